@@ -1,0 +1,1 @@
+"""Published image classifiers as pure-function Flax models, their recipes, and one trainer."""

@@ -1,0 +1,14 @@
+"""The one exception for mistakes of the user, shown as a line and exit code 2 (see cls.main)."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake the user can mend. The message is one line: what was wrong, expected, and to do."""
+
+
+def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """Returns ' Did you mean a, b?' with the known names nearest to `name`, or ''."""
+    close = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
+    return f' Did you mean {", ".join(close)}?' if close else ''

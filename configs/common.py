@@ -1,0 +1,84 @@
+"""Defaults that every config starts from, and the data sets that configs can be pointed at.
+
+A field's comment is its documentation. Durations are strings of a number and a unit:
+'200 epochs', '64000 steps', '5e6 examples', '10 percent' (of the run's whole length).
+"""
+
+from ml_collections import ConfigDict
+
+
+def base() -> ConfigDict:
+    """Returns the complete set of fields; a system's config changes what is its own."""
+    c = ConfigDict()
+    c.seed = 0  # of initialisation, data order, augmentation and dropout
+    c.duration = '30 epochs'  # of the whole run
+    c.batch = 128  # examples in a step, over all devices and hosts
+    c.accumulate = 1  # microbatches that a step's batch is computed in, one after the other
+
+    c.model = ConfigDict()
+    c.model.name = ''  # a registered variant; every other key is a field of its module
+    c.model.dtype = 'float32'  # of the computation; parameters stay float32
+
+    c.data = ConfigDict()
+    c.data.name = 'digits'  # digits | tfds:NAME | folder:DIR | synthetic
+    c.data.dir = ''  # where prepared TFDS data sets lie; '': TFDS's own default
+    c.data.train_split = 'train'
+    c.data.eval_split = 'test'
+    c.data.num_classes = 0  # 0: as the data set says; synthetic: as many as wanted
+    c.data.image_size = 32  # height and width that the net sees
+    c.data.train_crop = 'none'  # none | pad | scale_jitter | random_resized
+    c.data.pad = 4  # pad: zero pixels added at each side before the random crop
+    c.data.scale = (256, 480)  # scale_jitter: range of the shorter side before the random crop
+    c.data.area = (0.08, 1.0)  # random_resized: range of the crop's part of the image's area
+    c.data.aspect = (3 / 4, 4 / 3)  # random_resized: range of the crop's width over height
+    c.data.flip = False  # horizontal flips while training (inside the step)
+    c.data.eval_resize = 0  # evaluation: shorter side before the centre crop; 0: image_size
+    c.data.mean = (0.0,)  # per channel, of pixels in 0..255, subtracted
+    c.data.std = (255.0,)  # per channel, divided by
+    c.data.workers = 0  # processes that decode and augment; 0: threads of this process
+
+    c.optim = ConfigDict()
+    c.optim.name = 'sgd'  # sgd | rmsprop (TensorFlow's form) | adam | adamw | lamb
+    c.optim.lr = 0.1  # peak learning rate for the whole batch
+    c.optim.momentum = 0.9  # sgd, rmsprop
+    c.optim.nesterov = False  # sgd
+    c.optim.decay = 0.9  # rmsprop: of the mean square
+    c.optim.b1 = 0.9  # adam, adamw, lamb
+    c.optim.b2 = 0.999  # adam, adamw, lamb
+    c.optim.eps = 1e-8  # rmsprop (inside the root), adam, adamw, lamb
+    c.optim.weight_decay = 0.0  # L2 in the gradient for sgd, rmsprop, adam; decoupled for adamw, lamb
+    c.optim.decay_mask = 'kernels'  # kernels (not BN, not biases) | all
+    c.optim.clip_norm = 0.0  # global norm of the gradient; 0: no clipping
+    c.optim.clip_after_decay = False  # the L2 term counts into the clipped norm (TF: L2 is in the loss)
+
+    c.schedule = ConfigDict()
+    c.schedule.name = 'constant'  # constant | step | cosine | exponential | polynomial
+    c.schedule.warmup = '0 steps'  # linear, from 0 (or warmup_init) to lr
+    c.schedule.warmup_init = 0.0  # learning rate at step 0 of the warm-up
+    c.schedule.at = ()  # step: durations, counted from step 0
+    c.schedule.factor = 0.1  # step, exponential: what the rate is multiplied by
+    c.schedule.every = '1 epochs'  # exponential: for each of these
+    c.schedule.staircase = False  # exponential: in jumps
+    c.schedule.power = 1.0  # polynomial
+    c.schedule.end = 0.0  # cosine, polynomial: the last rate as a part of lr
+
+    c.loss = ConfigDict()
+    c.loss.label_smoothing = 0.0
+    c.loss.aux_weight = 0.0  # of the mean loss of the auxiliary heads
+
+    c.ema = 0.0  # decay of the average of parameters and BN statistics; 0: none
+
+    c.eval = ConfigDict()
+    c.eval.batch = 0  # 0: as in training
+    c.eval.every = ''  # a duration; '': only at the end
+
+    c.checkpoint = ConfigDict()
+    c.checkpoint.every = '10 percent'
+    c.checkpoint.keep = 2
+
+    c.mesh = ConfigDict()
+    c.mesh.fsdp = 1  # devices that share one copy of the state; the rest is data parallel
+
+    c.log_every = '20 steps'
+    c.profile = ''  # START:STOP, steps written as a jax.profiler trace
+    return c
