@@ -1,0 +1,50 @@
+"""Durations as text: '90 epochs', '64000 steps', '5e6 examples', '10 percent'."""
+
+import math
+import re
+from fractions import Fraction
+
+from cls.errors import UserError
+
+_UNITS = ('epochs', 'steps', 'examples', 'percent')
+# Two digits of exponent: enough for any run, and '1e999999999' cannot eat the memory.
+_PATTERN = re.compile(r'\s*(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?\s*([A-Za-z]+)\s*')
+
+
+def steps(duration: str, *, batch: int, examples: int, total: int | None = None) -> int:
+    """Returns the number of training steps that `duration` lasts.
+
+    The one rounding rule: to the nearest whole step, halves up, but a duration above zero lasts
+    at least one step. The arithmetic is exact, so '0.1 epochs' is what it says.
+
+    Args:
+      duration: a number that is not negative, fractions and exponents allowed, and a unit: epochs,
+        steps, examples (each also in the singular) or percent.
+      batch: examples in a step, over all devices; positive.
+      examples: examples in an epoch; positive.
+      total: steps in the whole run, which 'percent' is a part of; None where no whole is known,
+        as for the length of the run itself.
+
+    Raises:
+      UserError: the text is no duration, or it is in percent and there is no total.
+    """
+    match = _PATTERN.fullmatch(str(duration))
+    unit = match and next((u for u in _UNITS if match[3] in (u, u.removesuffix('s'))), None)
+    if not unit:
+        raise UserError(
+            f'{duration!r} is no duration; write a number and one of {", ".join(_UNITS)}, '
+            "for example '90 epochs' or '64000 steps'."
+        )
+    if unit == 'percent' and total is None:
+        raise UserError(
+            f'{duration!r} is a part of the length of the run, which is not known here; '
+            'write it in epochs, steps or examples.'
+        )
+    per_unit = {
+        'epochs': Fraction(examples, batch),
+        'steps': Fraction(1),
+        'examples': Fraction(1, batch),
+        'percent': Fraction(total or 0, 100),
+    }
+    exact = Fraction(match[1] + (match[2] or '')) * per_unit[unit]
+    return max(math.floor(exact + Fraction(1, 2)), 1 if exact else 0)

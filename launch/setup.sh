@@ -1,0 +1,64 @@
+# Shared by the scripts in launch/ and .ci/: sourced, not run. Leaves the shell in the project's
+# folder and defines help_if_asked and setup_venv. PYTHON names the interpreter that makes .venv
+# (default: python3; 3.11 or newer).
+
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+readonly PYTHON="${PYTHON:-python3}"
+readonly VENV_PYTHON=.venv/bin/python
+
+fail() {
+  echo "error: $*" >&2
+  exit 1
+}
+
+# help_if_asked SCRIPT "$@": for a first argument --help, prints SCRIPT's head comment and exits.
+help_if_asked() {
+  if [[ "${2:-}" == --help ]]; then
+    sed -n '2,/^[^#]/{s/^# \{0,1\}//p;}' "$1"
+    exit 0
+  fi
+}
+
+# setup_venv REQUIREMENTS: makes .venv if need be and installs that requirements file into it.
+# A stamp in .venv remembers what was installed, so that a second call costs a fraction of a second.
+# Callers take turns: they lock this very file, which unlike .venv is never removed.
+setup_venv() (
+  local version stamp wanted
+  version="$(find_python)"
+  stamp=".venv/.installed-${1//\//-}"
+  exec 9<>launch/setup.sh
+  # macOS has no flock; there, two first runs at once are the user's to avoid.
+  if command -v flock >/dev/null && ! flock -n 9; then
+    echo 'Waiting for another set-up of .venv to end.' >&2
+    flock 9
+  fi
+
+  # The second file includes the first, so both are hashed whichever is asked for.
+  wanted="$version $(cat requirements.txt tests/requirements.txt | "$PYTHON" -c \
+    'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')"
+  if [[ "$(cat "$stamp" 2>/dev/null)" == "$wanted" && -x "$VENV_PYTHON" ]]; then
+    return
+  fi
+
+  # Of another Python, or cut off before it had pip: made anew.
+  if [[ "$("$VENV_PYTHON" -m pip --version 2>/dev/null)" != *"(python ${version%.*})" ]]; then
+    echo "Making .venv with Python $version." >&2
+    "$PYTHON" -m venv --clear .venv ||
+      fail "'$PYTHON -m venv .venv' failed; on Debian and Ubuntu: apt install python3-venv"
+  fi
+  echo "Installing $1 into .venv (a few minutes the first time)." >&2
+  rm -f "$stamp"
+  "$VENV_PYTHON" -m pip install --disable-pip-version-check --no-input -q -r "$1" ||
+    fail "pip could not install $1 (its message is above); run the same command again to retry"
+  echo "$wanted" >"$stamp"
+)
+
+# Prints the version of $PYTHON, 3.11.7 for example; fails with a line that says what is needed.
+find_python() {
+  local version
+  version="$("$PYTHON" -c 'import platform; print(platform.python_version())' 2>/dev/null)" ||
+    fail "cannot run '$PYTHON'; install Python 3.11 or newer, or name one: PYTHON=python3.12 $0"
+  "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    fail "'$PYTHON' is Python $version; 3.11 or newer is needed: PYTHON=python3.12 $0"
+  echo "$version"
+}
