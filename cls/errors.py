@@ -1,7 +1,9 @@
 """The one exception for mistakes of the user, shown as a line and exit code 2 (see cls.main)."""
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 
 class UserError(Exception):
@@ -12,3 +14,12 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """Returns ' Did you mean a, b?' with the known names nearest to `name`, or ''."""
     close = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
     return f' Did you mean {", ".join(close)}?' if close else ''
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """Runs a program and exits with its code; a UserError becomes a line on stderr and code 2."""
+    try:
+        sys.exit(main())
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(2)

@@ -46,10 +46,14 @@ def base() -> ConfigDict:
     c.optim.b1 = 0.9  # adam, adamw, lamb
     c.optim.b2 = 0.999  # adam, adamw, lamb
     c.optim.eps = 1e-8  # rmsprop (inside the root), adam, adamw, lamb
-    c.optim.weight_decay = 0.0  # L2 in the gradient for sgd, rmsprop, adam; decoupled for adamw, lamb
+    c.optim.weight_decay = (
+        0.0  # L2 in the gradient for sgd, rmsprop, adam; decoupled for adamw, lamb
+    )
     c.optim.decay_mask = 'kernels'  # kernels (not BN, not biases) | all
     c.optim.clip_norm = 0.0  # global norm of the gradient; 0: no clipping
-    c.optim.clip_after_decay = False  # the L2 term counts into the clipped norm (TF: L2 is in the loss)
+    c.optim.clip_after_decay = (
+        False  # the L2 term counts into the clipped norm (TF: L2 is in the loss)
+    )
 
     c.schedule = ConfigDict()
     c.schedule.name = 'constant'  # constant | step | cosine | exponential | polynomial

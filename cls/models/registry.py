@@ -1,0 +1,142 @@
+"""The list of systems and of their variants: one contract for every net.
+
+A model file describes its system, its net, and then its variants:
+
+    SYSTEM = System('ResNet', 'Deep Residual Learning for Image Recognition', 'CVPR 2016', ...)
+    register(Variant('resnet50', SYSTEM, ResNet, dict(stage_sizes=(3, 4, 6, 3)), ...))
+"""
+
+import dataclasses
+import fnmatch
+import functools
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cls.errors import UserError, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """A row of the reading list. Accuracies in percent on ImageNet's validation set."""
+
+    name: str
+    title: str
+    venue: str
+    arxiv: str
+    top1: float | None  # the system's best published single number
+    top5: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A named net: a module with its fields, and what is known of it.
+
+    `params` counts trainable parameters without auxiliary heads; `macs` the multiply-adds of
+    convolutions and matrix products for one image of `input_size`; both are held against the net
+    itself by tests. `top1` and `top5` are the paper's, in percent, single crop unless the model file
+    says otherwise. `reference` is `package:constructor` of an implementation with the same graph,
+    `renames` the (regular expression, replacement) pairs that turn our parameter names into its.
+    """
+
+    name: str
+    system: System
+    module: type[nn.Module]
+    fields: Mapping[str, Any]
+    input_size: int
+    params: int
+    macs: int
+    top1: float | None = None
+    top5: float | None = None
+    reference: str | None = None
+    renames: tuple[tuple[str, str], ...] = ()
+
+
+_VARIANTS: dict[str, Variant] = {}
+
+
+def register(variant: Variant) -> None:
+    """Adds a variant to the list. Raises ValueError when the name is taken."""
+    if variant.name in _VARIANTS:
+        raise ValueError(f'two variants are named {variant.name}')
+    _VARIANTS[variant.name] = variant
+
+
+@functools.cache
+def _import_all() -> None:
+    package = importlib.import_module('cls.models')
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f'cls.models.{module.name}')
+
+
+def variant(name: str) -> Variant:
+    """Returns the variant of that name. Raises UserError, naming the nearest, if there is none."""
+    _import_all()
+    if name not in _VARIANTS:
+        hint = nearest(name, _VARIANTS) or ' `python -m cls.tools.models` lists them.'
+        raise UserError(f'no model is named {name!r}.{hint}')
+    return _VARIANTS[name]
+
+
+def names(pattern: str = '*') -> list[str]:
+    """Returns the names of all variants that match a shell pattern, in the order of the files."""
+    _import_all()
+    return [name for name in _VARIANTS if fnmatch.fnmatchcase(name, pattern)]
+
+
+def systems() -> list[System]:
+    """Returns the systems that have a variant."""
+    _import_all()
+    return list(dict.fromkeys(v.system for v in _VARIANTS.values()))
+
+
+def create(name: str, **overrides: Any) -> nn.Module:
+    """Returns a variant's module, with fields of it replaced.
+
+    Raises UserError for an unknown variant or field, naming the nearest known ones.
+    """
+    chosen = variant(name)
+    known = fields(chosen.module)
+    for key in overrides:
+        if key not in known:
+            hint = nearest(key, known) or f' It has {", ".join(known)}.'
+            raise UserError(f'model {name} has no field {key!r}.{hint}')
+    return chosen.module(**{**chosen.fields, **overrides})
+
+
+def fields(module: type[nn.Module]) -> dict[str, dataclasses.Field]:
+    """Returns the fields of a module that a user may set."""
+    own = dataclasses.fields(module)
+    return {f.name: f for f in own if f.init and f.name not in ('parent', 'name')}
+
+
+def abstract_variables(model: nn.Module, input_size: int, channels: int = 3) -> Any:
+    """Returns the tree of shapes of `model.init` for square images, without computing anything."""
+    images = jax.ShapeDtypeStruct((1, input_size, input_size, channels), jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), images)
+
+
+def takes_progress(model: nn.Module) -> bool:
+    """Whether the net wants to know how far training is (for something scheduled, as drop path).
+
+    Such a net takes `progress`, from 0 at the start to 1 at the end; 1 when left out.
+    """
+    return 'progress' in inspect.signature(type(model).__call__).parameters
+
+
+def features(model: nn.Module, variables: Any, images: jax.Array) -> dict[str, jax.Array]:
+    """Returns the outputs of the net's stages, and `pre_logits`, by name, in evaluation mode.
+
+    Args:
+      model: a module of this registry.
+      variables: its variables.
+      images: (N, H, W, C), normalised.
+    """
+    _, captured = model.apply(variables, images, train=False, mutable=['intermediates'])
+    return {name: values[-1] for name, values in captured['intermediates'].items()}

@@ -1,0 +1,211 @@
+"""ResNet: Deep Residual Learning for Image Recognition (He, Zhang, Ren, Sun; CVPR 2016).
+
+https://arxiv.org/abs/1512.03385
+
+What is new: layers learn a residual that is added to their input, so that nets of a hundred layers
+train. Table 1 has the ImageNet nets, section 4.2 the CIFAR ones.
+
+Agrees with: torchvision's resnet18 ... resnet152, whose names the parameters bear and in which the
+stride of a bottleneck lies on the 3x3 convolution; the `_v1` variants have the paper's graph, with
+the stride on the first 1x1 (pytorchcv's resnet50, 101, 152). The CIFAR nets use the paper's option
+A: shortcuts take every second pixel and fill the new channels with zeros, half on each side, as in
+the public PyTorch weights for these nets (the paper does not say on which side).
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cls.models.registry import System, Variant, register
+from cls.nn.conv import Conv
+from cls.nn.dense import Dense
+from cls.nn.norm import BatchNorm
+from cls.nn.pool import max_pool
+
+SYSTEM = System(
+    name='ResNet',
+    title='Deep Residual Learning for Image Recognition',
+    venue='CVPR 2016',
+    arxiv='1512.03385',
+    top1=None,
+    top5=96.43,  # ensemble of six, test set (Table 5)
+)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions (figure 5, left)."""
+
+    width: int
+    strides: int
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+    shortcut: Callable[..., jax.Array]
+    expansion = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = self.conv(self.width, 3, self.strides, name='conv1')(x)
+        y = nn.relu(self.norm(name='bn1')(y))
+        y = self.conv(self.width, 3, name='conv2')(y)
+        y = self.norm(name='bn2')(y)
+        return nn.relu(y + self.shortcut(self, x))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions (figure 5, right)."""
+
+    width: int
+    strides: int
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+    shortcut: Callable[..., jax.Array]
+    stride_on_first: bool
+    expansion = 4
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        first, second = (self.strides, 1) if self.stride_on_first else (1, self.strides)
+        y = self.conv(self.width, 1, first, name='conv1')(x)
+        y = nn.relu(self.norm(name='bn1')(y))
+        y = self.conv(self.width, 3, second, name='conv2')(y)
+        y = nn.relu(self.norm(name='bn2')(y))
+        y = self.conv(self.width * self.expansion, 1, name='conv3')(y)
+        y = self.norm(name='bn3')(y)
+        return nn.relu(y + self.shortcut(self, x))
+
+
+class Projection(nn.Module):
+    """Option B: a 1x1 convolution where the shape changes."""
+
+    features: int
+    strides: int
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.norm(name='1')(self.conv(self.features, 1, self.strides, name='0')(x))
+
+
+def option_a(block: nn.Module, x: jax.Array) -> jax.Array:
+    """Every strides-th pixel, with zero channels on both sides; no parameters."""
+    new = block.width * block.expansion - x.shape[-1]
+    x = x[:, :: block.strides, :: block.strides]
+    return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2)))
+
+
+def option_b(block: nn.Module, x: jax.Array) -> jax.Array:
+    """The input itself, or its projection where the shape changes."""
+    features = block.width * block.expansion
+    if block.strides == 1 and x.shape[-1] == features:
+        return x
+    return Projection(features, block.strides, block.conv, block.norm, name='downsample')(x)
+
+
+class Stage(nn.Module):
+    """Blocks of one resolution; the first may halve it."""
+
+    block: Callable[..., nn.Module]
+    size: int
+    width: int
+    strides: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i in range(self.size):
+            x = self.block(self.width, self.strides if i == 0 else 1, name=str(i))(x)
+        return x
+
+
+class ResNet(nn.Module):
+    """A residual net of basic or bottleneck blocks, with the ImageNet or the CIFAR stem."""
+
+    stage_sizes: Sequence[int]
+    widths: Sequence[int] = (64, 128, 256, 512)
+    bottleneck: bool = False
+    stride_on_first: bool = False  # of a bottleneck's convolutions (the paper's form)
+    cifar: bool = False  # 3x3 stem without pooling, and option A shortcuts
+    num_classes: int = 1000
+    bn_group: int = 0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
+        conv = functools.partial(Conv, dtype=self.dtype)
+        norm = functools.partial(BatchNorm, train, group=self.bn_group, dtype=self.dtype)
+        shared = {'conv': conv, 'norm': norm, 'shortcut': option_a if self.cifar else option_b}
+        if self.bottleneck:
+            shared['stride_on_first'] = self.stride_on_first
+        block = functools.partial(Bottleneck if self.bottleneck else BasicBlock, **shared)
+
+        window, strides = (3, 1) if self.cifar else (7, 2)
+        x = conv(self.widths[0], window, strides, name='conv1')(images)
+        x = nn.relu(norm(name='bn1')(x))
+        if not self.cifar:
+            x = max_pool(x, 3, 2, padding=1)
+        self.sow('intermediates', 'stem', x)
+        for i, (size, width) in enumerate(zip(self.stage_sizes, self.widths, strict=True), 1):
+            x = Stage(block, size, width, 1 if i == 1 else 2, name=f'layer{i}')(x)
+            self.sow('intermediates', f'stage{i}', x)
+        x = jnp.mean(x, (1, 2))
+        self.sow('intermediates', 'pre_logits', x)
+        x = Dense(self.num_classes, dtype=self.dtype, name='fc')(x)
+        return x.astype(jnp.float32)
+
+
+# Blocks per stage (Table 1), parameters and multiply-adds, and the paper's top-1 and top-5 from ten
+# crops (Table 3; ResNet-34 with option B, as here). The paper trained bottlenecks of the _v1 form.
+BASIC = {
+    'resnet18': ((2, 2, 2, 2), 11_689_512, 1_814_073_344, 72.12, None),
+    'resnet34': ((3, 4, 6, 3), 21_797_672, 3_663_761_408, 75.48, 92.54),
+}
+BOTTLENECK = {
+    'resnet50': ((3, 4, 6, 3), 25_557_032, 4_089_184_256, None, None),
+    'resnet101': ((3, 4, 23, 3), 44_549_160, 7_801_405_440, None, None),
+    'resnet152': ((3, 8, 36, 3), 60_192_808, 11_513_626_624, None, None),
+}
+PAPER = {
+    'resnet50_v1': ((3, 4, 6, 3), 25_557_032, 3_857_973_248, 77.15, 93.29),
+    'resnet101_v1': ((3, 4, 23, 3), 44_549_160, 7_570_194_432, 78.25, 93.95),
+    'resnet152_v1': ((3, 8, 36, 3), 60_192_808, 11_282_415_616, 78.57, 94.29),
+}
+# n blocks in each of three stages, and CIFAR-10 top-1 (Table 6; 110: best of five runs).
+CIFAR = {
+    'resnet20_cifar': (3, 269_722, 40_551_040, 91.25),
+    'resnet32_cifar': (5, 464_154, 68_862_592, 92.49),
+    'resnet44_cifar': (7, 658_586, 97_174_144, 92.83),
+    'resnet56_cifar': (9, 853_018, 125_485_696, 93.03),
+    'resnet110_cifar': (18, 1_727_962, 252_887_680, 93.57),
+    'resnet1202_cifar': (200, 19_421_274, 2_829_238_912, 92.07),
+}
+# pytorchcv's names for the tensors of the paper's graph.
+PYTORCHCV = ()
+
+
+def _register(name, table, fields, **known):
+    sizes, params, macs, top1, top5 = table[name]
+    fields = {'stage_sizes': sizes, **fields}
+    register(Variant(name, SYSTEM, ResNet, fields, 224, params, macs, top1, top5, **known))
+
+
+for name in BASIC:
+    _register(name, BASIC, {}, reference=f'torchvision:{name}')
+for name in BOTTLENECK:
+    _register(name, BOTTLENECK, {'bottleneck': True}, reference=f'torchvision:{name}')
+for name in PAPER:
+    fields = {'bottleneck': True, 'stride_on_first': True}
+    reference = f'pytorchcv:{name.removesuffix("_v1")}'
+    _register(name, PAPER, fields, reference=reference, renames=PYTORCHCV)
+for name, (blocks, params, macs, top1) in CIFAR.items():
+    fields = {
+        'stage_sizes': (blocks,) * 3,
+        'widths': (16, 32, 64),
+        'cifar': True,
+        'num_classes': 10,
+    }
+    register(Variant(name, SYSTEM, ResNet, fields, 32, params, macs, top1))

@@ -1,0 +1,214 @@
+"""Cells as data: a genotype, and the module that interprets it.
+
+NASNet, PNASNet, AmoebaNet and DARTS describe a net by two small graphs, a normal cell and a
+reduction cell. States 0 and 1 of a cell are its inputs; every node adds the results of two
+operations on earlier states and becomes the next state; the cell's output is the concatenation of
+the states listed in `concat`. In a reduction cell, operations on the two inputs have stride 2.
+
+Layer names are those of the TensorFlow code of NASNet, PNASNet and AmoebaNet.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cls.nn import init
+from cls.nn.conv import pair
+from cls.nn.drop import drop_path
+from cls.nn.pool import avg_pool, max_pool
+
+Edge = tuple[str, int]  # operation, state that it is applied to
+
+
+@dataclasses.dataclass(frozen=True)
+class CellSpec:
+    """One cell: its nodes, each a pair of edges, and the states that make up its output."""
+
+    nodes: tuple[tuple[Edge, Edge], ...]
+    concat: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Genotype:
+    """A normal and a reduction cell."""
+
+    normal: CellSpec
+    reduce: CellSpec
+
+
+class SeparableConv(nn.Module):
+    """Depthwise, then 1x1 convolution, with nothing between."""
+
+    features: int
+    window: int
+    strides: int
+    conv: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels = x.shape[-1]
+        x = self.conv(
+            channels,
+            self.window,
+            self.strides,
+            groups=channels,
+            kernel_init=init.he_normal,
+            name='depthwise',
+        )(x)
+        return self.conv(self.features, 1, name='pointwise')(x)
+
+
+class FactorizedReduction(nn.Module):
+    """Halves height and width by two 1x1 convolutions on pixels one row and column apart."""
+
+    features: int
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        half = self.features // 2
+        shifted = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1:, 1:]
+        even = self.conv(half, 1, name='path1_conv')(x[:, ::2, ::2])
+        odd = self.conv(self.features - half, 1, name='path2_conv')(shifted[:, ::2, ::2])
+        return self.norm(name='final_path_bn')(jnp.concatenate([even, odd], -1))
+
+
+class Operation(nn.Module):
+    """What lies on an edge of a cell: a name of OPERATIONS, with a number of output channels."""
+
+    op: str
+    features: int
+    strides: int
+    conv: Callable[..., nn.Module]  # bound to SAME padding
+    norm: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        apply, *arguments = OPERATIONS[self.op]
+        return apply(self, x, *arguments)
+
+
+def _identity(op: Operation, x: jax.Array) -> jax.Array:
+    fits = op.strides == 1 and x.shape[-1] == op.features
+    return x if fits else _project(op, x)
+
+
+def _project(op: Operation, x: jax.Array) -> jax.Array:
+    x = op.conv(op.features, 1, op.strides, name='1x1')(nn.relu(x))
+    return op.norm(name='bn_1')(x)
+
+
+def _separable(op: Operation, x: jax.Array, window: int) -> jax.Array:
+    """Two separable convolutions, the first with the stride."""
+    for i, strides in enumerate((op.strides, 1), 1):
+        suffix = f'{window}x{window}_{i}'
+        conv = SeparableConv(op.features, window, strides, op.conv, name=f'separable_{suffix}')
+        x = op.norm(name=f'bn_sep_{suffix}')(conv(nn.relu(x)))
+    return x
+
+
+def _bottleneck(op: Operation, x: jax.Array, *windows: int | tuple[int, int]) -> jax.Array:
+    """Convolutions at a quarter of the channels, between two 1x1 convolutions."""
+    inner = op.features // 4
+    x = op.conv(inner, 1, name='pre_1x1')(nn.relu(x))
+    x = op.norm(name='pre_bn')(x)
+    names = ['x'.join(map(str, pair(window))) for window in windows]
+    for i, (window, name) in enumerate(zip(windows, names, strict=True)):
+        strides = [op.strides if size > 1 else 1 for size in pair(window)]
+        last = i == len(windows) - 1
+        x = op.conv(inner, window, tuple(strides), name=name)(nn.relu(x))
+        x = op.norm(name='bn' if last else f'bn_{"_".join(names)}')(x)
+    x = op.conv(op.features, 1, name='post_1x1')(nn.relu(x))
+    return op.norm(name='post_bn')(x)
+
+
+def _pool(op: Operation, x: jax.Array, pool: Callable[..., jax.Array], window: int) -> jax.Array:
+    x = pool(x, window, op.strides, 'SAME')
+    if x.shape[-1] != op.features:
+        x = op.norm(name='bn_1')(op.conv(op.features, 1, name='1x1')(x))
+    return x
+
+
+OPERATIONS: dict[str, tuple[Any, ...]] = {
+    'identity': (_identity,),
+    '1x1': (_project,),
+    '3x3': (_bottleneck, 3),
+    '1x7_7x1': (_bottleneck, (1, 7), (7, 1)),
+    'sep_3x3': (_separable, 3),
+    'sep_5x5': (_separable, 5),
+    'sep_7x7': (_separable, 7),
+    'avg_3x3': (_pool, avg_pool, 3),
+    'max_2x2': (_pool, max_pool, 2),
+    'max_3x3': (_pool, max_pool, 3),
+}
+
+
+class Cell(nn.Module):
+    """A cell of the NASNet family: state 0 is the cell before, state 1 the one before that.
+
+    Both are brought to `features` channels, and state 1 to the resolution of state 0, unless there
+    is no cell before the previous one: then state 1 is the input as it is.
+    """
+
+    spec: CellSpec
+    features: int
+    strides: int
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(
+        self, current: jax.Array, previous: jax.Array | None, drop_rate: jax.Array | float = 0.0
+    ) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', features * len(concat)).
+
+        Args:
+          current: output of the cell before.
+          previous: output of the cell before that, or None.
+          drop_rate: of every path but identities (ScheduledDropPath, NASNet); 0 in evaluation.
+        """
+        adjusted = current if previous is None else self._adjust(previous, current)
+        begin = self.conv(self.features, 1, name='1x1')(nn.relu(current))
+        states = [self.norm(name='beginning_bn')(begin), adjusted]
+        for i, (left, right) in enumerate(self.spec.nodes):
+            name = f'comb_iter_{i}'
+            left = self._edge(states, left, drop_rate, f'{name}.left')
+            right = self._edge(states, right, drop_rate, f'{name}.right')
+            states.append(left + right)
+        return jnp.concatenate([self._output(states, i) for i in self.spec.concat], -1)
+
+    def _adjust(self, previous, current):
+        if previous.shape[2] != current.shape[2]:
+            reduce = FactorizedReduction(self.features, self.conv, self.norm, name='prev_reduction')
+            return reduce(nn.relu(previous))
+        if previous.shape[-1] != self.features:
+            projected = self.conv(self.features, 1, name='prev_1x1')(nn.relu(previous))
+            return self.norm(name='prev_bn')(projected)
+        return previous
+
+    def _edge(self, states, edge, drop_rate, name):
+        op, source = edge
+        strides = self.strides if source < 2 else 1
+        apply = Operation(op, self.features, strides, self.conv, self.norm, name=name)
+        x = apply(states[source])
+        if op == 'identity' or (isinstance(drop_rate, float) and drop_rate == 0):
+            return x
+        return drop_path(x, drop_rate, self.make_rng('dropout'))
+
+    def _output(self, states, i):
+        """State i, brought to the shape of the last state."""
+        x, last = states[i], states[-1]
+        if x.shape[2] != last.shape[2]:
+            reduce = FactorizedReduction(
+                last.shape[-1], self.conv, self.norm, name=f'reduction_{i}'
+            )
+            return reduce(x)
+        if x.shape[-1] != last.shape[-1]:
+            projected = self.conv(last.shape[-1], 1, name=f'reduction_{i}.path_conv')(x)
+            return self.norm(name=f'reduction_{i}.path_bn')(projected)
+        return x

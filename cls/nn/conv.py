@@ -1,0 +1,277 @@
+"""Convolution, pooling and their padding conventions: the one place that calls XLA's convolution.
+
+All images are NHWC and all kernels HWIO. Padding is named by the convention it comes from, because
+two frameworks that both say 'same' pad differently as soon as a stride is involved:
+
+* `None`: symmetric, `dilation * (k - 1) // 2` zeros at each side (PyTorch, Caffe);
+* `'SAME'`: TensorFlow's; the output has `ceil(n / stride)` pixels, an odd zero goes to the end;
+* `'VALID'`: none;
+* an integer, a pair (height, width), or two (before, after) pairs: as stated.
+
+XLA's CPU backend runs depthwise convolutions one to two orders of magnitude slower than the memory
+allows, and the gradients of 1x1 convolutions several times slower than a matrix product. `conv`
+therefore lowers those two forms differently on CPU, with the same result and gradients; programs
+for TPU and GPU hold XLA's convolution, whichever machine they are compiled on.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from cls.nn import init
+
+Size = int | tuple[int, int]
+Padding = None | str | int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
+Pads = tuple[tuple[int, int], tuple[int, int]]
+
+DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
+
+
+def pair(size: Size) -> tuple[int, int]:
+    """Returns (height, width) of a size given as one number or two."""
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def explicit_padding(
+    padding: Padding,
+    size: Sequence[int],
+    window: tuple[int, int],
+    strides: tuple[int, int],
+    dilation: tuple[int, int] = (1, 1),
+) -> Pads:
+    """Returns ((top, bottom), (left, right)) for a padding convention (see the module).
+
+    Args:
+      padding: the convention.
+      size: height and width of the input.
+      window: height and width of the kernel or pooling window.
+      strides: in height and width.
+      dilation: in height and width.
+    """
+    extent = tuple(d * (k - 1) + 1 for d, k in zip(dilation, window, strict=True))
+    if padding is None:
+        return tuple(((e - 1) // 2, (e - 1) // 2) for e in extent)
+    if isinstance(padding, str):
+        return tuple(lax.padtype_to_pads(size, extent, strides, padding))
+    if isinstance(padding, int):
+        return ((padding, padding), (padding, padding))
+    height, width = padding
+    return (
+        (height, height) if isinstance(height, int) else tuple(height),
+        (width, width) if isinstance(width, int) else tuple(width),
+    )
+
+
+def conv(
+    images: jax.Array,
+    kernel: jax.Array,
+    *,
+    strides: Size = 1,
+    padding: Padding = None,
+    groups: int = 1,
+    dilation: Size = 1,
+) -> jax.Array:
+    """Convolves (N, H, W, I) images with an (h, w, I / groups, O) kernel into (N, H', W', O)."""
+    strides, dilation = pair(strides), pair(dilation)
+    channels, window = images.shape[-1], kernel.shape[:2]
+    pads = explicit_padding(padding, images.shape[1:3], window, strides, dilation)
+    if groups == channels == kernel.shape[-1] and channels > 1:
+        return _depthwise_once(images, kernel, strides, pads, dilation)
+    if window == (1, 1) and groups == 1 and pads == ((0, 0), (0, 0)):
+        return _pointwise_once(images, kernel, strides)
+    return _xla_conv(images, kernel, strides, pads, dilation, groups)
+
+
+def _xla_conv(images, kernel, strides, pads, dilation=(1, 1), groups=1):
+    return lax.conv_general_dilated(
+        images,
+        kernel,
+        strides,
+        pads,
+        rhs_dilation=dilation,
+        dimension_numbers=DIMENSIONS,
+        feature_group_count=groups,
+    )
+
+
+def _by_platform(cpu: Callable, elsewhere: Callable, *args: jax.Array) -> Any:
+    """Traces both functions; the program for a platform holds only its own."""
+    return lax.platform_dependent(*args, cpu=cpu, default=elsewhere)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _pointwise(images, kernel, strides):
+    """1x1 convolution without padding; on CPU a matrix product."""
+
+    def product(images, kernel):
+        return _subsample(images, strides) @ kernel[0, 0]
+
+    def xla(images, kernel):
+        return _xla_conv(images, kernel, strides, ((0, 0), (0, 0)))
+
+    return _by_platform(product, xla, images, kernel)
+
+
+def _subsample(images, strides):
+    return images if strides == (1, 1) else images[:, :: strides[0], :: strides[1]]
+
+
+def _pointwise_forward(images, kernel, strides):
+    return _pointwise(images, kernel, strides), (images, kernel)
+
+
+def _pointwise_backward(strides, residuals, grad):
+    def products(images, kernel, grad):
+        seen, undo = jax.vjp(lambda images: _subsample(images, strides), images)
+        (d_images,) = undo(grad @ kernel[0, 0].T)
+        d_kernel = jnp.einsum('nhwi,nhwo->io', seen, grad)
+        return d_images, d_kernel[None, None]
+
+    def xla(images, kernel, grad):
+        forward = functools.partial(_xla_conv, strides=strides, pads=((0, 0), (0, 0)))
+        return jax.vjp(forward, images, kernel)[1](grad)
+
+    return _by_platform(products, xla, *residuals, grad)
+
+
+_pointwise.defvjp(_pointwise_forward, _pointwise_backward)
+# Jitted on its own, a layer of a shape seen before is not traced again; deep nets repeat theirs.
+_pointwise_once = jax.jit(_pointwise, static_argnums=(2,))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _depthwise(images, kernel, strides, pads, dilation):
+    """Depthwise convolution; on CPU a sum of shifted images, each scaled by one tap per channel."""
+
+    def shifts(images, kernel):
+        return _shift_and_add(_pad(images, pads), kernel, strides, dilation)
+
+    def xla(images, kernel):
+        return _xla_conv(images, kernel, strides, pads, dilation, images.shape[-1])
+
+    return _by_platform(shifts, xla, images, kernel)
+
+
+def _pad(images, pads, interior=(0, 0)):
+    """Zero-pads height and width (negative: crops), with `interior` zeros between pixels."""
+    (top, bottom), (left, right) = pads
+    config = ((0, 0, 0), (top, bottom, interior[0]), (left, right, interior[1]), (0, 0, 0))
+    return lax.pad(images, jnp.zeros((), images.dtype), config)
+
+
+def _window(images, row, column, size, strides):
+    """The pixels that tap (row, column) sees: (N, size[0], size[1], C)."""
+    stop = [
+        first + (n - 1) * stride + 1
+        for first, n, stride in zip((row, column), size, strides, strict=True)
+    ]
+    return images[:, row : stop[0] : strides[0], column : stop[1] : strides[1]]
+
+
+def _shift_and_add(padded, kernel, strides, dilation):
+    taps = kernel.shape[:2]
+    size = [
+        (n - d * (k - 1) - 1) // s + 1
+        for n, k, s, d in zip(padded.shape[1:3], taps, strides, dilation, strict=True)
+    ]
+    total = 0
+    for i in range(taps[0]):
+        for j in range(taps[1]):
+            seen = _window(padded, i * dilation[0], j * dilation[1], size, strides)
+            total = total + seen * kernel[i, j, 0]
+    return total
+
+
+def _depthwise_forward(images, kernel, strides, pads, dilation):
+    return _depthwise(images, kernel, strides, pads, dilation), (images, kernel)
+
+
+def _depthwise_backward(strides, pads, dilation, residuals, grad):
+    def shifts(images, kernel, grad):
+        return (
+            _depthwise_image_grad(images.shape, kernel, grad, strides, pads, dilation),
+            _depthwise_kernel_grad(images, kernel.shape, grad, strides, pads, dilation),
+        )
+
+    def xla(images, kernel, grad):
+        def forward(images, kernel):
+            return _xla_conv(images, kernel, strides, pads, dilation, images.shape[-1])
+
+        return jax.vjp(forward, images, kernel)[1](grad)
+
+    return _by_platform(shifts, xla, *residuals, grad)
+
+
+def _depthwise_image_grad(shape, kernel, grad, strides, pads, dilation):
+    """The transposed convolution: the flipped kernel over the gradient, spread by the strides."""
+    around = []
+    for n, k, s, d, m, (low, _) in zip(
+        shape[1:3], kernel.shape[:2], strides, dilation, grad.shape[1:3], pads, strict=True
+    ):
+        before = d * (k - 1) - low
+        spread = (m - 1) * s + 1
+        around.append((before, n + d * (k - 1) - before - spread))
+    spread = _pad(grad, around, interior=(strides[0] - 1, strides[1] - 1))
+    return _shift_and_add(spread, kernel[::-1, ::-1], (1, 1), dilation)
+
+
+def _depthwise_kernel_grad(images, shape, grad, strides, pads, dilation):
+    """Each tap's gradient: the sum over all pixels of what it saw times the gradient there.
+
+    A loop over the kernel's rows, each compiled once: unrolled, a 7x7 kernel took twice as long to
+    compile and three to five times as long to run (XLA's CPU reductions then reread the images).
+    """
+    size = grad.shape[1:3]
+    padded = _pad(images, pads)
+    height = (size[0] - 1) * strides[0] + 1
+
+    def row(i):
+        rows = lax.dynamic_slice_in_dim(padded, i * dilation[0], height, axis=1)
+        taps = (_window(rows, 0, j * dilation[1], size, strides) for j in range(shape[1]))
+        return jnp.stack([jnp.sum(seen * grad, axis=(0, 1, 2)) for seen in taps])
+
+    return lax.map(row, jnp.arange(shape[0]))[:, :, None, :]
+
+
+_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+_depthwise_once = jax.jit(_depthwise, static_argnums=(2, 3, 4))
+
+
+class Conv(nn.Module):
+    """Convolution of (N, H, W, I) images into (N, H', W', features), without bias by default.
+
+    Parameters: `kernel` (h, w, I / groups, features), `bias` (features,); both float32.
+    """
+
+    features: int
+    window: Size = 1
+    strides: Size = 1
+    padding: Padding = None
+    groups: int = 1
+    dilation: Size = 1
+    use_bias: bool = False
+    dtype: Any = jnp.float32
+    kernel_init: Callable = init.he_normal_fan_out
+    bias_init: Callable = init.zeros
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        shape = (*pair(self.window), images.shape[-1] // self.groups, self.features)
+        kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
+        out = conv(
+            images.astype(self.dtype),
+            kernel.astype(self.dtype),
+            strides=self.strides,
+            padding=self.padding,
+            groups=self.groups,
+            dilation=self.dilation,
+        )
+        if self.use_bias:
+            bias = self.param('bias', self.bias_init, (self.features,), jnp.float32)
+            out = out + bias.astype(self.dtype)
+        return out

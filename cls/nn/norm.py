@@ -1,0 +1,68 @@
+"""Batch normalisation whose numbers do not depend on how many devices share a batch."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cls.nn import init
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation (Ioffe & Szegedy 2015, 1502.03167) over groups of examples.
+
+    Statistics are taken over `group` consecutive examples of the global batch (0: all of it), in
+    float32, however the batch is spread over devices: under `jit` a group that lies on several
+    devices is reduced across them, one that lies on one device is not.
+
+    Parameters `scale`, `bias` (C,) and running statistics `mean`, `var` (C,) in `batch_stats`, all
+    float32. The running variance is the unbiased estimate, as PyTorch and TensorFlow keep it.
+
+    Raises ValueError when the batch does not divide into groups.
+    """
+
+    train: bool
+    momentum: float = (
+        0.9  # of the running statistics: new = momentum * old + (1 - momentum) * batch
+    )
+    epsilon: float = 1e-5
+    group: int = 0
+    use_scale: bool = True
+    dtype: Any = jnp.float32
+    scale_init: Any = init.ones
+    bias_init: Any = init.zeros
+    mean_init: Any = init.zeros
+    var_init: Any = init.ones
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises x (N, ..., C) over all axes but the last."""
+        channels = x.shape[-1]
+        running_mean = self.variable('batch_stats', 'mean', self.mean_init, None, (channels,))
+        running_var = self.variable('batch_stats', 'var', self.var_init, None, (channels,))
+        grouped = x
+        if self.train:
+            size = self.group or len(x)
+            if len(x) % size:
+                raise ValueError(f'batch of {len(x)} is not a multiple of the BN group, {size}')
+            grouped = x.reshape(-1, size, *x.shape[1:]).astype(jnp.float32)
+            axes = tuple(range(1, grouped.ndim - 1))
+            mean = jnp.mean(grouped, axes, keepdims=True)
+            var = jnp.mean(jnp.square(grouped - mean), axes, keepdims=True)
+            if not self.is_initializing():
+                count = grouped[0, ..., 0].size
+                self._update(running_mean, jnp.mean(mean, 0))
+                self._update(running_var, jnp.mean(var, 0) * (count / max(count - 1, 1)))
+        else:
+            mean, var = running_mean.value, running_var.value
+        factor = jax.lax.rsqrt(var + self.epsilon)
+        if self.use_scale:
+            factor = factor * self.param('scale', self.scale_init, (channels,), jnp.float32)
+        shift = self.param('bias', self.bias_init, (channels,), jnp.float32)
+        out = (grouped.astype(jnp.float32) - mean) * factor + shift
+        return out.reshape(x.shape).astype(self.dtype)
+
+    def _update(self, running: nn.Variable, batch: jax.Array) -> None:
+        batch = jax.lax.stop_gradient(batch.reshape(-1))
+        running.value = self.momentum * running.value + (1 - self.momentum) * batch
