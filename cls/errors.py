@@ -17,9 +17,17 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
 
 
 def run(main: Callable[[], int]) -> NoReturn:
-    """Runs a program and exits with its code; a UserError becomes a line on stderr and code 2."""
+    """Runs a program and exits with its code; a UserError becomes a line on stderr and code 2.
+
+    So does a full disk, whichever library came upon it.
+    """
     try:
         sys.exit(main())
     except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        sys.exit(2)
+        message = str(error)
+    except Exception as error:
+        if 'No space left on device' not in str(error):
+            raise
+        message = f'no space left on the disk; free some and run the same command again. ({error})'
+    print('error: ' + ' '.join(message.split()), file=sys.stderr)
+    sys.exit(2)

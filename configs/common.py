@@ -1,10 +1,12 @@
-"""Defaults that every config starts from, and the data sets that configs can be pointed at.
+"""Defaults that every config starts from, and the data sets that a config can be pointed at.
 
 A field's comment is its documentation. Durations are strings of a number and a unit:
 '200 epochs', '64000 steps', '5e6 examples', '10 percent' (of the run's whole length).
 """
 
 from ml_collections import ConfigDict
+
+from cls.errors import UserError, nearest
 
 
 def base() -> ConfigDict:
@@ -86,3 +88,64 @@ def base() -> ConfigDict:
     c.log_every = '20 steps'
     c.profile = ''  # START:STOP, steps written as a jax.profiler trace
     return c
+
+
+def arm(argument: str, known: tuple[str, ...]) -> tuple[str, dict[str, str]]:
+    """Reads a config's argument, 'ARM,option=value,...' or 'folder=DIR,...'.
+
+    Returns the arm, 'digits' if none is named, and the options: `variant`, `folder`.
+
+    Args:
+      argument: what stands after the colon.
+      known: the arms that the config has.
+
+    Raises:
+      UserError: an arm or option that it has not, with those it has.
+    """
+    parts = [part for part in argument.split(',') if part]
+    names = [part for part in parts if '=' not in part]
+    options = dict(part.split('=', 1) for part in parts if '=' in part)
+    chosen = names[0] if names else 'folder' if 'folder' in options else 'digits'
+    for name, choices in (
+        (chosen, known),
+        *((option, ('variant', 'folder')) for option in options),
+    ):
+        if name not in choices or len(names) > 1:
+            raise UserError(
+                f'the config has no {argument!r}: write one of {", ".join(known)}, then '
+                f'variant=NAME if wanted, with commas between.{nearest(name, choices)}'
+            )
+    if chosen == 'folder' and not options.get('folder'):
+        raise UserError("the arm 'folder' needs the folder: folder=DIR")
+    return chosen, options
+
+
+def use_digits(c: ConfigDict) -> None:
+    """The embedded 8x8 handwritten digits: shifted by up to a pixel, never mirrored."""
+    c.data.name = 'digits'
+    c.data.image_size = 8
+    c.data.train_crop, c.data.pad = 'pad', 1
+    c.data.mean, c.data.std = (78.0,), (96.0,)  # of the training images, rounded
+
+
+def use_cifar(c: ConfigDict, name: str) -> None:
+    """CIFAR-10 or -100: padded by 4, cropped, mirrored (Lee et al. 2015, as He et al. 2016)."""
+    c.data.name = f'tfds:{name}'
+    c.data.image_size = 32
+    c.data.train_crop, c.data.pad, c.data.flip = 'pad', 4, True
+    c.data.mean, c.data.std = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
+
+
+def use_imagenet(c: ConfigDict) -> None:
+    """ImageNet 2012; its validation set is what is evaluated on."""
+    c.data.name = 'tfds:imagenet2012'
+    c.data.eval_split = 'validation'
+    c.data.flip = True
+    c.data.mean, c.data.std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+    c.data.workers = 8
+
+
+def use_folder(c: ConfigDict, folder: str) -> None:
+    """Images in DIR/train/<class>/ and DIR/test/<class>/ (or val/), treated as ImageNet's."""
+    use_imagenet(c)
+    c.data.name = f'folder:{folder}'

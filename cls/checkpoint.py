@@ -1,0 +1,151 @@
+"""Checkpoints: state, data position and time account in one folder a step, written by Orbax.
+
+Saving is asynchronous, and a folder gets its name only when it is complete, so a process killed while
+saving leaves no half checkpoint behind. Orbax does not notice bytes that changed later (a disk that
+failed, a copy that was cut off); for that a list of checksums joins each complete folder.
+"""
+
+import json
+import logging
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from cls.errors import UserError
+
+CHECKSUMS = 'checksums.json'
+log = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """The checkpoints of a run: a folder with a folder for each step kept."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        """Opens the folder (made if need be) to keep the newest `keep` checkpoints in."""
+        self._folder = folder.absolute()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            enable_async_checkpointing=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._add_checksums),
+        )
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    def save(self, step: int, state: Any, data: Any, account: dict[str, float]) -> None:
+        """Starts writing a checkpoint; returns once `state` may change."""
+        items = {
+            'state': ocp.args.StandardSave(state),
+            'data': ocp.args.JsonSave(data),
+            'account': ocp.args.JsonSave(account),
+        }
+        self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+
+    def restore(self, abstract: Any) -> tuple[Any, Any, dict[str, float]] | None:
+        """Returns (state, data, account) of the newest checkpoint that can be read, or None.
+
+        A damaged one is moved to `damaged/`, with a warning, and the one before is tried.
+
+        Args:
+          abstract: shapes, dtypes and shardings of the state, as it is to lie on these devices.
+
+        Raises:
+          UserError: a checkpoint is sound but holds another state than this run has.
+        """
+        for step in self._steps():
+            problem = damage(self._folder / str(step))
+            if not problem:
+                try:
+                    return self._read(step, abstract)
+                except Exception as error:  # Orbax and TensorStore raise many kinds
+                    if (self._folder / str(step) / CHECKSUMS).exists():
+                        raise UserError(
+                            f'checkpoint {self._folder / str(step)} is whole but holds another '
+                            f'state than this run has ({_first_line(error)}); it may be of another '
+                            'version of the code. Choose another --workdir.'
+                        ) from error
+                    problem = _first_line(error)
+            self._set_aside(step, problem)
+        return None
+
+    def _read(self, step: int, abstract: Any) -> tuple[Any, Any, dict[str, float]]:
+        items = {
+            'state': ocp.args.StandardRestore(abstract),
+            'data': ocp.args.JsonRestore(),
+            'account': ocp.args.JsonRestore(),
+        }
+        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        return restored['state'], restored['data'], restored['account']
+
+    def _steps(self) -> list[int]:
+        return sorted(self._manager.all_steps(), reverse=True)
+
+    def newest(self) -> Path | None:
+        """Returns the folder of the newest complete checkpoint, or None."""
+        self.wait()
+        steps = self._steps()
+        return self._folder / str(steps[0]) if steps else None
+
+    def wait(self) -> None:
+        """Returns when nothing is being written any more."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Finishes writing and lets go of the folder."""
+        self._manager.close()
+
+    def _set_aside(self, step: int, problem: str) -> None:
+        log.warning('checkpoint %s is damaged (%s): trying the one before.', step, problem)
+        if jax.process_index() == 0:
+            aside = self._folder / 'damaged'
+            aside.mkdir(exist_ok=True)
+            (self._folder / str(step)).rename(aside / f'{step}-{len(list(aside.iterdir()))}')
+        self._manager.reload()
+
+    def _add_checksums(self) -> None:
+        if jax.process_index() == 0:
+            for folder in self._folder.iterdir():
+                if folder.name.isdigit() and not (folder / CHECKSUMS).exists():
+                    sums = {name: _crc(folder / name) for name in _files(folder)}
+                    (folder / CHECKSUMS).write_text(json.dumps(sums))
+
+
+def damage(folder: Path) -> str:
+    """Says what is wrong with a checkpoint's files, by their checksums; '' if nothing is.
+
+    A process killed right after a checkpoint was completed leaves it without checksums; that is no
+    damage.
+    """
+    sums = folder / CHECKSUMS
+    if not sums.exists():
+        return ''
+    try:
+        expected = json.loads(sums.read_text())
+    except ValueError:
+        return f'{CHECKSUMS} is unreadable'
+    for name, crc in expected.items():
+        if not (folder / name).exists():
+            return f'{name} is missing'
+        if _crc(folder / name) != crc:
+            return f'{name} has changed since it was written'
+    return ''
+
+
+def _files(folder: Path) -> Iterator[str]:
+    for path in sorted(folder.rglob('*')):
+        if path.is_file() and path.name != CHECKSUMS:
+            yield path.relative_to(folder).as_posix()
+
+
+def _crc(path: Path) -> int:
+    crc = 0
+    with path.open('rb') as file:
+        while chunk := file.read(2**22):
+            crc = zlib.crc32(chunk, crc)
+    return crc
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

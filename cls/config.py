@@ -1,0 +1,160 @@
+"""Configs: loading a file with its argument, overriding fields, comparing and saving."""
+
+import ast
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from cls import models
+from cls.errors import UserError, nearest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
+    """Returns the config of 'FILE.py' or 'FILE.py:ARGUMENT', with fields overridden, locked.
+
+    Args:
+      spec: path of a file that defines get_config(argument), and its argument.
+      overrides: (dotted name, text) pairs; the text is read as the type of the field.
+
+    Raises:
+      UserError: no such file, an argument it does not know, or an override that does not fit.
+    """
+    path, _, argument = spec.partition(':')
+    file = next((p for p in (Path(path), ROOT / path) if p.is_file()), None)
+    if file is None:
+        known = [f'configs/{p.name}' for p in sorted((ROOT / 'configs').glob('*.py'))]
+        raise UserError(f'there is no config {path!r}.{nearest(path, known)}')
+    if str(ROOT) not in sys.path:  # configs import configs.common
+        sys.path.insert(0, str(ROOT))
+    module_spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    if not hasattr(module, 'get_config'):
+        raise UserError(f'{file} is no config: it has no function get_config(argument).')
+    config = module.get_config(argument)
+    for name, text in overrides:
+        _override(config, name, text)
+    config.lock()
+    return config
+
+
+def parse_overrides(arguments: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns the (name, text) pairs of '--config.name=text' arguments.
+
+    Raises UserError for anything that is not one.
+    """
+    pairs = []
+    for argument in arguments:
+        name, equals, text = argument.removeprefix('--config.').partition('=')
+        if not argument.startswith('--config.') or not equals:
+            flags = ('--config', '--workdir', '--job', '--config.FIELD=VALUE')
+            hint = nearest(argument, flags) or f' Known: {", ".join(flags)}.'
+            raise UserError(f'cannot read the argument {argument!r}.{hint}')
+        pairs.append((name, text))
+    return pairs
+
+
+def _override(config: ConfigDict, name: str, text: str) -> None:
+    *parents, field = name.split('.')
+    node = config
+    for parent in parents:
+        node = node.get(parent) if isinstance(node, ConfigDict) else None
+    if not isinstance(node, ConfigDict) or (field not in node and parents != ['model']):
+        known = [key for key, _ in flatten(config)]
+        hint = nearest(name, known) or ' `--job print` shows all fields.'
+        raise UserError(f'the config has no field {name!r}.{hint}')
+    if isinstance(node.get(field), ConfigDict):
+        raise UserError(
+            f'config.{name} is a group; set one of its fields: {", ".join(node[field])}.'
+        )
+    if field in node:
+        node[field] = _read(text, node[field], name)
+    else:  # a field of the module that the config leaves alone
+        node[field] = _literal(text)
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _read(text: str, current: Any, name: str) -> Any:
+    """Reads text as the type of the field's current value."""
+    value = text if isinstance(current, str) else _literal(text)
+    if isinstance(current, bool):
+        value = {'true': True, 'false': False}.get(text.lower(), value)
+    if isinstance(current, float) and type(value) is int:
+        value = float(value)
+    if isinstance(current, tuple) and isinstance(value, list):
+        value = tuple(value)
+    if isinstance(current, tuple) and not isinstance(value, tuple):
+        value = (value,)
+    if type(value) is not type(current):
+        wanted = type(current).__name__
+        raise UserError(f'config.{name} is a {wanted} (now {current!r}); {text!r} is not.')
+    return value
+
+
+def flatten(config: ConfigDict, prefix: str = '') -> Iterator[tuple[str, Any]]:
+    """Yields (dotted name, value) of every field, sorted by name."""
+    for key in sorted(config):
+        if isinstance(config[key], ConfigDict):
+            yield from flatten(config[key], f'{prefix}{key}.')
+        else:
+            yield prefix + key, config[key]
+
+
+def create_model(config: ConfigDict, num_classes: int) -> Any:
+    """Returns the module that config.model describes. Raises UserError where it describes none."""
+    overrides = {key: value for key, value in config.model.items() if key != 'name'}
+    return models.create(config.model.name, **{'num_classes': num_classes, **overrides})
+
+
+def to_json(config: ConfigDict) -> str:
+    """Returns the config as JSON text, sorted; `from_json` reads it back."""
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True) + '\n'
+
+
+def from_json(text: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
+    """Returns a locked config, with fields overridden; lists become tuples."""
+
+    def tuples(value):
+        if isinstance(value, dict):
+            return {key: tuples(item) for key, item in value.items()}
+        return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+    config = ConfigDict(tuples(json.loads(text)))
+    for name, override in overrides:
+        _override(config, name, override)
+    return config.lock()
+
+
+# Fields that change what is shown and how fast, but not what is computed.
+_OUTWARD = ('profile', 'data.workers')
+
+
+def identity(config: ConfigDict) -> str:
+    """Returns text that is the same for two configs of the same training."""
+    return json.dumps([pair for pair in flatten(config) if pair[0] not in _OUTWARD])
+
+
+def differences(one: str, other: str) -> str:
+    """Returns where two configs in JSON differ, as 'optim.lr (0.1, now 0.2), ...'; '' if nowhere.
+
+    Fields that do not change what is computed are let pass.
+    """
+    before, after = (dict(flatten(from_json(text))) for text in (one, other))
+    return ', '.join(
+        f'{name} ({before.get(name)!r}, now {after.get(name)!r})'
+        for name in sorted({*before, *after} - set(_OUTWARD))
+        if before.get(name) != after.get(name)
+    )

@@ -1,0 +1,87 @@
+"""What surrounds a run: JAX's settings, the run folder and who may write to it."""
+
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import logging as absl_logging
+from ml_collections import ConfigDict
+
+from cls import config as configs
+from cls.cache import cache_dir
+from cls.errors import UserError
+from cls.telemetry import write_json
+
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
+
+
+def start() -> None:
+    """Switches on JAX's persistent compilation cache, unless JAX_COMPILATION_CACHE_DIR is set."""
+    if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
+        jax.config.update('jax_compilation_cache_dir', str(cache_dir() / 'xla'))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax's notes on each save
+
+
+@contextlib.contextmanager
+def claim(workdir: Path, config: ConfigDict) -> Iterator[None]:
+    """Makes the run folder this run's for the duration: writes config.json and environment.json.
+
+    Raises UserError when the folder holds another config, or another process is running in it.
+    """
+    if jax.process_index() != 0:
+        yield
+        return
+    saved = workdir / 'config.json'
+    if saved.exists():
+        differing = configs.differences(saved.read_text(), configs.to_json(config))
+        if differing:
+            raise UserError(
+                f'{workdir} holds a run with another config: {differing}. '
+                'Choose another --workdir, or remove that one.'
+            )
+    elif workdir.exists() and any(workdir.iterdir()):
+        raise UserError(f'{workdir} is not empty and holds no run; choose another --workdir.')
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / '.lock').open('w') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f'another process is training in {workdir}; wait, or choose another --workdir.'
+            ) from error
+        if not saved.exists():
+            saved.write_text(configs.to_json(config))
+        write_json(workdir / 'environment.json', environment())
+        yield
+
+
+def load_result(workdir: Path) -> dict[str, Any] | None:
+    """Returns what a finished run wrote, or None."""
+    file = workdir / 'result.json'
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def environment() -> dict[str, Any]:
+    """Returns what else a run depends on: versions, code, devices."""
+    here = Path(__file__).parent
+    commit = subprocess.run(
+        ['git', '-C', str(here), 'describe', '--always', '--dirty', '--abbrev=40'],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    return {
+        'packages': {name: importlib.metadata.version(name) for name in PACKAGES},
+        'commit': commit or None,
+        'device_kind': jax.devices()[0].device_kind,
+        'device_count': jax.device_count(),
+        'process_count': jax.process_count(),
+    }

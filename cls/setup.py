@@ -1,0 +1,116 @@
+"""What training and evaluation both start from: devices, data and net of a config."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import linen as nn
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from cls import config as configs
+from cls import durations, models, optim
+from cls import mesh as meshes
+from cls.data import pipeline, sources
+from cls.errors import UserError
+from cls.models.init import init
+from cls.state import TrainState, abstract, new_state
+from cls.step import Recipe, make_eval_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """Everything a job needs that is not yet state."""
+
+    config: ConfigDict
+    mesh: Mesh
+    train: sources.Source
+    test: sources.Source
+    info: pipeline.Info
+    model: nn.Module
+    total_steps: int
+    recipe: Recipe
+
+    def steps(self, duration: str) -> int:
+        """Returns a duration of the config in steps."""
+        return durations.steps(
+            duration,
+            batch=self.config.batch,
+            examples=self.info.num_train,
+            total=self.total_steps,
+        )
+
+    def test_batches(self) -> Any:
+        """Returns this process's share of the evaluation batches."""
+        devices = self.mesh.size
+        wanted = self.config.eval.batch or self.config.batch // self.config.accumulate
+        return pipeline.eval_batches(
+            self.test,
+            self.config.data,
+            batch=-(-wanted // devices) * devices,  # padding is masked, so any size will do
+            num_classes=self.info.num_classes,
+            process=process(),
+        )
+
+    def new_state(self) -> tuple[TrainState, Any]:
+        """Returns (state before the first step, in host memory; the optimizer)."""
+        size, channels = self.info.image_shape[0], self.info.image_shape[2]
+        variables = init(self.model, self.config.seed, size, channels)
+        schedule = self.schedule()
+        optimizer = optim.optimizer(self.config.optim, schedule, variables['params'])
+        state = new_state(variables, optimizer, self.config.seed, bool(self.config.ema))
+        return state, optimizer
+
+    def schedule(self) -> Callable[[int], jax.Array]:
+        """Returns the learning rate as a function of the step."""
+        config = self.config
+        return optim.schedule(
+            config.schedule, config.optim.lr, to_steps=self.steps, total=self.total_steps
+        )
+
+    def eval_step(self) -> Callable[[Any, Any], dict[str, jax.Array]]:
+        """Returns the jitted evaluation step."""
+        return jax.jit(
+            make_eval_step(self.model, self.recipe), out_shardings=meshes.replicated(self.mesh)
+        )
+
+
+def process() -> tuple[int, int]:
+    """Returns (index, count) of this process among those of the run."""
+    return jax.process_index(), jax.process_count()
+
+
+def set_up(config: ConfigDict, devices: list[jax.Device] | None = None) -> Setup:
+    """Opens the data, checks that sizes fit, and builds the net.
+
+    Raises UserError for what does not fit together.
+    """
+    mesh = meshes.make_mesh(config.mesh.fsdp, devices)
+    _check_batch(config, mesh.size)
+    train, test = (sources.load(config.data, split) for split in ('train', 'eval'))
+    info = pipeline.info(train, test, config.data)
+    model = configs.create_model(config, info.num_classes)
+    total = durations.steps(config.duration, batch=config.batch, examples=info.num_train)
+    recipe = Recipe.of(config, total)
+    return Setup(config, mesh, train, test, info, model, total, recipe)
+
+
+def _check_batch(config: ConfigDict, devices: int) -> None:
+    batch, parts = config.batch, config.accumulate
+    if parts < 1 or batch < 1 or batch % (parts * devices):
+        raise UserError(
+            f'config.batch is {batch}: expected a multiple of {parts * devices} '
+            f'({devices} devices x config.accumulate={parts}).'
+        )
+    group = config.model.get('bn_group', 0)
+    if group and (batch // parts) % group:
+        raise UserError(
+            f'config.model.bn_group is {group}, which does not divide the {batch // parts} examples '
+            'that are computed together.'
+        )
+
+
+def abstract_state(state: TrainState, mesh: Mesh) -> TrainState:
+    """Returns the shapes and dtypes of a state, and where it lies on a mesh."""
+    return abstract(state, meshes.state_shardings(state, mesh))

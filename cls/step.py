@@ -1,0 +1,170 @@
+"""The pure functions that are compiled: one step of training, one batch of evaluation."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
+
+from cls import losses, models
+from cls.state import TrainState
+
+Batch = dict[str, jax.Array]  # image (N, H, W, C) uint8, label (N,) int32, mask (N,) bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What a step does beside the net and the optimizer."""
+
+    total_steps: int
+    mean: tuple[float, ...]  # of pixels in 0..255
+    std: tuple[float, ...]
+    flip: bool
+    label_smoothing: float
+    aux_weight: float
+    accumulate: int
+    ema: float
+
+    @classmethod
+    def of(cls, config: ConfigDict, total_steps: int) -> 'Recipe':
+        """Reads a config."""
+        data = config.data
+        return cls(
+            total_steps,
+            tuple(data.mean),
+            tuple(data.std),
+            data.flip,
+            config.loss.label_smoothing,
+            config.loss.aux_weight,
+            config.accumulate,
+            config.ema,
+        )
+
+
+def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
+    """uint8 (N, H, W, C) images to float32, by channel: (x - mean) / std."""
+    return (images.astype(jnp.float32) - jnp.asarray(mean)) / jnp.asarray(std)
+
+
+def random_flip(images: jax.Array, key: jax.Array) -> jax.Array:
+    """Mirrors each image left to right with probability 1/2."""
+    flips = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
+    return jnp.where(flips, images[:, :, ::-1], images)
+
+
+def make_train_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    recipe: Recipe,
+    batch_sharding: NamedSharding,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """Returns train_step(state, batch) -> (state, metrics).
+
+    Metrics are float32 scalars: `loss` (with label smoothing and auxiliary heads, without weight
+    decay), `top1` of the training batch in percent, `grad_norm` before clipping.
+    """
+    takes_progress = models.takes_progress(model)
+
+    def loss_fn(params, batch_stats, images, labels, key, progress):
+        extra = {'progress': progress} if takes_progress else {}
+        logits, updated = model.apply(
+            {'params': params, 'batch_stats': batch_stats},
+            normalise(images, recipe.mean, recipe.std),
+            train=True,
+            mutable=['batch_stats', 'aux_logits'],
+            rngs={'dropout': key},
+            **extra,
+        )
+
+        def mean_loss(logits):
+            return losses.cross_entropy(logits, labels, recipe.label_smoothing).mean()
+
+        loss = mean_loss(logits)
+        heads = jax.tree.leaves(updated.get('aux_logits', {}))
+        if heads:
+            loss += recipe.aux_weight * sum(map(mean_loss, heads)) / len(heads)
+        top1 = 100 * losses.topk_correct(logits, labels, 1).mean()
+        return loss, (updated.get('batch_stats', {}), {'loss': loss, 'top1': top1})
+
+    def gradients(state, images, labels, key):
+        """Gradients, BN statistics and metrics, averaged over the microbatches."""
+        progress = state.step / recipe.total_steps
+
+        def microbatch(index, images, labels):
+            grad_fn = jax.grad(loss_fn, has_aux=True)
+            key_here = jax.random.fold_in(key, index)
+            return grad_fn(state.params, state.batch_stats, images, labels, key_here, progress)
+
+        if recipe.accumulate == 1:
+            return microbatch(0, images, labels)
+        # Microbatches are consecutive examples, each spread over all devices again.
+        spread = NamedSharding(batch_sharding.mesh, P(None, *batch_sharding.spec))
+        images, labels = (
+            jax.lax.with_sharding_constraint(x.reshape(recipe.accumulate, -1, *x.shape[1:]), spread)
+            for x in (images, labels)
+        )
+
+        def add(total, inputs):
+            return jax.tree.map(jnp.add, total, microbatch(*inputs)), None
+
+        inputs = (jnp.arange(recipe.accumulate), images, labels)
+        shapes = jax.eval_shape(microbatch, *jax.tree.map(lambda x: x[0], inputs))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        total, _ = jax.lax.scan(add, zeros, inputs)
+        return jax.tree.map(lambda x: x / recipe.accumulate, total)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+        flip_key, net_key = jax.random.split(key)
+        images = batch['image']
+        if recipe.flip:
+            images = random_flip(images, flip_key)
+        grads, (batch_stats, metrics) = gradients(state, images, batch['label'], net_key)
+        metrics['grad_norm'] = optax.global_norm(grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if recipe.ema:
+            # As TensorFlow's moving average with num_updates: fast at first, then `ema`.
+            decay = jnp.minimum(recipe.ema, (1.0 + state.step) / (10.0 + state.step))
+            now = {'params': params, 'batch_stats': batch_stats}
+            ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, now)
+        state = state.replace(
+            step=state.step + 1,
+            params=params,
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            ema=ema,
+        )
+        return state, metrics
+
+    return train_step
+
+
+def make_eval_step(
+    model: nn.Module, recipe: Recipe
+) -> Callable[[Any, Batch], dict[str, jax.Array]]:
+    """Returns eval_step(variables, batch) -> sums over the examples that are not masked.
+
+    Sums are `top1` and `top5` (int32, examples), `loss` (float32, nats), `count` (int32).
+    """
+
+    def eval_step(variables: Any, batch: Batch) -> dict[str, jax.Array]:
+        images = normalise(batch['image'], recipe.mean, recipe.std)
+        logits = model.apply(variables, images, train=False)
+        labels, mask = batch['label'], batch['mask']
+        loss = losses.cross_entropy(logits, labels)
+        return {
+            'top1': jnp.sum(losses.topk_correct(logits, labels, 1) & mask),
+            'top5': jnp.sum(losses.topk_correct(logits, labels, 5) & mask),
+            'loss': jnp.sum(jnp.where(mask, loss, 0.0)),
+            'count': jnp.sum(mask),
+        }
+
+    return eval_step

@@ -1,0 +1,121 @@
+"""What a run tells: metrics.jsonl, TensorBoard, a progress line, and where its time went."""
+
+import contextlib
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+BUCKETS = ('start', 'compile', 'data', 'step', 'eval', 'checkpoint')
+
+
+class Account:
+    """Seconds by what they were spent on, summed over restarts.
+
+    `start` is set-up and restoring; `data` is time in which the loop waited for its next batch.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(BUCKETS, 0.0)
+
+    @contextlib.contextmanager
+    def spend(self, bucket: str) -> Iterator[None]:
+        """Adds the time spent in the block."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[bucket] += time.perf_counter() - start
+
+    def add(self, earlier: dict[str, float]) -> None:
+        """Adds what an earlier run of the same training spent."""
+        for bucket in BUCKETS:
+            self.seconds[bucket] += earlier.get(bucket, 0.0)
+
+    def total(self) -> float:
+        """Returns all seconds."""
+        return sum(self.seconds.values())
+
+    def __str__(self) -> str:
+        parts = (f'{name} {seconds:.1f} s' for name, seconds in self.seconds.items())
+        return f'{self.total():.1f} s: {", ".join(parts)}'
+
+
+class Metrics:
+    """metrics.jsonl and TensorBoard files of a run; lines are flushed as they are written."""
+
+    def __init__(self, workdir: Path, step: int) -> None:
+        """Continues after `step`: later lines, of a run that died, are cut off."""
+        path = workdir / 'metrics.jsonl'
+        if path.exists():
+            path.write_text(''.join(_lines_until(path, step)))
+        self._file = path.open('a')
+        self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Logs one event. A value that is not finite becomes null in the JSON line."""
+        line = {'step': step} | {k: v if math.isfinite(v) else None for k, v in values.items()}
+        print(json.dumps(line), file=self._file, flush=True)
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._file.close()
+        self._board.close()
+
+
+def _lines_until(path: Path, step: int) -> Iterator[str]:
+    for line in path.read_text().splitlines(keepends=True):
+        with contextlib.suppress(ValueError):  # the last line may have been cut off
+            if json.loads(line)['step'] <= step and line.endswith('\n'):
+                yield line
+
+
+class Progress:
+    """A live line on a terminal, a plain line for each event elsewhere; nothing unless `show`."""
+
+    def __init__(self, step: int, total: int, show: bool = True) -> None:
+        self._total, self._show = total, show
+        live = show and sys.stdout.isatty()
+        self._bar = (
+            tqdm(total=total, initial=step, unit='step', file=sys.stdout, dynamic_ncols=True)
+            if live
+            else None
+        )
+
+    def update(self, step: int, values: dict[str, float], images_per_second: float, left: float):
+        """Shows the state after a step; `left` is the time to the end, in seconds."""
+        text = ' '.join(f'{name} {value:.4g}' for name, value in values.items())
+        if self._bar is not None:
+            self._bar.set_postfix_str(f'{text}, {images_per_second:,.0f} images/s', refresh=False)
+            self._bar.update(step - self._bar.n)
+        elif self._show:
+            eta = f'{left // 3600:.0f}:{left // 60 % 60:02.0f}:{left % 60:02.0f}'
+            rate = f'{images_per_second:,.0f} images/s'
+            print(f'step {step}/{self._total}: {text}, {rate}, {eta} left', flush=True)
+
+    def note(self, text: str) -> None:
+        """Prints a line of its own."""
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stdout)
+        elif self._show:
+            print(text, flush=True)
+
+    def close(self) -> None:
+        """Ends the live line."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file in one piece: a reader sees the old one or the new one."""
+    partial = path.with_name(path.name + '.partial')
+    partial.write_text(json.dumps(value, indent=2) + '\n')
+    partial.replace(path)

@@ -1,0 +1,292 @@
+"""The training job: set up, restore, loop, evaluate, save.
+
+A run can be killed at any moment; the same call continues it from its newest checkpoint and ends in
+the same state, to the bit, as if nothing had happened.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from cls import mesh as meshes
+from cls.checkpoint import Checkpoints
+from cls.data import pipeline
+from cls.errors import UserError
+from cls.evaluate import EvalStep, evaluate_state
+from cls.preemption import Preemption
+from cls.setup import Setup, abstract_state, process, set_up
+from cls.state import TrainState
+from cls.step import make_train_step
+from cls.telemetry import Account, Metrics, Progress, write_json
+
+TrainStep = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def train(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
+    """Trains to the end and returns the result, or None when it was told to stop before.
+
+    Writes into workdir what DESIGN calls the run folder: checkpoints/, metrics.jsonl, tensorboard/
+    and at the end result.json.
+
+    Raises UserError for mistakes in the config and when the loss is no longer finite.
+    """
+    account = Account()
+    with Preemption() as preemption:
+        # ---- set up: data, devices, net; shapes before arrays
+        with account.spend('start'):
+            setup = set_up(config)
+            state, optimizer = setup.new_state()
+            where = abstract_state(state, setup.mesh)
+            iterator = _train_batches(setup)
+
+        # ---- continue from the newest checkpoint, or start anew
+        with account.spend('start'):
+            checkpoints = Checkpoints(workdir / 'checkpoints', config.checkpoint.keep)
+            restored = checkpoints.restore(where)
+            if restored is None:
+                state = meshes.put(state, jax.tree.map(lambda x: x.sharding, where))
+            else:
+                state, data_state, spent = restored
+                iterator.set_state(data_state)
+                account.add(spent)
+        step = int(state.step)
+
+        # ---- compile
+        with account.spend('compile'):
+            train_step = compile_train_step(setup, optimizer, where)
+
+        # ---- loop
+        leader = jax.process_index() == 0
+        run = Run(
+            setup=setup,
+            account=account,
+            checkpoints=checkpoints,
+            metrics=Metrics(workdir, step) if leader else None,
+            progress=Progress(step, setup.total_steps, show=leader),
+            preemption=preemption,
+            eval_step=setup.eval_step(),
+            workdir=workdir,
+        )
+        try:
+            state = run.loop(train_step, state, iterator)
+            finished = int(state.step) == setup.total_steps
+            return run.finish(state) if finished else None
+        finally:
+            iterator.close()
+            run.close()
+
+
+def _train_batches(setup: Setup) -> pipeline.TrainIterator:
+    return pipeline.train_batches(
+        setup.train,
+        setup.config.data,
+        batch=setup.config.batch,
+        seed=setup.config.seed,
+        num_classes=setup.info.num_classes,
+        process=process(),
+    )
+
+
+def abstract_batch(setup: Setup) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes of a global training batch, and where it lies."""
+    size, sharding = setup.config.batch, meshes.batch_sharding(setup.mesh)
+    shapes = {'image': ((size, *setup.info.image_shape), 'uint8')}
+    shapes |= {'label': ((size,), 'int32'), 'mask': ((size,), 'bool')}
+    return {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+        for name, (shape, dtype) in shapes.items()
+    }
+
+
+def compile_train_step(setup: Setup, optimizer: Any, where: TrainState) -> TrainStep:
+    """Returns the compiled step; it consumes the state that it is given."""
+    step = make_train_step(setup.model, optimizer, setup.recipe, meshes.batch_sharding(setup.mesh))
+    shardings = jax.tree.map(lambda x: x.sharding, where)
+    jitted = jax.jit(
+        step,
+        donate_argnums=0,
+        out_shardings=(shardings, meshes.replicated(setup.mesh)),
+    )
+    return jitted.lower(where, abstract_batch(setup)).compile()
+
+
+def feed(iterator: pipeline.TrainIterator, setup: Setup) -> Iterator[tuple[Any, Any]]:
+    """Yields (batch on the devices, data position after it), one batch ahead of the step."""
+    sharding = meshes.batch_sharding(setup.mesh)
+    ahead = None
+    while True:
+        batch = meshes.put_batch(next(iterator), sharding)
+        if ahead is not None:
+            yield ahead
+        ahead = batch, iterator.get_state()
+
+
+@dataclasses.dataclass
+class Run:
+    """The loop and what it talks to."""
+
+    setup: Setup
+    account: Account
+    checkpoints: Checkpoints
+    metrics: Metrics | None  # of the first process only
+    progress: Progress
+    preemption: Preemption
+    eval_step: EvalStep
+    workdir: Path
+
+    def loop(
+        self, train_step: TrainStep, state: TrainState, iterator: pipeline.TrainIterator
+    ) -> TrainState:
+        """Trains to the last step, or until told to stop; what it returns is saved."""
+        config, setup = self.setup.config, self.setup
+        log_every = setup.steps(config.log_every)
+        save_every = setup.steps(config.checkpoint.every)
+        eval_every = setup.steps(config.eval.every) if config.eval.every else 0
+        profile = Profile(config.profile, self.workdir)
+        batches = feed(iterator, setup)
+        pending: list[tuple[int, dict[str, jax.Array]]] = []  # metrics not looked at yet
+        self._start_clock()
+        self.preemption.guard(True)
+        step, data_state, last_saved = int(state.step), iterator.get_state(), int(state.step)
+
+        while step < setup.total_steps and not self.preemption.requested:
+            profile.at(step)
+            with self.account.spend('data'):
+                batch, data_state = next(batches)
+            with self.account.spend('step'):
+                state, metrics = train_step(state, batch)
+                step += 1
+                pending.append((step, metrics))
+                if len(pending) > 1:  # let the host run one step ahead of the devices, not more
+                    jax.block_until_ready(pending[-2])
+            last = step == setup.total_steps
+            if step % log_every == 0 or last:
+                self._log(pending)
+            if eval_every and step % eval_every == 0 and not last:
+                self._evaluate(state, step)
+            if step % save_every == 0 or last:
+                self._save(state, step, data_state, pending)
+                last_saved = step
+
+        profile.stop()
+        if last_saved < step:
+            self._save(state, step, data_state, pending)
+        self.preemption.guard(False)
+        self.checkpoints.wait()
+        return state
+
+    def _start_clock(self) -> None:
+        self._clock = time.perf_counter()
+        self._idle = self._idle_seconds()
+        self._steps_seen = 0
+
+    def _idle_seconds(self) -> float:
+        return self.account.seconds['eval'] + self.account.seconds['checkpoint']
+
+    def _look_at(self, pending: list[tuple[int, Any]]) -> tuple[int, dict[str, float]]:
+        """Fetches all metrics that are due; returns the last. Raises UserError if any is broken."""
+        with self.account.spend('step'):
+            fetched = jax.device_get(pending)
+        self._steps_seen += len(pending)
+        pending.clear()
+        for step, values in fetched:
+            broken = [name for name, value in values.items() if not math.isfinite(value)]
+            if broken:
+                good = self.checkpoints.newest()
+                raise UserError(
+                    f'{" and ".join(broken)} not finite at step {step}; the last good checkpoint is '
+                    f'{good or "none"}. Lower config.optim.lr, or set config.optim.clip_norm.'
+                )
+        step, values = fetched[-1]
+        return step, {f'train/{name}': float(value) for name, value in values.items()}
+
+    def _log(self, pending: list[tuple[int, Any]]) -> None:
+        step, values = self._look_at(pending)
+        busy = time.perf_counter() - self._clock - (self._idle_seconds() - self._idle)
+        rate = self._steps_seen / busy
+        self._start_clock()
+        values['learning_rate'] = float(self.setup.schedule()(step - 1))
+        images = rate * self.setup.config.batch
+        if self.metrics:
+            self.metrics.write(step, values | {'images_per_second': images})
+        shown = {'loss': values['train/loss'], 'top1': values['train/top1']}
+        self.progress.update(step, shown, images, (self.setup.total_steps - step) / rate)
+
+    def _evaluate(self, state: TrainState, step: int) -> dict[str, float]:
+        with self.account.spend('eval'):
+            values = evaluate_state(self.setup, self.eval_step, state)
+        if self.metrics:
+            self.metrics.write(step, values)
+        self.progress.note(f'step {step}: ' + summary(values))
+        return values
+
+    def _save(self, state: TrainState, step: int, data_state: Any, pending: list) -> None:
+        if pending:
+            self._look_at(pending)  # a broken state must not displace a good checkpoint
+        with self.account.spend('checkpoint'):
+            self.checkpoints.save(step, state, data_state, dict(self.account.seconds))
+
+    def finish(self, state: TrainState) -> dict[str, Any]:
+        """Evaluates the trained weights and writes result.json."""
+        step = int(state.step)
+        values = self._evaluate(state, step)
+        params = sum(x.size for x in jax.tree.leaves(state.params))
+        result = values | {
+            'step': step,
+            'params': params,
+            'seconds': round(self.account.total(), 2),
+            'time': {name: round(value, 2) for name, value in self.account.seconds.items()},
+        }
+        if self.metrics:
+            write_json(self.workdir / 'result.json', result)
+        self.progress.note(f'time: {self.account}')
+        return result
+
+    def close(self) -> None:
+        """Finishes writing."""
+        self.progress.close()
+        self.checkpoints.close()
+        if self.metrics:
+            self.metrics.close()
+
+
+def summary(values: dict[str, float]) -> str:
+    """Returns 'test top-1 98.31 %, top-5 99.72 %, loss 0.0712' and the same of the average."""
+    parts = []
+    for name, title in (('test', 'test'), ('test_ema', 'test (average of weights)')):
+        if f'{name}/top1' in values:
+            top1, top5, loss = (values[f'{name}/{metric}'] for metric in ('top1', 'top5', 'loss'))
+            parts.append(f'{title} top-1 {top1:.2f} %, top-5 {top5:.2f} %, loss {loss:.4f}')
+    return '; '.join(parts)
+
+
+class Profile:
+    """Writes a jax.profiler trace of the steps START:STOP."""
+
+    def __init__(self, text: str, workdir: Path) -> None:
+        """Reads config.profile; '' profiles nothing. Raises UserError if it is neither."""
+        self._folder, self._running = workdir / 'profile', False
+        try:
+            self._start, self._stop = map(int, text.split(':')) if text else (-1, -1)
+        except ValueError as error:
+            raise UserError(f'config.profile is {text!r}; write START:STOP, as 10:20.') from error
+
+    def at(self, step: int) -> None:
+        """Starts or stops before the step."""
+        if step == self._start:
+            jax.profiler.start_trace(str(self._folder))
+            self._running = True
+        if step == self._stop:
+            self.stop()
+
+    def stop(self) -> None:
+        """Ends a trace that is running."""
+        if self._running:
+            jax.profiler.stop_trace()
+            self._running = False

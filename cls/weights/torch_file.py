@@ -1,0 +1,258 @@
+"""Reads PyTorch checkpoints into NumPy arrays without PyTorch and without executing their pickle.
+
+Readable: the zip format (torch >= 1.6) and the stream format before it, under any file name
+(`.pth`, `.pt`, `.th`, `.bin`, ...), and `.safetensors`. A pickle is a program; it runs on
+an unpickler of our own (see unpickle.py) that knows a short list of inert stand-ins, so that
+nothing of the file's choosing is ever imported or called.
+
+Refused, with a `UserError` that says what to do instead: TorchScript archives, whole pickled
+modules (or anything else that needs a class of somebody's), quantised, sparse, nested and meta
+tensors, files of big-endian machines, and the tar files that torch wrote before 0.1.10.
+"""
+
+import io
+import json
+import logging
+import mmap
+import struct
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import safetensors
+
+from cls.errors import UserError, nearest
+from cls.weights.unpickle import (
+    ADVICE,
+    DTYPES,
+    Storage,
+    Tensor,
+    Unpickler,
+    dtype_of_storage,
+    storage_id,
+)
+
+# Entries of a checkpoint's outermost dict that hold the weights, the first present one counts.
+ENTRIES = ('state_dict', 'model', 'model_state_dict')
+# Prefixes that wrappers of a whole module add to every name (DataParallel, torch.compile).
+PREFIXES = ('module.', '_orig_mod.')
+
+_STREAM_MAGIC = 0x1950A86A20F9469CFC6C
+_STREAM_START = b'\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.'
+
+_log = logging.getLogger(__name__)
+
+
+def read(path: str | Path, entry: str = '') -> dict[str, np.ndarray]:
+    """Reads the tensors of a checkpoint.
+
+    Args:
+      path: a file that torch.save or safetensors wrote. Its content decides, not its name.
+      entry: the key of the outermost dict that holds the weights ('state_dict_ema'); '': the
+        dict itself, or its 'state_dict', 'model' or 'model_state_dict'.
+
+    Returns:
+      name -> read-only array in the file's own dtype (bfloat16 is ml_dtypes.bfloat16) and
+      shape. The arrays are views of the mapped file, so nothing but what is used is read from
+      the disk, and may be strided; copy them to keep them beyond a change of the file. A prefix
+      of all names ('module.', '_orig_mod.') is taken off. Which entry was used, and which
+      values that are no tensors were left out, is logged.
+
+    Raises:
+      UserError: a missing, damaged, or foreign file, or one that is refused (see above).
+    """
+    path = Path(path)
+    try:
+        return _strip_prefixes(_select(_load(path), entry, path))
+    except UserError as error:
+        raise UserError(f'{path}: {error}') from None
+    except FileNotFoundError:
+        raise UserError(f'{path}: no such file') from None
+    except OSError as error:
+        raise UserError(f'{path}: cannot be read: {error}') from None
+    except Exception as error:  # the file's content can make unpickling fail in any way
+        reason = ' '.join(str(error).split())
+        raise UserError(
+            f'{path}: damaged or incomplete checkpoint ({type(error).__name__}: {reason:.200}); '
+            'fetch or save it again'
+        ) from error
+
+
+def _load(path: Path) -> Any:
+    """Returns the file's outermost object, its tensors as arrays."""
+    with path.open('rb') as file:
+        start = file.read(16)
+        if not start:
+            raise UserError('an empty file; fetch or save it again')
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        file.seek(0)
+        if start.startswith(b'PK\x03\x04'):
+            return _load_zip(file, mapped)
+        if start.startswith(_STREAM_START):
+            return _load_stream(file, mapped)
+    if _is_safetensors(mapped):
+        return _load_safetensors(path, mapped)
+    if start.startswith(b'version https://'):
+        raise UserError('a Git LFS pointer, not the checkpoint itself; fetch it with git lfs pull')
+    raise UserError(
+        'not a PyTorch checkpoint (zip or stream format) nor a safetensors file, or its beginning '
+        f'is damaged; {ADVICE}'
+    )
+
+
+# --- The two containers -----------------------------------------------------------------------
+
+
+def _load_zip(file: BinaryIO, mapped: mmap.mmap) -> Any:
+    """Reads `<root>/data.pkl`, and each storage from `<root>/data/<key>`."""
+    archive = zipfile.ZipFile(file)
+    names = set(archive.namelist())
+    roots = [name.removesuffix('data.pkl') for name in names if name.endswith('/data.pkl')]
+    if len(roots) != 1:
+        raise UserError(
+            'a zip file without a data.pkl in its one folder, thus not a PyTorch checkpoint'
+        )
+    root = roots[0]
+    if f'{root}constants.pkl' in names or any(name.startswith(f'{root}code/') for name in names):
+        raise UserError(f'a TorchScript archive, which holds a program; {ADVICE}')
+    if f'{root}byteorder' in names and archive.read(f'{root}byteorder') != b'little':
+        raise UserError(f'written on a big-endian machine; on a little-endian one, {ADVICE}')
+
+    storages: dict[str, Storage] = {}
+
+    def storage(saved_id: Any) -> Storage:
+        _, storage_type, key, _, numel = storage_id(saved_id)
+        if key not in storages:
+            storages[key] = Storage(dtype_of_storage(storage_type), numel)
+            storages[key].data = _record(mapped, archive, f'{root}data/{key}')
+        return storages[key]
+
+    pickled = io.BytesIO(archive.read(f'{root}data.pkl'))
+    return _materialise(Unpickler(pickled, storage).load())
+
+
+def _record(mapped: mmap.mmap, archive: zipfile.ZipFile, name: str) -> memoryview:
+    """Returns a zip entry's bytes: a view of the map where stored plainly, as torch does."""
+    info = archive.getinfo(name)
+    if info.compress_type != zipfile.ZIP_STORED:
+        return memoryview(archive.read(info))
+    header = struct.Struct('<4s22xHH')  # its last fields: lengths of the name and of the extras
+    signature, name_length, extra_length = header.unpack_from(mapped, info.header_offset)
+    start = info.header_offset + header.size + name_length + extra_length
+    if signature != b'PK\x03\x04' or start + info.file_size > len(mapped):
+        raise ValueError(f'zip entry {name} lies outside the file')
+    return memoryview(mapped)[start : start + info.file_size]
+
+
+def _load_stream(file: BinaryIO, mapped: mmap.mmap) -> Any:
+    """Reads magic, version, system, object, storage keys, each a pickle; then the storages."""
+
+    def plain() -> Any:
+        return Unpickler(file, None).load()
+
+    if plain() != _STREAM_MAGIC:
+        raise ValueError('wrong magic number')
+    plain()  # the protocol's version, 1001 ever since
+    if plain().get('little_endian') is not True:
+        raise UserError(f'written on a big-endian machine; on a little-endian one, {ADVICE}')
+
+    storages: dict[str, Storage] = {}
+
+    def storage(saved_id: Any) -> Storage:
+        _, storage_type, key, _, numel, view = storage_id(saved_id)
+        root = storages.setdefault(key, Storage(dtype_of_storage(storage_type), numel))
+        return root if view is None else root.part(view[1], view[2])
+
+    content = Unpickler(file, storage).load()
+    for key in plain():
+        (numel,) = struct.unpack('<q', file.read(8))
+        start, length = file.tell(), numel * storages[key].dtype.itemsize
+        if numel != storages[key].numel or start + length > len(mapped):
+            raise ValueError(f'storage {key} has fewer bytes than its {numel} elements need')
+        storages[key].data = memoryview(mapped)[start : start + length]
+        file.seek(start + length)
+    return _materialise(content)
+
+
+def _is_safetensors(mapped: mmap.mmap) -> bool:
+    """Whether the file starts with a header's length and the header's opening brace."""
+    return len(mapped) > 8 and mapped[8:9] == b'{' and not any(mapped[5:8])
+
+
+def _load_safetensors(path: Path, mapped: mmap.mmap) -> dict[str, np.ndarray]:
+    """Lets the safetensors library check the header, then views the map."""
+    try:
+        with safetensors.safe_open(path, framework='numpy') as file:
+            names = list(file.keys())
+    except safetensors.SafetensorError as error:
+        raise UserError(f'damaged safetensors file ({error}); fetch or save it again') from None
+    (header_length,) = struct.unpack('<Q', mapped[:8])
+    header = json.loads(mapped[8 : 8 + header_length])
+    data = memoryview(mapped)[8 + header_length :]
+    return {name: _safetensor(name, header[name], data) for name in names}
+
+
+def _safetensor(name: str, entry: Mapping[str, Any], data: memoryview) -> np.ndarray:
+    dtypes = {'BF16': 'bfloat16', 'F8_E4M3': 'float8_e4m3fn', 'F8_E5M2': 'float8_e5m2'}
+    kinds = {'F': 'float', 'I': 'int', 'U': 'uint', 'C': 'complex'}
+    code = entry['dtype']
+    dtype = dtypes.get(code, 'bool' if code == 'BOOL' else kinds.get(code[0], '') + code[1:])
+    if dtype not in DTYPES:
+        raise UserError(f'tensor {name} has the unsupported type {code}; save it as F32')
+    start, stop = entry['data_offsets']
+    return np.frombuffer(data[start:stop], DTYPES[dtype]).reshape(entry['shape'])
+
+
+# --- From the outermost object to a flat dict -------------------------------------------------
+
+
+def _materialise(content: Any) -> Any:
+    """Replaces tensors by arrays in an outermost dict and in the dicts directly below it.
+
+    A list, tuple or set is returned as it is: weights that lie in one have no names.
+    """
+    if isinstance(content, Tensor):
+        return content.array()
+    if not isinstance(content, dict):
+        return content
+    return {
+        key: {k: v.array() if isinstance(v, Tensor) else v for k, v in value.items()}
+        if isinstance(value, dict)
+        else (value.array() if isinstance(value, Tensor) else value)
+        for key, value in content.items()
+    }
+
+
+def _select(content: Any, entry: str, path: Path) -> dict[str, np.ndarray]:
+    """Finds the dict of tensors."""
+    if not isinstance(content, dict):
+        raise UserError(f'holds a {type(content).__name__}, not a dict; {ADVICE}')
+    used = entry or next((e for e in ENTRIES if isinstance(content.get(e), dict)), '')
+    others = [str(key) for key in content if key != used]
+    if used:
+        if not isinstance(content.get(used), dict):
+            raise UserError(
+                f'has no dict {used!r}.{nearest(used, others)} It has {", ".join(others[:10])}'
+            )
+        _log.info('%s: weights are its entry %r; other entries: %s', path, used, others[:20])
+        content = content[used]
+    tensors = {str(k): v for k, v in content.items() if isinstance(v, np.ndarray)}
+    if not tensors:
+        where = f'its entry {used!r}' if used else 'it'
+        names = ', '.join(map(str, list(content)[:10])) or 'nothing'
+        raise UserError(f'{where} holds no tensors but {names}; name the entry that does')
+    dropped = [str(key) for key in content if str(key) not in tensors]
+    if dropped:
+        _log.info('%s: left out what is no tensor: %s', path, dropped[:20])
+    return tensors
+
+
+def _strip_prefixes(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Takes off what a wrapper put before every name."""
+    for _ in PREFIXES:
+        for prefix in PREFIXES:
+            if all(name.startswith(prefix) for name in tensors):
+                tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return tensors

@@ -1,0 +1,71 @@
+"""Weights and images that two frameworks make alike, from nothing but a name and a shape.
+
+The bits are a PCG64 stream seeded by a hash of the name. Only the bit generator is used, whose
+streams NumPy promises to keep (it does not promise that of the distributions), and float32
+arithmetic that IEEE 754 fixes: any NumPy on any machine makes the same numbers.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+SALT = 'cls golden 1'  # another salt, other numbers; the golden files are then to be made anew
+
+
+def make(name: str, shape: Sequence[int], gain: float = 1.0) -> np.ndarray:
+    """Returns a tensor's values: float32 (int64 zeros for num_batches_tracked).
+
+    Matrices and kernels, of variance gain / fan-in, carry the signal; `gain` belongs to the net
+    (see make.py). Variances and scales are positive and all else is non-zero, so that a swapped
+    or forgotten one shows.
+
+    Args:
+      name: in the reference's naming; its last part says what it is.
+      shape: in torch's layout, so (O, I, ...) for what has a fan-in.
+      gain: of matrices and kernels.
+    """
+    leaf = name.rsplit('.', 1)[-1]
+    if leaf == 'num_batches_tracked':
+        return np.zeros(shape, np.int64)
+    if leaf == 'running_var':
+        return uniform(name, shape, 0.5, 1.5)
+    if leaf == 'running_mean':
+        return uniform(name, shape, -0.3, 0.3)
+    if leaf == 'bias':
+        return uniform(name, shape, -0.3, 0.3)
+    if len(shape) < 2:  # a norm's scale, a rectifier's slope
+        return uniform(name, shape, 0.5, 1.5)
+    bound = math.sqrt(3 * gain / math.prod(shape[1:]))
+    values = uniform(name, shape, -bound, bound)
+    if shape[1] >= 16:
+        values -= values.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
+    return values
+
+
+def state_dict(tensors: Mapping[str, Sequence[int]], gain: float = 1.0) -> dict[str, np.ndarray]:
+    """Returns `make` of every tensor, given as name -> shape."""
+    return {name: make(name, shape, gain) for name, shape in tensors.items()}
+
+
+def images(count: int, size: int, channels: int = 3) -> np.ndarray:
+    """Returns (count, size, size, channels) float32 images of about unit variance.
+
+    They are coarse patches under a little noise: plain noise looks the same to a net that
+    averages over the image, whichever noise it is.
+    """
+    patches = uniform(f'patches {size}', (count, 4, 4, channels), -2.0, 2.0)
+    noise = uniform(f'noise {size}', (count, size, size, channels), -0.5, 0.5)
+    nearest = np.arange(size) * 4 // size
+    return patches[:, nearest][:, :, nearest] + noise
+
+
+def uniform(name: str, shape: Sequence[int], low: float, high: float) -> np.ndarray:
+    """Returns float32 numbers in [low, high), a function of name and shape alone."""
+    seed = int.from_bytes(hashlib.sha256(f'{SALT}:{name}'.encode()).digest()[:16], 'little')
+    count = math.prod(shape)
+    raw = np.random.PCG64(seed).random_raw((count + 1) // 2)
+    bits = np.asarray(raw, '<u8').view('<u4')[:count] >> 8
+    unit = bits.astype(np.float32) * np.float32(2**-24)
+    return (np.float32(low) + np.float32(high - low) * unit).reshape(shape)

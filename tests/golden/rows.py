@@ -1,0 +1,74 @@
+"""The golden files: one npz for each reference package, two entries for each of its nets."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+
+FOLDER = Path(__file__).parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What a reference says of itself under keyed weights.
+
+    `tensors` maps all names of the state dict to shapes, `params` counts what is trained, `gain`
+    is keyed.make's, `logits` are (count, classes) float32 for keyed.images(count, size, channels)
+    as the reference computes them in float64, `made_with` names the package's version.
+    """
+
+    tensors: dict[str, tuple[int, ...]]
+    params: int
+    gain: float
+    count: int
+    size: int
+    channels: int
+    made_with: str
+    logits: np.ndarray
+
+
+def read(package: str) -> dict[str, Row]:
+    """Returns constructor name -> row of a package's file; nothing if there is no file."""
+    path = FOLDER / f'{package}.npz'
+    if not path.exists():
+        return {}
+    with np.load(path) as file:
+        names = [key.removeprefix('spec/') for key in file.files if key.startswith('spec/')]
+        return {name: _row(file[f'spec/{name}'], file[f'logits/{name}']) for name in names}
+
+
+def read_all() -> dict[str, Row]:
+    """Returns 'package:constructor' -> row of all files."""
+    packages = sorted(path.stem for path in FOLDER.glob('*.npz'))
+    return {f'{package}:{name}': row for package in packages for name, row in read(package).items()}
+
+
+def write(package: str, rows: dict[str, Row]) -> Path:
+    """Writes a package's file anew and returns its path."""
+    arrays = {}
+    for name, row in sorted(rows.items()):
+        spec = {f.name: getattr(row, f.name) for f in dataclasses.fields(row)}
+        logits = spec.pop('logits')
+        text = json.dumps(spec, separators=(',', ':'))
+        arrays[f'spec/{name}'] = np.frombuffer(text.encode(), np.uint8)
+        arrays[f'logits/{name}'] = logits.astype(np.float32)
+    path = FOLDER / f'{package}.npz'
+    np.savez_compressed(path, **arrays)
+    return path
+
+
+def same(one: Row | None, other: Row) -> bool:
+    """Whether two rows say the same, so that a file need not change."""
+    return one is not None and all(
+        np.array_equal(getattr(one, f.name), getattr(other, f.name))
+        if f.name == 'logits'
+        else getattr(one, f.name) == getattr(other, f.name)
+        for f in dataclasses.fields(other)
+    )
+
+
+def _row(spec: np.ndarray, logits: np.ndarray) -> Row:
+    fields = json.loads(spec.tobytes())
+    tensors = {name: tuple(shape) for name, shape in fields.pop('tensors').items()}
+    return Row(tensors=tensors, logits=logits, **fields)

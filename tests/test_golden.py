@@ -1,0 +1,74 @@
+"""Every net against its reference: architecture, names, importer and numerics in one comparison.
+
+The numbers were written by tests/golden/make.py; no PyTorch is needed here.
+"""
+
+import functools
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from golden import keyed, rows
+
+from cls import models, weights
+
+ROWS = rows.read_all()
+VARIANTS = {name: models.variant(name) for name in models.names()}
+REFERENCED = {name: v.reference for name, v in VARIANTS.items() if v.reference is not None}
+TOLERANCE = 1e-4  # of the logits' spread, in float32
+# Weights and images that are not part of this repository.
+REAL = Path(os.environ.get('CLS_REALDATA', '/work/shared/realdata'))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(model, variables, images):
+    return model.apply(variables, images, train=False)
+
+
+@pytest.mark.parametrize('name', [name for name, r in REFERENCED.items() if r in ROWS])
+def test_logits_and_parameters_are_the_references(name):
+    row = ROWS[REFERENCED[name]]
+    state_dict = keyed.state_dict(row.tensors, row.gain)
+    variables = weights.from_torch(state_dict, name)
+    counted = sum(value.size for value in jax.tree.leaves(variables['params']))
+    assert counted == row.params == VARIANTS[name].params
+
+    images = keyed.images(row.count, row.size, row.channels)
+    ours = np.asarray(_logits(models.create(name), variables, images))
+    assert ours.shape == row.logits.shape
+    spread = row.logits.std(axis=1).mean()
+    assert np.abs(row.logits[0] - row.logits[1]).max() > 0.3 * spread  # images are told apart
+    assert np.abs(ours - row.logits).max() < TOLERANCE * spread
+
+
+def test_every_reference_has_a_row_and_every_row_a_variant():
+    assert set(REFERENCED.values()) == set(ROWS)
+
+
+def test_keyed_numbers_are_those_that_the_files_were_made_with():
+    kernel = keyed.make('conv.weight', (2, 1, 1, 2))
+    expected = np.float32([[[[0.0141106844, 0.213265896]]], [[[0.720350504, 0.424324512]]]])
+    np.testing.assert_array_equal(kernel, expected)
+    assert keyed.make('bn.running_var', (3,)).min() > 0.5
+    assert abs(keyed.make('fc.weight', (4, 32)).sum(axis=1)).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ('name', 'file', 'top1'),
+    [
+        ('resnet20_cifar', 'resnet20-12fca82f.th', 91.5),
+        ('resnet56_cifar', 'resnet56-4bfd9763.th', 92.6),
+    ],
+)
+def test_real_weights_reach_the_originals_accuracy(name, file, top1):
+    images = REAL / 'cifar10_lossless_test1000.npz'
+    if not (REAL / 'weights' / file).exists() or not images.exists():
+        pytest.skip(f'no {file} or {images.name} under {REAL} (CLS_REALDATA)')
+    variables = weights.from_torch(weights.read(REAL / 'weights' / file), name)
+    with np.load(images) as data:
+        pixels, labels = data['x'].astype(np.float32) / 255, data['y'].ravel()
+    mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+    logits = _logits(models.create(name), variables, (pixels - mean) / std)
+    assert 100 * (np.asarray(logits).argmax(axis=1) == labels).mean() == pytest.approx(top1)

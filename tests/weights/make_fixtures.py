@@ -1,0 +1,88 @@
+"""Writes tests/weights/fixtures with PyTorch (see tests/golden/requirements.txt).
+
+    python tests/weights/make_fixtures.py
+
+Values are small whole numbers, so that every type holds them exactly; test_read.py states them.
+"""
+
+import collections
+import pickle
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+FOLDER = Path(__file__).parent / 'fixtures'
+
+
+class Net(torch.nn.Sequential):
+    """A module of a class of its own, to be pickled whole."""
+
+
+class Runs:
+    """Unpickles to a call: the proof of its execution would be a file."""
+
+    def __reduce__(self):
+        return (open, ('/tmp/cls_malicious_pickle_was_here', 'w'))
+
+
+def tensors() -> dict[str, torch.Tensor]:
+    """Returns tensors of many types, strided, overlapping, empty, and of no dimension."""
+    base = torch.arange(12.0)
+    return collections.OrderedDict(
+        float=torch.arange(6.0).reshape(2, 3),
+        double=torch.arange(3, dtype=torch.float64),
+        half=torch.arange(3, dtype=torch.float16),
+        bfloat=torch.arange(3, dtype=torch.bfloat16),
+        long=torch.tensor(7),
+        int=torch.arange(-1, 2, dtype=torch.int32),
+        bytes=torch.arange(3, dtype=torch.uint8),
+        bool=torch.tensor([True, False]),
+        transposed=base.reshape(3, 4).t(),
+        every_second=base[1::2],
+        whole=base,
+        expanded=torch.tensor([[5.0]]).expand(2, 3),
+        empty=torch.zeros(0, 4),
+        parameter=torch.nn.Parameter(torch.ones(2)),
+    )
+
+
+def save(content: object, name: str, zipped: bool = True) -> None:
+    torch.save(content, FOLDER / name, _use_new_zipfile_serialization=zipped)
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    for name, zipped in (('zip.pt', True), ('stream.pth', False)):
+        save(tensors(), name, zipped)
+    save({'uint16': torch.arange(3).to(torch.uint16)}, 'uint16.pt')
+
+    net = Net(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2))
+    wrapped = {f'module.{name}': value for name, value in net.state_dict().items()}
+    progress = {'epoch': 3, 'best': np.float64(91.5), 'size': torch.Size([1, 2]), 'seen': {1, 2}}
+    optimiser = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9).state_dict()
+    save({'state_dict': wrapped, 'optimizer': optimiser, **progress}, 'nested.pt')
+    save({'state_dict': wrapped, 'optimizer': optimiser, **progress}, 'nested.th', zipped=False)
+    attributed = torch.ones(2)
+    attributed.note = 'own attribute'
+    save(
+        {'model': {'a': torch.ones(2), 'b': attributed}, 'other': {'a': torch.zeros(2)}}, 'model.pt'
+    )
+
+    save(net, 'module.pt')  # the stream format would hold the source code of PyTorch's classes
+    save({'a': torch.ones(1), 'b': Runs()}, 'malicious.pt')
+    save({'a': torch.ones(1), 'b': Runs()}, 'malicious.pth', zipped=False)
+    (FOLDER / 'malicious.pkl').write_bytes(pickle.dumps(Runs(), 2))
+    torch.jit.script(torch.nn.Identity()).save(FOLDER / 'script.pt')
+    save({'a': torch.eye(2).to_sparse()}, 'sparse.pt')
+    save({'a': torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)}, 'quantised.pt')
+    save({'a': torch.empty(2, device='meta')}, 'meta.pt')
+    save([torch.ones(2)], 'list.pt')
+    save({'epoch': 3, 'net': {'a': torch.ones(2)}}, 'unnamed.pt')
+    plain = {name: t.detach().contiguous().clone() for name, t in tensors().items()}
+    save_file(plain, FOLDER / 'tensors.safetensors')
+
+
+if __name__ == '__main__':
+    main()

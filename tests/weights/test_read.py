@@ -1,0 +1,270 @@
+"""Reading checkpoints: what comes out, and what is refused without being run."""
+
+import io
+import logging
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from cls import weights
+from cls.errors import UserError
+
+FIXTURES = Path(__file__).parent / 'fixtures'
+REAL = Path(os.environ.get('CLS_REALDATA', '/work/shared/realdata')) / 'weights'
+MARK = Path('/tmp/cls_malicious_pickle_was_here')
+
+BASE = np.arange(12, dtype=np.float32)
+# As written by make_fixtures.py.
+EXPECTED = {
+    'float': BASE[:6].reshape(2, 3),
+    'double': np.arange(3, dtype=np.float64),
+    'half': np.arange(3, dtype=np.float16),
+    'bfloat': np.arange(3).astype(ml_dtypes.bfloat16),
+    'long': np.array(7, np.int64),
+    'int': np.array([-1, 0, 1], np.int32),
+    'bytes': np.arange(3, dtype=np.uint8),
+    'bool': np.array([True, False]),
+    'transposed': BASE.reshape(3, 4).T,
+    'every_second': BASE[1::2],
+    'whole': BASE,
+    'expanded': np.full((2, 3), 5, np.float32),
+    'empty': np.zeros((0, 4), np.float32),
+    'parameter': np.ones(2, np.float32),
+}
+
+
+def _assert_same(actual, expected):
+    assert set(actual) == set(expected)
+    for name, value in expected.items():
+        assert actual[name].dtype == value.dtype, name
+        assert actual[name].shape == value.shape, name
+        np.testing.assert_array_equal(actual[name], value, err_msg=name)
+
+
+def _refused(path) -> str:
+    """Returns the message of the UserError that reading must end in: one line with the path."""
+    with pytest.raises(UserError) as error:
+        weights.read(path)
+    message = str(error.value)
+    assert message.startswith(f'{path}: ')
+    assert '\n' not in message
+    return message
+
+
+@pytest.mark.parametrize('name', ['zip.pt', 'stream.pth', 'tensors.safetensors'])
+def test_every_type_and_layout(name):
+    _assert_same(weights.read(FIXTURES / name), EXPECTED)
+
+
+def test_types_that_only_new_files_know():
+    expected = {'uint16': np.arange(3, dtype=np.uint16)}
+    _assert_same(weights.read(FIXTURES / 'uint16.pt'), expected)
+
+
+@pytest.mark.parametrize('name', ['zip.pt', 'stream.pth'])
+def test_arrays_are_read_only_views_that_share_what_the_file_shares(name):
+    tensors = weights.read(FIXTURES / name)
+    assert np.shares_memory(tensors['whole'], tensors['transposed'])
+    assert not any(tensor.flags.writeable for tensor in tensors.values() if tensor.size)
+
+
+def test_the_content_decides_not_the_name(tmp_path):
+    for source in ('zip.pt', 'stream.pth', 'tensors.safetensors'):
+        path = tmp_path / 'weights.bin'
+        path.write_bytes((FIXTURES / source).read_bytes())
+        _assert_same(weights.read(path), EXPECTED)
+
+
+def test_compressed_archives(tmp_path):
+    path = tmp_path / 'packed.pt'
+    with zipfile.ZipFile(FIXTURES / 'zip.pt') as source, zipfile.ZipFile(path, 'w') as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name), zipfile.ZIP_DEFLATED)
+    _assert_same(weights.read(path), EXPECTED)
+
+
+@pytest.mark.parametrize('name', ['nested.pt', 'nested.th'])
+def test_state_dict_entry_without_the_wrappers_prefix(name, caplog):
+    with caplog.at_level(logging.INFO):
+        tensors = weights.read(FIXTURES / name)
+    norm = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
+    assert set(tensors) == {'0.weight', '0.bias', *(f'1.{part}' for part in norm)}
+    assert "entry 'state_dict'" in caplog.text
+    assert 'optimizer' in caplog.text
+
+
+def test_model_entry_and_an_entry_by_name():
+    path = FIXTURES / 'model.pt'
+    _assert_same(weights.read(path), {'a': np.ones(2, 'f'), 'b': np.ones(2, 'f')})
+    _assert_same(weights.read(path, entry='other'), {'a': np.zeros(2, 'f')})
+    with pytest.raises(UserError, match=r"no dict 'othr'.* Did you mean other\?"):
+        weights.read(path, entry='othr')
+    message = _refused(FIXTURES / 'unnamed.pt')
+    assert 'no tensors' in message and 'epoch, net' in message
+    _assert_same(weights.read(FIXTURES / 'unnamed.pt', entry='net'), {'a': np.ones(2, 'f')})
+
+
+@pytest.mark.parametrize('name', ['malicious.pt', 'malicious.pth'])
+def test_a_malicious_pickle_is_refused_and_not_run(name):
+    MARK.unlink(missing_ok=True)
+    message = _refused(FIXTURES / name)
+    assert '.open' in message and 'nothing was run' in message and 'state_dict' in message
+    assert not MARK.exists()
+
+
+class _Calls:
+    def __init__(self, function, *args):
+        self.reduced = (function, args)
+
+    def __reduce__(self):
+        return self.reduced
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        _Calls(os.system, 'true'),
+        _Calls(eval, '1'),
+        _Calls(getattr, 'a', 'join'),
+        _Calls(np.lib.stride_tricks.as_strided, 1),
+        _Calls(io.BytesIO),
+        np.arange(3),
+        np.array([None, 1], object),
+        UserError,
+    ],
+)
+@pytest.mark.parametrize('protocol', [2, 4, 5])
+def test_whatever_is_not_on_the_list_is_refused(tmp_path, content, protocol):
+    assert 'refused: it asks for' in _refused(_archive(tmp_path, pickle.dumps(content, protocol)))
+
+
+@pytest.mark.parametrize(
+    'program',
+    [
+        b'ctorch._utils\n_rebuild_tensor_v2\n}(X\x04\x00\x00\x00callX\x01\x00\x00\x00aub.',
+        b'ctorch\nFloatStorage\n}(X\x04\x00\x00\x00textX\x01\x00\x00\x00aub.',
+        b'ccollections\nOrderedDict\n)\x81.',  # makes an object by its class
+        b'ccollections\nOrderedDict\nK\x01\x85R.',  # of a number
+        b'ctorch._tensor\n_rebuild_from_type_v2\n(NNN)tR.',
+        b'c_codecs\nencode\n(X\x01\x00\x00\x00aX\x05\x00\x00\x00rot13tR.',
+        b'Vpid\nQ.',
+        b'(VstorageQ.',
+        b'\x82\x01.',  # an extension's code
+        b'N' * 5,  # never stops
+        b'',
+    ],
+)
+def test_programs_that_misuse_what_is_allowed(tmp_path, program):
+    _refused(_archive(tmp_path, b'\x80\x02' + program))
+
+
+def test_a_module_with_its_source_code_is_refused(tmp_path):
+    program = b'\x80\x02(X\x06\x00\x00\x00moduleNNNtQ.'
+    assert 'whole pickled module' in _refused(_archive(tmp_path, program))
+
+
+def _archive(tmp_path, pickled: bytes, **entries: bytes) -> Path:
+    path = tmp_path / 'made.pt'
+    with zipfile.ZipFile(path, 'w') as file:
+        file.writestr('made/data.pkl', pickled)
+        for name, data in entries.items():
+            file.writestr(f'made/{name}', data)
+    return path
+
+
+def _tensor_program(numel: int, offset: int, size: int, stride: int) -> bytes:
+    """A dict with one float tensor `a`, in storage 0, all numbers as given."""
+    numbers = [pickle.dumps(n, 2)[2:-1] for n in (numel, offset, size, stride)]
+    return (
+        b'\x80\x02}X\x01\x00\x00\x00actorch._utils\n_rebuild_tensor\n('
+        b'(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu'
+        + numbers[0] + b'tQ' + numbers[1] + numbers[2] + b'\x85' + numbers[3] + b'\x85tRs.'
+    )  # fmt: skip
+
+
+def test_tensors_stay_within_their_storage(tmp_path):
+    data = BASE[:4].tobytes()
+    good = _archive(tmp_path, _tensor_program(4, 1, 2, 2), **{'data/0': data})
+    _assert_same(weights.read(good), {'a': BASE[1:4:2]})
+    for numbers in ((4, 3, 2, 1), (4, 0, 5, 1), (4, 0, 3, 2), (5, 0, 5, 1), (4, -1, 1, 1)):
+        message = _refused(_archive(tmp_path, _tensor_program(*numbers), **{'data/0': data}))
+        assert 'damaged' in message
+    for numbers in ((4, 0, 2, -1), (4, 0, -2, 1), (-4, 0, 0, 1)):
+        _refused(_archive(tmp_path, _tensor_program(*numbers), **{'data/0': data}))
+
+
+@pytest.mark.parametrize(
+    ('name', 'reason'),
+    [
+        ('module.pt', 'asks for __main__.Net'),
+        ('script.pt', 'TorchScript'),
+        ('sparse.pt', 'sparse'),
+        ('quantised.pt', 'quantised'),
+        ('meta.pt', 'without values'),
+        ('list.pt', 'holds a list'),
+        ('malicious.pkl', 'not a PyTorch checkpoint'),
+    ],
+)
+def test_what_is_no_state_dict_is_refused_with_advice(name, reason):
+    message = _refused(FIXTURES / name)
+    assert reason in message
+    assert 'save only the weights' in message
+
+
+@pytest.mark.parametrize('name', ['zip.pt', 'stream.pth', 'tensors.safetensors', 'nested.th'])
+def test_truncated_files(name, tmp_path):
+    data = (FIXTURES / name).read_bytes()
+    path = tmp_path / name
+    for length in [*range(0, len(data) - 1, 97), len(data) - 1]:
+        path.write_bytes(data[:length])
+        _refused(path)
+
+
+@pytest.mark.parametrize('name', ['zip.pt', 'stream.pth', 'tensors.safetensors'])
+def test_damaged_bytes_never_end_in_anything_but_a_user_error(name, tmp_path):
+    data = bytearray((FIXTURES / name).read_bytes())
+    path = tmp_path / name
+    rng = np.random.default_rng(0)
+    for position in rng.integers(0, len(data), 300):
+        damaged = data.copy()
+        damaged[position] ^= int(rng.integers(1, 256))
+        path.write_bytes(damaged)
+        try:
+            weights.read(path)  # a flipped bit of a value goes unseen, as in torch
+        except UserError as error:
+            assert '\n' not in str(error)
+
+
+def test_files_that_are_something_else(tmp_path):
+    path = tmp_path / 'weights.pt'
+    assert 'no such file' in _refused(path)
+    assert 'cannot be read' in _refused(tmp_path)
+    path.write_bytes(b'')
+    assert 'empty' in _refused(path)
+    path.write_text('<!DOCTYPE html><html>404</html>')
+    assert 'not a PyTorch checkpoint' in _refused(path)
+    path.write_text('version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n')
+    assert 'git lfs pull' in _refused(path)
+    np.savez(tmp_path / 'arrays.npz', a=BASE)
+    assert 'without a data.pkl' in _refused(tmp_path / 'arrays.npz')
+    big_endian = _archive(tmp_path, pickle.dumps({}, 2), byteorder=b'big')
+    assert 'big-endian' in _refused(big_endian)
+
+
+@pytest.mark.parametrize(
+    ('name', 'tensors', 'trained'),
+    [('resnet20-12fca82f.th', 97, 269_722), ('resnet56-4bfd9763.th', 277, 853_018)],
+)
+def test_real_files(name, tensors, trained):
+    if not (REAL / name).exists():
+        pytest.skip(f'{REAL / name} is not on this machine')
+    state_dict = weights.read(REAL / name)
+    assert len(state_dict) == tensors
+    assert sum(v.size for n, v in state_dict.items() if '.running_' not in n) == trained
+    assert state_dict['conv1.weight'].shape == (16, 3, 3, 3)
+    assert np.isfinite(state_dict['linear.weight']).all()
