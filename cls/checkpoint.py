@@ -1,8 +1,8 @@
 """Checkpoints: state, data position and time account in one folder a step, written by Orbax.
 
-Saving is asynchronous, and a folder gets its name only when it is complete, so a process killed while
-saving leaves no half checkpoint behind. Orbax does not notice bytes that changed later (a disk that
-failed, a copy that was cut off); for that a list of checksums joins each complete folder.
+Saving is asynchronous, and a folder gets its name only when it is complete, so a process that is
+killed while saving leaves no half checkpoint behind. Orbax does not notice bytes that changed later
+(a disk that failed, a copy that was cut off); for that a list of checksums joins each folder.
 """
 
 import json

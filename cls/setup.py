@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cls import config as configs
-from cls import durations, models, optim
+from cls import durations, optim
 from cls import mesh as meshes
 from cls.data import pipeline, sources
 from cls.errors import UserError
@@ -106,8 +106,8 @@ def _check_batch(config: ConfigDict, devices: int) -> None:
     group = config.model.get('bn_group', 0)
     if group and (batch // parts) % group:
         raise UserError(
-            f'config.model.bn_group is {group}, which does not divide the {batch // parts} examples '
-            'that are computed together.'
+            f'config.model.bn_group is {group}: expected a divisor of the {batch // parts} '
+            'examples that are computed together (config.batch / config.accumulate).'
         )
 
 

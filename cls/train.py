@@ -43,7 +43,7 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
             setup = set_up(config)
             state, optimizer = setup.new_state()
             where = abstract_state(state, setup.mesh)
-            iterator = _train_batches(setup)
+            iterator = train_batches(setup)
 
         # ---- continue from the newest checkpoint, or start anew
         with account.spend('start'):
@@ -82,7 +82,8 @@ def train(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
             run.close()
 
 
-def _train_batches(setup: Setup) -> pipeline.TrainIterator:
+def train_batches(setup: Setup) -> pipeline.TrainIterator:
+    """Returns this process's share of the endless training batches."""
     return pipeline.train_batches(
         setup.train,
         setup.config.data,
@@ -177,8 +178,9 @@ class Run:
         profile.stop()
         if last_saved < step:
             self._save(state, step, data_state, pending)
+        with self.account.spend('checkpoint'):
+            self.checkpoints.wait()
         self.preemption.guard(False)
-        self.checkpoints.wait()
         return state
 
     def _start_clock(self) -> None:
@@ -200,8 +202,8 @@ class Run:
             if broken:
                 good = self.checkpoints.newest()
                 raise UserError(
-                    f'{" and ".join(broken)} not finite at step {step}; the last good checkpoint is '
-                    f'{good or "none"}. Lower config.optim.lr, or set config.optim.clip_norm.'
+                    f'{" and ".join(broken)} not finite at step {step}; the last good checkpoint '
+                    f'is {good or "none"}. Lower config.optim.lr, or set config.optim.clip_norm.'
                 )
         step, values = fetched[-1]
         return step, {f'train/{name}': float(value) for name, value in values.items()}

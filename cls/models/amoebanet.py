@@ -1,6 +1,6 @@
-"""AmoebaNet: Regularized Evolution for Image Classifier Architecture Search (Real et al., AAAI 2019).
+"""AmoebaNet: Regularized Evolution for Image Classifier Architecture Search (AAAI 2019).
 
-https://arxiv.org/abs/1802.01548
+Real, Aggarwal, Huang, Le; https://arxiv.org/abs/1802.01548
 
 What is new: cells found by an evolution that lets the oldest die, not the worst. A net is a stem,
 three stacks of N normal cells with a reduction cell before the second and the third, and a linear

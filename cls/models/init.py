@@ -11,11 +11,11 @@ from cls.models.registry import abstract_variables
 
 
 def init(model: nn.Module, seed: int, input_size: int, channels: int = 3) -> Any:
-    """Returns `{'params': ..., 'batch_stats': ...}` of NumPy arrays, as `model.init` would shape them.
+    """Returns `{'params': ..., 'batch_stats': ...}` of NumPy arrays, shaped as `model.init` would.
 
-    The net is traced once for its shapes; every variable is then drawn on the host, by its module's
-    initialiser, from a stream of its own keyed by (seed, path). A value therefore depends neither on
-    the other layers nor on the number of devices and hosts.
+    The net is traced once for its shapes; every variable is then drawn on the host by its module's
+    initialiser, from a stream of its own keyed by (seed, path). A value therefore depends neither
+    on the other layers nor on the number of devices and hosts.
 
     Raises TypeError for a variable `x` whose module has no `x_init` that can draw on the host.
     """

@@ -40,9 +40,10 @@ class Variant:
 
     `params` counts trainable parameters without auxiliary heads; `macs` the multiply-adds of
     convolutions and matrix products for one image of `input_size`; both are held against the net
-    itself by tests. `top1` and `top5` are the paper's, in percent, single crop unless the model file
-    says otherwise. `reference` is `package:constructor` of an implementation with the same graph,
-    `renames` the (regular expression, replacement) pairs that turn our parameter names into its.
+    itself by tests. `top1` and `top5` are the paper's, in percent, by a single crop unless the
+    model file says otherwise. `reference` is `package:constructor` of an implementation with the
+    same graph, `renames` the (regular expression, replacement) pairs that turn our parameter names
+    into its.
     """
 
     name: str

@@ -184,7 +184,16 @@ CIFAR = {
     'resnet1202_cifar': (200, 19_421_274, 2_829_238_912, 92.07),
 }
 # pytorchcv's names for the tensors of the paper's graph.
-PYTORCHCV = ()
+PYTORCHCV = (
+    (r'^(conv|bn)1\.', r'features.init_block.conv.\1.'),
+    (r'^fc\.', 'output.'),
+    *((rf'^layer(\d)\.{i}\.', rf'features.stage\1.unit{i + 1}.') for i in range(36)),
+    (r'\.(conv|bn)(\d)\.(\w+)$', r'.body.conv\2.\1.\3'),
+    (r'\.downsample\.0\.', '.identity_conv.conv.'),
+    (r'\.downsample\.1\.', '.identity_conv.bn.'),
+)
+# The public PyTorch weights of the CIFAR nets call the classifier so.
+CIFAR_WEIGHTS = ((r'^fc\.', 'linear.'),)
 
 
 def _register(name, table, fields, **known):
@@ -208,4 +217,4 @@ for name, (blocks, params, macs, top1) in CIFAR.items():
         'cifar': True,
         'num_classes': 10,
     }
-    register(Variant(name, SYSTEM, ResNet, fields, 32, params, macs, top1))
+    register(Variant(name, SYSTEM, ResNet, fields, 32, params, macs, top1, renames=CIFAR_WEIGHTS))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 
 def drop_path(x: jax.Array, rate: jax.Array | float, key: jax.Array) -> jax.Array:
-    """Zeroes each example of x (N, ...) with probability `rate`, scaling the others by 1/(1 - rate).
+    """Zeroes each example of x (N, ...) with probability `rate`; scales the rest by 1/(1 - rate).
 
     Larsson et al. 2016 (1605.07648), in the per-example form of NASNet and AmoebaNet. The rate may
     be traced, so that it can grow as training proceeds.

@@ -1,0 +1,418 @@
+"""Batches of uint8 images, the same ones on any number of processes and after any restart.
+
+A batch is {'image': (n, H, W, C) uint8, 'label': (n,) int32, 'mask': (n,) bool}, where n is this
+process's part of the global batch: process p of P has the global rows p*n to (p+1)*n.
+
+Which examples a training batch has, and how they are cropped, is a function of the seed and the
+step alone. `train_batch` is that function; Grain sees it as a random-access sequence over the steps
+and runs ahead over it in threads or in worker processes. So the state of the iteration is one
+number, the global step, and it means the same on any number of processes, threads and workers.
+
+Whole batches, not examples, pass through Grain: its own shuffle and random_map cost more than 50 µs
+an example, which is too much beside a step on the embedded digits.
+"""
+
+import dataclasses
+import functools
+import os
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import grain
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict
+
+from cls.data import transforms
+from cls.data.sources import MEMORY_LIMIT, InMemory, Source
+from cls.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+# Each purpose has its own stream of random numbers from the same seed.
+_ORDER, _CROP = 0, 1
+_WITHOUT_END = 2**48  # steps; Grain wants a length, and adds to it
+
+
+@dataclasses.dataclass(frozen=True)
+class Info:
+    """What a run has to know of its data before it sees any."""
+
+    num_classes: int  # of the net's output
+    class_names: tuple[str, ...]  # () if the classes have none
+    num_train: int
+    num_eval: int
+    image_shape: tuple[int, int, int]  # (H, W, C) of the batches
+
+
+def info(train: Source, evaluation: Source, data: ConfigDict) -> Info:
+    """Sums up what `sources.load` returned for the two splits."""
+    return Info(
+        num_classes=data.num_classes or train.num_classes,
+        class_names=train.class_names,
+        num_train=len(train),
+        num_eval=len(evaluation),
+        image_shape=(data.image_size, data.image_size, train.channels),
+    )
+
+
+# ------------------------------------------------------------------------------------------------
+# Order and randomness: functions of the seed and of an example's position in the endless sequence
+# of examples. Global batch s has the positions s*batch to (s+1)*batch.
+# ------------------------------------------------------------------------------------------------
+
+
+def positions(step: int, batch: int, process: tuple[int, int]) -> np.ndarray:
+    """Returns (n,) int64, the positions that process (index, count) has of a global batch."""
+    index, count = process
+    share = batch // count
+    return step * batch + index * share + np.arange(share)
+
+
+def shuffled(at: np.ndarray, length: int, seed: int) -> np.ndarray:
+    """Returns the examples at these positions, (n,) int64 in range(length).
+
+    Every `length` positions, an epoch, hold each example once, in an order of their own.
+    """
+    epochs, offsets = np.divmod(at, length)
+    indices = np.empty_like(at)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        indices[here] = _permutation(length, seed, int(epoch))[offsets[here]]
+    return indices
+
+
+@functools.lru_cache(maxsize=2)  # a batch may straddle two epochs
+def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
+    # NumPy promises to keep the streams of its bit generators, but not Generator.permutation.
+    bits = np.random.Philox(key=_key(seed, _ORDER), counter=[0, epoch, 0, 0])
+    return np.argsort(bits.random_raw(length), kind='stable')
+
+
+def _key(seed: int, purpose: int) -> np.ndarray:
+    return np.random.SeedSequence((seed, purpose)).generate_state(2, np.uint64)
+
+
+def _generator(key: np.ndarray, position: int) -> np.random.Generator:
+    """Returns the random numbers of one position."""
+    return np.random.Generator(np.random.Philox(key=key, counter=[0, position, 0, 0]))
+
+
+def _pad_offsets(key: np.ndarray, at: np.ndarray, pad: int) -> np.ndarray:
+    """Returns (n, 2) in 0..2*pad, a function of key and position; positions are consecutive.
+
+    Philox makes four numbers for each value of its counter, which is the position here: one
+    generator serves all of them, where one for each would cost 15 µs an example.
+    """
+    bits = np.random.Philox(key=key, counter=[int(at[0]), 0, 0, 0])
+    drawn = bits.random_raw(4 * len(at)).reshape(len(at), 4)
+    return (drawn[:, :2] % np.uint64(2 * pad + 1)).astype(np.int64)
+
+
+# ------------------------------------------------------------------------------------------------
+# Reading: (indices, their positions) -> images and labels
+# ------------------------------------------------------------------------------------------------
+
+Reader = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+# (H, W, C) and the image's position -> (image_size, image_size, C)
+CropAt = Callable[[np.ndarray, int], np.ndarray]
+
+
+def _take(
+    indices: np.ndarray, at: np.ndarray, *, source: InMemory, pad: int = 0, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reads images that have the size already, all at once; pads and crops them if pad is not 0."""
+    images, labels = source.take(indices)
+    if pad:
+        offsets = _pad_offsets(_key(seed, _CROP), at, pad)
+        images = transforms.pad_crop(images, offsets, size=images.shape[1], pad=pad)
+    return images, labels
+
+
+def _read(
+    indices: np.ndarray, at: np.ndarray, *, source: Source, crop: CropAt, threads: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reads and crops image by image, in this many threads besides (0: in the caller's)."""
+
+    def example(index: int, position: int) -> tuple[np.ndarray, int]:
+        found = source[index]
+        return crop(found['image'], position), found['label']
+
+    run = _pool(threads).map if threads else map
+    images, labels = zip(*run(example, indices.tolist(), at.tolist()), strict=True)
+    return np.stack(images), np.array(labels, np.int32)
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix='images')
+
+
+def _crop_at_random(
+    image: np.ndarray, position: int, *, crop: Callable, key: np.ndarray
+) -> np.ndarray:
+    return crop(image, _generator(key, position))
+
+
+def _crop_fixed(image: np.ndarray, position: int, *, crop: Callable) -> np.ndarray:
+    del position
+    return crop(image)
+
+
+def _train_reader(source: Source, data: ConfigDict, seed: int, threads: int) -> Reader:
+    crop = transforms.train_crop(data)
+    if data.train_crop in ('none', 'pad') and (ready := _at_size(source, data.image_size)):
+        pad = data.pad if data.train_crop == 'pad' else 0
+        return functools.partial(_take, source=ready, pad=pad, seed=seed)
+    if data.name == 'synthetic':  # such images show what a step costs without its input
+        return functools.partial(_take, source=source)
+    crop_at = functools.partial(_crop_at_random, crop=crop, key=_key(seed, _CROP))
+    return functools.partial(_read, source=source, crop=crop_at, threads=threads)
+
+
+def _eval_reader(source: Source, data: ConfigDict, threads: int) -> Reader:
+    crop = transforms.eval_crop(data)
+    if data.eval_resize in (0, data.image_size) and (ready := _at_size(source, data.image_size)):
+        return functools.partial(_take, source=ready)
+    if data.name == 'synthetic':
+        return functools.partial(_take, source=source)
+    crop_at = functools.partial(_crop_fixed, crop=crop)
+    return functools.partial(_read, source=source, crop=crop_at, threads=threads)
+
+
+def _at_size(source: Source, size: int) -> InMemory | None:
+    """Returns a source in memory with its images resized once and for all, if they still fit."""
+    if not isinstance(source, InMemory):
+        return None
+    if source.shape[:2] == (size, size):
+        return source
+    if len(source) * size * size * source.channels > MEMORY_LIMIT:
+        return None
+    return source.mapped(functools.partial(transforms.center_crop, size=size, resize_to=size))
+
+
+def _threads(source: Source) -> int:
+    """As many as decode at once; none for what is in memory, where Python's lock is the limit."""
+    return 0 if isinstance(source, InMemory) else os.cpu_count()
+
+
+# ------------------------------------------------------------------------------------------------
+# Batches: functions of the step
+# ------------------------------------------------------------------------------------------------
+
+
+def train_batch(
+    step: int,
+    *,
+    read: Reader,
+    length: int,
+    batch: int,
+    seed: int,
+    num_classes: int,
+    process: tuple[int, int],
+) -> Batch:
+    """Returns this process's part of a global batch of the endless, reshuffled epochs."""
+    at = positions(step, batch, process)
+    indices = shuffled(at, length, seed)
+    images, labels = read(indices, at)
+    _check_labels(labels, indices, num_classes)
+    return {'image': images, 'label': labels, 'mask': np.ones(len(labels), bool)}
+
+
+def eval_batch(
+    step: int,
+    *,
+    read: Reader,
+    length: int,
+    batch: int,
+    num_classes: int,
+    process: tuple[int, int],
+    shape: tuple[int, int, int],
+) -> Batch:
+    """Returns this process's part of a global batch in the source's order, with zeros after it."""
+    at = positions(step, batch, process)
+    images = np.zeros((len(at), *shape), np.uint8)
+    labels = np.zeros(len(at), np.int32)
+    mask = at < length
+    if mask.any():
+        images[mask], labels[mask] = read(at[mask], at[mask])
+        _check_labels(labels[mask], at[mask], num_classes)
+    return {'image': images, 'label': labels, 'mask': mask}
+
+
+def _check_labels(labels: np.ndarray, indices: np.ndarray, num_classes: int) -> None:
+    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if len(wrong):
+        raise UserError(
+            f'Example {indices[wrong[0]]} has the label {labels[wrong[0]]}: expected 0 to '
+            f'{num_classes - 1}. Check config.data.num_classes, and that the split has labels.'
+        )
+
+
+def _check_batch(batch: int, process: tuple[int, int]) -> None:
+    if batch < 1 or batch % process[1]:
+        raise UserError(
+            f'The batch of {batch} examples cannot be shared by {process[1]} process(es): '
+            'expected a positive multiple of their number in config.batch and config.eval.batch.'
+        )
+
+
+# ------------------------------------------------------------------------------------------------
+# Iteration
+# ------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Steps:
+    """A function of the step as a sequence, which is what Grain reads from."""
+
+    batch_at: Callable[[int], Batch]
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, step: int) -> Batch:
+        return self.batch_at(int(step))
+
+
+def _ahead(steps: _Steps, start: int, workers: int) -> grain.DatasetIterator:
+    """Iterates from step `start` on, in order, with two batches (of each worker) made ahead."""
+    batches = grain.MapDataset.source(steps)[start:]
+    if not workers:
+        options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
+        return iter(batches.to_iter_dataset(options))
+    if not flags.FLAGS.is_parsed():
+        # Grain hands its flags on to the workers, even where no absl.app has parsed any.
+        flags.FLAGS.mark_as_parsed()
+    in_worker = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+    options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+    return iter(batches.to_iter_dataset(in_worker).mp_prefetch(options))
+
+
+class TrainIterator:
+    """Endless training batches, with the global step as state. See `train_batches`."""
+
+    def __init__(self, steps: _Steps, workers: int):
+        self._steps, self._workers = steps, workers
+        self._step = 0
+        self._running = []  # Grain's iterator, between the first batch and `close`
+        # Also at the end of the program, and not by Grain's own __del__: that may come when Python
+        # has already taken apart what Grain stops its workers with.
+        weakref.finalize(self, _close_all, self._running)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        if not self._running:  # not in __init__: a restored step may come before the first batch
+            self._running.append(_ahead(self._steps, self._step, self._workers))
+        batch = next(self._running[0])
+        self._step += 1
+        return batch
+
+    def get_state(self) -> dict:
+        """Returns {'step': int}, the global step of the next batch; it can be saved as JSON."""
+        return {'step': self._step}
+
+    def set_state(self, state: dict) -> None:
+        """Continues at a state, of whatever process count, threads and workers it came."""
+        self.close()
+        self._step = int(state['step'])
+
+    def close(self) -> None:
+        """Stops threads and workers; the next `next` starts them again."""
+        _close_all(self._running)
+
+
+def _close_all(running: list[grain.DatasetIterator]) -> None:
+    while running:
+        running.pop().close()
+
+
+def train_batches(
+    source: Source,
+    data: ConfigDict,
+    *,
+    batch: int,
+    seed: int,
+    num_classes: int,
+    process: tuple[int, int] = (0, 1),
+) -> TrainIterator:
+    """Returns an endless iterator over this process's part of the training batches.
+
+    The examples are reshuffled every epoch, each comes once in an epoch, and batches straddle the
+    epochs. With data.workers, Grain starts that many processes at the first batch; the program's
+    main module must then be guarded by `if __name__ == '__main__'`.
+
+    Args:
+      source: `sources.load(data, 'train')`.
+      data: `config.data`.
+      batch: Size of the global batch.
+      seed: Of order and crops, 0 or more.
+      num_classes: Labels must be less.
+      process: (index, count).
+
+    Raises UserError, from here for the configuration and from `next` for the data.
+    """
+    _check_batch(batch, process)
+    if seed < 0 or data.workers < 0:
+        field, value = ('seed', seed) if seed < 0 else ('data.workers', data.workers)
+        raise UserError(f'config.{field} is {value}: expected 0 or more.')
+    # Workers are for decoding. What is in memory would only be copied to them and back.
+    workers = 0 if isinstance(source, InMemory) else data.workers
+    batch_at = functools.partial(
+        train_batch,
+        read=_train_reader(source, data, seed, 0 if workers else _threads(source)),
+        length=len(source),
+        batch=batch,
+        seed=seed,
+        num_classes=num_classes,
+        process=process,
+    )
+    return TrainIterator(_Steps(batch_at, _WITHOUT_END), workers)
+
+
+class EvalBatches:
+    """Evaluation batches, to be iterated any number of times. See `eval_batches`."""
+
+    def __init__(self, steps: _Steps):
+        self._steps = steps
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __iter__(self) -> Iterator[Batch]:
+        iterator = _ahead(self._steps, start=0, workers=0)
+        try:
+            yield from iterator
+        finally:
+            iterator.close()
+
+
+def eval_batches(
+    source: Source,
+    data: ConfigDict,
+    *,
+    batch: int,
+    num_classes: int,
+    process: tuple[int, int] = (0, 1),
+) -> EvalBatches:
+    """Returns this process's part of the evaluation batches: each example once, in order.
+
+    The last global batch is filled up with zeros whose mask is False, so every process has the
+    same number of batches, all of the same shape. Arguments and errors are those of
+    `train_batches`, with the source of the 'eval' split.
+    """
+    _check_batch(batch, process)
+    batch_at = functools.partial(
+        eval_batch,
+        read=_eval_reader(source, data, _threads(source)),
+        length=len(source),
+        batch=batch,
+        num_classes=num_classes,
+        process=process,
+        shape=(data.image_size, data.image_size, source.channels),
+    )
+    return EvalBatches(_Steps(batch_at, -(-len(source) // batch)))

@@ -1,0 +1,123 @@
+"""Measures training speed: python -m cls.tools.benchmark --model NAME --batch N [--loop]
+
+Prints images per second of the bare jitted step on a batch that lies on the devices; with --loop,
+in the same run and by turns, also of the training loop proper, with its data pipeline (synthetic
+images), metrics, logging and checkpoint bookkeeping, and the loop's part of the bare step's speed.
+Start-up times are printed too: set-up, tracing, and compilation without the persistent cache.
+"""
+
+import argparse
+import dataclasses
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from cls import mesh as meshes
+from cls import models
+from cls.checkpoint import Checkpoints
+from cls.errors import UserError, run
+from cls.preemption import Preemption
+from cls.setup import Setup, abstract_state, set_up
+from cls.telemetry import Account, Metrics, Progress
+from cls.train import Run, compile_train_step, train_batches
+from configs import common
+
+ROUNDS = 5
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Prints the figures; returns the exit code."""
+    parser = argparse.ArgumentParser(prog='python -m cls.tools.benchmark', description=__doc__)
+    parser.add_argument('--model', required=True, help='a registered variant')
+    parser.add_argument('--batch', type=int, required=True, help='images in a step')
+    parser.add_argument('--size', type=int, default=0, help="pixels; default: the variant's")
+    parser.add_argument('--steps', type=int, default=20, help='steps in each of five rounds')
+    parser.add_argument('--dtype', default='float32', help='of the computation')
+    parser.add_argument('--loop', action='store_true', help='measure the training loop too')
+    args = parser.parse_args(argv)
+    if min(args.steps, args.batch) < 1:
+        raise UserError('--steps and --batch must be at least 1.')
+
+    begin = time.perf_counter()
+    setup = set_up(_config(args))
+    state, optimizer = setup.new_state()
+    where = abstract_state(state, setup.mesh)
+    state = meshes.put(state, jax.tree.map(lambda x: x.sharding, where))
+    print(f'set-up and initialisation: {time.perf_counter() - begin:.1f} s')
+    begin = time.perf_counter()
+    train_step = compile_train_step(setup, optimizer, where)
+    print(f'tracing and compilation of the train step: {time.perf_counter() - begin:.1f} s')
+
+    bare, looped = [], []
+    resident = meshes.put_batch(next(train_batches(setup)), meshes.batch_sharding(setup.mesh))
+    state, _ = _bare(train_step, state, resident, args.steps)  # warm up
+    for _ in range(ROUNDS):
+        state, seconds = _bare(train_step, state, resident, args.steps)
+        bare.append(args.steps * args.batch / seconds)
+        if args.loop:
+            state, seconds = _loop(setup, train_step, state, args.steps)
+            looped.append(args.steps * args.batch / seconds)
+    _report('bare step', bare)
+    if looped:
+        _report('training loop', looped)
+        part = statistics.median(looped) / statistics.median(bare)
+        print(f'loop / bare step: {100 * part:.1f} %')
+    return 0
+
+
+def _config(args: argparse.Namespace) -> ConfigDict:
+    config = common.base()
+    config.model.name, config.model.dtype = args.model, args.dtype
+    config.data.name = 'synthetic'
+    config.data.image_size = args.size or models.variant(args.model).input_size
+    config.data.num_classes = models.create(args.model).num_classes
+    config.data.mean, config.data.std = (127.5,) * 3, (127.5,) * 3
+    config.batch = args.batch
+    config.duration = config.checkpoint.every = f'{10**6} steps'  # neither is reached
+    return config
+
+
+def _bare(train_step: Any, state: Any, batch: Any, steps: int) -> tuple[Any, float]:
+    begin = time.perf_counter()
+    for _ in range(steps):
+        state, metrics = train_step(state, batch)
+    jax.block_until_ready((state, metrics))
+    return state, time.perf_counter() - begin
+
+
+def _loop(setup: Setup, train_step: Any, state: Any, steps: int) -> tuple[Any, float]:
+    """Runs the trainer's own loop for some steps; its save at the end is not counted."""
+    setup = dataclasses.replace(setup, total_steps=int(state.step) + steps)
+    account, iterator = Account(), train_batches(setup)
+    with tempfile.TemporaryDirectory() as folder, Preemption() as preemption:
+        workdir = Path(folder)
+        loop = Run(
+            setup=setup,
+            account=account,
+            checkpoints=Checkpoints(workdir / 'checkpoints', keep=1),
+            metrics=Metrics(workdir, 0),
+            progress=Progress(0, setup.total_steps, show=False),
+            preemption=preemption,
+            eval_step=setup.eval_step(),
+            workdir=workdir,
+        )
+        begin = time.perf_counter()
+        state = loop.loop(train_step, state, iterator)
+        seconds = time.perf_counter() - begin - account.seconds['checkpoint']
+        iterator.close()
+        loop.close()
+    return state, seconds
+
+
+def _report(what: str, rates: list[float]) -> None:
+    middle = statistics.median(rates)
+    print(f'{what}: {middle:,.1f} images/s (from {min(rates):,.1f} to {max(rates):,.1f})')
+
+
+if __name__ == '__main__':
+    run(main)

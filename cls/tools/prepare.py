@@ -1,0 +1,113 @@
+"""Prepares data sets for training, as ArrayRecord files that are read without TensorFlow.
+
+    python -m cls.tools.prepare cifar10 [NAME...] [--data_dir DIR] [--manual_dir DIR]
+
+NAME is a TFDS data set, NAME/CONFIG one of its configurations. TFDS downloads it and writes it to
+DIR (default: TFDS_DATA_DIR, else ~/tensorflow_datasets), where `--config.data.name=tfds:NAME` finds
+it. This, unlike training, needs two more packages: pip install tensorflow-cpu importlib_resources.
+'digits' needs neither. For imagenet2012, see TARS.
+"""
+
+import argparse
+import importlib.util
+
+from etils import epath
+
+from cls import errors
+from cls.data import sources
+from cls.errors import UserError, nearest
+
+# What ImageNet's licence lets nobody but image-net.org hand out.
+TARS = ('ILSVRC2012_img_train.tar', 'ILSVRC2012_img_val.tar')
+EXTRA_MODULES = {'tensorflow': 'tensorflow-cpu', 'importlib_resources': 'importlib_resources'}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Prepares what the arguments name; returns 0 or raises UserError."""
+    parser = argparse.ArgumentParser(
+        prog='python -m cls.tools.prepare', description='Prepares data sets for training.'
+    )
+    parser.add_argument('names', nargs='+', metavar='NAME', help='a TFDS data set, or digits')
+    parser.add_argument('--data_dir', default='', help='where prepared data sets lie')
+    parser.add_argument('--manual_dir', default='', help='where files lie that you downloaded')
+    args = parser.parse_args(argv)
+    manual = epath.Path(
+        args.manual_dir or sources.tfds_dir(args.data_dir) / 'downloads' / 'manual'
+    ).expanduser()
+
+    missing = []
+    for name in args.names:
+        if name == 'digits':
+            from cls.data import digits
+
+            print(f'digits: prepared in {digits.prepare(args.data_dir).data_dir}')
+        elif sources.find_prepared(name, args.data_dir):
+            folder = sources.prepared(name, args.data_dir).data_dir
+            print(f'{name}: already prepared in {folder}')
+        else:
+            missing.append(name)
+    # Every name is checked before the first download: it may take a night.
+    for name in missing:
+        check(name, manual)
+    for name in missing:
+        print(f'{name}: prepared in {prepare(name, args.data_dir, manual)}')
+    return 0
+
+
+def check(name: str, manual: epath.Path) -> None:
+    """Raises UserError if TFDS does not know NAME[/CONFIG], or something is missing for it."""
+    import tensorflow_datasets as tfds
+
+    dataset, _, config = name.partition('/')
+    known = sources.known_datasets()
+    if dataset not in known:
+        raise UserError(
+            f"'{dataset}' is not known to TFDS: expected one of its data sets, see "
+            f'https://www.tensorflow.org/datasets/catalog.{nearest(dataset, known)}'
+        )
+    builder = tfds.builder_cls(dataset)
+    if config and config not in builder.builder_configs:
+        configs = list(builder.builder_configs)
+        expected = f'one of {", ".join(configs[:20])}' if configs else f'just {dataset}'
+        raise UserError(
+            f"'{config}' is no configuration of {dataset}: expected {expected}"
+            f'{", ..." if len(configs) > 20 else ""}.{nearest(config, configs)}'
+        )
+    absent = [tar for tar in TARS if not (manual / tar).exists()]
+    if dataset == 'imagenet2012' and absent:
+        raise UserError(
+            f'{" and ".join(absent)} not found in {manual}: download from https://image-net.org '
+            'and put there as it is, not extracted, or name the folder with --manual_dir.'
+        )
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not (manual.is_dir() and any(manual.iterdir())):
+        raise UserError(
+            f'{name} has to be downloaded by hand, into {manual} or the folder that --manual_dir '
+            f'names: {" ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())}'
+        )
+    lacking = [pip for module, pip in EXTRA_MODULES.items() if not importlib.util.find_spec(module)]
+    if lacking:
+        raise UserError(
+            f'Preparing {name} needs {" and ".join(lacking)} (training does not): run '
+            f'`pip install {" ".join(lacking)}`.'
+        )
+
+
+def prepare(name: str, data_dir: str, manual: epath.Path) -> str:
+    """Downloads and prepares NAME[/CONFIG]; returns its folder. Raises UserError."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder(name, data_dir=sources.tfds_dir(data_dir), file_format='array_record')
+    options = tfds.download.DownloadConfig(manual_dir=manual)
+    try:
+        builder.download_and_prepare(download_config=options)
+    except OSError as error:  # no connection, no room, no permission
+        reason = ' '.join(str(error).split())
+        raise UserError(
+            f'{name} cannot be downloaded to, or written in, {builder.data_dir}: {reason}. '
+            'Mend that and run this again: what is downloaded is kept.'
+        ) from error
+    return builder.data_dir
+
+
+if __name__ == '__main__':
+    errors.run(main)

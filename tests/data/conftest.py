@@ -1,0 +1,92 @@
+"""Fixtures of the data tests: configurations, and data sets of our own making."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from configs.common import base
+
+
+@pytest.fixture(scope='session', autouse=True)
+def cache(tmp_path_factory):
+    """A cache folder of these tests' own; returns its path."""
+    folder = tmp_path_factory.mktemp('cache')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('CLS_CACHE_DIR', str(folder))
+        yield folder
+
+
+@pytest.fixture
+def make_data():
+    """Returns a function: fields -> config.data with these fields changed."""
+
+    def make(**fields):
+        data = base().data
+        data.update(fields)
+        return data
+
+    return make
+
+
+class Speckles(tfds.core.GeneratorBasedBuilder):
+    """Random RGB images of different sizes: 20 to train on and 1 to test, in 3 classes."""
+
+    VERSION = tfds.core.Version('1.2.0')
+    url_infos = None  # see cls.data.digits
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(
+                {
+                    'file': tfds.features.Text(),
+                    'image': tfds.features.Image(),
+                    'label': tfds.features.ClassLabel(names=['red', 'green', 'blue']),
+                }
+            ),
+        )
+
+    def _split_generators(self, dl_manager):
+        return {'train': self._generate_examples(range(20)), 'test': self._generate_examples([20])}
+
+    def _generate_examples(self, indices):
+        for index in indices:
+            yield index, {'file': str(index), 'image': speckle(index), 'label': index % 3}
+
+
+def speckle(index: int) -> bytes:
+    """A PNG of its own size; its top left pixel is (index, 2 * index, 3 * index)."""
+    pixels = np.random.default_rng(index).integers(
+        256, size=(30 + index, 50 - index, 3), dtype=np.uint8
+    )
+    pixels[0, 0] = index, 2 * index, 3 * index
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, 'PNG')
+    return encoded.getvalue()
+
+
+@pytest.fixture(scope='session')
+def speckles(tmp_path_factory):
+    """The folder in which the data set `speckles` is prepared."""
+    folder = tmp_path_factory.mktemp('tfds')
+    Speckles(data_dir=folder, file_format='array_record').download_and_prepare()
+    return folder
+
+
+@pytest.fixture
+def birds(tmp_path):
+    """An image folder: 11 training and 5 test images of the classes ibis, kiwi and owl."""
+    rng = np.random.default_rng(0)
+    counts = {'train': {'kiwi': 4, 'ibis': 4, 'owl': 3}, 'test': {'ibis': 3, 'owl': 2}}
+    for split, classes in counts.items():
+        for name, count in classes.items():
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(count):
+                height, width = rng.integers(40, 60, 2)
+                pixels = rng.integers(256, size=(height, width, 3), dtype=np.uint8)
+                suffix = ['jpg', 'PNG', 'webp', 'bmp'][number]
+                Image.fromarray(pixels).save(tmp_path / split / name / f'{number}.{suffix}')
+    return tmp_path

@@ -1,0 +1,374 @@
+"""Batches: every example once an epoch, the same on any number of processes, after any restart."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cls.data import pipeline, sources, transforms
+from cls.errors import UserError
+
+
+class Numbered(sources.Source):
+    """`length` images of 12x12 pixels, image i full of i; decoded one by one."""
+
+    class_names = ()
+    channels = 1
+
+    def __init__(self, length: int, num_classes: int = 10):
+        self.num_classes, self._length = num_classes, length
+
+    def __len__(self):
+        return self._length
+
+    def __getitem__(self, index):
+        if not 0 <= index < self._length:
+            raise IndexError(index)
+        image = np.full((12, 12, 1), index, np.uint8)
+        return {'image': image, 'label': index % self.num_classes}
+
+
+def held(length: int) -> sources.InMemory:
+    """The same as `Numbered`, in memory."""
+    read = Numbered(length)
+    images = np.stack([read[i]['image'] for i in range(length)])
+    return sources.InMemory(images, np.arange(length, dtype=np.int32) % 10, 10)
+
+
+def take(iterator, count: int) -> list[dict]:
+    batches = [next(iterator) for _ in range(count)]
+    iterator.close()
+    return batches
+
+
+def joined(batches: list[dict]) -> dict:
+    return {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+
+
+def assert_equal(got: list[dict], expected: list[dict]) -> None:
+    assert len(got) == len(expected)
+    for one, other in zip(got, expected, strict=True):
+        for key in ('image', 'label', 'mask'):
+            np.testing.assert_array_equal(one[key], other[key])
+
+
+# A source and a crop for each way in which batches are read.
+CROPS = {
+    'in memory, as it is': (held, {'image_size': 12}),
+    'in memory, padded': (held, {'image_size': 12, 'train_crop': 'pad', 'pad': 3}),
+    'in memory, resized first': (held, {'image_size': 9, 'train_crop': 'pad', 'pad': 3}),
+    'in memory, one by one': (held, {'image_size': 8, 'train_crop': 'random_resized'}),
+    'decoded': (Numbered, {'image_size': 12, 'train_crop': 'pad', 'pad': 3}),
+    'decoded, jitter': (
+        Numbered,
+        {'image_size': 8, 'train_crop': 'scale_jitter', 'scale': (9, 14)},
+    ),
+}
+
+
+@pytest.fixture(params=CROPS)
+def train(request, make_data):
+    """Returns a function: options -> iterator over training batches of 46 examples."""
+    make, fields = CROPS[request.param]
+
+    def start(batch=12, seed=0, process=(0, 1)):
+        return pipeline.train_batches(
+            make(46),
+            make_data(**fields),
+            batch=batch,
+            seed=seed,
+            num_classes=10,
+            process=process,
+        )
+
+    return start
+
+
+def test_shapes(train):
+    batch = next(train())
+    size = batch['image'].shape[1]
+    assert batch['image'].shape == (12, size, size, 1)
+    assert (batch['image'].dtype, batch['label'].dtype) == (np.uint8, np.int32)
+    assert batch['mask'].dtype == bool
+    assert batch['mask'].all()
+
+
+def test_each_example_once_in_an_epoch(make_data):
+    """Four epochs of 46 in batches of 8, which straddle them; and no two in the same order."""
+    iterator = pipeline.train_batches(
+        Numbered(46), make_data(image_size=12), batch=8, seed=0, num_classes=10
+    )
+    seen = joined(take(iterator, 23))
+    order = seen['image'][:, 0, 0, 0]
+    np.testing.assert_array_equal(seen['label'], order % 10)
+    epochs = order.reshape(4, 46)
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(46))
+    for first in range(4):
+        for second in range(first):
+            # Two random orders have about one example in the same place.
+            assert (epochs[first] == epochs[second]).sum() < 8
+        assert (epochs[first] == np.arange(46)).sum() < 8
+
+
+def test_order_is_uniform():
+    """Each example comes at each place of an epoch equally often, over the epochs."""
+    at = np.arange(5 * 4000)
+    places = pipeline.shuffled(at, 5, seed=3).reshape(4000, 5)
+    for example in range(5):
+        assert (abs((places == example).mean(axis=0) - 0.2) < 0.03).all()
+
+
+def test_batches_may_be_larger_than_the_set(make_data):
+    iterator = pipeline.train_batches(
+        Numbered(5), make_data(image_size=12), batch=15, seed=0, num_classes=10
+    )
+    assert sorted(next(iterator)['image'][:, 0, 0, 0]) == sorted(3 * list(range(5)))
+
+
+@pytest.mark.parametrize('count', [2, 4])
+def test_same_on_any_number_of_processes(train, count):
+    """Processes' parts put one after the other are the batch of one process, crops and all."""
+    alone = take(train(), 9)
+    parts = [take(train(process=(index, count)), 9) for index in range(count)]
+    assert_equal([joined([part[i] for part in parts]) for i in range(9)], alone)
+
+
+def test_resumed_equals_uninterrupted(train):
+    """From a state saved as JSON, at once or after other batches; on other processes as well."""
+    whole = take(train(), 9)
+    iterator = train()
+    for _ in range(5):
+        next(iterator)
+    state = json.dumps(iterator.get_state())
+    assert state == '{"step": 5}'
+    next(iterator)
+    iterator.set_state(json.loads(state))
+    assert_equal(take(iterator, 4), whole[5:])
+    parts = []
+    for index in range(2):
+        iterator = train(process=(index, 2))
+        iterator.set_state(json.loads(state))
+        assert iterator.get_state() == {'step': 5}
+        parts.append(take(iterator, 4))
+    assert_equal([joined([part[i] for part in parts]) for i in range(4)], whole[5:])
+
+
+def test_seed_and_step_matter(train):
+    first, second = take(train(seed=1), 2)
+    other = next(train(seed=2))
+    assert (first['label'] != other['label']).any()
+    assert (first['label'] != second['label']).any()
+
+
+def test_crops_differ_between_epochs_and_seeds(make_data):
+    """With a set of one example, crops are all that differs."""
+    data = make_data(image_size=12, train_crop='pad', pad=4)
+    for make in (Numbered, held):
+        crops = {}
+        for seed in (0, 1):
+            source = make(2)
+            iterator = pipeline.train_batches(source, data, batch=64, seed=seed, num_classes=10)
+            images = joined(take(iterator, 2))['image']
+            crops[seed] = (images == 1).sum(axis=(1, 2, 3))
+            assert len(np.unique(crops[seed])) > 10
+        assert (crops[0] != crops[1]).any()
+
+
+def test_pad_offsets_are_uniform():
+    """And those of neighbouring positions, and of top and left, have nothing to do together."""
+    offsets = pipeline._pad_offsets(pipeline._key(0, 1), np.arange(20_000), pad=2)
+    for column in range(2):
+        counts = np.bincount(offsets[:, column], minlength=5)
+        assert counts.shape == (5,)
+        assert abs(counts / 20_000 - 0.2).max() < 0.015
+    assert abs(np.corrcoef(offsets[:, 0], offsets[:, 1])[0, 1]) < 0.03
+    assert abs(np.corrcoef(offsets[1:, 0], offsets[:-1, 0])[0, 1]) < 0.03
+
+
+def test_pad_is_the_same_crop_as_of_single_images():
+    images = np.random.default_rng(0).integers(256, size=(20, 8, 8, 3), dtype=np.uint8)
+    offsets = np.random.default_rng(1).integers(7, size=(20, 2))
+    batch = transforms.pad_crop(images, offsets, size=8, pad=3)
+    padded = np.pad(images, ((0, 0), (3, 3), (3, 3), (0, 0)))
+    for image, crop, (top, left) in zip(padded, batch, offsets, strict=True):
+        np.testing.assert_array_equal(crop, image[top : top + 8, left : left + 8])
+
+
+def test_synthetic_is_not_cropped(make_data):
+    data = make_data(name='synthetic', image_size=16, train_crop='random_resized')
+    source = sources.load(data, 'train')
+    iterator = pipeline.train_batches(source, data, batch=4, seed=0, num_classes=1000)
+    batch = next(iterator)
+    for index, image in zip(
+        pipeline.shuffled(np.arange(4), len(source), 0), batch['image'], strict=True
+    ):
+        np.testing.assert_array_equal(image, source[index]['image'])
+    data.eval_resize = 20
+    batch = next(iter(pipeline.eval_batches(source, data, batch=4, num_classes=1000)))
+    np.testing.assert_array_equal(batch['image'][3], source[3]['image'])
+
+
+WORKERS = """
+import sys
+import numpy as np
+from absl import flags
+from configs.common import base
+from cls.data import pipeline, sources
+from cls.errors import UserError
+
+left_open = []
+
+def hashes(data, workers, steps, start=0):
+    data.workers = workers
+    source = sources.load(data, 'train')
+    iterator = pipeline.train_batches(source, data, batch=4, seed=0, num_classes=3)
+    iterator.set_state({'step': start})
+    found = [hash(next(iterator)['image'].tobytes()) for _ in range(steps)]
+    assert iterator.get_state() == {'step': start + steps}
+    left_open.append(iterator)
+    return found
+
+if __name__ == '__main__':
+    data = base().data
+    data.update(name='folder:' + sys.argv[1], image_size=24, train_crop='random_resized')
+    threads = hashes(data, 0, 7)
+    assert len(set(threads)) == 7
+    assert hashes(data, 2, 7) == threads
+    assert hashes(data, 3, 4, start=3) == threads[3:]
+    open(sys.argv[1] + '/train/owl/0.jpg', 'wb').write(b'no image')
+    try:
+        hashes(data, 2, 7)
+    except UserError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow  # six worker processes, each of which imports Grain
+def test_workers_give_the_same(birds, tmp_path):
+    """In a program without absl.app; a UserError in a worker arrives as such.
+
+    And the program ends well with workers that nobody has stopped.
+    """
+    (tmp_path / 'program.py').write_text(WORKERS)
+    run = subprocess.run(
+        [sys.executable, str(tmp_path / 'program.py'), str(birds)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {'PYTHONHASHSEED': '0', 'PYTHONPATH': os.getcwd()},
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith('1 of the 11 images in')
+    assert 'Traceback' not in run.stderr
+
+
+@pytest.mark.parametrize('count', [1, 3])
+@pytest.mark.parametrize('make', [Numbered, held])
+def test_eval_each_example_once(make_data, make, count):
+    """25 examples in batches of 12, on 1 process and on 3, of which two run dry in the last."""
+    parts = []
+    for index in range(count):
+        batches = pipeline.eval_batches(
+            make(25), make_data(image_size=12), batch=12, num_classes=10, process=(index, count)
+        )
+        assert len(batches) == 3
+        parts.append(list(batches))
+        assert_equal(list(batches), parts[-1])  # once more
+    for batch in (batch for part in parts for batch in part):
+        assert batch['image'].shape == (12 // count, 12, 12, 1)
+        assert batch['image'].dtype == np.uint8
+        assert batch['label'].dtype == np.int32
+        assert not batch['image'][~batch['mask']].any()
+        assert not batch['label'][~batch['mask']].any()
+    everything = joined([joined([part[i] for part in parts]) for i in range(3)])
+    np.testing.assert_array_equal(everything['mask'], np.arange(36) < 25)
+    np.testing.assert_array_equal(everything['image'][:25, 0, 0, 0], np.arange(25))
+    np.testing.assert_array_equal(everything['label'][:25], np.arange(25) % 10)
+
+
+def test_eval_crops(make_data, birds):
+    data = make_data(name=f'folder:{birds}', image_size=24, eval_resize=32)
+    source = sources.load(data, 'eval')
+    batches = list(pipeline.eval_batches(source, data, batch=3, num_classes=3))
+    images = joined(batches)['image']
+    for index in range(5):
+        expected = transforms.center_crop(source[index]['image'], 24, 32)
+        np.testing.assert_array_equal(images[index], expected)
+
+
+def test_eval_crop_of_images_in_memory(make_data):
+    """eval_resize counts, although the images have the size of the net."""
+    images = np.random.default_rng(0).integers(256, size=(3, 12, 12, 1), dtype=np.uint8)
+    source = sources.InMemory(images, np.zeros(3, np.int32), 10)
+    data = make_data(image_size=12, eval_resize=16)
+    (batch,) = pipeline.eval_batches(source, data, batch=3, num_classes=10)
+    for image, crop in zip(images, batch['image'], strict=True):
+        np.testing.assert_array_equal(crop, transforms.center_crop(image, 12, 16))
+
+
+def test_large_sets_are_not_resized_in_memory(make_data, monkeypatch):
+    """They are resized one by one, to the same."""
+    data = make_data(image_size=9, train_crop='none')
+    expected = take(pipeline.train_batches(held(46), data, batch=8, seed=0, num_classes=10), 3)
+    monkeypatch.setattr(pipeline, 'MEMORY_LIMIT', 100)
+    got = take(pipeline.train_batches(held(46), data, batch=8, seed=0, num_classes=10), 3)
+    assert_equal(got, expected)
+
+
+def test_wrong_labels(make_data):
+    """num_classes comes from the net: it may be less than the labels ask for, if set by hand."""
+    data = make_data(image_size=12)
+    message = r'Example \d has the label \d: expected 0 to 3. Check config.data.num_classes'
+    for source in (Numbered(10), held(10)):
+        with pytest.raises(UserError, match=message):
+            next(pipeline.train_batches(source, data, batch=10, seed=0, num_classes=4))
+        with pytest.raises(UserError, match=r'Example 4 has the label 4: expected 0 to 3'):
+            list(pipeline.eval_batches(source, data, batch=10, num_classes=4))
+    unlabelled = sources.InMemory(np.zeros((2, 12, 12, 1), np.uint8), np.array([-1, 0]), 10)
+    with pytest.raises(UserError, match=r'Example 0 has the label -1'):
+        list(pipeline.eval_batches(unlabelled, data, batch=2, num_classes=10))
+
+
+def test_errors_of_threads_arrive(make_data, birds):
+    (birds / 'train' / 'owl' / '0.jpg').write_bytes(b'no image')
+    data = make_data(name=f'folder:{birds}', image_size=24)
+    source = sources.load(data, 'train')
+    with pytest.raises(UserError, match='1 of the 11 images in'):
+        take(pipeline.train_batches(source, data, batch=11, seed=0, num_classes=3), 1)
+
+
+@pytest.mark.parametrize(
+    ('fields', 'options', 'message'),
+    [
+        ({}, {'batch': 10, 'process': (0, 4)}, 'batch of 10 .* by 4 process'),
+        ({}, {'batch': 0}, 'batch of 0 .*positive multiple'),
+        ({}, {'seed': -1}, 'config.seed is -1: expected 0 or more'),
+        ({'workers': -2}, {}, 'config.data.workers is -2'),
+        ({'train_crop': 'crop'}, {}, "train_crop is 'crop'"),
+    ],
+)
+def test_train_errors(make_data, fields, options, message):
+    options = {'batch': 8, 'seed': 0, 'num_classes': 10} | options
+    with pytest.raises(UserError, match=message):
+        pipeline.train_batches(Numbered(9), make_data(**fields), **options)
+
+
+def test_eval_errors(make_data):
+    with pytest.raises(UserError, match='batch of 10 .* by 4 process'):
+        pipeline.eval_batches(Numbered(9), make_data(), batch=10, num_classes=10, process=(0, 4))
+    with pytest.raises(UserError, match='eval_resize is 8'):
+        pipeline.eval_batches(Numbered(9), make_data(eval_resize=8), batch=8, num_classes=10)
+
+
+def test_info(make_data):
+    data = make_data(image_size=16)
+    train, test = (sources.load(data, split) for split in ('train', 'eval'))
+    info = pipeline.info(train, test, data)
+    assert (info.num_classes, info.num_train, info.num_eval) == (10, 1442, 355)
+    assert info.image_shape == (16, 16, 1)
+    assert info.class_names[3] == '3'
+    assert pipeline.info(train, test, make_data(num_classes=12)).num_classes == 12

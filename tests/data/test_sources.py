@@ -1,0 +1,264 @@
+"""Prepared TFDS data sets, image folders and synthetic images; and every error line of them."""
+
+import os
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from cls.data import digits, sources
+from cls.errors import UserError
+
+
+def test_tfds(make_data, speckles):
+    """All records are there, with their labels and pixels, whatever their order on disk."""
+    source = sources.load(make_data(name='tfds:speckles', dir=str(speckles)), 'train')
+    assert isinstance(source, sources.Records)
+    assert len(source) == 20
+    assert (source.num_classes, source.channels) == (3, 3)
+    assert source.class_names == ('red', 'green', 'blue')
+    seen = []
+    for example in (source[i] for i in range(len(source))):
+        index = int(example['image'][0, 0, 0])
+        assert example['image'].dtype == np.uint8
+        assert example['image'].shape == (30 + index, 50 - index, 3)
+        assert example['image'][0, 0].tolist() == [index, 2 * index, 3 * index]
+        assert example['label'] == index % 3
+        seen.append(index)
+    assert sorted(seen) == list(range(20))
+
+
+def test_tfds_parts_of_splits(make_data, speckles):
+    data = make_data(name='tfds:speckles', dir=str(speckles), train_split='train[:25%]+test')
+    assert len(sources.load(data, 'train')) == 6
+    assert len(sources.load(data, 'eval')) == 1
+
+
+def test_tfds_from_the_environment(make_data, speckles, monkeypatch):
+    monkeypatch.setenv('TFDS_DATA_DIR', str(speckles))
+    assert len(sources.load(make_data(name='tfds:speckles'), 'train')) == 20
+
+
+def test_tfds_newest_version_and_config(make_data, speckles, tmp_path):
+    """NAME finds the newest version by number, and the one configuration there is."""
+    shutil.copytree(speckles / 'speckles', tmp_path / 'speckles')
+    for version in ('1.10.0', '1.9.0'):
+        shutil.copytree(speckles / 'speckles' / '1.2.0', tmp_path / 'speckles' / version)
+    (tmp_path / 'speckles' / '1.11.0').mkdir()  # not prepared
+    assert sources.find_prepared('speckles', str(tmp_path)).name == '1.10.0'
+    (tmp_path / 'set').mkdir()
+    shutil.move(tmp_path / 'speckles', tmp_path / 'set' / 'small')
+    assert sources.find_prepared('set', str(tmp_path)).parts[-2:] == ('small', '1.10.0')
+    assert len(sources.load(make_data(name='tfds:set/small', dir=str(tmp_path)), 'train')) == 20
+    shutil.copytree(tmp_path / 'set' / 'small', tmp_path / 'set' / 'large')
+    with pytest.raises(UserError, match='several configurations.*of set/large, set/small'):
+        sources.find_prepared('set', str(tmp_path))
+
+
+def test_small_sets_are_held_in_memory(make_data, monkeypatch):
+    held = sources.load(make_data(), 'train')
+    assert isinstance(held, sources.InMemory)
+    images, labels = held.take(np.array([3, 0, 3]))
+    assert images.shape == (3, 8, 8, 1)
+    assert labels.dtype == np.int32
+    images[:] = 0  # a copy, the set is untouched
+    monkeypatch.setattr(sources, 'MEMORY_LIMIT', 1442 * 64 - 1)
+    read = sources.load(make_data(), 'train')
+    assert isinstance(read, sources.Records)
+    for i in range(0, 1442, 100):
+        np.testing.assert_array_equal(held[i]['image'], read[i]['image'])
+        assert held[i]['label'] == read[i]['label']
+
+
+def test_folder(make_data, birds):
+    (birds / 'train' / 'owl' / 'notes.txt').write_text('no image')
+    (birds / 'train' / '.cache').mkdir()
+    data = make_data(name=f'folder:{birds}')
+    train, test = sources.load(data, 'train'), sources.load(data, 'eval')
+    assert train.class_names == test.class_names == ('ibis', 'kiwi', 'owl')
+    assert [train[i]['label'] for i in range(len(train))] == [0] * 4 + [1] * 4 + [2] * 3
+    assert [test[i]['label'] for i in range(len(test))] == [0, 0, 0, 2, 2]
+    for i, name in ((1, 'train/ibis/1.PNG'), (7, 'train/kiwi/3.bmp'), (8, 'train/owl/0.jpg')):
+        pixels = np.asarray(Image.open(birds / name).convert('RGB')).astype(int)
+        assert train[i]['image'].dtype == np.uint8
+        assert abs(train[i]['image'] - pixels).max() <= 1
+
+
+def test_folder_grey_becomes_rgb(make_data, birds):
+    Image.fromarray(np.full((9, 9), 77, np.uint8)).save(birds / 'train' / 'ibis' / '0.jpg')
+    source = sources.load(make_data(name=f'folder:{birds}'), 'train')
+    np.testing.assert_array_equal(source[0]['image'], np.full((9, 9, 3), 77))
+
+
+@pytest.mark.parametrize('name', ['val', 'validation'])
+def test_folder_evaluation(make_data, birds, name):
+    os.rename(birds / 'test', birds / name)
+    assert len(sources.load(make_data(name=f'folder:{birds}'), 'eval')) == 5
+
+
+def test_folder_broken_images(make_data, birds):
+    """All broken ones are counted and named as soon as one is met."""
+    (birds / 'train' / 'ibis' / '2.webp').write_bytes(b'no image')
+    good = (birds / 'train' / 'owl' / '0.jpg').read_bytes()
+    (birds / 'train' / 'owl' / '0.jpg').write_bytes(good[: len(good) // 2])
+    source = sources.load(make_data(name=f'folder:{birds}'), 'train')
+    assert source[0]['label'] == 0
+    with pytest.raises(UserError) as raised:
+        source[2]
+    assert str(raised.value) == (
+        f'2 of the 11 images in {birds}/train cannot be decoded: ibis/2.webp, owl/0.jpg. '
+        'Replace or remove them.'
+    )
+
+
+def test_synthetic(make_data):
+    data = make_data(name='synthetic', image_size=24)
+    train, test = sources.load(data, 'train'), sources.load(data, 'eval')
+    assert (len(train), len(test), train.num_classes) == (1_281_167, 50_000, 1000)
+    assert train[1_281_166]['image'].shape == (24, 24, 3)
+    again = sources.load(data, 'train')
+    np.testing.assert_array_equal(train[5]['image'], again[5]['image'])
+    assert (train[5]['image'] != train[6]['image']).any()
+    few = sources.load(make_data(name='synthetic', num_classes=3), 'train')
+    assert {few[i]['label'] for i in range(64)} == {0, 1, 2}
+
+
+def test_sources_can_be_pickled(make_data, speckles, birds):
+    for name in ('digits', 'tfds:speckles', f'folder:{birds}', 'synthetic'):
+        directory = str(speckles) if name.startswith('tfds') else ''
+        source = sources.load(make_data(name=name, dir=directory), 'train')
+        copy = pickle.loads(pickle.dumps(source))
+        np.testing.assert_array_equal(copy[3]['image'], source[3]['image'])
+
+
+class Flat(tfds.core.GeneratorBasedBuilder):
+    """A data set without images, and one in which an image is broken."""
+
+    VERSION = tfds.core.Version('1.0.0')
+    url_infos = None
+    BUILDER_CONFIGS = [
+        tfds.core.BuilderConfig(name='no_image', version='1.0.0'),
+        tfds.core.BuilderConfig(name='broken', version='1.0.0'),
+    ]
+
+    def _info(self):
+        image = tfds.features.Image(shape=(8, 8, 1))
+        feature = tfds.features.Text() if self.builder_config.name == 'no_image' else image
+        features = {'image': feature, 'label': tfds.features.ClassLabel(num_classes=2)}
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {'train': self._generate_examples()}
+
+    def _generate_examples(self):
+        yield 0, {'image': b'no image', 'label': 0}
+
+
+@pytest.fixture(scope='module')
+def flat(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('flat')
+    for config in ('no_image', 'broken'):
+        Flat(data_dir=folder, config=config, file_format='array_record').download_and_prepare()
+    return folder
+
+
+def test_tfds_that_is_no_set_for_classification(make_data, flat):
+    data = make_data(name='tfds:flat/no_image', dir=str(flat))
+    with pytest.raises(UserError, match=r"its features are image, label: expected an 'image'"):
+        sources.load(data, 'train')
+
+
+def test_tfds_broken_image(make_data, flat):
+    data = make_data(name='tfds:flat/broken', dir=str(flat))
+    with pytest.raises(UserError, match=r'image of example 0 of flat/broken cannot be decoded'):
+        sources.load(data, 'train')
+
+
+def test_tfds_as_tfrecord(make_data, speckles, tmp_path):
+    shutil.copytree(speckles / 'speckles', tmp_path / 'speckles')
+    info = tmp_path / 'speckles' / '1.2.0' / 'dataset_info.json'
+    info.write_text(info.read_text().replace('array_record', 'tfrecord'))
+    with pytest.raises(
+        UserError,
+        match=r'speckles/1.2.0 is prepared as tfrecord.*expected array_record. Move that folder '
+        rf'away and run `python -m cls.tools.prepare speckles --data_dir {tmp_path}`',
+    ):
+        sources.load(make_data(name='tfds:speckles', dir=str(tmp_path)), 'train')
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        ({'name': 'cifar10'}, "name is 'cifar10': expected .* Did you mean tfds:cifar10"),
+        ({'name': 'tfds:'}, "name is 'tfds:': expected digits, tfds:NAME, folder:DIR or synth"),
+        ({'name': 'tfds:cifar10', 'dir': '/nowhere'},
+         'cifar10 is not prepared in /nowhere: run '
+         '`python -m cls.tools.prepare cifar10 --data_dir /nowhere`'),
+        ({'name': 'tfds:imagenet_resized/32x32'},
+         'run `python -m cls.tools.prepare imagenet_resized/32x32`'),
+        ({'name': 'tfds:cifr10'},
+         "'cifr10' is neither prepared in .* nor known to TFDS.*Did you mean cifar10"),
+        ({'train_split': 'trian'}, "'trian' is no split of digits: expected one of train, test"),
+        ({'train_split': 'train[:x]'}, r"'train\[:x\]' is no split of digits"),
+        ({'train_split': 'train[:0]'}, r"'train\[:0\]' is no split of digits"),
+        ({'num_classes': 9}, 'num_classes is 9, but digits has 10 classes'),
+        ({'name': 'folder:/nowhere'}, '/nowhere/train is no folder'),
+    ],
+)  # fmt: skip
+def test_errors(make_data, fields, message, monkeypatch):
+    monkeypatch.delenv('TFDS_DATA_DIR', raising=False)
+    with pytest.raises(UserError, match=message) as raised:
+        sources.load(make_data(**fields), 'train')
+    assert '\n' not in str(raised.value)
+
+
+def test_more_classes_than_the_set_has(make_data):
+    assert sources.load(make_data(num_classes=12), 'train').num_classes == 10
+
+
+def remove_evaluation(root):
+    shutil.rmtree(root / 'test')
+
+
+def empty_training(root):
+    shutil.rmtree(root / 'train')
+    (root / 'train').mkdir()
+
+
+def empty_class(root):
+    (root / 'train' / 'wren').mkdir()
+
+
+def empty_test_class(root):
+    (root / 'test' / 'kiwi').mkdir()
+
+
+def class_of_test_only(root):
+    os.rename(root / 'test' / 'owl', root / 'test' / 'owls')
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'split', 'message'),
+    [
+        (remove_evaluation, 'eval', 'one of test, val, validation beside train'),
+        (empty_training, 'train', 'train is empty: expected one folder per class'),
+        (empty_class, 'train', 'train/wren has no images: expected files that end in .jpg, '),
+        (empty_test_class, 'eval', 'test/kiwi has no images'),
+        (class_of_test_only, 'eval', "class 'owls', which .*train has not.*Did you mean owl"),
+    ],
+)
+def test_folder_errors(make_data, birds, spoil, split, message):
+    spoil(birds)
+    with pytest.raises(UserError, match=message):
+        sources.load(make_data(name=f'folder:{birds}'), split)
+
+
+def test_digits_are_no_name_of_tfds():
+    """So 'digits' and 'tfds:digits' cannot be taken for each other."""
+    assert digits.Digits.name == 'digits'
+    from importlib.resources import files
+
+    assert not (files('tensorflow_datasets') / 'datasets' / 'digits').is_dir()
