@@ -7,6 +7,7 @@ killed while saving leaves no half checkpoint behind. Orbax does not notice byte
 
 import json
 import logging
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from cls.errors import UserError
+from cls.telemetry import write_json
 
 CHECKSUMS = 'checksums.json'
 log = logging.getLogger(__name__)
@@ -30,9 +32,10 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             enable_async_checkpointing=True,
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._add_checksums),
         )
         self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._written = threading.Event()
+        self._summing: threading.Thread | None = None
 
     def save(self, step: int, state: Any, data: Any, account: dict[str, float]) -> None:
         """Starts writing a checkpoint; returns once `state` may change."""
@@ -41,7 +44,12 @@ class Checkpoints:
             'data': ocp.args.JsonSave(data),
             'account': ocp.args.JsonSave(account),
         }
+        self.wait()
         self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+        if jax.process_index() == 0:
+            self._written.clear()
+            self._summing = threading.Thread(target=self._add_checksums, args=(step,), daemon=True)
+            self._summing.start()
 
     def restore(self, abstract: Any) -> tuple[Any, Any, dict[str, float]] | None:
         """Returns (state, data, account) of the newest checkpoint that can be read, or None.
@@ -90,10 +98,16 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when nothing is being written any more."""
-        self._manager.wait_until_finished()
+        try:
+            self._manager.wait_until_finished()
+        finally:
+            self._written.set()
+            if self._summing:
+                self._summing.join()
 
     def close(self) -> None:
         """Finishes writing and lets go of the folder."""
+        self.wait()
         self._manager.close()
 
     def _set_aside(self, step: int, problem: str) -> None:
@@ -104,12 +118,14 @@ class Checkpoints:
             (self._folder / str(step)).rename(aside / f'{step}-{len(list(aside.iterdir()))}')
         self._manager.reload()
 
-    def _add_checksums(self) -> None:
-        if jax.process_index() == 0:
-            for folder in self._folder.iterdir():
-                if folder.name.isdigit() and not (folder / CHECKSUMS).exists():
-                    sums = {name: _crc(folder / name) for name in _files(folder)}
-                    (folder / CHECKSUMS).write_text(json.dumps(sums))
+    def _add_checksums(self, step: int) -> None:
+        """Waits for a checkpoint to be complete (Orbax has no hook for that) and sums its files."""
+        folder = self._folder / str(step)
+        while not folder.exists():
+            if self._written.wait(0.02) and not folder.exists():
+                return  # writing failed; `wait` raises what went wrong
+        sums = {name: _crc(folder / name) for name in _files(folder)}
+        write_json(folder / CHECKSUMS, sums)
 
 
 def damage(folder: Path) -> str:

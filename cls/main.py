@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 from cls import config as configs
 from cls import evaluate, train
 from cls.errors import UserError, run
-from cls.runtime import claim, load_result, start
+from cls.runtime import check_folder, claim, load_result, start
+from cls.setup import set_up
 
 JOBS = ('train', 'evaluate', 'print')
 
@@ -45,9 +46,13 @@ def main(argv: list[str] | None = None) -> int:
     if args.job == 'evaluate':
         print(train.summary(evaluate.job(config, workdir)))
         return 0
-    print(f'run folder: {workdir}', flush=True)
-    with claim(workdir, config):
-        result = load_result(workdir) or train.train(config, workdir)
+    check_folder(workdir, config)
+    result = load_result(workdir)
+    if result is None:
+        setup = set_up(config)  # mistakes in the config end here, before anything is written
+        with claim(workdir, config):
+            print(f'run folder: {workdir}', flush=True)
+            result = train.train(setup, workdir)
     if result is None:
         print(f'stopped before the end; the same command continues the run in {workdir}')
     else:

@@ -27,28 +27,34 @@ def start() -> None:
     if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
         jax.config.update('jax_compilation_cache_dir', str(cache_dir() / 'xla'))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
-    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax's notes on each save
+    # Orbax logs each save, and what went wrong in its threads, which it raises too.
+    absl_logging.set_verbosity(absl_logging.FATAL)
 
 
-@contextlib.contextmanager
-def claim(workdir: Path, config: ConfigDict) -> Iterator[None]:
-    """Makes the run folder this run's for the duration: writes config.json and environment.json.
-
-    Raises UserError when the folder holds another config, or another process is running in it.
-    """
-    if jax.process_index() != 0:
-        yield
-        return
+def check_folder(workdir: Path, config: ConfigDict) -> None:
+    """Raises UserError when the folder holds anything but a run of this config."""
     saved = workdir / 'config.json'
     if saved.exists():
         differing = configs.differences(saved.read_text(), configs.to_json(config))
-        if differing:
+        begun = (workdir / 'metrics.jsonl').exists()  # a run that died before that may be replaced
+        if differing and begun:
             raise UserError(
                 f'{workdir} holds a run with another config: {differing}. '
                 'Choose another --workdir, or remove that one.'
             )
     elif workdir.exists() and any(workdir.iterdir()):
         raise UserError(f'{workdir} is not empty and holds no run; choose another --workdir.')
+
+
+@contextlib.contextmanager
+def claim(workdir: Path, config: ConfigDict) -> Iterator[None]:
+    """Makes the run folder this run's for the duration: writes config.json and environment.json.
+
+    Raises UserError when another process is running in it.
+    """
+    if jax.process_index() != 0:
+        yield
+        return
     workdir.mkdir(parents=True, exist_ok=True)
     with (workdir / '.lock').open('w') as lock:
         try:
@@ -57,8 +63,7 @@ def claim(workdir: Path, config: ConfigDict) -> Iterator[None]:
             raise UserError(
                 f'another process is training in {workdir}; wait, or choose another --workdir.'
             ) from error
-        if not saved.exists():
-            saved.write_text(configs.to_json(config))
+        (workdir / 'config.json').write_text(configs.to_json(config))
         write_json(workdir / 'environment.json', environment())
         yield
 

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cls import config as configs
-from cls import durations, optim
+from cls import durations, optim, telemetry
 from cls import mesh as meshes
 from cls.data import pipeline, sources
 from cls.errors import UserError
@@ -82,7 +82,7 @@ def process() -> tuple[int, int]:
 
 
 def set_up(config: ConfigDict, devices: list[jax.Device] | None = None) -> Setup:
-    """Opens the data, checks that sizes fit, and builds the net.
+    """Opens the data, builds the net, and reads the rest of the config once, to find mistakes.
 
     Raises UserError for what does not fit together.
     """
@@ -93,7 +93,12 @@ def set_up(config: ConfigDict, devices: list[jax.Device] | None = None) -> Setup
     model = configs.create_model(config, info.num_classes)
     total = durations.steps(config.duration, batch=config.batch, examples=info.num_train)
     recipe = Recipe.of(config, total)
-    return Setup(config, mesh, train, test, info, model, total, recipe)
+    setup = Setup(config, mesh, train, test, info, model, total, recipe)
+    for duration in (config.log_every, config.checkpoint.every, config.eval.every or '1 steps'):
+        setup.steps(duration)
+    telemetry.profile_steps(config.profile)
+    optim.optimizer(config.optim, setup.schedule(), params={})
+    return setup
 
 
 def _check_batch(config: ConfigDict, devices: int) -> None:

@@ -67,7 +67,9 @@ def make_train_step(
     """Returns train_step(state, batch) -> (state, metrics).
 
     Metrics are float32 scalars: `loss` (with label smoothing and auxiliary heads, without weight
-    decay), `top1` of the training batch in percent, `grad_norm` before clipping.
+    decay), `top1` of the training batch in percent, `grad_norm` before clipping, and the norms of
+    what the step leaves behind, `param_norm` and `stats_norm` (of the BN statistics): together they
+    are finite only if the state is.
     """
     takes_progress = models.takes_progress(model)
 
@@ -126,9 +128,10 @@ def make_train_step(
         if recipe.flip:
             images = random_flip(images, flip_key)
         grads, (batch_stats, metrics) = gradients(state, images, batch['label'], net_key)
-        metrics['grad_norm'] = optax.global_norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        norms = {'grad_norm': grads, 'param_norm': params, 'stats_norm': batch_stats}
+        metrics |= {name: optax.tree.norm(tree) for name, tree in norms.items()}
         ema = state.ema
         if recipe.ema:
             # As TensorFlow's moving average with num_updates: fast at first, then `ema`.

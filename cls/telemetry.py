@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+from cls.errors import UserError
 
 BUCKETS = ('start', 'compile', 'data', 'step', 'eval', 'checkpoint')
 
@@ -112,6 +115,38 @@ class Progress:
         """Ends the live line."""
         if self._bar is not None:
             self._bar.close()
+
+
+class Profile:
+    """Writes a jax.profiler trace of the steps START:STOP into workdir/profile."""
+
+    def __init__(self, text: str, workdir: Path) -> None:
+        """Reads config.profile, see `profile_steps`."""
+        self._start, self._stop = profile_steps(text)
+        self._folder, self._running = workdir / 'profile', False
+
+    def at(self, step: int) -> None:
+        """Starts or stops before the step."""
+        if step == self._start:
+            jax.profiler.start_trace(str(self._folder))
+            self._running = True
+        if step == self._stop:
+            self.stop()
+
+    def stop(self) -> None:
+        """Ends a trace that is running."""
+        if self._running:
+            jax.profiler.stop_trace()
+            self._running = False
+
+
+def profile_steps(text: str) -> tuple[int, int]:
+    """Reads 'START:STOP'; '' is (-1, -1), never. Raises UserError for other text."""
+    try:
+        start, stop = map(int, text.split(':')) if text else (-1, -1)
+    except ValueError as error:
+        raise UserError(f'config.profile is {text!r}; write START:STOP, as 10:20.') from error
+    return start, stop
 
 
 def write_json(path: Path, value: Any) -> None:

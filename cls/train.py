@@ -1,4 +1,4 @@
-"""The training job: set up, restore, loop, evaluate, save.
+"""The training job: restore, compile, loop, evaluate, save.
 
 A run can be killed at any moment; the same call continues it from its newest checkpoint and ends in
 the same state, to the bit, as if nothing had happened.
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from cls import mesh as meshes
 from cls.checkpoint import Checkpoints
@@ -20,34 +19,32 @@ from cls.data import pipeline
 from cls.errors import UserError
 from cls.evaluate import EvalStep, evaluate_state
 from cls.preemption import Preemption
-from cls.setup import Setup, abstract_state, process, set_up
+from cls.setup import Setup, abstract_state, process
 from cls.state import TrainState
 from cls.step import make_train_step
-from cls.telemetry import Account, Metrics, Progress, write_json
+from cls.telemetry import Account, Metrics, Profile, Progress, write_json
 
 TrainStep = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
 
 
-def train(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
+def train(setup: Setup, workdir: Path) -> dict[str, Any] | None:
     """Trains to the end and returns the result, or None when it was told to stop before.
 
-    Writes into workdir what DESIGN calls the run folder: checkpoints/, metrics.jsonl, tensorboard/
-    and at the end result.json.
+    Writes checkpoints/, metrics.jsonl and tensorboard/ into workdir, and at the end result.json.
 
-    Raises UserError for mistakes in the config and when the loss is no longer finite.
+    Raises UserError for data that cannot be read and when the loss is no longer finite.
     """
     account = Account()
     with Preemption() as preemption:
-        # ---- set up: data, devices, net; shapes before arrays
+        # ---- a state before the first step, in host memory; shapes before arrays
         with account.spend('start'):
-            setup = set_up(config)
             state, optimizer = setup.new_state()
             where = abstract_state(state, setup.mesh)
             iterator = train_batches(setup)
 
         # ---- continue from the newest checkpoint, or start anew
         with account.spend('start'):
-            checkpoints = Checkpoints(workdir / 'checkpoints', config.checkpoint.keep)
+            checkpoints = Checkpoints(workdir / 'checkpoints', setup.config.checkpoint.keep)
             restored = checkpoints.restore(where)
             if restored is None:
                 state = meshes.put(state, jax.tree.map(lambda x: x.sharding, where))
@@ -266,29 +263,3 @@ def summary(values: dict[str, float]) -> str:
             top1, top5, loss = (values[f'{name}/{metric}'] for metric in ('top1', 'top5', 'loss'))
             parts.append(f'{title} top-1 {top1:.2f} %, top-5 {top5:.2f} %, loss {loss:.4f}')
     return '; '.join(parts)
-
-
-class Profile:
-    """Writes a jax.profiler trace of the steps START:STOP."""
-
-    def __init__(self, text: str, workdir: Path) -> None:
-        """Reads config.profile; '' profiles nothing. Raises UserError if it is neither."""
-        self._folder, self._running = workdir / 'profile', False
-        try:
-            self._start, self._stop = map(int, text.split(':')) if text else (-1, -1)
-        except ValueError as error:
-            raise UserError(f'config.profile is {text!r}; write START:STOP, as 10:20.') from error
-
-    def at(self, step: int) -> None:
-        """Starts or stops before the step."""
-        if step == self._start:
-            jax.profiler.start_trace(str(self._folder))
-            self._running = True
-        if step == self._stop:
-            self.stop()
-
-    def stop(self) -> None:
-        """Ends a trace that is running."""
-        if self._running:
-            jax.profiler.stop_trace()
-            self._running = False

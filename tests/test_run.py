@@ -1,0 +1,322 @@
+"""Whole runs in real processes: to the end, killed, stopped, damaged, resumed, evaluated."""
+
+import fcntl
+import json
+import os
+import pty
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# Everything that carries state from step to step: momentum, mean squares, BN statistics, averages,
+# random flips, an epoch's end (the digits have 22.5 batches of 64).
+RUN = (
+    '--config=configs/resnet.py',
+    '--config.duration=40 steps',
+    '--config.log_every=1 steps',
+    '--config.checkpoint.every=8 steps',
+    '--config.optim.name=rmsprop',
+    '--config.optim.lr=0.003',
+    '--config.optim.eps=0.001',
+    '--config.data.flip=true',
+    '--config.ema=0.9',
+)
+STEPS = 40
+
+
+@pytest.fixture(scope='session')
+def environment(tmp_path_factory):
+    """Environment of a run: its own cache, so that it depends on nothing of this machine."""
+    cache = tmp_path_factory.mktemp('cache')
+    kept = {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'}
+    return kept | {'CLS_CACHE_DIR': str(cache), 'PYTHONUNBUFFERED': '1'}
+
+
+@pytest.fixture(scope='session')
+def whole(environment, tmp_path_factory):
+    """The folder of a run that nothing disturbed, and what it printed."""
+    workdir = tmp_path_factory.mktemp('runs') / 'whole'
+    output = subprocess.run(
+        command(workdir), env=environment, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    return workdir, output
+
+
+def command(workdir, *more):
+    return [sys.executable, '-m', 'cls.main', *RUN, f'--workdir={workdir}', *more]
+
+
+def run(workdir, environment, *more):
+    return subprocess.run(
+        command(workdir, *more), env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def start(workdir, environment, *more):
+    return subprocess.Popen(
+        command(workdir, *more),
+        env=environment,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for(process, text):
+    """Reads a process's output until a line has the text; returns what came until then."""
+    seen = ''
+    for line in process.stdout:
+        seen += line
+        if text in line:
+            return seen
+    raise AssertionError(f'{text!r} never came:\n{seen}')
+
+
+def logged(workdir):
+    """What metrics.jsonl says but for speed: a list of dicts."""
+    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != 'images_per_second'} for line in lines]
+
+
+def saved_state(workdir, step=STEPS):
+    """The state in a checkpoint: a flat dict of NumPy arrays."""
+    folder = workdir / 'checkpoints' / str(step) / 'state'
+    restored = ocp.StandardCheckpointer().restore(folder.absolute())
+    return {
+        '/'.join(map(str, path)): np.asarray(leaf)
+        for path, leaf in ocp.tree.to_flat_dict(restored).items()
+        if leaf is not None
+    }
+
+
+def assert_same_run(one, other):
+    """Every logged number and every array of the final state is the same, to the bit."""
+    assert logged(one) == logged(other)
+    ours, theirs = saved_state(one), saved_state(other)
+    assert ours.keys() == theirs.keys()
+    assert len(ours) > 300  # parameters, statistics, two moments and the averages of 20 layers
+    for name, array in ours.items():
+        np.testing.assert_array_equal(array, theirs[name], err_msg=name)
+
+
+def test_a_run_writes_what_the_readme_says(whole):
+    workdir, output = whole
+    result = json.loads((workdir / 'result.json').read_text())
+    assert {'test/top1', 'test/top5', 'test/loss', 'test_ema/top1', 'step', 'seconds'} <= set(
+        result
+    )
+    assert result['step'] == STEPS
+    assert result['params'] == 269_722 - 9 * 16 * 2  # one channel, not three, in the first layer
+    assert set(result['time']) == {'start', 'compile', 'data', 'step', 'eval', 'checkpoint'}
+    assert sum(result['time'].values()) == pytest.approx(result['seconds'], abs=0.1)
+    config = json.loads((workdir / 'config.json').read_text())
+    assert config['optim']['name'] == 'rmsprop'
+    packages = json.loads((workdir / 'environment.json').read_text())['packages']
+    assert packages['jax'].count('.') == 2
+    assert list((workdir / 'tensorboard').glob('events*'))
+    assert sorted(int(p.name) for p in (workdir / 'checkpoints').iterdir()) == [32, 40]
+    lines = logged(workdir)
+    assert [line['step'] for line in lines] == [*range(1, STEPS + 1), STEPS]
+    assert {'train/loss', 'train/top1', 'train/grad_norm', 'learning_rate'} <= set(lines[0])
+    assert lines[-1]['test/top1'] == result['test/top1']
+    # Lines for a log, not for a terminal; the last says the accuracy and where the run lies.
+    assert '\r' not in output
+    last = output.splitlines()[-1]
+    assert f'test top-1 {result["test/top1"]:.2f} %' in last
+    assert str(workdir) in last
+
+
+def test_it_learns(whole):
+    lines = logged(whole[0])[:-1]
+    assert np.mean([line['train/loss'] for line in lines[-5:]]) < 0.8 * lines[0]['train/loss']
+
+
+def test_the_same_command_after_the_end_changes_nothing(whole, environment):
+    workdir, output = whole
+    before = (workdir / 'metrics.jsonl').read_bytes()
+    again = run(workdir, environment)
+    assert again.returncode == 0
+    assert again.stdout.splitlines()[-1] == output.splitlines()[-1]
+    assert (workdir / 'metrics.jsonl').read_bytes() == before
+
+
+@pytest.mark.parametrize('at', [5, 19])  # before the first checkpoint; after two
+def test_killed_at_any_moment_it_ends_as_if_nothing_had_happened(at, whole, environment, tmp_path):
+    process = start(tmp_path / 'run', environment)
+    wait_for(process, f'step {at}/{STEPS}')
+    process.kill()
+    process.wait()
+    resumed = run(tmp_path / 'run', environment)
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_run(whole[0], tmp_path / 'run')
+
+
+def test_sigterm_saves_and_exits_0_and_the_run_continues(whole, environment, tmp_path):
+    process = start(tmp_path / 'run', environment)
+    wait_for(process, f'step 11/{STEPS}')
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert 'the same command continues' in output.splitlines()[-1]
+    newest = max(int(p.name) for p in (tmp_path / 'run' / 'checkpoints').iterdir())
+    assert newest >= 11
+    assert newest == logged(tmp_path / 'run')[-1]['step']  # it stopped there, and saved that
+    assert run(tmp_path / 'run', environment).returncode == 0
+    assert_same_run(whole[0], tmp_path / 'run')
+
+
+def test_sigterm_while_compiling_does_not_wait_for_the_compiler(environment, tmp_path):
+    """A net that takes half a minute to compile; the signal comes in the middle of that."""
+    process = start(
+        tmp_path / 'run',
+        environment | {'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'empty')},
+        '--config.model.name=resnet110_cifar',
+    )
+    wait_for(process, 'run folder')
+    while not (tmp_path / 'run' / 'checkpoints').exists():
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert output.splitlines() == ['stopped by SIGTERM; nothing new to save.']
+
+
+@pytest.mark.parametrize('harm', ['flip', 'cut', 'remove'])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(harm, whole, environment, tmp_path):
+    shutil.copytree(whole[0], tmp_path / 'run')
+    (tmp_path / 'run' / 'result.json').unlink()
+    newest = tmp_path / 'run' / 'checkpoints' / str(STEPS) / 'state'
+    largest = max((p for p in newest.rglob('*') if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    if harm == 'flip':  # one bit of one number, which Orbax does not notice
+        content[len(content) // 2] ^= 1
+        largest.write_bytes(content)
+    elif harm == 'cut':
+        largest.write_bytes(content[: len(content) // 2])
+    else:
+        largest.unlink()
+    resumed = run(tmp_path / 'run', environment)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f'checkpoint {STEPS} is damaged' in resumed.stderr
+    assert 'step 33/' in resumed.stdout  # went on from step 32
+    assert_same_run(whole[0], tmp_path / 'run')
+
+
+def test_evaluate_repeats_the_result(whole, environment, tmp_path):
+    shutil.copytree(whole[0], tmp_path / 'run')
+    done = subprocess.run(
+        [sys.executable, '-m', 'cls.main', '--job=evaluate', f'--workdir={tmp_path / "run"}'],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / 'run' / 'result.json').read_text())
+    evaluation = json.loads((tmp_path / 'run' / 'evaluation.json').read_text())
+    assert evaluation == {k: v for k, v in result.items() if k.startswith('test') or k == 'step'}
+    assert f'{result["test/top1"]:.2f} %' in done.stdout
+
+
+def test_two_processes_do_not_share_a_run_folder(environment, tmp_path):
+    first = start(tmp_path / 'run', environment)
+    wait_for(first, f'step 2/{STEPS}')
+    second = run(tmp_path / 'run', environment)
+    first.kill()
+    first.wait()
+    assert second.returncode == 2
+    assert 'another process is training' in second.stderr
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_last_good_state(
+    environment, tmp_path
+):
+    done = run(
+        tmp_path / 'run',
+        environment,
+        '--config.optim.name=sgd',
+        '--config.optim.lr=1e6',
+        '--config.log_every=10 steps',
+        '--config.checkpoint.every=1 steps',
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert 'not finite at step' in line
+    step = int(line.split('at step ')[1].split(';')[0])
+    good = Path(line.split('checkpoint is ')[1].split('. Lower')[0])
+    assert int(good.name) == step - 1
+    assert all(
+        np.isfinite(array).all() for array in saved_state(tmp_path / 'run', good.name).values()
+    )
+
+
+def test_a_profile_is_written(environment, tmp_path):
+    done = run(tmp_path / 'run', environment, '--config.profile=2:4', '--config.duration=6 steps')
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / 'run' / 'profile').rglob('*.xplane.pb'))
+
+
+def test_a_terminal_gets_one_live_line(environment, tmp_path):
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 120, 0, 0))
+    chunks = []
+
+    def read():
+        while True:
+            try:
+                chunks.append(os.read(master, 4096))
+            except OSError:  # the other side is closed
+                return
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    process = subprocess.Popen(
+        command(tmp_path / 'run'), env=environment, cwd=ROOT, stdout=slave, stderr=slave
+    )
+    os.close(slave)
+    assert process.wait() == 0
+    reader.join(timeout=10)
+    os.close(master)
+    shown = b''.join(chunks).decode()
+    assert '\r  ' in shown
+    assert f'{STEPS}/{STEPS}' in shown
+    assert 'images/s' in shown
+    assert f'step 7/{STEPS}' not in shown
+
+
+def test_tensorflow_is_not_imported(environment, tmp_path):
+    arguments = [*RUN, f'--workdir={tmp_path / "run"}', '--config.duration=2 steps']
+    script = (
+        f'import sys; from cls.main import main; main({arguments!r}); '
+        'sys.exit("tensorflow" in sys.modules or "torch" in sys.modules)'
+    )
+    done = subprocess.run([sys.executable, '-c', script], env=environment, cwd=ROOT, text=True)
+    assert done.returncode == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='mounts a small disk, which only root may')
+def test_a_full_disk_is_one_line(environment, tmp_path):
+    disk = tmp_path / 'disk'
+    disk.mkdir()
+    if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=3m', 'tmpfs', disk]).returncode:
+        pytest.skip('this machine lets nobody mount')
+    try:
+        done = run(disk / 'run', environment)
+    finally:
+        subprocess.run(['umount', '-l', disk], check=True)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert 'no space left' in line

@@ -1,0 +1,229 @@
+"""The compiled step: its numbers on any devices, and against plain NumPy."""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from cls import config as configs
+from cls import mesh as meshes
+from cls.setup import abstract_state, set_up
+from cls.state import new_state
+from cls.step import Recipe, make_eval_step, make_train_step, normalise, random_flip
+from cls.train import compile_train_step, train_batches
+
+SMALL_RESNET = (
+    ('duration', '100 steps'),
+    ('batch', '32'),
+    ('model.stage_sizes', '(1, 1, 1)'),
+    ('model.bn_group', '8'),
+    ('optim.lr', '0.05'),
+    ('schedule.warmup', '0 steps'),
+    ('data.flip', 'true'),
+    ('ema', '0.9'),
+)
+
+
+def five_losses(devices, *overrides):
+    """The losses of five steps, and the state after them."""
+    config = configs.load('configs/resnet.py', (*SMALL_RESNET, *overrides))
+    setup = set_up(config, jax.devices()[:devices])
+    state, optimizer = setup.new_state()
+    where = abstract_state(state, setup.mesh)
+    state = meshes.put(state, jax.tree.map(lambda x: x.sharding, where))
+    train_step = compile_train_step(setup, optimizer, where)
+    batches, losses = train_batches(setup), []
+    for _ in range(5):
+        batch = meshes.put_batch(next(batches), meshes.batch_sharding(setup.mesh))
+        state, metrics = train_step(state, batch)
+        losses.append(float(metrics['loss']))
+    return np.array(losses), state
+
+
+@pytest.fixture(scope='module')
+def on_one_device():
+    return five_losses(1)
+
+
+@pytest.mark.parametrize(
+    ('devices', 'overrides'),
+    [
+        (8, ()),
+        (8, (('mesh.fsdp', '8'),)),
+        (8, (('mesh.fsdp', '4'),)),
+        (1, (('accumulate', '4'),)),
+        (2, (('accumulate', '4'),)),
+    ],
+    ids=['data', 'fsdp', 'data and fsdp', 'accumulated', 'data and accumulated'],
+)
+def test_the_losses_do_not_depend_on_how_they_are_computed(devices, overrides, on_one_device):
+    losses, state = five_losses(devices, *overrides)
+    expected, expected_state = on_one_device
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    assert len(set(losses)) == 5
+    for tree in ('params', 'batch_stats', 'ema'):
+        for ours, theirs in zip(
+            jax.tree.leaves(getattr(state, tree)),
+            jax.tree.leaves(getattr(expected_state, tree)),
+            strict=True,
+        ):
+            np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-5)
+
+
+def test_the_comparison_would_see_another_batch_norm_group(on_one_device):
+    losses, _ = five_losses(1, ('model.bn_group', '16'))
+    assert np.abs(losses / on_one_device[0] - 1).max() > 1e-3
+
+
+def test_fsdp_splits_parameters_and_everything_like_them():
+    _, state = five_losses(8, ('mesh.fsdp', '4'))
+    for tree in (state.params, state.ema['params'], state.opt_state):
+        kernels = [x for x in jax.tree.leaves(tree) if x.size >= meshes.MIN_SPLIT]
+        assert kernels
+        for kernel in kernels:
+            assert kernel.addressable_shards[0].data.size == kernel.size // 4
+
+
+class Linear(nn.Module):
+    """Logits x @ w of flattened images, and auxiliary logits 2 x @ w."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        kernel = self.param('kernel', nn.initializers.zeros, (4, 3))
+        logits = images.reshape(len(images), -1) @ kernel
+        if train:
+            self.sow('aux_logits', 'aux', 2 * logits)
+        return logits
+
+
+RECIPE = Recipe(
+    total_steps=10,
+    mean=(100.0,),
+    std=(50.0,),
+    flip=False,
+    label_smoothing=0.1,
+    aux_weight=0.3,
+    accumulate=1,
+    ema=0.9,
+)
+MESH = meshes.make_mesh(1, jax.devices()[:1])
+
+
+def linear_case():
+    rng = np.random.default_rng(0)
+    batch = {
+        'image': rng.integers(256, size=(6, 2, 2, 1)).astype(np.uint8),
+        'label': rng.integers(3, size=6).astype(np.int32),
+        'mask': np.ones(6, bool),
+    }
+    kernel = rng.normal(size=(4, 3)).astype(np.float32)
+    return batch, kernel
+
+
+def softmax(x):
+    e = np.exp(x - x.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
+
+
+def loss_and_gradient(kernel, batch, aux_weight=0.3, smoothing=0.1):
+    """Cross entropy with smoothing of the logits and, weighted, of the doubled logits."""
+    x = (batch['image'].reshape(6, 4).astype(np.float64) - 100) / 50
+    targets = np.eye(3)[batch['label']] * (1 - smoothing) + smoothing / 3
+    loss, gradient = 0.0, 0.0
+    for factor, weight in ((1, 1.0), (2, aux_weight)):
+        p = softmax(factor * x @ kernel)
+        loss += weight * -(targets * np.log(p)).sum(1).mean()
+        gradient = gradient + weight * factor * x.T @ (p - targets) / 6
+    return loss, gradient
+
+
+@pytest.mark.parametrize('accumulate', [1, 3])
+def test_loss_gradient_and_average_are_those_of_the_formulas(accumulate):
+    batch, kernel = linear_case()
+    optimizer = optax.sgd(0.1)
+    state = new_state({'params': {'kernel': kernel}}, optimizer, seed=0, ema=True)
+    recipe = dataclasses.replace(RECIPE, accumulate=accumulate)
+    step = jax.jit(make_train_step(Linear(), optimizer, recipe, meshes.batch_sharding(MESH)))
+    average = kernel.astype(np.float64)
+    expected = kernel.astype(np.float64)
+    for i in range(3):
+        loss, gradient = loss_and_gradient(expected, batch)
+        state, metrics = step(state, batch)
+        assert float(metrics['loss']) == pytest.approx(loss, rel=1e-5)
+        assert float(metrics['grad_norm']) == pytest.approx(np.linalg.norm(gradient), rel=1e-5)
+        expected = expected - 0.1 * gradient
+        decay = min(0.9, (1 + i) / (10 + i))
+        average = decay * average + (1 - decay) * expected
+        np.testing.assert_allclose(state.params['kernel'], expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(state.ema['params']['kernel'], average, rtol=1e-4, atol=1e-6)
+    assert int(state.step) == 3
+
+
+def test_evaluation_counts_what_is_not_masked():
+    batch, kernel = linear_case()
+    batch['mask'] = np.array([True, True, False, True, True, False])
+    sums = jax.jit(make_eval_step(Linear(), RECIPE))({'params': {'kernel': kernel}}, batch)
+    x = (batch['image'].reshape(6, 4).astype(np.float64) - 100) / 50
+    p = softmax(x @ kernel)
+    seen = batch['mask']
+    assert sums['count'] == 4
+    assert sums['top1'] == (p.argmax(1) == batch['label'])[seen].sum()
+    assert sums['top5'] == 4  # of three classes
+    expected = -np.log(p[np.arange(6), batch['label']])[seen].sum()
+    assert float(sums['loss']) == pytest.approx(expected, rel=1e-5)
+
+
+def test_normalise_by_channel():
+    images = np.arange(2 * 3 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3, 3)
+    out = normalise(jnp.asarray(images), (1.0, 2.0, 3.0), (2.0, 4.0, 8.0))
+    np.testing.assert_allclose(out, (images - np.array([1.0, 2, 3])) / np.array([2.0, 4, 8]))
+
+
+def test_flips_mirror_about_half_of_the_images_left_to_right():
+    images = np.random.default_rng(0).integers(256, size=(1000, 2, 3, 1)).astype(np.uint8)
+    flipped = np.asarray(jax.jit(random_flip)(images, jax.random.key(0)))
+    mirrored = (flipped == images[:, :, ::-1]).all((1, 2, 3))
+    assert ((flipped == images).all((1, 2, 3)) | mirrored).all()
+    assert 430 < mirrored.sum() < 570
+
+
+def test_randomness_is_a_function_of_seed_and_step():
+    """The same batch at steps 0 and 1: other flips; the same step again: the same flips."""
+
+    class Sum(nn.Module):
+        @nn.compact
+        def __call__(self, images, train=False):
+            weights = self.param('kernel', nn.initializers.zeros, (3,))
+            return jnp.sum(images, (1, 3)) * weights
+
+    images = np.random.default_rng(0).integers(256, size=(64, 2, 3, 1)).astype(np.uint8)
+    batch = {
+        'image': images,
+        'label': np.zeros(64, np.int32),
+        'mask': np.ones(64, bool),
+    }
+    recipe = dataclasses.replace(RECIPE, flip=True, ema=0.0)
+    optimizer = optax.sgd(0.0)
+    step = jax.jit(make_train_step(Sum(), optimizer, recipe, meshes.batch_sharding(MESH)))
+    make = functools.partial(
+        new_state, {'params': {'kernel': np.array([0.5, 0.1, -0.3], np.float32)}}, optimizer
+    )
+    state = make(seed=1, ema=False)
+    after, first = step(state, batch)
+    _, again = step(state, batch)
+    _, second = step(after, batch)
+    _, other_seed = step(make(seed=2, ema=False), batch)
+    assert first['loss'] == again['loss']
+    assert len({float(m['loss']) for m in (first, second, other_seed)}) == 3
+
+
+def test_state_shardings_name_the_mesh_axes():
+    mesh = meshes.make_mesh(4)
+    sharding = meshes.state_shardings({'k': np.zeros((3, 3, 64, 128))}, mesh)['k']
+    assert sharding.spec == P(None, None, None, 'fsdp')
