@@ -23,9 +23,9 @@ def base() -> ConfigDict:
 
     c.data = ConfigDict()
     c.data.name = 'digits'  # digits | tfds:NAME | folder:DIR | synthetic
-    c.data.dir = ''  # where prepared TFDS data sets lie; '': TFDS's own default
-    c.data.train_split = 'train'
-    c.data.eval_split = 'test'
+    c.data.dir = ''  # where prepared TFDS data sets lie; '': TFDS's own default (digits: a cache)
+    c.data.train_split = 'train'  # of a TFDS data set
+    c.data.eval_split = 'test'  # of a TFDS data set; folders have test/ or val/
     c.data.num_classes = 0  # 0: as the data set says; synthetic: as many as wanted
     c.data.image_size = 32  # height and width that the net sees
     c.data.train_crop = 'none'  # none | pad | scale_jitter | random_resized
@@ -37,7 +37,7 @@ def base() -> ConfigDict:
     c.data.eval_resize = 0  # evaluation: shorter side before the centre crop; 0: image_size
     c.data.mean = (0.0,)  # per channel, of pixels in 0..255, subtracted
     c.data.std = (255.0,)  # per channel, divided by
-    c.data.workers = 0  # processes that decode and augment; 0: threads of this process
+    c.data.workers = 0  # processes that decode images; 0: threads of this process
 
     c.optim = ConfigDict()
     c.optim.name = 'sgd'  # sgd | rmsprop (TensorFlow's form) | adam | adamw | lamb

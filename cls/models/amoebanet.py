@@ -7,12 +7,16 @@ three stacks of N normal cells with a reduction cell before the second and the t
 classifier; F is the number of channels in the first stack.
 
 Agrees with: the AmoebaNet code of the TensorFlow TPU models (model_specs.py holds the four cells,
-network_utils.py the operations); no implementation of it runs today, so tests hold parameters and
-multiply-adds against counts derived from that code, which meet the paper's for cell A at (6, 190),
-(6, 448), (4, 50), B at (3, 62), C at (6, 228). The ImageNet nets have 1,001 classes as there; class
-0 is the background. Where it departs from the paper: an operation named as a dilated separable
-convolution in cell B's reduction is a plain one, as that code runs it; an odd number of channels is
-split unevenly by a factorised reduction, where that code refuses it.
+network_utils.py the operations). It no longer runs, so logits are held against a restatement of it
+(tests/golden/restated_amoebanet.py), and parameters and multiply-adds against counts derived from
+it, which meet the paper's for cell A at (6, 190), (6, 448), (4, 50), B at (3, 62), C at (6, 228).
+The ImageNet nets have 1,001 classes as there; class 0 is the background.
+
+Departs from that code: an odd number of channels is split unevenly by a factorised reduction, where
+that code refuses it; the CIFAR stem pads (as NASNet's; there 32 pixels become 30); the auxiliary
+head has NASNet's 128 and 768 channels, where that code multiplies both by what its paper means for
+the loss, 0.4. Departs from the paper, with that code: an operation of cell B's reduction that is
+named as a dilated separable convolution is a plain one.
 """
 
 import functools

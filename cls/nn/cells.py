@@ -114,7 +114,7 @@ def _separable(op: Operation, x: jax.Array, window: int) -> jax.Array:
 
 def _bottleneck(op: Operation, x: jax.Array, *windows: int | tuple[int, int]) -> jax.Array:
     """Convolutions at a quarter of the channels, between two 1x1 convolutions."""
-    inner = op.features // 4
+    inner = max(op.features // 4, 1)
     x = op.conv(inner, 1, name='pre_1x1')(nn.relu(x))
     x = op.norm(name='pre_bn')(x)
     names = ['x'.join(map(str, pair(window))) for window in windows]

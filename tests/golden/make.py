@@ -13,12 +13,15 @@ difference (resnet152: to 1e-5 of the spread with gain 0.9, in PyTorch as in JAX
 import dataclasses
 import fnmatch
 import importlib.metadata
+import math
 import sys
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import keyed
 import numpy as np
 import restated
+import restated_amoebanet
 import rows
 import torch
 
@@ -38,19 +41,35 @@ class Reference:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A row to be made: `package:constructor`, on `count` images of `size` pixels."""
+    """A row to be made: `package:constructor`, on `count` images of `size` pixels.
+
+    `fields` make a net smaller than the registered variant; only restated nets take them.
+    """
 
     reference: str
     size: int = 64
     count: int = 2
     channels: int = 3
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-# Every row whose variant's `reference` names it. Small images: enough to tell nets apart.
+# Every row whose variant's `reference` names it, and every net that is restated. Small images:
+# enough to tell nets apart. AmoebaNet's are of odd and even height and of odd and even widths.
 TASKS = (
     *(Task(f'torchvision:resnet{depth}') for depth in (18, 34, 50, 101, 152)),
     *(Task(f'pytorchcv:resnet{depth}') for depth in (50, 101, 152)),
-    *(Task(f'restated:resnet{depth}_cifar', size=32) for depth in (20, 56)),
+    *(Task(f'restated:{name}', size=32) for name in restated.NETS),  # resnet*_cifar
+    *(
+        Task(f'restated:amoebanet_{name}', size, fields={**fields, 'aux_head': False})
+        for name, size, fields in (
+            ('a_n6_f190', 64, {'cells': 1, 'filters': 18}),
+            ('b_n6_f190', 72, {'cells': 1, 'filters': 22}),
+            ('c_n6_f228', 64, {'cells': 1, 'filters': 18}),
+            ('d_n6_f256', 72, {'cells': 2, 'filters': 24}),
+            ('a_n6_f36_cifar', 32, {'cells': 1, 'filters': 18, 'stem_filters': 54}),
+            ('b_n6_f36_cifar', 32, {'cells': 1, 'filters': 17, 'stem_filters': 51}),
+        )
+    ),
 )
 
 
@@ -78,10 +97,13 @@ def from_timm(name: str) -> Reference:
     return _from_module('timm', timm.create_model(name, pretrained=False))
 
 
-def from_restated(name: str) -> Reference:
-    tensors, apply = restated.NETS[name]()
-    params = sum(int(np.prod(s)) for n, s in tensors.items() if '.running_' not in n)
-    return Reference(tensors, params, apply, 'tests/golden/restated.py')
+def from_restated(name: str, **fields: Any) -> Reference:
+    """As the others; `params` are still those of the net without `fields`."""
+    module = next(m for m in (restated, restated_amoebanet) if name in m.NETS)
+    registered, _ = module.NETS[name]()
+    params = sum(math.prod(s) for n, s in registered.items() if '.running_' not in n)
+    tensors, apply = module.NETS[name](**fields)
+    return Reference(tensors, params, apply, f'tests/golden/{module.__name__}.py')
 
 
 PACKAGES = {
@@ -146,7 +168,7 @@ def contrast(values: np.ndarray) -> float:
 def make_row(task: Task) -> rows.Row:
     """Computes a row; raises RuntimeError if no gain makes the images' logits differ clearly."""
     package, name = task.reference.split(':')
-    reference = PACKAGES[package](name)
+    reference = PACKAGES[package](name, **task.fields)
     for gain in GAINS:
         values = logits(reference, task, gain)
         if contrast(values) >= CONTRAST and np.isfinite(values).all():
@@ -163,6 +185,7 @@ def make_row(task: Task) -> rows.Row:
                 channels=task.channels,
                 made_with=f'{reference.made_with}, torch {torch.__version__}',
                 logits=values.astype(np.float32),
+                fields=dict(task.fields),
             )
     raise RuntimeError(f'{task.reference}: the logits do not differ under any gain')
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,9 @@ class Row:
 
     `tensors` maps all names of the state dict to shapes, `params` counts what is trained, `gain`
     is keyed.make's, `logits` are (count, classes) float32 for keyed.images(count, size, channels)
-    as the reference computes them in float64, `made_with` names the package's version.
+    as the reference computes them in float64, `made_with` names the package's version. `fields`
+    are those of the module in which the net differs from the registered variant, to be small;
+    `tensors` and `logits` are then the small net's, `params` the registered one's.
     """
 
     tensors: dict[str, tuple[int, ...]]
@@ -26,6 +29,7 @@ class Row:
     channels: int
     made_with: str
     logits: np.ndarray
+    fields: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def read(package: str) -> dict[str, Row]:
@@ -69,6 +73,6 @@ def same(one: Row | None, other: Row) -> bool:
 
 
 def _row(spec: np.ndarray, logits: np.ndarray) -> Row:
-    fields = json.loads(spec.tobytes())
-    tensors = {name: tuple(shape) for name, shape in fields.pop('tensors').items()}
-    return Row(tensors=tensors, logits=logits, **fields)
+    values = json.loads(spec.tobytes())
+    tensors = {name: tuple(shape) for name, shape in values.pop('tensors').items()}
+    return Row(tensors=tensors, logits=logits, **values)

@@ -1,0 +1,233 @@
+"""AmoebaNet a second time (see restated.py), from the authors' code: tensorflow/tpu, amoeba_net.
+
+In evaluation, where the auxiliary head has no part. Convolutions and pools pad as TensorFlow's SAME
+does: an odd zero goes to the end, and a mean is over pixels of the image alone.
+
+Where it leaves that code, as `cls.models` does: the stem for CIFAR is padded, and a halving that
+has an odd number of channels to give gives the smaller half first; that code refuses it.
+"""
+
+import functools
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from restated import BN_PARTS, Net
+
+# The normal and the reduction cell of each net: operations on the left and right side of its five
+# nodes, the states that they are applied to, and a 1 for each state that the output leaves out.
+CELLS = {
+    'a': (
+        ('avg3 max3 sep3 none none avg3 sep3 sep5 avg3 sep3', '0011010250', '1010010'),
+        ('sep3 avg3 max3 sep7 max3 max3 sep3 1x7_7x1 avg3 sep7', '1002104010', '1100000'),
+    ),
+    'b': (
+        ('1x1 max3 none sep3 1x1 sep3 1x1 none avg3 1x1', '1110102215', '0110010'),
+        ('max2 max3 none 3x3 sep5 max3 none sep3 avg3 1x1', '0021223143', '1111100'),
+    ),
+    'c': (
+        ('avg3 sep3 none sep3 avg3 sep3 none sep3 avg3 sep3', '0000210130', '1001000'),
+        ('max3 max3 sep7 sep3 sep7 max3 sep5 sep5 max3 sep3', '0020014411', '0100000'),
+    ),
+    'd': (
+        ('1x1 max3 none 1x7_7x1 1x1 1x7_7x1 max3 none avg3 1x1', '1110002215', '0110010'),
+        ('max2 max3 none 3x3 1x7_7x1 max3 none max2 avg3 1x1', '0021223123', '1111000'),
+    ),
+}
+Weight = Callable[..., torch.Tensor]  # (name, *shape) -> the tensor
+
+
+def amoebanet(
+    cell: str,
+    cells: int,
+    filters: int,
+    stem_filters: int = 32,
+    cifar: bool = False,
+    num_classes: int = 1001,
+    aux_head: bool = False,
+) -> Net:
+    """AmoebaNet (1802.01548) of cell a, b, c or d; the rest are fields of the module in `cls`."""
+    if aux_head:
+        raise ValueError('the auxiliary head is not restated')
+    normal, reduction = CELLS[cell]
+
+    def forward(weight: Weight, x: torch.Tensor) -> torch.Tensor:
+        stride, padding = (1, 'same') if cifar else (2, 'valid')
+        x = _conv(weight, 'stem.conv0', x, stem_filters, 3, stride, padding=padding)
+        outputs = [None, _norm(weight, 'stem.conv0_bn', x)]
+        steps = [] if cifar else [(f'cell_stem_{i}', reduction, 2, 2**i / 4) for i in (0, 1)]
+        for i in range(3 * cells):
+            stack = i // cells
+            if i in (cells, 2 * cells):
+                steps.append((f'reduction_cell_{stack - 1}', reduction, 2, 2**stack))
+            steps.append((f'cell_{i}', normal, 1, 2**stack))
+        for name, spec, stride, scale in steps:
+            width = int(filters * scale)
+            outputs.append(_cell(weight, name, spec, stride, width, outputs[-1], outputs[-2]))
+        x = outputs[-1].relu().mean((2, 3))
+        kernel = weight('final_layer.FC.weight', num_classes, x.shape[1])
+        return F.linear(x, kernel, weight('final_layer.FC.bias', num_classes))
+
+    return _declared(forward)
+
+
+def _cell(
+    weight: Weight,
+    name: str,
+    spec: tuple[str, str, str],
+    stride: int,
+    width: int,
+    x: torch.Tensor,
+    before: torch.Tensor | None,
+) -> torch.Tensor:
+    """A cell on the last output and the one before it, in whose place the first takes the last."""
+    operations, sources, left_out = spec[0].split(), [int(i) for i in spec[1]], spec[2]
+    if before is None:
+        before = x
+    elif before.shape[3] != x.shape[3]:
+        before = _halve(weight, f'{name}.prev_reduction', before.relu(), width)
+    elif before.shape[1] != width:
+        before = _conv(weight, f'{name}.prev_1x1', before.relu(), width)
+        before = _norm(weight, f'{name}.prev_bn', before)
+    x = _conv(weight, f'{name}.1x1', x.relu(), width)
+    states = [_norm(weight, f'{name}.beginning_bn', x), before]
+    for node in range(5):
+        sides = [
+            _operation(
+                weight,
+                f'{name}.comb_iter_{node}.{side}',
+                operations[i],
+                states[sources[i]],
+                width,
+                stride if sources[i] in (0, 1) else 1,
+            )
+            for i, side in ((2 * node, 'left'), (2 * node + 1, 'right'))
+        ]
+        states.append(sides[0] + sides[1])
+
+    outputs = []
+    for i, state in enumerate(states):
+        if left_out[i] == '1':
+            continue
+        if state.shape[3] != states[6].shape[3]:
+            state = _halve(weight, f'{name}.reduction_{i}', state, width)
+        elif state.shape[1] != width:
+            state = _conv(weight, f'{name}.reduction_{i}.path_conv', state, width)
+            state = _norm(weight, f'{name}.reduction_{i}.path_bn', state)
+        outputs.append(state)
+    return torch.cat(outputs, 1)
+
+
+def _operation(
+    weight: Weight, name: str, operation: str, x: torch.Tensor, width: int, stride: int
+) -> torch.Tensor:
+    """One side of a node, `width` channels wide."""
+    conv, norm = functools.partial(_conv, weight), functools.partial(_norm, weight)
+    if operation in ('none', '1x1'):
+        if operation == 'none' and stride == 1 and x.shape[1] == width:
+            return x
+        return norm(f'{name}.bn_1', conv(f'{name}.1x1', x.relu(), width, stride=stride))
+    if operation.startswith('sep'):
+        size = int(operation[3])
+        for suffix in (f'{size}x{size}_1', f'{size}x{size}_2'):
+            part = f'{name}.separable_{suffix}'
+            channels = x.shape[1]
+            x = conv(f'{part}.depthwise', x.relu(), channels, size, stride, groups=channels)
+            x = norm(f'{name}.bn_sep_{suffix}', conv(f'{part}.pointwise', x, width))
+            stride = 1
+        return x
+    if operation[:3] in ('avg', 'max'):
+        x = _pool(operation[:3], x, int(operation[3]), stride)
+        if x.shape[1] == width:
+            return x
+        return norm(f'{name}.bn_1', conv(f'{name}.1x1', x, width))
+    x = norm(f'{name}.pre_bn', conv(f'{name}.pre_1x1', x.relu(), width // 4)).relu()
+    if operation == '3x3':
+        x = conv(f'{name}.3x3', x, width // 4, 3, stride)
+    else:
+        x = conv(f'{name}.1x7', x, width // 4, (1, 7), (1, stride))
+        x = norm(f'{name}.bn_1x7_7x1', x).relu()
+        x = conv(f'{name}.7x1', x, width // 4, (7, 1), (stride, 1))
+    x = norm(f'{name}.bn', x).relu()
+    return norm(f'{name}.post_bn', conv(f'{name}.post_1x1', x, width))
+
+
+def _halve(weight: Weight, name: str, x: torch.Tensor, width: int) -> torch.Tensor:
+    """Every second pixel, from the first on and from the second on, half of the width each."""
+    after = F.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
+    one = _conv(weight, f'{name}.path1_conv', x[:, :, ::2, ::2], width // 2)
+    other = _conv(weight, f'{name}.path2_conv', after[:, :, ::2, ::2], width - width // 2)
+    return _norm(weight, f'{name}.final_path_bn', torch.cat((one, other), 1))
+
+
+def _pool(kind: str, x: torch.Tensor, size: int, stride: int) -> torch.Tensor:
+    if kind == 'max':
+        return F.max_pool2d(_pad_same(x, (size,) * 2, (stride,) * 2, -torch.inf), size, stride)
+    total, pixels = (
+        F.avg_pool2d(_pad_same(image, (size,) * 2, (stride,) * 2), size, stride)
+        for image in (x, torch.ones_like(x))
+    )
+    return total / pixels
+
+
+def _conv(
+    weight: Weight,
+    name: str,
+    x: torch.Tensor,
+    width: int,
+    window: int | tuple[int, int] = 1,
+    stride: int | tuple[int, int] = 1,
+    groups: int = 1,
+    padding: str = 'same',
+) -> torch.Tensor:
+    window, stride = (v if isinstance(v, tuple) else (v, v) for v in (window, stride))
+    kernel = weight(f'{name}.weight', width, x.shape[1] // groups, *window)
+    if padding == 'same':
+        x = _pad_same(x, window, stride)
+    return F.conv2d(x, kernel, stride=stride, groups=groups)
+
+
+def _pad_same(
+    x: torch.Tensor, window: tuple[int, int], stride: tuple[int, int], value: float = 0.0
+) -> torch.Tensor:
+    """TensorFlow's SAME: ceil(n / stride) windows fit, an odd pixel of padding goes to the end."""
+    pads = []
+    for n, k, s in zip(x.shape[:1:-1], window[::-1], stride[::-1], strict=True):
+        total = max((-(-n // s) - 1) * s + k - n, 0)
+        pads += [total // 2, total - total // 2]
+    return F.pad(x, pads, value=value)
+
+
+def _declared(forward: Callable[[Weight, torch.Tensor], torch.Tensor]) -> Net:
+    """Makes a net of a function that asks for its tensors by name and shape."""
+    shapes = {}
+
+    def declare(name: str, *shape: int) -> torch.Tensor:
+        assert name not in shapes, name
+        shapes[name] = shape
+        return torch.empty(shape, device='meta')
+
+    forward(declare, torch.empty((1, 3, 96, 96), device='meta'))
+    return shapes, lambda tensors, images: forward(lambda name, *_: tensors[name], images)
+
+
+def _norm(weight: Weight, name: str, x: torch.Tensor) -> torch.Tensor:
+    parts = (weight(f'{name}.{part}', x.shape[1])[:, None, None] for part in BN_PARTS)
+    scale, bias, mean, var = parts
+    return (x - mean) / (var + 1e-3).sqrt() * scale + bias
+
+
+def _cifar(cell: str, cells: int, filters: int, **fields: int) -> Net:
+    fields = {'stem_filters': 3 * filters, 'num_classes': 10, **fields}
+    return amoebanet(cell, cells, filters, cifar=True, **fields)
+
+
+# Each cell with each stem that a variant has; the others differ in `cells` and `filters` alone.
+NETS: dict[str, Callable[..., Net]] = {
+    'amoebanet_a_n6_f190': functools.partial(amoebanet, cell='a', cells=6, filters=190),
+    'amoebanet_b_n6_f190': functools.partial(amoebanet, cell='b', cells=6, filters=190),
+    'amoebanet_c_n6_f228': functools.partial(amoebanet, cell='c', cells=6, filters=228),
+    'amoebanet_d_n6_f256': functools.partial(amoebanet, cell='d', cells=6, filters=256),
+    'amoebanet_a_n6_f36_cifar': functools.partial(_cifar, cell='a', cells=6, filters=36),
+    'amoebanet_b_n6_f36_cifar': functools.partial(_cifar, cell='b', cells=6, filters=36),
+}
