@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from cls import models
 from cls.errors import UserError, nearest
 
+DTYPES = ('float32', 'bfloat16', 'float16')
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -76,14 +77,16 @@ def _override(config: ConfigDict, name: str, text: str) -> None:
         )
     if field in node:
         node[field] = _read(text, node[field], name)
-    else:  # a field of the module that the config leaves alone
-        node[field] = _literal(text)
+    else:  # a field of the module that the config leaves alone; its type is that of the variant's
+        current = getattr(models.create(config.model.name), field, None)
+        plain = isinstance(current, (bool, int, float, str, tuple))
+        node[field] = _read(text, current, name) if plain else _literal(text)
 
 
 def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, RecursionError):
         return text
 
 
@@ -98,7 +101,11 @@ def _read(text: str, current: Any, name: str) -> Any:
         value = tuple(value)
     if isinstance(current, tuple) and not isinstance(value, tuple):
         value = (value,)
-    if type(value) is not type(current):
+    fits = type(value) is type(current)
+    if fits and isinstance(current, tuple) and current:  # as tuples of numbers, or of durations
+        kinds = (int, float) if isinstance(current[0], (int, float)) else type(current[0])
+        fits = all(isinstance(item, kinds) for item in value)
+    if not fits:
         wanted = type(current).__name__
         raise UserError(f'config.{name} is a {wanted} (now {current!r}); {text!r} is not.')
     return value
@@ -116,6 +123,9 @@ def flatten(config: ConfigDict, prefix: str = '') -> Iterator[tuple[str, Any]]:
 def create_model(config: ConfigDict, num_classes: int) -> Any:
     """Returns the module that config.model describes. Raises UserError where it describes none."""
     overrides = {key: value for key, value in config.model.items() if key != 'name'}
+    if overrides.get('dtype') not in DTYPES:
+        known = ', '.join(DTYPES)
+        raise UserError(f'config.model.dtype is {overrides.get("dtype")!r}; known: {known}.')
     return models.create(config.model.name, **{'num_classes': num_classes, **overrides})
 
 

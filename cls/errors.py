@@ -12,7 +12,9 @@ class UserError(Exception):
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """Returns ' Did you mean a, b?' with the known names nearest to `name`, or ''."""
-    close = difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)
+    known = list(known)
+    begun = [other for other in known if name and other.startswith(name)]
+    close = (begun or difflib.get_close_matches(name, known, n=count, cutoff=0.5))[:count]
     return f' Did you mean {", ".join(close)}?' if close else ''
 
 

@@ -87,7 +87,7 @@ def set_up(config: ConfigDict, devices: list[jax.Device] | None = None) -> Setup
     Raises UserError for what does not fit together.
     """
     mesh = meshes.make_mesh(config.mesh.fsdp, devices)
-    _check_batch(config, mesh.size)
+    _check_numbers(config, mesh.size)
     train, test = (sources.load(config.data, split) for split in ('train', 'eval'))
     info = pipeline.info(train, test, config.data)
     model = configs.create_model(config, info.num_classes)
@@ -101,7 +101,9 @@ def set_up(config: ConfigDict, devices: list[jax.Device] | None = None) -> Setup
     return setup
 
 
-def _check_batch(config: ConfigDict, devices: int) -> None:
+def _check_numbers(config: ConfigDict, devices: int) -> None:
+    if config.seed < 0:
+        raise UserError(f'config.seed is {config.seed}: expected 0 or more.')
     batch, parts = config.batch, config.accumulate
     if parts < 1 or batch < 1 or batch % (parts * devices):
         raise UserError(

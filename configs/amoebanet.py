@@ -30,6 +30,7 @@ def get_config(argument: str = '') -> ConfigDict:
         if arm == 'folder':
             common.use_folder(c, options['folder'])
             c.data.mean, c.data.std = (127.5,) * 3, (127.5,) * 3
+            del c.model.num_classes  # as many as the folder has
     c.model.name = options.get('variant', c.model.name)
     return c
 
@@ -71,7 +72,7 @@ def imagenet(c: ConfigDict) -> None:
     common.use_imagenet(c)
     c.model.name = 'amoebanet_a_n6_f190'
     c.model.dtype = 'bfloat16'
-    c.model.num_classes = 1001  # class 0, the background, is never a label
+    c.model.num_classes = 1001  # as there; labels are 0 to 999, so the last is never one
     c.model.bn_group = 32
     c.duration, c.batch = '100 epochs', 256
     c.data.image_size, c.data.eval_resize = 331, 378  # crop of 87.5 %

@@ -115,8 +115,10 @@ def arm(argument: str, known: tuple[str, ...]) -> tuple[str, dict[str, str]]:
                 f'the config has no {argument!r}: write one of {", ".join(known)}, then '
                 f'variant=NAME if wanted, with commas between.{nearest(name, choices)}'
             )
-    if chosen == 'folder' and not options.get('folder'):
-        raise UserError("the arm 'folder' needs the folder: folder=DIR")
+    if (chosen == 'folder') != bool(options.get('folder')):
+        raise UserError(f'{argument!r}: the arm folder, and no other, takes folder=DIR')
+    if options.get('variant') == '':
+        raise UserError(f'{argument!r}: variant= needs the name of one')
     return chosen, options
 
 
@@ -149,3 +151,4 @@ def use_folder(c: ConfigDict, folder: str) -> None:
     """Images in DIR/train/<class>/ and DIR/test/<class>/ (or val/), treated as ImageNet's."""
     use_imagenet(c)
     c.data.name = f'folder:{folder}'
+    c.data.workers = 0

@@ -10,7 +10,7 @@ Agrees with: the AmoebaNet code of the TensorFlow TPU models (model_specs.py hol
 network_utils.py the operations). It no longer runs, so logits are held against a restatement of it
 (tests/golden/restated_amoebanet.py), and parameters and multiply-adds against counts derived from
 it, which meet the paper's for cell A at (6, 190), (6, 448), (4, 50), B at (3, 62), C at (6, 228).
-The ImageNet nets have 1,001 classes as there; class 0 is the background.
+The ImageNet nets have 1,001 classes as there, where class 0 is the background.
 
 Departs from that code: an odd number of channels is split unevenly by a factorised reduction, where
 that code refuses it; the CIFAR stem pads (as NASNet's; there 32 pixels become 30); the auxiliary

@@ -1,6 +1,6 @@
 """Fresh variables of a net, without compiling or running the net."""
 
-import zlib
+import hashlib
 from typing import Any
 
 import flax.linen as nn
@@ -34,7 +34,8 @@ def init(model: nn.Module, seed: int, input_size: int, channels: int = 3) -> Any
         if not hasattr(initializer, 'draw'):
             where = f'{type(modules[tuple(module)]).__name__} ({"/".join(module)})'
             raise TypeError(f'{where} has no {name}_init of cls.nn.init for its variable {name!r}')
-        key = zlib.crc32('/'.join(entry.key for entry in path).encode())
-        return initializer.draw(np.random.default_rng((seed, key)), shape.shape)
+        digest = hashlib.sha256('/'.join(entry.key for entry in path).encode()).digest()
+        rng = np.random.default_rng((seed, int.from_bytes(digest[:8], 'little')))
+        return initializer.draw(rng, shape.shape)
 
     return jax.tree.map_with_path(draw, shapes)

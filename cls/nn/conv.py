@@ -8,10 +8,11 @@ two frameworks that both say 'same' pad differently as soon as a stride is invol
 * `'VALID'`: none;
 * an integer, a pair (height, width), or two (before, after) pairs: as stated.
 
-XLA's CPU backend runs depthwise convolutions one to two orders of magnitude slower than the memory
-allows, and the gradients of 1x1 convolutions several times slower than a matrix product. `conv`
-therefore lowers those two forms differently on CPU, with the same result and gradients; programs
-for TPU and GPU hold XLA's convolution, whichever machine they are compiled on.
+XLA's CPU backend runs depthwise convolutions, and any whose output is smaller than its window, one
+to two orders of magnitude slower than need be, and the gradients of 1x1 convolutions several times
+slower than a matrix product. `conv` therefore lowers these forms differently on CPU, with the same
+result and gradients; programs for TPU and GPU hold XLA's convolution, whichever machine they are
+compiled on.
 """
 
 import functools
@@ -21,6 +22,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from cls.nn import init
@@ -84,6 +86,9 @@ def conv(
         return _depthwise_once(images, kernel, strides, pads, dilation)
     if window == (1, 1) and groups == 1 and pads == ((0, 0), (0, 0)):
         return _pointwise_once(images, kernel, strides)
+    size = _output_size(images, window, strides, pads, dilation)
+    if groups == 1 and (size[0] < window[0] or size[1] < window[1]):
+        return _small_once(images, kernel, strides, pads, dilation)
     return _xla_conv(images, kernel, strides, pads, dilation, groups)
 
 
@@ -100,8 +105,17 @@ def _xla_conv(images, kernel, strides, pads, dilation=(1, 1), groups=1):
 
 
 def _by_platform(cpu: Callable, elsewhere: Callable, *args: jax.Array) -> Any:
-    """Traces both functions; the program for a platform holds only its own."""
-    return lax.platform_dependent(*args, cpu=cpu, default=elsewhere)
+    """Traces both functions; the program for a platform holds only its own.
+
+    The CPU's computes in float32, as a convolution's sums are kept, whatever the type.
+    """
+    dtype = args[0].dtype
+
+    def wide(*args):
+        out = cpu(*(x.astype(jnp.float32) for x in args))
+        return jax.tree.map(lambda x: x.astype(dtype), out)
+
+    return lax.platform_dependent(*args, cpu=wide, default=elsewhere)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -145,6 +159,47 @@ _pointwise_once = jax.jit(_pointwise, static_argnums=(2,))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _small(images, kernel, strides, pads, dilation):
+    """Convolution with few output pixels; on CPU a sum of matrix products, one for each tap."""
+    products = functools.partial(_products, strides=strides, pads=pads, dilation=dilation)
+    xla = functools.partial(_xla_conv, strides=strides, pads=pads, dilation=dilation)
+    return _by_platform(products, xla, images, kernel)
+
+
+def _products(images, kernel, strides, pads, dilation):
+    size = _output_size(images, kernel.shape[:2], strides, pads, dilation)
+    padded = _pad(images, pads)
+    total = jnp.zeros((len(images), *size, kernel.shape[-1]), images.dtype)
+    for i, j in np.ndindex(kernel.shape[:2]):
+        corner = i * dilation[0], j * dilation[1]
+        seen = zip(corner, size, strides, pads, images.shape[1:3], strict=True)
+        if all(_sees_image(*along) for along in seen):
+            total = total + _window(padded, *corner, size, strides) @ kernel[i, j]
+    return total
+
+
+def _sees_image(first, size, stride, pad, length):
+    """Whether a tap sees anything but padding, along one axis."""
+    return any(0 <= first + n * stride - pad[0] < length for n in range(size))
+
+
+def _small_forward(images, kernel, strides, pads, dilation):
+    return _small(images, kernel, strides, pads, dilation), (images, kernel)
+
+
+def _small_backward(strides, pads, dilation, residuals, grad):
+    def of(forward):
+        forward = functools.partial(forward, strides=strides, pads=pads, dilation=dilation)
+        return lambda images, kernel, grad: jax.vjp(forward, images, kernel)[1](grad)
+
+    return _by_platform(of(_products), of(_xla_conv), *residuals, grad)
+
+
+_small.defvjp(_small_forward, _small_backward)
+_small_once = jax.jit(_small, static_argnums=(2, 3, 4))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _depthwise(images, kernel, strides, pads, dilation):
     """Depthwise convolution; on CPU a sum of shifted images, each scaled by one tap per channel."""
 
@@ -173,12 +228,14 @@ def _window(images, row, column, size, strides):
     return images[:, row : stop[0] : strides[0], column : stop[1] : strides[1]]
 
 
+def _output_size(images, window, strides, pads, dilation):
+    axes = zip(images.shape[1:3], window, strides, pads, dilation, strict=True)
+    return [(n + sum(pad) - d * (k - 1) - 1) // s + 1 for n, k, s, pad, d in axes]
+
+
 def _shift_and_add(padded, kernel, strides, dilation):
     taps = kernel.shape[:2]
-    size = [
-        (n - d * (k - 1) - 1) // s + 1
-        for n, k, s, d in zip(padded.shape[1:3], taps, strides, dilation, strict=True)
-    ]
+    size = _output_size(padded, taps, strides, ((0, 0), (0, 0)), dilation)
     total = 0
     for i in range(taps[0]):
         for j in range(taps[1]):

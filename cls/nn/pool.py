@@ -180,9 +180,9 @@ def _max_pool_backward(window, strides, pads, images, grad):
         seen = _seen(images, window, strides, pads)
         top = functools.reduce(jnp.maximum, seen)
         # Positions are numbered from the last so that the first maximum has the last word.
-        winner = jnp.full(top.shape, -1, jnp.int8)
+        winner = jnp.full(top.shape, -1, jnp.int16)
         for position in reversed(range(len(seen))):
-            winner = jnp.where(seen[position] == top, jnp.int8(position), winner)
+            winner = jnp.where(seen[position] == top, jnp.int16(position), winner)
         return _max_pool_image_grad(images.shape, winner, grad, window, strides, pads)
 
     def xla(images, grad):

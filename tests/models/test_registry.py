@@ -1,0 +1,278 @@
+"""Every registered variant: counted cost, contract of shapes and dtypes, initial values."""
+
+import collections
+import csv
+import math
+import re
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend import core
+
+from cls import models
+from cls.errors import UserError
+from cls.models import registry
+from cls.models.complexity import complexity
+from cls.models.init import init
+from cls.nn import init as initialisers
+
+SYSTEMS = Path('/work/shared/systems.csv')
+NAMES = models.names()
+# What takes seconds to trace; of each family and kind of cell some are always run.
+SLOW = (
+    r'resnet1202_cifar|resnet(44|56|110)_cifar|resnet(101|152)(_v1)?|'
+    r'amoebanet_(a_n6_f(190|448)|b_(n3_f62|n6_f190)|c_n6_f228)|'
+    r'amoebanet_(a_n6_f3[26]|b_n6_f128)_cifar'
+)
+
+
+def each(slow=SLOW):
+    """All variants, those that match being left to -m slow."""
+    marks = {name: pytest.mark.slow if re.fullmatch(slow, name) else () for name in NAMES}
+    return [pytest.param(name, marks=mark) for name, mark in marks.items()]
+
+
+KEY = jax.random.key(0)
+
+
+def small(name, **overrides):
+    """The net with fewer repetitions where it has a field for that: the same kinds of layers."""
+    if 'cells' in registry.fields(models.variant(name).module):
+        overrides = {'cells': 1, **overrides}
+    return models.create(name, **overrides)
+
+
+def images(size, batch=2):
+    return jax.ShapeDtypeStruct((batch, size, size, 3), jnp.float32)
+
+
+# ------------------------------------------------------------------------------------- cost
+
+
+@pytest.mark.parametrize('name', each())
+def test_counts_are_those_registered(name):
+    variant = models.variant(name)
+    cost = complexity(models.create(name), variant.input_size)
+    assert (cost.params, cost.macs) == (variant.params, variant.macs)
+
+
+def test_counting_by_hand():
+    """A net whose parameters and multiply-adds are written down here."""
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            x = nn.Conv(4, (3, 3), (2, 2), 'SAME', use_bias=True)(x)  # 8x8 -> 4x4
+            x = nn.Conv(8, (3, 3), feature_group_count=4, use_bias=False)(x)
+            x = jax.checkpoint(jnp.tanh)(x)
+            return nn.Dense(5)(x.reshape(len(x), -1))
+
+    cost = complexity(Net(), 8)
+    assert cost.params == 9 * 3 * 4 + 4 + 9 * 1 * 8 + 128 * 5 + 5
+    assert cost.macs == 16 * 9 * 3 * 4 + 16 * 9 * 8 + 128 * 5
+
+
+def listed_name(row):
+    """Our name of a row of the list, or None for a net that is not ours."""
+    text = row['variant']
+    if match := re.fullmatch(r'AmoebaNet-(\w) cifar \(N=(\d),F=(\d+)\) stem\d+', text):
+        return 'amoebanet_{}_n{}_f{}_cifar'.format(*match.groups()).lower()
+    if row['system'] == 'ResNet' and (match := re.match(r'(\w+) \((paper )?v1', text)):
+        return f'{match[1]}_v1'
+    return None if 'option B' in text else text.split()[0]
+
+
+@pytest.mark.skipif(not SYSTEMS.is_file(), reason=f'{SYSTEMS} is not on this machine')
+def test_counts_are_those_of_the_list():
+    with SYSTEMS.open(newline='') as file:
+        rows = [r for r in csv.DictReader(file) if r['system'] in ('ResNet', 'AmoebaNet')]
+    compared = set()
+    for row in rows:
+        name = listed_name(row)
+        if name is None:
+            continue
+        variant = models.variant(name)
+        assert variant.system.name == row['system']
+        assert variant.params == int(row['ref_params_exact']), name
+        assert variant.macs / 1e6 == pytest.approx(float(row['ref_macs_M_measured']), abs=0.006)
+        compared.add(name)
+    assert compared == set(models.names('resnet*') + models.names('amoebanet*'))
+
+
+# ------------------------------------------------------------------------------ looking up
+
+
+def test_names_and_wildcards():
+    assert len(NAMES) == len(set(NAMES))
+    assert models.names('resnet5?') == ['resnet50']
+    assert models.names('resnet*_v1') == ['resnet50_v1', 'resnet101_v1', 'resnet152_v1']
+    assert models.names('RESNET50') == models.names('nothing*') == []
+    assert {models.variant(n).system for n in NAMES} == set(models.systems())
+    assert len({s.name for s in models.systems()}) == len(models.systems())
+
+
+def test_unknown_names_bring_the_nearest():
+    with pytest.raises(UserError, match=r"'resnt50'.*Did you mean .*resnet50\b"):
+        models.variant('resnt50')
+    with pytest.raises(UserError, match='resnet50'):
+        models.create('resnet5')
+    with pytest.raises(UserError, match='python -m cls.tools.models'):
+        models.variant('§§§')
+
+
+def test_unknown_fields_bring_the_nearest():
+    with pytest.raises(UserError, match=r"resnet50 .*'num_clases'.*num_classes"):
+        models.create('resnet50', num_clases=3)
+    with pytest.raises(UserError, match='It has .*stage_sizes'):
+        models.create('resnet50', zzzzzz=3)
+    with pytest.raises(UserError, match='parent'):
+        models.create('resnet50', parent=None)
+
+
+def test_no_name_twice():
+    with pytest.raises(ValueError, match='resnet50'):
+        models.register(models.variant('resnet50'))
+
+
+def test_overrides_replace_the_fields_of_the_variant():
+    assert models.create('resnet20_cifar').num_classes == 10
+    model = models.create('resnet20_cifar', num_classes=7, widths=(1, 2, 3))
+    assert (model.num_classes, model.widths, model.cifar) == (7, (1, 2, 3), True)
+
+
+def test_takes_progress():
+    assert models.takes_progress(models.create('amoebanet_a_n4_f50'))
+    assert not models.takes_progress(models.create('resnet50'))
+
+
+# --------------------------------------------------------------------------------- contract
+
+
+def computed_dtypes(jaxpr):
+    """The dtypes that convolutions and matrix products give, all the way down."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ('conv_general_dilated', 'dot_general'):
+            yield equation.outvars[0].aval.dtype
+        inner = list(core.jaxprs_in_params(equation.params))
+        if equation.primitive.name == 'cond':  # a choice by platform; the CPU's sums are wider
+            inner = inner[-1:]
+        for jaxpr in inner:
+            yield from computed_dtypes(jaxpr)
+
+
+def dtypes(tree):
+    return {leaf.dtype for leaf in jax.tree.leaves(tree)}
+
+
+@pytest.mark.parametrize('name', each(SLOW + '|amoebanet_(b|c|d)_.*'))
+def test_bfloat16_and_another_size_and_number_of_classes(name):
+    model = small(name, dtype='bfloat16', num_classes=7)
+    batch = images(models.variant(name).input_size + 16)
+    variables = jax.eval_shape(model.init, KEY, batch)
+    assert dtypes(variables) == {jnp.dtype(jnp.float32)}
+    assert set(variables) <= {'params', 'batch_stats'}
+    traced = jax.jit(model.apply).trace(variables, batch)
+    logits = traced.out_info
+    assert (logits.shape, logits.dtype) == ((2, 7), jnp.float32)
+    assert set(computed_dtypes(traced.jaxpr.jaxpr)) == {jnp.dtype(jnp.bfloat16)}
+
+
+@pytest.mark.parametrize('name', each(SLOW + '|amoebanet_(a|c)_.*|resnet(32_cifar|34)'))
+def test_training_needs_a_dropout_key_and_gives_new_statistics(name):
+    model = small(name)
+    size = models.variant(name).input_size
+    variables = registry.abstract_variables(model, size)
+
+    def train(variables, batch):
+        mutable = ['batch_stats', 'aux_logits']
+        return model.apply(variables, batch, True, mutable=mutable, rngs={'dropout': KEY})
+
+    logits, updated = jax.eval_shape(train, variables, images(size, 4))
+    for out in (logits, *jax.tree.leaves(updated.get('aux_logits', {}))):
+        assert (out.shape, out.dtype) == ((4, model.num_classes), jnp.float32)
+    assert updated.get('batch_stats') == variables.get('batch_stats')
+
+
+@pytest.mark.parametrize('name', each(SLOW + '|amoebanet_(a|b|d)_.*|resnet(32_cifar|34)'))
+def test_init_has_the_tree_of_flax_and_every_variable_can_be_drawn(name, monkeypatch):
+    for kind in (initialisers.VarianceScaling, initialisers.Normal, initialisers.Constant):
+        monkeypatch.setattr(  # the numbers cost time and are not wanted here
+            kind, 'draw', lambda self, rng, shape: np.broadcast_to(np.float32(0), shape)
+        )
+    model, size = small(name), models.variant(name).input_size
+    ours = init(model, 0, size)
+    flax = jax.eval_shape(model.init, KEY, images(size, 1))
+    assert jax.tree.structure(ours) == jax.tree.structure(flax)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), ours) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), flax
+    )
+
+
+# --------------------------------------------------------------------------- initial values
+
+TINY = {
+    'resnet20_cifar': {},
+    'resnet50': {'stage_sizes': (1, 1, 1, 1), 'widths': (8, 8, 16, 16)},
+    'amoebanet_a_n6_f36_cifar': {'cells': 1, 'filters': 8, 'stem_filters': 24},
+}
+
+
+@pytest.mark.parametrize('name', TINY)
+def test_initial_values(name):
+    model = models.create(name, **TINY[name])
+    one, again, other = (init(model, seed, 32) for seed in (1, 1, 2))
+    for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(x, y)
+    kernels = collections.defaultdict(list)
+    pairs = zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(other), strict=True)
+    for (path, x), y in pairs:
+        assert isinstance(x, np.ndarray)
+        assert np.all(np.isfinite(x))
+        kind = path[-1].key
+        if kind == 'kernel':
+            assert not np.any(x == y), path
+            kernels[x.shape].append(x)
+        else:
+            expected = {'scale': 1, 'var': 1, 'bias': 0, 'mean': 0}[kind]
+            np.testing.assert_array_equal(x, np.full(x.shape, expected))
+    assert max(map(len, kernels.values())) > 1
+    for same in kernels.values():
+        assert len({x.tobytes() for x in same}) == len(same)
+
+
+def test_initial_values_have_the_deviation_of_flax_own():
+    """model.init and init draw from the same distributions: deviations agree layer by layer."""
+    model = models.create('resnet20_cifar', stage_sizes=(1, 1, 1))
+    ours = init(model, 3, 32)['params']
+    for path, x in jax.tree_util.tree_leaves_with_path(ours):
+        names = [entry.key for entry in path]
+        if names[-1] == 'kernel' and x.ndim == 4:
+            std = math.sqrt(2 / (x.shape[0] * x.shape[1] * x.shape[3]))  # He, fan out
+        elif names[-1] == 'kernel':
+            std = 1 / math.sqrt(3 * x.shape[0])
+        else:
+            continue
+        assert x.std() == pytest.approx(std, rel=4 / math.sqrt(x.size)), names
+
+
+def test_one_layer_does_not_move_another():
+    short, long = (models.create('resnet20_cifar', stage_sizes=(n, 1, 1)) for n in (1, 2))
+    one, other = (init(m, 0, 32)['params'] for m in (short, long))
+    assert '1' in other['layer1']
+    del other['layer1']['1']
+    for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_a_variable_that_cannot_be_drawn_is_named():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            return nn.Dense(3, name='head')(jnp.mean(x, (1, 2)))
+
+    with pytest.raises(TypeError, match=r"Dense \(head\).*'(kernel|bias)'"):
+        init(Net(), 0, 8)

@@ -1,0 +1,79 @@
+"""python -m cls.tools.models: its JSON, its table, its exit codes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cls import models
+from cls.errors import UserError
+from cls.tools.models import main
+
+ROOT = Path(__file__).resolve().parents[2]
+KEYS = [
+    'name',
+    'system',
+    'input_size',
+    'num_classes',
+    'params',
+    'macs',
+    'paper_top1',
+    'paper_top5',
+    'reference',
+]
+
+
+def test_json(capsys):
+    assert main(['resnet?4*', '--json']) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [list(row) for row in rows] == [KEYS, KEYS]
+    assert rows[0] == {
+        'name': 'resnet34',
+        'system': 'ResNet',
+        'input_size': 224,
+        'num_classes': 1000,
+        'params': 21_797_672,
+        'macs': 3_663_761_408,
+        'paper_top1': 75.48,
+        'paper_top5': 92.54,
+        'reference': 'torchvision:resnet34',
+    }
+    assert rows[1]['name'] == 'resnet44_cifar'
+    assert rows[1]['num_classes'] == 10
+    assert rows[1]['paper_top5'] is rows[1]['reference'] is None
+
+
+def test_table(capsys):
+    assert main(['resnet[12]?']) == 0
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split() == KEYS
+    assert [line.split() for line in lines] == [
+        ['resnet18', 'ResNet', '224', '1,000', '11,689,512', '1,814,073,344', '72.12', '-']
+        + ['torchvision:resnet18']
+    ]
+    start = header.index('params')
+    assert lines[0][start:].startswith('11,689,512')  # columns are aligned
+
+
+def test_without_a_pattern_all_are_listed(capsys, monkeypatch):
+    monkeypatch.setattr('cls.tools.models.row', lambda name: dict.fromkeys(KEYS, name))
+    assert main([]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(models.names())
+
+
+def test_unknown_pattern():
+    with pytest.raises(UserError, match='nothing'):
+        main(['nothing*'])
+    done = subprocess.run(
+        [sys.executable, '-m', 'cls.tools.models', 'nothing*', '--json'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ''
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: no model matches 'nothing*'")
