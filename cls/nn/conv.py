@@ -104,7 +104,7 @@ def _xla_conv(images, kernel, strides, pads, dilation=(1, 1), groups=1):
     )
 
 
-def _by_platform(cpu: Callable, elsewhere: Callable, *args: jax.Array) -> Any:
+def by_platform(cpu: Callable, elsewhere: Callable, *args: jax.Array) -> Any:
     """Traces both functions; the program for a platform holds only its own.
 
     The CPU's computes in float32, as a convolution's sums are kept, whatever the type.
@@ -128,7 +128,7 @@ def _pointwise(images, kernel, strides):
     def xla(images, kernel):
         return _xla_conv(images, kernel, strides, ((0, 0), (0, 0)))
 
-    return _by_platform(product, xla, images, kernel)
+    return by_platform(product, xla, images, kernel)
 
 
 def _subsample(images, strides):
@@ -150,7 +150,7 @@ def _pointwise_backward(strides, residuals, grad):
         forward = functools.partial(_xla_conv, strides=strides, pads=((0, 0), (0, 0)))
         return jax.vjp(forward, images, kernel)[1](grad)
 
-    return _by_platform(products, xla, *residuals, grad)
+    return by_platform(products, xla, *residuals, grad)
 
 
 _pointwise.defvjp(_pointwise_forward, _pointwise_backward)
@@ -163,19 +163,26 @@ def _small(images, kernel, strides, pads, dilation):
     """Convolution with few output pixels; on CPU a sum of matrix products, one for each tap."""
     products = functools.partial(_products, strides=strides, pads=pads, dilation=dilation)
     xla = functools.partial(_xla_conv, strides=strides, pads=pads, dilation=dilation)
-    return _by_platform(products, xla, images, kernel)
+    return by_platform(products, xla, images, kernel)
 
 
 def _products(images, kernel, strides, pads, dilation):
     size = _output_size(images, kernel.shape[:2], strides, pads, dilation)
-    padded = _pad(images, pads)
     total = jnp.zeros((len(images), *size, kernel.shape[-1]), images.dtype)
-    for i, j in np.ndindex(kernel.shape[:2]):
-        corner = i * dilation[0], j * dilation[1]
-        seen = zip(corner, size, strides, pads, images.shape[1:3], strict=True)
-        if all(_sees_image(*along) for along in seen):
-            total = total + _window(padded, *corner, size, strides) @ kernel[i, j]
+    for i, j, seen in _taps_of(images, kernel.shape[:2], strides, pads, dilation):
+        total = total + seen @ kernel[i, j]
     return total
+
+
+def _taps_of(images, window, strides, pads, dilation):
+    """Yields (row, column, what it sees: (N, H', W', C)) of each tap that sees any of the image."""
+    size = _output_size(images, window, strides, pads, dilation)
+    padded = _pad(images, pads)
+    for i, j in np.ndindex(window):
+        corner = i * dilation[0], j * dilation[1]
+        axes = zip(corner, size, strides, pads, images.shape[1:3], strict=True)
+        if all(_sees_image(*axis) for axis in axes):
+            yield i, j, take_window(padded, *corner, size, strides)
 
 
 def _sees_image(first, size, stride, pad, length):
@@ -192,7 +199,7 @@ def _small_backward(strides, pads, dilation, residuals, grad):
         forward = functools.partial(forward, strides=strides, pads=pads, dilation=dilation)
         return lambda images, kernel, grad: jax.vjp(forward, images, kernel)[1](grad)
 
-    return _by_platform(of(_products), of(_xla_conv), *residuals, grad)
+    return by_platform(of(_products), of(_xla_conv), *residuals, grad)
 
 
 _small.defvjp(_small_forward, _small_backward)
@@ -204,12 +211,12 @@ def _depthwise(images, kernel, strides, pads, dilation):
     """Depthwise convolution; on CPU a sum of shifted images, each scaled by one tap per channel."""
 
     def shifts(images, kernel):
-        return _shift_and_add(_pad(images, pads), kernel, strides, dilation)
+        return shift_and_add(images, kernel, strides, pads, dilation)
 
     def xla(images, kernel):
         return _xla_conv(images, kernel, strides, pads, dilation, images.shape[-1])
 
-    return _by_platform(shifts, xla, images, kernel)
+    return by_platform(shifts, xla, images, kernel)
 
 
 def _pad(images, pads, interior=(0, 0)):
@@ -219,7 +226,7 @@ def _pad(images, pads, interior=(0, 0)):
     return lax.pad(images, jnp.zeros((), images.dtype), config)
 
 
-def _window(images, row, column, size, strides):
+def take_window(images, row, column, size, strides):
     """The pixels that tap (row, column) sees: (N, size[0], size[1], C)."""
     stop = [
         first + (n - 1) * stride + 1
@@ -233,14 +240,13 @@ def _output_size(images, window, strides, pads, dilation):
     return [(n + sum(pad) - d * (k - 1) - 1) // s + 1 for n, k, s, pad, d in axes]
 
 
-def _shift_and_add(padded, kernel, strides, dilation):
-    taps = kernel.shape[:2]
-    size = _output_size(padded, taps, strides, ((0, 0), (0, 0)), dilation)
-    total = 0
-    for i in range(taps[0]):
-        for j in range(taps[1]):
-            seen = _window(padded, i * dilation[0], j * dilation[1], size, strides)
-            total = total + seen * kernel[i, j, 0]
+def shift_and_add(images, kernel, strides, pads, dilation):
+    """Depthwise convolution of (N, H, W, C) images with an (h, w, 1, C or 1) kernel."""
+    taps = _taps_of(images, kernel.shape[:2], strides, pads, dilation)
+    size = _output_size(images, kernel.shape[:2], strides, pads, dilation)
+    total = jnp.zeros((len(images), *size, images.shape[-1]), images.dtype)
+    for i, j, seen in taps:
+        total = total + seen * kernel[i, j, 0]
     return total
 
 
@@ -251,7 +257,7 @@ def _depthwise_forward(images, kernel, strides, pads, dilation):
 def _depthwise_backward(strides, pads, dilation, residuals, grad):
     def shifts(images, kernel, grad):
         return (
-            _depthwise_image_grad(images.shape, kernel, grad, strides, pads, dilation),
+            depthwise_image_grad(images.shape, kernel, grad, strides, pads, dilation),
             _depthwise_kernel_grad(images, kernel.shape, grad, strides, pads, dilation),
         )
 
@@ -261,10 +267,10 @@ def _depthwise_backward(strides, pads, dilation, residuals, grad):
 
         return jax.vjp(forward, images, kernel)[1](grad)
 
-    return _by_platform(shifts, xla, *residuals, grad)
+    return by_platform(shifts, xla, *residuals, grad)
 
 
-def _depthwise_image_grad(shape, kernel, grad, strides, pads, dilation):
+def depthwise_image_grad(shape, kernel, grad, strides, pads, dilation):
     """The transposed convolution: the flipped kernel over the gradient, spread by the strides."""
     around = []
     for n, k, s, d, m, (low, _) in zip(
@@ -273,8 +279,8 @@ def _depthwise_image_grad(shape, kernel, grad, strides, pads, dilation):
         before = d * (k - 1) - low
         spread = (m - 1) * s + 1
         around.append((before, n + d * (k - 1) - before - spread))
-    spread = _pad(grad, around, interior=(strides[0] - 1, strides[1] - 1))
-    return _shift_and_add(spread, kernel[::-1, ::-1], (1, 1), dilation)
+    spread = _pad(grad, ((0, 0), (0, 0)), interior=(strides[0] - 1, strides[1] - 1))
+    return shift_and_add(spread, kernel[::-1, ::-1], (1, 1), around, dilation)
 
 
 def _depthwise_kernel_grad(images, shape, grad, strides, pads, dilation):
@@ -289,7 +295,7 @@ def _depthwise_kernel_grad(images, shape, grad, strides, pads, dilation):
 
     def row(i):
         rows = lax.dynamic_slice_in_dim(padded, i * dilation[0], height, axis=1)
-        taps = (_window(rows, 0, j * dilation[1], size, strides) for j in range(shape[1]))
+        taps = (take_window(rows, 0, j * dilation[1], size, strides) for j in range(shape[1]))
         return jnp.stack([jnp.sum(seen * grad, axis=(0, 1, 2)) for seen in taps])
 
     return lax.map(row, jnp.arange(shape[0]))[:, :, None, :]

@@ -16,12 +16,12 @@ from cls.nn.conv import (
     Padding,
     Pads,
     Size,
-    _by_platform,
-    _depthwise_image_grad,
-    _shift_and_add,
-    _window,
+    by_platform,
+    depthwise_image_grad,
     explicit_padding,
     pair,
+    shift_and_add,
+    take_window,
 )
 
 
@@ -117,11 +117,10 @@ def _xla_sum(images, window, strides, pads):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _sum_pool(images, window, strides, pads):
     def shifts(images):
-        padded = _pad_with(images, pads, 0)
-        return _shift_and_add(padded, _ones(window, images), strides, (1, 1))
+        return shift_and_add(images, _ones(window, images), strides, pads, (1, 1))
 
     xla = functools.partial(_xla_sum, window=window, strides=strides, pads=pads)
-    return _by_platform(shifts, xla, images)
+    return by_platform(shifts, xla, images)
 
 
 def _ones(window, images):
@@ -135,13 +134,13 @@ def _sum_pool_forward(images, window, strides, pads):
 def _sum_pool_backward(window, strides, pads, images, grad):
     def shifts(images, grad):
         ones = _ones(window, images)
-        return _depthwise_image_grad(images.shape, ones, grad, strides, pads, (1, 1))
+        return depthwise_image_grad(images.shape, ones, grad, strides, pads, (1, 1))
 
     def xla(images, grad):
         forward = functools.partial(_xla_sum, window=window, strides=strides, pads=pads)
         return jax.vjp(forward, images)[1](grad)[0]
 
-    return (_by_platform(shifts, xla, images, grad),)
+    return (by_platform(shifts, xla, images, grad),)
 
 
 _sum_pool.defvjp(_sum_pool_forward, _sum_pool_backward)
@@ -154,7 +153,7 @@ def _max_pool(images, window, strides, pads):
         return functools.reduce(jnp.maximum, _seen(images, window, strides, pads))
 
     xla = functools.partial(_xla_max, window=window, strides=strides, pads=pads)
-    return _by_platform(shifts, xla, images)
+    return by_platform(shifts, xla, images)
 
 
 def _seen(images, window, strides, pads):
@@ -162,7 +161,7 @@ def _seen(images, window, strides, pads):
     padded = _pad_with(images, pads, -jnp.inf)
     size = [(n - k) // s + 1 for n, k, s in zip(padded.shape[1:3], window, strides, strict=True)]
     return [
-        _window(padded, i, j, size, strides) for i in range(window[0]) for j in range(window[1])
+        take_window(padded, i, j, size, strides) for i in range(window[0]) for j in range(window[1])
     ]
 
 
@@ -189,7 +188,7 @@ def _max_pool_backward(window, strides, pads, images, grad):
         forward = functools.partial(_xla_max, window=window, strides=strides, pads=pads)
         return jax.vjp(forward, images)[1](grad)[0]
 
-    return (_by_platform(shifts, xla, images, grad),)
+    return (by_platform(shifts, xla, images, grad),)
 
 
 def _max_pool_image_grad(shape, winner, grad, window, strides, pads):
@@ -207,8 +206,8 @@ def _max_pool_image_grad(shape, winner, grad, window, strides, pads):
     for i in range(window[0]):
         for j in range(window[1]):
             position = (window[0] - 1 - i) * window[1] + (window[1] - 1 - j)
-            of_window = _window(spread, i, j, shape[1:3], (1, 1))
-            won = _window(winners, i, j, shape[1:3], (1, 1)) == position
+            of_window = take_window(spread, i, j, shape[1:3], (1, 1))
+            won = take_window(winners, i, j, shape[1:3], (1, 1)) == position
             total = total + jnp.where(won, of_window, 0)
     return total
 
