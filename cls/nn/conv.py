@@ -228,11 +228,13 @@ def _pad(images, pads, interior=(0, 0)):
 
 def take_window(images, row, column, size, strides):
     """The pixels that tap (row, column) sees: (N, size[0], size[1], C)."""
-    stop = [
+    # Not by indexing, which takes far longer to trace: a net has thousands of these.
+    rows, columns = (
         first + (n - 1) * stride + 1
         for first, n, stride in zip((row, column), size, strides, strict=True)
-    ]
-    return images[:, row : stop[0] : strides[0], column : stop[1] : strides[1]]
+    )
+    start, stop = (0, row, column, 0), (len(images), rows, columns, images.shape[-1])
+    return lax.slice(images, start, stop, (1, *strides, 1))
 
 
 def _output_size(images, window, strides, pads, dilation):
@@ -246,7 +248,8 @@ def shift_and_add(images, kernel, strides, pads, dilation):
     size = _output_size(images, kernel.shape[:2], strides, pads, dilation)
     total = jnp.zeros((len(images), *size, images.shape[-1]), images.dtype)
     for i, j, seen in taps:
-        total = total + seen * kernel[i, j, 0]
+        tap = lax.slice(kernel, (i, j, 0, 0), (i + 1, j + 1, *kernel.shape[2:]))
+        total = lax.add(total, lax.mul(seen, jnp.broadcast_to(tap, total.shape)))
     return total
 
 
@@ -286,8 +289,8 @@ def depthwise_image_grad(shape, kernel, grad, strides, pads, dilation):
 def _depthwise_kernel_grad(images, shape, grad, strides, pads, dilation):
     """Each tap's gradient: the sum over all pixels of what it saw times the gradient there.
 
-    A loop over the kernel's rows, each compiled once: unrolled, a 7x7 kernel took twice as long to
-    compile and three to five times as long to run (XLA's CPU reductions then reread the images).
+    A loop over the kernel's rows, each compiled once: unrolled it compiles and runs several times
+    slower (XLA's CPU reductions reread the images for every tap).
     """
     size = grad.shape[1:3]
     padded = _pad(images, pads)

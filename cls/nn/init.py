@@ -1,12 +1,13 @@
 """Initialisers that can be drawn on the host, so that starting a run compiles nothing.
 
-XLA takes about a second to compile a random draw for each new shape, and a deep net has dozens. An
+XLA compiles a random draw anew for each shape, and a deep net has dozens of shapes. An
 initialiser here is a Flax initialiser like any other (`model.init` works as ever), and beside that
 draws the same distribution with NumPy; cls.models.init uses that. A module's parameter `x` is drawn
 by its attribute `x_init`.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any, Literal
 
@@ -26,6 +27,8 @@ class VarianceScaling:
     fan: Literal['fan_in', 'fan_out', 'fan_avg']
     distribution: Literal['normal', 'uniform', 'truncated_normal']
 
+    # Jitted, a shape seen before is not traced again.
+    @functools.partial(jax.jit, static_argnums=(0, 2, 3))
     def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32):
         initializer = jax.nn.initializers.variance_scaling(self.scale, self.fan, self.distribution)
         return initializer(key, shape, dtype)

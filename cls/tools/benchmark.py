@@ -1,9 +1,10 @@
-"""Measures training speed: python -m cls.tools.benchmark --model NAME --batch N [--loop]
+"""Measures speed: python -m cls.tools.benchmark --model NAME --batch N [--loop], or --layers
 
 Prints images per second of the bare jitted step on a batch that lies on the devices; with --loop,
 in the same run and by turns, also of the training loop proper, with its data pipeline (synthetic
 images), metrics, logging and checkpoint bookkeeping, and the loop's part of the bare step's speed.
 Start-up times are printed too: set-up, tracing, and compilation without the persistent cache.
+--layers times convolutions and pools, forward and backward, beside XLA's own lowering of them.
 """
 
 import argparse
@@ -15,12 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax import lax
 from ml_collections import ConfigDict
 
 from cls import mesh as meshes
 from cls import models
 from cls.checkpoint import Checkpoints
 from cls.errors import UserError, run
+from cls.nn.conv import conv
+from cls.nn.pool import max_pool
 from cls.preemption import Preemption
 from cls.setup import Setup, abstract_state, set_up
 from cls.telemetry import Account, Metrics, Progress
@@ -33,16 +38,24 @@ ROUNDS = 5
 def main(argv: list[str] | None = None) -> int:
     """Prints the figures; returns the exit code."""
     parser = argparse.ArgumentParser(prog='python -m cls.tools.benchmark', description=__doc__)
-    parser.add_argument('--model', required=True, help='a registered variant')
-    parser.add_argument('--batch', type=int, required=True, help='images in a step')
+    parser.add_argument('--model', help='a registered variant')
+    parser.add_argument('--batch', type=int, help='images in a step')
+    parser.add_argument('--layers', action='store_true', help='time layers, not a model')
     parser.add_argument('--size', type=int, default=0, help="pixels; default: the variant's")
     parser.add_argument('--steps', type=int, default=20, help='steps in each of five rounds')
     parser.add_argument('--dtype', default='float32', help='of the computation')
     parser.add_argument('--loop', action='store_true', help='measure the training loop too')
     args = parser.parse_args(argv)
-    if min(args.steps, args.batch) < 1:
-        raise UserError('--steps and --batch must be at least 1.')
+    if args.layers:
+        _layers()
+        return 0
+    if not args.model or min(args.steps, args.batch or 0) < 1:
+        raise UserError('--model NAME and --batch N are needed; --batch and --steps at least 1.')
+    _model(args)
+    return 0
 
+
+def _model(args: argparse.Namespace) -> None:
     begin = time.perf_counter()
     setup = set_up(_config(args))
     state, optimizer = setup.new_state()
@@ -67,7 +80,6 @@ def main(argv: list[str] | None = None) -> int:
         _report('training loop', looped)
         part = statistics.median(looped) / statistics.median(bare)
         print(f'loop / bare step: {100 * part:.1f} %')
-    return 0
 
 
 def _config(args: argparse.Namespace) -> ConfigDict:
@@ -112,6 +124,50 @@ def _loop(setup: Setup, train_step: Any, state: Any, steps: int) -> tuple[Any, f
         iterator.close()
         loop.close()
     return state, seconds
+
+
+def _layers() -> None:
+    """Prints milliseconds for forward and backward of each layer, ours and XLA's."""
+
+    def depthwise(x, kernel):
+        return conv(x, kernel, groups=x.shape[-1])
+
+    def xla_conv(x, kernel):
+        pads = [(k // 2, k // 2) for k in kernel.shape[:2]]
+        groups = x.shape[-1] // kernel.shape[2]
+        dims = ('NHWC', 'HWIO', 'NHWC')
+        return lax.conv_general_dilated(
+            x, kernel, (1, 1), pads, dimension_numbers=dims, feature_group_count=groups
+        )
+
+    def xla_pool(x):
+        return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), 'SAME')
+
+    layers = {
+        'depthwise 3x3': (depthwise, xla_conv, (8, 28, 28, 192), (3, 3, 1, 192)),
+        'depthwise 7x7': (depthwise, xla_conv, (32, 14, 14, 96), (7, 7, 1, 96)),
+        '1x1': (conv, xla_conv, (8, 14, 14, 256), (1, 1, 256, 1024)),
+        '3x3 on 2x2 pixels': (conv, xla_conv, (8, 2, 2, 512), (3, 3, 512, 512)),
+        'max pool 3x3/2': (lambda x: max_pool(x, 3, 2, 'SAME'), xla_pool, (8, 56, 56, 64)),
+    }
+    for name, (ours, xla, *shapes) in layers.items():
+        inputs = [jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes)]
+        times = [_milliseconds(f, inputs) for f in (ours, xla)]
+        print(f'{name}, {shapes[0]}: {times[0]:.1f} ms; XLA alone: {times[1]:.1f} ms')
+
+
+def _milliseconds(layer: Any, inputs: list[jax.Array]) -> float:
+    """Returns the median of ten forward and backward passes."""
+    both = jax.jit(
+        jax.grad(lambda *args: jnp.sum(layer(*args) ** 2), argnums=tuple(range(len(inputs))))
+    )
+    jax.block_until_ready(both(*inputs))
+    times = []
+    for _ in range(10):
+        begin = time.perf_counter()
+        jax.block_until_ready(both(*inputs))
+        times.append(1000 * (time.perf_counter() - begin))
+    return statistics.median(times)
 
 
 def _report(what: str, rates: list[float]) -> None:

@@ -5,6 +5,9 @@ Parameters and multiply-adds are counted from each net's trace, not read from a 
 
 import argparse
 import json
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
 
 from cls import models
 from cls.errors import UserError, run
@@ -51,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     names = models.names(args.pattern)
     if not names:
         raise UserError(f'no model matches {args.pattern!r}; without a pattern all are listed.')
-    rows = [row(name) for name in names]
+    rows = _rows(names)
     if args.json:
         print(json.dumps(rows, indent=1))
         return 0
@@ -60,6 +63,16 @@ def main(argv: list[str] | None = None) -> int:
     for line in cells:
         print('  '.join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip())
     return 0
+
+
+def _rows(names: list[str]) -> list[dict]:
+    """Returns the rows, from a process for each core where there are many to trace."""
+    processes = min(os.cpu_count() or 1, len(names) // 4)
+    if processes < 2:
+        return [row(name) for name in names]
+    context = multiprocessing.get_context('spawn')  # a fork of a process that uses JAX may hang
+    with ProcessPoolExecutor(processes, context) as pool:
+        return list(pool.map(row, names))
 
 
 def _text(value: object) -> str:

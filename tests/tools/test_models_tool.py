@@ -9,7 +9,7 @@ import pytest
 
 from cls import models
 from cls.errors import UserError
-from cls.tools.models import main
+from cls.tools.models import main, row
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = [
@@ -58,9 +58,18 @@ def test_table(capsys):
 
 
 def test_without_a_pattern_all_are_listed(capsys, monkeypatch):
-    monkeypatch.setattr('cls.tools.models.row', lambda name: dict.fromkeys(KEYS, name))
+    monkeypatch.setattr(
+        'cls.tools.models._rows', lambda names: [dict.fromkeys(KEYS, name) for name in names]
+    )
     assert main([]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + len(models.names())
+
+
+def test_several_processes_count_as_one(capsys):
+    assert main(['resnet[1-5]*', '--json']) == 0
+    names = models.names('resnet[1-5]*')
+    assert len(names) >= 8  # enough for more than one process
+    assert json.loads(capsys.readouterr().out) == [row(name) for name in names]
 
 
 def test_unknown_pattern():
