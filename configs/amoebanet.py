@@ -18,21 +18,7 @@ from configs import common
 
 def get_config(argument: str = '') -> ConfigDict:
     """Returns the config of an arm: digits, cifar10, cifar100, imagenet2012 or folder=DIR."""
-    arms = ('digits', 'cifar10', 'cifar100', 'imagenet2012', 'folder')
-    arm, options = common.arm(argument, arms)
-    c = common.base()
-    if arm == 'digits':
-        digits(c)
-    elif arm in ('cifar10', 'cifar100'):
-        cifar(c, arm)
-    else:
-        imagenet(c)
-        if arm == 'folder':
-            common.use_folder(c, options['folder'])
-            c.data.mean, c.data.std = (127.5,) * 3, (127.5,) * 3
-            del c.model.num_classes  # as many as the folder has
-    c.model.name = options.get('variant', c.model.name)
-    return c
+    return common.resolve(argument, digits=digits, cifar=cifar, imagenet=imagenet)
 
 
 def digits(c: ConfigDict) -> None:

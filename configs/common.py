@@ -4,6 +4,8 @@ A field's comment is its documentation. Durations are strings of a number and a 
 '200 epochs', '64000 steps', '5e6 examples', '10 percent' (of the run's whole length).
 """
 
+from collections.abc import Callable
+
 from ml_collections import ConfigDict
 
 from cls.errors import UserError, nearest
@@ -122,6 +124,40 @@ def arm(argument: str, known: tuple[str, ...]) -> tuple[str, dict[str, str]]:
     return chosen, options
 
 
+def resolve(
+    argument: str,
+    *,
+    digits: Callable[[ConfigDict], None],
+    cifar: Callable[[ConfigDict, str], None] | None = None,
+    imagenet: Callable[[ConfigDict], None] | None = None,
+) -> ConfigDict:
+    """Returns the config that an argument asks for: the defaults, changed by one of the functions.
+
+    Args:
+      argument: what stands after the colon, see `arm`.
+      digits: the default arm.
+      cifar: the arms cifar10 and cifar100, told which.
+      imagenet: the arm imagenet2012, and with other images the arm folder=DIR.
+
+    Raises UserError for an arm that is not there.
+    """
+    known = ['digits']
+    known += ['cifar10', 'cifar100'] if cifar else []
+    known += ['imagenet2012', 'folder'] if imagenet else []
+    chosen, options = arm(argument, tuple(known))
+    c = base()
+    if chosen == 'digits':
+        digits(c)
+    elif chosen in ('cifar10', 'cifar100'):
+        cifar(c, chosen)
+    else:
+        imagenet(c)
+    if chosen == 'folder':
+        use_folder(c, options['folder'])
+    c.model.name = options.get('variant', c.model.name)
+    return c
+
+
 def use_digits(c: ConfigDict) -> None:
     """The embedded 8x8 handwritten digits: shifted by up to a pixel, never mirrored."""
     c.data.name = 'digits'
@@ -148,7 +184,8 @@ def use_imagenet(c: ConfigDict) -> None:
 
 
 def use_folder(c: ConfigDict, folder: str) -> None:
-    """Images in DIR/train/<class>/ and DIR/test/<class>/ (or val/), treated as ImageNet's."""
-    use_imagenet(c)
+    """Images in DIR/train/<class>/ and DIR/test/<class>/ (or val/) in place of ImageNet's."""
     c.data.name = f'folder:{folder}'
     c.data.workers = 0
+    if 'num_classes' in c.model:
+        del c.model.num_classes  # as many as the folder has

@@ -17,26 +17,19 @@ from configs import common
 
 def get_config(argument: str = '') -> ConfigDict:
     """Returns the config of an arm: digits, cifar10, cifar100, imagenet2012 or folder=DIR."""
-    arms = ('digits', 'cifar10', 'cifar100', 'imagenet2012', 'folder')
-    arm, options = common.arm(argument, arms)
-    c = common.base()
-    c.optim.name, c.optim.momentum = 'sgd', 0.9  # sections 3.4 and 4.2
+    return common.resolve(argument, digits=digits, cifar=cifar, imagenet=imagenet)
+
+
+def sgd(c: ConfigDict) -> None:
+    """Sections 3.4 and 4.2. Weight decay covers all parameters, Caffe's default."""
+    c.optim.name, c.optim.momentum = 'sgd', 0.9
     c.optim.lr, c.optim.weight_decay, c.optim.decay_mask = 0.1, 1e-4, 'all'
-    if arm == 'digits':
-        digits(c)
-    elif arm in ('cifar10', 'cifar100'):
-        cifar(c, arm)
-    else:
-        imagenet(c)
-        if arm == 'folder':
-            common.use_folder(c, options['folder'])
-    c.model.name = options.get('variant', c.model.name)
-    return c
 
 
 def digits(c: ConfigDict) -> None:
     """ResNet-20 for CIFAR on 8x8 digits."""
     common.use_digits(c)
+    sgd(c)
     c.model.name = 'resnet20_cifar'
     c.duration, c.batch = '40 epochs', 64
     c.optim.weight_decay = 5e-4
@@ -47,14 +40,15 @@ def cifar(c: ConfigDict, name: str) -> None:
     """Section 4.2: 64k steps of 128, the rate divided by 10 at 32k and 48k.
 
     The paper trains on 45k images and validates on 5k while it chooses, and reports the test error
-    of training on all 50k; so here. ResNet-110 starts at a rate of 0.01 until the training error is
-    below 80 %, about 400 steps.
+    of training on all 50k; so here. For ResNet-110 it starts at a rate of 0.01 until the training
+    error is below 80 %, about 400 steps; nearest to that is --config.schedule.warmup='400 steps'
+    --config.schedule.warmup_init=0.01.
     """
     common.use_cifar(c, name)
+    sgd(c)
     c.model.name = 'resnet56_cifar'
     c.duration, c.batch = '64000 steps', 128
     c.schedule.name, c.schedule.at = 'step', ('32000 steps', '48000 steps')
-    c.schedule.warmup, c.schedule.warmup_init = '400 steps', 0.01
 
 
 def imagenet(c: ConfigDict) -> None:
@@ -64,6 +58,7 @@ def imagenet(c: ConfigDict) -> None:
     use. Not yet here: the standard colour augmentation; ten-crop and multi-scale evaluation.
     """
     common.use_imagenet(c)
+    sgd(c)
     c.model.name = 'resnet50'
     c.model.dtype = 'bfloat16'
     c.model.bn_group = 32  # as on eight devices of 32 images each

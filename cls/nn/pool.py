@@ -1,9 +1,9 @@
 """Pooling over windows, with the padding conventions of cls.nn.conv and exact fast CPU forms.
 
 XLA's CPU backend is slow on windowed reductions and slower still on the max pool's gradient
-(`python -m cls.tools.benchmark --layers` measures it). As in cls.nn.conv, the CPU program is made of
-shifted images instead, with the same results; ties in a max pool send the gradient to the window's
-first maximum, as XLA and PyTorch do.
+(`python -m cls.tools.benchmark --layers` measures it). As in cls.nn.conv, the CPU program is made
+of shifted images instead, with the same results; ties in a max pool send the gradient to the
+window's first maximum, as XLA and PyTorch do.
 """
 
 import functools
