@@ -25,6 +25,9 @@ def run(main: Callable[[], int]) -> NoReturn:
     """
     try:
         sys.exit(main())
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        sys.exit(130)
     except UserError as error:
         message = str(error)
     except Exception as error:

@@ -23,13 +23,17 @@ JOBS = ('train', 'evaluate', 'print')
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a job; returns the exit code. Raises UserError for mistakes."""
-    parser = argparse.ArgumentParser(prog='python -m cls.main', description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog='python -m cls.main', description=__doc__, allow_abbrev=False
+    )
     parser.add_argument('--config', help='FILE.py or FILE.py:ARGUMENT')
     parser.add_argument('--workdir', type=Path, help='folder of the run')
-    parser.add_argument('--job', choices=JOBS, default='train')
+    parser.add_argument('--job', default='train', help=', '.join(JOBS))
     args, rest = parser.parse_known_args(argv)
     logging.basicConfig(level=logging.WARNING, format='%(levelname)s: %(message)s')
     overrides = configs.parse_overrides(rest)
+    if args.job not in JOBS:
+        raise UserError(f'--job is {args.job!r}; known: {", ".join(JOBS)}.')
 
     if args.job == 'evaluate' and not args.config:
         config = _config_of(args.workdir, overrides)

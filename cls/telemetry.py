@@ -57,7 +57,9 @@ class Metrics:
         """Continues after `step`: later lines, of a run that died, are cut off."""
         path = workdir / 'metrics.jsonl'
         if path.exists():
-            path.write_text(''.join(_lines_until(path, step)))
+            partial = path.with_name('metrics.jsonl.partial')
+            partial.write_text(''.join(_lines_until(path, step)))
+            partial.replace(path)
         self._file = path.open('a')
         self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1)
 

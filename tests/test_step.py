@@ -77,6 +77,14 @@ def test_the_losses_do_not_depend_on_how_they_are_computed(devices, overrides, o
             assert np.linalg.norm(ours - theirs) <= 1e-4 * np.linalg.norm(theirs) + 1e-7
 
 
+def test_bfloat16_computes_nearly_the_same_and_keeps_the_state_in_float32(on_one_device):
+    losses, state = five_losses(1, ('model.dtype', 'bfloat16'))
+    np.testing.assert_allclose(losses, on_one_device[0], rtol=0.02)
+    assert np.any(losses != on_one_device[0])
+    kinds = {x.dtype for x in jax.tree.leaves((state.params, state.batch_stats, state.ema))}
+    assert kinds == {jnp.dtype(jnp.float32)}
+
+
 def test_statistics_of_the_global_batch_are_reduced_over_the_devices():
     one, eight = (five_losses(n, ('model.bn_group', '0'))[0] for n in (1, 8))
     np.testing.assert_allclose(eight, one, rtol=1e-5)

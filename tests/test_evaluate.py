@@ -1,0 +1,46 @@
+"""Evaluation counts every image once, whatever the batch and the number of devices."""
+
+import jax
+import numpy as np
+import pytest
+
+from cls import config as configs
+from cls import mesh as meshes
+from cls.evaluate import evaluate
+from cls.setup import set_up
+from cls.step import normalise
+
+OVERRIDES = (('model.stage_sizes', '(1, 1, 1)'), ('model.widths', '(8, 8, 8)'))
+
+
+def measured(devices, batch):
+    """What `evaluate` says of fresh weights on the test digits."""
+    config = configs.load('configs/resnet.py', (*OVERRIDES, ('eval.batch', str(batch))))
+    setup = set_up(config, jax.devices()[:devices])
+    variables = setup.new_state()[0].variables()
+    where = meshes.state_shardings(variables, setup.mesh)
+    variables = meshes.put(variables, where)
+    return setup, evaluate(setup.eval_step(), variables, setup.test_batches(), setup.mesh)
+
+
+@pytest.fixture(scope='module')
+def expected():
+    """The same from all 355 images at once, counted by NumPy."""
+    setup, _ = measured(1, 64)
+    examples = [setup.test[i] for i in range(355)]
+    images, labels = (np.stack([e[key] for e in examples]) for key in ('image', 'label'))
+    inputs = normalise(images, setup.recipe.mean, setup.recipe.std)
+    logits = np.float64(setup.model.apply(setup.new_state()[0].variables(), inputs))
+    own = logits[np.arange(355), labels]
+    log_sum = np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1)) + logits.max(1)
+    return {
+        'top1': 100 * np.mean(logits.argmax(1) == labels),
+        'top5': 100 * np.mean((logits > own[:, None]).sum(1) < 5),
+        'loss': np.mean(log_sum - own),
+    }
+
+
+@pytest.mark.parametrize(('devices', 'batch'), [(1, 64), (1, 355), (1, 100), (8, 64), (8, 50)])
+def test_every_image_counts_once(devices, batch, expected):
+    _, values = measured(devices, batch)
+    assert values == pytest.approx(expected, rel=1e-5)
