@@ -7,6 +7,7 @@ killed while saving leaves no half checkpoint behind. Orbax does not notice byte
 
 import json
 import logging
+import shutil
 import threading
 import zlib
 from collections.abc import Iterator
@@ -38,13 +39,23 @@ class Checkpoints:
         self._summing: threading.Thread | None = None
 
     def save(self, step: int, state: Any, data: Any, account: dict[str, float]) -> None:
-        """Starts writing a checkpoint; returns once `state` may change."""
+        """Starts writing a checkpoint; returns once `state` may change.
+
+        Raises UserError when the disk has no room for it, before anything is written: writers that
+        find out half-way say so in a hundred lines.
+        """
         items = {
             'state': ocp.args.StandardSave(state),
             'data': ocp.args.JsonSave(data),
             'account': ocp.args.JsonSave(account),
         }
         self.wait()
+        needed, free = _bytes(state), shutil.disk_usage(self._folder).free
+        if free < needed:
+            raise UserError(
+                f'no space left in {self._folder}: a checkpoint takes {needed / 2**20:,.1f} MiB, '
+                f'{free / 2**20:,.1f} MiB are free. Make room and run the same command again.'
+            )
         self._manager.save(step, args=ocp.args.Composite(**items), force=True)
         if jax.process_index() == 0:
             self._written.clear()
@@ -147,6 +158,10 @@ def damage(folder: Path) -> str:
         if _crc(folder / name) != crc:
             return f'{name} has changed since it was written'
     return ''
+
+
+def _bytes(state: Any) -> int:
+    return sum(x.nbytes for x in jax.tree.leaves(state))
 
 
 def _files(folder: Path) -> Iterator[str]:

@@ -19,7 +19,11 @@ EvalStep = Callable[[Any, Any], dict[str, jax.Array]]
 
 
 def evaluate(
-    eval_step: EvalStep, variables: Any, batches: Iterable[Any], mesh: Mesh
+    eval_step: EvalStep,
+    variables: Any,
+    batches: Iterable[Any],
+    mesh: Mesh,
+    check: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Returns top-1 and top-5 in percent and the mean loss in nats, over all images.
 
@@ -28,10 +32,12 @@ def evaluate(
       variables: on the mesh.
       batches: this process's share of the padded and masked batches.
       mesh: of the devices.
+      check: called before every batch; may raise to end the evaluation.
     """
     sharding = meshes.batch_sharding(mesh)
     totals = {'top1': 0, 'top5': 0, 'loss': 0.0, 'count': 0}
     for batch in batches:
+        check()
         sums = jax.device_get(eval_step(variables, meshes.put_batch(batch, sharding)))
         totals = {name: total + sums[name].item() for name, total in totals.items()}
     count = totals.pop('count')
@@ -42,16 +48,19 @@ def evaluate(
     }
 
 
-def evaluate_state(setup: Setup, eval_step: EvalStep, state: TrainState) -> dict[str, float]:
+def evaluate_state(
+    setup: Setup,
+    eval_step: EvalStep,
+    state: TrainState,
+    check: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
     """Returns 'test/top1', ... of the weights as trained and, if kept, 'test_ema/top1', ..."""
     weights = {'test': state.variables()} | ({'test_ema': state.ema} if state.ema else {})
-    return {
-        f'{name}/{metric}': value
-        for name, variables in weights.items()
-        for metric, value in evaluate(
-            eval_step, variables, setup.test_batches(), setup.mesh
-        ).items()
-    }
+    result = {}
+    for name, variables in weights.items():
+        values = evaluate(eval_step, variables, setup.test_batches(), setup.mesh, check)
+        result |= {f'{name}/{metric}': value for metric, value in values.items()}
+    return result
 
 
 def job(config: ConfigDict, workdir: Path) -> dict[str, float]:

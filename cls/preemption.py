@@ -6,6 +6,10 @@ import threading
 from types import TracebackType
 
 
+class Preempted(Exception):
+    """Raised by `Preemption.check`; nobody's mistake."""
+
+
 class Preemption:
     """While entered, notes a SIGTERM instead of dying of it.
 
@@ -46,6 +50,11 @@ class Preemption:
     def guard(self, something_to_save: bool) -> None:
         """Says whether a SIGTERM from now on waits for the loop to see `requested` and save."""
         self._something_to_save = something_to_save
+
+    def check(self) -> None:
+        """Raises Preempted once a SIGTERM has come."""
+        if self.requested:
+            raise Preempted
 
     def _watch(self) -> None:
         while number := os.read(self._read, 1):

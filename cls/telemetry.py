@@ -54,7 +54,10 @@ class Metrics:
     """metrics.jsonl and TensorBoard files of a run; lines are flushed as they are written."""
 
     def __init__(self, workdir: Path, step: int) -> None:
-        """Continues after `step`: later lines, of a run that died, are cut off."""
+        """Continues after `step`: what a run that died logged later is cut off.
+
+        So is an evaluation at `step`, which comes after the save and is done again.
+        """
         path = workdir / 'metrics.jsonl'
         if path.exists():
             partial = path.with_name('metrics.jsonl.partial')
@@ -79,7 +82,9 @@ class Metrics:
 def _lines_until(path: Path, step: int) -> Iterator[str]:
     for line in path.read_text().splitlines(keepends=True):
         with contextlib.suppress(ValueError):  # the last line may have been cut off
-            if json.loads(line)['step'] <= step and line.endswith('\n'):
+            values = json.loads(line)
+            repeated = values['step'] == step and 'test/top1' in values
+            if values['step'] <= step and not repeated and line.endswith('\n'):
                 yield line
 
 

@@ -18,7 +18,7 @@ from cls.checkpoint import Checkpoints
 from cls.data import pipeline
 from cls.errors import UserError
 from cls.evaluate import EvalStep, evaluate_state
-from cls.preemption import Preemption
+from cls.preemption import Preempted, Preemption
 from cls.setup import Setup, abstract_state, process
 from cls.state import TrainState
 from cls.step import make_train_step
@@ -56,7 +56,8 @@ def train(setup: Setup, workdir: Path) -> dict[str, Any] | None:
 
         # ---- compile
         with account.spend('compile'):
-            train_step = compile_train_step(setup, optimizer, where)
+            more = step < setup.total_steps
+            train_step = compile_train_step(setup, optimizer, where) if more else None
 
         # ---- loop
         leader = jax.process_index() == 0
@@ -72,7 +73,7 @@ def train(setup: Setup, workdir: Path) -> dict[str, Any] | None:
         )
         try:
             state = run.loop(train_step, state, iterator)
-            finished = int(state.step) == setup.total_steps
+            finished = int(state.step) == setup.total_steps and not preemption.requested
             return run.finish(state) if finished else None
         finally:
             iterator.close()
@@ -139,7 +140,7 @@ class Run:
     workdir: Path
 
     def loop(
-        self, train_step: TrainStep, state: TrainState, iterator: pipeline.TrainIterator
+        self, train_step: TrainStep | None, state: TrainState, iterator: pipeline.TrainIterator
     ) -> TrainState:
         """Trains to the last step, or until told to stop; what it returns is saved."""
         config, setup = self.setup.config, self.setup
@@ -154,6 +155,9 @@ class Run:
         step, data_state, last_saved = int(state.step), iterator.get_state(), int(state.step)
 
         while step < setup.total_steps and not self.preemption.requested:
+            # Before the next step and after the save: a run that continues from here evaluates too.
+            if eval_every and step and step % eval_every == 0 and not self._evaluate(state, step):
+                break
             profile.at(step)
             with self.account.spend('data'):
                 batch, data_state = next(batches)
@@ -166,8 +170,6 @@ class Run:
             last = step == setup.total_steps
             if step % log_every == 0 or last:
                 self._log(pending)
-            if eval_every and step % eval_every == 0 and not last:
-                self._evaluate(state, step)
             if step % save_every == 0 or last:
                 self._save(state, step, data_state, pending)
                 last_saved = step
@@ -218,8 +220,13 @@ class Run:
         self.progress.update(step, shown, images, (self.setup.total_steps - step) / rate)
 
     def _evaluate(self, state: TrainState, step: int) -> dict[str, float]:
-        with self.account.spend('eval'):
-            values = evaluate_state(self.setup, self.eval_step, state)
+        """Evaluates and logs; returns nothing when told to stop meanwhile."""
+        try:
+            with self.account.spend('eval'):
+                check = self.preemption.check
+                values = evaluate_state(self.setup, self.eval_step, state, check)
+        except Preempted:
+            return {}
         if self.metrics:
             self.metrics.write(step, values)
         self.progress.note(f'step {step}: ' + summary(values))
@@ -231,10 +238,12 @@ class Run:
         with self.account.spend('checkpoint'):
             self.checkpoints.save(step, state, data_state, dict(self.account.seconds))
 
-    def finish(self, state: TrainState) -> dict[str, Any]:
-        """Evaluates the trained weights and writes result.json."""
+    def finish(self, state: TrainState) -> dict[str, Any] | None:
+        """Evaluates the trained weights and writes result.json, unless told to stop meanwhile."""
         step = int(state.step)
         values = self._evaluate(state, step)
+        if not values:
+            return None
         params = sum(x.size for x in jax.tree.leaves(state.params))
         result = values | {
             'step': step,
