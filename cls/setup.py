@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from cls import config as configs
 from cls import durations, optim, telemetry
 from cls import mesh as meshes
-from cls.data import pipeline, sources
+from cls.data import pipeline, sources, transforms
 from cls.errors import UserError
 from cls.models.init import init
 from cls.state import TrainState, abstract, new_state
@@ -91,14 +91,35 @@ def set_up(config: ConfigDict, devices: list[jax.Device] | None = None) -> Setup
     train, test = (sources.load(config.data, split) for split in ('train', 'eval'))
     info = pipeline.info(train, test, config.data)
     model = configs.create_model(config, info.num_classes)
+    _check_fit(config, info, model)
     total = durations.steps(config.duration, batch=config.batch, examples=info.num_train)
-    recipe = Recipe.of(config, total)
-    setup = Setup(config, mesh, train, test, info, model, total, recipe)
-    for duration in (config.log_every, config.checkpoint.every, config.eval.every or '1 steps'):
-        setup.steps(duration)
+    setup = Setup(config, mesh, train, test, info, model, total, Recipe.of(config, total))
+    every = {'log_every': config.log_every, 'checkpoint.every': config.checkpoint.every}
+    every |= {'eval.every': config.eval.every} if config.eval.every else {}
+    for name, duration in {'duration': config.duration, **every}.items():
+        if setup.steps(duration) < 1:
+            raise UserError(f'config.{name} is {duration!r}: expected more than nothing.')
     telemetry.profile_steps(config.profile)
     optim.optimizer(config.optim, setup.schedule(), params={})
     return setup
+
+
+def _check_fit(config: ConfigDict, info: pipeline.Info, model: nn.Module) -> None:
+    transforms.train_crop(config.data)
+    transforms.eval_crop(config.data)
+    name, channels = config.data.name, info.image_shape[2]
+    for field in ('mean', 'std'):
+        count = len(config.data[field])
+        if count not in (1, channels):
+            raise UserError(
+                f'config.data.{field} has {count} values, but the images of {name} have {channels} '
+                'channel(s): expected one for each, or one for all.'
+            )
+    if model.num_classes < info.num_classes:
+        raise UserError(
+            f'config.model.num_classes is {model.num_classes}, but {name} has labels of '
+            f'{info.num_classes} classes: expected at least that.'
+        )
 
 
 def _check_numbers(config: ConfigDict, devices: int) -> None:
