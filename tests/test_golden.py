@@ -4,13 +4,12 @@ The numbers were written by tests/golden/make.py; no PyTorch is needed here.
 """
 
 import functools
-import os
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from golden import keyed, rows
+from shared import SHARED
 
 from cls import models, weights
 
@@ -21,7 +20,7 @@ RESTATED = {row.split(':')[1]: row for row in ROWS if row.startswith('restated:'
 ROW_OF = RESTATED | {name: v.reference for name, v in VARIANTS.items() if v.reference is not None}
 TOLERANCE = 1e-4  # of the logits' spread, in float32
 # Weights and images that are not part of this repository.
-REAL = Path(os.environ.get('CLS_REALDATA', '/work/shared/realdata'))
+REAL = SHARED / 'realdata'
 
 
 # These programs run once: what LLVM would make of them is not worth the time it would take.
@@ -72,7 +71,7 @@ def test_keyed_numbers_are_those_that_the_files_were_made_with():
 def test_real_weights_reach_the_originals_accuracy(name, file, top1):
     images = REAL / 'cifar10_lossless_test1000.npz'
     if not (REAL / 'weights' / file).exists() or not images.exists():
-        pytest.skip(f'no {file} or {images.name} under {REAL} (CLS_REALDATA)')
+        pytest.skip(f'no {file} or {images.name} under {REAL} (CLS_SHARED)')
     variables = weights.from_torch(weights.read(REAL / 'weights' / file), name)
     with np.load(images) as data:
         pixels, labels = data['x'].astype(np.float32) / 255, data['y'].ravel()

@@ -4,7 +4,6 @@ import collections
 import csv
 import math
 import re
-from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.extend import core
+from shared import SHARED
 
 from cls import models
 from cls.errors import UserError
@@ -20,7 +20,7 @@ from cls.models.complexity import complexity
 from cls.models.init import init
 from cls.nn import init as initialisers
 
-SYSTEMS = Path('/work/shared/systems.csv')
+SYSTEMS = SHARED / 'systems.csv'
 NAMES = models.names()
 # What takes seconds to trace; of each family and kind of cell some are always run.
 SLOW = (

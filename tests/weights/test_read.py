@@ -10,12 +10,13 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from shared import SHARED
 
 from cls import weights
 from cls.errors import UserError
 
 FIXTURES = Path(__file__).parent / 'fixtures'
-REAL = Path(os.environ.get('CLS_REALDATA', '/work/shared/realdata')) / 'weights'
+REAL = SHARED / 'realdata' / 'weights'
 MARK = Path('/tmp/cls_malicious_pickle_was_here')
 
 BASE = np.arange(12, dtype=np.float32)
