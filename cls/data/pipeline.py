@@ -8,8 +8,8 @@ step alone. `train_batch` is that function; Grain sees it as a random-access seq
 and runs ahead over it in threads or in worker processes. So the state of the iteration is one
 number, the global step, and it means the same on any number of processes, threads and workers.
 
-Whole batches, not examples, pass through Grain: its own shuffle and random_map cost more than 50 µs
-an example, which is too much beside a step on the embedded digits.
+Whole batches, not examples, pass through Grain: what its own shuffle and random_map cost for each
+example is more than a step on the embedded digits can hide.
 """
 
 import dataclasses
@@ -103,7 +103,7 @@ def _pad_offsets(key: np.ndarray, at: np.ndarray, pad: int) -> np.ndarray:
     """Returns (n, 2) in 0..2*pad, a function of key and position; positions are consecutive.
 
     Philox makes four numbers for each value of its counter, which is the position here: one
-    generator serves all of them, where one for each would cost 15 µs an example.
+    generator serves all of them, where making one for each would cost more than the crops.
     """
     bits = np.random.Philox(key=key, counter=[int(at[0]), 0, 0, 0])
     drawn = bits.random_raw(4 * len(at)).reshape(len(at), 4)
