@@ -68,6 +68,8 @@ def job(config: ConfigDict, workdir: Path) -> dict[str, float]:
 
     Raises UserError when the run has no checkpoint.
     """
+    if not (workdir / 'checkpoints').is_dir():  # opening them would make the folder
+        raise UserError(f'{workdir} has no checkpoint to evaluate; train first (--job train).')
     setup = set_up(config)
     state, _ = setup.new_state()
     checkpoints = Checkpoints(workdir / 'checkpoints', config.checkpoint.keep)

@@ -21,7 +21,8 @@ BUCKETS = ('start', 'compile', 'data', 'step', 'eval', 'checkpoint')
 class Account:
     """Seconds by what they were spent on, summed over restarts.
 
-    `start` is set-up and restoring; `data` is time in which the loop waited for its next batch.
+    `start` is initialising and restoring, without imports and opening the data; `data` is time in
+    which the loop waited for its next batch.
     """
 
     def __init__(self) -> None:

@@ -86,6 +86,12 @@ def test_a_mistake_is_one_line_that_names_what_was_meant(arguments, wanted, tmp_
     assert not workdir.exists()
 
 
+def test_evaluating_where_nothing_was_trained_makes_no_folder(tmp_path):
+    line = line_of('--config=configs/resnet.py', '--job=evaluate', f'--workdir={tmp_path / "run"}')
+    assert 'no checkpoint' in line
+    assert not (tmp_path / 'run').exists()
+
+
 @pytest.mark.parametrize(
     ('arm', 'name'), [('cifar10', 'cifar10'), ('imagenet2012', 'imagenet2012')]
 )

@@ -177,7 +177,7 @@ def _products(images, kernel, strides, pads, dilation):
 def _taps_of(images, window, strides, pads, dilation):
     """Yields (row, column, what it sees: (N, H', W', C)) of each tap that sees any of the image."""
     size = _output_size(images, window, strides, pads, dilation)
-    padded = _pad(images, pads)
+    padded = pad_images(images, pads)
     for i, j in np.ndindex(window):
         corner = i * dilation[0], j * dilation[1]
         axes = zip(corner, size, strides, pads, images.shape[1:3], strict=True)
@@ -219,11 +219,10 @@ def _depthwise(images, kernel, strides, pads, dilation):
     return by_platform(shifts, xla, images, kernel)
 
 
-def _pad(images, pads, interior=(0, 0)):
-    """Zero-pads height and width (negative: crops), with `interior` zeros between pixels."""
-    (top, bottom), (left, right) = pads
-    config = ((0, 0, 0), (top, bottom, interior[0]), (left, right, interior[1]), (0, 0, 0))
-    return lax.pad(images, jnp.zeros((), images.dtype), config)
+def pad_images(images, pads, value=0, interior=(0, 0)):
+    """Pads height and width (negative: crops), with `interior` values between pixels."""
+    config = ((0, 0, 0), (*pads[0], interior[0]), (*pads[1], interior[1]), (0, 0, 0))
+    return lax.pad(images, jnp.asarray(value, images.dtype), config)
 
 
 def take_window(images, row, column, size, strides):
@@ -273,16 +272,21 @@ def _depthwise_backward(strides, pads, dilation, residuals, grad):
     return by_platform(shifts, xla, *residuals, grad)
 
 
-def depthwise_image_grad(shape, kernel, grad, strides, pads, dilation):
-    """The transposed convolution: the flipped kernel over the gradient, spread by the strides."""
+def transposed_pads(shape, window, grad_shape, strides, pads, dilation):
+    """What pads a gradient, spread by the strides, so that a window sees all that saw a pixel."""
+    sizes = (shape[1:3], window, grad_shape[1:3], strides, pads, dilation)
     around = []
-    for n, k, s, d, m, (low, _) in zip(
-        shape[1:3], kernel.shape[:2], strides, dilation, grad.shape[1:3], pads, strict=True
-    ):
+    for n, k, m, s, (low, _), d in zip(*sizes, strict=True):
         before = d * (k - 1) - low
         spread = (m - 1) * s + 1
         around.append((before, n + d * (k - 1) - before - spread))
-    spread = _pad(grad, ((0, 0), (0, 0)), interior=(strides[0] - 1, strides[1] - 1))
+    return around
+
+
+def depthwise_image_grad(shape, kernel, grad, strides, pads, dilation):
+    """The transposed convolution: the flipped kernel over the gradient, spread by the strides."""
+    around = transposed_pads(shape, kernel.shape[:2], grad.shape, strides, pads, dilation)
+    spread = pad_images(grad, ((0, 0), (0, 0)), interior=(strides[0] - 1, strides[1] - 1))
     return shift_and_add(spread, kernel[::-1, ::-1], (1, 1), around, dilation)
 
 
@@ -293,7 +297,7 @@ def _depthwise_kernel_grad(images, shape, grad, strides, pads, dilation):
     slower (XLA's CPU reductions reread the images for every tap).
     """
     size = grad.shape[1:3]
-    padded = _pad(images, pads)
+    padded = pad_images(images, pads)
     height = (size[0] - 1) * strides[0] + 1
 
     def row(i):

@@ -51,19 +51,6 @@ class VarianceScaling:
 
 
 @dataclasses.dataclass(frozen=True)
-class Normal:
-    """Zero mean and the given standard deviation."""
-
-    std: float
-
-    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32):
-        return jax.nn.initializers.normal(self.std)(key, shape, dtype)
-
-    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-        return rng.standard_normal(shape, np.float32) * np.float32(self.std)
-
-
-@dataclasses.dataclass(frozen=True)
 class Constant:
     """The same value everywhere."""
 
@@ -80,4 +67,3 @@ zeros = Constant(0.0)
 ones = Constant(1.0)
 he_normal = VarianceScaling(2.0, 'fan_in', 'normal')
 he_normal_fan_out = VarianceScaling(2.0, 'fan_out', 'normal')
-glorot_uniform = VarianceScaling(1.0, 'fan_avg', 'uniform')

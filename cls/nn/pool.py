@@ -19,9 +19,11 @@ from cls.nn.conv import (
     by_platform,
     depthwise_image_grad,
     explicit_padding,
+    pad_images,
     pair,
     shift_and_add,
     take_window,
+    transposed_pads,
 )
 
 
@@ -158,16 +160,11 @@ def _max_pool(images, window, strides, pads):
 
 def _seen(images, window, strides, pads):
     """What each position of the window sees, first to last: a list of (N, H', W', C)."""
-    padded = _pad_with(images, pads, -jnp.inf)
+    padded = pad_images(images, pads, -jnp.inf)
     size = [(n - k) // s + 1 for n, k, s in zip(padded.shape[1:3], window, strides, strict=True)]
     return [
         take_window(padded, i, j, size, strides) for i in range(window[0]) for j in range(window[1])
     ]
-
-
-def _pad_with(images, pads, value, interior=(0, 0)):
-    config = ((0, 0, 0), (*pads[0], interior[0]), (*pads[1], interior[1]), (0, 0, 0))
-    return lax.pad(images, jnp.asarray(value, images.dtype), config)
 
 
 def _max_pool_forward(images, window, strides, pads):
@@ -193,15 +190,10 @@ def _max_pool_backward(window, strides, pads, images, grad):
 
 def _max_pool_image_grad(shape, winner, grad, window, strides, pads):
     """Gathers, for every pixel, the gradients of the windows in which it was the maximum."""
-    around = []
-    for n, k, s, m, (low, _) in zip(
-        shape[1:3], window, strides, grad.shape[1:3], pads, strict=True
-    ):
-        before = k - 1 - low
-        around.append((before, n + k - 1 - before - ((m - 1) * s + 1)))
+    around = transposed_pads(shape, window, grad.shape, strides, pads, (1, 1))
     interior = (strides[0] - 1, strides[1] - 1)
-    spread = _pad_with(grad, around, 0, interior)
-    winners = _pad_with(winner, around, -1, interior)
+    spread = pad_images(grad, around, 0, interior)
+    winners = pad_images(winner, around, -1, interior)
     total = 0
     for i in range(window[0]):
         for j in range(window[1]):
