@@ -129,6 +129,7 @@ def resolve(
     *,
     digits: Callable[[ConfigDict], None],
     cifar: Callable[[ConfigDict, str], None] | None = None,
+    svhn: Callable[[ConfigDict], None] | None = None,
     imagenet: Callable[[ConfigDict], None] | None = None,
 ) -> ConfigDict:
     """Returns the config that an argument asks for: the defaults, changed by one of the functions.
@@ -137,12 +138,14 @@ def resolve(
       argument: what stands after the colon, see `arm`.
       digits: the default arm.
       cifar: the arms cifar10 and cifar100, told which.
+      svhn: the arm svhn_cropped.
       imagenet: the arm imagenet2012, and with other images the arm folder=DIR.
 
     Raises UserError for an arm that is not there.
     """
     known = ['digits']
     known += ['cifar10', 'cifar100'] if cifar else []
+    known += ['svhn_cropped'] if svhn else []
     known += ['imagenet2012', 'folder'] if imagenet else []
     chosen, options = arm(argument, tuple(known))
     c = base()
@@ -150,6 +153,8 @@ def resolve(
         digits(c)
     elif chosen in ('cifar10', 'cifar100'):
         cifar(c, chosen)
+    elif chosen == 'svhn_cropped':
+        svhn(c)
     else:
         imagenet(c)
     if chosen == 'folder':
@@ -172,6 +177,14 @@ def use_cifar(c: ConfigDict, name: str) -> None:
     c.data.image_size = 32
     c.data.train_crop, c.data.pad, c.data.flip = 'pad', 4, True
     c.data.mean, c.data.std = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
+
+
+def use_svhn(c: ConfigDict) -> None:
+    """SVHN's cropped digits, trained on with the 531,131 easier ones; not augmented."""
+    c.data.name = 'tfds:svhn_cropped'
+    c.data.train_split = 'train+extra'
+    c.data.image_size = 32
+    c.data.mean, c.data.std = (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)
 
 
 def use_imagenet(c: ConfigDict) -> None:

@@ -32,8 +32,9 @@ def arms():
 
 
 ARMS = list(arms())
-CLASSES = {'digits': 10, 'tfds:cifar10': 10, 'tfds:cifar100': 100, 'tfds:imagenet2012': 1000}
+CLASSES = {'digits': 10, 'tfds:cifar10': 10, 'tfds:cifar100': 100, 'tfds:svhn_cropped': 10}
 EXAMPLES = {'digits': 1_500, 'tfds:cifar10': 50_000, 'tfds:cifar100': 50_000}
+EXAMPLES['tfds:svhn_cropped'] = 73_257 + 531_131
 
 
 def fails(pattern, *args, call=configs.load):

@@ -1,6 +1,7 @@
 """Every net against its reference: architecture, names, importer and numerics in one comparison.
 
-The numbers were written by tests/golden/make.py; no PyTorch is needed here.
+The numbers were written by tests/golden/make.py; no PyTorch is needed here. Of each system some
+variants are always run (zoo.py), `-m sweep` runs the others.
 """
 
 import functools
@@ -8,6 +9,7 @@ import functools
 import jax
 import numpy as np
 import pytest
+import zoo
 from golden import keyed, rows
 from shared import SHARED
 
@@ -15,7 +17,7 @@ from cls import models, weights
 
 ROWS = rows.read_all()
 VARIANTS = {name: models.variant(name) for name in models.names()}
-# Variant -> row. What no package has is restated, under the variant's name (golden/restated*.py).
+# Variant -> row. What no package has is restated, under the variant's name (golden/restated/).
 RESTATED = {row.split(':')[1]: row for row in ROWS if row.startswith('restated:')}
 ROW_OF = RESTATED | {name: v.reference for name, v in VARIANTS.items() if v.reference is not None}
 TOLERANCE = 1e-4  # of the logits' spread, in float32
@@ -31,7 +33,7 @@ def _logits(model, variables, images):
     return model.apply(variables, images, train=False)
 
 
-@pytest.mark.parametrize('name', [n for n, row in ROW_OF.items() if n in VARIANTS and row in ROWS])
+@pytest.mark.parametrize('name', zoo.each([n for n in VARIANTS if ROW_OF.get(n) in ROWS]))
 def test_logits_and_parameters_are_the_references(name):
     row = ROWS[ROW_OF[name]]
     state_dict = keyed.state_dict(row.tensors, row.gain)

@@ -90,7 +90,7 @@ def test_statistics_of_the_global_batch_are_reduced_over_the_devices():
     np.testing.assert_allclose(eight, one, rtol=1e-5)
 
 
-@pytest.mark.slow  # two compilations of half a minute
+@pytest.mark.sweep  # two compilations of half a minute
 def test_dropped_paths_and_units_are_the_same_on_any_devices():
     overrides = (
         ('duration', '100 steps'),

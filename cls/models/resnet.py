@@ -3,7 +3,8 @@
 https://arxiv.org/abs/1512.03385
 
 What is new: layers learn a residual that is added to their input, so that nets of a hundred layers
-train. Table 1 has the ImageNet nets, section 4.2 the CIFAR ones.
+train. Table 1 has the ImageNet nets, section 4.2 the CIFAR ones. The parts are in
+cls/nn/residual.py: later systems change one of them.
 
 Agrees with: torchvision's resnet18 ... resnet152, whose names the parameters bear and in which the
 stride of a bottleneck lies on the 3x3 convolution; the `_v1` variants have the paper's graph, with
@@ -13,7 +14,7 @@ the public PyTorch weights for these nets (the paper does not say on which side)
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -21,10 +22,10 @@ import jax
 import jax.numpy as jnp
 
 from cls.models.registry import System, Variant, register
+from cls.nn import residual
 from cls.nn.conv import Conv
-from cls.nn.dense import Dense
 from cls.nn.norm import BatchNorm
-from cls.nn.pool import max_pool
+from cls.nn.residual import BasicBlock, Bottleneck
 
 SYSTEM = System(
     name='ResNet',
@@ -34,91 +35,6 @@ SYSTEM = System(
     top1=None,
     top5=96.43,  # ensemble of six, test set (Table 5)
 )
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions (figure 5, left)."""
-
-    width: int
-    strides: int
-    conv: Callable[..., nn.Module]
-    norm: Callable[..., nn.Module]
-    shortcut: Callable[..., jax.Array]
-    expansion = 1
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        y = self.conv(self.width, 3, self.strides, name='conv1')(x)
-        y = nn.relu(self.norm(name='bn1')(y))
-        y = self.conv(self.width, 3, name='conv2')(y)
-        y = self.norm(name='bn2')(y)
-        return nn.relu(y + self.shortcut(self, x))
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions (figure 5, right)."""
-
-    width: int
-    strides: int
-    conv: Callable[..., nn.Module]
-    norm: Callable[..., nn.Module]
-    shortcut: Callable[..., jax.Array]
-    stride_on_first: bool
-    expansion = 4
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        first, second = (self.strides, 1) if self.stride_on_first else (1, self.strides)
-        y = self.conv(self.width, 1, first, name='conv1')(x)
-        y = nn.relu(self.norm(name='bn1')(y))
-        y = self.conv(self.width, 3, second, name='conv2')(y)
-        y = nn.relu(self.norm(name='bn2')(y))
-        y = self.conv(self.width * self.expansion, 1, name='conv3')(y)
-        y = self.norm(name='bn3')(y)
-        return nn.relu(y + self.shortcut(self, x))
-
-
-class Projection(nn.Module):
-    """Option B: a 1x1 convolution where the shape changes."""
-
-    features: int
-    strides: int
-    conv: Callable[..., nn.Module]
-    norm: Callable[..., nn.Module]
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.norm(name='1')(self.conv(self.features, 1, self.strides, name='0')(x))
-
-
-def option_a(block: nn.Module, x: jax.Array) -> jax.Array:
-    """Every strides-th pixel, with zero channels on both sides; no parameters."""
-    new = block.width * block.expansion - x.shape[-1]
-    x = x[:, :: block.strides, :: block.strides]
-    return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2)))
-
-
-def option_b(block: nn.Module, x: jax.Array) -> jax.Array:
-    """The input itself, or its projection where the shape changes."""
-    features = block.width * block.expansion
-    if block.strides == 1 and x.shape[-1] == features:
-        return x
-    return Projection(features, block.strides, block.conv, block.norm, name='downsample')(x)
-
-
-class Stage(nn.Module):
-    """Blocks of one resolution; the first may halve it."""
-
-    block: Callable[..., nn.Module]
-    size: int
-    width: int
-    strides: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        for i in range(self.size):
-            x = self.block(self.width, self.strides if i == 0 else 1, name=str(i))(x)
-        return x
 
 
 class ResNet(nn.Module):
@@ -138,24 +54,16 @@ class ResNet(nn.Module):
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         conv = functools.partial(Conv, dtype=self.dtype)
         norm = functools.partial(BatchNorm, train, group=self.bn_group, dtype=self.dtype)
-        shared = {'conv': conv, 'norm': norm, 'shortcut': option_a if self.cifar else option_b}
+        kind = BasicBlock
         if self.bottleneck:
-            shared['stride_on_first'] = self.stride_on_first
-        block = functools.partial(Bottleneck if self.bottleneck else BasicBlock, **shared)
+            kind = functools.partial(Bottleneck, stride_on_first=self.stride_on_first)
+        shortcut = residual.option_a if self.cifar else residual.option_b
+        block = functools.partial(kind, conv=conv, norm=norm, shortcut=shortcut)
 
-        window, strides = (3, 1) if self.cifar else (7, 2)
-        x = conv(self.widths[0], window, strides, name='conv1')(images)
-        x = nn.relu(norm(name='bn1')(x))
-        if not self.cifar:
-            x = max_pool(x, 3, 2, padding=1)
-        self.sow('intermediates', 'stem', x)
-        for i, (size, width) in enumerate(zip(self.stage_sizes, self.widths, strict=True), 1):
-            x = Stage(block, size, width, 1 if i == 1 else 2, name=f'layer{i}')(x)
-            self.sow('intermediates', f'stage{i}', x)
-        x = jnp.mean(x, (1, 2))
-        self.sow('intermediates', 'pre_logits', x)
-        x = Dense(self.num_classes, dtype=self.dtype, name='fc')(x)
-        return x.astype(jnp.float32)
+        stem = residual.cifar_stem if self.cifar else residual.stem
+        x = stem(self, images, conv, norm, self.widths[0])
+        x = residual.stages(self, x, block, self.stage_sizes, self.widths)
+        return residual.classify(self, x)
 
 
 # Blocks per stage (Table 1), parameters and multiply-adds, and the paper's top-1 and top-5 from ten

@@ -40,14 +40,38 @@ class VarianceScaling:
         std = math.sqrt(self.scale / fan)
         if self.distribution == 'uniform':
             return rng.uniform(-1, 1, shape).astype(np.float32) * np.float32(math.sqrt(3) * std)
-        draws = rng.standard_normal(shape, np.float32)
-        if self.distribution == 'truncated_normal':
-            outside = np.abs(draws) > 2
-            while outside.any():
-                draws[outside] = rng.standard_normal(int(outside.sum()), np.float32)
-                outside = np.abs(draws) > 2
-            std /= 0.87962566103423978  # the standard deviation of a normal cut at two
-        return draws * np.float32(std)
+        if self.distribution == 'normal':
+            return rng.standard_normal(shape, np.float32) * np.float32(std)
+        std /= 0.87962566103423978  # the standard deviation of a normal cut at two
+        return _cut_normal(rng, shape) * np.float32(std)
+
+
+def _cut_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Draws from a standard normal, again where beyond two."""
+    draws = rng.standard_normal(shape, np.float32)
+    outside = np.abs(draws) > 2
+    while outside.any():
+        draws[outside] = rng.standard_normal(int(outside.sum()), np.float32)
+        outside = np.abs(draws) > 2
+    return draws
+
+
+@dataclasses.dataclass(frozen=True)
+class Normal:
+    """Zero mean and a given standard deviation, with `cut` the draws beyond two of them redrawn."""
+
+    std: float
+    cut: bool = False
+
+    @functools.partial(jax.jit, static_argnums=(0, 2, 3))
+    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32):
+        if self.cut:
+            return self.std * jax.random.truncated_normal(key, -2, 2, shape, dtype)
+        return self.std * jax.random.normal(key, shape, dtype)
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        draws = _cut_normal(rng, shape) if self.cut else rng.standard_normal(shape, np.float32)
+        return draws * np.float32(self.std)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,3 +91,4 @@ zeros = Constant(0.0)
 ones = Constant(1.0)
 he_normal = VarianceScaling(2.0, 'fan_in', 'normal')
 he_normal_fan_out = VarianceScaling(2.0, 'fan_out', 'normal')
+glorot_uniform = VarianceScaling(1.0, 'fan_avg', 'uniform')

@@ -80,6 +80,29 @@ def avg_pool(
     return total / count.astype(images.dtype)
 
 
+def adaptive_avg_pool(images: jax.Array, size: int) -> jax.Array:
+    """Mean over size x size bins of (N, H, W, C), whatever H and W: (N, size, size, C).
+
+    Bin i goes from floor(i n / size) to ceil((i + 1) n / size), as PyTorch's adaptive pools and
+    spatial pyramid pooling (He et al. 2014, 1406.4729) have it; neighbours may share a pixel.
+    """
+    return _by_bins(_by_bins(images, size, 1, jnp.mean), size, 2, jnp.mean)
+
+
+def adaptive_max_pool(images: jax.Array, size: int) -> jax.Array:
+    """Maximum over the bins of `adaptive_avg_pool`."""
+    return _by_bins(_by_bins(images, size, 1, jnp.max), size, 2, jnp.max)
+
+
+def _by_bins(images, size, axis, reduce):
+    length = images.shape[axis]
+    if length == size:
+        return images
+    edges = [(i * length // size, -(-(i + 1) * length // size)) for i in range(size)]
+    bins = [lax.slice_in_dim(images, start, stop, axis=axis) for start, stop in edges]
+    return jnp.concatenate([reduce(x, axis, keepdims=True) for x in bins], axis)
+
+
 def _counts(size, window, stride, pad, counted) -> list[int]:
     """How many countable pixels each window covers along one axis."""
     low, high = -counted[0], size + counted[1]

@@ -247,7 +247,7 @@ if __name__ == '__main__':
 """
 
 
-@pytest.mark.slow  # six worker processes, each of which imports Grain
+@pytest.mark.sweep  # six worker processes, each of which imports Grain
 def test_workers_give_the_same(birds, tmp_path):
     """In a program without absl.app; a UserError in a worker arrives as such.
 

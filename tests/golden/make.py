@@ -1,7 +1,7 @@
 """Writes the golden files: what reference implementations compute under keyed weights.
 
-    python tests/golden/make.py                  # every row
-    python tests/golden/make.py 'torchvision:*'  # the rows that match a shell pattern
+    python tests/golden/make.py resnet                  # the rows of tests/systems/resnet.py
+    python tests/golden/make.py resnet 'torchvision:*'  # those that match a shell pattern
 
 Needs PyTorch and the packages of requirements.txt, and nothing of `cls`. A row's gain, the
 variance of its weights, is the smallest of GAINS under which the images' logits differ clearly:
@@ -12,18 +12,20 @@ difference (resnet152: to 1e-5 of the spread with gain 0.9, in PyTorch as in JAX
 
 import dataclasses
 import fnmatch
+import importlib
 import importlib.metadata
 import math
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from pathlib import Path
 
 import keyed
 import numpy as np
-import restated
-import restated_amoebanet
 import rows
 import torch
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from golden.task import Task  # noqa: E402
 
 GAINS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4, 1.6, 1.8, 2.0, 2.3, 2.6, 3.0, 4.0, 6.0)
 CONTRAST = 0.4  # the difference between two images' logits, in units of the logits' spread
@@ -39,79 +41,64 @@ class Reference:
     made_with: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """A row to be made: `package:constructor`, on `count` images of `size` pixels.
-
-    `fields` make a net smaller than the registered variant; only restated nets take them.
-    """
-
-    reference: str
-    size: int = 64
-    count: int = 2
-    channels: int = 3
-    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-# Every row whose variant's `reference` names it, and every net that is restated. Small images:
-# enough to tell nets apart. AmoebaNet's are of odd and even height and of odd and even widths.
-TASKS = (
-    *(Task(f'torchvision:resnet{depth}') for depth in (18, 34, 50, 101, 152)),
-    *(Task(f'pytorchcv:resnet{depth}') for depth in (50, 101, 152)),
-    *(Task(f'restated:{name}', size=32) for name in restated.NETS),  # resnet*_cifar
-    *(
-        Task(f'restated:amoebanet_{name}', size, fields={**fields, 'aux_head': False})
-        for name, size, fields in (
-            ('a_n6_f190', 64, {'cells': 1, 'filters': 18}),
-            ('b_n6_f190', 72, {'cells': 1, 'filters': 22}),
-            ('c_n6_f228', 64, {'cells': 1, 'filters': 18}),
-            ('d_n6_f256', 72, {'cells': 2, 'filters': 24}),
-            ('a_n6_f36_cifar', 32, {'cells': 1, 'filters': 18, 'stem_filters': 54}),
-            ('b_n6_f36_cifar', 32, {'cells': 1, 'filters': 17, 'stem_filters': 51}),
-        )
-    ),
-)
-
-
-def from_torchvision(name: str) -> Reference:
-    _declare_torchvision_operators()
+def from_torchvision(name: str) -> torch.nn.Module:
     import torchvision
 
-    return _from_module('torchvision', torchvision.models.get_model(name, weights=None))
+    return torchvision.models.get_model(name, weights=None)
 
 
-def from_pytorchcv(name: str) -> Reference:
-    _declare_torchvision_operators()
+def from_pytorchcv(name: str) -> torch.nn.Module:
     from pytorchcv.model_provider import get_model
 
     module = get_model(name, pretrained=False)
     if isinstance(getattr(module.features, 'final_pool', None), torch.nn.AvgPool2d):
         module.features.final_pool = torch.nn.AdaptiveAvgPool2d(1)  # the same at the full size
-    return _from_module('pytorchcv', module)
+    return module
 
 
-def from_timm(name: str) -> Reference:
-    _declare_torchvision_operators()
+def from_timm(name: str) -> torch.nn.Module:
     import timm
 
-    return _from_module('timm', timm.create_model(name, pretrained=False))
+    return timm.create_model(name, pretrained=False)
 
 
-def from_restated(name: str, **fields: Any) -> Reference:
-    """As the others; `params` are still those of the net without `fields`."""
-    module = next(m for m in (restated, restated_amoebanet) if name in m.NETS)
-    registered, _ = module.NETS[name]()
-    params = sum(math.prod(s) for n, s in registered.items() if '.running_' not in n)
-    tensors, apply = module.NETS[name](**fields)
-    return Reference(tensors, params, apply, f'tests/golden/{module.__name__}.py')
+def from_pretrainedmodels(name: str) -> torch.nn.Module:
+    import pretrainedmodels
+
+    return pretrainedmodels.__dict__[name](num_classes=1000, pretrained=None)
 
 
 PACKAGES = {
     'torchvision': from_torchvision,
     'pytorchcv': from_pytorchcv,
     'timm': from_timm,
-    'restated': from_restated,
+    'pretrainedmodels': from_pretrainedmodels,
 }
+
+
+def restated(system: str, task: Task) -> Reference:
+    """A net of restated/<system>.py; `params` are still those of the net without `fields`."""
+    module = importlib.import_module(f'restated.{system}')
+    build = module.NETS[task.reference.split(':')[1]]
+    registered, _ = build()
+    params = sum(math.prod(s) for n, s in registered.items() if '.running_' not in n)
+    tensors, apply = build(**task.fields)
+    return Reference(tensors, params, apply, f'tests/golden/restated/{system}.py')
+
+
+def packaged(task: Task) -> Reference:
+    """A package's module in evaluation mode and float64."""
+    package, name = task.reference.split(':')
+    _declare_torchvision_operators()
+    module = (task.build() if task.build else PACKAGES[package](name)).double().eval()
+    tensors = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    params = sum(parameter.numel() for parameter in module.parameters())
+
+    def apply(state: Mapping[str, torch.Tensor], images: torch.Tensor) -> torch.Tensor:
+        module.load_state_dict(state, strict=True)
+        return module(images)
+
+    return Reference(tensors, params, apply, f'{package} {importlib.metadata.version(package)}')
 
 
 def _declare_torchvision_operators() -> None:
@@ -136,19 +123,6 @@ def _declare_torchvision_operators() -> None:
 _library: torch.library.Library | None = None
 
 
-def _from_module(package: str, module: torch.nn.Module) -> Reference:
-    """Wraps a module in evaluation mode and float64."""
-    module = module.double().eval()
-    tensors = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    params = sum(parameter.numel() for parameter in module.parameters())
-
-    def apply(state: Mapping[str, torch.Tensor], images: torch.Tensor) -> torch.Tensor:
-        module.load_state_dict(state, strict=True)
-        return module(images)
-
-    return Reference(tensors, params, apply, f'{package} {importlib.metadata.version(package)}')
-
-
 def logits(reference: Reference, task: Task, gain: float) -> np.ndarray:
     """Returns the reference's (count, classes) logits, computed in float64."""
     state = {
@@ -165,10 +139,10 @@ def contrast(values: np.ndarray) -> float:
     return float((values[0] - values[1]).std() / values.std(axis=1).mean())
 
 
-def make_row(task: Task) -> rows.Row:
+def make_row(system: str, task: Task) -> rows.Row:
     """Computes a row; raises RuntimeError if no gain makes the images' logits differ clearly."""
-    package, name = task.reference.split(':')
-    reference = PACKAGES[package](name, **task.fields)
+    own = task.reference.startswith('restated:')
+    reference = restated(system, task) if own else packaged(task)
     for gain in GAINS:
         values = logits(reference, task, gain)
         if contrast(values) >= CONTRAST and np.isfinite(values).all():
@@ -190,22 +164,21 @@ def make_row(task: Task) -> rows.Row:
     raise RuntimeError(f'{task.reference}: the logits do not differ under any gain')
 
 
-def main(pattern: str = '*') -> None:
-    tasks = [task for task in TASKS if fnmatch.fnmatchcase(task.reference, pattern)]
-    if not tasks:
-        sys.exit(f'no row matches {pattern!r}; there are {", ".join(t.reference for t in TASKS)}')
-    for package in dict.fromkeys(task.reference.split(':')[0] for task in tasks):
-        listed = {t.reference.split(':')[1] for t in TASKS if t.reference.startswith(f'{package}:')}
-        before = rows.read(package)
-        after = {name: row for name, row in before.items() if name in listed}
-        for task in tasks:
-            if task.reference.startswith(f'{package}:'):
-                after[task.reference.split(':')[1]] = make_row(task)
-        if before.keys() == after.keys() and all(rows.same(before[n], after[n]) for n in after):
-            print(f'{package}: unchanged')
-            continue
-        path = rows.write(package, after)
-        print(f'{path}: {len(after)} rows, {path.stat().st_size:,} bytes')
+def main(system: str, pattern: str = '*') -> None:
+    tasks = importlib.import_module(f'systems.{system}').TASKS
+    before = rows.read(system)
+    after = {task.reference: before.get(task.reference) for task in tasks}
+    for task in tasks:
+        if fnmatch.fnmatchcase(task.reference, pattern):
+            after[task.reference] = make_row(system, task)
+    missing = [name for name, row in after.items() if row is None]
+    if missing:
+        sys.exit(f'{system}: not made yet: {", ".join(missing)}')
+    if before.keys() == after.keys() and all(rows.same(before[n], after[n]) for n in after):
+        print(f'{system}: unchanged')
+        return
+    path = rows.write(system, after)
+    print(f'{path}: {len(after)} rows, {path.stat().st_size:,} bytes')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""The golden files: one npz for each reference package, two entries for each of its nets."""
+"""The golden files: one npz for each system, two entries for each of its reference nets."""
 
 import dataclasses
 import json
@@ -32,9 +32,9 @@ class Row:
     fields: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def read(package: str) -> dict[str, Row]:
-    """Returns constructor name -> row of a package's file; nothing if there is no file."""
-    path = FOLDER / f'{package}.npz'
+def read(system: str) -> dict[str, Row]:
+    """Returns 'package:constructor' -> row of a system's file; nothing if there is no file."""
+    path = FOLDER / f'{system}.npz'
     if not path.exists():
         return {}
     with np.load(path) as file:
@@ -44,12 +44,12 @@ def read(package: str) -> dict[str, Row]:
 
 def read_all() -> dict[str, Row]:
     """Returns 'package:constructor' -> row of all files."""
-    packages = sorted(path.stem for path in FOLDER.glob('*.npz'))
-    return {f'{package}:{name}': row for package in packages for name, row in read(package).items()}
+    systems = sorted(path.stem for path in FOLDER.glob('*.npz'))
+    return {name: row for system in systems for name, row in read(system).items()}
 
 
-def write(package: str, rows: dict[str, Row]) -> Path:
-    """Writes a package's file anew and returns its path."""
+def write(system: str, rows: dict[str, Row]) -> Path:
+    """Writes a system's file anew and returns its path."""
     arrays = {}
     for name, row in sorted(rows.items()):
         spec = {f.name: getattr(row, f.name) for f in dataclasses.fields(row)}
@@ -57,7 +57,7 @@ def write(package: str, rows: dict[str, Row]) -> Path:
         text = json.dumps(spec, separators=(',', ':'))
         arrays[f'spec/{name}'] = np.frombuffer(text.encode(), np.uint8)
         arrays[f'logits/{name}'] = logits.astype(np.float32)
-    path = FOLDER / f'{package}.npz'
+    path = FOLDER / f'{system}.npz'
     np.savez_compressed(path, **arrays)
     return path
 

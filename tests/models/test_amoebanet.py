@@ -1,6 +1,6 @@
 """AmoebaNets small enough to run: gradients, auxiliary head, dropout, drop path and features.
 
-The default run has cells of few operations, which compile fast; with -m slow all four of the paper.
+The default run has cells of few operations, which compile fast; -m sweep all four of the paper.
 """
 
 import functools
@@ -72,13 +72,13 @@ def test_every_parameter_gets_a_gradient():
     check_gradients(make(drop_path_rate=0.5), 16)
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.parametrize('genotype', 'ABCD')
 def test_every_parameter_gets_a_gradient_with_the_cells_of_the_paper(genotype):
     check_gradients(make(getattr(amoebanet, genotype)), 16)
 
 
-@pytest.mark.slow
+@pytest.mark.sweep
 @pytest.mark.parametrize('genotype', 'AD')
 def test_every_parameter_gets_a_gradient_with_the_stem_for_imagenet(genotype):
     check_gradients(make(getattr(amoebanet, genotype), cifar=False), 64)
@@ -151,7 +151,7 @@ def test_dropout_is_off_in_evaluation():
 
 
 @pytest.mark.parametrize(
-    'genotype', ['A', *(pytest.param(g, marks=pytest.mark.slow) for g in 'BCD')]
+    'genotype', ['A', *(pytest.param(g, marks=pytest.mark.sweep) for g in 'BCD')]
 )
 def test_features(genotype):
     cells = getattr(amoebanet, genotype)

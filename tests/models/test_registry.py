@@ -3,13 +3,14 @@
 import collections
 import csv
 import math
-import re
+import pkgutil
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import zoo
 from jax.extend import core
 from shared import SHARED
 
@@ -22,20 +23,6 @@ from cls.nn import init as initialisers
 
 SYSTEMS = SHARED / 'systems.csv'
 NAMES = models.names()
-# What takes seconds to trace; of each family and kind of cell some are always run.
-SLOW = (
-    r'resnet1202_cifar|resnet(44|56|110)_cifar|resnet(101|152)(_v1)?|'
-    r'amoebanet_(a_n6_f(190|448)|b_(n3_f62|n6_f190)|c_n6_f228)|'
-    r'amoebanet_(a_n6_f3[26]|b_n6_f128)_cifar'
-)
-
-
-def each(slow=SLOW):
-    """All variants, those that match being left to -m slow."""
-    marks = {name: pytest.mark.slow if re.fullmatch(slow, name) else () for name in NAMES}
-    return [pytest.param(name, marks=mark) for name, mark in marks.items()]
-
-
 KEY = jax.random.key(0)
 
 
@@ -53,7 +40,7 @@ def images(size, batch=2):
 # ------------------------------------------------------------------------------------- cost
 
 
-@pytest.mark.parametrize('name', each())
+@pytest.mark.parametrize('name', NAMES)
 def test_counts_are_those_registered(name):
     variant = models.variant(name)
     cost = complexity(models.create(name), variant.input_size)
@@ -76,31 +63,36 @@ def test_counting_by_hand():
     assert cost.macs == 16 * 9 * 3 * 4 + 16 * 9 * 8 + 128 * 5
 
 
-def listed_name(row):
-    """Our name of a row of the list, or None for a net that is not ours."""
-    text = row['variant']
-    if match := re.fullmatch(r'AmoebaNet-(\w) cifar \(N=(\d),F=(\d+)\) stem\d+', text):
-        return 'amoebanet_{}_n{}_f{}_cifar'.format(*match.groups()).lower()
-    if row['system'] == 'ResNet' and (match := re.match(r'(\w+) \((paper )?v1', text)):
-        return f'{match[1]}_v1'
-    return None if 'option B' in text else text.split()[0]
+def rows_of(system):
+    """Text of `variant`, with and without |ref_name -> row of the list."""
+    with SYSTEMS.open(newline='') as file:
+        rows = [row for row in csv.DictReader(file) if row['system'] in system.CSV]
+    short = collections.Counter(row['variant'] for row in rows)
+    return {
+        row['variant'] if short[row['variant']] == 1 else f'{row["variant"]}|{row["ref_name"]}': row
+        for row in rows
+    }
 
 
 @pytest.mark.skipif(not SYSTEMS.is_file(), reason=f'{SYSTEMS} is not on this machine')
-def test_counts_are_those_of_the_list():
-    with SYSTEMS.open(newline='') as file:
-        rows = [r for r in csv.DictReader(file) if r['system'] in ('ResNet', 'AmoebaNet')]
-    compared = set()
-    for row in rows:
-        name = listed_name(row)
-        if name is None:
-            continue
-        variant = models.variant(name)
-        assert variant.system.name == row['system']
-        assert variant.params == int(row['ref_params_exact']), name
-        assert variant.macs / 1e6 == pytest.approx(float(row['ref_macs_M_measured']), abs=0.006)
-        compared.add(name)
-    assert compared == set(models.names('resnet*') + models.names('amoebanet*'))
+@pytest.mark.parametrize('file', zoo.SYSTEMS)
+def test_counts_are_those_of_the_list(file):
+    system = zoo.SYSTEMS[file]
+    rows = rows_of(system)
+    assert rows.keys() == {*system.LISTED.values(), *system.UNLISTED}
+    for name, text in system.LISTED.items():
+        variant, row = models.variant(name), rows[text]
+        if row['ref_params_exact']:
+            assert variant.params == int(row['ref_params_exact']), name
+            assert variant.macs / 1e6 == pytest.approx(float(row['ref_macs_M_measured']), abs=0.006)
+
+
+def test_every_system_is_known_to_the_tests():
+    files = {module.name for module in pkgutil.iter_modules(models.__path__)}
+    systems = {v.system.name for v in map(models.variant, NAMES)}
+    assert files - {'registry', 'init', 'complexity'} == zoo.SYSTEMS.keys()
+    default = [name for system in zoo.SYSTEMS.values() for name in system.DEFAULT]
+    assert {models.variant(name).system.name for name in default} == systems
 
 
 # ------------------------------------------------------------------------------ looking up
@@ -168,7 +160,7 @@ def dtypes(tree):
     return {leaf.dtype for leaf in jax.tree.leaves(tree)}
 
 
-@pytest.mark.parametrize('name', each(SLOW + '|amoebanet_(b|c|d)_.*'))
+@pytest.mark.parametrize('name', zoo.each())
 def test_bfloat16_and_another_size_and_number_of_classes(name):
     model = small(name, dtype='bfloat16', num_classes=7)
     batch = images(models.variant(name).input_size + 16)
@@ -181,7 +173,7 @@ def test_bfloat16_and_another_size_and_number_of_classes(name):
     assert set(computed_dtypes(traced.jaxpr.jaxpr)) == {jnp.dtype(jnp.bfloat16)}
 
 
-@pytest.mark.parametrize('name', each(SLOW + '|amoebanet_(a|c)_.*|resnet(32_cifar|34)'))
+@pytest.mark.parametrize('name', zoo.each())
 def test_training_needs_a_dropout_key_and_gives_new_statistics(name):
     model = small(name)
     size = models.variant(name).input_size
@@ -197,9 +189,9 @@ def test_training_needs_a_dropout_key_and_gives_new_statistics(name):
     assert updated.get('batch_stats') == variables.get('batch_stats')
 
 
-@pytest.mark.parametrize('name', each(SLOW + '|amoebanet_(a|b|d)_.*|resnet(32_cifar|34)'))
+@pytest.mark.parametrize('name', zoo.each())
 def test_init_has_the_tree_of_flax_and_every_variable_can_be_drawn(name, monkeypatch):
-    for kind in (initialisers.VarianceScaling, initialisers.Constant):
+    for kind in (initialisers.VarianceScaling, initialisers.Normal, initialisers.Constant):
         monkeypatch.setattr(  # the numbers cost time and are not wanted here
             kind, 'draw', lambda self, rng, shape: np.broadcast_to(np.float32(0), shape)
         )

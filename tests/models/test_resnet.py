@@ -10,7 +10,7 @@ import pytest
 
 from cls import models
 from cls.models.init import init
-from cls.models.resnet import option_a
+from cls.nn.residual import option_a
 
 RNG = np.random.default_rng(4)
 FAST = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
@@ -46,7 +46,7 @@ def net(kind):
 
 
 @pytest.mark.parametrize(
-    'kind', ['cifar', 'bottleneck', 'v1', pytest.param('basic', marks=pytest.mark.slow)]
+    'kind', ['cifar', 'bottleneck', 'v1', pytest.param('basic', marks=pytest.mark.sweep)]
 )
 def test_every_parameter_gets_a_gradient(kind):
     _, variables, images, train, _ = net(kind)

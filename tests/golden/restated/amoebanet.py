@@ -1,4 +1,4 @@
-"""AmoebaNet a second time (see restated.py), from the authors' code: tensorflow/tpu, amoeba_net.
+"""AmoebaNet a second time, from the authors' code: tensorflow/tpu, amoeba_net.
 
 In evaluation, where the auxiliary head has no part. Convolutions and pools pad as TensorFlow's SAME
 does: an odd zero goes to the end, and a mean is over pixels of the image alone.
@@ -10,9 +10,10 @@ has an odd number of channels to give gives the smaller half first; that code re
 import functools
 from collections.abc import Callable
 
+import restate
 import torch
 import torch.nn.functional as F  # noqa: N812
-from restated import BN_PARTS, Net
+from restate import Net, Weight
 
 # The normal and the reduction cell of each net: operations on the left and right side of its five
 # nodes, the states that they are applied to, and a 1 for each state that the output leaves out.
@@ -34,7 +35,6 @@ CELLS = {
         ('max2 max3 none 3x3 1x7_7x1 max3 none max2 avg3 1x1', '0021223123', '1111000'),
     ),
 }
-Weight = Callable[..., torch.Tensor]  # (name, *shape) -> the tensor
 
 
 def amoebanet(
@@ -68,7 +68,7 @@ def amoebanet(
         kernel = weight('final_layer.FC.weight', num_classes, x.shape[1])
         return F.linear(x, kernel, weight('final_layer.FC.bias', num_classes))
 
-    return _declared(forward)
+    return restate.declared(forward)
 
 
 def _cell(
@@ -198,23 +198,8 @@ def _pad_same(
     return F.pad(x, pads, value=value)
 
 
-def _declared(forward: Callable[[Weight, torch.Tensor], torch.Tensor]) -> Net:
-    """Makes a net of a function that asks for its tensors by name and shape."""
-    shapes = {}
-
-    def declare(name: str, *shape: int) -> torch.Tensor:
-        assert name not in shapes, name
-        shapes[name] = shape
-        return torch.empty(shape, device='meta')
-
-    forward(declare, torch.empty((1, 3, 96, 96), device='meta'))
-    return shapes, lambda tensors, images: forward(lambda name, *_: tensors[name], images)
-
-
 def _norm(weight: Weight, name: str, x: torch.Tensor) -> torch.Tensor:
-    parts = (weight(f'{name}.{part}', x.shape[1])[:, None, None] for part in BN_PARTS)
-    scale, bias, mean, var = parts
-    return (x - mean) / (var + 1e-3).sqrt() * scale + bias
+    return restate.norm(weight, name, x, eps=1e-3)
 
 
 def _cifar(cell: str, cells: int, filters: int, **fields: int) -> Net:

@@ -1,0 +1,53 @@
+"""Convolution with normalisation and rectifier, in the two orders that nets are made of."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from cls.nn.conv import Padding, Size
+
+
+class ConvNorm(nn.Module):
+    """Convolution, batch normalisation, activation: parameters under `conv` and `bn`."""
+
+    features: int
+    window: Size
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+    strides: Size = 1
+    padding: Padding = None
+    groups: int = 1
+    act: Callable[[jax.Array], jax.Array] | None = nn.relu
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        arguments: dict[str, Any] = {'padding': self.padding, 'groups': self.groups}
+        x = self.conv(self.features, self.window, self.strides, **arguments, name='conv')(x)
+        x = self.norm(name='bn')(x)
+        return x if self.act is None else self.act(x)
+
+
+class NormConv(nn.Module):
+    """Batch normalisation, rectifier, convolution (He et al. 2016, 1603.05027): `bn` and `conv`.
+
+    Returns the convolution's output, and what went into it, for shortcuts that begin there.
+    """
+
+    features: int
+    window: Size
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+    strides: Size = 1
+    padding: Padding = None
+    groups: int = 1
+    act: Callable[[jax.Array], jax.Array] | None = nn.relu
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x = self.norm(name='bn')(x)
+        x = x if self.act is None else self.act(x)
+        arguments: dict[str, Any] = {'padding': self.padding, 'groups': self.groups}
+        y = self.conv(self.features, self.window, self.strides, **arguments, name='conv')(x)
+        return y, x

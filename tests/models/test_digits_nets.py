@@ -1,0 +1,111 @@
+"""The net of each config's digits arm, small and with all its mechanisms: gradients and modes."""
+
+import functools
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from cls import config as configs
+from cls import models
+from cls.models.init import init
+from cls.nn.norm import BatchNorm
+
+RNG = np.random.default_rng(6)
+FAST = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
+FILES = sorted(
+    f'configs/{path.name}'
+    for path in (configs.ROOT / 'configs').glob('*.py')
+    if path.name not in ('common.py', '__init__.py')
+)
+STEPS = 8  # a net that drops paths for a whole batch lets every path live in one of these
+
+
+def net(file):
+    """(config, model, variables, a batch of 8 images)."""
+    config = configs.load(file)
+    model, size = configs.create_model(config, 10), config.data.image_size
+    images = RNG.standard_normal((8, size, size, 1)).astype(np.float32)
+    return config, model, init(model, 0, size, 1), images
+
+
+def apply(model, variables, images, train, key):
+    """Returns logits, auxiliary logits and statistics."""
+    logits, updated = model.apply(
+        variables,
+        images,
+        train=train,
+        mutable=['batch_stats', 'aux_logits'],
+        rngs={'dropout': key} if train else None,
+    )
+    return logits, updated.get('aux_logits', {}), updated.get('batch_stats', {})
+
+
+@pytest.mark.parametrize('file', FILES)
+def test_every_parameter_gets_a_gradient(file):
+    config, model, variables, images = net(file)
+    targets = jax.nn.one_hot(np.arange(8) % 10, 10)
+
+    @functools.partial(jax.jit, compiler_options=FAST)
+    def gradients(variables, key):
+        def loss(params):
+            logits, heads, stats = apply(model, {**variables, 'params': params}, images, True, key)
+            total = -jnp.mean(targets * jax.nn.log_softmax(logits))
+            for head in jax.tree.leaves(heads):
+                total -= config.loss.aux_weight * jnp.mean(targets * jax.nn.log_softmax(head))
+            return total, stats
+
+        grads, stats = jax.grad(loss, has_aux=True)(variables['params'])
+        return jax.tree.map(lambda g: (jnp.isfinite(g).all(), (g != 0).any()), grads), stats
+
+    seen = {}
+    for step in range(STEPS):
+        found, stats = jax.device_get(gradients(variables, jax.random.key(step)))
+        for path, (finite, non_zero) in jax.tree_util.tree_leaves_with_path(
+            found, is_leaf=lambda x: isinstance(x, tuple)
+        ):
+            assert finite, path
+            seen[path] = seen.get(path, False) or bool(non_zero)
+        if all(seen.values()):
+            break
+    assert all(seen.values()), [jax.tree_util.keystr(path) for path, s in seen.items() if not s]
+    old_and_new = zip(*map(jax.tree.leaves, (variables.get('batch_stats', {}), stats)), strict=True)
+    assert all(np.any(old != new) for old, new in old_and_new)
+
+
+def in_training(next_fun, args, kwargs, context):
+    """An interceptor: batch norms take the batch's statistics in evaluation too."""
+    if isinstance(context.module, BatchNorm):
+        object.__setattr__(context.module, 'train', True)
+    return next_fun(*args, **kwargs)
+
+
+@pytest.mark.parametrize('file', FILES)
+def test_training_differs_from_evaluation_by_statistics_and_random_drops_alone(file):
+    _, model, variables, images = net(file)
+    rates = [name for name in models.fields(type(model)) if name.endswith('_rate')]
+    model = model.clone(**dict.fromkeys(rates, 0.0))
+
+    @functools.partial(jax.jit, compiler_options=FAST)
+    def both(variables, key):
+        trained, _, _ = apply(model, variables, images, True, key)
+        with nn.intercept_methods(in_training):
+            evaluated, _, _ = apply(model, variables, images, False, key)
+        return trained, evaluated
+
+    trained, evaluated = both(variables, jax.random.key(0))
+    np.testing.assert_allclose(evaluated, trained, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize('file', FILES)
+def test_the_digits_are_learnt(file, tmp_path):
+    """As a user would run it; the time it takes is in result.json."""
+    command = [sys.executable, '-m', 'cls.main', '--config', file, '--workdir', str(tmp_path)]
+    subprocess.run(command, check=True, cwd=configs.ROOT)
+    assert json.loads((tmp_path / 'result.json').read_text())['test/top1'] > 90

@@ -1,0 +1,35 @@
+"""What tests know of AmoebaNet beside what is registered; see zoo.py."""
+
+from golden.task import Task
+
+# Small, on images of odd and even height and of odd and even widths.
+SMALL = (
+    ('a_n6_f190', 64, {'cells': 1, 'filters': 18}),
+    ('b_n6_f190', 72, {'cells': 1, 'filters': 22}),
+    ('c_n6_f228', 64, {'cells': 1, 'filters': 18}),
+    ('d_n6_f256', 72, {'cells': 2, 'filters': 24}),
+    ('a_n6_f36_cifar', 32, {'cells': 1, 'filters': 18, 'stem_filters': 54}),
+    ('b_n6_f36_cifar', 32, {'cells': 1, 'filters': 17, 'stem_filters': 51}),
+)
+TASKS = tuple(
+    Task(f'restated:amoebanet_{name}', size, fields={**fields, 'aux_head': False})
+    for name, size, fields in SMALL
+)
+DEFAULT = ('amoebanet_a_n4_f50', 'amoebanet_b_n6_f36_cifar')
+CSV = ('AmoebaNet',)
+LISTED = {
+    **{
+        f'amoebanet_{name}': f'amoebanet_{name}'
+        for name in ('a_n6_f190', 'a_n6_f448', 'b_n6_f190', 'c_n6_f228')
+    },
+    **{
+        f'amoebanet_{name}': f'amoebanet_{name} (mobile)'
+        for name in ('a_n4_f50', 'b_n3_f62', 'c_n4_f50')
+    },
+    'amoebanet_d_n6_f256': 'amoebanet_d_n6_f256 (TPU default)',
+    **{
+        f'amoebanet_{cell}_n6_f{f}_cifar': f'AmoebaNet-{cell.upper()} cifar (N=6,F={f}) stem{3 * f}'
+        for cell, f in (('a', 32), ('a', 36), ('b', 36), ('b', 128))
+    },
+}
+UNLISTED = {}

@@ -1,0 +1,39 @@
+"""What tests know of each system beside what is registered: one file of data in tests/systems/.
+
+Such a file is named as the system's file in cls/models/ and has
+
+  TASKS     the rows of its golden file, tests/golden/<system>.npz (written by golden/make.py);
+  DEFAULT   the variants that the default run takes; between them every block and option of the
+            system. The others, and all that is slow, are left to `pytest -m sweep`;
+  CSV       the system's name in systems.csv, or several;
+  LISTED    variant -> its row there: the text of `variant`, or `variant|ref_name` where that is
+            not enough;
+  UNLISTED  rows there that are not variants here -> the reason.
+"""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from cls import models
+
+
+def _load() -> dict[str, ModuleType]:
+    names = sorted(path.stem for path in (Path(__file__).parent / 'systems').glob('*.py'))
+    return {name: importlib.import_module(f'systems.{name}') for name in names}
+
+
+# System's file -> its data.
+SYSTEMS = _load()
+
+
+def each(names: list[str] | None = None) -> list[Any]:
+    """Returns parameters of a test: all variants, of which only the DEFAULT ones run by default."""
+    default = {name for system in SYSTEMS.values() for name in system.DEFAULT}
+    return [
+        pytest.param(name, marks=() if name in default else pytest.mark.sweep)
+        for name in (models.names() if names is None else names)
+    ]
