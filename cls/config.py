@@ -67,7 +67,7 @@ def _override(config: ConfigDict, name: str, text: str) -> None:
     node = config
     for parent in parents:
         node = node.get(parent) if isinstance(node, ConfigDict) else None
-    if not isinstance(node, ConfigDict) or (field not in node and parents != ['model']):
+    if not isinstance(node, ConfigDict) or (field not in node and parents[-1:] != ['model']):
         known = [key for key, _ in flatten(config)]
         hint = nearest(name, known) or ' `--job print` shows all fields.'
         raise UserError(f'the config has no field {name!r}.{hint}')
@@ -78,7 +78,7 @@ def _override(config: ConfigDict, name: str, text: str) -> None:
     if field in node:
         node[field] = _read(text, node[field], name)
     else:  # a field of the module that the config leaves alone; its type is that of the variant's
-        current = getattr(models.create(config.model.name), field, None)
+        current = getattr(models.create(node.name), field, None)
         plain = isinstance(current, (bool, int, float, str, tuple))
         node[field] = _read(text, current, name) if plain else _literal(text)
 
@@ -152,9 +152,13 @@ def from_json(text: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDic
 _OUTWARD = ('profile', 'data.workers')
 
 
+def _is_outward(name: str) -> bool:
+    return any(f'.{name}'.endswith(f'.{field}') for field in _OUTWARD)
+
+
 def identity(config: ConfigDict) -> str:
     """Returns text that is the same for two configs of the same training."""
-    return json.dumps([pair for pair in flatten(config) if pair[0] not in _OUTWARD])
+    return json.dumps([pair for pair in flatten(config) if not _is_outward(pair[0])])
 
 
 def differences(one: str, other: str) -> str:
@@ -165,6 +169,6 @@ def differences(one: str, other: str) -> str:
     before, after = (dict(flatten(from_json(text))) for text in (one, other))
     return ', '.join(
         f'{name} ({before.get(name)!r}, now {after.get(name)!r})'
-        for name in sorted({*before, *after} - set(_OUTWARD))
-        if before.get(name) != after.get(name)
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name) and not _is_outward(name)
     )

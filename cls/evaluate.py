@@ -68,6 +68,18 @@ def job(config: ConfigDict, workdir: Path) -> dict[str, float]:
 
     Raises UserError when the run has no checkpoint.
     """
+    setup, state = restore(config, workdir)
+    result = {'step': int(state.step)} | evaluate_state(setup, setup.eval_step(), state)
+    if jax.process_index() == 0:
+        write_json(workdir / 'evaluation.json', result)
+    return result
+
+
+def restore(config: ConfigDict, workdir: Path) -> tuple[Setup, TrainState]:
+    """Returns what a config sets up, and the newest state of a run folder.
+
+    Raises UserError when the run has no checkpoint.
+    """
     if not (workdir / 'checkpoints').is_dir():  # opening them would make the folder
         raise UserError(f'{workdir} has no checkpoint to evaluate; train first (--job train).')
     setup = set_up(config)
@@ -77,8 +89,4 @@ def job(config: ConfigDict, workdir: Path) -> dict[str, float]:
     checkpoints.close()
     if restored is None:
         raise UserError(f'{workdir} has no checkpoint to evaluate; train first (--job train).')
-    state = restored[0]
-    result = {'step': int(state.step)} | evaluate_state(setup, setup.eval_step(), state)
-    if jax.process_index() == 0:
-        write_json(workdir / 'evaluation.json', result)
-    return result
+    return setup, restored[0]

@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,16 @@ def claim(workdir: Path, config: ConfigDict) -> Iterator[None]:
         (workdir / 'config.json').write_text(configs.to_json(config))
         write_json(workdir / 'environment.json', environment())
         yield
+
+
+def load_config(workdir: Path, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
+    """Returns the config of a run folder, with fields overridden. UserError if there is none."""
+    file = workdir / 'config.json'
+    if not file.exists():
+        raise UserError(
+            f'{workdir} is no run folder, it has no config.json; --config FILE.py begins a run.'
+        )
+    return configs.from_json(file.read_text(), overrides)
 
 
 def load_result(workdir: Path) -> dict[str, Any] | None:

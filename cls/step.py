@@ -150,6 +150,19 @@ def make_train_step(
     return train_step
 
 
+def make_predict_step(
+    model: nn.Module, recipe: Recipe
+) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array, jax.Array]]:
+    """Returns predict_step(variables, batch) -> (probabilities (N, K) float32, labels, mask)."""
+
+    def predict_step(variables: Any, batch: Batch):
+        images = normalise(batch['image'], recipe.mean, recipe.std)
+        logits = model.apply(variables, images, train=False)
+        return jax.nn.softmax(logits), batch['label'], batch['mask']
+
+    return predict_step
+
+
 def make_eval_step(
     model: nn.Module, recipe: Recipe
 ) -> Callable[[Any, Batch], dict[str, jax.Array]]:

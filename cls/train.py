@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from cls import mesh as meshes
 from cls.checkpoint import Checkpoints
@@ -19,12 +20,29 @@ from cls.data import pipeline
 from cls.errors import UserError
 from cls.evaluate import EvalStep, evaluate_state
 from cls.preemption import Preempted, Preemption
-from cls.setup import Setup, abstract_state, process
+from cls.runtime import check_folder, claim, load_result
+from cls.setup import Setup, abstract_state, process, set_up
 from cls.state import TrainState
 from cls.step import make_train_step
 from cls.telemetry import Account, Metrics, Profile, Progress, write_json
 
 TrainStep = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def in_folder(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
+    """Trains a config in a run folder, or continues to; returns the result, or None when stopped.
+
+    Raises UserError, before anything is written, for mistakes in the config and for a folder that
+    holds something else; and as `train`.
+    """
+    check_folder(workdir, config)
+    result = load_result(workdir)
+    if result is not None:
+        return result
+    setup = set_up(config)  # mistakes in the config end here, before anything is written
+    with claim(workdir, config):
+        print(f'run folder: {workdir}', flush=True)
+        return train(setup, workdir)
 
 
 def train(setup: Setup, workdir: Path) -> dict[str, Any] | None:

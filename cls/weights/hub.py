@@ -1,0 +1,133 @@
+"""Finding a checkpoint's file, and what is said beside it of how images are prepared for it."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from cls.errors import UserError
+
+FILES = ('model.safetensors', 'pytorch_model.bin')  # of a snapshot on the Hugging Face Hub
+HUB = 'hf:'
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+CIFAR = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+DPN = (124 / 255, 117 / 255, 104 / 255), (1 / (255 * 0.0167),) * 3
+# Reference -> mean and standard deviation of pixels in 0..1, and the part of the shorter side that
+# the centre crop takes, where they are not ImageNet's and 0.875. torchvision's two Inceptions
+# turn ImageNet's normalisation into that of 0.5 before their first layer, and so are HALF.
+PREPARED = {
+    'torchvision:googlenet': (*HALF, 0.875),
+    'torchvision:inception_v3': (*HALF, 0.875),
+    'timm:inception_v3': (*HALF, 0.875),
+    'timm:inception_v4': (*HALF, 0.875),
+    'timm:inception_resnet_v2': (*HALF, 0.8975),
+    'timm:legacy_xception': (*HALF, 0.8975),
+    **{f'timm:dpn{size}': (*DPN, 0.875) for size in (68, 92, 98, 131, 107)},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Preparation:
+    """How images are made ready for a net's published weights.
+
+    `mean` and `std` are by channel, of pixels in 0..255; `crop` is the part of the resized image's
+    shorter side that the central crop keeps; `known_from` says who says so.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop: float
+    known_from: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Located:
+    """A checkpoint's file, and the `config.json` of its snapshot ({} for a file alone)."""
+
+    file: Path
+    card: dict[str, Any]
+
+
+def locate(source: str) -> Located:
+    """Finds a checkpoint.
+
+    Args:
+      source: a file; a folder as the Hugging Face Hub has them (model.safetensors or
+        pytorch_model.bin, and config.json); or 'hf:OWNER/NAME', with '@REVISION' if wanted, which
+        is fetched from the Hub or found in its local cache.
+
+    Raises:
+      UserError: nothing is there, or the Hub cannot be reached.
+    """
+    if source.startswith(HUB):
+        return _fetch(source)
+    path = Path(source).expanduser()
+    if not path.is_dir():
+        return Located(path, {})
+    file = next((path / name for name in FILES if (path / name).is_file()), None)
+    if file is None:
+        raise UserError(f'{path}: expected one of {", ".join(FILES)} in this folder.')
+    return Located(file, _card(path / 'config.json'))
+
+
+def _fetch(source: str) -> Located:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+    from huggingface_hub.errors import LocalEntryNotFoundError as NotCachedError
+
+    name, _, revision = source.removeprefix(HUB).partition('@')
+    error = None
+    for file in FILES:
+        try:
+            weights = Path(hf_hub_download(name, file, revision=revision or None))
+        except NotCachedError:
+            raise UserError(
+                f'{source}: the Hugging Face Hub cannot be reached, and the local cache has no '
+                f'{file} of it. Copy the snapshot here and give its folder.'
+            ) from None
+        except EntryNotFoundError as missing:
+            error = missing
+            continue
+        except (HfHubHTTPError, ValueError) as refused:  # no such repository; a malformed name
+            raise UserError(f'{source}: {str(refused).splitlines()[0]}') from None
+        try:
+            card = _card(Path(hf_hub_download(name, 'config.json', revision=revision or None)))
+        except (EntryNotFoundError, NotCachedError):
+            card = {}
+        return Located(weights, card)
+    raise UserError(f'{source}: it has none of {", ".join(FILES)}.') from error
+
+
+def _card(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        return json.loads(file.read_text())
+    except ValueError:
+        raise UserError(f'{file}: expected JSON.') from None
+
+
+def preparation(reference: str | None, card: dict[str, Any], input_size: int) -> Preparation:
+    """Returns how images are made ready: as the snapshot's card says, else the reference's way.
+
+    Args:
+      reference: 'package:constructor' of the net's reference implementation, or None.
+      card: config.json of a timm snapshot, or {}.
+      input_size: pixels; 32 means CIFAR.
+    """
+    told = card.get('pretrained_cfg', {})
+    if 'mean' in told and 'std' in told:
+        mean, std, crop = told['mean'], told['std'], told.get('crop_pct', 0.875)
+        known_from = 'config.json'
+    elif input_size == 32:
+        (mean, std), crop, known_from = CIFAR, 1.0, 'pytorchcv on CIFAR'
+    else:
+        mean, std, crop = PREPARED.get(reference or '', (*IMAGENET, 0.875))
+        known_from = reference or 'ImageNet, as most'
+    return Preparation(
+        tuple(round(255 * x, 4) for x in mean),
+        tuple(round(255 * x, 4) for x in std),
+        float(crop),
+        known_from,
+    )

@@ -1,0 +1,101 @@
+"""Ensembles: trained by one config, or put together from run folders."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cls import config as configs
+from cls import ensemble, evaluate
+from cls.errors import UserError
+from cls.runtime import load_config
+from cls.step import normalise
+
+CONFIG = """
+from ml_collections import ConfigDict
+from configs import resnet
+
+def get_config(argument):
+    c = ConfigDict({'members': {}, 'loaded': {'a': argument, 'b': ''}})
+    for seed, name in enumerate('ab'):
+        member = resnet.get_config()
+        member.seed, member.ema = seed, 0.9 * seed
+        member.model.stage_sizes = (1, 1, 1)
+        member.duration, member.log_every = '25 steps', '25 steps'
+        member.data.mean = (70.0 + 10 * seed,)
+        c.members[name] = member
+    return c
+"""
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """A folder with the config, and in `run` an ensemble that was trained by it."""
+    folder = tmp_path_factory.mktemp('ensemble')
+    (folder / 'own.py').write_text(CONFIG)
+    command(folder, '--config', 'own.py', '--workdir', 'run', '--config.members.b.optim.lr=0.02')
+    return folder
+
+
+def command(folder, *arguments):
+    done = subprocess.run(
+        [sys.executable, '-m', 'cls.main', *arguments],
+        cwd=folder,
+        env={**os.environ, 'PYTHONPATH': str(configs.ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def probabilities(run):
+    """A member's softmax of the test digits, without the evaluation's code."""
+    setup, state = evaluate.restore(load_config(run), run)
+    images = np.stack([setup.test[i]['image'] for i in range(len(setup.test))])
+    variables = state.ema or state.variables()
+    inputs = normalise(images, setup.recipe.mean, setup.recipe.std)
+    logits = np.float64(setup.model.apply(variables, inputs))
+    exp = np.exp(logits - logits.max(1, keepdims=True))
+    return exp / exp.sum(1, keepdims=True), np.array([setup.test[i]['label'] for i in range(355)])
+
+
+def test_the_mean_of_softmax_counts_every_image_once(folder):
+    result = json.loads((folder / 'run' / 'result.json').read_text())
+    (one, labels), (two, _) = (probabilities(folder / 'run' / name) for name in 'ab')
+    mean = (one + two) / 2
+    own = mean[np.arange(355), labels]
+    assert result['test/top1'] == pytest.approx(100 * np.mean(mean.argmax(1) == labels))
+    assert result['test/top5'] == pytest.approx(100 * np.mean((mean > own[:, None]).sum(1) < 5))
+    assert result['test/loss'] == pytest.approx(-np.log(own).mean(), rel=1e-4)
+    members = [json.loads((folder / 'run' / n / 'result.json').read_text()) for n in 'ab']
+    assert result['params'] == sum(member['params'] for member in members)
+    configs_of = [json.loads((folder / 'run' / n / 'config.json').read_text()) for n in 'ab']
+    assert [c['optim']['lr'] for c in configs_of] == [0.1, 0.02]
+
+
+def test_run_folders_are_put_together_as_by_the_config(folder):
+    parts = command(folder, '--job', 'evaluate', '--workdir', 'run/a', 'run/b')
+    whole = command(folder, '--job', 'evaluate', '--workdir', 'run')
+    assert parts == whole
+    assert parts.startswith('test top-1 ')
+
+
+def test_the_same_command_again_only_tells_the_result(folder):
+    arguments = ('--config', 'own.py', '--workdir', 'run', '--config.members.b.optim.lr=0.02')
+    assert 'test top-1' in command(folder, *arguments)
+    assert 'member' not in command(folder, *arguments)
+
+
+def test_a_member_that_is_loaded_is_not_trained(folder):
+    config = configs.load(f'{folder}/own.py:{folder}/run/a')
+    assert ensemble.folders(config, folder / 'other') == [folder / 'run/a', folder / 'other' / 'b']
+
+
+def test_what_does_not_belong_together_is_one_line(folder):
+    runs = [folder / 'run' / 'a', folder / 'nowhere']
+    with pytest.raises(UserError, match='nowhere is no run folder.):
+        ensemble.evaluate(runs)
