@@ -1,7 +1,53 @@
-"""Eight virtual CPU devices for every test, set before JAX starts."""
+"""Eight virtual CPU devices for every test, set before JAX starts; and --record.
 
+  ./launch/test.sh -m "sweep or not sweep" --record
+
+runs every test there is and writes what it found to tests/results.json, which the table in README.md
+is made with: each variant's agreement with its reference, each config's accuracy on the digits.
+"""
+
+import datetime
+import json
 import os
+import time
+from pathlib import Path
 
 os.environ['XLA_FLAGS'] = (
     os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
 )
+
+RESULTS = Path(__file__).parent / 'results.json'
+
+
+def pytest_addoption(parser):
+    parser.addoption('--record', action='store_true', help=f'write {RESULTS.name}')
+
+
+class Recorder:
+    """Gathers what tests say by record_property('KIND/NAME', value), and how they ended."""
+
+    def __init__(self):
+        self._began, self._outcomes, self._properties = time.time(), {}, {}
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == 'call' or report.outcome != 'passed':
+            self._outcomes[report.nodeid] = report.outcome
+        if report.when == 'call':
+            self._properties.update(report.user_properties)
+
+    def pytest_sessionfinish(self):
+        outcomes = list(self._outcomes.values())
+        found = {
+            'date': datetime.date.today().isoformat(),
+            **{kind: outcomes.count(kind) for kind in ('passed', 'failed', 'skipped')},
+            'minutes': round((time.time() - self._began) / 60),
+        }
+        for name, value in sorted(self._properties.items()):
+            kind, _, key = name.partition('/')
+            found.setdefault(kind, {})[key] = value
+        RESULTS.write_text(json.dumps(found, indent=1) + '\n')
+
+
+def pytest_configure(config):
+    if config.getoption('--record') and not hasattr(config, 'workerinput'):
+        config.pluginmanager.register(Recorder())

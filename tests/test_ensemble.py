@@ -97,5 +97,5 @@ def test_a_member_that_is_loaded_is_not_trained(folder):
 
 def test_what_does_not_belong_together_is_one_line(folder):
     runs = [folder / 'run' / 'a', folder / 'nowhere']
-    with pytest.raises(UserError, match='nowhere is no run folder.):
+    with pytest.raises(UserError, match='nowhere is no run folder'):
         ensemble.evaluate(runs)

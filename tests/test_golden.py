@@ -34,7 +34,7 @@ def _logits(model, variables, images):
 
 
 @pytest.mark.parametrize('name', zoo.each([n for n in VARIANTS if ROW_OF.get(n) in ROWS]))
-def test_logits_and_parameters_are_the_references(name):
+def test_logits_and_parameters_are_the_references(name, record_property):
     row = ROWS[ROW_OF[name]]
     state_dict = keyed.state_dict(row.tensors, row.gain)
     variables = weights.from_torch(state_dict, name, **row.fields)
@@ -47,7 +47,9 @@ def test_logits_and_parameters_are_the_references(name):
     assert ours.shape == row.logits.shape
     spread = row.logits.std(axis=1).mean()
     assert np.abs(row.logits[0] - row.logits[1]).max() > 0.3 * spread  # images are told apart
-    assert np.abs(ours - row.logits).max() < TOLERANCE * spread
+    difference = float(np.abs(ours - row.logits).max() / spread)
+    record_property(f'agreement/{name}', difference)
+    assert difference < TOLERANCE
 
 
 def test_every_reference_has_a_row_and_every_row_a_variant():

@@ -24,7 +24,11 @@ from cls.errors import UserError, nearest
 
 @dataclasses.dataclass(frozen=True)
 class System:
-    """A row of the reading list. Accuracies in percent on ImageNet's validation set."""
+    """A row of the reading list. Accuracies in percent on ImageNet's validation set.
+
+    `headline` is the variant whose cost stands for the system; `params` and `macs` are what the
+    paper says of it, in millions, None where it says nothing.
+    """
 
     name: str
     title: str
@@ -32,6 +36,9 @@ class System:
     arxiv: str
     top1: float | None  # the system's best published single number
     top5: float | None
+    headline: str = ''
+    params: float | None = None
+    macs: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +66,17 @@ class Variant:
     renames: tuple[tuple[str, str], ...] = ()
 
 
+@dataclasses.dataclass(frozen=True)
+class Ensemble:
+    """Variants whose softmax is averaged; one that is named twice is trained from two seeds."""
+
+    name: str
+    system: System
+    members: tuple[str, ...]
+
+
 _VARIANTS: dict[str, Variant] = {}
+_ENSEMBLES: dict[str, Ensemble] = {}
 
 
 def register(variant: Variant) -> None:
@@ -67,6 +84,11 @@ def register(variant: Variant) -> None:
     if variant.name in _VARIANTS:
         raise ValueError(f'two variants are named {variant.name}')
     _VARIANTS[variant.name] = variant
+
+
+def register_ensemble(ensemble: Ensemble) -> None:
+    """Adds an ensemble to the list."""
+    _ENSEMBLES[ensemble.name] = ensemble
 
 
 @functools.cache
@@ -95,6 +117,12 @@ def systems() -> list[System]:
     """Returns the systems that have a variant."""
     _import_all()
     return list(dict.fromkeys(v.system for v in _VARIANTS.values()))
+
+
+def ensembles() -> list[Ensemble]:
+    """Returns the ensembles."""
+    _import_all()
+    return list(_ENSEMBLES.values())
 
 
 def create(name: str, **overrides: Any) -> nn.Module:

@@ -1,17 +1,25 @@
-"""Lists the registered models: python -m cls.tools.models [PATTERN] [--json].
+"""Lists the registered models: python -m cls.tools.models [PATTERN] [--json | --write README.md].
 
-Parameters and multiply-adds are counted from each net's trace, not read from a table.
+Parameters and multiply-adds are counted from each net's trace, not read from a table. With --write,
+the table of systems between the two marks of that file is written anew, from what is registered and
+from what the last recorded run of all tests measured (tests/results.json).
 """
 
 import argparse
 import json
 import multiprocessing
 import os
+import re
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
 
 from cls import models
+from cls.config import ROOT
 from cls.errors import UserError, run
 from cls.models.complexity import complexity
+from cls.models.registry import System, Variant
 
 COLUMNS = (
     'name',
@@ -23,6 +31,24 @@ COLUMNS = (
     'paper_top1',
     'paper_top5',
     'reference',
+)
+BEGIN, END = (
+    '<!-- table of systems: python -m cls.tools.models --write README.md -->',
+    '<!-- end -->',
+)
+RESULTS = ROOT / 'tests' / 'results.json'
+HEADER = (
+    'system',
+    'venue',
+    'top-1',
+    'top-5',
+    'variants',
+    'parameters, M: paper / ours',
+    'MACs, M: paper / ours',
+    'held against',
+    'largest difference',
+    'weights that import',
+    'digits',
 )
 
 
@@ -46,11 +72,15 @@ def row(name: str) -> dict:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Prints the table; returns the exit code."""
+    """Prints or writes the table; returns the exit code."""
     parser = argparse.ArgumentParser(prog='python -m cls.tools.models', description=__doc__)
     parser.add_argument('pattern', nargs='?', default='*', help='of names, as resnet*')
     parser.add_argument('--json', action='store_true', help='one JSON list')
+    parser.add_argument('--write', type=Path, metavar='FILE', help='renew the table of systems')
     args = parser.parse_args(argv)
+    if args.write:
+        args.write.write_text(renewed(_text_of(args.write)))
+        return 0
     names = models.names(args.pattern)
     if not names:
         raise UserError(f'no model matches {args.pattern!r}; without a pattern all are listed.')
@@ -79,6 +109,111 @@ def _text(value: object) -> str:
     if value is None:
         return '-'
     return f'{value:,}' if isinstance(value, int) else str(value)
+
+
+# ------------------------------------------------------------------------ the README's table
+
+
+def renewed(text: str) -> str:
+    """Returns a file's text with the table of systems written anew.
+
+    Raises UserError when the text has not the two marks that the table stands between.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise UserError(f'expected the marks {BEGIN} and {END} for the table to stand between.')
+    return f'{before}{BEGIN}\n{table()}\n{END}{after}'
+
+
+def table() -> str:
+    """Returns the table of systems in Markdown, and under it what was last measured and when."""
+    measured = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    of_system = {}
+    for variant in map(models.variant, models.names()):
+        of_system.setdefault(variant.system, []).append(variant)
+    lines = [HEADER, ['---'] * len(HEADER)]
+    lines += [_system_cells(system, found, measured) for system, found in of_system.items()]
+    lines += [_ensemble_cells(ensemble, measured) for ensemble in models.ensembles()]
+    text = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+    if not measured:
+        return text
+    counted = f'{measured["passed"]} passed, {measured["failed"]} failed'
+    return (
+        f'{text}\n\nLast recorded run of all tests: {measured["date"]}, {counted}, '
+        f'{measured["skipped"]} skipped, {measured["minutes"]} minutes on two cores.'
+    )
+
+
+def _system_cells(system: System, variants: Sequence[Variant], measured: dict) -> list[str]:
+    chosen = next((v for v in variants if v.name == system.headline), variants[-1])
+    differences = [measured.get('agreement', {}).get(variant.name) for variant in variants]
+    differences = [x for x in differences if x is not None]
+    packages = sorted({v.reference.partition(':')[0] for v in variants if v.reference})
+    restated = any(v.reference is None for v in variants)
+    file = variants[0].module.__module__.replace('.', '/') + '.py'
+    return [
+        f'[{system.name}]({file})',
+        _venue(system),
+        _number(system.top1),
+        _number(system.top5),
+        _names([variant.name for variant in variants]),
+        f'{_number(system.params)} / {_millions(chosen.params)} `{chosen.name}`',
+        f'{_number(system.macs)} / {_millions(chosen.macs)}',
+        ', '.join(packages + ['a restatement'] * restated),
+        f'{max(differences):.0e} of {len(differences)}' if differences else '-',
+        ', '.join(packages) or '-',
+        _digits(file, measured),
+    ]
+
+
+def _ensemble_cells(ensemble: Any, measured: dict) -> list[str]:
+    members = [models.variant(name) for name in ensemble.members]
+    system, file = ensemble.system, f'configs/{ensemble.name}.py'
+    counted = {name: ensemble.members.count(name) for name in ensemble.members}
+    return [
+        f'[{system.name}]({file})',
+        _venue(system),
+        _number(system.top1),
+        _number(system.top5),
+        ', '.join(f'{count} x {name}' for name, count in counted.items()),
+        f'{_number(system.params)} / {_millions(sum(m.params for m in members))}',
+        f'{_number(system.macs)} / {_millions(sum(m.macs for m in members))}',
+        'as its members',
+        '-',
+        'as its members',
+        _digits(file, measured),
+    ]
+
+
+def _venue(system: System) -> str:
+    return f'[{system.venue}](https://arxiv.org/abs/{system.arxiv})'
+
+
+def _number(value: float | None) -> str:
+    return '-' if value is None else f'{value:,g}'
+
+
+def _millions(count: int) -> str:
+    return f'{count / 1e6:,.2f}' if count < 1e9 else f'{count / 1e6:,.0f}'
+
+
+def _names(names: list[str]) -> str:
+    """'resnet: 18, 34, 50': the names, without the letters that all begin with."""
+    prefix = re.match(r'[a-z_]*', os.path.commonprefix(names))[0] if names[1:] else ''
+    shown = ', '.join(name.removeprefix(prefix) or name for name in names)
+    return f'{prefix}: {shown}' if prefix else shown
+
+
+def _digits(file: str, measured: dict) -> str:
+    found = measured.get('digits', {}).get(f'configs/{Path(file).name}')
+    return f'{found[0]:.1f} % in {found[1]} s' if found else '-'
+
+
+def _text_of(file: Path) -> str:
+    if not file.is_file():
+        raise UserError(f'{file}: no such file.')
+    return file.read_text()
 
 
 if __name__ == '__main__':

@@ -104,8 +104,10 @@ def test_training_differs_from_evaluation_by_statistics_and_random_drops_alone(f
 
 @pytest.mark.sweep
 @pytest.mark.parametrize('file', FILES)
-def test_the_digits_are_learnt(file, tmp_path):
+def test_the_digits_are_learnt(file, tmp_path, record_property):
     """As a user would run it; the time it takes is in result.json."""
     command = [sys.executable, '-m', 'cls.main', '--config', file, '--workdir', str(tmp_path)]
     subprocess.run(command, check=True, cwd=configs.ROOT)
-    assert json.loads((tmp_path / 'result.json').read_text())['test/top1'] > 90
+    result = json.loads((tmp_path / 'result.json').read_text())
+    record_property(f'digits/{file}', [round(result['test/top1'], 2), round(result['seconds'])])
+    assert result['test/top1'] > 90
