@@ -2,8 +2,8 @@
 
   ./launch/test.sh -m "sweep or not sweep" --record
 
-runs every test there is and writes what it found to tests/results.json, which the table in README.md
-is made with: each variant's agreement with its reference, each config's accuracy on the digits.
+runs every test there is and writes what it found to tests/results.json, which the table in
+README.md is made with: each variant's agreement with its reference, each config's accuracy on the digits.
 """
 
 import datetime

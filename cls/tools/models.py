@@ -32,10 +32,8 @@ COLUMNS = (
     'paper_top5',
     'reference',
 )
-BEGIN, END = (
-    '<!-- table of systems: python -m cls.tools.models --write README.md -->',
-    '<!-- end -->',
-)
+BEGIN = '<!-- table of systems, by python -m cls.tools.models --write README.md -->'
+END = '<!-- end of the table -->'
 RESULTS = ROOT / 'tests' / 'results.json'
 HEADER = (
     'system',
