@@ -3,7 +3,7 @@
   ./launch/test.sh -m "sweep or not sweep" --record
 
 runs every test there is and writes what it found to tests/results.json, which the table in
-README.md is made with: each variant's agreement with its reference, each config's accuracy on the digits.
+README.md is made with: how near each variant is to its reference, what each config learns.
 """
 
 import datetime

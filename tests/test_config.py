@@ -31,6 +31,12 @@ def arms():
             yield f'{file}:{"folder=/nonexistent" if arm == "folder" else arm}'
 
 
+def members(config):
+    """The config itself, or those of an ensemble's members that differ in more than the seed."""
+    parts = config.get('members', {'': config}).values()
+    return list({part.model.name: part for part in parts}.values())
+
+
 ARMS = list(arms())
 CLASSES = {'digits': 10, 'tfds:cifar10': 10, 'tfds:cifar100': 100, 'tfds:svhn_cropped': 10}
 EXAMPLES = {'digits': 1_500, 'tfds:cifar10': 50_000, 'tfds:cifar100': 50_000}
@@ -243,7 +249,11 @@ def abstract_params(model_as_json, num_classes, size, channels):
 
 @pytest.mark.parametrize('spec', ARMS)
 def test_an_arm_gives_a_model_a_schedule_and_an_optimizer(spec):
-    config = configs.load(spec)
+    for config in members(configs.load(spec)):
+        check_arm(config)
+
+
+def check_arm(config):
     classes = CLASSES.get(config.data.name, 1000)
     channels = 1 if config.data.name == 'digits' else 3
     assert configs.create_model(config, classes).num_classes >= classes
@@ -273,5 +283,5 @@ def test_every_config_has_the_arm_that_runs_anywhere():
     assert len(ARMS) == len(set(ARMS))
     for file in FILES:
         default = configs.load(file)
-        assert default.data.name == 'digits'
+        assert {config.data.name for config in members(default)} == {'digits'}
         assert configs.identity(default) == configs.identity(configs.load(f'{file}:digits'))

@@ -41,6 +41,9 @@ SYSTEM = System(
     arxiv='1802.01548',
     top1=83.9,
     top5=96.6,
+    headline='amoebanet_a_n6_f448',
+    params=469,
+    macs=104_000,
 )
 
 # The cells (model_specs.py): state 0 is the cell before, state 1 the one before that.

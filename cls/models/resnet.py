@@ -34,6 +34,8 @@ SYSTEM = System(
     arxiv='1512.03385',
     top1=None,
     top5=96.43,  # ensemble of six, test set (Table 5)
+    headline='resnet152_v1',
+    macs=11_300,
 )
 
 

@@ -131,8 +131,9 @@ def table() -> str:
     for variant in map(models.variant, models.names()):
         of_system.setdefault(variant.system, []).append(variant)
     lines = [HEADER, ['---'] * len(HEADER)]
-    lines += [_system_cells(system, found, measured) for system, found in of_system.items()]
-    lines += [_ensemble_cells(ensemble, measured) for ensemble in models.ensembles()]
+    rows = [(s.arxiv, _system_cells(s, found, measured)) for s, found in of_system.items()]
+    rows += [(e.system.arxiv, _ensemble_cells(e, measured)) for e in models.ensembles()]
+    lines += [cells for _, cells in sorted(rows)]  # in the order of appearance
     text = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
     if not measured:
         return text

@@ -9,7 +9,7 @@ import pytest
 
 from cls import models
 from cls.errors import UserError
-from cls.tools.models import main, row
+from cls.tools.models import BEGIN, END, main, renewed, row
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = [
@@ -86,3 +86,24 @@ def test_unknown_pattern():
     assert done.stdout == ''
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: no model matches 'nothing*'")
+
+
+def test_the_table_in_the_readme_is_what_would_be_written():
+    text = (ROOT / 'README.md').read_text()
+    assert renewed(text) == text, 'run python -m cls.tools.models --write README.md'
+    for system in models.systems():
+        assert f'| [{system.name}](cls/models/' in text
+
+
+def test_writing_the_table_changes_nothing_else(tmp_path):
+    file = tmp_path / 'page.md'
+    file.write_text(f'before\n{BEGIN}\nold\n{END}\nafter\n')
+    assert main(['--write', str(file)]) == 0
+    text = file.read_text()
+    assert text.startswith(f'before\n{BEGIN}\n| system |')
+    assert text.endswith(f'\n{END}\nafter\n')
+    assert 'old' not in text
+    file.write_text('no marks')
+    with pytest.raises(UserError, match='expected the marks'):
+        main(['--write', str(file)])
+    assert file.read_text() == 'no marks'
