@@ -1,0 +1,11 @@
+"""What tests know of Inception-v3 beside what is registered; see zoo.py."""
+
+from golden.task import Task
+
+TASKS = (Task('timm:inception_v3', 80, fields={'aux_head': False}),)
+DEFAULT = ('inception_v3',)
+CSV = ('Inceptionv3',)
+LISTED = {'inception_v3': 'inception_v3 (no aux)'}
+UNLISTED = {
+    'inception_v3 + aux (training)': 'the same net; tests/models/test_inception_v3.py counts it'
+}
