@@ -8,8 +8,8 @@ A run that is there already, trained or imported, takes a member's place:
 --config.loaded.inception_v4=FOLDER. Anything of a member can be changed:
 --config.members.inception_resnet_v2_3.seed=7.
 
-Expected, digits: above 90 % (measured: see the README). The paper's, which has not been trained here:
-ImageNet validation, 144 crops, top-1 83.5, top-5 96.9 (Table 5); many crops are not yet here.
+Expected, digits: above 90 % (measured: see the README). The paper's, which has not been trained
+here: ImageNet validation, 144 crops, top-1 83.5, top-5 96.9 (Table 5); many crops are not yet here.
 """
 
 from ml_collections import ConfigDict

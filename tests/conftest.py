@@ -24,30 +24,38 @@ def pytest_addoption(parser):
 
 
 class Recorder:
-    """Gathers what tests say by record_property('KIND/NAME', value), and how they ended."""
+    """Gathers what tests say by record_property('KIND/NAME', value), and how they ended.
 
-    def __init__(self):
-        self._began, self._outcomes, self._properties = time.time(), {}, {}
+    A run of some tests renews what these say; the summary is of runs of all tests alone.
+    """
+
+    def __init__(self, complete):
+        self._complete, self._began = complete, time.time()
+        self._outcomes, self._properties = {}, {}
 
     def pytest_runtest_logreport(self, report):
         if report.when == 'call' or report.outcome != 'passed':
             self._outcomes[report.nodeid] = report.outcome
-        if report.when == 'call':
+        if report.when == 'call' and report.passed:
             self._properties.update(report.user_properties)
 
     def pytest_sessionfinish(self):
-        outcomes = list(self._outcomes.values())
-        found = {
-            'date': datetime.date.today().isoformat(),
-            **{kind: outcomes.count(kind) for kind in ('passed', 'failed', 'skipped')},
-            'minutes': round((time.time() - self._began) / 60),
-        }
-        for name, value in sorted(self._properties.items()):
+        found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+        for name, value in self._properties.items():
             kind, _, key = name.partition('/')
             found.setdefault(kind, {})[key] = value
-        RESULTS.write_text(json.dumps(found, indent=1) + '\n')
+        if self._complete:
+            outcomes = list(self._outcomes.values())
+            found['run'] = {
+                'date': datetime.date.today().isoformat(),
+                **{kind: outcomes.count(kind) for kind in ('passed', 'failed', 'skipped')},
+                'minutes': round((time.time() - self._began) / 60),
+            }
+        RESULTS.write_text(json.dumps(found, indent=1, sort_keys=True) + '\n')
 
 
 def pytest_configure(config):
     if config.getoption('--record') and not hasattr(config, 'workerinput'):
-        config.pluginmanager.register(Recorder())
+        everything = config.option.markexpr == 'sweep or not sweep'
+        narrowed = config.option.keyword or config.args != config.getini('testpaths')
+        config.pluginmanager.register(Recorder(everything and not narrowed))

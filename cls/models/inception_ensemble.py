@@ -1,6 +1,6 @@
-"""The ensemble of Inception-v4 and Inception-ResNet-v2 (Szegedy, Ioffe, Vanhoucke, Alemi; AAAI 2017).
+"""The ensemble of Inception-v4 and Inception-ResNet-v2 (AAAI 2017).
 
-https://arxiv.org/abs/1602.07261, section 5 and Table 5
+Szegedy, Ioffe, Vanhoucke, Alemi; https://arxiv.org/abs/1602.07261, section 5 and Table 5
 
 One Inception-v4 and three Inception-ResNet-v2, each trained on its own; their softmax outputs are
 averaged, over the nets and over an image's crops. cls/ensemble.py trains and evaluates it; there is

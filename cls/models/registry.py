@@ -50,7 +50,7 @@ class Variant:
     itself by tests. `top1` and `top5` are the paper's, in percent, by a single crop unless the
     model file says otherwise. `reference` is `package:constructor` of an implementation with the
     same graph, `renames` the (regular expression, replacement) pairs that turn our parameter names
-    into its.
+    into its, and `old_names` those that turn names in its older checkpoints into its present ones.
     """
 
     name: str
@@ -64,6 +64,7 @@ class Variant:
     top5: float | None = None
     reference: str | None = None
     renames: tuple[tuple[str, str], ...] = ()
+    old_names: tuple[tuple[str, str], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -135,12 +135,13 @@ def table() -> str:
     rows += [(e.system.arxiv, _ensemble_cells(e, measured)) for e in models.ensembles()]
     lines += [cells for _, cells in sorted(rows)]  # in the order of appearance
     text = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
-    if not measured:
+    if 'run' not in measured:
         return text
-    counted = f'{measured["passed"]} passed, {measured["failed"]} failed'
+    run = measured['run']
+    counted = ', '.join(f'{run[kind]} {kind}' for kind in ('passed', 'failed', 'skipped'))
     return (
-        f'{text}\n\nLast recorded run of all tests: {measured["date"]}, {counted}, '
-        f'{measured["skipped"]} skipped, {measured["minutes"]} minutes on two cores.'
+        f'{text}\n\nThe last recorded run of all tests, on {run["date"]}: {counted}; '
+        f'{run["minutes"]} minutes on two cores.'
     )
 
 

@@ -63,8 +63,11 @@ def from_torch(
     variant = models.variant(model_name)
     model = models.create(model_name, **overrides)
     abstract = models.abstract_variables(model, variant.input_size)
+    present = {_renamed(name, variant.old_names): value for name, value in state_dict.items()}
+    if len(present) < len(state_dict):
+        raise UserError(f'{model_name}: the file has some tensors under an old and a new name')
     try:
-        return convert(state_dict, abstract, variant.renames)
+        return convert(present, abstract, variant.renames)
     except UserError as error:
         raise UserError(f'{model_name}: {error}') from None
 
@@ -102,7 +105,10 @@ def convert(
 def torch_name(path: tuple[str, ...], renames: Renames = ()) -> str:
     """Returns the torch name of a Flax variable: ('params', 'conv1', 'kernel') -> conv1.weight."""
     collection, *modules, leaf = path
-    name = '.'.join((*modules, _LEAVES.get((collection, leaf), leaf)))
+    return _renamed('.'.join((*modules, _LEAVES.get((collection, leaf), leaf))), renames)
+
+
+def _renamed(name: str, renames: Renames) -> str:
     for pattern, replacement in renames:
         name = re.sub(pattern, replacement, name)
     return name
