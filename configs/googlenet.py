@@ -25,13 +25,13 @@ def get_config(argument: str = '') -> ConfigDict:
 
 
 def digits(c: ConfigDict) -> None:
-    """Five narrow modules on digits of 32x32 pixels, both heads among them."""
+    """Four narrow modules on digits of 32x32 pixels, both heads among them."""
     common.use_digits(c)
     c.data.image_size = 32
     c.data.pad = 4  # a pixel of the original
     c.model.name = 'googlenet'
-    small, large = (16, 16, 32, 8, 16, 16), (32, 24, 48, 8, 24, 24)
-    c.model.stages = ((small,), (small, small, large), (large,))
+    narrow, wide = (16, 16, 32, 8, 16, 16), (32, 24, 48, 8, 24, 24)
+    c.model.stem_features, c.model.stages = (16, 16, 48), ((narrow,), (narrow, narrow, wide))
     c.model.dropout_rate, c.model.aux_dropout_rate = 0.2, 0.5
     c.duration, c.batch = '20 epochs', 64
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.02, 0.9

@@ -32,7 +32,7 @@ def digits(c: ConfigDict) -> None:
     c.model.name = 'vgg16'
     c.model.depths, c.model.widths = (2, 2, 2), (32, 64, 128)
     c.model.bins, c.model.hidden = 1, 128
-    c.duration, c.batch = '40 epochs', 64
+    c.duration, c.batch = '25 epochs', 64
     c.optim.lr = 0.05
     c.schedule.name, c.schedule.warmup = 'cosine', '2 epochs'
 

@@ -125,6 +125,7 @@ def _paper_head_pool(x: jax.Array) -> jax.Array:
 class GoogLeNet(nn.Module):
     """A stem, three stages of Inception modules, and two auxiliary heads on the second stage."""
 
+    stem_features: Sequence[int] = (64, 64, 192)  # output channels of its convolutions
     stages: Sequence[Sequence[Sequence[int]]] = STAGES
     batch_norm: bool = False  # and all else that torchvision changes
     aux_head: bool = True
@@ -158,9 +159,10 @@ class GoogLeNet(nn.Module):
         pool = functools.partial(max_pool, strides=2, ceil_mode=True)
         lrn = (lambda x: x) if self.batch_norm else _lrn
 
-        x = unit(64, 7, strides=2, name='conv1')(images)
-        x = unit(64, 1, name='conv2')(lrn(pool(x, 3)))
-        x = pool(lrn(unit(192, 3, name='conv3')(x)), 3)
+        first, second, third = self.stem_features
+        x = unit(first, 7, strides=2, name='conv1')(images)
+        x = unit(second, 1, name='conv2')(lrn(pool(x, 3)))
+        x = pool(lrn(unit(third, 3, name='conv3')(x)), 3)
         self.sow('intermediates', 'stem', x)
         for stage, modules in enumerate(self.stages, 3):
             if stage > 3:
