@@ -26,7 +26,7 @@ def digits(c: ConfigDict) -> None:
     c.data.pad = 2  # a pixel of the original
     c.model.name = 'squeezenet1_0_complex'
     c.model.stages, c.model.stem_features, c.model.stem_window = ((64, 64), (128, 128)), 32, 3
-    c.model.dropout_rate = 0.2
+    c.model.dropout_rate, c.model.logit_bias = 0.2, 1.0
     c.duration, c.batch = '40 epochs', 64
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.04, 0.9
     c.optim.weight_decay, c.optim.clip_norm = 2e-4, 5.0

@@ -19,7 +19,11 @@ Table 1 has 111), pools round their size up, weights are drawn from U(-sqrt(3 / 
 sqrt(3 / fan-in)) and the classifier's from N(0, 0.01^2). Some of their files also pad the 1x1
 classifier by a pixel; torchvision does not, nor is it done here.
 
-The paper's Table 2 has the accuracy of v1.0; Table 3 that of the bypasses.
+Logits are rectified. One that is negative for every image gets no gradient and stays so: with ten
+classes, where a batch moves every logit alike, all of them were gone within twenty steps. Training
+on few classes wants a positive `logit_bias`.
+
+The paper's Table 2 has the accuracy of v1.0, Table 3 that of the bypasses; v1.1 is not in it.
 """
 
 import functools
@@ -76,6 +80,7 @@ class SqueezeNet(nn.Module):
     bypass: str = (
         'none'  # none | simple (where channels fit) | complex (by a convolution elsewhere)
     )
+    logit_bias: float = 0.0  # initial; above 0 so that few classes are not soon all rectified away
     dropout_rate: float = 0.5
     num_classes: int = 1000
     dtype: Any = jnp.float32
@@ -99,7 +104,8 @@ class SqueezeNet(nn.Module):
 
         self.sow('intermediates', 'pre_logits', jnp.mean(x, (1, 2)))
         x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
-        x = conv(self.num_classes, 1, kernel_init=init.Normal(0.01), name='classifier.1')(x)
+        initial = {'kernel_init': init.Normal(0.01), 'bias_init': init.Constant(self.logit_bias)}
+        x = conv(self.num_classes, 1, **initial, name='classifier.1')(x)
         return jnp.mean(nn.relu(x).astype(jnp.float32), (1, 2))
 
 
@@ -126,7 +132,7 @@ PYTORCHCV = (
 # Fields, parameters, multiply-adds, top-1 and top-5, reference.
 NETS = {
     'squeezenet1_0': (V1_0, 1_248_424, 818_924_576, 57.5, 80.3, 'torchvision:squeezenet1_0'),
-    'squeezenet1_1': (V1_1, 1_235_496, 349_151_936, 57.5, 80.3, 'torchvision:squeezenet1_1'),
+    'squeezenet1_1': (V1_1, 1_235_496, 349_151_936, None, None, 'torchvision:squeezenet1_1'),
     'squeezenet1_0_simple': (
         {**V1_0, 'bypass': 'simple'},
         *(1_248_424, 818_924_576, 60.4, 82.5, 'pytorchcv:squeezeresnet_v1_0'),
