@@ -92,7 +92,7 @@ def test_each_head_learns_from_its_own_logits_and_reaches_the_modules_before_it(
 
 
 def test_a_head_is_two_linear_layers_on_a_projected_and_flattened_map():
-    """The paper's first head, in NumPy: 4a's map of 16 / 2**4 ... at 112 pixels is 7x7."""
+    """The paper's first head, in NumPy, on a map of 7x7 pixels."""
     model, variables, _, _ = train('googlenet', 112)
     images = RNG.standard_normal((2, 112, 112, 3)).astype(np.float32)
 

@@ -3,12 +3,10 @@
 from golden.task import Task
 
 DEPTHS = {'vgg11': 'A', 'vgg13': 'B', 'vgg16': 'D', 'vgg19': 'E'}
+# The small nets also see what a last map of 3x3 pixels becomes in 7x7 bins; of 32 pixels 1 is left.
 TASKS = (
     *(Task(f'torchvision:{name}{bn}', size=32) for name in DEPTHS for bn in ('', '_bn')),
-    *(
-        Task(f'restated:{name}', size=32, fields={'hidden': 64})
-        for name in ('vgg11_lrn', 'vgg16_c')
-    ),
+    *(Task(f'restated:{n}', size=96, fields={'hidden': 64}) for n in ('vgg11_lrn', 'vgg16_c')),
 )
 DEFAULT = ('vgg11_lrn', 'vgg16_c', 'vgg11_bn')
 CSV = ('VGG',)
