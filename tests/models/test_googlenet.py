@@ -75,7 +75,9 @@ def train(name, size):
     return model, variables, images, gradients
 
 
-@pytest.mark.parametrize('name', ['googlenet', 'googlenet_bn'])
+@pytest.mark.parametrize(
+    'name', ['googlenet', pytest.param('googlenet_bn', marks=pytest.mark.sweep)]
+)
 def test_each_head_learns_from_its_own_logits_and_reaches_the_modules_before_it(name):
     *_, gradients = train(name, 32)
     reached = {
