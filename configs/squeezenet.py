@@ -20,16 +20,16 @@ def get_config(argument: str = '') -> ConfigDict:
 
 
 def digits(c: ConfigDict) -> None:
-    """Four Fire modules, with both kinds of bypass, on digits of 16x16 pixels."""
+    """Three Fire modules, with both kinds of bypass, on digits of 16x16 pixels."""
     common.use_digits(c)
     c.data.image_size = 16
     c.data.pad = 2  # a pixel of the original
     c.model.name = 'squeezenet1_0_complex'
-    c.model.stages, c.model.stem_features, c.model.stem_window = ((64, 64), (128, 128)), 32, 3
+    c.model.stages, c.model.stem_features, c.model.stem_window = ((64, 64), (128,)), 32, 3
     c.model.dropout_rate, c.model.logit_bias = 0.2, 1.0
     c.duration, c.batch = '40 epochs', 64
-    c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.04, 0.9
-    c.optim.weight_decay, c.optim.clip_norm = 2e-4, 5.0
+    c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.01, 0.9
+    c.optim.weight_decay, c.optim.clip_norm = 2e-4, 1.0
     c.schedule.name, c.schedule.warmup = 'polynomial', '2 epochs'
 
 
