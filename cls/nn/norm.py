@@ -1,4 +1,5 @@
-"""Batch normalisation whose numbers do not depend on how many devices share a batch."""
+"""Normalisation: by the batch, whose numbers do not depend on how many devices share it, and by
+neighbouring channels."""
 
 from typing import Any
 
@@ -7,6 +8,23 @@ import jax
 import jax.numpy as jnp
 
 from cls.nn import init
+
+
+def local_response_norm(
+    x: jax.Array, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0
+) -> jax.Array:
+    """Divides x (..., C) by (k + alpha * s) ** beta, s the sum of squares of near channels.
+
+    Those are `size` (odd) channels around each one, fewer at the ends. Krizhevsky et al. 2012
+    ("ImageNet classification with deep convolutional neural networks", section 3.3), whose values
+    are the defaults. Caffe and PyTorch take k = 1 and the mean in place of the sum: their alpha is
+    `size` times the one here. Computed in float32; the result has the type of x.
+    """
+    wide = x.astype(jnp.float32)
+    around = [(0, 0)] * (x.ndim - 1) + [(size // 2, size // 2)]
+    squares = jnp.pad(jnp.square(wide), around)
+    near = sum(squares[..., i : i + x.shape[-1]] for i in range(size))
+    return (wide * (k + alpha * near) ** -beta).astype(x.dtype)
 
 
 class BatchNorm(nn.Module):

@@ -1,0 +1,30 @@
+"""What tests know of SqueezeNet beside what is registered; see zoo.py."""
+
+from golden.task import Task
+
+
+def _of_any_size():
+    """pytorchcv's last pool is 13x13, the whole map of an image of 224."""
+    import torch
+    from pytorchcv.model_provider import get_model
+
+    module = get_model('squeezeresnet_v1_0', pretrained=False)
+    module.output.final_pool = torch.nn.AdaptiveAvgPool2d(1)
+    return module
+
+
+TASKS = (
+    Task('torchvision:squeezenet1_0'),
+    Task('torchvision:squeezenet1_1'),
+    Task('pytorchcv:squeezeresnet_v1_0', build=_of_any_size),
+    Task('restated:squeezenet1_0_complex'),
+)
+DEFAULT = ('squeezenet1_1', 'squeezenet1_0_simple', 'squeezenet1_0_complex')
+CSV = ('SqueezeNet',)
+LISTED = {
+    'squeezenet1_0': 'squeezenet1_0',
+    'squeezenet1_1': 'squeezenet1_1',
+    'squeezenet1_0_simple': 'squeezenet1_0 simple bypass',
+    'squeezenet1_0_complex': 'squeezenet1_0 complex bypass',
+}
+UNLISTED = {}
