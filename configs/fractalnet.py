@@ -40,8 +40,8 @@ def digits(c: ConfigDict) -> None:
     common.use_digits(c)
     sgd(c)
     c.model.name = 'fractalnet20_c3_cifar'
-    c.model.widths, c.model.dropout_rate = (32, 64), 0.1
-    c.duration, c.batch = '40 epochs', 64
+    c.model.widths, c.model.dropout_rate = (24, 48), 0.1
+    c.duration, c.batch = '30 epochs', 64
 
 
 def cifar(c: ConfigDict, name: str) -> None:
