@@ -5,9 +5,9 @@ from golden.task import Task
 TASKS = (
     *(Task(f'pytorchcv:fractalnet_cifar{classes}', 32) for classes in (10, 100)),
     Task('restated:fractalnet20_c3_cifar', 32),
-    # Narrow: the same at other widths, or wider than a test needs.
+    # Narrow, and of three blocks where rounding grows too much in five.
     Task('restated:fractalnet20_c3_cifar100', 32, fields={'widths': (8, 12, 16, 20, 24)}),
-    Task('restated:fractalnet40_c4_cifar', 32, fields={'widths': (16, 20, 24, 28, 32)}),
+    Task('restated:fractalnet40_c4_cifar', 32, fields={'widths': (24, 32, 40)}),
     Task('restated:fractalnet34', 80, fields={'widths': (16, 24, 32, 40)}),
 )
 DEFAULT = ('fractalnet20_c3_cifar_joined', 'fractalnet40_c4_cifar', 'fractalnet34')
