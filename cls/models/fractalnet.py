@@ -9,10 +9,11 @@ of its inputs, never all (local), or one column is the whole net (global). Each 
 good net by itself: `column=k` evaluates column k alone, of 2^(k-1) convolutions per block.
 
 Agrees with: pytorchcv's fractalnet_cifar10 and fractalnet_cifar100, whose names the parameters
-bear, in the `_joined` variants. The authors' generator (github.com/gustavla/fractalnet) pools the
-columns at the end of a block and joins them then, which is not the same for a max pool; all other
-variants do so, and are held against a restatement. Dropout lies where the authors have it: on the
-convolution's output, before its normalisation (pytorchcv drops channels behind the rectifier).
+bear, in the `_joined` variants: a block's columns are joined and then pooled, as in figure 1. The
+authors' implementation (section 3.3; the generator in github.com/gustavla/fractalnet) pools each
+column and then joins, which is not the same for a max pool; all other variants do so, and are held
+against a restatement. Dropout lies where the authors' code has it: on the convolution's output,
+before its normalisation (pytorchcv drops channels behind the rectifier).
 
 Departs from the authors' code, with pytorchcv: normalisation has a learnt scale and shift, and
 convolutions no bias. Drop path is sampled for a whole mini-batch, as in section 3.1 and in that

@@ -124,7 +124,7 @@ class RiR(nn.Module):
         return jnp.mean(x.astype(jnp.float32), (1, 2))
 
 
-# Classes, the form, parameters, multiply-adds, and the paper's top-1 (Table 2).
+# Classes, the form, parameters, multiply-adds, and the paper's top-1.
 VARIANTS = {
     'rir18_wide_cifar': (10, True, 9_492_980, 1_279_279_104, None),
     'rir18_wide_cifar100': (100, True, 9_527_720, 1_281_490_944, None),

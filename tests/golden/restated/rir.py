@@ -16,7 +16,7 @@ def rir(
     """Resnet in Resnet (1603.08029) as nutszebra's Chainer code follows it.
 
     The two streams are kept in one tensor, residual first, and the four convolutions of a layer
-    are one with all of their kernels (section 3, 'ResNet Init').
+    are one with all of their kernels (the paper's 'ResNet Init' without its initialisation).
     """
 
     def shortcut(r: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
