@@ -32,7 +32,7 @@ def small(c: ConfigDict) -> None:
     c.data.image_size = 16
     c.model.width, c.model.small_images = 1 / 8, True
     c.model.dropout_rate, c.model.bn_momentum = 0.2, 0.9
-    c.duration, c.batch = '25 epochs', 64
+    c.duration, c.batch = '15 epochs', 64
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.05, 0.9
     c.optim.weight_decay, c.optim.clip_norm = 4e-5, 2.0
     c.schedule.name, c.schedule.warmup = 'cosine', '2 epochs'

@@ -8,9 +8,9 @@ normalised, and labels are smoothed (a matter of the loss).
 
 Agrees with: timm's inception_v3, and torchvision's inception_v3, whose names the parameters bear,
 the auxiliary head among them; it is a part of the net in training alone. Both are the net that the
-authors released (slim/inception_model.py in TensorFlow's models repository), from which the paper's
-Table 1 differs in the stem (a 1x1 convolution and a pool in place of two 3x3 convolutions) and in
-the number of blocks (3, 5, 2 there).
+authors released (slim/inception_model.py in TensorFlow's models repository). The paper's Table 1
+differs: its stem ends in three 3x3 convolutions, where this has 1x1, 3x3 and a pool, and it counts
+3, 5, 2 blocks.
 
 Departs from the released net, with both packages: the average pool of a block counts the zeros of
 its padding, where TensorFlow's means are over the image alone, and norms have a scale. Initial

@@ -2,7 +2,7 @@
 
 from golden.task import Task
 
-TASKS = (Task('timm:inception_v4', 80),)
+TASKS = (Task('timm:inception_v4', 96),)
 DEFAULT = ('inception_v4',)
 CSV = ('Inceptionv4',)
 LISTED = {'inception_v4': 'inception_v4'}

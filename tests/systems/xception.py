@@ -2,7 +2,7 @@
 
 from golden.task import Task
 
-TASKS = (Task('timm:legacy_xception'),)
+TASKS = (Task('timm:legacy_xception', 48),)
 DEFAULT = ('xception',)
 CSV = ('Xception',)
 LISTED = {'xception': 'xception'}
