@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cls.nn.conv import pair
 from cls.nn.dense import Dense
 from cls.nn.pool import max_pool
 
@@ -45,8 +46,9 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 convolutions (figure 5, right) to `expansion * width` channels.
 
-    The first two have `inner` channels (0: `width`), the second `groups` groups; the stride lies on
-    the second, or on the first with `stride_on_first` (the paper's form). Otherwise as BasicBlock.
+    The first two have `inner` channels (a number for each, or one for both; 0: `width`), the second
+    `groups` groups; the stride lies on the second, or on the first with `stride_on_first` (the
+    paper's form). Otherwise as BasicBlock.
     """
 
     width: int
@@ -57,15 +59,15 @@ class Bottleneck(nn.Module):
     shortcut: Callable[[nn.Module, jax.Array], jax.Array]
     refine: Refine | None = None
     stride_on_first: bool = False
-    inner: int = 0
+    inner: int | tuple[int, int] = 0
     groups: int = 1
     expansion: int = 4
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        inner = self.inner or self.width
+        reduced, inner = pair(self.inner or self.width)
         first, second = (self.strides, 1) if self.stride_on_first else (1, self.strides)
-        y = self.conv(inner, 1, first, name='conv1')(x)
+        y = self.conv(reduced, 1, first, name='conv1')(x)
         y = nn.relu(self.norm(name='bn1')(y))
         y = self.conv(inner, 3, second, groups=self.groups, name='conv2')(y)
         y = nn.relu(self.norm(name='bn2')(y))
@@ -76,16 +78,18 @@ class Bottleneck(nn.Module):
 
 
 class Projection(nn.Module):
-    """Option B: a 1x1 convolution where the shape changes."""
+    """Option B: a convolution, in the paper 1x1, where the shape changes."""
 
     features: int
     strides: int
     conv: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
+    window: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.norm(name='1')(self.conv(self.features, 1, self.strides, name='0')(x))
+        x = self.conv(self.features, self.window, self.strides, name='0')(x)
+        return self.norm(name='1')(x)
 
 
 def option_a(block: nn.Module, x: jax.Array) -> jax.Array:

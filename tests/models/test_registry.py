@@ -89,7 +89,9 @@ def test_counts_are_those_of_the_list(file):
                 for field in ('params', 'macs')
             )
             assert params == int(row['ref_params_exact']), name
-            assert macs / 1e6 == pytest.approx(float(row['ref_macs_M_measured']), abs=0.006), name
+            listed = row['ref_macs_M_measured']  # in millions with two decimals or one
+            tolerance = 0.06 if len(listed.partition('.')[2]) == 1 else 0.006
+            assert macs / 1e6 == pytest.approx(float(listed), abs=tolerance), name
 
 
 def test_every_system_is_known_to_the_tests():

@@ -1,0 +1,9 @@
+"""SKNet beside its golden rows: the released SKNet-101, which the packages do not have."""
+
+from cls import models
+from cls.models.complexity import complexity
+
+
+def test_the_released_sknet101_fuses_to_fewer_channels_in_its_third_stage():
+    net = models.create('sknet101', fused_min=(32, 16, 32, 32))
+    assert complexity(net, 64).params == 48_686_760

@@ -1,0 +1,32 @@
+"""What tests know of ResNeXt beside what is registered; see zoo.py."""
+
+from golden.task import Task
+
+
+def resnext29_8x64d():
+    """pytorchcv names no net of this cardinality."""
+    from pytorchcv.models.resnext_cifar import get_resnext_cifar
+
+    return get_resnext_cifar(10, blocks=29, cardinality=8, bottleneck_width=64)
+
+
+TASKS = (
+    *(Task(f'timm:resnext{name}') for name in ('50_32x4d', '101_32x4d', '101_64x4d')),
+    Task('torchvision:resnext101_32x8d'),
+    Task('pytorchcv:resnext29_8x64d_cifar10', size=32, build=resnext29_8x64d),
+    Task('pytorchcv:resnext29_16x64d_cifar10', size=32),
+)
+DEFAULT = ('resnext50_32x4d', 'resnext29_8x64d_cifar')
+CSV = ('ResNeXt',)
+LISTED = {
+    name: name
+    for name in (
+        'resnext50_32x4d',
+        'resnext101_32x4d',
+        'resnext101_64x4d',
+        'resnext101_32x8d',
+        'resnext29_8x64d_cifar',
+        'resnext29_16x64d_cifar',
+    )
+}
+UNLISTED = {}

@@ -1,0 +1,13 @@
+"""What tests know of SKNet beside what is registered; see zoo.py."""
+
+from golden.task import Task
+
+TASKS = (
+    Task('timm:skresnext50_32x4d'),
+    Task('pytorchcv:sknet101'),
+    Task('pytorchcv:sknet152'),
+)
+DEFAULT = ('sknet50',)
+CSV = ('SKNet',)
+LISTED = {'sknet50': 'sknet50', 'sknet101': 'sknet101', 'sknet152': 'sknet152 (package)'}
+UNLISTED = {}
