@@ -32,7 +32,7 @@ def digits(c: ConfigDict) -> None:
 
 
 def imagenet(c: ConfigDict) -> None:
-    """Section 4: RMSProp on batches of 512 over 32 GPUs, 560k steps, the rate divided by 10 every 160k.
+    """Section 4: RMSProp, 560k steps of 512 over 32 GPUs, the rate divided by 10 every 160k.
 
     Stochastic paths are on from the start, where the paper turns them on when the net begins to
     overfit: --config.model.path_drop_rate=0 for the steps before. Not yet here: initialisation by

@@ -53,8 +53,8 @@ def cifar(c: ConfigDict, name: str) -> None:
 def imagenet(c: ConfigDict) -> None:
     """Section 4.2: 530k steps, the rate divided by 10 at 200k, 400k and 500k.
 
-    Scale and aspect ratio of the crops are drawn as for GoogLeNet. Not yet here: the standard colour
-    augmentation. Attention-92 is evaluated with --config.data.image_size=320.
+    Scale and aspect ratio of the crops are drawn as for GoogLeNet. Not yet here: the standard
+    colour augmentation. Attention-92 is evaluated with --config.data.image_size=320.
     """
     common.use_imagenet(c)
     sgd(c)

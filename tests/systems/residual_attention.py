@@ -6,10 +6,7 @@ SMALL = {'modules': (1, 1, 1), 'widths': (64, 64, 96)}
 TASKS = (
     *(Task(f'pytorchcv:resattnet{depth}') for depth in (56, 92)),
     Task('restated:attentionnext56', fields={'widths': (64, 128, 128, 256)}),
-    *(
-        Task(f'restated:attention{depth}_cifar', size=32, fields=SMALL)
-        for depth in (92, 236, 452)
-    ),
+    *(Task(f'restated:attention{depth}_cifar', size=32, fields=SMALL) for depth in (92, 236, 452)),
 )
 DEFAULT = ('attention56', 'attentionnext56', 'attention92_cifar')
 CSV = ('Residual Attention',)

@@ -26,7 +26,7 @@ def polynet(
     width: float = 1.0,
     path_drop_rate: float = 0.0,
 ) -> Net:
-    """PolyNet (1611.05725) in evaluation: each term of module k of n counts 1 - rate k / (n - 1)."""
+    """PolyNet (1611.05725) in evaluation: terms of module k of n count 1 - rate k / (n - 1)."""
 
     def layer(weight: Weight, name: str, x: torch.Tensor, spec: str, stride=1, pad=True, act=True):
         out, window = spec.split(':')

@@ -24,7 +24,7 @@ def res2next(
     block nothing is added, and a mean over 3x3 pixels shrinks the last.
     """
 
-    def conv(weight: Weight, name: str, x: torch.Tensor, out: int, size: int, **how) -> torch.Tensor:
+    def conv(weight: Weight, name: str, x: torch.Tensor, out: int, size: int, **how):
         kernel = weight(f'{name}.weight', out, x.shape[1] // how.get('groups', 1), size, size)
         return F.conv2d(x, kernel, padding=size // 2, **how)
 
