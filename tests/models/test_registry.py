@@ -84,7 +84,9 @@ def test_counts_are_those_of_the_list(file):
         variant, row = models.variant(name), rows[text]
         if row['ref_params_exact']:
             assert variant.params == int(row['ref_params_exact']), name
-            assert variant.macs / 1e6 == pytest.approx(float(row['ref_macs_M_measured']), abs=0.006)
+            macs = row['ref_macs_M_measured']  # in millions with two decimals or one
+            tolerance = 0.06 if len(macs.partition('.')[2]) == 1 else 0.006
+            assert variant.macs / 1e6 == pytest.approx(float(macs), abs=tolerance), name
 
 
 def test_every_system_is_known_to_the_tests():
