@@ -26,7 +26,7 @@ def digits(c: ConfigDict) -> None:
     c.model.name = 'polynet'
     c.model.width, c.model.path_drop_rate = 0.125, 0.25
     c.model.stage_a, c.model.stage_b, c.model.stage_c = ('2-way',), ('poly-3',), ('mpoly-2',)
-    c.duration, c.batch = '12 epochs', 64
+    c.duration, c.batch = '20 epochs', 64
     c.optim.name, c.optim.lr, c.optim.momentum, c.optim.weight_decay = 'sgd', 0.1, 0.9, 5e-4
     c.schedule.name, c.schedule.warmup = 'cosine', '1 epochs'
 
