@@ -41,7 +41,7 @@ SYSTEM = System(
     title='Res2Net: A New Multi-scale Backbone Architecture',
     venue='TPAMI 2019',
     arxiv='1904.01169',
-    top1=79.20,  # Table 2: Res2Net-50, 26w x 8s
+    top1=79.20,  # Res2Net-50, 26w x 8s
     top5=94.37,
 )
 
@@ -188,8 +188,8 @@ class Res2NetDLA(nn.Module):
         return x[:, 0, 0].astype(jnp.float32)
 
 
-# Blocks per stage, width, scales, groups; parameters, multiply-adds; top-1 and top-5 (Tables 1, 2
-# and the authors' README).
+# Blocks per stage, width, scales, groups; parameters, multiply-adds; top-1 and top-5 (authors'
+# README).
 IMAGENET = {
     'res2net50_48w_2s': ((3, 4, 6, 3), 48, 2, 1, 25_287_304, 4_159_832_064, 77.32, 93.53),
     'res2net50_26w_4s': ((3, 4, 6, 3), 26, 4, 1, 25_699_120, 4_255_166_464, 77.99, 93.85),

@@ -18,7 +18,7 @@ two residual units more in each, and 36 m + 20 weighted layers in the trunk. Mod
 and the classifier 2; Attention-452 has p, t, r = 2, 4, 3 and m = 6 (section 4.1): 72 m + 20. The
 rest is as for ImageNet with the widths of ResNet-164 for CIFAR, 64, 128 and 256, and its 3x3 stem
 of 16: with the classifier for CIFAR-100, Attention-92 and -236 then have 1.9 and 5.1 million
-parameters, as in Table 4, but Attention-452 has 10.1 where that table says 8.6. No number of units
+parameters, as the paper says, but Attention-452 has 10.2 where it says 8.6. No number of units
 in the masks that follows from r = 3 meets that; what is written in the text is built. That both
 units of a stage come before its modules is our reading too.
 """
@@ -44,7 +44,7 @@ SYSTEM = System(
     title='Residual Attention Network for Image Classification',
     venue='CVPR 2017',
     arxiv='1704.06904',
-    top1=80.5,  # Attention-92 at 320 pixels (Table 7)
+    top1=80.5,  # Attention-92 at 320 pixels
     top5=95.2,
 )
 
@@ -185,13 +185,13 @@ class ResidualAttention(nn.Module):
         return residual.classify(self, x, 'output')
 
 
-# Parameters, multiply-adds, top-1 and top-5 (Table 6; Attention-92 at 320 pixels, Table 7).
+# Parameters, multiply-adds, top-1 and top-5 (authors' README; Attention-92 at 320 pixels).
 IMAGENET = {
     'attention56': ((1, 1, 1, 0), False, 31_810_728, 6_270_836_736, 78.24, 94.1),
     'attention92': ((1, 2, 3, 0), False, 52_466_344, 10_533_789_696, 80.5, 95.2),
     'attentionnext56': ((1, 1, 1, 0), True, 31_318_824, 6_419_106_816, 78.8, 94.4),
 }
-# Modules in each of three stages, p, t, r; parameters, multiply-adds, top-1 on CIFAR-10 (Table 4).
+# Modules in each of three stages, p, t, r; parameters, multiply-adds, top-1 on CIFAR-10 (section 4.1).
 CIFAR = {
     'attention92_cifar': (2, (1, 2, 1), 1_841_274, 211_913_216, 95.01),
     'attention236_cifar': (6, (1, 2, 1), 5_084_794, 568_265_216, 95.86),
