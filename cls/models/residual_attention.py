@@ -191,7 +191,7 @@ IMAGENET = {
     'attention92': ((1, 2, 3, 0), False, 52_466_344, 10_533_789_696, 80.5, 95.2),
     'attentionnext56': ((1, 1, 1, 0), True, 31_318_824, 6_419_106_816, 78.8, 94.4),
 }
-# Modules in each of three stages, p, t, r; parameters, multiply-adds, top-1 on CIFAR-10 (section 4.1).
+# Modules in each of three stages, p, t, r; parameters, multiply-adds, top-1 on CIFAR-10.
 CIFAR = {
     'attention92_cifar': (2, (1, 2, 1), 1_841_274, 211_913_216, 95.01),
     'attention236_cifar': (6, (1, 2, 1), 5_084_794, 568_265_216, 95.86),
