@@ -1,14 +1,14 @@
 """PreActResNet (He et al. 2016, https://arxiv.org/abs/1603.05027): the paper's recipes.
 
-  python -m cls.main --config configs/preactresnet.py                small, on the embedded digits
-  python -m cls.main --config configs/preactresnet.py:cifar10        164; variant=preactresnet110_cifar,
-                                                                     preactresnet1001_cifar
+  python -m cls.main --config configs/preactresnet.py                a small one on embedded digits
+  python -m cls.main --config configs/preactresnet.py:cifar10        164 layers;
+                                                         variant=preactresnet1001_cifar
   python -m cls.main --config configs/preactresnet.py:imagenet2012   200; variant=preactresnet152
-  python -m cls.main --config configs/preactresnet.py:folder=DIR     the ImageNet recipe, your images
+  python -m cls.main --config configs/preactresnet.py:folder=DIR     ImageNet's, on your images
 
 Expected, digits: above 98 % in a minute on two CPU cores. The paper's top-1, which has not been
-trained here: CIFAR-10 110: 93.63, 164: 94.54, 1001: 95.08; CIFAR-100 164: 75.67, 1001: 77.29 (medians
-of five, Tables 3 and 4); ImageNet, a crop of 320 pixels, 152: 78.9, 200: 79.3 (Table 5).
+trained here: CIFAR-10 110: 93.63, 164: 94.54, 1001: 95.08; CIFAR-100 164: 75.67, 1001: 77.29
+(medians of five, Tables 3 and 4); ImageNet, one crop of 320 pixels, 152: 78.9, 200: 79.3 (Table 5).
 """
 
 from ml_collections import ConfigDict

@@ -19,7 +19,7 @@ from configs import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
-    """Returns the config of an arm: digits, cifar10, cifar100, svhn_cropped, imagenet2012, folder."""
+    """Returns an arm: digits, cifar10, cifar100, svhn_cropped, imagenet2012 or folder=DIR."""
     return common.resolve(argument, digits=digits, cifar=cifar, svhn=svhn, imagenet=imagenet)
 
 

@@ -1,7 +1,7 @@
 """WRN (Zagoruyko & Komodakis 2016, https://arxiv.org/abs/1605.07146): the paper's recipes.
 
   python -m cls.main --config configs/wrn.py                 a small one on the embedded digits
-  python -m cls.main --config configs/wrn.py:cifar10         28-10 with dropout; variant=wrn16_8_cifar
+  python -m cls.main --config configs/wrn.py:cifar10         28-10; variant=wrn16_8_cifar
   python -m cls.main --config configs/wrn.py:svhn_cropped    16-8 with dropout
   python -m cls.main --config configs/wrn.py:imagenet2012    50-2-bottleneck; variant=wrn34_2
   python -m cls.main --config configs/wrn.py:folder=DIR      the ImageNet recipe on your images
@@ -9,8 +9,8 @@
 Any depth (6 n + 4) and widening factor: --config.model.depth=40 --config.model.k=10.
 
 Expected, digits: above 98 % in a minute on two CPU cores. The paper's top-1, which has not been
-trained here: 28-10 with dropout CIFAR-10 96.11, CIFAR-100 81.15 (medians of five, Table 6); 16-8 with
-dropout SVHN 98.46 (Table 9); ImageNet, one crop, 50-2-bottleneck 78.1, 34-2 76.61 (Tables 7 and 8).
+trained here: 28-10 CIFAR-10 96.11, CIFAR-100 81.15 (medians of five, Table 6); 16-8 SVHN 98.46
+(Table 9); ImageNet, one crop, 50-2-bottleneck 78.1, 34-2 76.61 (Tables 7 and 8).
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +19,7 @@ from configs import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
-    """Returns the config of an arm: digits, cifar10, cifar100, svhn_cropped, imagenet2012, folder."""
+    """Returns an arm: digits, cifar10, cifar100, svhn_cropped, imagenet2012 or folder=DIR."""
     return common.resolve(argument, digits=digits, cifar=cifar, svhn=svhn, imagenet=imagenet)
 
 

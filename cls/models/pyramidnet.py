@@ -7,7 +7,8 @@ other nets double it wherever they halve the resolution; a unit has no rectifier
 convolution and a norm after its last; shortcuts have no parameters, new channels begin as zeros.
 
 Agrees with: pytorchcv's pyramidnet* and with the authors' code, whose rounding of the widths, a
-half goes up, is taken. The paper's multiplicative widths are not here.
+half goes up, is taken; dropout is where their Caffe net of alpha 450 has it. The paper's
+multiplicative widths are not here.
 """
 
 import functools

@@ -81,7 +81,7 @@ def _shortcut(block: nn.Module, x: jax.Array) -> jax.Array:
     return pooled(x, block.width, block.strides)
 
 
-# Blocks in each of three stages, parameters, multiply-adds, and top-1 on CIFAR-10 or SVHN (Table 1).
+# Blocks in each of three stages, parameters, multiply-adds, top-1 on CIFAR-10 or SVHN (Table 1).
 SMALL = {
     'resnet110_sd_cifar': (18, 1_732_010, 252_887_680, 94.77),
     'resnet1202_sd_cifar': (200, 19_466_090, 2_829_238_912, 95.09),

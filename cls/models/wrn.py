@@ -93,8 +93,8 @@ class ImageNetWRN(nn.Module):
         return residual.classify(self, x)
 
 
-# Depth, k, parameters, multiply-adds and CIFAR-10 top-1, without dropout: of images of zero mean and
-# unit variance (Table 5) 40-4, 16-8 and 28-10, of whitened ones (Table 4) the others.
+# Depth, k, parameters, multiply-adds and CIFAR-10 top-1, without dropout: of normalised images
+# 40-4, 16-8 and 28-10 (Table 5), of whitened ones the others (Table 4).
 CIFAR = {
     'wrn40_1_cifar': (40, 1, 563_930, 83_280_512, 93.15),
     'wrn40_2_cifar': (40, 2, 2_243_546, 327_599_360, 94.67),

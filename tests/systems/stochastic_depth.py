@@ -3,7 +3,7 @@
 from golden.task import Task
 
 TASKS = (
-    Task('restated:resnet110_sd_cifar', size=16),
+    Task('restated:resnet110_sd_cifar', size=32),
     Task('restated:resnet1202_sd_cifar', size=16, fields={'stage_sizes': (2, 3, 1)}),
     Task('restated:resnet152_sd_svhn', size=16, fields={'stage_sizes': (1, 2, 3)}),
     Task('restated:resnet152_sd', fields={'stage_sizes': (1, 2, 2, 1)}),

@@ -1,7 +1,7 @@
 """Stochastic depth a second time, as it is tested: every block there, its residual scaled.
 
-From the authors' code (ResidualDrop.lua, main.lua) and section 3: of L blocks the l-th is multiplied
-by 1 - l / L * drop_rate.
+From the authors' code (ResidualDrop.lua, main.lua) and section 3: of L blocks the l-th residual is
+multiplied by 1 - l / L * drop_rate.
 """
 
 import functools
