@@ -7,7 +7,7 @@ IMAGENET = ('18', '34', '50', '50b', '101', '101b', '152', '152b', '200', '200b'
 TASKS = (
     *(Task(f'pytorchcv:preresnet{name}') for name in IMAGENET),
     Task('pytorchcv:preresnet110_cifar10', size=32),
-    Task('pytorchcv:preresnet164bn_cifar10', size=64),
+    Task('pytorchcv:preresnet164bn_cifar10', size=24),
     Task('restated:preactresnet1001_cifar', size=32, fields={'stage_sizes': (3, 2, 2)}),
 )
 DEFAULT = ('preactresnet18', 'preactresnet50')
