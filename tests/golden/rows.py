@@ -75,6 +75,10 @@ def same(one: Row | None, other: Row) -> bool:
 def _row(spec: np.ndarray, logits: np.ndarray) -> Row:
     values = json.loads(spec.tobytes())
     tensors = {name: tuple(shape) for name, shape in values.pop('tensors').items()}
-    # Modules are hashable, so JSON's lists become the tuples that they were.
-    fields = {n: tuple(v) if isinstance(v, list) else v for n, v in values.pop('fields').items()}
-    return Row(tensors=tensors, logits=logits, fields=fields, **values)
+    values['fields'] = {name: _tuples(value) for name, value in values['fields'].items()}
+    return Row(tensors=tensors, logits=logits, **values)
+
+
+def _tuples(value: Any) -> Any:
+    """Lists, in which JSON gives tuples back, as tuples again: fields of a module are hashed."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

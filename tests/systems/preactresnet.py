@@ -1,0 +1,25 @@
+"""What tests know of PreActResNet beside what is registered; see zoo.py."""
+
+from golden.task import Task
+
+IMAGENET = ('18', '34', '50', '50b', '101', '101b', '152', '152b', '200', '200b')
+
+TASKS = (
+    *(Task(f'pytorchcv:preresnet{name}') for name in IMAGENET),
+    Task('pytorchcv:preresnet110_cifar10', size=32),
+    Task('pytorchcv:preresnet164bn_cifar10', size=24),
+    Task('restated:preactresnet1001_cifar', size=32, fields={'stage_sizes': (3, 2, 2)}),
+)
+DEFAULT = ('preactresnet18', 'preactresnet50')
+CSV = ('PreActResNet',)
+LISTED = {
+    **{
+        f'preactresnet{name}': f'preresnet{name}'
+        for name in ('18', '34', '50', '50b', '101b', '152', '152b')
+    },
+    'preactresnet200b': 'preresnet200',
+    'preactresnet110_cifar': 'preresnet110_cifar10',
+    'preactresnet164_cifar': 'preresnet164bn_cifar10',
+    'preactresnet1001_cifar': 'preresnet1001_cifar10',
+}
+UNLISTED = {}
