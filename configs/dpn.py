@@ -18,18 +18,23 @@ def get_config(argument: str = '') -> ConfigDict:
     return common.resolve(argument, digits=digits, imagenet=imagenet)
 
 
-def digits(c: ConfigDict) -> None:
-    """Three stages of two blocks, few groups, on digits enlarged to 32 pixels."""
+def enlarged_digits(c: ConfigDict) -> None:
+    """Digits of 32 pixels, of which the stem leaves 8."""
     common.use_digits(c)
     c.data.image_size = 32
     c.data.pad = 4
-    c.model.name = 'dpn68'
-    c.model.block_sizes, c.model.increments = (2, 2, 2), (8, 8, 16)
-    c.model.width, c.model.inner, c.model.groups, c.model.stem_features = 32, 32, 4, 16
     c.duration, c.batch = '30 epochs', 64
     c.optim.name, c.optim.momentum = 'sgd', 0.9
     c.optim.lr, c.optim.weight_decay = 0.1, 5e-4
     c.schedule.name, c.schedule.warmup = 'cosine', '2 epochs'
+
+
+def digits(c: ConfigDict) -> None:
+    """Three stages of two blocks, with few groups."""
+    enlarged_digits(c)
+    c.model.name = 'dpn68'
+    c.model.block_sizes, c.model.increments = (2, 2, 2), (8, 8, 16)
+    c.model.width, c.model.inner, c.model.groups, c.model.stem_features = 32, 32, 4, 16
 
 
 def imagenet(c: ConfigDict) -> None:

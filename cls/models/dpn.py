@@ -4,15 +4,14 @@ https://arxiv.org/abs/1707.01629
 
 What is new: a ResNeXt bottleneck whose output is parted. Some channels are added to a residual path
 (features are used again), the others are appended to a densely connected one (new features are
-found); every block sees both. Table 1 has DPN-92 and 98, the paper's appendix 131, the authors'
-repository (https://github.com/cypw/DPNs) also 68 and 107.
+found); every block sees both. The paper has DPN-92, 98 and 131, the authors' repository
+(https://github.com/cypw/DPNs) also 68 and 107.
 
 Agrees with: timm's dpn68, dpn92, dpn98, dpn131, dpn107, and with them with the authors' MXNet code:
 epsilon is 1e-3, MXNet's own; the classifier is a 1x1 convolution. Not here: the authors' mean-max
 pooling, by which they test at 320 pixels.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,12 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from cls.models.registry import System, Variant, register
-from cls.nn import init
-from cls.nn.conv import Conv
-from cls.nn.grouped import bottleneck
-from cls.nn.norm import BatchNorm
-from cls.nn.pool import max_pool
-from cls.nn.units import ConvNorm, NormConv
+from cls.nn import grouped
 
 SYSTEM = System(
     name='DPN',
@@ -60,7 +54,7 @@ class DualPath(nn.Module):
             features, name = self.width + 2 * self.increment, f'c1x1_w_s{self.strides}'
             old, _ = self.unit(features, 1, strides=self.strides, name=name)(x)
         features = self.width + self.increment
-        new = bottleneck(self.unit, x, self.inner, features, self.strides, self.groups)
+        new = grouped.bottleneck(self.unit, x, self.inner, features, self.strides, self.groups)
         (residual, dense), (add, append) = (
             jnp.split(path, [self.width], axis=-1) for path in (old, new)
         )
@@ -84,15 +78,8 @@ class DPN(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
-        conv = functools.partial(Conv, dtype=self.dtype, kernel_init=init.he_normal)
-        norm = functools.partial(
-            BatchNorm, train, epsilon=1e-3, group=self.bn_group, dtype=self.dtype
-        )
-        unit = functools.partial(NormConv, conv=conv, norm=norm)
-
-        stem = ConvNorm(self.stem_features, self.stem_window, conv, norm, strides=2, name='conv1_1')
-        x = max_pool(stem(images), 3, 2, padding=1)
-        self.sow('intermediates', 'stem', x)
+        conv, norm, unit = grouped.layers(self, train)
+        x = grouped.stem(self, images, conv, norm, self.stem_window)
         for i, (size, increment) in enumerate(zip(self.block_sizes, self.increments, strict=True)):
             for j in range(size):
                 x = DualPath(
@@ -173,6 +160,7 @@ IMAGENET = {
     ),
 }
 TIMM = (
+    (r'^conv1\.', 'conv1_1.'),
     (r'^conv5_bn_ac\.', 'conv5_bn_ac.bn.'),
     (r'^conv', 'features.conv'),
     (r'\.conv1\.', '.c1x1_a.'),
