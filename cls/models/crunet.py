@@ -20,6 +20,11 @@ parameters (25.5 M, 43.7 M) but 4.9 and 13.3 G multiply-adds, which we could not
 
 Epsilon is 1e-3, the default of the authors' MXNet; gluoncv2's is 1e-5, with which it lists an error
 of 25.72 % for the authors' weights of CRU-Net-56, for which they have 21.9 %.
+
+CRU-Net-56 136x1d is inferred: the authors say no more of it than its name, 98 MB and an error of
+21.7 %. Their sizes are the float32 variables in units of 2^20 bytes, rounded up (so of their other
+two nets and of all five of DPN). With 640 shared channels as in 32x4d that is 97.4 if its residual
+units are depthwise throughout, but 98.3 with 136 groups in each.
 """
 
 import functools
@@ -114,7 +119,7 @@ class CRUNet(nn.Module):
     sharing: int = 6  # consecutive units that share kernels
     width: int = 256  # of the first stage
     inner: int = 128  # channels of the first stage's grouped convolutions
-    groups: int = 32
+    groups: int = 32  # 0: one for each channel
     stem_features: int = 64
     num_classes: int = 1000
     bn_group: int = 0
@@ -131,7 +136,8 @@ class CRUNet(nn.Module):
             for j in range(size):
                 strides, name = 2 if i and not j else 1, f'{stage}_{j + 1}'
                 if not rank:
-                    x = ResidualUnit(features, inner, self.groups, strides, unit, name=name)(x)
+                    groups = self.groups or inner
+                    x = ResidualUnit(features, inner, groups, strides, unit, name=name)(x)
                     continue
                 if j % self.sharing == 0:
                     reduce = shared(rank, 1, name=f'{name}_reduce')
@@ -144,12 +150,13 @@ class CRUNet(nn.Module):
         return residual.classify(self, x)
 
 
-# Units (Table 1), channels of the shared convolutions, parameters and multiply-adds, and the
-# authors' single-crop top-1 (https://github.com/cypw/CRU-Net).
+# Units (Table 1), channels of the shared convolutions and of the first grouped ones, groups;
+# parameters and multiply-adds; the authors' single-crop top-1 (https://github.com/cypw/CRU-Net).
 IMAGENET = {
-    'crunet56': ((3, 4, 6, 3), (0, 0, 640, 0), 25_609_384, 5_634_153_472, 78.1),
-    'crunet116': ((3, 6, 18, 3), (0, 352, 704, 0), 43_656_136, 12_645_923_328, 79.4),
+    'crunet56': ((3, 4, 6, 3), (0, 0, 640, 0), 128, 32, 25_609_384, 5_634_153_472, 78.1),
+    'crunet56_136x1d': ((3, 4, 6, 3), (0, 0, 640, 0), 136, 0, 25_474_144, 5_646_757_056, 78.3),
+    'crunet116': ((3, 6, 18, 3), (0, 352, 704, 0), 128, 32, 43_656_136, 12_645_923_328, 79.4),
 }
-for name, (sizes, collective, params, macs, top1) in IMAGENET.items():
-    fields = {'block_sizes': sizes, 'collective': collective}
+for name, (sizes, collective, inner, groups, params, macs, top1) in IMAGENET.items():
+    fields = {'block_sizes': sizes, 'collective': collective, 'inner': inner, 'groups': groups}
     register(Variant(name, SYSTEM, CRUNet, fields, 224, params, macs, top1))

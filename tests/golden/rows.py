@@ -75,4 +75,6 @@ def same(one: Row | None, other: Row) -> bool:
 def _row(spec: np.ndarray, logits: np.ndarray) -> Row:
     values = json.loads(spec.tobytes())
     tensors = {name: tuple(shape) for name, shape in values.pop('tensors').items()}
-    return Row(tensors=tensors, logits=logits, **values)
+    # Modules are hashable, so JSON's lists become the tuples that they were.
+    fields = {n: tuple(v) if isinstance(v, list) else v for n, v in values.pop('fields').items()}
+    return Row(tensors=tensors, logits=logits, fields=fields, **values)

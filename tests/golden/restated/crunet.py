@@ -18,8 +18,9 @@ def crunet(
 
     7x7 convolution, pooling, four stages. A stage with a rank in `collective` is of units
     x + C(B(depthwise(A(x)))) in which A and the depthwise kernel are drawn anew for every sixth
-    unit only; other stages are of pre-activation ResNeXt units. A collective stage's first unit
-    has its input projected by one kernel, with stride for the shortcut, without for the rest.
+    unit only; other stages are of pre-activation ResNeXt units, depthwise if `groups` is 0. A
+    collective stage's first unit has its input projected by one kernel, with stride for the
+    shortcut, without for the rest.
     """
 
     def act(weight: Weight, name: str, x: torch.Tensor) -> torch.Tensor:
@@ -36,7 +37,7 @@ def crunet(
         same = x.shape[1] == out
         side = x if same else pre(weight, f'{name}.shortcut', x, out, stride=stride)
         y = pre(weight, f'{name}.conv1', x, mid)
-        y = pre(weight, f'{name}.conv2', y, mid, 3, stride=stride, groups=groups)
+        y = pre(weight, f'{name}.conv2', y, mid, 3, stride=stride, groups=groups or mid)
         return side + pre(weight, f'{name}.conv3', y, out)
 
     def forward(weight: Weight, x: torch.Tensor) -> torch.Tensor:
@@ -68,12 +69,20 @@ def crunet(
     return declared(forward)
 
 
-def crunet56(block_sizes=(3, 4, 6, 3), collective=(0, 0, 640, 0), **small: int) -> Net:
+def crunet56(block_sizes=(3, 4, 6, 3), collective=(0, 0, 640, 0), **small) -> Net:
     return crunet(block_sizes, collective, **small)
 
 
-def crunet116(block_sizes=(3, 6, 18, 3), collective=(0, 352, 704, 0), **small: int) -> Net:
+def crunet56_136x1d(inner=136, groups=0, **small) -> Net:
+    return crunet56(inner=inner, groups=groups, **small)
+
+
+def crunet116(block_sizes=(3, 6, 18, 3), collective=(0, 352, 704, 0), **small) -> Net:
     return crunet(block_sizes, collective, **small)
 
 
-NETS = {'crunet56': crunet56, 'crunet116': crunet116}
+NETS = {
+    'crunet56': crunet56,
+    'crunet56_136x1d': crunet56_136x1d,
+    'crunet116': crunet116,
+}
