@@ -1,0 +1,169 @@
+r"""DenseNet: Densely Connected Convolutional Networks (Huang, Liu, van der Maaten, Weinberger).
+
+CVPR 2017; https://arxiv.org/abs/1608.06993
+
+What is new: within a block every layer sees the outputs of all layers before it, concatenated, and
+adds k channels of its own (the growth rate). DenseNet-BC reduces the layer's input to 4k channels
+by a 1x1 convolution (B) and halves the channels between blocks (C).
+
+Agrees with: torchvision's densenet121, 161, 169, 201, and its DenseNet class for 264; pytorchcv's
+CIFAR nets of the BC form. Plain CIFAR nets have no compression in the paper (figure and section 3,
+theta = 1; Table 2's parameters), while pytorchcv's halve the channels; they are held against a
+restatement instead. DenseNet-161 is from the authors' repository.
+
+Dropout follows every convolution but the first, as in the paper and the authors' code
+(models/densenet.lua); torchvision and pytorchcv have it at a layer's end only.
+
+The files that torchvision publishes say norm.1 and conv.1 where its code says norm1 and conv1, so
+rename their tensors before `from_torch`: re.sub(r'\b(norm|conv)\.([12])\.', r'\1\2.', name).
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cls.models.registry import System, Variant, register
+from cls.nn import residual
+from cls.nn.conv import Conv
+from cls.nn.norm import BatchNorm
+from cls.nn.pool import avg_pool, max_pool
+from cls.nn.units import NormConv
+
+SYSTEM = System(
+    name='DenseNet',
+    title='Densely Connected Convolutional Networks',
+    venue='CVPR 2017',
+    arxiv='1608.06993',
+    top1=79.20,  # DenseNet-264, ten crops (Table 3)
+    top5=94.71,
+)
+
+
+class DenseLayer(nn.Module):
+    """Adds `growth` channels to those of its input; with a bottleneck of 4 * growth."""
+
+    growth: int
+    bottleneck: bool
+    unit: Callable[..., nn.Module]
+    dropout: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x
+        if self.bottleneck:
+            y, _ = self.unit(4 * self.growth, 1, name='conv1')(y)
+            y = self.dropout()(y)
+        y, _ = self.unit(self.growth, 3, name='conv2')(y)
+        return jnp.concatenate([x, self.dropout()(y)], axis=-1)
+
+
+class DenseBlock(nn.Module):
+    """Layers of one resolution."""
+
+    size: int
+    layer: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i in range(self.size):
+            x = self.layer(name=f'denselayer{i + 1}')(x)
+        return x
+
+
+class DenseNet(nn.Module):
+    """Dense blocks with transitions between them, and the ImageNet or the CIFAR stem."""
+
+    block_sizes: Sequence[int]
+    growth: int
+    stem_features: int
+    bc: bool = True  # bottlenecks, and half the channels after each block
+    cifar: bool = False
+    dropout_rate: float = 0.0
+    num_classes: int = 1000
+    bn_group: int = 0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
+        conv = functools.partial(Conv, dtype=self.dtype)
+        norm = functools.partial(BatchNorm, train, group=self.bn_group, dtype=self.dtype)
+        unit = functools.partial(NormConv, conv=conv, norm=norm)
+        dropout = functools.partial(nn.Dropout, self.dropout_rate, deterministic=not train)
+        layer = functools.partial(
+            DenseLayer, self.growth, bottleneck=self.bc, unit=unit, dropout=dropout
+        )
+
+        if self.cifar:
+            x = conv(self.stem_features, 3, name='conv0')(images)
+        else:
+            x = conv(self.stem_features, 7, 2, name='conv0')(images)
+            x = max_pool(nn.relu(norm(name='norm0')(x)), 3, 2, padding=1)
+        self.sow('intermediates', 'stem', x)
+        for i, size in enumerate(self.block_sizes, 1):
+            if i > 1:
+                features = x.shape[-1] // 2 if self.bc else x.shape[-1]
+                x, _ = unit(features, 1, name=f'transition{i - 1}')(x)
+                x = avg_pool(dropout()(x), 2, 2)
+            x = DenseBlock(size, layer, name=f'denseblock{i}')(x)
+            self.sow('intermediates', f'stage{i}', x)
+        x = nn.relu(norm(name='norm5')(x))
+        return residual.classify(self, x, name='classifier')
+
+
+# k, layers in each block (Table 1), parameters and multiply-adds, and the paper's single-crop
+# accuracies (Table 3; 161: an earlier version of the paper, and not in its last one).
+IMAGENET = {
+    'densenet121': (32, (6, 12, 24, 16), 7_978_856, 2_834_161_664, 74.98, 92.29),
+    'densenet169': (32, (6, 12, 32, 32), 14_149_480, 3_359_843_328, 76.20, 93.15),
+    'densenet201': (32, (6, 12, 48, 32), 20_013_928, 4_291_365_888, 77.42, 93.66),
+    'densenet264': (32, (6, 12, 64, 48), 33_337_704, 5_751_653_376, 77.85, 93.88),
+    'densenet161': (48, (6, 12, 36, 24), 28_681_000, 7_727_907_072, 77.67, 93.85),
+}
+# k, layers in each of three blocks, parameters and multiply-adds, and CIFAR-10 top-1 with
+# augmentation (Table 2); the stem has 2k channels.
+CIFAR_BC = {
+    'densenet100_k12_bc_cifar': (12, 16, 769_162, 287_929_692, 95.49),
+    'densenet250_k24_bc_cifar': (24, 41, 15_324_406, 5_418_785_724, 96.38),
+    'densenet190_k40_bc_cifar': (40, 31, 25_624_430, 9_301_945_740, 96.54),
+}
+# The same without bottlenecks and compression; the stem has 16 channels.
+CIFAR = {
+    'densenet40_k12_cifar': (12, 12, 1_019_722, 264_812_928, 94.76),
+    'densenet100_k12_cifar': (12, 32, 6_979_642, 1_769_516_448, 95.90),
+    'densenet100_k24_cifar': (24, 32, 27_249_082, 6_889_347_744, 96.26),
+}
+TORCHVISION = (
+    (r'\.bn\.', '.norm.'),
+    (r'\.conv(\d)\.(norm|conv)\.', r'.\2\1.'),
+    (r'^(?!classifier)', 'features.'),
+)
+PYTORCHCV = (
+    (r'^conv0\.', 'features.init_block.'),
+    (r'^norm5\.', 'features.post_activ.bn.'),
+    (r'^classifier\.', 'output.'),
+    (r'^denseblock(\d)\.denselayer(\d+)\.', r'features.stage\1.unit\2.'),
+    *((rf'^transition{i}\.', f'features.stage{i + 1}.trans{i + 1}.conv.') for i in (1, 2)),
+)
+
+
+for name, (growth, sizes, params, macs, top1, top5) in IMAGENET.items():
+    fields = {'block_sizes': sizes, 'growth': growth, 'stem_features': 2 * growth}
+    known = {'reference': f'torchvision:{name}', 'renames': TORCHVISION}
+    register(Variant(name, SYSTEM, DenseNet, fields, 224, params, macs, top1, top5, **known))
+for name, (growth, layers, params, macs, top1) in (CIFAR_BC | CIFAR).items():
+    bc = name in CIFAR_BC
+    fields = {
+        'block_sizes': (layers,) * 3,
+        'growth': growth,
+        'stem_features': 2 * growth if bc else 16,
+        'bc': bc,
+        'cifar': True,
+        'num_classes': 10,
+    }
+    known = {'reference': f'pytorchcv:{name}10' if bc else None, 'renames': PYTORCHCV}
+    register(Variant(name, SYSTEM, DenseNet, fields, 32, params, macs, top1, **known))

@@ -1,0 +1,182 @@
+"""DPN: Dual Path Networks (Chen, Li, Xiao, Jin, Yan, Feng; NIPS 2017).
+
+https://arxiv.org/abs/1707.01629
+
+What is new: a ResNeXt bottleneck whose output is parted. Some channels are added to a residual path
+(features are used again), the others are appended to a densely connected one (new features are
+found); every block sees both. The paper has DPN-92, 98 and 131, the authors' repository
+(https://github.com/cypw/DPNs) also 68 and 107.
+
+Agrees with: timm's dpn68, dpn92, dpn98, dpn131, dpn107, and with them with the authors' MXNet code:
+epsilon is 1e-3, MXNet's own; the classifier is a 1x1 convolution. Not here: the authors' mean-max
+pooling, by which they test at 320 pixels.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cls.models.registry import System, Variant, register
+from cls.nn import grouped
+
+SYSTEM = System(
+    name='DPN',
+    title='Dual Path Networks',
+    venue='NIPS 2017',
+    arxiv='1707.01629',
+    top1=79.0,
+    top5=94.5,
+)
+
+
+class DualPath(nn.Module):
+    """Adds `width` channels to the residual path, appends `increment` to the dense one.
+
+    The paths are projected before where a stage begins: `width` and twice `increment` channels.
+    """
+
+    width: int
+    increment: int
+    inner: int
+    groups: int
+    strides: int
+    project: bool
+    unit: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps both paths, concatenated, to both paths, concatenated."""
+        old = x
+        if self.project:
+            features, name = self.width + 2 * self.increment, f'c1x1_w_s{self.strides}'
+            old, _ = self.unit(features, 1, strides=self.strides, name=name)(x)
+        features = self.width + self.increment
+        new = grouped.bottleneck(self.unit, x, self.inner, features, self.strides, self.groups)
+        (residual, dense), (add, append) = (
+            jnp.split(path, [self.width], axis=-1) for path in (old, new)
+        )
+        return jnp.concatenate([residual + add, dense, append], axis=-1)
+
+
+class DPN(nn.Module):
+    """Stages of dual path blocks; channels double from one to the next."""
+
+    block_sizes: Sequence[int]
+    increments: Sequence[int]  # channels that a block of each stage appends
+    inner: int  # channels of the first stage's grouped convolutions
+    groups: int
+    width: int = 256  # of the first stage's residual path
+    stem_features: int = 64
+    stem_window: int = 7
+    num_classes: int = 1000
+    bn_group: int = 0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
+        conv, norm, unit = grouped.layers(self, train)
+        x = grouped.stem(self, images, conv, norm, self.stem_window)
+        for i, (size, increment) in enumerate(zip(self.block_sizes, self.increments, strict=True)):
+            for j in range(size):
+                x = DualPath(
+                    self.width * 2**i,
+                    increment,
+                    self.inner * 2**i,
+                    self.groups,
+                    strides=2 if i and not j else 1,
+                    project=not j,
+                    unit=unit,
+                    name=f'conv{i + 2}_{j + 1}',
+                )(x)
+            self.sow('intermediates', f'stage{i + 1}', x)
+        x = nn.relu(norm(name='conv5_bn_ac')(x))
+        x = jnp.mean(x, (1, 2), keepdims=True)
+        self.sow('intermediates', 'pre_logits', x[:, 0, 0])
+        x = conv(self.num_classes, 1, use_bias=True, name='classifier')(x)
+        return x[:, 0, 0].astype(jnp.float32)
+
+
+# Blocks, increments, channels and number of groups, stem's channels; parameters and multiply-adds;
+# the authors' top-1 and top-5 (their README; DPN-107 was first trained on 5,000 other classes).
+IMAGENET = {
+    'dpn92': (
+        (3, 4, 20, 3),
+        (16, 32, 24, 128),
+        96,
+        32,
+        64,
+        37_668_392,
+        6_501_684_224,
+        79.27,
+        94.63,
+    ),
+    'dpn98': (
+        (3, 6, 20, 3),
+        (16, 32, 32, 128),
+        160,
+        40,
+        96,
+        61_570_728,
+        11_671_217_152,
+        79.85,
+        94.85,
+    ),
+    'dpn131': (
+        (4, 8, 28, 3),
+        (16, 32, 32, 128),
+        160,
+        40,
+        128,
+        79_254_504,
+        16_013_648_896,
+        80.07,
+        94.88,
+    ),
+    'dpn107': (
+        (4, 8, 20, 3),
+        (20, 64, 64, 128),
+        200,
+        50,
+        128,
+        86_917_800,
+        18_298_764_288,
+        80.25,
+        95.06,
+    ),
+    'dpn68': (
+        (3, 4, 12, 3),
+        (16, 32, 32, 64),
+        128,
+        32,
+        10,
+        12_611_602,
+        2_326_163_456,
+        76.43,
+        93.07,
+    ),
+}
+TIMM = (
+    (r'^conv1\.', 'conv1_1.'),
+    (r'^conv5_bn_ac\.', 'conv5_bn_ac.bn.'),
+    (r'^conv', 'features.conv'),
+    (r'\.conv1\.', '.c1x1_a.'),
+    (r'\.conv2\.', '.c3x3_b.'),
+    (r'\.conv3\.', '.c1x1_c.'),
+)
+
+for name, (sizes, increments, inner, groups, stem, params, macs, top1, top5) in IMAGENET.items():
+    fields = {
+        'block_sizes': sizes,
+        'increments': increments,
+        'inner': inner,
+        'groups': groups,
+        'stem_features': stem,
+    }
+    if name == 'dpn68':
+        fields |= {'width': 64, 'stem_window': 3}
+    known = {'reference': f'timm:{name}', 'renames': TIMM}
+    register(Variant(name, SYSTEM, DPN, fields, 224, params, macs, top1, top5, **known))

@@ -1,0 +1,10 @@
+"""What tests know of DPN beside what is registered; see zoo.py."""
+
+from golden.task import Task
+
+VARIANTS = ('dpn68', 'dpn92', 'dpn98', 'dpn131', 'dpn107')
+TASKS = tuple(Task(f'timm:{name}') for name in VARIANTS)
+DEFAULT = ('dpn68',)
+CSV = ('DPN',)
+LISTED = {name: name for name in VARIANTS}
+UNLISTED = {}
