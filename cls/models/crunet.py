@@ -47,6 +47,9 @@ SYSTEM = System(
     arxiv='1703.02180',
     top1=79.7,  # CRU-Net-116, wider
     top5=94.7,
+    headline='crunet116',
+    params=43.7,
+    macs=13_300,
 )
 
 

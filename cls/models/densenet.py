@@ -1,4 +1,4 @@
-r"""DenseNet: Densely Connected Convolutional Networks (Huang, Liu, van der Maaten, Weinberger).
+"""DenseNet: Densely Connected Convolutional Networks (Huang, Liu, van der Maaten, Weinberger).
 
 CVPR 2017; https://arxiv.org/abs/1608.06993
 
@@ -13,9 +13,6 @@ restatement instead. DenseNet-161 is from the authors' repository.
 
 Dropout follows every convolution but the first, as in the paper and the authors' code
 (models/densenet.lua); torchvision and pytorchcv have it at a layer's end only.
-
-The files that torchvision publishes say norm.1 and conv.1 where its code says norm1 and conv1, so
-rename their tensors before `from_torch`: re.sub(r'\b(norm|conv)\.([12])\.', r'\1\2.', name).
 """
 
 import functools
@@ -40,6 +37,7 @@ SYSTEM = System(
     arxiv='1608.06993',
     top1=79.20,  # DenseNet-264, ten crops (Table 3)
     top5=94.71,
+    headline='densenet264',
 )
 
 
@@ -142,6 +140,8 @@ TORCHVISION = (
     (r'\.conv(\d)\.(norm|conv)\.', r'.\2\1.'),
     (r'^(?!classifier)', 'features.'),
 )
+# The files that torchvision publishes say norm.1 and conv.1 where its code says norm1 and conv1.
+OLD_NAMES = ((r'\b(norm|conv)\.([12])\.', r'\1\2.'),)
 PYTORCHCV = (
     (r'^conv0\.', 'features.init_block.'),
     (r'^norm5\.', 'features.post_activ.bn.'),
@@ -153,7 +153,7 @@ PYTORCHCV = (
 
 for name, (growth, sizes, params, macs, top1, top5) in IMAGENET.items():
     fields = {'block_sizes': sizes, 'growth': growth, 'stem_features': 2 * growth}
-    known = {'reference': f'torchvision:{name}', 'renames': TORCHVISION}
+    known = {'reference': f'torchvision:{name}', 'renames': TORCHVISION, 'old_names': OLD_NAMES}
     register(Variant(name, SYSTEM, DenseNet, fields, 224, params, macs, top1, top5, **known))
 for name, (growth, layers, params, macs, top1) in (CIFAR_BC | CIFAR).items():
     bc = name in CIFAR_BC

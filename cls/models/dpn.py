@@ -29,6 +29,9 @@ SYSTEM = System(
     arxiv='1707.01629',
     top1=79.0,
     top5=94.5,
+    headline='dpn131',
+    params=79.5,
+    macs=16_000,
 )
 
 

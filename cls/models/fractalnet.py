@@ -46,6 +46,7 @@ SYSTEM = System(
     arxiv='1605.07648',
     top1=75.8,
     top5=92.61,
+    headline='fractalnet34',
 )
 
 

@@ -48,6 +48,9 @@ SYSTEM = System(
     arxiv='1409.4842',
     top1=None,
     top5=93.33,  # seven nets, 144 crops (Table 3)
+    headline='googlenet',
+    params=6.8,
+    macs=1_500,
 )
 
 # Output channels of 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, and pool projection (Table 1).

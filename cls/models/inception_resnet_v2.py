@@ -36,6 +36,7 @@ SYSTEM = System(
     arxiv='1602.07261',
     top1=82.2,  # 144 crops (Table 4)
     top5=96.3,
+    headline='inception_resnet_v2',
 )
 
 # 35x35, 320 channels.

@@ -41,6 +41,8 @@ SYSTEM = System(
     arxiv='1512.00567',
     top1=82.8,  # four nets, 144 crops (Table 5)
     top5=96.42,
+    headline='inception_v3',
+    macs=5_000,
 )
 
 AVERAGE = functools.partial(inception.AVERAGE, count_padding=True)

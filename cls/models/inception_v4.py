@@ -34,6 +34,7 @@ SYSTEM = System(
     arxiv='1602.07261',
     top1=82.3,  # 144 crops (Table 4)
     top5=96.2,
+    headline='inception_v4',
 )
 
 ROW, COLUMN = (1, 7), (7, 1)

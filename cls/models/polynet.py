@@ -47,6 +47,8 @@ SYSTEM = System(
     arxiv='1611.05725',
     top1=82.64,  # Very Deep PolyNet, multi-crop
     top5=96.55,
+    headline='polynet',
+    params=92,
 )
 
 # The paths of the Inception blocks of each stage: layers of (channels, window).

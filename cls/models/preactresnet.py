@@ -35,6 +35,7 @@ SYSTEM = System(
     arxiv='1603.05027',
     top1=79.9,
     top5=95.2,
+    headline='preactresnet200b',
 )
 
 

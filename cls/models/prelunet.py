@@ -43,6 +43,8 @@ SYSTEM = System(
     arxiv='1502.01852',
     top1=None,
     top5=95.06,  # six models together, test set (Table 7)
+    headline='prelunet_c',
+    macs=53_000,
 )
 
 

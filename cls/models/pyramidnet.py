@@ -34,6 +34,8 @@ SYSTEM = System(
     arxiv='1610.02915',
     top1=80.8,
     top5=95.3,
+    headline='pyramidnet200_a450',
+    params=116.4,
 )
 
 

@@ -43,6 +43,9 @@ SYSTEM = System(
     arxiv='1904.01169',
     top1=79.20,  # Res2Net-50, 26w x 8s
     top5=94.37,
+    headline='res2net50_26w_8s',
+    params=48.4,
+    macs=8_300,
 )
 
 

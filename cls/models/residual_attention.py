@@ -46,6 +46,9 @@ SYSTEM = System(
     arxiv='1704.06904',
     top1=80.5,  # Attention-92 at 320 pixels
     top5=95.2,
+    headline='attention92',
+    params=51.3,
+    macs=10_400,
 )
 
 

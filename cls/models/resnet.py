@@ -93,15 +93,6 @@ CIFAR = {
     'resnet110_cifar': (18, 1_727_962, 252_887_680, 93.57),
     'resnet1202_cifar': (200, 19_421_274, 2_829_238_912, 92.07),
 }
-# pytorchcv's names for the tensors of the paper's graph.
-PYTORCHCV = (
-    (r'^(conv|bn)1\.', r'features.init_block.conv.\1.'),
-    (r'^fc\.', 'output.'),
-    *((rf'^layer(\d)\.{i}\.', rf'features.stage\1.unit{i + 1}.') for i in range(36)),
-    (r'\.(conv|bn)(\d)\.(\w+)$', r'.body.conv\2.\1.\3'),
-    (r'\.downsample\.0\.', '.identity_conv.conv.'),
-    (r'\.downsample\.1\.', '.identity_conv.bn.'),
-)
 # The public PyTorch weights of the CIFAR nets call the classifier so.
 CIFAR_WEIGHTS = ((r'^fc\.', 'linear.'),)
 
@@ -119,7 +110,7 @@ for name in BOTTLENECK:
 for name in PAPER:
     fields = {'bottleneck': True, 'stride_on_first': True}
     reference = f'pytorchcv:{name.removesuffix("_v1")}'
-    _register(name, PAPER, fields, reference=reference, renames=PYTORCHCV)
+    _register(name, PAPER, fields, reference=reference, renames=residual.PYTORCHCV)
 for name, (blocks, params, macs, top1) in CIFAR.items():
     fields = {
         'stage_sizes': (blocks,) * 3,

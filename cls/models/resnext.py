@@ -23,7 +23,6 @@ import jax
 import jax.numpy as jnp
 
 from cls.models.registry import System, Variant, register
-from cls.models.resnet import PYTORCHCV
 from cls.nn import residual
 from cls.nn.conv import Conv
 from cls.nn.norm import BatchNorm
@@ -36,6 +35,8 @@ SYSTEM = System(
     arxiv='1611.05431',
     top1=None,
     top5=96.97,  # ensemble, test set (second place of ILSVRC 2016)
+    headline='resnext101_64x4d',
+    macs=15_600,
 )
 
 
@@ -98,7 +99,7 @@ CIFAR = {
     'resnext29_16x64d_cifar': (16, 64, 68_155_210, 10_688_866_304, 96.42),
 }
 # pytorchcv's names, which for a CIFAR stem are shorter by one.
-PYTORCHCV_CIFAR = ((r'^(conv|bn)1\.', r'features.init_block.\1.'), *PYTORCHCV)
+PYTORCHCV_CIFAR = ((r'^(conv|bn)1\.', r'features.init_block.\1.'), *residual.PYTORCHCV)
 for name, (c, d, params, macs, top1) in CIFAR.items():
     fields = {
         'stage_sizes': (3, 3, 3),

@@ -39,6 +39,7 @@ SYSTEM = System(
     arxiv='1603.08029',
     top1=None,  # CIFAR only
     top5=None,
+    headline='rir18_wide_cifar_paper',
 )
 
 Streams = tuple[jax.Array, jax.Array]  # residual and transient, (N, H, W, C) each

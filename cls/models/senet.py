@@ -39,6 +39,9 @@ SYSTEM = System(
     arxiv='1709.01507',
     top1=None,
     top5=97.749,  # ensemble, test set (first place of ILSVRC 2017)
+    headline='seresnet50',
+    params=28.1,
+    macs=3_870,
 )
 
 

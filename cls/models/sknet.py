@@ -24,7 +24,6 @@ import jax
 import jax.numpy as jnp
 
 from cls.models.registry import System, Variant, register
-from cls.models.resnet import PYTORCHCV
 from cls.nn import init, residual
 from cls.nn.conv import Conv
 from cls.nn.norm import BatchNorm
@@ -37,6 +36,9 @@ SYSTEM = System(
     arxiv='1903.06586',
     top1=80.60,  # the reading list's; Table 2 has 79.81 for SKNet-101, and 81.60 at 320 pixels
     top5=None,
+    headline='sknet101',
+    params=48.9,
+    macs=8_460,
 )
 
 
@@ -127,7 +129,7 @@ class SKNet(nn.Module):
 
 
 RENAMES = (
-    *PYTORCHCV,
+    *residual.PYTORCHCV,
     (r'\.(conv[123])\.', r'.body.\1.'),
     (r'\.paths\.0\.', '.branches.branch2.'),
     (r'\.paths\.1\.', '.branches.branch3.'),

@@ -46,6 +46,8 @@ SYSTEM = System(
     arxiv='1602.07360',
     top1=60.4,  # with simple bypass (Table 3)
     top5=82.5,
+    headline='squeezenet1_0_simple',
+    params=1.25,
 )
 
 

@@ -37,6 +37,7 @@ SYSTEM = System(
     arxiv='1603.09382',
     top1=78.02,
     top5=None,
+    headline='resnet152_sd',
 )
 
 

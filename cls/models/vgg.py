@@ -39,6 +39,8 @@ SYSTEM = System(
     arxiv='1409.1556',
     top1=76.3,  # D and E together, many crops and dense evaluation (Table 6)
     top5=93.2,
+    headline='vgg19',
+    params=144,
 )
 
 

@@ -33,6 +33,8 @@ SYSTEM = System(
     arxiv='1605.07146',
     top1=78.1,
     top5=94.21,
+    headline='wrn50_2',
+    params=68.9,
 )
 
 

@@ -32,6 +32,8 @@ SYSTEM = System(
     arxiv='1610.02357',
     top1=79.0,
     top5=94.5,
+    headline='xception',
+    params=22.86,
 )
 
 

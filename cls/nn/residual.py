@@ -17,6 +17,16 @@ from cls.nn.pool import max_pool
 # (block, residual) -> what is added to the shortcut instead: attention, a random drop.
 Refine = Callable[[nn.Module, jax.Array], jax.Array]
 
+# From the names here to those of pytorchcv.
+PYTORCHCV = (
+    (r'^(conv|bn)1\.', r'features.init_block.conv.\1.'),
+    (r'^fc\.', 'output.'),
+    *((rf'^layer(\d)\.{i}\.', rf'features.stage\1.unit{i + 1}.') for i in range(36)),
+    (r'\.(conv|bn)(\d)\.(\w+)$', r'.body.conv\2.\1.\3'),
+    (r'\.downsample\.0\.', '.identity_conv.conv.'),
+    (r'\.downsample\.1\.', '.identity_conv.bn.'),
+)
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions (figure 5, left) to `width` channels.

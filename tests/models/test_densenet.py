@@ -1,10 +1,15 @@
 """DenseNet: what its golden rows do not see."""
 
+import re
+
 import jax
+import numpy as np
 import pytest
 from flax import linen as nn
+from golden import keyed, rows
 
-from cls import models
+from cls import models, weights
+from cls.errors import UserError
 from cls.models.registry import abstract_variables
 from cls.nn.conv import Conv
 
@@ -31,3 +36,18 @@ def test_dropout_follows_every_convolution_but_the_first(name):
         )
     convolutions = (2 + 1) * (2 if model.bc else 1) + 1  # of the layers and the transition
     assert calls == ['Conv', *['Conv', 'Dropout'] * convolutions]
+
+
+def test_published_files_have_old_names():
+    row = rows.read('densenet')['torchvision:densenet121']
+    state = keyed.state_dict(row.tensors, row.gain)
+    old = {
+        re.sub(r'(denselayer\d+\.(?:norm|conv))(\d)', r'\1.\2', name): x
+        for name, x in state.items()
+    }
+    assert old.keys() != state.keys()
+    found, expected = (weights.from_torch(x, 'densenet121') for x in (old, state))
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(x, y)
+    with pytest.raises(UserError, match='old and a new name'):
+        weights.from_torch({**old, **state}, 'densenet121')
