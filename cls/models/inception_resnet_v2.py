@@ -25,9 +25,7 @@ import jax.numpy as jnp
 
 from cls.models.registry import System, Variant, register
 from cls.nn import inception, init
-from cls.nn.conv import Conv
 from cls.nn.inception import AVERAGE, MAX, Mixed, ScaledResidual, Unit
-from cls.nn.norm import BatchNorm
 
 SYSTEM = System(
     name='Inception-ResNet-v2',
@@ -93,16 +91,7 @@ class InceptionResNetV2(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
-        conv = functools.partial(Conv, dtype=self.dtype, kernel_init=init.glorot_uniform)
-        norm = functools.partial(
-            BatchNorm,
-            train,
-            momentum=self.bn_momentum,
-            epsilon=1e-3,
-            group=self.bn_group,
-            dtype=self.dtype,
-        )
-        unit = functools.partial(inception.make_unit, conv=conv, norm=norm, width=self.width)
+        conv, unit = inception.layers(self, train, init.glorot_uniform)
         residual = functools.partial(ScaledResidual, unit=unit, conv=conv)
 
         stem = inception.SMALL_STEM if self.small_images else inception.STEM

@@ -28,10 +28,8 @@ import jax.numpy as jnp
 
 from cls.models.registry import System, Variant, register
 from cls.nn import inception, init
-from cls.nn.conv import Conv
 from cls.nn.dense import Dense
 from cls.nn.inception import MAX, Mixed, Unit
-from cls.nn.norm import BatchNorm
 from cls.nn.pool import avg_pool
 
 SYSTEM = System(
@@ -141,16 +139,7 @@ class InceptionV3(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
-        conv = functools.partial(Conv, dtype=self.dtype, kernel_init=init.Normal(0.1, cut=True))
-        norm = functools.partial(
-            BatchNorm,
-            train,
-            momentum=self.bn_momentum,
-            epsilon=1e-3,
-            group=self.bn_group,
-            dtype=self.dtype,
-        )
-        unit = functools.partial(inception.make_unit, conv=conv, norm=norm, width=self.width)
+        conv, unit = inception.layers(self, train, init.Normal(0.1, cut=True))
 
         stem = inception.SMALL_STEM if self.small_images else inception.STEM
         x = inception.chain(images, stem, unit)

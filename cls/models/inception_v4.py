@@ -23,9 +23,7 @@ import jax.numpy as jnp
 
 from cls.models.registry import System, Variant, register
 from cls.nn import inception, init
-from cls.nn.conv import Conv
 from cls.nn.inception import AVERAGE, MAX, Mixed, Unit
-from cls.nn.norm import BatchNorm
 
 SYSTEM = System(
     name='Inception-v4',
@@ -112,16 +110,7 @@ class InceptionV4(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         kernel_init = init.VarianceScaling(2.0, 'fan_in', 'truncated_normal')
-        conv = functools.partial(Conv, dtype=self.dtype, kernel_init=kernel_init)
-        norm = functools.partial(
-            BatchNorm,
-            train,
-            momentum=self.bn_momentum,
-            epsilon=1e-3,
-            group=self.bn_group,
-            dtype=self.dtype,
-        )
-        unit = functools.partial(inception.make_unit, conv=conv, norm=norm, width=self.width)
+        _, unit = inception.layers(self, train, kernel_init)
 
         a, b, c = self.blocks
         stages = {

@@ -15,8 +15,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.nn.conv import Padding, Size
+from cls.nn.conv import Conv, Padding, Size
 from cls.nn.dense import Dense
+from cls.nn.norm import BatchNorm
 from cls.nn.pool import avg_pool, max_pool
 from cls.nn.units import ConvNorm
 
@@ -60,6 +61,28 @@ def make_unit(
     """Returns the module of a unit with `width` times its features, rounded down, at least one."""
     features = max(1, int(unit.features * width))
     return ConvNorm(features, unit.window, conv, norm, unit.strides, unit.padding, name=name)
+
+
+def layers(net: nn.Module, train: bool, kernel_init: Callable) -> tuple[Callable, Callable]:
+    """Returns what makes a net's convolutions (`conv`) and units (`unit`, see `make_unit`).
+
+    Epsilon is TF-Slim's, 1e-3.
+
+    Args:
+      net: the module that these are a part of; has `width`, `bn_momentum`, `bn_group` and `dtype`.
+      train: whether normalisation is by the batch's statistics.
+      kernel_init: of the convolutions.
+    """
+    conv = functools.partial(Conv, dtype=net.dtype, kernel_init=kernel_init)
+    norm = functools.partial(
+        BatchNorm,
+        train,
+        momentum=net.bn_momentum,
+        epsilon=1e-3,
+        group=net.bn_group,
+        dtype=net.dtype,
+    )
+    return conv, functools.partial(make_unit, conv=conv, norm=norm, width=net.width)
 
 
 def chain(x: jax.Array, steps: Mapping[str, Step], unit: MakeUnit) -> jax.Array:
