@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 
 from cls.models.registry import System, Variant, register
-from cls.nn import residual
+from cls.nn import preact, residual
 from cls.nn.conv import Conv
 from cls.nn.norm import BatchNorm
 from cls.nn.pool import max_pool
@@ -52,23 +52,9 @@ SYSTEM = System(
 )
 
 
-class PreActivationUnit(nn.Module):
-    """A bottleneck that begins with a norm; a projection sees what that norm and rectifier give."""
-
-    features: int
-    strides: int
-    conv: Callable[..., nn.Module]
-    norm: Callable[..., nn.Module]
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        layer = functools.partial(NormConv, conv=self.conv, norm=self.norm)
-        y, activated = layer(self.features // 4, 1, name='conv1')(x)
-        y, _ = layer(self.features // 4, 3, strides=self.strides, name='conv2')(y)
-        y, _ = layer(self.features, 1, name='conv3')(y)
-        if self.strides == 1 and x.shape[-1] == self.features:
-            return y + x
-        return y + self.conv(self.features, 1, self.strides, name='identity_conv')(activated)
+def preact_unit(features: int, strides: int, conv: Callable, norm: Callable, name: str):
+    """A pre-activation bottleneck, the stride on its 3x3 convolution."""
+    return preact.PreActUnit(preact.bottleneck(features // 4, strides), conv, norm, name=name)
 
 
 def resnext_unit(features: int, strides: int, conv: Callable, norm: Callable, name: str):
@@ -158,7 +144,7 @@ class ResidualAttention(nn.Module):
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         conv = functools.partial(Conv, dtype=self.dtype)
         norm = functools.partial(BatchNorm, train, group=self.bn_group, dtype=self.dtype)
-        unit = resnext_unit if self.resnext else PreActivationUnit
+        unit = resnext_unit if self.resnext else preact_unit
         unit = functools.partial(unit, conv=conv, norm=norm)
         attention = functools.partial(
             AttentionModule,
