@@ -5,8 +5,8 @@
                                             variant=squeezenet1_0, squeezenet1_1, ..._complex
   python -m cls.main --config configs/squeezenet.py:folder=DIR      the ImageNet recipe, your images
 
-Expected, digits: above 95 % in a minute on two CPU cores. The paper's top-1, which has not been
-trained here: ImageNet v1.0 57.5, with simple bypass 60.4, with complex bypass 58.8 (Tables 2, 3).
+Expected, digits: not measured yet with this net. The paper's top-1, which has not been trained
+here: ImageNet v1.0 57.5, with simple bypass 60.4, with complex bypass 58.8 (Tables 2, 3).
 """
 
 from ml_collections import ConfigDict
