@@ -30,7 +30,8 @@ def in_training(variables, key):
 
         def shift(next_fun, args, kwargs, context):
             moved = context.module.name == 'bn2' and context.method_name == '__call__'
-            return next_fun(*args, **kwargs) + (next(residuals) if moved else 0)
+            out = next_fun(*args, **kwargs)
+            return out + next(residuals) if moved else out
 
         with nn.intercept_methods(shift):
             logits, _ = MODEL.apply(
