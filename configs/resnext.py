@@ -7,7 +7,7 @@
                                                           variant=resnext101_64x4d
   python -m cls.main --config configs/resnext.py:folder=DIR       the ImageNet recipe, your images
 
-Expected, digits: above 98 % in a minute on two CPU cores. The paper's top-1, which has not been
+Expected, digits: above 97 % in two minutes on two cores. The paper's top-1, which has not been
 trained here: CIFAR-10 and CIFAR-100 29 (8x64d): 96.35, 82.23; 29 (16x64d): 96.42, 82.69 (Table 7);
 ImageNet, one crop, 50 (32x4d): 77.8, 101 (32x4d): 78.8, 101 (64x4d): 79.6 (Tables 3 and 4).
 """

@@ -4,7 +4,7 @@
   python -m cls.main --config configs/sknet.py:imagenet2012     SKNet-50; variant=sknet101
   python -m cls.main --config configs/sknet.py:folder=DIR       the ImageNet recipe on your images
 
-Expected, digits: above 98 % in a minute on two CPU cores. The paper's top-1, one crop, which has
+Expected, digits: above 97 % in two minutes on two cores. The paper's top-1, one crop, which has
 not been trained here: SKNet-50 79.21, SKNet-101 79.81 (Table 2). Not here: the paper's nets for
 CIFAR and its changed ShuffleNets.
 """
