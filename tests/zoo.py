@@ -37,3 +37,15 @@ def each(names: list[str] | None = None) -> list[Any]:
         pytest.param(name, marks=() if name in default else pytest.mark.sweep)
         for name in (models.names() if names is None else names)
     ]
+
+
+def shrunk(model: Any) -> Any:
+    """Returns the net with fewer repetitions of all kinds of layers, where a field counts them."""
+    fewer = {
+        name: tuple(min(count, 2) for count in getattr(model, name))
+        for name in ('stage_sizes', 'block_sizes', 'blocks')
+        if name in models.fields(type(model))
+    }
+    if 'cells' in models.fields(type(model)):
+        fewer['cells'] = 1
+    return model.clone(**fewer)

@@ -27,10 +27,7 @@ KEY = jax.random.key(0)
 
 
 def small(name, **overrides):
-    """The net with fewer repetitions where it has a field for that: the same kinds of layers."""
-    if 'cells' in registry.fields(models.variant(name).module):
-        overrides = {'cells': 1, **overrides}
-    return models.create(name, **overrides)
+    return zoo.shrunk(models.create(name, **overrides))
 
 
 def images(size, batch=2):
@@ -172,20 +169,28 @@ def dtypes(tree):
 def test_bfloat16_and_another_size_and_number_of_classes(name):
     model = small(name, dtype='bfloat16', num_classes=7)
     batch = images(models.variant(name).input_size + 16)
-    variables = jax.eval_shape(model.init, KEY, batch)
+    traced = jax.jit(model.init_with_output).trace(KEY, batch)
+    logits, variables = traced.out_info
     assert dtypes(variables) == {jnp.dtype(jnp.float32)}
     assert set(variables) <= {'params', 'batch_stats'}
-    traced = jax.jit(model.apply).trace(variables, batch)
-    logits = traced.out_info
     assert (logits.shape, logits.dtype) == ((2, 7), jnp.float32)
     assert set(computed_dtypes(traced.jaxpr.jaxpr)) == {jnp.dtype(jnp.bfloat16)}
 
 
 @pytest.mark.parametrize('name', zoo.each())
-def test_training_needs_a_dropout_key_and_gives_new_statistics(name):
-    model = small(name)
-    size = models.variant(name).input_size
+def test_variables_and_training(name, monkeypatch):
+    """Variables can all be drawn; training needs a dropout key and gives new statistics."""
+    for kind in (initialisers.VarianceScaling, initialisers.Normal, initialisers.Constant):
+        monkeypatch.setattr(  # the numbers cost time and are not wanted here
+            kind, 'draw', lambda self, rng, shape: np.broadcast_to(np.float32(0), shape)
+        )
+    model, size = small(name), models.variant(name).input_size
     variables = registry.abstract_variables(model, size)
+    drawn = init(model, 0, size)
+    assert jax.tree.structure(drawn) == jax.tree.structure(variables)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), drawn) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), variables
+    )
 
     def train(variables, batch):
         mutable = ['batch_stats', 'aux_logits']
@@ -195,21 +200,6 @@ def test_training_needs_a_dropout_key_and_gives_new_statistics(name):
     for out in (logits, *jax.tree.leaves(updated.get('aux_logits', {}))):
         assert (out.shape, out.dtype) == ((4, model.num_classes), jnp.float32)
     assert updated.get('batch_stats') == variables.get('batch_stats')
-
-
-@pytest.mark.parametrize('name', zoo.each())
-def test_init_has_the_tree_of_flax_and_every_variable_can_be_drawn(name, monkeypatch):
-    for kind in (initialisers.VarianceScaling, initialisers.Normal, initialisers.Constant):
-        monkeypatch.setattr(  # the numbers cost time and are not wanted here
-            kind, 'draw', lambda self, rng, shape: np.broadcast_to(np.float32(0), shape)
-        )
-    model, size = small(name), models.variant(name).input_size
-    ours = init(model, 0, size)
-    flax = jax.eval_shape(model.init, KEY, images(size, 1))
-    assert jax.tree.structure(ours) == jax.tree.structure(flax)
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), ours) == jax.tree.map(
-        lambda x: (x.shape, x.dtype), flax
-    )
 
 
 # --------------------------------------------------------------------------- initial values
