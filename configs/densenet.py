@@ -9,8 +9,8 @@
 
 Expected, digits: above 98 % (measured: see the README). The paper's top-1, which has not been
 trained here: CIFAR-10 BC-100 (k = 12) 95.49, BC-250 (24) 96.38, BC-190 (40) 96.54; CIFAR-100 77.73,
-82.40, 82.82; SVHN L = 100, k = 24 98.41 (Table 2); ImageNet, one crop, 121: 74.98, 169: 76.20,
-201: 77.42, 264: 77.85 (Table 3).
+82.40, 82.82; SVHN L = 100, k = 24 98.41 (Table 2); ImageNet, one crop, 121: 74.98, 169: 76.20, 201:
+77.42, 264: 77.85 (Table 3).
 """
 
 from ml_collections import ConfigDict

@@ -4,9 +4,9 @@
   python -m cls.main --config configs/sknet.py:imagenet2012     SKNet-50; variant=sknet101
   python -m cls.main --config configs/sknet.py:folder=DIR       the ImageNet recipe on your images
 
-Expected, digits: above 97 % in two minutes on two cores. The paper's top-1, one crop, which has
-not been trained here: SKNet-50 79.21, SKNet-101 79.81 (Table 2). Not here: the paper's nets for
-CIFAR and its changed ShuffleNets.
+Expected, digits: above 98 % (measured: see the README). The paper's top-1, one crop, which has not
+been trained here: SKNet-50 79.21, SKNet-101 79.81 (Table 2). Not here: the paper's nets for CIFAR
+and its changed ShuffleNets.
 """
 
 from ml_collections import ConfigDict

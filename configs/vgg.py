@@ -4,7 +4,7 @@
   python -m cls.main --config configs/vgg.py:imagenet2012     VGG-16 (D); variant=vgg19, vgg16_bn
   python -m cls.main --config configs/vgg.py:folder=DIR       the ImageNet recipe on your images
 
-Expected, digits: above 97 % in a minute on two CPU cores. The paper's top-1, which has not been
+Expected, digits: above 97 % (measured: see the README). The paper's top-1, which has not been
 trained here: ImageNet, dense evaluation at a single scale (Table 3), A: 70.4, A-LRN: 70.3, B: 71.3,
 C: 72.7, D: 74.4, E: 74.5; D and E together, many crops and dense evaluation: 76.3 (Table 6).
 """

@@ -1,9 +1,11 @@
 """Eight virtual CPU devices for every test, set before JAX starts; and --record.
 
-  ./launch/test.sh -m "sweep or not sweep" --record
+  ./launch/test.sh -m sweep --record                       every variant that the default leaves out
+  ./launch/test.sh tests/test_golden.py --record           ... and those that it does not
+  ./launch/test.sh -m learn -n 0 --record                  every config on the digits, one by one
 
-runs every test there is and writes what it found to tests/results.json, which the table in
-README.md is made with: how near each variant is to its reference, what each config learns.
+write what they find to tests/results.json, which the table in README.md is made with: how near each
+variant is to its reference, what each config learns.
 """
 
 import datetime
@@ -26,7 +28,7 @@ def pytest_addoption(parser):
 class Recorder:
     """Gathers what tests say by record_property('KIND/NAME', value), and how they ended.
 
-    A run of some tests renews what these say; the summary is of runs of all tests alone.
+    A run of some tests renews what these say; the summary is of whole sweeps alone.
     """
 
     def __init__(self, complete):
@@ -46,7 +48,7 @@ class Recorder:
             found.setdefault(kind, {})[key] = value
         if self._complete:
             outcomes = list(self._outcomes.values())
-            found['run'] = {
+            found['sweep'] = {
                 'date': datetime.date.today().isoformat(),
                 **{kind: outcomes.count(kind) for kind in ('passed', 'failed', 'skipped')},
                 'minutes': round((time.time() - self._began) / 60),
@@ -56,6 +58,6 @@ class Recorder:
 
 def pytest_configure(config):
     if config.getoption('--record') and not hasattr(config, 'workerinput'):
-        everything = config.option.markexpr == 'sweep or not sweep'
+        everything = config.option.markexpr == 'sweep'
         narrowed = config.option.keyword or config.args != config.getini('testpaths')
         config.pluginmanager.register(Recorder(everything and not narrowed))

@@ -2,7 +2,7 @@
 
 Parameters and multiply-adds are counted from each net's trace, not read from a table. With --write,
 the table of systems between the two marks of that file is written anew, from what is registered and
-from what the last recorded run of all tests measured (tests/results.json).
+from what the tests measured when they were last recorded (tests/results.json).
 """
 
 import argparse
@@ -135,12 +135,12 @@ def table() -> str:
     rows += [(e.system.arxiv, _ensemble_cells(e, measured)) for e in models.ensembles()]
     lines += [cells for _, cells in sorted(rows)]  # in the order of appearance
     text = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
-    if 'run' not in measured:
+    if 'sweep' not in measured:
         return text
-    run = measured['run']
+    run = measured['sweep']
     counted = ', '.join(f'{run[kind]} {kind}' for kind in ('passed', 'failed', 'skipped'))
     return (
-        f'{text}\n\nThe last recorded run of all tests, on {run["date"]}: {counted}; '
+        f'{text}\n\nThe last recorded `./launch/test.sh -m sweep`, on {run["date"]}: {counted}; '
         f'{run["minutes"]} minutes on two cores.'
     )
 

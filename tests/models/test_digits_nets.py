@@ -104,7 +104,7 @@ def test_training_differs_from_evaluation_by_statistics_and_random_drops_alone(f
     np.testing.assert_allclose(evaluated, trained, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.sweep
+@pytest.mark.learn
 @pytest.mark.parametrize('file', FILES)
 def test_the_digits_are_learnt(file, tmp_path, record_property):
     """As a user would run it the first time: one device, nothing compiled before."""

@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import functools
 import math
 import pkgutil
 
@@ -166,11 +167,13 @@ def dtypes(tree):
 
 
 @pytest.mark.parametrize('name', zoo.each())
-def test_bfloat16_and_another_size_and_number_of_classes(name):
+def test_bfloat16_another_size_number_of_classes_and_features(name):
     model = small(name, dtype='bfloat16', num_classes=7)
     batch = images(models.variant(name).input_size + 16)
-    traced = jax.jit(model.init_with_output).trace(KEY, batch)
+    traced = jax.jit(functools.partial(model.init_with_output, mutable=True)).trace(KEY, batch)
     logits, variables = traced.out_info
+    features = variables.pop('intermediates')
+    assert 'stage1' in features and features['pre_logits'][0].shape[0] == 2
     assert dtypes(variables) == {jnp.dtype(jnp.float32)}
     assert set(variables) <= {'params', 'batch_stats'}
     assert (logits.shape, logits.dtype) == ((2, 7), jnp.float32)
