@@ -32,7 +32,6 @@ def enlarged_digits(c: ConfigDict) -> None:
 def digits(c: ConfigDict) -> None:
     """Three stages of two blocks, with few groups."""
     enlarged_digits(c)
-    c.duration = '20 epochs'
     c.model.name = 'dpn68'
     c.model.block_sizes, c.model.increments = (2, 2, 2), (8, 8, 16)
     c.model.width, c.model.inner, c.model.groups, c.model.stem_features = 32, 32, 4, 16

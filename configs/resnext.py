@@ -35,7 +35,7 @@ def digits(c: ConfigDict) -> None:
     c.model.name = 'resnext29_8x64d_cifar'
     c.model.stage_sizes, c.model.widths = (1, 2, 1), (16, 32, 64)
     c.model.cardinality, c.model.path_width = 4, 8
-    c.duration, c.batch = '20 epochs', 64
+    c.duration, c.batch = '40 epochs', 64
     c.optim.weight_decay = 5e-4
     c.schedule.name, c.schedule.warmup = 'cosine', '2 epochs'
 

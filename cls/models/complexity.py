@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
+from cls.nn.init import shapes_only
+
 
 @dataclasses.dataclass(frozen=True)
 class Complexity:
@@ -30,7 +32,8 @@ def complexity(model: nn.Module, input_size: int, channels: int = 3) -> Complexi
         return model.apply({}, images, rngs={'params': jax.random.key(0)}, mutable=True)
 
     images = jax.ShapeDtypeStruct((1, input_size, input_size, channels), jnp.float32)
-    jaxpr, (_, variables) = jax.make_jaxpr(evaluate, return_shape=True)(images)
+    with shapes_only():
+        jaxpr, (_, variables) = jax.make_jaxpr(evaluate, return_shape=True)(images)
     params = sum(math.prod(p.shape) for p in jax.tree.leaves(variables['params']))
     return Complexity(params, _macs(jaxpr.jaxpr))
 

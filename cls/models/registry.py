@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from cls.errors import UserError, nearest
+from cls.nn.init import shapes_only
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +150,8 @@ def fields(module: type[nn.Module]) -> dict[str, dataclasses.Field]:
 def abstract_variables(model: nn.Module, input_size: int, channels: int = 3) -> Any:
     """Returns the tree of shapes of `model.init` for square images, without computing anything."""
     images = jax.ShapeDtypeStruct((1, input_size, input_size, channels), jnp.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), images)
+    with shapes_only():
+        return jax.eval_shape(model.init, jax.random.key(0), images)
 
 
 def takes_progress(model: nn.Module) -> bool:

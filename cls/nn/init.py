@@ -6,14 +6,32 @@ draws the same distribution with NumPy; cls.models.init uses that. A module's pa
 by its attribute `x_init`.
 """
 
+import contextlib
+import contextvars
 import dataclasses
 import functools
 import math
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+_shapes_only = contextvars.ContextVar('shapes_only', default=False)
+
+
+@contextlib.contextmanager
+def shapes_only() -> Iterator[None]:
+    """Within it all initialisers give zeros: for a trace of which only shapes are wanted.
+
+    Tracing a net's random draws takes as long as tracing the net.
+    """
+    token = _shapes_only.set(True)
+    try:
+        yield
+    finally:
+        _shapes_only.reset(token)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +45,12 @@ class VarianceScaling:
     fan: Literal['fan_in', 'fan_out', 'fan_avg']
     distribution: Literal['normal', 'uniform', 'truncated_normal']
 
+    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32):
+        return jnp.zeros(shape, dtype) if _shapes_only.get() else self._traced(key, shape, dtype)
+
     # Jitted, a shape seen before is not traced again.
     @functools.partial(jax.jit, static_argnums=(0, 2, 3))
-    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32):
+    def _traced(self, key, shape, dtype):
         initializer = jax.nn.initializers.variance_scaling(self.scale, self.fan, self.distribution)
         return initializer(key, shape, dtype)
 
@@ -63,8 +84,11 @@ class Normal:
     std: float
     cut: bool = False
 
-    @functools.partial(jax.jit, static_argnums=(0, 2, 3))
     def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32):
+        return jnp.zeros(shape, dtype) if _shapes_only.get() else self._traced(key, shape, dtype)
+
+    @functools.partial(jax.jit, static_argnums=(0, 2, 3))
+    def _traced(self, key, shape, dtype):
         if self.cut:
             return self.std * jax.random.truncated_normal(key, -2, 2, shape, dtype)
         return self.std * jax.random.normal(key, shape, dtype)

@@ -1,6 +1,7 @@
 """Normalisation: by the batch, whose numbers do not depend on how many devices share it, and by
 neighbouring channels."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -74,13 +75,21 @@ class BatchNorm(nn.Module):
                 self._update(running_var, jnp.mean(var, 0) * (count / max(count - 1, 1)))
         else:
             mean, var = running_mean.value, running_var.value
-        factor = jax.lax.rsqrt(var + self.epsilon)
+        scale = None
         if self.use_scale:
-            factor = factor * self.param('scale', self.scale_init, (channels,), jnp.float32)
-        shift = self.param('bias', self.bias_init, (channels,), jnp.float32)
-        out = (grouped.astype(jnp.float32) - mean) * factor + shift
+            scale = self.param('scale', self.scale_init, (channels,), jnp.float32)
+        bias = self.param('bias', self.bias_init, (channels,), jnp.float32)
+        out = _normalised(grouped, mean, var, scale, bias, self.epsilon)
         return out.reshape(x.shape).astype(self.dtype)
 
     def _update(self, running: nn.Variable, batch: jax.Array) -> None:
         batch = jax.lax.stop_gradient(batch.reshape(-1))
         running.value = self.momentum * running.value + (1 - self.momentum) * batch
+
+
+# Jitted on its own, a layer of a shape seen before is not traced again; deep nets repeat theirs.
+@functools.partial(jax.jit, static_argnums=5)
+def _normalised(x, mean, var, scale, bias, epsilon):
+    factor = jax.lax.rsqrt(var + epsilon)
+    factor = factor if scale is None else factor * scale
+    return (x.astype(jnp.float32) - mean) * factor + bias

@@ -25,6 +25,7 @@ FILES = sorted(
     if path.name not in ('common.py', '__init__.py')
 )
 SINGLE = [file for file in FILES if 'ensemble' not in file]  # an ensemble has no net of its own
+SLOW = ('configs/amoebanet.py', 'configs/polynet.py', 'configs/inception_v3.py')  # to compile
 STEPS = 8  # a net that drops paths for a whole batch lets every path live in one of these
 
 
@@ -48,7 +49,10 @@ def apply(model, variables, images, train, key):
     return logits, updated.get('aux_logits', {}), updated.get('batch_stats', {})
 
 
-@pytest.mark.parametrize('file', SINGLE)
+@pytest.mark.parametrize(
+    'file',
+    [pytest.param(f, marks=pytest.mark.sweep if f in SLOW else ()) for f in SINGLE],
+)
 def test_every_parameter_gets_a_gradient(file):
     config, model, variables, images = net(file)
     targets = jax.nn.one_hot(np.arange(8) % 10, 10)

@@ -66,8 +66,8 @@ def test_without_a_pattern_all_are_listed(capsys, monkeypatch):
 
 
 def test_several_processes_count_as_one(capsys):
-    assert main(['resnet[1-5]*', '--json']) == 0
-    names = models.names('resnet[1-5]*')
+    assert main(['vgg*', '--json']) == 0
+    names = models.names('vgg*')
     assert len(names) >= 8  # enough for more than one process
     assert json.loads(capsys.readouterr().out) == [row(name) for name in names]
 
