@@ -18,7 +18,7 @@ from cls import losses, train
 from cls import mesh as meshes
 from cls.errors import UserError
 from cls.evaluate import restore
-from cls.runtime import claim, load_config, load_result
+from cls.runtime import check_folder, claim, load_config, load_result
 from cls.setup import Setup
 from cls.step import make_predict_step
 from cls.telemetry import write_json
@@ -29,10 +29,15 @@ def is_ensemble(config: ConfigDict) -> bool:
     return 'members' in config
 
 
-def folders(config: ConfigDict, workdir: Path) -> list[Path]:
-    """Returns the members' run folders."""
-    loaded = ((name, config.loaded.get(name, '')) for name in config.members)
-    return [Path(folder) if folder else workdir / name for name, folder in loaded]
+def members(config: ConfigDict, workdir: Path) -> list[tuple[ConfigDict, Path]]:
+    """Returns each member's config and run folder; of one that is loaded, the folder's config."""
+    found = []
+    for name, member in config.members.items():
+        folder = config.loaded[name]
+        found.append(
+            (load_config(Path(folder)), Path(folder)) if folder else (member, workdir / name)
+        )
+    return found
 
 
 def job(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
@@ -41,48 +46,47 @@ def job(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
     Every member continues where it was; the ensemble's own files are config.json and result.json.
     Returns the result, or None when told to stop before the end.
     """
+    check_folder(workdir, config)
     if (result := load_result(workdir)) is not None:
         return result
+    runs = members(config, workdir)
     began = time.perf_counter()
     with claim(workdir, config):
-        for name, folder in zip(config.members, folders(config, workdir), strict=True):
-            if config.loaded.get(name, ''):
+        for name, (member, folder) in zip(config.members, runs, strict=True):
+            if config.loaded[name]:
                 continue
             print(f'member {name}:', flush=True)
-            if train.in_folder(config.members[name], folder) is None:
+            if train.in_folder(member, folder) is None:
                 return None
-        result = evaluate(folders(config, workdir))
+        result = evaluate(runs)
         result['seconds'] = round(time.perf_counter() - began, 2)
         if jax.process_index() == 0:
             write_json(workdir / 'result.json', result)
     return result
 
 
-def evaluate(
-    runs: Sequence[Path], overrides: Sequence[tuple[str, str]] = ()
-) -> dict[str, float | int]:
+def evaluate(runs: Sequence[tuple[ConfigDict, Path]]) -> dict[str, float | int]:
     """Returns test/top1, test/top5 (percent), test/loss (nats) and params of runs taken together.
 
     Each run prepares the images in its own way. Of a run that keeps an average of its weights, the
     average is taken.
 
     Args:
-      runs: folders with a config.json and a checkpoint.
-      overrides: (name, text) of fields that are changed in every run's config.
+      runs: configs, and folders with a checkpoint.
 
     Raises:
-      UserError: a folder without them, or runs that are of different data or classes.
+      UserError: a folder without one, or runs that are of different data or classes.
     """
     total, params = 0.0, 0
-    for i, run in enumerate(runs):
-        setup, state = restore(load_config(run, overrides), run)
+    for i, (config, run) in enumerate(runs):
+        setup, state = restore(config, run)
         probabilities, labels = predict(setup, state.ema or state.variables())
         if i == 0:
             seen = labels
         if probabilities.shape[1] != getattr(total, 'shape', probabilities.shape)[1]:
-            raise UserError(f'{run} tells {probabilities.shape[1]} classes, {runs[0]} others.')
+            raise UserError(f'{run} tells {probabilities.shape[1]} classes, {runs[0][1]} others.')
         if not np.array_equal(labels, seen):
-            raise UserError(f'{run} is evaluated on other images than {runs[0]}.')
+            raise UserError(f'{run} is evaluated on other images than {runs[0][1]}.')
         total = total + probabilities
         params += sum(x.size for x in jax.tree.leaves(state.params))
     return {**metrics(total / len(runs), seen), 'params': params}

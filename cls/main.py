@@ -38,7 +38,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.job != 'evaluate' or args.config:
             raise UserError('several --workdir folders are for --job evaluate, without --config.')
         start()
-        print(train.summary(ensemble.evaluate(args.workdir, overrides)))
+        runs = [(load_config(folder, overrides), folder) for folder in args.workdir]
+        print(train.summary(ensemble.evaluate(runs)))
         return 0
 
     if args.config:
@@ -57,8 +58,8 @@ def main(argv: list[str] | None = None) -> int:
     start()
     together = ensemble.is_ensemble(config)
     if args.job == 'evaluate':
-        folders = ensemble.folders(config, workdir) if together else None
-        values = ensemble.evaluate(folders) if together else evaluate.job(config, workdir)
+        runs = ensemble.members(config, workdir) if together else []
+        values = ensemble.evaluate(runs) if together else evaluate.job(config, workdir)
         print(train.summary(values))
         return 0
     result = ensemble.job(config, workdir) if together else train.in_folder(config, workdir)

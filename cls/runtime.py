@@ -36,7 +36,8 @@ def check_folder(workdir: Path, config: ConfigDict) -> None:
     saved = workdir / 'config.json'
     if saved.exists():
         differing = configs.differences(saved.read_text(), configs.to_json(config))
-        begun = (workdir / 'metrics.jsonl').exists()  # a run that died before that may be replaced
+        # A run that died before that may be replaced.
+        begun = any((workdir / name).exists() for name in ('metrics.jsonl', 'result.json'))
         if differing and begun:
             raise UserError(
                 f'{workdir} holds a run with another config: {differing}. '

@@ -92,10 +92,24 @@ def test_the_same_command_again_only_tells_the_result(folder):
 
 def test_a_member_that_is_loaded_is_not_trained(folder):
     config = configs.load(f'{folder}/own.py:{folder}/run/a')
-    assert ensemble.folders(config, folder / 'other') == [folder / 'run/a', folder / 'other' / 'b']
+    runs = ensemble.members(config, folder / 'other')
+    assert [path for _, path in runs] == [folder / 'run' / 'a', folder / 'other' / 'b']
+    assert runs[0][0].to_dict() == load_config(folder / 'run' / 'a').to_dict()
+
+
+def test_evaluation_sees_what_is_changed_in_a_member(folder):
+    same = command(folder, '--job', 'evaluate', '--workdir', 'run')
+    change = '--config.members.a.data.mean=200.0'
+    assert command(folder, '--job', 'evaluate', '--workdir', 'run', change) != same
+
+
+def test_a_finished_ensemble_is_not_taken_for_another(folder):
+    config = configs.load(f'{folder}/own.py', [('members.b.optim.lr', '0.03')])
+    with pytest.raises(UserError, match='members.b.optim.lr'):
+        ensemble.job(config, folder / 'run')
 
 
 def test_what_does_not_belong_together_is_one_line(folder):
-    runs = [folder / 'run' / 'a', folder / 'nowhere']
+    config = configs.load(f'{folder}/own.py:{folder}/nowhere')
     with pytest.raises(UserError, match='nowhere is no run folder'):
-        ensemble.evaluate(runs)
+        ensemble.members(config, folder / 'other')
