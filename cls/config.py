@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cls import models
+from cls import genotypes, models
 from cls.errors import UserError, nearest
 
 DTYPES = ('float32', 'bfloat16', 'float16')
@@ -71,6 +71,9 @@ def _override(config: ConfigDict, name: str, text: str) -> None:
         known = [key for key, _ in flatten(config)]
         hint = nearest(name, known) or ' `--job print` shows all fields.'
         raise UserError(f'the config has no field {name!r}.{hint}')
+    if field == 'genotype' and parents[-1:] == ['model']:
+        node[field] = _genotype(node, text)
+        return
     if isinstance(node.get(field), ConfigDict):
         raise UserError(
             f'config.{name} is a group; set one of its fields: {", ".join(node[field])}.'
@@ -81,6 +84,13 @@ def _override(config: ConfigDict, name: str, text: str) -> None:
         current = getattr(models.create(node.name), field, None)
         plain = isinstance(current, (bool, int, float, str, tuple))
         node[field] = _read(text, current, name) if plain else _literal(text)
+
+
+def _genotype(model: ConfigDict, path: str) -> Any:
+    """Returns the content of a genotype's file, so that the config does not depend on the file."""
+    data = genotypes.load(path)
+    models.create(model.name, genotype=data)  # whether it fits
+    return _tuples(data)
 
 
 def _literal(text: str) -> Any:
@@ -122,7 +132,7 @@ def flatten(config: ConfigDict, prefix: str = '') -> Iterator[tuple[str, Any]]:
 
 def create_model(config: ConfigDict, num_classes: int) -> Any:
     """Returns the module that config.model describes. Raises UserError where it describes none."""
-    overrides = {key: value for key, value in config.model.items() if key != 'name'}
+    overrides = {key: value for key, value in config.model.to_dict().items() if key != 'name'}
     if overrides.get('dtype') not in DTYPES:
         known = ', '.join(DTYPES)
         raise UserError(f'config.model.dtype is {overrides.get("dtype")!r}; known: {known}.')
@@ -136,16 +146,16 @@ def to_json(config: ConfigDict) -> str:
 
 def from_json(text: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
     """Returns a locked config, with fields overridden; lists become tuples."""
-
-    def tuples(value):
-        if isinstance(value, dict):
-            return {key: tuples(item) for key, item in value.items()}
-        return tuple(map(tuples, value)) if isinstance(value, list) else value
-
-    config = ConfigDict(tuples(json.loads(text)))
+    config = ConfigDict(_tuples(json.loads(text)))
     for name, override in overrides:
         _override(config, name, override)
     return config.lock()
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 # Fields that change what is shown and how fast, but not what is computed.

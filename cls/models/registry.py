@@ -19,6 +19,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cls import genotypes
 from cls.errors import UserError, nearest
 from cls.nn.init import shapes_only
 
@@ -128,7 +129,7 @@ def ensembles() -> list[Ensemble]:
 
 
 def create(name: str, **overrides: Any) -> nn.Module:
-    """Returns a variant's module, with fields of it replaced.
+    """Returns a variant's module, with fields of it replaced; a genotype may be plain data.
 
     Raises UserError for an unknown variant or field, naming the nearest known ones.
     """
@@ -138,6 +139,9 @@ def create(name: str, **overrides: Any) -> nn.Module:
         if key not in known:
             hint = nearest(key, known) or f' It has {", ".join(known)}.'
             raise UserError(f'model {name} has no field {key!r}.{hint}')
+    if isinstance(overrides.get('genotype'), Mapping | list | tuple):  # plain data, from a file
+        kind = known['genotype'].type
+        overrides['genotype'] = genotypes.structure(overrides['genotype'], kind)
     return chosen.module(**{**chosen.fields, **overrides})
 
 
