@@ -1,0 +1,256 @@
+"""Inverted residuals, and nets that are described by strings of them.
+
+MobileNetV2 (Sandler et al. 2018, 1801.04381) is built of blocks that expand their input by a 1x1
+convolution, filter it depthwise, and project it to a few channels without a rectifier, with the
+shortcut between the narrow ends. MnasNet (Tan et al. 2019, 1807.11626) writes a net of such blocks
+as strings, one for each run of equal blocks, and searches for them; ProxylessNAS, MobileNetV3 and
+EfficientNet followed. The letters are those of MnasNet's code:
+
+  r2_k5_s2_e6_o40_se0.25    two blocks with 5x5 windows, the first with stride 2, expansion 6,
+                            40 output channels, gates (squeeze and excite) of a quarter;
+  noskip                    without shortcuts;
+  relu, relu6, swish, hswish   another activation than the net's.
+
+A stage is a tuple of such strings, and its blocks are numbered through. Names of layers follow
+timm's, but that a block with expansion 1, which has no `conv_pw`, keeps the others' names.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cls.nn import init
+from cls.nn.attention import SqueezeExcite
+from cls.nn.dense import Dense
+from cls.nn.drop import drop_path
+from cls.nn.shuffle import channel_shuffle
+
+Activation = Callable[[jax.Array], jax.Array]
+ACTIVATIONS: dict[str, Activation] = {
+    'relu': nn.relu,
+    'relu6': nn.relu6,
+    'swish': nn.swish,
+    'hswish': nn.hard_swish,
+}
+
+
+def round_channels(width: float, divisor: int = 8) -> int:
+    """Returns the multiple of `divisor` nearest to a width, but never less than 90 % of it."""
+    rounded = max(divisor, int(width + divisor / 2) // divisor * divisor)
+    return rounded if rounded >= 0.9 * width else rounded + divisor
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Equal blocks in a row; only the first has the stride."""
+
+    repeats: int
+    window: int
+    strides: int
+    expansion: float
+    features: int
+    gate: float = 0.0  # width of the gates' inner layer, as a share
+    skip: bool = True
+    act: str = ''
+
+
+def decode(text: str) -> Run:
+    """Returns the run of blocks that a string stands for (see the module).
+
+    Raises ValueError for what is no such string.
+    """
+    known = {'r': int, 'k': int, 's': int, 'e': float, 'o': int, 'se': float}
+    values: dict[str, Any] = {'se': 0.0}
+    skip, act = True, ''
+    for part in text.split('_'):
+        match = re.fullmatch(r'(r|k|s|e|o|se)(\d+(?:\.\d+)?)', part)
+        if part == 'noskip':
+            skip = False
+        elif part in ACTIVATIONS:
+            act = part
+        elif match and not (known[match[1]] is int and '.' in match[2]):
+            values[match[1]] = known[match[1]](match[2])
+        else:
+            raise ValueError(
+                f'cannot read {part!r} in {text!r}: expected r, k, s, e, o or se with a number, '
+                f'noskip, {" or ".join(ACTIVATIONS)}'
+            )
+    missing = [letter for letter in known if letter not in values]
+    if missing:
+        raise ValueError(f'{text!r} lacks {", ".join(missing)}')
+    if min(values[letter] for letter in 'rksoe') < 1:
+        raise ValueError(f'{text!r}: expected r, k, s, e and o of at least 1')
+    return Run(*(values[letter] for letter in known), skip=skip, act=act)
+
+
+@dataclasses.dataclass(frozen=True)
+class Genotype:
+    """A net's stages, each of one or more strings. Raises ValueError for one that has no sense."""
+
+    stages: tuple[tuple[str, ...], ...]
+
+    def __post_init__(self):
+        for text in self.stages:
+            for part in text:
+                decode(part)
+
+
+def scaled(genotype: Genotype, width: float = 1.0, depth: float = 1.0) -> list[list[Run]]:
+    """Returns each stage's runs: channels times `width`, repetitions times `depth`, upwards."""
+    return [
+        [
+            dataclasses.replace(
+                run,
+                features=round_channels(run.features * width),
+                repeats=math.ceil(run.repeats * depth),
+            )
+            for run in map(decode, stage)
+        ]
+        for stage in genotype.stages
+    ]
+
+
+class InvertedResidual(nn.Module):
+    """1x1 expansion, depthwise convolution, gates, 1x1 projection (MobileNetV2, figure 4b).
+
+    With `groups` the 1x1 convolutions are grouped and their channels shuffled between (IGCV3).
+    """
+
+    features: int
+    window: int
+    strides: int
+    expansion: float
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+    act: Activation = nn.relu6
+    gates: Callable[[int, int], nn.Module] | None = None  # (channels in, expanded) -> module
+    skip: bool = True
+    groups: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array, drop_rate: jax.Array | float = 0.0) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', features); drop_rate is of the residual, per example."""
+        channels = x.shape[-1]
+        expanded = round_channels(channels * self.expansion) if self.expansion != 1 else channels
+        y = x
+        if self.expansion != 1:
+            y = self.conv(expanded, 1, groups=self.groups, name='conv_pw')(y)
+            y = self.act(self.norm(name='bn1')(y))
+            y = y if self.groups == 1 else channel_shuffle(y, self.groups)
+        y = self.conv(
+            expanded,
+            self.window,
+            self.strides,
+            groups=expanded,
+            kernel_init=init.he_normal,
+            name='conv_dw',
+        )(y)
+        y = self.act(self.norm(name='bn2')(y))
+        if self.gates is not None:
+            y = self.gates(channels, expanded)(y)
+        y = self.conv(self.features, 1, groups=self.groups, name='conv_pwl')(y)
+        y = self.norm(name='bn3')(y)
+        if not (self.skip and self.strides == 1 and channels == self.features):
+            return y
+        if not (isinstance(drop_rate, float) and drop_rate == 0):
+            y = drop_path(y, drop_rate, self.make_rng('dropout'))
+        return x + y
+
+
+def gates(
+    conv: Callable[..., nn.Module],
+    inner: Callable[[int, int], int],
+    act: Activation,
+    gate: Activation = nn.sigmoid,
+) -> Callable[[int, int], nn.Module]:
+    """Returns what makes a block's gates: of `inner(channels in, expanded)` channels inside."""
+
+    def make(channels: int, expanded: int) -> nn.Module:
+        names = ('conv_reduce', 'conv_expand')
+        return SqueezeExcite(inner(channels, expanded), conv, act, gate, names, name='se')
+
+    return make
+
+
+def stages(
+    net: nn.Module,
+    x: jax.Array,
+    runs: Sequence[Sequence[Run]],
+    block: Callable[..., nn.Module],
+    gates: Callable[[Run, Activation], Callable[[int, int], nn.Module]] | None,
+    act: str,
+    drop_rate: float = 0.0,
+) -> jax.Array:
+    """All blocks, `blocks.S.I`; each stage's output is sown as `stage1`, ...
+
+    Args:
+      net: the module that they are a part of.
+      x: (N, H, W, C).
+      runs: of each stage.
+      block: InvertedResidual with the fields that all blocks have in common.
+      gates: from a run that has gates and its activation; None for a net without any.
+      act: name of the activation of runs that name none.
+      drop_rate: of a residual at the end; it grows linearly with the block's index from 0.
+    """
+    total = sum(run.repeats for stage in runs for run in stage)
+    index = 0
+    for s, stage in enumerate(runs):
+        place = 0
+        for run in stage:
+            activation = ACTIVATIONS[run.act or act]
+            for i in range(run.repeats):
+                make = block(
+                    run.features,
+                    run.window,
+                    run.strides if i == 0 else 1,
+                    run.expansion,
+                    act=activation,
+                    gates=gates(run, activation) if run.gate else None,
+                    skip=run.skip,
+                    name=f'blocks.{s}.{place}',
+                )
+                x = make(x, drop_rate * index / total)
+                place, index = place + 1, index + 1
+        net.sow('intermediates', f'stage{s + 1}', x)
+    return x
+
+
+def stem(
+    net: nn.Module,
+    images: jax.Array,
+    width: int,
+    conv: Callable[..., nn.Module],
+    norm: Callable[..., nn.Module],
+    act: str,
+) -> jax.Array:
+    """3x3 convolution with stride 2."""
+    x = ACTIVATIONS[act](norm(name='bn1')(conv(width, 3, 2, name='conv_stem')(images)))
+    net.sow('intermediates', 'stem', x)
+    return x
+
+
+def classify(
+    net: nn.Module,
+    x: jax.Array,
+    width: int,
+    conv: Callable[..., nn.Module],
+    norm: Callable[..., nn.Module],
+    act: str,
+    train: bool,
+) -> jax.Array:
+    """1x1 convolution to `width` channels, mean over all pixels, dropout, linear layer.
+
+    The net has `num_classes`, `dropout_rate` and `dtype`. (N, H, W, C) -> float32 logits.
+    """
+    x = ACTIVATIONS[act](norm(name='bn2')(conv(width, 1, name='conv_head')(x)))
+    x = jnp.mean(x, (1, 2))
+    net.sow('intermediates', 'pre_logits', x)
+    x = nn.Dropout(net.dropout_rate, deterministic=not train)(x)
+    x = Dense(net.num_classes, dtype=net.dtype, name='classifier')(x)
+    return x.astype(jnp.float32)
