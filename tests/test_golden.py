@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import zoo
 from golden import keyed, rows
-from shared import SHARED
 
 from cls import models, weights
 
@@ -21,8 +20,6 @@ VARIANTS = {name: models.variant(name) for name in models.names()}
 RESTATED = {row.split(':')[1]: row for row in ROWS if row.startswith('restated:')}
 ROW_OF = RESTATED | {name: v.reference for name, v in VARIANTS.items() if v.reference is not None}
 TOLERANCE = 1e-4  # of the logits' spread, in float32
-# Weights and images that are not part of this repository.
-REAL = SHARED / 'realdata'
 
 
 # These programs run once: what LLVM would make of them is not worth the time it would take.
@@ -63,22 +60,3 @@ def test_keyed_numbers_are_those_that_the_files_were_made_with():
     np.testing.assert_array_equal(kernel, expected)
     assert keyed.make('bn.running_var', (3,)).min() > 0.5
     assert abs(keyed.make('fc.weight', (4, 32)).sum(axis=1)).max() < 1e-5
-
-
-@pytest.mark.parametrize(
-    ('name', 'file', 'top1'),
-    [
-        ('resnet20_cifar', 'resnet20-12fca82f.th', 91.5),
-        ('resnet56_cifar', 'resnet56-4bfd9763.th', 92.6),
-    ],
-)
-def test_real_weights_reach_the_originals_accuracy(name, file, top1):
-    images = REAL / 'cifar10_lossless_test1000.npz'
-    if not (REAL / 'weights' / file).exists() or not images.exists():
-        pytest.skip(f'no {file} or {images.name} under {REAL} (CLS_SHARED)')
-    variables = weights.from_torch(weights.read(REAL / 'weights' / file), name)
-    with np.load(images) as data:
-        pixels, labels = data['x'].astype(np.float32) / 255, data['y'].ravel()
-    mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
-    logits = _logits(models.create(name), variables, (pixels - mean) / std)
-    assert 100 * (np.asarray(logits).argmax(axis=1) == labels).mean() == pytest.approx(top1)

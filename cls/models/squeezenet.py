@@ -131,6 +131,16 @@ PYTORCHCV = (
     ),
     (r'^classifier\.1\.', 'output.final_conv.'),
 )
+# The authors' names in Caffe, and torchvision's: Fire modules are counted from 2.
+CAFFE = (
+    (r'^conv1\.', 'features.0.'),
+    *(
+        (rf'^fire{fire}\.', f'features.{index}.')
+        for fire, index in zip(range(2, 10), (3, 4, 6, 7, 9, 10, 11, 12), strict=True)
+    ),
+    (r'\.squeeze1x1\.', '.squeeze.'),
+    (r'^conv10\.', 'classifier.1.'),
+)
 # Fields, parameters, multiply-adds, top-1 and top-5, reference.
 NETS = {
     'squeezenet1_0': (V1_0, 1_248_424, 818_924_576, 57.5, 80.3, 'torchvision:squeezenet1_0'),
@@ -146,4 +156,5 @@ NETS = {
 }
 for name, (fields, *known) in NETS.items():
     renames = PYTORCHCV if name == 'squeezenet1_0_simple' else ()
-    register(Variant(name, SYSTEM, SqueezeNet, fields, 224, *known, renames))
+    old_names = CAFFE if name == 'squeezenet1_1' else ()
+    register(Variant(name, SYSTEM, SqueezeNet, fields, 224, *known, renames, old_names))

@@ -5,10 +5,11 @@
   python -m cls.main --job evaluate --workdir runs/r50 --config.data.name=folder:/data/imagenet
   python -m cls.main --workdir runs/r50 --config.data.name=... --config.optim.lr=0.01
 
---from takes a PyTorch or safetensors file, a snapshot folder of the Hugging Face Hub, or
-hf:OWNER/NAME. Every tensor is used once and every variable filled, or nothing is written. Where
-evaluation and fine-tuning start from is the config that is printed and saved; --config.FIELD=VALUE
-changes it, for example --config.model.num_classes=10 for weights of ten classes.
+--from takes a PyTorch or safetensors file, an .npz of a Keras net's tensors, a snapshot folder of
+the Hugging Face Hub, or hf:OWNER/NAME. Every tensor is used once and every variable filled, or
+nothing is written. Where evaluation and fine-tuning start from is the config that is printed and
+saved; --config.FIELD=VALUE changes it, for example --config.model.num_classes=10 for weights of ten
+classes.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from cls import config as configs
@@ -42,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--from', dest='source', required=True, help='file, folder, hf:OWNER/NAME')
     parser.add_argument('--workdir', required=True, type=Path, help='the folder to make')
     parser.add_argument('--entry', default='', help='of a file with several sets of weights')
+    parser.add_argument('--bgr', action='store_true', help='they were trained on BGR (Caffe): turn')
     args, rest = parser.parse_known_args(argv)
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     logging.getLogger('absl').setLevel(logging.WARNING)
@@ -55,6 +58,8 @@ def main(argv: list[str] | None = None) -> int:
     config = configs.from_json(configs.to_json(config), configs.parse_overrides(rest))
     fields = {k: v for k, v in config.model.items() if k not in ('name', 'dtype')}
     variables = weights.from_torch(weights.read(located.file, args.entry), args.model, **fields)
+    if args.bgr:
+        turn_colours(variables['params'])
     start()
     write(config, variables, args.workdir)
     count = sum(x.size for x in jax.tree.leaves(variables['params']))
@@ -65,6 +70,23 @@ def main(argv: list[str] | None = None) -> int:
         f'  python -m cls.main --job evaluate --workdir {args.workdir}'
     )
     return 0
+
+
+def turn_colours(params: dict) -> None:
+    """Reverses, in place, the order of the colours that the net's first convolution expects.
+
+    Raises UserError when more than one layer, or none, could be the first.
+    """
+    first = [
+        layer
+        for path, layer in traverse_util.flatten_dict(params, sep='/').items()
+        if path.endswith('/kernel') and layer.ndim == 4 and layer.shape[2] == 3
+    ]
+    if len(first) != 1:
+        raise UserError(
+            f'--bgr: {len(first)} convolutions of this net have three input channels; expected one.'
+        )
+    first[0][:] = first[0][:, :, ::-1].copy()
 
 
 def config_of(variant: Variant, prepared: Preparation, num_classes: int | None) -> ConfigDict:

@@ -134,7 +134,7 @@ def table() -> str:
     rows = [(s.arxiv, _system_cells(s, found, measured)) for s, found in of_system.items()]
     rows += [(e.system.arxiv, _ensemble_cells(e, measured)) for e in models.ensembles()]
     lines += [cells for _, cells in sorted(rows)]  # in the order of appearance
-    text = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+    text = _markdown(lines) + _real(measured)
     if 'sweep' not in measured:
         return text
     run = measured['sweep']
@@ -142,6 +142,28 @@ def table() -> str:
     return (
         f'{text}\n\nThe last recorded `./launch/test.sh -m sweep`, on {run["date"]}: {counted}; '
         f'{run["minutes"]} minutes on two cores.'
+    )
+
+
+def _markdown(lines: list[list[str]]) -> str:
+    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+
+
+def _real(measured: dict) -> str:
+    """Returns what the originals' weights come to on real images, or ''."""
+    if 'real' not in measured:
+        return ''
+    lines = [['weights of', 'images', 'top-1 here', "the original's", 'largest difference']]
+    lines.append(['---'] * len(lines[0]))
+    for name, (count, ours, theirs, difference) in measured['real'].items():
+        net, images = name.split()
+        lines.append(
+            [net, f'{count:,} of {images}', f'{ours} %', f'{theirs} %', f'{difference:.0e}']
+        )
+    return (
+        '\n\nReal weights on the real images that `./launch/test.sh -m realdata` finds, top-1 on '
+        "these images alone (not ImageNet's validation set), and the largest difference of logits "
+        f'in units of their spread:\n\n{_markdown(lines)}'
     )
 
 

@@ -11,6 +11,7 @@ and the leaf decides the rest.
   batch_stats  var      running_var                  as it is
   batch_stats  other    the same name                as it is
 
+The weight of a 1x1 convolution, (O, I, 1, 1), may fill the kernel of a linear layer, (I, O).
 Grouped and depthwise convolutions need nothing more: both sides store (inputs of one group,
 all outputs). A model that flattens an image before a linear layer has to do so channel by
 channel (NCHW), as torch does; shapes cannot tell.
@@ -96,7 +97,7 @@ def convert(
     if problems:
         raise UserError('the weights do not fit the model: ' + '; '.join(problems))
     filled = {
-        path: np.array(_to_flax(path, state_dict[name]), np.float32, order='C')
+        path: np.array(_to_flax(path, state_dict[name], wanted[path]), np.float32, order='C')
         for path, name in names.items()
     }
     return traverse_util.unflatten_dict(filled)
@@ -119,11 +120,17 @@ def _plain(tree: Any) -> Any:
     return {k: _plain(v) for k, v in tree.items()} if isinstance(tree, Mapping) else tree
 
 
-def _to_flax(path: tuple[str, ...], tensor: np.ndarray) -> np.ndarray:
+def _to_flax(path: tuple[str, ...], tensor: np.ndarray, variable: Any) -> np.ndarray:
     """Moves a kernel's output and input channels, its first two axes, to the end, swapped."""
     if path[0] == 'params' and path[-1] == 'kernel':
+        tensor = tensor[..., 0, 0] if _is_pointwise(tensor, variable) else tensor
         return tensor.transpose(*range(2, tensor.ndim), 1, 0)
     return tensor
+
+
+def _is_pointwise(tensor: np.ndarray, variable: Any) -> bool:
+    """Whether a tensor is a 1x1 convolution's, and the variable a linear layer's."""
+    return tensor.ndim == 4 and tensor.shape[2:] == (1, 1) and len(variable.shape) == 2
 
 
 def _torch_shape(path: tuple[str, ...], variable: jax.ShapeDtypeStruct) -> tuple[int, ...]:
@@ -153,7 +160,8 @@ def _problems(
         if name not in state_dict:
             continue
         tensor, shape = state_dict[name], _torch_shape(path, wanted[path])
-        if tuple(tensor.shape) != shape:
+        flat = path[-1] == 'kernel' and _is_pointwise(tensor, wanted[path])
+        if tuple(tensor.shape) != shape + (1, 1) * flat:
             shapes.append(f'{name} is {tuple(tensor.shape)}, the model wants {shape}')
         if not jnp.issubdtype(tensor.dtype, jnp.floating):
             kinds.append(f'{name} is {tensor.dtype}')

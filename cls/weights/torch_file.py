@@ -1,7 +1,8 @@
-"""Reads PyTorch checkpoints into NumPy arrays without PyTorch and without executing their pickle.
+"""Reads checkpoints into NumPy arrays, without PyTorch and without executing their pickle.
 
 Readable: the zip format (torch >= 1.6) and the stream format before it, under any file name
-(`.pth`, `.pt`, `.th`, `.bin`, ...), and `.safetensors`. A pickle is a program; it runs on
+(`.pth`, `.pt`, `.th`, `.bin`, ...), `.safetensors`, and NumPy's `.npz` with the tensors of a Keras
+or TF-Slim net (see keras.py). A pickle is a program; it runs on
 an unpickler of our own (see unpickle.py) that knows a short list of inert stand-ins, so that
 nothing of the file's choosing is ever imported or called.
 
@@ -24,6 +25,7 @@ import numpy as np
 import safetensors
 
 from cls.errors import UserError, nearest
+from cls.weights import keras
 from cls.weights.unpickle import (
     ADVICE,
     DTYPES,
@@ -49,7 +51,8 @@ def read(path: str | Path, entry: str = '') -> dict[str, np.ndarray]:
     """Reads the tensors of a checkpoint.
 
     Args:
-      path: a file that torch.save or safetensors wrote. Its content decides, not its name.
+      path: a file that torch.save, safetensors or numpy.savez wrote; not its name, its content
+        decides.
       entry: the key of the outermost dict that holds the weights ('state_dict_ema'); '': the
         dict itself, or its 'state_dict', 'model' or 'model_state_dict'.
 
@@ -109,6 +112,10 @@ def _load_zip(file: BinaryIO, mapped: mmap.mmap) -> Any:
     """Reads `<root>/data.pkl`, and each storage from `<root>/data/<key>`."""
     archive = zipfile.ZipFile(file)
     names = set(archive.namelist())
+    if names and all(name.endswith('.npy') for name in names):
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as tensors:
+            return keras.to_torch(tensors)
     roots = [name.removesuffix('data.pkl') for name in names if name.endswith('/data.pkl')]
     if len(roots) != 1:
         raise UserError(

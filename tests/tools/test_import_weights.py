@@ -148,3 +148,24 @@ def test_another_head_by_override(tmp_path):
     assert imported(tmp_path / 'seven.safetensors', workdir, '--config.model.num_classes=7') == 0
     assert json.loads((workdir / 'config.json').read_text())['model']['num_classes'] == 7
     assert [path.name for path in (workdir / 'checkpoints').iterdir()] == ['0']
+
+
+def test_weights_of_caffe_are_turned_to_rgb(tmp_path, monkeypatch):
+    """The net then says of an RGB image what the net of the file says of it in BGR."""
+    written = []
+    monkeypatch.setattr(
+        import_weights, 'write', lambda config, variables, _: written.append(variables)
+    )
+    save_file(STATE, tmp_path / 'net.safetensors')
+    for flags in ((), ('--bgr',)):
+        imported(tmp_path / 'net.safetensors', tmp_path / 'run', *flags)
+    images = keyed.images(2, 32)
+    net = models.create(NAME)
+    bgr, rgb = net.apply(written[0], images[..., ::-1]), net.apply(written[1], images)
+    np.testing.assert_allclose(bgr, rgb, rtol=1e-4, atol=1e-4)
+
+
+def test_colours_are_not_turned_where_the_first_layer_is_not_clear():
+    kernel = np.zeros((3, 3, 3, 8), np.float32)
+    with pytest.raises(UserError, match='2 convolutions .* expected one'):
+        import_weights.turn_colours({'a': {'kernel': kernel}, 'b': {'kernel': kernel}})

@@ -183,3 +183,13 @@ def test_a_registered_model_and_its_overrides():
         from_torch(tensors, 'resnet18', num_classes=7)
     with pytest.raises(UserError, match='resnet18'):
         from_torch({}, 'resnet81')
+
+
+def test_a_1x1_convolution_fills_a_linear_layer(tensors, abstract):
+    flat = convert(tensors, abstract, RENAMES)['params']['fc']['kernel']
+    tensors['fc.weight'] = tensors['fc.weight'][:, :, None, None]
+    np.testing.assert_array_equal(
+        convert(tensors, abstract, RENAMES)['params']['fc']['kernel'], flat
+    )
+    tensors['fc.weight'] = tensors['fc.weight'][:, :5]
+    assert 'fc.weight is (2, 5, 1, 1)' in _message(tensors, abstract, RENAMES)

@@ -252,7 +252,10 @@ def test_files_that_are_something_else(tmp_path):
     path.write_text('version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n')
     assert 'git lfs pull' in _refused(path)
     np.savez(tmp_path / 'arrays.npz', a=BASE)
-    assert 'without a data.pkl' in _refused(tmp_path / 'arrays.npz')
+    assert 'expected MODULE/LEAF' in _refused(tmp_path / 'arrays.npz')
+    with zipfile.ZipFile(tmp_path / 'other.zip', 'w') as archive:
+        archive.writestr('a.txt', 'text')
+    assert 'without a data.pkl' in _refused(tmp_path / 'other.zip')
     big_endian = _archive(tmp_path, pickle.dumps({}, 2), byteorder=b'big')
     assert 'big-endian' in _refused(big_endian)
 

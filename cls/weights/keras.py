@@ -1,0 +1,64 @@
+"""Tensors that bear the names of a Keras or TF-Slim net, given the names that torch would use.
+
+So that one rule (see convert.py) is left: blocks/conv1/depthwise_kernel, (h, w, C, M), becomes
+blocks.conv1.weight, (C * M, 1, h, w).
+
+  Keras               TF-Slim               torch           array
+  kernel              weights               weight          (*spatial, I, O) -> (O, I, *spatial)
+  depthwise_kernel    depthwise_weights     weight          (h, w, C, M) -> (C * M, 1, h, w)
+  bias, beta          biases, beta          bias            as it is
+  gamma               gamma                 weight          as it is
+  moving_mean         moving_mean           running_mean    as it is
+  moving_variance     moving_variance       running_var     as it is
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from cls.errors import UserError
+
+LEAVES = {
+    'kernel': 'weight',
+    'weights': 'weight',
+    'depthwise_kernel': 'weight',
+    'depthwise_weights': 'weight',
+    'gamma': 'weight',
+    'bias': 'bias',
+    'biases': 'bias',
+    'beta': 'bias',
+    'moving_mean': 'running_mean',
+    'moving_variance': 'running_var',
+}
+
+
+def to_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the tensors under torch's names and in its order of axes.
+
+    Args:
+      tensors: name with slashes -> array; a ':0' at the end of a name is taken off.
+
+    Raises:
+      UserError: names that the table above does not have, or two that become the same.
+    """
+    named = [(name.removesuffix(':0'), value) for name, value in tensors.items()]
+    foreign = [name for name, _ in named if name.rpartition('/')[2] not in LEAVES]
+    if foreign:
+        raise UserError(
+            f'{len(foreign)} of {len(named)} tensors, as {foreign[0]}, have no name of Keras or '
+            f'TF-Slim: expected MODULE/LEAF with LEAF one of {", ".join(LEAVES)}'
+        )
+    found = dict(_to_torch(name, value) for name, value in named)
+    if len(found) < len(named):
+        raise UserError('some tensors have names that become the same')
+    return found
+
+
+def _to_torch(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
+    *modules, leaf = name.split('/')
+    if leaf.startswith('depthwise'):
+        height, width, channels, multiplier = value.shape
+        value = value.reshape(height, width, 1, channels * multiplier)
+    if LEAVES[leaf] == 'weight' and leaf != 'gamma':
+        value = value.transpose(-1, -2, *range(value.ndim - 2))
+    return '.'.join((*modules, LEAVES[leaf])), value

