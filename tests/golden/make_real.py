@@ -117,6 +117,7 @@ def torch_nets(pixels) -> dict[str, np.ndarray]:
         rows |= record(name, of_module(net), {s: pixels[f'{s}/{size}'] for s in SETS})
 
     net = squeezenet_v1_1()
+    net.output.final_pool = torch.nn.AdaptiveAvgPool2d(1)  # Caffe's is global; its own is for 224
     with np.load(REAL / 'weights' / 'squeezenet_v1.1_ndf.npz') as file:
         ordered = []  # both hold the layers in the net's order, but for conv10
         names = [n for n in file.files if not n.startswith('conv10')] + ['conv10/kernel']
