@@ -4,8 +4,8 @@ Zhong, Yan, Wu, Shao, Liu; https://arxiv.org/abs/1708.05552
 
 What is new: Q-learning that finds one block of a net instead of the net, with a reward spread over
 the layers and corrected for what training stopped early does not show; the block is repeated, with
-pools between, on CIFAR and on ImageNet alike. A block is a network structure code: for each layer its
-index, its type, its kernel and one or two layers that it reads, 0 being the block's input.
+pools between, on CIFAR and on ImageNet alike. A block is a network structure code: for each layer
+its index, its type, its kernel and one or two layers that it reads, 0 being the block's input.
 
 NONE OF THE PUBLISHED BLOCKS IS HERE. The paper has them as figures only, which could not be had,
 and no implementation that was found has one. What is here is the space: `Block` holds any code of
@@ -13,9 +13,9 @@ it. The variants named `random0` are of a RANDOM block, `random_block(0)`, to ha
 paper's shape and size; the paper's accuracies are not theirs, and they have none.
 
 Held against a restatement. Known of the paper's nets: convolutions are cells of rectifier,
-convolution, normalisation; all layers that no other reads are concatenated; N = 4 blocks in each of
-three stages on CIFAR, N = 3 with more downsampling on ImageNet, where filters are 64, 128, 256, 512.
-Chosen here, partly as in the public implementation of the search (elenathfgs/BlockQNN_Keras):
+convolution, normalisation; all layers that no other reads are concatenated; N = 4 blocks in each
+of three stages on CIFAR, N = 3 with more downsampling on ImageNet, where filters are 64, 128, 256
+and 512. Chosen here, partly as in the public implementation of the search (elenathfgs/BlockQNN_Keras):
 * behind every concatenation, that of the output too, a 1x1 cell brings the channels back to the
   stage's filters (as there); a sum of unlike channels projects those that are not the filters';
 * pools between stages are maxima of 2x2, filters double with each (as there); pools in a block keep

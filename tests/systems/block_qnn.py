@@ -23,7 +23,7 @@ TASKS = (
     Task('restated:block_qnn_random0_cifar', 32, fields={'filters': 16, 'stage_sizes': (2, 1)}),
     Task(
         'restated:block_qnn_random0_imagenet',
-        64,
+        32,
         fields={'genotype': EVERY, 'filters': 12, 'stage_sizes': (1, 2)},
     ),
 )
