@@ -15,7 +15,8 @@ paper's shape and size; the paper's accuracies are not theirs, and they have non
 Held against a restatement. Known of the paper's nets: convolutions are cells of rectifier,
 convolution, normalisation; all layers that no other reads are concatenated; N = 4 blocks in each
 of three stages on CIFAR, N = 3 with more downsampling on ImageNet, where filters are 64, 128, 256
-and 512. Chosen here, partly as in the public implementation of the search (elenathfgs/BlockQNN_Keras):
+and 512. Chosen here, partly as in the public implementation of the search
+(elenathfgs/BlockQNN_Keras):
 * behind every concatenation, that of the output too, a 1x1 cell brings the channels back to the
   stage's filters (as there); a sum of unlike channels projects those that are not the filters';
 * pools between stages are maxima of 2x2, filters double with each (as there); pools in a block keep

@@ -112,7 +112,7 @@ def test_all_that_no_layer_reads_is_concatenated_in_order():
     model = make(block, stage_sizes=(1,))
     variables = init(model, 0, 8)
     images = RNG.standard_normal((2, 8, 8, 3)).astype(np.float32)
-    for channel in range(12):
+    for channel in (1, 6, 11):
         kernel = np.zeros((1, 1, 12, 4), np.float32)
         kernel[0, 0, channel, 0] = np.sqrt(1 + 1e-5)  # as the norm divides
         variables['params']['stage1.block1']['output']['conv']['kernel'] = kernel

@@ -37,7 +37,7 @@ def random_chain(seed):
     return Chain((*layers, 'SM(10)'))
 
 
-SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.sweep) for seed in range(1, 6))]
+SEEDS = [5, *(pytest.param(seed, marks=pytest.mark.sweep) for seed in range(5))]
 
 
 @pytest.mark.parametrize('seed', SEEDS)
