@@ -116,13 +116,15 @@ def dropouts(kinds: list[str]) -> list[float]:
     """Returns the part of the highest dropout probability behind each layer; 0 where there is none.
 
     One follows every second layer, and every linear one; the i-th of n has i / n. As in the
-    authors' code (state_string_utils.py), n also counts one behind SM when that is a second layer.
+    authors' code (state_string_utils.py), n is counted as if SM were one more of the last layer's
+    kind, so that it may be larger than the number that there are.
 
     Args:
       kinds: C, P, FC or GAP, of each layer.
     """
-    linear, averages = kinds.count('FC'), kinds.count('GAP')
-    n = (len(kinds) + 1 - linear - averages) // 2 + linear
+    counted = [*kinds, *kinds[-1:]]
+    linear, averages = counted.count('FC'), counted.count('GAP')
+    n = (len(counted) - linear - averages) // 2 + linear
     parts, i = [], 0
     for place, kind in enumerate(kinds, 1):
         drops = kind != 'GAP' and (place % 2 == 0 or kind == 'FC') and i < n

@@ -1,5 +1,6 @@
 """MetaQNN's grammar: what it has and has not, floor pooling, where dropout stands."""
 
+import csv
 import random
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from shared import SHARED
 
 from cls import genotypes, models
 from cls.errors import UserError
@@ -14,6 +16,8 @@ from cls.models import metaqnn
 from cls.models.init import init
 from cls.models.metaqnn import Chain, chain, dropouts, floor_pool
 
+# What the authors' search had seen (github.com/bowenbaker/metaqnn, test/needed_for_testing).
+REPLAY = SHARED / 'nasdata' / 'metaqnn_replay' / 'replay_database.csv'
 FAST = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
 
 
@@ -111,17 +115,37 @@ def test_a_pool_that_leaves_nothing_says_so():
 
 @pytest.mark.parametrize(
     ('kinds', 'behind', 'n'),
-    [  # places and numbers in the authors' files cifar10_0, cifar10_2, svhn_0 and mnist_8
+    [  # places and numbers on the authors' page, for cifar10_0, cifar10_2, svhn_0; in their run
         ('C C P C C P C', (2, 4, 6), 4),
         ('C C P C P FC FC', (2, 4, 6, 7), 5),
         ('C C C C C C C C P C C C', (2, 4, 6, 8, 10, 12), 6),
-        ('C C P C C C C C GAP', (2, 4, 6, 8), 4),
+        ('C P C P C P FC', (2, 4, 6, 7), 5),
+        ('C C P GAP', (2,), 1),
     ],
 )
 def test_dropout_stands_and_grows_as_in_the_authors_files(kinds, behind, n):
     parts = dropouts(kinds.split())
     assert tuple(i for i, part in enumerate(parts, 1) if part) == behind
     np.testing.assert_allclose([part for part in parts if part], np.arange(1, len(behind) + 1) / n)
+
+
+@pytest.mark.skipif(not REPLAY.exists(), reason=f'no {REPLAY} (CLS_SHARED)')
+def test_all_nets_of_the_authors_run_are_of_the_grammar():
+    """1,843 strings of their search on SVHN, D(i,n) where dropout stands."""
+    with REPLAY.open(newline='') as file:
+        nets = {row['net'] for row in csv.DictReader(file)}
+    assert len(nets) == 1843
+    for net in nets:
+        tokens = net.strip('[]').split(', ')
+        expected = []
+        for token in tokens:
+            if token.startswith('D'):
+                i, n = map(int, token[2:-1].split(','))
+                expected[-1] = i / n
+            elif not token.startswith('SM'):
+                expected.append(0.0)
+        layers = metaqnn.parse(Chain(tuple(t for t in tokens if not t.startswith('D'))))
+        assert dropouts([kind for kind, _ in layers]) == expected, net
 
 
 def test_dropout_drops_that_part_of_the_rate():
