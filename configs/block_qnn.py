@@ -37,9 +37,9 @@ def digits(c: ConfigDict) -> None:
 def cifar(c: ConfigDict, name: str) -> None:
     """300 epochs of batches of 128; a rate of 0.1, divided by 10 after epochs 150 and 225.
 
-    From the public implementation of the search (elenathfgs/BlockQNN_Keras), the paper's own text
-    could not be had; weight decay, which is not in it (there 5e-4 is the rate's decay), and
-    padding and mirroring are what nets of the time have on CIFAR.
+    As in the public implementation of the search (elenathfgs/BlockQNN_Keras): the paper's own
+    recipe could not be had. Weight decay, which is not there (its 5e-4 is a decay of the rate),
+    and padding and mirroring are what nets of the time have on CIFAR.
     """
     common.use_cifar(c, name)
     c.model.name = 'block_qnn_random0_cifar'
