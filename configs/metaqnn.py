@@ -1,0 +1,78 @@
+"""MetaQNN (Baker et al. 2017, https://arxiv.org/abs/1611.02167): the paper's recipe.
+
+  python -m cls.main --config configs/metaqnn.py             a small one on the embedded digits
+  python -m cls.main --config configs/metaqnn.py:cifar10     the best of Table A2;
+                                                             variant=metaqnn_2_cifar, ..._5_cifar
+  python -m cls.main --config configs/metaqnn.py:cifar100    the same net from scratch
+  python -m cls.main --config configs/metaqnn.py:svhn_cropped
+                                                             the second of Table A3
+  ... --config.model.genotype=FILE.json                      any net of the grammar:
+                                      {"layers": ["C(64,3,1)", "P(2,2)", "FC(128)", "SM(10)"]}
+
+Expected, digits: above 90 % (measured: see the README). The paper's top-1, which has not been
+trained here: CIFAR-10 93.08, CIFAR-100 72.86, SVHN 97.72; of the five best together 92.68 on
+CIFAR-10 and 97.94 on SVHN.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(argument: str = '') -> ConfigDict:
+    """Returns the config of an arm: digits, cifar10, cifar100 or svhn_cropped."""
+    return common.resolve(argument, digits=digits, cifar=cifar, svhn=svhn)
+
+
+def digits(c: ConfigDict) -> None:
+    """Three convolutions, a pool from 8x8 to 3x3 pixels, a linear layer; dropout up to 0.5."""
+    common.use_digits(c)
+    c.model.name = 'metaqnn_5_cifar'
+    c.model.genotype = {
+        'layers': ('C(64,3,1)', 'C(64,3,1)', 'P(2,2)', 'C(128,3,1)', 'FC(128)'),
+    }
+    c.duration, c.batch = '30 epochs', 64
+    c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.02, 0.9
+    c.optim.weight_decay, c.optim.clip_norm = 5e-4, 1.0
+    c.schedule.name, c.schedule.warmup = 'cosine', '2 epochs'
+
+
+def sgd(c: ConfigDict) -> None:
+    """The authors' solver files (static/solver): momentum 0.9, L2 of 5e-4 of all parameters.
+
+    The rate, 0.025, is halved once, then seven times in a row, then three times.
+    """
+    c.batch = 128
+    c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.025, 0.9
+    c.optim.weight_decay, c.optim.decay_mask = 5e-4, 'all'
+    c.schedule.name, c.schedule.factor = 'step', 0.5
+
+
+def halve(*runs: range) -> tuple[str, ...]:
+    """Returns the steps of the ranges as durations."""
+    return tuple(f'{step} steps' for run in runs for step in run)
+
+
+def cifar(c: ConfigDict, name: str) -> None:
+    """300 epochs; the rate falls near 40, 80 and 240. Mirrored, shifted by up to 5 pixels.
+
+    Not yet here: global contrast normalisation.
+    """
+    common.use_cifar(c, name)
+    sgd(c)
+    c.model.name = 'metaqnn_1_cifar' if name == 'cifar10' else 'metaqnn_1_cifar100'
+    c.data.pad = 5
+    c.duration = '117000 steps'
+    c.schedule.at = halve(range(15625, 15626), range(31250, 31257), range(93750, 93753))
+
+
+def svhn(c: ConfigDict) -> None:
+    """50 epochs; the rate falls near 5, 10 and 40. Not yet here: contrast normalisation.
+
+    The authors' is of the whole image, then of neighbourhoods.
+    """
+    common.use_svhn(c)
+    sgd(c)
+    c.model.name = 'metaqnn_2_svhn'
+    c.duration = '236050 steps'
+    c.schedule.at = halve(range(23608, 23609), range(47217, 47224), range(188871, 188874))

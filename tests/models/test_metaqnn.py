@@ -1,0 +1,187 @@
+"""MetaQNN's grammar: what it has and has not, floor pooling, where dropout stands."""
+
+import csv
+import functools
+import random
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from shared import SHARED
+
+from cls import genotypes, models
+from cls.errors import UserError
+from cls.models import metaqnn
+from cls.models.init import init
+from cls.models.metaqnn import Chain, chain, dropouts, floor_pool
+
+# What the authors' search had seen (github.com/bowenbaker/metaqnn, test/needed_for_testing).
+REPLAY = SHARED / 'nasdata' / 'metaqnn_replay' / 'replay_database.csv'
+FAST = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
+
+
+def random_chain(seed):
+    """A random string of the grammar that 16 x 16 pixels can pass through."""
+    rng, layers, size, state = random.Random(seed), [], 16, 'start'
+    for _ in range(rng.randint(1, 5)):
+        options = {'C': 2, 'FC': 1, 'GAP': 1} if state in ('start', 'C', 'P') else {}
+        if state == 'C' and size >= 5:
+            options['P'] = 2
+        if state == 'FC' and layers.count('FC(8)') < 2:
+            options = {'FC': 1}
+        if not options:
+            break
+        state = rng.choices(list(options), list(options.values()))[0]
+        window, strides = rng.choice(metaqnn.POOLS)
+        size = (size - window + 1) // strides if state == 'P' else size
+        convolution = f'C({rng.choice((4, 8))},{rng.choice((1, 3, 5))},1)'
+        text = {'C': convolution, 'P': f'P({window},{strides})', 'FC': 'FC(8)', 'GAP': 'GAP(4)'}
+        layers.append(text[state])
+    return Chain((*layers, 'SM(10)'))
+
+
+SEEDS = [5, *(pytest.param(seed, marks=pytest.mark.sweep) for seed in range(5))]
+
+
+@pytest.mark.parametrize('seed', SEEDS)
+def test_random_strings_build_and_train(seed):
+    plain = genotypes.plain(random_chain(seed))
+    model = models.create('metaqnn_5_cifar', genotype=plain, num_classes=3)
+    assert model.genotype == random_chain(seed)
+    images = np.random.default_rng(seed).standard_normal((4, 16, 16, 3)).astype(np.float32)
+    variables = init(model, 0, 16)
+
+    def loss(params):
+        rngs = {'dropout': jax.random.key(0)}
+        logits = model.apply({'params': params}, images, train=True, rngs=rngs)
+        return -jnp.mean(jax.nn.log_softmax(logits)[:, 0])
+
+    value, gradients = jax.jit(jax.value_and_grad(loss), compiler_options=FAST)(variables['params'])
+    assert np.isfinite(value)
+    assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(gradients))
+    assert np.any(gradients[max(gradients)]['kernel'])  # the classifier's
+
+
+@pytest.mark.parametrize(
+    ('text', 'pattern'),
+    [
+        ('C(64,4,1)', r'C\(64,4,1\): a convolution has window 1, 3 or 5'),
+        ('C(64,3,2)', 'stride 1'),
+        ('C(64,3)', r"'C\(64,3\)' is no layer"),
+        ('C(0,3,1)', 'positive'),
+        ('D(1,2)', 'is no layer'),
+        ('P(2,2)', 'neither the first'),
+        ('C(64,3,1) P(2,2) P(2,2)', 'nor behind another'),
+        ('C(64,3,1) P(3,3)', r'P\(5,3\)'),
+        ('FC(64) C(64,3,1)', 'behind FC'),
+        ('GAP(10) FC(64)', 'behind GAP'),
+        ('FC(64) FC(128)', 'no wider'),
+        ('FC(64) FC(64) FC(64)', '3 linear layers'),
+        ('SM(10) C(64,3,1)', 'is no layer'),
+    ],
+)
+def test_what_the_grammar_has_not_is_refused(text, pattern):
+    with pytest.raises(ValueError, match=pattern) as caught:
+        chain(text)
+    assert '\n' not in str(caught.value)
+    with pytest.raises(UserError, match=pattern):
+        models.create('metaqnn_5_cifar', genotype={'layers': text.split()})
+
+
+def test_the_classifier_may_be_said():
+    text = 'C(64,3,1) FC(9)'
+    assert metaqnn.parse(chain(text)) == metaqnn.parse(chain(text + ' SM(10)'))
+    assert metaqnn.parse(chain('SM(10)')) == []
+
+
+@pytest.mark.parametrize(
+    ('size', 'window', 'strides'), [(32, 5, 3), (9, 2, 2), (8, 3, 2), (7, 5, 3)]
+)
+def test_floor_pooling(size, window, strides):
+    x = np.random.default_rng(0).standard_normal((2, size, size, 3)).astype(np.float32)
+    n = (size - window + 1) // strides
+    expected = np.zeros((2, n, n, 3), np.float32)
+    for i, j in np.ndindex(n, n):
+        rows, columns = (slice(k * strides, k * strides + window) for k in (i, j))
+        expected[:, i, j] = x[:, rows, columns].max((1, 2))
+    np.testing.assert_array_equal(floor_pool(jnp.asarray(x), window, strides), expected)
+
+
+def test_a_pool_that_leaves_nothing_says_so():
+    with pytest.raises(ValueError, match=r'P\(5,3\) leaves nothing of 6x6'):
+        floor_pool(jnp.zeros((1, 6, 6, 1)), 5, 3)
+
+
+@pytest.mark.parametrize(
+    ('kinds', 'behind', 'n'),
+    [  # places and numbers on the authors' page, for cifar10_0, cifar10_2, svhn_0; in their run
+        ('C C P C C P C', (2, 4, 6), 4),
+        ('C C P C P FC FC', (2, 4, 6, 7), 5),
+        ('C C C C C C C C P C C C', (2, 4, 6, 8, 10, 12), 6),
+        ('C P C P C P FC', (2, 4, 6, 7), 5),
+        ('C C P GAP', (2,), 1),
+    ],
+)
+def test_dropout_stands_and_grows_as_in_the_authors_files(kinds, behind, n):
+    parts = dropouts(kinds.split())
+    assert tuple(i for i, part in enumerate(parts, 1) if part) == behind
+    np.testing.assert_allclose([part for part in parts if part], np.arange(1, len(behind) + 1) / n)
+
+
+@pytest.mark.skipif(not REPLAY.exists(), reason=f'no {REPLAY} (CLS_SHARED)')
+def test_all_nets_of_the_authors_run_are_of_the_grammar():
+    """1,843 strings of their search on SVHN, D(i,n) where dropout stands."""
+    with REPLAY.open(newline='') as file:
+        nets = {row['net'] for row in csv.DictReader(file)}
+    assert len(nets) == 1843
+    for net in nets:
+        tokens = net.strip('[]').split(', ')
+        expected = []
+        for token in tokens:
+            if token.startswith('D'):
+                i, n = map(int, token[2:-1].split(','))
+                expected[-1] = i / n
+            elif not token.startswith('SM'):
+                expected.append(0.0)
+        layers = metaqnn.parse(Chain(tuple(t for t in tokens if not t.startswith('D'))))
+        assert dropouts([kind for kind, _ in layers]) == expected, net
+
+
+def test_dropout_drops_that_part_of_the_rate():
+    """The first of two, behind the second of four layers: half of 0.5."""
+    layers = chain('C(4,1,1) C(400,1,1) C(1,1,1) C(1,1,1)')
+    assert dropouts(['C'] * 4) == [0, 0.5, 0, 1.0]
+    model = models.create('metaqnn_5_cifar', genotype=layers)
+    variables, images = init(model, 0, 8), np.ones((1, 8, 8, 3), np.float32)
+
+    @functools.partial(jax.jit, compiler_options=FAST)
+    def around_dropouts():
+        seen = []
+
+        def watch(next_fun, args, kwargs, context):
+            out = next_fun(*args, **kwargs)
+            if isinstance(context.module, nn.Dropout):
+                seen.append((args[0], out))
+            return out
+
+        with nn.intercept_methods(watch):
+            model.apply(variables, images, train=True, rngs={'dropout': jax.random.key(1)})
+        return seen
+
+    (before, after), _ = jax.device_get(around_dropouts())
+    kept = after != 0
+    assert np.mean(kept[before != 0]) == pytest.approx(0.75, abs=0.02)
+    np.testing.assert_allclose(after[kept], before[kept] / 0.75, rtol=1e-6)
+
+
+def test_parameters_counted_by_hand():
+    """C(8,3,1), P(2,2) from 8 to 3 pixels, FC(16), 5 classes."""
+    model = models.create(
+        'metaqnn_5_cifar', genotype=chain('C(8,3,1) P(2,2) FC(16)'), num_classes=5
+    )
+    params = models.abstract_variables(model, 8, channels=1)['params']
+    count = sum(x.size for x in jax.tree.leaves(params))
+    assert count == (9 * 8 + 8) + (3 * 3 * 8 * 16 + 16) + (16 * 5 + 5)
+    assert set(params) == {'Convolution1', 'InnerProduct1', 'InnerProduct2'}
