@@ -1,4 +1,4 @@
-"""ShuffleNet (Zhang et al. 2018, https://arxiv.org/abs/1707.01083): the paper's recipe for ImageNet.
+"""ShuffleNet (Zhang et al. 2018, https://arxiv.org/abs/1707.01083): the paper's recipe.
 
   python -m cls.main --config configs/shufflenet.py                 a small one on embedded digits
   python -m cls.main --config configs/shufflenet.py:imagenet2012    three groups, scale 1;

@@ -1,4 +1,4 @@
-"""ShuffleNet V2 (Ma et al. 2018, https://arxiv.org/abs/1807.11164): the paper's recipe for ImageNet.
+"""ShuffleNet V2 (Ma et al. 2018, https://arxiv.org/abs/1807.11164): the paper's recipe.
 
   python -m cls.main --config configs/shufflenetv2.py               a small one on embedded digits
   python -m cls.main --config configs/shufflenetv2.py:imagenet2012  scale 1;
@@ -23,8 +23,7 @@ def get_config(argument: str = '') -> ConfigDict:
 def digits(c: ConfigDict) -> None:
     """Two stages of two units, excited and with sums as in the deep net; digits of 24x24 pixels."""
     shufflenet.digits(c)
-    for field in ('stem_features', 'groups'):
-        c.model.pop(field, None)
+    del c.model.stem_features
     c.model.name = 'shufflenetv2_se_164'
     c.model.stem, c.model.widths, c.model.strides = (24,), (96, 192), (2, 2)
     c.model.head_features = 256

@@ -6,9 +6,9 @@ What is new: 1x1 convolutions in groups, which make wide layers cheap, and a shu
 (cls/nn/shuffle.py) between two of them, so that the groups hear of each other. Units of bottleneck
 form around a depthwise convolution (figure 2) are stacked in three stages (Table 1).
 
-Agrees with: pytorchcv's shufflenet_g* nets (those of 1.5x and 2x by its get_shufflenet), whose names
-the parameters bear. They scale the first convolution's 24 channels with the others. The paper's
-292M of the 1.5x net are those of 24 channels there, as in the authors' later code
+Agrees with: pytorchcv's shufflenet_g* nets (1.5x and 2x by its get_shufflenet), whose names the
+parameters bear. They scale the first convolution's 24 channels with the others. The paper's 292M
+of the 1.5x net are those of 24 channels there, as in the authors' later code
 (megvii-model/ShuffleNet-Series): --config.model.stem_features=24; its 13M of the 0.25x net are
 met by neither (11.0M, 17.9M). That code also shuffles behind the depthwise convolution, where the
 paper's figure does before it, and has no bias in the classifier.

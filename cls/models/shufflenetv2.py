@@ -7,8 +7,9 @@ without groups or bottlenecks, concatenate the two and shuffle them (cls/nn/shuf
 added, and little memory is read. Where the shape changes both branches see all channels. A 1x1
 convolution precedes the pooling (Table 5).
 
-Agrees with: shufflenetv2_0.5x ... 2.0x with torchvision's, whose names all parameters bear. The large
-nets of the paper's Table 6 are in no package and are held against a restatement of its appendix:
+Agrees with: shufflenetv2_0.5x ... 2.0x with torchvision's, whose names all parameters bear. The
+large nets of the paper's Table 6 are in no package and are held against a restatement of its
+appendix:
 
 * shufflenetv2_50: four stages, the first without a stride (its Table 2);
 * shufflenetv2_se_164: three convolutions in front, and in every unit squeeze and excitation of the
@@ -16,8 +17,9 @@ nets of the paper's Table 6 are in no package and are held against a restatement
   that change the shape have nothing to add. The excitation's hidden layer has half 'the channel
   number in the corresponding building blocks': here half of the convolved half, 85 in the first
   stage. Half of the whole unit, 170, would make 133,099,976 parameters and 12,599M; the paper has
-  12.7G. The net that the authors released later with the same accuracy and 12.7G (ShuffleNetV2.Large
-  of megvii-model/ShuffleNet-Series) is another: 3x3 convolutions in eight groups, 140.7M parameters.
+  12.7G. The net that the authors released later for that accuracy and cost (ShuffleNetV2.Large of
+  megvii-model/ShuffleNet-Series) is another: 3x3 convolutions in eight groups, 140.7M parameters,
+  and as many hidden channels as the convolved half has.
 
 Not here: the 2x net with squeeze and excitation (Table 8: 24.6 % error, 597M in place of 591M),
 of whose excitation the paper says nothing.
@@ -126,8 +128,8 @@ class ShuffleNetV2(nn.Module):
         return residual.classify(self, x)
 
 
-# Channels of each stage and of the last convolution (Table 5), parameters, multiply-adds, top-1 (100
-# - error of Table 8).
+# Channels of each stage and of the last convolution (Table 5), parameters, multiply-adds, and top-1
+# (100 - error of Table 8).
 TABLE = {
     '0.5x': ((48, 96, 192), 1024, 1_366_792, 40_476_448, 60.3),
     '1.0x': ((116, 232, 464), 1024, 2_278_604, 144_907_992, 69.4),
