@@ -28,7 +28,7 @@ def digits(c: ConfigDict) -> None:
     c.data.pad = 3  # a pixel of the original
     c.model.name = 'shufflenet_g3_2x_se'
     c.model.stem_features, c.model.widths, c.model.stage_sizes = 24, (120, 240), (2, 2)
-    c.duration, c.batch = '30 epochs', 64
+    c.duration, c.batch = '20 epochs', 64
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
     c.optim.weight_decay, c.optim.clip_norm = 1e-4, 2.0
     c.schedule.name, c.schedule.warmup = 'cosine', '2 epochs'

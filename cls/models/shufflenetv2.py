@@ -69,15 +69,12 @@ class ShuffleUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        half, kept = self.features // 2, x
-        changes = self.strides > 1 or x.shape[-1] != self.features
+        channels, half = x.shape[-1], self.features // 2
+        changes = self.strides > 1 or channels != self.features
         if changes:
-            depthwise = {'groups': x.shape[-1], 'name': 'branch1.0'}
-            kept = self.norm(name='branch1.1')(
-                self.conv(x.shape[-1], 3, self.strides, **depthwise)(x)
-            )
-            kept = self.norm(name='branch1.3')(self.conv(half, 1, name='branch1.2')(kept))
-            kept = nn.relu(kept)
+            kept = self.conv(channels, 3, self.strides, groups=channels, name='branch1.0')(x)
+            kept = self.conv(half, 1, name='branch1.2')(self.norm(name='branch1.1')(kept))
+            kept = nn.relu(self.norm(name='branch1.3')(kept))
         else:
             kept, x = jnp.split(x, 2, -1)
         y = nn.relu(self.norm(name='branch2.1')(self.conv(half, 1, name='branch2.0')(x)))
