@@ -12,7 +12,7 @@ trained here: ImageNet, widths 1.0, 0.75, 0.5 and 0.25 at 224 pixels 70.6, 68.4,
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, inception_v3
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -44,19 +44,9 @@ def imagenet(c: ConfigDict) -> None:
     those of the authors' code. Not yet here: a mask that spares depthwise filters, on which that
     code has no decay; asynchronous updates; distortions of colour.
     """
-    common.use_imagenet(c)
+    inception_v3.rmsprop(c)
     c.model.name = 'mobilenet_100'
-    c.model.dtype = 'bfloat16'
-    c.model.bn_group = 32
     c.duration, c.batch = '100 epochs', 1600
     c.data.image_size, c.data.eval_resize = 224, 256
-    c.data.train_crop, c.data.area = 'random_resized', (0.2, 1.0)
-    c.data.mean, c.data.std = (127.5,) * 3, (127.5,) * 3
-    c.optim.name, c.optim.lr = 'rmsprop', 0.045
-    c.optim.decay, c.optim.momentum, c.optim.eps = 0.9, 0.9, 1.0
-    c.optim.weight_decay, c.optim.decay_mask = 4e-5, 'kernels'
-    c.optim.clip_norm, c.optim.clip_after_decay = 2.0, True
-    c.schedule.name, c.schedule.factor, c.schedule.every = 'exponential', 0.94, '2 epochs'
-    c.schedule.staircase = True
-    c.ema = 0.9999
-    c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'
+    c.data.area = (0.2, 1.0)
+    c.loss.label_smoothing = 0.0
