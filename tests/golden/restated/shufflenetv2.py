@@ -1,0 +1,76 @@
+"""The two large nets of ShuffleNet V2 a second time: Table 2 and figure 2 (c) of its appendix.
+
+Names are torchvision's, which has the small ones.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from restate import Net, Weight, declared, norm
+
+
+def large(
+    stem: Sequence[int], widths: Sequence[int], excited: bool, stage_sizes: Sequence[int]
+) -> Net:
+    """`excited`: squeeze and excitation and a sum before the last rectifier of each unit."""
+
+    def forward(weight: Weight, x: torch.Tensor) -> torch.Tensor:
+        def conv(name: str, x: torch.Tensor, out: int, window: int, stride: int = 1):
+            kernel = weight(f'{name}.weight', out, x.shape[1], window, window)
+            return F.conv2d(x, kernel, stride=stride, padding=window // 2)
+
+        def depthwise(name: str, x: torch.Tensor, stride: int):
+            kernel = weight(f'{name}.weight', x.shape[1], 1, 3, 3)
+            return F.conv2d(x, kernel, stride=stride, padding=1, groups=x.shape[1])
+
+        def gates(name: str, x: torch.Tensor, hidden: int) -> torch.Tensor:
+            s = conv(f'{name}.fc1', x.mean((2, 3), keepdim=True), hidden, 1)
+            s = (s + weight(f'{name}.fc1.bias', hidden)[:, None, None]).relu()
+            s = conv(f'{name}.fc2', s, x.shape[1], 1)
+            return (s + weight(f'{name}.fc2.bias', x.shape[1])[:, None, None]).sigmoid()
+
+        def unit(name: str, x: torch.Tensor, width: int, stride: int) -> torch.Tensor:
+            half = width // 2
+            if x.shape[1] == width and stride == 1:
+                left, right = x[:, :half], x[:, half:]
+                beside = right
+            else:
+                left = norm(weight, f'{name}.branch1.1', depthwise(f'{name}.branch1.0', x, stride))
+                left = conv(f'{name}.branch1.2', left, half, 1)
+                left = norm(weight, f'{name}.branch1.3', left).relu()
+                right, beside = x, 0
+            y = conv(f'{name}.branch2.0', right, half, 1)
+            y = norm(weight, f'{name}.branch2.1', y).relu()
+            y = norm(weight, f'{name}.branch2.4', depthwise(f'{name}.branch2.3', y, stride))
+            y = norm(weight, f'{name}.branch2.6', conv(f'{name}.branch2.5', y, half, 1))
+            if excited:
+                y = y * gates(f'{name}.se', y, half // 2) + beside
+            # Shuffled: channels of both halves by turns.
+            return torch.stack((left, y.relu()), 2).flatten(1, 2)
+
+        for i, out in enumerate(stem):
+            x = conv(f'conv1.{3 * i}', x, out, 3, 2 if i == 0 else 1)
+            x = norm(weight, f'conv1.{3 * i + 1}', x).relu()
+        x = F.max_pool2d(x, 3, 2, 1)
+        for stage, (units, width) in enumerate(zip(stage_sizes, widths, strict=True), 2):
+            for i in range(units):
+                x = unit(f'stage{stage}.{i}', x, width, 2 if stage > 2 and i == 0 else 1)
+        x = norm(weight, 'conv6.1', conv('conv6.0', x, 2048, 1)).relu().mean((2, 3))
+        return F.linear(x, weight('fc.weight', 1000, 2048), weight('fc.bias', 1000))
+
+    return declared(forward)
+
+
+def v2_50(stage_sizes: Sequence[int] = (3, 4, 6, 3)) -> Net:
+    return large((64,), (244, 488, 976, 1952), False, stage_sizes)
+
+
+def se_164(stage_sizes: Sequence[int] = (10, 10, 23, 10)) -> Net:
+    return large((64, 64, 128), (340, 680, 1360, 2720), True, stage_sizes)
+
+
+NETS: dict[str, Callable[..., Net]] = {
+    'shufflenetv2_50': v2_50,
+    'shufflenetv2_se_164': se_164,
+}

@@ -1,0 +1,18 @@
+"""What tests know of ShuffleNetV2 beside what is registered; see zoo.py."""
+
+from golden.task import Task
+
+SCALES = ('0.5x', '1.0x', '1.5x', '2.0x')
+TASKS = (
+    *(Task(f'torchvision:shufflenet_v2_x{s[:-1].replace(".", "_")}') for s in SCALES),
+    Task('restated:shufflenetv2_50'),
+    Task('restated:shufflenetv2_se_164', fields={'stage_sizes': (2, 2, 3, 2)}),
+)
+DEFAULT = ('shufflenetv2_0.5x', 'shufflenetv2_se_164')
+CSV = ('ShuffleNetV2',)
+LISTED = {
+    **{f'shufflenetv2_{scale}': f'shufflenetv2_{scale}' for scale in SCALES},
+    'shufflenetv2_50': 'shufflenetv2_50',
+    'shufflenetv2_se_164': 'se_shufflenetv2_164',
+}
+UNLISTED = {}
