@@ -108,14 +108,14 @@ class MobileNet(nn.Module):
         return inception.classify(self, x, train, 'classifier', kernel_init)
 
 
+BLOCKS = [(stage, i) for stage, blocks in enumerate(MobileNet.stages) for i in range(len(blocks))]
 # pytorchcv's names.
 PYTORCHCV = (
     (r'^conv_stem\.', 'features.init_block.conv.'),
     (r'^bn1\.', 'features.init_block.bn.'),
     *(
-        (rf'^blocks\.{s}\.{i}\.', f'features.stage{s + 1}.unit{i + 1}.')
-        for s, blocks in enumerate(MobileNet.stages)
-        for i in range(len(blocks))
+        (rf'^blocks\.{stage}\.{i}\.', f'features.stage{stage + 1}.unit{i + 1}.')
+        for stage, i in BLOCKS
     ),
     (r'\.conv_(dw|pw)\.', r'.\1_conv.conv.'),
     (r'\.bn1\.', '.dw_conv.bn.'),
@@ -127,16 +127,11 @@ KERAS = (
     (r'^conv_stem\.', 'conv1.'),
     (r'^bn1\.', 'conv1_bn.'),
     *(
-        rename
-        for number, (s, i) in enumerate(
-            [(s, i) for s, blocks in enumerate(MobileNet.stages) for i in range(len(blocks))], 1
-        )
-        for rename in (
-            (rf'^blocks\.{s}\.{i}\.conv_(dw|pw)\.', rf'conv_\1_{number}.'),
-            (rf'^blocks\.{s}\.{i}\.bn1\.', f'conv_dw_{number}_bn.'),
-            (rf'^blocks\.{s}\.{i}\.bn2\.', f'conv_pw_{number}_bn.'),
-        )
+        (rf'^blocks\.{stage}\.{i}\.(conv|bn)(\w+)\.', rf'\1\2_{number}.')
+        for number, (stage, i) in enumerate(BLOCKS, 1)
     ),
+    (r'^bn1_(\d+)\.', r'conv_dw_\1_bn.'),
+    (r'^bn2_(\d+)\.', r'conv_pw_\1_bn.'),
     (r'^classifier\.', 'conv_preds.'),
 )
 TENSORFLOW = {'padding': 'SAME', 'clipped': True, 'bn_epsilon': 1e-3}
@@ -153,6 +148,4 @@ for name, (width, *known, reference) in TABLE.items():
     known = (224, *known, None)
     register(Variant(f'mobilenet_{name}', SYSTEM, MobileNet, fields, *known, reference, renames))
     fields = {'width': width, **TENSORFLOW}
-    register(
-        Variant(f'mobilenet_{name}_tf', SYSTEM, MobileNet, fields, *known, renames=KERAS),
-    )
+    register(Variant(f'mobilenet_{name}_tf', SYSTEM, MobileNet, fields, *known, renames=KERAS))

@@ -1,7 +1,7 @@
 """ShuffleNet 2x with squeeze and excitation a second time: figure 2, Tables 1 and 5 of the paper.
 
-The squeeze is to a sixteenth of the channels, on the residual where a unit adds, on the sum of both
-parts' channels where it concatenates (see cls/models/shufflenet.py). Names are pytorchcv's.
+The squeeze is to a sixteenth of the channels, of the residual where a unit adds, of all that comes
+out where it concatenates (see cls/models/shufflenet.py). Names are pytorchcv's.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from restate import Net, Weight, declared, norm
 
 
-def shufflenet_se(widths: tuple = (480, 960, 1920), stem_features: int = 48) -> Net:
+def shufflenet_se() -> Net:
     groups = 3
 
     def forward(weight: Weight, x: torch.Tensor) -> torch.Tensor:
@@ -27,17 +27,15 @@ def shufflenet_se(widths: tuple = (480, 960, 1920), stem_features: int = 48) -> 
                 s = s.relu() if layer == 'fc1' else s.sigmoid()
             return x * s
 
-        x = conv('features.init_block.conv', x, stem_features, 3, 1, 2)
+        x = conv('features.init_block.conv', x, 48, 3, 1, 2)
         x = F.max_pool2d(norm(weight, 'features.init_block.bn', x).relu(), 3, 2, 1)
-        for stage, (units, width) in enumerate(zip((4, 8, 4), widths, strict=True), 1):
+        for stage, (units, width) in enumerate(((4, 480), (8, 960), (4, 1920)), 1):
             for unit in range(1, units + 1):
                 name, stride = f'features.stage{stage}.unit{unit}', 2 if unit == 1 else 1
                 first = 1 if (stage, unit) == (1, 1) else groups
                 y = conv(f'{name}.compress_conv1', x, width // 4, 1, first)
                 y = norm(weight, f'{name}.compress_bn1', y).relu()
-                size = (
-                    width // 4 // groups
-                )  # of a group; new neighbours are the groups' i-th channels
+                size = width // 4 // groups  # new neighbours are the i-th channels of each group
                 order = [group * size + i for i in range(size) for group in range(groups)]
                 y = y[:, order]
                 y = conv(f'{name}.dw_conv2', y, width // 4, 3, width // 4, stride)
