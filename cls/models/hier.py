@@ -15,13 +15,13 @@ EVOLVED is the cell that the paper has as a drawing in its appendix, as it was r
 label, and NASLib's reading of them as identities is marked below. NASLib itself departs from the
 paper: it sums at most nodes; here all nodes concatenate, as in the paper.
 
-No code was published, and the logits are held against a restatement. The CIFAR nets are put together
-as NASLib reads figure 2. They have 15.73M parameters with 64 channels and 61.90M with 128, where the
-paper says 15.7M and 61.3M; none of the other forms that were tried (sums, 1x1 convolutions at the
-nodes, separable convolutions applied twice, a last one that widens) comes as near to both. The
-ImageNet net is derived: nothing is known of it here but 299 pixels and 64M parameters. With one
-stage more than the 64-channel CIFAR net and two convolutions of stride 2 as its stem it has 63.2M.
-Unsettled are also the padding of strided convolutions, here TensorFlow's, and the pixels that a mean
+No code was published; the logits are held against a restatement. The CIFAR nets are put together
+as NASLib reads figure 2. They have 15.73M parameters with 64 channels and 61.90M with 128, where
+the paper says 15.7M and 61.3M; none of the other forms that were tried (sums, 1x1 convolutions at
+the nodes, separable convolutions applied twice, a last one that widens) comes as near to both. The
+ImageNet net is derived: known of it here are 299 pixels and 64M parameters alone. With one stage
+more than the CIFAR net of 64 channels, and two convolutions of stride 2 as its stem, it has 63.2M.
+Unsettled are also the padding of strided convolutions, here TensorFlow's, and which pixels a mean
 at the border is over, here those of the image alone.
 """
 

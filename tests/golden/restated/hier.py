@@ -72,9 +72,7 @@ def _motif(weight: Weight, name: str, x: torch.Tensor, motif: int, width: int) -
     return _primitive(weight, f'{name}.reduce', nodes[-1], 'c', width)
 
 
-def _primitive(
-    weight: Weight, name: str, x: torch.Tensor, letter: str, width: int
-) -> torch.Tensor:
+def _primitive(weight: Weight, name: str, x: torch.Tensor, letter: str, width: int) -> torch.Tensor:
     if letter == 'i':
         return x
     if letter == 'm':
@@ -90,9 +88,7 @@ def _primitive(
     return restate.norm(weight, f'{name}.bn', x).relu()
 
 
-def _separable(
-    weight: Weight, name: str, x: torch.Tensor, width: int, stride: int
-) -> torch.Tensor:
+def _separable(weight: Weight, name: str, x: torch.Tensor, width: int, stride: int) -> torch.Tensor:
     x = _conv(weight, f'{name}.conv.depthwise', x, x.shape[1], 3, stride, x.shape[1])
     x = _conv(weight, f'{name}.conv.pointwise', x, width, 1, 1)
     return restate.norm(weight, f'{name}.bn', x).relu()
