@@ -23,10 +23,22 @@ def get_config(argument: str = '') -> ConfigDict:
 
 
 def digits(c: ConfigDict) -> None:
-    """Two stages of one evolved cell."""
+    """Two stages of a cell of three nodes, assembled from motifs of three nodes: all primitives.
+
+    The evolved cell has eight times as many convolutions, which take long to compile on a CPU.
+    """
     common.use_digits(c)
     c.model.name = 'hier_c64_cifar'
-    c.model.features, c.model.stages, c.model.cells = 8, 2, 1
+    c.model.genotype = {
+        'levels': (
+            (
+                {'edges': ('separable_3x3', 'identity', 'max_3x3')},
+                {'edges': ('depthwise_3x3', 'conv_1x1', 'avg_3x3')},
+            ),
+            ({'edges': ('motif1', 'motif2', 'motif1')},),
+        )
+    }
+    c.model.features, c.model.stages, c.model.cells = 24, 2, 1
     c.duration, c.batch = '30 epochs', 64
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
     c.optim.weight_decay = 3e-4
