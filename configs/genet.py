@@ -33,7 +33,7 @@ def digits(c: ConfigDict) -> None:
     c.model.genotype = {'stages': ('1-01-100', '0-11-101-0001')}
     c.model.widths, c.model.bins, c.model.hidden = (16, 32), 2, (64,)
     c.model.dropout_rate = 0.2
-    c.duration, c.batch = '25 epochs', 64
+    c.duration, c.batch = '20 epochs', 64
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.05, 0.9
     c.optim.weight_decay = 5e-4
     c.schedule.name, c.schedule.warmup = 'cosine', '2 epochs'

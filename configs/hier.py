@@ -39,7 +39,7 @@ def digits(c: ConfigDict) -> None:
         )
     }
     c.model.features, c.model.stages, c.model.cells = 24, 2, 1
-    c.duration, c.batch = '30 epochs', 64
+    c.duration, c.batch = '20 epochs', 64
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
     c.optim.weight_decay = 3e-4
     c.schedule.name, c.schedule.warmup = 'cosine', '2 epochs'
