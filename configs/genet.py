@@ -40,7 +40,7 @@ def digits(c: ConfigDict) -> None:
 
 
 def small_images(c: ConfigDict) -> None:
-    """Section 4.2: 120, 60, 40 and 20 epochs at rates of 1e-2, 1e-3, 1e-4 and 1e-5.
+    """The paper's 120, 60, 40 and 20 epochs at rates of 1e-2, 1e-3, 1e-4 and 1e-5.
 
     Not known here: the batch, momentum and weight decay, which are VGG's but for a batch of 128,
     and how images are augmented.
@@ -65,6 +65,6 @@ def svhn(c: ConfigDict) -> None:
 
 
 def imagenet(c: ConfigDict) -> None:
-    """Section 4.4 takes VGG's recipe; with all that is said of it in configs/vgg.py."""
+    """The paper takes VGG's recipe; what configs/vgg.py says of it holds here."""
     vgg.imagenet(c)
     c.model.name = 'genet_2'

@@ -48,8 +48,8 @@ def digits(c: ConfigDict) -> None:
 def cifar(c: ConfigDict, name: str) -> None:
     """80k steps with batches of 256 at a rate of 0.1, divided by 10 after 40k, 60k and 70k.
 
-    So NASLib cites section 4.3; momentum and weight decay are from memory. Trained with the
-    standard augmentation.
+    So NASLib cites the paper. Momentum and weight decay are from memory; images are augmented as
+    usual on CIFAR.
     """
     common.use_cifar(c, name)
     c.model.name = 'hier_c64_cifar'
@@ -62,7 +62,7 @@ def cifar(c: ConfigDict, name: str) -> None:
 
 
 def imagenet(c: ConfigDict) -> None:
-    """Section 4.3: 200k steps with batches of 1,024 at 299 pixels, from memory.
+    """200k steps with batches of 1,024 at 299 pixels, from memory.
 
     When the rate of 0.1 is divided by 10 is chosen, in proportion to CIFAR's; so are the weight
     decay, and crops as Inception's. Not yet here: Inception's photometric distortions.

@@ -13,8 +13,8 @@ The nets are the two that figure 5 shows. On ImageNet VGG's first two stages pre
 linear layers follow; on CIFAR-10 the first convolution of each stage is 5x5 and the pools are 3x3.
 
 No package has these nets. Parameters and multiply-adds meet counts that were derived apart from
-this file, the 22 convolutions of section 4.4, and the 156M parameters by which later papers know
-the ImageNet nets (Real et al. 2018, 1802.01548, Table 2). Those counts have a bias beside each
+this file, the 22 convolutions that the paper speaks of, and the 156M parameters by which others
+know the ImageNet nets (Real et al. 2018, 1802.01548, Table 2). Those counts have a bias beside each
 normalisation, and normalise in VGG's stages too. The codes are those printed: the right drawing of
 figure 5 shows another third stage than the code under it. What the paper does not say is chosen:
 pools of 3x3 pad so that 32 pixels become 16, 8 and 4, and images of other sizes are pooled to as
@@ -172,7 +172,7 @@ IMAGENET = {
 }
 CIFAR = {'widths': (64, 128, 256)}
 
-# Genotype, top-1 and top-5 on ImageNet (Table 4), top-1 on CIFAR-10 (Table 3).
+# Genotype, top-1 and top-5 on ImageNet (Table 4), top-1 on CIFAR-10.
 NETS = {
     'genet_1': (GENET_1, 71.88, 90.05, 92.81),
     'genet_2': (GENET_2, 72.13, 90.26, 92.90),

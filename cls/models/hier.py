@@ -5,10 +5,10 @@ Liu, Simonyan, Vinyals, Fernando, Kavukcuoglu; https://arxiv.org/abs/1711.00436
 What is new: an evolved cell that is assembled in levels. The operations of level 1 are six
 primitives; an operation of a higher level, a motif, is a small directed acyclic graph whose edges
 bear operations of the level below, or none. A node is the concatenation of what arrives at it; the
-first is the motif's input, the last its output (section 2). Each level-2 motif is followed by a 1x1
-convolution, back to the number of channels C of the cell's stage (section 4.1). All convolutions
-are followed by batch normalisation and a rectifier, and those that are not depthwise have C
-outputs. The one motif of the highest level is the cell.
+first is the motif's input, the last its output. Each level-2 motif is followed by a 1x1
+convolution, back to the number of channels C of the cell's stage. All convolutions are followed by
+batch normalisation and a rectifier, and those that are not depthwise have C outputs. The one motif
+of the highest level is the cell.
 
 EVOLVED is the cell that the paper has as a drawing in its appendix, as it was read by NASLib
 (github.com/automl/NASLib, hierarchical/graph.py: LiuFinalArch). Two of the drawing's edges bear no
@@ -16,7 +16,7 @@ label, and NASLib's reading of them as identities is marked below. NASLib itself
 paper: it sums at most nodes; here all nodes concatenate, as in the paper.
 
 No code was published; the logits are held against a restatement. The CIFAR nets are put together
-as NASLib reads figure 2. They have 15.73M parameters with 64 channels and 61.90M with 128, where
+as NASLib reads the paper. They have 15.73M parameters with 64 channels and 61.90M with 128, where
 the paper says 15.7M and 61.3M; none of the other forms that were tried (sums, 1x1 convolutions at
 the nodes, separable convolutions applied twice, a last one that widens) comes as near to both. The
 ImageNet net is derived: known of it here are 299 pixels and 64M parameters alone. With one stage
@@ -184,7 +184,7 @@ class Assembled(nn.Module):
 
 
 class Hier(nn.Module):
-    """Stages of cells, each followed by a separable convolution; figure 2 of the paper.
+    """Stages of cells, each followed by a separable convolution.
 
     The convolution between two stages halves the resolution and doubles the channels.
     """

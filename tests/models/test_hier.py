@@ -2,8 +2,8 @@
 
 import functools
 
+import gradients
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,8 +11,6 @@ from cls import models
 from cls.errors import UserError
 from cls.models.hier import EVOLVED, PRIMITIVES, Genotype, Motif
 from cls.models.init import init
-
-FAST = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
 
 
 def variables_of(genotype, **fields):
@@ -58,7 +56,7 @@ def test_primitives_and_concatenation():
     model, variables = variables_of(genotype)
     images = np.random.default_rng(0).standard_normal((1, 8, 8, 3)).astype(np.float32)
     apply = functools.partial(model.apply, mutable=['intermediates'])
-    _, seen = jax.jit(apply, compiler_options=FAST)(variables, images)
+    _, seen = jax.jit(apply, compiler_options=gradients.FAST)(variables, images)
     stem, stage = (seen['intermediates'][name][0] for name in ('stem', 'stage1'))
 
     def windows(x, fill):
@@ -126,19 +124,7 @@ def random_genotype(rng, motifs, nodes):
 def test_any_genotype_makes_a_net_in_which_all_is_used(motifs, nodes):
     rng = np.random.default_rng(1)
     model, variables = variables_of(random_genotype(rng, motifs, nodes))
-    images = rng.standard_normal((4, 8, 8, 3)).astype(np.float32)
-
-    @functools.partial(jax.jit, compiler_options=FAST)
-    def gradients(params):
-        def loss(params):
-            logits, _ = model.apply(
-                {**variables, 'params': params}, images, train=True, mutable=['batch_stats']
-            )
-            return jnp.sum(jnp.square(logits))
-
-        return jax.grad(loss)(params)
-
-    for path, gradient in jax.tree_util.tree_leaves_with_path(gradients(variables['params'])):
+    for path, gradient in gradients.by_path(model, variables, 8).items():
         assert np.any(gradient), path
 
 

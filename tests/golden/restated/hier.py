@@ -1,4 +1,4 @@
-"""The nets of 1711.00436 a second time: sections 2 and 4.1, figure 2, and the drawn cell.
+"""The nets of 1711.00436 a second time: its motifs, its stages, and the drawn cell.
 
 The drawing is read as in NASLib (LiuFinalArch in naslib/search_spaces/hierarchical/graph.py), which
 lists the edges of motifs 1 to 6 and of the cell; here they are written down motif by motif as what
