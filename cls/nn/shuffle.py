@@ -1,12 +1,13 @@
-"""Channels of groups, interleaved."""
+"""Channels in another order, so that grouped convolutions that follow each other mix."""
 
 import jax
 
 
 def channel_shuffle(x: jax.Array, groups: int) -> jax.Array:
-    """Interleaves the groups of channels of x (..., C): channel i of group g moves to i groups + g.
+    """Interleaves the channels of `groups` equal groups: (N, H, W, C) -> the same shape.
 
-    Zhang et al. 2018 (1707.01083, section 3.1). C is a multiple of `groups`.
+    The first channel of each group comes first, then the second of each, and so on
+    (ShuffleNet, Zhang et al. 2018, 1707.01083, section 3.1).
     """
-    split = x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
-    return split.swapaxes(-1, -2).reshape(x.shape)
+    channels = x.shape[-1]
+    return x.reshape(*x.shape[:-1], groups, channels // groups).swapaxes(-1, -2).reshape(x.shape)
