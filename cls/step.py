@@ -58,6 +58,15 @@ def random_flip(images: jax.Array, key: jax.Array) -> jax.Array:
     return jnp.where(flips, images[:, :, ::-1], images)
 
 
+def _is_number(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def _on_numbers(function: Callable, old: Any, new: Any) -> Any:
+    """Maps function(old, new) over two trees, and takes the new of what is no floating number."""
+    return jax.tree.map(lambda x, y: function(x, y) if _is_number(y) else y, old, new)
+
+
 def make_train_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
@@ -66,10 +75,14 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns train_step(state, batch) -> (state, metrics).
 
-    Metrics are float32 scalars: `loss` (with label smoothing and auxiliary heads, without weight
-    decay), `top1` of the training batch in percent, `grad_norm` before clipping, and the norms of
-    what the step leaves behind, `param_norm` and `stats_norm` (of the BN statistics): together they
-    are finite only if the state is.
+    The loss has whatever the net sows into 'penalties' added. Statistics that are whole numbers or
+    booleans (indices, masks) are not averaged, over microbatches or in the average of weights: the
+    newest count.
+
+    Metrics are float32 scalars: `loss` (with label smoothing, auxiliary heads and penalties, but no
+    weight decay), `top1` of the training batch in percent, `grad_norm` before clipping, and the
+    norms of what the step leaves behind, `param_norm` and `stats_norm` (of the BN statistics):
+    together they are finite only if the state is.
     """
     takes_progress = models.takes_progress(model)
 
@@ -79,7 +92,7 @@ def make_train_step(
             {'params': params, 'batch_stats': batch_stats},
             normalise(images, recipe.mean, recipe.std),
             train=True,
-            mutable=['batch_stats', 'aux_logits'],
+            mutable=['batch_stats', 'aux_logits', 'penalties'],
             rngs={'dropout': key},
             **extra,
         )
@@ -91,6 +104,7 @@ def make_train_step(
         heads = jax.tree.leaves(updated.get('aux_logits', {}))
         if heads:
             loss += recipe.aux_weight * sum(map(mean_loss, heads)) / len(heads)
+        loss += sum(jax.tree.leaves(updated.get('penalties', {})))
         top1 = 100 * losses.topk_correct(logits, labels, 1).mean()
         return loss, (updated.get('batch_stats', {}), {'loss': loss, 'top1': top1})
 
@@ -113,13 +127,13 @@ def make_train_step(
         )
 
         def add(total, inputs):
-            return jax.tree.map(jnp.add, total, microbatch(*inputs)), None
+            return _on_numbers(jnp.add, total, microbatch(*inputs)), None
 
         inputs = (jnp.arange(recipe.accumulate), images, labels)
         shapes = jax.eval_shape(microbatch, *jax.tree.map(lambda x: x[0], inputs))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         total, _ = jax.lax.scan(add, zeros, inputs)
-        return jax.tree.map(lambda x: x / recipe.accumulate, total)
+        return _on_numbers(lambda _, x: x / recipe.accumulate, total, total)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
@@ -130,14 +144,15 @@ def make_train_step(
         grads, (batch_stats, metrics) = gradients(state, images, batch['label'], net_key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        norms = {'grad_norm': grads, 'param_norm': params, 'stats_norm': batch_stats}
+        numbers = [x for x in jax.tree.leaves(batch_stats) if _is_number(x)]
+        norms = {'grad_norm': grads, 'param_norm': params, 'stats_norm': numbers}
         metrics |= {name: optax.tree.norm(tree) for name, tree in norms.items()}
         ema = state.ema
         if recipe.ema:
             # As TensorFlow's moving average with num_updates: fast at first, then `ema`.
             decay = jnp.minimum(recipe.ema, (1.0 + state.step) / (10.0 + state.step))
             now = {'params': params, 'batch_stats': batch_stats}
-            ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, ema, now)
+            ema = _on_numbers(lambda old, new: decay * old + (1 - decay) * new, ema, now)
         state = state.replace(
             step=state.step + 1,
             params=params,

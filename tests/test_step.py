@@ -105,6 +105,31 @@ def test_dropped_paths_and_units_are_the_same_on_any_devices():
     np.testing.assert_allclose(eight, one, rtol=1e-5)
 
 
+@pytest.mark.sweep  # compilations of half a minute
+def test_what_is_pruned_is_the_same_on_any_devices_and_accumulated():
+    overrides = (
+        ('duration', '6 steps'),
+        ('batch', '32'),
+        ('model.stage_sizes', '(1, 1, 1)'),
+        ('model.bn_group', '4'),
+        ('model.dropout_rate', '0.0'),
+        ('model.group_lasso', '0.01'),
+        ('optim.lr', '0.02'),
+        ('schedule.warmup', '0 steps'),
+        ('ema', '0.9'),
+    )
+    run = functools.partial(five_losses, file='configs/condensenet.py', base=overrides)
+    losses, state = run(1)
+    masks = [x for x in jax.tree.leaves(state.batch_stats) if x.dtype == bool]
+    assert [float(jnp.mean(mask)) for mask in masks] == [0.5, *[0.25] * 3]
+    for devices, more in ((8, ()), (8, (('mesh.fsdp', '4'),)), (2, (('accumulate', '4'),))):
+        others, other = run(devices, *more)
+        np.testing.assert_allclose(others, losses, rtol=1e-5)
+        for stats in (other.batch_stats, other.ema['batch_stats']):
+            found = [x for x in jax.tree.leaves(stats) if x.dtype == bool]
+            jax.tree.map(np.testing.assert_array_equal, found, masks)
+
+
 def test_the_comparison_would_see_another_batch_norm_group(on_one_device):
     losses, _ = five_losses(1, ('model.bn_group', '16'))
     assert np.abs(losses / on_one_device[0] - 1).max() > 1e-3
@@ -192,6 +217,46 @@ def test_loss_gradient_and_average_are_those_of_the_formulas(accumulate):
         np.testing.assert_allclose(state.params['kernel'], expected, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(state.ema['params']['kernel'], average, rtol=1e-4, atol=1e-6)
     assert int(state.step) == 3
+
+
+class Masked(nn.Module):
+    """Logits x @ (w * mask), a penalty of 0.25 |w|^2, and a mask that loses a row at each step."""
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        kernel = self.param('kernel', nn.initializers.zeros, (4, 3))
+        mask = self.variable('batch_stats', 'mask', jnp.ones, (4,), bool)
+        seen = self.variable('batch_stats', 'seen', jnp.zeros, (), jnp.int32)
+        logits = images.reshape(len(images), -1) @ (kernel * mask.value[:, None])
+        if train:
+            self.sow('penalties', 'l2', 0.25 * jnp.sum(kernel**2))
+            mask.value &= jnp.arange(4) != seen.value
+            seen.value += 1
+        return logits
+
+
+@pytest.mark.parametrize('accumulate', [1, 3])
+def test_penalties_join_the_loss_and_masks_are_never_averaged(accumulate):
+    batch, kernel = linear_case()
+    optimizer = optax.sgd(0.1)
+    stats = {'mask': np.ones(4, bool), 'seen': np.zeros((), np.int32)}
+    state = new_state({'params': {'kernel': kernel}, 'batch_stats': stats}, optimizer, 0, ema=True)
+    recipe = dataclasses.replace(RECIPE, accumulate=accumulate)
+    step = jax.jit(make_train_step(Masked(), optimizer, recipe, meshes.batch_sharding(MESH)))
+    expected = kernel.astype(np.float64)
+    for i in range(3):
+        mask = (np.arange(4) >= i)[:, None]
+        loss, gradient = loss_and_gradient(expected * mask, batch, aux_weight=0)
+        state, metrics = step(state, batch)
+        loss += 0.25 * np.sum(expected**2)
+        assert float(metrics['loss']) == pytest.approx(loss, rel=1e-5)
+        expected = expected - 0.1 * (gradient * mask + 0.5 * expected)
+        np.testing.assert_allclose(state.params['kernel'], expected, rtol=1e-4, atol=1e-6)
+        for stats in (state.batch_stats, state.ema['batch_stats']):
+            assert (stats['mask'].dtype, stats['seen'].dtype) == (bool, jnp.int32)
+            np.testing.assert_array_equal(stats['mask'], np.arange(4) > i)
+            assert stats['seen'] == i + 1
+        assert float(metrics['stats_norm']) == 0
 
 
 def test_evaluation_counts_what_is_not_masked():

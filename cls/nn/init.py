@@ -111,8 +111,32 @@ class Constant:
         return np.full(shape, self.value, np.float32)
 
 
+@dataclasses.dataclass(frozen=True)
+class Counting:
+    """0, 1, 2, ...: of int32, for indices."""
+
+    def __call__(self, key: jax.Array, shape: tuple[int], dtype: Any = jnp.int32):
+        return jnp.arange(*shape, dtype=dtype)
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int]) -> np.ndarray:
+        return np.arange(*shape, dtype=np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class AllTrue:
+    """True everywhere: of bool, for masks."""
+
+    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.bool_):
+        return jnp.ones(shape, dtype)
+
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return np.ones(shape, np.bool_)
+
+
 zeros = Constant(0.0)
 ones = Constant(1.0)
+counting = Counting()
+all_true = AllTrue()
 he_normal = VarianceScaling(2.0, 'fan_in', 'normal')
 he_normal_fan_out = VarianceScaling(2.0, 'fan_out', 'normal')
 glorot_uniform = VarianceScaling(1.0, 'fan_avg', 'uniform')

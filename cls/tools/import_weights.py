@@ -106,12 +106,15 @@ def config_of(variant: Variant, prepared: Preparation, num_classes: int | None) 
     return c
 
 
-def write(config: ConfigDict, variables: dict, workdir: Path) -> None:
-    """Writes config.json, environment.json and the checkpoint of step 0."""
+def write(config: ConfigDict, variables: dict, workdir: Path, averages: dict | None = None) -> None:
+    """Writes config.json, environment.json and the checkpoint of step 0.
+
+    The averages of weights begin at `averages`, or at the weights.
+    """
     rate = optim.schedule(config.schedule, config.optim.lr, to_steps=lambda _: 0, total=1)
     optimizer = optim.optimizer(config.optim, rate, variables['params'])
     state = new_state(variables, optimizer, config.seed, bool(config.ema))
-    state = jax.tree.map(np.asarray, state)
+    state = jax.tree.map(np.asarray, state if averages is None else state.replace(ema=averages))
     with claim(workdir, config):
         checkpoints = Checkpoints(workdir / 'checkpoints', keep=config.checkpoint.keep)
         checkpoints.save(0, state, {'step': 0}, {})

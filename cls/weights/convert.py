@@ -54,7 +54,7 @@ def from_torch(
       **overrides: fields of the module, as for `models.create`.
 
     Returns:
-      {'params': ..., 'batch_stats': ...}, the tree of `model.init`, with float32 NumPy leaves.
+      {'params': ..., 'batch_stats': ...}, the tree of `model.init`, of NumPy arrays.
 
     Raises:
       UserError: see `convert`.
@@ -79,16 +79,17 @@ def convert(
     """Fills the tree `abstract_variables` from `state_dict`; every tensor is used exactly once.
 
     Args:
-      state_dict: torch name -> array of any floating type.
-      abstract_variables: nested dict of what has `.shape`, as from `jax.eval_shape`.
+      state_dict: torch name -> array of any floating type; of any integer type for an index, of
+        booleans for a mask.
+      abstract_variables: nested dict of what has `.shape` and `.dtype`, as from `jax.eval_shape`.
       renames: from the names that the general rule gives to the state dict's.
 
     Returns:
-      A nested dict of the same structure with C-contiguous float32 NumPy arrays of its own.
+      A nested dict of the same structure and types with C-contiguous NumPy arrays of its own.
 
     Raises:
       UserError: variables without a tensor, tensors without a variable, a tensor that two
-        variables want, different shapes, and integer tensors, all at once.
+        variables want, different shapes, and other kinds of numbers, all at once.
     """
     variables = {c: _plain(abstract_variables[c]) for c in _COLLECTIONS if c in abstract_variables}
     wanted = traverse_util.flatten_dict(variables)
@@ -97,7 +98,9 @@ def convert(
     if problems:
         raise UserError('the weights do not fit the model: ' + '; '.join(problems))
     filled = {
-        path: np.array(_to_flax(path, state_dict[name], wanted[path]), np.float32, order='C')
+        path: np.array(
+            _to_flax(path, state_dict[name], wanted[path]), wanted[path].dtype, order='C'
+        )
         for path, name in names.items()
     }
     return traverse_util.unflatten_dict(filled)
@@ -154,7 +157,7 @@ def _problems(
     }
     missing = sorted(used - set(state_dict))
     unused = sorted(set(state_dict) - used - counters)
-    shapes, kinds, owners = [], [], {}
+    shapes, kinds, owners = [], {}, {}
     for path, name in names.items():
         owners.setdefault(name, []).append('/'.join(path))
         if name not in state_dict:
@@ -163,18 +166,25 @@ def _problems(
         flat = path[-1] == 'kernel' and _is_pointwise(tensor, wanted[path])
         if tuple(tensor.shape) != shape + (1, 1) * flat:
             shapes.append(f'{name} is {tuple(tensor.shape)}, the model wants {shape}')
-        if not jnp.issubdtype(tensor.dtype, jnp.floating):
-            kinds.append(f'{name} is {tensor.dtype}')
+        kind = _kind(wanted[path].dtype)
+        if _kind(tensor.dtype) != kind:
+            kinds.setdefault(kind, []).append(f'{name} is {tensor.dtype}')
     shared = [f'{name} for {" and ".join(paths)}' for name, paths in owners.items() if paths[1:]]
     missing_parts, unused = _pair(missing, unused)
     found = (
         (f'missing of {len(used)} tensors', missing_parts),
         (f'unused of {len(state_dict)} tensors', unused),
         ('different shapes', shapes),
-        ('not floating point', kinds),
+        *((f'not {kind}', parts) for kind, parts in kinds.items()),
         ('wanted more than once', shared),
     )
     return [f'{what}: {_some(parts)}' for what, parts in found if parts]
+
+
+def _kind(dtype: Any) -> str:
+    """Says what sort of numbers a type holds; those of one sort may be cast into each other."""
+    kinds = {'floating point': jnp.floating, 'integers': jnp.integer, 'booleans': jnp.bool_}
+    return next((name for name, kind in kinds.items() if jnp.issubdtype(dtype, kind)), 'numbers')
 
 
 def _pair(missing: list[str], unused: list[str]) -> tuple[list[str], list[str]]:

@@ -17,6 +17,8 @@ SALT = 'cls golden 1'  # another salt, other numbers; the golden files are then 
 def make(name: str, shape: Sequence[int], gain: float = 1.0) -> np.ndarray:
     """Returns a tensor's values: float32 (int64 zeros for num_batches_tracked).
 
+    An `index` (n,) is int64 and picks from the first n channels, a `mask` is bool.
+
     Matrices and kernels, of variance gain / fan-in, carry the signal; `gain` belongs to the net
     (see make.py). Variances and scales are positive and all else is non-zero, so that a swapped
     or forgotten one shows.
@@ -29,6 +31,10 @@ def make(name: str, shape: Sequence[int], gain: float = 1.0) -> np.ndarray:
     leaf = name.rsplit('.', 1)[-1]
     if leaf == 'num_batches_tracked':
         return np.zeros(shape, np.int64)
+    if leaf == 'index':
+        return uniform(name, shape, 0, shape[0]).astype(np.int64)
+    if leaf == 'mask':
+        return uniform(name, shape, -1, 1) > 0
     if leaf == 'running_var':
         return uniform(name, shape, 0.5, 1.5)
     if leaf == 'running_mean':

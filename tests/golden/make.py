@@ -15,6 +15,7 @@ import fnmatch
 import importlib
 import importlib.metadata
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,6 +29,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from golden.task import Task  # noqa: E402
 
 GAINS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4, 1.6, 1.8, 2.0, 2.3, 2.6, 3.0, 4.0, 6.0)
+BUFFERS = r'\.(running_mean|running_var|index|mask)$'  # tensors that are not trained
 CONTRAST = 0.4  # the difference between two images' logits, in units of the logits' spread
 
 
@@ -81,7 +83,7 @@ def restated(system: str, task: Task) -> Reference:
     module = importlib.import_module(f'restated.{system}')
     build = module.NETS[task.reference.split(':')[1]]
     registered, _ = build()
-    params = sum(math.prod(s) for n, s in registered.items() if '.running_' not in n)
+    params = sum(math.prod(s) for n, s in registered.items() if not re.search(BUFFERS, n))
     tensors, apply = build(**task.fields)
     return Reference(tensors, params, apply, f'tests/golden/restated/{system}.py')
 
@@ -139,7 +141,9 @@ def logits(
 def scaled(state: Mapping[str, np.ndarray], gain: float) -> dict[str, np.ndarray]:
     """Returns weights made with gain 1 as another gain makes them, but for rounding."""
     factor = np.float32(math.sqrt(gain))
-    return {name: x * factor if x.ndim > 1 else x for name, x in state.items()}
+    return {
+        name: x * factor if x.ndim > 1 and x.dtype == np.float32 else x for name, x in state.items()
+    }
 
 
 def contrast(values: np.ndarray) -> float:

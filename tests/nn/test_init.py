@@ -99,6 +99,16 @@ def test_constants():
             np.testing.assert_array_equal(draw(initializer, (7,)), np.full(7, value))
 
 
+def test_indices_and_masks():
+    for initializer, shape, expected in (
+        (init.counting, (4,), np.arange(4, dtype=np.int32)),
+        (init.all_true, (2, 3), np.ones((2, 3), bool)),
+    ):
+        for x in (initializer.draw(None, shape), initializer(None, shape)):
+            assert x.dtype == expected.dtype
+            np.testing.assert_array_equal(x, expected)
+
+
 def test_draws_follow_the_generator():
     draw = init.VarianceScaling(1.0, 'fan_in', 'truncated_normal').draw
     one, again, other = (draw(np.random.default_rng(seed), (50, 60)) for seed in (1, 1, 2))

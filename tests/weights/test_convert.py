@@ -148,6 +148,22 @@ def test_integers_are_no_weights(tensors, abstract):
     assert 'not floating point: 1 (fc.bias is int64)' in _message(tensors, abstract, RENAMES)
 
 
+def test_indices_and_masks_keep_their_types():
+    abstract = {
+        'batch_stats': {
+            'index': jax.ShapeDtypeStruct((2,), jnp.int32),
+            'mask': jax.ShapeDtypeStruct((2,), jnp.bool_),
+        }
+    }
+    tensors = {'index': np.array([3, 1]), 'mask': np.array([True, False])}
+    stats = convert(tensors, abstract)['batch_stats']
+    assert (stats['index'].dtype, stats['mask'].dtype) == (np.int32, np.bool_)
+    np.testing.assert_array_equal(stats['index'], [3, 1])
+    np.testing.assert_array_equal(stats['mask'], [True, False])
+    message = _message({name: np.ones(2, np.float32) for name in tensors}, abstract)
+    assert 'not integers: 1 (index is float32); not booleans: 1 (mask is float32)' in message
+
+
 def test_renames_that_lead_two_variables_to_one_tensor(tensors, abstract):
     message = _message(tensors, abstract, (*RENAMES, (r'^fc\.bias', 'act.weight')))
     assert 'wanted more than once: 1 (act.weight for ' in message
