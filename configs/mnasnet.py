@@ -28,12 +28,12 @@ def digits(c: ConfigDict) -> None:
     c.model.genotype = {
         'stages': (
             ('r1_k3_s1_e1_o16_noskip',),
-            ('r2_k3_s2_e6_o24',),
+            ('r1_k3_s2_e6_o24',),
             ('r2_k5_s1_e3_o40_se0.25',),
         )
     }
     c.model.stem_features, c.model.head_features, c.model.bn_momentum = 16, 128, 0.9
-    c.duration, c.batch = '20 epochs', 64
+    c.duration, c.batch = '30 epochs', 64
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
     c.optim.weight_decay, c.optim.clip_norm = 1e-5, 2.0
     c.schedule.name, c.schedule.warmup = 'cosine', '2 epochs'

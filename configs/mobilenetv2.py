@@ -20,16 +20,16 @@ def get_config(argument: str = '') -> ConfigDict:
 
 
 def digits(c: ConfigDict) -> None:
-    """Five inverted residuals, two with shortcuts, on digits of 16 pixels."""
+    """Four inverted residuals, one with a shortcut, on digits of 16 pixels."""
     common.use_digits(c)
     c.data.image_size = 16
     c.data.pad = 2  # a pixel of the original
     c.model.name = 'mobilenetv2_100'
     c.model.genotype = {
-        'stages': (('r1_k3_s1_e1_o16',), ('r2_k3_s2_e6_o24',), ('r2_k3_s2_e6_o32',))
+        'stages': (('r1_k3_s1_e1_o16',), ('r2_k3_s2_e6_o24',), ('r1_k3_s1_e6_o32',))
     }
     c.model.stem_features, c.model.head_features, c.model.bn_momentum = 16, 128, 0.9
-    c.duration, c.batch = '20 epochs', 64
+    c.duration, c.batch = '30 epochs', 64
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
     c.optim.weight_decay, c.optim.clip_norm = 4e-5, 2.0
     c.schedule.name, c.schedule.warmup = 'cosine', '2 epochs'

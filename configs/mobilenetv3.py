@@ -21,7 +21,7 @@ def get_config(argument: str = '') -> ConfigDict:
 
 
 def digits(c: ConfigDict) -> None:
-    """Five blocks, of which three have gates and three h-swish, on digits of 16 pixels."""
+    """Four blocks, of which three have gates and two h-swish, on digits of 16 pixels."""
     common.use_digits(c)
     c.data.image_size = 16
     c.data.pad = 2  # a pixel of the original
@@ -29,12 +29,12 @@ def digits(c: ConfigDict) -> None:
     c.model.genotype = {
         'stages': (
             ('r1_k3_s1_e1_o16_se0.25_relu',),
-            ('r1_k3_s2_e4_o24_relu', 'r1_k3_s1_e3_o24'),
+            ('r1_k3_s2_e4_o24_relu',),
             ('r2_k5_s1_e4_o40_se0.25',),
         )
     }
     c.model.last_features, c.model.head_features, c.model.bn_momentum = 96, 128, 0.9
-    c.duration, c.batch = '20 epochs', 64
+    c.duration, c.batch = '30 epochs', 64
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
     c.optim.weight_decay, c.optim.clip_norm = 1e-5, 2.0
     c.schedule.name, c.schedule.warmup = 'cosine', '2 epochs'
