@@ -1,0 +1,148 @@
+"""MobileNetV2: Inverted Residuals and Linear Bottlenecks (Sandler, Howard, Zhu, Zhmoginov, Chen).
+
+CVPR 2018; https://arxiv.org/abs/1801.04381
+
+What is new: blocks that expand a few channels to many, filter those depthwise, and project them
+back without a rectifier, which would lose what few channels hold; shortcuts join the narrow ends
+(cls/nn/inverted.py). Table 2 has the net, which a factor on all widths makes smaller or larger; the
+last convolution's 1,280 channels never shrink.
+
+Agrees with: torchvision's mobilenet_v2, whose names the parameters of mobilenetv2_100 bear (its
+importer takes timm's names too), and timm's nets for the other widths. Those pad symmetrically and
+have PyTorch's batch norm; mobilenetv2_100_tf has the authors' (TensorFlow's slim): 'SAME' padding
+and an epsilon of 1e-3. It agrees with a restatement; its public weights have 1,001 classes, the
+first of which is the background.
+
+Departs from the paper, with the authors' code: the net of width 1.4 has 6.1 million parameters and
+not 6.9. Convolutions are drawn as torchvision draws them; the authors' code draws all kernels from
+a normal distribution of deviation 0.09.
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cls.models.registry import System, Variant, register
+from cls.nn import inverted
+from cls.nn.conv import Conv, Padding
+from cls.nn.inverted import Genotype, InvertedResidual, round_channels
+from cls.nn.norm import BatchNorm
+
+SYSTEM = System(
+    name='MobileNetV2',
+    title='MobileNetV2: Inverted Residuals and Linear Bottlenecks',
+    venue='CVPR 2018',
+    arxiv='1801.04381',
+    top1=74.7,
+    top5=None,
+    headline='mobilenetv2_100',
+    params=3.4,
+    macs=300,
+)
+
+TABLE_2 = Genotype(
+    (
+        ('r1_k3_s1_e1_o16',),
+        ('r2_k3_s2_e6_o24',),
+        ('r3_k3_s2_e6_o32',),
+        ('r4_k3_s2_e6_o64',),
+        ('r3_k3_s1_e6_o96',),
+        ('r3_k3_s2_e6_o160',),
+        ('r1_k3_s1_e6_o320',),
+    )
+)
+
+
+class MobileNetV2(nn.Module):
+    """Inverted residuals with ReLU6."""
+
+    genotype: Genotype = TABLE_2
+    width: float = 1.0  # factor on the channels of all layers; on the last one's from 1 upwards
+    stem_features: int = 32
+    head_features: int = 1280
+    padding: Padding = None
+    epsilon: float = 1e-5
+    dropout_rate: float = 0.2
+    num_classes: int = 1000
+    bn_group: int = 0
+    bn_momentum: float = 0.997
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
+        conv = functools.partial(Conv, padding=self.padding, dtype=self.dtype)
+        norm = functools.partial(
+            BatchNorm,
+            train,
+            momentum=self.bn_momentum,
+            epsilon=self.epsilon,
+            group=self.bn_group,
+            dtype=self.dtype,
+        )
+        block = functools.partial(InvertedResidual, conv=conv, norm=norm)
+        runs = inverted.scaled(self.genotype, self.width)
+        stem = round_channels(self.stem_features * self.width)
+        head = round_channels(self.head_features * max(1.0, self.width))
+
+        x = inverted.stem(self, images, stem, conv, norm, 'relu6')
+        x = inverted.stages(self, x, runs, block, None, 'relu6')
+        return inverted.classify(self, x, head, conv, norm, 'relu6', train)
+
+
+def _torchvision():
+    """Yields our name and torchvision's of each layer."""
+    yield from (('conv_stem', 'features.0.0'), ('bn1', 'features.0.1'))
+    blocks = inverted.blocks(inverted.scaled(TABLE_2))
+    for i, (name, run) in enumerate(blocks, 1):
+        layers = ('conv_pw', 'bn1', 'conv_dw', 'bn2', 'conv_pwl', 'bn3')
+        places = ('0.0', '0.1', '1.0', '1.1', '2', '3')
+        if run.expansion == 1:
+            layers, places = layers[2:], ('0.0', '0.1', '1', '2')
+        for layer, place in zip(layers, places, strict=True):
+            yield f'{name}.{layer}', f'features.{i}.conv.{place}'
+    last = len(blocks) + 1
+    yield from (('conv_head', f'features.{last}.0'), ('bn2', f'features.{last}.1'))
+    yield 'classifier', 'classifier.1'
+
+
+# Width, parameters, multiply-adds, top-1 (the paper's, section 6.1 and Table 4), top-5. For widths
+# under 1 the authors' code has what their checkpoints reach.
+TIMM = {
+    'mobilenetv2_140': (1.4, 6_108_776, 582_195_824, 74.7, None),
+    'mobilenetv2_075': (0.75, 2_636_424, 209_069_792, 69.8, 89.6),
+    'mobilenetv2_050': (0.5, 1_968_680, 97_131_840, 65.4, 86.4),
+    'mobilenetv2_035': (0.35, 1_677_128, 59_285_808, 60.3, 82.9),
+}
+FULL = {'params': 3_504_872, 'macs': 300_774_272, 'top1': 72.0}
+
+register(
+    Variant(
+        'mobilenetv2_100',
+        SYSTEM,
+        MobileNetV2,
+        {},
+        224,
+        **FULL,
+        reference='torchvision:mobilenet_v2',
+        renames=inverted.renames(_torchvision()),
+        old_names=inverted.from_timm(_torchvision()),
+    )
+)
+register(
+    Variant(
+        'mobilenetv2_100_tf',
+        SYSTEM,
+        MobileNetV2,
+        {'padding': 'SAME', 'epsilon': 1e-3},
+        224,
+        **FULL,
+    )
+)
+for name, (width, params, macs, top1, top5) in TIMM.items():
+    known = {'reference': f'timm:{name}', 'renames': inverted.TIMM}
+    fields = {'width': width}
+    register(Variant(name, SYSTEM, MobileNetV2, fields, 224, params, macs, top1, top5, **known))

@@ -1,0 +1,193 @@
+"""MobileNetV3: Searching for MobileNetV3 (Howard, Sandler, Chu, Chen, Chen, Tan, Wang, and others).
+
+ICCV 2019; https://arxiv.org/abs/1905.02244
+
+What is new: inverted residuals (cls/nn/inverted.py) that a search for a phone chose and NetAdapt
+trimmed; the activation h-swish, x * ReLU6(x + 3) / 6, in the deeper half; gates of the expanded
+channels with a hard sigmoid; a last stage whose widest layer works behind the pooling, on one
+pixel (figure 5). Tables 1 and 2 have the nets. The minimalistic ones of the authors' code have
+neither h-swish nor gates nor 5x5 windows.
+
+Agrees with: torchvision's mobilenet_v3_large and _small, whose names the parameters of these two
+bear; timm's mobilenetv3_* for the widths 0.75 and 0.5, with PyTorch's epsilon of the norms; and
+timm's tf_mobilenetv3_*_minimal_100, which pad as TensorFlow does. The stem has 16 channels in all.
+
+Departs from the paper: torchvision's and timm's plain nets pad symmetrically, the authors' code as
+TensorFlow does. The small net has 2.54 million parameters and 56.5 million multiply-adds, and 2.04
+and 52.3 without gates and 5x5 windows; the paper's last edition says 2.5 and 56, the authors'
+README 2.9 and 66, and 2.0 and 65. Linear layers are drawn as PyTorch draws them.
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cls.models.registry import System, Variant, register
+from cls.nn import inverted
+from cls.nn.conv import Conv, Padding
+from cls.nn.dense import Dense
+from cls.nn.inverted import ACTIVATIONS, Genotype, InvertedResidual, round_channels
+from cls.nn.norm import BatchNorm
+
+SYSTEM = System(
+    name='MobileNetV3',
+    title='Searching for MobileNetV3',
+    venue='ICCV 2019',
+    arxiv='1905.02244',
+    top1=75.2,
+    top5=None,
+    headline='mobilenetv3_large_100',
+    params=5.4,
+    macs=219,
+)
+
+LARGE = Genotype(  # Table 1
+    (
+        ('r1_k3_s1_e1_o16_relu',),
+        ('r1_k3_s2_e4_o24_relu', 'r1_k3_s1_e3_o24_relu'),
+        ('r3_k5_s2_e3_o40_se0.25_relu',),
+        ('r1_k3_s2_e6_o80', 'r1_k3_s1_e2.5_o80', 'r2_k3_s1_e2.3_o80'),
+        ('r2_k3_s1_e6_o112_se0.25',),
+        ('r3_k5_s2_e6_o160_se0.25',),
+    )
+)
+SMALL = Genotype(  # Table 2
+    (
+        ('r1_k3_s2_e1_o16_se0.25_relu',),
+        ('r1_k3_s2_e4.5_o24_relu', 'r1_k3_s1_e3.67_o24_relu'),
+        ('r1_k5_s2_e4_o40_se0.25', 'r2_k5_s1_e6_o40_se0.25'),
+        ('r2_k5_s1_e3_o48_se0.25',),
+        ('r3_k5_s2_e6_o96_se0.25',),
+    )
+)
+
+
+def minimal(genotype: Genotype) -> Genotype:
+    """Returns the genotype without gates, with 3x3 windows and one activation, the net's."""
+
+    def strip(text: str) -> str:
+        return text.replace('_se0.25', '').replace('k5', 'k3').replace('_relu', '')
+
+    return Genotype(tuple(tuple(map(strip, stage)) for stage in genotype.stages))
+
+
+class MobileNetV3(nn.Module):
+    """Inverted residuals, a wide 1x1 convolution, pooling, and a linear layer more than others."""
+
+    genotype: Genotype
+    last_features: int  # of the 1x1 convolution before the pooling
+    head_features: int  # of the layer behind it
+    width: float = 1.0  # factor on the channels of the blocks and of the convolution behind them
+    stem_features: int = 16
+    act: str = 'hswish'
+    linear_head: bool = False  # that layer's kernel is a matrix and not 1x1: torchvision's shape
+    padding: Padding = None
+    epsilon: float = 1e-3
+    dropout_rate: float = 0.2
+    num_classes: int = 1000
+    bn_group: int = 0
+    bn_momentum: float = 0.99
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
+        conv = functools.partial(Conv, padding=self.padding, dtype=self.dtype)
+        norm = functools.partial(
+            BatchNorm,
+            train,
+            momentum=self.bn_momentum,
+            epsilon=self.epsilon,
+            group=self.bn_group,
+            dtype=self.dtype,
+        )
+        block = functools.partial(InvertedResidual, conv=conv, norm=norm)
+        runs = inverted.scaled(self.genotype, self.width)
+        act = ACTIVATIONS[self.act]
+
+        def gates(run, _):
+            def inner(channels, expanded):
+                return round_channels(run.gate * expanded)
+
+            return inverted.gates(conv, inner, nn.relu, nn.hard_sigmoid)
+
+        x = inverted.stem(self, images, self.stem_features, conv, norm, self.act)
+        x = inverted.stages(self, x, runs, block, gates, self.act)
+        last = f'blocks.{len(runs)}.0'
+        x = conv(round_channels(self.last_features * self.width), name=f'{last}.conv')(x)
+        x = jnp.mean(act(norm(name=f'{last}.bn1')(x)), (1, 2), keepdims=True)
+        if self.linear_head:
+            x = Dense(self.head_features, dtype=self.dtype, name='conv_head')(x)
+        else:
+            x = conv(self.head_features, use_bias=True, name='conv_head')(x)
+        x = jnp.squeeze(act(x), (1, 2))
+        self.sow('intermediates', 'pre_logits', x)
+        x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
+        x = Dense(self.num_classes, dtype=self.dtype, name='classifier')(x)
+        return x.astype(jnp.float32)
+
+
+def _torchvision(genotype):
+    """Yields our name and torchvision's of each layer."""
+    yield from (('conv_stem', 'features.0.0'), ('bn1', 'features.0.1'))
+    runs = inverted.scaled(genotype)
+    blocks = inverted.blocks(runs)
+    for i, (name, run) in enumerate(blocks, 1):
+        units = [('conv_pw', 'bn1')] if run.expansion != 1 else []
+        units += [('conv_dw', 'bn2'), *([None] if run.gate else []), ('conv_pwl', 'bn3')]
+        for j, unit in enumerate(units):
+            place = f'features.{i}.block.{j}'
+            if unit:
+                yield from ((f'{name}.{layer}', f'{place}.{k}') for k, layer in enumerate(unit))
+            else:
+                yield f'{name}.se.conv_reduce', f'{place}.fc1'
+                yield f'{name}.se.conv_expand', f'{place}.fc2'
+    last, place = f'blocks.{len(runs)}.0', f'features.{len(blocks) + 1}'
+    yield from ((f'{last}.conv', f'{place}.0'), (f'{last}.bn1', f'{place}.1'))
+    yield from (('conv_head', 'classifier.0'), ('classifier', 'classifier.3'))
+
+
+SIZES = {
+    'large': {'genotype': LARGE, 'last_features': 960, 'head_features': 1280},
+    'small': {'genotype': SMALL, 'last_features': 576, 'head_features': 1024},
+}
+# Size, parameters, multiply-adds, top-1 (Table 3).
+TORCHVISION = {
+    'mobilenetv3_large_100': ('large', 5_483_032, 216_589_760, 75.2),
+    'mobilenetv3_small_100': ('small', 2_542_856, 56_510_400, 67.4),
+}
+# And the width. Top-1 of width 0.75 as in the authors' README.
+TIMM = {
+    'mobilenetv3_large_075': ('large', 0.75, 3_993_528, 154_560_624, 73.3),
+    'mobilenetv3_small_075': ('small', 0.75, 2_041_872, 43_399_344, 65.4),
+    'mobilenetv3_small_050': ('small', 0.5, 1_593_224, 24_188_688, None),
+}
+# Top-1 as in the authors' README.
+MINIMAL = {
+    'mobilenetv3_large_minimal_100': ('large', 3_924_288, 209_136_704, 72.3),
+    'mobilenetv3_small_minimal_100': ('small', 2_044_736, 52_288_448, 61.9),
+}
+
+for name, (size, params, macs, top1) in TORCHVISION.items():
+    known = {
+        'reference': f'torchvision:mobilenet_v3_{size}',
+        'renames': inverted.renames(_torchvision(SIZES[size]['genotype'])),
+    }
+    fields = {**SIZES[size], 'linear_head': True}
+    register(Variant(name, SYSTEM, MobileNetV3, fields, 224, params, macs, top1, **known))
+for name, (size, width, params, macs, top1) in TIMM.items():
+    known = {'reference': f'timm:{name}', 'renames': inverted.TIMM}
+    fields = {**SIZES[size], 'width': width, 'epsilon': 1e-5}
+    register(Variant(name, SYSTEM, MobileNetV3, fields, 224, params, macs, top1, **known))
+for name, (size, params, macs, top1) in MINIMAL.items():
+    known = {'reference': f'timm:tf_{name}', 'renames': inverted.TIMM}
+    fields = {
+        **SIZES[size],
+        'genotype': minimal(SIZES[size]['genotype']),
+        'act': 'relu',
+        'padding': 'SAME',
+    }
+    register(Variant(name, SYSTEM, MobileNetV3, fields, 224, params, macs, top1, **known))

@@ -1,0 +1,35 @@
+"""What tests know of MnasNet beside what is registered; see zoo.py."""
+
+import functools
+
+from golden.task import Task
+
+
+def _without_versions():
+    """torchvision's net asks a state dict for its version, which ours do not bear."""
+    import torch
+    import torchvision
+
+    module = torchvision.models.mnasnet1_0()
+    module._load_from_state_dict = functools.partial(torch.nn.Module._load_from_state_dict, module)
+    return module
+
+
+TIMM = {
+    'mnasnet_a1': 'semnasnet_100',
+    **{f'mnasnet_a1_{width}': f'semnasnet_{width}' for width in ('140', '075', '050')},
+    **{f'mnasnet_b1_{width}': f'mnasnet_{width}' for width in ('140', '075', '050')},
+    'mnasnet_small': 'mnasnet_small',
+}
+TASKS = (
+    Task('torchvision:mnasnet1_0', build=_without_versions),
+    *(Task(f'timm:{name}') for name in TIMM.values()),
+)
+DEFAULT = ('mnasnet_small',)
+CSV = ('MnasNet',)
+LISTED = {**TIMM, 'mnasnet_a1': 'mnasnet_a1', 'mnasnet_b1': 'mnasnet_b1'}
+UNLISTED = {
+    'mnasnet_a2': 'its architecture is not published',
+    'mnasnet_a3': 'its architecture is not published',
+    'mnasnet92_se (arXiv v1)': 'its architecture is not published',
+}

@@ -1,0 +1,23 @@
+"""What tests know of MobileNetV3 beside what is registered; see zoo.py."""
+
+from golden.task import Task
+
+TIMM = ('mobilenetv3_large_075', 'mobilenetv3_small_075', 'mobilenetv3_small_050')
+MINIMAL = ('mobilenetv3_large_minimal_100', 'mobilenetv3_small_minimal_100')
+TASKS = (
+    *(Task(f'torchvision:mobilenet_v3_{size}') for size in ('large', 'small')),
+    *(Task(f'timm:{name}') for name in TIMM),
+    *(Task(f'timm:tf_{name}') for name in MINIMAL),
+)
+DEFAULT = ('mobilenetv3_small_100', 'mobilenetv3_small_minimal_100')
+CSV = ('MobileNetV3',)
+LISTED = {
+    'mobilenetv3_large_100': 'mobilenetv3_large_1.0',
+    'mobilenetv3_small_100': 'mobilenetv3_small_1.0',
+    'mobilenetv3_large_075': 'mobilenetv3_large_0.75',
+    'mobilenetv3_small_075': 'mobilenetv3_small_0.75',
+    'mobilenetv3_small_050': 'mobilenetv3_small_0.5',
+    'mobilenetv3_large_minimal_100': 'mobilenetv3_large_minimal',
+    'mobilenetv3_small_minimal_100': 'mobilenetv3_small_minimal',
+}
+UNLISTED = {}
