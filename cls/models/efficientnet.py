@@ -130,12 +130,6 @@ class EfficientNet(nn.Module):
         return inverted.classify(self, x, head, conv, norm, act, train, kernel_init)
 
 
-# timm's names: blocks of the first stage, which do not expand, count their layers from 1.
-TIMM = (
-    (r'^(blocks\.0\.\d+)\.bn2\.', r'\1.bn1.'),
-    (r'^(blocks\.0\.\d+)\.bn3\.', r'\1.bn2.'),
-    (r'^(blocks\.0\.\d+)\.conv_pwl\.', r'\1.conv_pw.'),
-)
 # efficientnet-pytorch's (and efficientnet-lite-pytorch's), but for the numbers of the blocks.
 OLD = (
     (r'^_conv_(stem|head)\.', r'conv_\1.'),
@@ -154,12 +148,10 @@ OLD = (
 )
 
 
-def _old_names(stages: list[list[Run]]) -> tuple[tuple[str, str], ...]:
-    """Returns OLD, after what tells the places of blocks that are numbered through."""
-    counts = [sum(run.repeats for run in stage) for stage in stages]
-    places = [(s, i) for s, count in enumerate(counts) for i in range(count)]
-    numbers = ((rf'^_blocks\.{n}\.', f'blocks.{s}.{i}.') for n, (s, i) in enumerate(places))
-    return (*numbers, *OLD)
+def _old_names(runs: list[list[Run]]) -> tuple[tuple[str, str], ...]:
+    """Returns OLD, after what finds the places of blocks that are numbered through."""
+    ours = (name for name, _ in inverted.blocks(runs))
+    return (*((rf'^_blocks\.{n}\.', f'{name}.') for n, name in enumerate(ours)), *OLD)
 
 
 # Width, depth, input size and dropout in the authors' code (efficientnet_builder.py, in lite/
@@ -187,21 +179,38 @@ PYTORCH = {'padding': None, 'bn_momentum': 0.9, 'bn_epsilon': 1e-5}
 WITH_PYTORCH = ('b0', 'b1', 'b2', 'b3', 'b4', 'b5', 'b6', 'b7', 'b8', 'l2', 'lite0')
 
 
-def _register(name: str, own: dict[str, Any], **known: Any) -> None:
-    size_of_net = name.rsplit('_', 1)[1]
-    width, depth, size, dropout_rate, *numbers = COEFFICIENTS[size_of_net]
-    fields = {'width': width, 'depth': depth, 'dropout_rate': dropout_rate, **own}
-    reference = f'timm:{name}'
+for name, (width, depth, size, dropout_rate, *numbers) in COEFFICIENTS.items():
+    lite = name.startswith('lite')
+    fields = {
+        'genotype': LITE if lite else B0,
+        'width': width,
+        'depth': depth,
+        'lite': lite,
+        'dropout_rate': dropout_rate,
+    }
     register(
         Variant(
-            name, SYSTEM, EfficientNet, fields, size, *numbers, reference, renames=TIMM, **known
+            f'tf_efficientnet_{name}',
+            SYSTEM,
+            EfficientNet,
+            fields,
+            size,
+            *numbers,
+            reference=f'timm:tf_efficientnet_{name}',
+            renames=inverted.TIMM,
+            old_names=_old_names(scaled(fields['genotype'], width, depth, lite)),
         )
     )
-
-
-for name, (width, depth, *_) in COEFFICIENTS.items():
-    own = {'genotype': LITE, 'lite': True} if 'lite' in name else {'genotype': B0}
-    stages = scaled(own['genotype'], width, depth, 'lite' in name)
-    _register(f'tf_efficientnet_{name}', own, old_names=_old_names(stages))
     if name in WITH_PYTORCH:
-        _register(f'efficientnet_{name}', {**own, **PYTORCH})
+        register(
+            Variant(
+                f'efficientnet_{name}',
+                SYSTEM,
+                EfficientNet,
+                {**fields, **PYTORCH},
+                size,
+                *numbers,
+                reference=f'timm:efficientnet_{name}',
+                renames=inverted.TIMM,
+            )
+        )

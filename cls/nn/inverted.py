@@ -18,7 +18,7 @@ timm's, but that a block with expansion 1, which has no `conv_pw`, keeps the oth
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -75,6 +75,8 @@ def decode(text: str) -> Run:
         elif part in ACTIVATIONS:
             act = part
         elif match and not (known[match[1]] is int and '.' in match[2]):
+            if values.get(match[1]):
+                raise ValueError(f'{text!r} has {match[1]} twice')
             values[match[1]] = known[match[1]](match[2])
         else:
             raise ValueError(
@@ -86,6 +88,8 @@ def decode(text: str) -> Run:
         raise ValueError(f'{text!r} lacks {", ".join(missing)}')
     if min(values[letter] for letter in 'rksoe') < 1:
         raise ValueError(f'{text!r}: expected r, k, s, e and o of at least 1')
+    if values['k'] % 2 == 0:
+        raise ValueError(f'{text!r}: expected an odd k')
     return Run(*(values[letter] for letter in known), skip=skip, act=act)
 
 
@@ -114,6 +118,36 @@ def scaled(genotype: Genotype, width: float = 1.0, depth: float = 1.0) -> list[l
         ]
         for stage in genotype.stages
     ]
+
+
+def blocks(runs: Sequence[Sequence[Run]]) -> list[tuple[str, Run]]:
+    """Returns the name of each block, `blocks.S.I`, with its run."""
+    each = [[run for run in stage for _ in range(run.repeats)] for stage in runs]
+    return [(f'blocks.{s}.{i}', run) for s, stage in enumerate(each) for i, run in enumerate(stage)]
+
+
+# From our names to timm's, for nets whose blocks with expansion 1 are the first stage.
+TIMM = (
+    (r'^(blocks\.0\.\d+)\.conv_pwl\.', r'\1.conv_pw.'),
+    (r'^(blocks\.0\.\d+)\.bn2\.', r'\1.bn1.'),
+    (r'^(blocks\.0\.\d+)\.bn3\.', r'\1.bn2.'),
+)
+
+
+def renames(modules: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Returns renames of all that modules hold, from pairs (our name, theirs)."""
+    return tuple((rf'^{re.escape(ours)}\.(\w+)$', rf'{theirs}.\1') for ours, theirs in modules)
+
+
+def from_timm(modules: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Returns the renames that turn timm's names into another package's, given as for `renames`."""
+    return renames((_timm(f'{ours}.')[:-1], theirs) for ours, theirs in modules)
+
+
+def _timm(name: str) -> str:
+    for pattern, replacement in TIMM:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 class InvertedResidual(nn.Module):
