@@ -40,7 +40,7 @@ def digits(c: ConfigDict) -> None:
     }
     c.model.width, c.model.depth = 1.1, 1.2
     c.model.bn_momentum, c.model.drop_path_rate = 0.9, 0.1
-    c.duration, c.batch = '25 epochs', 64
+    c.duration, c.batch = '15 epochs', 64
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
     c.optim.weight_decay, c.optim.clip_norm = 1e-5, 2.0
     c.schedule.name, c.schedule.warmup = 'cosine', '2 epochs'
