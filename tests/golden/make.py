@@ -12,6 +12,7 @@ difference (resnet152: to 1e-5 of the spread with gain 0.9, in PyTorch as in JAX
 
 import dataclasses
 import fnmatch
+import functools
 import importlib
 import importlib.metadata
 import math
@@ -92,9 +93,11 @@ def packaged(task: Task) -> Reference:
     """A package's module in evaluation mode and float64."""
     package, name = task.reference.split(':')
     _declare_torchvision_operators()
-    module = (task.build() if task.build else PACKAGES[package](name)).double().eval()
+    build = task.build or functools.partial(PACKAGES[package], name)
+    with torch.device('meta'):  # the net without `fields`, which may be too large
+        params = sum(parameter.numel() for parameter in build().parameters())
+    module = build(**task.fields).double().eval()
     tensors = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    params = sum(parameter.numel() for parameter in module.parameters())
 
     def apply(state: Mapping[str, torch.Tensor], images: torch.Tensor) -> torch.Tensor:
         module.to(images.dtype).load_state_dict(state, strict=True)

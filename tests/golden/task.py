@@ -10,8 +10,8 @@ class Task:
     """A golden row to be made: `package:constructor`, on `count` images of `size` pixels.
 
     `build` makes the module where the package has no constructor of that name (or not in the form
-    that is wanted). `fields` make a net smaller than the registered variant; only restated nets
-    take them.
+    that is wanted). `fields` make a net smaller than the registered variant; restated nets take
+    them, and packages' where `build` does.
     """
 
     reference: str
@@ -19,4 +19,4 @@ class Task:
     count: int = 2
     channels: int = 3
     fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    build: Callable[[], Any] | None = None
+    build: Callable[..., Any] | None = None
