@@ -129,8 +129,8 @@ def _loop(setup: Setup, train_step: Any, state: Any, steps: int) -> tuple[Any, f
 def _layers() -> None:
     """Prints milliseconds for forward and backward of each layer, ours and XLA's."""
 
-    def depthwise(x, kernel):
-        return conv(x, kernel, groups=x.shape[-1])
+    def grouped(x, kernel):
+        return conv(x, kernel, groups=x.shape[-1] // kernel.shape[2])
 
     def xla_conv(x, kernel):
         pads = [(k // 2, k // 2) for k in kernel.shape[:2]]
@@ -144,8 +144,11 @@ def _layers() -> None:
         return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), 'SAME')
 
     layers = {
-        'depthwise 3x3': (depthwise, xla_conv, (8, 28, 28, 192), (3, 3, 1, 192)),
-        'depthwise 7x7': (depthwise, xla_conv, (32, 14, 14, 96), (7, 7, 1, 96)),
+        'depthwise 3x3': (grouped, xla_conv, (8, 28, 28, 192), (3, 3, 1, 192)),
+        'depthwise 7x7': (grouped, xla_conv, (32, 14, 14, 96), (7, 7, 1, 96)),
+        '3x3, 32 groups of 4': (grouped, xla_conv, (8, 28, 28, 128), (3, 3, 4, 128)),
+        '3x3, 32 groups of 16': (grouped, xla_conv, (8, 14, 14, 512), (3, 3, 16, 512)),
+        '1x1, 3 groups of 80': (grouped, xla_conv, (8, 28, 28, 240), (1, 1, 80, 240)),
         '1x1': (conv, xla_conv, (8, 14, 14, 256), (1, 1, 256, 1024)),
         '3x3 on 2x2 pixels': (conv, xla_conv, (8, 2, 2, 512), (3, 3, 512, 512)),
         'max pool 3x3/2': (lambda x: max_pool(x, 3, 2, 'SAME'), xla_pool, (8, 56, 56, 64)),

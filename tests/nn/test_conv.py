@@ -80,6 +80,7 @@ GROUPS = {  # in channels, groups, out channels
     'depthwise': (4, 4, 4),
     'grouped': (4, 2, 6),
     'multiplier': (3, 3, 6),  # two kernels for each channel
+    'wide groups': (144, 2, 120),  # too wide to be computed as a dense one on CPU
     'single': (1, 1, 1),
 }
 # kernel, strides, padding, dilation, (height, width); each with several kinds of groups.
@@ -113,6 +114,8 @@ CASES = [
     *itertools.product(['depthwise'], FORMS),
     *itertools.product(['dense'], FORMS[1:8:2] + FORMS[12:14]),
     *itertools.product(['grouped', 'multiplier'], [FORMS[0], FORMS[9], FORMS[18]]),
+    *itertools.product(['wide groups'], [FORMS[1], FORMS[9], FORMS[14]]),
+    ('grouped', FORMS[20]),
     *itertools.product(['single'], [FORMS[1], FORMS[8]]),
 ]
 
@@ -180,7 +183,9 @@ def test_symmetric_and_same_see_other_pixels():
     np.testing.assert_array_equal(same.ravel(), [0 + 1 + 2, 2 + 3 + 4, 4 + 5 + 0])
 
 
-@pytest.mark.parametrize(('kind', 'window'), [('dense', 1), ('depthwise', 3), ('grouped', 3)])
+@pytest.mark.parametrize(
+    ('kind', 'window'), [('dense', 1), ('depthwise', 3), ('grouped', 3), ('wide groups', 3)]
+)
 def test_bfloat16_stays_bfloat16(kind, window):
     channels, groups, features = GROUPS[kind]
     images = normal(2, 6, 5, channels).astype(jnp.bfloat16)
@@ -226,11 +231,11 @@ def test_vmap(kind, axes):
         close([m[i] for m in mapped], one(*each, cotangent))
 
 
-@pytest.mark.parametrize('kind', ['dense', 'depthwise'])
+@pytest.mark.parametrize('kind', ['dense', 'depthwise', 'grouped', 'wide groups'])
 def test_second_derivatives(kind):
     """A gradient can be differentiated again, as bilevel searches do."""
     channels, groups, features = GROUPS[kind]
-    window = 3 if kind == 'depthwise' else 1
+    window = 1 if kind == 'dense' else 3
     images, kernel = normal(2, 5, 5, channels), normal(window, window, channels // groups, features)
     pads = ((window // 2, window // 2),) * 2
 
@@ -269,8 +274,16 @@ DEPTHWISE = (jnp.ones((2, 9, 8, 6)), jnp.ones((3, 3, 1, 6)))
 POINTWISE = (jnp.ones((2, 9, 8, 6)), jnp.ones((1, 1, 6, 10)))
 
 
+GROUPED = (jnp.ones((2, 9, 8, 6)), jnp.ones((3, 3, 2, 9)))
+WIDE_GROUPS = (jnp.ones((2, 9, 8, 144)), jnp.ones((3, 3, 72, 120)))
+
+
 def depthwise(images, kernel):
     return conv(images, kernel, strides=2, groups=6)
+
+
+def grouped(images, kernel):
+    return conv(images, kernel, strides=2, groups=images.shape[-1] // kernel.shape[2])
 
 
 def pointwise(images, kernel):
@@ -283,6 +296,7 @@ def plain(images, kernel):
 
 
 FORMS_OF_ITS_OWN = [(depthwise, DEPTHWISE), (pointwise, POINTWISE)]
+ALSO_WITHOUT_GROUPS = [(grouped, GROUPED), (grouped, WIDE_GROUPS)]
 
 
 @pytest.mark.parametrize('platform', ['tpu', 'cuda'])
@@ -293,7 +307,7 @@ def test_accelerators_get_a_plain_depthwise_convolution(platform):
 
 
 @pytest.mark.parametrize('platform', ['tpu', 'cuda'])
-@pytest.mark.parametrize(('f', 'args'), FORMS_OF_ITS_OWN)
+@pytest.mark.parametrize(('f', 'args'), FORMS_OF_ITS_OWN + ALSO_WITHOUT_GROUPS)
 def test_accelerators_get_the_program_of_a_plain_convolution(f, args, platform):
     assert operations(f, args, platform)[0] == operations(plain, args, platform)[0]
     ours, theirs = (operations(gradients(g), args, platform)[0] for g in (f, plain))
@@ -310,6 +324,14 @@ def test_cpu_gets_no_convolution(f, args, wrap):
     compiled = jit(wrap(f)).lower(*args).compile().as_text()
     assert 'conditional' not in compiled
     assert ' convolution(' not in compiled
+
+
+@pytest.mark.parametrize('wrap', [lambda f: f, gradients])
+@pytest.mark.parametrize(('f', 'args'), ALSO_WITHOUT_GROUPS)
+def test_cpu_gets_no_grouped_convolution(f, args, wrap):
+    _, text = operations(wrap(f), args, 'cpu')
+    assert not re.search(r'feature_group_count = (?!1\b)', text)
+    assert not re.search(r'batch_group_count = (?!1\b)', text)
 
 
 # ------------------------------------------------------------------------------- the module
