@@ -1,4 +1,4 @@
-"""IGCV1: Interleaved Group Convolutions for Deep Neural Networks (Zhang, Qi, Xiao, Wang; ICCV 2017).
+"""IGCV1: Interleaved Group Convolutions for Deep Neural Networks (Zhang et al.; ICCV 2017).
 
 https://arxiv.org/abs/1707.02725
 
@@ -126,8 +126,8 @@ class IGCV1(nn.Module):
         return classify(self, x)
 
 
-# L and M of each stage, the stem's width, parameters and multiply-adds, and top-1 and top-5 from one
-# crop (the authors' README). Down the net M doubles, in L100M2 it is L.
+# L and M of each stage, the stem's width, parameters and multiply-adds, and top-1 and top-5 from
+# one crop (the authors' README). Down the net M doubles, in L100M2 it is L.
 IMAGENET = {
     'igc_l4m32': ((4,) * 4, (32, 64, 128, 256), 128, 12_251_240, 1_944_641_536, 69.23, 89.01),
     'igc_l16m16': ((16,) * 4, (16, 32, 64, 128), 256, 13_528_296, 2_265_989_120, 70.60, 89.68),
