@@ -1,4 +1,4 @@
-"""IGCV2 a second time, by the paper's product of sparse matrices; widths are fitted (cls.models)."""
+"""IGCV2 a second time, by the paper's product of sparse matrices, with the fitted widths."""
 
 import functools
 from collections.abc import Sequence
