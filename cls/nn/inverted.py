@@ -153,7 +153,8 @@ def _timm(name: str) -> str:
 class InvertedResidual(nn.Module):
     """1x1 expansion, depthwise convolution, gates, 1x1 projection (MobileNetV2, figure 4b).
 
-    With `groups` the 1x1 convolutions are grouped and their channels shuffled between (IGCV3).
+    With `groups` the 1x1 convolutions are grouped; the first of them, which is there even without
+    expansion, has its channels shuffled and not rectified (IGCV3).
     """
 
     features: int
@@ -171,12 +172,15 @@ class InvertedResidual(nn.Module):
     def __call__(self, x: jax.Array, drop_rate: jax.Array | float = 0.0) -> jax.Array:
         """Maps (N, H, W, C) to (N, H', W', features); drop_rate is of the residual, per example."""
         channels = x.shape[-1]
-        expanded = round_channels(channels * self.expansion) if self.expansion != 1 else channels
-        y = x
+        divisor = 8 if self.groups == 1 else self.groups
+        expanded = channels
         if self.expansion != 1:
+            expanded = round_channels(channels * self.expansion, divisor)
+        y = x
+        if self.expansion != 1 or self.groups > 1:
             y = self.conv(expanded, 1, groups=self.groups, name='conv_pw')(y)
-            y = self.act(self.norm(name='bn1')(y))
-            y = y if self.groups == 1 else channel_shuffle(y, self.groups)
+            y = self.norm(name='bn1')(y)
+            y = self.act(y) if self.groups == 1 else channel_shuffle(y, self.groups)
         y = self.conv(
             expanded,
             self.window,

@@ -1,0 +1,52 @@
+"""IGCV3 (Sun et al. 2018, https://arxiv.org/abs/1806.00178): the authors' recipe.
+
+  python -m cls.main --config configs/igcv3.py                  a small one on the embedded digits
+  python -m cls.main --config configs/igcv3.py:imagenet2012     IGCV3-D; variant=igcv3_1_4
+  python -m cls.main --config configs/igcv3.py:folder=DIR       the ImageNet recipe on your images
+
+Expected, digits: above 90 % (measured: see the README). The paper's top-1, which has not been
+trained here: ImageNet 0.7: 68.5, 1.0: 72.2, 1.4: 74.5. That of 1.0 is after the authors trained it
+a second time from its weights, before it is 70.6. The paper has CIFAR's accuracies too (1.0: 94.96
+and 77.95), but the net of 32x32 pixels is not published, and so not here.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(argument: str = '') -> ConfigDict:
+    """Returns the config of an arm: digits, imagenet2012 or folder=DIR."""
+    return common.resolve(argument, digits=digits, imagenet=imagenet)
+
+
+def digits(c: ConfigDict) -> None:
+    """Four blocks, the first without expansion, on 8x8 digits."""
+    common.use_digits(c)
+    c.model.name = 'igcv3_wd4'
+    c.model.stem_features, c.model.stem_strides, c.model.head_features = 16, 1, 128
+    c.model.widths, c.model.stage_sizes, c.model.strides = (16, 24), (2, 2), (1, 2)
+    c.duration, c.batch = '30 epochs', 64
+    c.optim.name, c.optim.momentum = 'sgd', 0.9
+    c.optim.lr, c.optim.weight_decay = 0.1, 5e-4
+    c.schedule.name, c.schedule.warmup = 'cosine', '2 epochs'
+
+
+def imagenet(c: ConfigDict) -> None:
+    """train_imagenet.py: batches of 96, 480 epochs, a rate of 0.045 that falls by 2 % in each.
+
+    Weight decay covers kernels and the norms' scales there, here kernels alone. Not yet here: its
+    jitter of hue, saturation and lightness.
+    """
+    common.use_imagenet(c)
+    c.model.name = 'igcv3_w1'
+    c.model.dtype = 'bfloat16'
+    c.duration, c.batch = '480 epochs', 96
+    c.data.image_size, c.data.eval_resize = 224, 256
+    c.data.train_crop, c.data.scale = 'scale_jitter', (256, 480)
+    c.data.mean, c.data.std = (123.68, 116.779, 103.939), (1.0,) * 3
+    c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.045, 0.9
+    c.optim.weight_decay = 4e-5
+    c.schedule.name, c.schedule.factor = 'exponential', 0.98
+    c.schedule.every, c.schedule.staircase = '1 epochs', True
+    c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'
