@@ -1,0 +1,39 @@
+"""What tests know of NASNet beside what is registered; see zoo.py."""
+
+from golden.task import Task
+
+
+def _mobile():
+    """Of any input size; sizes that are powers of two behind the stem are padded as TensorFlow pads."""
+    import pretrainedmodels
+    import torch
+
+    module = pretrainedmodels.nasnetamobile(num_classes=1000, pretrained=None)
+    module.avg_pool = torch.nn.AdaptiveAvgPool2d(1)
+    return module
+
+
+TASKS = (
+    Task('pretrainedmodels:nasnetamobile', 32, fields={'aux_head': False}, build=_mobile),
+    Task('timm:nasnetalarge', 64, fields={'aux_head': False}),
+    Task(
+        'restated:nasnet_a_6_768_cifar',
+        32,
+        fields={'cells': 1, 'filters': 8, 'stem_filters': 24, 'aux_head': False},
+    ),
+    Task(
+        'restated:nasnet_a_7_2304_cifar',
+        30,
+        fields={'cells': 2, 'filters': 9, 'stem_filters': 27, 'aux_head': False},
+    ),
+)
+DEFAULT = ('nasnet_a_6_768_cifar',)
+CSV = ('NASNet',)
+LISTED = {
+    'nasnet_a_large': 'nasnet_a_large 6@4032',
+    'nasnet_a_6_768_cifar': 'nasnet_a_cifar 6@768',
+    'nasnet_a_7_2304_cifar': 'nasnet_a_cifar 7@2304 cutout',
+}
+UNLISTED = {
+    'nasnet_a_mobile 4@1056': 'nasnet_a_mobile; the row counts what its reference computes and crops'
+}
