@@ -96,4 +96,6 @@ def test_a_config_refuses_a_file_that_does_not_fit(tmp_path):
 
     fails('does not fit', load, 'model.genotype', write(tmp_path, {'normal': 3}))
     fails('No such file', load, 'model.genotype', str(tmp_path / 'missing.json'))
-    fails("'genotype'", configs.load, 'configs/resnet.py', [('model.genotype', write(tmp_path, []))])
+    fails(
+        "'genotype'", configs.load, 'configs/resnet.py', [('model.genotype', write(tmp_path, []))]
+    )

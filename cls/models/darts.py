@@ -108,7 +108,9 @@ class DARTS(nn.Module):
     genotype: Genotype
     stage_sizes: tuple[int, ...]
     filters: int  # C, channels of a state in the first stage
-    cifar: bool = False  # a stem of one convolution at full resolution; otherwise three, each of stride 2
+    cifar: bool = (
+        False  # a stem of one convolution at full resolution; otherwise three, each of stride 2
+    )
     aux_head: bool = True
     drop_path_rate: float = 0.0  # reached at the end of training
     num_classes: int = 1000

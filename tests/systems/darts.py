@@ -4,9 +4,9 @@ from golden.task import Task
 
 SMALL = {'stage_sizes': (1, 2, 2), 'filters': 8, 'aux_head': False}
 TASKS = (
-    Task('pytorchcv:darts', 64, fields={'aux_head': False}),
+    Task('pytorchcv:darts', 32, fields={'aux_head': False}),
     Task('restated:darts_v2_cifar', 32, fields=SMALL),
-    Task('restated:darts_v1_cifar', 32, fields=SMALL),
+    Task('restated:darts_v1_cifar', 16, fields=SMALL),
 )
 DEFAULT = ('darts_v2', 'darts_v1_cifar')
 CSV = ('DARTS',)

@@ -3,14 +3,14 @@
 from golden.task import Task
 
 TASKS = (
-    Task('timm:pnasnet5large', 64, fields={'aux_head': False}),
+    Task('timm:pnasnet5large', 48, fields={'aux_head': False}),
     Task(
-        'restated:pnasnet5_mobile', 64, fields={'cells': 1, 'filters': 14, 'aux_head': False}
+        'restated:pnasnet5_mobile', 48, fields={'cells': 1, 'filters': 14, 'aux_head': False}
     ),  # an odd number of channels in the stem
     Task(
         'restated:pnasnet5_cifar',
-        32,
-        fields={'cells': 2, 'filters': 8, 'stem_filters': 24, 'aux_head': False},
+        24,
+        fields={'cells': 1, 'filters': 8, 'stem_filters': 24, 'aux_head': False},
     ),
 )
 DEFAULT = ('pnasnet5_cifar',)

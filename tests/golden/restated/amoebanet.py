@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from restate import Net, Weight
 
-Graph = tuple[str, str, str]  # operations, the states they are applied to, a 1 for each unused state
+Graph = tuple[
+    str, str, str
+]  # operations, the states they are applied to, a 1 for each unused state
 Step = tuple[str, Graph, int, float]  # a cell: its name, graph, stride, and width in multiples of F
 
 

@@ -96,9 +96,7 @@ def _separable(
 
 def _halve(weight: Weight, name: str, x: torch.Tensor, width: int) -> torch.Tensor:
     x = x.relu()
-    kernels = [
-        weight(f'{name}.path{i}_conv.weight', width // 2, x.shape[1], 1, 1) for i in (1, 2)
-    ]
+    kernels = [weight(f'{name}.path{i}_conv.weight', width // 2, x.shape[1], 1, 1) for i in (1, 2)]
     halves = [F.conv2d(x[:, :, i:, i:], kernel, stride=2) for i, kernel in enumerate(kernels)]
     return restate.norm(weight, f'{name}.final_path_bn', torch.cat(halves, 1))
 

@@ -1,4 +1,4 @@
-"""NASNet's nets for CIFAR a second time, from the authors' code: slim/nets/nasnet, `build_nasnet_cifar`.
+"""NASNet's nets for CIFAR a second time, from the authors' code: slim/nets/nasnet.
 
 Cells and layers are interpreted as AmoebaNet's are, whose code is that code's offspring.
 """
