@@ -13,8 +13,8 @@ multiply-adds of the ImageNet net are 530 M when convolutions and the classifier
 An image side that is odd where a factorised reduction halves it is padded, which that code refuses.
 
 The authors' auxiliary head for ImageNet lacks its second norm, by an oversight that they kept; so
-it is here. A cell numbers its inputs as cls.nn.cells does, in genotype files too; `published` reads the
-numbering of the paper and its code, where 0 is the cell before the previous one.
+it does here. A cell numbers its inputs as cls.nn.cells does, in genotype files too; `published`
+reads the numbering of the paper and its code, where 0 is the cell before the previous one.
 """
 
 import functools
@@ -55,7 +55,7 @@ def published(*edges: Edge) -> CellSpec:
     return CellSpec(nodes, tuple(range(2, 2 + len(nodes))))
 
 
-# Of the first and second order of the approximation to the gradient (figures 4, 5 and genotypes.py).
+# Found with the first and the second order of the gradient (genotypes.py; figures 4 and 5).
 V1 = Genotype(
     normal=published(
         ('sep_conv_3x3', 1),

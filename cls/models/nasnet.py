@@ -13,10 +13,10 @@ one before the reduction not at all; in the others, which follow the paper's fig
 pretrainedmodels pads strided layers by a row and a column more and crops what they give, so that a
 count of its multiply-adds is larger (568 M; the paper's is 564 M) for the same net.
 
-The nets for CIFAR are that code's too, held against a restatement. 7 @ 2304 has 32.6 M parameters by
-it, where the paper has 27.6 M; 6 @ 768 meets the paper's 3.3 M. Not here: NASNet-B and -C, whose cells
-are known from drawings alone, and the ImageNet nets of 5 @ 1538 and 7 @ 1920, of which the code has no
-setting.
+The nets for CIFAR are that code's too, held against a restatement: 6 @ 768 meets the paper's 3.3 M
+parameters, 7 @ 2304 has 32.6 M for its 27.6 M. Not here: NASNet-B and -C, of whose cells there are
+drawings alone; the ImageNet nets of 5 @ 1538 and 7 @ 1920, of which that code has no setting and
+whose counts the large net's does not meet.
 """
 
 import dataclasses
@@ -89,7 +89,7 @@ RENAMES = (
     (r'\.separable_\dx\d_(\d)\.(\w+)', r'.separable_\1.\2_conv2d'),
     (r'\.bn_sep_\dx\d_', '.bn_sep_'),
 )
-# pretrainedmodels numbers the mobile net's cells as the large net's, of which there are six a stack.
+# pretrainedmodels numbers the mobile net's cells as the large net's, which has six in a stack.
 MOBILE_RENAMES = (
     *RENAMES,
     (r'^cell_(\d+)', lambda match: f'cell_{int(match[1]) + int(match[1]) // 4 * 2}'),

@@ -24,7 +24,7 @@ from cls.nn.norm import BatchNorm
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A cell in its place: its inputs are the last output and the one `back` places before the end."""
+    """A cell in its place; its inputs are the last output and the `back`-th from the end."""
 
     name: str
     spec: CellSpec

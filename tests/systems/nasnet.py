@@ -34,6 +34,4 @@ LISTED = {
     'nasnet_a_6_768_cifar': 'nasnet_a_cifar 6@768',
     'nasnet_a_7_2304_cifar': 'nasnet_a_cifar 7@2304 cutout',
 }
-UNLISTED = {
-    'nasnet_a_mobile 4@1056': 'nasnet_a_mobile; the row counts what the reference crops'
-}
+UNLISTED = {'nasnet_a_mobile 4@1056': 'nasnet_a_mobile; the row counts what the reference crops'}
