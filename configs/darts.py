@@ -1,7 +1,8 @@
 """DARTS (Liu et al. 2019, https://arxiv.org/abs/1806.09055): training the nets that were found.
 
   python -m cls.main --config configs/darts.py                 a small one on embedded digits
-  python -m cls.main --config configs/darts.py:cifar10         V2 (second order); variant=darts_v1_cifar
+  python -m cls.main --config configs/darts.py:cifar10         V2, of the second order;
+                                                    variant=darts_v1_cifar
   python -m cls.main --config configs/darts.py:imagenet2012    V2, C = 48, L = 14
   python -m cls.main --config configs/darts.py:folder=DIR      the ImageNet recipe, your images
 

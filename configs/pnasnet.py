@@ -34,6 +34,6 @@ def cifar(c: ConfigDict, name: str) -> None:
 
 
 def imagenet(c: ConfigDict) -> None:
-    """The released code (slim/nets/nasnet/pnasnet.py) has NASNet's numbers, but drop path to 0.4."""
+    """NASNet's numbers, with drop path to 0.4, as the released code has (slim/nets/nasnet)."""
     nasnet.imagenet(c)
     c.model.name = 'pnasnet5_large'

@@ -6,12 +6,13 @@ What is new: not a net is searched for but two cells, on CIFAR-10, and nets for 
 stacked of them; ScheduledDropPath. N @ D is a net of N normal cells in each of three stacks whose
 last cell has D channels, 24 times as many as a state in the first stack, F.
 
-Agrees with: the authors' TensorFlow code (slim/nets/nasnet) as timm (large) and pretrainedmodels
-(mobile, where the sizes at each stride are what they are at 224 pixels) carry it. In the large net
-the cell behind a reduction takes as its second input what the reduction cell took as its, and the
-one before the reduction not at all; in the others, which follow the paper's figure, it takes that.
+Agrees with: the authors' TensorFlow code (slim/nets/nasnet), as pretrainedmodels carries it for
+images whose sides are odd and even at each stride where those of 331 or 224 pixels are. timm has
+the same layers under the same names, but its strided mean pools count the zeros around an image.
+In the large net the cell behind a reduction takes as its second input what the reduction cell took
+as its, in the others the output of the cell before the reduction.
 pretrainedmodels pads strided layers by a row and a column more and crops what they give, so that a
-count of its multiply-adds is larger (568 M; the paper's is 564 M) for the same net.
+count of its multiply-adds is larger (mobile: 568 M; the paper has 564 M) for the same net.
 
 The nets for CIFAR are that code's too, held against a restatement: 6 @ 768 meets the paper's 3.3 M
 parameters, 7 @ 2304 has 32.6 M for its 27.6 M. Not here: NASNet-B and -C, of whose cells there are
@@ -74,7 +75,7 @@ class NASNet(CellNet):
         return steps
 
 
-# Our names (TensorFlow's) -> those of Cadene's pretrainedmodels, which timm took over.
+# Our names, TensorFlow's -> those of pretrainedmodels, which timm took over.
 RENAMES = (
     (r'^stem\.conv0_bn', 'conv0.bn'),
     (r'^stem\.conv0', 'conv0.conv'),
@@ -121,7 +122,7 @@ register(
         macs=23_783_414_658,
         top1=82.7,
         top5=96.2,
-        reference='timm:nasnetalarge',
+        reference='pretrainedmodels:nasnetalarge',
         renames=RENAMES,
     )
 )

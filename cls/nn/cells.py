@@ -48,14 +48,9 @@ class CellSpec:
                         f'state {node} takes state {source}: there are 0 to {node - 1} before it'
                     )
         last = len(self.nodes) + 1
-        if (
-            not self.nodes
-            or not self.concat
-            or not 0 <= min(self.concat) <= max(self.concat) <= last
-        ):
-            raise ValueError(
-                f'a cell has nodes and concatenates some of its states, 0 to {last}, not {self.concat}'
-            )
+        if not self.concat or min(self.concat) < 0 or max(self.concat) > last:
+            given = self.concat or 'none'
+            raise ValueError(f'a cell concatenates some of its states 0 to {last}, not {given}')
 
 
 @dataclasses.dataclass(frozen=True)

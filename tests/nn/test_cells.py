@@ -57,10 +57,9 @@ COUNTS = {
     },
     'skip_connect': (0, 8 * 12 + 24),
     **{f'dil_conv_{k}x{k}': (k * k * 8 + 8 * 8 + 16, k * k * 8 + 8 * 12 + 24) for k in (3, 5)},
-    **{
-        name: (0, 8 * 12 + 24)
-        for name in ('avg_3x3', 'max_2x2', 'max_3x3', 'avg_pool_3x3', 'max_pool_3x3')
-    },
+    **dict.fromkeys(
+        ('avg_3x3', 'max_2x2', 'max_3x3', 'avg_pool_3x3', 'max_pool_3x3'), (0, 8 * 12 + 24)
+    ),
 }
 COUNTS |= {f'sep_conv_{k}x{k}': COUNTS[f'sep_{k}x{k}'] for k in (3, 5)}
 

@@ -1,21 +1,30 @@
 """What tests know of NASNet beside what is registered; see zoo.py."""
 
+import functools
+
 from golden.task import Task
 
 
-def _mobile():
-    """For images of other sizes; of 32 pixels the padding is TensorFlow's, as it is of 224."""
+def _any_size(name):
+    """For other images than the full-sized ones; of those below the sides are as odd and even."""
     import pretrainedmodels
     import torch
 
-    module = pretrainedmodels.nasnetamobile(num_classes=1000, pretrained=None)
+    module = pretrainedmodels.__dict__[name](num_classes=1000, pretrained=None)
     module.avg_pool = torch.nn.AdaptiveAvgPool2d(1)
     return module
 
 
 TASKS = (
-    Task('pretrainedmodels:nasnetamobile', 32, fields={'aux_head': False}, build=_mobile),
-    Task('timm:nasnetalarge', 48, fields={'aux_head': False}),
+    *(
+        Task(
+            f'pretrainedmodels:{name}',
+            size,
+            fields={'aux_head': False},
+            build=functools.partial(_any_size, name),
+        )
+        for name, size in (('nasnetamobile', 32), ('nasnetalarge', 43))
+    ),
     Task(
         'restated:nasnet_a_6_768_cifar',
         12,
