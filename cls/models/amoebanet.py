@@ -8,7 +8,7 @@ classifier; F is the number of channels in the first stack.
 
 Agrees with: the AmoebaNet code of the TensorFlow TPU models (model_specs.py holds the four cells,
 network_utils.py the operations). It no longer runs, so logits are held against a restatement of it
-(tests/golden/restated_amoebanet.py), and parameters and multiply-adds against counts derived from
+(tests/golden/restated/amoebanet.py), and parameters and multiply-adds against counts derived from
 it, which meet the paper's for cell A at (6, 190), (6, 448), (4, 50), B at (3, 62), C at (6, 228).
 The ImageNet nets have 1,001 classes as there, where class 0 is the background.
 
@@ -19,20 +19,9 @@ the loss, 0.4. Departs from the paper, with that code: an operation of cell B's 
 named as a dilated separable convolution is a plain one.
 """
 
-import functools
-from typing import Any
-
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
-
 from cls.models.registry import System, Variant, register
-from cls.nn import init
-from cls.nn.cells import Cell, CellSpec, Genotype
-from cls.nn.conv import Conv
-from cls.nn.dense import Dense
-from cls.nn.norm import BatchNorm
-from cls.nn.pool import avg_pool
+from cls.nn.cellnet import CellNet
+from cls.nn.cells import CellSpec, Genotype
 
 SYSTEM = System(
     name='AmoebaNet',
@@ -46,7 +35,7 @@ SYSTEM = System(
     macs=104_000,
 )
 
-# The cells (model_specs.py): state 0 is the cell before, state 1 the one before that.
+# The cells (model_specs.py).
 A = Genotype(
     normal=CellSpec(
         nodes=(
@@ -137,98 +126,10 @@ D = Genotype(
 )
 
 
-class AuxiliaryHead(nn.Module):
-    """A classifier on the last cell before the second reduction, for training only."""
-
-    num_classes: int
-    conv: Any
-    norm: Any
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        x = nn.relu(x)
-        x = avg_pool(x, min(5, *x.shape[1:3]), 3)
-        x = nn.relu(self.norm(name='aux_bn0')(self.conv(128, 1, name='proj')(x)))
-        x = self.conv(768, x.shape[1:3], padding='VALID', name='Conv')(x)
-        x = nn.relu(self.norm(name='aux_bn1')(x))
-        return Dense(self.num_classes, dtype=self.dtype, name='FC')(x[:, 0, 0])
-
-
-class AmoebaNet(nn.Module):
+class AmoebaNet(CellNet):
     """A net of AmoebaNet cells."""
 
-    genotype: Genotype
-    cells: int  # N, normal cells in each of three stacks
-    filters: int  # F, channels in the first stack
-    stem_filters: int = 32
-    cifar: bool = False  # a plain 3x3 stem, without reduction cells in it
-    aux_head: bool = True
-    dropout_rate: float = 0.5
-    drop_path_rate: float = 0.3  # reached at the end of training (ScheduledDropPath)
     num_classes: int = 1001
-    bn_group: int = 0
-    bn_momentum: float = 0.9997
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(
-        self, images: jax.Array, train: bool = False, progress: jax.Array | float = 1.0
-    ) -> jax.Array:
-        """Maps (N, H, W, C) images to (N, num_classes) float32 logits.
-
-        Args:
-          images: normalised.
-          train: whether batch statistics, dropout, drop path and the auxiliary head are on.
-          progress: from 0 at the start of training to 1 at its end.
-        """
-        kernel_init = init.VarianceScaling(2.0, 'fan_out', 'truncated_normal')
-        conv = functools.partial(Conv, padding='SAME', dtype=self.dtype, kernel_init=kernel_init)
-        norm = functools.partial(
-            BatchNorm,
-            train,
-            momentum=self.bn_momentum,
-            epsilon=1e-3,
-            group=self.bn_group,
-            dtype=self.dtype,
-        )
-        cell = functools.partial(Cell, conv=conv, norm=norm)
-        normal = functools.partial(cell, self.genotype.normal, strides=1)
-        reduction = functools.partial(cell, self.genotype.reduce, strides=2)
-        drop_rate = self.drop_path_rate * progress if train and self.drop_path_rate else 0.0
-
-        strides, padding = (1, 'SAME') if self.cifar else (2, 'VALID')
-        x = conv(self.stem_filters, 3, strides, padding=padding, name='stem.conv0')(images)
-        x = norm(name='stem.conv0_bn')(x)
-        outputs = [None, x]
-
-        def append(make, features, name):
-            made = make(features=int(features), name=name)
-            outputs.append(made(outputs[-1], outputs[-2], drop_rate))
-
-        if not self.cifar:
-            append(reduction, self.filters / 4, 'cell_stem_0')
-            append(reduction, self.filters / 2, 'cell_stem_1')
-        self.sow('intermediates', 'stem', outputs[-1])
-        for i in range(3 * self.cells):
-            stack = i // self.cells
-            features = self.filters * 2**stack
-            if stack and i % self.cells == 0:
-                append(reduction, features, f'reduction_cell_{stack - 1}')
-            append(normal, features, f'cell_{i}')
-            if i % self.cells == self.cells - 1:
-                self.sow('intermediates', f'stage{stack + 1}', outputs[-1])
-            if i == 2 * self.cells - 1 and self.aux_head and (train or self.is_initializing()):
-                head = AuxiliaryHead(self.num_classes, conv, norm, self.dtype, name=f'aux_{i}')
-                aux_logits = head(outputs[-1]).astype(jnp.float32)
-                if train:
-                    self.sow('aux_logits', 'aux', aux_logits)
-
-        x = jnp.mean(nn.relu(outputs[-1]), (1, 2))
-        self.sow('intermediates', 'pre_logits', x)
-        x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
-        x = Dense(self.num_classes, dtype=self.dtype, name='final_layer.FC')(x)
-        return x.astype(jnp.float32)
 
 
 # Cell, N, F, input size, parameters, multiply-adds, the paper's top-1 and top-5 in percent.

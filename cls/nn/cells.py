@@ -1,7 +1,8 @@
 """Cells as data: a genotype, and the module that interprets it.
 
 NASNet, PNASNet, AmoebaNet and DARTS describe a net by two small graphs, a normal cell and a
-reduction cell. States 0 and 1 of a cell are its inputs; every node adds the results of two
+reduction cell. States 0 and 1 of a cell are its inputs: 0 the output of the cell before, 1 of the
+one before that (DARTS numbers them the other way round). Every node adds the results of two
 operations on earlier states and becomes the next state; the cell's output is the concatenation of
 the states listed in `concat`. In a reduction cell, operations on the two inputs have stride 2.
 
@@ -16,8 +17,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.nn import init
-from cls.nn.conv import pair
+from cls.errors import nearest
+from cls.nn.conv import Padding, pair
+from cls.nn.dense import Dense
 from cls.nn.drop import drop_path
 from cls.nn.pool import avg_pool, max_pool
 
@@ -26,10 +28,29 @@ Edge = tuple[str, int]  # operation, state that it is applied to
 
 @dataclasses.dataclass(frozen=True)
 class CellSpec:
-    """One cell: its nodes, each a pair of edges, and the states that make up its output."""
+    """One cell: its nodes, each a pair of edges, and the states that make up its output.
+
+    Raises ValueError for an operation that is none of OPERATIONS, with the nearest that are, and
+    for a state that does not exist, or not yet.
+    """
 
     nodes: tuple[tuple[Edge, Edge], ...]
     concat: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for node, edges in enumerate(self.nodes, 2):
+            for op, source in edges:
+                if op not in OPERATIONS:
+                    hint = nearest(op, OPERATIONS) or f' There are {", ".join(OPERATIONS)}.'
+                    raise ValueError(f'no operation is named {op!r}.{hint}')
+                if not 0 <= source < node:
+                    raise ValueError(
+                        f'state {node} takes state {source}: there are 0 to {node - 1} before it'
+                    )
+        last = len(self.nodes) + 1
+        if not self.concat or min(self.concat) < 0 or max(self.concat) > last:
+            given = self.concat or 'none'
+            raise ValueError(f'a cell concatenates some of its states 0 to {last}, not {given}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,18 +68,19 @@ class SeparableConv(nn.Module):
     window: int
     strides: int
     conv: Callable[..., nn.Module]
+    dilation: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        channels = x.shape[-1]
-        x = self.conv(
-            channels,
+        depthwise = self.conv(
+            x.shape[-1],
             self.window,
             self.strides,
-            groups=channels,
-            kernel_init=init.he_normal,
+            groups=x.shape[-1],
+            dilation=self.dilation,
             name='depthwise',
-        )(x)
+        )
+        x = depthwise(x)
         return self.conv(self.features, 1, name='pointwise')(x)
 
 
@@ -84,7 +106,7 @@ class Operation(nn.Module):
     op: str
     features: int
     strides: int
-    conv: Callable[..., nn.Module]  # bound to SAME padding
+    conv: Callable[..., nn.Module]  # bound to a convention of padding
     norm: Callable[..., nn.Module]
 
     @nn.compact
@@ -96,6 +118,13 @@ class Operation(nn.Module):
 def _identity(op: Operation, x: jax.Array) -> jax.Array:
     fits = op.strides == 1 and x.shape[-1] == op.features
     return x if fits else _project(op, x)
+
+
+def _skip(op: Operation, x: jax.Array) -> jax.Array:
+    """DARTS's identity, which halves height and width as the cells' inputs are halved."""
+    if op.strides == 1:
+        return _identity(op, x)
+    return FactorizedReduction(op.features, op.conv, op.norm, name='reduction')(nn.relu(x))
 
 
 def _project(op: Operation, x: jax.Array) -> jax.Array:
@@ -110,6 +139,13 @@ def _separable(op: Operation, x: jax.Array, window: int) -> jax.Array:
         conv = SeparableConv(op.features, window, strides, op.conv, name=f'separable_{suffix}')
         x = op.norm(name=f'bn_sep_{suffix}')(conv(nn.relu(x)))
     return x
+
+
+def _dilated(op: Operation, x: jax.Array, window: int) -> jax.Array:
+    """One separable convolution whose taps lie two pixels apart."""
+    suffix = f'{window}x{window}'
+    conv = SeparableConv(op.features, window, op.strides, op.conv, 2, name=f'dilated_{suffix}')
+    return op.norm(name=f'bn_dil_{suffix}')(conv(nn.relu(x)))
 
 
 def _bottleneck(op: Operation, x: jax.Array, *windows: int | tuple[int, int]) -> jax.Array:
@@ -127,14 +163,17 @@ def _bottleneck(op: Operation, x: jax.Array, *windows: int | tuple[int, int]) ->
     return op.norm(name='post_bn')(x)
 
 
-def _pool(op: Operation, x: jax.Array, pool: Callable[..., jax.Array], window: int) -> jax.Array:
-    x = pool(x, window, op.strides, 'SAME')
+def _pool(
+    op: Operation, x: jax.Array, pool: Callable[..., jax.Array], window: int, padding: Padding
+) -> jax.Array:
+    x = pool(x, window, op.strides, padding)
     if x.shape[-1] != op.features:
         x = op.norm(name='bn_1')(op.conv(op.features, 1, name='1x1')(x))
     return x
 
 
 OPERATIONS: dict[str, tuple[Any, ...]] = {
+    # NASNet, PNASNet, AmoebaNet
     'identity': (_identity,),
     '1x1': (_project,),
     '3x3': (_bottleneck, 3),
@@ -142,14 +181,22 @@ OPERATIONS: dict[str, tuple[Any, ...]] = {
     'sep_3x3': (_separable, 3),
     'sep_5x5': (_separable, 5),
     'sep_7x7': (_separable, 7),
-    'avg_3x3': (_pool, avg_pool, 3),
-    'max_2x2': (_pool, max_pool, 2),
-    'max_3x3': (_pool, max_pool, 3),
+    'avg_3x3': (_pool, avg_pool, 3, 'SAME'),
+    'max_2x2': (_pool, max_pool, 2, 'SAME'),
+    'max_3x3': (_pool, max_pool, 3, 'SAME'),
+    # DARTS
+    'skip_connect': (_skip,),
+    'sep_conv_3x3': (_separable, 3),
+    'sep_conv_5x5': (_separable, 5),
+    'dil_conv_3x3': (_dilated, 3),
+    'dil_conv_5x5': (_dilated, 5),
+    'avg_pool_3x3': (_pool, avg_pool, 3, 1),
+    'max_pool_3x3': (_pool, max_pool, 3, 1),
 }
 
 
 class Cell(nn.Module):
-    """A cell of the NASNet family: state 0 is the cell before, state 1 the one before that.
+    """A cell: state 0 is the cell before, state 1 the one before that.
 
     Both are brought to `features` channels, and state 1 to the resolution of state 0, unless there
     is no cell before the previous one: then state 1 is the input as it is.
@@ -158,8 +205,9 @@ class Cell(nn.Module):
     spec: CellSpec
     features: int
     strides: int
-    conv: Callable[..., nn.Module]
+    conv: Callable[..., nn.Module]  # bound to a convention of padding
     norm: Callable[..., nn.Module]
+    always_project: bool = False  # the one before that, though it has the right shape (DARTS)
 
     @nn.compact
     def __call__(
@@ -171,6 +219,7 @@ class Cell(nn.Module):
           current: output of the cell before.
           previous: output of the cell before that, or None.
           drop_rate: of every path but identities (ScheduledDropPath, NASNet); 0 in evaluation.
+            DARTS's identity counts as one where its stride is 1.
         """
         adjusted = current if previous is None else self._adjust(previous, current)
         begin = self.conv(self.features, 1, name='1x1')(nn.relu(current))
@@ -186,7 +235,7 @@ class Cell(nn.Module):
         if previous.shape[2] != current.shape[2]:
             reduce = FactorizedReduction(self.features, self.conv, self.norm, name='prev_reduction')
             return reduce(nn.relu(previous))
-        if previous.shape[-1] != self.features:
+        if self.always_project or previous.shape[-1] != self.features:
             projected = self.conv(self.features, 1, name='prev_1x1')(nn.relu(previous))
             return self.norm(name='prev_bn')(projected)
         return previous
@@ -196,7 +245,8 @@ class Cell(nn.Module):
         strides = self.strides if source < 2 else 1
         apply = Operation(op, self.features, strides, self.conv, self.norm, name=name)
         x = apply(states[source])
-        if op == 'identity' or (isinstance(drop_rate, float) and drop_rate == 0):
+        spared = op == 'identity' or (op == 'skip_connect' and strides == 1)
+        if spared or (isinstance(drop_rate, float) and drop_rate == 0):
             return x
         return drop_path(x, drop_rate, self.make_rng('dropout'))
 
@@ -212,3 +262,27 @@ class Cell(nn.Module):
             projected = self.conv(last.shape[-1], 1, name=f'reduction_{i}.path_conv')(x)
             return self.norm(name=f'reduction_{i}.path_bn')(projected)
         return x
+
+
+class AuxiliaryHead(nn.Module):
+    """A classifier on a cell within the net, for training only.
+
+    Its second convolution sees all of what the pool leaves: 2x2 pixels of a reduction to 8 or 7.
+    """
+
+    num_classes: int
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+    dtype: Any
+    pool_strides: int = 3
+    last_norm: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nn.relu(x)
+        x = avg_pool(x, min(5, *x.shape[1:3]), self.pool_strides)
+        x = nn.relu(self.norm(name='aux_bn0')(self.conv(128, 1, name='proj')(x)))
+        x = self.conv(768, x.shape[1:3], padding='VALID', name='Conv')(x)
+        if self.last_norm:
+            x = self.norm(name='aux_bn1')(x)
+        return Dense(self.num_classes, dtype=self.dtype, name='FC')(nn.relu(x)[:, 0, 0])

@@ -55,10 +55,13 @@ COUNTS = {
         )
         for k in (3, 5, 7)
     },
-    'avg_3x3': (0, 8 * 12 + 24),
-    'max_2x2': (0, 8 * 12 + 24),
-    'max_3x3': (0, 8 * 12 + 24),
+    'skip_connect': (0, 8 * 12 + 24),
+    **{f'dil_conv_{k}x{k}': (k * k * 8 + 8 * 8 + 16, k * k * 8 + 8 * 12 + 24) for k in (3, 5)},
+    **dict.fromkeys(
+        ('avg_3x3', 'max_2x2', 'max_3x3', 'avg_pool_3x3', 'max_pool_3x3'), (0, 8 * 12 + 24)
+    ),
 }
+COUNTS |= {f'sep_conv_{k}x{k}': COUNTS[f'sep_{k}x{k}'] for k in (3, 5)}
 
 
 @pytest.mark.parametrize('op', OPERATIONS)
@@ -143,8 +146,9 @@ def test_the_graph(has_previous):
 
 
 def test_drop_path_spares_identities():
-    """At a rate of nearly one, of every sum only the identity is left."""
-    cell = Cell(SPEC, 4, 1, conv, eval_norm)
+    """At a rate of nearly one, of every sum only the identity is left; DARTS's is one too."""
+    spec = CellSpec((SPEC.nodes[0], (('max_3x3', 2), ('skip_connect', 1))), SPEC.concat)
+    cell = Cell(spec, 4, 1, conv, eval_norm)
     current, previous = normal(2, 5, 5, 4), normal(2, 5, 5, 3)
     variables = jit(cell.init)(KEY, current, previous)
     state0, state1 = cell_states(variables['params'], current, previous)
@@ -158,6 +162,42 @@ def test_drop_path_spares_identities():
     whole = jit(cell.apply)(variables, current, previous)
     np.testing.assert_allclose(apply(jnp.float32(0)), whole, rtol=1e-5, atol=1e-5)
     assert np.abs(whole - expected).max() > 0.1
+
+
+def test_drop_path_does_not_spare_what_halves_the_image():
+    cell = Cell(
+        CellSpec(((('skip_connect', 0), ('skip_connect', 1)),), (2,)), 4, 2, conv, eval_norm
+    )
+    current, previous = normal(2, 6, 6, 4), normal(2, 6, 6, 3)
+    variables = jit(cell.init)(KEY, current, previous)
+    rngs = {'dropout': KEY}
+    out = jit(cell.apply)(variables, current, previous, jnp.float32(0.9999), rngs=rngs)
+    np.testing.assert_array_equal(out, np.zeros((2, 3, 3, 4)))
+
+
+@pytest.mark.parametrize('always', [False, True])
+def test_a_second_input_of_the_right_shape_is_projected_if_asked(always):
+    cell = Cell(SPEC, 4, 1, conv, train_norm, always_project=always)
+    images = jax.ShapeDtypeStruct((2, 5, 5, 4), jnp.float32)
+    names = set(jax.eval_shape(cell.init, KEY, images, images)['params'])
+    assert ('prev_1x1' in names) == always
+
+
+@pytest.mark.parametrize(
+    ('nodes', 'concat', 'pattern'),
+    [
+        ([('sep_33', 0), ('1x1', 1)], (2,), r"'sep_33'.*sep_3x3"),
+        ([('§', 0), ('1x1', 1)], (2,), r"'§'.*identity, .*max_pool_3x3"),
+        ([('1x1', 0), ('1x1', 2)], (2,), 'state 2 takes state 2: .* 0 to 1'),
+        ([('1x1', -1), ('1x1', 1)], (2,), 'takes state -1'),
+        ([('1x1', 0), ('1x1', 1)], (1, 3), r'0 to 2, not \(1, 3\)'),
+        ([('1x1', 0), ('1x1', 1)], (), '0 to 2, not none'),
+    ],
+)
+def test_a_cell_that_cannot_be_is_refused(nodes, concat, pattern):
+    with pytest.raises(ValueError, match=pattern) as caught:
+        CellSpec((tuple(nodes),), concat)
+    assert '\n' not in str(caught.value)
 
 
 def test_a_reduction_brings_all_states_to_one_size():

@@ -7,6 +7,7 @@ Where it leaves that code, as `cls.models` does: the stem for CIFAR is padded, a
 has an odd number of channels to give gives the smaller half first; that code refuses it.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -15,9 +16,23 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from restate import Net, Weight
 
+Graph = tuple[
+    str, str, str
+]  # operations, the states they are applied to, a 1 for each unused state
+Step = tuple[str, Graph, int, float]  # a cell: its name, graph, stride, and width in multiples of F
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What the layers are made of: the tensors, and what norms add to the variance."""
+
+    weight: Weight
+    eps: float
+
+
 # The normal and the reduction cell of each net: operations on the left and right side of its five
 # nodes, the states that they are applied to, and a 1 for each state that the output leaves out.
-CELLS = {
+CELLS: dict[str, tuple[Graph, Graph]] = {
     'a': (
         ('avg3 max3 sep3 none none avg3 sep3 sep5 avg3 sep3', '0011010250', '1010010'),
         ('sep3 avg3 max3 sep7 max3 max3 sep3 1x7_7x1 avg3 sep7', '1002104010', '1100000'),
@@ -47,23 +62,42 @@ def amoebanet(
     aux_head: bool = False,
 ) -> Net:
     """AmoebaNet (1802.01548) of cell a, b, c or d; the rest are fields of the module in `cls`."""
+    steps = separate(*CELLS[cell], cells, cifar)
+    return net(steps, filters, stem_filters, cifar, num_classes, aux_head)
+
+
+def separate(normal: Graph, reduction: Graph, cells: int, cifar: bool) -> list[Step]:
+    """Three times `cells` normal cells, reduction cells of their own between, and in the stem."""
+    steps = [] if cifar else [(f'cell_stem_{i}', reduction, 2, 2**i / 4) for i in (0, 1)]
+    for i in range(3 * cells):
+        stack = i // cells
+        if i in (cells, 2 * cells):
+            steps.append((f'reduction_cell_{stack - 1}', reduction, 2, 2**stack))
+        steps.append((f'cell_{i}', normal, 1, 2**stack))
+    return steps
+
+
+def net(
+    steps: list[Step],
+    filters: int,
+    stem_filters: int,
+    cifar: bool,
+    num_classes: int,
+    aux_head: bool,
+    eps: float = 1e-3,
+) -> Net:
+    """A stem, cells, and a classifier; without the auxiliary head."""
     if aux_head:
         raise ValueError('the auxiliary head is not restated')
-    normal, reduction = CELLS[cell]
 
     def forward(weight: Weight, x: torch.Tensor) -> torch.Tensor:
+        parts = Parts(weight, eps)
         stride, padding = (1, 'same') if cifar else (2, 'valid')
-        x = _conv(weight, 'stem.conv0', x, stem_filters, 3, stride, padding=padding)
-        outputs = [None, _norm(weight, 'stem.conv0_bn', x)]
-        steps = [] if cifar else [(f'cell_stem_{i}', reduction, 2, 2**i / 4) for i in (0, 1)]
-        for i in range(3 * cells):
-            stack = i // cells
-            if i in (cells, 2 * cells):
-                steps.append((f'reduction_cell_{stack - 1}', reduction, 2, 2**stack))
-            steps.append((f'cell_{i}', normal, 1, 2**stack))
+        x = _conv(parts, 'stem.conv0', x, stem_filters, 3, stride, padding=padding)
+        outputs = [None, _norm(parts, 'stem.conv0_bn', x)]
         for name, spec, stride, scale in steps:
             width = int(filters * scale)
-            outputs.append(_cell(weight, name, spec, stride, width, outputs[-1], outputs[-2]))
+            outputs.append(_cell(parts, name, spec, stride, width, outputs[-1], outputs[-2]))
         x = outputs[-1].relu().mean((2, 3))
         kernel = weight('final_layer.FC.weight', num_classes, x.shape[1])
         return F.linear(x, kernel, weight('final_layer.FC.bias', num_classes))
@@ -72,9 +106,9 @@ def amoebanet(
 
 
 def _cell(
-    weight: Weight,
+    parts: Parts,
     name: str,
-    spec: tuple[str, str, str],
+    spec: Graph,
     stride: int,
     width: int,
     x: torch.Tensor,
@@ -85,16 +119,16 @@ def _cell(
     if before is None:
         before = x
     elif before.shape[3] != x.shape[3]:
-        before = _halve(weight, f'{name}.prev_reduction', before.relu(), width)
+        before = _halve(parts, f'{name}.prev_reduction', before.relu(), width)
     elif before.shape[1] != width:
-        before = _conv(weight, f'{name}.prev_1x1', before.relu(), width)
-        before = _norm(weight, f'{name}.prev_bn', before)
-    x = _conv(weight, f'{name}.1x1', x.relu(), width)
-    states = [_norm(weight, f'{name}.beginning_bn', x), before]
+        before = _conv(parts, f'{name}.prev_1x1', before.relu(), width)
+        before = _norm(parts, f'{name}.prev_bn', before)
+    x = _conv(parts, f'{name}.1x1', x.relu(), width)
+    states = [_norm(parts, f'{name}.beginning_bn', x), before]
     for node in range(5):
         sides = [
             _operation(
-                weight,
+                parts,
                 f'{name}.comb_iter_{node}.{side}',
                 operations[i],
                 states[sources[i]],
@@ -110,19 +144,19 @@ def _cell(
         if left_out[i] == '1':
             continue
         if state.shape[3] != states[6].shape[3]:
-            state = _halve(weight, f'{name}.reduction_{i}', state, width)
+            state = _halve(parts, f'{name}.reduction_{i}', state, width)
         elif state.shape[1] != width:
-            state = _conv(weight, f'{name}.reduction_{i}.path_conv', state, width)
-            state = _norm(weight, f'{name}.reduction_{i}.path_bn', state)
+            state = _conv(parts, f'{name}.reduction_{i}.path_conv', state, width)
+            state = _norm(parts, f'{name}.reduction_{i}.path_bn', state)
         outputs.append(state)
     return torch.cat(outputs, 1)
 
 
 def _operation(
-    weight: Weight, name: str, operation: str, x: torch.Tensor, width: int, stride: int
+    parts: Parts, name: str, operation: str, x: torch.Tensor, width: int, stride: int
 ) -> torch.Tensor:
     """One side of a node, `width` channels wide."""
-    conv, norm = functools.partial(_conv, weight), functools.partial(_norm, weight)
+    conv, norm = functools.partial(_conv, parts), functools.partial(_norm, parts)
     if operation in ('none', '1x1'):
         if operation == 'none' and stride == 1 and x.shape[1] == width:
             return x
@@ -152,12 +186,12 @@ def _operation(
     return norm(f'{name}.post_bn', conv(f'{name}.post_1x1', x, width))
 
 
-def _halve(weight: Weight, name: str, x: torch.Tensor, width: int) -> torch.Tensor:
+def _halve(parts: Parts, name: str, x: torch.Tensor, width: int) -> torch.Tensor:
     """Every second pixel, from the first on and from the second on, half of the width each."""
     after = F.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
-    one = _conv(weight, f'{name}.path1_conv', x[:, :, ::2, ::2], width // 2)
-    other = _conv(weight, f'{name}.path2_conv', after[:, :, ::2, ::2], width - width // 2)
-    return _norm(weight, f'{name}.final_path_bn', torch.cat((one, other), 1))
+    one = _conv(parts, f'{name}.path1_conv', x[:, :, ::2, ::2], width // 2)
+    other = _conv(parts, f'{name}.path2_conv', after[:, :, ::2, ::2], width - width // 2)
+    return _norm(parts, f'{name}.final_path_bn', torch.cat((one, other), 1))
 
 
 def _pool(kind: str, x: torch.Tensor, size: int, stride: int) -> torch.Tensor:
@@ -171,7 +205,7 @@ def _pool(kind: str, x: torch.Tensor, size: int, stride: int) -> torch.Tensor:
 
 
 def _conv(
-    weight: Weight,
+    parts: Parts,
     name: str,
     x: torch.Tensor,
     width: int,
@@ -181,7 +215,7 @@ def _conv(
     padding: str = 'same',
 ) -> torch.Tensor:
     window, stride = (v if isinstance(v, tuple) else (v, v) for v in (window, stride))
-    kernel = weight(f'{name}.weight', width, x.shape[1] // groups, *window)
+    kernel = parts.weight(f'{name}.weight', width, x.shape[1] // groups, *window)
     if padding == 'same':
         x = _pad_same(x, window, stride)
     return F.conv2d(x, kernel, stride=stride, groups=groups)
@@ -198,8 +232,8 @@ def _pad_same(
     return F.pad(x, pads, value=value)
 
 
-def _norm(weight: Weight, name: str, x: torch.Tensor) -> torch.Tensor:
-    return restate.norm(weight, name, x, eps=1e-3)
+def _norm(parts: Parts, name: str, x: torch.Tensor) -> torch.Tensor:
+    return restate.norm(parts.weight, name, x, parts.eps)
 
 
 def _cifar(cell: str, cells: int, filters: int, **fields: int) -> Net:
@@ -207,12 +241,23 @@ def _cifar(cell: str, cells: int, filters: int, **fields: int) -> Net:
     return amoebanet(cell, cells, filters, cifar=True, **fields)
 
 
-# Each cell with each stem that a variant has; the others differ in `cells` and `filters` alone.
+_IMAGENET = (
+    ('a', 6, 190),
+    ('a', 6, 448),
+    ('a', 4, 50),
+    ('b', 6, 190),
+    ('b', 3, 62),
+    ('c', 6, 228),
+    ('c', 4, 50),
+    ('d', 6, 256),
+)
 NETS: dict[str, Callable[..., Net]] = {
-    'amoebanet_a_n6_f190': functools.partial(amoebanet, cell='a', cells=6, filters=190),
-    'amoebanet_b_n6_f190': functools.partial(amoebanet, cell='b', cells=6, filters=190),
-    'amoebanet_c_n6_f228': functools.partial(amoebanet, cell='c', cells=6, filters=228),
-    'amoebanet_d_n6_f256': functools.partial(amoebanet, cell='d', cells=6, filters=256),
-    'amoebanet_a_n6_f36_cifar': functools.partial(_cifar, cell='a', cells=6, filters=36),
-    'amoebanet_b_n6_f36_cifar': functools.partial(_cifar, cell='b', cells=6, filters=36),
+    **{
+        f'amoebanet_{cell}_n{n}_f{f}': functools.partial(amoebanet, cell=cell, cells=n, filters=f)
+        for cell, n, f in _IMAGENET
+    },
+    **{
+        f'amoebanet_{cell}_n6_f{f}_cifar': functools.partial(_cifar, cell=cell, cells=6, filters=f)
+        for cell, f in (('a', 32), ('a', 36), ('b', 36), ('b', 128))
+    },
 }

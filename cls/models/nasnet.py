@@ -1,0 +1,148 @@
+"""NASNet: Learning Transferable Architectures for Scalable Image Recognition (CVPR 2018).
+
+Zoph, Vasudevan, Shlens, Le; https://arxiv.org/abs/1707.07012
+
+What is new: not a net is searched for but two cells, on CIFAR-10, and nets for any task are
+stacked of them; ScheduledDropPath. N @ D is a net of N normal cells in each of three stacks whose
+last cell has D channels, 24 times as many as a state in the first stack, F.
+
+Agrees with: the authors' TensorFlow code (slim/nets/nasnet), as pretrainedmodels carries it for
+images whose sides are odd and even at each stride where those of 331 or 224 pixels are. timm has
+the same layers under the same names, but its strided mean pools count the zeros around an image.
+In the large net the cell behind a reduction takes as its second input what the reduction cell took
+as its, in the others the output of the cell before the reduction.
+pretrainedmodels pads strided layers by a row and a column more and crops what they give, so that a
+count of its multiply-adds is larger (mobile: 568 M; the paper has 564 M) for the same net.
+
+The nets for CIFAR are that code's too, held against a restatement: 6 @ 768 meets the paper's 3.3 M
+parameters, 7 @ 2304 has 32.6 M for its 27.6 M. Not here: NASNet-B and -C, of whose cells there are
+drawings alone; the ImageNet nets of 5 @ 1538 and 7 @ 1920, of which that code has no setting and
+whose counts the large net's does not meet.
+"""
+
+import dataclasses
+
+from cls.models.registry import System, Variant, register
+from cls.nn.cellnet import CellNet, Step
+from cls.nn.cells import CellSpec, Genotype
+
+SYSTEM = System(
+    name='NASNet-A',
+    title='Learning Transferable Architectures for Scalable Image Recognition',
+    venue='CVPR 2018',
+    arxiv='1707.07012',
+    top1=82.7,
+    top5=96.2,
+    headline='nasnet_a_large',
+    params=88.9,
+    macs=23_800,
+)
+
+# Figure 4.
+A = Genotype(
+    normal=CellSpec(
+        nodes=(
+            (('sep_5x5', 0), ('sep_3x3', 1)),
+            (('sep_5x5', 1), ('sep_3x3', 1)),
+            (('avg_3x3', 0), ('identity', 1)),
+            (('avg_3x3', 1), ('avg_3x3', 1)),
+            (('sep_3x3', 0), ('identity', 0)),
+        ),
+        concat=(1, 2, 3, 4, 5, 6),
+    ),
+    reduce=CellSpec(
+        nodes=(
+            (('sep_5x5', 0), ('sep_7x7', 1)),
+            (('max_3x3', 0), ('sep_7x7', 1)),
+            (('avg_3x3', 0), ('sep_5x5', 1)),
+            (('identity', 3), ('avg_3x3', 2)),
+            (('sep_3x3', 2), ('max_3x3', 0)),
+        ),
+        concat=(3, 4, 5, 6),
+    ),
+)
+
+
+class NASNet(CellNet):
+    """A net of NASNet cells."""
+
+    skip_reduction: bool = False  # second inputs go past the reduction cells
+
+    def stack(self, i: int) -> list[Step]:
+        steps = list(super().stack(i))
+        if i > 0 and self.skip_reduction:
+            steps[1] = dataclasses.replace(steps[1], back=3)
+        return steps
+
+
+# Our names, TensorFlow's -> those of pretrainedmodels, which timm took over.
+RENAMES = (
+    (r'^stem\.conv0_bn', 'conv0.bn'),
+    (r'^stem\.conv0', 'conv0.conv'),
+    (r'^final_layer\.FC', 'last_linear'),
+    (r'\.prev_reduction\.path(\d)_conv', r'.path_\1.conv'),
+    (r'\.prev_reduction', ''),
+    (r'\.prev_1x1', '.conv_prev_1x1.conv'),
+    (r'\.prev_bn', '.conv_prev_1x1.bn'),
+    (r'(cell_\w+)\.1x1', r'\1.conv_1x1.conv'),
+    (r'\.beginning_bn', '.conv_1x1.bn'),
+    (r'(comb_iter_\d)\.', r'\1_'),
+    (r'\.separable_\dx\d_(\d)\.(\w+)', r'.separable_\1.\2_conv2d'),
+    (r'\.bn_sep_\dx\d_', '.bn_sep_'),
+)
+# pretrainedmodels numbers the mobile net's cells as the large net's, which has six in a stack.
+MOBILE_RENAMES = (
+    *RENAMES,
+    (r'^cell_(\d+)', lambda match: f'cell_{int(match[1]) + int(match[1]) // 4 * 2}'),
+)
+
+register(
+    Variant(
+        'nasnet_a_mobile',  # 4 @ 1056
+        SYSTEM,
+        NASNet,
+        {'genotype': A, 'cells': 4, 'filters': 44, 'drop_path_rate': 0.0},
+        input_size=224,
+        params=5_289_978,
+        macs=563_638_816,
+        top1=74.0,
+        top5=91.6,
+        reference='pretrainedmodels:nasnetamobile',
+        renames=MOBILE_RENAMES,
+    )
+)
+register(
+    Variant(
+        'nasnet_a_large',  # 6 @ 4032
+        SYSTEM,
+        NASNet,
+        {'genotype': A, 'cells': 6, 'filters': 168, 'stem_filters': 96, 'skip_reduction': True},
+        input_size=331,
+        params=88_753_150,
+        macs=23_783_414_658,
+        top1=82.7,
+        top5=96.2,
+        reference='pretrainedmodels:nasnetalarge',
+        renames=RENAMES,
+    )
+)
+
+# N, F, parameters, multiply-adds, the paper's top-1 in percent (with cutout).
+CIFAR = {
+    'nasnet_a_6_768_cifar': (6, 32, 3_346_538, 544_333_312, 97.35),
+    'nasnet_a_7_2304_cifar': (7, 96, 32_590_954, 5_151_250_944, 97.60),
+}
+for name, (n, f, params, macs, top1) in CIFAR.items():
+    fields = {
+        'genotype': A,
+        'cells': n,
+        'filters': f,
+        'stem_filters': 3 * f,
+        'cifar': True,
+        'dropout_rate': 0.0,
+        'drop_path_rate': 0.4,
+        'num_classes': 10,
+        'bn_momentum': 0.9,
+        'bn_epsilon': 1e-5,
+    }
+    register(Variant(name, SYSTEM, NASNet, fields, 32, params, macs, top1))

@@ -1,0 +1,125 @@
+"""The net that NASNet, PNASNet and AmoebaNet make of their cells.
+
+A stem of one convolution, on ImageNet followed by two reduction cells; three stacks of cells with
+twice the channels and half the resolution from one to the next; the mean over all pixels and a
+linear classifier; while training, an auxiliary head on the last cell before the second halving.
+After the TensorFlow code of NASNet (slim/nets/nasnet), which the other two's code follows.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cls.nn import init
+from cls.nn.cells import AuxiliaryHead, Cell, CellSpec, Genotype
+from cls.nn.conv import Conv
+from cls.nn.dense import Dense
+from cls.nn.norm import BatchNorm
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A cell in its place; its inputs are the last output and the `back`-th from the end."""
+
+    name: str
+    spec: CellSpec
+    features: int
+    strides: int
+    back: int = 2
+
+
+class CellNet(nn.Module):
+    """A net of cells, with a reduction cell of its own before the second and the third stack."""
+
+    genotype: Genotype
+    cells: int  # N, normal cells in each of three stacks
+    filters: int  # F, channels of a state in the first stack
+    stem_filters: int = 32
+    cifar: bool = False  # a plain 3x3 stem, without reduction cells in it
+    aux_head: bool = True
+    dropout_rate: float = 0.5
+    drop_path_rate: float = 0.3  # reached at the end of training (ScheduledDropPath)
+    num_classes: int = 1000
+    bn_group: int = 0
+    bn_momentum: float = 0.9997
+    bn_epsilon: float = 1e-3
+    dtype: Any = jnp.float32
+
+    def stem_cells(self) -> list[Step]:
+        """The cells between the first convolution and the first stack."""
+        if self.cifar:
+            return []
+        return [
+            Step(f'cell_stem_{i}', self.genotype.reduce, int(self.filters / 4 * 2**i), 2)
+            for i in range(2)
+        ]
+
+    def stack(self, i: int) -> Iterator[Step]:
+        """The cells of stack 0, 1 or 2."""
+        features = self.filters * 2**i
+        if i > 0:
+            yield Step(f'reduction_cell_{i - 1}', self.genotype.reduce, features, 2)
+        for j in range(self.cells):
+            yield Step(f'cell_{i * self.cells + j}', self.genotype.normal, features, 1)
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, train: bool = False, progress: jax.Array | float = 1.0
+    ) -> jax.Array:
+        """Maps (N, H, W, C) images to (N, num_classes) float32 logits.
+
+        Args:
+          images: normalised.
+          train: whether batch statistics, dropout, drop path and the auxiliary head are on.
+          progress: from 0 at the start of training to 1 at its end.
+        """
+        conv = functools.partial(_conv, padding='SAME', dtype=self.dtype)
+        norm = functools.partial(
+            BatchNorm,
+            train,
+            momentum=self.bn_momentum,
+            epsilon=self.bn_epsilon,
+            group=self.bn_group,
+            dtype=self.dtype,
+        )
+        drop_rate = self.drop_path_rate * progress if train and self.drop_path_rate else 0.0
+
+        strides, padding = (1, 'SAME') if self.cifar else (2, 'VALID')
+        x = conv(self.stem_filters, 3, strides, padding=padding, name='stem.conv0')(images)
+        outputs = [None, norm(name='stem.conv0_bn')(x)]
+
+        def append(step: Step) -> None:
+            cell = Cell(step.spec, step.features, step.strides, conv, norm, name=step.name)
+            outputs.append(cell(outputs[-1], outputs[-step.back], drop_rate))
+
+        for step in self.stem_cells():
+            append(step)
+        self.sow('intermediates', 'stem', outputs[-1])
+        for i in range(3):
+            for step in self.stack(i):
+                append(step)
+            self.sow('intermediates', f'stage{i + 1}', outputs[-1])
+            if i == 1 and self.aux_head and (train or self.is_initializing()):
+                name = f'aux_{2 * self.cells - 1}'
+                head = AuxiliaryHead(self.num_classes, conv, norm, self.dtype, name=name)
+                aux_logits = head(outputs[-1]).astype(jnp.float32)
+                if train:
+                    self.sow('aux_logits', 'aux', aux_logits)
+
+        x = jnp.mean(nn.relu(outputs[-1]), (1, 2))
+        self.sow('intermediates', 'pre_logits', x)
+        x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
+        x = Dense(self.num_classes, dtype=self.dtype, name='final_layer.FC')(x)
+        return x.astype(jnp.float32)
+
+
+def _conv(features: int, *args: Any, groups: int = 1, **fields: Any) -> Conv:
+    """A convolution drawn with variance 2 / outputs, of which a depthwise one has one a channel."""
+    plain = init.VarianceScaling(2.0, 'fan_out', 'truncated_normal')
+    kernel_init = plain if groups == 1 else init.he_normal
+    return Conv(features, *args, groups=groups, kernel_init=kernel_init, **fields)
