@@ -170,7 +170,8 @@ def expected_residual(variables, x, groups, strides):
             axis=-1,
         )
 
-    y = np.clip(norm(pointwise(x, 'conv_pw'), 'bn1'), 0, 6)
+    y = norm(pointwise(x, 'conv_pw'), 'bn1')
+    y = np.clip(y, 0, 6) if groups == 1 else y  # a grouped one is not rectified (IGCV3)
     order = np.arange(y.shape[-1]).reshape(groups, -1).T.ravel()  # one of each group in turn
     y = y[..., order]
     padded = np.pad(y, ((0, 0), (1, 1), (1, 1), (0, 0)))
