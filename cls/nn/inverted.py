@@ -277,14 +277,16 @@ def classify(
     norm: Callable[..., nn.Module],
     act: str,
     train: bool,
+    kernel_init: Any = Dense.kernel_init,
 ) -> jax.Array:
     """1x1 convolution to `width` channels, mean over all pixels, dropout, linear layer.
 
-    The net has `num_classes`, `dropout_rate` and `dtype`. (N, H, W, C) -> float32 logits.
+    The net has `num_classes`, `dropout_rate` and `dtype`; `kernel_init` draws the linear layer.
+    (N, H, W, C) -> float32 logits.
     """
     x = ACTIVATIONS[act](norm(name='bn2')(conv(width, 1, name='conv_head')(x)))
     x = jnp.mean(x, (1, 2))
     net.sow('intermediates', 'pre_logits', x)
     x = nn.Dropout(net.dropout_rate, deterministic=not train)(x)
-    x = Dense(net.num_classes, dtype=net.dtype, name='classifier')(x)
-    return x.astype(jnp.float32)
+    dense = Dense(net.num_classes, dtype=net.dtype, kernel_init=kernel_init, name='classifier')
+    return dense(x).astype(jnp.float32)
