@@ -13,8 +13,7 @@ names too). All pad symmetrically and have PyTorch's epsilon of the norms, where
 (tensorflow/tpu, models/official/mnasnet) has 'SAME' padding and 1e-3.
 
 Not here, since their architectures are not published: A2, A3, and MnasNet-92 of the paper's first
-edition, whose 76.13 is the reading list's number. Convolutions are drawn as the authors' code draws
-them; the classifier is drawn as PyTorch draws it, by its inputs instead of its outputs.
+edition, whose 76.13 is the reading list's number. Weights are drawn as in the authors' code.
 """
 
 import functools
@@ -25,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from cls.models.registry import System, Variant, register
-from cls.nn import inverted
+from cls.nn import init, inverted
 from cls.nn.conv import Conv
 from cls.nn.inverted import Genotype, InvertedResidual, round_channels
 from cls.nn.norm import BatchNorm
@@ -110,7 +109,9 @@ class MnasNet(nn.Module):
         stem = round_channels(self.stem_features * self.width)
         x = inverted.stem(self, images, stem, conv, norm, 'relu')
         x = inverted.stages(self, x, runs, block, gates, 'relu')
-        return inverted.classify(self, x, self.head_features, conv, norm, 'relu', train)
+        kernel_init = init.VarianceScaling(1 / 3, 'fan_out', 'uniform')
+        head = self.head_features
+        return inverted.classify(self, x, head, conv, norm, 'relu', train, kernel_init)
 
 
 def _torchvision():
