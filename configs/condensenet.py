@@ -48,10 +48,13 @@ def cifar(c: ConfigDict, name: str) -> None:
     """Section 4.1: 300 epochs of batches of 64; CondenseNet-182 takes 600.
 
     For that: --config.duration='600 epochs' --config.model.dropout_rate=0.1. The authors' command
-    (script.sh) has neither dropout nor group lasso.
+    (script.sh) has neither dropout nor group lasso; CIFAR-100's colours are normalised by its own
+    mean and deviation (main.py).
     """
     common.use_cifar(c, name)
     sgd(c)
+    if name == 'cifar100':
+        c.data.mean, c.data.std = (129.3, 124.1, 112.4), (68.2, 65.4, 70.4)
     c.model.name = 'condensenet86_cifar_learned'
     c.duration, c.batch = '300 epochs', 64
 

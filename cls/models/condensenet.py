@@ -103,6 +103,8 @@ class LearnedGroups(nn.Module):
 
     Parameters: `kernel` (1, 1, I, features) or (I, features), `bias` (features,); and among the
     statistics `mask` (I, groups), bool. In training it sows the group lasso into 'penalties'.
+
+    Raises ValueError when groups do not divide the features, or the factor the inputs.
     """
 
     features: int
@@ -120,6 +122,11 @@ class LearnedGroups(nn.Module):
     def __call__(self, x: jax.Array, progress: jax.Array | float) -> jax.Array:
         """Maps (N, H, W, I) or (N, I) to as many `features`, at a progress from 0 to 1."""
         inputs = x.shape[-1]
+        if inputs % self.factor or self.features % self.groups:
+            raise ValueError(
+                f'{inputs} inputs are to be condensed by {self.factor}, and {self.features} '
+                f'outputs to be in {self.groups} groups: expected multiples'
+            )
         shape = (1,) * (x.ndim - 2) + (inputs, self.features)
         kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
         state = self.variable(
