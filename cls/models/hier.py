@@ -21,9 +21,9 @@ the paper says 15.7M and 61.3M (NASLib's form: 15.85M and 62.14M); no other form
 comes nearer to both: 1x1 convolutions at the nodes or behind the cell, motifs with as many channels
 as they are given, a last convolution that widens. The ImageNet net is derived: known of it here are
 299 pixels and 64M parameters alone. With one stage more than the CIFAR net of 64 channels, and two
-convolutions of stride 2 as its stem, it has 63.2M. Unsettled are also the padding of
-strided convolutions, here TensorFlow's, and which pixels a mean at the border is over, here those
-of the image alone.
+convolutions of stride 2 as its stem, it has 63.2M. Unsettled are also the padding of strided
+convolutions, here TensorFlow's, and which pixels a mean at the border is over, here those of the
+image alone.
 """
 
 import dataclasses
