@@ -83,7 +83,6 @@ class MobileNetV3(nn.Module):
     width: float = 1.0  # factor on the channels of the blocks and of the convolution behind them
     stem_features: int = 16
     act: str = 'hswish'
-    linear_head: bool = False  # that layer's kernel is a matrix and not 1x1: torchvision's shape
     padding: Padding = None
     epsilon: float = 1e-3
     dropout_rate: float = 0.2
@@ -118,12 +117,8 @@ class MobileNetV3(nn.Module):
         x = inverted.stages(self, x, runs, block, gates, self.act)
         last = f'blocks.{len(runs)}.0'
         x = conv(round_channels(self.last_features * self.width), name=f'{last}.conv')(x)
-        x = jnp.mean(act(norm(name=f'{last}.bn1')(x)), (1, 2), keepdims=True)
-        if self.linear_head:
-            x = Dense(self.head_features, dtype=self.dtype, name='conv_head')(x)
-        else:
-            x = conv(self.head_features, use_bias=True, name='conv_head')(x)
-        x = jnp.squeeze(act(x), (1, 2))
+        x = jnp.mean(act(norm(name=f'{last}.bn1')(x)), (1, 2))
+        x = act(Dense(self.head_features, dtype=self.dtype, name='conv_head')(x))
         self.sow('intermediates', 'pre_logits', x)
         x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
         x = Dense(self.num_classes, dtype=self.dtype, name='classifier')(x)
@@ -176,8 +171,7 @@ for name, (size, params, macs, top1) in TORCHVISION.items():
         'reference': f'torchvision:mobilenet_v3_{size}',
         'renames': inverted.renames(_torchvision(SIZES[size]['genotype'])),
     }
-    fields = {**SIZES[size], 'linear_head': True}
-    register(Variant(name, SYSTEM, MobileNetV3, fields, 224, params, macs, top1, **known))
+    register(Variant(name, SYSTEM, MobileNetV3, SIZES[size], 224, params, macs, top1, **known))
 for name, (size, width, params, macs, top1) in TIMM.items():
     known = {'reference': f'timm:{name}', 'renames': inverted.TIMM}
     fields = {**SIZES[size], 'width': width, 'epsilon': 1e-5}
