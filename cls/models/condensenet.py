@@ -33,6 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cls.errors import UserError
 from cls.models.registry import System, Variant, register
 from cls.nn import init
 from cls.nn.conv import Conv, conv
@@ -123,7 +124,7 @@ class LearnedGroups(nn.Module):
         """Maps (N, H, W, I) or (N, I) to as many `features`, at a progress from 0 to 1."""
         inputs = x.shape[-1]
         if inputs % self.factor or self.features % self.groups:
-            raise ValueError(
+            raise UserError(
                 f'{inputs} inputs are to be condensed by {self.factor}, and {self.features} '
                 f'outputs to be in {self.groups} groups: expected multiples'
             )

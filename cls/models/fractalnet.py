@@ -33,6 +33,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cls.errors import UserError
 from cls.models.registry import System, Variant, register
 from cls.nn import init, residual
 from cls.nn.conv import Conv
@@ -157,10 +158,10 @@ class FractalNet(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits.
 
-        Raises ValueError when there is no such column.
+        Raises UserError when there is no such column.
         """
         if not 0 <= self.column <= self.columns:
-            raise ValueError(f'column is {self.column}; there are 1 to {self.columns}, and 0: all')
+            raise UserError(f'column is {self.column}; there are 1 to {self.columns}, and 0: all')
         # Glorot's initialisation as Caffe has it: the variance is 1 / fan-in.
         kernel_init = init.VarianceScaling(1.0, 'fan_in', 'uniform')
         conv = functools.partial(Conv, dtype=self.dtype, kernel_init=kernel_init)

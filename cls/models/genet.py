@@ -30,6 +30,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cls.errors import UserError
 from cls.models.registry import System, Variant, register
 from cls.nn.conv import Conv
 from cls.nn.dense import Dense
@@ -128,11 +129,11 @@ class GeNet(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits.
 
-        Raises ValueError when there are not as many widths as stages in the genotype.
+        Raises UserError when there are not as many widths as stages in the genotype.
         """
         codes = self.genotype.stages
         if len(codes) != len(self.widths):
-            raise ValueError(f'the genotype has {len(codes)} stages, but widths is {self.widths}')
+            raise UserError(f'the genotype has {len(codes)} stages, but widths is {self.widths}')
         conv = functools.partial(Conv, use_bias=True, dtype=self.dtype)
         norm = functools.partial(BatchNorm, train, group=self.bn_group, dtype=self.dtype)
         pool = functools.partial(max_pool, window=self.pool_window, strides=2, padding='SAME')

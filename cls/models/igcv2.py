@@ -33,6 +33,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cls.errors import UserError
 from cls.models.registry import System, Variant, register
 from cls.nn import init
 from cls.nn.conv import Conv
@@ -58,12 +59,12 @@ def complete(branches: Sequence[int], features: int) -> tuple[int, ...]:
     """Returns how many channels a group of each 1x1 convolution has, with 0 replaced.
 
     A single 0 becomes what the complementary condition wants: the product is `features`. Raises
-    ValueError when a number does not divide `features`.
+    UserError when a number does not divide `features`.
     """
     rest = features // math.prod(k for k in branches if k)
     known = tuple(k or rest for k in branches)
     if any(k < 1 or features % k for k in known):
-        raise ValueError(f'groups of {known} channels do not divide {features} channels')
+        raise UserError(f'groups of {known} channels do not divide {features} channels')
     return known
 
 

@@ -39,6 +39,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cls.errors import UserError
 from cls.models.registry import System, Variant, register
 from cls.nn import init
 from cls.nn.conv import Conv
@@ -136,11 +137,11 @@ def dropouts(kinds: list[str]) -> list[float]:
 def floor_pool(x: jax.Array, window: int, strides: int) -> jax.Array:
     """Max pool of (N, H, W, C) to floor((n - window + 1) / strides) pixels, from the top left.
 
-    Raises ValueError when none is left.
+    Raises UserError when none is left.
     """
     outputs = [(n - window + 1) // strides for n in x.shape[1:3]]
     if min(outputs) < 1:
-        raise ValueError(f'P({window},{strides}) leaves nothing of {x.shape[1]}x{x.shape[2]}')
+        raise UserError(f'P({window},{strides}) leaves nothing of {x.shape[1]}x{x.shape[2]}')
     height, width = ((n - 1) * strides + window for n in outputs)
     return max_pool(x[:, :height, :width], window, strides)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cls import models
+from cls.errors import UserError
 from cls.models.fractalnet import join, live_inputs
 from cls.models.init import init
 
@@ -65,7 +66,7 @@ def test_a_column_alone_is_a_plain_net(column):
 
 def test_a_column_has_to_be_there():
     for column in (-1, 4):
-        with pytest.raises(ValueError, match='1 to 3'):
+        with pytest.raises(UserError, match='1 to 3'):
             net(column=column).apply(variables(), IMAGES)
 
 

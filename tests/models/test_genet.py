@@ -57,7 +57,7 @@ def test_wrong_codes_are_refused(code):
 
 def test_a_code_for_each_width():
     model = models.create('genet_1_cifar', genotype={'stages': ['1-01']})
-    with pytest.raises(ValueError, match='1 stages, but widths'):
+    with pytest.raises(UserError, match='1 stages, but widths'):
         models.abstract_variables(model, 32)
     with pytest.raises(UserError, match='no stage'):
         models.create('genet_1', genotype={'stages': []})

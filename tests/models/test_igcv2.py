@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from cls.errors import UserError
 from cls.models.igcv2 import complete
 from cls.nn.conv import Conv
 from cls.nn.igc import InterleavedConv
@@ -32,5 +33,5 @@ def test_the_complementary_number_of_channels():
     assert complete((0, 2), 80) == (40, 2)
     assert complete((4, 0, 2), 64) == (4, 8, 2)
     assert complete((8, 8), 416) == (8, 8)
-    with pytest.raises(ValueError, match='do not divide 20'):
+    with pytest.raises(UserError, match='do not divide 20'):
         complete((0, 8), 20)

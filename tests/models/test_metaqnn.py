@@ -110,7 +110,7 @@ def test_floor_pooling(size, window, strides):
 
 
 def test_a_pool_that_leaves_nothing_says_so():
-    with pytest.raises(ValueError, match=r'P\(5,3\) leaves nothing of 6x6'):
+    with pytest.raises(UserError, match=r'P\(5,3\) leaves nothing of 6x6'):
         floor_pool(jnp.zeros((1, 6, 6, 1)), 5, 3)
 
 
