@@ -3,7 +3,7 @@
 from golden.task import Task
 
 TASKS = (
-    Task('restated:hier', 72, fields={'features': 8, 'stages': 2, 'cells': 1}),
+    Task('restated:hier', 72, fields={'features': 8, 'cells': 1}),
     Task('restated:hier_c64_cifar', 32, fields={'features': 6}),
     Task('restated:hier_c128_cifar', 28, fields={'features': 8, 'cells': 1}),
 )
