@@ -28,7 +28,7 @@ def digits(c: ConfigDict) -> None:
     c.model.name = 'darts_v2_cifar'
     c.model.stage_sizes, c.model.filters = (1, 2), 16
     c.model.drop_path_rate = 0.1
-    c.duration, c.batch = '30 epochs', 64
+    c.duration, c.batch = '20 epochs', 64
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
     c.optim.weight_decay, c.optim.clip_norm = 5e-4, 5.0
     c.schedule.name, c.schedule.warmup = 'cosine', '2 epochs'

@@ -25,7 +25,9 @@ FILES = sorted(
     if path.name not in ('common.py', '__init__.py')
 )
 SINGLE = [file for file in FILES if 'ensemble' not in file]  # an ensemble has no net of its own
-SLOW = ('configs/amoebanet.py', 'configs/polynet.py', 'configs/inception_v3.py')  # to compile
+SLOW = tuple(  # to compile
+    f'configs/{name}.py' for name in ('amoebanet', 'nasnet', 'pnasnet', 'polynet', 'inception_v3')
+)
 STEPS = 8  # a net that drops paths for a whole batch lets every path live in one of these
 
 
