@@ -82,6 +82,8 @@ def conv(
     strides, dilation = pair(strides), pair(dilation)
     channels, window = images.shape[-1], kernel.shape[:2]
     pads = explicit_padding(padding, images.shape[1:3], window, strides, dilation)
+    if init.only_shapes():
+        return _xla_conv(images, kernel, strides, pads, dilation, groups)
     if groups == channels == kernel.shape[-1] and channels > 1:
         return _depthwise_once(images, kernel, strides, pads, dilation)
     if window == (1, 1) and groups == 1 and pads == ((0, 0), (0, 0)):

@@ -23,15 +23,21 @@ _shapes_only = contextvars.ContextVar('shapes_only', default=False)
 
 @contextlib.contextmanager
 def shapes_only() -> Iterator[None]:
-    """Within it all initialisers give zeros: for a trace of which only shapes are wanted.
+    """Within it shapes are right and values are not: for a trace of which only shapes are wanted.
 
-    Tracing a net's random draws takes as long as tracing the net.
+    Initialisers give zeros, convolutions are XLA's on any platform, and normalisation does nothing:
+    random draws and choices between platforms take longer to trace than all the rest of a net.
     """
     token = _shapes_only.set(True)
     try:
         yield
     finally:
         _shapes_only.reset(token)
+
+
+def only_shapes() -> bool:
+    """Whether this is traced within `shapes_only`."""
+    return _shapes_only.get()
 
 
 @dataclasses.dataclass(frozen=True)

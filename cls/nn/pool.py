@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cls.nn import init
 from cls.nn.conv import (
     Padding,
     Pads,
@@ -46,6 +47,8 @@ def max_pool(
     """
     window, strides = pair(window), pair(strides)
     pads = pooling_padding(padding, images.shape[1:3], window, strides, ceil_mode)
+    if init.only_shapes():
+        return _xla_max(images, window, strides, pads)
     return _max_pool_once(images, window, strides, pads)
 
 
@@ -72,6 +75,8 @@ def avg_pool(
     size = images.shape[1:3]
     pads = pooling_padding(padding, size, window, strides, ceil_mode)
     counted = explicit_padding(padding, size, window, strides) if count_padding else ((0, 0),) * 2
+    if init.only_shapes():
+        return _xla_sum(images, window, strides, pads)
     total = _sum_pool_once(images, window, strides, pads)
     rows, columns = (
         _counts(*along) for along in zip(size, window, strides, pads, counted, strict=True)
@@ -125,9 +130,9 @@ def pooling_padding(padding, size, window, strides, ceil_mode) -> Pads:
     return tuple(extended)
 
 
-def _reduce(images, init, reduce, window, strides, pads):
+def _reduce(images, start, reduce, window, strides, pads):
     return lax.reduce_window(
-        images, init, reduce, (1, *window, 1), (1, *strides, 1), ((0, 0), *pads, (0, 0))
+        images, start, reduce, (1, *window, 1), (1, *strides, 1), ((0, 0), *pads, (0, 0))
     )
 
 
