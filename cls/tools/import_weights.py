@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.workdir.exists() and any(args.workdir.iterdir()):
         raise UserError(f'{args.workdir} is not empty; choose another --workdir.')
     located = locate(args.source)
-    prepared = preparation(variant.reference, located.card, variant.input_size)
+    prepared = preparation(variant.reference or variant.name, located.card, variant.input_size)
     config = config_of(variant, prepared, located.card.get('num_classes'))
     config = configs.from_json(configs.to_json(config), configs.parse_overrides(rest))
     fields = {k: v for k, v in config.model.items() if k not in ('name', 'dtype')}

@@ -12,10 +12,12 @@ HUB = 'hf:'
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 CIFAR = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+LITE = (127 / 255,) * 3, (128 / 255,) * 3  # as in its authors' code
 DPN = (124 / 255, 117 / 255, 104 / 255), (1 / (255 * 0.0167),) * 3
-# Reference -> mean and standard deviation of pixels in 0..1, and the part of the shorter side that
-# the centre crop takes, where they are not ImageNet's and 0.875. torchvision's two Inceptions
-# turn ImageNet's normalisation into that of 0.5 before their first layer, and so are HALF.
+# Reference, or variant that has none -> mean and standard deviation of pixels in 0..1, and the part
+# of the shorter side that the centre crop takes, where they are not ImageNet's and 0.875.
+# torchvision's two Inceptions turn ImageNet's normalisation into that of 0.5 before their first
+# layer, and so are HALF.
 PREPARED = {
     'torchvision:googlenet': (*HALF, 0.875),
     'torchvision:inception_v3': (*HALF, 0.875),
@@ -24,6 +26,26 @@ PREPARED = {
     'timm:inception_resnet_v2': (*HALF, 0.8975),
     'timm:legacy_xception': (*HALF, 0.8975),
     **{f'timm:dpn{size}': (*DPN, 0.875) for size in (68, 92, 98, 131, 107)},
+    **{f'mobilenet_{width}_tf': (*HALF, 0.875) for width in ('100', '075', '050', '025')},
+    'mobilenetv2_100_tf': (*HALF, 0.875),
+    'timm:mobilenetv1_100': (*HALF, 0.875),
+    'timm:tf_mobilenetv3_large_minimal_100': (*HALF, 0.875),
+    'timm:tf_mobilenetv3_small_minimal_100': (*HALF, 0.875),
+    'pretrainedmodels:nasnetamobile': (*HALF, 0.875),
+    'pretrainedmodels:nasnetalarge': (*HALF, 0.911),
+    'timm:pnasnet5large': (*HALF, 0.911),
+    **{
+        f'timm:tf_efficientnet_{size}': (*IMAGENET, crop)
+        for size, crop in zip(
+            ('b1', 'b2', 'b3', 'b4', 'b5', 'b6', 'b7', 'b8', 'l2'),
+            (0.882, 0.89, 0.904, 0.922, 0.934, 0.942, 0.949, 0.954, 0.961),
+            strict=True,
+        )
+    },
+    **{
+        f'timm:tf_efficientnet_lite{size}': (*LITE, crop)
+        for size, crop in enumerate((0.875, 0.882, 0.89, 0.904, 0.92))
+    },
 }
 
 
@@ -108,11 +130,12 @@ def _card(file: Path) -> dict[str, Any]:
         raise UserError(f'{file}: expected JSON.') from None
 
 
-def preparation(reference: str | None, card: dict[str, Any], input_size: int) -> Preparation:
+def preparation(reference: str, card: dict[str, Any], input_size: int) -> Preparation:
     """Returns how images are made ready: as the snapshot's card says, else the reference's way.
 
     Args:
-      reference: 'package:constructor' of the net's reference implementation, or None.
+      reference: 'package:constructor' of the net's reference implementation, or the name of a
+        variant that has none.
       card: config.json of a timm snapshot, or {}.
       input_size: pixels; 32 means CIFAR.
     """
@@ -123,8 +146,8 @@ def preparation(reference: str | None, card: dict[str, Any], input_size: int) ->
     elif input_size == 32:
         (mean, std), crop, known_from = CIFAR, 1.0, 'pytorchcv on CIFAR'
     else:
-        mean, std, crop = PREPARED.get(reference or '', (*IMAGENET, 0.875))
-        known_from = reference or 'ImageNet, as most'
+        mean, std, crop = PREPARED.get(reference, (*IMAGENET, 0.875))
+        known_from = reference
     return Preparation(
         tuple(round(255 * x, 4) for x in mean),
         tuple(round(255 * x, 4) for x in std),

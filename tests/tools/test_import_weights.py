@@ -96,7 +96,10 @@ def test_how_images_are_prepared():
     assert half.mean == half.std == (127.5,) * 3
     imagenet = hub.preparation('torchvision:resnet50', {}, 224)
     assert imagenet.mean == pytest.approx((123.675, 116.28, 103.53))
-    assert hub.preparation(None, {}, 32).crop == 1
+    assert hub.preparation(NAME, {}, 32).crop == 1
+    lite = hub.preparation('timm:tf_efficientnet_lite2', {}, 260)
+    assert (lite.mean, lite.std, lite.crop) == ((127.0,) * 3, (128.0,) * 3, 0.89)
+    assert hub.preparation('mobilenet_100_tf', {}, 224).mean == (127.5,) * 3
     dpn = hub.preparation('timm:dpn92', {}, 224)
     assert dpn.mean == pytest.approx((124, 117, 104))
     assert dpn.std == pytest.approx((59.8802,) * 3)
