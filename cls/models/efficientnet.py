@@ -80,7 +80,7 @@ def scaled(genotype: Genotype, width: float, depth: float, lite: bool) -> list[l
     runs = inverted.scaled(genotype, width, depth)
     if lite:
         ends = inverted.scaled(genotype, width)
-        runs = [ends[0], *runs[1:-1], ends[-1]]
+        runs[0], runs[-1] = ends[0], ends[-1]
     return runs
 
 
@@ -93,7 +93,7 @@ class EfficientNet(nn.Module):
     lite: bool = False  # ReLU6; stem and head do not grow, nor do the outer stages in depth
     padding: str | None = 'SAME'
     dropout_rate: float = 0.2
-    drop_path_rate: float = 0.2  # of the last block (their code's 1 - survival_prob)
+    drop_path_rate: float = 0.2  # 1 - survival_prob of their code, which grows to it from 0
     num_classes: int = 1000
     bn_group: int = 0
     bn_momentum: float = 0.99
