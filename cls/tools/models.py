@@ -222,7 +222,8 @@ def _millions(count: int) -> str:
 
 def _names(names: list[str]) -> str:
     """'resnet: 18, 34, 50': the names, without the letters that all begin with."""
-    prefix = re.match(r'[a-z_]*', os.path.commonprefix(names))[0] if names[1:] else ''
+    common = os.path.commonprefix(names) if names[1:] else ''
+    prefix = re.match(r'.*_|[a-z]*', common)[0]
     shown = ', '.join(name.removeprefix(prefix) or name for name in names)
     return f'{prefix}: {shown}' if prefix else shown
 
