@@ -7,7 +7,7 @@ TASKS = (
     Task('restated:hier_c64_cifar', 32, fields={'features': 6}),
     Task('restated:hier_c128_cifar', 28, fields={'features': 8, 'cells': 1}),
 )
-DEFAULT = ('hier',)
+DEFAULT = ('hier_c128_cifar',)
 CSV = ('hier',)
 # The list has the net twice, without a reference and so without counts to hold these against.
 LISTED = dict.fromkeys(('hier', 'hier_c64_cifar', 'hier_c128_cifar'), 'hier_evolved|')
