@@ -15,6 +15,7 @@ from flax import linen as nn
 from cls import config as configs
 from cls import models
 from cls.models.init import init
+from cls.nn import conv, pool
 from cls.nn.norm import BatchNorm
 
 RNG = np.random.default_rng(6)
@@ -29,6 +30,24 @@ SLOW = tuple(  # to compile
     f'configs/{name}.py' for name in ('amoebanet', 'nasnet', 'pnasnet', 'polynet', 'inception_v3')
 )
 STEPS = 8  # a net that drops paths for a whole batch lets every path live in one of these
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """XLA's own convolutions and pools: slow on CPU, but of small images quick to compile.
+
+    Those that take their place on CPU have tests of their own.
+    """
+
+    def plain_conv(images, kernel, *, strides=1, padding=None, groups=1, dilation=1):
+        strides, dilation = conv.pair(strides), conv.pair(dilation)
+        size, window = images.shape[1:3], kernel.shape[:2]
+        pads = conv.explicit_padding(padding, size, window, strides, dilation)
+        return conv._xla_conv(images, kernel, strides, pads, dilation, groups)
+
+    monkeypatch.setattr(conv, 'conv', plain_conv)
+    monkeypatch.setattr(pool, '_max_pool_once', pool._xla_max)
+    monkeypatch.setattr(pool, '_sum_pool_once', pool._xla_sum)
 
 
 def net(file):
@@ -87,7 +106,7 @@ def random_rates(model):
     'file',
     [pytest.param(f, marks=pytest.mark.sweep if f in SLOW else ()) for f in SINGLE],
 )
-def test_gradients_and_modes_without_random_drops(file):
+def test_gradients_and_modes_without_random_drops(file, plain):
     """Every parameter gets a gradient; evaluation differs from training by statistics alone."""
     config, model, variables, images = net(file)
     model = model.clone(**dict.fromkeys(random_rates(model), 0.0))
@@ -114,7 +133,7 @@ def test_gradients_and_modes_without_random_drops(file):
 
 @pytest.mark.sweep
 @pytest.mark.parametrize('file', SINGLE)
-def test_every_parameter_gets_a_gradient_among_random_drops(file):
+def test_every_parameter_gets_a_gradient_among_random_drops(file, plain):
     config, model, variables, images = net(file)
     if not any(getattr(model, name) for name in random_rates(model)):
         pytest.skip('nothing is dropped in this net')
