@@ -9,6 +9,7 @@ variant is to its reference, what each config learns.
 """
 
 import datetime
+import gc
 import json
 import os
 import time
@@ -19,6 +20,7 @@ os.environ['XLA_FLAGS'] = (
 )
 
 RESULTS = Path(__file__).parent / 'results.json'
+gc.set_threshold(200_000, 20, 20)  # traces are made of millions of small objects that stay
 
 
 def pytest_addoption(parser):

@@ -6,6 +6,7 @@ from what the tests measured when they were last recorded (tests/results.json).
 """
 
 import argparse
+import gc
 import json
 import multiprocessing
 import os
@@ -99,7 +100,7 @@ def _rows(names: list[str]) -> list[dict]:
     if processes < 2:
         return [row(name) for name in names]
     context = multiprocessing.get_context('spawn')  # a fork of a process that uses JAX may hang
-    with ProcessPoolExecutor(processes, context) as pool:
+    with ProcessPoolExecutor(processes, context, initializer=gc.disable) as pool:  # a fifth faster
         return list(pool.map(row, names))
 
 
