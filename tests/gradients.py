@@ -5,8 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-FAST = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
+from compiling import FAST
 
 
 def by_path(model: Any, variables: Any, size: int) -> dict[tuple[str, ...], np.ndarray]:

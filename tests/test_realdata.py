@@ -1,7 +1,7 @@
 """Real weights on real photographs: the same classes as the originals on the same pixels.
 
 Neither is part of this repository; where they are missing, these tests are skipped. What the
-original implementations answered stands in golden/real.npz (golden/make_real.py). Accuracies are
+original implementations answered stands in real.npz (golden/make_real.py). Accuracies are
 those on these photographs alone, which are easier than ImageNet's validation set.
 """
 

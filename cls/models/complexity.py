@@ -53,10 +53,8 @@ def _equation_macs(equation: core.JaxprEqn) -> int:
         left = equation.invars[0].aval.shape
         return equation.outvars[0].aval.size * math.prod(left[axis] for axis in contracted)
     inner = [_macs(j) for j in core.jaxprs_in_params(params)]
-    if name == 'cond':  # a choice by platform; the last is XLA's, and the CPU's may be denser
-        return inner[-1]
     if name == 'scan':
         return params['length'] * sum(inner)
-    if name == 'while' and sum(inner):
-        raise NotImplementedError('a while loop repeats convolutions an unknown number of times')
+    if name in ('while', 'cond') and sum(inner):
+        raise NotImplementedError(f'how often convolutions run in a {name} is not known')
     return sum(inner)

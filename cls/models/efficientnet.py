@@ -117,14 +117,8 @@ class EfficientNet(nn.Module):
         runs = scaled(self.genotype, self.width, self.depth, self.lite)
         drop_rate = self.drop_path_rate if train else 0.0
 
-        def gates(run, activation):
-            def inner(channels, expanded):
-                return max(1, int(channels * run.gate))
-
-            return inverted.gates(conv, inner, activation)
-
         x = inverted.stem(self, images, round_channels(32 * ends), conv, norm, act)
-        x = inverted.stages(self, x, runs, block, gates, act, drop_rate)
+        x = inverted.stages(self, x, runs, block, act, drop_rate)
         kernel_init = init.VarianceScaling(1 / 3, 'fan_out', 'uniform')
         head = round_channels(1280 * ends)
         return inverted.classify(self, x, head, conv, norm, act, train, kernel_init)

@@ -67,7 +67,7 @@ class IGCV3(nn.Module):
         norm = functools.partial(BatchNorm, train, group=self.bn_group, dtype=self.dtype)
         block = functools.partial(InvertedResidual, conv=conv, norm=norm, groups=2)
         x = inverted.stem(self, images, self.stem_features, conv, norm, 'relu6')
-        x = inverted.stages(self, x, self.runs(), block, None, 'relu6')
+        x = inverted.stages(self, x, self.runs(), block, 'relu6')
         return inverted.classify(self, x, self.head_features, conv, norm, 'relu6', train)
 
     def runs(self) -> list[list[Run]]:

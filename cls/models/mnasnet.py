@@ -98,17 +98,10 @@ class MnasNet(nn.Module):
             BatchNorm, train, momentum=self.bn_momentum, group=self.bn_group, dtype=self.dtype
         )
         block = functools.partial(InvertedResidual, conv=conv, norm=norm)
-
-        def gates(run, act):
-            def inner(channels, expanded):
-                return max(1, int(run.gate * channels))
-
-            return inverted.gates(conv, inner, act)
-
         runs = inverted.scaled(self.genotype, self.width)
         stem = round_channels(self.stem_features * self.width)
         x = inverted.stem(self, images, stem, conv, norm, 'relu')
-        x = inverted.stages(self, x, runs, block, gates, 'relu')
+        x = inverted.stages(self, x, runs, block, 'relu')
         kernel_init = init.VarianceScaling(1 / 3, 'fan_out', 'uniform')
         head = self.head_features
         return inverted.classify(self, x, head, conv, norm, 'relu', train, kernel_init)

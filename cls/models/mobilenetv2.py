@@ -89,7 +89,7 @@ class MobileNetV2(nn.Module):
         head = round_channels(self.head_features * max(1.0, self.width))
 
         x = inverted.stem(self, images, stem, conv, norm, 'relu6')
-        x = inverted.stages(self, x, runs, block, None, 'relu6')
+        x = inverted.stages(self, x, runs, block, 'relu6')
         return inverted.classify(self, x, head, conv, norm, 'relu6', train)
 
 

@@ -74,6 +74,11 @@ def minimal(genotype: Genotype) -> Genotype:
     return Genotype(tuple(tuple(map(strip, stage)) for stage in genotype.stages))
 
 
+def share_of_expanded(share: float, channels: int, expanded: int) -> int:
+    """Returns the inner width of gates: a share of what they weigh, in eights."""
+    return round_channels(share * expanded)
+
+
 class MobileNetV3(nn.Module):
     """Inverted residuals, a wide 1x1 convolution, pooling, and a linear layer more than others."""
 
@@ -103,18 +108,19 @@ class MobileNetV3(nn.Module):
             group=self.bn_group,
             dtype=self.dtype,
         )
-        block = functools.partial(InvertedResidual, conv=conv, norm=norm)
+        block = functools.partial(
+            InvertedResidual,
+            conv=conv,
+            norm=norm,
+            gate_width=share_of_expanded,
+            gate_act=nn.relu,
+            gate_function=nn.hard_sigmoid,
+        )
         runs = inverted.scaled(self.genotype, self.width)
         act = ACTIVATIONS[self.act]
 
-        def gates(run, _):
-            def inner(channels, expanded):
-                return round_channels(run.gate * expanded)
-
-            return inverted.gates(conv, inner, nn.relu, nn.hard_sigmoid)
-
         x = inverted.stem(self, images, self.stem_features, conv, norm, self.act)
-        x = inverted.stages(self, x, runs, block, gates, self.act)
+        x = inverted.stages(self, x, runs, block, self.act)
         last = f'blocks.{len(runs)}.0'
         x = conv(round_channels(self.last_features * self.width), name=f'{last}.conv')(x)
         x = jnp.mean(act(norm(name=f'{last}.bn1')(x)), (1, 2))

@@ -23,7 +23,7 @@ whose counts the large net's does not meet.
 import dataclasses
 
 from cls.models.registry import System, Variant, register
-from cls.nn.cellnet import CellNet, Step
+from cls.nn.cellnet import PRETRAINEDMODELS, CellNet, Step
 from cls.nn.cells import CellSpec, Genotype
 
 SYSTEM = System(
@@ -75,24 +75,9 @@ class NASNet(CellNet):
         return steps
 
 
-# Our names, TensorFlow's -> those of pretrainedmodels, which timm took over.
-RENAMES = (
-    (r'^stem\.conv0_bn', 'conv0.bn'),
-    (r'^stem\.conv0', 'conv0.conv'),
-    (r'^final_layer\.FC', 'last_linear'),
-    (r'\.prev_reduction\.path(\d)_conv', r'.path_\1.conv'),
-    (r'\.prev_reduction', ''),
-    (r'\.prev_1x1', '.conv_prev_1x1.conv'),
-    (r'\.prev_bn', '.conv_prev_1x1.bn'),
-    (r'(cell_\w+)\.1x1', r'\1.conv_1x1.conv'),
-    (r'\.beginning_bn', '.conv_1x1.bn'),
-    (r'(comb_iter_\d)\.', r'\1_'),
-    (r'\.separable_\dx\d_(\d)\.(\w+)', r'.separable_\1.\2_conv2d'),
-    (r'\.bn_sep_\dx\d_', '.bn_sep_'),
-)
 # pretrainedmodels numbers the mobile net's cells as the large net's, which has six in a stack.
-MOBILE_RENAMES = (
-    *RENAMES,
+MOBILE = (
+    *PRETRAINEDMODELS,
     (r'^cell_(\d+)', lambda match: f'cell_{int(match[1]) + int(match[1]) // 4 * 2}'),
 )
 
@@ -108,7 +93,7 @@ register(
         top1=74.0,
         top5=91.6,
         reference='pretrainedmodels:nasnetamobile',
-        renames=MOBILE_RENAMES,
+        renames=MOBILE,
     )
 )
 register(
@@ -123,7 +108,7 @@ register(
         top1=82.7,
         top5=96.2,
         reference='pretrainedmodels:nasnetalarge',
-        renames=RENAMES,
+        renames=PRETRAINEDMODELS,
     )
 )
 

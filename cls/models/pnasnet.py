@@ -13,9 +13,8 @@ channels, as the mobile net's stem has, is split unevenly by a factorised reduct
 
 from collections.abc import Iterator
 
-from cls.models.nasnet import RENAMES
 from cls.models.registry import System, Variant, register
-from cls.nn.cellnet import CellNet, Step
+from cls.nn.cellnet import PRETRAINEDMODELS, CellNet, Step
 from cls.nn.cells import CellSpec
 
 SYSTEM = System(
@@ -58,14 +57,14 @@ class PNASNet(CellNet):
             yield Step(f'cell_{i * self.cells + j}', self.genotype, self.filters * 2**i, strides)
 
 
-PNASNET_RENAMES = (
+RENAMES = (
     (r'^stem\.conv0_bn', 'conv_0.bn'),
     (r'^stem\.conv0', 'conv_0.conv'),
     (r'\.prev_reduction\.path(\d)_conv', r'.conv_prev_1x1.path_\1.conv'),
     (r'\.prev_reduction', '.conv_prev_1x1'),
     (r'(left|right)\.1x1', r'\1.conv'),
     (r'(left|right)\.bn_1', r'\1.bn'),
-    *RENAMES,
+    *PRETRAINEDMODELS,
 )
 
 register(
@@ -86,7 +85,7 @@ register(
         top1=82.9,
         top5=96.2,
         reference='timm:pnasnet5large',
-        renames=PNASNET_RENAMES,
+        renames=RENAMES,
     )
 )
 register(

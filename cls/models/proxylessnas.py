@@ -103,7 +103,7 @@ class ProxylessNAS(nn.Module):
         )
         block = functools.partial(InvertedResidual, conv=conv, norm=norm)
         x = inverted.stem(self, images, self.stem_features, conv, norm, 'relu6')
-        x = inverted.stages(self, x, inverted.scaled(self.genotype), block, None, 'relu6')
+        x = inverted.stages(self, x, inverted.scaled(self.genotype), block, 'relu6')
         return inverted.classify(self, x, self.head_features, conv, norm, 'relu6', train)
 
 

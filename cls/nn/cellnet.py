@@ -21,6 +21,22 @@ from cls.nn.conv import Conv
 from cls.nn.dense import Dense
 from cls.nn.norm import BatchNorm
 
+# Our names, TensorFlow's -> those of pretrainedmodels, which timm took over.
+PRETRAINEDMODELS = (
+    (r'^stem\.conv0_bn', 'conv0.bn'),
+    (r'^stem\.conv0', 'conv0.conv'),
+    (r'^final_layer\.FC', 'last_linear'),
+    (r'\.prev_reduction\.path(\d)_conv', r'.path_\1.conv'),
+    (r'\.prev_reduction', ''),
+    (r'\.prev_1x1', '.conv_prev_1x1.conv'),
+    (r'\.prev_bn', '.conv_prev_1x1.bn'),
+    (r'(cell_\w+)\.1x1', r'\1.conv_1x1.conv'),
+    (r'\.beginning_bn', '.conv_1x1.bn'),
+    (r'(comb_iter_\d)\.', r'\1_'),
+    (r'\.separable_\dx\d_(\d)\.(\w+)', r'.separable_\1.\2_conv2d'),
+    (r'\.bn_sep_\dx\d_', '.bn_sep_'),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Step:

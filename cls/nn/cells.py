@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from cls.errors import nearest
 from cls.nn.conv import Padding, pair
 from cls.nn.dense import Dense
-from cls.nn.drop import drop_path
+from cls.nn.drop import path_of
 from cls.nn.pool import avg_pool, max_pool
 
 Edge = tuple[str, int]  # operation, state that it is applied to
@@ -246,9 +246,7 @@ class Cell(nn.Module):
         apply = Operation(op, self.features, strides, self.conv, self.norm, name=name)
         x = apply(states[source])
         spared = op == 'identity' or (op == 'skip_connect' and strides == 1)
-        if spared or (isinstance(drop_rate, float) and drop_rate == 0):
-            return x
-        return drop_path(x, drop_rate, self.make_rng('dropout'))
+        return x if spared else path_of(self, x, drop_rate)
 
     def _output(self, states, i):
         """State i, brought to the shape of the last state."""

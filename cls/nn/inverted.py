@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from cls.nn import init
 from cls.nn.attention import SqueezeExcite
 from cls.nn.dense import Dense
-from cls.nn.drop import drop_path
+from cls.nn.drop import path_of
 from cls.nn.shuffle import channel_shuffle
 
 Activation = Callable[[jax.Array], jax.Array]
@@ -121,9 +121,17 @@ def scaled(genotype: Genotype, width: float = 1.0, depth: float = 1.0) -> list[l
 
 
 def blocks(runs: Sequence[Sequence[Run]]) -> list[tuple[str, Run]]:
-    """Returns the name of each block, `blocks.S.I`, with its run."""
-    each = [[run for run in stage for _ in range(run.repeats)] for stage in runs]
-    return [(f'blocks.{s}.{i}', run) for s, stage in enumerate(each) for i, run in enumerate(stage)]
+    """Returns the name of each block, `blocks.S.I`, and what it is as a run of its own."""
+    return [block for s, stage in enumerate(runs) for block in _blocks_of(s, stage)]
+
+
+def _blocks_of(s: int, stage: Sequence[Run]) -> list[tuple[str, Run]]:
+    each = [
+        dataclasses.replace(run, repeats=1, strides=run.strides if i == 0 else 1)
+        for run in stage
+        for i in range(run.repeats)
+    ]
+    return [(f'blocks.{s}.{i}', run) for i, run in enumerate(each)]
 
 
 # From our names to timm's, for nets whose blocks with expansion 1 are the first stage.
@@ -150,6 +158,11 @@ def _timm(name: str) -> str:
     return name
 
 
+def share_of_input(share: float, channels: int, expanded: int) -> int:
+    """Returns the inner width of gates: a share of the block's input (MnasNet, EfficientNet)."""
+    return max(1, int(channels * share))
+
+
 class InvertedResidual(nn.Module):
     """1x1 expansion, depthwise convolution, gates, 1x1 projection (MobileNetV2, figure 4b).
 
@@ -164,7 +177,10 @@ class InvertedResidual(nn.Module):
     conv: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
     act: Activation = nn.relu6
-    gates: Callable[[int, int], nn.Module] | None = None  # (channels in, expanded) -> module
+    gate: float = 0.0  # width of the gates' inner layer, as a share; 0: no gates
+    gate_width: Callable[[float, int, int], int] = share_of_input
+    gate_act: Activation | None = None  # inside the gates, if not `act`
+    gate_function: Activation = nn.sigmoid
     skip: bool = True
     groups: int = 1
 
@@ -190,30 +206,15 @@ class InvertedResidual(nn.Module):
             name='conv_dw',
         )(y)
         y = self.act(self.norm(name='bn2')(y))
-        if self.gates is not None:
-            y = self.gates(channels, expanded)(y)
+        if self.gate:
+            inner, act = self.gate_width(self.gate, channels, expanded), self.gate_act or self.act
+            names = ('conv_reduce', 'conv_expand')
+            y = SqueezeExcite(inner, self.conv, act, self.gate_function, names, name='se')(y)
         y = self.conv(self.features, 1, groups=self.groups, name='conv_pwl')(y)
         y = self.norm(name='bn3')(y)
         if not (self.skip and self.strides == 1 and channels == self.features):
             return y
-        if not (isinstance(drop_rate, float) and drop_rate == 0):
-            y = drop_path(y, drop_rate, self.make_rng('dropout'))
-        return x + y
-
-
-def gates(
-    conv: Callable[..., nn.Module],
-    inner: Callable[[int, int], int],
-    act: Activation,
-    gate: Activation = nn.sigmoid,
-) -> Callable[[int, int], nn.Module]:
-    """Returns what makes a block's gates: of `inner(channels in, expanded)` channels inside."""
-
-    def make(channels: int, expanded: int) -> nn.Module:
-        names = ('conv_reduce', 'conv_expand')
-        return SqueezeExcite(inner(channels, expanded), conv, act, gate, names, name='se')
-
-    return make
+        return x + path_of(self, y, drop_rate)
 
 
 def stages(
@@ -221,7 +222,6 @@ def stages(
     x: jax.Array,
     runs: Sequence[Sequence[Run]],
     block: Callable[..., nn.Module],
-    gates: Callable[[Run, Activation], Callable[[int, int], nn.Module]] | None,
     act: str,
     drop_rate: float = 0.0,
 ) -> jax.Array:
@@ -232,29 +232,24 @@ def stages(
       x: (N, H, W, C).
       runs: of each stage.
       block: InvertedResidual with the fields that all blocks have in common.
-      gates: from a run that has gates and its activation; None for a net without any.
       act: name of the activation of runs that name none.
       drop_rate: of a residual at the end; it grows linearly with the block's index from 0.
     """
-    total = sum(run.repeats for stage in runs for run in stage)
-    index = 0
+    total, index = len(blocks(runs)), 0
     for s, stage in enumerate(runs):
-        place = 0
-        for run in stage:
-            activation = ACTIVATIONS[run.act or act]
-            for i in range(run.repeats):
-                make = block(
-                    run.features,
-                    run.window,
-                    run.strides if i == 0 else 1,
-                    run.expansion,
-                    act=activation,
-                    gates=gates(run, activation) if run.gate else None,
-                    skip=run.skip,
-                    name=f'blocks.{s}.{place}',
-                )
-                x = make(x, drop_rate * index / total)
-                place, index = place + 1, index + 1
+        for name, run in _blocks_of(s, stage):
+            make = block(
+                run.features,
+                run.window,
+                run.strides,
+                run.expansion,
+                act=ACTIVATIONS[run.act or act],
+                gate=run.gate,
+                skip=run.skip,
+                name=name,
+            )
+            x = make(x, drop_rate * index / total)
+            index += 1
         net.sow('intermediates', f'stage{s + 1}', x)
     return x
 

@@ -1,4 +1,4 @@
-"""Writes tests/golden/real.npz: what original implementations with real weights say of real images.
+"""Writes tests/real.npz: what original implementations with real weights say of real images.
 
     python tests/golden/make_real.py prepare PIXELS.npz           in this repository's environment
     VENV/bin/python tests/golden/make_real.py torch PIXELS.npz    requirements.txt
@@ -23,7 +23,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (1, 2)]
 from shared import SHARED  # noqa: E402
 
 REAL = SHARED / 'realdata'
-OUTPUT = Path(__file__).parent / 'real.npz'
+OUTPUT = Path(__file__).parents[1] / 'real.npz'
 KEPT = 8
 LITE = {'efficientnet_lite0': 224, 'efficientnet_lite1': 240, 'efficientnet_lite2': 260}
 SIZES = {'mobilenet_100': 224, 'mobilenet_025': 224, 'squeezenet1_1': 227, **LITE}

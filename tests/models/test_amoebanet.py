@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import FAST
 
 from cls import models
 from cls.models import amoebanet
@@ -16,7 +17,6 @@ from cls.models.init import init
 from cls.nn.cells import CellSpec, Genotype
 
 RNG = np.random.default_rng(5)
-FAST = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
 FEW = Genotype(
     normal=CellSpec(((('1x1', 1), ('identity', 0)),), (0, 2)),
     reduce=CellSpec(((('max_2x2', 0), ('1x1', 1)),), (2,)),

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import FAST
 
 from cls import genotypes, models
 from cls.errors import UserError
@@ -13,7 +14,6 @@ from cls.models import block_qnn
 from cls.models.block_qnn import Block, loose_ends, random_block
 from cls.models.init import init
 
-FAST = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
 RNG = np.random.default_rng(3)
 
 

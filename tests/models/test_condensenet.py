@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import FAST
 
 from cls import models
 from cls.models.condensenet import condense, group_lasso, kept, pruned, stage
 from cls.models.init import init
 
 RNG = np.random.default_rng(0)
-FAST = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import FAST
 from flax import linen as nn
 
 from cls import config as configs
@@ -19,7 +20,6 @@ from cls.nn import conv, pool
 from cls.nn.norm import BatchNorm
 
 RNG = np.random.default_rng(6)
-FAST = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
 FILES = sorted(
     f'configs/{path.name}'
     for path in (configs.ROOT / 'configs').glob('*.py')

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import FAST
 
 from cls import models
 from cls.errors import UserError
@@ -13,7 +14,6 @@ from cls.models.fractalnet import join, live_inputs
 from cls.models.init import init
 
 RNG = np.random.default_rng(8)
-FAST = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
 IMAGES = RNG.standard_normal((4, 8, 8, 3)).astype(np.float32)
 COLUMNS = (1, 2, 3)
 

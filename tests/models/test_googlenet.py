@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import FAST
 from golden import keyed, rows
 from jax import lax
 
@@ -13,7 +14,6 @@ from cls import models, weights
 from cls.models.init import init
 
 RNG = np.random.default_rng(12)
-FAST = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
 jit = functools.partial(jax.jit, compiler_options=FAST)
 NARROW = (4, 4, 4, 4, 4, 4)
 SMALL = {

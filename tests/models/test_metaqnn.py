@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import FAST
 from flax import linen as nn
 from shared import SHARED
 
@@ -19,7 +20,6 @@ from cls.models.metaqnn import Chain, chain, dropouts, floor_pool
 
 # What the authors' search had seen (github.com/bowenbaker/metaqnn, test/needed_for_testing).
 REPLAY = SHARED / 'nasdata' / 'metaqnn_replay' / 'replay_database.csv'
-FAST = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
 
 
 def random_chain(seed):

@@ -155,10 +155,7 @@ def computed_dtypes(jaxpr):
     for equation in jaxpr.eqns:
         if equation.primitive.name in ('conv_general_dilated', 'dot_general'):
             yield equation.outvars[0].aval.dtype
-        inner = list(core.jaxprs_in_params(equation.params))
-        if equation.primitive.name == 'cond':  # a choice by platform; the CPU's sums are wider
-            inner = inner[-1:]
-        for jaxpr in inner:
+        for jaxpr in core.jaxprs_in_params(equation.params):
             yield from computed_dtypes(jaxpr)
 
 

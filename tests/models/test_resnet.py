@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import FAST
 
 from cls import models
 from cls.models.init import init
 from cls.nn.residual import option_a
 
 RNG = np.random.default_rng(4)
-FAST = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
 NETS = {
     'cifar': ('resnet20_cifar', {'stage_sizes': (1, 1, 1), 'widths': (4, 8, 16)}, 16),
     'basic': ('resnet18', {'stage_sizes': (1, 1), 'widths': (4, 8)}, 32),

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import FAST
 
 from cls.nn.cells import OPERATIONS, Cell, CellSpec, FactorizedReduction, Operation
 from cls.nn.conv import Conv
 from cls.nn.norm import BatchNorm
 
 RNG = np.random.default_rng(3)
-FAST = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
 jit = functools.partial(jax.jit, compiler_options=FAST)
 conv = functools.partial(Conv, padding='SAME')
 train_norm = functools.partial(BatchNorm, True)

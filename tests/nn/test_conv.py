@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import FAST
 from jax import lax
 
 from cls.nn.conv import Conv, conv, explicit_padding
 
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 RNG = np.random.default_rng(0)
-FAST = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
 jit = functools.partial(jax.jit, compiler_options=FAST)
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import FAST
 
 from cls.nn import inverted
 from cls.nn.conv import Conv
@@ -16,7 +17,6 @@ from cls.nn.norm import BatchNorm
 
 RNG = np.random.default_rng(11)
 NORM = functools.partial(BatchNorm, False)
-FAST = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ class Net(nn.Module):
     def __call__(self, x):
         block = functools.partial(InvertedResidual, conv=Conv, norm=NORM)
         runs = inverted.scaled(GENOTYPE)
-        return inverted.stages(self, x, runs, block, None, 'relu', self.drop_rate)
+        return inverted.stages(self, x, runs, block, 'relu', self.drop_rate)
 
 
 def test_stages_number_blocks_and_let_drop_rates_grow():

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import FAST
 from jax import lax
 
 from cls.nn.pool import avg_pool, max_pool
 
 RNG = np.random.default_rng(1)
-FAST = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}
 jit = functools.partial(jax.jit, compiler_options=FAST)
 
 
