@@ -29,17 +29,42 @@ def base() -> ConfigDict:
     c.data.train_split = 'train'  # of a TFDS data set
     c.data.eval_split = 'test'  # of a TFDS data set; folders have test/ or val/
     c.data.num_classes = 0  # 0: as the data set says; synthetic: as many as wanted
+    c.data.eval_fraction = 0.0  # folder without test/ or val/: part of each class to evaluate on
+    c.data.exif = True  # folder: images are turned as their EXIF data say (torchvision: not)
+    c.data.balanced = False  # training draws the classes equally often, whatever they have
+    c.data.repeats = 1  # repeated augmentation: crops of one image in a batch
     c.data.image_size = 32  # height and width that the net sees
+    c.data.interpolation = 'bilinear'  # bilinear | bicubic (Pillow's) | tf_bilinear | tf_bicubic
     c.data.train_crop = 'none'  # none | pad | scale_jitter | random_resized
-    c.data.pad = 4  # pad: zero pixels added at each side before the random crop
+    c.data.pad = 4  # pad: pixels added at each side before the random crop
+    c.data.pad_mode = 'zero'  # pad: zero | mirror
     c.data.scale = (256, 480)  # scale_jitter: range of the shorter side before the random crop
     c.data.area = (0.08, 1.0)  # random_resized: range of the crop's part of the image's area
     c.data.aspect = (3 / 4, 4 / 3)  # random_resized: range of the crop's width over height
     c.data.flip = False  # horizontal flips while training (inside the step)
-    c.data.eval_resize = 0  # evaluation: shorter side before the centre crop; 0: image_size
+    c.data.eval_size = 0  # evaluation: height and width that the net sees; 0: image_size
+    c.data.eval_resize = 0  # evaluation: shorter side before the centre crop; 0: eval_size
     c.data.mean = (0.0,)  # per channel, of pixels in 0..255, subtracted
     c.data.std = (255.0,)  # per channel, divided by
+    c.data.contrast = ''  # '' | global: each image to zero mean and unit variance, before mean, std
     c.data.workers = 0  # processes that decode images; 0: threads of this process
+
+    # Inside the step, on the training batch, in this order; what is 0 or '' does nothing.
+    c.augment = ConfigDict()
+    c.augment.policy = ''  # autoaugment_{imagenet,cifar10,svhn} | randaugment
+    c.augment.layers = 2  # randaugment: operations on an image
+    c.augment.magnitude = 9.0  # randaugment: of 10
+    c.augment.rotation = 0.0  # degrees to either side
+    c.augment.distortion = ''  # inception: brightness, saturation, hue, contrast in random order
+    c.augment.brightness = 0.0  # colour jitter: factors from 1 - this to 1 + this
+    c.augment.contrast = 0.0  # likewise
+    c.augment.saturation = 0.0  # likewise
+    c.augment.hue = 0.0  # shift of up to this part of the circle to either side
+    c.augment.lighting = 0.0  # standard deviation of PCA noise (AlexNet: 0.1)
+    c.augment.cutout = 0  # side in pixels of the square that is blanked
+    c.augment.erasing = 0.0  # probability of random erasing
+    c.augment.mixup = 0.0  # alpha of mixup
+    c.augment.cutmix = 0.0  # alpha of CutMix; with mixup, either of them by even chances
 
     c.optim = ConfigDict()
     c.optim.name = 'sgd'  # sgd | rmsprop (TensorFlow's form) | adam | adamw | lamb
@@ -53,7 +78,10 @@ def base() -> ConfigDict:
     c.optim.weight_decay = (
         0.0  # L2 in the gradient for sgd, rmsprop, adam; decoupled for adamw, lamb
     )
-    c.optim.decay_mask = 'kernels'  # kernels (not BN, not biases) | all
+    c.optim.decay_mask = 'kernels'  # kernels | all | not_norms | not_depthwise
+    c.optim.bias_lr = 1.0  # what the rate of biases is multiplied by (Caffe's recipes: 2)
+    c.optim.body_lr = 1.0  # what the rate of all but the classifier is multiplied by
+    c.optim.freeze = ''  # regular expression; parameters with a match in their path stay
     c.optim.clip_norm = 0.0  # global norm of the gradient; 0: no clipping
     c.optim.clip_after_decay = (
         False  # the L2 term counts into the clipped norm (TF: L2 is in the loss)
@@ -70,6 +98,11 @@ def base() -> ConfigDict:
     c.schedule.power = 1.0  # polynomial
     c.schedule.end = 0.0  # cosine, polynomial: the last rate as a part of lr
 
+    # ((duration, pixels), ...): from that moment the training images have this size
+    c.progressive = ()
+    c.init = ''  # weights to start from: FILE | run folder | hf:OWNER/NAME
+    c.freeze_bn = ''  # a moment; from it on batch norms use, and keep, their running statistics
+
     c.loss = ConfigDict()
     c.loss.label_smoothing = 0.0
     c.loss.aux_weight = 0.0  # of the mean loss of the auxiliary heads
@@ -79,6 +112,9 @@ def base() -> ConfigDict:
     c.eval = ConfigDict()
     c.eval.batch = 0  # 0: as in training
     c.eval.every = ''  # a duration; '': only at the end
+    c.eval.protocol = 'single'  # what of an image is seen, --job evaluate: see cls/protocols.py
+    c.eval.predictions = ''  # --job evaluate: file in the run folder for what each image got
+    c.eval.precise_bn = 0  # training examples that BN statistics are taken anew from; 0: none
 
     c.checkpoint = ConfigDict()
     c.checkpoint.every = '10 percent'
