@@ -113,6 +113,7 @@ def base() -> ConfigDict:
     c.eval.batch = 0  # 0: as in training
     c.eval.every = ''  # a duration; '': only at the end
     c.eval.protocol = 'single'  # what of an image is seen, --job evaluate: see cls/protocols.py
+    c.eval.scales = ()  # dense: shorter sides of the image; (): data.eval_resize
     c.eval.predictions = ''  # --job evaluate: file in the run folder for what each image got
     c.eval.precise_bn = 0  # training examples that BN statistics are taken anew from; 0: none
 
@@ -230,6 +231,33 @@ def use_imagenet(c: ConfigDict) -> None:
     c.data.flip = True
     c.data.mean, c.data.std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
     c.data.workers = 8
+
+
+def use_torch_images(c: ConfigDict) -> None:
+    """The training images of fb.resnet.torch (datasets/imagenet.lua): crops, jitter, PCA noise.
+
+    Crops of 8 % of the image's area or more, jitter of 0.4, noise of 0.1; one crop in evaluation.
+    Torch's bicubic resizing does not blur what it shrinks: tf_bicubic is the nearest to it (Torch
+    has corners on corners). It draws the ratio of the crop's sides evenly, not its logarithm.
+    """
+    c.data.image_size, c.data.eval_resize = 224, 256
+    c.data.train_crop, c.data.interpolation = 'random_resized', 'tf_bicubic'
+    c.augment.brightness = c.augment.contrast = c.augment.saturation = 0.4
+    c.augment.lighting = 0.1
+
+
+def use_inception_images(c: ConfigDict, size: int) -> None:
+    """The images of slim's inception_preprocessing.py: crops of 5 % or more, distorted colours.
+
+    Pixels from -1 to 1; in evaluation the central 87.5 % (of each side, then made square: here the
+    shape stays). By default, its fast mode, slim distorts brightness and saturation alone; here hue
+    and contrast too, as Inception's own code. Resized bilinearly, without blurring what shrinks.
+    """
+    c.data.image_size, c.data.eval_resize = size, round(size / 0.875)
+    c.data.train_crop, c.data.area = 'random_resized', (0.05, 1.0)
+    c.data.interpolation = 'tf_bilinear'
+    c.data.mean, c.data.std = (127.5,) * 3, (127.5,) * 3
+    c.augment.distortion = 'inception'
 
 
 def use_folder(c: ConfigDict, folder: str) -> None:
