@@ -43,9 +43,9 @@ def imagenet(c: ConfigDict) -> None:
 
     The plateaus are not published: thirds of the run stand for them. The paper subtracts the mean
     of each pixel; here pixels are normalised channel by channel. Colours are altered as AlexNet
-    has it (PCA noise); all is decayed but the slopes (section 2.1). Evaluation is dense, on the
-    scales that Table 4 lists for A; those of Tables 5 and 6 are not listed. Table 2's and the
-    other ten crops: --config.eval.protocol=ten_crop.
+    has it (PCA noise); all is decayed but the slopes (section 2.1). Evaluation is dense and
+    mirrored (section 3, testing), on the scales that Table 4 lists for A; Table 6 does not say its.
+    Tables 1, 2 and 5, ten crops: --config.eval.protocol=ten_crop.
     """
     common.use_imagenet(c)
     sgd(c)
@@ -56,6 +56,6 @@ def imagenet(c: ConfigDict) -> None:
     c.data.train_crop, c.data.scale = 'scale_jitter', (256, 512)
     c.augment.lighting = 0.1
     c.optim.decay_mask = 'not_norms'  # nor the slopes; biases, unlike in `sgd`
-    c.eval.protocol, c.eval.scales = 'dense', (256, 384, 480)
+    c.eval.protocol, c.eval.scales = 'dense_flip', (256, 384, 480)
     c.schedule.name, c.schedule.at = 'step', ('27 epochs', '54 epochs')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

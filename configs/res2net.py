@@ -49,7 +49,9 @@ def cifar(c: ConfigDict, name: str) -> None:
 def imagenet(c: ConfigDict) -> None:
     """Section 4.1: 100 epochs of 256 over four GPUs, the rate divided by 10 every 30 epochs.
 
-    Its augmentation is that of torchvision's recipes: a random resized crop, mirrored.
+    For its augmentation it refers to ResNet and Inception-v3 at once, which differ, and names
+    random crops alone; here it is that of PyTorch's recipes, in which the paper trains: a random
+    resized crop, mirrored. For tests it refers to ResNet's crops: here the centre one.
     """
     common.use_imagenet(c)
     c.model.name = 'res2net50_26w_4s'

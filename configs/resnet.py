@@ -56,7 +56,7 @@ def imagenet(c: ConfigDict) -> None:
 
     The plateaus are not published: every 30 epochs of 90 is what public reproductions of the paper
     use. The standard colour augmentation is AlexNet's PCA noise. Evaluation is on the ten crops of
-    Table 3; Table 4's, dense on five scales (section 3.4), is --config.eval.protocol=dense
+    Table 3; Table 4's, dense on five scales (section 3.4), is --config.eval.protocol=dense_flip
     --config.eval.scales=224,256,384,480,640. Not here: the mean of each pixel, which the paper
     subtracts; here it is each channel's.
     """

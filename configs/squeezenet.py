@@ -37,9 +37,10 @@ def imagenet(c: ConfigDict) -> None:
     """Section 4: a rate of 0.04 that falls linearly; the rest from the authors' Caffe files.
 
     Those (SqueezeNet_v1.0/solver.prototxt) have batches of 1,024, 85k steps, momentum 0.9 and
-    weight decay 2e-4 of all parameters. They also have a rate of 0.08 that falls as a square root:
-    --config.optim.lr=0.08 --config.schedule.power=0.5. Crops are of 227 from images of 256x256,
-    where here the shorter side is 256; not mirrored, and of their mean pixel, in RGB.
+    weight decay 2e-4 of all parameters, biases at the rate of the rest (train_val.prototxt sets no
+    lr_mult). They also have a rate of 0.08 that falls as a square root: --config.optim.lr=0.08
+    --config.schedule.power=0.5. Crops are of 227, not mirrored, less their mean pixel (104, 117,
+    123 in BGR). Not here: that Caffe's images are squeezed to 256x256; the shorter side is 256.
     """
     common.use_imagenet(c)
     c.model.name = 'squeezenet1_0_simple'
