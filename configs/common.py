@@ -209,11 +209,16 @@ def use_digits(c: ConfigDict) -> None:
 
 
 def use_cifar(c: ConfigDict, name: str) -> None:
-    """CIFAR-10 or -100: padded by 4, cropped, mirrored (Lee et al. 2015, as He et al. 2016)."""
+    """CIFAR-10 or -100: padded by 4, cropped, mirrored (Lee et al. 2015, as He et al. 2016).
+
+    Normalised by the mean and deviation of the set itself, as fb.resnet.torch has them.
+    """
     c.data.name = f'tfds:{name}'
     c.data.image_size = 32
     c.data.train_crop, c.data.pad, c.data.flip = 'pad', 4, True
     c.data.mean, c.data.std = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
+    if name == 'cifar100':
+        c.data.mean, c.data.std = (129.3, 124.1, 112.4), (68.2, 65.4, 70.4)
 
 
 def use_svhn(c: ConfigDict) -> None:

@@ -53,3 +53,4 @@ def imagenet(c: ConfigDict) -> None:
     c.data.area = (0.2, 1.0)
     c.optim.decay_mask = 'not_depthwise'
     c.loss.label_smoothing = 0.0
+    c.eval.protocol = 'single'

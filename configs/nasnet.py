@@ -42,10 +42,10 @@ def cifar(c: ConfigDict, name: str) -> None:
     """Appendix A.6: momentum 0.9, one period of a cosine; the numbers of the released code.
 
     Those (slim/nets/nasnet/nasnet.py, `cifar_config`): 600 epochs of batches of 32, rate 0.025, L2
-    5e-4, the gradient's norm cut at 5, auxiliary loss 0.4, drop path to 0.4. With --config.augment.
-    cutout=16, the size for CIFAR-10 in the paper on cutout (1708.04552; 8 for CIFAR-100), it is
-    Table 1's "+ cutout". Not here: that in the code the rate of drop path also grows with depth,
-    which the paper does not say.
+    5e-4, the gradient's norm cut at 5, auxiliary loss 0.4, drop path to 0.4. Table 1's "+ cutout"
+    is --config.augment.cutout=16, by the size that the paper on cutout (1708.04552) has for
+    CIFAR-10; it has 8 for CIFAR-100. Not here: that in the code the rate of drop path also grows
+    with depth, which the paper does not say.
     """
     common.use_cifar(c, name)
     c.model.name = 'nasnet_a_6_768_cifar'

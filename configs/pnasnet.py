@@ -36,8 +36,7 @@ def cifar(c: ConfigDict, name: str) -> None:
 def imagenet(c: ConfigDict) -> None:
     """NASNet's numbers, with drop path to 0.4 and L2 4e-5, as the released code has (slim's nets).
 
-    The paper's appendix has them all but the L2 and the clipping. Not here: as for NASNet, that in
-    the code the rate of drop path also grows with depth.
+    Not here, as for NASNet: that in the code the rate of drop path also grows with depth.
     """
     nasnet.imagenet(c)
     c.model.name = 'pnasnet5_large'

@@ -42,7 +42,8 @@ def digits(c: ConfigDict) -> None:
 def cifar(c: ConfigDict, name: str) -> None:
     """Section 4.2: 300 epochs of batches of 128, the rate divided by 10 at 150 and 225.
 
-    It begins at 0.1 for CIFAR-10 and at 0.5 for CIFAR-100.
+    It begins at 0.1 for CIFAR-10 and at 0.5 for CIFAR-100. Not here: padding with the mean colour,
+    which comes in fb.resnet.torch of normalising first; it is black.
     """
     common.use_cifar(c, name)
     sgd(c)

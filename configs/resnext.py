@@ -44,7 +44,8 @@ def cifar(c: ConfigDict, name: str) -> None:
     """Section 5.3 and the appendix: 300 epochs of batches of 128 on eight devices.
 
     The authors' README has the first version's numbers as those of batches of 256 and pre-activated
-    blocks, and finds these batches and blocks better.
+    blocks, and finds these batches and blocks better. Not here: padding with the mean colour, which
+    comes there of normalising first; it is black.
     """
     common.use_cifar(c, name)
     sgd(c)
