@@ -113,8 +113,9 @@ def base() -> ConfigDict:
     c.eval.batch = 0  # 0: as in training
     c.eval.every = ''  # a duration; '': only at the end
     c.eval.protocol = 'single'  # what of an image is seen, --job evaluate: see cls/protocols.py
-    c.eval.scales = ()  # dense: shorter sides of the image; (): data.eval_resize
-    c.eval.predictions = ''  # --job evaluate: file in the run folder for what each image got
+    c.eval.scales = ()  # dense: shorter sides of the images; (): data.eval_resize
+    c.eval.multiple = 32  # dense: pixels by which shapes may differ; the longer side is cut to fit
+    c.eval.predictions = ''  # --job evaluate: NAME.csv in the run folder for what each image got
     c.eval.precise_bn = 0  # training examples that BN statistics are taken anew from; 0: none
 
     c.checkpoint = ConfigDict()
@@ -238,6 +239,14 @@ def use_imagenet(c: ConfigDict) -> None:
     c.data.workers = 8
 
 
+def use_folder(c: ConfigDict, folder: str) -> None:
+    """Images in DIR/train/<class>/ and DIR/test/<class>/ (or val/) in place of ImageNet's."""
+    c.data.name = f'folder:{folder}'
+    c.data.workers = 0
+    if 'num_classes' in c.model:
+        del c.model.num_classes  # as many as the folder has
+
+
 def use_torch_images(c: ConfigDict) -> None:
     """The training images of fb.resnet.torch (datasets/imagenet.lua): crops, jitter, PCA noise.
 
@@ -263,11 +272,3 @@ def use_inception_images(c: ConfigDict, size: int) -> None:
     c.data.interpolation = 'tf_bilinear'
     c.data.mean, c.data.std = (127.5,) * 3, (127.5,) * 3
     c.augment.distortion = 'inception'
-
-
-def use_folder(c: ConfigDict, folder: str) -> None:
-    """Images in DIR/train/<class>/ and DIR/test/<class>/ (or val/) in place of ImageNet's."""
-    c.data.name = f'folder:{folder}'
-    c.data.workers = 0
-    if 'num_classes' in c.model:
-        del c.model.num_classes  # as many as the folder has
