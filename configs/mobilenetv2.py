@@ -42,8 +42,8 @@ def imagenet(c: ConfigDict) -> None:
     RMSProp with decay and momentum 0.9, a rate of 0.045, weight decay 4e-5, batches of 96. The
     paper's 16 workers train asynchronously and lower the rate by 0.98 in every epoch of theirs; the
     README has one GPU, on which that is every 2.5 epochs, for 5.5 million steps, label smoothing
-    0.1, averaged weights and Inception's images. RMSProp's epsilon is the default of slim's
-    trainer. Neither norms nor depthwise filters decay, as in the code (slim, training_scope of
+    0.1, averaged weights and Inception's images, distorted in slim's fast mode, its trainer's
+    default as is RMSProp's epsilon. Neither norms nor depthwise filters decay, as in the code (slim, training_scope of
     nets/mobilenet/mobilenet.py).
     """
     common.use_imagenet(c)
@@ -51,6 +51,7 @@ def imagenet(c: ConfigDict) -> None:
     c.model.dtype = 'bfloat16'
     c.duration, c.batch = '5500000 steps', 96
     common.use_inception_images(c, 224)
+    c.augment.distortion = 'inception_fast'
     c.optim.name, c.optim.lr = 'rmsprop', 0.045
     c.optim.decay, c.optim.momentum, c.optim.eps = 0.9, 0.9, 1.0
     c.optim.weight_decay, c.optim.decay_mask = 4e-5, 'not_depthwise'

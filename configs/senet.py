@@ -47,8 +47,8 @@ def imagenet(c: ConfigDict) -> None:
 
     Classes are drawn evenly: the "data balancing strategy" of the CVPR paper's section 5, which the
     last version (2019) no longer names, with the same numbers. Rotation by up to 10 degrees is from
-    the authors' page. The weight decay is not in the paper; it is ResNet's here. Not here: that
-    page's pixel jitter of up to 20, which it does not explain.
+    the authors' page, and so is "pixel jitter" of up to 20, read as noise on each value: the page
+    does not explain it. The weight decay is not in the paper; it is ResNet's here.
     """
     common.use_imagenet(c)
     c.model.name = 'seresnet50'
@@ -57,7 +57,7 @@ def imagenet(c: ConfigDict) -> None:
     c.duration, c.batch = '100 epochs', 1024
     c.data.image_size, c.data.eval_resize = 224, 256
     c.data.train_crop, c.data.balanced = 'random_resized', True
-    c.augment.rotation = 10.0
+    c.augment.rotation, c.augment.noise = 10.0, 20.0
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.6, 0.9
     c.optim.weight_decay = 1e-4
     c.schedule.name, c.schedule.at = 'step', ('30 epochs', '60 epochs', '90 epochs')
