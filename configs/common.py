@@ -268,9 +268,9 @@ def use_inception_images(c: ConfigDict, size: int) -> None:
     """The images of slim's inception_preprocessing.py: crops of 5 % or more, distorted colours.
 
     Pixels from -1 to 1; in evaluation the central 87.5 % (of each side, then made square: here the
-    shape stays). Colours are distorted as Inception's own code has it; slim's default, its fast mode,
-    leaves out hue and contrast: inception_fast. Resized bilinearly, without blurring what shrinks, on
-    TensorFlow 2's grid; slim's, TensorFlow 1's, has corners on corners of the first pixel.
+    shape stays). Colours are distorted as Inception's own code has it; slim's default, its fast
+    mode, leaves out hue and contrast: inception_fast. Resized bilinearly, without blurring what
+    shrinks, on TensorFlow 2's grid, where slim has TensorFlow 1's.
     """
     c.data.image_size, c.data.eval_resize = size, round(size / 0.875)
     c.data.train_crop, c.data.area = 'random_resized', (0.05, 1.0)

@@ -42,9 +42,9 @@ def imagenet(c: ConfigDict) -> None:
     RMSProp with decay and momentum 0.9, a rate of 0.045, weight decay 4e-5, batches of 96. The
     paper's 16 workers train asynchronously and lower the rate by 0.98 in every epoch of theirs; the
     README has one GPU, on which that is every 2.5 epochs, for 5.5 million steps, label smoothing
-    0.1, averaged weights and Inception's images, distorted in slim's fast mode, its trainer's
-    default as is RMSProp's epsilon. Neither norms nor depthwise filters decay, as in the code (slim, training_scope of
-    nets/mobilenet/mobilenet.py).
+    0.1, averaged weights and Inception's images, with colours distorted in slim's fast mode: its
+    trainer's default, as is RMSProp's epsilon. Neither norms nor depthwise filters decay, as in the
+    code (slim, training_scope of nets/mobilenet/mobilenet.py).
     """
     common.use_imagenet(c)
     c.model.name = 'mobilenetv2_100_tf'
