@@ -51,18 +51,22 @@ def base() -> ConfigDict:
 
     # Inside the step, on the training batch, in this order; what is 0 or '' does nothing.
     c.augment = ConfigDict()
-    c.augment.policy = ''  # autoaugment_{imagenet,cifar10,svhn} | randaugment
+    c.augment.policy = ''  # autoaugment_{imagenet,cifar10,svhn,v0} | randaugment[_increasing]
     c.augment.layers = 2  # randaugment: operations on an image
-    c.augment.magnitude = 9.0  # randaugment: of 10
-    c.augment.rotation = 0.0  # degrees to either side
-    c.augment.distortion = ''  # inception: brightness, saturation, hue, contrast in random order
+    c.augment.magnitude = 9.0  # randaugment: of 10 (the paper: up to 30)
+    c.augment.magnitude_std = 0.0  # randaugment: standard deviation of the magnitude (timm: mstd)
+    c.augment.rotation = 0.0  # degrees to either side; bilinear, black outside
+    c.augment.distortion = ''  # inception | inception_fast: brightness, saturation, hue, contrast
     c.augment.brightness = 0.0  # colour jitter: factors from 1 - this to 1 + this
     c.augment.contrast = 0.0  # likewise
     c.augment.saturation = 0.0  # likewise
     c.augment.hue = 0.0  # shift of up to this part of the circle to either side
+    c.augment.hsl = (0.0, 0.0, 0.0)  # shifts of hue (of 180), saturation, lightness (MXNet's)
     c.augment.lighting = 0.0  # standard deviation of PCA noise (AlexNet: 0.1)
+    c.augment.noise = 0.0  # added to each value, uniform, up to this to either side (SENet: 20)
     c.augment.cutout = 0  # side in pixels of the square that is blanked
     c.augment.erasing = 0.0  # probability of random erasing
+    c.augment.erasing_fill = 'noise'  # noise | mean
     c.augment.mixup = 0.0  # alpha of mixup
     c.augment.cutmix = 0.0  # alpha of CutMix; with mixup, either of them by even chances
 
@@ -113,7 +117,9 @@ def base() -> ConfigDict:
     c.eval.batch = 0  # 0: as in training
     c.eval.every = ''  # a duration; '': only at the end
     c.eval.protocol = 'single'  # what of an image is seen, --job evaluate: see cls/protocols.py
-    c.eval.predictions = ''  # --job evaluate: file in the run folder for what each image got
+    c.eval.scales = ()  # dense: shorter sides of the images; (): data.eval_resize
+    c.eval.multiple = 32  # dense: pixels by which shapes may differ; the longer side is cut to fit
+    c.eval.predictions = ''  # --job evaluate: NAME.csv in the run folder for what each image got
     c.eval.precise_bn = 0  # training examples that BN statistics are taken anew from; 0: none
 
     c.checkpoint = ConfigDict()
@@ -208,11 +214,16 @@ def use_digits(c: ConfigDict) -> None:
 
 
 def use_cifar(c: ConfigDict, name: str) -> None:
-    """CIFAR-10 or -100: padded by 4, cropped, mirrored (Lee et al. 2015, as He et al. 2016)."""
+    """CIFAR-10 or -100: padded by 4, cropped, mirrored (Lee et al. 2015, as He et al. 2016).
+
+    Normalised by the mean and deviation of the set itself, as fb.resnet.torch has them.
+    """
     c.data.name = f'tfds:{name}'
     c.data.image_size = 32
     c.data.train_crop, c.data.pad, c.data.flip = 'pad', 4, True
     c.data.mean, c.data.std = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
+    if name == 'cifar100':
+        c.data.mean, c.data.std = (129.3, 124.1, 112.4), (68.2, 65.4, 70.4)
 
 
 def use_svhn(c: ConfigDict) -> None:
@@ -238,3 +249,31 @@ def use_folder(c: ConfigDict, folder: str) -> None:
     c.data.workers = 0
     if 'num_classes' in c.model:
         del c.model.num_classes  # as many as the folder has
+
+
+def use_torch_images(c: ConfigDict) -> None:
+    """The training images of fb.resnet.torch (datasets/imagenet.lua): crops, jitter, PCA noise.
+
+    Crops of 8 % of the image's area or more, jitter of 0.4, noise of 0.1; one crop in evaluation.
+    Torch's bicubic resizing does not blur what it shrinks: tf_bicubic is the nearest to it (Torch
+    has corners on corners). It draws the ratio of the crop's sides evenly, not its logarithm.
+    """
+    c.data.image_size, c.data.eval_resize = 224, 256
+    c.data.train_crop, c.data.interpolation = 'random_resized', 'tf_bicubic'
+    c.augment.brightness = c.augment.contrast = c.augment.saturation = 0.4
+    c.augment.lighting = 0.1
+
+
+def use_inception_images(c: ConfigDict, size: int) -> None:
+    """The images of slim's inception_preprocessing.py: crops of 5 % or more, distorted colours.
+
+    Pixels from -1 to 1; in evaluation the central 87.5 % (of each side, then made square: here the
+    shape stays). Colours are distorted as Inception's own code has it; slim's default, its fast
+    mode, leaves out hue and contrast: inception_fast. Resized bilinearly, without blurring what
+    shrinks, on TensorFlow 2's grid, where slim has TensorFlow 1's.
+    """
+    c.data.image_size, c.data.eval_resize = size, round(size / 0.875)
+    c.data.train_crop, c.data.area = 'random_resized', (0.05, 1.0)
+    c.data.interpolation = 'tf_bilinear'
+    c.data.mean, c.data.std = (127.5,) * 3, (127.5,) * 3
+    c.augment.distortion = 'inception'

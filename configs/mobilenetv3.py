@@ -45,21 +45,19 @@ def imagenet(c: ConfigDict) -> None:
     """Section 6.1.1: RMSProp with momentum 0.9, batches of 4,096, 128 for each chip.
 
     A rate of 0.1 with a 'decay rate of 0.01 every 3 epochs', read as: times 0.99. Dropout of 0.2,
-    weight decay 1e-5, averages of 0.9999, Inception's crops. Neither the length, nor RMSProp's
-    decay and epsilon, nor a warm-up is published: here MnasNet's, by authors in common. Not yet
-    here: Inception's distortions of colour.
+    weight decay 1e-5, averages of 0.9999, Inception's images. That depthwise filters do not decay
+    is in the code (slim, training_scope of nets/mobilenet/mobilenet.py). Neither the length, nor
+    RMSProp's decay and epsilon, nor a warm-up is published: here MnasNet's, by authors in common.
     """
     common.use_imagenet(c)
     c.model.name = 'mobilenetv3_large_100'
     c.model.dtype = 'bfloat16'
     c.model.bn_group = 128
     c.duration, c.batch = '350 epochs', 4096
-    c.data.image_size, c.data.eval_resize = 224, 256  # crop of 87.5 %
-    c.data.train_crop, c.data.area = 'random_resized', (0.05, 1.0)
-    c.data.mean, c.data.std = (127.5,) * 3, (127.5,) * 3
+    common.use_inception_images(c, 224)
     c.optim.name, c.optim.lr = 'rmsprop', 0.1
     c.optim.decay, c.optim.momentum, c.optim.eps = 0.9, 0.9, 1e-3
-    c.optim.weight_decay, c.optim.decay_mask = 1e-5, 'kernels'
+    c.optim.weight_decay, c.optim.decay_mask = 1e-5, 'not_depthwise'
     c.schedule.name, c.schedule.factor, c.schedule.every = 'exponential', 0.99, '3 epochs'
     c.schedule.staircase, c.schedule.warmup = True, '5 epochs'
     c.ema = 0.9999

@@ -35,9 +35,11 @@ def imagenet(c: ConfigDict) -> None:
     """Section 4: RMSProp, 560k steps of 512 over 32 GPUs, the rate divided by 10 every 160k.
 
     Stochastic paths are on from the start, where the paper turns them on when the net begins to
-    overfit: --config.model.path_drop_rate=0 for the steps before. Not yet here: initialisation by
-    insertion, from a trained Inception-ResNet; multi-crop evaluation. The paper names neither
-    momentum nor weight decay: there is no momentum, and the decay is that of Inception-v3.
+    overfit: --config.model.path_drop_rate=0 for the steps before. The paper names neither momentum
+    nor weight decay: there is no momentum, and the decay is that of Inception-v3. Its many crops
+    could not be read; Inception's 144 stand for them: --config.eval.protocol=crops_144. Not here:
+    initialisation by insertion, where half of the modules come from a trained Inception-ResNet, as
+    config.init wants weights for all of them.
     """
     common.use_imagenet(c)
     c.model.name = 'polynet'

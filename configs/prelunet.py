@@ -42,8 +42,10 @@ def imagenet(c: ConfigDict) -> None:
     """Section 3, training: 80 epochs of batches of 128, the rate divided by 10 at plateaus, twice.
 
     The plateaus are not published: thirds of the run stand for them. The paper subtracts the mean
-    of each pixel; here pixels are normalised channel by channel. Not yet here: random altering of
-    colours; ten-crop and dense multi-scale evaluation.
+    of each pixel; here pixels are normalised channel by channel. Colours are altered as AlexNet
+    has it (PCA noise); all is decayed but the slopes (section 2.1). Evaluation is dense and
+    mirrored (section 3, testing), on the scales that Table 4 lists for A; Table 6 does not say its.
+    Tables 1, 2 and 5, ten crops: --config.eval.protocol=ten_crop.
     """
     common.use_imagenet(c)
     sgd(c)
@@ -52,5 +54,8 @@ def imagenet(c: ConfigDict) -> None:
     c.duration, c.batch = '80 epochs', 128
     c.data.image_size, c.data.eval_resize = 224, 256
     c.data.train_crop, c.data.scale = 'scale_jitter', (256, 512)
+    c.augment.lighting = 0.1
+    c.optim.decay_mask = 'not_norms'  # nor the slopes; biases, unlike in `sgd`
+    c.eval.protocol, c.eval.scales = 'dense_flip', (256, 384, 480)
     c.schedule.name, c.schedule.at = 'step', ('27 epochs', '54 epochs')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

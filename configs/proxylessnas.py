@@ -47,8 +47,8 @@ def imagenet(c: ConfigDict) -> None:
     Eight GPUs of 64 images with a rate of 0.0125 each, which grows in 5 epochs to their sum and
     then follows a cosine for 300 in all; momentum 0.9, weight decay 5e-5 of all parameters, label
     smoothing 0.1. (The defaults of search/imagenet_run_exp.py are others: a rate of 0.05 for 256
-    images, Nesterov momentum, weight decay 4e-5 that leaves out the norms, no warm-up.) Not yet
-    here: jitter of brightness, contrast and saturation by 0.4 and of hue by 0.1.
+    images, Nesterov momentum, weight decay 4e-5 that leaves out the norms, no warm-up.) The README
+    runs it with label smoothing and with jitter of colours.
     """
     common.use_imagenet(c)
     c.model.name = 'proxyless_mobile'
@@ -57,6 +57,8 @@ def imagenet(c: ConfigDict) -> None:
     c.duration, c.batch = '300 epochs', 512
     c.data.image_size, c.data.eval_resize = 224, 256
     c.data.train_crop = 'random_resized'
+    c.augment.brightness = c.augment.contrast = c.augment.saturation = 0.4
+    c.augment.hue = 0.1
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
     c.optim.weight_decay, c.optim.decay_mask = 5e-5, 'all'
     c.schedule.name, c.schedule.warmup, c.schedule.warmup_init = 'cosine', '5 epochs', 0.0125

@@ -33,15 +33,16 @@ def digits(c: ConfigDict) -> None:
 
 
 def cifar(c: ConfigDict, name: str) -> None:
-    """Section 4.3 takes the recipe of ResNeXt-29 (1611.05431, section 5.3) for CIFAR-100.
+    """Sections 4.1 and 4.3 take ResNeXt-29 (1611.05431, section 5.3), its code too, for CIFAR-100.
 
     That is 300 epochs of 128 at a rate of 0.1, divided by 10 after 150 and 225, with a weight decay
-    of 5e-4. The paper has no nets for CIFAR-10.
+    of 5e-4 and, from its code, Nesterov's momentum. The paper has no nets for CIFAR-10.
     """
     common.use_cifar(c, name)
     c.model.name = 'res2next29_6c_24w_4s_cifar'
     c.duration, c.batch = '300 epochs', 128
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
+    c.optim.nesterov = True
     c.optim.weight_decay, c.optim.decay_mask = 5e-4, 'all'
     c.schedule.name, c.schedule.at = 'step', ('150 epochs', '225 epochs')
 
@@ -49,7 +50,9 @@ def cifar(c: ConfigDict, name: str) -> None:
 def imagenet(c: ConfigDict) -> None:
     """Section 4.1: 100 epochs of 256 over four GPUs, the rate divided by 10 every 30 epochs.
 
-    Its augmentation is that of torchvision's recipes: a random resized crop, mirrored.
+    For its augmentation it refers to ResNet and Inception-v3 at once, which differ, and names
+    random crops alone; here it is that of PyTorch's recipes, in which the paper trains: a random
+    resized crop, mirrored. For tests it refers to ResNet's crops: here the centre one.
     """
     common.use_imagenet(c)
     c.model.name = 'res2net50_26w_4s'

@@ -53,8 +53,10 @@ def cifar(c: ConfigDict, name: str) -> None:
 def imagenet(c: ConfigDict) -> None:
     """Section 4.2: 530k steps, the rate divided by 10 at 200k, 400k and 500k.
 
-    Scale and aspect ratio of the crops are drawn as for GoogLeNet. Not yet here: the standard
-    colour augmentation. Attention-92 is evaluated with --config.data.image_size=320.
+    Scale and aspect ratio of the crops are drawn as for GoogLeNet; the standard colour augmentation
+    is AlexNet's PCA noise. Attention-92 is evaluated on crops of 320 pixels:
+    --config.data.eval_size=320 --config.data.eval_resize=320. To what the images are resized
+    before is not published: this is PreActResNet's way.
     """
     common.use_imagenet(c)
     sgd(c)
@@ -63,5 +65,6 @@ def imagenet(c: ConfigDict) -> None:
     c.duration = '530000 steps'
     c.data.image_size, c.data.eval_resize = 224, 256
     c.data.train_crop = 'random_resized'
+    c.augment.lighting = 0.1
     c.schedule.at = ('200000 steps', '400000 steps', '500000 steps')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '20000 steps', '100000 steps'

@@ -55,7 +55,10 @@ def imagenet(c: ConfigDict) -> None:
     """Section 3.4: batches of 256, 600k steps at most, the rate divided by 10 on plateaus.
 
     The plateaus are not published: every 30 epochs of 90 is what public reproductions of the paper
-    use. Not yet here: the standard colour augmentation; ten-crop and multi-scale evaluation.
+    use. The standard colour augmentation is AlexNet's PCA noise. Evaluation is on the ten crops of
+    Table 3; Table 4's, dense on five scales (section 3.4), is --config.eval.protocol=dense_flip
+    --config.eval.scales=224,256,384,480,640. Not here: the mean of each pixel, which the paper
+    subtracts; here it is each channel's.
     """
     common.use_imagenet(c)
     sgd(c)
@@ -65,5 +68,7 @@ def imagenet(c: ConfigDict) -> None:
     c.duration, c.batch = '90 epochs', 256
     c.data.image_size, c.data.eval_resize = 224, 256
     c.data.train_crop, c.data.scale = 'scale_jitter', (256, 480)
+    c.augment.lighting = 0.1
+    c.eval.protocol = 'ten_crop'
     c.schedule.name, c.schedule.at = 'step', ('30 epochs', '60 epochs')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

@@ -42,8 +42,8 @@ def digits(c: ConfigDict) -> None:
 def imagenet(c: ConfigDict) -> None:
     """Section 4.1: 100 epochs of batches of 256 on eight devices, the rate / 10 every 30 epochs.
 
-    Label smoothing is by 0.1, as in the paper that it cites for it. Not yet here: the rotation and
-    the pixel jitter of SENet's recipe, which the authors' page says they follow.
+    Label smoothing is by 0.1, as in the paper that it cites for it. The authors' page says that
+    augmentation is SENet's: rotation by up to 10 degrees, noise of up to 20 (configs/senet.py).
     """
     common.use_imagenet(c)
     sgd(c)
@@ -53,5 +53,6 @@ def imagenet(c: ConfigDict) -> None:
     c.duration, c.batch = '100 epochs', 256
     c.data.image_size, c.data.eval_resize = 224, 256
     c.data.train_crop = 'random_resized'
+    c.augment.rotation, c.augment.noise = 10.0, 20.0
     c.schedule.name, c.schedule.at = 'step', ('30 epochs', '60 epochs', '90 epochs')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

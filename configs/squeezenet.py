@@ -34,17 +34,20 @@ def digits(c: ConfigDict) -> None:
 
 
 def imagenet(c: ConfigDict) -> None:
-    """Section 4: a rate of 0.04 that falls linearly; the rest from the authors' Caffe files.
+    """Section 3.3: a rate of 0.04 that falls linearly; the rest is in the authors' Caffe files.
 
-    Those (SqueezeNet_v1.0/solver.prototxt) have batches of 1,024, 85k steps, momentum 0.9 and
-    weight decay 2e-4 of all parameters. They also have a rate of 0.08 that falls as a square root:
-    --config.optim.lr=0.08 --config.schedule.power=0.5. Crops are of 227 from images of 256x256,
-    where here the shorter side is 256; not mirrored, and of their mean pixel, in RGB.
+    An early version of the paper has batches of 1,024 and 90 epochs. The files (SqueezeNet_v1.0/
+    solver.prototxt, train_val.prototxt), which the last version refers to, have as many images in a
+    batch, momentum 0.9, weight decay 2e-4 of all parameters and no rate of their own for biases,
+    but 85k steps and a rate of 0.08 that falls as a square root: --config.duration='85000 steps'
+    --config.optim.lr=0.08 --config.schedule.power=0.5. Crops are of 227, not mirrored, less their
+    mean pixel (104, 117, 123 in BGR). Not here: Caffe's images are squeezed to 256x256 before,
+    where here the shorter side is 256.
     """
     common.use_imagenet(c)
     c.model.name = 'squeezenet1_0_simple'
     c.model.dtype = 'bfloat16'
-    c.duration, c.batch = '85000 steps', 1024
+    c.duration, c.batch = '90 epochs', 1024
     c.data.image_size, c.data.eval_resize = 227, 256
     c.data.train_crop, c.data.scale, c.data.flip = 'scale_jitter', (256, 256), False
     c.data.mean, c.data.std = (123.0, 117.0, 104.0), (1.0,) * 3

@@ -69,7 +69,7 @@ def svhn(c: ConfigDict) -> None:
 def imagenet(c: ConfigDict) -> None:
     """Section 4: as fb.resnet.torch, in batches of 128; 90 epochs and, at a lower rate, 30 more.
 
-    Not yet here: that code's colour jitter and PCA lighting.
+    Of that code are the crops, the jitter of colours and the PCA noise too.
     """
     common.use_imagenet(c)
     sgd(c)
@@ -77,7 +77,6 @@ def imagenet(c: ConfigDict) -> None:
     c.model.dtype = 'bfloat16'
     c.model.bn_group = 32
     c.duration, c.batch = '120 epochs', 128
-    c.data.image_size, c.data.eval_resize = 224, 256
-    c.data.train_crop = 'random_resized'
+    common.use_torch_images(c)
     c.schedule.name, c.schedule.at = 'step', ('30 epochs', '60 epochs', '90 epochs')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'
