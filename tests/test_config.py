@@ -39,9 +39,10 @@ def members(config):
 
 
 ARMS = list(arms())
-CLASSES = {'digits': 10, 'tfds:cifar10': 10, 'tfds:cifar100': 100, 'tfds:svhn_cropped': 10}
+CLASSES = {'digits': 10, 'tfds:cifar10': 10, 'tfds:cifar100': 100}
+CLASSES |= {'tfds:svhn_cropped': 10, 'tfds:mnist': 10}
 EXAMPLES = {'digits': 1_500, 'tfds:cifar10': 50_000, 'tfds:cifar100': 50_000}
-EXAMPLES['tfds:svhn_cropped'] = 73_257 + 531_131
+EXAMPLES |= {'tfds:svhn_cropped': 73_257 + 531_131, 'tfds:mnist': 60_000}
 
 
 def fails(pattern, *args, call=configs.load):
@@ -261,7 +262,7 @@ def test_an_arm_gives_a_model_a_schedule_and_an_optimizer(spec):
 def check_arm(text):
     config = configs.from_json(text)
     classes = CLASSES.get(config.data.name, 1000)
-    channels = 1 if config.data.name == 'digits' else 3
+    channels = 1 if config.data.name in ('digits', 'tfds:mnist') else 3
     assert configs.create_model(config, classes).num_classes >= classes
     size = config.data.image_size
     as_json = json.dumps(config.model.to_dict(), sort_keys=True)
