@@ -40,6 +40,11 @@ DATA = {
     'svhn_cropped': (32, 3, ('train', 'test', 'extra')),
 }
 CLASSES, EXAMPLES, BATCH = 3, 16, 8
+PIXELS = {  # fields that shrink with the images
+    'data': {'eval_size', 'eval_resize', 'scale'},
+    'augment': {'cutout'},
+    'eval': {'scales'},
+}
 
 
 # ---------------------------------------------------------------------------- what is written
@@ -77,7 +82,7 @@ def test_a_config_says_what_is_missing_for_good(file):
     assert 'ot yet here' not in (configs.ROOT / file).read_text()
     table = (configs.ROOT / 'configs' / 'README.md').read_text()
     name = file.removeprefix('configs/').removesuffix('.py')
-    rows = [row.split('|') for row in table.splitlines() if re.match(rf'\|\s*`?{name}`?\s*\|', row)]
+    rows = [row.split('|') for row in table.splitlines() if row.startswith(f'| {name} |')]
     told = set(re.findall(r'\w+', ' '.join(row[2] for row in rows)))
     for arm in (spec.partition(':')[2] for spec in ARMS if spec.startswith(f'{file}:')):
         if not arm.startswith(('digits', 'folder')):
@@ -150,14 +155,15 @@ def shrunk(config, digits, data_dir):
     size, full = digits.data.image_size, config.data.image_size
     with config.unlocked():
         config.model = digits.model
-        data, augment = config.data, config.augment
+        data = config.data
         data.dir, data.workers, data.image_size = str(data_dir), 0, size
         if data.name.startswith('folder:'):
             data.name = f'folder:{data_dir / "folder"}'
-        for field in ('eval_size', 'eval_resize'):
-            data[field] = data[field] * size // full
-        data.scale = tuple(math.ceil(side * size / full) for side in data.scale)
-        augment.cutout = -(-augment.cutout * size // full)
+        for section, fields in PIXELS.items():
+            for field in fields & config[section].keys():
+                config[section][field] = jax.tree.map(
+                    lambda pixels: math.ceil(pixels * size / full), config[section][field]
+                )
         config.duration, config.batch, config.accumulate = '2 steps', BATCH, 1
         config.eval.precise_bn = min(config.eval.precise_bn, EXAMPLES)
         for section, field in (('eval', 'every'), ('schedule', 'warmup'), ('schedule', 'every')):
