@@ -54,9 +54,9 @@ def imagenet(c: ConfigDict) -> None:
     1e-5, dropout 0.2 (B0) to 0.5 (B7), survival probability 0.8. The code: 350 epochs, a rate of
     0.016 for 256 images, so batches of 4,096; 5 epochs of warm-up, RMSProp's epsilon 1e-3, label
     smoothing 0.1, averages of 0.9999, weight decay of all but the norms, and norms that see 128
-    images; TensorFlow's bicubic resizing and AutoAugment's policy v0 (preprocessing.py). An older
-    version of it evaluates a crop of n of n + 32 pixels, for B0 the same. Not here: stopping early
-    by 25k images kept from the training set.
+    images; TensorFlow's bicubic resizing and AutoAugment's policy v0 (preprocessing.py). Its first
+    version evaluates a crop of n of n + 32 pixels (from memory), for B0 the same. Not here:
+    stopping early by 25k images kept from the training set.
     """
     common.use_imagenet(c)
     c.model.name = 'tf_efficientnet_b0'

@@ -48,9 +48,9 @@ def imagenet(c: ConfigDict) -> None:
     is as in Caffe's bvlc_googlenet: a rate of 0.01 for batches of 32, twice that for biases, weight
     decay 2e-4 of all but these, 250 epochs, the mean pixel. The decay of the average, an
     exponential one, is not published. Synchronous here, where the paper's training is not. The
-    photometric distortions are Howard's (1312.5402, section 2): contrast, brightness and colour by
-    factors of 0.5 to 1.5, and AlexNet's lighting. 144 crops are evaluated (section 7). Not here: an
-    interpolation drawn from four, which the paper is not sure of.
+    photometric distortions are Howard's (1312.5402, from memory): contrast, brightness and colour
+    by factors of 0.5 to 1.5, and AlexNet's lighting. 144 crops are evaluated (section 7). Not
+    here: an interpolation drawn from four, which the paper is not sure of.
     """
     common.use_imagenet(c)
     c.model.name = 'googlenet'
