@@ -160,7 +160,7 @@ def shrunk(config, digits, data_dir):
         if data.name.startswith('folder:'):
             data.name = f'folder:{data_dir / "folder"}'
         for section, fields in PIXELS.items():
-            for field in fields & config[section].keys():
+            for field in fields.intersection(config[section]):
                 config[section][field] = jax.tree.map(
                     lambda pixels: math.ceil(pixels * size / full), config[section][field]
                 )
