@@ -37,7 +37,11 @@ def digits(c: ConfigDict) -> None:
 
 
 def cifar(c: ConfigDict, name: str) -> None:
-    """Section 4, augmented models: 600 epochs, rate 0.024 to 0 by a cosine, batches of 128."""
+    """Section 4, augmented models: 600 epochs, rate 0.024 to 0 by a cosine, batches of 128.
+
+    Drop path to 0.3, weight decay 5e-4, auxiliary loss 0.5; no cutout, which the paper has for its
+    AmoebaNet-B alone: --config.augment.cutout=16.
+    """
     common.use_cifar(c, name)
     c.model.name = 'amoebanet_a_n6_f36_cifar'
     c.model.bn_momentum = 0.9
@@ -51,9 +55,12 @@ def cifar(c: ConfigDict, name: str) -> None:
 def imagenet(c: ConfigDict) -> None:
     """The recipe of the released TPU code (amoeba_net_model.py) for 8 x 32 images a step.
 
-    That code has a rate of 0.015 for 32 images; with momentum and RMSProp it is not scaled here.
-    Not yet here: Inception's photometric distortions. The released code stops the rate at 1e-4 of
-    its start, which it does not reach in 100 epochs.
+    That code has a rate of 0.015 for 32 images; with momentum and RMSProp it is not scaled here. It
+    stops the rate at 1e-4 of its start, which is not reached in 100 epochs. Its preprocessing
+    (inception_preprocessing.py) has crops of 5 % of the area or more and TensorFlow's bilinear
+    resizing; of colours a shift of brightness and of both chromas, which stands there for
+    Inception's distortions: these are taken here. Its evaluation shrinks the central 87.5 % of both
+    sides to a square, here it is a square that is cut out.
     """
     common.use_imagenet(c)
     c.model.name = 'amoebanet_a_n6_f190'
@@ -62,7 +69,8 @@ def imagenet(c: ConfigDict) -> None:
     c.model.bn_group = 32
     c.duration, c.batch = '100 epochs', 256
     c.data.image_size, c.data.eval_resize = 331, 378  # crop of 87.5 %
-    c.data.train_crop = 'random_resized'
+    c.data.train_crop, c.data.area = 'random_resized', (0.05, 1.0)
+    c.data.interpolation, c.augment.distortion = 'tf_bilinear', 'inception'
     c.data.mean, c.data.std = (127.5,) * 3, (127.5,) * 3
     c.optim.name, c.optim.lr = 'rmsprop', 0.015
     c.optim.decay, c.optim.momentum, c.optim.eps = 0.9, 0.9, 1.0

@@ -39,7 +39,7 @@ def cifar(c: ConfigDict, name: str) -> None:
 
     As in the public implementation of the search (elenathfgs/BlockQNN_Keras): the paper's own
     recipe could not be had. Weight decay, which is not there (its 5e-4 is a decay of the rate),
-    and padding and mirroring are what nets of the time have on CIFAR.
+    and padding and mirroring are what nets of the time have on CIFAR, without cutout.
     """
     common.use_cifar(c, name)
     c.model.name = 'block_qnn_random0_cifar'
@@ -50,7 +50,10 @@ def cifar(c: ConfigDict, name: str) -> None:
 
 
 def imagenet(c: ConfigDict) -> None:
-    """ResNet's recipe, 90 epochs of batches of 256: the paper's own could not be had."""
+    """ResNet's recipe, 90 epochs of batches of 256: the paper's own could not be had.
+
+    With fb.resnet.torch's crops, without its jitter of colours; evaluated on one crop.
+    """
     common.use_imagenet(c)
     c.model.name = 'block_qnn_random0_imagenet'
     c.model.dtype = 'bfloat16'

@@ -172,6 +172,7 @@ def resolve(
     digits: Callable[[ConfigDict], None],
     cifar: Callable[[ConfigDict, str], None] | None = None,
     svhn: Callable[[ConfigDict], None] | None = None,
+    mnist: Callable[[ConfigDict], None] | None = None,
     imagenet: Callable[[ConfigDict], None] | None = None,
 ) -> ConfigDict:
     """Returns the config that an argument asks for: the defaults, changed by one of the functions.
@@ -181,6 +182,7 @@ def resolve(
       digits: the default arm.
       cifar: the arms cifar10 and cifar100, told which.
       svhn: the arm svhn_cropped.
+      mnist: the arm mnist.
       imagenet: the arm imagenet2012, and with other images the arm folder=DIR.
 
     Raises UserError for an arm that is not there.
@@ -188,6 +190,7 @@ def resolve(
     known = ['digits']
     known += ['cifar10', 'cifar100'] if cifar else []
     known += ['svhn_cropped'] if svhn else []
+    known += ['mnist'] if mnist else []
     known += ['imagenet2012', 'folder'] if imagenet else []
     chosen, options = arm(argument, tuple(known))
     c = base()
@@ -197,6 +200,8 @@ def resolve(
         cifar(c, chosen)
     elif chosen == 'svhn_cropped':
         svhn(c)
+    elif chosen == 'mnist':
+        mnist(c)
     else:
         imagenet(c)
     if chosen == 'folder':
@@ -234,6 +239,13 @@ def use_svhn(c: ConfigDict) -> None:
     c.data.mean, c.data.std = (0.0, 0.0, 0.0), (255.0, 255.0, 255.0)
 
 
+def use_mnist(c: ConfigDict) -> None:
+    """MNIST: grey, 28x28; normalised by the mean and deviation of the training set's pixels."""
+    c.data.name = 'tfds:mnist'
+    c.data.image_size = 28
+    c.data.mean, c.data.std = (33.3,), (78.6,)
+
+
 def use_imagenet(c: ConfigDict) -> None:
     """ImageNet 2012; its validation set is what is evaluated on."""
     c.data.name = 'tfds:imagenet2012'
@@ -241,6 +253,17 @@ def use_imagenet(c: ConfigDict) -> None:
     c.data.flip = True
     c.data.mean, c.data.std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
     c.data.workers = 8
+
+
+def use_hls_jitter(c: ConfigDict, hue: int, saturation: int, lightness: int) -> None:
+    """Stands for MXNet's random_h, random_s and random_l (image_aug_default.cc), which add numbers.
+
+    MXNet adds up to `hue` of 180 to either side, `saturation` and `lightness` of 255, and cuts off
+    what leaves the range. Here the hue is turned by as much, and saturation and brightness are
+    multiplied by factors that change a value in the middle, 127.5, by as much.
+    """
+    c.augment.hue = hue / 180
+    c.augment.saturation, c.augment.brightness = saturation / 127.5, lightness / 127.5
 
 
 def use_folder(c: ConfigDict, folder: str) -> None:

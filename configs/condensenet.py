@@ -63,6 +63,7 @@ def imagenet(c: ConfigDict) -> None:
     """Section 4.2: 120 epochs of batches of 256, dropout 0.1, a group lasso of 1e-5.
 
     Batch statistics are those of 32 examples, as on the eight devices of the authors' command.
+    Images are cropped and mirrored, colours stay (main.py); one crop of 256 pixels is evaluated.
     """
     common.use_imagenet(c)
     sgd(c)

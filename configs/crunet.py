@@ -29,10 +29,12 @@ def digits(c: ConfigDict) -> None:
 def imagenet(c: ConfigDict) -> None:
     """Crops and normalisation as in the authors' README (https://github.com/cypw/CRU-Net).
 
-    It says nothing of the optimiser; here batch, rate, momentum and decay are those of ResNeXt
-    (1611.05431, section 5), from which the nets are derived, with 90 epochs. Not yet here: the
-    README's jitter of hue, saturation and lightness.
+    Hue, saturation and lightness are shifted by up to 20, 40 and 50 there; `use_hls_jitter` says
+    what stands for it here. One crop of 256 pixels is evaluated. It says nothing of the optimiser
+    and of resizing; here batch, rate, momentum and decay are those of ResNeXt (1611.05431, section
+    5), from which the nets are derived, with 90 epochs.
     """
     dpn.imagenet(c)
     c.model.name = 'crunet56'
     c.batch, c.optim.lr = 256, 0.1
+    c.data.interpolation, c.eval.precise_bn = 'bilinear', 0

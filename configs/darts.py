@@ -39,12 +39,12 @@ def cifar(c: ConfigDict, name: str) -> None:
     """Section 3.2 and appendix A.2: 600 epochs of batches of 96, a rate of 0.025 by a cosine.
 
     Weight decay 3e-4 of all parameters, the gradient's norm cut at 5, auxiliary loss 0.4, drop path
-    to 0.2, which grows by steps here and by epochs in the released code. Not yet here: cutout, of
-    16 pixels.
+    to 0.2, which grows by steps here and by epochs in the released code. Cutout of 16 pixels.
     """
     common.use_cifar(c, name)
     c.model.name = 'darts_v2_cifar'
     c.duration, c.batch = '600 epochs', 96
+    c.augment.cutout = 16
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.025, 0.9
     c.optim.weight_decay, c.optim.decay_mask, c.optim.clip_norm = 3e-4, 'all', 5.0
     c.optim.clip_after_decay = False  # PyTorch: the norm is of the loss's gradient alone
@@ -56,7 +56,8 @@ def imagenet(c: ConfigDict) -> None:
     """Section 3.3: 250 epochs of batches of 128, a rate of 0.1 that falls by 3 % each epoch.
 
     The rest from the released code (train_imagenet.py): weight decay 3e-5 of all parameters, label
-    smoothing 0.1, auxiliary loss 0.4, no drop path. Not yet here: jitter of colours.
+    smoothing 0.1, auxiliary loss 0.4, no drop path; torchvision's crops, and jitter of brightness,
+    contrast and saturation by 0.4, of hue by 0.2. One crop of 256 pixels is evaluated.
     """
     common.use_imagenet(c)
     c.model.name = 'darts_v2'
@@ -64,6 +65,8 @@ def imagenet(c: ConfigDict) -> None:
     c.duration, c.batch = '250 epochs', 128
     c.data.image_size, c.data.eval_resize = 224, 256
     c.data.train_crop = 'random_resized'
+    c.augment.brightness = c.augment.contrast = c.augment.saturation = 0.4
+    c.augment.hue = 0.2
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
     c.optim.weight_decay, c.optim.decay_mask, c.optim.clip_norm = 3e-5, 'all', 5.0
     c.schedule.name, c.schedule.factor, c.schedule.every = 'exponential', 0.97, '1 epochs'

@@ -42,9 +42,12 @@ def imagenet(c: ConfigDict) -> None:
 
     For DPN-131 the paper has 24 images on each GPU, for DPN-98 a rate of 0.4. The steps, the
     momentum and the decay are not published: here those of ResNeXt (1611.05431, section 5), on
-    which the nets are built, with 90 epochs. Crops and normalisation as in the authors' README. Not
-    yet here: its jitter of hue, saturation and lightness; its bicubic resizing; statistics of the
-    normalisation taken anew after training.
+    which the nets are built, with 90 epochs. Crops and normalisation as in the authors' README, and
+    bicubic resizing (OpenCV's there, Pillow's here); hue, saturation and lightness are shifted by
+    up to 20, 40 and 50 there, `use_hls_jitter` says what stands for it here. Statistics of the
+    norms are taken anew after training (from memory); of how many images is not published, here 50
+    batches. One crop of 256 pixels is evaluated. Not here: pooling by mean and maximum, by which
+    the README gets more from crops of 320 pixels.
     """
     common.use_imagenet(c)
     c.model.name = 'dpn92'
@@ -52,9 +55,11 @@ def imagenet(c: ConfigDict) -> None:
     c.model.bn_group = 32
     c.duration, c.batch = '90 epochs', 1280
     c.data.image_size, c.data.eval_resize = 224, 256
-    c.data.train_crop = 'random_resized'
+    c.data.train_crop, c.data.interpolation = 'random_resized', 'bicubic'
     c.data.mean, c.data.std = (124.0, 117.0, 104.0), (1 / 0.0167,) * 3
+    common.use_hls_jitter(c, hue=20, saturation=40, lightness=50)
     c.optim.name, c.optim.momentum = 'sgd', 0.9
     c.optim.lr, c.optim.weight_decay, c.optim.decay_mask = 0.1**0.5, 1e-4, 'all'
     c.schedule.name, c.schedule.at = 'step', ('30 epochs', '60 epochs', '80 epochs')
+    c.eval.precise_bn = 50 * c.batch
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

@@ -53,9 +53,10 @@ def imagenet(c: ConfigDict) -> None:
     RMSProp with decay and momentum 0.9, a rate of 0.256 times 0.97 every 2.4 epochs, weight decay
     1e-5, dropout 0.2 (B0) to 0.5 (B7), survival probability 0.8. The code: 350 epochs, a rate of
     0.016 for 256 images, so batches of 4,096; 5 epochs of warm-up, RMSProp's epsilon 1e-3, label
-    smoothing 0.1, averages of 0.9999, and norms that see 128 images. There weight decay leaves out
-    the norms alone, here biases too. Not yet here: AutoAugment, bicubic resizing, and stopping
-    early by 25k images kept from the training set.
+    smoothing 0.1, averages of 0.9999, weight decay of all but the norms, and norms that see 128
+    images; TensorFlow's bicubic resizing and AutoAugment's policy v0 (preprocessing.py). Its first
+    version evaluates a crop of n of n + 32 pixels (from memory), for B0 the same. Not here:
+    stopping early by 25k images kept from the training set.
     """
     common.use_imagenet(c)
     c.model.name = 'tf_efficientnet_b0'
@@ -63,10 +64,11 @@ def imagenet(c: ConfigDict) -> None:
     c.model.bn_group = 128
     c.duration, c.batch = '350 epochs', 4096
     c.data.image_size, c.data.eval_resize = 224, 256
-    c.data.train_crop = 'random_resized'
+    c.data.train_crop, c.data.interpolation = 'random_resized', 'tf_bicubic'
+    c.augment.policy = 'autoaugment_imagenet'
     c.optim.name, c.optim.lr = 'rmsprop', 0.256
     c.optim.decay, c.optim.momentum, c.optim.eps = 0.9, 0.9, 1e-3
-    c.optim.weight_decay, c.optim.decay_mask = 1e-5, 'kernels'
+    c.optim.weight_decay, c.optim.decay_mask = 1e-5, 'not_norms'
     c.schedule.name, c.schedule.factor, c.schedule.every = 'exponential', 0.97, '2.4 epochs'
     c.schedule.staircase, c.schedule.warmup = True, '5 epochs'
     c.loss.label_smoothing = 0.1

@@ -64,15 +64,15 @@ def cifar(c: ConfigDict, name: str) -> None:
 def imagenet(c: ConfigDict) -> None:
     """200k steps with batches of 1,024 at 299 pixels, from memory.
 
-    When the rate of 0.1 is divided by 10 is chosen, in proportion to CIFAR's; so are the weight
-    decay, and crops as Inception's. Not yet here: Inception's photometric distortions.
+    When the rate of 0.1 is divided by 10 is chosen, in proportion to CIFAR's; so is the weight
+    decay. Crops and distortions of colour are Inception's, from memory too; one crop is evaluated.
     """
     common.use_imagenet(c)
     c.model.name = 'hier'
     c.model.dtype = 'bfloat16'
     c.duration, c.batch = '200000 steps', 1024
     c.data.image_size, c.data.eval_resize = 299, 342  # crop of 87.5 %
-    c.data.train_crop = 'random_resized'
+    c.data.train_crop, c.augment.distortion = 'random_resized', 'inception'
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
     c.optim.weight_decay = 1e-4
     c.schedule.name = 'step'

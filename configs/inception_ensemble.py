@@ -9,7 +9,7 @@ A run that is there already, trained or imported, takes a member's place:
 --config.members.inception_resnet_v2_3.seed=7.
 
 Expected, digits: above 98 % (measured: see the README). The paper's, which has not been trained
-here: ImageNet validation, 144 crops, top-1 83.5, top-5 96.9 (Table 5); many crops are not yet here.
+here: ImageNet validation, 144 crops of each image, top-1 83.5, top-5 96.9 (Table 5).
 """
 
 from ml_collections import ConfigDict

@@ -8,40 +8,20 @@ import jax
 import jax.numpy as jnp
 import pytest
 import zoo
+from arms import ARMS, FILES, members
 from ml_collections import ConfigDict
 
 from cls import config as configs
 from cls import durations, optim
 from cls.errors import UserError
 
-FILES = sorted(
-    f'configs/{path.name}'
-    for path in (configs.ROOT / 'configs').glob('*.py')
-    if path.name not in ('common.py', '__init__.py')
-)
 RESNET = 'configs/resnet.py'
 
 
-def arms():
-    """Every arm of every config, as the message to an unknown one lists them."""
-    for file in FILES:
-        with pytest.raises(UserError) as caught:
-            configs.load(f'{file}:no such arm')
-        listed = re.search(r'write one of (.*?), then', str(caught.value))[1]
-        for arm in listed.split(', '):
-            yield f'{file}:{"folder=/nonexistent" if arm == "folder" else arm}'
-
-
-def members(config):
-    """The config itself, or those of an ensemble's members that differ in more than the seed."""
-    parts = config.get('members', {'': config}).values()
-    return list({part.model.name: part for part in parts}.values())
-
-
-ARMS = list(arms())
-CLASSES = {'digits': 10, 'tfds:cifar10': 10, 'tfds:cifar100': 100, 'tfds:svhn_cropped': 10}
+CLASSES = {'digits': 10, 'tfds:cifar10': 10, 'tfds:cifar100': 100}
+CLASSES |= {'tfds:svhn_cropped': 10, 'tfds:mnist': 10}
 EXAMPLES = {'digits': 1_500, 'tfds:cifar10': 50_000, 'tfds:cifar100': 50_000}
-EXAMPLES['tfds:svhn_cropped'] = 73_257 + 531_131
+EXAMPLES |= {'tfds:svhn_cropped': 73_257 + 531_131, 'tfds:mnist': 60_000}
 
 
 def fails(pattern, *args, call=configs.load):
@@ -261,7 +241,7 @@ def test_an_arm_gives_a_model_a_schedule_and_an_optimizer(spec):
 def check_arm(text):
     config = configs.from_json(text)
     classes = CLASSES.get(config.data.name, 1000)
-    channels = 1 if config.data.name == 'digits' else 3
+    channels = 1 if config.data.name in ('digits', 'tfds:mnist') else 3
     assert configs.create_model(config, classes).num_classes >= classes
     size = config.data.image_size
     as_json = json.dumps(config.model.to_dict(), sort_keys=True)

@@ -1,0 +1,239 @@
+"""Every arm's recipe: as it stands in its file, and for two steps of a real run in small."""
+
+import functools
+import json
+import math
+import re
+
+import jax
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from arms import ARMS, FILES, members
+from compiling import FAST
+from flax import linen as nn
+from PIL import Image
+
+from cls import config as configs
+from cls import main, mesh
+from cls.nn.conv import Conv
+from cls.nn.dense import Dense
+from cls.nn.norm import BatchNorm
+from configs import common
+
+REAL = [spec for spec in ARMS if not spec.endswith(':digits')]
+# What the default run takes, with a net of one layer: of the recipes the ones that differ most.
+DEFAULT = (
+    'configs/condensenet.py:cifar100',  # padded crops, Nesterov, cosine
+    'configs/genet.py:svhn_cropped',  # two parts of a data set, as it is
+    'configs/googlenet.py:imagenet2012',  # random areas, jitter and lighting, biases, heads, EMA
+    'configs/igcv3.py:folder=/nonexistent',  # a range of scales, hue, saturation and lightness
+    'configs/metaqnn.py:mnist',  # grey images, Adam
+    'configs/efficientnet.py:imagenet2012',  # AutoAugment, bicubic, RMSProp, norms not decayed
+)
+# Data set -> sizes of its images (None: they differ), channels, splits.
+DATA = {
+    'cifar10': (32, 3, ('train', 'test')),
+    'cifar100': (32, 3, ('train', 'test')),
+    'imagenet2012': (None, 3, ('train', 'validation')),
+    'mnist': (28, 1, ('train', 'test')),
+    'svhn_cropped': (32, 3, ('train', 'test', 'extra')),
+}
+CLASSES, EXAMPLES, BATCH = 3, 16, 8
+PIXELS = {  # fields that shrink with the images
+    'data': {'eval_size', 'eval_resize', 'scale'},
+    'augment': {'cutout'},
+    'eval': {'scales'},
+}
+
+
+# ---------------------------------------------------------------------------- what is written
+
+
+@pytest.mark.parametrize('spec', ARMS)
+def test_an_arm_sets_fields_that_are_there_to_values_of_their_kind(spec):
+    known = dict(configs.flatten(common.base()))
+    for config in members(configs.load(spec)):
+        for name, value in configs.flatten(config):
+            if not name.startswith('model.') or name in known:
+                assert name in known
+                assert type(value) is type(known[name]), name
+
+
+@pytest.mark.parametrize('file', FILES)
+def test_the_arm_of_a_folder_is_that_of_imagenet(file):
+    if f'{file}:imagenet2012' not in ARMS:
+        pytest.skip('has neither')
+    pairs = zip(
+        members(configs.load(f'{file}:imagenet2012')),
+        members(configs.load(f'{file}:folder=/a/b')),
+        strict=True,
+    )
+    for one, other in pairs:
+        one, other = dict(configs.flatten(one)), dict(configs.flatten(other))
+        differing = {name for name in one if one[name] != other.get(name)}
+        assert differing <= {'data.name', 'data.workers', 'model.num_classes'}
+        assert other.keys() <= one.keys()
+
+
+@pytest.mark.parametrize('file', FILES)
+def test_a_config_says_what_is_missing_for_good(file):
+    """Not what is still to come; and each arm that it has is in the table of configs/README.md."""
+    assert 'ot yet here' not in (configs.ROOT / file).read_text()
+    table = (configs.ROOT / 'configs' / 'README.md').read_text()
+    name = file.removeprefix('configs/').removesuffix('.py')
+    rows = [row.split('|') for row in table.splitlines() if row.startswith(f'| {name} |')]
+    told = set(re.findall(r'\w+', ' '.join(row[2] for row in rows)))
+    for arm in (spec.partition(':')[2] for spec in ARMS if spec.startswith(f'{file}:')):
+        if not arm.startswith(('digits', 'folder')):
+            assert arm in told, f'configs/README.md has no {arm} of {name}'
+
+
+# ----------------------------------------------------------------------------------- two steps
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+    """Tiny data sets under their real names, as TFDS prepares them, and the image folder."""
+    folder = tmp_path_factory.mktemp('data')
+    for name, (size, channels, splits) in DATA.items():
+        builder(name, size, channels, splits)(
+            data_dir=folder, file_format='array_record'
+        ).download_and_prepare()
+    for split in ('train', 'val'):
+        for index in range(EXAMPLES):
+            (folder / 'folder' / split / f'class{index % CLASSES}').mkdir(
+                parents=True, exist_ok=True
+            )
+            image(index, None, 3).save(
+                folder / 'folder' / split / f'class{index % CLASSES}' / f'{index}.jpg'
+            )
+    return folder
+
+
+def image(index, size, channels):
+    """A smooth image of its own colour; of its own shape if `size` is None."""
+    height, width = (size, size) if size else (40 + index, 60 - index)
+    ramp = np.linspace(0, 120, height * width * channels).reshape(height, width, channels)
+    pixels = (ramp + 8 * index).astype(np.uint8)
+    return Image.fromarray(pixels if channels == 3 else pixels[..., 0])
+
+
+def builder(data_name, size, channels, splits):
+    """A TFDS builder of random images under another's name."""
+    features = {
+        'image': tfds.features.Image(shape=(size, size, channels), encoding_format='png'),
+        'label': tfds.features.ClassLabel(num_classes=CLASSES),
+    }
+
+    class Tiny(tfds.core.GeneratorBasedBuilder):
+        name = data_name
+        VERSION = tfds.core.Version('1.0.0')
+        url_infos = None  # see cls.data.digits
+
+        def _info(self):
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict(features)
+            )
+
+        def _split_generators(self, dl_manager):
+            return {split: self._generate_examples() for split in splits}
+
+        def _generate_examples(self):
+            for index in range(EXAMPLES):
+                yield index, {'image': image(index, size, channels), 'label': index % CLASSES}
+
+    return Tiny
+
+
+def shrunk(config, digits, data_dir):
+    """An arm's recipe with the net and the image size of the digits' arm, two steps long.
+
+    Everything in pixels shrinks with the images; the moments at which the rate changes and other
+    things happen come one step after the other.
+    """
+    size, full = digits.data.image_size, config.data.image_size
+    with config.unlocked():
+        config.model = digits.model
+        data = config.data
+        data.dir, data.workers, data.image_size = str(data_dir), 0, size
+        if data.name.startswith('folder:'):
+            data.name = f'folder:{data_dir / "folder"}'
+        for section, fields in PIXELS.items():
+            for field in fields.intersection(config[section]):
+                config[section][field] = jax.tree.map(
+                    lambda pixels: math.ceil(pixels * size / full), config[section][field]
+                )
+        config.duration, config.batch, config.accumulate = '2 steps', BATCH, 1
+        config.eval.precise_bn = min(config.eval.precise_bn, EXAMPLES)
+        for section, field in (('eval', 'every'), ('schedule', 'warmup'), ('schedule', 'every')):
+            config[section][field] = '1 steps' if config[section][field] else ''
+        config.schedule.at = tuple(f'{i} steps' for i in range(1, 1 + len(config.schedule.at)))
+        config.progressive = tuple(
+            (f'{i} steps', side * size // full) for i, (_, side) in enumerate(config.progressive)
+        )
+        config.freeze_bn = config.freeze_bn and '1 steps'
+        config.log_every, config.checkpoint.every = '1 steps', '2 steps'
+    return config
+
+
+@pytest.fixture
+def quick(monkeypatch, tmp_path):
+    """One device, programs that compile quickly, a cache of the test's own."""
+    make_mesh, compiled = mesh.make_mesh, jax.stages.Lowered.compile
+    monkeypatch.setattr(mesh, 'make_mesh', lambda fsdp, _=None: make_mesh(fsdp, jax.devices()[:1]))
+    monkeypatch.setattr(jax.stages.Lowered, 'compile', functools.partialmethod(compiled, FAST))
+    monkeypatch.setenv('CLS_CACHE_DIR', str(tmp_path / 'cache'))
+    monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', str(tmp_path / 'xla'))  # JAX's stays as it is
+
+
+class OneLayer(nn.Module):
+    """A net that compiles in no time, with a norm, dropout and an auxiliary head."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = Conv(8, 3, strides=2, name='conv')(images)
+        x = nn.relu(BatchNorm(train, name='norm')(x)).mean((1, 2))
+        x = nn.Dropout(0.1, deterministic=not train)(x)
+        aux = Dense(self.num_classes, name='aux')(x)
+        if train:
+            self.sow('aux_logits', 'head', aux)
+        return Dense(self.num_classes, name='fc')(x)
+
+
+@pytest.mark.parametrize('spec', DEFAULT)
+def test_two_steps_of_an_arm(spec, data_dir, quick, monkeypatch, tmp_path):
+    """The real command trains, and evaluates by the arm's protocol, with all that it asks for."""
+    monkeypatch.setattr(configs, 'create_model', lambda _, classes: OneLayer(classes))
+    check_run(spec, data_dir, tmp_path)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize('spec', [spec for spec in REAL if 'folder=' not in spec])
+def test_two_steps_of_an_arm_with_a_net_of_the_system(spec, data_dir, quick, tmp_path):
+    """Likewise with the net of the digits' arm."""
+    check_run(spec, data_dir, tmp_path)
+
+
+def check_run(spec, data_dir, tmp_path):
+    digits = members(configs.load(spec.partition(':')[0]))
+    for number, config in enumerate(members(configs.load(spec))):
+        run = tmp_path / f'run{number}'
+        run.mkdir()
+        config = shrunk(config, digits[number], data_dir)
+        (run / 'config.json').write_text(configs.to_json(config))
+        assert main.main(['--workdir', str(run)]) == 0
+        lines = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
+        trained = [line for line in lines if 'train/loss' in line]
+        assert [line['step'] for line in trained] == [1, 2]
+        assert all(math.isfinite(line['train/loss']) for line in trained)
+        assert max(line['learning_rate'] for line in trained) > 0
+        result = json.loads((run / 'result.json').read_text())
+        weights = {'test', 'test_ema'} if config.ema else {'test'}
+        assert weights <= {name.partition('/')[0] for name in result}
+        assert main.main(['--workdir', str(run), '--job', 'evaluate']) == 0
+        (file,) = run.glob('evaluation*.json')  # its name says the protocol
+        evaluated = json.loads(file.read_text())
+        assert all(math.isfinite(evaluated[f'{name}/loss']) for name in weights)
