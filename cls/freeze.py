@@ -1,6 +1,6 @@
 """Parts of a net that training leaves as they are: parameters, and the statistics of norms.
 
-config.optim.freeze is a regular expression; a parameter whose path, as 'layer1_0/conv1/kernel', has
+config.optim.freeze is a regular expression; a parameter whose path, as 'layer1/0/conv1/kernel', has
 a match in it stays as it is: it gets no gradient, no weight decay and no state of the optimizer. A
 batch norm all of whose parameters stay also uses and keeps its running statistics, so that a frozen
 part is the same function throughout (as Keras has it; in PyTorch such statistics go on unless one
@@ -15,6 +15,8 @@ import jax
 
 from cls.errors import UserError
 from cls.nn import norm
+
+_SHOWN = 20  # how many of a net's modules an error names
 
 
 def frozen(pattern: str, params: Any) -> Any:
@@ -38,10 +40,10 @@ def frozen(pattern: str, params: Any) -> Any:
     count = sum(jax.tree.leaves(found))
     if pattern and count in (0, len(names)):
         what = 'all' if count else 'none'
-        some = ', '.join(names[:2] + names[-2:])
+        modules = ', '.join(sorted({path.split('/')[0] for path in names})[:_SHOWN])
         raise UserError(
             f'config.optim.freeze is {pattern!r}, which matches {what} of the {len(names)} '
-            f'parameters: expected some of them to stay. They are named as {some}.'
+            f'parameters, as {names[-1]}: expected some of them to stay. They are in {modules}.'
         )
     return found
 
