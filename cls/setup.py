@@ -205,11 +205,16 @@ def _check_sizes(setup: Setup) -> None:
             f'at 0 and the others later one by one, {example}'
         )
     for _, other in pairs:
-        if other != size and (depends := parts.sized(setup.model, size, other, channels)):
+        what = f'config.progressive has images of {other} pixels, but {setup.config.model.name}'
+        try:
+            depends = parts.sized(setup.model, size, other, channels)
+        except (TypeError, ValueError) as error:  # a window that is larger than what it slides on
+            raise UserError(f'{what} cannot be applied to them: choose larger ones.') from error
+        if depends:
             raise UserError(
-                f'config.progressive has images of {other} pixels, but {setup.config.model.name} '
-                f'has parameters that depend on the size ({", ".join(sorted(depends)[:3])}): unset '
-                'it, or choose a net that averages over the image before its classifier.'
+                f'{what} has parameters that depend on the size '
+                f'({", ".join(sorted(depends)[:3])}): unset it, or choose a net that averages over '
+                'the image before its classifier.'
             )
 
 

@@ -94,6 +94,10 @@ def line_of(*arguments):
             ['progressive', '(0, 0)'],
         ),
         (
+            ['--config=configs/googlenet.py', "--config.progressive=(('0 steps', 2),)"],
+            ['2 pixels', 'larger'],
+        ),
+        (
             ['--config=configs/metaqnn.py', "--config.progressive=(('0 steps', 16),)"],
             ['16 pixels', 'depend on the size'],
         ),

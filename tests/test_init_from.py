@@ -62,14 +62,15 @@ def test_all_is_taken_where_the_classes_are_as_many(file, capsys):
 
 def test_another_number_of_classes_draws_the_head_anew(file, capsys):
     setup = made(file, ('data.num_classes', '7'))
-    loaded, fresh = flat(init_from.load(setup)), flat(setup.initial())
+    variables = init_from.load(setup)
+    loaded, fresh = flat(variables), flat(setup.initial())
     taken = flat(weights.from_torch(STATE, NAME))
     for name, value in loaded.items():
         expected = fresh if name.startswith('params/fc/') else taken
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
     line = f'init: {len(taken) - 2} tensors taken; new: fc/bias, fc/kernel (7 classes, not 10)\n'
     assert capsys.readouterr().out == line
-    state, _ = setup.new_state(init_from.load(setup))
+    state, _ = setup.new_state(variables)
     np.testing.assert_array_equal(state.params['conv1']['kernel'], taken['params/conv1/kernel'])
 
 

@@ -44,11 +44,10 @@ def test_phases():
     assert tiny.setup(('freeze_bn', '0 steps')).phases(0) == [Phase(8, True)]
 
 
-@pytest.mark.parametrize('newest', [3, 5])  # before a border, in mid-phase
-def test_a_run_that_continues_in_any_phase_ends_as_if_nothing_had_happened(newest, whole, tmp_path):
+def test_a_run_that_continues_in_mid_phase_ends_as_if_nothing_had_happened(whole, tmp_path):
     shutil.copytree(whole, tmp_path / 'run')
     (tmp_path / 'run' / 'result.json').unlink()
-    for step in range(newest + 1, 9):
+    for step in range(4, 9):  # of the first phase's four steps three are left
         shutil.rmtree(tmp_path / 'run' / 'checkpoints' / str(step))
     assert train(tiny.setup(*GROWING), tmp_path / 'run')['step'] == 8
     expected = state_of(whole, 8)
