@@ -8,6 +8,7 @@ import orbax.checkpoint as ocp
 import pytest
 import tiny
 
+from cls import init_from
 from cls.setup import Phase
 from cls.train import train
 
@@ -15,6 +16,8 @@ GROWING = (
     ('progressive', "(('0 steps', 4), ('50 percent', 8))"),
     ('freeze_bn', '6 steps'),
     ('ema', '0.9'),
+    ('optim.freeze', 'body/bias|fc/bias'),  # fc is of the net that the config names
+    ('optim.bias_lr', '2.0'),
 )
 
 
@@ -59,3 +62,12 @@ def test_statistics_stay_from_the_moment_on(whole):
     jax.tree.map(np.testing.assert_array_equal, stats[7], stats[6])
     jax.tree.map(np.testing.assert_array_equal, stats[8], stats[6])
     assert np.any(stats[6]['norm2']['mean'] != stats[5]['norm2']['mean'])
+
+
+def test_where_no_checkpoint_can_be_read_a_run_starts_from_its_weights_again(tmp_path, monkeypatch):
+    setup = tiny.setup(('init', 'weights'), ('duration', '1 steps'), ('optim.lr', '0.0'))
+    given = jax.tree.map(lambda x: x + 1, setup.initial())
+    monkeypatch.setattr(init_from, 'load', lambda _: given)
+    (tmp_path / 'checkpoints' / '3').mkdir(parents=True)
+    train(setup, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, state_of(tmp_path, 1)['params'], given['params'])
