@@ -91,7 +91,7 @@ class Setup:
         return init(self.model, self.config.seed, size, channels)
 
     def head(self) -> frozenset[str]:
-        """Returns the paths of the classifiers' parameters."""
+        """Returns the paths of the classifiers' variables, see cls.models.parts."""
         return parts.head(self.model, self.info.image_shape[0], self.info.image_shape[2])
 
     def new_state(self, variables: Any = None) -> tuple[TrainState, Any]:
