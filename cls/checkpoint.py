@@ -139,6 +139,15 @@ class Checkpoints:
         write_json(folder / CHECKSUMS, sums)
 
 
+def newest_whole(folder: Path) -> Path | None:
+    """Returns the newest checkpoint in a folder of them that is not damaged, or None.
+
+    Nothing is set aside or made: the folder is another run's.
+    """
+    steps = sorted((int(p.name) for p in folder.glob('*') if p.name.isdigit()), reverse=True)
+    return next((folder / str(step) for step in steps if not damage(folder / str(step))), None)
+
+
 def damage(folder: Path) -> str:
     """Says what is wrong with a checkpoint's files, by their checksums; '' if nothing is.
 

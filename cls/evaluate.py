@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cls import mesh as meshes
+from cls import precise
 from cls.checkpoint import Checkpoints
 from cls.errors import UserError
 from cls.setup import Setup, abstract_state, set_up
@@ -54,8 +55,16 @@ def evaluate_state(
     state: TrainState,
     check: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Returns 'test/top1', ... of the weights as trained and, if kept, 'test_ema/top1', ..."""
+    """Returns 'test/top1', ... of the weights as trained and, if kept, 'test_ema/top1', ...
+
+    With config.eval.precise_bn also 'test_precise/top1' and 'test_ema_precise/top1', ...
+    """
     weights = {'test': state.variables()} | ({'test_ema': state.ema} if state.ema else {})
+    if setup.config.eval.precise_bn:
+        weights |= {
+            f'{name}_precise': precise.variables(setup, state, variables, check)
+            for name, variables in weights.items()
+        }
     result = {}
     for name, variables in weights.items():
         values = evaluate(eval_step, variables, setup.test_batches(), setup.mesh, check)

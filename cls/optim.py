@@ -5,7 +5,7 @@ functions take the config and nothing else that could differ between runs.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from cls import freeze
 from cls.errors import UserError, nearest
 
 ToSteps = Callable[[str], int]  # a duration as text -> steps, see cls.durations
@@ -119,7 +120,12 @@ _SCHEDULES = {
 
 
 def optimizer(
-    config: ConfigDict, schedule: optax.Schedule, params: Any
+    config: ConfigDict,
+    schedule: optax.Schedule,
+    params: Any,
+    *,
+    head: Set[str] = frozenset(),
+    depthwise: Set[str] = frozenset(),
 ) -> optax.GradientTransformation:
     """Returns the update rule; its update needs the parameters: tx.update(grads, state, params).
 
@@ -129,6 +135,11 @@ def optimizer(
     is part of the loss. adamw and lamb decay the weights beside the gradient instead, scaled by
     the learning rate.
 
+    What the rule gives is multiplied by body_lr for all but the head, and by bias_lr for the biases
+    of convolutions and linear layers: a rate of its own for each parameter, as Caffe's lr_mult and
+    PyTorch's groups. A parameter that `freeze` matches gets no update and has no state, and its
+    gradient does not count into the clipped norm.
+
     The state holds arrays only, among them a count of the updates made, which the learning rate
     is read at: restored together with the parameters, it continues exactly.
 
@@ -136,13 +147,32 @@ def optimizer(
       config: config.optim of configs/common.py.
       schedule: the learning rate, from `schedule` above.
       params: the tree of parameters, or of their shapes (jax.eval_shape); only its structure and
-        names are used, for the mask.
+        names are used, for the masks.
+      head: paths of the head's parameters, see cls.models.parts; wanted for body_lr.
+      depthwise: paths of the depthwise kernels, see there; wanted for the mask not_depthwise.
 
     Raises:
       UserError: a name is unknown, or fields contradict each other.
     """
     make = _look_up(_COUPLED | _DECOUPLED, config.name, 'config.optim.name')
-    mask = _look_up(_MASKS, config.decay_mask, 'config.optim.decay_mask')(params)
+    decays = _look_up(_MASKS, config.decay_mask, 'config.optim.decay_mask')
+    rule = _rule(config, schedule, make, decays(params, depthwise))
+    if config.freeze:
+        stays = freeze.frozen(config.freeze, params)
+        labels = jax.tree.map(lambda stay: 'frozen' if stay else 'trained', stays)
+        rule = optax.partition({'trained': rule, 'frozen': optax.set_to_zero()}, labels)
+    for field in ('body_lr', 'bias_lr'):
+        if not (math.isfinite(config[field]) and config[field] > 0):
+            raise UserError(
+                f'config.optim.{field} is {config[field]}: expected a number above 0. '
+                'To leave parameters as they are, set config.optim.freeze.'
+            )
+    if config.body_lr != 1 or config.bias_lr != 1:
+        rule = optax.chain(rule, _multiplied(config, params, head))
+    return rule
+
+
+def _rule(config, schedule, make, mask):
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     if config.name in _DECOUPLED:
         if config.clip_after_decay:
@@ -154,6 +184,19 @@ def optimizer(
     decay = optax.add_decayed_weights(config.weight_decay, mask)
     before = (decay, clip) if config.clip_after_decay else (clip, decay)
     return optax.chain(*before, make(config, schedule))
+
+
+def _multiplied(config, params, head):
+    """Multiplies each update by what its parameter's learning rate is multiplied by."""
+    beside_kernels = _with_kernels(params)
+
+    def factor(path, beside):
+        bias = beside and path[-1].key == 'bias'
+        body = freeze.name(path) not in head
+        return (config.bias_lr if bias else 1.0) * (config.body_lr if body else 1.0)
+
+    factors = jax.tree.map_with_path(factor, beside_kernels)
+    return optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, factors))
 
 
 def _sgd(config, lr):
@@ -209,18 +252,44 @@ _DECOUPLED = {'adamw': _adamw, 'lamb': _lamb}
 # ------------------------------------------------------------------------------ decay masks
 
 
-def _kernels(params):
+def _kernels(params, depthwise):
     """True at leaves named 'kernel': not at biases, nor at scales and biases of norms."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: getattr(path[-1], 'key', None) == 'kernel', params
     )
 
 
-def _all(params):
+def _all(params, depthwise):
     return jax.tree.map(lambda _: True, params)
 
 
-_MASKS = {'kernels': _kernels, 'all': _all}
+def _not_norms(params, depthwise):
+    """True at kernels and their biases: not at norms, nor at the slopes of PReLU."""
+    return _with_kernels(params)
+
+
+def _not_depthwise(params, depthwise):
+    """True at kernels but those of depthwise convolutions (Howard et al. 2017, section 3.1)."""
+    return jax.tree.map_with_path(
+        lambda path, _: path[-1].key == 'kernel' and freeze.name(path) not in depthwise, params
+    )
+
+
+def _with_kernels(params):
+    """True at all parameters of modules that have a kernel."""
+    here = 'kernel' in params
+    return {
+        key: _with_kernels(below) if isinstance(below, Mapping) else here
+        for key, below in params.items()
+    }
+
+
+_MASKS = {
+    'kernels': _kernels,
+    'all': _all,
+    'not_norms': _not_norms,
+    'not_depthwise': _not_depthwise,
+}
 
 
 def _look_up(table: dict[str, Callable], name: str, field: str) -> Callable:

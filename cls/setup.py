@@ -1,6 +1,8 @@
 """What training and evaluation both start from: devices, data and net of a config."""
 
 import dataclasses
+import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,9 +16,20 @@ from cls import durations, optim, telemetry
 from cls import mesh as meshes
 from cls.data import pipeline, sources, transforms
 from cls.errors import UserError
+from cls.models import parts
 from cls.models.init import init
+from cls.models.registry import abstract_variables
+from cls.nn import norm
 from cls.state import TrainState, abstract, new_state
-from cls.step import Recipe, make_eval_step
+from cls.step import Recipe, make_eval_step, make_moments_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A stretch of training in which one compiled step serves."""
+
+    size: int  # height and width of the training images
+    freeze_bn: bool  # whether batch norms use, and leave, their running statistics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,14 +66,52 @@ class Setup:
             process=process(),
         )
 
-    def new_state(self) -> tuple[TrainState, Any]:
-        """Returns (state before the first step, in host memory; the optimizer)."""
+    def train_sizes(self) -> tuple[tuple[int, int], ...]:
+        """Returns (step, pixels) pairs: from that step on the training images have that size."""
+        if not self.config.progressive:
+            return ((0, self.config.data.image_size),)
+        return tuple((self.steps(moment), size) for moment, size in self.config.progressive)
+
+    def phase(self, step: int) -> Phase:
+        """Returns what the step that follows `step` others is compiled for."""
+        size = [size for start, size in self.train_sizes() if start <= step][-1]
+        moment = self.config.freeze_bn
+        return Phase(size, bool(moment) and self.steps(moment) <= step)
+
+    def phases(self, step: int) -> list[Phase]:
+        """Returns the phases from `step` to the end of the run, each once."""
+        borders = [start for start, _ in self.train_sizes()]
+        borders += [self.steps(self.config.freeze_bn)] if self.config.freeze_bn else []
+        starts = sorted({step, *(b for b in borders if step < b < self.total_steps)})
+        return list(dict.fromkeys(map(self.phase, starts)))
+
+    def initial(self) -> Any:
+        """Returns fresh variables of the net, in host memory."""
         size, channels = self.info.image_shape[0], self.info.image_shape[2]
-        variables = init(self.model, self.config.seed, size, channels)
-        schedule = self.schedule()
-        optimizer = optim.optimizer(self.config.optim, schedule, variables['params'])
+        return init(self.model, self.config.seed, size, channels)
+
+    def head(self) -> frozenset[str]:
+        """Returns the paths of the classifiers' variables, see cls.models.parts."""
+        return parts.head(self.model, self.info.image_shape[0], self.info.image_shape[2])
+
+    def new_state(self, variables: Any = None) -> tuple[TrainState, Any]:
+        """Returns (state before the first step, in host memory; the optimizer).
+
+        Args:
+          variables: of the net, in host memory; None: `initial`.
+        """
+        variables = self.initial() if variables is None else variables
+        optimizer = self.optimizer(variables['params'])
         state = new_state(variables, optimizer, self.config.seed, bool(self.config.ema))
         return state, optimizer
+
+    def optimizer(self, params: Any) -> Any:
+        """Returns the update rule for parameters, or their shapes."""
+        config, (size, _, channels) = self.config.optim, self.info.image_shape
+        options = {'head': self.head()} if config.body_lr != 1 else {}
+        if config.decay_mask == 'not_depthwise':
+            options['depthwise'] = parts.depthwise(self.model, size, channels)
+        return optim.optimizer(config, self.schedule(), params, **options)
 
     def schedule(self) -> Callable[[int], jax.Array]:
         """Returns the learning rate as a function of the step."""
@@ -73,6 +124,13 @@ class Setup:
         """Returns the jitted evaluation step."""
         return jax.jit(
             make_eval_step(self.model, self.recipe), out_shardings=meshes.replicated(self.mesh)
+        )
+
+    @functools.cached_property
+    def moments_step(self) -> Callable[[Any, Any, int, jax.Array], Any]:
+        """The jitted step that finds the moments of a batch, see cls.precise."""
+        return jax.jit(
+            make_moments_step(self.model, self.recipe), out_shardings=meshes.replicated(self.mesh)
         )
 
 
@@ -100,8 +158,64 @@ def set_up(config: ConfigDict, devices: list[jax.Device] | None = None) -> Setup
         if setup.steps(duration) < 1:
             raise UserError(f'config.{name} is {duration!r}: expected more than nothing.')
     telemetry.profile_steps(config.profile)
-    optim.optimizer(config.optim, setup.schedule(), params={})
+    _check_training(setup)
     return setup
+
+
+def _check_training(setup: Setup) -> None:
+    config, (size, _, channels) = setup.config, setup.info.image_shape
+    if config.freeze_bn:
+        setup.steps(config.freeze_bn)
+    _check_sizes(setup)
+    if not (config.optim.freeze or config.freeze_bn or config.eval.precise_bn):
+        optim.optimizer(config.optim, setup.schedule(), params={})
+        return
+    shapes = abstract_variables(setup.model, size, channels)
+    optim.optimizer(config.optim, setup.schedule(), shapes['params'])
+    if config.eval.precise_bn < 0:
+        raise UserError(f'config.eval.precise_bn is {config.eval.precise_bn}: expected 0 or more.')
+    for field, value in {
+        'freeze_bn': config.freeze_bn,
+        'eval.precise_bn': config.eval.precise_bn,
+    }.items():
+        if value and not norm.kept(shapes.get('batch_stats', {}), lambda _: True):
+            raise UserError(
+                f'config.{field} is {value!r}, but {config.model.name} has no batch norms: '
+                'unset it.'
+            )
+
+
+def _check_sizes(setup: Setup) -> None:
+    pairs, (size, _, channels) = setup.config.progressive, setup.info.image_shape
+    if not pairs:
+        return
+    example = "for example (('0 steps', 128), ('50 percent', 192))."
+    if not all(
+        isinstance(pair, tuple) and len(pair) == 2 and type(pair[1]) is int and pair[1] > 0
+        for pair in pairs
+    ):
+        raise UserError(
+            f'config.progressive is {pairs!r}: expected pairs of a moment and a size in pixels, '
+            + example
+        )
+    starts = [start for start, _ in setup.train_sizes()]
+    if starts[0] != 0 or any(b <= a for a, b in itertools.pairwise(starts)):
+        raise UserError(
+            f'config.progressive begins its sizes at the steps {tuple(starts)}: expected the first '
+            f'at 0 and the others later one by one, {example}'
+        )
+    for _, other in pairs:
+        what = f'config.progressive has images of {other} pixels, but {setup.config.model.name}'
+        try:
+            depends = parts.sized(setup.model, size, other, channels)
+        except (TypeError, ValueError) as error:  # a window that is larger than what it slides on
+            raise UserError(f'{what} cannot be applied to them: choose larger ones.') from error
+        if depends:
+            raise UserError(
+                f'{what} has parameters that depend on the size '
+                f'({", ".join(sorted(depends)[:3])}): unset it, or choose a net that averages over '
+                'the image before its classifier.'
+            )
 
 
 def _check_fit(config: ConfigDict, info: pipeline.Info, model: nn.Module) -> None:

@@ -1,6 +1,7 @@
 """The pure functions that are compiled: one step of training, one batch of evaluation."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from cls import losses, models
+from cls import freeze, losses, models
 from cls.state import TrainState
 
 Batch = dict[str, jax.Array]  # image (N, H, W, C) uint8, label (N,) int32, mask (N,) bool
@@ -30,6 +31,8 @@ class Recipe:
     aux_weight: float
     accumulate: int
     ema: float
+    freeze: str = ''  # parameters that stay, see cls.freeze
+    freeze_bn: bool = False  # whether the statistics of all norms stay
 
     @classmethod
     def of(cls, config: ConfigDict, total_steps: int) -> 'Recipe':
@@ -44,6 +47,7 @@ class Recipe:
             config.loss.aux_weight,
             config.accumulate,
             config.ema,
+            config.optim.freeze,
         )
 
 
@@ -85,11 +89,15 @@ def make_train_step(
     together they are finite only if the state is.
     """
     takes_progress = models.takes_progress(model)
+    still = functools.partial(freeze.still, recipe.freeze)
 
     def loss_fn(params, batch_stats, images, labels, key, progress):
         extra = {'progress': progress} if takes_progress else {}
+        stays = still(params, batch_stats, recipe.freeze_bn)
+        params = freeze.hold(stays['params'], jax.lax.stop_gradient(params), params)
+        kept = freeze.kept(stays['batch_stats'])
         logits, updated = model.apply(
-            {'params': params, 'batch_stats': batch_stats},
+            {'params': params, 'batch_stats': batch_stats, 'kept': kept},
             normalise(images, recipe.mean, recipe.std),
             train=True,
             mutable=['batch_stats', 'aux_logits', 'penalties'],
@@ -142,6 +150,8 @@ def make_train_step(
         if recipe.flip:
             images = random_flip(images, flip_key)
         grads, (batch_stats, metrics) = gradients(state, images, batch['label'], net_key)
+        stays = still(state.params, state.batch_stats, recipe.freeze_bn)
+        batch_stats = freeze.hold(stays['batch_stats'], state.batch_stats, batch_stats)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         numbers = [x for x in jax.tree.leaves(batch_stats) if _is_number(x)]
@@ -153,6 +163,8 @@ def make_train_step(
             decay = jnp.minimum(recipe.ema, (1.0 + state.step) / (10.0 + state.step))
             now = {'params': params, 'batch_stats': batch_stats}
             ema = _on_numbers(lambda old, new: decay * old + (1 - decay) * new, ema, now)
+            if recipe.freeze:  # rounding would wear down the average of what never changes
+                ema = freeze.hold(still(state.params, state.batch_stats), now, ema)
         state = state.replace(
             step=state.step + 1,
             params=params,
@@ -199,3 +211,31 @@ def make_eval_step(
         }
 
     return eval_step
+
+
+def make_moments_step(
+    model: nn.Module, recipe: Recipe
+) -> Callable[[Any, Batch, jax.Array, jax.Array], Any]:
+    """Returns moments_step(variables, batch, step, key) -> what each norm finds in a batch.
+
+    The batch is mirrored as in training, and the net is in training mode. The result is the
+    collection `moments` of cls.nn.norm: plain means and variances (C,), float32. `step` is the
+    number of steps taken, for nets that want to know how far training is.
+    """
+    takes_progress = models.takes_progress(model)
+
+    def moments_step(variables: Any, batch: Batch, step: jax.Array, key: jax.Array) -> Any:
+        flip_key, net_key = jax.random.split(key)
+        images = random_flip(batch['image'], flip_key) if recipe.flip else batch['image']
+        progress = jnp.minimum(step / recipe.total_steps, 1.0)
+        _, updated = model.apply(
+            variables,
+            normalise(images, recipe.mean, recipe.std),
+            train=True,
+            mutable=['batch_stats', 'aux_logits', 'penalties', 'moments'],
+            rngs={'dropout': net_key},
+            **({'progress': progress} if takes_progress else {}),
+        )
+        return updated['moments']
+
+    return moments_step

@@ -7,13 +7,14 @@ the same state, to the bit, as if nothing had happened.
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
+from cls import init_from
 from cls import mesh as meshes
 from cls.checkpoint import Checkpoints
 from cls.data import pipeline
@@ -21,7 +22,7 @@ from cls.errors import UserError
 from cls.evaluate import EvalStep, evaluate_state
 from cls.preemption import Preempted, Preemption
 from cls.runtime import check_folder, claim, load_result
-from cls.setup import Setup, abstract_state, process, set_up
+from cls.setup import Phase, Setup, abstract_state, process, set_up
 from cls.state import TrainState
 from cls.step import make_train_step
 from cls.telemetry import Account, Metrics, Profile, Progress, write_json
@@ -39,14 +40,19 @@ def in_folder(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
     result = load_result(workdir)
     if result is not None:
         return result
-    setup = set_up(config)  # mistakes in the config end here, before anything is written
+    # Mistakes in the config, and weights that do not fit, end here, before anything is written.
+    setup = set_up(config)
+    begun = any((workdir / 'checkpoints').glob('[0-9]*'))
+    variables = init_from.load(setup) if config.init and not begun else None
     with claim(workdir, config):
         print(f'run folder: {workdir}', flush=True)
-        return train(setup, workdir)
+        return train(setup, workdir, variables)
 
 
-def train(setup: Setup, workdir: Path) -> dict[str, Any] | None:
+def train(setup: Setup, workdir: Path, variables: Any = None) -> dict[str, Any] | None:
     """Trains to the end and returns the result, or None when it was told to stop before.
+
+    A run without a checkpoint starts from `variables`, in host memory; None: from config.init.
 
     Writes checkpoints/, metrics.jsonl and tensorboard/ into workdir, and at the end result.json.
 
@@ -56,7 +62,7 @@ def train(setup: Setup, workdir: Path) -> dict[str, Any] | None:
     with Preemption() as preemption:
         # ---- a state before the first step, in host memory; shapes before arrays
         with account.spend('start'):
-            state, optimizer = setup.new_state()
+            state, optimizer = setup.new_state(variables)
             where = abstract_state(state, setup.mesh)
             iterator = train_batches(setup)
 
@@ -65,6 +71,8 @@ def train(setup: Setup, workdir: Path) -> dict[str, Any] | None:
             checkpoints = Checkpoints(workdir / 'checkpoints', setup.config.checkpoint.keep)
             restored = checkpoints.restore(where)
             if restored is None:
+                if setup.config.init and variables is None:  # all checkpoints were damaged
+                    state, _ = setup.new_state(init_from.load(setup))
                 state = meshes.put(state, jax.tree.map(lambda x: x.sharding, where))
             else:
                 state, data_state, spent = restored
@@ -75,7 +83,10 @@ def train(setup: Setup, workdir: Path) -> dict[str, Any] | None:
         # ---- compile
         with account.spend('compile'):
             more = step < setup.total_steps
-            train_step = compile_train_step(setup, optimizer, where) if more else None
+            train_steps = {
+                phase: compile_train_step(setup, optimizer, where, phase)
+                for phase in (setup.phases(step) if more else ())
+            }
 
         # ---- loop
         leader = jax.process_index() == 0
@@ -90,7 +101,7 @@ def train(setup: Setup, workdir: Path) -> dict[str, Any] | None:
             workdir=workdir,
         )
         try:
-            state = run.loop(train_step, state, iterator)
+            state = run.loop(train_steps, state, iterator)
             finished = int(state.step) == setup.total_steps and not preemption.requested
             return run.finish(state) if finished else None
         finally:
@@ -107,13 +118,14 @@ def train_batches(setup: Setup) -> pipeline.TrainIterator:
         seed=setup.config.seed,
         num_classes=setup.info.num_classes,
         process=process(),
+        sizes=setup.train_sizes(),
     )
 
 
-def abstract_batch(setup: Setup) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the shapes of a global training batch, and where it lies."""
+def abstract_batch(setup: Setup, pixels: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes of a global training batch of square images, and where it lies."""
     size, sharding = setup.config.batch, meshes.batch_sharding(setup.mesh)
-    shapes = {'image': ((size, *setup.info.image_shape), 'uint8')}
+    shapes = {'image': ((size, pixels, pixels, setup.info.image_shape[2]), 'uint8')}
     shapes |= {'label': ((size,), 'int32'), 'mask': ((size,), 'bool')}
     return {
         name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
@@ -121,16 +133,17 @@ def abstract_batch(setup: Setup) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
-def compile_train_step(setup: Setup, optimizer: Any, where: TrainState) -> TrainStep:
-    """Returns the compiled step; it consumes the state that it is given."""
-    step = make_train_step(setup.model, optimizer, setup.recipe, meshes.batch_sharding(setup.mesh))
+def compile_train_step(setup: Setup, optimizer: Any, where: TrainState, phase: Phase) -> TrainStep:
+    """Returns the compiled step of a phase; it consumes the state that it is given."""
+    recipe = dataclasses.replace(setup.recipe, freeze_bn=phase.freeze_bn)
+    step = make_train_step(setup.model, optimizer, recipe, meshes.batch_sharding(setup.mesh))
     shardings = jax.tree.map(lambda x: x.sharding, where)
     jitted = jax.jit(
         step,
         donate_argnums=0,
         out_shardings=(shardings, meshes.replicated(setup.mesh)),
     )
-    return jitted.lower(where, abstract_batch(setup)).compile()
+    return jitted.lower(where, abstract_batch(setup, phase.size)).compile()
 
 
 def feed(iterator: pipeline.TrainIterator, setup: Setup) -> Iterator[tuple[Any, Any]]:
@@ -158,7 +171,10 @@ class Run:
     workdir: Path
 
     def loop(
-        self, train_step: TrainStep | None, state: TrainState, iterator: pipeline.TrainIterator
+        self,
+        train_steps: Mapping[Phase, TrainStep],
+        state: TrainState,
+        iterator: pipeline.TrainIterator,
     ) -> TrainState:
         """Trains to the last step, or until told to stop; what it returns is saved."""
         config, setup = self.setup.config, self.setup
@@ -180,7 +196,7 @@ class Run:
             with self.account.spend('data'):
                 batch, data_state = next(batches)
             with self.account.spend('step'):
-                state, metrics = train_step(state, batch)
+                state, metrics = train_steps[setup.phase(step)](state, batch)
                 step += 1
                 pending.append((step, metrics))
                 if len(pending) > 1:  # let the host run one step ahead of the devices, not more
@@ -283,9 +299,15 @@ class Run:
 
 
 def summary(values: dict[str, float]) -> str:
-    """Returns 'test top-1 98.31 %, top-5 99.72 %, loss 0.0712' and the same of the average."""
+    """Returns 'test top-1 98.31 %, top-5 99.72 %, loss 0.0712' and the same of other weights."""
     parts = []
-    for name, title in (('test', 'test'), ('test_ema', 'test (average of weights)')):
+    titles = {
+        'test': 'test',
+        'test_ema': 'test (average of weights)',
+        'test_precise': 'test (precise statistics)',
+        'test_ema_precise': 'test (average of weights, precise statistics)',
+    }
+    for name, title in titles.items():
         if f'{name}/top1' in values:
             top1, top5, loss = (values[f'{name}/{metric}'] for metric in ('top1', 'top5', 'loss'))
             parts.append(f'{title} top-1 {top1:.2f} %, top-5 {top5:.2f} %, loss {loss:.4f}')

@@ -83,8 +83,8 @@ def base() -> ConfigDict:
         0.0  # L2 in the gradient for sgd, rmsprop, adam; decoupled for adamw, lamb
     )
     c.optim.decay_mask = 'kernels'  # kernels | all | not_norms | not_depthwise
-    c.optim.bias_lr = 1.0  # what the rate of biases is multiplied by (Caffe's recipes: 2)
-    c.optim.body_lr = 1.0  # what the rate of all but the classifier is multiplied by
+    c.optim.bias_lr = 1.0  # times the rate, for biases that are no norm's (Caffe's recipes: 2)
+    c.optim.body_lr = 1.0  # times the rate, for all but the classifiers
     c.optim.freeze = ''  # regular expression; parameters with a match in their path stay
     c.optim.clip_norm = 0.0  # global norm of the gradient; 0: no clipping
     c.optim.clip_after_decay = (
@@ -102,7 +102,8 @@ def base() -> ConfigDict:
     c.schedule.power = 1.0  # polynomial
     c.schedule.end = 0.0  # cosine, polynomial: the last rate as a part of lr
 
-    # ((duration, pixels), ...): from that moment the training images have this size
+    # ((moment, pixels), ...): from then on the training images have this size; '0 steps' is first,
+    # and what data.pad and data.scale give in pixels of image_size grows with them
     c.progressive = ()
     c.init = ''  # weights to start from: FILE | run folder | hf:OWNER/NAME
     c.freeze_bn = ''  # a moment; from it on batch norms use, and keep, their running statistics

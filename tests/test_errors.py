@@ -70,6 +70,37 @@ def line_of(*arguments):
         (['--config=configs/resnet.py', '--config.log_every=0 steps'], ['log_every', '0 steps']),
         (['--config=configs/resnet.py', '--job=trian'], ['trian', 'train']),
         (['--config=configs/resnet.py', '--config.seed=-1'], ['seed', '-1']),
+        (['--config=configs/resnet.py', '--config.optim.freeze=['], ['freeze', 'no regular']),
+        (
+            ['--config=configs/resnet.py', '--config.optim.freeze=fcc'],
+            ['fcc', 'none of', 'bn1, conv1, fc'],
+        ),
+        (['--config=configs/resnet.py', '--config.optim.body_lr=0'], ['body_lr', 'optim.freeze']),
+        (['--config=configs/resnet.py', '--config.freeze_bn=soon'], ['soon', 'epochs']),
+        (
+            ['--config=configs/vgg.py', '--config.freeze_bn=0 steps'],
+            ['freeze_bn', 'no batch norms'],
+        ),
+        (['--config=configs/vgg.py', '--config.eval.precise_bn=9'], ['precise', 'no batch norms']),
+        (['--config=configs/resnet.py', '--config.eval.precise_bn=-1'], ['precise_bn', '-1']),
+        (['--config=configs/resnet.py', '--config.init=nothing.pth'], ['nothing.pth', 'no such']),
+        (['--config=configs/resnet.py', '--config.progressive=(8, 12)'], ['progressive', 'pairs']),
+        (
+            ['--config=configs/resnet.py', "--config.progressive=(('1 steps', 8),)"],
+            ['progressive', 'the first at 0'],
+        ),
+        (
+            ['--config=configs/resnet.py', "--config.progressive=(('0 steps', 8), ('0 steps', 9))"],
+            ['progressive', '(0, 0)'],
+        ),
+        (
+            ['--config=configs/googlenet.py', "--config.progressive=(('0 steps', 2),)"],
+            ['2 pixels', 'larger'],
+        ),
+        (
+            ['--config=configs/metaqnn.py', "--config.progressive=(('0 steps', 16),)"],
+            ['16 pixels', 'depend on the size'],
+        ),
         (['--config=configs/resnet.py', '--config.model.dtype=float33'], ['float33', 'bfloat16']),
         (['--job=evaluate'], ['--workdir']),
         ([], ['--config']),

@@ -147,10 +147,10 @@ def as32(tree):
     return jax.tree.map(lambda x: np.asarray(x, np.float32), tree)
 
 
-def make_optimizer(params=PARAMS, **fields):
+def make_optimizer(params=PARAMS, head=(), depthwise=(), **fields):
     config = common.base().optim
     config.update(fields)
-    return optimizer(config, rate, params)
+    return optimizer(config, rate, params, head=frozenset(head), depthwise=frozenset(depthwise))
 
 
 @jax.jit(static_argnums=0)
@@ -317,6 +317,76 @@ def test_masks(name):
         assert moved == decays
 
 
+@pytest.mark.parametrize(
+    ('mask', 'decays'),
+    [
+        ('not_norms', {'conv/kernel', 'conv/bias', 'head/kernel', 'head/bias'}),
+        ('not_depthwise', {'head/kernel'}),
+    ],
+)
+def test_masks_by_kind_of_layer(mask, decays):
+    no_grads = [jax.tree.map(np.zeros_like, PARAMS)]
+    tx = make_optimizer(weight_decay=0.3, decay_mask=mask, depthwise={'conv/kernel'})
+    params, _ = run(tx, grads=no_grads)
+    moved = {
+        f'{layer}/{name}'
+        for layer, name in leaf_paths()
+        if np.abs(params[layer][name] - PARAMS[layer][name]).max() > 1e-4
+    }
+    assert moved == decays
+
+
+@pytest.mark.parametrize('case', RULES)
+def test_rates_of_their_own(case):
+    """As if each parameter were alone with its own learning rate; a norm's bias is no bias here."""
+    fields, rule = RULES[case]
+    factors = {
+        ('conv', 'kernel'): 0.1,
+        ('conv', 'bias'): 0.2,
+        ('bn', 'scale'): 0.1,
+        ('bn', 'bias'): 0.1,
+        ('head', 'kernel'): 1.0,
+        ('head', 'bias'): 2.0,
+    }
+    tx = make_optimizer(
+        name=case.split()[0],
+        weight_decay=0.3,
+        body_lr=0.1,
+        bias_lr=2.0,
+        head={'head/kernel', 'head/bias'},
+        **fields,
+    )
+    params, _ = run(tx)
+    for path, factor in factors.items():
+
+        def scaled(w, g, lr, t, memory, decays, factor=factor):
+            return rule(w, g, lr * factor, t, memory, decays)
+
+        expected = follow(scaled, coupled=0.3)
+        assert_same(params, {path: expected[path]})
+
+
+@pytest.mark.parametrize('name', ['sgd', 'adamw'])
+def test_frozen_parameters_stay_and_do_not_count_into_the_norm(name):
+    """The others move as if the frozen ones had no gradient."""
+    fields = {'name': name, 'weight_decay': 0.3, 'clip_norm': 1.5, 'decay_mask': 'all'}
+    params, state = run(make_optimizer(freeze='^(conv|bn/scale)', **fields))
+    stays = [('conv', 'kernel'), ('conv', 'bias'), ('bn', 'scale')]
+    for layer, leaf in stays:
+        np.testing.assert_array_equal(params[layer][leaf], np.float32(PARAMS[layer][leaf]))
+    assert len(jax.tree.leaves(state)) < len(jax.tree.leaves(make_optimizer(**fields).init(PARAMS)))
+    grads = [
+        {
+            layer: {k: 0 * g if (layer, k) in stays else g for k, g in of.items()}
+            for layer, of in tree.items()
+        }
+        for tree in GRADS
+    ]
+    alone, _ = run(make_optimizer(**fields), grads=grads)
+    for layer, leaf in set(leaf_paths()) - set(stays):
+        np.testing.assert_allclose(params[layer][leaf], alone[layer][leaf], rtol=1e-6)
+
+
 def test_lamb_moves_leaves_that_start_at_zero():
     zeros = jax.tree.map(np.zeros_like, PARAMS)
     params, _ = run(make_optimizer(name='lamb'), params=zeros, grads=GRADS[:1])
@@ -363,6 +433,10 @@ def test_the_rate_used_is_the_schedules_at_the_count_of_updates():
         ({'name': 'lion'}, 'known: sgd, rmsprop, adam, adamw, lamb'),
         ({'decay_mask': 'kernel'}, r'config\.optim\.decay_mask.*Did you mean kernels'),
         ({'name': 'adamw', 'clip_after_decay': True}, 'clip_after_decay'),
+        ({'body_lr': 0.0}, r'config\.optim\.body_lr.*freeze'),
+        ({'bias_lr': -1.0}, r'config\.optim\.bias_lr'),
+        ({'freeze': 'fc'}, 'none of the 6 parameters'),
+        ({'decay_mask': 'not_norm'}, 'Did you mean not_norms'),
     ],
 )
 def test_bad_optimizers_are_refused(fields, message):

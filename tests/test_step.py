@@ -37,7 +37,7 @@ def five_losses(devices, *overrides, file='configs/resnet.py', base=SMALL_RESNET
     state, optimizer = setup.new_state()
     where = abstract_state(state, setup.mesh)
     state = meshes.put(state, jax.tree.map(lambda x: x.sharding, where))
-    train_step = compile_train_step(setup, optimizer, where)
+    train_step = compile_train_step(setup, optimizer, where, setup.phase(0))
     batches, losses = train_batches(setup), []
     for _ in range(5):
         batch = meshes.put_batch(next(batches), meshes.batch_sharding(setup.mesh))

@@ -166,7 +166,7 @@ def _train_reader(source: Source, data: ConfigDict, seed: int, threads: int) -> 
         pad = data.pad if data.train_crop == 'pad' else 0
         return functools.partial(_take, source=ready, pad=pad, seed=seed)
     if data.name == 'synthetic':  # such images show what a step costs without its input
-        return functools.partial(_take, source=source)
+        return functools.partial(_take, source=_resized(source, data.image_size))
     crop_at = functools.partial(_crop_at_random, crop=crop, key=_key(seed, _CROP))
     return functools.partial(_read, source=source, crop=crop_at, threads=threads)
 
@@ -189,6 +189,12 @@ def _at_size(source: Source, size: int) -> InMemory | None:
         return source
     if len(source) * size * size * source.channels > MEMORY_LIMIT:
         return None
+    return _resized(source, size)
+
+
+def _resized(source: InMemory, size: int) -> InMemory:
+    if source.shape[:2] == (size, size):
+        return source
     return source.mapped(functools.partial(transforms.center_crop, size=size, resize_to=size))
 
 
@@ -205,16 +211,21 @@ def _threads(source: Source) -> int:
 def train_batch(
     step: int,
     *,
-    read: Reader,
+    readers: tuple[tuple[int, Reader], ...],
     length: int,
     batch: int,
     seed: int,
     num_classes: int,
     process: tuple[int, int],
 ) -> Batch:
-    """Returns this process's part of a global batch of the endless, reshuffled epochs."""
+    """Returns this process's part of a global batch of the endless, reshuffled epochs.
+
+    Of the (first step, reader) pairs, which come in the order of their steps, the last that has
+    begun reads.
+    """
     at = positions(step, batch, process)
     indices = shuffled(at, length, seed)
+    read = [reader for start, reader in readers if start <= step][-1]
     images, labels = read(indices, at)
     _check_labels(labels, indices, num_classes)
     return {'image': images, 'label': labels, 'mask': np.ones(len(labels), bool)}
@@ -339,6 +350,7 @@ def train_batches(
     seed: int,
     num_classes: int,
     process: tuple[int, int] = (0, 1),
+    sizes: tuple[tuple[int, int], ...] = (),
 ) -> TrainIterator:
     """Returns an endless iterator over this process's part of the training batches.
 
@@ -353,6 +365,8 @@ def train_batches(
       seed: Of order and crops, 0 or more.
       num_classes: Labels must be less.
       process: (index, count).
+      sizes: (first step, pixels) pairs, the first at step 0: of the images from that step on; ():
+        data.image_size throughout. See `at_size` for the crops.
 
     Raises UserError, from here for the configuration and from `next` for the data.
     """
@@ -362,9 +376,14 @@ def train_batches(
         raise UserError(f'config.{field} is {value}: expected 0 or more.')
     # Workers are for decoding. What is in memory would only be copied to them and back.
     workers = 0 if isinstance(source, InMemory) else data.workers
+    threads = 0 if workers else _threads(source)
+    readers = tuple(
+        (start, _train_reader(source, at_size(data, size), seed, threads))
+        for start, size in sizes or ((0, data.image_size),)
+    )
     batch_at = functools.partial(
         train_batch,
-        read=_train_reader(source, data, seed, 0 if workers else _threads(source)),
+        readers=readers,
         length=len(source),
         batch=batch,
         seed=seed,
@@ -372,6 +391,18 @@ def train_batches(
         process=process,
     )
     return TrainIterator(_Steps(batch_at, _WITHOUT_END), workers)
+
+
+def at_size(data: ConfigDict, size: int) -> ConfigDict:
+    """Returns config.data for images of another size; what is in pixels grows with it."""
+    if size == data.image_size:
+        return data
+    factor = size / data.image_size
+    data = data.copy_and_resolve_references()
+    data.unlock()
+    data.image_size, data.pad = size, round(factor * data.pad)
+    data.scale = tuple(round(factor * side) for side in data.scale)
+    return data
 
 
 class EvalBatches:

@@ -2,6 +2,7 @@
 neighbouring channels."""
 
 import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -38,6 +39,10 @@ class BatchNorm(nn.Module):
     Parameters `scale`, `bias` (C,) and running statistics `mean`, `var` (C,) in `batch_stats`, all
     float32. The running variance is the unbiased estimate, as PyTorch and TensorFlow keep it.
 
+    A norm that has a variable `statistics` in the collection `kept` (see `kept`) uses and leaves
+    its running statistics in training too. The plain moments of a training batch are sown into
+    `moments`, as `mean` and `var` (C,), for whoever makes that collection mutable.
+
     Raises ValueError when the batch does not divide into groups.
     """
 
@@ -47,7 +52,6 @@ class BatchNorm(nn.Module):
     )
     epsilon: float = 1e-5
     group: int = 0
-    use_scale: bool = True
     dtype: Any = jnp.float32
     scale_init: Any = init.ones
     bias_init: Any = init.zeros
@@ -61,7 +65,7 @@ class BatchNorm(nn.Module):
         running_mean = self.variable('batch_stats', 'mean', self.mean_init, None, (channels,))
         running_var = self.variable('batch_stats', 'var', self.var_init, None, (channels,))
         grouped = x
-        if self.train:
+        if self.train and not self.has_variable('kept', 'statistics'):
             size = self.group or len(x)
             if len(x) % size:
                 raise ValueError(f'batch of {len(x)} is not a multiple of the BN group, {size}')
@@ -73,11 +77,13 @@ class BatchNorm(nn.Module):
                 count = grouped[0, ..., 0].size
                 self._update(running_mean, jnp.mean(mean, 0))
                 self._update(running_var, jnp.mean(var, 0) * (count / max(count - 1, 1)))
+            if self.is_mutable_collection('moments'):
+                self.sow('moments', 'mean', jnp.mean(mean, 0).reshape(-1))
+                within, between = jnp.mean(var, 0), jnp.var(mean, 0)
+                self.sow('moments', 'var', (within + between).reshape(-1))
         else:
             mean, var = running_mean.value, running_var.value
-        scale = None
-        if self.use_scale:
-            scale = self.param('scale', self.scale_init, (channels,), jnp.float32)
+        scale = self.param('scale', self.scale_init, (channels,), jnp.float32)
         bias = self.param('bias', self.bias_init, (channels,), jnp.float32)
         if init.only_shapes() and not self.train:
             return x.astype(self.dtype)
@@ -92,6 +98,27 @@ class BatchNorm(nn.Module):
 # Jitted on its own, a layer of a shape seen before is not traced again; deep nets repeat theirs.
 @functools.partial(jax.jit, static_argnums=5)
 def _normalised(x, mean, var, scale, bias, epsilon):
-    factor = jax.lax.rsqrt(var + epsilon)
-    factor = factor if scale is None else factor * scale
+    factor = jax.lax.rsqrt(var + epsilon) * scale
     return (x.astype(jnp.float32) - mean) * factor + bias
+
+
+def is_norm(stats: Mapping[str, Any]) -> bool:
+    """Whether a module's part of `batch_stats` is that of a BatchNorm."""
+    return stats.keys() == {'mean', 'var'}
+
+
+def kept(batch_stats: Any, keep: Callable[[tuple[str, ...]], bool]) -> dict[str, Any]:
+    """Returns the collection `kept`, for the norms whose path satisfies `keep`.
+
+    Handed to `model.apply` beside `batch_stats`, it makes these norms use, and leave, their running
+    statistics while the rest of the net trains.
+    """
+
+    def find(stats, path):
+        if is_norm(stats):
+            return {'statistics': True} if keep(path) else {}
+        modules = {name: below for name, below in stats.items() if isinstance(below, Mapping)}
+        found = {name: find(below, (*path, name)) for name, below in modules.items()}
+        return {name: below for name, below in found.items() if below}
+
+    return find(batch_stats, ())

@@ -63,7 +63,7 @@ def _model(args: argparse.Namespace) -> None:
     state = meshes.put(state, jax.tree.map(lambda x: x.sharding, where))
     print(f'set-up and initialisation: {time.perf_counter() - begin:.1f} s')
     begin = time.perf_counter()
-    train_step = compile_train_step(setup, optimizer, where)
+    train_step = compile_train_step(setup, optimizer, where, setup.phase(0))
     print(f'tracing and compilation of the train step: {time.perf_counter() - begin:.1f} s')
 
     bare, looped = [], []
@@ -119,7 +119,7 @@ def _loop(setup: Setup, train_step: Any, state: Any, steps: int) -> tuple[Any, f
             workdir=workdir,
         )
         begin = time.perf_counter()
-        state = loop.loop(train_step, state, iterator)
+        state = loop.loop({setup.phase(0): train_step}, state, iterator)
         seconds = time.perf_counter() - begin - account.seconds['checkpoint']
         iterator.close()
         loop.close()

@@ -9,7 +9,8 @@
 the Hugging Face Hub, or hf:OWNER/NAME. Every tensor is used once and every variable filled, or
 nothing is written. Where evaluation and fine-tuning start from is the config that is printed and
 saved; --config.FIELD=VALUE changes it, for example --config.model.num_classes=10 for weights of ten
-classes.
+classes. A run of another config, with another head if need be, starts from the folder, or
+from the file itself, by --config.init (see cls.init_from).
 """
 
 import argparse

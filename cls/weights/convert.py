@@ -73,6 +73,25 @@ def from_torch(
         raise UserError(f'{model_name}: {error}') from None
 
 
+def num_classes(
+    state_dict: Mapping[str, np.ndarray], model_name: str, head: Iterable[str]
+) -> int | None:
+    """Returns how many classes a state dict is of, None if it has no tensor of the head.
+
+    Args:
+      state_dict: torch name -> array.
+      model_name: a registered variant.
+      head: paths of the head's parameters, 'module/leaf', see `cls.models.parts`.
+    """
+    from cls import models
+
+    variant = models.variant(model_name)
+    present = {_renamed(name, variant.old_names): value for name, value in state_dict.items()}
+    names = {torch_name(('params', *path.split('/')), variant.renames) for path in head}
+    counts = {len(present[name]) for name in names if name in present and present[name].ndim}
+    return max(counts, default=None)
+
+
 def convert(
     state_dict: Mapping[str, np.ndarray], abstract_variables: Any, renames: Renames = ()
 ) -> dict[str, Any]:

@@ -96,6 +96,55 @@ def test_shapes(train):
     assert batch['mask'].all()
 
 
+@pytest.mark.parametrize(
+    ('source', 'fields'),
+    [
+        (held, {'image_size': 12, 'train_crop': 'pad', 'pad': 3}),
+        (held, {'image_size': 12, 'train_crop': 'random_resized'}),
+        (Numbered, {'image_size': 12, 'train_crop': 'pad', 'pad': 3}),
+    ],
+    ids=['in memory', 'in memory, one by one', 'decoded'],
+)
+def test_sizes_are_a_function_of_the_step(source, fields, make_data):
+    """Each phase has the batches of a run at its size alone, wherever the iteration begins."""
+
+    def start(sizes=(), **others):
+        data = make_data(**{**fields, **others})
+        return pipeline.train_batches(
+            source(46), data, batch=12, seed=0, num_classes=10, sizes=sizes
+        )
+
+    grown = take(start(sizes=((0, 4), (2, 8), (5, 12))), 7)
+    assert [batch['image'].shape[1] for batch in grown] == [4, 4, 8, 8, 8, 12, 12]
+    alone = {
+        4: take(start(image_size=4, pad=1), 2),
+        8: take(start(image_size=8, pad=2), 5),
+        12: take(start(), 7),
+    }
+    assert_equal(grown, alone[4] + alone[8][2:] + alone[12][5:])
+    for step in (1, 3, 6):
+        again = start(sizes=((0, 4), (2, 8), (5, 12)))
+        again.set_state({'step': step})
+        assert_equal(take(again, 7 - step), grown[step:])
+
+
+def test_what_is_in_pixels_grows_with_the_image(make_data):
+    data = make_data(image_size=224, scale=(256, 480), pad=4)
+    half = pipeline.at_size(data, 112)
+    assert (half.image_size, half.scale, half.pad) == (112, (128, 240), 2)
+    assert (data.image_size, data.scale, data.pad) == (224, (256, 480), 4)
+    assert pipeline.at_size(data, 224) is data
+
+
+def test_random_images_come_in_any_size(make_data):
+    data = make_data(name='synthetic', image_size=8, train_crop='random_resized')
+    source = sources.load(data, 'train')
+    batches = pipeline.train_batches(
+        source, data, batch=4, seed=0, num_classes=1000, sizes=((0, 4), (1, 8))
+    )
+    assert [batch['image'].shape[1:] for batch in take(batches, 2)] == [(4, 4, 3), (8, 8, 3)]
+
+
 def test_each_example_once_in_an_epoch(make_data):
     """Four epochs of 46 in batches of 8, which straddle them; and no two in the same order."""
     iterator = pipeline.train_batches(

@@ -1,0 +1,196 @@
+"""config.init: what is taken, what is new, what is refused, and that it happens once."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from golden import keyed, rows
+from safetensors.numpy import save_file
+
+from cls import config as configs
+from cls import init_from, models, train, weights
+from cls.checkpoint import newest_whole
+from cls.errors import UserError
+from cls.models import parts
+from cls.setup import set_up
+from cls.tools import import_weights
+
+NAME = 'resnet20_cifar'
+ROW = rows.read('resnet')[f'restated:{NAME}']
+STATE = keyed.state_dict(ROW.tensors, ROW.gain)
+CIFAR = (('data.mean', '(125.3, 123.0, 113.9)'), ('data.std', '(51.6, 50.8, 51.3)'))
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Weights of ten classes."""
+    save_file(STATE, tmp_path / 'net.safetensors')
+    return tmp_path / 'net.safetensors'
+
+
+def made(source, *overrides):
+    """What a run of 32-pixel colour images that starts from `source` sets up."""
+    fields = {
+        'init': str(source),
+        'data.name': 'synthetic',
+        'data.num_classes': '10',
+        'data.image_size': '32',
+        'data.train_crop': 'none',
+        'batch': '8',
+        **dict(CIFAR),
+        **dict(overrides),
+    }
+    config = configs.load('configs/resnet.py', tuple(fields.items()))
+    return set_up(config, jax.devices()[:1])
+
+
+def flat(variables):
+    return {
+        '/'.join(entry.key for entry in path): leaf
+        for path, leaf in jax.tree.leaves_with_path(variables)
+    }
+
+
+def test_all_is_taken_where_the_classes_are_as_many(file, capsys):
+    loaded, expected = flat(init_from.load(made(file))), flat(weights.from_torch(STATE, NAME))
+    assert loaded.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(loaded[name], value, err_msg=name)
+    assert capsys.readouterr().out == f'init: {len(expected)} tensors taken, all of them\n'
+
+
+def test_another_number_of_classes_draws_the_head_anew(file, capsys):
+    setup = made(file, ('data.num_classes', '7'))
+    variables = init_from.load(setup)
+    loaded, fresh = flat(variables), flat(setup.initial())
+    taken = flat(weights.from_torch(STATE, NAME))
+    for name, value in loaded.items():
+        expected = fresh if name.startswith('params/fc/') else taken
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+    line = f'init: {len(taken) - 2} tensors taken; new: fc/bias, fc/kernel (7 classes, not 10)\n'
+    assert capsys.readouterr().out == line
+    state, _ = setup.new_state(variables)
+    np.testing.assert_array_equal(state.params['conv1']['kernel'], taken['params/conv1/kernel'])
+
+
+def test_a_run_gives_its_newest_whole_checkpoint_and_of_that_the_average(tmp_path, capsys):
+    """And says so when its images were normalised in another way."""
+    source = tmp_path / 'run'
+    config = configs.load(
+        'configs/resnet.py', (('model.num_classes', '10'), ('ema', '0.9'), ('data.mean', '(1,)'))
+    )
+    given = weights.from_torch(STATE, NAME)
+    average = jax.tree.map(lambda x: x + 1, given)
+    import_weights.write(config, given, source, average)
+    loaded = flat(init_from.load(made(source)))
+    for name, value in flat(average).items():
+        np.testing.assert_array_equal(loaded[name], value, err_msg=name)
+    _, warning = capsys.readouterr().out.splitlines()
+    assert 'config.json' in warning
+    assert "'--config.data.mean=(1,)' '--config.data.std=(96,)'" in warning
+
+    damaged = next(p for p in (source / 'checkpoints' / '0' / 'state').rglob('*') if p.is_file())
+    damaged.write_bytes(b'')
+    assert newest_whole(source / 'checkpoints') is None
+    with pytest.raises(UserError, match='no checkpoint that can be read'):
+        init_from.load(made(source))
+    with pytest.raises(UserError, match=f'{NAME}, this run is of resnet56_cifar'):
+        init_from.load(made(source, ('model.name', 'resnet56_cifar')))
+
+
+def test_weights_made_for_other_images_are_told_of_with_the_override(file, capsys):
+    init_from.load(made(file, ('data.mean', '(0,)'), ('data.std', '(255,)')))
+    _, warning = capsys.readouterr().out.splitlines()
+    assert warning.startswith('warning: ')
+    options = [option.strip("'") for option in warning.split(' to do as there, ')[1].split("' '")]
+    overrides = configs.parse_overrides(options)  # can be given as they stand
+    assert [name for name, _ in overrides] == ['data.mean', 'data.std']
+    init_from.load(made(file, *overrides))
+    assert 'warning' not in capsys.readouterr().out
+
+
+def test_what_does_not_fit_is_one_line(tmp_path, file):
+    def refused(pattern, *overrides, **changed):
+        tensors = {name: value for name, value in {**STATE, **changed}.items() if value is not None}
+        save_file(tensors, tmp_path / 'other.safetensors')
+        with pytest.raises(UserError, match=pattern) as caught:
+            init_from.load(made(tmp_path / 'other.safetensors', *overrides))
+        assert '\n' not in str(caught.value)
+
+    extra = np.zeros(3, np.float32)
+    refused('unused.*more.weight', **{'more.weight': extra})
+    refused('missing.*conv1.weight', **{'conv1.weight': None})
+    refused('conv1.weight is', **{'conv1.weight': np.zeros((16, 3, 5, 5), np.float32)})
+    refused('linear.bias', ('data.num_classes', '7'), **{'linear.bias': extra})
+    with pytest.raises(UserError, match='no such file'):
+        init_from.load(made(tmp_path / 'nothing.pth'))
+    # grey images: the first convolution is no head
+    with pytest.raises(UserError, match='1 of another shape .conv1/kernel'):
+        init_from.load(made(file, ('data.name', 'digits'), ('data.mean', '0'), ('data.std', '1')))
+
+
+def test_a_mistake_writes_nothing_and_a_run_that_continues_does_not_look(
+    file, tmp_path, monkeypatch
+):
+    config = made(tmp_path / 'nothing.pth').config
+    with pytest.raises(UserError, match='no such file'):
+        train.in_folder(config, tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+    given = []
+    monkeypatch.setattr(train, 'train', lambda setup, workdir, start: given.append(start))
+    begun = made(file).config
+    train.in_folder(begun, tmp_path / 'run')
+    (tmp_path / 'run' / 'checkpoints' / '3').mkdir(parents=True)
+    file.unlink()
+    train.in_folder(begun, tmp_path / 'run')
+    assert given[0]['params']['conv1']['kernel'].shape == (3, 3, 3, 16)
+    assert given[1] is None
+    assert json.loads((tmp_path / 'run' / 'config.json').read_text())['init'] == str(file)
+
+
+HEADS = {
+    'vgg11': {'classifier.6/kernel', 'classifier.6/bias'},
+    'squeezenet1_1': {'classifier.1/kernel', 'classifier.1/bias'},
+    'googlenet': {f'{at}/{x}' for at in ('fc', 'aux1/fc2', 'aux2/fc2') for x in ('kernel', 'bias')},
+    'rir18_wide_cifar': {
+        'output.final_conv/conv/kernel',
+        *(f'output.final_conv/bn/{x}' for x in ('scale', 'bias', 'mean', 'var')),
+    },
+}
+
+
+@pytest.mark.parametrize('name', HEADS)
+def test_the_head_is_what_the_number_of_classes_shapes(name):
+    variant = models.variant(name)
+    assert parts.head(models.create(name), variant.input_size, 3) == HEADS[name]
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize('name', models.names())
+def test_every_net_has_a_head(name):
+    """Kernels of as many outputs as there are classes, one for each classifier."""
+    net, size = models.create(name), models.variant(name).input_size
+    variables = models.abstract_variables(net, size)
+    shapes = {path.split('/', 1)[1]: leaf.shape for path, leaf in flat(variables).items()}
+    head = parts.head(net, size, 3)
+    assert all(shapes[path][-1] == net.num_classes for path in head)
+    kernels = {path for path in shapes if path.endswith('kernel')}
+    classifiers = {path for path in kernels if shapes[path][-1] == net.num_classes}
+    assert {path for path in head if path.endswith('kernel')} <= classifiers
+    auxiliary = sum('aux' in path.lower() for path in head if path.endswith('kernel'))
+    assert len(head & kernels) == 1 + auxiliary
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_depthwise_kernels(channels):
+    """One for each block of Table 1; the first convolution of grey images is none."""
+    found = parts.depthwise(models.create('mobilenet_025'), 64, channels)
+    assert len(found) == 13
+    assert all('conv_dw' in path for path in found)
+
+
+def test_sizes_that_shape_parameters():
+    assert 'InnerProduct1/kernel' in parts.sized(models.create('metaqnn_1_cifar'), 32, 24, 3)
+    assert not parts.sized(models.create(NAME), 32, 24, 3)
