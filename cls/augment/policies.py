@@ -151,20 +151,14 @@ def auto_augment(images: jax.Array, keys: jax.Array, policy: str) -> jax.Array:
     operations = jnp.array([[OPERATIONS.index(name) for name in row] for row in names])
     arguments = jnp.array(arguments, jnp.float32)  # (25, 2, centre and spread)
 
-    def draw(key):
-        keys = jax.random.split(key, 3)
-        row = jax.random.randint(keys[0], (), 0, len(rows))
-        applied = jax.random.uniform(keys[1], (2,)) < chances[row]
-        operation = jnp.where(applied, operations[row], 0)
-        about, spread = jnp.moveaxis(arguments[row], -1, 0)
-        return operation, about + spread * jax.random.rademacher(keys[2], (2,), jnp.float32)
-
-    operation, argument = jax.vmap(draw)(keys)
-    nowhere = jnp.zeros((len(images), 2))  # no table has a cutout
-    for i in range(2):
-        known = {row[i] for row in names}
-        images = operate(images, operation[:, i], argument[:, i], nowhere, known)
-    return images
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, (5,)))(keys)
+    row = jnp.int32(uniform[:, 0] * len(rows))
+    operation = jnp.where(uniform[:, 1:3] < chances[row], operations[row], 0)
+    about, spread = jnp.moveaxis(arguments[row], -1, 0)
+    argument = about + spread * jnp.where(uniform[:, 3:] < 0.5, -1, 1)
+    nowhere = jnp.zeros((*operation.shape, 2))  # no table has a cutout
+    known = {name for row in names for name in row}
+    return _in_turn(images, operation.T, argument.T, nowhere.swapaxes(0, 1), known)
 
 
 def rand_augment(
@@ -184,21 +178,33 @@ def rand_augment(
     names = tuple(reading)
     indices = jnp.array([OPERATIONS.index(name) for name in names])
 
-    def draw(key):
-        choice, applied, level, sign, centre = jax.random.split(key, 5)
-        choice = jax.random.randint(choice, (), 0, len(names))
-        applied = jax.random.uniform(applied) < chance
-        level = magnitude + std * jax.random.normal(level) if std else jnp.float32(magnitude)
-        level = jnp.clip(level, 0, 10) if std else level
-        arguments = jnp.array([_argument(reading, name, level, images.shape) for name in names])
-        about, spread = arguments[choice]
-        argument = about + spread * jax.random.rademacher(sign, (), jnp.float32)
-        return jnp.where(applied, indices[choice], 0), argument, jax.random.uniform(centre, (2,))
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, (layers, 6)))(keys)
+    choice, applied, level, sign, *centre = jnp.moveaxis(uniform, (2, 1), (0, 1))  # (layers, N)
+    choice = jnp.int32(choice * len(names))
+    if std:
+        level = jnp.clip(magnitude + std * jax.scipy.special.ndtri(level), 0, 10)
+    else:
+        level = jnp.full_like(level, magnitude)
+    pairs = [_argument(reading, name, level, images.shape) for name in names]
+    about, spread = (
+        jnp.take_along_axis(jnp.stack(x), choice[None], 0)[0] for x in zip(*pairs, strict=True)
+    )
+    argument = about + spread * jnp.where(sign < 0.5, -1, 1)
+    operation = jnp.where(applied < chance, indices[choice], 0)
+    return _in_turn(images, operation, argument, jnp.stack(centre, -1), set(names))
 
-    for layer in range(layers):
-        here = jax.vmap(jax.random.fold_in, (0, None))(keys, layer)
-        images = operate(images, *jax.vmap(draw)(here), set(names))
-    return images
+
+def _in_turn(images, operations, arguments, centres, known) -> jax.Array:
+    """Applies the operations along the first axis, one after the other.
+
+    By a loop: compiled once, and none is fused into the next, which would compute it for each of
+    the pixels that it reads.
+    """
+
+    def one(images, inputs):
+        return operate(images, *inputs, known), None
+
+    return jax.lax.scan(one, images, (operations, arguments, centres))[0]
 
 
 def _argument(reading: Reading, name: str, magnitude, shape: tuple[int, ...]) -> tuple:
