@@ -1,6 +1,7 @@
 """The pure functions that are compiled: one step of training, one batch of evaluation."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +14,13 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from cls import losses, models
+from cls.augment.apply import apply
+from cls.augment.settings import Augment
+from cls.errors import UserError, nearest
 from cls.state import TrainState
 
 Batch = dict[str, jax.Array]  # image (N, H, W, C) uint8, label (N,) int32, mask (N,) bool
+CONTRASTS = ('', 'global')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +35,21 @@ class Recipe:
     aux_weight: float
     accumulate: int
     ema: float
+    contrast: str = ''  # '' | global
+    augment: Augment = Augment()
 
     @classmethod
-    def of(cls, config: ConfigDict, total_steps: int) -> 'Recipe':
-        """Reads a config."""
+    def of(cls, config: ConfigDict, total_steps: int, channels: int) -> 'Recipe':
+        """Reads a config, of training on images of so many channels.
+
+        Raises UserError for a contrast or an augmentation that is not there.
+        """
         data = config.data
+        if data.contrast not in CONTRASTS:
+            raise UserError(
+                f"config.data.contrast is {data.contrast!r}: expected '' or 'global'."
+                f'{nearest(data.contrast, CONTRASTS)}'
+            )
         return cls(
             total_steps,
             tuple(data.mean),
@@ -44,12 +59,30 @@ class Recipe:
             config.loss.aux_weight,
             config.accumulate,
             config.ema,
+            data.contrast,
+            Augment.of(config, channels),
         )
 
+    def normalise(self, images: jax.Array) -> jax.Array:
+        """Returns what the net sees of images (N, H, W, C) in 0..255, see `normalise`."""
+        return normalise(images, self.mean, self.std, self.contrast)
 
-def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
-    """uint8 (N, H, W, C) images to float32, by channel: (x - mean) / std."""
-    return (images.astype(jnp.float32) - jnp.asarray(mean)) / jnp.asarray(std)
+
+def normalise(
+    images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...], contrast: str = ''
+) -> jax.Array:
+    """Images (N, H, W, C) in 0..255 to float32, by channel: (x - mean) / std.
+
+    With `contrast` 'global' each image is first brought to mean 0 and variance 1 over all its
+    values; its standard deviation counts as 1 / sqrt(H W C) at least, as in TensorFlow's
+    per_image_standardization.
+    """
+    images = images.astype(jnp.float32)
+    if contrast:
+        least = 1 / math.sqrt(math.prod(images.shape[1:]))
+        spread = images.std((1, 2, 3), keepdims=True)
+        images = (images - images.mean((1, 2, 3), keepdims=True)) / jnp.maximum(spread, least)
+    return (images - jnp.asarray(mean)) / jnp.asarray(std)
 
 
 def random_flip(images: jax.Array, key: jax.Array) -> jax.Array:
@@ -80,9 +113,9 @@ def make_train_step(
     newest count.
 
     Metrics are float32 scalars: `loss` (with label smoothing, auxiliary heads and penalties, but no
-    weight decay), `top1` of the training batch in percent, `grad_norm` before clipping, and the
-    norms of what the step leaves behind, `param_norm` and `stats_norm` (of the BN statistics):
-    together they are finite only if the state is.
+    weight decay), `top1` of the training batch in percent (of mixed labels the heavier counts),
+    `grad_norm` before clipping, and the norms of what the step leaves behind, `param_norm` and
+    `stats_norm` (of the BN statistics): together they are finite only if the state is.
     """
     takes_progress = models.takes_progress(model)
 
@@ -90,7 +123,7 @@ def make_train_step(
         extra = {'progress': progress} if takes_progress else {}
         logits, updated = model.apply(
             {'params': params, 'batch_stats': batch_stats},
-            normalise(images, recipe.mean, recipe.std),
+            images if recipe.augment.active else recipe.normalise(images),
             train=True,
             mutable=['batch_stats', 'aux_logits', 'penalties'],
             rngs={'dropout': key},
@@ -105,7 +138,8 @@ def make_train_step(
         if heads:
             loss += recipe.aux_weight * sum(map(mean_loss, heads)) / len(heads)
         loss += sum(jax.tree.leaves(updated.get('penalties', {})))
-        top1 = 100 * losses.topk_correct(logits, labels, 1).mean()
+        heaviest = labels if labels.ndim == 1 else labels.argmax(-1)
+        top1 = 100 * losses.topk_correct(logits, heaviest, 1).mean()
         return loss, (updated.get('batch_stats', {}), {'loss': loss, 'top1': top1})
 
     def gradients(state, images, labels, key):
@@ -141,7 +175,12 @@ def make_train_step(
         images = batch['image']
         if recipe.flip:
             images = random_flip(images, flip_key)
-        grads, (batch_stats, metrics) = gradients(state, images, batch['label'], net_key)
+        labels = batch['label']
+        if recipe.augment.active:  # the key: split makes the first two that fold_in does
+            key = jax.random.fold_in(key, 2)
+            classes = model.num_classes if recipe.augment.mixes else 0
+            images, labels = apply(recipe.augment, images, labels, key, recipe.normalise, classes)
+        grads, (batch_stats, metrics) = gradients(state, images, labels, net_key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         numbers = [x for x in jax.tree.leaves(batch_stats) if _is_number(x)]
@@ -171,7 +210,7 @@ def make_predict_step(
     """Returns predict_step(variables, batch) -> (probabilities (N, K) float32, labels, mask)."""
 
     def predict_step(variables: Any, batch: Batch):
-        images = normalise(batch['image'], recipe.mean, recipe.std)
+        images = recipe.normalise(batch['image'])
         logits = model.apply(variables, images, train=False)
         return jax.nn.softmax(logits), batch['label'], batch['mask']
 
@@ -187,7 +226,7 @@ def make_eval_step(
     """
 
     def eval_step(variables: Any, batch: Batch) -> dict[str, jax.Array]:
-        images = normalise(batch['image'], recipe.mean, recipe.std)
+        images = recipe.normalise(batch['image'])
         logits = model.apply(variables, images, train=False)
         labels, mask = batch['label'], batch['mask']
         loss = losses.cross_entropy(logits, labels)

@@ -51,18 +51,22 @@ def base() -> ConfigDict:
 
     # Inside the step, on the training batch, in this order; what is 0 or '' does nothing.
     c.augment = ConfigDict()
-    c.augment.policy = ''  # autoaugment_{imagenet,cifar10,svhn} | randaugment
+    c.augment.policy = ''  # autoaugment_{imagenet,cifar10,svhn,v0} | randaugment[_increasing]
     c.augment.layers = 2  # randaugment: operations on an image
-    c.augment.magnitude = 9.0  # randaugment: of 10
-    c.augment.rotation = 0.0  # degrees to either side
-    c.augment.distortion = ''  # inception: brightness, saturation, hue, contrast in random order
+    c.augment.magnitude = 9.0  # randaugment: of 10 (the paper: up to 30)
+    c.augment.magnitude_std = 0.0  # randaugment: standard deviation of the magnitude (timm: mstd)
+    c.augment.rotation = 0.0  # degrees to either side; bilinear, black outside
+    c.augment.distortion = ''  # inception | inception_fast: brightness, saturation, hue, contrast
     c.augment.brightness = 0.0  # colour jitter: factors from 1 - this to 1 + this
     c.augment.contrast = 0.0  # likewise
     c.augment.saturation = 0.0  # likewise
     c.augment.hue = 0.0  # shift of up to this part of the circle to either side
+    c.augment.hsl = (0.0, 0.0, 0.0)  # shifts of hue (of 180), saturation, lightness (MXNet's)
     c.augment.lighting = 0.0  # standard deviation of PCA noise (AlexNet: 0.1)
+    c.augment.noise = 0.0  # added to each value, uniform, up to this to either side (SENet: 20)
     c.augment.cutout = 0  # side in pixels of the square that is blanked
     c.augment.erasing = 0.0  # probability of random erasing
+    c.augment.erasing_fill = 'noise'  # noise | mean
     c.augment.mixup = 0.0  # alpha of mixup
     c.augment.cutmix = 0.0  # alpha of CutMix; with mixup, either of them by even chances
 

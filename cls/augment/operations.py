@@ -77,7 +77,8 @@ def box(shape: tuple[int, ...], centre: jax.Array, half: jax.Array) -> jax.Array
       bool (N, H, W, 1).
     """
     rows, columns = (
-        jnp.abs(2 * (jnp.arange(size) - centre[:, i, None]) + 1) <= jnp.reshape(2 * half - 1, (-1, 1))
+        jnp.abs(2 * (jnp.arange(size) - centre[:, i, None]) + 1)
+        <= jnp.reshape(2 * half - 1, (-1, 1))
         for i, size in enumerate(shape[1:3])
     )
     return (rows[:, :, None] & columns[:, None])[..., None]

@@ -22,6 +22,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cls.augment.operations import OPERATIONS, operate
 
@@ -131,9 +132,22 @@ POLICIES = (*TABLES, *RANDOM)
 
 
 def sub_policies(policy: str) -> list[list[tuple[str, float, int]]]:
-    """Returns the 25 sub-policies of a name of TABLES: two of (operation, probability, magnitude)."""
+    """Returns the rows of a policy of TABLES: twice (operation, probability, magnitude)."""
     rows = [row.split() for row in TABLES[policy][0].split(',')]
     return [[(r[i], float(r[i + 1]), int(r[i + 2])) for i in (0, 3)] for r in rows]
+
+
+def arrays(policy: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a policy of TABLES for images of a shape.
+
+    Returns:
+      The operations, int32 (25, 2); what their arguments are about and how far from it, float32
+      (25, 2, 2).
+    """
+    rows, reading = sub_policies(policy), TABLES[policy][1]
+    operations = [[OPERATIONS.index(name) for name, _, _ in row] for row in rows]
+    arguments = [[_argument(reading, name, m, shape) for name, _, m in row] for row in rows]
+    return np.int32(operations), np.float32(arguments)
 
 
 def auto_augment(images: jax.Array, keys: jax.Array, policy: str) -> jax.Array:
@@ -144,20 +158,16 @@ def auto_augment(images: jax.Array, keys: jax.Array, policy: str) -> jax.Array:
       keys: (N,), one for each image.
       policy: of TABLES.
     """
-    rows, reading = sub_policies(policy), TABLES[policy][1]
-    names = [[name for name, _, _ in row] for row in rows]
-    arguments = [[_argument(reading, name, m, images.shape) for name, _, m in row] for row in rows]
+    rows = sub_policies(policy)
     chances = jnp.array([[chance for _, chance, _ in row] for row in rows])
-    operations = jnp.array([[OPERATIONS.index(name) for name in row] for row in names])
-    arguments = jnp.array(arguments, jnp.float32)  # (25, 2, centre and spread)
-
+    operations, arguments = map(jnp.array, arrays(policy, images.shape))
     uniform = jax.vmap(lambda key: jax.random.uniform(key, (5,)))(keys)
     row = jnp.int32(uniform[:, 0] * len(rows))
     operation = jnp.where(uniform[:, 1:3] < chances[row], operations[row], 0)
     about, spread = jnp.moveaxis(arguments[row], -1, 0)
     argument = about + spread * jnp.where(uniform[:, 3:] < 0.5, -1, 1)
     nowhere = jnp.zeros((*operation.shape, 2))  # no table has a cutout
-    known = {name for row in names for name in row}
+    known = {name for row in rows for name, _, _ in row}
     return _in_turn(images, operation.T, argument.T, nowhere.swapaxes(0, 1), known)
 
 

@@ -49,7 +49,9 @@ def rotated(image, degrees):
 
 
 def added(image, addition):
-    return image.point([min(255, i + addition) if i < 128 else i for i in range(256)] * len(image.getbands()))
+    return image.point(
+        [min(255, i + addition) if i < 128 else i for i in range(256)] * len(image.getbands())
+    )
 
 
 CASES = [
@@ -136,10 +138,11 @@ def test_both_forms_of_counting_and_looking_up_agree(channels, monkeypatch):
         return operations.histogram(batch), operations.look_up(batch, jnp.asarray(tables))
 
     plain = run()
-    monkeypatch.setattr(
-        jax.lax, 'platform_dependent', lambda *args, tpu, default: tpu(*args)
-    )
+    monkeypatch.setattr(jax.lax, 'platform_dependent', lambda *args, tpu, default: tpu(*args))
     jax.tree.map(np.testing.assert_array_equal, plain, run())
     counts = [np.bincount(x.ravel(), minlength=256) for x in np.moveaxis(batch[0], -1, 0)]
     np.testing.assert_array_equal(plain[0][0], counts)
-    np.testing.assert_array_equal(plain[1][0], np.stack([t[x] for t, x in zip(tables[0], np.moveaxis(batch[0], -1, 0), strict=True)], -1))
+    np.testing.assert_array_equal(
+        plain[1][0],
+        np.stack([t[x] for t, x in zip(tables[0], np.moveaxis(batch[0], -1, 0), strict=True)], -1),
+    )
