@@ -1,0 +1,147 @@
+"""The policies against torchvision's and timm's tables and pictures, and their draws."""
+
+import collections
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cls.augment import operations, policies
+from cls.augment.operations import OPERATIONS
+
+ORACLE = np.load(Path(__file__).parent / 'torch.npz')
+NAMES = {  # theirs to ours
+    'AutoContrast': 'auto_contrast',
+    'SolarizeAdd': 'solarize_add',
+    **{f'{theirs}{axis}': f'{ours}_{axis.lower()}' for theirs, ours in
+       (('Shear', 'shear'), ('Translate', 'translate')) for axis in 'XY'},
+}  # fmt: skip
+
+
+def our_name(theirs):
+    for suffix in ('Rel', 'Original', 'Increasing'):
+        theirs = theirs.removesuffix(suffix)
+    return NAMES.get(theirs, theirs.lower())
+
+
+@pytest.mark.parametrize('policy', list(policies.TABLES))
+def test_the_tables_are_the_published(policy):
+    tables = json.loads(str(ORACLE['tables']))
+    ours = policies.sub_policies(policy)
+    assert len(ours) == 25
+    names = {'autoaugment_imagenet': ('imagenet', 'original')}.get(policy, (policy.split('_')[1],))
+    for name in names:
+        for row, theirs in zip(ours, tables[name], strict=True):
+            for (op, chance, magnitude), (their_op, their_chance, level) in zip(
+                row, theirs, strict=True
+            ):
+                assert (op, chance) == (our_name(their_op), their_chance)
+                assert level is None or level == magnitude
+
+
+@pytest.mark.parametrize('policy', ['imagenet', 'cifar10', 'svhn'])
+def test_both_operations_of_every_sub_policy_make_torchvisions_picture(policy):
+    images = jnp.tile(ORACLE['policy_image'], (25, 1, 1, 1))
+    chosen, arguments = policies.arrays(f'autoaugment_{policy}', images.shape)
+    sign = np.where(np.arange(25) % 2 == 0, -1, 1)[:, None]  # what torchvision was told to draw
+    argument = arguments[..., 0] + sign * arguments[..., 1]
+    # Shears, shifts and turns go the other way around there; their signs are even chances.
+    turned = np.isin(chosen, [OPERATIONS.index(name) for name in operations.WARPS])
+    rotates = chosen == OPERATIONS.index('rotate')
+    argument = np.where(turned & ~rotates, -argument, argument)
+    known = {OPERATIONS[i] for i in chosen.ravel()}
+    operate = jax.jit(lambda *inputs: operations.operate(*inputs, known))
+    for i in range(2):
+        images = operate(images, chosen[:, i], argument[:, i], jnp.zeros((25, 2)))
+    different = np.abs(np.int32(images) - ORACLE[policy]).max(-1)
+    # By how their shears, about pixels' corners and by angles, take other pixels; and equalize
+    # makes more of a value that is one off.
+    assert (different > 2).mean((1, 2)).max() < 0.06
+    assert (different > 2).mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    ('policy', 'theirs'),
+    [('randaugment', '_RAND_TRANSFORMS'), ('randaugment_increasing', '_RAND_INCREASING_TRANSFORMS')],
+)
+def test_arguments_at_every_magnitude_are_timms(policy, theirs):
+    reading, _ = policies.RANDOM[policy]
+    table = {our_name(name): (name, row) for name, row in json.loads(str(ORACLE[theirs])).items()}
+    assert set(reading) - set(table) == ({'cutout'} if policy == 'randaugment' else set())
+    magnitudes = jnp.arange(11.0)
+    for name, (their_name, row) in table.items():
+        row = np.array(row) * (224 if their_name.endswith('Rel') else 1)
+        for m in (magnitudes, np.arange(11.0)):
+            about, spread = reading[name](m, 224)
+            np.testing.assert_allclose(about + spread, row, atol=1e-4, err_msg=name)
+
+
+def test_cutout_and_published_sides():
+    reading, _ = policies.RANDOM['randaugment']
+    assert reading['cutout'](9.0, 224) == (36, 0)  # of 40 pixels
+    assert policies.TABLES['autoaugment_cifar10'][1]['translate_x'](9, 32) == (0, 14)  # 150 / 331
+
+
+def record(monkeypatch, run, n):
+    """Returns the operations (L, n) and arguments that a policy draws for n images."""
+    seen = []
+    monkeypatch.setattr(policies, '_in_turn', lambda *args: seen.append(args[1:3]) or args[0])
+    run(jnp.zeros((n, 32, 32, 3), jnp.uint8), jax.random.split(jax.random.key(0), n))
+    return jax.tree.map(np.asarray, seen[0])
+
+
+def test_sub_policies_are_drawn_evenly_and_their_operations_with_their_chances(monkeypatch):
+    n = 20_000
+    policy = 'autoaugment_cifar10'
+    run = lambda images, keys: policies.auto_augment(images, keys, policy)  # noqa: E731
+    found, arguments = record(monkeypatch, run, n)
+    for i in range(2):
+        expected = collections.Counter()
+        for row in policies.sub_policies(policy):
+            expected[row[i][0]] += row[i][1] / 25
+            expected['identity'] += (1 - row[i][1]) / 25
+        shares = np.bincount(found[i], minlength=len(OPERATIONS)) / n
+        for name, share in zip(OPERATIONS, shares, strict=True):
+            assert abs(share - expected[name]) < 0.015, name
+    shifts = arguments[0][found[0] == OPERATIONS.index('translate_y')]
+    assert abs((shifts > 0).mean() - 0.5) < 0.03
+
+
+def test_randaugment_draws_every_operation_and_sign_evenly(monkeypatch):
+    n = 20_000
+    for policy, chance in (('randaugment', 1.0), ('randaugment_increasing', 0.5)):
+        run = lambda images, keys, p=policy: policies.rand_augment(images, keys, p, 2, 9.0, 0.5)  # noqa: E731
+        found, arguments = record(monkeypatch, run, n)
+        names = list(policies.RANDOM[policy][0])
+        assert found.shape == (2, n)
+        for layer in range(2):
+            for name in names:
+                share = (found[layer] == OPERATIONS.index(name)).mean()
+                assert abs(share - chance / len(names)) < 0.01, name
+            assert ((found[layer] == 0).mean() > 0) == (chance < 1)
+        independent = (found[0] == found[1])[found[0] > 0].mean()
+        assert abs(independent - chance / len(names)) < 0.01
+        degrees = arguments[found == OPERATIONS.index('rotate')]
+        assert abs((degrees > 0).mean() - 0.5) < 0.05
+        level = np.abs(degrees) / 3
+        assert abs(level.mean() - 9) < 0.1
+        assert abs(level.std() - 0.48) < 0.05  # 0.5, cut at 10
+        assert level.max() <= 10 + 1e-5
+
+
+def test_layers_follow_one_another(monkeypatch):
+    """Two layers are one layer, and another on what it made."""
+    images = jnp.asarray(np.random.default_rng(0).integers(256, size=(12, 16, 16, 3)), jnp.uint8)
+    keys = jax.random.split(jax.random.key(1), 12)
+    found = np.asarray(policies.rand_augment(images, keys, 'randaugment', 2, 9.0, 0.0))
+    inputs = []
+    monkeypatch.setattr(policies, '_in_turn', lambda *args: inputs.append(args[1:]))
+    policies.rand_augment(images, keys, 'randaugment', 2, 9.0, 0.0)
+    *drawn, known = inputs[0]
+    operate = jax.jit(lambda *inputs: operations.operate(*inputs, known))
+    for layer in range(2):
+        images = operate(images, *(x[layer] for x in drawn))
+    np.testing.assert_array_equal(found, images)
