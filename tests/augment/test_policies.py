@@ -48,24 +48,26 @@ def test_both_operations_of_every_sub_policy_make_torchvisions_picture(policy):
     chosen, arguments = policies.arrays(f'autoaugment_{policy}', images.shape)
     sign = np.where(np.arange(25) % 2 == 0, -1, 1)[:, None]  # what torchvision was told to draw
     argument = arguments[..., 0] + sign * arguments[..., 1]
-    # Shears, shifts and turns go the other way around there; their signs are even chances.
-    turned = np.isin(chosen, [OPERATIONS.index(name) for name in operations.WARPS])
-    rotates = chosen == OPERATIONS.index('rotate')
-    argument = np.where(turned & ~rotates, -argument, argument)
+    # What a shift is positive for is the other way around there; signs are even chances.
+    shifts = np.isin(chosen, [OPERATIONS.index(f'translate_{axis}') for axis in 'xy'])
+    argument = np.where(shifts, -argument, argument)
     known = {OPERATIONS[i] for i in chosen.ravel()}
     operate = jax.jit(lambda *inputs: operations.operate(*inputs, known))
     for i in range(2):
         images = operate(images, chosen[:, i], argument[:, i], jnp.zeros((25, 2)))
     different = np.abs(np.int32(images) - ORACLE[policy]).max(-1)
-    # By how their shears, about pixels' corners and by angles, take other pixels; and equalize
-    # makes more of a value that is one off.
-    assert (different > 2).mean((1, 2)).max() < 0.06
+    # A shear by 0.2 (SVHN's 20th) takes every fifth row from the very border of two pixels.
+    assert (different > 2).mean((1, 2)).max() < 0.14
     assert (different > 2).mean() < 0.01
+    assert (different > 0).mean() < 0.01
 
 
 @pytest.mark.parametrize(
     ('policy', 'theirs'),
-    [('randaugment', '_RAND_TRANSFORMS'), ('randaugment_increasing', '_RAND_INCREASING_TRANSFORMS')],
+    [
+        ('randaugment', '_RAND_TRANSFORMS'),
+        ('randaugment_increasing', '_RAND_INCREASING_TRANSFORMS'),
+    ],
 )
 def test_arguments_at_every_magnitude_are_timms(policy, theirs):
     reading, _ = policies.RANDOM[policy]
@@ -85,19 +87,20 @@ def test_cutout_and_published_sides():
     assert policies.TABLES['autoaugment_cifar10'][1]['translate_x'](9, 32) == (0, 14)  # 150 / 331
 
 
-def record(monkeypatch, run, n):
+def record(monkeypatch, policy, n):
     """Returns the operations (L, n) and arguments that a policy draws for n images."""
-    seen = []
-    monkeypatch.setattr(policies, '_in_turn', lambda *args: seen.append(args[1:3]) or args[0])
-    run(jnp.zeros((n, 32, 32, 3), jnp.uint8), jax.random.split(jax.random.key(0), n))
-    return jax.tree.map(np.asarray, seen[0])
+    monkeypatch.setattr(policies, '_in_turn', lambda *args: args[1:3])
+    images, keys = jnp.zeros((n, 32, 32, 3), jnp.uint8), jax.random.split(jax.random.key(0), n)
+    if policy in policies.TABLES:
+        return jax.device_get(jax.jit(lambda: policies.auto_augment(images, keys, policy))())
+    draw = jax.jit(lambda: policies.rand_augment(images, keys, policy, 2, 9.0, 0.5))
+    return jax.device_get(draw())
 
 
 def test_sub_policies_are_drawn_evenly_and_their_operations_with_their_chances(monkeypatch):
     n = 20_000
     policy = 'autoaugment_cifar10'
-    run = lambda images, keys: policies.auto_augment(images, keys, policy)  # noqa: E731
-    found, arguments = record(monkeypatch, run, n)
+    found, arguments = record(monkeypatch, policy, n)
     for i in range(2):
         expected = collections.Counter()
         for row in policies.sub_policies(policy):
@@ -113,8 +116,7 @@ def test_sub_policies_are_drawn_evenly_and_their_operations_with_their_chances(m
 def test_randaugment_draws_every_operation_and_sign_evenly(monkeypatch):
     n = 20_000
     for policy, chance in (('randaugment', 1.0), ('randaugment_increasing', 0.5)):
-        run = lambda images, keys, p=policy: policies.rand_augment(images, keys, p, 2, 9.0, 0.5)  # noqa: E731
-        found, arguments = record(monkeypatch, run, n)
+        found, arguments = record(monkeypatch, policy, n)
         names = list(policies.RANDOM[policy][0])
         assert found.shape == (2, n)
         for layer in range(2):
@@ -132,16 +134,17 @@ def test_randaugment_draws_every_operation_and_sign_evenly(monkeypatch):
         assert level.max() <= 10 + 1e-5
 
 
-def test_layers_follow_one_another(monkeypatch):
-    """Two layers are one layer, and another on what it made."""
-    images = jnp.asarray(np.random.default_rng(0).integers(256, size=(12, 16, 16, 3)), jnp.uint8)
-    keys = jax.random.split(jax.random.key(1), 12)
-    found = np.asarray(policies.rand_augment(images, keys, 'randaugment', 2, 9.0, 0.0))
-    inputs = []
-    monkeypatch.setattr(policies, '_in_turn', lambda *args: inputs.append(args[1:]))
-    policies.rand_augment(images, keys, 'randaugment', 2, 9.0, 0.0)
-    *drawn, known = inputs[0]
-    operate = jax.jit(lambda *inputs: operations.operate(*inputs, known))
-    for layer in range(2):
-        images = operate(images, *(x[layer] for x in drawn))
-    np.testing.assert_array_equal(found, images)
+def test_operations_follow_one_another(monkeypatch):
+    def operate(images, operation, argument, centre, known):
+        assert known == {'rotate'}
+        return images * 3 + jnp.uint8(operation)[:, None, None, None]
+
+    monkeypatch.setattr(policies, 'operate', operate)
+    found = policies._in_turn(
+        jnp.ones((2, 1, 1, 1), jnp.uint8),
+        jnp.array([[5, 0], [7, 1]]),
+        jnp.zeros((2, 2)),
+        jnp.zeros((2, 2, 2)),
+        {'rotate'},
+    )
+    assert found.ravel().tolist() == [(3 + 5) * 3 + 7, 3 * 3 + 1]
