@@ -57,7 +57,7 @@ def of_torch() -> dict[str, np.ndarray]:
     found['jittered'] = np.stack(jittered)
     bilinear = transforms.InterpolationMode.BILINEAR
     image = tensor(found['warp_image'])
-    rotated = [F.rotate(image, angle, interpolation=bilinear, fill=0.0) for angle in ANGLES]
+    rotated = [F.rotate(image, angle, interpolation=bilinear) for angle in ANGLES]
     found['rotated'] = np.stack([array(image) for image in rotated])
 
     tables = {}
