@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from cls.augment import erase, mix
 
@@ -99,6 +100,15 @@ def test_labels_are_mixed_as_images_are(mixup, cutmix):
         assert 0.4 < smooth.mean() < 0.7
     else:
         assert smooth.all() == bool(mixup)
-    if mixup and not cutmix:  # Beta(a, a) has the variance 1 / (8 a + 4)
-        assert abs(own.mean() - 0.5) < 0.05
-        assert abs(own.var() - 1 / (8 * 0.4 + 4)) < 0.02
+
+
+@pytest.mark.parametrize('alpha', [0.05, 0.2, 0.5, 1.0, 8.0])
+def test_shares_have_scipys_distribution(alpha):
+    n = 20_000
+    drawn = np.sort(jax.jit(jax.vmap(lambda key: mix.beta(key, alpha)))(keys(n)))
+    assert np.isfinite(drawn).all()
+    # Kolmogorov and Smirnov: above 1.95 / sqrt(n) once in a thousand times
+    expected = scipy.stats.beta.cdf(np.float64(drawn), alpha, alpha)
+    inner = (drawn > 1e-6) & (drawn < 1 - 1e-6)
+    distance = np.abs(expected - (np.arange(n) + 0.5) / n)[inner].max()
+    assert distance < 1.95 / n**0.5
