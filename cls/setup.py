@@ -151,7 +151,8 @@ def set_up(config: ConfigDict, devices: list[jax.Device] | None = None) -> Setup
     model = configs.create_model(config, info.num_classes)
     _check_fit(config, info, model)
     total = durations.steps(config.duration, batch=config.batch, examples=info.num_train)
-    setup = Setup(config, mesh, train, test, info, model, total, Recipe.of(config, total))
+    recipe = Recipe.of(config, total, info.image_shape[2])
+    setup = Setup(config, mesh, train, test, info, model, total, recipe)
     every = {'log_every': config.log_every, 'checkpoint.every': config.checkpoint.every}
     every |= {'eval.every': config.eval.every} if config.eval.every else {}
     for name, duration in {'duration': config.duration, **every}.items():

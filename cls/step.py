@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,9 +15,13 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from cls import freeze, losses, models
+from cls.augment.apply import apply
+from cls.augment.settings import Augment
+from cls.errors import UserError, nearest
 from cls.state import TrainState
 
 Batch = dict[str, jax.Array]  # image (N, H, W, C) uint8, label (N,) int32, mask (N,) bool
+CONTRASTS = ('', 'global')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,13 +36,23 @@ class Recipe:
     aux_weight: float
     accumulate: int
     ema: float
+    contrast: str = ''  # '' | global
+    augment: Augment = Augment()
     freeze: str = ''  # parameters that stay, see cls.freeze
     freeze_bn: bool = False  # whether the statistics of all norms stay
 
     @classmethod
-    def of(cls, config: ConfigDict, total_steps: int) -> 'Recipe':
-        """Reads a config."""
+    def of(cls, config: ConfigDict, total_steps: int, channels: int) -> 'Recipe':
+        """Reads a config, of training on images of so many channels.
+
+        Raises UserError for a contrast or an augmentation that is not there.
+        """
         data = config.data
+        if data.contrast not in CONTRASTS:
+            raise UserError(
+                f"config.data.contrast is {data.contrast!r}: expected '' or 'global'."
+                f'{nearest(data.contrast, CONTRASTS)}'
+            )
         return cls(
             total_steps,
             tuple(data.mean),
@@ -47,19 +62,57 @@ class Recipe:
             config.loss.aux_weight,
             config.accumulate,
             config.ema,
+            data.contrast,
+            Augment.of(config, channels),
             config.optim.freeze,
         )
 
+    def normalise(self, images: jax.Array) -> jax.Array:
+        """Returns what the net sees of images (N, H, W, C) in 0..255, see `normalise`."""
+        return normalise(images, self.mean, self.std, self.contrast)
 
-def normalise(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
-    """uint8 (N, H, W, C) images to float32, by channel: (x - mean) / std."""
-    return (images.astype(jnp.float32) - jnp.asarray(mean)) / jnp.asarray(std)
+
+def normalise(
+    images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...], contrast: str = ''
+) -> jax.Array:
+    """Images (N, H, W, C) in 0..255 to float32, by channel: (x - mean) / std.
+
+    With `contrast` 'global' each image is first brought to mean 0 and variance 1 over all its
+    values; its standard deviation counts as 1 / sqrt(H W C) at least, as in TensorFlow's
+    per_image_standardization.
+    """
+    images = images.astype(jnp.float32)
+    if contrast:
+        least = 1 / math.sqrt(math.prod(images.shape[1:]))
+        spread = images.std((1, 2, 3), keepdims=True)
+        images = (images - images.mean((1, 2, 3), keepdims=True)) / jnp.maximum(spread, least)
+    return (images - jnp.asarray(mean)) / jnp.asarray(std)
 
 
 def random_flip(images: jax.Array, key: jax.Array) -> jax.Array:
     """Mirrors each image left to right with probability 1/2."""
     flips = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
     return jnp.where(flips, images[:, :, ::-1], images)
+
+
+def augmented(
+    recipe: Recipe, batch: Batch, key: jax.Array, num_classes: int
+) -> tuple[jax.Array, jax.Array]:
+    """Mirrors and augments a training batch with the random numbers of its step's key.
+
+    Returns:
+      Images, uint8 as they came, or if recipe.augment is active normalised float32; labels (N,)
+      int32, or where images are mixed probabilities (N, num_classes).
+    """
+    flip_key, _ = jax.random.split(key)
+    images, labels = batch['image'], batch['label']
+    if recipe.flip:
+        images = random_flip(images, flip_key)
+    if recipe.augment.active:  # the key: split makes the first two that fold_in does
+        key = jax.random.fold_in(key, 2)
+        classes = num_classes if recipe.augment.mixes else 0
+        images, labels = apply(recipe.augment, images, labels, key, recipe.normalise, classes)
+    return images, labels
 
 
 def _is_number(x: Any) -> bool:
@@ -84,9 +137,9 @@ def make_train_step(
     newest count.
 
     Metrics are float32 scalars: `loss` (with label smoothing, auxiliary heads and penalties, but no
-    weight decay), `top1` of the training batch in percent, `grad_norm` before clipping, and the
-    norms of what the step leaves behind, `param_norm` and `stats_norm` (of the BN statistics):
-    together they are finite only if the state is.
+    weight decay), `top1` of the training batch in percent (of mixed labels the heavier counts),
+    `grad_norm` before clipping, and the norms of what the step leaves behind, `param_norm` and
+    `stats_norm` (of the BN statistics): together they are finite only if the state is.
     """
     takes_progress = models.takes_progress(model)
     still = functools.partial(freeze.still, recipe.freeze)
@@ -98,7 +151,7 @@ def make_train_step(
         kept = freeze.kept(stays['batch_stats'])
         logits, updated = model.apply(
             {'params': params, 'batch_stats': batch_stats, 'kept': kept},
-            normalise(images, recipe.mean, recipe.std),
+            images if recipe.augment.active else recipe.normalise(images),
             train=True,
             mutable=['batch_stats', 'aux_logits', 'penalties'],
             rngs={'dropout': key},
@@ -113,7 +166,8 @@ def make_train_step(
         if heads:
             loss += recipe.aux_weight * sum(map(mean_loss, heads)) / len(heads)
         loss += sum(jax.tree.leaves(updated.get('penalties', {})))
-        top1 = 100 * losses.topk_correct(logits, labels, 1).mean()
+        heaviest = labels if labels.ndim == 1 else labels.argmax(-1)
+        top1 = 100 * losses.topk_correct(logits, heaviest, 1).mean()
         return loss, (updated.get('batch_stats', {}), {'loss': loss, 'top1': top1})
 
     def gradients(state, images, labels, key):
@@ -145,11 +199,9 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
-        flip_key, net_key = jax.random.split(key)
-        images = batch['image']
-        if recipe.flip:
-            images = random_flip(images, flip_key)
-        grads, (batch_stats, metrics) = gradients(state, images, batch['label'], net_key)
+        _, net_key = jax.random.split(key)  # the first is the flips'
+        images, labels = augmented(recipe, batch, key, model.num_classes)
+        grads, (batch_stats, metrics) = gradients(state, images, labels, net_key)
         stays = still(state.params, state.batch_stats, recipe.freeze_bn)
         batch_stats = freeze.hold(stays['batch_stats'], state.batch_stats, batch_stats)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -183,7 +235,7 @@ def make_predict_step(
     """Returns predict_step(variables, batch) -> (probabilities (N, K) float32, labels, mask)."""
 
     def predict_step(variables: Any, batch: Batch):
-        images = normalise(batch['image'], recipe.mean, recipe.std)
+        images = recipe.normalise(batch['image'])
         logits = model.apply(variables, images, train=False)
         return jax.nn.softmax(logits), batch['label'], batch['mask']
 
@@ -199,7 +251,7 @@ def make_eval_step(
     """
 
     def eval_step(variables: Any, batch: Batch) -> dict[str, jax.Array]:
-        images = normalise(batch['image'], recipe.mean, recipe.std)
+        images = recipe.normalise(batch['image'])
         logits = model.apply(variables, images, train=False)
         labels, mask = batch['label'], batch['mask']
         loss = losses.cross_entropy(logits, labels)
@@ -218,19 +270,19 @@ def make_moments_step(
 ) -> Callable[[Any, Batch, jax.Array, jax.Array], Any]:
     """Returns moments_step(variables, batch, step, key) -> what each norm finds in a batch.
 
-    The batch is mirrored as in training, and the net is in training mode. The result is the
+    The batch is mirrored and augmented as in training, and the net is in training mode. The result is the
     collection `moments` of cls.nn.norm: plain means and variances (C,), float32. `step` is the
     number of steps taken, for nets that want to know how far training is.
     """
     takes_progress = models.takes_progress(model)
 
     def moments_step(variables: Any, batch: Batch, step: jax.Array, key: jax.Array) -> Any:
-        flip_key, net_key = jax.random.split(key)
-        images = random_flip(batch['image'], flip_key) if recipe.flip else batch['image']
+        _, net_key = jax.random.split(key)
+        images, _ = augmented(recipe, batch, key, model.num_classes)
         progress = jnp.minimum(step / recipe.total_steps, 1.0)
         _, updated = model.apply(
             variables,
-            normalise(images, recipe.mean, recipe.std),
+            images if recipe.augment.active else recipe.normalise(images),
             train=True,
             mutable=['batch_stats', 'aux_logits', 'penalties', 'moments'],
             rngs={'dropout': net_key},

@@ -1,0 +1,61 @@
+"""Affine maps of images, each with its own matrix.
+
+A matrix (a, b, c, d, e, f) says where an output pixel comes from, as Pillow's does: the pixel with
+its centre at (x, y) comes from (a x + b y + c, d x + e y + f), in pixels from the top left corner.
+"""
+
+import jax
+import jax.numpy as jnp
+
+IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+def rotation(degrees: jax.Array, height: int, width: int) -> jax.Array:
+    """Returns the matrices (N, 6) that turn images counterclockwise about their centres."""
+    cos, sin = jnp.cos(jnp.radians(degrees)), jnp.sin(jnp.radians(degrees))
+    x, y = width / 2, height / 2
+    return jnp.stack([cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y], -1)
+
+
+def _sources(matrix: jax.Array, height: int, width: int) -> tuple[jax.Array, jax.Array]:
+    """Returns the x and y, (N, H, W), that the output pixels come from."""
+    x = jnp.arange(width) + 0.5
+    y = jnp.arange(height)[:, None] + 0.5
+    a, b, c, d, e, f = jnp.moveaxis(matrix, -1, 0)[:, :, None, None]
+    return a * x + b * y + c, d * x + e * y + f
+
+
+def _take(images: jax.Array, x: jax.Array, y: jax.Array, fill: float) -> jax.Array:
+    """Returns the pixels in column x and row y, both (N, H, W), and `fill` outside."""
+    n, height, width, channels = images.shape
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    index = jnp.clip(y, 0, height - 1) * width + jnp.clip(x, 0, width - 1)
+    flat = images.reshape(n, height * width, channels)
+    taken = jnp.take_along_axis(flat, index.reshape(n, -1, 1), axis=1)
+    return jnp.where(inside[..., None], taken.reshape(images.shape), jnp.asarray(fill, flat.dtype))
+
+
+def nearest(images: jax.Array, matrix: jax.Array, fill: float) -> jax.Array:
+    """Warps images (N, H, W, C) by matrices (N, 6); each pixel is the one it comes from.
+
+    The identity leaves an image as it is, to the bit.
+    """
+    x, y = _sources(matrix, *images.shape[1:3])
+    return _take(images, jnp.int32(jnp.floor(x)), jnp.int32(jnp.floor(y)), fill)
+
+
+def bilinear(images: jax.Array, matrix: jax.Array, fill: float) -> jax.Array:
+    """Warps float images (N, H, W, C) by matrices (N, 6), between the four nearest pixels.
+
+    What lies outside the image counts as pixels of `fill`.
+    """
+    x, y = (value - 0.5 for value in _sources(matrix, *images.shape[1:3]))
+    left, top = jnp.floor(x), jnp.floor(y)
+    across, down = (x - left)[..., None], (y - top)[..., None]
+    left, top = jnp.int32(left), jnp.int32(top)
+
+    def row(y):
+        one, other = (_take(images, left + i, y, fill) for i in (0, 1))
+        return one * (1 - across) + other * across
+
+    return row(top) * (1 - down) + row(top + 1) * down

@@ -1,0 +1,208 @@
+"""The whole of it: what a config asks for, on any devices, and what it may not ask for."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cls import config as configs
+from cls import mesh as meshes
+from cls.augment.apply import apply
+from cls.augment.settings import RANGES, Augment
+from cls.errors import UserError
+from cls.setup import set_up
+from cls.state import new_state
+from cls.step import Recipe, make_train_step, normalise
+
+EVERYTHING = Augment(
+    policy='autoaugment_svhn',
+    rotation=10.0,
+    distortion='inception',
+    brightness=0.4,
+    contrast=0.4,
+    saturation=0.4,
+    hue=0.1,
+    hsl=(36.0, 50.0, 50.0),
+    lighting=0.1,
+    noise=20.0,
+    cutout=4,
+    erasing=0.25,
+    mixup=0.2,
+    cutmix=1.0,
+)
+
+
+def batch(n=16, size=8, channels=3):
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(n, size, size, channels)).astype(np.uint8)
+    return images, rng.integers(5, size=n).astype(np.int32)
+
+
+def scaled(images):
+    return normalise(images, (120.0,), (60.0,))
+
+
+def on_devices(augment, count):
+    """Returns images and labels augmented on so many devices, and the compiled text."""
+    sharding = meshes.batch_sharding(meshes.make_mesh(1, jax.devices()[:count]))
+    run = jax.jit(lambda x, y: apply(augment, x, y, jax.random.key(3), scaled, 5))
+    inputs = jax.device_put(batch(), sharding)
+    compiled = run.lower(*inputs).compile()
+    return jax.tree.map(np.asarray, compiled(*inputs)), compiled.as_text()
+
+
+@pytest.mark.sweep  # compiles for a quarter of a minute
+def test_everything_is_the_same_on_eight_devices():
+    (images, targets), _ = on_devices(EVERYTHING, 1)
+    (others, other_targets), _ = on_devices(EVERYTHING, 8)
+    np.testing.assert_allclose(others, images, atol=1e-4)
+    np.testing.assert_allclose(other_targets, targets, atol=1e-6)
+    assert images.dtype == targets.dtype == np.float32
+    assert np.isfinite(images).all()
+    assert len({image.tobytes() for image in images}) == len(images)
+
+
+@pytest.mark.sweep  # likewise
+def test_no_device_needs_anothers_images_for_a_policy():
+    augment = Augment(policy='randaugment', cutout=2)
+    (images, _), _ = on_devices(augment, 1)
+    (others, _), text = on_devices(augment, 4)
+    np.testing.assert_array_equal(others, images)
+    for exchange in ('all-gather', 'all-to-all', 'all-reduce', 'collective-permute'):
+        assert exchange not in text
+
+
+def test_what_is_off_is_not_traced_and_changes_nothing():
+    images, labels = batch()
+    ours, same = apply(Augment(), images, labels, jax.random.key(0), scaled, 5)
+    np.testing.assert_array_equal(ours, scaled(images))
+    assert same is labels
+    assert not Augment().active
+    assert not Augment(layers=3, magnitude=2.0, erasing_fill='mean').active
+    for field in dataclasses.fields(Augment):
+        if field.name not in ('layers', 'magnitude', 'magnitude_std', 'erasing_fill'):
+            on = dataclasses.replace(Augment(), **{field.name: getattr(EVERYTHING, field.name)})
+            assert on.active, field.name
+
+
+@pytest.mark.parametrize(
+    ('fields', 'low', 'high', 'moments'),
+    [
+        ({'noise': 20.0}, 80, 120, (100, 20 / 3**0.5)),
+        ({'brightness': 0.4}, 60, 140, (100, 40 / 3**0.5)),
+        ({'distortion': 'inception_fast'}, 68, 132, (100, 32 / 3**0.5)),
+        ({'hsl': (0.0, 0.0, 50.0)}, 50, 150, (100, 50 / 3**0.5)),
+    ],
+)
+def test_ranges_of_what_is_drawn_uniformly(fields, low, high, moments):
+    images = np.full((800, 1, 1, 3), 100, np.uint8)
+    labels = np.zeros(800, np.int32)
+    run = jax.jit(lambda x, k: apply(Augment(**fields), x, labels, k, jnp.float32, 5)[0])
+    found = np.asarray(run(images, jax.random.key(0)))
+    assert low - 1e-3 <= found.min() < low + 2
+    assert high - 2 < found.max() <= high + 1e-3
+    np.testing.assert_allclose((found.mean(), found.std()), moments, rtol=0.07)
+    assert (found[..., 0] != found[..., 1]).any() == ('noise' in fields)
+
+
+class Classes(nn.Module):
+    """Logits that are the first five values of an image."""
+
+    num_classes: int = 5
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        scale = self.param('scale', nn.initializers.ones, (1,))
+        return scale * images.reshape(len(images), -1)[:, :5]
+
+
+@pytest.mark.parametrize(('devices', 'accumulate'), [(1, 1), (8, 1), (2, 4)])
+def test_a_step_learns_from_the_mixed_labels(devices, accumulate):
+    """The loss and top-1 of the step are those of what `apply` returns for its key."""
+    augment = Augment(mixup=0.4, noise=20.0)
+    mesh = meshes.make_mesh(1, jax.devices()[:devices])
+    recipe = Recipe(10, (120.0,), (60.0,), False, 0.1, 0.0, accumulate, 0.0, augment=augment)
+    optimizer = optax.sgd(0.0)
+    step = jax.jit(make_train_step(Classes(), optimizer, recipe, meshes.batch_sharding(mesh)))
+    state = new_state({'params': {'scale': np.ones(1, np.float32)}}, optimizer, 0, ema=False)
+    images, labels = batch(n=32)
+    inputs = {'image': images, 'label': labels, 'mask': np.ones(32, bool)}
+    _, metrics = step(state, jax.device_put(inputs, meshes.batch_sharding(mesh)))
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), 0)
+    inputs = jax.jit(lambda x, y, k: apply(augment, x, y, k, scaled, 5))
+    mixed, targets = inputs(images, labels, jax.random.fold_in(key, 2))
+    logits = np.float64(mixed.reshape(32, -1)[:, :5])
+    logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    smoothed = 0.9 * np.float64(targets) + 0.1 / 5
+    assert float(metrics['loss']) == pytest.approx(-(smoothed * logs).sum(1).mean(), rel=1e-5)
+    top1 = 100 * (logits.argmax(1) == np.asarray(targets).argmax(1)).mean()
+    assert float(metrics['top1']) == pytest.approx(top1)
+
+
+def test_without_augmentation_the_step_is_the_one_without_this_package(monkeypatch):
+    """It is not even called, and the keys of flips and dropout stay."""
+    import cls.step
+
+    monkeypatch.setattr(cls.step, 'apply', None)
+    mesh = meshes.make_mesh(1, jax.devices()[:1])
+    recipe = Recipe(10, (120.0,), (60.0,), True, 0.1, 0.0, 1, 0.0)
+    optimizer = optax.sgd(0.0)
+    step = make_train_step(Classes(), optimizer, recipe, meshes.batch_sharding(mesh))
+    state = new_state({'params': {'scale': np.ones(1, np.float32)}}, optimizer, 0, ema=False)
+    images, labels = batch()
+    text = str(jax.make_jaxpr(step)(state, {'image': images, 'label': labels}))
+    assert text.count('random_fold_in') == 2  # of the step, and of the microbatch
+    keys = jax.random.split(jax.random.key(1), 2), jax.random.key(1)
+    for i in range(2):  # a third key that is neither of the two
+        assert (keys[0][i] == jax.random.fold_in(keys[1], i)).all()
+
+
+def small(*overrides):
+    return configs.load('configs/resnet.py', overrides)
+
+
+@pytest.mark.parametrize(
+    ('field', 'value', 'message'),
+    [
+        ('augment.policy', 'autoaugment_imagnet', 'Did you mean autoaugment_imagenet'),
+        ('augment.distortion', 'inceptoin', 'Did you mean inception'),
+        ('augment.erasing_fill', 'color', "expected one of 'noise', 'mean'"),
+        ('augment.layers', '0', 'expected 1..16'),
+        ('augment.magnitude', '31', 'expected 0..30'),
+        ('augment.hue', '0.6', 'expected 0..0.5'),
+        ('augment.erasing', '1.5', 'expected 0..1'),
+        ('augment.mixup', '-1', 'expected 0 or more'),
+        ('augment.cutmix', 'nan', 'is a float'),
+        ('augment.rotation', '-10', 'expected 0..180'),
+        ('augment.hsl', '(36,50)', 'expected three numbers'),
+        ('augment.lighting', '0.1', 'have no colours'),
+        ('augment.hsl', '(36,0,0)', 'have no colours'),
+        ('data.contrast', 'gobal', 'Did you mean global'),
+    ],
+)
+def test_what_means_nothing_is_refused(field, value, message):
+    with pytest.raises(UserError, match=message):
+        set_up(small((field, value)), jax.devices()[:1])
+
+
+def test_every_field_has_its_check_and_reaches_the_recipe():
+    config = small()
+    assert set(config.augment) == {field.name for field in dataclasses.fields(Augment)}
+    assert config.augment.to_dict() == dataclasses.asdict(Augment())
+    for field in dataclasses.fields(Augment):
+        assert field.name in RANGES or isinstance(field.default, str)
+    recipe = set_up(
+        small(
+            ('augment.mixup', '0.2'), ('augment.policy', 'randaugment'), ('data.contrast', 'global')
+        )
+    ).recipe
+    assert recipe.augment == Augment(mixup=0.2, policy='randaugment')
+    assert recipe.contrast == 'global'
+    with pytest.raises(UserError, match='from 0 to 10'):
+        set_up(small(('augment.policy', 'randaugment_increasing'), ('augment.magnitude', '11')))
+    with pytest.raises(UserError, match='batch > 1'):
+        set_up(small(('augment.mixup', '0.2'), ('batch', '1')), jax.devices()[:1])

@@ -1,0 +1,114 @@
+"""What is erased and what is mixed: timm's rectangles, closed forms and distributions."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from cls.augment import erase, mix
+
+TORCH = np.load(Path(__file__).parent / 'torch.npz')
+
+
+def keys(n):
+    return jax.random.split(jax.random.key(0), n)
+
+
+@pytest.mark.parametrize('side', [1, 4, 16, 40])
+def test_cutout_blanks_a_square_whose_centre_is_any_pixel(side):
+    n, size = 400, 12
+    images = jnp.ones((n, size, size, 2))
+    blank = np.asarray(jax.jit(lambda x, k: erase.cutout(x, k, side))(images, keys(n))) == 0
+    half = side // 2
+    places = [range(max(c - half, 0), min(c + half, size)) for c in range(size)]
+    allowed = {(tuple(rows), tuple(columns)) for rows in places for columns in places}
+    seen = set()
+    for mask in blank:
+        assert (mask[..., 0] == mask[..., 1]).all()
+        mask = mask[..., 0]
+        rows, columns = (tuple(np.flatnonzero(mask.any(axis))) for axis in (1, 0))
+        assert (mask == np.outer(mask.any(1), mask.any(0))).all()
+        assert (rows, columns) in allowed
+        seen.add((rows, columns))
+    assert len(seen) > 0.85 * len(allowed)
+
+
+def test_rectangles_are_timms_for_the_same_numbers():
+    corners = jax.jit(lambda x: erase.rectangles(x, 18, 14))(TORCH['erasing_numbers'])
+    masks = erase.inside((40, 18, 14, 1), corners)[..., 0]
+    np.testing.assert_array_equal(masks, TORCH['erased'])
+    assert not masks[0].any()
+    assert masks[1:].any((1, 2)).mean() > 0.9
+
+
+@pytest.mark.parametrize('fill', ['noise', 'mean'])
+def test_so_many_images_are_erased_from_and_filled(fill):
+    n = 600
+    run = jax.jit(lambda x, k: erase.random_erasing(x, k, 0.25, fill))
+    images = np.asarray(run(jnp.full((n, 16, 16, 3), 50.0), keys(n)))
+    erased = (images != 50).any((1, 2, 3))
+    assert abs(erased.mean() - 0.25) < 0.05
+    values = images[images != 50]
+    expected = {'noise': (0, 1), 'mean': (0, 0)}[fill]
+    np.testing.assert_allclose((values.mean(), values.std()), expected, atol=0.03)
+    assert len(np.unique(values)) > 0.9 * len(values) or fill == 'mean'
+
+
+def pasted(share, centre, height, width):
+    """The released code's rectangle, which has rows and columns the other way around."""
+    ratio = np.sqrt(1 - share)
+    tall, wide = int(height * ratio), int(width * ratio)
+    y, x = int(centre[0] * height), int(centre[1] * width)
+    rows = slice(*np.clip([y - tall // 2, y + tall // 2], 0, height))
+    return rows, slice(*np.clip([x - wide // 2, x + wide // 2], 0, width))
+
+
+def test_cutmix_pastes_a_rectangle_and_weighs_labels_by_its_pixels():
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(5, 12, 9, 2)).astype(np.float32)
+    cutmix = jax.jit(mix.cutmix)
+    for share in (0.03, 0.3, 0.77, 0.999):
+        for centre in rng.uniform(size=(4, 2)).astype(np.float32):
+            ours, kept = cutmix(images, np.float32(share), centre)
+            expected = images.copy()
+            rows, columns = pasted(share, centre, 12, 9)
+            expected[:, rows, columns] = images[::-1, rows, columns]
+            np.testing.assert_array_equal(ours, expected)
+            own = (np.asarray(ours)[0] == images[0]).all(-1).mean()
+            np.testing.assert_allclose(kept, own, rtol=1e-6)
+
+
+@pytest.mark.parametrize(('mixup', 'cutmix'), [(0.4, 0.0), (0.0, 1.0), (0.4, 1.0)])
+def test_labels_are_mixed_as_images_are(mixup, cutmix):
+    """Image i is all ones times 2^i, so that its share of a pixel can be read."""
+    n = 4
+    images = jnp.broadcast_to(2.0 ** jnp.arange(n)[:, None, None, None], (n, 8, 8, 1))
+    run = jax.jit(jax.vmap(lambda key: mix.mix(images, jnp.eye(n), key, mixup, cutmix)))
+    mixed, targets = map(np.asarray, run(keys(500)))
+    own = targets[:, 0, 0]
+    values = np.array([2.0**i for i in range(n)])
+    for i in range(n):
+        np.testing.assert_allclose(targets[:, i, i], own, rtol=1e-6)
+        np.testing.assert_allclose(targets[:, i, n - 1 - i], 1 - own, atol=1e-6)
+        expected = own * values[i] + (1 - own) * values[n - 1 - i]
+        np.testing.assert_allclose(mixed[:, i].mean((1, 2, 3)), expected, rtol=1e-4)
+    smooth = mixed[:, 0].std((1, 2, 3)) < 1e-6  # one value: mixup, or a rectangle of nothing
+    if mixup and cutmix:
+        assert 0.4 < smooth.mean() < 0.7
+    else:
+        assert smooth.all() == bool(mixup)
+
+
+@pytest.mark.parametrize('alpha', [0.05, 0.2, 0.5, 1.0, 8.0])
+def test_shares_have_scipys_distribution(alpha):
+    n = 20_000
+    drawn = np.sort(jax.jit(jax.vmap(lambda key: mix.beta(key, alpha)))(keys(n)))
+    assert np.isfinite(drawn).all()
+    # Kolmogorov and Smirnov: above 1.95 / sqrt(n) once in a thousand times
+    expected = scipy.stats.beta.cdf(np.float64(drawn), alpha, alpha)
+    inner = (drawn > 1e-6) & (drawn < 1 - 1e-6)
+    distance = np.abs(expected - (np.arange(n) + 0.5) / n)[inner].max()
+    assert distance < 1.95 / n**0.5

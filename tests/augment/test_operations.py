@@ -1,0 +1,150 @@
+"""Every operation of the policies against Pillow's, on images that are hard in different ways."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+
+from cls.augment import operations
+from cls.augment.operations import OPERATIONS, operate
+
+
+def images(channels=3, size=24):
+    """Noise; a smooth picture; few levels; one level; a narrow range."""
+    rng = np.random.default_rng(0)
+    shape = (size, size, channels)
+    y, x, c = np.meshgrid(*map(np.arange, shape), indexing='ij')
+    return np.stack(
+        [
+            rng.integers(256, size=shape),
+            (7 * x + 3 * y * c + 40 * c) % 256,
+            rng.integers(3, size=shape) * 90 + 20,
+            np.full(shape, 77),
+            rng.integers(100, 140, size=shape),
+            np.where(rng.uniform(size=shape) < 0.9, 200, rng.integers(256, size=shape)),
+        ]
+    ).astype(np.uint8)
+
+
+def enhanced(kind):
+    return lambda image, factor: getattr(ImageEnhance, kind)(image).enhance(factor)
+
+
+def transformed(place):
+    def function(image, value):
+        matrix = [1, 0, 0, 0, 1, 0]
+        matrix[place] += value
+        fill = (128,) * len(image.getbands())
+        fill = fill if len(fill) > 1 else 128
+        return image.transform(image.size, Image.Transform.AFFINE, matrix, fillcolor=fill)
+
+    return function
+
+
+def rotated(image, degrees):
+    return image.rotate(degrees, fillcolor=(128,) * 3 if image.mode == 'RGB' else 128)
+
+
+def added(image, addition):
+    return image.point(
+        [min(255, i + addition) if i < 128 else i for i in range(256)] * len(image.getbands())
+    )
+
+
+CASES = [
+    ('identity', 0, lambda image, _: image),
+    ('auto_contrast', 0, lambda image, _: ImageOps.autocontrast(image)),
+    ('invert', 0, lambda image, _: ImageOps.invert(image)),
+    ('equalize', 0, lambda image, _: ImageOps.equalize(image)),
+    *[('solarize', value, ImageOps.solarize) for value in (0, 113.3, 256)],
+    *[('solarize_add', value, added) for value in (0, 40, 110)],
+    *[('posterize', value, ImageOps.posterize) for value in (1, 4, 8)],
+    *[('contrast', value, enhanced('Contrast')) for value in (0.1, 0.73, 1.9)],
+    *[('color', value, enhanced('Color')) for value in (0.1, 0.73, 1.9)],
+    *[('brightness', value, enhanced('Brightness')) for value in (0.1, 0.73, 1.9)],
+    *[('sharpness', value, enhanced('Sharpness')) for value in (0.1, 0.73, 1.9)],
+    *[('shear_x', value, transformed(1)) for value in (-0.3, 0.17)],
+    *[('shear_y', value, transformed(3)) for value in (-0.3, 0.17)],
+    *[('translate_x', value, transformed(2)) for value in (-3, 8.3)],
+    *[('translate_y', value, transformed(5)) for value in (-3, 8.3)],
+    *[('rotate', value, rotated) for value in (-30, 11.7)],
+]
+
+
+@functools.cache
+def compiled():
+    """All operations at once, as RandAugment has them."""
+    return jax.jit(functools.partial(operate, known=set(OPERATIONS[1:])))
+
+
+def ours(batch, name, argument, centre=(0.5, 0.5)):
+    n = len(batch)
+    operation = jnp.full(n, OPERATIONS.index(name))
+    centre = jnp.tile(jnp.array(centre, jnp.float32), (n, 1))
+    return np.asarray(compiled()(batch, operation, jnp.full(n, argument, jnp.float32), centre))
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize(('name', 'argument', 'reference'), CASES)
+def test_an_operation_is_pillows(name, argument, reference, channels):
+    batch = images(channels)
+    found = ours(batch, name, argument)
+    pictures = [Image.fromarray(x if channels == 3 else x[..., 0]) for x in batch]
+    expected = np.stack([np.asarray(reference(x, argument)) for x in pictures]).reshape(batch.shape)
+    assert found.dtype == np.uint8
+    difference = np.abs(found.astype(int) - expected)
+    if name in operations.WARPS:  # a pixel whose source lies on a border, in other precision
+        assert (difference > 0).mean() < 0.005
+    else:  # a value that is whole, in other precision
+        assert difference.max() <= 1
+        assert (difference > 0).mean() < 0.01
+    if name != 'identity' and argument not in (8, 256):
+        changes = (expected != batch).any()
+        assert changes or (name, channels) == ('color', 1) or argument == 0
+
+
+def test_the_smoothed_image_is_pillows():
+    batch = images()
+    expected = [np.asarray(Image.fromarray(x).filter(ImageFilter.SMOOTH)) for x in batch]
+    np.testing.assert_array_equal(ours(batch, 'sharpness', 0.0), expected)
+
+
+def test_each_image_gets_its_own():
+    batch = np.repeat(images()[:1], 6, 0)
+    argument, centre = np.where(np.arange(len(OPERATIONS)) > 15, 5, 0.5), jnp.full((6, 2), 0.5)
+    for first in (0, 6, len(OPERATIONS) - 6):
+        here = np.arange(first, first + 6)
+        mixed = compiled()(batch, here, np.float32(argument[here]), centre)
+        for image, i in zip(mixed, here, strict=True):
+            expected = ours(batch, OPERATIONS[i], argument[i])[0]
+            np.testing.assert_array_equal(image, expected)
+
+
+def test_cutout_is_a_gray_square_cut_off_at_the_border():
+    batch = images(size=24)
+    expected = batch.copy()
+    expected[:, 9:15, 0:5] = 128  # centre: row 12, column 2; half a side: 3
+    np.testing.assert_array_equal(ours(batch, 'cutout', 3, (0.5, 2.4 / 24)), expected)
+
+
+def test_both_forms_of_counting_and_looking_up_agree(monkeypatch):
+    """What TPUs multiply, others scatter and gather."""
+    batch = jnp.asarray(images())
+    tables = np.random.default_rng(1).integers(256, size=(len(batch), 3, 256))
+
+    def run():
+        both = jax.jit(lambda x, t: (operations.histogram(x), operations.look_up(x, t)))
+        return both(batch, jnp.asarray(tables))
+
+    plain = run()
+    monkeypatch.setattr(jax.lax, 'platform_dependent', lambda *args, tpu, default: tpu(*args))
+    jax.tree.map(np.testing.assert_array_equal, plain, run())
+    counts = [np.bincount(x.ravel(), minlength=256) for x in np.moveaxis(batch[0], -1, 0)]
+    np.testing.assert_array_equal(plain[0][0], counts)
+    np.testing.assert_array_equal(
+        plain[1][0],
+        np.stack([t[x] for t, x in zip(tables[0], np.moveaxis(batch[0], -1, 0), strict=True)], -1),
+    )

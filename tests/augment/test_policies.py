@@ -1,0 +1,148 @@
+"""The policies against torchvision's and timm's tables and pictures, and their draws."""
+
+import collections
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cls.augment import operations, policies
+from cls.augment.operations import OPERATIONS
+
+ORACLE = np.load(Path(__file__).parent / 'torch.npz')
+NAMES = {  # theirs to ours
+    'AutoContrast': 'auto_contrast',
+    'SolarizeAdd': 'solarize_add',
+    **{f'{theirs}{axis}': f'{ours}_{axis.lower()}' for theirs, ours in
+       (('Shear', 'shear'), ('Translate', 'translate')) for axis in 'XY'},
+}  # fmt: skip
+
+
+def our_name(theirs):
+    for suffix in ('Rel', 'Original', 'Increasing'):
+        theirs = theirs.removesuffix(suffix)
+    return NAMES.get(theirs, theirs.lower())
+
+
+@pytest.mark.parametrize('policy', list(policies.TABLES))
+def test_the_tables_are_the_published(policy):
+    tables = json.loads(str(ORACLE['tables']))
+    ours = policies.sub_policies(policy)
+    assert len(ours) == 25
+    names = {'autoaugment_imagenet': ('imagenet', 'original')}.get(policy, (policy.split('_')[1],))
+    for name in names:
+        for row, theirs in zip(ours, tables[name], strict=True):
+            for (op, chance, magnitude), (their_op, their_chance, level) in zip(
+                row, theirs, strict=True
+            ):
+                assert (op, chance) == (our_name(their_op), their_chance)
+                assert level is None or level == magnitude
+
+
+@pytest.mark.parametrize('policy', ['imagenet', 'cifar10', 'svhn'])
+def test_both_operations_of_every_sub_policy_make_torchvisions_picture(policy):
+    images = jnp.tile(ORACLE['policy_image'], (25, 1, 1, 1))
+    chosen, arguments = policies.arrays(f'autoaugment_{policy}', images.shape)
+    sign = np.where(np.arange(25) % 2 == 0, -1, 1)[:, None]  # what torchvision was told to draw
+    argument = arguments[..., 0] + sign * arguments[..., 1]
+    # What a shift is positive for is the other way around there; signs are even chances.
+    shifts = np.isin(chosen, [OPERATIONS.index(f'translate_{axis}') for axis in 'xy'])
+    argument = np.where(shifts, -argument, argument)
+    known = {OPERATIONS[i] for i in chosen.ravel()}
+    operate = jax.jit(lambda *inputs: operations.operate(*inputs, known))
+    for i in range(2):
+        images = operate(images, chosen[:, i], argument[:, i], jnp.zeros((25, 2)))
+    different = np.abs(np.int32(images) - ORACLE[policy]).max(-1)
+    # A shear by 0.2 (SVHN's 20th) takes every fifth row from the very border of two pixels.
+    assert (different > 2).mean((1, 2)).max() < 0.14
+    assert (different > 2).mean() < 0.01
+    assert (different > 0).mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    ('policy', 'theirs'),
+    [
+        ('randaugment', '_RAND_TRANSFORMS'),
+        ('randaugment_increasing', '_RAND_INCREASING_TRANSFORMS'),
+    ],
+)
+def test_arguments_at_every_magnitude_are_timms(policy, theirs):
+    reading, _ = policies.RANDOM[policy]
+    table = {our_name(name): (name, row) for name, row in json.loads(str(ORACLE[theirs])).items()}
+    assert set(reading) - set(table) == ({'cutout'} if policy == 'randaugment' else set())
+    magnitudes = jnp.arange(11.0)
+    for name, (their_name, row) in table.items():
+        row = np.array(row) * (224 if their_name.endswith('Rel') else 1)
+        for m in (magnitudes, np.arange(11.0)):
+            about, spread = reading[name](m, 224)
+            np.testing.assert_allclose(about + spread, row, atol=1e-4, err_msg=name)
+
+
+def test_cutout_and_published_sides():
+    reading, _ = policies.RANDOM['randaugment']
+    assert reading['cutout'](9.0, 224) == (36, 0)  # of 40 pixels
+    assert policies.TABLES['autoaugment_cifar10'][1]['translate_x'](9, 32) == (0, 14)  # 150 / 331
+
+
+def record(monkeypatch, policy, n):
+    """Returns the operations (L, n) and arguments that a policy draws for n images."""
+    monkeypatch.setattr(policies, '_in_turn', lambda *args: args[1:3])
+    images, keys = jnp.zeros((n, 32, 32, 3), jnp.uint8), jax.random.split(jax.random.key(0), n)
+    if policy in policies.TABLES:
+        return jax.device_get(jax.jit(lambda: policies.auto_augment(images, keys, policy))())
+    draw = jax.jit(lambda: policies.rand_augment(images, keys, policy, 2, 9.0, 0.5))
+    return jax.device_get(draw())
+
+
+def test_sub_policies_are_drawn_evenly_and_their_operations_with_their_chances(monkeypatch):
+    n = 20_000
+    policy = 'autoaugment_cifar10'
+    found, arguments = record(monkeypatch, policy, n)
+    for i in range(2):
+        expected = collections.Counter()
+        for row in policies.sub_policies(policy):
+            expected[row[i][0]] += row[i][1] / 25
+            expected['identity'] += (1 - row[i][1]) / 25
+        shares = np.bincount(found[i], minlength=len(OPERATIONS)) / n
+        for name, share in zip(OPERATIONS, shares, strict=True):
+            assert abs(share - expected[name]) < 0.015, name
+    shifts = arguments[0][found[0] == OPERATIONS.index('translate_y')]
+    assert abs((shifts > 0).mean() - 0.5) < 0.03
+
+
+def test_randaugment_draws_every_operation_and_sign_evenly(monkeypatch):
+    n = 20_000
+    found, arguments = record(monkeypatch, 'randaugment_increasing', n)
+    assert found.shape == (2, n)
+    names = list(policies.RANDOM['randaugment_increasing'][0])
+    for layer in range(2):
+        for name in names:
+            share = (found[layer] == OPERATIONS.index(name)).mean()
+            assert abs(share - 0.5 / len(names)) < 0.01, name
+        assert abs((found[layer] == 0).mean() - 0.5) < 0.02
+    assert abs((found[0] == found[1])[found[0] > 0].mean() - 0.5 / len(names)) < 0.01
+    degrees = arguments[found == OPERATIONS.index('rotate')]
+    assert abs((degrees > 0).mean() - 0.5) < 0.05
+    level = np.abs(degrees) / 3
+    assert abs(level.mean() - 9) < 0.1
+    assert abs(level.std() - 0.48) < 0.05  # 0.5, cut at 10
+    assert level.max() <= 10 + 1e-5
+
+
+def test_operations_follow_one_another(monkeypatch):
+    def operate(images, operation, argument, centre, known):
+        assert known == {'rotate'}
+        return images * 3 + jnp.uint8(operation)[:, None, None, None]
+
+    monkeypatch.setattr(policies, 'operate', operate)
+    found = policies._in_turn(
+        jnp.ones((2, 1, 1, 1), jnp.uint8),
+        jnp.array([[5, 0], [7, 1]]),
+        jnp.zeros((2, 2)),
+        jnp.zeros((2, 2, 2)),
+        {'rotate'},
+    )
+    assert found.ravel().tolist() == [(3 + 5) * 3 + 7, 3 * 3 + 1]
