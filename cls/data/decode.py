@@ -27,7 +27,6 @@ _REDUCED = {
 }
 _PROGRESSIVE = 0xC2
 _FRAMES = (0xC0, 0xC1, _PROGRESSIVE)  # starts of frames: baseline, extended, progressive
-_LONGEST_MCU = 32  # rows: four blocks of eight
 
 
 class BrokenImage(ValueError):
@@ -132,12 +131,13 @@ class Jpeg:
     def _rows(self, bottom: int, scale: int) -> np.ndarray:
         """Decodes at least the rows above `bottom`.
 
-        A decoder stops early if the header says that the image ends there. Chroma is interpolated
-        between rows, so a block more is decoded than is wanted. The end-of-image marker goes too,
-        for the decoder would look for it and complain of what it finds on the way.
+        A decoder stops early if the header says that the image ends there. Chroma that is stored
+        for every other row is interpolated between rows, so a few more are decoded than are wanted.
+        The end-of-image marker goes too, for the decoder would look for it and complain of what it
+        finds on the way.
         """
         flags = _REDUCED[scale] | cv2.IMREAD_IGNORE_ORIENTATION
-        rows = -(-(bottom + 8) // _LONGEST_MCU) * _LONGEST_MCU
+        rows = bottom + 4 * scale
         end = self.encoded.rfind(b'\xff\xd9') if self.header.rows_in_order else -1
         if rows < self.header.height and end > self.header.length:
             shorter = bytearray(memoryview(self.encoded)[:end])

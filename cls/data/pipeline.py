@@ -196,11 +196,17 @@ def _read(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Reads and crops image by image, in this many threads besides (0: in the caller's)."""
 
-    def example(index: int, position: int) -> tuple[np.ndarray, int]:
-        return source.read(index, functools.partial(crop, position=position))
+    def part(rows: range) -> list[tuple[np.ndarray, int]]:
+        return [
+            source.read(int(indices[row]), functools.partial(crop, position=int(at[row])))
+            for row in rows
+        ]
 
-    run = _pool(threads).map if threads else map
-    images, labels = zip(*run(example, indices.tolist(), at.tolist()), strict=True)
+    # A task for each image would cost a tenth of what decoding costs.
+    count = min(max(1, threads), len(at))
+    parts = [range(first, len(at), count) for first in range(count)]
+    found = list((_pool(threads).map if threads else map)(part, parts))
+    images, labels = zip(*(found[row % count][row // count] for row in range(len(at))), strict=True)
     return np.stack(images), np.array(labels, np.int32)
 
 

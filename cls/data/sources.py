@@ -199,13 +199,13 @@ class Folder(Source):
 
     def __getitem__(self, index: int) -> dict:
         with self._naming():
-            content = Path(self._files[index]).read_bytes()
+            content = _content(self._files[index])
             image = decode(content, self.channels, exif=self._exif)
         return {'image': image, 'label': int(self._labels[index])}
 
     def read(self, index: int, crop: Crop) -> tuple[np.ndarray, int]:
         with self._naming():
-            content = Path(self._files[index]).read_bytes()
+            content = _content(self._files[index])
             image = crop(picture(content, self.channels, exif=self._exif))
         return image, int(self._labels[index])
 
@@ -238,9 +238,14 @@ class Folder(Source):
         return self._verdict
 
 
+def _content(file: str) -> bytes:
+    with open(file, 'rb', buffering=0) as opened:  # a buffer would be one copy more
+        return opened.read()
+
+
 def _is_intact(file: str) -> bool:
     try:
-        decode(Path(file).read_bytes(), Folder.channels)
+        decode(_content(file), Folder.channels)
     except (OSError, BrokenImage):
         return False
     return True

@@ -1,7 +1,7 @@
 """The input pipeline of `benchmark --input` as one writes it with PyTorch and torchvision.
 
-Run by that tool with an interpreter that has both: python with_torch.py FOLDER BATCH SIZE WORKERS.
-Then each line of input, 'SKIP COUNT', is answered by the seconds that COUNT batches took after SKIP
+Run by that tool with an interpreter that has both: with_torch.py FOLDER BATCH SIZE WORKERS. Then
+each line of input, 'SKIP COUNT', is answered by the seconds that COUNT batches took after SKIP
 others.
 """
 
