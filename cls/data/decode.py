@@ -29,6 +29,9 @@ _PROGRESSIVE = 0xC2
 _FRAMES = (0xC0, 0xC1, _PROGRESSIVE)  # starts of frames: baseline, extended, progressive
 
 
+Box = tuple[float, float, float, float]  # top, left, height, width in pixels
+
+
 class BrokenImage(ValueError):
     """This is no image, or only a part of one."""
 
@@ -74,10 +77,10 @@ class Decoded:
 
     def region(
         self, top: int, left: int, height: int, width: int, to: tuple[int, int]
-    ) -> np.ndarray:
+    ) -> tuple[np.ndarray, Box]:
         """Returns the region's pixels; see Jpeg.region. `to` makes no difference here."""
         del to
-        return self.pixels[top : top + height, left : left + width]
+        return self.pixels[top : top + height, left : left + width], (0, 0, height, width)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,32 +104,27 @@ class Jpeg:
 
     def region(
         self, top: int, left: int, height: int, width: int, to: tuple[int, int]
-    ) -> np.ndarray:
+    ) -> tuple[np.ndarray, Box]:
         """Decodes a region, at full scale or a smaller one that leaves at least `to` of it.
 
         At full scale the pixels are those of the whole image, to the bit. Where the region has
         twice (4, 8 times) the pixels of `to` in height and width, every 8x8 block is decoded to
-        4x4 (2x2, 1x1) pixels from its lowest frequencies; the region's edges then fall on whole
-        pixels of that scale, so they move by up to a half (3/2, 7/2) of the original's. Shrunk
-        to `to` afterwards, photographs differ from those decoded in full and shrunk by Pillow by
-        2 levels in the mean.
+        4x4 (2x2, 1x1) pixels from its lowest frequencies. Shrunk to `to` afterwards, ImageNet's
+        photographs differ from those decoded in full and shrunk by Pillow by 2 to 4 levels in the
+        mean if nothing is left to shrink, and by 1 if a factor of two is.
 
         Returns:
-          (h, w, channels) uint8, (h, w) being (height, width) or at least `to`.
+          (pixels, box): (h, w, channels) uint8, and where in it the region lies, whose edges need
+          not fall on whole pixels of the smaller scale.
 
         Raises BrokenImage.
         """
-        scale = next(
-            (n for n in (8, 4, 2) if height >= n * to[0] and width >= n * to[1]),
-            1,
-        )
+        scale = next((n for n in (8, 4, 2) if height >= n * to[0] and width >= n * to[1]), 1)
         image = self._rows(top + height, scale)
-        first, begin = round(top / scale), round(left / scale)
-        rows, columns = max(to[0], height // scale), max(to[1], width // scale)
-        if scale == 1:
-            rows, columns = height, width
-        first, begin = min(first, len(image) - rows), min(begin, image.shape[1] - columns)
-        return image[first : first + rows, begin : begin + columns]
+        first, begin = top // scale, left // scale
+        last, end = -(-(top + height) // scale), -(-(left + width) // scale)
+        box = top / scale - first, left / scale - begin, height / scale, width / scale
+        return image[first:last, begin:end], box
 
     def _rows(self, bottom: int, scale: int) -> np.ndarray:
         """Decodes at least the rows above `bottom`.

@@ -34,7 +34,8 @@ def _resized(
     if isinstance(image, np.ndarray):
         image = Decoded(image)
     enough = box[2:] if interpolation.startswith('tf_') else (least * to[0], least * to[1])
-    return resize(image.region(*box, to=enough), *to, interpolation)
+    pixels, inside = image.region(*box, to=enough)
+    return resize(pixels, *to, interpolation, inside)
 
 
 def _size(image: Picture | np.ndarray) -> tuple[int, int]:
@@ -183,6 +184,9 @@ def random_tf_box(
     aspect: tuple[float, float],
 ) -> tuple[int, int, int, int]:
     """Draws (top, left, height, width) as tf.image.sample_distorted_bounding_box does.
+
+    That is, of an image without boxes and with min_object_covered=0; its default, 0.1, means that
+    parts of less than a tenth of the area are drawn again.
 
     Width over height is uniform between those of `aspect` (not its logarithm), then the height is
     uniform between those that give the areas of `area` and fit the image (not the area): the mean

@@ -24,6 +24,7 @@ def main(folder: str, batch: int, size: int, threads: int) -> None:
         begin, extent, _ = tf.image.sample_distorted_bounding_box(
             tf.image.extract_jpeg_shape(content),
             tf.zeros((1, 0, 4)),
+            min_object_covered=0.0,
             area_range=(0.08, 1.0),
             aspect_ratio_range=(3 / 4, 4 / 3),
             max_attempts=10,
