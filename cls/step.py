@@ -270,9 +270,9 @@ def make_moments_step(
 ) -> Callable[[Any, Batch, jax.Array, jax.Array], Any]:
     """Returns moments_step(variables, batch, step, key) -> what each norm finds in a batch.
 
-    The batch is mirrored and augmented as in training, and the net is in training mode. The result is the
-    collection `moments` of cls.nn.norm: plain means and variances (C,), float32. `step` is the
-    number of steps taken, for nets that want to know how far training is.
+    The batch is mirrored and augmented as in training, and the net is in training mode. The result
+    is the collection `moments` of cls.nn.norm: plain means and variances (C,), float32. `step` is
+    the number of steps taken, for nets that want to know how far training is.
     """
     takes_progress = models.takes_progress(model)
 

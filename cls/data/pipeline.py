@@ -25,13 +25,14 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from cls.data import transforms
+from cls.data.decode import Picture
 from cls.data.sources import MEMORY_LIMIT, InMemory, Source
 from cls.errors import UserError
 
 Batch = dict[str, np.ndarray]
 
 # Each purpose has its own stream of random numbers from the same seed.
-_ORDER, _CROP = 0, 1
+_ORDER, _CROP, _CLASSES, _IN_CLASS = 0, 1, 2, 3
 _WITHOUT_END = 2**48  # steps; Grain wants a length, and adds to it
 
 
@@ -43,7 +44,7 @@ class Info:
     class_names: tuple[str, ...]  # () if the classes have none
     num_train: int
     num_eval: int
-    image_shape: tuple[int, int, int]  # (H, W, C) of the batches
+    image_shape: tuple[int, int, int]  # (H, W, C) of the training batches
 
 
 def info(train: Source, evaluation: Source, data: ConfigDict) -> Info:
@@ -85,9 +86,61 @@ def shuffled(at: np.ndarray, length: int, seed: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=2)  # a batch may straddle two epochs
 def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
+    return _permuted(length, _key(seed, _ORDER), epoch)
+
+
+def _permuted(length: int, key: np.ndarray, *counter: int) -> np.ndarray:
     # NumPy promises to keep the streams of its bit generators, but not Generator.permutation.
-    bits = np.random.Philox(key=_key(seed, _ORDER), counter=[0, epoch, 0, 0])
+    bits = np.random.Philox(key=key, counter=[0, *counter, *(2 - len(counter)) * [0], 0])
     return np.argsort(bits.random_raw(length), kind='stable')
+
+
+def repeated(at: np.ndarray, batch: int, repeats: int) -> np.ndarray:
+    """Returns the positions in the order of examples, each of which comes `repeats` times.
+
+    Repeated augmentation (Hoffer et al., arXiv 1901.09335): a global batch has batch/repeats
+    examples, each with `repeats` crops, which are functions of their own positions. The copies lie
+    batch/repeats apart, so that parts of a batch whose statistics are taken together have few of
+    the same. Unlike timm's sampler, which starts a new order when as many examples as the set has
+    are drawn, this one goes through all of a permutation before it comes to the next.
+    """
+    step, row = np.divmod(at, batch)
+    return step * (batch // repeats) + row % (batch // repeats)
+
+
+class Balanced:
+    """An order in which the classes come equally often, however many examples they have.
+
+    Of every K positions, K being the classes that have examples, each class has one, in an order of
+    their own. A class's examples come in permutations: none again before all of the class have
+    come. `len(source)` positions still count as an epoch.
+    """
+
+    def __init__(self, labels: np.ndarray, seed: int):
+        self._classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+        self._order, self._within = _key(seed, _CLASSES), _key(seed, _IN_CLASS)
+        self._kept: dict[int, tuple[int, np.ndarray]] = {}  # by class: its newest permutation
+
+    def __call__(self, at: np.ndarray) -> np.ndarray:
+        """Returns the examples at these positions, (n,) int64."""
+        count = len(self._classes)
+        orders = {
+            turn: _permuted(count, self._order, turn) for turn in np.unique(at // count).tolist()
+        }
+        chosen = [
+            self._example(int(orders[turn][place]), turn)
+            for turn, place in zip((at // count).tolist(), (at % count).tolist(), strict=True)
+        ]
+        return np.array(chosen, np.int64)
+
+    def _example(self, index: int, turn: int) -> int:
+        examples = self._classes[index]
+        epoch, offset = divmod(turn, len(examples))
+        kept, order = self._kept.get(index, (-1, None))
+        if kept != epoch:
+            order = _permuted(len(examples), self._within, epoch, index)
+            self._kept[index] = epoch, order  # a whole tuple: threads may look at it meanwhile
+        return int(examples[order[offset]])
 
 
 def _key(seed: int, purpose: int) -> np.ndarray:
@@ -115,18 +168,26 @@ def _pad_offsets(key: np.ndarray, at: np.ndarray, pad: int) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------
 
 Reader = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-# (H, W, C) and the image's position -> (image_size, image_size, C)
-CropAt = Callable[[np.ndarray, int], np.ndarray]
+# an image and its position -> (size, size, C)
+CropAt = Callable[[Picture, int], np.ndarray]
+# positions -> examples
+Order = Callable[[np.ndarray], np.ndarray]
 
 
 def _take(
-    indices: np.ndarray, at: np.ndarray, *, source: InMemory, pad: int = 0, seed: int = 0
+    indices: np.ndarray,
+    at: np.ndarray,
+    *,
+    source: InMemory,
+    pad: int = 0,
+    mode: str = 'zero',
+    seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Reads images that have the size already, all at once; pads and crops them if pad is not 0."""
     images, labels = source.take(indices)
     if pad:
         offsets = _pad_offsets(_key(seed, _CROP), at, pad)
-        images = transforms.pad_crop(images, offsets, size=images.shape[1], pad=pad)
+        images = transforms.pad_crop(images, offsets, size=images.shape[1], pad=pad, mode=mode)
     return images, labels
 
 
@@ -135,12 +196,17 @@ def _read(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Reads and crops image by image, in this many threads besides (0: in the caller's)."""
 
-    def example(index: int, position: int) -> tuple[np.ndarray, int]:
-        found = source[index]
-        return crop(found['image'], position), found['label']
+    def part(rows: range) -> list[tuple[np.ndarray, int]]:
+        return [
+            source.read(int(indices[row]), functools.partial(crop, position=int(at[row])))
+            for row in rows
+        ]
 
-    run = _pool(threads).map if threads else map
-    images, labels = zip(*run(example, indices.tolist(), at.tolist()), strict=True)
+    # A task for each image would cost a tenth of what decoding costs.
+    count = min(max(1, threads), len(at))
+    parts = [range(first, len(at), count) for first in range(count)]
+    found = list((_pool(threads).map if threads else map)(part, parts))
+    images, labels = zip(*(found[row % count][row // count] for row in range(len(at))), strict=True)
     return np.stack(images), np.array(labels, np.int32)
 
 
@@ -150,38 +216,39 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def _crop_at_random(
-    image: np.ndarray, position: int, *, crop: Callable, key: np.ndarray
+    image: Picture, position: int, *, crop: Callable, key: np.ndarray
 ) -> np.ndarray:
     return crop(image, _generator(key, position))
 
 
-def _crop_fixed(image: np.ndarray, position: int, *, crop: Callable) -> np.ndarray:
+def _crop_fixed(image: Picture, position: int, *, crop: Callable) -> np.ndarray:
     del position
     return crop(image)
 
 
 def _train_reader(source: Source, data: ConfigDict, seed: int, threads: int) -> Reader:
     crop = transforms.train_crop(data)
-    if data.train_crop in ('none', 'pad') and (ready := _at_size(source, data.image_size)):
-        pad = data.pad if data.train_crop == 'pad' else 0
-        return functools.partial(_take, source=ready, pad=pad, seed=seed)
+    if data.train_crop in ('none', 'pad') and (ready := _at_size(source, data, data.image_size)):
+        pad = transforms.padding(data)
+        return functools.partial(_take, source=ready, pad=pad, mode=data.pad_mode, seed=seed)
     if data.name == 'synthetic':  # such images show what a step costs without its input
-        return functools.partial(_take, source=_resized(source, data.image_size))
+        return functools.partial(_take, source=_resized(source, data, data.image_size))
     crop_at = functools.partial(_crop_at_random, crop=crop, key=_key(seed, _CROP))
     return functools.partial(_read, source=source, crop=crop_at, threads=threads)
 
 
 def _eval_reader(source: Source, data: ConfigDict, threads: int) -> Reader:
     crop = transforms.eval_crop(data)
-    if data.eval_resize in (0, data.image_size) and (ready := _at_size(source, data.image_size)):
+    size = transforms.eval_size(data)
+    if data.eval_resize in (0, size) and (ready := _at_size(source, data, size)):
         return functools.partial(_take, source=ready)
-    if data.name == 'synthetic':
+    if data.name == 'synthetic' and source.shape[0] == size:
         return functools.partial(_take, source=source)
     crop_at = functools.partial(_crop_fixed, crop=crop)
     return functools.partial(_read, source=source, crop=crop_at, threads=threads)
 
 
-def _at_size(source: Source, size: int) -> InMemory | None:
+def _at_size(source: Source, data: ConfigDict, size: int) -> InMemory | None:
     """Returns a source in memory with its images resized once and for all, if they still fit."""
     if not isinstance(source, InMemory):
         return None
@@ -189,13 +256,20 @@ def _at_size(source: Source, size: int) -> InMemory | None:
         return source
     if len(source) * size * size * source.channels > MEMORY_LIMIT:
         return None
-    return _resized(source, size)
+    return _resized(source, data, size)
 
 
-def _resized(source: InMemory, size: int) -> InMemory:
+def _resized(source: InMemory, data: ConfigDict, size: int) -> InMemory:
     if source.shape[:2] == (size, size):
         return source
-    return source.mapped(functools.partial(transforms.center_crop, size=size, resize_to=size))
+    return source.mapped(
+        functools.partial(
+            transforms.center_crop,
+            size=size,
+            resize_to=size,
+            interpolation=transforms.interpolation(data),
+        )
+    )
 
 
 def _threads(source: Source) -> int:
@@ -212,9 +286,9 @@ def train_batch(
     step: int,
     *,
     readers: tuple[tuple[int, Reader], ...],
-    length: int,
+    order: Order,
     batch: int,
-    seed: int,
+    repeats: int,
     num_classes: int,
     process: tuple[int, int],
 ) -> Batch:
@@ -224,7 +298,7 @@ def train_batch(
     begun reads.
     """
     at = positions(step, batch, process)
-    indices = shuffled(at, length, seed)
+    indices = order(repeated(at, batch, repeats))
     read = [reader for start, reader in readers if start <= step][-1]
     images, labels = read(indices, at)
     _check_labels(labels, indices, num_classes)
@@ -355,8 +429,10 @@ def train_batches(
     """Returns an endless iterator over this process's part of the training batches.
 
     The examples are reshuffled every epoch, each comes once in an epoch, and batches straddle the
-    epochs. With data.workers, Grain starts that many processes at the first batch; the program's
-    main module must then be guarded by `if __name__ == '__main__'`.
+    epochs; data.repeats and data.balanced change that, see `repeated` and `Balanced`.
+
+    With data.workers, Grain starts that many processes at the first batch; the program's main
+    module must then be guarded by `if __name__ == '__main__'`.
 
     Args:
       source: `sources.load(data, 'train')`.
@@ -374,6 +450,11 @@ def train_batches(
     if seed < 0 or data.workers < 0:
         field, value = ('seed', seed) if seed < 0 else ('data.workers', data.workers)
         raise UserError(f'config.{field} is {value}: expected 0 or more.')
+    if data.repeats < 1 or batch % data.repeats:
+        raise UserError(
+            f'config.data.repeats is {data.repeats}: expected a divisor of the {batch} examples of '
+            'config.batch.'
+        )
     # Workers are for decoding. What is in memory would only be copied to them and back.
     workers = 0 if isinstance(source, InMemory) else data.workers
     threads = 0 if workers else _threads(source)
@@ -384,9 +465,13 @@ def train_batches(
     batch_at = functools.partial(
         train_batch,
         readers=readers,
-        length=len(source),
+        order=(
+            Balanced(source.labels(), seed)
+            if data.balanced
+            else functools.partial(shuffled, length=len(source), seed=seed)
+        ),
         batch=batch,
-        seed=seed,
+        repeats=data.repeats,
         num_classes=num_classes,
         process=process,
     )
@@ -444,6 +529,6 @@ def eval_batches(
         batch=batch,
         num_classes=num_classes,
         process=process,
-        shape=(data.image_size, data.image_size, source.channels),
+        shape=(*2 * (transforms.eval_size(data),), source.channels),
     )
     return EvalBatches(_Steps(batch_at, -(-len(source) // batch)))

@@ -8,10 +8,11 @@ the images itself, so that it can name the one that is broken. All can be pickle
 """
 
 import abc
+import contextlib
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,13 +20,15 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from cls.data.transforms import decode
+from cls.data.decode import BrokenImage, Decoded, Picture, decode, picture
 from cls.errors import UserError, nearest
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp')
 EVAL_FOLDERS = ('test', 'val', 'validation')
 MEMORY_LIMIT = 256 * 2**20  # bytes of decoded images; a set that is larger is read as needed
 _VERSION = re.compile(r'\d+\.\d+\.\d+')
+
+Crop = Callable[[Picture], np.ndarray]
 
 
 class Source(abc.ABC):
@@ -42,6 +45,15 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def __getitem__(self, index: int) -> dict:
         """Returns {'image': (H, W, channels) uint8, 'label': int}; UserError if it is broken."""
+
+    def read(self, index: int, crop: Crop) -> tuple[np.ndarray, int]:
+        """Returns (crop of an image, its label); what the crop leaves out need not be decoded."""
+        example = self[index]
+        return crop(Decoded(example['image'])), example['label']
+
+    def labels(self) -> np.ndarray:
+        """Returns all labels, (N,) int32."""
+        return np.array([self[index]['label'] for index in range(len(self))], np.int32)
 
 
 class InMemory(Source):
@@ -76,6 +88,9 @@ class InMemory(Source):
         row = index % len(self._images)
         return {'image': self._images[row], 'label': int(self._labels[row])}
 
+    def labels(self) -> np.ndarray:
+        return self._labels[np.arange(len(self)) % len(self._labels)]
+
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(n,) indices -> copies of images (n, H, W, C) uint8 and labels (n,) int32."""
         rows = indices % len(self._images)
@@ -108,23 +123,45 @@ class Records(Source):
     def __getitem__(self, index: int) -> dict:
         return self._decoded(index, self._records[int(index)])
 
+    def read(self, index: int, crop: Crop) -> tuple[np.ndarray, int]:
+        record = self._records[int(index)]
+        with self._naming(index):
+            return crop(picture(record['image'], self.channels)), int(record['label'])
+
+    def labels(self) -> np.ndarray:
+        labels = np.empty(len(self), np.int32)
+        for rows, records in self._all():
+            labels[rows] = [record['label'] for record in records]
+        return labels
+
     def _decoded(self, index: int, record: dict) -> dict:
-        try:
+        with self._naming(index):
             image = decode(record['image'], self.channels)
-        except ValueError as error:
+        return {'image': image, 'label': int(record['label'])}
+
+    @contextlib.contextmanager
+    def _naming(self, index: int) -> Iterator[None]:
+        """Says which image is broken."""
+        try:
+            yield
+        except BrokenImage as error:
             raise UserError(
                 f'The image of example {index} of {self._name} cannot be decoded ({error}): '
                 'prepare the data set again from intact files.'
             ) from error
-        return {'image': image, 'label': int(record['label'])}
+
+    def _all(self) -> Iterator[tuple[range, list[dict]]]:
+        """Yields all records; reading many at once is several times faster."""
+        for start in range(0, len(self), 2048):
+            rows = range(start, min(start + 2048, len(self)))
+            yield rows, self._records.__getitems__(list(rows))
 
     def in_memory(self, shape: tuple[int, int, int]) -> InMemory:
         """Decodes everything; `shape` is that of every image."""
         images = np.empty((len(self), *shape), np.uint8)
         labels = np.empty(len(self), np.int32)
-        for start in range(0, len(self), 2048):  # reading many at once is several times faster
-            rows = range(start, min(start + 2048, len(self)))
-            for row, record in zip(rows, self._records.__getitems__(list(rows)), strict=True):
+        for rows, records in self._all():
+            for row, record in zip(rows, records, strict=True):
                 example = self._decoded(row, record)
                 images[row], labels[row] = example['image'], example['label']
         return InMemory(images, labels, self.num_classes, self.class_names)
@@ -138,27 +175,50 @@ class Folder(Source):
       files: Their paths.
       labels: (N,) int32.
       class_names: The classes' names, by label.
+      exif: Whether the images are turned as their EXIF data say.
     """
 
     channels = 3
     _verifying = threading.Lock()  # one for all folders: it is held once, before the end
 
     def __init__(
-        self, folder: Path, files: list[str], labels: np.ndarray, class_names: tuple[str, ...]
+        self,
+        folder: Path,
+        files: list[str],
+        labels: np.ndarray,
+        class_names: tuple[str, ...],
+        exif: bool = True,
     ):
         self.num_classes, self.class_names = len(class_names), class_names
         self._folder, self._files, self._labels = folder, files, labels
+        self._exif = exif
         self._verdict = ''
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, index: int) -> dict:
-        try:
-            image = decode(Path(self._files[index]).read_bytes(), self.channels)
-        except (OSError, ValueError) as error:
-            raise UserError(self._verify()) from error
+        with self._naming():
+            content = _content(self._files[index])
+            image = decode(content, self.channels, exif=self._exif)
         return {'image': image, 'label': int(self._labels[index])}
+
+    def read(self, index: int, crop: Crop) -> tuple[np.ndarray, int]:
+        with self._naming():
+            content = _content(self._files[index])
+            image = crop(picture(content, self.channels, exif=self._exif))
+        return image, int(self._labels[index])
+
+    def labels(self) -> np.ndarray:
+        return self._labels
+
+    @contextlib.contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Says which images are broken."""
+        try:
+            yield
+        except (OSError, BrokenImage) as error:
+            raise UserError(self._verify()) from error
 
     def _verify(self) -> str:
         """Decodes every file and returns a line that counts and names the broken ones.
@@ -178,10 +238,15 @@ class Folder(Source):
         return self._verdict
 
 
+def _content(file: str) -> bytes:
+    with open(file, 'rb', buffering=0) as opened:  # a buffer would be one copy more
+        return opened.read()
+
+
 def _is_intact(file: str) -> bool:
     try:
-        decode(Path(file).read_bytes(), Folder.channels)
-    except (OSError, ValueError):
+        decode(_content(file), Folder.channels)
+    except (OSError, BrokenImage):
         return False
     return True
 
@@ -208,7 +273,7 @@ def load(data: ConfigDict, split: str) -> Source:
     elif kind == 'tfds' and rest:
         source = _open(prepared(rest, data.dir), rest, data[f'{split}_split'])
     elif kind == 'folder' and rest:
-        source = _folder(Path(rest).expanduser(), split)
+        source = _folder(Path(rest).expanduser(), split, data.exif)
     elif data.name == 'synthetic':
         return _synthetic(data, split)
     else:
@@ -239,7 +304,7 @@ def _synthetic(data: ConfigDict, split: str) -> InMemory:
 # ------------------------------------------------------------------------------------------------
 
 
-def _folder(root: Path, split: str) -> Folder:
+def _folder(root: Path, split: str, exif: bool) -> Folder:
     """Opens DIR/train/<class>/* or the first there is of DIR/{test,val,validation}/<class>/*."""
     train = root / 'train'
     if not train.is_dir():
@@ -271,7 +336,7 @@ def _folder(root: Path, split: str) -> Folder:
             )
         files += images
         labels += [label] * len(images)
-    return Folder(folder, files, np.array(labels, np.int32), tuple(class_names))
+    return Folder(folder, files, np.array(labels, np.int32), tuple(class_names), exif)
 
 
 def _class_folders(folder: Path) -> list[str]:

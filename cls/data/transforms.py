@@ -1,137 +1,153 @@
-"""Decoding, resizing and cropping on the host: one uint8 image in, one uint8 image out.
+"""Crops on the host: one picture in, one uint8 image of the net's size out.
 
-Images are (H, W, C) uint8 with C 1 or 3, colours in the order RGB. Whatever is random takes a
-NumPy Generator and draws from nothing else.
+A crop takes a `decode.Picture`, of which it has decoded what it needs, or an image that is decoded
+already, (H, W, C) uint8. Whatever is random takes a NumPy Generator and draws from nothing else.
 """
 
 import functools
 import math
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 from ml_collections import ConfigDict
 
+from cls.data.decode import Decoded, Picture
+from cls.data.resize import INTERPOLATIONS, resize, shorter_to
 from cls.errors import UserError, nearest
 
-# The pipeline has its own threads, one image in each: OpenCV's would only be in their way.
-cv2.setNumThreads(1)
-# A broken image is reported by whoever called `decode`, with its name, which OpenCV lacks.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+PAD_MODES = {'zero': 'constant', 'mirror': 'reflect'}  # as np.pad calls them
+CROPS = ('none', 'pad', 'scale_jitter', 'random_resized', 'distorted_box')
 
 
-def decode(encoded: bytes, channels: int) -> np.ndarray:
-    """Decodes JPEG, PNG, WebP or BMP to (H, W, channels) uint8; channels is 1 or 3.
+def _resized(
+    image: Picture | np.ndarray,
+    box: tuple[int, int, int, int],
+    to: tuple[int, int],
+    interpolation: str,
+    least: int = 1,
+) -> np.ndarray:
+    """Resizes the box (top, left, height, width) of an image to `to`.
 
-    Grey, palette, CMYK and 16-bit images become what is asked for; transparency is dropped. An
-    orientation in the EXIF data is ignored, as TensorFlow's and Pillow's decoders do, with which
-    the published nets were trained.
-
-    Raises ValueError if this is no image or only a part of one.
+    Where that shrinks it, the image may be decoded at a scale that leaves at least `least` times
+    `to`; not for TensorFlow's filters, which look at single pixels of the original.
     """
-    mode = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR_RGB}[channels]
-    try:
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as error:  # of an empty or an absurdly large image
-        raise ValueError('not an image') from error
-    if image is None:
-        raise ValueError('not an image, or a truncated one')
-    return image.reshape(*image.shape[:2], channels)
+    if isinstance(image, np.ndarray):
+        image = Decoded(image)
+    enough = box[2:] if interpolation.startswith('tf_') else (least * to[0], least * to[1])
+    pixels, inside = image.region(*box, to=enough)
+    return resize(pixels, *to, interpolation, inside)
 
 
-def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resizes (H, W, C) to (height, width, C), close to Pillow's antialiased bilinear filter.
+def _size(image: Picture | np.ndarray) -> tuple[int, int]:
+    return image.shape[:2] if isinstance(image, np.ndarray) else image.size
 
-    Pillow's filter for a reduction by s is a triangle of half-width s, with variance s²/6. A
-    Gaussian of variance (s² - 1)/6 before OpenCV's bilinear interpolation (a triangle of
-    half-width 1) comes to the same variance. On photographs this is nearer to Pillow than
-    INTER_AREA (a box); it is slower for strong reductions (500 pixels to 64, not yet to 128).
-    Enlarging is plain bilinear in both.
+
+def center_crop(
+    image: Picture | np.ndarray, size: int, resize_to: int, interpolation: str = 'bilinear'
+) -> np.ndarray:
+    """The crop of evaluation: shorter side to `resize_to`, then the middle (size, size).
+
+    A picture is decoded at a smaller scale only if that has twice the pixels of what comes out, in
+    height and width: then the result is that of a full decoding but for 1 level in the mean.
     """
-    if image.shape[:2] == (height, width):
-        return image
-    reduction = np.maximum([image.shape[0] / height, image.shape[1] / width], 1.0)
-    sigma_y, sigma_x = np.sqrt((reduction**2 - 1) / 6)
-    resized = image
-    if sigma_x or sigma_y:
-        # Zero would mean 'as the other axis' to OpenCV; this little is a kernel of one pixel.
-        resized = cv2.GaussianBlur(
-            resized,
-            (0, 0),
-            sigmaX=max(sigma_x, 1e-3),
-            sigmaY=max(sigma_y, 1e-3),
-            borderType=cv2.BORDER_REFLECT,
-        )
-    resized = cv2.resize(resized, (width, height), interpolation=cv2.INTER_LINEAR)
-    return resized.reshape(height, width, image.shape[2])  # OpenCV drops a single channel
-
-
-def resize_shorter(image: np.ndarray, side: int) -> np.ndarray:
-    """Resizes so that the shorter side is `side`; the longer one is rounded down."""
-    height, width = image.shape[:2]
-    if height <= width:
-        return resize(image, side, int(side * width / height))
-    return resize(image, int(side * height / width), side)
-
-
-def center_crop(image: np.ndarray, size: int, resize_to: int) -> np.ndarray:
-    """The crop of evaluation: shorter side to `resize_to`, then the middle (size, size)."""
-    image = resize_shorter(image, resize_to)
-    top, left = (round((side - size) / 2) for side in image.shape[:2])
+    shape = _size(image)
+    to = shorter_to(shape, resize_to)
+    image = _resized(image, (0, 0, *shape), to, interpolation, least=2)
+    top, left = (round((side - size) / 2) for side in to)
     return image[top : top + size, left : left + size]
 
 
-def plain(image: np.ndarray, rng: np.random.Generator, *, size: int) -> np.ndarray:
+def plain(
+    image: Picture | np.ndarray,
+    rng: np.random.Generator,
+    *,
+    size: int,
+    interpolation: str = 'bilinear',
+) -> np.ndarray:
     """No augmentation: the whole image if it is square, else its middle, at (size, size)."""
     del rng
-    return center_crop(image, size, size)
+    return center_crop(image, size, size, interpolation)
 
 
-def pad_crop(images: np.ndarray, offsets: np.ndarray, *, size: int, pad: int) -> np.ndarray:
-    """Crops a batch out of its images with `pad` zero pixels added at every side.
+def pad_crop(
+    images: np.ndarray, offsets: np.ndarray, *, size: int, pad: int, mode: str = 'zero'
+) -> np.ndarray:
+    """Crops a batch out of its images with `pad` pixels added at every side.
 
     Args:
       images: (N, size, size, C) uint8.
       offsets: (N, 2) integers, the crops' top and left in 0..2*pad.
+      size: height and width of images and crops.
+      pad: pixels; less than `size` if mirrored.
+      mode: of the pixels added: 'zero', or 'mirror', reflected at the outermost pixel as in the
+        wide residual networks' code (arXiv 1605.07146).
 
     Returns:
       (N, size, size, C) uint8.
     """
-    count, _, _, channels = images.shape
-    padded = np.zeros((count, size + 2 * pad, size + 2 * pad, channels), np.uint8)
-    padded[:, pad : pad + size, pad : pad + size] = images
+    padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), PAD_MODES[mode])
     windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))
-    crops = windows[np.arange(count), offsets[:, 0], offsets[:, 1]]  # (N, C, size, size)
+    crops = windows[np.arange(len(images)), offsets[:, 0], offsets[:, 1]]  # (N, C, size, size)
     return np.ascontiguousarray(crops.transpose(0, 2, 3, 1))
 
 
-def pad_and_crop(image: np.ndarray, rng: np.random.Generator, *, size: int, pad: int) -> np.ndarray:
-    """The crop of CIFAR recipes: `plain`, zeros around it, a random (size, size) of that."""
-    image = plain(image, rng, size=size)
+def pad_and_crop(
+    image: Picture | np.ndarray,
+    rng: np.random.Generator,
+    *,
+    size: int,
+    pad: int,
+    mode: str = 'zero',
+    interpolation: str = 'bilinear',
+) -> np.ndarray:
+    """The crop of CIFAR recipes: `plain`, a border around it, a random (size, size) of that."""
+    image = plain(image, rng, size=size, interpolation=interpolation)
     offsets = rng.integers(2 * pad + 1, size=(1, 2))
-    return pad_crop(image[None], offsets, size=size, pad=pad)[0]
+    return pad_crop(image[None], offsets, size=size, pad=pad, mode=mode)[0]
 
 
 def scale_jitter(
-    image: np.ndarray, rng: np.random.Generator, *, size: int, scale: tuple[int, int]
+    image: Picture | np.ndarray,
+    rng: np.random.Generator,
+    *,
+    size: int,
+    scale: tuple[int, int],
+    interpolation: str = 'bilinear',
 ) -> np.ndarray:
     """The crop of VGG and ResNet: shorter side uniform in `scale`, then a random crop."""
-    image = resize_shorter(image, int(rng.integers(scale[0], scale[1] + 1)))
-    top, left = (int(rng.integers(side - size + 1)) for side in image.shape[:2])
+    shape = _size(image)
+    to = shorter_to(shape, int(rng.integers(scale[0], scale[1] + 1)))
+    image = _resized(image, (0, 0, *shape), to, interpolation)
+    top, left = (int(rng.integers(side - size + 1)) for side in to)
     return image[top : top + size, left : left + size]
 
 
 def random_resized(
-    image: np.ndarray,
+    image: Picture | np.ndarray,
     rng: np.random.Generator,
     *,
     size: int,
     area: tuple[float, float],
     aspect: tuple[float, float],
+    interpolation: str = 'bilinear',
 ) -> np.ndarray:
     """The crop of Inception as torchvision does it: a random part, resized to (size, size)."""
-    top, left, height, width = random_box(image.shape[:2], rng, area, aspect)
-    return resize(image[top : top + height, left : left + width], size, size)
+    box = random_box(_size(image), rng, area, aspect)
+    return _resized(image, box, (size, size), interpolation)
+
+
+def distorted_box(
+    image: Picture | np.ndarray,
+    rng: np.random.Generator,
+    *,
+    size: int,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+    interpolation: str = 'bilinear',
+) -> np.ndarray:
+    """The crop of Inception as TensorFlow does it: its parts are smaller, see `random_tf_box`."""
+    box = random_tf_box(_size(image), rng, area, aspect)
+    return _resized(image, box, (size, size), interpolation)
 
 
 def random_box(
@@ -161,41 +177,119 @@ def random_box(
     return (full_height - height) // 2, (full_width - width) // 2, height, width
 
 
-def train_crop(data: ConfigDict) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
+def random_tf_box(
+    shape: tuple[int, int],
+    rng: np.random.Generator,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+) -> tuple[int, int, int, int]:
+    """Draws (top, left, height, width) as tf.image.sample_distorted_bounding_box does.
+
+    That is, of an image without boxes and with min_object_covered=0; its default, 0.1, means that
+    parts of less than a tenth of the area are drawn again.
+
+    Width over height is uniform between those of `aspect` (not its logarithm), then the height is
+    uniform between those that give the areas of `area` and fit the image (not the area): the mean
+    part of the area is a good tenth smaller than `random_box`'s. After a hundred boxes that do not
+    fit, it is the whole image.
+    """
+    full_height, full_width = shape
+    least, most = (part * full_height * full_width for part in area)
+    for _ in range(100):
+        ratio = rng.uniform(*aspect)
+        tallest = min(
+            round(math.sqrt(most / ratio)), full_height, math.floor((full_width + 0.5) / ratio)
+        )
+        shortest = min(round(math.sqrt(least / ratio)), tallest)
+        height = int(rng.integers(shortest, tallest + 1))
+        width = round(height * ratio)
+        if width * height < least:  # the rounding may be to blame
+            height, width = height + 1, round((height + 1) * ratio)
+        if width * height > most:
+            height, width = height - 1, round((height - 1) * ratio)
+        if (
+            least <= width * height <= most
+            and 0 < width <= full_width
+            and 0 < height <= full_height
+        ):
+            top = int(rng.integers(max(1, full_height - height)))
+            left = int(rng.integers(max(1, full_width - width)))
+            return top, left, height, width
+    return 0, 0, full_height, full_width
+
+
+def train_crop(
+    data: ConfigDict,
+) -> Callable[[Picture | np.ndarray, np.random.Generator], np.ndarray]:
     """Returns the crop that `config.data` asks for: (image, rng) -> (image_size, image_size, C).
 
     Raises UserError for an unknown name and for ranges that make no sense.
     """
-    size = _image_size(data)
+    common = {'size': _image_size(data), 'interpolation': interpolation(data)}
+    _check_name(data, 'train_crop', CROPS)
     if data.train_crop == 'none':
-        return functools.partial(plain, size=size)
+        return functools.partial(plain, **common)
     if data.train_crop == 'pad':
-        if data.pad < 0:
-            raise UserError(f'config.data.pad is {data.pad}: expected pixels to add, 0 or more.')
-        return functools.partial(pad_and_crop, size=size, pad=data.pad)
+        return functools.partial(pad_and_crop, pad=padding(data), mode=data.pad_mode, **common)
     if data.train_crop == 'scale_jitter':
-        low, high = _range(data, 'scale', size, math.inf)
-        return functools.partial(scale_jitter, size=size, scale=(low, high))
-    if data.train_crop == 'random_resized':
-        area, aspect = _range(data, 'area', 0, 1), _range(data, 'aspect', 0, math.inf)
-        return functools.partial(random_resized, size=size, area=area, aspect=aspect)
-    crops = ('none', 'pad', 'scale_jitter', 'random_resized')
-    raise UserError(
-        f"config.data.train_crop is '{data.train_crop}': expected one of {', '.join(crops)}."
-        + nearest(data.train_crop, crops)
-    )
+        low, high = _range(data, 'scale', data.image_size, math.inf)
+        return functools.partial(scale_jitter, scale=(low, high), **common)
+    ranges = {'area': _range(data, 'area', 0, 1), 'aspect': _range(data, 'aspect', 0, math.inf)}
+    crop = random_resized if data.train_crop == 'random_resized' else distorted_box
+    return functools.partial(crop, **ranges, **common)
 
 
-def eval_crop(data: ConfigDict) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns the crop of evaluation: image -> (image_size, image_size, C). Raises UserError."""
-    size = _image_size(data)
+def padding(data: ConfigDict) -> int:
+    """Returns the pixels to add at each side before a training crop. Raises UserError."""
+    if data.train_crop != 'pad':
+        return 0
+    _check_name(data, 'pad_mode', PAD_MODES)
+    if data.pad < 0:
+        raise UserError(f'config.data.pad is {data.pad}: expected pixels to add, 0 or more.')
+    if data.pad_mode == 'mirror' and data.pad >= data.image_size:
+        raise UserError(
+            f'config.data.pad is {data.pad}: images of {data.image_size} pixels can be mirrored '
+            f'by at most {data.image_size - 1}.'
+        )
+    return data.pad
+
+
+def eval_crop(data: ConfigDict) -> Callable[[Picture | np.ndarray], np.ndarray]:
+    """Returns the crop of evaluation: image -> (eval_size, eval_size, C). Raises UserError."""
+    size = eval_size(data)
     resize_to = data.eval_resize or size
     if resize_to < size:
         raise UserError(
-            f'config.data.eval_resize is {resize_to}, less than the {size} of image_size that are '
-            'cropped from it: expected 0 (as image_size) or more than that.'
+            f'config.data.eval_resize is {resize_to}, less than the {size} of '
+            f'{"eval_size" if data.eval_size else "image_size"} that are cropped from it: expected '
+            '0 (as large) or more than that.'
         )
-    return functools.partial(center_crop, size=size, resize_to=resize_to)
+    return functools.partial(
+        center_crop, size=size, resize_to=resize_to, interpolation=interpolation(data)
+    )
+
+
+def eval_size(data: ConfigDict) -> int:
+    """Returns the height and width of the images that are evaluated on. Raises UserError."""
+    if data.eval_size < 0:
+        raise UserError(
+            f'config.data.eval_size is {data.eval_size}: expected 0 (as image_size) or more.'
+        )
+    return data.eval_size or _image_size(data)
+
+
+def interpolation(data: ConfigDict) -> str:
+    """Returns the name of the filter that images are resized with. Raises UserError."""
+    _check_name(data, 'interpolation', INTERPOLATIONS)
+    return data.interpolation
+
+
+def _check_name(data: ConfigDict, field: str, known) -> None:
+    if data[field] not in known:
+        raise UserError(
+            f"config.data.{field} is '{data[field]}': expected one of {', '.join(known)}."
+            + nearest(data[field], known)
+        )
 
 
 def _image_size(data: ConfigDict) -> int:

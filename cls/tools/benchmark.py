@@ -1,10 +1,11 @@
-"""Measures speed: python -m cls.tools.benchmark --model NAME --batch N [--loop], or --layers
+"""Measures speed: python -m cls.tools.benchmark --model NAME --batch N [--loop], --layers, --input
 
 Prints images per second of the bare jitted step on a batch that lies on the devices; with --loop,
 in the same run and by turns, also of the training loop proper, with its data pipeline (synthetic
 images), metrics, logging and checkpoint bookkeeping, and the loop's part of the bare step's speed.
 Start-up times are printed too: set-up, tracing, and compilation without the persistent cache.
---layers times convolutions and pools, forward and backward, beside XLA's own lowering of them.
+--layers times convolutions and pools, forward and backward, beside XLA's own lowering of them;
+--input FOLDER the data pipeline, see cls.tools.benchmark_input.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from cls.nn.pool import max_pool
 from cls.preemption import Preemption
 from cls.setup import Setup, abstract_state, set_up
 from cls.telemetry import Account, Metrics, Progress
+from cls.tools import benchmark_input
 from cls.train import Run, compile_train_step, train_batches
 from configs import common
 
@@ -45,7 +47,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--steps', type=int, default=20, help='steps in each of five rounds')
     parser.add_argument('--dtype', default='float32', help='of the computation')
     parser.add_argument('--loop', action='store_true', help='measure the training loop too')
+    parser.add_argument('--input', help='time the input instead: FOLDER, digits or cifar-like')
+    parser.add_argument('--tensorflow', help='--input: Python with TensorFlow, to be timed beside')
+    parser.add_argument('--torch', help='--input: Python with torchvision, to be timed beside')
+    parser.add_argument('--rounds', type=int, default=ROUNDS, help='--input: turns of each')
+    parser.add_argument('--json', help='--input: file for the figures')
     args = parser.parse_args(argv)
+    if args.input:
+        if args.rounds < 1:
+            raise UserError(f'--rounds is {args.rounds}: expected 1 or more.')
+        benchmark_input.measure(args)
+        return 0
     if args.layers:
         _layers()
         return 0

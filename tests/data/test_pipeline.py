@@ -66,6 +66,8 @@ CROPS = {
         Numbered,
         {'image_size': 8, 'train_crop': 'scale_jitter', 'scale': (9, 14)},
     ),
+    'repeated': (held, {'image_size': 12, 'train_crop': 'pad', 'pad': 3, 'repeats': 3}),
+    'balanced': (Numbered, {'image_size': 8, 'train_crop': 'distorted_box', 'balanced': True}),
 }
 
 
@@ -161,6 +163,53 @@ def test_each_example_once_in_an_epoch(make_data):
             # Two random orders have about one example in the same place.
             assert (epochs[first] == epochs[second]).sum() < 8
         assert (epochs[first] == np.arange(46)).sum() < 8
+
+
+def test_repeats(make_data):
+    """A batch of 12 has 4 examples thrice, 4 apart, each with a crop of its own.
+
+    Every example comes thrice before any comes again.
+    """
+    data = make_data(image_size=12, train_crop='pad', pad=4, repeats=3)
+    for make in (Numbered, held):
+        iterator = pipeline.train_batches(make(40), data, batch=12, seed=0, num_classes=10)
+        batches = take(iterator, 20)
+        everything = []
+        for batch in batches:
+            labels = batch['label'].reshape(3, 4)
+            np.testing.assert_array_equal(labels[0], labels[1])
+            np.testing.assert_array_equal(labels[0], labels[2])
+            shown = batch['image'].max(axis=(1, 2, 3)).reshape(3, 4)  # image i is full of i
+            np.testing.assert_array_equal(shown[0], shown[2])
+            everything.append(shown[0])
+        for epoch in np.concatenate(everything).reshape(2, 40):
+            assert sorted(epoch) == list(range(40))
+        crops = np.stack([b['image'].reshape(3, 4, -1) > 0 for b in batches])
+        same = (crops[:, 0] == crops[:, 1]).all(axis=-1)
+        assert same.mean() < 0.2
+
+
+def test_balanced(make_data):
+    """Of three classes with 1, 4 and 10 images, each comes once in every three positions."""
+    labels = np.repeat([0, 3, 4], [1, 4, 10]).astype(np.int32)
+    images = np.arange(15, dtype=np.uint8)[:, None, None, None] * np.ones((12, 12, 1), np.uint8)
+    source = sources.InMemory(images, labels, 5)
+    data = make_data(image_size=12, balanced=True)
+    drawn = {}
+    for seed in (0, 1):
+        iterator = pipeline.train_batches(source, data, batch=15, seed=seed, num_classes=5)
+        seen = joined(take(iterator, 16))
+        drawn[seed] = seen['image'][:, 0, 0, 0]
+        np.testing.assert_array_equal(labels[drawn[seed]], seen['label'])
+        turns = seen['label'].reshape(80, 3)
+        np.testing.assert_array_equal(np.sort(turns), np.tile([0, 3, 4], (80, 1)))
+        assert len({tuple(turn) for turn in turns}) == 6
+        for label, count in ((3, 4), (4, 10)):
+            rounds = drawn[seed][seen['label'] == label].reshape(-1, count)
+            for images_of in rounds:
+                assert sorted(images_of) == list(np.flatnonzero(labels == label))
+            assert len({tuple(images_of) for images_of in rounds}) > 4
+    assert (drawn[0] != drawn[1]).any()
 
 
 def test_order_is_uniform():
@@ -382,6 +431,32 @@ def test_wrong_labels(make_data):
         list(pipeline.eval_batches(unlabelled, data, batch=2, num_classes=10))
 
 
+def test_threads_give_the_same(make_data, birds, monkeypatch):
+    """Decoding in none, one or five threads; and lazily, what whole images come to."""
+    data = make_data(name=f'folder:{birds}', image_size=24, train_crop='random_resized')
+    source = sources.load(data, 'train')
+    found = {}
+    for threads in (0, 1, 5):
+        monkeypatch.setattr(pipeline, '_threads', lambda source, threads=threads: threads)
+        iterator = pipeline.train_batches(source, data, batch=6, seed=0, num_classes=3)
+        found[threads] = take(iterator, 4)
+    assert_equal(found[1], found[0])
+    assert_equal(found[5], found[0])
+    first = int(pipeline.shuffled(np.arange(1), len(source), 0)[0])
+    crop = transforms.train_crop(data)
+    expected = crop(source[first]['image'], pipeline._generator(pipeline._key(0, 1), 0))
+    np.testing.assert_array_equal(found[0][0]['image'][0], expected)
+
+
+def test_eval_size(make_data, birds):
+    data = make_data(name=f'folder:{birds}', image_size=24, eval_size=32, eval_resize=36)
+    source = sources.load(data, 'eval')
+    batches = list(pipeline.eval_batches(source, data, batch=3, num_classes=3))
+    assert [batch['image'].shape for batch in batches] == 2 * [(3, 32, 32, 3)]
+    expected = transforms.center_crop(source[1]['image'], 32, 36)
+    np.testing.assert_array_equal(batches[0]['image'][1], expected)
+
+
 def test_errors_of_threads_arrive(make_data, birds):
     (birds / 'train' / 'owl' / '0.jpg').write_bytes(b'no image')
     data = make_data(name=f'folder:{birds}', image_size=24)
@@ -398,6 +473,8 @@ def test_errors_of_threads_arrive(make_data, birds):
         ({}, {'seed': -1}, 'config.seed is -1: expected 0 or more'),
         ({'workers': -2}, {}, 'config.data.workers is -2'),
         ({'train_crop': 'crop'}, {}, "train_crop is 'crop'"),
+        ({'repeats': 3}, {}, 'data.repeats is 3: expected a divisor of the 8 examples'),
+        ({'repeats': 0}, {}, 'data.repeats is 0'),
     ],
 )
 def test_train_errors(make_data, fields, options, message):

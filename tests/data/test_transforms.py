@@ -1,6 +1,7 @@
-"""Decoding, resizing and crops, against Pillow and against their definitions."""
+"""Crops, against their definitions, Pillow and TensorFlow."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,13 +9,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from cls.data import transforms
+from cls.data.decode import Jpeg, picture
+from cls.data.resize import resize_shorter, shorter_to
 from cls.errors import UserError
-
-
-def encoded(image: Image.Image, kind: str, **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 @pytest.fixture(scope='module')
@@ -22,79 +19,14 @@ def photo():
     return Image.fromarray(load_sample_image('flower.jpg'))  # (427, 640, 3)
 
 
-@pytest.mark.parametrize('mode', ['RGB', 'L', 'P', 'RGBA', 'LA', '1', 'CMYK', 'I;16'])
-@pytest.mark.parametrize('channels', [1, 3])
-def test_decode_like_pillow(photo, mode, channels):
-    small = photo.resize((64, 48))
-    if mode == 'I;16':
-        image = Image.fromarray(np.asarray(small.convert('L')).astype(np.uint16) * 257)
-        expected = small.convert('L').convert('RGB' if channels == 3 else 'L')
-    else:
-        image = small.convert(mode)
-        expected = image.convert('RGB' if channels == 3 else 'L')
-    kind = 'JPEG' if mode == 'CMYK' else 'PNG'
-    got = transforms.decode(encoded(image, kind, quality=95), channels)
-    if mode == 'CMYK':
-        expected = Image.open(io.BytesIO(encoded(image, kind, quality=95))).convert(expected.mode)
-    assert got.shape == (48, 64, channels)
-    assert got.dtype == np.uint8
-    difference = got.astype(int) - np.asarray(expected).reshape(got.shape)
-    assert abs(difference).max() <= 2
-
-
-@pytest.mark.parametrize('kind', ['JPEG', 'WEBP', 'BMP'])
-def test_decode_kinds(photo, kind):
-    content = encoded(photo, kind)
-    expected = np.asarray(Image.open(io.BytesIO(content)).convert('RGB')).astype(int)
-    assert abs(transforms.decode(content, 3) - expected).max() <= 2
-
-
-def test_orientation_is_ignored(photo):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees
-    assert transforms.decode(encoded(photo, 'JPEG', exif=exif), 3).shape == (427, 640, 3)
-
-
-@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WEBP', 'BMP'])
-def test_broken_images(photo, kind):
-    content = encoded(photo, kind)
-    for broken in (b'', b'no image', content[: len(content) // 2]):
-        with pytest.raises(ValueError, match='not an image'):
-            transforms.decode(broken, 3)
-
-
-@pytest.mark.parametrize('size', [(224, 224), (256, 384), (64, 64), (427, 320)])
-def test_reduce_like_pillow(photo, size):
-    """Here plain bilinear differs by 1.9 to 11 levels rms, INTER_AREA by 1.3 to 2.9."""
-    height, width = size
-    got = transforms.resize(np.asarray(photo), height, width).astype(float)
-    expected = np.asarray(photo.resize((width, height), Image.Resampling.BILINEAR))
-    assert got.shape == (height, width, 3)
-    assert np.sqrt(np.mean((got - expected) ** 2)) < 1.0
-
-
-def test_enlarge_like_pillow(photo):
-    small = photo.resize((60, 40))
-    got = transforms.resize(np.asarray(small), 130, 150).astype(int)
-    expected = np.asarray(small.resize((150, 130), Image.Resampling.BILINEAR))
-    assert abs(got - expected).max() <= 2
-
-
-def test_one_channel_is_kept():
-    image = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
-    assert transforms.resize(image, 4, 5).shape == (4, 5, 1)
-    assert transforms.resize(image, 16, 16).shape == (16, 16, 1)
-    assert transforms.resize(image, 8, 8) is image
-
-
 def test_center_crop(photo):
     """As torchvision's Resize(256), CenterCrop(224): 427x640 -> 256x383 -> rows 16, columns 80."""
     image = np.asarray(photo)
-    resized = transforms.resize_shorter(image, 256)
+    resized = resize_shorter(image, 256)
     assert resized.shape == (256, 383, 3)
     crop = transforms.center_crop(image, 224, 256)
     np.testing.assert_array_equal(crop, resized[16:240, 80:304])
-    turned = transforms.resize_shorter(image.transpose(1, 0, 2), 256)
+    turned = resize_shorter(image.transpose(1, 0, 2), 256)
     assert turned.shape == (383, 256, 3)
 
 
@@ -120,6 +52,22 @@ def test_pad(make_data):
     assert counts.max() < 140
 
 
+def test_mirrored_borders(make_data):
+    crop = transforms.train_crop(
+        make_data(image_size=8, train_crop='pad', pad=2, pad_mode='mirror')
+    )
+    image = coordinates(8, 8)
+    padded = np.stack(  # row -1 is row 1, and row 8 is row 6
+        [[image[[2, 1, *range(8), 6, 5][r], [2, 1, *range(8), 6, 5][c]] for c in range(12)]
+         for r in range(12)]
+    )  # fmt: skip
+    windows = {padded[t : t + 8, k : k + 8].tobytes() for t in range(5) for k in range(5)}
+    rng = np.random.default_rng(0)
+    seen = {crop(image, rng).tobytes() for _ in range(400)}
+    assert seen == windows
+    assert len(windows) == 25
+
+
 def test_none_keeps_the_image(make_data):
     crop = transforms.train_crop(make_data(image_size=8))
     image = coordinates(8, 8)
@@ -132,9 +80,8 @@ def test_none_keeps_the_image(make_data):
 def test_scale_jitter(make_data, monkeypatch):
     """The shorter side takes every value of the range, and the crop every place."""
     sides = []
-    resize = transforms.resize_shorter
     monkeypatch.setattr(
-        transforms, 'resize_shorter', lambda image, side: sides.append(side) or resize(image, side)
+        transforms, 'shorter_to', lambda shape, side: sides.append(side) or shorter_to(shape, side)
     )
     crop = transforms.train_crop(make_data(image_size=8, train_crop='scale_jitter', scale=(9, 12)))
     rng = np.random.default_rng(0)
@@ -179,6 +126,51 @@ def test_random_box_falls_back_to_the_middle(shape, box):
     assert transforms.random_box(shape, np.random.default_rng(0), (0.9, 1.0), (3 / 4, 4 / 3)) == box
 
 
+def test_tensorflow_boxes():
+    """Their parts of the area, aspects and places have the distribution of TensorFlow's own."""
+    theirs = np.load(Path(__file__).with_name('tensorflow.npz'))['boxes'].astype(float)
+    rng = np.random.default_rng(0)
+    ours = np.array(
+        [transforms.random_tf_box((300, 400), rng, (0.08, 1.0), (3 / 4, 4 / 3)) for _ in theirs]
+    )
+
+    def quantiles(boxes):
+        top, left, height, width = boxes.T
+        values = height * width / 120_000, width / height, top / 300, left / 400
+        return np.quantile(values, [0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99], axis=1)
+
+    np.testing.assert_allclose(quantiles(ours), quantiles(theirs), atol=0.03)
+    plain = [transforms.random_box((300, 400), rng, (0.08, 1.0), (3 / 4, 4 / 3)) for _ in theirs]
+    assert abs(quantiles(np.array(plain)) - quantiles(theirs)).max() > 0.05
+
+
+def test_tensorflow_box_that_never_fits():
+    """Half of a strip cannot be nearly square: it is taken whole."""
+    box = transforms.random_tf_box((10, 100), np.random.default_rng(0), (0.5, 1.0), (0.75, 1.33))
+    assert box == (0, 0, 10, 100)
+
+
+@pytest.mark.parametrize('name', ['none', 'pad', 'scale_jitter', 'random_resized', 'distorted_box'])
+@pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic', 'tf_bilinear', 'tf_bicubic'])
+def test_crops_of_pictures(make_data, photo, name, interpolation):
+    """Crops of a JPEG are those of the decoded image; where it shrinks by 2, almost."""
+    buffer = io.BytesIO()
+    photo.save(buffer, 'JPEG', quality=95)
+    lazy, image = picture(buffer.getvalue(), 3), np.asarray(Image.open(buffer))
+    assert isinstance(lazy, Jpeg)
+    for size, most in ((230, 0), (100, 0 if interpolation.startswith('tf_') else 4)):
+        data = make_data(
+            image_size=size, train_crop=name, scale=(size, size), interpolation=interpolation
+        )
+        for seed in range(3):
+            got, expected = (
+                transforms.train_crop(data)(source, np.random.default_rng(seed)).astype(int)
+                for source in (lazy, image)
+            )
+            assert got.shape == (size, size, 3)
+            assert abs(got - expected).mean() <= most
+
+
 def test_random_resized(make_data):
     crop = transforms.train_crop(make_data(image_size=16, train_crop='random_resized'))
     for shape in ((40, 60), (1, 50), (50, 1), (16, 16)):
@@ -188,7 +180,7 @@ def test_random_resized(make_data):
 
 
 def test_same_generator_same_crop(make_data, photo):
-    for name in ('pad', 'scale_jitter', 'random_resized'):
+    for name in ('pad', 'scale_jitter', 'random_resized', 'distorted_box'):
         crop = transforms.train_crop(make_data(image_size=32, train_crop=name))
         first, again, other = (
             crop(np.asarray(photo), np.random.default_rng(seed)) for seed in (1, 1, 2)
@@ -202,6 +194,9 @@ def test_same_generator_same_crop(make_data, photo):
     [
         ({'train_crop': 'padd'}, "train_crop is 'padd'.*Did you mean pad?"),
         ({'train_crop': 'pad', 'pad': -1}, r'data.pad is -1'),
+        ({'train_crop': 'pad', 'pad_mode': 'mirrow'}, "pad_mode is 'mirrow'.*Did you mean mirror?"),
+        ({'train_crop': 'pad', 'pad': 32, 'pad_mode': 'mirror'}, 'pad is 32: .* at most 31'),
+        ({'interpolation': 'bicubik'}, "interpolation is 'bicubik'.*Did you mean bicubic?"),
         ({'image_size': 0}, 'image_size is 0'),
         ({'train_crop': 'scale_jitter', 'scale': (16, 40)}, r'scale is \(16, 40\).*least 32'),
         ({'train_crop': 'scale_jitter', 'scale': (64, 40)}, r'scale is \(64, 40\)'),
@@ -216,5 +211,18 @@ def test_train_crop_errors(make_data, fields, message):
 
 
 def test_eval_crop_errors(make_data):
-    with pytest.raises(UserError, match=r'eval_resize is 16, less than the 32'):
+    with pytest.raises(UserError, match=r'eval_resize is 16, less than the 32 of image_size'):
         transforms.eval_crop(make_data(eval_resize=16))
+    with pytest.raises(UserError, match=r'eval_resize is 39, less than the 40 of eval_size'):
+        transforms.eval_crop(make_data(eval_resize=39, eval_size=40))
+    with pytest.raises(UserError, match='eval_size is -1'):
+        transforms.eval_crop(make_data(eval_size=-1))
+
+
+def test_eval_size(make_data, photo):
+    """It may differ from the training images', and comes without enlarging them first."""
+    image = np.asarray(photo)
+    crop = transforms.eval_crop(make_data(image_size=128, eval_size=160, eval_resize=180))
+    np.testing.assert_array_equal(crop(image), transforms.center_crop(image, 160, 180))
+    crop = transforms.eval_crop(make_data(image_size=128, eval_size=160))
+    np.testing.assert_array_equal(crop(image), transforms.center_crop(image, 160, 160))

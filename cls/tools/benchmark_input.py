@@ -1,0 +1,180 @@
+"""Measures input pipelines: python -m cls.tools.benchmark --input FOLDER|digits|cifar-like
+
+FOLDER holds images, at any depth. Decoding, a random part of them resized to 224 pixels
+(Inception's crop) and flips are timed on all cores: ours, as the trainer is fed, and beside it what
+`--tensorflow PYTHON` and `--torch PYTHON`, interpreters that have those packages, do by tf.data and
+by torchvision's transforms in a DataLoader. TensorFlow's crops are smaller than torchvision's and
+its filter is not antialiased, so each is compared to ours with the same crop and filter. They take
+turns. Who has no turn is stopped, and each goes through some batches before its clock starts: so
+neither start-up nor what was made while another was timed counts.
+
+digits and cifar-like (random images of CIFAR's size) lie in memory. Of those it is measured what
+part of its time the loop waits for data if a step takes 20 ms.
+"""
+
+import argparse
+import os
+import signal
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from cls.data import pipeline, sources
+from cls.errors import UserError
+from cls.setup import set_up
+from cls.telemetry import Account, write_json
+from cls.train import feed, train_batches
+from configs import common
+
+BATCH, SIZE, SKIP, COUNT = 32, 224, 8, 24  # batches that are not timed, and that are
+STEP = 0.02  # seconds
+IN_MEMORY = {'digits': 64, 'cifar-like': 128}  # and their batch
+LIKE = {  # fields of config.data that ask for what a peer does
+    'tensorflow': {'train_crop': 'distorted_box', 'interpolation': 'tf_bilinear'},
+    'torch': {'train_crop': 'random_resized', 'interpolation': 'bilinear'},
+}
+PEERS = Path(__file__).with_name('peers')
+
+Timed = Callable[[int, int], float]  # (batches to skip, batches) -> seconds
+
+
+def measure(args: argparse.Namespace) -> dict[str, float]:
+    """Prints what `args.input` asks for, writes it to `args.json` if given, and returns it.
+
+    Raises UserError for a folder without images and for a peer that does not start.
+    """
+    if args.input in IN_MEMORY:
+        result = {'waiting': _waiting(args.input, args.rounds)}
+        print(f'{args.input}: the loop waits {100 * result["waiting"]:.2f} % of its time for data')
+    else:
+        result = _images_per_second(args)
+    if args.json:
+        write_json(Path(args.json), result)
+    return result
+
+
+def _images_per_second(args: argparse.Namespace) -> dict[str, float]:
+    folder = Path(args.input).expanduser()
+    files = sorted(str(path) for path in folder.rglob('*') if path.is_file())
+    if not files:
+        raise UserError(f'--input {args.input}: expected a folder of images, digits or cifar-like.')
+    pythons = {'tensorflow': args.tensorflow, 'torch': args.torch}
+    pythons = {name: python for name, python in pythons.items() if python}
+    with ExitStack() as stack:
+        turns = {}
+        for name in pythons or {'torch': ''}:
+            fields, workers = LIKE[name], os.cpu_count()
+            turns[f'ours like {name}'] = _ours(folder, files, fields | {'workers': 0})
+            turns[f'ours like {name}, processes'] = _ours(
+                folder, files, fields | {'workers': workers}
+            )
+        for name, python in pythons.items():
+            script = PEERS / f'with_{name}.py'
+            turns[name] = _peer([python, *map(str, (script, folder, BATCH, SIZE, os.cpu_count()))])
+        turns = {name: stack.enter_context(timed) for name, timed in turns.items()}
+        rates = {name: [] for name in turns}
+        for _ in range(args.rounds):
+            for name, timed in turns.items():
+                rates[name].append(BATCH * COUNT / timed(SKIP, COUNT))
+    result = {name: statistics.median(found) for name, found in rates.items()}
+    for name, found in rates.items():
+        print(f'{name}: {result[name]:,.0f} images/s ({min(found):,.0f} to {max(found):,.0f})')
+    ratios = {}
+    for name in pythons:
+        pairs = zip(rates[f'ours like {name}'], rates[name], strict=True)
+        ratios[name] = statistics.median(mine / other for mine, other in pairs)
+        print(f'ours like {name} / {name}: {ratios[name]:.2f}')
+    if ratios:
+        result['ratio_to_best_peer'] = ratios[max(ratios, key=result.get)]
+    return result
+
+
+@contextmanager
+def _ours(folder: Path, files: list[str], fields: dict[str, Any]) -> Iterator[Timed]:
+    source = sources.Folder(folder, files, np.zeros(len(files), np.int32), ('images',))
+    data = common.base().data
+    data.update(name=f'folder:{folder}', image_size=SIZE, **fields)
+    batches = pipeline.train_batches(source, data, batch=BATCH, seed=0, num_classes=1)
+    flips = np.random.default_rng(0)
+
+    def timed(skip: int, count: int) -> float:
+        for _ in range(skip):
+            next(batches)
+        begin = time.perf_counter()
+        for _ in range(count):
+            images = next(batches)['image']
+            for row in np.flatnonzero(flips.random(BATCH) < 0.5):  # the trainer's step does this
+                images[row] = cv2.flip(images[row], 1)
+        return time.perf_counter() - begin
+
+    next(batches)
+    yield timed
+    batches.close()
+
+
+@contextmanager
+def _peer(command: list[str]) -> Iterator[Timed]:
+    with tempfile.TemporaryFile('w+') as said:
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                text=True,
+                start_new_session=True,  # its workers are to stop and go with it
+            )
+        except OSError as error:
+            raise UserError(f'{command[0]} cannot be run: {error.strerror}.') from error
+        try:
+            if process.stdout.readline() != 'ready\n':
+                said.seek(0)
+                last = said.read().strip().splitlines()[-1:]
+                raise UserError(f'{" ".join(command[:2])} ended with: {"".join(last)}')
+
+            def timed(skip: int, count: int) -> float:
+                os.killpg(process.pid, signal.SIGCONT)
+                print(skip, count, file=process.stdin, flush=True)
+                seconds = float(process.stdout.readline())
+                os.killpg(process.pid, signal.SIGSTOP)
+                return seconds
+
+            os.killpg(process.pid, signal.SIGSTOP)
+            yield timed
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+def _waiting(name: str, rounds: int) -> float:
+    """Returns the part of its time that the loop waits for data, with steps of 20 ms."""
+    config = common.base()
+    config.model.name, config.batch = 'resnet20_cifar', IN_MEMORY[name]
+    if name == 'digits':
+        common.use_digits(config)
+    else:
+        common.use_cifar(config, 'cifar10')
+        config.data.name = 'synthetic'
+    setup = set_up(config)
+    iterator = train_batches(setup)
+    batches = feed(iterator, setup)
+    for _ in range(50):
+        next(batches)
+    account = Account()
+    begin = time.perf_counter()
+    for _ in range(100 * rounds):
+        with account.spend('data'):
+            next(batches)
+        with account.spend('step'):
+            time.sleep(STEP)
+    seconds = time.perf_counter() - begin
+    iterator.close()
+    return account.seconds['data'] / seconds

@@ -1,0 +1,65 @@
+"""The input pipeline of `benchmark --input` as one writes it with tf.data.
+
+Run by that tool with an interpreter that has TensorFlow: with_tensorflow.py FOLDER BATCH SIZE
+THREADS. Then each line of input, 'SKIP COUNT', is answered by the seconds that COUNT batches took
+after SKIP others.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
+
+import tensorflow as tf  # noqa: E402
+
+
+def main(folder: str, batch: int, size: int, threads: int) -> None:
+    """Answers until the input ends."""
+    files = sorted(str(path) for path in Path(folder).rglob('*') if path.is_file())
+
+    def example(path: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        content = tf.io.read_file(path)
+        begin, extent, _ = tf.image.sample_distorted_bounding_box(
+            tf.image.extract_jpeg_shape(content),
+            tf.zeros((1, 0, 4)),
+            min_object_covered=0.0,
+            area_range=(0.08, 1.0),
+            aspect_ratio_range=(3 / 4, 4 / 3),
+            max_attempts=10,
+            use_image_if_no_bounding_boxes=True,
+        )
+        window = tf.stack([begin[0], begin[1], extent[0], extent[1]])
+        image = tf.image.decode_and_crop_jpeg(  # by default, it decodes less exactly than others
+            content, window, channels=3, dct_method='INTEGER_ACCURATE'
+        )
+        image = tf.image.resize(image, (size, size))
+        image = tf.image.random_flip_left_right(image)
+        return tf.cast(image, tf.uint8), label
+
+    batches = (
+        tf.data.Dataset.from_tensor_slices((files, [0] * len(files)))
+        .shuffle(len(files))
+        .repeat()
+        .map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .batch(batch, drop_remainder=True)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = threads
+    batches = batches.with_options(options).as_numpy_iterator()
+    next(batches)
+    print('ready', flush=True)
+    for line in sys.stdin:
+        skip, count = map(int, line.split())
+        for _ in range(skip):
+            next(batches)
+        begin = time.perf_counter()
+        for _ in range(count):
+            next(batches)
+        print(time.perf_counter() - begin, flush=True)
+
+
+if __name__ == '__main__':
+    main(sys.argv[1], *map(int, sys.argv[2:]))

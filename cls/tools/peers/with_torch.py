@@ -1,0 +1,80 @@
+"""The input pipeline of `benchmark --input` as one writes it with PyTorch and torchvision.
+
+Run by that tool with an interpreter that has both: with_torch.py FOLDER BATCH SIZE WORKERS. Then
+each line of input, 'SKIP COUNT', is answered by the seconds that COUNT batches took after SKIP
+others.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+try:
+    from torchvision import transforms
+except RuntimeError:  # its compiled part is of another build of torch: declare what it looks up
+    for name in [name for name in sys.modules if name.split('.')[0] == 'torchvision']:
+        del sys.modules[name]
+    library = torch.library.Library('torchvision', 'DEF')
+    for name in ('nms', 'qnms'):
+        library.define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+    from torchvision import transforms
+
+
+class Files(torch.utils.data.Dataset):
+    """Images as torchvision's ImageFolder reads them."""
+
+    def __init__(self, folder: str, size: int):
+        self.files = sorted(str(path) for path in Path(folder).rglob('*') if path.is_file())
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomResizedCrop(size),
+                transforms.RandomHorizontalFlip(),
+                transforms.PILToTensor(),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        with open(self.files[index], 'rb') as file:
+            image = Image.open(file).convert('RGB')
+        return self.transform(image), 0
+
+
+class Endless(torch.utils.data.Sampler):
+    """Shuffled epochs one after the other, so that no workers start again in between."""
+
+    def __init__(self, length: int):
+        self.length = length
+
+    def __iter__(self) -> Iterator[int]:
+        while True:
+            yield from torch.randperm(self.length).tolist()
+
+
+def main(folder: str, batch: int, size: int, workers: int) -> None:
+    """Answers until the input ends."""
+    files = Files(folder, size)
+    loader = torch.utils.data.DataLoader(
+        files, batch_size=batch, sampler=Endless(len(files)), num_workers=workers, drop_last=True
+    )
+    batches = iter(loader)
+    next(batches)
+    print('ready', flush=True)
+    for line in sys.stdin:
+        skip, count = map(int, line.split())
+        for _ in range(skip):
+            next(batches)
+        begin = time.perf_counter()
+        for _ in range(count):
+            next(batches)
+        print(time.perf_counter() - begin, flush=True)
+
+
+if __name__ == '__main__':
+    main(sys.argv[1], *map(int, sys.argv[2:]))
