@@ -113,7 +113,9 @@ def base() -> ConfigDict:
     c.eval.batch = 0  # 0: as in training
     c.eval.every = ''  # a duration; '': only at the end
     c.eval.protocol = 'single'  # what of an image is seen, --job evaluate: see cls/protocols.py
-    c.eval.predictions = ''  # --job evaluate: file in the run folder for what each image got
+    c.eval.scales = ()  # dense: shorter sides of the images; (): data.eval_resize
+    c.eval.multiple = 32  # dense: pixels by which shapes may differ; the longer side is cut to fit
+    c.eval.predictions = ''  # --job evaluate: NAME.csv in the run folder for what each image got
     c.eval.precise_bn = 0  # training examples that BN statistics are taken anew from; 0: none
 
     c.checkpoint = ConfigDict()
