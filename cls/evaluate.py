@@ -233,9 +233,7 @@ def job(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     if jax.process_index() == 0:
         write(workdir / stem(config, workdir), result, found)
         if file:
-            source = setup.test
-            files = [source.file(i) for i in range(len(source))] if hasattr(source, 'file') else ()
-            metrics.write_predictions(file, found, setup.info.class_names, files)
+            metrics.write_predictions(file, found, setup.info.class_names, setup.test.files)
     return result
 
 

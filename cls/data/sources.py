@@ -11,7 +11,7 @@ import abc
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -34,6 +34,7 @@ class Source(abc.ABC):
     num_classes: int
     class_names: tuple[str, ...]  # () if the classes have none
     channels: int  # of every image: 1 or 3
+    files: Sequence[str] = ()  # the images' names; () if they have none
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -159,6 +160,11 @@ class Folder(Source):
         except (OSError, ValueError) as error:
             raise UserError(self._verify()) from error
         return {'image': image, 'label': int(self._labels[index])}
+
+    @property
+    def files(self) -> list[str]:
+        """Returns the images' paths in the folder."""
+        return [os.path.relpath(file, self._folder) for file in self._files]
 
     def _verify(self) -> str:
         """Decodes every file and returns a line that counts and names the broken ones.
