@@ -34,7 +34,7 @@ from cls.errors import UserError
 from cls.metrics import Predictions
 from cls.setup import Setup, abstract_state, process, set_up
 from cls.state import TrainState
-from cls.step import make_predict_step
+from cls.step import make_logits_step
 from cls.telemetry import write_json
 
 EvalStep = Callable[[Any, Any], dict[str, jax.Array]]
@@ -112,7 +112,7 @@ def predict(setup: Setup, variables: Any, protocol: str) -> Predictions:
     """
     chosen = protocols.find(protocol)
     model = protocols.dense_form(setup.model, setup.config) if chosen.dense else setup.model
-    step = make_predict_step(model, setup.recipe, chosen.mirrored)
+    step = make_logits_step(model, setup.recipe, chosen.mirrored)
     jitted = jax.jit(step, out_shardings=meshes.replicated(setup.mesh))
     sharding = meshes.batch_sharding(setup.mesh)
 

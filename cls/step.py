@@ -166,21 +166,34 @@ def make_train_step(
 
 
 def make_predict_step(
+    model: nn.Module, recipe: Recipe
+) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array, jax.Array]]:
+    """Returns predict_step(variables, batch) -> (probabilities (N, K) float32, labels, mask)."""
+
+    def predict_step(variables: Any, batch: Batch):
+        images = normalise(batch['image'], recipe.mean, recipe.std)
+        logits = model.apply(variables, images, train=False)
+        return jax.nn.softmax(logits), batch['label'], batch['mask']
+
+    return predict_step
+
+
+def make_logits_step(
     model: nn.Module, recipe: Recipe, mirrored: bool = False
 ) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array, jax.Array]]:
-    """Returns predict_step(variables, batch) -> (logits (1, N, K) float32, labels, indices).
+    """Returns logits_step(variables, batch) -> (logits (1, N, K) float32, labels, indices).
 
     With `mirrored` the logits are (2, N, K), the second those of the mirror images. What a batch
     has as `label` and `index` goes through, from every process to all.
     """
 
-    def predict_step(variables: Any, batch: Batch):
+    def logits_step(variables: Any, batch: Batch):
         images = normalise(batch['image'], recipe.mean, recipe.std)
         seen = (images, images[:, :, ::-1]) if mirrored else (images,)
         logits = jnp.stack([model.apply(variables, x, train=False) for x in seen])
         return logits, batch['label'], batch['index']
 
-    return predict_step
+    return logits_step
 
 
 def make_eval_step(
