@@ -12,6 +12,7 @@ config.eval.predictions is NAME.csv, what each image got. Where an average of th
 the latter two are of that.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -299,7 +300,10 @@ def stem(config: ConfigDict, workdir: Path) -> str:
         matters = name.startswith(('data.', 'model.')) or name == 'eval.multiple'
         if matters and name in before and value != before[name] and not configs.is_outward(name):
             parts.append(f'{name.rpartition(".")[2]}={value}')
-    return re.sub(r'[^\w.=,-]+', '_', '-'.join(['evaluation', *parts]))
+    name = '-'.join(['evaluation', *parts])
+    if len(name) > 150:  # file systems allow 255
+        name = f'{name[:150]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}'
+    return re.sub(r'[^\w.=,-]+', '_', name)
 
 
 def predictions_file(config: ConfigDict, workdir: Path) -> Path | None:

@@ -2,6 +2,11 @@
 
 import dataclasses
 import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -197,6 +202,10 @@ def test_each_evaluation_has_a_file_of_its_own(run):
     }
     for name, overrides in cases.items():
         assert evaluate.stem(changed(config, *overrides), folder) == name
+    long = [changed(config, ('data.name', f'folder:{"a" * 300}{i}')) for i in range(2)]
+    names = {evaluate.stem(one, folder) for one in long}
+    assert len(names) == 2
+    assert max(map(len, names)) < 200
     fast = changed(config, ('eval.batch', '64'), ('data.workers', '3'))
     assert evaluate.stem(fast, folder) == 'evaluation'
 
@@ -266,3 +275,48 @@ def test_prediction_of_the_centre_crop_is_that_of_training():
     sums = evaluate.evaluate(setup.eval_step(), variables, setup.test_batches(), setup.mesh)
     found = metrics.scalars(evaluate.predict(setup, variables, 'single'))
     assert {name: found[name] for name in sums} == pytest.approx(sums, rel=1e-5)
+
+
+# ---- several processes
+
+ONE_OF = """
+import sys
+import jax
+index, count, port, folder = (*map(int, sys.argv[1:4]), sys.argv[4])
+if count > 1:
+    jax.distributed.initialize(f'localhost:{port}', count, index)
+import numpy as np
+import test_predict
+from cls import evaluate
+found = {}
+for protocol in test_predict.PROTOCOLS:
+    setup = test_predict.made(None, eval_scales='8,12', eval_multiple=4, eval_batch=8)
+    found[protocol] = evaluate.predict(setup, {}, protocol).probabilities
+np.savez(f'{folder}/{count}-{index}.npz', **found)
+"""
+
+
+@pytest.mark.sweep
+def test_predictions_are_the_same_on_two_processes(tmp_path):
+    here = Path(__file__).parent
+    environment = {
+        **os.environ,
+        'PYTHONPATH': f'{here.parent}{os.pathsep}{here}',
+        'XLA_FLAGS': '--xla_force_host_platform_device_count=2',
+    }
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = free.getsockname()[1]
+    running = [
+        subprocess.Popen(
+            [sys.executable, '-c', ONE_OF, *map(str, (index, count, port, tmp_path))],
+            env=environment,
+        )
+        for index, count in ((0, 2), (1, 2), (0, 1))
+    ]
+    assert [process.wait(timeout=300) for process in running] == [0, 0, 0]
+    files = ('1-0', '2-0', '2-1')
+    alone, first, second = (np.load(tmp_path / f'{name}.npz') for name in files)
+    for protocol in PROTOCOLS:
+        np.testing.assert_array_equal(first[protocol], second[protocol])
+        np.testing.assert_allclose(first[protocol], alone[protocol], rtol=1e-5, atol=1e-8)

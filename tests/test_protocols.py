@@ -12,6 +12,7 @@ from cls.errors import UserError
 from cls.models.init import init
 from cls.models.prelunet import spatial_pyramid
 from cls.nn.pool import over_windows
+from cls.setup import set_up
 
 RNG = np.random.default_rng(5)
 
@@ -72,7 +73,7 @@ def test_scales_are_those_of_the_papers():
 )
 def test_what_makes_no_sense_is_one_line(field, value, message):
     with pytest.raises(UserError, match=message):
-        protocols.check(config((field, value)))
+        set_up(config((field, value)), jax.devices()[:1])
 
 
 def test_an_evaluation_is_no_other_training():
