@@ -158,17 +158,25 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-# Fields that change what is shown and how fast, but not what is computed.
-_OUTWARD = ('profile', 'data.workers')
+# Fields that change what is shown and how fast, or an evaluation afterwards, but not the training.
+_OUTWARD = (
+    'profile',
+    'data.workers',
+    'eval.protocol',
+    'eval.scales',
+    'eval.multiple',
+    'eval.predictions',
+)
 
 
-def _is_outward(name: str) -> bool:
+def is_outward(name: str) -> bool:
+    """Whether a field has no part in what training computes."""
     return any(f'.{name}'.endswith(f'.{field}') for field in _OUTWARD)
 
 
 def identity(config: ConfigDict) -> str:
     """Returns text that is the same for two configs of the same training."""
-    return json.dumps([pair for pair in flatten(config) if not _is_outward(pair[0])])
+    return json.dumps([pair for pair in flatten(config) if not is_outward(pair[0])])
 
 
 def differences(one: str, other: str) -> str:
@@ -180,5 +188,5 @@ def differences(one: str, other: str) -> str:
     return ', '.join(
         f'{name} ({before.get(name)!r}, now {after.get(name)!r})'
         for name in sorted({*before, *after})
-        if before.get(name) != after.get(name) and not _is_outward(name)
+        if before.get(name) != after.get(name) and not is_outward(name)
     )

@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from cls import losses, train
-from cls import mesh as meshes
+from cls import train
 from cls.errors import UserError
-from cls.evaluate import restore
+from cls.evaluate import predict, report, restore, write
+from cls.metrics import Predictions
 from cls.runtime import check_folder, claim, load_config, load_result
-from cls.setup import Setup
-from cls.step import make_predict_step
 from cls.telemetry import write_json
+
+RESULT = ('test/top1', 'test/top5', 'test/loss', 'params')  # of what result.json has
 
 
 def is_ensemble(config: ConfigDict) -> bool:
@@ -58,60 +57,63 @@ def job(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
             print(f'member {name}:', flush=True)
             if train.in_folder(member, folder) is None:
                 return None
-        result = evaluate(runs)
+        values, _ = evaluate(runs, 'single')
+        result = {name: values[name] for name in RESULT}
         result['seconds'] = round(time.perf_counter() - began, 2)
         if jax.process_index() == 0:
             write_json(workdir / 'result.json', result)
     return result
 
 
-def evaluate(runs: Sequence[tuple[ConfigDict, Path]]) -> dict[str, float | int]:
-    """Returns test/top1, test/top5 (percent), test/loss (nats) and params of runs taken together.
+def evaluate(
+    runs: Sequence[tuple[ConfigDict, Path]], protocol: str = ''
+) -> tuple[dict[str, Any], Predictions]:
+    """Returns test/top1, test/top5 (percent), test/loss (nats), ... and params of runs together.
 
     Each run prepares the images in its own way. Of a run that keeps an average of its weights, the
     average is taken.
 
     Args:
       runs: configs, and folders with a checkpoint.
+      protocol: what each sees of an image; '': what its config.eval.protocol says.
+
+    Returns:
+      (values, the mean of the predictions).
 
     Raises:
-      UserError: a folder without one, or runs that are of different data or classes.
+      UserError: a folder without a checkpoint, runs that are of different data or classes, or a
+        file of predictions that a config asks for.
     """
-    total, params = 0.0, 0
+    for config, run in runs:
+        if not protocol and config.eval.predictions:
+            raise UserError(
+                f'config.eval.predictions of {run} is {config.eval.predictions!r}, but predictions '
+                "are written of one run: expected '' where several are taken together."
+            )
+    total, params, used = 0.0, 0, []
     for i, (config, run) in enumerate(runs):
         setup, state = restore(config, run)
-        probabilities, labels = predict(setup, state.ema or state.variables())
+        used.append(protocol or config.eval.protocol)
+        one = predict(setup, state.ema or state.variables(), used[-1])
         if i == 0:
-            seen = labels
-        if probabilities.shape[1] != getattr(total, 'shape', probabilities.shape)[1]:
-            raise UserError(f'{run} tells {probabilities.shape[1]} classes, {runs[0][1]} others.')
-        if not np.array_equal(labels, seen):
+            labels, classes, names = one.labels, one.probabilities.shape[1], setup.info.class_names
+        if one.probabilities.shape[1] != classes:
+            raise UserError(
+                f'{run} tells {one.probabilities.shape[1]} classes, {runs[0][1]} tells {classes}.'
+            )
+        if not np.array_equal(one.labels, labels):
             raise UserError(f'{run} is evaluated on other images than {runs[0][1]}.')
-        total = total + probabilities
+        total = total + one.probabilities
         params += sum(x.size for x in jax.tree.leaves(state.params))
-    return {**metrics(total / len(runs), seen), 'params': params}
+    found = Predictions(total / len(runs), labels)
+    values = report(found, 'test', names)
+    return {'protocol': ','.join(dict.fromkeys(used)), **values, 'params': params}, found
 
 
-def predict(setup: Setup, variables: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Returns float64 probabilities (N, K) of all test images in order, and their labels (N,)."""
-    step = jax.jit(
-        make_predict_step(setup.model, setup.recipe), out_shardings=meshes.replicated(setup.mesh)
-    )
-    sharding = meshes.batch_sharding(setup.mesh)
-    found = [
-        jax.device_get(step(variables, meshes.put_batch(batch, sharding)))
-        for batch in setup.test_batches()
-    ]
-    probabilities, labels, mask = map(np.concatenate, zip(*found, strict=True))
-    return np.float64(probabilities[mask]), labels[mask]
-
-
-def metrics(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Returns top-1 and top-5 in percent and the mean loss in nats of (N, K) probabilities."""
-    scores = jnp.log(probabilities)
-    own = probabilities[np.arange(len(labels)), labels]
-    return {
-        'test/top1': 100 * float(losses.topk_correct(scores, labels, 1).mean()),
-        'test/top5': 100 * float(losses.topk_correct(scores, labels, 5).mean()),
-        'test/loss': float(-np.log(own).mean()),
-    }
+def evaluate_job(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Evaluates an ensemble's run folder by its members' protocols; writes evaluation....json."""
+    values, found = evaluate(members(config, workdir))
+    if jax.process_index() == 0:
+        several = '' if values['protocol'] == 'single' else f'-{values["protocol"]}'
+        write(workdir / f'evaluation{several}', values, found)
+    return values

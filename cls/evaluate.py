@@ -1,19 +1,41 @@
-"""Evaluation: every image of a split exactly once, on any number of devices and processes."""
+"""Evaluation: every image of a split exactly once, on any number of devices and processes.
 
-from collections.abc import Callable, Iterable
+While training, sums over the centre crops are enough (`evaluate`). Afterwards, `--job evaluate`
+keeps what each image got (`predict`), by any protocol of cls.protocols:
+
+  python -m cls.main --job evaluate --workdir runs/NAME --config.eval.protocol=ten_crop
+
+It writes to the run folder evaluation.json, or evaluation-PROTOCOL.json (and, where data fields are
+not those of the run, their values in the name): top-1, top-5, loss, calibration error, and each
+class's accuracy; the confusion matrix beside it, evaluation...-confusion.npy; and if
+config.eval.predictions is NAME.csv, what each image got. Where an average of the weights is kept,
+the latter two are of that.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import flax.errors
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from cls import config as configs
 from cls import mesh as meshes
-from cls import precise
+from cls import metrics, precise, protocols
 from cls.checkpoint import Checkpoints
+from cls.data import views as data_views
+from cls.data.sources import InMemory
 from cls.errors import UserError
-from cls.setup import Setup, abstract_state, set_up
+from cls.metrics import Predictions
+from cls.setup import Setup, abstract_state, process, set_up
 from cls.state import TrainState
+from cls.step import make_logits_step
 from cls.telemetry import write_json
 
 EvalStep = Callable[[Any, Any], dict[str, jax.Array]]
@@ -55,33 +77,259 @@ def evaluate_state(
     state: TrainState,
     check: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Returns 'test/top1', ... of the weights as trained and, if kept, 'test_ema/top1', ...
-
-    With config.eval.precise_bn also 'test_precise/top1' and 'test_ema_precise/top1', ...
-    """
-    weights = {'test': state.variables()} | ({'test_ema': state.ema} if state.ema else {})
-    if setup.config.eval.precise_bn:
-        weights |= {
-            f'{name}_precise': precise.variables(setup, state, variables, check)
-            for name, variables in weights.items()
-        }
+    """Returns 'test/top1', ... of each of `weights`."""
     result = {}
-    for name, variables in weights.items():
+    for name, variables in weights(setup, state, check).items():
         values = evaluate(eval_step, variables, setup.test_batches(), setup.mesh, check)
         result |= {f'{name}/{metric}': value for metric, value in values.items()}
     return result
 
 
-def job(config: ConfigDict, workdir: Path) -> dict[str, float]:
-    """Evaluates the newest checkpoint of a run; writes and returns workdir/evaluation.json.
-
-    Raises UserError when the run has no checkpoint.
+def weights(
+    setup: Setup, state: TrainState, check: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """Returns what is evaluated: 'test', the variables as trained, and if kept their average,
+    'test_ema'; with config.eval.precise_bn both also with statistics taken anew, '..._precise'.
     """
+    found = {'test': state.variables()} | ({'test_ema': state.ema} if state.ema else {})
+    if setup.config.eval.precise_bn:
+        found |= {
+            f'{name}_precise': precise.variables(setup, state, variables, check)
+            for name, variables in found.items()
+        }
+    return found
+
+
+# ------------------------------------------------------------------------------------------------
+# Predictions by a protocol
+# ------------------------------------------------------------------------------------------------
+
+
+def predict(setup: Setup, variables: Any, protocol: str) -> Predictions:
+    """Returns what a net says of all test images, on every process: see cls.protocols.
+
+    Batches have at most as many pixels as config.eval.batch images of training's size, and one
+    program is compiled for each shape of views: one for crops, for dense protocols one for every
+    shape that images have at a scale.
+
+    Args:
+      setup: of the data and the net.
+      variables: on setup.mesh.
+      protocol: the name of one.
+
+    Raises:
+      UserError: the protocol is unknown or the net cannot take images of its shapes, or an image
+        has a label that the net has not.
+    """
+    chosen = protocols.find(protocol)
+    model = protocols.dense_form(setup.model, setup.config) if chosen.dense else setup.model
+    step = make_logits_step(model, setup.recipe, chosen.mirrored)
+    jitted = jax.jit(step, out_shardings=meshes.replicated(setup.mesh))
+    sharding = meshes.batch_sharding(setup.mesh)
+
+    total = np.zeros((len(setup.test), model.num_classes))
+    labels = np.zeros(len(total), np.int32)
+    seen = np.zeros(len(total), np.int64)
+    for batch in _batches(setup, chosen):
+        batch = meshes.put_batch(batch, sharding)
+        if chosen.dense and not seen.any():
+            _check_shape(step, variables, batch, setup.config.model.name)
+        logits, label, index = jax.device_get(jitted(variables, batch))
+        real = index >= 0
+        index, label = index[real], label[real]
+        starts = np.flatnonzero(np.diff(index, prepend=-1))  # views of an image follow one another
+        for of_views in logits[:, real]:
+            total[index[starts]] += np.add.reduceat(_softmax(of_views), starts)
+            seen[index[starts]] += np.diff(starts, append=len(index))
+        labels[index] = label
+    if seen.min() < 1 or seen.min() != seen.max():
+        raise AssertionError(f'images were seen {seen.min()} to {seen.max()} times')
+    if labels.min() < 0 or labels.max() >= total.shape[1]:
+        wrong = int(np.flatnonzero((labels < 0) | (labels >= total.shape[1]))[0])
+        raise UserError(
+            f'Example {wrong} has the label {labels[wrong]}: expected 0 to {total.shape[1] - 1}.'
+        )
+    total /= seen[0]
+    return Predictions(total, labels)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    logits = np.float64(logits)  # so that no probability comes to 0, and none to that of another
+    logits = np.exp(logits - logits.max(1, keepdims=True))
+    return logits / logits.sum(1, keepdims=True)
+
+
+def _check_shape(step: Callable, variables: Any, batch: Any, name: str) -> None:
+    try:
+        jax.eval_shape(step, variables, batch)
+    except (TypeError, ValueError, flax.errors.FlaxError) as error:
+        height, width = batch['image'].shape[1:3]
+        raise UserError(
+            f'{name} cannot take images of {height} x {width} pixels ({error}): dense protocols '
+            'are for nets that end in a mean over positions, for VGG and PReLU-nets, and for '
+            'scales no smaller than training had; choose others with config.eval.scales, or '
+            'another config.eval.protocol.'
+        ) from error
+
+
+def _batches(setup: Setup, protocol: protocols.Protocol) -> Iterator[dict[str, np.ndarray]]:
+    """Yields this process's share of batches with `image`, `label` and `index`, -1 for padding.
+
+    Every process goes through the same shapes in the same order.
+    """
+    full, devices = setup.eval_batch(), setup.mesh.size
+    if protocol.views is None:
+        share = full // jax.process_count()
+        for step, batch in enumerate(setup.test_batches()):
+            index = step * full + jax.process_index() * share + np.arange(share, dtype=np.int32)
+            index = np.where(batch['mask'], index, -1).astype(np.int32)
+            yield {'image': batch['image'], 'label': batch['label'], 'index': index}
+        return
+    size = protocols.eval_size(setup.config.data)
+    for views in protocol.views(setup.config):
+        for shape, indices in _groups(setup, views):
+            fit = full * size**2 // (shape[0] * shape[1])
+            wanted = min(max(fit, 1), len(indices) * views.count)
+            yield from data_views.batches(
+                setup.test,
+                views,
+                indices,
+                shape,
+                batch=-(-wanted // devices) * devices,
+                process=process(),
+            )
+
+
+def _groups(setup: Setup, views: data_views.Views) -> list[tuple[tuple[int, int], np.ndarray]]:
+    """Returns the shapes of views, the smallest first, and the images that have them."""
+    count = len(setup.test)
+    if views.fixed:
+        return [(views.shape(0, 0), np.arange(count, dtype=np.int32))]
+    shapes = np.array([views.shape(*size) for size in _sizes(setup).tolist()])
+    found, group = np.unique(shapes, axis=0, return_inverse=True)
+    groups = [np.flatnonzero(group.ravel() == i).astype(np.int32) for i in range(len(found))]
+    order = sorted(range(len(found)), key=lambda i: (found[i].prod(), *found[i]))
+    return [(tuple(found[i].tolist()), groups[i]) for i in order]
+
+
+def _sizes(setup: Setup) -> np.ndarray:
+    """Returns (N, 2), heights and widths of all test images; each process looks at its share."""
+    count, (index, processes) = len(setup.test), process()
+    if isinstance(setup.test, InMemory):
+        return np.tile(setup.test.shape[:2], (count, 1))
+    share = -(-count // processes)
+    mine = data_views.sizes(setup.test, range(index * share, min((index + 1) * share, count)))
+    if processes == 1:
+        return mine
+    padded = np.concatenate([mine, np.zeros((share - len(mine), 2), np.int32)])
+    return multihost_utils.process_allgather(padded).reshape(-1, 2)[:count]
+
+
+# ------------------------------------------------------------------------------------------------
+# The job
+# ------------------------------------------------------------------------------------------------
+
+
+def job(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """Evaluates the newest checkpoint of a run; writes and returns workdir/evaluation....json.
+
+    Raises UserError when the run has no checkpoint, and as `predict`.
+    """
+    file = predictions_file(config, workdir)
     setup, state = restore(config, workdir)
-    result = {'step': int(state.step)} | evaluate_state(setup, setup.eval_step(), state)
+    result: dict[str, Any] = {'step': int(state.step)} | conditions(config)
+    for name, variables in weights(setup, state).items():
+        found = predict(setup, variables, config.eval.protocol)
+        result |= report(found, name, setup.info.class_names)
     if jax.process_index() == 0:
-        write_json(workdir / 'evaluation.json', result)
+        write(workdir / stem(config, workdir), result, found)
+        if file:
+            metrics.write_predictions(file, found, setup.info.class_names, setup.test.files)
     return result
+
+
+def summary(values: dict[str, Any]) -> str:
+    """Returns 'test top-1 98.31 %, top-5 99.72 %, loss 0.0712' and the same of other weights.
+
+    Of the job's values also the calibration error, how many images there were, and the protocol.
+    """
+    parts = []
+    titles = {
+        'test': 'test',
+        'test_ema': 'test (average of weights)',
+        'test_precise': 'test (precise statistics)',
+        'test_ema_precise': 'test (average of weights, precise statistics)',
+    }
+    for name, title in titles.items():
+        if f'{name}/top1' in values:
+            top1, top5, loss = (values[f'{name}/{metric}'] for metric in ('top1', 'top5', 'loss'))
+            parts.append(f'{title} top-1 {top1:.2f} %, top-5 {top5:.2f} %, loss {loss:.4f}')
+            if f'{name}/ece' in values:
+                parts[-1] += f', calibration error {values[f"{name}/ece"]:.2f} %'
+    if 'test/images' in values:
+        parts.append(f'{values["test/images"]} images, protocol {values["protocol"]}')
+    return '; '.join(parts)
+
+
+def conditions(config: ConfigDict) -> dict[str, Any]:
+    """Returns what an evaluation depends on beside the weights, for its file."""
+    data = config.data
+    size = protocols.eval_size(data)
+    found = {
+        'protocol': config.eval.protocol,
+        'data': data.name,
+        'split': data.eval_split,
+        'size': size,
+        'resize': data.eval_resize or size,
+    }
+    if protocols.find(config.eval.protocol).dense:
+        found['scales'] = tuple(config.eval.scales) or (found['resize'],)
+    return found
+
+
+def report(predictions: Predictions, name: str, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """Returns 'NAME/top1', ... and 'NAME/classes' of what weights predict."""
+    values = metrics.scalars(predictions)
+    values['classes'] = metrics.per_class(predictions, class_names)
+    return {f'{name}/{metric}': value for metric, value in values.items()}
+
+
+def write(path: Path, result: dict[str, Any], predictions: Predictions) -> None:
+    """Writes PATH.json and PATH-confusion.npy."""
+    matrix = metrics.confusion(predictions.probabilities, predictions.labels)
+    metrics.write_confusion(path.with_name(path.name + '-confusion.npy'), matrix)
+    write_json(path.with_name(path.name + '.json'), result)
+
+
+def stem(config: ConfigDict, workdir: Path) -> str:
+    """Returns the name, without its end, of the file for an evaluation in a run folder.
+
+    Evaluations that can differ have different names: 'evaluation', 'evaluation-dense-256-512',
+    'evaluation-ten_crop-eval_size=288'.
+    """
+    parts = [config.eval.protocol] if config.eval.protocol != 'single' else []
+    if protocols.find(config.eval.protocol).dense:
+        parts += [str(scale) for scale in config.eval.scales]
+    saved = workdir / 'config.json'
+    before = dict(configs.flatten(configs.from_json(saved.read_text()))) if saved.exists() else {}
+    for name, value in configs.flatten(config):
+        matters = name.startswith(('data.', 'model.')) or name == 'eval.multiple'
+        if matters and name in before and value != before[name] and not configs.is_outward(name):
+            parts.append(f'{name.rpartition(".")[2]}={value}')
+    name = '-'.join(['evaluation', *parts])
+    if len(name) > 150:  # file systems allow 255
+        name = f'{name[:150]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}'
+    return re.sub(r'[^\w.=,-]+', '_', name)
+
+
+def predictions_file(config: ConfigDict, workdir: Path) -> Path | None:
+    """Returns where to write what each image got, or None. Raises UserError for another name."""
+    name = config.eval.predictions
+    if name and (Path(name).name != name or Path(name).suffix != '.csv'):
+        raise UserError(
+            f'config.eval.predictions is {name!r}: expected NAME.csv, a file of the run folder.'
+        )
+    return workdir / name if name else None
 
 
 def restore(config: ConfigDict, workdir: Path) -> tuple[Setup, TrainState]:

@@ -4,11 +4,17 @@ Jobs: `train` (the default), `evaluate` (the newest checkpoint of --workdir; of 
 their softmax), `print` (the resolved config). Without --workdir a run goes to runs/, under a name
 made from its config: the same command again continues it, and another config gets another folder.
 Without --config that of --workdir is taken.
+
+What `evaluate` shows a net of each image is --config.eval.protocol: single (the centre crop), flip,
+ten_crop (Krizhevsky et al. 2012), crops_12 and crops_144 (Szegedy et al. 2016, 2015), dense and
+dense_flip (Simonyan & Zisserman 2015, He et al. 2015; --config.eval.scales=256,384,512). The
+predictions are the mean of the softmax; cls/protocols.py has the details.
 """
 
 import argparse
 import hashlib
 import logging
+import sys
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -29,9 +35,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--config', help='FILE.py or FILE.py:ARGUMENT; default: that of --workdir')
     parser.add_argument('--workdir', type=Path, nargs='+', default=[], help='folder of the run')
     parser.add_argument('--job', default='train', help=', '.join(JOBS))
-    args, rest = parser.parse_known_args(argv)
+    # Overrides are kept from argparse, which takes one with a space in it for another --workdir.
+    given = sys.argv[1:] if argv is None else argv
+    fields = [argument for argument in given if argument.startswith('--config.')]
+    args, rest = parser.parse_known_args([a for a in given if a not in fields])
     logging.basicConfig(level=logging.WARNING, format='%(levelname)s: %(message)s')
-    overrides = configs.parse_overrides(rest)
+    overrides = configs.parse_overrides([*rest, *fields])
     if args.job not in JOBS:
         raise UserError(f'--job is {args.job!r}; known: {", ".join(JOBS)}.')
     if args.workdir[1:]:
@@ -39,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError('several --workdir folders are for --job evaluate, without --config.')
         start()
         runs = [(load_config(folder, overrides), folder) for folder in args.workdir]
-        print(train.summary(ensemble.evaluate(runs)))
+        print(evaluate.summary(ensemble.evaluate(runs)[0]))
         return 0
 
     if args.config:
@@ -58,9 +67,8 @@ def main(argv: list[str] | None = None) -> int:
     start()
     together = ensemble.is_ensemble(config)
     if args.job == 'evaluate':
-        runs = ensemble.members(config, workdir) if together else []
-        values = ensemble.evaluate(runs) if together else evaluate.job(config, workdir)
-        print(train.summary(values))
+        job = ensemble.evaluate_job if together else evaluate.job
+        print(evaluate.summary(job(config, workdir)))
         return 0
     result = ensemble.job(config, workdir) if together else train.in_folder(config, workdir)
     if result is None:

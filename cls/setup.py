@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cls import config as configs
-from cls import durations, optim, telemetry
+from cls import durations, optim, protocols, telemetry
 from cls import mesh as meshes
 from cls.data import pipeline, sources, transforms
 from cls.errors import UserError
@@ -54,14 +54,18 @@ class Setup:
             total=self.total_steps,
         )
 
-    def test_batches(self) -> Any:
-        """Returns this process's share of the evaluation batches."""
+    def eval_batch(self) -> int:
+        """Returns the images of an evaluation batch, over all devices."""
         devices = self.mesh.size
         wanted = self.config.eval.batch or self.config.batch // self.config.accumulate
+        return -(-wanted // devices) * devices  # padding is masked, so any size will do
+
+    def test_batches(self) -> Any:
+        """Returns this process's share of the evaluation batches."""
         return pipeline.eval_batches(
             self.test,
             self.config.data,
-            batch=-(-wanted // devices) * devices,  # padding is masked, so any size will do
+            batch=self.eval_batch(),
             num_classes=self.info.num_classes,
             process=process(),
         )
@@ -221,7 +225,7 @@ def _check_sizes(setup: Setup) -> None:
 
 def _check_fit(config: ConfigDict, info: pipeline.Info, model: nn.Module) -> None:
     transforms.train_crop(config.data)
-    transforms.eval_crop(config.data)
+    protocols.check(config)
     name, channels = config.data.name, info.image_shape[2]
     for field in ('mean', 'std'):
         count = len(config.data[field])

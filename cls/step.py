@@ -242,6 +242,24 @@ def make_predict_step(
     return predict_step
 
 
+def make_logits_step(
+    model: nn.Module, recipe: Recipe, mirrored: bool = False
+) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array, jax.Array]]:
+    """Returns logits_step(variables, batch) -> (logits (1, N, K) float32, labels, indices).
+
+    With `mirrored` the logits are (2, N, K), the second those of the mirror images. What a batch
+    has as `label` and `index` goes through, from every process to all.
+    """
+
+    def logits_step(variables: Any, batch: Batch):
+        images = normalise(batch['image'], recipe.mean, recipe.std)
+        seen = (images, images[:, :, ::-1]) if mirrored else (images,)
+        logits = jnp.stack([model.apply(variables, x, train=False) for x in seen])
+        return logits, batch['label'], batch['index']
+
+    return logits_step
+
+
 def make_eval_step(
     model: nn.Module, recipe: Recipe
 ) -> Callable[[Any, Batch], dict[str, jax.Array]]:

@@ -19,7 +19,7 @@ from cls import mesh as meshes
 from cls.checkpoint import Checkpoints
 from cls.data import pipeline
 from cls.errors import UserError
-from cls.evaluate import EvalStep, evaluate_state
+from cls.evaluate import EvalStep, evaluate_state, summary
 from cls.preemption import Preempted, Preemption
 from cls.runtime import check_folder, claim, load_result
 from cls.setup import Phase, Setup, abstract_state, process, set_up
@@ -296,19 +296,3 @@ class Run:
         self.checkpoints.close()
         if self.metrics:
             self.metrics.close()
-
-
-def summary(values: dict[str, float]) -> str:
-    """Returns 'test top-1 98.31 %, top-5 99.72 %, loss 0.0712' and the same of other weights."""
-    parts = []
-    titles = {
-        'test': 'test',
-        'test_ema': 'test (average of weights)',
-        'test_precise': 'test (precise statistics)',
-        'test_ema_precise': 'test (average of weights, precise statistics)',
-    }
-    for name, title in titles.items():
-        if f'{name}/top1' in values:
-            top1, top5, loss = (values[f'{name}/{metric}'] for metric in ('top1', 'top5', 'loss'))
-            parts.append(f'{title} top-1 {top1:.2f} %, top-5 {top5:.2f} %, loss {loss:.4f}')
-    return '; '.join(parts)

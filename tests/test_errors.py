@@ -219,3 +219,9 @@ def test_a_sound_config_sets_up():
     assert (setup.info.num_train, setup.info.num_eval) == (1442, 355)
     assert setup.total_steps == 338  # 30 epochs of 1,442 / 128 steps, rounded
     assert sum(batch['mask'].sum() for batch in setup.test_batches()) == 355
+
+
+def test_a_field_with_a_space_may_follow_workdir(capsys):
+    arguments = ['--job', 'print', '--config', 'configs/resnet.py', '--workdir', 'somewhere']
+    assert main([*arguments, '--config.duration=2 epochs']) == 0
+    assert '"duration": "2 epochs"' in capsys.readouterr().out

@@ -12,7 +12,7 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -37,6 +37,7 @@ class Source(abc.ABC):
     num_classes: int
     class_names: tuple[str, ...]  # () if the classes have none
     channels: int  # of every image: 1 or 3
+    files: Sequence[str] = ()  # the images' names; () if they have none
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -202,6 +203,11 @@ class Folder(Source):
             content = _content(self._files[index])
             image = decode(content, self.channels, exif=self._exif)
         return {'image': image, 'label': int(self._labels[index])}
+
+    @property
+    def files(self) -> list[str]:
+        """Returns the images' paths in the folder."""
+        return [os.path.relpath(file, self._folder) for file in self._files]
 
     def read(self, index: int, crop: Crop) -> tuple[np.ndarray, int]:
         with self._naming():

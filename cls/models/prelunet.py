@@ -17,6 +17,9 @@ Not in the paper, and chosen here:
 * convolutions are drawn with the variance 2 / fan-out, equation 14, as the paper does; for fully
   connected layers it does not say, and they have 2 / fan-in, equation 10.
 
+Over larger images the net slides (`dense`): of each 14x14 window of the last map, the map of an
+image of 224, the pyramid is taken, and the logits of all windows are averaged (section 3, testing).
+
 Variants' top-1 and top-5: A, B and C tested at many scales, densely (Table 6); the small net from
 ten crops (Table 2).
 """
@@ -33,7 +36,7 @@ from cls.models.registry import System, Variant, register
 from cls.nn import init
 from cls.nn.conv import Conv
 from cls.nn.dense import Dense
-from cls.nn.pool import adaptive_max_pool, max_pool
+from cls.nn.pool import adaptive_max_pool, max_pool, over_windows
 
 SYSTEM = System(
     name='PReLU-nets',
@@ -85,6 +88,7 @@ class PReLUNet(nn.Module):
     hidden: int = 4096  # of the two linear layers before the last
     dropout_rate: float = 0.5
     num_classes: int = 1000
+    dense: int = 0  # evaluation: side of training's images, over larger ones the net slides; 0: not
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -104,13 +108,26 @@ class PReLUNet(nn.Module):
                 x = PReLU(name=f'prelu{stage}_{i}')(x)
             self.sow('intermediates', f'stage{stage - 1}', x)
 
-        x = spatial_pyramid(x, self.pyramid)
+        slides = self.dense and not train
+        if slides:
+            pyramid = functools.partial(spatial_pyramid, levels=self.pyramid)
+            x = over_windows(x, self.map_side(self.dense), pyramid)
+        else:
+            x = spatial_pyramid(x, self.pyramid)
         for i in (1, 2):
             x = PReLU(name=f'prelu_fc{i}')(dense(self.hidden, name=f'fc{i}')(x))
             if i == 2:
                 self.sow('intermediates', 'pre_logits', x)
             x = dropout(x)
-        return dense(self.num_classes, name='fc3')(x).astype(jnp.float32)
+        x = dense(self.num_classes, name='fc3')(x).astype(jnp.float32)
+        return x.mean(1) if slides else x
+
+    def map_side(self, side: int) -> int:
+        """Returns the side of the last map of an image of this side."""
+        side = -(-side // 2)
+        for stage in range(len(self.widths)):
+            side //= self.stem_pool if stage == 0 else 2
+        return side
 
 
 # Convolutions per stage and their widths (Table 3), parameters, multiply-adds, top-1 and top-5.

@@ -11,10 +11,12 @@ its bias, as there. vgg16_c (C: the last convolution of stages 3 to 5 is 1x1) an
 with the constants of Krizhevsky et al. 2012 that the paper refers to) are in no package and are
 held against a restatement.
 
-Images of other sizes pass, as in torchvision, because the last map is pooled to 7x7 bins; the
-paper's own way with larger images, the linear layers slid over the map and the scores averaged, is
-not here. All weights are drawn as Glorot & Bengio 2010 do, which the paper found to make its
-pretraining of the first and last layers unnecessary (section 3.1); biases are zero.
+Images of other sizes pass, as in torchvision, because the last map is pooled to 7x7 bins. The
+paper's own way with larger images is `dense`: the linear layers become convolutions of the same
+weights that slide over the map, and the logits are averaged (section 3.2).
+
+All weights are drawn as Glorot & Bengio 2010 do, which the paper found to make its pretraining of
+the first and last layers unnecessary (section 3.1); biases are zero.
 """
 
 import functools
@@ -30,7 +32,7 @@ from cls.nn import init
 from cls.nn.conv import Conv
 from cls.nn.dense import Dense
 from cls.nn.norm import BatchNorm, local_response_norm
-from cls.nn.pool import adaptive_avg_pool, max_pool
+from cls.nn.pool import adaptive_avg_pool, max_pool, over_windows
 
 SYSTEM = System(
     name='VGG',
@@ -56,6 +58,7 @@ class VGG(nn.Module):
     hidden: int = 4096
     dropout_rate: float = 0.5
     num_classes: int = 1000
+    dense: int = 0  # evaluation: side of training's images, over larger ones the net slides; 0: not
     bn_group: int = 0
     dtype: Any = jnp.float32
 
@@ -85,13 +88,21 @@ class VGG(nn.Module):
             index += 1
             self.sow('intermediates', f'stage{stage}', x)
 
-        x = adaptive_avg_pool(x, self.bins)
-        x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # channel by channel, as torch flattens
+        slides = self.dense and not train
+        if slides:
+            x = over_windows(x, self.bins, flatten)
+        else:
+            x = flatten(adaptive_avg_pool(x, self.bins))
         x = dropout(nn.relu(dense(self.hidden, name='classifier.0')(x)))
         x = nn.relu(dense(self.hidden, name='classifier.3')(x))
         self.sow('intermediates', 'pre_logits', x)
-        x = dense(self.num_classes, name='classifier.6')(dropout(x))
-        return x.astype(jnp.float32)
+        x = dense(self.num_classes, name='classifier.6')(dropout(x)).astype(jnp.float32)
+        return x.mean(1) if slides else x
+
+
+def flatten(x: jax.Array) -> jax.Array:
+    """(N, H, W, C) to (N, C * H * W), channel by channel as torch flattens."""
+    return x.transpose(0, 3, 1, 2).reshape(len(x), -1)
 
 
 # Convolutions of the five stages (Table 1), other fields, parameters, multiply-adds, and top-1 and

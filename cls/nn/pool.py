@@ -7,6 +7,7 @@ window's first maximum, as XLA and PyTorch do.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -97,6 +98,32 @@ def adaptive_avg_pool(images: jax.Array, size: int) -> jax.Array:
 def adaptive_max_pool(images: jax.Array, size: int) -> jax.Array:
     """Maximum over the bins of `adaptive_avg_pool`."""
     return _by_bins(_by_bins(images, size, 1, jnp.max), size, 2, jnp.max)
+
+
+def over_windows(
+    images: jax.Array, size: Size, function: Callable[[jax.Array], jax.Array]
+) -> jax.Array:
+    """What a function gives for each window of (N, H, W, C), at stride 1.
+
+    Args:
+      images: (N, H, W, C).
+      size: height and width (h, w) of the windows, no larger than the images.
+      function: maps a window (N, h, w, C) to (N, F).
+
+    Returns:
+      (N, (H - h + 1) * (W - w + 1), F), row by row.
+    """
+    height, width = pair(size)
+    rows, columns = images.shape[1] - height + 1, images.shape[2] - width + 1
+    if rows < 1 or columns < 1:
+        raise ValueError(f'windows of {height} x {width} in images of {images.shape[1:3]}')
+
+    def at(position):
+        top, left = position // columns, position % columns
+        shape = (images.shape[0], height, width, images.shape[3])
+        return function(lax.dynamic_slice(images, (0, top, left, 0), shape))
+
+    return lax.map(at, jnp.arange(rows * columns)).swapaxes(0, 1)
 
 
 def _by_bins(images, size, axis, reduce):

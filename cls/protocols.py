@@ -1,0 +1,118 @@
+"""Protocols of evaluation: what of an image a net sees, and what is averaged.
+
+An image's views, and their mirror images where the protocol has them, are classified one by one;
+the mean of their softmax is the prediction. Krizhevsky et al. and Szegedy et al. write so, Simonyan
+& Zisserman of 'class posteriors'; He et al. say 'scores', which may be those before the softmax.
+
+`dense` is the net slid over the whole image. One that ends in a mean over positions and a linear
+layer already is: the mean of the logits at all positions is what it gives for a larger image. Nets
+that flatten the last map have a field `dense`, under which their linear layers slide over it and
+the logits are averaged over the positions (VGG: 'the class score map is spatially averaged'); the
+softmax is taken of that, and averaged over scales and mirror images.
+
+To bound the number of programs that are compiled, the longer side of a resized image is cut, by the
+same at both ends, so that it exceeds the shorter one by a multiple of config.eval.multiple pixels
+(1: not cut). A scale of 256 and the default of 32 make 17 shapes of images up to 2:1, lying and
+standing, instead of some 500.
+
+Choices where the papers are silent or differ:
+* ten_crop: the corners are those of the whole resized image, as He et al. 2014 (1406.4729, section
+  3) and torchvision have it; Krizhevsky et al. took those of its central square.
+* crops_144: Szegedy et al.'s scales, 256, 288, 320 and 352, are for a net that sees 224 pixels.
+  They are 8, 9, 10 and 11 sevenths of that, and here of whatever the net sees.
+* crops_12: Szegedy et al. 2016 evaluate with '12 crops' and do not say which. Here they are those
+  of the 144 that belong to the smallest scale and the middle square: its four corners, middle and
+  whole, each mirrored.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import flax.linen as nn
+from ml_collections import ConfigDict
+
+from cls.data import transforms
+from cls.data.views import Views, corner_crops, crops, square_crops, wholes
+from cls.errors import UserError, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """A way to evaluate."""
+
+    paper: str
+    views: Callable[[ConfigDict], tuple[Views, ...]] | None  # None: the crop in data.eval_batches
+    mirrored: bool = False
+    dense: bool = False
+
+
+def eval_size(data: ConfigDict) -> int:
+    """Returns the height and width of what the net sees in evaluation."""
+    return data.eval_size or data.image_size
+
+
+def _ten(config: ConfigDict) -> tuple[Views, ...]:
+    size = eval_size(config.data)
+    resize_to = config.data.eval_resize or size
+    return (crops(corner_crops, 5, size, resize_to=resize_to),)
+
+
+def _squares(config: ConfigDict, sevenths: tuple[int, ...], where: tuple[float, ...]):
+    size = eval_size(config.data)
+    scales = tuple(round(size * n / 7) for n in sevenths)
+    count = 6 * len(scales) * len(where)
+    return (crops(square_crops, count, size, scales=scales, where=where),)
+
+
+def _twelve(config: ConfigDict) -> tuple[Views, ...]:
+    return _squares(config, (8,), (0.5,))
+
+
+def _hundred(config: ConfigDict) -> tuple[Views, ...]:
+    return _squares(config, (8, 9, 10, 11), (0, 0.5, 1))
+
+
+def _dense(config: ConfigDict) -> tuple[Views, ...]:
+    scales = config.eval.scales or (config.data.eval_resize or eval_size(config.data),)
+    return tuple(wholes(scale, config.eval.multiple) for scale in scales)
+
+
+PROTOCOLS = {
+    'single': Protocol('the centre crop', None),
+    'flip': Protocol('the centre crop and its mirror image', None, True),
+    'ten_crop': Protocol('Krizhevsky et al. 2012, section 4.1', _ten, True),
+    'crops_12': Protocol('Szegedy et al. 2016, 1512.00567, table 4', _twelve, True),
+    'crops_144': Protocol('Szegedy et al. 2015, 1409.4842, section 7', _hundred, True),
+    'dense': Protocol('Simonyan & Zisserman 2015, 1409.1556, section 3.2', _dense, dense=True),
+    'dense_flip': Protocol(
+        'Simonyan & Zisserman 2015; He et al. 2015, 1502.01852 and 1512.03385', _dense, True, True
+    ),
+}
+
+
+def find(name: str) -> Protocol:
+    """Returns a protocol. Raises UserError for a name that is none."""
+    if name not in PROTOCOLS:
+        raise UserError(
+            f'config.eval.protocol is {name!r}: expected one of {", ".join(PROTOCOLS)}.'
+            + nearest(name, PROTOCOLS)
+        )
+    return PROTOCOLS[name]
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError for fields of config.eval that make no sense."""
+    find(config.eval.protocol)
+    transforms.eval_crop(config.data)
+    scales, multiple = tuple(config.eval.scales), config.eval.multiple
+    if not all(type(scale) is int and scale > 0 for scale in scales):
+        raise UserError(f'config.eval.scales is {scales}: expected shorter sides in pixels.')
+    if len(set(scales)) < len(scales):
+        raise UserError(f'config.eval.scales is {scales}: expected each scale once.')
+    if multiple < 1:
+        raise UserError(f'config.eval.multiple is {multiple}: expected pixels, 1 or more.')
+
+
+def dense_form(model: nn.Module, config: ConfigDict) -> nn.Module:
+    """Returns the net to be slid over larger images than it was trained on; same parameters."""
+    return model.clone(dense=config.data.image_size) if hasattr(model, 'dense') else model

@@ -1,0 +1,322 @@
+"""What each image gets: by any protocol the mean over its views, whatever the batch and devices."""
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cls import config as configs
+from cls import ensemble, evaluate, metrics
+from cls import mesh as meshes
+from cls.data import transforms, views
+from cls.data.sources import Source
+from cls.errors import UserError
+from cls.metrics import Predictions
+from cls.setup import set_up
+
+COUNT, CLASSES = 13, 6
+
+
+class Net(nn.Module):
+    """A linear layer on a few moments of the image, which differ between it and its mirror."""
+
+    num_classes: int = CLASSES
+
+    def __call__(self, images, train=False):
+        del train
+        ramp = jnp.linspace(-1, 1, images.shape[2])[:, None]
+        seen = [
+            images.mean((1, 2)),
+            (images * ramp).mean((1, 2)),
+            images[:, 0, 0],
+            images[:, -1, -1],
+        ]
+        weights = jnp.sin(jnp.arange(12 * self.num_classes)).reshape(12, -1)
+        return 3 * jnp.concatenate(seen, 1) @ weights
+
+
+def in_numpy(image):
+    """What Net says of one image (H, W, C)."""
+    ramp = np.linspace(-1, 1, image.shape[1])[:, None]
+    seen = [image.mean((0, 1)), (image * ramp).mean((0, 1)), image[0, 0], image[-1, -1]]
+    return 3 * np.concatenate(seen) @ np.sin(np.arange(12 * CLASSES)).reshape(12, -1)
+
+
+class OneSize(Net):
+    """A net for images of 8 x 8 alone."""
+
+    def __call__(self, images, train=False):
+        if images.shape[1:3] != (8, 8):
+            raise ValueError('expected 8 x 8')
+        return super().__call__(images, train)
+
+
+class Photos(Source):
+    """Images of several shapes, four of them alike."""
+
+    num_classes, class_names, channels = CLASSES, (), 3
+
+    def __len__(self):
+        return COUNT
+
+    def __getitem__(self, index):
+        rng = np.random.default_rng(index)
+        height, width = (12, 15) if index < 4 else rng.integers(10, 24, 2)
+        image = rng.integers(256, size=(height, width, 3), dtype=np.uint8)
+        return {'image': image, 'label': index % CLASSES}
+
+
+def made(devices=1, model=None, source=None, **fields):
+    """A setup of these images and net, with config fields ('data_eval_resize' for data....)."""
+    overrides = [(name.replace('_', '.', 1), str(value)) for name, value in fields.items()]
+    overrides = [('data.image_size', '8'), ('data.eval_resize', '10'), *overrides]
+    setup = set_up(configs.load('configs/resnet.py', overrides), jax.devices()[:devices])
+    recipe = dataclasses.replace(setup.recipe, mean=(128.0,), std=(64.0,))
+    return dataclasses.replace(setup, test=source or Photos(), model=model or Net(), recipe=recipe)
+
+
+def expected(setup, protocol):
+    """The same, image by image, from views that are made here one by one."""
+    size, result = 8, []
+    for i in range(COUNT):
+        image = setup.test[i]['image']
+        seen = []
+        if protocol in ('single', 'flip'):
+            seen = [transforms.center_crop(image, size, 10)]
+        elif protocol == 'ten_crop':
+            seen = [*views.corner_crops(image, size=size, resize_to=10)]
+        elif protocol == 'crops_12':
+            seen = [*views.square_crops(image, size=size, scales=(9,), where=(0.5,))]
+        elif protocol == 'crops_144':
+            scales, where = (9, 10, 11, 13), (0, 0.5, 1)
+            seen = [*views.square_crops(image, size=size, scales=scales, where=where)]
+        else:
+            seen = [views.whole(image, scale=scale, multiple=4)[0] for scale in (8, 12)]
+        if protocol not in ('single', 'dense'):
+            seen += [view[:, ::-1] for view in seen]
+        exp = np.exp([in_numpy((np.float64(view) - 128) / 64) for view in seen])
+        result.append((exp / exp.sum(1, keepdims=True)).mean(0))
+    return np.array(result)
+
+
+PROTOCOLS = ('single', 'flip', 'ten_crop', 'crops_12', 'crops_144', 'dense', 'dense_flip')
+
+
+@pytest.mark.parametrize('protocol', PROTOCOLS)
+def test_predictions_are_the_mean_over_the_views(protocol):
+    wanted = expected(made(), protocol)
+    for devices, batch in ((1, 5), (8, 64)) if protocol in ('single', 'crops_12') else ((1, 50),):
+        setup = made(devices, eval_scales='8,12', eval_multiple=4, eval_batch=batch)
+        found = evaluate.predict(setup, {}, protocol)
+        np.testing.assert_allclose(found.probabilities, wanted, rtol=2e-5, atol=1e-7)
+        np.testing.assert_array_equal(found.labels, np.arange(COUNT) % CLASSES)
+
+
+def test_dense_compiles_once_for_each_shape():
+    setup = made(eval_multiple=4)
+    traced = []
+
+    class Counting(Net):
+        def __call__(self, images, train=False):
+            traced.append(images.shape)
+            return super().__call__(images, train)
+
+    evaluate.predict(dataclasses.replace(setup, model=Counting()), {}, 'dense')
+    shapes = {
+        views.whole_shape(*setup.test[i]['image'].shape[:2], scale=10, multiple=4)
+        for i in range(COUNT)
+    }
+    assert {shape[1:3] for shape in traced} == shapes
+    assert len(traced) == len(shapes)
+
+
+def test_a_net_for_one_size_is_refused_in_one_line():
+    setup = made(model=OneSize())
+    evaluate.predict(setup, {}, 'crops_12')
+    with pytest.raises(UserError, match='cannot take images of 10 x'):
+        evaluate.predict(setup, {}, 'dense')
+
+
+def test_labels_beyond_the_net_are_refused():
+    with pytest.raises(UserError, match='Example 3 has the label 3: expected 0 to 2'):
+        evaluate.predict(made(model=Net(num_classes=3)), {}, 'ten_crop')
+
+
+def test_certain_predictions_have_a_finite_loss():
+    class Certain(Net):
+        def __call__(self, images, train=False):
+            return 30 * super().__call__(images, train)
+
+    found = evaluate.predict(made(model=Certain()), {}, 'single')
+    assert np.float32(found.probabilities).min() == 0
+    assert 0 < metrics.scalars(found)['loss'] < 700
+
+
+# ---- the job
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run folder whose newest state is told by `restore`, without a training."""
+    config = configs.load('configs/resnet.py', [('data.image_size', '8')])
+    (tmp_path / 'config.json').write_text(configs.to_json(config))
+
+    class State:
+        step, ema, params = 7, None, {'w': np.zeros(5)}
+
+        def variables(self):
+            return {}
+
+    def restore(config, workdir):
+        setup = set_up(config, jax.devices()[:1])
+        return dataclasses.replace(setup, test=Photos(), model=Net()), State()
+
+    monkeypatch.setattr(evaluate, 'restore', restore)
+    monkeypatch.setattr(ensemble, 'restore', restore)
+    return config, tmp_path
+
+
+def changed(config, *overrides):
+    return configs.from_json(configs.to_json(config), overrides)
+
+
+def test_each_evaluation_has_a_file_of_its_own(run):
+    config, folder = run
+    cases = {
+        'evaluation': [],
+        'evaluation-ten_crop': [('eval.protocol', 'ten_crop')],
+        'evaluation-dense-8-16': [('eval.protocol', 'dense'), ('eval.scales', '8,16')],
+        'evaluation-eval_resize=9-name=folder_a_b': [
+            ('data.eval_resize', '9'),
+            ('data.name', 'folder:a/b'),
+        ],
+    }
+    for name, overrides in cases.items():
+        assert evaluate.stem(changed(config, *overrides), folder) == name
+    long = [changed(config, ('data.name', f'folder:{"a" * 300}{i}')) for i in range(2)]
+    names = {evaluate.stem(one, folder) for one in long}
+    assert len(names) == 2
+    assert max(map(len, names)) < 200
+    fast = changed(config, ('eval.batch', '64'), ('data.workers', '3'))
+    assert evaluate.stem(fast, folder) == 'evaluation'
+
+
+def test_the_job_writes_what_it_found(run):
+    config, folder = run
+    config = changed(config, ('eval.protocol', 'flip'), ('eval.predictions', 'p.csv'))
+    values = evaluate.job(config, folder)
+    written = json.loads((folder / 'evaluation-flip.json').read_text())
+    assert written == json.loads(json.dumps(values))
+    assert (written['step'], written['protocol'], written['data']) == (7, 'flip', 'digits')
+    assert written['test/images'] == COUNT
+    matrix = np.load(folder / 'evaluation-flip-confusion.npy')
+    assert matrix.sum() == COUNT
+    assert 100 * np.trace(matrix) / COUNT == pytest.approx(written['test/top1'])
+    assert len((folder / 'p.csv').read_text().splitlines()) == COUNT + 1
+    line = evaluate.summary(values)
+    assert f'top-1 {written["test/top1"]:.2f} %' in line
+    assert line.endswith('13 images, protocol flip')
+    assert evaluate.job(config, folder) == values  # again: the same files
+    assert not list(folder.glob('*.partial'))
+
+
+@pytest.mark.parametrize('name', ['a/p.csv', '../p.csv', 'p.parquet', 'p'])
+def test_predictions_go_to_the_run_folder(run, name):
+    config, folder = run
+    with pytest.raises(UserError, match=r'expected NAME.csv'):
+        evaluate.job(changed(config, ('eval.predictions', name)), folder)
+    assert [file.name for file in folder.iterdir()] == ['config.json']
+
+
+def test_members_of_an_ensemble_have_protocols_of_their_own(run):
+    config, folder = run
+    runs = [(config, folder), (changed(config, ('eval.protocol', 'ten_crop')), folder)]
+    values, found = ensemble.evaluate(runs)
+    setup = evaluate.restore(config, folder)[0]
+    parts = [evaluate.predict(setup, {}, protocol) for protocol in ('single', 'ten_crop')]
+    mean = sum(part.probabilities for part in parts) / 2
+    np.testing.assert_allclose(found.probabilities, mean, rtol=1e-12)
+    assert values['protocol'] == 'single,ten_crop'
+    assert values['params'] == 10
+    single, _ = ensemble.evaluate(runs, 'single')
+    assert single['test/loss'] == pytest.approx(metrics.scalars(parts[0])['loss'])
+
+
+def test_an_ensemble_writes_no_predictions_of_one(run):
+    config, folder = run
+    config = changed(config, ('eval.predictions', 'p.csv'))
+    with pytest.raises(UserError, match='predictions'):
+        ensemble.evaluate([(config, folder), (config, folder)])
+
+
+def test_an_ensemble_is_of_the_same_images(run, monkeypatch):
+    config, folder = run
+    several = [np.zeros(3, np.int32), np.ones(3, np.int32)]
+    monkeypatch.setattr(
+        ensemble, 'predict', lambda *_: Predictions(np.full((3, 4), 0.25), several.pop())
+    )
+    with pytest.raises(UserError, match='other images'):
+        ensemble.evaluate([(config, folder), (config, folder)])
+
+
+def test_prediction_of_the_centre_crop_is_that_of_training():
+    """Two ways to the same numbers: the sums inside the step, and what each image got."""
+    setup = made(eval_batch=5)
+    variables = meshes.put({}, {})
+    sums = evaluate.evaluate(setup.eval_step(), variables, setup.test_batches(), setup.mesh)
+    found = metrics.scalars(evaluate.predict(setup, variables, 'single'))
+    assert {name: found[name] for name in sums} == pytest.approx(sums, rel=1e-5)
+
+
+# ---- several processes
+
+ONE_OF = """
+import sys
+import jax
+index, count, port, folder = (*map(int, sys.argv[1:4]), sys.argv[4])
+if count > 1:
+    jax.distributed.initialize(f'localhost:{port}', count, index)
+import numpy as np
+import test_predict
+from cls import evaluate
+found = {}
+for protocol in test_predict.PROTOCOLS:
+    setup = test_predict.made(None, eval_scales='8,12', eval_multiple=4, eval_batch=8)
+    found[protocol] = evaluate.predict(setup, {}, protocol).probabilities
+np.savez(f'{folder}/{count}-{index}.npz', **found)
+"""
+
+
+@pytest.mark.sweep
+def test_predictions_are_the_same_on_two_processes(tmp_path):
+    here = Path(__file__).parent
+    environment = {
+        **os.environ,
+        'PYTHONPATH': f'{here.parent}{os.pathsep}{here}',
+        'XLA_FLAGS': '--xla_force_host_platform_device_count=2',
+    }
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = free.getsockname()[1]
+    running = [
+        subprocess.Popen(
+            [sys.executable, '-c', ONE_OF, *map(str, (index, count, port, tmp_path))],
+            env=environment,
+        )
+        for index, count in ((0, 2), (1, 2), (0, 1))
+    ]
+    assert [process.wait(timeout=300) for process in running] == [0, 0, 0]
+    files = ('1-0', '2-0', '2-1')
+    alone, first, second = (np.load(tmp_path / f'{name}.npz') for name in files)
+    for protocol in PROTOCOLS:
+        np.testing.assert_array_equal(first[protocol], second[protocol])
+        np.testing.assert_allclose(first[protocol], alone[protocol], rtol=1e-5, atol=1e-8)
