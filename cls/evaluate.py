@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from cls import mesh as meshes
 from cls.checkpoint import Checkpoints
 from cls.errors import UserError
+from cls.runtime import load_classes
 from cls.setup import Setup, abstract_state, set_up
 from cls.state import TrainState
 from cls.telemetry import write_json
@@ -82,7 +83,7 @@ def restore(config: ConfigDict, workdir: Path) -> tuple[Setup, TrainState]:
     """
     if not (workdir / 'checkpoints').is_dir():  # opening them would make the folder
         raise UserError(f'{workdir} has no checkpoint to evaluate; train first (--job train).')
-    setup = set_up(config)
+    setup = set_up(config, classes=load_classes(workdir))
     state, _ = setup.new_state()
     checkpoints = Checkpoints(workdir / 'checkpoints', config.checkpoint.keep)
     restored = checkpoints.restore(abstract_state(state, setup.mesh))

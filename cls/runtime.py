@@ -48,8 +48,11 @@ def check_folder(workdir: Path, config: ConfigDict) -> None:
 
 
 @contextlib.contextmanager
-def claim(workdir: Path, config: ConfigDict) -> Iterator[None]:
+def claim(workdir: Path, config: ConfigDict, classes: Sequence[str] = ()) -> Iterator[None]:
     """Makes the run folder this run's for the duration: writes config.json and environment.json.
+
+    With names of classes, in the order of the net's outputs, also classes.json: with them the net
+    can be evaluated on data sets that order their classes otherwise or have only some of them.
 
     Raises UserError when another process is running in it.
     """
@@ -66,6 +69,10 @@ def claim(workdir: Path, config: ConfigDict) -> Iterator[None]:
             ) from error
         (workdir / 'config.json').write_text(configs.to_json(config))
         write_json(workdir / 'environment.json', environment())
+        if classes:
+            write_json(workdir / 'classes.json', list(classes))
+        else:
+            (workdir / 'classes.json').unlink(missing_ok=True)  # of another run's beginning
         yield
 
 
@@ -77,6 +84,24 @@ def load_config(workdir: Path, overrides: Sequence[tuple[str, str]] = ()) -> Con
             f'{workdir} is no run folder, it has no config.json; --config FILE.py begins a run.'
         )
     return configs.from_json(file.read_text(), overrides)
+
+
+def load_classes(workdir: Path) -> tuple[str, ...]:
+    """Returns the names of a run's classes in the order of its net's outputs; () if unknown.
+
+    Raises UserError if classes.json is no list of different names.
+    """
+    file = workdir / 'classes.json'
+    if not file.exists():
+        return ()
+    try:
+        names = json.loads(file.read_text())
+    except ValueError:
+        names = None
+    strings = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not strings or len(set(names)) < len(names):
+        raise UserError(f'{file} is no list of different names, as ["cat", "dog"]: mend or remove.')
+    return tuple(names)
 
 
 def load_result(workdir: Path) -> dict[str, Any] | None:

@@ -40,7 +40,7 @@ def in_folder(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
     if result is not None:
         return result
     setup = set_up(config)  # mistakes in the config end here, before anything is written
-    with claim(workdir, config):
+    with claim(workdir, config, setup.info.class_names):
         print(f'run folder: {workdir}', flush=True)
         return train(setup, workdir)
 

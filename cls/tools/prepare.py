@@ -14,7 +14,7 @@ import importlib.util
 from etils import epath
 
 from cls import errors
-from cls.data import sources
+from cls.data import tfds_sets
 from cls.errors import UserError, nearest
 
 # What ImageNet's licence lets nobody but image-net.org hand out.
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--manual_dir', default='', help='where files lie that you downloaded')
     args = parser.parse_args(argv)
     manual = epath.Path(
-        args.manual_dir or sources.tfds_dir(args.data_dir) / 'downloads' / 'manual'
+        args.manual_dir or tfds_sets.tfds_dir(args.data_dir) / 'downloads' / 'manual'
     ).expanduser()
 
     missing = []
@@ -41,8 +41,8 @@ def main(argv: list[str] | None = None) -> int:
             from cls.data import digits
 
             print(f'digits: prepared in {digits.prepare(args.data_dir).data_dir}')
-        elif sources.find_prepared(name, args.data_dir):
-            folder = sources.prepared(name, args.data_dir).data_dir
+        elif tfds_sets.find_prepared(name, args.data_dir):
+            folder = tfds_sets.prepared(name, args.data_dir).data_dir
             print(f'{name}: already prepared in {folder}')
         else:
             missing.append(name)
@@ -59,7 +59,7 @@ def check(name: str, manual: epath.Path) -> None:
     import tensorflow_datasets as tfds
 
     dataset, _, config = name.partition('/')
-    known = sources.known_datasets()
+    known = tfds_sets.known_datasets()
     if dataset not in known:
         raise UserError(
             f"'{dataset}' is not known to TFDS: expected one of its data sets, see "
@@ -96,7 +96,7 @@ def prepare(name: str, data_dir: str, manual: epath.Path) -> str:
     """Downloads and prepares NAME[/CONFIG]; returns its folder. Raises UserError."""
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder(name, data_dir=sources.tfds_dir(data_dir), file_format='array_record')
+    builder = tfds.builder(name, data_dir=tfds_sets.tfds_dir(data_dir), file_format='array_record')
     options = tfds.download.DownloadConfig(manual_dir=manual)
     try:
         builder.download_and_prepare(download_config=options)
