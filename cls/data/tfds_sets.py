@@ -211,10 +211,7 @@ class _Rows:
 
 def texts(builder, split: str, feature: str) -> list[str]:
     """Returns a text feature of all examples of a split, in their order; it reads all records."""
-    import tensorflow_datasets as tfds
-
-    wanted = tfds.decode.PartialDecoding({feature: True})
-    records = builder.as_data_source(split, decoders=wanted)
+    records = _split_records(builder, builder.name, split)
     found = []
     for start in range(0, len(records), 2048):
         rows = range(start, min(start + 2048, len(records)))
