@@ -2,8 +2,8 @@
 
 The training tar holds a tar for each class, named after its WordNet id; the validation tar holds
 the images, whose labels TFDS has in a list by the numbers in their names. As in TFDS's data set,
-22 training images in CMYK and a PNG are encoded anew, as JPEG in RGB (CMYK is turned into RGB by
-OpenCV here, within two levels of TensorFlow).
+22 training images in CMYK and a PNG are encoded anew, as JPEG in RGB (by OpenCV here: a few levels
+from what TensorFlow makes of them).
 """
 
 import tarfile
