@@ -1,13 +1,12 @@
-"""Scores on ImageNet's other test sets: pure functions of logits, and of errors.
+"""Scores on ImageNet's other test sets: pure functions of probabilities, and of errors.
 
 A `cls.data.sources.Source` says how it is to be scored: `subset`, the classes that compete, and
-`label_sets`, of each example the classes that are right.
+`label_sets`, of each example the classes that are right. `scored` turns predictions into such that
+accuracy, loss and so on come out as they should.
 """
 
 from collections.abc import Mapping, Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -32,43 +31,49 @@ ALEXNET_ERRORS = {
 }
 
 
-def competing(logits: jax.Array, subset: Sequence[int]) -> jax.Array:
-    """Returns (N, K) float32 logits with -inf for all classes but those of a subset; (): all."""
-    logits = logits.astype(jnp.float32)
-    if not subset:
-        return logits
-    kept = np.zeros(logits.shape[-1], bool)
-    kept[list(subset)] = True
-    return jnp.where(kept, logits, -jnp.inf)
-
-
-def targets(label_sets: Sequence[Sequence[int]], num_classes: int) -> np.ndarray:
-    """Returns (N, num_classes) bool: which classes are right for each example."""
-    right = np.zeros((len(label_sets), num_classes), bool)
-    for row, labels in zip(right, label_sets, strict=True):
-        row[list(labels)] = True
-    return right
-
-
-def any_correct(logits: jax.Array, right: jax.Array, k: int) -> jax.Array:
-    """Returns whether one of an example's right classes is among the k largest logits, (N,) bool.
-
-    With one right class it is `losses.topk_correct`, as pessimistic where logits are equal: a right
-    class counts only if fewer than k wrong ones reach its logit. For k = 1 it is the ReaL accuracy
-    (Beyer et al. 2020, section 3.2), which leaves out examples without a right class; here they are
-    wrong.
+def scored(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    subset: Sequence[int] = (),
+    label_sets: Sequence[Sequence[int]] = (),
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (probabilities, labels) of which every metric is that of a test set.
 
     Args:
-      logits: (N, K), any floating-point type.
-      right: (N, K) bool.
-      k: at least 1.
+      probabilities: (N, K) float64, of all classes.
+      labels: (N,) int32.
+      subset: `Source.subset`.
+      label_sets: `Source.label_sets`.
     """
-    logits = logits.astype(jnp.float32)
-    own = jnp.max(jnp.where(right, logits, -jnp.inf), axis=-1, keepdims=True)
-    rivals = jnp.sum((logits >= own) & ~right, axis=-1)
-    # A net that has no finite logit for what is right has not told it.
-    decided = jnp.isfinite(own[:, 0]) & ~jnp.isnan(logits).any(axis=-1)
-    return decided & (rivals < k)
+    probabilities = restricted(probabilities, subset)
+    return probabilities, resolved(probabilities, labels, label_sets)
+
+
+def restricted(probabilities: np.ndarray, subset: Sequence[int]) -> np.ndarray:
+    """Returns (N, K) probabilities given that the class is one of a subset; (): as they are.
+
+    It is the softmax of the logits of the subset alone, as in the code of ImageNet-A and -R.
+    """
+    if not subset:
+        return probabilities
+    kept = np.zeros_like(probabilities)
+    kept[:, list(subset)] = probabilities[:, list(subset)]
+    with np.errstate(invalid='ignore'):  # where all of them are 0, NaN: no answer is right
+        return kept / kept.sum(1, keepdims=True)
+
+
+def resolved(
+    probabilities: np.ndarray, labels: np.ndarray, label_sets: Sequence[Sequence[int]]
+) -> np.ndarray:
+    """Returns (N,) int32, of each example's right classes the most probable; (): the labels.
+
+    An answer is then the label if, and only if, it is among the right classes: top-1 is the ReaL
+    accuracy (Beyer et al. 2020, section 3.2).
+    """
+    if not label_sets:
+        return labels
+    pairs = zip(probabilities, label_sets, strict=True)
+    return np.array([right[int(row[list(right)].argmax())] for row, right in pairs], np.int32)
 
 
 def corruption_errors(errors: Mapping[tuple[str, int], float]) -> dict[str, float]:

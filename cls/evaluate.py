@@ -70,6 +70,11 @@ def job(config: ConfigDict, workdir: Path) -> dict[str, float]:
     Raises UserError when the run has no checkpoint.
     """
     setup, state = restore(config, workdir)
+    if setup.test.subset or setup.test.label_sets:
+        raise UserError(
+            f'{config.data.name} is not scored by one label among all classes: evaluate on it with '
+            'python -m cls.tools.robustness.'
+        )
     result = {'step': int(state.step)} | evaluate_state(setup, setup.eval_step(), state)
     if jax.process_index() == 0:
         write_json(workdir / 'evaluation.json', result)

@@ -7,55 +7,59 @@ import pytest
 from cls import benchmarks, losses
 
 
-def logits_of(rows, columns, seed=0):
-    return np.random.default_rng(seed).normal(size=(rows, columns)).astype(np.float32)
+def probabilities_of(rows, columns, seed=0):
+    logits = np.random.default_rng(seed).normal(size=(rows, columns))
+    return np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
 
 
-def test_one_right_class_is_topk():
-    logits, labels = logits_of(200, 12), np.arange(200) % 12
-    logits[:20] = np.round(logits[:20])  # ties
-    right = benchmarks.targets([(label,) for label in labels], 12)
-    for k in (1, 5):
-        expected = losses.topk_correct(logits, labels, k)
-        np.testing.assert_array_equal(benchmarks.any_correct(logits, right, k), expected)
+def correct(probabilities, labels, k=1):
+    return np.asarray(losses.topk_correct(jnp.log(probabilities), jnp.asarray(labels), k))
 
 
-def test_several_right_classes():
-    """The prediction is in the set: as reassessed-imagenet counts, in plain Python."""
-    logits = logits_of(100, 10)
+def test_any_of_several_right_classes():
+    """The answer is in the set: as reassessed-imagenet counts, in plain Python."""
+    probabilities = probabilities_of(100, 10)
     sets = [tuple(np.random.default_rng(i).choice(10, 1 + i % 4, False)) for i in range(100)]
-    expected = [int(row.argmax()) in labels for row, labels in zip(logits, sets, strict=True)]
+    expected = [int(row.argmax()) in right for row, right in zip(probabilities, sets, strict=True)]
     assert 20 < sum(expected) < 60
-    found = benchmarks.any_correct(logits, benchmarks.targets(sets, 10), 1)
-    np.testing.assert_array_equal(found, expected)
+    labels = np.array([right[0] for right in sets], np.int32)
+    found = benchmarks.scored(probabilities, labels, (), sets)
+    np.testing.assert_array_equal(found[0], probabilities)
+    np.testing.assert_array_equal(correct(*found), expected)
+    assert correct(probabilities, labels).sum() < sum(expected)
     top3 = [
-        bool({*row.argsort()[-3:]} & {*labels}) for row, labels in zip(logits, sets, strict=True)
+        bool({*row.argsort()[-3:]} & {*right})
+        for row, right in zip(probabilities, sets, strict=True)
     ]
-    # Right classes do not take places from one another, so top-3 of sets can be a little more.
-    found3 = benchmarks.any_correct(logits, benchmarks.targets(sets, 10), 3)
-    assert (np.array(found3) >= np.array(top3)).all()
+    np.testing.assert_array_equal(correct(*found, 3), top3)
 
 
-def test_ties_and_empty_sets_earn_nothing():
-    right = benchmarks.targets([(1,), (), (0, 1)], 4)
-    logits = np.array([[1, 1, 0, 0], [9, 0, 0, 0], [np.nan, 0, 0, 0]], np.float32)
-    assert not np.asarray(benchmarks.any_correct(logits, right, 1)).any()
+def test_without_either_nothing_changes():
+    probabilities, labels = probabilities_of(9, 5), np.arange(9, dtype=np.int32) % 5
+    found = benchmarks.scored(probabilities, labels)
+    assert found[0] is probabilities
+    assert found[1] is labels
 
 
 def test_subset_is_the_references_choice_of_columns():
-    """ImageNet-A's code takes the columns and compares places among them."""
-    logits, subset = logits_of(64, 30), (2, 5, 11, 17, 29)
-    labels = [subset[i % 5] for i in range(64)]
-    expected = [
-        int(row[list(subset)].argmax()) == subset.index(label)
-        for row, label in zip(logits, labels, strict=True)
-    ]
-    kept = benchmarks.competing(jnp.asarray(logits), subset)
-    found = benchmarks.any_correct(kept, benchmarks.targets([(x,) for x in labels], 30), 1)
-    np.testing.assert_array_equal(found, expected)
-    everyone = benchmarks.any_correct(logits, benchmarks.targets([(x,) for x in labels], 30), 1)
-    assert np.sum(everyone) < np.sum(found)
-    np.testing.assert_array_equal(benchmarks.competing(jnp.asarray(logits), ()), logits)
+    """ImageNet-A's code takes these columns of the logits and compares places among them."""
+    logits, subset = np.random.default_rng(0).normal(size=(64, 30)), (2, 5, 11, 17, 29)
+    labels = np.array([subset[i % 5] for i in range(64)], np.int32)
+    columns = logits[:, list(subset)]
+    expected = columns.argmax(1) == np.arange(64) % 5
+    everyone = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    found, same = benchmarks.scored(everyone, labels, subset)
+    np.testing.assert_array_equal(correct(found, labels), expected)
+    softmax = np.exp(columns) / np.exp(columns).sum(1, keepdims=True)
+    np.testing.assert_allclose(found[:, list(subset)], softmax, rtol=1e-12)
+    np.testing.assert_allclose(found.sum(1), 1)
+    assert correct(everyone, labels).sum() < expected.sum()
+    np.testing.assert_array_equal(same, labels)
+
+
+def test_a_subset_without_any_probability_earns_nothing():
+    found, labels = benchmarks.scored(np.array([[1.0, 0, 0]]), np.array([1]), (1, 2))
+    assert not correct(found, labels).any()
 
 
 def test_mean_corruption_error():

@@ -71,6 +71,14 @@ def line_of(*arguments):
         (['--config=configs/resnet.py', '--job=trian'], ['trian', 'train']),
         (['--config=configs/resnet.py', '--config.seed=-1'], ['seed', '-1']),
         (['--config=configs/resnet.py', '--config.model.dtype=float33'], ['float33', 'bfloat16']),
+        (
+            ['--config=configs/resnet.py', '--config.data.eval_fraction=.1'],
+            ['eval_fraction', '0.1'],
+        ),
+        (
+            ['--config=configs/resnet.py', '--config.data.name=imagenet_r:/d'],
+            ['imagenet_r', 'test set'],
+        ),
         (['--job=evaluate'], ['--workdir']),
         ([], ['--config']),
     ],

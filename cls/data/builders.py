@@ -40,7 +40,7 @@ class Recipe:
     base: str  # what the files' URLs begin with; '': nobody may hand them out
     files: tuple[tuple[str, ...], ...]  # of each tuple one is needed; the first is downloaded
     generate: Generate
-    debian: str = ''  # the folder in which a package of Debian has them
+    debian: str = ''  # pattern of the folder in which a package of Debian has them
 
 
 def png(image: np.ndarray) -> bytes:
@@ -128,7 +128,7 @@ _FASHION = 'http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/'
 _CIFAR_URL = 'https://www.cs.toronto.edu/~kriz/'
 RECIPES = {
     'mnist': Recipe('https://storage.googleapis.com/cvdf-datasets/mnist/', _MNIST_FILES, _mnist),
-    'fashion_mnist': Recipe(_FASHION, _MNIST_FILES, _mnist, debian='fashion-mnist'),
+    'fashion_mnist': Recipe(_FASHION, _MNIST_FILES, _mnist, debian='*fashion*mnist*'),
     'cifar10': Recipe(_CIFAR_URL, (('cifar-10-binary.tar.gz', 'cifar-10-python.tar.gz'),), _cifar),
     'cifar100': Recipe(
         _CIFAR_URL, (('cifar-100-binary.tar.gz', 'cifar-100-python.tar.gz'),), _cifar
@@ -155,7 +155,7 @@ def locate(name: str, manual: Path) -> dict[str, Path]:
     """
     recipe = RECIPES[name]
     folders = [manual / name, manual]
-    folders += [DEBIAN / recipe.debian] if recipe.debian else []
+    folders += sorted(DEBIAN.glob(recipe.debian)) if recipe.debian else []
     found = {}
     for names in recipe.files:
         wanted = [*names, *(n.removesuffix('.gz') for n in names if not n.endswith('.tar.gz'))]

@@ -23,23 +23,19 @@ weights, the average is evaluated.
 
 import argparse
 import dataclasses
-import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from cls import benchmarks, evaluate
-from cls import mesh as meshes
-from cls.data import pipeline, sources, tfds_sets
+from cls import benchmarks, ensemble, evaluate
+from cls.data import sources, tfds_sets
 from cls.errors import UserError, run
 from cls.runtime import load_classes, load_config, start
-from cls.setup import Setup, process
-from cls.step import make_predict_step
+from cls.setup import Setup
 from cls.telemetry import write_json
 
 # TFDS's names, and the folders that the authors' archives extract to.
@@ -142,11 +138,10 @@ def report(workdir: Path, root: Path, found: list[TestSet]) -> dict[str, Any]:
     with config.unlocked():
         config.data = data[0]
     setup, state = evaluate.restore(config, workdir)
-    score = functools.cache(functools.partial(_score, setup))
     result = {'step': int(state.step), 'sets': {}}
     for test, fields in zip(found, data, strict=True):
         source = sources.load(fields, 'eval', classes)
-        values = accuracy(setup, fields, source, score, state.ema or state.variables())
+        values = accuracy(setup, fields, source, state.ema or state.variables())
         result['sets'][test.title] = values
         print(
             f'{test.title}: top-1 {values["top1"]:.2f} %, top-5 {values["top5"]:.2f} %, '
@@ -169,31 +164,8 @@ def report(workdir: Path, root: Path, found: list[TestSet]) -> dict[str, Any]:
     return result
 
 
-Score = Callable[[Any, Any], dict[str, jax.Array]]
-
-
-def _score(setup: Setup, subset: tuple[int, ...]) -> Score:
-    """Returns the jitted score(variables, batch) -> sums; a batch has `right`, (N, K) bool."""
-    predict = make_predict_step(setup.model, setup.recipe)
-
-    def score(variables: Any, batch: Any) -> dict[str, jax.Array]:
-        probabilities, _, mask = predict(variables, batch)
-        scores = benchmarks.competing(jnp.log(probabilities), subset)
-        sums = {
-            f'top{k}': jnp.sum(benchmarks.any_correct(scores, batch['right'], k) & mask)
-            for k in (1, 5)
-        }
-        return sums | {'images': jnp.sum(mask)}
-
-    return jax.jit(score, out_shardings=meshes.replicated(setup.mesh))
-
-
 def accuracy(
-    setup: Setup,
-    data: ConfigDict,
-    source: sources.Source,
-    score: Callable[[tuple[int, ...]], Score],
-    variables: Any,
+    setup: Setup, data: ConfigDict, source: sources.Source, variables: Any
 ) -> dict[str, float]:
     """Returns top1 and top5 in percent and the number of images, each of which counts once.
 
@@ -201,29 +173,20 @@ def accuracy(
       setup: of the run.
       data: config.data of the test set.
       source: the test set.
-      score: subset of classes -> jitted score.
       variables: on the mesh.
     """
     config = setup.config.copy_and_resolve_references()
     with config.unlocked():
         config.data = data
-    here = dataclasses.replace(setup, config=config, test=source)
-    sharding, (index, count) = meshes.batch_sharding(setup.mesh), process()
-    totals = {'top1': 0, 'top5': 0, 'images': 0}
-    for step, batch in enumerate(here.test_batches()):
-        labels = [(int(label),) for label in batch['label']]
-        if source.label_sets:
-            at = pipeline.positions(step, len(labels) * count, (index, count))
-            labels = [source.label_sets[i] if i < len(source) else () for i in at]
-        right = benchmarks.targets(labels, setup.model.num_classes)
-        on_devices = meshes.put_batch(batch | {'right': right}, sharding)
-        sums = jax.device_get(score(source.subset)(variables, on_devices))
-        totals = {name: total + int(sums[name]) for name, total in totals.items()}
-    images = totals['images']
+    probabilities, labels = ensemble.predict(
+        dataclasses.replace(setup, config=config, test=source), variables
+    )
+    found = benchmarks.scored(probabilities, labels, source.subset, source.label_sets)
+    values = ensemble.metrics(*found)
     return {
-        'top1': 100 * totals['top1'] / images,
-        'top5': 100 * totals['top5'] / images,
-        'images': images,
+        'top1': values['test/top1'],
+        'top5': values['test/top5'],
+        'images': len(labels),
     }
 
 

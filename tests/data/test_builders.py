@@ -108,6 +108,17 @@ def test_mnist(tmp_path, manual, make_data, name):
     assert found == {image.tobytes(): label + 4 for label, image in enumerate(images['t10k'])}
 
 
+def test_the_package_of_debian(tmp_path, monkeypatch):
+    monkeypatch.setattr(builders, 'DEBIAN', tmp_path / 'datasets')
+    folder = tmp_path / 'datasets' / 'fashion-mnist'
+    folder.mkdir(parents=True)
+    for (file,) in builders.RECIPES['fashion_mnist'].files:
+        (folder / file).touch()
+    found = builders.locate('fashion_mnist', tmp_path)
+    assert found == {file: folder / file for (file,) in builders.RECIPES['fashion_mnist'].files}
+    assert builders.locate('mnist', tmp_path) == {}
+
+
 def test_one_file_is_not_taken_for_two_sets(manual, tmp_path):
     for (file,) in builders.RECIPES['mnist'].files:
         (manual / file).touch()
