@@ -25,20 +25,11 @@ class Records(Source):
       channels: Of the images.
       num_classes: The number of classes.
       class_names: Their names.
-      labels_of: (K,) int32, the labels to give for the labels in the records; None: the same.
     """
 
-    def __init__(
-        self,
-        records,
-        name: str,
-        channels: int,
-        num_classes: int,
-        class_names: tuple,
-        labels_of: np.ndarray | None = None,
-    ):
+    def __init__(self, records, name: str, channels: int, num_classes: int, class_names: tuple):
         self.num_classes, self.class_names, self.channels = num_classes, class_names, channels
-        self._records, self._name, self._labels_of = records, name, labels_of
+        self._records, self._name = records, name
 
     def __len__(self) -> int:
         return len(self._records)
@@ -54,11 +45,7 @@ class Records(Source):
                 f'The image of example {index} of {self._name} cannot be decoded ({error}): '
                 'prepare the data set again from intact files.'
             ) from error
-        label = int(record['label'])
-        # A label below 0, of a set without labels, stays what it is, and is refused later.
-        if self._labels_of is not None and label >= 0:
-            label = int(self._labels_of[label])
-        return {'image': image, 'label': label}
+        return {'image': image, 'label': int(record['label'])}
 
     def in_memory(self, shape: tuple[int, int, int]) -> InMemory:
         """Decodes everything; `shape` is that of every image."""
@@ -179,13 +166,14 @@ def open_split(
             "expected an 'image' and a 'label' that is a class."
         )
     records = _split_records(builder, name, split)
-    records = records if rows is None else _Rows(records, rows)
     names = tuple(label.names)
-    labels_of = class_indices(names, classes, name) if classes and classes != names else None
+    if rows is not None or (classes and classes != names):
+        labels_of = class_indices(names, classes or names, name)
+        records = _Chosen(records, range(len(records)) if rows is None else rows, labels_of)
     height, width, channels = image.shape
     channels = 1 if channels == 1 else 3
     count = len(classes) or label.num_classes
-    source = Records(records, name, channels, count, classes or names, labels_of)
+    source = Records(records, name, channels, count, classes or names)
     source.subset = benchmarks.subset(name.partition('/')[0], source.class_names)
     if height and width and len(source) * height * width * channels <= sources.MEMORY_LIMIT:
         return source.in_memory((height, width, channels))
@@ -193,20 +181,27 @@ def open_split(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Rows:
-    """Some of the records of a TFDS data source."""
+class _Chosen:
+    """Some of the records of a TFDS data source, with other labels."""
 
     records: Sequence[dict]
-    rows: Sequence[int]
+    rows: Sequence[int]  # the records to take
+    labels_of: np.ndarray  # (K,) int32, the labels to give for the labels in the records
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict:
-        return self.records[self.rows[index]]
+        return self._labelled(self.records[self.rows[index]])
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict]:
-        return self.records.__getitems__([self.rows[index] for index in indices])
+        rows = [self.rows[index] for index in indices]
+        return [self._labelled(record) for record in self.records.__getitems__(rows)]
+
+    def _labelled(self, record: dict) -> dict:
+        label = int(record['label'])
+        # A label below 0, of a set without labels, stays what it is, and is refused later.
+        return record | {'label': int(self.labels_of[label]) if label >= 0 else label}
 
 
 def texts(builder, split: str, feature: str) -> list[str]:

@@ -8,7 +8,8 @@ TFDS_DATA_DIR, else ~/tensorflow_datasets), where `--config.data.name=tfds:NAME`
 mnist, fashion_mnist, cifar10, cifar100, svhn_cropped and imagenet2012 are prepared here, of their
 authors' files: those that are in --manual_dir (default: DIR/downloads/manual) or in its folder
 NAME are taken, the others are downloaded and checked. ImageNet's two tars can be had from
-image-net.org only, with an account; they are put there as they are.
+image-net.org only, with an account; they are put there as they are. While a set is written it takes
+room for itself twice, in DIR.
 
 Any other set is downloaded and prepared by TFDS, which, unlike training, needs two more packages:
 pip install tensorflow-cpu importlib_resources.

@@ -1,5 +1,6 @@
 """Image folders: layouts, the part held out, the order of a run's classes, formats."""
 
+import csv
 import io
 import json
 import logging
@@ -7,6 +8,7 @@ import logging
 import cv2
 import numpy as np
 import pytest
+from golden.make_real import REAL
 from PIL import Image
 
 from cls import config as configs
@@ -118,6 +120,22 @@ def test_a_part_of_imagenet_has_imagenets_labels(tmp_path, make_data):
     source = sources.load(make_data(name=f'folder:{tmp_path}'), 'eval', wnids())
     assert labels_of(source) == {0: 999, 1: 6, 2: 217}
     assert source.num_classes == 1000
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not REAL.is_dir(), reason=f'{REAL} is not on this machine (CLS_SHARED)')
+def test_photographs_have_imagenets_labels(tmp_path, make_data):
+    """125 of the classes, against the labels that came with the photographs."""
+    with (REAL / 'photos' / 'sample.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        (tmp_path / 'val' / row['wnid']).mkdir(parents=True)
+        (tmp_path / 'val' / row['wnid'] / row['file']).symlink_to(
+            REAL / 'photos' / 'sample' / row['file']
+        )
+    source = sources.load(make_data(name=f'folder:{tmp_path}'), 'eval', wnids())
+    labels = [int(row['label']) for row in sorted(rows, key=lambda row: row['wnid'])]
+    assert [source[i]['label'] for i in range(len(rows))] == labels
 
 
 def test_labels_of_a_prepared_set_in_the_runs_order(make_data, speckles):
