@@ -227,13 +227,13 @@ def prepare(name: str, data_dir: Path, manual: Path) -> str:
     Raises UserError for files that are missing, cannot be downloaded, or are not what they should
     be.
     """
-    files = locate(name, manual)
-    for names in RECIPES[name].files:
-        if names[0] not in files:
-            files[names[0]] = download(name, names[0], data_dir / 'downloads' / name)
     data_dir.mkdir(parents=True, exist_ok=True)
     with open(data_dir / f'.{name}.lock', 'w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        files = locate(name, manual)
+        for names in RECIPES[name].files:
+            if names[0] not in files:
+                files[names[0]] = download(name, names[0], data_dir / 'downloads' / name)
         for left_over in (data_dir / name).glob(f'{tfds.core.constants.INCOMPLETE_PREFIX}*'):
             shutil.rmtree(left_over)
         builder = _builder(name, data_dir, functools.partial(RECIPES[name].generate, files=files))

@@ -54,14 +54,14 @@ def main(argv: list[str] | None = None) -> int:
             missing.append(name)
     # Every name is checked before the first download: it may take a night.
     for name in missing:
-        check(name, manual)
+        check(name, args.data_dir, manual)
     check_apart(missing, Path(manual))
     for name in missing:
         print(f'{name}: prepared in {prepare(name, args.data_dir, manual)}')
     return 0
 
 
-def check(name: str, manual: epath.Path) -> None:
+def check(name: str, data_dir: str, manual: epath.Path) -> None:
     """Raises UserError if TFDS does not know NAME[/CONFIG], or something is missing for it."""
     import tensorflow_datasets as tfds
 
@@ -83,6 +83,12 @@ def check(name: str, manual: epath.Path) -> None:
             f'{", ..." if len(configs) > 20 else ""}.{nearest(config, configs)}'
         )
     if name in builders.RECIPES:
+        for folder in (manual, tfds_sets.tfds_dir(data_dir)):
+            if '://' in str(folder):
+                raise UserError(
+                    f'{folder} is not on this machine: expected a local folder to prepare {name} '
+                    'in, which can be copied there afterwards.'
+                )
         if name == 'imagenet2012':
             imagenet.check_tars(Path(manual), builders.locate(name, Path(manual)))
         return

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import tensorflow_datasets as tfds
+from etils import epath
 
 from cls.data import imagenet, sources
 from cls.errors import UserError
@@ -82,6 +83,11 @@ def test_imagenet_tars(tmp_path):
     (tmp_path / val).touch()
     with pytest.raises(UserError, match=f'{train} has 0 bytes: expected 147,897,477,120'):
         prepare.main(['imagenet2012', '--manual_dir', str(tmp_path), '--data_dir', str(tmp_path)])
+
+
+def test_a_bucket_is_no_place_to_prepare_in():
+    with pytest.raises(UserError, match='gs://mine/data is not on this machine'):
+        prepare.check('cifar10', 'gs://mine/data', epath.Path('/nowhere'))
 
 
 def test_as_a_program(tmp_path):
