@@ -54,7 +54,7 @@ def claim(workdir: Path, config: ConfigDict, classes: Sequence[str] = ()) -> Ite
     With names of classes, in the order of the net's outputs, also classes.json: with them the net
     can be evaluated on data sets that order their classes otherwise or have only some of them.
 
-    Raises UserError when another process is running in it.
+    Raises UserError when another process is running in it, or the run has begun with other classes.
     """
     if jax.process_index() != 0:
         yield
@@ -67,6 +67,7 @@ def claim(workdir: Path, config: ConfigDict, classes: Sequence[str] = ()) -> Ite
             raise UserError(
                 f'another process is training in {workdir}; wait, or choose another --workdir.'
             ) from error
+        _check_classes(workdir, classes)
         (workdir / 'config.json').write_text(configs.to_json(config))
         write_json(workdir / 'environment.json', environment())
         if classes:
@@ -74,6 +75,20 @@ def claim(workdir: Path, config: ConfigDict, classes: Sequence[str] = ()) -> Ite
         else:
             (workdir / 'classes.json').unlink(missing_ok=True)  # of another run's beginning
         yield
+
+
+def _check_classes(workdir: Path, classes: Sequence[str]) -> None:
+    """Raises UserError if a run that has begun would go on with labels of another meaning."""
+    known, now = load_classes(workdir), tuple(classes)
+    if known and known != now and (workdir / 'metrics.jsonl').exists():
+        changed = [name for name in known if name not in now] or [
+            name for name in now if name not in known
+        ]
+        raise UserError(
+            f'{workdir} holds a run of {len(known)} classes, and the data set has {len(now)}, in '
+            f'another order or of other names ({", ".join(changed[:3]) or known[0]}): expected '
+            'those of classes.json. Mend the data set, or choose another --workdir.'
+        )
 
 
 def load_config(workdir: Path, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:

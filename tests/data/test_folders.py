@@ -16,7 +16,7 @@ from cls import evaluate, models
 from cls.data import sources
 from cls.data.benchmarks import wnids
 from cls.errors import UserError
-from cls.runtime import load_classes
+from cls.runtime import claim, load_classes
 from cls.tools import import_weights
 
 
@@ -206,6 +206,22 @@ def test_training_writes_the_names(tmp_path, monkeypatch):
     names = train.in_folder(config, tmp_path / 'run')
     assert json.loads((tmp_path / 'run' / 'classes.json').read_text()) == list(names)
     assert names == tuple('0123456789')
+
+
+def test_a_run_goes_on_with_the_classes_that_it_began_with(tmp_path):
+    config = configs.load('configs/resnet.py')
+    with claim(tmp_path, config, ('cat', 'dog')):  # imported, say: not begun, so it may change
+        pass
+    with claim(tmp_path, config, ('cat', 'eel')):
+        (tmp_path / 'metrics.jsonl').touch()
+    for names in (('cat', 'owl'), ('eel', 'cat'), ('cat', 'eel', 'owl')):
+        with (
+            pytest.raises(UserError, match='holds a run of 2 classes, and the data set has'),
+            claim(tmp_path, config, names),
+        ):
+            raise AssertionError('claimed')
+    with claim(tmp_path, config, ('cat', 'eel')):
+        assert load_classes(tmp_path) == ('cat', 'eel')
 
 
 # ------------------------------------------------------------------------------------------------
