@@ -22,12 +22,13 @@ RIGHT[7] = []
 
 @pytest.fixture
 def twelve(monkeypatch):
-    """As if ImageNet had 12 classes and 30 validation images, and ImageNet-C two corruptions."""
+    """As if ImageNet had 12 classes and 30 validation images, and ImageNet-C four parts."""
     monkeypatch.setattr(layouts, 'wnids', lambda: WNIDS)
     monkeypatch.setattr(layouts, 'validation_labels', lambda: [WNIDS[i % 12] for i in range(30)])
     few = layouts.Benchmark(subset=SUBSET)
     monkeypatch.setitem(layouts.BENCHMARKS, 'imagenet_a', few)
     monkeypatch.setattr(benchmarks, 'ALEXNET_ERRORS', {'fog': 0.8, 'snow': 0.5})
+    monkeypatch.setattr(benchmarks, 'SEVERITIES', (1, 2))
 
 
 def picture(file):
@@ -46,7 +47,7 @@ def data(tmp_path, twelve):
         for i in range(3):
             picture(root / 'sketch' / name / f'{i}.png')
             for corruption, kind in (('fog', 'weather'), ('snow', '.')):
-                for severity in range(1, 6):
+                for severity in (1, 2):
                     path = root / 'imagenet-c' / kind / corruption / str(severity) / name
                     picture(path / f'{i}.png')
     for place in SUBSET:
@@ -101,7 +102,7 @@ def test_each_set_is_scored_in_its_own_way(data, run, capsys):
     lines = capsys.readouterr().out.splitlines()
     result = json.loads((workdir / 'robustness.json').read_text())
     found = {name: values['top1'] for name, values in result['sets'].items()}
-    assert len(lines) == len(found) + 1 == 14
+    assert len(lines) == len(found) + 1 == 8
     wanted = {
         'imagenet_sketch': expected(run, sorted(data.glob('sketch/*/*')), by_folder),
         'imagenet_a': expected(run, sorted(data.glob('imagenet-a/*/*')), by_folder, SUBSET),
@@ -116,13 +117,13 @@ def test_each_set_is_scored_in_its_own_way(data, run, capsys):
     )
     errors = {}
     for name, kind in (('fog', 'weather/'), ('snow', '')):
-        for severity in range(1, 6):
+        for severity in (1, 2):
             files = sorted(data.glob(f'imagenet-c/{kind}{name}/{severity}/*/*'))
             wanted[f'imagenet_c/{name}/{severity}'] = expected(run, files, by_folder)
             errors[name, severity] = 1 - wanted[f'imagenet_c/{name}/{severity}'] / 100
     assert found == pytest.approx(wanted)
     assert result['sets']['imagenet_real']['images'] == 29
-    ce = {name: 100 * sum(errors[name, s] for s in range(1, 6)) / (5 * alexnet)
+    ce = {name: 100 * sum(errors[name, s] for s in (1, 2)) / (2 * alexnet)
           for name, alexnet in (('fog', 0.8), ('snow', 0.5))}  # fmt: skip
     assert result['imagenet_c']['CE'] == pytest.approx(ce)
     assert result['imagenet_c']['mCE'] == pytest.approx((ce['fog'] + ce['snow']) / 2)
@@ -132,7 +133,6 @@ def test_each_set_is_scored_in_its_own_way(data, run, capsys):
     assert everyone != pytest.approx(wanted['imagenet_a'])
 
 
-def test_nothing_to_evaluate_on(tmp_path, run):
+def test_nothing_to_evaluate_on(tmp_path):
     with pytest.raises(UserError, match=r'has none of the test sets: expected one of imagenet2012'):
-        robustness.main(['--workdir', str(run[0]), '--data', str(tmp_path)])
-    assert not (run[0] / 'robustness.json').exists()
+        robustness.main(['--workdir', '/nowhere', '--data', str(tmp_path)])
