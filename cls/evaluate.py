@@ -33,6 +33,7 @@ from cls.data import views as data_views
 from cls.data.sources import InMemory
 from cls.errors import UserError
 from cls.metrics import Predictions
+from cls.runtime import load_classes
 from cls.setup import Setup, abstract_state, process, set_up
 from cls.state import TrainState
 from cls.step import make_logits_step
@@ -237,6 +238,11 @@ def job(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """
     file = predictions_file(config, workdir)
     setup, state = restore(config, workdir)
+    if setup.test.subset or setup.test.label_sets:
+        raise UserError(
+            f'{config.data.name} is not scored by one label among all classes: evaluate on it with '
+            'python -m cls.tools.robustness.'
+        )
     result: dict[str, Any] = {'step': int(state.step)} | conditions(config)
     for name, variables in weights(setup, state).items():
         found = predict(setup, variables, config.eval.protocol)
@@ -339,7 +345,7 @@ def restore(config: ConfigDict, workdir: Path) -> tuple[Setup, TrainState]:
     """
     if not (workdir / 'checkpoints').is_dir():  # opening them would make the folder
         raise UserError(f'{workdir} has no checkpoint to evaluate; train first (--job train).')
-    setup = set_up(config)
+    setup = set_up(config, classes=load_classes(workdir))
     state, _ = setup.new_state()
     checkpoints = Checkpoints(workdir / 'checkpoints', config.checkpoint.keep)
     restored = checkpoints.restore(abstract_state(state, setup.mesh))

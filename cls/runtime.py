@@ -48,10 +48,13 @@ def check_folder(workdir: Path, config: ConfigDict) -> None:
 
 
 @contextlib.contextmanager
-def claim(workdir: Path, config: ConfigDict) -> Iterator[None]:
+def claim(workdir: Path, config: ConfigDict, classes: Sequence[str] = ()) -> Iterator[None]:
     """Makes the run folder this run's for the duration: writes config.json and environment.json.
 
-    Raises UserError when another process is running in it.
+    With names of classes, in the order of the net's outputs, also classes.json: with them the net
+    can be evaluated on data sets that order their classes otherwise or have only some of them.
+
+    Raises UserError when another process is running in it, or the run has begun with other classes.
     """
     if jax.process_index() != 0:
         yield
@@ -64,9 +67,28 @@ def claim(workdir: Path, config: ConfigDict) -> Iterator[None]:
             raise UserError(
                 f'another process is training in {workdir}; wait, or choose another --workdir.'
             ) from error
+        _check_classes(workdir, classes)
         (workdir / 'config.json').write_text(configs.to_json(config))
         write_json(workdir / 'environment.json', environment())
+        if classes:
+            write_json(workdir / 'classes.json', list(classes))
+        else:
+            (workdir / 'classes.json').unlink(missing_ok=True)  # of another run's beginning
         yield
+
+
+def _check_classes(workdir: Path, classes: Sequence[str]) -> None:
+    """Raises UserError if a run that has begun would go on with labels of another meaning."""
+    known, now = load_classes(workdir), tuple(classes)
+    if known and known != now and (workdir / 'metrics.jsonl').exists():
+        changed = [name for name in known if name not in now] or [
+            name for name in now if name not in known
+        ]
+        raise UserError(
+            f'{workdir} holds a run of {len(known)} classes, and the data set has {len(now)}, in '
+            f'another order or of other names ({", ".join(changed[:3]) or known[0]}): expected '
+            'those of classes.json. Mend the data set, or choose another --workdir.'
+        )
 
 
 def load_config(workdir: Path, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
@@ -77,6 +99,24 @@ def load_config(workdir: Path, overrides: Sequence[tuple[str, str]] = ()) -> Con
             f'{workdir} is no run folder, it has no config.json; --config FILE.py begins a run.'
         )
     return configs.from_json(file.read_text(), overrides)
+
+
+def load_classes(workdir: Path) -> tuple[str, ...]:
+    """Returns the names of a run's classes in the order of its net's outputs; () if unknown.
+
+    Raises UserError if classes.json is no list of different names.
+    """
+    file = workdir / 'classes.json'
+    if not file.exists():
+        return ()
+    try:
+        names = json.loads(file.read_text())
+    except ValueError:
+        names = None
+    strings = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not strings or len(set(names)) < len(names):
+        raise UserError(f'{file} is no list of different names, as ["cat", "dog"]: mend or remove.')
+    return tuple(names)
 
 
 def load_result(workdir: Path) -> dict[str, Any] | None:

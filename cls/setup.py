@@ -38,7 +38,7 @@ class Setup:
 
     config: ConfigDict
     mesh: Mesh
-    train: sources.Source
+    train: sources.Source | None  # None: a data set to evaluate on only
     test: sources.Source
     info: pipeline.Info
     model: nn.Module
@@ -143,17 +143,32 @@ def process() -> tuple[int, int]:
     return jax.process_index(), jax.process_count()
 
 
-def set_up(config: ConfigDict, devices: list[jax.Device] | None = None) -> Setup:
+def set_up(
+    config: ConfigDict,
+    devices: list[jax.Device] | None = None,
+    classes: tuple[str, ...] | None = None,
+) -> Setup:
     """Opens the data, builds the net, and reads the rest of the config once, to find mistakes.
+
+    Args:
+      config: of the run.
+      devices: to compute on; None: all.
+      classes: None to train. To evaluate, the names of the run's classes in the order of its net's
+        outputs, () if they are not known; the data set then needs no part to train on.
 
     Raises UserError for what does not fit together.
     """
     mesh = meshes.make_mesh(config.mesh.fsdp, devices)
     _check_numbers(config, mesh.size)
-    train, test = (sources.load(config.data, split) for split in ('train', 'eval'))
+    names, train = classes or (), None
+    if classes is None or sources.has_training(config.data):
+        train = sources.load(config.data, 'train', names)
+    test = sources.load(config.data, 'eval', names)
     info = pipeline.info(train, test, config.data)
     model = configs.create_model(config, info.num_classes)
     _check_fit(config, info, model)
+    if classes == () and train is None:
+        _check_classes(config, test, model)
     total = durations.steps(config.duration, batch=config.batch, examples=info.num_train)
     recipe = Recipe.of(config, total, info.image_shape[2])
     setup = Setup(config, mesh, train, test, info, model, total, recipe)
@@ -238,6 +253,16 @@ def _check_fit(config: ConfigDict, info: pipeline.Info, model: nn.Module) -> Non
         raise UserError(
             f'config.model.num_classes is {model.num_classes}, but {name} has labels of '
             f'{info.num_classes} classes: expected at least that.'
+        )
+
+
+def _check_classes(config: ConfigDict, test: sources.Source, model: nn.Module) -> None:
+    """Raises UserError where nothing says which outputs of a net a data set's classes are."""
+    if test.num_classes != model.num_classes:
+        raise UserError(
+            f'{config.data.name} has {test.num_classes} classes and the net {model.num_classes}, '
+            'and nothing says which of them these are: expected classes.json in the run folder, '
+            'the list of the names of the classes in the order of the outputs of the net.'
         )
 
 

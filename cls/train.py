@@ -44,7 +44,7 @@ def in_folder(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
     setup = set_up(config)
     begun = any((workdir / 'checkpoints').glob('[0-9]*'))
     variables = init_from.load(setup) if config.init and not begun else None
-    with claim(workdir, config):
+    with claim(workdir, config, setup.info.class_names):
         print(f'run folder: {workdir}', flush=True)
         return train(setup, workdir, variables)
 

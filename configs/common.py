@@ -24,7 +24,7 @@ def base() -> ConfigDict:
     c.model.dtype = 'float32'  # of the computation; parameters stay float32
 
     c.data = ConfigDict()
-    c.data.name = 'digits'  # digits | tfds:NAME | folder:DIR | synthetic
+    c.data.name = 'digits'  # digits | tfds:NAME | folder:DIR | synthetic; see cls/data/sources.py
     c.data.dir = ''  # where prepared TFDS data sets lie; '': TFDS's own default (digits: a cache)
     c.data.train_split = 'train'  # of a TFDS data set
     c.data.eval_split = 'test'  # of a TFDS data set; folders have test/ or val/

@@ -102,6 +102,14 @@ def line_of(*arguments):
             ['16 pixels', 'depend on the size'],
         ),
         (['--config=configs/resnet.py', '--config.model.dtype=float33'], ['float33', 'bfloat16']),
+        (
+            ['--config=configs/resnet.py', '--config.data.eval_fraction=.1'],
+            ['eval_fraction', '0.1'],
+        ),
+        (
+            ['--config=configs/resnet.py', '--config.data.name=imagenet_r:/d'],
+            ['imagenet_r', 'test set'],
+        ),
         (['--job=evaluate'], ['--workdir']),
         ([], ['--config']),
     ],

@@ -47,14 +47,19 @@ class Info:
     image_shape: tuple[int, int, int]  # (H, W, C) of the training batches
 
 
-def info(train: Source, evaluation: Source, data: ConfigDict) -> Info:
-    """Sums up what `sources.load` returned for the two splits."""
+def info(train: Source | None, evaluation: Source, data: ConfigDict) -> Info:
+    """Sums up what `sources.load` returned for the two splits.
+
+    Without a training split, which is for evaluation only, the length of an epoch has no meaning
+    but has to be something: that of the evaluation split.
+    """
+    first = evaluation if train is None else train
     return Info(
-        num_classes=data.num_classes or train.num_classes,
-        class_names=train.class_names,
-        num_train=len(train),
+        num_classes=data.num_classes or first.num_classes,
+        class_names=first.class_names,
+        num_train=len(first),
         num_eval=len(evaluation),
-        image_shape=(data.image_size, data.image_size, train.channels),
+        image_shape=(data.image_size, data.image_size, first.channels),
     )
 
 

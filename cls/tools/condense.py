@@ -21,7 +21,7 @@ from cls import evaluate, models
 from cls.errors import UserError, run
 from cls.models.condensenet import CondenseNet, condense
 from cls.models.registry import abstract_variables
-from cls.runtime import load_config, start
+from cls.runtime import load_classes, load_config, start
 from cls.tools.import_weights import write
 
 
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     net = setup.model.clone(converted=True)
     variables = converted_variables(net, state.variables())
     averages = converted_variables(net, state.ema) if state.ema else None
-    write(converted, variables, args.output, averages)
+    write(converted, variables, args.output, averages, load_classes(args.workdir))
     before, after = (
         sum(x.size for x in jax.tree.leaves(params))
         for params in (state.params, variables['params'])

@@ -9,12 +9,15 @@
 the Hugging Face Hub, or hf:OWNER/NAME. Every tensor is used once and every variable filled, or
 nothing is written. Where evaluation and fine-tuning start from is the config that is printed and
 saved; --config.FIELD=VALUE changes it, for example --config.model.num_classes=10 for weights of ten
-classes. A run of another config, with another head if need be, starts from the folder, or
-from the file itself, by --config.init (see cls.init_from).
+classes. A run of another config, with another head if need be, starts from the folder, or from the
+file itself, by --config.init (see cls.init_from). A net of 1,000 classes is taken for one of
+ImageNet's, in the order of the sorted WordNet ids (classes.json in the folder): with that, folders
+of any part of ImageNet can be evaluated.
 """
 
 import argparse
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -25,6 +28,7 @@ from ml_collections import ConfigDict
 from cls import config as configs
 from cls import models, optim, weights
 from cls.checkpoint import Checkpoints
+from cls.data.benchmarks import wnids
 from cls.errors import UserError, run
 from cls.models.registry import Variant
 from cls.runtime import claim, start
@@ -62,7 +66,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.bgr:
         turn_colours(variables['params'])
     start()
-    write(config, variables, args.workdir)
+    imagenet = config.data.name == 'tfds:imagenet2012' and config.model.num_classes == 1000
+    write(config, variables, args.workdir, classes=wnids() if imagenet else ())
     count = sum(x.size for x in jax.tree.leaves(variables['params']))
     print(
         f'{args.workdir}: {args.model}, {count:,} parameters, every tensor used.\n'
@@ -107,16 +112,23 @@ def config_of(variant: Variant, prepared: Preparation, num_classes: int | None) 
     return c
 
 
-def write(config: ConfigDict, variables: dict, workdir: Path, averages: dict | None = None) -> None:
-    """Writes config.json, environment.json and the checkpoint of step 0.
+def write(
+    config: ConfigDict,
+    variables: dict,
+    workdir: Path,
+    averages: dict | None = None,
+    classes: Sequence[str] = (),
+) -> None:
+    """Writes config.json, environment.json, classes.json and the checkpoint of step 0.
 
-    The averages of weights begin at `averages`, or at the weights.
+    The averages of weights begin at `averages`, or at the weights. `classes` are the names of the
+    net's, if known.
     """
     rate = optim.schedule(config.schedule, config.optim.lr, to_steps=lambda _: 0, total=1)
     optimizer = optim.optimizer(config.optim, rate, variables['params'])
     state = new_state(variables, optimizer, config.seed, bool(config.ema))
     state = jax.tree.map(np.asarray, state if averages is None else state.replace(ema=averages))
-    with claim(workdir, config):
+    with claim(workdir, config, classes):
         checkpoints = Checkpoints(workdir / 'checkpoints', keep=config.checkpoint.keep)
         checkpoints.save(0, state, {'step': 0}, {})
         checkpoints.close()

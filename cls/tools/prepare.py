@@ -2,23 +2,29 @@
 
     python -m cls.tools.prepare cifar10 [NAME...] [--data_dir DIR] [--manual_dir DIR]
 
-NAME is a TFDS data set, NAME/CONFIG one of its configurations. TFDS downloads it and writes it to
-DIR (default: TFDS_DATA_DIR, else ~/tensorflow_datasets), where `--config.data.name=tfds:NAME` finds
-it. This, unlike training, needs two more packages: pip install tensorflow-cpu importlib_resources.
-'digits' needs neither. For imagenet2012, see TARS.
+NAME is a TFDS data set, NAME/CONFIG one of its configurations; it comes to lie in DIR (default:
+TFDS_DATA_DIR, else ~/tensorflow_datasets), where `--config.data.name=tfds:NAME` finds it.
+
+mnist, fashion_mnist, cifar10, cifar100, svhn_cropped and imagenet2012 are prepared here, of their
+authors' files: those that are in --manual_dir (default: DIR/downloads/manual) or in its folder
+NAME are taken, the others are downloaded and checked. ImageNet's two tars can be had from
+image-net.org only, with an account; they are put there as they are. While a set is written it takes
+room for itself twice, in DIR.
+
+Any other set is downloaded and prepared by TFDS, which, unlike training, needs two more packages:
+pip install tensorflow-cpu importlib_resources.
 """
 
 import argparse
 import importlib.util
+from pathlib import Path
 
 from etils import epath
 
 from cls import errors
-from cls.data import sources
+from cls.data import tfds_sets
 from cls.errors import UserError, nearest
 
-# What ImageNet's licence lets nobody but image-net.org hand out.
-TARS = ('ILSVRC2012_img_train.tar', 'ILSVRC2012_img_val.tar')
 EXTRA_MODULES = {'tensorflow': 'tensorflow-cpu', 'importlib_resources': 'importlib_resources'}
 
 
@@ -32,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--manual_dir', default='', help='where files lie that you downloaded')
     args = parser.parse_args(argv)
     manual = epath.Path(
-        args.manual_dir or sources.tfds_dir(args.data_dir) / 'downloads' / 'manual'
+        args.manual_dir or tfds_sets.tfds_dir(args.data_dir) / 'downloads' / 'manual'
     ).expanduser()
 
     missing = []
@@ -41,25 +47,28 @@ def main(argv: list[str] | None = None) -> int:
             from cls.data import digits
 
             print(f'digits: prepared in {digits.prepare(args.data_dir).data_dir}')
-        elif sources.find_prepared(name, args.data_dir):
-            folder = sources.prepared(name, args.data_dir).data_dir
+        elif tfds_sets.find_prepared(name, args.data_dir):
+            folder = tfds_sets.prepared(name, args.data_dir).data_dir
             print(f'{name}: already prepared in {folder}')
         else:
             missing.append(name)
     # Every name is checked before the first download: it may take a night.
     for name in missing:
-        check(name, manual)
+        check(name, args.data_dir, manual)
+    check_apart(missing, Path(manual))
     for name in missing:
         print(f'{name}: prepared in {prepare(name, args.data_dir, manual)}')
     return 0
 
 
-def check(name: str, manual: epath.Path) -> None:
+def check(name: str, data_dir: str, manual: epath.Path) -> None:
     """Raises UserError if TFDS does not know NAME[/CONFIG], or something is missing for it."""
     import tensorflow_datasets as tfds
 
+    from cls.data import builders, imagenet
+
     dataset, _, config = name.partition('/')
-    known = sources.known_datasets()
+    known = tfds_sets.known_datasets()
     if dataset not in known:
         raise UserError(
             f"'{dataset}' is not known to TFDS: expected one of its data sets, see "
@@ -73,12 +82,16 @@ def check(name: str, manual: epath.Path) -> None:
             f"'{config}' is no configuration of {dataset}: expected {expected}"
             f'{", ..." if len(configs) > 20 else ""}.{nearest(config, configs)}'
         )
-    absent = [tar for tar in TARS if not (manual / tar).exists()]
-    if dataset == 'imagenet2012' and absent:
-        raise UserError(
-            f'{" and ".join(absent)} not found in {manual}: download from https://image-net.org '
-            'and put there as it is, not extracted, or name the folder with --manual_dir.'
-        )
+    if name in builders.RECIPES:
+        for folder in (manual, tfds_sets.tfds_dir(data_dir)):
+            if '://' in str(folder):
+                raise UserError(
+                    f'{folder} is not on this machine: expected a local folder to prepare {name} '
+                    'in, which can be copied there afterwards.'
+                )
+        if name == 'imagenet2012':
+            imagenet.check_tars(Path(manual), builders.locate(name, Path(manual)))
+        return
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not (manual.is_dir() and any(manual.iterdir())):
         raise UserError(
             f'{name} has to be downloaded by hand, into {manual} or the folder that --manual_dir '
@@ -92,18 +105,37 @@ def check(name: str, manual: epath.Path) -> None:
         )
 
 
+def check_apart(names: list[str], manual: Path) -> None:
+    """Raises UserError if one file would be taken for two data sets, whose files have one name."""
+    from cls.data import builders
+
+    taken = {}
+    for name in names:
+        for file in builders.locate(name, manual).values() if name in builders.RECIPES else ():
+            if taken.setdefault(file, name) != name:
+                raise UserError(
+                    f'{file} would be taken for {taken[file]} and for {name}: expected the files '
+                    f'of each in a folder of their own, {manual / taken[file]} and {manual / name}.'
+                )
+
+
 def prepare(name: str, data_dir: str, manual: epath.Path) -> str:
     """Downloads and prepares NAME[/CONFIG]; returns its folder. Raises UserError."""
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder(name, data_dir=sources.tfds_dir(data_dir), file_format='array_record')
-    options = tfds.download.DownloadConfig(manual_dir=manual)
+    from cls.data import builders
+
+    root = tfds_sets.tfds_dir(data_dir)
     try:
+        if name in builders.RECIPES:
+            return builders.prepare(name, Path(root), Path(manual))
+        builder = tfds.builder(name, data_dir=root, file_format='array_record')
+        options = tfds.download.DownloadConfig(manual_dir=manual)
         builder.download_and_prepare(download_config=options)
     except OSError as error:  # no connection, no room, no permission
         reason = ' '.join(str(error).split())
         raise UserError(
-            f'{name} cannot be downloaded to, or written in, {builder.data_dir}: {reason}. '
+            f'{name} cannot be downloaded to, or written in, {root}: {reason}. '
             'Mend that and run this again: what is downloaded is kept.'
         ) from error
     return builder.data_dir

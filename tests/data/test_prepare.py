@@ -6,8 +6,9 @@ import sys
 
 import pytest
 import tensorflow_datasets as tfds
+from etils import epath
 
-from cls.data import sources
+from cls.data import imagenet, sources
 from cls.errors import UserError
 from cls.tools import prepare
 
@@ -52,8 +53,8 @@ def test_digits_need_nothing(tmp_path, capsys):
 
 
 def test_missing_packages(tmp_path):
-    with pytest.raises(UserError, match='Preparing mnist needs tensorflow-cpu .*`pip install'):
-        prepare.main(['mnist', '--data_dir', str(tmp_path)])
+    with pytest.raises(UserError, match='Preparing kmnist needs tensorflow-cpu .*`pip install'):
+        prepare.main(['kmnist', '--data_dir', str(tmp_path)])
 
 
 @pytest.mark.parametrize(
@@ -72,16 +73,21 @@ def test_errors(tmp_path, name, message):
 
 
 def test_imagenet_tars(tmp_path):
-    """They are looked for by name, in TFDS's folder or in the one that is given."""
-    train, val = prepare.TARS
+    """They are looked for by name and size, in TFDS's folder or in the one that is given."""
+    train, val = imagenet.SIZES
     with pytest.raises(UserError, match=f'{train} and {val} not found in {tmp_path}/downloads/man'):
         prepare.main(['imagenet2012', '--data_dir', str(tmp_path)])
     (tmp_path / train).touch()
     with pytest.raises(UserError, match=f'^{val} not found in {tmp_path}: .*not extracted'):
         prepare.main(['imagenet2012', '--manual_dir', str(tmp_path)])
     (tmp_path / val).touch()
-    with pytest.raises(UserError, match='imagenet2012 needs tensorflow-cpu'):
+    with pytest.raises(UserError, match=f'{train} has 0 bytes: expected 147,897,477,120'):
         prepare.main(['imagenet2012', '--manual_dir', str(tmp_path), '--data_dir', str(tmp_path)])
+
+
+def test_a_bucket_is_no_place_to_prepare_in():
+    with pytest.raises(UserError, match='gs://mine/data is not on this machine'):
+        prepare.check('cifar10', 'gs://mine/data', epath.Path('/nowhere'))
 
 
 def test_as_a_program(tmp_path):

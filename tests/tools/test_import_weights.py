@@ -158,7 +158,7 @@ def test_weights_of_caffe_are_turned_to_rgb(tmp_path, monkeypatch):
     """The net then says of an RGB image what the net of the file says of it in BGR."""
     written = []
     monkeypatch.setattr(
-        import_weights, 'write', lambda config, variables, _: written.append(variables)
+        import_weights, 'write', lambda config, variables, *_, **__: written.append(variables)
     )
     save_file(STATE, tmp_path / 'net.safetensors')
     for flags in ((), ('--bgr',)):

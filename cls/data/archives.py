@@ -1,0 +1,116 @@
+"""The files that small data sets are handed out in, read whole with NumPy.
+
+Each reader raises ValueError for what is not such a file, or only a part of one.
+"""
+
+import gzip
+import io
+import pickle
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+
+def read_idx(file: Path) -> np.ndarray:
+    """Reads MNIST's format, (N, ...) uint8, compressed by gzip or not.
+
+    The format: 0, 0, 8 (for uint8), the number of dimensions, each as four bytes, big-endian; then
+    the values (yann.lecun.com/exdb/mnist).
+    """
+    content = file.read_bytes()
+    if content[:2] == b'\x1f\x8b':
+        try:
+            content = gzip.decompress(content)
+        except (EOFError, OSError) as error:
+            raise ValueError(f'{file} is broken ({error})') from error
+    if len(content) < 4 or content[:3] != b'\0\0\x08':
+        raise ValueError(f'{file} is no idx file of bytes')
+    dimensions = content[3]
+    shape = np.frombuffer(content[4 : 4 + 4 * dimensions], '>u4').astype(int)
+    values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
+    if values.size != np.prod(shape):
+        raise ValueError(f'{file} has {values.size} values, and {tuple(shape.tolist())} announced')
+    return values.reshape(shape)
+
+
+def read_members(archive: Path, names: Sequence[str]) -> dict[str, bytes]:
+    """Reads members of a tar, compressed or not, by the last part of their names."""
+    found = {}
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                if member.isfile() and (name := Path(member.name).name) in names:
+                    found[name] = tar.extractfile(member).read()
+    except (EOFError, OSError, tarfile.TarError) as error:
+        raise ValueError(f'{archive} is broken ({error})') from error
+    if missing := [name for name in names if name not in found]:
+        raise ValueError(f'{archive} has no {missing[0]}')
+    return found
+
+
+def cifar_binary(content: bytes, labels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Reads a .bin of CIFAR: (N, labels) uint8 and (N, 32, 32, 3) uint8."""
+    if not content or len(content) % (labels + 3072):
+        raise ValueError(f'{len(content)} bytes are no whole number of examples of CIFAR')
+    rows = np.frombuffer(content, np.uint8).reshape(-1, labels + 3072)
+    return rows[:, :labels], _cifar_images(rows[:, labels:])
+
+
+def cifar_python(content: bytes, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Reads a pickled batch of CIFAR; `keys` are those of its labels. As `cifar_binary`."""
+    batch = unpickle(content)
+    try:
+        labels = np.stack([np.asarray(batch[key.encode()], np.uint8) for key in keys], axis=1)
+        images = _cifar_images(batch[b'data'])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f'no batch of CIFAR ({error!r})') from error
+    if len(labels) != len(images):
+        raise ValueError(f'{len(images)} images with {len(labels)} labels')
+    return labels, images
+
+
+def _cifar_images(rows: np.ndarray) -> np.ndarray:
+    return rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+
+
+def unpickle(content: bytes) -> dict:
+    """Reads a pickle of Python 2 that holds nothing but NumPy arrays and plain values."""
+    try:
+        return _Plain(io.BytesIO(content), encoding='bytes').load()
+    except (pickle.UnpicklingError, EOFError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f'no pickle of arrays ({error})') from error
+
+
+class _Plain(pickle.Unpickler):
+    """Makes arrays, and runs no other code."""
+
+    def find_class(self, module: str, name: str):
+        if (module, name) == ('numpy.core.multiarray', '_reconstruct'):
+            return lambda *_: np.empty(0, np.uint8)  # what it is comes after, by __setstate__
+        if module == 'numpy' and name in ('ndarray', 'dtype'):
+            return getattr(np, name)
+        raise pickle.UnpicklingError(f'it asks for {module}.{name}')
+
+
+def read_mat(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Reads SVHN's .mat: (N, 32, 32, 3) uint8 images, (N,) labels 0 to 9 (10 in the file is 0)."""
+    from scipy import io as scipy_io  # comes with scikit-learn, slow to import
+
+    try:
+        content = scipy_io.loadmat(file)
+        images, labels = content['X'], content['y'].reshape(-1)
+    except (KeyError, OSError, NotImplementedError, TypeError, ValueError) as error:
+        raise ValueError(f'{file} is no .mat of SVHN ({error})') from error
+    good = images.ndim == 4 and images.shape[:3] == (32, 32, 3) and images.dtype == np.uint8
+    if not good or images.shape[3] != len(labels) or not ((labels >= 1) & (labels <= 10)).all():
+        raise ValueError(f'{file} has arrays of {images.shape} and {labels.shape}, unlike SVHN')
+    return np.moveaxis(images, 3, 0), labels % 10
+
+
+def tar_members(tar: tarfile.TarFile) -> Iterator[tuple[str, io.BufferedReader]]:
+    """Yields (name without folders, open file) of the files in a tar, in their order."""
+    for member in tar:
+        if member.isfile():
+            yield Path(member.name).name, tar.extractfile(member)

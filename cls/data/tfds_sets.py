@@ -1,0 +1,259 @@
+"""Prepared TFDS data sets, read from ArrayRecord files without TensorFlow."""
+
+import contextlib
+import dataclasses
+import os
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from etils import epath
+
+from cls.data import benchmarks, sources
+from cls.data.decode import BrokenImage, decode, picture
+from cls.data.sources import Crop, InMemory, Source, class_indices
+from cls.errors import UserError, nearest
+
+_VERSION = re.compile(r'\d+\.\d+\.\d+')
+
+
+class Records(Source):
+    """A split of a prepared TFDS data set, decoded example by example.
+
+    Args:
+      records: TFDS's data source of {'image': bytes, 'label': int}.
+      name: What to call it in messages.
+      channels: Of the images.
+      num_classes: The number of classes.
+      class_names: Their names.
+    """
+
+    def __init__(self, records, name: str, channels: int, num_classes: int, class_names: tuple):
+        self.num_classes, self.class_names, self.channels = num_classes, class_names, channels
+        self._records, self._name = records, name
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict:
+        return self._decoded(index, self._records[int(index)])
+
+    def read(self, index: int, crop: Crop) -> tuple[np.ndarray, int]:
+        record = self._records[int(index)]
+        with self._naming(index):
+            return crop(picture(record['image'], self.channels)), int(record['label'])
+
+    def labels(self) -> np.ndarray:
+        labels = np.empty(len(self), np.int32)
+        for rows, records in self._all():
+            labels[rows] = [record['label'] for record in records]
+        return labels
+
+    def _decoded(self, index: int, record: dict) -> dict:
+        with self._naming(index):
+            image = decode(record['image'], self.channels)
+        return {'image': image, 'label': int(record['label'])}
+
+    @contextlib.contextmanager
+    def _naming(self, index: int) -> Iterator[None]:
+        """Says which image is broken."""
+        try:
+            yield
+        except BrokenImage as error:
+            raise UserError(
+                f'The image of example {index} of {self._name} cannot be decoded ({error}): '
+                'prepare the data set again from intact files.'
+            ) from error
+
+    def _all(self) -> Iterator[tuple[range, list[dict]]]:
+        """Yields all records; reading many at once is several times faster."""
+        for start in range(0, len(self), 2048):
+            rows = range(start, min(start + 2048, len(self)))
+            yield rows, self._records.__getitems__(list(rows))
+
+    def in_memory(self, shape: tuple[int, int, int]) -> InMemory:
+        """Decodes everything; `shape` is that of every image."""
+        images = np.empty((len(self), *shape), np.uint8)
+        labels = np.empty(len(self), np.int32)
+        for rows, records in self._all():
+            for row, record in zip(rows, records, strict=True):
+                example = self._decoded(row, record)
+                images[row], labels[row] = example['image'], example['label']
+        return InMemory(images, labels, self.num_classes, self.class_names)
+
+
+def tfds_dir(directory: str = '') -> epath.Path:
+    """Where prepared data sets lie: `directory`, else TFDS_DATA_DIR, else TFDS's default."""
+    return epath.Path(
+        directory or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
+    ).expanduser()
+
+
+def known_datasets() -> list[str]:
+    """Returns the names of the data sets that TFDS can prepare."""
+    import tensorflow_datasets as tfds
+
+    # Community data sets are listed through TensorFlow, and kept elsewhere anyway.
+    return tfds.list_builders(with_community_datasets=False)
+
+
+def prepare_command(name: str, directory: str = '') -> str:
+    """Returns the command that prepares tfds:NAME."""
+    return f'python -m cls.tools.prepare {name}' + (f' --data_dir {directory}' if directory else '')
+
+
+def find_prepared(name: str, directory: str = '') -> epath.Path | None:
+    """Returns the folder of the newest version of a prepared data set, or None.
+
+    Args:
+      name: NAME or NAME/CONFIG. The configuration need not be named if only one is prepared.
+      directory: See `tfds_dir`.
+
+    Raises UserError if several configurations are there to choose from.
+    """
+    folder = tfds_dir(directory) / name
+    if not folder.is_dir():
+        return None
+    if versions := _versions(folder):
+        return versions[-1]
+    configs = [child for child in sorted(folder.iterdir()) if child.is_dir() and _versions(child)]
+    if len(configs) > 1:
+        names = ', '.join(f'{name}/{config.name}' for config in configs)
+        raise UserError(f'{folder} has several configurations: say which one, of {names}.')
+    return _versions(configs[0])[-1] if configs else None
+
+
+def _versions(folder: epath.Path) -> list[epath.Path]:
+    """Returns the folders of complete versions, the newest last."""
+    found = [
+        child
+        for child in folder.iterdir()
+        if _VERSION.fullmatch(child.name) and (child / 'dataset_info.json').exists()
+    ]
+    return sorted(found, key=lambda child: [int(part) for part in child.name.split('.')])
+
+
+def prepared(name: str, directory: str):
+    """Returns TFDS's builder for NAME or NAME/CONFIG; it does not need the builder's own code.
+
+    Raises UserError if the data set is not prepared, or not as array_record.
+    """
+    import tensorflow_datasets as tfds
+
+    folder = find_prepared(name, directory)
+    command = prepare_command(name, directory)
+    if folder is None:
+        known = known_datasets()
+        if name.partition('/')[0] in known:
+            raise UserError(f'{name} is not prepared in {tfds_dir(directory)}: run `{command}`.')
+        raise UserError(
+            f"'{name}' is neither prepared in {tfds_dir(directory)} nor known to TFDS: expected "
+            f'the name of a TFDS data set.{nearest(name, known)}'
+        )
+    builder = tfds.builder_from_directory(folder)
+    if (file_format := builder.info.file_format.value) != 'array_record':
+        raise UserError(
+            f'{folder} is prepared as {file_format}, which needs TensorFlow to read: expected '
+            f'array_record. Move that folder away and run `{command}`.'
+        )
+    return builder
+
+
+def open_split(
+    builder,
+    name: str,
+    split: str,
+    classes: tuple[str, ...] = (),
+    rows: Sequence[int] | None = None,
+) -> Source:
+    """Opens a split of a prepared data set, in memory if it is small.
+
+    Args:
+      builder: `prepared(...)`.
+      name: What to call it in messages.
+      split: 'train', 'train[:90%]' and so on.
+      classes: See `sources.load`.
+      rows: The examples to take; None: all.
+
+    Raises UserError if it is no data set of images with labels, or has no such split.
+    """
+    import tensorflow_datasets as tfds
+
+    features = dict(builder.info.features.items())
+    image, label = (features.get(key) for key in ('image', 'label'))
+    if not isinstance(image, tfds.features.Image) or not isinstance(
+        label, tfds.features.ClassLabel
+    ):
+        raise UserError(
+            f'{name} is no set for classification, its features are {", ".join(sorted(features))}: '
+            "expected an 'image' and a 'label' that is a class."
+        )
+    records = _split_records(builder, name, split)
+    names = tuple(label.names)
+    if rows is not None or (classes and classes != names):
+        labels_of = class_indices(names, classes or names, name)
+        records = _Chosen(records, range(len(records)) if rows is None else rows, labels_of)
+    height, width, channels = image.shape
+    channels = 1 if channels == 1 else 3
+    count = len(classes) or label.num_classes
+    source = Records(records, name, channels, count, classes or names)
+    source.subset = benchmarks.subset(name.partition('/')[0], source.class_names)
+    if height and width and len(source) * height * width * channels <= sources.MEMORY_LIMIT:
+        return source.in_memory((height, width, channels))
+    return source
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chosen:
+    """Some of the records of a TFDS data source, with other labels."""
+
+    records: Sequence[dict]
+    rows: Sequence[int]  # the records to take
+    labels_of: np.ndarray  # (K,) int32, the labels to give for the labels in the records
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict:
+        return self._labelled(self.records[self.rows[index]])
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict]:
+        rows = [self.rows[index] for index in indices]
+        return [self._labelled(record) for record in self.records.__getitems__(rows)]
+
+    def _labelled(self, record: dict) -> dict:
+        label = int(record['label'])
+        # A label below 0, of a set without labels, stays what it is, and is refused later.
+        return record | {'label': int(self.labels_of[label]) if label >= 0 else label}
+
+
+def texts(builder, split: str, feature: str) -> list[str]:
+    """Returns a text feature of all examples of a split, in their order; it reads all records."""
+    records = _split_records(builder, builder.name, split)
+    found = []
+    for start in range(0, len(records), 2048):
+        rows = range(start, min(start + 2048, len(records)))
+        found += [record[feature].decode() for record in records.__getitems__(list(rows))]
+    return found
+
+
+def has_split(builder, split: str) -> bool:
+    """Whether a prepared data set has the split, or the part of one."""
+    try:
+        builder.as_data_source(split)
+    except ValueError:
+        return False
+    return True
+
+
+def _split_records(builder, name: str, split: str):
+    """Returns TFDS's data source of a split such as 'train' or 'train[:90%]'."""
+    import tensorflow_datasets as tfds
+
+    try:
+        return builder.as_data_source(split, decoders={'image': tfds.decode.SkipDecoding()})
+    except ValueError as error:  # of a split that is unknown, malformed or empty
+        raise UserError(
+            f"'{split}' is no split of {name}: expected one of {', '.join(builder.info.splits)}, "
+            'or a part of one that has examples, such as train[:90%].'
+        ) from error

@@ -1,0 +1,194 @@
+"""Evaluates a run on ImageNet's other test sets, whichever of them lie in a folder.
+
+  python -m cls.tools.robustness --workdir runs/r50 --data DIR
+
+In DIR are looked for, extracted from their authors' archives or prepared by TFDS:
+
+  imagenet2012      prepared; the validation set itself
+  imagenet_real     real.json, beside the prepared imagenet2012; or imagenet-real/, a folder of
+                    real.json and the validation images
+  imagenet_v2/...   imagenetv2-{matched-frequency,threshold0.7,top-images}-format-val/
+  imagenet_a        imagenet-a/
+  imagenet_r        imagenet-r/
+  imagenet_sketch   sketch/
+  imagenet_c        {imagenet-c,ImageNet-C,.}/{noise,blur,weather,digital,.}/CORRUPTION/SEVERITY/
+
+Each is a line: top-1 and top-5 in percent over all images. ImageNet-A and -R let their 200 classes
+compete only; ReaL counts an answer that is among an image's labels and leaves out the images that
+have none; the images of ImageNet-C are resized to the net's size without a margin, as their authors
+made them 224 pixels wide by a centre crop. mCE is given when all 75 parts of ImageNet-C are there.
+Everything is written to robustness.json in the run folder. Of a run that keeps an average of its
+weights, the average is evaluated.
+"""
+
+import argparse
+import dataclasses
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from cls import benchmarks, ensemble, evaluate
+from cls.data import sources, tfds_sets
+from cls.errors import UserError, run
+from cls.runtime import load_classes, load_config, start
+from cls.setup import Setup
+from cls.telemetry import write_json
+
+# TFDS's names, and the folders that the authors' archives extract to.
+_V2 = {
+    'imagenet_v2/matched-frequency': 'imagenetv2-matched-frequency-format-val',
+    'imagenet_v2/threshold-0.7': 'imagenetv2-threshold0.7-format-val',
+    'imagenet_v2/topimages': 'imagenetv2-top-images-format-val',
+}
+_FOLDERS = _V2 | {
+    'imagenet_a': 'imagenet-a',
+    'imagenet_r': 'imagenet-r',
+    'imagenet_sketch': 'sketch',
+}
+_C_ROOTS = ('imagenet-c', 'ImageNet-C', '')
+_C_KINDS = ('', 'noise', 'blur', 'weather', 'digital')
+
+
+@dataclasses.dataclass(frozen=True)
+class TestSet:
+    """A test set that was found: its title and the fields of config.data that name it."""
+
+    title: str
+    name: str
+    split: str = ''  # of one that TFDS prepared
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Evaluates; returns the exit code. Raises UserError for mistakes."""
+    parser = argparse.ArgumentParser(
+        prog='python -m cls.tools.robustness',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument('--workdir', required=True, type=Path, help='the run')
+    parser.add_argument('--data', required=True, type=Path, help='where the test sets lie')
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format='%(levelname)s: %(message)s')
+    found = list(find(args.data.expanduser()))
+    if not found:
+        raise UserError(
+            f'{args.data} has none of the test sets: expected one of imagenet2012, real.json, '
+            f'{", ".join(_FOLDERS.values())}, imagenet-c.'
+        )
+    start()
+    report(args.workdir, args.data.expanduser(), found)
+    return 0
+
+
+def find(root: Path) -> Iterator[TestSet]:
+    """Yields the test sets that lie in a folder."""
+
+    def is_prepared(name: str) -> bool:
+        return tfds_sets.find_prepared(name, str(root)) is not None
+
+    if is_prepared('imagenet2012'):
+        yield TestSet('imagenet2012', 'tfds:imagenet2012', 'validation')
+    if (root / 'real.json').is_file() and is_prepared('imagenet2012'):
+        yield TestSet('imagenet_real', f'imagenet_real:{root / "real.json"}')
+    elif (root / 'imagenet-real').is_dir():
+        yield TestSet('imagenet_real', f'imagenet_real:{root / "imagenet-real"}')
+    for title, folder in _FOLDERS.items():
+        if (root / folder).is_dir():
+            yield TestSet(title, f'{title.partition("/")[0]}:{root / folder}')
+        elif is_prepared(title):
+            yield TestSet(title, f'tfds:{title}', 'test')
+    for corruption in benchmarks.ALEXNET_ERRORS:
+        for severity in benchmarks.SEVERITIES:
+            title = f'imagenet_c/{corruption}/{severity}'
+            places = (
+                root / part / kind / corruption / str(severity)
+                for part in _C_ROOTS
+                for kind in _C_KINDS
+            )
+            prepared = f'imagenet2012_corrupted/{corruption}_{severity}'
+            if place := next((place for place in places if place.is_dir()), None):
+                yield TestSet(title, f'imagenet_c:{place}')
+            elif is_prepared(prepared):
+                yield TestSet(title, f'tfds:{prepared}', 'validation')
+
+
+def data_of(config: ConfigDict, test: TestSet, root: Path) -> ConfigDict:
+    """Returns config.data of a run, pointed at a test set."""
+    data = config.data.copy_and_resolve_references()
+    with data.unlocked():
+        data.name, data.dir, data.eval_fraction = test.name, str(root), 0.0
+        data.eval_split = test.split or data.eval_split
+        if test.title.startswith('imagenet_c/'):
+            data.eval_resize = 0
+    return data
+
+
+def report(workdir: Path, root: Path, found: list[TestSet]) -> dict[str, Any]:
+    """Evaluates a run on test sets, prints a line for each, and writes robustness.json."""
+    config, classes = load_config(workdir), load_classes(workdir)
+    data = [data_of(config, test, root) for test in found]
+    # A set that is not as it should be is found before hours of the others.
+    for fields in data:
+        sources.load(fields, 'eval', classes)
+    with config.unlocked():
+        config.data = data[0]
+    setup, state = evaluate.restore(config, workdir)
+    result = {'step': int(state.step), 'sets': {}}
+    for test, fields in zip(found, data, strict=True):
+        source = sources.load(fields, 'eval', classes)
+        values = accuracy(setup, fields, source, state.ema or state.variables())
+        result['sets'][test.title] = values
+        print(
+            f'{test.title}: top-1 {values["top1"]:.2f} %, top-5 {values["top5"]:.2f} %, '
+            f'{values["images"]:,} images',
+            flush=True,
+        )
+    errors = {
+        (name, severity): 1 - result['sets'][title]['top1'] / 100
+        for name in benchmarks.ALEXNET_ERRORS
+        for severity in benchmarks.SEVERITIES
+        if (title := f'imagenet_c/{name}/{severity}') in result['sets']
+    }
+    if errors:
+        mean = benchmarks.mean_corruption_error(errors)
+        result['imagenet_c'] = {'mCE': mean, 'CE': benchmarks.corruption_errors(errors)}
+        known = f'{len(errors)} of 75 parts are there, all are needed' if mean is None else ''
+        print(f'imagenet_c: mCE {known or f"{mean:.2f} %"}', flush=True)
+    if jax.process_index() == 0:
+        write_json(workdir / 'robustness.json', result)
+    return result
+
+
+def accuracy(
+    setup: Setup, data: ConfigDict, source: sources.Source, variables: Any
+) -> dict[str, float]:
+    """Returns top1 and top5 in percent and the number of images, each of which counts once.
+
+    Args:
+      setup: of the run.
+      data: config.data of the test set.
+      source: the test set.
+      variables: on the mesh.
+    """
+    config = setup.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.data = data
+    probabilities, labels = ensemble.predict(
+        dataclasses.replace(setup, config=config, test=source), variables
+    )
+    found = benchmarks.scored(probabilities, labels, source.subset, source.label_sets)
+    values = ensemble.metrics(*found)
+    return {
+        'top1': values['test/top1'],
+        'top5': values['test/top5'],
+        'images': len(labels),
+    }
+
+
+if __name__ == '__main__':
+    run(main)
