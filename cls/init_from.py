@@ -43,12 +43,12 @@ def load(setup: Setup) -> dict[str, Any]:
       UserError: nothing can be read there, or it does not fit.
     """
     source, head = setup.config.init, setup.head()
-    fresh = setup.initial()
     folder = Path(source).expanduser()
     if not source.startswith(HUB) and (folder / 'environment.json').is_file():
         given, prepared = _of_run(setup.config, folder)
     else:
         given, prepared = _of_file(setup, head)
+    fresh = setup.initial()
     variables, new = graft(given, fresh, head, source)
     if jax.process_index() == 0:
         print(f'init: {_account(given, fresh, new)}', flush=True)

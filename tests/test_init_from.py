@@ -1,6 +1,7 @@
 """config.init: what is taken, what is new, what is refused, and that it happens once."""
 
 import json
+import re
 
 import jax
 import numpy as np
@@ -18,7 +19,12 @@ from cls.tools import import_weights
 
 NAME = 'resnet20_cifar'
 ROW = rows.read('resnet')[f'restated:{NAME}']
-STATE = keyed.state_dict(ROW.tensors, ROW.gain)
+SHORT = {'stage_sizes': (1, 1, 1)}  # of its blocks the first of each stage: sooner traced
+STATE = {
+    name: value
+    for name, value in keyed.state_dict(ROW.tensors, ROW.gain).items()
+    if not re.match(r'layer\d\.[12]\.', name)
+}
 CIFAR = (('data.mean', '(125.3, 123.0, 113.9)'), ('data.std', '(51.6, 50.8, 51.3)'))
 
 
@@ -38,6 +44,7 @@ def made(source, *overrides):
         'data.image_size': '32',
         'data.train_crop': 'none',
         'batch': '8',
+        'model.stage_sizes': str(SHORT['stage_sizes']),
         **dict(CIFAR),
         **dict(overrides),
     }
@@ -53,7 +60,10 @@ def flat(variables):
 
 
 def test_all_is_taken_where_the_classes_are_as_many(file, capsys):
-    loaded, expected = flat(init_from.load(made(file))), flat(weights.from_torch(STATE, NAME))
+    loaded, expected = (
+        flat(init_from.load(made(file))),
+        flat(weights.from_torch(STATE, NAME, **SHORT)),
+    )
     assert loaded.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_array_equal(loaded[name], value, err_msg=name)
@@ -64,7 +74,7 @@ def test_another_number_of_classes_draws_the_head_anew(file, capsys):
     setup = made(file, ('data.num_classes', '7'))
     variables = init_from.load(setup)
     loaded, fresh = flat(variables), flat(setup.initial())
-    taken = flat(weights.from_torch(STATE, NAME))
+    taken = flat(weights.from_torch(STATE, NAME, **SHORT))
     for name, value in loaded.items():
         expected = fresh if name.startswith('params/fc/') else taken
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
@@ -80,7 +90,7 @@ def test_a_run_gives_its_newest_whole_checkpoint_and_of_that_the_average(tmp_pat
     config = configs.load(
         'configs/resnet.py', (('model.num_classes', '10'), ('ema', '0.9'), ('data.mean', '(1,)'))
     )
-    given = weights.from_torch(STATE, NAME)
+    given = weights.from_torch(STATE, NAME, **SHORT)
     average = jax.tree.map(lambda x: x + 1, given)
     import_weights.write(config, given, source, average)
     loaded = flat(init_from.load(made(source)))

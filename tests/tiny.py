@@ -29,8 +29,8 @@ FIELDS = (
     ('duration', '8 steps'),
     ('batch', '16'),
     ('log_every', '1 steps'),
-    ('checkpoint.every', '1 steps'),
-    ('checkpoint.keep', '20'),
+    ('checkpoint.every', '3 steps'),
+    ('checkpoint.keep', '3'),
 )
 
 
