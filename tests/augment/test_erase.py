@@ -46,14 +46,14 @@ def test_rectangles_are_timms_for_the_same_numbers():
 
 @pytest.mark.parametrize('fill', ['noise', 'mean'])
 def test_so_many_images_are_erased_from_and_filled(fill):
-    n = 600
+    n = 400
     run = jax.jit(lambda x, k: erase.random_erasing(x, k, 0.25, fill))
-    images = np.asarray(run(jnp.full((n, 16, 16, 3), 50.0), keys(n)))
+    images = np.asarray(run(jnp.full((n, 8, 8, 1), 50.0), keys(n)))
     erased = (images != 50).any((1, 2, 3))
-    assert abs(erased.mean() - 0.25) < 0.05
+    assert abs(erased.mean() - 0.25) < 0.07
     values = images[images != 50]
     expected = {'noise': (0, 1), 'mean': (0, 0)}[fill]
-    np.testing.assert_allclose((values.mean(), values.std()), expected, atol=0.03)
+    np.testing.assert_allclose((values.mean(), values.std()), expected, atol=0.1)
     assert len(np.unique(values)) > 0.9 * len(values) or fill == 'mean'
 
 
