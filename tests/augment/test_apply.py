@@ -94,8 +94,10 @@ def test_what_is_off_is_not_traced_and_changes_nothing():
     ('fields', 'low', 'high', 'moments'),
     [
         ({'noise': 20.0}, 80, 120, (100, 20 / 3**0.5)),
-        ({'brightness': 0.4}, 60, 140, (100, 40 / 3**0.5)),
-        ({'distortion': 'inception_fast'}, 68, 132, (100, 32 / 3**0.5)),
+        pytest.param(
+            {'distortion': 'inception_fast'}, 68, 132, (100, 32 / 3**0.5), marks=pytest.mark.sweep
+        ),
+        pytest.param({'brightness': 0.4}, 60, 140, (100, 40 / 3**0.5), marks=pytest.mark.sweep),
         ({'hsl': (0.0, 0.0, 50.0)}, 50, 150, (100, 50 / 3**0.5)),
     ],
 )
@@ -126,7 +128,9 @@ def augmented(augment, images, labels, key):
     return apply(augment, images, labels, key, scaled, 5)
 
 
-@pytest.mark.parametrize(('devices', 'accumulate'), [(8, 1), (2, 4)])
+@pytest.mark.parametrize(
+    ('devices', 'accumulate'), [pytest.param(8, 1, marks=pytest.mark.sweep), (2, 4)]
+)
 def test_a_step_learns_from_the_mixed_labels(devices, accumulate):
     """The loss and top-1 of the step are those of what `apply` returns for its key."""
     augment = Augment(mixup=0.4, cutout=4)
