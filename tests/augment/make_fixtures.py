@@ -87,7 +87,7 @@ def of_torch() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(3)
     numbers = rng.uniform(size=(40, 10, 4)).astype(np.float32)
     numbers[:, :, 0] **= 0.2  # large ones, some of which do not fit
-    numbers[0, :, 1] = 0.001  # none fits
+    numbers[0, :, :2] = 0.999, 0.001  # none fits
     masks = []
     for row in numbers:
         eraser = random_erasing.RandomErasing(1.0, mode='const')

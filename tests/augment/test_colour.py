@@ -74,7 +74,7 @@ def test_hue_saturation_and_lightness_against_the_standard_library():
     images[0] = 9.0  # gray
     images[1, 0, 0], images[1, 0, 1] = 0, 255
     shifts = rng.uniform(-1, 1, size=(40, 3)).astype(np.float32) * [0.2, 0.2, 0.2]
-    ours = jax.jit(colour.shift_hsl)(images, shifts)
+    ours = np.asarray(jax.jit(colour.shift_hsl)(images, shifts))
     for i, (h, s, v) in enumerate(shifts):
         for j, pixel in enumerate(images[i].reshape(-1, 3) / 255):
             hue, light, saturation = colorsys.rgb_to_hls(*map(float, pixel))

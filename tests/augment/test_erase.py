@@ -44,16 +44,16 @@ def test_rectangles_are_timms_for_the_same_numbers():
     assert masks[1:].any((1, 2)).mean() > 0.9
 
 
-@pytest.mark.parametrize('fill', ['noise', 'mean'])
+@pytest.mark.parametrize('fill', ['noise', pytest.param('mean', marks=pytest.mark.sweep)])
 def test_so_many_images_are_erased_from_and_filled(fill):
-    n = 600
+    n = 400
     run = jax.jit(lambda x, k: erase.random_erasing(x, k, 0.25, fill))
-    images = np.asarray(run(jnp.full((n, 16, 16, 3), 50.0), keys(n)))
+    images = np.asarray(run(jnp.full((n, 8, 8, 1), 50.0), keys(n)))
     erased = (images != 50).any((1, 2, 3))
-    assert abs(erased.mean() - 0.25) < 0.05
+    assert abs(erased.mean() - 0.25) < 0.07
     values = images[images != 50]
     expected = {'noise': (0, 1), 'mean': (0, 0)}[fill]
-    np.testing.assert_allclose((values.mean(), values.std()), expected, atol=0.03)
+    np.testing.assert_allclose((values.mean(), values.std()), expected, atol=0.1)
     assert len(np.unique(values)) > 0.9 * len(values) or fill == 'mean'
 
 
@@ -81,7 +81,14 @@ def test_cutmix_pastes_a_rectangle_and_weighs_labels_by_its_pixels():
             np.testing.assert_allclose(kept, own, rtol=1e-6)
 
 
-@pytest.mark.parametrize(('mixup', 'cutmix'), [(0.4, 0.0), (0.0, 1.0), (0.4, 1.0)])
+@pytest.mark.parametrize(
+    ('mixup', 'cutmix'),
+    [
+        pytest.param(0.4, 0.0, marks=pytest.mark.sweep),
+        pytest.param(0.0, 1.0, marks=pytest.mark.sweep),
+        (0.4, 1.0),
+    ],
+)
 def test_labels_are_mixed_as_images_are(mixup, cutmix):
     """Image i is all ones times 2^i, so that its share of a pixel can be read."""
     n = 4

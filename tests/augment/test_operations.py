@@ -87,7 +87,7 @@ def ours(batch, name, argument, centre=(0.5, 0.5)):
     return np.asarray(compiled()(batch, operation, jnp.full(n, argument, jnp.float32), centre))
 
 
-@pytest.mark.parametrize('channels', [1, 3])
+@pytest.mark.parametrize('channels', [pytest.param(1, marks=pytest.mark.sweep), 3])
 @pytest.mark.parametrize(('name', 'argument', 'reference'), CASES)
 def test_an_operation_is_pillows(name, argument, reference, channels):
     batch = images(channels)

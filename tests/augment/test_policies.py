@@ -42,7 +42,9 @@ def test_the_tables_are_the_published(policy):
                 assert level is None or level == magnitude
 
 
-@pytest.mark.parametrize('policy', ['imagenet', 'cifar10', 'svhn'])
+@pytest.mark.parametrize(
+    'policy', ['imagenet', *(pytest.param(x, marks=pytest.mark.sweep) for x in ('cifar10', 'svhn'))]
+)
 def test_both_operations_of_every_sub_policy_make_torchvisions_picture(policy):
     images = jnp.tile(ORACLE['policy_image'], (25, 1, 1, 1))
     chosen, arguments = policies.arrays(f'autoaugment_{policy}', images.shape)
