@@ -8,6 +8,8 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -147,14 +149,22 @@ def compile_train_step(setup: Setup, optimizer: Any, where: TrainState, phase: P
 
 
 def feed(iterator: pipeline.TrainIterator, setup: Setup) -> Iterator[tuple[Any, Any]]:
-    """Yields (batch on the devices, data position after it), one batch ahead of the step."""
+    """Yields (batch on the devices, data position after it).
+
+    The batch after it is fetched and sent by a thread meanwhile. Closing waits for that.
+    """
     sharding = meshes.batch_sharding(setup.mesh)
-    ahead = None
-    while True:
+
+    def following() -> tuple[Any, Any]:
         batch = meshes.put_batch(next(iterator), sharding)
-        if ahead is not None:
-            yield ahead
-        ahead = batch, iterator.get_state()
+        return batch, iterator.get_state()
+
+    with ThreadPoolExecutor(1, thread_name_prefix='feed') as thread:
+        ahead = thread.submit(following)
+        while True:
+            batch = ahead.result()
+            ahead = thread.submit(following)
+            yield batch
 
 
 @dataclasses.dataclass
@@ -177,16 +187,26 @@ class Run:
         iterator: pipeline.TrainIterator,
     ) -> TrainState:
         """Trains to the last step, or until told to stop; what it returns is saved."""
+        # Closed before the iterator is, whatever happens: a thread of it reads from there.
+        with closing(feed(iterator, self.setup)) as batches:
+            return self._loop(train_steps, state, batches, iterator.get_state())
+
+    def _loop(
+        self,
+        train_steps: Mapping[Phase, TrainStep],
+        state: TrainState,
+        batches: Iterator[tuple[Any, Any]],
+        data_state: Any,
+    ) -> TrainState:
         config, setup = self.setup.config, self.setup
         log_every = setup.steps(config.log_every)
         save_every = setup.steps(config.checkpoint.every)
         eval_every = setup.steps(config.eval.every) if config.eval.every else 0
         profile = Profile(config.profile, self.workdir)
-        batches = feed(iterator, setup)
         pending: list[tuple[int, dict[str, jax.Array]]] = []  # metrics not looked at yet
         self._start_clock()
         self.preemption.guard(True)
-        step, data_state, last_saved = int(state.step), iterator.get_state(), int(state.step)
+        step, last_saved = int(state.step), int(state.step)
 
         while step < setup.total_steps and not self.preemption.requested:
             # Before the next step and after the save: a run that continues from here evaluates too.

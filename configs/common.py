@@ -256,17 +256,6 @@ def use_imagenet(c: ConfigDict) -> None:
     c.data.workers = 8
 
 
-def use_hls_jitter(c: ConfigDict, hue: int, saturation: int, lightness: int) -> None:
-    """Stands for MXNet's random_h, random_s and random_l (image_aug_default.cc), which add numbers.
-
-    MXNet adds up to `hue` of 180 to either side, `saturation` and `lightness` of 255, and cuts off
-    what leaves the range. Here the hue is turned by as much, and saturation and brightness are
-    multiplied by factors that change a value in the middle, 127.5, by as much.
-    """
-    c.augment.hue = hue / 180
-    c.augment.saturation, c.augment.brightness = saturation / 127.5, lightness / 127.5
-
-
 def use_folder(c: ConfigDict, folder: str) -> None:
     """Images in DIR/train/<class>/ and DIR/test/<class>/ (or val/) in place of ImageNet's."""
     c.data.name = f'folder:{folder}'

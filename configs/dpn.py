@@ -44,7 +44,7 @@ def imagenet(c: ConfigDict) -> None:
     momentum and the decay are not published: here those of ResNeXt (1611.05431, section 5), on
     which the nets are built, with 90 epochs. Crops and normalisation as in the authors' README, and
     bicubic resizing (OpenCV's there, Pillow's here); hue, saturation and lightness are shifted by
-    up to 20, 40 and 50 there, `use_hls_jitter` says what stands for it here. Statistics of the
+    up to 20, 40 and 50. Statistics of the
     norms are taken anew after training (from memory); of how many images is not published, here 50
     batches. One crop of 256 pixels is evaluated. Not here: pooling by mean and maximum, by which
     the README gets more from crops of 320 pixels.
@@ -57,7 +57,7 @@ def imagenet(c: ConfigDict) -> None:
     c.data.image_size, c.data.eval_resize = 224, 256
     c.data.train_crop, c.data.interpolation = 'random_resized', 'bicubic'
     c.data.mean, c.data.std = (124.0, 117.0, 104.0), (1 / 0.0167,) * 3
-    common.use_hls_jitter(c, hue=20, saturation=40, lightness=50)
+    c.augment.hsl = (20.0, 40.0, 50.0)
     c.optim.name, c.optim.momentum = 'sgd', 0.9
     c.optim.lr, c.optim.weight_decay, c.optim.decay_mask = 0.1**0.5, 1e-4, 'all'
     c.schedule.name, c.schedule.at = 'step', ('30 epochs', '60 epochs', '80 epochs')

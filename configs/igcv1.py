@@ -71,8 +71,7 @@ def imagenet(c: ConfigDict) -> None:
     """train_imagenet.py: batches of 256, 120 epochs, the rate divided by 10 every 30.
 
     The shorter side is of 256 to 480 pixels, one crop of 256 is evaluated. Hue, saturation and
-    lightness are shifted by up to 36, 50 and 50 there; `use_hls_jitter` says what stands for it
-    here. Not here: its change of aspect by up to a quarter; its shrinking by areas (OpenCV).
+    lightness are shifted by up to 36, 50 and 50. Not here: its change of aspect by up to a quarter; its shrinking by areas (OpenCV).
     """
     common.use_imagenet(c)
     sgd(c)
@@ -83,6 +82,6 @@ def imagenet(c: ConfigDict) -> None:
     c.data.image_size, c.data.eval_resize = 224, 256
     c.data.train_crop, c.data.scale = 'scale_jitter', (256, 480)
     c.data.mean, c.data.std = (123.370, 112.757, 99.406), (68.998, 66.093, 68.292)
-    common.use_hls_jitter(c, hue=36, saturation=50, lightness=50)
+    c.augment.hsl = (36.0, 50.0, 50.0)
     c.schedule.at = ('30 epochs', '60 epochs', '90 epochs')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

@@ -35,9 +35,8 @@ def digits(c: ConfigDict) -> None:
 def imagenet(c: ConfigDict) -> None:
     """train_imagenet.py: batches of 96, 480 epochs, a rate of 0.045 that falls by 2 % in each.
 
-    Hue, saturation and lightness are shifted by up to 36, 50 and 50 there (common/data.py, level
-    2); `use_hls_jitter` says what stands for it here. One crop of 256 pixels is evaluated. Not
-    here: weight decay of the norms' scales but not their biases, as MXNet has it; kernels alone.
+    Hue, saturation and lightness are shifted by up to 36, 50 and 50 (common/data.py, level 2). One
+    crop of 256 pixels is evaluated. Not here: weight decay of the norms' scales but not their biases, as MXNet has it; kernels alone.
     """
     common.use_imagenet(c)
     c.model.name = 'igcv3_w1'
@@ -46,7 +45,7 @@ def imagenet(c: ConfigDict) -> None:
     c.data.image_size, c.data.eval_resize = 224, 256
     c.data.train_crop, c.data.scale = 'scale_jitter', (256, 480)
     c.data.mean, c.data.std = (123.68, 116.779, 103.939), (1.0,) * 3
-    common.use_hls_jitter(c, hue=36, saturation=50, lightness=50)
+    c.augment.hsl = (36.0, 50.0, 50.0)
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.045, 0.9
     c.optim.weight_decay = 4e-5
     c.schedule.name, c.schedule.factor = 'exponential', 0.98

@@ -41,6 +41,7 @@ LIKE = {  # fields of config.data that ask for what a peer does
     'tensorflow': {'train_crop': 'distorted_box', 'interpolation': 'tf_bilinear'},
     'torch': {'train_crop': 'random_resized', 'interpolation': 'bilinear'},
 }
+PROCESSES = True  # time ours with worker processes too, not with threads alone
 PEERS = Path(__file__).with_name('peers')
 
 Timed = Callable[[int, int], float]  # (batches to skip, batches) -> seconds
@@ -71,11 +72,10 @@ def _images_per_second(args: argparse.Namespace) -> dict[str, float]:
     with ExitStack() as stack:
         turns = {}
         for name in pythons or {'torch': ''}:
-            fields, workers = LIKE[name], os.cpu_count()
-            turns[f'ours like {name}'] = _ours(folder, files, fields | {'workers': 0})
-            turns[f'ours like {name}, processes'] = _ours(
-                folder, files, fields | {'workers': workers}
-            )
+            turns[f'ours like {name}'] = _ours(folder, files, LIKE[name] | {'workers': 0})
+            if PROCESSES:
+                workers = {'workers': os.cpu_count()}
+                turns[f'ours like {name}, processes'] = _ours(folder, files, LIKE[name] | workers)
         for name, python in pythons.items():
             script = PEERS / f'with_{name}.py'
             turns[name] = _peer([python, *map(str, (script, folder, BATCH, SIZE, os.cpu_count()))])
@@ -176,5 +176,6 @@ def _waiting(name: str, rounds: int) -> float:
         with account.spend('step'):
             time.sleep(STEP)
     seconds = time.perf_counter() - begin
+    batches.close()
     iterator.close()
     return account.seconds['data'] / seconds

@@ -1,11 +1,16 @@
 """python -m cls.tools.benchmark: it runs and prints what it should; how fast is not tested."""
 
+import json
 import re
+import sys
 
 import jax
+import numpy as np
 import pytest
+from PIL import Image
 
 from cls.errors import UserError
+from cls.tools import benchmark_input
 from cls.tools.benchmark import main
 
 
@@ -25,3 +30,67 @@ def test_bare_step_and_loop_in_one_run(capsys):
 def test_what_it_needs_is_said():
     with pytest.raises(UserError, match='--model NAME and --batch N'):
         main(['--model=resnet20_cifar'])
+
+
+PEER = """
+import sys
+
+print('ready', flush=True)
+for line in sys.stdin:
+    skip, count = map(int, line.split())
+    print(count * 32 / 50, flush=True)  # 50 images a second
+"""
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / 'photos' / 'more'
+    folder.mkdir(parents=True)
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(256, size=(60, 80, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f'{number}.jpg')
+    return folder.parent
+
+
+def test_input_beside_peers(photos, tmp_path, monkeypatch, capsys):
+    """Each peer is compared with what does the same of ours; the best one counts."""
+    (tmp_path / 'with_tensorflow.py').write_text(PEER)
+    (tmp_path / 'with_torch.py').write_text(PEER.replace('50', '40'))
+    monkeypatch.setattr(benchmark_input, 'PEERS', tmp_path)
+    monkeypatch.setattr(benchmark_input, 'SKIP', 1)
+    monkeypatch.setattr(benchmark_input, 'COUNT', 2)
+    monkeypatch.setattr(benchmark_input, 'PROCESSES', False)  # they start for seconds
+    report = tmp_path / 'report.json'
+    arguments = [f'--input={photos}', '--rounds=1', f'--json={report}']
+    assert main([*arguments, f'--tensorflow={sys.executable}', f'--torch={sys.executable}']) == 0
+    found = json.loads(report.read_text())
+    assert (found['tensorflow'], found['torch']) == (50, 40)
+    assert found['ratio_to_best_peer'] == pytest.approx(found['ours like tensorflow'] / 50)
+    assert 'ours like torch / torch' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--input=nowhere'], '--input nowhere: expected a folder of images, digits or cifar-like'),
+        (['--input=digits', '--rounds=0'], '--rounds is 0'),
+    ],
+)
+def test_input_errors(arguments, message):
+    with pytest.raises(UserError, match=message):
+        main(arguments)
+
+
+def test_peers_that_do_not_start(photos, monkeypatch):
+    monkeypatch.setattr(benchmark_input, 'PROCESSES', False)
+    with pytest.raises(UserError, match='nopython cannot be run'):
+        main([f'--input={photos}', '--torch=/nopython'])
+    with pytest.raises(UserError, match='with_tensorflow.py ended with: .*tensorflow'):
+        main([f'--input={photos}', f'--tensorflow={sys.executable}'])
+
+
+def test_waiting(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark_input, 'STEP', 0.001)
+    report = tmp_path / 'report.json'
+    assert main(['--input=cifar-like', '--rounds=1', f'--json={report}']) == 0
+    assert 0 < json.loads(report.read_text())['waiting'] < 1
