@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from cls import train
 from cls.errors import UserError
-from cls.evaluate import predict, report, restore, write
+from cls.evaluate import predict, report, restore, scored, write
 from cls.metrics import Predictions
 from cls.runtime import check_folder, claim, load_config, load_result
 from cls.telemetry import write_json
@@ -97,6 +97,7 @@ def evaluate(
         one = predict(setup, state.ema or state.variables(), used[-1])
         if i == 0:
             labels, classes, names = one.labels, one.probabilities.shape[1], setup.info.class_names
+            source = setup.test
         if one.probabilities.shape[1] != classes:
             raise UserError(
                 f'{run} tells {one.probabilities.shape[1]} classes, {runs[0][1]} tells {classes}.'
@@ -105,7 +106,7 @@ def evaluate(
             raise UserError(f'{run} is evaluated on other images than {runs[0][1]}.')
         total = total + one.probabilities
         params += sum(x.size for x in jax.tree.leaves(state.params))
-    found = Predictions(total / len(runs), labels)
+    found = scored(Predictions(total / len(runs), labels), source)
     values = report(found, 'test', names)
     return {'protocol': ','.join(dict.fromkeys(used)), **values, 'params': params}, found
 

@@ -25,12 +25,12 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from cls import benchmarks, metrics, precise, protocols
 from cls import config as configs
 from cls import mesh as meshes
-from cls import metrics, precise, protocols
 from cls.checkpoint import Checkpoints
 from cls.data import views as data_views
-from cls.data.sources import InMemory
+from cls.data.sources import InMemory, Source
 from cls.errors import UserError
 from cls.metrics import Predictions
 from cls.runtime import load_classes
@@ -238,14 +238,9 @@ def job(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """
     file = predictions_file(config, workdir)
     setup, state = restore(config, workdir)
-    if setup.test.subset or setup.test.label_sets:
-        raise UserError(
-            f'{config.data.name} is not scored by one label among all classes: evaluate on it with '
-            'python -m cls.tools.robustness.'
-        )
     result: dict[str, Any] = {'step': int(state.step)} | conditions(config)
     for name, variables in weights(setup, state).items():
-        found = predict(setup, variables, config.eval.protocol)
+        found = scored(predict(setup, variables, config.eval.protocol), setup.test)
         result |= report(found, name, setup.info.class_names)
     if jax.process_index() == 0:
         write(workdir / stem(config, workdir), result, found)
@@ -291,6 +286,12 @@ def conditions(config: ConfigDict) -> dict[str, Any]:
     if protocols.find(config.eval.protocol).dense:
         found['scales'] = tuple(config.eval.scales) or (found['resize'],)
     return found
+
+
+def scored(predictions: Predictions, source: Source) -> Predictions:
+    """Returns the predictions as a test set has them scored, see cls.benchmarks."""
+    found = predictions.probabilities, predictions.labels
+    return Predictions(*benchmarks.scored(*found, source.subset, source.label_sets))
 
 
 def report(predictions: Predictions, name: str, class_names: tuple[str, ...]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from flax import traverse_util
 
 from cls import mesh as meshes
 from cls.data import pipeline
+from cls.errors import UserError
 from cls.setup import Setup, process
 from cls.state import TrainState
 
@@ -37,7 +38,14 @@ def variables(
       state: of the run, for the number of steps taken.
       weights: {'params', 'batch_stats'} on the mesh.
       check: called before every batch; may raise to end it.
+
+    Raises UserError where there are no training images.
     """
+    if setup.train is None:
+        raise UserError(
+            f'config.eval.precise_bn is {setup.config.eval.precise_bn}, but '
+            f'{setup.config.data.name} has no images to train on: expected 0 here.'
+        )
     config, step = setup.config, int(state.step)
     batch = config.batch // config.accumulate
     count = -(-config.eval.precise_bn // batch)

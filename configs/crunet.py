@@ -30,8 +30,9 @@ def imagenet(c: ConfigDict) -> None:
     """Crops and normalisation as in the authors' README (https://github.com/cypw/CRU-Net).
 
     Hue, saturation and lightness are shifted by up to 20, 40 and 50. One crop of 256 pixels is
-    evaluated. It says nothing of the optimiser and of resizing; here batch, rate, momentum and decay are those of ResNeXt (1611.05431, section
-    5), from which the nets are derived, with 90 epochs.
+    evaluated. It says nothing of the optimiser and of resizing; here batch, rate, momentum and
+    decay are those of ResNeXt (1611.05431, section 5), from which the nets are derived, with 90
+    epochs.
     """
     dpn.imagenet(c)
     c.model.name = 'crunet56'

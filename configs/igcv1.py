@@ -71,7 +71,8 @@ def imagenet(c: ConfigDict) -> None:
     """train_imagenet.py: batches of 256, 120 epochs, the rate divided by 10 every 30.
 
     The shorter side is of 256 to 480 pixels, one crop of 256 is evaluated. Hue, saturation and
-    lightness are shifted by up to 36, 50 and 50. Not here: its change of aspect by up to a quarter; its shrinking by areas (OpenCV).
+    lightness are shifted by up to 36, 50 and 50. Not here: its change of aspect by up to a
+    quarter; its shrinking by areas (OpenCV).
     """
     common.use_imagenet(c)
     sgd(c)

@@ -31,7 +31,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from cls import benchmarks, ensemble, evaluate
+from cls import benchmarks, evaluate, metrics
 from cls.data import sources, tfds_sets
 from cls.errors import UserError, run
 from cls.runtime import load_classes, load_config, start
@@ -178,16 +178,10 @@ def accuracy(
     config = setup.config.copy_and_resolve_references()
     with config.unlocked():
         config.data = data
-    probabilities, labels = ensemble.predict(
-        dataclasses.replace(setup, config=config, test=source), variables
-    )
-    found = benchmarks.scored(probabilities, labels, source.subset, source.label_sets)
-    values = ensemble.metrics(*found)
-    return {
-        'top1': values['test/top1'],
-        'top5': values['test/top5'],
-        'images': len(labels),
-    }
+    here = dataclasses.replace(setup, config=config, test=source)
+    found = evaluate.scored(evaluate.predict(here, variables, 'single'), source)
+    values = metrics.scalars(found)
+    return {name: values[name] for name in ('top1', 'top5', 'images')}
 
 
 if __name__ == '__main__':
