@@ -37,7 +37,7 @@ def base() -> ConfigDict:
     c.data.interpolation = 'bilinear'  # bilinear | bicubic (Pillow's) | tf_bilinear | tf_bicubic
     c.data.train_crop = 'none'  # none | pad | scale_jitter | random_resized
     c.data.pad = 4  # pad: pixels added at each side before the random crop
-    c.data.pad_mode = 'zero'  # pad: zero | mirror
+    c.data.pad_mode = 'zero'  # pad: zero | mean (of data.mean, to a whole number) | mirror
     c.data.scale = (256, 480)  # scale_jitter: range of the shorter side before the random crop
     c.data.area = (0.08, 1.0)  # random_resized: range of the crop's part of the image's area
     c.data.aspect = (3 / 4, 4 / 3)  # random_resized: range of the crop's width over height

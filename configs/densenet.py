@@ -50,12 +50,11 @@ def cifar(c: ConfigDict, name: str) -> None:
 
     Without augmentation (C10, C100): --config.data.train_crop=none --config.data.flip=False
     --config.model.dropout_rate=0.2. Each set has its own mean and deviation, as in fb.resnet.torch.
-    Not here: padding with the mean colour, which comes there of normalising first; it is black.
+    There images are normalised first, which makes the border of a crop the mean colour.
     """
     common.use_cifar(c, name)
     sgd(c)
-    if name == 'cifar100':
-        c.data.mean, c.data.std = (129.3, 124.1, 112.4), (68.2, 65.4, 70.4)
+    c.data.pad_mode = 'mean'
     c.model.name, c.model.dropout_rate = 'densenet100_k12_bc_cifar', 0.0
     c.duration, c.batch = '300 epochs', 64
     c.schedule.at = ('150 epochs', '225 epochs')

@@ -51,10 +51,11 @@ def small_images(c: ConfigDict) -> None:
 def cifar(c: ConfigDict, name: str) -> None:
     """As in `small_images`; each of the two normalised by its own mean and deviation.
 
-    Not here: padding with the mean pixel, as the authors'; here it is black.
+    Crops have a border of the mean colour, as the authors'.
     """
     common.use_cifar(c, name)
     small_images(c)
+    c.data.pad_mode = 'mean'
     if name == 'cifar100':
         c.data.mean, c.data.std = (129.304, 124.070, 112.434), (68.170, 65.392, 70.418)
 

@@ -36,8 +36,8 @@ def imagenet(c: ConfigDict) -> None:
     """train_imagenet.py: batches of 96, 480 epochs, a rate of 0.045 that falls by 2 % in each.
 
     Hue, saturation and lightness are shifted by up to 36, 50 and 50 (common/data.py, level 2). One
-    crop of 256 pixels is evaluated. Not here: weight decay of the norms' scales but not their biases, as
-    MXNet has it; kernels alone.
+    crop of 256 pixels is evaluated. Not here: weight decay of the norms' scales, but not their
+    biases, as MXNet has it; kernels alone.
     """
     common.use_imagenet(c)
     c.model.name = 'igcv3_w1'

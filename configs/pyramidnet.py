@@ -42,11 +42,12 @@ def digits(c: ConfigDict) -> None:
 def cifar(c: ConfigDict, name: str) -> None:
     """Section 4.2: 300 epochs of batches of 128, the rate divided by 10 at 150 and 225.
 
-    It begins at 0.1 for CIFAR-10 and at 0.5 for CIFAR-100. Not here: padding with the mean colour,
-    which comes in fb.resnet.torch of normalising first; it is black.
+    It begins at 0.1 for CIFAR-10 and at 0.5 for CIFAR-100. fb.resnet.torch normalises
+    first, which makes the border of a crop the mean colour.
     """
     common.use_cifar(c, name)
     sgd(c)
+    c.data.pad_mode = 'mean'
     c.model.name = 'pyramidnet110_a48_cifar'
     c.optim.lr = 0.5 if name == 'cifar100' else 0.1
     c.duration, c.batch = '300 epochs', 128

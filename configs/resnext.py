@@ -44,11 +44,12 @@ def cifar(c: ConfigDict, name: str) -> None:
     """Section 5.3 and the appendix: 300 epochs of batches of 128 on eight devices.
 
     The authors' README has the first version's numbers as those of batches of 256 and pre-activated
-    blocks, and finds these batches and blocks better. Not here: padding with the mean colour, which
-    comes there of normalising first; it is black.
+    blocks, and finds these batches and blocks better. Images are normalised first there, which makes
+    the border of a crop the mean colour.
     """
     common.use_cifar(c, name)
     sgd(c)
+    c.data.pad_mode = 'mean'
     c.model.name = 'resnext29_8x64d_cifar'
     c.model.bn_group = 16
     c.duration, c.batch = '300 epochs', 128

@@ -185,14 +185,14 @@ def _take(
     *,
     source: InMemory,
     pad: int = 0,
-    mode: str = 'zero',
+    border: transforms.Border = (0,),
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Reads images that have the size already, all at once; pads and crops them if pad is not 0."""
     images, labels = source.take(indices)
     if pad:
         offsets = _pad_offsets(_key(seed, _CROP), at, pad)
-        images = transforms.pad_crop(images, offsets, size=images.shape[1], pad=pad, mode=mode)
+        images = transforms.pad_crop(images, offsets, size=images.shape[1], pad=pad, border=border)
     return images, labels
 
 
@@ -235,7 +235,8 @@ def _train_reader(source: Source, data: ConfigDict, seed: int, threads: int) -> 
     crop = transforms.train_crop(data)
     if data.train_crop in ('none', 'pad') and (ready := _at_size(source, data, data.image_size)):
         pad = transforms.padding(data)
-        return functools.partial(_take, source=ready, pad=pad, mode=data.pad_mode, seed=seed)
+        border = transforms.border(data)
+        return functools.partial(_take, source=ready, pad=pad, border=border, seed=seed)
     if data.name == 'synthetic':  # such images show what a step costs without its input
         return functools.partial(_take, source=_resized(source, data, data.image_size))
     crop_at = functools.partial(_crop_at_random, crop=crop, key=_key(seed, _CROP))

@@ -15,7 +15,9 @@ from cls.data.decode import Decoded, Picture
 from cls.data.resize import INTERPOLATIONS, resize, shorter_to
 from cls.errors import UserError, nearest
 
-PAD_MODES = {'zero': 'constant', 'mirror': 'reflect'}  # as np.pad calls them
+PAD_MODES = ('zero', 'mean', 'mirror')
+
+Border = tuple[int, ...] | None  # a colour, of all channels or of each; None: the image, mirrored
 CROPS = ('none', 'pad', 'scale_jitter', 'random_resized', 'distorted_box')
 
 
@@ -70,7 +72,7 @@ def plain(
 
 
 def pad_crop(
-    images: np.ndarray, offsets: np.ndarray, *, size: int, pad: int, mode: str = 'zero'
+    images: np.ndarray, offsets: np.ndarray, *, size: int, pad: int, border: Border = (0,)
 ) -> np.ndarray:
     """Crops a batch out of its images with `pad` pixels added at every side.
 
@@ -79,13 +81,19 @@ def pad_crop(
       offsets: (N, 2) integers, the crops' top and left in 0..2*pad.
       size: height and width of images and crops.
       pad: pixels; less than `size` if mirrored.
-      mode: of the pixels added: 'zero', or 'mirror', reflected at the outermost pixel as in the
-        wide residual networks' code (arXiv 1605.07146).
+      border: what is added; mirrored is reflected at the outermost pixel, as in the code of the
+        wide residual networks (arXiv 1605.07146).
 
     Returns:
       (N, size, size, C) uint8.
     """
-    padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), PAD_MODES[mode])
+    if border is None:
+        padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), 'reflect')
+    else:
+        shape = len(images), size + 2 * pad, size + 2 * pad, images.shape[3]
+        padded = np.empty(shape, np.uint8)
+        padded[:] = border
+        padded[:, pad : pad + size, pad : pad + size] = images
     windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))
     crops = windows[np.arange(len(images)), offsets[:, 0], offsets[:, 1]]  # (N, C, size, size)
     return np.ascontiguousarray(crops.transpose(0, 2, 3, 1))
@@ -97,13 +105,13 @@ def pad_and_crop(
     *,
     size: int,
     pad: int,
-    mode: str = 'zero',
+    border: Border = (0,),
     interpolation: str = 'bilinear',
 ) -> np.ndarray:
     """The crop of CIFAR recipes: `plain`, a border around it, a random (size, size) of that."""
     image = plain(image, rng, size=size, interpolation=interpolation)
     offsets = rng.integers(2 * pad + 1, size=(1, 2))
-    return pad_crop(image[None], offsets, size=size, pad=pad, mode=mode)[0]
+    return pad_crop(image[None], offsets, size=size, pad=pad, border=border)[0]
 
 
 def scale_jitter(
@@ -230,7 +238,7 @@ def train_crop(
     if data.train_crop == 'none':
         return functools.partial(plain, **common)
     if data.train_crop == 'pad':
-        return functools.partial(pad_and_crop, pad=padding(data), mode=data.pad_mode, **common)
+        return functools.partial(pad_and_crop, pad=padding(data), border=border(data), **common)
     if data.train_crop == 'scale_jitter':
         low, high = _range(data, 'scale', data.image_size, math.inf)
         return functools.partial(scale_jitter, scale=(low, high), **common)
@@ -252,6 +260,13 @@ def padding(data: ConfigDict) -> int:
             f'by at most {data.image_size - 1}.'
         )
     return data.pad
+
+
+def border(data: ConfigDict) -> Border:
+    """Returns what `padding` is made of; 'mean' is data.mean, what is 0 after normalising."""
+    if data.pad_mode == 'mirror':
+        return None
+    return (0,) if data.pad_mode == 'zero' else tuple(round(x) for x in data.mean)
 
 
 def eval_crop(data: ConfigDict) -> Callable[[Picture | np.ndarray], np.ndarray]:

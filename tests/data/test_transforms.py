@@ -150,6 +150,17 @@ def test_tensorflow_box_that_never_fits():
     assert box == (0, 0, 10, 100)
 
 
+def test_pad_with_the_mean_is_zero_after_normalising(make_data):
+    image = np.full((8, 8, 3), 200, np.uint8)
+    mean = (125.3, 123.0, 113.9)
+    crop = transforms.train_crop(
+        make_data(image_size=8, train_crop='pad', pad=8, pad_mode='mean', mean=mean)
+    )
+    crops = np.concatenate([crop(image, np.random.default_rng(seed)) for seed in range(8)])
+    assert {tuple(pixel) for pixel in crops.reshape(-1, 3)} == {(200,) * 3, (125, 123, 114)}
+    assert np.abs(np.float32((125, 123, 114)) - mean).max() <= 0.5
+
+
 @pytest.mark.parametrize('name', ['none', 'pad', 'scale_jitter', 'random_resized', 'distorted_box'])
 @pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic', 'tf_bilinear', 'tf_bicubic'])
 def test_crops_of_pictures(make_data, photo, name, interpolation):
