@@ -53,8 +53,6 @@ def cifar(c: ConfigDict, name: str) -> None:
     """
     common.use_cifar(c, name)
     sgd(c)
-    if name == 'cifar100':
-        c.data.mean, c.data.std = (129.3, 124.1, 112.4), (68.2, 65.4, 70.4)
     c.model.name = 'condensenet86_cifar_learned'
     c.duration, c.batch = '300 epochs', 64
 

@@ -65,7 +65,7 @@ def imagenet(c: ConfigDict) -> None:
     c.duration, c.batch = '350 epochs', 4096
     c.data.image_size, c.data.eval_resize = 224, 256
     c.data.train_crop, c.data.interpolation = 'random_resized', 'tf_bicubic'
-    c.augment.policy = 'autoaugment_imagenet'
+    c.augment.policy = 'autoaugment_v0'
     c.optim.name, c.optim.lr = 'rmsprop', 0.256
     c.optim.decay, c.optim.momentum, c.optim.eps = 0.9, 0.9, 1e-3
     c.optim.weight_decay, c.optim.decay_mask = 1e-5, 'not_norms'

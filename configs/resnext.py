@@ -44,8 +44,8 @@ def cifar(c: ConfigDict, name: str) -> None:
     """Section 5.3 and the appendix: 300 epochs of batches of 128 on eight devices.
 
     The authors' README has the first version's numbers as those of batches of 256 and pre-activated
-    blocks, and finds these batches and blocks better. Images are normalised first there, which makes
-    the border of a crop the mean colour.
+    blocks, and finds these batches and blocks better. Images are normalised first there, which
+    makes the border of a crop the mean colour.
     """
     common.use_cifar(c, name)
     sgd(c)
