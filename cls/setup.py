@@ -107,6 +107,7 @@ def set_up(config: ConfigDict, devices: list[jax.Device] | None = None) -> Setup
 def _check_fit(config: ConfigDict, info: pipeline.Info, model: nn.Module) -> None:
     transforms.train_crop(config.data)
     transforms.eval_crop(config.data)
+    pipeline.check_repeats(config.data, config.batch)
     name, channels = config.data.name, info.image_shape[2]
     for field in ('mean', 'std'):
         count = len(config.data[field])

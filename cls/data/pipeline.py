@@ -225,6 +225,15 @@ def _check_batch(batch: int, process: tuple[int, int]) -> None:
         )
 
 
+def check_repeats(data: ConfigDict, batch: int) -> None:
+    """Raises UserError if a batch cannot hold whole sets of data.repeats copies."""
+    if data.repeats < 1 or batch % data.repeats:
+        raise UserError(
+            f'config.data.repeats is {data.repeats}: expected a divisor of the {batch} examples of '
+            'config.batch.'
+        )
+
+
 # ------------------------------------------------------------------------------------------------
 # Iteration
 # ------------------------------------------------------------------------------------------------
@@ -329,11 +338,7 @@ def train_batches(
     if seed < 0 or data.workers < 0:
         field, value = ('seed', seed) if seed < 0 else ('data.workers', data.workers)
         raise UserError(f'config.{field} is {value}: expected 0 or more.')
-    if data.repeats < 1 or batch % data.repeats:
-        raise UserError(
-            f'config.data.repeats is {data.repeats}: expected a divisor of the {batch} examples of '
-            'config.batch.'
-        )
+    check_repeats(data, batch)
     # Workers are for decoding. What is in memory would only be copied to them and back.
     workers = 0 if isinstance(source, InMemory) else data.workers
     batch_at = functools.partial(
