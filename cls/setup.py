@@ -194,6 +194,7 @@ def _check_training(setup: Setup) -> None:
     optim.optimizer(config.optim, setup.schedule(), shapes['params'])
     if config.eval.precise_bn < 0:
         raise UserError(f'config.eval.precise_bn is {config.eval.precise_bn}: expected 0 or more.')
+    pipeline.check_repeats(config.data, config.batch // config.accumulate)
     for field, value in {
         'freeze_bn': config.freeze_bn,
         'eval.precise_bn': config.eval.precise_bn,
@@ -241,6 +242,7 @@ def _check_sizes(setup: Setup) -> None:
 def _check_fit(config: ConfigDict, info: pipeline.Info, model: nn.Module) -> None:
     transforms.train_crop(config.data)
     protocols.check(config)
+    pipeline.check_repeats(config.data, config.batch)
     name, channels = config.data.name, info.image_shape[2]
     for field in ('mean', 'std'):
         count = len(config.data[field])

@@ -32,15 +32,16 @@ def base() -> ConfigDict:
     c.data.eval_fraction = 0.0  # folder without test/ or val/: part of each class to evaluate on
     c.data.exif = True  # folder: images are turned as their EXIF data say (torchvision: not)
     c.data.balanced = False  # training draws the classes equally often, whatever they have
-    c.data.repeats = 1  # repeated augmentation: crops of one image in a batch
+    c.data.repeats = 1  # repeated augmentation: crops of one image in a batch; divides it
     c.data.image_size = 32  # height and width that the net sees
     c.data.interpolation = 'bilinear'  # bilinear | bicubic (Pillow's) | tf_bilinear | tf_bicubic
-    c.data.train_crop = 'none'  # none | pad | scale_jitter | random_resized
+    # none | pad | scale_jitter | random_resized (torchvision's) | distorted_box (TensorFlow's)
+    c.data.train_crop = 'none'
     c.data.pad = 4  # pad: pixels added at each side before the random crop
     c.data.pad_mode = 'zero'  # pad: zero | mean (of data.mean, to a whole number) | mirror
     c.data.scale = (256, 480)  # scale_jitter: range of the shorter side before the random crop
-    c.data.area = (0.08, 1.0)  # random_resized: range of the crop's part of the image's area
-    c.data.aspect = (3 / 4, 4 / 3)  # random_resized: range of the crop's width over height
+    c.data.area = (0.08, 1.0)  # the last two: range of the crop's part of the image's area
+    c.data.aspect = (3 / 4, 4 / 3)  # the last two: range of the crop's width over height
     c.data.flip = False  # horizontal flips while training (inside the step)
     c.data.eval_size = 0  # evaluation: height and width that the net sees; 0: image_size
     c.data.eval_resize = 0  # evaluation: shorter side before the centre crop; 0: eval_size

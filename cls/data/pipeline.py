@@ -24,15 +24,13 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from cls.data import transforms
+from cls.data import order, transforms
 from cls.data.decode import Picture
 from cls.data.sources import MEMORY_LIMIT, InMemory, Source
 from cls.errors import UserError
 
 Batch = dict[str, np.ndarray]
 
-# Each purpose has its own stream of random numbers from the same seed.
-_ORDER, _CROP, _CLASSES, _IN_CLASS = 0, 1, 2, 3
 _WITHOUT_END = 2**48  # steps; Grain wants a length, and adds to it
 
 
@@ -64,111 +62,6 @@ def info(train: Source | None, evaluation: Source, data: ConfigDict) -> Info:
 
 
 # ------------------------------------------------------------------------------------------------
-# Order and randomness: functions of the seed and of an example's position in the endless sequence
-# of examples. Global batch s has the positions s*batch to (s+1)*batch.
-# ------------------------------------------------------------------------------------------------
-
-
-def positions(step: int, batch: int, process: tuple[int, int]) -> np.ndarray:
-    """Returns (n,) int64, the positions that process (index, count) has of a global batch."""
-    index, count = process
-    share = batch // count
-    return step * batch + index * share + np.arange(share)
-
-
-def shuffled(at: np.ndarray, length: int, seed: int) -> np.ndarray:
-    """Returns the examples at these positions, (n,) int64 in range(length).
-
-    Every `length` positions, an epoch, hold each example once, in an order of their own.
-    """
-    epochs, offsets = np.divmod(at, length)
-    indices = np.empty_like(at)
-    for epoch in np.unique(epochs):
-        here = epochs == epoch
-        indices[here] = _permutation(length, seed, int(epoch))[offsets[here]]
-    return indices
-
-
-@functools.lru_cache(maxsize=2)  # a batch may straddle two epochs
-def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
-    return _permuted(length, _key(seed, _ORDER), epoch)
-
-
-def _permuted(length: int, key: np.ndarray, *counter: int) -> np.ndarray:
-    # NumPy promises to keep the streams of its bit generators, but not Generator.permutation.
-    bits = np.random.Philox(key=key, counter=[0, *counter, *(2 - len(counter)) * [0], 0])
-    return np.argsort(bits.random_raw(length), kind='stable')
-
-
-def repeated(at: np.ndarray, batch: int, repeats: int) -> np.ndarray:
-    """Returns the positions in the order of examples, each of which comes `repeats` times.
-
-    Repeated augmentation (Hoffer et al., arXiv 1901.09335): a global batch has batch/repeats
-    examples, each with `repeats` crops, which are functions of their own positions. The copies lie
-    batch/repeats apart, so that parts of a batch whose statistics are taken together have few of
-    the same. Unlike timm's sampler, which starts a new order when as many examples as the set has
-    are drawn, this one goes through all of a permutation before it comes to the next.
-    """
-    step, row = np.divmod(at, batch)
-    return step * (batch // repeats) + row % (batch // repeats)
-
-
-class Balanced:
-    """An order in which the classes come equally often, however many examples they have.
-
-    Of every K positions, K being the classes that have examples, each class has one, in an order of
-    their own. A class's examples come in permutations: none again before all of the class have
-    come. `len(source)` positions still count as an epoch.
-    """
-
-    def __init__(self, labels: np.ndarray, seed: int):
-        self._classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-        self._order, self._within = _key(seed, _CLASSES), _key(seed, _IN_CLASS)
-        self._kept: dict[int, tuple[int, np.ndarray]] = {}  # by class: its newest permutation
-
-    def __call__(self, at: np.ndarray) -> np.ndarray:
-        """Returns the examples at these positions, (n,) int64."""
-        count = len(self._classes)
-        orders = {
-            turn: _permuted(count, self._order, turn) for turn in np.unique(at // count).tolist()
-        }
-        chosen = [
-            self._example(int(orders[turn][place]), turn)
-            for turn, place in zip((at // count).tolist(), (at % count).tolist(), strict=True)
-        ]
-        return np.array(chosen, np.int64)
-
-    def _example(self, index: int, turn: int) -> int:
-        examples = self._classes[index]
-        epoch, offset = divmod(turn, len(examples))
-        kept, order = self._kept.get(index, (-1, None))
-        if kept != epoch:
-            order = _permuted(len(examples), self._within, epoch, index)
-            self._kept[index] = epoch, order  # a whole tuple: threads may look at it meanwhile
-        return int(examples[order[offset]])
-
-
-def _key(seed: int, purpose: int) -> np.ndarray:
-    return np.random.SeedSequence((seed, purpose)).generate_state(2, np.uint64)
-
-
-def _generator(key: np.ndarray, position: int) -> np.random.Generator:
-    """Returns the random numbers of one position."""
-    return np.random.Generator(np.random.Philox(key=key, counter=[0, position, 0, 0]))
-
-
-def _pad_offsets(key: np.ndarray, at: np.ndarray, pad: int) -> np.ndarray:
-    """Returns (n, 2) in 0..2*pad, a function of key and position; positions are consecutive.
-
-    Philox makes four numbers for each value of its counter, which is the position here: one
-    generator serves all of them, where making one for each would cost more than the crops.
-    """
-    bits = np.random.Philox(key=key, counter=[int(at[0]), 0, 0, 0])
-    drawn = bits.random_raw(4 * len(at)).reshape(len(at), 4)
-    return (drawn[:, :2] % np.uint64(2 * pad + 1)).astype(np.int64)
-
-
-# ------------------------------------------------------------------------------------------------
 # Reading: (indices, their positions) -> images and labels
 # ------------------------------------------------------------------------------------------------
 
@@ -191,7 +84,7 @@ def _take(
     """Reads images that have the size already, all at once; pads and crops them if pad is not 0."""
     images, labels = source.take(indices)
     if pad:
-        offsets = _pad_offsets(_key(seed, _CROP), at, pad)
+        offsets = order.pad_offsets(order.key(seed, order.CROP), at, pad)
         images = transforms.pad_crop(images, offsets, size=images.shape[1], pad=pad, border=border)
     return images, labels
 
@@ -221,9 +114,9 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def _crop_at_random(
-    image: Picture, position: int, *, crop: Callable, key: np.ndarray
+    image: Picture, position: int, *, crop: Callable, stream: np.ndarray
 ) -> np.ndarray:
-    return crop(image, _generator(key, position))
+    return crop(image, order.generator(stream, position))
 
 
 def _crop_fixed(image: Picture, position: int, *, crop: Callable) -> np.ndarray:
@@ -239,7 +132,7 @@ def _train_reader(source: Source, data: ConfigDict, seed: int, threads: int) -> 
         return functools.partial(_take, source=ready, pad=pad, border=border, seed=seed)
     if data.name == 'synthetic':  # such images show what a step costs without its input
         return functools.partial(_take, source=_resized(source, data, data.image_size))
-    crop_at = functools.partial(_crop_at_random, crop=crop, key=_key(seed, _CROP))
+    crop_at = functools.partial(_crop_at_random, crop=crop, stream=order.key(seed, order.CROP))
     return functools.partial(_read, source=source, crop=crop_at, threads=threads)
 
 
@@ -292,7 +185,7 @@ def train_batch(
     step: int,
     *,
     readers: tuple[tuple[int, Reader], ...],
-    order: Order,
+    example_at: Order,
     batch: int,
     repeats: int,
     num_classes: int,
@@ -303,8 +196,8 @@ def train_batch(
     Of the (first step, reader) pairs, which come in the order of their steps, the last that has
     begun reads.
     """
-    at = positions(step, batch, process)
-    indices = order(repeated(at, batch, repeats))
+    at = order.positions(step, batch, process)
+    indices = example_at(order.repeated(at, batch, repeats))
     read = [reader for start, reader in readers if start <= step][-1]
     images, labels = read(indices, at)
     _check_labels(labels, indices, num_classes)
@@ -322,7 +215,7 @@ def eval_batch(
     shape: tuple[int, int, int],
 ) -> Batch:
     """Returns this process's part of a global batch in the source's order, with zeros after it."""
-    at = positions(step, batch, process)
+    at = order.positions(step, batch, process)
     images = np.zeros((len(at), *shape), np.uint8)
     labels = np.zeros(len(at), np.int32)
     mask = at < length
@@ -346,6 +239,15 @@ def _check_batch(batch: int, process: tuple[int, int]) -> None:
         raise UserError(
             f'The batch of {batch} examples cannot be shared by {process[1]} process(es): '
             'expected a positive multiple of their number in config.batch and config.eval.batch.'
+        )
+
+
+def check_repeats(data: ConfigDict, batch: int) -> None:
+    """Raises UserError if a batch cannot hold whole sets of data.repeats copies."""
+    if data.repeats < 1 or batch % data.repeats:
+        raise UserError(
+            f'config.data.repeats is {data.repeats}: expected a divisor of the {batch} examples of '
+            'config.batch.'
         )
 
 
@@ -435,7 +337,7 @@ def train_batches(
     """Returns an endless iterator over this process's part of the training batches.
 
     The examples are reshuffled every epoch, each comes once in an epoch, and batches straddle the
-    epochs; data.repeats and data.balanced change that, see `repeated` and `Balanced`.
+    epochs; data.repeats and data.balanced change that, see `order`.
 
     With data.workers, Grain starts that many processes at the first batch; the program's main
     module must then be guarded by `if __name__ == '__main__'`.
@@ -456,11 +358,7 @@ def train_batches(
     if seed < 0 or data.workers < 0:
         field, value = ('seed', seed) if seed < 0 else ('data.workers', data.workers)
         raise UserError(f'config.{field} is {value}: expected 0 or more.')
-    if data.repeats < 1 or batch % data.repeats:
-        raise UserError(
-            f'config.data.repeats is {data.repeats}: expected a divisor of the {batch} examples of '
-            'config.batch.'
-        )
+    check_repeats(data, batch)
     # Workers are for decoding. What is in memory would only be copied to them and back.
     workers = 0 if isinstance(source, InMemory) else data.workers
     threads = 0 if workers else _threads(source)
@@ -471,10 +369,10 @@ def train_batches(
     batch_at = functools.partial(
         train_batch,
         readers=readers,
-        order=(
-            Balanced(source.labels(), seed)
+        example_at=(
+            order.Balanced(source.labels(), seed)
             if data.balanced
-            else functools.partial(shuffled, length=len(source), seed=seed)
+            else functools.partial(order.shuffled, length=len(source), seed=seed)
         ),
         batch=batch,
         repeats=data.repeats,

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from cls.data import pipeline, sources, transforms
+from cls.data import order, pipeline, sources, transforms
 from cls.errors import UserError
 
 
@@ -215,7 +215,7 @@ def test_balanced(make_data):
 def test_order_is_uniform():
     """Each example comes at each place of an epoch equally often, over the epochs."""
     at = np.arange(5 * 4000)
-    places = pipeline.shuffled(at, 5, seed=3).reshape(4000, 5)
+    places = order.shuffled(at, 5, seed=3).reshape(4000, 5)
     for example in range(5):
         assert (abs((places == example).mean(axis=0) - 0.2) < 0.03).all()
 
@@ -278,7 +278,7 @@ def test_crops_differ_between_epochs_and_seeds(make_data):
 
 def test_pad_offsets_are_uniform():
     """And those of neighbouring positions, and of top and left, have nothing to do together."""
-    offsets = pipeline._pad_offsets(pipeline._key(0, 1), np.arange(20_000), pad=2)
+    offsets = order.pad_offsets(order.key(0, 1), np.arange(20_000), pad=2)
     for column in range(2):
         counts = np.bincount(offsets[:, column], minlength=5)
         assert counts.shape == (5,)
@@ -302,7 +302,7 @@ def test_synthetic_is_not_cropped(make_data):
     iterator = pipeline.train_batches(source, data, batch=4, seed=0, num_classes=1000)
     batch = next(iterator)
     for index, image in zip(
-        pipeline.shuffled(np.arange(4), len(source), 0), batch['image'], strict=True
+        order.shuffled(np.arange(4), len(source), 0), batch['image'], strict=True
     ):
         np.testing.assert_array_equal(image, source[index]['image'])
     data.eval_resize = 20
@@ -442,9 +442,9 @@ def test_threads_give_the_same(make_data, birds, monkeypatch):
         found[threads] = take(iterator, 4)
     assert_equal(found[1], found[0])
     assert_equal(found[5], found[0])
-    first = int(pipeline.shuffled(np.arange(1), len(source), 0)[0])
+    first = int(order.shuffled(np.arange(1), len(source), 0)[0])
     crop = transforms.train_crop(data)
-    expected = crop(source[first]['image'], pipeline._generator(pipeline._key(0, 1), 0))
+    expected = crop(source[first]['image'], order.generator(order.key(0, 1), 0))
     np.testing.assert_array_equal(found[0][0]['image'][0], expected)
 
 

@@ -106,12 +106,60 @@ def test_folder_broken_images(make_data, birds):
     (birds / 'train' / 'owl' / '0.jpg').write_bytes(good[: len(good) // 2])
     source = sources.load(make_data(name=f'folder:{birds}'), 'train')
     assert source[0]['label'] == 0
-    with pytest.raises(UserError) as raised:
-        source[2]
-    assert str(raised.value) == (
+    line = (
         f'2 of the 11 images in {birds}/train cannot be decoded: ibis/2.webp, owl/0.jpg. '
         'Replace or remove them.'
     )
+    for broken in (2, 8):  # a JPEG cut in half is noticed by crops above the cut too
+        with pytest.raises(UserError) as raised:
+            source[broken]
+        assert str(raised.value) == line
+        with pytest.raises(UserError) as raised:
+            source.read(broken, corner)
+        assert str(raised.value) == line
+
+
+def corner(image) -> np.ndarray:
+    """A crop: the 5x7 pixels at the top left."""
+    pixels, _ = image.region(0, 0, 5, 7, to=(5, 7))
+    return pixels
+
+
+def test_crops_are_of_the_images(make_data, speckles, birds, monkeypatch):
+    """`read` gives what `[]` does, whatever it decodes of it; `labels` all labels."""
+    monkeypatch.setattr(sources, 'MEMORY_LIMIT', 1000)
+    for name in ('digits', 'tfds:speckles', f'folder:{birds}', 'synthetic'):
+        directory = str(speckles) if name.startswith('tfds') else ''
+        source = sources.load(make_data(name=name, dir=directory), 'eval')
+        labels = source.labels()
+        assert labels.shape == (len(source),)
+        for index in range(min(5, len(source))):
+            image, label = source.read(index, corner)
+            np.testing.assert_array_equal(image, source[index]['image'][:5, :7])
+            assert label == source[index]['label'] == labels[index]
+
+
+def test_crops_own_errors_are_not_the_images(make_data, birds):
+    def crop(image):
+        raise ValueError('a mistake in the crop')
+
+    with pytest.raises(ValueError, match='a mistake in the crop'):
+        sources.load(make_data(name=f'folder:{birds}'), 'train').read(0, crop)
+
+
+def test_folder_exif(make_data, birds):
+    """Photographs are turned upright, unless told otherwise."""
+    upright = np.zeros((20, 30, 3), np.uint8)
+    upright[:10] = 255  # the sky
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its left side: to be turned clockwise
+    lying = Image.fromarray(np.rot90(upright))
+    lying.save(birds / 'train' / 'ibis' / '0.jpg', exif=exif, quality=95)
+    turned = sources.load(make_data(name=f'folder:{birds}'), 'train')
+    assert abs(turned[0]['image'].astype(int) - upright).max() < 8
+    assert turned.read(0, corner)[0].min() > 247
+    plain = sources.load(make_data(name=f'folder:{birds}', exif=False), 'train')
+    assert plain[0]['image'].shape == (30, 20, 3)
 
 
 def test_synthetic(make_data):

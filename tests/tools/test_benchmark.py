@@ -81,11 +81,13 @@ def test_input_errors(arguments, message):
         main(arguments)
 
 
-def test_peers_that_do_not_start(photos, monkeypatch):
+def test_peers_that_do_not_start(photos, tmp_path, monkeypatch):
+    (tmp_path / 'with_tensorflow.py').write_text('import nothing_of_the_kind')
+    monkeypatch.setattr(benchmark_input, 'PEERS', tmp_path)
     monkeypatch.setattr(benchmark_input, 'PROCESSES', False)
     with pytest.raises(UserError, match='nopython cannot be run'):
         main([f'--input={photos}', '--torch=/nopython'])
-    with pytest.raises(UserError, match='with_tensorflow.py ended with: .*tensorflow'):
+    with pytest.raises(UserError, match='with_tensorflow.py ended with: .*nothing_of_the_kind'):
         main([f'--input={photos}', f'--tensorflow={sys.executable}'])
 
 

@@ -1,0 +1,111 @@
+"""Which example comes at which position, and what is random there.
+
+All of it are functions of the seed and of the position in the endless sequence of examples, of
+which global batch s has the positions s*batch to (s+1)*batch.
+"""
+
+import functools
+
+import numpy as np
+
+# Each purpose has its own stream of random numbers from the same seed.
+ORDER, CROP, CLASSES, IN_CLASS = 0, 1, 2, 3
+
+
+def positions(step: int, batch: int, process: tuple[int, int]) -> np.ndarray:
+    """Returns (n,) int64, the positions that process (index, count) has of a global batch."""
+    index, count = process
+    share = batch // count
+    return step * batch + index * share + np.arange(share)
+
+
+def shuffled(at: np.ndarray, length: int, seed: int) -> np.ndarray:
+    """Returns the examples at these positions, (n,) int64 in range(length).
+
+    Every `length` positions, an epoch, hold each example once, in an order of their own.
+    """
+    epochs, offsets = np.divmod(at, length)
+    indices = np.empty_like(at)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        indices[here] = _permutation(length, seed, int(epoch))[offsets[here]]
+    return indices
+
+
+@functools.lru_cache(maxsize=2)  # a batch may straddle two epochs
+def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
+    return _permuted(length, key(seed, ORDER), epoch)
+
+
+def _permuted(length: int, stream: np.ndarray, *counter: int) -> np.ndarray:
+    # NumPy promises to keep the streams of its bit generators, but not Generator.permutation.
+    bits = np.random.Philox(key=stream, counter=[0, *counter, *(2 - len(counter)) * [0], 0])
+    return np.argsort(bits.random_raw(length), kind='stable')
+
+
+def repeated(at: np.ndarray, batch: int, repeats: int) -> np.ndarray:
+    """Returns the positions in the order of examples, each of which comes `repeats` times.
+
+    Repeated augmentation (Hoffer et al., arXiv 1901.09335): a global batch has batch/repeats
+    examples, each with `repeats` crops, which are functions of their own positions. The copies lie
+    batch/repeats apart, so that parts of a batch whose statistics are taken together have few of
+    the same. Unlike timm's sampler, which starts a new order when as many examples as the set has
+    are drawn, this one goes through all of a permutation before it comes to the next.
+    """
+    step, row = np.divmod(at, batch)
+    return step * (batch // repeats) + row % (batch // repeats)
+
+
+class Balanced:
+    """An order in which the classes come equally often, however many examples they have.
+
+    Of every K positions, K being the classes that have examples, each class has one, in an order of
+    their own. A class's examples come in permutations: none again before all of the class have
+    come. `len(source)` positions still count as an epoch.
+    """
+
+    def __init__(self, labels: np.ndarray, seed: int):
+        self._classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+        self._order, self._within = key(seed, CLASSES), key(seed, IN_CLASS)
+        self._kept: dict[int, tuple[int, np.ndarray]] = {}  # by class: its newest permutation
+
+    def __call__(self, at: np.ndarray) -> np.ndarray:
+        """Returns the examples at these positions, (n,) int64."""
+        count = len(self._classes)
+        orders = {
+            turn: _permuted(count, self._order, turn) for turn in np.unique(at // count).tolist()
+        }
+        chosen = [
+            self._example(int(orders[turn][place]), turn)
+            for turn, place in zip((at // count).tolist(), (at % count).tolist(), strict=True)
+        ]
+        return np.array(chosen, np.int64)
+
+    def _example(self, index: int, turn: int) -> int:
+        examples = self._classes[index]
+        epoch, offset = divmod(turn, len(examples))
+        kept, order = self._kept.get(index, (-1, None))
+        if kept != epoch:
+            order = _permuted(len(examples), self._within, epoch, index)
+            self._kept[index] = epoch, order  # a whole tuple: threads may look at it meanwhile
+        return int(examples[order[offset]])
+
+
+def key(seed: int, purpose: int) -> np.ndarray:
+    return np.random.SeedSequence((seed, purpose)).generate_state(2, np.uint64)
+
+
+def generator(stream: np.ndarray, position: int) -> np.random.Generator:
+    """Returns the random numbers of one position."""
+    return np.random.Generator(np.random.Philox(key=stream, counter=[0, position, 0, 0]))
+
+
+def pad_offsets(stream: np.ndarray, at: np.ndarray, pad: int) -> np.ndarray:
+    """Returns (n, 2) in 0..2*pad, a function of stream and position; positions are consecutive.
+
+    Philox makes four numbers for each value of its counter, which is the position here: one
+    generator serves all of them, where making one for each would cost more than the crops.
+    """
+    bits = np.random.Philox(key=stream, counter=[int(at[0]), 0, 0, 0])
+    drawn = bits.random_raw(4 * len(at)).reshape(len(at), 4)
+    return (drawn[:, :2] % np.uint64(2 * pad + 1)).astype(np.int64)
