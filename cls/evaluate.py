@@ -29,6 +29,7 @@ from cls import benchmarks, metrics, precise, protocols
 from cls import config as configs
 from cls import mesh as meshes
 from cls.checkpoint import Checkpoints
+from cls.data import transforms
 from cls.data import views as data_views
 from cls.data.sources import InMemory, Source
 from cls.errors import UserError
@@ -186,7 +187,7 @@ def _batches(setup: Setup, protocol: protocols.Protocol) -> Iterator[dict[str, n
             index = np.where(batch['mask'], index, -1).astype(np.int32)
             yield {'image': batch['image'], 'label': batch['label'], 'index': index}
         return
-    size = protocols.eval_size(setup.config.data)
+    size = transforms.eval_size(setup.config.data)
     for views in protocol.views(setup.config):
         for shape, indices in _groups(setup, views):
             fit = full * size**2 // (shape[0] * shape[1])
@@ -275,7 +276,7 @@ def summary(values: dict[str, Any]) -> str:
 def conditions(config: ConfigDict) -> dict[str, Any]:
     """Returns what an evaluation depends on beside the weights, for its file."""
     data = config.data
-    size = protocols.eval_size(data)
+    size = transforms.eval_size(data)
     found = {
         'protocol': config.eval.protocol,
         'data': data.name,

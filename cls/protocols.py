@@ -46,22 +46,18 @@ class Protocol:
     dense: bool = False
 
 
-def eval_size(data: ConfigDict) -> int:
-    """Returns the height and width of what the net sees in evaluation."""
-    return data.eval_size or data.image_size
-
-
 def _ten(config: ConfigDict) -> tuple[Views, ...]:
-    size = eval_size(config.data)
-    resize_to = config.data.eval_resize or size
-    return (crops(corner_crops, 5, size, resize_to=resize_to),)
+    size = transforms.eval_size(config.data)
+    options = {'interpolation': transforms.interpolation(config.data)}
+    return (crops(corner_crops, 5, size, resize_to=config.data.eval_resize or size, **options),)
 
 
 def _squares(config: ConfigDict, sevenths: tuple[int, ...], where: tuple[float, ...]):
-    size = eval_size(config.data)
+    size = transforms.eval_size(config.data)
     scales = tuple(round(size * n / 7) for n in sevenths)
     count = 6 * len(scales) * len(where)
-    return (crops(square_crops, count, size, scales=scales, where=where),)
+    options = {'interpolation': transforms.interpolation(config.data)}
+    return (crops(square_crops, count, size, scales=scales, where=where, **options),)
 
 
 def _twelve(config: ConfigDict) -> tuple[Views, ...]:
@@ -73,8 +69,9 @@ def _hundred(config: ConfigDict) -> tuple[Views, ...]:
 
 
 def _dense(config: ConfigDict) -> tuple[Views, ...]:
-    scales = config.eval.scales or (config.data.eval_resize or eval_size(config.data),)
-    return tuple(wholes(scale, config.eval.multiple) for scale in scales)
+    scales = config.eval.scales or (config.data.eval_resize or transforms.eval_size(config.data),)
+    interpolation = transforms.interpolation(config.data)
+    return tuple(wholes(scale, config.eval.multiple, interpolation) for scale in scales)
 
 
 PROTOCOLS = {

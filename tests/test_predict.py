@@ -268,9 +268,10 @@ def test_an_ensemble_is_of_the_same_images(run, monkeypatch):
         ensemble.evaluate([(config, folder), (config, folder)])
 
 
-def test_prediction_of_the_centre_crop_is_that_of_training():
+@pytest.mark.parametrize('contrast', ['', 'global'])
+def test_prediction_of_the_centre_crop_is_that_of_training(contrast):
     """Two ways to the same numbers: the sums inside the step, and what each image got."""
-    setup = made(eval_batch=5)
+    setup = made(eval_batch=5, data_contrast=contrast)
     variables = meshes.put({}, {})
     sums = evaluate.evaluate(setup.eval_step(), variables, setup.test_batches(), setup.mesh)
     found = metrics.scalars(evaluate.predict(setup, variables, 'single'))
