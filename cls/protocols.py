@@ -35,6 +35,8 @@ from cls.data import transforms
 from cls.data.views import Views, corner_crops, crops, square_crops, wholes
 from cls.errors import UserError, nearest
 
+MULTIPLE = 32  # of config.eval.multiple, the default
+
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
@@ -95,6 +97,15 @@ def find(name: str) -> Protocol:
             + nearest(name, PROTOCOLS)
         )
     return PROTOCOLS[name]
+
+
+def title(config: ConfigDict) -> str:
+    """Returns the protocol of a config with what else belongs to it: 'dense-256-384'."""
+    name, chosen = config.eval.protocol, find(config.eval.protocol)
+    parts = [str(scale) for scale in config.eval.scales] if chosen.dense else []
+    if chosen.dense and config.eval.multiple != MULTIPLE:
+        parts.append(f'multiple={config.eval.multiple}')
+    return '-'.join([name, *parts])
 
 
 def check(config: ConfigDict) -> None:
