@@ -13,9 +13,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from cls import train
+from cls import protocols, train
 from cls.errors import UserError
-from cls.evaluate import predict, report, restore, scored, write
+from cls.evaluate import predict, report, restore, scored, stem, write
 from cls.metrics import Predictions
 from cls.runtime import check_folder, claim, load_config, load_result
 from cls.telemetry import write_json
@@ -93,8 +93,8 @@ def evaluate(
     total, params, used = 0.0, 0, []
     for i, (config, run) in enumerate(runs):
         setup, state = restore(config, run)
-        used.append(protocol or config.eval.protocol)
-        one = predict(setup, state.ema or state.variables(), used[-1])
+        used.append(protocol or protocols.title(config))
+        one = predict(setup, state.ema or state.variables(), protocol or config.eval.protocol)
         if i == 0:
             labels, classes, names = one.labels, one.probabilities.shape[1], setup.info.class_names
             source = setup.test
@@ -115,6 +115,5 @@ def evaluate_job(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Evaluates an ensemble's run folder by its members' protocols; writes evaluation....json."""
     values, found = evaluate(members(config, workdir))
     if jax.process_index() == 0:
-        several = '' if values['protocol'] == 'single' else f'-{values["protocol"]}'
-        write(workdir / f'evaluation{several}', values, found)
+        write(workdir / stem(values['protocol'], config, workdir), values, found)
     return values

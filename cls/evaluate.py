@@ -29,6 +29,7 @@ from cls import benchmarks, metrics, precise, protocols
 from cls import config as configs
 from cls import mesh as meshes
 from cls.checkpoint import Checkpoints
+from cls.data import transforms
 from cls.data import views as data_views
 from cls.data.sources import InMemory, Source
 from cls.errors import UserError
@@ -40,6 +41,9 @@ from cls.step import make_logits_step
 from cls.telemetry import write_json
 
 EvalStep = Callable[[Any, Any], dict[str, jax.Array]]
+
+# Fields that tell an evaluation from another of the same weights, in an ensemble a member's.
+_MATTERS = re.compile(r'(members\.(?P<member>[^.]+\.))?(data|model)\.(.+\.)?(?P<field>[^.]+)')
 
 
 def evaluate(
@@ -186,7 +190,7 @@ def _batches(setup: Setup, protocol: protocols.Protocol) -> Iterator[dict[str, n
             index = np.where(batch['mask'], index, -1).astype(np.int32)
             yield {'image': batch['image'], 'label': batch['label'], 'index': index}
         return
-    size = protocols.eval_size(setup.config.data)
+    size = transforms.eval_size(setup.config.data)
     for views in protocol.views(setup.config):
         for shape, indices in _groups(setup, views):
             fit = full * size**2 // (shape[0] * shape[1])
@@ -243,7 +247,7 @@ def job(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         found = scored(predict(setup, variables, config.eval.protocol), setup.test)
         result |= report(found, name, setup.info.class_names)
     if jax.process_index() == 0:
-        write(workdir / stem(config, workdir), result, found)
+        write(workdir / stem(protocols.title(config), config, workdir), result, found)
         if file:
             metrics.write_predictions(file, found, setup.info.class_names, setup.test.files)
     return result
@@ -275,7 +279,7 @@ def summary(values: dict[str, Any]) -> str:
 def conditions(config: ConfigDict) -> dict[str, Any]:
     """Returns what an evaluation depends on beside the weights, for its file."""
     data = config.data
-    size = protocols.eval_size(data)
+    size = transforms.eval_size(data)
     found = {
         'protocol': config.eval.protocol,
         'data': data.name,
@@ -308,21 +312,24 @@ def write(path: Path, result: dict[str, Any], predictions: Predictions) -> None:
     write_json(path.with_name(path.name + '.json'), result)
 
 
-def stem(config: ConfigDict, workdir: Path) -> str:
+def stem(protocol: str, config: ConfigDict, workdir: Path) -> str:
     """Returns the name, without its end, of the file for an evaluation in a run folder.
 
     Evaluations that can differ have different names: 'evaluation', 'evaluation-dense-256-512',
     'evaluation-ten_crop-eval_size=288'.
+
+    Args:
+      protocol: `protocols.title`.
+      config: of the evaluation, of a run or an ensemble.
+      workdir: the folder; its config.json says what is usual.
     """
-    parts = [config.eval.protocol] if config.eval.protocol != 'single' else []
-    if protocols.find(config.eval.protocol).dense:
-        parts += [str(scale) for scale in config.eval.scales]
+    parts = [protocol] if protocol != 'single' else []
     saved = workdir / 'config.json'
     before = dict(configs.flatten(configs.from_json(saved.read_text()))) if saved.exists() else {}
     for name, value in configs.flatten(config):
-        matters = name.startswith(('data.', 'model.')) or name == 'eval.multiple'
-        if matters and name in before and value != before[name] and not configs.is_outward(name):
-            parts.append(f'{name.rpartition(".")[2]}={value}')
+        found = _MATTERS.fullmatch(name)
+        if found and name in before and value != before[name] and not configs.is_outward(name):
+            parts.append(f'{found["member"] or ""}{found["field"]}={value}')
     name = '-'.join(['evaluation', *parts])
     if len(name) > 150:  # file systems allow 255
         name = f'{name[:150]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}'

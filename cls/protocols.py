@@ -35,6 +35,8 @@ from cls.data import transforms
 from cls.data.views import Views, corner_crops, crops, square_crops, wholes
 from cls.errors import UserError, nearest
 
+MULTIPLE = 32  # of config.eval.multiple, the default
+
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
@@ -46,22 +48,18 @@ class Protocol:
     dense: bool = False
 
 
-def eval_size(data: ConfigDict) -> int:
-    """Returns the height and width of what the net sees in evaluation."""
-    return data.eval_size or data.image_size
-
-
 def _ten(config: ConfigDict) -> tuple[Views, ...]:
-    size = eval_size(config.data)
-    resize_to = config.data.eval_resize or size
-    return (crops(corner_crops, 5, size, resize_to=resize_to),)
+    size = transforms.eval_size(config.data)
+    options = {'interpolation': transforms.interpolation(config.data)}
+    return (crops(corner_crops, 5, size, resize_to=config.data.eval_resize or size, **options),)
 
 
 def _squares(config: ConfigDict, sevenths: tuple[int, ...], where: tuple[float, ...]):
-    size = eval_size(config.data)
+    size = transforms.eval_size(config.data)
     scales = tuple(round(size * n / 7) for n in sevenths)
     count = 6 * len(scales) * len(where)
-    return (crops(square_crops, count, size, scales=scales, where=where),)
+    options = {'interpolation': transforms.interpolation(config.data)}
+    return (crops(square_crops, count, size, scales=scales, where=where, **options),)
 
 
 def _twelve(config: ConfigDict) -> tuple[Views, ...]:
@@ -73,8 +71,9 @@ def _hundred(config: ConfigDict) -> tuple[Views, ...]:
 
 
 def _dense(config: ConfigDict) -> tuple[Views, ...]:
-    scales = config.eval.scales or (config.data.eval_resize or eval_size(config.data),)
-    return tuple(wholes(scale, config.eval.multiple) for scale in scales)
+    scales = config.eval.scales or (config.data.eval_resize or transforms.eval_size(config.data),)
+    interpolation = transforms.interpolation(config.data)
+    return tuple(wholes(scale, config.eval.multiple, interpolation) for scale in scales)
 
 
 PROTOCOLS = {
@@ -98,6 +97,15 @@ def find(name: str) -> Protocol:
             + nearest(name, PROTOCOLS)
         )
     return PROTOCOLS[name]
+
+
+def title(config: ConfigDict) -> str:
+    """Returns the protocol of a config with what else belongs to it: 'dense-256-384'."""
+    name, chosen = config.eval.protocol, find(config.eval.protocol)
+    parts = [str(scale) for scale in config.eval.scales] if chosen.dense else []
+    if chosen.dense and config.eval.multiple != MULTIPLE:
+        parts.append(f'multiple={config.eval.multiple}')
+    return '-'.join([name, *parts])
 
 
 def check(config: ConfigDict) -> None:

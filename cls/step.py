@@ -229,19 +229,6 @@ def make_train_step(
     return train_step
 
 
-def make_predict_step(
-    model: nn.Module, recipe: Recipe
-) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array, jax.Array]]:
-    """Returns predict_step(variables, batch) -> (probabilities (N, K) float32, labels, mask)."""
-
-    def predict_step(variables: Any, batch: Batch):
-        images = recipe.normalise(batch['image'])
-        logits = model.apply(variables, images, train=False)
-        return jax.nn.softmax(logits), batch['label'], batch['mask']
-
-    return predict_step
-
-
 def make_logits_step(
     model: nn.Module, recipe: Recipe, mirrored: bool = False
 ) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array, jax.Array]]:
@@ -252,7 +239,7 @@ def make_logits_step(
     """
 
     def logits_step(variables: Any, batch: Batch):
-        images = normalise(batch['image'], recipe.mean, recipe.std)
+        images = recipe.normalise(batch['image'])
         seen = (images, images[:, :, ::-1]) if mirrored else (images,)
         logits = jnp.stack([model.apply(variables, x, train=False) for x in seen])
         return logits, batch['label'], batch['index']

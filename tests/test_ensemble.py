@@ -1,9 +1,8 @@
 """Ensembles: trained by one config, or put together from run folders."""
 
+import contextlib
+import io
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from cls import config as configs
 from cls import ensemble, evaluate
 from cls.errors import UserError
+from cls.main import main
 from cls.runtime import load_config
 from cls.step import normalise
 
@@ -41,15 +41,10 @@ def folder(tmp_path_factory):
 
 
 def command(folder, *arguments):
-    done = subprocess.run(
-        [sys.executable, '-m', 'cls.main', *arguments],
-        cwd=folder,
-        env={**os.environ, 'PYTHONPATH': str(configs.ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout
+    """What python -m cls.main prints in a folder."""
+    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main(list(arguments)) == 0
+    return printed.getvalue()
 
 
 def probabilities(run):
@@ -82,6 +77,13 @@ def test_run_folders_are_put_together_as_by_the_config(folder):
     whole = command(folder, '--job', 'evaluate', '--workdir', 'run')
     assert parts == whole
     assert parts.startswith('test top-1 ')
+    result, evaluation = (
+        json.loads((folder / 'run' / f'{name}.json').read_text())
+        for name in ('result', 'evaluation')
+    )
+    assert {name: evaluation[name] for name in ensemble.RESULT} == pytest.approx(
+        {name: result[name] for name in ensemble.RESULT}
+    )
 
 
 def test_the_same_command_again_only_tells_the_result(folder):

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from cls import config as configs
-from cls import ensemble, evaluate, metrics
+from cls import ensemble, evaluate, metrics, protocols
 from cls import mesh as meshes
 from cls.data import transforms, views
 from cls.data.sources import Source
@@ -189,11 +190,20 @@ def changed(config, *overrides):
     return configs.from_json(configs.to_json(config), overrides)
 
 
+def stem(config, folder):
+    return evaluate.stem(protocols.title(config), config, folder)
+
+
 def test_each_evaluation_has_a_file_of_its_own(run):
     config, folder = run
     cases = {
         'evaluation': [],
         'evaluation-ten_crop': [('eval.protocol', 'ten_crop')],
+        'evaluation-dense-8-multiple=1': [
+            ('eval.protocol', 'dense'),
+            ('eval.scales', '8'),
+            ('eval.multiple', '1'),
+        ],
         'evaluation-dense-8-16': [('eval.protocol', 'dense'), ('eval.scales', '8,16')],
         'evaluation-eval_resize=9-name=folder_a_b': [
             ('data.eval_resize', '9'),
@@ -201,13 +211,21 @@ def test_each_evaluation_has_a_file_of_its_own(run):
         ],
     }
     for name, overrides in cases.items():
-        assert evaluate.stem(changed(config, *overrides), folder) == name
+        assert stem(changed(config, *overrides), folder) == name
     long = [changed(config, ('data.name', f'folder:{"a" * 300}{i}')) for i in range(2)]
-    names = {evaluate.stem(one, folder) for one in long}
+    names = {stem(one, folder) for one in long}
     assert len(names) == 2
     assert max(map(len, names)) < 200
     fast = changed(config, ('eval.batch', '64'), ('data.workers', '3'))
-    assert evaluate.stem(fast, folder) == 'evaluation'
+    assert stem(fast, folder) == 'evaluation'
+
+
+def test_an_ensembles_evaluations_have_files_of_their_own(run):
+    config, folder = run
+    together = ConfigDict({'members': {'a': config.to_dict()}}).lock()
+    (folder / 'config.json').write_text(configs.to_json(together))
+    other = changed(together, ('members.a.data.eval_size', '9'), ('members.a.eval.batch', '3'))
+    assert evaluate.stem('single,flip', other, folder) == 'evaluation-single,flip-a.eval_size=9'
 
 
 def test_the_job_writes_what_it_found(run):
@@ -268,9 +286,10 @@ def test_an_ensemble_is_of_the_same_images(run, monkeypatch):
         ensemble.evaluate([(config, folder), (config, folder)])
 
 
-def test_prediction_of_the_centre_crop_is_that_of_training():
+@pytest.mark.parametrize('contrast', ['', 'global'])
+def test_prediction_of_the_centre_crop_is_that_of_training(contrast):
     """Two ways to the same numbers: the sums inside the step, and what each image got."""
-    setup = made(eval_batch=5)
+    setup = made(eval_batch=5, data_contrast=contrast)
     variables = meshes.put({}, {})
     sums = evaluate.evaluate(setup.eval_step(), variables, setup.test_batches(), setup.mesh)
     found = metrics.scalars(evaluate.predict(setup, variables, 'single'))

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from cls.data import transforms
+from cls.data.resize import resize, resize_shorter, shorter_to
 from cls.data.sources import Source
 
 
@@ -48,13 +48,20 @@ def squares(image: np.ndarray, where: Sequence[float]) -> list[np.ndarray]:
     return found
 
 
-def corner_crops(image: np.ndarray, *, size: int, resize_to: int) -> np.ndarray:
+def corner_crops(
+    image: np.ndarray, *, size: int, resize_to: int, interpolation: str = 'bilinear'
+) -> np.ndarray:
     """Shorter side to `resize_to`, then `five_crops`."""
-    return five_crops(transforms.resize_shorter(image, resize_to), size=size)
+    return five_crops(resize_shorter(image, resize_to, interpolation), size=size)
 
 
 def square_crops(
-    image: np.ndarray, *, size: int, scales: Sequence[int], where: Sequence[float]
+    image: np.ndarray,
+    *,
+    size: int,
+    scales: Sequence[int],
+    where: Sequence[float],
+    interpolation: str = 'bilinear',
 ) -> np.ndarray:
     """Szegedy et al. 2015's views: of `squares` at several scales `five_crops` and the whole.
 
@@ -63,8 +70,8 @@ def square_crops(
     """
     found = []
     for scale in scales:
-        for square in squares(transforms.resize_shorter(image, scale), where):
-            whole = transforms.resize(square, size, size)
+        for square in squares(resize_shorter(image, scale, interpolation), where):
+            whole = resize(square, size, size, interpolation)
             found += [*five_crops(square, size=size), whole]
     return np.stack(found)
 
@@ -74,15 +81,17 @@ def whole_shape(height: int, width: int, *, scale: int, multiple: int) -> tuple[
 
     What the longer side has more than the shorter becomes a multiple of `multiple`.
     """
-    longer = int(scale * max(height, width) / min(height, width))
+    longer = max(shorter_to((height, width), scale))
     longer = scale + (longer - scale) // multiple * multiple
     return (scale, longer) if height <= width else (longer, scale)
 
 
-def whole(image: np.ndarray, *, scale: int, multiple: int) -> np.ndarray:
+def whole(
+    image: np.ndarray, *, scale: int, multiple: int, interpolation: str = 'bilinear'
+) -> np.ndarray:
     """The image at `whole_shape`, cut at both ends: (1, h, w, C)."""
     height, width = whole_shape(*image.shape[:2], scale=scale, multiple=multiple)
-    image = transforms.resize_shorter(image, scale)
+    image = resize_shorter(image, scale, interpolation)
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
     return image[None, top : top + height, left : left + width]
 
@@ -93,17 +102,17 @@ def crops(make: Callable, count: int, size: int, **options) -> Views:
     return Views(make, count, lambda height, width: (size, size))
 
 
-def wholes(scale: int, multiple: int) -> Views:
+def wholes(scale: int, multiple: int, interpolation: str) -> Views:
     """Returns the views of `whole`."""
     options = {'scale': scale, 'multiple': multiple}
-    shape = functools.partial(whole_shape, **options)
-    return Views(functools.partial(whole, **options), 1, shape, fixed=False)
+    make = functools.partial(whole, **options, interpolation=interpolation)
+    return Views(make, 1, functools.partial(whole_shape, **options), fixed=False)
 
 
 def sizes(source: Source, indices: Sequence[int]) -> np.ndarray:
-    """Returns (n, 2) heights and widths of these images, which are decoded for it."""
+    """Returns (n, 2) heights and widths of these images; of a JPEG's the header is enough."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(lambda i: source[i]['image'].shape[:2], map(int, indices))
+        found = pool.map(lambda i: source.read(i, lambda image: image.size)[0], map(int, indices))
         return np.array(list(found), np.int32).reshape(-1, 2)
 
 
