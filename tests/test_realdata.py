@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 from golden import make_real
-from golden.make_real import LITE, REAL, SIZES
+from golden.make_real import LITE, REAL
 
 from cls import models, weights
 from cls.tools.import_weights import turn_colours
@@ -54,7 +54,7 @@ def images_of(net, images):
     """Returns (pixels, labels)."""
     if images == 'cifar':
         return make_real.cifar()
-    return make_real.photographs(images, SIZES[net]), make_real.labels(images)
+    return make_real.photographs(net, images), make_real.labels(images)
 
 
 @pytest.mark.parametrize(('net', 'images'), CASES)

@@ -172,8 +172,11 @@ def _resized(source: InMemory, data: ConfigDict, size: int) -> InMemory:
 
 
 def _threads(source: Source) -> int:
-    """As many as decode at once; none for what is in memory, where Python's lock is the limit."""
-    return 0 if isinstance(source, InMemory) else os.cpu_count()
+    """As many as decode at once, and one that reads a file meanwhile.
+
+    None for what is in memory, where Python's lock is the limit.
+    """
+    return 0 if isinstance(source, InMemory) else os.cpu_count() + 1
 
 
 # ------------------------------------------------------------------------------------------------

@@ -26,17 +26,19 @@ def _resized(
     box: tuple[int, int, int, int],
     to: tuple[int, int],
     interpolation: str,
-    least: int = 1,
+    exact: bool = False,
 ) -> np.ndarray:
     """Resizes the box (top, left, height, width) of an image to `to`.
 
-    Where that shrinks it, the image may be decoded at a scale that leaves at least `least` times
-    `to`; not for TensorFlow's filters, which look at single pixels of the original.
+    Where that shrinks it, the image may be decoded at a scale that leaves at least `to`, or if it
+    is to be exact twice that; not for TensorFlow's filters, which look at single pixels of the
+    original. What need not be exact is decoded roughly too.
     """
     if isinstance(image, np.ndarray):
         image = Decoded(image)
-    enough = box[2:] if interpolation.startswith('tf_') else (least * to[0], least * to[1])
-    pixels, inside = image.region(*box, to=enough)
+    times = 2 if exact else 1
+    enough = box[2:] if interpolation.startswith('tf_') else (times * to[0], times * to[1])
+    pixels, inside = image.region(*box, to=enough, roughly=not exact)
     return resize(pixels, *to, interpolation, inside)
 
 
@@ -54,7 +56,7 @@ def center_crop(
     """
     shape = _size(image)
     to = shorter_to(shape, resize_to)
-    image = _resized(image, (0, 0, *shape), to, interpolation, least=2)
+    image = _resized(image, (0, 0, *shape), to, interpolation, exact=True)
     top, left = (round((side - size) / 2) for side in to)
     return image[top : top + size, left : left + size]
 

@@ -27,7 +27,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from cls.data import pipeline, sources
+from cls.data import folders, pipeline
 from cls.errors import UserError
 from cls.setup import set_up
 from cls.telemetry import Account, write_json
@@ -99,7 +99,7 @@ def _images_per_second(args: argparse.Namespace) -> dict[str, float]:
 
 @contextmanager
 def _ours(folder: Path, files: list[str], fields: dict[str, Any]) -> Iterator[Timed]:
-    source = sources.Folder(folder, files, np.zeros(len(files), np.int32), ('images',))
+    source = folders.Folder(folder, files, np.zeros(len(files), np.int32), ('images',))
     data = common.base().data
     data.update(name=f'folder:{folder}', image_size=SIZE, **fields)
     batches = pipeline.train_batches(source, data, batch=BATCH, seed=0, num_classes=1)

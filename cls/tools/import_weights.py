@@ -71,7 +71,8 @@ def main(argv: list[str] | None = None) -> int:
     count = sum(x.size for x in jax.tree.leaves(variables['params']))
     print(
         f'{args.workdir}: {args.model}, {count:,} parameters, every tensor used.\n'
-        f'Images: {config.data.image_size} pixels, mean {config.data.mean}, std {config.data.std} '
+        f'Images: {config.data.image_size} pixels, {config.data.interpolation}, '
+        f'mean {config.data.mean}, std {config.data.std} '
         f'(from: {prepared.known_from}). Evaluate with\n'
         f'  python -m cls.main --job evaluate --workdir {args.workdir}'
     )
@@ -106,6 +107,7 @@ def config_of(variant: Variant, prepared: Preparation, num_classes: int | None) 
         common.use_imagenet(c)
         c.data.train_crop = 'random_resized'
         c.data.eval_resize = round(variant.input_size / prepared.crop)
+        c.data.interpolation = prepared.interpolation
     c.data.image_size = variant.input_size
     c.data.mean, c.data.std = prepared.mean, prepared.std
     c.optim.lr = 0.01

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,18 +49,26 @@ PREPARED = {
     },
 }
 
+# timm resizes by bicubic interpolation for all its nets but these, the other packages bilinearly.
+BILINEAR_IN_TIMM = re.compile(
+    'timm:(dla60|legacy_se|mobilenetv3_large|res2ne|resnext101_32x4d|tf_efficientnet_lite[34]|'
+    'tf_mobilenetv3)'
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
     """How images are made ready for a net's published weights.
 
     `mean` and `std` are by channel, of pixels in 0..255; `crop` is the part of the resized image's
-    shorter side that the central crop keeps; `known_from` says who says so.
+    shorter side that the central crop keeps; `interpolation` is config.data's; `known_from` says
+    who says so.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     crop: float
+    interpolation: str
     known_from: str
 
 
@@ -140,8 +149,12 @@ def preparation(reference: str, card: dict[str, Any], input_size: int) -> Prepar
       input_size: pixels; 32 means CIFAR.
     """
     told = card.get('pretrained_cfg', {})
+    bicubic = reference.startswith('timm:') and not BILINEAR_IN_TIMM.match(reference)
+    interpolation = 'bicubic' if bicubic else 'bilinear'
     if 'mean' in told and 'std' in told:
         mean, std, crop = told['mean'], told['std'], told.get('crop_pct', 0.875)
+        if told.get('interpolation') in ('bilinear', 'bicubic'):
+            interpolation = told['interpolation']
         known_from = 'config.json'
     elif input_size == 32:
         (mean, std), crop, known_from = CIFAR, 1.0, 'pytorchcv on CIFAR'
@@ -152,5 +165,6 @@ def preparation(reference: str, card: dict[str, Any], input_size: int) -> Prepar
         tuple(round(255 * x, 4) for x in mean),
         tuple(round(255 * x, 4) for x in std),
         float(crop),
+        interpolation,
         known_from,
     )

@@ -30,14 +30,20 @@ SIZES = {'mobilenet_100': 224, 'mobilenet_025': 224, 'squeezenet1_1': 227, **LIT
 SETS = ('sample', 'nips17')
 
 
-def photographs(name: str, size: int) -> np.ndarray:
-    """Returns a set's photographs: shorter side to size / 0.875, the middle; (N, size, size, 3)."""
-    from cls.data.transforms import center_crop, decode
+def photographs(net: str, name: str) -> np.ndarray:
+    """Returns a set's photographs, resized and cropped as for the net: (N, size, size, 3)."""
+    from cls.data.decode import decode
+    from cls.data.transforms import center_crop
+    from cls.weights.hub import preparation
+
+    size = SIZES[net]
+    prepared = preparation(f'timm:tf_{net}' if net in LITE else net, {}, size)
 
     with (REAL / 'photos' / f'{name}.csv').open(newline='') as file:
         files = [row['file'] for row in csv.DictReader(file)]
     images = (decode((REAL / 'photos' / name / file).read_bytes(), 3) for file in files)
-    return np.stack([center_crop(image, size, round(size / 0.875)) for image in images])
+    options = {'resize_to': round(size / prepared.crop), 'interpolation': prepared.interpolation}
+    return np.stack([center_crop(image, size, **options) for image in images])
 
 
 def labels(name: str) -> np.ndarray:
@@ -73,7 +79,7 @@ def normalised(net: str, pixels: np.ndarray) -> np.ndarray:
 
 def prepare(path: str) -> None:
     """Writes the pixels."""
-    pixels = {f'{s}/{size}': photographs(s, size) for s in SETS for size in set(SIZES.values())}
+    pixels = {f'{name}/{net}': photographs(net, name) for name in SETS for net in SIZES}
     np.savez(path, cifar=cifar()[0], **pixels)
 
 
@@ -111,10 +117,10 @@ def torch_nets(pixels) -> dict[str, np.ndarray]:
         return runner(apply)
 
     rows = {}
-    for name, size in LITE.items():
+    for name in LITE:
         net = EfficientNet.from_name(name.replace('_', '-'))
         net.load_state_dict(torch.load(lite_weights(name), weights_only=True))
-        rows |= record(name, of_module(net), {s: pixels[f'{s}/{size}'] for s in SETS})
+        rows |= record(name, of_module(net), {s: pixels[f'{s}/{name}'] for s in SETS})
 
     net = squeezenet_v1_1()
     net.output.final_pool = torch.nn.AdaptiveAvgPool2d(1)  # Caffe's is global; its own is for 224
@@ -128,8 +134,8 @@ def torch_nets(pixels) -> dict[str, np.ndarray]:
     state = net.state_dict()
     assert [tuple(v.shape) for v in state.values()] == [x.shape for x in ordered]
     net.load_state_dict(dict(zip(state, map(torch.tensor, ordered), strict=True)))
-    size = SIZES['squeezenet1_1']
-    rows |= record('squeezenet1_1', of_module(net), {s: pixels[f'{s}/{size}'] for s in SETS})
+    images = {s: pixels[f'{s}/squeezenet1_1'] for s in SETS}
+    rows |= record('squeezenet1_1', of_module(net), images)
 
     for name, file in (('resnet20', 'resnet20-12fca82f.th'), ('resnet56', 'resnet56-4bfd9763.th')):
         loaded = torch.load(REAL / 'weights' / file, map_location='cpu', weights_only=True)
@@ -159,7 +165,7 @@ def keras_nets(pixels) -> dict[str, np.ndarray]:
             for key, weight in wanted.items():
                 weight.assign(given[key])
         run = lambda x, net=net: np.asarray(net(x, training=False))  # noqa: E731
-        rows |= record(name, run, {s: pixels[f'{s}/224'] for s in SETS})
+        rows |= record(name, run, {s: pixels[f'{s}/{name}'] for s in SETS})
     return rows
 
 

@@ -98,6 +98,7 @@ def test_how_images_are_prepared():
     imagenet = hub.preparation('torchvision:resnet50', {}, 224)
     assert imagenet.mean == pytest.approx((123.675, 116.28, 103.53))
     assert hub.preparation(NAME, {}, 32).crop == 1
+    assert (told.interpolation, imagenet.interpolation) == ('bicubic', 'bilinear')
     lite = hub.preparation('timm:tf_efficientnet_lite2', {}, 260)
     assert (lite.mean, lite.std, lite.crop) == ((127.0,) * 3, (128.0,) * 3, 0.89)
     assert hub.preparation('mobilenet_100_tf', {}, 224).mean == (127.5,) * 3

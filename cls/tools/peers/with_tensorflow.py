@@ -31,9 +31,7 @@ def main(folder: str, batch: int, size: int, threads: int) -> None:
             use_image_if_no_bounding_boxes=True,
         )
         window = tf.stack([begin[0], begin[1], extent[0], extent[1]])
-        image = tf.image.decode_and_crop_jpeg(  # by default, it decodes less exactly than others
-            content, window, channels=3, dct_method='INTEGER_ACCURATE'
-        )
+        image = tf.image.decode_and_crop_jpeg(content, window, channels=3)
         image = tf.image.resize(image, (size, size))
         image = tf.image.random_flip_left_right(image)
         return tf.cast(image, tf.uint8), label
