@@ -96,13 +96,13 @@ def random_flip(images: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def augmented(
-    recipe: Recipe, batch: Batch, key: jax.Array, num_classes: int
+    recipe: Recipe, batch: Batch, key: jax.Array, model: nn.Module
 ) -> tuple[jax.Array, jax.Array]:
     """Mirrors and augments a training batch with the random numbers of its step's key.
 
     Returns:
       Images, uint8 as they came, or if recipe.augment is active normalised float32; labels (N,)
-      int32, or where images are mixed probabilities (N, num_classes).
+      int32, or where images are mixed probabilities (N, model.num_classes).
     """
     flip_key, _ = jax.random.split(key)
     images, labels = batch['image'], batch['label']
@@ -110,7 +110,7 @@ def augmented(
         images = random_flip(images, flip_key)
     if recipe.augment.active:  # the key: split makes the first two that fold_in does
         key = jax.random.fold_in(key, 2)
-        classes = num_classes if recipe.augment.mixes else 0
+        classes = model.num_classes if recipe.augment.mixes else 0
         images, labels = apply(recipe.augment, images, labels, key, recipe.normalise, classes)
     return images, labels
 
@@ -200,7 +200,7 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         _, net_key = jax.random.split(key)  # the first is the flips'
-        images, labels = augmented(recipe, batch, key, model.num_classes)
+        images, labels = augmented(recipe, batch, key, model)
         grads, (batch_stats, metrics) = gradients(state, images, labels, net_key)
         stays = still(state.params, state.batch_stats, recipe.freeze_bn)
         batch_stats = freeze.hold(stays['batch_stats'], state.batch_stats, batch_stats)
@@ -283,7 +283,7 @@ def make_moments_step(
 
     def moments_step(variables: Any, batch: Batch, step: jax.Array, key: jax.Array) -> Any:
         _, net_key = jax.random.split(key)
-        images, _ = augmented(recipe, batch, key, model.num_classes)
+        images, _ = augmented(recipe, batch, key, model)
         progress = jnp.minimum(step / recipe.total_steps, 1.0)
         _, updated = model.apply(
             variables,

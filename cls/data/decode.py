@@ -127,8 +127,9 @@ class Jpeg:
         mean if nothing is left to shrink, and by 1 if a factor of two is.
 
         Roughly means colours that are stored for 2x2 pixels are repeated, not interpolated, and
-        cosines are rounded more: at full scale photographs differ by 1 level in the mean, in the
-        middle by none, along edges of colours by more than 100. It saves a fifth of the time.
+        cosines are rounded more: at full scale ImageNet's photographs differ by 1.3 levels in the
+        mean (of one by 2.6), 99 of 100 values by at most 6, the largest by 55. It saves a fifth of
+        the time.
 
         Returns:
           (pixels, box): (h, w, channels) uint8, and where in it the region lies, whose edges need

@@ -15,7 +15,7 @@ from tensorflow_datasets.core import DatasetBuilder
 
 from cls.data import archives
 from cls.data.benchmarks import validation_labels, wnids
-from cls.data.transforms import decode
+from cls.data.decode import decode
 from cls.errors import UserError
 
 # Names and sizes in bytes, as image-net.org hands them out.

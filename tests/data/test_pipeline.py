@@ -433,7 +433,7 @@ def test_wrong_labels(make_data):
 
 def test_threads_give_the_same(make_data, birds, monkeypatch):
     """Decoding in none, one or five threads; and lazily, what whole images come to."""
-    data = make_data(name=f'folder:{birds}', image_size=24, train_crop='random_resized')
+    data = make_data(name=f'folder:{birds}', image_size=24, train_crop='pad')
     source = sources.load(data, 'train')
     found = {}
     for threads in (0, 1, 5):

@@ -30,12 +30,19 @@ SLOW = tuple(  # to compile; of each kind a smaller one remains
     f'configs/{name}.py'
     for name in (
         'amoebanet',
+        'crunet',
+        'darts',
+        'densenet',
+        'dpn',
+        'efficientnet',
         'inception_resnet_v2',
         'inception_v3',
         'inception_v4',
         'nasnet',
         'pnasnet',
         'polynet',
+        'pyramidnet',
+        'res2net',
         'residual_attention',
     )
 )
