@@ -22,7 +22,8 @@ from cls.nn.norm import BatchNorm
 from configs import common
 
 REAL = [spec for spec in ARMS if not spec.endswith(':digits')]
-# What the default run takes, with a net of one layer: of the recipes the ones that differ most.
+LAST = {spec.partition(':')[0]: spec for spec in REAL if 'folder=' not in spec}  # of each config
+# What the default run takes: of the recipes the ones that differ most.
 DEFAULT = (
     'configs/condensenet.py:cifar100',  # padded crops, Nesterov, cosine
     'configs/genet.py:svhn_cropped',  # two parts of a data set, as it is
@@ -203,7 +204,14 @@ class OneLayer(nn.Module):
         return Dense(self.num_classes, name='fc')(x)
 
 
-@pytest.mark.parametrize('spec', DEFAULT)
+@pytest.mark.parametrize(
+    'spec',
+    [
+        pytest.param(spec, marks=() if spec in DEFAULT else pytest.mark.sweep)
+        for spec in REAL
+        if spec in DEFAULT or 'folder=' not in spec
+    ],
+)
 def test_two_steps_of_an_arm(spec, data_dir, quick, monkeypatch, tmp_path):
     """The real command trains, and evaluates by the arm's protocol, with all that it asks for."""
     monkeypatch.setattr(configs, 'create_model', lambda _, classes: OneLayer(classes))
@@ -211,7 +219,7 @@ def test_two_steps_of_an_arm(spec, data_dir, quick, monkeypatch, tmp_path):
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize('spec', [spec for spec in REAL if 'folder=' not in spec])
+@pytest.mark.parametrize('spec', LAST.values())
 def test_two_steps_of_an_arm_with_a_net_of_the_system(spec, data_dir, quick, tmp_path):
     """Likewise with the net of the digits' arm."""
     check_run(spec, data_dir, tmp_path)
