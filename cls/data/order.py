@@ -5,6 +5,8 @@ which global batch s has the positions s*batch to (s+1)*batch.
 """
 
 import functools
+import itertools
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -95,9 +97,41 @@ def key(seed: int, purpose: int) -> np.ndarray:
     return np.random.SeedSequence((seed, purpose)).generate_state(2, np.uint64)
 
 
-def generator(stream: np.ndarray, position: int) -> np.random.Generator:
-    """Returns the random numbers of one position."""
-    return np.random.Generator(np.random.Philox(key=stream, counter=[0, position, 0, 0]))
+class Draws:
+    """The random numbers of one position, as a NumPy Generator would give them.
+
+    Making a Generator for each image would cost as much as a crop's share of Python's lock allows:
+    `draws` makes the first numbers of a whole batch at once, which nearly always suffice.
+    """
+
+    def __init__(self, first: list[float], stream: np.ndarray, position: int):
+        self._numbers = itertools.chain(first, _more(stream, position))
+
+    def uniform(self, low: float, high: float) -> float:
+        """Returns a number in [low, high)."""
+        return low + (high - low) * next(self._numbers)
+
+    def integers(self, low: int, high: int | None = None) -> int:
+        """Returns one of low..high-1, or without `high` of 0..low-1."""
+        low, high = (0, low) if high is None else (low, high)
+        return low + int((high - low) * next(self._numbers))
+
+
+_BLOCKS = 4  # of four numbers, made for each position ahead
+
+
+def _more(stream: np.ndarray, position: int) -> Iterator[float]:
+    generator = np.random.Generator(np.random.Philox(key=stream, counter=[0, 0, position, 1]))
+    while True:
+        yield float(generator.random())
+
+
+def draws(stream: np.ndarray, at: np.ndarray) -> list[Draws]:
+    """Returns the random numbers of consecutive positions, each a function of its position."""
+    bits = np.random.Philox(key=stream, counter=[int(at[0]) * _BLOCKS, 0, 0, 0])
+    raw = bits.random_raw(4 * _BLOCKS * len(at)) >> np.uint64(11)
+    numbers = (raw * 2.0**-53).reshape(len(at), -1).tolist()
+    return [Draws(row, stream, p) for row, p in zip(numbers, at.tolist(), strict=True)]
 
 
 def pad_offsets(stream: np.ndarray, at: np.ndarray, pad: int) -> np.ndarray:

@@ -25,7 +25,6 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from cls.data import order, transforms
-from cls.data.decode import Picture
 from cls.data.sources import MEMORY_LIMIT, InMemory, Source
 from cls.errors import UserError
 
@@ -66,8 +65,6 @@ def info(train: Source | None, evaluation: Source, data: ConfigDict) -> Info:
 # ------------------------------------------------------------------------------------------------
 
 Reader = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-# an image and its position -> (size, size, C)
-CropAt = Callable[[Picture, int], np.ndarray]
 # positions -> examples
 Order = Callable[[np.ndarray], np.ndarray]
 
@@ -90,38 +87,40 @@ def _take(
 
 
 def _read(
-    indices: np.ndarray, at: np.ndarray, *, source: Source, crop: CropAt, threads: int
+    indices: np.ndarray,
+    at: np.ndarray,
+    *,
+    source: Source,
+    crop: Callable[..., np.ndarray],
+    size: int,
+    threads: int,
+    stream: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads and crops image by image, in this many threads besides (0: in the caller's)."""
+    """Reads images and crops them to this size, in so many threads besides (0: in the caller's).
 
-    def part(rows: range) -> list[tuple[np.ndarray, int]]:
-        return [
-            source.read(int(indices[row]), functools.partial(crop, position=int(at[row])))
-            for row in rows
-        ]
+    With a stream of random numbers those of an image's position are given to its crop.
+    """
+    crops = [crop] * len(at)
+    if stream is not None:
+        crops = [functools.partial(crop, rng=draws) for draws in order.draws(stream, at)]
+
+    images = np.empty((len(at), size, size, source.channels), np.uint8)
+    labels = np.empty(len(at), np.int32)
+
+    def part(rows: range) -> None:
+        for row in rows:
+            images[row], labels[row] = source.read(int(indices[row]), crops[row])
 
     # A task for each image would cost a tenth of what decoding costs.
     count = min(max(1, threads), len(at))
     parts = [range(first, len(at), count) for first in range(count)]
-    found = list((_pool(threads).map if threads else map)(part, parts))
-    images, labels = zip(*(found[row % count][row // count] for row in range(len(at))), strict=True)
-    return np.stack(images), np.array(labels, np.int32)
+    list((_pool(threads).map if threads else map)(part, parts))  # which raises what a part raised
+    return images, labels
 
 
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix='images')
-
-
-def _crop_at_random(
-    image: Picture, position: int, *, crop: Callable, stream: np.ndarray
-) -> np.ndarray:
-    return crop(image, order.generator(stream, position))
-
-
-def _crop_fixed(image: Picture, position: int, *, crop: Callable) -> np.ndarray:
-    del position
-    return crop(image)
 
 
 def _train_reader(source: Source, data: ConfigDict, seed: int, threads: int) -> Reader:
@@ -132,8 +131,11 @@ def _train_reader(source: Source, data: ConfigDict, seed: int, threads: int) -> 
         return functools.partial(_take, source=ready, pad=pad, border=border, seed=seed)
     if data.name == 'synthetic':  # such images show what a step costs without its input
         return functools.partial(_take, source=_resized(source, data, data.image_size))
-    crop_at = functools.partial(_crop_at_random, crop=crop, stream=order.key(seed, order.CROP))
-    return functools.partial(_read, source=source, crop=crop_at, threads=threads)
+    stream = order.key(seed, order.CROP)
+    size = data.image_size
+    return functools.partial(
+        _read, source=source, crop=crop, size=size, threads=threads, stream=stream
+    )
 
 
 def _eval_reader(source: Source, data: ConfigDict, threads: int) -> Reader:
@@ -143,8 +145,7 @@ def _eval_reader(source: Source, data: ConfigDict, threads: int) -> Reader:
         return functools.partial(_take, source=ready)
     if data.name == 'synthetic' and source.shape[0] == size:
         return functools.partial(_take, source=source)
-    crop_at = functools.partial(_crop_fixed, crop=crop)
-    return functools.partial(_read, source=source, crop=crop_at, threads=threads)
+    return functools.partial(_read, source=source, crop=crop, size=size, threads=threads)
 
 
 def _at_size(source: Source, data: ConfigDict, size: int) -> InMemory | None:

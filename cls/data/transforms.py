@@ -1,7 +1,8 @@
 """Crops on the host: one picture in, one uint8 image of the net's size out.
 
 A crop takes a `decode.Picture`, of which it has decoded what it needs, or an image that is decoded
-already, (H, W, C) uint8. Whatever is random takes a NumPy Generator and draws from nothing else.
+already, (H, W, C) uint8. Whatever is random takes `order.Draws` (a NumPy Generator would do) and
+draws from nothing else.
 """
 
 import functools
@@ -12,12 +13,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cls.data.decode import Decoded, Picture
+from cls.data.order import Draws
 from cls.data.resize import INTERPOLATIONS, resize, shorter_to
 from cls.errors import UserError, nearest
 
-PAD_MODES = ('zero', 'mean', 'mirror')
-
 Border = tuple[int, ...] | None  # a colour, of all channels or of each; None: the image, mirrored
+PAD_MODES = ('zero', 'mean', 'mirror')
 CROPS = ('none', 'pad', 'scale_jitter', 'random_resized', 'distorted_box')
 
 
@@ -63,7 +64,7 @@ def center_crop(
 
 def plain(
     image: Picture | np.ndarray,
-    rng: np.random.Generator,
+    rng: Draws,
     *,
     size: int,
     interpolation: str = 'bilinear',
@@ -103,7 +104,7 @@ def pad_crop(
 
 def pad_and_crop(
     image: Picture | np.ndarray,
-    rng: np.random.Generator,
+    rng: Draws,
     *,
     size: int,
     pad: int,
@@ -112,13 +113,13 @@ def pad_and_crop(
 ) -> np.ndarray:
     """The crop of CIFAR recipes: `plain`, a border around it, a random (size, size) of that."""
     image = plain(image, rng, size=size, interpolation=interpolation)
-    offsets = rng.integers(2 * pad + 1, size=(1, 2))
+    offsets = np.array([[rng.integers(2 * pad + 1) for _ in range(2)]])
     return pad_crop(image[None], offsets, size=size, pad=pad, border=border)[0]
 
 
 def scale_jitter(
     image: Picture | np.ndarray,
-    rng: np.random.Generator,
+    rng: Draws,
     *,
     size: int,
     scale: tuple[int, int],
@@ -134,7 +135,7 @@ def scale_jitter(
 
 def random_resized(
     image: Picture | np.ndarray,
-    rng: np.random.Generator,
+    rng: Draws,
     *,
     size: int,
     area: tuple[float, float],
@@ -148,7 +149,7 @@ def random_resized(
 
 def distorted_box(
     image: Picture | np.ndarray,
-    rng: np.random.Generator,
+    rng: Draws,
     *,
     size: int,
     area: tuple[float, float],
@@ -162,7 +163,7 @@ def distorted_box(
 
 def random_box(
     shape: tuple[int, int],
-    rng: np.random.Generator,
+    rng: Draws,
     area: tuple[float, float],
     aspect: tuple[float, float],
 ) -> tuple[int, int, int, int]:
@@ -189,7 +190,7 @@ def random_box(
 
 def random_tf_box(
     shape: tuple[int, int],
-    rng: np.random.Generator,
+    rng: Draws,
     area: tuple[float, float],
     aspect: tuple[float, float],
 ) -> tuple[int, int, int, int]:
@@ -230,7 +231,7 @@ def random_tf_box(
 
 def train_crop(
     data: ConfigDict,
-) -> Callable[[Picture | np.ndarray, np.random.Generator], np.ndarray]:
+) -> Callable[[Picture | np.ndarray, Draws], np.ndarray]:
     """Returns the crop that `config.data` asks for: (image, rng) -> (image_size, image_size, C).
 
     Raises UserError for an unknown name and for ranges that make no sense.

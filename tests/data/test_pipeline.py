@@ -444,7 +444,7 @@ def test_threads_give_the_same(make_data, birds, monkeypatch):
     assert_equal(found[5], found[0])
     first = int(order.shuffled(np.arange(1), len(source), 0)[0])
     crop = transforms.train_crop(data)
-    expected = crop(source[first]['image'], order.generator(order.key(0, 1), 0))
+    expected = crop(source[first]['image'], order.draws(order.key(0, 1), np.arange(1))[0])
     np.testing.assert_array_equal(found[0][0]['image'][0], expected)
 
 
@@ -498,3 +498,19 @@ def test_info(make_data):
     assert info.image_shape == (16, 16, 1)
     assert info.class_names[3] == '3'
     assert pipeline.info(train, test, make_data(num_classes=12)).num_classes == 12
+
+
+def test_draws_are_functions_of_their_position():
+    """Made one by one, in batches or beyond those made ahead; uniform over their ranges."""
+    stream = order.key(3, order.CROP)
+    together = [[d.uniform(0, 1) for _ in range(40)] for d in order.draws(stream, np.arange(5, 9))]
+    for position, numbers in enumerate(together, start=5):
+        (alone,) = order.draws(stream, np.array([position]))
+        assert [alone.uniform(0, 1) for _ in range(40)] == numbers
+    assert len({number for numbers in together for number in numbers}) == 160
+    drawn = [d.integers(2, 5) for d in order.draws(stream, np.arange(30_000)) for _ in range(2)]
+    np.testing.assert_allclose(np.bincount(drawn) / 60_000, [0, 0, 1 / 3, 1 / 3, 1 / 3], atol=0.01)
+    values = [d.uniform(-1, 3) for d in order.draws(stream, np.arange(30_000))]
+    np.testing.assert_allclose(
+        np.quantile(values, [0, 0.25, 0.5, 0.75, 1]), range(-1, 4), atol=0.05
+    )
