@@ -68,10 +68,7 @@ def imagenet(c: ConfigDict) -> None:
     c.model.num_classes = 1001  # as there; labels are 0 to 999, so the last is never one
     c.model.bn_group = 32
     c.duration, c.batch = '100 epochs', 256
-    c.data.image_size, c.data.eval_resize = 331, 378  # crop of 87.5 %
-    c.data.train_crop, c.data.area = 'random_resized', (0.05, 1.0)
-    c.data.interpolation, c.augment.distortion = 'tf_bilinear', 'inception'
-    c.data.mean, c.data.std = (127.5,) * 3, (127.5,) * 3
+    common.use_inception_images(c, 331)
     c.optim.name, c.optim.lr = 'rmsprop', 0.015
     c.optim.decay, c.optim.momentum, c.optim.eps = 0.9, 0.9, 1.0
     c.optim.weight_decay, c.optim.decay_mask = 4e-5, 'kernels'

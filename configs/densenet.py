@@ -75,9 +75,8 @@ def svhn(c: ConfigDict) -> None:
 def imagenet(c: ConfigDict) -> None:
     """Section 4.2: 90 epochs of batches of 256, the rate divided by 10 after 30 and 60.
 
-    Crops, jitter of colours and PCA lighting as in fb.resnet.torch, on which the authors' code is
-    built, whose bicubic resizing does not blur what it shrinks: tf_bicubic is the nearest to it.
-    The paper has the accuracies of ten crops beside those of one (Table 3).
+    Images as in fb.resnet.torch, on which the authors' code is built. The paper has the accuracies
+    of ten crops beside those of one (Table 3).
     """
     common.use_imagenet(c)
     sgd(c)
@@ -85,10 +84,7 @@ def imagenet(c: ConfigDict) -> None:
     c.model.dtype = 'bfloat16'
     c.model.bn_group = 64  # as on the four devices of the authors' command
     c.duration, c.batch = '90 epochs', 256
-    c.data.image_size, c.data.eval_resize = 224, 256
-    c.data.train_crop, c.data.interpolation = 'random_resized', 'tf_bicubic'
-    c.augment.brightness = c.augment.contrast = c.augment.saturation = 0.4
-    c.augment.lighting = 0.1
+    common.use_torch_images(c)
     c.schedule.at = ('30 epochs', '60 epochs')
     c.eval.protocol = 'ten_crop'
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

@@ -68,10 +68,7 @@ def rmsprop(c: ConfigDict) -> None:
     common.use_imagenet(c)
     c.model.dtype = 'bfloat16'
     c.model.bn_group = 32
-    c.data.image_size, c.data.eval_resize = 299, 342
-    c.data.train_crop, c.data.area = 'random_resized', (0.05, 1.0)
-    c.data.interpolation, c.augment.distortion = 'tf_bilinear', 'inception'
-    c.data.mean, c.data.std = (127.5,) * 3, (127.5,) * 3
+    common.use_inception_images(c, 299)
     c.optim.name, c.optim.lr = 'rmsprop', 0.045
     c.optim.decay, c.optim.momentum, c.optim.eps = 0.9, 0.9, 1.0
     c.optim.weight_decay, c.optim.decay_mask = 4e-5, 'kernels'

@@ -127,9 +127,8 @@ class Jpeg:
         mean if nothing is left to shrink, and by 1 if a factor of two is.
 
         Roughly means colours that are stored for 2x2 pixels are repeated, not interpolated, and
-        cosines are rounded more: at full scale ImageNet's photographs differ by 1.3 levels in the
-        mean (of one by 2.6), 99 of 100 values by at most 6, the largest by 55. It saves a fifth of
-        the time.
+        cosines are rounded more: at full scale photographs differ by 1 to 3 levels in the mean. It
+        saves a fifth of the time.
 
         Returns:
           (pixels, box): (h, w, channels) uint8, and where in it the region lies, whose edges need

@@ -100,8 +100,8 @@ def key(seed: int, purpose: int) -> np.ndarray:
 class Draws:
     """The random numbers of one position, as a NumPy Generator would give them.
 
-    Making a Generator for each image would cost as much as a crop's share of Python's lock allows:
-    `draws` makes the first numbers of a whole batch at once, which nearly always suffice.
+    A Generator for each image would take longer to make than a crop takes to draw, under Python's
+    lock: `draws` makes the first numbers of a whole batch at once, which nearly always suffice.
     """
 
     def __init__(self, first: list[float], stream: np.ndarray, position: int):

@@ -17,6 +17,7 @@ from cls.data.order import Draws
 from cls.data.resize import INTERPOLATIONS, resize, shorter_to
 from cls.errors import UserError, nearest
 
+Box = tuple[int, int, int, int]  # top, left, height, width
 Border = tuple[int, ...] | None  # a colour, of all channels or of each; None: the image, mirrored
 PAD_MODES = ('zero', 'mean', 'mirror')
 CROPS = ('none', 'pad', 'scale_jitter', 'random_resized', 'distorted_box')
@@ -24,7 +25,7 @@ CROPS = ('none', 'pad', 'scale_jitter', 'random_resized', 'distorted_box')
 
 def _resized(
     image: Picture | np.ndarray,
-    box: tuple[int, int, int, int],
+    box: Box,
     to: tuple[int, int],
     interpolation: str,
     exact: bool = False,
@@ -127,37 +128,24 @@ def scale_jitter(
 ) -> np.ndarray:
     """The crop of VGG and ResNet: shorter side uniform in `scale`, then a random crop."""
     shape = _size(image)
-    to = shorter_to(shape, int(rng.integers(scale[0], scale[1] + 1)))
+    to = shorter_to(shape, rng.integers(scale[0], scale[1] + 1))
     image = _resized(image, (0, 0, *shape), to, interpolation)
-    top, left = (int(rng.integers(side - size + 1)) for side in to)
+    top, left = (rng.integers(side - size + 1) for side in to)
     return image[top : top + size, left : left + size]
 
 
-def random_resized(
+def random_part(
     image: Picture | np.ndarray,
     rng: Draws,
     *,
+    draw: Callable[..., Box],
     size: int,
     area: tuple[float, float],
     aspect: tuple[float, float],
     interpolation: str = 'bilinear',
 ) -> np.ndarray:
-    """The crop of Inception as torchvision does it: a random part, resized to (size, size)."""
-    box = random_box(_size(image), rng, area, aspect)
-    return _resized(image, box, (size, size), interpolation)
-
-
-def distorted_box(
-    image: Picture | np.ndarray,
-    rng: Draws,
-    *,
-    size: int,
-    area: tuple[float, float],
-    aspect: tuple[float, float],
-    interpolation: str = 'bilinear',
-) -> np.ndarray:
-    """The crop of Inception as TensorFlow does it: its parts are smaller, see `random_tf_box`."""
-    box = random_tf_box(_size(image), rng, area, aspect)
+    """The crop of Inception: a part of the image that `draw` chooses, resized to (size, size)."""
+    box = draw(_size(image), rng, area, aspect)
     return _resized(image, box, (size, size), interpolation)
 
 
@@ -166,8 +154,8 @@ def random_box(
     rng: Draws,
     area: tuple[float, float],
     aspect: tuple[float, float],
-) -> tuple[int, int, int, int]:
-    """Draws (top, left, height, width) inside an image of shape (H, W).
+) -> Box:
+    """Draws (top, left, height, width) inside an image of shape (H, W), as torchvision does.
 
     The part of the area is uniform in `area`, the logarithm of width over height uniform between
     those of `aspect`. What does not fit is drawn again; after ten such boxes it is the largest one
@@ -179,8 +167,8 @@ def random_box(
         ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
         width, height = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
         if 0 < width <= full_width and 0 < height <= full_height:
-            top = int(rng.integers(full_height - height + 1))
-            left = int(rng.integers(full_width - width + 1))
+            top = rng.integers(full_height - height + 1)
+            left = rng.integers(full_width - width + 1)
             return top, left, height, width
     ratio = min(max(full_width / full_height, aspect[0]), aspect[1])
     height = max(1, min(full_height, round(full_width / ratio)))
@@ -193,7 +181,7 @@ def random_tf_box(
     rng: Draws,
     area: tuple[float, float],
     aspect: tuple[float, float],
-) -> tuple[int, int, int, int]:
+) -> Box:
     """Draws (top, left, height, width) as tf.image.sample_distorted_bounding_box does.
 
     That is, of an image without boxes and with min_object_covered=0; its default, 0.1, means that
@@ -212,7 +200,7 @@ def random_tf_box(
             round(math.sqrt(most / ratio)), full_height, math.floor((full_width + 0.5) / ratio)
         )
         shortest = min(round(math.sqrt(least / ratio)), tallest)
-        height = int(rng.integers(shortest, tallest + 1))
+        height = rng.integers(shortest, tallest + 1)
         width = round(height * ratio)
         if width * height < least:  # the rounding may be to blame
             height, width = height + 1, round((height + 1) * ratio)
@@ -223,8 +211,8 @@ def random_tf_box(
             and 0 < width <= full_width
             and 0 < height <= full_height
         ):
-            top = int(rng.integers(max(1, full_height - height)))
-            left = int(rng.integers(max(1, full_width - width)))
+            top = rng.integers(max(1, full_height - height))
+            left = rng.integers(max(1, full_width - width))
             return top, left, height, width
     return 0, 0, full_height, full_width
 
@@ -246,8 +234,8 @@ def train_crop(
         low, high = _range(data, 'scale', data.image_size, math.inf)
         return functools.partial(scale_jitter, scale=(low, high), **common)
     ranges = {'area': _range(data, 'area', 0, 1), 'aspect': _range(data, 'aspect', 0, math.inf)}
-    crop = random_resized if data.train_crop == 'random_resized' else distorted_box
-    return functools.partial(crop, **ranges, **common)
+    draw = random_box if data.train_crop == 'random_resized' else random_tf_box
+    return functools.partial(random_part, draw=draw, **ranges, **common)
 
 
 def padding(data: ConfigDict) -> int:

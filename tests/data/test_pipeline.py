@@ -212,14 +212,6 @@ def test_balanced(make_data):
     assert (drawn[0] != drawn[1]).any()
 
 
-def test_order_is_uniform():
-    """Each example comes at each place of an epoch equally often, over the epochs."""
-    at = np.arange(5 * 4000)
-    places = order.shuffled(at, 5, seed=3).reshape(4000, 5)
-    for example in range(5):
-        assert (abs((places == example).mean(axis=0) - 0.2) < 0.03).all()
-
-
 def test_batches_may_be_larger_than_the_set(make_data):
     iterator = pipeline.train_batches(
         Numbered(5), make_data(image_size=12), batch=15, seed=0, num_classes=10
@@ -274,26 +266,6 @@ def test_crops_differ_between_epochs_and_seeds(make_data):
             crops[seed] = (images == 1).sum(axis=(1, 2, 3))
             assert len(np.unique(crops[seed])) > 10
         assert (crops[0] != crops[1]).any()
-
-
-def test_pad_offsets_are_uniform():
-    """And those of neighbouring positions, and of top and left, have nothing to do together."""
-    offsets = order.pad_offsets(order.key(0, 1), np.arange(20_000), pad=2)
-    for column in range(2):
-        counts = np.bincount(offsets[:, column], minlength=5)
-        assert counts.shape == (5,)
-        assert abs(counts / 20_000 - 0.2).max() < 0.015
-    assert abs(np.corrcoef(offsets[:, 0], offsets[:, 1])[0, 1]) < 0.03
-    assert abs(np.corrcoef(offsets[1:, 0], offsets[:-1, 0])[0, 1]) < 0.03
-
-
-def test_pad_is_the_same_crop_as_of_single_images():
-    images = np.random.default_rng(0).integers(256, size=(20, 8, 8, 3), dtype=np.uint8)
-    offsets = np.random.default_rng(1).integers(7, size=(20, 2))
-    batch = transforms.pad_crop(images, offsets, size=8, pad=3)
-    padded = np.pad(images, ((0, 0), (3, 3), (3, 3), (0, 0)))
-    for image, crop, (top, left) in zip(padded, batch, offsets, strict=True):
-        np.testing.assert_array_equal(crop, image[top : top + 8, left : left + 8])
 
 
 def test_synthetic_is_not_cropped(make_data):
@@ -498,19 +470,3 @@ def test_info(make_data):
     assert info.image_shape == (16, 16, 1)
     assert info.class_names[3] == '3'
     assert pipeline.info(train, test, make_data(num_classes=12)).num_classes == 12
-
-
-def test_draws_are_functions_of_their_position():
-    """Made one by one, in batches or beyond those made ahead; uniform over their ranges."""
-    stream = order.key(3, order.CROP)
-    together = [[d.uniform(0, 1) for _ in range(40)] for d in order.draws(stream, np.arange(5, 9))]
-    for position, numbers in enumerate(together, start=5):
-        (alone,) = order.draws(stream, np.array([position]))
-        assert [alone.uniform(0, 1) for _ in range(40)] == numbers
-    assert len({number for numbers in together for number in numbers}) == 160
-    drawn = [d.integers(2, 5) for d in order.draws(stream, np.arange(30_000)) for _ in range(2)]
-    np.testing.assert_allclose(np.bincount(drawn) / 60_000, [0, 0, 1 / 3, 1 / 3, 1 / 3], atol=0.01)
-    values = [d.uniform(-1, 3) for d in order.draws(stream, np.arange(30_000))]
-    np.testing.assert_allclose(
-        np.quantile(values, [0, 0.25, 0.5, 0.75, 1]), range(-1, 4), atol=0.05
-    )

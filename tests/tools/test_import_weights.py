@@ -99,6 +99,9 @@ def test_how_images_are_prepared():
     assert imagenet.mean == pytest.approx((123.675, 116.28, 103.53))
     assert hub.preparation(NAME, {}, 32).crop == 1
     assert (told.interpolation, imagenet.interpolation) == ('bicubic', 'bilinear')
+    assert hub.preparation('timm:res2next50', {}, 224).interpolation == 'bilinear'
+    smooth = {'pretrained_cfg': CARD['pretrained_cfg'] | {'interpolation': 'bilinear'}}
+    assert hub.preparation('timm:dpn68', smooth, 224).interpolation == 'bilinear'
     lite = hub.preparation('timm:tf_efficientnet_lite2', {}, 260)
     assert (lite.mean, lite.std, lite.crop) == ((127.0,) * 3, (128.0,) * 3, 0.89)
     assert hub.preparation('mobilenet_100_tf', {}, 224).mean == (127.5,) * 3

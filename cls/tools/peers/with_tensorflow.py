@@ -1,18 +1,17 @@
 """The input pipeline of `benchmark --input` as one writes it with tf.data.
 
 Run by that tool with an interpreter that has TensorFlow: with_tensorflow.py FOLDER BATCH SIZE
-THREADS. Then each line of input, 'SKIP COUNT', is answered by the seconds that COUNT batches took
-after SKIP others.
+THREADS. See answering.py for what it then does.
 """
 
 import os
 import sys
-import time
 from pathlib import Path
 
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
 
 import tensorflow as tf  # noqa: E402
+from answering import answer  # noqa: E402  beside this file, which is run by its path
 
 
 def main(folder: str, batch: int, size: int, threads: int) -> None:
@@ -46,17 +45,7 @@ def main(folder: str, batch: int, size: int, threads: int) -> None:
     )
     options = tf.data.Options()
     options.threading.private_threadpool_size = threads
-    batches = batches.with_options(options).as_numpy_iterator()
-    next(batches)
-    print('ready', flush=True)
-    for line in sys.stdin:
-        skip, count = map(int, line.split())
-        for _ in range(skip):
-            next(batches)
-        begin = time.perf_counter()
-        for _ in range(count):
-            next(batches)
-        print(time.perf_counter() - begin, flush=True)
+    answer(batches.with_options(options).as_numpy_iterator())
 
 
 if __name__ == '__main__':

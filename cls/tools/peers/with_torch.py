@@ -1,16 +1,15 @@
 """The input pipeline of `benchmark --input` as one writes it with PyTorch and torchvision.
 
-Run by that tool with an interpreter that has both: with_torch.py FOLDER BATCH SIZE WORKERS. Then
-each line of input, 'SKIP COUNT', is answered by the seconds that COUNT batches took after SKIP
-others.
+Run by that tool with an interpreter that has both: with_torch.py FOLDER BATCH SIZE WORKERS. See
+answering.py for what it then does.
 """
 
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from answering import answer  # beside this file, which is run by its path
 from PIL import Image
 
 try:
@@ -63,17 +62,7 @@ def main(folder: str, batch: int, size: int, workers: int) -> None:
     loader = torch.utils.data.DataLoader(
         files, batch_size=batch, sampler=Endless(len(files)), num_workers=workers, drop_last=True
     )
-    batches = iter(loader)
-    next(batches)
-    print('ready', flush=True)
-    for line in sys.stdin:
-        skip, count = map(int, line.split())
-        for _ in range(skip):
-            next(batches)
-        begin = time.perf_counter()
-        for _ in range(count):
-            next(batches)
-        print(time.perf_counter() - begin, flush=True)
+    answer(iter(loader))
 
 
 if __name__ == '__main__':

@@ -1,0 +1,40 @@
+"""Random numbers: uniform, and functions of their position."""
+
+import numpy as np
+
+from cls.data import order
+
+
+def test_order_is_uniform():
+    """Each example comes at each place of an epoch equally often, over the epochs."""
+    at = np.arange(5 * 4000)
+    places = order.shuffled(at, 5, seed=3).reshape(4000, 5)
+    for example in range(5):
+        assert (abs((places == example).mean(axis=0) - 0.2) < 0.03).all()
+
+
+def test_pad_offsets_are_uniform():
+    """And those of neighbouring positions, and of top and left, have nothing to do together."""
+    offsets = order.pad_offsets(order.key(0, 1), np.arange(20_000), pad=2)
+    for column in range(2):
+        counts = np.bincount(offsets[:, column], minlength=5)
+        assert counts.shape == (5,)
+        assert abs(counts / 20_000 - 0.2).max() < 0.015
+    assert abs(np.corrcoef(offsets[:, 0], offsets[:, 1])[0, 1]) < 0.03
+    assert abs(np.corrcoef(offsets[1:, 0], offsets[:-1, 0])[0, 1]) < 0.03
+
+
+def test_draws_are_functions_of_their_position():
+    """Made one by one, in batches or beyond those made ahead; uniform over their ranges."""
+    stream = order.key(3, order.CROP)
+    together = [[d.uniform(0, 1) for _ in range(40)] for d in order.draws(stream, np.arange(5, 9))]
+    for position, numbers in enumerate(together, start=5):
+        (alone,) = order.draws(stream, np.array([position]))
+        assert [alone.uniform(0, 1) for _ in range(40)] == numbers
+    assert len({number for numbers in together for number in numbers}) == 160
+    drawn = [d.integers(2, 5) for d in order.draws(stream, np.arange(30_000)) for _ in range(2)]
+    np.testing.assert_allclose(np.bincount(drawn) / 60_000, [0, 0, 1 / 3, 1 / 3, 1 / 3], atol=0.01)
+    values = [d.uniform(-1, 3) for d in order.draws(stream, np.arange(30_000))]
+    np.testing.assert_allclose(
+        np.quantile(values, [0, 0.25, 0.5, 0.75, 1]), range(-1, 4), atol=0.05
+    )
