@@ -10,8 +10,8 @@ started:
   eval        evaluations
   checkpoint  the part of saving that the loop waits for
   other       logging and the like
-  lost        data, step, eval and other after the checkpoint that a restart continued from: work
-              that was done again. Nothing of compile and start: each process has its own
+  lost        data, step and eval after the checkpoint that a restart continued from: work that was
+              done again. Nothing of start, compile and checkpoint: these are what restarts cost
   down        from the last sign of a process to the start of the next
 
 Goodput is the part of `step` in all of them, with `down` or without. In a run of several processes
@@ -35,7 +35,7 @@ from pathlib import Path
 from cls.telemetry import write_json
 
 BUCKETS = ('start', 'compile', 'data', 'step', 'eval', 'checkpoint', 'other', 'lost', 'down')
-REPEATED = ('data', 'step', 'eval', 'other')  # what a restart does again
+REPEATED = ('data', 'step', 'eval')  # what a restart does again
 FILE = 'time.json'
 BEAT = 10.0  # seconds
 log = logging.getLogger(__name__)

@@ -44,8 +44,8 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
 
     Every member continues where it was; the ensemble's own files are config.json and result.json.
     Its `seconds` are those of the members that it trained, restarts included, and of evaluating.
-    Returns the result, or None when told to stop before the end. The time of the first member that
-    is trained counts from `began`, see cls.train.in_folder.
+    Returns the result, or None when told to stop before the end. The time of the first member
+    counts from `began`, see cls.train.in_folder.
     """
     check_folder(workdir, config)
     if (result := load_result(workdir)) is not None:
