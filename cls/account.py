@@ -18,9 +18,9 @@ Goodput is the part of `step` in all of them, with `down` or without. In a run o
 the account is that of the first.
 
 A process that is killed cannot say how far it came, and a checkpoint holds only what was before it.
-So the account is written to time.json as well, at every log event and at least every ten seconds,
-by a thread: what a process did after that counts as `down`. Not counted at all: the end of the
-process after the result is written, and the sleep of a machine while the process runs.
+So the account is written to time.json as well, by a thread, at log events and every ten seconds or
+so: what a process did after that counts as `down`. Not counted at all: the end of the last process
+after the result is written, and the sleep of a machine while a process runs.
 """
 
 import contextlib
@@ -37,7 +37,8 @@ from cls.telemetry import write_json
 BUCKETS = ('start', 'compile', 'data', 'step', 'eval', 'checkpoint', 'other', 'lost', 'down')
 REPEATED = ('data', 'step', 'eval')  # what a restart does again
 FILE = 'time.json'
-BEAT = 10.0  # seconds
+BEAT = 10.0  # seconds between writes of the file without a log event
+REST = 20  # the thread writes for at most one part in this of its time, however slow the storage
 log = logging.getLogger(__name__)
 
 # Seconds of each bucket, `restarts`, and `at`: seconds since 1970 when this was so.
@@ -194,15 +195,17 @@ def written(account: Account, path: Path, leader: bool = True) -> Iterator[None]
         return
     stop = threading.Event()
 
-    def write() -> None:
+    def write() -> float:
+        began = time.perf_counter()
         try:
             write_json(path, account.record())
         except Exception as error:  # of any storage; the run goes on, and the next may succeed
             log.warning('%s cannot be written: %s', path, error)
+        return time.perf_counter() - began
 
     def beat() -> None:
         while not stop.is_set():
-            write()
+            stop.wait(min(REST * write(), BEAT))
             account.due.wait(BEAT)
             account.due.clear()
 

@@ -74,23 +74,21 @@ def train(
     leader = jax.process_index() == 0
     with Preemption() as preemption, written(account, workdir / FILE, leader):
         # ---- a state before the first step, in host memory; shapes before arrays
-        with account.spend('start'):
-            state, optimizer = setup.new_state(variables)
-            where = abstract_state(state, setup.mesh)
-            iterator = train_batches(setup)
+        state, optimizer = setup.new_state(variables)
+        where = abstract_state(state, setup.mesh)
+        iterator = train_batches(setup)
 
         # ---- continue from the newest checkpoint, or start anew
-        with account.spend('start'):
-            checkpoints = Checkpoints(workdir / 'checkpoints', setup.config.checkpoint.keep)
-            restored = checkpoints.restore(where)
-            if restored is None:
-                if setup.config.init and variables is None:  # all checkpoints were damaged
-                    state, _ = setup.new_state(init_from.load(setup))
-                state = meshes.put(state, jax.tree.map(lambda x: x.sharding, where))
-            else:
-                state, data_state, _ = restored
-                iterator.set_state(data_state)
-            account.continue_from(restored[2] if restored else {}, spent)
+        checkpoints = Checkpoints(workdir / 'checkpoints', setup.config.checkpoint.keep)
+        restored = checkpoints.restore(where)
+        if restored is None:
+            if setup.config.init and variables is None:  # all checkpoints were damaged
+                state, _ = setup.new_state(init_from.load(setup))
+            state = meshes.put(state, jax.tree.map(lambda x: x.sharding, where))
+        else:
+            state, data_state, _ = restored
+            iterator.set_state(data_state)
+        account.continue_from(restored[2] if restored else {}, spent)
         step = int(state.step)
 
         # ---- compile
