@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import struct
@@ -219,7 +220,7 @@ def test_killed_at_any_moment_it_ends_as_if_nothing_had_happened(at, whole, envi
     assert result['goodput'] > result['goodput_with_down']
 
     # What was lost: by the difference of two accounts, and by the speed of the steps done again.
-    step = int(resumed.stdout.split('step ', 1)[1].split('/')[0]) - 1
+    step = int(re.search(r'step (\d+)/', resumed.stdout)[1]) - 1  # of the checkpoint
     before = saved[step] if step else dict.fromkeys(known, 0)
     newest = max(known, before, key=total)
     difference = sum(newest[name] - before[name] for name in ('data', 'step', 'eval'))
