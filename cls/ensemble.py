@@ -39,27 +39,31 @@ def members(config: ConfigDict, workdir: Path) -> list[tuple[ConfigDict, Path]]:
     return found
 
 
-def job(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
+def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[str, Any] | None:
     """Trains the members that are not loaded, one after the other, and evaluates all together.
 
     Every member continues where it was; the ensemble's own files are config.json and result.json.
-    Returns the result, or None when told to stop before the end.
+    Its `seconds` are those of the members that it trained, restarts included, and of evaluating.
+    Returns the result, or None when told to stop before the end. The time of the first member
+    counts from `began`, see cls.train.in_folder.
     """
     check_folder(workdir, config)
     if (result := load_result(workdir)) is not None:
         return result
-    runs = members(config, workdir)
-    began = time.perf_counter()
+    runs, seconds = members(config, workdir), 0.0
     with claim(workdir, config):
         for name, (member, folder) in zip(config.members, runs, strict=True):
             if config.loaded[name]:
                 continue
             print(f'member {name}:', flush=True)
-            if train.in_folder(member, folder) is None:
+            trained = train.in_folder(member, folder, began)
+            if trained is None:
                 return None
+            began, seconds = None, seconds + trained['seconds']
+        evaluating = time.perf_counter()
         values, _ = evaluate(runs, 'single')
         result = {name: values[name] for name in RESULT}
-        result['seconds'] = round(time.perf_counter() - began, 2)
+        result['seconds'] = round(seconds + time.perf_counter() - evaluating, 2)
         if jax.process_index() == 0:
             write_json(workdir / 'result.json', result)
     return result

@@ -15,12 +15,14 @@ import argparse
 import hashlib
 import logging
 import sys
+import time
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from cls import config as configs
 from cls import ensemble, evaluate, train
+from cls.account import process_start
 from cls.errors import UserError, run
 from cls.runtime import load_config, start
 
@@ -37,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--job', default='train', help=', '.join(JOBS))
     # Overrides are kept from argparse, which takes one with a space in it for another --workdir.
     given = sys.argv[1:] if argv is None else argv
+    began = process_start() if argv is None else time.perf_counter()
     fields = [argument for argument in given if argument.startswith('--config.')]
     args, rest = parser.parse_known_args([a for a in given if a not in fields])
     logging.basicConfig(level=logging.WARNING, format='%(levelname)s: %(message)s')
@@ -70,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
         job = ensemble.evaluate_job if together else evaluate.job
         print(evaluate.summary(job(config, workdir)))
         return 0
-    result = ensemble.job(config, workdir) if together else train.in_folder(config, workdir)
+    result = (ensemble.job if together else train.in_folder)(config, workdir, began)
     if result is None:
         print(f'stopped before the end; the same command continues the run in {workdir}')
     else:

@@ -15,6 +15,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
 from cls import config as configs
+from cls.account import FILE
 from cls.cache import cache_dir
 from cls.errors import UserError
 from cls.telemetry import write_json
@@ -68,7 +69,10 @@ def claim(workdir: Path, config: ConfigDict, classes: Sequence[str] = ()) -> Ite
                 f'another process is training in {workdir}; wait, or choose another --workdir.'
             ) from error
         _check_classes(workdir, classes)
-        (workdir / 'config.json').write_text(configs.to_json(config))
+        saved, text = workdir / 'config.json', configs.to_json(config)
+        if saved.exists() and configs.differences(saved.read_text(), text):
+            (workdir / FILE).unlink(missing_ok=True)  # of another run's beginning
+        saved.write_text(text)
         write_json(workdir / 'environment.json', environment())
         if classes:
             write_json(workdir / 'classes.json', list(classes))

@@ -1,10 +1,9 @@
-"""What a run tells: metrics.jsonl, TensorBoard, a progress line, and where its time went."""
+"""What a run tells: metrics.jsonl, TensorBoard, a progress line, a profile."""
 
 import contextlib
 import json
 import math
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,41 +13,6 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from cls.errors import UserError
-
-BUCKETS = ('start', 'compile', 'data', 'step', 'eval', 'checkpoint')
-
-
-class Account:
-    """Seconds by what they were spent on, summed over restarts.
-
-    `start` is initialising and restoring, without imports and opening the data; `data` is time in
-    which the loop waited for its next batch.
-    """
-
-    def __init__(self) -> None:
-        self.seconds = dict.fromkeys(BUCKETS, 0.0)
-
-    @contextlib.contextmanager
-    def spend(self, bucket: str) -> Iterator[None]:
-        """Adds the time spent in the block."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[bucket] += time.perf_counter() - start
-
-    def add(self, earlier: dict[str, float]) -> None:
-        """Adds what an earlier run of the same training spent."""
-        for bucket in BUCKETS:
-            self.seconds[bucket] += earlier.get(bucket, 0.0)
-
-    def total(self) -> float:
-        """Returns all seconds."""
-        return sum(self.seconds.values())
-
-    def __str__(self) -> str:
-        parts = (f'{name} {seconds:.1f} s' for name, seconds in self.seconds.items())
-        return f'{self.total():.1f} s: {", ".join(parts)}'
 
 
 class Metrics:
