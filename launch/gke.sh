@@ -40,10 +40,10 @@ if [[ -n "$build" ]]; then
   run docker build --build-arg ACCELERATOR=tpu --tag "$image" .
   run docker push "$image"
 fi
-# xpk starts the program with the slice's processes behind it; 42 is its code for "start me again",
-# 300 seconds are for the last checkpoint.
+# xpk starts a run again that ends with 42 or was killed, and with 1, which is how processes end that
+# have lost another; with 2, a mistake in the flags, it is over. 300 seconds are for the checkpoint.
 flags="$(quoted --workdir "$workdir" ${train_flags[@]+"${train_flags[@]}"})"
 run xpk workload create --cluster="$cluster" --workload="$name" --tpu-type="$type" \
-  --num-slices="$slices" --docker-image="$image" --max-restarts=100 \
+  --num-slices="$slices" --docker-image="$image" --max-restarts=100 --restart-on-exit-codes=1 \
   --termination-grace-period-seconds=300 ${more[@]+"${more[@]}"} ${words[@]+"${words[@]}"} \
   --command="exec python launch/gke_worker.py $flags"

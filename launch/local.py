@@ -145,17 +145,22 @@ def wait(processes: list[subprocess.Popen], logs: Path) -> int:
     """Waits until all have ended. When one fails the others are stopped; returns its exit code."""
     failed, deadline = None, float('inf')
     while any(process.poll() is None for process in processes):
-        failures = [i for i, process in enumerate(processes) if process.poll()]
-        if failures and failed is None:
-            failed, deadline = failures[0], time.monotonic() + GRACE
+        if failed is None and (failed := first_failure(processes)) is not None:
+            deadline = time.monotonic() + GRACE
             print(f'process {failed} failed; the others are stopped.', file=sys.stderr, flush=True)
             stop(processes, signal.SIGTERM)
         if time.monotonic() > deadline:
             stop(processes, signal.SIGKILL)
         time.sleep(0.1)
     if failed is None:
-        failed = next((i for i, process in enumerate(processes) if process.returncode), None)
+        failed = first_failure(processes)
     return 0 if failed is None else report(processes[failed].returncode, failed, logs)
+
+
+def first_failure(processes: list[subprocess.Popen]) -> int | None:
+    """Returns which process has failed; of several a killed one, which the others then missed."""
+    codes = {i: process.poll() for i, process in enumerate(processes)}
+    return min((i for i, code in codes.items() if code), key=lambda i: codes[i], default=None)
 
 
 def report(code: int, index: int, logs: Path) -> int:

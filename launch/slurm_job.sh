@@ -9,11 +9,6 @@ set -uo pipefail
 readonly workdir="$1"
 shift
 
-# A process takes the GPU of its own number on the node; the only one on its node is to take all.
-if [[ "${SLURM_NTASKS_PER_NODE:-}" == 1 ]]; then
-  JAX_LOCAL_DEVICE_IDS="$(seq -s, 0 $((${SLURM_GPUS_PER_NODE##*:} - 1)))"
-  export JAX_LOCAL_DEVICE_IDS
-fi
 export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK" # srun no longer takes sbatch's, since Slurm 22.05
 
 trap : TERM # srun's processes get it too, and save; this shell has to outlive them
