@@ -2,10 +2,10 @@
 
   python launch/local.py --processes 4 --devices 2 -- --config configs/resnet.py --workdir runs/four
 
-Each process has its own devices: virtual ones of the CPU, or with --gpu the GPUs that are its share.
-The first process's output is shown; that of the others goes to files, which are named at the start.
+Each process has its own devices: virtual ones of the CPU, or with --gpu a share of the GPUs. The
+first process's output is shown; that of the others goes to files, which are named at the start.
 SIGTERM and Ctrl-C are passed on as SIGTERM, so that the run is saved; a second one kills. When a
-process fails, the others are stopped, the end of its output is shown, and its exit code is returned.
+process fails, the others are stopped, the end of its output is shown, and its exit code returned.
 What stands after -- goes to cls.main. PYTHON=python3.12 picks the interpreter (default: this one).
 """
 
