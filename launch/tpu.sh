@@ -68,15 +68,15 @@ remove_slice() {
 # Returns when the slice can be used. What was preempted or has failed before is removed first: it
 # holds its name, and is never served again.
 request() {
-  local now='' before=NONE
+  local now='' before='' created=''
   while true; do
     now="$(state)"
     case "$now" in
       ACTIVE) return ;;
-      NONE) create_slice ;;
+      NONE) create_slice && created=1 ;;
       SUSPENDED) remove_slice ;;
       FAILED)
-        [[ "$before" == NONE ]] || fail "the request for $name has failed; why:" \
+        [[ -z "$created" ]] || fail "the request for $name has failed; why:" \
           "gcloud compute tpus queued-resources describe $name ${where[*]}"
         remove_slice
         ;;

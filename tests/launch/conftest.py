@@ -1,4 +1,4 @@
-"""A copy of the scripts, in which commands that are not here are replaced by ones that take notes."""
+"""A copy of the scripts, and commands that take notes in the place of those that are not here."""
 
 import hashlib
 import json
