@@ -16,7 +16,8 @@ def test_it_is_kept_as_it_was_written():
     assert all(not cell.outputs and cell.execution_count is None for cell in cells)
     assert 'tensorflow' not in NOTEBOOK.read_text()
     # One line of text for each line, so that a diff can be read.
-    assert NOTEBOOK.read_text() == json.dumps(json.loads(NOTEBOOK.read_text()), indent=1) + '\n'
+    text = NOTEBOOK.read_text()
+    assert text == json.dumps(json.loads(text), indent=1, ensure_ascii=False) + '\n'
 
 
 @pytest.mark.sweep

@@ -79,7 +79,7 @@ if os.environ['EVENT'] == 'fail' and index == '1':
 
 @pytest.fixture
 def slurm(project):
-    """Makes a cluster, of what happens in each start of the job, and the state it is said to be in."""
+    """Makes a cluster, of what happens at each start of the job and the state it is in."""
 
     def make(*plan, state='RUNNING'):
         head = f'NOTES = {str(project.notes)!r}\nPLAN = {plan!r}\n'
