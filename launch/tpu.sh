@@ -46,10 +46,19 @@ queued() {
   run gcloud compute tpus queued-resources "$verb" "$@" "${where[@]}"
 }
 
-# Prints ACTIVE, WAITING_FOR_RESOURCES, SUSPENDED, ...; NONE without such a slice.
+# Prints ACTIVE, WAITING_FOR_RESOURCES, SUSPENDED, ...; NONE without such a slice, UNKNOWN when
+# gcloud cannot tell.
 state() {
-  gcloud compute tpus queued-resources describe "$name" --format='value(state.state)' \
-    "${where[@]}" 2>/dev/null || echo NONE
+  local answer
+  if answer="$(gcloud compute tpus queued-resources describe "$name" \
+    --format='value(state.state)' "${where[@]}" 2>&1)"; then
+    echo "${answer##*$'\n'}" # warnings come before
+  elif [[ "$answer" == *NOT_FOUND* || "$answer" == *'not found'* ]]; then
+    echo NONE
+  else
+    echo "$answer" >&2
+    echo UNKNOWN
+  fi
 }
 
 create_slice() {
@@ -73,13 +82,17 @@ request() {
     now="$(state)"
     case "$now" in
       ACTIVE) return ;;
-      NONE) create_slice && created=1 ;;
+      NONE)
+        create_slice
+        created=1
+        ;;
       SUSPENDED) remove_slice ;;
       FAILED)
         [[ -z "$created" ]] || fail "the request for $name has failed; why:" \
           "gcloud compute tpus queued-resources describe $name ${where[*]}"
         remove_slice
         ;;
+      UNKNOWN) [[ -n "$before" ]] || fail "gcloud does not tell the state of $name (above)" ;;
       *) [[ "$now" == "$before" ]] || echo "$name: $now" >&2 ;;
     esac
     before="$now"
@@ -132,7 +145,7 @@ fi
 
 [[ -z "$(git status --porcelain --untracked-files=no)" ]] ||
   echo 'warning: changes that are not committed are not sent to the slice.' >&2
-while true; do
+until finished; do
   request
   code=0
   train || code=$?
@@ -145,4 +158,4 @@ while true; do
   echo "$name was preempted; it is requested again." >&2
 done
 echo "the run is finished: $workdir"
-[[ -n "$keep" ]] || remove_slice
+[[ -n "$keep" || "$(state)" == NONE ]] || remove_slice

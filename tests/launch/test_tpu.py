@@ -29,7 +29,9 @@ verb = sys.argv[4] if sys.argv[1] == 'compute' else 'ls'
 if verb == 'describe':
     state = following('states')
     if state == 'NONE':
-        sys.exit('ERROR: not found')
+        sys.exit('ERROR: NOT_FOUND: no such resource')
+    if state == 'UNKNOWN':
+        sys.exit('ERROR: no network')
     print(state)
 elif verb == 'scp':
     shutil.copy(sys.argv[5], here / 'host' / sys.argv[6].split(':')[1])
@@ -58,8 +60,8 @@ def cloud(project):
     project.command('sleep')
     project.command('gcloud', GCLOUD.format(here=str(here)))
     project.states = lambda *names: (here / 'states').write_text(' '.join(names))
-    for name, text in (('codes', '0'), ('results', '0')):
-        (here / name).write_text(text)
+    (here / 'codes').write_text('0')
+    (here / 'results').write_text('1 0')  # none before, one after the first training
     return project
 
 
@@ -91,6 +93,7 @@ def test_what_the_dry_run_prints_is_what_it_does(cloud):
     cloud.states('NONE', 'ACTIVE')
     assert cloud.run('tpu.sh', *FLAGS, '--spot', *TRAIN).returncode == 0
     really = [call for call in cloud.calls() if call[0] != 'sleep' and 'describe' not in call]
+    assert really.pop(0)[1:3] == ['storage', 'ls']  # it looked whether there was anything to do
     cloud.notes.unlink()
     subprocess.run(
         ['bash', '-ec', lines], cwd=cloud.root, env=cloud.environment(), check=True, timeout=60
@@ -102,7 +105,7 @@ def test_preempted_it_is_requested_again_and_goes_on(cloud):
     here = cloud.root.parent
     cloud.states('NONE', 'ACTIVE', 'SUSPENDING', 'SUSPENDED', 'NONE', 'ACTIVE')
     (here / 'codes').write_text('255 0')
-    (here / 'results').write_text('1 0')
+    (here / 'results').write_text('1 1 1 0')
     done = cloud.run('tpu.sh', *FLAGS, '--spot', *TRAIN)
     assert done.returncode == 0, done.stderr
     train = ['scp', 'ssh', 'worker.py']
@@ -112,7 +115,7 @@ def test_preempted_it_is_requested_again_and_goes_on(cloud):
 
 def test_saved_on_preemption_it_ends_with_0_but_not_the_run(cloud):
     cloud.states('ACTIVE', 'SUSPENDED', 'SUSPENDED', 'NONE', 'ACTIVE')
-    (cloud.root.parent / 'results').write_text('1 0')
+    (cloud.root.parent / 'results').write_text('1 1 1 0')
     assert cloud.run('tpu.sh', *FLAGS, *TRAIN).returncode == 0
     assert verbs(cloud).count('worker.py') == 2
 
@@ -126,6 +129,42 @@ def test_a_run_that_fails_is_not_repeated_and_the_slice_stays(code, exits, cloud
     assert failed.returncode == exits
     assert verbs(cloud) == ['scp', 'ssh', 'worker.py']
     assert 'costs' in failed.stderr.splitlines()[-1]
+
+
+def test_a_finished_run_needs_no_slice(cloud):
+    (cloud.root.parent / 'results').write_text('0')
+    cloud.states('NONE')
+    assert cloud.run('tpu.sh', *FLAGS, *TRAIN).returncode == 0
+    assert verbs(cloud) == []
+
+
+def test_a_slice_that_a_finished_run_left_is_removed(cloud):
+    (cloud.root.parent / 'results').write_text('0')
+    cloud.states('ACTIVE')
+    assert cloud.run('tpu.sh', *FLAGS, *TRAIN).returncode == 0
+    assert verbs(cloud) == ['delete']
+
+
+def test_a_failed_creation_is_not_repeated(cloud):
+    cloud.states('NONE')
+    gcloud = cloud.commands / 'gcloud'
+    gcloud.write_text(gcloud.read_text() + "\nif verb == 'create':\n    sys.exit(1)\n")
+    assert cloud.run('tpu.sh', *FLAGS, *TRAIN).returncode == 1
+    assert verbs(cloud) == ['create']
+
+
+def test_without_an_answer_nothing_is_made(cloud):
+    cloud.states('UNKNOWN')
+    failed = cloud.run('tpu.sh', *FLAGS, *TRAIN)
+    assert failed.returncode == 1
+    assert verbs(cloud) == []
+    assert failed.stderr.splitlines()[0] == 'ERROR: no network'
+
+
+def test_a_lost_answer_is_waited_for(cloud):
+    cloud.states('PROVISIONING', 'UNKNOWN', 'ACTIVE')
+    assert cloud.run('tpu.sh', *FLAGS, *TRAIN).returncode == 0
+    assert verbs(cloud) == ['scp', 'ssh', 'worker.py', 'delete']
 
 
 def test_a_request_that_fails_is_not_repeated(cloud):
