@@ -4,7 +4,7 @@
 #   docker run --rm --init --volume "$PWD/runs:/cls/runs" cls --config configs/resnet.py
 #
 # With GPUs: --gpus all (driver 580 or newer; CUDA 13 is in the image); on a TPU VM: --privileged
-# --net=host. `docker stop --time 300` leaves the time to save. Data: --volume /data:/data.
+# --net=host. `docker stop -t 300` leaves the time to save. Data: --volume /data:/data.
 FROM python:3.12-slim-bookworm
 
 # The run folder records the commit, which git finds in the copy below.
