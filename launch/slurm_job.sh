@@ -9,7 +9,9 @@ set -uo pipefail
 readonly workdir="$1"
 shift
 
-export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK" # srun no longer takes sbatch's, since Slurm 22.05
+# Since Slurm 22.05 srun does not take sbatch's, and dies of two variables that do not agree.
+export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
+unset SLURM_TRES_PER_TASK
 
 trap : TERM # srun's processes get it too, and save; this shell has to outlive them
 srun --kill-on-bad-exit=1 .venv/bin/python -m cls.main --workdir "$workdir" "$@"
@@ -19,6 +21,6 @@ if ((code != 0)) || [[ -e "$workdir/result.json" ]]; then
 fi
 # RUNNING: the time is nearly up, or the job is about to be preempted. If Slurm has queued the job
 # again already it is PENDING, and CANCELLED after scancel.
-state="$(squeue --noheader --job="$SLURM_JOB_ID" --format=%T)"
+state="$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)"
 echo "stopped before the end; job $SLURM_JOB_ID is $state."
 [[ "$state" != RUNNING ]] || scontrol requeue "$SLURM_JOB_ID"

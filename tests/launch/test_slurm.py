@@ -18,6 +18,7 @@ job = {
     'SLURM_NTASKS': str(tasks),
     'SLURM_NTASKS_PER_NODE': options['ntasks-per-node'],
     'SLURM_CPUS_PER_TASK': options['cpus-per-task'],
+    'SLURM_TRES_PER_TASK': 'cpu=9',
 }
 for restart in range(4):
     before = open(NOTES).read().count('"scontrol", "requeue", "7"')
@@ -36,6 +37,8 @@ print('ended with', code)
 # One process for each task; what happens to them in each start of the job is in PLAN.
 SRUN = """
 import pathlib, signal, subprocess, time
+if 'SLURM_TRES_PER_TASK' in os.environ:
+    sys.exit('srun: fatal: cpus-per-task set by two different environment variables')
 restart, tasks = int(os.environ['SLURM_RESTART_COUNT']), int(os.environ['SLURM_NTASKS'])
 event = PLAN[restart]
 words = [a for i, a in enumerate(sys.argv) if i and not a.startswith('--kill')]
