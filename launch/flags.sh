@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Shared by the launchers: sourced after setup.sh, not run. Defines read_flags, run and usage_error.
+# Shared by the launchers: sourced after setup.sh, not run. Defines read_flags and run, and checks:
+# need, number, tool and usage_error.
 
 usage_error() {
   echo "error: $*" >&2
@@ -7,8 +8,8 @@ usage_error() {
 }
 
 # read_flags "NAMES WITH A VALUE" "SWITCHES" "$@": sets a variable for each flag that is given,
-# --name VALUE or --name=VALUE, a switch to 1. What stands after -- is left in the array train_flags.
-# The script sets the defaults before. An unknown flag is an error.
+# --name VALUE or --name=VALUE, a switch to 1. What stands after -- is left in the array
+# train_flags. The script sets the defaults before. An unknown flag is an error.
 # shellcheck disable=SC2034 # train_flags is for the script
 read_flags() {
   local _values=" $1 " _switches=" $2 " _flag _name
@@ -54,6 +55,11 @@ number() {
   for _name in "$@"; do
     [[ "${!_name}" =~ ^[1-9][0-9]*$ ]] || usage_error "--$_name is '${!_name}'; expected 1, 2, ..."
   done
+}
+
+# tool NAME WHERE: an error unless there is such a command, or nothing is to be run.
+tool() {
+  [[ -n "$dry_run" ]] || command -v "$1" >/dev/null || fail "there is no command $1 here; $2"
 }
 
 # run COMMAND ...: runs it, or with --dry_run prints it as a line that a shell would take.

@@ -29,6 +29,7 @@ dry_run=''
 read_flags 'cluster name type slices image workdir zone project xpk_flags' 'build dry_run' "$@"
 need cluster name type image workdir
 number slices
+tool xpk 'pip install xpk'
 workdir="${workdir%/}"
 [[ "$workdir" == gs://?*/?* ]] || usage_error "--workdir is '$workdir'; expected gs://BUCKET/RUN"
 more=()
@@ -40,8 +41,8 @@ if [[ -n "$build" ]]; then
   run docker build --build-arg ACCELERATOR=tpu --tag "$image" .
   run docker push "$image"
 fi
-# xpk starts a run again that ends with 42 or was killed, and with 1, which is how processes end that
-# have lost another; with 2, a mistake in the flags, it is over. 300 seconds are for the checkpoint.
+# xpk starts a run again that ends with 42 or was killed, and with 1, which is how processes end
+# that have lost another; with 2, a mistake in the flags, it is over. 300 seconds are to save in.
 flags="$(quoted --workdir "$workdir" ${train_flags[@]+"${train_flags[@]}"})"
 run xpk workload create --cluster="$cluster" --workload="$name" --tpu-type="$type" \
   --num-slices="$slices" --docker-image="$image" --max-restarts=100 --restart-on-exit-codes=1 \

@@ -27,6 +27,7 @@ workdir='' nodes=1 gpus=8 per_node='' cpus=8 time=24:00:00 sbatch_flags='' dry_r
 read_flags 'workdir nodes gpus cpus time sbatch_flags' 'per_node dry_run' "$@"
 need workdir
 number nodes gpus cpus
+tool sbatch 'this is for a login node of a Slurm cluster'
 workdir="${workdir%/}"
 tasks="$gpus"
 [[ -z "$per_node" ]] || tasks=1

@@ -8,7 +8,7 @@
 #
 #   --name NAME      of the queued resource; the run is --workdir, not this
 #   --zone ZONE      for example us-west4-a
-#   --type TYPE      v5litepod-16 or v6e-16: 16 chips; v5p-16, v4-16, v3-16: 16 cores, that is 8 chips
+#   --type TYPE      v5litepod-16 or v6e-16: 16 chips; v5p-16, v4-16, v3-16: 16 cores on 8 chips
 #   --workdir URL    of the run folder: disks of a slice are gone with it, so this is on gs://
 #   --slices N       that train together over the data centre's network (default 1)
 #   --spot           cheaper, and may be preempted at any time
@@ -22,8 +22,8 @@
 #
 # Every host runs the program: started on one alone it would wait for the others for ever. The
 # commit that is checked out is what runs. Keep this script running, in tmux on a machine that stays
-# on; when it was cut off, the next start ends what it had left running. Needs gcloud, logged in, and
-# `ssh-add ~/.ssh/google_compute_engine`.
+# on; when it was cut off, the next start ends what it had left running. Needs gcloud, logged in,
+# and `ssh-add ~/.ssh/google_compute_engine`.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
 source launch/flags.sh
@@ -53,7 +53,7 @@ state() {
   if answer="$(gcloud compute tpus queued-resources describe "$name" \
     --format='value(state.state)' "${where[@]}" 2>&1)"; then
     echo "${answer##*$'\n'}" # warnings come before
-  elif [[ "$answer" == *NOT_FOUND* || "$answer" == *'not found'* ]]; then
+  elif [[ "$answer" == *NOT_FOUND* || "$answer" == *'was not found'* ]]; then
     echo NONE
   else
     echo "$answer" >&2
@@ -122,6 +122,7 @@ keep='' delete='' dry_run=''
 read_flags 'name zone type workdir slices project runtime create_flags poll' \
   'spot keep delete dry_run' "$@"
 need name zone
+tool gcloud https://cloud.google.com/sdk/docs/install
 where=(--zone="$zone")
 [[ -z "$project" ]] || where+=(--project="$project")
 if [[ -n "$delete" ]]; then
@@ -153,8 +154,8 @@ until finished; do
   ((code != 2)) || usage_error "the run was refused (output above); $name is there and costs:" \
     '--delete removes it'
   sleep $((2 * poll)) # a slice that has just been preempted may still be called ACTIVE
-  [[ "$(state)" != ACTIVE ]] || fail "the run ended before its end, with code $code (output above)," \
-    "and $name is there and costs. The same command goes on; --delete removes the slice."
+  [[ "$(state)" != ACTIVE ]] || fail "the run stopped before its end, code $code (output above);" \
+    "$name is there and costs. The same command goes on; --delete removes the slice."
   echo "$name was preempted; it is requested again." >&2
 done
 echo "the run is finished: $workdir"

@@ -75,6 +75,17 @@ def test_wrong_values_are_refused(script, flags, says, project):
     assert len(refused.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ('script', 'flags', 'name'),
+    [('gke.sh', GKE, 'xpk'), ('slurm.sh', ['--workdir=a'], 'sbatch')],
+)
+def test_a_missing_tool_is_named(script, flags, name, project):
+    refused = project.run(script, *flags)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f'error: there is no command {name} here; ')
+    assert len(refused.stderr.splitlines()) == 1
+
+
 def test_dry_run_of_a_slice(project):
     shown = project.run('tpu.sh', *TPU, '--spot', '--dry_run', *TRAIN, TMPDIR='/tmp')
     inner = QUOTED.replace("'", "'\\''")
