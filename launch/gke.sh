@@ -38,7 +38,7 @@ more=()
 read -r -a words <<<"$xpk_flags"
 
 if [[ -n "$build" ]]; then
-  run docker build --build-arg ACCELERATOR=tpu --tag "$image" .
+  run docker build --file launch/Dockerfile --build-arg ACCELERATOR=tpu --tag "$image" .
   run docker push "$image"
 fi
 # xpk starts a run again that ends with 42 or was killed, and with 1, which is how processes end

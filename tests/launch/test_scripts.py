@@ -131,7 +131,7 @@ def test_dry_run_on_gke(project):
     shown = project.run('gke.sh', *GKE, *flags, '--dry_run', *TRAIN)
     inner = QUOTED.replace("'", "'\\''")
     assert shown.stdout.splitlines() == [
-        'docker build --build-arg ACCELERATOR=tpu --tag i:1 .',
+        'docker build --file launch/Dockerfile --build-arg ACCELERATOR=tpu --tag i:1 .',
         'docker push i:1',
         'xpk workload create --cluster=k --workload=run1 --tpu-type=v5litepod-16 --num-slices=2 '
         '--docker-image=i:1 --max-restarts=100 --restart-on-exit-codes=1 '
@@ -176,7 +176,7 @@ def test_dry_run_on_slurm(project):
 
 
 def test_the_dockerfile_installs_files_that_are_there():
-    text = (ROOT / 'Dockerfile').read_text()
+    text = (ROOT / 'launch' / 'Dockerfile').read_text()
     for accelerator, extra in (('tpu', 'jax[tpu]'), ('cuda', 'jax[cuda13]')):
         lines = (ROOT / f'launch/requirements-{accelerator}.txt').read_text().splitlines()
         assert lines[1:] == ['-r ../requirements.txt', extra]
