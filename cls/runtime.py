@@ -15,6 +15,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
 from cls import config as configs
+from cls import lease, storage
 from cls.cache import cache_dir
 from cls.errors import UserError
 from cls.telemetry import write_json
@@ -59,14 +60,8 @@ def claim(workdir: Path, config: ConfigDict, classes: Sequence[str] = ()) -> Ite
     if jax.process_index() != 0:
         yield
         return
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / '.lock').open('w') as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f'another process is training in {workdir}; wait, or choose another --workdir.'
-            ) from error
+    storage.make_folder(workdir)
+    with lease.hold(workdir) if storage.is_remote(workdir) else _locked(workdir):
         _check_classes(workdir, classes)
         (workdir / 'config.json').write_text(configs.to_json(config))
         write_json(workdir / 'environment.json', environment())
@@ -74,6 +69,18 @@ def claim(workdir: Path, config: ConfigDict, classes: Sequence[str] = ()) -> Ite
             write_json(workdir / 'classes.json', list(classes))
         else:
             (workdir / 'classes.json').unlink(missing_ok=True)  # of another run's beginning
+        yield
+
+
+@contextlib.contextmanager
+def _locked(workdir: Path) -> Iterator[None]:
+    with (workdir / '.lock').open('w') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f'another process is training in {workdir}; wait, or choose another --workdir.'
+            ) from error
         yield
 
 

@@ -283,6 +283,7 @@ class Run:
             return {}
         if self.metrics:
             self.metrics.write(step, values)
+            self.metrics.flush()
         self.progress.note(f'step {step}: ' + summary(values))
         return values
 
@@ -290,6 +291,8 @@ class Run:
         if pending:
             self._look_at(pending)  # a broken state must not displace a good checkpoint
         with self.account.spend('checkpoint'):
+            if self.metrics:
+                self.metrics.flush()  # who continues from here logs what comes after
             self.checkpoints.save(step, state, data_state, dict(self.account.seconds))
 
     def finish(self, state: TrainState) -> dict[str, Any] | None:
