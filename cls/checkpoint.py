@@ -182,6 +182,8 @@ class Checkpoints:
     def _upload(self, step: int) -> None:
         target = self._folder / str(step)
         with storage.explained(target):
+            if target.exists():  # cut off when this step was saved before
+                storage.remove(target)
             for name in checksums(self._local / str(step)):
                 storage.upload(self._local / str(step) / name, target / name)
             storage.upload(self._local / str(step) / CHECKSUMS, target / CHECKSUMS)
