@@ -28,6 +28,7 @@ from cls.errors import UserError
 from cls.telemetry import write_json
 
 CHECKSUMS = 'checksums.json'
+STORE_SUMS = 'checksums-gs.json'  # the same, as the store tells them
 log = logging.getLogger(__name__)
 
 
@@ -96,7 +97,7 @@ class Checkpoints:
                 try:
                     return self._read(step, abstract)
                 except Exception as error:  # Orbax and TensorStore raise many kinds
-                    if (self._local / str(step) / CHECKSUMS).exists():
+                    if _sums_file(self._local / str(step)).exists():
                         raise UserError(
                             f'checkpoint {self._folder / str(step)} is whole but holds another '
                             f'state than this run has ({_first_line(error)}); it may be of another '
@@ -155,6 +156,8 @@ class Checkpoints:
 
     def _set_aside(self, step: int, problem: str) -> None:
         log.warning('checkpoint %s is damaged (%s): trying the one before.', step, problem)
+        if self._scratch:
+            storage.remove(self._local / str(step))
         if jax.process_index() == 0:
             aside = self._folder / 'damaged'
             storage.make_folder(aside)
@@ -173,7 +176,7 @@ class Checkpoints:
             if self._written.wait(pause) and not _is_complete(folder):
                 return  # writing failed; `wait` raises what went wrong
         try:
-            write_json(folder / CHECKSUMS, checksums(folder))
+            write_json(_sums_file(folder), checksums(folder))
             if self._scratch:
                 self._upload(step)
         except Exception as error:
@@ -236,13 +239,13 @@ def damage(folder: Path) -> str:
     A process killed right after a checkpoint was completed leaves it without checksums; that is no
     damage.
     """
-    sums = folder / CHECKSUMS
+    sums = _sums_file(folder)
     if not sums.exists():
         return ''
     try:
         expected = json.loads(sums.read_text())
     except ValueError:
-        return f'{CHECKSUMS} is unreadable'
+        return f'{sums.name} is unreadable'
     found = checksums(folder)
     for name, crc in expected.items():
         if name not in found:
@@ -255,7 +258,7 @@ def damage(folder: Path) -> str:
 def checksums(folder: Path) -> dict[str, Any]:
     """Returns what tells the content of each file of a checkpoint: relative name -> CRC-32.
 
-    Of a checkpoint in a store the sums that the store itself keeps: nothing is read.
+    In a store it is the sum that the store itself keeps, so nothing is read.
     """
     if storage.is_remote(folder):
         found = {name: storage.fingerprint(entry) for name, entry in storage.find(folder).items()}
@@ -265,8 +268,12 @@ def checksums(folder: Path) -> dict[str, Any]:
             for file in sorted(folder.rglob('*'))
             if file.is_file()
         }
-    found.pop(CHECKSUMS, None)
-    return found
+    return {name: found[name] for name in found if name not in (CHECKSUMS, STORE_SUMS)}
+
+
+def _sums_file(folder: Path) -> Path:
+    """Returns the file of the sums; those that a store tells mean nothing in a copy elsewhere."""
+    return folder / (STORE_SUMS if storage.is_remote(folder) else CHECKSUMS)
 
 
 def _check_room(folder: Path, needed: int) -> None:
