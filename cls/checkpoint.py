@@ -12,7 +12,6 @@ copied last, and what has none is incomplete.
 import contextlib
 import json
 import logging
-import os
 import shutil
 import threading
 import zlib
@@ -41,12 +40,7 @@ class Checkpoints:
         # Where they lie, and where Orbax writes them.
         self._folder = folder if storage.is_remote(folder) else folder.absolute()
         self._local = self._folder
-        if not orbax_writes_to(folder):
-            if jax.process_count() > 1:
-                raise UserError(
-                    f'{folder}: checkpoints of a run on several hosts go to gs:// or to a folder '
-                    'that all hosts see, not there.'
-                )
+        if not storage.orbax_writes_to(folder):
             self._scratch = storage.Scratch()
             self._local = self._scratch.folder
         options = ocp.CheckpointManagerOptions(
@@ -195,11 +189,6 @@ class Checkpoints:
                 storage.remove(self._folder / str(old))
 
 
-def orbax_writes_to(folder: Path) -> bool:
-    """Whether Orbax reads and writes checkpoints there: in folders, and in Google's store."""
-    return not storage.is_remote(folder) or os.fspath(folder).startswith('gs://')
-
-
 def steps(folder: Path) -> list[int]:
     """Returns the steps of the complete checkpoints in a folder, which may be missing."""
     found = [int(path.name) for path in folder.glob('*') if path.name.isdigit()]
@@ -210,7 +199,9 @@ def _is_complete(folder: Path) -> bool:
     """Whether a checkpoint has been written to its end, when all are called by their step."""
     if not storage.is_remote(folder):
         return folder.exists()  # it got its name in the end
-    return (folder / ('commit_success.txt' if orbax_writes_to(folder) else CHECKSUMS)).exists()
+    return (
+        folder / ('commit_success.txt' if storage.orbax_writes_to(folder) else CHECKSUMS)
+    ).exists()
 
 
 @contextlib.contextmanager
@@ -223,7 +214,7 @@ def newest_whole(folder: Path) -> Iterator[Path | None]:
     with contextlib.ExitStack() as stack:
         for step in sorted(steps(folder), reverse=True):
             found = folder / str(step)
-            if not orbax_writes_to(folder):
+            if not storage.orbax_writes_to(folder):
                 copies = stack.enter_context(contextlib.closing(storage.Scratch()))
                 found = copies.folder / str(step)
                 storage.download(folder / str(step), found)

@@ -33,7 +33,15 @@ def start() -> None:
 
 
 def check_folder(workdir: Path, config: ConfigDict) -> None:
-    """Raises UserError when the folder holds anything but a run of this config."""
+    """Raises UserError when the folder holds anything but a run of this config.
+
+    And when it is in a store that several processes cannot write a checkpoint to.
+    """
+    if jax.process_count() > 1 and not storage.orbax_writes_to(workdir):
+        raise UserError(
+            f'{workdir} cannot take the checkpoints of {jax.process_count()} processes: expected '
+            'gs://BUCKET/... or a folder that all of them see.'
+        )
     saved = workdir / 'config.json'
     if saved.exists():
         differing = configs.differences(saved.read_text(), configs.to_json(config))

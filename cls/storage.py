@@ -72,6 +72,11 @@ def is_remote(path: str | os.PathLike) -> bool:
     return '://' in os.fspath(path)
 
 
+def orbax_writes_to(path: str | os.PathLike) -> bool:
+    """Whether Orbax reads and writes checkpoints there: in folders, and in Google's store."""
+    return not is_remote(path) or os.fspath(path).startswith('gs://')
+
+
 def filesystem(path: os.PathLike) -> Any:
     """Returns fsspec's file system of a path in a store."""
     import fsspec
