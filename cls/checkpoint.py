@@ -199,9 +199,8 @@ def _is_complete(folder: Path) -> bool:
     """Whether a checkpoint has been written to its end, when all are called by their step."""
     if not storage.is_remote(folder):
         return folder.exists()  # it got its name in the end
-    return (
-        folder / ('commit_success.txt' if storage.orbax_writes_to(folder) else CHECKSUMS)
-    ).exists()
+    last = 'commit_success.txt' if storage.orbax_writes_to(folder) else CHECKSUMS
+    return (folder / last).exists()
 
 
 @contextlib.contextmanager
