@@ -147,10 +147,13 @@ def fingerprint(entry: dict[str, Any]) -> str:
 
 def move(folder: Path, to: Path) -> None:
     """Renames a folder; in a store by copying what is in it."""
-    if is_remote(folder):
-        filesystem(folder).mv(os.fspath(folder), os.fspath(to), recursive=True)
-    else:
+    if not is_remote(folder):
         folder.rename(to)
+        return
+    system, names = filesystem(folder), list(find(folder))
+    old, new = ([f'{os.fspath(root)}/{name}' for name in names] for root in (folder, to))
+    system.copy(old, new)  # s3fs fails when it is to move a whole folder
+    system.rm(old)
 
 
 def remove(folder: Path) -> None:
