@@ -129,7 +129,8 @@ def _is_mine(found: dict[str, Any] | None, mine: dict[str, Any]) -> bool:
 
 def _read(file: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(file.read_bytes())
+        # In one request: between two of them the file may be written anew.
+        found = json.loads(storage.filesystem(file).cat_file(os.fspath(file)))
     except FileNotFoundError:
         return None
     except ValueError:

@@ -258,6 +258,7 @@ def test_a_silent_holder_elsewhere_is_waited_for_then_passed_over(
     assert 'held by process 7 on elsewhere: waiting' in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
 def test_who_lost_the_folder_stops_at_once(s3_bucket, hasty, monkeypatch, capsys):
     stopped = threading.Event()
 
