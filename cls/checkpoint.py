@@ -114,7 +114,8 @@ class Checkpoints:
         """Has one checkpoint of the store, and no other, where Orbax reads."""
         for other in self._local.iterdir():
             storage.remove(other)
-        storage.download(self._folder / str(step), self._local / str(step))
+        with storage.explained(self._folder / str(step)):
+            storage.download(self._folder / str(step), self._local / str(step))
         self._manager.reload()
 
     def _steps(self) -> list[int]:

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -410,18 +409,14 @@ def test_prepared_data_sets_in_a_store_have_the_same_records(bucket, cache):
 
 STEPS = 24
 RUN = (
-    '--config=configs/resnet.py',
+    '--config=configs/metaqnn.py',
     f'--config.duration={STEPS} steps',
     '--config.log_every=1 steps',
     '--config.checkpoint.every=8 steps',
+    '--config.checkpoint.keep=2',
     '--config.ema=0.9',
     '--config.eval.every=8 steps',
-    '--config.profile=18:19',
 )
-
-
-def _command(workdir, *more):
-    return [sys.executable, '-m', 'cls.main', f'--workdir={workdir}', *more]
 
 
 def _values(workdir):
@@ -431,60 +426,52 @@ def _values(workdir):
 
 
 @pytest.mark.sweep
-def test_a_run_in_a_store_that_is_killed_and_stopped_ends_as_one_in_a_folder(bucket, tmp_path):
+def test_a_run_in_a_store_that_is_killed_ends_as_one_in_a_folder(bucket, tmp_path, capsys):
+    """And is evaluated, and gives its weights to another, in the same numbers."""
     from cls.checkpoint import steps
+    from cls.main import main
 
-    environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+    storage.write_whole(bucket / 'net.json', b'{"layers": ["C(8,3,1)", "P(2,2)", "FC(16)"]}')
+    run = [*RUN, f'--config.model.genotype={bucket}/net.json']
     there, here = bucket / 'runs' / 'one', tmp_path / 'run'
-    given = {'env': environment, 'cwd': ROOT, 'text': True}
-    subprocess.run(_command(here, *RUN), check=True, capture_output=True, **given)
+    assert main([*run, f'--workdir={here}', '--config.profile=18:19']) == 0
 
-    for stop, at in ((signal.SIGKILL, 19), (signal.SIGTERM, 20)):
-        process = subprocess.Popen(_command(there, *RUN), stdout=subprocess.PIPE, **given)
+    command = [sys.executable, '-m', 'cls.main', *run, f'--workdir={there}']
+    with subprocess.Popen(
+        [*command, '--config.profile=18:19'], stdout=-1, text=True, cwd=ROOT, env=dict(os.environ)
+    ) as process:
         for line in process.stdout:
-            if f'step {at}/{STEPS}' in line:
+            if f'step 19/{STEPS}' in line:
                 break
-        process.send_signal(stop)
-        process.communicate(timeout=120)
-        assert process.returncode == (0 if stop == signal.SIGTERM else -stop)
-        assert not (there / 'result.json').exists()
-    subprocess.run(_command(there, *RUN), check=True, capture_output=True, **given)
+        process.kill()
+    assert not (there / 'result.json').exists()
+    assert (there / '.lock').exists()
+    assert max(steps(there / 'checkpoints')) in (8, 16)
+    for _ in range(2):  # the same command after the end changes nothing
+        assert main([*run, f'--workdir={there}', '--config.profile=18:19']) == 0
     assert _values(there) == _values(here)
     for folder in (there, here):
         names = {path.name for path in folder.iterdir()}
         assert {'config.json', 'environment.json', 'result.json', 'tensorboard', 'profile'} <= names
-        assert len(steps(folder / 'checkpoints')) == 2
-        assert max(steps(folder / 'checkpoints')) == STEPS
+        assert sorted(steps(folder / 'checkpoints')) == [16, STEPS]
+        assert (
+            main([f'--workdir={folder}', '--job=evaluate', '--config.eval.predictions=all.csv'])
+            == 0
+        )
     assert not (there / '.lock').exists()
-
-    for folder in (there, here):
-        evaluate = _command(folder, '--job=evaluate', '--config.eval.predictions=all.csv')
-        subprocess.run(evaluate, check=True, capture_output=True, **given)
     for name in ('evaluation.json', 'evaluation-confusion.npy', 'all.csv'):
         assert (there / name).read_bytes() == (here / name).read_bytes(), name
 
-    started = [
-        subprocess.run(
-            _command(
-                tmp_path / f'from-{i}',
-                *RUN,
-                '--config.duration=1 steps',
-                '--config.profile=',
-                f'--config.init={folder}',
-            ),
-            check=True,
-            capture_output=True,
-            **given,
-        )
-        for i, folder in enumerate((there, here))
-    ]
-    assert all('init: ' in process.stdout for process in started)
-    assert _values(tmp_path / 'from-0') == _values(tmp_path / 'from-1')
+    for name, folder in (('a', there), ('b', here)):
+        begun = [*run, f'--workdir={tmp_path / name}', '--config.duration=1 steps']
+        assert main([*begun, f'--config.init={folder}']) == 0
+    assert _values(tmp_path / 'a') == _values(tmp_path / 'b')
+    assert capsys.readouterr().out.count(' tensors taken, all of them') == 2
 
 
 def test_a_misspelt_bucket_ends_in_one_line_and_code_2(s3_bucket):
     run = subprocess.run(
-        _command(f'{s3_bucket}x/run', *RUN),
+        [sys.executable, '-m', 'cls.main', *RUN, f'--workdir={s3_bucket}x/run'],
         capture_output=True,
         text=True,
         cwd=ROOT,
