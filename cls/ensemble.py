@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from cls import protocols, train
+from cls import protocols, storage, train
 from cls.errors import UserError
 from cls.evaluate import predict, report, restore, scored, stem, write
 from cls.metrics import Predictions
@@ -32,10 +32,11 @@ def members(config: ConfigDict, workdir: Path) -> list[tuple[ConfigDict, Path]]:
     """Returns each member's config and run folder; of one that is loaded, the folder's config."""
     found = []
     for name, member in config.members.items():
-        folder = config.loaded[name]
-        found.append(
-            (load_config(Path(folder)), Path(folder)) if folder else (member, workdir / name)
-        )
+        if config.loaded[name]:
+            folder = storage.path(config.loaded[name])
+            found.append((load_config(folder), folder))
+        else:
+            found.append((member, workdir / name))
     return found
 
 

@@ -3,6 +3,7 @@
 Jobs: `train` (the default), `evaluate` (the newest checkpoint of --workdir; of several, the mean of
 their softmax), `print` (the resolved config). Without --workdir a run goes to runs/, under a name
 made from its config: the same command again continues it, and another config gets another folder.
+It may also lie in a store, as gs://BUCKET/NAME or s3://BUCKET/NAME (see cls.storage).
 Without --config that of --workdir is taken.
 
 What `evaluate` shows a net of each image is --config.eval.protocol: single (the centre crop), flip,
@@ -21,7 +22,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from cls import config as configs
-from cls import ensemble, evaluate, train
+from cls import ensemble, evaluate, storage, train
 from cls.account import process_start
 from cls.errors import UserError, run
 from cls.runtime import load_config, start
@@ -35,7 +36,9 @@ def main(argv: list[str] | None = None) -> int:
         prog='python -m cls.main', description=__doc__, allow_abbrev=False
     )
     parser.add_argument('--config', help='FILE.py or FILE.py:ARGUMENT; default: that of --workdir')
-    parser.add_argument('--workdir', type=Path, nargs='+', default=[], help='folder of the run')
+    parser.add_argument(
+        '--workdir', type=storage.checked, nargs='+', default=[], help='folder of the run'
+    )
     parser.add_argument('--job', default='train', help=', '.join(JOBS))
     # Overrides are kept from argparse, which takes one with a space in it for another --workdir.
     given = sys.argv[1:] if argv is None else argv

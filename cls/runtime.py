@@ -15,6 +15,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
 from cls import config as configs
+from cls import lease, storage
 from cls.account import FILE
 from cls.cache import cache_dir
 from cls.errors import UserError
@@ -33,7 +34,15 @@ def start() -> None:
 
 
 def check_folder(workdir: Path, config: ConfigDict) -> None:
-    """Raises UserError when the folder holds anything but a run of this config."""
+    """Raises UserError when the folder holds anything but a run of this config.
+
+    And when it is in a store that several processes cannot write a checkpoint to.
+    """
+    if jax.process_count() > 1 and not storage.orbax_writes_to(workdir):
+        raise UserError(
+            f'{workdir} cannot take the checkpoints of {jax.process_count()} processes: expected '
+            'gs://BUCKET/... or a folder that all of them see.'
+        )
     saved = workdir / 'config.json'
     if saved.exists():
         differing = configs.differences(saved.read_text(), configs.to_json(config))
@@ -60,14 +69,8 @@ def claim(workdir: Path, config: ConfigDict, classes: Sequence[str] = ()) -> Ite
     if jax.process_index() != 0:
         yield
         return
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / '.lock').open('w') as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f'another process is training in {workdir}; wait, or choose another --workdir.'
-            ) from error
+    storage.make_folder(workdir)
+    with lease.hold(workdir) if storage.is_remote(workdir) else _locked(workdir):
         _check_classes(workdir, classes)
         saved, text = workdir / 'config.json', configs.to_json(config)
         if saved.exists() and configs.differences(saved.read_text(), text):
@@ -78,6 +81,18 @@ def claim(workdir: Path, config: ConfigDict, classes: Sequence[str] = ()) -> Ite
             write_json(workdir / 'classes.json', list(classes))
         else:
             (workdir / 'classes.json').unlink(missing_ok=True)  # of another run's beginning
+        yield
+
+
+@contextlib.contextmanager
+def _locked(workdir: Path) -> Iterator[None]:
+    with (workdir / '.lock').open('w') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f'another process is training in {workdir}; wait, or choose another --workdir.'
+            ) from error
         yield
 
 

@@ -313,6 +313,7 @@ class Run:
             return {}
         if self.metrics:
             self.metrics.write(step, values)
+            self.metrics.flush()
         self.progress.note(f'step {step}: ' + summary(values))
         return values
 
@@ -320,6 +321,8 @@ class Run:
         if pending:
             self._look_at(pending)  # a broken state must not displace a good checkpoint
         with self.account.spend('checkpoint'):
+            if self.metrics:
+                self.metrics.flush()  # who continues from here logs what comes after
             self.checkpoints.save(step, state, data_state, self.account.record())
 
     def finish(self, state: TrainState) -> dict[str, Any] | None:

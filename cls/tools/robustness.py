@@ -31,7 +31,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from cls import benchmarks, evaluate, metrics
+from cls import benchmarks, evaluate, metrics, storage
 from cls.data import sources, tfds_sets
 from cls.errors import UserError, run
 from cls.runtime import load_classes, load_config, start
@@ -70,18 +70,20 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument('--workdir', required=True, type=Path, help='the run')
-    parser.add_argument('--data', required=True, type=Path, help='where the test sets lie')
+    parser.add_argument('--workdir', required=True, type=storage.checked, help='the run')
+    parser.add_argument(
+        '--data', required=True, type=storage.fetched, help='where the test sets lie'
+    )
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format='%(levelname)s: %(message)s')
-    found = list(find(args.data.expanduser()))
+    found = list(find(args.data))
     if not found:
         raise UserError(
             f'{args.data} has none of the test sets: expected one of imagenet2012, real.json, '
             f'{", ".join(_FOLDERS.values())}, imagenet-c.'
         )
     start()
-    report(args.workdir, args.data.expanduser(), found)
+    report(args.workdir, args.data, found)
     return 0
 
 
