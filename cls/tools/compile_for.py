@@ -184,11 +184,12 @@ def report_of(setup: Setup) -> Report:
     state, optimizer = setup.new_state_shapes()
     where = abstract_state(state, setup.mesh)
     phase = largest_phase(setup)
+    cost = complexity(setup.model, phase.size, setup.info.image_shape[2])
     known = {
         'chips': setup.mesh.size,
         'batch': config.batch,
         'pixels': phase.size,
-        'model_flops': 6.0 * complexity(setup.model, phase.size).macs * config.batch,
+        'model_flops': 6.0 * config.batch * cost.macs,
     }
     begin = time.perf_counter()
     try:

@@ -56,7 +56,7 @@ def test_batches_divide(everything):
         (256, 32, 224, '2x4', '2x2x2'),  # eight groups
         (256, 0, 224, '4x4', '2x2x4'),  # sixteen images on a chip
         (96, 0, 224, '2x2', '2x2x1'),
-        (96, 0, 448, '4x8', '2x4x4'),  # three large ones will do, but of 64 not everyone has some
+        (96, 0, 448, '4x4', '2x2x4'),  # six large ones will do, three will not
         (50, 25, 224, '2x2', '2x2x1'),  # nothing divides it, which training refuses
     ],
 )
