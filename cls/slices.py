@@ -95,6 +95,15 @@ def parse(text: str, count: int = 1) -> Slice:
     return Slice(name, tuple(map(int, shape.split('x'))), count)
 
 
+def check_libtpu() -> None:
+    """Raises UserError if libtpu, the TPU's compiler, is not installed."""
+    if importlib.util.find_spec('libtpu') is None:
+        raise UserError(
+            'compiling for TPUs needs libtpu, which is not installed: '
+            'pip install -r launch/requirements-tpu.txt'
+        )
+
+
 def devices(wanted: Slice) -> list[jax.Device]:
     """Returns devices that programs can be compiled for, but not run on; needs no TPU.
 
@@ -102,11 +111,7 @@ def devices(wanted: Slice) -> list[jax.Device]:
 
     Raises UserError if libtpu is not installed, or knows no such slice.
     """
-    if importlib.util.find_spec('libtpu') is None:
-        raise UserError(
-            'compiling for TPUs needs libtpu, which is not installed: '
-            'pip install -r launch/requirements-tpu.txt'
-        )
+    check_libtpu()
     jax.config.update('jax_platforms', 'cpu')
     chip = CHIPS[wanted.chip]
     in_one = math.prod(wanted.shape)

@@ -139,11 +139,10 @@ def main(argv: list[str] | None = None) -> int:
     if args.all or args.write:
         if args.topology or args.config or fields:
             raise UserError('--all and --write take no --topology and no --config.')
-        if args.all:
-            pods.compile_all(args.all)
+        complete = pods.compile_all(args.all) if args.all else True
         if args.write:
             pods.write(args.write)
-        return 0
+        return 0 if complete else 1
     if not (args.topology and args.config):
         raise UserError(
             'give --topology and --config, as --topology v5e:4x4 '

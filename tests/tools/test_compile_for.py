@@ -9,6 +9,7 @@ import jax
 import pytest
 
 from cls import config as configs
+from cls import slices
 from cls.config import ROOT
 from cls.errors import UserError
 from cls.hlo import Collective
@@ -198,7 +199,8 @@ def test_json():
         ),
     ],
 )
-def test_mistakes(argv, message):
+def test_mistakes(argv, message, monkeypatch):
+    monkeypatch.setattr(slices, 'check_libtpu', lambda: None)
     with pytest.raises(UserError, match=message):
         main(argv)
 
