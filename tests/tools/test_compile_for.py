@@ -158,7 +158,7 @@ def test_text():
         'batch       128 on 4 chips, 224 pixels',
         'memory      8.00 GiB of 16.00: arguments 1.00, outputs 1.00, temporaries 4.00, '
         'code 0.25, outputs in place 0.50: fits',
-        'a step      300 GFLOP, 5.00 GB accessed',
+        'a step      300.00 GFLOP, 5.00 GB accessed',
         'collectives all-reduce 1 (1.00 MB), all-gather 1 (1.00 MB)',
         'bounds      compute 300.00 ms, HBM 500.00 ms, links 2.00 ms: 256 images/s, MFU 40.0 %',
         'estimate    600.00 ms: 213 images/s, MFU 33.3 %',
