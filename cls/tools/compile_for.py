@@ -21,9 +21,10 @@ a step      of a chip: floating-point operations and bytes read and written, by 
             these bytes never leave the chip, so the time they take of its HBM is no strict bound.
 collectives of a chip: the bytes of their results.
 bounds      what the step's operations, bytes and collectives take at the chip's peaks, see
-            cls/slices.py, if nothing else did; a step is no faster than the slowest of them. MFU
-            is the net's own operations (three times the forward multiply-adds, two each) over
-            what the chips could have done meanwhile.
+            cls/slices.py, if nothing else did; a step is no faster than the slowest of them. Of
+            several slices, the network between them is left out. MFU is the net's own operations
+            (three times the forward multiply-adds, two each) over what the chips could have done
+            meanwhile.
 estimate    the sum of the cycles that the TPU's compiler expects of each of its kernels.
 """
 
