@@ -344,7 +344,7 @@ def _lines(report: Report, chip: Chip) -> Iterator[tuple[str, str]]:
     yield 'memory', f'{whole}: {named}, outputs in place {each.aliased / GIB:.2f}: fits'
     yield (
         'a step',
-        f'{report.flops / 1e9:,.0f} GFLOP, {report.bytes_accessed / 1e9:.2f} GB accessed',
+        f'{report.flops / 1e9:,.2f} GFLOP, {report.bytes_accessed / 1e9:.2f} GB accessed',
     )
     yield (
         'collectives',
