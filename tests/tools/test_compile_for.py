@@ -233,6 +233,7 @@ def test_a_small_net_for_a_slice():
     assert found['cycles'] > 0
     assert {'all-reduce', 'all-gather'} <= set(found['collectives'])
     params = 272_186  # of ResNet-20 on grey images; parameters, momentum and average of each
-    assert 3 * 4 * params / 2 < found['memory']['aliased'] < 3 * 4 * params * 2
+    # Half of the large ones at least; small arrays are padded to the tiles of the TPU's layouts.
+    assert 3 * 4 * params / 2 < found['memory']['aliased'] < 3 * 4 * params * 4
     # Less than all multiply-adds: XLA leaves out those with the padding around the images.
     assert 0.4 < 4 * found['flops'] / found['model_flops'] < 1.2
