@@ -8,6 +8,8 @@ TPU write the same operation in different forms, which are brought to one here:
 * asynchronous pairs (`all-gather-start`, `all-gather-done`, `async-start`) count once;
 * TPU's reduce-scatter is a fusion named `all-reduce-scatter` that holds an all-reduce and a slice
   of it; XLA's CPU backend makes none and leaves the all-reduce before the slice;
+* TPU splits some into parts that run beside other operations, in fusions that repeat the operation
+  with the same channel;
 * groups of devices are listed, or given as an iota (`[2,4]<=[8]`), or as axes of a mesh.
 """
 
@@ -24,6 +26,7 @@ _COLLECTIVE = re.compile(
 )
 _HEADER = re.compile(r'(?:ENTRY )?%?([\w.-]+) \(.*\) -> (.*) \{$')
 _CALL = re.compile(r'(?:calls|to_apply|body|condition|\w+_computation)=%?([\w.-]+)')
+_CHANNEL = re.compile(r'\bchannel_id=(\d+)')
 _BRANCHES = re.compile(r'branch_computations=\{([^}]*)\}')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _ARRAY = re.compile(r'\b([a-z]+\d*\w*)\[([\d,<= ]*)\]')
@@ -47,11 +50,13 @@ def collectives(hlo_text: str) -> list[Collective]:
     """
     devices = math.prod(map(int, re.findall(r'(?:num_partitions|replica_count)=(\d+)', hlo_text)))
     times = _times(hlo_text)
-    found = []
+    found, channels = [], set()
     for computation, result, line in _lines(hlo_text):
         match = _COLLECTIVE.match(line)
-        if not match:
+        channel = _CHANNEL.search(line)
+        if not match or channel and channel[1] in channels:
             continue
+        channels |= {channel[1]} if channel else set()
         shape, kind, start = match.groups()
         if start and kind != 'all-reduce':  # (operands, results, ...)
             shape = _elements(shape)[1]
