@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from cls import freeze, losses, models
+from cls import mesh as meshes
 from cls.augment.apply import apply
 from cls.augment.settings import Augment
 from cls.errors import UserError, nearest
@@ -158,6 +159,7 @@ def make_train_step(
     def loss_fn(params, batch_stats, images, labels, key, progress):
         extra = {'progress': progress} if takes_progress else {}
         stays = still(params, batch_stats, recipe.freeze_bn)
+        params = meshes.gathered(params, batch_sharding.mesh)
         params = freeze.hold(stays['params'], jax.lax.stop_gradient(params), params)
         kept = freeze.kept(stays['batch_stats'])
         logits, updated = model.apply(
