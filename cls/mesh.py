@@ -1,9 +1,9 @@
 """Devices as a mesh of two axes, and where state and batches lie on it.
 
 The batch is split over all devices. The state (parameters, optimizer state, averages) is whole on
-every device along `data` and split along `fsdp`. A step gathers the parameters, `gathered`, and sums
-their gradients so that each device gets the part that it keeps; an evaluation gathers them once,
-`whole`. One device is the 1 x 1 mesh, not a case of its own.
+every device along `data` and split along `fsdp`. A step gathers the parameters (`gathered`) and
+sums their gradients so that each device gets the part that it keeps; an evaluation gathers them
+once (`whole`). One device is the 1 x 1 mesh, not a case of its own.
 """
 
 import functools
