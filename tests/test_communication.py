@@ -30,7 +30,7 @@ SHORT = (
 )
 
 
-@pytest.mark.sweep  # minutes of compilation each
+@pytest.mark.sweep  # minutes of compilation each; at 32 pixels every tap of a kernel sees the image
 @pytest.mark.parametrize(
     ('file', 'overrides'),
     [
