@@ -63,6 +63,7 @@ def evaluate(
       check: called before every batch; may raise to end the evaluation.
     """
     sharding = meshes.batch_sharding(mesh)
+    variables = meshes.whole(variables, mesh)
     totals = {'top1': 0, 'top5': 0, 'loss': 0.0, 'count': 0}
     for batch in batches:
         check()
@@ -131,6 +132,7 @@ def predict(setup: Setup, variables: Any, protocol: str) -> Predictions:
     step = make_logits_step(model, setup.recipe, chosen.mirrored)
     jitted = jax.jit(step, out_shardings=meshes.replicated(setup.mesh))
     sharding = meshes.batch_sharding(setup.mesh)
+    variables = meshes.whole(variables, setup.mesh)
 
     total = np.zeros((len(setup.test), model.num_classes))
     labels = np.zeros(len(total), np.int32)
