@@ -5,6 +5,7 @@ killed while saving leaves no half checkpoint behind. Orbax does not notice byte
 (a disk that failed, a copy that was cut off); for that a list of checksums joins each folder.
 """
 
+import functools
 import json
 import logging
 import shutil
@@ -17,6 +18,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from cls import distributed
 from cls.errors import UserError
 from cls.telemetry import write_json
 
@@ -51,13 +53,13 @@ class Checkpoints:
         }
         self.wait()
         needed, free = _bytes(state), shutil.disk_usage(self._folder).free
-        if free < needed:
+        if distributed.is_first() and free < needed:
             raise UserError(
                 f'no space left in {self._folder}: a checkpoint takes {needed / 2**20:,.1f} MiB, '
                 f'{free / 2**20:,.1f} MiB are free. Make room and run the same command again.'
             )
         self._manager.save(step, args=ocp.args.Composite(**items), force=True)
-        if jax.process_index() == 0:
+        if distributed.is_first():
             self._written.clear()
             self._summing = threading.Thread(target=self._add_checksums, args=(step,), daemon=True)
             self._summing.start()
@@ -65,7 +67,8 @@ class Checkpoints:
     def restore(self, abstract: Any) -> tuple[Any, Any, dict[str, float]] | None:
         """Returns (state, data, account) of the newest checkpoint that can be read, or None.
 
-        A damaged one is moved to `damaged/`, with a warning, and the one before is tried.
+        A damaged one is moved to `damaged/`, with a warning, and the one before is tried; with
+        several processes the first of them decides for all.
 
         Args:
           abstract: shapes, dtypes and shardings of the state, as it is to lie on these devices.
@@ -73,19 +76,33 @@ class Checkpoints:
         Raises:
           UserError: a checkpoint is sound but holds another state than this run has.
         """
+        while (step := distributed.first('checkpoint', self._newest_whole)) is not None:
+            if step not in self._steps():
+                self._manager.reload()  # the first process has set others aside
+            restored, problem = None, ''
+            try:
+                restored = self._read(step, abstract)
+            except Exception as error:  # Orbax and TensorStore raise many kinds
+                problem = _first_line(error)
+            problem = next(filter(None, distributed.gather('restored', problem)), '')
+            if not problem:
+                return restored
+            if distributed.first('sums', (self._folder / str(step) / CHECKSUMS).exists):
+                raise UserError(
+                    f'checkpoint {self._folder / str(step)} is whole but holds another '
+                    f'state than this run has ({problem}); it may be of another '
+                    'version of the code. Choose another --workdir.'
+                )
+            distributed.first('aside', functools.partial(self._set_aside, step, problem))
+            self._manager.reload()
+        return None
+
+    def _newest_whole(self) -> int | None:
+        """Returns the newest step whose files are undamaged, and sets aside those after it."""
         for step in self._steps():
             problem = damage(self._folder / str(step))
             if not problem:
-                try:
-                    return self._read(step, abstract)
-                except Exception as error:  # Orbax and TensorStore raise many kinds
-                    if (self._folder / str(step) / CHECKSUMS).exists():
-                        raise UserError(
-                            f'checkpoint {self._folder / str(step)} is whole but holds another '
-                            f'state than this run has ({_first_line(error)}); it may be of another '
-                            'version of the code. Choose another --workdir.'
-                        ) from error
-                    problem = _first_line(error)
+                return step
             self._set_aside(step, problem)
         return None
 
@@ -123,10 +140,9 @@ class Checkpoints:
 
     def _set_aside(self, step: int, problem: str) -> None:
         log.warning('checkpoint %s is damaged (%s): trying the one before.', step, problem)
-        if jax.process_index() == 0:
-            aside = self._folder / 'damaged'
-            aside.mkdir(exist_ok=True)
-            (self._folder / str(step)).rename(aside / f'{step}-{len(list(aside.iterdir()))}')
+        aside = self._folder / 'damaged'
+        aside.mkdir(exist_ok=True)
+        (self._folder / str(step)).rename(aside / f'{step}-{len(list(aside.iterdir()))}')
         self._manager.reload()
 
     def _add_checksums(self, step: int) -> None:

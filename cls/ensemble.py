@@ -13,11 +13,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from cls import protocols, train
+from cls import distributed, protocols, train
 from cls.errors import UserError
 from cls.evaluate import predict, report, restore, scored, stem, write
 from cls.metrics import Predictions
-from cls.runtime import check_folder, claim, load_config, load_result
+from cls.runtime import check_folder, claim, load_config
 from cls.telemetry import write_json
 
 RESULT = ('test/top1', 'test/top5', 'test/loss', 'params')  # of what result.json has
@@ -45,8 +45,8 @@ def job(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
     Every member continues where it was; the ensemble's own files are config.json and result.json.
     Returns the result, or None when told to stop before the end.
     """
-    check_folder(workdir, config)
-    if (result := load_result(workdir)) is not None:
+    result = distributed.first('folder', lambda: check_folder(workdir, config))
+    if result is not None:
         return result
     runs = members(config, workdir)
     began = time.perf_counter()
@@ -54,13 +54,13 @@ def job(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
         for name, (member, folder) in zip(config.members, runs, strict=True):
             if config.loaded[name]:
                 continue
-            print(f'member {name}:', flush=True)
+            distributed.say(f'member {name}:')
             if train.in_folder(member, folder) is None:
                 return None
         values, _ = evaluate(runs, 'single')
         result = {name: values[name] for name in RESULT}
         result['seconds'] = round(time.perf_counter() - began, 2)
-        if jax.process_index() == 0:
+        if distributed.is_first():
             write_json(workdir / 'result.json', result)
     return result
 
@@ -114,6 +114,6 @@ def evaluate(
 def evaluate_job(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Evaluates an ensemble's run folder by its members' protocols; writes evaluation....json."""
     values, found = evaluate(members(config, workdir))
-    if jax.process_index() == 0:
+    if distributed.is_first():
         write(workdir / stem(values['protocol'], config, workdir), values, found)
     return values

@@ -16,14 +16,14 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from cls import init_from
+from cls import distributed, init_from
 from cls import mesh as meshes
 from cls.checkpoint import Checkpoints
 from cls.data import pipeline
 from cls.errors import UserError
 from cls.evaluate import EvalStep, evaluate_state, summary
 from cls.preemption import Preempted, Preemption
-from cls.runtime import check_folder, claim, load_result
+from cls.runtime import check_folder, claim
 from cls.setup import Phase, Setup, abstract_state, process, set_up
 from cls.state import TrainState
 from cls.step import make_train_step
@@ -38,16 +38,17 @@ def in_folder(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
     Raises UserError, before anything is written, for mistakes in the config and for a folder that
     holds something else; and as `train`.
     """
-    check_folder(workdir, config)
-    result = load_result(workdir)
+    # What a folder holds is found out once, and told to the other processes.
+    result = distributed.first('folder', lambda: check_folder(workdir, config))
     if result is not None:
         return result
     # Mistakes in the config, and weights that do not fit, end here, before anything is written.
-    setup = set_up(config)
-    begun = any((workdir / 'checkpoints').glob('[0-9]*'))
-    variables = init_from.load(setup) if config.init and not begun else None
+    setup = distributed.agree('set-up', lambda: set_up(config))
+    begun = distributed.first('begun', lambda: any((workdir / 'checkpoints').glob('[0-9]*')))
+    load = config.init and not begun
+    variables = distributed.agree('init', lambda: init_from.load(setup)) if load else None
     with claim(workdir, config, setup.info.class_names):
-        print(f'run folder: {workdir}', flush=True)
+        distributed.say(f'run folder: {workdir}')
         return train(setup, workdir, variables)
 
 
@@ -90,8 +91,11 @@ def train(setup: Setup, workdir: Path, variables: Any = None) -> dict[str, Any] 
                 for phase in (setup.phases(step) if more else ())
             }
 
+            # Devices wait for one another by far less than compilers may differ.
+            distributed.gather('compiled', None)
+
         # ---- loop
-        leader = jax.process_index() == 0
+        leader = distributed.is_first()
         run = Run(
             setup=setup,
             account=account,
@@ -104,7 +108,7 @@ def train(setup: Setup, workdir: Path, variables: Any = None) -> dict[str, Any] 
         )
         try:
             state = run.loop(train_steps, state, iterator)
-            finished = int(state.step) == setup.total_steps and not preemption.requested
+            finished = int(state.step) == setup.total_steps and not preemption.due()
             return run.finish(state) if finished else None
         finally:
             iterator.close()
@@ -202,13 +206,13 @@ class Run:
         log_every = setup.steps(config.log_every)
         save_every = setup.steps(config.checkpoint.every)
         eval_every = setup.steps(config.eval.every) if config.eval.every else 0
-        profile = Profile(config.profile, self.workdir)
+        profile = Profile(config.profile if distributed.is_first() else '', self.workdir)
         pending: list[tuple[int, dict[str, jax.Array]]] = []  # metrics not looked at yet
         self._start_clock()
         self.preemption.guard(True)
         step, last_saved = int(state.step), int(state.step)
 
-        while step < setup.total_steps and not self.preemption.requested:
+        while step < setup.total_steps and not self.preemption.due():
             # Before the next step and after the save: a run that continues from here evaluates too.
             if eval_every and step and step % eval_every == 0 and not self._evaluate(state, step):
                 break
