@@ -9,6 +9,7 @@ and environment agree, and which of a host's GPUs are whose.
 import dataclasses
 import importlib.util
 import os
+import sys
 import zlib
 from collections.abc import Mapping
 
@@ -50,7 +51,7 @@ def find(
         that tells only a part.
     """
     _check(coordinator, count, index)
-    if count == 1 and not coordinator:
+    if count == 1:
         cluster = _found(timeout) if _on_tpu() else None
         if cluster and cluster.count > 1:
             raise UserError(
@@ -69,15 +70,18 @@ def find(
             )
         return None
     for flag, given, known in (
-        ('--process_count', count, cluster.count),
-        ('--process_index', index if index >= 0 else 0, cluster.index),
+        ('--process_count', count or cluster.count, cluster.count),
+        ('--process_index', index if index >= 0 else cluster.index, cluster.index),
     ):
-        if given and given != known:
+        if given != known:
             raise UserError(
                 f'{flag} is {given}, but {cluster.found} says {known}: leave it out, or give all '
                 f'of {FLAGS}. Several TPU VMs of one host each are no slice.'
             )
-    return cluster if cluster.count > 1 else None
+    if cluster.count == 1:
+        return None
+    _check(cluster.coordinator, cluster.count, cluster.index)
+    return cluster
 
 
 def _check(coordinator: str, count: int, index: int) -> None:
@@ -153,10 +157,16 @@ def _tasks_here(env: Mapping[str, str], count: int) -> int:
     if not text:
         return count if env.get('SLURM_STEP_NUM_NODES', '1') == '1' else 1
     tasks = []
-    for part in text.split(','):
-        number, _, times = part.rstrip(')').partition('(x')
-        tasks += [int(number)] * int(times or 1)
-    return tasks[int(env.get('SLURM_NODEID', '0'))]
+    try:
+        for part in text.split(','):
+            number, _, times = part.rstrip(')').partition('(x')
+            tasks += [int(number)] * int(times or 1)
+        return tasks[int(env['SLURM_NODEID'])]
+    except (ValueError, KeyError, IndexError) as error:
+        raise UserError(
+            f'Slurm: SLURM_STEP_TASKS_PER_NODE is {text!r} and SLURM_NODEID '
+            f'{env.get("SLURM_NODEID")!r}: expected as 2(x3),1 and the number of one of the nodes.'
+        ) from error
 
 
 def _gpus(env: Mapping[str, str], local: int, here: int, found: str) -> tuple[int, ...] | None:
@@ -200,6 +210,10 @@ def _tpu(env: Mapping[str, str], coordinator: str, timeout: int) -> Cluster | No
         try:
             if not jax.is_env_present():
                 continue
+        except OSError as error:  # notebooks have TPUs without a metadata server
+            print(f'{name} does not answer ({error}): taken as one host alone', file=sys.stderr)
+            return None
+        try:
             count = jax.get_process_count()
             index = jax.get_process_id()
             address = coordinator or env.get('JAX_COORDINATOR_ADDRESS', '')

@@ -10,13 +10,11 @@ With one process all of these are what they seem, without any cost.
 
 import argparse
 import atexit
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-import jax
-
-from cls import cluster
 from cls.errors import UserError
 from cls.links import Links, meet
 
@@ -47,6 +45,10 @@ def start(flags: argparse.Namespace) -> None:
       UserError: flags or environment that are wrong, and after the time-out, with the processes
         that did not come or the address that could not be reached.
     """
+    import jax  # here, so that programs which do not compute need not load it
+
+    from cls import cluster
+
     global links
     if flags.join_timeout < 1:
         raise UserError(f'--join_timeout is {flags.join_timeout}: expected 1 second or more.')
@@ -67,6 +69,7 @@ def start(flags: argparse.Namespace) -> None:
         found.local_devices,
         cluster_detection_method='deactivate',
         initialization_timeout=120,  # all are there
+        coordinator_bind_address=None if socket.has_dualstack_ipv6() else f'0.0.0.0:{port}',
     )
     atexit.register(links.end)  # before JAX's own, which waits for all
     seen = jax.process_index(), jax.process_count()

@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from cls.errors import UserError
@@ -38,6 +38,7 @@ class Line:
         for option, value in (('TCP_KEEPIDLE', 30), ('TCP_KEEPINTVL', 10), ('TCP_KEEPCNT', 6)):
             if hasattr(socket, option):  # Linux; elsewhere the system's own, slower
                 connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        connection.settimeout(None)
         self._socket, self._rest, self._lock = connection, b'', threading.Lock()
 
     def fileno(self) -> int:
@@ -53,7 +54,7 @@ class Line:
 
         Raises EOFError when the other side has gone or is not one of ours.
         """
-        if not select.select([self._socket], [], [], timeout)[0]:
+        if not _readable([self], timeout):
             return []
         try:
             part = self._socket.recv(2**16)
@@ -72,6 +73,14 @@ class Line:
 
     def close(self) -> None:
         self._socket.close()
+
+
+def _readable(these: Iterable[Any], timeout: float | None) -> set[int]:
+    """Returns the file numbers of those that something has come to."""
+    poll = select.poll()  # select() takes no numbers above 1023
+    for one in these:
+        poll.register(one.fileno(), select.POLLIN)
+    return {number for number, _ in poll.poll(None if timeout is None else 1000 * timeout)}
 
 
 # ------------------------------------------------------------------------------------------------
@@ -169,7 +178,7 @@ def _receive_all(
                 break
             for index in [i for i, line in lines.items() if _gone(line)]:
                 lines.pop(index).close()
-            if select.select([listener], [], [], 0.5)[0]:
+            if _readable([listener], 0.5):
                 problem = _welcome(Line(listener.accept()[0]), lines, hosts, count)
     for line in lines.values():
         line.send({'kind': 'refused', 'text': problem} if problem else {'kind': 'go'})
@@ -293,9 +302,8 @@ class Links:
 
     def _read(self) -> None:
         while self._present:
-            ready = [self._lines[i] for i in self._present]
-            ready = set(select.select(ready, [], [])[0])
-            for i in [i for i in self._present if self._lines[i] in ready]:
+            ready = _readable([self._lines[i] for i in self._present], None)
+            for i in [i for i in self._present if self._lines[i].fileno() in ready]:
                 try:
                     for message in self._lines[i].receive(0):
                         self._take(i, message)
