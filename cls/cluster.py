@@ -210,10 +210,6 @@ def _tpu(env: Mapping[str, str], coordinator: str, timeout: int) -> Cluster | No
         try:
             if not jax.is_env_present():
                 continue
-        except OSError as error:  # notebooks have TPUs without a metadata server
-            print(f'{name} does not answer ({error}): taken as one host alone', file=sys.stderr)
-            return None
-        try:
             count = jax.get_process_count()
             index = jax.get_process_id()
             address = coordinator or env.get('JAX_COORDINATOR_ADDRESS', '')
@@ -221,6 +217,10 @@ def _tpu(env: Mapping[str, str], coordinator: str, timeout: int) -> Cluster | No
                 port = env.get('JAX_COORDINATOR_PORT')
                 address = jax.get_coordinator_address(timeout, port)
         except (OSError, RuntimeError, ValueError) as error:
+            if isinstance(error, OSError) and ',' not in env.get('TPU_WORKER_HOSTNAMES', ''):
+                # Notebooks have TPUs of one host without a metadata server.
+                print(f'{name} cannot be asked ({error}): taken as one host', file=sys.stderr)
+                return None
             raise UserError(
                 f'{name} did not tell its processes ({error}): give all of {FLAGS}.'
             ) from error

@@ -161,6 +161,7 @@ def test_open_mpi(environment, monkeypatch):
     with pytest.raises(UserError, match='does not tell where process 0 is: expected --coord'):
         find()
     assert find('host:1').coordinator == 'host:1'
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES')
     environment({'OMPI_COMM_WORLD_LOCAL_SIZE': '8', 'PMIX_NAMESPACE': 'prterun-a-1@1'})
     assert find().coordinator.startswith('127.0.0.1:6')
 
@@ -172,18 +173,6 @@ def test_kubernetes(environment, monkeypatch):
     with pytest.raises(UserError, match='pod 3 of a job .* expected JAX_PROCESS_COUNT in its env'):
         find()
     assert find(count=1) is None
-
-
-def test_a_tpu_slice_of_gke(environment, tpu):
-    environment(GKE)
-    assert find() == Cluster('the TPU slice of GKE', 't-0:8482', 4, 2)
-    assert find('t-0:8476').coordinator == 't-0:8476'
-    with pytest.raises(UserError, match='--process_count is 1, but the TPU slice of GKE has 4'):
-        find(count=1)
-    environment({'TPU_PROCESS_BOUNDS': '1,1,1'})
-    assert find() is None  # one host was made a slice of its own
-    environment({'TPU_PROCESS_BOUNDS': '2,2,1', 'JAX_PLATFORMS': 'cpu'})
-    assert find() is None
 
 
 class Metadata(http.server.BaseHTTPRequestHandler):
@@ -215,6 +204,21 @@ def metadata(environment, tpu):
         server.shutdown()
 
 
+def test_a_tpu_slice_of_gke(environment, metadata):
+    environment(GKE)
+    assert find() == Cluster('the TPU slice of GKE', 't-0:8482', 4, 2)
+    assert find('t-0:8476').coordinator == 't-0:8476'
+    with pytest.raises(UserError, match='--process_count is 1, but the TPU slice of GKE has 4'):
+        find(count=1)
+    environment({'TPU_PROCESS_BOUNDS': '1,1,1'})
+    assert find() is None  # one host was made a slice of its own
+    environment({'TPU_PROCESS_BOUNDS': '2,2,1', 'JAX_PLATFORMS': 'cpu'})
+    assert find() is None
+    environment({'JAX_PLATFORMS': 'tpu,cpu', 'GCE_METADATA_IP': '127.0.0.1:1'})
+    with pytest.raises(UserError, match='the TPU slice of GKE did not tell its processes'):
+        find()
+
+
 def test_a_tpu_slice_by_metadata(metadata):
     assert find() == Cluster("the TPU slice of this VM's metadata", '10.1.0.5:8482', 2, 1)
 
@@ -239,7 +243,7 @@ def test_several_single_vms_are_no_slice(metadata):
 def test_a_tpu_without_metadata_is_one_host(metadata, environment, capsys):
     environment({'GCE_METADATA_IP': '127.0.0.1:1'})
     assert find() is None
-    assert 'taken as one host alone' in capsys.readouterr().err
+    assert 'taken as one host' in capsys.readouterr().err
 
 
 def test_no_look_at_the_metadata_without_a_tpu(monkeypatch):
