@@ -330,7 +330,7 @@ class Links:
 
     def _fail_for(self, text: str, code: int) -> None:
         # A mistake in a config is found by every process: the first had better say it itself.
-        time.sleep(1)
+        time.sleep(3)
         self._end(text, code)
 
     def _lost(self, i: int) -> None:

@@ -78,7 +78,7 @@ def _write_down(
     Returns what the lock holds: no other run's holds the same.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    lock = stack.enter_context((workdir / '.lock').open('w'))
+    lock = stack.enter_context((workdir / '.lock').open('a'))  # who holds it wrote there
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -87,6 +87,7 @@ def _write_down(
         ) from error
     _check_classes(workdir, classes)
     token = secrets.token_hex(8)
+    lock.truncate(0)
     lock.write(token)
     lock.flush()
     os.fsync(lock.fileno())

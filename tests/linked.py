@@ -36,7 +36,7 @@ def together(index, port):
 
 
 def missing(index, port):
-    join(index, 4, port, timeout=3)
+    join(index, 4, port, timeout=6)
 
 
 def unreachable(index, port):
@@ -198,8 +198,8 @@ SCENES = {  # who plays: how many processes
 }
 
 
-def play(scene, folder):
-    """Forks the processes of a scene; returns [exit code, stdout, stderr] of each."""
+def begin(scene, folder):
+    """Forks the processes of a scene."""
     with socket.create_server(('', 0)) as server:
         port = server.getsockname()[1]
     sys.stdout.flush()
@@ -212,13 +212,18 @@ def play(scene, folder):
                 os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), number)
                 stream.reconfigure(line_buffering=True)
             os.chdir(folder)
-            signal.alarm(int(os.environ.get('LINKED_ALARM', '60')))
+            signal.alarm(120)
             try:
                 errors.run(functools.partial(scene, index, port))
             except SystemExit as end:
                 sys.stderr.flush()
                 os._exit(end.code or 0)
         children.append(child)
+    return children
+
+
+def finish(children, folder):
+    """Returns [exit code, stdout, stderr] of each process."""
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     return [
         [code, *((folder / f'{index}-{number}').read_text() for number in (1, 2))]
@@ -227,15 +232,11 @@ def play(scene, folder):
 
 
 if __name__ == '__main__':
-    wanted = sys.argv[1:]
-    result = {}
-    for scene in SCENES:
-        if wanted and scene.__name__ not in wanted:
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            result[scene.__name__] = play(scene, Path(folder))
-            if wanted or os.environ.get('LINKED_ALARM'):
-                print(
-                    scene.__name__, json.dumps(result[scene.__name__]), file=sys.stderr, flush=True
-                )
+    with tempfile.TemporaryDirectory() as root:
+        played = []
+        for scene in SCENES:
+            folder = Path(root) / scene.__name__
+            folder.mkdir()
+            played.append((scene.__name__, begin(scene, folder), folder))
+        result = {name: finish(children, folder) for name, children, folder in played}
     print(json.dumps(result))

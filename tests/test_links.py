@@ -44,7 +44,7 @@ def test_they_agree(played):
 def test_who_did_not_come_is_named_on_all_after_the_time(played):
     assert codes(played['missing']) == [2, 2]
     for line in said(played['missing']):
-        assert 'processes 2, 3 of 4 (by flags) did not come within 3 s' in line
+        assert 'processes 2, 3 of 4 (by flags) did not come within 6 s' in line
     assert len(said(played['missing'])) == 2
 
 
