@@ -5,8 +5,8 @@ their softmax), `print` (the resolved config). Without --workdir a run goes to r
 made from its config: the same command again continues it, and another config gets another folder.
 Without --config that of --workdir is taken.
 
-On several hosts the same command runs on each: srun, mpirun, Kubernetes and TPU slices tell a process
-which it is, elsewhere --coordinator HOST:PORT --process_count N --process_index I do.
+On several hosts the same command runs on each. srun, mpirun, Kubernetes and TPU slices tell a
+process which it is; elsewhere --coordinator HOST:PORT --process_count N --process_index I do.
 
 What `evaluate` shows a net of each image is --config.eval.protocol: single (the centre crop), flip,
 ten_crop (Krizhevsky et al. 2012), crops_12 and crops_144 (Szegedy et al. 2016, 2015), dense and
