@@ -130,7 +130,12 @@ def logged(workdir):
 
 
 def saved(workdir, step=STEPS):
-    restored = ocp.StandardCheckpointer().restore(workdir / 'checkpoints' / str(step) / 'state')
+    """The state in a checkpoint, whichever devices it is of: a flat dict of NumPy arrays."""
+    reader = ocp.PyTreeCheckpointer()
+    folder = workdir / 'checkpoints' / str(step) / 'state'
+    described = reader.metadata(folder).item_metadata.tree
+    arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), described)
+    restored = reader.restore(folder, restore_args=arguments)
     return {
         '/'.join(map(str, path)): np.asarray(leaf)
         for path, leaf in ocp.tree.to_flat_dict(restored).items()
