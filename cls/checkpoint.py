@@ -10,6 +10,7 @@ copied last, and what has none is incomplete.
 """
 
 import contextlib
+import functools
 import json
 import logging
 import shutil
@@ -22,7 +23,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from cls import storage
+from cls import distributed, storage
 from cls.errors import UserError
 from cls.telemetry import write_json
 
@@ -64,10 +65,10 @@ class Checkpoints:
             'account': ocp.args.JsonSave(account),
         }
         self.wait()
-        if not storage.is_remote(self._local):
+        if distributed.is_first() and not storage.is_remote(self._local):
             _check_room(self._local, _bytes(state))
         self._manager.save(step, args=ocp.args.Composite(**items), force=True)
-        if jax.process_index() == 0:
+        if distributed.is_first():
             self._written.clear()
             self._summing = threading.Thread(target=self._complete, args=(step,), daemon=True)
             self._summing.start()
@@ -75,7 +76,8 @@ class Checkpoints:
     def restore(self, abstract: Any) -> tuple[Any, Any, dict[str, float]] | None:
         """Returns (state, data, account) of the newest checkpoint that can be read, or None.
 
-        A damaged one is moved to `damaged/`, with a warning, and the one before is tried.
+        A damaged one is moved to `damaged/`, with a warning, and the one before is tried; with
+        several processes the first of them decides for all.
 
         Args:
           abstract: shapes, dtypes and shardings of the state, as it is to lie on these devices.
@@ -83,21 +85,35 @@ class Checkpoints:
         Raises:
           UserError: a checkpoint is sound but holds another state than this run has.
         """
+        while (step := distributed.first('checkpoint', self._newest_whole)) is not None:
+            if step not in self._steps():
+                self._manager.reload()  # the first process has set others aside
+            restored, problem = None, ''
+            try:
+                restored = self._read(step, abstract)
+            except Exception as error:  # Orbax and TensorStore raise many kinds
+                problem = _first_line(error)
+            problem = next(filter(None, distributed.gather('restored', problem)), '')
+            if not problem:
+                return restored
+            if distributed.first('sums', _sums_file(self._local / str(step)).exists):
+                raise UserError(
+                    f'checkpoint {self._folder / str(step)} is whole but holds another '
+                    f'state than this run has ({problem}); it may be of another '
+                    'version of the code. Choose another --workdir.'
+                )
+            distributed.first('aside', functools.partial(self._set_aside, step, problem))
+            self._manager.reload()
+        return None
+
+    def _newest_whole(self) -> int | None:
+        """Returns the newest step whose files are undamaged, and sets aside those after it."""
         for step in self._steps():
             if self._scratch:
                 self._fetch(step)
             problem = damage(self._local / str(step))
             if not problem:
-                try:
-                    return self._read(step, abstract)
-                except Exception as error:  # Orbax and TensorStore raise many kinds
-                    if _sums_file(self._local / str(step)).exists():
-                        raise UserError(
-                            f'checkpoint {self._folder / str(step)} is whole but holds another '
-                            f'state than this run has ({_first_line(error)}); it may be of another '
-                            'version of the code. Choose another --workdir.'
-                        ) from error
-                    problem = _first_line(error)
+                return step
             self._set_aside(step, problem)
         return None
 
@@ -151,13 +167,12 @@ class Checkpoints:
 
     def _set_aside(self, step: int, problem: str) -> None:
         log.warning('checkpoint %s is damaged (%s): trying the one before.', step, problem)
+        aside = self._folder / 'damaged'
+        storage.make_folder(aside)
+        count = len(list(aside.iterdir())) if aside.exists() else 0
+        storage.move(self._folder / str(step), aside / f'{step}-{count}')
         if self._scratch:
             storage.remove(self._local / str(step))
-        if jax.process_index() == 0:
-            aside = self._folder / 'damaged'
-            storage.make_folder(aside)
-            count = len(list(aside.iterdir())) if aside.exists() else 0
-            storage.move(self._folder / str(step), aside / f'{step}-{count}')
         self._manager.reload()
 
     def _complete(self, step: int) -> None:

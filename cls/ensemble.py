@@ -13,11 +13,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from cls import protocols, storage, train
+from cls import distributed, protocols, storage, train
 from cls.errors import UserError
 from cls.evaluate import predict, report, restore, scored, stem, write
 from cls.metrics import Predictions
-from cls.runtime import check_folder, claim, load_config, load_result
+from cls.runtime import check_folder, claim, load_config
 from cls.telemetry import write_json
 
 RESULT = ('test/top1', 'test/top5', 'test/loss', 'params')  # of what result.json has
@@ -48,15 +48,15 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
     Returns the result, or None when told to stop before the end. The time of the first member
     counts from `began`, see cls.train.in_folder.
     """
-    check_folder(workdir, config)
-    if (result := load_result(workdir)) is not None:
+    result = distributed.first('folder', lambda: check_folder(workdir, config))
+    if result is not None:
         return result
     runs, seconds = members(config, workdir), 0.0
     with claim(workdir, config):
         for name, (member, folder) in zip(config.members, runs, strict=True):
             if config.loaded[name]:
                 continue
-            print(f'member {name}:', flush=True)
+            distributed.say(f'member {name}:')
             trained = train.in_folder(member, folder, began)
             if trained is None:
                 return None
@@ -65,7 +65,7 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
         values, _ = evaluate(runs, 'single')
         result = {name: values[name] for name in RESULT}
         result['seconds'] = round(seconds + time.perf_counter() - evaluating, 2)
-        if jax.process_index() == 0:
+        if distributed.is_first():
             write_json(workdir / 'result.json', result)
     return result
 
@@ -119,6 +119,6 @@ def evaluate(
 def evaluate_job(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Evaluates an ensemble's run folder by its members' protocols; writes evaluation....json."""
     values, found = evaluate(members(config, workdir))
-    if jax.process_index() == 0:
+    if distributed.is_first():
         write(workdir / stem(values['protocol'], config, workdir), values, found)
     return values

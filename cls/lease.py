@@ -24,8 +24,8 @@ RENEW, PATIENCE, SETTLE = 15.0, 60.0, 2.0  # seconds
 
 
 @contextlib.contextmanager
-def hold(workdir: Path) -> Iterator[None]:
-    """Holds a run folder for the duration.
+def hold(workdir: Path) -> Iterator[str]:
+    """Holds a run folder for the duration; gives what names this holder.
 
     If another process takes it over nevertheless, because this one was cut off from the store for
     longer than PATIENCE, this process ends at once: two must not write.
@@ -38,7 +38,7 @@ def hold(workdir: Path) -> Iterator[None]:
     renewing = threading.Thread(target=_renew, args=(file, mine, ended), daemon=True)
     renewing.start()
     try:
-        yield
+        yield mine['id']
     finally:
         ended.set()
         renewing.join()

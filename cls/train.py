@@ -16,7 +16,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from cls import init_from
+from cls import distributed, init_from
 from cls import mesh as meshes
 from cls.account import BUCKETS, FILE, Account, goodput, load_record, written
 from cls.checkpoint import Checkpoints
@@ -24,7 +24,7 @@ from cls.data import pipeline
 from cls.errors import UserError
 from cls.evaluate import EvalStep, evaluate_state, summary
 from cls.preemption import Preempted, Preemption
-from cls.runtime import check_folder, claim, load_result
+from cls.runtime import check_folder, claim
 from cls.setup import Phase, Setup, abstract_state, process, set_up
 from cls.state import TrainState
 from cls.step import make_train_step
@@ -44,16 +44,17 @@ def in_folder(
     holds something else; and as `train`.
     """
     account = Account(began)
-    check_folder(workdir, config)
-    result = load_result(workdir)
+    # What a folder holds is found out once, and told to the other processes.
+    result = distributed.first('folder', lambda: check_folder(workdir, config))
     if result is not None:
         return result
     # Mistakes in the config, and weights that do not fit, end here, before anything is written.
-    setup = set_up(config)
-    begun = any((workdir / 'checkpoints').glob('[0-9]*'))
-    variables = init_from.load(setup) if config.init and not begun else None
+    setup = distributed.agree('set-up', lambda: set_up(config))
+    begun = distributed.first('begun', lambda: any((workdir / 'checkpoints').glob('[0-9]*')))
+    load = config.init and not begun
+    variables = distributed.agree('init', lambda: init_from.load(setup)) if load else None
     with claim(workdir, config, setup.info.class_names):
-        print(f'run folder: {workdir}', flush=True)
+        distributed.say(f'run folder: {workdir}')
         return train(setup, workdir, variables, account)
 
 
@@ -71,7 +72,7 @@ def train(
     """
     account, spent = account or Account(), load_record(workdir / FILE)
     account.continue_from(spent, spent)  # what of it was lost is known when a checkpoint is read
-    leader = jax.process_index() == 0
+    leader = distributed.is_first()
     with Preemption() as preemption, written(account, workdir / FILE, leader):
         # ---- a state before the first step, in host memory; shapes before arrays
         state, optimizer = setup.new_state(variables)
@@ -99,6 +100,9 @@ def train(
                 for phase in (setup.phases(step) if more else ())
             }
 
+            # Devices wait for one another by far less than compilers may differ.
+            distributed.gather('compiled', None)
+
         # ---- loop
         account.switch('other')
         run = Run(
@@ -113,7 +117,7 @@ def train(
         )
         try:
             state = run.loop(train_steps, state, iterator)
-            finished = int(state.step) == setup.total_steps and not preemption.requested
+            finished = int(state.step) == setup.total_steps and not preemption.due()
             result = run.finish(state) if finished else None
             run.progress.note(f'time: {account}')
             return result
@@ -227,13 +231,13 @@ class Run:
         log_every = setup.steps(config.log_every)
         save_every = setup.steps(config.checkpoint.every)
         eval_every = setup.steps(config.eval.every) if config.eval.every else 0
-        profile = Profile(config.profile, self.workdir)
+        profile = Profile(config.profile if distributed.is_first() else '', self.workdir)
         pending: list[tuple[int, dict[str, jax.Array]]] = []  # metrics not looked at yet
         self._start_clock()
         self.preemption.guard(True)
         step, last_saved = int(state.step), int(state.step)
 
-        while step < setup.total_steps and not self.preemption.requested:
+        while step < setup.total_steps and not self.preemption.due():
             # Before the next step and after the save: a run that continues from here evaluates too.
             if eval_every and step and step % eval_every == 0 and not self._evaluate(state, step):
                 break
