@@ -178,7 +178,9 @@ def _gpus(env: Mapping[str, str], local: int, here: int, found: str) -> tuple[in
     if env.get('JAX_LOCAL_DEVICE_IDS'):
         return tuple(int(part) for part in env['JAX_LOCAL_DEVICE_IDS'].split(','))
     gpus = len(visible.split(',')) if visible else int(env.get('SLURM_GPUS_ON_NODE') or 0)
-    if here <= 1 or gpus <= 1 or env.get('SLURM_GPUS_PER_TASK') or env.get('SLURM_TRES_PER_TASK'):
+    # srun's own: 'cpu=8,gres/gpu=1'. Of processors alone it says nothing of GPUs.
+    own = env.get('SLURM_GPUS_PER_TASK') or 'gpu' in env.get('SLURM_TRES_PER_TASK', '')
+    if here <= 1 or gpus <= 1 or own:
         return None
     if gpus % here:
         raise UserError(

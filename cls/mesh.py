@@ -27,7 +27,8 @@ def make_mesh(fsdp: int, devices: list[jax.Device] | None = None) -> Mesh:
 
     Raises UserError when the number of devices is not a multiple of `fsdp`.
     """
-    devices = jax.devices() if devices is None else devices
+    if devices is None:  # each process has rows of a batch that follow one another
+        devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     if fsdp < 1 or len(devices) % fsdp:
         raise UserError(
             f'config.mesh.fsdp is {fsdp}, but the {len(devices)} devices do not divide into such '

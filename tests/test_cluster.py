@@ -118,6 +118,8 @@ def test_slurm(environment):
             None,
         ),  # Slurm shows each its own
         ({'SLURM_GPUS_ON_NODE': '4', 'SLURM_GPUS_PER_TASK': '1'}, None),
+        ({'SLURM_GPUS_ON_NODE': '4', 'SLURM_TRES_PER_TASK': 'cpu=8,gres/gpu=1'}, None),
+        ({'SLURM_GPUS_ON_NODE': '4', 'SLURM_TRES_PER_TASK': 'cpu=8'}, (1,)),
         ({'SLURM_GPUS_ON_NODE': '8', 'SLURM_STEP_TASKS_PER_NODE': '1(x10)'}, None),  # one for all
         ({'JAX_LOCAL_DEVICE_IDS': '2,3'}, (2, 3)),
     ],
