@@ -202,7 +202,7 @@ def test_killed_at_any_moment_it_ends_as_if_nothing_had_happened(at, whole, envi
     wait_until_known(workdir, at)
     process.kill()
     process.wait()
-    killed, lines = time.time(), all_logged(workdir)
+    killed = time.time()
     known = json.loads((workdir / 'time.json').read_text())
     saved = accounts(workdir)
     again = time.time()
@@ -219,17 +219,12 @@ def test_killed_at_any_moment_it_ends_as_if_nothing_had_happened(at, whole, envi
     assert result['restarts'] == 1
     assert result['goodput'] > result['goodput_with_down']
 
-    # What was lost: by the difference of two accounts, and by the speed of the steps done again.
+    # What was lost: the difference of two accounts.
     step = int(re.search(r'step (\d+)/', resumed.stdout)[1]) - 1  # of the checkpoint
     before = saved[step] if step else dict.fromkeys(known, 0)
     newest = max(known, before, key=total)
     difference = sum(newest[name] - before[name] for name in ('data', 'step', 'eval'))
     assert spent['lost'] == pytest.approx(difference, abs=0.02)
-    train = [line for line in lines if 'train/loss' in line and moment(line) < total(known)]
-    first = max(step, 1)  # the line before those that are added up
-    busy = sum(64 / line['images_per_second'] for line in train[first:])
-    logging = train[-1]['time/other'] - train[first - 1]['time/other']
-    assert spent['lost'] > 0.95 * (busy - logging)
 
 
 def test_sigterm_saves_and_exits_0_and_the_run_continues(whole, environment, tmp_path):
