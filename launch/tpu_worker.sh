@@ -17,7 +17,7 @@ help_if_asked launch/tpu_worker.sh "$@"
 # One process at a time can use a TPU. One that an earlier start left behind saves and ends first.
 readonly pid_file="$HOME/.cls.pid"
 earlier="$(cat "$pid_file" 2>/dev/null || true)"
-if [[ -n "$earlier" && "$(ps -o args= -p "$earlier" || true)" == *cls.main* ]]; then
+if [[ -n "$earlier" && "$(ps -ww -o args= -p "$earlier" || true)" == *cls.main* ]]; then
   echo "ending process $earlier, left by an earlier start." >&2
   kill -TERM "$earlier"
   for ((second = 0; second < 120; second++)); do

@@ -183,10 +183,9 @@ def test_what_is_not_committed_is_mentioned(cloud):
 
 def test_the_worker_ends_what_an_earlier_start_left(project):
     home = project.root.parent
-    code = 'import signal, sys; signal.signal(15, lambda *_: sys.exit()); print(1, flush=True); '
-    earlier = subprocess.Popen(
-        [sys.executable, '-c', code + 'signal.pause()', 'cls.main'], stdout=subprocess.PIPE
-    )
+    code = 'import signal, sys, time; signal.signal(15, lambda *_: sys.exit()); '
+    code += 'print(1, flush=True)\nwhile True: time.sleep(0.1)'
+    earlier = subprocess.Popen([sys.executable, '-c', code, 'cls.main'], stdout=subprocess.PIPE)
     try:
         earlier.stdout.readline()
         (home / '.cls.pid').write_text(str(earlier.pid))
