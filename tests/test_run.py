@@ -154,13 +154,15 @@ def test_a_run_writes_what_the_readme_says(whole):
     assert result['params'] == 269_722 - 9 * 16 * 2  # one channel, not three, in the first layer
     spent = result['time']
     assert list(spent) == list(account.BUCKETS)
-    assert min(spent[name] for name in account.BUCKETS[:7]) > 0
+    assert min(spent.values()) >= 0
+    assert min(spent[name] for name in ('start', 'compile', 'step', 'eval', 'checkpoint')) > 0
     assert spent['lost'] == spent['down'] == result['restarts'] == 0
     assert sum(spent.values()) == pytest.approx(result['seconds'], abs=0.1)
     assert result['goodput'] == result['goodput_with_down']
     assert result['goodput'] == pytest.approx(100 * spent['step'] / result['seconds'], rel=0.05)
     (line,) = (line for line in output.splitlines() if line.startswith('time: '))
-    assert f'goodput {result["goodput"]:.1f} %' in line
+    shown = float(re.search(r'goodput ([\d.]+) %', line)[1])  # a moment after the result
+    assert shown == pytest.approx(result['goodput'], rel=0.05)
     config = json.loads((workdir / 'config.json').read_text())
     assert config['optim']['name'] == 'rmsprop'
     packages = json.loads((workdir / 'environment.json').read_text())['packages']
