@@ -105,10 +105,14 @@ def meet(address: tuple[str, int], index: int, count: int, timeout: float, found
     hello = {'index': index, 'count': count, 'host': socket.gethostname()}
     if index == 0:
         return Links(0, count, _receive_all(address, count, timeout, found))
-    return Links(index, count, {0: _reach(address, hello, timeout, found)})
+    line, early = _reach(address, hello, timeout, found)
+    return Links(index, count, {0: line}, early)
 
 
-def _reach(address: tuple[str, int], hello: Message, timeout: float, found: str) -> Line:
+def _reach(
+    address: tuple[str, int], hello: Message, timeout: float, found: str
+) -> tuple[Line, list[Message]]:
+    """Returns the line to process 0, and what that had to say right after it let us go."""
     began, problem = time.monotonic(), 'no answer'
     while (left := began + timeout - time.monotonic()) > 0:
         try:
@@ -120,11 +124,11 @@ def _reach(address: tuple[str, int], hello: Message, timeout: float, found: str)
         line.send(hello)
         try:
             # The first process keeps the time from here, and says who is missing.
-            for message in line.receive(left + 10):
-                if message.get('kind') == 'refused':
-                    raise UserError(message['text'])
-                if message.get('kind') == 'go':
-                    return line
+            match line.receive(left + 10):
+                case [{'kind': 'refused', 'text': text}, *_]:
+                    raise UserError(text)
+                case [{'kind': 'go'}, *early]:
+                    return line, early
         except EOFError:
             problem = 'it hung up'  # a run that is just ending, or no run at all
         line.close()
@@ -236,7 +240,9 @@ class Links:
     waiting for.
     """
 
-    def __init__(self, index: int, count: int, lines: dict[int, Line]) -> None:
+    def __init__(
+        self, index: int, count: int, lines: dict[int, Line], early: Iterable[Message] = ()
+    ) -> None:
         self.index, self.count = index, count
         self._lines = lines
         self._values = {i: queue.SimpleQueue() for i in lines}
@@ -247,7 +253,7 @@ class Links:
         self._hear: Callable[[int, Message], None] | None = None
         self._early: list[tuple[int, Message]] = []  # signals that nobody listened to yet
         self._listening = threading.Lock()
-        threading.Thread(target=self._read, daemon=True, name='links').start()
+        threading.Thread(target=self._read, args=(early,), daemon=True, name='links').start()
 
     def gather(self, name: str, value: Any) -> list[Any]:
         """Returns the values of all processes, once all have called this with the same name.
@@ -300,7 +306,9 @@ class Links:
         text = text if self.index == 0 else ''
         threading.Thread(target=self._end, args=(text, 0, False)).start()
 
-    def _read(self) -> None:
+    def _read(self, early: Iterable[Message]) -> None:
+        for message in early:
+            self._take(0, message)
         while self._present:
             ready = _readable([self._lines[i] for i in self._present], None)
             for i in [i for i in self._present if self._lines[i].fileno() in ready]:

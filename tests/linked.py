@@ -106,6 +106,20 @@ def same_mistake(index, port):
     raise UserError('config.lr is wrong.')
 
 
+def stopped_at_once(index, port):
+    """Process 0 lets the other go and stops it in one breath, so that both come as one part."""
+    if index == 0:
+        with socket.create_server(('', port)) as server:
+            connection, _ = server.accept()
+            connection.recv(1000)
+            messages = [{'kind': 'go'}, {'kind': 'stop', 'text': 'config.lr is wrong.', 'code': 2}]
+            connection.sendall(''.join(json.dumps(m) + '\n' for m in messages).encode())
+            connection.recv(1000)  # until the other has gone
+    else:
+        join(index, 2, port)
+        distributed.gather('never', None)
+
+
 def mistake_meanwhile(index, port):
     """One finds it while the others wait for something else."""
     join(index, 3, port)
@@ -187,6 +201,7 @@ SCENES = {  # who plays: how many processes
     first_killed: 3,
     mistake: 3,
     same_mistake: 3,
+    stopped_at_once: 2,
     mistake_meanwhile: 3,
     crash: 3,
     preempted: 3,

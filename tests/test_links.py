@@ -97,6 +97,11 @@ def test_a_mistake_is_said_once_and_ends_all(scene, line, played):
     assert played[scene][0][2].strip() == line
 
 
+def test_a_stop_that_comes_with_the_start_is_heard(played):
+    assert codes(played['stopped_at_once']) == [0, 2]
+    assert said(played['stopped_at_once']) == ['error: config.lr is wrong.']
+
+
 def test_a_fault_in_one_ends_all(played):
     scene = played['crash']
     assert codes(scene) == [1, 1, 1]
