@@ -69,7 +69,7 @@ class Pod:
 
     @property
     def command(self) -> list[str]:
-        """What compiles it."""
+        """What compiles it; --quick may follow."""
         fields = [f'--config.{field}' for field in (*self.fields, *self.made_to_fit)]
         tool = [sys.executable, '-m', 'cls.tools.compile_for', '--json']
         return [*tool, '--topology', self.topology, '--config', self.config, *fields]
@@ -126,8 +126,10 @@ def shape(config: ConfigDict, kind: str) -> str:
 # --------------------------------------------------------------------------------------- compiling
 
 
-def compile_all(pattern: str) -> bool:
+def compile_all(pattern: str, quick: bool = False) -> bool:
     """Compiles what FILE lacks, each in a process of its own, and adds it there.
+
+    What was compiled with little effort is lacking, unless that is asked for.
 
     Returns whether all could be compiled; one that does not fit could be.
 
@@ -140,11 +142,12 @@ def compile_all(pattern: str) -> bool:
     complete = True
     for number, pod in enumerate(wanted, 1):
         known = load()
-        if pod.key in known:
+        if pod.key in known and (quick or not known[pod.key]['quick']):
             continue
         print(f'{number} of {len(wanted)}: {pod.key}', flush=True)
         begin = time.perf_counter()
-        ran = subprocess.run(pod.command, capture_output=True, text=True, cwd=ROOT, check=False)
+        command = [*pod.command, '--quick'] if quick else pod.command
+        ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
         seconds = time.perf_counter() - begin
         if ran.returncode:
             lines = ran.stderr.strip().splitlines() or ['no message']
@@ -204,11 +207,11 @@ def row(pod: Pod, report: dict[str, Any]) -> list[str]:
     if not report['fits']:
         return [*cells[:-1], f'{memory}: does not fit', *'-----']
     sent = ', '.join(f'{k} {v["bytes"] / 1e6:,.0f}' for k, v in report['collectives'].items())
-    limit = max(report['bounds'].values())
+    limit, expected = max(report['bounds'].values()), report.get('seconds_estimate')
     return [
         *cells,
         sent or '-',
-        f'{1000 * limit:.1f} / {1000 * report["seconds_estimate"]:.1f}',
+        f'{1000 * limit:.1f} / {f"{1000 * expected:.1f}" if expected else "-"}',
         {'memory': 'HBM'}.get(report['bound_by'], report['bound_by']),
         _pair(report, 'images_per_second', ',.0f', 1),
         _pair(report, 'mfu', '.0f', 100),
@@ -216,4 +219,5 @@ def row(pod: Pod, report: dict[str, Any]) -> list[str]:
 
 
 def _pair(report: dict[str, Any], name: str, form: str, unit: float) -> str:
-    return ' / '.join(f'{unit * report[f"{name}_{kind}"]:{form}}' for kind in ('bound', 'estimate'))
+    values = [report.get(f'{name}_{kind}') for kind in ('bound', 'estimate')]
+    return ' / '.join('-' if value is None else f'{unit * value:{form}}' for value in values)

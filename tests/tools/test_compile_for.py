@@ -27,6 +27,7 @@ FIELDS = {'chips': 4, 'batch': 128, 'pixels': 224, 'model_flops': 8e11, 'compile
 SENT = compile_for.sent([Collective('all-reduce', 10**6, 4), Collective('all-gather', 10**6, 2)])
 REPORT = Report(
     **FIELDS,
+    quick=False,
     fits=True,
     memory=Memory(2**33, 2**30, 2**30, 2**29, 2**32, 2**28),
     flops=3e11,
@@ -164,7 +165,7 @@ def test_text():
         'estimate    600.00 ms: 213 images/s, MFU 33.3 %',
         'compiled in 2 s',
     ]
-    large = Report(**FIELDS, fits=False, memory=Memory(20 * 2**30))
+    large = Report(**FIELDS, quick=False, fits=False, memory=Memory(20 * 2**30))
     assert compile_for.text(large, CHIP).splitlines()[1:] == [
         'memory      20.00 GiB of 16.00: DOES NOT FIT',
         'compiled in 2 s',
@@ -176,7 +177,7 @@ def test_json():
     assert found['images_per_second_bound'] == pytest.approx(256)
     assert found['mfu_estimate'] == pytest.approx(1 / 3)
     assert found['collectives']['all-reduce'] == {'count': 1, 'bytes': 10**6, 'sent': 1.5e6}
-    large = Report(**FIELDS, fits=False, memory=Memory(20 * 2**30))
+    large = Report(**FIELDS, quick=False, fits=False, memory=Memory(20 * 2**30))
     assert 'bounds' not in compile_for.to_json(large, CHIP)
 
 

@@ -1,5 +1,6 @@
 """The slices of the table: which, for what, and the table itself."""
 
+import dataclasses
 import json
 import math
 import sys
@@ -17,6 +18,7 @@ from cls.tools.compile_for import Memory, Report, main, to_json
 FITS = {'chips': 8, 'batch': 256, 'pixels': 224, 'model_flops': 6e12, 'compile_seconds': 60.0}
 REPORT = Report(
     **FITS,
+    quick=False,
     fits=True,
     memory=Memory(3 * 2**30),
     flops=197e9,
@@ -86,7 +88,11 @@ def test_rows():
         '12,800 / 8,533',
         '19 / 13',
     ]
-    large = to_json(Report(**FITS, fits=False, memory=Memory(20 * 2**30)), CHIPS['v5e'])
+    quick = to_json(dataclasses.replace(REPORT, quick=True, cycles=0.0), CHIPS['v5e'])
+    assert pods.row(pod, quick)[6:] == ['20.0 / -', 'HBM', '12,800 / -', '19 / -']
+    large = to_json(
+        Report(**FITS, quick=False, fits=False, memory=Memory(20 * 2**30)), CHIPS['v5e']
+    )
     found = pods.row(pod, large)
     assert found[4] == '20.0 of 15.8: does not fit'
     assert len(found) == len(pods.HEADER)
@@ -117,6 +123,21 @@ def test_what_is_known_is_not_compiled_again(file, tmp_path, monkeypatch, capsys
     assert list(pods.load()) == wanted[1:]
     assert not pods.compile_all('vgg')  # the one that failed, alone
     assert log.read_text().splitlines() == [*wanted, wanted[0]]
+
+
+def test_what_was_compiled_quickly_is_compiled_again(file, monkeypatch):
+    (pod,) = [pod for pod in pods.pods('vgg') if 'v5p' in pod.topology]
+    code = (
+        'import json, sys\n'
+        f'report = json.loads({json.dumps(to_json(REPORT, CHIPS["v5p"]))!r})\n'
+        'print(json.dumps(report | {"quick": sys.argv[1:] == ["--quick"]}))\n'
+    )
+    monkeypatch.setattr(slices, 'check_libtpu', lambda: None)
+    monkeypatch.setattr(pods, 'pods', lambda pattern: [pod])
+    monkeypatch.setattr(pods.Pod, 'command', property(lambda pod: [sys.executable, '-c', code]))
+    for quick, then in ((True, True), (False, False), (True, False)):
+        assert pods.compile_all('vgg', quick)
+        assert pods.load()[pod.key]['quick'] == then
 
 
 def test_the_table_is_written_between_its_marks(file, tmp_path):
