@@ -162,6 +162,7 @@ def _tuples(value: Any) -> Any:
 _OUTWARD = (
     'profile',
     'data.workers',
+    'mesh.fsdp',
     'eval.protocol',
     'eval.scales',
     'eval.multiple',

@@ -195,7 +195,7 @@ def test_flatten():
 
 def test_identity_and_differences():
     one = override()
-    outward = override(('profile', '3:5'), ('data.workers', '4'))
+    outward = override(('profile', '3:5'), ('data.workers', '4'), ('mesh.fsdp', '2'))
     assert configs.identity(one) == configs.identity(outward)
     assert configs.differences(configs.to_json(one), configs.to_json(outward)) == ''
     other = override(('optim.lr', '0.2'), ('model.widths', '(1, 2, 3)'))

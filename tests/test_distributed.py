@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from logs import logged
 
 from cls import config as configs
 from cls import train
@@ -121,12 +122,12 @@ def alone(fields, tmp_path_factory):
     return whole_run(fields, tmp_path_factory.mktemp('runs') / 'alone')
 
 
-def logged(workdir):
-    """What metrics.jsonl says but for speed; no step twice."""
-    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+def events(workdir):
+    """What was logged but for speed and time; no step twice."""
+    lines = logged(workdir)
     steps = [line['step'] for line in lines if 'train/loss' in line]
     assert steps == [*range(1, STEPS + 1)]
-    return [{k: v for k, v in line.items() if k != 'images_per_second'} for line in lines]
+    return lines
 
 
 def saved(workdir, step=STEPS):
@@ -145,7 +146,7 @@ def saved(workdir, step=STEPS):
 
 def assert_near(one, other):
     """The same events and numbers, to what another order of sums makes of them."""
-    ours, theirs = logged(one), logged(other)
+    ours, theirs = events(one), events(other)
     assert [line.keys() for line in ours] == [line.keys() for line in theirs]
     for a, b in zip(ours, theirs, strict=True):
         assert b == pytest.approx(a, rel=2e-4, abs=1e-6), (a, b)
@@ -153,7 +154,7 @@ def assert_near(one, other):
 
 def assert_same(one, other):
     """The same to the bit."""
-    assert logged(one) == logged(other)
+    assert events(one) == events(other)
     ours, theirs = saved(one), saved(other)
     assert ours.keys() == theirs.keys()
     for name, array in ours.items():
@@ -186,7 +187,7 @@ def test_a_signal_to_one_of_several_and_the_checkpoint_on_other_devices(
     assert said(processes[0])[0].startswith('2 processes, found by flags, with 8 devices; coord')
     assert stopped >= 2
     losses = [json.loads(line)['train/loss'] for line in (workdir / 'metrics.jsonl').open()]
-    expected = [line['train/loss'] for line in logged(alone) if 'train/loss' in line]
+    expected = [line['train/loss'] for line in events(alone) if 'train/loss' in line]
     assert losses == pytest.approx(expected[:stopped], rel=1e-5)
 
     config = load(fields)
@@ -397,4 +398,4 @@ def test_slurm_as_it_starts_processes(fields, cache, tmp_path):
     outputs = [process.communicate(timeout=240)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert '2 processes, found by Slurm, with 2 devices; coordinator localhost:' in outputs[0]
-    logged(tmp_path / 'run')
+    events(tmp_path / 'run')
