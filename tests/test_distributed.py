@@ -293,9 +293,14 @@ def test_a_run_continues_on_fewer_devices(processes, devices, fsdp, launch, alon
 
 @pytest.mark.sweep
 def test_a_net_with_batch_norm(launch, tmp_path):
+    """Its groups lie on four devices each, of two processes. A deeper net would blow up rounding.
+
+    (ResNet-20 makes 1e-2 of 1e-7 in twelve steps, on other numbers of devices of one process too.)
+    """
     runs = [tmp_path / 'one', tmp_path / 'four']
-    assert ends(launch(runs[0], processes=1, devices=8, config='resnet')) == [0]
-    assert ends(launch(runs[1], config='resnet')) == [0, 0, 0, 0]
+    small = ('--config.model.stage_sizes=(1, 1, 1)', '--config.model.bn_group=32')
+    assert ends(launch(runs[0], *small, processes=1, devices=8, config='resnet')) == [0]
+    assert ends(launch(runs[1], *small, config='resnet')) == [0, 0, 0, 0]
     assert_near(*runs)
 
 
