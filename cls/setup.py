@@ -292,6 +292,31 @@ def _check_numbers(config: ConfigDict, devices: int) -> None:
         )
 
 
+def split_groups(setup: Setup, batch_stats: Any) -> str:
+    """Returns a line on batch-norm groups that lie on several devices, '' if none does.
+
+    Args:
+      setup: of the run.
+      batch_stats: of its net, or their shapes.
+    """
+    together = setup.config.batch // setup.config.accumulate
+    share = together // setup.mesh.size
+    group = getattr(setup.model, 'bn_group', 0) or together
+    if share % group == 0 or not norm.kept(batch_stats, lambda _: True):
+        return ''
+    if group % share == 0:
+        return (
+            f'batch norm: groups of {group} examples lie on {group // share} devices each, which '
+            f'sum their statistics in every norm; config.model.bn_group={share} would keep them on '
+            'one.'
+        )
+    return (
+        f'batch norm: groups of {group} examples (config.model.bn_group) and devices of {share} do '
+        'not divide one another: devices send one another activations and compute some of them '
+        'twice. Choose config.batch, or a number of devices, with which they do.'
+    )
+
+
 def abstract_state(state: TrainState, mesh: Mesh) -> TrainState:
     """Returns the shapes and dtypes of a state, and where it lies on a mesh."""
     return abstract(state, meshes.state_shardings(state, mesh))
