@@ -2,8 +2,8 @@
 
 A training step keeps every intermediate result of the forward pass until the backward pass has
 used it. Cut into pieces, the forward pass need keep only what goes from one piece to a later one;
-each piece is computed a second time when the gradients arrive at its end (Chen et al. 2016, 1604.06174,
-"Training Deep Nets with Sublinear Memory Cost"). The pieces end
+each piece is computed a second time when the gradients arrive at its end (Chen et al. 2016,
+1604.06174, "Training Deep Nets with Sublinear Memory Cost"). The pieces end
 
 * `stage`: where the net sows the output of its stem or of a stage;
 * `block`: where a block ends: a residual block, a cell, an inception module, a dense layer.
@@ -20,25 +20,58 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax.extend import core
 
 from cls.errors import UserError, nearest
+from cls.models.registry import abstract_variables
+from cls.nn.init import shapes_only
 
 REMATS = ('', 'stage', 'block')
 
 
-def check(remat: str) -> None:
-    """Raises UserError for what is not in REMATS."""
+def check(remat: str, model: nn.Module, size: int, channels: int) -> None:
+    """Raises UserError for what is not in REMATS, and where the net has nothing to cut.
+
+    Args:
+      remat: `config.remat`.
+      model: a net of the registry.
+      size: height and width of its images.
+      channels: of its images.
+    """
     if remat not in REMATS:
         raise UserError(
             f"config.remat is {remat!r}: expected '', 'stage' or 'block'.{nearest(remat, REMATS)}"
         )
+    if not remat:
+        return
+    shape = (getattr(model, 'bn_group', 0) or 1, size, size, channels)
+    with shapes_only():
+        program = trace(
+            remat,
+            model,
+            abstract_variables(model, size, channels),
+            jax.ShapeDtypeStruct(shape, jnp.float32),
+            ['batch_stats', 'aux_logits', 'penalties'],
+            rngs={'dropout': jax.random.key(0)},
+        )
+    if not program.cuts:
+        other = 'block' if remat == 'stage' else 'stage'
+        raise UserError(
+            f'config.remat is {remat!r}, but {type(model).__name__} has no two '
+            f"{remat}s to be computed one by one: choose {other!r}, or '' to keep everything."
+        )
 
 
 def apply(
-    remat: str, model: nn.Module, variables: Any, images: jax.Array, mutable: list[str], **arrays: Any
+    remat: str,
+    model: nn.Module,
+    variables: Any,
+    images: jax.Array,
+    mutable: Sequence[str],
+    **arrays: Any,
 ) -> tuple[jax.Array, Any]:
-    """Returns `model.apply` of a training batch, its results to be computed anew by their gradient.
+    """Returns `model.apply` in training; what its gradient needs is computed anew as `remat` says.
 
     Args:
       remat: one of REMATS; '' is `model.apply` itself.
@@ -47,11 +80,43 @@ def apply(
       images: (N, H, W, C), normalised.
       mutable: collections that are returned.
       **arrays: `rngs` and `progress`, as the net takes them.
-
-    Raises UserError where the net has nothing to cut.
     """
     if not remat:
         return model.apply(variables, images, train=True, mutable=mutable, **arrays)
+    program = trace(remat, model, variables, images, mutable, **arrays)
+    return program(variables, images, arrays)
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A net's forward pass, and the places to cut it at.
+
+    Called with its arguments it returns a tree of structure `tree`, all but the last of the pieces
+    to be computed anew by their gradient. That one's gradient follows at once: nothing to gain.
+    """
+
+    closed: core.ClosedJaxpr
+    tree: Any
+    cuts: tuple[int, ...]  # numbers of equations after which a piece ends, growing
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Returns the results for arguments as those that it was traced with."""
+        results = _in_pieces(self, jax.tree.leaves(arguments))
+        return jax.tree.unflatten(self.tree, results)
+
+
+def trace(
+    remat: str,
+    model: nn.Module,
+    variables: Any,
+    images: jax.Array,
+    mutable: Sequence[str],
+    **arrays: Any,
+) -> Program:
+    """Returns the program of `model.apply`, to be called as program(variables, images, arrays).
+
+    The arguments are those of `apply`, or their shapes.
+    """
 
     def forward(variables, images, arrays):
         calls = Calls()
@@ -60,48 +125,29 @@ def apply(
                 variables, images, train=True, mutable=[*mutable, 'intermediates'], **arrays
             )
         sown = updated.pop('intermediates', {})
-        stages = [value for name, value in sown.items() if name != 'pre_logits']
-        ends = stages if remat == 'stage' else [block.outputs for block in blocks(calls.net)]
+        if remat == 'stage':
+            ends = [values for name, values in sown.items() if name != 'pre_logits']
+        else:
+            ends = [block.outputs for block in blocks(calls.net)]
         return (logits, updated), ends
 
-    arguments = (variables, images, arrays)
-    program, (shapes, ends) = jax.make_jaxpr(forward, return_shape=True)(*arguments)
-    outputs = jax.tree.structure(shapes)
-    count = outputs.num_leaves
-    # What follows the last cut is followed at once by its own gradient: there is nothing to gain.
-    cuts = _places(program, program.jaxpr.outvars[count:])[:-1]
-    if not cuts:
-        raise UserError(
-            f'config.remat is {remat!r}, but {type(model).__name__} has no two {remat}s to compute '
-            f"one by one: choose {'block' if remat == 'stage' else 'stage'!r} or ''."
-        )
-    results = _in_pieces(program, cuts, program.jaxpr.outvars[:count], jax.tree.leaves(arguments))
-    return jax.tree.unflatten(outputs, results)
+    closed, shapes = jax.make_jaxpr(forward, return_shape=True)(variables, images, arrays)
+    made = {out: i for i, eqn in enumerate(closed.eqns, 1) for out in eqn.outvars}
+    _, ends = jax.tree.unflatten(jax.tree.structure(shapes), closed.jaxpr.outvars)
+    places = sorted({max(made[part] for part in jax.tree.leaves(end)) for end in ends})
+    return Program(closed, jax.tree.structure(shapes[0]), tuple(places[:-1]))
 
 
-def _places(program: core.ClosedJaxpr, ends: Sequence[Any]) -> list[int]:
-    """Returns the numbers of equations after which the program has computed one of `ends`."""
-    made = {out: i for i, eqn in enumerate(program.eqns, 1) for out in eqn.outvars}
-    return sorted({made[end] for end in ends if isinstance(end, core.Var) and end in made})
-
-
-def _in_pieces(
-    program: core.ClosedJaxpr, cuts: Sequence[int], wanted: Sequence[Any], arguments: Sequence[Any]
-) -> list[Any]:
-    """Evaluates a program, all but the last of the pieces between cuts to be computed anew.
-
-    Args:
-      program: what is evaluated.
-      cuts: numbers of equations after which a piece ends, growing.
-      wanted: the variables of the program whose values are returned.
-      arguments: of the program.
-    """
-    jaxpr = program.jaxpr
-    values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*program.consts, *arguments), strict=True))
-    pieces = [jaxpr.eqns[a:b] for a, b in itertools.pairwise((0, *cuts, len(jaxpr.eqns)))]
-    used: list[set[Any]] = [{x for x in wanted if isinstance(x, core.Var)}]  # after each piece
+def _in_pieces(program: Program, arguments: Sequence[Any]) -> list[Any]:
+    """Evaluates a program piece by piece and returns its results as a flat list."""
+    jaxpr = program.closed.jaxpr
+    wanted = jaxpr.outvars[: program.tree.num_leaves]
+    given = (*program.closed.consts, *arguments)
+    values = dict(zip((*jaxpr.constvars, *jaxpr.invars), given, strict=True))
+    pieces = [jaxpr.eqns[a:b] for a, b in itertools.pairwise((0, *program.cuts, None))]
+    used = [{x for x in wanted if isinstance(x, core.Var)}]  # after each piece
     for piece in reversed(pieces[1:]):
-        used.insert(0, used[0] | set(_read(piece)))
+        used.insert(0, used[0].union(_read(piece)))
     for number, (piece, later) in enumerate(zip(pieces, used, strict=True), 1):
         takes = [x for x in _read(piece) if x in values]
         gives = [x for eqn in piece for x in eqn.outvars if x in later]
