@@ -32,11 +32,12 @@ class Cell(nn.Module):
     """Two convolutions, two norms and a dropout of one input, added to the other."""
 
     train: bool
+    dropout_rate: float
 
     @nn.compact
     def __call__(self, x, before):
         y = BatchNorm(self.train, name='norm1')(Conv(6, name='conv1')(nn.relu(x)))
-        y = nn.Dropout(0.5, deterministic=not self.train)(y)
+        y = nn.Dropout(self.dropout_rate, deterministic=not self.train)(y)
         y = BatchNorm(self.train, name='norm2')(Conv(6, name='conv2')(nn.relu(y)))
         if self.train:
             self.sow('penalties', 'square', jnp.mean(jnp.square(y)))
@@ -47,20 +48,22 @@ class Cells(nn.Module):
     """Stages of cells that take the last two outputs; an auxiliary head after the first stage."""
 
     sizes: tuple[int, ...] = (2, 2, 1)
+    dropout_rate: float = 0.5
     num_classes: int = 10
 
     @nn.compact
     def __call__(self, images, train=False, progress=1.0):
-        outputs = [Conv(6, name='stem')(images)] * 2
+        outputs = [Conv(6, name='conv0')(images)] * 2
         self.sow('intermediates', 'stem', outputs[-1])
         for stage, size in enumerate(self.sizes, 1):
             for i in range(size):
-                cell = Cell(train, name=f'cell{stage}_{i}')
+                cell = Cell(train, self.dropout_rate, name=f'cell{stage}_{i}')
                 outputs.append(cell(outputs[-1], outputs[-2] * progress))
             self.sow('intermediates', f'stage{stage}', outputs[-1])
-            if stage == 1 and train:
-                aux = Dense(self.num_classes, name='aux')(outputs[-1].mean((1, 2)))
-                self.sow('aux_logits', 'aux', aux)
+            if stage == 1 and (train or self.is_initializing()):
+                aux = Dense(self.num_classes, name='aux_head')(outputs[-1].mean((1, 2)))
+                if train:
+                    self.sow('aux_logits', 'aux', aux)
         x = outputs[-1].mean((1, 2))
         self.sow('intermediates', 'pre_logits', x)
         return Dense(self.num_classes, name='head')(x)
@@ -161,7 +164,7 @@ def test_what_one_more_cell_adds_to_what_is_kept(mode, first, last):
 
 def test_the_compiler_leaves_it_so():
     """A chain of cells: less memory, and only the first of three passes computed again."""
-    model, images = Cells((16,)), jax.ShapeDtypeStruct((8, 16, 16, 3), jnp.float32)
+    model, images = Cells((16,), 0.0), jax.ShapeDtypeStruct((8, 16, 16, 3), jnp.float32)
     variables = init(model, 0, 16)
     memory, flops = {}, {}
     for mode in ('', 'block'):
@@ -189,7 +192,8 @@ def names_of_blocks(name, **fields):
 
 
 def test_what_blocks_are():
-    assert names_of_blocks('seresnet50', stage_sizes=(2, 1)) == ['layer1/0', 'layer1/1', 'layer2/0']
+    blocks = ['layer1/0', 'layer1/1', 'layer2/0', 'layer3/0', 'layer4/0']
+    assert names_of_blocks('seresnet50', stage_sizes=(2, 1, 1, 1)) == blocks
     cells = ['cell_stem_0', 'cell_stem_1', 'cell_0', 'reduction_cell_0', 'cell_1']
     cells += ['reduction_cell_1', 'cell_2']
     assert names_of_blocks('nasnet_a_mobile', cells=1) == cells
