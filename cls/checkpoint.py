@@ -3,8 +3,14 @@
 Saving is asynchronous, and a folder gets its name only when it is complete, so a process that is
 killed while saving leaves no half checkpoint behind. Orbax does not notice bytes that changed later
 (a disk that failed, a copy that was cut off); for that a list of checksums joins each folder.
+
+Orbax writes to folders and to gs://. To other stores (s3://) checkpoints are copied, from a folder
+of this machine that it writes to, and fetched into it before they are read: there the checksums are
+copied last, and what has none is incomplete.
 """
 
+import contextlib
+import functools
 import json
 import logging
 import shutil
@@ -17,10 +23,12 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from cls import distributed, storage
 from cls.errors import UserError
 from cls.telemetry import write_json
 
 CHECKSUMS = 'checksums.json'
+STORE_SUMS = 'checksums-gs.json'  # the same, as the store tells them
 log = logging.getLogger(__name__)
 
 
@@ -29,14 +37,21 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int) -> None:
         """Opens the folder (made if need be) to keep the newest `keep` checkpoints in."""
-        self._folder = folder.absolute()
+        self._keep, self._scratch = keep, None
+        # Where they lie, and where Orbax writes them.
+        self._folder = folder if storage.is_remote(folder) else folder.absolute()
+        self._local = self._folder
+        if not storage.orbax_writes_to(folder):
+            self._scratch = storage.Scratch()
+            self._local = self._scratch.folder
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
+            max_to_keep=1 if self._scratch else keep,
             enable_async_checkpointing=True,
         )
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        self._manager = ocp.CheckpointManager(self._local, options=options)
         self._written = threading.Event()
         self._summing: threading.Thread | None = None
+        self._problem: Exception | None = None  # of that thread
 
     def save(self, step: int, state: Any, data: Any, account: dict[str, float]) -> None:
         """Starts writing a checkpoint; returns once `state` may change.
@@ -50,22 +65,19 @@ class Checkpoints:
             'account': ocp.args.JsonSave(account),
         }
         self.wait()
-        needed, free = _bytes(state), shutil.disk_usage(self._folder).free
-        if free < needed:
-            raise UserError(
-                f'no space left in {self._folder}: a checkpoint takes {needed / 2**20:,.1f} MiB, '
-                f'{free / 2**20:,.1f} MiB are free. Make room and run the same command again.'
-            )
+        if distributed.is_first() and not storage.is_remote(self._local):
+            _check_room(self._local, _bytes(state))
         self._manager.save(step, args=ocp.args.Composite(**items), force=True)
-        if jax.process_index() == 0:
+        if distributed.is_first():
             self._written.clear()
-            self._summing = threading.Thread(target=self._add_checksums, args=(step,), daemon=True)
+            self._summing = threading.Thread(target=self._complete, args=(step,), daemon=True)
             self._summing.start()
 
     def restore(self, abstract: Any) -> tuple[Any, Any, dict[str, float]] | None:
         """Returns (state, data, account) of the newest checkpoint that can be read, or None.
 
-        A damaged one is moved to `damaged/`, with a warning, and the one before is tried.
+        A damaged one is moved to `damaged/`, with a warning, and the one before is tried; with
+        several processes the first of them decides for all.
 
         Args:
           abstract: shapes, dtypes and shardings of the state, as it is to lie on these devices.
@@ -73,19 +85,35 @@ class Checkpoints:
         Raises:
           UserError: a checkpoint is sound but holds another state than this run has.
         """
-        for step in self._steps():
-            problem = damage(self._folder / str(step))
+        while (step := distributed.first('checkpoint', self._newest_whole)) is not None:
+            if step not in self._steps():
+                self._manager.reload()  # the first process has set others aside
+            restored, problem = None, ''
+            try:
+                restored = self._read(step, abstract)
+            except Exception as error:  # Orbax and TensorStore raise many kinds
+                problem = _first_line(error)
+            problem = next(filter(None, distributed.gather('restored', problem)), '')
             if not problem:
-                try:
-                    return self._read(step, abstract)
-                except Exception as error:  # Orbax and TensorStore raise many kinds
-                    if (self._folder / str(step) / CHECKSUMS).exists():
-                        raise UserError(
-                            f'checkpoint {self._folder / str(step)} is whole but holds another '
-                            f'state than this run has ({_first_line(error)}); it may be of another '
-                            'version of the code. Choose another --workdir.'
-                        ) from error
-                    problem = _first_line(error)
+                return restored
+            if distributed.first('sums', _sums_file(self._local / str(step)).exists):
+                raise UserError(
+                    f'checkpoint {self._folder / str(step)} is whole but holds another '
+                    f'state than this run has ({problem}); it may be of another '
+                    'version of the code. Choose another --workdir.'
+                )
+            distributed.first('aside', functools.partial(self._set_aside, step, problem))
+            self._manager.reload()
+        return None
+
+    def _newest_whole(self) -> int | None:
+        """Returns the newest step whose files are undamaged, and sets aside those after it."""
+        for step in self._steps():
+            if self._scratch:
+                self._fetch(step)
+            problem = damage(self._local / str(step))
+            if not problem:
+                return step
             self._set_aside(step, problem)
         return None
 
@@ -98,8 +126,17 @@ class Checkpoints:
         restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         return restored['state'], restored['data'], restored['account']
 
+    def _fetch(self, step: int) -> None:
+        """Has one checkpoint of the store, and no other, where Orbax reads."""
+        for other in self._local.iterdir():
+            storage.remove(other)
+        with storage.explained(self._folder / str(step)):
+            storage.download(self._folder / str(step), self._local / str(step))
+        self._manager.reload()
+
     def _steps(self) -> list[int]:
-        return sorted(self._manager.all_steps(), reverse=True)
+        found = steps(self._folder) if self._scratch else self._manager.all_steps()
+        return sorted(found, reverse=True)
 
     def newest(self) -> Path | None:
         """Returns the folder of the newest complete checkpoint, or None."""
@@ -115,37 +152,91 @@ class Checkpoints:
             self._written.set()
             if self._summing:
                 self._summing.join()
+        if self._problem:
+            problem, self._problem = self._problem, None
+            raise problem
 
     def close(self) -> None:
         """Finishes writing and lets go of the folder."""
-        self.wait()
-        self._manager.close()
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+            if self._scratch:
+                self._scratch.close()
 
     def _set_aside(self, step: int, problem: str) -> None:
         log.warning('checkpoint %s is damaged (%s): trying the one before.', step, problem)
-        if jax.process_index() == 0:
-            aside = self._folder / 'damaged'
-            aside.mkdir(exist_ok=True)
-            (self._folder / str(step)).rename(aside / f'{step}-{len(list(aside.iterdir()))}')
+        aside = self._folder / 'damaged'
+        storage.make_folder(aside)
+        count = len(list(aside.iterdir())) if aside.exists() else 0
+        storage.move(self._folder / str(step), aside / f'{step}-{count}')
+        if self._scratch:
+            storage.remove(self._local / str(step))
         self._manager.reload()
 
-    def _add_checksums(self, step: int) -> None:
-        """Waits for a checkpoint to be complete (Orbax has no hook for that) and sums its files."""
-        folder = self._folder / str(step)
-        while not folder.exists():
-            if self._written.wait(0.02) and not folder.exists():
+    def _complete(self, step: int) -> None:
+        """Waits for a checkpoint to be complete (Orbax has no hook for that) and sums its files.
+
+        Then, where it is to be in a store that Orbax does not write to, it is copied there.
+        """
+        folder = self._local / str(step)
+        pause = 1.0 if storage.is_remote(folder) else 0.02
+        while not _is_complete(folder):
+            if self._written.wait(pause) and not _is_complete(folder):
                 return  # writing failed; `wait` raises what went wrong
-        sums = {name: _crc(folder / name) for name in _files(folder)}
-        write_json(folder / CHECKSUMS, sums)
+        try:
+            write_json(_sums_file(folder), checksums(folder))
+            if self._scratch:
+                self._upload(step)
+        except Exception as error:
+            self._problem = error
+
+    def _upload(self, step: int) -> None:
+        target = self._folder / str(step)
+        with storage.explained(target):
+            if target.exists():  # cut off when this step was saved before
+                storage.remove(target)
+            for name in checksums(self._local / str(step)):
+                storage.upload(self._local / str(step) / name, target / name)
+            storage.upload(self._local / str(step) / CHECKSUMS, target / CHECKSUMS)
+            for old in self._steps()[self._keep :]:
+                (self._folder / str(old) / CHECKSUMS).unlink()  # from here on it is incomplete
+                storage.remove(self._folder / str(old))
 
 
-def newest_whole(folder: Path) -> Path | None:
-    """Returns the newest checkpoint in a folder of them that is not damaged, or None.
+def steps(folder: Path) -> list[int]:
+    """Returns the steps of the complete checkpoints in a folder, which may be missing."""
+    found = [int(path.name) for path in folder.glob('*') if path.name.isdigit()]
+    return [step for step in found if _is_complete(folder / str(step))]
 
-    Nothing is set aside or made: the folder is another run's.
+
+def _is_complete(folder: Path) -> bool:
+    """Whether a checkpoint has been written to its end, when all are called by their step."""
+    if not storage.is_remote(folder):
+        return folder.exists()  # it got its name in the end
+    last = 'commit_success.txt' if storage.orbax_writes_to(folder) else CHECKSUMS
+    return (folder / last).exists()
+
+
+@contextlib.contextmanager
+def newest_whole(folder: Path) -> Iterator[Path | None]:
+    """Gives the newest checkpoint in a folder of them that is not damaged, or None.
+
+    It is the checkpoint's folder, or a copy of it for the duration where Orbax cannot read. Nothing
+    is set aside or made: the folder is another run's.
     """
-    steps = sorted((int(p.name) for p in folder.glob('*') if p.name.isdigit()), reverse=True)
-    return next((folder / str(step) for step in steps if not damage(folder / str(step))), None)
+    with contextlib.ExitStack() as stack:
+        for step in sorted(steps(folder), reverse=True):
+            found = folder / str(step)
+            if not storage.orbax_writes_to(folder):
+                copies = stack.enter_context(contextlib.closing(storage.Scratch()))
+                found = copies.folder / str(step)
+                storage.download(folder / str(step), found)
+            if not damage(found):
+                yield found
+                return
+        yield None
 
 
 def damage(folder: Path) -> str:
@@ -154,29 +245,54 @@ def damage(folder: Path) -> str:
     A process killed right after a checkpoint was completed leaves it without checksums; that is no
     damage.
     """
-    sums = folder / CHECKSUMS
+    sums = _sums_file(folder)
     if not sums.exists():
         return ''
     try:
         expected = json.loads(sums.read_text())
     except ValueError:
-        return f'{CHECKSUMS} is unreadable'
+        return f'{sums.name} is unreadable'
+    found = checksums(folder)
     for name, crc in expected.items():
-        if not (folder / name).exists():
+        if name not in found:
             return f'{name} is missing'
-        if _crc(folder / name) != crc:
+        if found[name] != crc:
             return f'{name} has changed since it was written'
     return ''
 
 
+def checksums(folder: Path) -> dict[str, Any]:
+    """Returns what tells the content of each file of a checkpoint: relative name -> CRC-32.
+
+    In a store it is the sum that the store itself keeps, so nothing is read.
+    """
+    if storage.is_remote(folder):
+        found = {name: storage.fingerprint(entry) for name, entry in storage.find(folder).items()}
+    else:
+        found = {
+            file.relative_to(folder).as_posix(): _crc(file)
+            for file in sorted(folder.rglob('*'))
+            if file.is_file()
+        }
+    return {name: found[name] for name in found if name not in (CHECKSUMS, STORE_SUMS)}
+
+
+def _sums_file(folder: Path) -> Path:
+    """Returns the file of the sums; those that a store tells mean nothing in a copy elsewhere."""
+    return folder / (STORE_SUMS if storage.is_remote(folder) else CHECKSUMS)
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f'no space left in {folder}: a checkpoint takes {needed / 2**20:,.1f} MiB, '
+            f'{free / 2**20:,.1f} MiB are free. Make room and run the same command again.'
+        )
+
+
 def _bytes(state: Any) -> int:
     return sum(x.nbytes for x in jax.tree.leaves(state))
-
-
-def _files(folder: Path) -> Iterator[str]:
-    for path in sorted(folder.rglob('*')):
-        if path.is_file() and path.name != CHECKSUMS:
-            yield path.relative_to(folder).as_posix()
 
 
 def _crc(path: Path) -> int:

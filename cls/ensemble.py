@@ -13,11 +13,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from cls import protocols, train
+from cls import distributed, protocols, storage, train
 from cls.errors import UserError
 from cls.evaluate import predict, report, restore, scored, stem, write
 from cls.metrics import Predictions
-from cls.runtime import check_folder, claim, load_config, load_result
+from cls.runtime import check_folder, claim, load_config
 from cls.telemetry import write_json
 
 RESULT = ('test/top1', 'test/top5', 'test/loss', 'params')  # of what result.json has
@@ -32,35 +32,40 @@ def members(config: ConfigDict, workdir: Path) -> list[tuple[ConfigDict, Path]]:
     """Returns each member's config and run folder; of one that is loaded, the folder's config."""
     found = []
     for name, member in config.members.items():
-        folder = config.loaded[name]
-        found.append(
-            (load_config(Path(folder)), Path(folder)) if folder else (member, workdir / name)
-        )
+        if config.loaded[name]:
+            folder = storage.path(config.loaded[name])
+            found.append((load_config(folder), folder))
+        else:
+            found.append((member, workdir / name))
     return found
 
 
-def job(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
+def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[str, Any] | None:
     """Trains the members that are not loaded, one after the other, and evaluates all together.
 
     Every member continues where it was; the ensemble's own files are config.json and result.json.
-    Returns the result, or None when told to stop before the end.
+    Its `seconds` are those of the members that it trained, restarts included, and of evaluating.
+    Returns the result, or None when told to stop before the end. The time of the first member
+    counts from `began`, see cls.train.in_folder.
     """
-    check_folder(workdir, config)
-    if (result := load_result(workdir)) is not None:
+    result = distributed.first('folder', lambda: check_folder(workdir, config))
+    if result is not None:
         return result
-    runs = members(config, workdir)
-    began = time.perf_counter()
+    runs, seconds = members(config, workdir), 0.0
     with claim(workdir, config):
         for name, (member, folder) in zip(config.members, runs, strict=True):
             if config.loaded[name]:
                 continue
-            print(f'member {name}:', flush=True)
-            if train.in_folder(member, folder) is None:
+            distributed.say(f'member {name}:')
+            trained = train.in_folder(member, folder, began)
+            if trained is None:
                 return None
+            began, seconds = None, seconds + trained['seconds']
+        evaluating = time.perf_counter()
         values, _ = evaluate(runs, 'single')
         result = {name: values[name] for name in RESULT}
-        result['seconds'] = round(time.perf_counter() - began, 2)
-        if jax.process_index() == 0:
+        result['seconds'] = round(seconds + time.perf_counter() - evaluating, 2)
+        if distributed.is_first():
             write_json(workdir / 'result.json', result)
     return result
 
@@ -114,6 +119,6 @@ def evaluate(
 def evaluate_job(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """Evaluates an ensemble's run folder by its members' protocols; writes evaluation....json."""
     values, found = evaluate(members(config, workdir))
-    if jax.process_index() == 0:
+    if distributed.is_first():
         write(workdir / stem(values['protocol'], config, workdir), values, found)
     return values

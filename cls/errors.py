@@ -2,6 +2,8 @@
 
 import difflib
 import sys
+import time
+import traceback
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
@@ -21,18 +23,27 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
 def run(main: Callable[[], int]) -> NoReturn:
     """Runs a program and exits with its code; a UserError becomes a line on stderr and code 2.
 
-    So does a full disk, whichever library came upon it.
+    So does a full disk, whichever library came upon it. Where a process is one of several, all end.
     """
+    from cls import distributed  # which raises UserErrors itself
+
     try:
         sys.exit(main())
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
+        if distributed.links:
+            distributed.fail('interrupted', 130)
         sys.exit(130)
     except UserError as error:
         message = str(error)
     except Exception as error:
-        if 'No space left on device' not in str(error):
+        if 'No space left on device' in str(error):
+            message = 'no space left on the disk; free some and run the same command again.'
+            message += f' ({error})'
+        elif distributed.links:
+            time.sleep(2)  # what failed may be that another process has gone: then this one ends
+            traceback.print_exc()
+            distributed.fail(f'{type(error).__name__}: {error}'[:300], 1)
+        else:
             raise
-        message = f'no space left on the disk; free some and run the same command again. ({error})'
-    print('error: ' + ' '.join(message.split()), file=sys.stderr)
-    sys.exit(2)
+    distributed.fail(' '.join(message.split()), 2)

@@ -25,7 +25,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cls import benchmarks, metrics, precise, protocols
+from cls import benchmarks, distributed, metrics, precise, protocols
 from cls import config as configs
 from cls import mesh as meshes
 from cls.checkpoint import Checkpoints
@@ -63,6 +63,7 @@ def evaluate(
       check: called before every batch; may raise to end the evaluation.
     """
     sharding = meshes.batch_sharding(mesh)
+    variables = meshes.whole(variables, mesh)
     totals = {'top1': 0, 'top5': 0, 'loss': 0.0, 'count': 0}
     for batch in batches:
         check()
@@ -131,6 +132,7 @@ def predict(setup: Setup, variables: Any, protocol: str) -> Predictions:
     step = make_logits_step(model, setup.recipe, chosen.mirrored)
     jitted = jax.jit(step, out_shardings=meshes.replicated(setup.mesh))
     sharding = meshes.batch_sharding(setup.mesh)
+    variables = meshes.whole(variables, setup.mesh)
 
     total = np.zeros((len(setup.test), model.num_classes))
     labels = np.zeros(len(total), np.int32)
@@ -246,7 +248,7 @@ def job(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     for name, variables in weights(setup, state).items():
         found = scored(predict(setup, variables, config.eval.protocol), setup.test)
         result |= report(found, name, setup.info.class_names)
-    if jax.process_index() == 0:
+    if distributed.is_first():
         write(workdir / stem(protocols.title(config), config, workdir), result, found)
         if file:
             metrics.write_predictions(file, found, setup.info.class_names, setup.test.files)
@@ -353,7 +355,7 @@ def restore(config: ConfigDict, workdir: Path) -> tuple[Setup, TrainState]:
     """
     if not (workdir / 'checkpoints').is_dir():  # opening them would make the folder
         raise UserError(f'{workdir} has no checkpoint to evaluate; train first (--job train).')
-    setup = set_up(config, classes=load_classes(workdir))
+    setup = distributed.agree('set-up', lambda: set_up(config, classes=load_classes(workdir)))
     state, _ = setup.new_state()
     checkpoints = Checkpoints(workdir / 'checkpoints', config.checkpoint.keep)
     restored = checkpoints.restore(abstract_state(state, setup.mesh))

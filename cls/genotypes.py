@@ -12,6 +12,7 @@ from typing import Any
 
 import cattrs
 
+from cls import storage
 from cls.errors import UserError
 
 
@@ -29,7 +30,7 @@ for _kind in (str, int):  # cattrs would convert what is neither
 def load(path: str | Path) -> Any:
     """Returns the plain data of a genotype's JSON file. Raises UserError when it cannot be read."""
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(storage.fetched(path).read_text())
     except OSError as error:
         raise UserError(f'cannot read the genotype {path}: {error.strerror}.') from None
     except ValueError as error:
@@ -63,4 +64,4 @@ def plain(genotype: Any) -> Any:
 
 def save(genotype: Any, path: str | Path) -> None:
     """Writes a genotype as JSON, which `--config.model.genotype=FILE` reads."""
-    Path(path).write_text(json.dumps(plain(genotype), indent=1) + '\n')
+    storage.path(path).write_text(json.dumps(plain(genotype), indent=1) + '\n')

@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from cls import models, weights
+from cls import models, storage, weights
 from cls.checkpoint import newest_whole
 from cls.errors import UserError
 from cls.runtime import load_config
@@ -43,8 +43,8 @@ def load(setup: Setup) -> dict[str, Any]:
       UserError: nothing can be read there, or it does not fit.
     """
     source, head = setup.config.init, setup.head()
-    folder = Path(source).expanduser()
-    if not source.startswith(HUB) and (folder / 'environment.json').is_file():
+    folder = None if source.startswith(HUB) else storage.checked(source)
+    if folder and (folder / 'environment.json').is_file():
         given, prepared = _of_run(setup.config, folder)
     else:
         given, prepared = _of_file(setup, head)
@@ -133,10 +133,10 @@ def _of_run(config: ConfigDict, folder: Path) -> _Loaded:
             f'config.init: {folder} holds {theirs.model.name}, this run is of {config.model.name}: '
             'expected the same net.'
         )
-    checkpoint = newest_whole(folder / 'checkpoints')
-    if checkpoint is None:
-        raise UserError(f'config.init: {folder} has no checkpoint that can be read.')
-    state = _arrays(checkpoint / 'state')
+    with newest_whole(folder / 'checkpoints') as checkpoint:
+        if checkpoint is None:
+            raise UserError(f'config.init: {folder} has no checkpoint that can be read.')
+        state = _arrays(checkpoint / 'state')
     variables = state.get('ema') or state
     variables = {name: variables[name] for name in ('params', 'batch_stats') if variables.get(name)}
     prepared = (theirs.data.mean, theirs.data.std, f'{folder}/config.json')
@@ -146,9 +146,10 @@ def _of_run(config: ConfigDict, folder: Path) -> _Loaded:
 def _arrays(checkpoint: Path) -> dict[str, Any]:
     """Reads a saved state as NumPy arrays, on whatever devices it was saved."""
     reader = ocp.PyTreeCheckpointer()
-    saved = reader.metadata(checkpoint.absolute()).item_metadata.tree
+    checkpoint = checkpoint if storage.is_remote(checkpoint) else checkpoint.absolute()
+    saved = reader.metadata(checkpoint).item_metadata.tree
     arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
-    return reader.restore(checkpoint.absolute(), restore_args=arguments)
+    return reader.restore(checkpoint, restore_args=arguments)
 
 
 def _of_file(setup: Setup, head: frozenset[str]) -> _Loaded:

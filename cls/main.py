@@ -3,7 +3,11 @@
 Jobs: `train` (the default), `evaluate` (the newest checkpoint of --workdir; of several, the mean of
 their softmax), `print` (the resolved config). Without --workdir a run goes to runs/, under a name
 made from its config: the same command again continues it, and another config gets another folder.
+It may also lie in a store, as gs://BUCKET/NAME or s3://BUCKET/NAME (see cls.storage).
 Without --config that of --workdir is taken.
+
+On several hosts the same command runs on each. srun, mpirun, Kubernetes and TPU slices tell a
+process which it is; elsewhere --coordinator HOST:PORT --process_count N --process_index I do.
 
 What `evaluate` shows a net of each image is --config.eval.protocol: single (the centre crop), flip,
 ten_crop (Krizhevsky et al. 2012), crops_12 and crops_144 (Szegedy et al. 2016, 2015), dense and
@@ -15,12 +19,14 @@ import argparse
 import hashlib
 import logging
 import sys
+import time
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from cls import config as configs
-from cls import ensemble, evaluate, train
+from cls import distributed, ensemble, evaluate, storage, train
+from cls.account import process_start
 from cls.errors import UserError, run
 from cls.runtime import load_config, start
 
@@ -33,22 +39,29 @@ def main(argv: list[str] | None = None) -> int:
         prog='python -m cls.main', description=__doc__, allow_abbrev=False
     )
     parser.add_argument('--config', help='FILE.py or FILE.py:ARGUMENT; default: that of --workdir')
-    parser.add_argument('--workdir', type=Path, nargs='+', default=[], help='folder of the run')
+    parser.add_argument(
+        '--workdir', type=storage.checked, nargs='+', default=[], help='folder of the run'
+    )
     parser.add_argument('--job', default='train', help=', '.join(JOBS))
+    distributed.add_flags(parser)
     # Overrides are kept from argparse, which takes one with a space in it for another --workdir.
     given = sys.argv[1:] if argv is None else argv
+    began = process_start() if argv is None else time.perf_counter()
     fields = [argument for argument in given if argument.startswith('--config.')]
     args, rest = parser.parse_known_args([a for a in given if a not in fields])
-    logging.basicConfig(level=logging.WARNING, format='%(levelname)s: %(message)s')
     overrides = configs.parse_overrides([*rest, *fields])
     if args.job not in JOBS:
         raise UserError(f'--job is {args.job!r}; known: {", ".join(JOBS)}.')
+    if args.job != 'print':
+        distributed.start(args)
+        start()
+    level = logging.WARNING if distributed.is_first() else logging.ERROR
+    logging.basicConfig(level=level, format='%(levelname)s: %(message)s')
     if args.workdir[1:]:
         if args.job != 'evaluate' or args.config:
             raise UserError('several --workdir folders are for --job evaluate, without --config.')
-        start()
         runs = [(load_config(folder, overrides), folder) for folder in args.workdir]
-        print(evaluate.summary(ensemble.evaluate(runs)[0]))
+        distributed.say(evaluate.summary(ensemble.evaluate(runs)[0]))
         return 0
 
     if args.config:
@@ -64,17 +77,16 @@ def main(argv: list[str] | None = None) -> int:
         return 0
 
     workdir = args.workdir[0] if args.workdir else default_workdir(args.config, config)
-    start()
     together = ensemble.is_ensemble(config)
     if args.job == 'evaluate':
         job = ensemble.evaluate_job if together else evaluate.job
-        print(evaluate.summary(job(config, workdir)))
+        distributed.say(evaluate.summary(job(config, workdir)))
         return 0
-    result = ensemble.job(config, workdir) if together else train.in_folder(config, workdir)
+    result = (ensemble.job if together else train.in_folder)(config, workdir, began)
     if result is None:
-        print(f'stopped before the end; the same command continues the run in {workdir}')
+        distributed.say(f'stopped before the end; the same command continues the run in {workdir}')
     else:
-        print(f'{train.summary(result)}; run folder: {workdir}')
+        distributed.say(f'{train.summary(result)}; run folder: {workdir}')
     return 0
 
 

@@ -2,11 +2,14 @@
 
 import csv
 import dataclasses
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from cls import storage
 
 BINS = 15
 
@@ -105,23 +108,21 @@ def write_predictions(
     def name(label: int) -> str | int:
         return names[label] if label < len(names) else int(label)
 
-    partial = path.with_name(path.name + '.partial')
-    with partial.open('w', newline='') as file:
-        writer = csv.writer(file)
-        head = [f'{what}{i}' for i in range(1, count + 1) for what in ('class', 'probability')]
-        writer.writerow(['image', 'label', *head])
-        pairs = zip(predictions.labels, predictions.probabilities, strict=True)
-        for i, (label, probabilities) in enumerate(pairs):
-            row = [files[i] if files else i, name(label)]
-            for guess in np.argsort(-probabilities, kind='stable')[:count]:
-                row += [name(guess), f'{probabilities[guess]:.6g}']
-            writer.writerow(row)
-    partial.replace(path)
+    file = io.StringIO()
+    writer = csv.writer(file)
+    head = [f'{what}{i}' for i in range(1, count + 1) for what in ('class', 'probability')]
+    writer.writerow(['image', 'label', *head])
+    pairs = zip(predictions.labels, predictions.probabilities, strict=True)
+    for i, (label, probabilities) in enumerate(pairs):
+        row = [files[i] if files else i, name(label)]
+        for guess in np.argsort(-probabilities, kind='stable')[:count]:
+            row += [name(guess), f'{probabilities[guess]:.6g}']
+        writer.writerow(row)
+    storage.write_whole(path, file.getvalue().encode())
 
 
 def write_confusion(path: Path, matrix: np.ndarray) -> None:
     """Writes a .npy in one piece."""
-    partial = path.with_name(path.name + '.partial')
-    with partial.open('wb') as file:
-        np.save(file, matrix)
-    partial.replace(path)
+    file = io.BytesIO()
+    np.save(file, matrix)
+    storage.write_whole(path, file.getvalue())

@@ -60,13 +60,14 @@ def variables(
     iterator.set_state({'step': step * config.accumulate})
     sharding = meshes.batch_sharding(setup.mesh)
     key = jax.random.fold_in(jax.random.key(config.seed), step)
+    whole_weights = meshes.whole(weights, setup.mesh)
     found = []
     try:
         for index in range(count):
             check()
             examples = meshes.put_batch(next(iterator), sharding)
             here = jax.random.fold_in(key, index)
-            found.append(jax.device_get(setup.moments_step(weights, examples, step, here)))
+            found.append(jax.device_get(setup.moments_step(whole_weights, examples, step, here)))
     finally:
         iterator.close()
     moments = [traverse_util.flatten_dict(tree) for tree in found]

@@ -1,9 +1,25 @@
-"""SIGTERM as a request to save and stop."""
+"""SIGTERM as a request to save and stop, of all processes of a run at the same step.
+
+JAX has such a service too (multihost_utils.reached_preemption_sync_point), with a handler of its
+own that leaves a process no way to end while there is nothing to save; `distributed.start` switches
+it off, and this is the only one.
+
+With several processes any of them may get the signal. It tells process 0, which asks all how many
+times they have called `due`; they wait at their next call until process 0, having heard all, tells
+them the number after the highest. There all stop. Threads do the asking, so that a process which
+compiles answers too: its answer is that it has nothing to save, and then nobody has anything new,
+as no step is taken without it.
+"""
 
 import os
 import signal
 import threading
 from types import TracebackType
+from typing import Any
+
+from cls import distributed
+
+_NOTHING = 'stopped by SIGTERM; nothing new to save.'
 
 
 class Preempted(Exception):
@@ -19,10 +35,18 @@ class Preemption:
     """
 
     def __init__(self) -> None:
-        self.requested = False
+        self._requested = False
         self._something_to_save = False
+        self._links = distributed.links
+        # With several processes: calls of `due` until now; whether process 0 has asked for them;
+        # the call at which to stop.
+        self._calls, self._asked, self._last = 0, False, None
+        self._changed = threading.Condition()
+        self._answers: dict[int, int | None] = {}  # on process 0
 
     def __enter__(self) -> 'Preemption':
+        if self._links:
+            self._links.listen(self._hear)
         if threading.current_thread() is not threading.main_thread():
             return self  # signals are the main thread's; a test or notebook may run us in another
         self._earlier = signal.signal(signal.SIGTERM, lambda *_: None)
@@ -48,18 +72,67 @@ class Preemption:
         os.close(self._read)
 
     def guard(self, something_to_save: bool) -> None:
-        """Says whether a SIGTERM from now on waits for the loop to see `requested` and save."""
-        self._something_to_save = something_to_save
+        """Says whether a SIGTERM from now on waits for the loop to ask whether it is `due`."""
+        if not something_to_save:
+            distributed.gather('saved', None)  # all of them have
+        with self._changed:
+            self._something_to_save = something_to_save
+
+    def due(self) -> bool:
+        """Returns whether to stop here; all processes ask at the same points and get one answer."""
+        if not self._links:
+            return self._requested
+        with self._changed:
+            self._calls += 1
+            if self._asked:
+                self._changed.wait_for(lambda: self._last is not None)
+            return self._last is not None and self._calls >= self._last
 
     def check(self) -> None:
-        """Raises Preempted once a SIGTERM has come."""
-        if self.requested:
+        """Raises Preempted where a stop is `due`."""
+        if self.due():
             raise Preempted
 
     def _watch(self) -> None:
         while number := os.read(self._read, 1):
-            if number[0] == signal.SIGTERM:
-                self.requested = True
+            if number[0] != signal.SIGTERM:
+                continue
+            if self._links and self._links.index:
+                self._links.signal({'what': 'asked'})
+            elif self._links:
+                self._hear(0, {'what': 'asked'})
+            else:
+                self._requested = True
                 if not self._something_to_save:
-                    print('stopped by SIGTERM; nothing new to save.', flush=True)
+                    print(_NOTHING, flush=True)
                     os._exit(0)
+
+    def _hear(self, sender: int, message: dict[str, Any]) -> None:
+        """What the threads of the processes tell each other."""
+        what = message['what']
+        with self._changed:
+            if what == 'asked':  # to process 0, which asks once
+                if self._asked:
+                    return
+                self._asked = True
+                self._links.signal({'what': 'calls?'})
+                self._answers[0] = self._calls if self._something_to_save else None
+            elif what == 'calls?':
+                self._asked = True
+                calls = self._calls if self._something_to_save else None
+                self._links.signal({'what': 'calls', 'calls': calls})
+            elif what == 'calls':
+                self._answers[sender] = message['calls']
+                if len(self._answers) == self._links.count:
+                    calls = self._answers.values()
+                    last = None if None in calls else max(calls) + 1
+                    self._links.signal({'what': 'stop', 'last': last})
+                    self._stop(last)
+            elif what == 'stop':
+                self._stop(message['last'])
+
+    def _stop(self, last: int | None) -> None:
+        if last is None:
+            self._links.leave(_NOTHING)
+        self._last = last
+        self._changed.notify_all()

@@ -5,7 +5,10 @@ import fcntl
 import importlib.metadata
 import json
 import os
+import secrets
+import socket
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,8 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
 from cls import config as configs
+from cls import distributed, lease, storage
+from cls.account import FILE
 from cls.cache import cache_dir
 from cls.errors import UserError
 from cls.telemetry import write_json
@@ -31,8 +36,17 @@ def start() -> None:
     absl_logging.set_verbosity(absl_logging.FATAL)
 
 
-def check_folder(workdir: Path, config: ConfigDict) -> None:
-    """Raises UserError when the folder holds anything but a run of this config."""
+def check_folder(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
+    """Returns the result of a run that has ended in the folder, None if none has.
+
+    Raises UserError when it holds anything but a run of this config, and when it is in a store that
+    several processes cannot write a checkpoint to.
+    """
+    if jax.process_count() > 1 and not storage.orbax_writes_to(workdir):
+        raise UserError(
+            f'{workdir} cannot take the checkpoints of {jax.process_count()} processes: expected '
+            'gs://BUCKET/... or a folder that all of them see.'
+        )
     saved = workdir / 'config.json'
     if saved.exists():
         differing = configs.differences(saved.read_text(), configs.to_json(config))
@@ -45,6 +59,7 @@ def check_folder(workdir: Path, config: ConfigDict) -> None:
             )
     elif workdir.exists() and any(workdir.iterdir()):
         raise UserError(f'{workdir} is not empty and holds no run; choose another --workdir.')
+    return load_result(workdir)
 
 
 @contextlib.contextmanager
@@ -56,25 +71,73 @@ def claim(workdir: Path, config: ConfigDict, classes: Sequence[str] = ()) -> Ite
 
     Raises UserError when another process is running in it, or the run has begun with other classes.
     """
-    if jax.process_index() != 0:
+    with contextlib.ExitStack() as stack:
+        token = distributed.first('claim', lambda: _write_down(stack, workdir, config, classes))
+        _check_shared(workdir, token)
         yield
-        return
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / '.lock').open('w') as lock:
+
+
+def _write_down(
+    stack: contextlib.ExitStack, workdir: Path, config: ConfigDict, classes: Sequence[str]
+) -> str:
+    """Locks the folder until `stack` is closed and writes what it begins with.
+
+    Returns what the lock of a folder holds: no other run's holds the same.
+    """
+    storage.make_folder(workdir)
+    remote = storage.is_remote(workdir)
+    token = stack.enter_context(lease.hold(workdir) if remote else _locked(workdir))
+    _check_classes(workdir, classes)
+    saved, text = workdir / 'config.json', configs.to_json(config)
+    if saved.exists() and configs.differences(saved.read_text(), text):
+        (workdir / FILE).unlink(missing_ok=True)  # of another run's beginning
+    saved.write_text(text)
+    write_json(workdir / 'environment.json', environment())
+    if classes:
+        write_json(workdir / 'classes.json', list(classes))
+    else:
+        (workdir / 'classes.json').unlink(missing_ok=True)  # of another run's beginning
+    return token
+
+
+@contextlib.contextmanager
+def _locked(workdir: Path) -> Iterator[str]:
+    with (workdir / '.lock').open('a') as lock:  # who holds it wrote there
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
                 f'another process is training in {workdir}; wait, or choose another --workdir.'
             ) from error
-        _check_classes(workdir, classes)
-        (workdir / 'config.json').write_text(configs.to_json(config))
-        write_json(workdir / 'environment.json', environment())
-        if classes:
-            write_json(workdir / 'classes.json', list(classes))
-        else:
-            (workdir / 'classes.json').unlink(missing_ok=True)  # of another run's beginning
-        yield
+        token = secrets.token_hex(8)
+        lock.truncate(0)
+        lock.write(token)
+        lock.flush()
+        os.fsync(lock.fileno())
+        yield token
+
+
+def _check_shared(workdir: Path, token: str) -> None:
+    """Raises UserError on all processes if one does not see what the first has written."""
+    if storage.is_remote(workdir):
+        return  # a store is the same from everywhere
+    deadline = time.monotonic() + 20  # network file systems keep what they knew for some seconds
+
+    def visible() -> bool:
+        with contextlib.suppress(OSError):
+            return (workdir / '.lock').read_text() == token
+        return False
+
+    while not (seen := distributed.is_first() or visible()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    answers = distributed.gather('shared', [seen, socket.gethostname()])
+    blind = [f'{i} on {host}' for i, (seen, host) in enumerate(answers) if not seen]
+    if blind:
+        raise UserError(
+            f'{workdir} is not the same folder everywhere: process {", ".join(blind[:3])} does '
+            f'not see what process 0 on {answers[0][1]} writes there. Choose a --workdir on a file '
+            'system that all hosts share.'
+        )
 
 
 def _check_classes(workdir: Path, classes: Sequence[str]) -> None:

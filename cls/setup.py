@@ -20,7 +20,7 @@ from cls.models import parts
 from cls.models.init import init
 from cls.models.registry import abstract_variables
 from cls.nn import norm
-from cls.state import TrainState, abstract, new_state
+from cls.state import TrainState, abstract, new_state, new_state_shapes
 from cls.step import Recipe, make_eval_step, make_moments_step
 
 
@@ -108,6 +108,13 @@ class Setup:
         optimizer = self.optimizer(variables['params'])
         state = new_state(variables, optimizer, self.config.seed, bool(self.config.ema))
         return state, optimizer
+
+    def new_state_shapes(self) -> tuple[TrainState, Any]:
+        """Returns what `new_state` does, the shapes and dtypes alone; nothing is drawn."""
+        size, _, channels = self.info.image_shape
+        variables = abstract_variables(self.model, size, channels)
+        optimizer = self.optimizer(variables['params'])
+        return new_state_shapes(variables, optimizer, bool(self.config.ema)), optimizer
 
     def optimizer(self, params: Any) -> Any:
         """Returns the update rule for parameters, or their shapes."""

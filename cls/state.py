@@ -48,6 +48,21 @@ def new_state(
     )
 
 
+def new_state_shapes(
+    variables: Any, optimizer: optax.GradientTransformation, ema: bool
+) -> TrainState:
+    """Returns the shapes and dtypes of what `new_state` returns, given those of the variables."""
+    params, batch_stats = variables['params'], variables.get('batch_stats', {})
+    return TrainState(
+        step=jax.ShapeDtypeStruct((), np.int32),
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=jax.eval_shape(optimizer.init, params),
+        ema={'params': params, 'batch_stats': batch_stats} if ema else None,
+        rng=jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))),
+    )
+
+
 def abstract(state: Any, shardings: Any) -> Any:
     """Returns the shapes, dtypes and shardings of a tree."""
     return jax.tree.map(

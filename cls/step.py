@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from cls import freeze, losses, models, remat
+from cls import mesh as meshes
 from cls.augment.apply import apply
 from cls.augment.settings import Augment
 from cls.errors import UserError, nearest
@@ -126,6 +127,16 @@ def _on_numbers(function: Callable, old: Any, new: Any) -> Any:
     return jax.tree.map(lambda x, y: function(x, y) if _is_number(y) else y, old, new)
 
 
+def microbatches(batch: jax.Array, count: int, group: int) -> jax.Array:
+    """Returns (count, N / count, ...) of (N, ...): groups of consecutive examples, dealt out.
+
+    Microbatch i has the groups i, i + count, ...: examples that are normalised together stay
+    together, and a device that has `count` groups or a multiple computes on its own examples alone.
+    """
+    dealt = batch.reshape(-1, count, group, *batch.shape[1:])
+    return jnp.moveaxis(dealt, 1, 0).reshape(count, -1, *batch.shape[1:])
+
+
 def make_train_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
@@ -144,11 +155,13 @@ def make_train_step(
     `stats_norm` (of the BN statistics): together they are finite only if the state is.
     """
     takes_progress = models.takes_progress(model)
+    group = getattr(model, 'bn_group', 0) or 1
     still = functools.partial(freeze.still, recipe.freeze)
 
     def loss_fn(params, batch_stats, images, labels, key, progress):
         extra = {'progress': progress} if takes_progress else {}
         stays = still(params, batch_stats, recipe.freeze_bn)
+        params = meshes.gathered(params, batch_sharding.mesh)
         params = freeze.hold(stays['params'], jax.lax.stop_gradient(params), params)
         kept = freeze.kept(stays['batch_stats'])
         logits, updated = remat.apply(
@@ -184,10 +197,9 @@ def make_train_step(
 
         if recipe.accumulate == 1:
             return microbatch(0, images, labels)
-        # Microbatches are consecutive examples, each spread over all devices again.
         spread = NamedSharding(batch_sharding.mesh, P(None, *batch_sharding.spec))
         images, labels = (
-            jax.lax.with_sharding_constraint(x.reshape(recipe.accumulate, -1, *x.shape[1:]), spread)
+            jax.lax.with_sharding_constraint(microbatches(x, recipe.accumulate, group), spread)
             for x in (images, labels)
         )
 

@@ -1,7 +1,8 @@
-"""What a run tells: metrics.jsonl, TensorBoard, a progress line, and where its time went."""
+"""What a run tells: metrics.jsonl, TensorBoard, a progress line, a profile."""
 
 import contextlib
 import json
+import logging
 import math
 import sys
 import time
@@ -13,59 +14,34 @@ import jax
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from cls import storage
 from cls.errors import UserError
 
-BUCKETS = ('start', 'compile', 'data', 'step', 'eval', 'checkpoint')
-
-
-class Account:
-    """Seconds by what they were spent on, summed over restarts.
-
-    `start` is initialising and restoring, without imports and opening the data; `data` is time in
-    which the loop waited for its next batch.
-    """
-
-    def __init__(self) -> None:
-        self.seconds = dict.fromkeys(BUCKETS, 0.0)
-
-    @contextlib.contextmanager
-    def spend(self, bucket: str) -> Iterator[None]:
-        """Adds the time spent in the block."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[bucket] += time.perf_counter() - start
-
-    def add(self, earlier: dict[str, float]) -> None:
-        """Adds what an earlier run of the same training spent."""
-        for bucket in BUCKETS:
-            self.seconds[bucket] += earlier.get(bucket, 0.0)
-
-    def total(self) -> float:
-        """Returns all seconds."""
-        return sum(self.seconds.values())
-
-    def __str__(self) -> str:
-        parts = (f'{name} {seconds:.1f} s' for name, seconds in self.seconds.items())
-        return f'{self.total():.1f} s: {", ".join(parts)}'
+SEND = 60.0  # seconds between copies to a store
+log = logging.getLogger(__name__)
 
 
 class Metrics:
-    """metrics.jsonl and TensorBoard files of a run; lines are flushed as they are written."""
+    """metrics.jsonl and TensorBoard files of a run; lines are flushed as they are written.
+
+    What belongs in a store, which cannot append, is written here and copied there by `flush`, and
+    every SEND seconds.
+    """
 
     def __init__(self, workdir: Path, step: int) -> None:
         """Continues after `step`: what a run that died logged later is cut off.
 
         So is an evaluation at `step`, which comes after the save and is done again.
         """
+        self._mirror = storage.Mirror(workdir) if storage.is_remote(workdir) else None
+        folder = self._mirror.folder if self._mirror else workdir
         path = workdir / 'metrics.jsonl'
         if path.exists():
-            partial = path.with_name('metrics.jsonl.partial')
-            partial.write_text(''.join(_lines_until(path, step)))
-            partial.replace(path)
-        self._file = path.open('a')
-        self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1)
+            content = ''.join(_lines_until(path, step)).encode()
+            storage.write_whole(folder / path.name, content)
+        self._file = (folder / path.name).open('a')
+        self._board = SummaryWriter(str(folder / 'tensorboard'), purge_step=step + 1)
+        self._sent = time.monotonic()
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Logs one event. A value that is not finite becomes null in the JSON line."""
@@ -73,11 +49,26 @@ class Metrics:
         print(json.dumps(line), file=self._file, flush=True)
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
+        if self._mirror and time.monotonic() - self._sent > SEND:
+            try:
+                self.flush()
+            except Exception as error:  # of any library; nothing is lost, the next flush has it
+                log.warning('metrics are not in the store yet (%s): trying again later.', error)
+                self._sent = time.monotonic()
+
+    def flush(self) -> None:
+        """Returns when what was written is in the run folder."""
+        if self._mirror:
+            self._board.flush()
+            self._mirror.send()
+            self._sent = time.monotonic()
 
     def close(self) -> None:
         """Closes the files."""
         self._file.close()
         self._board.close()
+        if self._mirror:
+            self._mirror.close()
 
 
 def _lines_until(path: Path, step: int) -> Iterator[str]:
@@ -131,12 +122,17 @@ class Profile:
     def __init__(self, text: str, workdir: Path) -> None:
         """Reads config.profile, see `profile_steps`."""
         self._start, self._stop = profile_steps(text)
-        self._folder, self._running = workdir / 'profile', False
+        self._workdir, self._running = workdir, False
+        self._mirror: storage.Mirror | None = None
 
     def at(self, step: int) -> None:
         """Starts or stops before the step."""
         if step == self._start:
-            jax.profiler.start_trace(str(self._folder))
+            self._mirror = (
+                storage.Mirror(self._workdir) if storage.is_remote(self._workdir) else None
+            )
+            folder = self._mirror.folder if self._mirror else self._workdir
+            jax.profiler.start_trace(str(folder / 'profile'))
             self._running = True
         if step == self._stop:
             self.stop()
@@ -146,6 +142,8 @@ class Profile:
         if self._running:
             jax.profiler.stop_trace()
             self._running = False
+            if self._mirror:
+                self._mirror.close()
 
 
 def profile_steps(text: str) -> tuple[int, int]:
@@ -159,6 +157,4 @@ def profile_steps(text: str) -> tuple[int, int]:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file in one piece: a reader sees the old one or the new one."""
-    partial = path.with_name(path.name + '.partial')
-    partial.write_text(json.dumps(value, indent=2) + '\n')
-    partial.replace(path)
+    storage.write_whole(path, (json.dumps(value, indent=2) + '\n').encode())

@@ -16,70 +16,80 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from cls import init_from
+from cls import distributed, init_from
 from cls import mesh as meshes
+from cls.account import BUCKETS, FILE, Account, goodput, load_record, written
 from cls.checkpoint import Checkpoints
 from cls.data import pipeline
 from cls.errors import UserError
 from cls.evaluate import EvalStep, evaluate_state, summary
 from cls.preemption import Preempted, Preemption
-from cls.runtime import check_folder, claim, load_result
+from cls.runtime import check_folder, claim
 from cls.setup import Phase, Setup, abstract_state, process, set_up
 from cls.state import TrainState
 from cls.step import make_train_step
-from cls.telemetry import Account, Metrics, Profile, Progress, write_json
+from cls.telemetry import Metrics, Profile, Progress, write_json
 
 TrainStep = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
 
 
-def in_folder(config: ConfigDict, workdir: Path) -> dict[str, Any] | None:
+def in_folder(
+    config: ConfigDict, workdir: Path, began: float | None = None
+) -> dict[str, Any] | None:
     """Trains a config in a run folder, or continues to; returns the result, or None when stopped.
+
+    The run's time counts from `began` on the clock of time.perf_counter; None: from now.
 
     Raises UserError, before anything is written, for mistakes in the config and for a folder that
     holds something else; and as `train`.
     """
-    check_folder(workdir, config)
-    result = load_result(workdir)
+    account = Account(began)
+    # What a folder holds is found out once, and told to the other processes.
+    result = distributed.first('folder', lambda: check_folder(workdir, config))
     if result is not None:
         return result
     # Mistakes in the config, and weights that do not fit, end here, before anything is written.
-    setup = set_up(config)
-    begun = any((workdir / 'checkpoints').glob('[0-9]*'))
-    variables = init_from.load(setup) if config.init and not begun else None
+    setup = distributed.agree('set-up', lambda: set_up(config))
+    begun = distributed.first('begun', lambda: any((workdir / 'checkpoints').glob('[0-9]*')))
+    load = config.init and not begun
+    variables = distributed.agree('init', lambda: init_from.load(setup)) if load else None
     with claim(workdir, config, setup.info.class_names):
-        print(f'run folder: {workdir}', flush=True)
-        return train(setup, workdir, variables)
+        distributed.say(f'run folder: {workdir}')
+        return train(setup, workdir, variables, account)
 
 
-def train(setup: Setup, workdir: Path, variables: Any = None) -> dict[str, Any] | None:
+def train(
+    setup: Setup, workdir: Path, variables: Any = None, account: Account | None = None
+) -> dict[str, Any] | None:
     """Trains to the end and returns the result, or None when it was told to stop before.
 
     A run without a checkpoint starts from `variables`, in host memory; None: from config.init.
 
-    Writes checkpoints/, metrics.jsonl and tensorboard/ into workdir, and at the end result.json.
+    Writes checkpoints/, metrics.jsonl, time.json and tensorboard/ into workdir, and at the end
+    result.json. Time is added to `account`, and to what earlier processes of the run spent.
 
     Raises UserError for data that cannot be read and when the loss is no longer finite.
     """
-    account = Account()
-    with Preemption() as preemption:
+    account, spent = account or Account(), load_record(workdir / FILE)
+    account.continue_from(spent, spent)  # what of it was lost is known when a checkpoint is read
+    leader = distributed.is_first()
+    with Preemption() as preemption, written(account, workdir / FILE, leader):
         # ---- a state before the first step, in host memory; shapes before arrays
-        with account.spend('start'):
-            state, optimizer = setup.new_state(variables)
-            where = abstract_state(state, setup.mesh)
-            iterator = train_batches(setup)
+        state, optimizer = setup.new_state(variables)
+        where = abstract_state(state, setup.mesh)
+        iterator = train_batches(setup)
 
         # ---- continue from the newest checkpoint, or start anew
-        with account.spend('start'):
-            checkpoints = Checkpoints(workdir / 'checkpoints', setup.config.checkpoint.keep)
-            restored = checkpoints.restore(where)
-            if restored is None:
-                if setup.config.init and variables is None:  # all checkpoints were damaged
-                    state, _ = setup.new_state(init_from.load(setup))
-                state = meshes.put(state, jax.tree.map(lambda x: x.sharding, where))
-            else:
-                state, data_state, spent = restored
-                iterator.set_state(data_state)
-                account.add(spent)
+        checkpoints = Checkpoints(workdir / 'checkpoints', setup.config.checkpoint.keep)
+        restored = checkpoints.restore(where)
+        if restored is None:
+            if setup.config.init and variables is None:  # all checkpoints were damaged
+                state, _ = setup.new_state(init_from.load(setup))
+            state = meshes.put(state, jax.tree.map(lambda x: x.sharding, where))
+        else:
+            state, data_state, _ = restored
+            iterator.set_state(data_state)
+        account.continue_from(restored[2] if restored else {}, spent)
         step = int(state.step)
 
         # ---- compile
@@ -90,8 +100,11 @@ def train(setup: Setup, workdir: Path, variables: Any = None) -> dict[str, Any] 
                 for phase in (setup.phases(step) if more else ())
             }
 
+            # Devices wait for one another by far less than compilers may differ.
+            distributed.gather('compiled', None)
+
         # ---- loop
-        leader = jax.process_index() == 0
+        account.switch('other')
         run = Run(
             setup=setup,
             account=account,
@@ -99,13 +112,15 @@ def train(setup: Setup, workdir: Path, variables: Any = None) -> dict[str, Any] 
             metrics=Metrics(workdir, step) if leader else None,
             progress=Progress(step, setup.total_steps, show=leader),
             preemption=preemption,
-            eval_step=setup.eval_step(),
+            eval_step=compiled_once(setup.eval_step(), account),
             workdir=workdir,
         )
         try:
             state = run.loop(train_steps, state, iterator)
-            finished = int(state.step) == setup.total_steps and not preemption.requested
-            return run.finish(state) if finished else None
+            finished = int(state.step) == setup.total_steps and not preemption.due()
+            result = run.finish(state) if finished else None
+            run.progress.note(f'time: {account}')
+            return result
         finally:
             iterator.close()
             run.close()
@@ -146,6 +161,20 @@ def compile_train_step(setup: Setup, optimizer: Any, where: TrainState, phase: P
         out_shardings=(shardings, meshes.replicated(setup.mesh)),
     )
     return jitted.lower(where, abstract_batch(setup, phase.size)).compile()
+
+
+def compiled_once(eval_step: Any, account: Account) -> EvalStep:
+    """Returns a jitted step for batches of one shape; compiling, at the first, has its own time."""
+    compiled = None
+
+    def step(variables: Any, batch: Any) -> dict[str, jax.Array]:
+        nonlocal compiled
+        if compiled is None:
+            with account.spend('compile'):
+                compiled = eval_step.lower(variables, batch).compile()
+        return compiled(variables, batch)
+
+    return step
 
 
 def feed(iterator: pipeline.TrainIterator, setup: Setup) -> Iterator[tuple[Any, Any]]:
@@ -202,13 +231,13 @@ class Run:
         log_every = setup.steps(config.log_every)
         save_every = setup.steps(config.checkpoint.every)
         eval_every = setup.steps(config.eval.every) if config.eval.every else 0
-        profile = Profile(config.profile, self.workdir)
+        profile = Profile(config.profile if distributed.is_first() else '', self.workdir)
         pending: list[tuple[int, dict[str, jax.Array]]] = []  # metrics not looked at yet
         self._start_clock()
         self.preemption.guard(True)
         step, last_saved = int(state.step), int(state.step)
 
-        while step < setup.total_steps and not self.preemption.requested:
+        while step < setup.total_steps and not self.preemption.due():
             # Before the next step and after the save: a run that continues from here evaluates too.
             if eval_every and step and step % eval_every == 0 and not self._evaluate(state, step):
                 break
@@ -242,7 +271,8 @@ class Run:
         self._steps_seen = 0
 
     def _idle_seconds(self) -> float:
-        return self.account.seconds['eval'] + self.account.seconds['checkpoint']
+        seconds = self.account.seconds
+        return seconds['eval'] + seconds['checkpoint'] + seconds['compile']
 
     def _look_at(self, pending: list[tuple[int, Any]]) -> tuple[int, dict[str, float]]:
         """Fetches all metrics that are due; returns the last. Raises UserError if any is broken."""
@@ -269,7 +299,11 @@ class Run:
         values['learning_rate'] = float(self.setup.schedule()(step - 1))
         images = rate * self.setup.config.batch
         if self.metrics:
-            self.metrics.write(step, values | {'images_per_second': images})
+            spent = self.account.seconds
+            where = {f'time/{bucket}': round(spent[bucket], 3) for bucket in BUCKETS}
+            where['goodput'] = round(100 * goodput(spent), 2)
+            self.metrics.write(step, values | {'images_per_second': images} | where)
+        self.account.due.set()
         shown = {'loss': values['train/loss'], 'top1': values['train/top1']}
         self.progress.update(step, shown, images, (self.setup.total_steps - step) / rate)
 
@@ -283,6 +317,7 @@ class Run:
             return {}
         if self.metrics:
             self.metrics.write(step, values)
+            self.metrics.flush()
         self.progress.note(f'step {step}: ' + summary(values))
         return values
 
@@ -290,7 +325,9 @@ class Run:
         if pending:
             self._look_at(pending)  # a broken state must not displace a good checkpoint
         with self.account.spend('checkpoint'):
-            self.checkpoints.save(step, state, data_state, dict(self.account.seconds))
+            if self.metrics:
+                self.metrics.flush()  # who continues from here logs what comes after
+            self.checkpoints.save(step, state, data_state, self.account.record())
 
     def finish(self, state: TrainState) -> dict[str, Any] | None:
         """Evaluates the trained weights and writes result.json, unless told to stop meanwhile."""
@@ -299,15 +336,9 @@ class Run:
         if not values:
             return None
         params = sum(x.size for x in jax.tree.leaves(state.params))
-        result = values | {
-            'step': step,
-            'params': params,
-            'seconds': round(self.account.total(), 2),
-            'time': {name: round(value, 2) for name, value in self.account.seconds.items()},
-        }
+        result = values | {'step': step, 'params': params} | self.account.report()
         if self.metrics:
             write_json(self.workdir / 'result.json', result)
-        self.progress.note(f'time: {self.account}')
         return result
 
     def close(self) -> None:

@@ -1,8 +1,9 @@
+# shellcheck shell=bash
 # Shared by the scripts in launch/ and .ci/: sourced, not run. Leaves the shell in the project's
 # folder and defines help_if_asked and setup_venv. PYTHON names the interpreter that makes .venv
 # (default: python3; 3.11 or newer).
 
-CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit
 readonly PYTHON="${PYTHON:-python3}"
 readonly VENV_PYTHON=.venv/bin/python
 
@@ -33,8 +34,8 @@ setup_venv() (
     flock 9
   fi
 
-  # The second file includes the first, so both are hashed whichever is asked for.
-  wanted="$version $(cat requirements.txt tests/requirements.txt | "$PYTHON" -c \
+  # The other files include the first, so all are hashed whichever is asked for.
+  wanted="$version $(cat requirements.txt {tests,launch}/requirements*.txt | "$PYTHON" -c \
     'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')"
   if [[ "$(cat "$stamp" 2>/dev/null)" == "$wanted" && -x "$VENV_PYTHON" ]]; then
     return

@@ -127,7 +127,7 @@ def builder(data_name, size, channels, splits):
         'label': tfds.features.ClassLabel(num_classes=CLASSES),
     }
 
-    class Tiny(tfds.core.GeneratorBasedBuilder):
+    class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         name = data_name
         VERSION = tfds.core.Version('1.0.0')
         url_infos = None  # see cls.data.digits

@@ -3,10 +3,12 @@
 import jax
 import numpy as np
 import pytest
+import tiny
 
 from cls import config as configs
 from cls import mesh as meshes
 from cls.evaluate import evaluate
+from cls.hlo import collectives
 from cls.setup import set_up
 from cls.step import normalise
 
@@ -44,3 +46,14 @@ def expected():
 def test_every_image_counts_once(devices, batch, expected):
     _, values = measured(devices, batch)
     assert values == pytest.approx(expected, rel=1e-5)
+
+
+def test_devices_send_sums_alone():
+    setup = tiny.setup(devices=8)
+    variables, batch = setup.initial(), next(iter(setup.test_batches()))
+    variables = meshes.put(variables, meshes.state_shardings(variables, setup.mesh))
+    batch = meshes.put_batch(batch, meshes.batch_sharding(setup.mesh))
+    program = setup.eval_step().lower(variables, batch).compile().as_text()
+    found = collectives(program)
+    assert {(each.kind, each.group) for each in found} == {('all-reduce', 8)}
+    assert sum(each.bytes for each in found) == 4 * 4  # top-1, top-5, loss, count

@@ -102,7 +102,8 @@ def test_a_run_gives_its_newest_whole_checkpoint_and_of_that_the_average(tmp_pat
 
     damaged = next(p for p in (source / 'checkpoints' / '0' / 'state').rglob('*') if p.is_file())
     damaged.write_bytes(b'')
-    assert newest_whole(source / 'checkpoints') is None
+    with newest_whole(source / 'checkpoints') as found:
+        assert found is None
     with pytest.raises(UserError, match='no checkpoint that can be read'):
         init_from.load(made(source))
     with pytest.raises(UserError, match=f'{NAME}, this run is of resnet56_cifar'):
@@ -149,7 +150,7 @@ def test_a_mistake_writes_nothing_and_a_run_that_continues_does_not_look(
     assert not (tmp_path / 'run').exists()
 
     given = []
-    monkeypatch.setattr(train, 'train', lambda setup, workdir, start: given.append(start))
+    monkeypatch.setattr(train, 'train', lambda setup, workdir, start, _: given.append(start))
     begun = made(file).config
     train.in_folder(begun, tmp_path / 'run')
     (tmp_path / 'run' / 'checkpoints' / '3').mkdir(parents=True)

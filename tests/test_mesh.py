@@ -14,6 +14,7 @@ from cls.mesh import (
     put_batch,
     replicated,
     state_shardings,
+    whole,
 )
 
 
@@ -85,6 +86,9 @@ def test_state_there_and_back():
     assert len(shards) == 8
     for shard in shards:
         np.testing.assert_array_equal(shard.data, state['kernel'][shard.index])
+    for x, y in zip(*map(jax.tree.leaves, (state, whole(placed, mesh))), strict=True):
+        assert {s.data.shape for s in y.addressable_shards} == {np.shape(x)}
+        np.testing.assert_array_equal(x, y)
 
 
 @pytest.mark.parametrize('fsdp', [1, 2, 8])

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import struct
@@ -17,6 +18,8 @@ from pathlib import Path
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+
+from cls import account
 
 ROOT = Path(__file__).parent.parent
 # Everything that carries state from step to step: momentum, mean squares, BN statistics, averages,
@@ -86,9 +89,38 @@ def wait_for(process, text):
 
 
 def logged(workdir):
-    """What metrics.jsonl says but for speed: a list of dicts."""
-    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != 'images_per_second'} for line in lines]
+    """What metrics.jsonl says but for speed and time: a list of dicts."""
+    timed = ('images_per_second', 'goodput', 'time/')
+    return [
+        {name: value for name, value in line.items() if not name.startswith(timed)}
+        for line in all_logged(workdir)
+    ]
+
+
+def all_logged(workdir):
+    return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+
+
+def moment(line):
+    """The seconds since a run's first start, when a line was logged."""
+    return sum(value for name, value in line.items() if name.startswith('time/'))
+
+
+def total(record):
+    return sum(record[bucket] for bucket in account.BUCKETS)
+
+
+def accounts(workdir):
+    """The account in each checkpoint."""
+    files = (workdir / 'checkpoints').glob('[0-9]*/account/metadata')
+    return {int(file.parts[-3]): json.loads(file.read_text()) for file in files}
+
+
+def wait_until_known(workdir, step):
+    """Waits until time.json has the account of a step: a thread writes it."""
+    (line,) = (x for x in all_logged(workdir) if x['step'] == step and 'train/loss' in x)
+    while total(json.loads((workdir / 'time.json').read_text())) < moment(line):
+        time.sleep(0.01)
 
 
 def saved_state(workdir, step=STEPS):
@@ -120,8 +152,17 @@ def test_a_run_writes_what_the_readme_says(whole):
     )
     assert result['step'] == STEPS
     assert result['params'] == 269_722 - 9 * 16 * 2  # one channel, not three, in the first layer
-    assert set(result['time']) == {'start', 'compile', 'data', 'step', 'eval', 'checkpoint'}
-    assert sum(result['time'].values()) == pytest.approx(result['seconds'], abs=0.1)
+    spent = result['time']
+    assert list(spent) == list(account.BUCKETS)
+    assert min(spent.values()) >= 0
+    assert min(spent[name] for name in ('start', 'compile', 'step', 'eval', 'checkpoint')) > 0
+    assert spent['lost'] == spent['down'] == result['restarts'] == 0
+    assert sum(spent.values()) == pytest.approx(result['seconds'], abs=0.1)
+    assert result['goodput'] == result['goodput_with_down']
+    assert result['goodput'] == pytest.approx(100 * spent['step'] / result['seconds'], rel=0.05)
+    (line,) = (line for line in output.splitlines() if line.startswith('time: '))
+    shown = float(re.search(r'goodput ([\d.]+) %', line)[1])  # a moment after the result
+    assert shown == pytest.approx(result['goodput'], rel=0.05)
     config = json.loads((workdir / 'config.json').read_text())
     assert config['optim']['name'] == 'rmsprop'
     packages = json.loads((workdir / 'environment.json').read_text())['packages']
@@ -157,13 +198,35 @@ def test_the_same_command_after_the_end_changes_nothing(whole, environment):
 
 @pytest.mark.parametrize('at', [5, 19])  # before the first checkpoint; after two
 def test_killed_at_any_moment_it_ends_as_if_nothing_had_happened(at, whole, environment, tmp_path):
-    process = start(tmp_path / 'run', environment)
+    workdir, began = tmp_path / 'run', time.time()
+    process = start(workdir, environment)
     wait_for(process, f'step {at}/{STEPS}')
+    wait_until_known(workdir, at)
     process.kill()
     process.wait()
-    resumed = run(tmp_path / 'run', environment)
+    killed = time.time()
+    known = json.loads((workdir / 'time.json').read_text())
+    saved = accounts(workdir)
+    again = time.time()
+    resumed = run(workdir, environment)
     assert resumed.returncode == 0, resumed.stderr
-    assert_same_run(whole[0], tmp_path / 'run')
+    assert_same_run(whole[0], workdir)
+
+    # The time of both processes, by clocks outside of them: what is missing is writing the result.
+    result = json.loads((workdir / 'result.json').read_text())
+    spent = result['time']
+    elapsed = (workdir / 'result.json').stat().st_mtime - began
+    assert 0.95 * elapsed - 1 < sum(spent.values()) < elapsed + 0.1
+    assert again - killed < spent['down'] + 0.1
+    assert result['restarts'] == 1
+    assert result['goodput'] > result['goodput_with_down']
+
+    # What was lost: the difference of two accounts.
+    step = int(re.search(r'step (\d+)/', resumed.stdout)[1]) - 1  # of the checkpoint
+    before = saved[step] if step else dict.fromkeys(known, 0)
+    newest = max(known, before, key=total)
+    difference = sum(newest[name] - before[name] for name in ('data', 'step', 'eval'))
+    assert spent['lost'] == pytest.approx(difference, abs=0.02)
 
 
 def test_sigterm_saves_and_exits_0_and_the_run_continues(whole, environment, tmp_path):
@@ -173,11 +236,16 @@ def test_sigterm_saves_and_exits_0_and_the_run_continues(whole, environment, tmp
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert 'the same command continues' in output.splitlines()[-1]
+    assert 'goodput' in output.splitlines()[-2]
     newest = max(int(p.name) for p in (tmp_path / 'run' / 'checkpoints').iterdir())
     assert newest >= 11
     assert newest == logged(tmp_path / 'run')[-1]['step']  # it stopped there, and saved that
     assert run(tmp_path / 'run', environment).returncode == 0
     assert_same_run(whole[0], tmp_path / 'run')
+    result = json.loads((tmp_path / 'run' / 'result.json').read_text())
+    assert result['restarts'] == 1
+    if newest % 16:  # it was not stopped in an evaluation, which is begun again
+        assert result['time']['lost'] == 0
 
 
 def test_sigterm_while_compiling_does_not_wait_for_the_compiler(environment, tmp_path):

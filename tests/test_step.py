@@ -1,7 +1,8 @@
-"""The compiled step: its numbers on any devices, and against plain NumPy."""
+"""The compiled step: its numbers on any devices, what it sends, and against plain NumPy."""
 
 import dataclasses
 import functools
+from collections import Counter
 
 import flax.linen as nn
 import jax
@@ -13,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from cls import config as configs
 from cls import mesh as meshes
+from cls.hlo import collectives
 from cls.setup import abstract_state, set_up
 from cls.state import new_state
 from cls.step import Recipe, make_eval_step, make_train_step, normalise, random_flip
@@ -22,7 +24,7 @@ SMALL_RESNET = (
     ('duration', '100 steps'),
     ('batch', '32'),
     ('model.stage_sizes', '(1, 1, 1)'),
-    ('model.bn_group', '8'),
+    ('model.bn_group', '4'),  # on eight devices what each of them has
     ('optim.lr', '0.02'),
     ('schedule.warmup', '0 steps'),
     ('data.flip', 'true'),
@@ -30,8 +32,14 @@ SMALL_RESNET = (
 )
 
 
-def five_losses(devices, *overrides, file='configs/resnet.py', base=SMALL_RESNET):
+def five_losses(devices, *overrides, **where):
     """The losses of five steps, and the state after them."""
+    return five_steps(devices, *overrides, **where)[:2]
+
+
+@functools.cache
+def five_steps(devices, *overrides, file='configs/resnet.py', base=SMALL_RESNET):
+    """Losses, the state after, where it was before, and (kind, devices) -> bytes of a step."""
     config = configs.load(file, (*base, *overrides))
     setup = set_up(config, jax.devices()[:devices])
     state, optimizer = setup.new_state()
@@ -43,7 +51,10 @@ def five_losses(devices, *overrides, file='configs/resnet.py', base=SMALL_RESNET
         batch = meshes.put_batch(next(batches), meshes.batch_sharding(setup.mesh))
         state, metrics = train_step(state, batch)
         losses.append(float(metrics['loss']))
-    return np.array(losses), state
+    sent = Counter()
+    for each in collectives(train_step.as_text()):
+        sent[each.kind, each.group] += each.times * each.bytes
+    return np.array(losses), state, where, sent
 
 
 @pytest.fixture(scope='module')
@@ -75,6 +86,49 @@ def test_the_losses_do_not_depend_on_how_they_are_computed(devices, overrides, o
         ):
             ours, theirs = np.asarray(ours), np.asarray(theirs)
             assert np.linalg.norm(ours - theirs) <= 1e-4 * np.linalg.norm(theirs) + 1e-7
+
+
+def bytes_of(tree):
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize(
+    ('devices', 'overrides', 'times'),
+    [(8, (), 1), (2, (('accumulate', '4'),), 4)],
+    ids=['data', 'data and accumulated'],
+)
+def test_devices_send_gradients_statistics_and_metrics_alone(devices, overrides, times):
+    """And nothing at all between a batch norm's examples, which one device has.
+
+    XLA's CPU backend reduces each microbatch's; TPU's reduces their sum.
+    """
+    _, state, _, sent = five_steps(devices, *overrides)
+    loss_and_top1 = 2 * 4
+    expected = bytes_of(state.params) + bytes_of(state.batch_stats) + loss_and_top1
+    assert sent == {('all-reduce', devices): times * expected}
+
+
+@pytest.mark.parametrize('fsdp', [4, 8])
+def test_split_kernels_are_gathered_and_each_device_gets_its_part_of_the_gradient(fsdp):
+    """On CPU, which has no reduce-scatter: a part of all that is reduced."""
+    _, state, where, sent = five_steps(8, ('mesh.fsdp', str(fsdp)))
+    split = [x for x in jax.tree.leaves(state.params) if x.size >= meshes.MIN_SPLIT]
+    assert split
+    for tree in (state.params, state.ema['params'], state.opt_state):
+        parts = [x for x in jax.tree.leaves(tree) if x.size >= meshes.MIN_SPLIT]
+        assert [x.shape for x in parts] == [x.shape for x in split]
+        assert [x.sharding for x in parts] == [x.sharding for x in split]
+        assert all(x.addressable_shards[0].data.size == x.size // fsdp for x in parts)
+    jax.tree.map(lambda x, before: np.testing.assert_(x.sharding == before.sharding), state, where)
+
+    gradients = bytes_of(split)
+    rest = bytes_of(state.params) - gradients + bytes_of(state.batch_stats) + 2 * 4
+    norms = 2 * 4 * len(split)  # of gradients and parameters: a sum of squares of each part
+    expected = Counter({('all-gather', fsdp): gradients, ('all-reduce', 8): rest})
+    expected['all-reduce', fsdp] += gradients + norms
+    if fsdp < 8:
+        expected['all-reduce', 8 // fsdp] += gradients // fsdp
+    assert sent == expected
 
 
 def test_bfloat16_computes_nearly_the_same_and_keeps_the_state_in_float32(on_one_device):
@@ -133,15 +187,6 @@ def test_what_is_pruned_is_the_same_on_any_devices_and_accumulated():
 def test_the_comparison_would_see_another_batch_norm_group(on_one_device):
     losses, _ = five_losses(1, ('model.bn_group', '16'))
     assert np.abs(losses / on_one_device[0] - 1).max() > 1e-3
-
-
-def test_fsdp_splits_parameters_and_everything_like_them():
-    _, state = five_losses(8, ('mesh.fsdp', '4'))
-    for tree in (state.params, state.ema['params'], state.opt_state):
-        kernels = [x for x in jax.tree.leaves(tree) if x.size >= meshes.MIN_SPLIT]
-        assert kernels
-        for kernel in kernels:
-            assert kernel.addressable_shards[0].data.size == kernel.size // 4
 
 
 class Linear(nn.Module):

@@ -1,8 +1,8 @@
-"""Mixup and CutMix: images and labels of a batch mixed with those of the same batch, reversed.
+"""Mixup and CutMix: each image of a batch, and its label, mixed with the one before it.
 
-As in both papers' code there is one share for a batch; the batch is in random order, so that it
-may as well be reversed as shuffled, which keeps images where they are but for one exchange between
-devices.
+As in both papers' code there is one share for a batch. The batch is in random order, so that it may
+as well be turned by one place as shuffled: then images stay where they are but for the last one of
+each device, which the next device needs. Copies of an image (data.repeats) are never neighbours.
 """
 
 import jax
@@ -11,9 +11,14 @@ import jax.numpy as jnp
 from cls.augment.erase import inside
 
 
+def before(images: jax.Array) -> jax.Array:
+    """Returns for each example of a batch the one before it, for the first the last."""
+    return jnp.roll(images, 1, axis=0)
+
+
 def mixup(images: jax.Array, share: jax.Array) -> jax.Array:
-    """Returns share * images + (1 - share) * reversed (Zhang et al., ICLR 2018)."""
-    return share * images + (1 - share) * images[::-1]
+    """Returns share * images + (1 - share) * those before them (Zhang et al., ICLR 2018)."""
+    return share * images + (1 - share) * before(images)
 
 
 def beta(key: jax.Array, alpha: float) -> jax.Array:
@@ -46,7 +51,7 @@ def rectangle(share: jax.Array, centre: jax.Array, height: int, width: int) -> j
 
 
 def cutmix(images: jax.Array, share: jax.Array, centre: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Pastes a rectangle of the reversed batch (Yun et al., ICCV 2019, arXiv:1905.04899).
+    """Pastes a rectangle of the image before each (Yun et al., ICCV 2019, arXiv:1905.04899).
 
     Args:
       images: (N, H, W, C).
@@ -61,7 +66,7 @@ def cutmix(images: jax.Array, share: jax.Array, centre: jax.Array) -> tuple[jax.
     pasted = inside(images.shape, corners[None])
     top, bottom, left, right = corners
     share = 1 - (bottom - top) * (right - left) / (height * width)
-    return jnp.where(pasted, images[::-1], images), share
+    return jnp.where(pasted, before(images), images), share
 
 
 def mix(

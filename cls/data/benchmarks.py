@@ -28,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cls import storage
 from cls.data import folders
 from cls.data.sources import Source, class_indices
 from cls.errors import UserError
@@ -132,7 +133,7 @@ def open_benchmark(
     if split == 'train':
         raise UserError(f'{name} is a test set: expected --job evaluate, or another data set.')
     classes = classes or wnids()
-    root = Path(where).expanduser()
+    root = storage.fetched(where)
     if name == 'imagenet_real':
         return _open_real(root, data_dir, classes)
     if not root.is_dir():

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
+from cls import storage
 from cls.cache import cache_dir as default_dir
 from cls.errors import UserError
 
@@ -86,6 +87,11 @@ def prepare(cache_dir: str = '') -> tfds.core.DatasetBuilder:
 
     Raises UserError if the folder cannot be written.
     """
+    if storage.is_remote(cache_dir):
+        raise UserError(
+            f'config.data.dir is {cache_dir}, and the digits are made on this machine: expected a '
+            f"folder of it, or '' for the default one."
+        )
     root = Path(cache_dir).expanduser() if cache_dir else default_dir()
     folder = root / Digits.name / str(Digits.VERSION)
     if not folder.is_dir():  # it comes by a rename: if it is there, it is complete

@@ -13,11 +13,11 @@ the run is evaluated on is brought into that order (`load(..., classes=...)`).
 
 import abc
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from cls import storage
 from cls.data.decode import Decoded, Picture
 from cls.errors import UserError, nearest
 
@@ -146,7 +146,7 @@ def _open(data: ConfigDict, split: str, classes: tuple[str, ...]) -> Source:
         builder = tfds_sets.prepared(rest, data.dir)
         return tfds_sets.open_split(builder, rest, data[f'{split}_split'], classes)
     if kind == 'folder' and rest:
-        root = Path(rest).expanduser()
+        root = storage.fetched(rest)
         return folders.open_folder(root, split, data.eval_fraction, classes, data.exif)
     if kind in benchmarks.BENCHMARKS and rest:
         return benchmarks.open_benchmark(kind, rest, split, data.dir, classes)
@@ -169,7 +169,7 @@ def has_training(data: ConfigDict) -> bool:
 
     kind, _, rest = data.name.partition(':')
     if kind == 'folder' and rest:
-        return folders.has_training(Path(rest).expanduser(), data.eval_fraction)
+        return folders.has_training(storage.fetched(rest), data.eval_fraction)
     if kind == 'tfds' and rest:
         from cls.data import tfds_sets
 

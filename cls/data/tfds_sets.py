@@ -5,10 +5,11 @@ import dataclasses
 import os
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
-from etils import epath
 
+from cls import storage
 from cls.data import benchmarks, sources
 from cls.data.decode import BrokenImage, decode, picture
 from cls.data.sources import Crop, InMemory, Source, class_indices
@@ -82,11 +83,9 @@ class Records(Source):
         return InMemory(images, labels, self.num_classes, self.class_names)
 
 
-def tfds_dir(directory: str = '') -> epath.Path:
+def tfds_dir(directory: str = '') -> Path:
     """Where prepared data sets lie: `directory`, else TFDS_DATA_DIR, else TFDS's default."""
-    return epath.Path(
-        directory or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
-    ).expanduser()
+    return storage.path(directory or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
 
 
 def known_datasets() -> list[str]:
@@ -102,7 +101,7 @@ def prepare_command(name: str, directory: str = '') -> str:
     return f'python -m cls.tools.prepare {name}' + (f' --data_dir {directory}' if directory else '')
 
 
-def find_prepared(name: str, directory: str = '') -> epath.Path | None:
+def find_prepared(name: str, directory: str = '') -> Path | None:
     """Returns the folder of the newest version of a prepared data set, or None.
 
     Args:
@@ -111,7 +110,7 @@ def find_prepared(name: str, directory: str = '') -> epath.Path | None:
 
     Raises UserError if several configurations are there to choose from.
     """
-    folder = tfds_dir(directory) / name
+    folder = storage.checked(tfds_dir(directory)) / name
     if not folder.is_dir():
         return None
     if versions := _versions(folder):
@@ -123,7 +122,7 @@ def find_prepared(name: str, directory: str = '') -> epath.Path | None:
     return _versions(configs[0])[-1] if configs else None
 
 
-def _versions(folder: epath.Path) -> list[epath.Path]:
+def _versions(folder: Path) -> list[Path]:
     """Returns the folders of complete versions, the newest last."""
     found = [
         child
@@ -135,6 +134,9 @@ def _versions(folder: epath.Path) -> list[epath.Path]:
 
 def prepared(name: str, directory: str):
     """Returns TFDS's builder for NAME or NAME/CONFIG; it does not need the builder's own code.
+
+    The records are read where they lie, on this machine or at gs://; from other stores the whole
+    data set is copied to the cache, once.
 
     Raises UserError if the data set is not prepared, or not as array_record.
     """
@@ -150,6 +152,8 @@ def prepared(name: str, directory: str):
             f"'{name}' is neither prepared in {tfds_dir(directory)} nor known to TFDS: expected "
             f'the name of a TFDS data set.{nearest(name, known)}'
         )
+    if not os.fspath(folder).startswith('gs://'):  # which array_record reads
+        folder = storage.fetched(folder)
     builder = tfds.builder_from_directory(folder)
     if (file_format := builder.info.file_format.value) != 'array_record':
         raise UserError(

@@ -23,13 +23,14 @@ from ml_collections import ConfigDict
 
 from cls import mesh as meshes
 from cls import models
+from cls.account import Account
 from cls.checkpoint import Checkpoints
 from cls.errors import UserError, run
 from cls.nn.conv import conv
 from cls.nn.pool import max_pool
 from cls.preemption import Preemption
 from cls.setup import Setup, abstract_state, set_up
-from cls.telemetry import Account, Metrics, Progress
+from cls.telemetry import Metrics, Progress
 from cls.tools import benchmark_input
 from cls.train import Run, compile_train_step, train_batches
 from configs import common

@@ -10,14 +10,13 @@ trained on as one made by cls.tools.import_weights can.
 """
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
 from cls import config as configs
-from cls import evaluate, models
+from cls import evaluate, models, storage
 from cls.errors import UserError, run
 from cls.models.condensenet import CondenseNet, condense
 from cls.models.registry import abstract_variables
@@ -33,8 +32,8 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument('--workdir', required=True, type=Path, help='the run')
-    parser.add_argument('--output', required=True, type=Path, help='the folder to make')
+    parser.add_argument('--workdir', required=True, type=storage.checked, help='the run')
+    parser.add_argument('--output', required=True, type=storage.checked, help='the folder to make')
     args = parser.parse_args(argv)
 
     if args.output.exists() and any(args.output.iterdir()):

@@ -26,7 +26,7 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from cls import config as configs
-from cls import models, optim, weights
+from cls import models, optim, storage, weights
 from cls.checkpoint import Checkpoints
 from cls.data.benchmarks import wnids
 from cls.errors import UserError, run
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument('--model', required=True, help='a variant of python -m cls.tools.models')
     parser.add_argument('--from', dest='source', required=True, help='file, folder, hf:OWNER/NAME')
-    parser.add_argument('--workdir', required=True, type=Path, help='the folder to make')
+    parser.add_argument('--workdir', required=True, type=storage.checked, help='the folder to make')
     parser.add_argument('--entry', default='', help='of a file with several sets of weights')
     parser.add_argument('--bgr', action='store_true', help='they were trained on BGR (Caffe): turn')
     args, rest = parser.parse_known_args(argv)

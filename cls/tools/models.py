@@ -21,6 +21,7 @@ from cls.config import ROOT
 from cls.errors import UserError, run
 from cls.models.complexity import complexity
 from cls.models.registry import System, Variant
+from cls.tools import markdown
 
 COLUMNS = (
     'name',
@@ -78,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--write', type=Path, metavar='FILE', help='renew the table of systems')
     args = parser.parse_args(argv)
     if args.write:
-        args.write.write_text(renewed(_text_of(args.write)))
+        args.write.write_text(renewed(markdown.text_of(args.write)))
         return 0
     names = models.names(args.pattern)
     if not names:
@@ -118,11 +119,7 @@ def renewed(text: str) -> str:
 
     Raises UserError when the text has not the two marks that the table stands between.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise UserError(f'expected the marks {BEGIN} and {END} for the table to stand between.')
-    return f'{before}{BEGIN}\n{table()}\n{END}{after}'
+    return markdown.renewed(text, BEGIN, END, table())
 
 
 def table() -> str:
@@ -131,11 +128,11 @@ def table() -> str:
     of_system = {}
     for variant in map(models.variant, models.names()):
         of_system.setdefault(variant.system, []).append(variant)
-    lines = [HEADER, ['---'] * len(HEADER)]
+    lines = [HEADER]
     rows = [(s.arxiv, _system_cells(s, found, measured)) for s, found in of_system.items()]
     rows += [(e.system.arxiv, _ensemble_cells(e, measured)) for e in models.ensembles()]
     lines += [cells for _, cells in sorted(rows)]  # in the order of appearance
-    text = _markdown(lines) + _real(measured)
+    text = markdown.table(lines) + _real(measured)
     if 'sweep' not in measured:
         return text
     run = measured['sweep']
@@ -146,16 +143,11 @@ def table() -> str:
     )
 
 
-def _markdown(lines: list[list[str]]) -> str:
-    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
-
-
 def _real(measured: dict) -> str:
     """Returns what the originals' weights come to on real images, or ''."""
     if 'real' not in measured:
         return ''
     lines = [['weights of', 'images', 'top-1 here', "the original's", 'largest difference']]
-    lines.append(['---'] * len(lines[0]))
     for name, (count, ours, theirs, difference) in measured['real'].items():
         net, images = name.split()
         lines.append(
@@ -164,7 +156,7 @@ def _real(measured: dict) -> str:
     return (
         '\n\nReal weights on the real images that `./launch/test.sh -m realdata` finds, top-1 on '
         "these images alone (not ImageNet's validation set), and the largest difference of logits "
-        f'in units of their spread:\n\n{_markdown(lines)}'
+        f'in units of their spread:\n\n{markdown.table(lines)}'
     )
 
 
@@ -232,12 +224,6 @@ def _names(names: list[str]) -> str:
 def _digits(file: str, measured: dict) -> str:
     found = measured.get('digits', {}).get(f'configs/{Path(file).name}')
     return f'{found[0]:.1f} % in {found[1]} s' if found else '-'
-
-
-def _text_of(file: Path) -> str:
-    if not file.is_file():
-        raise UserError(f'{file}: no such file.')
-    return file.read_text()
 
 
 if __name__ == '__main__':

@@ -17,11 +17,12 @@ pip install tensorflow-cpu importlib_resources.
 
 import argparse
 import importlib.util
+import os
 from pathlib import Path
 
 from etils import epath
 
-from cls import errors
+from cls import errors, storage
 from cls.data import tfds_sets
 from cls.errors import UserError, nearest
 
@@ -83,8 +84,8 @@ def check(name: str, data_dir: str, manual: epath.Path) -> None:
             f'{", ..." if len(configs) > 20 else ""}.{nearest(config, configs)}'
         )
     if name in builders.RECIPES:
-        for folder in (manual, tfds_sets.tfds_dir(data_dir)):
-            if '://' in str(folder):
+        for folder in (manual, data_dir or os.environ.get('TFDS_DATA_DIR', '')):
+            if storage.is_remote(folder):
                 raise UserError(
                     f'{folder} is not on this machine: expected a local folder to prepare {name} '
                     'in, which can be copied there afterwards.'

@@ -28,10 +28,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
-from cls import benchmarks, evaluate, metrics
+from cls import benchmarks, distributed, evaluate, metrics, storage
 from cls.data import sources, tfds_sets
 from cls.errors import UserError, run
 from cls.runtime import load_classes, load_config, start
@@ -70,18 +69,22 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument('--workdir', required=True, type=Path, help='the run')
-    parser.add_argument('--data', required=True, type=Path, help='where the test sets lie')
+    parser.add_argument('--workdir', required=True, type=storage.checked, help='the run')
+    parser.add_argument(
+        '--data', required=True, type=storage.fetched, help='where the test sets lie'
+    )
+    distributed.add_flags(parser)
     args = parser.parse_args(argv)
+    distributed.start(args)
     logging.basicConfig(level=logging.WARNING, format='%(levelname)s: %(message)s')
-    found = list(find(args.data.expanduser()))
+    found = list(find(args.data))
     if not found:
         raise UserError(
             f'{args.data} has none of the test sets: expected one of imagenet2012, real.json, '
             f'{", ".join(_FOLDERS.values())}, imagenet-c.'
         )
     start()
-    report(args.workdir, args.data.expanduser(), found)
+    report(args.workdir, args.data, found)
     return 0
 
 
@@ -143,10 +146,9 @@ def report(workdir: Path, root: Path, found: list[TestSet]) -> dict[str, Any]:
         source = sources.load(fields, 'eval', classes)
         values = accuracy(setup, fields, source, state.ema or state.variables())
         result['sets'][test.title] = values
-        print(
+        distributed.say(
             f'{test.title}: top-1 {values["top1"]:.2f} %, top-5 {values["top5"]:.2f} %, '
-            f'{values["images"]:,} images',
-            flush=True,
+            f'{values["images"]:,} images'
         )
     errors = {
         (name, severity): 1 - result['sets'][title]['top1'] / 100
@@ -158,8 +160,8 @@ def report(workdir: Path, root: Path, found: list[TestSet]) -> dict[str, Any]:
         mean = benchmarks.mean_corruption_error(errors)
         result['imagenet_c'] = {'mCE': mean, 'CE': benchmarks.corruption_errors(errors)}
         known = f'{len(errors)} of 75 parts are there, all are needed' if mean is None else ''
-        print(f'imagenet_c: mCE {known or f"{mean:.2f} %"}', flush=True)
-    if jax.process_index() == 0:
+        distributed.say(f'imagenet_c: mCE {known or f"{mean:.2f} %"}')
+    if distributed.is_first():
         write_json(workdir / 'robustness.json', result)
     return result
 

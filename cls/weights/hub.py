@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from cls import storage
 from cls.errors import UserError
 
 FILES = ('model.safetensors', 'pytorch_model.bin')  # of a snapshot on the Hugging Face Hub
@@ -85,15 +86,16 @@ def locate(source: str) -> Located:
 
     Args:
       source: a file; a folder as the Hugging Face Hub has them (model.safetensors or
-        pytorch_model.bin, and config.json); or 'hf:OWNER/NAME', with '@REVISION' if wanted, which
-        is fetched from the Hub or found in its local cache.
+        pytorch_model.bin, and config.json); either may be in a store (gs://, s3://), and is copied
+        to the cache then; or 'hf:OWNER/NAME', with '@REVISION' if wanted, which is fetched from the
+        Hub or found in its local cache.
 
     Raises:
       UserError: nothing is there, or the Hub cannot be reached.
     """
     if source.startswith(HUB):
         return _fetch(source)
-    path = Path(source).expanduser()
+    path = storage.fetched(source)
     if not path.is_dir():
         return Located(path, {})
     file = next((path / name for name in FILES if (path / name).is_file()), None)

@@ -201,7 +201,7 @@ def test_unknown_classes_are_not_guessed(tmp_path):
 def test_training_writes_the_names(tmp_path, monkeypatch):
     from cls import train
 
-    monkeypatch.setattr(train, 'train', lambda setup, workdir, _: setup.info.class_names)
+    monkeypatch.setattr(train, 'train', lambda setup, *_: setup.info.class_names)
     config = configs.load('configs/resnet.py')
     names = train.in_folder(config, tmp_path / 'run')
     assert json.loads((tmp_path / 'run' / 'classes.json').read_text()) == list(names)

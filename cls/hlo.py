@@ -1,0 +1,140 @@
+"""What a compiled program sends between devices, read from its optimized HLO.
+
+  for each in collectives(jax.jit(f).lower(*args).compile().as_text()): ...
+
+HLO is XLA's intermediate language; the optimized text is that of one device's program. CPU, GPU and
+TPU write the same operation in different forms, which are brought to one here:
+
+* asynchronous pairs (`all-gather-start`, `all-gather-done`, `async-start`) count once;
+* TPU's reduce-scatter is a fusion named `all-reduce-scatter` that holds an all-reduce and a slice
+  of it; XLA's CPU backend makes none and leaves the all-reduce before the slice;
+* TPU splits some into parts that run beside other operations, in fusions that repeat the operation
+  with the same channel;
+* groups of devices are listed, or given as an iota (`[2,4]<=[8]`), or as axes of a mesh.
+"""
+
+import dataclasses
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+
+KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
+
+_COLLECTIVE = re.compile(
+    rf'\s*(?:ROOT )?%?[\w.-]+ = (\([^%]*?\)|\S+) ({"|".join(KINDS)})(-start)?\('
+)
+_HEADER = re.compile(r'(?:ENTRY )?%?([\w.-]+) \(.*\) -> (.*) \{$')
+_CALL = re.compile(r'(?:calls|to_apply|body|condition|\w+_computation)=%?([\w.-]+)')
+_CHANNEL = re.compile(r'\bchannel_id=(\d+)')
+_BRANCHES = re.compile(r'branch_computations=\{([^}]*)\}')
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_ARRAY = re.compile(r'\b([a-z]+\d*\w*)\[([\d,<= ]*)\]')
+_BITS = re.compile(r'[a-z]+(\d+)')
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """One operation in which several devices take part."""
+
+    kind: str  # one of KINDS
+    bytes: int  # of its result on one device
+    group: int  # devices that take part
+    times: int = 1  # that the program runs it: in a loop of known length, as often as that turns
+
+
+def collectives(hlo_text: str) -> list[Collective]:
+    """Returns the collectives of optimized HLO text, in its order.
+
+    Operations that XLA combined into one are one here, the bytes of their results summed.
+    """
+    devices = math.prod(map(int, re.findall(r'(?:num_partitions|replica_count)=(\d+)', hlo_text)))
+    times = _times(hlo_text)
+    found, channels = [], set()
+    for computation, result, line in _lines(hlo_text):
+        match = _COLLECTIVE.match(line)
+        channel = _CHANNEL.search(line)
+        if not match or channel and channel[1] in channels:
+            continue
+        channels |= {channel[1]} if channel else set()
+        shape, kind, start = match.groups()
+        if start and kind != 'all-reduce':  # (operands, results, ...)
+            shape = _elements(shape)[1]
+        if kind == 'all-reduce' and computation.startswith('all-reduce-scatter'):
+            shape, kind = result, 'reduce-scatter'
+        group = _group(line, devices)
+        found.append(Collective(kind, size(shape), group, times[computation]))
+    return found
+
+
+def size(shape: str) -> int:
+    """Returns the bytes of an array or tuple, as 'f32[4,128]{1,0}' or '(f32[4], bf16[2,2])'."""
+    total = 0
+    for kind, dimensions in _ARRAY.findall(shape):
+        bits = int(_BITS.match(kind)[1]) if kind not in ('pred', 'token') else 8 * (kind == 'pred')
+        count = math.prod(int(n.strip('<= ')) for n in dimensions.split(',') if n)
+        total += -(-count * bits // 8)
+    return total
+
+
+def _lines(text: str) -> Iterator[tuple[str, str, str]]:
+    """Yields (computation, shape of its result, line) of all lines inside of computations."""
+    computation, result = '', ''
+    for line in text.splitlines():
+        header = _HEADER.match(line)
+        if header:
+            computation, result = header.groups()
+        elif computation:
+            yield computation, result, line
+
+
+def _times(text: str) -> dict[str, int]:
+    """Returns how often each computation is run, for a run of the program.
+
+    Branches count as run, loops of unknown length as run once.
+    """
+    callers = defaultdict(list)
+    for caller, _, line in _lines(text):
+        names = _CALL.findall(line)
+        names += [n.strip(' %') for found in _BRANCHES.findall(line) for n in found.split(',')]
+        trips = _TRIPS.search(line)
+        for name in names:
+            callers[name].append((caller, int(trips[1]) if trips else 1))
+    found: dict[str, int] = {}
+
+    def count(name: str) -> int:
+        if name not in found:
+            found[name] = sum(n * count(caller) for caller, n in callers[name]) or 1
+        return found[name]
+
+    return {name: count(name) for name in {computation for computation, _, _ in _lines(text)}}
+
+
+def _elements(shape: str) -> list[str]:
+    """Returns the elements of a tuple's shape."""
+    found, depth = [''], 0
+    for char in shape[1:-1]:
+        depth += (char in '({[') - (char in ')}]')
+        if char == ',' and not depth:
+            found.append('')
+        else:
+            found[-1] += char
+    return found
+
+
+def _group(line: str, devices: int) -> int:
+    pairs = re.search(r'source_target_pairs=\{(.*?)\}\}', line)
+    if pairs:
+        return len(set(re.findall(r'\d+', pairs[1])))
+    listed = re.search(r'replica_groups=\{\{([\d,]*)\}', line)
+    if listed:
+        return len(listed[1].split(','))
+    iota = re.search(r'replica_groups=\[\d+,(\d+)\]<=', line)
+    if iota:
+        return int(iota[1])
+    mesh = re.search(r'replica_groups=@?mesh[\w.]*\[(.*?)\].*? \{(.*?)\}', line)
+    if mesh:
+        sizes = dict(re.findall(r"'([^']+)'=(\d+)", mesh[1]))
+        axes = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", mesh[2])  # 'axis', or 'axis':(1)2
+        return math.prod(int(part or sizes[axis]) for axis, part in axes)
+    return devices

@@ -1,0 +1,392 @@
+"""Compiles a config's train step for TPUs that are not at hand, and says what a chip would need.
+
+  python -m cls.tools.compile_for --topology v5e:4x4 --config configs/resnet.py:imagenet2012
+                                  [--slices N] [--config.FIELD=VALUE ...] [--json] [--quick]
+  python -m cls.tools.compile_for --all [PATTERN] [--quick] [--write launch/README.md]
+
+The step is the trainer's own, with the config's batch, augmentation, optimizer and types, for the
+chips of the slice. Neither a TPU nor the images are needed: shapes are enough, and in the place of
+ImageNet stands its number of images. libtpu is (launch/requirements-tpu.txt): the TPU's compiler.
+
+With --all the step of every config that has ImageNet is compiled for a v5e and a v5p slice, see
+cls/tools/pods.py; those whose name matches PATTERN, as 'resnet*'. What is compiled is kept in
+launch/compiled.json and not compiled again; --write renews the table in a file, from there alone if
+--all is not given.
+
+With --quick the compiler takes the least pains, and a fifth of the time (SqueezeNet on v5e:2x4: 25
+processor seconds, not 128). Memory and bounds come out some percent otherwise; how long its kernels
+would take, which comes out three times too long, is left out. A later --all without it compiles
+such entries again.
+
+What is printed:
+
+memory      of a chip, in GiB. What is donated (the state) counts once. Where the program does not
+            fit, the compiler says what it would have needed, and nothing else is known.
+a step      of a chip: floating-point operations and bytes read and written, by XLA's count. Some of
+            these bytes never leave the chip, so the time they take of its HBM is no strict bound.
+collectives of a chip: the bytes of their results.
+bounds      what the step's operations, bytes and collectives take at the chip's peaks, see
+            cls/slices.py, if nothing else did; a step is no faster than the slowest of them. Of
+            several slices, the network between them is left out. MFU is the net's own operations
+            (three times the forward multiply-adds, two each) over what the chips could have done
+            meanwhile.
+estimate    the sum of the cycles that the TPU's compiler expects of each of its kernels.
+"""
+
+import argparse
+import dataclasses
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from cls import config as configs
+from cls import ensemble, hlo, slices
+from cls.errors import UserError, run
+from cls.models.complexity import complexity
+from cls.setup import Phase, Setup, abstract_state, set_up
+from cls.slices import GIB, Chip
+from cls.tools import pods
+from cls.train import compile_train_step
+
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_TOO_LARGE = re.compile(
+    r'(?:Used |\()([\d.]+)([KMGT])\)?(?: of [\d.]+\w hbm| exceeds available HBM)'
+)
+_UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes of a chip's memory that a program takes; only `needed` is known of what does not fit.
+
+    `aliased` bytes of the outputs lie where arguments were.
+    """
+
+    needed: int
+    arguments: int = 0
+    outputs: int = 0
+    aliased: int = 0
+    temporaries: int = 0
+    code: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Sent:
+    """The collectives of one kind in a step."""
+
+    count: int
+    bytes: int  # of their results on a chip
+    sent: float  # bytes that a chip has to send for them at least
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What the compiler says of a train step; of one chip unless said otherwise."""
+
+    chips: int
+    batch: int  # images, of all chips
+    pixels: int
+    model_flops: float  # of the net itself, of all chips
+    compile_seconds: float
+    quick: bool  # compiled with the least effort
+    fits: bool
+    memory: Memory
+    flops: float = 0.0
+    bytes_accessed: float = 0.0
+    cycles: float = 0.0  # that the kernels are expected to take; 0 if the compiler does not say
+    collectives: dict[str, Sent] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """The seconds that a step takes at least of each of a chip's resources."""
+
+    compute: float
+    memory: float
+    links: float
+
+    @property
+    def seconds(self) -> float:
+        """Of the scarcest."""
+        return max(dataclasses.astuple(self))
+
+    @property
+    def resource(self) -> str:
+        """The name of the scarcest."""
+        return max(dataclasses.asdict(self).items(), key=lambda item: item[1])[0]
+
+
+# ------------------------------------------------------------------------------------- the command
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Prints what a step needs, or the table; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog='python -m cls.tools.compile_for',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument('--topology', help='CHIP:SHAPE, as v5e:4x4, v5p:2x2x2')
+    parser.add_argument('--slices', type=int, default=1, help='so many of them, connected')
+    parser.add_argument('--config', help='FILE.py:ARGUMENT, as of cls.main')
+    parser.add_argument('--json', action='store_true', help='one JSON object')
+    parser.add_argument('--quick', action='store_true', help='in a fifth of the time, no estimate')
+    parser.add_argument('--all', nargs='?', const='*', metavar='PATTERN', help='the whole table')
+    parser.add_argument('--write', type=Path, metavar='FILE', help='renew the table in a file')
+    given = sys.argv[1:] if argv is None else argv
+    fields = [argument for argument in given if argument.startswith('--config.')]
+    args = parser.parse_args([a for a in given if a not in fields])
+    if args.all or args.write:
+        if args.topology or args.config or fields:
+            raise UserError('--all and --write take no --topology and no --config.')
+        complete = pods.compile_all(args.all, args.quick) if args.all else True
+        if args.write:
+            pods.write(args.write)
+        return 0 if complete else 1
+    if not (args.topology and args.config):
+        raise UserError(
+            'give --topology and --config, as --topology v5e:4x4 '
+            '--config configs/resnet.py:imagenet2012, or --all.'
+        )
+    wanted = slices.parse(args.topology, args.slices)
+    config = configs.load(args.config, configs.parse_overrides(fields))
+    if args.quick:
+        jax.config.update('jax_exec_time_optimization_effort', -1.0)
+    report = measure(config, slices.devices(wanted))
+    chip = slices.CHIPS[wanted.chip]
+    if args.json:
+        print(json.dumps(to_json(report, chip)))
+    else:
+        print(f'{args.config} on {wanted}\n{text(report, chip)}')
+    return 0
+
+
+# --------------------------------------------------------------------------------- the measurement
+
+
+def measure(config: ConfigDict, devices: Sequence[jax.Device]) -> Report:
+    """Compiles the train step of a config for devices, which need not be there, and reads it.
+
+    Of a run with images of several sizes it is the step on the largest.
+
+    Raises UserError for what does not fit together, as training does.
+    """
+    if ensemble.is_ensemble(config):
+        raise UserError(
+            f'the config is of {len(config.members)} nets, trained one after the other '
+            f'({", ".join(config.members)}): give the config of one of them.'
+        )
+    return report_of(set_up(without_files(config), list(devices)))
+
+
+def report_of(setup: Setup) -> Report:
+    """As `measure`, of what a config sets up."""
+    config = setup.config
+    state, optimizer = setup.new_state_shapes()
+    where = abstract_state(state, setup.mesh)
+    phase = largest_phase(setup)
+    cost = complexity(setup.model, phase.size, setup.info.image_shape[2])
+    known = {
+        'chips': setup.mesh.size,
+        'batch': config.batch,
+        'pixels': phase.size,
+        'model_flops': 6.0 * config.batch * cost.macs,
+        'quick': jax.config.jax_exec_time_optimization_effort < 0,
+    }
+    begin = time.perf_counter()
+    try:
+        compiled = compile_train_step(setup, optimizer, where, phase)
+    except jax.errors.JaxRuntimeError as error:
+        needed = too_large(str(error))
+        if needed is None:
+            raise
+        seconds = time.perf_counter() - begin
+        return Report(**known, compile_seconds=seconds, fits=False, memory=Memory(needed))
+    seconds = time.perf_counter() - begin
+    found = costs(compiled, config.accumulate)
+    if known['quick']:
+        found['cycles'] = 0.0  # of kernels that nobody would run
+    return Report(**known, compile_seconds=seconds, fits=True, **found)
+
+
+def without_files(config: ConfigDict) -> ConfigDict:
+    """Returns the config with random images in the place of ImageNet's, of which nothing is read.
+
+    The numbers of images and classes, all that a compiled step depends on, stay.
+    """
+    if config.data.name != 'tfds:imagenet2012':
+        return config
+    config = config.copy_and_resolve_references()
+    config.data.name, config.data.num_classes = 'synthetic', config.data.num_classes or 1000
+    return config
+
+
+def largest_phase(setup: Setup) -> Phase:
+    """Returns the phase of a run that has the largest images, of several the first."""
+    return max(setup.phases(0), key=lambda phase: phase.size)
+
+
+def too_large(message: str) -> int | None:
+    """Returns the bytes that a program needs, of the compiler's words that it does not fit."""
+    match = _TOO_LARGE.search(message)
+    return round(float(match[1]) * _UNITS[match[2]]) if match else None
+
+
+def costs(compiled: Any, accumulate: int = 1) -> dict[str, Any]:
+    """Returns what a compiled program costs a chip, by the names of Report's fields.
+
+    XLA counts what is in a loop once. Almost all of a step lies in the loop over its microbatches,
+    if it has one: operations, bytes and cycles are taken that many times.
+    """
+    memory, cost, program = compiled.memory_analysis(), compiled.cost_analysis(), compiled.as_text()
+    sizes = {
+        'arguments': memory.argument_size_in_bytes,
+        'outputs': memory.output_size_in_bytes,
+        'aliased': memory.alias_size_in_bytes,
+        'temporaries': memory.temp_size_in_bytes,
+        'code': memory.generated_code_size_in_bytes,
+    }
+    apart = sum(size for name, size in sizes.items() if name != 'aliased')
+    return {
+        'memory': Memory(apart - sizes['aliased'], **sizes),
+        'flops': accumulate * cost['flops'],
+        'bytes_accessed': accumulate * cost['bytes accessed'],
+        # Not the 'optimal_seconds' of XLA's analysis: they count -1 second for each custom call.
+        'cycles': accumulate * sum(map(int, _CYCLES.findall(program))),
+        'collectives': sent(hlo.collectives(program)),
+    }
+
+
+def sent(collectives: Sequence[hlo.Collective]) -> dict[str, Sent]:
+    """Sums up collectives by kind."""
+    found: dict[str, Sent] = {}
+    for each in collectives:
+        old = found.get(each.kind, Sent(0, 0, 0.0))
+        found[each.kind] = Sent(
+            old.count + each.times,
+            old.bytes + each.times * each.bytes,
+            old.sent + each.times * least_sent(each),
+        )
+    return found
+
+
+def least_sent(collective: hlo.Collective) -> float:
+    """Returns the bytes that each device has to send at least (Patarasuk & Yuan 2009).
+
+    Of n devices each holds, or gets, an n-th of what is reduced or gathered: n - 1 such parts are
+    sent, in an all-reduce twice.
+    """
+    others = collective.group - 1
+    size = collective.bytes
+    return {
+        'all-reduce': 2 * size * others / collective.group,
+        'all-gather': size * others / collective.group,
+        'reduce-scatter': size * others,
+        'all-to-all': size * others / collective.group,
+        'collective-permute': size,
+    }[collective.kind]
+
+
+# -------------------------------------------------------------------------------------- the report
+
+
+def bounds(report: Report, chip: Chip) -> Bounds:
+    """Returns what a step takes at the peaks of a chip."""
+    return Bounds(
+        report.flops / chip.flops,
+        report.bytes_accessed / chip.bandwidth,
+        sum(each.sent for each in report.collectives.values()) / chip.links,
+    )
+
+
+def mfu(report: Report, chip: Chip, seconds: float) -> float:
+    """Returns the part of the chips' peak that the net's own operations are, in a step so long."""
+    return report.model_flops / (report.chips * chip.flops * seconds)
+
+
+def estimate(report: Report, chip: Chip) -> float:
+    """Returns the seconds of a step by the compiler, or by its links if these take longer."""
+    return max(report.cycles / chip.clock, bounds(report, chip).links)
+
+
+def to_json(report: Report, chip: Chip) -> dict[str, Any]:
+    """Returns a report, and what follows from it for a chip, as plain data; seconds and bytes."""
+    found = dataclasses.asdict(report) | {'memory_of_chip': round(chip.memory)}
+    if not report.fits:
+        return found
+    limits = bounds(report, chip)
+    found |= {
+        'bounds': dataclasses.asdict(limits),
+        'bound_by': limits.resource,
+        'images_per_second_bound': report.batch / limits.seconds,
+        'mfu_bound': mfu(report, chip, limits.seconds),
+    }
+    if not report.cycles:
+        return found
+    expected = estimate(report, chip)
+    return found | {
+        'seconds_estimate': expected,
+        'images_per_second_estimate': report.batch / expected,
+        'mfu_estimate': mfu(report, chip, expected),
+    }
+
+
+def text(report: Report, chip: Chip) -> str:
+    """Returns a report as lines for people."""
+    return '\n'.join(f'{name:12}{line}' for name, line in _lines(report, chip))
+
+
+def _lines(report: Report, chip: Chip) -> Iterator[tuple[str, str]]:
+    each, parts = report.memory, report.chips
+    yield 'batch', f'{report.batch:,} on {parts} chips, {report.pixels} pixels'
+    whole = f'{each.needed / GIB:.2f} GiB of {chip.memory / GIB:.2f}'
+    if not report.fits:
+        yield 'memory', f'{whole}: DOES NOT FIT'
+        yield 'compiled in', f'{report.compile_seconds:.0f} s'
+        return
+    sizes = ('arguments', 'outputs', 'temporaries', 'code')
+    named = ', '.join(f'{name} {getattr(each, name) / GIB:.2f}' for name in sizes)
+    yield 'memory', f'{whole}: {named}, outputs in place {each.aliased / GIB:.2f}: fits'
+    yield (
+        'a step',
+        f'{report.flops / 1e9:,.2f} GFLOP, {report.bytes_accessed / 1e9:.2f} GB accessed',
+    )
+    yield (
+        'collectives',
+        ', '.join(
+            f'{kind} {one.count} ({one.bytes / 1e6:,.2f} MB)'
+            for kind, one in report.collectives.items()
+        )
+        or 'none',
+    )
+    limits = bounds(report, chip)
+    yield (
+        'bounds',
+        f'compute {_ms(limits.compute)}, HBM {_ms(limits.memory)}, links {_ms(limits.links)}: '
+        + _speed(report, chip, limits.seconds),
+    )
+    if report.cycles:
+        expected = estimate(report, chip)
+        yield 'estimate', f'{_ms(expected)}: {_speed(report, chip, expected)}'
+    yield 'compiled in', f'{report.compile_seconds:.0f} s'
+
+
+def _ms(seconds: float) -> str:
+    return f'{1000 * seconds:.2f} ms'
+
+
+def _speed(report: Report, chip: Chip, seconds: float) -> str:
+    rate, part = report.batch / seconds, mfu(report, chip, seconds)
+    return f'{rate:,.0f} images/s, MFU {100 * part:.1f} %'
+
+
+if __name__ == '__main__':
+    run(main)

@@ -1,0 +1,32 @@
+"""Tables in Markdown files, written anew between two marks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cls.errors import UserError
+
+
+def table(lines: Sequence[Sequence[str]]) -> str:
+    """Returns a table of a header and rows."""
+    header, *rows = lines
+    lines = (header, ['---'] * len(header), *rows)
+    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+
+
+def renewed(text: str, begin: str, end: str, content: str) -> str:
+    """Returns a file's text with what stands between two marks replaced.
+
+    Raises UserError when the text has not the two marks.
+    """
+    before, first, rest = text.partition(begin)
+    _, last, after = rest.partition(end)
+    if not first or not last:
+        raise UserError(f'expected the marks {begin} and {end} for the table to stand between.')
+    return f'{before}{begin}\n{content}\n{end}{after}'
+
+
+def text_of(file: Path) -> str:
+    """Returns the text of a file that a table stands in. Raises UserError if there is none."""
+    if not file.is_file():
+        raise UserError(f'{file}: no such file.')
+    return file.read_text()

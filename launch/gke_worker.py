@@ -1,0 +1,29 @@
+"""What launch/gke.sh runs in each container: cls.main, with exit codes that xpk understands.
+
+  python launch/gke_worker.py --workdir gs://BUCKET/RUN [FLAG OF cls.main ...]
+
+cls.main ends with 0 when it was told to stop, too; a container that ends so would count as done.
+42, xpk's code for a restart, says that the run has no result yet.
+"""
+
+import signal
+import subprocess
+import sys
+
+from etils import epath
+
+RESTART = 42
+
+
+def main(flags: list[str]) -> int:
+    """Runs cls.main, to which SIGTERM is passed on; returns the exit code."""
+    child = subprocess.Popen([sys.executable, '-m', 'cls.main', *flags])
+    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    code = child.wait()
+    if code == 0 and not (epath.Path(flags[1]) / 'result.json').exists():
+        return RESTART
+    return 128 - code if code < 0 else code
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))

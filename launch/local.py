@@ -1,0 +1,177 @@
+"""Trains with several processes on this machine, as a run on several hosts does.
+
+  python launch/local.py --processes 4 --devices 2 -- --config configs/resnet.py --workdir runs/four
+
+Each process has its own devices: virtual ones of the CPU, or with --gpu a share of the GPUs. The
+first process's output is shown; that of the others goes to files, which are named at the start.
+SIGTERM and Ctrl-C are passed on as SIGTERM, so that the run is saved; a second one kills. When a
+process fails, the others are stopped, the end of its output is shown, and its exit code returned.
+What stands after -- goes to cls.main. PYTHON=python3.12 picks the interpreter (default: this one).
+"""
+
+import argparse
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NoReturn
+
+GRACE = 60  # seconds that processes have to stop in, once one of them failed
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what was wrong with the flags."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f'error: {message}; --help says what there is\n')
+
+
+def main() -> int:
+    """Starts the processes and waits for them; returns the exit code."""
+    parser = Parser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument('--processes', type=positive, default=2, metavar='N')
+    parser.add_argument('--devices', type=positive, default=1, metavar='M', help='of each process')
+    parser.add_argument('--gpu', action='store_true', help='GPUs; default: virtual CPU devices')
+    parser.add_argument('--logs', type=Path, metavar='DIR', help='default: a new one in /tmp')
+    parser.add_argument('--dry_run', action='store_true', help='print the commands, run nothing')
+    own, train = split(sys.argv[1:])
+    args = parser.parse_args(own)
+
+    os.chdir(Path(__file__).parents[1])  # as the other scripts in launch/
+    address = f'127.0.0.1:{free_port()}'
+    environments = [environment(i, args.devices, args.gpu) for i in range(args.processes)]
+    commands = [command(address, args.processes, i, train) for i in range(args.processes)]
+    if args.dry_run:
+        for variables, words in zip(environments, commands, strict=True):
+            print(*[f'{key}={value}' for key, value in variables.items()], shlex.join(words))
+        return 0
+
+    logs = args.logs or Path(tempfile.mkdtemp(prefix='cls-'))
+    logs.mkdir(parents=True, exist_ok=True)
+    if args.processes > 1:
+        print(f'output of the other processes: {logs}/process-*.log', flush=True)
+    processes = []
+    try:
+        listen(processes)
+        for index, (variables, words) in enumerate(zip(environments, commands, strict=True)):
+            processes.append(start(words, variables, log_file(logs, index)))
+        return wait(processes, logs)
+    finally:
+        stop(processes, signal.SIGKILL)
+
+
+def positive(text: str) -> int:
+    """Returns a whole number above zero; argparse shows the error."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is no whole number above zero')
+    return int(text)
+
+
+def split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Returns what stands before and after --."""
+    at = arguments.index('--') if '--' in arguments else len(arguments)
+    return arguments[:at], arguments[at + 1 :]
+
+
+def free_port() -> int:
+    """Returns a port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]
+
+
+def environment(index: int, devices: int, gpu: bool) -> dict[str, str]:
+    """Returns the variables that give a process its devices."""
+    if gpu:
+        own = range(index * devices, (index + 1) * devices)
+        return {'CUDA_VISIBLE_DEVICES': ','.join(map(str, own))}
+    return {'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': str(devices)}
+
+
+def command(address: str, count: int, index: int, train: list[str]) -> list[str]:
+    """Returns the command of a process."""
+    python = os.environ.get('PYTHON', sys.executable)
+    place = ['--coordinator', address, '--process_count', str(count), '--process_index', str(index)]
+    return [python, '-m', 'cls.main', *place, *train]
+
+
+def log_file(logs: Path, index: int) -> Path | None:
+    """Returns where a process's output goes; None: it is shown."""
+    return logs / f'process-{index}.log' if index else None
+
+
+def start(words: list[str], variables: dict[str, str], log: Path | None) -> subprocess.Popen:
+    """Starts a process out of the reach of the terminal's Ctrl-C, which is for us to pass on."""
+    with open(log or os.devnull, 'w') as output:
+        return subprocess.Popen(
+            words,
+            env=os.environ | variables,
+            stdin=subprocess.DEVNULL,
+            stdout=output if log else None,
+            stderr=subprocess.STDOUT if log else None,
+            start_new_session=True,
+        )
+
+
+def listen(processes: list[subprocess.Popen]) -> None:
+    """Passes SIGTERM and SIGINT on, as SIGTERM; from the second one on as SIGKILL."""
+    signals = []
+
+    def pass_on(number: int, _frame: object) -> None:
+        signals.append(number)
+        stop(processes, signal.SIGTERM if len(signals) == 1 else signal.SIGKILL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, pass_on)
+
+
+def stop(processes: list[subprocess.Popen], number: int) -> None:
+    """Sends a signal to those that still run."""
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(number)
+
+
+def wait(processes: list[subprocess.Popen], logs: Path) -> int:
+    """Waits until all have ended. When one fails the others are stopped; returns its exit code."""
+    failed, deadline = None, float('inf')
+    while any(process.poll() is None for process in processes):
+        if failed is None and (failed := first_failure(processes)) is not None:
+            deadline = time.monotonic() + GRACE
+            print(f'process {failed} failed; the others are stopped.', file=sys.stderr, flush=True)
+            stop(processes, signal.SIGTERM)
+        if time.monotonic() > deadline:
+            stop(processes, signal.SIGKILL)
+        time.sleep(0.1)
+    if failed is None:
+        failed = first_failure(processes)
+    return 0 if failed is None else report(processes[failed].returncode, failed, logs)
+
+
+def first_failure(processes: list[subprocess.Popen]) -> int | None:
+    """Returns which process has failed; of several a killed one, which the others then missed."""
+    codes = {i: process.poll() for i, process in enumerate(processes)}
+    return min((i for i, code in codes.items() if code), key=lambda i: codes[i], default=None)
+
+
+def report(code: int, index: int, logs: Path) -> int:
+    """Says what a process that failed said last; returns its exit code as a shell has it."""
+    how = f'was killed by {signal.Signals(-code).name}' if code < 0 else f'ended with code {code}'
+    print(f'error: process {index} of the run {how}.', file=sys.stderr)
+    log = log_file(logs, index)
+    if log:
+        print(f'The end of {log}:', *log.read_text().splitlines()[-20:], sep='\n', file=sys.stderr)
+    return 128 - code if code < 0 else code
+
+
+if __name__ == '__main__':
+    sys.exit(main())

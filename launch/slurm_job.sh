@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# The job that launch/slurm.sh submits: trains on all its nodes, and has itself queued again if the
+# run was stopped before its end.
+#
+#   sbatch ... launch/slurm_job.sh WORKDIR [FLAG OF cls.main ...]
+#
+# Slurm runs a copy of this file, in the folder that sbatch was called in: the project's.
+set -uo pipefail
+readonly workdir="$1"
+shift
+
+# Since Slurm 22.05 srun does not take sbatch's, and dies of two variables that do not agree.
+export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
+unset SLURM_TRES_PER_TASK
+
+trap : TERM # srun's processes get it too, and save; this shell has to outlive them
+srun --kill-on-bad-exit=1 .venv/bin/python -m cls.main --workdir "$workdir" "$@"
+code=$?
+if ((code != 0)) || [[ -e "$workdir/result.json" ]]; then
+  exit "$code"
+fi
+# RUNNING: the time is nearly up, or the job is about to be preempted. If Slurm has queued the job
+# again already it is PENDING, and CANCELLED after scancel.
+state="$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)"
+echo "stopped before the end; job $SLURM_JOB_ID is $state."
+[[ "$state" != RUNNING ]] || scontrol requeue "$SLURM_JOB_ID"

@@ -1,0 +1,90 @@
+"""A copy of the scripts, and commands that take notes in the place of those that are not here."""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+NOTE = """#!{python}
+import json, os, sys
+with open({notes!r}, 'a') as file:
+    print(json.dumps([os.path.basename(sys.argv[0]), *sys.argv[1:]]), file=file)
+{then}
+"""
+
+
+@dataclass
+class Project:
+    """A folder with launch/, and a folder of commands that comes first on the PATH."""
+
+    root: Path
+    commands: Path
+    notes: Path
+
+    def command(self, name: str, then: str = '') -> None:
+        """Makes a command: it notes its arguments, then does what the Python in `then` says."""
+        executable(self.commands / name, self.program(then))
+
+    def program(self, then: str = '') -> str:
+        """Returns the text of such a command."""
+        return NOTE.format(python=sys.executable, notes=str(self.notes), then=then)
+
+    def run(self, script: str, *flags: str, **variables: str) -> subprocess.CompletedProcess:
+        """Runs a script of launch/."""
+        return subprocess.run(
+            ['bash', self.root / 'launch' / script, *flags],
+            cwd=self.root.parent,
+            env=self.environment(**variables),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        """Returns the variables of a process that finds the commands."""
+        path = f'{self.commands}:{os.environ["PATH"]}'
+        return os.environ | {'PATH': path, 'HOME': str(self.root.parent)} | variables
+
+    def calls(self, name: str = '') -> list[list[str]]:
+        """Returns what was called, in order: name and arguments; of one command or all."""
+        lines = self.notes.read_text().splitlines() if self.notes.exists() else []
+        return [call for call in map(json.loads, lines) if name in ('', call[0])]
+
+
+def executable(path: Path, text: str) -> None:
+    """Writes a program."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A copy of the scripts whose .venv has been set up, with a Python that takes notes."""
+    root = tmp_path / 'cls'
+    shutil.copytree(ROOT / 'launch', root / 'launch')
+    shutil.copy(ROOT / 'requirements.txt', root)
+    (root / 'tests').mkdir()
+    shutil.copy(ROOT / 'tests' / 'requirements.txt', root / 'tests')
+    made = Project(root, tmp_path / 'bin', tmp_path / 'notes')
+    made.commands.mkdir()
+    # As setup.sh stamps it; a wrong stamp would begin an installation, of which pip takes note.
+    files = ['requirements.txt', 'tests/requirements.txt']
+    files += sorted(str(p.relative_to(root)) for p in root.glob('launch/requirements*.txt'))
+    digest = hashlib.sha256(b''.join((root / name).read_bytes() for name in files)).hexdigest()
+    executable(root / '.venv/bin/python', made.program())
+    for name in ('tpu', 'cuda'):
+        stamp = root / '.venv' / f'.installed-launch-requirements-{name}.txt'
+        stamp.write_text(f'{platform.python_version()} {digest}\n')
+    executable(made.commands / 'python3', f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    return made

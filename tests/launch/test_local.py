@@ -1,0 +1,164 @@
+"""launch/local.py: real processes, of a stub; and once of the program."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+STUB = """#!{python}
+import os, pathlib, signal, sys, time
+here = pathlib.Path({here!r})
+index = int(sys.argv[sys.argv.index('--process_index') + 1])
+what = sys.argv[-1].split(',')[index]
+signal.signal(signal.SIGTERM, lambda *_: ((here / f'saved{{index}}').touch(), sys.exit(0)))
+print('process', index, what, flush=True)
+print(os.environ.get('CUDA_VISIBLE_DEVICES'), os.environ.get('JAX_NUM_CPU_DEVICES'), flush=True)
+(here / f'ready{{index}}').write_text(str(os.getpid()))
+while len(list(here.glob('ready*'))) < int(sys.argv[sys.argv.index('--process_count') + 1]):
+    time.sleep(0.02)
+if what == 'wait':
+    signal.pause()
+elif what == 'die':
+    os.kill(os.getpid(), signal.SIGKILL)
+sys.exit(int(what))
+"""
+
+
+@pytest.fixture
+def local(tmp_path):
+    """Starts local.py, with a stub that does what its last flag says for each process."""
+    stub = tmp_path / 'python'
+    stub.write_text(STUB.format(python=sys.executable, here=str(tmp_path)))
+    stub.chmod(0o755)
+    started = []
+
+    def start(*flags):
+        process = subprocess.Popen(
+            [sys.executable, ROOT / 'launch/local.py', '--logs', tmp_path / 'logs', *flags],
+            env=os.environ | {'PYTHON': str(stub)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+    left = []
+    for ready in tmp_path.glob('ready*'):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(ready.read_text()), signal.SIGKILL)
+            left.append(ready.name)
+    assert left == []
+
+
+def wait_for_all(folder, count):
+    while len(list(folder.glob('ready*'))) < count:
+        time.sleep(0.02)
+
+
+def test_all_end_well(local, tmp_path):
+    process = local('--processes=3', '--devices', '2', '--', '--workdir', 'a b', '0,0,0')
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert output.splitlines()[1:] == ['process 0 0', 'None 2']
+    logs = sorted(path.name for path in (tmp_path / 'logs').iterdir())
+    assert logs == ['process-1.log', 'process-2.log']
+    assert (tmp_path / 'logs/process-2.log').read_text() == 'process 2 0\nNone 2\n'
+
+
+def test_each_has_its_gpus(local, tmp_path):
+    process = local('--processes=2', '--devices=4', '--gpu', '--', '0,0')
+    output, _ = process.communicate(timeout=60)
+    assert output.splitlines()[2].startswith('0,1,2,3 ')
+    assert '4,5,6,7 ' in (tmp_path / 'logs/process-1.log').read_text()
+
+
+@pytest.mark.parametrize(
+    ('what', 'code', 'says'),
+    [('wait,3,wait', 3, 'ended with code 3'), ('wait,wait,die', 137, 'SIGKILL')],
+)
+def test_when_one_fails_the_others_are_stopped(what, code, says, local, tmp_path):
+    process = local('--processes=3', '--', what)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert says in errors
+    assert f'process {what.split(",").index(what.replace("wait", "").strip(","))}' in errors
+    assert len(list(tmp_path.glob('saved*'))) == 2
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_signals_are_passed_on_so_that_all_save(number, local, tmp_path):
+    process = local('--processes=2', '--', 'wait,wait')
+    wait_for_all(tmp_path, 2)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert len(list(tmp_path.glob('saved*'))) == 2
+
+
+def test_the_dry_run_is_what_a_shell_can_run(local, tmp_path):
+    process = local('--processes=2', '--devices=2', '--dry_run', '--', "--x=it's", '0,0')
+    lines = process.communicate(timeout=60)[0].splitlines()
+    assert not list(tmp_path.glob('ready*'))
+    for index, line in enumerate(lines):
+        start, _, rest = line.partition(' -m cls.main --coordinator 127.0.0.1:')
+        assert start == f'JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=2 {tmp_path}/python'
+        port, _, rest = rest.partition(' ')
+        assert 0 < int(port) < 2**16
+        assert rest == f"--process_count 2 --process_index {index} '--x=it'\"'\"'s' 0,0"
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize('flag', ['--procesess=2', '--processes=0', '--devices=two'])
+def test_wrong_flags_are_one_line_and_code_2(flag, local):
+    process = local(flag)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output) == (2, '')
+    assert len(errors.splitlines()) == 1
+    assert errors.startswith('error: ')
+
+
+@pytest.mark.sweep
+def test_the_program_itself(tmp_path):
+    """Two processes of two devices learn what one of four does."""
+    flags = [
+        '--config',
+        'configs/resnet.py',
+        '--config.duration=6 steps',
+        '--config.log_every=1 steps',
+    ]
+    one = [sys.executable, '-m', 'cls.main', *flags, '--workdir', tmp_path / 'one']
+    environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+    environment |= {'JAX_PLATFORMS': 'cpu'}
+    subprocess.run(one, env=environment | {'JAX_NUM_CPU_DEVICES': '4'}, cwd=ROOT, check=True)
+    two = [
+        sys.executable,
+        'launch/local.py',
+        '--processes=2',
+        '--devices=2',
+        '--logs',
+        tmp_path,
+        '--',
+    ]
+    subprocess.run(
+        [*two, *flags, '--workdir', tmp_path / 'two'], env=environment, cwd=ROOT, check=True
+    )
+    losses = []
+    for name in ('one', 'two'):
+        lines = map(json.loads, (tmp_path / name / 'metrics.jsonl').read_text().splitlines())
+        losses.append([line['train/loss'] for line in lines if 'train/loss' in line])
+    assert len(losses[0]) == 6
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert json.loads((tmp_path / 'two/environment.json').read_text())['process_count'] == 2

@@ -1,0 +1,184 @@
+"""What all scripts share: style, help, flags, and dry runs that say what a run does."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SHELL = sorted([*(ROOT / 'launch').glob('*.sh'), ROOT / '.ci/run'])
+LAUNCHERS = ('tpu.sh', 'gke.sh', 'slurm.sh')
+
+TPU = ['--name=run1', '--zone=us-west4-a', '--type=v5litepod-16', '--workdir=gs://b/run1/']
+GKE = ['--cluster=k', '--name=run1', '--type=v5litepod-16', '--image=i:1', '--workdir=gs://b/run1']
+TRAIN = ['--', '--config', 'configs/resnet.py:imagenet2012', "--config.duration=it's 90 epochs"]
+QUOTED = "--config configs/resnet.py:imagenet2012 '--config.duration=it'\\''s 90 epochs'"
+
+
+def test_shellcheck_finds_nothing():
+    check = Path(sys.executable).with_name('shellcheck')
+    found = subprocess.run(
+        [check, '--external-sources', '--source-path=SCRIPTDIR', *SHELL],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stdout
+
+
+@pytest.mark.parametrize('script', [*LAUNCHERS, 'tpu_worker.sh'])
+def test_help_is_the_head_comment(script, project):
+    shown = project.run(script, '--help')
+    assert shown.returncode == 0, shown.stderr
+    head = (ROOT / 'launch' / script).read_text().splitlines()[1:]
+    head = head[: next(i for i, line in enumerate(head) if not line.startswith('#'))]
+    assert shown.stdout.splitlines() == [line[2:] for line in head]
+    assert f'launch/{script}' in shown.stdout
+
+
+@pytest.mark.parametrize('script', LAUNCHERS)
+@pytest.mark.parametrize(
+    ('flags', 'says'),
+    [
+        (['--nodez=3'], '--nodez=3; known: --'),
+        (['folder'], 'folder; known: --'),
+        (['--workdir'], '--workdir needs a value'),
+        (['--dry_run=1'], '--dry_run takes no value'),
+        (['--dry_run'], 'is needed'),
+    ],
+)
+def test_wrong_flags_are_one_line_and_code_2(script, flags, says, project):
+    refused = project.run(script, *flags)
+    assert refused.returncode == 2
+    assert refused.stdout == ''
+    [line] = refused.stderr.splitlines()
+    assert line.startswith('error: ')
+    assert says in line
+    assert project.calls() == []
+
+
+@pytest.mark.parametrize(
+    ('script', 'flags', 'says'),
+    [
+        ('tpu.sh', [*TPU, '--slices=none'], "--slices is 'none'; expected 1, 2, ..."),
+        ('tpu.sh', [*TPU, '--type=h100'], "--type is 'h100'; known: v5litepod-N"),
+        ('tpu.sh', [*TPU, '--workdir=runs/1'], 'expected gs://BUCKET/RUN'),
+        ('gke.sh', [*GKE, '--workdir=gs://b'], 'expected gs://BUCKET/RUN'),
+        ('slurm.sh', ['--workdir=a', '--gpus=0'], "--gpus is '0'"),
+    ],
+)
+def test_wrong_values_are_refused(script, flags, says, project):
+    refused = project.run(script, *flags, '--dry_run')
+    assert refused.returncode == 2
+    assert says in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ('script', 'flags', 'name'),
+    [('gke.sh', GKE, 'xpk'), ('slurm.sh', ['--workdir=a'], 'sbatch')],
+)
+def test_a_missing_tool_is_named(script, flags, name, project):
+    refused = project.run(script, *flags)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f'error: there is no command {name} here; ')
+    assert len(refused.stderr.splitlines()) == 1
+
+
+def test_dry_run_of_a_slice(project):
+    shown = project.run('tpu.sh', *TPU, '--spot', '--dry_run', *TRAIN, TMPDIR='/tmp')
+    inner = QUOTED.replace("'", "'\\''")
+    queued = 'gcloud compute tpus queued-resources'
+    assert shown.stdout.splitlines() == [
+        f'{queued} create run1 --node-id=run1 --accelerator-type=v5litepod-16 '
+        '--runtime-version=v2-alpha-tpuv5-lite --spot --zone=us-west4-a',
+        '# and waits until it is ACTIVE',
+        'git bundle create --quiet /tmp/cls-run1.bundle HEAD',
+        f'{queued} scp /tmp/cls-run1.bundle run1:cls.bundle --node=all --worker=all '
+        '--zone=us-west4-a',
+        f"{queued} ssh run1 --node=all --worker=all '--command=git init --quiet cls && "
+        'git -C cls fetch --quiet ~/cls.bundle HEAD && '
+        'git -C cls checkout --quiet --force FETCH_HEAD && '
+        f"exec cls/launch/tpu_worker.sh --workdir gs://b/run1 {inner}' --zone=us-west4-a",
+        'gcloud storage ls gs://b/run1/result.json',
+        f'{queued} delete run1 --force --quiet --zone=us-west4-a',
+    ]
+    assert project.calls() == []
+
+
+def test_dry_run_of_several_slices(project):
+    flags = ['--slices', '4', '--create_flags', '--reserved --network=wide', '--project', 'p']
+    shown = project.run('tpu.sh', *TPU, '--type=v6e-16', *flags, '--keep', '--dry_run')
+    lines = shown.stdout.splitlines()
+    assert lines[0] == (
+        'gcloud compute tpus queued-resources create run1 --node-count=4 --node-prefix=run1 '
+        '--accelerator-type=v6e-16 --runtime-version=v2-alpha-tpuv6e --reserved --network=wide '
+        '--zone=us-west4-a --project=p'
+    )
+    assert not any('delete' in line for line in lines)
+
+
+def test_dry_run_of_a_deletion(project):
+    shown = project.run('tpu.sh', '--name=run1', '--zone=z', '--delete', '--dry_run')
+    assert shown.stdout == (
+        'gcloud compute tpus queued-resources delete run1 --force --quiet --zone=z\n'
+    )
+
+
+def test_dry_run_on_gke(project):
+    flags = ['--slices=2', '--zone=z', '--xpk_flags=--spot --priority=high', '--build']
+    shown = project.run('gke.sh', *GKE, *flags, '--dry_run', *TRAIN)
+    inner = QUOTED.replace("'", "'\\''")
+    assert shown.stdout.splitlines() == [
+        'docker build --file launch/Dockerfile --build-arg ACCELERATOR=tpu --tag i:1 .',
+        'docker push i:1',
+        'xpk workload create --cluster=k --workload=run1 --tpu-type=v5litepod-16 --num-slices=2 '
+        '--docker-image=i:1 --max-restarts=100 --restart-on-exit-codes=1 '
+        '--termination-grace-period-seconds=300 --zone=z --spot --priority=high '
+        f"'--command=exec python launch/gke_worker.py --workdir gs://b/run1 {inner}'",
+    ]
+
+
+def test_a_run_on_gke_is_its_dry_run(project):
+    for name in ('docker', 'xpk'):
+        project.command(name)
+    lines = project.run('gke.sh', *GKE, '--build', '--dry_run', *TRAIN).stdout
+    assert project.calls() == []
+    assert project.run('gke.sh', *GKE, '--build', *TRAIN).returncode == 0
+    really = project.calls()
+    assert [call[0] for call in really] == ['docker', 'docker', 'xpk']
+    project.notes.unlink()
+    subprocess.run(['bash', '-ec', lines], env=project.environment(), check=True)
+    assert project.calls() == really
+
+
+def test_an_image_that_cannot_be_built_is_not_launched(project):
+    project.command('docker', 'sys.exit(1)')
+    project.command('xpk')
+    assert project.run('gke.sh', *GKE, '--build').returncode == 1
+    assert project.calls('xpk') == []
+
+
+def test_dry_run_on_slurm(project):
+    flags = ['--nodes=4', '--sbatch_flags=--partition=gpu --account=us']
+    shown = project.run('slurm.sh', '--workdir=runs/a/', *flags, '--dry_run', *TRAIN)
+    assert shown.stdout.splitlines() == [
+        'setup_venv launch/requirements-cuda.txt',
+        'mkdir -p runs',
+        'sbatch --job-name=cls-a --nodes=4 --gpus-per-node=8 --ntasks-per-node=8 '
+        '--cpus-per-task=8 --time=24:00:00 --requeue --signal=TERM@300 --output=runs/a.log '
+        f'--open-mode=append --partition=gpu --account=us launch/slurm_job.sh runs/a {QUOTED}',
+    ]
+    one = project.run('slurm.sh', '--workdir=runs/a', '--per_node', '--dry_run').stdout
+    assert '--gpus-per-node=8 --ntasks-per-node=1 ' in one
+    assert project.calls() == []
+
+
+def test_the_dockerfile_installs_files_that_are_there():
+    text = (ROOT / 'launch' / 'Dockerfile').read_text()
+    for accelerator, extra in (('tpu', 'jax[tpu]'), ('cuda', 'jax[cuda13]')):
+        lines = (ROOT / f'launch/requirements-{accelerator}.txt').read_text().splitlines()
+        assert lines[1:] == ['-r ../requirements.txt', extra]
+        assert accelerator in text
+    assert 'launch/requirements-$ACCELERATOR.txt' in text

@@ -1,0 +1,148 @@
+"""launch/slurm.sh with a Slurm that is not one: its commands really start processes, here."""
+
+import json
+
+import pytest
+
+FLAGS = ['--workdir=runs/a', '--nodes=2', '--gpus=2', '--cpus=3']
+TRAIN = ['--', '--config', 'configs/resnet.py', "--config.duration=it's 9 epochs"]
+
+# Runs the script as the job, and again as long as it has itself queued again.
+SBATCH = """
+import subprocess
+options = dict(a.lstrip('-').split('=', 1) for a in sys.argv[1:] if a.startswith('--') and '=' in a)
+start = next(i for i, a in enumerate(sys.argv) if i and not a.startswith('--'))
+tasks = int(options['nodes']) * int(options['ntasks-per-node'])
+job = {
+    'SLURM_JOB_ID': '7',
+    'SLURM_NTASKS': str(tasks),
+    'SLURM_NTASKS_PER_NODE': options['ntasks-per-node'],
+    'SLURM_CPUS_PER_TASK': options['cpus-per-task'],
+    'SLURM_TRES_PER_TASK': 'cpu=9',
+}
+for restart in range(4):
+    before = open(NOTES).read().count('"scontrol", "requeue", "7"')
+    with open(options['output'], 'a') as output:
+        code = subprocess.call(
+            ['bash', *sys.argv[start:]],
+            env=os.environ | job | {'SLURM_RESTART_COUNT': str(restart)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    if open(NOTES).read().count('"scontrol", "requeue", "7"') == before:
+        break
+print('ended with', code)
+"""
+
+# One process for each task; what happens to them in each start of the job is in PLAN.
+SRUN = """
+import pathlib, signal, subprocess, time
+if 'SLURM_TRES_PER_TASK' in os.environ:
+    sys.exit('srun: fatal: cpus-per-task set by two different environment variables')
+restart, tasks = int(os.environ['SLURM_RESTART_COUNT']), int(os.environ['SLURM_NTASKS'])
+event = PLAN[restart]
+words = [a for i, a in enumerate(sys.argv) if i and not a.startswith('--kill')]
+ready = pathlib.Path(NOTES).parent / f'ready{restart}'
+ready.mkdir()
+variables = os.environ | {'EVENT': event, 'READY': str(ready)}
+processes = [
+    subprocess.Popen(words, env=variables | {'SLURM_PROCID': str(i), 'SLURM_LOCALID': str(i)})
+    for i in range(tasks)
+]
+while len(list(ready.iterdir())) < tasks:
+    time.sleep(0.02)
+for process in processes:
+    if event == 'term':
+        process.terminate()
+    if event == 'all':  # as preemption does it: the script's shell gets it too
+        process.terminate()
+if event == 'all':
+    os.kill(os.getppid(), signal.SIGTERM)
+codes = [process.wait() for process in processes]
+sys.exit(max(code if code >= 0 else 128 - code for code in codes))
+"""
+
+TASK = """
+import pathlib, signal
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+workdir = pathlib.Path(sys.argv[sys.argv.index('--workdir') + 1])
+index = os.environ['SLURM_PROCID']
+with open(f'{NOTES}-{index}', 'a') as file:
+    print(os.environ['EVENT'], os.environ['SRUN_CPUS_PER_TASK'], file=file)
+pathlib.Path(os.environ['READY'], index).touch()
+if os.environ['EVENT'] in ('term', 'all'):
+    signal.pause()
+if os.environ['EVENT'] == 'finish' and index == '0':
+    workdir.mkdir()
+    (workdir / 'result.json').write_text('{}')
+if os.environ['EVENT'] == 'fail' and index == '1':
+    sys.exit(3)
+"""
+
+
+@pytest.fixture
+def slurm(project):
+    """Makes a cluster, of what happens at each start of the job and the state it is in."""
+
+    def make(*plan, state='RUNNING'):
+        head = f'NOTES = {str(project.notes)!r}\nPLAN = {plan!r}\n'
+        project.command('sbatch', head + SBATCH)
+        project.command('srun', head + SRUN)
+        project.command('scontrol')
+        project.command('squeue', f'print({state!r})')
+        python = project.root / '.venv/bin/python'
+        python.write_text(project.program(head + TASK))
+        return project
+
+    return make
+
+
+def requeued(project):
+    return len([call for call in project.calls('scontrol') if call[1:] == ['requeue', '7']])
+
+
+def starts(project, task):
+    return (project.notes.parent / f'notes-{task}').read_text().splitlines()
+
+
+@pytest.mark.parametrize('signalled', ['term', 'all'])
+def test_stopped_before_the_end_it_is_queued_again(signalled, slurm):
+    project = slurm(signalled, 'term', 'finish')
+    done = project.run('slurm.sh', *FLAGS, *TRAIN)
+    assert done.stdout.splitlines()[-1] == 'ended with 0', done.stderr
+    assert requeued(project) == 2
+    assert [starts(project, task) for task in range(4)] == [
+        [f'{signalled} 3', 'term 3', 'finish 3']
+    ] * 4
+    calls = [call for call in project.calls('python') if call[1] == '-m']
+    assert calls == [['python', '-m', 'cls.main', '--workdir', 'runs/a', *TRAIN[1:]]] * 12
+    log = (project.root / 'runs/a.log').read_text()
+    assert log.count('stopped before the end; job 7 is RUNNING.') == 2
+
+
+def test_finished_it_is_not_queued_again(slurm):
+    project = slurm('finish')
+    assert 'ended with 0' in project.run('slurm.sh', *FLAGS, *TRAIN).stdout
+    assert requeued(project) == 0
+    assert '--kill-on-bad-exit=1' in project.calls('srun')[0]
+
+
+def test_a_failure_is_the_jobs(slurm):
+    project = slurm('fail')
+    assert 'ended with 3' in project.run('slurm.sh', *FLAGS, *TRAIN).stdout
+    assert requeued(project) == 0
+
+
+@pytest.mark.parametrize('state', ['CANCELLED', 'PENDING', 'COMPLETING'])
+def test_cancelled_or_queued_by_slurm_it_is_left_alone(state, slurm):
+    project = slurm('term', state=state)
+    assert 'ended with 0' in project.run('slurm.sh', *FLAGS, *TRAIN).stdout
+    assert requeued(project) == 0
+
+
+def test_one_process_for_each_node(slurm):
+    project = slurm('finish')
+    project.run('slurm.sh', *FLAGS, '--per_node', *TRAIN)
+    assert [json.dumps(call[1:3]) for call in project.calls('python')].count(
+        '["-m", "cls.main"]'
+    ) == 2

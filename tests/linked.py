@@ -1,0 +1,257 @@
+"""Scenes of several processes, without JAX: `python tests/linked.py` plays all, and prints what
+each process said and its exit code, as JSON. tests/test_links.py says what is expected.
+"""
+
+import functools
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from cls import distributed, errors
+from cls.errors import UserError
+from cls.links import meet
+from cls.preemption import Preempted, Preemption
+
+
+def join(index, count, port, timeout=60):
+    distributed.links = meet(('127.0.0.1', port), index, count, timeout, 'flags')
+
+
+def together(index, port):
+    join(index, 3, port)
+    values = [
+        distributed.gather('twice', 2 * index),
+        distributed.first('first', lambda: {'from': index}),
+        distributed.agree('agree', lambda: index),
+    ]
+    distributed.say(f'said by {index}')
+    print(json.dumps(values))
+    distributed.links.end()
+
+
+def missing(index, port):
+    join(index, 4, port, timeout=6)
+
+
+def unreachable(index, port):
+    join(1, 4, port, timeout=2)
+
+
+def another_count(index, port):
+    join(index, 2 + index, port)
+
+
+def twice(index, port):
+    join(min(index, 1), 3, port)
+
+
+def port_in_use(index, port):
+    with socket.create_server(('', port)):
+        join(0, 2, port, timeout=1)
+
+
+def strangers(index, port):
+    """Process 1 is preceded by a port scanner, and by a process 1 that died while it waited."""
+    over = Path('strangers-have-gone')
+    if index == 1:
+        for text in (b'GET / HTTP/1.1\r\n\r\n', b'{"index": 1, "count": 3, "host": "gone"}\n'):
+            while not over.exists():
+                try:
+                    with socket.create_connection(('127.0.0.1', port)) as stranger:
+                        stranger.sendall(text)
+                        time.sleep(0.3)
+                    break
+                except OSError:
+                    time.sleep(0.1)
+        over.touch()
+    while index == 2 and not over.exists():
+        time.sleep(0.1)
+    join(index, 3, port)
+    print(distributed.gather('here', index))
+    distributed.links.end()
+
+
+def killed(index, port, victim=2):
+    join(index, 3, port)
+    distributed.gather('begun', None)
+    if index == victim:
+        os.kill(os.getpid(), signal.SIGKILL)
+    distributed.gather('never', None)
+
+
+def first_killed(index, port):
+    killed(index, port, victim=0)
+
+
+def mistake(index, port):
+    """One process finds it: its data are not there."""
+    join(index, 3, port)
+
+    def work():
+        if index == 1:
+            raise UserError('no data here.')
+
+    distributed.agree('set-up', work)
+
+
+def same_mistake(index, port):
+    """All find it, and do not ask each other."""
+    join(index, 3, port)
+    raise UserError('config.lr is wrong.')
+
+
+def stopped_at_once(index, port):
+    """Process 0 lets the other go and stops it in one breath, so that both come as one part."""
+    if index == 0:
+        with socket.create_server(('', port)) as server:
+            connection, _ = server.accept()
+            connection.recv(1000)
+            messages = [{'kind': 'go'}, {'kind': 'stop', 'text': 'config.lr is wrong.', 'code': 2}]
+            connection.sendall(''.join(json.dumps(m) + '\n' for m in messages).encode())
+            connection.recv(1000)  # until the other has gone
+    else:
+        join(index, 2, port)
+        distributed.gather('never', None)
+
+
+def mistake_meanwhile(index, port):
+    """One finds it while the others wait for something else."""
+    join(index, 3, port)
+    if index == 2:
+        raise UserError('an image cannot be read.')
+    distributed.gather('step', None)
+
+
+def crash(index, port):
+    join(index, 3, port)
+    if index == 1:
+        raise ValueError('a fault in the program')
+    distributed.gather('step', None)
+
+
+def preempted(index, port, victims=(1,), evaluates=False):
+    """A loop whose steps take all processes; one of them gets the signal, at any moment."""
+    join(index, 3, port)
+    rng = random.Random(index)
+    with Preemption() as preemption:
+        preemption.guard(True)
+        step = 0
+        while not preemption.due():
+            if step == 20 and index in victims:
+                os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(rng.random() / 200)
+            if evaluates and step == 20:
+                try:
+                    for batch in range(10**6):
+                        preemption.check()
+                        distributed.gather(f'batch {batch}', None)
+                except Preempted:
+                    break
+            distributed.gather(f'step {step}', None)  # as a sum of gradients does
+            step += 1
+        print(f'saved {step}, {step >= 20}')
+        preemption.guard(False)
+    distributed.links.end()
+
+
+def all_preempted(index, port):
+    preempted(index, port, victims=(0, 1, 2))
+
+
+def first_preempted(index, port):
+    preempted(index, port, victims=(0,))
+
+
+def preempted_while_evaluating(index, port):
+    preempted(index, port, evaluates=True)
+
+
+def preempted_while_compiling(index, port, slow=2):
+    """One process has not begun to train; the others wait for it in their first step."""
+    join(index, 3, port)
+    with Preemption() as preemption:
+        if index == slow:
+            time.sleep(1)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(30)
+        preemption.guard(True)
+        preemption.due()
+        distributed.gather('step', None)
+
+
+def first_preempted_while_compiling(index, port):
+    preempted_while_compiling(index, port, slow=0)
+
+
+SCENES = {  # who plays: how many processes
+    together: 3,
+    missing: 2,
+    unreachable: 1,
+    another_count: 2,
+    twice: 3,
+    port_in_use: 1,
+    strangers: 3,
+    killed: 3,
+    first_killed: 3,
+    mistake: 3,
+    same_mistake: 3,
+    stopped_at_once: 2,
+    mistake_meanwhile: 3,
+    crash: 3,
+    preempted: 3,
+    first_preempted: 3,
+    all_preempted: 3,
+    preempted_while_evaluating: 3,
+    preempted_while_compiling: 3,
+    first_preempted_while_compiling: 3,
+}
+
+
+def begin(scene, folder):
+    """Forks the processes of a scene."""
+    with socket.create_server(('', 0)) as server:
+        port = server.getsockname()[1]
+    sys.stdout.flush()
+    children = []
+    for index in range(SCENES[scene]):
+        child = os.fork()
+        if child == 0:
+            for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+                path = folder / f'{index}-{number}'
+                os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), number)
+                stream.reconfigure(line_buffering=True)
+            os.chdir(folder)
+            signal.alarm(120)
+            try:
+                errors.run(functools.partial(scene, index, port))
+            except SystemExit as end:
+                sys.stderr.flush()
+                os._exit(end.code or 0)
+        children.append(child)
+    return children
+
+
+def finish(children, folder):
+    """Returns [exit code, stdout, stderr] of each process."""
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    return [
+        [code, *((folder / f'{index}-{number}').read_text() for number in (1, 2))]
+        for index, code in enumerate(codes)
+    ]
+
+
+if __name__ == '__main__':
+    with tempfile.TemporaryDirectory() as root:
+        played = []
+        for scene in SCENES:
+            folder = Path(root) / scene.__name__
+            folder.mkdir()
+            played.append((scene.__name__, begin(scene, folder), folder))
+        result = {name: finish(children, folder) for name, children, folder in played}
+    print(json.dumps(result))
