@@ -194,7 +194,7 @@ def _check_training(setup: Setup) -> None:
     if config.freeze_bn:
         setup.steps(config.freeze_bn)
     _check_sizes(setup)
-    remat.check(config.remat, setup.model, size, channels)
+    remat.check(config.remat)
     if not (config.optim.freeze or config.freeze_bn or config.eval.precise_bn):
         optim.optimizer(config.optim, setup.schedule(), params={})
         return
