@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cls import config as configs
-from cls import durations, optim, protocols, telemetry
+from cls import durations, optim, protocols, remat, telemetry
 from cls import mesh as meshes
 from cls.data import pipeline, sources, transforms
 from cls.errors import UserError
@@ -194,6 +194,7 @@ def _check_training(setup: Setup) -> None:
     if config.freeze_bn:
         setup.steps(config.freeze_bn)
     _check_sizes(setup)
+    remat.check(config.remat)
     if not (config.optim.freeze or config.freeze_bn or config.eval.precise_bn):
         optim.optimizer(config.optim, setup.schedule(), params={})
         return
