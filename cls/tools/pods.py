@@ -42,9 +42,13 @@ MORE = {
     'resnet': (('variant=resnet152_v1', ()),),
 }
 
-# What does not fit as `shape` has it, and how it is made to: a slice, and fields beside the
-# recipe's. (name of the net, chip) -> (slice, fields).
-OTHERWISE: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {}
+# What does not fit as `suited` has it, and how it is made to: a slice, and fields beside the
+# recipe's. (name of the net, chip) -> (slice, fields). Xception's 1,920 images are sixty groups of
+# 32, which only four chips hold whole; on 64 each chip has a group of its own.
+OTHERWISE: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {
+    ('dpn92', 'v5e'): ('2x4', ('remat=block',)),
+    ('xception', 'v5e'): ('8x8', ('model.bn_group=30',)),
+}
 
 
 @dataclasses.dataclass(frozen=True)
