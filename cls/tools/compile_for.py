@@ -24,6 +24,7 @@ memory      of a chip, in GiB. What is donated (the state) counts once. Where th
             fit, the compiler says what it would have needed, and nothing else is known.
 a step      of a chip: floating-point operations and bytes read and written, by XLA's count. Some of
             these bytes never leave the chip, so the time they take of its HBM is no strict bound.
+            Of a gather, as rotating an image is one, it counts all of the image for every pixel.
 collectives of a chip: the bytes of their results.
 bounds      what the step's operations, bytes and collectives take at the chip's peaks, see
             cls/slices.py, if nothing else did; a step is no faster than the slowest of them. Of
