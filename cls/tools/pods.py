@@ -43,10 +43,23 @@ MORE = {
 }
 
 # What does not fit as `suited` has it, and how it is made to: a slice, and fields beside the
-# recipe's. (name of the net, chip) -> (slice, fields). Xception's 1,920 images are sixty groups of
-# 32, which only four chips hold whole; on 64 each chip has a group of its own.
+# recipe's. (name of the net, chip) -> (slice, fields). Fewer images on a chip than one group of the
+# recipe's are a group of their own. Xception's 1,920 images are sixty groups of 32, which only four
+# chips hold whole; AmoebaNet's 469 million parameters are divided among chips as well.
 OTHERWISE: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {
     ('xception', 'v5e'): ('8x8', ('model.bn_group=30',)),
+    ('dpn92', 'v5e'): ('4x4', ('model.bn_group=40',)),
+    ('dpn92', 'v5p'): ('2x2x4', ('model.bn_group=40',)),
+    ('inception_v4', 'v5e'): ('2x4', ('model.bn_group=40',)),
+    ('inception_resnet_v2', 'v5e'): ('2x4', ('model.bn_group=40',)),
+    ('nasnet_a_large', 'v5e'): ('8x8', ('model.bn_group=25',)),
+    ('nasnet_a_large', 'v5p'): ('2x4x4', ('model.bn_group=25',)),
+    ('pnasnet5_large', 'v5e'): ('8x8', ('model.bn_group=25',)),
+    ('pnasnet5_large', 'v5p'): ('2x4x4', ('model.bn_group=25',)),
+    ('amoebanet_a_n6_f190', 'v5e'): ('4x4', ('model.bn_group=16',)),
+    ('amoebanet_a_n6_f448', 'v5e'): ('8x8', ('model.bn_group=4', 'mesh.fsdp=8')),
+    ('tf_efficientnet_b7', 'v5e'): ('16x16', ('model.bn_group=16',)),
+    ('tf_efficientnet_b7', 'v5p'): ('4x4x8', ('model.bn_group=32',)),
 }
 
 
