@@ -1,0 +1,73 @@
+"""Looking trials up: what others have measured of every architecture of a space."""
+
+import csv
+import dataclasses
+import functools
+import gzip
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cls.errors import UserError, nearest
+from cls.search.searcher import Trial
+from cls.search.space import Space
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A CSV file (.csv or .csv.gz) with a row for each architecture of a space.
+
+    A trial's `accuracy` is what a search sees: the value of one of the columns `signals`, drawn for
+    each trial where there are several, as of trainings with several seeds. `truth` is what the
+    architecture is really worth, by another column: for reports, never for a searcher.
+    """
+
+    space: Space
+    file: Path
+    key: str  # the column with the space's genotypes
+    signals: tuple[str, ...]
+    truth: str
+    columns: tuple[str, ...] = ()  # more metrics, by the names of their columns
+    seed: int = 0
+
+    def __call__(self, trial: Trial) -> dict[str, float]:
+        """Returns accuracy, truth and the other columns of a trial."""
+        rng = np.random.default_rng([self.seed, trial.number, 2])
+        signal = self.signals[rng.integers(len(self.signals))] if self.signals[1:] else ''
+        row = self._rows[self.space.genotype(trial.code)]
+        values = {'accuracy': row[signal or self.signals[0]], 'truth': row[self.truth]}
+        return values | {name: row[name] for name in self.columns}
+
+    def truths(self) -> np.ndarray:
+        """Returns the column `truth` of all architectures."""
+        return np.array([row[self.truth] for row in self._rows.values()])
+
+    @functools.cached_property
+    def _rows(self) -> dict[str, dict[str, float]]:
+        return read(self.file, self.key, frozenset({*self.signals, self.truth, *self.columns}))
+
+
+@functools.cache
+def read(file: Path, key: str, columns: frozenset[str]) -> dict[str, dict[str, float]]:
+    """Returns the columns of a table, as numbers, by its key.
+
+    Raises UserError for a file that is not there, is no such table or lacks a column.
+    """
+    if not file.is_file():
+        raise UserError(
+            f'there is no table {str(file)!r}: expected a CSV file with a row for each '
+            f'architecture and the columns {key}, {", ".join(sorted(columns))}; see '
+            'configs/search/README.md for where such tables come from.'
+        )
+    opened = gzip.open(file, 'rt') if file.suffix == '.gz' else file.open()
+    try:
+        with opened as lines:
+            rows = csv.DictReader(lines)
+            for name in sorted({key, *columns}):
+                if name not in (rows.fieldnames or ()):
+                    hint = nearest(name, rows.fieldnames or ())
+                    raise UserError(f'the table {file} has no column {name}.{hint}')
+            return {row[key]: {name: float(row[name]) for name in columns} for row in rows}
+    except (OSError, ValueError, TypeError, csv.Error, EOFError) as error:
+        raise UserError(f'{file} is no table of numbers ({error}).') from error
