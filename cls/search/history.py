@@ -78,7 +78,7 @@ class History:
         self._write({'told': number, 'fitness': fitness, 'metrics': dict(result.metrics)})
 
     def best(self) -> Result | None:
-        """Returns the result of the highest fitness, of equal ones the first; None: none is good."""
+        """Returns the result of the highest fitness, see `best`."""
         return best(self.results)
 
     def _write(self, event: dict[str, Any]) -> None:

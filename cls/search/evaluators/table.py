@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import gzip
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -60,9 +59,8 @@ def read(file: Path, key: str, columns: frozenset[str]) -> dict[str, dict[str, f
             f'architecture and the columns {key}, {", ".join(sorted(columns))}; see '
             'configs/search/README.md for where such tables come from.'
         )
-    opened = gzip.open(file, 'rt') if file.suffix == '.gz' else file.open()
     try:
-        with opened as lines:
+        with (gzip.open if file.suffix == '.gz' else open)(file, 'rt') as lines:
             rows = csv.DictReader(lines)
             for name in sorted({key, *columns}):
                 if name not in (rows.fieldnames or ()):
