@@ -12,6 +12,12 @@ from cls.errors import UserError, nearest
 
 # Module in cls.search and what it is called there. Imported when asked for: some load JAX.
 SPACES = {
+    'nasnet': 'spaces.cells:NASNetCells',
+    'pnasnet': 'spaces.cells:PNASNetCells',
+    'amoebanet': 'spaces.cells:AmoebaNetCells',
+    'darts': 'spaces.cells:DARTSCells',
+    'genet': 'spaces.genet:GeNetBits',
+    'hier': 'spaces.hier:Motifs',
     'nasbench201': 'spaces.tabular:NasBench201',
     'nasbench_macro': 'spaces.tabular:NasBenchMacro',
     'transnas101': 'spaces.tabular:TransNasBench101',
@@ -19,6 +25,7 @@ SPACES = {
 SEARCHERS = {
     'random': 'searchers.random:Random',
     'evolution': 'searchers.evolution:Evolution',
+    'genetic': 'searchers.genetic:Genetic',
 }
 OBJECTIVES = {
     'accuracy': 'objectives:accuracy',

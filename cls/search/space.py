@@ -53,8 +53,8 @@ class Space(abc.ABC):
         """Returns a code changed as the paper of the space does it."""
         raise NotImplementedError
 
-    def crossover(self, one: Code, other: Code, rng: Rng) -> tuple[Code, Code]:
-        """Returns two codes that have parts of both."""
+    def crossover(self, one: Code, other: Code, rate: float, rng: Rng) -> tuple[Code, Code]:
+        """Returns two codes after the exchange of parts, each with a probability `rate`."""
         raise NotImplementedError
 
     def neighbours(self, code: Code) -> Iterator[Code]:
@@ -88,8 +88,8 @@ class Space(abc.ABC):
 class Fixed(Space):
     """A space of as many decisions for all codes, whatever was decided before.
 
-    Mutation draws one decision anew among its other choices; crossover swaps each decision with a
-    probability of a half. Decisions with one choice are never drawn.
+    Mutation draws one decision anew among its other choices; crossover exchanges stages. Decisions
+    with one choice are never drawn.
     """
 
     @property
@@ -99,6 +99,11 @@ class Fixed(Space):
 
     def choices(self, prefix: Code) -> int:
         return self.counts[len(prefix)] if len(prefix) < len(self.counts) else 0
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """Lengths of the runs of decisions that crossover exchanges together: each by itself."""
+        return (1,) * len(self.counts)
 
     @property
     def size(self) -> int:
@@ -115,8 +120,8 @@ class Fixed(Space):
         choice += choice >= code[place]
         return (*code[:place], choice, *code[place + 1 :])
 
-    def crossover(self, one: Code, other: Code, rng: Rng) -> tuple[Code, Code]:
-        swaps = rng.random(len(one)) < 0.5
+    def crossover(self, one: Code, other: Code, rate: float, rng: Rng) -> tuple[Code, Code]:
+        swaps = np.repeat(rng.random(len(self.stages)) < rate, self.stages)
         pairs = [(b, a) if swap else (a, b) for a, b, swap in zip(one, other, swaps, strict=True)]
         first, second = zip(*pairs, strict=True)
         return first, second

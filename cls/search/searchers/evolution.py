@@ -1,7 +1,8 @@
 """Evolution by tournaments: AmoebaNet's with aging, its variant without, hier's without death.
 
 Real et al. 2019 (https://arxiv.org/abs/1802.01548), algorithm 1; Liu et al. 2018
-(https://arxiv.org/abs/1711.00436), section 3.
+(https://arxiv.org/abs/1711.00436), section 3.2, of which the text was not at hand. AmoebaNet's
+defaults are below; hier's are remove='none', fraction=0.05, population=200.
 """
 
 from collections import deque
@@ -13,6 +14,7 @@ from cls.search.searcher import Proposal, Searcher, Trial
 from cls.search.space import Space
 
 REMOVE = ('oldest', 'worst', 'none')
+Member = tuple[Trial, float]  # and its fitness
 
 
 class Evolution(Searcher):
@@ -40,9 +42,9 @@ class Evolution(Searcher):
           seed: of all randomness.
           population: random codes at the start, and members kept.
           sample: members that are drawn, with replacement, to find a parent.
-          fraction: of the population that is drawn instead of `sample`, if not 0.
+          fraction: of the population, without replacement, that is drawn instead, if not 0.
           remove: when the population is full: the 'oldest' member, the 'worst' of the sample that
-            the new one's parent was drawn from, or 'none': it grows.
+            the new one's parent was drawn from, of those still there, or 'none': it grows.
 
         Raises UserError for other values.
         """
@@ -58,27 +60,29 @@ class Evolution(Searcher):
             )
         self.population, self.sample, self.fraction = population, sample, fraction
         self.remove = remove
-        self.members: deque[tuple[Trial, float]] = deque()
-        self._doomed: dict[int, Trial] = {}  # the worst of its sample, by the child's number
+        self.members: deque[Member] = deque()
+        self._drawn: dict[int, list[Member]] = {}  # by the child's number, from worst to best
 
     def propose(self, rng: np.random.Generator) -> Proposal | None:
         if self.asked < self.population:
             return self.space.sample(rng), ()
         if not self.members:
             return None
-        size = self.sample
+        count, size = len(self.members), self.sample
         if self.fraction:
-            size = max(1, round(self.fraction * len(self.members)))
-        drawn = [self.members[i] for i in rng.integers(len(self.members), size=size)]
+            size = max(1, round(self.fraction * count))
+        places = rng.choice(count, size, replace=not self.fraction)
+        drawn = [self.members[place] for place in places]
         parent, _ = max(drawn, key=lambda member: member[1])
         if self.remove == 'worst':
-            self._doomed[self.asked] = min(drawn, key=lambda member: member[1])[0]
+            self._drawn[self.asked] = sorted(drawn, key=lambda member: member[1])
         return self.space.mutate(parent.code, rng), (parent.number,)
 
     def observe(self, trial: Trial, fitness: float, rng: np.random.Generator) -> None:
         self.members.append((trial, fitness))
         if self.remove == 'oldest' and len(self.members) > self.population:
             self.members.popleft()
-        doomed = self._doomed.pop(trial.number, None)
-        if doomed is not None:
-            self.members = deque(m for m in self.members if m[0] != doomed)
+        drawn = self._drawn.pop(trial.number, ())
+        doomed = next((member for member in drawn if member in self.members), None)
+        if doomed:
+            self.members.remove(doomed)

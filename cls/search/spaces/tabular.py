@@ -13,7 +13,7 @@ from collections.abc import Hashable
 
 from cls.search.space import Code, Fixed
 
-# none, skip, conv1x1, conv3x3, avgpool3x3
+_NB201_OPS = ('none', 'skip_connect', 'nor_conv_1x1', 'nor_conv_3x3', 'avg_pool_3x3')
 _NB201_EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))
 _MACRO_STARTS = (0, 2, 5)  # of stages: there the block 0 is a convolution, elsewhere the identity
 
@@ -45,15 +45,21 @@ class NasBench201(Digits):
     length: int = 6
     operations: int = 5
 
-    def key(self, code: Code) -> Hashable:
-        """Returns the expression that the last node computes: equal ones are the same net."""
-        nodes: list[Hashable] = ['x']
+    def key(self, code: Code) -> str:
+        """Returns the benchmark's own name of the net: 6,466 of them, by its `to_unique_str`.
+
+        What a node computes is written out, skips as what they skip and zeros as #, and its terms
+        are sorted. Sums in sums are not, so that some equal nets have more than one name.
+        """
+        nodes = ['0']
         for node in (1, 2, 3):
             terms = []
             for (to, source), op in zip(_NB201_EDGES, code, strict=True):
-                if to == node and op and (op, nodes[source]) != (1, ()):
-                    terms.append(nodes[source] if op == 1 else (op, nodes[source]))
-            nodes.append(terms[0] if len(terms) == 1 else tuple(sorted(terms, key=repr)))
+                if to == node:
+                    zero = op == 0 or nodes[source] == '#'
+                    written = nodes[source] if op == 1 else f'({nodes[source]})@{_NB201_OPS[op]}'
+                    terms.append('#' if zero else written)
+            nodes.append('+'.join(sorted(terms)))
         return nodes[3]
 
 
