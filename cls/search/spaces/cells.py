@@ -6,10 +6,10 @@ the two states, then the two operations. Nodes that no other takes are concatena
 
 NASNet: Zoph et al. 2018 (https://arxiv.org/abs/1707.07012); PNASNet: Liu et al. 2018
 (https://arxiv.org/abs/1712.00559); AmoebaNet: Real et al. 2019 (https://arxiv.org/abs/1802.01548);
-DARTS: Liu et al. 2019 (https://arxiv.org/abs/1806.09055). NASNet's and PNASNet's lists of operations
-are from memory. NASNet's fifth decision on a node, to add or to concatenate, is not here: our cells
-add, as the published ones do. The 3x3 dilated convolution of the first three is taken to be
-separable, as DARTS's is.
+DARTS: Liu et al. 2019 (https://arxiv.org/abs/1806.09055). The lists of NASNet and PNASNet are from
+memory. NASNet's fifth decision on a node, to add or to concatenate, is not here: our cells add,
+as the published ones do. The 3x3 dilated convolution of the first three is taken to be separable,
+as DARTS's is.
 
 The released code of the first three concatenates more than what is unused, by lists that no
 decision stands for. `code` does not look at them: the nodes of NASNet-A, PNASNet-5 and AmoebaNet-A
@@ -46,7 +46,7 @@ class Cells(Fixed):
     def __post_init__(self) -> None:
         for op in self.operations:
             if op not in OPERATIONS:
-                raise ValueError(f'no operation is named {op!r}{nearest(op, OPERATIONS)}')
+                raise ValueError(f'no operation is named {op!r}.{nearest(op, OPERATIONS)}')
         if self.nodes < 1 or self.cells not in (1, 2) or not self.operations:
             raise ValueError('a cell has a node and an operation at least, a net 1 or 2 cells')
 
