@@ -67,7 +67,7 @@ def test_crossover_exchanges_whole_stages():
     assert space.crossover(zeros, ones, 1.0, rng) == (ones, zeros)
 
 
-def test_all_codes_of_two_small_stages_are_nets():
+def test_codes_of_two_small_stages_are_nets():
     """Zeros are one convolution a stage, ones a stage in which each node feeds all that follow."""
     space = GeNetBits((3, 3))
     images = jax.ShapeDtypeStruct((2, 8, 8, 1), 'float32')

@@ -1,7 +1,5 @@
 """GeNet's algorithm: chances by hand, generations against a loop written apart, what it finds."""
 
-import itertools
-
 import nasdata
 import numpy as np
 import pytest
@@ -132,13 +130,13 @@ def test_it_reaches_the_best_of_an_enumerated_space():
     first = []
     for seed in range(20):
         searcher = Genetic(space, seed)
-        for number in itertools.count():
+        while True:
             trials, fitnesses = generation(searcher, lambda trial: values[trial.code])
             for trial, fitness in zip(trials, fitnesses, strict=True):
                 searcher.tell(trial, fitness)
             if max(fitnesses) >= least:
                 break
-        first.append(number)
+        first.append(searcher.asked // 20 - 1)
     assert np.mean(first) <= 3
 
 

@@ -56,7 +56,7 @@ def test_keys():
 
 def test_mutation_is_even_over_levels_motifs_nodes_and_operations():
     """No single mutation cuts the published cell, so that none of them is drawn again."""
-    code, rng, count = SPACE.code(EVOLVED), np.random.default_rng(11), 8000
+    code, rng, count = SPACE.code(EVOLVED), np.random.default_rng(11), 4000
     expected = {}
     for level, (motifs, nodes, start) in enumerate([(6, 4, 0), (1, 5, 36)]):
         place = start

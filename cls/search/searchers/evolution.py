@@ -43,8 +43,9 @@ class Evolution(Searcher):
           population: random codes at the start, and members kept.
           sample: members that are drawn, with replacement, to find a parent.
           fraction: of the population, without replacement, that is drawn instead, if not 0.
-          remove: when the population is full: the 'oldest' member, the 'worst' of the sample that
-            the new one's parent was drawn from, of those still there, or 'none': it grows.
+          remove: when the population is full: the 'oldest' member; the 'worst' of the sample that
+            the new one's parent was drawn from (of the whole population when, with several out at
+            once, none of these is left); or 'none': it grows.
 
         Raises UserError for other values.
         """
@@ -80,9 +81,12 @@ class Evolution(Searcher):
 
     def observe(self, trial: Trial, fitness: float, rng: np.random.Generator) -> None:
         self.members.append((trial, fitness))
-        if self.remove == 'oldest' and len(self.members) > self.population:
-            self.members.popleft()
         drawn = self._drawn.pop(trial.number, ())
-        doomed = next((member for member in drawn if member in self.members), None)
-        if doomed:
-            self.members.remove(doomed)
+        if self.remove == 'none' or len(self.members) <= self.population:
+            return
+        if self.remove == 'oldest':
+            self.members.popleft()
+        else:
+            left = (member for member in drawn if member in self.members)
+            worst = next(left, None) or min(self.members, key=lambda member: member[1])
+            self.members.remove(worst)
