@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from cls.errors import UserError
+from cls.search import loop
+from cls.search.history import History
 from cls.search.searcher import FAILED
 from cls.search.searchers.genetic import Genetic, survival
 from cls.search.searchers.random import Random
@@ -98,6 +100,27 @@ def test_fitness_is_the_mean_of_all_evaluations():
         searcher.tell(searcher.ask(), fitness)
     assert searcher.fitness((0,)) == pytest.approx(0.5)
     assert searcher.fitness((1,)) == FAILED
+
+
+@pytest.mark.parametrize('lines', [1, 29, 46, 90])
+def test_a_search_continues_as_it_would_have_gone_on(tmp_path, lines):
+    """Whatever of the history was on the disk when it was killed."""
+
+    def run(file):
+        searcher = Genetic(GeNetBits((3, 3)), 5, population=8)
+        submit = loop.at_once(lambda trial: {'accuracy': worth(trial)})
+        search = History(file)
+        loop.search(searcher, submit, lambda m: m['accuracy'], search, evaluations=60, at_once=3)
+        assert len(search.results) == 60
+
+    whole, cut = tmp_path / 'whole', tmp_path / 'cut'
+    run(whole)
+    cut.write_text(''.join(whole.read_text().splitlines(keepends=True)[:lines]) + '{"asked": 5')
+    run(cut)
+    results = [
+        [line for line in file.read_text().splitlines() if 'told' in line] for file in (whole, cut)
+    ]
+    assert results[0] == results[1]
 
 
 def test_rates_of_change():
