@@ -1,0 +1,194 @@
+"""Tabular Q-learning with experience replay: MetaQNN's and Block-QNN's search.
+
+Baker et al. 2017 (https://arxiv.org/abs/1611.02167), section 4 and the authors' code
+(github.com/bowenbaker/metaqnn); Zhong et al. 2018 (https://arxiv.org/abs/1708.05552), section 3,
+whose text could not be had: its values are from memory and from an independent implementation
+(elenathfgs/BlockQNN_Keras).
+"""
+
+import math
+from collections import deque
+from collections.abc import Hashable
+
+import numpy as np
+
+from cls.errors import UserError
+from cls.search.searcher import FAILED, Proposal, Searcher, Trial
+from cls.search.space import Code, Space
+
+METAQNN = (
+    (1.0, 1500),
+    *((epsilon, 100) for epsilon in (0.9, 0.8, 0.7)),
+    *((epsilon, 150) for epsilon in (0.6, 0.5, 0.4, 0.3, 0.2, 0.1)),
+)
+BLOCK_QNN = (
+    (1.0, 95),
+    *((epsilon, 7) for epsilon in (0.9, 0.8, 0.7)),
+    *((epsilon, 10) for epsilon in (0.6, 0.5, 0.4, 0.3, 0.2)),
+    (0.1, 12),
+)
+DRAWS = 1000  # without a new model, after which there is none to be found
+
+Path = list[tuple[list[float], int]]  # of a code: the values of each state's choices, and the choice
+
+
+class QLearning(Searcher):
+    """Codes drawn decision by decision: at random with probability epsilon, else the best known.
+
+    The values of a state's choices (`Space.state`) are learnt from models that were evaluated,
+    drawn at random out of all, the last decision first. A model that is drawn again is not
+    evaluated again: it is learnt from as it was the first time. One whose evaluation failed is
+    worth 0.
+
+    The search is over when the schedule is, or when 1,000 models in a row (with batches: batches)
+    are none that are new. When those in between are learnt from, the papers do not say for models
+    drawn one by one; here it is when a new one is found.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        seed: int,
+        schedule: tuple[tuple[float, int], ...] = METAQNN,
+        rate: float = 0.01,
+        discount: float = 1.0,
+        initial: float = 50.0,
+        replay: int = 100,
+        batch: int = 0,
+        shaped: bool = False,
+    ) -> None:
+        """Sets the hyperparameters; defaults are MetaQNN's.
+
+        Args:
+          space: to search.
+          seed: of all randomness.
+          schedule: pairs of epsilon and how many models, those that are new, are drawn with it;
+            with batches: how many batches.
+          rate: alpha, by which a value moves towards its target.
+          discount: gamma, of the best value of the next state.
+          initial: what a choice is worth before anything is known, in the unit of the fitness
+            (the papers' 0.5, in percent).
+          replay: models that are learnt from for each that was drawn (the paper; the authors' code:
+            128); with batches, after all of a batch are told.
+          batch: models that are drawn before any of them is learnt from, and all of which are told
+            before the next are drawn. 0: models are drawn one by one, by what is known then.
+          shaped: whether all decisions but the last are rewarded by the fitness over their number,
+            or by nothing.
+
+        Raises UserError for other values.
+        """
+        super().__init__(space, seed)
+        self.schedule = tuple((float(epsilon), int(count)) for epsilon, count in schedule)
+        if not all(0 <= epsilon <= 1 and count > 0 for epsilon, count in self.schedule):
+            raise UserError(
+                f'config.search.searcher.schedule is {schedule}: expected pairs of a probability '
+                'and a positive number of models.'
+            )
+        if replay < 1 or batch < 0:
+            raise UserError(
+                f'config.search.searcher: replay {replay}, batch {batch}: expected 1 or more, and '
+                '0 or more.'
+            )
+        self.rate, self.discount, self.initial = rate, discount, initial
+        self.replay, self.batch, self.shaped = replay, batch, shaped
+        self.values: dict[Hashable, list[float]] = {}  # of a state's choices
+        self.memory: list[tuple[Path, float]] = []  # all that were drawn, and what they are worth
+        self.batches = 0  # that were drawn
+        self._known: dict[Hashable, float] = {}  # what models are worth, by key
+        self._waiting: dict[Hashable, list[Code]] = {}  # drawn and not yet told, by key
+        self._queue: deque[Code] = deque()  # drawn and not yet asked
+
+    def epsilon(self) -> float | None:
+        """Returns the probability that a decision is now drawn at random; None: it is all over."""
+        left = self.batches if self.batch else self.asked
+        for epsilon, count in self.schedule:
+            if left < count:
+                return epsilon
+            left -= count
+        return None
+
+    def propose(self, rng: np.random.Generator) -> Proposal | None:
+        if not self._queue:
+            (self._draw_batch if self.batch else self._draw_new)(rng)
+        return (self._queue.popleft(), ()) if self._queue else None
+
+    def _draw_new(self, rng: np.random.Generator) -> None:
+        """Draws models until one is new. If none is, nothing is changed: who asks later is sure."""
+        epsilon, drawn = self.epsilon(), []
+        while epsilon is not None and len(drawn) < DRAWS:
+            drawn.append(self._draw(epsilon, rng))
+            key = self.space.key(drawn[-1])
+            if key not in self._known and key not in self._waiting:
+                for code in drawn:
+                    if self._file(code):
+                        self._learn(rng)
+                return
+
+    def _draw_batch(self, rng: np.random.Generator) -> None:
+        """Draws a batch once the last one is told, and others while they have nothing new."""
+        while not self._waiting and (epsilon := self.epsilon()) is not None:
+            self.batches += 1
+            for _ in range(self.batch):
+                self._file(self._draw(epsilon, rng))
+            if not self._waiting:
+                self._learn(rng)
+
+    def _draw(self, epsilon: float, rng: np.random.Generator) -> Code:
+        code: Code = ()
+        while count := self.space.choices(code):
+            values = self._values(code, count)
+            if rng.random() < epsilon:
+                choice = int(rng.integers(count))
+            else:
+                best = max(values)
+                ties = [i for i, value in enumerate(values) if value == best]
+                choice = ties[rng.integers(len(ties))]
+            code += (choice,)
+        return code
+
+    def _file(self, code: Code) -> bool:
+        """Returns whether a code that was drawn is known; if not, it is to be asked, but once."""
+        key = self.space.key(code)
+        if key in self._known:
+            self.memory.append((self._path(code), self._known[key]))
+            return True
+        if key not in self._waiting:
+            self._queue.append(code)
+        self._waiting.setdefault(key, []).append(code)
+        return False
+
+    def observe(self, trial: Trial, fitness: float, rng: np.random.Generator) -> None:
+        key = self.space.key(trial.code)
+        self._known[key] = fitness if math.isfinite(fitness) else 0.0
+        for code in self._waiting.pop(key):
+            self._file(code)
+            if not self.batch:
+                self._learn(rng)
+        if self.batch and not self._waiting:
+            self._learn(rng)
+
+    def _learn(self, rng: np.random.Generator) -> None:
+        """Replays models out of all that were drawn, each as likely as the others."""
+        count = self.replay * max(1, self.batch)
+        for i in rng.integers(len(self.memory), size=count).tolist():
+            self.update(*self.memory[i])
+
+    def update(self, path: Path, worth: float) -> None:
+        """Moves the values along a path, from its end, towards reward + discount * best of next."""
+        reward, best = worth, 0.0
+        for values, choice in reversed(path):
+            values[choice] += self.rate * (reward + self.discount * best - values[choice])
+            reward, best = worth / len(path) if self.shaped else 0.0, max(values)
+
+    def _path(self, code: Code) -> Path:
+        prefixes = (code[:i] for i in range(len(code)))
+        return [
+            (self._values(prefix, self.space.choices(prefix)), choice)
+            for prefix, choice in zip(prefixes, code, strict=True)
+        ]
+
+    def _values(self, prefix: Code, count: int) -> list[float]:
+        state = self.space.state(prefix)
+        if state not in self.values:
+            self.values[state] = [self.initial] * count
+        return self.values[state]
