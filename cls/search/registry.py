@@ -12,6 +12,8 @@ from cls.errors import UserError, nearest
 
 # Module in cls.search and what it is called there. Imported when asked for: some load JAX.
 SPACES = {
+    'block_qnn': 'spaces.block_qnn:BlockQNN',
+    'metaqnn': 'spaces.metaqnn:MetaQNN',
     'nasbench201': 'spaces.tabular:NasBench201',
     'nasbench_macro': 'spaces.tabular:NasBenchMacro',
     'transnas101': 'spaces.tabular:TransNasBench101',
@@ -19,9 +21,11 @@ SPACES = {
 SEARCHERS = {
     'random': 'searchers.random:Random',
     'evolution': 'searchers.evolution:Evolution',
+    'q_learning': 'searchers.q_learning:QLearning',
 }
 OBJECTIVES = {
     'accuracy': 'objectives:accuracy',
+    'early_stop': 'objectives:early_stop',
 }
 GROUPS = {'space': SPACES, 'searcher': SEARCHERS, 'objective': OBJECTIVES}
 

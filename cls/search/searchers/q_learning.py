@@ -13,46 +13,60 @@ from collections.abc import Hashable
 import numpy as np
 
 from cls.errors import UserError
-from cls.search.searcher import FAILED, Proposal, Searcher, Trial
+from cls.search.searcher import Proposal, Searcher, Trial
 from cls.search.space import Code, Space
 
-METAQNN = (
+Schedule = tuple[tuple[float, int], ...]  # epsilons, and models or batches
+
+METAQNN: Schedule = (
     (1.0, 1500),
     *((epsilon, 100) for epsilon in (0.9, 0.8, 0.7)),
     *((epsilon, 150) for epsilon in (0.6, 0.5, 0.4, 0.3, 0.2, 0.1)),
 )
-BLOCK_QNN = (
+BLOCK_QNN: Schedule = (
     (1.0, 95),
     *((epsilon, 7) for epsilon in (0.9, 0.8, 0.7)),
     *((epsilon, 10) for epsilon in (0.6, 0.5, 0.4, 0.3, 0.2)),
     (0.1, 12),
 )
-DRAWS = 1000  # without a new model, after which there is none to be found
+DRAWS = 10_000  # in a row that are not new, which end a search
 
-Path = list[tuple[list[float], int]]  # of a code: the values of each state's choices, and the choice
+Path = list[
+    tuple[list[float], int]
+]  # of a code: the values of each state's choices, and the choice
+
+
+def scaled(schedule: Schedule, count: int) -> Schedule:
+    """Returns a schedule with each epsilon's share of another number of models."""
+    total, before, pairs = sum(models for _, models in schedule), 0, []
+    for epsilon, models in schedule:
+        after = before + models
+        pairs.append((epsilon, round(after * count / total) - round(before * count / total)))
+        before = after
+    return tuple(pair for pair in pairs if pair[1])
 
 
 class QLearning(Searcher):
     """Codes drawn decision by decision: at random with probability epsilon, else the best known.
 
     The values of a state's choices (`Space.state`) are learnt from models that were evaluated,
-    drawn at random out of all, the last decision first. A model that is drawn again is not
-    evaluated again: it is learnt from as it was the first time. One whose evaluation failed is
-    worth 0.
+    drawn at random out of all, the last decision first. A code that is drawn again is not evaluated
+    again: it is learnt from once more with what it was worth. One whose evaluation failed is worth
+    0.
 
-    The search is over when the schedule is, or when 1,000 models in a row (with batches: batches)
-    are none that are new. When those in between are learnt from, the papers do not say for models
-    drawn one by one; here it is when a new one is found.
+    The search is over when its schedule is, or when 10,000 codes in a row, drawn one by one, are
+    none of them new: then the space, or what the values leave of it, is exhausted. Codes that are
+    drawn again until a new one comes are learnt from when it does, in the papers one by one.
     """
 
     def __init__(
         self,
         space: Space,
         seed: int,
-        schedule: tuple[tuple[float, int], ...] = METAQNN,
+        schedule: Schedule = METAQNN,
         rate: float = 0.01,
         discount: float = 1.0,
-        initial: float = 50.0,
+        initial: float = 0.5,
         replay: int = 100,
         batch: int = 0,
         shaped: bool = False,
@@ -66,8 +80,7 @@ class QLearning(Searcher):
             with batches: how many batches.
           rate: alpha, by which a value moves towards its target.
           discount: gamma, of the best value of the next state.
-          initial: what a choice is worth before anything is known, in the unit of the fitness
-            (the papers' 0.5, in percent).
+          initial: what a choice is worth before anything is known, in the unit of the fitness.
           replay: models that are learnt from for each that was drawn (the paper; the authors' code:
             128); with batches, after all of a batch are told.
           batch: models that are drawn before any of them is learnt from, and all of which are told
@@ -94,8 +107,8 @@ class QLearning(Searcher):
         self.values: dict[Hashable, list[float]] = {}  # of a state's choices
         self.memory: list[tuple[Path, float]] = []  # all that were drawn, and what they are worth
         self.batches = 0  # that were drawn
-        self._known: dict[Hashable, float] = {}  # what models are worth, by key
-        self._waiting: dict[Hashable, list[Code]] = {}  # drawn and not yet told, by key
+        self._known: dict[Code, float] = {}  # what models are worth
+        self._waiting: dict[Code, int] = {}  # not yet told, and how often drawn
         self._queue: deque[Code] = deque()  # drawn and not yet asked
 
     def epsilon(self) -> float | None:
@@ -113,12 +126,11 @@ class QLearning(Searcher):
         return (self._queue.popleft(), ()) if self._queue else None
 
     def _draw_new(self, rng: np.random.Generator) -> None:
-        """Draws models until one is new. If none is, nothing is changed: who asks later is sure."""
+        """Draws models until one is new. If none is, nothing has changed."""
         epsilon, drawn = self.epsilon(), []
         while epsilon is not None and len(drawn) < DRAWS:
             drawn.append(self._draw(epsilon, rng))
-            key = self.space.key(drawn[-1])
-            if key not in self._known and key not in self._waiting:
+            if drawn[-1] not in self._known and drawn[-1] not in self._waiting:
                 for code in drawn:
                     if self._file(code):
                         self._learn(rng)
@@ -148,20 +160,18 @@ class QLearning(Searcher):
 
     def _file(self, code: Code) -> bool:
         """Returns whether a code that was drawn is known; if not, it is to be asked, but once."""
-        key = self.space.key(code)
-        if key in self._known:
-            self.memory.append((self._path(code), self._known[key]))
+        if code in self._known:
+            self.memory.append((self._path(code), self._known[code]))
             return True
-        if key not in self._waiting:
+        if code not in self._waiting:
             self._queue.append(code)
-        self._waiting.setdefault(key, []).append(code)
+        self._waiting[code] = self._waiting.get(code, 0) + 1
         return False
 
     def observe(self, trial: Trial, fitness: float, rng: np.random.Generator) -> None:
-        key = self.space.key(trial.code)
-        self._known[key] = fitness if math.isfinite(fitness) else 0.0
-        for code in self._waiting.pop(key):
-            self._file(code)
+        self._known[trial.code] = fitness if math.isfinite(fitness) else 0.0
+        for _ in range(self._waiting.pop(trial.code)):
+            self._file(trial.code)
             if not self.batch:
                 self._learn(rng)
         if self.batch and not self._waiting:
