@@ -41,7 +41,7 @@ def scaled(schedule: Schedule, count: int) -> Schedule:
     total, before, pairs = sum(models for _, models in schedule), 0, []
     for epsilon, models in schedule:
         after = before + models
-        pairs.append((epsilon, round(after * count / total) - round(before * count / total)))
+        pairs.append((epsilon, after * count // total - before * count // total))
         before = after
     return tuple(pair for pair in pairs if pair[1])
 
@@ -85,8 +85,9 @@ class QLearning(Searcher):
             128); with batches, after all of a batch are told.
           batch: models that are drawn before any of them is learnt from, and all of which are told
             before the next are drawn. 0: models are drawn one by one, by what is known then.
-          shaped: whether all decisions but the last are rewarded by the fitness over their number,
-            or by nothing.
+          shaped: whether each decision is rewarded with the fitness over their number (Block-QNN:
+            r_T / T; the public implementation gives the last one all of it as well), or the last
+            with all of it and the others with nothing.
 
         Raises UserError for other values.
         """
@@ -185,10 +186,11 @@ class QLearning(Searcher):
 
     def update(self, path: Path, worth: float) -> None:
         """Moves the values along a path, from its end, towards reward + discount * best of next."""
-        reward, best = worth, 0.0
-        for values, choice in reversed(path):
+        share, best = worth / len(path), 0.0
+        for place, (values, choice) in enumerate(reversed(path)):
+            reward = share if self.shaped else worth * (place == 0)
             values[choice] += self.rate * (reward + self.discount * best - values[choice])
-            reward, best = worth / len(path) if self.shaped else 0.0, max(values)
+            best = max(values)
 
     def _path(self, code: Code) -> Path:
         prefixes = (code[:i] for i in range(len(code)))
