@@ -1,7 +1,7 @@
 """MetaQNN's search (Baker et al. 2017, https://arxiv.org/abs/1611.02167): Q-learning of chains.
 
   python -m cls.main --config configs/search/metaqnn.py             small nets on embedded digits
-  python -m cls.main --config configs/search/metaqnn.py:paper       CIFAR-10, 2,700 nets, 20 epochs each
+  python -m cls.main --config configs/search/metaqnn.py:paper       CIFAR-10, 2,700 nets
   python -m cls.main --config configs/search/metaqnn.py:svhn        SVHN, likewise
   python -m cls.main --config configs/search/metaqnn.py:mnist       MNIST, likewise
   python -m cls.main --config configs/search/metaqnn.py:nasbench201 --config.search.table=FILE
