@@ -4,11 +4,14 @@
   python -m cls.main --config configs/search/block_qnn.py:paper     CIFAR-100, 178 x 64 blocks
   python -m cls.main --config configs/search/block_qnn.py:nasbench201 --config.search.table=FILE
   python -m cls.main --config configs/search/block_qnn.py:macro --config.search.table=FILE
+  python -m cls.main --config configs/search/block_qnn.py:whole --config.search.table=FILE
+                                                    NAS-Bench-201, 178 batches of 8
 
 The paper's text could not be had: numbers are from memory and from a public implementation
-(elenathfgs/BlockQNN_Keras). Expected, nasbench201: what is drawn at epsilon 0.1 has 82.3 % of
-validation images (20 seeds, standard error 0.1); with --config.search.searcher.shaped=False 77.6
-(0.8).
+(elenathfgs/BlockQNN_Keras). Expected, whole: what is drawn at epsilon 0.1 has 82.3 % of validation
+images (20 seeds; standard error 0.1); with --config.search.searcher.shaped=False 77.6 (0.8). With
+up to 500 blocks the best one found is better than random search's on NAS-Bench-201 by 0.08 (100
+seeds; standard error 0.03), on NAS-Bench-Macro by 0.08 (0.02).
 """
 
 from ml_collections import ConfigDict
@@ -20,9 +23,9 @@ from configs.search import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
-    """Returns the config of an arm: digits, paper, nasbench201 or macro."""
+    """Returns the config of an arm: digits, paper, nasbench201, macro or whole."""
     return common.resolve(
-        argument, digits=digits, paper=paper, nasbench201=nasbench201, macro=macro
+        argument, digits=digits, paper=paper, nasbench201=nasbench201, macro=macro, whole=whole
     )
 
 
@@ -74,12 +77,18 @@ def paper(c: ConfigDict) -> None:
 
 
 def nasbench201(c: ConfigDict) -> None:
-    """Batches of 8; a choice is worth 50 at first, as the table is in percent."""
+    """62 batches of 8 blocks; worth 50 at first, as the table is in percent."""
     common.use_nasbench201(c)
-    use_searcher(c, 8, initial=50.0)
+    use_searcher(c, 8, schedule=scaled(BLOCK_QNN, 62), initial=50.0)
 
 
 def macro(c: ConfigDict) -> None:
     """As on NAS-Bench-201."""
     common.use_macro(c)
+    use_searcher(c, 8, schedule=scaled(BLOCK_QNN, 62), initial=50.0)
+
+
+def whole(c: ConfigDict) -> None:
+    """NAS-Bench-201 with the whole schedule, 178 batches, of 8 blocks."""
+    common.use_nasbench201(c)
     use_searcher(c, 8, initial=50.0)
