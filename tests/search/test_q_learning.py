@@ -17,6 +17,7 @@ from cls.search.history import FILE, History
 from cls.search.searcher import FAILED
 from cls.search.searchers.q_learning import BLOCK_QNN, METAQNN, QLearning, scaled
 from cls.search.spaces.tabular import Digits, NasBench201
+from configs.search import block_qnn, metaqnn
 
 SPACE = Digits(3, 3)
 RANDOM = ((1.0, 1000),)
@@ -258,6 +259,32 @@ def test_it_is_made_from_a_config():
     assert searcher.schedule == METAQNN and searcher.replay == 3 and searcher.initial == 0.5
 
 
+@pytest.mark.parametrize(
+    ('system', 'arm', 'models', 'trials'),
+    [
+        (metaqnn, 'digits', 60, 60),
+        (metaqnn, 'paper', 2700, 2700),
+        (metaqnn, 'svhn', 2700, 2700),
+        (metaqnn, 'mnist', 2700, 2700),
+        (metaqnn, 'nasbench201', 500, 500),
+        (metaqnn, 'macro', 500, 500),
+        (metaqnn, 'whole', 2700, 2700),
+        (block_qnn, 'digits', 15, 60),
+        (block_qnn, 'paper', 178, 11_392),
+        (block_qnn, 'nasbench201', 62, 496),
+        (block_qnn, 'macro', 62, 496),
+        (block_qnn, 'whole', 178, 1424),
+    ],
+)
+def test_arms(system, arm, models, trials):
+    search = system.get_config(arm).search
+    space = registry.create('space', search.space)
+    searcher = registry.create('searcher', search.searcher, space, 0)
+    assert sum(count for _, count in searcher.schedule) == models
+    assert search.evaluations == trials
+    space.check(searcher.ask().code)
+
+
 # ---------------------------------------------------------------------------- on real tables
 
 
@@ -287,7 +314,7 @@ def test_models_improve_as_epsilon_falls(nasbench201):
             for trial in told(searcher, 2700, lambda c: nasbench201(Asked(0, c))['accuracy'])
         ]
         rises.append(np.mean(seen[-450:]) - np.mean(seen[:1500]))
-    assert np.mean(rises) > 2
+    assert np.mean(rises) > 3  # measured, 10 seeds: 4.3, standard deviation 0.9
 
 
 @pytest.mark.tables

@@ -31,9 +31,7 @@ BLOCK_QNN: Schedule = (
 )
 DRAWS = 10_000  # in a row that are not new, which end a search
 
-Path = list[
-    tuple[list[float], int]
-]  # of a code: the values of each state's choices, and the choice
+Path = list[tuple[list[float], int]]  # of a code: each state's values, and the choice there
 
 
 def scaled(schedule: Schedule, count: int) -> Schedule:

@@ -3,7 +3,8 @@
 What may follow what is that of the authors' code (github.com/bowenbaker/metaqnn,
 libs/grammar/state_enumerator.py), which all nets of their published run on SVHN obey. There a pool
 of n pixels leaves ceil((n - window + 1) / stride), and agents see of this size only whether it is
-8 or more, 4 to 7, or less. cls.models.metaqnn's pools may leave one pixel fewer.
+8 or more, 4 to 7, or less. cls.models.metaqnn's pools may leave one pixel fewer. Nets end with GAP,
+as in the paper's table of layers; in the code SM is one more decision behind it, the only one.
 """
 
 import dataclasses
