@@ -173,7 +173,7 @@ def test_what_is_out_is_not_asked_again_but_learnt_from_as_often_as_drawn():
 
 def test_batches_are_drawn_from_the_same_values():
     searcher = QLearning(SPACE, 0, schedule=((1.0, 2), (0.0, 1)), batch=4, replay=3, rate=0.5)
-    trials = [searcher.ask() for _ in range(len({*searcher._waiting} or range(1)))]
+    trials = []
     while (trial := searcher.ask()) is not None:
         trials.append(trial)
     assert sum(searcher._waiting.values()) == 4 and searcher.batches == 1
@@ -181,8 +181,10 @@ def test_batches_are_drawn_from_the_same_values():
         searcher.tell(trial, 1.0)
         assert searcher.ask() is None
         assert {value for values in searcher.values.values() for value in values} == {0.5}
+    updates, update = [], searcher.update
+    searcher.update = lambda path, worth: (updates.append(worth), update(path, worth))
     searcher.tell(trials[0], 1.0)
-    assert len(searcher.memory) == 4
+    assert len(searcher.memory) == 4 and len(updates) == 3 * 4
     assert max(value for values in searcher.values.values() for value in values) > 0.5
     assert searcher.ask() is not None and searcher.batches == 2
 
