@@ -18,6 +18,8 @@ SPACES = {
     'darts': 'spaces.cells:DARTSCells',
     'genet': 'spaces.genet:GeNetBits',
     'hier': 'spaces.hier:Motifs',
+    'block_qnn': 'spaces.block_qnn:BlockQNN',
+    'metaqnn': 'spaces.metaqnn:MetaQNN',
     'nasbench201': 'spaces.tabular:NasBench201',
     'nasbench_macro': 'spaces.tabular:NasBenchMacro',
     'transnas101': 'spaces.tabular:TransNasBench101',
@@ -26,9 +28,11 @@ SEARCHERS = {
     'random': 'searchers.random:Random',
     'evolution': 'searchers.evolution:Evolution',
     'genetic': 'searchers.genetic:Genetic',
+    'q_learning': 'searchers.q_learning:QLearning',
 }
 OBJECTIVES = {
     'accuracy': 'objectives:accuracy',
+    'early_stop': 'objectives:early_stop',
 }
 GROUPS = {'space': SPACES, 'searcher': SEARCHERS, 'objective': OBJECTIVES}
 

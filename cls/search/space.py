@@ -38,6 +38,10 @@ class Space(abc.ABC):
         """Returns the same for codes of which it is known that they are the same net."""
         return code
 
+    def measures(self, code: Code) -> dict[str, float]:
+        """Returns what objectives may ask of a code that need not be trained: more metrics."""
+        return {}
+
     def state(self, prefix: Code) -> Hashable:
         """Returns what of the decisions so far the value of the next one depends on."""
         return prefix

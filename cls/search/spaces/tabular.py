@@ -29,6 +29,10 @@ class Digits(Fixed):
     def counts(self) -> tuple[int, ...]:
         return (self.operations,) * self.length
 
+    def state(self, prefix: Code) -> Hashable:
+        """Returns the place and the last decision, as in MetaQNN's and Block-QNN's own spaces."""
+        return len(prefix), prefix[-1:]
+
     def genotype(self, code: Code) -> str:
         return ''.join(map(str, code))
 
