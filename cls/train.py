@@ -95,10 +95,7 @@ def train(
         # ---- compile
         with account.spend('compile'):
             more = step < setup.total_steps
-            train_steps = {
-                phase: compile_train_step(setup, optimizer, where, phase)
-                for phase in (setup.phases(step) if more else ())
-            }
+            train_steps = compile_train_steps(setup, optimizer, where, step) if more else {}
 
             # Devices wait for one another by far less than compilers may differ.
             distributed.gather('compiled', None)
@@ -139,9 +136,12 @@ def train_batches(setup: Setup) -> pipeline.TrainIterator:
     )
 
 
-def abstract_batch(setup: Setup, pixels: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the shapes of a global training batch of square images, and where it lies."""
-    size, sharding = setup.config.batch, meshes.batch_sharding(setup.mesh)
+def abstract_batch(setup: Setup, pixels: int, size: int = 0) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes of a global batch of square images, and where it lies.
+
+    It has `size` images; 0: those of a training batch.
+    """
+    size, sharding = size or setup.config.batch, meshes.batch_sharding(setup.mesh)
     shapes = {'image': ((size, pixels, pixels, setup.info.image_shape[2]), 'uint8')}
     shapes |= {'label': ((size,), 'int32'), 'mask': ((size,), 'bool')}
     return {
@@ -150,8 +150,26 @@ def abstract_batch(setup: Setup, pixels: int) -> dict[str, jax.ShapeDtypeStruct]
     }
 
 
-def compile_train_step(setup: Setup, optimizer: Any, where: TrainState, phase: Phase) -> TrainStep:
-    """Returns the compiled step of a phase; it consumes the state that it is given."""
+def compile_train_steps(
+    setup: Setup, optimizer: Any, where: TrainState, step: int, options: Any = None
+) -> dict[Phase, TrainStep]:
+    """Returns the compiled step of each phase from a step to the end of the run."""
+    phases = setup.phases(step)
+    return {phase: compile_train_step(setup, optimizer, where, phase, options) for phase in phases}
+
+
+def compile_train_step(
+    setup: Setup, optimizer: Any, where: TrainState, phase: Phase, options: Any = None
+) -> TrainStep:
+    """Returns the compiled step of a phase; it consumes the state that it is given.
+
+    Args:
+      setup: of the run.
+      optimizer: the update rule.
+      where: the shapes of a state, and where it lies.
+      phase: of the training.
+      options: names and values that XLA's compiler takes.
+    """
     recipe = dataclasses.replace(setup.recipe, freeze_bn=phase.freeze_bn)
     step = make_train_step(setup.model, optimizer, recipe, meshes.batch_sharding(setup.mesh))
     shardings = jax.tree.map(lambda x: x.sharding, where)
@@ -160,7 +178,8 @@ def compile_train_step(setup: Setup, optimizer: Any, where: TrainState, phase: P
         donate_argnums=0,
         out_shardings=(shardings, meshes.replicated(setup.mesh)),
     )
-    return jitted.lower(where, abstract_batch(setup, phase.size)).compile()
+    lowered = jitted.lower(where, abstract_batch(setup, phase.size))
+    return lowered.compile(compiler_options=options)
 
 
 def compiled_once(eval_step: Any, account: Account) -> EvalStep:
