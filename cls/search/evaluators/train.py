@@ -4,6 +4,7 @@ What a trial is evaluated on is what config.proxy.data says: in a search, which 
 test images, a part of those for training.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -23,6 +24,7 @@ from cls.data import transforms
 from cls.errors import UserError
 from cls.evaluate import evaluate_state
 from cls.models.complexity import Complexity, complexity
+from cls.nn import compact
 from cls.search.loop import Failed
 from cls.search.searcher import Trial
 from cls.search.space import Space
@@ -139,6 +141,11 @@ def compiled(proxy: str, genotype: str, quick: bool) -> Net:
         setup = set_up(configs.from_json(json.dumps(fields)))
     except UserError as error:  # of the net: without a genotype there was none
         raise Failed(str(error)) from error
+    with compact.few_operations() if options else contextlib.nullcontext():
+        return _compile(setup, options)
+
+
+def _compile(setup: Setup, options: Mapping[str, Any] | None) -> Net:
     shapes, optimizer = setup.new_state_shapes()
     where = abstract_state(shapes, setup.mesh)
     pixels = transforms.eval_size(setup.config.data)
