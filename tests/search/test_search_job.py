@@ -18,7 +18,7 @@ from cls.main import default_workdir, main
 from cls.search import job
 
 ROOT = Path(__file__).parents[2]
-LONG = 3000  # evaluations that take a second or more, for each of their lines is on the disk
+LONG = 800  # evaluations that take a while, for each of their lines is on the disk
 
 
 @pytest.fixture(scope='module')
