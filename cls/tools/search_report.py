@@ -104,6 +104,9 @@ def searched(specs: Sequence[str], overrides: Overrides, seeds: int) -> list[Cur
     Raises UserError for a config that trains its trials.
     """
     found = {spec: load(spec, overrides, False) for spec in specs}
+    for config in found.values():  # mistakes are found here, not by the processes
+        space = registry.create('space', config.search.space)
+        registry.create('evaluator', config.search.evaluator, space, config)
     groups = {spec: group(config) for spec, config in found.items()}
     first = {of: spec for spec, of in reversed(groups.items())}  # random search is run for one
     jobs = [(spec, False) for spec in specs] + [(spec, True) for spec in first.values()]

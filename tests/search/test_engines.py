@@ -157,7 +157,7 @@ def test_ray_that_is_not_installed_is_one_line(monkeypatch):
 
 @pytest.mark.sweep
 def test_workers_of_ray_die_and_nothing_changes(tmp_path, monkeypatch):
-    """Three workers of a cluster on this machine; two of them are killed in the middle of trials."""
+    """Three workers of a cluster on this machine, two of which are killed in the middle."""
     ray = pytest.importorskip('ray')
     monkeypatch.delenv('RAY_ADDRESS', raising=False)
     monkeypatch.setenv('PYTHONPATH', f'{ROOT}:{Path(__file__).parent}')

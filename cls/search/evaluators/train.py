@@ -59,9 +59,8 @@ class Training:
         genotype = json.dumps(genotypes.plain(self.space.genotype(trial.code)))
         net = compiled(self.proxy, genotype, self.quick)
         ready = time.perf_counter()
-        seed = np.random.SeedSequence([self.seed, trial.number, 3]).generate_state(1)[0] >> 1
         return {
-            'accuracy': net.trained(int(seed)) / 100,
+            'accuracy': net.trained(seed(self.seed, trial)) / 100,
             **dataclasses.asdict(net.size),
             'seconds': round(time.perf_counter() - began, 2),
             'compile_seconds': round(ready - began, 2),
@@ -81,6 +80,11 @@ def of(space: Space, config: ConfigDict, quick: bool = False) -> Training:
     proxy = configs.to_json(config.proxy)
     _check(proxy)
     return Training(space, proxy, config.seed, quick)
+
+
+def seed(of_search: int, trial: Trial) -> int:
+    """Returns the seed of a trial's training, below 2^31."""
+    return int(np.random.SeedSequence([of_search, trial.number, 3]).generate_state(1)[0] >> 1)
 
 
 @functools.cache
