@@ -151,15 +151,20 @@ def abstract_batch(setup: Setup, pixels: int, size: int = 0) -> dict[str, jax.Sh
 
 
 def compile_train_steps(
-    setup: Setup, optimizer: Any, where: TrainState, step: int, options: Any = None
+    setup: Setup, optimizer: Any, where: TrainState, step: int, **options: Any
 ) -> dict[Phase, TrainStep]:
-    """Returns the compiled step of each phase from a step to the end of the run."""
+    """Returns the compiled step of each phase from a step to the end, see `compile_train_step`."""
     phases = setup.phases(step)
-    return {phase: compile_train_step(setup, optimizer, where, phase, options) for phase in phases}
+    return {p: compile_train_step(setup, optimizer, where, p, **options) for p in phases}
 
 
 def compile_train_step(
-    setup: Setup, optimizer: Any, where: TrainState, phase: Phase, options: Any = None
+    setup: Setup,
+    optimizer: Any,
+    where: TrainState,
+    phase: Phase,
+    metrics: bool = True,
+    compiler_options: Any = None,
 ) -> TrainStep:
     """Returns the compiled step of a phase; it consumes the state that it is given.
 
@@ -168,18 +173,19 @@ def compile_train_step(
       optimizer: the update rule.
       where: the shapes of a state, and where it lies.
       phase: of the training.
-      options: names and values that XLA's compiler takes.
+      metrics: whether the step returns any; without there is less to compile.
+      compiler_options: names and values that XLA's compiler takes.
     """
     recipe = dataclasses.replace(setup.recipe, freeze_bn=phase.freeze_bn)
     step = make_train_step(setup.model, optimizer, recipe, meshes.batch_sharding(setup.mesh))
     shardings = jax.tree.map(lambda x: x.sharding, where)
     jitted = jax.jit(
-        step,
+        step if metrics else lambda state, batch: (step(state, batch)[0], {}),
         donate_argnums=0,
         out_shardings=(shardings, meshes.replicated(setup.mesh)),
     )
     lowered = jitted.lower(where, abstract_batch(setup, phase.size))
-    return lowered.compile(compiler_options=options)
+    return lowered.compile(compiler_options=compiler_options)
 
 
 def compiled_once(eval_step: Any, account: Account) -> EvalStep:
