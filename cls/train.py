@@ -136,12 +136,9 @@ def train_batches(setup: Setup) -> pipeline.TrainIterator:
     )
 
 
-def abstract_batch(setup: Setup, pixels: int, size: int = 0) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the shapes of a global batch of square images, and where it lies.
-
-    It has `size` images; 0: those of a training batch.
-    """
-    size, sharding = size or setup.config.batch, meshes.batch_sharding(setup.mesh)
+def abstract_batch(setup: Setup, pixels: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes of a global training batch of square images, and where it lies."""
+    size, sharding = setup.config.batch, meshes.batch_sharding(setup.mesh)
     shapes = {'image': ((size, pixels, pixels, setup.info.image_shape[2]), 'uint8')}
     shapes |= {'label': ((size,), 'int32'), 'mask': ((size,), 'bool')}
     return {

@@ -35,8 +35,8 @@ PAUSE = 10.0  # seconds between lines of progress that tell of nothing better
 
 
 def is_search(config: ConfigDict) -> bool:
-    """Whether a config is of a search."""
-    return 'search' in config
+    """Whether a config is of a search by trials; one that trains a supernet is a training."""
+    return 'search' in config and 'supernet' not in config.search
 
 
 def refuse(config: ConfigDict, workdir: Path) -> None:

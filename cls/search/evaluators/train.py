@@ -153,7 +153,10 @@ def _compile(setup: Setup, options: Mapping[str, Any] | None) -> Net:
     shapes, optimizer = setup.new_state_shapes()
     where = abstract_state(shapes, setup.mesh)
     pixels = transforms.eval_size(setup.config.data)
-    batch = train.abstract_batch(setup, pixels, setup.eval_batch())
+    batch = {
+        name: jax.ShapeDtypeStruct((setup.eval_batch(), *x.shape[1:]), x.dtype, sharding=x.sharding)
+        for name, x in train.abstract_batch(setup, pixels).items()
+    }
     whole = jax.tree.map(lambda _: meshes.replicated(setup.mesh), where.variables())
     variables = abstract(where.variables(), whole)
     return Net(
