@@ -181,3 +181,30 @@ def test_one_process_at_a_time(table, tmp_path):
     ):
         job.job(config, tmp_path / 'run')
     assert os.listdir(tmp_path / 'run')
+
+
+@pytest.mark.sweep
+def test_trials_are_trained_and_the_best_can_be(tmp_path, capsys):
+    workdir = tmp_path / 'run'
+    arguments = [
+        '--config=configs/search/amoebanet.py',
+        '--config.search.evaluations=2',
+        '--config.search.engine=here',
+        '--config.search.searcher.population=2',
+        '--config.search.space.nodes=1',
+        '--config.proxy.duration=18 steps',
+        '--config.proxy.batch=64',
+        f'--workdir={workdir}',
+    ]
+    assert main(arguments) == 0
+    result = json.loads((workdir / 'result.json').read_text())
+    assert result['fitness'] == result['metrics']['accuracy'] > 0.1
+    assert result['metrics']['params'] > 0
+    assert 0 < result['compile_seconds'] < result['seconds']
+    assert (workdir / 'cell.png').read_bytes().startswith(b'\x89PNG')
+    how = capsys.readouterr().out.splitlines()[-1].partition('--config ')[2].split()
+    assert how[0] == 'configs/amoebanet.py'
+    name, _, file = how[1].partition('=')
+    assert name == '--config.model.genotype'
+    model = table_of.configs.load(how[0], [('model.genotype', file)]).model
+    assert model.genotype.to_dict() == table_of.configs._tuples(result['genotype'])
