@@ -29,15 +29,15 @@ def get_config(argument: str = '') -> ConfigDict:
 
 
 def digits(c: ConfigDict) -> None:
-    """Cells of 3 nodes, two stacks of one normal cell, F = 8; 60 nets, population 20, sample 5."""
-    c.search.space = registry.defaults('space', 'amoebanet', nodes=3)
+    """Cells of 2 nodes, two stacks of one normal cell, F = 8; 60 nets, population 20, sample 5."""
+    c.search.space = registry.defaults('space', 'amoebanet', nodes=2)
     c.search.searcher = registry.defaults('searcher', 'evolution', population=20, sample=5)
     c.search.evaluations = 60
     common.use_digits_proxy(c, amoebanet)
     c.proxy.model.filters, c.proxy.model.stem_filters = 8, 24
     c.proxy.model.stacks, c.proxy.model.aux_head = 2, False
     c.proxy.model.drop_path_rate = 0.0
-    c.proxy.duration, c.proxy.schedule.warmup = '6 epochs', '1 epochs'
+    c.proxy.duration, c.proxy.schedule.warmup = '5 epochs', '1 epochs'
 
 
 def paper(c: ConfigDict) -> None:
