@@ -57,6 +57,7 @@ def test_a_search_is_as_its_job_has_it(table, tmp_path):
     np.testing.assert_array_equal(search_report.one(table_of.config(table), 4), truths)
 
 
+@pytest.mark.sweep
 def test_configs_beside_random_search(table, tmp_path, capsys):
     arguments = ['--config', SPEC, SPEC.replace('macro', 'macro,random'), '--seeds', '7']
     arguments += [f'--config.search.table={table}', '--config.search.evaluations=120']
