@@ -11,7 +11,9 @@ Nothing is ever left to save: a search may be stopped or killed at any moment, a
 goes on with the evaluations that were out.
 """
 
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +73,7 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
     searcher = registry.create('searcher', settings.searcher, space, config.seed)
     objective = registry.create('objective', settings.objective)
     evaluate = registry.create('evaluator', settings.evaluator, space, config)
-    with claim(workdir, config), Preemption(), written(account, workdir / ACCOUNT):
-        spent = load_record(workdir / ACCOUNT)
-        account.continue_from(spent, spent)
+    with claim(workdir, config), Preemption(), _continued(account, workdir / ACCOUNT):
         print(f'run folder: {workdir}', flush=True)
         told = History(workdir / FILE)
         with engines.started(settings, evaluate) as submit, account.spend('eval'):
@@ -88,6 +88,15 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
                 told=Progress(told, settings.evaluations, account),
             )
         return finish(config, workdir, space, told, account)
+
+
+@contextlib.contextmanager
+def _continued(account: Account, file: Path) -> Iterator[None]:
+    """Adds what earlier processes spent, none of it lost, and keeps the file up to date."""
+    spent = load_record(file)  # before it is written
+    account.continue_from(spent, spent)
+    with written(account, file):
+        yield
 
 
 def finish(

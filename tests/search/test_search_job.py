@@ -85,6 +85,7 @@ def test_what_a_search_leaves_behind(table, tmp_path, capsys):
     assert result['metrics']['truth'] == pytest.approx(table_of.truth(result['genotype']), abs=1e-4)
     assert result['genotype'] == ''.join(map(str, result['code']))
     assert (result['evaluations'], result['failed'], result['compile_seconds']) == (60, 0, 0)
+    assert result['restarts'] == 0
     codes = {tuple(event['code']) for event in events if 'asked' in event}
     assert 2 < result['distinct'] <= len(codes)
     assert f'60/60 evaluations: best {best["fitness"]:.4f} (trial {best["told"]})' in printed
