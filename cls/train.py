@@ -95,10 +95,7 @@ def train(
         # ---- compile
         with account.spend('compile'):
             more = step < setup.total_steps
-            train_steps = {
-                phase: compile_train_step(setup, optimizer, where, phase)
-                for phase in (setup.phases(step) if more else ())
-            }
+            train_steps = compile_train_steps(setup, optimizer, where, step) if more else {}
 
             # Devices wait for one another by far less than compilers may differ.
             distributed.gather('compiled', None)
@@ -150,17 +147,42 @@ def abstract_batch(setup: Setup, pixels: int) -> dict[str, jax.ShapeDtypeStruct]
     }
 
 
-def compile_train_step(setup: Setup, optimizer: Any, where: TrainState, phase: Phase) -> TrainStep:
-    """Returns the compiled step of a phase; it consumes the state that it is given."""
+def compile_train_steps(
+    setup: Setup, optimizer: Any, where: TrainState, step: int, **options: Any
+) -> dict[Phase, TrainStep]:
+    """Returns the compiled step of each phase from a step to the end, see `compile_train_step`."""
+    phases = setup.phases(step)
+    return {p: compile_train_step(setup, optimizer, where, p, **options) for p in phases}
+
+
+def compile_train_step(
+    setup: Setup,
+    optimizer: Any,
+    where: TrainState,
+    phase: Phase,
+    metrics: bool = True,
+    compiler_options: Any = None,
+) -> TrainStep:
+    """Returns the compiled step of a phase; it consumes the state that it is given.
+
+    Args:
+      setup: of the run.
+      optimizer: the update rule.
+      where: the shapes of a state, and where it lies.
+      phase: of the training.
+      metrics: whether the step returns any; without there is less to compile.
+      compiler_options: names and values that XLA's compiler takes.
+    """
     recipe = dataclasses.replace(setup.recipe, freeze_bn=phase.freeze_bn)
     step = make_train_step(setup.model, optimizer, recipe, meshes.batch_sharding(setup.mesh))
     shardings = jax.tree.map(lambda x: x.sharding, where)
     jitted = jax.jit(
-        step,
+        step if metrics else lambda state, batch: (step(state, batch)[0], {}),
         donate_argnums=0,
         out_shardings=(shardings, meshes.replicated(setup.mesh)),
     )
-    return jitted.lower(where, abstract_batch(setup, phase.size)).compile()
+    lowered = jitted.lower(where, abstract_batch(setup, phase.size))
+    return lowered.compile(compiler_options=compiler_options)
 
 
 def compiled_once(eval_step: Any, account: Account) -> EvalStep:

@@ -5,8 +5,10 @@
   evaluators/    what a trial is worth: by training it, or by a table of what others have trained
   history.py     all that was asked and told, a line each; a search continues from it
   loop.py        ask, evaluate, tell
-  registry.py    spaces, searchers and objectives by name
+  engines.py     where evaluations run: here, in processes, on a cluster
+  registry.py    spaces, searchers, objectives and evaluators by name
   job.py         the job of a config of configs/search/
+  figures.py     a search's course, and what it found
 
 A code is a tuple of small integers, one for each decision; a genotype is what a net is built from
 (`config.model.genotype`). Spaces translate between them, and nothing else knows both.

@@ -10,11 +10,21 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any
 
+from cls.errors import UserError
 from cls.search.history import History, Result
 from cls.search.searcher import FAILED, Searcher, Trial
 
 Metrics = Mapping[str, Any]
 Submit = Callable[[Trial], 'Future[Metrics]']
+
+
+class Failed(Exception):
+    """Raised by an evaluation of a net that cannot be built or trained; the message says why."""
+
+
+def failure(error: Exception) -> Failed:
+    """Returns what an evaluation raised as what failed."""
+    return error if isinstance(error, Failed) else Failed(f'{type(error).__name__}: {error}'[:300])
 
 
 def search(
@@ -30,7 +40,8 @@ def search(
 ) -> None:
     """Runs a search, or what is left of it, until so many trials are told or none is left to ask.
 
-    An evaluation that raises is a trial that failed, and its metrics say why.
+    An evaluation that raises is a trial that failed, and its metrics say why. Only a UserError is
+    raised again: it is a mistake in the config, with which no trial could be evaluated.
 
     Args:
       searcher: a fresh one; it is brought to where the history ends.
@@ -73,8 +84,10 @@ def _result(
     try:
         metrics = future.result()
         return Result(trial, objective(metrics), metrics)
+    except UserError:
+        raise
     except Exception as error:  # of whatever kind: one net that fails does not end a search
-        return Result(trial, FAILED, {'error': f'{type(error).__name__}: {error}'[:300]})
+        return Result(trial, FAILED, {'error': str(failure(error))})
 
 
 def at_once(evaluate: Callable[[Trial], Metrics]) -> Submit:

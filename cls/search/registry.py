@@ -1,4 +1,4 @@
-"""Spaces, searchers and objectives by name, with fields from a config."""
+"""Spaces, searchers, objectives and evaluators by name, with fields from a config."""
 
 import dataclasses
 import importlib
@@ -34,7 +34,17 @@ OBJECTIVES = {
     'accuracy': 'objectives:accuracy',
     'early_stop': 'objectives:early_stop',
 }
-GROUPS = {'space': SPACES, 'searcher': SEARCHERS, 'objective': OBJECTIVES}
+# Called with the space and the whole config, before their own fields.
+EVALUATORS = {
+    'table': 'evaluators.table:of',
+    'train': 'evaluators.train:of',
+}
+GROUPS = {
+    'space': SPACES,
+    'searcher': SEARCHERS,
+    'objective': OBJECTIVES,
+    'evaluator': EVALUATORS,
+}
 
 
 def found(group: str, name: str) -> Callable[..., Any]:

@@ -1,10 +1,11 @@
-"""Defaults that every search starts from.
+"""Defaults that every search starts from, and what its trials can be evaluated by.
 
 A field's comment is its documentation. Groups with a name have the fields of what is named, with
 the paper's values as defaults; see cls/search/registry.py.
 """
 
 from collections.abc import Callable
+from types import ModuleType
 
 from ml_collections import ConfigDict
 
@@ -26,9 +27,15 @@ def base() -> ConfigDict:
     c.search.synchronous = True  # told in the order asked: results do not depend on timing
     c.search.engine = 'here'  # here (this process) | processes (of this machine) | ray
     c.search.workers = 0  # processes; 0: as many as at_once
+    c.search.gpus = 0.0  # ray: of each evaluation; on a part of one as many run at a time as fit
+
+    # Training trials: c.proxy is a whole training config, see use_proxy. `quick`: compiled with the
+    # least effort on CPUs, which is for nets whose training takes seconds.
+    c.search.evaluator = ConfigDict({'name': 'train', 'quick': False})
+    c.search.system = ''  # the config that trains what was found, a file
 
     # Looking trials up instead of training them: see cls/search/evaluators/table.py.
-    c.search.table = ''  # a CSV file with a row for each architecture; '': trials are trained
+    c.search.table = ''  # a CSV file with a row for each architecture
     c.search.columns = ConfigDict()
     c.search.columns.key = ''  # the column with the space's genotypes
     c.search.columns.signals = ('',)  # columns with what the searcher sees, drawn for each trial
@@ -36,8 +43,43 @@ def base() -> ConfigDict:
     return c
 
 
+def use_proxy(c: ConfigDict, system: ModuleType, argument: str = '') -> None:
+    """Trains a trial as a system's config says, without seeing the test images.
+
+    A fifth of the digits' training images is evaluated on, of CIFAR's the last 5,000 (what most of
+    the papers do).
+
+    Args:
+      c: of the search.
+      system: a module of configs/, as configs.amoebanet.
+      argument: which of its arms; '': digits.
+    """
+    c.proxy = system.get_config(argument)
+    c.search.system = f'configs/{system.__name__.rpartition(".")[2]}.py'
+    c.search.system += f':{argument}' if argument else ''
+    data = c.proxy.data
+    border = '80%' if data.name == 'digits' else '45000'
+    data.train_split, data.eval_split = f'train[:{border}]', f'train[{border}:]'
+    c.proxy.log_every = c.proxy.duration  # nobody reads it
+    c.proxy.ema = 0.0
+
+
+def use_digits_proxy(c: ConfigDict, system: ModuleType) -> None:
+    """The digits, on two cores: two processes, and as little compiling as may be.
+
+    What does not change which net is best but takes time to compile is left out: auxiliary heads
+    and clipping.
+    """
+    use_proxy(c, system)
+    c.search.evaluator.quick = True
+    c.search.engine, c.search.at_once = 'processes', 2
+    c.proxy.optim.clip_norm = 0.0
+    c.proxy.loss.aux_weight = 0.0
+
+
 def use_nasbench201(c: ConfigDict) -> None:
     """CIFAR-10: seen after 12 epochs on validation images, worth what 200 epochs test at."""
+    c.search.evaluator = registry.defaults('evaluator', 'table')
     c.search.space = registry.defaults('space', 'nasbench201')
     c.search.columns.key = 'ops'
     c.search.columns.signals, c.search.columns.truth = ('c10_val_12ep',), 'c10_test_200ep'
@@ -46,6 +88,7 @@ def use_nasbench201(c: ConfigDict) -> None:
 
 def use_macro(c: ConfigDict) -> None:
     """CIFAR-10: seen with one of three seeds, worth their mean."""
+    c.search.evaluator = registry.defaults('evaluator', 'table')
     c.search.space = registry.defaults('space', 'nasbench_macro')
     c.search.columns.key = 'arch'
     c.search.columns.signals, c.search.columns.truth = ('acc0', 'acc1', 'acc2'), 'mean'
@@ -53,15 +96,19 @@ def use_macro(c: ConfigDict) -> None:
 
 
 def resolve(argument: str, **arms: Callable[[ConfigDict], None]) -> ConfigDict:
-    """Returns the config of an arm; '' is the first of them.
+    """Returns the config of an arm; '' is the first of them. 'ARM,random' searches it at random.
 
     Raises UserError for an arm that is not there.
     """
-    name = argument or next(iter(arms))
-    if name not in arms:
+    name, _, option = argument.removesuffix('random').rstrip(',').partition(',')
+    name = name or next(iter(arms))
+    if name not in arms or option:
         raise UserError(
-            f'the search has no {argument!r}: write one of {", ".join(arms)}.{nearest(name, arms)}'
+            f'the search has no {argument!r}: write one of {", ".join(arms)}, and ARM,random for '
+            f'random search in its place.{nearest(name, arms)}'
         )
     c = base()
     arms[name](c)
+    if argument.endswith('random'):
+        c.search.searcher = registry.defaults('searcher', 'random')
     return c

@@ -4,9 +4,11 @@ import csv
 import dataclasses
 import functools
 import gzip
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from cls.errors import UserError, nearest
 from cls.search.searcher import Trial
@@ -47,6 +49,27 @@ class Table:
         return read(self.file, self.key, frozenset({*self.signals, self.truth, *self.columns}))
 
 
+def of(space: Space, config: ConfigDict) -> Table:
+    """Returns the table of config.search.table and config.search.columns.
+
+    Raises UserError where none is named, and as `read`.
+    """
+    names = config.search.columns
+    columns = {*names.signals, names.truth}
+    if not config.search.table:
+        raise UserError(f'config.search.table is empty: {_expected(names.key, columns)}')
+    table = Table(
+        space,
+        Path(config.search.table),
+        names.key,
+        tuple(names.signals),
+        names.truth,
+        seed=config.seed,
+    )
+    table.truths()
+    return table
+
+
 @functools.cache
 def read(file: Path, key: str, columns: frozenset[str]) -> dict[str, dict[str, float]]:
     """Returns the columns of a table, as numbers, by its key.
@@ -54,11 +77,7 @@ def read(file: Path, key: str, columns: frozenset[str]) -> dict[str, dict[str, f
     Raises UserError for a file that is not there, is no such table or lacks a column.
     """
     if not file.is_file():
-        raise UserError(
-            f'there is no table {str(file)!r}: expected a CSV file with a row for each '
-            f'architecture and the columns {key}, {", ".join(sorted(columns))}; see '
-            'configs/search/README.md for where such tables come from.'
-        )
+        raise UserError(f'there is no table {str(file)!r}: {_expected(key, columns)}')
     try:
         with (gzip.open if file.suffix == '.gz' else open)(file, 'rt') as lines:
             rows = csv.DictReader(lines)
@@ -69,3 +88,11 @@ def read(file: Path, key: str, columns: frozenset[str]) -> dict[str, dict[str, f
             return {row[key]: {name: float(row[name]) for name in columns} for row in rows}
     except (OSError, ValueError, TypeError, csv.Error, EOFError) as error:
         raise UserError(f'{file} is no table of numbers ({error}).') from error
+
+
+def _expected(key: str, columns: Iterable[str]) -> str:
+    named = ', '.join([key, *sorted(columns)])
+    return (
+        f'expected a CSV file with a row for each architecture and the columns {named}; '
+        'configs/search/README.md says where such tables come from.'
+    )
