@@ -19,6 +19,7 @@ SPACES = {
 SEARCHERS = {
     'random': 'searchers.random:Random',
     'evolution': 'searchers.evolution:Evolution',
+    'policy_gradient': 'searchers.policy:PolicyGradient',
 }
 OBJECTIVES = {
     'accuracy': 'objectives:accuracy',
