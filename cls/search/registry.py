@@ -15,6 +15,8 @@ SPACES = {
     'nasbench201': 'spaces.tabular:NasBench201',
     'nasbench_macro': 'spaces.tabular:NasBenchMacro',
     'transnas101': 'spaces.tabular:TransNasBench101',
+    'mnasnet': 'spaces.mnasnet:MnasNet',
+    'accel_nasbench': 'spaces.mnasnet:AccelNasBench',
 }
 SEARCHERS = {
     'random': 'searchers.random:Random',
@@ -23,6 +25,7 @@ SEARCHERS = {
 }
 OBJECTIVES = {
     'accuracy': 'objectives:accuracy',
+    'accuracy_latency': 'objectives:accuracy_latency',
 }
 GROUPS = {'space': SPACES, 'searcher': SEARCHERS, 'objective': OBJECTIVES}
 

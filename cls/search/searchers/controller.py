@@ -1,7 +1,8 @@
 """What a policy gradient needs of a policy: codes drawn with their log-probabilities, and a step.
 
-A controller has `sample(rng) -> (code, log-probability)` and `update(codes, log_probs, advantages)`.
-Here is the one without memory, every decision's softmax on its own, in NumPy; lstm.py has NASNet's.
+A controller has `sample(rng)`, which returns a code and its log-probability, and `update(codes,
+log_probs, advantages)`. Here is the one without memory, every decision's softmax on its own, in
+NumPy; lstm.py has NASNet's.
 """
 
 import dataclasses
