@@ -15,6 +15,7 @@ stage, where MobileNetV2 has 96, and B1 192 in its sixth, where that has 160.
 """
 
 import dataclasses
+import functools
 from collections.abc import Hashable
 from typing import Any
 
@@ -53,7 +54,7 @@ class MnasNet(Fixed):
         fixed = self.expansions, self.windows, self.gates, self.skips
         return (*fixed, self.widths[stage], self.repeats[stage])
 
-    @property
+    @functools.cached_property
     def counts(self) -> tuple[int, ...]:
         return tuple(len(o) for i in range(len(self.strides)) for o in self.options(i))
 
@@ -117,10 +118,10 @@ class AccelNasBench(MnasNet):
 
         Raises ValueError for one that is not of the space.
         """
-        e, k, l, se = (tuple(map(int, digits)) for digits in name.split(','))  # noqa: E741
+        columns = [tuple(map(int, digits)) for digits in name.split(',')]
         code: Code = ()
-        for i, (expansion, window, repeats, gate) in enumerate(zip(e, k, l, se, strict=True)):
+        for *digits, known in zip(*columns, self.repeats, strict=True):
+            expansion, window, repeats, gate = digits
             places = self.expansions.index(expansion), self.windows.index(window)
-            code += (*places, gate, 0, 0, self.repeats[i].index(repeats))
-        self.check(code)
+            code += (*places, (0, 1).index(gate), 0, 0, known.index(repeats))
         return code
