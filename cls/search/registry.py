@@ -1,4 +1,4 @@
-"""Spaces, searchers and objectives by name, with fields from a config."""
+"""Spaces, searchers, objectives and evaluators by name, with fields from a config."""
 
 import dataclasses
 import importlib
@@ -27,7 +27,17 @@ OBJECTIVES = {
     'accuracy': 'objectives:accuracy',
     'accuracy_latency': 'objectives:accuracy_latency',
 }
-GROUPS = {'space': SPACES, 'searcher': SEARCHERS, 'objective': OBJECTIVES}
+# Called with the space and the whole config, before their own fields.
+EVALUATORS = {
+    'surrogate': 'evaluators.surrogate:of',
+    'train_latency': 'evaluators.latency:of',
+}
+GROUPS = {
+    'space': SPACES,
+    'searcher': SEARCHERS,
+    'objective': OBJECTIVES,
+    'evaluator': EVALUATORS,
+}
 
 
 def found(group: str, name: str) -> Callable[..., Any]:

@@ -5,6 +5,7 @@ other work on it measures that too. The multiply-adds that training reports are 
 """
 
 import dataclasses
+import json
 import statistics
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from cls import genotypes
 from cls.models.registry import abstract_variables
 from cls.search.evaluators import train
 from cls.search.searcher import Trial
@@ -60,8 +62,9 @@ class Timed:
 
     def __call__(self, trial: Trial) -> dict[str, float]:
         """Returns what training does and `latency`: milliseconds of a forward pass."""
-        metrics = self.training(trial)
-        setup = self.training.net(trial).setup
+        metrics, training = self.training(trial), self.training
+        genotype = json.dumps(genotypes.plain(training.space.genotype(trial.code)))
+        setup = train.compiled(training.proxy, genotype, training.quick).setup
         size, _, channels = setup.info.image_shape
         latency = milliseconds(setup.model, size, channels, self.batch, self.repeats)
         return {**metrics, 'latency': latency}
