@@ -17,11 +17,12 @@ from cls.models.mnasnet import A1, B1
 from cls.models.registry import abstract_variables
 from cls.nn import inverted
 from cls.search import registry
-from cls.search.spaces.mnasnet import MOBILENETV2, AccelNasBench, MnasNet, encode
+from cls.search.spaces.mnasnet import AccelNasBench, MnasNet, encode
 from tests.search import nasdata
 
-A1_WIDTHS = (*MOBILENETV2[:4], (*MOBILENETV2[4], 112), *MOBILENETV2[5:])
-B1_WIDTHS = (*MOBILENETV2[:5], (*MOBILENETV2[5], 192), MOBILENETV2[6])
+WIDTHS = MnasNet().widths
+A1_WIDTHS = (*WIDTHS[:4], (*WIDTHS[4], 112), *WIDTHS[5:])
+B1_WIDTHS = (*WIDTHS[:5], (*WIDTHS[5], 192), WIDTHS[6])
 
 
 def test_sizes_are_products_of_the_choices():

@@ -116,6 +116,8 @@ def test_tables_that_do_not_fit_are_refused(tmp_path, codes, values, message):
 def test_spaces_without_names_and_tables_that_are_not_there_are_refused(tmp_path):
     with pytest.raises(UserError, match='expected the space accel_nasbench'):
         evaluator(Digits(3, 4), tmp_path / 'no.csv')
+    with pytest.raises(UserError, match='table is empty: expected .* a,b, acc, ms'):
+        evaluator(Words(), '')
     with pytest.raises(UserError, match='there is no table'):
         evaluator(Words(), tmp_path / 'no.csv')
 

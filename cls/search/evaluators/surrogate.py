@@ -145,6 +145,11 @@ def of(
             f'config.search.evaluator surrogate has no table of {type(space).__name__}: expected '
             'the space accel_nasbench.'
         )
+    if not config.search.table:
+        raise UserError(
+            f'config.search.table is empty: expected a CSV file with the columns {key}, '
+            f'{accuracy}, {latency}; configs/search/README.md says where such tables come from.'
+        )
     surrogate = Surrogate(space, Path(config.search.table), key, accuracy, latency, penalty)
     surrogate.sample()
     return surrogate

@@ -23,10 +23,11 @@ class Step:
     epochs: int  # steps for each batch
 
     def weights(self, ratios: Any, advantages: Any) -> Any:
-        """Returns by how much each sample's log-probability is to rise: PPO's gradient, or (N,).
+        """Returns the (N,) factors of the samples' log-probabilities in the gradient.
 
-        Schulman et al. 2017 (https://arxiv.org/abs/1707.06347), equation 7: a sample whose ratio
-        has left 1 +- clip in the direction of its advantage has no part in it.
+        REINFORCE's are the advantages. PPO's are by Schulman et al. 2017
+        (https://arxiv.org/abs/1707.06347), equation 7: a sample whose ratio has left 1 +- clip in
+        the direction of its advantage has no part in it.
 
         Args:
           ratios: (N,) probabilities now over those when the samples were drawn.

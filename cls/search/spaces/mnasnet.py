@@ -22,8 +22,17 @@ from typing import Any
 from cls.nn import inverted
 from cls.search.space import Code, Fixed
 
-MOBILENETV2 = ((16, 24), (24, 32), (24, 32, 40), (48, 64, 80), (72, 96, 120), (120, 160, 200))
-MOBILENETV2 = (*MOBILENETV2, (240, 320, 400))
+Choices = tuple[tuple[int, ...], ...]  # of each stage
+
+MOBILENETV2 = (  # widths, repetitions
+    ((16, 24), (1, 2)),
+    ((24, 32), (1, 2, 3)),
+    ((24, 32, 40), (2, 3, 4)),
+    ((48, 64, 80), (3, 4, 5)),
+    ((72, 96, 120), (2, 3, 4)),
+    ((120, 160, 200), (2, 3, 4)),
+    ((240, 320, 400), (1, 2)),
+)
 EFFICIENTNET_B0 = ((16,), (24,), (40,), (80,), (112,), (192,), (320,))
 
 
@@ -37,11 +46,8 @@ class MnasNet(Fixed):
     windows: tuple[int, ...] = (3, 5)
     gates: tuple[float, ...] = (0.0, 0.25)  # as shares of a block's input
     skips: tuple[bool, ...] = (True, False)
-    widths: tuple[tuple[int, ...], ...] = MOBILENETV2  # of each stage
-    repeats: tuple[tuple[int, ...], ...] = (
-        *((1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5)),
-        *((2, 3, 4), (2, 3, 4), (1, 2)),
-    )  # of each stage
+    widths: Choices = tuple(widths for widths, _ in MOBILENETV2)
+    repeats: Choices = tuple(repeats for _, repeats in MOBILENETV2)
 
     def __post_init__(self) -> None:
         """Raises ValueError for tables of different lengths."""
@@ -110,8 +116,8 @@ class AccelNasBench(MnasNet):
 
     expansions: tuple[int, ...] = (1, 4, 6)
     skips: tuple[bool, ...] = (True,)
-    widths: tuple[tuple[int, ...], ...] = EFFICIENTNET_B0
-    repeats: tuple[tuple[int, ...], ...] = (*((1, 2, 3),) * 5, (1, 2, 3, 4), (1, 2, 3))
+    widths: Choices = EFFICIENTNET_B0
+    repeats: Choices = (*((1, 2, 3),) * 5, (1, 2, 3, 4), (1, 2, 3))
 
     def named(self, name: str) -> Code:
         """Returns the code of a row by its values 'e,k,l,se', as '6466611,3535533,1233222,0000000'.
