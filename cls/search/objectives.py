@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from cls.errors import UserError
+
 Objective = Callable[[Mapping[str, Any]], float]
 
 
@@ -27,3 +29,32 @@ def early_stop(mu: float = 1.0, rho: float = 8.0) -> Objective:
         return metrics['accuracy'] - behind / 100
 
     return corrected
+
+
+def accuracy_latency(
+    target: float = 75.0, alpha: float = -0.07, beta: float = -0.07, metric: str = 'latency'
+) -> Objective:
+    """MnasNet's reward: accuracy (latency / target)^w, with w = alpha up to the target, then beta.
+
+    Tan et al. 2019, equations 2 and 3; the target is 75 ms on a Pixel 1. -0.07 and -0.07 trade off
+    softly: twice the latency is worth 5 % more accuracy. 0 and -1 make the target a limit.
+
+    Args:
+      target: in the metric's units.
+      alpha: exponent of nets that are as fast as the target.
+      beta: exponent of nets that are slower.
+      metric: of the trials: 'latency', 'macs', ...
+    """
+    if target <= 0:
+        raise ValueError(f'target is {target}: expected more than 0')
+
+    def reward(metrics: Mapping[str, Any]) -> float:
+        if metric not in metrics:
+            raise UserError(
+                f'trials have no metric {metric!r}; known: {", ".join(metrics)}. Choose another '
+                'config.search.objective.metric or config.search.evaluator.name.'
+            )
+        share = float(metrics[metric]) / target
+        return float(metrics['accuracy']) * share ** (alpha if share <= 1 else beta)
+
+    return reward

@@ -23,21 +23,27 @@ SPACES = {
     'nasbench201': 'spaces.tabular:NasBench201',
     'nasbench_macro': 'spaces.tabular:NasBenchMacro',
     'transnas101': 'spaces.tabular:TransNasBench101',
+    'mnasnet': 'spaces.mnasnet:MnasNet',
+    'accel_nasbench': 'spaces.mnasnet:AccelNasBench',
 }
 SEARCHERS = {
     'random': 'searchers.random:Random',
     'evolution': 'searchers.evolution:Evolution',
     'genetic': 'searchers.genetic:Genetic',
     'q_learning': 'searchers.q_learning:QLearning',
+    'policy_gradient': 'searchers.policy:PolicyGradient',
 }
 OBJECTIVES = {
     'accuracy': 'objectives:accuracy',
+    'accuracy_latency': 'objectives:accuracy_latency',
     'early_stop': 'objectives:early_stop',
 }
 # Called with the space and the whole config, before their own fields.
 EVALUATORS = {
     'table': 'evaluators.table:of',
+    'surrogate': 'evaluators.surrogate:of',
     'train': 'evaluators.train:of',
+    'train_latency': 'evaluators.latency:of',
 }
 GROUPS = {
     'space': SPACES,

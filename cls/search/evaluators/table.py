@@ -71,8 +71,12 @@ def of(space: Space, config: ConfigDict) -> Table:
 
 
 @functools.cache
-def read(file: Path, key: str, columns: frozenset[str]) -> dict[str, dict[str, float]]:
-    """Returns the columns of a table, as numbers, by its key.
+def read(
+    file: Path, key: str, columns: frozenset[str], sample: bool = False
+) -> dict[str, dict[str, float]]:
+    """Returns the columns of a table, as numbers, by its key: one column, or several with commas.
+
+    Of a table that is a sample, rows in which one of the columns is empty are left out.
 
     Raises UserError for a file that is not there, is no such table or lacks a column.
     """
@@ -81,11 +85,16 @@ def read(file: Path, key: str, columns: frozenset[str]) -> dict[str, dict[str, f
     try:
         with (gzip.open if file.suffix == '.gz' else open)(file, 'rt') as lines:
             rows = csv.DictReader(lines)
-            for name in sorted({key, *columns}):
+            keys = key.split(',')
+            for name in sorted({*keys, *columns}):
                 if name not in (rows.fieldnames or ()):
                     hint = nearest(name, rows.fieldnames or ())
                     raise UserError(f'the table {file} has no column {name}.{hint}')
-            return {row[key]: {name: float(row[name]) for name in columns} for row in rows}
+            return {
+                ','.join(row[name] for name in keys): {name: float(row[name]) for name in columns}
+                for row in rows
+                if not sample or all(row[name] for name in columns)
+            }
     except (OSError, ValueError, TypeError, csv.Error, EOFError) as error:
         raise UserError(f'{file} is no table of numbers ({error}).') from error
 
