@@ -26,6 +26,7 @@ SEARCHERS = {
     'random': 'searchers.random:Random',
     'evolution': 'searchers.evolution:Evolution',
     'genetic': 'searchers.genetic:Genetic',
+    'progressive': 'searchers.progressive:Progressive',
 }
 OBJECTIVES = {
     'accuracy': 'objectives:accuracy',
