@@ -29,8 +29,8 @@ CHUNK = 1024  # cells that are predicted at once
 
 def mlp(params: Params, cells: jax.Array) -> jax.Array:
     """Two layers on the mean over nodes of their four embeddings side by side."""
-    x = _embedded(params, cells).reshape(*cells.shape[:2], -1)
-    x = jnp.sum(x, 1) / jnp.sum(cells[..., :1] >= 0, 1)
+    sums = [jnp.sum(hot, 1) @ table for hot, table in _tokens(params, cells)]
+    x = jnp.concatenate(sums, 1).reshape(len(cells), -1) / jnp.sum(cells[..., :1] >= 0, 1)
     x = jax.nn.relu(x @ params['kernel_0'] + params['bias_0'])
     x = jax.nn.relu(x @ params['kernel_1'] + params['bias_1'])
     return _accuracy(params, x)
@@ -39,7 +39,8 @@ def mlp(params: Params, cells: jax.Array) -> jax.Array:
 def lstm(params: Params, cells: jax.Array) -> jax.Array:
     """An LSTM that reads the decisions one by one; its last hidden state is what counts."""
     decisions = cells.reshape(len(cells), -1).T
-    tokens = _embedded(params, cells).reshape(len(cells), -1, EMBEDDING).swapaxes(0, 1)
+    tokens = jnp.concatenate([hot @ table for hot, table in _tokens(params, cells)], 2)
+    tokens = tokens.reshape(len(cells), -1, EMBEDDING).swapaxes(0, 1)
 
     def read(carry, step):
         decision, token = step
@@ -56,10 +57,14 @@ def lstm(params: Params, cells: jax.Array) -> jax.Array:
     return _accuracy(params, hidden)
 
 
-def _embedded(params: Params, cells: jax.Array) -> jax.Array:
-    """Returns (n, nodes, 4, EMBEDDING), zeros where there is no node."""
-    pairs = (params['states'], cells[..., :2]), (params['operations'], cells[..., 2:])
-    return jnp.concatenate([jax.nn.one_hot(i, len(table)) @ table for table, i in pairs], -2)
+def _tokens(params: Params, cells: jax.Array) -> Iterator[tuple[jax.Array, jax.Array]]:
+    """Yields of states and of operations the one-hot vectors (n, nodes, 2, kinds) and the table.
+
+    Vectors are zero where there is no node. The table's rows, (kinds, EMBEDDING), are the
+    embeddings.
+    """
+    for table, i in ((params['states'], cells[..., :2]), (params['operations'], cells[..., 2:])):
+        yield jax.nn.one_hot(i, len(table)), table
 
 
 def _accuracy(params: Params, x: jax.Array) -> jax.Array:
