@@ -204,7 +204,6 @@ def test_cells_of_fewer_nodes_are_genotypes():
         assert max(genotype.concat) == length // 4 + 1
         assert space.code(genotype) == code[:length]
         assert genotypes.structure(genotypes.plain(genotype), CellSpec) == genotype
-        assert code[:length] in space.expand(code[: length - 4]) or length > 4
     with pytest.raises(ValueError, match='of 2 nodes'):
         SMALL.code(pnasnet.CELL)
 
