@@ -142,7 +142,10 @@ def fitted(name, codes, steps):
     return predictors.fit(name, cells, accuracies, 4, rng, **known)
 
 
-@pytest.mark.parametrize(('name', 'steps'), [('mlp', 200), ('lstm', 60), ('ridge', 0)])
+@pytest.mark.parametrize(
+    ('name', 'steps'),
+    [('mlp', 100), pytest.param('lstm', 60, marks=pytest.mark.sweep), ('ridge', 0)],
+)
 def test_next_level_is_ranked(name, steps):
     """From 36 cells of one node and 100 of two, those of three (measured: 0.8 and more)."""
     rng = np.random.default_rng(1)
