@@ -147,7 +147,7 @@ def fitted(name, codes, steps):
     [('mlp', 100), pytest.param('lstm', 60, marks=pytest.mark.sweep), ('ridge', 0)],
 )
 def test_next_level_is_ranked(name, steps):
-    """From 36 cells of one node and 100 of two, those of three (measured: 0.8 and more)."""
+    """From 36 cells of one node and 100 of two, those of three (measured: 0.85 to 0.93)."""
     rng = np.random.default_rng(1)
 
     def drawn(codes, count):
@@ -162,7 +162,7 @@ def test_next_level_is_ranked(name, steps):
     codes = first + second
     predict = fitted(name, codes, steps)
     true = [*map(grown.accuracy, unseen)]
-    assert stats.spearmanr(predict(grown.cells(unseen, 3)), true)[0] > 0.7
+    assert stats.spearmanr(predict(grown.cells(unseen, 3)), true)[0] > 0.75
     np.testing.assert_array_equal(
         predict(grown.cells(unseen[:9], 3)), fitted(name, codes, steps)(grown.cells(unseen[:9], 3))
     )
