@@ -32,6 +32,7 @@ SEARCHERS = {
     'genetic': 'searchers.genetic:Genetic',
     'q_learning': 'searchers.q_learning:QLearning',
     'policy_gradient': 'searchers.policy:PolicyGradient',
+    'progressive': 'searchers.progressive:Progressive',
 }
 OBJECTIVES = {
     'accuracy': 'objectives:accuracy',

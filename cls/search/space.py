@@ -65,6 +65,10 @@ class Space(abc.ABC):
         """Yields the codes that are one step away."""
         raise NotImplementedError
 
+    def expand(self, code: Code) -> Iterator[Code]:
+        """Yields the codes, of () the smallest, that are one part larger; of the largest, none."""
+        raise NotImplementedError
+
     def offers(self, ability: str) -> bool:
         """Whether the space has one of the methods that not all have."""
         return getattr(type(self), ability, None) is not getattr(Space, ability, None)

@@ -17,7 +17,8 @@ and -C are in these spaces, their concatenation is not. AmoebaNet-B and -D have 
 """
 
 import dataclasses
-from collections.abc import Hashable
+import itertools
+from collections.abc import Hashable, Iterator
 
 import numpy as np
 
@@ -127,7 +128,7 @@ class Cells(Fixed):
     def _spec(self, graph: Graph) -> CellSpec:
         nodes = tuple(tuple((self.operations[op], state) for state, op in node) for node in graph)
         taken = set() if self.concat_all else {state for node in graph for state, _ in node}
-        return CellSpec(nodes, tuple(i for i in range(2, 2 + self.nodes) if i not in taken))
+        return CellSpec(nodes, tuple(i for i in range(2, 2 + len(graph)) if i not in taken))
 
 
 def _canonical(graph: Graph, order: tuple[int, ...] = ()) -> Graph:
@@ -170,7 +171,10 @@ class NASNetCells(Cells):
 
 @dataclasses.dataclass(frozen=True)
 class PNASNetCells(Cells):
-    """PNASNet's one cell of 8 operations, which with stride 2 is the reduction: 5.6e14 codes."""
+    """PNASNet's one cell of 8 operations, which with stride 2 is the reduction: 5.6e14 codes.
+
+    The code of a cell of fewer nodes is where longer codes begin, and a genotype too: cells grow.
+    """
 
     operations: tuple[str, ...] = (
         'sep_3x3',
@@ -183,6 +187,25 @@ class PNASNetCells(Cells):
         'dil_conv_3x3',
     )
     cells: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cells != 1 or self.distinct:
+            raise ValueError('PNASNet has one cell, whose nodes may take a state twice')
+
+    def code(self, genotype: Genotype | CellSpec) -> Code:
+        """Returns the code of a cell, which may have fewer nodes."""
+        if isinstance(genotype, CellSpec) and len(genotype.nodes) < self.nodes:
+            return dataclasses.replace(self, nodes=len(genotype.nodes)).code(genotype)
+        return super().code(genotype)
+
+    def expand(self, code: Code) -> Iterator[Code]:
+        """Yields all codes of a cell with one node more, its edges in one of their two orders."""
+        nodes = len(code) // 4
+        if nodes < self.nodes:
+            edges = itertools.product(range(2 + nodes), range(len(self.operations)))
+            pairs = itertools.combinations_with_replacement(edges, 2)
+            yield from ((*code, a, b, op, other) for (a, op), (b, other) in pairs)
 
 
 @dataclasses.dataclass(frozen=True)
