@@ -23,7 +23,15 @@ SEARCHERS = {
 OBJECTIVES = {
     'accuracy': 'objectives:accuracy',
 }
-GROUPS = {'space': SPACES, 'searcher': SEARCHERS, 'objective': OBJECTIVES}
+SUPERNETS = {
+    'darts': 'supernet.darts:Darts',
+}
+GROUPS = {
+    'space': SPACES,
+    'searcher': SEARCHERS,
+    'objective': OBJECTIVES,
+    'supernet': SUPERNETS,
+}
 
 
 def found(group: str, name: str) -> Callable[..., Any]:

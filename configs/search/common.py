@@ -57,11 +57,16 @@ def resolve(argument: str, **arms: Callable[[ConfigDict], None]) -> ConfigDict:
 
     Raises UserError for an arm that is not there.
     """
+    c = base()
+    chosen(argument, **arms)(c)
+    return c
+
+
+def chosen(argument: str, **arms: Callable[[ConfigDict], None]) -> Callable[[ConfigDict], None]:
+    """Returns the function of an arm, see `resolve`."""
     name = argument or next(iter(arms))
     if name not in arms:
         raise UserError(
             f'the search has no {argument!r}: write one of {", ".join(arms)}.{nearest(name, arms)}'
         )
-    c = base()
-    arms[name](c)
-    return c
+    return arms[name]
