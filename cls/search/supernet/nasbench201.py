@@ -69,17 +69,19 @@ class Net(nn.Module):
     def _cell(self, x, weights, conv, norm, name):
         nodes = [x, 0.0, 0.0, 0.0]
         plain = functools.partial(norm, affine=False)
-        for (to, source), row in zip(EDGES, weights, strict=True):
-            mixed = Mixed(
+        for source in range(3):
+            rows = [row for row, edge in enumerate(EDGES) if edge[1] == source]
+            edges = Mixed(
                 self.operations,
                 x.shape[-1],
                 1,
                 conv,
                 plain,
                 pool_norm=False,
-                name=f'{name}.{to}-{source}',
+                name=f'{name}.from_{source}',
             )
-            nodes[to] += mixed(nodes[source], row)
+            for row, out in zip(rows, edges(nodes[source], weights[np.array(rows)]), strict=True):
+                nodes[EDGES[row][0]] += out
         return nodes[3]
 
     def chosen(self, rows: jax.Array) -> jax.Array:
