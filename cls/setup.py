@@ -189,7 +189,7 @@ def set_up(
     total = durations.steps(config.duration, batch=config.batch, examples=info.num_train)
     recipe = Recipe.of(config, total, info.image_shape[2])
     supernet = None
-    if 'search' in config:
+    if 'supernet' in config.get('search', {}):
         base.check(config)
         supernet = registry.create('supernet', config.search.supernet)
     setup = Setup(config, mesh, train, test, info, model, total, recipe, supernet)

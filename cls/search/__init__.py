@@ -7,6 +7,7 @@
   loop.py        ask, evaluate, tell
   registry.py    spaces, searchers and objectives by name
   job.py         the job of a config of configs/search/
+  supernet/      searches that train one net which holds the space: runs of cls.train
 
 A code is a tuple of small integers, one for each decision; a genotype is what a net is built from
 (`config.model.genotype`). Spaces translate between them, and nothing else knows both.

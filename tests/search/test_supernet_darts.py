@@ -498,6 +498,7 @@ def run(workdir, environment):
 def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path):
     kept = {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'}
     environment = kept | {'CLS_CACHE_DIR': str(tmp_path / 'cache'), 'PYTHONUNBUFFERED': '1'}
+    environment['XLA_FLAGS'] = ' '.join(f'--{name}={int(on)}' for name, on in FAST.items())
     whole = run(tmp_path / 'whole', environment)
     output, _ = whole.communicate()
     assert whole.returncode == 0, output
