@@ -28,9 +28,8 @@ def get_config(argument: str = '') -> ConfigDict:
     c.search = ConfigDict()
     c.search.supernet = registry.defaults('supernet', 'darts')
     c.search.train_with = ''  # the config that a genotype is trained with
-    c.search.table = (
-        ''  # a CSV file with what architectures are worth, see configs/search/README.md
-    )
+    # A CSV file with what architectures are worth, '' if none: see configs/search/README.md.
+    c.search.table = ''
     c.search.columns = ConfigDict({'key': '', 'truth': ''})  # of the table: genotypes, their worth
     chosen(argument, digits=digits, paper=paper, nasbench201=nasbench201)(c)
     return c
