@@ -127,8 +127,8 @@ def _skip(op: Operation, x: jax.Array) -> jax.Array:
     return FactorizedReduction(op.features, op.conv, op.norm, name='reduction')(nn.relu(x))
 
 
-def _project(op: Operation, x: jax.Array) -> jax.Array:
-    x = op.conv(op.features, 1, op.strides, name='1x1')(nn.relu(x))
+def _project(op: Operation, x: jax.Array, window: int = 1) -> jax.Array:
+    x = op.conv(op.features, window, op.strides, name=f'{window}x{window}')(nn.relu(x))
     return op.norm(name='bn_1')(x)
 
 
@@ -195,6 +195,8 @@ OPERATIONS: dict[str, tuple[Any, ...]] = {
     'dil_conv_5x5': (_dilated, 5),
     'avg_pool_3x3': (_pool, avg_pool, 3, 1),
     'max_pool_3x3': (_pool, max_pool, 3, 1),
+    # NAS-Bench-201, whose other operations are 1x1, skip_connect and avg_pool_3x3
+    'nor_conv_3x3': (_project, 3),
 }
 
 

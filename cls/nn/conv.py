@@ -115,12 +115,12 @@ def _xla_conv(images, kernel, strides, pads, dilation=(1, 1), groups=1):
 def by_platform(cpu: Callable, elsewhere: Callable, *args: jax.Array) -> Any:
     """Traces both functions; the program for a platform holds only its own.
 
-    The CPU's computes in float32, as a convolution's sums are kept, whatever the type.
+    The CPU's computes in float32 at least, as a convolution's sums are kept, whatever the type.
     """
     dtype = args[0].dtype
 
     def wide(*args):
-        out = cpu(*(x.astype(jnp.float32) for x in args))
+        out = cpu(*(x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in args))
         return jax.tree.map(lambda x: x.astype(dtype), out)
 
     return lax.platform_dependent(*args, cpu=wide, default=elsewhere)

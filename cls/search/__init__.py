@@ -9,6 +9,7 @@
   registry.py    spaces, searchers, objectives and evaluators by name
   job.py         the job of a config of configs/search/
   figures.py     a search's course, and what it found
+  supernet/      searches that train one net which holds the space: runs of cls.train
 
 A code is a tuple of small integers, one for each decision; a genotype is what a net is built from
 (`config.model.genotype`). Spaces translate between them, and nothing else knows both.

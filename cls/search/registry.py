@@ -46,11 +46,15 @@ EVALUATORS = {
     'train': 'evaluators.train:of',
     'train_latency': 'evaluators.latency:of',
 }
+SUPERNETS = {
+    'darts': 'supernet.darts:Darts',
+}
 GROUPS = {
     'space': SPACES,
     'searcher': SEARCHERS,
     'objective': OBJECTIVES,
     'evaluator': EVALUATORS,
+    'supernet': SUPERNETS,
 }
 
 

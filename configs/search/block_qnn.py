@@ -50,10 +50,9 @@ def digits(c: ConfigDict) -> None:
     """
     c.search.space = registry.defaults('space', 'block_qnn', layers=6)
     use_searcher(c, 4, schedule=scaled(BLOCK_QNN, 15))
-    c.proxy = block_qnn.get_config()
+    common.use_digits_proxy(c, block_qnn)
     c.proxy.model.filters = 16
     c.proxy.duration, c.proxy.schedule.warmup = '5 epochs', '1 epochs'
-    c.proxy.data.train_split, c.proxy.data.eval_split = 'train[:80%]', 'train[80%:]'
 
 
 def paper(c: ConfigDict) -> None:

@@ -100,15 +100,20 @@ def resolve(argument: str, **arms: Callable[[ConfigDict], None]) -> ConfigDict:
 
     Raises UserError for an arm that is not there.
     """
-    name, _, option = argument.removesuffix('random').rstrip(',').partition(',')
-    name = name or next(iter(arms))
-    if name not in arms or option:
+    random = argument.split(',')[-1] == 'random'
+    c = base()
+    chosen(argument.removesuffix('random').removesuffix(',') if random else argument, **arms)(c)
+    if random:
+        c.search.searcher = registry.defaults('searcher', 'random')
+    return c
+
+
+def chosen(argument: str, **arms: Callable[[ConfigDict], None]) -> Callable[[ConfigDict], None]:
+    """Returns the function of an arm, see `resolve`."""
+    name = argument or next(iter(arms))
+    if name not in arms:
         raise UserError(
             f'the search has no {argument!r}: write one of {", ".join(arms)}, and ARM,random for '
             f'random search in its place.{nearest(name, arms)}'
         )
-    c = base()
-    arms[name](c)
-    if argument.endswith('random'):
-        c.search.searcher = registry.defaults('searcher', 'random')
-    return c
+    return arms[name]

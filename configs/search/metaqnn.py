@@ -44,9 +44,8 @@ def digits(c: ConfigDict) -> None:
     )
     c.search.evaluations = 60
     c.search.searcher = registry.defaults('searcher', 'q_learning', schedule=scaled(METAQNN, 60))
-    c.proxy = metaqnn.get_config()
+    common.use_digits_proxy(c, metaqnn)
     c.proxy.duration, c.proxy.schedule.warmup = '5 epochs', '1 epochs'
-    c.proxy.data.train_split, c.proxy.data.eval_split = 'train[:80%]', 'train[80%:]'
 
 
 def paper(c: ConfigDict) -> None:

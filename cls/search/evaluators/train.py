@@ -67,6 +67,7 @@ class Training:
         return {
             'accuracy': net.trained(seed(self.seed, trial)) / 100,
             **dataclasses.asdict(net.size),
+            **self.space.measures(trial.code),
             'seconds': round(time.perf_counter() - began, 2),
             'compile_seconds': round(ready - began, 2),
         }
