@@ -15,6 +15,7 @@ SPACES = {
     'nasbench201': 'spaces.tabular:NasBench201',
     'nasbench_macro': 'spaces.tabular:NasBenchMacro',
     'transnas101': 'spaces.tabular:TransNasBench101',
+    'proxylessnas': 'spaces.proxylessnas:ProxylessNAS',
 }
 SEARCHERS = {
     'random': 'searchers.random:Random',
@@ -25,6 +26,7 @@ OBJECTIVES = {
 }
 SUPERNETS = {
     'darts': 'supernet.darts:Darts',
+    'proxylessnas': 'supernet.proxylessnas:ProxylessNAS',
 }
 GROUPS = {
     'space': SPACES,
