@@ -140,7 +140,8 @@ def make_loss(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -
 
     It gives (loss, (new batch_stats, metrics)), metrics being those of `make_train_step` that a
     batch alone has: `loss` and `top1`. Images and labels are as `augmented` returns them; `key` is
-    for dropout, `progress` the part of training that is over; what else is given by name, the net is.
+    for dropout, `progress` the part of training that is over. What else is given, by name, the net
+    is called with.
     """
     takes_progress = models.takes_progress(model)
     still = functools.partial(freeze.still, recipe.freeze)

@@ -7,18 +7,16 @@ is then shallower.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Hashable, Iterable
 
 from cls.nn.inverted import Genotype, Run, blocks, scaled
 from cls.search.space import Code, Fixed
 
-CANDIDATES = ((3, 3), (3, 6), (5, 3), (5, 6), (7, 3), (7, 6))  # window, expansion
-NONE = len(CANDIDATES)  # the choice of no block
-
 
 @dataclasses.dataclass(frozen=True)
 class ProxylessNAS(Fixed):
-    """Choices of CANDIDATES, or NONE, for each place; at first the stage's, then the next one's.
+    """For each place a choice of `candidates`, or the one after them: no block.
 
     The first block is the same in all nets. Defaults are the authors' space for ImageNet. Raises
     ValueError where widths, repeats and strides are not as many.
@@ -28,6 +26,8 @@ class ProxylessNAS(Fixed):
     widths: tuple[int, ...] = (24, 40, 80, 96, 192, 320)
     repeats: tuple[int, ...] = (4, 4, 4, 4, 4, 1)
     strides: tuple[int, ...] = (2, 2, 2, 1, 2, 1)  # of a stage's first block
+    windows: tuple[int, ...] = (3, 5, 7)
+    expansions: tuple[int, ...] = (3, 6)
 
     def __post_init__(self) -> None:
         if not len(self.widths) == len(self.repeats) == len(self.strides):
@@ -36,6 +36,16 @@ class ProxylessNAS(Fixed):
                 'expected one of each for a stage'
             )
 
+    @property
+    def candidates(self) -> tuple[tuple[int, int], ...]:
+        """The blocks that a place may have, as pairs of window and expansion."""
+        return tuple(itertools.product(self.windows, self.expansions))
+
+    @property
+    def none(self) -> int:
+        """The choice of no block."""
+        return len(self.candidates)
+
     @functools.cached_property
     def places(self) -> tuple[Run, ...]:
         """The places, each with the stride and the channels of the block in it.
@@ -43,7 +53,7 @@ class ProxylessNAS(Fixed):
         Window and expansion are the largest; `skip` says whether there is a shortcut.
         """
         found, channels = [], self.first
-        window, expansion = CANDIDATES[-1]
+        window, expansion = self.candidates[-1]
         for width, repeats, stride in zip(self.widths, self.repeats, self.strides, strict=True):
             for i in range(repeats):
                 strides = stride if i == 0 else 1
@@ -54,7 +64,7 @@ class ProxylessNAS(Fixed):
 
     @property
     def counts(self) -> tuple[int, ...]:
-        return tuple(NONE + place.skip for place in self.places)
+        return tuple(self.none + place.skip for place in self.places)
 
     def genotype(self, code: Code) -> Genotype:
         """Returns the net: a stage of strings for each resolution, equal blocks as one string."""
@@ -63,8 +73,8 @@ class ProxylessNAS(Fixed):
         for i, (choice, place) in enumerate(zip(code, self.places, strict=True)):
             if i == 0 or starts.get(i, 1) > 1:
                 stages.append([])
-            if choice != NONE:
-                window, expansion = CANDIDATES[choice]
+            if choice != self.none:
+                window, expansion = self.candidates[choice]
                 text = f'k{window}_s{place.strides}_e{expansion}_o{place.features}'
                 stages[-1].append(text)
         return Genotype(tuple(tuple(_counted(stage)) for stage in stages))
@@ -79,11 +89,14 @@ class ProxylessNAS(Fixed):
             here = (place.strides, place.features)
             if rest and (rest[0].strides, rest[0].features) == here:
                 run = rest.pop(0)
-                if (run.window, run.expansion) not in CANDIDATES:
-                    raise ValueError(f'{run} has another window or expansion than {CANDIDATES}')
-                code += (CANDIDATES.index((run.window, int(run.expansion))),)
+                form = (run.window, run.expansion)
+                if form not in self.candidates:
+                    raise ValueError(
+                        f'{run} is none of the windows and expansions {self.candidates}'
+                    )
+                code += (self.candidates.index(form),)
             elif place.skip:
-                code += (NONE,)
+                code += (self.none,)
             else:
                 raise ValueError(f'there is no block of stride and channels {here} where it must')
         if rest:

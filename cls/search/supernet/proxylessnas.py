@@ -13,13 +13,14 @@ paths, 1 for the one that is drawn and 0 for others; alpha learns by dL/dg, as i
 What a net costs is the sum of what its layers do (cls.search.latency), and the expected cost of the
 supernet, sum_j p_j F(o_j) over its places, differentiable (section 3.3).
 
-Hyperparameters are those of the authors' code (github.com/mit-han-lab/proxylessnas, search/). Unlike
-there a place learns also when the path drawn in it is no block: the code skips the gradient of its
-gates then, the paper does not. Statistics of norms are those of the weights' steps.
+Hyperparameters are those of the authors' code (github.com/mit-han-lab/proxylessnas, search/). There
+a place in which no block is drawn does not learn in that step; here, as in the paper, it does.
+Statistics of norms are those of the weights' steps.
 """
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +38,6 @@ from cls.nn.conv import Conv
 from cls.nn.inverted import Genotype, InvertedResidual
 from cls.nn.norm import BatchNorm
 from cls.search import latency
-from cls.search.spaces.proxylessnas import CANDIDATES, NONE
 from cls.search.spaces.proxylessnas import ProxylessNAS as Space
 from cls.search.supernet.base import ALPHA, Supernet, check
 from cls.search.supernet.darts import split
@@ -58,6 +58,7 @@ class Place(nn.Module):
     """
 
     run: inverted.Run
+    candidates: tuple[tuple[int, int], ...]  # windows and expansions
     conv: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
 
@@ -72,7 +73,7 @@ class Place(nn.Module):
                 self.norm,
                 skip=False,
             )
-            for window, expansion in CANDIDATES
+            for window, expansion in self.candidates
         }
 
     def __call__(
@@ -83,20 +84,31 @@ class Place(nn.Module):
         Args:
           x: images.
           paths: (K,) indices of candidates to compute; None: all.
-          gates: (K,) what they are multiplied by before they are added; None: 1.
+          gates: (K,) what they are multiplied by before they are added; None: the first path alone.
         """
         branches = [lambda place, x, name=name: place.k[name](x) for name in self.k]
         if self.run.skip:
             branches.append(lambda place, x: jnp.zeros_like(x))
-        if self.is_initializing():
-            outs = [branch(self, x) for branch in branches][:1]
-        elif paths is None:
+        shortcut = x if self.run.skip else 0
+        if self.is_initializing() or paths is None:
             outs = [branch(self, x) for branch in branches]
-        else:
-            outs = [nn.switch(path, branches, self, x) for path in paths]
-        if gates is not None:
-            outs = [gate.astype(x.dtype) * out for gate, out in zip(gates, outs, strict=False)]
-        return sum(outs) + (x if self.run.skip else 0)
+            gates = jnp.ones(len(outs)) if gates is None else gates
+            parts = [gate.astype(x.dtype) * out for gate, out in zip(gates, outs, strict=False)]
+            return sum(parts) + shortcut
+        if gates is None:
+            return nn.switch(paths[0], branches, self, x) + shortcut
+
+        def add(place, total, path, gate):
+            return total + gate.astype(x.dtype) * nn.switch(path, branches, place, x), None
+
+        over = nn.scan(
+            add,
+            variable_broadcast=('params', 'kept'),
+            variable_carry='batch_stats',
+            split_rngs={'params': False},
+        )
+        total, _ = over(self, shortcut, paths, gates)  # compiled once, not for each path
+        return total
 
 
 class Net(nn.Module):
@@ -107,6 +119,8 @@ class Net(nn.Module):
     widths: tuple[int, ...] = Space.widths
     repeats: tuple[int, ...] = Space.repeats
     strides: tuple[int, ...] = Space.strides
+    windows: tuple[int, ...] = Space.windows
+    expansions: tuple[int, ...] = Space.expansions
     head_features: int = 1280
     dropout_rate: float = 0.0
     num_classes: int = 1000
@@ -118,9 +132,8 @@ class Net(nn.Module):
     @property
     def space(self) -> Space:
         """The nets that are in it."""
-        return Space(
-            self.first_features, tuple(self.widths), tuple(self.repeats), tuple(self.strides)
-        )
+        shape = (self.widths, self.repeats, self.strides, self.windows, self.expansions)
+        return Space(self.first_features, *map(tuple, shape))
 
     @nn.compact
     def __call__(
@@ -137,7 +150,7 @@ class Net(nn.Module):
           train: whether norms see the batch.
           paths: (places, K) candidates to compute; None: all where there are gates, else the most
             probable one.
-          gates: (places, K) what they are multiplied by; None: 1.
+          gates: (places, K) what they are multiplied by; None: K is 1.
         """
         conv = functools.partial(Conv, dtype=self.dtype)
         norm = functools.partial(
@@ -148,18 +161,16 @@ class Net(nn.Module):
             group=self.bn_group,
             dtype=self.dtype,
         )
-        counts = self.space.counts
-        alpha = self.param(ALPHA, self.alpha_init, (len(counts), NONE + 1))
+        space = self.space
+        alpha = self.param(ALPHA, self.alpha_init, (len(space.counts), space.none + 1))
         if paths is None and gates is None:
-            paths = masked(alpha, counts).argmax(-1)[:, None]
+            paths = masked(alpha, space.counts).argmax(-1)[:, None]
         x = inverted.stem(self, images, self.stem_features, conv, norm, 'relu6')
         first = InvertedResidual(self.first_features, 3, 1, 1, conv, norm, name='blocks.0.0')
         x = first(x)
-        for i, run in enumerate(self.space.places):
-            place = Place(run, conv, norm, name=f'places.{i}')
-            x = place(
-                x, None if paths is None else paths[i], None if gates is None else gates[i]
-            )
+        for i, run in enumerate(space.places):
+            place = Place(run, space.candidates, conv, norm, name=f'places.{i}')
+            x = place(x, None if paths is None else paths[i], None if gates is None else gates[i])
         return inverted.classify(self, x, self.head_features, conv, norm, 'relu6', train)
 
     def genotype(self, alpha: jax.Array) -> Genotype:
@@ -242,9 +253,9 @@ def costs_of(net: Net, size: int, channels: int, cost: latency.Cost) -> Costs:
     shape = (size, channels, net.stem_features, net.head_features, net.num_classes)
     whole = latency.layers((first, *net.space.places), *shape)
     places = whole[2:-2]
-    candidates = np.zeros((len(places), NONE + 1))
+    candidates = np.zeros((len(places), net.space.none + 1))
     for i, layer in enumerate(places):
-        for j, (window, expansion) in enumerate(CANDIDATES):
+        for j, (window, expansion) in enumerate(net.space.candidates):
             other = dataclasses.replace(layer, window=window, expansion=expansion)
             candidates[i, j] = cost(other)
     return Costs(sum(map(cost, (*whole[:2], *whole[-2:]))), candidates)
@@ -320,8 +331,7 @@ class ProxylessNAS:
         size, _, channels = setup.info.image_shape
         warmup = setup.steps(self.warmup)
         costs = costs_of(setup.model, size, channels, cost)
-        counts = setup.model.space.counts
-        return Training(self, counts, costs, warmup, warmup + setup.steps(self.rest))
+        return Training(self, setup.model.space, costs, warmup, warmup + setup.steps(self.rest))
 
     def with_cost(self, loss: jax.Array, cost: jax.Array) -> jax.Array:
         """Returns what alpha is to lower, of the loss on images and the expected cost."""
@@ -345,7 +355,7 @@ class Training(Supernet):
     """The training of a supernet in a run."""
 
     options: ProxylessNAS
-    counts: tuple[int, ...]  # choices of each place
+    space: Space
     costs: Costs
     warmup: int  # steps
     begin: int  # the step from which on alpha learns
@@ -387,7 +397,7 @@ class Training(Supernet):
 
             grads, (batch_stats, metrics) = jax.grad(loss, has_aux=True)(weights)
             updates, weights_state = optimizer.weights.update(grads, rules['weights'], weights)
-            weights, weights_state = hold_others(
+            weights, weights_state = self.others_stay(
                 paths[:, 0],
                 (weights, rules['weights']),
                 (optax.apply_updates(weights, updates), weights_state),
@@ -445,7 +455,7 @@ class Training(Supernet):
 
     def masked(self, alpha: jax.Array) -> jax.Array:
         """Returns alpha with -inf for choices that a place does not have."""
-        return masked(alpha, self.counts)
+        return masked(alpha, self.space.counts)
 
     def gated(
         self, alpha: jax.Array, held: Held, drawn: jax.Array, paths: jax.Array | None = None
@@ -507,7 +517,7 @@ class Training(Supernet):
             'alpha_entropy': -(p * logs).sum(-1).mean(),
             'cost': self.costs.expected(p),
             'cost_chosen': self.costs.expected(jnp.ones((len(p), 1)), chosen[:, None]),
-            'none': (chosen == NONE).sum().astype(jnp.float32),
+            'none': (chosen == self.space.none).sum().astype(jnp.float32),
         }
 
     def finish(self, setup: Any, params: Any, workdir: Path) -> dict[str, Any]:
@@ -518,25 +528,24 @@ class Training(Supernet):
     def worth(self, search: Any, genotype: Any) -> dict[str, float]:
         return {}
 
+    def others_stay(self, paths: jax.Array, old: Any, new: Any) -> Any:
+        """Returns trees after a step, but as before it for candidates that were not drawn.
 
-def hold_others(paths: jax.Array, old: Any, new: Any) -> Any:
-    """Returns trees after a step in which candidates that were not drawn stay as they were.
+        As in PyTorch, what has no gradient is neither decayed nor moved by its momentum.
 
-    What has no gradient is neither decayed nor moved by its momentum, as in PyTorch.
+        Args:
+          paths: (places,) drawn.
+          old: parameters, and the state of their rule, before the step.
+          new: after it.
+        """
+        names = {f'k_{window}_e{e}': i for i, (window, e) in enumerate(self.space.candidates)}
 
-    Args:
-      paths: (places,) drawn.
-      old: parameters, and the state of their rule, before the step.
-      new: after it.
-    """
-    names = {f'k_{window}_e{expansion}': i for i, (window, expansion) in enumerate(CANDIDATES)}
+        def chosen(path, before, after):
+            keys = [getattr(entry, 'key', None) for entry in path]
+            for place, candidate in itertools.pairwise(keys):
+                if candidate in names:
+                    at = int(place.removeprefix('places.'))
+                    return jnp.where(paths[at] == names[candidate], after, before)
+            return after
 
-    def held(path, before, after):
-        names_here = [getattr(entry, 'key', None) for entry in path]
-        for place, candidate in zip(names_here, names_here[1:], strict=False):
-            if candidate in names:
-                at = int(place.removeprefix('places.'))
-                return jnp.where(paths[at] == names[candidate], after, before)
-        return after
-
-    return jax.tree.map_with_path(held, old, new)
+        return jax.tree.map_with_path(chosen, old, new)
