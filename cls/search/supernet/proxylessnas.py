@@ -98,17 +98,16 @@ class Place(nn.Module):
         if gates is None:
             return nn.switch(paths[0], branches, self, x) + shortcut
 
-        def add(place, total, path, gate):
-            return total + gate.astype(x.dtype) * nn.switch(path, branches, place, x), None
+        def gated(place, carry, path, gate):
+            return carry, gate.astype(x.dtype) * nn.switch(path, branches, place, x)
 
-        over = nn.scan(
-            add,
+        over = nn.scan(  # over paths, so that candidates are compiled once
+            gated,
             variable_broadcast=('params', 'kept'),
             variable_carry='batch_stats',
             split_rngs={'params': False},
         )
-        total, _ = over(self, shortcut, paths, gates)  # compiled once, not for each path
-        return total
+        return over(self, (), paths, gates)[1].sum(0) + shortcut
 
 
 class Net(nn.Module):
