@@ -2,14 +2,13 @@
 
   python -m cls.main --config configs/search/proxylessnas.py             digits, 5 minutes
   python -m cls.main --config configs/search/proxylessnas.py:paper --config.search.table=FILE
-  python -m cls.main --config configs/search/proxylessnas.py:nasbench201 --config.search.table=FILE
 
 How alpha learns: --config.search.supernet.mode=two, full or reinforce. The paper's table is the
-authors' mobile_trim.yaml (see configs/search/README.md), milliseconds on a Pixel 1; without a table
-a net costs its multiply-adds, in thousands. At the end genotype.json is in the run folder, and a
-line says how to train it. metrics.jsonl has the entropy of alpha, the expected cost, and that of
-the net that would be derived. What is evaluated is that net within the supernet, on the images that
-alpha learns from.
+authors' mobile_trim.yaml (github.com/han-cai/files, folder proxylessnas), milliseconds on a Pixel
+1; without a table a net costs its multiply-adds, in thousands. At the end genotype.json is in the
+run folder, and a line says how to train it. metrics.jsonl has the entropy of alpha, the expected
+cost, and that of the net that would be derived. What is evaluated is that net within the supernet,
+on the images that alpha learns from.
 
 Expected, paper, which has not been run here: 200 GPU hours for a net with 74.6 % on ImageNet in
 78 ms, after its own training (configs/proxylessnas.py).
