@@ -105,14 +105,11 @@ def _cosine_restarts(config, lr, to_steps, warmup, total):
     The one after k boundaries starts at lr * factor ** k (Loshchilov & Hutter, 2017).
     """
     at = _boundaries(config, to_steps)
-    if at[0] <= warmup or at[-1] >= total:
-        raise UserError(
-            f'config.schedule.at is {tuple(config.at)}, in steps {tuple(at)}: expected restarts '
-            f'after the warm-up, {warmup} steps, and before the end, {total}.'
-        )
     borders = [warmup, *at, total]
     cosines = [
-        optax.cosine_decay_schedule(lr * _factor(config) ** k, end - start, alpha=config.end)
+        optax.cosine_decay_schedule(
+            lr * _factor(config) ** k, max(end - start, 1), alpha=config.end
+        )
         for k, (start, end) in enumerate(itertools.pairwise(borders))
     ]
     rule = optax.join_schedules(cosines, [border - warmup for border in at])
