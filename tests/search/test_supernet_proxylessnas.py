@@ -397,6 +397,7 @@ def test_a_path_is_the_net_of_its_genotype():
         assert np.any(np.asarray(old) != np.asarray(new)) == used
 
 
+@pytest.mark.sweep
 def test_two_paths_and_all_paths_have_the_same_gates():
     """Where other gates are 0: logits, and the loss's gradient by the gates."""
     net, variables, images = supernet()
