@@ -22,7 +22,6 @@ from cls.models.init import init
 from cls.models.registry import abstract_variables
 from cls.nn import norm
 from cls.search import registry
-from cls.search.supernet import base
 from cls.search.supernet.base import Supernet
 from cls.state import TrainState, abstract, new_state, new_state_shapes
 from cls.step import Recipe, make_eval_step, make_moments_step
@@ -188,11 +187,10 @@ def set_up(
         _check_classes(config, test, model)
     total = durations.steps(config.duration, batch=config.batch, examples=info.num_train)
     recipe = Recipe.of(config, total, info.image_shape[2])
-    supernet = None
+    setup = Setup(config, mesh, train, test, info, model, total, recipe)
     if 'supernet' in config.get('search', {}):
-        base.check(config)
-        supernet = registry.create('supernet', config.search.supernet)
-    setup = Setup(config, mesh, train, test, info, model, total, recipe, supernet)
+        supernet = registry.create('supernet', config.search.supernet).prepared(setup)
+        setup = dataclasses.replace(setup, supernet=supernet)
     every = {'log_every': config.log_every, 'checkpoint.every': config.checkpoint.every}
     every |= {'eval.every': config.eval.every} if config.eval.every else {}
     for name, duration in {'duration': config.duration, **every}.items():

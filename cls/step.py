@@ -140,13 +140,14 @@ def make_loss(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -
 
     It gives (loss, (new batch_stats, metrics)), metrics being those of `make_train_step` that a
     batch alone has: `loss` and `top1`. Images and labels are as `augmented` returns them; `key` is
-    for dropout, `progress` the part of training that is over.
+    for dropout, `progress` the part of training that is over. What else is given, by name, the net
+    is called with.
     """
     takes_progress = models.takes_progress(model)
     still = functools.partial(freeze.still, recipe.freeze)
 
-    def loss_fn(params, batch_stats, images, labels, key, progress):
-        extra = {'progress': progress} if takes_progress else {}
+    def loss_fn(params, batch_stats, images, labels, key, progress, **given):
+        extra = given | ({'progress': progress} if takes_progress else {})
         stays = still(params, batch_stats, recipe.freeze_bn)
         params = meshes.gathered(params, batch_sharding.mesh)
         params = freeze.hold(stays['params'], jax.lax.stop_gradient(params), params)

@@ -83,6 +83,7 @@ class Ensemble:
 SUPERNETS = {
     'darts_supernet': 'cls.search.supernet.darts:Net',
     'nasbench201_supernet': 'cls.search.supernet.nasbench201:Net',
+    'proxyless_supernet': 'cls.search.supernet.proxyless_net:Net',
 }
 
 _VARIANTS: dict[str, Variant] = {}

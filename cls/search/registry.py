@@ -25,6 +25,7 @@ SPACES = {
     'transnas101': 'spaces.tabular:TransNasBench101',
     'mnasnet': 'spaces.mnasnet:MnasNet',
     'accel_nasbench': 'spaces.mnasnet:AccelNasBench',
+    'proxylessnas': 'spaces.proxylessnas:ProxylessNAS',
 }
 SEARCHERS = {
     'random': 'searchers.random:Random',
@@ -48,6 +49,7 @@ EVALUATORS = {
 }
 SUPERNETS = {
     'darts': 'supernet.darts:Darts',
+    'proxylessnas': 'supernet.proxylessnas:ProxylessNAS',
 }
 GROUPS = {
     'space': SPACES,

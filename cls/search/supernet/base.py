@@ -41,10 +41,7 @@ class Supernet(abc.ABC):
         """
 
     def finish(self, setup: Any, params: Any, workdir: Path) -> dict[str, Any]:
-        """Writes the derived genotype to the run folder; returns what the result says of it.
-
-        Where config.search.table is a table, that is what others have found it to be worth.
-        """
+        """Writes the derived genotype to the run folder; returns what the result says of it."""
         search = setup.config.search
         genotype = setup.model.genotype(jax.device_get(params[ALPHA]))
         file = workdir / FILE
@@ -55,11 +52,25 @@ class Supernet(abc.ABC):
         if search.train_with:
             command = f'python -m cls.main --config {search.train_with}'
             distributed.say(f'train it: {command} --config.model.genotype={file}')
-        if search.table:
-            rows = _rows(search)
-            result['truth'] = rows[genotype][search.columns.truth]
-            result['truth_best'] = max(row[search.columns.truth] for row in rows.values())
-        return result
+        return result | self.worth(search, genotype)
+
+    def prepared(self, setup: Any) -> 'Supernet':
+        """Returns what trains in a run's setup, which may know more than config.search.supernet.
+
+        Raises UserError for a config that does not suit, and a missing table: it is looked at when
+        all is over, which is late to find that it is not there.
+        """
+        check(setup.config)
+        if setup.config.search.table:
+            _rows(setup.config.search)
+        return self
+
+    def worth(self, search: Any, genotype: Any) -> dict[str, float]:
+        """Returns what the result says of a genotype by config.search.table, if there is one."""
+        if not search.table:
+            return {}
+        rows, truth = _rows(search), search.columns.truth
+        return {'truth': rows[genotype][truth], 'truth_best': max(r[truth] for r in rows.values())}
 
 
 def _rows(search: Any) -> dict[str, dict[str, float]]:
@@ -68,17 +79,12 @@ def _rows(search: Any) -> dict[str, dict[str, float]]:
 
 
 def check(config: Any) -> None:
-    """Raises UserError for fields that a supernet's training has no use for, and a missing table.
-
-    A table is looked at when all is over, which is late to find that it is not there.
-    """
+    """Raises UserError for fields that a supernet's training has no use for."""
     for field, none in (('accumulate', 1), ('ema', 0.0), ('init', '')):
         if config[field] != none:
             raise UserError(
                 f'config.{field} is {config[field]!r}: the training of a supernet takes {none!r}.'
             )
-    if config.search.table:
-        _rows(config.search)
 
 
 class Architecture(nn.Module):
