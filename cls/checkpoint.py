@@ -14,7 +14,9 @@ import functools
 import json
 import logging
 import shutil
+import socket
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +32,8 @@ from cls.telemetry import write_json
 CHECKSUMS = 'checksums.json'
 STORE_SUMS = 'checksums-gs.json'  # the same, as the store tells them
 log = logging.getLogger(__name__)
+
+_STALE = 90.0  # seconds for all hosts to see what one of them has moved
 
 
 class Checkpoints:
@@ -85,9 +89,11 @@ class Checkpoints:
         Raises:
           UserError: a checkpoint is sound but holds another state than this run has.
         """
-        while (step := distributed.first('checkpoint', self._newest_whole)) is not None:
-            if step not in self._steps():
-                self._manager.reload()  # the first process has set others aside
+        while True:
+            step = distributed.first('checkpoint', self._newest_whole)
+            distributed.agree('seen', functools.partial(self._see, step))
+            if step is None:
+                return None
             restored, problem = None, ''
             try:
                 restored = self._read(step, abstract)
@@ -103,8 +109,6 @@ class Checkpoints:
                     'version of the code. Choose another --workdir.'
                 )
             distributed.first('aside', functools.partial(self._set_aside, step, problem))
-            self._manager.reload()
-        return None
 
     def _newest_whole(self) -> int | None:
         """Returns the newest step whose files are undamaged, and sets aside those after it."""
@@ -116,6 +120,26 @@ class Checkpoints:
                 return step
             self._set_aside(step, problem)
         return None
+
+    def _see(self, step: int | None) -> None:
+        """Returns when this process too knows of no checkpoint after the first process's newest.
+
+        The first one has set aside what came after. Network file systems show for half a minute
+        what another host has moved away.
+
+        Raises UserError when they go on to.
+        """
+        newest = [] if step is None else [step]
+        deadline = time.monotonic() + _STALE
+        while (seen := self._steps()[:1]) != newest:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f'{self._folder}: the newest checkpoint is {step} for process 0 and '
+                    f'{seen[0] if seen else None} on {socket.gethostname()}; expected a file '
+                    'system that all hosts share.'
+                )
+            self._manager.reload()
+            time.sleep(0.1)
 
     def _read(self, step: int, abstract: Any) -> tuple[Any, Any, dict[str, float]]:
         items = {

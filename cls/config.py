@@ -158,10 +158,13 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-# Fields that change what is shown and how fast, or an evaluation afterwards, but not the training.
+# Fields that change what is shown, where and how fast, or an evaluation afterwards, but not the
+# training.
 _OUTWARD = (
     'profile',
     'data.workers',
+    'mesh.fsdp',
+    'remat',
     'eval.protocol',
     'eval.scales',
     'eval.multiple',

@@ -189,18 +189,26 @@ def load_result(workdir: Path) -> dict[str, Any] | None:
     return json.loads(file.read_text()) if file.exists() else None
 
 
+def _commit() -> str | None:
+    """Returns the commit of this code, with '-dirty' if it was changed; None where git has none."""
+    describe = ['git', '-C', str(Path(__file__).parent), 'describe']
+    try:
+        found = subprocess.run(
+            [*describe, '--always', '--dirty', '--abbrev=40'],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:  # an image without git
+        return None
+    return found.stdout.strip() or None
+
+
 def environment() -> dict[str, Any]:
     """Returns what else a run depends on: versions, code, devices."""
-    here = Path(__file__).parent
-    commit = subprocess.run(
-        ['git', '-C', str(here), 'describe', '--always', '--dirty', '--abbrev=40'],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
     return {
         'packages': {name: importlib.metadata.version(name) for name in PACKAGES},
-        'commit': commit or None,
+        'commit': _commit(),
         'device_kind': jax.devices()[0].device_kind,
         'device_count': jax.device_count(),
         'process_count': jax.process_count(),

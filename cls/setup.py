@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cls import config as configs
-from cls import durations, optim, protocols, telemetry
+from cls import durations, optim, protocols, remat, telemetry
 from cls import mesh as meshes
 from cls.data import pipeline, sources, transforms
 from cls.errors import UserError
@@ -206,6 +206,7 @@ def _check_training(setup: Setup) -> None:
     if config.freeze_bn:
         setup.steps(config.freeze_bn)
     _check_sizes(setup)
+    remat.check(config.remat)
     if not (config.optim.freeze or config.freeze_bn or config.eval.precise_bn):
         optim.optimizer(config.optim, setup.schedule(), params={})
         return
@@ -302,6 +303,31 @@ def _check_numbers(config: ConfigDict, devices: int) -> None:
             f'config.model.bn_group is {group}: expected a divisor of the {batch // parts} '
             'examples that are computed together (config.batch / config.accumulate).'
         )
+
+
+def split_groups(setup: Setup, batch_stats: Any) -> str:
+    """Returns a line on batch-norm groups that lie on several devices, '' if none does.
+
+    Args:
+      setup: of the run.
+      batch_stats: of its net, or their shapes.
+    """
+    together = setup.config.batch // setup.config.accumulate
+    share = together // setup.mesh.size
+    group = getattr(setup.model, 'bn_group', 0) or together
+    if share % group == 0 or not norm.kept(batch_stats, lambda _: True):
+        return ''
+    if group % share == 0:
+        return (
+            f'batch norm: groups of {group} examples lie on {group // share} devices each, which '
+            f'sum their statistics in every norm; config.model.bn_group={share} would keep them on '
+            'one.'
+        )
+    return (
+        f'batch norm: groups of {group} examples (config.model.bn_group) and devices of {share} do '
+        'not divide one another: devices send one another activations and compute some of them '
+        'twice. Choose config.batch, or a number of devices, with which they do.'
+    )
 
 
 def abstract_state(state: TrainState, mesh: Mesh) -> TrainState:

@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from cls import freeze, losses, models
+from cls import freeze, losses, models, remat
 from cls import mesh as meshes
 from cls.augment.apply import apply
 from cls.augment.settings import Augment
@@ -41,6 +41,7 @@ class Recipe:
     augment: Augment = Augment()
     freeze: str = ''  # parameters that stay, see cls.freeze
     freeze_bn: bool = False  # whether the statistics of all norms stay
+    remat: str = ''  # what the gradient computes anew, see cls.remat
 
     @classmethod
     def of(cls, config: ConfigDict, total_steps: int, channels: int) -> 'Recipe':
@@ -66,6 +67,7 @@ class Recipe:
             data.contrast,
             Augment.of(config, channels),
             config.optim.freeze,
+            remat=config.remat,
         )
 
     def normalise(self, images: jax.Array) -> jax.Array:
@@ -152,10 +154,11 @@ def make_loss(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -
         params = meshes.gathered(params, batch_sharding.mesh)
         params = freeze.hold(stays['params'], jax.lax.stop_gradient(params), params)
         kept = freeze.kept(stays['batch_stats'])
-        logits, updated = model.apply(
+        logits, updated = remat.apply(
+            recipe.remat,
+            model,
             {'params': params, 'batch_stats': batch_stats, 'kept': kept},
             images if recipe.augment.active else recipe.normalise(images),
-            train=True,
             mutable=['batch_stats', 'aux_logits', 'penalties'],
             rngs={'dropout': key},
             **extra,

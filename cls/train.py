@@ -26,7 +26,7 @@ from cls.errors import UserError
 from cls.evaluate import EvalStep, evaluate_state, summary
 from cls.preemption import Preempted, Preemption
 from cls.runtime import check_folder, claim
-from cls.setup import Phase, Setup, abstract_state, process, set_up
+from cls.setup import Phase, Setup, abstract_state, process, set_up, split_groups
 from cls.state import TrainState
 from cls.step import make_train_step
 from cls.telemetry import Metrics, Profile, Progress, write_json
@@ -78,6 +78,8 @@ def train(
         # ---- a state before the first step, in host memory; shapes before arrays
         state, optimizer = setup.new_state(variables)
         where = abstract_state(state, setup.mesh)
+        if line := split_groups(setup, state.batch_stats):
+            distributed.say(line)
         iterator = train_batches(setup)
 
         # ---- continue from the newest checkpoint, or start anew

@@ -131,6 +131,9 @@ def base() -> ConfigDict:
 
     c.mesh = ConfigDict()
     c.mesh.fsdp = 1  # devices that share one copy of the state; the rest is data parallel
+    # '' | stage | block: what gradients are computed from is kept for the ends of these only, and
+    # all between computed anew: less memory, about a third more operations; see cls/remat.py
+    c.remat = ''
 
     c.log_every = '20 steps'
     c.profile = ''  # START:STOP, steps written as a jax.profiler trace

@@ -1,5 +1,6 @@
 """Runs of several real processes on this machine's loopback, each with virtual CPU devices."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from logs import logged
 
 from cls import config as configs
 from cls import train
@@ -82,8 +84,14 @@ def launch(fields, cache):
         running.extend(found)
         return found
 
-    yield start
-    for process in running:
+    try:
+        yield start
+    finally:
+        stop(running)
+
+
+def stop(processes):
+    for process in processes:
         process.kill()
         process.wait()
 
@@ -121,12 +129,12 @@ def alone(fields, tmp_path_factory):
     return whole_run(fields, tmp_path_factory.mktemp('runs') / 'alone')
 
 
-def logged(workdir):
-    """What metrics.jsonl says but for speed; no step twice."""
-    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+def events(workdir):
+    """What was logged but for speed and time; no step twice."""
+    lines = logged(workdir)
     steps = [line['step'] for line in lines if 'train/loss' in line]
     assert steps == [*range(1, STEPS + 1)]
-    return [{k: v for k, v in line.items() if k != 'images_per_second'} for line in lines]
+    return lines
 
 
 def saved(workdir, step=STEPS):
@@ -145,7 +153,7 @@ def saved(workdir, step=STEPS):
 
 def assert_near(one, other):
     """The same events and numbers, to what another order of sums makes of them."""
-    ours, theirs = logged(one), logged(other)
+    ours, theirs = events(one), events(other)
     assert [line.keys() for line in ours] == [line.keys() for line in theirs]
     for a, b in zip(ours, theirs, strict=True):
         assert b == pytest.approx(a, rel=2e-4, abs=1e-6), (a, b)
@@ -153,7 +161,7 @@ def assert_near(one, other):
 
 def assert_same(one, other):
     """The same to the bit."""
-    assert logged(one) == logged(other)
+    assert events(one) == events(other)
     ours, theirs = saved(one), saved(other)
     assert ours.keys() == theirs.keys()
     for name, array in ours.items():
@@ -186,7 +194,7 @@ def test_a_signal_to_one_of_several_and_the_checkpoint_on_other_devices(
     assert said(processes[0])[0].startswith('2 processes, found by flags, with 8 devices; coord')
     assert stopped >= 2
     losses = [json.loads(line)['train/loss'] for line in (workdir / 'metrics.jsonl').open()]
-    expected = [line['train/loss'] for line in logged(alone) if 'train/loss' in line]
+    expected = [line['train/loss'] for line in events(alone) if 'train/loss' in line]
     assert losses == pytest.approx(expected[:stopped], rel=1e-5)
 
     config = load(fields)
@@ -227,9 +235,9 @@ def test_four_processes_stopped_by_a_signal_to_one_and_continued_by_one(
 def four(fields, cache, tmp_path_factory):
     """A run of four processes that nothing disturbed, and what they printed."""
     workdir = tmp_path_factory.mktemp('runs') / 'four'
-    starter = launch.__wrapped__(fields, cache)
-    processes = next(starter)(workdir)
-    assert ends(processes) == [0, 0, 0, 0]
+    with contextlib.closing(launch.__wrapped__(fields, cache)) as starter:
+        processes = next(starter)(workdir)
+        assert ends(processes) == [0, 0, 0, 0]
     return workdir, [said(process) for process in processes]
 
 
@@ -292,9 +300,15 @@ def test_a_run_continues_on_fewer_devices(processes, devices, fsdp, launch, alon
 
 @pytest.mark.sweep
 def test_a_net_with_batch_norm(launch, tmp_path):
+    """Its groups lie on four devices each, of two processes.
+
+    The net is shallow: ResNet-20 blows up rounding from 1e-7 to 3e-3 of the loss in these twelve
+    steps, between one and eight devices of one process too.
+    """
     runs = [tmp_path / 'one', tmp_path / 'four']
-    assert ends(launch(runs[0], processes=1, devices=8, config='resnet')) == [0]
-    assert ends(launch(runs[1], config='resnet')) == [0, 0, 0, 0]
+    small = ('--config.model.stage_sizes=(1, 1, 1)', '--config.model.bn_group=32')
+    assert ends(launch(runs[0], *small, processes=1, devices=8, config='resnet')) == [0]
+    assert ends(launch(runs[1], *small, config='resnet')) == [0, 0, 0, 0]
     assert_near(*runs)
 
 
@@ -394,7 +408,10 @@ def test_slurm_as_it_starts_processes(fields, cache, tmp_path):
         )
         for i in range(2)
     ]
-    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    try:
+        outputs = [process.communicate(timeout=240)[0] for process in processes]
+    finally:
+        stop(processes)
     assert [process.returncode for process in processes] == [0, 0]
     assert '2 processes, found by Slurm, with 2 devices; coordinator localhost:' in outputs[0]
-    logged(tmp_path / 'run')
+    events(tmp_path / 'run')

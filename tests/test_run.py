@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from logs import all_logged, logged
 
 from cls import account
 
@@ -86,19 +87,6 @@ def wait_for(process, text):
         if text in line:
             return seen
     raise AssertionError(f'{text!r} never came:\n{seen}')
-
-
-def logged(workdir):
-    """What metrics.jsonl says but for speed and time: a list of dicts."""
-    timed = ('images_per_second', 'goodput', 'time/')
-    return [
-        {name: value for name, value in line.items() if not name.startswith(timed)}
-        for line in all_logged(workdir)
-    ]
-
-
-def all_logged(workdir):
-    return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
 
 
 def moment(line):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections import Counter
 
 import flax.linen as nn
@@ -15,7 +16,8 @@ from jax.sharding import PartitionSpec as P
 from cls import config as configs
 from cls import mesh as meshes
 from cls.hlo import collectives
-from cls.setup import abstract_state, set_up
+from cls.nn.norm import BatchNorm
+from cls.setup import abstract_state, set_up, split_groups
 from cls.state import new_state
 from cls.step import Recipe, make_eval_step, make_train_step, normalise, random_flip
 from cls.train import compile_train_step, train_batches
@@ -142,6 +144,46 @@ def test_bfloat16_computes_nearly_the_same_and_keeps_the_state_in_float32(on_one
 def test_statistics_of_the_global_batch_are_reduced_over_the_devices():
     one, eight = (five_losses(n, ('model.bn_group', '0'))[0] for n in (1, 8))
     np.testing.assert_allclose(eight, one, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('batch', 'group', 'says', 'sends'),
+    [
+        (32, 4, '', 0),  # four examples on each device
+        (32, 2, '', 0),
+        (32, 16, 'groups of 16 examples lie on 4 devices each', 'statistics'),
+        (32, 0, 'groups of 32 examples lie on 8 devices each', 'statistics'),
+        (48, 4, 'groups of 4 examples .* and devices of 6 do not divide', 'activations'),
+    ],
+)
+def test_groups_that_devices_share_are_told_of(batch, group, says, sends):
+    """And what is said is what a norm sends."""
+    fields = (('batch', str(batch)), ('model.bn_group', str(group)))
+    setup = set_up(configs.load('configs/resnet.py', (*SMALL_RESNET, *fields)))
+    line = split_groups(setup, {'bn1': {'mean': 0, 'var': 0}})
+    assert bool(line) == bool(says)
+    assert re.search(says, line)
+    assert not split_groups(setup, {})
+
+    spread = meshes.batch_sharding(setup.mesh)
+    images = jax.ShapeDtypeStruct((batch, 6, 6, 5), jnp.float32, sharding=spread)
+    net, whole = BatchNorm(True, group=group), meshes.replicated(setup.mesh)
+    variables = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
+        jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((batch, 6, 6, 5)))),
+    )
+
+    def normalised(variables, images):
+        return net.apply(variables, images, mutable='batch_stats')[0]
+
+    program = jax.jit(normalised, out_shardings=spread).lower(variables, images).compile()
+    sent = sum(x.bytes for x in collectives(program.as_text()))
+    statistics = 2 * 5 * 4 * (-(-batch // (group or batch)))  # of all groups, float32
+    if sends == 'activations':
+        assert sent > 6 * 6 * 5 * 4
+    else:
+        assert bool(sent) == bool(sends)
+        assert sent <= statistics
 
 
 @pytest.mark.sweep  # two compilations of half a minute

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from logs import logged
 
 from cls import lease, storage
 from cls.errors import UserError
@@ -419,12 +420,6 @@ RUN = (
 )
 
 
-def _values(workdir):
-    """What metrics.jsonl says but for speed."""
-    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != 'images_per_second'} for line in lines]
-
-
 @pytest.mark.sweep
 def test_a_run_in_a_store_that_is_killed_ends_as_one_in_a_folder(bucket, tmp_path, capsys):
     """And is evaluated, and gives its weights to another, in the same numbers."""
@@ -449,7 +444,7 @@ def test_a_run_in_a_store_that_is_killed_ends_as_one_in_a_folder(bucket, tmp_pat
     assert max(steps(there / 'checkpoints')) in (8, 16)
     for _ in range(2):  # the same command after the end changes nothing
         assert main([*run, f'--workdir={there}', '--config.profile=18:19']) == 0
-    assert _values(there) == _values(here)
+    assert logged(there) == logged(here)
     for folder in (there, here):
         names = {path.name for path in folder.iterdir()}
         assert {'config.json', 'environment.json', 'result.json', 'tensorboard', 'profile'} <= names
@@ -465,7 +460,7 @@ def test_a_run_in_a_store_that_is_killed_ends_as_one_in_a_folder(bucket, tmp_pat
     for name, folder in (('a', there), ('b', here)):
         begun = [*run, f'--workdir={tmp_path / name}', '--config.duration=1 steps']
         assert main([*begun, f'--config.init={folder}']) == 0
-    assert _values(tmp_path / 'a') == _values(tmp_path / 'b')
+    assert logged(tmp_path / 'a') == logged(tmp_path / 'b')
     assert capsys.readouterr().out.count(' tensors taken, all of them') == 2
 
 

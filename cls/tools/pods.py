@@ -42,14 +42,12 @@ MORE = {
     'resnet': (('variant=resnet152_v1', ()),),
 }
 
-# What does not fit as `shape` has it, and how it is made to: a slice, and fields beside the
-# recipe's. (name of the net, chip) -> (slice, fields). The batch of 1,600 in norms of 16 divides
-# into whole norms on four chips alone, which is too few by far; on these norms lie on several.
+# What does not fit as `suited` has it, and how it is made to: a slice, and fields beside the
+# recipe's. (name of the net, chip) -> (slice, fields). Xception's 1,920 images are sixty groups of
+# 32, which only four chips hold whole; on 64 each chip has a group of its own.
 OTHERWISE: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {
-    ('nasnet_a_large', 'v5e'): ('8x8', ()),
-    ('nasnet_a_large', 'v5p'): ('2x4x4', ()),
-    ('pnasnet5_large', 'v5e'): ('8x8', ()),
-    ('pnasnet5_large', 'v5p'): ('2x4x4', ()),
+    ('dpn92', 'v5e'): ('2x4', ('remat=block',)),
+    ('xception', 'v5e'): ('8x8', ('model.bn_group=30',)),
 }
 
 
@@ -92,7 +90,7 @@ def _pods_of(file: Path, kind: str) -> list[Pod]:
         config = imagenet(spec, fields)
         if config is None:
             return []
-        name, fit = OTHERWISE.get((config.model.name, kind), (shape(config, kind), ()))
+        name, fit = OTHERWISE.get((config.model.name, kind)) or suited(config, kind)
         found.append(Pod(spec, fields, f'{kind}:{name}', fit))
     return found
 
@@ -107,20 +105,23 @@ def imagenet(spec: str, fields: tuple[str, ...] = ()) -> ConfigDict | None:
     return None if ensemble.is_ensemble(config) else config
 
 
-def shape(config: ConfigDict, kind: str) -> str:
-    """Returns the largest of a chip's slices that a config's batch keeps busy.
+def suited(config: ConfigDict, kind: str) -> tuple[str, tuple[str, ...]]:
+    """Returns the largest of a chip's slices that a config's batch keeps busy, and fields for it.
 
-    Each chip has LEAST images or more, and if it can be, whole groups of batch normalisation.
+    Each chip has LEAST images or more, and if it can be, whole groups of batch normalisation. Where
+    no slice has whole ones (1,600 images in groups of 32 are fifty groups), what each chip has is
+    one group: norms across chips would send all activations.
     """
     least = LEAST * (224 / config.data.image_size) ** 2
     together = config.batch // config.accumulate
     group = config.model.get('bn_group', 0) or 1
-    for groups in (group, 1):
+    for images in (group, 1):
         for name in reversed(CHIPS[kind].shapes):
             chips = math.prod(map(int, name.split('x')))
-            if together % (chips * groups) == 0 and together // chips >= least:
-                return name
-    return CHIPS[kind].shapes[0]
+            if together % (chips * images) == 0 and together // chips >= least:
+                whole = images == group
+                return name, () if whole else (f'model.bn_group={together // chips}',)
+    return CHIPS[kind].shapes[0], ()
 
 
 # --------------------------------------------------------------------------------------- compiling

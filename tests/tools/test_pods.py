@@ -66,11 +66,19 @@ def test_batches_divide(everything):
 def test_a_slice_of_a_suitable_size(batch, group, pixels, v5e, v5p):
     config = configs.load('configs/resnet.py:imagenet2012')
     config.batch, config.model.bn_group, config.data.image_size = batch, group, pixels
-    assert (pods.shape(config, 'v5e'), pods.shape(config, 'v5p')) == (v5e, v5p)
+    assert pods.suited(config, 'v5e') == (v5e, ())
+    assert pods.suited(config, 'v5p') == (v5p, ())
     for kind, shape in (('v5e', v5e), ('v5p', v5p)):
         assert shape in CHIPS[kind].shapes
         chips = math.prod(map(int, shape.split('x')))
         assert batch % chips or batch // chips >= pods.LEAST * (224 / pixels) ** 2
+
+
+def test_each_chip_has_a_group_where_no_slice_has_whole_ones():
+    config = configs.load('configs/inception_v3.py:imagenet2012')
+    assert (config.batch, config.model.bn_group) == (1600, 32)
+    assert pods.suited(config, 'v5e') == ('8x8', ('model.bn_group=25',))
+    assert pods.suited(config, 'v5p') == ('4x4x4', ('model.bn_group=25',))
 
 
 def test_rows():
