@@ -28,9 +28,9 @@ from cls.models.init import init
 from cls.nn.conv import Conv
 from cls.nn.dense import Dense
 from cls.nn.norm import BatchNorm
-from cls.setup import abstract_state, set_up
+from cls.setup import set_up
 from cls.step import make_train_step
-from cls.train import abstract_batch, compile_train_step, train_batches
+from cls.train import abstract_batch
 
 MUTABLE = ['batch_stats', 'aux_logits', 'penalties']
 
@@ -209,29 +209,17 @@ def with_cells(*overrides, sizes=(1, 1, 1), devices=1):
     return dataclasses.replace(tiny.setup(*overrides, devices=devices), model=Cells(sizes))
 
 
-def two_steps(setup):
-    """The state after two steps, and the losses."""
-    state, optimizer = setup.new_state()
-    where = abstract_state(state, setup.mesh)
-    state = meshes.put(state, jax.tree.map(lambda x: x.sharding, where))
-    step = compile_train_step(setup, optimizer, where, setup.phase(0))
-    batches, losses = train_batches(setup), []
-    for _ in range(2):
-        batch = meshes.put_batch(next(batches), meshes.batch_sharding(setup.mesh))
-        state, metrics = step(state, batch)
-        losses.append(float(metrics['loss']))
-    return jax.device_get((state.params, state.batch_stats)), losses
-
-
 @pytest.mark.sweep
 def test_a_step_of_microbatches_on_many_devices_is_the_same():
     overrides = (('accumulate', '2'), ('mesh.fsdp', '2'), ('freeze_bn', '1 steps'))
-    expected, losses = two_steps(with_cells(*overrides, devices=4))
-    ours, others = two_steps(with_cells(*overrides, ('remat', 'block'), devices=4))
+    losses, expected, *_ = tiny.steps(with_cells(*overrides, devices=4), 2)
+    others, ours, *_ = tiny.steps(with_cells(*overrides, ('remat', 'block'), devices=4), 2)
     np.testing.assert_allclose(others, losses, rtol=1e-6)
-    jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), ours, expected
-    )
+    for name in ('params', 'batch_stats'):
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6),
+            *jax.device_get((getattr(ours, name), getattr(expected, name))),
+        )
 
 
 def test_an_unknown_value():

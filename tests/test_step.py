@@ -11,16 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiny
 from jax.sharding import PartitionSpec as P
 
 from cls import config as configs
 from cls import mesh as meshes
 from cls.hlo import collectives
 from cls.nn.norm import BatchNorm
-from cls.setup import abstract_state, set_up, split_groups
+from cls.setup import set_up, split_groups
 from cls.state import new_state
 from cls.step import Recipe, make_eval_step, make_train_step, normalise, random_flip
-from cls.train import compile_train_step, train_batches
 
 SMALL_RESNET = (
     ('duration', '100 steps'),
@@ -44,15 +44,7 @@ def five_steps(devices, *overrides, file='configs/resnet.py', base=SMALL_RESNET)
     """Losses, the state after, where it was before, and (kind, devices) -> bytes of a step."""
     config = configs.load(file, (*base, *overrides))
     setup = set_up(config, jax.devices()[:devices])
-    state, optimizer = setup.new_state()
-    where = abstract_state(state, setup.mesh)
-    state = meshes.put(state, jax.tree.map(lambda x: x.sharding, where))
-    train_step = compile_train_step(setup, optimizer, where, setup.phase(0))
-    batches, losses = train_batches(setup), []
-    for _ in range(5):
-        batch = meshes.put_batch(next(batches), meshes.batch_sharding(setup.mesh))
-        state, metrics = train_step(state, batch)
-        losses.append(float(metrics['loss']))
+    losses, state, where, train_step = tiny.steps(setup, 5)
     sent = Counter()
     for each in collectives(train_step.as_text()):
         sent[each.kind, each.group] += each.times * each.bytes

@@ -1,4 +1,4 @@
-"""A net that compiles at once, for images of any size, and a run of it on the digits."""
+"""A net that compiles at once, for images of any size, and runs on the digits of it or another."""
 
 import dataclasses
 
@@ -6,9 +6,11 @@ import flax.linen as nn
 import jax
 
 from cls import config as configs
+from cls import mesh as meshes
 from cls.nn.dense import Dense
 from cls.nn.norm import BatchNorm
-from cls.setup import set_up
+from cls.setup import abstract_state, set_up
+from cls.train import compile_train_step, train_batches
 
 
 class Tiny(nn.Module):
@@ -40,3 +42,17 @@ def setup(*overrides, devices=1):
     return dataclasses.replace(
         set_up(config, jax.devices()[:devices]), model=Tiny(config.model.get('num_classes', 10))
     )
+
+
+def steps(setup, count):
+    """The losses of the first steps of a run, the state after, where it was before, the step."""
+    state, optimizer = setup.new_state()
+    where = abstract_state(state, setup.mesh)
+    state = meshes.put(state, jax.tree.map(lambda x: x.sharding, where))
+    train_step = compile_train_step(setup, optimizer, where, setup.phase(0))
+    batches, losses = train_batches(setup), []
+    for _ in range(count):
+        batch = meshes.put_batch(next(batches), meshes.batch_sharding(setup.mesh))
+        state, metrics = train_step(state, batch)
+        losses.append(float(metrics['loss']))
+    return losses, state, where, train_step

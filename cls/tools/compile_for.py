@@ -13,10 +13,10 @@ cls/tools/pods.py; those whose name matches PATTERN, as 'resnet*'. What is compi
 launch/compiled.json and not compiled again; --write renews the table in a file, from there alone if
 --all is not given.
 
-With --quick the compiler takes the least pains, and a fifth of the time (SqueezeNet on v5e:2x4: 25
-processor seconds, not 128). Memory and bounds come out some percent otherwise; how long its kernels
-would take, which comes out three times too long, is left out. A later --all without it compiles
-such entries again.
+With --quick the compiler takes the least pains, and a third of the time (SqueezeNet on v5e:2x4: 22
+seconds, not 76). Memory comes out some percent otherwise (there 2.12 GiB, not 1.98); how long the
+kernels would take, which nobody would run, is left out. A later --all without it compiles such
+entries again.
 
 What is printed:
 
@@ -24,12 +24,13 @@ memory      of a chip, in GiB. What is donated (the state) counts once. Where th
             fit, the compiler says what it would have needed, and nothing else is known.
 a step      of a chip: floating-point operations and bytes read and written, by XLA's count. Some of
             these bytes never leave the chip, so the time they take of its HBM is no strict bound.
+            Of a gather, as rotating an image is one, it counts far more than is read.
 collectives of a chip: the bytes of their results.
 bounds      what the step's operations, bytes and collectives take at the chip's peaks, see
-            cls/slices.py, if nothing else did; a step is no faster than the slowest of them. Of
-            several slices, the network between them is left out. MFU is the net's own operations
-            (three times the forward multiply-adds, two each) over what the chips could have done
-            meanwhile.
+            cls/slices.py, if nothing else did; but for what is said of bytes, a step is no faster
+            than the slowest of them. Of several slices, the network between them is left out. MFU
+            is the net's own operations (three times the forward multiply-adds, two each) over what
+            the chips could have done meanwhile.
 estimate    the sum of the cycles that the TPU's compiler expects of each of its kernels.
 """
 
@@ -138,7 +139,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--slices', type=int, default=1, help='so many of them, connected')
     parser.add_argument('--config', help='FILE.py:ARGUMENT, as of cls.main')
     parser.add_argument('--json', action='store_true', help='one JSON object')
-    parser.add_argument('--quick', action='store_true', help='in a fifth of the time, no estimate')
+    parser.add_argument('--quick', action='store_true', help='in a third of the time, no estimate')
     parser.add_argument('--all', nargs='?', const='*', metavar='PATTERN', help='the whole table')
     parser.add_argument('--write', type=Path, metavar='FILE', help='renew the table in a file')
     given = sys.argv[1:] if argv is None else argv

@@ -46,7 +46,6 @@ MORE = {
 # recipe's. (name of the net, chip) -> (slice, fields). Xception's 1,920 images are sixty groups of
 # 32, which only four chips hold whole; on 64 each chip has a group of its own.
 OTHERWISE: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {
-    ('dpn92', 'v5e'): ('2x4', ('remat=block',)),
     ('xception', 'v5e'): ('8x8', ('model.bn_group=30',)),
 }
 
