@@ -298,7 +298,7 @@ def test_two_processes_do_not_share_a_run_folder(environment, tmp_path):
     first.kill()
     first.wait()
     assert second.returncode == 2
-    assert 'another process is training' in second.stderr
+    assert 'another process is running' in second.stderr
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_last_good_state(

@@ -2,6 +2,10 @@
 
   python -m cls.main --config configs/search/proxylessnas.py             digits, 5 minutes
   python -m cls.main --config configs/search/proxylessnas.py:paper --config.search.table=FILE
+  python -m cls.main --config configs/search/proxylessnas.py:mnasnet_table ...
+
+The last is its REINFORCE form on nets that others have trained and measured, with no supernet; see
+configs/search/mnasnet.py, which searches the same.
 
 How alpha learns: --config.search.supernet.mode=two, full or reinforce. The paper's table is the
 authors' mobile_trim.yaml (github.com/han-cai/files, folder proxylessnas), milliseconds on a Pixel
@@ -18,18 +22,21 @@ from ml_collections import ConfigDict
 
 from cls.search import registry
 from configs import common
-from configs.search.common import chosen
+from configs.search import mnasnet
+from configs.search.common import chosen, resolve
 
 
 def get_config(argument: str = '') -> ConfigDict:
-    """Returns the config of an arm: digits or paper."""
+    """Returns the config of an arm: digits, paper or mnasnet_table."""
+    if argument.startswith('mnasnet_table'):
+        return resolve(argument, mnasnet_table=mnasnet_table)
     c = common.base()
     c.search = ConfigDict()
     c.search.supernet = registry.defaults('supernet', 'proxylessnas')
     c.search.train_with = 'configs/proxylessnas.py'  # the config that a genotype is trained with
     c.search.table = ''  # a YAML file with the latency of each layer, see cls/search/latency.py
     c.model.name = 'proxyless_supernet'
-    chosen(argument, digits=digits, paper=paper)(c)
+    chosen(argument, digits=digits, paper=paper, mnasnet_table=mnasnet_table)(c)
     return c
 
 
@@ -71,3 +78,22 @@ def paper(c: ConfigDict) -> None:
     c.loss.label_smoothing = 0.1
     c.search.train_with = 'configs/proxylessnas.py:imagenet2012'
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'
+
+
+def mnasnet_table(c: ConfigDict) -> None:
+    """Section 3.3.2 and the authors' settings but for the rate, theirs being 1e-3 for more steps.
+
+    A softmax for each decision, steps of ten nets, of the baseline a hundredth is kept with each.
+    """
+    mnasnet.mnasnet_table(c)
+    c.search.searcher = registry.defaults(
+        'searcher',
+        'policy_gradient',
+        controller='factorised',
+        algorithm='reinforce',
+        batch=10,
+        learning_rate=0.1,
+        entropy=0.0,
+        baseline=0.63,  # with each of ten
+    )
+    c.search.objective.alpha = c.search.objective.beta = -0.1

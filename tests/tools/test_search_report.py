@@ -81,6 +81,80 @@ def test_configs_beside_random_search(table, tmp_path, capsys):
     assert (tmp_path / 'r.png').read_bytes().startswith(b'\x89PNG')
 
 
+FRONTS = 'configs/search/proxylessnas.py:mnasnet_table'
+
+
+@pytest.fixture(scope='module')
+def latencies(tmp_path_factory):
+    """A sample of nets with accuracies that grow with expansions and windows, as do latencies."""
+    rng = np.random.default_rng(0)
+    lines = ['e,k,l,se,val_top1,latency_vck190']
+    for _ in range(60):
+        e, k, n = rng.choice((1, 4, 6), 7), rng.choice((3, 5), 7), rng.integers(1, 4, 7)
+        digits = [''.join(map(str, row)) for row in (e, k, n, rng.integers(0, 2, 7))]
+        accuracy, latency = 40 + e.sum() ** 0.5 + 2 * n.sum() ** 0.5, (e * n * k).sum() / 40
+        lines.append(','.join([*digits, f'{accuracy:.4f}', f'{latency:.4f}']))
+    file = tmp_path_factory.mktemp('tables') / 'latencies.csv'
+    file.write_text('\n'.join(lines) + '\n')
+    return file
+
+
+def of_latencies(file, spec=FRONTS):
+    return search_report.load(
+        spec, (('search.table', str(file)), ('search.evaluations', '30')), False
+    ).copy_and_resolve_references()
+
+
+def test_a_front_is_of_all_exponents(latencies):
+    config, metrics = of_latencies(latencies), []
+    for exponent in (-0.05, -0.5):
+        config.search.objective.alpha = config.search.objective.beta = exponent
+        metrics += [r.metrics for r in search_report.told(config, 3)]
+    assert len(metrics) == 60
+    pairs = {(m['latency'], m['accuracy']) for m in metrics}
+    best = {p for p in pairs if not any(q != p and q[0] <= p[0] and q[1] >= p[1] for q in pairs)}
+    found = search_report.front_of(of_latencies(latencies), 3, (-0.05, -0.5))
+    assert {*map(tuple, found)} == best
+
+    random = of_latencies(latencies, FRONTS + ',random')
+    found = search_report.front_of(random, 3, (-0.05, -0.5))
+    random.search.evaluations = 60
+    pairs = {(r.metrics['latency'], r.metrics['accuracy']) for r in search_report.told(random, 3)}
+    best = {p for p in pairs if not any(q != p and q[0] <= p[0] and q[1] >= p[1] for q in pairs)}
+    assert {*map(tuple, found)} == best
+
+
+def test_areas_lie_between_the_same_corners():
+    one = [np.array([[1.0, 10.0], [4.0, 12.0]]), np.array([[2.0, 11.0], [8.0, 13.0]])]
+    other = [np.array([[2.0, 10.0]]), np.array([[4.0, 14.0]])]
+    (n,) = search_report.front_numbers([search_report.Fronts('a', 4.0, one, other)])
+    # From cost 1 to 8 over a floor of 10: doublings 1 to 2, 2 to 4, 4 to 8.
+    assert n['last'] == pytest.approx([2.0, 2.0])
+    assert n['random_last'] == pytest.approx([0.0, 4.0])
+    assert n['at'] == pytest.approx([10.5, 10.5, 11.5, 11.5, 12.5])  # at 2, 3, 4, 6, 8
+    assert n['random_at'] == [None, None, 12.0, 12.0, 12.0]
+    rows = search_report.fronts_table([n])
+    assert rows[1] == ['random, as a', '-', '-', *['12.000'] * 3, '2.000', '', '', '']
+    assert rows[2][:7] == ['a', '10.500', '10.500', '11.500', '11.500', '12.500', '2.000']
+    assert rows[2][7:9] == ['+0.000 ± 2.000', '50% (0%)']
+
+
+@pytest.mark.sweep
+def test_fronts_of_configs_beside_random_search(latencies, tmp_path, capsys):
+    arguments = ['--config', FRONTS, FRONTS + ',random', '--seeds', '6', '--fronts', '-.05', '-.5']
+    arguments += [f'--config.search.table={latencies}', '--config.search.evaluations=30']
+    arguments += ['--json', str(tmp_path / 'f.json'), '--plot', str(tmp_path / 'f.png')]
+    assert search_report.main(arguments) == 0
+    rows = [row.split(' | ')[0] for row in capsys.readouterr().out.splitlines()]
+    names = ['search', 'random, as proxylessnas:mnasnet_table']
+    names += [f'proxylessnas:mnasnet_table{more}' for more in ('', ',random')]
+    assert [rows[0], *rows[2:]] == [f'| {name}' for name in names]
+    ours, random = json.loads((tmp_path / 'f.json').read_text())
+    assert len(ours['last']) == 6
+    assert random['last'] == random['random_last'] == ours['random_last'] != ours['last']
+    assert (tmp_path / 'f.png').read_bytes().startswith(b'\x89PNG')
+
+
 def test_run_folders(tmp_path, capsys):
     told = [
         {'asked': 0, 'code': [0], 'parents': []},
@@ -106,8 +180,12 @@ def test_run_folders(tmp_path, capsys):
         (['--config', SPEC, '--seeds', '1'], '--seeds is 1'),
         (['--config', SPEC], 'config.search.table is empty'),
         (['--config', 'configs/resnet.py'], 'is no search by a table'),
+        (
+            ['--fronts', '-0.1', '--config', SPEC, '--config.search.table=TABLE'],
+            'objective accuracy',
+        ),
     ],
 )
-def test_mistakes_are_one_line(arguments, said):
+def test_mistakes_are_one_line(arguments, said, table):
     with pytest.raises(UserError, match=said):
-        search_report.main(arguments)
+        search_report.main([argument.replace('TABLE', str(table)) for argument in arguments])

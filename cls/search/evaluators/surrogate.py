@@ -96,12 +96,8 @@ class Surrogate:
 
     def __call__(self, trial: Trial) -> dict[str, float]:
         """Returns accuracy and latency of a trial, in the table's units."""
-        accuracy, latency = self.ridge(np.array([trial.code]))[0]
+        accuracy, latency = _ridge(self)(np.array([trial.code]))[0]
         return {'accuracy': float(accuracy), 'latency': float(np.exp(latency))}
-
-    @functools.cached_property
-    def ridge(self) -> Ridge:
-        return fit(self.space.counts, *self.sample(), self.penalty)
 
     def sample(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns the table's (N, decisions) codes and (N, 2) accuracies and log-latencies.
@@ -118,6 +114,11 @@ class Surrogate:
         if not (values[:, 1] > 0).all():
             raise UserError(f'{self.file}, column {self.latency}: expected numbers above 0.')
         return codes, np.stack([values[:, 0], np.log(values[:, 1])], 1)
+
+
+@functools.cache  # searches with many seeds fit once
+def _ridge(surrogate: Surrogate) -> Ridge:
+    return fit(surrogate.space.counts, *surrogate.sample(), surrogate.penalty)
 
 
 def of(

@@ -29,16 +29,14 @@ class Table:
     key: str  # the column with the space's genotypes
     signals: tuple[str, ...]
     truth: str
-    columns: tuple[str, ...] = ()  # more metrics, by the names of their columns
     seed: int = 0
 
     def __call__(self, trial: Trial) -> dict[str, float]:
-        """Returns accuracy, truth and the other columns of a trial."""
+        """Returns accuracy and truth of a trial."""
         rng = np.random.default_rng([self.seed, trial.number, 2])
         signal = self.signals[rng.integers(len(self.signals))] if self.signals[1:] else ''
         row = self._rows[self.space.genotype(trial.code)]
-        values = {'accuracy': row[signal or self.signals[0]], 'truth': row[self.truth]}
-        return values | {name: row[name] for name in self.columns}
+        return {'accuracy': row[signal or self.signals[0]], 'truth': row[self.truth]}
 
     def truths(self) -> np.ndarray:
         """Returns the column `truth` of all architectures."""
@@ -46,7 +44,7 @@ class Table:
 
     @functools.cached_property
     def _rows(self) -> dict[str, dict[str, float]]:
-        return read(self.file, self.key, frozenset({*self.signals, self.truth, *self.columns}))
+        return read(self.file, self.key, frozenset({*self.signals, self.truth}))
 
 
 def of(space: Space, config: ConfigDict) -> Table:
