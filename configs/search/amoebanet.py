@@ -4,6 +4,7 @@
   python -m cls.main --config configs/search/amoebanet.py:paper     the paper's, on CIFAR-10
   python -m cls.main --config configs/search/amoebanet.py:nasbench201 --config.search.table=FILE
   python -m cls.main --config configs/search/amoebanet.py:macro --config.search.table=FILE
+  python -m cls.main --config configs/search/amoebanet.py:mnasnet_table --config.search.table=FILE
 
 ARM,random in the place of an arm searches the same at random. What a search finds is trained by
 
@@ -18,13 +19,18 @@ from ml_collections import ConfigDict
 
 from cls.search import registry
 from configs import amoebanet
-from configs.search import common
+from configs.search import common, mnasnet
 
 
 def get_config(argument: str = '') -> ConfigDict:
-    """Returns the config of an arm: digits, paper, nasbench201 or macro."""
+    """Returns the config of an arm: digits, paper, nasbench201, macro or mnasnet_table."""
     return common.resolve(
-        argument, digits=digits, paper=paper, nasbench201=nasbench201, macro=macro
+        argument,
+        digits=digits,
+        paper=paper,
+        nasbench201=nasbench201,
+        macro=macro,
+        mnasnet_table=mnasnet_table,
     )
 
 
@@ -67,4 +73,10 @@ def nasbench201(c: ConfigDict) -> None:
 def macro(c: ConfigDict) -> None:
     """The paper's population and sample."""
     common.use_macro(c)
+    c.search.searcher = registry.defaults('searcher', 'evolution')
+
+
+def mnasnet_table(c: ConfigDict) -> None:
+    """The paper's population and sample, with MnasNet's reward of accuracy and latency."""
+    mnasnet.mnasnet_table(c)
     c.search.searcher = registry.defaults('searcher', 'evolution')
