@@ -362,6 +362,7 @@ def test_a_terminal_gets_one_live_line(environment, tmp_path):
     assert f'step 7/{STEPS}' not in shown
 
 
+@pytest.mark.sweep
 def test_tensorflow_is_not_imported(environment, tmp_path):
     arguments = [*RUN, f'--workdir={tmp_path / "run"}', '--config.duration=2 steps']
     script = (
