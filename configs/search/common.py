@@ -30,8 +30,9 @@ def base() -> ConfigDict:
     c.search.gpus = 0.0  # ray: of each evaluation; on a part of one as many run at a time as fit
 
     # Training trials: c.proxy is a whole training config, see use_proxy. `quick`: compiled with the
-    # least effort on CPUs, which is for nets whose training takes seconds.
-    c.search.evaluator = ConfigDict({'name': 'train', 'quick': False})
+    # least effort on CPUs, for nets whose training takes seconds. `repeats`: trainings of a trial,
+    # of which the mean counts.
+    c.search.evaluator = ConfigDict({'name': 'train', 'quick': False, 'repeats': 1})
     c.search.system = ''  # the config that trains what was found, a file
 
     # Looking trials up instead of training them: see cls/search/evaluators/table.py.

@@ -47,14 +47,15 @@ def digits(c: ConfigDict) -> None:
 def paper(c: ConfigDict) -> None:
     """Section 4: CIFAR-10, 3 cells, 16 channels, 5,000 steps; 7,000 nets, 200 at a time.
 
-    All of it as others report it, or from memory. The paper's fitness is the mean of four
-    trainings, here it is that of one. When the rate falls is in proportion to the full training's.
+    All of it as others report it, or from memory: the fitness is the mean of four trainings. When
+    the rate falls is in proportion to the full training's.
     """
     c.search.space = registry.defaults('space', 'hier')
     c.search.searcher = registry.defaults('searcher', 'evolution', **EVOLUTION)
     c.search.evaluations, c.search.at_once = 7000, 200
     c.search.engine, c.search.gpus, c.search.synchronous = 'ray', 1.0, False
     common.use_proxy(c, hier, 'cifar10')
+    c.search.evaluator.repeats = 4
     c.proxy.model.features, c.proxy.model.cells = 16, 1
     c.proxy.duration = '5000 steps'
     c.proxy.schedule.at = ('2500 steps', '3750 steps', '4375 steps')

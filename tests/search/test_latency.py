@@ -25,7 +25,7 @@ def test_a_trained_net_is_measured():
     config.proxy.schedule.warmup = '0 steps'
     config.proxy.log_every = '1 steps'
     space = registry.create('space', config.search.space)
-    fields = {'name': 'train_latency', 'quick': True, 'repeats': 5}
+    fields = {'name': 'train_latency', 'quick': True, 'passes': 5}
     metrics = registry.create('evaluator', fields, space, config)(
         Trial(0, (0,) * len(space.counts))
     )

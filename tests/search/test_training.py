@@ -1,8 +1,10 @@
 """Trials that are trained: the numbers of the trainer, and what becomes of nets that fail."""
 
 import dataclasses
+import json
 
 import jax
+import numpy as np
 import pytest
 
 from cls import config as configs
@@ -80,6 +82,18 @@ def test_trials_differ_by_their_seeds_and_share_what_is_compiled(quick):
     assert (
         len({evaluator.seed(seed, Trial(number, ())) for seed in (0, 1) for number in (0, 1)}) == 4
     )
+
+
+def test_repeats_are_trainings_with_seeds_of_their_own(quick):
+    trial = Trial(5, (1,))
+    seeds = {evaluator.seed(3, trial, repeat) for repeat in range(3)}
+    assert len(seeds) == 3
+    net = evaluator.compiled(quick.proxy, json.dumps(genotypes.plain(Bits().genotype((1,)))), True)
+    expected = np.mean([net.trained(seed) for seed in seeds]) / 100
+    assert dataclasses.replace(quick, repeats=3)(trial)['accuracy'] == pytest.approx(expected)
+    assert quick(trial)['accuracy'] == net.trained(evaluator.seed(3, trial)) / 100
+    with pytest.raises(UserError, match='repeats is 0'):
+        evaluator.of(Bits(), config(), repeats=0)
 
 
 def test_the_test_images_are_not_seen():

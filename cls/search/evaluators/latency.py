@@ -23,7 +23,7 @@ from cls.search.searcher import Trial
 from cls.search.space import Space
 
 
-def milliseconds(model: nn.Module, size: int, channels: int, batch: int, repeats: int) -> float:
+def milliseconds(model: nn.Module, size: int, channels: int, batch: int, passes: int) -> float:
     """Returns the median time of compiled forward passes, with variables that are all 0.
 
     Args:
@@ -31,21 +31,21 @@ def milliseconds(model: nn.Module, size: int, channels: int, batch: int, repeats
       size: height and width of the images.
       channels: of the images.
       batch: images at a time.
-      repeats: passes that are timed, after three that are not.
+      passes: how many are timed, after three that are not.
     """
     shapes = abstract_variables(model, size, channels)
     variables = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
     images = jnp.zeros((batch, size, size, channels))
     forward = jax.jit(model.apply).lower(variables, images).compile()
-    return median(lambda: jax.block_until_ready(forward(variables, images)), repeats)
+    return median(lambda: jax.block_until_ready(forward(variables, images)), passes)
 
 
 def median(
-    call: Callable[[], Any], repeats: int, clock: Callable[[], float] = time.perf_counter
+    call: Callable[[], Any], passes: int, clock: Callable[[], float] = time.perf_counter
 ) -> float:
     """Returns the median milliseconds of a call, after three that are not timed."""
     times = []
-    for _ in range(3 + repeats):
+    for _ in range(3 + passes):
         began = clock()
         call()
         times.append(clock() - began)
@@ -58,7 +58,7 @@ class Timed:
 
     training: train.Training
     batch: int
-    repeats: int
+    passes: int
 
     def __call__(self, trial: Trial) -> dict[str, float]:
         """Returns what training does and `latency`: milliseconds of a forward pass."""
@@ -66,12 +66,17 @@ class Timed:
         genotype = json.dumps(genotypes.plain(training.space.genotype(trial.code)))
         setup = train.compiled(training.proxy, genotype, training.quick).setup
         size, _, channels = setup.info.image_shape
-        latency = milliseconds(setup.model, size, channels, self.batch, self.repeats)
+        latency = milliseconds(setup.model, size, channels, self.batch, self.passes)
         return {**metrics, 'latency': latency}
 
 
 def of(
-    space: Space, config: ConfigDict, quick: bool = False, batch: int = 1, repeats: int = 30
+    space: Space,
+    config: ConfigDict,
+    quick: bool = False,
+    repeats: int = 1,
+    batch: int = 1,
+    passes: int = 30,
 ) -> Timed:
     """Returns what trains config.proxy and measures it.
 
@@ -79,9 +84,10 @@ def of(
       space: to search.
       config: of the search.
       quick: see cls.search.evaluators.train.
+      repeats: likewise.
       batch: images of a forward pass; the paper has 1.
-      repeats: forward passes.
+      passes: forward passes that are timed.
 
     Raises UserError as cls.search.evaluators.train.
     """
-    return Timed(train.of(space, config, quick), batch, repeats)
+    return Timed(train.of(space, config, quick, repeats), batch, passes)

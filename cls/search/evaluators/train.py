@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import statistics
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -42,17 +43,19 @@ QUICK = {
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """Trains a proxy with the genotype of a trial; the seed is of the search's and its number."""
+    """Trains a proxy with the genotype of a trial; seeds are of the search's and its number."""
 
     space: Space
     proxy: str  # a training config, as JSON
     seed: int
     quick: bool = False  # whether to compile with the least effort, on a CPU
+    repeats: int = 1  # trainings, each with a seed of its own
 
     def __call__(self, trial: Trial) -> dict[str, float]:
         """Returns what training to the end gives.
 
-        accuracy         of the last weights, or of their average if kept, from 0 to 1
+        accuracy         of the last weights, or of their average if kept, from 0 to 1; the mean of
+                         all repeats
         params, macs     see cls.models.complexity
         seconds          in all
         compile_seconds  of them, until the first step: building, tracing and compiling the net
@@ -64,8 +67,9 @@ class Training:
         genotype = json.dumps(genotypes.plain(self.space.genotype(trial.code)))
         net = compiled(self.proxy, genotype, self.quick)
         ready = time.perf_counter()
+        accuracies = [net.trained(seed(self.seed, trial, i)) for i in range(self.repeats)]
         return {
-            'accuracy': net.trained(seed(self.seed, trial)) / 100,
+            'accuracy': statistics.fmean(accuracies) / 100,
             **dataclasses.asdict(net.size),
             **self.space.measures(trial.code),
             'seconds': round(time.perf_counter() - began, 2),
@@ -73,8 +77,14 @@ class Training:
         }
 
 
-def of(space: Space, config: ConfigDict, quick: bool = False) -> Training:
+def of(space: Space, config: ConfigDict, quick: bool = False, repeats: int = 1) -> Training:
     """Returns what trains config.proxy.
+
+    Args:
+      space: to search.
+      config: of the search.
+      quick: whether to compile with the least effort on CPUs, for nets that train in seconds.
+      repeats: trainings of each trial, whose mean accuracy counts.
 
     Raises UserError for mistakes in it, and where there is none.
     """
@@ -83,14 +93,17 @@ def of(space: Space, config: ConfigDict, quick: bool = False) -> Training:
             'the config has no proxy to train: expected a training config as config.proxy, or '
             'another config.search.evaluator.name.'
         )
+    if repeats < 1:
+        raise UserError(f'config.search.evaluator.repeats is {repeats}: expected 1 or more.')
     proxy = configs.to_json(config.proxy)
     _check(proxy)
-    return Training(space, proxy, config.seed, quick)
+    return Training(space, proxy, config.seed, quick, repeats)
 
 
-def seed(of_search: int, trial: Trial) -> int:
+def seed(of_search: int, trial: Trial, repeat: int = 0) -> int:
     """Returns the seed of a trial's training, below 2^31."""
-    return int(np.random.SeedSequence([of_search, trial.number, 3]).generate_state(1)[0] >> 1)
+    drawn = np.random.SeedSequence([of_search, trial.number, 3, repeat]).generate_state(1)
+    return int(drawn[0] >> 1)
 
 
 @functools.cache
