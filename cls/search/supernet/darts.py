@@ -28,20 +28,12 @@ from cls.nn.cells import CellSpec, FactorizedReduction, Genotype, Operation
 from cls.nn.conv import Conv
 from cls.nn.dense import Dense
 from cls.nn.norm import BatchNorm
+from cls.search.spaces.cells import DARTSCells
 from cls.search.supernet.base import ALPHA, Architecture, Supernet
 from cls.state import TrainState
 from cls.step import Recipe, augmented, make_loss, norms
 
-OPERATIONS = (
-    'none',
-    'max_pool_3x3',
-    'avg_pool_3x3',
-    'skip_connect',
-    'sep_conv_3x3',
-    'sep_conv_5x5',
-    'dil_conv_3x3',
-    'dil_conv_5x5',
-)
+OPERATIONS = ('none', *DARTSCells.operations)
 ORDERS = ('first', 'second', 'fd')
 
 
