@@ -30,7 +30,7 @@ def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
     path, _, argument = spec.partition(':')
     file = next((p for p in (Path(path), ROOT / path) if p.is_file()), None)
     if file is None:
-        known = [f'configs/{p.name}' for p in sorted((ROOT / 'configs').glob('*.py'))]
+        known = [str(p.relative_to(ROOT)) for p in sorted((ROOT / 'configs').rglob('*.py'))]
         raise UserError(f'there is no config {path!r}.{nearest(path, known)}')
     if str(ROOT) not in sys.path:  # configs import configs.common
         sys.path.insert(0, str(ROOT))
@@ -169,6 +169,9 @@ _OUTWARD = (
     'eval.scales',
     'eval.multiple',
     'eval.predictions',
+    'search.engine',
+    'search.workers',
+    'search.gpus',
 )
 
 

@@ -68,7 +68,8 @@ def still(pattern: str, params: Any, batch_stats: Any, every_norm: bool = False)
         *module, leaf = (entry.key for entry in path)
         if not norm.is_norm(_below(batch_stats, module)):
             return False
-        return every_norm or all(_below(fixed, module).values())
+        fixed_here = _below(fixed, module)
+        return every_norm or bool(fixed_here) and all(fixed_here.values())
 
     return {'params': fixed, 'batch_stats': jax.tree.map_with_path(stays, batch_stats)}
 
@@ -85,5 +86,5 @@ def hold(stays: Any, old: Any, new: Any) -> Any:
 
 def _below(tree: Any, path: Any) -> Any:
     for key in path:
-        tree = tree[key]
+        tree = tree.get(key, {})  # a norm may have statistics and no parameters
     return tree

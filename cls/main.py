@@ -4,7 +4,8 @@ Jobs: `train` (the default), `evaluate` (the newest checkpoint of --workdir; of 
 their softmax), `print` (the resolved config). Without --workdir a run goes to runs/, under a name
 made from its config: the same command again continues it, and another config gets another folder.
 It may also lie in a store, as gs://BUCKET/NAME or s3://BUCKET/NAME (see cls.storage).
-Without --config that of --workdir is taken.
+Without --config that of --workdir is taken. A config of configs/search/ searches instead of
+training (see configs/search/README.md).
 
 On several hosts the same command runs on each. srun, mpirun, Kubernetes and TPU slices tell a
 process which it is; elsewhere --coordinator HOST:PORT --process_count N --process_index I do.
@@ -29,6 +30,7 @@ from cls import distributed, ensemble, evaluate, storage, train
 from cls.account import process_start
 from cls.errors import UserError, run
 from cls.runtime import load_config, start
+from cls.search import job as search
 
 JOBS = ('train', 'evaluate', 'print')
 
@@ -61,6 +63,8 @@ def main(argv: list[str] | None = None) -> int:
         if args.job != 'evaluate' or args.config:
             raise UserError('several --workdir folders are for --job evaluate, without --config.')
         runs = [(load_config(folder, overrides), folder) for folder in args.workdir]
+        for run_of in runs:
+            search.refuse(*run_of)
         distributed.say(evaluate.summary(ensemble.evaluate(runs)[0]))
         return 0
 
@@ -79,8 +83,13 @@ def main(argv: list[str] | None = None) -> int:
     workdir = args.workdir[0] if args.workdir else default_workdir(args.config, config)
     together = ensemble.is_ensemble(config)
     if args.job == 'evaluate':
+        search.refuse(config, workdir)
         job = ensemble.evaluate_job if together else evaluate.job
         distributed.say(evaluate.summary(job(config, workdir)))
+        return 0
+    if search.is_search(config):
+        found = search.job(config, workdir, began)
+        distributed.say(search.summary(found, config, workdir))
         return 0
     result = (ensemble.job if together else train.in_folder)(config, workdir, began)
     if result is None:
@@ -91,12 +100,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def default_workdir(spec: str, config: ConfigDict) -> Path:
-    """Returns runs/SYSTEM-DATA-HASH, the same for the same config."""
+    """Returns runs/SYSTEM-DATA-HASH or runs/search-SYSTEM-HASH, the same for the same config."""
     digest = hashlib.sha256(configs.identity(config).encode()).hexdigest()[:8]
+    stem = Path(spec.partition(':')[0]).stem
+    if search.is_search(config):
+        return Path('runs') / f'search-{stem}-{digest}'
     first = next(iter(config.members.values())) if ensemble.is_ensemble(config) else config
     data = first.data.name.partition(':')
     data = Path(data[2]).name or data[0]
-    return Path('runs') / f'{Path(spec.partition(":")[0]).stem}-{data}-{digest}'
+    return Path('runs') / f'{stem}-{data}-{digest}'
 
 
 if __name__ == '__main__':

@@ -4,6 +4,7 @@ Each table below maps a name that a config may use to the function that makes th
 functions take the config and nothing else that could differ between runs.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Set
 from typing import Any
@@ -60,13 +61,19 @@ def _constant(config, lr, to_steps, warmup, total):
 
 def _step(config, lr, to_steps, warmup, total):
     """lr * factor ** (number of boundaries that are <= step)."""
+    at = _boundaries(config, to_steps)
+    return optax.piecewise_constant_schedule(lr, dict.fromkeys(at, _factor(config)))
+
+
+def _boundaries(config: ConfigDict, to_steps: ToSteps) -> list[int]:
     at = [to_steps(duration) for duration in config.at]
     if not at or any(later <= sooner for sooner, later in zip(at, at[1:], strict=False)):
         raise UserError(
-            f'config.schedule.at is {tuple(config.at)}, in steps {tuple(at)}; the schedule step '
-            "needs one or more durations that grow, for example ('30 epochs', '60 epochs')."
+            f'config.schedule.at is {tuple(config.at)}, in steps {tuple(at)}; the schedule '
+            f'{config.name} needs one or more durations that grow, for example '
+            "('30 epochs', '60 epochs')."
         )
-    return optax.piecewise_constant_schedule(lr, dict.fromkeys(at, _factor(config)))
+    return at
 
 
 def _exponential(config, lr, to_steps, warmup, total):
@@ -92,6 +99,23 @@ def _cosine(config, lr, to_steps, warmup, total):
     return lambda step: after(step - warmup)
 
 
+def _cosine_restarts(config, lr, to_steps, warmup, total):
+    """A cosine from the end of the warm-up to the first boundary, and one from each to the next.
+
+    The one after k boundaries starts at lr * factor ** k (Loshchilov & Hutter, 2017).
+    """
+    at = _boundaries(config, to_steps)
+    borders = [warmup, *at, total]
+    cosines = [
+        optax.cosine_decay_schedule(
+            lr * _factor(config) ** k, max(end - start, 1), alpha=config.end
+        )
+        for k, (start, end) in enumerate(itertools.pairwise(borders))
+    ]
+    rule = optax.join_schedules(cosines, [border - warmup for border in at])
+    return lambda step: rule(step - warmup)
+
+
 def _polynomial(config, lr, to_steps, warmup, total):
     """lr * (end + (1 - end) * (1 - t) ** power), t from 0 to 1."""
     return optax.polynomial_schedule(
@@ -111,6 +135,7 @@ _SCHEDULES = {
     'constant': _constant,
     'step': _step,
     'cosine': _cosine,
+    'cosine_restarts': _cosine_restarts,
     'exponential': _exponential,
     'polynomial': _polynomial,
 }

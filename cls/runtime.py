@@ -51,7 +51,8 @@ def check_folder(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
     if saved.exists():
         differing = configs.differences(saved.read_text(), configs.to_json(config))
         # A run that died before that may be replaced.
-        begun = any((workdir / name).exists() for name in ('metrics.jsonl', 'result.json'))
+        files = ('metrics.jsonl', 'history.jsonl', 'result.json')
+        begun = any((workdir / name).exists() for name in files)
         if differing and begun:
             raise UserError(
                 f'{workdir} holds a run with another config: {differing}. '
@@ -107,7 +108,7 @@ def _locked(workdir: Path) -> Iterator[str]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
-                f'another process is training in {workdir}; wait, or choose another --workdir.'
+                f'another process is running in {workdir}; wait, or choose another --workdir.'
             ) from error
         token = secrets.token_hex(8)
         lock.truncate(0)

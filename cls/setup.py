@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -20,6 +21,8 @@ from cls.models import parts
 from cls.models.init import init
 from cls.models.registry import abstract_variables
 from cls.nn import norm
+from cls.search import registry
+from cls.search.supernet.base import Supernet
 from cls.state import TrainState, abstract, new_state, new_state_shapes
 from cls.step import Recipe, make_eval_step, make_moments_step
 
@@ -44,6 +47,7 @@ class Setup:
     model: nn.Module
     total_steps: int
     recipe: Recipe
+    supernet: Supernet | None = None  # of a search that trains one
 
     def steps(self, duration: str) -> int:
         """Returns a duration of the config in steps."""
@@ -118,7 +122,12 @@ class Setup:
 
     def optimizer(self, params: Any) -> Any:
         """Returns the update rule for parameters, or their shapes."""
+        return self.supernet.optimizer(self.rule, params) if self.supernet else self.rule(params)
+
+    def rule(self, params: Any, **changed: Any) -> optax.GradientTransformation:
+        """Returns the rule of config.optim, some of its fields changed, for these parameters."""
         config, (size, _, channels) = self.config.optim, self.info.image_shape
+        config = ConfigDict(config.to_dict() | changed)
         options = {'head': self.head()} if config.body_lr != 1 else {}
         if config.decay_mask == 'not_depthwise':
             options['depthwise'] = parts.depthwise(self.model, size, channels)
@@ -179,6 +188,9 @@ def set_up(
     total = durations.steps(config.duration, batch=config.batch, examples=info.num_train)
     recipe = Recipe.of(config, total, info.image_shape[2])
     setup = Setup(config, mesh, train, test, info, model, total, recipe)
+    if 'supernet' in config.get('search', {}):
+        supernet = registry.create('supernet', config.search.supernet).prepared(setup)
+        setup = dataclasses.replace(setup, supernet=supernet)
     every = {'log_every': config.log_every, 'checkpoint.every': config.checkpoint.every}
     every |= {'eval.every': config.eval.every} if config.eval.every else {}
     for name, duration in {'duration': config.duration, **every}.items():

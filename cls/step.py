@@ -137,29 +137,19 @@ def microbatches(batch: jax.Array, count: int, group: int) -> jax.Array:
     return jnp.moveaxis(dealt, 1, 0).reshape(count, -1, *batch.shape[1:])
 
 
-def make_train_step(
-    model: nn.Module,
-    optimizer: optax.GradientTransformation,
-    recipe: Recipe,
-    batch_sharding: NamedSharding,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-    """Returns train_step(state, batch) -> (state, metrics).
+def make_loss(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -> Callable:
+    """Returns loss(params, batch_stats, images, labels, key, progress) of a training batch.
 
-    The loss has whatever the net sows into 'penalties' added. Statistics that are whole numbers or
-    booleans (indices, masks) are not averaged, over microbatches or in the average of weights: the
-    newest count.
-
-    Metrics are float32 scalars: `loss` (with label smoothing, auxiliary heads and penalties, but no
-    weight decay), `top1` of the training batch in percent (of mixed labels the heavier counts),
-    `grad_norm` before clipping, and the norms of what the step leaves behind, `param_norm` and
-    `stats_norm` (of the BN statistics): together they are finite only if the state is.
+    It gives (loss, (new batch_stats, metrics)), metrics being those of `make_train_step` that a
+    batch alone has: `loss` and `top1`. Images and labels are as `augmented` returns them; `key` is
+    for dropout, `progress` the part of training that is over. What else is given, by name, the net
+    is called with.
     """
     takes_progress = models.takes_progress(model)
-    group = getattr(model, 'bn_group', 0) or 1
     still = functools.partial(freeze.still, recipe.freeze)
 
-    def loss_fn(params, batch_stats, images, labels, key, progress):
-        extra = {'progress': progress} if takes_progress else {}
+    def loss_fn(params, batch_stats, images, labels, key, progress, **given):
+        extra = given | ({'progress': progress} if takes_progress else {})
         stays = still(params, batch_stats, recipe.freeze_bn)
         params = meshes.gathered(params, batch_sharding.mesh)
         params = freeze.hold(stays['params'], jax.lax.stop_gradient(params), params)
@@ -185,6 +175,37 @@ def make_train_step(
         heaviest = labels if labels.ndim == 1 else labels.argmax(-1)
         top1 = 100 * losses.topk_correct(logits, heaviest, 1).mean()
         return loss, (updated.get('batch_stats', {}), {'loss': loss, 'top1': top1})
+
+    return loss_fn
+
+
+def norms(grads: Any, params: Any, batch_stats: Any) -> dict[str, jax.Array]:
+    """Returns the metrics that are norms, see `make_train_step`."""
+    numbers = [x for x in jax.tree.leaves(batch_stats) if _is_number(x)]
+    trees = {'grad_norm': grads, 'param_norm': params, 'stats_norm': numbers}
+    return {name: optax.tree.norm(tree) for name, tree in trees.items()}
+
+
+def make_train_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    recipe: Recipe,
+    batch_sharding: NamedSharding,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """Returns train_step(state, batch) -> (state, metrics).
+
+    The loss has whatever the net sows into 'penalties' added. Statistics that are whole numbers or
+    booleans (indices, masks) are not averaged, over microbatches or in the average of weights: the
+    newest count.
+
+    Metrics are float32 scalars: `loss` (with label smoothing, auxiliary heads and penalties, but no
+    weight decay), `top1` of the training batch in percent (of mixed labels the heavier counts),
+    `grad_norm` before clipping, and the norms of what the step leaves behind, `param_norm` and
+    `stats_norm` (of the BN statistics): together they are finite only if the state is.
+    """
+    group = getattr(model, 'bn_group', 0) or 1
+    still = functools.partial(freeze.still, recipe.freeze)
+    loss_fn = make_loss(model, recipe, batch_sharding)
 
     def gradients(state, images, labels, key):
         """Gradients, BN statistics and metrics, averaged over the microbatches."""
@@ -221,9 +242,7 @@ def make_train_step(
         batch_stats = freeze.hold(stays['batch_stats'], state.batch_stats, batch_stats)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        numbers = [x for x in jax.tree.leaves(batch_stats) if _is_number(x)]
-        norms = {'grad_norm': grads, 'param_norm': params, 'stats_norm': numbers}
-        metrics |= {name: optax.tree.norm(tree) for name, tree in norms.items()}
+        metrics |= norms(grads, params, batch_stats)
         ema = state.ema
         if recipe.ema:
             # As TensorFlow's moving average with num_updates: fast at first, then `ema`.

@@ -5,6 +5,7 @@ the same state, to the bit, as if nothing had happened.
 """
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -97,10 +98,7 @@ def train(
         # ---- compile
         with account.spend('compile'):
             more = step < setup.total_steps
-            train_steps = {
-                phase: compile_train_step(setup, optimizer, where, phase)
-                for phase in (setup.phases(step) if more else ())
-            }
+            train_steps = compile_train_steps(setup, optimizer, where, step) if more else {}
 
             # Devices wait for one another by far less than compilers may differ.
             distributed.gather('compiled', None)
@@ -128,41 +126,74 @@ def train(
             run.close()
 
 
-def train_batches(setup: Setup) -> pipeline.TrainIterator:
-    """Returns this process's share of the endless training batches."""
-    return pipeline.train_batches(
-        setup.train,
-        setup.config.data,
+def train_batches(setup: Setup) -> pipeline.TrainIterator | pipeline.Paired:
+    """Returns this process's share of the endless training batches.
+
+    Those of a supernet's training have another under 'held', of what is evaluated on.
+    """
+    batches = functools.partial(
+        pipeline.train_batches,
+        data=setup.config.data,
         batch=setup.config.batch,
         seed=setup.config.seed,
         num_classes=setup.info.num_classes,
         process=process(),
         sizes=setup.train_sizes(),
     )
+    if setup.supernet is None:
+        return batches(setup.train)
+    return pipeline.Paired(batches(setup.train), batches(setup.test))
 
 
-def abstract_batch(setup: Setup, pixels: int) -> dict[str, jax.ShapeDtypeStruct]:
+def abstract_batch(setup: Setup, pixels: int) -> dict[str, Any]:
     """Returns the shapes of a global training batch of square images, and where it lies."""
     size, sharding = setup.config.batch, meshes.batch_sharding(setup.mesh)
     shapes = {'image': ((size, pixels, pixels, setup.info.image_shape[2]), 'uint8')}
     shapes |= {'label': ((size,), 'int32'), 'mask': ((size,), 'bool')}
-    return {
+    batch = {
         name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
         for name, (shape, dtype) in shapes.items()
     }
+    return batch | ({'held': batch} if setup.supernet else {})
 
 
-def compile_train_step(setup: Setup, optimizer: Any, where: TrainState, phase: Phase) -> TrainStep:
-    """Returns the compiled step of a phase; it consumes the state that it is given."""
+def compile_train_steps(
+    setup: Setup, optimizer: Any, where: TrainState, step: int, **options: Any
+) -> dict[Phase, TrainStep]:
+    """Returns the compiled step of each phase from a step to the end, see `compile_train_step`."""
+    phases = setup.phases(step)
+    return {p: compile_train_step(setup, optimizer, where, p, **options) for p in phases}
+
+
+def compile_train_step(
+    setup: Setup,
+    optimizer: Any,
+    where: TrainState,
+    phase: Phase,
+    metrics: bool = True,
+    compiler_options: Any = None,
+) -> TrainStep:
+    """Returns the compiled step of a phase; it consumes the state that it is given.
+
+    Args:
+      setup: of the run.
+      optimizer: the update rule.
+      where: the shapes of a state, and where it lies.
+      phase: of the training.
+      metrics: whether the step returns any; without there is less to compile.
+      compiler_options: names and values that XLA's compiler takes.
+    """
     recipe = dataclasses.replace(setup.recipe, freeze_bn=phase.freeze_bn)
-    step = make_train_step(setup.model, optimizer, recipe, meshes.batch_sharding(setup.mesh))
+    make = setup.supernet.make_train_step if setup.supernet else make_train_step
+    step = make(setup.model, optimizer, recipe, meshes.batch_sharding(setup.mesh))
     shardings = jax.tree.map(lambda x: x.sharding, where)
     jitted = jax.jit(
-        step,
+        step if metrics else lambda state, batch: (step(state, batch)[0], {}),
         donate_argnums=0,
         out_shardings=(shardings, meshes.replicated(setup.mesh)),
     )
-    return jitted.lower(where, abstract_batch(setup, phase.size)).compile()
+    lowered = jitted.lower(where, abstract_batch(setup, phase.size))
+    return lowered.compile(compiler_options=compiler_options)
 
 
 def compiled_once(eval_step: Any, account: Account) -> EvalStep:
@@ -179,7 +210,7 @@ def compiled_once(eval_step: Any, account: Account) -> EvalStep:
     return step
 
 
-def feed(iterator: pipeline.TrainIterator, setup: Setup) -> Iterator[tuple[Any, Any]]:
+def feed(iterator: Iterator[Any], setup: Setup) -> Iterator[tuple[Any, Any]]:
     """Yields (batch on the devices, data position after it).
 
     The batch after it is fetched and sent by a thread meanwhile. Closing waits for that.
@@ -215,7 +246,7 @@ class Run:
         self,
         train_steps: Mapping[Phase, TrainStep],
         state: TrainState,
-        iterator: pipeline.TrainIterator,
+        iterator: pipeline.TrainIterator | pipeline.Paired,
     ) -> TrainState:
         """Trains to the last step, or until told to stop; what it returns is saved."""
         # Closed before the iterator is, whatever happens: a thread of it reads from there.
@@ -339,6 +370,8 @@ class Run:
             return None
         params = sum(x.size for x in jax.tree.leaves(state.params))
         result = values | {'step': step, 'params': params} | self.account.report()
+        if self.setup.supernet:
+            result |= self.setup.supernet.finish(self.setup, state.params, self.workdir)
         if self.metrics:
             write_json(self.workdir / 'result.json', result)
         return result

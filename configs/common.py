@@ -93,15 +93,16 @@ def base() -> ConfigDict:
     )
 
     c.schedule = ConfigDict()
-    c.schedule.name = 'constant'  # constant | step | cosine | exponential | polynomial
+    # constant | step | cosine | cosine_restarts | exponential | polynomial
+    c.schedule.name = 'constant'
     c.schedule.warmup = '0 steps'  # linear, from 0 (or warmup_init) to lr
     c.schedule.warmup_init = 0.0  # learning rate at step 0 of the warm-up
-    c.schedule.at = ()  # step: durations, counted from step 0
-    c.schedule.factor = 0.1  # step, exponential: what the rate is multiplied by
+    c.schedule.at = ()  # step, cosine_restarts: durations, counted from step 0
+    c.schedule.factor = 0.1  # step, restarts, exponential: what the rate is multiplied by
     c.schedule.every = '1 epochs'  # exponential: for each of these
     c.schedule.staircase = False  # exponential: in jumps
     c.schedule.power = 1.0  # polynomial
-    c.schedule.end = 0.0  # cosine, polynomial: the last rate as a part of lr
+    c.schedule.end = 0.0  # cosines, polynomial: the last rate as a part of lr
 
     # ((moment, pixels), ...): from then on the training images have this size; '0 steps' is first,
     # and what data.pad and data.scale give in pixels of image_size grows with them

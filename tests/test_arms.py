@@ -1,6 +1,5 @@
 """Every arm's recipe: as it stands in its file, and for two steps of a real run in small."""
 
-import functools
 import json
 import math
 import re
@@ -183,7 +182,7 @@ def quick(monkeypatch, tmp_path):
     """One device, programs that compile quickly, a cache of the test's own."""
     make_mesh, compiled = mesh.make_mesh, jax.stages.Lowered.compile
     monkeypatch.setattr(mesh, 'make_mesh', lambda fsdp, _=None: make_mesh(fsdp, jax.devices()[:1]))
-    monkeypatch.setattr(jax.stages.Lowered, 'compile', functools.partialmethod(compiled, FAST))
+    monkeypatch.setattr(jax.stages.Lowered, 'compile', lambda lowered, **_: compiled(lowered, FAST))
     monkeypatch.setenv('CLS_CACHE_DIR', str(tmp_path / 'cache'))
     monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', str(tmp_path / 'xla'))  # JAX's stays as it is
 

@@ -132,5 +132,10 @@ def test_patterns_that_cannot_be_meant_are_refused(pattern, message):
     assert '\n' not in str(caught.value)
 
 
+def test_a_norm_without_parameters_is_no_frozen_one():
+    params, stats = {'head': {'kernel': 0.0}}, {'norm': {'mean': 0.0, 'var': 1.0}}
+    assert freeze.still('', params, stats)['batch_stats'] == {'norm': {'mean': False, 'var': False}}
+
+
 def test_an_empty_pattern_freezes_nothing():
     assert not any(jax.tree.leaves(freeze.frozen('', {'a': {'kernel': jnp.zeros(2)}})))

@@ -33,6 +33,12 @@ def curve(total=100, **fields):
 # --------------------------------------------------------------------------------- schedules
 
 T = np.arange(101)
+
+
+def from_one(t):
+    return 0.1 + 0.9 * (1 + np.cos(np.pi * t)) / 2
+
+
 SCHEDULES = {
     'constant': ({}, np.full(101, 0.4)),
     'step': (
@@ -41,6 +47,10 @@ SCHEDULES = {
     ),
     'exponential': ({'factor': 0.97, 'every': '2.4 epochs'}, 0.4 * 0.97 ** (T / 24)),
     'cosine': ({'end': 0.1}, 0.4 * (0.1 + 0.9 * (1 + np.cos(np.pi * T / 100)) / 2)),
+    'cosine_restarts': (
+        {'at': ('4 epochs',), 'factor': 0.5, 'end': 0.1},
+        np.where(T < 40, 0.4 * from_one(T / 40), 0.2 * from_one((T - 40) / 60)),
+    ),
     'polynomial': ({'end': 0.1, 'power': 2.0}, 0.4 * (0.1 + 0.9 * (1 - T / 100) ** 2)),
 }
 
@@ -107,6 +117,7 @@ def test_a_run_no_longer_than_its_warmup_sees_only_the_warmup(name):
         ({'name': 'step', 'at': ('6 epochs', '3 epochs')}, r'\(60, 30\)'),
         ({'name': 'step', 'at': ('3 epochs', '30 steps')}, r'\(30, 30\)'),
         ({'name': 'step', 'at': ('3 epochs',), 'factor': 0.0}, r'config\.schedule\.factor'),
+        ({'name': 'cosine_restarts'}, r'config\.schedule\.at'),
         ({'name': 'exponential', 'every': '0 steps'}, r'config\.schedule\.every'),
         ({'name': 'exponential', 'factor': -0.5}, r'config\.schedule\.factor'),
     ],

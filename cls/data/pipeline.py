@@ -323,6 +323,33 @@ class TrainIterator:
         _close_all(self._running)
 
 
+class Paired:
+    """Training batches from two sources, each at the same step: those of the second as 'held'."""
+
+    def __init__(self, first: TrainIterator, second: TrainIterator):
+        self._first, self._second = first, second
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> dict:
+        return next(self._first) | {'held': next(self._second)}
+
+    def get_state(self) -> dict:
+        """Returns {'step': int}, as TrainIterator."""
+        return self._first.get_state()
+
+    def set_state(self, state: dict) -> None:
+        """Continues at a state."""
+        for iterator in (self._first, self._second):
+            iterator.set_state(state)
+
+    def close(self) -> None:
+        """Stops threads and workers."""
+        for iterator in (self._first, self._second):
+            iterator.close()
+
+
 def _close_all(running: list[grain.DatasetIterator]) -> None:
     while running:
         running.pop().close()

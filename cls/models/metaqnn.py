@@ -25,9 +25,9 @@ no change of a single layer gives.
 Departs from the authors' files: those for MNIST have dropout of 0.5 in the last two places, 0.4 in
 the two before and 0.3 in all others, where all nets here follow the paper's i / 2n.
 
-The search is not here, nor what only restricts it: the largest depth (12 on SVHN, 18 on CIFAR-10),
-linear layers on no more than 7x7 pixels, windows smaller than the image; and widths, of which it
-has 64, 128, 256 and 512, of linear layers 512, 256 and 128, may be any.
+What only restricts the search is in cls.search.spaces.metaqnn: the largest depth (12 on SVHN, 18 on
+CIFAR-10), linear layers on no more than 7x7 pixels, windows smaller than the image; and widths, of
+which it has 64, 128, 256 and 512, of linear layers 512, 256 and 128, may be any.
 """
 
 import dataclasses
@@ -137,9 +137,10 @@ def dropouts(kinds: list[str]) -> list[float]:
 def floor_pool(x: jax.Array, window: int, strides: int) -> jax.Array:
     """Max pool of (N, H, W, C) to floor((n - window + 1) / strides) pixels, from the top left.
 
-    Raises UserError when none is left.
+    Where the window fits but once, and this formula gives 0, one pixel is left: nets of the search
+    have such pools. Raises UserError where it does not fit.
     """
-    outputs = [(n - window + 1) // strides for n in x.shape[1:3]]
+    outputs = [max((n - window + 1) // strides, int(n >= window)) for n in x.shape[1:3]]
     if min(outputs) < 1:
         raise UserError(f'P({window},{strides}) leaves nothing of {x.shape[1]}x{x.shape[2]}')
     height, width = ((n - 1) * strides + window for n in outputs)

@@ -78,6 +78,14 @@ class Ensemble:
     members: tuple[str, ...]
 
 
+# Nets that hold all of a search space, which no paper lists: module and class, imported when asked
+# for.
+SUPERNETS = {
+    'darts_supernet': 'cls.search.supernet.darts:Net',
+    'nasbench201_supernet': 'cls.search.supernet.nasbench201:Net',
+    'proxyless_supernet': 'cls.search.supernet.proxyless_net:Net',
+}
+
 _VARIANTS: dict[str, Variant] = {}
 _ENSEMBLES: dict[str, Ensemble] = {}
 
@@ -129,12 +137,12 @@ def ensembles() -> list[Ensemble]:
 
 
 def create(name: str, **overrides: Any) -> nn.Module:
-    """Returns a variant's module, with fields of it replaced; a genotype may be plain data.
+    """Returns the module of a variant or a supernet, with fields replaced; a genotype may be data.
 
     Raises UserError for an unknown variant or field, naming the nearest known ones.
     """
-    chosen = variant(name)
-    known = fields(chosen.module)
+    module, own = _module(name)
+    known = fields(module)
     for key in overrides:
         if key not in known:
             hint = nearest(key, known) or f' It has {", ".join(known)}.'
@@ -142,7 +150,15 @@ def create(name: str, **overrides: Any) -> nn.Module:
     if isinstance(overrides.get('genotype'), Mapping | list | tuple):  # plain data, from a file
         kind = known['genotype'].type
         overrides['genotype'] = genotypes.structure(overrides['genotype'], kind)
-    return chosen.module(**{**chosen.fields, **overrides})
+    return module(**{**own, **overrides})
+
+
+def _module(name: str) -> tuple[type[nn.Module], Mapping[str, Any]]:
+    if name in SUPERNETS:
+        module, _, attribute = SUPERNETS[name].partition(':')
+        return getattr(importlib.import_module(module), attribute), {}
+    chosen = variant(name)
+    return chosen.module, chosen.fields
 
 
 def fields(module: type[nn.Module]) -> dict[str, dataclasses.Field]:

@@ -53,9 +53,10 @@ class CellNet(nn.Module):
     """A net of cells, with a reduction cell of its own before the second and the third stack."""
 
     genotype: Genotype
-    cells: int  # N, normal cells in each of three stacks
+    cells: int  # N, normal cells in each stack
     filters: int  # F, channels of a state in the first stack
     stem_filters: int = 32
+    stacks: int = 3  # fewer are for searches on small images
     cifar: bool = False  # a plain 3x3 stem, without reduction cells in it
     aux_head: bool = True
     dropout_rate: float = 0.5
@@ -76,7 +77,7 @@ class CellNet(nn.Module):
         ]
 
     def stack(self, i: int) -> Iterator[Step]:
-        """The cells of stack 0, 1 or 2."""
+        """The cells of stack 0, 1, ..."""
         features = self.filters * 2**i
         if i > 0:
             yield Step(f'reduction_cell_{i - 1}', self.genotype.reduce, features, 2)
@@ -116,7 +117,7 @@ class CellNet(nn.Module):
         for step in self.stem_cells():
             append(step)
         self.sow('intermediates', 'stem', outputs[-1])
-        for i in range(3):
+        for i in range(self.stacks):
             for step in self.stack(i):
                 append(step)
             self.sow('intermediates', f'stage{i + 1}', outputs[-1])

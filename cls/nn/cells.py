@@ -127,8 +127,8 @@ def _skip(op: Operation, x: jax.Array) -> jax.Array:
     return FactorizedReduction(op.features, op.conv, op.norm, name='reduction')(nn.relu(x))
 
 
-def _project(op: Operation, x: jax.Array) -> jax.Array:
-    x = op.conv(op.features, 1, op.strides, name='1x1')(nn.relu(x))
+def _project(op: Operation, x: jax.Array, window: int = 1) -> jax.Array:
+    x = op.conv(op.features, window, op.strides, name=f'{window}x{window}')(nn.relu(x))
     return op.norm(name='bn_1')(x)
 
 
@@ -177,6 +177,7 @@ OPERATIONS: dict[str, tuple[Any, ...]] = {
     'identity': (_identity,),
     '1x1': (_project,),
     '3x3': (_bottleneck, 3),
+    '1x3_3x1': (_bottleneck, (1, 3), (3, 1)),
     '1x7_7x1': (_bottleneck, (1, 7), (7, 1)),
     'sep_3x3': (_separable, 3),
     'sep_5x5': (_separable, 5),
@@ -184,6 +185,8 @@ OPERATIONS: dict[str, tuple[Any, ...]] = {
     'avg_3x3': (_pool, avg_pool, 3, 'SAME'),
     'max_2x2': (_pool, max_pool, 2, 'SAME'),
     'max_3x3': (_pool, max_pool, 3, 'SAME'),
+    'max_5x5': (_pool, max_pool, 5, 'SAME'),
+    'max_7x7': (_pool, max_pool, 7, 'SAME'),
     # DARTS
     'skip_connect': (_skip,),
     'sep_conv_3x3': (_separable, 3),
@@ -192,6 +195,8 @@ OPERATIONS: dict[str, tuple[Any, ...]] = {
     'dil_conv_5x5': (_dilated, 5),
     'avg_pool_3x3': (_pool, avg_pool, 3, 1),
     'max_pool_3x3': (_pool, max_pool, 3, 1),
+    # NAS-Bench-201, whose other operations are 1x1, skip_connect and avg_pool_3x3
+    'nor_conv_3x3': (_project, 3),
 }
 
 

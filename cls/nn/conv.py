@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from cls.nn import init
+from cls.nn import compact, init
 
 Size = int | tuple[int, int]
 Padding = None | str | int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
@@ -84,12 +84,16 @@ def conv(
     pads = explicit_padding(padding, images.shape[1:3], window, strides, dilation)
     if init.only_shapes():
         return _xla_conv(images, kernel, strides, pads, dilation, groups)
-    if groups == channels == kernel.shape[-1] and channels > 1:
+    size = _output_size(images, window, strides, pads, dilation)
+    depthwise = groups == channels == kernel.shape[-1] and channels > 1
+    small = groups == 1 and (size[0] < window[0] or size[1] < window[1])
+    if (depthwise or small) and compact.fits(images.shape[1:3], size):
+        return compact.conv(images, kernel, tuple(size), strides, pads, dilation)
+    if depthwise:
         return _depthwise_once(images, kernel, strides, pads, dilation)
     if window == (1, 1) and groups == 1 and pads == ((0, 0), (0, 0)):
         return _pointwise_once(images, kernel, strides)
-    size = _output_size(images, window, strides, pads, dilation)
-    if groups == 1 and (size[0] < window[0] or size[1] < window[1]):
+    if small:
         return _small_once(images, kernel, strides, pads, dilation)
     if groups > 1:
         return _grouped_once(images, kernel, strides, pads, dilation, groups)
@@ -111,12 +115,12 @@ def _xla_conv(images, kernel, strides, pads, dilation=(1, 1), groups=1):
 def by_platform(cpu: Callable, elsewhere: Callable, *args: jax.Array) -> Any:
     """Traces both functions; the program for a platform holds only its own.
 
-    The CPU's computes in float32, as a convolution's sums are kept, whatever the type.
+    The CPU's computes in float32 at least, as a convolution's sums are kept, whatever the type.
     """
     dtype = args[0].dtype
 
     def wide(*args):
-        out = cpu(*(x.astype(jnp.float32) for x in args))
+        out = cpu(*(x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in args))
         return jax.tree.map(lambda x: x.astype(dtype), out)
 
     return lax.platform_dependent(*args, cpu=wide, default=elsewhere)

@@ -36,8 +36,9 @@ class BatchNorm(nn.Module):
     float32, however the batch is spread over devices: under `jit` a group that lies on several
     devices is reduced across them, one that lies on one device is not.
 
-    Parameters `scale`, `bias` (C,) and running statistics `mean`, `var` (C,) in `batch_stats`, all
-    float32. The running variance is the unbiased estimate, as PyTorch and TensorFlow keep it.
+    Parameters `scale`, `bias` (C,), if `affine`, and running statistics `mean`, `var` (C,) in
+    `batch_stats`, all float32. The running variance is the unbiased estimate, as PyTorch and
+    TensorFlow keep it.
 
     A norm that has a variable `statistics` in the collection `kept` (see `kept`) uses and leaves
     its running statistics in training too. The plain moments of a training batch are sown into
@@ -52,6 +53,7 @@ class BatchNorm(nn.Module):
     )
     epsilon: float = 1e-5
     group: int = 0
+    affine: bool = True  # False: neither scale nor bias
     dtype: Any = jnp.float32
     scale_init: Any = init.ones
     bias_init: Any = init.zeros
@@ -83,8 +85,10 @@ class BatchNorm(nn.Module):
                 self.sow('moments', 'var', (within + between).reshape(-1))
         else:
             mean, var = running_mean.value, running_var.value
-        scale = self.param('scale', self.scale_init, (channels,), jnp.float32)
-        bias = self.param('bias', self.bias_init, (channels,), jnp.float32)
+        scale, bias = 1.0, 0.0
+        if self.affine:
+            scale = self.param('scale', self.scale_init, (channels,), jnp.float32)
+            bias = self.param('bias', self.bias_init, (channels,), jnp.float32)
         if init.only_shapes() and not self.train:
             return x.astype(self.dtype)
         out = _normalised(grouped, mean, var, scale, bias, self.epsilon)

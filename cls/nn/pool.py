@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cls.nn import init
+from cls.nn import compact, init
 from cls.nn.conv import (
     Padding,
     Pads,
@@ -50,6 +50,9 @@ def max_pool(
     pads = pooling_padding(padding, images.shape[1:3], window, strides, ceil_mode)
     if init.only_shapes():
         return _xla_max(images, window, strides, pads)
+    size = _size(images, window, strides, pads)
+    if compact.fits(images.shape[1:3], size):
+        return compact.max_pool(images, size, window, strides, pads)
     return _max_pool_once(images, window, strides, pads)
 
 
@@ -78,7 +81,13 @@ def avg_pool(
     counted = explicit_padding(padding, size, window, strides) if count_padding else ((0, 0),) * 2
     if init.only_shapes():
         return _xla_sum(images, window, strides, pads)
-    total = _sum_pool_once(images, window, strides, pads)
+    out = _size(images, window, strides, pads)
+    few = compact.fits(size, out)
+    total = (
+        compact.sum_pool(images, out, window, strides, pads)
+        if few
+        else _sum_pool_once(images, window, strides, pads)
+    )
     rows, columns = (
         _counts(*along) for along in zip(size, window, strides, pads, counted, strict=True)
     )
@@ -155,6 +164,12 @@ def pooling_padding(padding, size, window, strides, ceil_mode) -> Pads:
             outputs -= 1
         extended.append((low, max(high, (outputs - 1) * s + k - n - low)))
     return tuple(extended)
+
+
+def _size(images, window, strides, pads) -> tuple[int, int]:
+    """Height and width of what a pool gives."""
+    axes = zip(images.shape[1:3], window, strides, pads, strict=True)
+    return tuple((n + sum(pad) - k) // s + 1 for n, k, s, pad in axes)
 
 
 def _reduce(images, start, reduce, window, strides, pads):

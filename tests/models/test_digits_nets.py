@@ -38,12 +38,18 @@ SLOW = tuple(  # to compile; of each kind a smaller one remains
         'inception_resnet_v2',
         'inception_v3',
         'inception_v4',
+        'mobilenetv3',
         'nasnet',
         'pnasnet',
         'polynet',
         'pyramidnet',
         'res2net',
         'residual_attention',
+        'shufflenet',
+        'shufflenetv2',
+        'sknet',
+        'stochastic_depth',
+        'xception',
     )
 )
 STEPS = 8  # a net that drops paths for a whole batch lets every path live in one of these

@@ -29,7 +29,9 @@ def terms(kind, variables):
     return [np.asarray(seen[k]['__call__'][0]) for k in sorted(seen) if 'conv2d' in k]
 
 
-@pytest.mark.parametrize('kind', ['2-way', 'mpoly-2', 'poly-2'])
+@pytest.mark.parametrize(
+    'kind', ['poly-2', *(pytest.param(k, marks=pytest.mark.sweep) for k in ('2-way', 'mpoly-2'))]
+)
 def test_terms_are_dropped_each_by_itself_and_the_others_do_not_notice(kind):
     model = module(kind, 0.6, True)
     variables = model.init({'params': jax.random.key(0), 'dropout': jax.random.key(0)}, X)

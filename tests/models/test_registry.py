@@ -38,7 +38,7 @@ def images(size, batch=2):
 # ------------------------------------------------------------------------------------- cost
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', zoo.each())
 def test_counts_are_those_registered(name):
     variant = models.variant(name)
     cost = complexity(models.create(name), variant.input_size)

@@ -43,7 +43,7 @@ def in_training(variables, key):
 
 
 def test_a_block_is_dropped_for_the_whole_batch_and_the_deeper_the_more_often(variables):
-    keys = jax.random.split(jax.random.key(1), 400)
+    keys = jax.random.split(jax.random.key(1), 200)
     alive = np.asarray(jax.jit(jax.vmap(functools.partial(in_training, variables)))(keys))
     survival = 1 - 0.8 * np.arange(1, BLOCKS + 1) / BLOCKS  # equation 4
     deviation = np.sqrt(survival * (1 - survival) / len(keys))

@@ -53,6 +53,15 @@ def test_training(group, size):
         np.testing.assert_allclose(stats[name], expected_stats[name], rtol=2e-5)
 
 
+def test_without_scale_and_bias():
+    layer = BatchNorm(True, momentum=0.7, epsilon=1e-3, affine=False)
+    assert 'params' not in layer.init(jax.random.key(0), X)
+    out, stats = train(layer, {'batch_stats': VARIABLES['batch_stats']}, X)
+    expected, expected_stats = by_numpy(X, 1e-3, 0.7, 16)
+    np.testing.assert_allclose(out * SCALE + BIAS, expected, rtol=1e-4, atol=2e-4)
+    np.testing.assert_allclose(stats['var'], expected_stats['var'], rtol=2e-5)
+
+
 def test_groups_are_consecutive_examples_normalised_apart():
     layer = BatchNorm(True, group=4)
     out, stats = train(layer, VARIABLES, X)

@@ -14,6 +14,7 @@ from cls.tools import benchmark_input
 from cls.tools.benchmark import main
 
 
+@pytest.mark.sweep
 def test_bare_step_and_loop_in_one_run(capsys):
     batch = str(len(jax.devices()))
     arguments = ['--model=resnet20_cifar', '--size=8', '--steps=2', '--loop', '--batch', batch]

@@ -1,0 +1,93 @@
+"""How long a net takes on this machine, as MnasNet measures it on a phone.
+
+Measured times differ from run to run: a search for them is not repeated exactly, and a machine with
+other work on it measures that too. The multiply-adds that training reports are the alternative.
+"""
+
+import dataclasses
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from cls import genotypes
+from cls.models.registry import abstract_variables
+from cls.search.evaluators import train
+from cls.search.searcher import Trial
+from cls.search.space import Space
+
+
+def milliseconds(model: nn.Module, size: int, channels: int, batch: int, passes: int) -> float:
+    """Returns the median time of compiled forward passes, with variables that are all 0.
+
+    Args:
+      model: a net.
+      size: height and width of the images.
+      channels: of the images.
+      batch: images at a time.
+      passes: how many are timed, after three that are not.
+    """
+    shapes = abstract_variables(model, size, channels)
+    variables = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+    images = jnp.zeros((batch, size, size, channels))
+    forward = jax.jit(model.apply).lower(variables, images).compile()
+    return median(lambda: jax.block_until_ready(forward(variables, images)), passes)
+
+
+def median(
+    call: Callable[[], Any], passes: int, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Returns the median milliseconds of a call, after three that are not timed."""
+    times = []
+    for _ in range(3 + passes):
+        began = clock()
+        call()
+        times.append(clock() - began)
+    return 1000 * statistics.median(times[3:])
+
+
+@dataclasses.dataclass(frozen=True)
+class Timed:
+    """Trains trials, and measures them where they are trained."""
+
+    training: train.Training
+    batch: int
+    passes: int
+
+    def __call__(self, trial: Trial) -> dict[str, float]:
+        """Returns what training does and `latency`: milliseconds of a forward pass."""
+        metrics, training = self.training(trial), self.training
+        genotype = json.dumps(genotypes.plain(training.space.genotype(trial.code)))
+        setup = train.compiled(training.proxy, genotype, training.quick).setup
+        size, _, channels = setup.info.image_shape
+        latency = milliseconds(setup.model, size, channels, self.batch, self.passes)
+        return {**metrics, 'latency': latency}
+
+
+def of(
+    space: Space,
+    config: ConfigDict,
+    quick: bool = False,
+    repeats: int = 1,
+    batch: int = 1,
+    passes: int = 30,
+) -> Timed:
+    """Returns what trains config.proxy and measures it.
+
+    Args:
+      space: to search.
+      config: of the search.
+      quick: see cls.search.evaluators.train.
+      repeats: likewise.
+      batch: images of a forward pass; the paper has 1.
+      passes: forward passes that are timed.
+
+    Raises UserError as cls.search.evaluators.train.
+    """
+    return Timed(train.of(space, config, quick, repeats), batch, passes)

@@ -1,0 +1,183 @@
+"""Training trials with this project's own trainer: a whole training config, with their genotypes.
+
+What a trial is evaluated on is what config.proxy.data says: in a search, which must not see the
+test images, a part of those for training.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import statistics
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from cls import config as configs
+from cls import genotypes, runtime, train
+from cls import mesh as meshes
+from cls.data import transforms
+from cls.errors import UserError
+from cls.evaluate import evaluate_state
+from cls.models.complexity import Complexity, complexity
+from cls.nn import compact
+from cls.search.loop import Failed
+from cls.search.searcher import Trial
+from cls.search.space import Space
+from cls.setup import Phase, Setup, abstract_state, set_up
+from cls.state import abstract
+
+# XLA's compiler for CPUs takes longer over a small net than its training does. Measured on a net of
+# AmoebaNet's cells: its newer emitters of fused operations take a third longer than the older ones.
+QUICK = {
+    'xla_backend_optimization_level': 0,
+    'xla_llvm_disable_expensive_passes': True,
+    'xla_cpu_use_fusion_emitters': False,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """Trains a proxy with the genotype of a trial; seeds are of the search's and its number."""
+
+    space: Space
+    proxy: str  # a training config, as JSON
+    seed: int
+    quick: bool = False  # whether to compile with the least effort, on a CPU
+    repeats: int = 1  # trainings, each with a seed of its own
+
+    def __call__(self, trial: Trial) -> dict[str, float]:
+        """Returns what training to the end gives.
+
+        accuracy         of the last weights, or of their average if kept, from 0 to 1; the mean of
+                         all repeats
+        params, macs     see cls.models.complexity
+        seconds          in all
+        compile_seconds  of them, until the first step: building, tracing and compiling the net
+
+        Raises UserError when the proxy itself is wrong, with whatever genotype; Failed and anything
+        else for a net that cannot be built or trained.
+        """
+        began = time.perf_counter()
+        genotype = json.dumps(genotypes.plain(self.space.genotype(trial.code)))
+        net = compiled(self.proxy, genotype, self.quick)
+        ready = time.perf_counter()
+        accuracies = [net.trained(seed(self.seed, trial, i)) for i in range(self.repeats)]
+        return {
+            'accuracy': statistics.fmean(accuracies) / 100,
+            **dataclasses.asdict(net.size),
+            **self.space.measures(trial.code),
+            'seconds': round(time.perf_counter() - began, 2),
+            'compile_seconds': round(ready - began, 2),
+        }
+
+
+def of(space: Space, config: ConfigDict, quick: bool = False, repeats: int = 1) -> Training:
+    """Returns what trains config.proxy.
+
+    Args:
+      space: to search.
+      config: of the search.
+      quick: whether to compile with the least effort on CPUs, for nets that train in seconds.
+      repeats: trainings of each trial, whose mean accuracy counts.
+
+    Raises UserError for mistakes in it, and where there is none.
+    """
+    if 'proxy' not in config:
+        raise UserError(
+            'the config has no proxy to train: expected a training config as config.proxy, or '
+            'another config.search.evaluator.name.'
+        )
+    if repeats < 1:
+        raise UserError(f'config.search.evaluator.repeats is {repeats}: expected 1 or more.')
+    proxy = configs.to_json(config.proxy)
+    _check(proxy)
+    return Training(space, proxy, config.seed, quick, repeats)
+
+
+def seed(of_search: int, trial: Trial, repeat: int = 0) -> int:
+    """Returns the seed of a trial's training, below 2^31."""
+    drawn = np.random.SeedSequence([of_search, trial.number, 3, repeat]).generate_state(1)
+    return int(drawn[0] >> 1)
+
+
+@functools.cache
+def _check(proxy: str) -> None:
+    """Raises UserError for a proxy that could not be trained with any genotype."""
+    runtime.start()
+    set_up(configs.from_json(proxy))
+
+
+@dataclasses.dataclass(frozen=True)
+class Net:
+    """A net of a proxy, compiled: trainings with any seed use it."""
+
+    setup: Setup
+    train_steps: Mapping[Phase, train.TrainStep]
+    eval_step: Any
+    size: Complexity
+
+    def trained(self, seed: int) -> float:
+        """Returns the accuracy in percent after training with a seed.
+
+        Raises Failed when the loss does not stay finite.
+        """
+        config = self.setup.config.copy_and_resolve_references()
+        config.seed = seed
+        setup = dataclasses.replace(self.setup, config=config)
+        state, _ = setup.new_state()
+        state = meshes.put(state, meshes.state_shardings(state, setup.mesh))
+        with (
+            closing(train.train_batches(setup)) as iterator,
+            closing(train.feed(iterator, setup)) as batches,
+        ):
+            for step in range(setup.total_steps):
+                batch, _ = next(batches)
+                state, _ = jax.block_until_ready(self.train_steps[setup.phase(step)](state, batch))
+        values = evaluate_state(setup, self.eval_step, state)
+        if not np.isfinite(values['test/loss']):
+            raise Failed('the loss is not finite')
+        return values.get('test_ema/top1', values['test/top1'])
+
+
+@functools.lru_cache(maxsize=16)
+def compiled(proxy: str, genotype: str, quick: bool) -> Net:
+    """Returns the net of a proxy with a genotype, both as JSON.
+
+    Raises Failed for a genotype that does not fit, and UserError for such a proxy.
+    """
+    _check(proxy)
+    fields = json.loads(proxy)
+    fields['model']['genotype'] = json.loads(genotype)
+    options = QUICK if quick and jax.default_backend() == 'cpu' else None
+    try:
+        setup = set_up(configs.from_json(json.dumps(fields)))
+    except UserError as error:  # of the net: without a genotype there was none
+        raise Failed(str(error)) from error
+    with compact.few_operations() if options else contextlib.nullcontext():
+        return _compile(setup, options)
+
+
+def _compile(setup: Setup, options: Mapping[str, Any] | None) -> Net:
+    shapes, optimizer = setup.new_state_shapes()
+    where = abstract_state(shapes, setup.mesh)
+    pixels = transforms.eval_size(setup.config.data)
+    batch = {
+        name: jax.ShapeDtypeStruct((setup.eval_batch(), *x.shape[1:]), x.dtype, sharding=x.sharding)
+        for name, x in train.abstract_batch(setup, pixels).items()
+    }
+    whole = jax.tree.map(lambda _: meshes.replicated(setup.mesh), where.variables())
+    variables = abstract(where.variables(), whole)
+    return Net(
+        setup,
+        train.compile_train_steps(
+            setup, optimizer, where, 0, metrics=False, compiler_options=options
+        ),
+        setup.eval_step().lower(variables, batch).compile(compiler_options=options),
+        complexity(setup.model, pixels, setup.info.image_shape[2]),
+    )

@@ -1,0 +1,170 @@
+"""Pictures of a search: its course, and the genotype that it found as a graph."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from cls.models import block_qnn, genet, hier, metaqnn
+from cls.nn import cells, inverted
+from cls.search.history import Result
+from cls.search.searcher import FAILED
+
+Edge = tuple[str, str, str]  # from a node, to another, what is between them
+_COLOURS = {'in': '#dceefb', 'out': '#fde9d9', '': '#f2f2f2'}
+
+
+def curve(results: Sequence[Result], file: Path) -> None:
+    """Draws each trial's fitness and the best so far against evaluations."""
+    fitness = np.array([np.nan if r.fitness == FAILED else r.fitness for r in results])
+    figure = Figure((6, 3.5), layout='constrained')
+    axes = figure.add_subplot(xlabel='evaluations', ylabel='fitness')
+    numbers = np.arange(1, len(fitness) + 1)
+    axes.plot(numbers, fitness, '.', color='0.7', label='trials')
+    axes.step(numbers, np.fmax.accumulate(fitness), where='post', label='best so far')
+    axes.legend(loc='lower right')
+    save(figure, file)
+
+
+def draw(genotype: Any, file: Path) -> None:
+    """Draws a genotype: a graph for each cell, stage or motif of it."""
+    parts = dict(graphs(genotype))
+    rows = {name: _layers(edges) for name, edges in parts.items()}
+    height = sum(1.1 * max(map(len, layers)) + 0.6 for layers in rows.values())
+    width = 1.7 * max(map(len, rows.values())) + 1
+    figure = Figure((min(width, 60), min(height, 60)), layout='constrained')
+    ratios = [1.1 * max(map(len, layers)) + 0.6 for layers in rows.values()]
+    grid = figure.subplots(len(parts), 1, squeeze=False, height_ratios=ratios)[:, 0]
+    for axes, (name, edges) in zip(grid, parts.items(), strict=True):
+        axes.set_title(name, loc='left', fontsize=10)
+        axes.axis('off')
+        _draw(axes, edges, rows[name])
+    save(figure, file)
+
+
+@functools.singledispatch
+def graphs(genotype: Any) -> Iterator[tuple[str, list[Edge]]]:
+    """Yields (name, edges) of each graph in a genotype; one that is none becomes a chain of lines.
+
+    Nodes are named; 'in' and 'out' begin and end.
+    """
+    yield 'net', _chain(str(genotype).split(','))
+
+
+@graphs.register
+def _(genotype: cells.Genotype) -> Iterator[tuple[str, list[Edge]]]:
+    yield from graphs(genotype.normal)
+    yield 'reduction cell', dict(graphs(genotype.reduce))['cell']
+
+
+@graphs.register
+def _(genotype: cells.CellSpec) -> Iterator[tuple[str, list[Edge]]]:
+    names = ['in 0', 'in 1', *(str(i) for i in range(2, len(genotype.nodes) + 2))]
+    edges = [
+        (names[source], names[node], op)
+        for node, pair in enumerate(genotype.nodes, 2)
+        for op, source in pair
+    ]
+    yield 'cell', edges + [(names[state], 'out', '') for state in genotype.concat]
+
+
+@graphs.register
+def _(genotype: genet.Genotype) -> Iterator[tuple[str, list[Edge]]]:
+    for number, code in enumerate(genotype.stages, 1):
+        feeds = genet.graph(code)
+        last = max(feeds, default=None)
+        names = {0: 'in', last: 'out'}
+        edges = [
+            (names.get(source, str(source)), names.get(node, str(node)), '')
+            for node, sources in feeds.items()
+            for source in sources
+        ]
+        yield f'stage {number}: {code}', edges or [('in', 'out', '')]
+
+
+@graphs.register
+def _(genotype: hier.Genotype) -> Iterator[tuple[str, list[Edge]]]:
+    for level, motifs in enumerate(genotype.levels, 2):
+        for number, motif in enumerate(motifs, 1):
+            names = ['in', *(str(i) for i in range(2, motif.nodes)), 'out']
+            pairs = [(a, b) for a in range(motif.nodes) for b in range(a + 1, motif.nodes)]
+            edges = [
+                (names[a], names[b], op)
+                for (a, b), op in zip(pairs, motif.edges, strict=True)
+                if op != 'none'
+            ]
+            yield f'level {level}, motif {number}', edges or [('in', 'out', 'none')]
+
+
+@graphs.register
+def _(genotype: block_qnn.Block) -> Iterator[tuple[str, list[Edge]]]:
+    kinds = ('', 'conv', 'max', 'avg', 'identity', 'add', 'concat')
+    codes = block_qnn.operations(genotype)
+    names = {0: 'in'} | {c[0]: f'{c[0]}: {kinds[c[1]]} {c[2] or ""}'.strip() for c in codes}
+    edges = [(names[i], names[code[0]], '') for code in codes for i in block_qnn.sources(code)]
+    yield 'block', edges + [(names[i], 'out', '') for i in block_qnn.loose_ends(genotype)]
+
+
+@graphs.register
+def _(genotype: metaqnn.Chain) -> Iterator[tuple[str, list[Edge]]]:
+    yield 'net', _chain(genotype.layers)
+
+
+@graphs.register
+def _(genotype: inverted.Genotype) -> Iterator[tuple[str, list[Edge]]]:
+    yield 'net', _chain([' + '.join(stage) for stage in genotype.stages])
+
+
+def _chain(layers: Sequence[str]) -> list[Edge]:
+    names = ['in', *(f'{i}: {layer}' for i, layer in enumerate(layers, 1)), 'out']
+    return [(a, b, '') for a, b in zip(names, names[1:], strict=False)]
+
+
+def _layers(edges: Sequence[Edge]) -> list[list[str]]:
+    """Returns the nodes by the longest way to them from a node that nothing feeds."""
+    nodes = list(dict.fromkeys(name for edge in edges for name in edge[:2]))
+    depth = dict.fromkeys(nodes, 0)
+    for _ in nodes:
+        for source, node, _op in edges:
+            depth[node] = max(depth[node], depth[source] + 1)
+    return [[n for n in nodes if depth[n] == level] for level in range(max(depth.values()) + 1)]
+
+
+def _draw(axes: Any, edges: Sequence[Edge], layers: Sequence[Sequence[str]]) -> None:
+    place = {
+        name: (x, (len(layer) - 1) / 2 - y + 0.12 * (x % 2))  # not all on one line
+        for x, layer in enumerate(layers)
+        for y, name in enumerate(layer)
+    }
+    seen: dict[tuple[str, str], int] = {}
+    into: dict[str, int] = {}
+    for source, node, op in edges:
+        twice = seen[source, node] = seen.get((source, node), -1) + 1
+        (x, y), (u, v) = place[source], place[node]
+        bend = (0.15 if u - x > 1 else 0.0) + 0.3 * twice
+        arrow = {'arrowstyle': '->', 'color': '0.4', 'shrinkA': 12, 'shrinkB': 12}
+        arrow['connectionstyle'] = f'arc3,rad={bend}'
+        axes.annotate('', (u, v), (x, y), arrowprops=arrow)
+        # Of edges that cross in the middle the names stand apart, as their arrows end apart.
+        into[node] = into.get(node, 0) + bool(op)
+        t = 0.86 - 0.22 * into[node]
+        at = x + t * (u - x), y + t * (v - y) - 2 * t * (1 - t) * bend * (u - x)
+        box = {'boxstyle': 'round,pad=0.1', 'facecolor': 'white', 'edgecolor': 'none', 'alpha': 0.8}
+        if op:
+            axes.text(*at, op, fontsize=7, ha='center', va='center', color='tab:blue', bbox=box)
+    for name, (x, y) in place.items():
+        colour = _COLOURS.get(name.split(' ')[0], _COLOURS[''])
+        box = {'boxstyle': 'round', 'facecolor': colour, 'edgecolor': '0.5'}
+        axes.text(x, y, name, fontsize=8, ha='center', va='center', bbox=box)
+    heights = [y for _, y in place.values()]
+    axes.set_xlim(-0.5, len(layers) - 0.5)
+    axes.set_ylim(min(heights) - 0.7, max(heights) + 0.7)
+
+
+def save(figure: Figure, file: Path) -> None:
+    """Writes a figure, without touching what a notebook has set up."""
+    FigureCanvasAgg(figure).print_figure(file, dpi=120)

@@ -1,0 +1,117 @@
+"""All that a search has asked and told, one JSON line each, which is also how it continues.
+
+  {"asked": 3, "code": [0, 2, 1], "parents": [1]}
+  {"told": 3, "fitness": 0.93, "metrics": {"accuracy": 0.93, "seconds": 4.1}}
+
+A line is on the disk before what follows from it happens. Whoever was killed leaves at most a last
+line that is cut off, which is removed.
+"""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cls.errors import UserError
+from cls.search.searcher import FAILED, Searcher, Trial
+
+FILE = 'history.jsonl'
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What is known of a trial that was evaluated."""
+
+    trial: Trial
+    fitness: float  # FAILED: it could not be evaluated
+    metrics: Mapping[str, Any]  # accuracy, params, seconds, ...; of one that failed, error
+
+
+class History:
+    """Results in the order in which they were told, kept in a file if there is one."""
+
+    def __init__(self, file: Path | None = None) -> None:
+        """Reads what the file has.
+
+        Raises UserError for a file that is no history.
+        """
+        self.results: list[Result] = []
+        self.pending: dict[int, Trial] = {}  # asked, not told
+        self._file = file
+        self._events = list(_read(file)) if file and file.exists() else []
+
+    def replay(self, searcher: Searcher) -> None:
+        """Brings a fresh searcher to the state in which the history's last line left it.
+
+        Raises UserError when it asks for something else: another searcher, or another version.
+        """
+        for event in self._events:
+            if 'asked' in event:
+                trial = searcher.ask()
+                if trial is None or _asked(trial) != event:
+                    raise UserError(
+                        f'{self._file} is not of this search: trial {event["asked"]} was '
+                        f'{event["code"]}, now it is {trial and list(trial.code)}. '
+                        'Choose another --workdir.'
+                    )
+                self.pending[trial.number] = trial
+            else:
+                trial = self.pending.pop(event['told'])
+                fitness = FAILED if event['fitness'] is None else event['fitness']
+                self.results.append(Result(trial, fitness, event['metrics']))
+                searcher.tell(trial, fitness)
+
+    def ask(self, trial: Trial) -> None:
+        """Notes that a trial is out."""
+        self.pending[trial.number] = trial
+        self._write(_asked(trial))
+
+    def tell(self, result: Result) -> None:
+        """Notes what a trial is worth."""
+        del self.pending[result.trial.number]
+        self.results.append(result)
+        fitness = result.fitness if math.isfinite(result.fitness) else None
+        number = result.trial.number
+        self._write({'told': number, 'fitness': fitness, 'metrics': dict(result.metrics)})
+
+    def best(self) -> Result | None:
+        """Returns the result of the highest fitness, see `best`."""
+        return best(self.results)
+
+    def _write(self, event: dict[str, Any]) -> None:
+        if self._file is None:
+            return
+        with self._file.open('a') as file:
+            file.write(json.dumps(event) + '\n')
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def best(results: Iterable[Result]) -> Result | None:
+    """Returns the result of the highest fitness, of equal ones the first; None if all failed."""
+    good = [result for result in results if result.fitness != FAILED]
+    return max(good, key=lambda result: result.fitness, default=None)
+
+
+def _asked(trial: Trial) -> dict[str, Any]:
+    return {'asked': trial.number, 'code': list(trial.code), 'parents': list(trial.parents)}
+
+
+def _read(file: Path) -> Iterable[dict[str, Any]]:
+    content = file.read_bytes()
+    whole = content[: content.rfind(b'\n') + 1]
+    if whole != content:  # who wrote it was killed
+        os.truncate(file, len(whole))
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            event = json.loads(line)
+            if not {'asked', 'told'} & event.keys():
+                raise ValueError(line)
+        except (ValueError, AttributeError) as error:
+            raise UserError(
+                f'line {number} of {file} is not of a search: move the file away to begin anew.'
+            ) from error
+        yield event

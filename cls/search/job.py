@@ -1,0 +1,191 @@
+"""The job of a config that has `search`: runs the search in a run folder, or continues it.
+
+The folder has, beside the files of every run,
+
+  history.jsonl   all that was asked and told; from it a search continues, see cls.search.history
+  result.json     at the end: fitness, trial, genotype and metrics of the best, evaluations, ...
+  genotype.json   the best, for --config.model.genotype=FILE, where trials are trained
+  curve.png       the best so far against evaluations; cell.png draws the genotype
+
+Nothing is ever left to save: a search may be stopped or killed at any moment, and the same command
+goes on with the evaluations that were out.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from cls import genotypes, storage
+from cls.account import FILE as ACCOUNT
+from cls.account import Account, load_record, written
+from cls.errors import UserError
+from cls.preemption import Preemption
+from cls.runtime import check_folder, claim
+from cls.search import engines, history, loop, registry
+from cls.search.history import FILE, History, Result
+from cls.search.searcher import FAILED
+from cls.search.space import Space
+from cls.telemetry import write_json
+
+GENOTYPE = 'genotype.json'
+PAUSE = 10.0  # seconds between lines of progress that tell of nothing better
+
+
+def is_search(config: ConfigDict) -> bool:
+    """Whether a config is of a search by trials; one that trains a supernet is a training."""
+    return 'search' in config and 'supernet' not in config.search
+
+
+def refuse(config: ConfigDict, workdir: Path) -> None:
+    """Raises UserError for a config of a search, which has nothing to evaluate."""
+    if is_search(config):
+        raise UserError(
+            f'{workdir} is of a search, which keeps no weights: train the net that it found'
+            f'{_how(config, workdir)}, then evaluate the folder of that run.'
+        )
+
+
+def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[str, Any]:
+    """Searches to the end and returns the result; time counts from `began`, as in cls.train.
+
+    Raises UserError, before anything is written, for mistakes in the config and for a folder that
+    holds something else; and when none of the trials could be evaluated.
+    """
+    account = Account(began)
+    if jax.process_count() > 1:
+        raise UserError(
+            f'a search is one process, not {jax.process_count()}: run the command once, and for '
+            "many machines with --config.search.engine=ray on a cluster of Ray's."
+        )
+    if storage.is_remote(workdir):
+        raise UserError(f'{workdir} is in a store: expected a folder for the history to grow in.')
+    result = check_folder(workdir, config)
+    if result is not None:
+        return result
+    settings = config.search
+    _check_numbers(config)
+    space = registry.create('space', settings.space)
+    searcher = registry.create('searcher', settings.searcher, space, config.seed)
+    objective = registry.create('objective', settings.objective)
+    evaluate = registry.create('evaluator', settings.evaluator, space, config)
+    with claim(workdir, config), Preemption(), _continued(account, workdir / ACCOUNT):
+        print(f'run folder: {workdir}', flush=True)
+        told = History(workdir / FILE)
+        with engines.started(settings, evaluate) as submit, account.spend('eval'):
+            loop.search(
+                searcher,
+                submit,
+                objective,
+                told,
+                evaluations=settings.evaluations,
+                at_once=settings.at_once,
+                in_order=settings.synchronous,
+                told=Progress(told, settings.evaluations, account),
+            )
+        return finish(config, workdir, space, told, account)
+
+
+@contextlib.contextmanager
+def _continued(account: Account, file: Path) -> Iterator[None]:
+    """Adds what earlier processes spent, none of it lost, and keeps the file up to date."""
+    spent = load_record(file)  # before it is written
+    account.continue_from(spent, spent)
+    with written(account, file):
+        yield
+
+
+def finish(
+    config: ConfigDict, workdir: Path, space: Space, told: History, account: Account
+) -> dict[str, Any]:
+    """Writes figures, genotype.json and result.json of a search that has ended; returns the last.
+
+    Raises UserError when none of the trials could be evaluated.
+    """
+    from cls.search import figures  # matplotlib is slow to import
+
+    best, results = told.best(), told.results
+    if best is None:
+        why = results[-1].metrics['error'] if results else 'there are none'
+        raise UserError(f'none of the {len(results)} trials could be evaluated, the last: {why}.')
+    genotype = space.genotype(best.trial.code)
+    figures.curve(results, workdir / 'curve.png')
+    if 'proxy' in config:
+        genotypes.save(genotype, workdir / GENOTYPE)
+        figures.draw(genotype, workdir / 'cell.png')
+    report = account.report()
+    result = {
+        'fitness': best.fitness,
+        'trial': best.trial.number,
+        'code': best.trial.code,
+        'genotype': genotypes.plain(genotype),
+        'metrics': dict(best.metrics),
+        'evaluations': len(results),
+        'failed': sum(result.fitness == FAILED for result in results),
+        'distinct': len({space.key(result.trial.code) for result in results}),
+        'seconds': report['seconds'],
+        'compile_seconds': round(sum(r.metrics.get('compile_seconds', 0.0) for r in results), 2),
+        'restarts': report['restarts'],
+    }
+    write_json(workdir / 'result.json', result)
+    return result
+
+
+def summary(result: dict[str, Any], config: ConfigDict, workdir: Path) -> str:
+    """Returns a search's result in words, and how to train what it found."""
+    text = f'best {result["fitness"]:.4f} (trial {result["trial"]}'
+    if 'truth' in result['metrics']:
+        text += f', in truth {result["metrics"]["truth"]:.4f}'
+    text += f') of {result["evaluations"]} evaluations, {result["distinct"]} distinct nets'
+    text += f', {result["failed"]} failed' if result['failed'] else ''
+    text += f', {result["seconds"]:.1f} s; run folder: {workdir}'
+    return text + (f'\nto train it{_how(config, workdir)}' if 'proxy' in config else '')
+
+
+def _how(config: ConfigDict, workdir: Path) -> str:
+    if 'proxy' not in config:
+        return ''
+    return (
+        f': python -m cls.main --config {config.search.system} '
+        f'--config.model.genotype={workdir / GENOTYPE}'
+    )
+
+
+def _check_numbers(config: ConfigDict) -> None:
+    search = config.search
+    for name, least in {'evaluations': 1, 'at_once': 1, 'workers': 0, 'gpus': 0}.items():
+        if search[name] < least:
+            raise UserError(f'config.search.{name} is {search[name]}: expected {least} or more.')
+    if config.seed < 0:
+        raise UserError(f'config.seed is {config.seed}: expected 0 or more.')
+
+
+class Progress:
+    """Prints a line when there is something better, something failed, or some time has passed."""
+
+    def __init__(self, told: History, total: int, account: Account) -> None:
+        self._told, self._total, self._account = told, total, account
+        self._best: Result | None = None
+        self._printed = time.monotonic()
+
+    def __call__(self, result: Result) -> None:
+        """Takes note of a trial that was told."""
+        if result.fitness == FAILED:
+            print(f'trial {result.trial.number} failed: {result.metrics["error"]}', flush=True)
+        count, now = len(self._told.results), time.monotonic()
+        before = self._best
+        best = self._best = history.best([before, result]) if before else self._told.best()
+        if best is None:
+            return
+        better = before is None or best is result
+        if better or now - self._printed > PAUSE or count == self._total:
+            self._printed = now
+            print(
+                f'{count}/{self._total} evaluations: best {best.fitness:.4f} '
+                f'(trial {best.trial.number}), {self._account.report()["seconds"]:.0f} s',
+                flush=True,
+            )

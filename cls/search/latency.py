@@ -1,0 +1,125 @@
+"""What nets of inverted residuals cost: the sum of what their layers do.
+
+A table says what each layer takes, as it was measured on a device. ProxylessNAS's authors publish
+theirs, of a Pixel 1 at 224 pixels, as YAML (github.com/han-cai/files, proxylessnas/
+mobile_trim.yaml): an entry for each layer by its shapes, with the mean in milliseconds.
+
+  expanded_conv-input:56x56x24-output:28x28x40-expand:3-kernel:5-stride:2-idskip:0:
+    mean: 5.7
+
+Where nothing was measured, multiply-adds stand in.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import yaml
+
+from cls.errors import UserError, nearest
+from cls.nn.inverted import Run, round_channels
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A layer: the stem (Conv), a block (expanded_conv), the head (Conv_1), the logits (Logits)."""
+
+    kind: str
+    size: int  # height and width of what goes in
+    channels: int  # of what goes in
+    features: int  # channels that come out
+    window: int = 1
+    strides: int = 1
+    expansion: float = 1.0
+    skip: bool = False
+
+    @property
+    def out(self) -> int:
+        """Height and width of what comes out."""
+        return -(-self.size // self.strides)
+
+    @property
+    def key(self) -> str:
+        """The name of the layer in a table."""
+        shape = f'{self.kind}-input:{self.size}x{self.size}x{self.channels}-output:'
+        if self.kind == 'Logits':
+            return f'{shape}{self.features}'
+        shape += f'{self.out}x{self.out}x{self.features}'
+        if self.kind != 'expanded_conv':
+            return shape
+        return (
+            f'{shape}-expand:{self.expansion:g}-kernel:{self.window}-stride:{self.strides}'
+            f'-idskip:{int(self.skip)}'
+        )
+
+
+Cost = Callable[[Layer], float]
+
+
+def layers(
+    runs: Sequence[Run], size: int, channels: int, stem: int, head: int, classes: int
+) -> list[Layer]:
+    """Returns the layers of a net of cls.models.proxylessnas, from the stem to the logits.
+
+    Args:
+      runs: its blocks, each a run of one.
+      size: height and width of the images.
+      channels: of the images.
+      stem: channels.
+      head: channels.
+      classes: number of logits.
+    """
+    found = [Layer('Conv', size, channels, stem, 3, 2)]
+    for run in runs:
+        size, channels = found[-1].out, found[-1].features
+        skip = run.skip and run.strides == 1 and channels == run.features
+        shape = (run.features, run.window, run.strides, run.expansion, skip)
+        found.append(Layer('expanded_conv', size, channels, *shape))
+    size, channels = found[-1].out, found[-1].features
+    return [*found, Layer('Conv_1', size, channels, head), Layer('Logits', size, head, classes)]
+
+
+def measured(file: Path) -> Cost:
+    """Returns what a table says of a layer, in its units, see the module.
+
+    Raises UserError for a file that is no such table; the function does for a layer without entry.
+    """
+    try:
+        entries = yaml.safe_load(file.read_text())
+        means = {key: float(entry['mean']) for key, entry in entries.items()}
+    except OSError:
+        raise UserError(
+            f'there is no table {str(file)!r}: expected a YAML file with the mean latency of each '
+            'layer, as mobile_trim.yaml of github.com/han-cai/files, folder proxylessnas.'
+        ) from None
+    except (yaml.YAMLError, AttributeError, TypeError, KeyError, ValueError) as error:
+        raise UserError(
+            f'{file} is no table of latencies: expected layers, each with a mean '
+            f'({type(error).__name__}: {" ".join(str(error).split())}).'
+        ) from error
+
+    def cost(layer: Layer) -> float:
+        if layer.key not in means:
+            raise UserError(
+                f'the table {file} has no {layer.key}: its layers are those of one space, at one '
+                f'size of images.{nearest(layer.key, means, 1)}'
+            )
+        return means[layer.key]
+
+    return cost
+
+
+def multiply_adds(layer: Layer) -> float:
+    """Returns thousands of multiply-adds: the same time for each of them, none for all else."""
+    pixels, area = layer.out**2, layer.window**2
+    if layer.kind == 'Logits':
+        count = layer.channels * layer.features
+    elif layer.kind != 'expanded_conv':
+        count = pixels * area * layer.channels * layer.features
+    else:
+        wide = layer.channels
+        if layer.expansion != 1:
+            wide = round_channels(layer.channels * layer.expansion)
+        count = pixels * wide * (area + layer.features)
+        count += layer.size**2 * layer.channels * wide if layer.expansion != 1 else 0
+    return count / 1000

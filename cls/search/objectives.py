@@ -1,0 +1,60 @@
+"""What metrics are worth: functions of their fields, then called with the metrics of a trial."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cls.errors import UserError
+
+Objective = Callable[[Mapping[str, Any]], float]
+
+
+def accuracy() -> Objective:
+    """The accuracy on the images that the search may see."""
+    return lambda metrics: float(metrics['accuracy'])
+
+
+def early_stop(mu: float = 1.0, rho: float = 8.0) -> Objective:
+    """Block-QNN's correction of what training that stops early shows (Zhong et al. 2018, 3.3).
+
+    accuracy - mu * log(macs) - rho * log(density): of blocks equal after a few epochs, the paper
+    found those worse in the end that compute more and are more densely connected. Density is a
+    block's connections over its nodes. mu and rho are for accuracies in percent; their values are
+    of a public implementation (elenathfgs/BlockQNN_Keras), the paper's text could not be had.
+    Multiply-adds for its FLOPs only add a constant.
+    """
+
+    def corrected(metrics: Mapping[str, Any]) -> float:
+        behind = mu * math.log(metrics['macs']) + rho * math.log(metrics['density'])
+        return metrics['accuracy'] - behind / 100
+
+    return corrected
+
+
+def accuracy_latency(
+    target: float = 75.0, alpha: float = -0.07, beta: float = -0.07, metric: str = 'latency'
+) -> Objective:
+    """MnasNet's reward: accuracy (latency / target)^w, with w = alpha up to the target, then beta.
+
+    Tan et al. 2019, equations 2 and 3; the target is 75 ms on a Pixel 1. -0.07 and -0.07 trade off
+    softly: twice the latency is worth 5 % more accuracy. 0 and -1 make the target a limit.
+
+    Args:
+      target: in the metric's units.
+      alpha: exponent of nets that are as fast as the target.
+      beta: exponent of nets that are slower.
+      metric: of the trials: 'latency', 'macs', ...
+    """
+    if target <= 0:
+        raise ValueError(f'target is {target}: expected more than 0')
+
+    def reward(metrics: Mapping[str, Any]) -> float:
+        if metric not in metrics:
+            raise UserError(
+                f'trials have no metric {metric!r}; known: {", ".join(metrics)}. Choose another '
+                'config.search.objective.metric or config.search.evaluator.name.'
+            )
+        share = float(metrics[metric]) / target
+        return float(metrics['accuracy']) * share ** (alpha if share <= 1 else beta)
+
+    return reward

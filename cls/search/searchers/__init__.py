@@ -1,0 +1,1 @@
+"""The papers' searchers, by name, with the papers' hyperparameters as defaults."""

@@ -1,0 +1,117 @@
+"""Policy gradients: NASNet's search, which MnasNet's is too.
+
+Zoph et al. 2018 (https://arxiv.org/abs/1707.07012), section 3 and appendix; Tan et al. 2019
+(https://arxiv.org/abs/1807.11626), section 4.2. The numbers of NASNet are from memory; how many
+steps PPO takes with a batch is not published.
+"""
+
+import numpy as np
+
+from cls.errors import UserError
+from cls.search.searcher import FAILED, Proposal, Searcher, Trial
+from cls.search.searchers.controller import Factorised, Step
+from cls.search.space import Fixed, Space
+
+CONTROLLERS = ('lstm', 'factorised')
+ALGORITHMS = ('ppo', 'reinforce')
+
+
+class PolicyGradient(Searcher):
+    """A controller draws codes, and learns from each full batch of them in the order of telling.
+
+    Codes are drawn from the controller as it is when asked; PPO's ratios are to the probabilities
+    that they had then, so that trials may be told later than others that were asked later.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        seed: int,
+        controller: str = 'lstm',
+        algorithm: str = 'ppo',
+        units: int = 100,
+        batch: int = 20,
+        learning_rate: float = 3.5e-4,
+        entropy: float = 1e-5,
+        baseline: float = 0.95,
+        clip: float = 0.2,
+        epochs: int = 4,
+    ) -> None:
+        """Sets the hyperparameters; defaults are NASNet's, but for `epochs`.
+
+        Args:
+          space: to search, of a fixed number of decisions.
+          seed: of all randomness.
+          controller: 'lstm', or 'factorised', where a decision does not know of the others.
+          algorithm: 'ppo' or 'reinforce'.
+          units: of the LSTM.
+          batch: trials that a step learns from.
+          learning_rate: of Adam.
+          entropy: weight of the controller's entropy.
+          baseline: what is kept of the moving average of rewards with each reward. It begins as the
+            mean of the first batch: from 0 the first steps would raise whatever was drawn.
+          clip: of PPO's ratios.
+          epochs: steps of PPO for each batch; REINFORCE takes one.
+
+        Raises UserError for other values.
+        """
+        super().__init__(space, seed)
+        if not isinstance(space, Fixed):
+            raise UserError(
+                f'PolicyGradient cannot search {type(space).__name__}, whose codes differ in '
+                'length: choose another config.search.searcher.name.'
+            )
+        for field, value, known in (
+            ('controller', controller, CONTROLLERS),
+            ('algorithm', algorithm, ALGORITHMS),
+        ):
+            if value not in known:
+                raise UserError(
+                    f'config.search.searcher.{field} is {value!r}; known: {", ".join(known)}.'
+                )
+        if min(units, batch, epochs) < 1 or not 0 <= baseline < 1 or clip <= 0:
+            raise UserError(
+                f'config.search.searcher: units {units}, batch {batch}, epochs {epochs}, baseline '
+                f'{baseline}, clip {clip}: expected 1 or more, 1 or more, 1 or more, from 0 to '
+                'below 1, and more than 0.'
+            )
+        if algorithm == 'reinforce':
+            clip, epochs = 0.0, 1
+        step = Step(learning_rate, entropy, clip, epochs)
+        if controller == 'lstm':
+            from cls.search.searchers.lstm import Lstm  # loads JAX
+
+            self.controller = Lstm(space.counts, step, units, np.random.default_rng([seed, 0, 3]))
+        else:
+            self.controller = Factorised(space.counts, step)
+        self.batch, self.keep = batch, baseline
+        self.baseline: float | None = None  # before the first batch
+        self._log_probs: dict[int, float] = {}  # of trials that are out
+        self._told: list[tuple[Trial, float, float]] = []  # of the batch, log-probability, fitness
+        self._worst = np.inf
+
+    def propose(self, rng: np.random.Generator) -> Proposal:
+        code, self._log_probs[self.asked] = self.controller.sample(rng)
+        return code, ()
+
+    def observe(self, trial: Trial, fitness: float, rng: np.random.Generator) -> None:
+        self._told.append((trial, self._log_probs.pop(trial.number), fitness))
+        if len(self._told) == self.batch:
+            self._learn()
+            self._told = []
+
+    def _learn(self) -> None:
+        """Takes the steps of a batch. A trial that failed is worth the worst that did not."""
+        trials, log_probs, fitness = zip(*self._told, strict=True)
+        rewards = np.array(fitness)
+        self._worst = min([self._worst, *rewards[rewards != FAILED]])
+        if self._worst == np.inf:
+            return
+        rewards = np.where(rewards == FAILED, self._worst, rewards)
+        first = self.baseline is None
+        baseline = float(rewards.mean()) if first else self.baseline
+        codes = np.array([trial.code for trial in trials])
+        self.controller.update(codes, np.array(log_probs), rewards - baseline)
+        for reward in () if first else rewards.tolist():
+            baseline = self.keep * baseline + (1 - self.keep) * reward
+        self.baseline = baseline

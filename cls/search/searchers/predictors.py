@@ -1,0 +1,213 @@
+"""Predictors of the accuracy of cells, from that of smaller ones: PNAS's MLP and LSTM, and a ridge.
+
+Liu et al. 2018 (https://arxiv.org/abs/1712.00559), sections 4.3 and 5.2, of which the text was not
+at hand: what stands here is from memory. How long the nets are trained, and on batches of how many
+cells, is ours; so is the ridge regression, to hold them against.
+
+Cells are integers (n, nodes, 4), of each node two states, then two operations; -1 where a cell has
+no more nodes. Predictions are accuracies from 0 to 1, (n,).
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from cls.errors import UserError
+
+Params = dict[str, jax.Array | np.ndarray]
+Predict = Callable[[np.ndarray], np.ndarray]
+
+EMBEDDING = HIDDEN = 100
+BIAS = 1.8  # of the output: at first all cells are predicted to reach about sigmoid(1.8) = 0.86
+BATCH = 32  # cells of a step of training
+CHUNK = 1024  # cells that are predicted at once
+
+
+def mlp(params: Params, cells: jax.Array) -> jax.Array:
+    """Two layers on the mean over nodes of their four embeddings side by side."""
+    sums = [jnp.sum(hot, 1) @ table for hot, table in _tokens(params, cells)]
+    x = jnp.concatenate(sums, 1).reshape(len(cells), -1) / jnp.sum(cells[..., :1] >= 0, 1)
+    x = jax.nn.relu(x @ params['kernel_0'] + params['bias_0'])
+    x = jax.nn.relu(x @ params['kernel_1'] + params['bias_1'])
+    return _accuracy(params, x)
+
+
+def lstm(params: Params, cells: jax.Array) -> jax.Array:
+    """An LSTM that reads the decisions one by one; its last hidden state is what counts."""
+    decisions = cells.reshape(len(cells), -1).T
+    tokens = jnp.concatenate([hot @ table for hot, table in _tokens(params, cells)], 2)
+    tokens = tokens.reshape(len(cells), -1, EMBEDDING).swapaxes(0, 1)
+
+    def read(carry, step):
+        decision, token = step
+        hidden, memory = carry
+        gates = jnp.concatenate([token, hidden], -1) @ params['kernel'] + params['bias']
+        into, forget, new, out = jnp.split(gates, 4, -1)
+        memory = jax.nn.sigmoid(forget) * memory + jax.nn.sigmoid(into) * jnp.tanh(new)
+        after = jax.nn.sigmoid(out) * jnp.tanh(memory), memory
+        there = decision[:, None] >= 0
+        return jax.tree.map(functools.partial(jnp.where, there), after, carry), None
+
+    start = jnp.zeros((len(cells), HIDDEN), tokens.dtype)
+    (hidden, _), _ = jax.lax.scan(read, (start, start), (decisions, tokens))
+    return _accuracy(params, hidden)
+
+
+def _tokens(params: Params, cells: jax.Array) -> Iterator[tuple[jax.Array, jax.Array]]:
+    """Yields of states and of operations the one-hot vectors (n, nodes, 2, kinds) and the table.
+
+    Vectors are zero where there is no node. The table's rows, (kinds, EMBEDDING), are the
+    embeddings.
+    """
+    for table, i in ((params['states'], cells[..., :2]), (params['operations'], cells[..., 2:])):
+        yield jax.nn.one_hot(i, len(table)), table
+
+
+def _accuracy(params: Params, x: jax.Array) -> jax.Array:
+    return jax.nn.sigmoid(x @ params['kernel_out'] + params['bias_out'])[:, 0]
+
+
+NETS = {'mlp': mlp, 'lstm': lstm}
+
+
+def init(net: str, nodes: int, operations: int, members: int, rng: np.random.Generator) -> Params:
+    """Returns the parameters of an ensemble, its members along their first axis.
+
+    Embeddings are uniform from -0.1 to 0.1; the rest as TensorFlow does it by default.
+    """
+
+    def uniform(inputs, outputs, bound):
+        return rng.uniform(-bound, bound, (members, inputs, outputs)).astype(np.float32)
+
+    def kernel(inputs, outputs):
+        return uniform(inputs, outputs, np.sqrt(6 / (inputs + outputs)))
+
+    def bias(*values):
+        row = np.repeat(np.float32(values), HIDDEN if len(values) > 1 else 1)
+        return np.tile(row, (members, 1))
+
+    params = {
+        'states': uniform(1 + nodes, EMBEDDING, 0.1),
+        'operations': uniform(operations, EMBEDDING, 0.1),
+        'kernel_out': kernel(HIDDEN, 1),
+        'bias_out': bias(BIAS),
+    }
+    if net == 'lstm':
+        gates = kernel(EMBEDDING + HIDDEN, 4 * HIDDEN)
+        return params | {'kernel': gates, 'bias': bias(0, 1, 0, 0)}
+    zeros = np.zeros((members, HIDDEN), np.float32)
+    params |= {'kernel_0': kernel(4 * EMBEDDING, HIDDEN), 'bias_0': zeros}
+    return params | {'kernel_1': kernel(HIDDEN, HIDDEN), 'bias_1': zeros}
+
+
+def loss(net: str, params: Params, cells: jax.Array, accuracies: jax.Array) -> jax.Array:
+    """Returns the mean absolute difference between what a member predicts and what is true."""
+    return jnp.mean(jnp.abs(NETS[net](params, cells) - accuracies))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def trained(
+    net: str, params: Params, cells: jax.Array, accuracies: jax.Array, rate: float
+) -> Params:
+    """Returns the parameters after steps of Adam.
+
+    Args:
+      net: 'mlp' or 'lstm'.
+      params: of all members.
+      cells: of each step and member a batch, (steps, members, batch, nodes, 4).
+      accuracies: of them, (steps, members, batch).
+      rate: of learning.
+    """
+    gradients = jax.vmap(jax.grad(functools.partial(loss, net)))
+    adam = optax.adam(rate)
+
+    def step(state, batch):
+        params, moments = state
+        updates, moments = adam.update(gradients(params, *batch), moments)
+        return (optax.apply_updates(params, updates), moments), None
+
+    state, _ = jax.lax.scan(step, (params, adam.init(params)), (cells, accuracies))
+    return state[0]
+
+
+def fit(
+    net: str,
+    cells: np.ndarray,
+    accuracies: np.ndarray,
+    operations: int,
+    rng: np.random.Generator,
+    *,
+    members: int,
+    steps: int,
+    rate: float,
+) -> Predict:
+    """Trains an ensemble from scratch and returns the mean of what its members predict.
+
+    Of several members, each sees all cells but a part of its own: of 5, 4/5.
+
+    Raises UserError for accuracies that are not from 0 to 1, which a sigmoid cannot reach.
+    """
+    wrong = [value for value in accuracies if not 0 <= value <= 1]
+    if wrong:
+        raise UserError(
+            f'a fitness is {wrong[0]}: the predictors lstm and mlp are of accuracies from 0 to 1. '
+            'Choose another config.search.objective, or ridge as config.search.searcher.predictor.'
+        )
+    params = init(net, cells.shape[1], operations, members, rng)
+    parts = _parts(len(cells), members, rng)
+    drawn = np.stack([_batches(part, steps, rng) for part in parts], 1)
+    params = trained(net, params, cells[drawn], np.float32(accuracies)[drawn], rate)
+    return functools.partial(_predicted, net, params)
+
+
+def _parts(count: int, members: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Yields the cells that each member is trained on."""
+    order = rng.permutation(count)
+    for left_out in np.array_split(order, members) if 1 < members <= count else [[]] * members:
+        yield np.setdiff1d(order, left_out)
+
+
+def _batches(part: np.ndarray, steps: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns places (steps, BATCH): all of the part in some order, again in another, ..."""
+    epochs = -(-steps * BATCH // len(part))
+    order = np.concatenate([rng.permutation(part) for _ in range(epochs)])
+    return order[: steps * BATCH].reshape(steps, BATCH)
+
+
+def _predicted(net: str, params: Params, cells: np.ndarray) -> np.ndarray:
+    parts = []
+    for start in range(0, len(cells), CHUNK):
+        part = cells[start : start + CHUNK]
+        padded = np.pad(part, ((0, CHUNK - len(part)), (0, 0), (0, 0)), 'edge')
+        parts.append(np.asarray(_mean(net, params, padded))[: len(part)])
+    return np.concatenate(parts)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _mean(net: str, params: Params, cells: jax.Array) -> jax.Array:
+    return jnp.mean(jax.vmap(NETS[net], (0, None))(params, cells), 0)
+
+
+def fit_ridge(cells: np.ndarray, accuracies: np.ndarray, operations: int) -> Predict:
+    """Returns the ridge regression, with a penalty of 1, on what `features` has."""
+    x = features(cells, operations)
+    x_mean, y_mean = x.mean(0), accuracies.mean()
+    x = x - x_mean
+    weights = np.linalg.solve(x.T @ x + np.eye(x.shape[1]), x.T @ (accuracies - y_mean))
+    return lambda cells: y_mean + (features(cells, operations) - x_mean) @ weights
+
+
+def features(cells: np.ndarray, operations: int) -> np.ndarray:
+    """Returns the number of nodes, and per node how often there is which operation on what.
+
+    That is one of three: the cell before, the one before that, a node.
+    """
+    nodes = (cells[..., :1] >= 0).sum(1)
+    kinds = np.minimum(cells[..., :2], 2) * operations + cells[..., 2:]
+    kinds[cells[..., :2] < 0] = -1
+    counts = (kinds.reshape(len(cells), -1, 1) == np.arange(3 * operations)).sum(1)
+    return np.hstack([nodes, counts / nodes])

@@ -1,0 +1,120 @@
+"""Defaults that every search starts from, and what its trials can be evaluated by.
+
+A field's comment is its documentation. Groups with a name have the fields of what is named, with
+the paper's values as defaults; see cls/search/registry.py.
+"""
+
+from collections.abc import Callable
+from types import ModuleType
+
+from ml_collections import ConfigDict
+
+from cls.errors import UserError, nearest
+from cls.search import registry
+
+
+def base() -> ConfigDict:
+    """Returns the complete set of fields; a search's file changes what is its own."""
+    c = ConfigDict()
+    c.seed = 0  # of the searcher, and of the training of each trial together with its number
+
+    c.search = ConfigDict()
+    c.search.space = ConfigDict({'name': ''})
+    c.search.searcher = ConfigDict({'name': ''})
+    c.search.objective = registry.defaults('objective', 'accuracy')
+    c.search.evaluations = 100  # trials in all
+    c.search.at_once = 1  # trials that are evaluated at the same time
+    c.search.synchronous = True  # told in the order asked: results do not depend on timing
+    c.search.engine = 'here'  # here (this process) | processes (of this machine) | ray
+    c.search.workers = 0  # processes; 0: as many as at_once
+    c.search.gpus = 0.0  # ray: of each evaluation; on a part of one as many run at a time as fit
+
+    # Training trials: c.proxy is a whole training config, see use_proxy. `quick`: compiled with the
+    # least effort on CPUs, for nets whose training takes seconds. `repeats`: trainings of a trial,
+    # of which the mean counts.
+    c.search.evaluator = ConfigDict({'name': 'train', 'quick': False, 'repeats': 1})
+    c.search.system = ''  # the config that trains what was found, a file
+
+    # Looking trials up instead of training them: see cls/search/evaluators/table.py.
+    c.search.table = ''  # a CSV file with a row for each architecture
+    c.search.columns = ConfigDict()
+    c.search.columns.key = ''  # the column with the space's genotypes
+    c.search.columns.signals = ('',)  # columns with what the searcher sees, drawn for each trial
+    c.search.columns.truth = ''  # what the report shows, never the searcher
+    return c
+
+
+def use_proxy(c: ConfigDict, system: ModuleType, argument: str = '') -> None:
+    """Trains a trial as a system's config says, without seeing the test images.
+
+    A fifth of the digits' training images is evaluated on, of CIFAR's the last 5,000 (what most of
+    the papers do).
+
+    Args:
+      c: of the search.
+      system: a module of configs/, as configs.amoebanet.
+      argument: which of its arms; '': digits.
+    """
+    c.proxy = system.get_config(argument)
+    c.search.system = f'configs/{system.__name__.rpartition(".")[2]}.py'
+    c.search.system += f':{argument}' if argument else ''
+    data = c.proxy.data
+    border = '80%' if data.name == 'digits' else '45000'
+    data.train_split, data.eval_split = f'train[:{border}]', f'train[{border}:]'
+    c.proxy.log_every = c.proxy.duration  # nobody reads it
+    c.proxy.ema = 0.0
+
+
+def use_digits_proxy(c: ConfigDict, system: ModuleType) -> None:
+    """The digits, on two cores: two processes, and as little compiling as may be.
+
+    What does not change which net is best but takes time to compile is left out: auxiliary heads
+    and clipping.
+    """
+    use_proxy(c, system)
+    c.search.evaluator.quick = True
+    c.search.engine, c.search.at_once = 'processes', 2
+    c.proxy.optim.clip_norm = 0.0
+    c.proxy.loss.aux_weight = 0.0
+
+
+def use_nasbench201(c: ConfigDict) -> None:
+    """CIFAR-10: seen after 12 epochs on validation images, worth what 200 epochs test at."""
+    c.search.evaluator = registry.defaults('evaluator', 'table')
+    c.search.space = registry.defaults('space', 'nasbench201')
+    c.search.columns.key = 'ops'
+    c.search.columns.signals, c.search.columns.truth = ('c10_val_12ep',), 'c10_test_200ep'
+    c.search.evaluations = 500
+
+
+def use_macro(c: ConfigDict) -> None:
+    """CIFAR-10: seen with one of three seeds, worth their mean."""
+    c.search.evaluator = registry.defaults('evaluator', 'table')
+    c.search.space = registry.defaults('space', 'nasbench_macro')
+    c.search.columns.key = 'arch'
+    c.search.columns.signals, c.search.columns.truth = ('acc0', 'acc1', 'acc2'), 'mean'
+    c.search.evaluations = 500
+
+
+def resolve(argument: str, **arms: Callable[[ConfigDict], None]) -> ConfigDict:
+    """Returns the config of an arm; '' is the first of them. 'ARM,random' searches it at random.
+
+    Raises UserError for an arm that is not there.
+    """
+    random = argument.split(',')[-1] == 'random'
+    c = base()
+    chosen(argument.removesuffix('random').removesuffix(',') if random else argument, **arms)(c)
+    if random:
+        c.search.searcher = registry.defaults('searcher', 'random')
+    return c
+
+
+def chosen(argument: str, **arms: Callable[[ConfigDict], None]) -> Callable[[ConfigDict], None]:
+    """Returns the function of an arm, see `resolve`."""
+    name = argument or next(iter(arms))
+    if name not in arms:
+        raise UserError(
+            f'the search has no {argument!r}: write one of {", ".join(arms)}, and ARM,random for '
+            f'random search in its place.{nearest(name, arms)}'
+        )
+    return arms[name]

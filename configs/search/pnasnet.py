@@ -1,0 +1,62 @@
+"""PNASNet's search, by growing cells (Liu et al. 2018, https://arxiv.org/abs/1712.00559).
+
+  python -m cls.main --config configs/search/pnasnet.py           small nets on embedded digits
+  python -m cls.main --config configs/search/pnasnet.py:paper     the paper's, on CIFAR-10
+
+ARM,random in the place of an arm searches cells of all blocks at random. What a search finds is
+trained by
+
+  python -m cls.main --config configs/pnasnet.py --config.model.genotype=RUN/genotype.json
+
+Nets are predicted from smaller ones, which the tabular benchmarks do not have: see
+cls/search/searchers/progressive.py. The paper's result is the best cell of the last level; a run's
+is the best of all, which may have fewer blocks.
+
+Expected: see configs/search/README.md for what was measured. The paper's, which has not been run
+here: 1,160 models in about 225 GPU-days (from memory), the best of which reaches 96.59 % on
+CIFAR-10 when it is trained in full.
+"""
+
+from ml_collections import ConfigDict
+
+from cls.search import registry
+from configs import pnasnet
+from configs.search import common
+
+
+def get_config(argument: str = '') -> ConfigDict:
+    """Returns the config of an arm: digits or paper."""
+    return common.resolve(argument, digits=digits, paper=paper)
+
+
+def digits(c: ConfigDict) -> None:
+    """Cells of up to 3 blocks, 4 operations, K = 12, N = 1, F = 8: 36 + 12 + 12 nets."""
+    operations = ('sep_3x3', 'identity', 'avg_3x3', 'max_3x3')
+    c.search.space = registry.defaults('space', 'pnasnet', operations=operations, nodes=3)
+    c.search.searcher = registry.defaults('searcher', 'progressive', beam=12)
+    c.search.evaluations = 60
+    common.use_digits_proxy(c, pnasnet)
+    c.proxy.model.filters, c.proxy.model.stem_filters = 8, 24
+    c.proxy.model.aux_head = False
+    c.proxy.model.drop_path_rate = 0.0
+    c.proxy.duration, c.proxy.schedule.warmup = '10 epochs', '1 epochs'
+
+
+def paper(c: ConfigDict) -> None:
+    """CIFAR-10, N = 2, F = 24, 20 epochs, rate 0.01, 5,000 images kept to evaluate; 1,160 nets.
+
+    All from memory. Levels are told as soon as they are done, in any order, which changes nothing.
+    What else of the training of these small nets is not known is as of the large ones here, without
+    their drop path and auxiliary head.
+    """
+    c.search.space = registry.defaults('space', 'pnasnet')
+    c.search.searcher = registry.defaults('searcher', 'progressive')
+    c.search.evaluations, c.search.at_once = 136 + 4 * 256, 100
+    c.search.engine, c.search.gpus, c.search.synchronous = 'ray', 1.0, False
+    common.use_proxy(c, pnasnet, 'cifar10')
+    c.proxy.model.cells, c.proxy.model.filters, c.proxy.model.stem_filters = 2, 24, 72
+    c.proxy.model.aux_head = False
+    c.proxy.model.drop_path_rate = 0.0
+    c.proxy.loss.aux_weight = 0.0
+    c.proxy.optim.lr = 0.01
+    c.proxy.duration = '20 epochs'

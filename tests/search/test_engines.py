@@ -1,0 +1,171 @@
+"""Engines: the same search wherever it is evaluated, and processes that die."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from cls.errors import UserError
+from cls.search import engines, loop
+from cls.search.history import History
+from cls.search.searcher import FAILED
+from cls.search.searchers.evolution import Evolution
+from cls.search.spaces.tabular import Digits
+
+ROOT = Path(__file__).parents[2]
+SPACE = Digits(6, 3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dies:
+    """The sum of a code, after a while that no one can foresee; some trials bring the process down.
+
+    One of `once` dies at its first time, as long as its file is not in `folder`; one of `always`
+    every time.
+    """
+
+    folder: Path
+    once: tuple[int, ...] = ()
+    always: tuple[int, ...] = ()
+
+    def __call__(self, trial):
+        marker = self.folder / f'{trial.number}'
+        if trial.number in self.always or (trial.number in self.once and not marker.exists()):
+            with marker.open('a') as file:
+                file.write('x')
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(int.from_bytes(os.urandom(1)) / 10_000)
+        if sum(trial.code) == 7:
+            raise ValueError('seven')
+        return {'accuracy': sum(trial.code)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Wrong:
+    """Finds a mistake of the user's."""
+
+    def __call__(self, trial):
+        raise UserError('the data are not there')
+
+
+@dataclasses.dataclass(frozen=True)
+class Endless:
+    """Writes down who it is, and does not end."""
+
+    file: Path
+
+    def __call__(self, trial):
+        self.file.write_text(str(os.getpid()))
+        time.sleep(600)
+
+
+def settings(engine, at_once=3, workers=0):
+    return ConfigDict({'engine': engine, 'at_once': at_once, 'workers': workers, 'gpus': 0.0})
+
+
+def searched(file, config, evaluate, evaluations=30):
+    history = History(file)
+    with engines.started(config, evaluate) as submit:
+        loop.search(
+            Evolution(SPACE, 0, population=6, sample=2),
+            submit,
+            lambda metrics: metrics['accuracy'],
+            history,
+            evaluations=evaluations,
+            at_once=config.at_once,
+        )
+    return history.results
+
+
+def test_neither_engine_nor_workers_nor_deaths_change_a_search(tmp_path):
+    searched(tmp_path / 'here', settings('here'), Dies(tmp_path))
+    # Trial 9 dies once: it is evaluated again by another process.
+    results = searched(tmp_path / 'two', settings('processes', workers=2), Dies(tmp_path, (9,)))
+    assert (tmp_path / '9').read_text() == 'x'
+    assert (tmp_path / 'two').read_bytes() == (tmp_path / 'here').read_bytes()
+    failed = [result for result in results if result.fitness == FAILED]
+    assert failed
+    assert all(sum(result.trial.code) == 7 for result in failed)
+    assert {result.metrics['error'] for result in failed} == {'ValueError: seven'}
+
+
+def test_a_trial_that_brings_every_process_down_fails_alone(tmp_path):
+    results = searched(
+        tmp_path / 'history',
+        settings('processes', at_once=2),
+        Dies(tmp_path, always=(2,)),
+        evaluations=5,
+    )
+    assert (tmp_path / '2').read_text() == 'xxx'
+    assert results[2].fitness == FAILED
+    assert results[2].metrics == {'error': '3 processes died of it'}
+    others = [r for r in results if r.trial.number != 2 and sum(r.trial.code) != 7]
+    assert [r.fitness for r in others] == [sum(r.trial.code) for r in others]
+
+
+@pytest.mark.parametrize('engine', ['here', 'processes'])
+def test_a_mistake_in_the_config_ends_a_search(tmp_path, engine):
+    with pytest.raises(UserError, match='^the data are not there$'):
+        searched(tmp_path / 'history', settings(engine, 2), Wrong())
+
+
+def test_no_process_outlives_a_search_that_is_killed(tmp_path):
+    program = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+import test_engines as t
+if __name__ == '__main__':
+    t.searched(None, t.settings('processes', 1), t.Endless(Path({str(tmp_path / 'pid')!r})))
+"""
+    (tmp_path / 'program.py').write_text(program)
+    environment = os.environ | {'PYTHONPATH': str(ROOT)}
+    process = subprocess.Popen([sys.executable, tmp_path / 'program.py'], env=environment)
+    while not (tmp_path / 'pid').exists() or not (tmp_path / 'pid').read_text():
+        assert process.poll() is None
+        time.sleep(0.05)
+    worker = Path('/proc') / (tmp_path / 'pid').read_text()
+    assert worker.exists()
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 60
+    while worker.exists() and 'State:\tZ' not in (worker / 'status').read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_cores_are_shared_out(monkeypatch):
+    monkeypatch.setattr('os.sched_getaffinity', lambda _: {0, 1, 2, 5, 6})
+    assert engines._shares(2) == [{0, 2, 6}, {1, 5}]
+    assert engines._shares(6) == [set()] * 6
+
+
+def test_ray_that_is_not_installed_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'ray', None)
+    with (
+        pytest.raises(UserError, match="pip install 'ray"),
+        engines.started(settings('ray'), Wrong()),
+    ):
+        pass
+
+
+@pytest.mark.sweep
+def test_workers_of_ray_die_and_nothing_changes(tmp_path, monkeypatch):
+    """Three workers of a cluster on this machine, two of which are killed in the middle."""
+    ray = pytest.importorskip('ray')
+    monkeypatch.delenv('RAY_ADDRESS', raising=False)
+    monkeypatch.setenv('PYTHONPATH', f'{ROOT}:{Path(__file__).parent}')
+    searched(tmp_path / 'here', settings('here'), Dies(tmp_path))
+    dies = Dies(tmp_path, once=(4, 9))
+    searched(tmp_path / 'ray', settings('ray', workers=3), dies)
+    assert (tmp_path / '4').read_text() + (tmp_path / '9').read_text() == 'xx'
+    assert (tmp_path / 'ray').read_bytes() == (tmp_path / 'here').read_bytes()
+    with pytest.raises(UserError, match='^the data are not there$'):
+        searched(tmp_path / 'wrong', settings('ray', 2), Wrong())
+    assert not ray.is_initialized()

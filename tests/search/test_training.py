@@ -1,0 +1,130 @@
+"""Trials that are trained: the numbers of the trainer, and what becomes of nets that fail."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from cls import config as configs
+from cls import genotypes, train
+from cls.errors import UserError
+from cls.models import genet
+from cls.models.complexity import complexity
+from cls.search import loop
+from cls.search.evaluators import train as evaluator
+from cls.search.searcher import Trial
+from cls.search.space import Fixed
+from configs import genet as system
+from configs.search import common
+
+
+@dataclasses.dataclass(frozen=True)
+class Bits(Fixed):
+    """Two nodes, joined or not."""
+
+    counts = (2,)
+
+    def genotype(self, code):
+        return genet.Genotype((f'{code[0]}',))
+
+    def code(self, genotype):
+        return (int(genotype.stages[0]),)
+
+
+class Broken(Bits):
+    """What a net refuses."""
+
+    def genotype(self, code):
+        return {'stages': ['2']}
+
+
+def config(**changes):
+    """A search of Bits that trains for a moment."""
+    c = common.base()
+    common.use_digits_proxy(c, system)
+    c.seed = 3
+    c.proxy.model.widths, c.proxy.model.bins, c.proxy.model.hidden = (4,), 1, ()
+    c.proxy.duration, c.proxy.batch = '12 steps', 32
+    c.proxy.schedule.warmup, c.proxy.schedule.name = '0 steps', 'constant'
+    c.proxy.log_every = c.proxy.checkpoint.every = '12 steps'
+    c.proxy.update_from_flattened_dict(changes)
+    return c
+
+
+@pytest.fixture
+def quick():
+    return evaluator.of(Bits(), config(), quick=True)
+
+
+def test_a_trial_is_a_run_of_the_trainer(tmp_path):
+    trial = Trial(7, (1,))
+    found = evaluator.of(Bits(), config(), quick=False)(trial)
+    proxy = config().proxy
+    proxy.model.genotype = genotypes.plain(Bits().genotype(trial.code))
+    proxy.seed = evaluator.seed(3, trial)
+    result = train.in_folder(configs.from_json(configs.to_json(proxy)), tmp_path / 'run')
+    assert found['accuracy'] == pytest.approx(result['test/top1'] / 100, abs=1e-12)
+    assert found['params'] == result['params']
+    model = configs.create_model(proxy, 10)
+    assert found['macs'] == complexity(model, 8, 1).macs
+    assert 0 < found['compile_seconds'] < found['seconds']
+
+
+def test_trials_differ_by_their_seeds_and_share_what_is_compiled(quick):
+    one, other = quick(Trial(0, (0,))), quick(Trial(1, (0,)))
+    assert one['accuracy'] != other['accuracy']
+    assert one['params'] == other['params']
+    assert other['compile_seconds'] < one['compile_seconds']
+    again = quick(Trial(0, (0,)))
+    assert again['accuracy'] == one['accuracy']
+    assert (
+        len({evaluator.seed(seed, Trial(number, ())) for seed in (0, 1) for number in (0, 1)}) == 4
+    )
+
+
+def test_repeats_are_trainings_with_seeds_of_their_own(quick):
+    trial = Trial(5, (1,))
+    seeds = {evaluator.seed(3, trial, repeat) for repeat in range(3)}
+    assert len(seeds) == 3
+    net = evaluator.compiled(quick.proxy, json.dumps(genotypes.plain(Bits().genotype((1,)))), True)
+    expected = np.mean([net.trained(seed) for seed in seeds]) / 100
+    assert dataclasses.replace(quick, repeats=3)(trial)['accuracy'] == pytest.approx(expected)
+    assert quick(trial)['accuracy'] == net.trained(evaluator.seed(3, trial)) / 100
+    with pytest.raises(UserError, match='repeats is 0'):
+        evaluator.of(Bits(), config(), repeats=0)
+
+
+def test_the_test_images_are_not_seen():
+    data = config().proxy.data
+    assert (data.train_split, data.eval_split) == ('train[:80%]', 'train[80%:]')
+
+
+def test_a_loss_that_is_not_finite_is_a_failed_trial():
+    wild = evaluator.of(Bits(), config(**{'optim.lr': 1e30}), quick=True)
+    with pytest.raises(loop.Failed, match='loss is not finite'):
+        wild(Trial(0, (0,)))
+
+
+def test_a_genotype_that_does_not_fit_is_a_failed_trial():
+    with pytest.raises(loop.Failed, match='genotype does not fit'):
+        evaluator.of(Broken(), config(), quick=True)(Trial(0, (0,)))
+
+
+@pytest.mark.parametrize(
+    ('field', 'value', 'said'),
+    [
+        ('data.name', 'tfds:cifar11', 'cifar1'),
+        ('batch', 7, 'config.batch is 7'),
+        ('model.name', 'genot', 'genet'),
+    ],
+)
+def test_a_mistake_in_the_proxy_ends_a_search(field, value, said):
+    with pytest.raises(UserError, match=said):
+        evaluator.of(Bits(), config(**{field: value}))
+
+
+def test_a_compiler_option_is_known():
+    program = jax.jit(lambda x: x + 1).lower(1.0)
+    assert program.compile(compiler_options=evaluator.QUICK)(1.0) == 2.0
