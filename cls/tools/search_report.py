@@ -27,6 +27,7 @@ middle half of all seeds.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -34,7 +35,7 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,7 @@ from cls.tools.markdown import table
 
 POINTS = (10, 20, 50, 100, 200, 300, 500, 1000, 2000, 5000, 10_000, 20_000)
 CHUNK = 5  # seeds that a process does at a time
-SHARES = np.array(
-    [0.5, 0.75, 1, 1.5, 2]
-)  # of an objective's target: costs that fronts are shown at
+SHARES = np.array([0.5, 0.75, 1, 1.5, 2])  # of an objective's target: where fronts are shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args([a for a in given if a not in fields])
     if bool(args.config) == bool(args.folders):
         raise UserError('give --config FILE.py:ARGUMENT of tabular searches, or run folders.')
+    if args.fronts and not args.config:
+        raise UserError('--fronts is for --config FILE.py:ARGUMENT, not for run folders.')
     if args.seeds < 2:
         raise UserError(f'--seeds is {args.seeds}: expected 2 or more.')
     overrides = tuple(configs.parse_overrides(fields))
@@ -125,13 +126,8 @@ def searched(specs: Sequence[str], overrides: Overrides, seeds: int) -> list[Cur
     """
     checked(specs, overrides)
     groups = {spec: group(load(spec, overrides, False)) for spec in specs}
-    first = {of: spec for spec, of in reversed(groups.items())}  # random search is run for one
-    jobs = [(spec, False) for spec in specs] + [(spec, True) for spec in first.values()]
-    whole = {job: np.stack(parts) for job, parts in pooled(one, jobs, overrides, seeds).items()}
-    return [
-        Curves(title(spec), whole[spec, False], whole[first[groups[spec]], True], groups[spec])
-        for spec in specs
-    ]
+    found = beside_random(one, groups, overrides, seeds)
+    return [Curves(title(spec), *map(np.stack, found[spec]), groups[spec]) for spec in specs]
 
 
 def checked(specs: Sequence[str], overrides: Overrides) -> None:
@@ -145,21 +141,35 @@ def checked(specs: Sequence[str], overrides: Overrides) -> None:
 Job = tuple[str, bool]  # a config, and whether random search takes the place of its searcher
 
 
-def pooled(
-    function: Callable[..., Any], jobs: Iterable[Job], overrides: Overrides, seeds: int, *more: Any
-) -> dict[Job, list[Any]]:
-    """Returns function(config, seed, *more) of each job for seeds 0, 1, ..., by processes."""
-    jobs = list(jobs)
+def beside_random(
+    function: Callable[..., Any],
+    groups: Mapping[str, str],
+    overrides: Overrides,
+    seeds: int,
+    *more: Any,
+) -> dict[str, tuple[list[Any], list[Any]]]:
+    """Returns function(config, seed, *more) for seeds 0, 1, ... of configs and of random search.
+
+    Args:
+      function: what processes call.
+      groups: of the configs; random search is run once for each group.
+      overrides: of all configs.
+      seeds: how many.
+      *more: further arguments.
+    """
+    first = {of: spec for spec, of in reversed(groups.items())}
+    jobs = [(spec, False) for spec in groups] + [(spec, True) for spec in first.values()]
     chunks = [range(i, min(i + CHUNK, seeds)) for i in range(0, seeds, CHUNK)]
     tasks = [(function, job, overrides, chunk, more) for job in jobs for chunk in chunks]
     processes = min(len(os.sched_getaffinity(0)), len(tasks))
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(processes, context) as pool:
         parts = list(pool.map(_chunk, *zip(*tasks, strict=True)))
-    return {
+    whole = {
         job: list(itertools.chain(*parts[i * len(chunks) : (i + 1) * len(chunks)]))
         for i, job in enumerate(jobs)
     }
+    return {spec: (whole[spec, False], whole[first[of], True]) for spec, of in groups.items()}
 
 
 def _chunk(
@@ -330,20 +340,12 @@ def traded_off(
                 f'{spec} has the objective {config.search.objective.name}: fronts are of '
                 'accuracy_latency, as of configs/search/mnasnet.py:mnasnet_table.'
             )
+    targets = {config.search.objective.target for config in configs_.values()}
+    if len(targets) > 1:
+        raise UserError(f'the objectives have several targets, {targets}: one table is of one.')
     groups = {spec: front_group(config) for spec, config in configs_.items()}
-    first = {of: spec for spec, of in reversed(groups.items())}
-    jobs = [(spec, False) for spec in specs] + [(spec, True) for spec in first.values()]
-    whole = pooled(front_of, jobs, overrides, seeds, tuple(exponents))
-    return [
-        Fronts(
-            title(spec),
-            config.search.objective.target,
-            whole[spec, False],
-            whole[first[groups[spec]], True],
-            groups[spec],
-        )
-        for spec, config in configs_.items()
-    ]
+    found = beside_random(front_of, groups, overrides, seeds, tuple(exponents))
+    return [Fronts(title(spec), *targets, *found[spec], groups[spec]) for spec in specs]
 
 
 def front_group(config: ConfigDict) -> str:
@@ -358,14 +360,14 @@ def front_of(config: ConfigDict, seed: int, exponents: Sequence[float]) -> np.nd
 
     Random search, which does not know of them, is one search with as many evaluations.
     """
-    search, results = config.search, []
+    config, results = config.copy_and_resolve_references(), []
+    search = config.search
     if search.searcher.name == 'random':
-        more = config.copy_and_resolve_references()
-        more.search.evaluations *= len(exponents)
-        results = told(more, seed)
+        search.evaluations *= len(exponents)
+        results = told(config, seed)
     else:
-        for search.objective.alpha in exponents:
-            search.objective.beta = search.objective.alpha
+        for exponent in exponents:
+            search.objective.alpha = search.objective.beta = exponent
             results += told(config, seed)
     good = [r.metrics for r in results if r.fitness != FAILED]
     costs = np.array([metrics[search.objective.metric] for metrics in good], float)
@@ -477,46 +479,46 @@ def summed(runs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 def plot(curves: Sequence[Curves], file: Path) -> None:
     """Draws curves, a plot for each group."""
-    from matplotlib.figure import Figure
-
-    from cls.search.figures import save
-
-    groups = list(dict.fromkeys(c.group for c in curves))
-    figure = Figure((7, 4.5 * len(groups)), layout='constrained')
-    axes = dict(zip(groups, figure.subplots(len(groups), 1, squeeze=False)[:, 0], strict=True))
-    drawn = set()
-    for c in curves:
-        if c.random is not None and c.group not in drawn:
-            drawn.add(c.group)
-            _curve(axes[c.group], c.random, 'random', color='0.4')
-        _curve(axes[c.group], c.scores, c.name)
-    for one_of in axes.values():
-        one_of.set(xlabel='evaluations', ylabel='best so far')
-        one_of.legend(loc='lower right')
-    save(figure, file)
+    with _drawn([c.group for c in curves], file, 'evaluations', 'best so far') as axes:
+        drawn = set()
+        for c in curves:
+            if c.random is not None and c.group not in drawn:
+                drawn.add(c.group)
+                _curve(axes[c.group], c.random, 'random', color='0.4')
+            _curve(axes[c.group], c.scores, c.name)
 
 
 def plot_fronts(numbers: Sequence[Mapping[str, Any]], file: Path) -> None:
     """Draws mean fronts, a plot for each group."""
+    groups = [n['group'] for n in numbers]
+    with _drawn(groups, file, 'cost', 'best that costs no more', xscale='log') as axes:
+        drawn = set()
+        for n in numbers:
+            lines = [(n['within'], n['search'], {})]
+            if n['group'] not in drawn:
+                drawn.add(n['group'])
+                lines.insert(0, (n['random_within'], 'random', {'color': '0.4'}))
+            for values, label, style in lines:
+                axes[n['group']].step(
+                    n['limits'], np.array(values, float), where='post', label=label, **style
+                )
+
+
+@contextlib.contextmanager
+def _drawn(
+    groups: Iterable[str], file: Path, xlabel: str, ylabel: str, **more: Any
+) -> Iterator[dict[str, Any]]:
+    """Gives axes for each group, and writes them to a file when they are full."""
     from matplotlib.figure import Figure
 
     from cls.search.figures import save
 
-    groups = list(dict.fromkeys(n['group'] for n in numbers))
+    groups = list(dict.fromkeys(groups))
     figure = Figure((7, 4.5 * len(groups)), layout='constrained')
     axes = dict(zip(groups, figure.subplots(len(groups), 1, squeeze=False)[:, 0], strict=True))
-    drawn = set()
-    for n in numbers:
-        lines = [(n['within'], n['search'], {})]
-        if n['group'] not in drawn:
-            drawn.add(n['group'])
-            lines.insert(0, (n['random_within'], 'random', {'color': '0.4'}))
-        for values, label, style in lines:
-            axes[n['group']].step(
-                n['limits'], np.array(values, float), where='post', label=label, **style
-            )
+    yield axes
     for one_of in axes.values():
-        one_of.set(xlabel='cost', ylabel='best that costs no more', xscale='log')
+        one_of.set(xlabel=xlabel, ylabel=ylabel, **more)
         one_of.legend(loc='lower right')
     save(figure, file)
 

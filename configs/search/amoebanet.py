@@ -40,9 +40,8 @@ def digits(c: ConfigDict) -> None:
     c.search.searcher = registry.defaults('searcher', 'evolution', population=20, sample=5)
     c.search.evaluations = 60
     common.use_digits_proxy(c, amoebanet)
-    c.proxy.model.filters, c.proxy.model.stem_filters = 8, 24
-    c.proxy.model.stacks, c.proxy.model.aux_head = 2, False
-    c.proxy.model.drop_path_rate = 0.0
+    common.use_plain_cells(c, 8)
+    c.proxy.model.stacks = 2
     c.proxy.duration, c.proxy.schedule.warmup = '5 epochs', '1 epochs'
 
 
@@ -57,10 +56,8 @@ def paper(c: ConfigDict) -> None:
     c.search.evaluations, c.search.at_once = 20_000, 450
     c.search.engine, c.search.gpus, c.search.synchronous = 'ray', 1.0, False
     common.use_proxy(c, amoebanet, 'cifar10')
-    c.proxy.model.cells, c.proxy.model.filters, c.proxy.model.stem_filters = 3, 24, 72
-    c.proxy.model.aux_head = False
-    c.proxy.model.drop_path_rate = 0.0
-    c.proxy.loss.aux_weight = 0.0
+    common.use_plain_cells(c, 24)
+    c.proxy.model.cells = 3
     c.proxy.duration = '25 epochs'
 
 

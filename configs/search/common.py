@@ -78,6 +78,14 @@ def use_digits_proxy(c: ConfigDict, system: ModuleType) -> None:
     c.proxy.loss.aux_weight = 0.0
 
 
+def use_plain_cells(c: ConfigDict, filters: int) -> None:
+    """F filters for the proxy's cells and 3 F for its stem; no drop path, no auxiliary head."""
+    c.proxy.model.filters, c.proxy.model.stem_filters = filters, 3 * filters
+    c.proxy.model.aux_head = False
+    c.proxy.model.drop_path_rate = 0.0
+    c.proxy.loss.aux_weight = 0.0
+
+
 def use_nasbench201(c: ConfigDict) -> None:
     """CIFAR-10: seen after 12 epochs on validation images, worth what 200 epochs test at."""
     c.search.evaluator = registry.defaults('evaluator', 'table')

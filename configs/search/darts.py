@@ -1,6 +1,6 @@
 """DARTS's search (Liu et al. 2019, https://arxiv.org/abs/1806.09055): a supernet's training.
 
-  python -m cls.main --config configs/search/darts.py                  digits, 5 minutes
+  python -m cls.main --config configs/search/darts.py                  small, on embedded digits
   python -m cls.main --config configs/search/darts.py:paper            CIFAR-10, 50 epochs
   python -m cls.main --config configs/search/darts.py:nasbench201 --config.search.table=FILE
 

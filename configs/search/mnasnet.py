@@ -19,10 +19,7 @@ from ml_collections import ConfigDict
 from cls.search import registry
 from configs import mnasnet
 from configs.search import common
-
-# With the paper's rate the controller would hardly move; of 50 nets an LSTM learns too little.
-SHORT = {'learning_rate': 3.5e-3}
-SHORTEST = {'controller': 'factorised', 'learning_rate': 0.1, 'batch': 5}
+from configs.search.nasnet import SHORT, SHORTEST
 
 
 def get_config(argument: str = '') -> ConfigDict:

@@ -38,9 +38,7 @@ def digits(c: ConfigDict) -> None:
     c.search.searcher = registry.defaults('searcher', 'policy_gradient', **SHORTEST)
     c.search.evaluations = 60
     common.use_digits_proxy(c, nasnet)
-    c.proxy.model.filters, c.proxy.model.stem_filters = 8, 24
-    c.proxy.model.aux_head = False
-    c.proxy.model.drop_path_rate = 0.0
+    common.use_plain_cells(c, 8)
     c.proxy.duration, c.proxy.schedule.warmup = '10 epochs', '1 epochs'
 
 
@@ -55,10 +53,8 @@ def paper(c: ConfigDict) -> None:
     c.search.evaluations, c.search.at_once = 20_000, 500
     c.search.engine, c.search.gpus, c.search.synchronous = 'ray', 1.0, False
     common.use_proxy(c, nasnet, 'cifar10')
-    c.proxy.model.cells, c.proxy.model.filters, c.proxy.model.stem_filters = 2, 32, 96
-    c.proxy.model.aux_head = False
-    c.proxy.model.drop_path_rate = 0.0
-    c.proxy.loss.aux_weight = 0.0
+    common.use_plain_cells(c, 32)
+    c.proxy.model.cells = 2
     c.proxy.duration = '20 epochs'
 
 

@@ -36,9 +36,7 @@ def digits(c: ConfigDict) -> None:
     c.search.searcher = registry.defaults('searcher', 'progressive', beam=12)
     c.search.evaluations = 60
     common.use_digits_proxy(c, pnasnet)
-    c.proxy.model.filters, c.proxy.model.stem_filters = 8, 24
-    c.proxy.model.aux_head = False
-    c.proxy.model.drop_path_rate = 0.0
+    common.use_plain_cells(c, 8)
     c.proxy.duration, c.proxy.schedule.warmup = '10 epochs', '1 epochs'
 
 
@@ -54,9 +52,7 @@ def paper(c: ConfigDict) -> None:
     c.search.evaluations, c.search.at_once = 136 + 4 * 256, 100
     c.search.engine, c.search.gpus, c.search.synchronous = 'ray', 1.0, False
     common.use_proxy(c, pnasnet, 'cifar10')
-    c.proxy.model.cells, c.proxy.model.filters, c.proxy.model.stem_filters = 2, 24, 72
-    c.proxy.model.aux_head = False
-    c.proxy.model.drop_path_rate = 0.0
-    c.proxy.loss.aux_weight = 0.0
+    common.use_plain_cells(c, 24)
+    c.proxy.model.cells = 2
     c.proxy.optim.lr = 0.01
     c.proxy.duration = '20 epochs'

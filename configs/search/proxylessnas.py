@@ -1,6 +1,6 @@
 """ProxylessNAS's search (Cai et al. 2019, https://arxiv.org/abs/1812.00332): a supernet's training.
 
-  python -m cls.main --config configs/search/proxylessnas.py             digits, 5 minutes
+  python -m cls.main --config configs/search/proxylessnas.py             small, on embedded digits
   python -m cls.main --config configs/search/proxylessnas.py:paper --config.search.table=FILE
   python -m cls.main --config configs/search/proxylessnas.py:mnasnet_table ...
 

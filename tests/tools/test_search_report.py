@@ -180,6 +180,7 @@ def test_run_folders(tmp_path, capsys):
         (['--config', SPEC, '--seeds', '1'], '--seeds is 1'),
         (['--config', SPEC], 'config.search.table is empty'),
         (['--config', 'configs/resnet.py'], 'is no search by a table'),
+        (['folder', '--fronts', '-0.1'], '--fronts is for --config'),
         (
             ['--fronts', '-0.1', '--config', SPEC, '--config.search.table=TABLE'],
             'objective accuracy',
