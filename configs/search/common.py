@@ -31,8 +31,9 @@ def base() -> ConfigDict:
 
     # Training trials: c.proxy is a whole training config, see use_proxy. `quick`: compiled with the
     # least effort on CPUs, for nets whose training takes seconds. `repeats`: trainings of a trial,
-    # of which the mean counts.
-    c.search.evaluator = ConfigDict({'name': 'train', 'quick': False, 'repeats': 1})
+    # of which the mean counts. `restarts`: with 0.4 times the rate, of a training whose first epoch
+    # ends no better than chance.
+    c.search.evaluator = ConfigDict({'name': 'train', 'quick': False, 'repeats': 1, 'restarts': 0})
     c.search.system = ''  # the config that trains what was found, a file
 
     # Looking trials up instead of training them: see cls/search/evaluators/table.py.

@@ -53,8 +53,8 @@ def paper(c: ConfigDict) -> None:
 
     Adam, 20 epochs of batches of 128, a rate of 0.001 divided by 5 every 5 epochs (section 4.2; L2
     of all parameters and mirrored images as in the authors' models/cifar10/hyper_parameters.py).
-    Not here: training begins anew with 0.4 times the rate, up to 5 times, while the first epoch
-    ends no better than chance.
+    While the first epoch ends no better than chance, training begins anew with 0.4 times the rate,
+    up to 5 times.
     """
     search(c, metaqnn.get_config('cifar10'), depth=18)
     c.proxy.data.train_split, c.proxy.data.eval_split = 'train[:45000]', 'train[45000:]'
@@ -81,6 +81,7 @@ def search(c: ConfigDict, proxy: ConfigDict, **space: int) -> None:
     """What the paper's searches share."""
     c.search.space = registry.defaults('space', 'metaqnn', **space)
     c.search.searcher = registry.defaults('searcher', 'q_learning')
+    c.search.evaluator.restarts = 5
     c.search.evaluations, c.search.at_once, c.search.synchronous = 2700, 10, False
     c.proxy = proxy
     c.proxy.duration, c.proxy.batch = '20 epochs', 128

@@ -96,6 +96,24 @@ def test_repeats_are_trainings_with_seeds_of_their_own(quick):
         evaluator.of(Bits(), config(), repeats=0)
 
 
+def test_a_training_begins_anew_with_a_lower_rate():
+    trial = Trial(7, (1,))
+    # With 0.5 the first epoch is better than chance, with 1.25 and 3.125 it is not.
+    fields = {'data.train_split': 'train[:640]', 'duration': '80 steps', 'batch': 16}
+    fields |= {'model.widths': (16,)}
+    rates = {lr: config(**fields, **{'optim.lr': lr}) for lr in (3.125, 1.25, 0.5)}
+    plain = {lr: evaluator.of(Bits(), c, quick=True)(trial) for lr, c in rates.items() if lr < 3}
+    many = evaluator.of(Bits(), rates[1.25], quick=True, restarts=5)(trial)
+    assert (many['restarts'], many['accuracy']) == (1, plain[0.5]['accuracy'])
+    enough = evaluator.of(Bits(), rates[0.5], quick=True, restarts=5)(trial)
+    assert (enough['restarts'], enough['accuracy']) == (0, plain[0.5]['accuracy'])
+    last = evaluator.of(Bits(), rates[3.125], quick=True, restarts=1)(trial)
+    assert (last['restarts'], last['accuracy']) == (1, plain[1.25]['accuracy'])
+    assert 'restarts' not in plain[0.5]
+    with pytest.raises(UserError, match='restarts is -1'):
+        evaluator.of(Bits(), config(), restarts=-1)
+
+
 def test_the_test_images_are_not_seen():
     data = config().proxy.data
     assert (data.train_split, data.eval_split) == ('train[:80%]', 'train[80%:]')

@@ -75,6 +75,7 @@ def of(
     config: ConfigDict,
     quick: bool = False,
     repeats: int = 1,
+    restarts: int = 0,
     batch: int = 1,
     passes: int = 30,
 ) -> Timed:
@@ -85,9 +86,10 @@ def of(
       config: of the search.
       quick: see cls.search.evaluators.train.
       repeats: likewise.
+      restarts: likewise.
       batch: images of a forward pass; the paper has 1.
       passes: forward passes that are timed.
 
     Raises UserError as cls.search.evaluators.train.
     """
-    return Timed(train.of(space, config, quick, repeats), batch, passes)
+    return Timed(train.of(space, config, quick, repeats, restarts), batch, passes)

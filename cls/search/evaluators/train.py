@@ -39,6 +39,8 @@ QUICK = {
     'xla_llvm_disable_expensive_passes': True,
     'xla_cpu_use_fusion_emitters': False,
 }
+CHANCE = 1.5  # times a guess's accuracy is no better than one: the authors of MetaQNN have 0.15
+SLOWER = 0.4  # the rate of a restart, by that before
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,12 +52,14 @@ class Training:
     seed: int
     quick: bool = False  # whether to compile with the least effort, on a CPU
     repeats: int = 1  # trainings, each with a seed of its own
+    restarts: int = 0  # of a training that begins no better than chance, at most
 
     def __call__(self, trial: Trial) -> dict[str, float]:
         """Returns what training to the end gives.
 
         accuracy         of the last weights, or of their average if kept, from 0 to 1; the mean of
                          all repeats
+        restarts         if there may be any: how many there were, in all repeats
         params, macs     see cls.models.complexity
         seconds          in all
         compile_seconds  of them, until the first step: building, tracing and compiling the net
@@ -65,19 +69,31 @@ class Training:
         """
         began = time.perf_counter()
         genotype = json.dumps(genotypes.plain(self.space.genotype(trial.code)))
-        net = compiled(self.proxy, genotype, self.quick)
-        ready = time.perf_counter()
-        accuracies = [net.trained(seed(self.seed, trial, i)) for i in range(self.repeats)]
+        accuracies, restarts, compiling = [], 0, 0.0
+        for repeat in range(self.repeats):
+            for restart in range(self.restarts + 1):
+                asked = time.perf_counter()
+                net = compiled(_slower(self.proxy, restart), genotype, self.quick)
+                compiling += time.perf_counter() - asked
+                last = restart == self.restarts
+                accuracy = net.trained(seed(self.seed, trial, repeat), give_up=not last)
+                if accuracy is not None:
+                    break
+            accuracies.append(accuracy)
+            restarts += restart
         return {
             'accuracy': statistics.fmean(accuracies) / 100,
+            **({'restarts': restarts} if self.restarts else {}),
             **dataclasses.asdict(net.size),
             **self.space.measures(trial.code),
             'seconds': round(time.perf_counter() - began, 2),
-            'compile_seconds': round(ready - began, 2),
+            'compile_seconds': round(compiling, 2),
         }
 
 
-def of(space: Space, config: ConfigDict, quick: bool = False, repeats: int = 1) -> Training:
+def of(
+    space: Space, config: ConfigDict, quick: bool = False, repeats: int = 1, restarts: int = 0
+) -> Training:
     """Returns what trains config.proxy.
 
     Args:
@@ -85,6 +101,8 @@ def of(space: Space, config: ConfigDict, quick: bool = False, repeats: int = 1) 
       config: of the search.
       quick: whether to compile with the least effort on CPUs, for nets that train in seconds.
       repeats: trainings of each trial, whose mean accuracy counts.
+      restarts: how often at most a training begins anew, each time with 0.4 times the rate, while
+        its first epoch ends no better than chance (MetaQNN, section 4.2, and Block-QNN: 5).
 
     Raises UserError for mistakes in it, and where there is none.
     """
@@ -95,15 +113,26 @@ def of(space: Space, config: ConfigDict, quick: bool = False, repeats: int = 1) 
         )
     if repeats < 1:
         raise UserError(f'config.search.evaluator.repeats is {repeats}: expected 1 or more.')
+    if restarts < 0:
+        raise UserError(f'config.search.evaluator.restarts is {restarts}: expected 0 or more.')
     proxy = configs.to_json(config.proxy)
     _check(proxy)
-    return Training(space, proxy, config.seed, quick, repeats)
+    return Training(space, proxy, config.seed, quick, repeats, restarts)
 
 
 def seed(of_search: int, trial: Trial, repeat: int = 0) -> int:
     """Returns the seed of a trial's training, below 2^31."""
     drawn = np.random.SeedSequence([of_search, trial.number, 3, repeat]).generate_state(1)
     return int(drawn[0] >> 1)
+
+
+def _slower(proxy: str, restart: int) -> str:
+    """Returns a proxy with the rate of a restart; 0: its own."""
+    if not restart:
+        return proxy
+    fields = json.loads(proxy)
+    fields['optim']['lr'] *= SLOWER**restart
+    return json.dumps(fields)
 
 
 @functools.cache
@@ -122,8 +151,12 @@ class Net:
     eval_step: Any
     size: Complexity
 
-    def trained(self, seed: int) -> float:
+    def trained(self, seed: int, give_up: bool = False) -> float | None:
         """Returns the accuracy in percent after training with a seed.
+
+        Args:
+          seed: of all randomness.
+          give_up: whether to return None when the first epoch ends no better than chance.
 
         Raises Failed when the loss does not stay finite.
         """
@@ -132,6 +165,8 @@ class Net:
         setup = dataclasses.replace(self.setup, config=config)
         state, _ = setup.new_state()
         state = meshes.put(state, meshes.state_shardings(state, setup.mesh))
+        first = setup.steps('1 epochs') if give_up else -1
+        chance = CHANCE * 100 / setup.info.num_classes
         with (
             closing(train.train_batches(setup)) as iterator,
             closing(train.feed(iterator, setup)) as batches,
@@ -139,6 +174,10 @@ class Net:
             for step in range(setup.total_steps):
                 batch, _ = next(batches)
                 state, _ = jax.block_until_ready(self.train_steps[setup.phase(step)](state, batch))
+                if step + 1 == first:
+                    values = evaluate_state(setup, self.eval_step, state)
+                    if not values['test/top1'] > chance:
+                        return None
         values = evaluate_state(setup, self.eval_step, state)
         if not np.isfinite(values['test/loss']):
             raise Failed('the loss is not finite')
