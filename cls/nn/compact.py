@@ -3,7 +3,8 @@
 On CPU the forms of cls.nn.conv and cls.nn.pool have some operations for each tap of a window, and
 XLA compiles the thousands of a net of cells for a minute. Within `few_operations` a layer whose
 input and output have at most PIXELS pixels is one product with a matrix between them, which has the
-kernel's taps in their places: more multiply-adds, and less to compile. Results are the same.
+kernel's taps in their places: more multiply-adds, and less to compile. Results are the same. Max
+pools keep their form: gathering their windows is as long a program, and a slower one.
 """
 
 import contextlib
@@ -73,19 +74,3 @@ def sum_pool(images, out, window, strides, pads):
     flat = images.reshape(count, -1, channels)
     total = jnp.einsum('nqc,pq->npc', flat, jnp.asarray(seen, images.dtype))
     return total.reshape(count, *out, channels)
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
-def max_pool(images, out, window, strides, pads):
-    """Maximum over windows of (N, H, W, C) into (N, *out, C); the first of equal ones counts."""
-    count, *size, channels = images.shape
-    taps = _taps(size, out, window, strides, pads, (1, 1))
-    # For each output pixel and tap the input pixel; where there is none, one that is never largest.
-    pixels = np.full((len(taps), window[0] * window[1] + 1), taps.shape[1])
-    np.put_along_axis(pixels, taps, np.arange(taps.shape[1])[None], 1)
-    flat = jnp.pad(
-        images.reshape(count, -1, channels), ((0, 0), (0, 1), (0, 0)), constant_values=-jnp.inf
-    )
-    seen = flat[:, pixels[:, :-1]]
-    first = jnp.argmax(seen, 2, keepdims=True)
-    return jnp.take_along_axis(seen, first, 2).reshape(count, *out, channels)

@@ -50,9 +50,6 @@ def max_pool(
     pads = pooling_padding(padding, images.shape[1:3], window, strides, ceil_mode)
     if init.only_shapes():
         return _xla_max(images, window, strides, pads)
-    size = _size(images, window, strides, pads)
-    if compact.fits(images.shape[1:3], size):
-        return compact.max_pool(images, size, window, strides, pads)
     return _max_pool_once(images, window, strides, pads)
 
 

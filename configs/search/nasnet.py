@@ -33,13 +33,14 @@ def get_config(argument: str = '') -> ConfigDict:
 
 
 def digits(c: ConfigDict) -> None:
-    """Cells of 3 nodes, one normal cell in each stack, F = 8; 60 nets."""
-    c.search.space = registry.defaults('space', 'nasnet', nodes=3)
+    """Cells of 2 nodes, two stacks of one normal cell, F = 8; 60 nets."""
+    c.search.space = registry.defaults('space', 'nasnet', nodes=2)
     c.search.searcher = registry.defaults('searcher', 'policy_gradient', **SHORTEST)
     c.search.evaluations = 60
     common.use_digits_proxy(c, nasnet)
     common.use_plain_cells(c, 8)
-    c.proxy.duration, c.proxy.schedule.warmup = '10 epochs', '1 epochs'
+    c.proxy.model.stacks = 2
+    c.proxy.duration, c.proxy.schedule.warmup = '5 epochs', '1 epochs'
 
 
 def paper(c: ConfigDict) -> None:

@@ -37,7 +37,7 @@ def digits(c: ConfigDict) -> None:
     c.search.evaluations = 60
     common.use_digits_proxy(c, pnasnet)
     common.use_plain_cells(c, 8)
-    c.proxy.duration, c.proxy.schedule.warmup = '10 epochs', '1 epochs'
+    c.proxy.duration, c.proxy.schedule.warmup = '5 epochs', '1 epochs'
 
 
 def paper(c: ConfigDict) -> None:
