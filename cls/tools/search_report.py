@@ -20,10 +20,11 @@ the objective's target, and the area under the fronts (score x doublings of the 
 cheapest net to the most expensive one of any front.
 
 With run folders of searches it has the best fitness so far, and of the time that evaluations took
-the part that compiling did.
+the part that compiling did. With run folders of supernets' trainings it has what was derived, what
+that is worth where the run's table tells, and what alpha came to; then the mean of all.
 
 --json FILE writes all numbers, --plot FILE.png the best so far against evaluations: mean, and the
-middle half of all seeds.
+middle half of all seeds; of supernets the entropy of alpha against steps.
 """
 
 import argparse
@@ -51,6 +52,7 @@ from cls.search.fronts import area, front, within
 from cls.search.history import FILE, History, Result
 from cls.search.job import is_search
 from cls.search.searcher import FAILED
+from cls.search.supernet import report as supernets
 from cls.tools.markdown import table
 
 POINTS = (10, 20, 50, 100, 200, 300, 500, 1000, 2000, 5000, 10_000, 20_000)
@@ -100,6 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         curves = searched(args.config, overrides, args.seeds)
         numbers = [numbers_of(c) for c in curves]
         lines, drawn = compared(curves), functools.partial(plot, curves)
+    elif any(supernets.is_supernet(folder) for folder in args.folders):
+        numbers = [trained(folder) for folder in args.folders]
+        lines, drawn = supernets.summed(numbers), functools.partial(plot_entropy, numbers)
     else:
         numbers = [read(folder) for folder in args.folders]
         curves = [Curves(run['name'], np.array([run['best']])) for run in numbers]
@@ -459,6 +464,13 @@ def read(folder: Path) -> dict[str, Any]:
     }
 
 
+def trained(folder: Path) -> dict[str, Any]:
+    """Returns what a supernet's run came to. Raises UserError for other folders."""
+    if not supernets.is_supernet(folder):
+        raise UserError(f'{folder} trained no supernet, and others did: expected one kind of runs.')
+    return supernets.read(folder)
+
+
 def summed(runs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Returns the table of run folders, a header first."""
     points = _points(max(len(run['best']) for run in runs))
@@ -502,6 +514,13 @@ def plot_fronts(numbers: Sequence[Mapping[str, Any]], file: Path) -> None:
                 axes[n['group']].step(
                     n['limits'], np.array(values, float), where='post', label=label, **style
                 )
+
+
+def plot_entropy(runs: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """Draws how decided the supernets' architectures became."""
+    with _drawn([''], file, 'steps', 'entropy of alpha (nats)') as axes:
+        for run_ in runs:
+            axes[''].plot(*zip(*run_['steps'], strict=True), label=run_['name'])
 
 
 @contextlib.contextmanager

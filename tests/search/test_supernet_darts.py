@@ -27,7 +27,7 @@ from cls.errors import UserError
 from cls.nn.cells import Genotype, Operation
 from cls.nn.conv import Conv
 from cls.nn.norm import BatchNorm
-from cls.search.supernet import darts, nasbench201
+from cls.search.supernet import darts, nasbench201, report
 from cls.search.supernet.base import Architecture
 from cls.setup import set_up
 from cls.state import new_state
@@ -523,4 +523,6 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path):
     assert result['genotype'] == json.loads(files[0])
     assert result['restarts'] == 1
     assert 0 <= result['test/top1'] <= 100
+    told = report.read(tmp_path / 'killed')
+    assert told['genotype'] == result['genotype']
     genotypes.structure(result['genotype'], Genotype)

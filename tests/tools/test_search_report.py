@@ -173,6 +173,41 @@ def test_run_folders(tmp_path, capsys):
         search_report.main([str(tmp_path / 'nowhere')])
 
 
+def supernet_run(folder, seed, truth, skips):
+    folder.mkdir()
+    config = {'seed': seed, 'search': {'supernet': {'name': 'darts'}}}
+    (folder / 'config.json').write_text(json.dumps(config))
+    result = {'genotype': '013033', 'truth': truth, 'truth_best': 94.5, 'test/top1': 40.0}
+    (folder / 'result.json').write_text(json.dumps(result | {'seconds': 12.3}))
+    lines = [
+        {'step': 5, 'train/alpha_entropy': 1.6, 'train/none': 0.2, 'train/skips_normal': 0.0},
+        {'step': 9, 'train/alpha_entropy': 0.9, 'train/none': 0.6, 'train/skips_normal': 9.0},
+        {'step': 5, 'test/top1': 30.0},
+        {'step': 9, 'train/alpha_entropy': 0.8, 'train/none': 0.5, 'train/skips_normal': skips},
+        {'step': 9, 'test/top1': 40.0},
+    ]
+    (folder / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    return str(folder)
+
+
+def test_folders_of_supernets(tmp_path, capsys):
+    runs = [
+        supernet_run(tmp_path / name, *more) for name, *more in (('a', 3, 90, 1), ('b', 4, 92, 2))
+    ]
+    assert search_report.main([*runs, '--plot', str(tmp_path / 'r.png')]) == 0
+    rows = [line.strip('| ').split(' | ') for line in capsys.readouterr().out.splitlines()]
+    assert rows[0][:5] == ['run', 'seed', 'derived', 'truth', 'best of the table']
+    assert ' '.join(rows[2]) == 'a 3 013033 90.00 94.50 40.00 1 0.500 0.800 12'
+    assert rows[4][0] == 'mean of 2'
+    assert rows[4][3:7] == ['91.00 ± 1.41', '', '40.00 ± 0.00', '1.5 ± 0.7']
+    (tmp_path / 'history.jsonl').write_text('')
+    with pytest.raises(UserError, match='one kind of runs'):
+        search_report.main([*runs, str(tmp_path)])
+    (tmp_path / 'b' / 'result.json').unlink()
+    with pytest.raises(UserError, match='came to its end'):
+        search_report.main(runs)
+
+
 @pytest.mark.parametrize(
     ('arguments', 'said'),
     [
