@@ -1,7 +1,8 @@
 """Pictures of a search: its course, and the genotype that it found as a graph."""
 
 import functools
-from collections.abc import Iterator, Sequence
+import io
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cls.models import block_qnn, genet, hier, metaqnn
 from cls.nn import cells, inverted
 from cls.search.history import Result
 from cls.search.searcher import FAILED
+from cls.search.spaces import tabular
 
 Edge = tuple[str, str, str]  # from a node, to another, what is between them
 _COLOURS = {'in': '#dceefb', 'out': '#fde9d9', '': '#f2f2f2'}
@@ -27,6 +29,24 @@ def curve(results: Sequence[Result], file: Path) -> None:
     axes.plot(numbers, fitness, '.', color='0.7', label='trials')
     axes.step(numbers, np.fmax.accumulate(fitness), where='post', label='best so far')
     axes.legend(loc='lower right')
+    save(figure, file)
+
+
+def course(logged: Sequence[Mapping[str, Any]], file: Path) -> None:
+    """Draws a supernet's top-1 and how undecided its architecture is against steps.
+
+    Args:
+      logged: lines of metrics.jsonl.
+      file: to write.
+    """
+    figure = Figure((6, 5), layout='constrained')
+    parts = {'top-1 (%)': ('train/top1', 'test/top1'), 'entropy (nats)': ('train/alpha_entropy',)}
+    for axes, (label, names) in zip(figure.subplots(2, sharex=True), parts.items(), strict=True):
+        axes.set(xlabel='steps', ylabel=label)
+        for name in names:
+            points = [(line['step'], line[name]) for line in logged if name in line]
+            axes.plot(*np.array(points, float).reshape(-1, 2).T, marker='.', label=name)
+        axes.legend()
     save(figure, file)
 
 
@@ -53,6 +73,21 @@ def graphs(genotype: Any) -> Iterator[tuple[str, list[Edge]]]:
     Nodes are named; 'in' and 'out' begin and end.
     """
     yield 'net', _chain(str(genotype).split(','))
+
+
+@graphs.register
+def _(genotype: str) -> Iterator[tuple[str, list[Edge]]]:
+    # A table's name: six digits are a cell, others the blocks of a net.
+    if len(genotype) == len(tabular.NB201_EDGES):
+        names = ['in', '1', '2', 'out']
+        edges = [
+            (names[source], names[node], tabular.NB201_OPS[int(digit)])
+            for (node, source), digit in zip(tabular.NB201_EDGES, genotype, strict=True)
+            if digit != '0'
+        ]
+        yield f'cell {genotype}', edges or [('in', 'out', 'none')]
+    else:
+        yield f'net {genotype}', _chain(genotype)
 
 
 @graphs.register
@@ -166,5 +201,7 @@ def _draw(axes: Any, edges: Sequence[Edge], layers: Sequence[Sequence[str]]) -> 
 
 
 def save(figure: Figure, file: Path) -> None:
-    """Writes a figure, without touching what a notebook has set up."""
-    FigureCanvasAgg(figure).print_figure(file, dpi=120)
+    """Writes a figure as PNG, without touching what a notebook has set up."""
+    png = io.BytesIO()
+    FigureCanvasAgg(figure).print_figure(png, dpi=120)
+    file.write_bytes(png.getvalue())

@@ -5,7 +5,8 @@ The folder has, beside the files of every run,
   history.jsonl   all that was asked and told; from it a search continues, see cls.search.history
   result.json     at the end: fitness, trial, genotype and metrics of the best, evaluations, ...
   genotype.json   the best, for --config.model.genotype=FILE, where trials are trained
-  curve.png       the best so far against evaluations; cell.png draws the genotype
+  curve.png       the best so far against evaluations
+  cell.png        draws the best
 
 Nothing is ever left to save: a search may be stopped or killed at any moment, and the same command
 goes on with the evaluations that were out.
@@ -114,9 +115,9 @@ def finish(
         raise UserError(f'none of the {len(results)} trials could be evaluated, the last: {why}.')
     genotype = space.genotype(best.trial.code)
     figures.curve(results, workdir / 'curve.png')
+    figures.draw(genotype, workdir / 'cell.png')
     if 'proxy' in config:
         genotypes.save(genotype, workdir / GENOTYPE)
-        figures.draw(genotype, workdir / 'cell.png')
     report = account.report()
     result = {
         'fitness': best.fitness,

@@ -35,10 +35,10 @@ def get_config(argument: str = '') -> ConfigDict:
 
 
 def digits(c: ConfigDict) -> None:
-    """Cells of 2 nodes, two stacks of one normal cell, F = 8; 60 nets, population 20, sample 5."""
+    """Cells of 2 nodes, two stacks of one normal cell, F = 8; 50 nets, population 20, sample 5."""
     c.search.space = registry.defaults('space', 'amoebanet', nodes=2)
     c.search.searcher = registry.defaults('searcher', 'evolution', population=20, sample=5)
-    c.search.evaluations = 60
+    c.search.evaluations = 50
     common.use_digits_proxy(c, amoebanet)
     common.use_plain_cells(c, 8)
     c.proxy.model.stacks = 2

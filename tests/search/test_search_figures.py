@@ -67,6 +67,33 @@ def test_a_chain_is_a_row():
     ]
 
 
+def test_names_of_tables():
+    ((_, edges),) = figures.graphs('103020')
+    assert edges == [
+        ('in', '1', 'skip_connect'),
+        ('1', '2', 'nor_conv_3x3'),
+        ('1', 'out', 'nor_conv_1x1'),
+    ]
+    ((_, edges),) = figures.graphs('000000')
+    assert edges == [('in', 'out', 'none')]
+    ((_, edges),) = figures.graphs('01201201')
+    assert [edge[1] for edge in edges[:3]] == ['1: 0', '2: 1', '3: 2']
+
+
+def test_the_course_of_a_supernet(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, 'save', lambda figure, file: drawn.append(figure))
+    logged = [
+        {'step': 3, 'train/top1': 20.0, 'train/alpha_entropy': 1.5},
+        {'step': 3, 'test/top1': 10.0},
+        {'step': 6, 'train/top1': 40.0, 'train/alpha_entropy': None},
+    ]
+    figures.course(logged, tmp_path / 'curve.png')
+    lines = [line.get_xydata().tolist() for axes in drawn[0].axes for line in axes.lines]
+    assert lines[:2] == [[[3, 20], [6, 40]], [[3, 10]]]
+    np.testing.assert_array_equal(lines[2], [[3, 1.5], [6, np.nan]])
+
+
 def test_nodes_stand_behind_what_feeds_them():
     edges = [('in', 'b', ''), ('in', 'c', ''), ('b', 'c', ''), ('c', 'out', '')]
     assert figures._layers(edges) == [['in'], ['b'], ['c'], ['out']]

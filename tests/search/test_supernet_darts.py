@@ -423,9 +423,13 @@ def test_nasbench201_s_edges_and_names(tmp_path):
         ),
     )
     setup = dataclasses.replace(set_up(config), model=net)
+    logged = {'step': 1, 'train/alpha_entropy': 1.5, 'train/top1': 20.0}
+    (tmp_path / 'metrics.jsonl').write_text(json.dumps(logged) + '\n')
     result = setup.supernet.finish(setup, {'alpha': {'normal': skips}}, tmp_path)
     assert result == {'genotype': '111111', 'truth': 54.3, 'truth_best': 93.5}
     assert json.loads((tmp_path / 'genotype.json').read_text()) == '111111'
+    for name in ('cell.png', 'curve.png'):
+        assert (tmp_path / name).read_bytes().startswith(b'\x89PNG')
 
 
 # ------------------------------------------------------------------------------------ a run
@@ -525,4 +529,5 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path):
     assert 0 <= result['test/top1'] <= 100
     told = report.read(tmp_path / 'killed')
     assert told['genotype'] == result['genotype']
+    assert (tmp_path / 'killed' / 'curve.png').exists()
     genotypes.structure(result['genotype'], Genotype)

@@ -13,8 +13,8 @@ from collections.abc import Hashable
 
 from cls.search.space import Code, Fixed
 
-_NB201_OPS = ('none', 'skip_connect', 'nor_conv_1x1', 'nor_conv_3x3', 'avg_pool_3x3')
-_NB201_EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))
+NB201_OPS = ('none', 'skip_connect', 'nor_conv_1x1', 'nor_conv_3x3', 'avg_pool_3x3')
+NB201_EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))
 _MACRO_STARTS = (0, 2, 5)  # of stages: there the block 0 is a convolution, elsewhere the identity
 
 
@@ -58,10 +58,10 @@ class NasBench201(Digits):
         nodes = ['0']
         for node in (1, 2, 3):
             terms = []
-            for (to, source), op in zip(_NB201_EDGES, code, strict=True):
+            for (to, source), op in zip(NB201_EDGES, code, strict=True):
                 if to == node:
                     zero = op == 0 or nodes[source] == '#'
-                    written = nodes[source] if op == 1 else f'({nodes[source]})@{_NB201_OPS[op]}'
+                    written = nodes[source] if op == 1 else f'({nodes[source]})@{NB201_OPS[op]}'
                     terms.append('#' if zero else written)
             nodes.append('+'.join(sorted(terms)))
         return nodes[3]

@@ -13,6 +13,7 @@ from cls import distributed, genotypes
 from cls.errors import UserError
 from cls.nn import init
 from cls.search.evaluators import table
+from cls.search.supernet import report
 from cls.step import Recipe
 
 ALPHA = 'alpha'  # where in a supernet's params its architecture's lie
@@ -41,12 +42,19 @@ class Supernet(abc.ABC):
         """
 
     def finish(self, setup: Any, params: Any, workdir: Path) -> dict[str, Any]:
-        """Writes the derived genotype to the run folder; returns what the result says of it."""
+        """Writes the derived genotype to the run folder, and draws it and the course of the run.
+
+        Returns what the result says of it.
+        """
         search = setup.config.search
         genotype = setup.model.genotype(jax.device_get(params[ALPHA]))
         file = workdir / FILE
         if distributed.is_first():
+            from cls.search import figures  # matplotlib is slow to import
+
             genotypes.save(genotype, file)
+            figures.draw(genotype, workdir / 'cell.png')
+            figures.course(report.logged(workdir), workdir / 'curve.png')
         result = {'genotype': genotypes.plain(genotype)}
         distributed.say(f'genotype: {file}')
         if search.train_with:

@@ -19,10 +19,10 @@ from cls.nn.conv import Conv
 from cls.nn.dense import Dense
 from cls.nn.norm import BatchNorm
 from cls.nn.pool import avg_pool
+from cls.search.spaces.tabular import NB201_EDGES as EDGES
 from cls.search.supernet.base import ALPHA, Architecture
 from cls.search.supernet.darts import Mixed
 
-EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))
 WIDTHS = (1, 2, 4)  # of the stages, in `filters`
 
 

@@ -49,10 +49,8 @@ def read(folder: Path) -> dict[str, Any]:
     config, result = (
         json.loads((folder / f'{name}.json').read_text()) for name in ('config', 'result')
     )
-    logged = map(json.loads, (folder / 'metrics.jsonl').read_text().splitlines())
-    # A run that was killed has some steps twice, of which the later ones count.
-    steps = {line['step']: line for line in logged if 'train/alpha_entropy' in line}
-    last = {key.removeprefix('train/'): value for key, value in steps[max(steps)].items()}
+    steps = [line for line in logged(folder) if 'train/alpha_entropy' in line]
+    last = {key.removeprefix('train/'): value for key, value in steps[-1].items()}
     skips = [value for key, value in last.items() if key.startswith('skips_')]
     return {
         'name': folder.name,
@@ -64,8 +62,13 @@ def read(folder: Path) -> dict[str, Any]:
         'none': last['none'],
         'alpha_entropy': last['alpha_entropy'],
         'seconds': result['seconds'],
-        'steps': [(step, steps[step]['train/alpha_entropy']) for step in sorted(steps)],
+        'steps': [(line['step'], line['train/alpha_entropy']) for line in steps],
     }
+
+
+def logged(folder: Path) -> list[dict[str, Any]]:
+    """Returns the lines of a run's metrics.jsonl, which is in the run folder."""
+    return [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
 
 
 def summed(runs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
