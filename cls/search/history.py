@@ -1,7 +1,7 @@
 """All that a search has asked and told, one JSON line each, which is also how it continues.
 
-  {"asked": 3, "code": [0, 2, 1], "parents": [1]}
-  {"told": 3, "fitness": 0.93, "metrics": {"accuracy": 0.93, "seconds": 4.1}}
+  {"asked": 3, "code": [0, 2, 1], "parents": [1], "genotype": ...}
+  {"told": 3, "fitness": 0.93, "metrics": {"accuracy": 0.93, "seeds": [1234], "seconds": 4.1}}
 
 A line is on the disk before what follows from it happens. Whoever was killed leaves at most a last
 line that is cut off, which is removed.
@@ -11,12 +11,13 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from cls.errors import UserError
 from cls.search.searcher import FAILED, Searcher, Trial
+from cls.search.space import Code
 
 FILE = 'history.jsonl'
 
@@ -33,14 +34,20 @@ class Result:
 class History:
     """Results in the order in which they were told, kept in a file if there is one."""
 
-    def __init__(self, file: Path | None = None) -> None:
+    def __init__(
+        self, file: Path | None = None, genotype: Callable[[Code], Any] | None = None
+    ) -> None:
         """Reads what the file has.
+
+        Args:
+          file: of the lines; None: they are not kept.
+          genotype: of a code, as JSON has it. For readers: the code is what a search continues by.
 
         Raises UserError for a file that is no history.
         """
         self.results: list[Result] = []
         self.pending: dict[int, Trial] = {}  # asked, not told
-        self._file = file
+        self._file, self._genotype = file, genotype
         self._events = list(_read(file)) if file and file.exists() else []
 
     def replay(self, searcher: Searcher) -> None:
@@ -51,7 +58,7 @@ class History:
         for event in self._events:
             if 'asked' in event:
                 trial = searcher.ask()
-                if trial is None or _asked(trial) != event:
+                if trial is None or not _asked(trial).items() <= event.items():
                     raise UserError(
                         f'{self._file} is not of this search: trial {event["asked"]} was '
                         f'{event["code"]}, now it is {trial and list(trial.code)}. '
@@ -67,7 +74,8 @@ class History:
     def ask(self, trial: Trial) -> None:
         """Notes that a trial is out."""
         self.pending[trial.number] = trial
-        self._write(_asked(trial))
+        more = {'genotype': self._genotype(trial.code)} if self._genotype else {}
+        self._write(_asked(trial) | more)
 
     def tell(self, result: Result) -> None:
         """Notes what a trial is worth."""

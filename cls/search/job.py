@@ -76,7 +76,7 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
     evaluate = registry.create('evaluator', settings.evaluator, space, config)
     with claim(workdir, config), Preemption(), _continued(account, workdir / ACCOUNT):
         print(f'run folder: {workdir}', flush=True)
-        told = History(workdir / FILE)
+        told = History(workdir / FILE, lambda code: genotypes.plain(space.genotype(code)))
         with engines.started(settings, evaluate) as submit, account.spend('eval'):
             loop.search(
                 searcher,

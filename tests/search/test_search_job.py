@@ -86,10 +86,13 @@ def test_what_a_search_leaves_behind(table, tmp_path, capsys):
     assert result['genotype'] == ''.join(map(str, result['code']))
     assert (result['evaluations'], result['failed'], result['compile_seconds']) == (60, 0, 0)
     assert result['restarts'] == 0
-    codes = {tuple(event['code']) for event in events if 'asked' in event}
+    asked = [event for event in events if 'asked' in event]
+    assert all(event['genotype'] == ''.join(map(str, event['code'])) for event in asked)
+    codes = {tuple(event['code']) for event in asked}
     assert 2 < result['distinct'] <= len(codes)
     assert f'60/60 evaluations: best {best["fitness"]:.4f} (trial {best["told"]})' in printed
-    assert (workdir / 'curve.png').read_bytes().startswith(b'\x89PNG')
+    for name in ('curve.png', 'cell.png'):
+        assert (workdir / name).read_bytes().startswith(b'\x89PNG')
     assert not (workdir / 'genotype.json').exists()  # there is nothing to build from a table's name
     again = io.StringIO()
     with contextlib.redirect_stdout(again):

@@ -59,6 +59,7 @@ class Training:
 
         accuracy         of the last weights, or of their average if kept, from 0 to 1; the mean of
                          all repeats
+        seeds            of the trainings
         restarts         if there may be any: how many there were, in all repeats
         params, macs     see cls.models.complexity
         seconds          in all
@@ -69,20 +70,22 @@ class Training:
         """
         began = time.perf_counter()
         genotype = json.dumps(genotypes.plain(self.space.genotype(trial.code)))
+        seeds = [seed(self.seed, trial, repeat) for repeat in range(self.repeats)]
         accuracies, restarts, compiling = [], 0, 0.0
-        for repeat in range(self.repeats):
+        for of_training in seeds:
             for restart in range(self.restarts + 1):
                 asked = time.perf_counter()
                 net = compiled(_slower(self.proxy, restart), genotype, self.quick)
                 compiling += time.perf_counter() - asked
                 last = restart == self.restarts
-                accuracy = net.trained(seed(self.seed, trial, repeat), give_up=not last)
+                accuracy = net.trained(of_training, give_up=not last)
                 if accuracy is not None:
                     break
             accuracies.append(accuracy)
             restarts += restart
         return {
             'accuracy': statistics.fmean(accuracies) / 100,
+            'seeds': seeds,
             **({'restarts': restarts} if self.restarts else {}),
             **dataclasses.asdict(net.size),
             **self.space.measures(trial.code),
