@@ -33,10 +33,10 @@ def get_config(argument: str = '') -> ConfigDict:
 
 
 def digits(c: ConfigDict) -> None:
-    """Cells of 2 nodes, two stacks of one normal cell, F = 8; 50 nets."""
+    """Cells of 2 nodes, two stacks of one normal cell, F = 8; 40 nets."""
     c.search.space = registry.defaults('space', 'nasnet', nodes=2)
     c.search.searcher = registry.defaults('searcher', 'policy_gradient', **SHORTEST)
-    c.search.evaluations = 50
+    c.search.evaluations = 40
     common.use_digits_proxy(c, nasnet)
     common.use_plain_cells(c, 8)
     c.proxy.model.stacks = 2
