@@ -447,12 +447,14 @@ def _score(value: float | None) -> str:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Returns what the history of a run folder tells. Raises UserError if there is none."""
+    """Returns what the history of a run folder tells. Raises UserError if it has none."""
     file = folder / FILE
     if not file.is_file():
         raise UserError(f'{folder} is no run folder of a search, it has no {FILE}.')
     lines = [line for line in file.read_text().splitlines(keepends=True) if line.endswith('\n')]
     told = [event for event in map(json.loads, lines) if 'told' in event]
+    if not told:
+        raise UserError(f'{file} has no evaluations yet.')
     fitness = [FAILED if event['fitness'] is None else event['fitness'] for event in told]
     metrics: list[Mapping[str, Any]] = [event['metrics'] for event in told]
     return {
@@ -473,14 +475,15 @@ def trained(folder: Path) -> dict[str, Any]:
 
 def summed(runs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Returns the table of run folders, a header first."""
-    points = _points(max(len(run['best']) for run in runs))
-    header = ['run', *(f'@{p}' for p in points), 'failed', 'seconds of evaluations', 'compiling']
-    lines = [header]
+    points = _points(max(len(run['best']) for run in runs))[:-1]  # the last is the best
+    header = ['run', *(f'@{p}' for p in points), 'evaluations', 'best', 'failed']
+    lines = [[*header, 'seconds of evaluations', 'compiling']]
     for run_ in runs:
         best, seconds = run_['best'], run_['seconds']
         values = [f'{best[p - 1]:.4f}' if p <= len(best) else '' for p in points]
         part = f'{run_["compile_seconds"] / seconds:.0%}' if seconds else '-'
-        lines.append([run_['name'], *values, str(run_['failed']), f'{seconds:.0f}', part])
+        values += [str(len(best)), f'{best[-1]:.4f}', str(run_['failed'])]
+        lines.append([run_['name'], *values, f'{seconds:.0f}', part])
     return lines
 
 

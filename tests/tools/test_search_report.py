@@ -166,11 +166,15 @@ def test_run_folders(tmp_path, capsys):
     (tmp_path / 'history.jsonl').write_text(text)
     assert search_report.main([str(tmp_path), '--plot', str(tmp_path / 'r.png')]) == 0
     header, _, row = capsys.readouterr().out.splitlines()
-    assert header == '| run | @3 | failed | seconds of evaluations | compiling |'
-    assert row == f'| {tmp_path.name} | 0.7500 | 1 | 8 | 75% |'
+    names = 'run | evaluations | best | failed | seconds of evaluations | compiling'
+    assert header == f'| {names} |'
+    assert row == f'| {tmp_path.name} | 3 | 0.7500 | 1 | 8 | 75% |'
     assert (tmp_path / 'history.jsonl').read_text() == text  # it may be growing
     with pytest.raises(UserError, match='no run folder of a search'):
         search_report.main([str(tmp_path / 'nowhere')])
+    (tmp_path / 'history.jsonl').write_text('')
+    with pytest.raises(UserError, match='no evaluations yet'):
+        search_report.main([str(tmp_path)])
 
 
 def supernet_run(folder, seed, truth, skips):
