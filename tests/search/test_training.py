@@ -147,3 +147,9 @@ def test_a_mistake_in_the_proxy_ends_a_search(field, value, said):
 def test_a_compiler_option_is_known():
     program = jax.jit(lambda x: x + 1).lower(1.0)
     assert program.compile(compiler_options=evaluator.QUICK)(1.0) == 2.0
+
+
+def test_chance_is_within_what_any_number_of_classes_can_reach():
+    assert evaluator.chance_level(10) == 15  # as the authors of MetaQNN have it
+    assert evaluator.chance_level(2) == 55  # half as much again would be 75 %
+    assert evaluator.chance_level(100) == 1.5
