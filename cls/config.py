@@ -4,13 +4,14 @@ import ast
 import importlib.util
 import json
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from cls import genotypes, models
+from cls import defaults, genotypes, models
 from cls.errors import UserError, nearest
 
 DTYPES = ('float32', 'bfloat16', 'float16')
@@ -34,16 +35,47 @@ def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
         raise UserError(f'there is no config {path!r}.{nearest(path, known)}')
     if str(ROOT) not in sys.path:  # configs import configs.common
         sys.path.insert(0, str(ROOT))
-    module_spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    if not hasattr(module, 'get_config'):
-        raise UserError(f'{file} is no config: it has no function get_config(argument).')
-    config = module.get_config(argument)
+    config = _run(file, argument)
     for name, text in overrides:
         _override(config, name, text)
-    config.lock()
+    defaults.check(config)
+    return config.lock()
+
+
+def _run(file: Path, argument: str) -> ConfigDict:
+    """Returns the config that a file makes of its argument. Raises UserError if it makes none."""
+    try:
+        module_spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
+        if module_spec is None:
+            raise UserError(f'{file} is no config: expected a Python file, NAME.py.')
+        module = importlib.util.module_from_spec(module_spec)
+        module_spec.loader.exec_module(module)
+        if not callable(getattr(module, 'get_config', None)):
+            raise UserError(f'{file} is no config: it has no function get_config(argument).')
+        config = module.get_config(argument)
+    except UserError:
+        raise
+    except Exception as error:  # the file's own, of any kind
+        where = _line_of(file, error)
+        text = (str(error).splitlines() or [''])[0]
+        raise UserError(
+            f'the config {file} cannot be read: {type(error).__name__}{where}: {text[:200]}. '
+            'Mend the file.'
+        ) from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f'{file} is no config: its get_config returned {type(config).__name__}, expected an '
+            'ml_collections.ConfigDict, as configs.common.base() gives one.'
+        )
     return config
+
+
+def _line_of(file: Path, error: Exception) -> str:
+    """Returns ' in line N' for the last line of a file that an error went through, or ''."""
+    if isinstance(error, SyntaxError):
+        return f' in line {error.lineno}' if error.lineno else ''
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)]
+    return f' in line {frames[-1].lineno}' if frames else ''
 
 
 def parse_overrides(arguments: Sequence[str]) -> list[tuple[str, str]]:
@@ -145,10 +177,15 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
-    """Returns a locked config, with fields overridden; lists become tuples."""
-    config = ConfigDict(_tuples(json.loads(text)))
+    """Returns a locked config, with fields overridden; lists become tuples.
+
+    Fields that are newer than the text have their defaults.
+    """
+    config = defaults.complete(ConfigDict(_tuples(json.loads(text))))
     for name, override in overrides:
         _override(config, name, override)
+    if overrides:
+        defaults.check(config)
     return config.lock()
 
 
@@ -158,26 +195,10 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-# Fields that change what is shown, where and how fast, or an evaluation afterwards, but not the
-# training.
-_OUTWARD = (
-    'profile',
-    'data.workers',
-    'mesh.fsdp',
-    'remat',
-    'eval.protocol',
-    'eval.scales',
-    'eval.multiple',
-    'eval.predictions',
-    'search.engine',
-    'search.workers',
-    'search.gpus',
-)
-
-
 def is_outward(name: str) -> bool:
     """Whether a field has no part in what training computes."""
-    return any(f'.{name}'.endswith(f'.{field}') for field in _OUTWARD)
+    field = defaults.field(name)
+    return field is not None and field.change == defaults.FREE
 
 
 def identity(config: ConfigDict) -> str:

@@ -5,7 +5,6 @@ functions take the config and nothing else that could differ between runs.
 """
 
 import itertools
-import math
 from collections.abc import Callable, Mapping, Set
 from typing import Any
 
@@ -31,11 +30,11 @@ def schedule(config: ConfigDict, lr: float, *, to_steps: ToSteps, total: int) ->
     from step 0, so a boundary that falls into the warm-up has already acted when the warm-up
     ends (the rate jumps there from lr to the schedule's value). 'cosine' and 'polynomial', which
     run from one point to another, run from step W (lr) to step `total` (end * lr); the last step
-    taken is total - 1, and later ones stay at end * lr. A run no longer than its warm-up sees
-    nothing but the warm-up.
+    taken is total - 1, and later ones stay at end * lr. A run as long as its warm-up sees nothing
+    but the warm-up.
 
     Args:
-      config: config.schedule of configs/common.py.
+      config: config.schedule of cls/defaults.py.
       lr: the peak learning rate.
       to_steps: turns the config's durations into steps.
       total: steps in the run.
@@ -45,6 +44,11 @@ def schedule(config: ConfigDict, lr: float, *, to_steps: ToSteps, total: int) ->
     """
     make = _look_up(_SCHEDULES, config.name, 'config.schedule.name')
     warmup = to_steps(config.warmup)
+    if warmup > total:
+        raise UserError(
+            f'config.schedule.warmup is {config.warmup!r}, {warmup} steps, and the run has '
+            f"{total}: expected at most as many, for example '5 percent'."
+        )
     rule = make(config, lr, to_steps, warmup, total)
     ramp = optax.linear_schedule(config.warmup_init, lr, warmup)
 
@@ -62,7 +66,7 @@ def _constant(config, lr, to_steps, warmup, total):
 def _step(config, lr, to_steps, warmup, total):
     """lr * factor ** (number of boundaries that are <= step)."""
     at = _boundaries(config, to_steps)
-    return optax.piecewise_constant_schedule(lr, dict.fromkeys(at, _factor(config)))
+    return optax.piecewise_constant_schedule(lr, dict.fromkeys(at, config.factor))
 
 
 def _boundaries(config: ConfigDict, to_steps: ToSteps) -> list[int]:
@@ -82,7 +86,7 @@ def _exponential(config, lr, to_steps, warmup, total):
     Not optax.exponential_decay: its staircase takes the floor of a float32 quotient, which XLA
     computes with a rounded reciprocal: under jit, with every = 41, the jump comes a step late.
     """
-    factor, every = _factor(config), to_steps(config.every)
+    factor, every = config.factor, to_steps(config.every)
     if every < 1:
         raise UserError(
             f'config.schedule.every is {config.every!r}; write a duration above zero, '
@@ -107,9 +111,7 @@ def _cosine_restarts(config, lr, to_steps, warmup, total):
     at = _boundaries(config, to_steps)
     borders = [warmup, *at, total]
     cosines = [
-        optax.cosine_decay_schedule(
-            lr * _factor(config) ** k, max(end - start, 1), alpha=config.end
-        )
+        optax.cosine_decay_schedule(lr * config.factor**k, max(end - start, 1), alpha=config.end)
         for k, (start, end) in enumerate(itertools.pairwise(borders))
     ]
     rule = optax.join_schedules(cosines, [border - warmup for border in at])
@@ -121,14 +123,6 @@ def _polynomial(config, lr, to_steps, warmup, total):
     return optax.polynomial_schedule(
         lr, config.end * lr, config.power, max(total - warmup, 1), transition_begin=warmup
     )
-
-
-def _factor(config: ConfigDict) -> float:
-    if not (math.isfinite(config.factor) and config.factor > 0):
-        raise UserError(
-            f'config.schedule.factor is {config.factor}; write a number above 0, for example 0.1.'
-        )
-    return config.factor
 
 
 _SCHEDULES = {
@@ -169,7 +163,7 @@ def optimizer(
     is read at: restored together with the parameters, it continues exactly.
 
     Args:
-      config: config.optim of configs/common.py.
+      config: config.optim of cls/defaults.py.
       schedule: the learning rate, from `schedule` above.
       params: the tree of parameters, or of their shapes (jax.eval_shape); only its structure and
         names are used, for the masks.
@@ -186,12 +180,6 @@ def optimizer(
         stays = freeze.frozen(config.freeze, params)
         labels = jax.tree.map(lambda stay: 'frozen' if stay else 'trained', stays)
         rule = optax.partition({'trained': rule, 'frozen': optax.set_to_zero()}, labels)
-    for field in ('body_lr', 'bias_lr'):
-        if not (math.isfinite(config[field]) and config[field] > 0):
-            raise UserError(
-                f'config.optim.{field} is {config[field]}: expected a number above 0. '
-                'To leave parameters as they are, set config.optim.freeze.'
-            )
     if config.body_lr != 1 or config.bias_lr != 1:
         rule = optax.chain(rule, _multiplied(config, params, head))
     return rule

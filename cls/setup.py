@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cls import config as configs
-from cls import durations, optim, protocols, remat, telemetry
+from cls import defaults, durations, optim, protocols, remat, telemetry
 from cls import mesh as meshes
 from cls.data import pipeline, sources, transforms
 from cls.errors import UserError
@@ -174,6 +174,7 @@ def set_up(
 
     Raises UserError for what does not fit together.
     """
+    defaults.check(config)
     mesh = meshes.make_mesh(config.mesh.fsdp, devices)
     _check_numbers(config, mesh.size)
     names, train = classes or (), None
@@ -212,8 +213,6 @@ def _check_training(setup: Setup) -> None:
         return
     shapes = abstract_variables(setup.model, size, channels)
     optim.optimizer(config.optim, setup.schedule(), shapes['params'])
-    if config.eval.precise_bn < 0:
-        raise UserError(f'config.eval.precise_bn is {config.eval.precise_bn}: expected 0 or more.')
     pipeline.check_repeats(config.data, config.batch // config.accumulate)
     for field, value in {
         'freeze_bn': config.freeze_bn,
@@ -289,8 +288,6 @@ def _check_classes(config: ConfigDict, test: sources.Source, model: nn.Module) -
 
 
 def _check_numbers(config: ConfigDict, devices: int) -> None:
-    if config.seed < 0:
-        raise UserError(f'config.seed is {config.seed}: expected 0 or more.')
     batch, parts = config.batch, config.accumulate
     if parts < 1 or batch < 1 or batch % (parts * devices):
         raise UserError(

@@ -209,7 +209,7 @@ def test_identity_and_differences():
 def test_identity_sees(field):
     config = override()
     value = dict(configs.flatten(config))[field]
-    changed = f'{value}1' if isinstance(value, str) else str(value + 1)
+    changed = {'duration': '7 epochs', 'ema': '0.5'}.get(field) or str(value + 1)
     assert configs.identity(override((field, changed))) != configs.identity(config)
 
 

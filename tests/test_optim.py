@@ -103,10 +103,9 @@ def test_the_rate_stays_at_its_end(name):
 
 
 @pytest.mark.parametrize('name', SCHEDULES)
-def test_a_run_no_longer_than_its_warmup_sees_only_the_warmup(name):
-    for total in (3, 10):
-        got = curve(total=total, name=name, warmup='10 steps', **SCHEDULES[name][0])
-        np.testing.assert_allclose(got[:total], 0.4 * np.arange(total) / 10, rtol=1e-5)
+def test_a_run_as_long_as_its_warmup_sees_only_the_warmup(name):
+    got = curve(total=10, name=name, warmup='10 steps', **SCHEDULES[name][0])
+    np.testing.assert_allclose(got[:10], 0.4 * np.arange(10) / 10, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -116,10 +115,9 @@ def test_a_run_no_longer_than_its_warmup_sees_only_the_warmup(name):
         ({'name': 'step'}, r'config\.schedule\.at'),
         ({'name': 'step', 'at': ('6 epochs', '3 epochs')}, r'\(60, 30\)'),
         ({'name': 'step', 'at': ('3 epochs', '30 steps')}, r'\(30, 30\)'),
-        ({'name': 'step', 'at': ('3 epochs',), 'factor': 0.0}, r'config\.schedule\.factor'),
         ({'name': 'cosine_restarts'}, r'config\.schedule\.at'),
         ({'name': 'exponential', 'every': '0 steps'}, r'config\.schedule\.every'),
-        ({'name': 'exponential', 'factor': -0.5}, r'config\.schedule\.factor'),
+        ({'name': 'cosine', 'warmup': '101 steps'}, r'warmup is .*101 steps, and the run has 100'),
     ],
 )
 def test_bad_schedules_are_refused(fields, message):
@@ -444,8 +442,6 @@ def test_the_rate_used_is_the_schedules_at_the_count_of_updates():
         ({'name': 'lion'}, 'known: sgd, rmsprop, adam, adamw, lamb'),
         ({'decay_mask': 'kernel'}, r'config\.optim\.decay_mask.*Did you mean kernels'),
         ({'name': 'adamw', 'clip_after_decay': True}, 'clip_after_decay'),
-        ({'body_lr': 0.0}, r'config\.optim\.body_lr.*freeze'),
-        ({'bias_lr': -1.0}, r'config\.optim\.bias_lr'),
         ({'freeze': 'fc'}, 'none of the 6 parameters'),
         ({'decay_mask': 'not_norm'}, 'Did you mean not_norms'),
     ],

@@ -28,6 +28,7 @@ ROOT = Path(__file__).parent.parent
 RUN = (
     '--config=configs/resnet.py',
     '--config.duration=40 steps',
+    '--config.schedule.warmup=100 percent',
     '--config.log_every=1 steps',
     '--config.checkpoint.every=8 steps',
     '--config.optim.name=rmsprop',

@@ -197,6 +197,7 @@ def test_dropped_paths_and_units_are_the_same_on_any_devices():
 def test_what_is_pruned_is_the_same_on_any_devices_and_accumulated():
     overrides = (
         ('duration', '6 steps'),
+        ('schedule.warmup', '100 percent'),
         ('batch', '32'),
         ('model.stage_sizes', '(1, 1, 1)'),
         ('model.bn_group', '4'),

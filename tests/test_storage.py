@@ -459,6 +459,7 @@ def test_a_run_in_a_store_that_is_killed_ends_as_one_in_a_folder(bucket, tmp_pat
 
     for name, folder in (('a', there), ('b', here)):
         begun = [*run, f'--workdir={tmp_path / name}', '--config.duration=1 steps']
+        begun += ['--config.schedule.warmup=100 percent']
         assert main([*begun, f'--config.init={folder}']) == 0
     assert logged(tmp_path / 'a') == logged(tmp_path / 'b')
     assert capsys.readouterr().out.count(' tensors taken, all of them') == 2

@@ -29,6 +29,7 @@ class Tiny(nn.Module):
 
 FIELDS = (
     ('duration', '8 steps'),
+    ('schedule.warmup', '100 percent'),
     ('batch', '16'),
     ('log_every', '1 steps'),
     ('checkpoint.every', '3 steps'),

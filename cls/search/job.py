@@ -21,7 +21,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from cls import genotypes, storage
+from cls import defaults, genotypes, storage
 from cls.account import FILE as ACCOUNT
 from cls.account import Account, load_record, written
 from cls.errors import UserError
@@ -69,7 +69,7 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
     if result is not None:
         return result
     settings = config.search
-    _check_numbers(config)
+    defaults.check(config)
     space = registry.create('space', settings.space)
     searcher = registry.create('searcher', settings.searcher, space, config.seed)
     objective = registry.create('objective', settings.objective)
@@ -154,15 +154,6 @@ def _how(config: ConfigDict, workdir: Path) -> str:
         f': python -m cls.main --config {config.search.system} '
         f'--config.model.genotype={workdir / GENOTYPE}'
     )
-
-
-def _check_numbers(config: ConfigDict) -> None:
-    search = config.search
-    for name, least in {'evaluations': 1, 'at_once': 1, 'workers': 0, 'gpus': 0}.items():
-        if search[name] < least:
-            raise UserError(f'config.search.{name} is {search[name]}: expected {least} or more.')
-    if config.seed < 0:
-        raise UserError(f'config.seed is {config.seed}: expected 0 or more.')
 
 
 class Progress:

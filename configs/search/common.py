@@ -1,6 +1,6 @@
 """Defaults that every search starts from, and what its trials can be evaluated by.
 
-A field's comment is its documentation. Groups with a name have the fields of what is named, with
+The fields are those of cls/defaults.py. Groups with a name have the fields of what is named, with
 the paper's values as defaults; see cls/search/registry.py.
 """
 
@@ -9,39 +9,23 @@ from types import ModuleType
 
 from ml_collections import ConfigDict
 
+from cls import defaults
 from cls.errors import UserError, nearest
 from cls.search import registry
 
 
 def base() -> ConfigDict:
     """Returns the complete set of fields; a search's file changes what is its own."""
-    c = ConfigDict()
-    c.seed = 0  # of the searcher, and of the training of each trial together with its number
-
-    c.search = ConfigDict()
+    c = defaults.base(defaults.SEARCH)
     c.search.space = ConfigDict({'name': ''})
     c.search.searcher = ConfigDict({'name': ''})
     c.search.objective = registry.defaults('objective', 'accuracy')
-    c.search.evaluations = 100  # trials in all
-    c.search.at_once = 1  # trials that are evaluated at the same time
-    c.search.synchronous = True  # told in the order asked: results do not depend on timing
-    c.search.engine = 'here'  # here (this process) | processes (of this machine) | ray
-    c.search.workers = 0  # processes; 0: as many as at_once
-    c.search.gpus = 0.0  # ray: of each evaluation; on a part of one as many run at a time as fit
-
     # Training trials: c.proxy is a whole training config, see use_proxy. `quick`: compiled with the
     # least effort on CPUs, for nets whose training takes seconds. `repeats`: trainings of a trial,
     # of which the mean counts. `restarts`: with 0.4 times the rate, of a training whose first epoch
     # ends no better than chance.
     c.search.evaluator = ConfigDict({'name': 'train', 'quick': False, 'repeats': 1, 'restarts': 0})
-    c.search.system = ''  # the config that trains what was found, a file
-
-    # Looking trials up instead of training them: see cls/search/evaluators/table.py.
-    c.search.table = ''  # a CSV file with a row for each architecture
-    c.search.columns = ConfigDict()
-    c.search.columns.key = ''  # the column with the space's genotypes
-    c.search.columns.signals = ('',)  # columns with what the searcher sees, drawn for each trial
-    c.search.columns.truth = ''  # what the report shows, never the searcher
+    # search.table and .columns look trials up instead: see cls/search/evaluators/table.py.
     return c
 
 

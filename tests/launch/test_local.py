@@ -137,6 +137,7 @@ def test_the_program_itself(tmp_path):
         '--config',
         'configs/resnet.py',
         '--config.duration=6 steps',
+        '--config.schedule.warmup=100 percent',
         '--config.log_every=1 steps',
     ]
     one = [sys.executable, '-m', 'cls.main', *flags, '--workdir', tmp_path / 'one']

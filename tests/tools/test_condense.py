@@ -83,6 +83,7 @@ def test_a_trained_run_gives_the_same_in_either_form(tmp_path):
     run, output = tmp_path / 'run', tmp_path / 'out'
     flags = [f'--config.{name}={text}' for name, text in SMALL]
     flags += ['--config.duration=8 steps', '--config.batch=16', '--config.accumulate=2']
+    flags += ['--config.schedule.warmup=100 percent']
     assert main.main(['--config', 'configs/condensenet.py', *flags, '--workdir', str(run)]) == 0
     state = state_of(run)
     for stats in (state.batch_stats, state.ema['batch_stats']):
