@@ -168,7 +168,26 @@ def create_model(config: ConfigDict, num_classes: int) -> Any:
     if overrides.get('dtype') not in DTYPES:
         known = ', '.join(DTYPES)
         raise UserError(f'config.model.dtype is {overrides.get("dtype")!r}; known: {known}.')
+    for key, value in overrides.items():
+        if wanted := _unlike_a_size(key, value):
+            raise UserError(f'config.model.{key} is {value!r}: expected {wanted}.')
     return models.create(config.model.name, **{'num_classes': num_classes, **overrides})
+
+
+def _unlike_a_size(key: str, value: Any) -> str:
+    """Returns what was expected of a number, or of numbers, that no field of a module takes.
+
+    Modules state no ranges: theirs are sizes, counts and rates, of which none is negative.
+    """
+    numbers = [x for x in (value if isinstance(value, tuple) else (value,)) if _is_number(x)]
+    if key.endswith(('rate', 'momentum')):
+        return '' if all(0 <= x <= 1 for x in numbers) else 'a part, from 0 to 1'
+    most = 2**24 if key == 'num_classes' else 2**16
+    return '' if all(0 <= x <= most for x in numbers) else f'0 to {most}'
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def to_json(config: ConfigDict) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from cls import durations
 from cls.errors import UserError, nearest
 
 # What becomes of a run that continues under another value of a field:
@@ -21,7 +22,9 @@ SAME = 'same'  # it is refused; the field is part of what training computes
 FREE = 'free'  # nothing: what is shown, kept or evaluated changes, and the training does not
 LENGTH = 'length'  # it goes on, and is told what happens to the schedule
 
+_FLOAT32 = 3.4e38  # what a number may be on the devices
 _PIXELS = 2**14  # height or width of an image that a network sees
+DURATION = 'duration'  # what `values` of a field of durations says
 _INTERVAL = re.compile(r'([\[(])(.+), (.+)([\])])')
 
 
@@ -32,8 +35,10 @@ class Field:
     Attributes:
       default: its value where a config says nothing, which also states its type.
       values: the numbers that it takes, as '[0, 1)', of a tuple each of its numbers; or the names,
-        as 'none | pad'; '' where whoever reads the field knows more.
+        as 'none | pad'; DURATION, of a tuple each of its items; '' where whoever reads the field
+        knows more.
       doc: one line about it.
+      length: of a tuple; 0: any.
       change: what becomes of a run that continues under another value: SAME, FREE or LENGTH.
     """
 
@@ -41,6 +46,7 @@ class Field:
     values: str = ''
     doc: str = ''
     change: str = SAME
+    length: int = 0
 
     @property
     def interval(self) -> tuple[float, float, bool, bool] | None:
@@ -57,6 +63,12 @@ class Field:
         """Returns what was expected in the place of a value, '' if it is allowed."""
         if not _same_type(value, self.default):
             return f'expected a value like {self.default!r}'
+        if self.length and len(value) != self.length:
+            return f'expected {self.length} numbers'
+        if isinstance(value, str) and not value.isprintable():
+            return 'expected text that can be printed'
+        if self.values == DURATION:
+            return _not_durations(value)
         if self.interval:
             items = value if isinstance(value, tuple) else (value,)
             if all(_within(item, self.interval) for item in items if _is_number(item)):
@@ -82,6 +94,18 @@ class Field:
         return tuple('' if name == "''" else name for name in names)
 
 
+def _not_durations(value: str | tuple[str, ...]) -> str:
+    if value == '':
+        return ''  # whoever reads it says whether there may be none
+    try:
+        for text in value if isinstance(value, tuple) else (value,):
+            durations.read(text)
+    except UserError:
+        units = ', '.join(durations.UNITS)
+        return f"expected a number and one of {units}, for example '90 epochs'"
+    return ''
+
+
 def _number(text: str) -> float:
     base, power, exponent = text.partition('**')
     return float(base) ** float(exponent) if power else float(base)
@@ -91,7 +115,7 @@ def _within(value: float, interval: tuple[float, float, bool, bool]) -> bool:
     low, high, with_low, with_high = interval
     above = value >= low if with_low else value > low
     below = value <= high if with_high else value < high
-    return bool(above and below and math.isfinite(value))
+    return bool(above and below and abs(value) <= _FLOAT32)
 
 
 def _is_number(value: Any) -> bool:
@@ -117,7 +141,7 @@ def _same_type(value: Any, default: Any) -> bool:
 
 FIELDS: dict[str, Field] = {
     'seed': Field(0, '[0, 2**32)', 'of initialization, data order, augmentation and dropout'),
-    'duration': Field('30 epochs', '', 'of the whole run', LENGTH),
+    'duration': Field('30 epochs', DURATION, 'of the whole run', LENGTH),
     'batch': Field(128, '[1, 2**24]', 'examples in a step, over all devices and hosts'),
     'accumulate': Field(1, '[1, 2**24]', "microbatches of a step's batch, computed in turn"),
     # ---- the network
@@ -163,13 +187,19 @@ FIELDS: dict[str, Field] = {
     'data.pad': Field(4, '[0, 2**14]', 'pad: pixels added at each side before the random crop'),
     'data.pad_mode': Field('zero', '', 'pad: zero | mean (of data.mean, a whole number) | mirror'),
     'data.scale': Field(
-        (256, 480), f'[1, {_PIXELS}]', 'scale_jitter: range of the shorter side before the crop'
+        (256, 480),
+        f'[1, {_PIXELS}]',
+        'scale_jitter: range of the shorter side before the crop',
+        length=2,
     ),
     'data.area': Field(
-        (0.08, 1.0), '(0, 1]', "the last two: range of the crop's part of the image's area"
+        (0.08, 1.0),
+        '(0, 1]',
+        "the last two: range of the crop's part of the image's area",
+        length=2,
     ),
     'data.aspect': Field(
-        (3 / 4, 4 / 3), '(0, 100]', "the last two: range of the crop's width over height"
+        (3 / 4, 4 / 3), '(0, 100]', "the last two: range of the crop's width over height", length=2
     ),
     'data.flip': Field(False, '', 'horizontal flips while training (inside the step)'),
     'data.eval_size': Field(
@@ -204,7 +234,10 @@ FIELDS: dict[str, Field] = {
     'augment.saturation': Field(0.0, '[0, inf)', 'likewise'),
     'augment.hue': Field(0.0, '[0, 0.5]', 'shift of up to this part of the circle to either side'),
     'augment.hsl': Field(
-        (0.0, 0.0, 0.0), '[0, 255]', "shifts of hue (of 180), saturation, lightness (MXNet's)"
+        (0.0, 0.0, 0.0),
+        '[0, 255]',
+        "shifts of hue (of 180), saturation, lightness (MXNet's)",
+        length=3,
     ),
     'augment.lighting': Field(0.0, '[0, inf)', 'standard deviation of PCA noise (AlexNet: 0.1)'),
     'augment.noise': Field(
@@ -247,13 +280,13 @@ FIELDS: dict[str, Field] = {
     'schedule.name': Field(
         'constant', '', 'constant | step | cosine | cosine_restarts | exponential | polynomial'
     ),
-    'schedule.warmup': Field('0 steps', '', 'linear, from 0 (or warmup_init) to lr'),
+    'schedule.warmup': Field('0 steps', DURATION, 'linear, from 0 (or warmup_init) to lr'),
     'schedule.warmup_init': Field(0.0, '[0, inf)', 'learning rate at step 0 of the warm-up'),
-    'schedule.at': Field((), '', 'step, cosine_restarts: durations, counted from step 0'),
+    'schedule.at': Field((), DURATION, 'step, cosine_restarts: durations, counted from step 0'),
     'schedule.factor': Field(
         0.1, '(0, inf)', 'step, restarts, exponential: what the rate is multiplied by'
     ),
-    'schedule.every': Field('1 epochs', '', 'exponential: for each of these'),
+    'schedule.every': Field('1 epochs', DURATION, 'exponential: for each of these'),
     'schedule.staircase': Field(False, '', 'exponential: in jumps'),
     'schedule.power': Field(1.0, '(0, inf)', 'polynomial'),
     'schedule.end': Field(0.0, '[0, 1]', 'cosines, polynomial: the last rate as a part of lr'),
@@ -266,14 +299,14 @@ FIELDS: dict[str, Field] = {
     ),
     'init': Field('', '', 'weights to start from: FILE | run folder | hf:OWNER/NAME'),
     'freeze_bn': Field(
-        '', '', 'a moment; from it on batch norms use, and keep, their running statistics'
+        '', DURATION, 'a moment; from it on batch norms use, and keep, their running statistics'
     ),
     'loss.label_smoothing': Field(0.0, '[0, 1)', 'part of the target spread over all classes'),
     'loss.aux_weight': Field(0.0, '[0, inf)', 'of the mean loss of the auxiliary heads'),
     'ema': Field(0.0, '[0, 1)', 'decay of the average of parameters and BN statistics; 0: none'),
     # ---- evaluation
     'eval.batch': Field(0, '[0, 2**24]', '0: as in training', FREE),
-    'eval.every': Field('', '', "a duration; '': only at the end", FREE),
+    'eval.every': Field('', DURATION, "a duration; '': only at the end", FREE),
     'eval.protocol': Field(
         'single', '', 'what of an image is seen, --job evaluate: see cls/protocols.py', FREE
     ),
@@ -294,7 +327,7 @@ FIELDS: dict[str, Field] = {
         FREE,
     ),
     # ---- the run
-    'checkpoint.every': Field('10 percent', '', 'a duration', FREE),
+    'checkpoint.every': Field('10 percent', DURATION, 'a duration', FREE),
     'checkpoint.keep': Field(2, '[1, 2**20]', 'the newest checkpoints, so many of them', FREE),
     'mesh.fsdp': Field(
         1,
@@ -309,7 +342,7 @@ FIELDS: dict[str, Field] = {
         'recomputed: less memory, about a third more operations; see cls/remat.py',
         FREE,
     ),
-    'log_every': Field('20 steps', '', 'a duration', FREE),
+    'log_every': Field('20 steps', DURATION, 'a duration', FREE),
     'profile': Field('', '', 'START:STOP, steps written as a jax.profiler trace', FREE),
 }
 

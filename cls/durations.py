@@ -6,9 +6,21 @@ from fractions import Fraction
 
 from cls.errors import UserError
 
-_UNITS = ('epochs', 'steps', 'examples', 'percent')
+UNITS = ('epochs', 'steps', 'examples', 'percent')
 # Two digits of exponent: enough for any run, and '1e999999999' cannot eat the memory.
 _PATTERN = re.compile(r'\s*(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?\s*([A-Za-z]+)\s*')
+
+
+def read(duration: str) -> tuple[Fraction, str]:
+    """Returns a duration's number and unit. Raises UserError for text that is none."""
+    match = _PATTERN.fullmatch(str(duration)[:100])
+    unit = match and next((u for u in UNITS if match[3] in (u, u.removesuffix('s'))), None)
+    if not unit:
+        raise UserError(
+            f'{duration!r} is no duration; write a number and one of {", ".join(UNITS)}, '
+            "for example '90 epochs' or '64000 steps'."
+        )
+    return Fraction(match[1] + (match[2] or '')), unit
 
 
 def steps(duration: str, *, batch: int, examples: int, total: int | None = None) -> int:
@@ -28,13 +40,7 @@ def steps(duration: str, *, batch: int, examples: int, total: int | None = None)
     Raises:
       UserError: the text is no duration, or it is in percent and there is no total.
     """
-    match = _PATTERN.fullmatch(str(duration))
-    unit = match and next((u for u in _UNITS if match[3] in (u, u.removesuffix('s'))), None)
-    if not unit:
-        raise UserError(
-            f'{duration!r} is no duration; write a number and one of {", ".join(_UNITS)}, '
-            "for example '90 epochs' or '64000 steps'."
-        )
+    number, unit = read(duration)
     if unit == 'percent' and total is None:
         raise UserError(
             f'{duration!r} is a part of the length of the run, which is not known here; '
@@ -46,5 +52,5 @@ def steps(duration: str, *, batch: int, examples: int, total: int | None = None)
         'examples': Fraction(1, batch),
         'percent': Fraction(total or 0, 100),
     }
-    exact = Fraction(match[1] + (match[2] or '')) * per_unit[unit]
+    exact = number * per_unit[unit]
     return max(math.floor(exact + Fraction(1, 2)), 1 if exact else 0)

@@ -1,6 +1,7 @@
 """The one exception for mistakes of the user, shown as a line and exit code 2 (see cls.main)."""
 
 import difflib
+import re
 import sys
 import time
 import traceback
@@ -46,4 +47,9 @@ def run(main: Callable[[], int]) -> NoReturn:
             distributed.fail(f'{type(error).__name__}: {error}'[:300], 1)
         else:
             raise
-    distributed.fail(' '.join(message.split()), 2)
+    distributed.fail(_shortened(' '.join(message.split())), 2)
+
+
+def _shortened(line: str) -> str:
+    """Cuts the middle out of words that fill a screen, as a value of thousands of letters."""
+    return re.sub(r'(\S{60})\S{140,}(\S{20})', r'\1...\2', line)

@@ -340,11 +340,8 @@ def stem(protocol: str, config: ConfigDict, workdir: Path) -> str:
 
 def predictions_file(config: ConfigDict, workdir: Path) -> Path | None:
     """Returns where to write what each image got, or None. Raises UserError for another name."""
+    protocols.check(config)
     name = config.eval.predictions
-    if name and (Path(name).name != name or Path(name).suffix != '.csv'):
-        raise UserError(
-            f'config.eval.predictions is {name!r}: expected NAME.csv, a file of the run folder.'
-        )
     return workdir / name if name else None
 
 

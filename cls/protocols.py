@@ -27,6 +27,7 @@ Choices where the papers are silent or differ:
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import flax.linen as nn
 from ml_collections import ConfigDict
@@ -111,6 +112,11 @@ def title(config: ConfigDict) -> str:
 def check(config: ConfigDict) -> None:
     """Raises UserError for fields of config.eval that make no sense."""
     find(config.eval.protocol)
+    name = config.eval.predictions
+    if name and (Path(name).name != name or Path(name).suffix != '.csv'):
+        raise UserError(
+            f'config.eval.predictions is {name!r}: expected NAME.csv, a file of the run folder.'
+        )
     transforms.eval_crop(config.data)
     scales, multiple = tuple(config.eval.scales), config.eval.multiple
     if not all(type(scale) is int and scale > 0 for scale in scales):

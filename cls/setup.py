@@ -3,7 +3,11 @@
 import dataclasses
 import functools
 import itertools
+import math
+import os
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -184,9 +188,15 @@ def set_up(
     info = pipeline.info(train, test, config.data)
     model = configs.create_model(config, info.num_classes)
     _check_fit(config, info, model)
+    _check_images(config, info, config.data.image_size, mesh)
+    shapes = _shapes(config, info, model)
     if classes == () and train is None:
         _check_classes(config, test, model)
     total = durations.steps(config.duration, batch=config.batch, examples=info.num_train)
+    if total >= 2**31:
+        raise UserError(
+            f'config.duration is {config.duration!r}, {total:.3g} steps: expected fewer than 2**31.'
+        )
     recipe = Recipe.of(config, total, info.image_shape[2])
     setup = Setup(config, mesh, train, test, info, model, total, recipe)
     if 'supernet' in config.get('search', {}):
@@ -198,12 +208,61 @@ def set_up(
         if setup.steps(duration) < 1:
             raise UserError(f'config.{name} is {duration!r}: expected more than nothing.')
     telemetry.profile_steps(config.profile)
-    _check_training(setup)
+    _check_training(setup, shapes)
     return setup
 
 
-def _check_training(setup: Setup) -> None:
-    config, (size, _, channels) = setup.config, setup.info.image_shape
+def _shapes(config: ConfigDict, info: pipeline.Info, model: nn.Module) -> Any:
+    """Returns the shapes of a network's variables. Raises UserError if it cannot be built."""
+    size, channels = info.image_shape[0], info.image_shape[2]
+    try:
+        shapes = abstract_variables(model, size, channels)
+    except UserError:
+        raise
+    except Exception as error:  # of a module, Flax or JAX, for fields that mean nothing to them
+        fields = ', '.join(f'{k}={v!r}' for k, v in config.model.items() if k != 'name')
+        text = (str(error).splitlines() or [''])[0][:200]
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        raise UserError(
+            f'config.model: {config.model.name} with {fields} cannot take images of {size} x '
+            f'{size} x {channels} ({type(error).__name__}: {text}; {Path(frame.filename).name}, '
+            f'line {frame.lineno}): change these fields, or config.data.image_size.'
+        ) from error
+    empty = [path for path, x in jax.tree.leaves_with_path(shapes) if 0 in x.shape]
+    if empty:
+        raise UserError(
+            f'config.model: {config.model.name} has parameters without elements '
+            f'({jax.tree_util.keystr(empty[0], simple=True, separator="/")}): expected widths '
+            'above 0.'
+        )
+    needed = 4 * sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
+    if needed > _memory():
+        raise UserError(
+            f'config.model: the parameters of {config.model.name} take {needed / 2**30:,.0f} GiB, '
+            f'and this machine has {_memory() / 2**30:,.0f}: expected a smaller network.'
+        )
+    return shapes
+
+
+def _check_images(config: ConfigDict, info: pipeline.Info, size: int, mesh: Mesh) -> None:
+    """Raises UserError where the images of a batch alone, as bytes, do not fit into a host."""
+    hosts = len({device.process_index for device in mesh.devices.flat})
+    needed = config.batch * size**2 * info.image_shape[2] // hosts
+    if needed > _memory():
+        raise UserError(
+            f'config.batch is {config.batch}: its images of {size} x {size} pixels take '
+            f'{needed / 2**30:,.0f} GiB on each host, and this one has {_memory() / 2**30:,.0f}: '
+            'choose a smaller batch, or smaller images.'
+        )
+
+
+def _memory() -> int:
+    """Returns the bytes of this machine's memory."""
+    return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+
+
+def _check_training(setup: Setup, shapes: Any) -> None:
+    config = setup.config
     if config.freeze_bn:
         setup.steps(config.freeze_bn)
     _check_sizes(setup)
@@ -211,7 +270,6 @@ def _check_training(setup: Setup) -> None:
     if not (config.optim.freeze or config.freeze_bn or config.eval.precise_bn):
         optim.optimizer(config.optim, setup.schedule(), params={})
         return
-    shapes = abstract_variables(setup.model, size, channels)
     optim.optimizer(config.optim, setup.schedule(), shapes['params'])
     pipeline.check_repeats(config.data, config.batch // config.accumulate)
     for field, value in {
@@ -245,6 +303,7 @@ def _check_sizes(setup: Setup) -> None:
             f'at 0 and the others later one by one, {example}'
         )
     for _, other in pairs:
+        _check_images(setup.config, setup.info, other, setup.mesh)
         what = f'config.progressive has images of {other} pixels, but {setup.config.model.name}'
         try:
             depends = parts.sized(setup.model, size, other, channels)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import math
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -148,11 +149,14 @@ class Profile:
 
 def profile_steps(text: str) -> tuple[int, int]:
     """Reads 'START:STOP'; '' is (-1, -1), never. Raises UserError for other text."""
-    try:
-        start, stop = map(int, text.split(':')) if text else (-1, -1)
-    except ValueError as error:
-        raise UserError(f'config.profile is {text!r}; write START:STOP, as 10:20.') from error
-    return start, stop
+    if not text:
+        return -1, -1
+    match = re.fullmatch(r'(\d{1,12}):(\d{1,12})', text)
+    if not match or int(match[1]) >= int(match[2]):
+        raise UserError(
+            f'config.profile is {text!r}: expected START:STOP, two steps that grow, as 10:20.'
+        )
+    return int(match[1]), int(match[2])
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -94,14 +94,14 @@ def prepare(cache_dir: str = '') -> tfds.core.DatasetBuilder:
         )
     root = Path(cache_dir).expanduser() if cache_dir else default_dir()
     folder = root / Digits.name / str(Digits.VERSION)
-    if not folder.is_dir():  # it comes by a rename: if it is there, it is complete
-        try:
+    try:
+        if not folder.is_dir():  # it comes by a rename: if it is there, it is complete
             _prepare_once(root, folder)
-        except OSError as error:
-            raise UserError(
-                f'The digits cannot be prepared in {root} ({error.strerror or error}): set the '
-                'environment variable CLS_CACHE_DIR, or config.data.dir, to a folder with room.'
-            ) from error
+    except OSError as error:
+        raise UserError(
+            f'The digits cannot be prepared in {root} ({error.strerror or error}): set the '
+            'environment variable CLS_CACHE_DIR, or config.data.dir, to a folder with room.'
+        ) from error
     return tfds.builder_from_directory(folder)
 
 

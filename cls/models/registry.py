@@ -86,6 +86,9 @@ SUPERNETS = {
     'proxyless_supernet': 'cls.search.supernet.proxyless_net:Net',
 }
 
+# Of a network, the most that is traced; one that a mistake in a config asks for has no end.
+MODULES = 5_000
+
 _VARIANTS: dict[str, Variant] = {}
 _ENSEMBLES: dict[str, Ensemble] = {}
 
@@ -168,9 +171,23 @@ def fields(module: type[nn.Module]) -> dict[str, dataclasses.Field]:
 
 
 def abstract_variables(model: nn.Module, input_size: int, channels: int = 3) -> Any:
-    """Returns the tree of shapes of `model.init` for square images, without computing anything."""
+    """Returns the tree of shapes of `model.init` for square images, without computing anything.
+
+    Raises UserError for a network of more than MODULES modules, which would be traced for minutes.
+    """
     images = jax.ShapeDtypeStruct((1, input_size, input_size, channels), jnp.float32)
-    with shapes_only():
+    seen = set()
+
+    def count(next_call, args, kwargs, context):
+        seen.add(context.module.path)
+        if len(seen) > MODULES:
+            raise UserError(
+                f'config.model describes a network of more than {MODULES:,} modules: expected at '
+                'most that (ResNet-1202 has 3,007).'
+            )
+        return next_call(*args, **kwargs)
+
+    with shapes_only(), nn.intercept_methods(count):
         return jax.eval_shape(model.init, jax.random.key(0), images)
 
 
