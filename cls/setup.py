@@ -167,6 +167,7 @@ def set_up(
     config: ConfigDict,
     devices: list[jax.Device] | None = None,
     classes: tuple[str, ...] | None = None,
+    complete: bool = True,
 ) -> Setup:
     """Opens the data, builds the net, and reads the rest of the config once, to find mistakes.
 
@@ -175,6 +176,8 @@ def set_up(
       devices: to compute on; None: all.
       classes: None to train. To evaluate, the names of the run's classes in the order of its net's
         outputs, () if they are not known; the data set then needs no part to train on.
+      complete: whether config.model describes the network; that of a search's trials lacks the
+        genotype.
 
     Raises UserError for what does not fit together.
     """
@@ -189,7 +192,7 @@ def set_up(
     model = configs.create_model(config, info.num_classes)
     _check_fit(config, info, model)
     _check_images(config, info, config.data.image_size, mesh)
-    shapes = _shapes(config, info, model)
+    shapes = _shapes(config, info, model) if complete else {}
     if classes == () and train is None:
         _check_classes(config, test, model)
     total = durations.steps(config.duration, batch=config.batch, examples=info.num_train)
@@ -267,7 +270,7 @@ def _check_training(setup: Setup, shapes: Any) -> None:
         setup.steps(config.freeze_bn)
     _check_sizes(setup)
     remat.check(config.remat)
-    if not (config.optim.freeze or config.freeze_bn or config.eval.precise_bn):
+    if not (config.optim.freeze or config.freeze_bn or config.eval.precise_bn) or not shapes:
         optim.optimizer(config.optim, setup.schedule(), params={})
         return
     optim.optimizer(config.optim, setup.schedule(), shapes['params'])

@@ -60,6 +60,16 @@ GROUPS = {
 }
 
 
+# Sizes, counts and rates of a group, at most; what makes no sense below that says so itself.
+MOST = {
+    'space': 2**12,
+    'searcher': 2**24,
+    'objective': 2**24,
+    'evaluator': 2**24,
+    'supernet': 2**24,
+}
+
+
 def found(group: str, name: str) -> Callable[..., Any]:
     """Returns what a name of a group means. Raises UserError for one that is not there."""
     known = GROUPS[group]
@@ -82,6 +92,10 @@ def create(group: str, config: ConfigDict | Mapping[str, Any], *arguments: Any) 
         if field not in known:
             hint = nearest(field, known) or f' Known: {", ".join(known) or "none"}.'
             raise UserError(f'config.search.{group} has no field {field!r}.{hint}')
+    usual = _defaults(make)
+    for field, value in fields.items():
+        if wanted := _unlike(usual.get(field), value, MOST[group]):
+            raise UserError(f'config.search.{group}.{field} is {value!r}: expected {wanted}.')
     try:
         return make(*arguments, **fields)
     except (TypeError, ValueError) as error:
@@ -90,17 +104,38 @@ def create(group: str, config: ConfigDict | Mapping[str, Any], *arguments: Any) 
 
 def defaults(group: str, name: str, **changed: Any) -> ConfigDict:
     """Returns the config of a name: all its fields that have defaults, some changed."""
-    make = found(group, name)
+    return ConfigDict({'name': name, **_defaults(found(group, name)), **changed})
+
+
+def _defaults(make: Callable[..., Any]) -> dict[str, Any]:
     if dataclasses.is_dataclass(make):
-        pairs = {
+        return {
             field.name: field.default
             for field in dataclasses.fields(make)
             if field.default is not dataclasses.MISSING
         }
-    else:
-        pairs = {
-            parameter.name: parameter.default
-            for parameter in inspect.signature(make).parameters.values()
-            if parameter.default is not inspect.Parameter.empty
-        }
-    return ConfigDict({'name': name, **pairs, **changed})
+    return {
+        parameter.name: parameter.default
+        for parameter in inspect.signature(make).parameters.values()
+        if parameter.default is not inspect.Parameter.empty
+    }
+
+
+def _unlike(usual: Any, value: Any, most: int) -> str:
+    """Returns what was expected in the place of a number, or of numbers, unlike the default."""
+    usual = usual if isinstance(usual, tuple) else (usual,)
+    values = value if isinstance(value, tuple) else (value,)
+    if not usual or not all(_is_number(x) for x in usual):
+        return ''
+    if not all(_is_number(x) for x in values):
+        return 'numbers'
+    if all(isinstance(x, int) for x in usual) and not all(isinstance(x, int) for x in values):
+        return 'whole numbers'
+    if not values:
+        return 'at least one number'
+    least = -most if min(usual) < 0 else 0
+    return '' if all(least <= x <= most for x in values) else f'{least} to {most}'
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -247,7 +247,7 @@ def test_shaped_rewards_find_more():
         ({'schedule': ((1.5, 3),)}, 'schedule'),
         ({'schedule': ((0.5, 0),)}, 'schedule'),
         ({'replay': 0}, 'replay 0'),
-        ({'batch': -1}, 'batch -1'),
+        ({'batch': -1}, 'batch is -1'),
     ],
 )
 def test_values_that_do_not_fit(fields, says):

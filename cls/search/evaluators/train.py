@@ -143,7 +143,7 @@ def _slower(proxy: str, restart: int) -> str:
 def _check(proxy: str) -> None:
     """Raises UserError for a proxy that could not be trained with any genotype."""
     runtime.start()
-    set_up(configs.from_json(proxy))
+    set_up(configs.from_json(proxy), complete=False)
 
 
 @dataclasses.dataclass(frozen=True)
