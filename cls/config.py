@@ -55,7 +55,7 @@ def _run(file: Path, argument: str) -> ConfigDict:
         config = module.get_config(argument)
     except UserError:
         raise
-    except Exception as error:  # the file's own, of any kind
+    except (Exception, SystemExit) as error:  # the file's own, of any kind
         where = _line_of(file, error)
         text = (str(error).splitlines() or [''])[0]
         raise UserError(
@@ -67,6 +67,13 @@ def _run(file: Path, argument: str) -> ConfigDict:
             f'{file} is no config: its get_config returned {type(config).__name__}, expected an '
             'ml_collections.ConfigDict, as configs.common.base() gives one.'
         )
+    try:
+        to_json(config)
+    except TypeError as error:  # a function, an array
+        raise UserError(
+            f'{file} has a field that no run folder can keep ({error}): expected numbers, text, '
+            'tuples and groups of these.'
+        ) from error
     return config
 
 

@@ -432,6 +432,9 @@ def problems(config: ConfigDict) -> list[str]:
     """Returns what is wrong with a config's fields, each by itself: a line's part for each."""
     found = []
     for prefix, part, fields in parts(config):
+        for name in _unknown(part, fields):
+            hint = nearest(name, fields) or ' `--job print` shows all fields.'
+            found.append(f'config.{prefix}{name} is no field.{hint}')
         for name, field in fields.items():
             value = part
             for key in name.split('.'):
@@ -445,6 +448,26 @@ def problems(config: ConfigDict) -> list[str]:
                 doc = f' ({field.doc})' if field.doc and field.interval else ''
                 found.append(f'config.{prefix}{name} is {value!r}: {wanted}{doc}.{hint}')
     return found
+
+
+def _unknown(config: ConfigDict, fields: Mapping[str, Field], prefix: str = '') -> Iterator[str]:
+    """Yields the names that no field has; those of modules and of searches are told elsewhere."""
+    groups = {name.rpartition('.')[0] for name in fields}
+    groups |= {parent for group in groups for parent in _parents(group)}
+    for key, value in config.items():
+        name = f'{prefix}{key}'
+        if name in ('model', 'search', 'proxy') or name in fields:
+            continue
+        if name in groups and isinstance(value, ConfigDict):
+            yield from _unknown(value, fields, f'{name}.')
+        else:
+            yield name
+
+
+def _parents(name: str) -> Iterator[str]:
+    while name:
+        yield name
+        name = name.rpartition('.')[0]
 
 
 def check(config: ConfigDict) -> None:

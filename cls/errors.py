@@ -1,5 +1,6 @@
 """The one exception for mistakes of the user, shown as a line and exit code 2 (see cls.main)."""
 
+import argparse
 import difflib
 import re
 import sys
@@ -11,6 +12,14 @@ from typing import NoReturn
 
 class UserError(Exception):
     """A mistake the user can mend. The message is one line: what was wrong, expected, and to do."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Reads the flags of a program; a mistake is a UserError, one line as all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UserError."""
+        raise UserError(f'{message}; {self.prog} --help lists the flags.')
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:

@@ -16,7 +16,6 @@ dense_flip (Simonyan & Zisserman 2015, He et al. 2015; --config.eval.scales=256,
 predictions are the mean of the softmax; cls/protocols.py has the details.
 """
 
-import argparse
 import hashlib
 import logging
 import sys
@@ -28,7 +27,7 @@ from ml_collections import ConfigDict
 from cls import config as configs
 from cls import distributed, ensemble, evaluate, storage, train
 from cls.account import process_start
-from cls.errors import UserError, run
+from cls.errors import Parser, UserError, run
 from cls.runtime import load_config, start
 from cls.search import job as search
 
@@ -37,9 +36,7 @@ JOBS = ('train', 'evaluate', 'print')
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a job; returns the exit code. Raises UserError for mistakes."""
-    parser = argparse.ArgumentParser(
-        prog='python -m cls.main', description=__doc__, allow_abbrev=False
-    )
+    parser = Parser(prog='python -m cls.main', description=__doc__, allow_abbrev=False)
     parser.add_argument('--config', help='FILE.py or FILE.py:ARGUMENT; default: that of --workdir')
     parser.add_argument(
         '--workdir', type=storage.checked, nargs='+', default=[], help='folder of the run'

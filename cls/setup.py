@@ -271,7 +271,8 @@ def _check_training(setup: Setup, shapes: Any) -> None:
     _check_sizes(setup)
     remat.check(config.remat)
     if not (config.optim.freeze or config.freeze_bn or config.eval.precise_bn) or not shapes:
-        optim.optimizer(config.optim, setup.schedule(), params={})
+        rule = ConfigDict(config.optim.to_dict() | {'freeze': ''})  # of what, is not known here
+        optim.optimizer(rule, setup.schedule(), params={})
         return
     optim.optimizer(config.optim, setup.schedule(), shapes['params'])
     pipeline.check_repeats(config.data, config.batch // config.accumulate)

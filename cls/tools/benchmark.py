@@ -25,7 +25,7 @@ from cls import mesh as meshes
 from cls import models
 from cls.account import Account
 from cls.checkpoint import Checkpoints
-from cls.errors import UserError, run
+from cls.errors import Parser, UserError, run
 from cls.nn.conv import conv
 from cls.nn.pool import max_pool
 from cls.preemption import Preemption
@@ -40,7 +40,7 @@ ROUNDS = 5
 
 def main(argv: list[str] | None = None) -> int:
     """Prints the figures; returns the exit code."""
-    parser = argparse.ArgumentParser(prog='python -m cls.tools.benchmark', description=__doc__)
+    parser = Parser(prog='python -m cls.tools.benchmark', description=__doc__)
     parser.add_argument('--model', help='a registered variant')
     parser.add_argument('--batch', type=int, help='images in a step')
     parser.add_argument('--layers', action='store_true', help='time layers, not a model')

@@ -49,7 +49,7 @@ from ml_collections import ConfigDict
 
 from cls import config as configs
 from cls import ensemble, hlo, slices
-from cls.errors import UserError, run
+from cls.errors import Parser, UserError, run
 from cls.models.complexity import complexity
 from cls.setup import Phase, Setup, abstract_state, set_up
 from cls.slices import GIB, Chip
@@ -129,7 +129,7 @@ class Bounds:
 
 def main(argv: list[str] | None = None) -> int:
     """Prints what a step needs, or the table; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog='python -m cls.tools.compile_for',
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from cls import config as configs
 from cls import evaluate, models, storage
-from cls.errors import UserError, run
+from cls.errors import Parser, UserError, run
 from cls.models.condensenet import CondenseNet, condense
 from cls.models.registry import abstract_variables
 from cls.runtime import load_classes, load_config, start
@@ -26,7 +26,7 @@ from cls.tools.import_weights import write
 
 def main(argv: list[str] | None = None) -> int:
     """Writes the folder; returns the exit code. Raises UserError for what cannot be converted."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog='python -m cls.tools.condense',
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -29,7 +29,7 @@ from cls import config as configs
 from cls import models, optim, storage, weights
 from cls.checkpoint import Checkpoints
 from cls.data.benchmarks import wnids
-from cls.errors import UserError, run
+from cls.errors import Parser, UserError, run
 from cls.models.registry import Variant
 from cls.runtime import claim, start
 from cls.state import new_state
@@ -39,7 +39,7 @@ from configs import common
 
 def main(argv: list[str] | None = None) -> int:
     """Writes the folder; returns the exit code. Raises UserError for what does not fit."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog='python -m cls.tools.import_weights',
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -5,7 +5,6 @@ the table of systems between the two marks of that file is written anew, from wh
 from what the tests measured when they were last recorded (tests/results.json).
 """
 
-import argparse
 import gc
 import json
 import multiprocessing
@@ -18,7 +17,7 @@ from typing import Any
 
 from cls import models
 from cls.config import ROOT
-from cls.errors import UserError, run
+from cls.errors import Parser, UserError, run
 from cls.models.complexity import complexity
 from cls.models.registry import System, Variant
 from cls.tools import markdown
@@ -73,7 +72,7 @@ def row(name: str) -> dict:
 
 def main(argv: list[str] | None = None) -> int:
     """Prints or writes the table; returns the exit code."""
-    parser = argparse.ArgumentParser(prog='python -m cls.tools.models', description=__doc__)
+    parser = Parser(prog='python -m cls.tools.models', description=__doc__)
     parser.add_argument('pattern', nargs='?', default='*', help='of names, as resnet*')
     parser.add_argument('--json', action='store_true', help='one JSON list')
     parser.add_argument('--write', type=Path, metavar='FILE', help='renew the table of systems')

@@ -15,7 +15,6 @@ Any other set is downloaded and prepared by TFDS, which, unlike training, needs 
 pip install tensorflow-cpu importlib_resources.
 """
 
-import argparse
 import importlib.util
 import os
 from pathlib import Path
@@ -24,14 +23,14 @@ from etils import epath
 
 from cls import errors, storage
 from cls.data import tfds_sets
-from cls.errors import UserError, nearest
+from cls.errors import Parser, UserError, nearest
 
 EXTRA_MODULES = {'tensorflow': 'tensorflow-cpu', 'importlib_resources': 'importlib_resources'}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Prepares what the arguments name; returns 0 or raises UserError."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog='python -m cls.tools.prepare', description='Prepares data sets for training.'
     )
     parser.add_argument('names', nargs='+', metavar='NAME', help='a TFDS data set, or digits')

@@ -32,7 +32,7 @@ from ml_collections import ConfigDict
 
 from cls import benchmarks, distributed, evaluate, metrics, storage
 from cls.data import sources, tfds_sets
-from cls.errors import UserError, run
+from cls.errors import Parser, UserError, run
 from cls.runtime import load_classes, load_config, start
 from cls.setup import Setup
 from cls.telemetry import write_json
@@ -63,7 +63,7 @@ class TestSet:
 
 def main(argv: list[str] | None = None) -> int:
     """Evaluates; returns the exit code. Raises UserError for mistakes."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog='python -m cls.tools.robustness',
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -46,7 +46,7 @@ from ml_collections import ConfigDict
 from scipy import stats
 
 from cls import config as configs
-from cls.errors import UserError, run
+from cls.errors import Parser, UserError, run
 from cls.search import loop, registry
 from cls.search.fronts import area, front, within
 from cls.search.history import FILE, History, Result
@@ -72,7 +72,7 @@ class Curves:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table; returns the exit code. Raises UserError for mistakes."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog='python -m cls.tools.search_report',
         description=__doc__,
         allow_abbrev=False,
