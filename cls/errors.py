@@ -1,11 +1,23 @@
 """The one exception for mistakes of the user, shown as a line and exit code 2 (see cls.main)."""
 
 import difflib
+import errno
+import multiprocessing
+import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
 from typing import NoReturn
+
+_FULL = 'no space left'
+# What is wrong with a file or its disk, not with the program.
+_ON_FILES = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ESTALE),
+    *(errno.EEXIST, errno.ENOTEMPTY, errno.EBUSY, errno.ENXIO, errno.ENODEV, errno.ENOTCONN),
+)
 
 
 class UserError(Exception):
@@ -20,10 +32,28 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     return f' Did you mean {", ".join(close)}?' if close else ''
 
 
+def reason(error: BaseException) -> str:
+    """Returns why the system refused an operation on a file, '' if that is not what went wrong.
+
+    It is looked for in what an error was raised from too, whichever library did.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        text = str(seen).lower()
+        if _FULL in text:
+            return f'{_FULL} on the disk'
+        if isinstance(seen, OSError) and seen.strerror and seen.errno in _ON_FILES:
+            names = [str(name) for name in (seen.filename, seen.filename2) if name is not None]
+            return ': '.join([*names[-1:], seen.strerror.lower()])
+        seen = seen.__cause__ or seen.__context__
+    return ''
+
+
 def run(main: Callable[[], int]) -> NoReturn:
     """Runs a program and exits with its code; a UserError becomes a line on stderr and code 2.
 
-    So does a full disk, whichever library came upon it. Where a process is one of several, all end.
+    So does a full disk, or a file that cannot be read or written, whichever library came upon it.
+    Where a process is one of several, all end.
     """
     from cls import distributed  # which raises UserErrors itself
 
@@ -37,13 +67,34 @@ def run(main: Callable[[], int]) -> NoReturn:
     except UserError as error:
         message = str(error)
     except Exception as error:
-        if 'No space left on device' in str(error):
-            message = 'no space left on the disk; free some and run the same command again.'
-            message += f' ({error})'
+        if why := reason(error):
+            message = f'{why}; mend that and run the same command again.'
+            message += f' ({type(error).__name__}: {error})' if why.startswith(_FULL) else ''
         elif distributed.links:
             time.sleep(2)  # what failed may be that another process has gone: then this one ends
             traceback.print_exc()
             distributed.fail(f'{type(error).__name__}: {error}'[:300], 1)
         else:
-            raise
-    distributed.fail(' '.join(message.split()), 2)
+            traceback.print_exc()
+            _exit(1)
+    try:
+        distributed.fail(' '.join(message.split()), 2)
+    except SystemExit:
+        _exit(2)
+
+
+def _exit(code: int) -> NoReturn:
+    """Ends the process, even where libraries have threads that wait for what does not come."""
+    deadline = time.monotonic() + 0.5
+    for thread in threading.enumerate():
+        if not thread.daemon and thread is not threading.main_thread():
+            thread.join(max(deadline - time.monotonic(), 0))
+            if thread.is_alive():
+                break
+    else:
+        sys.exit(code)
+    for child in multiprocessing.active_children():
+        child.terminate()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
