@@ -73,6 +73,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         '--data', required=True, type=storage.fetched, help='where the test sets lie'
     )
+    parser.add_argument(
+        '--output', type=storage.checked, help='folder for robustness.json, not the run folder'
+    )
     distributed.add_flags(parser)
     args = parser.parse_args(argv)
     distributed.start(args)
@@ -84,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
             f'{", ".join(_FOLDERS.values())}, imagenet-c.'
         )
     start()
-    report(args.workdir, args.data, found)
+    report(args.workdir, args.data, found, args.output)
     return 0
 
 
@@ -131,8 +134,14 @@ def data_of(config: ConfigDict, test: TestSet, root: Path) -> ConfigDict:
     return data
 
 
-def report(workdir: Path, root: Path, found: list[TestSet]) -> dict[str, Any]:
-    """Evaluates a run on test sets, prints a line for each, and writes robustness.json."""
+def report(
+    workdir: Path, root: Path, found: list[TestSet], output: Path | None = None
+) -> dict[str, Any]:
+    """Evaluates a run on test sets, prints a line for each, and writes robustness.json.
+
+    It goes to the folder `output`, or to the run folder if that can be claimed.
+    """
+    distributed.first('output', lambda: evaluate.prepare(workdir, output))
     config, classes = load_config(workdir), load_classes(workdir)
     data = [data_of(config, test, root) for test in found]
     # A set that is not as it should be is found before hours of the others.
@@ -161,8 +170,11 @@ def report(workdir: Path, root: Path, found: list[TestSet]) -> dict[str, Any]:
         result['imagenet_c'] = {'mCE': mean, 'CE': benchmarks.corruption_errors(errors)}
         known = f'{len(errors)} of 75 parts are there, all are needed' if mean is None else ''
         distributed.say(f'imagenet_c: mCE {known or f"{mean:.2f} %"}')
-    if distributed.is_first():
-        write_json(workdir / 'robustness.json', result)
+
+    def write(folder: Path) -> None:
+        write_json(folder / 'robustness.json', result)
+
+    distributed.first('written', lambda: evaluate.deliver(write, workdir, output))
     return result
 
 
