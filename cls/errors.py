@@ -39,12 +39,11 @@ def reason(error: BaseException) -> str:
     """
     seen: BaseException | None = error
     while seen is not None:
-        text = str(seen).lower()
-        if _FULL in text:
-            return f'{_FULL} on the disk'
         if isinstance(seen, OSError) and seen.strerror and seen.errno in _ON_FILES:
             names = [str(name) for name in (seen.filename, seen.filename2) if name is not None]
             return ': '.join([*names[-1:], seen.strerror.lower()])
+        if _FULL in str(seen).lower():
+            return f'{_FULL} on the disk'
         seen = seen.__cause__ or seen.__context__
     return ''
 
@@ -69,7 +68,6 @@ def run(main: Callable[[], int]) -> NoReturn:
     except Exception as error:
         if why := reason(error):
             message = f'{why}; mend that and run the same command again.'
-            message += f' ({type(error).__name__}: {error})' if why.startswith(_FULL) else ''
         elif distributed.links:
             time.sleep(2)  # what failed may be that another process has gone: then this one ends
             traceback.print_exc()

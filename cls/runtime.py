@@ -402,7 +402,7 @@ def load_result(workdir: Path) -> dict[str, Any] | None:
     file = workdir / 'result.json'
     try:
         result = json.loads(file.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError):
         result = None

@@ -1,5 +1,6 @@
 """What a run tells: metrics.jsonl, TensorBoard, a progress line, a profile."""
 
+import contextlib
 import errno
 import json
 import logging
@@ -70,12 +71,15 @@ class Metrics:
                 f'{self._file.name} is gone: it was removed while the run went on. Run the same '
                 'command again; it continues from the newest checkpoint, if that is still there.'
             )
+        number = errno.ENOSPC
         try:
-            if self._file.write(line) < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
-        except OSError:
+            if self._file.write(line) == len(line):
+                return
+        except OSError as error:
+            number = error.errno
+        with contextlib.suppress(OSError):
             self._file.truncate(before.st_size)
-            raise
+        raise OSError(number, os.strerror(number), self._file.name)
 
     def flush(self) -> None:
         """Returns when what was written is in the run folder."""
