@@ -39,7 +39,7 @@ BUCKETS = ('start', 'compile', 'data', 'step', 'eval', 'checkpoint', 'other', 'l
 REPEATED = ('data', 'step', 'eval')  # what a restart does again
 FILE = 'time.json'
 BEAT = 10.0  # seconds between writes of the file without a log event
-PATIENCE = 5  # writes that fail before a warning says so
+PATIENCE = 60.0  # seconds without a write that succeeds before a warning says so
 REST = 20  # the thread writes for at most one part in this of its time, however slow the storage
 log = logging.getLogger(__name__)
 
@@ -202,20 +202,26 @@ def written(account: Account, path: Path, leader: bool = True) -> Iterator[None]
     if not leader:
         yield
         return
-    stop, problems = threading.Event(), []
+    stop, problem, since, told = threading.Event(), None, 0.0, False
 
     def write() -> float:
+        nonlocal problem, since
         began = time.perf_counter()
         try:
             write_json(path, account.record())
+            problem = None
         except Exception as error:  # of any storage; the run goes on, and the next may succeed
-            problems.append(error)
-            if len(problems) == PATIENCE:
+            since = since if problem else began
+            problem = error
+            if began - since > PATIENCE:
                 warn()
         return time.perf_counter() - began
 
     def warn() -> None:
-        log.warning('%s cannot be written: %s', path, problems[-1])
+        nonlocal told
+        if problem and not told:
+            log.warning('%s cannot be written: %s', path, problem)
+            told = True
 
     def beat() -> None:
         while not stop.is_set():
@@ -223,20 +229,16 @@ def written(account: Account, path: Path, leader: bool = True) -> Iterator[None]
             account.due.wait(BEAT)
             account.due.clear()
 
-    def finish() -> None:
-        stop.set()
-        account.due.set()
-        thread.join()
-        write()
-
     thread = threading.Thread(target=beat, name='account', daemon=True)
     thread.start()
     try:
         yield
     except BaseException:
-        problems.extend([None] * PATIENCE)  # nothing more to be said
-        finish()
+        told = True
         raise
-    finish()
-    if 0 < len(problems) < PATIENCE:
+    finally:
+        stop.set()
+        account.due.set()
+        thread.join()
+        write()
         warn()

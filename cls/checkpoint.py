@@ -15,6 +15,7 @@ import functools
 import itertools
 import json
 import logging
+import os
 import shutil
 import socket
 import threading
@@ -80,6 +81,7 @@ class Checkpoints:
             storage.make_folder(self._folder)
             if storage.is_remote(self._local):
                 return  # what is incomplete there is written over, or set aside
+            self._parent = self._local.parent.stat()
             for left in self._local.iterdir():
                 if left.name.startswith('.') and _LEFT in left.name:
                     storage.remove(left) if left.is_dir() else left.unlink()
@@ -99,6 +101,7 @@ class Checkpoints:
         self.wait()
         try:
             if distributed.is_first() and not storage.is_remote(self._local):
+                self._make_again()
                 _check_writable(self._local, _bytes(state))
             with _explained(self._folder / str(step)):
                 staged = self._staged(step)
@@ -109,6 +112,13 @@ class Checkpoints:
         if distributed.is_first():
             self._finishing = threading.Thread(target=self._finish, args=(step,), daemon=True)
             self._finishing.start()
+
+    def _make_again(self) -> None:
+        """Makes the folder again if it alone was removed, and not its disk or all of the run."""
+        with contextlib.suppress(OSError):
+            if os.path.samestat(self._local.parent.stat(), self._parent):
+                self._local.mkdir()
+                log.warning('%s was removed while the run went on: it is made again.', self._local)
 
     def restore(self, abstract: Any) -> tuple[Any, Any, dict[str, float]] | None:
         """Returns (state, data, account) of the newest checkpoint that can be read, or None.
@@ -305,7 +315,8 @@ def _other_step(state: Any, step: int) -> str:
 def _misfit(checkpoint: Path, problem: str) -> UserError:
     return UserError(
         f'checkpoint {checkpoint} is whole but holds another state than this run has ({problem}); '
-        'it may be of another version of the code. Choose another --workdir.'
+        'it may be of another version of the code. Choose another --workdir, and to begin with '
+        f'these weights --config.init={checkpoint.parent.parent}.'
     )
 
 

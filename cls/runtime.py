@@ -48,17 +48,17 @@ def quiet() -> None:
     # Orbax logs each save, and what went wrong in its threads, which it raises too.
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger('asyncio').setLevel(logging.CRITICAL)
-    default = threading.excepthook
+    threading.excepthook = _of_thread
 
-    def hook(args: Any) -> None:
-        ours = any(
-            Path(frame.filename).is_relative_to(Path(__file__).parent)
-            for frame in traceback.extract_tb(args.exc_traceback)
-        )
-        if ours and not reason(args.exc_value):
-            default(args)
 
-    threading.excepthook = hook
+def _of_thread(args: Any) -> None:
+    """Shows an error of a thread of ours which is not about a file, as Python would."""
+    ours = any(
+        Path(frame.filename).is_relative_to(Path(__file__).parent)
+        for frame in traceback.extract_tb(args.exc_traceback)
+    )
+    if ours and not reason(args.exc_value):
+        threading.__excepthook__(args)
 
 
 def check_folder(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
@@ -340,9 +340,10 @@ def load_config(workdir: Path, overrides: Sequence[tuple[str, str]] = ()) -> Con
     Raises UserError if there is none.
     """
     text = _config_text(workdir)
-    if text is None:
+    kept = checkpoint.load_record(workdir / 'checkpoints').get('config')
+    if text is None or (kept and _names(kept) - _names(text)):
         file = workdir / 'config.json'
-        text = checkpoint.load_record(workdir / 'checkpoints').get('config')
+        text = kept
         if text is None and file.exists():
             raise UserError(
                 f'{file} cannot be read, and no checkpoint tells of the config: give --config '
@@ -352,8 +353,13 @@ def load_config(workdir: Path, overrides: Sequence[tuple[str, str]] = ()) -> Con
             raise UserError(
                 f'{workdir} is no run folder, it has no config.json; --config FILE.py begins a run.'
             )
-        log.warning('%s cannot be read: taking the config that the checkpoint has.', file)
+        log.warning('%s is damaged: taking the config that the checkpoint has.', file)
     return configs.from_json(text, overrides)
+
+
+def _names(text: str) -> set[str]:
+    """Returns the dotted names of what a config's JSON text has."""
+    return {name for name, _ in configs.flatten(ConfigDict(json.loads(text)))}
 
 
 def load_classes(workdir: Path, default: tuple[str, ...] | None = None) -> tuple[str, ...]:

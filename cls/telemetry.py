@@ -103,6 +103,7 @@ class _Board:
     def __init__(self, folder: Path, step: int) -> None:
         """Continues after `step`: what a run that died logged later is hidden."""
         folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
         self._file = EventsWriter(str(folder / 'events'))
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._add(step=step + 1, session_log=start)
@@ -110,9 +111,12 @@ class _Board:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Writes one event for each value."""
-        for name, value in values.items():
-            self._add(step=step, summary=summary.scalar(name, value))
-        self._file.flush()
+        try:
+            for name, value in values.items():
+                self._add(step=step, summary=summary.scalar(name, value))
+            self._file.flush()
+        except OSError as error:  # which does not say of which file it is
+            raise OSError(error.errno, error.strerror, str(self._folder)) from error
 
     def _add(self, **fields: Any) -> None:
         self._file.write_event(event_pb2.Event(wall_time=time.time(), **fields))
