@@ -43,7 +43,7 @@ def reason(error: BaseException) -> str:
             names = [str(name) for name in (seen.filename, seen.filename2) if name is not None]
             return ': '.join([*names[-1:], seen.strerror.lower()])
         if _FULL in str(seen).lower():
-            return f'{_FULL} on the disk'
+            return f'{_FULL} on the disk ({str(seen).splitlines()[0][:200]})'
         seen = seen.__cause__ or seen.__context__
     return ''
 

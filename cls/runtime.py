@@ -9,9 +9,11 @@ import os
 import secrets
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,9 +35,19 @@ PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'nump
 
 
 def start() -> None:
-    """Switches on JAX's persistent compilation cache, unless JAX_COMPILATION_CACHE_DIR is set."""
+    """Switches on JAX's persistent compilation cache, unless JAX_COMPILATION_CACHE_DIR is set.
+
+    Where nothing can be written there a line says so, in place of one by JAX for each program.
+    """
     if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
-        jax.config.update('jax_compilation_cache_dir', str(cache_dir() / 'xla'))
+        cache = cache_dir() / 'xla'
+        jax.config.update('jax_compilation_cache_dir', str(cache))
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=cache) as probe:
+                probe.write(bytes(2**20))
+        except OSError as error:
+            log.warning('compiled programs are not kept in %s: %s.', cache, error.strerror)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
     quiet()
 
@@ -49,6 +61,7 @@ def quiet() -> None:
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger('asyncio').setLevel(logging.CRITICAL)
     threading.excepthook = _of_thread
+    warnings.filterwarnings('ignore', message='Error (reading|writing) persistent compilation')
 
 
 def _of_thread(args: Any) -> None:
@@ -214,8 +227,9 @@ def settle(workdir: Path, config: ConfigDict, classes: Sequence[str] = ()) -> No
         (workdir / FILE).unlink(missing_ok=True)  # of another run's beginning
     result = workdir / 'result.json'
     if result.exists():
-        step = (load_result(workdir) or {}).get('step', 'unreadable')
-        storage.write_whole(workdir / f'result-{step}.json', result.read_bytes())
+        step = (load_result(workdir) or {}).get('step', 'earlier')
+        kept = storage.unused(workdir / f'result-{step}.json')
+        storage.write_whole(kept, result.read_bytes())
         result.unlink()
     storage.write_whole(workdir / 'config.json', text.encode())
     write_json(workdir / 'environment.json', environment())

@@ -140,7 +140,8 @@ def _lines_until(path: Path, step: int) -> tuple[bytes, int]:
         except (ValueError, KeyError, TypeError):
             damaged += line.endswith(b'\n')
             continue
-        repeated = values['step'] == step and 'test/top1' in values
+        of_evaluation = any(x.endswith('/top1') and x != 'train/top1' for x in values)
+        repeated = values['step'] == step and of_evaluation
         if values['step'] <= step and not repeated and line.endswith(b'\n'):
             kept.append(line)
     return b''.join(kept), damaged

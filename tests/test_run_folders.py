@@ -19,8 +19,9 @@ from logs import logged
 
 from cls import checkpoint, runtime, storage
 from cls import config as configs
-from cls.errors import UserError
+from cls.errors import UserError, reason
 from cls.main import main
+from cls.search import history
 
 ROOT = Path(__file__).parent.parent
 STEPS = 24
@@ -327,6 +328,30 @@ def test_killed_at_two_hundred_moments_it_ends_as_if_nothing_had_happened(home, 
         assert_same_end(folder, tmp_path / 'whole')
 
 
+ASKED = b'{"asked": 0, "code": [1], "parents": []}\n'
+
+
+@pytest.mark.parametrize(
+    'lines',
+    [
+        b'[1]\n',
+        b'7\n',
+        b'\xff\xfe\n',
+        b'{"asked": 0}\n',
+        b'{"asked": "0", "code": [1]}\n',
+        b'{"told": 0, "fitness": 1.0, "metrics": {}}\n',
+        ASKED + b'{"told": 0, "fitness": "high", "metrics": {}}\n',
+        ASKED + b'{"told": 0, "fitness": 1.0}\n',
+    ],
+)
+def test_a_line_that_is_not_of_a_search_is_named(lines, tmp_path):
+    (tmp_path / 'history.jsonl').write_bytes(lines)
+    line = line_of(history.History, tmp_path / 'history.jsonl')
+    assert f'line {lines.count(bytes([10]))} of' in line
+    (tmp_path / 'history.jsonl').write_bytes(ASKED)
+    assert len(history.History(tmp_path / 'history.jsonl')._events) == 1
+
+
 # ------------------------------------------------------------------------------------------------
 # Files are replaced in one piece
 # ------------------------------------------------------------------------------------------------
@@ -513,6 +538,23 @@ def test_a_folder_in_which_another_process_trains_stays_as_it_is(whole, tmp_path
     assert content(tmp_path / 'run') == before
     evaluated(capsys, f'--workdir={tmp_path / "run"}')
     assert json.loads((tmp_path / 'run' / 'evaluation.json').read_text())['step'] == 16
+
+
+FILES = ('checkpoints', 'tensorboard', 'metrics.jsonl', '.lock')
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_something_else_in_a_files_place_is_one_line(name, home, tmp_path):
+    """A file for a folder, a folder for a file."""
+    config = configs.load('configs/metaqnn.py', pairs(home))
+    (tmp_path / 'config.json').write_text(configs.to_json(config))
+    if name in ('checkpoints', 'tensorboard'):
+        (tmp_path / name).write_bytes(b'')
+    else:
+        (tmp_path / name).mkdir()
+    with pytest.raises((UserError, OSError)) as caught:
+        train(home, tmp_path)
+    assert str(tmp_path / name) in (reason(caught.value) or str(caught.value))
 
 
 # ------------------------------------------------------------------------------------------------
