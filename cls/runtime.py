@@ -199,6 +199,8 @@ def _take(
         storage.remove_partial(workdir)
         if _newest_step(workdir) is None:
             settle(workdir, config, classes)
+        elif _config_text(workdir) is None:  # damaged, and known from a checkpoint or a --config
+            storage.write_whole(workdir / 'config.json', configs.to_json(config).encode())
     except OSError as error:
         raise UserError(
             f'{workdir} cannot be written to ({reason(error) or error}): choose another --workdir.'

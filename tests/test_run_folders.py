@@ -521,7 +521,11 @@ def test_a_folder_that_cannot_be_written_to_is_evaluated(whole, tmp_path, capsys
         (tmp_path / 'file').write_bytes(b'')
         line = line_of(main, ['--job=evaluate', where, f'--output={tmp_path}/file/out'])
         assert '--output' in line
-        assert main(arguments(whole.parent, tmp_path / 'run')) == 0  # it has its result
+        again = arguments(whole.parent, tmp_path / 'run')
+        assert main(again) == 0  # it has its result
+        line = line_of(main, [*again, '--config.duration=30 steps'])
+        assert 'read-only' in line
+        assert 'choose another --workdir' in line
     assert content(tmp_path / 'run') == before
 
 
