@@ -17,8 +17,8 @@ Each is a line: top-1 and top-5 in percent over all images. ImageNet-A and -R le
 compete only; ReaL counts an answer that is among an image's labels and leaves out the images that
 have none; the images of ImageNet-C are resized to the net's size without a margin, as their authors
 made them 224 pixels wide by a centre crop. mCE is given when all 75 parts of ImageNet-C are there.
-Everything is written to robustness.json in the run folder. Of a run that keeps an average of its
-weights, the average is evaluated.
+Everything is written to robustness.json in the run folder, or in --output. Of a run that keeps an
+average of its weights, the average is evaluated.
 """
 
 import argparse
