@@ -26,6 +26,7 @@ after the result is written, and the sleep of a machine while a process runs.
 import contextlib
 import json
 import logging
+import math
 import os
 import threading
 import time
@@ -38,6 +39,7 @@ BUCKETS = ('start', 'compile', 'data', 'step', 'eval', 'checkpoint', 'other', 'l
 REPEATED = ('data', 'step', 'eval')  # what a restart does again
 FILE = 'time.json'
 BEAT = 10.0  # seconds between writes of the file without a log event
+PATIENCE = 60.0  # seconds without a write that succeeds before a warning says so
 REST = 20  # the thread writes for at most one part in this of its time, however slow the storage
 log = logging.getLogger(__name__)
 
@@ -179,29 +181,47 @@ def process_start() -> float:
 def load_record(path: Path) -> dict[str, float]:
     """Returns the newest account of a run's earlier processes; {} if there is none to be read."""
     try:
-        return {name: float(value) for name, value in json.loads(path.read_text()).items()}
+        found = {name: float(value) for name, value in json.loads(path.read_bytes()).items()}
+        if all(0 <= value < math.inf for value in found.values()):
+            return found
     except FileNotFoundError:
         return {}
-    except (ValueError, TypeError, AttributeError):
-        log.warning('%s cannot be read; time lost since the checkpoint is not known.', path)
-        return {}
+    except (OSError, ValueError, TypeError, AttributeError):
+        pass
+    log.warning('%s cannot be read; time lost since the checkpoint is not known.', path)
+    return {}
 
 
 @contextlib.contextmanager
 def written(account: Account, path: Path, leader: bool = True) -> Iterator[None]:
-    """Keeps a file up to date with an account for the duration; nothing unless `leader`."""
+    """Keeps a file up to date with an account for the duration; nothing unless `leader`.
+
+    Where it cannot be written, a warning tells, once, unless the block ends in an error: then that
+    is what is wrong with the disk or the folder, and is said by it.
+    """
     if not leader:
         yield
         return
-    stop = threading.Event()
+    stop, problem, since, told = threading.Event(), None, 0.0, False
 
     def write() -> float:
+        nonlocal problem, since
         began = time.perf_counter()
         try:
             write_json(path, account.record())
+            problem = None
         except Exception as error:  # of any storage; the run goes on, and the next may succeed
-            log.warning('%s cannot be written: %s', path, error)
+            since = since if problem else began
+            problem = error
+            if began - since > PATIENCE:
+                warn()
         return time.perf_counter() - began
+
+    def warn() -> None:
+        nonlocal told
+        if problem and not told:
+            log.warning('%s cannot be written: %s', path, problem)
+            told = True
 
     def beat() -> None:
         while not stop.is_set():
@@ -213,8 +233,12 @@ def written(account: Account, path: Path, leader: bool = True) -> Iterator[None]
     thread.start()
     try:
         yield
+    except BaseException:
+        told = True
+        raise
     finally:
         stop.set()
         account.due.set()
         thread.join()
         write()
+        warn()

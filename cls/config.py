@@ -5,7 +5,7 @@ import importlib.util
 import json
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +227,13 @@ def is_outward(name: str) -> bool:
     return field is not None and field.change == defaults.FREE
 
 
+def is_length(name: str) -> bool:
+    """Whether a field is the length of a training, which a run that goes on may change."""
+    field = defaults.field(name)
+    in_search = name.startswith('proxy.')  # trials of another length are another search's
+    return field is not None and field.change == defaults.LENGTH and not in_search
+
+
 def identity(config: ConfigDict) -> str:
     """Returns text that is the same for two configs of the same training."""
     return json.dumps([pair for pair in flatten(config) if not is_outward(pair[0])])
@@ -235,11 +242,21 @@ def identity(config: ConfigDict) -> str:
 def differences(one: str, other: str) -> str:
     """Returns where two configs in JSON differ, as 'optim.lr (0.1, now 0.2), ...'; '' if nowhere.
 
-    Fields that do not change what is computed are let pass.
+    Fields that do not change what is computed are let pass, and so is the length of a training,
+    see `lengths`.
     """
+    return _changes(one, other, lambda name: not is_outward(name) and not is_length(name))
+
+
+def lengths(one: str, other: str) -> str:
+    """Returns in which lengths of a training two configs in JSON differ, as `differences` does."""
+    return _changes(one, other, is_length)
+
+
+def _changes(one: str, other: str, counts: Callable[[str], bool]) -> str:
     before, after = (dict(flatten(from_json(text))) for text in (one, other))
     return ', '.join(
         f'{name} ({before.get(name)!r}, now {after.get(name)!r})'
         for name in sorted({*before, *after})
-        if before.get(name) != after.get(name) and not is_outward(name)
+        if before.get(name) != after.get(name) and counts(name)
     )

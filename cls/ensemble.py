@@ -15,7 +15,17 @@ from ml_collections import ConfigDict
 
 from cls import distributed, protocols, storage, train
 from cls.errors import UserError
-from cls.evaluate import predict, report, restore, scored, stem, write
+from cls.evaluate import (
+    deliver,
+    predict,
+    prepare,
+    report,
+    restore,
+    scored,
+    stem,
+    summary,
+    write,
+)
 from cls.metrics import Predictions
 from cls.runtime import check_folder, claim, load_config
 from cls.telemetry import write_json
@@ -116,9 +126,30 @@ def evaluate(
     return {'protocol': ','.join(dict.fromkeys(used)), **values, 'params': params}, found
 
 
-def evaluate_job(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """Evaluates an ensemble's run folder by its members' protocols; writes evaluation....json."""
+def evaluate_job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[str, Any]:
+    """Evaluates an ensemble's run folder by its members' protocols, as cls.evaluate.job does."""
+    distributed.first('output', lambda: prepare(workdir, output))
     values, found = evaluate(members(config, workdir))
-    if distributed.is_first():
-        write(workdir / stem(values['protocol'], config, workdir), values, found)
+    distributed.say(summary(values))
+
+    def write_all(folder: Path) -> None:
+        write(folder / stem(values['protocol'], config, workdir), values, found)
+
+    distributed.first('written', lambda: deliver(write_all, workdir, output))
     return values
+
+
+def together_job(runs: Sequence[tuple[ConfigDict, Path]], output: Path | None) -> None:
+    """Evaluates run folders as an ensemble and prints the result; writes it to `output` if given.
+
+    Raises UserError as `evaluate`, and when `output` cannot be written to.
+    """
+    if output is not None:
+        distributed.first('output', lambda: prepare(output, output))
+    values, found = evaluate(runs)
+    distributed.say(summary(values))
+    if output is not None:
+        distributed.first(
+            'written',
+            lambda: deliver(lambda to: write(to / 'evaluation', values, found), output, output),
+        )

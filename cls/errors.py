@@ -2,12 +2,24 @@
 
 import argparse
 import difflib
+import errno
+import multiprocessing
+import os
 import re
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
 from typing import NoReturn
+
+_FULL = 'no space left'
+# What is wrong with a file or its disk, not with the program.
+_ON_FILES = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ESTALE),
+    *(errno.EEXIST, errno.ENOTEMPTY, errno.EBUSY, errno.ENXIO, errno.ENODEV, errno.ENOTCONN),
+)
 
 
 class UserError(Exception):
@@ -30,10 +42,27 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     return f' Did you mean {", ".join(close)}?' if close else ''
 
 
+def reason(error: BaseException) -> str:
+    """Returns why the system refused an operation on a file, '' if that is not what went wrong.
+
+    It is looked for in what an error was raised from too, whichever library did.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.strerror and seen.errno in _ON_FILES:
+            names = [str(name) for name in (seen.filename, seen.filename2) if name is not None]
+            return ': '.join([*names[-1:], seen.strerror.lower()])
+        if _FULL in str(seen).lower():
+            return f'{_FULL} on the disk ({str(seen).splitlines()[0][:200]})'
+        seen = seen.__cause__ or seen.__context__
+    return ''
+
+
 def run(main: Callable[[], int]) -> NoReturn:
     """Runs a program and exits with its code; a UserError becomes a line on stderr and code 2.
 
-    So does a full disk, whichever library came upon it. Where a process is one of several, all end.
+    So does a full disk, or a file that cannot be read or written, whichever library came upon it.
+    Where a process is one of several, all end.
     """
     from cls import distributed  # which raises UserErrors itself
 
@@ -47,18 +76,38 @@ def run(main: Callable[[], int]) -> NoReturn:
     except UserError as error:
         message = str(error)
     except Exception as error:
-        if 'No space left on device' in str(error):
-            message = 'no space left on the disk; free some and run the same command again.'
-            message += f' ({error})'
+        if why := reason(error):
+            message = f'{why}; mend that and run the same command again.'
         elif distributed.links:
             time.sleep(2)  # what failed may be that another process has gone: then this one ends
             traceback.print_exc()
             distributed.fail(f'{type(error).__name__}: {error}'[:300], 1)
         else:
-            raise
-    distributed.fail(_shortened(' '.join(message.split())), 2)
+            traceback.print_exc()
+            _exit(1)
+    try:
+        distributed.fail(_shortened(' '.join(message.split())), 2)
+    except SystemExit:
+        _exit(2)
 
 
 def _shortened(line: str) -> str:
     """Cuts the middle out of words that fill a screen, as a value of thousands of letters."""
     return re.sub(r'(\S{60})\S{140,}(\S{20})', r'\1...\2', line)
+
+
+def _exit(code: int) -> NoReturn:
+    """Ends the process, even where libraries have threads that wait for what does not come."""
+    deadline = time.monotonic() + 0.5
+    for thread in threading.enumerate():
+        if not thread.daemon and thread is not threading.main_thread():
+            thread.join(max(deadline - time.monotonic(), 0))
+            if thread.is_alive():
+                break
+    else:
+        sys.exit(code)
+    for child in multiprocessing.active_children():
+        child.terminate()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

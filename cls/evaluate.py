@@ -9,9 +9,11 @@ It writes to the run folder evaluation.json, or evaluation-PROTOCOL.json (and, w
 not those of the run, their values in the name): top-1, top-5, loss, calibration error, and each
 class's accuracy; the confusion matrix beside it, evaluation...-confusion.npy; and if
 config.eval.predictions is NAME.csv, what each image got. Where an average of the weights is kept,
-the latter two are of that.
+the latter two are of that. `--output DIR` writes all of it to DIR. A run folder that cannot be
+written to, or in which another process is running, stays as it is; the result is printed first.
 """
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -25,16 +27,16 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cls import benchmarks, distributed, metrics, precise, protocols
+from cls import benchmarks, distributed, metrics, precise, protocols, storage
 from cls import config as configs
 from cls import mesh as meshes
-from cls.checkpoint import Checkpoints
+from cls.checkpoint import restore_newest
 from cls.data import transforms
 from cls.data import views as data_views
 from cls.data.sources import InMemory, Source
-from cls.errors import UserError
+from cls.errors import UserError, reason
 from cls.metrics import Predictions
-from cls.runtime import load_classes
+from cls.runtime import load_classes, lock, saved_config
 from cls.setup import Setup, abstract_state, process, set_up
 from cls.state import TrainState
 from cls.step import make_logits_step
@@ -237,22 +239,92 @@ def _sizes(setup: Setup) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------
 
 
-def job(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """Evaluates the newest checkpoint of a run; writes and returns workdir/evaluation....json.
+def job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[str, Any]:
+    """Evaluates the newest checkpoint of a run: prints and returns the result, then writes it.
 
-    Raises UserError when the run has no checkpoint, and as `predict`.
+    Args:
+      config: of the evaluation.
+      workdir: of the run.
+      output: the folder for evaluation....json and the like; None: the run folder, see `deliver`.
+
+    Raises UserError when the run has no checkpoint, and as `predict` and `deliver`.
     """
-    file = predictions_file(config, workdir)
+    name = predictions_file(config)
+    distributed.first('output', lambda: prepare(workdir, output, wanted=bool(name)))
     setup, state = restore(config, workdir)
     result: dict[str, Any] = {'step': int(state.step)} | conditions(config)
-    for name, variables in weights(setup, state).items():
+    for of, variables in weights(setup, state).items():
         found = scored(predict(setup, variables, config.eval.protocol), setup.test)
-        result |= report(found, name, setup.info.class_names)
-    if distributed.is_first():
-        write(workdir / stem(protocols.title(config), config, workdir), result, found)
-        if file:
-            metrics.write_predictions(file, found, setup.info.class_names, setup.test.files)
+        result |= report(found, of, setup.info.class_names)
+    distributed.say(summary(result))
+
+    def write_all(folder: Path) -> None:
+        write(folder / stem(protocols.title(config), config, workdir), result, found)
+        if name:
+            names = setup.info.class_names
+            metrics.write_predictions(folder / name, found, names, setup.test.files)
+
+    distributed.first('written', lambda: deliver(write_all, workdir, output, wanted=bool(name)))
     return result
+
+
+def prepare(workdir: Path, output: Path | None, wanted: bool = False) -> None:
+    """Raises UserError, before anything is computed, where the files could not be written.
+
+    Args:
+      workdir: of the run.
+      output: the folder for the files, which is made; None: the run folder.
+      wanted: whether there are files that somebody asked for.
+    """
+    if output is not None:
+        _write(lambda folder: storage.write_whole(folder / '.probe', b''), output)
+        (output / '.probe').unlink()
+    elif wanted:
+        deliver(lambda folder: None, workdir, None, wanted=True)
+
+
+def deliver(
+    write: Callable[[Path], None], workdir: Path, output: Path | None, wanted: bool = False
+) -> None:
+    """Has files written to `output`, or to a run folder if this process can claim it for that.
+
+    A folder in which another process is running, or that cannot be written to, stays as it is, and
+    a line says so.
+
+    Args:
+      write: called with the folder.
+      workdir: of the run.
+      output: the folder for the files; None: the run folder.
+      wanted: whether it is an error that they are not written.
+
+    Raises:
+      UserError: `output` cannot be written to; with `wanted`, the run folder neither.
+    """
+    if output is not None:
+        _write(write, output)
+        return
+    try:
+        with contextlib.ExitStack() as stack:
+            if storage.is_remote(workdir):
+                stack.enter_context(storage.explained(workdir))
+            stack.enter_context(lock(workdir))
+            write(workdir)
+    except (UserError, OSError) as error:
+        why = str(error) if isinstance(error, UserError) else reason(error) or str(error)
+        text = f'nothing is written to {workdir}: {why.rstrip(".")}. Give --output DIR.'
+        if wanted:
+            raise UserError(text) from error
+        print(text, flush=True)
+
+
+def _write(write: Callable[[Path], None], output: Path) -> None:
+    try:
+        storage.make_folder(output)
+        write(output)
+    except OSError as error:
+        raise UserError(
+            f'--output {output} cannot be written to ({reason(error) or error}): choose another.'
+        ) from error
 
 
 def summary(values: dict[str, Any]) -> str:
@@ -326,8 +398,8 @@ def stem(protocol: str, config: ConfigDict, workdir: Path) -> str:
       workdir: the folder; its config.json says what is usual.
     """
     parts = [protocol] if protocol != 'single' else []
-    saved = workdir / 'config.json'
-    before = dict(configs.flatten(configs.from_json(saved.read_text()))) if saved.exists() else {}
+    saved = saved_config(workdir)
+    before = dict(configs.flatten(configs.from_json(saved))) if saved else {}
     for name, value in configs.flatten(config):
         found = _MATTERS.fullmatch(name)
         if found and name in before and value != before[name] and not configs.is_outward(name):
@@ -338,25 +410,22 @@ def stem(protocol: str, config: ConfigDict, workdir: Path) -> str:
     return re.sub(r'[^\w.=,-]+', '_', name)
 
 
-def predictions_file(config: ConfigDict, workdir: Path) -> Path | None:
-    """Returns where to write what each image got, or None. Raises UserError for another name."""
+def predictions_file(config: ConfigDict) -> str:
+    """Returns the file for what each image got, '' for none. Raises UserError for another name."""
     protocols.check(config)
-    name = config.eval.predictions
-    return workdir / name if name else None
+    return config.eval.predictions
 
 
 def restore(config: ConfigDict, workdir: Path) -> tuple[Setup, TrainState]:
     """Returns what a config sets up, and the newest state of a run folder.
 
-    Raises UserError when the run has no checkpoint.
+    Nothing in the folder is changed. Raises UserError when the run has no checkpoint.
     """
-    if not (workdir / 'checkpoints').is_dir():  # opening them would make the folder
+    if not (workdir / 'checkpoints').is_dir():
         raise UserError(f'{workdir} has no checkpoint to evaluate; train first (--job train).')
     setup = distributed.agree('set-up', lambda: set_up(config, classes=load_classes(workdir)))
     state, _ = setup.new_state()
-    checkpoints = Checkpoints(workdir / 'checkpoints', config.checkpoint.keep)
-    restored = checkpoints.restore(abstract_state(state, setup.mesh))
-    checkpoints.close()
+    restored = restore_newest(workdir / 'checkpoints', abstract_state(state, setup.mesh))
     if restored is None:
         raise UserError(f'{workdir} has no checkpoint to evaluate; train first (--job train).')
-    return setup, restored[0]
+    return setup, restored

@@ -64,4 +64,4 @@ def plain(genotype: Any) -> Any:
 
 def save(genotype: Any, path: str | Path) -> None:
     """Writes a genotype as JSON, which `--config.model.genotype=FILE` reads."""
-    storage.path(path).write_text(json.dumps(plain(genotype), indent=1) + '\n')
+    storage.write_whole(storage.path(path), (json.dumps(plain(genotype), indent=1) + '\n').encode())

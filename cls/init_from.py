@@ -44,7 +44,8 @@ def load(setup: Setup) -> dict[str, Any]:
     """
     source, head = setup.config.init, setup.head()
     folder = None if source.startswith(HUB) else storage.checked(source)
-    if folder and (folder / 'environment.json').is_file():
+    # Snapshots of the Hugging Face Hub have a config.json too.
+    if folder and ((folder / 'environment.json').is_file() or (folder / 'checkpoints').is_dir()):
         given, prepared = _of_run(setup.config, folder)
     else:
         given, prepared = _of_file(setup, head)
@@ -136,7 +137,14 @@ def _of_run(config: ConfigDict, folder: Path) -> _Loaded:
     with newest_whole(folder / 'checkpoints') as checkpoint:
         if checkpoint is None:
             raise UserError(f'config.init: {folder} has no checkpoint that can be read.')
-        state = _arrays(checkpoint / 'state')
+        try:
+            state = _arrays(checkpoint / 'state')
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            why = (str(error).splitlines() or [''])[0][:200]
+            raise UserError(
+                f'config.init: {checkpoint} cannot be read ({type(error).__name__}: {why}). If its '
+                'run goes on, it has removed that meanwhile: run the same command again.'
+            ) from error
     variables = state.get('ema') or state
     variables = {name: variables[name] for name in ('params', 'batch_stats') if variables.get(name)}
     prepared = (theirs.data.mean, theirs.data.std, f'{folder}/config.json')

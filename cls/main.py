@@ -42,6 +42,9 @@ def main(argv: list[str] | None = None) -> int:
         '--workdir', type=storage.checked, nargs='+', default=[], help='folder of the run'
     )
     parser.add_argument('--job', default='train', help=', '.join(JOBS))
+    parser.add_argument(
+        '--output', type=storage.checked, help='evaluate: folder for its files, not the run folder'
+    )
     distributed.add_flags(parser)
     # Overrides are kept from argparse, which takes one with a space in it for another --workdir.
     given = sys.argv[1:] if argv is None else argv
@@ -51,6 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     overrides = configs.parse_overrides([*rest, *fields])
     if args.job not in JOBS:
         raise UserError(f'--job is {args.job!r}; known: {", ".join(JOBS)}.')
+    if args.output and args.job != 'evaluate':
+        raise UserError(f'--output is for --job evaluate, not for --job {args.job}.')
     if args.job != 'print':
         distributed.start(args)
         start()
@@ -62,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         runs = [(load_config(folder, overrides), folder) for folder in args.workdir]
         for run_of in runs:
             search.refuse(*run_of)
-        distributed.say(evaluate.summary(ensemble.evaluate(runs)[0]))
+        ensemble.together_job(runs, args.output)
         return 0
 
     if args.config:
@@ -82,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.job == 'evaluate':
         search.refuse(config, workdir)
         job = ensemble.evaluate_job if together else evaluate.job
-        distributed.say(evaluate.summary(job(config, workdir)))
+        job(config, workdir, args.output)
         return 0
     if search.is_search(config):
         found = search.job(config, workdir, began)

@@ -16,6 +16,7 @@ import fcntl
 import functools
 import hashlib
 import importlib.util
+import itertools
 import os
 import shutil
 import tempfile
@@ -118,13 +119,40 @@ def make_folder(folder: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file in one piece: a reader sees the old one or the new one."""
+    """Writes a file in one piece, unless it has that content: a reader sees the old or the new one.
+
+    So does who comes after a loss of power. A process that is killed here leaves a file called
+    `.NAME.PROCESS.partial`, see `remove_partial`.
+    """
     if is_remote(path):
         path.write_bytes(content)
         return
-    partial = path.with_name(path.name + '.partial')
-    partial.write_bytes(content)
-    partial.replace(path)
+    with contextlib.suppress(OSError):
+        if path.stat().st_size == len(content) and path.read_bytes() == content:
+            return
+    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
+    try:
+        with partial.open('wb') as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def unused(path: Path) -> Path:
+    """Returns a path, or if it exists the first of PATH-1, PATH-2, ... that does not."""
+    more = (path.with_name(f'{path.name}-{i}') for i in itertools.count(1))
+    return next(name for name in itertools.chain([path], more) if not name.exists())
+
+
+def remove_partial(folder: Path) -> None:
+    """Removes what processes that were killed in `write_whole` have left in a folder."""
+    for left in [] if is_remote(folder) else folder.glob('.*.partial'):
+        left.unlink(missing_ok=True)
 
 
 def find(folder: Path) -> dict[str, dict[str, Any]]:

@@ -1,18 +1,21 @@
 """What a run tells: metrics.jsonl, TensorBoard, a progress line, a profile."""
 
 import contextlib
+import errno
 import json
 import logging
 import math
+import os
 import re
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2
 from tqdm import tqdm
 
 from cls import storage
@@ -38,18 +41,22 @@ class Metrics:
         folder = self._mirror.folder if self._mirror else workdir
         path = workdir / 'metrics.jsonl'
         if path.exists():
-            content = ''.join(_lines_until(path, step)).encode()
+            content, damaged = _lines_until(path, step)
+            if damaged:
+                kept = storage.unused(workdir / f'{path.name}.damaged')
+                storage.write_whole(kept, path.read_bytes())
+                log.warning('%s: %s lines are damaged; see %s.', path, damaged, kept.name)
             storage.write_whole(folder / path.name, content)
-        self._file = (folder / path.name).open('a')
-        self._board = SummaryWriter(str(folder / 'tensorboard'), purge_step=step + 1)
+        # Not buffered: of a line that finds no room on the disk nothing is left to be tried again.
+        self._file = (folder / path.name).open('ab', buffering=0)
+        self._board = _Board(folder / 'tensorboard', step)
         self._sent = time.monotonic()
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Logs one event. A value that is not finite becomes null in the JSON line."""
         line = {'step': step} | {k: v if math.isfinite(v) else None for k, v in values.items()}
-        print(json.dumps(line), file=self._file, flush=True)
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        self._append(json.dumps(line).encode() + b'\n')
+        self._board.write(step, values)
         if self._mirror and time.monotonic() - self._sent > SEND:
             try:
                 self.flush()
@@ -57,10 +64,27 @@ class Metrics:
                 log.warning('metrics are not in the store yet (%s): trying again later.', error)
                 self._sent = time.monotonic()
 
+    def _append(self, line: bytes) -> None:
+        """Writes a whole line or none. Raises UserError where the folder has been removed."""
+        before = os.fstat(self._file.fileno())
+        if not before.st_nlink:
+            raise UserError(
+                f'{self._file.name} is gone: it was removed while the run went on. Run the same '
+                'command again; it continues from the newest checkpoint, if that is still there.'
+            )
+        number = errno.ENOSPC
+        try:
+            if self._file.write(line) == len(line):
+                return
+        except OSError as error:
+            number = error.errno
+        with contextlib.suppress(OSError):
+            self._file.truncate(before.st_size)
+        raise OSError(number, os.strerror(number), self._file.name)
+
     def flush(self) -> None:
         """Returns when what was written is in the run folder."""
         if self._mirror:
-            self._board.flush()
             self._mirror.send()
             self._sent = time.monotonic()
 
@@ -72,13 +96,56 @@ class Metrics:
             self._mirror.close()
 
 
-def _lines_until(path: Path, step: int) -> Iterator[str]:
-    for line in path.read_text().splitlines(keepends=True):
-        with contextlib.suppress(ValueError):  # the last line may have been cut off
+class _Board:
+    """TensorBoard's file of events. It is written at once and here: tensorboardX's own writer has a
+    thread, which a full disk ends, and whoever goes on writing then waits for it for ever.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        """Continues after `step`: what a run that died logged later is hidden."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._file = EventsWriter(str(folder / 'events'))
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._add(step=step + 1, session_log=start)
+        self._file.flush()
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Writes one event for each value."""
+        try:
+            for name, value in values.items():
+                self._add(step=step, summary=summary.scalar(name, value))
+            self._file.flush()
+        except OSError as error:  # which does not say of which file it is
+            raise OSError(error.errno, error.strerror, str(self._folder)) from error
+
+    def _add(self, **fields: Any) -> None:
+        self._file.write_event(event_pb2.Event(wall_time=time.time(), **fields))
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def _lines_until(path: Path, step: int) -> tuple[bytes, int]:
+    """Returns the lines of a file of metrics up to a step, and how many could not be read.
+
+    The last may have been cut off, which is no damage.
+    """
+    kept, damaged = [], 0
+    for line in path.read_bytes().splitlines(keepends=True):
+        try:
             values = json.loads(line)
-            repeated = values['step'] == step and 'test/top1' in values
-            if values['step'] <= step and not repeated and line.endswith('\n'):
-                yield line
+            if type(values['step']) is not int:
+                raise TypeError
+        except (ValueError, KeyError, TypeError):
+            damaged += line.endswith(b'\n')
+            continue
+        of_evaluation = any(x.endswith('/top1') and x != 'train/top1' for x in values)
+        repeated = values['step'] == step and of_evaluation
+        if values['step'] <= step and not repeated and line.endswith(b'\n'):
+            kept.append(line)
+    return b''.join(kept), damaged
 
 
 class Progress:

@@ -4,6 +4,7 @@ A run can be killed at any moment; the same call continues it from its newest ch
 the same state, to the bit, as if nothing had happened.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -17,7 +18,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from cls import distributed, init_from
+from cls import config as configs
+from cls import distributed, durations, init_from
 from cls import mesh as meshes
 from cls.account import BUCKETS, FILE, Account, goodput, load_record, written
 from cls.checkpoint import Checkpoints
@@ -25,7 +27,7 @@ from cls.data import pipeline
 from cls.errors import UserError
 from cls.evaluate import EvalStep, evaluate_state, summary
 from cls.preemption import Preempted, Preemption
-from cls.runtime import check_folder, claim
+from cls.runtime import check_folder, claim, record, saved_config, settle
 from cls.setup import Phase, Setup, abstract_state, process, set_up, split_groups
 from cls.state import TrainState
 from cls.step import make_train_step
@@ -83,7 +85,14 @@ def train(
         iterator = train_batches(setup)
 
         # ---- continue from the newest checkpoint, or start anew
-        checkpoints = Checkpoints(workdir / 'checkpoints', setup.config.checkpoint.keep)
+        about = setup.config, setup.info.class_names
+        saved = saved_config(workdir) if leader else None
+        checkpoints = Checkpoints(
+            workdir / 'checkpoints',
+            setup.config.checkpoint.keep,
+            record=record(*about),
+            completed=lambda step: settle(workdir, *about),
+        )
         restored = checkpoints.restore(where)
         if restored is None:
             if setup.config.init and variables is None:  # all checkpoints were damaged
@@ -94,6 +103,13 @@ def train(
             iterator.set_state(data_state)
         account.continue_from(restored[2] if restored else {}, spent)
         step = int(state.step)
+        if step > setup.total_steps:
+            raise UserError(
+                f'{workdir} has come to step {step} already, and config.duration is '
+                f'{setup.config.duration!r}, {setup.total_steps} steps: expected as many or more.'
+            )
+        if step and saved and (line := lengthened(setup, saved, step)):
+            distributed.say(line)
 
         # ---- compile
         with account.spend('compile'):
@@ -120,10 +136,37 @@ def train(
             finished = int(state.step) == setup.total_steps and not preemption.due()
             result = run.finish(state) if finished else None
             run.progress.note(f'time: {account}')
-            return result
-        finally:
-            iterator.close()
-            run.close()
+        except BaseException:
+            with contextlib.suppress(Exception):  # what went wrong first is what is said
+                iterator.close()
+            run.close(failed=True)
+            raise
+        iterator.close()
+        run.close()
+        return result
+
+
+def lengthened(setup: Setup, saved: str, step: int) -> str:
+    """Returns a line on what another length of a run does to its schedule; '' if it has the same.
+
+    Args:
+      setup: of the run as it goes on.
+      saved: the JSON text of the config that it had until now.
+      step: from which it goes on.
+    """
+    config = setup.config
+    before = configs.from_json(saved)
+    if before.duration == config.duration:
+        return ''
+    total = durations.steps(before.duration, batch=config.batch, examples=setup.info.num_train)
+    earlier = dataclasses.replace(setup, config=before, total_steps=total)
+    rates = [float(of.schedule()(step)) for of in (earlier, setup)]
+    return (
+        f'config.duration was {before.duration!r} ({total} steps) and is {config.duration!r} '
+        f'({setup.total_steps} steps): from step {step} on the schedule, and all that is in '
+        f'percent of the run, is that of the new length; the learning rate there was '
+        f'{rates[0]:.6g} and is {rates[1]:.6g}.'
+    )
 
 
 def train_batches(setup: Setup) -> pipeline.TrainIterator | pipeline.Paired:
@@ -241,6 +284,7 @@ class Run:
     preemption: Preemption
     eval_step: EvalStep
     workdir: Path
+    broken: bool = False  # whether the state is one that must not be saved
 
     def loop(
         self,
@@ -270,25 +314,31 @@ class Run:
         self.preemption.guard(True)
         step, last_saved = int(state.step), int(state.step)
 
-        while step < setup.total_steps and not self.preemption.due():
-            # Before the next step and after the save: a run that continues from here evaluates too.
-            if eval_every and step and step % eval_every == 0 and not self._evaluate(state, step):
-                break
-            profile.at(step)
-            with self.account.spend('data'):
-                batch, data_state = next(batches)
-            with self.account.spend('step'):
-                state, metrics = train_steps[setup.phase(step)](state, batch)
-                step += 1
-                pending.append((step, metrics))
-                if len(pending) > 1:  # let the host run one step ahead of the devices, not more
-                    jax.block_until_ready(pending[-2])
-            last = step == setup.total_steps
-            if step % log_every == 0 or last:
-                self._log(pending)
-            if step % save_every == 0 or last:
-                self._save(state, step, data_state, pending)
-                last_saved = step
+        try:
+            while step < setup.total_steps and not self.preemption.due():
+                # Before the next step and after the save: who continues from here evaluates too.
+                due = eval_every and step and step % eval_every == 0
+                if due and not self._evaluate(state, step):
+                    break
+                profile.at(step)
+                with self.account.spend('data'):
+                    batch, data_state = next(batches)
+                with self.account.spend('step'):
+                    state, metrics = train_steps[setup.phase(step)](state, batch)
+                    step += 1
+                    pending.append((step, metrics))
+                    if len(pending) > 1:  # let the host run one step ahead of the devices, not more
+                        jax.block_until_ready(pending[-2])
+                last = step == setup.total_steps
+                if step % log_every == 0 or last:
+                    self._log(pending)
+                if step % save_every == 0 or last:
+                    self._save(state, step, data_state, pending)
+                    last_saved = step
+        except (UserError, OSError):  # of data or files: the state is that of the last step
+            if last_saved < step:
+                self._rescue(state, step, data_state, pending)
+            raise
 
         profile.stop()
         if last_saved < step:
@@ -316,6 +366,7 @@ class Run:
         for step, values in fetched:
             broken = [name for name, value in values.items() if not math.isfinite(value)]
             if broken:
+                self.broken = True
                 good = self.checkpoints.newest()
                 raise UserError(
                     f'{" and ".join(broken)} not finite at step {step}; the last good checkpoint '
@@ -362,6 +413,15 @@ class Run:
                 self.metrics.flush()  # who continues from here logs what comes after
             self.checkpoints.save(step, state, data_state, self.account.record())
 
+    def _rescue(self, state: TrainState, step: int, data_state: Any, pending: list) -> None:
+        """Saves what a run that cannot go on has come to, where it is sound and can be saved."""
+        if self.broken or self.checkpoints.failed or jax.process_count() > 1:
+            return
+        with contextlib.suppress(Exception):  # what went wrong first is what is said
+            self._save(state, step, data_state, pending)
+            self.checkpoints.wait()
+            self.progress.note(f'saved at step {step}')
+
     def finish(self, state: TrainState) -> dict[str, Any] | None:
         """Evaluates the trained weights and writes result.json, unless told to stop meanwhile."""
         step = int(state.step)
@@ -376,9 +436,9 @@ class Run:
             write_json(self.workdir / 'result.json', result)
         return result
 
-    def close(self) -> None:
-        """Finishes writing."""
-        self.progress.close()
-        self.checkpoints.close()
-        if self.metrics:
-            self.metrics.close()
+    def close(self, failed: bool = False) -> None:
+        """Finishes writing; what cannot be written is an error unless the run has `failed`."""
+        expected = Exception if failed else ()
+        for part in filter(None, (self.progress, self.checkpoints, self.metrics)):
+            with contextlib.suppress(expected):
+                part.close()

@@ -28,6 +28,7 @@ STEPS = 12
 GENOTYPE = {'layers': ['C(16,3,1)', 'P(2,2)', 'FC(512)']}  # compiles in a second; one kernel splits
 FIELDS = {
     'duration': f'{STEPS} steps',
+    'schedule.warmup': '0 steps',
     'log_every': '1 steps',
     'checkpoint.every': '4 steps',
     'eval.every': '8 steps',

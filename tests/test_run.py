@@ -298,6 +298,7 @@ def test_evaluate_repeats_the_result(whole, environment, tmp_path):
 def test_two_processes_do_not_share_a_run_folder(environment, tmp_path):
     first = start(tmp_path / 'run', environment)
     wait_for(first, f'step 2/{STEPS}')
+    first.send_signal(signal.SIGSTOP)  # or it is done before the other has imported JAX
     second = run(tmp_path / 'run', environment)
     first.kill()
     first.wait()

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from cls import storage
 from cls.models import block_qnn, genet, hier, metaqnn
 from cls.nn import cells, inverted
 from cls.search.history import Result
@@ -204,4 +205,4 @@ def save(figure: Figure, file: Path) -> None:
     """Writes a figure as PNG, without touching what a notebook has set up."""
     png = io.BytesIO()
     FigureCanvasAgg(figure).print_figure(png, dpi=120)
-    file.write_bytes(png.getvalue())
+    storage.write_whole(file, png.getvalue())

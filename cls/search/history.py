@@ -108,17 +108,35 @@ def _asked(trial: Trial) -> dict[str, Any]:
     return {'asked': trial.number, 'code': list(trial.code), 'parents': list(trial.parents)}
 
 
+def _is_event(event: Any) -> bool:
+    """Whether a line is of the form that `History` writes."""
+    if not isinstance(event, dict):
+        return False
+    if 'asked' in event:
+        return type(event['asked']) is int and isinstance(event.get('code'), list)
+    known = type(event.get('told')) is int and 'fitness' in event
+    number = isinstance(event.get('fitness'), (int, float, type(None)))
+    return known and number and isinstance(event.get('metrics'), dict)
+
+
 def _read(file: Path) -> Iterable[dict[str, Any]]:
     content = file.read_bytes()
     whole = content[: content.rfind(b'\n') + 1]
     if whole != content:  # who wrote it was killed
         os.truncate(file, len(whole))
+    asked: set[int] = set()
     for number, line in enumerate(whole.splitlines(), 1):
         try:
             event = json.loads(line)
-            if not {'asked', 'told'} & event.keys():
+            if not _is_event(event):
                 raise ValueError(line)
-        except (ValueError, AttributeError) as error:
+            if 'asked' in event:
+                asked.add(event['asked'])
+            elif event['told'] not in asked:
+                raise ValueError(line)
+            else:
+                asked.remove(event['told'])
+        except ValueError as error:
             raise UserError(
                 f'line {number} of {file} is not of a search: move the file away to begin anew.'
             ) from error

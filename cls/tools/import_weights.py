@@ -31,7 +31,7 @@ from cls.checkpoint import Checkpoints
 from cls.data.benchmarks import wnids
 from cls.errors import Parser, UserError, run
 from cls.models.registry import Variant
-from cls.runtime import claim, start
+from cls.runtime import claim, record, start
 from cls.state import new_state
 from cls.weights.hub import Preparation, locate, preparation
 from configs import common
@@ -131,7 +131,8 @@ def write(
     state = new_state(variables, optimizer, config.seed, bool(config.ema))
     state = jax.tree.map(np.asarray, state if averages is None else state.replace(ema=averages))
     with claim(workdir, config, classes):
-        checkpoints = Checkpoints(workdir / 'checkpoints', keep=config.checkpoint.keep)
+        about = record(config, classes)
+        checkpoints = Checkpoints(workdir / 'checkpoints', config.checkpoint.keep, about)
         checkpoints.save(0, state, {'step': 0}, {})
         checkpoints.close()
 

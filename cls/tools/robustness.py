@@ -17,8 +17,8 @@ Each is a line: top-1 and top-5 in percent over all images. ImageNet-A and -R le
 compete only; ReaL counts an answer that is among an image's labels and leaves out the images that
 have none; the images of ImageNet-C are resized to the net's size without a margin, as their authors
 made them 224 pixels wide by a centre crop. mCE is given when all 75 parts of ImageNet-C are there.
-Everything is written to robustness.json in the run folder. Of a run that keeps an average of its
-weights, the average is evaluated.
+Everything is written to robustness.json in the run folder, or in --output. Of a run that keeps an
+average of its weights, the average is evaluated.
 """
 
 import argparse
@@ -73,6 +73,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         '--data', required=True, type=storage.fetched, help='where the test sets lie'
     )
+    parser.add_argument(
+        '--output', type=storage.checked, help='folder for robustness.json, not the run folder'
+    )
     distributed.add_flags(parser)
     args = parser.parse_args(argv)
     distributed.start(args)
@@ -84,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
             f'{", ".join(_FOLDERS.values())}, imagenet-c.'
         )
     start()
-    report(args.workdir, args.data, found)
+    report(args.workdir, args.data, found, args.output)
     return 0
 
 
@@ -131,8 +134,14 @@ def data_of(config: ConfigDict, test: TestSet, root: Path) -> ConfigDict:
     return data
 
 
-def report(workdir: Path, root: Path, found: list[TestSet]) -> dict[str, Any]:
-    """Evaluates a run on test sets, prints a line for each, and writes robustness.json."""
+def report(
+    workdir: Path, root: Path, found: list[TestSet], output: Path | None = None
+) -> dict[str, Any]:
+    """Evaluates a run on test sets, prints a line for each, and writes robustness.json.
+
+    It goes to the folder `output`, or to the run folder if that can be claimed.
+    """
+    distributed.first('output', lambda: evaluate.prepare(workdir, output))
     config, classes = load_config(workdir), load_classes(workdir)
     data = [data_of(config, test, root) for test in found]
     # A set that is not as it should be is found before hours of the others.
@@ -161,8 +170,11 @@ def report(workdir: Path, root: Path, found: list[TestSet]) -> dict[str, Any]:
         result['imagenet_c'] = {'mCE': mean, 'CE': benchmarks.corruption_errors(errors)}
         known = f'{len(errors)} of 75 parts are there, all are needed' if mean is None else ''
         distributed.say(f'imagenet_c: mCE {known or f"{mean:.2f} %"}')
-    if distributed.is_first():
-        write_json(workdir / 'robustness.json', result)
+
+    def write(folder: Path) -> None:
+        write_json(folder / 'robustness.json', result)
+
+    distributed.first('written', lambda: evaluate.deliver(write, workdir, output))
     return result
 
 
