@@ -12,7 +12,9 @@ config.eval.predictions is NAME.csv, what each image got. Where an average of th
 the latter two are of that.
 """
 
+import functools
 import hashlib
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -29,7 +31,7 @@ from cls import benchmarks, distributed, metrics, precise, protocols
 from cls import config as configs
 from cls import mesh as meshes
 from cls.checkpoint import Checkpoints
-from cls.data import transforms
+from cls.data import splits, transforms
 from cls.data import views as data_views
 from cls.data.sources import InMemory, Source
 from cls.errors import UserError
@@ -83,7 +85,7 @@ def evaluate_state(
     state: TrainState,
     check: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Returns 'test/top1', ... of each of `weights`."""
+    """Returns 'validation/top1' or 'test/top1', ... of each of `weights`."""
     result = {}
     for name, variables in weights(setup, state, check).items():
         values = evaluate(eval_step, variables, setup.test_batches(), setup.mesh, check)
@@ -94,16 +96,19 @@ def evaluate_state(
 def weights(
     setup: Setup, state: TrainState, check: Callable[[], None] = lambda: None
 ) -> dict[str, Any]:
-    """Returns what is evaluated: 'test', the variables as trained, and if kept their average,
-    'test_ema'; with config.eval.precise_bn both also with statistics taken anew, '..._precise'.
+    """Returns the weights to evaluate, by the name of their figures.
+
+    They are the variables as trained ('validation' or 'test', by the split), if kept their average
+    ('..._ema'), and with config.eval.precise_bn both with recomputed statistics ('..._precise').
     """
-    found = {'test': state.variables()} | ({'test_ema': state.ema} if state.ema else {})
+    name = functools.partial(splits.weights_name, setup.test.split_kind)
+    result = {name(): state.variables()} | ({name(ema=True): state.ema} if state.ema else {})
     if setup.config.eval.precise_bn:
-        found |= {
-            f'{name}_precise': precise.variables(setup, state, variables, check)
-            for name, variables in found.items()
+        result |= {
+            f'{key}_precise': precise.variables(setup, state, variables, check)
+            for key, variables in result.items()
         }
-    return found
+    return result
 
 
 # ------------------------------------------------------------------------------------------------
@@ -244,7 +249,7 @@ def job(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """
     file = predictions_file(config, workdir)
     setup, state = restore(config, workdir)
-    result: dict[str, Any] = {'step': int(state.step)} | conditions(config)
+    result: dict[str, Any] = {'step': int(state.step)} | conditions(config, setup.test.split)
     for name, variables in weights(setup, state).items():
         found = scored(predict(setup, variables, config.eval.protocol), setup.test)
         result |= report(found, name, setup.info.class_names)
@@ -258,34 +263,41 @@ def job(config: ConfigDict, workdir: Path) -> dict[str, Any]:
 def summary(values: dict[str, Any]) -> str:
     """Returns 'test top-1 98.31 %, top-5 99.72 %, loss 0.0712' and the same of other weights.
 
-    Of the job's values also the calibration error, how many images there were, and the protocol.
+    On other splits than test it is 'validation top-1 ...'.
+
+    Of the job's values also the calibration error, the number of images, their split, and the
+    protocol.
     """
     parts = []
-    titles = {
-        'test': 'test',
-        'test_ema': 'test (average of weights)',
-        'test_precise': 'test (precise statistics)',
-        'test_ema_precise': 'test (average of weights, precise statistics)',
-    }
-    for name, title in titles.items():
+    flags = {'ema': 'average of weights', 'precise': 'precise statistics'}
+    for kind, precise_, ema in itertools.product(splits.KINDS, (False, True), (False, True)):
+        name = splits.weights_name(kind, ema=ema, precise=precise_)
+        said = [words for flag, words in flags.items() if f'_{flag}' in name]
+        title = f'{kind} ({", ".join(said)})' if said else kind
         if f'{name}/top1' in values:
             top1, top5, loss = (values[f'{name}/{metric}'] for metric in ('top1', 'top5', 'loss'))
             parts.append(f'{title} top-1 {top1:.2f} %, top-5 {top5:.2f} %, loss {loss:.4f}')
             if f'{name}/ece' in values:
                 parts[-1] += f', calibration error {values[f"{name}/ece"]:.2f} %'
-    if 'test/images' in values:
-        parts.append(f'{values["test/images"]} images, protocol {values["protocol"]}')
+    if images := splits.figure(values, 'images'):
+        split = f' of split {values["split"]!r}' if values.get('split') else ''
+        parts.append(f'{images} images{split}, protocol {values["protocol"]}')
     return '; '.join(parts)
 
 
-def conditions(config: ConfigDict) -> dict[str, Any]:
-    """Returns what an evaluation depends on beside the weights, for its file."""
+def conditions(config: ConfigDict, split: str) -> dict[str, Any]:
+    """Returns what an evaluation depends on beside the weights, for its file.
+
+    Args:
+      config: of the evaluation.
+      split: the one that was read, `Source.split`.
+    """
     data = config.data
     size = transforms.eval_size(data)
     found = {
         'protocol': config.eval.protocol,
         'data': data.name,
-        'split': data.eval_split,
+        'split': split,
         'size': size,
         'resize': data.eval_resize or size,
     }

@@ -15,6 +15,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from cls import storage
+from cls.data import splits
 from cls.errors import UserError
 
 SEND = 60.0  # seconds between copies to a store
@@ -75,7 +76,7 @@ def _lines_until(path: Path, step: int) -> Iterator[str]:
     for line in path.read_text().splitlines(keepends=True):
         with contextlib.suppress(ValueError):  # the last line may have been cut off
             values = json.loads(line)
-            repeated = values['step'] == step and 'test/top1' in values
+            repeated = values['step'] == step and splits.figure(values, 'top1') is not None
             if values['step'] <= step and not repeated and line.endswith('\n'):
                 yield line
 

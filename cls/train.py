@@ -56,7 +56,14 @@ def in_folder(
     variables = distributed.agree('init', lambda: init_from.load(setup)) if load else None
     with claim(workdir, config, setup.info.class_names):
         distributed.say(f'run folder: {workdir}')
+        distributed.say(evaluated_on(setup))
         return train(setup, workdir, variables, account)
+
+
+def evaluated_on(setup: Setup) -> str:
+    """Returns a line that says which images the figures of a run are of."""
+    test, name = setup.test, setup.config.data.name
+    return f'{test.split_kind} figures are of {len(test):,} images: {name}, split {test.split!r}'
 
 
 def train(
@@ -369,7 +376,8 @@ class Run:
         if not values:
             return None
         params = sum(x.size for x in jax.tree.leaves(state.params))
-        result = values | {'step': step, 'params': params} | self.account.report()
+        result = values | {'split': self.setup.test.split, 'step': step, 'params': params}
+        result |= self.account.report()
         if self.setup.supernet:
             result |= self.setup.supernet.finish(self.setup, state.params, self.workdir)
         if self.metrics:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cls.data import splits
 from cls.data.decode import BrokenImage, decode, picture
 from cls.data.sources import Crop, Source, class_indices
 from cls.errors import UserError, nearest
@@ -162,7 +163,14 @@ def open_folder(
         )  # fmt: skip
     share = functools.partial(_share, split=split, eval_fraction=eval_fraction)
     share = share if divided else None
-    return of_classes(part, names, labels_of, tuple(classes or own), share, exif)
+    source = of_classes(part, names, labels_of, tuple(classes or own), share, exif)
+    source.split = f'{eval_fraction:g} of each class held out' if divided else _split_name(part)
+    return source
+
+
+def _split_name(part: Path) -> str:
+    name = part.absolute().name
+    return name if name.lower() in splits.NAMES else 'all'
 
 
 def of_classes(

@@ -18,6 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cls import storage
+from cls.data import splits
 from cls.data.decode import Decoded, Picture
 from cls.errors import UserError, nearest
 
@@ -33,9 +34,15 @@ class Source(abc.ABC):
     class_names: tuple[str, ...]  # () if the classes have none
     channels: int  # of every image: 1 or 3
     files: Sequence[str] = ()  # the images' names; () if they have none
+    split: str = ''  # what was read: 'test', 'val', 'train[90%:]', ...; '' if it has no name
     # Of some data sets to evaluate on, see cls.benchmarks for how to score with them:
     subset: tuple[int, ...] = ()  # the classes that compete for the answer; (): all do
     label_sets: tuple[tuple[int, ...], ...] = ()  # each example's right classes; (): its label
+
+    @property
+    def split_kind(self) -> str:
+        """'test' or 'validation', which figures are named after: see `splits.kind`."""
+        return splits.kind(self.split)
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -199,4 +206,6 @@ def _synthetic(data: ConfigDict, split: str) -> InMemory:
     images = rng.integers(256, size=(64, data.image_size, data.image_size, 3), dtype=np.uint8)
     num_classes = data.num_classes or 1000
     labels = rng.integers(num_classes, size=64, dtype=np.int32)
-    return InMemory(images, labels, num_classes, length=1_281_167 if split == 'train' else 50_000)
+    source = InMemory(images, labels, num_classes, length=1_281_167 if split == 'train' else 50_000)
+    source.split = 'train' if split == 'train' else 'validation'
+    return source

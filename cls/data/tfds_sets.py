@@ -201,9 +201,10 @@ def open_split(
     channels = 1 if channels == 1 else 3
     count = len(classes) or label.num_classes
     source = Records(records, name, channels, count, classes or names)
-    source.subset = benchmarks.subset(name.partition('/')[0], source.class_names)
     if height and width and len(source) * height * width * channels <= sources.MEMORY_LIMIT:
-        return source.in_memory((height, width, channels))
+        source = source.in_memory((height, width, channels))
+    source.subset = benchmarks.subset(name.partition('/')[0], source.class_names)
+    source.split = split
     return source
 
 
