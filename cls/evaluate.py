@@ -367,7 +367,14 @@ def restore(config: ConfigDict, workdir: Path) -> tuple[Setup, TrainState]:
     """
     if not (workdir / 'checkpoints').is_dir():  # opening them would make the folder
         raise UserError(f'{workdir} has no checkpoint to evaluate; train first (--job train).')
-    setup = distributed.agree('set-up', lambda: set_up(config, classes=load_classes(workdir)))
+    classes = load_classes(workdir)
+    setup = distributed.agree('set-up', lambda: set_up(config, classes=classes))
+    if not classes and (names := setup.test.class_names):
+        distributed.say(
+            f'nothing in {workdir} names the outputs of the network: they are taken for the '
+            f'{len(names)} classes of {config.data.name} in the order {", ".join(names[:4])}'
+            f'{", ..." if len(names) > 4 else ""} (classes.json would name them).'
+        )
     state, _ = setup.new_state()
     checkpoints = Checkpoints(workdir / 'checkpoints', config.checkpoint.keep)
     restored = checkpoints.restore(abstract_state(state, setup.mesh))

@@ -142,7 +142,8 @@ def open_benchmark(
     benchmark = BENCHMARKS[name]
     places = benchmark.subset or range(len(wnids()))
     expected = {str(place) if benchmark.numbered else wnids()[place]: place for place in places}
-    found = folders.class_folders(root)
+    left_out = folders.LeftOut(root)
+    found = folders.class_folders(root, left_out)
     for wrong, are in (
         ([folder for folder in expected if folder not in found], 'missing from'),
         ([folder for folder in found if folder not in expected], 'too many in'),
@@ -156,7 +157,7 @@ def open_benchmark(
             )
     ids = [wnids()[place] for place in expected.values()]
     labels = class_indices(ids, classes, name)
-    source = folders.of_classes(root, list(expected), labels, classes)
+    source = folders.of_classes(root, list(expected), labels, classes, left_out=left_out)
     source.subset, source.split = subset(name, classes), benchmark.split
     return source
 

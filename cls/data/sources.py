@@ -143,18 +143,24 @@ def _open(data: ConfigDict, split: str, classes: tuple[str, ...]) -> Source:
             'expected 0; parts of a TFDS data set are written train[:90%] and train[90%:].'
         )
     if data.name == 'digits':
-        from cls.data import digits, tfds_sets
+        from cls.data import digits
 
-        builder = digits.prepare(data.dir)
-        return tfds_sets.open_split(builder, 'digits', data[f'{split}_split'], classes)
+        return _open_tfds(digits.prepare(data.dir), 'digits', data, split, classes)
     if kind == 'tfds' and rest:
         from cls.data import tfds_sets
 
-        builder = tfds_sets.prepared(rest, data.dir)
-        return tfds_sets.open_split(builder, rest, data[f'{split}_split'], classes)
+        return _open_tfds(tfds_sets.prepared(rest, data.dir), rest, data, split, classes)
     if kind == 'folder' and rest:
         root = storage.fetched(rest)
-        return folders.open_folder(root, split, data.eval_fraction, classes, data.exif)
+        return folders.open_folder(
+            root,
+            split,
+            data.eval_fraction,
+            classes,
+            data.exif,
+            eval_split=data.eval_split,
+            class_order=data.class_order,
+        )
     if kind in benchmarks.BENCHMARKS and rest:
         return benchmarks.open_benchmark(kind, rest, split, data.dir, classes)
     if data.name == 'synthetic':
@@ -168,6 +174,17 @@ def _open(data: ConfigDict, split: str, classes: tuple[str, ...]) -> Source:
         f'to evaluate on, {", ".join(f"{name}:DIR" for name in benchmarks.BENCHMARKS)}.'
         f'{nearest(data.name, known)}'
     )
+
+
+def _open_tfds(
+    builder, name: str, data: ConfigDict, split: str, classes: tuple[str, ...]
+) -> Source:
+    from cls.data import tfds_sets
+
+    wanted = data[f'{split}_split']
+    if split == 'eval' and not wanted:
+        wanted = splits.to_evaluate(name, builder.info.splits)
+    return tfds_sets.open_split(builder, name, wanted, classes)
 
 
 def has_training(data: ConfigDict) -> bool:

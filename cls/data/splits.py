@@ -6,8 +6,10 @@ statistics, are 'validation_ema/top1' and so on, see `weights_name`.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from cls.errors import UserError
 
 VALIDATION, TEST = 'validation', 'test'
 KINDS = (VALIDATION, TEST)
@@ -26,6 +28,27 @@ def kind(split: str) -> str:
     """
     parts = [re.match(r'\w*', part.strip().lower())[0] for part in split.split('+')]
     return TEST if all(part in TEST_NAMES for part in parts) else VALIDATION
+
+
+def to_evaluate(name: str, names: Iterable[str]) -> str:
+    """Returns the split of a data set to evaluate on when none is asked for.
+
+    It is its validation split; the test split only if there is none.
+
+    Args:
+      name: of the data set, for messages.
+      names: of its splits.
+
+    Raises UserError if it has neither.
+    """
+    names = list(names)
+    for group in (VALIDATION_NAMES, TEST_NAMES):
+        if found := [split for split in names if split.lower() in group]:
+            return found[0]
+    raise UserError(
+        f'{name} has no split to evaluate on, it has {", ".join(names)}: expected '
+        'config.data.eval_split, as train[90%:], and config.data.train_split, as train[:90%].'
+    )
 
 
 def weights_name(kind: str, *, ema: bool = False, precise: bool = False) -> str:
