@@ -198,9 +198,9 @@ def _upgraded(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     value = {key: _upgraded(item) for key, item in value.items()}
-    if 'eval_split' in value and 'class_order' not in value:
-        if value['eval_split'] in ('test', 'validation'):
-            value['eval_split'] = ''
+    old = 'eval_split' in value and 'class_order' not in value
+    if old and value['eval_split'] in ('test', 'validation'):
+        value['eval_split'] = ''
     return value
 
 

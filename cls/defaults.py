@@ -146,6 +146,9 @@ FIELDS: dict[str, Field] = {
     'data.eval_fraction': Field(
         0.0, '[0, 1)', 'folder without val/: part of each class to evaluate on'
     ),
+    'data.allow_changed': Field(
+        False, '', 'continues a run whose data have changed since it was begun', FREE
+    ),
     'data.class_order': Field(
         'text',
         'text | natural',

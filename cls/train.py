@@ -17,7 +17,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from cls import distributed, init_from
+from cls import distributed, init_from, same_data
 from cls import mesh as meshes
 from cls.account import BUCKETS, FILE, Account, goodput, load_record, written
 from cls.checkpoint import Checkpoints
@@ -52,9 +52,13 @@ def in_folder(
     # Mistakes in the config, and weights that do not fit, end here, before anything is written.
     setup = distributed.agree('set-up', lambda: set_up(config))
     begun = distributed.first('begun', lambda: any((workdir / 'checkpoints').glob('[0-9]*')))
+    data = distributed.agree('data', lambda: same_data.identity(setup))
+    same_data.check(workdir, data, begun, config.data.allow_changed)
     load = config.init and not begun
     variables = distributed.agree('init', lambda: init_from.load(setup)) if load else None
     with claim(workdir, config, setup.info.class_names):
+        if distributed.is_first():
+            write_json(workdir / same_data.FILE, data)
         distributed.say(f'run folder: {workdir}')
         distributed.say(evaluated_on(setup))
         return train(setup, workdir, variables, account)

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -88,6 +89,13 @@ class Folder(Source):
 
     def labels(self) -> np.ndarray:
         return self._labels
+
+    def identity(self) -> dict[str, Any]:
+        """Returns `Source.identity` with a digest of the files' names and sizes and the labels."""
+        digest = hashlib.sha256()
+        for file, path, label in zip(self.files, self._files, self._labels, strict=True):
+            digest.update(b'%b\0%d\0%d\n' % (os.fsencode(file), os.stat(path).st_size, label))
+        return super().identity() | {'digest': digest.hexdigest()[:16]}
 
     @property
     def files(self) -> list[str]:

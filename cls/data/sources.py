@@ -13,6 +13,7 @@ the run is evaluated on is brought into that order (`load(..., classes=...)`).
 
 import abc
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -35,6 +36,7 @@ class Source(abc.ABC):
     channels: int  # of every image: 1 or 3
     files: Sequence[str] = ()  # the images' names; () if they have none
     split: str = ''  # what was read: 'test', 'val', 'train[90%:]', ...; '' if it has no name
+    version: str = ''  # of a prepared data set: 'mnist/3.0.1'
     # Of some data sets to evaluate on, see cls.benchmarks for how to score with them:
     subset: tuple[int, ...] = ()  # the classes that compete for the answer; (): all do
     label_sets: tuple[tuple[int, ...], ...] = ()  # each example's right classes; (): its label
@@ -43,6 +45,14 @@ class Source(abc.ABC):
     def split_kind(self) -> str:
         """'test' or 'validation', which figures are named after: see `splits.kind`."""
         return splits.kind(self.split)
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what a run that continues compares, for JSON: no pixel of it is read.
+
+        `digest`, where there is one, is that of the list of examples, in their order.
+        """
+        version = {'version': self.version} if self.version else {}
+        return version | {'split': self.split, 'examples': len(self)}
 
     @abc.abstractmethod
     def __len__(self) -> int:

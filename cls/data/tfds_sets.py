@@ -204,7 +204,7 @@ def open_split(
     if height and width and len(source) * height * width * channels <= sources.MEMORY_LIMIT:
         source = source.in_memory((height, width, channels))
     source.subset = benchmarks.subset(name.partition('/')[0], source.class_names)
-    source.split = split
+    source.split, source.version = split, builder.info.full_name
     return source
 
 
