@@ -155,7 +155,7 @@ def _open(data: ConfigDict, split: str, classes: tuple[str, ...]) -> Source:
     if data.name == 'digits':
         from cls.data import digits
 
-        return _open_tfds(digits.prepare(data.dir), 'digits', data, split, classes)
+        return _open_tfds(digits.opened(data.dir), 'digits', data, split, classes)
     if kind == 'tfds' and rest:
         from cls.data import tfds_sets
 
