@@ -439,16 +439,12 @@ def _nothing_held(root: Path, layout: _Layout) -> UserError:
 
 def _folders(folder: Path) -> list[str]:
     """Returns the names of the folders in a folder that are not hidden."""
-    try:
-        with os.scandir(folder) as entries:
-            return [e.name for e in entries if not e.name.startswith('.') and _is_dir(e)]
-    except OSError as error:
-        raise _unreadable(folder, error) from error
+    return [e.name for e in _entries(folder) if not e.name.startswith('.') and _is_dir(e)]
 
 
 def _contents(folder: Path) -> str:
     """Says what a folder without class folders has instead."""
-    files = [entry.name for entry in os.scandir(folder) if not entry.name.startswith('.')]
+    files = [entry.name for entry in _entries(folder) if not entry.name.startswith('.')]
     images = sum(name.lower().endswith(IMAGE_SUFFIXES) for name in files)
     if images:
         return f'has {images} image{"s" * (images > 1)} and no class folders (unlabeled images)'
@@ -530,16 +526,15 @@ def class_folders(folder: Path, left_out: LeftOut | None = None) -> list[str]:
     """
     left_out, above = left_out or LeftOut(folder), _above(folder) | {_identity(folder)}
     names = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith('.'):
-                left_out.count('hidden')
-            elif not _is_dir(entry):
-                left_out.count('outside the class folders')
-            elif _identity(entry) in above:
-                left_out.count('links that lead back')
-            else:
-                names.append(entry.name)
+    for entry in _entries(folder):
+        if entry.name.startswith('.'):
+            left_out.count('hidden')
+        elif not _is_dir(entry):
+            left_out.count('outside the class folders')
+        elif _identity(entry) in above:
+            left_out.count('links that lead back')
+        else:
+            names.append(entry.name)
     if not names:
         raise UserError(
             f'{folder} {_contents(folder)}: expected one folder per class in it, as '
@@ -557,12 +552,7 @@ def image_files(folder: Path, left_out: LeftOut) -> list[str]:
     read = _above(folder) | {_identity(folder)}
     while pending:
         inner = pending.pop(0)
-        try:
-            with os.scandir(folder / inner) as entries:
-                listed = sorted(entries, key=lambda entry: entry.name)
-        except OSError as error:
-            raise _unreadable(folder / inner, error) from error
-        for entry in listed:
+        for entry in _entries(folder / inner):
             if entry.name.startswith('.'):
                 left_out.count('hidden')
             elif _is_dir(entry):
@@ -605,7 +595,12 @@ def _is_file(entry: os.DirEntry) -> bool:
         return False
 
 
-def _unreadable(folder: Path, error: OSError) -> UserError:
-    return UserError(
-        f'{folder} cannot be read ({error.strerror}): expected a folder that this user may read.'
-    )
+def _entries(folder: Path) -> list[os.DirEntry]:
+    """Returns what is in a folder, sorted by name. Raises UserError if it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(
+            f'{folder} cannot be read ({error.strerror}): expected one that this user may read.'
+        ) from error

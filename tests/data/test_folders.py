@@ -13,7 +13,7 @@ from golden.make_real import REAL
 from PIL import Image
 
 from cls import config as configs
-from cls import evaluate, models
+from cls import evaluate, metrics, models
 from cls.data import folders, sources, splits
 from cls.data.benchmarks import wnids
 from cls.errors import UserError
@@ -539,6 +539,20 @@ def test_links_to_folders_are_followed_but_not_for_ever(tmp_path, make_data):
     (tmp_path / 'data' / 'cat').symlink_to(below)
     source = sources.load(make_data(name=f'folder:{tmp_path / "data"}'), 'eval')
     assert source.files == [f'cat/{"a/" * 30}000.png']
+
+
+def test_names_need_not_be_utf_8(tmp_path, make_data):
+    (tmp_path / 'cat').mkdir()
+    for name in (b'a\xff.png', b'b.png'):
+        grey(3).save(os.fsdecode(os.fsencode(tmp_path / 'cat') + b'/' + name), 'PNG')
+    data = make_data(name=f'folder:{tmp_path}', eval_fraction=0.5)
+    source = sources.load(data, 'eval')
+    assert len(source.identity()['digest']) == 16
+    data.eval_fraction = 0.0
+    source = sources.load(data, 'eval')
+    one = metrics.Predictions(np.ones((2, 1)), np.zeros(2, np.int32))
+    metrics.write_predictions(tmp_path / 'p.csv', one, source.class_names, source.files)
+    assert b'cat/a\xff.png,cat' in (tmp_path / 'p.csv').read_bytes()
 
 
 def test_a_class_of_other_files_says_which(tmp_path, make_data):
