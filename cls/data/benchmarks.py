@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from cls import storage
-from cls.data import folders
+from cls.data import folders, scan
 from cls.data.sources import Source, class_indices
 from cls.errors import UserError
 
@@ -142,8 +142,8 @@ def open_benchmark(
     benchmark = BENCHMARKS[name]
     places = benchmark.subset or range(len(wnids()))
     expected = {str(place) if benchmark.numbered else wnids()[place]: place for place in places}
-    left_out = folders.LeftOut(root)
-    found = folders.class_folders(root, left_out)
+    left_out = scan.LeftOut(root)
+    found = scan.class_folders(root, left_out)
     for wrong, are in (
         ([folder for folder in expected if folder not in found], 'missing from'),
         ([folder for folder in found if folder not in expected], 'too many in'),

@@ -199,11 +199,11 @@ def _open_tfds(
 
 def has_training(data: ConfigDict) -> bool:
     """Whether the data set that `config.data` names has a part to train on. Raises UserError."""
-    from cls.data import benchmarks, folders
+    from cls.data import benchmarks, layout
 
     kind, _, rest = data.name.partition(':')
     if kind == 'folder' and rest:
-        return folders.has_training(storage.fetched(rest), data.eval_fraction)
+        return layout.has_training(storage.fetched(rest), data.eval_fraction)
     if kind == 'tfds' and rest:
         from cls.data import tfds_sets
 

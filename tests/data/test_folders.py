@@ -14,7 +14,7 @@ from PIL import Image
 
 from cls import config as configs
 from cls import evaluate, metrics, models
-from cls.data import folders, sources, splits
+from cls.data import scan, sources, splits
 from cls.data.benchmarks import wnids
 from cls.errors import UserError
 from cls.runtime import claim, load_classes
@@ -463,7 +463,7 @@ def test_every_suffix_that_can_be_decoded_is_taken(tmp_path, make_data):
     """Each suffix with a file of Pillow's that has it, or of OpenCV's; pixels as Pillow reads."""
     Image.init()
     (tmp_path / 'cat').mkdir()
-    for suffix in folders.IMAGE_SUFFIXES:
+    for suffix in scan.IMAGE_SUFFIXES:
         form = {'.jif': 'JPEG', '.dib': 'BMP'}.get(suffix, Image.EXTENSION.get(suffix))
         name = f'{suffix[1:]}{suffix if len(suffix) % 2 else suffix.upper()}'
         if form not in Image.SAVE:  # Sun's raster, which Pillow cannot write
@@ -472,7 +472,7 @@ def test_every_suffix_that_can_be_decoded_is_taken(tmp_path, make_data):
             content = saved(RGB, form)
         (tmp_path / 'cat' / name).write_bytes(content)
     source = sources.load(make_data(name=f'folder:{tmp_path}'), 'eval')
-    assert len(source) == len(folders.IMAGE_SUFFIXES)
+    assert len(source) == len(scan.IMAGE_SUFFIXES)
     for index, file in enumerate(source.files):
         expected = np.asarray(Image.open(tmp_path / file).convert('RGB')).astype(int)
         assert abs(source[index]['image'] - expected).max() <= 1, file
