@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from cls.data import splits
-from cls.data.decode import BrokenImage, decode, picture
+from cls.data.decode import SUFFIXES, BrokenImage, decode, picture
 from cls.data.layout import layout_of, part_of
-from cls.data.scan import IMAGE_SUFFIXES, LeftOut, class_folders, image_files, listed, once
+from cls.data.scan import LeftOut, class_folders, image_files, listed, once
 from cls.data.sources import Crop, Source, class_indices
 from cls.errors import UserError, nearest
 
@@ -251,7 +251,7 @@ def of_classes(
         if not images:
             raise UserError(
                 f'{part / name} has no images{inner.within()}: expected files that end in '
-                f'{", ".join(IMAGE_SUFFIXES)}; remove the folder if the class is to go.'
+                f'{", ".join(SUFFIXES)}; remove the folder if the class is to go.'
             )
         left_out.add(inner)
         images = share(images, part / name) if share else images

@@ -7,27 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from cls.data.decode import SUFFIXES
 from cls.errors import UserError
 
-# Of the formats that `decode` reads. It goes by a file's content: a name says only that the file is
-# meant to be an image.
-IMAGE_SUFFIXES = (
-    *('.jpg', '.jpeg', '.jpe', '.jfif', '.jif', '.png', '.apng', '.webp', '.bmp', '.dib', '.gif'),
-    *(
-        '.tif',
-        '.tiff',
-        '.avif',
-        '.jp2',
-        '.j2k',
-        '.jpx',
-        '.ppm',
-        '.pgm',
-        '.pbm',
-        '.pnm',
-        '.ras',
-        '.sr',
-    ),
-)
 log = logging.getLogger(__name__)
 
 
@@ -112,7 +94,7 @@ def image_files(folder: Path, left_out: LeftOut) -> list[str]:
                 else:
                     read.add(_identity(entry))
                     pending.append(f'{inner}{entry.name}/')
-            elif not entry.name.lower().endswith(IMAGE_SUFFIXES):
+            elif not entry.name.lower().endswith(SUFFIXES):
                 left_out.other_format(entry.name)
             elif not _is_file(entry):
                 left_out.count('no files, or links to nothing')
@@ -165,7 +147,7 @@ def subfolders(folder: Path) -> list[str]:
 def contents(folder: Path) -> str:
     """Says what a folder without class folders has instead."""
     files = [entry.name for entry in _entries(folder) if not entry.name.startswith('.')]
-    images = sum(name.lower().endswith(IMAGE_SUFFIXES) for name in files)
+    images = sum(name.lower().endswith(SUFFIXES) for name in files)
     if images:
         return f'has {images} image{"s" * (images > 1)} and no class folders (unlabeled images)'
     return (
