@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from cls import distributed
+from cls.data.sources import Source
 from cls.errors import UserError
-from cls.setup import Setup
 
 FILE = 'data.json'
 Data = dict[str, dict[str, Any]]  # 'train' and 'eval' -> Source.identity
 log = logging.getLogger(__name__)
 
 
-def identity(setup: Setup) -> Data:
+def identity(train: Source, test: Source) -> Data:
     """Returns what tells a run's data from other data, see `Source.identity`."""
-    return {'train': setup.train.identity(), 'eval': setup.test.identity()}
+    return {'train': train.identity(), 'eval': test.identity()}
 
 
 def check(workdir: Path, data: Data, begun: bool, allow: bool) -> None:

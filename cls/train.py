@@ -52,7 +52,7 @@ def in_folder(
     # Mistakes in the config, and weights that do not fit, end here, before anything is written.
     setup = distributed.agree('set-up', lambda: set_up(config))
     begun = distributed.first('begun', lambda: any((workdir / 'checkpoints').glob('[0-9]*')))
-    data = distributed.agree('data', lambda: same_data.identity(setup))
+    data = distributed.agree('data', lambda: same_data.identity(setup.train, setup.test))
     same_data.check(workdir, data, begun, config.data.allow_changed)
     load = config.init and not begun
     variables = distributed.agree('init', lambda: init_from.load(setup)) if load else None

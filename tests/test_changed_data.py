@@ -11,6 +11,7 @@ from cls import config as configs
 from cls import distributed, train
 from cls.data import sources
 from cls.errors import UserError
+from cls.search import job
 from configs.common import base
 
 FIELDS = {
@@ -155,3 +156,19 @@ def test_a_prepared_set_is_its_name_version_split_and_size():
         'split': 'train[:50%]',
         'examples': 721,
     }
+
+
+def test_a_search_is_not_continued_on_other_data(images, tmp_path):
+    """Trials of one history are to be compared."""
+    config = configs.load('configs/search/amoebanet.py', [('proxy.data.name', f'folder:{images}')])
+    with config.unlocked():
+        config.proxy.data.train_split, config.proxy.data.eval_split = 'train', ''
+    (tmp_path / 'run').mkdir()
+    found = job._same_data(config, tmp_path / 'run')
+    (tmp_path / 'run' / 'data.json').write_text(json.dumps(found))
+    assert found['train']['examples'] == 16
+    add(images)
+    assert job._same_data(config, tmp_path / 'run')['train']['examples'] == 24  # not begun
+    (tmp_path / 'run' / 'history.jsonl').write_text('{}\n')
+    with pytest.raises(UserError, match='train: 16 examples, now 24'):
+        job._same_data(config, tmp_path / 'run')
