@@ -79,7 +79,8 @@ class Folder(Source):
     @property
     def files(self) -> list[str]:
         """Returns the images' paths in the folder."""
-        return [os.path.relpath(file, self._folder) for file in self._files]
+        prefix = os.path.join(self._folder, '')
+        return [file.removeprefix(prefix) for file in self._files]
 
     @contextlib.contextmanager
     def _naming(self) -> Iterator[None]:
