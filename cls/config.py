@@ -207,12 +207,27 @@ def from_json(text: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDic
 
     Fields that are newer than the text have their defaults.
     """
-    config = defaults.complete(ConfigDict(_tuples(json.loads(text))))
+    config = defaults.complete(ConfigDict(_upgraded(_tuples(json.loads(text)))))
     for name, override in overrides:
         _override(config, name, override)
     if overrides:
         defaults.check(config)
     return config.lock()
+
+
+def _upgraded(value: Any) -> Any:
+    """Returns fields of which those that changed their meaning have today's.
+
+    Before there was data.class_order, data.eval_split was 'test', or ImageNet's 'validation', where
+    nobody had set it, and meant nothing for folders: it becomes '', which finds these splits.
+    """
+    if not isinstance(value, dict):
+        return value
+    value = {key: _upgraded(item) for key, item in value.items()}
+    old = 'eval_split' in value and 'class_order' not in value
+    if old and value['eval_split'] in ('test', 'validation'):
+        value['eval_split'] = ''
+    return value
 
 
 def _tuples(value: Any) -> Any:

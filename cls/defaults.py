@@ -159,12 +159,24 @@ FIELDS: dict[str, Field] = {
         '', '', "folder of prepared TFDS data sets; '': TFDS's own default (digits: a cache)"
     ),
     'data.train_split': Field('train', '', 'of a TFDS data set'),
-    'data.eval_split': Field('test', '', 'of a TFDS data set; folders have test/ or val/'),
+    'data.eval_split': Field(
+        '',
+        '',
+        "split (test, train[90%:]) or folder to evaluate on; '': the validation split, else test",
+    ),
     'data.num_classes': Field(
         0, '[0, 2**24]', '0: as the data set says; synthetic: as many as wanted'
     ),
     'data.eval_fraction': Field(
-        0.0, '[0, 1)', 'folder without test/ or val/: part of each class to evaluate on'
+        0.0, '[0, 1)', 'folder without val/: part of each class to evaluate on'
+    ),
+    'data.allow_changed': Field(
+        False, '', 'continues a run whose data have changed since it was begun', FREE
+    ),
+    'data.class_order': Field(
+        'text',
+        'text | natural',
+        "folder: of its classes; torchvision's (1, 10, 2) or timm's (1, 2, 10)",
     ),
     'data.exif': Field(
         True, '', 'folder: images are turned as their EXIF data say (torchvision: not)'

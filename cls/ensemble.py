@@ -14,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cls import distributed, protocols, storage, train
+from cls.data import splits
 from cls.errors import UserError
 from cls.evaluate import (
     deliver,
@@ -30,7 +31,7 @@ from cls.metrics import Predictions
 from cls.runtime import check_folder, claim, load_config
 from cls.telemetry import write_json
 
-RESULT = ('test/top1', 'test/top5', 'test/loss', 'params')  # of what result.json has
+RESULT = ('top1', 'top5', 'loss')  # figures of result.json
 
 
 def is_ensemble(config: ConfigDict) -> bool:
@@ -73,7 +74,8 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
             began, seconds = None, seconds + trained['seconds']
         evaluating = time.perf_counter()
         values, _ = evaluate(runs, 'single')
-        result = {name: values[name] for name in RESULT}
+        figures = [f'{kind}/{metric}' for kind in splits.KINDS for metric in RESULT]
+        result = {name: values[name] for name in ('split', *figures, 'params') if name in values}
         result['seconds'] = round(seconds + time.perf_counter() - evaluating, 2)
         if distributed.is_first():
             write_json(workdir / 'result.json', result)
@@ -83,7 +85,9 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
 def evaluate(
     runs: Sequence[tuple[ConfigDict, Path]], protocol: str = ''
 ) -> tuple[dict[str, Any], Predictions]:
-    """Returns test/top1, test/top5 (percent), test/loss (nats), ... and params of runs together.
+    """Returns the figures of runs together, and the sum of their params.
+
+    They are validation/top1, validation/top5 (percent), validation/loss (nats), ..., or test/...
 
     Each run prepares the images in its own way. Of a run that keeps an average of its weights, the
     average is taken.
@@ -122,8 +126,9 @@ def evaluate(
         total = total + one.probabilities
         params += sum(x.size for x in jax.tree.leaves(state.params))
     found = scored(Predictions(total / len(runs), labels), source)
-    values = report(found, 'test', names)
-    return {'protocol': ','.join(dict.fromkeys(used)), **values, 'params': params}, found
+    values = report(found, source.split_kind, names)
+    conditions = {'protocol': ','.join(dict.fromkeys(used)), 'split': source.split}
+    return conditions | values | {'params': params}, found
 
 
 def evaluate_job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[str, Any]:

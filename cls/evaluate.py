@@ -14,7 +14,9 @@ written to, or in which another process is running, stays as it is; the result i
 """
 
 import contextlib
+import functools
 import hashlib
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -31,7 +33,7 @@ from cls import benchmarks, distributed, metrics, precise, protocols, storage
 from cls import config as configs
 from cls import mesh as meshes
 from cls.checkpoint import restore_newest
-from cls.data import transforms
+from cls.data import splits, transforms
 from cls.data import views as data_views
 from cls.data.sources import InMemory, Source
 from cls.errors import UserError, reason
@@ -85,7 +87,7 @@ def evaluate_state(
     state: TrainState,
     check: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Returns 'test/top1', ... of each of `weights`."""
+    """Returns 'validation/top1' or 'test/top1', ... of each of `weights`."""
     result = {}
     for name, variables in weights(setup, state, check).items():
         values = evaluate(eval_step, variables, setup.test_batches(), setup.mesh, check)
@@ -96,16 +98,19 @@ def evaluate_state(
 def weights(
     setup: Setup, state: TrainState, check: Callable[[], None] = lambda: None
 ) -> dict[str, Any]:
-    """Returns what is evaluated: 'test', the variables as trained, and if kept their average,
-    'test_ema'; with config.eval.precise_bn both also with statistics taken anew, '..._precise'.
+    """Returns the weights to evaluate, by the name of their figures.
+
+    They are the variables as trained ('validation' or 'test', by the split), if kept their average
+    ('..._ema'), and with config.eval.precise_bn both with recomputed statistics ('..._precise').
     """
-    found = {'test': state.variables()} | ({'test_ema': state.ema} if state.ema else {})
+    name = functools.partial(splits.weights_name, setup.test.split_kind)
+    result = {name(): state.variables()} | ({name(ema=True): state.ema} if state.ema else {})
     if setup.config.eval.precise_bn:
-        found |= {
-            f'{name}_precise': precise.variables(setup, state, variables, check)
-            for name, variables in found.items()
+        result |= {
+            f'{key}_precise': precise.variables(setup, state, variables, check)
+            for key, variables in result.items()
         }
-    return found
+    return result
 
 
 # ------------------------------------------------------------------------------------------------
@@ -252,7 +257,7 @@ def job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[s
     name = predictions_file(config)
     distributed.first('output', lambda: prepare(workdir, output, wanted=bool(name)))
     setup, state = restore(config, workdir)
-    result: dict[str, Any] = {'step': int(state.step)} | conditions(config)
+    result: dict[str, Any] = {'step': int(state.step)} | conditions(config, setup.test.split)
     for of, variables in weights(setup, state).items():
         found = scored(predict(setup, variables, config.eval.protocol), setup.test)
         result |= report(found, of, setup.info.class_names)
@@ -330,34 +335,41 @@ def _write(write: Callable[[Path], None], output: Path) -> None:
 def summary(values: dict[str, Any]) -> str:
     """Returns 'test top-1 98.31 %, top-5 99.72 %, loss 0.0712' and the same of other weights.
 
-    Of the job's values also the calibration error, how many images there were, and the protocol.
+    On other splits than test it is 'validation top-1 ...'.
+
+    Of the job's values also the calibration error, the number of images, their split, and the
+    protocol.
     """
     parts = []
-    titles = {
-        'test': 'test',
-        'test_ema': 'test (average of weights)',
-        'test_precise': 'test (precise statistics)',
-        'test_ema_precise': 'test (average of weights, precise statistics)',
-    }
-    for name, title in titles.items():
+    flags = {'ema': 'average of weights', 'precise': 'precise statistics'}
+    for kind, precise_, ema in itertools.product(splits.KINDS, (False, True), (False, True)):
+        name = splits.weights_name(kind, ema=ema, precise=precise_)
+        said = [words for flag, words in flags.items() if f'_{flag}' in name]
+        title = f'{kind} ({", ".join(said)})' if said else kind
         if f'{name}/top1' in values:
             top1, top5, loss = (values[f'{name}/{metric}'] for metric in ('top1', 'top5', 'loss'))
             parts.append(f'{title} top-1 {top1:.2f} %, top-5 {top5:.2f} %, loss {loss:.4f}')
             if f'{name}/ece' in values:
                 parts[-1] += f', calibration error {values[f"{name}/ece"]:.2f} %'
-    if 'test/images' in values:
-        parts.append(f'{values["test/images"]} images, protocol {values["protocol"]}')
+    if images := splits.figure(values, 'images'):
+        split = f' of split {values["split"]!r}' if values.get('split') else ''
+        parts.append(f'{images} images{split}, protocol {values["protocol"]}')
     return '; '.join(parts)
 
 
-def conditions(config: ConfigDict) -> dict[str, Any]:
-    """Returns what an evaluation depends on beside the weights, for its file."""
+def conditions(config: ConfigDict, split: str) -> dict[str, Any]:
+    """Returns what an evaluation depends on beside the weights, for its file.
+
+    Args:
+      config: of the evaluation.
+      split: the one that was read, `Source.split`.
+    """
     data = config.data
     size = transforms.eval_size(data)
     found = {
         'protocol': config.eval.protocol,
         'data': data.name,
-        'split': data.eval_split,
+        'split': split,
         'size': size,
         'resize': data.eval_resize or size,
     }
@@ -423,7 +435,14 @@ def restore(config: ConfigDict, workdir: Path) -> tuple[Setup, TrainState]:
     """
     if not (workdir / 'checkpoints').is_dir():
         raise UserError(f'{workdir} has no checkpoint to evaluate; train first (--job train).')
-    setup = distributed.agree('set-up', lambda: set_up(config, classes=load_classes(workdir)))
+    classes = load_classes(workdir)
+    setup = distributed.agree('set-up', lambda: set_up(config, classes=classes))
+    if not classes and (names := setup.test.class_names):
+        distributed.say(
+            f'nothing in {workdir} names the outputs of the network: they are taken for the '
+            f'{len(names)} classes of {config.data.name} in the order {", ".join(names[:4])}'
+            f'{", ..." if len(names) > 4 else ""} (classes.json would name them).'
+        )
     state, _ = setup.new_state()
     restored = restore_newest(workdir / 'checkpoints', abstract_state(state, setup.mesh))
     if restored is None:

@@ -118,7 +118,8 @@ def write_predictions(
         for guess in np.argsort(-probabilities, kind='stable')[:count]:
             row += [name(guess), f'{probabilities[guess]:.6g}']
         writer.writerow(row)
-    storage.write_whole(path, file.getvalue().encode())
+    # Names of files need not be UTF-8: their bytes are written as they are.
+    storage.write_whole(path, file.getvalue().encode(errors='surrogateescape'))
 
 
 def write_confusion(path: Path, matrix: np.ndarray) -> None:

@@ -51,6 +51,7 @@ def path(text: str | os.PathLike) -> Path:
         )
     if not rest.strip('/'):
         raise UserError(f'{text} names no bucket: expected {scheme}://BUCKET/...')
+    _check_inside(rest, text)
     package = PACKAGES[scheme]
     if importlib.util.find_spec(package) is None:
         raise UserError(f'{text} needs the package {package}: run `pip install {package}`.')
@@ -160,11 +161,23 @@ def find(folder: Path) -> dict[str, dict[str, Any]]:
     system = filesystem(folder)
     root = system._strip_protocol(os.fspath(folder)).rstrip('/') + '/'
     found = system.find(root, detail=True)
-    return {
+    entries = {
         name.removeprefix(root): entry
         for name, entry in sorted(found.items())
         if not name.endswith('/') and name != root.rstrip('/')  # markers of folders
     }
+    for name in entries:
+        _check_inside(name, folder)
+    return entries
+
+
+def _check_inside(name: str, where: str | os.PathLike) -> None:
+    """Raises UserError for an object whose copy would come to lie outside of the copied folder."""
+    if name.startswith('/') or '..' in name.split('/'):
+        raise UserError(
+            f'{os.fspath(where)} names an object {name!r}: expected no name with .. or a leading / '
+            'in it, which on this machine would be in another folder.'
+        )
 
 
 def fingerprint(entry: dict[str, Any]) -> str:

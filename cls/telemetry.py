@@ -19,6 +19,7 @@ from tensorboardX.proto import event_pb2
 from tqdm import tqdm
 
 from cls import storage
+from cls.data import splits
 from cls.errors import UserError
 
 SEND = 60.0  # seconds between copies to a store
@@ -141,8 +142,7 @@ def _lines_until(path: Path, step: int) -> tuple[bytes, int]:
         except (ValueError, KeyError, TypeError):
             damaged += line.endswith(b'\n')
             continue
-        of_evaluation = any(x.endswith('/top1') and x != 'train/top1' for x in values)
-        repeated = values['step'] == step and of_evaluation
+        repeated = values['step'] == step and splits.figure(values, 'top1') is not None
         if values['step'] <= step and not repeated and line.endswith(b'\n'):
             kept.append(line)
     return b''.join(kept), damaged

@@ -19,7 +19,7 @@ import jax
 from ml_collections import ConfigDict
 
 from cls import config as configs
-from cls import distributed, durations, init_from
+from cls import distributed, durations, init_from, same_data
 from cls import mesh as meshes
 from cls.account import BUCKETS, FILE, Account, goodput, load_record, written
 from cls.checkpoint import Checkpoints
@@ -54,11 +54,22 @@ def in_folder(
     # Mistakes in the config, and weights that do not fit, end here, before anything is written.
     setup = distributed.agree('set-up', lambda: set_up(config))
     begun = distributed.first('begun', lambda: any((workdir / 'checkpoints').glob('[0-9]*')))
+    data = distributed.agree('data', lambda: same_data.identity(setup.train, setup.test))
+    same_data.check(workdir, data, begun, config.data.allow_changed)
     load = config.init and not begun
     variables = distributed.agree('init', lambda: init_from.load(setup)) if load else None
     with claim(workdir, config, setup.info.class_names):
+        if distributed.is_first():
+            write_json(workdir / same_data.FILE, data)
         distributed.say(f'run folder: {workdir}')
+        distributed.say(evaluated_on(setup))
         return train(setup, workdir, variables, account)
+
+
+def evaluated_on(setup: Setup) -> str:
+    """Returns a line that says which images the figures of a run are of."""
+    test, name = setup.test, setup.config.data.name
+    return f'{test.split_kind} figures are of {len(test):,} images: {name}, split {test.split!r}'
 
 
 def train(
@@ -429,7 +440,8 @@ class Run:
         if not values:
             return None
         params = sum(x.size for x in jax.tree.leaves(state.params))
-        result = values | {'step': step, 'params': params} | self.account.report()
+        result = values | {'split': self.setup.test.split, 'step': step, 'params': params}
+        result |= self.account.report()
         if self.setup.supernet:
             result |= self.setup.supernet.finish(self.setup, state.params, self.workdir)
         if self.metrics:

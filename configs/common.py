@@ -125,14 +125,13 @@ def use_mnist(c: ConfigDict) -> None:
 def use_imagenet(c: ConfigDict) -> None:
     """ImageNet 2012; its validation set is what is evaluated on."""
     c.data.name = 'tfds:imagenet2012'
-    c.data.eval_split = 'validation'
     c.data.flip = True
     c.data.mean, c.data.std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
     c.data.workers = 8
 
 
 def use_folder(c: ConfigDict, folder: str) -> None:
-    """Images in DIR/train/<class>/ and DIR/test/<class>/ (or val/) in place of ImageNet's."""
+    """Images in DIR/train/<class>/ and DIR/val/<class>/ in place of ImageNet's."""
     c.data.name = f'folder:{folder}'
     c.data.workers = 0
     if 'num_classes' in c.model:

@@ -272,3 +272,16 @@ def test_every_config_has_the_arm_that_runs_anywhere():
         default = configs.load(file)
         assert {config.data.name for config in members(default)} == {'digits'}
         assert configs.identity(default) == configs.identity(configs.load(f'{file}:digits'))
+
+
+def test_configs_of_older_run_folders_are_those_of_today():
+    """They named a split where nobody had chosen one, and had no order of classes."""
+    for spec, split in ((RESNET, 'test'), (f'{RESNET}:imagenet2012', 'validation')):
+        today = configs.load(spec)
+        old = today.to_dict()
+        del old['data']['class_order']
+        old['data']['eval_split'] = split
+        assert configs.differences(json.dumps(old), configs.to_json(today)) == ''
+        assert configs.from_json(json.dumps(old)).data.eval_split == ''
+        old['data']['eval_split'] = 'train[90%:]'
+        assert 'eval_split' in configs.differences(json.dumps(old), configs.to_json(today))

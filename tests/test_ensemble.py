@@ -82,9 +82,11 @@ def test_run_folders_are_put_together_as_by_the_config(folder):
         json.loads((folder / 'run' / f'{name}.json').read_text())
         for name in ('result', 'evaluation')
     )
-    assert {name: evaluation[name] for name in ensemble.RESULT} == pytest.approx(
-        {name: result[name] for name in ensemble.RESULT}
+    figures = ('test/top1', 'test/top5', 'test/loss', 'params')
+    assert {name: evaluation[name] for name in figures} == pytest.approx(
+        {name: result[name] for name in figures}
     )
+    assert result['split'] == evaluation['split'] == 'test'
 
 
 def test_the_same_command_again_only_tells_the_result(folder):

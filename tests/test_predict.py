@@ -64,7 +64,7 @@ class OneSize(Net):
 class Photos(Source):
     """Images of several shapes, four of them alike."""
 
-    num_classes, class_names, channels = CLASSES, (), 3
+    num_classes, class_names, channels, split = CLASSES, (), 3, 'test'
 
     def __len__(self):
         return COUNT
@@ -242,7 +242,7 @@ def test_the_job_writes_what_it_found(run):
     assert len((folder / 'p.csv').read_text().splitlines()) == COUNT + 1
     line = evaluate.summary(values)
     assert f'top-1 {written["test/top1"]:.2f} %' in line
-    assert line.endswith('13 images, protocol flip')
+    assert line.endswith("13 images of split 'test', protocol flip")
     assert evaluate.job(config, folder) == values  # again: the same files
     assert not list(folder.glob('*.partial'))
 

@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from cls import storage
-from cls.data import folders
+from cls.data import folders, scan
 from cls.data.sources import Source, class_indices
 from cls.errors import UserError
 
@@ -72,6 +72,7 @@ class Benchmark:
 
     subset: tuple[int, ...] = ()  # places of its classes among ImageNet's; (): all 1,000
     numbered: bool = False  # folders have these places for names, not WordNet ids
+    split: str = 'test'  # the split that its images are, under TFDS's name
 
 
 BENCHMARKS = {
@@ -79,8 +80,8 @@ BENCHMARKS = {
     'imagenet_a': Benchmark(subset=_A),
     'imagenet_r': Benchmark(subset=_R),
     'imagenet_sketch': Benchmark(),
-    'imagenet_c': Benchmark(),
-    'imagenet_real': Benchmark(),
+    'imagenet_c': Benchmark(split='validation'),  # both are made of the validation images
+    'imagenet_real': Benchmark(split='validation'),
 }
 
 
@@ -141,7 +142,8 @@ def open_benchmark(
     benchmark = BENCHMARKS[name]
     places = benchmark.subset or range(len(wnids()))
     expected = {str(place) if benchmark.numbered else wnids()[place]: place for place in places}
-    found = folders.class_folders(root)
+    left_out = scan.LeftOut(root)
+    found = scan.class_folders(root, left_out)
     for wrong, are in (
         ([folder for folder in expected if folder not in found], 'missing from'),
         ([folder for folder in found if folder not in expected], 'too many in'),
@@ -155,8 +157,8 @@ def open_benchmark(
             )
     ids = [wnids()[place] for place in expected.values()]
     labels = class_indices(ids, classes, name)
-    source = folders.of_classes(root, list(expected), labels, classes)
-    source.subset = subset(name, classes)
+    source = folders.of_classes(root, list(expected), labels, classes, left_out=left_out)
+    source.subset, source.split = subset(name, classes), benchmark.split
     return source
 
 
@@ -181,6 +183,7 @@ def _open_real(root: Path, data_dir: str, classes: tuple[str, ...]) -> Source:
     files = [str(numbers[number]) for number in kept]
     names = [validation_labels()[number - 1] for number in kept]
     source = folders.Folder(root, files, class_indices(names, classes, 'ImageNet'), classes)
+    source.split = BENCHMARKS['imagenet_real'].split
     source.label_sets = _label_sets(right, kept, order)
     return source
 

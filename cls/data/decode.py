@@ -18,6 +18,15 @@ cv2.setNumThreads(1)
 # A broken image is reported by whoever called `decode`, with its name, which OpenCV lacks.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
+# File name suffixes of the formats that `decode` reads; the content decides which one a file is.
+SUFFIXES = (
+    *('.jpg', '.jpeg', '.jpe', '.jfif', '.mpo'),
+    *('.png', '.apng', '.webp', '.avif', '.gif'),
+    *('.bmp', '.dib', '.tif', '.tiff'),
+    *('.ppm', '.pgm', '.pbm', '.pnm'),
+    *('.jp2', '.j2k', '.j2c', '.jpc', '.jpf', '.jpx'),
+)
+
 # Bits of cv2.imdecode's mode. The named constants of reduced colour are of BGR, which excludes RGB.
 _COLOURS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR_RGB}
 _REDUCED = {

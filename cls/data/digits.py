@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 
 from cls import storage
 from cls.cache import cache_dir as default_dir
+from cls.data import tfds_sets
 from cls.errors import UserError
 
 
@@ -100,9 +101,19 @@ def prepare(cache_dir: str = '') -> tfds.core.DatasetBuilder:
     except OSError as error:
         raise UserError(
             f'The digits cannot be prepared in {root} ({error.strerror or error}): set the '
-            'environment variable CLS_CACHE_DIR, or config.data.dir, to a folder with room.'
+            'environment variable CLS_CACHE_DIR to a folder with room.'
         ) from error
-    return tfds.builder_from_directory(folder)
+    return tfds_sets.open_builder(folder)
+
+
+def opened(data_dir: str) -> tfds.core.DatasetBuilder:
+    """Returns the builder of the digits for a config, which may be another's.
+
+    They are read from data_dir if they are prepared there, and made in the default cache alone: no
+    config has a run write elsewhere.
+    """
+    there = data_dir and (Path(data_dir).expanduser() / Digits.name / str(Digits.VERSION)).is_dir()
+    return prepare(data_dir if there or storage.is_remote(data_dir) else '')
 
 
 def _prepare_once(root: Path, folder: Path) -> None:

@@ -3,22 +3,25 @@
 import contextlib
 import functools
 import hashlib
-import logging
 import math
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from cls.data.decode import BrokenImage, decode, picture
+from cls.data import splits
+from cls.data.decode import SUFFIXES, BrokenImage, decode, picture
+from cls.data.layout import layout_of, part_of
+from cls.data.scan import LeftOut, class_folders, image_files, listed, once
 from cls.data.sources import Crop, Source, class_indices
 from cls.errors import UserError, nearest
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp')
-EVAL_FOLDERS = ('test', 'val', 'validation')
+ORDERS = ('text', 'natural')
 
 
 class Folder(Source):
@@ -66,10 +69,18 @@ class Folder(Source):
     def labels(self) -> np.ndarray:
         return self._labels
 
+    def identity(self) -> dict[str, Any]:
+        """Returns `Source.identity` with a digest of the files' names and sizes and the labels."""
+        digest = hashlib.sha256()
+        for file, path, label in zip(self.files, self._files, self._labels, strict=True):
+            digest.update(b'%b\0%d\0%d\n' % (os.fsencode(file), os.stat(path).st_size, label))
+        return super().identity() | {'digest': digest.hexdigest()[:16]}
+
     @property
     def files(self) -> list[str]:
         """Returns the images' paths in the folder."""
-        return [os.path.relpath(file, self._folder) for file in self._files]
+        prefix = os.path.join(self._folder, '')
+        return [file.removeprefix(prefix) for file in self._files]
 
     @contextlib.contextmanager
     def _naming(self) -> Iterator[None]:
@@ -110,59 +121,105 @@ def _is_intact(file: str) -> bool:
     return True
 
 
-def has_training(root: Path, eval_fraction: float) -> bool:
-    """Whether a folder has a part to train on, as `open_folder` takes it."""
-    flat = not any((root / name).is_dir() for name in EVAL_FOLDERS)
-    return (root / 'train').is_dir() or (flat and eval_fraction > 0)
-
-
 def open_folder(
     root: Path,
     split: str,
     eval_fraction: float = 0.0,
     classes: tuple[str, ...] = (),
     exif: bool = True,
+    *,
+    eval_split: str = '',
+    class_order: str = 'text',
 ) -> Folder:
-    """Opens a split, 'train' or 'eval', of a folder of images. There are three layouts:
+    """Opens a part, 'train' or 'eval', of a folder of images. There are three layouts:
 
-      DIR/train/<class>/* and one of DIR/{test,val,validation}/<class>/*; to evaluate, with the
-        classes known, the latter is enough;
-      DIR/train/<class>/* alone;
-      DIR/<class>/* alone.
+      DIR/train/<class>/ with DIR/val/<class>/ or DIR/test/<class>/, or both; to evaluate, with the
+        classes known, the latter are enough;
+      DIR/train/<class>/ alone;
+      DIR/<class>/ alone.
 
-    In the last two `eval_fraction` of each class, chosen by a hash of the file's name, is what is
-    evaluated on. Without it DIR/<class>/* can be evaluated on only, as a whole.
+    Images may be at any depth below their class. The names of the parts are those of
+    `splits.NAMES`, in any case. 'eval' is the validation folder (val, valid, validation); without
+    one, `eval_fraction` of each class, chosen by a hash of the file's name, that is held out of the
+    training images; without either, the test folder; of DIR/<class>/, to evaluate only, the whole.
+    A test folder with others is evaluated on only if `eval_split` says so.
 
     Args:
       root: DIR.
       split: 'train' or 'eval'.
       eval_fraction: Part of each class, in [0, 1).
-      classes: The class names of the run that is evaluated, by label; (): the folders' names,
-        sorted, of DIR/train if there is one.
+      classes: The class names of the run that is evaluated, by label; (): the folders' names, in
+        their order, of DIR/train if there is one.
       exif: Whether the images are turned as their EXIF data say.
+      eval_split: The name of the folder to evaluate on; '': as above.
+      class_order: 'text' (torchvision's) or 'natural' (timm's, 2 before 10).
 
     Raises UserError for what is not laid out so.
     """
-    part, divided = _part(root, split, eval_fraction)
-    names = class_folders(part)
-    own = class_folders(root / 'train') if (root / 'train').is_dir() else names
+    part, divided = part_of(root, split, eval_fraction, eval_split)
+    layout, left_out = layout_of(root), LeftOut(part)
+    names = class_folders(part, left_out)
+    own = names
+    if layout.train is not None and layout.train != part:
+        own = class_folders(layout.train)
+    own = ordered(own, class_order)
     if classes:
         labels_of = class_indices(names, classes, str(part))
     elif unknown := [name for name in names if name not in own]:
         raise UserError(
-            f"{part} has the class '{unknown[0]}', which {root / 'train'} has not: expected "
-            f'classes of train only.{nearest(unknown[0], own)}'
+            f"{part} has the class '{unknown[0]}', which {layout.train} has not: expected "
+            f'classes of {layout.train.name} only.{nearest(unknown[0], own)}'
         )
     else:
+        _warn_of_order(own, class_order, root)
         labels_of = class_indices(names, own, str(part))
     if missing := [name for name in classes or own if name not in set(names)]:
-        logging.warning(
-            '%s has no images of %d of the %d classes: %s%s', part, len(missing),
-            len(classes or own), ', '.join(missing[:5]), ', ...' if len(missing) > 5 else '',
-        )  # fmt: skip
+        once(
+            f'{part} has no images of {len(missing)} of the {len(classes or own)} classes: '
+            f'{listed(missing, 5)}'
+        )
     share = functools.partial(_share, split=split, eval_fraction=eval_fraction)
     share = share if divided else None
-    return of_classes(part, names, labels_of, tuple(classes or own), share, exif)
+    # In text order whatever the order of the classes: that of the examples is not the labels'.
+    source = of_classes(part, names, labels_of, tuple(classes or own), share, exif, left_out)
+    source.split = _split_name(root, part)
+    if divided:
+        held = f'{eval_fraction:g} of each class held out'
+        source.split = held if split == 'eval' else f'all but {held}'
+    return source
+
+
+def _split_name(root: Path, part: Path) -> str:
+    name = os.path.basename(os.path.abspath(part))  # root may be '.'
+    return name if part != root or name.lower() in splits.NAMES else 'all'
+
+
+def ordered(names: Sequence[str], class_order: str) -> list[str]:
+    """Returns names of classes in an order of ORDERS. Raises UserError for another."""
+    if class_order not in ORDERS:
+        raise UserError(
+            f'config.data.class_order is {class_order!r}: expected one of {", ".join(ORDERS)}.'
+            f'{nearest(class_order, ORDERS)}'
+        )
+    return sorted(names, key=_natural_key if class_order == 'natural' else None)
+
+
+def _natural_key(name: str) -> tuple[list[str | int], str]:
+    """Numbers by their value and letters without their case, as timm's natural_key has it."""
+    parts = re.split(r'(\d+)', name.lower())
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
+
+
+def _warn_of_order(names: Sequence[str], class_order: str, root: Path) -> None:
+    """Warns where the two orders of the classes, and so the labels, differ."""
+    text, natural = (ordered(names, order) for order in ORDERS)
+    if text != natural:
+        used, other = (text, natural) if class_order == 'text' else (natural, text)
+        once(
+            f'the classes of {root} are labeled in {class_order} order, {listed(used, 4)}; the '
+            f'{"natural" if class_order == "text" else "text"} order differs, {listed(other, 4)}: '
+            'check which one weights and labels from elsewhere have (config.data.class_order).'
+        )
 
 
 def of_classes(
@@ -172,8 +229,9 @@ def of_classes(
     class_names: tuple[str, ...],
     share: Callable[[list[str], Path], list[str]] | None = None,
     exif: bool = False,
+    left_out: 'LeftOut | None' = None,
 ) -> Folder:
-    """Opens all images of some class folders, in their order.
+    """Opens all images of some class folders, in their order, and says what is left out.
 
     Args:
       part: The folder of the class folders.
@@ -182,53 +240,26 @@ def of_classes(
       class_names: All classes' names, by label.
       share: (a class's images, its folder) -> those to take; None: all.
       exif: Whether the images are turned as their EXIF data say.
+      left_out: What `class_folders` left out already.
 
     Raises UserError if one is empty.
     """
+    left_out = left_out or LeftOut(part)
     files, labels = [], []
     for name, label in zip(names, labels_of, strict=True):
-        images = _image_files(part / name)
+        inner = LeftOut(part / name)
+        images = image_files(part / name, inner)
         if not images:
             raise UserError(
-                f'{part / name} has no images: expected files that end in '
-                f'{", ".join(IMAGE_SUFFIXES)}; remove the folder if the class is to go.'
+                f'{part / name} has no images{inner.within()}: expected files that end in '
+                f'{", ".join(SUFFIXES)}; remove the folder if the class is to go.'
             )
+        left_out.add(inner)
         images = share(images, part / name) if share else images
         files += images
         labels += [label] * len(images)
+    left_out.report()
     return Folder(part, files, np.array(labels, np.int32), class_names, exif)
-
-
-def _part(root: Path, split: str, eval_fraction: float) -> tuple[Path, bool]:
-    """Returns the folder of class folders that has a split, and whether it is to be divided."""
-    train = root / 'train'
-    held = [root / name for name in EVAL_FOLDERS if (root / name).is_dir()]
-    if not 0 <= eval_fraction < 1:
-        raise UserError(
-            f'config.data.eval_fraction is {eval_fraction}: expected 0 or more, and <1.'
-        )
-    if not root.is_dir():
-        raise UserError(f'{root} is no folder: expected images in it, as {train}/<class>/*.jpg.')
-    if held and eval_fraction:
-        raise UserError(
-            f'config.data.eval_fraction is {eval_fraction}, but {held[0]} is there to evaluate on: '
-            'expected 0, or no such folder.'
-        )
-    if held and split == 'eval':
-        return held[0], False
-    if held and not train.is_dir():
-        raise UserError(
-            f'{train} is no folder: expected the training images as {train}/<class>/*.jpg.'
-        )
-    flat = not train.is_dir()
-    if not held and not eval_fraction and (split == 'eval') != flat:
-        class_folders(root)  # if it has none, that comes first
-        raise UserError(
-            f'{root} has no folder of images to evaluate on: expected one of '
-            f'{", ".join(EVAL_FOLDERS)} beside train, with the same classes in it, or '
-            'config.data.eval_fraction, the part of each class that is kept for that (0.1, say).'
-        )
-    return root if flat else train, eval_fraction > 0
 
 
 def _share(images: list[str], folder: Path, split: str, eval_fraction: float) -> list[str]:
@@ -244,26 +275,10 @@ def _share(images: list[str], folder: Path, split: str, eval_fraction: float) ->
         )
 
     def rank(file: str) -> bytes:
-        return hashlib.sha256(f'{folder.name}/{Path(file).name}'.encode()).digest()
+        return hashlib.sha256(
+            os.fsencode(f'{folder.name}/{os.path.relpath(file, folder)}')
+        ).digest()
 
     count = min(max(math.floor(eval_fraction * len(images) + 0.5), 1), len(images) - 1)
     held = set(sorted(images, key=rank)[:count])
     return [image for image in images if (image in held) == (split == 'eval')]
-
-
-def class_folders(folder: Path) -> list[str]:
-    """Returns the sorted names of the classes' folders; UserError if there is none."""
-    with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith('.'))
-    if not names:
-        raise UserError(
-            f'{folder} is empty: expected one folder per class in it, as {folder}/<class>/*.jpg.'
-        )
-    return names
-
-
-def _image_files(folder: Path) -> list[str]:
-    """Returns the sorted paths of the images in a class's folder."""
-    with os.scandir(folder) as entries:
-        names = sorted(e.name for e in entries if e.name.lower().endswith(IMAGE_SUFFIXES))
-    return [os.path.join(folder, name) for name in names if not name.startswith('.')]

@@ -13,11 +13,13 @@ the run is evaluated on is brought into that order (`load(..., classes=...)`).
 
 import abc
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from cls import storage
+from cls.data import splits
 from cls.data.decode import Decoded, Picture
 from cls.errors import UserError, nearest
 
@@ -33,9 +35,24 @@ class Source(abc.ABC):
     class_names: tuple[str, ...]  # () if the classes have none
     channels: int  # of every image: 1 or 3
     files: Sequence[str] = ()  # the images' names; () if they have none
+    split: str = ''  # what was read: 'test', 'val', 'train[90%:]', ...; '' if it has no name
+    version: str = ''  # of a prepared data set: 'mnist/3.0.1'
     # Of some data sets to evaluate on, see cls.benchmarks for how to score with them:
     subset: tuple[int, ...] = ()  # the classes that compete for the answer; (): all do
     label_sets: tuple[tuple[int, ...], ...] = ()  # each example's right classes; (): its label
+
+    @property
+    def split_kind(self) -> str:
+        """'test' or 'validation', which figures are named after: see `splits.kind`."""
+        return splits.kind(self.split)
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what a run that continues compares, for JSON: no pixel of it is read.
+
+        `digest`, where there is one, is that of the list of examples, in their order.
+        """
+        version = {'version': self.version} if self.version else {}
+        return version | {'split': self.split, 'examples': len(self)}
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -136,18 +153,24 @@ def _open(data: ConfigDict, split: str, classes: tuple[str, ...]) -> Source:
             'expected 0; parts of a TFDS data set are written train[:90%] and train[90%:].'
         )
     if data.name == 'digits':
-        from cls.data import digits, tfds_sets
+        from cls.data import digits
 
-        builder = digits.prepare(data.dir)
-        return tfds_sets.open_split(builder, 'digits', data[f'{split}_split'], classes)
+        return _open_tfds(digits.opened(data.dir), 'digits', data, split, classes)
     if kind == 'tfds' and rest:
         from cls.data import tfds_sets
 
-        builder = tfds_sets.prepared(rest, data.dir)
-        return tfds_sets.open_split(builder, rest, data[f'{split}_split'], classes)
+        return _open_tfds(tfds_sets.prepared(rest, data.dir), rest, data, split, classes)
     if kind == 'folder' and rest:
         root = storage.fetched(rest)
-        return folders.open_folder(root, split, data.eval_fraction, classes, data.exif)
+        return folders.open_folder(
+            root,
+            split,
+            data.eval_fraction,
+            classes,
+            data.exif,
+            eval_split=data.eval_split,
+            class_order=data.class_order,
+        )
     if kind in benchmarks.BENCHMARKS and rest:
         return benchmarks.open_benchmark(kind, rest, split, data.dir, classes)
     if data.name == 'synthetic':
@@ -163,13 +186,24 @@ def _open(data: ConfigDict, split: str, classes: tuple[str, ...]) -> Source:
     )
 
 
+def _open_tfds(
+    builder, name: str, data: ConfigDict, split: str, classes: tuple[str, ...]
+) -> Source:
+    from cls.data import tfds_sets
+
+    wanted = data[f'{split}_split']
+    if split == 'eval' and not wanted:
+        wanted = splits.to_evaluate(name, builder.info.splits)
+    return tfds_sets.open_split(builder, name, wanted, classes)
+
+
 def has_training(data: ConfigDict) -> bool:
     """Whether the data set that `config.data` names has a part to train on. Raises UserError."""
-    from cls.data import benchmarks, folders
+    from cls.data import benchmarks, layout
 
     kind, _, rest = data.name.partition(':')
     if kind == 'folder' and rest:
-        return folders.has_training(storage.fetched(rest), data.eval_fraction)
+        return layout.has_training(storage.fetched(rest), data.eval_fraction)
     if kind == 'tfds' and rest:
         from cls.data import tfds_sets
 
@@ -199,4 +233,6 @@ def _synthetic(data: ConfigDict, split: str) -> InMemory:
     images = rng.integers(256, size=(64, data.image_size, data.image_size, 3), dtype=np.uint8)
     num_classes = data.num_classes or 1000
     labels = rng.integers(num_classes, size=64, dtype=np.int32)
-    return InMemory(images, labels, num_classes, length=1_281_167 if split == 'train' else 50_000)
+    source = InMemory(images, labels, num_classes, length=1_281_167 if split == 'train' else 50_000)
+    source.split = 'train' if split == 'train' else 'validation'
+    return source

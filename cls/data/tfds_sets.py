@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -140,8 +142,6 @@ def prepared(name: str, directory: str):
 
     Raises UserError if the data set is not prepared, or not as array_record.
     """
-    import tensorflow_datasets as tfds
-
     folder = find_prepared(name, directory)
     command = prepare_command(name, directory)
     if folder is None:
@@ -154,13 +154,77 @@ def prepared(name: str, directory: str):
         )
     if not os.fspath(folder).startswith('gs://'):  # which array_record reads
         folder = storage.fetched(folder)
-    builder = tfds.builder_from_directory(folder)
+    builder = open_builder(folder)
     if (file_format := builder.info.file_format.value) != 'array_record':
         raise UserError(
             f'{folder} is prepared as {file_format}, which needs TensorFlow to read: expected '
             f'array_record. Move that folder away and run `{command}`.'
         )
     return builder
+
+
+def open_builder(folder: Path):
+    """Returns TFDS's builder for the folder of a prepared version.
+
+    TFDS imports the module of any class that features.json names. The folder may be of anybody, so
+    nothing is opened before every name in there is found to be that of one of TFDS's own features.
+
+    Raises UserError for another class, and for a folder that TFDS cannot read.
+    """
+    import tensorflow_datasets as tfds
+
+    file = folder / 'features.json'
+    try:
+        named = sorted(_named_classes(json.loads(file.read_text())))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f'{file} cannot be read ({error}): prepare the data set again.') from error
+    own = _tfds_features()
+    if foreign := [name for name in named if name not in own]:
+        raise UserError(
+            f'{file} names the class {foreign[0]!r}, which is not one of the features of TFDS: '
+            'nothing was opened, as TFDS would import and run its module. Expected a data set of '
+            "TFDS's own features: prepare it again with those."
+        )
+    try:
+        return tfds.builder_from_directory(folder)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise UserError(
+            f'{folder} is no prepared data set that TFDS can open ({type(error).__name__}: '
+            f'{reason}): prepare it again.'
+        ) from error
+
+
+# Of each feature, as TFDS writes it now, under the field's other name, and as it did before.
+_CLASS_KEYS = ('pythonClassName', 'python_class_name', 'type')
+
+
+def _named_classes(value: Any) -> Iterator[str]:
+    """Yields all names of classes in JSON, also those in texts that are JSON themselves."""
+    if isinstance(value, str):
+        if value.lstrip()[:1] in ('{', '[', '"'):
+            with contextlib.suppress(ValueError):
+                yield from _named_classes(json.loads(value))
+        return
+    if isinstance(value, dict):
+        yield from (value[key] for key in _CLASS_KEYS if isinstance(value.get(key), str))
+        value = value.values()
+    if not isinstance(value, int | float | None):
+        for item in value:
+            yield from _named_classes(item)
+
+
+def _tfds_features() -> set[str]:
+    """Returns the full names of TFDS's own features."""
+    import tensorflow_datasets as tfds
+
+    registered = tfds.features.FeatureConnector._registered_features
+    own = 'tensorflow_datasets.core.features.'
+    return {
+        name
+        for name, feature in registered.items()
+        if name.startswith(own) and feature.__module__.startswith(own)
+    }
 
 
 def open_split(
@@ -201,9 +265,10 @@ def open_split(
     channels = 1 if channels == 1 else 3
     count = len(classes) or label.num_classes
     source = Records(records, name, channels, count, classes or names)
-    source.subset = benchmarks.subset(name.partition('/')[0], source.class_names)
     if height and width and len(source) * height * width * channels <= sources.MEMORY_LIMIT:
-        return source.in_memory((height, width, channels))
+        source = source.in_memory((height, width, channels))
+    source.subset = benchmarks.subset(name.partition('/')[0], source.class_names)
+    source.split, source.version = split, builder.info.full_name
     return source
 
 

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cls import storage
+from cls.data import splits
 from cls.models import block_qnn, genet, hier, metaqnn
 from cls.nn import cells, inverted
 from cls.search.history import Result
@@ -41,7 +42,9 @@ def course(logged: Sequence[Mapping[str, Any]], file: Path) -> None:
       file: to write.
     """
     figure = Figure((6, 5), layout='constrained')
-    parts = {'top-1 (%)': ('train/top1', 'test/top1'), 'entropy (nats)': ('train/alpha_entropy',)}
+    accuracies = [f'{kind}/top1' for kind in splits.KINDS]
+    accuracies = [name for name in accuracies if any(name in line for line in logged)]
+    parts = {'top-1 (%)': ('train/top1', *accuracies), 'entropy (nats)': ('train/alpha_entropy',)}
     for axes, (label, names) in zip(figure.subplots(2, sharex=True), parts.items(), strict=True):
         axes.set(xlabel='steps', ylabel=label)
         for name in names:

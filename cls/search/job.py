@@ -21,9 +21,10 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from cls import defaults, genotypes, storage
+from cls import defaults, genotypes, same_data, storage
 from cls.account import FILE as ACCOUNT
 from cls.account import Account, load_record, written
+from cls.data import sources
 from cls.errors import UserError
 from cls.preemption import Preemption
 from cls.runtime import check_folder, claim
@@ -74,7 +75,10 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
     searcher = registry.create('searcher', settings.searcher, space, config.seed)
     objective = registry.create('objective', settings.objective)
     evaluate = registry.create('evaluator', settings.evaluator, space, config)
+    data = _same_data(config, workdir)
     with claim(workdir, config), Preemption(), _continued(account, workdir / ACCOUNT):
+        if data:
+            write_json(workdir / same_data.FILE, data)
         print(f'run folder: {workdir}', flush=True)
         told = History(workdir / FILE, lambda code: genotypes.plain(space.genotype(code)))
         with engines.started(settings, evaluate) as submit, account.spend('eval'):
@@ -89,6 +93,20 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
                 told=Progress(told, settings.evaluations, account),
             )
         return finish(config, workdir, space, told, account)
+
+
+def _same_data(config: ConfigDict, workdir: Path) -> same_data.Data | None:
+    """Returns what tells the data that trials are trained on; None if they are not trained.
+
+    Raises UserError if a history that continues is of other data.
+    """
+    if 'proxy' not in config:
+        return None
+    fields = config.proxy.data
+    data = same_data.identity(sources.load(fields, 'train'), sources.load(fields, 'eval'))
+    begun = (workdir / FILE).exists() and (workdir / FILE).stat().st_size > 0
+    same_data.check(workdir, data, begun, fields.allow_changed)
+    return data
 
 
 @contextlib.contextmanager

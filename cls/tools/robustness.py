@@ -154,7 +154,7 @@ def report(
     for test, fields in zip(found, data, strict=True):
         source = sources.load(fields, 'eval', classes)
         values = accuracy(setup, fields, source, state.ema or state.variables())
-        result['sets'][test.title] = values
+        result['sets'][test.title] = values | {'split': source.split}
         distributed.say(
             f'{test.title}: top-1 {values["top1"]:.2f} %, top-5 {values["top5"]:.2f} %, '
             f'{values["images"]:,} images'

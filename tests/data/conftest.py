@@ -68,6 +68,11 @@ def speckle(index: int) -> bytes:
     return encoded.getvalue()
 
 
+@pytest.fixture
+def builder_of_speckles():
+    return Speckles
+
+
 @pytest.fixture(scope='session')
 def speckles(tmp_path_factory):
     """The folder in which the data set `speckles` is prepared."""

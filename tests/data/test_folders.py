@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging
+import os
 
 import cv2
 import numpy as np
@@ -12,9 +13,10 @@ from golden.make_real import REAL
 from PIL import Image
 
 from cls import config as configs
-from cls import evaluate, models
-from cls.data import sources
+from cls import evaluate, metrics, models
+from cls.data import sources, splits
 from cls.data.benchmarks import wnids
+from cls.data.decode import SUFFIXES
 from cls.errors import UserError
 from cls.runtime import claim, load_classes
 from cls.tools import import_weights
@@ -184,7 +186,7 @@ def test_a_run_is_evaluated_on_a_folder_without_train(tmp_path):
         evaluated(tmp_path / 'run', tmp_path / 'data')
 
 
-def test_unknown_classes_are_not_guessed(tmp_path):
+def test_unknown_classes_are_not_guessed(tmp_path, capsys):
     """Of a net with three outputs and a folder of two classes, which are which?"""
     run_of(tmp_path / 'run', ())
     folder_of(tmp_path / 'data', {'cat': 1, 'eel': 1})
@@ -193,6 +195,9 @@ def test_unknown_classes_are_not_guessed(tmp_path):
     folder_of(tmp_path / 'data', {'dog': 1}, first=2)
     setup, _ = evaluated(tmp_path / 'run', tmp_path / 'data')
     assert labels_of(setup.test) == {0: 0, 2: 1, 1: 2}
+    assert f'taken for the 3 classes of folder:{tmp_path}/data in the order cat, dog, eel (' in (
+        capsys.readouterr().out
+    )
     (tmp_path / 'run' / 'classes.json').write_text('["cat", "cat"]')
     with pytest.raises(UserError, match='classes.json is no list of different names'):
         load_classes(tmp_path / 'run')
@@ -285,3 +290,274 @@ def test_formats(tmp_path, make_data):
             expected = np.asarray(Image.open(io.BytesIO(contents[name])).convert('RGB'))
         # OpenCV's own arithmetic for CMYK is two levels off at most.
         assert abs(image - expected).max() <= (2 if 'cmyk' in name else 0), name
+
+
+# ------------------------------------------------------------------------------------------------
+# The split that is evaluated
+# ------------------------------------------------------------------------------------------------
+
+
+def parts_of(root, *names, unlabeled=()):
+    """Folders of the classes cat and dog: the first part has images of value 0, the next of 10."""
+    for number, name in enumerate(names):
+        folder_of(root / name, {'cat': 2, 'dog': 1}, first=10 * number)
+    for name in unlabeled:
+        (root / name).mkdir(parents=True)
+        for number in range(3):
+            grey(200 + number).save(root / name / f'{number}.png')
+    return root
+
+
+def evaluated_part(root, make_data, **fields):
+    """(number of the part that is evaluated, its split, its kind)."""
+    source = sources.load(make_data(name=f'folder:{root}', **fields), 'eval')
+    return min(labels_of(source)) // 10, source.split, source.split_kind
+
+
+@pytest.mark.parametrize('name', ['val', 'valid', 'validation', 'Val', 'VALIDATION', 'Valid'])
+def test_validation_comes_before_test(tmp_path, make_data, name):
+    """During a whole training figures of test/ say too much; it is there to be asked for."""
+    parts_of(tmp_path, 'train', 'test', name)
+    assert evaluated_part(tmp_path, make_data) == (2, name, 'validation')
+    for asked in ('test', 'Test'):
+        assert evaluated_part(tmp_path, make_data, eval_split=asked) == (1, 'test', 'test')
+    for asked in ('val', 'validation', name):
+        assert evaluated_part(tmp_path, make_data, eval_split=asked)[0] == 2
+    train = sources.load(make_data(name=f'folder:{tmp_path}'), 'train')
+    assert min(labels_of(train)) == 0
+
+
+@pytest.mark.parametrize('name', ['test', 'Test', 'testing'])
+def test_test_alone_is_a_test_split(tmp_path, make_data, name):
+    parts_of(tmp_path, 'Training', name)
+    assert evaluated_part(tmp_path, make_data) == (1, name, 'test')
+    with pytest.raises(UserError, match="eval_split is 'val', and .* no such folder: .*Training"):
+        evaluated_part(tmp_path, make_data, eval_split='val')
+
+
+def test_any_folder_can_be_asked_for(tmp_path, make_data):
+    parts_of(tmp_path, 'train', 'val', 'holdout')
+    assert evaluated_part(tmp_path, make_data, eval_split='holdout') == (2, 'holdout', 'validation')
+    assert evaluated_part(tmp_path, make_data, eval_split='train') == (0, 'train', 'validation')
+    with pytest.raises(UserError, match=r"eval_split is '\.\./x'.*no such folder"):
+        evaluated_part(tmp_path, make_data, eval_split='../x')
+
+
+def test_a_held_out_part_is_no_test_split(tmp_path, make_data):
+    parts_of(tmp_path, 'train', 'test')
+    data = make_data(name=f'folder:{tmp_path}', eval_fraction=0.5)
+    (tmp_path / 'train' / 'dog' / '001.png').write_bytes(
+        (tmp_path / 'train' / 'dog' / '000.png').read_bytes()
+    )
+    held, train = sources.load(data, 'eval'), sources.load(data, 'train')
+    assert (held.split, held.split_kind) == ('0.5 of each class held out', 'validation')
+    assert sorted([*held.files, *train.files]) == [
+        f'{name}/{number:03}.png' for name in ('cat', 'dog') for number in range(2)
+    ]
+    data.eval_split = 'test'
+    assert evaluated_part(tmp_path, make_data, eval_split='test', eval_fraction=0.5)[0] == 1
+
+
+def test_two_folders_of_one_kind_are_not_guessed(tmp_path, make_data):
+    parts_of(tmp_path, 'train', 'val', 'validation', 'Train')
+    with pytest.raises(UserError, match='Train and .*/train are both there'):
+        evaluated_part(tmp_path, make_data)
+    (tmp_path / 'Train').rename(tmp_path / 'more')
+    with pytest.raises(UserError, match='say which one, as config.data.eval_split=val'):
+        evaluated_part(tmp_path, make_data)
+    assert evaluated_part(tmp_path, make_data, eval_split='validation')[0] == 2
+
+
+def test_an_unlabeled_test_folder_is_left_alone(tmp_path, make_data):
+    parts_of(tmp_path, 'train', 'val', unlabeled=['test'])
+    assert evaluated_part(tmp_path, make_data)[:2] == (1, 'val')
+    with pytest.raises(
+        UserError,
+        match=r'test has 3 images and no class folders \(unlabeled images\): expected one',
+    ):
+        evaluated_part(tmp_path, make_data, eval_split='test')
+
+
+@pytest.mark.parametrize(
+    ('names', 'unlabeled', 'message'),
+    [
+        (['train'], ['test'], r'no folder .* evaluate on \(test has 3 images and no class folders'),
+        (['train', 'test'], ['val'], r'\(val has 3 images .*or config.data.eval_split=test\.'),
+        ([], ['test'], 'test has 3 images and no class folders'),
+        ([], ['train', 'val'], 'train has 3 images and no class folders'),
+        ([], [''], r'has 3 images and no class folders \(unlabeled images\): expected one folder'),
+    ],
+)
+def test_images_without_classes_are_called_so(tmp_path, make_data, names, unlabeled, message):
+    parts_of(tmp_path / 'data', *names, unlabeled=unlabeled)
+    with pytest.raises(UserError, match=message):
+        evaluated_part(tmp_path / 'data', make_data)
+
+
+def test_classes_may_have_the_name_of_a_split(tmp_path, make_data, caplog):
+    """Images of banknotes, valid and invalid: no folder of class folders, so no split."""
+    parts_of(tmp_path, unlabeled=['valid', 'invalid'])
+    source = sources.load(make_data(name=f'folder:{tmp_path}', eval_fraction=0.3), 'train')
+    assert source.class_names == ('invalid', 'valid')
+    assert 'valid is taken for a class' in caplog.text
+
+
+def test_prepared_sets_prefer_validation_too(tmp_path, make_data, builder_of_speckles):
+    class Three(builder_of_speckles, skip_registration=True):
+        name = 'three'
+
+        def _split_generators(self, dl_manager):
+            names = (('train', 4), ('test', 3), ('validation', 2))
+            return {name: self._generate_examples(range(count)) for name, count in names}
+
+    Three(data_dir=tmp_path, file_format='array_record').download_and_prepare()
+    data = make_data(name='tfds:three', dir=str(tmp_path))
+    cases = {'': (2, 'validation', 'validation'), 'test': (3, 'test', 'test')}
+    for asked, expected in cases.items():
+        data.eval_split = asked
+        source = sources.load(data, 'eval')
+        assert (len(source), source.split, source.split_kind) == expected
+    data.eval_split = 'train[50%:]'
+    assert sources.load(data, 'eval').split_kind == 'validation'
+    with pytest.raises(
+        UserError, match=r'speckles has no split to evaluate on, it has train: .*90%'
+    ):
+        splits.to_evaluate('speckles', ['train'])
+
+
+# ------------------------------------------------------------------------------------------------
+# The order of the classes
+# ------------------------------------------------------------------------------------------------
+
+
+def test_the_order_of_numbers_is_said_and_can_be_chosen(tmp_path, make_data, caplog):
+    """As torchvision sorts and, with 'natural', as timm does."""
+    names = ['0', '1', '2', '10', '100', 'a2', 'A10']
+    folder_of(tmp_path / 'train', dict.fromkeys(names, 1))
+    folder_of(tmp_path / 'val', {'10': 1, '2': 1}, first=50)
+    data = make_data(name=f'folder:{tmp_path}')
+    assert sources.load(data, 'train').class_names == tuple(sorted(names))
+    assert 'text order, 0, 1, 10, 100, ...; the natural order differs, 0, 1, 2, 10' in caplog.text
+    data.class_order = 'natural'
+    train, test = sources.load(data, 'train'), sources.load(data, 'eval')
+    assert train.class_names == test.class_names == tuple(names)
+    assert labels_of(train) == {value: label for label, value in enumerate(range(7))}
+    assert labels_of(test) == {50: 3, 51: 2}
+    assert len(caplog.records) == 3  # each order once, and the classes that val/ lacks
+    data.class_order = 'numbers'
+    with pytest.raises(UserError, match="class_order is 'numbers': expected one of text, natural"):
+        sources.load(data, 'train')
+
+
+def test_orders_that_agree_need_no_warning(tmp_path, make_data, caplog):
+    folder_of(tmp_path, {'001': 1, '002': 1, '010': 1})
+    sources.load(make_data(name=f'folder:{tmp_path}'), 'eval')
+    assert not caplog.records
+
+
+# ------------------------------------------------------------------------------------------------
+# Which files are images
+# ------------------------------------------------------------------------------------------------
+
+
+def test_every_suffix_that_can_be_decoded_is_taken(tmp_path, make_data):
+    """A file of Pillow's with each suffix of the decoder's; pixels as Pillow reads them."""
+    Image.init()
+    (tmp_path / 'cat').mkdir()
+    for suffix in SUFFIXES:
+        form = 'BMP' if suffix == '.dib' else Image.EXTENSION[suffix]
+        name = f'{suffix[1:]}{suffix if len(suffix) % 2 else suffix.upper()}'
+        content = saved(RGB, form)
+        (tmp_path / 'cat' / name).write_bytes(content)
+    source = sources.load(make_data(name=f'folder:{tmp_path}'), 'eval')
+    assert len(source) == len(SUFFIXES)
+    for index, file in enumerate(source.files):
+        expected = np.asarray(Image.open(tmp_path / file).convert('RGB')).astype(int)
+        assert abs(source[index]['image'] - expected).max() <= 1, file
+
+
+def test_images_are_taken_from_any_depth(tmp_path, make_data):
+    """With the part that is held out a function of the whole path: names may repeat."""
+    for place in ('a/x.png', 'a/b/c/d/x.png', 'x.png', 'z/x.png'):
+        file = tmp_path / 'cat' / place
+        file.parent.mkdir(parents=True, exist_ok=True)
+        grey(len(place)).save(file)
+    folder_of(tmp_path, {'dog': 4}, first=100)
+    every = sources.load(make_data(name=f'folder:{tmp_path}'), 'eval')
+    assert every.files[:4] == [
+        f'cat/{place}' for place in ('a/b/c/d/x.png', 'a/x.png', 'x.png', 'z/x.png')
+    ]
+    halves = [
+        sources.load(make_data(name=f'folder:{tmp_path}', eval_fraction=0.5), split).files
+        for split in ('train', 'eval')
+    ]
+    assert sorted(sum(halves, [])) == sorted(every.files)
+    assert [sum(file.startswith('cat') for file in half) for half in halves] == [2, 2]
+
+
+def test_what_is_left_out_is_counted_by_reason_once(tmp_path, make_data, caplog):
+    folder_of(tmp_path, {'cat': 2, 'dog': 1})
+    cat = tmp_path / 'cat'
+    for name in ('notes.txt', 'more.txt', 'a.heic', 'README', '.DS_Store'):
+        (cat / name).write_text('no image')
+    (cat / 'inner').mkdir()
+    (cat / 'inner' / 'back').symlink_to(tmp_path)
+    (cat / 'inner' / 'itself').symlink_to(cat)
+    (cat / 'inner' / 'gone.png').symlink_to(tmp_path / 'nowhere.png')
+    (cat / 'inner' / 'loop.png').symlink_to(cat / 'inner' / 'loop.png')
+    os.mkfifo(cat / 'pipe.png')  # opening it would wait for ever
+    (tmp_path / 'labels.csv').write_text('')
+    (tmp_path / '.cache').mkdir()
+    (tmp_path / 'here').symlink_to(tmp_path)
+    data = make_data(name=f'folder:{tmp_path}')
+    for _ in range(2):
+        source = sources.load(data, 'eval')
+        assert source.files == ['cat/000.png', 'cat/001.png', 'dog/000.png']
+        assert source.class_names == ('cat', 'dog')
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f'{tmp_path}: left out are 4 of other formats (.txt 2, .heic 1, without suffix 1), '
+        '2 hidden, 1 links that lead back, 2 links to folders that are read already, '
+        '3 no files, or links to nothing, 1 outside the class folders'
+    )
+
+
+def test_links_to_folders_are_followed_but_not_for_ever(tmp_path, make_data):
+    """Thirty levels of two links each: 2**30 ways to one image."""
+    pool = tmp_path / 'pool'
+    folder_of(pool, {'last': 1})
+    below = pool / 'last'
+    for level in range(30):
+        folder = pool / f'level{level}'
+        folder.mkdir()
+        (folder / 'a').symlink_to(below)
+        (folder / 'b').symlink_to(below)
+        below = folder
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data' / 'cat').symlink_to(below)
+    source = sources.load(make_data(name=f'folder:{tmp_path / "data"}'), 'eval')
+    assert source.files == [f'cat/{"a/" * 30}000.png']
+
+
+def test_names_need_not_be_utf_8(tmp_path, make_data):
+    (tmp_path / 'cat').mkdir()
+    for name in (b'a\xff.png', b'b.png'):
+        grey(3).save(os.fsdecode(os.fsencode(tmp_path / 'cat') + b'/' + name), 'PNG')
+    data = make_data(name=f'folder:{tmp_path}', eval_fraction=0.5)
+    source = sources.load(data, 'eval')
+    assert len(source.identity()['digest']) == 16
+    data.eval_fraction = 0.0
+    source = sources.load(data, 'eval')
+    one = metrics.Predictions(np.ones((2, 1)), np.zeros(2, np.int32))
+    metrics.write_predictions(tmp_path / 'p.csv', one, source.class_names, source.files)
+    assert b'cat/a\xff.png,cat' in (tmp_path / 'p.csv').read_bytes()
+
+
+def test_a_class_of_other_files_says_which(tmp_path, make_data):
+    folder_of(tmp_path, {'cat': 1})
+    (tmp_path / 'dog').mkdir()
+    (tmp_path / 'dog' / 'a.heic').write_text('')
+    with pytest.raises(
+        UserError, match=r'dog has no images \(left out: 1 of other formats \(.heic'
+    ):
+        sources.load(make_data(name=f'folder:{tmp_path}'), 'eval')

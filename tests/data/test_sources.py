@@ -291,7 +291,7 @@ def class_of_test_only(root):
 @pytest.mark.parametrize(
     ('spoil', 'split', 'message'),
     [
-        (remove_evaluation, 'eval', 'one of test, val, validation beside train'),
+        (remove_evaluation, 'eval', 'one of val, valid, validation, test beside train'),
         (empty_training, 'train', 'train is empty: expected one folder per class'),
         (empty_class, 'train', 'train/wren has no images: expected files that end in .jpg, '),
         (empty_test_class, 'eval', 'test/kiwi has no images'),

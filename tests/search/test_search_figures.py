@@ -80,12 +80,13 @@ def test_names_of_tables():
     assert [edge[1] for edge in edges[:3]] == ['1: 0', '2: 1', '3: 2']
 
 
-def test_the_course_of_a_supernet(tmp_path, monkeypatch):
+@pytest.mark.parametrize('kind', ['validation', 'test'])  # from now on, and in older run folders
+def test_the_course_of_a_supernet(kind, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(figures, 'save', lambda figure, file: drawn.append(figure))
     logged = [
         {'step': 3, 'train/top1': 20.0, 'train/alpha_entropy': 1.5},
-        {'step': 3, 'test/top1': 10.0},
+        {'step': 3, f'{kind}/top1': 10.0},
         {'step': 6, 'train/top1': 40.0, 'train/alpha_entropy': None},
     ]
     figures.course(logged, tmp_path / 'curve.png')

@@ -526,7 +526,8 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path):
     result = json.loads((tmp_path / 'killed' / 'result.json').read_text())
     assert result['genotype'] == json.loads(files[0])
     assert result['restarts'] == 1
-    assert 0 <= result['test/top1'] <= 100
+    assert 0 <= result['validation/top1'] <= 100
+    assert (result['split'], 'test/top1' in result) == ('train[50%:]', False)
     told = report.read(tmp_path / 'killed')
     assert told['genotype'] == result['genotype']
     assert (tmp_path / 'killed' / 'curve.png').exists()

@@ -123,6 +123,9 @@ def test_each_set_is_scored_in_its_own_way(data, run, capsys):
             errors[name, severity] = 1 - wanted[f'imagenet_c/{name}/{severity}'] / 100
     assert found == pytest.approx(wanted)
     assert result['sets']['imagenet_real']['images'] == 29
+    # Images of the validation set are no test set, with other labels or corrupted either.
+    of_test = {name for name, values in result['sets'].items() if values['split'] == 'test'}
+    assert of_test == {'imagenet_sketch', 'imagenet_a'}
     ce = {name: 100 * sum(errors[name, s] for s in (1, 2)) / (2 * alexnet)
           for name, alexnet in (('fog', 0.8), ('snow', 0.5))}  # fmt: skip
     assert result['imagenet_c']['CE'] == pytest.approx(ce)

@@ -177,17 +177,17 @@ def test_run_folders(tmp_path, capsys):
         search_report.main([str(tmp_path)])
 
 
-def supernet_run(folder, seed, truth, skips):
+def supernet_run(folder, seed, truth, skips, kind='validation'):
     folder.mkdir()
     config = {'seed': seed, 'search': {'supernet': {'name': 'darts'}}}
     (folder / 'config.json').write_text(json.dumps(config))
-    result = {'genotype': '013033', 'truth': truth, 'truth_best': 94.5, 'test/top1': 40.0}
+    result = {'genotype': '013033', 'truth': truth, 'truth_best': 94.5, f'{kind}/top1': 40.0}
     (folder / 'result.json').write_text(json.dumps(result | {'seconds': 12.3}))
     lines = [
         {'step': 5, 'train/alpha_entropy': 1.6, 'train/none': 0.2, 'train/skips_normal': 0.0},
-        {'step': 5, 'test/top1': 30.0},
+        {'step': 5, f'{kind}/top1': 30.0},
         {'step': 9, 'train/alpha_entropy': 0.8, 'train/none': 0.5, 'train/skips_normal': skips},
-        {'step': 9, 'test/top1': 40.0},
+        {'step': 9, f'{kind}/top1': 40.0},
     ]
     (folder / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
     return str(folder)
@@ -195,7 +195,11 @@ def supernet_run(folder, seed, truth, skips):
 
 def test_folders_of_supernets(tmp_path, capsys):
     runs = [
-        supernet_run(tmp_path / name, *more) for name, *more in (('a', 3, 90, 1), ('b', 4, 92, 2))
+        supernet_run(tmp_path / name, *more)
+        for name, *more in (
+            ('a', 3, 90, 1),
+            ('b', 4, 92, 2, 'test'),  # as run folders had it
+        )
     ]
     assert search_report.main([*runs, '--plot', str(tmp_path / 'r.png')]) == 0
     rows = [line.strip('| ').split(' | ') for line in capsys.readouterr().out.splitlines()]

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from cls import config as configs
 from cls import genotypes, runtime, train
 from cls import mesh as meshes
-from cls.data import transforms
+from cls.data import splits, transforms
 from cls.errors import UserError
 from cls.evaluate import evaluate_state
 from cls.models.complexity import Complexity, complexity
@@ -180,12 +180,13 @@ class Net:
                 state, _ = jax.block_until_ready(self.train_steps[setup.phase(step)](state, batch))
                 if step + 1 == first:
                     values = evaluate_state(setup, self.eval_step, state)
-                    if not values['test/top1'] > chance:
+                    if not splits.figure(values, 'top1') > chance:
                         return None
         values = evaluate_state(setup, self.eval_step, state)
-        if not np.isfinite(values['test/loss']):
+        if not np.isfinite(splits.figure(values, 'loss')):
             raise Failed('the loss is not finite')
-        return values.get('test_ema/top1', values['test/top1'])
+        average = splits.figure(values, 'top1', ema=True)
+        return splits.figure(values, 'top1') if average is None else average
 
 
 def chance_level(num_classes: int) -> float:

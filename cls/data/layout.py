@@ -1,0 +1,148 @@
+"""Layouts of folders of images: which folders in DIR are splits, and which one is evaluated on."""
+
+import dataclasses
+from pathlib import Path
+
+from cls.data import splits
+from cls.data.scan import class_folders, contents, listed, once, subfolders
+from cls.errors import UserError, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The folders in DIR that have the name of a split."""
+
+    train: Path | None
+    labeled: dict[str, list[Path]]  # kind (`splits.KINDS`) -> folders of class folders
+    others: list[Path]  # empty, or images alone
+
+
+def layout_of(root: Path) -> Layout:
+    """Returns the layout of a folder. Raises UserError where two may be meant by one name."""
+    train, labeled, others = [], {}, []
+    for name in sorted(subfolders(root)):
+        if name.lower() in splits.TRAIN_NAMES:
+            train.append(root / name)
+        elif name.lower() in splits.NAMES:
+            if subfolders(root / name):
+                labeled.setdefault(splits.kind(name), []).append(root / name)
+            else:
+                others.append(root / name)
+    if len(train) > 1:
+        raise UserError(
+            f'{train[0]} and {train[1]} are both there: expected one folder of training images.'
+        )
+    return Layout(train[0] if train else None, labeled, others)
+
+
+def part_of(root: Path, split: str, eval_fraction: float, eval_split: str) -> tuple[Path, bool]:
+    """Returns the folder of class folders that has a split, and whether it is to be divided."""
+    if not 0 <= eval_fraction < 1:
+        raise UserError(
+            f'config.data.eval_fraction is {eval_fraction}: expected 0 or more, and <1.'
+        )
+    if not root.is_dir():
+        raise UserError(
+            f'{root} is no folder: expected images in it, as {root}/train/<class>/*.jpg.'
+        )
+    layout = layout_of(root)
+    validation = layout.labeled.get(splits.VALIDATION, [])
+    if validation and eval_fraction:
+        raise UserError(
+            f'config.data.eval_fraction is {eval_fraction}, but {validation[0]} is there to '
+            'evaluate on: expected 0, or no such folder.'
+        )
+    if split == 'eval' and (held := _evaluated(root, layout, eval_fraction, eval_split)):
+        return held, False
+    whole = layout.train
+    if whole is None and layout.labeled:
+        raise UserError(
+            f'{root / "train"} is no folder: expected the training images as '
+            f'{root / "train"}/<class>/*.jpg.'
+        )
+    if whole is None:
+        whole = root
+        _check_flat(root, layout)
+        if split == 'train' and not eval_fraction:
+            raise _nothing_held(root, layout)
+    return whole, eval_fraction > 0
+
+
+def _evaluated(root: Path, layout: Layout, eval_fraction: float, eval_split: str) -> Path | None:
+    """Returns the folder to evaluate on; None: what is held out, or the whole of DIR/<class>/."""
+    if eval_split:
+        return _asked_for(root, layout, eval_fraction, eval_split)
+    found = layout.labeled.get(splits.VALIDATION, [])
+    if not found and not eval_fraction:
+        if layout.train is None and not layout.labeled:
+            return None
+        found = layout.labeled.get(splits.TEST, [])
+        unusable = [path for path in layout.others if splits.kind(path.name) == splits.VALIDATION]
+        if not found or unusable:
+            raise _nothing_held(root, layout)
+    return _one_of(found) if found else None
+
+
+def _asked_for(root: Path, layout: Layout, eval_fraction: float, eval_split: str) -> Path | None:
+    """Returns the folder that config.data.eval_split names, by another of its kind's names too."""
+    folders = subfolders(root)
+    alike = [name for name in folders if name.lower() == eval_split.lower()]
+    if eval_split in alike:
+        return root / eval_split
+    if not alike:
+        for group in (splits.TRAIN_NAMES, splits.VALIDATION_NAMES, splits.TEST_NAMES):
+            if eval_split.lower() in group:
+                alike = [name for name in folders if name.lower() in group]
+    if alike:
+        return _one_of([root / name for name in sorted(alike)])
+    if eval_fraction and eval_split.lower() in splits.VALIDATION_NAMES:
+        return None
+    raise UserError(
+        f"config.data.eval_split is '{eval_split}', and {root} has no such folder: expected '' or "
+        f'one of {listed(sorted(folders), 5) or "its folders, of which there are none"}.'
+        f'{nearest(eval_split, folders)}'
+    )
+
+
+def _one_of(paths: list[Path]) -> Path:
+    if len(paths) > 1:
+        raise UserError(
+            f'{paths[0]} and {paths[1]} may both be meant to evaluate on: say which one, as '
+            f'config.data.eval_split={paths[0].name}.'
+        )
+    return paths[0]
+
+
+def _check_flat(root: Path, layout: Layout) -> None:
+    """Checks DIR/<class>/ where some <class> has the name of a split.
+
+    Raises UserError if nothing else is there; warns otherwise.
+    """
+    if layout.others and len(layout.others) == len(subfolders(root)):
+        raise UserError(
+            f'{layout.others[0]} {contents(layout.others[0])}: expected one folder per class in '
+            f'it, as {layout.others[0]}/<class>/*.jpg.'
+        )
+    for path in layout.others:
+        once(f'{path} is taken for a class: it {contents(path)}.')
+
+
+def _nothing_held(root: Path, layout: Layout) -> UserError:
+    class_folders(layout.train or root)  # if it has none, that comes first
+    unusable = '; '.join(f'{path.name} {contents(path)}' for path in layout.others)
+    test = layout.labeled.get(splits.TEST)
+    asked = f', or config.data.eval_split={test[0].name}' if test else ''
+    return UserError(
+        f'{root} has no folder of images to evaluate on{unusable and f" ({unusable})"}: expected '
+        f'one of {", ".join((*splits.VALIDATION_NAMES, "test"))} beside train, with the same '
+        'classes in it, or config.data.eval_fraction, the part of each class that is kept for that '
+        f'(0.1, say){asked}.'
+    )
+
+
+def has_training(root: Path, eval_fraction: float) -> bool:
+    """Whether a folder has a part to train on, as `folders.open_folder` takes it."""
+    if not root.is_dir():  # which `open_folder` refuses
+        return False
+    layout = layout_of(root)
+    return layout.train is not None or (not layout.labeled and eval_fraction > 0)

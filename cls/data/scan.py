@@ -1,0 +1,165 @@
+"""Which files of a folder are images, and which are left out, and why."""
+
+import functools
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from cls.data.decode import SUFFIXES
+from cls.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class LeftOut:
+    """What of a folder is not read, counted by reason, to be printed once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._counts, self._suffixes = folder, Counter(), Counter()
+
+    def count(self, reason: str) -> None:
+        """Counts a file or folder."""
+        self._counts[reason] += 1
+
+    def other_format(self, name: str) -> None:
+        """Counts a file whose name is not that of an image."""
+        self._suffixes[os.path.splitext(name)[1].lower() or 'without suffix'] += 1
+
+    def add(self, other: 'LeftOut') -> None:
+        """Adds the counts of another folder."""
+        self._counts += other._counts
+        self._suffixes += other._suffixes
+
+    def __str__(self) -> str:
+        parts = [f'{count} {reason}' for reason, count in sorted(self._counts.items())]
+        if self._suffixes:
+            order = sorted(self._suffixes.items(), key=lambda item: (-item[1], item[0]))
+            suffixes = [f'{suffix} {count}' for suffix, count in order]
+            parts.insert(0, f'{self._suffixes.total()} of other formats ({listed(suffixes, 8)})')
+        return ', '.join(parts)
+
+    def within(self) -> str:
+        """Returns ' (left out: ...)', or '' if nothing is."""
+        return f' (left out: {self})' if str(self) else ''
+
+    def report(self) -> None:
+        """Logs a line, unless nothing is left out."""
+        if str(self):
+            once(f'{self._folder}: left out are {self}')
+
+
+def class_folders(folder: Path, left_out: LeftOut | None = None) -> list[str]:
+    """Returns the sorted names of the classes' folders; UserError if there is none.
+
+    Args:
+      folder: Theirs.
+      left_out: Takes note of files outside of them, and of links that lead back.
+    """
+    left_out, above = left_out or LeftOut(folder), _above(folder) | {_identity(folder)}
+    names = []
+    for entry in _entries(folder):
+        if entry.name.startswith('.'):
+            left_out.count('hidden')
+        elif not _is_dir(entry):
+            left_out.count('outside the class folders')
+        elif _identity(entry) in above:
+            left_out.count('links that lead back')
+        else:
+            names.append(entry.name)
+    if not names:
+        raise UserError(
+            f'{folder} {contents(folder)}: expected one folder per class in it, as '
+            f'{folder}/<class>/*.jpg.'
+        )
+    return sorted(names)
+
+
+def image_files(folder: Path, left_out: LeftOut) -> list[str]:
+    """Returns the sorted paths of the images below a class's folder, at any depth.
+
+    Links are followed, to each folder once. Raises UserError for a folder that cannot be read.
+    """
+    found, pending = [], ['']
+    read = _above(folder) | {_identity(folder)}
+    while pending:
+        inner = pending.pop(0)
+        for entry in _entries(folder / inner):
+            if entry.name.startswith('.'):
+                left_out.count('hidden')
+            elif _is_dir(entry):
+                if _identity(entry) in read:
+                    left_out.count('links to folders that are read already')
+                else:
+                    read.add(_identity(entry))
+                    pending.append(f'{inner}{entry.name}/')
+            elif not entry.name.lower().endswith(SUFFIXES):
+                left_out.other_format(entry.name)
+            elif not _is_file(entry):
+                left_out.count('no files, or links to nothing')
+            else:
+                found.append(inner + entry.name)
+    return [os.path.join(folder, name) for name in sorted(found)]
+
+
+def _above(folder: Path) -> set[tuple[int, int]]:
+    """Returns the identities of a folder's parents, and of the folder that it links to."""
+    real = folder.resolve()
+    return {_identity(parent) for parent in (*folder.absolute().parents, *real.parents)}
+
+
+def _identity(entry: os.DirEntry | Path) -> tuple[int, int]:
+    status = entry.stat()
+    return status.st_dev, status.st_ino
+
+
+def _is_dir(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_file(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def _entries(folder: Path) -> list[os.DirEntry]:
+    """Returns what is in a folder, sorted by name. Raises UserError if it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(
+            f'{folder} cannot be read ({error.strerror}): expected one that this user may read.'
+        ) from error
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Returns the names of the folders in a folder that are not hidden."""
+    return [e.name for e in _entries(folder) if not e.name.startswith('.') and _is_dir(e)]
+
+
+def contents(folder: Path) -> str:
+    """Says what a folder without class folders has instead."""
+    files = [entry.name for entry in _entries(folder) if not entry.name.startswith('.')]
+    images = sum(name.lower().endswith(SUFFIXES) for name in files)
+    if images:
+        return f'has {images} image{"s" * (images > 1)} and no class folders (unlabeled images)'
+    return (
+        f'has no class folders and no images, but {len(files)} other files' if files else 'is empty'
+    )
+
+
+def listed(names: Sequence[str], count: int) -> str:
+    return ', '.join(names[:count]) + (', ...' if len(names) > count else '')
+
+
+@functools.cache
+def once(message: str) -> None:
+    """Logs a warning, one time for each process: a folder is opened several times."""
+    log.warning(message)
