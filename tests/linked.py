@@ -11,12 +11,13 @@ import socket
 import sys
 import tempfile
 import time
+import types
 from pathlib import Path
 
-from cls import distributed, errors
+from cls import distributed, errors, rendezvous, run_token
 from cls.errors import UserError
-from cls.links import meet
 from cls.preemption import Preempted, Preemption
+from cls.rendezvous import meet
 
 
 def join(index, count, port, timeout=60):
@@ -109,11 +110,16 @@ def same_mistake(index, port):
 def stopped_at_once(index, port):
     """Process 0 lets the other go and stops it in one breath, so that both come as one part."""
     if index == 0:
-        with socket.create_server(('', port)) as server:
-            connection, _ = server.accept()
-            connection.recv(1000)
-            messages = [{'kind': 'go'}, {'kind': 'stop', 'text': 'config.lr is wrong.', 'code': 2}]
-            connection.sendall(''.join(json.dumps(m) + '\n' for m in messages).encode())
+        with socket.create_server(('127.0.0.1', port)) as server:
+            meeting = rendezvous._Meeting(2, run_token.create(port))
+            while not meeting.lines:
+                meeting.hear([server], 1)
+            line = meeting.lines[1]
+            connection, parts = line._socket, []
+            line._socket = types.SimpleNamespace(sendall=parts.append)
+            line.send({'kind': 'go'})
+            line.send({'kind': 'stop', 'text': 'config.lr is wrong.', 'code': 2})
+            connection.sendall(b''.join(parts))
             connection.recv(1000)  # until the other has gone
     else:
         join(index, 2, port)
