@@ -334,10 +334,13 @@ class _Meeting:
             )
             self._refuse(line, problem)
             return
+        if not 0 <= index < count:
+            self._refuse(line, f'process {index} on {host} is none of 0 to {count - 1}'[:300])
+            return
         if index in self.lines:
             self._check(index)
-        if not 0 < index < count or index in self.lines:
-            earlier = self._hosts.get(index, 'none')
+        if index == 0 or index in self.lines:
+            earlier = self._hosts[index]
             problem = f'two processes say that they are number {index}, on {earlier} and on {host}'
             self._refuse(line, problem)
             return

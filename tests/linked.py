@@ -20,8 +20,8 @@ from cls.preemption import Preempted, Preemption
 from cls.rendezvous import meet
 
 
-def join(index, count, port, timeout=60):
-    distributed.links = meet(('127.0.0.1', port), index, count, timeout, 'flags')
+def join(index, count, port, timeout=60, token=None):
+    distributed.links = meet(('127.0.0.1', port), index, count, timeout, 'flags', token)
 
 
 def together(index, port):
@@ -219,13 +219,13 @@ SCENES = {  # who plays: how many processes
 }
 
 
-def begin(scene, folder):
+def begin(scene, count, folder):
     """Forks the processes of a scene."""
     with socket.create_server(('', 0)) as server:
         port = server.getsockname()[1]
     sys.stdout.flush()
     children = []
-    for index in range(SCENES[scene]):
+    for index in range(count):
         child = os.fork()
         if child == 0:
             for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
@@ -252,12 +252,17 @@ def finish(children, folder):
     ]
 
 
-if __name__ == '__main__':
+def play(scenes):
+    """Plays scenes, name -> (scene, processes), at the same time; prints what became of them."""
     with tempfile.TemporaryDirectory() as root:
         played = []
-        for scene in SCENES:
-            folder = Path(root) / scene.__name__
+        for name, (scene, count) in scenes.items():
+            folder = Path(root) / name
             folder.mkdir()
-            played.append((scene.__name__, begin(scene, folder), folder))
+            played.append((name, begin(scene, count, folder), folder))
         result = {name: finish(children, folder) for name, children, folder in played}
     print(json.dumps(result))
+
+
+if __name__ == '__main__':
+    play({scene.__name__: (scene, count) for scene, count in SCENES.items()})
