@@ -45,8 +45,13 @@ fi
 # xpk starts a run again that ends with 42 or was killed, and with 1, which is how processes end
 # that have lost another; with 2, a mistake in the flags, it is over. 300 seconds are to save in.
 # xpk takes the value of CLS_TOKEN, which the file names, from here: no command line shows it.
-CLS_TOKEN="${CLS_TOKEN:-$(launch/token.sh)}"
-export CLS_TOKEN
+if [[ -n "$dry_run" ]]; then
+  # shellcheck disable=SC2016 # it is for the shell that runs these lines
+  echo 'export CLS_TOKEN="${CLS_TOKEN:-$(launch/token.sh)}"'
+else
+  CLS_TOKEN="${CLS_TOKEN:-$(launch/token.sh)}"
+  export CLS_TOKEN
+fi
 flags="$(quoted --workdir "$workdir" ${train_flags[@]+"${train_flags[@]}"})"
 run xpk workload create --cluster="$cluster" --workload="$name" --tpu-type="$type" \
   --num-slices="$slices" --docker-image="$image" --max-restarts=100 --restart-on-exit-codes=1 \
