@@ -96,6 +96,8 @@ def start(flags: argparse.Namespace) -> None:
 
 def _bind_address(host: str, port: int) -> str | None:
     """Returns where the service of JAX listens, as our own port did; None: at all addresses."""
+    if 'JAX_COORDINATOR_BIND_ADDRESS' in os.environ:
+        return None  # JAX takes that
     addresses = rendezvous.bind_addresses(host)
     if not addresses:
         return None if socket.has_dualstack_ipv6() else f'0.0.0.0:{port}'

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from linked import join, play
 
-from cls import distributed, rendezvous
+from cls import distributed, rendezvous, run_token
 from cls.links import proof
 from cls.preemption import Preemption
 
@@ -442,6 +442,24 @@ def other_tokens(index, port):
     join(index, 2, port, timeout=4, token='one token' if index else 'another token')
 
 
+def without_token(index, port):
+    join(index, 3, port, token='')
+    print(distributed.gather('here', index))
+    distributed.links.end()
+
+
+def token_of_a_killed_run(index, port):
+    """Its file is still there when the first of the next run's processes comes."""
+    if index == 0:
+        wait_for('left')
+    if index == 1:
+        run_token.create(port)
+        Path('left').touch()
+    join(index, 3, port)
+    print(distributed.gather('here', index), run_token.path(port).exists())
+    distributed.links.end()
+
+
 def scenes():
     """Returns name -> (scene, processes)."""
     kinds = {
@@ -455,7 +473,12 @@ def scenes():
         for name, one in ones.items()
     }
     found |= {f'insider {name}': (scene, 3) for name, scene in INSIDERS.items()}
-    return found | {'afterwards': (afterwards, 4), 'other_tokens': (other_tokens, 2)}
+    return found | {
+        'afterwards': (afterwards, 4),
+        'other_tokens': (other_tokens, 2),
+        'without_token': (without_token, 3),
+        'token_of_a_killed_run': (token_of_a_killed_run, 3),
+    }
 
 
 if __name__ == '__main__':

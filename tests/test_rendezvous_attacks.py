@@ -1,6 +1,8 @@
 """Real runs under attack over loopback (tests/attacked.py makes the attacks), the port they listen
 on, and the token by which they know each other."""
 
+import argparse
+import contextlib
 import json
 import os
 import re
@@ -111,6 +113,11 @@ def test_two_tokens_are_told_apart_on_both_sides(made):
     assert 'it has another token; CLS_TOKEN has to be the same for all processes' in other
 
 
+def test_without_a_token_and_with_one_of_an_earlier_run_in_the_file(made):
+    assert made['without_token'] == [[0, '[0, 1, 2]\n', '']] * 3
+    assert made['token_of_a_killed_run'] == [[0, '[0, 1, 2] False\n', '']] * 3
+
+
 # ------------------------------------------------------------------------------------------------
 # Where it listens
 # ------------------------------------------------------------------------------------------------
@@ -124,7 +131,7 @@ def free_port():
 def listening(host):
     """The addresses that process 0 listens on, and those of JAX's service."""
     port = free_port()
-    with rendezvous.contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         listeners = rendezvous._listen(stack, (host, port), 0)
         names = {listener.getsockname()[0] for listener in listeners}
     return names, distributed._bind_address(host, port), port
@@ -241,6 +248,21 @@ def test_several_hosts_need_a_token(launcher, no_token, token, words):
     with pytest.raises(UserError, match=words) as error:
         run_token.choose('node1', launcher, no_token, {'CLS_TOKEN': token})
     assert '\n' not in str(error.value)
+
+
+def test_a_run_over_several_hosts_without_a_token_does_not_start():
+    flags = argparse.Namespace(
+        coordinator=f'0.0.0.0:{free_port()}',
+        process_count=2,
+        process_index=0,
+        join_timeout=1,
+        no_token=False,
+    )
+    with pytest.raises(UserError, match=r'by flags\) meet at 0.0.0.0 and have no token'):
+        distributed.start(flags)
+    flags.no_token = True
+    with pytest.raises(UserError, match='process 1 of 2 .* did not come within 1 s'):
+        distributed.start(flags)
 
 
 def test_the_command_of_the_message_makes_a_token():
