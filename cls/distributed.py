@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from cls import rendezvous, run_token
+from cls import listening, rendezvous, run_token
 from cls.errors import UserError
 from cls.links import Links
 
@@ -98,7 +98,7 @@ def _bind_address(host: str, port: int) -> str | None:
     """Returns where the service of JAX listens, as our own port did; None: at all addresses."""
     if 'JAX_COORDINATOR_BIND_ADDRESS' in os.environ:
         return None  # JAX takes that
-    addresses = rendezvous.bind_addresses(host)
+    addresses = listening.bind_addresses(host)
     if not addresses:
         return None if socket.has_dualstack_ipv6() else f'0.0.0.0:{port}'
     name = addresses[0] if len(addresses) == 1 else host  # of which it takes all

@@ -16,7 +16,6 @@ is closed when all are there.
 import contextlib
 import dataclasses
 import hmac
-import ipaddress
 import json
 import secrets
 import socket
@@ -24,7 +23,7 @@ import sys
 import time
 from collections import Counter
 
-from cls import run_token
+from cls import listening, run_token
 from cls.errors import UserError
 from cls.links import Line, Links, Message, Violation, parsed, proof, readable
 
@@ -76,91 +75,13 @@ def meet(
 # ------------------------------------------------------------------------------------------------
 
 
-def bind_addresses(host: str) -> list[str]:
-    """Returns the addresses of this machine that the coordinator's name stands for.
-
-    None means that others may know this machine by addresses that it cannot tell: a name of
-    Kubernetes or behind NAT, and one that is a loopback address to this machine alone.
-    """
-    try:
-        entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:
-        return ['127.0.0.1'] if host == 'localhost' else []
-    addresses = list(dict.fromkeys(_numeric(sockaddr) for *_, sockaddr in entries))
-    if run_token.is_loopback(host):
-        addresses = [address for address in addresses if run_token.is_loopback(address)]
-    elif any(map(run_token.is_loopback, addresses)):
-        return []
-    return [address for address in addresses if _is_ours(address)]
-
-
-def _numeric(sockaddr: tuple) -> str:
-    return socket.getnameinfo(sockaddr, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
-
-
-def _is_ours(address: str) -> bool:
-    try:
-        _server(address, 0).close()
-    except OSError:
-        return False
-    return True
-
-
-def _server(address: str, port: int) -> socket.socket:
-    is_6 = ipaddress.ip_address(address).version == 6
-    sockaddr = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][-1]
-    family = socket.AF_INET6 if is_6 else socket.AF_INET
-    return socket.create_server(sockaddr, family=family, backlog=socket.SOMAXCONN)
-
-
-def _anywhere(port: int) -> socket.socket:
-    both = socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if both else socket.AF_INET
-    return socket.create_server(
-        ('', port), family=family, backlog=socket.SOMAXCONN, dualstack_ipv6=both
-    )
-
-
-def _listen(
-    stack: contextlib.ExitStack, address: tuple[str, int], deadline: float
-) -> list[socket.socket]:
-    """Returns sockets that listen at the coordinator's addresses, until the stack is closed."""
-    host, port = address
-    deadline = min(deadline, time.monotonic() + 20)  # one that is just ending may still have it
-    addresses = bind_addresses(host)
-    if not addresses:
-        print(
-            f'{host} is no address of this host that it knows of: the processes are awaited at '
-            f'port {port} of all its addresses, until all are there.',
-            file=sys.stderr,
-        )
-    while True:
-        with contextlib.ExitStack() as made:
-            try:
-                listeners = [made.enter_context(_server(one, port)) for one in addresses]
-                listeners = listeners or [made.enter_context(_anywhere(port))]
-            except OSError as error:
-                problem = error
-            else:
-                for listener in listeners:
-                    listener.setblocking(False)  # who called may have gone before it is accepted
-                stack.push(made.pop_all())
-                return listeners
-        if time.monotonic() > deadline:
-            raise UserError(
-                f'process 0 cannot listen at port {port} ({problem.strerror}), another run may: '
-                'end it, or give every process another --coordinator HOST:PORT.'
-            )
-        time.sleep(_RETRY)
-
-
 def _receive_all(
     address: tuple[str, int], count: int, timeout: float, found: str, token: str | None
 ) -> dict[int, Line]:
     """Returns a line to every other process; without all of them none gets one."""
     deadline, remind = time.monotonic() + timeout, time.monotonic() + _REMIND
     with contextlib.ExitStack() as stack:
-        listeners = _listen(stack, address, deadline)
+        listeners = listening.listen(stack, address, deadline)
         if token is None:
             # Now that the port is ours; a run that has it keeps its token.
             token = run_token.create(address[1])
@@ -424,7 +345,7 @@ def _call_all(
     problem: Exception | str = 'no answer'
     try:
         entries = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
-    except OSError as error:  # a name that is not known yet
+    except (OSError, UnicodeError) as error:  # a name that is not known yet, or no name
         return None, error
     for *_, sockaddr in entries:
         try:

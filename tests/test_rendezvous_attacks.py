@@ -14,7 +14,7 @@ from pathlib import Path
 import attacked
 import pytest
 
-from cls import distributed, rendezvous, run_token
+from cls import distributed, listening, run_token
 from cls.errors import UserError
 
 HERE = Path(__file__).parent
@@ -128,11 +128,11 @@ def free_port():
         return server.getsockname()[1]
 
 
-def listening(host):
+def listens_at(host):
     """The addresses that process 0 listens on, and those of JAX's service."""
     port = free_port()
     with contextlib.ExitStack() as stack:
-        listeners = rendezvous._listen(stack, (host, port), 0)
+        listeners = listening.listen(stack, (host, port), 0)
         names = {listener.getsockname()[0] for listener in listeners}
     return names, distributed._bind_address(host, port), port
 
@@ -162,9 +162,9 @@ def own_address():
 
 def test_a_loopback_run_listens_on_loopback():
     for host in ('127.0.0.1', '127.0.0.2'):
-        names, service, port = listening(host)
+        names, service, port = listens_at(host)
         assert (names, service) == ({host}, f'{host}:{port}')
-    names, service, port = listening('localhost')
+    names, service, port = listens_at('localhost')
     assert names and names <= {'127.0.0.1', '::1'}
     assert service in (f'localhost:{port}', f'127.0.0.1:{port}', f'[::1]:{port}')
 
@@ -174,7 +174,7 @@ def test_a_name_of_this_host_listens_on_its_address(monkeypatch, capsys):
     own = own_address()
     monkeypatch.setattr(socket, 'getaddrinfo', named([own]))
     for host in (own, 'node1'):
-        names, service, port = listening(host)
+        names, service, port = listens_at(host)
         assert (names, service) == ({own}, f'{own}:{port}')
     assert capsys.readouterr().err == ''
 
@@ -191,7 +191,7 @@ def test_a_name_that_others_know_otherwise_listens_everywhere_and_says_so(
     addresses, monkeypatch, capsys
 ):
     monkeypatch.setattr(socket, 'getaddrinfo', named(addresses))
-    names, service, port = listening('node1')
+    names, service, port = listens_at('node1')
     assert names <= {'::', '0.0.0.0'}
     assert service in (None, f'0.0.0.0:{port}')
     line = capsys.readouterr().err
