@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import random
+import resource
 import socket
 import struct
 import threading
@@ -95,6 +96,8 @@ def introduces(key=OTHER, times=1, **fields):
 
 
 def flood(port):
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 2000), most))
     return [call(port) for _ in range(600)]
 
 
@@ -206,6 +209,14 @@ def attacked(index, port, attack):
     if index == 0:
         Path('over').touch()
     distributed.links.end()
+
+
+def few_files(index, port):
+    """Process 0 may open fewer files than there are idle connections."""
+    if index == 0:
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (40, most))
+    attacked(index, port, STRANGERS['idle'])
 
 
 def afterwards(index, port):
@@ -475,6 +486,7 @@ def scenes():
     found |= {f'insider {name}': (scene, 3) for name, scene in INSIDERS.items()}
     return found | {
         'afterwards': (afterwards, 4),
+        'few_files': (few_files, 4),
         'other_tokens': (other_tokens, 2),
         'without_token': (without_token, 3),
         'token_of_a_killed_run': (token_of_a_killed_run, 3),
@@ -482,5 +494,5 @@ def scenes():
 
 
 if __name__ == '__main__':
-    rendezvous._STRANGE = 1.0
+    rendezvous._STRANGE, rendezvous._REMIND = 1.0, 1000.0
     play(scenes())

@@ -215,7 +215,8 @@ def test_a_signal_to_one_of_several_and_the_checkpoint_on_other_devices(
     wait_for(processes[0], f'step 2/{STEPS}')
     first = said(processes[0])[0]
     assert first.startswith('2 processes, found by flags, with 8 devices; coordinator 127.0.0.1:')
-    assert listening_at(int(first.rpartition(':')[2])) == {'127.0.0.1'}
+    if sys.platform == 'linux':
+        assert listening_at(int(first.rpartition(':')[2])) == {'127.0.0.1'}
     processes[1].send_signal(signal.SIGTERM)
     stopped = stopped_at(processes, workdir)
     assert stopped >= 2
