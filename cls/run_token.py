@@ -27,7 +27,7 @@ _HAND_ON = {  # how a launcher hands the variable to its processes
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, as it was given, is this machine alone.
+    """Whether a host, as written, is only this machine.
 
     Other names count as remote even where they resolve to a loopback address: Debian gives the
     machine's own name 127.0.1.1, and other hosts see another address.
