@@ -113,6 +113,7 @@ def _open_mpi(env: Mapping[str, str], coordinator: str, timeout: int) -> Cluster
     address = coordinator or env.get('JAX_COORDINATOR_ADDRESS', '')
     if not address and jax.is_env_present():  # up to version 4
         address = jax.get_coordinator_address(timeout, env.get('JAX_COORDINATOR_PORT'))
+        address = _loopback(address) if here == count else address
     if not address and here == count:
         job = env.get('PMIX_NAMESPACE', '')
         address = f'127.0.0.1:{2**16 - _PORTS + zlib.crc32(job.encode()) % _PORTS}'
@@ -143,12 +144,18 @@ def _slurm(env: Mapping[str, str], coordinator: str, timeout: int) -> Cluster | 
     _number(env, 'SLURM_JOB_ID', name)
     if index >= count:
         raise UserError(f'SLURM_PROCID is {index} and SLURM_NTASKS {count}: expected a lower one.')
+    here = _tasks_here(env, count)
     address = coordinator or env.get('JAX_COORDINATOR_ADDRESS', '')
     if not address:
         port = env.get('JAX_COORDINATOR_PORT')
         address = clusters.SlurmCluster.get_coordinator_address(timeout, port)
-    here = _tasks_here(env, count)
+        address = _loopback(address) if here == count else address
     return Cluster(name, address, count, index, _gpus(env, local, here, name))
+
+
+def _loopback(address: str) -> str:
+    """Returns the same port of this host alone, for processes that are all on it."""
+    return f'127.0.0.1:{address.rpartition(":")[2]}'
 
 
 def _tasks_here(env: Mapping[str, str], count: int) -> int:

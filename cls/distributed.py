@@ -10,13 +10,15 @@ With one process all of these are what they seem, without any cost.
 
 import argparse
 import atexit
+import os
 import socket
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from cls import listening, rendezvous, run_token
 from cls.errors import UserError
-from cls.links import Links, meet
+from cls.links import Links
 
 links: Links | None = None  # of this process, once it has joined others
 
@@ -31,6 +33,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--join_timeout', type=int, default=1800, help='seconds to wait for the others'
     )
+    group.add_argument(
+        '--no_token',
+        action='store_true',
+        help='go without CLS_TOKEN where nobody else can reach the coordinator',
+    )
 
 
 def start(flags: argparse.Namespace) -> None:
@@ -42,8 +49,8 @@ def start(flags: argparse.Namespace) -> None:
       flags: with those of `add_flags`.
 
     Raises:
-      UserError: flags or environment that are wrong, and after the time-out, with the processes
-        that did not come or the address that could not be reached.
+      UserError: flags or environment that are wrong, no token for several hosts, and after the
+        time-out, with the processes that did not come or the address that could not be reached.
     """
     import jax  # here, so that programs which do not compute need not load it
 
@@ -59,7 +66,10 @@ def start(flags: argparse.Namespace) -> None:
         return
     host, _, port = found.coordinator.rpartition(':')
     address = host.strip('[]'), int(port)
-    links = meet(address, found.index, found.count, flags.join_timeout, found.found)
+    token = run_token.choose(address[0], found.found, flags.no_token, os.environ)
+    links = rendezvous.meet(
+        address, found.index, found.count, flags.join_timeout, found.found, token
+    )
     # A SIGTERM is ours (cls.preemption): JAX's handler would take it away.
     jax.config.update('jax_enable_preemption_service', False)
     jax.distributed.initialize(
@@ -69,7 +79,7 @@ def start(flags: argparse.Namespace) -> None:
         found.local_devices,
         cluster_detection_method='deactivate',
         initialization_timeout=120,  # all are there
-        coordinator_bind_address=None if socket.has_dualstack_ipv6() else f'0.0.0.0:{port}',
+        coordinator_bind_address=_bind_address(*address) if found.index == 0 else None,
     )
     atexit.register(links.end)  # before JAX's own, which waits for all
     seen = jax.process_index(), jax.process_count()
@@ -82,6 +92,17 @@ def start(flags: argparse.Namespace) -> None:
         f'{found.count} processes, found by {found.found}, with {jax.device_count()} devices; '
         f'coordinator {found.coordinator}'
     )
+
+
+def _bind_address(host: str, port: int) -> str | None:
+    """Returns where the service of JAX listens, as our own port did; None: at all addresses."""
+    if 'JAX_COORDINATOR_BIND_ADDRESS' in os.environ:
+        return None  # JAX takes that
+    addresses = listening.bind_addresses(host)
+    if not addresses:
+        return None if socket.has_dualstack_ipv6() else f'0.0.0.0:{port}'
+    name = addresses[0] if len(addresses) == 1 else host  # of which it takes all
+    return f'[{name}]:{port}' if ':' in name else f'{name}:{port}'
 
 
 def is_first() -> bool:
@@ -128,7 +149,12 @@ def agree(name: str, work: Callable[[], Any], share: bool = False) -> Any:
     except UserError as error:
         problem = str(error)
     answers = links.gather(name, [problem, result if share else None])
-    for index, (problem, _) in enumerate(answers):
+    for index, answer in enumerate(answers):
+        match answer:
+            case [None | str() as problem, _]:
+                pass
+            case _:
+                fail(f'process {index} answers {name!r} as no process of a run does.', 1)
         if problem is not None:
             raise UserError(problem if index == 0 else f'process {index}: {problem}')
     return answers[0][1] if share else result

@@ -9,6 +9,7 @@ training (see configs/search/README.md).
 
 On several hosts the same command runs on each. srun, mpirun, Kubernetes and TPU slices tell a
 process which it is; elsewhere --coordinator HOST:PORT --process_count N --process_index I do.
+Processes of several hosts share a secret, CLS_TOKEN in the environment of each.
 
 What `evaluate` shows a net of each image is --config.eval.protocol: single (the centre crop), flip,
 ten_crop (Krizhevsky et al. 2012), crops_12 and crops_144 (Szegedy et al. 2016, 2015), dense and

@@ -109,6 +109,7 @@ class Preemption:
 
     def _hear(self, sender: int, message: dict[str, Any]) -> None:
         """What the threads of the processes tell each other."""
+        _check(message, by_first=self._links.index > 0)
         what = message['what']
         with self._changed:
             if what == 'asked':  # to process 0, which asks once
@@ -136,3 +137,13 @@ class Preemption:
             self._links.leave(_NOTHING)
         self._last = last
         self._changed.notify_all()
+
+
+def _check(message: dict[str, Any], by_first: bool) -> None:
+    """Raises ValueError for a signal that process 0, or another, does not send."""
+    what = message['what']
+    if what not in (('calls?', 'stop') if by_first else ('asked', 'calls')):
+        raise ValueError(f'signal {what!r}')
+    number = message[{'calls': 'calls', 'stop': 'last'}[what]] if what in ('calls', 'stop') else 0
+    if number is not None and (type(number) is not int or number < 0):
+        raise ValueError(f'signal {what!r} with {number!r}')

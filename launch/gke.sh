@@ -14,7 +14,8 @@
 #   --build          builds and pushes IMAGE first, from this checkout
 #   --workdir URL    of the run folder, on gs://
 #   --zone ZONE, --project NAME  default: gcloud's
-#   --xpk_flags TEXT more flags of `xpk workload create`, as '--spot --priority=high'
+#   --xpk_flags TEXT more flags of `xpk workload create`, as '--spot --priority=high'; not --env nor
+#                    --env-file, as launch/token.env is one
 #   --dry_run        prints the commands and runs nothing
 #
 # Needs xpk (pip install xpk) and what it asks for: gcloud, kubectl, docker.
@@ -41,10 +42,19 @@ if [[ -n "$build" ]]; then
   run docker build --file launch/Dockerfile --build-arg ACCELERATOR=tpu --tag "$image" .
   run docker push "$image"
 fi
+# xpk takes the value of CLS_TOKEN, which the file names, from here: no command line shows it.
+if [[ -n "$dry_run" ]]; then
+  # shellcheck disable=SC2016 # it is for the shell that runs these lines
+  echo 'export CLS_TOKEN="${CLS_TOKEN:-$(launch/token.sh)}"'
+else
+  CLS_TOKEN="${CLS_TOKEN:-$(launch/token.sh)}"
+  export CLS_TOKEN
+fi
 # xpk starts a run again that ends with 42 or was killed, and with 1, which is how processes end
 # that have lost another; with 2, a mistake in the flags, it is over. 300 seconds are to save in.
 flags="$(quoted --workdir "$workdir" ${train_flags[@]+"${train_flags[@]}"})"
 run xpk workload create --cluster="$cluster" --workload="$name" --tpu-type="$type" \
   --num-slices="$slices" --docker-image="$image" --max-restarts=100 --restart-on-exit-codes=1 \
-  --termination-grace-period-seconds=300 ${more[@]+"${more[@]}"} ${words[@]+"${words[@]}"} \
+  --termination-grace-period-seconds=300 --env-file=launch/token.env \
+  ${more[@]+"${more[@]}"} ${words[@]+"${words[@]}"} \
   --command="exec python launch/gke_worker.py $flags"

@@ -11,6 +11,7 @@ What stands after -- goes to cls.main. PYTHON=python3.12 picks the interpreter (
 
 import argparse
 import os
+import secrets
 import shlex
 import signal
 import socket
@@ -60,10 +61,12 @@ def main() -> int:
     if args.processes > 1:
         print(f'output of the other processes: {logs}/process-*.log', flush=True)
     processes = []
+    # By which they know each other (cls.run_token): in the environment, which only its user reads.
+    token = {'CLS_TOKEN': os.environ.get('CLS_TOKEN') or secrets.token_hex(16)}
     try:
         listen(processes)
         for index, (variables, words) in enumerate(zip(environments, commands, strict=True)):
-            processes.append(start(words, variables, log_file(logs, index)))
+            processes.append(start(words, variables | token, log_file(logs, index)))
         return wait(processes, logs)
     finally:
         stop(processes, signal.SIGKILL)

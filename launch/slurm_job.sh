@@ -13,6 +13,12 @@ shift
 export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
 unset SLURM_TRES_PER_TASK
 
+# By which the processes know each other; srun hands the environment on, if it is not told otherwise
+# (sbatch --export=NONE tells it so).
+CLS_TOKEN="${CLS_TOKEN:-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')}"
+export CLS_TOKEN
+unset SLURM_EXPORT_ENV
+
 trap : TERM # srun's processes get it too, and save; this shell has to outlive them
 srun --kill-on-bad-exit=1 .venv/bin/python -m cls.main --workdir "$workdir" "$@"
 code=$?

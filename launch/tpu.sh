@@ -100,12 +100,16 @@ request() {
   done
 }
 
-# Sends the commit as a git bundle, so that the run knows which it is, and trains on every host.
+# Sends the commit as a git bundle, so that the run knows which it is, and trains on every host. The
+# token goes by a file too: a command line is for everybody to read.
 train() {
-  local bundle="${TMPDIR:-/tmp}/cls-$name.bundle" flags
+  local bundle="${TMPDIR:-/tmp}/cls-$name.bundle" token="${TMPDIR:-/tmp}/cls-$name.token" flags
   flags="$(quoted --workdir "$workdir" ${train_flags[@]+"${train_flags[@]}"})"
   run git bundle create --quiet "$bundle" HEAD &&
     queued scp "$bundle" "$name:cls.bundle" --node=all --worker=all &&
+    run launch/token.sh "$token" &&
+    queued scp "$token" "$name:cls.token" --node=all --worker=all &&
+    run rm "$token" &&
     queued ssh "$name" --node=all --worker=all --command="git init --quiet cls && \
 git -C cls fetch --quiet ~/cls.bundle HEAD && git -C cls checkout --quiet --force FETCH_HEAD && \
 exec cls/launch/tpu_worker.sh $flags"

@@ -27,6 +27,13 @@ if [[ -n "$earlier" && "$(ps -ww -o args= -p "$earlier" || true)" == *cls.main* 
   kill -KILL "$earlier" 2>/dev/null || true
 fi
 
+# By which the hosts know each other; launch/tpu.sh sends it.
+if [[ -z "${CLS_TOKEN:-}" && -e "$HOME/cls.token" ]]; then
+  CLS_TOKEN="$(cat "$HOME/cls.token")"
+  export CLS_TOKEN
+fi
+rm -f "$HOME/cls.token"
+
 setup_venv launch/requirements-tpu.txt
 # Since JAX 0.8.1 this is 8482 by default, which firewalls of Google's networks may not let through
 # between slices (jax-ml/jax#35905).

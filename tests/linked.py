@@ -11,16 +11,17 @@ import socket
 import sys
 import tempfile
 import time
+import types
 from pathlib import Path
 
-from cls import distributed, errors
+from cls import distributed, errors, rendezvous, run_token
 from cls.errors import UserError
-from cls.links import meet
 from cls.preemption import Preempted, Preemption
+from cls.rendezvous import meet
 
 
-def join(index, count, port, timeout=60):
-    distributed.links = meet(('127.0.0.1', port), index, count, timeout, 'flags')
+def join(index, count, port, timeout=60, token=None):
+    distributed.links = meet(('127.0.0.1', port), index, count, timeout, 'flags', token)
 
 
 def together(index, port):
@@ -109,11 +110,16 @@ def same_mistake(index, port):
 def stopped_at_once(index, port):
     """Process 0 lets the other go and stops it in one breath, so that both come as one part."""
     if index == 0:
-        with socket.create_server(('', port)) as server:
-            connection, _ = server.accept()
-            connection.recv(1000)
-            messages = [{'kind': 'go'}, {'kind': 'stop', 'text': 'config.lr is wrong.', 'code': 2}]
-            connection.sendall(''.join(json.dumps(m) + '\n' for m in messages).encode())
+        with socket.create_server(('127.0.0.1', port)) as server:
+            meeting = rendezvous._Meeting(2, run_token.create(port))
+            while not meeting.lines:
+                meeting.hear([server], 1)
+            line = meeting.lines[1]
+            connection, parts = line._socket, []
+            line._socket = types.SimpleNamespace(sendall=parts.append)
+            line.send({'kind': 'go'})
+            line.send({'kind': 'stop', 'text': 'config.lr is wrong.', 'code': 2})
+            connection.sendall(b''.join(parts))
             connection.recv(1000)  # until the other has gone
     else:
         join(index, 2, port)
@@ -213,13 +219,13 @@ SCENES = {  # who plays: how many processes
 }
 
 
-def begin(scene, folder):
+def begin(scene, count, folder):
     """Forks the processes of a scene."""
     with socket.create_server(('', 0)) as server:
         port = server.getsockname()[1]
     sys.stdout.flush()
     children = []
-    for index in range(SCENES[scene]):
+    for index in range(count):
         child = os.fork()
         if child == 0:
             for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
@@ -246,12 +252,17 @@ def finish(children, folder):
     ]
 
 
-if __name__ == '__main__':
+def play(scenes):
+    """Plays scenes, name -> (scene, processes), at the same time; prints what became of them."""
     with tempfile.TemporaryDirectory() as root:
         played = []
-        for scene in SCENES:
-            folder = Path(root) / scene.__name__
+        for name, (scene, count) in scenes.items():
+            folder = Path(root) / name
             folder.mkdir()
-            played.append((scene.__name__, begin(scene, folder), folder))
+            played.append((name, begin(scene, count, folder), folder))
         result = {name: finish(children, folder) for name, children, folder in played}
     print(json.dumps(result))
+
+
+if __name__ == '__main__':
+    play({scene.__name__: (scene, count) for scene, count in SCENES.items()})

@@ -129,6 +129,19 @@ def test_gpus_of_a_process(more, devices, environment):
     assert find().local_devices == devices
 
 
+def test_processes_that_are_all_on_one_host_meet_at_loopback(environment, monkeypatch):
+    one = {'SLURM_NTASKS': '4', 'SLURM_PROCID': '1', 'SLURM_STEP_TASKS_PER_NODE': '4'}
+    environment(SLURM, one, {'SLURM_NODEID': '0', 'SLURM_STEP_NUM_NODES': '1'})
+    assert find().coordinator == f'127.0.0.1:{61440 + 4711 % 4096}'
+    assert find('other:1').coordinator == 'other:1'
+    environment({'JAX_COORDINATOR_ADDRESS': 'host:2'})
+    assert find().coordinator == 'host:2'
+    monkeypatch.delenv('JAX_COORDINATOR_ADDRESS')
+    monkeypatch.delenv('SLURM_JOB_ID')
+    environment(MPI, {'OMPI_COMM_WORLD_LOCAL_SIZE': '8'})
+    assert find().coordinator == f'127.0.0.1:{61440 + 1531576320 // 4096 % 4096}'
+
+
 @pytest.mark.parametrize(
     'more, words',
     [

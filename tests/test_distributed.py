@@ -1,6 +1,7 @@
 """Runs of several real processes on this machine's loopback, each with virtual CPU devices."""
 
 import contextlib
+import ipaddress
 import json
 import os
 import re
@@ -122,6 +123,20 @@ def wait_for(process, text):
         time.sleep(0.05)
 
 
+def listening_at(port):
+    """The addresses at which somebody listens at a port, from Linux's tables."""
+    addresses = set()
+    for name in ('tcp', 'tcp6'):
+        for line in Path('/proc/net', name).read_text().splitlines()[1:]:
+            _, local, _, state, *_ = line.split()
+            address, _, hexadecimal = local.partition(':')
+            if state == '0A' and int(hexadecimal, 16) == port:
+                words = [bytes.fromhex(address[i : i + 8])[::-1] for i in range(0, len(address), 8)]
+                found = ipaddress.ip_address(b''.join(words))
+                addresses.add(str(getattr(found, 'ipv4_mapped', None) or found))
+    return addresses
+
+
 def load(fields):
     return configs.load(str(ROOT / 'configs/metaqnn.py'), list(fields.items()))
 
@@ -199,9 +214,12 @@ def test_a_signal_to_one_of_several_and_the_checkpoint_on_other_devices(
     workdir = tmp_path / 'run'
     processes = launch(workdir, processes=2, devices=4)
     wait_for(processes[0], f'step 2/{STEPS}')
+    first = said(processes[0])[0]
+    assert first.startswith('2 processes, found by flags, with 8 devices; coordinator 127.0.0.1:')
+    if sys.platform == 'linux':
+        assert listening_at(int(first.rpartition(':')[2])) == {'127.0.0.1'}
     processes[1].send_signal(signal.SIGTERM)
     stopped = stopped_at(processes, workdir)
-    assert said(processes[0])[0].startswith('2 processes, found by flags, with 8 devices; coord')
     assert stopped >= 2
     losses = [json.loads(line)['train/loss'] for line in (workdir / 'metrics.jsonl').open()]
     expected = [line['train/loss'] for line in events(alone) if 'train/loss' in line]
@@ -423,5 +441,5 @@ def test_slurm_as_it_starts_processes(fields, cache, tmp_path):
     finally:
         stop(processes)
     assert [process.returncode for process in processes] == [0, 0]
-    assert '2 processes, found by Slurm, with 2 devices; coordinator localhost:' in outputs[0]
+    assert '2 processes, found by Slurm, with 2 devices; coordinator 127.0.0.1:' in outputs[0]
     events(tmp_path / 'run')

@@ -21,6 +21,7 @@ what = sys.argv[-1].split(',')[index]
 signal.signal(signal.SIGTERM, lambda *_: ((here / f'saved{{index}}').touch(), sys.exit(0)))
 print('process', index, what, flush=True)
 print(os.environ.get('CUDA_VISIBLE_DEVICES'), os.environ.get('JAX_NUM_CPU_DEVICES'), flush=True)
+(here / f'token{{index}}').write_text(os.environ['CLS_TOKEN'])
 (here / f'ready{{index}}').write_text(str(os.getpid()))
 while len(list(here.glob('ready*'))) < int(sys.argv[sys.argv.index('--process_count') + 1]):
     time.sleep(0.02)
@@ -76,6 +77,16 @@ def test_all_end_well(local, tmp_path):
     logs = sorted(path.name for path in (tmp_path / 'logs').iterdir())
     assert logs == ['process-1.log', 'process-2.log']
     assert (tmp_path / 'logs/process-2.log').read_text() == 'process 2 0\nNone 2\n'
+
+
+def test_all_have_the_token_of_this_run(local, tmp_path):
+    tokens = []
+    for _ in range(2):
+        local('--processes=2', '--', '0,0').communicate(timeout=60)
+        tokens.append({(tmp_path / f'token{index}').read_text() for index in range(2)})
+    assert [len(run) for run in tokens] == [1, 1]
+    assert tokens[0] != tokens[1]
+    assert {len(token) for run in tokens for token in run} == {32}
 
 
 def test_each_has_its_gpus(local, tmp_path):

@@ -27,7 +27,7 @@ def test_shellcheck_finds_nothing():
     assert found.returncode == 0, found.stdout
 
 
-@pytest.mark.parametrize('script', [*LAUNCHERS, 'tpu_worker.sh'])
+@pytest.mark.parametrize('script', [*LAUNCHERS, 'tpu_worker.sh', 'token.sh'])
 def test_help_is_the_head_comment(script, project):
     shown = project.run(script, '--help')
     assert shown.returncode == 0, shown.stderr
@@ -97,6 +97,10 @@ def test_dry_run_of_a_slice(project):
         'git bundle create --quiet /tmp/cls-run1.bundle HEAD',
         f'{queued} scp /tmp/cls-run1.bundle run1:cls.bundle --node=all --worker=all '
         '--zone=us-west4-a',
+        'launch/token.sh /tmp/cls-run1.token',
+        f'{queued} scp /tmp/cls-run1.token run1:cls.token --node=all --worker=all '
+        '--zone=us-west4-a',
+        'rm /tmp/cls-run1.token',
         f"{queued} ssh run1 --node=all --worker=all '--command=git init --quiet cls && "
         'git -C cls fetch --quiet ~/cls.bundle HEAD && '
         'git -C cls checkout --quiet --force FETCH_HEAD && '
@@ -133,16 +137,20 @@ def test_dry_run_on_gke(project):
     assert shown.stdout.splitlines() == [
         'docker build --file launch/Dockerfile --build-arg ACCELERATOR=tpu --tag i:1 .',
         'docker push i:1',
+        'export CLS_TOKEN="${CLS_TOKEN:-$(launch/token.sh)}"',
         'xpk workload create --cluster=k --workload=run1 --tpu-type=v5litepod-16 --num-slices=2 '
         '--docker-image=i:1 --max-restarts=100 --restart-on-exit-codes=1 '
-        '--termination-grace-period-seconds=300 --zone=z --spot --priority=high '
+        '--termination-grace-period-seconds=300 --env-file=launch/token.env --zone=z '
+        '--spot --priority=high '
         f"'--command=exec python launch/gke_worker.py --workdir gs://b/run1 {inner}'",
     ]
 
 
 def test_a_run_on_gke_is_its_dry_run(project):
-    for name in ('docker', 'xpk'):
-        project.command(name)
+    # xpk takes the token from its environment, where its file says no more than the name.
+    taken = project.notes.parent / 'tokens'
+    project.command('docker')
+    project.command('xpk', f'print(os.environ["CLS_TOKEN"], file=open({str(taken)!r}, "a"))')
     lines = project.run('gke.sh', *GKE, '--build', '--dry_run', *TRAIN).stdout
     assert project.calls() == []
     assert project.run('gke.sh', *GKE, '--build', *TRAIN).returncode == 0
@@ -151,6 +159,11 @@ def test_a_run_on_gke_is_its_dry_run(project):
     project.notes.unlink()
     subprocess.run(['bash', '-ec', lines], env=project.environment(), check=True)
     assert project.calls() == really
+    tokens = taken.read_text().split()
+    assert [len(token) for token in tokens] == [32, 32]
+    assert tokens[0] != tokens[1]
+    assert not any(token in str(really) for token in tokens)
+    assert (ROOT / 'launch/token.env').read_text().splitlines()[1:] == ['CLS_TOKEN']
 
 
 def test_an_image_that_cannot_be_built_is_not_launched(project):
@@ -158,6 +171,21 @@ def test_an_image_that_cannot_be_built_is_not_launched(project):
     project.command('xpk')
     assert project.run('gke.sh', *GKE, '--build').returncode == 1
     assert project.calls('xpk') == []
+
+
+def test_a_token_is_for_its_user_only(project, tmp_path):
+    first, second = project.run('token.sh').stdout, project.run('token.sh').stdout
+    assert len(first) == len(second) == 33
+    assert first != second
+    file, victim = tmp_path / 'token', tmp_path / 'victim'
+    victim.write_text('kept')
+    file.symlink_to(victim)
+    assert project.run('token.sh', str(file)).returncode == 0
+    assert (victim.read_text(), file.is_symlink()) == ('kept', False)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert len(file.read_text()) == 33
+    project.run('token.sh', str(file), CLS_TOKEN='chosen before')
+    assert file.read_text() == 'chosen before\n'
 
 
 def test_dry_run_on_slurm(project):

@@ -19,6 +19,7 @@ job = {
     'SLURM_NTASKS_PER_NODE': options['ntasks-per-node'],
     'SLURM_CPUS_PER_TASK': options['cpus-per-task'],
     'SLURM_TRES_PER_TASK': 'cpu=9',
+    'SLURM_EXPORT_ENV': 'NONE',  # of sbatch --export=NONE
 }
 for restart in range(4):
     before = open(NOTES).read().count('"scontrol", "requeue", "7"')
@@ -37,6 +38,8 @@ print('ended with', code)
 # One process for each task; what happens to them in each start of the job is in PLAN.
 SRUN = """
 import pathlib, signal, subprocess, time
+if 'SLURM_EXPORT_ENV' in os.environ:
+    sys.exit('srun: the environment is not handed on')
 if 'SLURM_TRES_PER_TASK' in os.environ:
     sys.exit('srun: fatal: cpus-per-task set by two different environment variables')
 restart, tasks = int(os.environ['SLURM_RESTART_COUNT']), int(os.environ['SLURM_NTASKS'])
@@ -67,6 +70,8 @@ import pathlib, signal
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 workdir = pathlib.Path(sys.argv[sys.argv.index('--workdir') + 1])
 index = os.environ['SLURM_PROCID']
+with open(f'{NOTES}-tokens', 'a') as file:
+    print(os.environ['EVENT'], os.environ['CLS_TOKEN'], file=file)
 with open(f'{NOTES}-{index}', 'a') as file:
     print(os.environ['EVENT'], os.environ['SRUN_CPUS_PER_TASK'], file=file)
 pathlib.Path(os.environ['READY'], index).touch()
@@ -118,6 +123,20 @@ def test_stopped_before_the_end_it_is_queued_again(signalled, slurm):
     assert calls == [['python', '-m', 'cls.main', '--workdir', 'runs/a', *TRAIN[1:]]] * 12
     log = (project.root / 'runs/a.log').read_text()
     assert log.count('stopped before the end; job 7 is RUNNING.') == 2
+
+
+def test_the_processes_of_each_start_have_a_token_of_their_own(slurm):
+    project = slurm('term', 'finish')
+    project.run('slurm.sh', *FLAGS, *TRAIN)
+    lines = (project.notes.parent / 'notes-tokens').read_text().splitlines()
+    starts = [
+        {token for event, token in map(str.split, lines) if event == e} for e in ('term', 'finish')
+    ]
+    assert len(lines) == 8
+    assert [len(tokens) for tokens in starts] == [1, 1]
+    assert starts[0] != starts[1]
+    assert {len(token) for tokens in starts for token in tokens} == {32}
+    assert not any(token in str(project.calls()) for tokens in starts for token in tokens)
 
 
 def test_finished_it_is_not_queued_again(slurm):

@@ -75,7 +75,7 @@ def test_requests_waits_trains_and_deletes(cloud):
     cloud.states('NONE', 'WAITING_FOR_RESOURCES', 'PROVISIONING', 'ACTIVE')
     done = cloud.run('tpu.sh', *FLAGS, *TRAIN)
     assert done.returncode == 0, done.stderr
-    assert verbs(cloud) == ['create', 'scp', 'ssh', 'worker.py', 'delete']
+    assert verbs(cloud) == ['create', 'scp', 'scp', 'ssh', 'worker.py', 'delete']
     # The flags came through two shells as they were, and the commit through git.
     assert cloud.calls('worker.py') == [['worker.py', '--workdir', 'gs://b/run1', *TRAIN[1:]]]
     host = cloud.root.parent / 'host/cls'
@@ -85,6 +85,29 @@ def test_requests_waits_trains_and_deletes(cloud):
     ]
     assert head[0] == head[1]
     assert 'run1: WAITING_FOR_RESOURCES' in done.stderr
+
+
+def test_the_token_goes_by_a_file_that_only_its_user_can_read(cloud):
+    host = cloud.root.parent / 'host'
+    cloud.states('ACTIVE')
+    assert cloud.run('tpu.sh', *FLAGS, *TRAIN, TMPDIR=str(host.parent)).returncode == 0
+    token = (host / 'cls.token').read_text().strip()
+    assert len(token) == 32
+    assert (host / 'cls.token').stat().st_mode & 0o777 == 0o600
+    assert token not in str(cloud.calls())
+    assert not list(host.parent.glob('*.token'))
+
+
+def test_the_worker_takes_the_token_that_was_sent(project):
+    home = project.root.parent
+    program = f'open({str(home / "taken")!r}, "a").write(os.environ.get("CLS_TOKEN", "") + ",")'
+    (project.root / '.venv/bin/python').write_text(project.program(program))
+    (home / 'cls.token').write_text('sent\n')
+    assert project.run('tpu_worker.sh').returncode == 0
+    assert not (home / 'cls.token').exists()
+    assert project.run('tpu_worker.sh', CLS_TOKEN='given').returncode == 0
+    assert project.run('tpu_worker.sh').returncode == 0
+    assert (home / 'taken').read_text() == 'sent,given,,'
 
 
 def test_what_the_dry_run_prints_is_what_it_does(cloud):
@@ -108,7 +131,7 @@ def test_preempted_it_is_requested_again_and_goes_on(cloud):
     (here / 'results').write_text('1 1 1 0')
     done = cloud.run('tpu.sh', *FLAGS, '--spot', *TRAIN)
     assert done.returncode == 0, done.stderr
-    train = ['scp', 'ssh', 'worker.py']
+    train = ['scp', 'scp', 'ssh', 'worker.py']
     assert verbs(cloud) == ['create', *train, 'delete', 'create', *train, 'delete']
     assert 'preempted' in done.stderr
 
@@ -127,7 +150,7 @@ def test_a_run_that_fails_is_not_repeated_and_the_slice_stays(code, exits, cloud
     (cloud.root.parent / 'results').write_text('1')
     failed = cloud.run('tpu.sh', *FLAGS, *TRAIN)
     assert failed.returncode == exits
-    assert verbs(cloud) == ['scp', 'ssh', 'worker.py']
+    assert verbs(cloud) == ['scp', 'scp', 'ssh', 'worker.py']
     assert 'costs' in failed.stderr.splitlines()[-1]
 
 
@@ -164,7 +187,7 @@ def test_without_an_answer_nothing_is_made(cloud):
 def test_a_lost_answer_is_waited_for(cloud):
     cloud.states('PROVISIONING', 'UNKNOWN', 'ACTIVE')
     assert cloud.run('tpu.sh', *FLAGS, *TRAIN).returncode == 0
-    assert verbs(cloud) == ['scp', 'ssh', 'worker.py', 'delete']
+    assert verbs(cloud) == ['scp', 'scp', 'ssh', 'worker.py', 'delete']
 
 
 def test_a_request_that_fails_is_not_repeated(cloud):
