@@ -6,6 +6,7 @@ timm writes config.json in two forms. The present one has `architecture`, `num_c
 Transformers' has `id2label`. Training scripts save an argparse.Namespace beside the weights.
 """
 
+import functools
 import math
 import re
 from collections.abc import Mapping
@@ -14,7 +15,6 @@ from typing import Any
 from cls.errors import UserError
 from cls.models import registry
 from cls.models.registry import Variant
-from cls.weights.unpickle import Inert
 
 # timm's networks whose state dict has the names and shapes of a variant's reference and that
 # compute something else (other padding, epsilon or blurred strides), found by comparing all of
@@ -129,7 +129,7 @@ def check(card: Mapping[str, Any], variant: Variant, *, strict: bool = True) -> 
     told, own = word(card), words(variant)
     plain = plain_word(told)
     if told and not {told, plain} & own and (strict or _is_known(plain)):
-        fitting = [name for name in registry.names() if plain in words(registry.variant(name))]
+        fitting = _index(tuple(registry.names())).get(plain, [])
         choose = f'choose {" or ".join(fitting[:3])}' if fitting else 'this network is not here'
         raise UserError(
             f'architecture is {told!r}, and {variant.name} is {_listed(words(variant))}: its '
@@ -156,10 +156,18 @@ _NEVER = object()
 
 
 def _is_known(word: str) -> bool:
-    variants = map(registry.variant, registry.names())
-    return any(word in words(v) for v in variants) or any(
-        word in names for names in LOOKALIKES.values()
-    )
+    known = _index(tuple(registry.names()))
+    return word in known or any(word in names for names in LOOKALIKES.values())
+
+
+@functools.cache
+def _index(names: tuple[str, ...]) -> dict[str, list[str]]:
+    """Returns each word for a network -> the variants that it is."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        for own in words(registry.variant(name)):
+            found.setdefault(own, []).append(name)
+    return found
 
 
 def _listed(names: set[str]) -> str:
@@ -260,27 +268,3 @@ def channels(fields: Mapping[str, Any], name: str) -> tuple[float, ...] | None:
         above = ' above 0' if name == 'std' else ''
         raise UserError(f'{name} is {value!r:.60}: expected three numbers{above}')
     return tuple(map(float, value))
-
-
-def of_training_script(content: Any) -> dict[str, Any]:
-    """Returns what the arguments in a checkpoint say, as a card; {} where there are none.
-
-    Args:
-      content: the file's outermost object, as the unpickler leaves it.
-    """
-    if not isinstance(content, Mapping):
-        return {}
-    arguments = content.get('args')
-    arguments = arguments.state if isinstance(arguments, Inert) else arguments
-    arguments = arguments if isinstance(arguments, Mapping) else {}
-    named = (*map(content.get, ('arch', 'architecture')), *map(arguments.get, ('model', 'arch')))
-    word = next((name for name in named if isinstance(name, str) and name), '')
-    card: dict[str, Any] = {'architecture': word} if word else {}
-    constructor = arguments.get('model_kwargs')
-    constructor = dict(constructor) if isinstance(constructor, Mapping) else {}
-    for argument, name in (('bn_eps', 'bn_eps'), ('gp', 'global_pool')):
-        if arguments.get(argument) is not None:
-            constructor[name] = arguments[argument]
-    if constructor:
-        card['model_args'] = constructor
-    return card

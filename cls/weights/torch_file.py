@@ -29,7 +29,7 @@ import numpy as np
 import safetensors
 
 from cls.errors import UserError, nearest
-from cls.weights import card, foreign, keras
+from cls.weights import foreign, keras
 from cls.weights.unpickle import (
     ADVICE,
     DTYPES,
@@ -101,7 +101,7 @@ def open_checkpoint(path: str | Path, entry: str = '') -> Checkpoint:
         content = _load(path)
         tensors = _strip_prefixes(_select(content, entry, path))
         _check_sizes(tensors, path.stat().st_size)
-        return Checkpoint(tensors, card.of_training_script(content))
+        return Checkpoint(tensors, _card(content))
     except UserError as error:
         raise UserError(f'{path}: {error}') from None
     except FileNotFoundError:
@@ -358,6 +358,29 @@ def _refuse_empty(content: Mapping[Any, Any], used: str) -> None:
 def _shown(key: Any) -> str:
     """Returns a key of a dict as text, without the content of what is no plain value."""
     return str(key) if isinstance(key, str | int | float) else f'a {type(key).__name__}'
+
+
+def _card(content: Any) -> dict[str, Any]:
+    """Returns what a training script's arguments say, as a card would; {} without any.
+
+    timm's and torchvision's scripts, and PyTorch's for ImageNet, store `arch` or `args`.
+    """
+    if not isinstance(content, Mapping):
+        return {}
+    arguments = content.get('args')
+    arguments = arguments.state if isinstance(arguments, Inert) else arguments
+    arguments = arguments if isinstance(arguments, Mapping) else {}
+    named = (*map(content.get, ('arch', 'architecture')), *map(arguments.get, ('model', 'arch')))
+    word = next((name for name in named if isinstance(name, str) and name), '')
+    card: dict[str, Any] = {'architecture': word} if word else {}
+    constructor = arguments.get('model_kwargs')
+    constructor = dict(constructor) if isinstance(constructor, Mapping) else {}
+    for argument, name in (('bn_eps', 'bn_eps'), ('gp', 'global_pool')):
+        if arguments.get(argument) is not None:
+            constructor[name] = arguments[argument]
+    if constructor:
+        card['model_args'] = constructor
+    return card
 
 
 def _strip_prefixes(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
