@@ -10,13 +10,12 @@ holds those of its newest checkpoint, their average if it keeps one. What needs 
 (an entry of the file, colours in another order) is made a run folder by cls.tools.import_weights.
 
 Everything is taken, BN statistics too. Only the head, which is what the number of classes shapes
-(see cls.models.parts), may be of other classes: where the weights' classes and the run's have names
-(config.json of a snapshot, classes.json of a run; the data set), the rows of those that both have
-are taken, whatever their places, and the others drawn anew; without names a head of as many classes
-is taken as it is, and a line says so, and another drawn anew, whole. Auxiliary heads that only one
-side has are drawn anew or left out. All else has to fit, or nothing is begun; weights of which the
-snapshot says that they are another network's are refused. A run that continues from its own
-checkpoint does not look here.
+(see cls.models.parts), may be of other classes; then it is drawn anew, but for the rows of classes
+whose names are known on both sides and the same (config.json of a snapshot, classes.json of a run).
+Heads that the weights lack, and auxiliary ones, are drawn anew; auxiliary ones that the net lacks
+are left out. All else has to fit, or nothing is begun; so do weights of which their own snapshot
+says that they are another network's. A run that continues from its own checkpoint does not look
+here.
 """
 
 import dataclasses
@@ -47,17 +46,18 @@ class _Loaded:
     """Variables from elsewhere, and what is known of them.
 
     `classes` are the names of their outputs, () if unknown; `prepared` the mean and deviation of
-    pixels in 0..255 that they were made for, and who says so; `lines` what else is to be said.
+    pixels in 0..255 that they were made for, and who says so; `left_out` the tensors of a file that
+    are no part of the net.
     """
 
     variables: dict[str, Any]
     classes: tuple[str, ...]
     prepared: tuple[tuple[float, ...], tuple[float, ...], str]
-    lines: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def load(setup: Setup) -> dict[str, Any]:
-    """Returns the variables that a run starts from, in host memory; says in lines what was taken.
+    """Returns the variables that a run starts from, in host memory; says in a line what was taken.
 
     Warns in another line when the weights are known to be made for images that are normalised
     otherwise than config.data.mean and std say.
@@ -71,14 +71,20 @@ def load(setup: Setup) -> dict[str, Any]:
         loaded = _of_run(setup.config, folder)
     else:
         loaded = _of_file(setup)
-    fresh, auxiliary = setup.initial(), _auxiliary(setup)
-    trimmed, dropped = _trimmed(loaded.variables, fresh, auxiliary)
-    names = setup.test.class_names
-    variables, new = graft(trimmed, fresh, head, source, auxiliary, (loaded.classes, names))
+    fresh, auxiliary, classes = setup.initial(), _auxiliary(setup), setup.test.class_names
+    given, dropped = _trimmed(loaded.variables, fresh, auxiliary)
+    names = (loaded.classes, classes)
+    variables, new, kept = graft(given, fresh, head, source, names, auxiliary)
     if jax.process_index() == 0:
-        print(f'init: {_account(trimmed, fresh, new)}', flush=True)
-        for line in (*loaded.lines, *dropped, *_on_classes(loaded.classes, names, new, trimmed)):
-            print(f'init: {line}', flush=True)
+        line = _account(given, fresh, new)
+        if kept:
+            line += f'; but the rows of {len(kept)} classes of the same names: {_list(kept)}'
+        elif not head & set(new):
+            line += ', the rows of the classifier in their order'
+            line += '' if loaded.classes else ' (the weights do not name their classes)'
+        if left_out := sorted({*loaded.left_out, *dropped}):
+            line += f'; left out, as no part of the net: {_list(left_out)}'
+        print(f'init: {line}', flush=True)
         if warning := _warning(setup.config.data, *loaded.prepared):
             print(f'warning: {source}: {warning}', flush=True)
     return variables
@@ -104,33 +110,13 @@ def _paths(variables: Any) -> set[str]:
 def _trimmed(
     given: dict[str, Any], fresh: dict[str, Any], auxiliary: frozenset[str]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Returns (given's variables without auxiliary heads that the net does not have; lines)."""
+    """Returns (given's variables without auxiliary heads that the net lacks; their paths)."""
     flat_given, flat_fresh = map(traverse_util.flatten_dict, (given, fresh))
     extra = {
         path for path in flat_given.keys() - flat_fresh.keys() if '/'.join(path[1:]) in auxiliary
     }
     kept = {path: value for path, value in flat_given.items() if path not in extra}
-    lines = [f'auxiliary heads left out: {_some(extra)}'] if extra else []
-    return traverse_util.unflatten_dict(kept), lines
-
-
-def _on_classes(
-    known: Sequence[str], names: Sequence[str], new: list[str], given: dict[str, Any]
-) -> list[str]:
-    """Says what became of the rows of a head that was taken, if any was."""
-    kept = sum(name in set(known) for name in names)
-    if known and names and kept and (new or tuple(known) != tuple(names)):
-        return [
-            f'rows of the classifier by the names of their classes: {kept} of {len(names)} taken'
-            + (f', {len(names) - kept} new' if kept < len(names) else '')
-        ]
-    if new or (known and names):
-        return []
-    lacking = 'the data set' if known else 'the weights'
-    return [
-        f'nothing names the classes of {lacking}; assumed: the outputs are the classes of '
-        'config.data in its order'
-    ]
+    return traverse_util.unflatten_dict(kept), sorted('/'.join(path[1:]) for path in extra)
 
 
 def graft(
@@ -138,19 +124,22 @@ def graft(
     fresh: dict[str, Any],
     head: frozenset[str],
     source: str,
+    names: tuple[Sequence[str], Sequence[str]] = ((), ()),
     auxiliary: frozenset[str] = frozenset(),
-    classes: tuple[Sequence[str], Sequence[str]] = ((), ()),
-) -> tuple[dict[str, Any], list[str]]:
-    """Returns (given's variables, with what of the head has to be new from `fresh`; new names).
+) -> tuple[dict[str, Any], list[str], list[str]]:
+    """Returns given's variables, with the head of `fresh` if its classes are others.
 
     Args:
-      given: {'params', 'batch_stats'}, from elsewhere; may lack the head and auxiliary heads.
+      given: {'params', 'batch_stats'}, from elsewhere; may lack the head, or all auxiliary heads.
       fresh: the same, of the net that is to be trained.
       head: paths of the head's variables, 'module/leaf'.
       source: what to call `given` in messages.
+      names: of the classes, by output, of `given` and of `fresh`; () where they are not known.
       auxiliary: paths of the auxiliary heads' variables.
-      classes: the names of given's classes and of fresh's, in the order of the outputs; () if
-        unknown. With both, rows are taken by name.
+
+    Returns:
+      (variables, names of the variables of `fresh`, names of the classes whose rows of these are
+      those of `given` nevertheless).
 
     Raises:
       UserError: names on one side alone, or other shapes or kinds of numbers outside the head.
@@ -163,13 +152,12 @@ def graft(
         return np.shape(flat_given[path]) != flat_fresh[path].shape
 
     common = flat_given.keys() & flat_fresh.keys()
-    absent = flat_fresh.keys() - common
-    if classifiers - side <= absent:  # a file of the body alone
-        absent = absent - classifiers
-    if not side & common:
-        absent = absent - side
+    lacking = flat_fresh.keys() - common
+    lacked = {
+        path for group in (classifiers - side, side) if group <= lacking for path in group
+    }  # of those that may be missing, which then are as a whole
     problems = {
-        'not there': absent,
+        'not there': lacking - lacked,
         'without a place': flat_given.keys() - common,
         'of another shape': {path for path in common - classifiers if differs(path)},
         'of another type': {
@@ -181,40 +169,41 @@ def graft(
             f'{len(paths)} {what} ({_some(paths)})' for what, paths in problems.items() if paths
         )
         raise UserError(f'config.init: {source} does not fit the net: tensors {found}.')
-    chosen = {path: flat_given.get(path, flat_fresh[path]) for path in flat_fresh}
-    renewed = flat_fresh.keys() - common
-    old, new = classes
-    if any(len(old) > np.shape(flat_given[path])[-1] for path in classifiers & common):
+    there = classifiers & common
+    rows = min((np.shape(flat_given[path])[-1] for path in there), default=0)
+    if there and len(names[0]) > rows:
         raise UserError(
-            f'config.init: {source} has names for {len(old)} classes, more than its classifier has '
-            'outputs: mend its names.'
+            f'config.init: {source} names {len(names[0])} classes, and its classifier has '
+            f'{rows}: expected a name for each.'
         )
-    if old and new:
-        renewed |= set() if set(old) & set(new) else classifiers
-        if tuple(old) != tuple(new) or any(map(differs, classifiers & common)):
-            chosen |= {
-                path: _by_name(flat_given[path], flat_fresh[path], old, new)
-                for path in classifiers & common
-            }
-    elif any(map(differs, classifiers & common)):
-        renewed |= classifiers
-        chosen |= {path: flat_fresh[path] for path in classifiers}
-    return traverse_util.unflatten_dict(chosen), sorted('/'.join(path[1:]) for path in renewed)
+    others = all(names) and tuple(names[0]) != tuple(names[1])
+    renewed = lacked | (classifiers if others or any(map(differs, there)) else set())
+    kept = [name for name in names[1] if name in set(names[0])] if renewed & there else []
+    chosen = {path: (flat_fresh if path in renewed else flat_given)[path] for path in flat_fresh}
+    for path in renewed & there if kept else ():
+        chosen[path] = _with_rows(flat_fresh[path], flat_given[path], kept, names)
+    new = sorted('/'.join(path[1:]) for path in renewed)
+    return traverse_util.unflatten_dict(chosen), new, kept
 
 
-def _by_name(given: Any, fresh: Any, old: Sequence[str], new: Sequence[str]) -> np.ndarray:
-    """Returns (..., classes): given's values for the classes that it has, fresh's for others."""
-    places = {name: place for place, name in enumerate(old)}
-    value = np.array(fresh)
-    shared = [(i, places[name]) for i, name in enumerate(new) if name in places]
-    if shared:
-        to, of = map(list, zip(*shared, strict=True))
-        value[..., to] = np.asarray(given)[..., of]
-    return value
+def _with_rows(
+    fresh: np.ndarray,
+    given: np.ndarray,
+    kept: list[str],
+    names: tuple[Sequence[str], Sequence[str]],
+) -> np.ndarray:
+    """Returns a classifier's variable, whose last axis is the classes, with rows of another."""
+    result = np.array(fresh)
+    before, now = ([list(side).index(name) for name in kept] for side in names)
+    result[..., now] = given[..., before]
+    return result
 
 
 def _some(paths: set[tuple[str, ...]]) -> str:
-    names = sorted('/'.join(path[1:]) for path in paths)
+    return _list(sorted('/'.join(path[1:]) for path in paths))
+
+
+def _list(names: list[str]) -> str:
     return ', '.join(names[:_SHOWN]) + (', ...' if len(names) > _SHOWN else '')
 
 
@@ -223,16 +212,17 @@ def _account(given: Any, fresh: Any, new: list[str]) -> str:
     if not new:
         return f'{count} tensors taken, all of them'
     counts = [
-        [
+        {
             value.shape[-1]
             for path, value in traverse_util.flatten_dict(tree).items()
             if '/'.join(path[1:]) == new[0]
-        ]
+        }
         for tree in (fresh, given)
     ]
-    (classes,), others = counts
-    why = f' ({classes} classes, not {others[0]})' if others and others[0] != classes else ''
-    return f'{count - len(new)} tensors taken; new: {", ".join(new)}{why}'
+    classes, others = (min(sizes, default=0) for sizes in counts)
+    number = f'{classes} classes, not {others}' if classes != others else 'other classes'
+    number = number if others else 'which the weights lack'
+    return f'{count - len(new)} tensors taken; new: {", ".join(new)} ({number})'
 
 
 def _of_run(config: ConfigDict, folder: Path) -> _Loaded:
@@ -286,12 +276,11 @@ def _of_file(setup: Setup) -> _Loaded:
     with located.naming_card():
         count = fitted.fields.get('num_classes', 0)
         classes, _ = cards.class_names(located.card, count) if count else ((), '')
-    lines = [f'left out, as no part of the net: {", ".join(fitted.left_out[:_SHOWN])}']
     return _Loaded(
         fitted.variables,
         classes,
         (prepared.mean, prepared.std, prepared.known_from['mean']),
-        tuple(lines if fitted.left_out else ()),
+        tuple(fitted.left_out),
     )
 
 

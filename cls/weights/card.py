@@ -132,8 +132,8 @@ def check(card: Mapping[str, Any], variant: Variant, *, strict: bool = True) -> 
         fitting = _index(tuple(registry.names())).get(plain, [])
         choose = f'choose {" or ".join(fitting[:3])}' if fitting else 'this network is not here'
         raise UserError(
-            f'architecture is {told!r}, and {variant.name} is {_listed(words(variant))}: its '
-            f'tensors would compute something else; {choose}'
+            f'architecture is {told!r}, not {_listed(variant)}, as which the tensors would compute '
+            f'something else; {choose}'
         )
     arguments = card.get('model_args') or {}
     if not isinstance(arguments, Mapping):
@@ -170,8 +170,9 @@ def _index(names: tuple[str, ...]) -> dict[str, list[str]]:
     return found
 
 
-def _listed(names: set[str]) -> str:
-    return ' or '.join(sorted(names))
+def _listed(variant: Variant) -> str:
+    others = sorted(words(variant) - {variant.name})
+    return variant.name + (f' ({", ".join(others)})' if others else '')
 
 
 def class_names(card: Mapping[str, Any], count: int) -> tuple[tuple[str, ...], str]:

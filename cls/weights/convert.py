@@ -160,15 +160,16 @@ def same_tensors(model_name: str) -> list[str]:
 
     variant = models.variant(model_name)
     others = [v for v in map(models.variant, models.names()) if v.params == variant.params]
-    shapes = _shapes_of(models.create(model_name), variant)
+    own = shapes(models.create(model_name), variant)
     return [
         other.name
         for other in others
-        if other.name != model_name and _shapes_of(models.create(other.name), other) == shapes
+        if other.name != model_name and shapes(models.create(other.name), other) == own
     ]
 
 
-def _shapes_of(model: Any, variant: Any) -> dict[str, tuple[int, ...]]:
+def shapes(model: Any, variant: Any) -> dict[str, tuple[int, ...]]:
+    """Returns the names and shapes of the state dict that fills a variant's module."""
     from cls import models
 
     wanted = _wanted(models.abstract_variables(model, variant.input_size))
@@ -176,7 +177,7 @@ def _shapes_of(model: Any, variant: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _names_of(model: Any, variant: Any) -> set[str]:
-    return set(_shapes_of(model, variant))
+    return set(shapes(model, variant))
 
 
 def _without(abstract: Any, paths: Iterable[str]) -> dict[str, Any]:
@@ -309,7 +310,7 @@ def _problems(
     }
     missing = sorted(used - set(state_dict))
     unused = sorted(set(state_dict) - used - counters)
-    shapes, kinds, owners = [], {}, {}
+    unlike, kinds, owners = [], {}, {}
     for path, name in named.items():
         owners.setdefault(name, []).append('/'.join(path))
         if name not in state_dict:
@@ -319,7 +320,7 @@ def _problems(
         flat = kernel and _is_pointwise(tensor, wanted[path])
         turned = kernel and _is_keras_depthwise(tensor, wanted[path])
         if tuple(tensor.shape) != shape + (1, 1) * flat and not turned:
-            shapes.append(f'{name} is {tuple(tensor.shape)}, the model wants {shape}')
+            unlike.append(f'{name} is {tuple(tensor.shape)}, the model wants {shape}')
         kind = _kind(wanted[path].dtype)
         if _kind(tensor.dtype) != kind:
             kinds.setdefault(kind, []).append(f'{name} is {tensor.dtype}')
@@ -328,7 +329,7 @@ def _problems(
     found = (
         (f'missing of {len(used)} tensors', missing_parts),
         (f'unused of {len(state_dict)} tensors', unused),
-        ('different shapes', shapes),
+        ('different shapes', unlike),
         *((f'not {kind}', parts) for kind, parts in kinds.items()),
         ('wanted more than once', shared),
     )

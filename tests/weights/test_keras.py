@@ -1,11 +1,13 @@
 """Tensors of Keras and TF-Slim nets, under torch's names and in its layout."""
 
+import jax
 import numpy as np
 import pytest
 
 from cls import weights
 from cls.errors import UserError
 from cls.nn.conv import conv
+from cls.weights.convert import convert
 from cls.weights.keras import to_torch
 
 
@@ -48,6 +50,24 @@ def test_a_depthwise_kernel_with_a_multiplier_computes_as_tensorflows():
     ours = conv(image, weight.transpose(2, 3, 1, 0), groups=3)
     expected = np.einsum('nhwc,cm->nhwcm', image, kernel[0, 0]).reshape(1, 2, 2, 6)
     np.testing.assert_array_equal(ours, expected)
+
+
+def test_keras_3_calls_a_depthwise_kernel_a_kernel():
+    """The variable's shape says that it is one: the same values as under Keras 2's name."""
+    state = {'0.conv_dw/depthwise_kernel': numbers(3, 3, 4, 2), '0.conv_dw/bias': numbers(8)}
+    renamed = {name.replace('depthwise_', ''): value for name, value in state.items()}
+    shapes = {'kernel': (3, 3, 1, 8), 'bias': (8,)}
+    abstract = {
+        'params': {
+            '0': {'conv_dw': {k: jax.ShapeDtypeStruct(v, 'float32') for k, v in shapes.items()}}
+        }
+    }
+    two, three = (convert(to_torch(x), abstract) for x in (state, renamed))
+    jax.tree.map(np.testing.assert_array_equal, two, three)
+    plain = {'params': {'0': {'conv_dw': {'kernel': jax.ShapeDtypeStruct((3, 3, 4, 2), 'f')}}}}
+    kernel = {'0.conv_dw/kernel': numbers(3, 3, 4, 2)}
+    found = convert(to_torch(kernel), plain)['params']['0']['conv_dw']['kernel']
+    np.testing.assert_array_equal(found, numbers(3, 3, 4, 2))
 
 
 def test_foreign_names_are_refused():
