@@ -90,7 +90,10 @@ def from_torch(
     tensors, left_out = _own(state_dict, model_name, abstract)
     if left_out:
         _log.warning('left out, as no part of %s: %s', model_name, _some(left_out))
-    return _converted(tensors, model_name, abstract)
+    try:
+        return _converted(tensors, model_name, abstract)
+    except UserError as error:
+        raise UserError(f'{error}{_hint(state_dict, model_name, overrides)}') from None
 
 
 def fit(
@@ -117,7 +120,22 @@ def fit(
     try:
         return _fit(state_dict, model_name, without_head, overrides)
     except UserError as error:
-        raise UserError(f'{source}: {error}' if source else str(error)) from None
+        named = f'{source}: {error}' if source else str(error)
+        given = {'num_classes', 'aux_head'} & overrides.keys()
+        hint = _hint(state_dict, model_name, overrides) if given else ''
+        raise UserError(named + hint) from None
+
+
+def _hint(
+    state_dict: Mapping[str, np.ndarray], model_name: str, overrides: Mapping[str, Any]
+) -> str:
+    """Returns which fields would make a state dict fit that does not, '' where none do."""
+    others = {k: v for k, v in overrides.items() if k not in ('num_classes', 'aux_head')}
+    try:
+        fields = _fit(state_dict, model_name, False, others).fields
+    except UserError:
+        return ''
+    return f'; it fits with {", ".join(f"{k}={v}" for k, v in fields.items())}'
 
 
 def _fit(
