@@ -145,30 +145,33 @@ def _fit(
     overrides: Mapping[str, Any],
 ) -> Fitted:
     from cls import models
-    from cls.models import parts
 
     variant = models.variant(model_name)
     model = models.create(model_name, **overrides)
-    size = variant.input_size
-    tensors, left_out = _own(state_dict, model_name, models.abstract_variables(model, size))
-    fields = {}
+
+    def traced(net: Any) -> Any:
+        return models.abstract_variables(net, variant.input_size)
+
+    abstract, fields = traced(model), {}
+    tensors, left_out = _own(state_dict, model_name, abstract)
     if getattr(model, 'aux_head', False) and 'aux_head' not in overrides:
         plain = model.clone(aux_head=False)
-        heads = _names_of(model, variant) - _names_of(plain, variant)
-        if not heads & tensors.keys():
-            model, fields['aux_head'] = plain, False
-    head = {
-        torch_name(('params', *path.split('/')), variant.renames)
-        for path in parts.head(model, size, 3)
-    }
-    present = [tensors[name] for name in head if name in tensors and tensors[name].ndim]
+        without = traced(plain)
+        heads = _wanted(abstract).keys() - _wanted(without).keys()
+        if not any(torch_name(path, variant.renames) in tensors for path in heads):
+            model, abstract, fields['aux_head'] = plain, without, False
+    more = _wanted(traced(model.clone(num_classes=model.num_classes + 1)))
+    head = {path for path, v in _wanted(abstract).items() if more[path].shape != v.shape}
+    names_of_head = {torch_name(path, variant.renames) for path in head}
+    present = [tensors[name] for name in names_of_head if name in tensors and tensors[name].ndim]
     if present and 'num_classes' not in overrides:
         fields['num_classes'] = max(len(tensor) for tensor in present)
-        model = model.clone(num_classes=fields['num_classes'])
-    abstract = models.abstract_variables(model, size)
+        if fields['num_classes'] != model.num_classes:
+            abstract = traced(model.clone(num_classes=fields['num_classes']))
     headless = without_head and not present
     if headless:
-        abstract = _without(abstract, parts.head(model, size, 3))
+        kept = {path: v for path, v in _wanted(abstract).items() if path not in head}
+        abstract = traverse_util.unflatten_dict(kept)
     return Fitted(_converted(tensors, model_name, abstract), fields, left_out, headless)
 
 
@@ -192,16 +195,6 @@ def shapes(model: Any, variant: Any) -> dict[str, tuple[int, ...]]:
 
     wanted = _wanted(models.abstract_variables(model, variant.input_size))
     return {torch_name(path, variant.renames): _torch_shape(path, v) for path, v in wanted.items()}
-
-
-def _names_of(model: Any, variant: Any) -> set[str]:
-    return set(shapes(model, variant))
-
-
-def _without(abstract: Any, paths: Iterable[str]) -> dict[str, Any]:
-    """Returns a tree of variables without some, 'module/leaf'."""
-    kept = {path: v for path, v in _wanted(abstract).items() if '/'.join(path[1:]) not in paths}
-    return traverse_util.unflatten_dict(kept)
 
 
 def _own(

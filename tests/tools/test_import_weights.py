@@ -269,15 +269,12 @@ def test_a_training_scripts_file_of_another_network_is_refused(tmp_path):
 
 
 def test_files_without_auxiliary_heads(tmp_path, capsys):
-    """As timm's Inception-v3; with them, and with some, as before."""
+    """As timm's Inception-v3. With some, a file is damaged."""
     state = shapes_of('googlenet_bn')
     bare = {name: value for name, value in state.items() if not name.startswith('aux')}
     fitted = weights.fit(bare, 'googlenet_bn')
     assert fitted.fields == {'num_classes': 1000, 'aux_head': False}
     assert not any('aux' in name for name in fitted.variables['params'])
-    assert weights.fit(state, 'googlenet_bn').fields == {'num_classes': 1000}
-    with pytest.raises(UserError, match=r'missing.*aux'):
-        weights.fit(bare, 'googlenet_bn', aux_head=True)
     some = {name: value for name, value in state.items() if not name.startswith('aux1')}
     with pytest.raises(UserError, match=r'missing.*aux1'):
         weights.fit(some, 'googlenet_bn')

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from shared import SHARED
 
 from cls import weights
 from cls.errors import UserError
@@ -68,6 +69,21 @@ def test_keras_3_calls_a_depthwise_kernel_a_kernel():
     kernel = {'0.conv_dw/kernel': numbers(3, 3, 4, 2)}
     found = convert(to_torch(kernel), plain)['params']['0']['conv_dw']['kernel']
     np.testing.assert_array_equal(found, numbers(3, 3, 4, 2))
+
+
+def test_a_real_network_under_the_names_of_keras_2_and_3(tmp_path):
+    file = SHARED / 'realdata' / 'weights' / 'mobilenet_v1_0.25_224_keras.npz'
+    if not file.exists():
+        pytest.skip(f'{file} is not on this machine')
+    with np.load(file) as tensors:
+        renamed = {n.replace('depthwise_kernel', 'kernel'): tensors[n] for n in tensors.files}
+    np.savez(tmp_path / 'keras3.npz', **renamed)
+    assert sum(name.endswith('kernel') for name in renamed) == 28
+    two, three = (
+        weights.from_torch(weights.read(path), 'mobilenet_025_tf')
+        for path in (file, tmp_path / 'keras3.npz')
+    )
+    jax.tree.map(np.testing.assert_array_equal, two, three)
 
 
 def test_foreign_names_are_refused():
