@@ -77,6 +77,11 @@ _OF_TRAINING = [
     'zero_init_last',
 ]
 _DEFAULTS = {'in_chans': 3, 'global_pool': 'avg', 'output_stride': 32, 'features_only': False}
+_ACTIVATIONS = (  # by the beginning of a reference's name
+    (r'(tf_)?efficientnet_(b\d|l2)', ('swish', 'silu')),
+    (r'(tf_)?efficientnet_lite\d', ('relu6',)),
+    (r'(wide_)?resne(t|xt)\d', ('relu',)),
+)
 
 _NAMES = ('label_names', 'labels', 'id2label', 'label2id', 'label_descriptions')
 
@@ -142,7 +147,7 @@ def check(card: Mapping[str, Any], variant: Variant, *, strict: bool = True) -> 
     changed = {
         name: value
         for name, value in arguments.items()
-        if name not in _OF_TRAINING and value is not None and _DEFAULTS.get(name, _NEVER) != value
+        if name not in _OF_TRAINING and value is not None and not _is_default(variant, name, value)
     }
     if changed:
         listed = ', '.join(f'{name}={value!r:.60}' for name, value in changed.items())
@@ -152,7 +157,12 @@ def check(card: Mapping[str, Any], variant: Variant, *, strict: bool = True) -> 
         )
 
 
-_NEVER = object()
+def _is_default(variant: Variant, name: str, value: Any) -> bool:
+    """Whether an argument of timm's constructor says what the network is anyway."""
+    if name == 'act_layer':
+        reference = (variant.reference or '').rpartition(':')[2]
+        return any(re.match(p, reference) and value in acts for p, acts in _ACTIVATIONS)
+    return name in _DEFAULTS and _DEFAULTS[name] == value
 
 
 def _is_known(word: str) -> bool:
@@ -204,8 +214,10 @@ def class_names(card: Mapping[str, Any], count: int) -> tuple[tuple[str, ...], s
 
 def _ordered(field: str, value: Any) -> tuple[str, ...]:
     """Returns the names of a field by output, () where it has none."""
-    if not value or not isinstance(value, Mapping | list | tuple):
+    if not value:
         return ()
+    if not isinstance(value, Mapping | list | tuple):
+        raise UserError(f'{field} is {value!r:.60}: expected a list of names')
     if isinstance(value, Mapping):
         if field == 'label2id':
             value = {number: name for name, number in value.items()}

@@ -111,6 +111,11 @@ def test_arguments_that_change_nothing_in_evaluation_are_not():
     card = {'architecture': 'resnet50', 'model_args': arguments, 'global_pool': 'avg'}
     cards.check(card, VARIANTS['resnet50'])
     refused('global_pool', cards.check, {**card, 'global_pool': 'fast'}, VARIANTS['resnet50'])
+    for name, activation in (('resnet50', 'relu'), ('tf_efficientnet_b0', 'swish')):
+        card = {'architecture': name, 'model_args': {'act_layer': activation}}
+        cards.check(card, VARIANTS[name])
+    lite = {'model_args': {'act_layer': 'swish'}}
+    refused('act_layer', cards.check, lite, VARIANTS['tf_efficientnet_lite0'])
 
 
 def test_a_scripts_own_name_of_its_model_is_refused_only_if_it_is_known_to_be_anothers():
@@ -158,6 +163,7 @@ def test_numbers_are_put_in_order_as_numbers():
 @pytest.mark.parametrize(
     ('card', 'pattern'),
     [
+        ({'label_names': 'imagenet'}, "label_names is 'imagenet': expected a list"),
         ({'label_names': ['a', 'b']}, 'names 2 classes, but the network has 3 outputs'),
         ({'label_names': ['a', 'b', 'a']}, "'a' twice"),
         ({'label_names': ['a', 'b', None]}, 'more than names'),
