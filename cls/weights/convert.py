@@ -91,7 +91,7 @@ def from_torch(
     if left_out:
         _log.warning('left out, as no part of %s: %s', model_name, _some(left_out))
     try:
-        return _converted(tensors, model_name, abstract)
+        return _converted(tensors, model_name, abstract, left_out)
     except UserError as error:
         raise UserError(f'{error}{_hint(state_dict, model_name, overrides)}') from None
 
@@ -172,7 +172,7 @@ def _fit(
     if headless:
         kept = {path: v for path, v in _wanted(abstract).items() if path not in head}
         abstract = traverse_util.unflatten_dict(kept)
-    return Fitted(_converted(tensors, model_name, abstract), fields, left_out, headless)
+    return Fitted(_converted(tensors, model_name, abstract, left_out), fields, left_out, headless)
 
 
 def same_tensors(model_name: str) -> list[str]:
@@ -210,13 +210,16 @@ def _own(
         raise UserError(f'{model_name}: {error}') from None
 
 
-def _converted(tensors: Mapping[str, np.ndarray], model_name: str, abstract: Any) -> dict[str, Any]:
+def _converted(
+    tensors: Mapping[str, np.ndarray], model_name: str, abstract: Any, left_out: list[str]
+) -> dict[str, Any]:
     from cls import models
 
     try:
         return convert(tensors, abstract, models.variant(model_name).renames)
     except UserError as error:
-        raise UserError(f'{model_name}: {error}') from None
+        more = f'; left out, as no part of it: {_some(left_out)}' if left_out else ''
+        raise UserError(f'{model_name}: {error}{more}') from None
 
 
 def convert(

@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+import re
 from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
@@ -10,8 +11,11 @@ from cls.errors import UserError
 
 # Names' last parts of what profilers (thop) and wrappers (AveragedModel) keep among the tensors,
 # and Keras for its dropouts.
-_DEEPEST = 6  # modules that a prefix may be of
 _COUNTS = ('total_ops', 'total_params', 'n_averaged', 'seed_generator_state')
+# Modules that wrappers put between others: torch.compile, FSDP, activation checkpointing.
+_WRAPPERS = ('_orig_mod', '_fsdp_wrapped_module', '_checkpoint_wrapped_module')
+_BETWEEN = re.compile(rf'(?:^|(?<=\.))(?:{"|".join(_WRAPPERS)})\.')
+_DEEPEST = 6  # modules that a prefix may be of
 
 
 def own(
@@ -36,7 +40,11 @@ def own(
     counts = [
         name for name in state_dict if name.rpartition('.')[2] in _COUNTS and name not in wanted
     ]
-    tensors = {name: value for name, value in state_dict.items() if name not in counts}
+    tensors = {
+        _BETWEEN.sub('', name): value for name, value in state_dict.items() if name not in counts
+    }
+    if len(tensors) + len(counts) < len(state_dict):
+        raise UserError('the file has some tensors with and without a wrapper in their names')
     wanted = frozenset(wanted)
     prefix = _prefix(tensors, wanted, renamed)
     found, outside = {}, []

@@ -41,6 +41,8 @@ ONE = np.ones(1)
             ['total_ops', 'layer1.total_params'],
         ),
         ({'module.total_ops': ONE}, 'module.', [], ['module.total_ops']),
+        ({}, '_orig_mod.module.', [], []),
+        ({}, 'net._fsdp_wrapped_module.', [], []),
         ({'layer9.weight': ONE}, '', ['layer9.weight'], []),  # for the caller to refuse
         ({'module.layer9.weight': ONE}, 'module.', ['layer9.weight'], []),
     ],
@@ -54,6 +56,14 @@ def test_a_tensor_outside_the_prefix_that_the_network_lacks_is_its():
     state |= {name: value for name, value in NET.items() if 'layer3' in name}
     found, left = own(state, WANTED, renamed)
     assert found.keys() == WANTED and not left
+
+
+def test_wrappers_between_modules():
+    state = {k.replace('.', '._checkpoint_wrapped_module.'): v for k, v in NET.items()}
+    found, left = own({f'module.{k}': v for k, v in state.items()}, WANTED, renamed)
+    assert found.keys() == WANTED and not left
+    with pytest.raises(UserError, match='with and without'):
+        own({**NET, 'layer1._orig_mod.bias': ONE}, WANTED, renamed)
 
 
 def test_older_names_below_a_prefix():
