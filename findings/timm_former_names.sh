@@ -4,7 +4,7 @@
 # One would guess that create_model('ig_resnext101_32x48d') makes ResNeXt-101 32x48d (829 million
 # parameters), as it did before the names were deprecated, or fails. It makes 32x8d (89 million), with
 # the weights of 32x8d if pretrained=True, and a warning about a deprecated name that does not say that
-# the network is another. resnext101_32x16d, _32x32d exist under their present names.
+# the network is another. resnext101_32x16d is there under its present name.
 # Hurt: who runs an old script or config, or compares the four sizes of "Exploring the Limits of Weakly
 # Supervised Pretraining" (1805.00932): all four are one network.
 # Source: timm/models/resnet.py, register_model_deprecations: the four `ig_` names have one value.
@@ -24,7 +24,8 @@ try:
 except RuntimeError:  # torchvision's own operators are for another build of torch: none is needed
     for name in ('nms', 'qnms'):
         torch.library.define(f'torchvision::{name}', '(Tensor a, Tensor b, float c) -> Tensor')
-    sys.modules = {k: v for k, v in sys.modules.items() if not k.startswith('torchvision')}
+    for name in [name for name in sys.modules if name.startswith('torchvision')]:
+        del sys.modules[name]
     import torchvision
 
 import timm

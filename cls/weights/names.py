@@ -37,9 +37,11 @@ def own(
     Raises:
       UserError: two prefixes lead to different tensors for the network; two names become one.
     """
-    counts = [
-        name for name in state_dict if name.rpartition('.')[2] in _COUNTS and name not in wanted
-    ]
+    counts = {
+        name: None
+        for name in state_dict
+        if name.rpartition('.')[2] in _COUNTS and name not in wanted
+    }
     tensors = {
         _BETWEEN.sub('', name): value for name, value in state_dict.items() if name not in counts
     }
@@ -57,7 +59,7 @@ def own(
         if new in found:
             raise UserError(f'the file has some tensors under an old and a new name, as {new}')
         found[new] = value
-    return found, counts + outside
+    return found, [*counts, *outside]
 
 
 def _prefix(
