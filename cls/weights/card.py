@@ -62,20 +62,11 @@ _FORMER = (
 
 # Arguments of timm's constructors that do not change what a network computes in evaluation, and
 # those that do not if they have these values.
-_OF_TRAINING = [
-    'checkpoint_path',
-    'drop_block_rate',
-    'drop_connect_rate',
-    'drop_path_rate',
-    'drop_rate',
-    'exportable',
-    'img_size',
-    'num_classes',
-    'pretrained',
-    'pretrained_cfg',
-    'scriptable',
+_OF_TRAINING = (
+    'checkpoint_path', 'drop_block_rate', 'drop_connect_rate', 'drop_path_rate', 'drop_rate',
+    'exportable', 'img_size', 'num_classes', 'pretrained', 'pretrained_cfg', 'scriptable',
     'zero_init_last',
-]
+)  # fmt: skip
 _DEFAULTS = {'in_chans': 3, 'global_pool': 'avg', 'output_stride': 32, 'features_only': False}
 _ACTIVATIONS = (  # by the beginning of a reference's name
     (r'(tf_)?efficientnet_(b\d|l2)', ('swish', 'silu')),

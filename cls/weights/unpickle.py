@@ -70,80 +70,19 @@ _STORAGES = {
 # take some hundred thousand; an instruction of one byte makes an object of up to 216.
 MAX_READS = 5_000_000
 # Modules whose functions run programs, open files or connections.
-_PROGRAMS = frozenset(
-    [
-        'asyncio',
-        'bdb',
-        'cProfile',
-        'code',
-        'codeop',
-        'commands',
-        'ctypes',
-        'fcntl',
-        'ftplib',
-        'importlib',
-        'io',
-        'marshal',
-        'mmap',
-        'multiprocessing',
-        'nt',
-        'os',
-        'pdb',
-        'pickle',
-        'pip',
-        'pkgutil',
-        'popen2',
-        'posix',
-        'profile',
-        'pty',
-        'requests',
-        'runpy',
-        'shelve',
-        'shutil',
-        'signal',
-        'site',
-        'smtplib',
-        'socket',
-        'ssl',
-        'subprocess',
-        'sys',
-        'tempfile',
-        'threading',
-        'timeit',
-        'webbrowser',
-        'xmlrpc',
-        'zipimport',
-        '_io',
-        '_pickle',
-        '_posixsubprocess',
-        '_socket',
-        '_thread',
-    ]
-)
-_BUILTINS = frozenset(
-    [
-        '__import__',
-        'breakpoint',
-        'compile',
-        'delattr',
-        'eval',
-        'exec',
-        'execfile',
-        'exit',
-        'file',
-        'globals',
-        'help',
-        'input',
-        'locals',
-        'memoryview',
-        'open',
-        'quit',
-        'raw_input',
-        'reload',
-        'setattr',
-        'vars',
-    ]
-)
+_PROGRAMS = (
+    'asyncio', 'bdb', 'cProfile', 'code', 'codeop', 'commands', 'ctypes', 'fcntl', 'ftplib',
+    'importlib', 'io', 'marshal', 'mmap', 'multiprocessing', 'nt', 'os', 'pdb', 'pickle', 'pip',
+    'pkgutil', 'popen2', 'posix', 'profile', 'pty', 'requests', 'runpy', 'shelve', 'shutil',
+    'signal', 'site', 'smtplib', 'socket', 'ssl', 'subprocess', 'sys', 'tempfile', 'threading',
+    'timeit', 'webbrowser', 'xmlrpc', 'zipimport', '_io', '_pickle', '_posixsubprocess',
+    '_socket', '_thread',
+)  # fmt: skip
+_BUILTINS = (
+    '__import__', 'breakpoint', 'compile', 'delattr', 'eval', 'exec', 'execfile', 'exit',
+    'file', 'globals', 'help', 'input', 'locals', 'memoryview', 'open', 'quit', 'raw_input',
+    'reload', 'setattr', 'vars',
+)  # fmt: skip
 _TENSORS = ('_rebuild_sparse_tensor', '_rebuild_nested_tensor', '_get_layout')
 
 
@@ -284,21 +223,10 @@ class Unpickler(pickle._Unpickler):
         self.append(frozenset(map(_key, self.pop_mark())))
 
 
-for _method in [
-    'frame',
-    'bytearray8',
-    'reduce',
-    'newobj',
-    'newobj_ex',
-    'build',
-    'append',
-    'appends',
-    'setitem',
-    'setitems',
-    'dict',
-    'additems',
-    'frozenset',
-]:
+for _method in (
+    'frame', 'bytearray8', 'reduce', 'newobj', 'newobj_ex', 'build', 'append', 'appends',
+    'setitem', 'setitems', 'dict', 'additems', 'frozenset',
+):  # fmt: skip
     _opcode = getattr(pickle, _method.upper())[0]
     Unpickler.dispatch[_opcode] = getattr(Unpickler, f'load_{_method}')
 
