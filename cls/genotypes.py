@@ -3,7 +3,9 @@
 A net that can be built from any point of a search space has a field `genotype`; its type, made of
 frozen dataclasses, tuples, strings and integers, is the space's. JSON holds the same: a dataclass
 as an object with all its fields, a tuple as an array. A type may refuse what its annotations let
-pass (an operation it does not know) by a ValueError from its `__post_init__`.
+pass (an operation it does not know) by a ValueError from its `__post_init__`, and says by a
+property `num_layers` how many layers, or blocks of some, it stands for: a net of more than
+MAX_LAYERS would trace and compile for hours without a word.
 """
 
 import json
@@ -14,6 +16,9 @@ import cattrs
 
 from cls import storage
 from cls.errors import UserError
+
+MAX_LAYERS = 1000
+_MAX_PARTS = 10 * MAX_LAYERS  # texts and numbers of a genotype's data
 
 
 def _exactly(value: Any, kind: type) -> Any:
@@ -44,11 +49,35 @@ def structure(data: Any, kind: Any) -> Any:
       data: as `load` returns it; arrays may be tuples.
       kind: the annotation of the net's field `genotype`.
     """
+    if _parts(data) > _MAX_PARTS:
+        raise UserError(
+            f'the genotype has more than {_MAX_PARTS:,} parts: expected a net of at most '
+            f'{MAX_LAYERS:,} layers.'
+        )
     try:
-        return _CONVERTER.structure(data, kind)
+        genotype = _CONVERTER.structure(data, kind)
     except Exception as error:  # whatever a type raises for a value that it cannot be made of
         faults = '; '.join(cattrs.transform_error(error, path='genotype', format_exception=_say))
         raise UserError(f'the genotype does not fit its space: {faults}.') from None
+    check_layers(getattr(genotype, 'num_layers', 0), 'the genotype')
+    return genotype
+
+
+def check_layers(count: int, what: str) -> None:
+    """Raises UserError if something stands for more layers than a net may have."""
+    if count > MAX_LAYERS:
+        raise UserError(f'{what} has {count:,} layers or blocks: expected at most {MAX_LAYERS:,}.')
+
+
+def _parts(data: Any) -> int:
+    """Counts the texts and numbers of plain data, and its containers; stops above the limit."""
+    count, rest = 0, [data]
+    while rest and count <= _MAX_PARTS:
+        value = rest.pop()
+        inner = value.values() if isinstance(value, dict) else value
+        rest.extend(inner if isinstance(value, dict | list | tuple) else ())
+        count += 1
+    return count
 
 
 def _say(error: BaseException, _: Any) -> str:

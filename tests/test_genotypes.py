@@ -99,3 +99,64 @@ def test_a_config_refuses_a_file_that_does_not_fit(tmp_path):
     fails(
         "'genotype'", configs.load, 'configs/resnet.py', [('model.genotype', write(tmp_path, []))]
     )
+
+
+@pytest.mark.parametrize(
+    ('name', 'genotype', 'pattern'),
+    [
+        ('metaqnn_1_cifar', {'layers': ['C(64,3,1)'] * 20_000}, 'more than 10,000 parts'),
+        ('metaqnn_1_cifar', {'layers': ['C(64,3,1)'] * 1_001}, '1,001 layers'),
+        ('mnasnet_a1', {'stages': [['r20000_k3_s1_e6_o16']]}, '20,000 layers or blocks'),
+        ('genet_1_cifar', {'stages': ['-'.join('1' * n for n in range(1, 1100))]}, '1,100 layers'),
+        (
+            'hier_c64_cifar',
+            {'levels': [[{'edges': ['identity']}], *[[{'edges': ['motif1'] * 3}]] * 30]},
+            '31 levels',
+        ),
+        (
+            'hier_c64_cifar',
+            {
+                'levels': [
+                    [{'edges': ['identity'] * 45}],
+                    [{'edges': ['motif1'] * 45}],
+                ]
+            },
+            '2,025 layers',
+        ),
+        (
+            'amoebanet_a_n6_f36_cifar',
+            {
+                cell: {'nodes': [[['avg_pool_3x3', 0], ['avg_pool_3x3', 1]]] * 100, 'concat': [2]}
+                for cell in ('normal', 'reduce')
+            },
+            '4,000 layers',
+        ),
+    ],
+)
+def test_nets_without_end_are_refused_before_they_are_built(name, genotype, pattern):
+    fails(pattern, lambda: models.create(name, genotype=genotype))
+
+
+@pytest.mark.parametrize(
+    ('name', 'fields'),
+    [
+        ('resnet20_cifar', {'stage_sizes': (20_000, 3, 3)}),
+        ('wrn40_1_cifar', {'depth': 40_000}),
+        ('densenet121', {'block_sizes': (6, 12, 10**9, 16)}),
+    ],
+)
+def test_depths_without_end_too(name, fields):
+    fails('expected at most 1,000', lambda: models.create(name, **fields))
+
+
+def test_a_multiplier_of_depth_too():
+    net = models.create('efficientnet_b0', depth=1e5)
+    fails('expected at most 1,000', models.abstract_variables, net, 224)
+
+
+def test_no_variant_is_over_the_limit():
+    for name in models.names():
+        fields = models.variant(name).fields
+        models.create(name, **fields)
+        if 'genotype' in fields:
+            assert 0 <= getattr(fields['genotype'], 'num_layers', 0) <= genotypes.MAX_LAYERS

@@ -3,6 +3,7 @@
 import json
 import re
 
+import cv2
 import jax
 import numpy as np
 import pytest
@@ -67,7 +68,10 @@ def test_all_is_taken_where_the_classes_are_as_many(file, capsys):
     assert loaded.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_array_equal(loaded[name], value, err_msg=name)
-    assert capsys.readouterr().out == f'init: {len(expected)} tensors taken, all of them\n'
+    assert capsys.readouterr().out == (
+        f'init: {len(expected)} tensors taken, all of them, the rows of the classifier in their '
+        'order (the weights do not name their classes)\n'
+    )
 
 
 def test_another_number_of_classes_draws_the_head_anew(file, capsys):
@@ -84,6 +88,98 @@ def test_another_number_of_classes_draws_the_head_anew(file, capsys):
     np.testing.assert_array_equal(state.params['conv1']['kernel'], taken['params/conv1/kernel'])
 
 
+@pytest.fixture
+def snapshot(tmp_path):
+    """Weights of ten classes with names, of which `photographs` has three and one more."""
+    folder = tmp_path / 'snapshot'
+    folder.mkdir()
+    save_file(STATE, folder / 'model.safetensors')
+    names = ['owl', *(f'other {i}' for i in range(7)), 'bee', 'ant']
+    (folder / 'config.json').write_text(json.dumps({'label_names': names}))
+    return folder
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    for name in ('ant', 'bee', 'cow', 'owl'):
+        for split in ('train', 'val'):
+            folder = tmp_path / 'photographs' / split / name
+            folder.mkdir(parents=True)
+            cv2.imwrite(str(folder / '0.png'), np.zeros((32, 32, 3), np.uint8))
+    return ('data.name', f'folder:{tmp_path / "photographs"}'), ('data.num_classes', '0')
+
+
+def test_rows_of_the_head_follow_the_names_of_the_classes(snapshot, photographs, capsys):
+    setup = made(snapshot, *photographs, ('batch', '4'))
+    loaded, fresh = flat(init_from.load(setup)), flat(setup.initial())
+    for leaf, tensor in (('kernel', 'linear.weight'), ('bias', 'linear.bias')):
+        found = np.moveaxis(loaded[f'params/fc/{leaf}'], -1, 0)
+        drawn = np.moveaxis(fresh[f'params/fc/{leaf}'], -1, 0)
+        for row, place in ((0, 9), (1, 8), (3, 0)):  # ant, bee, owl
+            np.testing.assert_array_equal(found[row], STATE[tensor][place])
+        np.testing.assert_array_equal(found[2], drawn[2])  # cow
+    assert (
+        '; but the rows of 3 classes of the same names: ant, bee, owl\n' in capsys.readouterr().out
+    )
+
+
+def test_a_head_of_other_names_is_new_although_it_has_as_many(snapshot, photographs, capsys):
+    names = {'label_names': [f'other {i}' for i in range(4)]}
+    (snapshot / 'config.json').write_text(json.dumps(names))
+    four = {'linear.weight': STATE['linear.weight'][:4], 'linear.bias': STATE['linear.bias'][:4]}
+    save_file({**STATE, **four}, snapshot / 'model.safetensors')
+    setup = made(snapshot, *photographs, ('batch', '4'))
+    loaded, fresh = flat(init_from.load(setup)), flat(setup.initial())
+    np.testing.assert_array_equal(loaded['params/fc/kernel'], fresh['params/fc/kernel'])
+    assert 'new: fc/bias, fc/kernel (other classes)\n' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('card', 'pattern'),
+    [
+        ({'architecture': 'resnet56_cifar'}, "config.json: architecture is 'resnet56_cifar'"),
+        ({'label_names': ['a']}, 'config.json: label_names names 1'),
+        ({'pretrained_cfg': {'mean': 'x'}}, 'config.json: mean is'),
+    ],
+)
+def test_weights_that_say_they_are_anothers_are_refused(snapshot, card, pattern):
+    (snapshot / 'config.json').write_text(json.dumps(card))
+    with pytest.raises(UserError, match=pattern) as caught:
+        init_from.load(made(snapshot))
+    assert '\n' not in str(caught.value)
+
+
+def test_a_body_without_a_head_and_with_a_prefix(tmp_path, capsys):
+    body = {f'backbone.{k}': v for k, v in STATE.items() if not k.startswith('linear')}
+    save_file({**body, 'criterion.weight': np.ones(2, 'f4')}, tmp_path / 'body.safetensors')
+    setup = made(tmp_path / 'body.safetensors')
+    loaded, fresh = flat(init_from.load(setup)), flat(setup.initial())
+    np.testing.assert_array_equal(loaded['params/fc/kernel'], fresh['params/fc/kernel'])
+    kernel = np.moveaxis(STATE['conv1.weight'], (0, 1), (3, 2))
+    np.testing.assert_array_equal(loaded['params/conv1/kernel'], kernel)
+    assert (
+        'new: fc/bias, fc/kernel (which the weights lack); left out, as no part of the net: '
+        'criterion.weight\n'
+    ) in capsys.readouterr().out
+
+
+def _tree(**leaves):
+    return {'params': {path: {'kernel': np.full(shape, 1.0)} for path, shape in leaves.items()}}
+
+
+def test_auxiliary_heads_that_one_side_lacks():
+    body, head = {'conv': (3, 3), 'fc': (3, 2)}, frozenset({'fc/kernel', 'aux/kernel'})
+    with_heads = _tree(**body, aux=(3, 2))
+    options = {'head': head, 'source': 'x', 'auxiliary': frozenset({'aux/kernel'})}
+    variables, new, _ = init_from.graft(_tree(**body), with_heads, **options)
+    assert new == ['aux/kernel'] and variables['params'].keys() == {'conv', 'fc', 'aux'}
+    with pytest.raises(UserError, match='1 without a place .aux/kernel'):
+        init_from.graft(with_heads, _tree(**body), **options)
+    trimmed, dropped = init_from._trimmed(with_heads, _tree(**body), options['auxiliary'])
+    assert trimmed['params'].keys() == {'conv', 'fc'}
+    assert dropped == ['aux/kernel']
+
+
 def test_a_run_gives_its_newest_whole_checkpoint_and_of_that_the_average(tmp_path, capsys):
     """And says so when its images were normalised in another way."""
     source = tmp_path / 'run'
@@ -96,7 +192,7 @@ def test_a_run_gives_its_newest_whole_checkpoint_and_of_that_the_average(tmp_pat
     loaded = flat(init_from.load(made(source)))
     for name, value in flat(average).items():
         np.testing.assert_array_equal(loaded[name], value, err_msg=name)
-    _, warning = capsys.readouterr().out.splitlines()
+    *_, warning = capsys.readouterr().out.splitlines()
     assert 'config.json' in warning
     assert "'--config.data.mean=(1,)' '--config.data.std=(96,)'" in warning
 
@@ -112,7 +208,7 @@ def test_a_run_gives_its_newest_whole_checkpoint_and_of_that_the_average(tmp_pat
 
 def test_weights_made_for_other_images_are_told_of_with_the_override(file, capsys):
     init_from.load(made(file, ('data.mean', '(0,)'), ('data.std', '(255,)')))
-    _, warning = capsys.readouterr().out.splitlines()
+    *_, warning = capsys.readouterr().out.splitlines()
     assert warning.startswith('warning: ')
     options = [option.strip("'") for option in warning.split(' to do as there, ')[1].split("' '")]
     overrides = configs.parse_overrides(options)  # can be given as they stand

@@ -59,6 +59,10 @@ class Genotype:
 
     stages: tuple[str, ...]
 
+    @property
+    def num_layers(self) -> int:
+        return sum(len(code.split('-')) + 1 for code in self.stages)
+
     def __post_init__(self):
         if not self.stages:
             raise ValueError('there is no stage')

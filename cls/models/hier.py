@@ -63,6 +63,7 @@ PRIMITIVES = (
     'avg_3x3',
     'identity',
 )
+MAX_LEVELS = 5  # of motifs; the paper's has 2
 Edge = tuple[int, int, str]  # from node, to node, operation
 
 
@@ -108,9 +109,20 @@ class Genotype:
 
     levels: tuple[tuple[Motif, ...], ...]
 
+    @property
+    def num_layers(self) -> int:
+        """Primitives of the cell when every motif is spelled out."""
+        counts = dict.fromkeys(PRIMITIVES, 1)
+        for motifs in self.levels:
+            sums = [sum(counts.get(op, 0) for op in motif.edges) for motif in motifs]
+            counts = {f'motif{i + 1}': total for i, total in enumerate(sums)}
+        return counts['motif1']
+
     def __post_init__(self):
         if not self.levels or len(self.levels[-1]) != 1:
             raise ValueError('the highest level has one motif, the cell')
+        if len(self.levels) > MAX_LEVELS:
+            raise ValueError(f'{len(self.levels)} levels of motifs: expected at most {MAX_LEVELS}')
         known = PRIMITIVES
         for level, motifs in enumerate(self.levels, 2):
             unknown = {op for motif in motifs for op in motif.edges} - {'none', *known}

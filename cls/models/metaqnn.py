@@ -73,6 +73,10 @@ class Chain:
 
     layers: tuple[str, ...]
 
+    @property
+    def num_layers(self) -> int:
+        return len(self.layers)
+
     def __post_init__(self):
         before, last_width = [], None
         for kind, numbers in parse(self):

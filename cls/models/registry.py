@@ -88,6 +88,8 @@ SUPERNETS = {
 
 # Of a network, the most that is traced; one that a mistake in a config asks for has no end.
 MODULES = 5_000
+# Fields of modules that say how many blocks, or layers, there are.
+_DEPTHS = frozenset({'stage_sizes', 'block_sizes', 'blocks', 'depths', 'depth', 'modules'})
 
 _VARIANTS: dict[str, Variant] = {}
 _ENSEMBLES: dict[str, Ensemble] = {}
@@ -113,12 +115,31 @@ def _import_all() -> None:
 
 
 def variant(name: str) -> Variant:
-    """Returns the variant of that name. Raises UserError, naming the nearest, if there is none."""
+    """Returns the variant of that name, or of which it is the reference's.
+
+    Raises UserError, naming the nearest, if there is none.
+    """
     _import_all()
+    name = name if name in _VARIANTS else aliases().get(name, name)
     if name not in _VARIANTS:
-        hint = nearest(name, _VARIANTS) or ' `python -m cls.tools.models` lists them.'
+        known = {*_VARIANTS, *aliases()}
+        hint = nearest(name, known) or ' `python -m cls.tools.models` lists them.'
         raise UserError(f'no model is named {name!r}.{hint}')
     return _VARIANTS[name]
+
+
+@functools.cache
+def aliases() -> dict[str, str]:
+    """Returns the references' names that are no variant's -> the variant's: torchvision's etc."""
+    _import_all()
+    constructors = {
+        v.reference.rpartition(':')[2]: v.name for v in _VARIANTS.values() if v.reference
+    }
+    return {
+        other: name
+        for other, name in constructors.items()
+        if other.isidentifier() and other not in _VARIANTS
+    }
 
 
 def names(pattern: str = '*') -> list[str]:
@@ -150,10 +171,17 @@ def create(name: str, **overrides: Any) -> nn.Module:
         if key not in known:
             hint = nearest(key, known) or f' It has {", ".join(known)}.'
             raise UserError(f'model {name} has no field {key!r}.{hint}')
+    for key in _DEPTHS & overrides.keys():
+        genotypes.check_layers(_total(overrides[key]), f'model {name} with {key}={overrides[key]}')
     if isinstance(overrides.get('genotype'), Mapping | list | tuple):  # plain data, from a file
         kind = known['genotype'].type
         overrides['genotype'] = genotypes.structure(overrides['genotype'], kind)
     return module(**{**own, **overrides})
+
+
+def _total(value: Any) -> int:
+    numbers = value if isinstance(value, tuple | list) else (value,)
+    return sum(n for n in numbers if isinstance(n, int))
 
 
 def _module(name: str) -> tuple[type[nn.Module], Mapping[str, Any]]:

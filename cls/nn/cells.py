@@ -37,6 +37,11 @@ class CellSpec:
     nodes: tuple[tuple[Edge, Edge], ...]
     concat: tuple[int, ...]
 
+    @property
+    def num_layers(self) -> int:
+        """Of a cell; a net has some twenty."""
+        return 20 * 2 * len(self.nodes)
+
     def __post_init__(self) -> None:
         for node, edges in enumerate(self.nodes, 2):
             for op, source in edges:
@@ -59,6 +64,10 @@ class Genotype:
 
     normal: CellSpec
     reduce: CellSpec
+
+    @property
+    def num_layers(self) -> int:
+        return max(self.normal.num_layers, self.reduce.num_layers)
 
 
 class SeparableConv(nn.Module):

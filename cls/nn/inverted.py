@@ -25,6 +25,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cls.genotypes import check_layers
 from cls.nn import init
 from cls.nn.attention import SqueezeExcite
 from cls.nn.dense import Dense
@@ -99,6 +100,10 @@ class Genotype:
 
     stages: tuple[tuple[str, ...], ...]
 
+    @property
+    def num_layers(self) -> int:
+        return sum(decode(part).repeats for stage in self.stages for part in stage)
+
     def __post_init__(self):
         for text in self.stages:
             for part in text:
@@ -121,7 +126,11 @@ def scaled(genotype: Genotype, width: float = 1.0, depth: float = 1.0) -> list[l
 
 
 def blocks(runs: Sequence[Sequence[Run]]) -> list[tuple[str, Run]]:
-    """Returns the name of each block, `blocks.S.I`, and what it is as a run of its own."""
+    """Returns the name of each block, `blocks.S.I`, and what it is as a run of its own.
+
+    Raises UserError for more blocks than a net may have.
+    """
+    check_layers(sum(run.repeats for stage in runs for run in stage), 'the net')
     return [block for s, stage in enumerate(runs) for block in _blocks_of(s, stage)]
 
 

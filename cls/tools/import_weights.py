@@ -7,18 +7,26 @@
 
 --from takes a PyTorch or safetensors file, an .npz of a Keras net's tensors, a snapshot folder of
 the Hugging Face Hub, or hf:OWNER/NAME. Every tensor is used once and every variable filled, or
-nothing is written. Where evaluation and fine-tuning start from is the config that is printed and
-saved; --config.FIELD=VALUE changes it, for example --config.model.num_classes=10 for weights of ten
-classes. A run of another config, with another head if need be, starts from the folder, or from the
-file itself, by --config.init (see cls.init_from). A net of 1,000 classes is taken for one of
-ImageNet's, in the order of the sorted WordNet ids (classes.json in the folder): with that, folders
-of any part of ImageNet can be evaluated.
+nothing is written; the number of classes is the file's. Where a snapshot's config.json, or the
+arguments of a training script in the file, say of which network the weights are, and that is
+another, nothing is written either. Where evaluation and fine-tuning start from is the config that
+is printed and saved; --config.FIELD=VALUE changes it. A run of another config, with another head if
+need be, starts from the folder, or from the file itself, by --config.init (see cls.init_from).
+
+The names of the classes, in the order of the outputs (classes.json in the folder), are those of
+config.json; without them a net of 1,000 classes is taken for one of ImageNet's, in the order of the
+sorted WordNet ids, and a line says so. With classes.json, folders of any part of them, in any
+order, can be evaluated.
 """
 
 import argparse
+import dataclasses
 import logging
-from collections.abc import Sequence
+import math
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -28,12 +36,14 @@ from ml_collections import ConfigDict
 from cls import config as configs
 from cls import models, optim, storage, weights
 from cls.checkpoint import Checkpoints
+from cls.data import tfds_sets
 from cls.data.benchmarks import wnids
 from cls.errors import Parser, UserError, run
 from cls.models.registry import Variant
 from cls.runtime import claim, record, start
 from cls.state import new_state
-from cls.weights.hub import Preparation, locate, preparation
+from cls.weights import card as cards
+from cls.weights.hub import Located, Preparation, locate, preparation
 from configs import common
 
 
@@ -57,26 +67,170 @@ def main(argv: list[str] | None = None) -> int:
     variant = models.variant(args.model)
     if args.workdir.exists() and any(args.workdir.iterdir()):
         raise UserError(f'{args.workdir} is not empty; choose another --workdir.')
-    located = locate(args.source)
-    prepared = preparation(variant.reference or variant.name, located.card, variant.input_size)
-    config = config_of(variant, prepared, located.card.get('num_classes'))
-    config = configs.from_json(configs.to_json(config), configs.parse_overrides(rest))
-    fields = {k: v for k, v in config.model.items() if k not in ('name', 'dtype')}
-    variables = weights.from_torch(weights.read(located.file, args.entry), args.model, **fields)
+    found = _read(variant, args.source, args.entry, configs.parse_overrides(rest))
     if args.bgr:
-        turn_colours(variables['params'])
+        turn_colours(found.variables['params'])
     start()
-    imagenet = config.data.name == 'tfds:imagenet2012' and config.model.num_classes == 1000
-    write(config, variables, args.workdir, classes=wnids() if imagenet else ())
-    count = sum(x.size for x in jax.tree.leaves(variables['params']))
-    print(
-        f'{args.workdir}: {args.model}, {count:,} parameters, every tensor used.\n'
-        f'Images: {config.data.image_size} pixels, {config.data.interpolation}, '
-        f'mean {config.data.mean}, std {config.data.std} '
-        f'(from: {prepared.known_from}). Evaluate with\n'
-        f'  python -m cls.main --job evaluate --workdir {args.workdir}'
-    )
+    write(found.config, found.variables, args.workdir, classes=found.classes)
+    count = sum(x.size for x in jax.tree.leaves(found.variables['params']))
+    print(f'{args.workdir}: {variant.name}, {count:,} parameters, every tensor used.')
+    for line in found.lines:
+        print(line)
+    print(_what_next(args.workdir, found.config))
     return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """Everything that the folder is made of, and lines that say where it is from."""
+
+    config: ConfigDict
+    variables: dict[str, Any]
+    classes: tuple[str, ...]
+    lines: list[str]
+
+
+def _read(
+    variant: Variant, source: str, entry: str, overrides: Sequence[tuple[str, str]]
+) -> _Found:
+    """Reads a checkpoint and what it says of itself. Raises UserError for what does not fit."""
+    located = locate(source)
+    checkpoint = weights.open_checkpoint(located.file, entry)
+    with located.naming_card():
+        cards.check(located.card, variant)
+    with Located(located.file, {}).naming_card():
+        cards.check(checkpoint.card, variant, strict=False)
+    given = dict(overrides)
+    with located.naming_card():
+        prepared = _prepared(variant, located.card, given)
+    draft = _overridden(config_of(variant, prepared, {}), overrides)
+    fields = {k: v for k, v in draft.model.items() if k not in ('name', 'dtype')}
+    if 'model.num_classes' not in given:
+        del fields['num_classes']
+    fitted = weights.fit(checkpoint.tensors, variant.name, source=located.file, **fields)
+    config = _overridden(config_of(variant, prepared, fitted.fields), overrides)
+    with located.naming_card():
+        _check_count(located.card, config.model.num_classes)
+        classes, line = _classes(located.card, config)
+    lines = [
+        *_of_network(variant, located, checkpoint.card),
+        *_of_fields(fitted, given),
+        _of_images(config, prepared, given),
+        line,
+    ]
+    return _Found(config, fitted.variables, classes, lines)
+
+
+def _overridden(config: ConfigDict, overrides: Sequence[tuple[str, str]]) -> ConfigDict:
+    return configs.from_json(configs.to_json(config), overrides)
+
+
+def _prepared(variant: Variant, card: dict[str, Any], given: dict[str, str]) -> Preparation:
+    """Returns how images are prepared, at the size that --config says, if it does."""
+    asked = given.get('data.image_size', '')
+    size = int(asked) if asked.isdecimal() and int(asked) > 0 else 0
+    prepared = preparation(variant.reference or variant.name, card, size or variant.input_size)
+    return dataclasses.replace(prepared, size=size) if size else prepared
+
+
+def _check_count(card: dict[str, Any], count: int) -> None:
+    """Raises UserError if a card is of another number of classes than the file."""
+    told = card.get('num_classes')
+    if type(told) is int and told > 0 and told != count:
+        raise UserError(f'num_classes is {told}, but the weights have {count} outputs')
+
+
+def _classes(card: dict[str, Any], config: ConfigDict) -> tuple[tuple[str, ...], str]:
+    """Returns (names of the outputs, () if unknown; a line on their order)."""
+    count = config.model.num_classes
+    names, field = cards.class_names(card, count)
+    if names:
+        shown = ', '.join(names[:3]) + (', ...' if count > 3 else '')
+        return names, f'Classes: {count:,} names of config.json ({field}), in its order: {shown}'
+    if config.data.name == 'tfds:imagenet2012' and count == 1000:
+        return wnids(), (
+            "Classes: nothing names the 1,000 outputs; assumed: ImageNet's, in the order of the "
+            'sorted WordNet ids (n01440764 first).'
+        )
+    return (), (
+        f'Classes: nothing names the {count:,} outputs; assumed: the order of the data set that '
+        'is evaluated on (of a folder: its classes sorted as text). If it was another in training, '
+        'put classes.json, a list of the names in the order of the outputs, into the run folder.'
+    )
+
+
+def _of_network(variant: Variant, located: Located, card: dict[str, Any]) -> list[str]:
+    """Says which network the weights are of, and who says so."""
+    word = cards.word(located.card)
+    if word:
+        return [f'Network: {variant.name}, which config.json calls {word}.']
+    if word := cards.word(card):
+        same = 'that is' if cards.plain_word(word) in cards.words(variant) else 'taken for'
+        return [f'Network: {located.file.name} calls it {word!r}, {same} {variant.name}.']
+    others = [*weights.same_tensors(variant.name), *cards.LOOKALIKES.get(variant.name, ())]
+    if not others:
+        return []
+    return [
+        f'Network: nothing in {located.file.name} says which it is; taken for {variant.name}, as '
+        f'--model says, but its tensors fit as well: {", ".join(others)}.'
+    ]
+
+
+def _of_fields(fitted: weights.Fitted, given: dict[str, str]) -> list[str]:
+    lines = []
+    if fitted.fields.get('aux_head') is False:
+        lines.append('The file has no auxiliary heads: model.aux_head=False.')
+    if fitted.left_out:
+        lines.append(f'Left out, as no part of the network: {", ".join(fitted.left_out[:6])}')
+        lines[-1] += f', and {len(fitted.left_out) - 6} more.' if fitted.left_out[6:] else '.'
+    return lines
+
+
+def _of_images(config: ConfigDict, prepared: Preparation, given: dict[str, str]) -> str:
+    """Says how images are prepared, and of each field who says so."""
+    fields = {
+        'image_size': 'size',
+        'eval_resize': 'crop',
+        'interpolation': 'interpolation',
+        'mean': 'mean',
+        'std': 'std',
+    }
+    by_source: dict[str, list[str]] = {}
+    for field, known in fields.items():
+        source = '--config' if f'data.{field}' in given else prepared.known_from[known]
+        value = config.data[field]
+        if known == 'crop' and source != '--config':
+            value = f'{value} (crop_pct {prepared.crop:g})'
+        by_source.setdefault(source, []).append(f'{field} {value}')
+    line = '; '.join(f'{", ".join(parts)} (from {source})' for source, parts in by_source.items())
+    if prepared.other:
+        size, crop = prepared.other
+        line += (
+            f'. The card has another size to evaluate at: --config.data.eval_size={size} '
+            f'--config.data.eval_resize={math.floor(size / crop)}'
+        )
+    return f'Images: {line}.'
+
+
+def _what_next(workdir: Path, config: ConfigDict) -> str:
+    """Returns commands that work: the plain one only where the config's data set is prepared."""
+    command = f'  python -m cls.main --job evaluate --workdir {shlex.quote(str(workdir))}'
+    on_folder = f'{command} --config.data.name=folder:DIR'
+    name = config.data.name.removeprefix('tfds:')
+    if config.data.name.startswith('tfds:') and not _is_prepared(name, config.data.dir):
+        return (
+            f'Evaluate on images in DIR/val/CLASS/* with\n{on_folder}\n'
+            f'or, after `{tfds_sets.prepare_command(name, config.data.dir)}`, on {name} with\n'
+            f'{command}'
+        )
+    return f'Evaluate with\n{command}'
+
+
+def _is_prepared(name: str, directory: str) -> bool:
+    try:
+        return tfds_sets.find_prepared(name, directory) is not None
+    except UserError:
+        return False
 
 
 def turn_colours(params: dict) -> None:
@@ -96,19 +250,26 @@ def turn_colours(params: dict) -> None:
     first[0][:] = first[0][:, :, ::-1].copy()
 
 
-def config_of(variant: Variant, prepared: Preparation, num_classes: int | None) -> ConfigDict:
-    """Returns a config to evaluate and fine-tune with, on the data set that the net is made for."""
+def config_of(variant: Variant, prepared: Preparation, fields: Mapping[str, Any]) -> ConfigDict:
+    """Returns a config to evaluate and fine-tune with, on the data set that the net is made for.
+
+    Args:
+      variant: the net.
+      prepared: how images are made ready for it.
+      fields: of its module, as the weights have them; `num_classes` is the variant's without.
+    """
     c = common.base()
     c.model.name = variant.name
-    c.model.num_classes = num_classes or models.create(variant.name).num_classes
+    c.model.num_classes = models.create(variant.name).num_classes
+    for name, value in fields.items():
+        c.model[name] = value
     if variant.input_size == 32:
         common.use_cifar(c, 'cifar100' if c.model.num_classes == 100 else 'cifar10')
     else:
         common.use_imagenet(c)
         c.data.train_crop = 'random_resized'
-        c.data.eval_resize = round(variant.input_size / prepared.crop)
-        c.data.interpolation = prepared.interpolation
-    c.data.image_size = variant.input_size
+    c.data.image_size, c.data.eval_resize = prepared.size, prepared.resize
+    c.data.interpolation = prepared.interpolation
     c.data.mean, c.data.std = prepared.mean, prepared.std
     c.optim.lr = 0.01
     return c

@@ -1,6 +1,6 @@
 """Foreign checkpoints -> Flax variables: `read` a file, then `from_torch` its tensors."""
 
-from cls.weights.convert import from_torch, num_classes
-from cls.weights.torch_file import read
+from cls.weights.convert import Fitted, fit, from_torch, same_tensors
+from cls.weights.torch_file import open_checkpoint, read
 
-__all__ = ['from_torch', 'num_classes', 'read']
+__all__ = ['Fitted', 'fit', 'from_torch', 'open_checkpoint', 'read', 'same_tensors']

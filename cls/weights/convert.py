@@ -11,13 +11,16 @@ and the leaf decides the rest.
   batch_stats  var      running_var                  as it is
   batch_stats  other    the same name                as it is
 
-The weight of a 1x1 convolution, (O, I, 1, 1), may fill the kernel of a linear layer, (I, O).
+The weight of a 1x1 convolution, (O, I, 1, 1), may fill the kernel of a linear layer, (I, O); and
+one of (M, C, h, w), as Keras 3's kernel of a depthwise convolution looks like, that of one.
 Grouped and depthwise convolutions need nothing more: both sides store (inputs of one group,
 all outputs). A model that flattens an image before a linear layer has to do so channel by
 channel (NCHW), as torch does; shapes cannot tell.
 """
 
+import dataclasses
 import difflib
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -28,6 +31,9 @@ import numpy as np
 from flax import traverse_util
 
 from cls.errors import UserError
+from cls.weights import names
+
+_log = logging.getLogger(__name__)
 
 # (regular expression, replacement) pairs, applied in turn to torch-side names.
 Renames = Iterable[tuple[str, str | Callable[[re.Match], str]]]
@@ -43,10 +49,28 @@ _COUNTER = '.num_batches_tracked'  # how many batches a norm has seen; Flax keep
 _SHOWN = 6  # how many of each kind of problem an error names
 
 
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """Variables that a file fills, and what was read from it on the way.
+
+    `fields` are those of the module that the file decides (`num_classes`; `aux_head`: False where
+    it has no auxiliary heads); `left_out` the names of tensors that are no part of the network;
+    `headless` whether it has no classifier, so that the variables have none.
+    """
+
+    variables: dict[str, Any]
+    fields: dict[str, Any]
+    left_out: list[str]
+    headless: bool = False
+
+
 def from_torch(
     state_dict: Mapping[str, np.ndarray], model_name: str, **overrides: Any
 ) -> dict[str, Any]:
     """Returns a registered model's variables, filled from its reference's state dict.
+
+    Prefixes that wrappers add to the names are taken off (see `names.own`); what is left out is
+    logged.
 
     Args:
       state_dict: torch name -> array, as from `cls.weights.read`.
@@ -62,34 +86,140 @@ def from_torch(
     from cls import models  # here, so that reading files needs no models
 
     variant = models.variant(model_name)
-    model = models.create(model_name, **overrides)
-    abstract = models.abstract_variables(model, variant.input_size)
-    present = {_renamed(name, variant.old_names): value for name, value in state_dict.items()}
-    if len(present) < len(state_dict):
-        raise UserError(f'{model_name}: the file has some tensors under an old and a new name')
+    abstract = models.abstract_variables(models.create(model_name, **overrides), variant.input_size)
+    tensors, left_out = _own(state_dict, model_name, abstract)
+    if left_out:
+        _log.warning('left out, as no part of %s: %s', model_name, _some(left_out))
     try:
-        return convert(present, abstract, variant.renames)
+        return _converted(tensors, model_name, abstract, left_out)
     except UserError as error:
-        raise UserError(f'{model_name}: {error}') from None
+        raise UserError(f'{error}{_hint(state_dict, model_name, overrides)}') from None
 
 
-def num_classes(
-    state_dict: Mapping[str, np.ndarray], model_name: str, head: Iterable[str]
-) -> int | None:
-    """Returns how many classes a state dict is of, None if it has no tensor of the head.
+def fit(
+    state_dict: Mapping[str, np.ndarray],
+    model_name: str,
+    *,
+    source: Any = '',
+    without_head: bool = False,
+    **overrides: Any,
+) -> Fitted:
+    """Returns what `from_torch` does, of as many classes and with such heads as the file has.
 
     Args:
       state_dict: torch name -> array.
       model_name: a registered variant.
-      head: paths of the head's parameters, 'module/leaf', see `cls.models.parts`.
+      source: where they are from, for messages.
+      without_head: whether a file may lack the classifier altogether.
+      **overrides: fields of the module. With `num_classes` or `aux_head` among them the file has to
+        be of these.
+
+    Raises:
+      UserError: see `convert`.
     """
+    try:
+        return _fit(state_dict, model_name, without_head, overrides)
+    except UserError as error:
+        named = f'{source}: {error}' if source else str(error)
+        given = {'num_classes', 'aux_head'} & overrides.keys()
+        hint = _hint(state_dict, model_name, overrides) if given else ''
+        raise UserError(named + hint) from None
+
+
+def _hint(
+    state_dict: Mapping[str, np.ndarray], model_name: str, overrides: Mapping[str, Any]
+) -> str:
+    """Returns which fields would make a state dict fit that does not, '' where none do."""
+    others = {k: v for k, v in overrides.items() if k not in ('num_classes', 'aux_head')}
+    try:
+        fields = _fit(state_dict, model_name, False, others).fields
+    except UserError:
+        return ''
+    return f'; it fits with {", ".join(f"{k}={v}" for k, v in fields.items())}'
+
+
+def _fit(
+    state_dict: Mapping[str, np.ndarray],
+    model_name: str,
+    without_head: bool,
+    overrides: Mapping[str, Any],
+) -> Fitted:
     from cls import models
 
     variant = models.variant(model_name)
-    present = {_renamed(name, variant.old_names): value for name, value in state_dict.items()}
-    names = {torch_name(('params', *path.split('/')), variant.renames) for path in head}
-    counts = {len(present[name]) for name in names if name in present and present[name].ndim}
-    return max(counts, default=None)
+    model = models.create(model_name, **overrides)
+
+    def traced(net: Any) -> Any:
+        return models.abstract_variables(net, variant.input_size)
+
+    abstract, fields = traced(model), {}
+    tensors, left_out = _own(state_dict, model_name, abstract)
+    if getattr(model, 'aux_head', False) and 'aux_head' not in overrides:
+        plain = model.clone(aux_head=False)
+        without = traced(plain)
+        heads = _wanted(abstract).keys() - _wanted(without).keys()
+        if not any(torch_name(path, variant.renames) in tensors for path in heads):
+            model, abstract, fields['aux_head'] = plain, without, False
+    more = _wanted(traced(model.clone(num_classes=model.num_classes + 1)))
+    head = {path for path, v in _wanted(abstract).items() if more[path].shape != v.shape}
+    names_of_head = {torch_name(path, variant.renames) for path in head}
+    present = [tensors[name] for name in names_of_head if name in tensors and tensors[name].ndim]
+    if present and 'num_classes' not in overrides:
+        fields['num_classes'] = max(len(tensor) for tensor in present)
+        if fields['num_classes'] != model.num_classes:
+            abstract = traced(model.clone(num_classes=fields['num_classes']))
+    headless = without_head and not present
+    if headless:
+        kept = {path: v for path, v in _wanted(abstract).items() if path not in head}
+        abstract = traverse_util.unflatten_dict(kept)
+    return Fitted(_converted(tensors, model_name, abstract, left_out), fields, left_out, headless)
+
+
+def same_tensors(model_name: str) -> list[str]:
+    """Returns the other variants whose state dicts have the names and shapes of this one's."""
+    from cls import models
+
+    variant = models.variant(model_name)
+    others = [v for v in map(models.variant, models.names()) if v.params == variant.params]
+    own = shapes(models.create(model_name), variant)
+    return [
+        other.name
+        for other in others
+        if other.name != model_name and shapes(models.create(other.name), other) == own
+    ]
+
+
+def shapes(model: Any, variant: Any) -> dict[str, tuple[int, ...]]:
+    """Returns the names and shapes of the state dict that fills a variant's module."""
+    from cls import models
+
+    wanted = _wanted(models.abstract_variables(model, variant.input_size))
+    return {torch_name(path, variant.renames): _torch_shape(path, v) for path, v in wanted.items()}
+
+
+def _own(
+    state_dict: Mapping[str, np.ndarray], model_name: str, abstract: Any
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    from cls import models
+
+    variant = models.variant(model_name)
+    wanted = {torch_name(path, variant.renames) for path in _wanted(abstract)}
+    try:
+        return names.own(state_dict, wanted, lambda name: _renamed(name, variant.old_names))
+    except UserError as error:
+        raise UserError(f'{model_name}: {error}') from None
+
+
+def _converted(
+    tensors: Mapping[str, np.ndarray], model_name: str, abstract: Any, left_out: list[str]
+) -> dict[str, Any]:
+    from cls import models
+
+    try:
+        return convert(tensors, abstract, models.variant(model_name).renames)
+    except UserError as error:
+        more = f'; left out, as no part of it: {_some(left_out)}' if left_out else ''
+        raise UserError(f'{model_name}: {error}{more}') from None
 
 
 def convert(
@@ -110,17 +240,16 @@ def convert(
       UserError: variables without a tensor, tensors without a variable, a tensor that two
         variables want, different shapes, and other kinds of numbers, all at once.
     """
-    variables = {c: _plain(abstract_variables[c]) for c in _COLLECTIONS if c in abstract_variables}
-    wanted = traverse_util.flatten_dict(variables)
-    names = {path: torch_name(path, renames) for path in wanted}
-    problems = _problems(state_dict, wanted, names)
+    wanted = _wanted(abstract_variables)
+    named = {path: torch_name(path, renames) for path in wanted}
+    problems = _problems(state_dict, wanted, named)
     if problems:
         raise UserError('the weights do not fit the model: ' + '; '.join(problems))
     filled = {
         path: np.array(
             _to_flax(path, state_dict[name], wanted[path]), wanted[path].dtype, order='C'
         )
-        for path, name in names.items()
+        for path, name in named.items()
     }
     return traverse_util.unflatten_dict(filled)
 
@@ -137,6 +266,12 @@ def _renamed(name: str, renames: Renames) -> str:
     return name
 
 
+def _wanted(abstract: Any) -> dict[tuple[str, ...], Any]:
+    """Returns the weights among a tree of variables, by path."""
+    weights = {c: _plain(abstract[c]) for c in _COLLECTIONS if c in abstract}
+    return traverse_util.flatten_dict(weights)
+
+
 def _plain(tree: Any) -> Any:
     """Turns mappings of any type into dicts."""
     return {k: _plain(v) for k, v in tree.items()} if isinstance(tree, Mapping) else tree
@@ -146,6 +281,8 @@ def _to_flax(path: tuple[str, ...], tensor: np.ndarray, variable: Any) -> np.nda
     """Moves a kernel's output and input channels, its first two axes, to the end, swapped."""
     if path[0] == 'params' and path[-1] == 'kernel':
         tensor = tensor[..., 0, 0] if _is_pointwise(tensor, variable) else tensor
+        if _is_keras_depthwise(tensor, variable):
+            return tensor.transpose(2, 3, 1, 0).reshape(variable.shape)
         return tensor.transpose(*range(2, tensor.ndim), 1, 0)
     return tensor
 
@@ -153,6 +290,17 @@ def _to_flax(path: tuple[str, ...], tensor: np.ndarray, variable: Any) -> np.nda
 def _is_pointwise(tensor: np.ndarray, variable: Any) -> bool:
     """Whether a tensor is a 1x1 convolution's, and the variable a linear layer's."""
     return tensor.ndim == 4 and tensor.shape[2:] == (1, 1) and len(variable.shape) == 2
+
+
+def _is_keras_depthwise(tensor: np.ndarray, variable: Any) -> bool:
+    """Whether a tensor is Keras 3's kernel of a depthwise convolution, and the variable is one.
+
+    Keras 3 calls it `kernel`, as any other, and (h, w, C, M) was taken for (h, w, inputs, outputs).
+    """
+    if tensor.ndim != 4 or len(variable.shape) != 4 or tensor.shape[1] == 1:
+        return False
+    multiplier, inputs, *window = tensor.shape
+    return variable.shape == (*window, 1, inputs * multiplier)
 
 
 def _torch_shape(path: tuple[str, ...], variable: jax.ShapeDtypeStruct) -> tuple[int, ...]:
@@ -165,10 +313,10 @@ def _torch_shape(path: tuple[str, ...], variable: jax.ShapeDtypeStruct) -> tuple
 def _problems(
     state_dict: Mapping[str, np.ndarray],
     wanted: Mapping[tuple[str, ...], jax.ShapeDtypeStruct],
-    names: Mapping[tuple[str, ...], str],
+    named: Mapping[tuple[str, ...], str],
 ) -> list[str]:
     """Describes all that keeps `state_dict` from filling `wanted`, a line's part for each kind."""
-    used = set(names.values())
+    used = set(named.values())
     counters = {
         name
         for name in state_dict
@@ -176,15 +324,17 @@ def _problems(
     }
     missing = sorted(used - set(state_dict))
     unused = sorted(set(state_dict) - used - counters)
-    shapes, kinds, owners = [], {}, {}
-    for path, name in names.items():
+    unlike, kinds, owners = [], {}, {}
+    for path, name in named.items():
         owners.setdefault(name, []).append('/'.join(path))
         if name not in state_dict:
             continue
         tensor, shape = state_dict[name], _torch_shape(path, wanted[path])
-        flat = path[-1] == 'kernel' and _is_pointwise(tensor, wanted[path])
-        if tuple(tensor.shape) != shape + (1, 1) * flat:
-            shapes.append(f'{name} is {tuple(tensor.shape)}, the model wants {shape}')
+        kernel = path[-1] == 'kernel'
+        flat = kernel and _is_pointwise(tensor, wanted[path])
+        turned = kernel and _is_keras_depthwise(tensor, wanted[path])
+        if tuple(tensor.shape) != shape + (1, 1) * flat and not turned:
+            unlike.append(f'{name} is {tuple(tensor.shape)}, the model wants {shape}')
         kind = _kind(wanted[path].dtype)
         if _kind(tensor.dtype) != kind:
             kinds.setdefault(kind, []).append(f'{name} is {tensor.dtype}')
@@ -193,7 +343,7 @@ def _problems(
     found = (
         (f'missing of {len(used)} tensors', missing_parts),
         (f'unused of {len(state_dict)} tensors', unused),
-        ('different shapes', shapes),
+        ('different shapes', unlike),
         *((f'not {kind}', parts) for kind, parts in kinds.items()),
         ('wanted more than once', shared),
     )

@@ -1,14 +1,19 @@
 """Finding a checkpoint's file, and what is said beside it of how images are prepared for it."""
 
+import contextlib
 import dataclasses
 import json
+import math
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cls import storage
 from cls.errors import UserError
+from cls.weights import card as cards
 
+CARD = 'config.json'
 FILES = ('model.safetensors', 'pytorch_model.bin')  # of a snapshot on the Hugging Face Hub
 HUB = 'hf:'
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -61,16 +66,24 @@ BILINEAR_IN_TIMM = re.compile(
 class Preparation:
     """How images are made ready for a net's published weights.
 
-    `mean` and `std` are by channel, of pixels in 0..255; `crop` is the part of the resized image's
-    shorter side that the central crop keeps; `interpolation` is config.data's; `known_from` says
-    who says so.
+    `mean` and `std` are by channel, of pixels in 0..255; `size` is the images' height and width;
+    `crop` is the part of the resized image's shorter side that the central crop keeps;
+    `interpolation` is config.data's. `known_from` says of each of these who says so. `other` is the
+    (size, crop) that the card has besides, for evaluation alone; () if none.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    size: int
     crop: float
     interpolation: str
-    known_from: str
+    known_from: Mapping[str, str]
+    other: tuple[int, float] | tuple[()] = ()
+
+    @property
+    def resize(self) -> int:
+        """The shorter side before the crop, rounded down as timm does."""
+        return math.floor(self.size / self.crop)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +92,18 @@ class Located:
 
     file: Path
     card: dict[str, Any]
+
+    @contextlib.contextmanager
+    def naming_card(self) -> Iterator[None]:
+        """Puts the name of who says so before what is said of a card."""
+        try:
+            yield
+        except UserError as error:
+            where = self.file.parent / CARD if self.card else self.file
+            raise UserError(f'{where}: {error}. If that is wrong, {self._remedy()}') from None
+
+    def _remedy(self) -> str:
+        return f'mend it, or give {self.file} alone' if self.card else 'save the state_dict alone'
 
 
 def locate(source: str) -> Located:
@@ -100,8 +125,12 @@ def locate(source: str) -> Located:
         return Located(path, {})
     file = next((path / name for name in FILES if (path / name).is_file()), None)
     if file is None:
-        raise UserError(f'{path}: expected one of {", ".join(FILES)} in this folder.')
-    return Located(file, _card(path / 'config.json'))
+        there = ', '.join(sorted(x.name for x in path.iterdir())[:8]) or 'nothing'
+        raise UserError(
+            f'{path}: expected one of {", ".join(FILES)} in this folder, which has {there}. Give '
+            "the weights' file itself; of one in several parts, join them."
+        )
+    return Located(file, _card(path / CARD))
 
 
 def _fetch(source: str) -> Located:
@@ -125,7 +154,7 @@ def _fetch(source: str) -> Located:
         except (HfHubHTTPError, ValueError) as refused:  # no such repository; a malformed name
             raise UserError(f'{source}: {str(refused).splitlines()[0]}') from None
         try:
-            card = _card(Path(hf_hub_download(name, 'config.json', revision=revision or None)))
+            card = _card(Path(hf_hub_download(name, CARD, revision=revision or None)))
         except (EntryNotFoundError, NotCachedError):
             card = {}
         return Located(weights, card)
@@ -136,37 +165,57 @@ def _card(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        return json.loads(file.read_text())
-    except ValueError:
+        card = json.loads(file.read_text())
+    except (ValueError, RecursionError):
         raise UserError(f'{file}: expected JSON.') from None
+    if not isinstance(card, dict):
+        raise UserError(f'{file}: expected an object, {{...}}.')
+    return card
 
 
-def preparation(reference: str, card: dict[str, Any], input_size: int) -> Preparation:
+def preparation(reference: str, card: Mapping[str, Any], input_size: int) -> Preparation:
     """Returns how images are made ready: as the snapshot's card says, else the reference's way.
+
+    A card's `crop_pct` belongs to its `input_size`, and `test_crop_pct` to `test_input_size`. The
+    size wanted is taken where it is one of the two, else the card's `input_size`.
 
     Args:
       reference: 'package:constructor' of the net's reference implementation, or the name of a
         variant that has none.
       card: config.json of a timm snapshot, or {}.
-      input_size: pixels; 32 means CIFAR.
+      input_size: pixels wanted; 32 means CIFAR where there is no card.
+
+    Raises:
+      UserError: the card has values that make no sense, or prepares images in another way.
     """
-    told = card.get('pretrained_cfg', {})
+    told = cards.preprocessing(card)
     bicubic = reference.startswith('timm:') and not BILINEAR_IN_TIMM.match(reference)
-    interpolation = 'bicubic' if bicubic else 'bilinear'
-    if 'mean' in told and 'std' in told:
-        mean, std, crop = told['mean'], told['std'], told.get('crop_pct', 0.875)
-        if told.get('interpolation') in ('bilinear', 'bicubic'):
-            interpolation = told['interpolation']
-        known_from = 'config.json'
-    elif input_size == 32:
-        (mean, std), crop, known_from = CIFAR, 1.0, 'pytorchcv on CIFAR'
-    else:
-        mean, std, crop = PREPARED.get(reference, (*IMAGENET, 0.875))
-        known_from = reference
+    mean, std, crop = PREPARED.get(reference, (*IMAGENET, 0.875))
+    table = f'the table of {reference}'
+    if input_size == 32:
+        mean, std, crop, table = *CIFAR, 1.0, 'the table of pytorchcv on CIFAR'
+    mode = told.get('crop_mode', 'center')
+    if mode != 'center':
+        raise UserError(f'crop_mode is {mode!r:.40}: only center is known here')
+    interpolation = told.get('interpolation', 'bicubic' if bicubic else 'bilinear')
+    if interpolation not in ('bilinear', 'bicubic'):
+        raise UserError(f'interpolation is {interpolation!r:.40}: known are bilinear and bicubic')
+
+    sizes = [(cards.size(told, 'input_size'), cards.number(told, 'crop_pct', crop), 'crop_pct')]
+    if test := cards.size(told, 'test_input_size'):
+        sizes.append((test, cards.number(told, 'test_crop_pct', sizes[0][1]), 'test_crop_pct'))
+    size, part, field = next((s for s in sizes if s[0] in (input_size, 0)), sizes[0])
+    other = next(((s, c) for s, c, _ in sizes if s not in (size, 0)), ())
+    fields = {'mean': 'mean', 'std': 'std', 'interpolation': 'interpolation'}
+    fields |= {'size': 'input_size', 'crop': field if field in told else 'crop_pct'}
     return Preparation(
-        tuple(round(255 * x, 4) for x in mean),
-        tuple(round(255 * x, 4) for x in std),
-        float(crop),
+        *(
+            tuple(round(255 * x, 4) for x in cards.channels(told, name) or default)
+            for name, default in (('mean', mean), ('std', std))
+        ),
+        size or input_size,
+        part,
         interpolation,
-        known_from,
+        {name: CARD if told.get(field) is not None else table for name, field in fields.items()},
+        other,
     )

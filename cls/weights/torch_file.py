@@ -1,19 +1,23 @@
 """Reads checkpoints into NumPy arrays, without PyTorch and without executing their pickle.
 
 Readable: the zip format (torch >= 1.6) and the stream format before it, under any file name
-(`.pth`, `.pt`, `.th`, `.bin`, ...), `.safetensors`, and NumPy's `.npz` with the tensors of a Keras
-or TF-Slim net (see keras.py). A pickle is a program; it runs on
-an unpickler of our own (see unpickle.py) that knows a short list of inert stand-ins, so that
-nothing of the file's choosing is ever imported or called.
+(`.pth`, `.pt`, `.th`, `.bin`, `.pth.tar`, ...), `.safetensors`, and NumPy's `.npz` with the tensors
+of a Keras or TF-Slim net (see keras.py). A pickle is a program; it runs on an unpickler of our own
+(see unpickle.py) that knows a short list of inert stand-ins, so that nothing of the file's choosing
+is ever imported or called. Of a training script's own file (with its arguments, paths, dates, a
+loss) the tensors are taken, and the name of the architecture where it has one.
 
 Refused, with a `UserError` that says what to do instead: TorchScript archives, whole pickled
-modules (or anything else that needs a class of somebody's), quantised, sparse, nested and meta
-tensors, files of big-endian machines, and the tar files that torch wrote before 0.1.10.
+modules, quantised, sparse, nested and meta tensors, files of big-endian machines, the tar files
+that torch wrote before 0.1.10, and what foreign.py lists. Sizes that a file states are held against
+the file's own before any memory is asked for.
 """
 
+import dataclasses
 import io
 import json
 import logging
+import math
 import mmap
 import struct
 import zipfile
@@ -25,10 +29,13 @@ import numpy as np
 import safetensors
 
 from cls.errors import UserError, nearest
-from cls.weights import keras
+from cls.weights import foreign, keras
 from cls.weights.unpickle import (
     ADVICE,
     DTYPES,
+    Inert,
+    Reader,
+    Standin,
     Storage,
     Tensor,
     Unpickler,
@@ -41,14 +48,37 @@ ENTRIES = ('state_dict', 'model', 'model_state_dict')
 # Prefixes that wrappers of a whole module add to every name (DataParallel, torch.compile).
 PREFIXES = ('module.', '_orig_mod.')
 
+# What an archive may inflate to, as a multiple of the file, and what any may. Weights shrink by a
+# tenth; those of a pruned net by as much as is pruned.
+INFLATED = 50
+ALWAYS = 16 * 2**20
+LONGEST = 500  # letters of a tensor's name
+
 _STREAM_MAGIC = 0x1950A86A20F9469CFC6C
 _STREAM_START = b'\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.'
 
 _log = logging.getLogger(__name__)
 
 
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A file's tensors, and what it says of the network that they are of.
+
+    `card` has the fields that a snapshot's config.json would have (see card.py), as far as the
+    arguments of the training script in the file say.
+    """
+
+    tensors: dict[str, np.ndarray]
+    card: dict[str, Any]
+
+
 def read(path: str | Path, entry: str = '') -> dict[str, np.ndarray]:
-    """Reads the tensors of a checkpoint.
+    """Reads the tensors of a checkpoint, see `open_checkpoint`."""
+    return open_checkpoint(path, entry).tensors
+
+
+def open_checkpoint(path: str | Path, entry: str = '') -> Checkpoint:
+    """Reads a checkpoint.
 
     Args:
       path: a file that torch.save, safetensors or numpy.savez wrote; not its name, its content
@@ -57,7 +87,7 @@ def read(path: str | Path, entry: str = '') -> dict[str, np.ndarray]:
         dict itself, or its 'state_dict', 'model' or 'model_state_dict'.
 
     Returns:
-      name -> read-only array in the file's own dtype (bfloat16 is ml_dtypes.bfloat16) and
+      Tensors, name -> read-only array in the file's own dtype (bfloat16 is ml_dtypes.bfloat16) and
       shape. The arrays are views of the mapped file, so nothing but what is used is read from
       the disk, and may be strided; copy them to keep them beyond a change of the file. A prefix
       of all names ('module.', '_orig_mod.') is taken off. Which entry was used, and which
@@ -68,7 +98,10 @@ def read(path: str | Path, entry: str = '') -> dict[str, np.ndarray]:
     """
     path = Path(path)
     try:
-        return _strip_prefixes(_select(_load(path), entry, path))
+        content = _load(path)
+        tensors = _strip_prefixes(_select(content, entry, path))
+        _check_sizes(tensors, path.stat().st_size)
+        return Checkpoint(tensors, _card(content))
     except UserError as error:
         raise UserError(f'{path}: {error}') from None
     except FileNotFoundError:
@@ -83,10 +116,22 @@ def read(path: str | Path, entry: str = '') -> dict[str, np.ndarray]:
         ) from error
 
 
+def _check_sizes(tensors: Mapping[str, np.ndarray], size: int) -> None:
+    """Raises UserError for a tensor that, by strides of 0, claims to be larger than its file."""
+    for name, tensor in tensors.items():
+        if len(name) > LONGEST:
+            raise UserError(f'a tensor has a name of {len(name):,} letters, {name[:40]}...')
+        if tensor.nbytes > max(ALWAYS, INFLATED * size):
+            raise UserError(
+                f'tensor {name} claims the shape {tensor.shape}, {tensor.nbytes:,} bytes, but '
+                f'the file has {size:,}; expected a tensor whose elements are in the file'
+            )
+
+
 def _load(path: Path) -> Any:
     """Returns the file's outermost object, its tensors as arrays."""
     with path.open('rb') as file:
-        start = file.read(16)
+        start = file.read(512)
         if not start:
             raise UserError('an empty file; fetch or save it again')
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -94,14 +139,13 @@ def _load(path: Path) -> Any:
         if start.startswith(b'PK\x03\x04'):
             return _load_zip(file, mapped)
         if start.startswith(_STREAM_START):
-            return _load_stream(file, mapped)
+            return _load_stream(mapped)
     if _is_safetensors(mapped):
         return _load_safetensors(path, mapped)
-    if start.startswith(b'version https://'):
-        raise UserError('a Git LFS pointer, not the checkpoint itself; fetch it with git lfs pull')
     raise UserError(
-        'not a PyTorch checkpoint (zip or stream format) nor a safetensors file, or its beginning '
-        f'is damaged; {ADVICE}'
+        foreign.advice(start, path.name)
+        or 'not a PyTorch checkpoint (zip or stream format) nor a safetensors file, or its '
+        f'beginning is damaged; {ADVICE}'
     )
 
 
@@ -112,10 +156,11 @@ def _load_zip(file: BinaryIO, mapped: mmap.mmap) -> Any:
     """Reads `<root>/data.pkl`, and each storage from `<root>/data/<key>`."""
     archive = zipfile.ZipFile(file)
     names = set(archive.namelist())
+    _check_inflated(archive, len(mapped))
     if names and all(name.endswith('.npy') for name in names):
-        file.seek(0)
-        with np.load(file, allow_pickle=False) as tensors:
-            return keras.to_torch(tensors)
+        return keras.to_torch({name[:-4]: _npy(archive, name) for name in sorted(names)})
+    if names >= foreign.KERAS_ARCHIVE:
+        raise UserError(foreign.KERAS)
     roots = [name.removesuffix('data.pkl') for name in names if name.endswith('/data.pkl')]
     if len(roots) != 1:
         raise UserError(
@@ -124,7 +169,7 @@ def _load_zip(file: BinaryIO, mapped: mmap.mmap) -> Any:
     root = roots[0]
     if f'{root}constants.pkl' in names or any(name.startswith(f'{root}code/') for name in names):
         raise UserError(f'a TorchScript archive, which holds a program; {ADVICE}')
-    if f'{root}byteorder' in names and archive.read(f'{root}byteorder') != b'little':
+    if f'{root}byteorder' in names and _inflated(archive, f'{root}byteorder') != b'little':
         raise UserError(f'written on a big-endian machine; on a little-endian one, {ADVICE}')
 
     storages: dict[str, Storage] = {}
@@ -136,15 +181,53 @@ def _load_zip(file: BinaryIO, mapped: mmap.mmap) -> Any:
             storages[key].data = _record(mapped, archive, f'{root}data/{key}')
         return storages[key]
 
-    pickled = io.BytesIO(archive.read(f'{root}data.pkl'))
-    return _materialise(Unpickler(pickled, storage).load())
+    return _materialise(Unpickler(Reader(_inflated(archive, f'{root}data.pkl')), storage).load())
+
+
+def _check_inflated(archive: zipfile.ZipFile, size: int) -> None:
+    """Raises UserError if the entries, whose sizes the archive states, are too much for it."""
+    total = sum(info.file_size for info in archive.infolist())
+    if total > max(ALWAYS, INFLATED * size):
+        raise UserError(
+            f'an archive of {size:,} bytes that inflates to {total:,}: expected at most '
+            f'{INFLATED} times as much; {ADVICE}'
+        )
+
+
+def _inflated(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Returns an entry's bytes, never more than the archive states (which zipfile's read may)."""
+    info = archive.getinfo(name)
+    with archive.open(info) as entry:
+        data = entry.read(info.file_size)
+        if len(data) != info.file_size or entry.read(1):
+            raise ValueError(f'zip entry {name} is not as long as the archive says')
+    return data
+
+
+def _npy(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """Returns a NumPy array of an .npz file, after holding its shape against its bytes."""
+    file = io.BytesIO(_inflated(archive, name))
+    version = np.lib.format.read_magic(file)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    if version not in read_header:
+        raise UserError(f'tensor {name[:-4]} is in the unknown .npy format {version}')
+    shape, fortran, dtype = read_header[version](file)
+    if dtype.hasobject or dtype.kind not in 'biufcV':
+        raise UserError(f'tensor {name[:-4]} holds no numbers but {dtype}; save it as float32')
+    data = file.getbuffer()[file.tell() :]
+    if math.prod(shape) * dtype.itemsize != len(data):
+        raise ValueError(f'{name} of shape {shape} and type {dtype} has {len(data)} bytes')
+    return np.frombuffer(data, dtype).reshape(shape, order='F' if fortran else 'C')
 
 
 def _record(mapped: mmap.mmap, archive: zipfile.ZipFile, name: str) -> memoryview:
     """Returns a zip entry's bytes: a view of the map where stored plainly, as torch does."""
     info = archive.getinfo(name)
     if info.compress_type != zipfile.ZIP_STORED:
-        return memoryview(archive.read(info))
+        return memoryview(_inflated(archive, name))
     header = struct.Struct('<4s22xHH')  # its last fields: lengths of the name and of the extras
     signature, name_length, extra_length = header.unpack_from(mapped, info.header_offset)
     start = info.header_offset + header.size + name_length + extra_length
@@ -153,11 +236,12 @@ def _record(mapped: mmap.mmap, archive: zipfile.ZipFile, name: str) -> memoryvie
     return memoryview(mapped)[start : start + info.file_size]
 
 
-def _load_stream(file: BinaryIO, mapped: mmap.mmap) -> Any:
+def _load_stream(mapped: mmap.mmap) -> Any:
     """Reads magic, version, system, object, storage keys, each a pickle; then the storages."""
+    reader = Reader(mapped)
 
     def plain() -> Any:
-        return Unpickler(file, None).load()
+        return Unpickler(reader, None).load()
 
     if plain() != _STREAM_MAGIC:
         raise ValueError('wrong magic number')
@@ -172,14 +256,14 @@ def _load_stream(file: BinaryIO, mapped: mmap.mmap) -> Any:
         root = storages.setdefault(key, Storage(dtype_of_storage(storage_type), numel))
         return root if view is None else root.part(view[1], view[2])
 
-    content = Unpickler(file, storage).load()
+    content = Unpickler(reader, storage).load()
     for key in plain():
-        (numel,) = struct.unpack('<q', file.read(8))
-        start, length = file.tell(), numel * storages[key].dtype.itemsize
+        (numel,) = struct.unpack('<q', reader.read(8))
+        start, length = reader.position, numel * storages[key].dtype.itemsize
         if numel != storages[key].numel or start + length > len(mapped):
             raise ValueError(f'storage {key} has fewer bytes than its {numel} elements need')
         storages[key].data = memoryview(mapped)[start : start + length]
-        file.seek(start + length)
+        reader.position += length
     return _materialise(content)
 
 
@@ -234,10 +318,15 @@ def _materialise(content: Any) -> Any:
 
 def _select(content: Any, entry: str, path: Path) -> dict[str, np.ndarray]:
     """Finds the dict of tensors."""
+    if isinstance(content, Inert | Standin):
+        raise UserError(
+            f'refused: it asks for {content.name}, a whole pickled module or another object, which '
+            f'is more than tensors, containers and numbers, and nothing was run; {ADVICE}'
+        )
     if not isinstance(content, dict):
         raise UserError(f'holds a {type(content).__name__}, not a dict; {ADVICE}')
     used = entry or next((e for e in ENTRIES if isinstance(content.get(e), dict)), '')
-    others = [str(key) for key in content if key != used]
+    others = [_shown(key) for key in content if key != used]
     if used:
         if not isinstance(content.get(used), dict):
             raise UserError(
@@ -245,15 +334,53 @@ def _select(content: Any, entry: str, path: Path) -> dict[str, np.ndarray]:
             )
         _log.info('%s: weights are its entry %r; other entries: %s', path, used, others[:20])
         content = content[used]
-    tensors = {str(k): v for k, v in content.items() if isinstance(v, np.ndarray)}
+    values = content.items()
+    tensors = {k: v for k, v in values if isinstance(k, str) and isinstance(v, np.ndarray)}
+    for name, value in values:
+        if isinstance(value, Inert) and value.why:
+            raise UserError(f'refused: {_shown(name)} holds {value.why}; {ADVICE}')
     if not tensors:
-        where = f'its entry {used!r}' if used else 'it'
-        names = ', '.join(map(str, list(content)[:10])) or 'nothing'
-        raise UserError(f'{where} holds no tensors but {names}; name the entry that does')
-    dropped = [str(key) for key in content if str(key) not in tensors]
+        _refuse_empty(content, used)
+    dropped = [_shown(key) for key in content if key not in tensors]
     if dropped:
         _log.info('%s: left out what is no tensor: %s', path, dropped[:20])
     return tensors
+
+
+def _refuse_empty(content: Mapping[Any, Any], used: str) -> None:
+    where = f'its entry {used!r}' if used else 'it'
+    modules = [f'{_shown(k)} is a {v.name}' for k, v in content.items() if isinstance(v, Inert)]
+    names = ', '.join(map(_shown, list(content)[:10])) or 'nothing'
+    whole = f' ({", ".join(modules[:3])}: if that is the network, {ADVICE})' if modules else ''
+    raise UserError(f'{where} holds no tensors but {names}{whole}; name the entry that does')
+
+
+def _shown(key: Any) -> str:
+    """Returns a key of a dict as text, without the content of what is no plain value."""
+    return str(key) if isinstance(key, str | int | float) else f'a {type(key).__name__}'
+
+
+def _card(content: Any) -> dict[str, Any]:
+    """Returns what a training script's arguments say, as a card would; {} without any.
+
+    timm's and torchvision's scripts, and PyTorch's for ImageNet, store `arch` or `args`.
+    """
+    if not isinstance(content, Mapping):
+        return {}
+    arguments = content.get('args')
+    arguments = arguments.state if isinstance(arguments, Inert) else arguments
+    arguments = arguments if isinstance(arguments, Mapping) else {}
+    named = (*map(content.get, ('arch', 'architecture')), *map(arguments.get, ('model', 'arch')))
+    word = next((name for name in named if isinstance(name, str) and name), '')
+    card: dict[str, Any] = {'architecture': word} if word else {}
+    constructor = arguments.get('model_kwargs')
+    constructor = dict(constructor) if isinstance(constructor, Mapping) else {}
+    for argument, name in (('bn_eps', 'bn_eps'), ('gp', 'global_pool')):
+        if arguments.get(argument) is not None:
+            constructor[name] = arguments[argument]
+    if constructor:
+        card['model_args'] = constructor
+    return card
 
 
 def _strip_prefixes(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

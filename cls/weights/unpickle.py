@@ -2,14 +2,23 @@
 
 A pickle is a program. Of all the names that it may ask for, `_GLOBALS` lists the few that
 tensors, containers and numbers need; each stands for an inert object or a function of this
-module. Every other name ends in a `UserError`, every misuse of these in some other exception.
+module. Every other class or function (a training script's argparse.Namespace, a path, a date, a
+loss) becomes a `Standin`, a name and nothing else; making an object of one, or calling it, gives an
+`Inert`, which keeps its state and does nothing. Names that run programs end in a `UserError`: they
+could do no harm here, but no checkpoint asks for them in good faith.
+
+The instructions that make or change objects are restated here for exactly these types, and for
+containers of plain keys; on anything else they raise. A file of a few bytes cannot make them take
+much memory: nothing is reserved that is not in the file, and the instructions are counted.
 """
 
 import math
+import mmap
 import pickle
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -57,14 +66,59 @@ _STORAGES = {
 }
 
 
+# Instructions' reads of one pickle. Checkpoints of thousands of tensors and their optimizers' state
+# take some hundred thousand; an instruction of one byte makes an object of up to 216.
+MAX_READS = 5_000_000
+# Modules whose functions run programs, open files or connections.
+_PROGRAMS = (
+    'asyncio', 'bdb', 'cProfile', 'code', 'codeop', 'commands', 'ctypes', 'fcntl', 'ftplib',
+    'importlib', 'io', 'marshal', 'mmap', 'multiprocessing', 'nt', 'os', 'pdb', 'pickle', 'pip',
+    'pkgutil', 'popen2', 'posix', 'profile', 'pty', 'requests', 'runpy', 'shelve', 'shutil',
+    'signal', 'site', 'smtplib', 'socket', 'ssl', 'subprocess', 'sys', 'tempfile', 'threading',
+    'timeit', 'webbrowser', 'xmlrpc', 'zipimport', '_io', '_pickle', '_posixsubprocess',
+    '_socket', '_thread',
+)  # fmt: skip
+_BUILTINS = (
+    '__import__', 'breakpoint', 'compile', 'delattr', 'eval', 'exec', 'execfile', 'exit',
+    'file', 'globals', 'help', 'input', 'locals', 'memoryview', 'open', 'quit', 'raw_input',
+    'reload', 'setattr', 'vars',
+)  # fmt: skip
+_TENSORS = ('_rebuild_sparse_tensor', '_rebuild_nested_tensor', '_get_layout')
+
+
+class Reader:
+    """A buffer as a file: never returns, nor reserves, more than is left of it."""
+
+    def __init__(self, data: bytes | mmap.mmap):
+        self._data, self.position, self._reads = data, 0, 0
+
+    def read(self, size: int) -> bytes:
+        self._reads += 1
+        if self._reads > MAX_READS:
+            raise UserError(
+                f'its pickle has more than {MAX_READS:,} parts, and checkpoints have some hundred '
+                f'thousand; {ADVICE}'
+            )
+        start, self.position = self.position, self.position + size
+        if not 0 <= size <= len(self._data) - start:
+            raise EOFError(f'{size} bytes are asked for where {len(self._data) - start} are left')
+        return self._data[start : self.position]
+
+    def readline(self) -> bytes:
+        end = self._data.find(b'\n', self.position)
+        return self.read((len(self._data) if end < 0 else end + 1) - self.position)
+
+
 class Unpickler(pickle._Unpickler):
-    """Knows the names of `_GLOBALS`, storages and dtypes, and refuses every other.
+    """Knows the names of `_GLOBALS`, storages and dtypes; every other is a `Standin`.
 
     The one of the standard library that is written in Python: a damaged number in a file makes
     the one in C take as many gigabytes for its memo as the number says.
     """
 
-    def __init__(self, file: Any, storage: Callable[[Any], 'Storage'] | None):
+    dispatch: ClassVar[dict] = dict(pickle._Unpickler.dispatch)
+
+    def __init__(self, file: Reader, storage: Callable[[Any], 'Storage'] | None):
         super().__init__(file, encoding='latin1')
         self._storage = storage
 
@@ -75,35 +129,168 @@ class Unpickler(pickle._Unpickler):
             return _Name(f'storage {name}')
         if module == 'torch' and name in DTYPES:
             return _Name(f'dtype {name}')
-        raise UserError(f'refused: it {_reason(module, name)}, and nothing was run; {ADVICE}')
+        if module.partition('.')[0] in _PROGRAMS or (
+            module in ('builtins', '__builtin__') and name in _BUILTINS
+        ):
+            raise UserError(
+                f'refused: it asks for {module}.{name}, which runs programs or opens files, and '
+                f'nothing was run; {ADVICE}'
+            )
+        return Standin(f'{module}.{name}', *_no_tensor(module, name))
 
-    def persistent_load(self, pid: Any) -> 'Storage':
+    def persistent_load(self, pid: Any) -> Any:
+        if isinstance(pid, tuple) and pid[:1] == ('module',):  # a class, before torch 1.6
+            return Standin(getattr(pid[1] if pid[1:] else None, 'name', 'a module'))
         if self._storage is None:
             raise ValueError('a storage where none belongs')
         return self._storage(pid)
 
+    # The instructions that make or change objects; the rest only move plain values about.
 
-def _reason(module: str, name: str) -> str:
-    """Says what a name that is not allowed stands for."""
-    if name in ('_rebuild_sparse_tensor', '_rebuild_nested_tensor', '_get_layout'):
-        return f'holds a sparse or nested tensor ({module}.{name})'
+    def load_frame(self) -> None:
+        self.read(8)  # frames are for reading ahead, and need not be heeded
+
+    def load_bytearray8(self) -> None:
+        (size,) = struct.unpack('<Q', self.read(8))
+        self.append(bytearray(self.read(size)))
+
+    def get_extension(self, code: int) -> None:
+        raise ValueError(f'the extension {code}')
+
+    def load_reduce(self) -> None:
+        arguments = self.stack.pop()
+        self.stack[-1] = _made(self.stack[-1], arguments)
+
+    def load_newobj(self) -> None:
+        self.stack.pop()
+        self.stack[-1] = _inert(self.stack[-1])
+
+    def load_newobj_ex(self) -> None:
+        self.stack.pop()
+        self.load_newobj()
+
+    def _instantiate(self, kind: Any, arguments: list) -> None:
+        self.append(_made(kind, tuple(arguments)))
+
+    def load_build(self) -> None:
+        state = self.stack.pop()
+        target = self.stack[-1]
+        if isinstance(target, Inert | NumpyDtype):
+            target.state = state
+        elif not isinstance(target, _Dict):  # the attributes of a state_dict are dropped
+            raise ValueError(f'the file sets the state of a {type(target).__name__}')
+
+    def load_append(self) -> None:
+        value = self.stack.pop()
+        self._extend([value])
+
+    def load_appends(self) -> None:
+        self._extend(self.pop_mark())
+
+    def _extend(self, values: list) -> None:
+        target = self.stack[-1]
+        if isinstance(target, list):
+            target.extend(values)
+        elif not isinstance(target, Inert):
+            raise ValueError(f'the file appends to a {type(target).__name__}')
+
+    def load_setitem(self) -> None:
+        value = self.stack.pop()
+        key = self.stack.pop()
+        self._update([key, value])
+
+    def load_setitems(self) -> None:
+        self._update(self.pop_mark())
+
+    def _update(self, items: list) -> None:
+        target = self.stack[-1]
+        if isinstance(target, dict):
+            target.update(_pairs(items))
+        elif not isinstance(target, Inert):
+            raise ValueError(f'the file sets an item of a {type(target).__name__}')
+
+    def load_dict(self) -> None:
+        self.append(dict(_pairs(self.pop_mark())))
+
+    def load_additems(self) -> None:
+        values, target = self.pop_mark(), self.stack[-1]
+        if isinstance(target, set):
+            target.update(map(_key, values))
+        elif not isinstance(target, Inert):
+            raise ValueError(f'the file adds to a {type(target).__name__}')
+
+    def load_frozenset(self) -> None:
+        self.append(frozenset(map(_key, self.pop_mark())))
+
+
+for _method in (
+    'frame', 'bytearray8', 'reduce', 'newobj', 'newobj_ex', 'build', 'append', 'appends',
+    'setitem', 'setitems', 'dict', 'additems', 'frozenset',
+):  # fmt: skip
+    _opcode = getattr(pickle, _method.upper())[0]
+    Unpickler.dispatch[_opcode] = getattr(Unpickler, f'load_{_method}')
+
+
+def _no_tensor(module: str, name: str) -> tuple[str, ...]:
+    """Returns why what a function rebuilds cannot be taken, where that is a tensor."""
+    if name in _TENSORS:
+        return (f'a sparse or nested tensor ({module}.{name})',)
     if name == '_rebuild_qtensor' or name.startswith(('QInt', 'QUInt')):
-        return f'holds a quantised tensor ({module}.{name})'
+        return (f'a quantised tensor ({module}.{name})',)
     if name.startswith('_rebuild_meta'):
-        return f'holds a tensor without values ({module}.{name})'
-    return f'asks for {module}.{name}, which is more than tensors, containers and numbers'
+        return (f'a tensor without values ({module}.{name})',)
+    if name.startswith('_rebuild') and module.partition('.')[0] == 'torch':
+        return (f'a tensor of a kind of its own ({module}.{name})',)
+    return ()
 
 
-class _Frozen:
-    """Neither a pickle's BUILD instruction nor anybody else changes what derives from this."""
+def _key(value: Any) -> Any:
+    """Returns a key of a dict or set; raises for tuples in tuples, which may never end hashing."""
+    parts = value if type(value) is tuple else (value,)
+    if not all(isinstance(part, _KEYS) for part in parts):
+        raise ValueError('a key that is no number, text or tuple of these')
+    return value
 
-    __slots__ = ()
 
-    def __setstate__(self, state: Any) -> None:
-        raise ValueError(f'the file sets the state of {type(self).__name__}')
+def _pairs(items: list) -> Iterator[tuple[Any, Any]]:
+    return zip(map(_key, items[::2]), items[1::2], strict=True)
 
 
-class _Name(_Frozen):
+def _made(kind: Any, arguments: Any) -> Any:
+    """What calling `kind` gives: one of our own functions runs, a stand-in does nothing."""
+    if not isinstance(arguments, tuple):
+        raise ValueError('a call without a tuple of arguments')
+    return kind(*arguments) if isinstance(kind, _Function) else _inert(kind)
+
+
+def _inert(kind: Any) -> 'Inert':
+    if not isinstance(kind, Standin | Inert):
+        raise ValueError(f'an object is made of a {type(kind).__name__}')
+    return Inert(kind.name, kind.why)
+
+
+class Standin:
+    """A class or function that is none of ours, of which only the name is known.
+
+    `why` says what it rebuilds where that is a tensor that cannot be taken.
+    """
+
+    __slots__ = ('name', 'why')
+
+    def __init__(self, name: str, why: str = ''):
+        self.name, self.why = name, why
+
+
+class Inert:
+    """An object that a stand-in would have made: the state that the file gives it, never used."""
+
+    __slots__ = ('name', 'state', 'why')
+
+    def __init__(self, name: str, why: str = ''):
+        self.name, self.why, self.state = name, why, None
+
+
+class _Name:
     """A storage's or an element's type: nothing but its name."""
 
     __slots__ = ('text',)
@@ -112,7 +299,7 @@ class _Name(_Frozen):
         self.text = text
 
 
-class _Function(_Frozen):
+class _Function:
     """One of our own functions, under the name that the file knows."""
 
     __slots__ = ('call',)
@@ -129,21 +316,17 @@ class _Dict(dict):
 
     __slots__ = ()
 
-    def __setstate__(self, state: Any) -> None:
-        pass
+
+class NumpyDtype:
+    """A NumPy dtype: its name, and its state, of which the order of bytes is looked at."""
+
+    __slots__ = ('name', 'state')
+
+    def __init__(self, name: Any):
+        self.name, self.state = name, None
 
 
-class _NumpyDtype:
-    """A NumPy dtype's name; the rest of its state matters only to structures and times."""
-
-    __slots__ = ('name',)
-
-    def __init__(self, name: str):
-        self.name = name
-
-    def __setstate__(self, state: Any) -> None:
-        if state[1] not in ('<', '|', '='):
-            raise ValueError('a big-endian NumPy scalar')
+_KEYS = (str, int, float, bytes, type(None), Standin, Inert, _Name)
 
 
 @dataclass
@@ -167,9 +350,6 @@ class Storage:
             raise ValueError('a storage is missing or shorter than its tensors need')
         usable = self.numel * self.dtype.itemsize // dtype.itemsize * dtype.itemsize
         return np.frombuffer(self.data[:usable], dtype)
-
-    def __setstate__(self, state: Any) -> None:
-        raise ValueError('the file sets the state of a storage')
 
 
 class Tensor(NamedTuple):
@@ -202,13 +382,19 @@ class Tensor(NamedTuple):
 def storage_id(saved_id: Any) -> tuple:
     """Checks a persistent id: ('storage', type, key, device, number of elements[, view])."""
     if not isinstance(saved_id, tuple) or saved_id[:1] != ('storage',):
-        raise UserError(f'refused: it holds a whole pickled module, and nothing was run; {ADVICE}')
-    if not isinstance(saved_id[4], int) or saved_id[4] < 0:
-        raise ValueError('a storage with an impossible number of elements')
+        raise ValueError('a persistent id that is no storage')
+    _, _, key, _, numel, *view = saved_id
+    if not isinstance(key, str) or type(numel) is not int or numel < 0:
+        raise ValueError('a storage with an impossible key or number of elements')
+    if view and view[0] is not None and any(type(n) is not int or n < 0 for n in view[0][1:]):
+        raise ValueError('a view of a storage with impossible numbers')
     return saved_id
 
 
 def dtype_of_storage(storage_type: Any) -> np.dtype:
+    """Returns the type of a storage's elements. Raises UserError for those that are no numbers."""
+    if isinstance(storage_type, Standin):
+        raise UserError(f'refused: it holds {storage_type.why or storage_type.name}; {ADVICE}')
     kind, name = _name(storage_type)
     if kind != 'storage':
         raise ValueError(f'{name} is no storage')
@@ -227,7 +413,10 @@ def _rebuild(storage, offset, shape, strides, *rest) -> Tensor:
         raise UserError('refused: it holds conjugate or negative views; call resolve_conj() first')
     if not isinstance(storage, Storage):
         raise ValueError('a tensor without a storage')
-    return Tensor(storage, int(offset), tuple(shape), tuple(strides), storage.dtype)
+    numbers = (offset, *shape, *strides)
+    if len(numbers) > 129 or any(type(n) is not int for n in numbers):
+        raise ValueError('a tensor whose shape is no tuple of whole numbers')
+    return Tensor(storage, offset, tuple(shape), tuple(strides), storage.dtype)
 
 
 def _rebuild_v3(storage, offset, shape, strides, gradient, hooks, dtype, *metadata) -> Tensor:
@@ -236,15 +425,15 @@ def _rebuild_v3(storage, offset, shape, strides, gradient, hooks, dtype, *metada
     return tensor._replace(dtype=np.dtype(DTYPES[_name(dtype)[1]]))
 
 
-def _rebuild_parameter(data, *_) -> Tensor:
+def _rebuild_parameter(data, *_) -> Any:
     return data
 
 
 def _rebuild_from_type(function, kind, args, state) -> Any:
-    """Tensors with attributes of their own, which are dropped."""
-    if not isinstance(function, _Function) or not isinstance(kind, _Name):
-        raise ValueError('a tensor that is rebuilt by something unknown')
-    return function(*args)
+    """Tensors with attributes, or of a class, of their own, which are dropped."""
+    if not isinstance(kind, _Name | Standin):
+        raise ValueError('a tensor that is rebuilt as something unknown')
+    return _made(function, args)
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -254,23 +443,43 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode('latin1')
 
 
-def _numpy_scalar(dtype: _NumpyDtype, data: bytes | str) -> Any:
-    """A NumPy number (a best accuracy, a rate) as a Python number."""
-    name = dtype.name.lstrip('<|=')
-    if name not in ('f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'b1'):
-        raise ValueError(f'a NumPy scalar of type {name}')
+def _numpy_scalar(dtype: Any, data: Any = None) -> Any:
+    """A NumPy number (a best accuracy, a rate) as a Python number; of other types an `Inert`."""
     raw = data.encode('latin1') if isinstance(data, str) else data
+    if not isinstance(dtype, NumpyDtype) or not isinstance(raw, bytes):
+        return Inert('a NumPy scalar')
+    name = dtype.name.lstrip('<|=')
+    native = not dtype.state or dtype.state[1] in ('<', '|', '=')
+    if name not in _NUMBERS or not native:
+        return Inert('a NumPy scalar')
     return np.frombuffer(raw, name)[0].item()
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ''
+
+
+def _set(values=()) -> set:
+    return set(map(_key, values))
+
+
+def _dict(values=()) -> _Dict:
+    pairs = values.items() if isinstance(values, dict) else values
+    return _Dict((_key(key), value) for key, value in pairs)
+
+
+_NUMBERS = ('f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'b1')
 
 
 def _globals() -> dict[tuple[str, str], Any]:
     """All that a file may name besides storages and dtypes, and what it gets."""
     table = {
-        ('collections', 'OrderedDict'): _Function(_Dict),
-        ('collections', 'Counter'): _Function(_Dict),
+        ('collections', 'OrderedDict'): _Function(_dict),
+        ('collections', 'Counter'): _Function(_dict),
+        ('collections', 'defaultdict'): _Function(lambda *_: _Dict()),
         ('_codecs', 'encode'): _Function(_encode),
         ('torch', 'Size'): _Function(tuple),
-        ('torch', 'device'): _Function(lambda *args: ':'.join(map(str, args))),
+        ('torch', 'device'): _Function(lambda *_: Inert('torch.device')),
         ('torch', 'Tensor'): _Name('class Tensor'),
         ('torch.nn.parameter', 'Parameter'): _Name('class Parameter'),
         ('torch._utils', '_rebuild_tensor'): _Function(_rebuild),
@@ -279,12 +488,12 @@ def _globals() -> dict[tuple[str, str], Any]:
         ('torch._utils', '_rebuild_parameter'): _Function(_rebuild_parameter),
         ('torch._utils', '_rebuild_parameter_with_state'): _Function(_rebuild_parameter),
         ('torch._tensor', '_rebuild_from_type_v2'): _Function(_rebuild_from_type),
-        ('numpy', 'dtype'): _Function(lambda name, *_: _NumpyDtype(name)),
+        ('numpy', 'dtype'): _Function(lambda name, *_: NumpyDtype(_text(name))),
         ('numpy.core.multiarray', 'scalar'): _Function(_numpy_scalar),
         ('numpy._core.multiarray', 'scalar'): _Function(_numpy_scalar),
     }
     for module in ('builtins', '__builtin__'):
-        table[module, 'set'] = _Function(set)
+        table[module, 'set'] = _Function(_set)
     return table
 
 

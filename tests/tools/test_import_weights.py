@@ -1,6 +1,8 @@
 """python -m cls.tools.import_weights: the folder it makes, where it looks, what it refuses."""
 
 import json
+import shlex
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +13,7 @@ from safetensors.numpy import save_file
 from cls import main, models, weights
 from cls.errors import UserError
 from cls.tools import import_weights
-from cls.weights import hub
+from cls.weights import convert, hub
 
 NAME = 'resnet20_cifar'
 ROW = rows.read('resnet')[f'restated:{NAME}']
@@ -19,7 +21,7 @@ STATE = keyed.state_dict(ROW.tensors, ROW.gain)
 CARD = {
     'architecture': 'resnet20',
     'num_classes': 10,
-    'pretrained_cfg': {'mean': [0.5, 0.25, 0.5], 'std': [0.2, 0.2, 0.4], 'crop_pct': 0.95},
+    'pretrained_cfg': {'mean': [0.5, 0.25, 0.5], 'std': [0.2, 0.2, 0.4], 'crop_pct': 1.0},
 }
 
 
@@ -92,7 +94,7 @@ def test_where_a_checkpoint_is_found(snapshot, tmp_path):
 
 def test_how_images_are_prepared():
     told = hub.preparation('timm:dpn68', CARD, 224)
-    assert (told.mean, told.std, told.crop) == ((127.5, 63.75, 127.5), (51, 51, 102), 0.95)
+    assert (told.mean, told.std, told.crop) == ((127.5, 63.75, 127.5), (51, 51, 102), 1.0)
     half = hub.preparation('torchvision:googlenet', {}, 224)
     assert half.mean == half.std == (127.5,) * 3
     imagenet = hub.preparation('torchvision:resnet50', {}, 224)
@@ -145,17 +147,143 @@ def test_weights_that_do_not_fit_leave_nothing(snapshot, tmp_path):
         imported(snapshot, tmp_path / 'run')
 
 
-def test_another_head_by_override(tmp_path):
-    changed = {
-        **STATE,
-        'linear.weight': STATE['linear.weight'][:7],
-        'linear.bias': np.ones(7, 'f4'),
-    }
-    save_file(changed, tmp_path / 'seven.safetensors')
+def described(folder, **changed):
+    """Writes a snapshot's card, some of its fields changed."""
+    (folder / 'config.json').write_text(json.dumps({**CARD, **changed}))
+    return folder
+
+
+def with_classes(count, folder):
+    """Writes the weights for a number of classes."""
+    head = {'linear.weight': np.resize(STATE['linear.weight'], (count, 64))}
+    head['linear.bias'] = np.arange(count, dtype=np.float32)
+    save_file({**STATE, **head}, folder / 'model.safetensors')
+    return folder / 'model.safetensors'
+
+
+@pytest.mark.parametrize(
+    ('card', 'pattern'),
+    [
+        ({'architecture': 'resnetblur50'}, "config.json: architecture is 'resnetblur50'.*alone"),
+        ({'architecture': 'resnet56_cifar'}, "'resnet56_cifar'.*choose resnet56_cifar"),
+        ({'model_args': {'act_layer': 'gelu'}}, 'config.json: model_args has act_layer'),
+        ({'num_classes': 7}, 'config.json: num_classes is 7, but the weights have 10'),
+        ({'label_names': ['a', 'b']}, 'config.json: label_names names 2'),
+        ({'pretrained_cfg': {'crop_mode': 'squash'}}, 'config.json: crop_mode'),
+    ],
+)
+def test_a_card_that_says_something_else_is_refused(card, pattern, snapshot, tmp_path):
+    described(snapshot, **card)
+    with pytest.raises(UserError, match=pattern) as caught:
+        imported(snapshot, tmp_path / 'run')
+    assert '\n' not in str(caught.value)
+    assert not (tmp_path / 'run').exists()
+    imported(snapshot / 'model.safetensors', tmp_path / 'run')  # the way out that it names
+
+
+def test_a_card_that_is_no_object(snapshot, tmp_path):
+    for text in ('[1]', '{', 'null'):
+        (snapshot / 'config.json').write_text(text)
+        with pytest.raises(UserError, match=r'config\.json: expected'):
+            imported(snapshot, tmp_path / 'run')
+
+
+def test_the_number_and_the_names_of_the_classes_are_the_checkpoints(snapshot, tmp_path, capsys):
+    """Evaluated on folders that sort otherwise, the names decide."""
+    file = with_classes(12, snapshot)
+    names = [str(i) for i in range(12)]  # as text, 10 comes before 2
+    described(snapshot, num_classes=12, label_names=names)
     workdir = tmp_path / 'run'
-    assert imported(tmp_path / 'seven.safetensors', workdir, '--config.model.num_classes=7') == 0
-    assert json.loads((workdir / 'config.json').read_text())['model']['num_classes'] == 7
-    assert [path.name for path in (workdir / 'checkpoints').iterdir()] == ['0']
+    assert imported(snapshot, workdir) == 0
+    assert json.loads((workdir / 'classes.json').read_text()) == names
+    assert json.loads((workdir / 'config.json').read_text())['model']['num_classes'] == 12
+    assert '12 names of config.json (label_names)' in capsys.readouterr().out
+
+    images = np.uint8(127 + 50 * keyed.images(12, 32))
+    mean, std = np.float32([127.5, 63.75, 127.5]), np.float32([51, 51, 102])
+    variables = weights.from_torch(weights.read(file), NAME, num_classes=12)
+    net = models.create(NAME, num_classes=12)
+    chosen = np.asarray(net.apply(variables, (np.float32(images) - mean) / std)).argmax(1)
+    for i, image in enumerate(images):  # each image into the folder of what the net says it is
+        folder = tmp_path / 'data' / names[chosen[i]]
+        folder.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / f'{i:02}.png'), image[:, :, ::-1])
+    data = f'--config.data.name=folder:{tmp_path / "data"}'
+    assert main.main(['--job', 'evaluate', '--workdir', str(workdir), data]) == 0
+    (found,) = workdir.glob('evaluation*.json')
+    assert '"test/top1": 100.0' in found.read_text() or '/top1": 100.0' in found.read_text()
+
+
+def test_an_order_that_is_assumed_is_said(snapshot, tmp_path, capsys):
+    with_classes(7, snapshot)
+    assert imported(snapshot / 'model.safetensors', tmp_path / 'run') == 0
+    printed = capsys.readouterr().out
+    assert 'Classes: nothing names the 7 outputs; assumed: the order of the data set' in printed
+    assert not (tmp_path / 'run' / 'classes.json').exists()
+    config = json.loads((tmp_path / 'run' / 'config.json').read_text())
+    assert config['model']['num_classes'] == 7
+    with pytest.raises(UserError, match=r'model.safetensors.*the model wants \(5, 64\)'):
+        imported(snapshot, tmp_path / 'five', '--config.model.num_classes=5')
+
+
+def test_each_field_of_the_images_says_who_says_so(snapshot, tmp_path, capsys):
+    sizes = {'input_size': [3, 32, 32], 'test_input_size': [3, 40, 40], 'test_crop_pct': 0.8}
+    described(snapshot, pretrained_cfg={**CARD['pretrained_cfg'], **sizes, 'crop_pct': 0.875})
+    imported(snapshot, tmp_path / 'run', '--config.data.std=(1,2,3)')
+    (line,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith('Images: '))
+    of_card, table, override = line.removeprefix('Images: ').split('. ')[0].split('; ')
+    assert of_card == (
+        'image_size 32, eval_resize 36 (crop_pct 0.875), mean (127.5, 63.75, 127.5) '
+        '(from config.json)'
+    )
+    assert table == 'interpolation bilinear (from the table of pytorchcv on CIFAR)'
+    assert override == 'std (1, 2, 3) (from --config)'
+    assert line.endswith('--config.data.eval_size=40 --config.data.eval_resize=50.')
+
+    imported(snapshot, tmp_path / 'test', '--config.data.image_size=40')
+    data = json.loads((tmp_path / 'test' / 'config.json').read_text())['data']
+    assert (data['image_size'], data['eval_resize']) == (40, 50)
+
+
+def test_a_bare_file_says_which_other_variants_it_fits(snapshot, tmp_path, capsys):
+    imported(snapshot / 'model.safetensors', tmp_path / 'run')
+    assert 'Network:' not in capsys.readouterr().out  # it fits no other
+    assert weights.same_tensors('tf_efficientnet_lite0') == ['efficientnet_lite0']
+    assert weights.same_tensors('wrn18_1') == ['resnet18']
+
+
+def test_the_commands_that_are_printed_work(snapshot, photographs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'nothing prepared'))
+    imported(snapshot, tmp_path / 'the run')
+    on_folder, _, plain = capsys.readouterr().out.splitlines()[-3:]
+    assert shlex.split(plain) == shlex.split(on_folder)[:-1]
+    program, *arguments = shlex.split(on_folder.replace('DIR', str(photographs[0])))
+    assert (program, arguments[:2]) == ('python', ['-m', 'cls.main'])
+    assert main.main(arguments[2:]) == 0
+
+
+def test_a_training_scripts_file_of_another_network_is_refused(tmp_path):
+    fixture = Path(weights.__file__).parents[2] / 'tests/weights/fixtures/script.pth.tar'
+    with pytest.raises(UserError, match=r"script.pth.tar: architecture is 'resnet50.a1_in1k'"):
+        imported(fixture, tmp_path / 'run')
+
+
+def test_files_without_auxiliary_heads(tmp_path, capsys):
+    """As timm's Inception-v3. With some, a file is damaged."""
+    state = shapes_of('googlenet_bn')
+    bare = {name: value for name, value in state.items() if not name.startswith('aux')}
+    fitted = weights.fit(bare, 'googlenet_bn')
+    assert fitted.fields == {'num_classes': 1000, 'aux_head': False}
+    assert not any('aux' in name for name in fitted.variables['params'])
+    some = {name: value for name, value in state.items() if not name.startswith('aux1')}
+    with pytest.raises(UserError, match=r'missing.*aux1'):
+        weights.fit(some, 'googlenet_bn')
+
+
+def shapes_of(name):
+    """A state dict of zeros that a variant takes."""
+    shapes = convert.shapes(models.create(name), models.variant(name))
+    return {key: np.zeros(shape, np.float32) for key, shape in shapes.items()}
 
 
 def test_weights_of_caffe_are_turned_to_rgb(tmp_path, monkeypatch):

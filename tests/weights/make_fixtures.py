@@ -5,7 +5,12 @@
 Values are small whole numbers, so that every type holds them exactly; test_read.py states them.
 """
 
+import argparse
 import collections
+import datetime
+import enum
+import functools
+import pathlib
 import pickle
 from pathlib import Path
 
@@ -18,6 +23,10 @@ FOLDER = Path(__file__).parent / 'fixtures'
 
 class Net(torch.nn.Sequential):
     """A module of a class of its own, to be pickled whole."""
+
+
+class Stage(enum.Enum):
+    TRAIN = 'train'
 
 
 class Runs:
@@ -46,6 +55,37 @@ def tensors() -> dict[str, torch.Tensor]:
         empty=torch.zeros(0, 4),
         parameter=torch.nn.Parameter(torch.ones(2)),
     )
+
+
+def training_script() -> dict:
+    """Returns what scripts save beside the weights: arguments, paths, dates, arrays, a loss."""
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2))
+    optimizer = torch.optim.Adam(net.parameters())
+    net(torch.ones(1, 1, 2, 2)).sum().backward()
+    optimizer.step()
+    output = pathlib.PurePosixPath('runs/1')
+    arguments = argparse.Namespace(
+        model='resnet50.a1_in1k', model_kwargs={'act_layer': 'gelu'}, gp=None, output=output
+    )
+    return {
+        'epoch': 3,
+        'state_dict': collections.OrderedDict(net.state_dict()),
+        'optimizer': optimizer.state_dict(),
+        'args': arguments,
+        'output': output,
+        'started': datetime.datetime(2024, 2, 29, 12, tzinfo=datetime.UTC),
+        'took': datetime.timedelta(hours=1),
+        'confusion': np.arange(6.0).reshape(2, 3),
+        'names': np.array(['a', 'b'], object),
+        'best': np.float32(91.5),
+        'day': np.datetime64('2024-02-29'),
+        'rng': (torch.get_rng_state(), np.random.default_rng(0)),
+        'criterion': torch.nn.CrossEntropyLoss(weight=torch.ones(2)),
+        'stage': Stage.TRAIN,
+        'schedule': functools.partial(max, 3),
+        'history': collections.defaultdict(list, {'loss': [1.0, 0.5]}),
+        'queue': collections.deque([1, 2]),
+    }
 
 
 def save(content: object, name: str, zipped: bool = True) -> None:
@@ -80,6 +120,8 @@ def main() -> None:
     save({'a': torch.empty(2, device='meta')}, 'meta.pt')
     save([torch.ones(2)], 'list.pt')
     save({'epoch': 3, 'net': {'a': torch.ones(2)}}, 'unnamed.pt')
+    save(training_script(), 'script.pth.tar')
+    save(training_script(), 'script.th', zipped=False)
     plain = {name: t.detach().contiguous().clone() for name, t in tensors().items()}
     save_file(plain, FOLDER / 'tensors.safetensors')
 

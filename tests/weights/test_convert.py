@@ -9,8 +9,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from cls import models
 from cls.errors import UserError
-from cls.weights.convert import convert, from_torch, torch_name
+from cls.weights import convert as convert_module
+from cls.weights.convert import convert, fit, from_torch, torch_name
 
 
 class Block(nn.Module):
@@ -199,6 +201,22 @@ def test_a_registered_model_and_its_overrides():
         from_torch(tensors, 'resnet18', num_classes=7)
     with pytest.raises(UserError, match='resnet18'):
         from_torch({}, 'resnet81')
+
+
+def test_a_file_of_other_classes_or_heads_says_what_to_set():
+    variant = models.variant('resnet20_cifar')
+    shapes = convert_module.shapes(models.create(variant.name, num_classes=7), variant)
+    seven = {f'module.{name}': np.ones(shape, np.float32) for name, shape in shapes.items()}
+    with pytest.raises(UserError, match=r'the model wants \(10, 64\).*fits with num_classes=7$'):
+        from_torch(seven, variant.name)
+    assert from_torch(seven, variant.name, num_classes=7)['params']['fc']['bias'].shape == (7,)
+    with pytest.raises(UserError, match='fits with num_classes=7$'):
+        fit(seven, variant.name, num_classes=5)
+    assert fit(seven, variant.name).fields == {'num_classes': 7}
+    del seven['module.conv1.weight']
+    with pytest.raises(UserError, match=r'missing of 97 tensors: 1 \(conv1.weight\)$') as caught:
+        fit(seven, variant.name, source='net.pth')
+    assert str(caught.value).startswith('net.pth: resnet20_cifar: ')
 
 
 def test_a_1x1_convolution_fills_a_linear_layer(tensors, abstract):

@@ -1,11 +1,14 @@
 """Tensors of Keras and TF-Slim nets, under torch's names and in its layout."""
 
+import jax
 import numpy as np
 import pytest
+from shared import SHARED
 
 from cls import weights
 from cls.errors import UserError
 from cls.nn.conv import conv
+from cls.weights.convert import convert
 from cls.weights.keras import to_torch
 
 
@@ -48,6 +51,39 @@ def test_a_depthwise_kernel_with_a_multiplier_computes_as_tensorflows():
     ours = conv(image, weight.transpose(2, 3, 1, 0), groups=3)
     expected = np.einsum('nhwc,cm->nhwcm', image, kernel[0, 0]).reshape(1, 2, 2, 6)
     np.testing.assert_array_equal(ours, expected)
+
+
+def test_keras_3_calls_a_depthwise_kernel_a_kernel():
+    """The variable's shape says that it is one: the same values as under Keras 2's name."""
+    state = {'0.conv_dw/depthwise_kernel': numbers(3, 3, 4, 2), '0.conv_dw/bias': numbers(8)}
+    renamed = {name.replace('depthwise_', ''): value for name, value in state.items()}
+    shapes = {'kernel': (3, 3, 1, 8), 'bias': (8,)}
+    abstract = {
+        'params': {
+            '0': {'conv_dw': {k: jax.ShapeDtypeStruct(v, 'float32') for k, v in shapes.items()}}
+        }
+    }
+    two, three = (convert(to_torch(x), abstract) for x in (state, renamed))
+    jax.tree.map(np.testing.assert_array_equal, two, three)
+    plain = {'params': {'0': {'conv_dw': {'kernel': jax.ShapeDtypeStruct((3, 3, 4, 2), 'f')}}}}
+    kernel = {'0.conv_dw/kernel': numbers(3, 3, 4, 2)}
+    found = convert(to_torch(kernel), plain)['params']['0']['conv_dw']['kernel']
+    np.testing.assert_array_equal(found, numbers(3, 3, 4, 2))
+
+
+def test_a_real_network_under_the_names_of_keras_2_and_3(tmp_path):
+    file = SHARED / 'realdata' / 'weights' / 'mobilenet_v1_0.25_224_keras.npz'
+    if not file.exists():
+        pytest.skip(f'{file} is not on this machine')
+    with np.load(file) as tensors:
+        renamed = {n.replace('depthwise_kernel', 'kernel'): tensors[n] for n in tensors.files}
+    np.savez(tmp_path / 'keras3.npz', **renamed)
+    assert sum(name.endswith('kernel') for name in renamed) == 28
+    two, three = (
+        weights.from_torch(weights.read(path), 'mobilenet_025_tf')
+        for path in (file, tmp_path / 'keras3.npz')
+    )
+    jax.tree.map(np.testing.assert_array_equal, two, three)
 
 
 def test_foreign_names_are_refused():

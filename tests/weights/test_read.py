@@ -4,16 +4,22 @@ import io
 import logging
 import os
 import pickle
+import re
+import struct
+import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from shared import SHARED
 
 from cls import weights
 from cls.errors import UserError
+from cls.weights import torch_file, unpickle
 
 FIXTURES = Path(__file__).parent / 'fixtures'
 REAL = SHARED / 'realdata' / 'weights'
@@ -108,6 +114,162 @@ def test_model_entry_and_an_entry_by_name():
     message = _refused(FIXTURES / 'unnamed.pt')
     assert 'no tensors' in message and 'epoch, net' in message
     _assert_same(weights.read(FIXTURES / 'unnamed.pt', entry='net'), {'a': np.ones(2, 'f')})
+
+
+@pytest.mark.parametrize('name', ['script.pth.tar', 'script.th'])
+def test_a_training_scripts_own_file(name, caplog):
+    """With an argparse.Namespace, paths, dates, arrays, a loss, and more (make_fixtures.py)."""
+    with caplog.at_level(logging.INFO):
+        found = weights.open_checkpoint(FIXTURES / name)
+    norm = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
+    assert set(found.tensors) == {'0.weight', '0.bias', *(f'1.{part}' for part in norm)}
+    assert found.tensors['1.running_mean'].shape == (2,)
+    assert found.card == {
+        'architecture': 'resnet50.a1_in1k',
+        'model_args': {'act_layer': 'gelu'},
+    }
+    assert 'criterion' in caplog.text
+
+
+TRAP = """
+import pathlib
+pathlib.Path(__file__).with_suffix('.sprung').touch()
+class Trap:
+    def __new__(cls, *args): raise SystemExit('made')
+    def __setstate__(self, state): raise SystemExit('set')
+def trap(*args): raise SystemExit('called')
+"""
+_STATE = b'}X\x01\x00\x00\x00aK\x01s'
+
+
+@pytest.mark.parametrize(
+    'program',
+    [
+        b'ccls_test_trap\ntrap\n)R',  # REDUCE
+        b'ccls_test_trap\nTrap\n)\x81' + _STATE + b'b',  # NEWOBJ, BUILD
+        b'ccls_test_trap\nTrap\n)}\x92',  # NEWOBJ_EX
+        b'(icls_test_trap\nTrap\n',  # INST
+        b'(ccls_test_trap\nTrap\nK\x01o',  # OBJ
+        b'ccls_test_trap\nTrap\n)\x81(K\x01K\x02e',  # APPENDS
+        b'ccls_test_trap\nTrap\n)\x81(K\x01K\x02u',  # SETITEMS
+        b'ccls_test_trap\nTrap\n)\x81(K\x01\x90',  # ADDITEMS
+        b'ccls_test_trap\nTrap.deep.name\n)R)R',  # what a call gave, called
+        b'\x8c\x0dcls_test_trap\x8c\x04trap\x93)R',  # STACK_GLOBAL
+        b'ccls_test_trap\ntrap\n',  # itself
+    ],
+)
+def test_nothing_that_a_file_names_is_imported_made_or_called(tmp_path, monkeypatch, program):
+    """The object is left out; the tensors beside it are taken."""
+    (tmp_path / 'cls_test_trap.py').write_text(TRAP)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    tensor = _tensor_program(4, 1, 2, 2)[2:-1]  # a dict with the tensor a
+    content = b'\x80\x04' + tensor + b'X\x01\x00\x00\x00b' + program + b's.'
+    path = _archive(tmp_path, content, **{'data/0': BASE[:4].tobytes()})
+    _assert_same(weights.read(path), {'a': BASE[1:4:2]})
+    assert 'cls_test_trap' not in sys.modules
+    assert not (tmp_path / 'cls_test_trap.sprung').exists()
+
+
+def test_a_stand_in_is_no_tensor_function(tmp_path):
+    """Functions of ours are called with what the file gives; stand-ins among it stay inert."""
+    for program in (
+        b'ctorch._utils\n_rebuild_tensor_v2\n(cx\ny\n)RK\x00)))}tR.',
+        b'ctorch._utils\n_rebuild_parameter\n(cx\ny\n)R)}tR.',
+        b'cnumpy\ndtype\n(cx\ny\ntR.',
+        b'cnumpy.core.multiarray\nscalar\n(cx\ny\ncx\ny\ntR.',
+    ):
+        _refused(_archive(tmp_path, b'\x80\x02' + program))
+
+
+def _peak(path) -> int:
+    """Returns the most bytes that reading a file, which is refused, takes at a time."""
+    tracemalloc.start()
+    try:
+        _refused(path)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    'program',
+    [
+        b'\x80\x05\x96' + struct.pack('<Q', 2**33) + b'ab.',  # BYTEARRAY8
+        b'\x80\x04\x8e' + struct.pack('<Q', 2**33) + b'ab.',  # BINBYTES8
+        b'\x80\x04\x95' + struct.pack('<Q', 2**33) + b'}.',  # FRAME
+        b'\x80\x02X' + struct.pack('<I', 2**31) + b'ab.',  # BINUNICODE
+        b'\x80\x02\x8b' + struct.pack('<i', 2**31 - 1) + b'ab.',  # LONG4
+        b'\x80\x02}r\xff\xff\xff\x7f.',  # LONG_BINPUT, a place far in the memo
+        b'\x80\x02](' + b'K\x00' * 3000 + b'e.',
+    ],
+)
+@pytest.mark.parametrize('stream', [False, True])
+def test_sizes_that_a_pickle_states_take_no_memory(tmp_path, monkeypatch, program, stream):
+    monkeypatch.setattr(unpickle, 'MAX_READS', 1000)
+    path = _archive(tmp_path, program)
+    if stream:
+        path.write_bytes(torch_file._STREAM_START + pickle.dumps(1001, 2) + program)
+    assert _peak(path) < 2**22
+
+
+def test_hashing_a_key_ends(tmp_path):
+    """A tuple of a tuple twice, 60 deep, as a key of a dict or set: 2^60 steps to hash."""
+    deep = b')' + b'2\x86' * 60  # EMPTY_TUPLE, then DUP and TUPLE2
+    for program in (
+        b'}' + deep + b'K\x00s.',
+        b'(' + deep + b'K\x00d.',
+        b'\x8f(' + deep + b'\x90.',
+        b'(' + deep + b'\x91.',
+        b'cbuiltins\nset\n(]' + deep + b'atR.',
+        b'ccollections\nOrderedDict\n(](' + deep + b'K\x00eatR.',
+        b'ctorch\ndevice\n' + deep + b'\x85R.',
+        deep + b'Q.',
+        b'ctorch._utils\n_rebuild_tensor\n(' + deep + deep + deep + deep + b'tR.',
+    ):
+        _refused(_archive(tmp_path, b'\x80\x04' + program))
+
+
+def test_an_archive_inflates_within_a_ratio(tmp_path):
+    path = tmp_path / 'packed.pt'
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr('a/data.pkl', b'\x80\x02]' + b']' * 2**25)
+    assert 'inflates to 33,554,4' in _refused(path)
+    assert _peak(path) < 2**22
+
+    data = bytearray(path.read_bytes())  # the same, stating less than it holds
+    for signature, offset in ((b'PK\x03\x04', 22), (b'PK\x01\x02', 24)):
+        place = data.index(signature) + offset
+        data[place : place + 4] = struct.pack('<I', 100)
+    path.write_bytes(data)
+    assert _peak(path) < 2**22
+
+
+def test_a_tensor_is_no_larger_than_its_file(tmp_path):
+    """By a stride of 0 it may say any shape: a classifier's decides how large the network is."""
+    data = {'data/0': BASE[:4].tobytes()}
+    small = _archive(tmp_path, _tensor_program(4, 0, 1000, 0), **data)
+    assert weights.read(small)['a'].shape == (1000,)
+    message = _refused(_archive(tmp_path, _tensor_program(4, 0, 2**31, 0), **data))
+    assert 'claims the shape (2147483648,), 8,589,934,592 bytes' in message
+
+
+def test_an_npz_files_arrays_are_as_long_as_they_say(tmp_path):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {'descr': '<f4', 'fortran_order': False, 'shape': (2**33,)}
+    )
+    path = tmp_path / 'net.npz'
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('fc/kernel.npy', header.getvalue() + b'1234')
+    assert 'damaged' in _refused(path)
+    assert _peak(path) < 2**22
+    np.savez(path, **{'fc/kernel': np.array([None])})
+    assert 'no numbers but object' in _refused(path)
+
+
+def test_names_are_short(tmp_path):
+    save_file({'a' * 600: BASE}, tmp_path / 'long.safetensors')
+    assert 'a name of 600 letters' in _refused(tmp_path / 'long.safetensors')
 
 
 @pytest.mark.parametrize('name', ['malicious.pt', 'malicious.pth'])
@@ -253,6 +415,26 @@ def test_files_that_are_something_else(tmp_path):
     assert 'git lfs pull' in _refused(path)
     np.savez(tmp_path / 'arrays.npz', a=BASE)
     assert 'expected MODULE/LEAF' in _refused(tmp_path / 'arrays.npz')
+    for content, file, advice in (
+        (b'\x89HDF\r\n\x1a\n' + bytes(8), 'net.weights.h5', 'a Keras file.*npz.*w.path'),
+        (b'\x89HDF\r\n\x1a\n' + bytes(8), 'net', 'a Keras file'),
+        (b'\x81\xa6params\x81', 'flax_model.msgpack', 'Flax msgpack.*safetensors'),
+        (b'\x08\x07\x12\x07pytorch', 'net.onnx', 'ONNX.*exported from'),
+        (b'\n\x08CaffeNet', 'net.caffemodel', 'Caffe.*--bgr'),
+        (b'\x1c\0\0\0TFL3', 'net.bin', 'TensorFlow Lite'),
+        (b'\n\x08', 'model.ckpt.data-00000-of-00001', 'a TensorFlow file.*npz'),
+        (b'\n\x08', 'saved_model.pb', 'a TensorFlow file'),
+        (b'\x93NUMPY\x01\0', 'net.npy', 'a single NumPy array'),
+        (b'\x1f\x8b\x08', 'net.pth.tar.gz', 'unpack it'),
+        (bytes(257) + b'ustar' + bytes(250), 'net.tar', 'unpack it'),
+    ):
+        (tmp_path / file).write_bytes(content)
+        message = _refused(tmp_path / file)
+        assert re.search(advice, message) and 'torch.save' not in message, message
+    with zipfile.ZipFile(tmp_path / 'net.keras', 'w') as archive:
+        for entry in ('config.json', 'metadata.json', 'model.weights.h5'):
+            archive.writestr(entry, '{}')
+    assert 'a Keras file' in _refused(tmp_path / 'net.keras')
     with zipfile.ZipFile(tmp_path / 'other.zip', 'w') as archive:
         archive.writestr('a.txt', 'text')
     assert 'without a data.pkl' in _refused(tmp_path / 'other.zip')

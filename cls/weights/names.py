@@ -1,0 +1,97 @@
+"""Names of a state dict as a network's own: without prefixes and what is no part of it."""
+
+import collections
+import itertools
+import re
+from collections.abc import Callable, Collection, Mapping
+
+import numpy as np
+
+from cls.errors import UserError
+
+# Names' last parts of what profilers (thop) and wrappers (AveragedModel) keep among the tensors,
+# and Keras for its dropouts.
+_COUNTS = ('total_ops', 'total_params', 'n_averaged', 'seed_generator_state')
+# Modules that wrappers put between others: torch.compile, FSDP, activation checkpointing.
+_WRAPPERS = ('_orig_mod', '_fsdp_wrapped_module', '_checkpoint_wrapped_module')
+_BETWEEN = re.compile(rf'(?:^|(?<=\.))(?:{"|".join(_WRAPPERS)})\.')
+_DEEPEST = 6  # modules that a prefix may be of
+
+
+def own(
+    state_dict: Mapping[str, np.ndarray],
+    wanted: Collection[str],
+    renamed: Callable[[str], str],
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Returns (a network's tensors under its own names, the names of those that were left out).
+
+    Left out are profilers' counts; and where most of the network's tensors have a prefix that
+    wrappers and training scripts add (`module.`, `model.`, `backbone.`), those without it, unless
+    they have a place in the network.
+
+    Args:
+      state_dict: name -> array.
+      wanted: the network's names.
+      renamed: from older names to the present ones.
+
+    Raises:
+      UserError: two prefixes lead to different tensors for the network; two names become one.
+    """
+    counts = {
+        name: None
+        for name in state_dict
+        if name.rpartition('.')[2] in _COUNTS and name not in wanted
+    }
+    tensors = {
+        _BETWEEN.sub('', name): value for name, value in state_dict.items() if name not in counts
+    }
+    if len(tensors) + len(counts) < len(state_dict):
+        raise UserError('the file has some tensors with and without a wrapper in their names')
+    wanted = frozenset(wanted)
+    prefix = _prefix(tensors, wanted, renamed)
+    found, outside = {}, []
+    for name, value in tensors.items():
+        new = renamed(name.removeprefix(prefix))
+        foreign = not name.startswith(prefix)
+        if foreign and (new not in wanted or prefix + new in tensors):
+            outside.append(name)
+            continue
+        if new in found:
+            raise UserError(f'the file has some tensors under an old and a new name, as {new}')
+        found[new] = value
+    return found, [*counts, *outside]
+
+
+def _prefix(
+    tensors: Mapping[str, np.ndarray], wanted: frozenset[str], renamed: Callable[[str], str]
+) -> str:
+    """Returns the prefix under which most of the network's tensors are, '' for none."""
+
+    def under(prefix: str) -> dict[str, np.ndarray]:
+        inside = (name for name in tensors if name.startswith(prefix))
+        names = {renamed(name.removeprefix(prefix)): tensors[name] for name in inside}
+        return {name: value for name, value in names.items() if name in wanted}
+
+    known = under('')
+    if 2 * len(known) > len(wanted):
+        return ''
+    sizes = collections.Counter(
+        prefix for name in tensors for prefix in itertools.accumulate(_modules(name))
+    )
+    found = {prefix: under(prefix) for prefix, size in sizes.items() if 2 * size > len(wanted)}
+    most = max(map(len, found.values()), default=0)
+    if most <= len(known) or 2 * most <= len(wanted):
+        return ''
+    best, *others = (prefix for prefix, names in found.items() if len(names) == most)
+    for other in others:
+        same = all(np.array_equal(found[best].get(n), value) for n, value in found[other].items())
+        if not same:
+            raise UserError(
+                f'the file has the network twice, under {best!r} and {other!r}, with different '
+                'tensors; save the wanted one alone'
+            )
+    return best
+
+
+def _modules(name: str) -> list[str]:
+    return [f'{part}.' for part in name.split('.')[:-1][:_DEEPEST]]
