@@ -24,7 +24,6 @@ after the result is written, and the sleep of a machine while a process runs.
 """
 
 import contextlib
-import json
 import logging
 import math
 import os
@@ -33,6 +32,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from cls import storage
 from cls.telemetry import write_json
 
 BUCKETS = ('start', 'compile', 'data', 'step', 'eval', 'checkpoint', 'other', 'lost', 'down')
@@ -181,7 +181,9 @@ def process_start() -> float:
 def load_record(path: Path) -> dict[str, float]:
     """Returns the newest account of a run's earlier processes; {} if there is none to be read."""
     try:
-        found = {name: float(value) for name, value in json.loads(path.read_bytes()).items()}
+        found = {
+            name: float(value) for name, value in storage.parse_json(path.read_bytes()).items()
+        }
         if all(0 <= value < math.inf for value in found.values()):
             return found
     except FileNotFoundError:

@@ -13,7 +13,6 @@ renaming is copying, the checksums are written last, and what has none is incomp
 import contextlib
 import functools
 import itertools
-import json
 import logging
 import os
 import shutil
@@ -447,10 +446,10 @@ def load_record(folder: Path) -> dict[str, Any]:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             content = (checkpoint / RECORD).read_bytes()
             if storage.is_remote(folder):  # which keeps sums of its own
-                return json.loads(content)
-            sums = json.loads((checkpoint / CHECKSUMS).read_bytes())['files']
+                return storage.parse_json(content)
+            sums = storage.parse_json((checkpoint / CHECKSUMS).read_bytes())['files']
             if sums[RECORD] == zlib.crc32(content):
-                return json.loads(content)
+                return storage.parse_json(content)
     return {}
 
 
@@ -458,7 +457,7 @@ def damage(folder: Path) -> str:
     """Says what is wrong with a checkpoint's files, by their checksums; '' if nothing is."""
     sums = _sums_file(folder)
     try:
-        expected = json.loads(sums.read_bytes())
+        expected = storage.parse_json(sums.read_bytes())
     except FileNotFoundError:
         return f'{sums.name} is missing'
     except (OSError, ValueError):

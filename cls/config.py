@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cls import defaults, genotypes, models
+from cls import defaults, genotypes, models, storage
 from cls.errors import UserError, nearest
 
 DTYPES = ('float32', 'bfloat16', 'float16')
@@ -207,7 +207,7 @@ def from_json(text: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDic
 
     Fields that are newer than the text have their defaults.
     """
-    config = defaults.complete(ConfigDict(_upgraded(_tuples(json.loads(text)))))
+    config = defaults.complete(ConfigDict(_upgraded(_tuples(storage.parse_json(text)))))
     for name, override in overrides:
         _override(config, name, override)
     if overrides:

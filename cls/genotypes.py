@@ -35,7 +35,7 @@ for _kind in (str, int):  # cattrs would convert what is neither
 def load(path: str | Path) -> Any:
     """Returns the plain data of a genotype's JSON file. Raises UserError when it cannot be read."""
     try:
-        return json.loads(storage.fetched(path).read_text())
+        return storage.parse_json(storage.fetched(path).read_text())
     except OSError as error:
         raise UserError(f'cannot read the genotype {path}: {error.strerror}.') from None
     except ValueError as error:

@@ -130,7 +130,7 @@ def _is_mine(found: dict[str, Any] | None, mine: dict[str, Any]) -> bool:
 def _read(file: Path) -> dict[str, Any] | None:
     try:
         # In one request: between two of them the file may be written anew.
-        found = json.loads(storage.filesystem(file).cat_file(os.fspath(file)))
+        found = storage.parse_json(storage.filesystem(file).cat_file(os.fspath(file)))
     except FileNotFoundError:
         return None
     except ValueError:

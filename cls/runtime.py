@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import importlib.metadata
-import json
 import logging
 import os
 import secrets
@@ -149,7 +148,7 @@ def _is_earlier(result: Mapping[str, Any], newest: int | None) -> bool:
 
 def _check_start(workdir: Path, saved: str, config: ConfigDict) -> None:
     """Raises UserError if what was imported into a folder is not of a config's net."""
-    theirs, ours = (json.loads(text)['model'] for text in (saved, configs.to_json(config)))
+    theirs, ours = (storage.parse_json(text)['model'] for text in (saved, configs.to_json(config)))
     differing = [
         f'{name} ({theirs.get(name)!r}, now {ours.get(name)!r})'
         for name in sorted({*theirs, *ours} - {'dtype'})
@@ -375,7 +374,7 @@ def load_config(workdir: Path, overrides: Sequence[tuple[str, str]] = ()) -> Con
 
 def _names(text: str) -> set[str]:
     """Returns the dotted names of what a config's JSON text has."""
-    return {name for name, _ in configs.flatten(ConfigDict(json.loads(text)))}
+    return {name for name, _ in configs.flatten(ConfigDict(storage.parse_json(text)))}
 
 
 def load_classes(workdir: Path, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
@@ -391,7 +390,7 @@ def load_classes(workdir: Path, default: tuple[str, ...] | None = None) -> tuple
     """
     file = workdir / 'classes.json'
     try:
-        names = json.loads(file.read_text())
+        names = storage.parse_json(file.read_text())
         if not _are_names(names):
             names = None
     except FileNotFoundError:
@@ -423,7 +422,7 @@ def load_result(workdir: Path) -> dict[str, Any] | None:
     """Returns what a finished run wrote, or None; of a file that cannot be read a warning tells."""
     file = workdir / 'result.json'
     try:
-        result = json.loads(file.read_text())
+        result = storage.parse_json(file.read_text())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError):

@@ -3,12 +3,11 @@
 `FILE` in the run folder says what they are: the number of examples, and a digest of their list.
 """
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
-from cls import distributed
+from cls import distributed, storage
 from cls.data.sources import Source
 from cls.errors import UserError
 
@@ -52,7 +51,7 @@ def _load(workdir: Path) -> Data | None:
     if not file.exists():
         return None
     try:
-        data = json.loads(file.read_text())
+        data = storage.parse_json(file.read_text())
         return {part: dict(data[part]) for part in ('train', 'eval')}
     except (ValueError, TypeError, KeyError) as error:
         log.warning(

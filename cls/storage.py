@@ -17,6 +17,7 @@ import functools
 import hashlib
 import importlib.util
 import itertools
+import json
 import os
 import shutil
 import tempfile
@@ -117,6 +118,17 @@ def make_folder(folder: Path) -> None:
     """Makes a folder with its parents, where there are folders."""
     if not is_remote(folder):  # fsspec would make a bucket
         folder.mkdir(parents=True, exist_ok=True)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Returns what JSON text holds.
+
+    Raises ValueError for text that is none, however deeply it is nested.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError('nested too deeply') from None
 
 
 def write_whole(path: Path, content: bytes) -> None:

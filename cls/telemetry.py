@@ -136,7 +136,7 @@ def _lines_until(path: Path, step: int) -> tuple[bytes, int]:
     kept, damaged = [], 0
     for line in path.read_bytes().splitlines(keepends=True):
         try:
-            values = json.loads(line)
+            values = storage.parse_json(line)
             if type(values['step']) is not int:
                 raise TypeError
         except (ValueError, KeyError, TypeError):

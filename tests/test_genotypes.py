@@ -160,3 +160,9 @@ def test_no_variant_is_over_the_limit():
         models.create(name, **fields)
         if 'genotype' in fields:
             assert 0 <= getattr(fields['genotype'], 'num_layers', 0) <= genotypes.MAX_LAYERS
+
+
+def test_text_that_is_nested_too_deeply_is_no_genotype(tmp_path):
+    (tmp_path / 'deep.json').write_text('[' * 100_000)
+    with pytest.raises(UserError, match='deep.json is not JSON: nested too deeply'):
+        genotypes.load(tmp_path / 'deep.json')

@@ -127,7 +127,7 @@ FILES_OF_OWN = {
     'exits.py': own('raise SystemExit(3)'),
     'text.py': own("c.batch = 'x'"),
     'group.py': own('del c.optim'),
-    'typing.py': own('c.optim.learning_rate = 0.1'),
+    'misspelled.py': own('c.optim.learning_rate = 0.1'),
     'function.py': own('c.model.widths = lambda: 3'),
     'nothing.py': 'def get_config(argument):\n    pass\n',
     'syntax.py': 'def get_config(argument)\n',

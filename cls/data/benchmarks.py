@@ -22,7 +22,6 @@ else; folder:DIR takes any part of one.
 import dataclasses
 import functools
 import importlib.util
-import json
 import re
 from pathlib import Path
 
@@ -206,7 +205,7 @@ def _real_of_prepared(
 def _right_labels(file: Path) -> list[list[int]]:
     """Reads real.json: for each validation image in the order of their numbers, its labels."""
     try:
-        right = json.loads(file.read_text())
+        right = storage.parse_json(file.read_text())
     except (OSError, ValueError) as error:
         raise UserError(
             f'{file} cannot be read ({error}): expected the real.json of '

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -175,8 +174,8 @@ def open_builder(folder: Path):
 
     file = folder / 'features.json'
     try:
-        named = sorted(_named_classes(json.loads(file.read_text())))
-    except (OSError, ValueError, RecursionError) as error:
+        named = sorted(_named_classes(storage.parse_json(file.read_text())))
+    except (OSError, ValueError) as error:
         raise UserError(f'{file} cannot be read ({error}): prepare the data set again.') from error
     own = _tfds_features()
     if foreign := [name for name in named if name not in own]:
@@ -204,7 +203,7 @@ def _named_classes(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         if value.lstrip()[:1] in ('{', '[', '"'):
             with contextlib.suppress(ValueError):
-                yield from _named_classes(json.loads(value))
+                yield from _named_classes(storage.parse_json(value))
         return
     if isinstance(value, dict):
         yield from (value[key] for key in _CLASS_KEYS if isinstance(value.get(key), str))
@@ -320,7 +319,10 @@ def _split_records(builder, name: str, split: str):
     import tensorflow_datasets as tfds
 
     try:
-        return builder.as_data_source(split, decoders={'image': tfds.decode.SkipDecoding()})
+        records = builder.as_data_source(split, decoders={'image': tfds.decode.SkipDecoding()})
+        if not len(records):  # which raises ValueError itself where a split ends before it begins
+            raise ValueError('the split has no examples')
+        return records
     except ValueError as error:  # of a split that is unknown, malformed or empty
         raise UserError(
             f"'{split}' is no split of {name}: expected one of {', '.join(builder.info.splits)}, "

@@ -2,12 +2,14 @@
 
 import contextlib
 import dataclasses
-import json
 import math
+import os
 import re
+import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from cls import storage
 from cls.errors import UserError
@@ -139,10 +141,11 @@ def _fetch(source: str) -> Located:
     from huggingface_hub.errors import LocalEntryNotFoundError as NotCachedError
 
     name, _, revision = source.removeprefix(HUB).partition('@')
+    options = {'revision': revision or None, 'local_files_only': not _reachable()}
     error = None
     for file in FILES:
         try:
-            weights = Path(hf_hub_download(name, file, revision=revision or None))
+            weights = Path(hf_hub_download(name, file, **options))
         except NotCachedError:
             raise UserError(
                 f'{source}: the Hugging Face Hub cannot be reached, and the local cache has no '
@@ -154,19 +157,32 @@ def _fetch(source: str) -> Located:
         except (HfHubHTTPError, ValueError) as refused:  # no such repository; a malformed name
             raise UserError(f'{source}: {str(refused).splitlines()[0]}') from None
         try:
-            card = _card(Path(hf_hub_download(name, CARD, revision=revision or None)))
+            card = _card(Path(hf_hub_download(name, CARD, **options)))
         except (EntryNotFoundError, NotCachedError):
             card = {}
         return Located(weights, card)
     raise UserError(f'{source}: it has none of {", ".join(FILES)}.') from error
 
 
+def _reachable() -> bool:
+    """Whether the Hub's name is known here; without it, its client tries for half a minute."""
+    from huggingface_hub import constants
+
+    if any(name.lower() in ('https_proxy', 'all_proxy') for name in os.environ):
+        return True  # a proxy knows names that this machine does not
+    try:
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
+    except (OSError, UnicodeError):
+        return False
+    return True
+
+
 def _card(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        card = json.loads(file.read_text())
-    except (ValueError, RecursionError):
+        card = storage.parse_json(file.read_text())
+    except ValueError:
         raise UserError(f'{file}: expected JSON.') from None
     if not isinstance(card, dict):
         raise UserError(f'{file}: expected an object, {{...}}.')
