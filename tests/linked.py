@@ -114,6 +114,7 @@ def stopped_at_once(index, port):
             meeting = rendezvous._Meeting(2, run_token.create(port))
             while not meeting.lines:
                 meeting.hear([server], 1)
+            run_token.remove(port)
             line = meeting.lines[1]
             connection, parts = line._socket, []
             line._socket = types.SimpleNamespace(sendall=parts.append)
