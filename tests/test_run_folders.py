@@ -418,7 +418,7 @@ def test_imported_weights_are_left_alone_until_there_is_a_checkpoint(run, home, 
     line = line_of(main, [*RUN, '--config.model.name=resnet20_cifar', f'--workdir={folder}'])
     assert 'model.name' in line
     assert f'--config.init={folder} --workdir NEW' in line
-    more = ['--config.duration=10 steps', '--config.checkpoint.every=5 steps']
+    more = ['--config.log_every=2 steps', '--config.checkpoint.every=12 steps']
     config = configs.load('configs/metaqnn.py', pairs(home) + configs.parse_overrides(more))
     assert runtime.check_folder(folder, config) is None
     with runtime.claim(folder, config, digits()):
@@ -426,7 +426,7 @@ def test_imported_weights_are_left_alone_until_there_is_a_checkpoint(run, home, 
         assert not (folder / 'classes.json').exists()
     assert 'in the order of the data set' in capsys.readouterr().out
     assert train(home, folder, *more) == 0
-    assert json.loads((folder / 'config.json').read_text())['duration'] == '10 steps'
+    assert json.loads((folder / 'config.json').read_text())['log_every'] == '2 steps'
     assert json.loads((folder / 'classes.json').read_text()) == list(digits())
 
 
