@@ -439,7 +439,8 @@ def _absolute(folder: Path) -> Path:
 def load_record(folder: Path) -> dict[str, Any]:
     """Returns what the newest checkpoint in a folder of them says of its run; {} if none does.
 
-    It has `config`, the text of config.json, and `classes`, the list of classes.json.
+    It has `config`, the text of config.json, `classes`, the list of classes.json, and `data`, what
+    data.json holds.
     """
     for step in sorted(steps(folder), reverse=True):
         checkpoint = folder / str(step)

@@ -240,9 +240,15 @@ def settle(workdir: Path, config: ConfigDict, classes: Sequence[str] = ()) -> No
         (workdir / 'classes.json').unlink(missing_ok=True)  # of another run's beginning
 
 
-def record(config: ConfigDict, classes: Sequence[str] = ()) -> dict[str, Any]:
-    """Returns what every checkpoint of a run keeps of it, see `cls.checkpoint.load_record`."""
-    return {'config': configs.to_json(config), 'classes': list(classes)}
+def record(config: ConfigDict, classes: Sequence[str] = (), data: Any = None) -> dict[str, Any]:
+    """Returns what every checkpoint of a run keeps of it, see `cls.checkpoint.load_record`.
+
+    Args:
+      config: of the run.
+      classes: names, in the order of the network's outputs.
+      data: what tells its data from others, see cls.same_data; None: unknown.
+    """
+    return {'config': configs.to_json(config), 'classes': list(classes), 'data': data}
 
 
 @contextlib.contextmanager

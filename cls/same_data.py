@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from cls import distributed, storage
+from cls import checkpoint, distributed, storage
 from cls.data.sources import Source
 from cls.errors import UserError
 
@@ -47,19 +47,27 @@ def check(workdir: Path, data: Data, begun: bool, allow: bool) -> None:
 
 
 def _load(workdir: Path) -> Data | None:
+    """Returns what FILE says, or if that is damaged the newest checkpoint; None: unknown."""
     file = workdir / FILE
     if not file.exists():
         return None
+    kept = checkpoint.load_record(workdir / 'checkpoints').get('data')
     try:
-        data = storage.parse_json(file.read_text())
-        return {part: dict(data[part]) for part in ('train', 'eval')}
-    except (ValueError, TypeError, KeyError) as error:
+        return _parts(storage.parse_json(file.read_text()))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        if kept:
+            log.warning('%s is damaged: taking what the checkpoint has.', file)
+            return _parts(kept)
         log.warning(
             '%s is damaged (%r): whether the data of the run have changed is not known.',
             file,
             error,
         )
         return None
+
+
+def _parts(value: Any) -> Data:
+    return {part: dict(value[part]) for part in ('train', 'eval')}
 
 
 def _changes(before: Data, now: Data) -> str:

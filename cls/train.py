@@ -63,7 +63,7 @@ def in_folder(
             write_json(workdir / same_data.FILE, data)
         distributed.say(f'run folder: {workdir}')
         distributed.say(evaluated_on(setup))
-        return train(setup, workdir, variables, account)
+        return train(setup, workdir, variables, account, data)
 
 
 def evaluated_on(setup: Setup) -> str:
@@ -73,11 +73,17 @@ def evaluated_on(setup: Setup) -> str:
 
 
 def train(
-    setup: Setup, workdir: Path, variables: Any = None, account: Account | None = None
+    setup: Setup,
+    workdir: Path,
+    variables: Any = None,
+    account: Account | None = None,
+    data: same_data.Data | None = None,
 ) -> dict[str, Any] | None:
     """Trains to the end and returns the result, or None when it was told to stop before.
 
     A run without a checkpoint starts from `variables`, in host memory; None: from config.init.
+
+    Every checkpoint keeps `data`, see cls.same_data.
 
     Writes checkpoints/, metrics.jsonl, time.json and tensorboard/ into workdir, and at the end
     result.json. Time is added to `account`, and to what earlier processes of the run spent.
@@ -101,7 +107,7 @@ def train(
         checkpoints = Checkpoints(
             workdir / 'checkpoints',
             setup.config.checkpoint.keep,
-            record=record(*about),
+            record=record(*about, data),
             completed=lambda step: settle(workdir, *about),
         )
         restored = checkpoints.restore(where)

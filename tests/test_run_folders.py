@@ -114,6 +114,7 @@ SMALL = (
     'result.json',
     'metrics.jsonl',
     'time.json',
+    'data.json',
 )
 HARMS = {
     'empty': lambda content: b'',
@@ -173,7 +174,7 @@ def test_a_run_with_a_damaged_small_file_ends_in_the_same_state(name, how, run, 
     assert train(home, run) == 0
     for ours, theirs in zip(state(run), state(whole), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    if name in ('config.json', 'classes.json'):
+    if name in ('config.json', 'classes.json', 'data.json'):
         assert (run / name).read_bytes() == before
     if name == 'metrics.jsonl' and how == 'list':
         assert (run / 'metrics.jsonl.damaged').read_bytes() == HARMS['list'](b'')
