@@ -253,6 +253,7 @@ def record(config: ConfigDict, classes: Sequence[str] = (), data: Any = None) ->
 
 @contextlib.contextmanager
 def _locked(workdir: Path) -> Iterator[str]:
+    _check_links(workdir)
     with (workdir / '.lock').open('a') as lock:  # who holds it wrote there
         deadline = time.monotonic() + 2  # an evaluation that writes holds it for a moment
         while True:
@@ -272,6 +273,22 @@ def _locked(workdir: Path) -> Iterator[str]:
         lock.flush()
         os.fsync(lock.fileno())
         yield token
+
+
+def _check_links(workdir: Path) -> None:
+    """Raises UserError if a file of a run folder is a link: who writes the one writes the other.
+
+    A folder may come from anybody. Folders in it that are links, to a larger disk, say, are named.
+    """
+    for entry in sorted(workdir.iterdir()):
+        if not entry.is_symlink():
+            continue
+        if not entry.is_dir():
+            raise UserError(
+                f'{entry} is a link to {os.readlink(entry)}, and a run writes files of its own '
+                'there: expected a file. Remove the link, or put the file in its place.'
+            )
+        log.warning('%s is a link: what is written there goes to %s.', entry, entry.resolve())
 
 
 def _check_shared(workdir: Path, token: str) -> None:
