@@ -256,12 +256,16 @@ def _tf_window(
     linear = interpolation == 'tf_bilinear'
     y, down = _tf_taps(image.shape[0], to[0], *rows, linear)
     x, across = _tf_taps(image.shape[1], to[1], *columns, linear)
-    begin = x.min()
-    image = image[:, begin : x.max() + 1]
-    resized = sum(w[:, None, None] * image[row] for row, w in zip(y, down, strict=True))
-    resized = sum(
-        w[None, :, None] * resized[:, at] for at, w in zip(x - begin, across, strict=True)
-    )
+    image = image[:, x.min() : x.max() + 1]
+    passes = [(0, y, down), (1, x - x.min(), across)]
+    if rows[1] * image.shape[1] > 4 * image.shape[0] * columns[1]:  # a strip, say
+        passes.reverse()
+    resized = image
+    for axis, at, weights in passes:
+        resized = sum(
+            (w[None, :, None] if axis else w[:, None, None]) * resized.take(taps, axis)
+            for taps, w in zip(at, weights, strict=True)
+        )
     return np.clip(np.rint(resized), 0, 255).astype(np.uint8)
 
 
