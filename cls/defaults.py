@@ -181,6 +181,18 @@ FIELDS: dict[str, Field] = {
     'data.exif': Field(
         True, '', 'folder: images are turned as their EXIF data say (torchvision: not)'
     ),
+    'data.max_pixels': Field(
+        89_478_485,
+        '[1, 2**40]',
+        "of the largest image that is decoded (Pillow's limit); others are refused",
+        FREE,
+    ),
+    'data.broken_images': Field(
+        'refuse',
+        'refuse | take',
+        'take: damaged JPEGs are decoded as far as they go, and counted in the log',
+        FREE,
+    ),
     'data.balanced': Field(
         False, '', 'training draws the classes equally often, whatever they have'
     ),

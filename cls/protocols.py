@@ -74,7 +74,8 @@ def _hundred(config: ConfigDict) -> tuple[Views, ...]:
 def _dense(config: ConfigDict) -> tuple[Views, ...]:
     scales = config.eval.scales or (config.data.eval_resize or transforms.eval_size(config.data),)
     interpolation = transforms.interpolation(config.data)
-    return tuple(wholes(scale, config.eval.multiple, interpolation) for scale in scales)
+    options = config.eval.multiple, interpolation, config.data.max_pixels
+    return tuple(wholes(scale, *options) for scale in scales)
 
 
 PROTOCOLS = {

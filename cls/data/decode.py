@@ -1,72 +1,210 @@
-"""Decoding images: of a JPEG only what a crop needs.
+"""Decoding images: of a JPEG only what a crop needs, and of none more than is intact.
 
-Images are (H, W, C) uint8 with C 1 or 3, colours in the order RGB. OpenCV decodes everything but
-what simplejpeg can leave out. Both have libjpeg-turbo inside and take as long for the same, Pillow
-a quarter more. Most of that goes into the entropy code, which neither a smaller scale nor a cropped
-width can skip; what can be skipped are the rows below a crop.
+Images are (H, W, C) uint8 with C 1 or 3, colours in the order RGB. They are Pillow's to the bit,
+but for 16-bit gray, of which Pillow keeps the wrong eight bits. Pillow decodes all formats; for
+three of them others are quicker or notice more damage, and give the same pixels:
+
+  JPEG   simplejpeg. All decoders have libjpeg-turbo inside, which repairs what is damaged and
+         warns of it. Pillow and OpenCV discard the warnings.
+  PNG    OpenCV, that is libpng, once the checksums are seen to be right. Pillow misses some.
+  WebP   OpenCV, if there is one opaque image.
+
+Most of a JPEG's time goes into the entropy code, which neither a smaller scale nor a cropped width
+can skip; what can be skipped are the rows below a crop.
 """
 
 import dataclasses
+import io
+import re
 import struct
+import warnings
 
 import cv2
 import numpy as np
 import simplejpeg
+from ml_collections import ConfigDict
+from PIL import Image, UnidentifiedImageError
+
+from cls.data.headers import (
+    BrokenImage,
+    Header,
+    Still,
+    read_header,
+    read_png,
+    read_webp,
+    webp_size,
+)
 
 # The pipeline has its own threads, one image in each: OpenCV's would only be in their way.
 cv2.setNumThreads(1)
 # A broken image is reported by whoever called `decode`, with its name, which OpenCV lacks.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+# Pillow's warning at its default limit, which here is a refusal.
+warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
 
 # File name suffixes of the formats that `decode` reads; the content decides which one a file is.
 SUFFIXES = (
-    *('.jpg', '.jpeg', '.jpe', '.jfif', '.mpo'),
+    *('.jpg', '.jpeg', '.jpe', '.jfif', '.jif', '.mpo'),
     *('.png', '.apng', '.webp', '.avif', '.gif'),
-    *('.bmp', '.dib', '.tif', '.tiff'),
+    *('.bmp', '.dib', '.tif', '.tiff', '.ras', '.sr'),
     *('.ppm', '.pgm', '.pbm', '.pnm'),
     *('.jp2', '.j2k', '.j2c', '.jpc', '.jpf', '.jpx'),
 )
+# Pillow's names of them. It knows more, among them PostScript, which it would have executed.
+_FORMATS = (
+    *('JPEG', 'PNG', 'WEBP', 'AVIF', 'GIF'),
+    *('BMP', 'DIB', 'TIFF', 'SUN', 'PPM', 'JPEG2000'),
+)
+MAX_PIXELS = 89_478_485  # Pillow's Image.MAX_IMAGE_PIXELS, a quarter of 1 GiB in RGB
 
-# Bits of cv2.imdecode's mode. The named constants of reduced colour are of BGR, which excludes RGB.
-_COLOURS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR_RGB}
-_REDUCED = {
-    1: 0,
-    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
-    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
-    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+# libjpeg-turbo's warnings, which are of what it repaired; its errors are of what it cannot decode.
+_REPAIRED = re.compile(
+    'Corrupt JPEG data|Premature end of JPEG file|Inconsistent progression|Invalid SOS parameters'
+    '|Unknown Adobe color transform|Warning: unknown JFIF revision|Application transferred'
+)
+# The first warning of a JPEG whose header says that it ends sooner, if the rows until there are
+# intact: only then is the end looked for, and found farther down.
+_SHORTENED = re.compile(r'Corrupt JPEG data: \d+ extraneous bytes before marker 0xd9')
+
+# 8 orientations of EXIF: (transpose, flip rows, flip columns), in this order.
+_TURNS = {
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
 }
-_PROGRESSIVE = 0xC2
-_FRAMES = (0xC0, 0xC1, _PROGRESSIVE)  # starts of frames: baseline, extended, progressive
-
 
 Box = tuple[float, float, float, float]  # top, left, height, width in pixels
 
 
-class BrokenImage(ValueError):
-    """This is no image, or only a part of one."""
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """Options of decoding.
 
-
-def decode(encoded: bytes, channels: int, *, exif: bool = False) -> np.ndarray:
-    """Decodes JPEG, PNG, WebP or BMP to (H, W, channels) uint8; channels is 1 or 3.
-
-    Grey, palette, CMYK and 16-bit images become what is asked for; transparency is dropped. With
-    `exif` the image is turned as the orientation in its EXIF data says. TensorFlow's and Pillow's
-    decoders, with which the published nets were trained, ignore it.
-
-    Raises BrokenImage, a ValueError, if this is no image or only a part of one.
+    Attributes:
+      exif: Whether an image is turned as the orientation in its EXIF data says. TensorFlow's and
+        Pillow's decoders, with which the published nets were trained, ignore it.
+      max_pixels: Height times width of the largest image that is decoded.
+      repair: Whether a damaged JPEG is decoded as far as it goes, what is missing being gray.
+      verify: Whether a rough crop decodes the rows below it, too, and so sees whether the file is
+        intact: most damage makes too many or too few bits, which is noticed at the end alone.
     """
-    image = _imdecode(encoded, channels, 0 if exif else cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise BrokenImage('not an image, or a truncated one')
-    return image
+
+    exif: bool = False
+    max_pixels: int = MAX_PIXELS
+    repair: bool = False
+    verify: bool = False
+
+    def check(self, height: int, width: int) -> None:
+        """Raises BrokenImage if an image exceeds the limit."""
+        if height * width > self.max_pixels:
+            raise BrokenImage(_too_large(f'{width} x {height}', self.max_pixels))
 
 
-def _imdecode(encoded: bytes | bytearray, channels: int, flags: int) -> np.ndarray | None:
+def _too_large(size: str, limit: int) -> str:
+    return f'{size} pixels, more than the {limit:,} of config.data.max_pixels'
+
+
+RULES = Rules()
+
+
+def rules(data: ConfigDict, exif: bool = False) -> Rules:
+    """Returns the rules that `config.data` asks for."""
+    return Rules(exif, data.max_pixels, data.broken_images == 'take')
+
+
+class DamagedImage(BrokenImage):
+    """A JPEG of which a decoder had to repair a part, or to leave it gray."""
+
+
+def decode(encoded: bytes, channels: int, rules: Rules = RULES) -> np.ndarray:
+    """Decodes an image of one of `SUFFIXES` to (H, W, channels) uint8; channels is 1 or 3.
+
+    Gray, palette, CMYK and 16-bit images become what is asked for; transparency and color profiles
+    are dropped, and of an animation it is the first frame.
+
+    Raises:
+      DamagedImage: for a JPEG that is not intact, unless it is to be repaired.
+      BrokenImage: for what is no image, is damaged otherwise, or exceeds a limit.
+    """
+    image = picture(encoded, channels, rules)
+    return image.region(0, 0, *image.size, to=image.size)[0]
+
+
+def _pillow(encoded: bytes, channels: int, rules: Rules) -> np.ndarray:
+    """Decodes by Pillow, which has read no more than the header when the size is checked."""
+    if size := webp_size(encoded):  # Pillow asks for the memory of these when it opens them
+        rules.check(*size)
+    if rules.max_pixels > MAX_PIXELS and Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, rules.max_pixels)
     try:
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), _COLOURS[channels] | flags)
-    except cv2.error as error:  # of an empty or an absurdly large image
+        with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
+            rules.check(image.height, image.width)
+            image.load()
+            pixels = _pixels(image, channels)
+            return _turned(pixels, _orientation(image) if rules.exif else 1)
+    except (BrokenImage, MemoryError):
+        raise
+    except UnidentifiedImageError as error:
         raise BrokenImage('not an image') from error
-    return None if image is None else image.reshape(*image.shape[:2], channels)
+    except Image.DecompressionBombError as error:
+        # Pillow's own limit is twice its constant.
+        count = int(re.search(r'\d+', str(error))[0])
+        raise BrokenImage(_too_large(f'{count:,}', rules.max_pixels)) from error
+    except Exception as error:  # on damaged files its parsers raise all kinds
+        raise BrokenImage(f'not an image, or damaged ({error})') from error
+
+
+def _pixels(image: Image.Image, channels: int) -> np.ndarray:
+    """Returns (H, W, channels) uint8; of 16 bits the upper eight."""
+    image.info.pop('transparency', None)  # Pillow would warn that it is lost
+    wide = image.mode.startswith('I;16') or (image.mode == 'I' and image.format == 'PPM')
+    if image.mode in ('I', 'F') and not wide:
+        raise BrokenImage('its pixels are numbers of 32 bits: expected 8 or 16 bits')
+    if wide:
+        # TIFF's 12 bits are not scaled to 16.
+        bits = image.tag_v2.get(258, (16,))[0] if image.format == 'TIFF' else 16
+        image = Image.fromarray((np.asarray(image) >> bits - 8).astype(np.uint8))
+    mode = 'RGB' if channels == 3 else 'L'
+    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+    return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(0x0112, 1)
+    except Exception:  # metadata may be damaged, pixels are not
+        return 1
+
+
+def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Returns (H, W, C) as an orientation of EXIF says."""
+    if orientation not in _TURNS:
+        return pixels
+    transpose, rows, columns = _TURNS[orientation]
+    pixels = pixels.swapaxes(0, 1) if transpose else pixels
+    return np.ascontiguousarray(pixels[:: -1 if rows else 1, :: -1 if columns else 1])
+
+
+def _still(still: Still, channels: int, rules: Rules) -> np.ndarray | None:
+    """Decodes a PNG or WebP by OpenCV; None if that is for Pillow."""
+    rules.check(still.height, still.width)
+    if channels == 1 and not still.gray:
+        return None
+    mode = cv2.IMREAD_COLOR_RGB if channels == 3 else cv2.IMREAD_GRAYSCALE
+    try:
+        pixels = cv2.imdecode(
+            np.frombuffer(still.content, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION
+        )
+    except cv2.error:  # of an image with a side of more than 2**20 pixels
+        return None
+    if pixels is None:
+        raise BrokenImage('damaged')
+    pixels = pixels.reshape(still.height, still.width, channels)
+    return _turned(pixels, still.orientation if rules.exif else 1)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -105,13 +243,15 @@ class Jpeg:
 
     Args:
       encoded: the file.
-      channels: to decode to, 1 or 3.
+      channels: to decode to, 1 or 3; 1 for a gray one only.
       header: what stands in the file.
+      rules: of decoding.
     """
 
     encoded: bytes
     channels: int
-    header: 'Header'
+    header: Header
+    rules: Rules = RULES
 
     @property
     def size(self) -> tuple[int, int]:
@@ -137,16 +277,17 @@ class Jpeg:
 
         Roughly means colours that are stored for 2x2 pixels are repeated, not interpolated, and
         cosines are rounded more: at full scale photographs differ by 1 to 3 levels in the mean. It
-        saves a fifth of the time.
+        saves a fifth of the time. Rows below the region are not decoded then, unless to verify the
+        file; else the whole file must be intact.
 
         Returns:
           (pixels, box): (h, w, channels) uint8, and where in it the region lies, whose edges need
           not fall on whole pixels of the smaller scale.
 
-        Raises BrokenImage.
+        Raises DamagedImage, unless it is to be repaired, and BrokenImage.
         """
         scale = next((n for n in (8, 4, 2) if height >= n * to[0] and width >= n * to[1]), 1)
-        image = self._rows(top + height, scale, roughly)
+        image = self._rows(top + height if roughly else self.header.height, scale, roughly)
         first, begin = top // scale, left // scale
         last, end = -(-(top + height) // scale), -(-(left + width) // scale)
         box = top / scale - first, left / scale - begin, height / scale, width / scale
@@ -157,126 +298,73 @@ class Jpeg:
 
         A decoder stops early if the header says that the image ends there. Chroma that is stored
         for every other row is interpolated between rows, so a few more are decoded than are wanted.
-        The end-of-image marker goes too, for the decoder would look for it and complain of what it
-        finds on the way.
         """
         rows = bottom + 4 * scale
-        end = self.encoded.rfind(b'\xff\xd9') if self.header.rows_in_order else -1
-        if rows < self.header.height and end > self.header.length:
-            shorter = bytearray(memoryview(self.encoded)[:end])
-            struct.pack_into('>H', shorter, self.header.height_at, rows)
-            image = self._decoded(shorter, rows, scale, roughly)
-            if image is not None:
-                return image
-        image = self._decoded(self.encoded, self.header.height, scale, roughly)
-        if image is None:
-            raise BrokenImage('not an image, or a truncated one')
-        return image
+        if (
+            rows >= self.header.height
+            or self.rules.verify
+            or not self.header.rows_in_order
+            or self.encoded.rfind(b'\xff\xd9') <= self.header.length  # it ends early
+        ):
+            return self._decoded(self.encoded, self.header.height, scale, roughly)
+        shortened = bytearray(self.encoded)
+        struct.pack_into('>H', shortened, self.header.height_at, rows)
+        return self._decoded(shortened, rows, scale, roughly)
 
     def _decoded(
         self, encoded: bytes | bytearray, rows: int, scale: int, roughly: bool
-    ) -> np.ndarray | None:
-        if roughly and self.channels == 3:
-            try:
-                return simplejpeg.decode_jpeg(
-                    encoded,
-                    fastdct=True,
-                    fastupsample=True,
-                    min_height=-(-rows // scale),
-                    min_width=-(-self.header.width // scale),
-                    min_factor=scale,
-                    strict=encoded is self.encoded,
-                )
-            except ValueError:  # it does not know all that OpenCV does
-                pass
-        return _imdecode(encoded, self.channels, _REDUCED[scale] | cv2.IMREAD_IGNORE_ORIENTATION)
+    ) -> np.ndarray:
+        shape = -(-rows // scale), -(-self.header.width // scale), self.channels
+        pixels = np.empty(shape, np.uint8)
+        least = {'min_height': shape[0], 'min_width': shape[1], 'min_factor': scale}
+        try:
+            simplejpeg.decode_jpeg(
+                encoded,
+                'RGB' if self.channels == 3 else 'GRAY',
+                fastdct=roughly,
+                fastupsample=roughly,
+                buffer=pixels,  # it has the pixels even where there is a complaint
+                **(least if scale > 1 else {}),
+            )
+        except ValueError as error:
+            if encoded is not self.encoded and _SHORTENED.fullmatch(str(error)):
+                return pixels
+            if not _REPAIRED.match(str(error)):
+                raise BrokenImage(str(error)) from error
+            if not self.rules.repair:
+                raise DamagedImage(str(error)) from error
+        return pixels
 
 
 Picture = Decoded | Jpeg
 
 
-def picture(encoded: bytes, channels: int, *, exif: bool = False) -> Picture:
+def picture(encoded: bytes, channels: int, rules: Rules = RULES) -> Picture:
     """Returns a picture of which, if it is a usual JPEG, only the header is read so far.
 
     Arguments and errors are those of `decode`.
     """
+    if encoded[:2] == b'\xff\xd8':
+        return _jpeg_picture(encoded, channels, rules)
+    still = read_png(encoded) or read_webp(encoded)
+    pixels = _still(still, channels, rules) if still else None
+    return Decoded(_pillow(encoded, channels, rules) if pixels is None else pixels)
+
+
+def _jpeg_picture(encoded: bytes, channels: int, rules: Rules) -> Picture:
     header = read_header(encoded)
-    if header is None or (exif and header.orientation != 1):
-        return Decoded(decode(encoded, channels, exif=exif))
-    return Jpeg(encoded, channels, header)
-
-
-# ------------------------------------------------------------------------------------------------
-# JPEG's header
-# ------------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Header:
-    """What of a JPEG's header matters here."""
-
-    height: int
-    width: int
-    height_at: int  # where in the file the height stands
-    rows_in_order: bool  # one scan that holds all rows from the first to the last, without restarts
-    orientation: int  # EXIF's, 1 (upright) to 8
-    length: int  # bytes before the entropy code
-
-
-def read_header(encoded: bytes) -> Header | None:
-    """Reads the segments up to the first scan; None for all but the usual kinds of JPEG.
-
-    The usual ones are grey or of three colours, of 8 bits, in the Huffman code (ITU-T T.81).
-    """
-    if encoded[:2] != b'\xff\xd8':
-        return None
-    frame, restarts, orientation = None, False, 1
-    at = 2
-    try:
-        while True:
-            mark, kind, length = struct.unpack_from('>BBH', encoded, at)
-            if mark != 0xFF or kind == 0xFF:
-                return None
-            if kind in _FRAMES:
-                bits, height, width, components = struct.unpack_from('>BHHB', encoded, at + 4)
-                if bits != 8 or components not in (1, 3) or not height or not width:
-                    return None
-                frame = kind, height, width, components, at + 5
-            elif 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
-                return None  # lossless or arithmetic
-            elif kind == 0xDD:
-                restarts = struct.unpack_from('>H', encoded, at + 4)[0] > 0
-            elif kind == 0xE1 and encoded[at + 4 : at + 10] == b'Exif\0\0':
-                orientation = exif_orientation(encoded[at + 10 : at + 2 + length])
-            elif kind == 0xDA:
-                if frame is None:
-                    return None
-                kind, height, width, components, height_at = frame
-                whole = kind != _PROGRESSIVE and encoded[at + 4] == components and not restarts
-                end = at + 2 + length
-                return Header(height, width, height_at, whole, orientation, end)
-            at += 2 + length
-    except (struct.error, IndexError):  # it ends before the first scan
-        return None
-
-
-def exif_orientation(tiff: bytes) -> int:
-    """Returns the orientation, 1 to 8, that EXIF data tell (a TIFF header and what follows it).
-
-    1, which is upright, if they tell none.
-    """
-    order = {b'II': '<', b'MM': '>'}.get(tiff[:2])
-    if order is None:
-        return 1
-    try:
-        (directory,) = struct.unpack_from(order + 'I', tiff, 4)
-        (count,) = struct.unpack_from(order + 'H', tiff, directory)
-        for entry in range(count):
-            tag, kind, _, value = struct.unpack_from(
-                order + 'HHIH', tiff, directory + 2 + 12 * entry
-            )
-            if tag == 0x0112 and kind == 3:
-                return value if 1 <= value <= 8 else 1
-    except struct.error:
-        pass
-    return 1
+    if header is None or header.components > channels:
+        # Pillow converts colors, and the other decoder tells of damage, if it knows the kind.
+        image = Decoded(_pillow(encoded, channels, rules))
+        try:
+            simplejpeg.decode_jpeg(encoded)
+        except ValueError as error:
+            if _REPAIRED.match(str(error)) and not rules.repair:
+                raise DamagedImage(str(error)) from error
+        return image
+    rules.check(header.height, header.width)
+    lazy = Jpeg(encoded, channels, header, rules)
+    if rules.exif and header.orientation != 1:
+        pixels, _ = lazy.region(0, 0, *lazy.size, to=lazy.size)
+        return Decoded(_turned(pixels, header.orientation))
+    return lazy

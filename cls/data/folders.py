@@ -1,26 +1,25 @@
 """Folders of images, a folder for each class in them."""
 
-import contextlib
 import functools
 import hashlib
 import math
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from cls.data import splits
-from cls.data.decode import SUFFIXES, BrokenImage, decode, picture
+from cls.data import broken, splits
+from cls.data.decode import SUFFIXES, BrokenImage, Rules, decode, picture
 from cls.data.layout import layout_of, part_of
 from cls.data.scan import LeftOut, class_folders, image_files, listed, once
 from cls.data.sources import Crop, Source, class_indices
 from cls.errors import UserError, nearest
 
+T = TypeVar('T')
 ORDERS = ('text', 'natural')
 
 
@@ -48,22 +47,18 @@ class Folder(Source):
     ):
         self.num_classes, self.class_names = len(class_names), class_names
         self._folder, self._files, self._labels = folder, files, labels
-        self._exif = exif
-        self._verdict = ''
+        self.rules = Rules(exif=exif)
+        self._verdict, self._verified = '', bytearray(len(files))
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, index: int) -> dict:
-        with self._naming():
-            content = _content(self._files[index])
-            image = decode(content, self.channels, exif=self._exif)
+        image = self._made(index, decode)
         return {'image': image, 'label': int(self._labels[index])}
 
     def read(self, index: int, crop: Crop) -> tuple[np.ndarray, int]:
-        with self._naming():
-            content = _content(self._files[index])
-            image = crop(picture(content, self.channels, exif=self._exif))
+        image = self._made(index, lambda *file: crop(picture(*file)))
         return image, int(self._labels[index])
 
     def labels(self) -> np.ndarray:
@@ -82,43 +77,25 @@ class Folder(Source):
         prefix = os.path.join(self._folder, '')
         return [file.removeprefix(prefix) for file in self._files]
 
-    @contextlib.contextmanager
-    def _naming(self) -> Iterator[None]:
-        """Says which images are broken."""
+    def _made(self, index: int, make: Callable[[bytes, int, Rules], T]) -> T:
+        """Makes something of (a file's content, channels, rules). Raises UserError, with names."""
+        file = self._files[index]
+        content = broken.read_file(file)
         try:
-            yield
-        except (OSError, BrokenImage) as error:
-            raise UserError(self._verify()) from error
-
-    def _verify(self) -> str:
-        """Decodes every file and returns a line that counts and names the broken ones.
-
-        Who has one broken file often has more: better to hear of them all at once.
-        """
-        with self._verifying:  # several threads may come upon broken files at once
-            if not self._verdict:
-                with ThreadPoolExecutor(os.cpu_count()) as pool:
-                    intact = list(pool.map(_is_intact, self._files))
-                broken = [file for file, good in zip(self._files, intact, strict=True) if not good]
-                names = ', '.join(str(Path(file).relative_to(self._folder)) for file in broken[:5])
-                self._verdict = (
-                    f'{len(broken)} of the {len(self)} images in {self._folder} cannot be decoded: '
-                    f'{names}{", ..." if len(broken) > 5 else ""}. Replace or remove them.'
-                )
-        return self._verdict
-
-
-def _content(file: str) -> bytes:
-    with open(file, 'rb', buffering=0) as opened:  # a buffer would be one copy more
-        return opened.read()
-
-
-def _is_intact(file: str) -> bool:
-    try:
-        decode(_content(file), Folder.channels)
-    except (OSError, BrokenImage):
-        return False
-    return True
+            return broken.made(
+                file,
+                self.rules,
+                lambda rules: make(content, self.channels, rules),
+                self._verified,
+                index,
+            )
+        except BrokenImage as error:
+            with self._verifying:  # several threads may come upon broken files at once
+                if not self._verdict:
+                    self._verdict = broken.verdict(
+                        self._folder, self._files, file, error, self.channels, self.rules
+                    )
+            raise UserError(self._verdict) from error
 
 
 def open_folder(

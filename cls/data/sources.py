@@ -19,8 +19,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cls import storage
-from cls.data import splits
-from cls.data.decode import Decoded, Picture
+from cls.data import decode, splits
+from cls.data.decode import RULES, Decoded, Picture, Rules
 from cls.errors import UserError, nearest
 
 MEMORY_LIMIT = 256 * 2**20  # bytes of decoded images; a set that is larger is read as needed
@@ -37,6 +37,7 @@ class Source(abc.ABC):
     files: Sequence[str] = ()  # the images' names; () if they have none
     split: str = ''  # what was read: 'test', 'val', 'train[90%:]', ...; '' if it has no name
     version: str = ''  # of a prepared data set: 'mnist/3.0.1'
+    rules: Rules = RULES  # of decoding
     # Of some data sets to evaluate on, see cls.benchmarks for how to score with them:
     subset: tuple[int, ...] = ()  # the classes that compete for the answer; (): all do
     label_sets: tuple[tuple[int, ...], ...] = ()  # each example's right classes; (): its label
@@ -134,6 +135,7 @@ def load(data: ConfigDict, split: str, classes: Sequence[str] = ()) -> Source:
     if split not in ('train', 'eval'):
         raise ValueError(split)
     source = _open(data, split, tuple(classes))
+    source.rules = decode.rules(data, exif=source.rules.exif)
     if data.num_classes and data.num_classes < source.num_classes:
         raise UserError(
             f'config.data.num_classes is {data.num_classes}, but {data.name} has '
@@ -194,7 +196,7 @@ def _open_tfds(
     wanted = data[f'{split}_split']
     if split == 'eval' and not wanted:
         wanted = splits.to_evaluate(name, builder.info.splits)
-    return tfds_sets.open_split(builder, name, wanted, classes)
+    return tfds_sets.open_split(builder, name, wanted, classes, rules=decode.rules(data))
 
 
 def has_training(data: ConfigDict) -> bool:

@@ -4,18 +4,19 @@ import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from cls import storage
-from cls.data import benchmarks, sources
-from cls.data.decode import BrokenImage, decode, picture
+from cls.data import benchmarks, broken, sources
+from cls.data.decode import RULES, BrokenImage, Rules, decode, picture
 from cls.data.sources import Crop, InMemory, Source, class_indices
 from cls.errors import UserError, nearest
 
+T = TypeVar('T')
 _VERSION = re.compile(r'\d+\.\d+\.\d+')
 
 
@@ -33,6 +34,7 @@ class Records(Source):
     def __init__(self, records, name: str, channels: int, num_classes: int, class_names: tuple):
         self.num_classes, self.class_names, self.channels = num_classes, class_names, channels
         self._records, self._name = records, name
+        self._verified = bytearray(len(records))
 
     def __len__(self) -> int:
         return len(self._records)
@@ -42,8 +44,8 @@ class Records(Source):
 
     def read(self, index: int, crop: Crop) -> tuple[np.ndarray, int]:
         record = self._records[int(index)]
-        with self._naming(index):
-            return crop(picture(record['image'], self.channels)), int(record['label'])
+        image = self._made(index, record, lambda *file: crop(picture(*file)))
+        return image, int(record['label'])
 
     def labels(self) -> np.ndarray:
         labels = np.empty(len(self), np.int32)
@@ -52,19 +54,23 @@ class Records(Source):
         return labels
 
     def _decoded(self, index: int, record: dict) -> dict:
-        with self._naming(index):
-            image = decode(record['image'], self.channels)
-        return {'image': image, 'label': int(record['label'])}
+        return {'image': self._made(index, record, decode), 'label': int(record['label'])}
 
-    @contextlib.contextmanager
-    def _naming(self, index: int) -> Iterator[None]:
-        """Says which image is broken."""
+    def _made(self, index: int, record: dict, make: Callable[[bytes, int, Rules], T]) -> T:
+        """Makes something of (content, channels, rules). Raises UserError that names the image."""
+        name = f'example {index} of {self._name}'
         try:
-            yield
+            return broken.made(
+                name,
+                self.rules,
+                lambda rules: make(record['image'], self.channels, rules),
+                self._verified,
+                int(index),
+            )
         except BrokenImage as error:
             raise UserError(
-                f'The image of example {index} of {self._name} cannot be decoded ({error}): '
-                'prepare the data set again from intact files.'
+                f'The image of {name} cannot be decoded ({error}): prepare the data set again from '
+                'intact files.'
             ) from error
 
     def _all(self) -> Iterator[tuple[range, list[dict]]]:
@@ -232,6 +238,7 @@ def open_split(
     split: str,
     classes: tuple[str, ...] = (),
     rows: Sequence[int] | None = None,
+    rules: Rules = RULES,
 ) -> Source:
     """Opens a split of a prepared data set, in memory if it is small.
 
@@ -241,6 +248,7 @@ def open_split(
       split: 'train', 'train[:90%]' and so on.
       classes: See `sources.load`.
       rows: The examples to take; None: all.
+      rules: Of decoding.
 
     Raises UserError if it is no data set of images with labels, or has no such split.
     """
@@ -264,6 +272,7 @@ def open_split(
     channels = 1 if channels == 1 else 3
     count = len(classes) or label.num_classes
     source = Records(records, name, channels, count, classes or names)
+    source.rules = rules
     if height and width and len(source) * height * width * channels <= sources.MEMORY_LIMIT:
         source = source.in_memory((height, width, channels))
     source.subset = benchmarks.subset(name.partition('/')[0], source.class_names)

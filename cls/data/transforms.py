@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from cls.data.decode import Decoded, Picture
 from cls.data.order import Draws
-from cls.data.resize import INTERPOLATIONS, resize, shorter_to
+from cls.data.resize import INTERPOLATIONS, Resized, shorter_to
 from cls.errors import UserError, nearest
 
 Box = tuple[int, int, int, int]  # top, left, height, width
@@ -29,19 +29,19 @@ def _resized(
     to: tuple[int, int],
     interpolation: str,
     exact: bool = False,
-) -> np.ndarray:
+) -> Resized:
     """Resizes the box (top, left, height, width) of an image to `to`.
 
-    Where that shrinks it, the image may be decoded at a scale that leaves at least `to`, or if it
-    is to be exact twice that; not for TensorFlow's filters, which look at single pixels of the
-    original. What need not be exact is decoded roughly too.
+    What is exact has the pixels of a full decoding and of Pillow's or TensorFlow's filter. Else,
+    where `to` is smaller, the image may be decoded roughly and at a scale that leaves at least
+    `to`, and resized roughly; not for TensorFlow's filters, which look at single pixels of the
+    original.
     """
     if isinstance(image, np.ndarray):
         image = Decoded(image)
-    times = 2 if exact else 1
-    enough = box[2:] if interpolation.startswith('tf_') else (times * to[0], times * to[1])
+    enough = box[2:] if exact or interpolation.startswith('tf_') else to
     pixels, inside = image.region(*box, to=enough, roughly=not exact)
-    return resize(pixels, *to, interpolation, inside)
+    return Resized(pixels, to, interpolation, inside, roughly=not exact)
 
 
 def _size(image: Picture | np.ndarray) -> tuple[int, int]:
@@ -53,14 +53,13 @@ def center_crop(
 ) -> np.ndarray:
     """The crop of evaluation: shorter side to `resize_to`, then the middle (size, size).
 
-    A picture is decoded at a smaller scale only if that has twice the pixels of what comes out, in
-    height and width: then the result is that of a full decoding but for 1 level in the mean.
+    The pixels are those of torchvision's Resize and CenterCrop of a PIL image, which timm uses.
     """
     shape = _size(image)
     to = shorter_to(shape, resize_to)
-    image = _resized(image, (0, 0, *shape), to, interpolation, exact=True)
     top, left = (round((side - size) / 2) for side in to)
-    return image[top : top + size, left : left + size]
+    resized = _resized(image, (0, 0, *shape), to, interpolation, exact=True)
+    return resized.window(top, left, size, size)
 
 
 def plain(
@@ -129,9 +128,8 @@ def scale_jitter(
     """The crop of VGG and ResNet: shorter side uniform in `scale`, then a random crop."""
     shape = _size(image)
     to = shorter_to(shape, rng.integers(scale[0], scale[1] + 1))
-    image = _resized(image, (0, 0, *shape), to, interpolation)
     top, left = (rng.integers(side - size + 1) for side in to)
-    return image[top : top + size, left : left + size]
+    return _resized(image, (0, 0, *shape), to, interpolation).window(top, left, size, size)
 
 
 def random_part(
@@ -146,7 +144,7 @@ def random_part(
 ) -> np.ndarray:
     """The crop of Inception: a part of the image that `draw` chooses, resized to (size, size)."""
     box = draw(_size(image), rng, area, aspect)
-    return _resized(image, box, (size, size), interpolation)
+    return _resized(image, box, (size, size), interpolation).window(0, 0, size, size)
 
 
 def random_box(

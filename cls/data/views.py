@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from cls.data.resize import resize, resize_shorter, shorter_to
+from cls.data.decode import MAX_PIXELS, Picture, Rules
+from cls.data.resize import Resized, resize, shorter_to
 from cls.data.sources import Source
 
 
@@ -25,34 +26,31 @@ class Views:
     fixed: bool = True  # (h, w) is the same for all images
 
 
-def five_crops(image: np.ndarray, *, size: int) -> np.ndarray:
-    """Four corners and the middle of (H, W, C): (5, size, size, C)."""
-    height, width = image.shape[:2]
-    top, left = round((height - size) / 2), round((width - size) / 2)
+def five_places(height: int, width: int, size: int) -> list[tuple[int, int]]:
+    """Top and left of (size, size) in the four corners and the middle of (height, width)."""
     corners = [(y, x) for y in (0, height - size) for x in (0, width - size)]
-    return np.stack([image[y : y + size, x : x + size] for y, x in (*corners, (top, left))])
+    return [*corners, (round((height - size) / 2), round((width - size) / 2))]
 
 
-def squares(image: np.ndarray, where: Sequence[float]) -> list[np.ndarray]:
-    """The largest squares of (H, W, C) at these places along the longer side.
+def square_places(height: int, width: int, where: Sequence[float]) -> list[tuple[int, int]]:
+    """Top and left of the largest squares in (height, width) along the longer side.
 
     Args:
-      image: (H, W, C).
-      where: from 0, the left or top, to 1, the right or bottom.
+      height: In pixels.
+      width: In pixels.
+      where: From 0, the left or top, to 1, the right or bottom.
     """
-    height, width = image.shape[:2]
-    side, found = min(height, width), []
-    for place in where:
-        top, left = round((height - side) * place), round((width - side) * place)
-        found.append(image[top : top + side, left : left + side])
-    return found
+    side = min(height, width)
+    return [(round((height - side) * place), round((width - side) * place)) for place in where]
 
 
 def corner_crops(
     image: np.ndarray, *, size: int, resize_to: int, interpolation: str = 'bilinear'
 ) -> np.ndarray:
-    """Shorter side to `resize_to`, then `five_crops`."""
-    return five_crops(resize_shorter(image, resize_to, interpolation), size=size)
+    """Shorter side to `resize_to`, then the crops at `five_places`."""
+    resized = _shorter_resized(image, resize_to, interpolation)
+    places = five_places(*resized.shape, size)
+    return np.stack([resized.window(y, x, size, size) for y, x in places])
 
 
 def square_crops(
@@ -63,17 +61,24 @@ def square_crops(
     where: Sequence[float],
     interpolation: str = 'bilinear',
 ) -> np.ndarray:
-    """Szegedy et al. 2015's views: of `squares` at several scales `five_crops` and the whole.
+    """Szegedy et al. 2015's views: of squares at several scales five crops and the whole.
 
     Returns:
       (6 * scales * places, size, size, C): scale by scale, place by place.
     """
     found = []
     for scale in scales:
-        for square in squares(resize_shorter(image, scale, interpolation), where):
-            whole = resize(square, size, size, interpolation)
-            found += [*five_crops(square, size=size), whole]
+        resized = _shorter_resized(image, scale, interpolation)
+        for top, left in square_places(*resized.shape, where):
+            square = resized.window(top, left, scale, scale)
+            places = five_places(scale, scale, size)
+            found += [square[y : y + size, x : x + size] for y, x in places]
+            found.append(resize(square, size, size, interpolation))
     return np.stack(found)
+
+
+def _shorter_resized(image: np.ndarray, side: int, interpolation: str) -> Resized:
+    return Resized(image, shorter_to(image.shape[:2], side), interpolation)
 
 
 def whole_shape(height: int, width: int, *, scale: int, multiple: int) -> tuple[int, int]:
@@ -87,13 +92,22 @@ def whole_shape(height: int, width: int, *, scale: int, multiple: int) -> tuple[
 
 
 def whole(
-    image: np.ndarray, *, scale: int, multiple: int, interpolation: str = 'bilinear'
+    image: np.ndarray,
+    *,
+    scale: int,
+    multiple: int,
+    interpolation: str = 'bilinear',
+    max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
-    """The image at `whole_shape`, cut at both ends: (1, h, w, C)."""
+    """The image at `whole_shape`, cut at both ends: (1, h, w, C).
+
+    Raises BrokenImage if that is larger than an image may be.
+    """
     height, width = whole_shape(*image.shape[:2], scale=scale, multiple=multiple)
-    image = resize_shorter(image, scale, interpolation)
-    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-    return image[None, top : top + height, left : left + width]
+    Rules(max_pixels=max_pixels).check(height, width)
+    resized = _shorter_resized(image, scale, interpolation)
+    top, left = (resized.shape[0] - height) // 2, (resized.shape[1] - width) // 2
+    return resized.window(top, left, height, width)[None]
 
 
 def crops(make: Callable, count: int, size: int, **options) -> Views:
@@ -102,10 +116,10 @@ def crops(make: Callable, count: int, size: int, **options) -> Views:
     return Views(make, count, lambda height, width: (size, size))
 
 
-def wholes(scale: int, multiple: int, interpolation: str) -> Views:
+def wholes(scale: int, multiple: int, interpolation: str, max_pixels: int = MAX_PIXELS) -> Views:
     """Returns the views of `whole`."""
     options = {'scale': scale, 'multiple': multiple}
-    make = functools.partial(whole, **options, interpolation=interpolation)
+    make = functools.partial(whole, **options, interpolation=interpolation, max_pixels=max_pixels)
     return Views(make, 1, functools.partial(whole_shape, **options), fixed=False)
 
 
@@ -141,9 +155,11 @@ def batches(
     share = batch // process[1]
     steps = -(-len(indices) * views.count // batch)
 
+    def seen(image: Picture) -> np.ndarray:
+        return views.make(image.region(0, 0, *image.size, to=image.size)[0])
+
     def example(index: int) -> tuple[np.ndarray, int]:
-        found = source[index]
-        return views.make(found['image']), found['label']
+        return source.read(index, seen)  # which names an image that cannot be decoded
 
     def make(step: int) -> dict[str, np.ndarray]:
         at = step * batch + process[0] * share + np.arange(share)

@@ -1,15 +1,19 @@
 """Prepared TFDS data sets, image folders and synthetic images; and every error line of them."""
 
+import errno
+import io
 import os
 import pickle
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from cls.data import digits, sources, tfds_sets
+from cls.data import broken, digits, sources, tfds_sets
 from cls.errors import UserError
 
 
@@ -99,24 +103,115 @@ def test_folder_evaluation(make_data, birds, name):
     assert len(sources.load(make_data(name=f'folder:{birds}'), 'eval')) == 5
 
 
-def test_folder_broken_images(make_data, birds):
-    """All broken ones are counted and named as soon as one is met."""
+def test_folder_broken_images(make_data, birds, caplog):
+    """All broken ones are counted and named, with what is the matter, as soon as one is met."""
     (birds / 'train' / 'ibis' / '2.webp').write_bytes(b'no image')
     good = (birds / 'train' / 'owl' / '0.jpg').read_bytes()
     (birds / 'train' / 'owl' / '0.jpg').write_bytes(good[: len(good) // 2])
     source = sources.load(make_data(name=f'folder:{birds}'), 'train')
     assert source[0]['label'] == 0
     line = (
-        f'2 of the 11 images in {birds}/train cannot be decoded: ibis/2.webp, owl/0.jpg. '
-        'Replace or remove them.'
+        f'2 of the 11 images in {birds}/train cannot be decoded: ibis/2.webp (not an image), '
+        'owl/0.jpg (Premature end of JPEG file). Replace or remove them, or set '
+        'config.data.broken_images=take for damaged JPEGs.'
     )
-    for broken in (2, 8):  # a JPEG cut in half is noticed by crops above the cut too
+    for index in (2, 8):  # a JPEG cut in half is noticed by crops above the cut too
         with pytest.raises(UserError) as raised:
-            source[broken]
+            source[index]
         assert str(raised.value) == line
         with pytest.raises(UserError) as raised:
-            source.read(broken, corner)
+            source.read(index, corner)
         assert str(raised.value) == line
+    assert len(caplog.messages) == 1
+    assert 'Looking for further ones among its 11 images, for 30 seconds' in caplog.text
+
+
+def test_many_broken_images_are_listed_in_a_file(make_data, tmp_path):
+    """All of them, however many; the line names some and the file."""
+    (tmp_path / 'cat').mkdir()
+    for number in range(230):
+        (tmp_path / 'cat' / f'{number:03}.png').write_bytes(b'no image')
+    source = sources.load(make_data(name=f'folder:{tmp_path}'), 'eval')
+    with pytest.raises(UserError, match='230 of the 230 images in .*all are listed in ') as raised:
+        source[7]
+    line = str(raised.value)
+    assert line.count('not an image') == 20 and '\n' not in line
+    file = Path(line.partition('all are listed in ')[2].partition(')')[0])
+    listed = file.read_text().splitlines()
+    assert listed == [f'cat/{number:03}.png (not an image)' for number in range(230)]
+
+
+def test_the_search_for_broken_images_is_bounded(make_data, tmp_path, monkeypatch):
+    (tmp_path / 'cat').mkdir()
+    for number in range(230):
+        (tmp_path / 'cat' / f'{number:03}.png').write_bytes(b'no image')
+    decoded = []
+    monkeypatch.setattr(broken, 'decode', lambda *_: decoded.append(_))
+    clock = iter(range(0, 10_000, 20))  # seconds between two looks at it
+    monkeypatch.setattr(broken, 'time', SimpleNamespace(monotonic=lambda: next(clock)))
+    source = sources.load(make_data(name=f'folder:{tmp_path}'), 'eval')
+    with pytest.raises(UserError, match=r'1 of the 230 .*\(the search ended after 64 of them\)'):
+        source[229]
+    assert len(decoded) == 64
+
+
+def test_a_file_that_cannot_be_read_is_tried_again(make_data, birds, monkeypatch):
+    """A failure that passes is none; one that stays is named at once with its reason."""
+    source = sources.load(make_data(name=f'folder:{birds}'), 'train')
+    monkeypatch.setattr(broken, 'verdict', None)  # no search
+    monkeypatch.setattr(broken, '_WAITS', (0.001, 0.001))
+    read, failures = broken._content, [OSError(errno.EIO, os.strerror(errno.EIO))] * 2
+
+    def unsteady(file):
+        if failures:
+            raise failures.pop()
+        return read(file)
+
+    monkeypatch.setattr(broken, '_content', unsteady)
+    assert source[0]['image'].ndim == 3 and not failures
+    (birds / 'train' / 'ibis' / '0.jpg').unlink()
+    with pytest.raises(UserError, match=r'ibis/0.jpg cannot be read \(No such file or directory\)'):
+        source[0]
+
+
+def test_damaged_jpegs_can_be_taken_and_are_counted(make_data, birds, caplog):
+    """As far as they go; what is no image is refused all the same."""
+    good = (birds / 'train' / 'owl' / '0.jpg').read_bytes()
+    (birds / 'train' / 'owl' / '0.jpg').write_bytes(good[: 3 * len(good) // 4])
+    (birds / 'train' / 'owl' / '1.PNG').write_bytes(b'no image')
+    source = sources.load(make_data(name=f'folder:{birds}', broken_images='take'), 'train')
+    expected = np.asarray(Image.open(io.BytesIO(good)))
+    for _ in range(2):
+        image = source[8]['image']
+        np.testing.assert_array_equal(image[:16], expected[:16])
+        assert image.shape == expected.shape and (image != expected).any()
+        np.testing.assert_array_equal(source.read(8, corner)[0], expected[:5, :7])
+    assert len(caplog.messages) == 1
+    assert 'owl/0.jpg is damaged (Premature end of JPEG file) and is taken' in caplog.text
+    with pytest.raises(UserError, match=r'1 of the 11 images .*: owl/1.PNG \(not an image\)'):
+        source[9]
+
+
+def test_training_notices_damage_below_its_crops(make_data, birds):
+    """The first time that it meets a file it decodes all of it."""
+    pixels = np.random.default_rng(0).integers(256, size=(300, 100, 3), dtype=np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, 'JPEG')
+    content = content.getvalue()
+    half = len(content) // 2
+    (birds / 'train' / 'owl' / '0.jpg').write_bytes(content[:half] + content[half + 2000 :])
+    source = sources.load(make_data(name=f'folder:{birds}'), 'train')
+    for _ in range(2):
+        with pytest.raises(UserError, match='1 of the 11 images .*owl/0.jpg .Corrupt JPEG data'):
+            source.read(8, lambda image: image.region(0, 0, 5, 7, to=(5, 7), roughly=True)[0])
+
+
+def test_large_images_are_refused_by_name(make_data, birds):
+    Image.new('L', (100, 71)).save(birds / 'train' / 'owl' / '0.jpg')
+    source = sources.load(make_data(name=f'folder:{birds}', max_pixels=7000), 'train')
+    line = r'1 of the 11 .*owl/0.jpg \(100 x 71 pixels, more than the 7,000 of config.data.max_'
+    with pytest.raises(UserError, match=line):
+        source[8]
 
 
 def corner(image) -> np.ndarray:

@@ -10,7 +10,7 @@ from sklearn.datasets import load_sample_image
 
 from cls.data import transforms
 from cls.data.decode import Jpeg, picture
-from cls.data.resize import resize_shorter, shorter_to
+from cls.data.resize import shorter_to
 from cls.errors import UserError
 
 
@@ -21,13 +21,40 @@ def photo():
 
 def test_center_crop(photo):
     """As torchvision's Resize(256), CenterCrop(224): 427x640 -> 256x383 -> rows 16, columns 80."""
-    image = np.asarray(photo)
-    resized = resize_shorter(image, 256)
-    assert resized.shape == (256, 383, 3)
-    crop = transforms.center_crop(image, 224, 256)
+    resized = np.asarray(photo.resize((383, 256), Image.Resampling.BILINEAR))
+    crop = transforms.center_crop(np.asarray(photo), 224, 256)
     np.testing.assert_array_equal(crop, resized[16:240, 80:304])
-    turned = resize_shorter(image.transpose(1, 0, 2), 256)
-    assert turned.shape == (383, 256, 3)
+    turned = photo.transpose(Image.Transpose.TRANSPOSE)
+    resized = np.asarray(turned.resize((256, 383), Image.Resampling.BILINEAR))
+    crop = transforms.center_crop(np.asarray(turned), 224, 256)
+    np.testing.assert_array_equal(crop, resized[80:304, 16:240])
+
+
+# What torchvision 0.29.1 resizes (width, height) to, Resize(side), and where CenterCrop begins.
+@pytest.mark.parametrize(
+    ('shape', 'side', 'to', 'size', 'corner'),
+    [
+        ((884, 414), 161, (343, 161), 161, (91, 0)),
+        ((285, 543), 161, (161, 306), 137, (12, 84)),
+        ((822, 869), 342, (342, 361), 318, (12, 22)),
+        ((386, 617), 232, (232, 370), 201, (16, 84)),
+        ((162, 308), 232, (232, 441), 232, (0, 104)),
+        ((653, 838), 342, (342, 438), 311, (16, 64)),
+        ((742, 849), 72, (72, 82), 64, (4, 9)),
+        ((337, 121), 248, (690, 248), 248, (221, 0)),
+        ((890, 720), 342, (422, 342), 318, (52, 12)),
+        ((593, 123), 342, (1648, 342), 318, (665, 12)),
+        ((343, 645), 248, (248, 466), 240, (4, 113)),
+        ((585, 508), 161, (185, 161), 130, (28, 16)),
+        ((286, 83), 72, (248, 72), 72, (88, 0)),
+        ((115, 756), 161, (161, 1058), 129, (16, 464)),
+    ],
+)
+def test_sizes_are_torchvisions(shape, side, to, size, corner):
+    assert shorter_to(shape, side) == to
+    image = np.zeros((*to, 1), np.uint8)
+    image[corner] = 1
+    assert transforms.center_crop(image, size, side)[0, 0, 0] == 1
 
 
 def coordinates(height: int, width: int) -> np.ndarray:

@@ -1,0 +1,158 @@
+"""Images that cannot be read or decoded: named, searched for, or taken and counted.
+
+A decoder's complaint has no name in it; a source's `made` gives it one.
+"""
+
+import dataclasses
+import hashlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from cls.cache import cache_dir
+from cls.data.decode import BrokenImage, DamagedImage, Rules, decode
+from cls.errors import UserError
+
+SECONDS = 30  # of a search for further broken files, at most
+NAMED = 20  # broken files that are named on one line
+_WAITS = (0.1, 0.5)  # seconds before a file that cannot be read is tried again
+_STEP = 64  # files that are looked at between two looks at the clock
+
+T = TypeVar('T')
+_repaired: set[str] = set()  # of this process
+_counting = threading.Lock()
+log = logging.getLogger(__name__)
+
+
+def read_file(file: str) -> bytes:
+    """Returns a file's content. Raises UserError with the operating system's reason."""
+    for wait in (*_WAITS, None):
+        try:
+            return _content(file)
+        except OSError as error:
+            if wait is None:
+                raise UserError(
+                    f'{file} cannot be read ({error.strerror or error}), in {len(_WAITS) + 1} '
+                    'tries: expected a file that is there for as long as the run goes on.'
+                ) from error
+            time.sleep(wait)
+    raise AssertionError
+
+
+def _content(file: str) -> bytes:
+    with open(file, 'rb', buffering=0) as opened:  # a buffer would be one copy more
+        return opened.read()
+
+
+def made(name: str, rules: Rules, make: Callable[[Rules], T], verified: bytearray, index: int) -> T:
+    """Makes something of an image, of a damaged one if the rules allow to repair it.
+
+    Those are counted, and named in the log. A file is decoded in full the first time that a process
+    meets it, so that damage below a crop is not trained on in other epochs.
+
+    Args:
+      name: Of the image.
+      rules: Of decoding.
+      make: (rules) -> what is to be made.
+      verified: For each image whether it was found intact; changed here.
+      index: The image's place there.
+
+    Raises what `make` raises.
+    """
+    try:
+        strict = dataclasses.replace(rules, repair=False, verify=not verified[index])
+        result = make(strict)
+        verified[index] = True
+        return result
+    except DamagedImage as error:
+        if not rules.repair:
+            raise
+        with _counting:
+            new = name not in _repaired
+            _repaired.add(name)
+            count = len(_repaired)
+        if new and (count <= 5 or count & (count - 1) == 0):
+            log.warning(
+                '%s is damaged (%s) and is taken as far as it can be decoded, as '
+                'config.data.broken_images says: %d such image(s) so far.',
+                name, error, count,
+            )  # fmt: skip
+        return make(rules)
+
+
+def verdict(
+    folder: Path, files: Sequence[str], found: str, error: BrokenImage, channels: int, rules: Rules
+) -> str:
+    """Returns a line that counts and names the broken images of a folder.
+
+    Who has one broken file often has more: better to hear of them all at once. They are searched
+    for during `SECONDS`; if there are more than `NAMED`, the line names a file that lists them.
+
+    Args:
+      folder: Of the images.
+      files: Their paths.
+      found: The one that is broken for certain.
+      error: What is the matter with it.
+      channels: To decode to.
+      rules: Of decoding.
+    """
+    name = os.path.relpath(found, folder)
+    log.warning(
+        '%s in %s cannot be decoded (%s). Looking for further ones among its %d images, for %d '
+        'seconds at most.', name, folder, error, len(files), SECONDS,
+    )  # fmt: skip
+    looked, reasons = _search(files, channels, rules)
+    reasons = {found: error} | reasons
+    listed = [f'{os.path.relpath(file, folder)} ({why})' for file, why in reasons.items()]
+    shown = ', '.join(sorted(listed[:NAMED]))
+    if len(listed) > NAMED:
+        shown += f', ... (all are listed in {_write_list(folder, sorted(listed))})'
+    part = '' if looked == len(files) else f' (the search ended after {looked} of them)'
+    damaged = any(isinstance(why, DamagedImage) for why in reasons.values())
+    return (
+        f'{len(listed)} of the {len(files)} images in {folder} cannot be decoded{part}: {shown}. '
+        'Replace or remove them'
+        + (', or set config.data.broken_images=take for damaged JPEGs.' if damaged else '.')
+    )
+
+
+def _search(
+    files: Sequence[str], channels: int, rules: Rules
+) -> tuple[int, dict[str, BrokenImage]]:
+    """Decodes files until the time is over; returns how many, and why some are broken."""
+    until, looked, reasons = time.monotonic() + SECONDS, 0, {}
+
+    def reason(file: str) -> BrokenImage | None:
+        try:
+            decode(_content(file), channels, rules)
+        except OSError as error:
+            return BrokenImage(error.strerror or str(error))
+        except BrokenImage as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        while looked < len(files) and time.monotonic() < until:
+            part = files[looked : looked + _STEP]
+            for file, why in zip(part, pool.map(reason, part), strict=True):
+                if why is not None:
+                    reasons[file] = why
+            looked += len(part)
+    return looked, reasons
+
+
+def _write_list(folder: Path, lines: list[str]) -> str:
+    """Writes one line for each broken image of a folder; returns the file's path."""
+    digest = hashlib.sha256(os.fsencode(os.path.abspath(folder))).hexdigest()[:12]
+    file = cache_dir() / 'broken_images' / f'{digest}.txt'
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text('\n'.join(lines) + '\n', errors='surrogateescape')
+    except OSError as error:
+        return f'no file, as {file} cannot be written: {error.strerror}'
+    return str(file)
