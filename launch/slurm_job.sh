@@ -2,12 +2,13 @@
 # The job that launch/slurm.sh submits: trains on all its nodes, and has itself queued again if the
 # run was stopped before its end.
 #
-#   sbatch ... launch/slurm_job.sh WORKDIR [FLAG OF cls.main ...]
+#   sbatch ... launch/slurm_job.sh CHECKOUT WORKDIR [FLAG OF cls.main ...]
 #
-# Slurm runs a copy of this file, in the folder that sbatch was called in: the project's.
+# Slurm runs a copy of this file, in the folder that sbatch was called in.
 set -uo pipefail
-readonly workdir="$1"
-shift
+readonly checkout="$1" workdir="$2"
+shift 2
+export PYTHONPATH="$checkout${PYTHONPATH:+:$PYTHONPATH}"
 
 # Since Slurm 22.05 srun does not take sbatch's, and dies of two variables that do not agree.
 export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
@@ -20,7 +21,7 @@ export CLS_TOKEN
 unset SLURM_EXPORT_ENV
 
 trap : TERM # srun's processes get it too, and save; this shell has to outlive them
-srun --kill-on-bad-exit=1 .venv/bin/python -m cls.main --workdir "$workdir" "$@"
+srun --kill-on-bad-exit=1 "$checkout/.venv/bin/python" -m cls.main --workdir "$workdir" "$@"
 code=$?
 if ((code != 0)) || [[ -e "$workdir/result.json" ]]; then
   exit "$code"

@@ -121,7 +121,7 @@ def test_stopped_before_the_end_it_is_queued_again(signalled, slurm):
     ] * 4
     calls = [call for call in project.calls('python') if call[1] == '-m']
     assert calls == [['python', '-m', 'cls.main', '--workdir', 'runs/a', *TRAIN[1:]]] * 12
-    log = (project.root / 'runs/a.log').read_text()
+    log = (project.root.parent / 'runs/a.log').read_text()
     assert log.count('stopped before the end; job 7 is RUNNING.') == 2
 
 
