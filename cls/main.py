@@ -26,7 +26,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from cls import config as configs
-from cls import distributed, ensemble, evaluate, storage, train
+from cls import distributed, ensemble, evaluate, signals, storage, train
 from cls.account import process_start
 from cls.errors import Parser, UserError, run
 from cls.runtime import load_config, start
@@ -97,8 +97,8 @@ def main(argv: list[str] | None = None) -> int:
     result = (ensemble.job if together else train.in_folder)(config, workdir, began)
     if result is None:
         distributed.say(f'stopped before the end; the same command continues the run in {workdir}')
-    else:
-        distributed.say(f'{train.summary(result)}; run folder: {workdir}')
+        return signals.exit_code()
+    distributed.say(f'{train.summary(result)}; run folder: {workdir}')
     return 0
 
 

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -94,6 +95,7 @@ def train(
         if line := split_groups(setup, state.batch_stats):
             distributed.say(line)
         iterator = train_batches(setup)
+        check_shared_memory(iterator)
 
         # ---- continue from the newest checkpoint, or start anew
         about = setup.config, setup.info.class_names
@@ -197,6 +199,20 @@ def train_batches(setup: Setup) -> pipeline.TrainIterator | pipeline.Paired:
     if setup.supernet is None:
         return batches(setup.train)
     return pipeline.Paired(batches(setup.train), batches(setup.test))
+
+
+def check_shared_memory(iterator: pipeline.TrainIterator | pipeline.Paired) -> None:
+    """Warns once, before anything is compiled, of a machine whose workers will lack memory."""
+    mine = socket.gethostname(), pipeline.shared_memory(iterator), pipeline.free_shared_memory()
+    processes = distributed.gather('shared memory', mine)
+    for host in dict.fromkeys(host for host, _, _ in processes):
+        needs = [need for name, need, _ in processes if name == host and need]
+        free = min(
+            (free for name, _, free in processes if name == host and free is not None), default=None
+        )
+        if text := pipeline.missing_shared_memory(needs, free):
+            distributed.say(f'warning: on {host}, {text}')
+            return
 
 
 def abstract_batch(setup: Setup, pixels: int) -> dict[str, Any]:

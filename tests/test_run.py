@@ -252,7 +252,7 @@ def test_sigterm_while_compiling_does_not_wait_for_the_compiler(environment, tmp
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert output.splitlines() == ['stopped by SIGTERM; nothing new to save.']
+    assert output.splitlines() == ['stopped by SIGTERM; nothing to save yet.']
 
 
 @pytest.mark.parametrize(
