@@ -160,9 +160,8 @@ class Progress:
             else None
         )
 
-    def update(self, step: int, values: dict[str, float], images_per_second: float, left: float):
-        """Shows the state after a step; `left` is the time to the end, in seconds."""
-        text = ' '.join(f'{name} {value:.4g}' for name, value in values.items())
+    def update(self, step: int, text: str, images_per_second: float, left: float):
+        """Shows what is said of a step; `left` is the time to the end, in seconds."""
         if self._bar is not None:
             self._bar.set_postfix_str(f'{text}, {images_per_second:,.0f} images/s', refresh=False)
             self._bar.update(step - self._bar.n)

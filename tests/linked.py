@@ -14,6 +14,8 @@ import time
 import types
 from pathlib import Path
 
+from signalled import defaults
+
 from cls import distributed, errors, rendezvous, run_token, signals
 from cls.errors import UserError
 from cls.preemption import Preempted, Preemption
@@ -287,6 +289,8 @@ def begin(scene, count, folder):
                 os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), number)
                 stream.reconfigure(line_buffering=True)
             os.chdir(folder)
+            defaults()
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # as Python begins
             signal.alarm(120)
             try:
                 errors.run(functools.partial(scene, index, port))

@@ -11,6 +11,15 @@ from cls import errors, signals
 from cls.preemption import Preemption
 
 
+def defaults():
+    """In a new process: signals as a terminal's shell leaves them, whatever they are for the tests.
+
+    What runs in the background, or under nohup, ignores some of them.
+    """
+    for number in signals.STOPS:
+        signal.signal(number, signal.SIG_DFL)
+
+
 def ready():
     print('ready', flush=True)
 

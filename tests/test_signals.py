@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from signalled import defaults
 
 ROOT = Path(__file__).parent.parent
 TERM, INT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
@@ -25,12 +26,6 @@ def environment(**more):
     kept = {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'}
     path = os.pathsep.join([str(ROOT), str(ROOT / 'tests')])
     return kept | {'PYTHONPATH': path, 'PYTHONUNBUFFERED': '1', 'JAX_PLATFORMS': 'cpu'} | more
-
-
-def defaults():
-    """Signals as a terminal's shell leaves them, whatever they are for the tests."""
-    for number, _ in STOPS:
-        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture

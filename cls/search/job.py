@@ -68,6 +68,10 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
         raise UserError(f'{workdir} is in a store: expected a folder for the history to grow in.')
     result = check_folder(workdir, config)
     if result is not None:
+        print(
+            f'{workdir} holds the finished search of this config: nothing was evaluated.',
+            flush=True,
+        )
         return result
     settings = config.search
     defaults.check(config)
@@ -81,6 +85,8 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
             write_json(workdir / same_data.FILE, data)
         print(f'run folder: {workdir}', flush=True)
         told = History(workdir / FILE, lambda code: genotypes.plain(space.genotype(code)))
+        if told.results:
+            print(f'continuing after {len(told.results)} evaluations', flush=True)
         with engines.started(settings, evaluate) as submit, account.spend('eval'):
             loop.search(
                 searcher,
