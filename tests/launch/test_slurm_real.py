@@ -158,7 +158,7 @@ def parent(pid: int) -> int:
         return 1
 
 
-def wait_until(what: Callable[[], object], seconds: float = 300) -> None:
+def wait_until(what: Callable[[], object], seconds: float = 150) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline
@@ -277,6 +277,9 @@ def test_when_a_node_is_lost_it_goes_on_when_there_is_one_again(cluster, submit)
     job.wait_for('has gone without a word')
     job.wait_for('a node was lost')
     cluster.start(cluster.nodes[0])
+    wait_until(
+        lambda: cluster('sinfo', '-h', '-n', cluster.nodes[0], '-o', '%t').split()[0] == 'idle'
+    )
     job.at_once()
     job.wait_for(f'continuing from step {saved} of', times=2)
     cluster('scontrol', 'requeue', job.id)

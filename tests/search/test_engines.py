@@ -134,7 +134,7 @@ if __name__ == '__main__':
         t.searched(None, t.settings('processes', 1), t.Endless(Path({str(tmp_path / 'pid')!r})))
 """
     (tmp_path / 'program.py').write_text(program)
-    environment = os.environ | {'PYTHONPATH': str(ROOT)}
+    environment = os.environ | {'PYTHONPATH': f'{ROOT}:{ROOT}/tests'}
     process = subprocess.Popen(
         [sys.executable, tmp_path / 'program.py'],
         env=environment,
