@@ -118,6 +118,8 @@ def _resumes(arguments: list[str]) -> bool:
 
 def _nothing_yet(number: int, again: bool) -> None:
     global _pending
+    if stopped_by is not None and not again:
+        return  # it has saved, and is about to end with the code of the first signal
     if _fail_all and not again:
         _pending = number
     else:

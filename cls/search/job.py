@@ -80,7 +80,12 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
     objective = registry.create('objective', settings.objective)
     evaluate = registry.create('evaluator', settings.evaluator, space, config)
     data = _same_data(config, workdir)
-    with claim(workdir, config), Preemption(), _continued(account, workdir / ACCOUNT):
+    with (
+        claim(workdir, config),
+        Preemption() as preemption,
+        _continued(account, workdir / ACCOUNT),
+    ):
+        preemption.guard(False)  # the history has all there is
         if data:
             write_json(workdir / same_data.FILE, data)
         print(f'run folder: {workdir}', flush=True)
