@@ -154,8 +154,10 @@ class Progress:
     def __init__(self, step: int, total: int, show: bool = True) -> None:
         self._total, self._show = total, show
         live = show and sys.stdout.isatty()
+        # Without tqdm's own steps per second: images per second tell it, and 80 columns are few.
+        form = '{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]'
         self._bar = (
-            tqdm(total=total, initial=step, unit='step', file=sys.stdout, dynamic_ncols=True)
+            tqdm(total=total, initial=step, file=sys.stdout, dynamic_ncols=True, bar_format=form)
             if live
             else None
         )
