@@ -114,9 +114,11 @@ def _what_next(spec: str | None, workdir: Path) -> str:
     elif Path(python).is_relative_to(Path.cwd()):
         python = str(Path(python).relative_to(Path.cwd()))
     command = f'{shlex.quote(python)} -m cls.main'
-    root = str(configs.ROOT)
-    if Path.cwd() != configs.ROOT and root in os.environ.get('PYTHONPATH', '').split(os.pathsep):
-        command = f'PYTHONPATH={shlex.quote(root)} {command}'
+    # The launchers, called in another folder, set it; a shell there does not have it.
+    paths = filter(None, os.environ.get('PYTHONPATH', '').split(os.pathsep))
+    ours = [path for path in paths if Path(path).resolve() == configs.ROOT]
+    if ours and Path.cwd() != configs.ROOT:
+        command = f'PYTHONPATH={shlex.quote(ours[0])} {command}'
     of_run = f'--workdir {shlex.quote(str(workdir))}'
     lines = ['what next:', f'  {command} --job evaluate {of_run}  # each class, calibration']
     file = spec.partition(':')[0] if spec else ''
@@ -139,4 +141,5 @@ def default_workdir(spec: str, config: ConfigDict) -> Path:
 
 
 if __name__ == '__main__':
+    signals.begin(['cls.main', *sys.argv[1:]])  # python -m has begun already
     run(main)

@@ -96,12 +96,12 @@ def begin(arguments: list[str]) -> None:
     """Listens for the rest of the program, which has nothing to save until it says so.
 
     Args:
-      arguments: the command, as of sys.orig_argv.
+      arguments: the command, with the name of the module, as of sys.orig_argv.
     """
     global _listener, _is_job
-    if threading.current_thread() is not threading.main_thread():
+    if _listener or threading.current_thread() is not threading.main_thread():
         return
-    _is_job = 'cls.main' in arguments
+    _is_job = _is_main(arguments)
     # SIGTERM and SIGHUP simply kill a tool, which has nothing to say about them.
     _listener = _Listener(
         STOPS if _is_job else (signal.SIGINT,), _nothing_yet if _resumes(arguments) else _failed
@@ -113,7 +113,11 @@ def _resumes(arguments: list[str]) -> bool:
     """Whether the same command continues what a signal stops: a training or a search."""
     words = [word for argument in arguments for word in argument.split('=', 1)]
     jobs = [after for word, after in zip(words, words[1:], strict=False) if word == '--job']
-    return 'cls.main' in words and set(jobs) <= {'train'}
+    return _is_main(arguments) and set(jobs) <= {'train'}
+
+
+def _is_main(arguments: list[str]) -> bool:
+    return not {'cls.main', '-mcls.main'}.isdisjoint(arguments)
 
 
 def _nothing_yet(number: int, again: bool) -> None:
