@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from signalled import defaults
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,6 +56,7 @@ def local(tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=defaults,
         )
         started.append(process)
         return process

@@ -201,7 +201,7 @@ class Job:
             text=True,
         )
         assert done.returncode == 0, done.stderr
-        self.id = done.stdout.split()[-1]
+        self.id, self._starts = done.stdout.split()[-1], 0
 
     def text(self) -> str:
         return self.log.read_text() if self.log.exists() else ''
@@ -219,9 +219,18 @@ class Job:
         return max(int(name) for name in names if name.isdigit())
 
     def at_once(self) -> None:
-        """Spares a job that is queued again the two minutes that Slurm has it wait."""
-        wait_until(lambda: self.cluster.state(self.id) == 'PENDING')
-        self.cluster('scontrol', 'update', f'JobId={self.id}', 'StartTime=now')
+        """Waits until a job that is queued again runs, without the two minutes of Slurm's."""
+        self._starts += 1
+
+        def runs() -> bool:
+            shown = self.cluster('scontrol', '--oneliner', 'show', 'job', self.id)
+            if 'JobState=PENDING Reason=BeginTime' in shown:
+                with contextlib.suppress(subprocess.CalledProcessError):  # it has just begun
+                    self.cluster('scontrol', 'update', f'JobId={self.id}', 'StartTime=now')
+                time.sleep(5)  # each time that it is told, the scheduler begins to think anew
+            return 'JobState=RUNNING' in shown and f'Restarts={self._starts} ' in shown
+
+        wait_until(runs)
 
     def goes_on(self) -> None:
         """Waits until the job, queued again, has continued from what it had saved."""
