@@ -23,8 +23,9 @@ unset SLURM_EXPORT_ENV
 # Returns 0 if a node of the job has gone. The others see its processes go before Slurm, which needs
 # SlurmdTimeout for that, queues the job again: without this it would have failed by then.
 lost_a_node() {
-  ! timeout 60 srun --overlap --gres=none --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" \
-    --ntasks-per-node=1 true 2>/dev/null
+  local count="$SLURM_JOB_NUM_NODES"
+  ! timeout 60 srun --overlap --gres=none --nodes="$count" --ntasks="$count" --ntasks-per-node=1 \
+    true 2>/dev/null
 }
 
 trap : TERM # srun's processes get it too, and save; this shell has to outlive them
