@@ -237,7 +237,6 @@ class Job:
         saved = self.saved()
         self.at_once()
         self.wait_for(f'continuing from step {saved} of')
-        self.wait_for(f'step {saved // 50 * 50 + 100}/')
         self.cancel()
 
     def cancel(self) -> None:
