@@ -158,7 +158,7 @@ def parent(pid: int) -> int:
         return 1
 
 
-def wait_until(what: Callable[[], object], seconds: float = 150) -> None:
+def wait_until(what: Callable[[], object], seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline
@@ -270,7 +270,7 @@ def test_preempted_it_saves_and_goes_on_afterwards(cluster, submit):
 
 
 def test_before_its_time_is_up_it_saves_and_goes_on(cluster, submit):
-    job = submit('--time=2', '--sbatch_flags=--signal=TERM@80')
+    job = submit('--time=3', '--sbatch_flags=--signal=TERM@80')
     job.wait_for('the same command continues')
     assert 'stopped before the end' in job.text()
     job.goes_on()
