@@ -3,7 +3,7 @@
 Every moment belongs to one of `BUCKETS`, so that these sum to the time since the run was first
 started:
 
-  start       from the start of the process: imports, joining hosts, opening the data, restoring
+  start       from the start of the program: imports, joining hosts, opening the data, restoring
   compile     compiling the training step of every phase, and the evaluation step
   data        waiting for the next batch
   step        training steps that the run kept
@@ -26,7 +26,6 @@ after the result is written, and the sleep of a machine while a process runs.
 import contextlib
 import logging
 import math
-import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -162,20 +161,6 @@ def goodput(record: Record, down: bool = False) -> float:
     """
     time_of_run = total(record) if down else running(record)
     return record.get('step', 0.0) / time_of_run if time_of_run else 0.0
-
-
-def process_start() -> float:
-    """Returns when this process was started, on the clock of time.perf_counter.
-
-    Linux tells to 10 ms; elsewhere it is taken that the process has been busy since.
-    """
-    try:
-        fields = Path('/proc/self/stat').read_text().rpartition(')')[2].split()
-        ticks = int(fields[19])  # since the machine was started; the 22nd field of all
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf('SC_CLK_TCK')
-    except (OSError, AttributeError):
-        age = time.process_time()
-    return time.perf_counter() - age
 
 
 def load_record(path: Path) -> dict[str, float]:

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from cls import listening, rendezvous, run_token
+from cls import listening, rendezvous, run_token, signals
 from cls.errors import UserError
 from cls.links import Links
 
@@ -70,6 +70,7 @@ def start(flags: argparse.Namespace) -> None:
     links = rendezvous.meet(
         address, found.index, found.count, flags.join_timeout, found.found, token
     )
+    signals.tell_all(links.fail)
     # A SIGTERM is ours (cls.preemption): JAX's handler would take it away.
     jax.config.update('jax_enable_preemption_service', False)
     jax.distributed.initialize(

@@ -61,6 +61,7 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
     """
     result = distributed.first('folder', lambda: check_folder(workdir, config))
     if result is not None:
+        distributed.say(train.FINISHED.format(workdir))
         return result
     runs, seconds = members(config, workdir), 0.0
     with claim(workdir, config):

@@ -1,6 +1,7 @@
 """The one exception for mistakes of the user, shown as a line and exit code 2 (see cls.main)."""
 
 import argparse
+import contextlib
 import difflib
 import errno
 import multiprocessing
@@ -11,7 +12,9 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from cls import signals
 
 _FULL = 'no space left'
 # What is wrong with a file or its disk, not with the program.
@@ -58,21 +61,56 @@ def reason(error: BaseException) -> str:
     return ''
 
 
+class _Lasting:
+    """A standard stream whose reader may go: `tee` and a terminal do, before the run has saved."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._for_nobody():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._for_nobody():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _for_nobody(self) -> Any:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):
+                raise
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, self._stream.fileno())  # also for what is still in the buffer
+            os.close(nothing)
+
+
 def run(main: Callable[[], int]) -> NoReturn:
     """Runs a program and exits with its code; a UserError becomes a line on stderr and code 2.
 
     So does a full disk, or a file that cannot be read or written, whichever library came upon it.
     Where a process is one of several, all end.
+    Ctrl-C is one line and code 130. What is printed to a pipe or terminal that is closed is lost,
+    and the program goes on.
     """
     from cls import distributed  # which raises UserErrors itself
 
+    if sys.stdout and sys.stderr:
+        sys.stdout, sys.stderr = _Lasting(sys.stdout), _Lasting(sys.stderr)
+    signals.tidies_up()
     try:
-        sys.exit(main())
+        signals.finish(main())
     except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
         if distributed.links:
             distributed.fail('interrupted', 130)
-        sys.exit(130)
+        print('interrupted', file=sys.stderr)
+        signals.finish(130)
     except UserError as error:
         message = str(error)
     except Exception as error:

@@ -264,12 +264,11 @@ class Links:
         for line in self._lines.values():
             line.send({'kind': 'end'})
 
-    def leave(self, text: str) -> None:
-        """Ends this process with code 0, shortly, as all others do; process 0 says why."""
+    def leave(self, code: int) -> None:
+        """Ends this process with a code, shortly and without a word, as all others do."""
         self._leaving = True
         self.end()
-        text = text if self.index == 0 else ''
-        threading.Thread(target=self._end, args=(text, 0, False)).start()
+        threading.Thread(target=self._end, args=('', code, False)).start()
 
     def _read(self, early: Iterable[Message]) -> None:
         try:

@@ -17,17 +17,20 @@ dense_flip (Simonyan & Zisserman 2015, He et al. 2015; --config.eval.scales=256,
 predictions are the mean of the softmax; cls/protocols.py has the details.
 """
 
+import contextlib
 import hashlib
 import logging
+import os
+import shlex
+import shutil
 import sys
 import time
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from cls import BEGAN, distributed, ensemble, evaluate, signals, storage, train
 from cls import config as configs
-from cls import distributed, ensemble, evaluate, storage, train
-from cls.account import process_start
 from cls.errors import Parser, UserError, run
 from cls.runtime import load_config, start
 from cls.search import job as search
@@ -49,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     distributed.add_flags(parser)
     # Overrides are kept from argparse, which takes one with a space in it for another --workdir.
     given = sys.argv[1:] if argv is None else argv
-    began = process_start() if argv is None else time.perf_counter()
+    began = BEGAN if argv is None else time.perf_counter()
     fields = [argument for argument in given if argument.startswith('--config.')]
     args, rest = parser.parse_known_args([a for a in given if a not in fields])
     overrides = configs.parse_overrides([*rest, *fields])
@@ -97,9 +100,32 @@ def main(argv: list[str] | None = None) -> int:
     result = (ensemble.job if together else train.in_folder)(config, workdir, began)
     if result is None:
         distributed.say(f'stopped before the end; the same command continues the run in {workdir}')
-    else:
-        distributed.say(f'{train.summary(result)}; run folder: {workdir}')
+        return signals.exit_code()
+    distributed.say(f'{train.summary(result)}; run folder: {workdir}')
+    distributed.say(_what_next(args.config, workdir))
     return 0
+
+
+def _what_next(spec: str | None, workdir: Path) -> str:
+    """Returns commands for a run that has ended, as a shell takes them here."""
+    python = sys.executable
+    if shutil.which('python') == python:
+        python = 'python'
+    elif Path(python).is_relative_to(Path.cwd()):
+        python = str(Path(python).relative_to(Path.cwd()))
+    command = f'{shlex.quote(python)} -m cls.main'
+    # The launchers, called in another folder, set it; a shell there does not have it.
+    paths = filter(None, os.environ.get('PYTHONPATH', '').split(os.pathsep))
+    ours = [path for path in paths if Path(path).resolve() == configs.ROOT]
+    if ours and Path.cwd() != configs.ROOT:
+        command = f'PYTHONPATH={shlex.quote(ours[0])} {command}'
+    of_run = f'--workdir {shlex.quote(str(workdir))}'
+    lines = ['what next:', f'  {command} --job evaluate {of_run}  # each class, calibration']
+    file = spec.partition(':')[0] if spec else ''
+    with contextlib.suppress(Exception):  # not every config has this arm, least of all a user's own
+        configs.load(f'{file}:folder=DIR')
+        lines.append(f'  {command} --config {shlex.quote(file)}:folder=DIR  # your images')
+    return '\n'.join([*lines, f'  {command} --job print {of_run}  # all that can be changed'])
 
 
 def default_workdir(spec: str, config: ConfigDict) -> Path:
@@ -115,4 +141,5 @@ def default_workdir(spec: str, config: ConfigDict) -> Path:
 
 
 if __name__ == '__main__':
+    signals.begin(['cls.main', *sys.argv[1:]])  # python -m has begun already
     run(main)

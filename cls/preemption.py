@@ -1,4 +1,8 @@
-"""SIGTERM as a request to save and stop, of all processes of a run at the same step.
+"""SIGTERM, Ctrl-C and a closed terminal as requests to save and stop, of all processes of a run at
+the same step.
+
+The exit code says which it was: 0 after SIGTERM, 130 after Ctrl-C (SIGINT), 129 after SIGHUP, on
+all processes. A second Ctrl-C ends a run at once. See cls.signals for how signals are noted.
 
 JAX has such a service too (multihost_utils.reached_preemption_sync_point), with a handler of its
 own that leaves a process no way to end while there is nothing to save; `distributed.start` switches
@@ -11,15 +15,17 @@ compiles answers too: its answer is that it has nothing to save, and then nobody
 as no step is taken without it.
 """
 
-import os
+import contextlib
 import signal
 import threading
+import time
 from types import TracebackType
 from typing import Any
 
-from cls import distributed
+from cls import distributed, signals
 
-_NOTHING = 'stopped by SIGTERM; nothing new to save.'
+_NOTHING_NEW = 'nothing new to save.'
+_TOGETHER = 4.0  # seconds that all processes have to end in, after a second Ctrl-C
 
 
 class Preempted(Exception):
@@ -27,34 +33,27 @@ class Preempted(Exception):
 
 
 class Preemption:
-    """While entered, notes a SIGTERM instead of dying of it.
+    """While entered, notes a signal instead of dying of it.
 
-    Python runs signal handlers between its own instructions, so one that arrives during a minute of
-    compilation would wait that long. A thread that is woken by the signal itself looks after that:
-    while there is nothing to save, it ends the process at once, with code 0.
+    While there is nothing to save, the thread that notes it ends the process at once.
     """
 
     def __init__(self) -> None:
-        self._requested = False
+        self._signal: int | None = None
         self._something_to_save = False
+        self._nothing = signals.NOTHING_YET
         self._links = distributed.links
         # With several processes: calls of `due` until now; whether process 0 has asked for them;
         # the call at which to stop.
         self._calls, self._asked, self._last = 0, False, None
         self._changed = threading.Condition()
         self._answers: dict[int, int | None] = {}  # on process 0
+        self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> 'Preemption':
         if self._links:
             self._links.listen(self._hear)
-        if threading.current_thread() is not threading.main_thread():
-            return self  # signals are the main thread's; a test or notebook may run us in another
-        self._earlier = signal.signal(signal.SIGTERM, lambda *_: None)
-        self._read, self._write = os.pipe()
-        os.set_blocking(self._write, False)
-        self._earlier_fd = signal.set_wakeup_fd(self._write)
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
+        self._stack.enter_context(signals.heard_by(self._note))
         return self
 
     def __exit__(
@@ -63,25 +62,21 @@ class Preemption:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if not hasattr(self, '_thread'):
-            return
-        signal.set_wakeup_fd(self._earlier_fd)
-        signal.signal(signal.SIGTERM, self._earlier)
-        os.close(self._write)  # ends the thread
-        self._thread.join()
-        os.close(self._read)
+        self._stack.close()
 
     def guard(self, something_to_save: bool) -> None:
-        """Says whether a SIGTERM from now on waits for the loop to ask whether it is `due`."""
+        """Says whether a signal from now on waits for the loop to ask whether it is `due`."""
         if not something_to_save:
             distributed.gather('saved', None)  # all of them have
         with self._changed:
             self._something_to_save = something_to_save
+            if not something_to_save:
+                self._nothing = _NOTHING_NEW
 
     def due(self) -> bool:
         """Returns whether to stop here; all processes ask at the same points and get one answer."""
         if not self._links:
-            return self._requested
+            return self._signal is not None
         with self._changed:
             self._calls += 1
             if self._asked:
@@ -93,19 +88,37 @@ class Preemption:
         if self.due():
             raise Preempted
 
-    def _watch(self) -> None:
-        while number := os.read(self._read, 1):
-            if number[0] != signal.SIGTERM:
-                continue
-            if self._links and self._links.index:
-                self._links.signal({'what': 'asked'})
-            elif self._links:
-                self._hear(0, {'what': 'asked'})
-            else:
-                self._requested = True
-                if not self._something_to_save:
-                    print(_NOTHING, flush=True)
-                    os._exit(0)
+    def _note(self, number: int, again: bool) -> None:
+        """Called in a thread for each signal; `again`: it is a second Ctrl-C."""
+        if again:
+            self._end_at_once(signals.CODES[number])
+        elif self._links and self._links.index:
+            self._links.signal({'what': 'asked', 'signal': number})
+        elif self._links:
+            self._hear(0, {'what': 'asked', 'signal': number})
+        elif self._signal is None:
+            self._decide(number)
+            if not self._something_to_save:
+                signals.leave(self._nothing_line(), signals.exit_code())
+
+    def _decide(self, number: int) -> None:
+        """Notes which signal the run stops for: of several, the first."""
+        if number not in signals.CODES:
+            raise ValueError(f'{number!r} is no signal to stop for')
+        self._signal = signals.stopped_by = number
+        if number == signal.SIGINT and self._something_to_save:
+            distributed.say('interrupted: saving; Ctrl-C again ends at once, without.')
+
+    def _nothing_line(self) -> str:
+        return f'stopped by {signal.Signals(self._signal).name}; {self._nothing}'
+
+    def _end_at_once(self, code: int) -> None:
+        if self._links:
+            fail = threading.Thread(target=self._links.fail, args=('interrupted', code))
+            fail.daemon = True
+            fail.start()
+            time.sleep(_TOGETHER)
+        signals.die(code)
 
     def _hear(self, sender: int, message: dict[str, Any]) -> None:
         """What the threads of the processes tell each other."""
@@ -116,10 +129,12 @@ class Preemption:
                 if self._asked:
                     return
                 self._asked = True
-                self._links.signal({'what': 'calls?'})
+                self._decide(message['signal'])
+                self._links.signal({'what': 'calls?', 'signal': self._signal})
                 self._answers[0] = self._calls if self._something_to_save else None
             elif what == 'calls?':
                 self._asked = True
+                self._decide(message['signal'])
                 calls = self._calls if self._something_to_save else None
                 self._links.signal({'what': 'calls', 'calls': calls})
             elif what == 'calls':
@@ -134,7 +149,9 @@ class Preemption:
 
     def _stop(self, last: int | None) -> None:
         if last is None:
-            self._links.leave(_NOTHING)
+            if self._links.index == 0:
+                print(self._nothing_line(), flush=True)
+            self._links.leave(signals.exit_code())
         self._last = last
         self._changed.notify_all()
 

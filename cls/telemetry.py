@@ -154,15 +154,16 @@ class Progress:
     def __init__(self, step: int, total: int, show: bool = True) -> None:
         self._total, self._show = total, show
         live = show and sys.stdout.isatty()
+        # Without tqdm's own steps per second: images per second tell it, and 80 columns are few.
+        form = '{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]'
         self._bar = (
-            tqdm(total=total, initial=step, unit='step', file=sys.stdout, dynamic_ncols=True)
+            tqdm(total=total, initial=step, file=sys.stdout, dynamic_ncols=True, bar_format=form)
             if live
             else None
         )
 
-    def update(self, step: int, values: dict[str, float], images_per_second: float, left: float):
-        """Shows the state after a step; `left` is the time to the end, in seconds."""
-        text = ' '.join(f'{name} {value:.4g}' for name, value in values.items())
+    def update(self, step: int, text: str, images_per_second: float, left: float):
+        """Shows what is said of a step; `left` is the time to the end, in seconds."""
         if self._bar is not None:
             self._bar.set_postfix_str(f'{text}, {images_per_second:,.0f} images/s', refresh=False)
             self._bar.update(step - self._bar.n)

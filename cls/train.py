@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,11 @@ from cls.state import TrainState
 from cls.step import make_train_step
 from cls.telemetry import Metrics, Profile, Progress, write_json
 
+FINISHED = (
+    '{} holds the finished run of this config: nothing was trained. Another --workdir starts a new '
+    'one.'
+)
+
 TrainStep = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
 
 
@@ -50,6 +56,7 @@ def in_folder(
     # What a folder holds is found out once, and told to the other processes.
     result = distributed.first('folder', lambda: check_folder(workdir, config))
     if result is not None:
+        distributed.say(FINISHED.format(workdir))
         return result
     # Mistakes in the config, and weights that do not fit, end here, before anything is written.
     setup = distributed.agree('set-up', lambda: set_up(config))
@@ -100,6 +107,7 @@ def train(
         if line := split_groups(setup, state.batch_stats):
             distributed.say(line)
         iterator = train_batches(setup)
+        check_shared_memory(iterator)
 
         # ---- continue from the newest checkpoint, or start anew
         about = setup.config, setup.info.class_names
@@ -118,6 +126,7 @@ def train(
         else:
             state, data_state, _ = restored
             iterator.set_state(data_state)
+            distributed.say(f'continuing from step {int(state.step)} of {setup.total_steps}')
         account.continue_from(restored[2] if restored else {}, spent)
         step = int(state.step)
         if step > setup.total_steps:
@@ -129,6 +138,11 @@ def train(
             distributed.say(line)
 
         # ---- compile
+        if step < setup.total_steps:
+            distributed.say(
+                'compiling the training step: about a minute, much longer for large networks, '
+                'a few seconds where it is in the cache'
+            )
         with account.spend('compile'):
             more = step < setup.total_steps
             train_steps = compile_train_steps(setup, optimizer, where, step) if more else {}
@@ -203,6 +217,20 @@ def train_batches(setup: Setup) -> pipeline.TrainIterator | pipeline.Paired:
     if setup.supernet is None:
         return batches(setup.train)
     return pipeline.Paired(batches(setup.train), batches(setup.test))
+
+
+def check_shared_memory(iterator: pipeline.TrainIterator | pipeline.Paired) -> None:
+    """Warns once, before anything is compiled, of a machine whose workers will lack memory."""
+    mine = socket.gethostname(), pipeline.shared_memory(iterator), pipeline.free_shared_memory()
+    processes = distributed.gather('shared memory', mine)
+    for host in dict.fromkeys(host for host, _, _ in processes):
+        needs = [need for name, need, _ in processes if name == host and need]
+        free = min(
+            (free for name, _, free in processes if name == host and free is not None), default=None
+        )
+        if text := pipeline.missing_shared_memory(needs, free):
+            distributed.say(f'warning: on {host}, {text}')
+            return
 
 
 def abstract_batch(setup: Setup, pixels: int) -> dict[str, Any]:
@@ -405,11 +433,14 @@ class Run:
             where['goodput'] = round(100 * goodput(spent), 2)
             self.metrics.write(step, values | {'images_per_second': images} | where)
         self.account.due.set()
-        shown = {'loss': values['train/loss'], 'top1': values['train/top1']}
+        shown = f'this batch: loss {values["train/loss"]:.4g}, top-1 {values["train/top1"]:.4g} %'
         self.progress.update(step, shown, images, (self.setup.total_steps - step) / rate)
 
     def _evaluate(self, state: TrainState, step: int) -> dict[str, float]:
-        """Evaluates and logs; returns nothing when told to stop meanwhile."""
+        """Evaluates and logs; returns nothing when told to stop meanwhile.
+
+        At the last step nothing is printed: that is the result.
+        """
         try:
             with self.account.spend('eval'):
                 check = self.preemption.check
@@ -419,7 +450,8 @@ class Run:
         if self.metrics:
             self.metrics.write(step, values)
             self.metrics.flush()
-        self.progress.note(f'step {step}: ' + summary(values))
+        if step < self.setup.total_steps:
+            self.progress.note(f'step {step}: ' + summary(values))
         return values
 
     def _save(self, state: TrainState, step: int, data_state: Any, pending: list) -> None:

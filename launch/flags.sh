@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Shared by the launchers: sourced after setup.sh, not run. Defines read_flags and run, and checks:
-# need, number, tool and usage_error.
+# Shared by the launchers: sourced after setup.sh, not run. Defines read_flags, and checks: need,
+# number, tool and usage_error.
 
 usage_error() {
   echo "error: $*" >&2
@@ -60,25 +60,4 @@ number() {
 # tool NAME WHERE: an error unless there is such a command, or nothing is to be run.
 tool() {
   [[ -n "$dry_run" ]] || command -v "$1" >/dev/null || fail "there is no command $1 here; $2"
-}
-
-# run COMMAND ...: runs it, or with --dry_run prints it as a line that a shell would take.
-run() {
-  if [[ -n "$dry_run" ]]; then
-    quoted "$@"
-  else
-    "$@"
-  fi
-}
-
-# Prints words as a shell would take them.
-quoted() {
-  local word line=
-  for word in "$@"; do
-    if [[ ! "$word" =~ ^[A-Za-z0-9_./:=@%+,-]+$ ]]; then
-      word="'${word//\'/\'\\\'\'}'"
-    fi
-    line+=" $word"
-  done
-  echo "${line# }"
 }

@@ -18,7 +18,8 @@
 #                    --env-file, as launch/token.env is one
 #   --dry_run        prints the commands and runs nothing
 #
-# Needs xpk (pip install xpk) and what it asks for: gcloud, kubectl, docker.
+# Needs xpk (pip install xpk) and what it asks for: gcloud, kubectl, docker. xpk mounts an emptyDir
+# with medium: Memory at /dev/shm, which config.data.workers need.
 # xpk workload list --cluster CLUSTER shows the run, xpk workload delete ends it.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"

@@ -17,8 +17,14 @@ RESTART = 42
 
 def main(flags: list[str]) -> int:
     """Runs cls.main, to which SIGTERM is passed on; returns the exit code."""
-    child = subprocess.Popen([sys.executable, '-m', 'cls.main', *flags])
+    blocked = {signal.SIGTERM}  # until there is somebody to pass it on to
+    signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    child = subprocess.Popen(
+        [sys.executable, '-m', 'cls.main', *flags],
+        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked),
+    )
     signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
     code = child.wait()
     if code == 0 and not (epath.Path(flags[1]) / 'result.json').exists():
         return RESTART

@@ -4,12 +4,16 @@
 
 Each process has its own devices: virtual ones of the CPU, or with --gpu a share of the GPUs. The
 first process's output is shown; that of the others goes to files, which are named at the start.
-SIGTERM and Ctrl-C are passed on as SIGTERM, so that the run is saved; a second one kills. When a
-process fails, the others are stopped, the end of its output is shown, and its exit code returned.
-What stands after -- goes to cls.main. PYTHON=python3.12 picks the interpreter (default: this one).
+SIGTERM, Ctrl-C and SIGHUP are passed on, so that the run is saved, and the exit code is the run's,
+0, 130 or 129. A second Ctrl-C kills. When a process fails, the others are stopped, the end of its
+output is shown, and its exit code returned. When this program is killed, the run is saved too (on
+Linux). What stands after -- goes to cls.main; relative paths are those of the folder that this is
+called in. PYTHON=python3.12 picks the interpreter (default: this one).
 """
 
 import argparse
+import ctypes
+import functools
 import os
 import secrets
 import shlex
@@ -22,6 +26,11 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
+ROOT = Path(__file__).resolve().parents[1]
+ECHO = 0.2  # seconds: `timeout` sends its signal to a process and to its group
+EXIT_CODES = {signal.SIGTERM: 0, signal.SIGINT: 130, signal.SIGHUP: 129}  # of a run that saved
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None) if sys.platform == 'linux' else None
 GRACE = 60  # seconds that processes have to stop in, once one of them failed
 
 
@@ -47,13 +56,12 @@ def main() -> int:
     own, train = split(sys.argv[1:])
     args = parser.parse_args(own)
 
-    os.chdir(Path(__file__).parents[1])  # as the other scripts in launch/
     address = f'127.0.0.1:{free_port()}'
     environments = [environment(i, args.devices, args.gpu) for i in range(args.processes)]
     commands = [command(address, args.processes, i, train) for i in range(args.processes)]
     if args.dry_run:
         for variables, words in zip(environments, commands, strict=True):
-            print(*[f'{key}={value}' for key, value in variables.items()], shlex.join(words))
+            print(*[f'{k}={shlex.quote(v)}' for k, v in variables.items()], shlex.join(words))
         return 0
 
     logs = args.logs or Path(tempfile.mkdtemp(prefix='cls-'))
@@ -64,10 +72,10 @@ def main() -> int:
     # By which they know each other (cls.run_token): in the environment, which only its user reads.
     token = {'CLS_TOKEN': os.environ.get('CLS_TOKEN') or secrets.token_hex(16)}
     try:
-        listen(processes)
+        asked = listen(processes)
         for index, (variables, words) in enumerate(zip(environments, commands, strict=True)):
             processes.append(start(words, variables | token, log_file(logs, index)))
-        return wait(processes, logs)
+        return wait(processes, logs, asked)
     finally:
         stop(processes, signal.SIGKILL)
 
@@ -93,11 +101,12 @@ def free_port() -> int:
 
 
 def environment(index: int, devices: int, gpu: bool) -> dict[str, str]:
-    """Returns the variables that give a process its devices."""
+    """Returns the variables that give a process its devices, and cls wherever it is called."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
     if gpu:
         own = range(index * devices, (index + 1) * devices)
-        return {'CUDA_VISIBLE_DEVICES': ','.join(map(str, own))}
-    return {'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': str(devices)}
+        return {'PYTHONPATH': path, 'CUDA_VISIBLE_DEVICES': ','.join(map(str, own))}
+    return {'PYTHONPATH': path, 'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': str(devices)}
 
 
 def command(address: str, count: int, index: int, train: list[str]) -> list[str]:
@@ -122,19 +131,39 @@ def start(words: list[str], variables: dict[str, str], log: Path | None) -> subp
             stdout=output if log else None,
             stderr=subprocess.STDOUT if log else None,
             start_new_session=True,
+            preexec_fn=functools.partial(save_without, os.getpid()) if LIBC else None,
         )
 
 
-def listen(processes: list[subprocess.Popen]) -> None:
-    """Passes SIGTERM and SIGINT on, as SIGTERM; from the second one on as SIGKILL."""
-    signals = []
+def save_without(launcher: int) -> None:
+    """In a new process: has the system send it SIGTERM when the launcher, a thread of it, ends."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != launcher:  # it has ended already
+        os._exit(1)
+
+
+def listen(processes: list[subprocess.Popen]) -> list[int]:
+    """Passes SIGTERM, SIGINT and SIGHUP on, and kills at a second Ctrl-C.
+
+    Returns a list that the first of them is put into.
+    """
+    asked, interrupted = [], []
 
     def pass_on(number: int, _frame: object) -> None:
-        signals.append(number)
-        stop(processes, signal.SIGTERM if len(signals) == 1 else signal.SIGKILL)
+        now = time.monotonic()
+        if number == signal.SIGINT:
+            interrupted.append(now)
+        asked.append(number)
+        if number == signal.SIGINT and now - interrupted[0] > ECHO:
+            asked.append(signal.SIGKILL)
+            stop(processes, signal.SIGKILL)
+        elif asked.count(number) == 1:
+            stop(processes, number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, pass_on)
+    for number in EXIT_CODES:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, pass_on)
+    return asked
 
 
 def stop(processes: list[subprocess.Popen], number: int) -> None:
@@ -144,11 +173,14 @@ def stop(processes: list[subprocess.Popen], number: int) -> None:
             process.send_signal(number)
 
 
-def wait(processes: list[subprocess.Popen], logs: Path) -> int:
-    """Waits until all have ended. When one fails the others are stopped; returns its exit code."""
+def wait(processes: list[subprocess.Popen], logs: Path, asked: list[int]) -> int:
+    """Waits until all have ended. When one fails the others are stopped; returns its exit code.
+
+    A run that was asked to stop has not failed; its exit code says what for.
+    """
     failed, deadline = None, float('inf')
     while any(process.poll() is None for process in processes):
-        if failed is None and (failed := first_failure(processes)) is not None:
+        if failed is None and (failed := first_failure(processes, asked)) is not None:
             deadline = time.monotonic() + GRACE
             print(f'process {failed} failed; the others are stopped.', file=sys.stderr, flush=True)
             stop(processes, signal.SIGTERM)
@@ -156,14 +188,19 @@ def wait(processes: list[subprocess.Popen], logs: Path) -> int:
             stop(processes, signal.SIGKILL)
         time.sleep(0.1)
     if failed is None:
-        failed = first_failure(processes)
-    return 0 if failed is None else report(processes[failed].returncode, failed, logs)
+        failed = first_failure(processes, asked)
+    if failed is not None:
+        return report(processes[failed].returncode, failed, logs)
+    stopped = any(process.returncode for process in processes)
+    return EXIT_CODES[asked[0]] if stopped else 0
 
 
-def first_failure(processes: list[subprocess.Popen]) -> int | None:
+def first_failure(processes: list[subprocess.Popen], asked: list[int]) -> int | None:
     """Returns which process has failed; of several a killed one, which the others then missed."""
     codes = {i: process.poll() for i, process in enumerate(processes)}
-    return min((i for i, code in codes.items() if code), key=lambda i: codes[i], default=None)
+    expected = {None, 0}.union(*({EXIT_CODES.get(number), -number} for number in asked))
+    failures = [i for i, code in codes.items() if code not in expected]
+    return min(failures, key=lambda i: codes[i], default=None)
 
 
 def report(code: int, index: int, logs: Path) -> int:

@@ -1,10 +1,16 @@
 # shellcheck shell=bash
 # Shared by the scripts in launch/ and .ci/: sourced, not run. Leaves the shell in the project's
 # folder and defines help_if_asked and setup_venv. PYTHON names the interpreter that makes .venv
-# (default: python3; 3.11 or newer).
+# (default: python3; 3.11 or newer). CALLER is the folder that the script was called in: relative
+# paths among its flags are paths there.
 
+# shellcheck disable=SC2034 # for the scripts
+readonly CALLER="$PWD"
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit
-readonly PYTHON="${PYTHON:-python3}"
+readonly ROOT="$PWD"
+PYTHON="${PYTHON:-python3}"
+[[ "$PYTHON" != [!/]*/* ]] || PYTHON="$CALLER/$PYTHON"
+readonly PYTHON
 readonly VENV_PYTHON=.venv/bin/python
 
 fail() {
@@ -22,7 +28,8 @@ help_if_asked() {
 
 # setup_venv REQUIREMENTS: makes .venv if need be and installs that requirements file into it.
 # A stamp in .venv remembers what was installed, so that a second call costs a fraction of a second.
-# Callers take turns: they lock this very file, which unlike .venv is never removed.
+# Callers take turns: they lock this very file, which unlike .venv is never removed. Where a script
+# has set dry_run, it prints its commands, if there is anything to do.
 setup_venv() (
   local version stamp wanted
   version="$(find_python)"
@@ -43,16 +50,48 @@ setup_venv() (
 
   # Of another Python, or cut off before it had pip: made anew.
   if [[ "$("$VENV_PYTHON" -m pip --version 2>/dev/null)" != *"(python ${version%.*})" ]]; then
-    echo "Making .venv with Python $version." >&2
-    "$PYTHON" -m venv --clear .venv ||
+    say "Making .venv with Python $version."
+    run "$PYTHON" -m venv --clear "$ROOT/.venv" ||
       fail "'$PYTHON -m venv .venv' failed; on Debian and Ubuntu: apt install python3-venv"
   fi
-  echo "Installing $1 into .venv (a few minutes the first time)." >&2
-  rm -f "$stamp"
-  "$VENV_PYTHON" -m pip install --disable-pip-version-check --no-input -q -r "$1" ||
+  say "Installing $1 into .venv (a few minutes the first time; pip says nothing meanwhile)."
+  run rm -f "$ROOT/$stamp"
+  run "$ROOT/$VENV_PYTHON" -m pip install --disable-pip-version-check --no-input -q -r "$ROOT/$1" ||
     fail "pip could not install $1 (its message is above); run the same command again to retry"
-  echo "$wanted" >"$stamp"
+  [[ -n "${dry_run:-}" ]] || echo "$wanted" >"$stamp"
 )
+
+# Prints a line of progress, which a dry run has none of.
+say() {
+  [[ -n "${dry_run:-}" ]] || echo "$*" >&2
+}
+
+# run COMMAND ...: runs it, or in a dry run prints it as a line that a shell would take.
+run() {
+  if [[ -n "${dry_run:-}" ]]; then
+    quoted "$@"
+  else
+    "$@"
+  fi
+}
+
+# Prints words as a shell would take them.
+quoted() {
+  local word line=
+  for word in "$@"; do
+    if [[ ! "$word" =~ ^[A-Za-z0-9_./:=@%+,-]+$ ]]; then
+      word="'${word//\'/\'\\\'\'}'"
+    fi
+    line+=" $word"
+  done
+  echo "${line# }"
+}
+
+# Leaves the shell in the folder that the script was called in, where Python finds cls all the same.
+return_to_caller() {
+  cd -- "$CALLER" || exit
+  export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
+}
 
 # Prints the version of $PYTHON, 3.11.7 for example; fails with a line that says what is needed.
 find_python() {

@@ -14,7 +14,8 @@
 #   --sbatch_flags TEXT  more flags of sbatch, as '--partition=gpu --account=us'
 #   --dry_run        prints the commands and runs nothing
 #
-# This checkout and its .venv, which the first use makes, have to be where all nodes see them.
+# This checkout and its .venv, which the first use makes, have to be where all nodes see them, and so
+# has the folder that this is called in: relative paths are paths there, in the job too.
 # Five minutes before the time is up, and when the job is preempted (if the cluster gives it a
 # GraceTime), the processes get SIGTERM and save. scancel ends the job for good; the same command
 # goes on with the run.
@@ -33,9 +34,10 @@ tasks="$gpus"
 [[ -z "$per_node" ]] || tasks=1
 read -r -a more <<<"$sbatch_flags"
 
-run setup_venv launch/requirements-cuda.txt
+setup_venv launch/requirements-cuda.txt
+return_to_caller
 run mkdir -p "$(dirname -- "$workdir")"
 run sbatch --job-name="cls-$(basename -- "$workdir")" --nodes="$nodes" --gpus-per-node="$gpus" \
   --ntasks-per-node="$tasks" --cpus-per-task="$cpus" --time="$time" --requeue \
   --signal=TERM@300 --output="$workdir.log" --open-mode=append ${more[@]+"${more[@]}"} \
-  launch/slurm_job.sh "$workdir" ${train_flags[@]+"${train_flags[@]}"}
+  "$ROOT/launch/slurm_job.sh" "$ROOT" "$workdir" ${train_flags[@]+"${train_flags[@]}"}

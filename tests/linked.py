@@ -14,7 +14,9 @@ import time
 import types
 from pathlib import Path
 
-from cls import distributed, errors, rendezvous, run_token
+from signalled import defaults
+
+from cls import distributed, errors, rendezvous, run_token, signals
 from cls.errors import UserError
 from cls.preemption import Preempted, Preemption
 from cls.rendezvous import meet
@@ -142,7 +144,7 @@ def crash(index, port):
     distributed.gather('step', None)
 
 
-def preempted(index, port, victims=(1,), evaluates=False):
+def preempted(index, port, victims=(1,), evaluates=False, number=signal.SIGTERM):
     """A loop whose steps take all processes; one of them gets the signal, at any moment."""
     join(index, 3, port)
     rng = random.Random(index)
@@ -151,7 +153,7 @@ def preempted(index, port, victims=(1,), evaluates=False):
         step = 0
         while not preemption.due():
             if step == 20 and index in victims:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), number)
             time.sleep(rng.random() / 200)
             if evaluates and step == 20:
                 try:
@@ -165,6 +167,55 @@ def preempted(index, port, victims=(1,), evaluates=False):
         print(f'saved {step}, {step >= 20}')
         preemption.guard(False)
     distributed.links.end()
+    sys.exit(signals.exit_code())
+
+
+def interrupted(index, port):
+    """Ctrl-C to all, as srun and a terminal send it; the first to be heard decides."""
+    signals.begin(['cls.main'])
+    preempted(index, port, victims=(0, 1, 2), number=signal.SIGINT)
+
+
+def hung_up(index, port):
+    signals.begin(['cls.main'])
+    preempted(index, port, victims=(2,), number=signal.SIGHUP)
+
+
+def interrupted_before_it_listens(index, port):
+    """The signal comes while one still sets up; all end when all have come to listen."""
+    signals.begin(['cls.main'])
+    join(index, 3, port)
+    signals.tell_all(distributed.links.fail)
+    if index == 1:
+        os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.5)
+    with Preemption():
+        distributed.gather('never', index)
+        distributed.gather('never again', index)
+
+
+def interrupted_evaluation(index, port):
+    signals.begin(['cls.main', '--job=evaluate'])
+    join(index, 3, port)
+    signals.tell_all(distributed.links.fail)
+    distributed.gather('begun', None)
+    if index == 2:
+        os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+
+
+def interrupted_twice(index, port):
+    """One is asked to stop, and asked again while all save."""
+    signals.begin(['cls.main'])
+    join(index, 3, port)
+    with Preemption() as preemption:
+        preemption.guard(True)
+        distributed.gather('begun', None)
+        if index == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.5)
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
 
 
 def all_preempted(index, port):
@@ -217,6 +268,11 @@ SCENES = {  # who plays: how many processes
     preempted_while_evaluating: 3,
     preempted_while_compiling: 3,
     first_preempted_while_compiling: 3,
+    interrupted: 3,
+    hung_up: 3,
+    interrupted_before_it_listens: 3,
+    interrupted_evaluation: 3,
+    interrupted_twice: 3,
 }
 
 
@@ -234,6 +290,8 @@ def begin(scene, count, folder):
                 os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), number)
                 stream.reconfigure(line_buffering=True)
             os.chdir(folder)
+            defaults()
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # as Python begins
             signal.alarm(120)
             try:
                 errors.run(functools.partial(scene, index, port))

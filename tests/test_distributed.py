@@ -362,7 +362,9 @@ def test_the_end_of_a_run_is_known_to_all(launch, four, tmp_path):
     shutil.copytree(four[0], workdir)
     processes = launch(workdir)
     assert ends(processes) == [0, 0, 0, 0]
-    assert said(processes[0])[-1].startswith('test top-1')
+    lines = said(processes[0])
+    assert 'nothing was trained' in lines[1]
+    assert lines[2].startswith('test top-1')
     assert [said(process) for process in processes[1:]] == [[], [], []]
 
 

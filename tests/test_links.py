@@ -122,4 +122,24 @@ def test_sigterm_on_any_stops_all_at_the_same_step(scene, played):
 @pytest.mark.parametrize('scene', ['preempted_while_compiling', 'first_preempted_while_compiling'])
 def test_sigterm_while_one_compiles_ends_all_at_once(scene, played):
     assert codes(played[scene]) == [0, 0, 0]
-    assert said(played[scene]) == ['stopped by SIGTERM; nothing new to save.']
+    assert said(played[scene]) == ['stopped by SIGTERM; nothing to save yet.']
+
+
+@pytest.mark.parametrize(('scene', 'code'), [('interrupted', 130), ('hung_up', 129)])
+def test_the_exit_code_tells_the_signal_on_all(scene, code, played):
+    assert codes(played[scene]) == [code] * 3
+    lines = [line for line in said(played[scene]) if not line.startswith('interrupted: saving')]
+    (line,) = set(lines)
+    assert line.startswith('saved ') and line.endswith(', True')
+
+
+def test_ctrl_c_before_one_listens_ends_all(played):
+    scene = played['interrupted_before_it_listens']
+    assert codes(scene) == [130] * 3
+    assert said(scene) == ['stopped by SIGINT; nothing to save yet.']
+
+
+@pytest.mark.parametrize('scene', ['interrupted_evaluation', 'interrupted_twice'])
+def test_ctrl_c_to_one_ends_all_at_once(scene, played):
+    assert codes(played[scene]) == [130] * 3
+    assert said(played[scene])[-1].endswith('interrupted')

@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import shutil
 import signal
 import struct
@@ -51,12 +52,26 @@ def environment(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def whole(environment, tmp_path_factory):
-    """The folder of a run that nothing disturbed, and what it printed."""
+    """The folder of a run that nothing disturbed, and what it printed.
+
+    Its process was a script for two seconds, as quickstart.sh is while it installs.
+    """
     workdir = tmp_path_factory.mktemp('runs') / 'whole'
+    script = ['bash', '-c', 'sleep 2; touch "$0"; exec "$@"', workdir.parent / 'began']
     output = subprocess.run(
-        command(workdir), env=environment, cwd=ROOT, capture_output=True, text=True, check=True
+        [*script, *command(workdir)],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     return workdir, output
+
+
+def result_line(output):
+    (line,) = (line for line in output.splitlines() if 'test top-1' in line and 'step' not in line)
+    return line
 
 
 def command(workdir, *more):
@@ -166,9 +181,41 @@ def test_a_run_writes_what_the_readme_says(whole):
     assert lines[-1]['test/top1'] == result['test/top1']
     # Lines for a log, not for a terminal; the last says the accuracy and where the run lies.
     assert '\r' not in output
-    last = output.splitlines()[-1]
+    last = result_line(output)
     assert f'test top-1 {result["test/top1"]:.2f} %' in last
     assert str(workdir) in last
+    elapsed = (workdir / 'result.json').stat().st_mtime - (workdir.parent / 'began').stat().st_mtime
+    assert result['seconds'] < elapsed + 0.1
+
+
+def test_what_it_prints_on_the_way(whole):
+    lines = whole[1].splitlines()
+    compiling = next(i for i, line in enumerate(lines) if line.startswith('compiling the training'))
+    first = next(i for i, line in enumerate(lines) if line.startswith(f'step 1/{STEPS}: '))
+    assert compiling < first
+    assert not any('continuing' in line for line in lines)
+    # What a step's figures are of; those of the test set are printed at evaluations, each once.
+    logged_first = logged(whole[0])[0]
+    assert f'this batch: loss {logged_first["train/loss"]:.4g}, top-1' in lines[first]
+    assert [line.split(':')[0] for line in lines if 'test top-1' in line] == [
+        'step 16',
+        'step 32',
+        result_line(whole[1]).split(':')[0],
+    ]
+
+
+def test_what_is_next_works(whole, environment, tmp_path):
+    lines = whole[1].splitlines()
+    commands = lines[lines.index('what next:') + 1 :]
+    words = [shlex.split(line, comments=True) for line in commands]
+    assert words[0][3:5] == ['--job', 'evaluate']
+    shown = subprocess.run(words[-1], cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads(shown.stdout)['optim']['name'] == 'rmsprop'
+    (images,) = (line for line in words if 'folder=DIR' in line[-1])
+    images[-1] = images[-1].replace('DIR', str(tmp_path))
+    shown = subprocess.run([*images, '--job=print'], cwd=ROOT, capture_output=True, env=environment)
+    assert shown.returncode == 0, shown.stderr
 
 
 def test_it_learns(whole):
@@ -181,7 +228,8 @@ def test_the_same_command_after_the_end_changes_nothing(whole, environment):
     before = (workdir / 'metrics.jsonl').read_bytes()
     again = run(workdir, environment)
     assert again.returncode == 0
-    assert again.stdout.splitlines()[-1] == output.splitlines()[-1]
+    assert 'nothing was trained' in again.stdout.splitlines()[0]
+    assert result_line(again.stdout) == result_line(output)
     assert (workdir / 'metrics.jsonl').read_bytes() == before
 
 
@@ -213,6 +261,7 @@ def test_killed_at_any_moment_it_ends_as_if_nothing_had_happened(at, whole, envi
 
     # What was lost: the difference of two accounts.
     step = int(re.search(r'step (\d+)/', resumed.stdout)[1]) - 1  # of the checkpoint
+    assert (f'continuing from step {step} of {STEPS}' in resumed.stdout) == bool(step)
     before = saved[step] if step else dict.fromkeys(known, 0)
     newest = max(known, before, key=total)
     difference = sum(newest[name] - before[name] for name in ('data', 'step', 'eval'))
@@ -252,7 +301,7 @@ def test_sigterm_while_compiling_does_not_wait_for_the_compiler(environment, tmp
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert output.splitlines() == ['stopped by SIGTERM; nothing new to save.']
+    assert output.splitlines()[-1] == 'stopped by SIGTERM; nothing to save yet.'
 
 
 @pytest.mark.parametrize(

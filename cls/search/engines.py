@@ -9,7 +9,6 @@ import contextlib
 import multiprocessing
 import os
 import queue
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from cls import signals
 from cls.errors import UserError, nearest
 from cls.search.loop import Failed, Metrics, Submit, at_once, failure
 from cls.search.searcher import Trial
@@ -95,7 +95,8 @@ class _Worker:
             self._connection, theirs = _SPAWN.Pipe()
             arguments = theirs, self._evaluate, self._cores
             self._process = _SPAWN.Process(target=_work, args=arguments)
-            self._process.start()
+            with signals.withheld():
+                self._process.start()
             theirs.close()  # so that the end of the process is the end of what it sends
 
     def stop(self) -> None:
@@ -108,17 +109,11 @@ class _Worker:
 
 def _work(connection: Any, evaluate: Evaluate, cores: set[int]) -> None:
     """What a process of `_processes` does until the one that made it is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the parent's to answer
+    signals.serve()
     if cores:
         os.sched_setaffinity(0, cores)  # before XLA makes a thread for each core it sees
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         connection.send(_answer(evaluate, connection.recv()))
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
 
 
 def _shares(workers: int) -> list[set[int]]:

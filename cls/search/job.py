@@ -68,6 +68,10 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
         raise UserError(f'{workdir} is in a store: expected a folder for the history to grow in.')
     result = check_folder(workdir, config)
     if result is not None:
+        print(
+            f'{workdir} holds the finished search of this config: nothing was evaluated.',
+            flush=True,
+        )
         return result
     settings = config.search
     defaults.check(config)
@@ -76,11 +80,18 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
     objective = registry.create('objective', settings.objective)
     evaluate = registry.create('evaluator', settings.evaluator, space, config)
     data = _same_data(config, workdir)
-    with claim(workdir, config), Preemption(), _continued(account, workdir / ACCOUNT):
+    with (
+        claim(workdir, config),
+        Preemption() as preemption,
+        _continued(account, workdir / ACCOUNT),
+    ):
+        preemption.guard(False)  # the history has all there is
         if data:
             write_json(workdir / same_data.FILE, data)
         print(f'run folder: {workdir}', flush=True)
         told = History(workdir / FILE, lambda code: genotypes.plain(space.genotype(code)))
+        if told.results:
+            print(f'continuing after {len(told.results)} evaluations', flush=True)
         with engines.started(settings, evaluate) as submit, account.spend('eval'):
             loop.search(
                 searcher,

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from signalled import defaults
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,15 +19,22 @@ import os, pathlib, signal, sys, time
 here = pathlib.Path({here!r})
 index = int(sys.argv[sys.argv.index('--process_index') + 1])
 what = sys.argv[-1].split(',')[index]
-signal.signal(signal.SIGTERM, lambda *_: ((here / f'saved{{index}}').touch(), sys.exit(0)))
+for number, code in ((signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGHUP, 129)):
+    save = lambda number, _, code=code: ((here / f'saved{{index}}').touch(), sys.exit(code))
+    signal.signal(number, save)
 print('process', index, what, flush=True)
 print(os.environ.get('CUDA_VISIBLE_DEVICES'), os.environ.get('JAX_NUM_CPU_DEVICES'), flush=True)
 (here / f'token{{index}}').write_text(os.environ['CLS_TOKEN'])
-(here / f'ready{{index}}').write_text(str(os.getpid()))
+(here / f'begun{{index}}').write_text(str(os.getpid()))
+(here / f'begun{{index}}').rename(here / f'ready{{index}}')
 while len(list(here.glob('ready*'))) < int(sys.argv[sys.argv.index('--process_count') + 1]):
     time.sleep(0.02)
 if what == 'wait':
     signal.pause()
+elif what == 'stay':
+    signal.signal(signal.SIGINT, lambda *_: (here / f'saved{{index}}').touch())
+    while True:
+        signal.pause()
 elif what == 'die':
     os.kill(os.getpid(), signal.SIGKILL)
 sys.exit(int(what))
@@ -48,6 +56,7 @@ def local(tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=defaults,
         )
         started.append(process)
         return process
@@ -109,14 +118,62 @@ def test_when_one_fails_the_others_are_stopped(what, code, says, local, tmp_path
     assert len(list(tmp_path.glob('saved*'))) == 2
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_signals_are_passed_on_so_that_all_save(number, local, tmp_path):
+@pytest.mark.parametrize(
+    ('number', 'code'), [(signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
+def test_signals_are_passed_on_so_that_all_save(number, code, local, tmp_path):
     process = local('--processes=2', '--', 'wait,wait')
     wait_for_all(tmp_path, 2)
     process.send_signal(number)
+    process.send_signal(number)  # as `timeout` does, to the process and to its group
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
+    assert process.returncode == code, errors
+    assert 'failed' not in errors
     assert len(list(tmp_path.glob('saved*'))) == 2
+
+
+def test_a_second_ctrl_c_kills(local, tmp_path):
+    process = local('--processes=2', '--', 'stay,stay')
+    wait_for_all(tmp_path, 2)
+    process.send_signal(signal.SIGINT)
+    while len(list(tmp_path.glob('saved*'))) < 2:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, 'failed' in errors) == (130, False)
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='tells processes of the end of their parent')
+def test_when_it_is_killed_the_run_is_saved(local, tmp_path):
+    process = local('--processes=2', '--', 'wait,wait')
+    wait_for_all(tmp_path, 2)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob('saved*'))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    for ready in tmp_path.glob('ready*'):  # they end in a moment
+        while Path('/proc', ready.read_text()).exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def test_relative_paths_are_those_of_the_caller(tmp_path, monkeypatch):
+    """Here and in the processes, which find cls all the same."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'python').write_text(
+        '#!/bin/sh\nexec "' + sys.executable + '" -c "import os, cls; print(os.getcwd())"\n'
+    )
+    (tmp_path / 'python').chmod(0o755)
+    command = [sys.executable, ROOT / 'launch/local.py', '--processes=2', '--logs=logs']
+    done = subprocess.run(
+        command, env=os.environ | {'PYTHON': './python'}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == str(tmp_path)
+    assert (tmp_path / 'logs/process-1.log').read_text().strip() == str(tmp_path)
 
 
 def test_the_dry_run_is_what_a_shell_can_run(local, tmp_path):
@@ -125,6 +182,8 @@ def test_the_dry_run_is_what_a_shell_can_run(local, tmp_path):
     assert not list(tmp_path.glob('ready*'))
     for index, line in enumerate(lines):
         start, _, rest = line.partition(' -m cls.main --coordinator 127.0.0.1:')
+        path, _, start = start.partition(' ')
+        assert path.split(':')[0] == f'PYTHONPATH={ROOT}'
         assert start == f'JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=2 {tmp_path}/python'
         port, _, rest = rest.partition(' ')
         assert 0 < int(port) < 2**16

@@ -1,7 +1,9 @@
 """What all scripts share: style, help, flags, and dry runs that say what a run does."""
 
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ ROOT = Path(__file__).parents[2]
 SHELL = sorted([*(ROOT / 'launch').glob('*.sh'), ROOT / '.ci/run'])
 LAUNCHERS = ('tpu.sh', 'gke.sh', 'slurm.sh')
 
+PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
+[STORE] = PROJECT['optional-dependencies']['gcs']
 TPU = ['--name=run1', '--zone=us-west4-a', '--type=v5litepod-16', '--workdir=gs://b/run1/']
 GKE = ['--cluster=k', '--name=run1', '--type=v5litepod-16', '--image=i:1', '--workdir=gs://b/run1']
 TRAIN = ['--', '--config', 'configs/resnet.py:imagenet2012', "--config.duration=it's 90 epochs"]
@@ -80,7 +84,9 @@ def test_wrong_values_are_refused(script, flags, says, project):
     [('gke.sh', GKE, 'xpk'), ('slurm.sh', ['--workdir=a'], 'sbatch')],
 )
 def test_a_missing_tool_is_named(script, flags, name, project):
-    refused = project.run(script, *flags)
+    for needed in ('bash', 'dirname'):
+        (project.commands / needed).symlink_to(shutil.which(needed))
+    refused = project.run(script, *flags, PATH=str(project.commands))
     assert refused.returncode == 1
     assert refused.stderr.startswith(f'error: there is no command {name} here; ')
     assert len(refused.stderr.splitlines()) == 1
@@ -192,21 +198,72 @@ def test_dry_run_on_slurm(project):
     flags = ['--nodes=4', '--sbatch_flags=--partition=gpu --account=us']
     shown = project.run('slurm.sh', '--workdir=runs/a/', *flags, '--dry_run', *TRAIN)
     assert shown.stdout.splitlines() == [
-        'setup_venv launch/requirements-cuda.txt',
         'mkdir -p runs',
         'sbatch --job-name=cls-a --nodes=4 --gpus-per-node=8 --ntasks-per-node=8 '
         '--cpus-per-task=8 --time=24:00:00 --requeue --signal=TERM@300 --output=runs/a.log '
-        f'--open-mode=append --partition=gpu --account=us launch/slurm_job.sh runs/a {QUOTED}',
+        f'--open-mode=append --partition=gpu --account=us {project.root}/launch/slurm_job.sh '
+        f'{project.root} runs/a {QUOTED}',
     ]
     one = project.run('slurm.sh', '--workdir=runs/a', '--per_node', '--dry_run').stdout
     assert '--gpus-per-node=8 --ntasks-per-node=1 ' in one
     assert project.calls() == []
 
 
+@pytest.mark.parametrize('has_venv', [True, False])
+def test_a_run_on_slurm_is_its_dry_run(has_venv, project):
+    """With what it installs, where nothing has been: all of it commands that a shell has."""
+    project.command('sbatch')
+    stamp = project.root / '.venv/.installed-launch-requirements-cuda.txt'
+    if not has_venv:
+        stamp.unlink()
+        # As pip says it, with the version of the Python that it is of.
+        version = f'{sys.version_info.major}.{sys.version_info.minor}'
+        python = project.root / '.venv/bin/python'
+        says = f"'--version' in sys.argv and print('pip 26 from here (python {version})')"
+        python.write_text(project.program(says))
+    flags = ['--workdir=runs/a', *TRAIN]
+    lines = project.run('slurm.sh', '--dry_run', *flags).stdout
+    asked = [call for call in project.calls() if call[1:] != ['-m', 'pip', '--version']]
+    assert asked == []
+    project.notes.unlink(missing_ok=True)
+    done = project.run('slurm.sh', *flags)
+    assert done.returncode == 0, done.stderr
+    really = [call for call in project.calls() if call[1:] != ['-m', 'pip', '--version']]
+    assert [call[0] for call in really] == ['sbatch'] if has_venv else ['python', 'sbatch']
+    project.notes.unlink()
+    subprocess.run(
+        ['bash', '-ec', lines], env=project.environment(), cwd=project.root.parent, check=True
+    )
+    assert project.calls() == really
+
+
+def test_relative_paths_are_those_of_the_caller(project):
+    """Not those of the checkout, to which the scripts go meanwhile."""
+    away = project.root.parent / 'away'
+    away.mkdir()
+    project.command('sbatch', f"open({str(away)!r} + '/where', 'w').write(os.getcwd())")
+    environment = project.environment()
+    script = project.root / 'launch/slurm.sh'
+    subprocess.run(
+        ['bash', script, '--workdir=new/a', *TRAIN], cwd=away, env=environment, check=True
+    )
+    assert (away / 'where').read_text() == str(away)
+    assert (away / 'new').is_dir()
+    says = "open('here', 'w').write(os.environ['PYTHONPATH'])"
+    (project.root / '.venv/bin/python').write_text(project.program(says))
+    stamp = project.root / '.venv/.installed-launch-requirements-cuda.txt'
+    stamp.rename(stamp.with_name('.installed-requirements.txt'))
+    script = project.root / 'launch/quickstart.sh'
+    subprocess.run(['bash', script, '--workdir=b'], cwd=away, env=environment, check=True)
+    assert (away / 'here').read_text().split(':')[0] == str(project.root)
+
+
 def test_the_dockerfile_installs_files_that_are_there():
     text = (ROOT / 'launch' / 'Dockerfile').read_text()
-    for accelerator, extra in (('tpu', 'jax[tpu]'), ('cuda', 'jax[cuda13]')):
+    # tpu.sh and gke.sh insist on run folders at gs://.
+    for accelerator, extra in (('tpu', ['jax[tpu]', STORE]), ('cuda', ['jax[cuda13]'])):
         lines = (ROOT / f'launch/requirements-{accelerator}.txt').read_text().splitlines()
-        assert lines[1:] == ['-r ../requirements.txt', extra]
+        assert lines[1:] == ['-r ../requirements.txt', *extra]
         assert accelerator in text
     assert 'launch/requirements-$ACCELERATOR.txt' in text
+    assert '--shm-size' in text

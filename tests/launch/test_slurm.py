@@ -15,6 +15,7 @@ start = next(i for i, a in enumerate(sys.argv) if i and not a.startswith('--'))
 tasks = int(options['nodes']) * int(options['ntasks-per-node'])
 job = {
     'SLURM_JOB_ID': '7',
+    'SLURM_JOB_NUM_NODES': options['nodes'],
     'SLURM_NTASKS': str(tasks),
     'SLURM_NTASKS_PER_NODE': options['ntasks-per-node'],
     'SLURM_CPUS_PER_TASK': options['cpus-per-task'],
@@ -44,6 +45,8 @@ if 'SLURM_TRES_PER_TASK' in os.environ:
     sys.exit('srun: fatal: cpus-per-task set by two different environment variables')
 restart, tasks = int(os.environ['SLURM_RESTART_COUNT']), int(os.environ['SLURM_NTASKS'])
 event = PLAN[restart]
+if '--overlap' in sys.argv:  # whether all nodes answer
+    sys.exit(event == 'lose')
 words = [a for i, a in enumerate(sys.argv) if i and not a.startswith('--kill')]
 ready = pathlib.Path(NOTES).parent / f'ready{restart}'
 ready.mkdir()
@@ -80,7 +83,7 @@ if os.environ['EVENT'] in ('term', 'all'):
 if os.environ['EVENT'] == 'finish' and index == '0':
     workdir.mkdir()
     (workdir / 'result.json').write_text('{}')
-if os.environ['EVENT'] == 'fail' and index == '1':
+if os.environ['EVENT'] in ('fail', 'lose') and index == '1':
     sys.exit(3)
 """
 
@@ -121,7 +124,7 @@ def test_stopped_before_the_end_it_is_queued_again(signalled, slurm):
     ] * 4
     calls = [call for call in project.calls('python') if call[1] == '-m']
     assert calls == [['python', '-m', 'cls.main', '--workdir', 'runs/a', *TRAIN[1:]]] * 12
-    log = (project.root / 'runs/a.log').read_text()
+    log = (project.root.parent / 'runs/a.log').read_text()
     assert log.count('stopped before the end; job 7 is RUNNING.') == 2
 
 
@@ -150,6 +153,14 @@ def test_a_failure_is_the_jobs(slurm):
     project = slurm('fail')
     assert 'ended with 3' in project.run('slurm.sh', *FLAGS, *TRAIN).stdout
     assert requeued(project) == 0
+
+
+def test_when_a_node_is_lost_it_is_queued_again(slurm):
+    project = slurm('lose', 'finish')
+    assert 'ended with 0' in project.run('slurm.sh', *FLAGS, *TRAIN).stdout
+    assert requeued(project) == 1
+    log = (project.root.parent / 'runs/a.log').read_text()
+    assert 'a node was lost; job 7 is RUNNING.' in log
 
 
 @pytest.mark.parametrize('state', ['CANCELLED', 'PENDING', 'COMPLETING'])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
+from signalled import defaults
 
 from cls.errors import UserError
 from cls.search import engines, loop
@@ -115,25 +116,46 @@ def test_a_mistake_in_the_config_ends_a_search(tmp_path, engine):
         searched(tmp_path / 'history', settings(engine, 2), Wrong())
 
 
-def test_no_process_outlives_a_search_that_is_killed(tmp_path):
+@pytest.mark.parametrize(
+    ('number', 'code'), [(signal.SIGKILL, -9), (signal.SIGTERM, 0), (signal.SIGINT, 130)]
+)
+def test_no_process_outlives_a_search_that_is_stopped(tmp_path, number, code):
+    """A signal to the group leaves its processes alone, which end with it."""
     program = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 import test_engines as t
+from cls import signals
+from cls.preemption import Preemption
 if __name__ == '__main__':
-    t.searched(None, t.settings('processes', 1), t.Endless(Path({str(tmp_path / 'pid')!r})))
+    signals.begin(['cls.main'])
+    with Preemption():
+        t.searched(None, t.settings('processes', 1), t.Endless(Path({str(tmp_path / 'pid')!r})))
 """
     (tmp_path / 'program.py').write_text(program)
-    environment = os.environ | {'PYTHONPATH': str(ROOT)}
-    process = subprocess.Popen([sys.executable, tmp_path / 'program.py'], env=environment)
+    environment = os.environ | {'PYTHONPATH': f'{ROOT}:{ROOT}/tests'}
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / 'program.py'],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=defaults,
+    )
     while not (tmp_path / 'pid').exists() or not (tmp_path / 'pid').read_text():
         assert process.poll() is None
         time.sleep(0.05)
     worker = Path('/proc') / (tmp_path / 'pid').read_text()
-    assert worker.exists()
-    process.kill()
-    process.wait()
+    ignored = int((worker / 'status').read_text().split('SigIgn:')[1].split()[0], 16)
+    for stop in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        assert ignored >> (stop - 1) & 1
+    process.kill() if number == signal.SIGKILL else os.killpg(process.pid, number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == code
+    name = signal.Signals(number).name
+    assert out == ('' if code < 0 else f'stopped by {name}; nothing to save yet.\n')
     deadline = time.monotonic() + 60
     while worker.exists() and 'State:\tZ' not in (worker / 'status').read_text():
         assert time.monotonic() < deadline

@@ -1,0 +1,270 @@
+"""Signals that ask a program to stop, noted by a thread that nothing can hold up.
+
+Python runs signal handlers between its own instructions: not during a minute of compilation, and an
+exception that one raises in a callback of the garbage collector is printed and forgotten. So the
+handlers here do nothing. The system writes the number of each signal to a pipe, and a thread reads
+it there.
+
+SIGTERM comes from Slurm, Kubernetes and `timeout`, SIGINT from Ctrl-C, SIGHUP from a terminal that
+is closed. A program started by `python -m cls.NAME` listens from the import of `cls` on, before
+JAX is loaded. In a notebook only a training run listens, to SIGTERM, and Ctrl-C raises
+KeyboardInterrupt as everywhere in Python.
+"""
+
+import atexit
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
+from pathlib import Path
+from typing import NoReturn
+
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# A run that saved is not at fault when a scheduler takes its machine away. A user who presses
+# Ctrl-C in a loop over seeds wants the loop to stop.
+CODES = {signal.SIGTERM: 0, signal.SIGINT: 130, signal.SIGHUP: 129}
+NOTHING_YET = 'nothing to save yet.'
+
+_ECHO = 0.2  # seconds: `timeout` and others send a signal to a process and to its group
+_CLEANING = 3.0  # seconds that a program has to tidy up in after Ctrl-C
+# bash ends a loop only if the process in it died of SIGINT; an exit code of 130 does not count.
+_SHELLS = {'bash', 'sh', 'dash', 'zsh', 'ksh', 'mksh', 'fish', 'tcsh', 'csh', 'busybox'}
+
+Hear = Callable[[int, bool], None]  # (the signal, whether this is a second Ctrl-C)
+
+stopped_by: int | None = None  # the signal that the program stops for
+_listener: '_Listener | None' = None  # of the program
+_is_job = False  # whether the program is cls.main
+_raises = False  # whether Ctrl-C raises KeyboardInterrupt, for a program that tidies up
+_fail_all: Callable[[str, int], None] | None = None  # ends all processes of a run
+_pending: int | None = None  # a signal that waits for the other processes' answer
+_last_code = 0
+
+
+class _Listener:
+    """A thread that gives each of some signals to `hear`, and the handlers that it needs."""
+
+    def __init__(self, numbers: tuple[int, ...], hear: Hear) -> None:
+        """Listens from now on to the signals, except those that are ignored, as under nohup."""
+        self.hear = hear
+        self._interrupted: float | None = None
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        self._earlier = {
+            number: signal.signal(number, _handle)
+            for number in numbers
+            if signal.getsignal(number) != signal.SIG_IGN
+        }
+        self._earlier_fd = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._listen, daemon=True, name='signals')
+        self._thread.start()
+
+    def close(self) -> None:
+        """Puts back the handlers from before."""
+        signal.set_wakeup_fd(self._earlier_fd)
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler)
+        os.close(self._write)  # ends the thread
+        self._thread.join()
+        os.close(self._read)
+
+    def _listen(self) -> None:
+        while data := os.read(self._read, 1):
+            number, now = data[0], time.monotonic()
+            if number not in self._earlier:
+                continue
+            again = number == signal.SIGINT and self._interrupted is not None
+            if again and now - self._interrupted < _ECHO:
+                continue
+            if number == signal.SIGINT:
+                self._interrupted = now
+            self.hear(signal.Signals(number), again)
+
+
+def _handle(number: int, _frame: object) -> None:
+    if _raises and number == signal.SIGINT:
+        raise KeyboardInterrupt
+
+
+def begin(arguments: list[str]) -> None:
+    """Listens for the rest of the program, which has nothing to save until it says so.
+
+    Args:
+      arguments: the command, with the name of the module, as of sys.orig_argv.
+    """
+    global _listener, _is_job
+    if _listener or threading.current_thread() is not threading.main_thread():
+        return
+    _is_job = _is_main(arguments)
+    # SIGTERM and SIGHUP simply kill a tool, which has nothing to say about them.
+    _listener = _Listener(
+        STOPS if _is_job else (signal.SIGINT,), _nothing_yet if _resumes(arguments) else _failed
+    )
+    atexit.register(_exit_at_last)  # the first to be registered is the last to be called
+
+
+def _resumes(arguments: list[str]) -> bool:
+    """Whether the same command continues what a signal stops: a training or a search."""
+    words = [word for argument in arguments for word in argument.split('=', 1)]
+    jobs = [after for word, after in zip(words, words[1:], strict=False) if word == '--job']
+    return _is_main(arguments) and set(jobs) <= {'train'}
+
+
+def _is_main(arguments: list[str]) -> bool:
+    return not {'cls.main', '-mcls.main'}.isdisjoint(arguments)
+
+
+def _nothing_yet(number: int, again: bool) -> None:
+    global _pending
+    if stopped_by is not None and not again:
+        return  # it has saved, and is about to end with the code of the first signal
+    if _fail_all and not again:
+        _pending = number
+    else:
+        leave(f'stopped by {signal.Signals(number).name}; {NOTHING_YET}', CODES[number])
+
+
+def _failed(number: int, again: bool) -> None:
+    text = 'interrupted' if number == signal.SIGINT else f'stopped by {signal.Signals(number).name}'
+    if _fail_all and not again:  # in another thread, so that a second signal is heard
+        threading.Thread(target=_fail_all, args=(text, 128 + number), daemon=True).start()
+    else:
+        leave(text, 128 + number)
+
+
+def tell_all(fail: Callable[[str, int], None]) -> None:
+    """Says how to end all processes of a run, of which this is one, with a line and a code."""
+    global _fail_all
+    _fail_all = fail
+
+
+def tidies_up() -> None:
+    """Lets Ctrl-C raise KeyboardInterrupt in a tool, which tidies up; a job has nothing to tidy up.
+
+    One that has not come to its end some seconds later is ended: the exception was swallowed, or
+    waits for a call into C.
+    """
+    global _raises
+    if _listener and not _is_job:
+        _raises = True
+        _listener.hear = _tidied
+
+
+def _tidied(number: int, again: bool) -> None:
+    if again:
+        die(CODES[number])
+    end = threading.Timer(_CLEANING, leave, ('interrupted', CODES[number]))
+    end.daemon = True
+    end.start()
+
+
+@contextlib.contextmanager
+def heard_by(hear: Hear) -> Iterator[None]:
+    """Gives signals to `hear` for the duration, in a thread.
+
+    These are those of the program; without a program of ours, as in a notebook, SIGTERM alone, and
+    nothing outside of the main thread, which handlers belong to.
+    """
+    global _pending
+    if _listener:
+        earlier, _listener.hear = _listener.hear, hear
+        if _pending is not None:
+            hear(_pending, False)
+            _pending = None
+        try:
+            yield
+        finally:
+            _listener.hear = earlier
+    elif threading.current_thread() is threading.main_thread():
+        with contextlib.closing(_Listener((signal.SIGTERM,), hear)):
+            yield
+    else:
+        yield
+
+
+def exit_code() -> int:
+    """Returns the exit code of a program that stopped where it was told to."""
+    return CODES.get(stopped_by, 0)
+
+
+def finish(code: int) -> NoReturn:
+    """Ends the program from the main thread, tidily, as a shell expects of this exit code."""
+    global _last_code
+    _last_code = code
+    sys.exit(code)
+
+
+def _exit_at_last() -> None:
+    if _last_code == CODES[signal.SIGINT]:
+        die(_last_code)
+
+
+def leave(text: str, code: int) -> NoReturn:
+    """Ends the process from any thread with a line and an exit code, without tidying up."""
+    with contextlib.suppress(Exception):  # nobody may be there to read it
+        stream = sys.stdout if code == 0 else sys.stderr
+        stream.write(f'{text}\n')
+    die(code)
+
+
+def die(code: int) -> NoReturn:
+    """Ends the process at once, from any thread."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    if code == CODES[signal.SIGINT] and _started_by_a_shell():
+        # Only the main thread may use signal.signal. What is sent may take a moment to come.
+        ctypes.CDLL(None).signal(int(signal.SIGINT), None)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+    os._exit(code)
+
+
+def _started_by_a_shell() -> bool:
+    try:
+        return Path(f'/proc/{os.getppid()}/comm').read_text().strip() in _SHELLS
+    except OSError:  # no Linux; Python itself dies of a KeyboardInterrupt that nobody catches
+        return True
+
+
+# ------------------------------------------------------------------------------------------------
+# Processes that work for another
+# ------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def withheld() -> Iterator[None]:
+    """Keeps STOPS from the processes that this thread, or one it makes, starts meanwhile.
+
+    A signal to the process group is for the process that started them to answer. They are not hit
+    by one before they come to ignore it in `serve` either, as what is blocked stays blocked.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    resource_tracker.ensure_running()  # which lets two of them through afterwards
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def serve() -> None:
+    """Makes this a process that works for the one that started it: ignores STOPS, ends with it.
+
+    A pipe that closes tells of that end, on every system and whatever the end was. Linux's
+    PR_SET_PDEATHSIG would not do: it counts the thread that started the process.
+    """
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True, name='parent').start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
