@@ -49,10 +49,11 @@ def _run(file: Path, argument: str) -> ConfigDict:
         if module_spec is None:
             raise UserError(f'{file} is no config: expected a Python file, NAME.py.')
         module = importlib.util.module_from_spec(module_spec)
-        module_spec.loader.exec_module(module)
-        if not callable(getattr(module, 'get_config', None)):
-            raise UserError(f'{file} is no config: it has no function get_config(argument).')
-        config = module.get_config(argument)
+        with models.registered_by(str(file.resolve())):
+            module_spec.loader.exec_module(module)
+            if not callable(getattr(module, 'get_config', None)):
+                raise UserError(f'{file} is no config: it has no function get_config(argument).')
+            config = module.get_config(argument)
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # the file's own, of any kind
@@ -178,6 +179,10 @@ def create_model(config: ConfigDict, num_classes: int) -> Any:
     for key, value in overrides.items():
         if wanted := _unlike_a_size(key, value):
             raise UserError(f'config.model.{key} is {value!r}: expected {wanted}.')
+    if overrides['dtype'] == 'float32' and models.origin(config.model.name):
+        module = models.variant(config.model.name).module
+        if 'dtype' not in models.fields(module):  # a plain module computes in float32
+            del overrides['dtype']
     return models.create(config.model.name, **{'num_classes': num_classes, **overrides})
 
 

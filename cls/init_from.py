@@ -16,8 +16,8 @@ head is drawn as ever and made a hundredth of that, near the zero of Kolesnikov 
 (1912.11370): what training from scratch starts with outweighs the few steps of fine-tuning, and at
 zero itself a classifier with a ReLU behind it, as SqueezeNet's, would stay. Heads that the weights
 lack, and auxiliary ones, are new as well; auxiliary ones that the net lacks are left out. All else
-has to fit, or nothing is begun; so do weights of which their own snapshot says that they are another
-network's. A run that continues from its own checkpoint does not look here.
+has to fit, or nothing is begun; so do weights of which their own snapshot says that they are those
+of another network. A run that continues from its own checkpoint does not look here.
 """
 
 import dataclasses

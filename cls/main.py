@@ -26,7 +26,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from cls import config as configs
-from cls import distributed, ensemble, evaluate, storage, train
+from cls import distributed, ensemble, evaluate, models, storage, train
 from cls.account import process_start
 from cls.errors import Parser, UserError, run
 from cls.runtime import load_config, start
@@ -63,7 +63,8 @@ def main(argv: list[str] | None = None) -> int:
     level = logging.WARNING if distributed.is_first() else logging.ERROR
     logging.basicConfig(level=level, format='%(levelname)s: %(message)s')
     if args.workdir[1:]:
-        if args.job != 'evaluate' or args.config:
+        registers = bool(args.config) and _registers(configs.load(args.config))
+        if args.job != 'evaluate' or (args.config and not registers):
             raise UserError('several --workdir folders are for --job evaluate, without --config.')
         runs = [(load_config(folder, overrides), folder) for folder in args.workdir]
         for run_of in runs:
@@ -86,6 +87,8 @@ def main(argv: list[str] | None = None) -> int:
     workdir = args.workdir[0] if args.workdir else default_workdir(args.config, config)
     together = ensemble.is_ensemble(config)
     if args.job == 'evaluate':
+        if args.config and args.workdir and _registers(config):
+            config = load_config(workdir, overrides)  # the file is there to register the model
         search.refuse(config, workdir)
         job = ensemble.evaluate_job if together else evaluate.job
         job(config, workdir, args.output)
@@ -112,6 +115,11 @@ def default_workdir(spec: str, config: ConfigDict) -> Path:
     data = first.data.name.partition(':')
     data = Path(data[2]).name or data[0]
     return Path('runs') / f'{stem}-{data}-{digest}'
+
+
+def _registers(config: ConfigDict) -> bool:
+    """Whether a config is of a model that a config file of the user's own registers."""
+    return bool(models.origin(config.get('model', {}).get('name', '')))
 
 
 if __name__ == '__main__':

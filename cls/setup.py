@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cls import config as configs
-from cls import defaults, durations, optim, protocols, remat, telemetry
+from cls import defaults, durations, models, optim, protocols, remat, telemetry
 from cls import mesh as meshes
 from cls.data import pipeline, sources, transforms
 from cls.errors import UserError
@@ -190,6 +190,8 @@ def set_up(
     test = sources.load(config.data, 'eval', names)
     info = pipeline.info(train, test, config.data)
     model = configs.create_model(config, info.num_classes)
+    if models.origin(config.model.name):
+        models.check_logits(model, info.image_shape[0], info.image_shape[2])
     _check_fit(config, info, model)
     _check_images(config, info, config.data.image_size, mesh)
     shapes = _shapes(config, info, model) if complete else {}
@@ -276,6 +278,12 @@ def _check_training(setup: Setup, shapes: Any) -> None:
         return
     optim.optimizer(config.optim, setup.schedule(), shapes['params'])
     pipeline.check_repeats(config.data, config.batch // config.accumulate)
+    if norms := models.flax_norms(setup.model, size, channels):
+        raise UserError(
+            f'{config.model.name} has norms of Flax ({norms[0]}), which config.freeze_bn, '
+            'config.eval.precise_bn and config.optim.freeze cannot hold: unset these, or use '
+            'cls.nn.norm.BatchNorm.'
+        )
     for field, value in {
         'freeze_bn': config.freeze_bn,
         'eval.precise_bn': config.eval.precise_bn,
