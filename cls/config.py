@@ -5,25 +5,29 @@ import importlib.util
 import json
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from cls import defaults, genotypes, models, storage
+from cls import defaults, finetune, genotypes, models, storage
 from cls.errors import UserError, nearest
 
 DTYPES = ('float32', 'bfloat16', 'float16')
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
+def load(
+    spec: str, overrides: Sequence[tuple[str, str]] = (), begun: ConfigDict | None = None
+) -> ConfigDict:
     """Returns the config of 'FILE.py' or 'FILE.py:ARGUMENT', with fields overridden, locked.
 
     Args:
       spec: path of a file that defines get_config(argument), and its argument.
       overrides: (dotted name, text) pairs; the text is read as the type of the field.
+      begun: the config of the run that is to continue, for the arms that count images: see
+        cls.finetune.
 
     Raises:
       UserError: no such file, an argument it does not know, or an override that does not fit.
@@ -39,7 +43,17 @@ def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
     for name, text in overrides:
         _override(config, name, text)
     defaults.check(config)
+    _fill(config, {name for name, _ in overrides}, begun)
     return config.lock()
+
+
+def _fill(config: ConfigDict, given: Set[str], begun: ConfigDict | None) -> None:
+    """Sets what follows from images and weights, in the parts of a config that have a preset."""
+    before = {} if begun is None else {prefix: part for prefix, part, _ in defaults.parts(begun)}
+    for prefix, part, _ in defaults.parts(config):
+        if part.get('preset'):
+            own = {name.removeprefix(prefix) for name in given if name.startswith(prefix)}
+            finetune.fill(part, own, before.get(prefix))
 
 
 def _run(file: Path, argument: str) -> ConfigDict:

@@ -17,6 +17,7 @@ dense_flip (Simonyan & Zisserman 2015, He et al. 2015; --config.eval.scales=256,
 predictions are the mean of the softmax; cls/protocols.py has the details.
 """
 
+import contextlib
 import hashlib
 import logging
 import sys
@@ -73,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
 
     if args.config:
-        config = configs.load(args.config, overrides)
+        config = configs.load(args.config, overrides, _begun(args.workdir))
     elif args.workdir:
         config = load_config(args.workdir[0], overrides)
     else:
@@ -103,6 +104,13 @@ def main(argv: list[str] | None = None) -> int:
     else:
         distributed.say(f'{train.summary(result)}; run folder: {workdir}')
     return 0
+
+
+def _begun(workdirs: list[Path]) -> ConfigDict | None:
+    """Returns the config of the run in a run folder, None if none is there or it is broken."""
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, UserError):
+        return configs.from_json((workdirs[0] / 'config.json').read_text()) if workdirs else None
+    return None
 
 
 def default_workdir(spec: str, config: ConfigDict) -> Path:

@@ -369,7 +369,7 @@ def load_config(workdir: Path, overrides: Sequence[tuple[str, str]] = ()) -> Con
                 f'{workdir} is no run folder, it has no config.json; --config FILE.py begins a run.'
             )
         log.warning('%s is damaged: taking the config that the checkpoint has.', file)
-    _check_models(workdir, json.loads(text))
+    _check_models(workdir, storage.parse_json(text))
     return configs.from_json(text, overrides)
 
 
@@ -393,7 +393,9 @@ def _check_models(workdir: Path, config: Any) -> None:
     names = [name for name in names if name and isinstance(name, str)]
     if unknown := [name for name in names if not models.is_known(name)]:
         try:
-            file = json.loads((workdir / 'environment.json').read_text()).get('registered_by')
+            file = storage.parse_json((workdir / 'environment.json').read_text()).get(
+                'registered_by'
+            )
         except (OSError, ValueError, AttributeError):
             file = None
         raise UserError(

@@ -193,6 +193,8 @@ def set_up(
     if models.origin(config.model.name):
         models.check_logits(model, info.image_shape[0], info.image_shape[2])
     _check_fit(config, info, model)
+    if classes is None:
+        _check_batch(config, info)
     _check_images(config, info, config.data.image_size, mesh)
     shapes = _shapes(config, info, model) if complete else {}
     if classes == () and train is None:
@@ -278,6 +280,7 @@ def _check_training(setup: Setup, shapes: Any) -> None:
         return
     optim.optimizer(config.optim, setup.schedule(), shapes['params'])
     pipeline.check_repeats(config.data, config.batch // config.accumulate)
+    size, _, channels = setup.info.image_shape
     if norms := models.flax_norms(setup.model, size, channels):
         raise UserError(
             f'{config.model.name} has norms of Flax ({norms[0]}), which config.freeze_bn, '
@@ -345,6 +348,21 @@ def _check_fit(config: ConfigDict, info: pipeline.Info, model: nn.Module) -> Non
         raise UserError(
             f'config.model.num_classes is {model.num_classes}, but {name} has labels of '
             f'{info.num_classes} classes: expected at least that.'
+        )
+
+
+def _check_batch(config: ConfigDict, info: pipeline.Info) -> None:
+    kind, _, folder = config.data.name.partition(':')
+    if config.batch > info.num_train:
+        how = (
+            f'; the arm finetune (configs/SYSTEM.py:finetune,folder={folder}) chooses it, the '
+            'duration and the rates by the number of images'
+            if kind == 'folder'
+            else ''
+        )
+        raise UserError(
+            f'config.batch is {config.batch}, but {config.data.name} has {info.num_train} training '
+            f'images: expected at most as many{how}.'
         )
 
 

@@ -232,16 +232,6 @@ def test_as_many_classes_of_other_names_are_others(tmp_path, capsys):
     assert 'rows of 2 classes of the same names: cat, dog' in capsys.readouterr().out
 
 
-def test_as_many_classes_without_names_are_taken_in_their_order_which_is_said(tmp_path, capsys):
-    source, given = run_of(tmp_path, 'dog', 'cat')
-    (source / 'classes.json').unlink()
-    setup = made(source, *of_classes(tmp_path, 'cat', 'dog'))
-    loaded = init_from.load(setup)['params']['fc']
-    np.testing.assert_array_equal(loaded['kernel'], given['params']['fc']['kernel'])
-    line = capsys.readouterr().out.splitlines()[0]
-    assert line.endswith('in their order (the weights do not name their classes)')
-
-
 def test_more_names_than_rows_are_refused(tmp_path):
     source, _ = run_of(tmp_path, 'dog', 'cat')
     (source / 'classes.json').write_text('["dog", "cat", "eel"]')
