@@ -5,25 +5,29 @@ import importlib.util
 import json
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from cls import defaults, genotypes, models, storage
+from cls import defaults, finetune, genotypes, models, storage
 from cls.errors import UserError, nearest
 
 DTYPES = ('float32', 'bfloat16', 'float16')
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
+def load(
+    spec: str, overrides: Sequence[tuple[str, str]] = (), begun: ConfigDict | None = None
+) -> ConfigDict:
     """Returns the config of 'FILE.py' or 'FILE.py:ARGUMENT', with fields overridden, locked.
 
     Args:
       spec: path of a file that defines get_config(argument), and its argument.
       overrides: (dotted name, text) pairs; the text is read as the type of the field.
+      begun: the config of the run that is to continue, for the arms that count images: see
+        cls.finetune.
 
     Raises:
       UserError: no such file, an argument it does not know, or an override that does not fit.
@@ -39,7 +43,17 @@ def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
     for name, text in overrides:
         _override(config, name, text)
     defaults.check(config)
+    _fill(config, {name for name, _ in overrides}, begun)
     return config.lock()
+
+
+def _fill(config: ConfigDict, given: Set[str], begun: ConfigDict | None) -> None:
+    """Sets what follows from images and weights, in the parts of a config that have a preset."""
+    before = {} if begun is None else {prefix: part for prefix, part, _ in defaults.parts(begun)}
+    for prefix, part, _ in defaults.parts(config):
+        if part.get('preset'):
+            own = {name.removeprefix(prefix) for name in given if name.startswith(prefix)}
+            finetune.fill(part, own, before.get(prefix))
 
 
 def _run(file: Path, argument: str) -> ConfigDict:
@@ -49,10 +63,11 @@ def _run(file: Path, argument: str) -> ConfigDict:
         if module_spec is None:
             raise UserError(f'{file} is no config: expected a Python file, NAME.py.')
         module = importlib.util.module_from_spec(module_spec)
-        module_spec.loader.exec_module(module)
-        if not callable(getattr(module, 'get_config', None)):
-            raise UserError(f'{file} is no config: it has no function get_config(argument).')
-        config = module.get_config(argument)
+        with models.registered_by(str(file.resolve())):
+            module_spec.loader.exec_module(module)
+            if not callable(getattr(module, 'get_config', None)):
+                raise UserError(f'{file} is no config: it has no function get_config(argument).')
+            config = module.get_config(argument)
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # the file's own, of any kind
@@ -178,6 +193,10 @@ def create_model(config: ConfigDict, num_classes: int) -> Any:
     for key, value in overrides.items():
         if wanted := _unlike_a_size(key, value):
             raise UserError(f'config.model.{key} is {value!r}: expected {wanted}.')
+    if overrides['dtype'] == 'float32' and models.origin(config.model.name):
+        module = models.variant(config.model.name).module
+        if 'dtype' not in models.fields(module):  # a plain module computes in float32
+            del overrides['dtype']
     return models.create(config.model.name, **{'num_classes': num_classes, **overrides})
 
 

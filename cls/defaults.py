@@ -143,6 +143,9 @@ FIELDS: dict[str, Field] = {
     'seed': Field(0, '[0, 2**32)', 'of initialization, data order, augmentation and dropout'),
     'duration': Field('30 epochs', DURATION, 'of the whole run', LENGTH),
     'batch': Field(128, '[1, 2**24]', 'examples in a step, over all devices and hosts'),
+    'preset': Field(
+        '', "'' | finetune", 'set by the arm finetune, which counts images: see cls/finetune.py'
+    ),
     'accumulate': Field(1, '[1, 2**24]', "microbatches of a step's batch, computed in turn"),
     # ---- the network
     'model.name': Field('', '', 'a registered variant; every other key is a field of its module'),

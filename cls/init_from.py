@@ -10,12 +10,14 @@ holds those of its newest checkpoint, their average if it keeps one. What needs 
 (an entry of the file, colours in another order) is made a run folder by cls.tools.import_weights.
 
 Everything is taken, BN statistics too. Only the head, which is what the number of classes shapes
-(see cls.models.parts), may be of other classes; then it is drawn anew, but for the rows of classes
-whose names are known on both sides and the same (config.json of a snapshot, classes.json of a run).
-Heads that the weights lack, and auxiliary ones, are drawn anew; auxiliary ones that the net lacks
-are left out. All else has to fit, or nothing is begun; so do weights of which their own snapshot
-says that they are another network's. A run that continues from its own checkpoint does not look
-here.
+(see cls.models.parts), may be of other classes; then it is new, but for the rows of classes whose
+names are known on both sides and the same (config.json of a snapshot, classes.json of a run). A new
+head is drawn as ever and made a hundredth of that, near the zero of Kolesnikov et al. 2020
+(1912.11370): what training from scratch starts with outweighs the few steps of fine-tuning, and at
+zero itself a classifier with a ReLU behind it, as SqueezeNet's, would stay. Heads that the weights
+lack, and auxiliary ones, are new as well; auxiliary ones that the net lacks are left out. All else
+has to fit, or nothing is begun; so do weights of which their own snapshot says that they are those
+of another network. A run that continues from its own checkpoint does not look here.
 """
 
 import dataclasses
@@ -39,6 +41,7 @@ from cls.weights import card as cards
 from cls.weights.hub import HUB, Located, locate, preparation
 
 _SHOWN = 4  # how many tensors an error names
+_NEW_HEAD = 0.01  # times what a fresh classifier is drawn with
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +131,7 @@ def graft(
     names: tuple[Sequence[str], Sequence[str]] = ((), ()),
     auxiliary: frozenset[str] = frozenset(),
 ) -> tuple[dict[str, Any], list[str], list[str]]:
-    """Returns given's variables, with the head of `fresh` if its classes are others.
+    """Returns given's variables, with a small new head if its classes are others.
 
     Args:
       given: {'params', 'batch_stats'}, from elsewhere; may lack the head, or all auxiliary heads.
@@ -139,8 +142,8 @@ def graft(
       auxiliary: paths of the auxiliary heads' variables.
 
     Returns:
-      (variables, names of the variables of `fresh`, names of the classes whose rows of these are
-      those of `given` nevertheless).
+      (variables, names of the new ones, names of the classes whose rows of these are those of
+      `given` nevertheless).
 
     Raises:
       UserError: names on one side alone, or other shapes or kinds of numbers outside the head.
@@ -181,8 +184,11 @@ def graft(
     renewed = lacked | (classifiers if others or any(map(differs, there)) else set())
     kept = [name for name in names[1] if name in set(names[0])] if renewed & there else []
     chosen = {path: (flat_fresh if path in renewed else flat_given)[path] for path in flat_fresh}
-    for path in renewed & there if kept else ():
-        chosen[path] = _with_rows(flat_fresh[path], flat_given[path], kept, names)
+    for path in renewed & classifiers:
+        if path[-1] in ('kernel', 'bias'):
+            chosen[path] = chosen[path] * np.asarray(_NEW_HEAD, chosen[path].dtype)
+        if kept and path in there:
+            chosen[path] = _with_rows(chosen[path], flat_given[path], kept, names)
     new = sorted('/'.join(path[1:]) for path in renewed)
     return traverse_util.unflatten_dict(chosen), new, kept
 

@@ -29,7 +29,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from cls import BEGAN, distributed, ensemble, evaluate, signals, storage, train
+from cls import BEGAN, distributed, ensemble, evaluate, models, signals, storage, train
 from cls import config as configs
 from cls.errors import Parser, UserError, run
 from cls.runtime import load_config, start
@@ -66,7 +66,8 @@ def main(argv: list[str] | None = None) -> int:
     level = logging.WARNING if distributed.is_first() else logging.ERROR
     logging.basicConfig(level=level, format='%(levelname)s: %(message)s')
     if args.workdir[1:]:
-        if args.job != 'evaluate' or args.config:
+        registers = bool(args.config) and _registers(configs.load(args.config))
+        if args.job != 'evaluate' or (args.config and not registers):
             raise UserError('several --workdir folders are for --job evaluate, without --config.')
         runs = [(load_config(folder, overrides), folder) for folder in args.workdir]
         for run_of in runs:
@@ -75,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
 
     if args.config:
-        config = configs.load(args.config, overrides)
+        config = configs.load(args.config, overrides, _begun(args.workdir))
     elif args.workdir:
         config = load_config(args.workdir[0], overrides)
     else:
@@ -89,6 +90,8 @@ def main(argv: list[str] | None = None) -> int:
     workdir = args.workdir[0] if args.workdir else default_workdir(args.config, config)
     together = ensemble.is_ensemble(config)
     if args.job == 'evaluate':
+        if args.config and args.workdir and _registers(config):
+            config = load_config(workdir, overrides)  # the file is there to register the model
         search.refuse(config, workdir)
         job = ensemble.evaluate_job if together else evaluate.job
         job(config, workdir, args.output)
@@ -124,8 +127,18 @@ def _what_next(spec: str | None, workdir: Path) -> str:
     file = spec.partition(':')[0] if spec else ''
     with contextlib.suppress(Exception):  # not every config has this arm, least of all a user's own
         configs.load(f'{file}:folder=DIR')
-        lines.append(f'  {command} --config {shlex.quote(file)}:folder=DIR  # your images')
+        lines.append(
+            f'  {command} --config {shlex.quote(file)}:finetune,folder=DIR --config.init=WEIGHTS'
+            '  # your images'
+        )
     return '\n'.join([*lines, f'  {command} --job print {of_run}  # all that can be changed'])
+
+
+def _begun(workdirs: list[Path]) -> ConfigDict | None:
+    """Returns the config of the run in a run folder, None if none is there or it is broken."""
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, UserError):
+        return configs.from_json((workdirs[0] / 'config.json').read_text()) if workdirs else None
+    return None
 
 
 def default_workdir(spec: str, config: ConfigDict) -> Path:
@@ -138,6 +151,11 @@ def default_workdir(spec: str, config: ConfigDict) -> Path:
     data = first.data.name.partition(':')
     data = Path(data[2]).name or data[0]
     return Path('runs') / f'{stem}-{data}-{digest}'
+
+
+def _registers(config: ConfigDict) -> bool:
+    """Whether a config is of a model that a config file of the user's own registers."""
+    return bool(models.origin(config.get('model', {}).get('name', '')))
 
 
 if __name__ == '__main__':

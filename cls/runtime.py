@@ -21,7 +21,7 @@ import jax
 from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
-from cls import checkpoint, distributed, lease, storage
+from cls import checkpoint, distributed, lease, models, storage
 from cls import config as configs
 from cls.account import FILE
 from cls.cache import cache_dir
@@ -233,7 +233,7 @@ def settle(workdir: Path, config: ConfigDict, classes: Sequence[str] = ()) -> No
         storage.write_whole(kept, result.read_bytes())
         result.unlink()
     storage.write_whole(workdir / 'config.json', text.encode())
-    write_json(workdir / 'environment.json', environment())
+    write_json(workdir / 'environment.json', environment(_registered_by(config)))
     if classes:
         write_json(workdir / 'classes.json', list(classes))
     else:
@@ -392,12 +392,39 @@ def load_config(workdir: Path, overrides: Sequence[tuple[str, str]] = ()) -> Con
                 f'{workdir} is no run folder, it has no config.json; --config FILE.py begins a run.'
             )
         log.warning('%s is damaged: taking the config that the checkpoint has.', file)
+    _check_models(workdir, storage.parse_json(text))
     return configs.from_json(text, overrides)
 
 
 def _names(text: str) -> set[str]:
     """Returns the dotted names of what a config's JSON text has."""
     return {name for name, _ in configs.flatten(ConfigDict(storage.parse_json(text)))}
+
+
+def _check_models(workdir: Path, config: Any) -> None:
+    """Raises UserError for a run of a variant that a config file of the user's own registers.
+
+    The file is asked for: nothing that a run folder names is executed.
+    """
+
+    def inside(part: Any, key: str) -> Any:
+        return part.get(key) if isinstance(part, dict) else None
+
+    members = inside(config, 'members')
+    parts = [config, *(members.values() if isinstance(members, dict) else ())]
+    names = [inside(inside(part, 'model'), 'name') for part in parts]
+    names = [name for name in names if name and isinstance(name, str)]
+    if unknown := [name for name in names if not models.is_known(name)]:
+        try:
+            file = storage.parse_json((workdir / 'environment.json').read_text()).get(
+                'registered_by'
+            )
+        except (OSError, ValueError, AttributeError):
+            file = None
+        raise UserError(
+            f'{workdir} is of {unknown[0]!r}, which cls.models has not: expected also --config '
+            f'{file or "FILE.py"}, the config file that registers it.'
+        )
 
 
 def load_classes(workdir: Path, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
@@ -483,9 +510,19 @@ def _commit() -> str | None:
     return found.stdout.strip() or None
 
 
-def environment() -> dict[str, Any]:
-    """Returns what else a run depends on: versions, code, devices."""
-    return {
+def _registered_by(config: ConfigDict) -> str:
+    name = config.get('model', {}).get('name')
+    return models.origin(name) if name else ''
+
+
+def environment(registered_by: str = '') -> dict[str, Any]:
+    """Returns what else a run depends on: versions, code, devices.
+
+    Args:
+      registered_by: the config file of the user's own that registers the run's model, if one does.
+    """
+    own = {'registered_by': registered_by} if registered_by else {}
+    return own | {
         'packages': {name: importlib.metadata.version(name) for name in PACKAGES},
         'commit': _commit(),
         'device_kind': jax.devices()[0].device_kind,

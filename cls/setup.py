@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cls import config as configs
-from cls import defaults, durations, optim, protocols, remat, telemetry
+from cls import defaults, durations, models, optim, protocols, remat, telemetry
 from cls import mesh as meshes
 from cls.data import pipeline, sources, transforms
 from cls.errors import UserError
@@ -190,7 +190,11 @@ def set_up(
     test = sources.load(config.data, 'eval', names)
     info = pipeline.info(train, test, config.data)
     model = configs.create_model(config, info.num_classes)
+    if models.origin(config.model.name):
+        models.check_logits(model, info.image_shape[0], info.image_shape[2])
     _check_fit(config, info, model)
+    if classes is None:
+        _check_batch(config, info)
     _check_images(config, info, config.data.image_size, mesh)
     shapes = _shapes(config, info, model) if complete else {}
     if classes == () and train is None:
@@ -276,6 +280,13 @@ def _check_training(setup: Setup, shapes: Any) -> None:
         return
     optim.optimizer(config.optim, setup.schedule(), shapes['params'])
     pipeline.check_repeats(config.data, config.batch // config.accumulate)
+    size, _, channels = setup.info.image_shape
+    if norms := models.flax_norms(setup.model, size, channels):
+        raise UserError(
+            f'{config.model.name} has norms of Flax ({norms[0]}), which config.freeze_bn, '
+            'config.eval.precise_bn and config.optim.freeze cannot hold: unset these, or use '
+            'cls.nn.norm.BatchNorm.'
+        )
     for field, value in {
         'freeze_bn': config.freeze_bn,
         'eval.precise_bn': config.eval.precise_bn,
@@ -337,6 +348,21 @@ def _check_fit(config: ConfigDict, info: pipeline.Info, model: nn.Module) -> Non
         raise UserError(
             f'config.model.num_classes is {model.num_classes}, but {name} has labels of '
             f'{info.num_classes} classes: expected at least that.'
+        )
+
+
+def _check_batch(config: ConfigDict, info: pipeline.Info) -> None:
+    kind, _, folder = config.data.name.partition(':')
+    if config.batch > info.num_train:
+        how = (
+            f'; the arm finetune (configs/SYSTEM.py:finetune,folder={folder}) chooses it, the '
+            'duration and the rates by the number of images'
+            if kind == 'folder'
+            else ''
+        )
+        raise UserError(
+            f'config.batch is {config.batch}, but {config.data.name} has {info.num_train} training '
+            f'images: expected at most as many{how}.'
         )
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -164,6 +165,9 @@ def make_loss(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -
             **extra,
         )
 
+        chex.assert_rank(logits, 2)
+        chex.assert_equal_shape_prefix((logits, images), 1)
+
         def mean_loss(logits):
             return losses.cross_entropy(logits, labels, recipe.label_smoothing).mean()
 
@@ -234,6 +238,7 @@ def make_train_step(
         return _on_numbers(lambda _, x: x / recipe.accumulate, total, total)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        chex.assert_rank((batch['image'], batch['label']), (4, 1))
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         _, net_key = jax.random.split(key)  # the first is the flips'
         images, labels = augmented(recipe, batch, key, model)
@@ -242,6 +247,7 @@ def make_train_step(
         batch_stats = freeze.hold(stays['batch_stats'], state.batch_stats, batch_stats)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        chex.assert_trees_all_equal_shapes_and_dtypes(params, state.params)
         metrics |= norms(grads, params, batch_stats)
         ema = state.ema
         if recipe.ema:
@@ -293,6 +299,8 @@ def make_eval_step(
         images = recipe.normalise(batch['image'])
         logits = model.apply(variables, images, train=False)
         labels, mask = batch['label'], batch['mask']
+        chex.assert_rank((logits, labels), (2, 1))
+        chex.assert_equal_shape((labels, mask))
         loss = losses.cross_entropy(logits, labels)
         return {
             'top1': jnp.sum(losses.topk_correct(logits, labels, 1) & mask),

@@ -20,7 +20,7 @@ import jax
 from ml_collections import ConfigDict
 
 from cls import config as configs
-from cls import distributed, durations, init_from, same_data
+from cls import distributed, durations, finetune, init_from, same_data
 from cls import mesh as meshes
 from cls.account import BUCKETS, FILE, Account, goodput, load_record, written
 from cls.checkpoint import Checkpoints
@@ -65,6 +65,8 @@ def in_folder(
     same_data.check(workdir, data, begun, config.data.allow_changed)
     load = config.init and not begun
     variables = distributed.agree('init', lambda: init_from.load(setup)) if load else None
+    for line in finetune.describe(config, setup.info.num_train, setup.info.num_classes):
+        distributed.say(line)
     with claim(workdir, config, setup.info.class_names):
         if distributed.is_first():
             write_json(workdir / same_data.FILE, data)

@@ -5,6 +5,7 @@
   python -m cls.main --config configs/amoebanet.py:imagenet2012    A (6, 190) at 331 pixels;
                                                       variant=amoebanet_a_n6_f448, ..._d_n6_f256
   python -m cls.main --config configs/amoebanet.py:folder=DIR      the ImageNet recipe, your images
+  python -m cls.main --config configs/amoebanet.py:finetune,folder=DIR --config.init=FILE
 
 Expected, digits: above 97 % in four minutes on two CPU cores, compilation included (measured: see
 the README). The paper's top-1, which has not been trained here: CIFAR-10 A (6, 36) 96.66 (mean of

@@ -5,6 +5,7 @@
   python -m cls.main --config configs/block_qnn.py:cifar100
   python -m cls.main --config configs/block_qnn.py:imagenet2012    the same block, three a stage
   python -m cls.main --config configs/block_qnn.py:folder=DIR      the ImageNet recipe, your images
+  python -m cls.main --config configs/block_qnn.py:finetune,folder=DIR --config.init=FILE
   ... --config.model.genotype=FILE.json                            any block of the space:
                                       {"layers": [[1,1,3,0,0], [2,5,0,0,1], [3,7,0,0,0]]}
 

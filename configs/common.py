@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
+from cls import finetune
 from cls.defaults import base
 from cls.errors import UserError, nearest
 
@@ -11,7 +12,7 @@ __all__ = ['arm', 'base', 'resolve']
 
 
 def arm(argument: str, known: tuple[str, ...]) -> tuple[str, dict[str, str]]:
-    """Reads a config's argument, 'ARM,option=value,...' or 'folder=DIR,...'.
+    """Reads a config's argument, 'ARM,option=value,...', 'folder=DIR,...' or 'finetune,folder=DIR'.
 
     Returns the arm, 'digits' if none is named, and the options: `variant`, `folder`.
 
@@ -35,8 +36,11 @@ def arm(argument: str, known: tuple[str, ...]) -> tuple[str, dict[str, str]]:
                 f'the config has no {argument!r}: write one of {", ".join(known)}, then '
                 f'variant=NAME if wanted, with commas between.{nearest(name, choices)}'
             )
-    if (chosen == 'folder') != bool(options.get('folder')):
-        raise UserError(f'{argument!r}: the arm folder, and no other, takes folder=DIR')
+    if (chosen in ('folder', finetune.NAME)) != bool(options.get('folder')):
+        raise UserError(
+            f'{argument!r}: the arms folder and finetune, and no others, take folder=DIR, as in '
+            'finetune,folder=DIR'
+        )
     if options.get('variant') == '':
         raise UserError(f'{argument!r}: variant= needs the name of one')
     return chosen, options
@@ -59,7 +63,8 @@ def resolve(
       cifar: the arms cifar10 and cifar100, told which.
       svhn: the arm svhn_cropped.
       mnist: the arm mnist.
-      imagenet: the arm imagenet2012, and with other images the arm folder=DIR.
+      imagenet: the arm imagenet2012; with other images the arm folder=DIR, and of its model alone
+        the arm finetune.
 
     Raises UserError for an arm that is not there.
     """
@@ -67,7 +72,7 @@ def resolve(
     known += ['cifar10', 'cifar100'] if cifar else []
     known += ['svhn_cropped'] if svhn else []
     known += ['mnist'] if mnist else []
-    known += ['imagenet2012', 'folder'] if imagenet else []
+    known += ['imagenet2012', 'folder', finetune.NAME] if imagenet else []
     chosen, options = arm(argument, tuple(known))
     c = base()
     if chosen == 'digits':
@@ -80,7 +85,9 @@ def resolve(
         mnist(c)
     else:
         imagenet(c)
-    if chosen == 'folder':
+    if chosen == finetune.NAME:
+        c = fine_tuning_of(c)
+    if 'folder' in options:
         use_folder(c, options['folder'])
     c.model.name = options.get('variant', c.model.name)
     return c
@@ -136,6 +143,24 @@ def use_folder(c: ConfigDict, folder: str) -> None:
     c.data.workers = 0
     if 'num_classes' in c.model:
         del c.model.num_classes  # as many as the folder has
+
+
+def fine_tuning_of(recipe: ConfigDict) -> ConfigDict:
+    """Returns the recipe to fine-tune a recipe's model with; cls.finetune fills in what it counts.
+
+    Of the recipe the model and the weight of its auxiliary heads stay.
+    """
+    c = base()
+    c.preset = finetune.NAME
+    c.model, c.loss.aux_weight = recipe.model, recipe.loss.aux_weight
+    c.model.dtype = 'float32'
+    if 'bn_group' in c.model:
+        c.model.bn_group = 0
+    c.data.train_crop, c.data.area, c.data.flip = 'random_resized', (0.25, 1.0), True
+    c.optim.name, c.optim.weight_decay, c.optim.clip_norm = 'adamw', 0.01, 1.0
+    c.schedule.name, c.schedule.warmup = 'cosine', '10 percent'
+    c.log_every, c.checkpoint.every, c.eval.every = '2 percent', '10 percent', '10 percent'
+    return c
 
 
 def use_torch_images(c: ConfigDict) -> None:

@@ -6,6 +6,7 @@
   python -m cls.main --config configs/condensenet.py:imagenet2012   C = G = 4;
                                                 variant=condensenet74_c8_g8_learned
   python -m cls.main --config configs/condensenet.py:folder=DIR     the ImageNet recipe, your images
+  python -m cls.main --config configs/condensenet.py:finetune,folder=DIR --config.init=FILE
   python -m cls.tools.condense --workdir RUN --output FOLDER        a finished run as group
                                                                     convolutions, for inference
 

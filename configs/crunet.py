@@ -3,6 +3,7 @@
   python -m cls.main --config configs/crunet.py                  a small one on embedded digits
   python -m cls.main --config configs/crunet.py:imagenet2012     CRU-Net-56; variant=crunet116
   python -m cls.main --config configs/crunet.py:folder=DIR       the ImageNet recipe, your images
+  python -m cls.main --config configs/crunet.py:finetune,folder=DIR --config.init=FILE
 
 Expected, digits: above 98 % (measured: see the README). The authors' top-1 from one crop, which has
 not been trained here: CRU-Net-56 78.1, CRU-Net-116 79.4.

@@ -5,6 +5,7 @@
                                                     variant=darts_v1_cifar
   python -m cls.main --config configs/darts.py:imagenet2012    V2, C = 48, L = 14
   python -m cls.main --config configs/darts.py:folder=DIR      the ImageNet recipe, your images
+  python -m cls.main --config configs/darts.py:finetune,folder=DIR --config.init=FILE
 
 A net of another search: --config.model.genotype=FILE.json (cls/nn/cells.py says what it holds).
 

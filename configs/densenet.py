@@ -6,6 +6,7 @@
   python -m cls.main --config configs/densenet.py:svhn_cropped   L = 100, k = 24
   python -m cls.main --config configs/densenet.py:imagenet2012   DenseNet-121; variant=densenet264
   python -m cls.main --config configs/densenet.py:folder=DIR     the ImageNet recipe, your images
+  python -m cls.main --config configs/densenet.py:finetune,folder=DIR --config.init=FILE
 
 Expected, digits: above 98 % (measured: see the README). The paper's top-1, which has not been
 trained here: CIFAR-10 BC-100 (k = 12) 95.49, BC-250 (24) 96.38, BC-190 (40) 96.54; CIFAR-100 77.73,

@@ -3,6 +3,7 @@
   python -m cls.main --config configs/dpn.py                  a small one on the embedded digits
   python -m cls.main --config configs/dpn.py:imagenet2012     DPN-92; variant=dpn131
   python -m cls.main --config configs/dpn.py:folder=DIR       the ImageNet recipe on your images
+  python -m cls.main --config configs/dpn.py:finetune,folder=DIR --config.init=FILE
 
 Expected, digits: above 97 % (measured: see the README). The authors' top-1 from one crop of 224
 pixels, which has not been trained here: 68: 76.43, 92: 79.27, 98: 79.85, 131: 80.07.

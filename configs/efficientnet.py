@@ -3,6 +3,7 @@
   python -m cls.main --config configs/efficientnet.py                 a small one, embedded digits
   python -m cls.main --config configs/efficientnet.py:imagenet2012    B0
   python -m cls.main --config configs/efficientnet.py:folder=DIR      its recipe on your images
+  python -m cls.main --config configs/efficientnet.py:finetune,folder=DIR --config.init=FILE
 
 Larger ones see larger images, and a crop of 87.5 % of them is evaluated:
 variant=tf_efficientnet_b1 --config.data.image_size=240 --config.data.eval_resize=274; b2: 260 and

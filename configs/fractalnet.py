@@ -5,6 +5,7 @@
   python -m cls.main --config configs/fractalnet.py:svhn_cropped    the same
   python -m cls.main --config configs/fractalnet.py:imagenet2012    FractalNet-34
   python -m cls.main --config configs/fractalnet.py:folder=DIR      the ImageNet recipe, your images
+  python -m cls.main --config configs/fractalnet.py:finetune,folder=DIR --config.init=FILE
 
 The deepest of three columns alone: --job evaluate --workdir runs/NAME --config.model.column=3. The
 first: --config.model.column=1.

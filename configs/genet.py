@@ -5,6 +5,7 @@
   python -m cls.main --config configs/genet.py:svhn_cropped      the same
   python -m cls.main --config configs/genet.py:imagenet2012      the second code; variant=genet_1
   python -m cls.main --config configs/genet.py:folder=DIR        the ImageNet recipe, your images
+  python -m cls.main --config configs/genet.py:finetune,folder=DIR --config.init=FILE
 
 Other codes: --config.model.genotype=FILE, with {"stages": ["1-01", "0-01-100", ...]} in it.
 

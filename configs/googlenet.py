@@ -4,6 +4,7 @@
   python -m cls.main --config configs/googlenet.py:imagenet2012    the paper's net;
                                                                    variant=googlenet_bn
   python -m cls.main --config configs/googlenet.py:folder=DIR      the ImageNet recipe, your images
+  python -m cls.main --config configs/googlenet.py:finetune,folder=DIR --config.init=FILE
 
 Expected, digits: above 97 % (measured: see the README). The paper's top-5, which has not been
 trained here: ImageNet, one net, 144 crops 92.11, one crop (--config.eval.protocol=single) 89.93;

@@ -4,6 +4,7 @@
   python -m cls.main --config configs/hier.py:cifar10           64 channels; variant=hier_c128_cifar
   python -m cls.main --config configs/hier.py:imagenet2012      the derived net of 63M parameters
   python -m cls.main --config configs/hier.py:folder=DIR        the ImageNet recipe, your images
+  python -m cls.main --config configs/hier.py:finetune,folder=DIR --config.init=FILE
 
 Other cells: --config.model.genotype=FILE; the net in which the search evaluates them has
 --config.model.cells=1 --config.model.features=16.

@@ -6,6 +6,7 @@
   python -m cls.main --config configs/igcv1.py:svhn_cropped     the same net
   python -m cls.main --config configs/igcv1.py:imagenet2012     L100M2; variant=igc_l16m16
   python -m cls.main --config configs/igcv1.py:folder=DIR       the ImageNet recipe on your images
+  python -m cls.main --config configs/igcv1.py:finetune,folder=DIR --config.init=FILE
 
 Expected, digits: above 98 % (measured: see the README). The authors' top-1, which has not been
 trained here: ImageNet from one crop, L4M32: 69.23, L16M16: 70.60, L100M2: 73.05; L24M2 with

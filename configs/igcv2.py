@@ -4,6 +4,7 @@
   python -m cls.main --config configs/igcv2.py:cifar100         the net of 0.65 M parameters
   python -m cls.main --config configs/igcv2.py:imagenet2012     IGCV2-1.0; variant=igcv2_0_5
   python -m cls.main --config configs/igcv2.py:folder=DIR       the ImageNet recipe on your images
+  python -m cls.main --config configs/igcv2.py:finetune,folder=DIR --config.init=FILE
 
 Expected, digits: above 97 % (measured: see the README). The paper's top-1, which has not been
 trained here: CIFAR-100 77.05; ImageNet 1.0: 70.7, 0.5: 65.5, 0.25: 54.9. The paper's recipe is

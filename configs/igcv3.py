@@ -3,6 +3,7 @@
   python -m cls.main --config configs/igcv3.py                  a small one on the embedded digits
   python -m cls.main --config configs/igcv3.py:imagenet2012     IGCV3-D; variant=igcv3_1_4
   python -m cls.main --config configs/igcv3.py:folder=DIR       the ImageNet recipe on your images
+  python -m cls.main --config configs/igcv3.py:finetune,folder=DIR --config.init=FILE
 
 Expected, digits: above 97 % (measured: see the README). The paper's top-1, which has not been
 trained here: ImageNet 0.7: 68.5, 1.0: 72.2, 1.4: 74.5. That of 1.0 is after the authors trained it

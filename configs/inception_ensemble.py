@@ -3,10 +3,12 @@
   python -m cls.main --config configs/inception_ensemble.py                 small, embedded digits
   python -m cls.main --config configs/inception_ensemble.py:imagenet2012    the recipes of the two
   python -m cls.main --config configs/inception_ensemble.py:folder=DIR      the same, your images
+  python -m cls.main --config configs/inception_ensemble.py:finetune,folder=DIR
 
 A run that is there already, trained or imported, takes a member's place:
 --config.loaded.inception_v4=FOLDER. Anything of a member can be changed:
---config.members.inception_resnet_v2_3.seed=7.
+--config.members.inception_resnet_v2_3.seed=7, and where it is fine-tuned from is its own too:
+--config.members.inception_v4.init=FILE.
 
 Expected, digits: above 98 % (measured: see the README). The paper's, which has not been trained
 here: ImageNet validation, 144 crops of each image, top-1 83.5, top-5 96.9 (Table 5).

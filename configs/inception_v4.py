@@ -3,6 +3,7 @@
   python -m cls.main --config configs/inception_v4.py                  a small one, embedded digits
   python -m cls.main --config configs/inception_v4.py:imagenet2012     the paper's
   python -m cls.main --config configs/inception_v4.py:folder=DIR       its recipe on your images
+  python -m cls.main --config configs/inception_v4.py:finetune,folder=DIR --config.init=FILE
 
 Expected, digits: above 98 % (measured: see the README). The paper's top-1, which has not been
 trained here: ImageNet, 144 crops 82.3 (Table 4), one crop (--config.eval.protocol=single) 80.0

@@ -3,6 +3,7 @@
   python -m cls.main --config configs/mnasnet.py                 a small one on embedded digits
   python -m cls.main --config configs/mnasnet.py:imagenet2012    A1; variant=mnasnet_b1, ...
   python -m cls.main --config configs/mnasnet.py:folder=DIR      its recipe on your images
+  python -m cls.main --config configs/mnasnet.py:finetune,folder=DIR --config.init=FILE
 
 Any other net of the space: --config.model.genotype=FILE.json, with the stages' strings. Expected,
 digits: above 98 % (measured: see the README). The paper's top-1, which has not been trained here:

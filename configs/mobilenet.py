@@ -5,6 +5,7 @@
                      variant=mobilenet_050, ..., --config.data.image_size=192
                      --config.data.eval_resize=219 (also 160 and 183, 128 and 146)
   python -m cls.main --config configs/mobilenet.py:folder=DIR       the ImageNet recipe, your images
+  python -m cls.main --config configs/mobilenet.py:finetune,folder=DIR --config.init=FILE
 
 Expected, digits: above 97 % (measured: see the README). The paper's top-1, which has not been
 trained here: ImageNet, widths 1.0, 0.75, 0.5 and 0.25 at 224 pixels 70.6, 68.4, 63.7 and 50.6

@@ -4,6 +4,7 @@
   python -m cls.main --config configs/mobilenetv2.py:imagenet2012    width 1;
                                                     variant=mobilenetv2_140, mobilenetv2_050, ...
   python -m cls.main --config configs/mobilenetv2.py:folder=DIR      its recipe on your images
+  python -m cls.main --config configs/mobilenetv2.py:finetune,folder=DIR --config.init=FILE
 
 Expected, digits: above 97 % (measured: see the README). The paper's top-1, which has not been
 trained here: ImageNet width 1: 72.0, width 1.4: 74.7 (Table 4).

@@ -4,6 +4,7 @@
   python -m cls.main --config configs/mobilenetv3.py:imagenet2012    the large net;
                                         variant=mobilenetv3_small_100, mobilenetv3_large_075, ...
   python -m cls.main --config configs/mobilenetv3.py:folder=DIR      its recipe on your images
+  python -m cls.main --config configs/mobilenetv3.py:finetune,folder=DIR --config.init=FILE
 
 Expected, digits: above 98 % (measured: see the README). The paper's top-1, which has not been
 trained here: ImageNet large: 75.2, small: 67.4 (Table 3); the authors' README has 73.3 and 65.4

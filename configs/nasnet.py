@@ -9,6 +9,7 @@
              --config.optim.lr=2.0 --config.optim.weight_decay=4e-5
              --config.model.bn_group=32                           the mobile net, 4 @ 1056
   python -m cls.main --config configs/nasnet.py:folder=DIR      the ImageNet recipe, your images
+  python -m cls.main --config configs/nasnet.py:finetune,folder=DIR --config.init=FILE
 
 Expected, digits: above 98 % (measured: see the README). The paper's top-1, which has not been
 trained here: CIFAR-10 6 @ 768 96.59, with cutout 97.35, 7 @ 2304 97.03, with cutout 97.60 (Table 1,

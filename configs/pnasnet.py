@@ -6,6 +6,7 @@
   python -m cls.main --config configs/pnasnet.py:imagenet2012,variant=pnasnet5_mobile
                      --config.data.image_size=224 --config.data.eval_resize=256
   python -m cls.main --config configs/pnasnet.py:folder=DIR      the ImageNet recipe, your images
+  python -m cls.main --config configs/pnasnet.py:finetune,folder=DIR --config.init=FILE
 
 Expected, digits: above 98 % (measured: see the README). The paper's top-1, which has not been
 trained here: CIFAR-10 96.59 (mean of 15); ImageNet large 82.9, mobile 74.2.

@@ -4,6 +4,7 @@
   python -m cls.main --config configs/polynet.py:imagenet2012     Very Deep PolyNet at 331 pixels;
                                                                   variant=polynet_mixed_b
   python -m cls.main --config configs/polynet.py:folder=DIR       the ImageNet recipe, your images
+  python -m cls.main --config configs/polynet.py:finetune,folder=DIR --config.init=FILE
 
 Expected, digits: above 95 % (measured: see the README). The paper's top-1, which has not been
 trained here: ImageNet 81.29 from a single crop of 331 pixels, 82.64 from many.

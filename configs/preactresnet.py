@@ -5,6 +5,7 @@
                                                          variant=preactresnet1001_cifar
   python -m cls.main --config configs/preactresnet.py:imagenet2012   200; variant=preactresnet152
   python -m cls.main --config configs/preactresnet.py:folder=DIR     ImageNet's, on your images
+  python -m cls.main --config configs/preactresnet.py:finetune,folder=DIR --config.init=FILE
 
 Expected, digits: above 97 % (measured: see the README). The paper's top-1, which has not been
 trained here: CIFAR-10 110: 93.63, 164: 94.54, 1001: 95.08; CIFAR-100 164: 75.67, 1001: 77.29

@@ -3,6 +3,7 @@
   python -m cls.main --config configs/prelunet.py                 a small one on embedded digits
   python -m cls.main --config configs/prelunet.py:imagenet2012    A; variant=prelunet_c, ..._14
   python -m cls.main --config configs/prelunet.py:folder=DIR      the ImageNet recipe, your images
+  python -m cls.main --config configs/prelunet.py:finetune,folder=DIR --config.init=FILE
 
 Expected, digits: above 98 % (measured: see the README). The paper's top-1, which has not been
 trained here: ImageNet, many scales and dense, A 77.03, B 77.15, C 78.41 (Table 6); ten crops A

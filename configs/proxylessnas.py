@@ -4,6 +4,7 @@
   python -m cls.main --config configs/proxylessnas.py:imagenet2012    the net for mobile devices;
                                 variant=proxyless_gpu, proxyless_cpu, proxyless_mobile14
   python -m cls.main --config configs/proxylessnas.py:folder=DIR      its recipe on your images
+  python -m cls.main --config configs/proxylessnas.py:finetune,folder=DIR --config.init=FILE
 
 Any other net of the space: --config.model.genotype=FILE.json, with the stages' strings. Expected,
 digits: above 97 % (measured: see the README). The paper's top-1, one crop, which has not been

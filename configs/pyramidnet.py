@@ -6,6 +6,7 @@
   python -m cls.main --config configs/pyramidnet.py:imagenet2012   200, alpha 300;
                                                          variant=pyramidnet200_a450
   python -m cls.main --config configs/pyramidnet.py:folder=DIR     the ImageNet recipe, your images
+  python -m cls.main --config configs/pyramidnet.py:finetune,folder=DIR --config.init=FILE
 
 Expected, digits: above 98 % (measured: see the README). The paper's top-1, which has not been
 trained here: CIFAR-10 and -100 110 with alpha 48: 95.38, 76.69, alpha 270: 96.27, 81.75, 272 with

@@ -5,6 +5,7 @@
   python -m cls.main --config configs/res2net.py:imagenet2012     Res2Net-50, 26w x 4s;
                                           variant=res2net50_26w_8s, res2next50, dla60_res2net
   python -m cls.main --config configs/res2net.py:folder=DIR       the ImageNet recipe, your images
+  python -m cls.main --config configs/res2net.py:finetune,folder=DIR --config.init=FILE
 
 Expected, digits: above 98 % (measured: see the README). The paper's top-1, which has not been
 trained here: ImageNet 26w x 4s 77.99, 26w x 8s 79.20, Res2NeXt-50 78.24, Res2Net-101 79.19, DLA-60

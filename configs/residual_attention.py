@@ -6,6 +6,7 @@
   python -m cls.main --config configs/residual_attention.py:imagenet2012   Attention-56;
                                                 variant=attention92, attentionnext56
   python -m cls.main --config configs/residual_attention.py:folder=DIR     the same, your images
+  python -m cls.main --config configs/residual_attention.py:finetune,folder=DIR --config.init=FILE
 
 Expected, digits: above 97 % (measured: see the README). The paper's top-1, which has not been
 trained here: CIFAR-10 92: 95.01, 236: 95.86, 452: 96.10; CIFAR-100 78.29, 78.84, 79.55 (section

@@ -4,6 +4,7 @@
   python -m cls.main --config configs/resnet.py:cifar10          ResNet-56; variant=resnet110_cifar
   python -m cls.main --config configs/resnet.py:imagenet2012     ResNet-50; variant=resnet152_v1
   python -m cls.main --config configs/resnet.py:folder=DIR       the ImageNet recipe on your images
+  python -m cls.main --config configs/resnet.py:finetune,folder=DIR --config.init=FILE
 
 Expected, digits: above 98 % in two minutes on two CPU cores (measured: see the README). The paper's
 top-1, which has not been trained here: CIFAR-10 20: 91.25, 32: 92.49, 44: 92.83, 56: 93.03, 110:

@@ -6,6 +6,7 @@
   python -m cls.main --config configs/resnext.py:imagenet2012     50 (32x4d);
                                                           variant=resnext101_64x4d
   python -m cls.main --config configs/resnext.py:folder=DIR       the ImageNet recipe, your images
+  python -m cls.main --config configs/resnext.py:finetune,folder=DIR --config.init=FILE
 
 Expected, digits: above 98 % (measured: see the README). The paper's top-1, which has not been
 trained here: CIFAR-10 and CIFAR-100 29 (8x64d): 96.35, 82.23; 29 (16x64d): 96.42, 82.69 (Table 7);

@@ -4,6 +4,7 @@
   python -m cls.main --config configs/senet.py:imagenet2012     SE-ResNet-50;
                                        variant=seresnext50_32x4d, variant=se_bn_inception
   python -m cls.main --config configs/senet.py:folder=DIR       the ImageNet recipe on your images
+  python -m cls.main --config configs/senet.py:finetune,folder=DIR --config.init=FILE
 
 SENet-154 is trained otherwise (appendix): --config configs/senet.py:imagenet2012,variant=senet154
 --config.batch=2048 --config.optim.lr=1.0 --config.loss.label_smoothing=0.1

@@ -4,6 +4,7 @@
   python -m cls.main --config configs/shufflenet.py:imagenet2012    three groups, scale 1;
                              variant=shufflenet_g8_1x, shufflenet_g3_0.5x, shufflenet_g3_2x_se, ...
   python -m cls.main --config configs/shufflenet.py:folder=DIR      the ImageNet recipe, your images
+  python -m cls.main --config configs/shufflenet.py:finetune,folder=DIR --config.init=FILE
 
 Expected, digits: above 97 % (measured: see the README). The paper's top-1, which has not been
 trained here: ImageNet, 1x with 1, 2, 3, 4 and 8 groups 66.4, 67.3, 67.4, 67.2 and 67.6 (Table 2);

@@ -4,6 +4,7 @@
   python -m cls.main --config configs/shufflenetv2.py:imagenet2012  scale 1;
                              variant=shufflenetv2_0.5x, ..., shufflenetv2_50, shufflenetv2_se_164
   python -m cls.main --config configs/shufflenetv2.py:folder=DIR    the ImageNet recipe, your images
+  python -m cls.main --config configs/shufflenetv2.py:finetune,folder=DIR --config.init=FILE
 
 Expected, digits: above 97 % (measured: see the README). The paper's top-1, which has not been
 trained here: ImageNet 0.5x 60.3, 1x 69.4, 1.5x 72.6, 2x 74.9 (Table 8), v2-50 77.2, SE-v2-164 81.44

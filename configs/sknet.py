@@ -3,6 +3,7 @@
   python -m cls.main --config configs/sknet.py                  a small one on the embedded digits
   python -m cls.main --config configs/sknet.py:imagenet2012     SKNet-50; variant=sknet101
   python -m cls.main --config configs/sknet.py:folder=DIR       the ImageNet recipe on your images
+  python -m cls.main --config configs/sknet.py:finetune,folder=DIR --config.init=FILE
 
 Expected, digits: above 98 % (measured: see the README). The paper's top-1, one crop, which has not
 been trained here: SKNet-50 79.21, SKNet-101 79.81 (Table 2). Not here: the paper's nets for CIFAR

@@ -4,6 +4,7 @@
   python -m cls.main --config configs/squeezenet.py:imagenet2012    v1.0 with simple bypass;
                                             variant=squeezenet1_0, squeezenet1_1, ..._complex
   python -m cls.main --config configs/squeezenet.py:folder=DIR      the ImageNet recipe, your images
+  python -m cls.main --config configs/squeezenet.py:finetune,folder=DIR --config.init=FILE
 
 Expected, digits: above 90 % (measured: see the README). The paper's top-1, which has not been
 trained here: ImageNet v1.0 57.5, with simple bypass 60.4, with complex bypass 58.8 (Tables 2, 3).

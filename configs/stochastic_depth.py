@@ -6,6 +6,7 @@
   python -m cls.main --config configs/stochastic_depth.py:svhn_cropped    152 layers
   python -m cls.main --config configs/stochastic_depth.py:imagenet2012    ResNet-152
   python -m cls.main --config configs/stochastic_depth.py:folder=DIR      ImageNet's recipe
+  python -m cls.main --config configs/stochastic_depth.py:finetune,folder=DIR --config.init=FILE
 
 --config.model.drop_rate=0 trains the same net at constant depth.
 

@@ -3,6 +3,7 @@
   python -m cls.main --config configs/vgg.py                  a small one on the embedded digits
   python -m cls.main --config configs/vgg.py:imagenet2012     VGG-16 (D); variant=vgg19, vgg16_bn
   python -m cls.main --config configs/vgg.py:folder=DIR       the ImageNet recipe on your images
+  python -m cls.main --config configs/vgg.py:finetune,folder=DIR --config.init=FILE
 
 Expected, digits: above 97 % (measured: see the README). The paper's top-1, which has not been
 trained here: ImageNet, dense evaluation at a single scale (Table 3), A: 70.4, A-LRN: 70.3, B: 71.3,

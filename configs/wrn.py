@@ -5,6 +5,7 @@
   python -m cls.main --config configs/wrn.py:svhn_cropped    16-8 with dropout
   python -m cls.main --config configs/wrn.py:imagenet2012    50-2-bottleneck; variant=wrn34_2
   python -m cls.main --config configs/wrn.py:folder=DIR      the ImageNet recipe on your images
+  python -m cls.main --config configs/wrn.py:finetune,folder=DIR --config.init=FILE
 
 Any depth (6 n + 4) and widening factor: --config.model.depth=40 --config.model.k=10.
 

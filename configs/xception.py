@@ -3,6 +3,7 @@
   python -m cls.main --config configs/xception.py                  a small one on embedded digits
   python -m cls.main --config configs/xception.py:imagenet2012     the paper's
   python -m cls.main --config configs/xception.py:folder=DIR       its recipe on your images
+  python -m cls.main --config configs/xception.py:finetune,folder=DIR --config.init=FILE
 
 Expected, digits: above 98 % (measured: see the README). The paper's, which has not been trained
 here: ImageNet 79.0 top-1, one crop (Table 1). Its other data set, JFT, is not public.

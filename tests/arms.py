@@ -1,8 +1,13 @@
 """Every arm of every config, for the tests that go through them."""
 
+import functools
+import os
 import re
+import tempfile
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from cls import config as configs
 from cls.errors import UserError
@@ -14,14 +19,37 @@ FILES = sorted(
 )
 
 
+@functools.cache
+def photographs():
+    """A folder of 24 and 6 tiny images of three classes, for arms that count what is in one.
+
+    It has the same path in all processes of a test run, since names of tests have it.
+    """
+    root = Path(tempfile.gettempdir()) / f'cls-tests-{os.getuid()}' / 'photographs'
+    for split, count in (('train', 8), ('val', 2)):
+        for name in ('bird', 'dog', 'vehicle'):
+            (root / split / name).mkdir(parents=True, exist_ok=True)
+            for index in range(count):
+                file = root / split / name / f'{index}.png'
+                if not file.exists():
+                    partial = file.with_suffix(f'.{os.getpid()}')
+                    Image.new('RGB', (8, 8), (9 * index, 0, 0)).save(partial, 'PNG')
+                    partial.replace(file)
+    return root
+
+
 def arms():
     """Every arm of every config, as the message to an unknown one lists them."""
     for file in FILES:
         with pytest.raises(UserError) as caught:
             configs.load(f'{file}:no such arm')
         listed = re.search(r'write one of (.*?), then', str(caught.value))[1]
+        options = {
+            'folder': 'folder=/nonexistent',
+            'finetune': f'finetune,folder={photographs()}',
+        }
         for arm in listed.split(', '):
-            yield f'{file}:{"folder=/nonexistent" if arm == "folder" else arm}'
+            yield f'{file}:{options.get(arm, arm)}'
 
 
 def members(config):

@@ -228,7 +228,11 @@ def abstract_params(model_as_json, num_classes, size, channels):
     return {name: variables['params'][name] for name in some}
 
 
-@pytest.mark.parametrize('spec', ARMS)
+# The arms finetune share their recipe, and their models with the arms imagenet2012.
+SHARED = [spec for spec in ARMS if ':finetune' in spec][1:]
+
+
+@pytest.mark.parametrize('spec', [spec for spec in ARMS if spec not in SHARED])
 def test_an_arm_gives_a_model_a_schedule_and_an_optimizer(spec):
     for config in members(configs.load(spec)):
         name = 'folder' if config.data.name.startswith('folder:') else config.data.name

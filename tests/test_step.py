@@ -5,6 +5,7 @@ import functools
 import re
 from collections import Counter
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,14 @@ from cls.hlo import collectives
 from cls.nn.norm import BatchNorm
 from cls.setup import set_up, split_groups
 from cls.state import new_state
-from cls.step import Recipe, make_eval_step, make_train_step, normalise, random_flip
+from cls.step import (
+    Recipe,
+    make_eval_step,
+    make_train_step,
+    microbatches,
+    normalise,
+    random_flip,
+)
 
 SMALL_RESNET = (
     ('duration', '100 steps'),
@@ -353,18 +361,56 @@ def test_evaluation_counts_what_is_not_masked():
     assert float(sums['loss']) == pytest.approx(expected, rel=1e-5)
 
 
-def test_normalise_by_channel():
-    images = np.arange(2 * 3 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3, 3)
-    out = normalise(jnp.asarray(images), (1.0, 2.0, 3.0), (2.0, 4.0, 8.0))
-    np.testing.assert_allclose(out, (images - np.array([1.0, 2, 3])) / np.array([2.0, 4, 8]))
+class WithAndWithoutJit(chex.TestCase):
+    """The pure functions of a step give the same compiled and not."""
+
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_normalise_by_channel(self):
+        images = np.arange(2 * 3 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3, 3)
+        function = functools.partial(normalise, mean=(1.0, 2.0, 3.0), std=(2.0, 4.0, 8.0))
+        expected = (images - np.array([1.0, 2, 3])) / np.array([2.0, 4, 8])
+        np.testing.assert_allclose(self.variant(function)(images), expected, rtol=1e-6)
+
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_flips_mirror_about_half_of_the_images_left_to_right(self):
+        images = np.random.default_rng(0).integers(256, size=(1000, 2, 3, 1)).astype(np.uint8)
+        flipped = np.asarray(self.variant(random_flip)(images, jax.random.key(0)))
+        mirrored = (flipped == images[:, :, ::-1]).all((1, 2, 3))
+        assert ((flipped == images).all((1, 2, 3)) | mirrored).all()
+        assert 430 < mirrored.sum() < 570
+
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_microbatches_have_groups_dealt_out(self):
+        function = functools.partial(microbatches, count=2, group=2)
+        dealt = self.variant(function)(np.arange(8))
+        chex.assert_trees_all_equal(np.asarray(dealt), np.array([[0, 1, 4, 5], [2, 3, 6, 7]]))
 
 
-def test_flips_mirror_about_half_of_the_images_left_to_right():
-    images = np.random.default_rng(0).integers(256, size=(1000, 2, 3, 1)).astype(np.uint8)
-    flipped = np.asarray(jax.jit(random_flip)(images, jax.random.key(0)))
-    mirrored = (flipped == images[:, :, ::-1]).all((1, 2, 3))
-    assert ((flipped == images).all((1, 2, 3)) | mirrored).all()
-    assert 430 < mirrored.sum() < 570
+def test_a_step_gives_the_same_state_compiled_and_not():
+    batch, kernel = linear_case()
+    optimizer = optax.adam(0.1)
+    step = make_train_step(Linear(), optimizer, RECIPE, meshes.batch_sharding(MESH))
+    state = new_state({'params': {'kernel': kernel}}, optimizer, seed=0, ema=True)
+    (compiled, measured), (plain, expected) = jax.jit(step)(state, batch), step(state, batch)
+    chex.assert_trees_all_equal_shapes_and_dtypes(compiled, plain)
+    parts = (compiled.params, compiled.ema, measured), (plain.params, plain.ema, expected)
+    chex.assert_trees_all_close(*parts, rtol=1e-5, atol=1e-6)
+
+
+def test_outputs_that_are_no_logits_end_the_trace():
+    class Map(Linear):
+        @nn.compact
+        def __call__(self, images, train=False):
+            return super().__call__(images, train)[:, None]
+
+    batch, kernel = linear_case()
+    state = new_state({'params': {'kernel': kernel}}, optax.sgd(0.1), seed=0, ema=False)
+    step = make_train_step(Map(), optax.sgd(0.1), RECIPE, meshes.batch_sharding(MESH))
+    with pytest.raises(AssertionError, match='rank'):
+        jax.eval_shape(step, state, batch)
+    batch['mask'] = np.ones(len(batch['label']), bool)
+    with pytest.raises(AssertionError, match='rank'):
+        jax.eval_shape(make_eval_step(Map(), RECIPE), state.variables(), batch)
 
 
 def test_randomness_is_a_function_of_seed_and_step():

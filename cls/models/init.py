@@ -15,9 +15,9 @@ def init(model: nn.Module, seed: int, input_size: int, channels: int = 3) -> Any
 
     The net is traced once for its shapes; every variable is then drawn on the host by its module's
     initialiser, from a stream of its own keyed by (seed, path). A value therefore depends neither
-    on the other layers nor on the number of devices and hosts.
-
-    Raises TypeError for a variable `x` whose module has no `x_init` that can draw on the host.
+    on the other layers nor on the number of devices and hosts. A variable `x` whose module has no
+    `x_init` of cls.nn.init, as in a plain Flax module, is Flax's own: what `model.init` draws on
+    this host's CPU, for which it is compiled.
     """
     modules: dict[tuple[str, ...], nn.Module] = {}
 
@@ -28,14 +28,30 @@ def init(model: nn.Module, seed: int, input_size: int, channels: int = 3) -> Any
     with nn.intercept_methods(note):
         shapes = abstract_variables(model, input_size, channels)
 
-    def draw(path, shape):
+    def initializer(path):
         _, *module, name = [entry.key for entry in path]
-        initializer = getattr(modules[tuple(module)], f'{name}_init', None)
-        if not hasattr(initializer, 'draw'):
-            where = f'{type(modules[tuple(module)]).__name__} ({"/".join(module)})'
-            raise TypeError(f'{where} has no {name}_init of cls.nn.init for its variable {name!r}')
+        return getattr(modules.get(tuple(module)), f'{name}_init', None)
+
+    def draw(path, shape):
         digest = hashlib.sha256('/'.join(entry.key for entry in path).encode()).digest()
         rng = np.random.default_rng((seed, int.from_bytes(digest[:8], 'little')))
-        return initializer.draw(rng, shape.shape)
+        return initializer(path).draw(rng, shape.shape)
 
-    return jax.tree.map_with_path(draw, shapes)
+    plain = jax.tree.map_with_path(lambda path, _: not hasattr(initializer(path), 'draw'), shapes)
+    drawn = jax.tree.map_with_path(
+        lambda path, shape, is_plain: None if is_plain else draw(path, shape), shapes, plain
+    )
+    if not any(jax.tree.leaves(plain)):
+        return drawn
+    compiled = _drawn_by_flax(model, seed, input_size, channels)
+    return jax.tree.map(
+        lambda is_plain, theirs, ours: theirs if is_plain else ours, plain, compiled, drawn
+    )
+
+
+def _drawn_by_flax(model: nn.Module, seed: int, input_size: int, channels: int) -> Any:
+    """Returns the variables of `model.init` as NumPy arrays."""
+    images = np.zeros((1, input_size, input_size, channels), np.float32)
+    with jax.default_device(jax.local_devices(backend='cpu')[0]):
+        variables = jax.jit(model.init)(jax.random.key(seed), images)
+    return jax.tree.map(np.asarray, variables)

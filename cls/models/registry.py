@@ -4,15 +4,20 @@ A model file describes its system, its net, and then its variants:
 
     SYSTEM = System('ResNet', 'Deep Residual Learning for Image Recognition', 'CVPR 2016', ...)
     register(Variant('resnet50', SYSTEM, ResNet, dict(stage_sizes=(3, 4, 6, 3)), ...))
+
+A config file may register variants of its own in the same way, of any Flax module that keeps the
+contract: a field `num_classes`, and `__call__(images, train=False)` that returns logits.
 """
 
+import contextlib
+import contextvars
 import dataclasses
 import fnmatch
 import functools
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -92,14 +97,61 @@ MODULES = 5_000
 _DEPTHS = frozenset({'stage_sizes', 'block_sizes', 'blocks', 'depths', 'depth', 'modules'})
 
 _VARIANTS: dict[str, Variant] = {}
+_ORIGINS: dict[str, str] = {}  # of the variants that config files register: the file
+_registering: contextvars.ContextVar[str] = contextvars.ContextVar('registering', default='')
 _ENSEMBLES: dict[str, Ensemble] = {}
 
 
+@contextlib.contextmanager
+def registered_by(file: str) -> Iterator[None]:
+    """Within it variants are registered as those of a config file, which may be loaded again."""
+    token = _registering.set(file)
+    try:
+        yield
+    finally:
+        _registering.reset(token)
+
+
+def origin(name: str) -> str:
+    """Returns the config file that registered a variant, '' for those of cls.models."""
+    return _ORIGINS.get(name, '')
+
+
+def is_known(name: str) -> bool:
+    """Whether a variant or a supernet has that name, or a variant's reference has."""
+    _import_all()
+    return name in _VARIANTS or name in SUPERNETS or name in aliases()
+
+
 def register(variant: Variant) -> None:
-    """Adds a variant to the list. Raises ValueError when the name is taken."""
-    if variant.name in _VARIANTS:
+    """Adds a variant to the list.
+
+    Raises ValueError when the name is taken; of a config file's own UserError, also for a module
+    that does not keep the contract.
+    """
+    file = _registering.get()
+    if file:
+        _import_all()
+        _check_contract(variant, file)
+        _ORIGINS[variant.name] = file
+    elif variant.name in _VARIANTS:
         raise ValueError(f'two variants are named {variant.name}')
     _VARIANTS[variant.name] = variant
+
+
+def _check_contract(variant: Variant, file: str) -> None:
+    before = _ORIGINS.get(variant.name, 'cls.models')
+    if variant.name in _VARIANTS and before != file:
+        raise UserError(
+            f'{file} registers a variant {variant.name!r}, which {before} has already: expected '
+            'another name.'
+        )
+    what = f'{file}: the module {variant.module.__name__} of the variant {variant.name!r}'
+    if 'num_classes' not in fields(variant.module):
+        raise UserError(f'{what} has no field num_classes: expected one, the number of its logits.')
+    taken = inspect.signature(variant.module.__call__).parameters.values()
+    if not any(p.name == 'train' or p.kind is p.VAR_KEYWORD for p in taken):
+        raise UserError(f'{what} takes no `train`: expected __call__(self, images, train=False).')
 
 
 def register_ensemble(ensemble: Ensemble) -> None:
@@ -217,6 +269,34 @@ def abstract_variables(model: nn.Module, input_size: int, channels: int = 3) -> 
 
     with shapes_only(), nn.intercept_methods(count):
         return jax.eval_shape(model.init, jax.random.key(0), images)
+
+
+def check_logits(model: nn.Module, input_size: int, channels: int) -> None:
+    """Raises UserError for a model whose output is not (N, num_classes)."""
+    images = jax.ShapeDtypeStruct((2, input_size, input_size, channels), jnp.float32)
+    with shapes_only():
+        logits, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
+    shape, expected = getattr(logits, 'shape', None), (2, model.num_classes)
+    if shape != expected:
+        told = f'{shape}' if shape else f'a {type(logits).__name__}'
+        raise UserError(
+            f'{type(model).__name__} returns {told} for two images of {input_size} pixels: '
+            f'expected logits of shape {expected}.'
+        )
+
+
+def flax_norms(model: nn.Module, input_size: int, channels: int = 3) -> list[str]:
+    """Returns the paths of the batch norms that are Flax's own and not cls.nn.norm.BatchNorm."""
+    found = {}
+
+    def note(next_call, args, kwargs, context):
+        if isinstance(context.module, nn.BatchNorm):
+            found['/'.join(context.module.path)] = None
+        return next_call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        abstract_variables(model, input_size, channels)
+    return list(found)
 
 
 def takes_progress(model: nn.Module) -> bool:

@@ -31,6 +31,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cls import benchmarks, distributed, evaluate, metrics, storage
+from cls import config as configs
 from cls.data import sources, tfds_sets
 from cls.errors import Parser, UserError, run
 from cls.runtime import load_classes, load_config, start
@@ -76,8 +77,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         '--output', type=storage.checked, help='folder for robustness.json, not the run folder'
     )
+    parser.add_argument('--config', help='the config file of your own that registers its model')
     distributed.add_flags(parser)
     args = parser.parse_args(argv)
+    if args.config:
+        configs.load(args.config)
     distributed.start(args)
     logging.basicConfig(level=logging.WARNING, format='%(levelname)s: %(message)s')
     found = list(find(args.data))
