@@ -11,7 +11,7 @@
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-python3 -m venv "$folder/venv"
+"${PYTHON:-python3}" -m venv "$folder/venv"
 "$folder/venv/bin/pip" install -q torch==2.13.0 torchvision==0.28.0 timm==1.0.31
 "$folder/venv/bin/python" - <<'END'
 import sys

@@ -16,8 +16,7 @@ INTERPOLATIONS = ('bilinear', 'bicubic', 'tf_bilinear', 'tf_bicubic')
 PILLOW = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
 _STRONG = 16  # reductions from which on Pillow's filter is the quicker one
 _SPARE = 32  # times the pixels of a window that the whole resized image may have to be made
-# Of an image that is reduced, and higher than this times its width, Pillow does the columns first.
-_TALL = 2 if int(Image.__version__.split('.')[0]) >= 13 else 100
+_PILLOW_13 = int(Image.__version__.split('.')[0]) >= 13
 _BITS = 22  # of Pillow's weights behind the binary point
 
 Box = tuple[float, float, float, float]  # top, left, height, width
@@ -172,11 +171,21 @@ def _pillow_window(
     x, across = _pillow_taps(image.shape[1], box[1], box[3], to[1], *columns, interpolation)
     image = image[y.min() : y.max() + 1, x.min() : x.max() + 1]
     passes = [(1, x - x.min(), across), (0, y - y.min(), down)]
-    if to[0] < box[2] and box[2] > _TALL * box[3]:
+    if to[0] < box[2] and _columns_first(box, to):
         passes.reverse()
     for axis, at, weights in passes:
         image = _weighted(image, axis, at, weights)
     return image
+
+
+def _columns_first(box: Box, to: tuple[int, int]) -> bool:
+    """Whether Pillow filters a reduced image's columns before its rows.
+
+    See findings/pillow13_resize_order.sh; before 13 it does so for strips alone.
+    """
+    if _PILLOW_13:
+        return box[2] - to[0] > 2 * (box[3] - to[1])
+    return box[2] > 100 * box[3]
 
 
 def _weighted(image: np.ndarray, axis: int, at: np.ndarray, weights: np.ndarray) -> np.ndarray:

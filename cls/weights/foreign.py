@@ -15,7 +15,8 @@ _LFS = 'a Git LFS pointer, not the checkpoint itself; fetch it with git lfs pull
 _FLAX = (
     'a Flax msgpack file, which is not read; save the PyTorch weights where it was made, or, after '
     'flax.serialization.msgpack_restore, write its tensors under the names and in the axes of the '
-    "reference's state_dict by safetensors.numpy.save_file, and import that"
+    "reference's state_dict, each through numpy.ascontiguousarray, by safetensors.numpy.save_file, "
+    'and import that'
 )
 _ONNX = (
     'an ONNX file, a program rather than named weights, which is not read; import the checkpoint '
