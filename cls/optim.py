@@ -44,11 +44,6 @@ def schedule(config: ConfigDict, lr: float, *, to_steps: ToSteps, total: int) ->
     """
     make = _look_up(_SCHEDULES, config.name, 'config.schedule.name')
     warmup = to_steps(config.warmup)
-    if warmup > total:
-        raise UserError(
-            f'config.schedule.warmup is {config.warmup!r}, {warmup} steps, and the run has '
-            f"{total}: expected at most as many, for example '5 percent'."
-        )
     rule = make(config, lr, to_steps, warmup, total)
     ramp = optax.linear_schedule(config.warmup_init, lr, warmup)
 
@@ -57,6 +52,16 @@ def schedule(config: ConfigDict, lr: float, *, to_steps: ToSteps, total: int) ->
         return jnp.asarray(value, jnp.float32)
 
     return rate
+
+
+def check_warmup(config: ConfigDict, *, to_steps: ToSteps, total: int) -> None:
+    """Raises UserError if the warm-up of config.schedule is longer than a run of `total` steps."""
+    warmup = to_steps(config.warmup)
+    if warmup > total:
+        raise UserError(
+            f'config.schedule.warmup is {config.warmup!r}, {warmup} steps, and the run has '
+            f"{total}: expected at most as many, for example '5 percent'."
+        )
 
 
 def _constant(config, lr, to_steps, warmup, total):

@@ -168,6 +168,7 @@ def set_up(
     devices: list[jax.Device] | None = None,
     classes: tuple[str, ...] | None = None,
     complete: bool = True,
+    begun: bool = False,
 ) -> Setup:
     """Opens the data, builds the net, and reads the rest of the config once, to find mistakes.
 
@@ -178,6 +179,8 @@ def set_up(
         outputs, () if they are not known; the data set then needs no part to train on.
       complete: whether config.model describes the network; that of a search's trials lacks the
         genotype.
+      begun: whether the run has a checkpoint already; an earlier version let it begin with a
+        warm-up longer than itself.
 
     Raises UserError for what does not fit together.
     """
@@ -214,6 +217,8 @@ def set_up(
     for name, duration in {'duration': config.duration, **every}.items():
         if setup.steps(duration) < 1:
             raise UserError(f'config.{name} is {duration!r}: expected more than nothing.')
+    if classes is None and not begun:
+        optim.check_warmup(config.schedule, to_steps=setup.steps, total=total)
     telemetry.profile_steps(config.profile)
     _check_training(setup, shapes)
     return setup

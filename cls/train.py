@@ -59,8 +59,8 @@ def in_folder(
         distributed.say(FINISHED.format(workdir))
         return result
     # Mistakes in the config, and weights that do not fit, end here, before anything is written.
-    setup = distributed.agree('set-up', lambda: set_up(config))
     begun = distributed.first('begun', lambda: any((workdir / 'checkpoints').glob('[0-9]*')))
+    setup = distributed.agree('set-up', lambda: set_up(config, begun=begun))
     data = distributed.agree('data', lambda: same_data.identity(setup.train, setup.test))
     same_data.check(workdir, data, begun, config.data.allow_changed)
     load = config.init and not begun

@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 import pytest
 from logs import logged
 
-from cls import checkpoint, runtime, storage
+from cls import checkpoint, optim, runtime, storage
 from cls import config as configs
 from cls.errors import UserError, reason
 from cls.main import main
@@ -457,6 +457,24 @@ def test_what_training_depends_on_may_not(run, home):
     line = line_of(main, arguments(home, run, '--config.optim.lr=0.5', *FREE))
     assert re.findall(r'(\S+) \(', line) == ['optim.lr']
     assert content(run) == before
+
+
+def test_a_run_that_began_with_too_long_a_warmup_is_evaluated_and_continued(
+    home, tmp_path, monkeypatch
+):
+    # as versions without the check let it begin; a new run is refused
+    folder = tmp_path / 'run'
+    command = arguments(home, folder, '--config.schedule.warmup=99 steps')
+    with pytest.raises(UserError, match=f'99 steps, and the run has {STEPS}'):
+        main(command)
+    with monkeypatch.context() as before:
+        before.setattr(optim, 'check_warmup', lambda *_, **__: None)
+        assert main(command) == 0
+    (folder / 'result.json').unlink()
+    shutil.rmtree(folder / 'checkpoints' / str(STEPS))
+    assert main(['--job=evaluate', f'--workdir={folder}']) == 0
+    assert main(command) == 0
+    assert json.loads((folder / 'result.json').read_text())['step'] == STEPS
 
 
 def test_a_longer_run_says_what_becomes_of_its_schedule(home, tmp_path, capsys):
