@@ -304,7 +304,10 @@ def _check_training(setup: Setup, shapes: Any) -> None:
 
 
 def _check_sizes(setup: Setup) -> None:
-    pairs, (size, _, channels) = setup.config.progressive, setup.info.image_shape
+    pairs, size = setup.config.progressive, setup.info.image_shape[0]
+    evaluated = setup.config.data.eval_size
+    if evaluated not in (0, size):
+        _check_size(setup, evaluated, f'config.data.eval_size is {evaluated}')
     if not pairs:
         return
     example = "for example (('0 steps', 128), ('50 percent', 192))."
@@ -324,17 +327,23 @@ def _check_sizes(setup: Setup) -> None:
         )
     for _, other in pairs:
         _check_images(setup.config, setup.info, other, setup.mesh)
-        what = f'config.progressive has images of {other} pixels, but {setup.config.model.name}'
-        try:
-            depends = parts.sized(setup.model, size, other, channels)
-        except (TypeError, ValueError) as error:  # a window that is larger than what it slides on
-            raise UserError(f'{what} cannot be applied to them: choose larger ones.') from error
-        if depends:
-            raise UserError(
-                f'{what} has parameters that depend on the size '
-                f'({", ".join(sorted(depends)[:3])}): unset it, or choose a net that averages over '
-                'the image before its classifier.'
-            )
+        _check_size(setup, other, f'config.progressive has images of {other} pixels')
+
+
+def _check_size(setup: Setup, other: int, what: str) -> None:
+    """Raises UserError, which begins with `what`, if the network cannot take images of a size."""
+    size, _, channels = setup.info.image_shape
+    what = f'{what}, but {setup.config.model.name}'
+    try:
+        depends = parts.sized(setup.model, size, other, channels)
+    except (TypeError, ValueError) as error:  # a window that is larger than what it slides on
+        raise UserError(f'{what} cannot be applied to them: choose larger ones.') from error
+    if depends:
+        raise UserError(
+            f'{what} has parameters that depend on the size '
+            f'({", ".join(sorted(depends)[:3])}): unset it, or choose a net that averages over '
+            'the image before its classifier.'
+        )
 
 
 def _check_fit(config: ConfigDict, info: pipeline.Info, model: nn.Module) -> None:

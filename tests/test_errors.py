@@ -98,6 +98,14 @@ def line_of(*arguments):
             ['2 pixels', 'larger'],
         ),
         (
+            ['--config=configs/metaqnn.py', '--config.data.eval_size=64'],
+            ['config.data.eval_size is 64', 'parameters that depend on the size'],
+        ),
+        (
+            ['--config=configs/googlenet.py', '--config.data.eval_size=2'],
+            ['config.data.eval_size is 2', 'choose larger ones'],
+        ),
+        (
             ['--config=configs/metaqnn.py', "--config.progressive=(('0 steps', 16),)"],
             ['16 pixels', 'depend on the size'],
         ),
