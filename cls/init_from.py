@@ -50,13 +50,14 @@ class _Loaded:
 
     `classes` are the names of their outputs, () if unknown; `prepared` the mean and deviation of
     pixels in 0..255 that they were made for, and who says so; `left_out` the tensors of a file that
-    are no part of the net.
+    are no part of the net; `entry` which of several sets of weights in a file they are, as text.
     """
 
     variables: dict[str, Any]
     classes: tuple[str, ...]
     prepared: tuple[tuple[float, ...], tuple[float, ...], str]
     left_out: tuple[str, ...] = ()
+    entry: str = ''
 
 
 def load(setup: Setup) -> dict[str, Any]:
@@ -88,6 +89,7 @@ def load(setup: Setup) -> dict[str, Any]:
             line += '' if loaded.classes else ' (the weights do not name their classes)'
         if left_out := sorted({*loaded.left_out, *dropped}):
             line += f'; left out, as no part of the net: {_list(left_out)}'
+        line += f'; {loaded.entry}' if loaded.entry else ''
         print(f'init: {line}', flush=True)
         if warning := _warning(setup.config.data, *loaded.prepared):
             print(f'warning: {source}: {warning}', flush=True)
@@ -290,12 +292,22 @@ def _of_file(setup: Setup) -> _Loaded:
     with located.naming_card():
         count = fitted.fields.get('num_classes', 0)
         classes, _ = cards.class_names(located.card, count) if count else ((), '')
+    if count and not classes:
+        with Located(located.file, {}).naming_card():
+            classes, _ = cards.class_names(checkpoint.card, count)
     return _Loaded(
         fitted.variables,
         classes,
         (prepared.mean, prepared.std, prepared.known_from['mean']),
         tuple(fitted.left_out),
+        _on_entry(checkpoint),
     )
+
+
+def _on_entry(checkpoint: weights.Checkpoint) -> str:
+    if not checkpoint.unused:
+        return ''
+    return f'of its entry {checkpoint.entry!r}, not of {_list(list(checkpoint.unused))}'
 
 
 def _warning(data: ConfigDict, mean: Any, std: Any, known_from: str) -> str:

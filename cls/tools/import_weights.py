@@ -43,7 +43,7 @@ from cls.models.registry import Variant
 from cls.runtime import claim, record, start
 from cls.state import new_state
 from cls.weights import card as cards
-from cls.weights.hub import Located, Preparation, locate, preparation
+from cls.weights.hub import CARD, Located, Preparation, locate, preparation
 from configs import common
 
 
@@ -111,9 +111,15 @@ def _read(
     config = _overridden(config_of(variant, prepared, fitted.fields), overrides)
     with located.naming_card():
         _check_count(located.card, config.model.num_classes)
-        classes, line = _classes(located.card, config)
+        named = (*cards.class_names(located.card, config.model.num_classes), CARD)
+    if not named[0]:
+        with Located(located.file, {}).naming_card():
+            names, field = cards.class_names(checkpoint.card, config.model.num_classes)
+        named = (names, field, located.file.name)
+    classes, line = _classes(*named, config)
     lines = [
         *_of_network(variant, located, checkpoint.card),
+        *_of_entry(located, checkpoint),
         *_of_fields(fitted, given),
         _of_images(config, prepared, given),
         line,
@@ -140,13 +146,21 @@ def _check_count(card: dict[str, Any], count: int) -> None:
         raise UserError(f'num_classes is {told}, but the weights have {count} outputs')
 
 
-def _classes(card: dict[str, Any], config: ConfigDict) -> tuple[tuple[str, ...], str]:
-    """Returns (names of the outputs, () if unknown; a line on their order)."""
+def _classes(
+    names: tuple[str, ...], field: str, source: str, config: ConfigDict
+) -> tuple[tuple[str, ...], str]:
+    """Returns (names of the outputs, () if unknown; a line on their order).
+
+    Args:
+      names: those that a field of a source has; () for none.
+      field: its name.
+      source: the name of a file.
+      config: of the run.
+    """
     count = config.model.num_classes
-    names, field = cards.class_names(card, count)
     if names:
         shown = ', '.join(names[:3]) + (', ...' if count > 3 else '')
-        return names, f'Classes: {count:,} names of config.json ({field}), in its order: {shown}'
+        return names, f'Classes: {count:,} names of {source} ({field}), in its order: {shown}'
     if config.data.name == 'tfds:imagenet2012' and count == 1000:
         return wnids(), (
             "Classes: nothing names the 1,000 outputs; assumed: ImageNet's, in the order of the "
@@ -154,8 +168,9 @@ def _classes(card: dict[str, Any], config: ConfigDict) -> tuple[tuple[str, ...],
         )
     return (), (
         f'Classes: nothing names the {count:,} outputs; assumed: the order of the data set that '
-        'is evaluated on (of a folder: its classes sorted as text). If it was another in training, '
-        'put classes.json, a list of the names in the order of the outputs, into the run folder.'
+        f'is evaluated on (of a folder: its classes in {config.data.class_order} order). If it was '
+        'another in training, put classes.json, a list of the names in the order of the outputs, '
+        'into the run folder.'
     )
 
 
@@ -173,6 +188,16 @@ def _of_network(variant: Variant, located: Located, card: dict[str, Any]) -> lis
     return [
         f'Network: nothing in {located.file.name} says which it is; taken for {variant.name}, as '
         f'--model says, but its tensors fit as well: {", ".join(others)}.'
+    ]
+
+
+def _of_entry(located: Located, checkpoint: weights.Checkpoint) -> list[str]:
+    """Says which of several sets of weights in a file is taken."""
+    if not checkpoint.unused:
+        return []
+    return [
+        f'Weights: {checkpoint.entry!r} of {located.file.name}, which has others too, to be chosen '
+        f'by --entry: {", ".join(checkpoint.unused[:6])}.'
     ]
 
 

@@ -1,6 +1,6 @@
 """Foreign checkpoints -> Flax variables: `read` a file, then `from_torch` its tensors."""
 
 from cls.weights.convert import Fitted, fit, from_torch, same_tensors
-from cls.weights.torch_file import open_checkpoint, read
+from cls.weights.torch_file import Checkpoint, open_checkpoint, read
 
-__all__ = ['Fitted', 'fit', 'from_torch', 'open_checkpoint', 'read', 'same_tensors']
+__all__ = ['Checkpoint', 'Fitted', 'fit', 'from_torch', 'open_checkpoint', 'read', 'same_tensors']

@@ -74,7 +74,11 @@ _ACTIVATIONS = (  # by the beginning of a reference's name
     (r'(wide_)?resne(t|xt)\d', ('relu',)),
 )
 
-_NAMES = ('label_names', 'labels', 'id2label', 'label2id', 'label_descriptions')
+_NAMES = (
+    *('label_names', 'labels', 'class_names', 'classes', 'id2label', 'idx_to_class'),
+    *('label2id', 'class_to_idx', 'label_descriptions'),
+)
+_NUMBERED = ('label2id', 'class_to_idx')  # name -> output, not the other way around
 
 
 def preprocessing(card: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -205,12 +209,12 @@ def class_names(card: Mapping[str, Any], count: int) -> tuple[tuple[str, ...], s
 
 def _ordered(field: str, value: Any) -> tuple[str, ...]:
     """Returns the names of a field by output, () where it has none."""
-    if not value:
+    if not value or (field == 'classes' and type(value) is int):  # how many there are
         return ()
     if not isinstance(value, Mapping | list | tuple):
         raise UserError(f'{field} is {value!r:.60}: expected a list of names')
     if isinstance(value, Mapping):
-        if field == 'label2id':
+        if field in _NUMBERED:
             value = {number: name for name, number in value.items()}
         places = {str(key): name for key, name in value.items()}
         if all(key.isdecimal() for key in places):

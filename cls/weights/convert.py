@@ -238,7 +238,8 @@ def convert(
 
     Raises:
       UserError: variables without a tensor, tensors without a variable, a tensor that two
-        variables want, different shapes, and other kinds of numbers, all at once.
+        variables want, different shapes, and other kinds of numbers, all at once; values that are
+        not finite, and variances below 0.
     """
     wanted = _wanted(abstract_variables)
     named = {path: torch_name(path, renames) for path in wanted}
@@ -251,7 +252,21 @@ def convert(
         )
         for path, name in named.items()
     }
+    if useless := [named[path] for path, value in filled.items() if not _usable(path, value)]:
+        raise UserError(
+            f'tensors of {len(named)} with NaN, infinity or a variance below 0: '
+            f'{_some(sorted(useless))}; their training diverged, or the file is damaged: take '
+            'another checkpoint'
+        )
     return traverse_util.unflatten_dict(filled)
+
+
+def _usable(path: tuple[str, ...], value: np.ndarray) -> bool:
+    """Whether a network can compute with a variable's values."""
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        return True
+    is_variance = path[0] == 'batch_stats' and path[-1] == 'var'
+    return bool(np.isfinite(value).all()) and not (is_variance and (value < 0).any())
 
 
 def torch_name(path: tuple[str, ...], renames: Renames = ()) -> str:

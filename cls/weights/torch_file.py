@@ -47,6 +47,11 @@ from cls.weights.unpickle import (
 ENTRIES = ('state_dict', 'model', 'model_state_dict')
 # Prefixes that wrappers of a whole module add to every name (DataParallel, torch.compile).
 PREFIXES = ('module.', '_orig_mod.')
+# Keys under which training scripts keep the names of the classes, see card.py.
+CLASS_NAMES = (
+    *('label_names', 'class_names', 'classes', 'class_to_idx', 'idx_to_class'),
+    *('id2label', 'label2id'),
+)
 
 # What an archive may inflate to, as a multiple of the file, and what any may. Weights shrink by a
 # tenth; those of a pruned net by as much as is pruned.
@@ -65,11 +70,15 @@ class Checkpoint:
     """A file's tensors, and what it says of the network that they are of.
 
     `card` has the fields that a snapshot's config.json would have (see card.py), as far as the
-    arguments of the training script in the file say.
+    arguments of the training script in the file say, and what it keeps of the classes. `entry` is
+    the key of the outermost dict that holds the tensors, '' where they are that dict; `unused` the
+    other keys that hold tensors by name, as averages of the weights.
     """
 
     tensors: dict[str, np.ndarray]
     card: dict[str, Any]
+    entry: str = ''
+    unused: tuple[str, ...] = ()
 
 
 def read(path: str | Path, entry: str = '') -> dict[str, np.ndarray]:
@@ -99,9 +108,10 @@ def open_checkpoint(path: str | Path, entry: str = '') -> Checkpoint:
     path = Path(path)
     try:
         content = _load(path)
-        tensors = _strip_prefixes(_select(content, entry, path))
+        used, selected = _select(content, entry, path)
+        tensors = _strip_prefixes(selected)
         _check_sizes(tensors, path.stat().st_size)
-        return Checkpoint(tensors, _card(content))
+        return Checkpoint(tensors, _card(content), used, _unused(content, used) if used else ())
     except UserError as error:
         raise UserError(f'{path}: {error}') from None
     except FileNotFoundError:
@@ -316,8 +326,8 @@ def _materialise(content: Any) -> Any:
     }
 
 
-def _select(content: Any, entry: str, path: Path) -> dict[str, np.ndarray]:
-    """Finds the dict of tensors."""
+def _select(content: Any, entry: str, path: Path) -> tuple[str, dict[str, np.ndarray]]:
+    """Returns (key of the outermost dict, '' for the dict itself; the tensors there)."""
     if isinstance(content, Inert | Standin):
         raise UserError(
             f'refused: it asks for {content.name}, a whole pickled module or another object, which '
@@ -344,7 +354,18 @@ def _select(content: Any, entry: str, path: Path) -> dict[str, np.ndarray]:
     dropped = [_shown(key) for key in content if key not in tensors]
     if dropped:
         _log.info('%s: left out what is no tensor: %s', path, dropped[:20])
-    return tensors
+    return used, tensors
+
+
+def _unused(content: Mapping[Any, Any], used: str) -> tuple[str, ...]:
+    """Returns the keys of other dicts of tensors than the one that is used."""
+    return tuple(
+        _shown(key)
+        for key, value in content.items()
+        if key != used
+        and isinstance(value, Mapping)
+        and any(isinstance(item, np.ndarray) for item in value.values())
+    )
 
 
 def _refuse_empty(content: Mapping[Any, Any], used: str) -> None:
@@ -363,7 +384,8 @@ def _shown(key: Any) -> str:
 def _card(content: Any) -> dict[str, Any]:
     """Returns what a training script's arguments say, as a card would; {} without any.
 
-    timm's and torchvision's scripts, and PyTorch's for ImageNet, store `arch` or `args`.
+    timm's and torchvision's scripts, and PyTorch's for ImageNet, store `arch` or `args`; many of
+    people's own the names of the classes.
     """
     if not isinstance(content, Mapping):
         return {}
@@ -373,6 +395,7 @@ def _card(content: Any) -> dict[str, Any]:
     named = (*map(content.get, ('arch', 'architecture')), *map(arguments.get, ('model', 'arch')))
     word = next((name for name in named if isinstance(name, str) and name), '')
     card: dict[str, Any] = {'architecture': word} if word else {}
+    card |= {field: value for holder in (arguments, content) for field, value in _names_in(holder)}
     constructor = arguments.get('model_kwargs')
     constructor = dict(constructor) if isinstance(constructor, Mapping) else {}
     for argument, name in (('bn_eps', 'bn_eps'), ('gp', 'global_pool')):
@@ -381,6 +404,17 @@ def _card(content: Any) -> dict[str, Any]:
     if constructor:
         card['model_args'] = constructor
     return card
+
+
+def _names_in(holder: Mapping[Any, Any]) -> list[tuple[str, Any]]:
+    """Returns the (field, value) pairs that name classes; numbers alone name none."""
+    pairs = []
+    for field in CLASS_NAMES:
+        value = holder.get(field)
+        items = (*value.keys(), *value.values()) if isinstance(value, Mapping) else value
+        if isinstance(items, list | tuple) and any(isinstance(item, str) for item in items):
+            pairs.append((field, value))
+    return pairs
 
 
 def _strip_prefixes(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,7 +1,13 @@
 """python -m cls.tools.import_weights: the folder it makes, where it looks, what it refuses."""
 
+import argparse
+import collections
 import json
+import pickle
 import shlex
+import sys
+import types
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -50,6 +56,42 @@ def photographs(tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(folder / f'{i:02}.png'), image[:, :, ::-1])
     return tmp_path / 'photographs', images[20:], np.arange(20, 50) % 10
+
+
+def pickled(folder, content):
+    """Writes a file as torch.save does, without torch; arrays of float32 become its tensors."""
+    names = {'torch._utils': '_rebuild_tensor_v2', 'torch': 'FloatStorage'}
+    kinds = [type(name, (), {'__module__': module}) for module, name in names.items()]
+    arrays = []
+
+    class Storage(list):
+        """Of one array: the place of its bytes."""
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, thing):
+            if isinstance(thing, Storage):
+                return 'storage', kinds[1], str(thing[0]), 'cpu', arrays[thing[0]].size
+            return None
+
+        def reducer_override(self, thing):
+            if not isinstance(thing, np.ndarray):
+                return NotImplemented
+            assert thing.dtype == np.float32
+            arrays.append(np.ascontiguousarray(thing))
+            strides = tuple(n // 4 for n in arrays[-1].strides)
+            storage = Storage([len(arrays) - 1])
+            hooks = collections.OrderedDict()
+            return kinds[0], (storage, 0, thing.shape, strides, False, hooks)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for (module, name), kind in zip(names.items(), kinds, strict=True):
+            patch.setitem(sys.modules, module, types.SimpleNamespace(**{name: kind}))
+        with zipfile.ZipFile(folder / 'script.pth', 'w') as file:
+            with file.open('script/data.pkl', 'w') as entry:
+                Pickler(entry, 2).dump(content)
+            for key, array in enumerate(arrays):
+                file.writestr(f'script/data/{key}', array.tobytes())
+    return folder / 'script.pth'
 
 
 def imported(source, workdir, *more):
@@ -224,6 +266,53 @@ def test_an_order_that_is_assumed_is_said(snapshot, tmp_path, capsys):
     assert config['model']['num_classes'] == 7
     with pytest.raises(UserError, match=r'model.safetensors.*the model wants \(5, 64\)'):
         imported(snapshot, tmp_path / 'five', '--config.model.num_classes=5')
+
+
+@pytest.mark.parametrize(
+    'named',
+    [
+        {'class_to_idx': {'b': 1, 'c': 2, 'a': 3, 'd': 0}},
+        {'classes': ['d', 'b', 'c', 'a']},
+        {'idx_to_class': {1: 'b', 0: 'd', 2: 'c', 3: 'a'}},
+        {'args': argparse.Namespace(class_names=('d', 'b', 'c', 'a'))},
+        {'classes': 4, 'id2label': {'0': 'd', '1': 'b', '2': 'c', '3': 'a'}},
+    ],
+)
+def test_names_of_classes_in_a_training_scripts_file(named, snapshot, tmp_path, capsys):
+    with_classes(4, snapshot)
+    file = pickled(tmp_path, {'state_dict': weights.read(snapshot / 'model.safetensors'), **named})
+    assert imported(file, tmp_path / 'run') == 0
+    assert json.loads((tmp_path / 'run' / 'classes.json').read_text()) == ['d', 'b', 'c', 'a']
+    assert 'Classes: 4 names of script.pth (' in capsys.readouterr().out
+
+
+def test_names_of_other_classes_than_the_weights_in_the_same_file(snapshot, tmp_path):
+    with_classes(4, snapshot)
+    tensors = weights.read(snapshot / 'model.safetensors')
+    file = pickled(tmp_path, {'state_dict': tensors, 'classes': ['a', 'b']})
+    with pytest.raises(UserError, match=r'script.pth: classes names 2 .* 4 outputs'):
+        imported(file, tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_which_of_several_sets_of_weights_is_said(snapshot, tmp_path, capsys):
+    tensors = weights.read(snapshot / 'model.safetensors')
+    whole = {'state_dict': tensors, 'state_dict_ema': tensors, 'optimizer': {'state': {}}}
+    assert imported(pickled(tmp_path, whole), tmp_path / 'run') == 0
+    line = "Weights: 'state_dict' of script.pth, which has others too, to be chosen by --entry: "
+    assert f'{line}state_dict_ema.\n' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('key', 'value'), [('linear.weight', np.nan), ('linear.bias', np.inf), ('bn1.running_var', -1)]
+)
+def test_weights_that_give_no_numbers_are_refused(key, value, snapshot, tmp_path):
+    tensor = np.array(STATE[key])
+    tensor.flat[-1] = value
+    save_file({**STATE, key: tensor}, snapshot / 'model.safetensors')
+    with pytest.raises(UserError, match=rf'NaN, infinity or a variance.*1 \({key}\)'):
+        imported(snapshot, tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
 
 
 def test_each_field_of_the_images_says_who_says_so(snapshot, tmp_path, capsys):

@@ -51,7 +51,11 @@ SHAPES = {
 def tensors():
     rng = np.random.default_rng(0)
     values = {name: rng.standard_normal(shape, np.float32) for name, shape in SHAPES.items()}
-    return values | {'layer1.0.bn.num_batches_tracked': np.array(3)}
+    variance = 'layer1.0.bn.running_var'
+    return values | {
+        variance: np.abs(values[variance]),
+        'layer1.0.bn.num_batches_tracked': np.array(3),
+    }
 
 
 @pytest.fixture(scope='module')
