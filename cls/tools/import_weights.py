@@ -20,6 +20,7 @@ order, can be evaluated.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import logging
 import math
@@ -34,7 +35,7 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from cls import config as configs
-from cls import models, optim, storage, weights
+from cls import defaults, models, optim, storage, weights
 from cls.checkpoint import Checkpoints
 from cls.data import tfds_sets
 from cls.data.benchmarks import wnids
@@ -109,6 +110,8 @@ def _read(
         del fields['num_classes']
     fitted = weights.fit(checkpoint.tensors, variant.name, source=located.file, **fields)
     config = _overridden(config_of(variant, prepared, fitted.fields), overrides)
+    with located.naming_card() if not overrides else contextlib.nullcontext():
+        defaults.check(config)
     with located.naming_card():
         _check_count(located.card, config.model.num_classes)
         named = (*cards.class_names(located.card, config.model.num_classes), CARD)

@@ -7,7 +7,6 @@ Transformers' has `id2label`. Training scripts save an argparse.Namespace beside
 """
 
 import functools
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -189,8 +188,10 @@ def class_names(card: Mapping[str, Any], count: int) -> tuple[tuple[str, ...], s
 
     Raises:
       UserError: there are names, but not one for each output, or some twice (unless there are
-        1,000, as of ImageNet's English names: then these count as none).
+        1,000, as of ImageNet's English names: then these count as none), or two fields have them
+        in different orders.
     """
+    first = {}  # the set of names that a field has -> (them in its order, the field)
     for holder in (card, preprocessing(card)):
         for field in _NAMES:
             if names := _ordered(field, holder.get(field)):
@@ -200,11 +201,16 @@ def class_names(card: Mapping[str, Any], count: int) -> tuple[tuple[str, ...], s
                         'expected a name for each'
                     )
                 twice = sorted({name for name in names if names.count(name) > 1})
-                if not twice:
-                    return names, field
-                if count != 1000:
+                if twice and count != 1000:
                     raise UserError(f'{field} has {twice[0]!r} twice: expected different names')
-    return (), ''
+                if not twice:
+                    other, before = first.setdefault(frozenset(names), (names, field))
+                    if other != names and field != 'label_descriptions':
+                        raise UserError(
+                            f'{before} and {field} have the same names in different orders: '
+                            'expected one order'
+                        )
+    return next(iter(first.values()), ((), ''))
 
 
 def _ordered(field: str, value: Any) -> tuple[str, ...]:
@@ -229,9 +235,11 @@ def _ordered(field: str, value: Any) -> tuple[str, ...]:
             value = list(places)
         else:
             raise UserError(f'{field} is an object without numbers for keys: expected a list')
-    if not all(isinstance(name, str | int) for name in value):
+    if not all(type(name) in (str, int) for name in value):
         raise UserError(f'{field} holds more than names: expected a list of texts')
     names = tuple(map(str, value))
+    if strange := [name for name in names if not name or not name.isprintable()]:
+        raise UserError(f'{field} has {strange[0]!r:.60}: expected names that can be printed')
     unnamed = all(re.fullmatch(r'LABEL_\d+', name) for name in names)  # Transformers' default
     return () if unnamed else names
 
@@ -263,16 +271,21 @@ def number(fields: Mapping[str, Any], name: str, default: float) -> float:
 
 
 def channels(fields: Mapping[str, Any], name: str) -> tuple[float, ...] | None:
-    """Returns `mean` or `std`, None if absent. Raises UserError unless it is three numbers."""
+    """Returns `mean` or `std`, None if absent.
+
+    Raises UserError unless it is three numbers that pixels in 0 to 1 can have.
+    """
     value = fields.get(name)
     if value is None:
         return None
-    lowest = 0 if name == 'std' else -math.inf
     if (
         not isinstance(value, list | tuple)
         or len(value) != 3
-        or not all(isinstance(x, int | float) and lowest < x < math.inf for x in value)
+        or not all(type(x) in (int, float) and 0 <= x <= 1 for x in value)
+        or (name == 'std' and not all(value))
     ):
-        above = ' above 0' if name == 'std' else ''
-        raise UserError(f'{name} is {value!r:.60}: expected three numbers{above}')
+        above = 'above 0, at most 1' if name == 'std' else '0 to 1'
+        raise UserError(
+            f'{name} is {value!r:.60}: expected three numbers, {above}, of pixels in 0 to 1'
+        )
     return tuple(map(float, value))

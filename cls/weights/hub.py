@@ -189,6 +189,17 @@ def _card(file: Path) -> dict[str, Any]:
     return card
 
 
+def _check_pixels(told: Mapping[str, Any]) -> None:
+    """Raises UserError for pixels that are not RGB in 0 to 1, as of weights from Caffe."""
+    if told.get('input_space') not in (None, 'RGB'):
+        raise UserError(
+            f'input_space is {told["input_space"]!r:.40}: only RGB is known here, and of BGR '
+            'import_weights --bgr makes it, from the file alone'
+        )
+    if told.get('input_range') not in (None, [0, 1], (0, 1)):
+        raise UserError(f'input_range is {told["input_range"]!r:.40}: only [0, 1] is known here')
+
+
 def preparation(reference: str, card: Mapping[str, Any], input_size: int) -> Preparation:
     """Returns how images are made ready: as the snapshot's card says, else the reference's way.
 
@@ -210,10 +221,11 @@ def preparation(reference: str, card: Mapping[str, Any], input_size: int) -> Pre
     table = f'the table of {reference}'
     if input_size == 32:
         mean, std, crop, table = *CIFAR, 1.0, 'the table of pytorchcv on CIFAR'
-    mode = told.get('crop_mode', 'center')
+    _check_pixels(told)
+    mode = told.get('crop_mode') or 'center'
     if mode != 'center':
         raise UserError(f'crop_mode is {mode!r:.40}: only center is known here')
-    interpolation = told.get('interpolation', 'bicubic' if bicubic else 'bilinear')
+    interpolation = told.get('interpolation') or ('bicubic' if bicubic else 'bilinear')
     if interpolation not in ('bilinear', 'bicubic'):
         raise UserError(f'interpolation is {interpolation!r:.40}: known are bilinear and bicubic')
 

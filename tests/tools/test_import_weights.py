@@ -212,6 +212,26 @@ def with_classes(count, folder):
         ({'num_classes': 7}, 'config.json: num_classes is 7, but the weights have 10'),
         ({'label_names': ['a', 'b']}, 'config.json: label_names names 2'),
         ({'pretrained_cfg': {'crop_mode': 'squash'}}, 'config.json: crop_mode'),
+        ({'pretrained_cfg': {'mean': [123.675, 116.28, 103.53]}}, 'config.json: mean .* 0 to 1'),
+        ({'pretrained_cfg': {'std': [58.4, 57.1, 57.4]}}, 'config.json: std .* at most 1'),
+        ({'pretrained_cfg': {'std': [True, True, True]}}, 'config.json: std'),
+        ({'pretrained_cfg': {'input_space': 'BGR'}}, 'config.json: input_space .*--bgr'),
+        ({'pretrained_cfg': {'input_range': [0, 255]}}, 'config.json: input_range'),
+        ({'pretrained_cfg': {'input_size': [3, 10**9, 10**9]}}, 'config.json: .*image_size is 10'),
+        ({'pretrained_cfg': {'crop_pct': 1e-9}}, 'config.json: .*eval_resize is'),
+        ({'label_names': [*'abcdefghi', 'j\nk']}, "config.json: label_names has 'j"),
+        ({'label_names': [*'abcdefghi', '']}, "config.json: label_names has ''"),
+        (
+            {
+                'label_names': [*'abcdefghij'],
+                'label2id': {x: -i for i, x in enumerate('abcdefghij')},
+            },
+            'config.json: label2id',
+        ),
+        (
+            {'label_names': [*'abcdefghij'], 'id2label': dict(enumerate('jabcdefghi'))},
+            'config.json: label_names and id2label have the same names in different orders',
+        ),
     ],
 )
 def test_a_card_that_says_something_else_is_refused(card, pattern, snapshot, tmp_path):
