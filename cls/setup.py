@@ -197,6 +197,7 @@ def set_up(
         models.check_logits(model, info.image_shape[0], info.image_shape[2])
     _check_fit(config, info, model)
     if classes is None:
+        _check_several(config, train)
         _check_batch(config, info)
     _check_images(config, info, config.data.image_size, mesh)
     shapes = _shapes(config, info, model) if complete else {}
@@ -362,6 +363,20 @@ def _check_fit(config: ConfigDict, info: pipeline.Info, model: nn.Module) -> Non
         raise UserError(
             f'config.model.num_classes is {model.num_classes}, but {name} has labels of '
             f'{info.num_classes} classes: expected at least that.'
+        )
+
+
+def _check_several(config: ConfigDict, train: sources.Source) -> None:
+    """Raises UserError for training images of one class, of which every network is always right.
+
+    A folder has one where its classes are further down than they are looked for, as images are
+    taken at any depth.
+    """
+    if train.num_classes < 2:
+        name = f', {train.class_names[0]!r}' if train.class_names else ''
+        raise UserError(
+            f'{config.data.name} has one class{name}: expected two or more to train on. If its '
+            'folder has further ones, and these are the classes, give that folder.'
         )
 
 

@@ -222,6 +222,14 @@ def test_the_command_says_what_it_chose_and_writes_plain_values(tmp_path, capfd,
     assert main.main(['--workdir', str(run)]) == 0
 
 
+def test_one_class_is_not_trained_on(tmp_path):
+    """As where the folder of the classes is within the folder that is given."""
+    shutil.copytree(photographs(), tmp_path / 'outer' / 'photographs')
+    config = configs.load(spec(tmp_path / 'outer'))
+    with pytest.raises(UserError, match=r"one class, 'photographs': .*give that folder"):
+        set_up(config, jax.devices()[:1])
+
+
 def test_a_recipe_of_more_images_than_there_are_is_refused_with_the_arm_to_take():
     config = configs.load(f'configs/efficientnet.py:folder={photographs()}')
     with pytest.raises(UserError) as caught:

@@ -46,6 +46,8 @@ def part_of(root: Path, split: str, eval_fraction: float, eval_split: str) -> tu
             f'{root} is no folder: expected images in it, as {root}/train/<class>/*.jpg.'
         )
     layout = layout_of(root)
+    if layout.train is not None:
+        _name_unread(root, eval_split)
     validation = layout.labeled.get(splits.VALIDATION, [])
     if validation and eval_fraction:
         raise UserError(
@@ -66,6 +68,17 @@ def part_of(root: Path, split: str, eval_fraction: float, eval_split: str) -> tu
         if split == 'train' and not eval_fraction:
             raise _nothing_held(root, layout)
     return whole, eval_fraction > 0
+
+
+def _name_unread(root: Path, eval_split: str) -> None:
+    """Warns of folders beside that of the training images whose names no split has."""
+    names = [name for name in sorted(subfolders(root)) if name.lower() not in splits.NAMES]
+    unread = [name for name in names if name.lower() != eval_split.lower()]
+    if unread:
+        once(
+            f'{root}: not read, as no split is called so: {listed(unread, 5)} '
+            '(config.data.eval_split says which folder is evaluated on)'
+        )
 
 
 def _evaluated(root: Path, layout: Layout, eval_fraction: float, eval_split: str) -> Path | None:

@@ -525,6 +525,20 @@ def test_what_is_left_out_is_counted_by_reason_once(tmp_path, make_data, caplog)
     )
 
 
+def test_folders_beside_train_that_are_not_read_are_named(tmp_path, make_data, caplog):
+    for part in ('train', 'dev', 'extra', 'test'):
+        folder_of(tmp_path / part, {'cat': 2, 'dog': 2})
+    data = make_data(name=f'folder:{tmp_path}', eval_fraction=0.5)
+    assert sources.load(data, 'eval').split == '0.5 of each class held out'
+    asked = make_data(name=f'folder:{tmp_path}', eval_split='dev')
+    assert sources.load(asked, 'eval').split == 'dev'
+    unread = [record.getMessage().partition(': ')[2] for record in caplog.records]
+    assert [line.partition(' (')[0] for line in unread] == [
+        'not read, as no split is called so: dev, extra',
+        'not read, as no split is called so: extra',
+    ]
+
+
 def test_links_to_folders_are_followed_but_not_for_ever(tmp_path, make_data):
     """Thirty levels of two links each: 2**30 ways to one image."""
     pool = tmp_path / 'pool'
