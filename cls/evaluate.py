@@ -33,7 +33,7 @@ from cls import benchmarks, distributed, metrics, precise, protocols, storage
 from cls import config as configs
 from cls import mesh as meshes
 from cls.checkpoint import restore_newest
-from cls.data import splits, transforms
+from cls.data import broken, splits, transforms
 from cls.data import views as data_views
 from cls.data.sources import InMemory, Source
 from cls.errors import UserError, reason
@@ -262,6 +262,7 @@ def job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[s
         found = scored(predict(setup, variables, config.eval.protocol), setup.test)
         result |= report(found, of, setup.info.class_names)
     distributed.say(summary(result))
+    broken.report()
 
     def write_all(folder: Path) -> None:
         write(folder / stem(protocols.title(config), config, workdir), result, found)

@@ -24,7 +24,7 @@ from cls import distributed, durations, finetune, init_from, same_data
 from cls import mesh as meshes
 from cls.account import BUCKETS, FILE, Account, goodput, load_record, written
 from cls.checkpoint import Checkpoints
-from cls.data import pipeline
+from cls.data import broken, pipeline
 from cls.errors import UserError
 from cls.evaluate import EvalStep, evaluate_state, summary
 from cls.preemption import Preempted, Preemption
@@ -72,7 +72,9 @@ def in_folder(
             write_json(workdir / same_data.FILE, data)
         distributed.say(f'run folder: {workdir}')
         distributed.say(evaluated_on(setup))
-        return train(setup, workdir, variables, account, data)
+        result = train(setup, workdir, variables, account, data)
+    broken.report(config.data.workers)
+    return result
 
 
 def evaluated_on(setup: Setup) -> str:

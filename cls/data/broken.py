@@ -6,6 +6,7 @@ A decoder's complaint has no name in it; a source's `made` gives it one.
 import dataclasses
 import hashlib
 import logging
+import multiprocessing
 import os
 import threading
 import time
@@ -79,10 +80,25 @@ def made(name: str, rules: Rules, make: Callable[[Rules], T], verified: bytearra
         if new and (count <= 5 or count & (count - 1) == 0):
             log.warning(
                 '%s is damaged (%s) and is taken as far as it can be decoded, as '
-                'config.data.broken_images says: %d such image(s) so far.',
+                'config.data.broken_images says: %d such image(s) so far%s.',
                 name, error, count,
+                ' in this process of config.data.workers' * bool(multiprocessing.parent_process()),
             )  # fmt: skip
         return make(rules)
+
+
+def report(workers: int = 0) -> None:
+    """Logs how many damaged images this process has taken in all, unless there are none.
+
+    Args:
+      workers: config.data.workers of a training, whose images those processes count.
+    """
+    if _repaired:
+        what = 'to evaluate on (those of training are counted above) ' if workers else ''
+        log.warning(
+            '%d damaged image(s) %swere taken as far as they could be decoded '
+            '(config.data.broken_images).', len(_repaired), what,
+        )  # fmt: skip
 
 
 def verdict(

@@ -192,6 +192,22 @@ def test_damaged_jpegs_can_be_taken_and_are_counted(make_data, birds, caplog):
         source[9]
 
 
+def test_the_last_count_of_damaged_jpegs_is_of_all(make_data, birds, caplog, monkeypatch):
+    """From the sixth on not each is named."""
+    monkeypatch.setattr(broken, '_repaired', set())
+    good = (birds / 'train' / 'owl' / '0.jpg').read_bytes()
+    for number in range(7):
+        (birds / 'train' / 'owl' / f'd{number}.jpg').write_bytes(good[: 3 * len(good) // 4])
+    source = sources.load(make_data(name=f'folder:{birds}', broken_images='take'), 'train')
+    for _ in range(2):
+        for index, file in enumerate(source.files):
+            if file.startswith('owl/d'):
+                source[index]
+    assert caplog.messages[-1].endswith(': 5 such image(s) so far.')
+    broken.report()
+    assert caplog.messages[-1].startswith('7 damaged image(s) were taken')
+
+
 def test_training_notices_damage_below_its_crops(make_data, birds):
     """The first time that it meets a file it decodes all of it."""
     pixels = np.random.default_rng(0).integers(256, size=(300, 100, 3), dtype=np.uint8)
