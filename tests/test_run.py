@@ -20,6 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from logs import all_logged, logged
+from PIL import Image
 
 from cls import account
 
@@ -212,10 +213,15 @@ def test_what_is_next_works(whole, environment, tmp_path):
     shown = subprocess.run(words[-1], cwd=ROOT, capture_output=True, text=True, env=environment)
     assert shown.returncode == 0, shown.stderr
     assert json.loads(shown.stdout)['optim']['name'] == 'rmsprop'
-    (images,) = (line for line in words if 'folder=DIR' in line[-1])
-    images[-1] = images[-1].replace('DIR', str(tmp_path))
+    for i in range(8):
+        image = tmp_path / 'ab'[i % 2] / f'{i}.png'
+        image.parent.mkdir(exist_ok=True)
+        Image.new('RGB', (70, 80), (30 * i, 0, 0)).save(image)
+    (images,) = (line for line in words if line[-1] == '--config.init=WEIGHTS')
+    images = [word.replace('DIR', str(tmp_path)) for word in images[:-1]]
     shown = subprocess.run([*images, '--job=print'], cwd=ROOT, capture_output=True, env=environment)
     assert shown.returncode == 0, shown.stderr
+    assert json.loads(shown.stdout)['preset'] == 'finetune'
 
 
 def test_it_learns(whole):
@@ -260,8 +266,10 @@ def test_killed_at_any_moment_it_ends_as_if_nothing_had_happened(at, whole, envi
     assert result['goodput'] > result['goodput_with_down']
 
     # What was lost: the difference of two accounts.
-    step = int(re.search(r'step (\d+)/', resumed.stdout)[1]) - 1  # of the checkpoint
-    assert (f'continuing from step {step} of {STEPS}' in resumed.stdout) == bool(step)
+    said = re.search(rf'continuing from step (\d+) of {STEPS}', resumed.stdout)
+    step = int(said[1]) if said else 0  # of the checkpoint
+    trained = re.search(r'^step (\d+)/', resumed.stdout, re.MULTILINE)
+    assert (int(trained[1]) if trained else STEPS + 1) == step + 1
     before = saved[step] if step else dict.fromkeys(known, 0)
     newest = max(known, before, key=total)
     difference = sum(newest[name] - before[name] for name in ('data', 'step', 'eval'))

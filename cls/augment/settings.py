@@ -53,11 +53,6 @@ class Augment:
                     f'config.augment.{name} is {value!r}: expected one of {names}.'
                     f'{nearest(value, known)}'
                 )
-        if len(augment.hsl) != 3:
-            raise UserError(
-                f'config.augment.hsl is {augment.hsl!r}: expected three numbers, of hue, '
-                'saturation and lightness.'
-            )
         if augment.policy == 'randaugment_increasing' and augment.magnitude > 10:
             raise UserError(
                 f'config.augment.magnitude is {augment.magnitude}: randaugment_increasing goes '

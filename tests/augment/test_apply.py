@@ -188,7 +188,7 @@ def small(*overrides):
         ('augment.mixup', '-1', '0 or more'),
         ('augment.cutmix', 'nan', 'is a float'),
         ('augment.rotation', '-10', r'\[0, 180\]'),
-        ('augment.hsl', '(36,50)', 'expected three numbers'),
+        ('augment.hsl', '(36,50)', 'expected 3 numbers'),
         ('augment.lighting', '0.1', 'have no colours'),
         ('augment.hsl', '(36,0,0)', 'have no colours'),
         ('data.contrast', 'gobal', 'Did you mean global'),
