@@ -47,6 +47,9 @@ from cls.weights import card as cards
 from cls.weights.hub import CARD, Located, Preparation, locate, preparation
 from configs import common
 
+# The data sets that `config_of` chooses from, and their numbers of classes.
+_DATA_SETS = {'imagenet2012': 1000, 'cifar10': 10, 'cifar100': 100}
+
 
 def main(argv: list[str] | None = None) -> int:
     """Writes the folder; returns the exit code. Raises UserError for what does not fit."""
@@ -245,9 +248,12 @@ def _what_next(workdir: Path, config: ConfigDict) -> str:
     command = f'  python -m cls.main --job evaluate --workdir {shlex.quote(str(workdir))}'
     on_folder = f'{command} --config.data.name=folder:DIR'
     name = config.data.name.removeprefix('tfds:')
+    images = f'Evaluate on images in DIR/val/CLASS/* with\n{on_folder}'
+    if _DATA_SETS.get(name, config.model.num_classes) != config.model.num_classes:
+        return images  # that data set has other classes
     if config.data.name.startswith('tfds:') and not _is_prepared(name, config.data.dir):
         return (
-            f'Evaluate on images in DIR/val/CLASS/* with\n{on_folder}\n'
+            f'{images}\n'
             f'or, after `{tfds_sets.prepare_command(name, config.data.dir)}`, on {name} with\n'
             f'{command}'
         )

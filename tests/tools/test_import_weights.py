@@ -369,6 +369,9 @@ def test_the_commands_that_are_printed_work(snapshot, photographs, tmp_path, cap
     program, *arguments = shlex.split(on_folder.replace('DIR', str(photographs[0])))
     assert (program, arguments[:2]) == ('python', ['-m', 'cls.main'])
     assert main.main(arguments[2:]) == 0
+    with_classes(7, snapshot)
+    imported(snapshot / 'model.safetensors', tmp_path / 'seven')  # no data set of its own has 7
+    assert 'on cifar' not in capsys.readouterr().out
 
 
 def test_a_training_scripts_file_of_another_network_is_refused(tmp_path):
