@@ -235,8 +235,8 @@ FIELDS: dict[str, Field] = {
     'data.eval_resize': Field(
         0, f'[0, {_PIXELS}]', 'evaluation: shorter side before the center crop; 0: eval_size'
     ),
-    'data.mean': Field((0.0,), '(-inf, inf)', 'per channel, of pixels in 0..255, subtracted'),
-    'data.std': Field((255.0,), '(0, inf)', 'per channel, divided by'),
+    'data.mean': Field((0.0,), '[-1e6, 1e6]', 'per channel, of pixels in 0..255, subtracted'),
+    'data.std': Field((255.0,), '[1e-6, 1e6]', 'per channel, divided by'),
     'data.contrast': Field(
         '', '', "'' | global: each image to zero mean and unit variance, before mean, std"
     ),

@@ -220,7 +220,10 @@ def set_up(
             raise UserError(f'config.{name} is {duration!r}: expected more than nothing.')
     if classes is None and not begun:
         optim.check_warmup(config.schedule, to_steps=setup.steps, total=total)
-    telemetry.profile_steps(config.profile)
+    if telemetry.profile_steps(config.profile)[0] >= total:
+        raise UserError(
+            f'config.profile is {config.profile!r}: expected steps of the {total} of the run.'
+        )
     _check_training(setup, shapes)
     return setup
 

@@ -63,6 +63,7 @@ def line_of(*arguments):
         (['--config=configs/resnet.py', '--config.mesh.fsdp=3'], ['fsdp', '8 devices']),
         (['--config=configs/resnet.py', '--config.model.bn_group=48'], ['bn_group', '64']),
         (['--config=configs/resnet.py', '--config.profile=now'], ['profile', 'START:STOP']),
+        (['--config=configs/resnet.py', '--config.profile=90000:90002'], ['profile', 'of the run']),
         (['--config=configs/resnet.py', '--config.data.num_classes=5'], ['num_classes', '10']),
         (['--config=configs/resnet.py', '--config.data.train_crop=pads'], ['pads', 'pad']),
         (['--config=configs/resnet.py', '--config.data.mean=(1, 2, 3)'], ['mean', '1 channel']),
