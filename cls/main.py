@@ -32,7 +32,7 @@ from ml_collections import ConfigDict
 from cls import BEGAN, distributed, ensemble, evaluate, models, signals, storage, train
 from cls import config as configs
 from cls.errors import Parser, UserError, run
-from cls.runtime import load_config, start
+from cls.runtime import check_entries, load_config, start
 from cls.search import job as search
 
 JOBS = ('train', 'evaluate', 'print')
@@ -63,8 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.job != 'print':
         distributed.start(args)
         start()
-    level = logging.WARNING if distributed.is_first() else logging.ERROR
-    logging.basicConfig(level=level, format='%(levelname)s: %(message)s')
+    _set_up_logging(logging.WARNING if distributed.is_first() else logging.ERROR)
     if args.workdir[1:]:
         registers = bool(args.config) and _registers(configs.load(args.config))
         if args.job != 'evaluate' or (args.config and not registers):
@@ -109,6 +108,15 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _set_up_logging(level: int) -> None:
+    """Shows what is logged, from a level on, as a line without the name of a module."""
+    logging.basicConfig()
+    logging.getLogger().setLevel(level)
+    for handler in logging.getLogger().handlers:
+        if type(handler) is logging.StreamHandler:  # ours, or one that a library made on import
+            handler.setFormatter(logging.Formatter('%(levelname)s: %(message)s'))
+
+
 def _what_next(spec: str | None, workdir: Path) -> str:
     """Returns commands for a run that has ended, as a shell takes them here."""
     python = sys.executable
@@ -136,6 +144,8 @@ def _what_next(spec: str | None, workdir: Path) -> str:
 
 def _begun(workdirs: list[Path]) -> ConfigDict | None:
     """Returns the config of the run in a run folder, None if none is there or it is broken."""
+    if workdirs:
+        check_entries(workdirs[0])
     with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, UserError):
         return configs.from_json((workdirs[0] / 'config.json').read_text()) if workdirs else None
     return None

@@ -30,6 +30,10 @@ from cls.telemetry import write_json
 
 log = logging.getLogger(__name__)
 
+# What a run writes into its folder. Of time.json, which a run can do without, a warning tells.
+_FILES = ('config.json', 'environment.json', 'classes.json', 'data.json')
+_FILES += ('metrics.jsonl', 'history.jsonl', 'result.json', '.lock')
+_FOLDERS = ('checkpoints', 'tensorboard')
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
 
@@ -87,6 +91,7 @@ def check_folder(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
             'gs://BUCKET/... or a folder that all of them see.'
         )
     _check_is_folder(workdir)
+    check_entries(workdir)
     saved, newest = saved_config(workdir), _newest_step(workdir)
     if (workdir / 'config.json').exists() and _config_text(workdir) is None:
         log.warning('%s cannot be read; it will be written anew.', workdir / 'config.json')
@@ -114,6 +119,27 @@ def check_folder(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
             f'length ({longer}): choose another --workdir.'
         )
     return None
+
+
+def check_entries(workdir: Path) -> None:
+    """Raises UserError if something in a run folder is not of the kind that a run leaves there.
+
+    Who opens a pipe waits for a writer for ever, and a folder in the place of a file would be
+    noticed only when the run has come to its end.
+    """
+    if storage.is_remote(workdir):
+        return
+    for folder, _, names in os.walk(workdir):
+        for name in names:
+            path = Path(folder) / name
+            if path.exists() and not path.is_file():
+                raise UserError(f'{path} is a pipe, socket or device: expected a file. Remove it.')
+    for name in _FILES:
+        if (workdir / name).is_dir():
+            raise UserError(f'{workdir / name} is a folder: expected a file. Move it away.')
+    for name in _FOLDERS:
+        if (workdir / name).is_file():
+            raise UserError(f'{workdir / name} is a file: expected a folder. Move it away.')
 
 
 def _check_is_folder(workdir: Path) -> None:
@@ -228,7 +254,7 @@ def settle(workdir: Path, config: ConfigDict, classes: Sequence[str] = ()) -> No
         (workdir / FILE).unlink(missing_ok=True)  # of another run's beginning
     result = workdir / 'result.json'
     if result.exists():
-        step = (load_result(workdir) or {}).get('step', 'earlier')
+        step = (_result_of(result) or {}).get('step', 'earlier')
         kept = storage.unused(workdir / f'result-{step}.json')
         storage.write_whole(kept, result.read_bytes())
         result.unlink()
@@ -377,6 +403,7 @@ def load_config(workdir: Path, overrides: Sequence[tuple[str, str]] = ()) -> Con
 
     Raises UserError if there is none.
     """
+    check_entries(workdir)
     text = _config_text(workdir)
     kept = checkpoint.load_record(workdir / 'checkpoints').get('config')
     if text is None or (kept and _names(kept) - _names(text)):
@@ -471,16 +498,19 @@ def _are_names(value: Any) -> bool:
 def load_result(workdir: Path) -> dict[str, Any] | None:
     """Returns what a finished run wrote, or None; of a file that cannot be read a warning tells."""
     file = workdir / 'result.json'
+    result = _result_of(file)
+    if result is None and file.exists():
+        log.warning('%s is not that of a run which has ended: it is found out again.', file)
+    return result
+
+
+def _result_of(file: Path) -> dict[str, Any] | None:
+    """Returns what a result.json holds, None if it is missing or damaged."""
     try:
         result = storage.parse_json(file.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
     except (OSError, ValueError):
-        result = None
-    if _is_result(result):
-        return result
-    log.warning('%s is not that of a run which has ended: it is found out again.', file)
-    return None
+        return None
+    return result if _is_result(result) else None
 
 
 def _is_result(value: Any) -> bool:

@@ -122,8 +122,10 @@ def _is_main(arguments: list[str]) -> bool:
 
 def _nothing_yet(number: int, again: bool) -> None:
     global _pending
-    if stopped_by is not None and not again:
-        return  # it has saved, and is about to end with the code of the first signal
+    if stopped_by is not None:  # it has saved, and is about to end with the code of that signal
+        if again:
+            leave('interrupted again', CODES[number])
+        return
     if _fail_all and not again:
         _pending = number
     else:

@@ -68,10 +68,14 @@ class Metrics:
     def _append(self, line: bytes) -> None:
         """Writes a whole line or none. Raises UserError where the folder has been removed."""
         before = os.fstat(self._file.fileno())
-        if not before.st_nlink:
+        # A disk that is unmounted takes the file along, which is still open, and leaves a folder
+        # for the rest of the run to be written to. No inodes: some network disks change them.
+        there = Path(self._file.name)
+        if not (before.st_nlink and there.exists() and there.stat().st_dev == before.st_dev):
             raise UserError(
-                f'{self._file.name} is gone: it was removed while the run went on. Run the same '
-                'command again; it continues from the newest checkpoint, if that is still there.'
+                f'{there} is gone: it was removed, or its disk unmounted, while the run went on. '
+                'Bring it back and run the same command again; it continues from the newest '
+                'checkpoint, if that is still there.'
             )
         number = errno.ENOSPC
         try:

@@ -130,7 +130,6 @@ def train(
         else:
             state, data_state, _ = restored
             iterator.set_state(data_state)
-            distributed.say(f'continuing from step {int(state.step)} of {setup.total_steps}')
         account.continue_from(restored[2] if restored else {}, spent)
         step = int(state.step)
         if step > setup.total_steps:
@@ -138,6 +137,8 @@ def train(
                 f'{workdir} has come to step {step} already, and config.duration is '
                 f'{setup.config.duration!r}, {setup.total_steps} steps: expected as many or more.'
             )
+        if restored is not None:
+            distributed.say(f'continuing from step {step} of {setup.total_steps}')
         if step and saved and (line := lengthened(setup, saved, step)):
             distributed.say(line)
 

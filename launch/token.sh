@@ -7,6 +7,9 @@ set -euo pipefail
 
 if [[ "${1:-}" == --help ]]; then
   sed -n '2,/^[^#]/{s/^# \{0,1\}//p;}' "$0"
+elif (($# > 1)) || [[ "${1:-}" == -* ]]; then
+  echo "error: unexpected arguments: $*; expected none, or one FILE" >&2
+  exit 2
 elif (($#)); then
   umask 077
   rm -f -- "$1"

@@ -54,6 +54,13 @@ def has_saved():
         time.sleep(60)
 
 
+def ends_slowly():
+    """Has saved, and has yet to come to its end."""
+    code = saves()
+    time.sleep(60)
+    return code
+
+
 def compiles():
     """Nothing to save, and the main thread in C, where Python runs no handler."""
     with Preemption():
@@ -111,7 +118,7 @@ def notebook():
     return 0
 
 
-JOBS = (saves, saves_slowly, has_saved, compiles, sets_up)
+JOBS = (saves, saves_slowly, ends_slowly, has_saved, compiles, sets_up)
 
 if __name__ == '__main__':
     scene = globals()[sys.argv[1]]

@@ -613,3 +613,9 @@ def test_a_folder_that_goes_away_is_one_line_and_the_process_ends(harm, home, tm
     assert process.returncode == 2
     (line,) = errors.splitlines()
     assert str(tmp_path / 'run' / 'checkpoints') in line
+
+
+def test_a_run_that_is_past_its_new_end_is_not_said_to_continue(run, home, capsys):
+    with pytest.raises(UserError, match='has come to step 16 already.* 8 steps: expected'):
+        train(home, run, '--config.duration=8 steps')
+    assert 'continuing' not in capsys.readouterr().out

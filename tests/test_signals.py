@@ -80,6 +80,17 @@ def test_with_nothing_to_save_it_ends_at_once(number, code, name, what, scene):
     assert out + error == f'stopped by {signal.Signals(number).name}; {what}\n'
 
 
+def test_a_second_ctrl_c_after_the_save_does_not_say_that_nothing_was_saved(scene):
+    process = scene('ends_slowly')
+    os.killpg(process.pid, INT)
+    while process.stdout.readline() != 'saved\n':
+        assert process.poll() is None, process.stderr.read()
+    time.sleep(0.3)
+    os.killpg(process.pid, INT)
+    out, error = process.communicate(timeout=30)
+    assert (process.returncode, out, error) == (130, '', 'interrupted again\n')
+
+
 def test_a_second_ctrl_c_ends_a_save(scene):
     process = scene('saves_slowly')
     process.send_signal(INT)

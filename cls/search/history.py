@@ -51,6 +51,11 @@ class History:
         self._file, self._genotype = file, genotype
         self._events = list(_read(file)) if file and file.exists() else []
 
+    @property
+    def known(self) -> int:
+        """Trials that the file had results of, whether or not they are replayed yet."""
+        return sum('told' in event for event in self._events)
+
     def replay(self, searcher: Searcher) -> None:
         """Brings a fresh searcher to the state in which the history's last line left it.
 

@@ -90,8 +90,10 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
             write_json(workdir / same_data.FILE, data)
         print(f'run folder: {workdir}', flush=True)
         told = History(workdir / FILE, lambda code: genotypes.plain(space.genotype(code)))
-        if told.results:
-            print(f'continuing after {len(told.results)} evaluations', flush=True)
+        if told.known:
+            print(
+                f'continuing after {told.known} of {settings.evaluations} evaluations', flush=True
+            )
         with engines.started(settings, evaluate) as submit, account.spend('eval'):
             loop.search(
                 searcher,

@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import re
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -22,6 +23,7 @@ from cls.models.complexity import complexity
 from cls.models.registry import System, Variant
 from cls.tools import markdown
 
+MANY = 40  # models that take so long to count that a line says so
 COLUMNS = (
     'name',
     'system',
@@ -83,6 +85,8 @@ def main(argv: list[str] | None = None) -> int:
     names = models.names(args.pattern)
     if not names:
         raise UserError(f'no model matches {args.pattern!r}; without a pattern all are listed.')
+    if len(names) > MANY:
+        print(f'counting {len(names)} models takes a minute or more', file=sys.stderr, flush=True)
     rows = _rows(names)
     if args.json:
         print(json.dumps(rows, indent=1))

@@ -194,6 +194,16 @@ def test_a_token_is_for_its_user_only(project, tmp_path):
     assert file.read_text() == 'chosen before\n'
 
 
+@pytest.mark.parametrize(
+    'arguments', [['--nonsense'], ['-f'], ['one', 'two'], ['--dry_run', 'file']]
+)
+def test_a_token_is_not_written_to_a_file_with_the_name_of_a_flag(project, arguments):
+    refused = project.run('token.sh', *arguments)
+    assert (refused.returncode, refused.stdout) == (2, '')
+    assert refused.stderr.startswith('error: unexpected arguments: ')
+    assert refused.stderr.count('\n') == 1
+
+
 def test_dry_run_on_slurm(project):
     flags = ['--nodes=4', '--sbatch_flags=--partition=gpu --account=us']
     shown = project.run('slurm.sh', '--workdir=runs/a/', *flags, '--dry_run', *TRAIN)

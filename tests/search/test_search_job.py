@@ -63,7 +63,7 @@ def whole(table, tmp_path_factory):
 @pytest.mark.parametrize(
     ('number', 'code'), [(signal.SIGKILL, -9), (signal.SIGTERM, 0), (signal.SIGINT, 130)]
 )
-def test_the_same_command_ends_in_the_same_history(table, whole, tmp_path, number, code):
+def test_the_same_command_ends_in_the_same_history(table, whole, tmp_path, number, code, capsys):
     workdir = tmp_path / 'run'
     found, lines = interrupted(table, workdir, number)
     assert found == code
@@ -71,7 +71,13 @@ def test_the_same_command_ends_in_the_same_history(table, whole, tmp_path, numbe
     assert not (workdir / 'result.json').exists()
     with (workdir / 'history.jsonl').open('a') as file:
         file.write('{"told": 1')  # as of one that was killed while it wrote
+    told = sum(
+        'told' in json.loads(line)
+        for line in (workdir / 'history.jsonl').open()
+        if line[-1:] == '\n'
+    )
     assert main(command(table, workdir, LONG)) == 0
+    assert f'continuing after {told} of {LONG} evaluations\n' in capsys.readouterr().out
     assert (workdir / 'history.jsonl').read_bytes() == whole
     assert json.loads((workdir / 'result.json').read_text())['restarts'] == 1
 

@@ -107,3 +107,9 @@ def test_writing_the_table_changes_nothing_else(tmp_path):
     with pytest.raises(UserError, match='expected the marks'):
         main(['--write', str(file)])
     assert file.read_text() == 'no marks'
+
+
+def test_that_it_takes_a_while_is_said(capsys, monkeypatch):
+    monkeypatch.setattr('cls.tools.models.MANY', 1)
+    assert main(['resnet?4*']) == 0
+    assert capsys.readouterr().err == 'counting 2 models takes a minute or more\n'
