@@ -205,15 +205,13 @@ def _unlike_a_size(key: str, value: Any) -> str:
 
     Modules state no ranges: theirs are sizes, counts and rates, of which none is negative.
     """
-    numbers = [x for x in (value if isinstance(value, tuple) else (value,)) if _is_number(x)]
+    numbers = [
+        x for x in (value if isinstance(value, tuple) else (value,)) if defaults.is_number(x)
+    ]
     if key.endswith(('rate', 'momentum')):
         return '' if all(0 <= x <= 1 for x in numbers) else 'a part, from 0 to 1'
     most = 2**24 if key == 'num_classes' else 2**16
     return '' if all(0 <= x <= most for x in numbers) else f'0 to {most}'
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def to_json(config: ConfigDict) -> str:

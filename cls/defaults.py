@@ -23,6 +23,7 @@ FREE = 'free'  # nothing: what is shown, kept or evaluated changes, and the trai
 LENGTH = 'length'  # it goes on, and is told what happens to the schedule
 
 _FLOAT32 = 3.4e38  # what a number may be on the devices
+_MISSING = object()
 _PIXELS = 2**14  # height or width of an image that a network sees
 DURATION = 'duration'  # what `values` of a field of durations says
 _INTERVAL = re.compile(r'([\[(])(.+), (.+)([\])])')
@@ -71,7 +72,7 @@ class Field:
             return _not_durations(value)
         if self.interval:
             items = value if isinstance(value, tuple) else (value,)
-            if all(_within(item, self.interval) for item in items if _is_number(item)):
+            if all(_within(item, self.interval) for item in items if is_number(item)):
                 return ''
             low, high, closed, _ = self.interval
             several = 'numbers' if isinstance(value, tuple) else 'a number'
@@ -118,7 +119,8 @@ def _within(value: float, interval: tuple[float, float, bool, bool]) -> bool:
     return bool(above and below and abs(value) <= _FLOAT32)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value is a number, which True and False are not here."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
@@ -126,14 +128,14 @@ def _same_type(value: Any, default: Any) -> bool:
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(value, bool) and isinstance(default, bool)
     if isinstance(default, float):
-        return _is_number(value)
+        return is_number(value)
     if isinstance(default, int):
         return isinstance(value, int)
     if isinstance(default, tuple):
         if not isinstance(value, tuple):
             return False
         return not default or all(
-            _same_type(item, default[0]) or (_is_number(item) and _is_number(default[0]))
+            _same_type(item, default[0]) or (is_number(item) and is_number(default[0]))
             for item in value
         )
     return isinstance(value, type(default))
@@ -406,15 +408,20 @@ SEARCH: dict[str, Field] = {
 
 def base(fields: Mapping[str, Field] = FIELDS) -> ConfigDict:
     """Returns a config of all defaults; a system's config changes what is its own."""
-    config = ConfigDict()
+    return _filled(ConfigDict(), fields)
+
+
+def _filled(config: ConfigDict, fields: Mapping[str, Field]) -> ConfigDict:
+    """Gives a config the defaults of the fields that it lacks; returns it."""
     for name, field in fields.items():
         *parents, key = name.split('.')
         node = config
         for parent in parents:
-            if parent not in node:
+            if isinstance(node, ConfigDict) and parent not in node:
                 node[parent] = ConfigDict()
-            node = node[parent]
-        node[key] = field.default
+            node = node[parent] if isinstance(node, ConfigDict) else None
+        if isinstance(node, ConfigDict) and key not in node:
+            node[key] = field.default
     return config
 
 
@@ -443,15 +450,7 @@ def field(name: str) -> Field | None:
 def complete(config: ConfigDict) -> ConfigDict:
     """Gives an unlocked config the defaults of fields that are newer than it; returns it."""
     for _, part, fields in parts(config):
-        for name, field in fields.items():
-            *parents, key = name.split('.')
-            node = part
-            for parent in parents:
-                if parent not in node:
-                    node[parent] = ConfigDict()
-                node = node[parent]
-            if isinstance(node, ConfigDict) and key not in node:
-                node[key] = field.default
+        _filled(part, fields)
     return config
 
 
@@ -465,10 +464,8 @@ def problems(config: ConfigDict) -> list[str]:
         for name, field in fields.items():
             value = part
             for key in name.split('.'):
-                value = (
-                    value.get(key, dataclasses) if isinstance(value, ConfigDict) else dataclasses
-                )
-            if value is dataclasses:  # nothing there, which no value is
+                value = value.get(key, _MISSING) if isinstance(value, ConfigDict) else _MISSING
+            if value is _MISSING:
                 found.append(f'config.{prefix}{name} is missing')
             elif wanted := field.problem(value):
                 hint = nearest(value, field.names) if isinstance(value, str) else ''

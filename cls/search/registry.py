@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from cls.defaults import is_number
 from cls.errors import UserError, nearest
 
 # Module in cls.search and what it is called there. Imported when asked for: some load JAX.
@@ -125,9 +126,9 @@ def _unlike(usual: Any, value: Any, most: int) -> str:
     """Returns what was expected in the place of a number, or of numbers, unlike the default."""
     usual = usual if isinstance(usual, tuple) else (usual,)
     values = value if isinstance(value, tuple) else (value,)
-    if not usual or not all(_is_number(x) for x in usual):
+    if not usual or not all(is_number(x) for x in usual):
         return ''
-    if not all(_is_number(x) for x in values):
+    if not all(is_number(x) for x in values):
         return 'numbers'
     if all(isinstance(x, int) for x in usual) and not all(isinstance(x, int) for x in values):
         return 'whole numbers'
@@ -135,7 +136,3 @@ def _unlike(usual: Any, value: Any, most: int) -> str:
         return 'at least one number'
     least = -most if min(usual) < 0 else 0
     return '' if all(least <= x <= most for x in values) else f'{least} to {most}'
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
