@@ -40,8 +40,7 @@ def load(
     if str(ROOT) not in sys.path:  # configs import configs.common
         sys.path.insert(0, str(ROOT))
     config = _run(file, argument)
-    for name, text in overrides:
-        _override(config, name, text)
+    _override_all(config, overrides)
     defaults.check(config)
     _fill(config, {name for name, _ in overrides}, begun)
     return config.lock()
@@ -114,6 +113,18 @@ def parse_overrides(arguments: Sequence[str]) -> list[tuple[str, str]]:
             raise UserError(f'cannot read the argument {argument!r}.{hint}')
         pairs.append((name, text))
     return pairs
+
+
+def _override_all(config: ConfigDict, overrides: Sequence[tuple[str, str]]) -> None:
+    # A genotype is read when it is set: what limits it comes first.
+    for name, text in sorted(overrides, key=lambda pair: not pair[0].endswith('limits.layers')):
+        _override(config, name, text)
+        if name.endswith('limits.layers'):
+            defaults.check(config)
+            limits = config
+            for part in name.split('.')[:-1]:
+                limits = limits[part]
+            genotypes.limit_layers(limits.layers)
 
 
 def _override(config: ConfigDict, name: str, text: str) -> None:
@@ -225,8 +236,7 @@ def from_json(text: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDic
     Fields that are newer than the text have their defaults.
     """
     config = defaults.complete(ConfigDict(_upgraded(_tuples(storage.parse_json(text)))))
-    for name, override in overrides:
-        _override(config, name, override)
+    _override_all(config, overrides)
     if overrides:
         defaults.check(config)
     return config.lock()

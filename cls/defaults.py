@@ -355,6 +355,13 @@ FIELDS: dict[str, Field] = {
         'training examples that BN statistics are recomputed from; 0: none',
         FREE,
     ),
+    # ---- sizes that a file or a config may state
+    'limits.layers': Field(
+        1000, '[1, 2**20]', "layers, or blocks, of a genotype or of a module's fields", FREE
+    ),
+    'limits.inflation': Field(
+        50.0, '[1, inf)', 'weights: bytes of a tensor or an archive for each byte of the file', FREE
+    ),
     # ---- the run
     'checkpoint.every': Field('10 percent', DURATION, 'a duration', FREE),
     'checkpoint.keep': Field(2, '[1, 2**20]', 'the newest checkpoints, so many of them', FREE),

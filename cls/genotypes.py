@@ -4,8 +4,8 @@ A net that can be built from any point of a search space has a field `genotype`;
 frozen dataclasses, tuples, strings and integers, is the space's. JSON holds the same: a dataclass
 as an object with all its fields, a tuple as an array. A type may refuse what its annotations let
 pass (an operation it does not know) by a ValueError from its `__post_init__`, and says by a
-property `num_layers` how many layers, or blocks of some, it stands for: a net of more than
-MAX_LAYERS would trace and compile for hours without a word.
+property `num_layers` how many layers, or blocks of some, it stands for: a network of more than
+config.limits.layers would trace and compile for hours without a word.
 """
 
 import json
@@ -17,8 +17,8 @@ import cattrs
 from cls import storage
 from cls.errors import UserError
 
-MAX_LAYERS = 1000
-_MAX_PARTS = 10 * MAX_LAYERS  # texts and numbers of a genotype's data
+_PARTS = 10  # texts and numbers in a genotype's data for each layer
+_max_layers = 1000  # as config.limits.layers has it
 
 
 def _exactly(value: Any, kind: type) -> Any:
@@ -49,10 +49,10 @@ def structure(data: Any, kind: Any) -> Any:
       data: as `load` returns it; arrays may be tuples.
       kind: the annotation of the net's field `genotype`.
     """
-    if _parts(data) > _MAX_PARTS:
+    if _parts(data) > _PARTS * _max_layers:
         raise UserError(
-            f'the genotype has more than {_MAX_PARTS:,} parts: expected a net of at most '
-            f'{MAX_LAYERS:,} layers.'
+            f'the genotype has more than {_PARTS * _max_layers:,} parts: expected a network of at '
+            f'most {_max_layers:,} layers (config.limits.layers).'
         )
     try:
         genotype = _CONVERTER.structure(data, kind)
@@ -63,16 +63,30 @@ def structure(data: Any, kind: Any) -> Any:
     return genotype
 
 
+def max_layers() -> int:
+    """Returns how many layers, or blocks, a network may have."""
+    return _max_layers
+
+
+def limit_layers(count: int) -> None:
+    """Sets, for this process, what `max_layers` returns: config.limits.layers."""
+    global _max_layers
+    _max_layers = count
+
+
 def check_layers(count: int, what: str) -> None:
     """Raises UserError if something stands for more layers than a net may have."""
-    if count > MAX_LAYERS:
-        raise UserError(f'{what} has {count:,} layers or blocks: expected at most {MAX_LAYERS:,}.')
+    if count > _max_layers:
+        raise UserError(
+            f'{what} has {count:,} layers or blocks: expected at most {_max_layers:,} '
+            '(config.limits.layers).'
+        )
 
 
 def _parts(data: Any) -> int:
     """Counts the texts and numbers of plain data, and its containers; stops above the limit."""
     count, rest = 0, [data]
-    while rest and count <= _MAX_PARTS:
+    while rest and count <= _PARTS * _max_layers:
         value = rest.pop()
         inner = value.values() if isinstance(value, dict) else value
         rest.extend(inner if isinstance(value, dict | list | tuple) else ())

@@ -276,7 +276,7 @@ def _of_file(setup: Setup) -> _Loaded:
     """Reads weights of any number of classes; every tensor of theirs has to find its place."""
     variant = models.variant(setup.config.model.name)
     located = locate(setup.config.init)
-    checkpoint = weights.open_checkpoint(located.file)
+    checkpoint = weights.open_checkpoint(located.file, inflation=setup.config.limits.inflation)
     with located.naming_card():
         cards.check(located.card, variant)
         prepared = preparation(

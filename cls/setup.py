@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cls import config as configs
-from cls import defaults, durations, models, optim, protocols, remat, telemetry
+from cls import defaults, durations, genotypes, models, optim, protocols, remat, telemetry
 from cls import mesh as meshes
 from cls.data import pipeline, sources, transforms
 from cls.errors import UserError
@@ -185,6 +185,7 @@ def set_up(
     Raises UserError for what does not fit together.
     """
     defaults.check(config)
+    genotypes.limit_layers(config.limits.layers)
     mesh = meshes.make_mesh(config.mesh.fsdp, devices)
     _check_numbers(config, mesh.size)
     names, train = classes or (), None

@@ -159,10 +159,23 @@ def test_no_variant_is_over_the_limit():
         fields = models.variant(name).fields
         models.create(name, **fields)
         if 'genotype' in fields:
-            assert 0 <= getattr(fields['genotype'], 'num_layers', 0) <= genotypes.MAX_LAYERS
+            assert 0 <= getattr(fields['genotype'], 'num_layers', 0) <= genotypes.max_layers()
 
 
 def test_text_that_is_nested_too_deeply_is_no_genotype(tmp_path):
     (tmp_path / 'deep.json').write_text('[' * 100_000)
     with pytest.raises(UserError, match='deep.json is not JSON: nested too deeply'):
         genotypes.load(tmp_path / 'deep.json')
+
+
+def test_a_limit_of_layers_is_a_field(tmp_path):
+    file = tmp_path / 'long.json'
+    file.write_text(json.dumps({'layers': ['C(8,3,1)'] * 1200 + ['FC(16)']}))
+    genotype = ('model.genotype', str(file))
+    with pytest.raises(UserError, match=r'at most 1,000 \(config\.limits\.layers\)'):
+        configs.load('configs/metaqnn.py', [genotype])
+    try:
+        config = configs.load('configs/metaqnn.py', [genotype, ('limits.layers', '1300')])
+        assert len(config.model.genotype['layers']) == 1201
+    finally:
+        genotypes.limit_layers(1000)

@@ -91,8 +91,9 @@ SUPERNETS = {
     'proxyless_supernet': 'cls.search.supernet.proxyless_net:Net',
 }
 
-# Of a network, the most that is traced; one that a mistake in a config asks for has no end.
-MODULES = 5_000
+# For each layer that a network may have, the most that is traced; one that a mistake in a config
+# asks for has no end.
+MODULES = 5
 # Fields of modules that say how many blocks, or layers, there are.
 _DEPTHS = frozenset({'stage_sizes', 'block_sizes', 'blocks', 'depths', 'depth', 'modules'})
 
@@ -253,17 +254,17 @@ def fields(module: type[nn.Module]) -> dict[str, dataclasses.Field]:
 def abstract_variables(model: nn.Module, input_size: int, channels: int = 3) -> Any:
     """Returns the tree of shapes of `model.init` for square images, without computing anything.
 
-    Raises UserError for a network of more than MODULES modules, which would be traced for minutes.
+    Raises UserError for a network of very many modules, which would be traced for minutes.
     """
     images = jax.ShapeDtypeStruct((1, input_size, input_size, channels), jnp.float32)
-    seen = set()
+    seen, most = set(), MODULES * genotypes.max_layers()
 
     def count(next_call, args, kwargs, context):
         seen.add(context.module.path)
-        if len(seen) > MODULES:
+        if len(seen) > most:
             raise UserError(
-                f'config.model describes a network of more than {MODULES:,} modules: expected at '
-                'most that (ResNet-1202 has 3,007).'
+                f'config.model describes a network of more than {most:,} modules: expected at most '
+                f'that, {MODULES} for each of config.limits.layers (ResNet-1202 has 3,007).'
             )
         return next_call(*args, **kwargs)
 

@@ -99,7 +99,9 @@ def _read(
 ) -> _Found:
     """Reads a checkpoint and what it says of itself. Raises UserError for what does not fit."""
     located = locate(source)
-    checkpoint = weights.open_checkpoint(located.file, entry)
+    limits = [pair for pair in overrides if pair[0].startswith('limits.')]
+    inflation = _overridden(defaults.base(), limits).limits.inflation
+    checkpoint = weights.open_checkpoint(located.file, entry, inflation)
     with located.naming_card():
         cards.check(located.card, variant)
     with Located(located.file, {}).naming_card():

@@ -81,12 +81,12 @@ class Checkpoint:
     unused: tuple[str, ...] = ()
 
 
-def read(path: str | Path, entry: str = '') -> dict[str, np.ndarray]:
+def read(path: str | Path, entry: str = '', inflation: float = INFLATED) -> dict[str, np.ndarray]:
     """Reads the tensors of a checkpoint, see `open_checkpoint`."""
-    return open_checkpoint(path, entry).tensors
+    return open_checkpoint(path, entry, inflation).tensors
 
 
-def open_checkpoint(path: str | Path, entry: str = '') -> Checkpoint:
+def open_checkpoint(path: str | Path, entry: str = '', inflation: float = INFLATED) -> Checkpoint:
     """Reads a checkpoint.
 
     Args:
@@ -94,6 +94,7 @@ def open_checkpoint(path: str | Path, entry: str = '') -> Checkpoint:
         decides.
       entry: the key of the outermost dict that holds the weights ('state_dict_ema'); '': the
         dict itself, or its 'state_dict', 'model' or 'model_state_dict'.
+      inflation: bytes of a tensor, or of an inflated archive, for each byte of the file, at most.
 
     Returns:
       Tensors, name -> read-only array in the file's own dtype (bfloat16 is ml_dtypes.bfloat16) and
@@ -107,10 +108,10 @@ def open_checkpoint(path: str | Path, entry: str = '') -> Checkpoint:
     """
     path = Path(path)
     try:
-        content = _load(path)
+        content = _load(path, inflation)
         used, selected = _select(content, entry, path)
         tensors = _strip_prefixes(selected)
-        _check_sizes(tensors, path.stat().st_size)
+        _check_sizes(tensors, path.stat().st_size, inflation)
         return Checkpoint(tensors, _card(content), used, _unused(content, used) if used else ())
     except UserError as error:
         raise UserError(f'{path}: {error}') from None
@@ -126,19 +127,20 @@ def open_checkpoint(path: str | Path, entry: str = '') -> Checkpoint:
         ) from error
 
 
-def _check_sizes(tensors: Mapping[str, np.ndarray], size: int) -> None:
+def _check_sizes(tensors: Mapping[str, np.ndarray], size: int, inflation: float) -> None:
     """Raises UserError for a tensor that, by strides of 0, claims to be larger than its file."""
     for name, tensor in tensors.items():
         if len(name) > LONGEST:
             raise UserError(f'a tensor has a name of {len(name):,} letters, {name[:40]}...')
-        if tensor.nbytes > max(ALWAYS, INFLATED * size):
+        if tensor.nbytes > max(ALWAYS, inflation * size):
             raise UserError(
                 f'tensor {name} claims the shape {tensor.shape}, {tensor.nbytes:,} bytes, but '
-                f'the file has {size:,}; expected a tensor whose elements are in the file'
+                f'the file has {size:,}; expected a tensor whose elements are in the file '
+                '(config.limits.inflation)'
             )
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path, inflation: float) -> Any:
     """Returns the file's outermost object, its tensors as arrays."""
     with path.open('rb') as file:
         start = file.read(512)
@@ -147,7 +149,7 @@ def _load(path: Path) -> Any:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         file.seek(0)
         if start.startswith(b'PK\x03\x04'):
-            return _load_zip(file, mapped)
+            return _load_zip(file, mapped, inflation)
         if start.startswith(_STREAM_START):
             return _load_stream(mapped)
     if _is_safetensors(mapped):
@@ -162,11 +164,11 @@ def _load(path: Path) -> Any:
 # --- The two containers -----------------------------------------------------------------------
 
 
-def _load_zip(file: BinaryIO, mapped: mmap.mmap) -> Any:
+def _load_zip(file: BinaryIO, mapped: mmap.mmap, inflation: float) -> Any:
     """Reads `<root>/data.pkl`, and each storage from `<root>/data/<key>`."""
     archive = zipfile.ZipFile(file)
     names = set(archive.namelist())
-    _check_inflated(archive, len(mapped))
+    _check_inflated(archive, len(mapped), inflation)
     if names and all(name.endswith('.npy') for name in names):
         return keras.to_torch({name[:-4]: _npy(archive, name) for name in sorted(names)})
     if names >= foreign.KERAS_ARCHIVE:
@@ -194,13 +196,13 @@ def _load_zip(file: BinaryIO, mapped: mmap.mmap) -> Any:
     return _materialise(Unpickler(Reader(_inflated(archive, f'{root}data.pkl')), storage).load())
 
 
-def _check_inflated(archive: zipfile.ZipFile, size: int) -> None:
+def _check_inflated(archive: zipfile.ZipFile, size: int, inflation: float) -> None:
     """Raises UserError if the entries, whose sizes the archive states, are too much for it."""
     total = sum(info.file_size for info in archive.infolist())
-    if total > max(ALWAYS, INFLATED * size):
+    if total > max(ALWAYS, inflation * size):
         raise UserError(
             f'an archive of {size:,} bytes that inflates to {total:,}: expected at most '
-            f'{INFLATED} times as much; {ADVICE}'
+            f'{inflation:g} times as much (config.limits.inflation); {ADVICE}'
         )
 
 
