@@ -352,6 +352,7 @@ def test_evaluate_repeats_the_result(whole, environment, tmp_path):
     assert f'{result["test/top1"]:.2f} %' in done.stdout
 
 
+@pytest.mark.sweep  # two runs
 def test_two_processes_do_not_share_a_run_folder(environment, tmp_path):
     first = start(tmp_path / 'run', environment)
     wait_for(first, f'step 2/{STEPS}')

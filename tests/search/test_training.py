@@ -97,6 +97,7 @@ def test_repeats_are_trainings_with_seeds_of_their_own(quick):
         evaluator.of(Bits(), config(), repeats=0)
 
 
+@pytest.mark.sweep  # four trainings
 def test_a_training_begins_anew_with_a_lower_rate():
     trial = Trial(7, (1,))
     # With 0.5 the first epoch is better than chance, with 1.25 and 3.125 it is not.
