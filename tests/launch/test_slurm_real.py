@@ -60,6 +60,7 @@ MailProg=/bin/true
 ReturnToService=2
 SlurmdTimeout=10
 KillWait=30
+SchedulerParameters=sched_interval=5,batch_sched_delay=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 NodeName={nodes[0]} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=4 Gres=gpu:1
