@@ -180,7 +180,7 @@ def set_up(
       complete: whether config.model describes the network; that of a search's trials lacks the
         genotype.
       begun: whether the run has a checkpoint already; an earlier version let it begin with a
-        warm-up longer than itself.
+        warm-up longer than itself, or a profile of steps beyond its end.
 
     Raises UserError for what does not fit together.
     """
@@ -220,13 +220,20 @@ def set_up(
         if setup.steps(duration) < 1:
             raise UserError(f'config.{name} is {duration!r}: expected more than nothing.')
     if classes is None and not begun:
-        optim.check_warmup(config.schedule, to_steps=setup.steps, total=total)
+        _check_length(setup)
+    telemetry.profile_steps(config.profile)
+    _check_training(setup, shapes)
+    return setup
+
+
+def _check_length(setup: Setup) -> None:
+    """Raises UserError for what a run is too short for."""
+    config, total = setup.config, setup.total_steps
+    optim.check_warmup(config.schedule, to_steps=setup.steps, total=total)
     if telemetry.profile_steps(config.profile)[0] >= total:
         raise UserError(
             f'config.profile is {config.profile!r}: expected steps of the {total} of the run.'
         )
-    _check_training(setup, shapes)
-    return setup
 
 
 def _shapes(config: ConfigDict, info: pipeline.Info, model: nn.Module) -> Any:

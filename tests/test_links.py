@@ -1,12 +1,10 @@
 """Real processes that meet, agree, fail and stop together; tests/linked.py is what they do."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from scenes import codes, play
 
 HERE = Path(__file__).parent
 
@@ -14,18 +12,7 @@ HERE = Path(__file__).parent
 @pytest.fixture(scope='module')
 def played():
     """Scene -> [exit code, stdout, stderr] of each process."""
-    done = subprocess.run(
-        [sys.executable, HERE / 'linked.py'],
-        env=os.environ | {'PYTHONPATH': str(HERE.parent)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return json.loads(done.stdout)
-
-
-def codes(scene):
-    return [code for code, _, _ in scene]
+    return play('linked.py')
 
 
 def said(scene):

@@ -3,7 +3,6 @@ on, and the token by which they know each other."""
 
 import argparse
 import contextlib
-import json
 import os
 import re
 import socket
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import attacked
 import pytest
+from scenes import codes, play
 
 from cls import distributed, listening, run_token
 from cls.errors import UserError
@@ -28,18 +28,7 @@ REFUSED = (
 @pytest.fixture(scope='module')
 def made():
     """Attack -> [exit code, stdout, stderr] of each process."""
-    done = subprocess.run(
-        [sys.executable, HERE / 'attacked.py'],
-        env=os.environ | {'PYTHONPATH': str(HERE.parent)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return json.loads(done.stdout)
-
-
-def codes(scene):
-    return [code for code, _, _ in scene]
+    return play('attacked.py')
 
 
 @pytest.mark.parametrize('name', attacked.STRANGERS)

@@ -17,8 +17,9 @@ import orbax.checkpoint as ocp
 import pytest
 from logs import logged
 
-from cls import checkpoint, optim, runtime, storage
+from cls import checkpoint, runtime, storage
 from cls import config as configs
+from cls import setup as set_up
 from cls.errors import UserError, reason
 from cls.main import main
 from cls.search import history
@@ -464,11 +465,12 @@ def test_a_run_that_began_with_too_long_a_warmup_is_evaluated_and_continued(
 ):
     # as versions without the check let it begin; a new run is refused
     folder = tmp_path / 'run'
-    command = arguments(home, folder, '--config.schedule.warmup=99 steps')
+    more = ('--config.schedule.warmup=99 steps', '--config.profile=500:502')
+    command = arguments(home, folder, *more)
     with pytest.raises(UserError, match=f'99 steps, and the run has {STEPS}'):
         main(command)
     with monkeypatch.context() as before:
-        before.setattr(optim, 'check_warmup', lambda *_, **__: None)
+        before.setattr(set_up, '_check_length', lambda _: None)
         assert main(command) == 0
     (folder / 'result.json').unlink()
     shutil.rmtree(folder / 'checkpoints' / str(STEPS))
