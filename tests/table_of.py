@@ -5,7 +5,7 @@ import itertools
 
 import numpy as np
 
-from cls import config as configs
+from cls.config import load as configs
 
 BEST = '22212202'
 
