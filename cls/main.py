@@ -30,9 +30,10 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from cls import BEGAN, ensemble, evaluate, models, signals, train
+from cls.cli import Parser, run
 from cls.config import load as configs
 from cls.distributed import agreement
-from cls.errors import Parser, UserError, run
+from cls.errors import UserError
 from cls.run.workdir import check_entries, load_config, start
 from cls.search import job as search
 from cls.storage import paths as storage
