@@ -1,4 +1,7 @@
-"""The frame of every program of the project: flags, one line for a mistake, exit codes."""
+"""The frame of every program of the project: flags, one line for a mistake, exit codes.
+
+May import: distributed, errors, signals.
+"""
 
 import argparse
 import contextlib

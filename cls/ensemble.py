@@ -2,6 +2,8 @@
 
 A config of an ensemble has `members`, each a whole config, and `loaded`, a folder for each member
 that is not to be trained. Its run folder has a run folder for each member that is.
+
+May import: anything but main, search, tools.
 """
 
 import time

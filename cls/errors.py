@@ -1,4 +1,7 @@
-"""The one exception for mistakes of the user, shown as a line and exit code 2 (see cls.main)."""
+"""The one exception for mistakes of the user, shown as a line and exit code 2 (see cls.main).
+
+May import: nothing.
+"""
 
 import difflib
 import errno

@@ -11,6 +11,8 @@ class's accuracy; the confusion matrix beside it, evaluation...-confusion.npy; a
 config.eval.predictions is NAME.csv, what each image got. Where an average of the weights is kept,
 the latter two are of that. `--output DIR` writes all of it to DIR. A run folder that cannot be
 written to, or in which another process is running, stays as it is; the result is printed first.
+
+May import: anything but ensemble, main, search, tools, train.
 """
 
 import contextlib

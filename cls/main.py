@@ -15,6 +15,8 @@ What `evaluate` shows a net of each image is --config.eval.protocol: single (the
 ten_crop (Krizhevsky et al. 2012), crops_12 and crops_144 (Szegedy et al. 2016, 2015), dense and
 dense_flip (Simonyan & Zisserman 2015, He et al. 2015; --config.eval.scales=256,384,512). The
 predictions are the mean of the softmax; cls/evaluation/protocols.py has the details.
+
+May import: anything.
 """
 
 import contextlib

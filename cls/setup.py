@@ -1,4 +1,7 @@
-"""What training and evaluation both start from: devices, data and net of a config."""
+"""What training and evaluation both start from: devices, data and net of a config.
+
+May import: config, data, errors, evaluation, models, nn, run, steps.
+"""
 
 import dataclasses
 import functools

@@ -2,6 +2,8 @@
 
 A run can be killed at any moment; the same call continues it from its newest checkpoint and ends in
 the same state, to the bit, as if nothing had happened.
+
+May import: anything but ensemble, main, search, tools.
 """
 
 import contextlib

@@ -7,6 +7,8 @@ A model file describes its system, its net, and then its variants:
 
 A config file may register variants of its own in the same way, of any Flax module that keeps the
 contract: a field `num_classes`, and `__call__(images, train=False)` that returns logits.
+
+May import: errors, nn.
 """
 
 import contextlib
