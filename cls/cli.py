@@ -73,7 +73,7 @@ def run(main: Callable[[], int]) -> NoReturn:
     try:
         signals.finish(main())
     except KeyboardInterrupt:
-        if agreement.links:
+        if agreement.peers:
             agreement.fail('interrupted', 130)
         print('interrupted', file=sys.stderr)
         signals.finish(130)
@@ -82,7 +82,7 @@ def run(main: Callable[[], int]) -> NoReturn:
     except Exception as error:
         if why := reason(error):
             message = f'{why}; mend that and run the same command again.'
-        elif agreement.links:
+        elif agreement.peers:
             time.sleep(2)  # what failed may be that another process has gone: then this one ends
             traceback.print_exc()
             agreement.fail(f'{type(error).__name__}: {error}'[:300], 1)

@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.job != 'print':
         agreement.start(args)
         start()
-    _set_up_logging(logging.WARNING if agreement.is_first() else logging.ERROR)
+    _set_up_logging(logging.WARNING if agreement.is_main_process() else logging.ERROR)
     if args.workdir[1:]:
         registers = bool(args.config) and _registers(configs.load(args.config))
         if args.job != 'evaluate' or (args.config and not registers):
@@ -102,14 +102,16 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if search.is_search(config):
         found = search.job(config, workdir, began)
-        agreement.say(search.summary(found, config, workdir))
+        agreement.print_once(search.summary(found, config, workdir))
         return 0
     result = (ensemble.job if together else train.in_folder)(config, workdir, began)
     if result is None:
-        agreement.say(f'stopped before the end; the same command continues the run in {workdir}')
+        agreement.print_once(
+            f'stopped before the end; the same command continues the run in {workdir}'
+        )
         return signals.exit_code()
-    agreement.say(f'{train.summary(result)}; run folder: {workdir}')
-    agreement.say(_what_next(args.config, workdir))
+    agreement.print_once(f'{train.summary(result)}; run folder: {workdir}')
+    agreement.print_once(_what_next(args.config, workdir))
     return 0
 
 

@@ -43,7 +43,7 @@ class Preemption:
         self._signal: int | None = None
         self._something_to_save = False
         self._nothing = signals.NOTHING_YET
-        self._links = agreement.links
+        self._links = agreement.peers
         # With several processes: calls of `due` until now; whether process 0 has asked for them;
         # the call at which to stop.
         self._calls, self._asked, self._last = 0, False, None
@@ -108,7 +108,7 @@ class Preemption:
             raise ValueError(f'{number!r} is no signal to stop for')
         self._signal = signals.stopped_by = number
         if number == signal.SIGINT and self._something_to_save:
-            agreement.say('interrupted: saving; Ctrl-C again ends at once, without.')
+            agreement.print_once('interrupted: saving; Ctrl-C again ends at once, without.')
 
     def _nothing_line(self) -> str:
         return f'stopped by {signal.Signals(self._signal).name}; {self._nothing}'

@@ -225,10 +225,10 @@ def hasty(monkeypatch):
 
 
 def test_a_folder_is_one_process_s_and_free_afterwards(bucket, hasty):
-    with lock.hold(bucket), pytest.raises(UserError, match='another process is training in'):  # noqa: SIM117
-        with lock.hold(bucket):
+    with lock.exclusive(bucket), pytest.raises(UserError, match='another process is training in'):  # noqa: SIM117
+        with lock.exclusive(bucket):
             raise AssertionError('two processes hold one folder')
-    with lock.hold(bucket):
+    with lock.exclusive(bucket):
         assert json.loads((bucket / '.lock').read_text())['pid'] == os.getpid()
     assert not (bucket / '.lock').exists()
 
@@ -243,7 +243,7 @@ def test_a_process_of_this_machine_that_ended_holds_nothing(s3_bucket, hasty, mo
     _lock_of(s3_bucket, host='here', pid=ended.pid, **lock._machine())
     if lock._machine():
         monkeypatch.setattr(lock, '_watch', None)  # the kernel knows: no need to wait
-    with lock.hold(s3_bucket):
+    with lock.exclusive(s3_bucket):
         assert json.loads((s3_bucket / '.lock').read_text())['pid'] == os.getpid()
 
 
@@ -253,7 +253,7 @@ def test_a_silent_holder_elsewhere_is_waited_for_then_passed_over(
     monkeypatch.setattr(lock, 'PATIENCE', 2.0)
     _lock_of(s3_bucket, host='elsewhere', pid=7)
     start = time.monotonic()
-    with lock.hold(s3_bucket):
+    with lock.exclusive(s3_bucket):
         assert time.monotonic() - start >= lock.PATIENCE
     assert 'held by process 7 on elsewhere: waiting' in capsys.readouterr().out
 
@@ -268,7 +268,7 @@ def test_who_lost_the_folder_stops_at_once(s3_bucket, hasty, monkeypatch, capsys
         raise SystemExit  # of the thread
 
     monkeypatch.setattr(lock.os, '_exit', stop)
-    with lock.hold(s3_bucket):
+    with lock.exclusive(s3_bucket):
         _lock_of(s3_bucket, host='elsewhere', pid=7)
         assert stopped.wait(30)
     assert 'elsewhere has taken over s3://bucket' in capsys.readouterr().err
@@ -331,11 +331,11 @@ def test_checkpoints_are_kept_restored_and_passed_over_when_damaged(bucket, capl
 
     def restored():
         checkpoints = Checkpoints(folder, keep=2)
-        found, data, account = checkpoints.restore(abstract)
+        found, data, ledger = checkpoints.restore(abstract)
         checkpoints.close()
         step = int(found['step'])
         np.testing.assert_array_equal(found['weights'], state(step)['weights'])
-        assert (data, account) == ({'step': step}, {'step': 1.5})
+        assert (data, ledger) == ({'step': step}, {'step': 1.5})
         return step
 
     assert restored() == 30
