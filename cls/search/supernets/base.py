@@ -130,16 +130,16 @@ class SupernetTraining:
         alpha = jax.device_get(params[ALPHA])
         genotype = self.model.genotype(alpha)
         file = workdir / FILE
-        if agreement.is_first():
+        if agreement.is_main_process():
             from cls.search import figures  # matplotlib is slow to import
 
             genotype_files.save(genotype, file)
             figures.draw(genotype, workdir / 'cell.png')
             figures.course(report.logged(workdir), workdir / 'curve.png')
-        agreement.say(f'genotype: {file}')
+        agreement.print_once(f'genotype: {file}')
         if self.spec.train_with:
             command = f'python -m cls.main --config {self.spec.train_with}'
-            agreement.say(f'train it: {command} --config.model.genotype={file}')
+            agreement.print_once(f'train it: {command} --config.model.genotype={file}')
         result = {'genotype': genotypes.plain(genotype)}
         return result | self.method.worth(self.spec, genotype, alpha)
 
