@@ -51,7 +51,7 @@ from cls.errors import UserError
 from cls.search import loop, registry
 from cls.search.fronts import area, front, within
 from cls.search.history import FILE, History, Result
-from cls.search.job import is_search
+from cls.search.job import SearchSpec, is_search
 from cls.search.searcher import FAILED
 from cls.search.supernets import report as supernets
 from cls.tools.markdown import table
@@ -139,9 +139,7 @@ def searched(specs: Sequence[str], overrides: Overrides, seeds: int) -> list[Cur
 def checked(specs: Sequence[str], overrides: Overrides) -> None:
     """Raises UserError for the mistakes that processes would find, each for itself."""
     for spec in specs:
-        config = load(spec, overrides, False)
-        space = registry.create('space', config.search.space)
-        registry.create('evaluator', config.search.evaluator, space, config)
+        SearchSpec.from_config(load(spec, overrides, False))
 
 
 Job = tuple[str, bool]  # a config, and whether random search takes the place of its searcher
@@ -225,19 +223,17 @@ def score(result: Result) -> float:
 
 def told(config: ConfigDict, seed: int) -> list[Result]:
     """Returns what a search in memory finds with a seed."""
-    search = config.search
     with config.unlocked():
         config.seed = seed
-    space = registry.create('space', search.space)
-    history = History()
+    spec, history = SearchSpec.from_config(config), History()
     loop.search(
-        registry.create('searcher', search.searcher, space, seed),
-        loop.max_concurrent(registry.create('evaluator', search.evaluator, space, config)),
-        registry.create('objective', search.objective),
+        spec.searcher,
+        loop.submit_inline(spec.evaluate),
+        spec.objective,
         history,
-        evaluations=search.evaluations,
-        max_concurrent=search.max_concurrent,
-        in_order=search.synchronous,
+        evaluations=spec.evaluations,
+        max_concurrent=spec.engine.max_concurrent,
+        in_order=spec.synchronous,
     )
     return history.results
 

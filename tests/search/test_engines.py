@@ -9,18 +9,18 @@ import time
 from pathlib import Path
 
 import pytest
-from ml_collections import ConfigDict
 from signalled import defaults
 
 from cls.errors import UserError
 from cls.search import engines, loop
+from cls.search.engines import EngineSpec
 from cls.search.history import History
 from cls.search.searcher import FAILED
 from cls.search.searchers.evolution import Evolution
-from cls.search.spaces.tabular import Digits
+from cls.search.spaces.tabular import FixedOps
 
 ROOT = Path(__file__).parents[2]
-SPACE = Digits(6, 3)
+SPACE = FixedOps(6, 3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,9 +67,7 @@ class Endless:
 
 
 def settings(engine, max_concurrent=3, workers=0):
-    return ConfigDict(
-        {'engine': engine, 'max_concurrent': max_concurrent, 'workers': workers, 'gpus': 0.0}
-    )
+    return EngineSpec(engine, max_concurrent, workers)
 
 
 def searched(file, config, evaluate, evaluations=30):
@@ -166,8 +164,8 @@ if __name__ == '__main__':
 
 def test_cores_are_shared_out(monkeypatch):
     monkeypatch.setattr('os.sched_getaffinity', lambda _: {0, 1, 2, 5, 6})
-    assert engines._shares(2) == [{0, 2, 6}, {1, 5}]
-    assert engines._shares(6) == [set()] * 6
+    assert engines._core_shares(2) == [{0, 2, 6}, {1, 5}]
+    assert engines._core_shares(6) == [set()] * 6
 
 
 def test_ray_that_is_not_installed_is_one_line(monkeypatch):

@@ -9,9 +9,9 @@ import pytest
 from cls.errors import UserError
 from cls.search.searchers.evolution import Evolution
 from cls.search.searchers.random import Random
-from cls.search.spaces.tabular import Digits
+from cls.search.spaces.tabular import FixedOps
 
-ONES = Digits(12, 2)
+ONES = FixedOps(12, 2)
 HIER = {'population': 200, 'fraction': 0.05, 'remove': 'none'}
 
 
@@ -130,7 +130,7 @@ def test_other_values_are_refused(fields):
 
 def ones_found(sigma, repeats, **fields):
     """The mean part of ones, of 100, in what seemed best in 3,000 trials under noise."""
-    space, found = Digits(100, 2), []
+    space, found = FixedOps(100, 2), []
     for seed in range(repeats):
         searcher, best = Evolution(space, seed, sample=10, **fields), (-1.0, 0.0)
         noise = np.random.default_rng([seed, 9]).normal(0, sigma, 3000)

@@ -12,7 +12,7 @@ from cls.search.searchers.genetic import Genetic, survival
 from cls.search.searchers.random import Random
 from cls.search.space import Space
 from cls.search.spaces.genet import GeNetBits
-from cls.search.spaces.tabular import Digits
+from cls.search.spaces.tabular import FixedOps
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_order_of_telling_changes_nothing():
 
 
 def test_fitness_is_the_mean_of_all_evaluations():
-    searcher = Genetic(Digits(1, 1), 0, population=2)
+    searcher = Genetic(FixedOps(1, 1), 0, population=2)
     for fitness in (0.2, 0.4, FAILED, 0.9):
         searcher.tell(searcher.ask(), fitness)
     assert searcher.fitness((0,)) == pytest.approx(0.5)
@@ -108,7 +108,7 @@ def test_a_search_continues_as_it_would_have_gone_on(tmp_path, lines):
 
     def run(file):
         searcher = Genetic(GeNetBits((3, 3)), 5, population=8)
-        submit = loop.max_concurrent(lambda trial: {'accuracy': worth(trial)})
+        submit = loop.submit_inline(lambda trial: {'accuracy': worth(trial)})
         search = History(file)
         loop.search(
             searcher, submit, lambda m: m['accuracy'], search, evaluations=60, max_concurrent=3
@@ -172,7 +172,7 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(UserError, match='no crossover and no redrawn'):
         Genetic(Bare(), 0)
     with pytest.raises(UserError, match='expected 2 or more'):
-        Genetic(Digits(2, 2), 0, mutation=1.1)
+        Genetic(FixedOps(2, 2), 0, mutation=1.1)
 
 
 @pytest.mark.tables

@@ -146,7 +146,7 @@ def run(folder, evaluations):
     folder.mkdir(exist_ok=True)
     loop.search(
         Progressive(grown.SPACE, 3, beam=12, ensemble=2, steps=5),
-        loop.max_concurrent(lambda trial: {'accuracy': grown.accuracy(trial.code)}),
+        loop.submit_inline(lambda trial: {'accuracy': grown.accuracy(trial.code)}),
         lambda metrics: metrics['accuracy'],
         History(folder / FILE),
         evaluations=evaluations,

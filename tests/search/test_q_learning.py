@@ -16,10 +16,10 @@ from cls.search.evaluators.table import Table
 from cls.search.history import FILE, History
 from cls.search.searcher import FAILED
 from cls.search.searchers.q_learning import BLOCK_QNN, METAQNN, QLearning, scaled
-from cls.search.spaces.tabular import Digits, NasBench201
+from cls.search.spaces.tabular import FixedOps, NasBench201
 from configs.search import block_qnn, metaqnn
 
-SPACE = Digits(3, 3)
+SPACE = FixedOps(3, 3)
 RANDOM = ((1.0, 1000),)
 
 
@@ -154,14 +154,14 @@ def test_the_course_of_a_search():
 
 
 def test_no_model_is_asked_twice_and_a_small_space_ends():
-    searcher = QLearning(Digits(2, 3), 0, schedule=RANDOM, replay=1)
+    searcher = QLearning(FixedOps(2, 3), 0, schedule=RANDOM, replay=1)
     assert {trial.code for trial in told(searcher, 100)} == set(searcher.space.codes())
     assert searcher.asked == 9 and searcher.ask() is None
     assert len(searcher.memory) > 9  # those that were drawn again are learnt from again
 
 
 def test_what_is_out_is_not_asked_again_but_learnt_from_as_often_as_drawn():
-    searcher = QLearning(Digits(2, 3), 0, schedule=RANDOM, replay=1)
+    searcher = QLearning(FixedOps(2, 3), 0, schedule=RANDOM, replay=1)
     trials = [searcher.ask() for _ in range(9)]
     assert {trial.code for trial in trials} == set(searcher.space.codes())
     assert searcher.ask() is None
@@ -190,13 +190,13 @@ def test_batches_are_drawn_from_the_same_values():
 
 
 def test_batches_without_anything_new_are_learnt_from_until_the_schedule_ends():
-    searcher = QLearning(Digits(1, 2), 0, schedule=((1.0, 20),), batch=3, replay=2)
+    searcher = QLearning(FixedOps(1, 2), 0, schedule=((1.0, 20),), batch=3, replay=2)
     told(searcher, 100)
     assert searcher.asked == 2 and searcher.batches == 20 and len(searcher.memory) == 60
 
 
 def test_what_failed_is_worth_nothing():
-    searcher = QLearning(Digits(1, 1), 0, schedule=((1.0, 1),), replay=1, rate=0.5)
+    searcher = QLearning(FixedOps(1, 1), 0, schedule=((1.0, 1),), replay=1, rate=0.5)
     told(searcher, 1, lambda code: FAILED)
     assert searcher.values[0, ()] == [0.25]
 
@@ -207,7 +207,7 @@ def test_a_search_continues(tmp_path, batch, lines):
     def run(folder):
         fields = {'schedule': ((1.0, 6), (0.1, 40)), 'rate': 0.1, 'replay': 9, 'batch': batch}
         searcher = QLearning(SPACE, 3, **fields)
-        submit = loop.max_concurrent(lambda trial: {'accuracy': worth(trial.code)})
+        submit = loop.submit_inline(lambda trial: {'accuracy': worth(trial.code)})
         accuracy = registry.create('objective', {'name': 'accuracy'})
         history = History(folder / FILE)
         loop.search(searcher, submit, accuracy, history, evaluations=20, max_concurrent=3)
@@ -232,7 +232,7 @@ def sampled(space, worth, seed, shaped, **fields):
 
 def test_shaped_rewards_find_more():
     """Where what the first of six decisions are worth is known late."""
-    space = Digits(6, 4)
+    space = FixedOps(6, 4)
     worth = lambda code: 0.1 + 0.12 * sum(choice == 3 for choice in code)  # noqa: E731
     found = {
         shaped: np.mean([sampled(space, worth, seed, shaped, batch=2) for seed in range(4)])

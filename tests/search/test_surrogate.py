@@ -15,7 +15,7 @@ from cls.search.searchers.evolution import Evolution
 from cls.search.searchers.policy import PolicyGradient
 from cls.search.searchers.random import Random
 from cls.search.spaces.mnasnet import AccelNasBench
-from cls.search.spaces.tabular import Digits
+from cls.search.spaces.tabular import FixedOps
 from configs.search import common
 from tests.search import nasdata
 
@@ -57,7 +57,7 @@ def test_the_regression_is_where_its_loss_is_flat():
 
 
 @dataclasses.dataclass(frozen=True)
-class Words(Digits):
+class Words(FixedOps):
     """Three digits, which the table has in two columns."""
 
     length: int = 3
@@ -115,7 +115,7 @@ def test_tables_that_do_not_fit_are_refused(tmp_path, codes, values, message):
 
 def test_spaces_without_names_and_tables_that_are_not_there_are_refused(tmp_path):
     with pytest.raises(UserError, match='expected the space accel_nasbench'):
-        evaluator(Digits(3, 4), tmp_path / 'no.csv')
+        evaluator(FixedOps(3, 4), tmp_path / 'no.csv')
     with pytest.raises(UserError, match='table is empty: expected .* a,b, acc, ms'):
         evaluator(Words(), '')
     with pytest.raises(UserError, match='there is no table'):
