@@ -4,7 +4,7 @@
   {"told": 3, "fitness": 0.93, "metrics": {"accuracy": 0.93, "seeds": [1234], "seconds": 4.1}}
 
 A line is on the disk before anything follows from it. A process that is killed leaves at most an
-incomplete last line, which is removed.
+incomplete last line; it is removed.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ class Result:
 
 
 class History:
-    """Results in the order in which they were reported, kept in a file if there is one."""
+    """The results in the order of their arrival, kept in a file if there is one."""
 
     def __init__(
         self, file: Path | None = None, genotype: Callable[[Code], Any] | None = None

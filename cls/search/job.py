@@ -2,7 +2,7 @@
 
 Next to the files of every run the folder has
 
-  history.jsonl   all trials and results, from which a search continues, see cls.search.history
+  history.jsonl   all trials and results; a search continues from it, see cls.search.history
   result.json     at the end: fitness, trial, genotype and metrics of the best, evaluations, ...
   genotype.json   the best, for --config.model.genotype=FILE, if trials are trained
   curve.png       the best so far against evaluations
@@ -52,7 +52,7 @@ def is_search(config: ConfigDict) -> bool:
 
 
 def refuse(config: ConfigDict, workdir: Path) -> None:
-    """Raises UserError for the config of a search, which has no weights to evaluate."""
+    """Raises UserError for the config of a search: it has no weights to evaluate."""
     if is_search(config):
         raise UserError(
             f'{workdir} is of a search, which keeps no weights: train the network that it found'
@@ -234,7 +234,7 @@ class SearchProgress:
         self._logged = time.monotonic()
 
     def __call__(self, result: Result) -> None:
-        """Takes the result of a trial, which is in the history already."""
+        """Takes the result of a trial after the history has it."""
         if result.fitness == FAILED:
             log.info('trial %d failed: %s', result.trial.number, result.metrics['error'])
         count, now = len(self._events.results), time.monotonic()

@@ -3,7 +3,7 @@
 Evaluations run wherever `submit` sends them. If results are reported in the order of asking, the
 course of a search is a function of its seed, of the results and of the number of concurrent
 evaluations: neither the number of workers nor their speed changes it. Otherwise each result is
-reported as soon as it is there, which keeps all workers busy.
+reported as soon as it is there, to keep all workers busy.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ Submit = Callable[[Trial], 'Future[Metrics]']
 
 
 class Failed(Exception):
-    """The failure of one network, which cannot be built or trained; the message says why."""
+    """The failure to build or train one network; the message says why."""
 
 
 def failure(error: Exception) -> Failed:
@@ -41,10 +41,10 @@ def search(
     """Runs a search, or the rest of it, to its number of evaluations or the end of its space.
 
     An evaluation that raises makes a failed trial, whose metrics say why. Only a UserError is
-    raised again: it is a mistake in the config, with which no trial can be evaluated.
+    raised again: with a mistake in the config no trial can be evaluated.
 
     Args:
-      searcher: a fresh one, to which the history is replayed.
+      searcher: a fresh one; the history is replayed to it.
       submit: starts an evaluation.
       objective: metrics -> fitness.
       history: of this search; all events are added to it.

@@ -105,8 +105,7 @@ GROUPS: dict[str, Mapping[str, Callable[..., Any] | Slow]] = {
 }
 
 
-# The largest size, count or rate in the fields of a group; smaller nonsense is refused by what
-# takes the field.
+# The largest size, count or rate in the fields of a group. Each entry refuses smaller nonsense.
 MOST = {
     'space': 2**12,
     'searcher': 2**24,

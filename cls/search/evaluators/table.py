@@ -1,4 +1,4 @@
-"""Evaluation by a table, in which others have measured every architecture of a space."""
+"""Evaluation by a table: others have measured every architecture of a space."""
 
 import csv
 import dataclasses

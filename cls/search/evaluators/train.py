@@ -1,7 +1,7 @@
 """Evaluation by training: a whole training config, the proxy, with the genotype of a trial.
 
-config.proxy.data names the images of the evaluation: in a search, which must not see the test
-images, a part of the training images.
+config.proxy.data names the images of the evaluation: a part of the training images, since a search
+must not see the test images.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """The controllers of a policy gradient: codes with their log-probabilities, and an update.
 
-A controller has `sample(rng)`, which returns a code and its log-probability, and `update(codes,
-log_probs, advantages)`. This file has the one without memory, an independent softmax for every
+A controller has `sample(rng)` -> a code and its log-probability, and `update(codes, log_probs,
+advantages)`. This file has the one without memory, an independent softmax for every
 decision; lstm.py has NASNet's.
 """
 
@@ -22,7 +22,7 @@ class Step:
 
     learning_rate: float  # of Adam (0.9, 0.999, 1e-8)
     entropy: float  # weight of the policy's entropy, nats, in the objective
-    clip: float  # of PPO's ratios; 0: REINFORCE, which has none
+    clip: float  # of PPO's ratios; 0: none, as in REINFORCE
     epochs: int  # steps for each batch
 
     def weights(self, ratios: Any, advantages: Any) -> Any:

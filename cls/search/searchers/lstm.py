@@ -9,7 +9,7 @@ The cell is written out here. With flax's OptimizedLSTMCell, whose weights are i
 whose sums are in another order, a sample of 6 decisions takes 0.12 instead of 0.09 ms and searches
 of NAS-Bench-201 7.7 instead of 7.0 s of CPU time (20 seeds), and one of three searches of NASNet's
 40 decisions takes another course after 180 trials. An unfinished search of an earlier version would
-then refuse to continue, since its history must be what the searcher asks for again.
+then refuse to continue, since the searcher must ask for the trials of its history again.
 """
 
 import functools

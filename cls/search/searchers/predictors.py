@@ -42,7 +42,7 @@ def lstm(params: Params, cells: jax.Array) -> jax.Array:
     tokens = jnp.concatenate([hot @ table for hot, table in _tokens(params, cells)], 2)
     tokens = tokens.reshape(len(cells), -1, EMBEDDING)
     lengths = jnp.sum(cells >= 0, (1, 2))
-    cell = nn.OptimizedLSTMCell(HIDDEN, parent=None)
+    cell = nn.OptimizedLSTMCell(HIDDEN, param_dtype=tokens.dtype, parent=None)
     reader = nn.RNN(cell, return_carry=True, parent=None)
     weights = {'params': {'cell': _flax_cell(params['kernel'], params['bias'])}}
     (_, hidden), _ = reader.apply(weights, tokens, seq_lengths=lengths)
@@ -159,7 +159,7 @@ def fit(
 
     Each of several members leaves another part of the cells out: of 5 members, each sees 4/5.
 
-    Raises UserError for accuracies outside 0 to 1, which a sigmoid cannot reach.
+    Raises UserError for accuracies outside 0 to 1: a sigmoid cannot reach them.
     """
     wrong = [value for value in accuracies if not 0 <= value <= 1]
     if wrong:
