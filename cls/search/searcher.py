@@ -1,8 +1,8 @@
 """The interface of searchers: `ask` for the next trial, `tell` the fitness of each.
 
 Several trials may run at once, and their results may come in any order. All randomness is a
-function of the seed and of the number of calls. The same calls bring a searcher into the same state,
-and so a search continues (see cls.search.history).
+function of the seed and of the number of calls. The same calls bring a searcher into the same
+state, and so a search continues (see cls.search.history).
 """
 
 import abc

@@ -4,9 +4,10 @@ Tan et al. 2019 (https://arxiv.org/abs/1807.11626), section 4.1, figure 4: for e
 operation, its window, gates, the shortcut, channels (0.75, 1 or 1.25 times MobileNetV2's) and
 repetitions (MobileNetV2's, one more or one less).
 
-Genotypes are those of cls/nn/inverted.py, without a plain convolution and a shortcut with a pool. So a stage has 3 of the paper's 4 operations (depthwise separable, inverted residuals with
-expansion 3 and 6), in all 432 choices, and 2 of its 3 shortcuts. Every stage has a block, and
-channels are multiples of 8, so that a few choices coincide and count once.
+Genotypes are those of cls/nn/inverted.py, without a plain convolution and a shortcut with a pool.
+So a stage has 3 of the paper's 4 operations (depthwise separable, inverted residuals with expansion
+3 and 6), in all 432 choices, and 2 of its 3 shortcuts. Every stage has a block, and channels are
+multiples of 8, so that a few choices coincide and count once.
 
 The published networks are of this kind but outside these numbers: A1 has 112 channels in its fifth
 stage, MobileNetV2 has 96; B1 has 192 in its sixth, MobileNetV2 160.

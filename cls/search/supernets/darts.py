@@ -163,9 +163,8 @@ class Net(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
-        kernel_init = init.VarianceScaling(
-            1 / 3, 'fan_in', 'uniform'
-        )  # PyTorch's, as in the authors' code
+        # PyTorch's initialization, as in the authors' code.
+        kernel_init = init.VarianceScaling(1 / 3, 'fan_in', 'uniform')
         conv = functools.partial(Conv, dtype=self.dtype, kernel_init=kernel_init)
         norm = functools.partial(
             BatchNorm, train, momentum=self.bn_momentum, group=self.bn_group, dtype=self.dtype

@@ -301,9 +301,9 @@ class Training(Method):
         logits, baseline, paths = self.masked(alpha), rules['baseline'], None
         if self.options.mode == 'reinforce':
             keys = jax.random.split(path_key, self.options.samples)
-            nets = jax.vmap(draw, (0, None))(keys, logits)
-            rewards = jax.lax.map(lambda paths: self.reward(held, alpha, paths), nets)
-            toward, baseline = self.reinforced(alpha, nets[..., 0], rewards, baseline)
+            networks = jax.vmap(draw, (0, None))(keys, logits)
+            rewards = jax.lax.map(lambda paths: self.reward(held, alpha, paths), networks)
+            toward, baseline = self.reinforced(alpha, networks[..., 0], rewards, baseline)
         else:
             if self.options.mode == 'two':
                 paths = draw(path_key, logits, 2)
@@ -345,13 +345,13 @@ class Training(Method):
         return self.options.reward(metrics['top1'] / 100, cost)
 
     def reinforced(
-        self, alpha: jax.Array, nets: jax.Array, rewards: jax.Array, baseline: jax.Array
+        self, alpha: jax.Array, networks: jax.Array, rewards: jax.Array, baseline: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Returns REINFORCE's gradient, for descent, and the new baseline, already part of it.
 
         Args:
           alpha: (places, choices).
-          nets: (samples, places) paths.
+          networks: (samples, places) paths.
           rewards: (samples,).
           baseline: after the previous step; -1 before the first.
         """
@@ -361,7 +361,7 @@ class Training(Method):
 
         def climbed(alpha):
             logs = jax.nn.log_softmax(self.masked(alpha))
-            of_nets = jax.vmap(lambda paths: logs[jnp.arange(len(paths)), paths].sum())(nets)
+            of_nets = jax.vmap(lambda paths: logs[jnp.arange(len(paths)), paths].sum())(networks)
             return -((rewards - baseline) * of_nets).mean()
 
         return jax.grad(climbed)(alpha), baseline
