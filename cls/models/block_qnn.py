@@ -26,8 +26,8 @@ of the search (elenathfgs/BlockQNN_Keras):
 * the stem is a 3x3 convolution with normalization; on ImageNet two with stride 2, with a rectifier
   in between;
 * a rectifier before global average pooling; He initialization (as in that code);
-* 62 filters in the first stage on CIFAR, which gives the random network the 6.1 million parameters
-  of the paper's smaller CIFAR network.
+* 62 filters in the first stage on CIFAR, for the 6.1 million parameters of the paper's smaller
+  CIFAR network.
 """
 
 import dataclasses

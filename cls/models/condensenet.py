@@ -2,7 +2,7 @@
 
 Huang, Liu, van der Maaten, Weinberger; https://arxiv.org/abs/1711.09224
 
-What is new: the 1x1 convolutions of a DenseNet learn which inputs each of their G output groups
+What is new: the 1x1 convolutions of a DenseNet learn the inputs that each of their G output groups
 needs. Training begins with all connections; its first half has C - 1 condensing stages. Each ends
 by pruning, from every group, the 1/C of the inputs with the smallest weights, so that 1/C of them
 remain. A group lasso makes the weights of a group agree on the inputs to prune. Every layer sees
@@ -300,8 +300,8 @@ def condense(variables: Any) -> Any:
         arrays.
 
     Raises:
-      ValueError: groups of a layer have kept different numbers of inputs, which training never
-        produces.
+      ValueError: groups of a layer have kept different numbers of inputs; training never produces
+        such masks.
     """
     params, stats = {}, {}
     for name, layer in variables['params'].items():

@@ -17,8 +17,8 @@ No installable package has these networks, so they are tested against an indepen
 reimplementation. The graph is that of Table 1, as in gluoncv2 (MXNet): the number of parameters is
 exactly the same, and so is the cost. The 5,660.66 M that gluoncv2 lists for CRU-Net-56 are half of
 a count of all operations; without normalization, rectifiers and pooling they come to 5,634.15 M
-multiply-adds. Table 1 has the same parameters (25.5 M, 43.7 M) but 4.9 and 13.3 G multiply-adds,
-which we could not reproduce.
+multiply-adds. Table 1 has the same parameters (25.5 M, 43.7 M) but 4.9 and 13.3 G multiply-adds; we
+could not reproduce these.
 
 Epsilon is 1e-3, the default of the authors' MXNet. gluoncv2 has 1e-5 and lists an error of 25.72 %
 for the authors' weights of CRU-Net-56; the authors report 21.9 %.

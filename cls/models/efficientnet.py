@@ -172,7 +172,7 @@ def _forms(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _old_names(name: str) -> tuple[tuple[str, str], ...]:
-    """Returns OLD, after pairs for the blocks, which those packages number consecutively."""
+    """Returns OLD, after pairs for the consecutive numbers of the blocks in those packages."""
     if not name.startswith('tf_'):
         return ()
     short = name.removeprefix('tf_efficientnet_')

@@ -12,9 +12,9 @@ convolutions per block.
 Agrees with: pytorchcv's fractalnet_cifar10 and fractalnet_cifar100, with the same parameter names,
 in the `_joined` variants: the columns of a block are joined and then pooled, as in figure 1. The
 authors' implementation (section 3.3; the generator in github.com/gustavla/fractalnet) pools each
-column and then joins, which differs for max pooling. All other variants do so, and are tested
-against an independent reimplementation. Dropout is at its place in the authors' code: on the output
-of the convolution, before normalization (pytorchcv drops channels after the rectifier).
+column and then joins; for max pooling the two differ. All other variants follow the authors, and
+are tested against an independent reimplementation. Dropout is at its place in the authors' code: on
+the output of the convolution, before normalization (pytorchcv drops channels after the rectifier).
 
 Departs from the authors' code, with pytorchcv: normalization has a learned scale and shift, and
 convolutions have no bias. Drop path is sampled for the mini-batch, as in section 3.1 and in that
@@ -23,7 +23,7 @@ along with the network in every step, with tied weights).
 
 The ImageNet network is assembled from the known facts: ResNet-34's first and last layers, four
 blocks of four columns, widths 128 to 1024. The paper leaves the pooling open; ours is a max pool
-between blocks and none after the last, which global average pooling follows.
+between blocks and global average pooling after the last.
 """
 
 import functools

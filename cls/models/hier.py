@@ -132,7 +132,7 @@ class Genotype:
                 raise ValueError(f'an edge of level {level} has none, {allowed}: {names}')
             operations = tuple(f'motif{i + 1}' for i in range(len(motifs)))
         if not self.graph(len(self.levels) + 1, 'motif1'):
-            raise ValueError("no way leads from the cell's first node to its last")
+            raise ValueError("no path leads from the cell's first node to its last")
 
     def graph(self, level: int, motif: str) -> tuple[Edge, ...]:
         """Returns the edges that the output of a motif depends on, ordered by their first nodes.

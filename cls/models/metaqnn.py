@@ -13,15 +13,15 @@ Agrees with: the authors' Caffe files (github.com/bowenbaker/metaqnn) in paramet
 padding, dropout and initialization; logits are tested against an independent reimplementation. The
 networks for CIFAR-10 and SVHN are those of the paper's Tables A2 and A3, in their order. The
 networks for MNIST are those of the authors' files mnist_0 to mnist_9. The paper's 0.44 % belongs to
-one network of its Table A4, but we could not find out which of these it is, so none has an accuracy
-here. Counts are for images of three channels, as for all variants; gray images take 2 * window^2 *
-width parameters fewer.
+one network of its Table A4, but we could not identify it among these, so none has an accuracy here.
+Counts are for images of three channels, as for all variants; gray images take 2 * window^2 * width
+parameters fewer.
 
 Pooling gives floor((n - window + 1) / stride) pixels: under this rule, and not under Caffe's own
-(which rounds up) or PyTorch's, the networks have the tables' numbers of parameters: 11.26, 2.2,
-2.46, 1.13, 1.62 million for CIFAR-10; 10.38, 6.83, 10.05 for three of SVHN's. The first and the
-fourth of SVHN have 10.54 and 7.92 million for the table's 9.81 and 6.99; no pooling rule and no
-change of a single layer gives those.
+(rounding up) or PyTorch's, the networks have the tables' numbers of parameters: 11.26, 2.2, 2.46,
+1.13, 1.62 million for CIFAR-10; 10.38, 6.83, 10.05 for three of SVHN's. The first and the fourth of
+SVHN have 10.54 and 7.92 million for the table's 9.81 and 6.99; no pooling rule and no change of a
+single layer gives those.
 
 Departs from the authors' files: those for MNIST have dropout of 0.5 in the last two places, 0.4 in
 the two before and 0.3 in all others, while all networks here follow the paper's i / 2n.
@@ -91,9 +91,9 @@ class Chain:
             if kind == 'P' and numbers not in POOLS:
                 raise ValueError(f'{text}: a pool is P(5,3), P(3,2) or P(2,2)')
             if kind == 'P' and kinds[-1:] in ([], ['P']):
-                raise ValueError(f'{text}: a pool is neither the first layer nor behind another')
+                raise ValueError(f'{text}: a pool is neither the first layer nor after another')
             if 'GAP' in kinds or ('FC' in kinds and kind != 'FC'):
-                raise ValueError(f'{text}: cannot come behind {kinds[-1]}')
+                raise ValueError(f'{text}: cannot come after {kinds[-1]}')
             if kind == 'FC' and last_width is not None and numbers[0] > last_width:
                 raise ValueError(f'{text}: a linear layer is no wider than the one before it')
             kinds.append(kind)

@@ -10,10 +10,10 @@ At 224, 192, 160 and 128 pixels the paper has 70.6, 69.1, 67.2 and 64.4 % top-1 
 Agrees with: mobilenet_100 with timm's mobilenetv1_100 (the same parameter names, and ReLU6); _075,
 _050 and _025 with pytorchcv's mobilenet_w3d4, wd2 and wd4 (unbounded rectifiers, as in the paper).
 Both pad strided convolutions on all sides. The _tf networks are those of the authors' TensorFlow
-code (slim's mobilenet_v1.py) and of Keras, with Keras's tensor names: 'SAME' padding, which with
-stride 2 and an even size is at the end alone, ReLU6, and an epsilon of 1e-3; they are tested
-against an independent reimplementation. The paper's Table 1 also has a stride of 2 in the last
-block, which contradicts its sizes: an error.
+code (slim's mobilenet_v1.py) and of Keras, with Keras's tensor names: 'SAME' padding (with stride 2
+and an even size only at the end), ReLU6, and an epsilon of 1e-3; they are tested against an
+independent reimplementation. The paper's Table 1 also has a stride of 2 in the last block, in
+contradiction to its sizes: an error.
 
 Initial values, dropout (0.001) and the momentum of norms are those of the authors' code.
 """
@@ -115,7 +115,7 @@ PYTORCHCV = (
     (r'\.bn2\.', '.pw_conv.bn.'),
     (r'^classifier\.', 'output.'),
 )
-# Names of Keras, which numbers the blocks of all stages consecutively from 1.
+# Names of Keras; the blocks of all stages are numbered consecutively from 1.
 KERAS = (
     (r'^conv_stem\.', 'conv1.'),
     (r'^bn1\.', 'conv1_bn.'),

@@ -7,18 +7,18 @@ task are stacks of these cells; ScheduledDropPath. N @ D is a network of N norma
 three stacks, with D channels in the last cell: 24 times F, the channels of a state in the first
 stack.
 
-Agrees with: the authors' TensorFlow code (slim/nets/nasnet), as pretrainedmodels has it, for images
-whose sides are odd and even at the same strides as those of 331 or 224 pixels. timm has the same
-layers with the same names, but its strided average pools include the zeros around an image. In the
-large network the cell after a reduction cell has the input of the reduction cell as its second
+Agrees with: the authors' TensorFlow code (nasnet in TF-Slim), in the form of pretrainedmodels, for
+images whose sides are odd and even at the same strides as those of 331 or 224 pixels. timm has the
+same layers with the same names, but its strided average pools include the zeros around an image. In
+the large network the cell after a reduction cell has the input of the reduction cell as its second
 input, in the other networks the output of the cell before the reduction. pretrainedmodels pads
 strided layers by an extra row and column and crops their outputs, and so has larger multiply-adds
 (mobile: 568 M; the paper has 564 M) for the same network.
 
 The CIFAR networks are from that code too, tested against an independent reimplementation: 6 @ 768
 meets the paper's 3.3 M parameters, 7 @ 2304 has 32.6 M for its 27.6 M. Not included: NASNet-B and
--C, of which only drawings of the cells exist; the ImageNet networks 5 @ 1538 and 7 @ 1920, which
-that code has no settings for and whose counts the large network's graph does not meet.
+-C, as only drawings of their cells exist; the ImageNet networks 5 @ 1538 and 7 @ 1920, as that code
+has no settings for them and the graph of the large network does not meet their counts.
 """
 
 import dataclasses

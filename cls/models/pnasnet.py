@@ -6,11 +6,10 @@ https://arxiv.org/abs/1712.00559
 What is new: the search proceeds from simple to complex cells, guided by a model that predicts the
 accuracy of a cell. There is only one kind of cell; with stride 2 it is a reduction cell.
 
-Agrees with: timm's pnasnet5large (the authors' TensorFlow code, slim/nets/nasnet/pnasnet.py). The
-other networks are tested against an independent reimplementation; their counts are the paper's. The
-first of the N cells in the second and third stack has stride 2; there are no additional reduction
-cells. A factorized reduction splits an odd number of channels, as in the mobile network's stem,
-unevenly.
+Agrees with: timm's pnasnet5large (the authors' TensorFlow code, pnasnet.py in TF-Slim). The other
+networks are tested against an independent reimplementation; their counts are the paper's. The first
+of the N cells in the second and third stack has stride 2; there are no additional reduction cells.
+A factorized reduction splits an odd number of channels, as in the mobile network's stem, unevenly.
 """
 
 from collections.abc import Iterator

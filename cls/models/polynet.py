@@ -20,8 +20,8 @@ drop of 0.25, and of dropping only when a network begins to overfit. Its residua
 is not part of the release's graph; here the scale of a block's last norm begins at 0.3.
 
 Agrees with: pretrainedmodels' polynet, the released Very Deep PolyNet; `polynet_mixed_b` is the
-network of section 3.2 with the best stage B, three kinds of modules in turn, which no package has.
-The paper says 92 million parameters where the release has 95.4.
+network of section 3.2 with the best stage B, three kinds of modules in turn; no package has it. The
+paper says 92 million parameters where the release has 95.4.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""PReLU-nets: Delving Deep into Rectifiers (He, Zhang, Ren, Sun; ICCV 2015).
+"""PReLU networks: Delving Deep into Rectifiers (He, Zhang, Ren, Sun; ICCV 2015).
 
 https://arxiv.org/abs/1502.01852
 
@@ -55,8 +55,8 @@ SYSTEM = System(
 class PReLU(nn.Module):
     """x if positive, otherwise a * x, with a learned slope a for each channel (section 2.1).
 
-    Parameter: `weight` (C,), the slopes. Exclude it from weight decay, which would pull the slopes
-    to zero, those of ReLU (config.optim.decay_mask 'kernels').
+    Parameter: `weight` (C,), the slopes. Exclude it from weight decay (config.optim.decay_mask
+    'kernels'): with slopes of zero PReLU is ReLU.
     """
 
     weight_init: Callable = init.Constant(0.25)

@@ -4,8 +4,8 @@ Cai, Zhu, Han; https://arxiv.org/abs/1812.00332
 
 What is new: the search runs directly on ImageNet and for the target device, as memory holds only
 one path at a time of the network with all candidates. Candidates for each of 21 blocks are inverted
-residuals with windows of 3, 5 or 7 and expansion 3 or 6, and no block at all, which makes a network
-shallower (section 4.2). `genotype` is a point of that space.
+residuals with windows of 3, 5 or 7 and expansion 3 or 6, and no block at all, for shallower
+networks (section 4.2). `genotype` is a point of that space.
 
 Agrees with: pytorchcv's proxylessnas_*, the authors' released networks
 (github.com/mit-han-lab/proxylessnas); an omitted block leaves a gap in its numbering of blocks, not

@@ -8,10 +8,10 @@ receptive fields of several sizes. Res2NeXt uses grouped convolutions in it; the
 deep layer aggregation (1707.06484) with such blocks. '26w_4s' is a width of 26 channels, at the
 first stage, in each of 4 scales.
 
-Agrees with: timm's res2net50_26w_4s ... and dla60_res2net, dla60_res2next, which have the names and
-the weights of the authors' code (github.com/Res2Net/Res2Net-PretrainedModels). The CIFAR networks
-are in no package. They are tested against an independent reimplementation and have the parameters
-of public reproductions: 23.7, 33.0 and 36.1 million, where Table 4 says 24.3, 33.8 and 36.7.
+Agrees with: timm's res2net50_26w_4s ... and dla60_res2net, dla60_res2next, with the names and the
+weights of the authors' code (github.com/Res2Net/Res2Net-PretrainedModels). The CIFAR networks are
+in no package. They are tested against an independent reimplementation and have the parameters of
+public reproductions: 23.7, 33.0 and 36.1 million, where Table 4 says 24.3, 33.8 and 36.7.
 
 Departs from the paper, with the authors' code: the group without a convolution is the last, not the
 first; in the first block of a stage it is average-pooled (3x3, zeros included), and the other

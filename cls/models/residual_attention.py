@@ -7,8 +7,8 @@ max pooling and back up by interpolation; the output of a module is (1 + M) T (e
 a mask of zeros leaves the trunk unchanged. Attention-56 has one module at each of three
 resolutions.
 
-Agrees with: pytorchcv's resattnet56 and resattnet92, which have the parameters and multiply-adds of
-the authors' Caffe networks (github.com/fwang91/residual-attention-network). AttentionNeXt-56 is the
+Agrees with: pytorchcv's resattnet56 and resattnet92, with the parameters and multiply-adds of the
+authors' Caffe networks (github.com/fwang91/residual-attention-network). AttentionNeXt-56 is the
 authors' prototxt: ResNeXt units that end in a rectifier, masks without the other networks' sums
 after skips and the last interpolation, and unpadded pooling with a possibly partial last window. It
 is tested against an independent reimplementation.

@@ -10,7 +10,7 @@ The variants ending in `_paper` have the paper's graph, by nutszebra's Chainer c
 (github.com/nutszebra/resnet_in_resnet): shortcuts take every second pixel and append zeros for new
 channels, a block that widens halves the resolution in its second layer, and the class maps are
 rectified before their mean. They are tested against an independent reimplementation. That code's
-convolutions also have biases, which normalization makes redundant; ours have none.
+convolutions also have biases, redundant before normalization; ours have none.
 
 The other variants agree with pytorchcv's rir_cifar10 and rir_cifar100; all variants have its
 parameter names. In these, there is no shortcut around two layers; where the shape changes the

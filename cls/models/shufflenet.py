@@ -2,7 +2,7 @@
 
 Zhang, Zhou, Lin, Sun; https://arxiv.org/abs/1707.01083
 
-What is new: grouped 1x1 convolutions, which make wide layers cheap, and a channel shuffle
+What is new: grouped 1x1 convolutions, for cheap wide layers, and a channel shuffle
 (cls/nn/shuffle.py) between two of them, so that information flows between the groups. Units of
 bottleneck form around a depthwise convolution (figure 2) are stacked in three stages (Table 1).
 
@@ -108,7 +108,7 @@ class ShuffleNet(nn.Module):
         self.sow('intermediates', 'stem', x)
         for stage, (size, width) in enumerate(zip(self.stage_sizes, self.widths, strict=True), 1):
             for i in range(1, size + 1):
-                # Not grouped in the first unit, which has few inputs (section 3.2).
+                # Not grouped in the first unit with its few inputs (section 3.2).
                 first_groups = 1 if stage == i == 1 else self.groups
                 shape = (width, 2 if i == 1 else 1, self.groups, first_groups, self.reduction)
                 x = ShuffleUnit(*shape, conv, norm, name=f'features.stage{stage}.unit{i}')(x)

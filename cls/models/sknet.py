@@ -9,10 +9,10 @@ SK[2, 32, 16] has M = 2 kernels, 3x3 and 3x3 with dilation 2 (for 5x5), G = 32 g
 max(channels / r, L) channels with L = 32 (section 3.1).
 
 Agrees with: timm's skresnext50_32x4d, with the same parameter names, and pytorchcv's sknet50, 101
-and 152. The released Caffe networks have the same sknet50 (except for the stem's pooling, which is
-not padded). In their sknet101 the third stage (conv3) fuses to 16 channels, against the rule;
-`fused_min` (32, 16, 32, 32) gives this form: 48,686,760 parameters. sknet152 is pytorchcv's and not
-in the paper.
+and 152. The released Caffe networks have the same sknet50 (except for unpadded pooling in the
+stem). In their sknet101 the third stage (conv3) fuses to 16 channels, against the rule; `fused_min`
+(32, 16, 32, 32) gives this form: 48,686,760 parameters. sknet152 is pytorchcv's and not in the
+paper.
 """
 
 import functools

@@ -122,7 +122,7 @@ V1_1 = {
     'stem_features': 64,
     'stem_window': 3,
 }
-# Names of pytorchcv, which numbers the units of each stage.
+# Names of pytorchcv; units are numbered within a stage.
 PYTORCHCV = (
     (r'^features\.0\.', 'features.init_block.conv.'),
     *(
@@ -132,7 +132,7 @@ PYTORCHCV = (
     ),
     (r'^classifier\.1\.', 'output.final_conv.'),
 )
-# The authors' names in Caffe, which number Fire modules from 2, and torchvision's.
+# The authors' names in Caffe, with Fire modules numbered from 2, and torchvision's.
 CAFFE = (
     (r'^conv1\.', 'features.0.'),
     *(

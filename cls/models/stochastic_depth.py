@@ -10,7 +10,7 @@ Agrees with: the authors' Torch code, by an independent reimplementation
 (tests/golden/restated/stochastic_depth.py). Its networks for CIFAR and SVHN are ResNets with biases
 in the convolutions, and with shortcuts that average pixels and append zero channels. The ImageNet
 network is torchvision's resnet152, and reads its weights; the paper trained it with
-fb.resnet.torch, which has the same graph.
+fb.resnet.torch, in the same graph.
 
 Departs from that code: a dropped block is computed and its running statistics change, though its
 output is discarded.

@@ -6,10 +6,10 @@ What is new: only 3x3 convolutions, two to four in a row between 2x2 max pools, 
 to 19 layers; then three linear layers. Table 1 names the networks A, A-LRN, B, C, D and E.
 
 Agrees with: torchvision's vgg11 (A), vgg13 (B), vgg16 (D) and vgg19 (E), with the same parameter
-names; the `_bn` variants, which the paper does not have, normalize after every convolution and keep
-its bias, as torchvision's do. vgg16_c (C: the last convolution of stages 3 to 5 is 1x1) and
-vgg11_lrn (A-LRN, with the constants of Krizhevsky et al. 2012, the paper's source) are in no
-package and are tested against an independent reimplementation.
+names; the `_bn` variants (not in the paper) normalize after every convolution and keep its bias, as
+torchvision's do. vgg16_c (C: the last convolution of stages 3 to 5 is 1x1) and vgg11_lrn (A-LRN,
+with the constants of Krizhevsky et al. 2012, the paper's source) are in no package and are tested
+against an independent reimplementation.
 
 Images of other sizes work, as in torchvision, because the last map is pooled to 7x7 bins. The
 paper's own method for larger images is `dense`: the linear layers become convolutions of the same

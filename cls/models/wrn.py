@@ -10,7 +10,7 @@ agree with torchvision's wide_resnet50_2, and with timm's ResNet of basic blocks
 As in the authors' code the stem of the latter keeps its 64 channels.
 
 Tables 8 and 9 of the paper disagree on the top-5 error of WRN-50-2-bottleneck: 6.03 in Table 8; in
-Table 9, as in the reading list, 5.79, which Table 8 has for ResNet-200.
+Table 9, as in the reading list, 5.79, Table 8's number for ResNet-200.
 """
 
 import functools

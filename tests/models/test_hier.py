@@ -140,8 +140,8 @@ ONE = {'edges': ['conv_1x1']}
         ([[ONE, ONE]], 'one motif'),
         ([[{'edges': ['conv_3x3']}]], 'level 2 has none, conv_1x1.*: conv_3x3'),
         ([[ONE], [{'edges': ['motif2']}]], 'level 3 has none, motif1: motif2'),
-        ([[ONE], [{'edges': ['none']}]], 'no way'),
-        ([[{'edges': ['none']}], [{'edges': ['motif1']}]], 'no way'),
+        ([[ONE], [{'edges': ['none']}]], 'no path'),
+        ([[{'edges': ['none']}], [{'edges': ['motif1']}]], 'no path'),
     ],
 )
 def test_wrong_genotypes_are_refused(levels, pattern):
