@@ -1,4 +1,4 @@
-"""EfficientNet: compound scaling, the published coefficients, genotypes, names of other packages."""
+"""EfficientNet: compound scaling, published coefficients, genotypes, names of packages."""
 
 import math
 import re
