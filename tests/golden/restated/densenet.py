@@ -1,4 +1,4 @@
-"""An independent reimplementation of the plain CIFAR DenseNet; the packages' compress transitions."""
+"""An independent reimplementation of the plain CIFAR DenseNet (without compression)."""
 
 import functools
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""An independent reimplementation of IGCV1, from the authors' MXNet code and their ImageNet graphs."""
+"""An independent reimplementation of IGCV1, from the authors' MXNet code and published graphs."""
 
 import functools
 from collections.abc import Sequence

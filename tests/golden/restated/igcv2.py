@@ -1,4 +1,4 @@
-"""An independent reimplementation of IGCV2, by its product of sparse matrices, with fitted widths."""
+"""An independent reimplementation of IGCV2, by the paper's matrix product, with fitted widths."""
 
 import functools
 from collections.abc import Sequence

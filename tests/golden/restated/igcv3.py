@@ -1,4 +1,4 @@
-"""An independent reimplementation of IGCV3's other widths, by the rule of the authors' MXNet code."""
+"""An independent reimplementation of IGCV3's other widths, by the authors' MXNet code."""
 
 import functools
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""An independent reimplementation of Residual Attention Networks that no installable package has."""
+"""An independent reimplementation of Residual Attention Networks, where packages have none."""
 
 import functools
 from collections.abc import Callable, Sequence
