@@ -6,8 +6,8 @@ Chen, Jin, Kang, Feng, Yan (the title continues: To Improve Deep Neural Networks
 What is new: a residual function is a block term decomposition of a convolution's tensor, and
 several units of a stage share its first factors. In a collective residual unit the kernels of a 1x1
 and a depthwise 3x3 convolution are shared (by six units); two further 1x1 convolutions and all
-normalizations belong to the unit alone. The other stages have pre-activation ResNeXt units (32x4d);
-`@x14` names the resolutions of the collective stages.
+normalizations are not. The other stages have pre-activation ResNeXt units (32x4d); `@x14` names the
+resolutions of the collective stages.
 
 At the start of a collective stage one 1x1 kernel projects the input twice, each time after a
 normalization of its own: with stride 2 for the shortcut, at full resolution for the residual

@@ -6,7 +6,7 @@ What is new: deep networks without shortcuts, built by a recursive rule. f_1 is 
 f_{C+1}(z) is the mean (a join) of f_C(f_C(z)) and of another convolution of z: C columns, of 1 to
 2^(C-1) convolutions in a block. Drop path trains the columns apart: for a mini-batch either each
 join loses some of its inputs, but never all (local), or the network is a single column (global).
-Each column is then a good network by itself: `column=k` evaluates column k alone, of 2^(k-1)
+Each column is then a good network by itself: `column=k` evaluates only column k, of 2^(k-1)
 convolutions per block.
 
 Agrees with: pytorchcv's fractalnet_cifar10 and fractalnet_cifar100, with the same parameter names,
@@ -140,8 +140,8 @@ class FractalBlock(nn.Module):
 class FractalNet(nn.Module):
     """Fractal blocks, each followed by a 2x2 max pool.
 
-    With `imagenet`, they have ResNet's stem and no last pool. Training with a `column` trains that
-    column alone: the plain network of the paper's comparison.
+    With `imagenet`, they have ResNet's stem and no last pool. Training with a `column` trains
+    only that column: the plain network of the paper's comparison.
     """
 
     columns: int

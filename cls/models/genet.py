@@ -7,7 +7,7 @@ algorithm works on it. A stage is a graph of numbered nodes, each the sum of its
 convolution, a normalization and a rectifier; group j of its code has a bit for each of the nodes 1
 to j, set if that node feeds node j + 1 (section 3.1). Nodes without inputs read a first convolution
 outside the code, nodes without successors are summed and convolved once more, and isolated nodes
-are left out; a code of zeros is the first convolution alone (section 3.1.1).
+are left out; a code of zeros is only the first convolution (section 3.1.1).
 
 The networks are the two of figure 5. On ImageNet VGG's first two stages precede them, and its
 linear layers follow; on CIFAR-10 the first convolution of each stage is 5x5 and pooling is 3x3.

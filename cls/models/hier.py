@@ -23,7 +23,7 @@ motifs with as many channels as their input, a last convolution that widens. The
 derived: its size of 299 pixels and 64M parameters are all that we know of it. With one stage more
 than the CIFAR network of 64 channels, and two convolutions of stride 2 as its stem, it has 63.2M.
 Two details are open: the padding of strided convolutions (here TensorFlow's), and the pixels of an
-average at the border (here those of the image alone).
+average at the border (here only those of the image).
 """
 
 import dataclasses

@@ -2,8 +2,9 @@
 
 https://arxiv.org/abs/1603.05027
 
-What is new: batch normalization and rectifier move before each convolution, so that only sums are
-between any two units; networks of 1001 layers then train better than those of 110.
+What is new: batch normalization and rectifier move before each convolution, so that a signal passes
+between any two units through sums only; networks of 1001 layers then train better than those of
+110.
 
 Agrees with: pytorchcv's preresnet*. Names ending in `b` have the stride of a bottleneck in the 3x3
 convolution, as in Facebook's ResNet-200 (fb.resnet.torch), the source of the paper's numbers; the

@@ -4,8 +4,8 @@ Ma, Zhang, Zheng, Sun; https://arxiv.org/abs/1807.11164
 
 What is new: units (figure 3) that split the channels, pass one half on unchanged, convolve the
 other half without groups or bottlenecks, concatenate the two and shuffle them (cls/nn/shuffle.py);
-this avoids elementwise sums and costs little memory access. Where the shape changes both branches
-read all channels. A 1x1 convolution precedes the pooling (Table 5).
+this avoids elementwise sums and costs little memory access. Both branches read all channels where
+the shape changes. A 1x1 convolution precedes the pooling (Table 5).
 
 Agrees with: shufflenetv2_0.5x ... 2.0x with torchvision's; all variants have its parameter names.
 The large networks of the paper's Table 6 are in no package and are tested against an independent
