@@ -59,7 +59,7 @@ SYSTEM = System(
 class ShuffleUnit(nn.Module):
     """1x1, depthwise 3x3 and 1x1 convolutions of half the channels (figure 3, c).
 
-    Where the shape changes (d) both halves of the output are convolutions of all channels.
+    With a change of shape (d) both halves of the output are convolutions of all channels.
     """
 
     features: int
