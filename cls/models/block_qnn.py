@@ -141,7 +141,7 @@ RANDOM0 = random_block(0)  # not one of the paper's blocks
 
 
 class BlockModule(nn.Module):
-    """A block: (N, H, W, C) to (N, H, W, C'); parameters are under `layer<index>` and `output`."""
+    """The graph of a block; parameters are under `layer<index>` and `output`."""
 
     block: Block
     filters: int
@@ -149,6 +149,7 @@ class BlockModule(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H, W, C')."""
         states = [x]
         for code in operations(self.block):
             index, kind, kernel, *_ = code

@@ -160,6 +160,7 @@ class LearnedConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, progress: jax.Array | float) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H, W, features); `progress` is from 0 to 1."""
         x = self.dropout()(nn.relu(self.norm(name='bn')(x)))
         return self.learned(self.features, name='conv')(x, progress)
 
@@ -189,6 +190,7 @@ class CondensedConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, progress: jax.Array | float) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H, W, features); `progress` has no effect."""
         x = gathered(self, x, x.shape[-1] // self.factor * self.groups)
         x = self.dropout()(nn.relu(self.norm(name='bn')(x)))
         x = self.conv(self.features, groups=self.groups, name='conv')(x)
@@ -204,6 +206,7 @@ class CondensedLinear(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, progress: jax.Array | float) -> jax.Array:
+        """Maps (N, C) to (N, features); `progress` has no effect."""
         x = gathered(self, x, x.shape[-1] // CLASSIFIER[1])
         return Dense(self.features, dtype=self.dtype, name='linear')(x)
 
@@ -218,6 +221,7 @@ class CondenseUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, progress: jax.Array | float) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H, W, C + growth); `progress` is from 0 to 1."""
         y = self.first(BOTTLENECK * self.growth, name='conv1')(x, progress)
         y, _ = self.second(self.growth, 3, groups=self.groups, name='conv2')(y)
         return jnp.concatenate([x, y], axis=-1)

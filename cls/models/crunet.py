@@ -66,6 +66,7 @@ class SharedConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, strides: Size = 1) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', features)."""
         shape = (*pair(self.window), x.shape[-1] // self.groups, self.features)
         kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
@@ -83,6 +84,7 @@ class ResidualUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', features)."""
         shortcut = x
         if x.shape[-1] != self.features:
             shortcut, _ = self.unit(self.features, 1, strides=self.strides, name='shortcut')(x)
@@ -104,6 +106,7 @@ class CollectiveUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, reduce: SharedConv, spatial: SharedConv) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', features) with the two shared convolutions."""
         shortcut = x
         if x.shape[-1] != self.features:
             project = self.shared(self.features, 1, name='project')

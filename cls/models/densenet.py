@@ -51,6 +51,7 @@ class DenseLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H, W, C + growth)."""
         y = x
         if self.bottleneck:
             y, _ = self.unit(4 * self.growth, 1, name='conv1')(y)
@@ -67,6 +68,7 @@ class DenseBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H, W, C')."""
         for i in range(self.size):
             x = self.layer(name=f'denselayer{i + 1}')(x)
         return x

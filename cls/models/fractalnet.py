@@ -95,6 +95,7 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H, W, width)."""
         x = self.dropout()(self.conv(self.width, 3, name='conv')(x))
         return nn.relu(self.norm(name='bn')(x))
 
@@ -114,6 +115,7 @@ class FractalBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', C')."""
         steps = 2 ** (self.columns - 1)
         reduce_inputs, reduce_joined = self.reduce, same
         if self.join_first:

@@ -107,6 +107,7 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H, W, width)."""
         node = functools.partial(ConvNorm, self.width, conv=self.conv, norm=self.norm)
         states = {0: node(window=self.input_window, name='node0')(x)}
         for i, sources in graph(self.code).items():

@@ -84,6 +84,7 @@ class Inception(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H, W, C')."""
         one, reduce3, three, reduce5, five, pooled = self.features
         y = self.unit(reduce3, 1, name='branch2.0')(x)
         z = self.unit(reduce5, 1, name='branch3.0')(x)
@@ -107,6 +108,7 @@ class AuxiliaryHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, num_classes) logits."""
         x = self.unit(128, 1, name='conv')(self.pool(x))
         x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # in PyTorch's order (N, C, H, W)
         x = nn.relu(self.dense(1024, bias_init=init.Constant(0.2), name='fc1')(x))

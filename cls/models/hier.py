@@ -156,6 +156,7 @@ class Separable(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', features)."""
         x = SeparableConv(self.features, 3, self.strides, self.conv, name='conv')(x)
         return nn.relu(self.norm(name='bn')(x))
 
@@ -172,6 +173,7 @@ class Assembled(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H, W, C')."""
         edges = self.genotype.graph(self.level, self.motif)
         states = {1: x}
         for node in sorted({j for _, j, _ in edges}):

@@ -61,6 +61,7 @@ class IGCUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', features)."""
         igc = functools.partial(InterleavedConv, self.features, conv=self.conv, norm=self.norm)
         first, second = self.secondary
         y = igc((self.primary, first), strides=self.strides, name='conv1')(x)
@@ -84,6 +85,7 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', L * M)."""
         primary, secondary = self.partitions
         parts = {'conv': self.conv, 'norm': self.norm}
         for i in range(self.size):

@@ -56,6 +56,7 @@ class Separable(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', features)."""
         channels = x.shape[-1]
         depthwise = {'padding': self.padding, 'groups': channels, 'name': 'conv_dw'}
         x = self.conv(channels, 3, self.strides, **depthwise)(x)

@@ -78,6 +78,7 @@ class PolyInception(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H, W, C)."""
         chained = self.kind.startswith(('poly-', 'mpoly-'))
         order = int(self.kind.split('-')[1 if chained else 0])
         inception = self.sharing_blocks() if self.kind.startswith('poly-') else self.block

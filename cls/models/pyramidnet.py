@@ -49,6 +49,7 @@ class PyramidUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', C')."""
         y = x
         for i, (width, window, strides) in enumerate(self.layers, 1):
             act = nn.relu if i > 1 else None

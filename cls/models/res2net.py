@@ -93,6 +93,7 @@ class Bottle2neck(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', 4 * width)."""
         inner = math.floor(self.width * self.base_width / 64) * self.groups
         shortcut = residual.option_b(self, x)
         first = shortcut is not x
@@ -144,6 +145,7 @@ class DLABottle2neck(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, shortcut: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C), and the shortcut (N, H', W', features), to (N, H', W', features)."""
         inner = math.floor(self.features * self.base_width / 64) * self.groups // 2
         return bottle2neck(self, x, shortcut, inner, self.features, self.strides > 1)
 

@@ -96,6 +96,7 @@ class AttentionModule(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H, W, C)."""
         features = x.shape[-1]
 
         def units(x, count, name):

@@ -62,6 +62,7 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(self, streams: Streams) -> Streams:
+        """Maps both streams to (N, H', W', width) each."""
         residual, transient = streams
         conv = functools.partial(self.conv, self.width, 3, self.strides)
         if residual.shape[-1] == self.width and self.strides == 1:

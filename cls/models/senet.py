@@ -136,6 +136,8 @@ class InceptionModule(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', C')."""
+
         def unit(features, window, name, x, strides=1):
             return ConvNorm(features, window, self.conv, self.norm, strides, name=name)(x)
 

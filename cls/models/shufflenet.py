@@ -67,6 +67,7 @@ class ShuffleUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', features)."""
         inner, new = self.features // 4, self.features
         if self.strides > 1:
             new -= x.shape[-1]

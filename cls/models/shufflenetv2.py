@@ -70,6 +70,7 @@ class ShuffleUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', features)."""
         channels, half = x.shape[-1], self.features // 2
         changes = self.strides > 1 or channels != self.features
         if changes:

@@ -55,6 +55,7 @@ class SelectiveKernel(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', features)."""
         kernels = []
         for i, dilation in enumerate(self.dilations):
             conv = functools.partial(self.conv, dilation=dilation)
@@ -89,6 +90,7 @@ class SelectiveBottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', 4 * width)."""
         parts = {'conv': self.conv, 'norm': self.norm}
         inner = 2 * self.width
         y = ConvNorm(inner, 1, **parts, name='conv1')(x)

@@ -62,6 +62,7 @@ class Fire(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H, W, features)."""
         squeezed = nn.relu(self.conv(self.features // 8, 1, name='squeeze')(x))
         half = self.features // 2
         branches = (

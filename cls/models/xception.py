@@ -38,13 +38,14 @@ SYSTEM = System(
 
 
 class Separable(nn.Module):
-    """3x3 depthwise and 1x1 convolution: (N, H, W, C) to (N, H, W, features)."""
+    """3x3 depthwise and 1x1 convolution."""
 
     features: int
     conv: Callable[..., nn.Module]
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H, W, features)."""
         x = self.conv(x.shape[-1], 3, groups=x.shape[-1], name='conv1')(x)
         return self.conv(self.features, 1, name='pointwise')(x)
 
@@ -52,8 +53,8 @@ class Separable(nn.Module):
 class Block(nn.Module):
     """Rectifier, separable convolution and norm for each width, a pool, and the residual sum.
 
-    Maps (N, H, W, C) to (N, H', W', widths[-1]), H' = ceil(H / strides). The shortcut is a 1x1
-    convolution where the shape changes.
+    H' and W' are ceil(H / strides) and ceil(W / strides). The shortcut is a 1x1 convolution where
+    the shape changes.
     """
 
     widths: Sequence[int]
@@ -64,6 +65,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', widths[-1])."""
         y, layer = x, 0
         for i, width in enumerate(self.widths):
             if i or self.rectified:
