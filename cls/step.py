@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from cls import freeze, losses, models, remat
 from cls import mesh as meshes
 from cls.augment.apply import apply
-from cls.augment.settings import Augment
+from cls.augment.spec import Augment
 from cls.errors import UserError, nearest
 from cls.state import TrainState
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from cls.augment import colour, erase, policies, warp
+from cls.augment import color, erase, policies, warp
 from cls.augment.mix import mix
-from cls.augment.settings import Augment
+from cls.augment.spec import Augment
 
 
 def apply(
@@ -44,21 +44,21 @@ def apply(
 
     images = jnp.float32(_policy(augment, images, keys(0)))
     if augment.rotation:
-        degrees = augment.rotation * (2 * colour.uniform(keys(1)) - 1)
+        degrees = augment.rotation * (2 * color.uniform(keys(1)) - 1)
         images = warp.bilinear(images, warp.rotation(degrees, *images.shape[1:3]), 0.0)
     if augment.distortion:
-        images = colour.inception(images, keys(2), augment.distortion == 'inception_fast')
+        images = color.inception(images, keys(2), augment.distortion == 'inception_fast')
     if augment.jitters:
         factors = augment.brightness, augment.contrast, augment.saturation, augment.hue
-        images = colour.jitter(images, keys(3), *factors)
+        images = color.jitter(images, keys(3), *factors)
     if any(augment.hsl):
-        shifts = (2 * colour.uniform(keys(4), (3,)) - 1) * jnp.array(augment.hsl)
-        images = colour.shift_hsl(images, shifts / jnp.array([180.0, 255.0, 255.0]))
+        shifts = (2 * color.uniform(keys(4), (3,)) - 1) * jnp.array(augment.hsl)
+        images = color.shift_hsl(images, shifts / jnp.array([180.0, 255.0, 255.0]))
     if augment.lighting:
         amounts = jax.vmap(lambda key: jax.random.normal(key, (3,)))(keys(5))
-        images = colour.light(images, augment.lighting * amounts)
+        images = color.light(images, augment.lighting * amounts)
     if augment.noise:
-        noise = 2 * colour.uniform(keys(6), images.shape[1:]) - 1
+        noise = 2 * color.uniform(keys(6), images.shape[1:]) - 1
         images = jnp.clip(images + augment.noise * noise, 0, 255)
     images = normalise(images)
     if augment.cutout:

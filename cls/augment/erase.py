@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from cls.augment.colour import uniform
+from cls.augment.color import uniform
 from cls.augment.operations import box
 
 AREA = (0.02, 1 / 3)  # of the image's (timm; Zhong et al. have up to 0.4)

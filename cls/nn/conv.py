@@ -25,7 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from cls.nn import compact, init
+from cls.nn import init
+from cls.nn.cpu import compact
 
 Size = int | tuple[int, int]
 Padding = None | str | int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cls.nn import compact, init
+from cls.nn import init
 from cls.nn.conv import (
     Padding,
     Pads,
@@ -27,6 +27,7 @@ from cls.nn.conv import (
     take_window,
     transposed_pads,
 )
+from cls.nn.cpu import compact
 
 
 def max_pool(

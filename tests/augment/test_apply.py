@@ -13,7 +13,7 @@ import pytest
 from cls import config as configs
 from cls import mesh as meshes
 from cls.augment.apply import apply
-from cls.augment.settings import Augment
+from cls.augment.spec import Augment
 from cls.defaults import FIELDS
 from cls.errors import UserError
 from cls.setup import set_up

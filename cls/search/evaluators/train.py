@@ -25,7 +25,7 @@ from cls.data import splits, transforms
 from cls.errors import UserError
 from cls.evaluate import evaluate_state
 from cls.models.complexity import Complexity, complexity
-from cls.nn import compact
+from cls.nn.cpu import compact
 from cls.search.loop import Failed
 from cls.search.searcher import Trial
 from cls.search.space import Space

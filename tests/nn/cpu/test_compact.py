@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cls.nn import compact
 from cls.nn.conv import conv
+from cls.nn.cpu import compact
 from cls.nn.pool import avg_pool
 
 
