@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 
 from cls.errors import nearest
-from cls.nn.conv import Padding, pair
 from cls.nn.dense import Dense
 from cls.nn.drop import path_of
+from cls.nn.padding import Padding, pair
 from cls.nn.pool import avg_pool, max_pool
 
 Edge = tuple[str, int]  # operation, state that it is applied to

@@ -15,9 +15,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.nn.conv import Conv, Padding, Size
+from cls.nn.conv import Conv
 from cls.nn.dense import Dense
 from cls.nn.norm import BatchNorm
+from cls.nn.padding import Padding, Size
 from cls.nn.pool import avg_pool, max_pool
 from cls.nn.units import ConvNorm
 

@@ -10,8 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.nn.conv import pair
 from cls.nn.dense import Dense
+from cls.nn.padding import pair
 from cls.nn.pool import max_pool
 
 # (block, residual) -> what is added to the shortcut instead: attention, a random drop.

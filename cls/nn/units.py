@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from cls.nn.conv import Padding, Size
+from cls.nn.padding import Padding, Size
 
 
 class ConvNorm(nn.Module):

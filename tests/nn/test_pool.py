@@ -2,7 +2,6 @@
 
 import functools
 import math
-import re
 
 import jax
 import jax.numpy as jnp
@@ -236,24 +235,3 @@ def test_vmap(pool):
 
     mapped, each = jit(lambda x: (jax.vmap(gradient)(x), [gradient(y) for y in x]))(images)
     np.testing.assert_allclose(mapped, jnp.stack(each), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize('pool', [max_pool, avg_pool])
-def test_each_platform_gets_its_own(pool):
-    images = jnp.ones((2, 7, 7, 3))
-
-    def operations(f, platform):
-        text = jit(f).trace(images).lower(lowering_platforms=(platform,)).as_text()
-        return set(re.findall(r'stablehlo\.(\w+)', text))
-
-    def forward(x):
-        return pool(x, 3, 2, 'SAME')
-
-    gradient = jax.grad(lambda x: jnp.sum(forward(x) ** 2))
-    for f in (forward, gradient):
-        assert 'reduce_window' in operations(f, 'tpu')
-        assert not {'slice', 'select'} & operations(f, 'tpu')  # of shifted images
-        assert 'reduce_window' not in operations(f, 'cpu')
-        assert 'conditional' not in jit(f).lower(images).compile().as_text()
-    assert ('select_and_scatter' in operations(gradient, 'tpu')) == (pool is max_pool)
-    assert 'select_and_scatter' not in operations(gradient, 'cpu')
