@@ -1,0 +1,4 @@
+"""Layers, and the families of blocks that several models share.
+
+May import: errors.
+"""

@@ -1,6 +1,9 @@
-"""Convolution.
+"""Convolution: the module `Conv` and the function `conv`.
 
-All images are NHWC and all kernels HWIO.
+Images are NHWC, kernels HWIO, and paddings are named by their convention (`cls.nn.padding`).
+Programs for TPU and GPU contain XLA's convolution, whichever machine compiles them. On CPU,
+`cls.nn.cpu.conv` replaces the forms that XLA is slow at; results and gradients agree up to
+rounding.
 """
 
 from collections.abc import Callable
@@ -17,9 +20,10 @@ from cls.nn.padding import Padding, Size, explicit_padding, pair
 
 
 class Conv(nn.Module):
-    """Convolution of (N, H, W, I) images into (N, H', W', features), without bias by default.
+    """A convolution from (N, H, W, I) images to (N, H', W', features), without bias by default.
 
-    Parameters: `kernel` (h, w, I / groups, features), `bias` (features,); both float32.
+    Parameters: `kernel` (h, w, I / groups, features) and, with `use_bias`, `bias` (features,), both
+    float32. The result has the type `dtype`, to which images and parameters are cast.
     """
 
     features: int
@@ -35,6 +39,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
+        """Maps (N, H, W, I) to (N, H', W', features)."""
         shape = (*pair(self.window), images.shape[-1] // self.groups, self.features)
         kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
         out = conv(
@@ -60,7 +65,16 @@ def conv(
     groups: int = 1,
     dilation: Size = 1,
 ) -> jax.Array:
-    """Convolves (N, H, W, I) images with an (h, w, I / groups, O) kernel into (N, H', W', O)."""
+    """Returns the convolution (N, H', W', O) of images with a kernel.
+
+    Args:
+      images: (N, H, W, I).
+      kernel: (h, w, I / groups, O), of the same type.
+      strides: one number, or (height, width).
+      padding: the convention, see `cls.nn.padding`.
+      groups: groups of channels that are convolved separately; I for a depthwise convolution.
+      dilation: distance in pixels between neighboring taps of the kernel, as `strides`.
+    """
     strides, dilation = pair(strides), pair(dilation)
     pads = explicit_padding(padding, images.shape[1:3], kernel.shape[:2], strides, dilation)
     if init.only_shapes():

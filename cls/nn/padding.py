@@ -1,12 +1,12 @@
-"""The conventions of padding.
+"""Conventions of padding for convolutions and pools.
 
-Padding is named by the convention it comes from, because
-two frameworks that both say 'same' pad differently as soon as a stride is involved:
+A convention is named after its origin, because two frameworks that both say 'same' pad differently
+as soon as a stride is involved:
 
-* `None`: symmetric, `dilation * (k - 1) // 2` zeros at each side (PyTorch, Caffe);
+* `None`: symmetric, `dilation * (k - 1) // 2` zeros on each side (PyTorch, Caffe);
 * `'SAME'`: TensorFlow's; the output has `ceil(n / stride)` pixels, an odd zero goes to the end;
-* `'VALID'`: none;
-* an integer, a pair (height, width), or two (before, after) pairs: as stated.
+* `'VALID'`: no padding;
+* an integer, a pair (height, width), or two (before, after) pairs: explicit.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
 def pair(size: Size) -> tuple[int, int]:
-    """Returns (height, width) of a size given as one number or two."""
+    """Returns (height, width) of a size that is one number or two."""
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
@@ -30,10 +30,10 @@ def explicit_padding(
     strides: tuple[int, int],
     dilation: tuple[int, int] = (1, 1),
 ) -> Pads:
-    """Returns ((top, bottom), (left, right)) for a padding convention (see the module).
+    """Returns ((top, bottom), (left, right)) in pixels for a convention of padding.
 
     Args:
-      padding: the convention.
+      padding: the convention, see the module.
       size: height and width of the input.
       window: height and width of the kernel or pooling window.
       strides: in height and width.
@@ -53,8 +53,22 @@ def explicit_padding(
     )
 
 
-def pooling_padding(padding, size, window, strides, ceil_mode) -> Pads:
-    """The explicit padding, with what ceil_mode adds at the bottom and right."""
+def pooling_padding(
+    padding: Padding,
+    size: Sequence[int],
+    window: tuple[int, int],
+    strides: tuple[int, int],
+    ceil_mode: bool,
+) -> Pads:
+    """Returns `explicit_padding`, extended at the bottom and right for `ceil_mode`.
+
+    Args:
+      padding: the convention, see the module.
+      size: height and width of the input.
+      window: height and width of the pooling window.
+      strides: in height and width.
+      ceil_mode: whether a last window counts that starts inside the image and overhangs it.
+    """
     pads = explicit_padding(padding, size, window, strides)
     if not ceil_mode:
         return pads

@@ -1,10 +1,10 @@
-"""The forms of convolutions that are fast on CPU.
+"""Convolutions with forms for CPU where XLA's own are slow.
 
-XLA's CPU backend runs depthwise and grouped convolutions, and any whose output is smaller than its
-window, one to two orders of magnitude slower than need be, and the gradients of 1x1 convolutions
-several times slower than a matrix product. `conv` therefore lowers these forms differently on CPU,
-with the same result and gradients; programs for TPU and GPU hold XLA's convolution, whichever
-machine they are compiled on.
+XLA's CPU backend runs depthwise and grouped convolutions, and convolutions with an output smaller
+than their window, one to two orders of magnitude slower than necessary, and the gradients of 1x1
+convolutions several times slower than a matrix product (`python -m cls.tools.benchmark --layers`
+measures them). `conv` lowers these differently on CPU. Results and gradients are the same up to
+rounding, and programs for other platforms contain XLA's convolution.
 """
 
 import functools
@@ -34,7 +34,19 @@ def conv(
     dilation: tuple[int, int],
     groups: int = 1,
 ) -> jax.Array:
-    """Convolves (N, H, W, I) images with an (h, w, I / groups, O) kernel into (N, H', W', O)."""
+    """Returns the convolution (N, H', W', O) of images with a kernel.
+
+    Within `compact.few_operations`, depthwise convolutions and those with few output pixels take
+    that form, on every platform.
+
+    Args:
+      images: (N, H, W, I).
+      kernel: (h, w, I / groups, O).
+      strides: in height and width.
+      pads: ((top, bottom), (left, right)) in pixels.
+      dilation: in height and width.
+      groups: groups of channels that are convolved separately.
+    """
     channels, window = images.shape[-1], kernel.shape[:2]
     size = output_size(images, window, strides, pads, dilation)
     depthwise = groups == channels == kernel.shape[-1] and channels > 1
@@ -42,19 +54,19 @@ def conv(
     if (depthwise or small) and compact.fits(images.shape[1:3], size):
         return compact.conv(images, kernel, tuple(size), strides, pads, dilation)
     if depthwise:
-        return _depthwise_once(images, kernel, strides, pads, dilation)
+        return _depthwise_jitted(images, kernel, strides, pads, dilation)
     if window == (1, 1) and groups == 1 and pads == ((0, 0), (0, 0)):
-        return _pointwise_once(images, kernel, strides)
+        return _pointwise_jitted(images, kernel, strides)
     if small:
-        return _small_once(images, kernel, strides, pads, dilation)
+        return _small_jitted(images, kernel, strides, pads, dilation)
     if groups > 1:
-        return _grouped_once(images, kernel, strides, pads, dilation, groups)
+        return _grouped_jitted(images, kernel, strides, pads, dilation, groups)
     return xla_conv(images, kernel, strides, pads, dilation)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _pointwise(images, kernel, strides):
-    """1x1 convolution without padding; on CPU a matrix product."""
+    """A 1x1 convolution without padding; on CPU a matrix product."""
 
     def product(images, kernel):
         return _subsample(images, strides) @ kernel[0, 0]
@@ -88,19 +100,20 @@ def _pointwise_backward(strides, residuals, grad):
 
 
 _pointwise.defvjp(_pointwise_forward, _pointwise_backward)
-# Jitted on its own, a layer of a shape seen before is not traced again; deep nets repeat theirs.
-_pointwise_once = jax.jit(_pointwise, static_argnums=(2,))
+# Jitted on its own, a layer is traced once for each shape; deep networks repeat theirs.
+_pointwise_jitted = jax.jit(_pointwise, static_argnums=(2,))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _small(images, kernel, strides, pads, dilation):
-    """Convolution with few output pixels; on CPU a sum of matrix products, one for each tap."""
+    """A convolution with few output pixels; on CPU a sum of matrix products, one for each tap."""
     products = functools.partial(_products, strides=strides, pads=pads, dilation=dilation)
     xla = functools.partial(xla_conv, strides=strides, pads=pads, dilation=dilation)
     return by_platform(products, xla, images, kernel)
 
 
 def _products(images, kernel, strides, pads, dilation):
+    """Returns a convolution as the sum over taps of (pixels seen) @ (the tap's matrix)."""
     size = output_size(images, kernel.shape[:2], strides, pads, dilation)
     total = jnp.zeros((len(images), *size, kernel.shape[-1]), images.dtype)
     for i, j, seen in taps_of(images, kernel.shape[:2], strides, pads, dilation):
@@ -113,32 +126,33 @@ def _small_forward(images, kernel, strides, pads, dilation):
 
 
 def _small_backward(strides, pads, dilation, residuals, grad):
-    def of(forward):
+    def gradients_of(forward):
         forward = functools.partial(forward, strides=strides, pads=pads, dilation=dilation)
         return lambda images, kernel, grad: jax.vjp(forward, images, kernel)[1](grad)
 
-    return by_platform(of(_products), of(xla_conv), *residuals, grad)
+    return by_platform(gradients_of(_products), gradients_of(xla_conv), *residuals, grad)
 
 
 _small.defvjp(_small_forward, _small_backward)
-_small_once = jax.jit(_small, static_argnums=(2, 3, 4))
+_small_jitted = jax.jit(_small, static_argnums=(2, 3, 4))
 
 
-# Up to this many products of input and output channels, a grouped convolution is faster on CPU as
-# a dense one whose kernel is zero between groups (measured: 24 x 2, 32 x 4 and 2 x 48 channels;
-# 32 x 16 and 3 x 80 are not).
+# Up to this many pairs of an input and an output channel, a grouped convolution is faster on CPU as
+# a dense one with zeros between groups (measured: faster with 24 groups of 2, 32 of 4 and 2 of 48
+# channels, slower with 32 of 16 and 3 of 80).
 _DENSE = 128 * 128
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
 def _grouped(images, kernel, strides, pads, dilation, groups):
-    """Grouped convolution; on CPU a dense one, or a sum of matrix products of the groups."""
+    """A grouped convolution; on CPU a dense one, or a sum of matrix products of the groups."""
     static = {'strides': strides, 'pads': pads, 'dilation': dilation, 'groups': groups}
-    ours = functools.partial(_group_products, **static)
-    return by_platform(ours, functools.partial(xla_conv, **static), images, kernel)
+    products = functools.partial(_group_products, **static)
+    return by_platform(products, functools.partial(xla_conv, **static), images, kernel)
 
 
 def _group_products(images, kernel, strides, pads, dilation, groups):
+    """Returns a grouped convolution as a dense one, or as matrix products of the groups."""
     window, (inputs, outputs) = kernel.shape[:2], kernel.shape[2:]
     kernel = kernel.reshape(*window, inputs, groups, outputs // groups)
     if groups * inputs * outputs <= _DENSE:
@@ -161,20 +175,20 @@ def _grouped_forward(images, kernel, strides, pads, dilation, groups):
 def _grouped_backward(strides, pads, dilation, groups, residuals, grad):
     static = {'strides': strides, 'pads': pads, 'dilation': dilation, 'groups': groups}
 
-    def of(forward):
+    def gradients_of(forward):
         forward = functools.partial(forward, **static)
         return lambda images, kernel, grad: jax.vjp(forward, images, kernel)[1](grad)
 
-    return by_platform(of(_group_products), of(xla_conv), *residuals, grad)
+    return by_platform(gradients_of(_group_products), gradients_of(xla_conv), *residuals, grad)
 
 
 _grouped.defvjp(_grouped_forward, _grouped_backward)
-_grouped_once = jax.jit(_grouped, static_argnums=(2, 3, 4, 5))
+_grouped_jitted = jax.jit(_grouped, static_argnums=(2, 3, 4, 5))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _depthwise(images, kernel, strides, pads, dilation):
-    """Depthwise convolution; on CPU a sum of shifted images, each scaled by one tap per channel."""
+    """A depthwise convolution; on CPU a sum of shifted images, scaled by a tap per channel."""
 
     def shifts(images, kernel):
         return shift_and_add(images, kernel, strides, pads, dilation)
@@ -206,10 +220,10 @@ def _depthwise_backward(strides, pads, dilation, residuals, grad):
 
 
 def _depthwise_kernel_grad(images, shape, grad, strides, pads, dilation):
-    """Each tap's gradient: the sum over all pixels of what it saw times the gradient there.
+    """Returns the gradient of each tap: the sum over all pixels of input times output gradient.
 
-    A loop over the kernel's rows, each compiled once: unrolled it compiles and runs several times
-    slower (XLA's CPU reductions reread the images for every tap).
+    By a loop over the rows of the kernel: unrolled, it compiles and runs several times slower
+    (XLA's CPU reductions reread the images for every tap).
     """
     size = grad.shape[1:3]
     padded = pad_images(images, pads)
@@ -224,4 +238,4 @@ def _depthwise_kernel_grad(images, shape, grad, strides, pads, dilation):
 
 
 _depthwise.defvjp(_depthwise_forward, _depthwise_backward)
-_depthwise_once = jax.jit(_depthwise, static_argnums=(2, 3, 4))
+_depthwise_jitted = jax.jit(_depthwise, static_argnums=(2, 3, 4))

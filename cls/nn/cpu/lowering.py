@@ -1,4 +1,4 @@
-"""The choice between a form for CPU and XLA's own, and XLA's own convolution and pools."""
+"""The choice of a form by platform, and XLA's own convolution and pools."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +11,11 @@ DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 
 def by_platform(cpu: Callable, elsewhere: Callable, *args: jax.Array) -> Any:
-    """Traces both functions; the program for a platform holds only its own.
+    """Returns `cpu(*args)` in programs for CPU and `elsewhere(*args)` in all others.
 
-    The CPU's computes in float32 at least, as a convolution's sums are kept, whatever the type.
+    Both are traced, and a program contains only its platform's form. The form for CPU computes in
+    float32 or wider, as XLA accumulates a convolution of narrower types; its results are cast to
+    the type of the first argument.
     """
     dtype = args[0].dtype
 
@@ -25,6 +27,7 @@ def by_platform(cpu: Callable, elsewhere: Callable, *args: jax.Array) -> Any:
 
 
 def xla_conv(images, kernel, strides, pads, dilation=(1, 1), groups=1):
+    """Returns XLA's convolution, see `cls.nn.cpu.conv.conv`."""
     return lax.conv_general_dilated(
         images,
         kernel,
@@ -37,10 +40,12 @@ def xla_conv(images, kernel, strides, pads, dilation=(1, 1), groups=1):
 
 
 def xla_max_pool(images, window, strides, pads):
+    """Returns XLA's maxima over windows, see `cls.nn.cpu.pool.max_pool`."""
     return _reduce(images, -jnp.inf, lax.max, window, strides, pads)
 
 
 def xla_sum_pool(images, window, strides, pads):
+    """Returns XLA's sums over windows, see `cls.nn.cpu.pool.sum_pool`."""
     return _reduce(images, 0.0, lax.add, window, strides, pads)
 
 

@@ -1,9 +1,8 @@
-"""The forms of pools that are fast on CPU.
+"""Pools as operations on shifted images on CPU, where XLA's window reductions are slow.
 
-XLA's CPU backend is slow on windowed reductions and slower still on the max pool's gradient
-(`python -m cls.tools.benchmark --layers` measures it). As in cls.nn.cpu.conv, the CPU program is
-made of shifted images instead, with the same results; ties in a max pool send the gradient to the
-window's first maximum, as XLA and PyTorch do.
+The gradient of XLA's max pool is slower still (`python -m cls.tools.benchmark --layers` measures
+it). Results are the same: at ties the gradient of a max pool goes to the first maximum of the
+window, as in XLA and PyTorch. Programs for other platforms contain XLA's reductions.
 """
 
 import functools
@@ -27,18 +26,28 @@ from cls.nn.cpu.windows import (
 def max_pool(
     images: jax.Array, window: tuple[int, int], strides: tuple[int, int], pads: Pads
 ) -> jax.Array:
-    """Maximum over windows of (N, H, W, C); padding never wins."""
-    return _max_pool_once(images, window, strides, pads)
+    """Returns the maxima (N, H', W', C) over windows of images; padding never wins.
+
+    Args:
+      images: (N, H, W, C).
+      window: height and width.
+      strides: in height and width.
+      pads: ((top, bottom), (left, right)) in pixels.
+    """
+    return _max_pool_jitted(images, window, strides, pads)
 
 
 def sum_pool(
     images: jax.Array, window: tuple[int, int], strides: tuple[int, int], pads: Pads
 ) -> jax.Array:
-    """Sums over windows of (N, H, W, C)."""
+    """Returns the sums (N, H', W', C) over windows of images; arguments as for `max_pool`.
+
+    Within `compact.few_operations`, small images take that form, on every platform.
+    """
     size = output_size(images, window, strides, pads, (1, 1))
     if compact.fits(images.shape[1:3], size):
         return compact.sum_pool(images, tuple(size), window, strides, pads)
-    return _sum_pool_once(images, window, strides, pads)
+    return _sum_pool_jitted(images, window, strides, pads)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
@@ -71,7 +80,7 @@ def _sum_pool_backward(window, strides, pads, images, grad):
 
 
 _sum_pool.defvjp(_sum_pool_forward, _sum_pool_backward)
-_sum_pool_once = jax.jit(_sum_pool, static_argnums=(1, 2, 3))
+_sum_pool_jitted = jax.jit(_sum_pool, static_argnums=(1, 2, 3))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
@@ -84,7 +93,7 @@ def _max_pool(images, window, strides, pads):
 
 
 def _seen(images, window, strides, pads):
-    """What each position of the window sees, first to last: a list of (N, H', W', C)."""
+    """Returns the pixels (N, H', W', C) that each tap sees, from first to last."""
     padded = pad_images(images, pads, -jnp.inf)
     size = [(n - k) // s + 1 for n, k, s in zip(padded.shape[1:3], window, strides, strict=True)]
     return [
@@ -100,7 +109,7 @@ def _max_pool_backward(window, strides, pads, images, grad):
     def shifts(images, grad):
         seen = _seen(images, window, strides, pads)
         top = functools.reduce(jnp.maximum, seen)
-        # Positions are numbered from the last so that the first maximum has the last word.
+        # From the last tap to the first, so that the first maximum overwrites later ones.
         winner = jnp.full(top.shape, -1, jnp.int16)
         for position in reversed(range(len(seen))):
             winner = jnp.where(seen[position] == top, jnp.int16(position), winner)
@@ -114,7 +123,16 @@ def _max_pool_backward(window, strides, pads, images, grad):
 
 
 def _max_pool_image_grad(shape, winner, grad, window, strides, pads):
-    """Gathers, for every pixel, the gradients of the windows in which it was the maximum."""
+    """Returns for every pixel the sum of the gradients of the windows that it was the maximum of.
+
+    Args:
+      shape: of the images.
+      winner: int16 (N, H', W', C), the tap of each window's maximum.
+      grad: (N, H', W', C), of the loss with respect to the outputs.
+      window: height and width.
+      strides: in height and width.
+      pads: ((top, bottom), (left, right)) in pixels.
+    """
     around = transposed_pads(shape, window, grad.shape, strides, pads, (1, 1))
     interior = (strides[0] - 1, strides[1] - 1)
     spread = pad_images(grad, around, 0, interior)
@@ -130,4 +148,4 @@ def _max_pool_image_grad(shape, winner, grad, window, strides, pads):
 
 
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
-_max_pool_once = jax.jit(_max_pool, static_argnums=(1, 2, 3))
+_max_pool_jitted = jax.jit(_max_pool, static_argnums=(1, 2, 3))
