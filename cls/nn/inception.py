@@ -143,9 +143,7 @@ class ScaledResidual(nn.Module):
         return x if self.act is None else self.act(x)
 
 
-def classify(
-    net: nn.Module, x: jax.Array, train: bool, name: str, kernel_init: Callable
-) -> jax.Array:
+def head(net: nn.Module, x: jax.Array, train: bool, name: str, kernel_init: Callable) -> jax.Array:
     """The mean over all pixels, dropout, and a linear layer to float32 logits.
 
     Args:

@@ -277,7 +277,7 @@ def stem(
     return x
 
 
-def classify(
+def head(
     net: nn.Module,
     x: jax.Array,
     width: int,

@@ -86,8 +86,8 @@ def stages(
     return x
 
 
-def classify(
+def head(
     net: nn.Module, x: jax.Array, norm: Callable[..., nn.Module], dropout: Callable = lambda x: x
 ) -> jax.Array:
-    """The last norm and rectifier, the mean, and a linear layer: see `residual.classify`."""
-    return residual.classify(net, nn.relu(norm(name='post_activ')(x)), 'output', dropout)
+    """The last norm and rectifier, the mean, and a linear layer: see `residual.head`."""
+    return residual.head(net, nn.relu(norm(name='post_activ')(x)), 'output', dropout)

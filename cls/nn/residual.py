@@ -164,7 +164,7 @@ def stages(
     return x
 
 
-def classify(net: nn.Module, x: jax.Array, name: str = 'fc', dropout: Callable = lambda x: x):
+def head(net: nn.Module, x: jax.Array, name: str = 'fc', dropout: Callable = lambda x: x):
     """The mean over all pixels, and a linear layer to `net.num_classes` float32 logits.
 
     Args:
