@@ -26,7 +26,6 @@ import jax
 import jax.numpy as jnp
 
 from cls.models.registry import System, Variant, register
-from cls.models.registry.genotypes import check_layers
 from cls.nn import init, inverted
 from cls.nn.conv import Conv
 from cls.nn.inverted import Genotype, InvertedResidual, Run, round_channels
@@ -77,15 +76,11 @@ def compound_scaling(phi: float) -> tuple[float, float, float]:
 
 
 def scaled(genotype: Genotype, width: float, depth: float, lite: bool) -> list[list[Run]]:
-    """Returns each stage's runs; in a lite network the first and the last keep their depth.
-
-    Raises UserError for more blocks than config.limits.layers.
-    """
+    """Returns each stage's runs; of a lite net the first and the last keep their depth."""
     runs = inverted.scaled(genotype, width, depth)
     if lite:
         ends = inverted.scaled(genotype, width)
         runs[0], runs[-1] = ends[0], ends[-1]
-    check_layers(sum(run.repeats for stage in runs for run in stage), 'the network')
     return runs
 
 

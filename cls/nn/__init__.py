@@ -1,4 +1,4 @@
-"""Layers, and the families of blocks that several models share.
+"""Layers and families of blocks that more than one model uses.
 
 May import: errors.
 """

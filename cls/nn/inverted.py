@@ -30,6 +30,7 @@ from cls.nn import init
 from cls.nn.attention import SqueezeExcite
 from cls.nn.dense import Dense
 from cls.nn.drop import path_of
+from cls.nn.limits import check_layers
 from cls.nn.shuffle import channel_shuffle
 
 Activation = Callable[[jax.Array], jax.Array]
@@ -136,7 +137,11 @@ def scaled(genotype: Genotype, width: float = 1.0, depth: float = 1.0) -> list[l
 
 
 def blocks(runs: Sequence[Sequence[Run]]) -> list[tuple[str, Run]]:
-    """Returns the name of each block, `blocks.S.I`, and the block as a run of length 1."""
+    """Returns the name of each block, `blocks.S.I`, and the block as a run of length 1.
+
+    Raises UserError for more blocks than config.limits.layers.
+    """
+    check_layers(sum(run.repeats for stage in runs for run in stage), 'the network')
     return [block for s, stage in enumerate(runs) for block in _blocks_of(s, stage)]
 
 

@@ -1,4 +1,4 @@
-"""Forms of convolutions and pools that XLA's CPU backend runs fast, with the results of its own.
+"""Fast forms of convolutions and pools for XLA's CPU backend.
 
-May import: nothing of cls.
+May import: nothing.
 """
