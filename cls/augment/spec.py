@@ -1,8 +1,8 @@
-"""What config.augment asks for."""
+"""The specification of augmentation, read from config.augment."""
 
 import dataclasses
-
-from ml_collections import ConfigDict
+from collections.abc import Iterator
+from typing import Any
 
 from cls.augment.policies import POLICIES
 from cls.errors import UserError, nearest
@@ -12,12 +12,12 @@ CHOICES = {
     'distortion': ('', 'inception', 'inception_fast'),
     'erasing_fill': ('noise', 'mean'),
 }
-COLOURED = ('hue', 'saturation', 'hsl', 'lighting')  # what only images in RGB have
+COLOR_FIELDS = ('hue', 'saturation', 'hsl', 'lighting')  # for images of three channels only
 
 
 @dataclasses.dataclass(frozen=True)
-class Augment:
-    """The fields of config.augment; with these defaults nothing is done."""
+class AugmentSpec:
+    """The fields of config.augment; with these defaults, `apply` only normalizes."""
 
     policy: str = ''
     layers: int = 2
@@ -39,53 +39,66 @@ class Augment:
     cutmix: float = 0.0
 
     @classmethod
-    def of(cls, config: ConfigDict, channels: int) -> 'Augment':
-        """Reads a config, of training on images of 1 or 3 channels.
+    def from_config(cls, config: Any, channels: int) -> 'AugmentSpec':
+        """Returns the specification of a training config.
 
-        Raises UserError for values that mean nothing, or nothing for such images.
+        Args:
+          config: of the run; config.augment, config.batch and config.data.name are read.
+          channels: of the images, 1 or 3.
+
+        Raises UserError with all values that are unknown, or impossible for such images.
         """
-        augment = cls(**config.augment)
-        for name, known in CHOICES.items():
-            value = getattr(augment, name)
-            if value not in known:
-                names = ', '.join(repr(x) for x in known)
-                raise UserError(
-                    f'config.augment.{name} is {value!r}: expected one of {names}.'
-                    f'{nearest(value, known)}'
+        spec = cls(**config.augment)
+        problems = [*spec._problems()]
+        problems += spec._problems_of_gray(config.data.name) if channels == 1 else []
+        if spec.mixes and config.batch < 2:
+            problems.append('config.augment mixes the images of a batch: expected batch > 1.')
+        if problems:
+            raise UserError(' '.join(problems))
+        return spec
+
+    def _problems(self) -> Iterator[str]:
+        for name, choices in CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                expected = ', '.join(map(repr, choices))
+                yield (
+                    f'config.augment.{name} is {value!r}: expected one of {expected}.'
+                    f'{nearest(value, choices)}'
                 )
-        if augment.policy == 'randaugment_increasing' and augment.magnitude > 10:
-            raise UserError(
-                f'config.augment.magnitude is {augment.magnitude}: randaugment_increasing goes '
-                'from 0 to 10.'
+        if self.policy == 'randaugment_increasing' and self.magnitude > 10:
+            yield (
+                f'config.augment.magnitude is {self.magnitude}: expected 0 to 10 with '
+                'randaugment_increasing.'
             )
-        for name in COLOURED:
-            if channels == 1 and any([getattr(augment, name)] if name != 'hsl' else augment.hsl):
-                raise UserError(
-                    f'config.augment.{name} is {getattr(augment, name)!r}, but the images of '
-                    f'{config.data.name} have no colours: expected 0.'
+
+    def _problems_of_gray(self, data: str) -> Iterator[str]:
+        for name in COLOR_FIELDS:
+            value = getattr(self, name)
+            if any(value if name == 'hsl' else [value]):
+                yield (
+                    f'config.augment.{name} is {value!r}, but the images of {data} have no '
+                    'colors: expected 0.'
                 )
-        if augment.mixes and config.batch < 2:
-            raise UserError('config.augment mixes the images of a batch: expected batch > 1.')
-        return augment
 
     @property
     def active(self) -> bool:
-        """Whether anything is done."""
+        """Whether there is any augmentation."""
         off = dataclasses.replace(
             self,
-            layers=Augment.layers,
-            magnitude=Augment.magnitude,
-            magnitude_std=Augment.magnitude_std,
-            erasing_fill=Augment.erasing_fill,
+            layers=AugmentSpec.layers,
+            magnitude=AugmentSpec.magnitude,
+            magnitude_std=AugmentSpec.magnitude_std,
+            erasing_fill=AugmentSpec.erasing_fill,
         )
-        return off != Augment()
+        return off != AugmentSpec()
 
     @property
     def jitters(self) -> bool:
-        """Whether colours are jittered."""
+        """Whether colors are jittered."""
         return any((self.brightness, self.contrast, self.saturation, self.hue))
 
     @property
     def mixes(self) -> bool:
-        """Whether images and labels are mixed with others."""
+        """Whether each image and label of a batch is mixed with another."""
         return bool(self.mixup or self.cutmix)

@@ -1,4 +1,4 @@
-"""Changes of colour against torchvision, TensorFlow and the standard library."""
+"""Changes of color against torchvision, TensorFlow and the standard library."""
 
 import colorsys
 import itertools
@@ -18,7 +18,7 @@ TORCH, TENSORFLOW = (
 
 
 def drawing(monkeypatch, numbers):
-    """Has color.uniform return these numbers."""
+    """Replaces the draws of color.uniform by these numbers."""
     numbers = np.float32(numbers)
     monkeypatch.setattr(color, 'uniform', lambda keys, shape: jnp.asarray(numbers))
 
