@@ -1,4 +1,4 @@
-"""Convolution against XLA's own with paddings worked out here, and what each platform is given."""
+"""Convolution against XLA's own, with paddings computed here."""
 
 import functools
 import itertools
@@ -18,7 +18,7 @@ jit = functools.partial(jax.jit, compiler_options=FAST)
 
 
 def pads_along(padding, n, k, stride, dilation):
-    """(before, after) along one axis, from the definition of the convention."""
+    """Returns (before, after) along one axis, from the definition of the convention."""
     extent = dilation * (k - 1) + 1
     if padding is None:
         return (dilation * (k - 1) // 2,) * 2
@@ -45,7 +45,7 @@ def reference(images, kernel, pads, strides, dilation, groups):
 
 
 def expand(padding, size, kernel, strides, dilation):
-    """A padding as conv takes it, as the explicit ((top, bottom), (left, right))."""
+    """Returns the explicit ((top, bottom), (left, right)) of a padding of `conv`."""
     if isinstance(padding, int):
         return ((padding, padding),) * 2
     if isinstance(padding, tuple):
@@ -78,10 +78,10 @@ GROUPS = {  # in channels, groups, out channels
     'depthwise': (4, 4, 4),
     'grouped': (4, 2, 6),
     'multiplier': (3, 3, 6),  # two kernels for each channel
-    'wide groups': (144, 2, 120),  # too wide to be computed as a dense one on CPU
+    'wide groups': (144, 2, 120),  # too wide for a dense convolution on CPU
     'single': (1, 1, 1),
 }
-# kernel, strides, padding, dilation, (height, width); each with several kinds of groups.
+# kernel, strides, padding, dilation, (height, width)
 FORMS = [
     (1, 1, None, 1, (5, 6)),
     (1, 2, 'SAME', 1, (6, 7)),
@@ -93,11 +93,11 @@ FORMS = [
     (3, 1, None, 1, (5, 6)),
     (3, 2, None, 1, (6, 7)),
     (3, 2, 'SAME', 1, (6, 7)),
-    (3, 2, 'VALID', 1, (6, 8)),  # the last row and column are seen by no window
+    (3, 2, 'VALID', 1, (6, 8)),  # no window sees the last row and column
     (3, 3, 'SAME', 1, (8, 7)),
     (3, 1, 'SAME', 2, (7, 6)),
     (3, 2, None, 2, (9, 8)),
-    (3, 1, 4, 1, (4, 5)),  # more padding than the kernel needs: the gradient crops
+    (3, 1, 4, 1, (4, 5)),  # more than k - 1 pixels of padding: the gradient crops
     (3, 2, (0, 2), 1, (6, 5)),
     (3, 1, ((1, 0), (0, 2)), 1, (5, 5)),
     (5, 2, 'SAME', 1, (6, 9)),
@@ -189,7 +189,7 @@ def test_vmap(kind, axes):
 
 @pytest.mark.parametrize('kind', ['dense', 'depthwise', 'grouped', 'wide groups'])
 def test_second_derivatives(kind):
-    """A gradient can be differentiated again, as bilevel searches do."""
+    """Gradients can be differentiated, as in bilevel searches."""
     channels, groups, features = GROUPS[kind]
     window = 1 if kind == 'dense' else 3
     images, kernel = normal(2, 5, 5, channels), normal(window, window, channels // groups, features)
@@ -208,9 +208,6 @@ def test_second_derivatives(kind):
         return reference(images, kernel, pads, 2, 1, groups)
 
     close(*jit(lambda k: [penalty(f)(k) for f in (ours, theirs)])(kernel))
-
-
-# ------------------------------------------------------------------------------- the module
 
 
 def test_module_parameters_and_bias():

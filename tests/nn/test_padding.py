@@ -1,4 +1,4 @@
-"""Paddings against values worked out by hand."""
+"""Conventions of padding against values computed by hand."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -28,7 +28,7 @@ from cls.nn.padding import explicit_padding
         (2, 8, 3, 1, 1, (2, 2)),
     ],
 )
-def test_paddings_worked_out_by_hand(padding, n, k, stride, dilation, expected):
+def test_paddings_computed_by_hand(padding, n, k, stride, dilation, expected):
     pads = explicit_padding(padding, (n, 9), (k, 1), (stride, 1), (dilation, 1))
     assert pads[0] == expected
 
@@ -41,7 +41,7 @@ def test_paddings_are_by_axis():
 
 
 def test_symmetric_and_same_see_other_pixels():
-    """The 3x3 mean of a ramp at stride 2: symmetric begins a pixel earlier than TensorFlow."""
+    """The sums over a ramp at stride 2: with symmetric padding, windows are one pixel earlier."""
     ramp = jnp.arange(6.0).reshape(1, 1, 6, 1)
     kernel = jnp.ones((1, 3, 1, 1))
     symmetric = conv(ramp, kernel, strides=(1, 2), padding=None)
