@@ -1,7 +1,4 @@
-"""Parts of two pre-activation ResNeXts by the same authors, DPN (1707.01629) and CRU-Net.
-
-CRU-Net is 1703.02180.
-"""
+"""Common parts of DPN (1707.01629) and CRU-Net (1703.02180), two pre-activation ResNeXts."""
 
 import functools
 from collections.abc import Callable

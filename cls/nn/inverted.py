@@ -264,7 +264,7 @@ def stages(
       runs: of each stage.
       block: constructor of InvertedResidual, with the fields common to all blocks.
       act: name of the activation of runs without one.
-      drop_rate: of residuals, growing linearly with the index of the block from 0 to nearly this.
+      drop_rate: limit of the rates of residuals; they grow linearly from 0 in the first block.
     """
     total, index = len(blocks(runs)), 0
     for s, stage in enumerate(runs):
