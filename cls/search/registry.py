@@ -25,9 +25,9 @@ from cls.search.spaces import (
 
 
 class Slow(NamedTuple):
-    """An entry whose module is imported when it is asked for.
+    """An entry whose module is imported on demand.
 
-    The trainer takes seconds to import, and a search in a table does without it.
+    Trainings and supernets take seconds to import, and a search in a table does without them.
     """
 
     load: Callable[[], Callable[..., Any]]

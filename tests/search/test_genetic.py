@@ -1,4 +1,4 @@
-"""GeNet's algorithm: chances by hand, generations against a loop written apart, what it finds."""
+"""GeNet's algorithm: probabilities by hand, generations against an independent loop, finds."""
 
 import nasdata
 import numpy as np
@@ -30,7 +30,7 @@ def test_survival(fitnesses, chances):
 
 
 def worth(trial):
-    """Of noise, so that means over more than one evaluation matter."""
+    """A fitness with noise, so that means over several evaluations matter."""
     return sum(trial.code) + np.random.default_rng(trial.number).normal()
 
 
@@ -41,7 +41,7 @@ def generation(searcher, fitness=worth):
 
 
 def test_generations_are_those_of_algorithm_1():
-    """With the generator of the tell that completes a generation, in the order of its draws."""
+    """The next generation, with the generator of its last `tell`, in the order of its draws."""
     space = GeNetBits((2, 3))  # 1 and 3 bits
     searcher = Genetic(space, 3, population=7, crossover=0.5, crossover_rate=0.5, mutation_rate=0.3)
     seen = {}
@@ -104,7 +104,7 @@ def test_fitness_is_the_mean_of_all_evaluations():
 
 @pytest.mark.parametrize('lines', [1, 29, 46, 90])
 def test_a_search_continues_as_it_would_have_gone_on(tmp_path, lines):
-    """Whatever of the history was on the disk when it was killed."""
+    """A search continues from any part of its history on the disk."""
 
     def run(file):
         searcher = Genetic(GeNetBits((3, 3)), 5, population=8)
@@ -126,7 +126,7 @@ def test_a_search_continues_as_it_would_have_gone_on(tmp_path, lines):
 
 
 def test_rates_of_change():
-    """Every pair exchanges, or every bit of every individual flips, or nothing changes at all."""
+    """Every pair exchanges, or every bit of every individual flips, or nothing changes."""
     space = GeNetBits((3, 3))
 
     def bred(**rates):
@@ -147,7 +147,7 @@ def test_rates_of_change():
 
 
 def test_it_reaches_the_best_of_an_enumerated_space():
-    """Mean, over 20 seeds, of the first generation with one of the best 5 % of 64 nets."""
+    """Mean over 20 seeds of the first generation with one of the best 5 % of 64 codes."""
     space = GeNetBits((3, 3))
     weights = np.array([3, -2, 1.5, 1, 2.5, -1])
     values = {code: float(weights @ np.array(code)) for code in space.codes()}
@@ -178,5 +178,5 @@ def test_what_does_not_fit_is_refused():
 @pytest.mark.tables
 @pytest.mark.sweep
 def test_it_finds_better_nets_than_random_search():
-    """Measured apart: 0.111."""
+    """Measured separately: 0.111."""
     assert nasdata.gain(Genetic, Random, nasdata.macro, 500, 50).mean() > 0.05

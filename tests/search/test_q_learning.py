@@ -1,6 +1,6 @@
-"""Q-learning: updates by hand, the course of a search by a second account of it, how it continues.
+"""Q-learning: updates by hand, searches against an independent account, and resuming.
 
-The space is of three digits below three; what a code is worth is a closed formula.
+The space has three digits below three; the fitness of a code is a closed formula.
 """
 
 import dataclasses
@@ -24,12 +24,12 @@ RANDOM = ((1.0, 1000),)
 
 
 def worth(code):
-    """Additive, with an interaction: no two codes of SPACE are worth the same."""
+    """Additive, with an interaction: no two codes of SPACE have the same fitness."""
     return sum((choice + 1) * 3**-place for place, choice in enumerate(code, 1)) / 2 * code[0] + 0.1
 
 
 def told(searcher, count, worth=worth):
-    """Asks and tells so many trials, one at a time, and returns them."""
+    """Asks for a number of trials, one at a time, and returns them."""
     trials = []
     while len(trials) < count and (trial := searcher.ask()) is not None:
         searcher.tell(trial, worth(trial.code))
@@ -105,11 +105,11 @@ def test_decisions_are_the_best_but_for_epsilon(epsilon):
 
 
 def test_the_course_of_a_search():
-    """Against an account of the algorithm that shares nothing with it but its random numbers."""
+    """An independent account of the algorithm, with the same random numbers."""
     searcher = QLearning(SPACE, 5, schedule=((1.0, 8), (0.2, 12)), rate=0.1, replay=7)
     asked = [trial.code for trial in told(searcher, 20)]
 
-    table = {}  # (place, last digit, choice) -> value
+    table = {}  # (position, last digit, choice) -> value
     value = lambda i, code: table.get((i, code[i - 1] if i else None, code[i]), 0.5)  # noqa: E731
     best = lambda i, code: max(value(i, (*code[:i], c)) for c in range(3))  # noqa: E731
     memory, codes = [], []
@@ -157,7 +157,7 @@ def test_no_model_is_asked_twice_and_a_small_space_ends():
     searcher = QLearning(FixedOps(2, 3), 0, schedule=RANDOM, replay=1)
     assert {trial.code for trial in told(searcher, 100)} == set(searcher.space.codes())
     assert searcher.asked == 9 and searcher.ask() is None
-    assert len(searcher.memory) > 9  # those that were drawn again are learnt from again
+    assert len(searcher.memory) > 9  # codes drawn again are replayed again
 
 
 def test_what_is_out_is_not_asked_again_but_learnt_from_as_often_as_drawn():
@@ -224,14 +224,14 @@ def test_a_search_continues(tmp_path, batch, lines):
 
 
 def sampled(space, worth, seed, shaped, **fields):
-    """Returns what the models of the last epsilon, those drawn again among them, are worth."""
+    """Returns the fitness of the models of the last epsilon, repetitions included."""
     searcher = QLearning(space, seed, BLOCK_QNN, shaped=shaped, replay=64, **fields)
     told(searcher, 10**6, worth)
     return np.mean([worth for _, worth in searcher.memory[-BLOCK_QNN[-1][1] * searcher.batch :]])
 
 
 def test_shaped_rewards_find_more():
-    """Where what the first of six decisions are worth is known late."""
+    """The value of the first of six decisions is known late."""
     space = FixedOps(6, 4)
     worth = lambda code: 0.1 + 0.12 * sum(choice == 3 for choice in code)  # noqa: E731
     found = {

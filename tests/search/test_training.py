@@ -1,4 +1,4 @@
-"""Trials that are trained: the numbers of the trainer, and what becomes of nets that fail."""
+"""Trained trials: the numbers of the trainer, and networks that fail."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ from configs.search import common
 
 @dataclasses.dataclass(frozen=True)
 class Bits(Fixed):
-    """Two nodes, joined or not."""
+    """A space of two nodes, connected or not."""
 
     counts = (2,)
 
@@ -36,14 +36,14 @@ class Bits(Fixed):
 
 
 class Broken(Bits):
-    """What a net refuses."""
+    """A space whose genotypes no network accepts."""
 
     def genotype(self, code):
         return {'stages': ['2']}
 
 
 def config(**changes):
-    """A search of Bits that trains for a moment."""
+    """The config of a search of Bits with short trainings."""
     c = common.base()
     common.use_digits_proxy(c, system)
     c.seed = 3
@@ -100,7 +100,7 @@ def test_repeats_are_trainings_with_seeds_of_their_own(quick):
 
 
 @pytest.mark.sweep  # four trainings
-def test_a_training_begins_anew_with_a_lower_rate():
+def test_a_training_restarts_with_a_lower_rate():
     trial = Trial(7, (1,))
     # With 0.5 the first epoch is better than chance, with 1.25 and 3.125 it is not.
     fields = {'data.train_split': 'train[:640]', 'duration': '80 steps', 'batch': 16}
@@ -156,5 +156,5 @@ def test_a_compiler_option_is_known():
 
 def test_chance_is_within_what_any_number_of_classes_can_reach():
     assert evaluator.chance_level(10) == 15  # as the authors of MetaQNN have it
-    assert evaluator.chance_level(2) == 55  # half as much again would be 75 %
+    assert evaluator.chance_level(2) == 55  # 1.5 times 50 % would be 75 %
     assert evaluator.chance_level(100) == 1.5

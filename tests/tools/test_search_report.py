@@ -1,4 +1,4 @@
-"""The report of searches: of a table over seeds, and of run folders."""
+"""The report of searches: by a table over seeds, and of run folders."""
 
 import json
 import sys
@@ -46,7 +46,7 @@ def test_numbers_are_of_differences_seed_by_seed():
 
 
 def test_a_search_is_as_its_job_has_it(table, tmp_path):
-    """A seed in memory against the history that cls.main writes."""
+    """A search in memory has the history that the job writes."""
     from cls.search import job
 
     job.job(table_of.config(table, ('seed', '4')), tmp_path / 'run')
@@ -87,7 +87,7 @@ FRONTS = 'configs/search/proxylessnas.py:mnasnet_table'
 
 @pytest.fixture(scope='module')
 def latencies(tmp_path_factory):
-    """A sample of nets with accuracies that grow with expansions and windows, as do latencies."""
+    """A sample whose accuracies and latencies grow with expansions and windows."""
     rng = np.random.default_rng(0)
     lines = ['e,k,l,se,val_top1,latency_vck190']
     for _ in range(60):
@@ -201,7 +201,7 @@ def test_folders_of_supernets(tmp_path, capsys):
         supernet_run(tmp_path / name, *more)
         for name, *more in (
             ('a', 3, 90, 1),
-            ('b', 4, 92, 2, 'test'),  # as run folders had it
+            ('b', 4, 92, 2, 'test'),  # as in older run folders
         )
     ]
     assert search_report.main([*runs, '--plot', str(tmp_path / 'r.png')]) == 0
