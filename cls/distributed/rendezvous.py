@@ -277,7 +277,7 @@ class _Meeting:
         line.close()
 
     def _check(self, index: int) -> None:
-        """Removes a process that has gone while it waited; the others must not send anything yet."""
+        """Removes a process that has gone while it waited; others must not send anything yet."""
         try:
             if not self.lines[index].receive(0):
                 return
