@@ -1,4 +1,4 @@
-"""The data sets that a config can be pointed at; the fields and their defaults: cls/defaults.py."""
+"""The arms and data sets of recipes. The fields and their defaults: cls/config/defaults.py."""
 
 from collections.abc import Callable
 
@@ -12,16 +12,16 @@ __all__ = ['arm', 'base', 'resolve']
 
 
 def arm(argument: str, known: tuple[str, ...]) -> tuple[str, dict[str, str]]:
-    """Reads a config's argument, 'ARM,option=value,...', 'folder=DIR,...' or 'finetune,folder=DIR'.
+    """Parses an argument: 'ARM,option=value,...', 'folder=DIR,...' or 'finetune,folder=DIR'.
 
-    Returns the arm, 'digits' if none is named, and the options: `variant`, `folder`.
+    Returns the arm, 'digits' by default, and the options: `variant`, `folder`.
 
     Args:
-      argument: what stands after the colon.
-      known: the arms that the config has.
+      argument: the text after the colon.
+      known: the arms of the config.
 
     Raises:
-      UserError: an arm or option that it has not, with those it has.
+      UserError: an unknown arm or option; the message lists the known ones.
     """
     parts = [part for part in argument.split(',') if part]
     names = [part for part in parts if '=' not in part]
@@ -55,18 +55,18 @@ def resolve(
     mnist: Callable[[ConfigDict], None] | None = None,
     imagenet: Callable[[ConfigDict], None] | None = None,
 ) -> ConfigDict:
-    """Returns the config that an argument asks for: the defaults, changed by one of the functions.
+    """Returns the config of an argument: the defaults, changed by the function of its arm.
 
     Args:
-      argument: what stands after the colon, see `arm`.
+      argument: the text after the colon, see `arm`.
       digits: the default arm.
-      cifar: the arms cifar10 and cifar100, told which.
+      cifar: the arms cifar10 and cifar100; takes the name of the arm.
       svhn: the arm svhn_cropped.
       mnist: the arm mnist.
-      imagenet: the arm imagenet2012; with other images the arm folder=DIR, and of its model alone
-        the arm finetune.
+      imagenet: the arm imagenet2012; with other images the arm folder=DIR, and with another recipe
+        for its model the arm finetune.
 
-    Raises UserError for an arm that is not there.
+    Raises UserError for an unknown arm.
     """
     known = ['digits']
     known += ['cifar10', 'cifar100'] if cifar else []
@@ -104,7 +104,7 @@ def use_digits(c: ConfigDict) -> None:
 def use_cifar(c: ConfigDict, name: str) -> None:
     """CIFAR-10 or -100: padded by 4, cropped, mirrored (Lee et al. 2015, as He et al. 2016).
 
-    Normalised by the mean and deviation of the set itself, as fb.resnet.torch has them.
+    Normalized by the mean and deviation of the data set, as in fb.resnet.torch.
     """
     c.data.name = f'tfds:{name}'
     c.data.image_size = 32
@@ -115,7 +115,7 @@ def use_cifar(c: ConfigDict, name: str) -> None:
 
 
 def use_svhn(c: ConfigDict) -> None:
-    """SVHN's cropped digits, trained on with the 531,131 easier ones; not augmented."""
+    """SVHN's cropped digits with the 531,131 extra training images; not augmented."""
     c.data.name = 'tfds:svhn_cropped'
     c.data.train_split = 'train+extra'
     c.data.image_size = 32
@@ -123,14 +123,14 @@ def use_svhn(c: ConfigDict) -> None:
 
 
 def use_mnist(c: ConfigDict) -> None:
-    """MNIST: grey, 28x28; normalised by the mean and deviation of the training set's pixels."""
+    """MNIST: gray, 28x28; normalized by the mean and deviation of the training set's pixels."""
     c.data.name = 'tfds:mnist'
     c.data.image_size = 28
     c.data.mean, c.data.std = (33.3,), (78.6,)
 
 
 def use_imagenet(c: ConfigDict) -> None:
-    """ImageNet 2012; its validation set is what is evaluated on."""
+    """ImageNet 2012, evaluated on its validation set."""
     c.data.name = 'tfds:imagenet2012'
     c.data.flip = True
     c.data.mean, c.data.std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -146,9 +146,10 @@ def use_folder(c: ConfigDict, folder: str) -> None:
 
 
 def fine_tuning_of(recipe: ConfigDict) -> ConfigDict:
-    """Returns the recipe to fine-tune a recipe's model with; cls.finetune fills in what it counts.
+    """Returns the recipe that fine-tunes the model of a recipe, before it counts the images.
 
-    Of the recipe the model and the weight of its auxiliary heads stay.
+    The model and the weight of its auxiliary heads are those of the recipe; see
+    cls/config/presets.py for the rest.
     """
     c = base()
     c.preset = finetune.NAME
@@ -167,8 +168,8 @@ def use_torch_images(c: ConfigDict) -> None:
     """The training images of fb.resnet.torch (datasets/imagenet.lua): crops, jitter, PCA noise.
 
     Crops of 8 % of the image's area or more, jitter of 0.4, noise of 0.1; one crop in evaluation.
-    Torch's bicubic resizing does not blur what it shrinks: tf_bicubic is the nearest to it (Torch
-    has corners on corners). It draws the ratio of the crop's sides evenly, not its logarithm.
+    Torch's bicubic resizing has no antialiasing: tf_bicubic is the nearest to it (Torch aligns
+    corners). It samples the ratio of the crop's sides uniformly, not its logarithm.
     """
     c.data.image_size, c.data.eval_resize = 224, 256
     c.data.train_crop, c.data.interpolation = 'random_resized', 'tf_bicubic'
@@ -177,12 +178,12 @@ def use_torch_images(c: ConfigDict) -> None:
 
 
 def use_inception_images(c: ConfigDict, size: int) -> None:
-    """The images of slim's inception_preprocessing.py: crops of 5 % or more, distorted colours.
+    """The images of slim's inception_preprocessing.py: crops of 5 % or more, distorted colors.
 
-    Pixels from -1 to 1; in evaluation the central 87.5 % (of each side, then made square: here the
-    shape stays). Colours are distorted as Inception's own code has it; slim's default, its fast
-    mode, leaves out hue and contrast: inception_fast. Resized bilinearly, without blurring what
-    shrinks, on TensorFlow 2's grid, where slim has TensorFlow 1's.
+    Pixels from -1 to 1; evaluation on the central 87.5 % (slim resizes it to a square, here the
+    aspect ratio stays). Color distortions are those of Inception's own code; slim's default, its
+    fast mode, has no hue and contrast: inception_fast. Bilinear resizing without antialiasing on
+    TensorFlow 2's grid (slim: TensorFlow 1's).
     """
     c.data.image_size, c.data.eval_resize = size, round(size / 0.875)
     c.data.train_crop, c.data.area = 'random_resized', (0.05, 1.0)
