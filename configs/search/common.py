@@ -9,7 +9,7 @@ from types import ModuleType
 
 from ml_collections import ConfigDict
 
-from cls import defaults
+from cls.config import defaults
 from cls.errors import UserError, nearest
 from cls.search import registry
 
