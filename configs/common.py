@@ -1,27 +1,29 @@
 """The arms and data sets of recipes. The fields and their defaults: cls/config/defaults.py."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ml_collections import ConfigDict
 
 from cls.config import presets
 from cls.config.defaults import base
+from cls.config.files import UnknownArm
 from cls.errors import UserError, nearest
 
 __all__ = ['arm', 'base', 'resolve']
 
 
-def arm(argument: str, known: tuple[str, ...]) -> tuple[str, dict[str, str]]:
+def arm(argument: str, known: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     """Parses an argument: 'ARM,option=value,...', 'folder=DIR,...' or 'finetune,folder=DIR'.
 
     Returns the arm, 'digits' by default, and the options: `variant`, `folder`.
 
     Args:
       argument: the text after the colon.
-      known: the arms of the config.
+      known: the arms of the config, and one line about each.
 
     Raises:
-      UserError: an unknown arm or option; the message lists the known ones.
+      UnknownArm: an unknown arm or option; the message lists the known ones.
+      UserError: an option without its arm, or an arm without its option.
     """
     parts = [part for part in argument.split(',') if part]
     names = [part for part in parts if '=' not in part]
@@ -32,9 +34,10 @@ def arm(argument: str, known: tuple[str, ...]) -> tuple[str, dict[str, str]]:
         *((option, ('variant', 'folder')) for option in options),
     ):
         if name not in choices or len(names) > 1:
-            raise UserError(
+            raise UnknownArm(
                 f'the config has no {argument!r}: write one of {", ".join(known)}, then '
-                f'variant=NAME if wanted, with commas between.{nearest(name, choices)}'
+                f'variant=NAME if wanted, with commas between.{nearest(name, choices)}',
+                known,
             )
     if (chosen in ('folder', presets.NAME)) != bool(options.get('folder')):
         raise UserError(
@@ -66,25 +69,21 @@ def resolve(
       imagenet: the arm imagenet2012; with other images the arm folder=DIR, and with another recipe
         for its model the arm finetune.
 
-    Raises UserError for an unknown arm.
+    Raises UnknownArm.
     """
-    known = ['digits']
-    known += ['cifar10', 'cifar100'] if cifar else []
-    known += ['svhn_cropped'] if svhn else []
-    known += ['mnist'] if mnist else []
-    known += ['imagenet2012', 'folder', presets.NAME] if imagenet else []
-    chosen, options = arm(argument, tuple(known))
+    arms = {'digits': digits, 'cifar10': cifar, 'cifar100': cifar}
+    arms |= {'svhn_cropped': svhn, 'mnist': mnist, 'imagenet2012': imagenet}
+    arms = {name: function for name, function in arms.items() if function}
+    known = {name: summary(function) for name, function in arms.items()}
+    if imagenet:
+        known |= {'folder': 'folder=DIR: imagenet2012 with the images of DIR/train and DIR/val'}
+        known |= {presets.NAME: f'{presets.NAME},folder=DIR: fine-tunes weights (config.init)'}
+    chosen, options = arm(argument, known)
     c = base()
-    if chosen == 'digits':
-        digits(c)
-    elif chosen in ('cifar10', 'cifar100'):
+    if arms.get(chosen) is cifar and cifar:
         cifar(c, chosen)
-    elif chosen == 'svhn_cropped':
-        svhn(c)
-    elif chosen == 'mnist':
-        mnist(c)
     else:
-        imagenet(c)
+        arms.get(chosen, imagenet)(c)
     if chosen == presets.NAME:
         c = fine_tuning_of(c)
     if 'folder' in options:
@@ -93,12 +92,38 @@ def resolve(
     return c
 
 
+def summary(function: Callable) -> str:
+    """Returns the first line of a function's docstring, without its full stop."""
+    return (function.__doc__ or '').partition('\n')[0].rstrip('.')
+
+
 def use_digits(c: ConfigDict) -> None:
     """The embedded 8x8 handwritten digits: shifted by up to a pixel, never mirrored."""
     c.data.name = 'digits'
     c.data.image_size = 8
     c.data.train_crop, c.data.pad = 'pad', 1
     c.data.mean, c.data.std = (78.0,), (96.0,)  # of the training images, rounded
+
+
+def use_mobile_digits(
+    c: ConfigDict, *, duration: str, weight_decay: float, ema: float = 0.0, size: int = 16
+) -> None:
+    """The enlarged digits and the recipe of the small mobile networks.
+
+    Args:
+      c: the config.
+      duration: of the run.
+      weight_decay: of the kernels.
+      ema: decay of the average of the weights; 0: none.
+      size: pixels; the shift stays that of one original pixel.
+    """
+    use_digits(c)
+    c.data.image_size, c.data.pad = size, size // 8
+    c.duration, c.batch = duration, 64
+    c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
+    c.optim.weight_decay, c.optim.clip_norm = weight_decay, 2.0
+    c.schedule.name, c.schedule.warmup = 'cosine', '2 epochs'
+    c.ema = ema
 
 
 def use_cifar(c: ConfigDict, name: str) -> None:

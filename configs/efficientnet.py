@@ -16,8 +16,9 @@ not reproduced here: ImageNet B0 77.1, B1 79.1, B2 80.1, B3 81.6, B4 82.9, B5 83
 (Table 2). Not implemented: the paper's transfer to CIFAR and other data sets.
 """
 
-from cls.recipes import common
 from ml_collections import ConfigDict
+
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -27,9 +28,7 @@ def get_config(argument: str = '') -> ConfigDict:
 
 def digits(c: ConfigDict) -> None:
     """A base of three stages, scaled with phi = 1 to two blocks in each, on digits of 16 pixels."""
-    common.use_digits(c)
-    c.data.image_size = 16
-    c.data.pad = 2  # a pixel of the original
+    common.use_mobile_digits(c, duration='15 epochs', weight_decay=1e-5, ema=0.98)
     c.model.name = 'tf_efficientnet_b0'
     c.model.genotype = {
         'stages': (
@@ -40,11 +39,6 @@ def digits(c: ConfigDict) -> None:
     }
     c.model.width, c.model.depth = 1.1, 1.2
     c.model.bn_momentum, c.model.drop_path_rate = 0.9, 0.1
-    c.duration, c.batch = '15 epochs', 64
-    c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
-    c.optim.weight_decay, c.optim.clip_norm = 1e-5, 2.0
-    c.schedule.name, c.schedule.warmup = 'cosine', '2 epochs'
-    c.ema = 0.98
 
 
 def imagenet(c: ConfigDict) -> None:

@@ -12,8 +12,9 @@ here: ImageNet, widths 1.0, 0.75, 0.5 and 0.25 at 224 pixels 70.6, 68.4, 63.7 an
 width 1.0 at 192, 160 and 128 pixels 69.1, 67.2 and 64.4 (Table 7).
 """
 
-from cls.recipes import common, inception_v3
 from ml_collections import ConfigDict
+
+from cls.recipes import common, inception_v3
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -23,16 +24,9 @@ def get_config(argument: str = '') -> ConfigDict:
 
 def digits(c: ConfigDict) -> None:
     """Five blocks of half the width in three stages, in place of 13; digits of 16x16 pixels."""
-    common.use_digits(c)
-    c.data.image_size = 16
-    c.data.pad = 2  # a pixel of the original
+    common.use_mobile_digits(c, duration='20 epochs', weight_decay=1e-4, ema=0.99)
     c.model.name = 'mobilenet_050'
     c.model.stages, c.model.bn_momentum = ((64,), (128, 128), (256, 256)), 0.9
-    c.duration, c.batch = '20 epochs', 64
-    c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
-    c.optim.weight_decay, c.optim.clip_norm = 1e-4, 2.0
-    c.schedule.name, c.schedule.warmup = 'cosine', '2 epochs'
-    c.ema = 0.99
 
 
 def imagenet(c: ConfigDict) -> None:

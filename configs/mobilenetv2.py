@@ -10,8 +10,9 @@ Expected on the digits: above 97 % (measured: cls/models/README.md). Published t
 here: ImageNet width 1: 72.0, width 1.4: 74.7 (Table 4).
 """
 
-from cls.recipes import common
 from ml_collections import ConfigDict
+
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -21,19 +22,12 @@ def get_config(argument: str = '') -> ConfigDict:
 
 def digits(c: ConfigDict) -> None:
     """Four inverted residuals, one with a shortcut, on digits of 16 pixels."""
-    common.use_digits(c)
-    c.data.image_size = 16
-    c.data.pad = 2  # a pixel of the original
+    common.use_mobile_digits(c, duration='30 epochs', weight_decay=4e-5, ema=0.98)
     c.model.name = 'mobilenetv2_100'
     c.model.genotype = {
         'stages': (('r1_k3_s1_e1_o16',), ('r2_k3_s2_e6_o24',), ('r1_k3_s1_e6_o32',))
     }
     c.model.stem_features, c.model.head_features, c.model.bn_momentum = 16, 128, 0.9
-    c.duration, c.batch = '30 epochs', 64
-    c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
-    c.optim.weight_decay, c.optim.clip_norm = 4e-5, 2.0
-    c.schedule.name, c.schedule.warmup = 'cosine', '2 epochs'
-    c.ema = 0.98
 
 
 def imagenet(c: ConfigDict) -> None:

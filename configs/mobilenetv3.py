@@ -11,8 +11,9 @@ here: ImageNet large: 75.2, small: 67.4 (Table 3); the authors' README has 73.3 
 width 0.75, 72.3 and 61.9 for the minimalistic networks.
 """
 
-from cls.recipes import common
 from ml_collections import ConfigDict
+
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -22,9 +23,7 @@ def get_config(argument: str = '') -> ConfigDict:
 
 def digits(c: ConfigDict) -> None:
     """Four blocks, three with gates and two with h-swish, on digits of 16 pixels."""
-    common.use_digits(c)
-    c.data.image_size = 16
-    c.data.pad = 2  # a pixel of the original
+    common.use_mobile_digits(c, duration='30 epochs', weight_decay=1e-5, ema=0.98)
     c.model.name = 'mobilenetv3_small_100'
     c.model.genotype = {
         'stages': (
@@ -34,11 +33,6 @@ def digits(c: ConfigDict) -> None:
         )
     }
     c.model.last_features, c.model.head_features, c.model.bn_momentum = 96, 128, 0.9
-    c.duration, c.batch = '30 epochs', 64
-    c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
-    c.optim.weight_decay, c.optim.clip_norm = 1e-5, 2.0
-    c.schedule.name, c.schedule.warmup = 'cosine', '2 epochs'
-    c.ema = 0.98
 
 
 def imagenet(c: ConfigDict) -> None:

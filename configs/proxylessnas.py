@@ -13,8 +13,9 @@ not reproduced here: ImageNet mobile 74.6, GPU 75.1, CPU 75.3; mobile14: the aut
 CIFAR-10, based on PyramidNet.
 """
 
-from cls.recipes import common
 from ml_collections import ConfigDict
+
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -24,9 +25,7 @@ def get_config(argument: str = '') -> ConfigDict:
 
 def digits(c: ConfigDict) -> None:
     """Five blocks with all windows and both expansions, on digits of 16 pixels."""
-    common.use_digits(c)
-    c.data.image_size = 16
-    c.data.pad = 2  # a pixel of the original
+    common.use_mobile_digits(c, duration='20 epochs', weight_decay=4e-5)
     c.model.name = 'proxyless_mobile'
     c.model.genotype = {
         'stages': (
@@ -36,10 +35,6 @@ def digits(c: ConfigDict) -> None:
         )
     }
     c.model.stem_features, c.model.head_features = 16, 128
-    c.duration, c.batch = '20 epochs', 64
-    c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
-    c.optim.weight_decay, c.optim.clip_norm = 4e-5, 2.0
-    c.schedule.name, c.schedule.warmup = 'cosine', '2 epochs'
 
 
 def imagenet(c: ConfigDict) -> None:

@@ -12,8 +12,9 @@ groups 0.25x 45.0, 0.5x 56.8, 1.5x 71.5, 2x 73.7, 2x with squeeze and excitation
 5).
 """
 
-from cls.recipes import common
 from ml_collections import ConfigDict
+
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -23,16 +24,9 @@ def get_config(argument: str = '') -> ConfigDict:
 
 def digits(c: ConfigDict) -> None:
     """Two stages of two SE units of three groups, on digits of 24x24 pixels."""
-    common.use_digits(c)
-    c.data.image_size = 24
-    c.data.pad = 3  # a pixel of the original
+    common.use_mobile_digits(c, duration='20 epochs', weight_decay=1e-4, ema=0.99, size=24)
     c.model.name = 'shufflenet_g3_2x_se'
     c.model.stem_features, c.model.widths, c.model.stage_sizes = 24, (120, 240), (2, 2)
-    c.duration, c.batch = '20 epochs', 64
-    c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
-    c.optim.weight_decay, c.optim.clip_norm = 1e-4, 2.0
-    c.schedule.name, c.schedule.warmup = 'cosine', '2 epochs'
-    c.ema = 0.99
 
 
 def imagenet(c: ConfigDict) -> None:

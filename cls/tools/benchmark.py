@@ -26,6 +26,7 @@ from cls.distributed.preemption import Preemption
 from cls.errors import Parser, UserError, run
 from cls.nn.conv import conv
 from cls.nn.pool import max_pool
+from cls.recipes import common
 from cls.run.checkpoint import Checkpoints
 from cls.run.goodput import Account
 from cls.run.telemetry import Metrics, Progress
@@ -33,7 +34,6 @@ from cls.setup import Setup, abstract_state, set_up
 from cls.steps import sharding as meshes
 from cls.tools import benchmark_input
 from cls.train import Run, compile_train_step, train_batches
-from configs import common
 
 ROUNDS = 5
 

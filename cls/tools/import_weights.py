@@ -42,6 +42,7 @@ from cls.data import tfds_sets
 from cls.data.imagenet_variants import wnids
 from cls.errors import Parser, UserError, run
 from cls.models.registry import Variant
+from cls.recipes import common
 from cls.run.checkpoint import Checkpoints
 from cls.run.workdir import claim, record, start
 from cls.steps import optim
@@ -49,7 +50,6 @@ from cls.steps.state import new_state
 from cls.storage import paths
 from cls.weights import card as cards
 from cls.weights.hub import CARD, Located, Preparation, locate, preparation
-from configs import common
 
 # The data sets that `config_of` chooses from, and their numbers of classes.
 _DATA_SETS = {'imagenet2012': 1000, 'cifar10': 10, 'cifar100': 100}

@@ -7,10 +7,12 @@ component, with the paper's values as defaults; see cls/search/registry.py.
 from collections.abc import Callable
 from types import ModuleType
 
+from cls.recipes.common import summary
 from ml_collections import ConfigDict
 
 from cls.config import defaults
-from cls.errors import UserError, nearest
+from cls.config.files import UnknownArm
+from cls.errors import nearest
 from cls.search import registry
 
 
@@ -91,7 +93,7 @@ def use_macro(c: ConfigDict) -> None:
 def resolve(argument: str, **arms: Callable[[ConfigDict], None]) -> ConfigDict:
     """Returns the config of an arm, by default the first; 'ARM,random' is random search of it.
 
-    Raises UserError for an unknown arm.
+    Raises UnknownArm.
     """
     random = argument.split(',')[-1] == 'random'
     c = base()
@@ -105,8 +107,9 @@ def chosen(argument: str, **arms: Callable[[ConfigDict], None]) -> Callable[[Con
     """Returns the function of an arm, see `resolve`."""
     name = argument or next(iter(arms))
     if name not in arms:
-        raise UserError(
+        raise UnknownArm(
             f'the search has no {argument!r}: write one of {", ".join(arms)}, and ARM,random for '
-            f'random search in its place.{nearest(name, arms)}'
+            f'random search in its place.{nearest(name, arms)}',
+            {name: summary(function) for name, function in arms.items()},
         )
     return arms[name]

@@ -18,11 +18,11 @@ Published, not reproduced here: 200 GPU hours for a network with 74.6 % on Image
 its own training (configs/proxylessnas.py).
 """
 
-from cls.recipes import common
 from cls.recipes.search import mnasnet
 from cls.recipes.search.common import chosen, resolve
 from ml_collections import ConfigDict
 
+from cls.recipes import common
 from cls.search import registry
 
 
@@ -45,16 +45,11 @@ def digits(c: ConfigDict) -> None:
 
     The cost is multiply-adds; the reference is about half that of the most expensive network.
     """
-    common.use_digits(c)
-    c.data.image_size, c.data.pad = 16, 2
+    common.use_mobile_digits(c, duration='60 epochs', weight_decay=4e-5)
     c.data.train_split, c.data.eval_split = 'train[:80%]', 'train[80%:]'
     c.model.stem_features, c.model.first_features, c.model.head_features = 16, 16, 128
     c.model.widths, c.model.repeats, c.model.strides = (24, 40), (2, 2), (2, 1)
     c.model.windows = (3, 5)
-    c.duration, c.batch = '60 epochs', 64
-    c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
-    c.optim.weight_decay, c.optim.clip_norm = 4e-5, 2.0
-    c.schedule.name, c.schedule.warmup = 'cosine', '2 epochs'
     c.search.supernet.every, c.search.supernet.lr = 1, 0.02
     c.search.supernet.reference = 700.0
     c.log_every, c.eval.every = '2 epochs', '10 epochs'
