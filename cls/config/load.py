@@ -4,7 +4,7 @@ import ast
 import importlib.util
 import json
 import traceback
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,17 @@ def load(
     defaults.check(config)
     _fill(config, {name for name, _ in overrides}, begun)
     return config.lock()
+
+
+def arms(file: Path) -> Mapping[str, str]:
+    """Returns the arms of a config file, and one line about each; {} for a file without arms."""
+    try:
+        _run(file, '?')
+    except files.UnknownArm as error:
+        return error.arms
+    except UserError:
+        pass  # a file of a user, with arguments of its own
+    return {}
 
 
 def _fill(config: ConfigDict, given: Set[str], begun: ConfigDict | None) -> None:
