@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from cls import ensemble, evaluate, models, signals, train
+from cls import cli, ensemble, evaluate, models, signals, train
 from cls.config import describe
 from cls.config import load as configs
 from cls.distributed import agreement
@@ -45,7 +45,8 @@ def run(args: argparse.Namespace, fields: list[str], began: float, prog: str) ->
     if args.job != 'print':
         agreement.start(args)
         start()
-    _set_up_logging(logging.WARNING if agreement.is_first() else logging.ERROR)
+    if not agreement.is_main_process():
+        cli.show_log(logging.ERROR)
     if args.workdir[1:]:
         return _evaluate_together(args, overrides)
 
@@ -70,14 +71,16 @@ def run(args: argparse.Namespace, fields: list[str], began: float, prog: str) ->
         return 0
     if search.is_search(config):
         found = search.job(config, workdir, began)
-        agreement.say(search.summary(found, config, workdir))
+        agreement.print_once(search.summary(found, config, workdir))
         return 0
     result = (ensemble.job if together else train.in_folder)(config, workdir, began)
     if result is None:
-        agreement.say(f'stopped before the end; the same command continues the run in {workdir}')
+        agreement.print_once(
+            f'stopped before the end; the same command continues the run in {workdir}'
+        )
         return signals.exit_code()
-    agreement.say(f'{train.summary(result)}; run folder: {workdir}')
-    agreement.say(_what_next(args.config, workdir, prog))
+    agreement.print_once(f'{train.summary(result)}; run folder: {workdir}')
+    agreement.print_once(_what_next(args.config, workdir, prog))
     return 0
 
 
@@ -91,15 +94,6 @@ def _evaluate_together(args: argparse.Namespace, overrides: list[tuple[str, str]
         search.refuse(*one)
     ensemble.together_job(runs, args.output)
     return 0
-
-
-def _set_up_logging(level: int) -> None:
-    """Shows what is logged, from a level on, as a line without the name of a module."""
-    logging.basicConfig()
-    logging.getLogger().setLevel(level)
-    for handler in logging.getLogger().handlers:
-        if type(handler) is logging.StreamHandler:  # ours, or one that a library made on import
-            handler.setFormatter(logging.Formatter('%(levelname)s: %(message)s'))
 
 
 def _what_next(spec: str | None, workdir: Path, prog: str) -> str:

@@ -8,7 +8,7 @@ May import: anything.
 import sys
 import time
 
-from cls import BEGAN, signals
+from cls import BEGAN, cli, signals
 from cls.cli import Parser, run
 from cls.distributed import agreement
 from cls.storage import paths as storage
@@ -81,6 +81,7 @@ def parser(prog: str = 'python -m cls.main', job: str = '') -> Parser:
 
 def main(argv: list[str] | None = None, prog: str = 'python -m cls.main', job: str = '') -> int:
     """Runs a job; returns the exit code. Raises UserError for mistakes."""
+    cli.show_log()
     began = BEGAN if argv is None else time.perf_counter()
     arguments = sys.argv[1:] if argv is None else argv
     # Overrides are kept from argparse, which takes one with a space in it for another --workdir.

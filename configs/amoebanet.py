@@ -12,8 +12,9 @@ cls/models/README.md). Published top-1, not reproduced here: CIFAR-10 A (6, 36) 
 five); ImageNet A (6, 190) 82.8, A (6, 448) 83.9.
 """
 
-from cls.recipes import common
 from ml_collections import ConfigDict
+
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -73,7 +74,7 @@ def imagenet(c: ConfigDict) -> None:
     c.optim.decay, c.optim.momentum, c.optim.eps = 0.9, 0.9, 1.0
     c.optim.weight_decay, c.optim.decay_mask = 4e-5, 'kernels'
     c.optim.clip_norm, c.optim.clip_after_decay = 10.0, True
-    c.schedule.name, c.schedule.factor, c.schedule.every = 'exponential', 0.97, '2.4 epochs'
+    c.schedule.name, c.schedule.gamma, c.schedule.every = 'exponential', 0.97, '2.4 epochs'
     c.schedule.staircase, c.schedule.warmup = True, '3 epochs'
     c.loss.label_smoothing, c.loss.aux_weight = 0.1, 0.4
     c.ema = 0.9999

@@ -9,8 +9,9 @@ Expected on the digits: above 97 % (measured: cls/models/README.md). The authors
 crop of 224 pixels, not reproduced here: 68: 76.43, 92: 79.27, 98: 79.85, 131: 80.07.
 """
 
-from cls.recipes import common
 from ml_collections import ConfigDict
+
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -59,6 +60,6 @@ def imagenet(c: ConfigDict) -> None:
     c.augment.hsl = (20.0, 40.0, 50.0)
     c.optim.name, c.optim.momentum = 'sgd', 0.9
     c.optim.lr, c.optim.weight_decay, c.optim.decay_mask = 0.1**0.5, 1e-4, 'all'
-    c.schedule.name, c.schedule.at = 'step', ('30 epochs', '60 epochs', '80 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('30 epochs', '60 epochs', '80 epochs')
     c.eval.precise_bn = 50 * c.batch
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

@@ -14,8 +14,9 @@ codes, not reproduced here: CIFAR-10 92.81 and 92.90, CIFAR-100 70.97 and 70.95,
 98.03; ImageNet 71.88 and 72.13. Not implemented: the paper's small networks for MNIST.
 """
 
-from cls.recipes import common, vgg
 from ml_collections import ConfigDict
+
+from cls.recipes import common, vgg
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -48,7 +49,7 @@ def small_images(c: ConfigDict) -> None:
     vgg.sgd(c)
     c.model.name = 'genet_2_cifar'
     c.duration, c.batch = '240 epochs', 128
-    c.schedule.name, c.schedule.at = 'step', ('120 epochs', '180 epochs', '220 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('120 epochs', '180 epochs', '220 epochs')
     c.eval.every = '5 epochs'
 
 

@@ -11,8 +11,9 @@ its own weights; after the first it is 70.6. The paper also reports CIFAR (1.0: 
 but its network for 32x32 pixels is not published.
 """
 
-from cls.recipes import common
 from ml_collections import ConfigDict
+
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -48,6 +49,6 @@ def imagenet(c: ConfigDict) -> None:
     c.augment.hsl = (36.0, 50.0, 50.0)
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.045, 0.9
     c.optim.weight_decay = 4e-5
-    c.schedule.name, c.schedule.factor = 'exponential', 0.98
+    c.schedule.name, c.schedule.gamma = 'exponential', 0.98
     c.schedule.every, c.schedule.staircase = '1 epochs', True
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

@@ -10,8 +10,9 @@ here: ImageNet, 144 crops 81.2 (Table 4), one crop (--config.eval.protocol=singl
 The paper has no smaller data set.
 """
 
-from cls.recipes import common
 from ml_collections import ConfigDict
+
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -73,7 +74,7 @@ def rmsprop(c: ConfigDict) -> None:
     c.optim.decay, c.optim.momentum, c.optim.eps = 0.9, 0.9, 1.0
     c.optim.weight_decay, c.optim.decay_mask = 4e-5, 'kernels'
     c.optim.clip_norm, c.optim.clip_after_decay = 2.0, True
-    c.schedule.name, c.schedule.factor, c.schedule.every = 'exponential', 0.94, '2 epochs'
+    c.schedule.name, c.schedule.gamma, c.schedule.every = 'exponential', 0.94, '2 epochs'
     c.schedule.staircase = True
     c.loss.label_smoothing = 0.1
     c.ema = 0.9999

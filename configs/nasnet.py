@@ -16,8 +16,9 @@ here: CIFAR-10 6 @ 768 96.59, with cutout 97.35, 7 @ 2304 97.03, with cutout 97.
 of five); ImageNet 6 @ 4032 82.7, 4 @ 1056 74.0 (Tables 2, 3).
 """
 
-from cls.recipes import common
 from ml_collections import ConfigDict
+
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -75,7 +76,7 @@ def imagenet(c: ConfigDict) -> None:
     c.optim.decay, c.optim.momentum, c.optim.eps = 0.9, 0.9, 1.0
     c.optim.weight_decay = 5e-5
     c.optim.clip_norm, c.optim.clip_after_decay = 10.0, True
-    c.schedule.name, c.schedule.factor, c.schedule.every = 'exponential', 0.97, '2.4 epochs'
+    c.schedule.name, c.schedule.gamma, c.schedule.every = 'exponential', 0.97, '2.4 epochs'
     c.schedule.staircase = True
     c.loss.label_smoothing, c.loss.aux_weight = 0.1, 0.4
     c.ema = 0.9999

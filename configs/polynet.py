@@ -10,8 +10,9 @@ Expected on the digits: above 95 % (measured: cls/models/README.md). Published t
 here: ImageNet 81.29 from a single crop of 331 pixels, 82.64 from many crops.
 """
 
-from cls.recipes import common
 from ml_collections import ConfigDict
+
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -52,5 +53,5 @@ def imagenet(c: ConfigDict) -> None:
     c.optim.decay, c.optim.eps = 0.9, 1.0
     c.optim.weight_decay = 4e-5
     c.schedule.name = 'step'
-    c.schedule.at = ('160000 steps', '320000 steps', '480000 steps')
+    c.schedule.milestones = ('160000 steps', '320000 steps', '480000 steps')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '5000 steps', '25000 steps'

@@ -12,8 +12,9 @@ here: CIFAR-10 110: 93.63, 164: 94.54, 1001: 95.08; CIFAR-100 164: 75.67, 1001: 
 five, Tables 3 and 4); ImageNet, one crop of 320 pixels, 152: 78.9, 200: 79.3 (Table 5).
 """
 
-from cls.recipes import common
 from ml_collections import ConfigDict
+
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -51,7 +52,7 @@ def cifar(c: ConfigDict, name: str) -> None:
     c.model.stride_on_first = True
     c.model.bn_group = 64
     c.duration, c.batch = '64000 steps', 128
-    c.schedule.name, c.schedule.at = 'step', ('32000 steps', '48000 steps')
+    c.schedule.name, c.schedule.milestones = 'step', ('32000 steps', '48000 steps')
 
 
 def imagenet(c: ConfigDict) -> None:
@@ -72,5 +73,5 @@ def imagenet(c: ConfigDict) -> None:
     c.data.image_size, c.data.eval_size, c.data.eval_resize = 224, 320, 320
     c.data.train_crop, c.data.scale = 'scale_jitter', (256, 480)
     c.augment.lighting = 0.1
-    c.schedule.name, c.schedule.at = 'step', ('30 epochs', '60 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('30 epochs', '60 epochs')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

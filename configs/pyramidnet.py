@@ -13,8 +13,9 @@ here: CIFAR-10 and -100 110 with alpha 48: 95.38, 76.69, alpha 270: 96.27, 81.75
 200: 96.69, 83.65; ImageNet, one crop of 224 pixels, alpha 300: 79.53, alpha 450: 79.89.
 """
 
-from cls.recipes import common
 from ml_collections import ConfigDict
+
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -51,7 +52,7 @@ def cifar(c: ConfigDict, name: str) -> None:
     c.model.name = 'pyramidnet110_a48_cifar'
     c.optim.lr = 0.5 if name == 'cifar100' else 0.1
     c.duration, c.batch = '300 epochs', 128
-    c.schedule.name, c.schedule.at = 'step', ('150 epochs', '225 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('150 epochs', '225 epochs')
 
 
 def imagenet(c: ConfigDict) -> None:
@@ -69,5 +70,5 @@ def imagenet(c: ConfigDict) -> None:
     c.optim.lr = 0.05
     c.duration, c.batch = '120 epochs', 128
     common.use_torch_images(c)
-    c.schedule.name, c.schedule.at = 'step', ('60 epochs', '90 epochs', '105 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('60 epochs', '90 epochs', '105 epochs')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

@@ -12,8 +12,9 @@ here: ImageNet 26w x 4s 77.99, 26w x 8s 79.20, Res2NeXt-50 78.24, Res2Net-101 79
 (Tables 1 to 3); CIFAR-100 83.02, 8c x 25w x 4s 83.07, 6c x 24w x 6s 83.21 (Table 4).
 """
 
-from cls.recipes import common
 from ml_collections import ConfigDict
+
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -44,7 +45,7 @@ def cifar(c: ConfigDict, name: str) -> None:
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
     c.optim.nesterov = True
     c.optim.weight_decay, c.optim.decay_mask = 5e-4, 'all'
-    c.schedule.name, c.schedule.at = 'step', ('150 epochs', '225 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('150 epochs', '225 epochs')
 
 
 def imagenet(c: ConfigDict) -> None:
@@ -63,5 +64,5 @@ def imagenet(c: ConfigDict) -> None:
     c.data.train_crop = 'random_resized'
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
     c.optim.weight_decay, c.optim.decay_mask = 1e-4, 'all'
-    c.schedule.name, c.schedule.at = 'step', ('30 epochs', '60 epochs', '90 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('30 epochs', '60 epochs', '90 epochs')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

@@ -11,8 +11,9 @@ Published top-1, not reproduced here: CIFAR-10 20: 91.25, 32: 92.49, 44: 92.83, 
 93.57 (Table 6); ImageNet, ten crops, 34: 75.48, 50: 77.15, 101: 78.25, 152: 78.57 (Table 3).
 """
 
-from cls.recipes import common
 from ml_collections import ConfigDict
+
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -48,7 +49,7 @@ def cifar(c: ConfigDict, name: str) -> None:
     sgd(c)
     c.model.name = 'resnet56_cifar'
     c.duration, c.batch = '64000 steps', 128
-    c.schedule.name, c.schedule.at = 'step', ('32000 steps', '48000 steps')
+    c.schedule.name, c.schedule.milestones = 'step', ('32000 steps', '48000 steps')
 
 
 def imagenet(c: ConfigDict) -> None:
@@ -70,5 +71,5 @@ def imagenet(c: ConfigDict) -> None:
     c.data.train_crop, c.data.scale = 'scale_jitter', (256, 480)
     c.augment.lighting = 0.1
     c.eval.protocol = 'ten_crop'
-    c.schedule.name, c.schedule.at = 'step', ('30 epochs', '60 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('30 epochs', '60 epochs')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

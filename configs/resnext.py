@@ -13,8 +13,9 @@ here: CIFAR-10 and CIFAR-100 29 (8x64d): 96.35, 82.23; 29 (16x64d): 96.42, 82.69
 ImageNet, one crop, 50 (32x4d): 77.8, 101 (32x4d): 78.8, 101 (64x4d): 79.6 (Tables 3 and 4).
 """
 
-from cls.recipes import common
 from ml_collections import ConfigDict
+
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -54,7 +55,7 @@ def cifar(c: ConfigDict, name: str) -> None:
     c.model.bn_group = 16
     c.duration, c.batch = '300 epochs', 128
     c.optim.weight_decay = 5e-4
-    c.schedule.name, c.schedule.at = 'step', ('150 epochs', '225 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('150 epochs', '225 epochs')
 
 
 def imagenet(c: ConfigDict) -> None:
@@ -70,5 +71,5 @@ def imagenet(c: ConfigDict) -> None:
     c.model.bn_group = 32
     c.duration, c.batch = '100 epochs', 256
     common.use_torch_images(c)
-    c.schedule.name, c.schedule.at = 'step', ('30 epochs', '60 epochs', '90 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('30 epochs', '60 epochs', '90 epochs')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

@@ -9,8 +9,9 @@ Expected on the digits: above 98 % (measured: cls/models/README.md). Published t
 here: CIFAR-10 94.99, CIFAR-100 77.10.
 """
 
-from cls.recipes import common
 from ml_collections import ConfigDict
+
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -44,4 +45,4 @@ def cifar(c: ConfigDict, name: str) -> None:
     sgd(c)
     c.model.name = 'rir18_wide_cifar_paper'
     c.duration, c.batch = '82 epochs', 500
-    c.schedule.name, c.schedule.at = 'step', ('42 epochs', '62 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('42 epochs', '62 epochs')

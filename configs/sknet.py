@@ -10,8 +10,9 @@ not reproduced here: SKNet-50 79.21, SKNet-101 79.81 (Table 2). Not implemented:
 networks for CIFAR and its changed ShuffleNets.
 """
 
-from cls.recipes import common
 from ml_collections import ConfigDict
+
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -54,5 +55,5 @@ def imagenet(c: ConfigDict) -> None:
     c.data.image_size, c.data.eval_resize = 224, 256
     c.data.train_crop = 'random_resized'
     c.augment.rotation, c.augment.noise = 10.0, 20.0
-    c.schedule.name, c.schedule.at = 'step', ('30 epochs', '60 epochs', '90 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('30 epochs', '60 epochs', '90 epochs')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

@@ -10,8 +10,9 @@ here: ImageNet, dense evaluation at a single scale (Table 3), A: 70.4, A-LRN: 70
 72.7, D: 74.4, E: 74.5; D and E together, many crops and dense evaluation: 76.3 (Table 6).
 """
 
-from cls.recipes import common
 from ml_collections import ConfigDict
+
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -60,5 +61,5 @@ def imagenet(c: ConfigDict) -> None:
     c.augment.lighting = 0.1
     c.eval.protocol, c.eval.scales = 'dense_flip', (384,)
     c.data.mean, c.data.std = (123.68, 116.779, 103.939), (1.0,) * 3  # the authors' released mean
-    c.schedule.name, c.schedule.at = 'step', ('25 percent', '50 percent', '75 percent')
+    c.schedule.name, c.schedule.milestones = 'step', ('25 percent', '50 percent', '75 percent')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

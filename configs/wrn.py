@@ -14,8 +14,9 @@ here: 28-10 CIFAR-10 96.11, CIFAR-100 81.15 (medians of five, Table 6); 16-8 SVH
 ImageNet, one crop, 50-2-bottleneck 78.1, 34-2 76.61 (Tables 7 and 8).
 """
 
-from cls.recipes import common
 from ml_collections import ConfigDict
+
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -54,8 +55,8 @@ def cifar(c: ConfigDict, name: str) -> None:
     c.model.name = 'wrn28_10_cifar'
     c.model.dropout_rate = 0.3
     c.duration = '200 epochs'
-    c.schedule.name, c.schedule.at = 'step', ('60 epochs', '120 epochs', '160 epochs')
-    c.schedule.factor = 0.2
+    c.schedule.name, c.schedule.milestones = 'step', ('60 epochs', '120 epochs', '160 epochs')
+    c.schedule.gamma = 0.2
 
 
 def svhn(c: ConfigDict) -> None:
@@ -66,7 +67,7 @@ def svhn(c: ConfigDict) -> None:
     c.model.dropout_rate = 0.4
     c.optim.lr = 0.01
     c.duration = '160 epochs'
-    c.schedule.name, c.schedule.at = 'step', ('80 epochs', '120 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('80 epochs', '120 epochs')
 
 
 def imagenet(c: ConfigDict) -> None:
@@ -83,5 +84,5 @@ def imagenet(c: ConfigDict) -> None:
     c.optim.weight_decay = 1e-4
     c.duration, c.batch = '90 epochs', 256
     common.use_torch_images(c)
-    c.schedule.name, c.schedule.at = 'step', ('30 epochs', '60 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('30 epochs', '60 epochs')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

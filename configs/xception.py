@@ -9,8 +9,9 @@ Expected on the digits: above 98 % (measured: cls/models/README.md). Published t
 here: ImageNet 79.0, one crop (Table 1). Its other data set, JFT, is not public.
 """
 
-from cls.recipes import common
 from ml_collections import ConfigDict
+
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -50,7 +51,7 @@ def imagenet(c: ConfigDict) -> None:
     common.use_inception_images(c, 299)
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.045, 0.9
     c.optim.weight_decay, c.optim.decay_mask = 1e-5, 'kernels'
-    c.schedule.name, c.schedule.factor, c.schedule.every = 'exponential', 0.94, '2 epochs'
+    c.schedule.name, c.schedule.gamma, c.schedule.every = 'exponential', 0.94, '2 epochs'
     c.schedule.staircase = True
     c.ema = 0.9999
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

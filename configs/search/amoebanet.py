@@ -14,10 +14,10 @@ Measurements: configs/search/README.md. Published, not reproduced here: 20,000 m
 450 K40 GPUs; after full training the best reach 96.6 % on CIFAR-10.
 """
 
-from cls.recipes import amoebanet
 from cls.recipes.search import common, mnasnet
 from ml_collections import ConfigDict
 
+from cls.recipes import amoebanet
 from cls.search import registry
 
 
@@ -52,7 +52,7 @@ def paper(c: ConfigDict) -> None:
     """
     c.search.space = registry.defaults('space', 'amoebanet')
     c.search.searcher = registry.defaults('searcher', 'evolution')
-    c.search.evaluations, c.search.at_once = 20_000, 450
+    c.search.evaluations, c.search.max_concurrent = 20_000, 450
     c.search.engine, c.search.gpus, c.search.synchronous = 'ray', 1.0, False
     common.use_proxy(c, amoebanet, 'cifar10')
     common.use_plain_cells(c, 24)

@@ -13,11 +13,11 @@ Measurements: configs/search/README.md. Published, not reproduced here: 8,000 mo
 64 TPUs (v2), among them A1 with 75.2 % on ImageNet in 78 ms.
 """
 
-from cls.recipes import mnasnet
 from cls.recipes.search import common
 from cls.recipes.search.nasnet import SHORT, SHORTEST
 from ml_collections import ConfigDict
 
+from cls.recipes import mnasnet
 from cls.search import registry
 
 
@@ -61,7 +61,7 @@ def paper(c: ConfigDict) -> None:
     c.search.space = registry.defaults('space', 'mnasnet')
     c.search.searcher = registry.defaults('searcher', 'policy_gradient')
     c.search.objective = registry.defaults('objective', 'accuracy_latency')
-    c.search.evaluations, c.search.at_once = 8000, 20
+    c.search.evaluations, c.search.max_concurrent = 8000, 20
     c.search.engine, c.search.gpus, c.search.synchronous = 'ray', 1.0, False
     common.use_proxy(c, mnasnet, 'imagenet2012')
     c.search.evaluator = registry.defaults('evaluator', 'train_latency')

@@ -13,10 +13,10 @@ Measurements: configs/search/README.md. Published, not reproduced here: 20,000 m
 500 P100 GPUs; after full training the best reaches 97.35 % on CIFAR-10 (with cutout).
 """
 
-from cls.recipes import nasnet
 from cls.recipes.search import common
 from ml_collections import ConfigDict
 
+from cls.recipes import nasnet
 from cls.search import registry
 
 # At the paper's rate the controller hardly moves, and 60 networks are too few to train an LSTM.
@@ -50,7 +50,7 @@ def paper(c: ConfigDict) -> None:
     """
     c.search.space = registry.defaults('space', 'nasnet')
     c.search.searcher = registry.defaults('searcher', 'policy_gradient')
-    c.search.evaluations, c.search.at_once = 20_000, 500
+    c.search.evaluations, c.search.max_concurrent = 20_000, 500
     c.search.engine, c.search.gpus, c.search.synchronous = 'ray', 1.0, False
     common.use_proxy(c, nasnet, 'cifar10')
     common.use_plain_cells(c, 32)

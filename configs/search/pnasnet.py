@@ -15,10 +15,10 @@ Measurements: configs/search/README.md. Published, not reproduced here: 1,160 mo
 GPU-days (from memory); after full training the best reaches 96.59 % on CIFAR-10.
 """
 
-from cls.recipes import pnasnet
 from cls.recipes.search import common
 from ml_collections import ConfigDict
 
+from cls.recipes import pnasnet
 from cls.search import registry
 
 
@@ -46,7 +46,7 @@ def paper(c: ConfigDict) -> None:
     """
     c.search.space = registry.defaults('space', 'pnasnet')
     c.search.searcher = registry.defaults('searcher', 'progressive')
-    c.search.evaluations, c.search.at_once = 136 + 4 * 256, 100
+    c.search.evaluations, c.search.max_concurrent = 136 + 4 * 256, 100
     c.search.engine, c.search.gpus, c.search.synchronous = 'ray', 1.0, False
     common.use_proxy(c, pnasnet, 'cifar10')
     common.use_plain_cells(c, 24)
