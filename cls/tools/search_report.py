@@ -46,7 +46,7 @@ from scipy import stats
 
 from cls.cli import Parser, run
 from cls.config import load as configs
-from cls.errors import UserError
+from cls.errors import UserError, require
 from cls.search import loop, registry
 from cls.search.fronts import area, front, within
 from cls.search.history import FILE, History, Result
@@ -533,6 +533,7 @@ def _drawn(
     groups: Iterable[str], file: Path, xlabel: str, ylabel: str, **more: Any
 ) -> Iterator[dict[str, Any]]:
     """Gives axes for each group, and writes them to a file when they are full."""
+    require('matplotlib', 'search')
     from matplotlib.figure import Figure
 
     from cls.search.figures import save
