@@ -1,8 +1,8 @@
 """The packages of the wheel: those of cls/, and configs/ as cls.recipes."""
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
 setup(
-    packages=[*find_packages(include=['cls', 'cls.*']), 'cls.recipes', 'cls.recipes.search'],
+    packages=[*find_namespace_packages(include=['cls', 'cls.*']), 'cls.recipes', 'cls.recipes.search'],
     package_dir={'cls.recipes': 'configs'},
 )

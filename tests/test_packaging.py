@@ -75,7 +75,8 @@ def environment(folder):
     venv.create(folder, with_pip=False)
     python = folder / 'bin/python'
     own = Path(sysconfig.get_path('purelib', 'venv', {'base': folder, 'platbase': folder}))
-    (own / 'shared.pth').write_text(f'{sysconfig.get_path("purelib")}\n')
+    shared = [path for path in sys.path if path.endswith('site-packages')]
+    (own / 'shared.pth').write_text('\n'.join(shared) + '\n')
     return python
 
 
