@@ -2,7 +2,8 @@
 
 from setuptools import find_namespace_packages, setup
 
+packages = find_namespace_packages(include=['cls', 'cls.*'])
 setup(
-    packages=[*find_namespace_packages(include=['cls', 'cls.*']), 'cls.recipes', 'cls.recipes.search'],
+    packages=[*packages, 'cls.recipes', 'cls.recipes.search'],
     package_dir={'cls.recipes': 'configs'},
 )
