@@ -1,7 +1,9 @@
 """The recipes: a module per system, and a module per search in `cls.recipes.search`.
 
-They import `cls.config`, the registry of `cls.search` and each other; nothing in `cls` but commands
-imports them. Their files are in configs/ of a checkout and in cls/recipes/ of a wheel.
+Their files are in configs/ of a checkout and in cls/recipes/ of a wheel. Recipes import
+`cls.config`, the registry of `cls.search` and each other; only commands import recipes.
+
+May import: config.
 """
 
 from cls.config.files import RECIPES

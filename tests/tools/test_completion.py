@@ -49,7 +49,7 @@ def completed(scripts, *words):
         (['cls', 'train', '--config', '=', 'resn'], ['resnet', 'resnext']),
         (['cls', 'train', '--config', 'search/nas'], ['search/nasnet']),
         (['cls', 'search-report', '--fro'], ['--fronts']),
-        (['cls', 'import', '--model', 'vgg11'], ['vgg11', 'vgg11_bn']),
+        (['cls', 'import', '--model', 'vgg11'], ['vgg11', 'vgg11_lrn', 'vgg11_bn']),
         (['cls', 'completion', 'z'], ['zsh']),
         (['cls', 'train', '--workdir', ''], []),  # files, by bash itself
         (['cls', 'train', '--nothing'], []),
@@ -75,7 +75,7 @@ def test_an_interactive_bash_completes(scripts):
             shown += more
     os.close(terminal)
     assert shell.wait(timeout=60) == 0
-    assert b'\ngot train --config pnasnet' in shown
+    assert b'\rgot train --config pnasnet' in shown
 
 
 @pytest.mark.parametrize('shell', ['zsh', 'fish'])
