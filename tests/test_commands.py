@@ -1,6 +1,7 @@
 """The command cls: its list of commands, their help, mistakes, and that JAX is loaded last."""
 
 import json
+import os
 import re
 import runpy
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import cls
-from cls import cli, commands, main, signals
+from cls import cli, commands, jobs, main, signals
 from cls.commands import COMMANDS
 from cls.errors import UserError
 
@@ -213,3 +214,24 @@ def test_a_row_is_enough_for_a_command(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(COMMANDS, 'predict', row)
     assert program(monkeypatch, 'predict') == 0
     assert capsys.readouterr().out == "cls predict {'top': 5}\n"
+
+
+def test_the_next_commands_are_those_of_the_script(monkeypatch, tmp_path):
+    script = tmp_path / '.venv/bin/cls'
+    script.parent.mkdir(parents=True)
+    script.write_text('#!/bin/sh\n')
+    script.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'argv', [str(script), '--config', 'resnet'])
+    *commands_, activation = jobs._what_next('resnet', Path('runs/a b'), 'cls train').splitlines()
+    assert [line.partition('  #')[0] for line in commands_] == [
+        'what next:',
+        "  .venv/bin/cls evaluate --workdir 'runs/a b'",
+        '  .venv/bin/cls train --config resnet:finetune,folder=DIR --config.init=WEIGHTS',
+        "  .venv/bin/cls print --workdir 'runs/a b'",
+    ]
+    assert '`source .venv/bin/activate`' in activation
+    monkeypatch.setenv('PATH', str(script.parent), prepend=os.pathsep)
+    activated = jobs._what_next('resnet', Path('runs/a'), 'cls train').splitlines()
+    assert activated[1].startswith('  cls evaluate --workdir runs/a ')
+    assert not any('activate' in line for line in activated)
