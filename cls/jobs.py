@@ -70,8 +70,8 @@ def run(args: argparse.Namespace, fields: list[str], began: float, prog: str) ->
         job(config, workdir, output)
         return 0
     if search.is_search(config):
-        found = search.job(config, workdir, began)
-        agreement.print_once(search.summary(found, config, workdir))
+        result = search.job(config, workdir, began)
+        agreement.print_once(search.summary(result, config, workdir))
         return 0
     result = (ensemble.job if together else train.in_folder)(config, workdir, began)
     if result is None:

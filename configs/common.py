@@ -12,14 +12,14 @@ from cls.errors import UserError, nearest
 __all__ = ['arm', 'base', 'resolve']
 
 
-def arm(argument: str, known: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+def arm(argument: str, arms: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     """Parses an argument: 'ARM,option=value,...', 'folder=DIR,...' or 'finetune,folder=DIR'.
 
     Returns the arm, 'digits' by default, and the options: `variant`, `folder`.
 
     Args:
       argument: the text after the colon.
-      known: the arms of the config, and one line about each.
+      arms: those of the config, and one line about each.
 
     Raises:
       UnknownArm: an unknown arm or option; the message lists the known ones.
@@ -30,14 +30,14 @@ def arm(argument: str, known: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     options = dict(part.split('=', 1) for part in parts if '=' in part)
     chosen = names[0] if names else 'folder' if 'folder' in options else 'digits'
     for name, choices in (
-        (chosen, known),
+        (chosen, arms),
         *((option, ('variant', 'folder')) for option in options),
     ):
         if name not in choices or len(names) > 1:
             raise UnknownArm(
-                f'the config has no {argument!r}: write one of {", ".join(known)}, then '
+                f'the config has no {argument!r}: write one of {", ".join(arms)}, then '
                 f'variant=NAME if wanted, with commas between.{nearest(name, choices)}',
-                known,
+                arms,
             )
     if (chosen in ('folder', presets.NAME)) != bool(options.get('folder')):
         raise UserError(
@@ -71,19 +71,19 @@ def resolve(
 
     Raises UnknownArm.
     """
-    arms = {'digits': digits, 'cifar10': cifar, 'cifar100': cifar}
-    arms |= {'svhn_cropped': svhn, 'mnist': mnist, 'imagenet2012': imagenet}
-    arms = {name: function for name, function in arms.items() if function}
-    known = {name: summary(function) for name, function in arms.items()}
+    functions = {'digits': digits, 'cifar10': cifar, 'cifar100': cifar}
+    functions |= {'svhn_cropped': svhn, 'mnist': mnist, 'imagenet2012': imagenet}
+    functions = {name: function for name, function in functions.items() if function}
+    arms = {name: summary(function) for name, function in functions.items()}
     if imagenet:
-        known |= {'folder': 'folder=DIR: imagenet2012 with the images of DIR/train and DIR/val'}
-        known |= {presets.NAME: f'{presets.NAME},folder=DIR: fine-tunes weights (config.init)'}
-    chosen, options = arm(argument, known)
+        arms |= {'folder': 'folder=DIR: imagenet2012 with the images of DIR/train and DIR/val'}
+        arms |= {presets.NAME: f'{presets.NAME},folder=DIR: fine-tunes weights (config.init)'}
+    chosen, options = arm(argument, arms)
     c = base()
-    if arms.get(chosen) is cifar and cifar:
+    if chosen in ('cifar10', 'cifar100'):
         cifar(c, chosen)
     else:
-        arms.get(chosen, imagenet)(c)
+        functions.get(chosen, imagenet)(c)
     if chosen == presets.NAME:
         c = fine_tuning_of(c)
     if 'folder' in options:

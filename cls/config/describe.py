@@ -23,12 +23,12 @@ def recipe(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> str:
     name, _, argument = spec.partition(':')
     file = files.find(name)
     config = load.load(spec, overrides)
-    known = load.arms(file)
+    arms = load.arms(file)
     sections = [ast.get_docstring(ast.parse(file.read_text())) or f'The config {file}.']
-    if known:
-        sections.append(_titled('Arms, the first by default', known.items()))
+    if arms:
+        sections.append(_titled('Arms, the first by default', arms.items()))
     sections += _variants(config)
-    arm = argument or next(iter(known), '')
+    arm = argument or next(iter(arms), '')
     title = f'Fields of {name}{arm and f":{arm}"}, set by --config.FIELD=VALUE'
     sections.append(_titled(title, _fields(config)))
     return '\n\n'.join(sections)

@@ -53,6 +53,6 @@ def find(name: str) -> Path:
         return RECIPES / f'{bare}.py'
     if RECIPES == ROOT / 'configs' and (ROOT / name).is_file():
         return ROOT / name
-    known = [f'configs/{known}.py' for known in names()] if is_file else names()
-    hint = nearest(name, known) or f' Recipes: {", ".join(names()[:3])}, ...'
+    candidates = [f'configs/{recipe}.py' for recipe in names()] if is_file else names()
+    hint = nearest(name, candidates) or f' Recipes: {", ".join(names()[:3])}, ...'
     raise UserError(f'there is no config {name!r}: expected FILE.py or a recipe.{hint}')

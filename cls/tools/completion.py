@@ -112,8 +112,8 @@ def arguments(command: str) -> list[Argument]:
 
 
 def _argument(action: argparse.Action) -> Argument:
-    known = {'config': files.names, 'model': models.names, 'job': lambda: signals.JOBS}
-    words = known[action.dest]() if action.dest in known else action.choices or ()
+    values = {'config': files.names, 'model': models.names, 'job': lambda: signals.JOBS}
+    words = values[action.dest]() if action.dest in values else action.choices or ()
     name = action.option_strings[-1] if action.option_strings else ''
     return Argument(name, action.help or '', tuple(words), action.nargs != 0)
 
@@ -126,8 +126,8 @@ def bash(commands: Mapping[str, Sequence[Argument]]) -> str:
         if argument.name
     ]
     flags = [
-        f'        {command}) words={_words(_offered(known))} ;;'
-        for command, known in commands.items()
+        f'        {command}) words={_words(_offered(flags))} ;;'
+        for command, flags in commands.items()
     ]
     return BASH.format(commands=_words(commands), values='\n'.join(values), flags='\n'.join(flags))
 
@@ -144,9 +144,9 @@ def zsh(commands: Mapping[str, Sequence[Argument]]) -> str:
         if argument.name
     ]
     flags = []
-    for command, known in commands.items():
-        offered = [f'{a.name}:{_plain(a.doc)}' for a in known if a.name]
-        positional = [word for a in known if not a.name for word in a.words]
+    for command, row in commands.items():
+        offered = [f'{a.name}:{_plain(a.doc)}' for a in row if a.name]
+        positional = [word for a in row if not a.name for word in a.words]
         flags.append(f'    {command})')
         flags.append(f'      flags=({" ".join(map(shlex.quote, offered))})')
         if positional:
@@ -161,9 +161,9 @@ def fish(commands: Mapping[str, Sequence[Argument]]) -> str:
     for name in commands:
         summary = shlex.quote(_plain(COMMANDS[name].summary))
         lines.append(f'complete -c cls -n __fish_use_subcommand -f -a {name} -d {summary}')
-    for name, known in commands.items():
+    for name, row in commands.items():
         start = f"complete -c cls -n '__fish_seen_subcommand_from {name}'"
-        for argument in known:
+        for argument in row:
             words = f' -a {_words(argument.words)}' if argument.words else ''
             flag = f' -l {argument.name.removeprefix("--")}' if argument.name else ''
             value = ' -r' if flag and argument.takes_value else ''
@@ -173,15 +173,15 @@ def fish(commands: Mapping[str, Sequence[Argument]]) -> str:
 
 
 def _with_words(commands: Mapping[str, Sequence[Argument]]) -> Iterator[tuple[str, Argument]]:
-    for command, known in commands.items():
-        for argument in known:
+    for command, row in commands.items():
+        for argument in row:
             if argument.words:
                 yield command, argument
 
 
-def _offered(known: Sequence[Argument]) -> list[str]:
+def _offered(row: Sequence[Argument]) -> list[str]:
     """Returns the flags, and the values of positional arguments."""
-    return [word for a in known for word in ([a.name] if a.name else a.words)]
+    return [word for a in row for word in ([a.name] if a.name else a.words)]
 
 
 def _words(words: Sequence[str]) -> str:
