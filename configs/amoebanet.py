@@ -23,7 +23,7 @@ def get_config(argument: str = '') -> ConfigDict:
 
 
 def digits(c: ConfigDict) -> None:
-    """Cell A with one normal cell in each stack (N = 1), F = 12: every mechanism in small."""
+    """Cell A with one normal cell in each stack (N = 1), F = 12: every mechanism, scaled down."""
     common.use_digits(c)
     c.model.name = 'amoebanet_a_n6_f36_cifar'
     c.model.cells, c.model.filters, c.model.stem_filters = 1, 12, 36

@@ -93,7 +93,7 @@ def resolve(
 
 
 def summary(function: Callable) -> str:
-    """Returns the first line of a function's docstring, without its full stop."""
+    """Returns the first line of a function's docstring, without its period."""
     return (function.__doc__ or '').partition('\n')[0].rstrip('.')
 
 
@@ -171,7 +171,7 @@ def use_folder(c: ConfigDict, folder: str) -> None:
 
 
 def fine_tuning_of(recipe: ConfigDict) -> ConfigDict:
-    """Returns the recipe that fine-tunes the model of a recipe, before it counts the images.
+    """Returns the fine-tuning recipe for a model, before the images are counted.
 
     The model and the weight of its auxiliary heads are those of the recipe; see
     cls/config/presets.py for the rest.
