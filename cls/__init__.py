@@ -31,6 +31,7 @@ if sys.argv[:1] == ['-m']:  # python -m cls.NAME, which imports this first
 
 
 def __getattr__(name: str) -> Any:
+    """Imports a name of `__all__` when it is first used."""
     if name not in _EXPORTS:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     module, _, attribute = _EXPORTS[name].partition(':')
@@ -39,4 +40,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
+    """Returns the names of the package, those not yet imported included."""
     return sorted({*globals(), *_EXPORTS})

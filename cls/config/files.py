@@ -22,6 +22,7 @@ class UnknownArm(UserError):
     """
 
     def __init__(self, message: str, arms: Mapping[str, str]) -> None:
+        """Takes the line that the user reads, and the arms."""
         super().__init__(message)
         self.arms = arms
 
