@@ -102,7 +102,7 @@ def _what_next(spec: str | None, workdir: Path, prog: str) -> str:
     of_run = f'--workdir {shlex.quote(str(workdir))}'
     lines = ['what next:', f'  {evaluation} {of_run}  # each class, calibration']
     file = spec.partition(':')[0] if spec else ''
-    with contextlib.suppress(Exception):  # not every config has this arm, least of all a user's own
+    with contextlib.suppress(Exception):  # not every config has this arm
         configs.load(f'{file}:folder=DIR')
         lines.append(
             f'  {training} --config {shlex.quote(file)}:finetune,folder=DIR --config.init=WEIGHTS'
@@ -121,7 +121,7 @@ def _command(prog: str, job: str) -> str:
     if prog.startswith('cls '):
         return f'{shlex.quote(_shown(Path(sys.argv[0])))} {job}'
     command = f'{shlex.quote(_shown(Path(sys.executable)))} '
-    # The launchers, called in another folder, set it; a shell there does not have it.
+    # The launchers set it when they are called in another folder; the shell there has not.
     paths = filter(None, os.environ.get('PYTHONPATH', '').split(os.pathsep))
     ours = [path for path in paths if Path(path).resolve() == configs.ROOT]
     if ours and Path.cwd() != configs.ROOT:
@@ -143,7 +143,7 @@ def _shown(program: Path) -> str:
 
 
 def _begun(workdirs: list[Path]) -> ConfigDict | None:
-    """Returns the config of the run in a run folder, None if none is there or it is broken."""
+    """Returns the config of the run in a folder, None without a run or with a broken config."""
     if workdirs:
         check_entries(workdirs[0])
     with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, UserError):
@@ -164,5 +164,5 @@ def default_workdir(spec: str, config: ConfigDict) -> Path:
 
 
 def _registers(config: ConfigDict) -> bool:
-    """Whether a config is of a model that a config file of the user's own registers."""
+    """Whether a config file of the user registers the model of a config."""
     return bool(models.origin(config.get('model', {}).get('name', '')))

@@ -1,6 +1,9 @@
-"""Trains, evaluates and prints: python -m cls.main --config RECIPE[:ARM] [--config.FIELD=VALUE ...]
+"""Trains, evaluates and prints: the program of `python -m cls.main` and `cls train`.
 
-The flags and their help; `cls.jobs` does the work. JAX is loaded after the flags have been read.
+  python -m cls.main --config RECIPE[:ARM] [--config.FIELD=VALUE ...] [--workdir DIR] [--job JOB]
+
+The flags and their help are here, the work is in `cls.jobs`. JAX is loaded after the flags have
+been read.
 
 May import: anything.
 """
@@ -84,7 +87,7 @@ def main(argv: list[str] | None = None, prog: str = 'python -m cls.main', job: s
     cli.show_log()
     began = BEGAN if argv is None else time.perf_counter()
     arguments = sys.argv[1:] if argv is None else argv
-    # Overrides are kept from argparse, which takes one with a space in it for another --workdir.
+    # argparse must not see overrides: it takes one with a space in it for another --workdir.
     fields = [argument for argument in arguments if argument.startswith('--config.')]
     flags = parser(prog, job)
     args, rest = flags.parse_known_args([a for a in arguments if a not in fields])
