@@ -99,7 +99,7 @@ def run(main: Callable[[], int]) -> NoReturn:
     Ctrl-C is one line and code 130. What is printed to a pipe or terminal that is closed is lost,
     and the program goes on.
     """
-    from cls import distributed  # which raises UserErrors itself
+    from cls.distributed import agreement
 
     if sys.stdout and sys.stderr:
         sys.stdout, sys.stderr = _Lasting(sys.stdout), _Lasting(sys.stderr)
@@ -107,8 +107,8 @@ def run(main: Callable[[], int]) -> NoReturn:
     try:
         signals.finish(main())
     except KeyboardInterrupt:
-        if distributed.links:
-            distributed.fail('interrupted', 130)
+        if agreement.links:
+            agreement.fail('interrupted', 130)
         print('interrupted', file=sys.stderr)
         signals.finish(130)
     except UserError as error:
@@ -116,15 +116,15 @@ def run(main: Callable[[], int]) -> NoReturn:
     except Exception as error:
         if why := reason(error):
             message = f'{why}; mend that and run the same command again.'
-        elif distributed.links:
+        elif agreement.links:
             time.sleep(2)  # what failed may be that another process has gone: then this one ends
             traceback.print_exc()
-            distributed.fail(f'{type(error).__name__}: {error}'[:300], 1)
+            agreement.fail(f'{type(error).__name__}: {error}'[:300], 1)
         else:
             traceback.print_exc()
             _exit(1)
     try:
-        distributed.fail(_shortened(' '.join(message.split())), 2)
+        agreement.fail(_shortened(' '.join(message.split())), 2)
     except SystemExit:
         _exit(2)
 

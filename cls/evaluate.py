@@ -1,7 +1,7 @@
 """Evaluation: every image of a split exactly once, on any number of devices and processes.
 
 While training, sums over the centre crops are enough (`evaluate`). Afterwards, `--job evaluate`
-keeps what each image got (`predict`), by any protocol of cls.protocols:
+keeps what each image got (`predict`), by any protocol of cls.evaluation.protocols:
 
   python -m cls.main --job evaluate --workdir runs/NAME --config.eval.protocol=ten_crop
 
@@ -29,20 +29,22 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cls import benchmarks, distributed, metrics, precise, protocols, storage
-from cls import config as configs
-from cls import mesh as meshes
-from cls.checkpoint import restore_newest
+from cls.config import load as configs
 from cls.data import broken, splits, transforms
 from cls.data import views as data_views
 from cls.data.sources import InMemory, Source
+from cls.distributed import agreement
 from cls.errors import UserError, reason
-from cls.metrics import Predictions
-from cls.runtime import load_classes, lock, saved_config
+from cls.evaluation import metrics, precise_bn, protocols, robustness
+from cls.evaluation.metrics import Predictions
+from cls.run.checkpoint import restore_newest
+from cls.run.telemetry import write_json
+from cls.run.workdir import load_classes, lock, saved_config
 from cls.setup import Setup, abstract_state, process, set_up
-from cls.state import TrainState
-from cls.step import make_logits_step
-from cls.telemetry import write_json
+from cls.steps import sharding as meshes
+from cls.steps.state import TrainState
+from cls.steps.train_step import make_logits_step
+from cls.storage import paths
 
 EvalStep = Callable[[Any, Any], dict[str, jax.Array]]
 
@@ -107,7 +109,7 @@ def weights(
     result = {name(): state.variables()} | ({name(ema=True): state.ema} if state.ema else {})
     if setup.config.eval.precise_bn:
         result |= {
-            f'{key}_precise': precise.variables(setup, state, variables, check)
+            f'{key}_precise': precise_bn.variables(setup, state, variables, check)
             for key, variables in result.items()
         }
     return result
@@ -119,7 +121,7 @@ def weights(
 
 
 def predict(setup: Setup, variables: Any, protocol: str) -> Predictions:
-    """Returns what a net says of all test images, on every process: see cls.protocols.
+    """Returns what a net says of all test images, on every process: see cls.evaluation.protocols.
 
     Batches have at most as many pixels as config.eval.batch images of training's size, and one
     program is compiled for each shape of views: one for crops, for dense protocols one for every
@@ -255,13 +257,13 @@ def job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[s
     Raises UserError when the run has no checkpoint, and as `predict` and `deliver`.
     """
     name = predictions_file(config)
-    distributed.first('output', lambda: prepare(workdir, output, wanted=bool(name)))
+    agreement.first('output', lambda: prepare(workdir, output, wanted=bool(name)))
     setup, state = restore(config, workdir)
     result: dict[str, Any] = {'step': int(state.step)} | conditions(config, setup.test.split)
     for of, variables in weights(setup, state).items():
         found = scored(predict(setup, variables, config.eval.protocol), setup.test)
         result |= report(found, of, setup.info.class_names)
-    distributed.say(summary(result))
+    agreement.say(summary(result))
     broken.report()
 
     def write_all(folder: Path) -> None:
@@ -270,7 +272,7 @@ def job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[s
             names = setup.info.class_names
             metrics.write_predictions(folder / name, found, names, setup.test.files)
 
-    distributed.first('written', lambda: deliver(write_all, workdir, output, wanted=bool(name)))
+    agreement.first('written', lambda: deliver(write_all, workdir, output, wanted=bool(name)))
     return result
 
 
@@ -283,7 +285,7 @@ def prepare(workdir: Path, output: Path | None, wanted: bool = False) -> None:
       wanted: whether there are files that somebody asked for.
     """
     if output is not None:
-        _write(lambda folder: storage.write_whole(folder / '.probe', b''), output)
+        _write(lambda folder: paths.write_whole(folder / '.probe', b''), output)
         (output / '.probe').unlink()
     elif wanted:
         deliver(lambda folder: None, workdir, None, wanted=True)
@@ -311,8 +313,8 @@ def deliver(
         return
     try:
         with contextlib.ExitStack() as stack:
-            if storage.is_remote(workdir):
-                stack.enter_context(storage.explained(workdir))
+            if paths.is_remote(workdir):
+                stack.enter_context(paths.explained(workdir))
             stack.enter_context(lock(workdir))
             write(workdir)
     except (UserError, OSError) as error:
@@ -325,7 +327,7 @@ def deliver(
 
 def _write(write: Callable[[Path], None], output: Path) -> None:
     try:
-        storage.make_folder(output)
+        paths.make_folder(output)
         write(output)
     except OSError as error:
         raise UserError(
@@ -380,9 +382,9 @@ def conditions(config: ConfigDict, split: str) -> dict[str, Any]:
 
 
 def scored(predictions: Predictions, source: Source) -> Predictions:
-    """Returns the predictions as a test set has them scored, see cls.benchmarks."""
+    """Returns the predictions as a test set has them scored, see cls.evaluation.robustness."""
     found = predictions.probabilities, predictions.labels
-    return Predictions(*benchmarks.scored(*found, source.subset, source.label_sets))
+    return Predictions(*robustness.scored(*found, source.subset, source.label_sets))
 
 
 def report(predictions: Predictions, name: str, class_names: tuple[str, ...]) -> dict[str, Any]:
@@ -437,9 +439,9 @@ def restore(config: ConfigDict, workdir: Path) -> tuple[Setup, TrainState]:
     if not (workdir / 'checkpoints').is_dir():
         raise UserError(f'{workdir} has no checkpoint to evaluate; train first (--job train).')
     classes = load_classes(workdir)
-    setup = distributed.agree('set-up', lambda: set_up(config, classes=classes))
+    setup = agreement.agree('set-up', lambda: set_up(config, classes=classes))
     if not classes and (names := setup.test.class_names):
-        distributed.say(
+        agreement.say(
             f'nothing in {workdir} names the outputs of the network: they are taken for the '
             f'{len(names)} classes of {config.data.name} in the order {", ".join(names[:4])}'
             f'{", ..." if len(names) > 4 else ""} (classes.json would name them).'

@@ -16,19 +16,23 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cls import config as configs
-from cls import defaults, durations, genotypes, models, optim, protocols, remat, telemetry
-from cls import mesh as meshes
+from cls import models
+from cls.config import defaults, durations
+from cls.config import load as configs
 from cls.data import pipeline, sources, transforms
 from cls.errors import UserError
-from cls.models import parts
-from cls.models.init import init
-from cls.models.registry import abstract_variables
+from cls.evaluation import protocols
+from cls.models.registry import abstract_variables, genotypes
+from cls.models.registry import introspection as parts
+from cls.models.registry.init import init
 from cls.nn import norm
+from cls.run import telemetry
 from cls.search import registry
-from cls.search.supernet.base import Supernet
-from cls.state import TrainState, abstract, new_state, new_state_shapes
-from cls.step import Recipe, make_eval_step, make_moments_step
+from cls.search.supernets.base import Supernet
+from cls.steps import optim, remat
+from cls.steps import sharding as meshes
+from cls.steps.state import TrainState, abstract, new_state, new_state_shapes
+from cls.steps.train_step import Recipe, make_eval_step, make_moments_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +107,7 @@ class Setup:
         return init(self.model, self.config.seed, size, channels)
 
     def head(self) -> frozenset[str]:
-        """Returns the paths of the classifiers' variables, see cls.models.parts."""
+        """Returns the paths of the classifiers' variables, see models.registry.introspection."""
         return parts.head(self.model, self.info.image_shape[0], self.info.image_shape[2])
 
     def new_state(self, variables: Any = None) -> tuple[TrainState, Any]:
@@ -152,7 +156,7 @@ class Setup:
 
     @functools.cached_property
     def moments_step(self) -> Callable[[Any, Any, int, jax.Array], Any]:
-        """The jitted step that finds the moments of a batch, see cls.precise."""
+        """The jitted step that finds the moments of a batch, see cls.evaluation.precise_bn."""
         return jax.jit(
             make_moments_step(self.model, self.recipe), out_shardings=meshes.replicated(self.mesh)
         )

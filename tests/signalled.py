@@ -8,7 +8,7 @@ import sys
 import time
 
 from cls import errors, signals
-from cls.preemption import Preemption
+from cls.distributed.preemption import Preemption
 
 
 def defaults():

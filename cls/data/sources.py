@@ -4,8 +4,8 @@
     source[3]  # {'image': (H, W, C) uint8, 'label': int}
 
 `config.data.name` says which: 'digits', 'tfds:NAME', 'folder:DIR', 'synthetic' or, to evaluate on,
-one of cls.data.benchmarks, 'imagenet_a:DIR' for example. A source decodes the images itself, so
-that it can name the one that is broken. All can be pickled, for workers.
+one of cls.data.imagenet_variants, 'imagenet_a:DIR' for example. A source decodes the images itself,
+so that it can name the one that is broken. All can be pickled, for workers.
 
 A run's classes have an order, that of its net's outputs. Where they have names, a data set that
 the run is evaluated on is brought into that order (`load(..., classes=...)`).
@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from cls import storage
 from cls.data import decode, splits
 from cls.data.decode import RULES, Decoded, Picture, Rules
 from cls.errors import UserError, nearest
+from cls.storage import paths
 
 MEMORY_LIMIT = 256 * 2**20  # bytes of decoded images; a set that is larger is read as needed
 
@@ -38,7 +38,7 @@ class Source(abc.ABC):
     split: str = ''  # what was read: 'test', 'val', 'train[90%:]', ...; '' if it has no name
     version: str = ''  # of a prepared data set: 'mnist/3.0.1'
     rules: Rules = RULES  # of decoding
-    # Of some data sets to evaluate on, see cls.benchmarks for how to score with them:
+    # Of some data sets to evaluate on, see cls.evaluation.robustness for how to score with them:
     subset: tuple[int, ...] = ()  # the classes that compete for the answer; (): all do
     label_sets: tuple[tuple[int, ...], ...] = ()  # each example's right classes; (): its label
 
@@ -146,7 +146,7 @@ def load(data: ConfigDict, split: str, classes: Sequence[str] = ()) -> Source:
 
 def _open(data: ConfigDict, split: str, classes: tuple[str, ...]) -> Source:
     # TFDS is slow to import, and folders do without.
-    from cls.data import benchmarks, folders
+    from cls.data import folders, imagenet_variants
 
     kind, _, rest = data.name.partition(':')
     if data.eval_fraction and kind != 'folder':
@@ -163,7 +163,7 @@ def _open(data: ConfigDict, split: str, classes: tuple[str, ...]) -> Source:
 
         return _open_tfds(tfds_sets.prepared(rest, data.dir), rest, data, split, classes)
     if kind == 'folder' and rest:
-        root = storage.fetched(rest)
+        root = paths.fetched(rest)
         return folders.open_folder(
             root,
             split,
@@ -173,17 +173,17 @@ def _open(data: ConfigDict, split: str, classes: tuple[str, ...]) -> Source:
             eval_split=data.eval_split,
             class_order=data.class_order,
         )
-    if kind in benchmarks.BENCHMARKS and rest:
-        return benchmarks.open_benchmark(kind, rest, split, data.dir, classes)
+    if kind in imagenet_variants.BENCHMARKS and rest:
+        return imagenet_variants.open_benchmark(kind, rest, split, data.dir, classes)
     if data.name == 'synthetic':
         return _synthetic(data, split)
     from cls.data import tfds_sets
 
     known = ['digits', 'synthetic', *(f'tfds:{name}' for name in tfds_sets.known_datasets())]
-    known += [f'{name}:' for name in benchmarks.BENCHMARKS]
+    known += [f'{name}:' for name in imagenet_variants.BENCHMARKS]
     raise UserError(
         f"config.data.name is '{data.name}': expected digits, tfds:NAME, folder:DIR, synthetic or, "
-        f'to evaluate on, {", ".join(f"{name}:DIR" for name in benchmarks.BENCHMARKS)}.'
+        f'to evaluate on, {", ".join(f"{name}:DIR" for name in imagenet_variants.BENCHMARKS)}.'
         f'{nearest(data.name, known)}'
     )
 
@@ -201,16 +201,16 @@ def _open_tfds(
 
 def has_training(data: ConfigDict) -> bool:
     """Whether the data set that `config.data` names has a part to train on. Raises UserError."""
-    from cls.data import benchmarks, layout
+    from cls.data import imagenet_variants, layout
 
     kind, _, rest = data.name.partition(':')
     if kind == 'folder' and rest:
-        return layout.has_training(storage.fetched(rest), data.eval_fraction)
+        return layout.has_training(paths.fetched(rest), data.eval_fraction)
     if kind == 'tfds' and rest:
         from cls.data import tfds_sets
 
         return tfds_sets.has_split(tfds_sets.prepared(rest, data.dir), data.train_split)
-    return kind not in benchmarks.BENCHMARKS
+    return kind not in imagenet_variants.BENCHMARKS
 
 
 def class_indices(names: Sequence[str], classes: Sequence[str], where: str) -> np.ndarray:

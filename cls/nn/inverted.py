@@ -25,7 +25,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.genotypes import check_layers
+from cls.models.registry.genotypes import check_layers
 from cls.nn import init
 from cls.nn.attention import SqueezeExcite
 from cls.nn.dense import Dense

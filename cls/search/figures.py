@@ -10,13 +10,13 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from cls import storage
 from cls.data import splits
 from cls.models import block_qnn, genet, hier, metaqnn
 from cls.nn import cells, inverted
 from cls.search.history import Result
 from cls.search.searcher import FAILED
 from cls.search.spaces import tabular
+from cls.storage import paths
 
 Edge = tuple[str, str, str]  # from a node, to another, what is between them
 _COLOURS = {'in': '#dceefb', 'out': '#fde9d9', '': '#f2f2f2'}
@@ -208,4 +208,4 @@ def save(figure: Figure, file: Path) -> None:
     """Writes a figure as PNG, without touching what a notebook has set up."""
     png = io.BytesIO()
     FigureCanvasAgg(figure).print_figure(png, dpi=120)
-    storage.write_whole(file, png.getvalue())
+    paths.write_whole(file, png.getvalue())

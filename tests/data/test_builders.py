@@ -14,7 +14,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from scipy import io as scipy_io
 
-from cls.data import archives, benchmarks, builders, imagenet, sources, tfds_sets
+from cls.data import imagenet_variants, sources, tfds_sets
+from cls.data.prepare import archives, builders, imagenet
 from cls.errors import UserError
 from cls.tools import prepare
 
@@ -242,7 +243,7 @@ def test_imagenet(tmp_path, make_data, tars, capsys):
     train, val = tars
     source, found = prepared(tmp_path, make_data, 'imagenet2012', 'train', 'validation')
     assert source.num_classes == 1000
-    assert source.class_names == tuple(sorted(source.class_names)) == benchmarks.wnids()
+    assert source.class_names == tuple(sorted(source.class_names)) == imagenet_variants.wnids()
     expected = {}
     for label, images in train.items():
         for name, content in images.items():

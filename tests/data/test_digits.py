@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from cls.cache import cache_dir
 from cls.data import digits, sources
 from cls.errors import UserError
+from cls.storage.cache import cache_dir
 
 
 def start(code: str, cache) -> subprocess.Popen:

@@ -12,13 +12,14 @@ import pytest
 from golden.make_real import REAL
 from PIL import Image
 
-from cls import config as configs
-from cls import evaluate, metrics, models
+from cls import evaluate, models
+from cls.config import load as configs
 from cls.data import sources, splits
-from cls.data.benchmarks import wnids
 from cls.data.decode import SUFFIXES
+from cls.data.imagenet_variants import wnids
 from cls.errors import UserError
-from cls.runtime import claim, load_classes
+from cls.evaluation import metrics
+from cls.run.workdir import claim, load_classes
 from cls.tools import import_weights
 
 

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from cls import config as configs
-from cls import storage
+from cls.config import load as configs
 from cls.data import sources
 from cls.errors import UserError
-from cls.runtime import load_config
+from cls.run.workdir import load_config
 from cls.setup import set_up
+from cls.storage import paths
 
 MODULE = 'a_module_of_this_test'
 TEXT = 'tensorflow_datasets.core.features.text_feature.Text'
@@ -133,10 +133,10 @@ def test_a_config_makes_nothing_outside_of_the_cache(tmp_path, make_data):
 
 
 def test_names_in_a_store_do_not_lead_out_of_the_cache(tmp_path, monkeypatch):
-    monkeypatch.setitem(storage.PACKAGES, 's3', 'json')  # as if it were installed
-    monkeypatch.setattr(storage, '_settle', lambda scheme: None)
+    monkeypatch.setitem(paths.PACKAGES, 's3', 'json')  # as if it were installed
+    monkeypatch.setattr(paths, '_settle', lambda scheme: None)
     with pytest.raises(UserError, match=r"names an object 'bucket/\.\./\.\./x'"):
-        storage.path('s3://bucket/../../x')
+        paths.path('s3://bucket/../../x')
 
     class Store:
         def _strip_protocol(self, name):
@@ -148,6 +148,6 @@ def test_names_in_a_store_do_not_lead_out_of_the_cache(tmp_path, monkeypatch):
         def get(self, names, targets):
             raise AssertionError(targets)
 
-    monkeypatch.setattr(storage, 'filesystem', lambda path: Store())
+    monkeypatch.setattr(paths, 'filesystem', lambda path: Store())
     with pytest.raises(UserError, match=r"names an object '\.\./\.\./\.\./x'"):
-        storage.download(storage.path('s3://bucket/images'), tmp_path / 'copy')
+        paths.download(paths.path('s3://bucket/images'), tmp_path / 'copy')

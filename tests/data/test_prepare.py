@@ -8,7 +8,8 @@ import pytest
 import tensorflow_datasets as tfds
 from etils import epath
 
-from cls.data import imagenet, sources
+from cls.data import sources
+from cls.data.prepare import imagenet
 from cls.errors import UserError
 from cls.tools import prepare
 

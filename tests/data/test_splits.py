@@ -6,7 +6,7 @@ import pytest
 
 from cls import evaluate
 from cls.data import splits
-from cls.telemetry import Metrics
+from cls.run.telemetry import Metrics
 
 KINDS = {
     'test': 'test',

@@ -19,19 +19,20 @@ import orbax.checkpoint as ocp
 import pytest
 from compiling import FAST
 
-from cls import config as configs
-from cls import genotypes, models
-from cls import mesh as meshes
+from cls import models
+from cls.config import load as configs
 from cls.data import sources
 from cls.errors import UserError
+from cls.models.registry import genotypes
 from cls.nn.cells import Genotype, Operation
 from cls.nn.conv import Conv
 from cls.nn.norm import BatchNorm
-from cls.search.supernet import darts, nasbench201, report
-from cls.search.supernet.base import Architecture
+from cls.search.supernets import darts, nasbench201, report
+from cls.search.supernets.base import Architecture
 from cls.setup import set_up
-from cls.state import new_state
-from cls.step import Recipe
+from cls.steps import sharding as meshes
+from cls.steps.state import new_state
+from cls.steps.train_step import Recipe
 from cls.train import train_batches
 
 ROOT = Path(__file__).parents[2]

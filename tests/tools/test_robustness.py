@@ -7,11 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from cls import benchmarks, models
-from cls import config as configs
-from cls.data import benchmarks as layouts
+from cls import models
+from cls.config import load as configs
+from cls.data import imagenet_variants as layouts
 from cls.errors import UserError
-from cls.step import normalise
+from cls.evaluation import robustness as benchmarks
+from cls.steps.train_step import normalise
 from cls.tools import import_weights, robustness
 
 WNIDS = tuple(f'n{i:08}' for i in range(12))
