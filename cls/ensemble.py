@@ -2,6 +2,8 @@
 
 A config of an ensemble has `members`, each a whole config, and `loaded`, a folder for each member
 that is not to be trained. Its run folder has a run folder for each member that is.
+
+May import: anything but main, search, tools.
 """
 
 import time
@@ -14,7 +16,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cls import train
-from cls.data import splits
 from cls.distributed import agreement
 from cls.errors import UserError
 from cls.evaluate import (
@@ -30,6 +31,7 @@ from cls.evaluate import (
 )
 from cls.evaluation import protocols
 from cls.evaluation.metrics import Predictions
+from cls.run import metric_names
 from cls.run.telemetry import write_json
 from cls.run.workdir import check_folder, claim, load_config
 from cls.storage import paths
@@ -78,7 +80,7 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
             began, seconds = None, seconds + trained['seconds']
         evaluating = time.perf_counter()
         values, _ = evaluate(runs, 'single')
-        figures = [f'{kind}/{metric}' for kind in splits.KINDS for metric in RESULT]
+        figures = [f'{kind}/{metric}' for kind in metric_names.KINDS for metric in RESULT]
         result = {name: values[name] for name in ('split', *figures, 'params') if name in values}
         result['seconds'] = round(seconds + time.perf_counter() - evaluating, 2)
         if agreement.is_first():

@@ -11,6 +11,8 @@ class's accuracy; the confusion matrix beside it, evaluation...-confusion.npy; a
 config.eval.predictions is NAME.csv, what each image got. Where an average of the weights is kept,
 the latter two are of that. `--output DIR` writes all of it to DIR. A run folder that cannot be
 written to, or in which another process is running, stays as it is; the result is printed first.
+
+May import: anything but ensemble, main, search, tools, train.
 """
 
 import contextlib
@@ -30,13 +32,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cls.config import load as configs
-from cls.data import broken, splits, transforms
+from cls.data import broken, transforms
 from cls.data import views as data_views
 from cls.data.sources import InMemory, Source
 from cls.distributed import agreement
 from cls.errors import UserError, reason
 from cls.evaluation import metrics, precise_bn, protocols, robustness
 from cls.evaluation.metrics import Predictions
+from cls.run import metric_names
 from cls.run.checkpoint import restore_newest
 from cls.run.telemetry import write_json
 from cls.run.workdir import load_classes, lock, saved_config
@@ -105,7 +108,7 @@ def weights(
     They are the variables as trained ('validation' or 'test', by the split), if kept their average
     ('..._ema'), and with config.eval.precise_bn both with recomputed statistics ('..._precise').
     """
-    name = functools.partial(splits.weights_name, setup.test.split_kind)
+    name = functools.partial(metric_names.weights_name, setup.test.split_kind)
     result = {name(): state.variables()} | ({name(ema=True): state.ema} if state.ema else {})
     if setup.config.eval.precise_bn:
         result |= {
@@ -345,8 +348,8 @@ def summary(values: dict[str, Any]) -> str:
     """
     parts = []
     flags = {'ema': 'average of weights', 'precise': 'precise statistics'}
-    for kind, precise_, ema in itertools.product(splits.KINDS, (False, True), (False, True)):
-        name = splits.weights_name(kind, ema=ema, precise=precise_)
+    for kind, precise_, ema in itertools.product(metric_names.KINDS, (False, True), (False, True)):
+        name = metric_names.weights_name(kind, ema=ema, precise=precise_)
         said = [words for flag, words in flags.items() if f'_{flag}' in name]
         title = f'{kind} ({", ".join(said)})' if said else kind
         if f'{name}/top1' in values:
@@ -354,7 +357,7 @@ def summary(values: dict[str, Any]) -> str:
             parts.append(f'{title} top-1 {top1:.2f} %, top-5 {top5:.2f} %, loss {loss:.4f}')
             if f'{name}/ece' in values:
                 parts[-1] += f', calibration error {values[f"{name}/ece"]:.2f} %'
-    if images := splits.figure(values, 'images'):
+    if images := metric_names.figure(values, 'images'):
         split = f' of split {values["split"]!r}' if values.get('split') else ''
         parts.append(f'{images} images{split}, protocol {values["protocol"]}')
     return '; '.join(parts)

@@ -15,6 +15,8 @@ What `evaluate` shows a net of each image is --config.eval.protocol: single (the
 ten_crop (Krizhevsky et al. 2012), crops_12 and crops_144 (Szegedy et al. 2016, 2015), dense and
 dense_flip (Simonyan & Zisserman 2015, He et al. 2015; --config.eval.scales=256,384,512). The
 predictions are the mean of the softmax; cls/evaluation/protocols.py has the details.
+
+May import: anything.
 """
 
 import contextlib
@@ -30,9 +32,10 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from cls import BEGAN, ensemble, evaluate, models, signals, train
+from cls.cli import Parser, run
 from cls.config import load as configs
 from cls.distributed import agreement
-from cls.errors import Parser, UserError, run
+from cls.errors import UserError
 from cls.run.workdir import check_entries, load_config, start
 from cls.search import job as search
 from cls.storage import paths as storage

@@ -1,4 +1,7 @@
-"""What training and evaluation both start from: devices, data and net of a config."""
+"""What training and evaluation both start from: devices, data and net of a config.
+
+May import: config, data, errors, evaluation, models, nn, run, steps.
+"""
 
 import dataclasses
 import functools
@@ -19,13 +22,13 @@ from ml_collections import ConfigDict
 from cls import models
 from cls.config import defaults, durations
 from cls.config import load as configs
-from cls.data import pipeline, sources, transforms
+from cls.data import datasets, pipeline, sources, transforms
 from cls.errors import UserError
 from cls.evaluation import protocols
-from cls.models.registry import abstract_variables, genotypes
+from cls.models.registry import abstract_variables
 from cls.models.registry import introspection as parts
 from cls.models.registry.init import init
-from cls.nn import norm
+from cls.nn import limits, norm
 from cls.run import telemetry
 from cls.search import registry
 from cls.search.supernets.base import Supernet
@@ -189,13 +192,13 @@ def set_up(
     Raises UserError for what does not fit together.
     """
     defaults.check(config)
-    genotypes.limit_layers(config.limits.layers)
+    limits.limit_layers(config.limits.layers)
     mesh = meshes.make_mesh(config.mesh.fsdp, devices)
     _check_numbers(config, mesh.size)
     names, train = classes or (), None
-    if classes is None or sources.has_training(config.data):
-        train = sources.load(config.data, 'train', names)
-    test = sources.load(config.data, 'eval', names)
+    if classes is None or datasets.has_training(config.data):
+        train = datasets.load(config.data, 'train', names)
+    test = datasets.load(config.data, 'eval', names)
     info = pipeline.info(train, test, config.data)
     model = configs.create_model(config, info.num_classes)
     if models.origin(config.model.name):

@@ -2,6 +2,8 @@
 
 A run can be killed at any moment; the same call continues it from its newest checkpoint and ends in
 the same state, to the bit, as if nothing had happened.
+
+May import: anything but ensemble, main, search, tools.
 """
 
 import contextlib
@@ -21,7 +23,7 @@ from ml_collections import ConfigDict
 
 from cls.config import durations, presets
 from cls.config import load as configs
-from cls.data import broken, pipeline
+from cls.data import broken, datasets, pipeline
 from cls.distributed import agreement
 from cls.distributed.preemption import Preempted, Preemption
 from cls.errors import UserError
@@ -64,7 +66,7 @@ def in_folder(
     # Mistakes in the config, and weights that do not fit, end here, before anything is written.
     begun = agreement.first('begun', lambda: any((workdir / 'checkpoints').glob('[0-9]*')))
     setup = agreement.agree('set-up', lambda: set_up(config, begun=begun))
-    data = agreement.agree('data', lambda: same_data.identity(setup.train, setup.test))
+    data = agreement.agree('data', lambda: datasets.identity(setup.train, setup.test))
     same_data.check(workdir, data, begun, config.data.allow_changed)
     load = config.init and not begun
     variables = agreement.agree('init', lambda: pretrained.load(setup)) if load else None

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from signalled import defaults
 
-from cls import errors, signals
+from cls import cli, signals
 from cls.distributed import agreement, rendezvous, run_token
 from cls.distributed.preemption import Preempted, Preemption
 from cls.distributed.rendezvous import meet
@@ -295,7 +295,7 @@ def begin(scene, count, folder):
             signal.signal(signal.SIGINT, signal.default_int_handler)  # as Python begins
             signal.alarm(120)
             try:
-                errors.run(functools.partial(scene, index, port))
+                cli.run(functools.partial(scene, index, port))
             except SystemExit as end:
                 sys.stderr.flush()
                 os._exit(end.code or 0)

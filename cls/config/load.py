@@ -12,9 +12,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cls import models
-from cls.config import defaults, presets
+from cls.config import defaults, genotype_files, presets
 from cls.errors import UserError, nearest
-from cls.models.registry import genotypes
+from cls.nn import limits
 from cls.storage import paths
 
 DTYPES = ('float32', 'bfloat16', 'float16')
@@ -124,10 +124,10 @@ def _override_all(config: ConfigDict, overrides: Sequence[tuple[str, str]]) -> N
         _override(config, name, text)
         if name.endswith('limits.layers'):
             defaults.check(config)
-            limits = config
+            node = config
             for part in name.split('.')[:-1]:
-                limits = limits[part]
-            genotypes.limit_layers(limits.layers)
+                node = node[part]
+            limits.limit_layers(node.layers)
 
 
 def _override(config: ConfigDict, name: str, text: str) -> None:
@@ -156,7 +156,7 @@ def _override(config: ConfigDict, name: str, text: str) -> None:
 
 def _genotype(model: ConfigDict, path: str) -> Any:
     """Returns the content of a genotype's file, so that the config does not depend on the file."""
-    data = genotypes.load(path)
+    data = genotype_files.load(path)
     models.create(model.name, genotype=data)  # whether it fits
     return _tuples(data)
 

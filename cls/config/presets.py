@@ -29,7 +29,8 @@ from ml_collections import ConfigDict
 
 from cls import models
 from cls.config import durations
-from cls.data import sources
+from cls.data import datasets
+from cls.data.sources import Source
 from cls.errors import UserError
 from cls.nn import norm
 from cls.storage import paths
@@ -166,22 +167,22 @@ def _flat(config: ConfigDict) -> dict[str, Any]:
     }
 
 
-def _training(data: ConfigDict, fixed: bool) -> tuple[sources.Source, float]:
+def _training(data: ConfigDict, fixed: bool) -> tuple[Source, float]:
     """Opens the training images; returns them and the part of each class that is held out.
 
     That is config.data.eval_fraction, but HELD_OUT for a folder without images to evaluate on
     unless `fixed`.
     """
     try:
-        sources.load(data, 'eval')
-        return sources.load(data, 'train'), data.eval_fraction
+        datasets.load(data, 'eval')
+        return datasets.load(data, 'train'), data.eval_fraction
     except UserError as error:
         if fixed or data.eval_fraction:
             raise
         problem = error
     divided = ConfigDict(data.to_dict() | {'eval_fraction': HELD_OUT})
     try:
-        return sources.load(divided, 'train'), HELD_OUT
+        return datasets.load(divided, 'train'), HELD_OUT
     except UserError as error:
         if str(error).startswith('config.data.eval_fraction'):  # there are images to evaluate on
             raise problem from None

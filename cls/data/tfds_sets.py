@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from cls.data import broken, imagenet_variants, sources
+from cls.data import broken, sources
+from cls.data.classes import class_indices, subset
 from cls.data.decode import RULES, BrokenImage, Rules, decode, picture
-from cls.data.sources import Crop, InMemory, Source, class_indices
+from cls.data.sources import Crop, InMemory, Source
 from cls.errors import UserError, nearest
 from cls.storage import paths
 
@@ -246,7 +247,7 @@ def open_split(
       builder: `prepared(...)`.
       name: What to call it in messages.
       split: 'train', 'train[:90%]' and so on.
-      classes: See `sources.load`.
+      classes: See `datasets.load`.
       rows: The examples to take; None: all.
       rules: Of decoding.
 
@@ -275,7 +276,7 @@ def open_split(
     source.rules = rules
     if height and width and len(source) * height * width * channels <= sources.MEMORY_LIMIT:
         source = source.in_memory((height, width, channels))
-    source.subset = imagenet_variants.subset(name.partition('/')[0], source.class_names)
+    source.subset = subset(name.partition('/')[0], source.class_names)
     source.split, source.version = split, builder.info.full_name
     return source
 

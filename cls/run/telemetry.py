@@ -18,8 +18,8 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
 from tqdm import tqdm
 
-from cls.data import splits
 from cls.errors import UserError
+from cls.run import metric_names
 from cls.storage import paths
 
 SEND = 60.0  # seconds between copies to a store
@@ -146,7 +146,7 @@ def _lines_until(path: Path, step: int) -> tuple[bytes, int]:
         except (ValueError, KeyError, TypeError):
             damaged += line.endswith(b'\n')
             continue
-        repeated = values['step'] == step and splits.figure(values, 'top1') is not None
+        repeated = values['step'] == step and metric_names.figure(values, 'top1') is not None
         if values['step'] <= step and not repeated and line.endswith(b'\n'):
             kept.append(line)
     return b''.join(kept), damaged

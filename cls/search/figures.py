@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from cls.data import splits
 from cls.models import block_qnn, genet, hier, metaqnn
 from cls.nn import cells, inverted
+from cls.run import metric_names
 from cls.search.history import Result
 from cls.search.searcher import FAILED
 from cls.search.spaces import tabular
@@ -42,7 +42,7 @@ def course(logged: Sequence[Mapping[str, Any]], file: Path) -> None:
       file: to write.
     """
     figure = Figure((6, 5), layout='constrained')
-    accuracies = [f'{kind}/top1' for kind in splits.KINDS]
+    accuracies = [f'{kind}/top1' for kind in metric_names.KINDS]
     accuracies = [name for name in accuracies if any(name in line for line in logged)]
     parts = {'top-1 (%)': ('train/top1', *accuracies), 'entropy (nats)': ('train/alpha_entropy',)}
     for axes, (label, names) in zip(figure.subplots(2, sharex=True), parts.items(), strict=True):

@@ -21,8 +21,8 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from cls.config import defaults
-from cls.data import sources
+from cls.config import defaults, genotype_files
+from cls.data import datasets
 from cls.distributed.preemption import Preemption
 from cls.errors import UserError
 from cls.models.registry import genotypes
@@ -119,7 +119,7 @@ def _same_data(config: ConfigDict, workdir: Path) -> same_data.Data | None:
     if 'proxy' not in config:
         return None
     fields = config.proxy.data
-    data = same_data.identity(sources.load(fields, 'train'), sources.load(fields, 'eval'))
+    data = datasets.identity(datasets.load(fields, 'train'), datasets.load(fields, 'eval'))
     begun = (workdir / FILE).exists() and (workdir / FILE).stat().st_size > 0
     same_data.check(workdir, data, begun, fields.allow_changed)
     return data
@@ -151,7 +151,7 @@ def finish(
     figures.curve(results, workdir / 'curve.png')
     figures.draw(genotype, workdir / 'cell.png')
     if 'proxy' in config:
-        genotypes.save(genotype, workdir / GENOTYPE)
+        genotype_files.save(genotype, workdir / GENOTYPE)
     report = account.report()
     result = {
         'fitness': best.fitness,

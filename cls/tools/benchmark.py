@@ -22,8 +22,9 @@ from jax import lax
 from ml_collections import ConfigDict
 
 from cls import models
+from cls.cli import Parser, run
 from cls.distributed.preemption import Preemption
-from cls.errors import Parser, UserError, run
+from cls.errors import UserError
 from cls.nn.conv import conv
 from cls.nn.pool import max_pool
 from cls.run.checkpoint import Checkpoints

@@ -48,8 +48,9 @@ import jax
 from ml_collections import ConfigDict
 
 from cls import ensemble
+from cls.cli import Parser, run
 from cls.config import load as configs
-from cls.errors import Parser, UserError, run
+from cls.errors import UserError
 from cls.models.registry.complexity import complexity
 from cls.setup import Phase, Setup, abstract_state, set_up
 from cls.tools.tpu import hlo, pods, slices

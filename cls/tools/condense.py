@@ -16,8 +16,9 @@ import jax
 from ml_collections import ConfigDict
 
 from cls import evaluate, models
+from cls.cli import Parser, run
 from cls.config import load as configs
-from cls.errors import Parser, UserError, run
+from cls.errors import UserError
 from cls.models.condensenet import CondenseNet, condense
 from cls.models.registry import abstract_variables
 from cls.run.workdir import load_classes, load_config, start

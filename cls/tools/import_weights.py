@@ -36,11 +36,12 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from cls import models, weights
+from cls.cli import Parser, run
 from cls.config import defaults
 from cls.config import load as configs
 from cls.data import tfds_sets
-from cls.data.imagenet_variants import wnids
-from cls.errors import Parser, UserError, run
+from cls.data.classes import wnids
+from cls.errors import UserError
 from cls.models.registry import Variant
 from cls.run.checkpoint import Checkpoints
 from cls.run.workdir import claim, record, start

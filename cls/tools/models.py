@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from cls import models
+from cls.cli import Parser, run
 from cls.config.load import ROOT
-from cls.errors import Parser, UserError, run
+from cls.errors import UserError
 from cls.models.registry import System, Variant
 from cls.models.registry.complexity import complexity
 from cls.tools import markdown

@@ -21,9 +21,10 @@ from pathlib import Path
 
 from etils import epath
 
-from cls import errors
+from cls import cli
+from cls.cli import Parser
 from cls.data import tfds_sets
-from cls.errors import Parser, UserError, nearest
+from cls.errors import UserError, nearest
 from cls.storage import paths
 
 EXTRA_MODULES = {'tensorflow': 'tensorflow-cpu', 'importlib_resources': 'importlib_resources'}
@@ -143,4 +144,4 @@ def prepare(name: str, data_dir: str, manual: epath.Path) -> str:
 
 
 if __name__ == '__main__':
-    errors.run(main)
+    cli.run(main)

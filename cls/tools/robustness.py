@@ -31,10 +31,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cls import evaluate
+from cls.cli import Parser, run
 from cls.config import load as configs
-from cls.data import sources, tfds_sets
+from cls.data import datasets, sources, tfds_sets
 from cls.distributed import agreement
-from cls.errors import Parser, UserError, run
+from cls.errors import UserError
 from cls.evaluation import metrics, robustness
 from cls.run.telemetry import write_json
 from cls.run.workdir import load_classes, load_config, start
@@ -151,13 +152,13 @@ def report(
     data = [data_of(config, test, root) for test in found]
     # A set that is not as it should be is found before hours of the others.
     for fields in data:
-        sources.load(fields, 'eval', classes)
+        datasets.load(fields, 'eval', classes)
     with config.unlocked():
         config.data = data[0]
     setup, state = evaluate.restore(config, workdir)
     result = {'step': int(state.step), 'sets': {}}
     for test, fields in zip(found, data, strict=True):
-        source = sources.load(fields, 'eval', classes)
+        source = datasets.load(fields, 'eval', classes)
         values = accuracy(setup, fields, source, state.ema or state.variables())
         result['sets'][test.title] = values | {'split': source.split}
         agreement.say(

@@ -45,8 +45,9 @@ import numpy as np
 from ml_collections import ConfigDict
 from scipy import stats
 
+from cls.cli import Parser, run
 from cls.config import load as configs
-from cls.errors import Parser, UserError, run
+from cls.errors import UserError
 from cls.search import loop, registry
 from cls.search.fronts import area, front, within
 from cls.search.history import FILE, History, Result

@@ -8,7 +8,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from cls.data import imagenet_variants, sources, tfds_sets
+from cls.data import classes, datasets, imagenet_variants, tfds_sets
 from cls.errors import UserError
 
 WNIDS = tuple(f'n0000000{i}' for i in range(9)) + ('n00000010', 'n00000020', 'n00000030')
@@ -35,9 +35,10 @@ def labels_of(source):
 @pytest.fixture
 def twelve(monkeypatch):
     """As if ImageNet had 12 classes and ImageNet-A three of them."""
-    monkeypatch.setattr(imagenet_variants, 'wnids', lambda: WNIDS)
-    small = imagenet_variants.Benchmark(subset=(1, 4, 11))
-    monkeypatch.setitem(imagenet_variants.BENCHMARKS, 'imagenet_a', small)
+    for module in (classes, imagenet_variants):
+        monkeypatch.setattr(module, 'wnids', lambda: WNIDS)
+    small = classes.Benchmark(subset=(1, 4, 11))
+    monkeypatch.setitem(classes.BENCHMARKS, 'imagenet_a', small)
     return WNIDS
 
 
@@ -45,37 +46,37 @@ def test_imagenet_v2_folders_are_numbers(tmp_path, make_data, twelve):
     """'10' is the class after '9', not after '1' as it is sorted."""
     folders_of(tmp_path, [str(i) for i in range(12)])
     data = make_data(name=f'imagenet_v2:{tmp_path}')
-    source = sources.load(data, 'eval')
+    source = datasets.load(data, 'eval')
     assert labels_of(source) == {i: i for i in range(12)}
     assert (source.class_names, source.num_classes, source.subset) == (twelve, 12, ())
-    turned = sources.load(data, 'eval', twelve[::-1])
+    turned = datasets.load(data, 'eval', twelve[::-1])
     assert labels_of(turned) == {i: 11 - i for i in range(12)}
 
 
 def test_a_subset_competes_by_its_wordnet_ids(tmp_path, make_data, twelve):
     folders_of(tmp_path, [twelve[i] for i in (1, 4, 11)])
     data = make_data(name=f'imagenet_a:{tmp_path}')
-    source = pickle.loads(pickle.dumps(sources.load(data, 'eval')))
+    source = pickle.loads(pickle.dumps(datasets.load(data, 'eval')))
     assert labels_of(source) == {0: 1, 1: 4, 2: 11}
     assert (source.num_classes, source.subset) == (12, (1, 4, 11))
-    turned = sources.load(data, 'eval', twelve[::-1])
+    turned = datasets.load(data, 'eval', twelve[::-1])
     assert (labels_of(turned), turned.subset) == ({0: 10, 1: 7, 2: 0}, (10, 7, 0))
 
 
 @pytest.mark.parametrize('name', ['imagenet_a', 'imagenet_r'])
 def test_the_real_subsets(tmp_path, make_data, name):
     """200 classes; those that the authors' README files name are where they should be."""
-    places = imagenet_variants.BENCHMARKS[name].subset
+    places = classes.BENCHMARKS[name].subset
     assert len(set(places)) == 200
     assert list(places) == sorted(places)
     some = {
         'imagenet_a': ['n01498041', 'n01531178', 'n01534433', 'n12267677'],
         'imagenet_r': ['n01443537', 'n01484850', 'n01494475', 'n12267677'],
     }[name]
-    ids = [imagenet_variants.wnids()[place] for place in places]
+    ids = [classes.wnids()[place] for place in places]
     assert [*ids[:3], ids[-1]] == some
     folders_of(tmp_path, ids)
-    source = sources.load(make_data(name=f'{name}:{tmp_path}'), 'eval')
+    source = datasets.load(make_data(name=f'{name}:{tmp_path}'), 'eval')
     assert labels_of(source) == dict(enumerate(places))
     assert source.num_classes == 1000
 
@@ -83,7 +84,7 @@ def test_the_real_subsets(tmp_path, make_data, name):
 @pytest.mark.parametrize('name', ['imagenet_sketch', 'imagenet_c'])
 def test_all_classes_by_wordnet_id(tmp_path, make_data, twelve, name):
     folders_of(tmp_path / 'fog' / '3', twelve)
-    source = sources.load(make_data(name=f'{name}:{tmp_path}/fog/3'), 'eval')
+    source = datasets.load(make_data(name=f'{name}:{tmp_path}/fog/3'), 'eval')
     assert labels_of(source) == {i: i for i in range(12)}
     assert source.subset == ()
 
@@ -92,18 +93,18 @@ def test_incomplete_sets_are_refused(tmp_path, make_data, twelve):
     folders_of(tmp_path, twelve)
     data = make_data(name=f'imagenet_a:{tmp_path}')
     with pytest.raises(UserError, match=r'9 class folders are too many in .*expected the 3 class'):
-        sources.load(data, 'eval')
+        datasets.load(data, 'eval')
     with pytest.raises(
         UserError, match='12 class folders are missing from .*from 0 to 11; write f'
     ):
-        sources.load(make_data(name=f'imagenet_v2:{tmp_path}'), 'eval')
+        datasets.load(make_data(name=f'imagenet_v2:{tmp_path}'), 'eval')
     with pytest.raises(UserError, match='imagenet_a is a test set: expected --job evaluate'):
-        sources.load(data, 'train')
+        datasets.load(data, 'train')
     with pytest.raises(UserError, match='/nowhere is no folder: expected the extracted imagenet_r'):
-        sources.load(make_data(name='imagenet_r:/nowhere'), 'eval')
+        datasets.load(make_data(name='imagenet_r:/nowhere'), 'eval')
     with pytest.raises(UserError, match="12 of 12 classes that the run does not know: 'n00000000'"):
-        sources.load(make_data(name=f'imagenet_sketch:{tmp_path}'), 'eval', ('cat', 'dog'))
-    assert not sources.has_training(data)
+        datasets.load(make_data(name=f'imagenet_sketch:{tmp_path}'), 'eval', ('cat', 'dog'))
+    assert not datasets.has_training(data)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -138,8 +139,8 @@ def seen(source):
 def test_real_of_a_folder(real, make_data):
     data = make_data(name=f'imagenet_real:{real}')
     expected = {1: (3, (3,)), 3: (1, (1, 2)), 4: (11, (11, 0, 5))}
-    assert seen(sources.load(data, 'eval')) == expected
-    turned = sources.load(data, 'eval', WNIDS[::-1])
+    assert seen(datasets.load(data, 'eval')) == expected
+    turned = datasets.load(data, 'eval', WNIDS[::-1])
     assert seen(turned) == {1: (8, (8,)), 3: (10, (10, 9)), 4: (0, (0, 11, 6))}
 
 
@@ -174,7 +175,7 @@ def test_real_of_the_prepared_set(real, make_data, monkeypatch):
     Validation(data_dir=data_dir, file_format='array_record').download_and_prepare()
     data = make_data(name=f'imagenet_real:{real}/real.json', dir=str(data_dir))
     expected = {1: (3, (3,)), 3: (1, (1, 2)), 4: (11, (11, 0, 5))}
-    source = pickle.loads(pickle.dumps(sources.load(data, 'eval')))
+    source = pickle.loads(pickle.dumps(datasets.load(data, 'eval')))
     assert seen(source) == expected
     # Records come in another order than the files' numbers; only then has the test a point.
     builder = tfds_sets.prepared('imagenet2012', str(data_dir))
@@ -182,8 +183,8 @@ def test_real_of_the_prepared_set(real, make_data, monkeypatch):
     assert names != sorted(names)
     # The prepared set alone is for evaluation, with all images in the run's order.
     data = make_data(name='tfds:imagenet2012', dir=str(data_dir), eval_split='validation')
-    assert not sources.has_training(data)
-    source = sources.load(data, 'eval', WNIDS[::-1])
+    assert not datasets.has_training(data)
+    source = datasets.load(data, 'eval', WNIDS[::-1])
     assert sorted(source[i]['label'] for i in range(4)) == [0, 4, 8, 10]
 
 
@@ -193,14 +194,14 @@ def test_real_must_be_complete(real, make_data):
     content = file.read_bytes()
     file.unlink()
     with pytest.raises(UserError, match='has 3 validation images and real.json labels for 4'):
-        sources.load(data, 'eval')
+        datasets.load(data, 'eval')
     file.write_bytes(content)
     (real / 'real.json').write_text('[[3], [12], [], []]')
     with pytest.raises(UserError, match='real.json is no list of lists of classes 0 to 11'):
-        sources.load(data, 'eval')
+        datasets.load(data, 'eval')
     (real / 'real.json').unlink()
     with pytest.raises(UserError, match=r'real.json cannot be read .*reassessed-imagenet'):
-        sources.load(data, 'eval')
+        datasets.load(data, 'eval')
 
 
 def test_prepared_by_tfds(tmp_path, make_data, monkeypatch):
@@ -212,7 +213,7 @@ def test_prepared_by_tfds(tmp_path, make_data, monkeypatch):
         def _info(self):
             features = {
                 'image': tfds.features.Image(encoding_format='jpeg'),
-                'label': tfds.features.ClassLabel(names=imagenet_variants.wnids()),
+                'label': tfds.features.ClassLabel(names=classes.wnids()),
             }
             return tfds.core.DatasetInfo(
                 builder=self, features=tfds.features.FeaturesDict(features)
@@ -227,6 +228,6 @@ def test_prepared_by_tfds(tmp_path, make_data, monkeypatch):
     picture(6).save(tmp_path / 'stingray.jpg')
     monkeypatch.setattr(ImagenetA, 'root', tmp_path / 'stingray.jpg')
     ImagenetA(data_dir=tmp_path, file_format='array_record').download_and_prepare()
-    source = sources.load(make_data(name='tfds:imagenet_a', dir=str(tmp_path)), 'eval')
-    assert source.subset == imagenet_variants.BENCHMARKS['imagenet_a'].subset
+    source = datasets.load(make_data(name='tfds:imagenet_a', dir=str(tmp_path)), 'eval')
+    assert source.subset == classes.BENCHMARKS['imagenet_a'].subset
     assert source[0]['label'] == 6

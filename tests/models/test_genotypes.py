@@ -6,10 +6,12 @@ import json
 import pytest
 
 from cls import models
+from cls.config import genotype_files
 from cls.config import load as configs
 from cls.errors import UserError
 from cls.models import amoebanet
 from cls.models.registry import genotypes
+from cls.nn import limits
 from cls.nn.cells import Genotype
 
 AMOEBANET = 'configs/amoebanet.py'
@@ -30,8 +32,8 @@ def write(tmp_path, data):
 @pytest.mark.parametrize('genotype', [amoebanet.A, amoebanet.D])
 def test_there_and_back(genotype, tmp_path):
     path = tmp_path / 'genotype.json'
-    genotypes.save(genotype, path)
-    assert genotypes.structure(genotypes.load(path), Genotype) == genotype
+    genotype_files.save(genotype, path)
+    assert genotypes.structure(genotype_files.load(path), Genotype) == genotype
 
 
 @pytest.mark.parametrize(
@@ -73,8 +75,8 @@ def test_what_does_not_fit_is_named(data, kind, pattern):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    fails('No such file', genotypes.load, tmp_path / 'missing.json')
-    fails('not JSON', genotypes.load, write(tmp_path, '{"normal":'))
+    fails('No such file', genotype_files.load, tmp_path / 'missing.json')
+    fails('not JSON', genotype_files.load, write(tmp_path, '{"normal":'))
 
 
 def test_a_config_holds_the_content_of_the_file(tmp_path):
@@ -160,13 +162,13 @@ def test_no_variant_is_over_the_limit():
         fields = models.variant(name).fields
         models.create(name, **fields)
         if 'genotype' in fields:
-            assert 0 <= getattr(fields['genotype'], 'num_layers', 0) <= genotypes.max_layers()
+            assert 0 <= getattr(fields['genotype'], 'num_layers', 0) <= limits.max_layers()
 
 
 def test_text_that_is_nested_too_deeply_is_no_genotype(tmp_path):
     (tmp_path / 'deep.json').write_text('[' * 100_000)
     with pytest.raises(UserError, match='deep.json is not JSON: nested too deeply'):
-        genotypes.load(tmp_path / 'deep.json')
+        genotype_files.load(tmp_path / 'deep.json')
 
 
 def test_a_limit_of_layers_is_a_field(tmp_path):
@@ -179,4 +181,4 @@ def test_a_limit_of_layers_is_a_field(tmp_path):
         config = configs.load('configs/metaqnn.py', [genotype, ('limits.layers', '1300')])
         assert len(config.model.genotype['layers']) == 1201
     finally:
-        genotypes.limit_layers(1000)
+        limits.limit_layers(1000)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from cls import train
 from cls.config import load as configs
-from cls.data import sources
+from cls.data import datasets
 from cls.distributed import agreement
 from cls.errors import UserError
 from cls.search import job
@@ -152,7 +152,7 @@ def test_processes_that_see_other_files_do_not_train_together(run, monkeypatch):
 def test_a_prepared_set_is_its_name_version_split_and_size():
     data = base().data
     data.name, data.train_split = 'digits', 'train[:50%]'
-    assert sources.load(data, 'train').identity() == {
+    assert datasets.load(data, 'train').identity() == {
         'version': 'digits/1.0.0',
         'split': 'train[:50%]',
         'examples': 721,

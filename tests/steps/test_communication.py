@@ -60,7 +60,9 @@ def test_devices_send_gradients_statistics_and_metrics_alone(file, overrides):
 ON_TPU = """
 import json
 from jax.experimental import topologies
-from cls import config, hlo, setup, train
+from cls import setup, train
+from cls.config import load as config
+from cls.tools.tpu import hlo
 
 overrides = json.loads(input())
 chips = topologies.get_topology_desc(

@@ -13,8 +13,8 @@ from pathlib import Path
 import cv2
 from tensorflow_datasets.core import DatasetBuilder
 
+from cls.data.classes import validation_labels, wnids
 from cls.data.decode import decode
-from cls.data.imagenet_variants import validation_labels, wnids
 from cls.data.prepare import archives
 from cls.errors import UserError
 

@@ -7,6 +7,8 @@ A model file describes its system, its net, and then its variants:
 
 A config file may register variants of its own in the same way, of any Flax module that keeps the
 contract: a field `num_classes`, and `__call__(images, train=False)` that returns logits.
+
+May import: errors, nn.
 """
 
 import contextlib
@@ -26,6 +28,7 @@ import jax.numpy as jnp
 
 from cls.errors import UserError, nearest
 from cls.models.registry import genotypes
+from cls.nn import limits
 from cls.nn.init import shapes_only
 
 
@@ -225,7 +228,7 @@ def create(name: str, **overrides: Any) -> nn.Module:
             hint = nearest(key, known) or f' It has {", ".join(known)}.'
             raise UserError(f'model {name} has no field {key!r}.{hint}')
     for key in _DEPTHS & overrides.keys():
-        genotypes.check_layers(_total(overrides[key]), f'model {name} with {key}={overrides[key]}')
+        limits.check_layers(_total(overrides[key]), f'model {name} with {key}={overrides[key]}')
     if isinstance(overrides.get('genotype'), Mapping | list | tuple):  # plain data, from a file
         kind = known['genotype'].type
         overrides['genotype'] = genotypes.structure(overrides['genotype'], kind)
@@ -257,7 +260,7 @@ def abstract_variables(model: nn.Module, input_size: int, channels: int = 3) -> 
     Raises UserError for a network of very many modules, which would be traced for minutes.
     """
     images = jax.ShapeDtypeStruct((1, input_size, input_size, channels), jnp.float32)
-    seen, most = set(), MODULES * genotypes.max_layers()
+    seen, most = set(), MODULES * limits.max_layers()
 
     def count(next_call, args, kwargs, context):
         seen.add(context.module.path)

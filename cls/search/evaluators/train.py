@@ -20,13 +20,13 @@ from ml_collections import ConfigDict
 
 from cls import train
 from cls.config import load as configs
-from cls.data import splits, transforms
+from cls.data import transforms
 from cls.errors import UserError
 from cls.evaluate import evaluate_state
 from cls.models.registry import genotypes
 from cls.models.registry.complexity import Complexity, complexity
 from cls.nn import compact
-from cls.run import workdir
+from cls.run import metric_names, workdir
 from cls.search.loop import Failed
 from cls.search.searcher import Trial
 from cls.search.space import Space
@@ -182,13 +182,13 @@ class Net:
                 state, _ = jax.block_until_ready(self.train_steps[setup.phase(step)](state, batch))
                 if step + 1 == first:
                     values = evaluate_state(setup, self.eval_step, state)
-                    if not splits.figure(values, 'top1') > chance:
+                    if not metric_names.figure(values, 'top1') > chance:
                         return None
         values = evaluate_state(setup, self.eval_step, state)
-        if not np.isfinite(splits.figure(values, 'loss')):
+        if not np.isfinite(metric_names.figure(values, 'loss')):
             raise Failed('the loss is not finite')
-        average = splits.figure(values, 'top1', ema=True)
-        return splits.figure(values, 'top1') if average is None else average
+        average = metric_names.figure(values, 'top1', ema=True)
+        return metric_names.figure(values, 'top1') if average is None else average
 
 
 def chance_level(num_classes: int) -> float:

@@ -10,4 +10,6 @@ the batches are others, all else (checkpoints, preemption, metrics, the account 
 trainer's. config.model is the supernet. Its architecture's parameters lie in params['alpha']. The
 weights learn from the training images, the architecture from those that are evaluated on: a config
 points data.train_split and data.eval_split at two parts of the training set.
+
+May import: anything but main, tools.
 """

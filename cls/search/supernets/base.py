@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 from jax.sharding import NamedSharding
 
+from cls.config import genotype_files
 from cls.distributed import agreement
 from cls.errors import UserError
 from cls.models.registry import genotypes
@@ -53,7 +54,7 @@ class Supernet(abc.ABC):
         if agreement.is_first():
             from cls.search import figures  # matplotlib is slow to import
 
-            genotypes.save(genotype, file)
+            genotype_files.save(genotype, file)
             figures.draw(genotype, workdir / 'cell.png')
             figures.course(report.logged(workdir), workdir / 'curve.png')
         result = {'genotype': genotypes.plain(genotype)}

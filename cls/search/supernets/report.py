@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cls.data import splits
 from cls.errors import UserError
+from cls.run import metric_names
 
 # Of the result, and of the last steps: what a column is called, and with how many digits.
 NUMBERS = {
@@ -58,7 +58,7 @@ def read(folder: Path) -> dict[str, Any]:
         'seed': config['seed'],
         'genotype': result['genotype'],
         **{name: result[name] for name in ('truth', 'truth_best', 'cost') if name in result},
-        'top1': splits.figure(result, 'top1'),
+        'top1': metric_names.figure(result, 'top1'),
         **({'skips': sum(skips)} if skips else {}),
         'none': last['none'],
         'alpha_entropy': last['alpha_entropy'],
