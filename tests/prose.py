@@ -26,7 +26,7 @@ HASH_NAMES = ('Dockerfile', 'run')
 
 _WORD = re.compile(r"[A-Za-z][\w'-]*")
 _COUNTED = {
-    word: re.compile(rf'(?<![\w-]){word.replace(" ", r"[ ]")}(?![\w-])', re.IGNORECASE)
+    word: re.compile(rf'(?<![\w/-]){word.replace(" ", r"[ ]")}(?![\w/-])', re.IGNORECASE)
     for word in (*PER_10000, *NEVER)
 }
 _ANY = re.compile('|'.join(_COUNTED), re.IGNORECASE)
