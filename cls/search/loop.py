@@ -78,9 +78,7 @@ def _next(running: Mapping[Trial, Future[Metrics]], in_order: bool) -> Trial:
     return min((t for t, future in running.items() if future in done), key=lambda t: t.number)
 
 
-def _result(
-    trial: Trial, future: Future[Metrics], objective: Callable[[Metrics], float]
-) -> Result:
+def _result(trial: Trial, future: Future[Metrics], objective: Callable[[Metrics], float]) -> Result:
     try:
         metrics = future.result()
         return Result(trial, objective(metrics), metrics)
