@@ -1,8 +1,8 @@
-"""Lists the registered models: python -m cls.tools.models [PATTERN] [--json | --write README.md].
+"""Lists the registered models: python -m cls.tools.models [PATTERN] [--json | --write FILE].
 
-Parameters and multiply-adds are counted from each net's trace, not read from a table. With --write,
-the table of systems between the two marks of that file is written anew, from what is registered and
-from what the tests measured when they were last recorded (tests/results.json).
+Parameters and multiply-adds are counted from each model's trace, not read from a table. With
+--write, the table of systems between the two marks of cls/models/README.md is renewed from the
+registry and from the last recorded measurements of the tests (tests/results.json).
 """
 
 import gc
@@ -38,8 +38,8 @@ COLUMNS = (
     'paper_top5',
     'reference',
 )
-BEGIN = '<!-- table of systems, by python -m cls.tools.models --write README.md -->'
-END = '<!-- end of the table -->'
+BEGIN = '<!-- table of systems, by python -m cls.tools.models --write cls/models/README.md -->'
+END = markdown.END
 RESULTS = ROOT / 'tests' / 'results.json'
 HEADER = (
     'system',
@@ -49,9 +49,9 @@ HEADER = (
     'variants',
     'parameters, M: paper / ours',
     'MACs, M: paper / ours',
-    'held against',
+    'compared with',
     'largest difference',
-    'weights that import',
+    'imports weights of',
     'digits',
 )
 
@@ -122,19 +122,19 @@ def _text(value: object) -> str:
     return f'{value:,}' if isinstance(value, int) else str(value)
 
 
-# ------------------------------------------------------------------------ the README's table
+# ---------------------------------------------------------- the table of cls/models/README.md
 
 
 def renewed(text: str) -> str:
-    """Returns a file's text with the table of systems written anew.
+    """Returns the text of a page with its table of systems renewed.
 
-    Raises UserError when the text has not the two marks that the table stands between.
+    Raises UserError when the text does not have the two marks.
     """
     return markdown.renewed(text, BEGIN, END, table())
 
 
 def table() -> str:
-    """Returns the table of systems in Markdown, and under it what was last measured and when."""
+    """Returns the table of systems in Markdown, followed by the last recorded measurements."""
     measured = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     of_system = {}
     for variant in map(models.variant, models.names()):
@@ -155,7 +155,7 @@ def table() -> str:
 
 
 def _real(measured: dict) -> str:
-    """Returns what the originals' weights come to on real images, or ''."""
+    """Returns the table of the originals' weights on real images, or ''."""
     if 'real' not in measured:
         return ''
     lines = [['weights of', 'images', 'top-1 here', "the original's", 'largest difference']]
@@ -177,7 +177,7 @@ def _system_cells(system: System, variants: Sequence[Variant], measured: dict) -
     differences = [x for x in differences if x is not None]
     packages = sorted({v.reference.partition(':')[0] for v in variants if v.reference})
     restated = any(v.reference is None for v in variants)
-    file = variants[0].module.__module__.replace('.', '/') + '.py'
+    file = variants[0].module.__module__.rpartition('.')[2] + '.py'
     return [
         f'[{system.name}]({file})',
         _venue(system),
@@ -195,10 +195,10 @@ def _system_cells(system: System, variants: Sequence[Variant], measured: dict) -
 
 def _ensemble_cells(ensemble: Any, measured: dict) -> list[str]:
     members = [models.variant(name) for name in ensemble.members]
-    system, file = ensemble.system, f'configs/{ensemble.name}.py'
+    system, file = ensemble.system, f'{ensemble.name}.py'
     counted = {name: ensemble.members.count(name) for name in ensemble.members}
     return [
-        f'[{system.name}]({file})',
+        f'[{system.name}](../../configs/{file})',
         _venue(system),
         _number(system.top1),
         _number(system.top5),
@@ -233,7 +233,7 @@ def _names(names: list[str]) -> str:
 
 
 def _digits(file: str, measured: dict) -> str:
-    found = measured.get('digits', {}).get(f'configs/{Path(file).name}')
+    found = measured.get('digits', {}).get(f'configs/{file}')
     return f'{found[0]:.1f} % in {found[1]} s' if found else '-'
 
 
