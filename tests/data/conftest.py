@@ -7,7 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from configs.common import base
+from cls.recipes.common import base
 
 
 @pytest.fixture(scope='session', autouse=True)
