@@ -25,11 +25,11 @@ from concurrent.futures import ThreadPoolExecutor
 import grain
 import numpy as np
 from absl import flags
-from ml_collections import ConfigDict
 
 from cls import signals
 from cls.data import order, transforms
 from cls.data.sources import MEMORY_LIMIT, InMemory, Source
+from cls.data.spec import DataSpec
 from cls.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -54,7 +54,7 @@ class Info:
     image_shape: tuple[int, int, int]  # (H, W, C) of the training batches
 
 
-def info(train: Source | None, evaluation: Source, data: ConfigDict) -> Info:
+def info(train: Source | None, evaluation: Source, data: DataSpec) -> Info:
     """Sums up what `datasets.load` returned for the two splits.
 
     Without a training split, which is for evaluation only, the length of an epoch has no meaning
@@ -133,10 +133,10 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix='images')
 
 
-def _train_reader(source: Source, data: ConfigDict, seed: int, threads: int) -> Reader:
+def _train_reader(source: Source, data: DataSpec, seed: int, threads: int) -> Reader:
     crop = transforms.train_crop(data)
     if data.train_crop in ('none', 'pad') and (ready := _at_size(source, data, data.image_size)):
-        pad = transforms.padding(data)
+        pad = data.pad if data.train_crop == 'pad' else 0
         border = transforms.border(data)
         return functools.partial(_take, source=ready, pad=pad, border=border, seed=seed)
     if data.name == 'synthetic':  # such images show what a step costs without its input
@@ -148,9 +148,9 @@ def _train_reader(source: Source, data: ConfigDict, seed: int, threads: int) -> 
     )
 
 
-def _eval_reader(source: Source, data: ConfigDict, threads: int) -> Reader:
+def _eval_reader(source: Source, data: DataSpec, threads: int) -> Reader:
     crop = transforms.eval_crop(data)
-    size = transforms.eval_size(data)
+    size = data.eval_pixels
     if data.eval_resize in (0, size) and (ready := _at_size(source, data, size)):
         return functools.partial(_take, source=ready)
     if data.name == 'synthetic' and source.shape[0] == size:
@@ -158,7 +158,7 @@ def _eval_reader(source: Source, data: ConfigDict, threads: int) -> Reader:
     return functools.partial(_read, source=source, crop=crop, size=size, threads=threads)
 
 
-def _at_size(source: Source, data: ConfigDict, size: int) -> InMemory | None:
+def _at_size(source: Source, data: DataSpec, size: int) -> InMemory | None:
     """Returns a source in memory with its images resized once and for all, if they still fit."""
     if not isinstance(source, InMemory):
         return None
@@ -169,7 +169,7 @@ def _at_size(source: Source, data: ConfigDict, size: int) -> InMemory | None:
     return _resized(source, data, size)
 
 
-def _resized(source: InMemory, data: ConfigDict, size: int) -> InMemory:
+def _resized(source: InMemory, data: DataSpec, size: int) -> InMemory:
     if source.shape[:2] == (size, size):
         return source
     return source.mapped(
@@ -177,7 +177,7 @@ def _resized(source: InMemory, data: ConfigDict, size: int) -> InMemory:
             transforms.center_crop,
             size=size,
             resize_to=size,
-            interpolation=transforms.interpolation(data),
+            interpolation=data.interpolation,
         )
     )
 
@@ -256,15 +256,6 @@ def _check_batch(batch: int, process: tuple[int, int]) -> None:
         )
 
 
-def check_repeats(data: ConfigDict, batch: int) -> None:
-    """Raises UserError if a batch cannot hold whole sets of data.repeats copies."""
-    if data.repeats < 1 or batch % data.repeats:
-        raise UserError(
-            f'config.data.repeats is {data.repeats}: expected a divisor of the {batch} examples of '
-            'config.batch.'
-        )
-
-
 # ------------------------------------------------------------------------------------------------
 # Iteration
 # ------------------------------------------------------------------------------------------------
@@ -321,13 +312,13 @@ def _of_worker(error: RuntimeError) -> UserError | None:
 # ------------------------------------------------------------------------------------------------
 
 
-def shared_memory(train: 'TrainIterator | Paired') -> int:
+def shared_memory(train: 'TrainIterator | ZippedIterator') -> int:
     """Returns the most bytes in shared memory that the workers of an iterator ever need.
 
     A worker has its buffer twice, once on each side, and a batch in the hand; on the side of the
     trainer Grain holds one more of each worker. Two batches are with the training step.
     """
-    if isinstance(train, Paired):
+    if isinstance(train, ZippedIterator):
         return sum(shared_memory(iterator) for iterator in train.parts)
     return (train.workers * (2 * _BUFFERED + 2) + 2) * train.batch_bytes if train.workers else 0
 
@@ -400,8 +391,8 @@ class TrainIterator:
         _close_all(self._running)
 
 
-class Paired:
-    """Training batches from two sources, each at the same step: those of the second as 'held'."""
+class ZippedIterator:
+    """Training batches from two sources, each at the same step: those of the second under 'valid'."""
 
     def __init__(self, first: TrainIterator, second: TrainIterator):
         self.parts = self._first, self._second = first, second
@@ -410,7 +401,7 @@ class Paired:
         return self
 
     def __next__(self) -> dict:
-        return next(self._first) | {'held': next(self._second)}
+        return next(self._first) | {'valid': next(self._second)}
 
     def get_state(self) -> dict:
         """Returns {'step': int}, as TrainIterator."""
@@ -434,7 +425,7 @@ def _close_all(running: list[grain.DatasetIterator]) -> None:
 
 def train_batches(
     source: Source,
-    data: ConfigDict,
+    data: DataSpec,
     *,
     batch: int,
     seed: int,
@@ -452,26 +443,25 @@ def train_batches(
 
     Args:
       source: `datasets.load(data, 'train')`.
-      data: `config.data`.
+      data: its specification.
       batch: Size of the global batch.
       seed: Of order and crops, 0 or more.
       num_classes: Labels must be less.
       process: (index, count).
       sizes: (first step, pixels) pairs, the first at step 0: of the images from that step on; ():
-        data.image_size throughout. See `at_size` for the crops.
+        data.image_size throughout. See `DataSpec.at_size` for the crops.
 
     Raises UserError, from here for the configuration and from `next` for the data.
     """
     _check_batch(batch, process)
-    if seed < 0 or data.workers < 0:
-        field, value = ('seed', seed) if seed < 0 else ('data.workers', data.workers)
-        raise UserError(f'config.{field} is {value}: expected 0 or more.')
-    check_repeats(data, batch)
+    if seed < 0:
+        raise UserError(f'config.seed is {seed}: expected 0 or more.')
+    data.check_repeats(batch, 'a batch')
     # Workers are for decoding. What is in memory would only be copied to them and back.
     workers = 0 if isinstance(source, InMemory) else data.workers
     threads = 0 if workers else _threads(source)
     readers = tuple(
-        (start, _train_reader(source, at_size(data, size), seed, threads))
+        (start, _train_reader(source, data.at_size(size), seed, threads))
         for start, size in sizes or ((0, data.image_size),)
     )
     batch_at = functools.partial(
@@ -490,18 +480,6 @@ def train_batches(
     size = max([size for _, size in sizes] or [data.image_size])
     batch_bytes = batch // process[1] * size**2 * source.channels
     return TrainIterator(_Steps(batch_at, _WITHOUT_END), workers, batch_bytes)
-
-
-def at_size(data: ConfigDict, size: int) -> ConfigDict:
-    """Returns config.data for images of another size; what is in pixels grows with it."""
-    if size == data.image_size:
-        return data
-    factor = size / data.image_size
-    data = data.copy_and_resolve_references()
-    data.unlock()
-    data.image_size, data.pad = size, round(factor * data.pad)
-    data.scale = tuple(round(factor * side) for side in data.scale)
-    return data
 
 
 class EvalBatches:
@@ -523,7 +501,7 @@ class EvalBatches:
 
 def eval_batches(
     source: Source,
-    data: ConfigDict,
+    data: DataSpec,
     *,
     batch: int,
     num_classes: int,
@@ -543,6 +521,6 @@ def eval_batches(
         batch=batch,
         num_classes=num_classes,
         process=process,
-        shape=(*2 * (transforms.eval_size(data),), source.channels),
+        shape=(*2 * (data.eval_pixels,), source.channels),
     )
     return EvalBatches(_Steps(batch_at, -(-len(source) // batch)))

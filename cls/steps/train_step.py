@@ -13,23 +13,20 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from ml_collections import ConfigDict
 
 from cls import models
 from cls.augment.apply import apply
 from cls.augment.settings import Augment
-from cls.errors import UserError, nearest
 from cls.steps import freeze, losses, remat
 from cls.steps import sharding as meshes
 from cls.steps.state import TrainState
 
 Batch = dict[str, jax.Array]  # image (N, H, W, C) uint8, label (N,) int32, mask (N,) bool
-CONTRASTS = ('', 'global')
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What a step does beside the net and the optimizer."""
+    """The constants of a step: all but the model and the optimizer."""
 
     total_steps: int
     mean: tuple[float, ...]  # of pixels in 0..255
@@ -41,29 +38,25 @@ class Recipe:
     ema: float
     contrast: str = ''  # '' | global
     augment: Augment = Augment()
-    freeze: str = ''  # parameters that stay, see cls.steps.freeze
-    freeze_bn: bool = False  # whether the statistics of all norms stay
-    remat: str = ''  # what the gradient computes anew, see cls.steps.remat
+    freeze: str = ''  # frozen parameters, see cls.steps.freeze
+    freeze_bn: bool = False  # whether the statistics of all norms are frozen
+    remat: str = ''  # granularity of rematerialization, see cls.steps.remat
 
     @classmethod
-    def of(cls, config: ConfigDict, total_steps: int, channels: int) -> 'Recipe':
-        """Reads a config, of training on images of so many channels.
+    def from_config(cls, config: Any, total_steps: int, channels: int) -> 'Recipe':
+        """Reads a config, for a run of `total_steps` on images of that many channels.
 
-        Raises UserError for a contrast or an augmentation that is not there.
+        Raises UserError for an unknown config.remat, and as AugmentSpec.from_config.
         """
-        data = config.data
-        if data.contrast not in CONTRASTS:
-            raise UserError(
-                f"config.data.contrast is {data.contrast!r}: expected '' or 'global'."
-                f'{nearest(data.contrast, CONTRASTS)}'
-            )
+        remat.check(config.remat)
+        data, loss = config.data, config.loss
         return cls(
             total_steps,
             tuple(data.mean),
             tuple(data.std),
             data.flip,
-            config.loss.label_smoothing,
-            config.loss.aux_weight,
+            loss.label_smoothing,
+            loss.aux_weight,
             config.accumulate,
             config.ema,
             data.contrast,
@@ -124,7 +117,7 @@ def _is_number(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jnp.floating)
 
 
-def _on_numbers(function: Callable, old: Any, new: Any) -> Any:
+def _map_floating(function: Callable, old: Any, new: Any) -> Any:
     """Maps function(old, new) over two trees, and takes the new of what is no floating number."""
     return jax.tree.map(lambda x, y: function(x, y) if _is_number(y) else y, old, new)
 
@@ -148,14 +141,14 @@ def make_loss(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -
     is called with.
     """
     takes_progress = models.takes_progress(model)
-    still = functools.partial(freeze.still, recipe.freeze)
+    still = functools.partial(freeze.frozen_mask, recipe.freeze)
 
     def loss_fn(params, batch_stats, images, labels, key, progress, **given):
         extra = given | ({'progress': progress} if takes_progress else {})
         stays = still(params, batch_stats, recipe.freeze_bn)
         params = meshes.gathered(params, batch_sharding.mesh)
-        params = freeze.hold(stays['params'], jax.lax.stop_gradient(params), params)
-        kept = freeze.kept(stays['batch_stats'])
+        params = freeze.select(stays['params'], jax.lax.stop_gradient(params), params)
+        kept = freeze.kept_norms(stays['batch_stats'])
         logits, updated = remat.apply(
             recipe.remat,
             model,
@@ -209,7 +202,7 @@ def make_train_step(
     `stats_norm` (of the BN statistics): together they are finite only if the state is.
     """
     group = getattr(model, 'bn_group', 0) or 1
-    still = functools.partial(freeze.still, recipe.freeze)
+    still = functools.partial(freeze.frozen_mask, recipe.freeze)
     loss_fn = make_loss(model, recipe, batch_sharding)
 
     def gradients(state, images, labels, key):
@@ -230,13 +223,13 @@ def make_train_step(
         )
 
         def add(total, inputs):
-            return _on_numbers(jnp.add, total, microbatch(*inputs)), None
+            return _map_floating(jnp.add, total, microbatch(*inputs)), None
 
         inputs = (jnp.arange(recipe.accumulate), images, labels)
         shapes = jax.eval_shape(microbatch, *jax.tree.map(lambda x: x[0], inputs))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         total, _ = jax.lax.scan(add, zeros, inputs)
-        return _on_numbers(lambda _, x: x / recipe.accumulate, total, total)
+        return _map_floating(lambda _, x: x / recipe.accumulate, total, total)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         chex.assert_rank((batch['image'], batch['label']), (4, 1))
@@ -245,7 +238,7 @@ def make_train_step(
         images, labels = augmented(recipe, batch, key, model)
         grads, (batch_stats, metrics) = gradients(state, images, labels, net_key)
         stays = still(state.params, state.batch_stats, recipe.freeze_bn)
-        batch_stats = freeze.hold(stays['batch_stats'], state.batch_stats, batch_stats)
+        batch_stats = freeze.select(stays['batch_stats'], state.batch_stats, batch_stats)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         chex.assert_trees_all_equal_shapes_and_dtypes(params, state.params)
@@ -255,9 +248,9 @@ def make_train_step(
             # As TensorFlow's moving average with num_updates: fast at first, then `ema`.
             decay = jnp.minimum(recipe.ema, (1.0 + state.step) / (10.0 + state.step))
             now = {'params': params, 'batch_stats': batch_stats}
-            ema = _on_numbers(lambda old, new: decay * old + (1 - decay) * new, ema, now)
+            ema = _map_floating(lambda old, new: decay * old + (1 - decay) * new, ema, now)
             if recipe.freeze:  # rounding would wear down the average of what never changes
-                ema = freeze.hold(still(state.params, state.batch_stats), now, ema)
+                ema = freeze.select(still(state.params, state.batch_stats), now, ema)
         state = state.replace(
             step=state.step + 1,
             params=params,

@@ -132,10 +132,10 @@ def test_sizes_are_a_function_of_the_step(source, fields, make_data):
 
 def test_what_is_in_pixels_grows_with_the_image(make_data):
     data = make_data(image_size=224, scale=(256, 480), pad=4)
-    half = pipeline.at_size(data, 112)
+    half = data.at_size(112)
     assert (half.image_size, half.scale, half.pad) == (112, (128, 240), 2)
     assert (data.image_size, data.scale, data.pad) == (224, (256, 480), 4)
-    assert pipeline.at_size(data, 224) is data
+    assert data.at_size(224) is data
 
 
 def test_random_images_come_in_any_size(make_data):
@@ -285,15 +285,16 @@ def test_synthetic_is_not_cropped(make_data):
 WORKERS = """
 import sys
 import numpy as np
+import dataclasses
 from absl import flags
-from configs.common import base
 from cls.data import pipeline, sources
+from cls.data.spec import DataSpec
 from cls.errors import UserError
 
 left_open = []
 
 def hashes(data, workers, steps, start=0):
-    data.workers = workers
+    data = dataclasses.replace(data, workers=workers)
     source = datasets.load(data, 'train')
     iterator = pipeline.train_batches(source, data, batch=4, seed=0, num_classes=3)
     iterator.set_state({'step': start})
@@ -303,8 +304,7 @@ def hashes(data, workers, steps, start=0):
     return found
 
 if __name__ == '__main__':
-    data = base().data
-    data.update(name='folder:' + sys.argv[1], image_size=24, train_crop='random_resized')
+    data = DataSpec('folder:' + sys.argv[1], image_size=24, train_crop='random_resized')
     threads = hashes(data, 0, 7)
     assert len(set(threads)) == 7
     assert hashes(data, 2, 7) == threads

@@ -1,5 +1,6 @@
 """Shared memory, by which workers hand over their batches: what they need, and when it is full."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ MIB = 2**20
 PROGRAM = """
 import os, sys, time
 import numpy as np
-from configs.common import base
+from cls.data.spec import DataSpec
 from cls.data import pipeline, sources
 from cls.errors import UserError
 
@@ -30,8 +31,7 @@ def used():
     return (found.f_blocks - found.f_bfree) * found.f_frsize
 
 if __name__ == '__main__':
-    data, before = base().data, used()
-    data.update(name='folder:x', image_size=64, train_crop='none', workers=2)
+    data, before = DataSpec('folder:x', image_size=64, train_crop='none', workers=2), used()
     iterator = pipeline.train_batches(Large(), data, batch=64, seed=0, num_classes=10)
     need = pipeline.shared_memory(iterator)
     print(pipeline.missing_shared_memory([need], pipeline.free_shared_memory()))
@@ -113,8 +113,8 @@ def test_eight_workers_with_batches_of_128_images(make_data):
     assert pipeline.shared_memory(shared) == need / 4
     growing = pipeline.train_batches(Decoded(), data, sizes=((0, 112), (5, 448)), **fields)
     assert pipeline.shared_memory(growing) == 4 * need
-    assert pipeline.shared_memory(pipeline.Paired(iterator, iterator)) == 2 * need
-    data.workers = 0
+    assert pipeline.shared_memory(pipeline.ZippedIterator(iterator, iterator)) == 2 * need
+    data = dataclasses.replace(data, workers=0)
     alone = pipeline.train_batches(Decoded(), data, **fields)
     assert pipeline.shared_memory(alone) == 0
 
