@@ -150,7 +150,7 @@ class CRUNet(nn.Module):
                 )
             self.sow('intermediates', f'stage{i + 1}', x)
         x = nn.relu(norm(name='bn')(x))
-        return residual.classify(self, x)
+        return residual.head(self, x)
 
 
 # Units (Table 1), channels of the shared convolutions and of the first grouped ones, groups;

@@ -110,7 +110,7 @@ class DenseNet(nn.Module):
             x = DenseBlock(size, layer, name=f'denseblock{i}')(x)
             self.sow('intermediates', f'stage{i}', x)
         x = nn.relu(norm(name='norm5')(x))
-        return residual.classify(self, x, name='classifier')
+        return residual.head(self, x, name='classifier')
 
 
 # k, layers in each block (Table 1), parameters and multiply-adds, and the paper's single-crop

@@ -121,7 +121,7 @@ class EfficientNet(nn.Module):
         x = inverted.stages(self, x, runs, block, act, drop_rate)
         kernel_init = init.VarianceScaling(1 / 3, 'fan_out', 'uniform')
         head = round_channels(1280 * ends)
-        return inverted.classify(self, x, head, conv, norm, act, train, kernel_init)
+        return inverted.head(self, x, head, conv, norm, act, train, kernel_init)
 
 
 # efficientnet-pytorch's (and efficientnet-lite-pytorch's), but for the numbers of the blocks.

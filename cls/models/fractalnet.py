@@ -190,7 +190,7 @@ class FractalNet(nn.Module):
             )
             x = block(x)
             self.sow('intermediates', f'stage{i + 1}', x)
-        return residual.classify(self, x, 'output')
+        return residual.head(self, x, 'output')
 
 
 # Columns, widths of the blocks, classes, parameters, multiply-adds, and the paper's top-1 with

@@ -233,7 +233,7 @@ class Hier(nn.Module):
                     self.sow('intermediates', f'stage{stage}', x)
                 scale = 2 if i == self.cells and stage < self.stages else 1
                 x = Separable(scale * features, scale, conv, norm, name=f'separable{name}')(x)
-        return residual.classify(self, x, 'output')
+        return residual.head(self, x, 'output')
 
 
 _MAX, _AVG, _ID = 'max_3x3', 'avg_3x3', 'identity'

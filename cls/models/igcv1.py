@@ -27,12 +27,11 @@ import jax
 import jax.numpy as jnp
 
 from cls.models.registry import System, Variant, register
-from cls.nn import init
+from cls.nn import init, residual
 from cls.nn.conv import Conv
 from cls.nn.igc import InterleavedConv
 from cls.nn.norm import BatchNorm
 from cls.nn.pool import max_pool
-from cls.nn.residual import classify
 from cls.nn.units import ConvNorm
 
 SYSTEM = System(
@@ -123,7 +122,7 @@ class IGCV1(nn.Module):
             how = (1 if i == 1 else 2, self.residual, self.cifar)
             x = Stage(size, partitions, *how, conv, norm, name=f'g{i}')(x)
             self.sow('intermediates', f'stage{i}', x)
-        return classify(self, x)
+        return residual.head(self, x)
 
 
 # L and M of each stage, the stem's width, parameters and multiply-adds, and top-1 and top-5 from

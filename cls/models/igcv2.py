@@ -35,11 +35,10 @@ import jax.numpy as jnp
 
 from cls.errors import UserError
 from cls.models.registry import System, Variant, register
-from cls.nn import init
+from cls.nn import init, residual
 from cls.nn.conv import Conv
 from cls.nn.igc import InterleavedConv
 from cls.nn.norm import BatchNorm
-from cls.nn.residual import classify
 from cls.nn.units import ConvNorm
 
 SYSTEM = System(
@@ -96,7 +95,7 @@ class IGCV2(nn.Module):
                 name = f'g{stage}.b{i + 1}'
                 x = InterleavedConv(features, groups, conv, norm, strides, name=name)(x)
             self.sow('intermediates', f'stage{stage}', x)
-        return classify(self, x)
+        return residual.head(self, x)
 
 
 # The stem's width, parameters and multiply-adds, and the paper's top-1.

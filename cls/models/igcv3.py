@@ -68,7 +68,7 @@ class IGCV3(nn.Module):
         block = functools.partial(InvertedResidual, conv=conv, norm=norm, groups=2)
         x = inverted.stem(self, images, self.stem_features, conv, norm, 'relu6')
         x = inverted.stages(self, x, self.runs(), block, 'relu6')
-        return inverted.classify(self, x, self.head_features, conv, norm, 'relu6', train)
+        return inverted.head(self, x, self.head_features, conv, norm, 'relu6', train)
 
     def runs(self) -> list[list[Run]]:
         """Returns each stage's runs; what expands by a ratio of its own is a run of one block."""

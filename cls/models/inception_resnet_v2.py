@@ -110,7 +110,7 @@ class InceptionResNetV2(nn.Module):
             self.sow('intermediates', f'stage{i}', x)
         x = residual(BLOCK8, scale=1.0, act=None, name='block8')(x)
         x = unit(Unit(1536, 1), name='conv2d_7b')(x)
-        return inception.classify(self, x, train, 'classif', init.glorot_uniform)
+        return inception.head(self, x, train, 'classif', init.glorot_uniform)
 
 
 register(

@@ -162,7 +162,7 @@ class InceptionV3(nn.Module):
         for letter in 'bcdefgh'[: self.last_blocks]:
             x = Mixed(INCEPTION_C, unit, name=f'Mixed_7{letter}')(x)
         self.sow('intermediates', 'stage3', x)
-        return inception.classify(self, x, train, 'fc', init.Normal(0.01, cut=True))
+        return inception.head(self, x, train, 'fc', init.Normal(0.01, cut=True))
 
 
 register(

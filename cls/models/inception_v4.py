@@ -126,7 +126,7 @@ class InceptionV4(nn.Module):
                 x = make(block, name=f'features.{index}')(x)
                 index += 1
             self.sow('intermediates', stage, x)
-        return inception.classify(self, x, train, 'last_linear', init.glorot_uniform)
+        return inception.head(self, x, train, 'last_linear', init.glorot_uniform)
 
 
 register(

@@ -104,7 +104,7 @@ class MnasNet(nn.Module):
         x = inverted.stages(self, x, runs, block, 'relu')
         kernel_init = init.VarianceScaling(1 / 3, 'fan_out', 'uniform')
         head = self.head_features
-        return inverted.classify(self, x, head, conv, norm, 'relu', train, kernel_init)
+        return inverted.head(self, x, head, conv, norm, 'relu', train, kernel_init)
 
 
 def _torchvision():

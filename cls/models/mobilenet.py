@@ -105,7 +105,7 @@ class MobileNet(nn.Module):
                 shape = (int(features * self.width), strides, self.padding)
                 x = Separable(*shape, conv, norm, act, name=f'blocks.{stage}.{i}')(x)
             self.sow('intermediates', f'stage{stage + 1}', x)
-        return inception.classify(self, x, train, 'classifier', kernel_init)
+        return inception.head(self, x, train, 'classifier', kernel_init)
 
 
 BLOCKS = [(stage, i) for stage, blocks in enumerate(MobileNet.stages) for i in range(len(blocks))]

@@ -90,7 +90,7 @@ class MobileNetV2(nn.Module):
 
         x = inverted.stem(self, images, stem, conv, norm, 'relu6')
         x = inverted.stages(self, x, runs, block, 'relu6')
-        return inverted.classify(self, x, head, conv, norm, 'relu6', train)
+        return inverted.head(self, x, head, conv, norm, 'relu6', train)
 
 
 def _torchvision():

@@ -176,7 +176,7 @@ class PolyNet(nn.Module):
             if stage in REDUCTIONS:
                 x = reduce(x, REDUCTIONS[stage], f'reduction_{stage}')
         dropout = nn.Dropout(self.dropout_rate, deterministic=not train)
-        return residual.classify(self, x, 'last_linear', dropout)
+        return residual.head(self, x, 'last_linear', dropout)
 
 
 def stem(x: jax.Array, layer: Callable) -> jax.Array:

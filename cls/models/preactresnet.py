@@ -70,7 +70,7 @@ class PreActResNet(nn.Module):
             x = residual.stem(self, images, conv, norm, self.widths[0])
         sizes = zip(self.stage_sizes, self.widths, strict=True)
         x = preact.stages(self, x, unit, [(width,) * size for size, width in sizes])
-        return preact.classify(self, x, norm)
+        return preact.head(self, x, norm)
 
 
 # Units per stage, parameters and multiply-adds, and the paper's top-1 and top-5 from a single crop

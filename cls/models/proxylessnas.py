@@ -104,7 +104,7 @@ class ProxylessNAS(nn.Module):
         block = functools.partial(InvertedResidual, conv=conv, norm=norm)
         x = inverted.stem(self, images, self.stem_features, conv, norm, 'relu6')
         x = inverted.stages(self, x, inverted.scaled(self.genotype), block, 'relu6')
-        return inverted.classify(self, x, self.head_features, conv, norm, 'relu6', train)
+        return inverted.head(self, x, self.head_features, conv, norm, 'relu6', train)
 
 
 # pytorchcv's names; `present` are the numbers, in its five stages, of units with a block.

@@ -102,7 +102,7 @@ class PyramidNet(nn.Module):
         widths = additive_widths(start, self.alpha, self.stage_sizes)
         x = preact.stages(self, x, unit, widths)
         dropout = nn.Dropout(self.dropout_rate, deterministic=not train)
-        return preact.classify(self, x, norm, dropout)
+        return preact.head(self, x, norm, dropout)
 
 
 # Units in each of three stages, alpha, parameters, multiply-adds and CIFAR-10 top-1 (Table 4).

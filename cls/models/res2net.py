@@ -126,7 +126,7 @@ class Res2Net(nn.Module):
         stem = residual.cifar_stem if self.cifar else residual.stem
         x = stem(self, images, conv, norm, self.widths[0])
         x = residual.stages(self, x, block, self.stage_sizes, self.widths)
-        return residual.classify(self, x)
+        return residual.head(self, x)
 
 
 class DLABottle2neck(nn.Module):

@@ -171,7 +171,7 @@ class ResidualAttention(nn.Module):
             self.sow('intermediates', f'stage{i}', x)
         if not self.resnext:
             x = nn.relu(norm(name='post_activ.bn')(x))
-        return residual.classify(self, x, 'output')
+        return residual.head(self, x, 'output')
 
 
 # Parameters, multiply-adds, top-1 and top-5 (authors' README; Attention-92 at 320 pixels).

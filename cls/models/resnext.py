@@ -66,7 +66,7 @@ class ResNeXt(nn.Module):
         stem = residual.cifar_stem if self.cifar else residual.stem
         x = stem(self, images, conv, norm, self.widths[0])
         x = residual.stages(self, x, block, self.stage_sizes, self.widths)
-        return residual.classify(self, x)
+        return residual.head(self, x)
 
 
 # Package, blocks per stage, C, d (Table 1), parameters and multiply-adds, and the paper's top-1 and

@@ -92,7 +92,7 @@ class SENet(nn.Module):
         self.sow('intermediates', 'stem', x)
         x = residual.stages(self, x, block, self.stage_sizes, self.widths)
         dropout = nn.Dropout(self.dropout_rate, deterministic=not train)
-        return residual.classify(self, x, name='last_linear', dropout=dropout)
+        return residual.head(self, x, name='last_linear', dropout=dropout)
 
 
 def wide_projection(block: nn.Module, x: jax.Array) -> jax.Array:
@@ -179,7 +179,7 @@ class SEBNInception(nn.Module):
             x = InceptionModule(*module, self.reduction, conv, norm, name=f'inception_{name}')(x)
             if name in ('3b', '4d', '5b'):
                 self.sow('intermediates', f'stage{int(name[0]) - 2}', x)
-        return residual.classify(self, x, name='classifier')
+        return residual.head(self, x, name='classifier')
 
 
 RESNET = {'stride_on_first': True}

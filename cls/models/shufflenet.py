@@ -113,7 +113,7 @@ class ShuffleNet(nn.Module):
                 shape = (width, 2 if i == 1 else 1, self.groups, first_groups, self.reduction)
                 x = ShuffleUnit(*shape, conv, norm, name=f'features.stage{stage}.unit{i}')(x)
             self.sow('intermediates', f'stage{stage}', x)
-        return residual.classify(self, x, name='output')
+        return residual.head(self, x, name='output')
 
 
 # Groups -> channels of the first stage at scale 1, doubled from stage to stage (Table 1).

@@ -122,7 +122,7 @@ class ShuffleNetV2(nn.Module):
         last = f'conv{len(self.stage_sizes) + 2}'
         x = conv(self.head_features, 1, name=f'{last}.0')(x)
         x = nn.relu(norm(name=f'{last}.1')(x))
-        return residual.classify(self, x)
+        return residual.head(self, x)
 
 
 # Channels of each stage and of the last convolution (Table 5), parameters, multiply-adds, and top-1

@@ -125,7 +125,7 @@ class SKNet(nn.Module):
 
         x = residual.stem(self, images, conv, norm, self.widths[0])
         x = residual.stages(self, x, block, self.stage_sizes, self.widths)
-        return residual.classify(self, x)
+        return residual.head(self, x)
 
 
 RENAMES = (

@@ -75,7 +75,7 @@ class StochasticDepth(nn.Module):
             x = residual.stem(self, images, conv, norm, 64)
         block = functools.partial(kind, conv=conv, norm=norm, shortcut=shortcut, refine=drop)
         x = residual.stages(self, x, block, self.stage_sizes, widths)
-        return residual.classify(self, x)
+        return residual.head(self, x)
 
 
 def _shortcut(block: nn.Module, x: jax.Array) -> jax.Array:

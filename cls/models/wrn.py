@@ -64,7 +64,7 @@ class WRN(nn.Module):
         self.sow('intermediates', 'stem', x)
         blocks = (self.depth - 4) // 6
         x = preact.stages(self, x, block, [(width * self.k,) * blocks for width in (16, 32, 64)])
-        return preact.classify(self, x, norm)
+        return preact.head(self, x, norm)
 
 
 class ImageNetWRN(nn.Module):
@@ -92,7 +92,7 @@ class ImageNetWRN(nn.Module):
 
         x = residual.stem(self, images, conv, norm, 64)
         x = residual.stages(self, x, block, self.stage_sizes, (64, 128, 256, 512))
-        return residual.classify(self, x)
+        return residual.head(self, x)
 
 
 # Depth, k, parameters, multiply-adds and CIFAR-10 top-1, without dropout: of normalised images

@@ -120,7 +120,7 @@ class Xception(nn.Module):
             x = Separable(width, conv, name=f'conv{i}')(x)
             x = nn.relu(norm(name=f'bn{i}')(x))
         self.sow('intermediates', f'stage{len(self.entry) + 2}', x)
-        return inception.classify(self, x, train, 'fc', init.glorot_uniform)
+        return inception.head(self, x, train, 'fc', init.glorot_uniform)
 
 
 register(

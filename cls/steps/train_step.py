@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from cls import models
 from cls.augment.apply import apply
-from cls.augment.settings import Augment
+from cls.augment.spec import AugmentSpec
 from cls.steps import freeze, losses, remat
 from cls.steps import sharding as meshes
 from cls.steps.state import TrainState
@@ -37,7 +37,7 @@ class Recipe:
     accumulate: int
     ema: float
     contrast: str = ''  # '' | global
-    augment: Augment = Augment()
+    augment: AugmentSpec = AugmentSpec()
     freeze: str = ''  # frozen parameters, see cls.steps.freeze
     freeze_bn: bool = False  # whether the statistics of all norms are frozen
     remat: str = ''  # granularity of rematerialization, see cls.steps.remat
@@ -60,7 +60,7 @@ class Recipe:
             config.accumulate,
             config.ema,
             data.contrast,
-            Augment.of(config, channels),
+            AugmentSpec.from_config(config, channels),
             config.optim.freeze,
             remat=config.remat,
         )

@@ -16,7 +16,7 @@ from flax import linen as nn
 from cls import models
 from cls.config import load as configs
 from cls.models.registry.init import init
-from cls.nn import conv, pool
+from cls.nn.cpu import conv, lowering, pool
 from cls.nn.norm import BatchNorm
 
 RNG = np.random.default_rng(6)
@@ -62,15 +62,9 @@ def plain(monkeypatch):
     Those that take their place on CPU have tests of their own.
     """
 
-    def plain_conv(images, kernel, *, strides=1, padding=None, groups=1, dilation=1):
-        strides, dilation = conv.pair(strides), conv.pair(dilation)
-        size, window = images.shape[1:3], kernel.shape[:2]
-        pads = conv.explicit_padding(padding, size, window, strides, dilation)
-        return conv._xla_conv(images, kernel, strides, pads, dilation, groups)
-
-    monkeypatch.setattr(conv, 'conv', plain_conv)
-    monkeypatch.setattr(pool, '_max_pool_once', pool._xla_max)
-    monkeypatch.setattr(pool, '_sum_pool_once', pool._xla_sum)
+    monkeypatch.setattr(conv, 'conv', lowering.xla_conv)
+    monkeypatch.setattr(pool, 'max_pool', lowering.xla_max_pool)
+    monkeypatch.setattr(pool, 'sum_pool', lowering.xla_sum_pool)
 
 
 def net(file):
