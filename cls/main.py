@@ -38,6 +38,7 @@ from cls.distributed import agreement
 from cls.errors import UserError
 from cls.run.workdir import check_entries, load_config, start
 from cls.search import job as search
+from cls.search import supernets  # noqa: F401  registers networks and trainings
 from cls.storage import paths as storage
 
 JOBS = ('train', 'evaluate', 'print')

@@ -30,10 +30,9 @@ from cls.models.registry import introspection as parts
 from cls.models.registry.init import init
 from cls.nn import limits, norm
 from cls.run import telemetry
-from cls.search import registry
-from cls.search.supernets.base import Supernet
 from cls.steps import optim, remat
 from cls.steps import sharding as meshes
+from cls.steps import supernet as supernets
 from cls.steps.state import TrainState, abstract, new_state, new_state_shapes
 from cls.steps.train_step import Recipe, make_eval_step, make_moments_step
 
@@ -58,7 +57,7 @@ class Setup:
     model: nn.Module
     total_steps: int
     recipe: Recipe
-    supernet: Supernet | None = None  # of a search that trains one
+    supernet: supernets.Supernet | None = None  # of a search that trains one
 
     def steps(self, duration: str) -> int:
         """Returns a duration of the config in steps."""
@@ -219,7 +218,7 @@ def set_up(
     recipe = Recipe.of(config, total, info.image_shape[2])
     setup = Setup(config, mesh, train, test, info, model, total, recipe)
     if 'supernet' in config.get('search', {}):
-        supernet = registry.create('supernet', config.search.supernet).prepared(setup)
+        supernet = supernets.create(config, model, info.image_shape, setup.steps)
         setup = dataclasses.replace(setup, supernet=supernet)
     every = {'log_every': config.log_every, 'checkpoint.every': config.checkpoint.every}
     every |= {'eval.every': config.eval.every} if config.eval.every else {}

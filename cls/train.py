@@ -491,7 +491,7 @@ class Run:
         result = values | {'split': self.setup.test.split, 'step': step, 'params': params}
         result |= self.ledger.report()
         if self.setup.supernet:
-            result |= self.setup.supernet.finish(self.setup, state.params, self.workdir)
+            result |= self.setup.supernet.finish(state.params, self.workdir)
         if self.metrics:
             write_json(self.workdir / 'result.json', result)
         return result

@@ -1,58 +1,102 @@
-"""Spaces, searchers, objectives and evaluators by name, with fields from a config."""
+"""Spaces, searchers, objectives, evaluators and supernets by name, with fields from a config."""
 
 import dataclasses
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from cls.config.defaults import is_number
 from cls.errors import UserError, nearest
+from cls.search import objectives
+from cls.search.evaluators import surrogate, table
+from cls.search.searchers import evolution, genetic, policy, progressive, q_learning, random
+from cls.search.spaces import (
+    block_qnn,
+    cells,
+    genet,
+    hier,
+    metaqnn,
+    mnasnet,
+    proxylessnas,
+    tabular,
+)
 
-# Module in cls.search and what it is called there. Imported when asked for: some load JAX.
+
+class Slow(NamedTuple):
+    """An entry whose module is imported when it is asked for.
+
+    The trainer takes seconds to import, and a search in a table does without it.
+    """
+
+    load: Callable[[], Callable[..., Any]]
+
+
 SPACES = {
-    'nasnet': 'spaces.cells:NASNetCells',
-    'pnasnet': 'spaces.cells:PNASNetCells',
-    'amoebanet': 'spaces.cells:AmoebaNetCells',
-    'darts': 'spaces.cells:DARTSCells',
-    'genet': 'spaces.genet:GeNetBits',
-    'hier': 'spaces.hier:Motifs',
-    'block_qnn': 'spaces.block_qnn:BlockQNN',
-    'metaqnn': 'spaces.metaqnn:MetaQNN',
-    'nasbench201': 'spaces.tabular:NasBench201',
-    'nasbench_macro': 'spaces.tabular:NasBenchMacro',
-    'transnas101': 'spaces.tabular:TransNasBench101',
-    'mnasnet': 'spaces.mnasnet:MnasNet',
-    'accel_nasbench': 'spaces.mnasnet:AccelNasBench',
-    'proxylessnas': 'spaces.proxylessnas:ProxylessNAS',
+    'nasnet': cells.NASNetCells,
+    'pnasnet': cells.PNASNetCells,
+    'amoebanet': cells.AmoebaNetCells,
+    'darts': cells.DARTSCells,
+    'genet': genet.GeNetBits,
+    'hier': hier.Motifs,
+    'block_qnn': block_qnn.BlockQNN,
+    'metaqnn': metaqnn.MetaQNN,
+    'nasbench201': tabular.NasBench201,
+    'nasbench_macro': tabular.NasBenchMacro,
+    'transnas101': tabular.TransNasBench101,
+    'mnasnet': mnasnet.MnasNet,
+    'accel_nasbench': mnasnet.AccelNasBench,
+    'proxylessnas': proxylessnas.ProxylessNAS,
 }
 SEARCHERS = {
-    'random': 'searchers.random:Random',
-    'evolution': 'searchers.evolution:Evolution',
-    'genetic': 'searchers.genetic:Genetic',
-    'q_learning': 'searchers.q_learning:QLearning',
-    'policy_gradient': 'searchers.policy:PolicyGradient',
-    'progressive': 'searchers.progressive:Progressive',
+    'random': random.Random,
+    'evolution': evolution.Evolution,
+    'genetic': genetic.Genetic,
+    'q_learning': q_learning.QLearning,
+    'policy_gradient': policy.PolicyGradient,
+    'progressive': progressive.Progressive,
 }
 OBJECTIVES = {
-    'accuracy': 'objectives:accuracy',
-    'accuracy_latency': 'objectives:accuracy_latency',
-    'early_stop': 'objectives:early_stop',
+    'accuracy': objectives.accuracy,
+    'accuracy_latency': objectives.accuracy_latency,
+    'early_stop': objectives.early_stop,
 }
+
+
+def _training() -> Callable[..., Any]:
+    from cls.search.evaluators import train
+
+    return train.of
+
+
+def _timed_training() -> Callable[..., Any]:
+    from cls.search.evaluators import latency
+
+    return latency.of
+
+
+def _darts() -> Callable[..., Any]:
+    from cls.search.supernets import darts
+
+    return darts.Darts
+
+
+def _proxylessnas() -> Callable[..., Any]:
+    from cls.search.supernets import proxylessnas
+
+    return proxylessnas.ProxylessNAS
+
+
 # Called with the space and the whole config, before their own fields.
 EVALUATORS = {
-    'table': 'evaluators.table:of',
-    'surrogate': 'evaluators.surrogate:of',
-    'train': 'evaluators.train:of',
-    'train_latency': 'evaluators.latency:of',
+    'table': table.of,
+    'surrogate': surrogate.of,
+    'train': Slow(_training),
+    'train_latency': Slow(_timed_training),
 }
-SUPERNETS = {
-    'darts': 'supernets.darts:Darts',
-    'proxylessnas': 'supernets.proxylessnas:ProxylessNAS',
-}
-GROUPS = {
+SUPERNETS = {'darts': Slow(_darts), 'proxylessnas': Slow(_proxylessnas)}
+GROUPS: dict[str, Mapping[str, Callable[..., Any] | Slow]] = {
     'space': SPACES,
     'searcher': SEARCHERS,
     'objective': OBJECTIVES,
@@ -61,7 +105,8 @@ GROUPS = {
 }
 
 
-# Sizes, counts and rates of a group, at most; what makes no sense below that says so itself.
+# The largest size, count or rate in the fields of a group; smaller nonsense is refused by what
+# takes the field.
 MOST = {
     'space': 2**12,
     'searcher': 2**24,
@@ -71,14 +116,14 @@ MOST = {
 }
 
 
-def found(group: str, name: str) -> Callable[..., Any]:
-    """Returns what a name of a group means. Raises UserError for one that is not there."""
-    known = GROUPS[group]
-    if name not in known:
-        hint = nearest(name, known) or f' Known: {", ".join(known)}.'
+def find(group: str, name: str) -> Callable[..., Any]:
+    """Returns the entry of a name in a group. Raises UserError for a name without one."""
+    entries = GROUPS[group]
+    if name not in entries:
+        hint = nearest(name, entries) or f' Known: {", ".join(entries)}.'
         raise UserError(f'config.search.{group}.name is {name!r}.{hint}')
-    module, _, attribute = known[name].partition(':')
-    return getattr(importlib.import_module(f'cls.search.{module}'), attribute)
+    entry = entries[name]
+    return entry.load() if isinstance(entry, Slow) else entry
 
 
 def create(group: str, config: ConfigDict | Mapping[str, Any], *arguments: Any) -> Any:
@@ -87,7 +132,7 @@ def create(group: str, config: ConfigDict | Mapping[str, Any], *arguments: Any) 
     Raises UserError for a name or a field that is not there, and for values that do not fit.
     """
     fields = dict(config)
-    make = found(group, fields.pop('name'))
+    make = find(group, fields.pop('name'))
     known = list(inspect.signature(make).parameters)[len(arguments) :]
     for field in fields:
         if field not in known:
@@ -105,7 +150,7 @@ def create(group: str, config: ConfigDict | Mapping[str, Any], *arguments: Any) 
 
 def defaults(group: str, name: str, **changed: Any) -> ConfigDict:
     """Returns the config of a name: all its fields that have defaults, some changed."""
-    return ConfigDict({'name': name, **_defaults(found(group, name)), **changed})
+    return ConfigDict({'name': name, **_defaults(find(group, name)), **changed})
 
 
 def _defaults(make: Callable[..., Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from cls.nn.pool import max_pool
 from cls.run.checkpoint import Checkpoints
 from cls.run.goodput import TimeLedger
 from cls.run.telemetry import Metrics, Progress
+from cls.search import supernets  # noqa: F401  registers networks and trainings
 from cls.setup import Setup, abstract_state, set_up
 from cls.steps import sharding as meshes
 from cls.tools import benchmark_input

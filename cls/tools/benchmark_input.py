@@ -31,6 +31,7 @@ from cls.data import folders, pipeline
 from cls.errors import UserError
 from cls.run.goodput import TimeLedger
 from cls.run.telemetry import write_json
+from cls.search import supernets  # noqa: F401  registers networks and trainings
 from cls.setup import set_up
 from cls.train import feed, train_batches
 from configs import common

@@ -52,6 +52,7 @@ from cls.cli import Parser, run
 from cls.config import load as configs
 from cls.errors import UserError
 from cls.models.registry.complexity import complexity
+from cls.search import supernets  # noqa: F401  registers networks and trainings
 from cls.setup import Phase, Setup, abstract_state, set_up
 from cls.tools.tpu import hlo, pods, slices
 from cls.tools.tpu.slices import GIB, Chip

@@ -39,6 +39,7 @@ from cls.errors import UserError
 from cls.evaluation import metrics, robustness
 from cls.run.telemetry import write_json
 from cls.run.workdir import load_classes, load_config, start
+from cls.search import supernets  # noqa: F401  registers networks and trainings
 from cls.setup import Setup
 from cls.storage import paths
 

@@ -424,10 +424,10 @@ def test_nasbench201_s_edges_and_names(tmp_path):
             ('data.std', '(96.0,)'),
         ),
     )
-    setup = dataclasses.replace(set_up(config), model=net)
+    training = dataclasses.replace(set_up(config).supernet, model=net)
     logged = {'step': 1, 'train/alpha_entropy': 1.5, 'train/top1': 20.0}
     (tmp_path / 'metrics.jsonl').write_text(json.dumps(logged) + '\n')
-    result = setup.supernet.finish(setup, {'alpha': {'normal': skips}}, tmp_path)
+    result = training.finish({'alpha': {'normal': skips}}, tmp_path)
     assert result == {'genotype': '111111', 'truth': 54.3, 'truth_best': 93.5}
     assert json.loads((tmp_path / 'genotype.json').read_text()) == '111111'
     for name in ('cell.png', 'curve.png'):

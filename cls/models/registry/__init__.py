@@ -86,14 +86,6 @@ class Ensemble:
     members: tuple[str, ...]
 
 
-# Nets that hold all of a search space, which no paper lists: module and class, imported when asked
-# for.
-SUPERNETS = {
-    'darts_supernet': 'cls.search.supernets.darts:Net',
-    'nasbench201_supernet': 'cls.search.supernets.nasbench201:Net',
-    'proxyless_supernet': 'cls.search.supernets.proxyless_net:Net',
-}
-
 # For each layer that a network may have, the most that is traced; one that a mistake in a config
 # asks for has no end.
 MODULES = 5
@@ -104,6 +96,7 @@ _VARIANTS: dict[str, Variant] = {}
 _ORIGINS: dict[str, str] = {}  # of the variants that config files register: the file
 _registering: contextvars.ContextVar[str] = contextvars.ContextVar('registering', default='')
 _ENSEMBLES: dict[str, Ensemble] = {}
+_SUPERNETS: dict[str, type[nn.Module]] = {}
 
 
 @contextlib.contextmanager
@@ -124,7 +117,7 @@ def origin(name: str) -> str:
 def is_known(name: str) -> bool:
     """Whether a variant or a supernet has that name, or a variant's reference has."""
     _import_all()
-    return name in _VARIANTS or name in SUPERNETS or name in aliases()
+    return name in _VARIANTS or name in _SUPERNETS or name in aliases()
 
 
 def register(variant: Variant) -> None:
@@ -161,6 +154,11 @@ def _check_contract(variant: Variant, file: str) -> None:
 def register_ensemble(ensemble: Ensemble) -> None:
     """Adds an ensemble to the list."""
     _ENSEMBLES[ensemble.name] = ensemble
+
+
+def register_supernet(name: str, module: type[nn.Module]) -> None:
+    """Adds a network that holds a whole search space; `create` knows it, no paper lists it."""
+    _SUPERNETS[name] = module
 
 
 @functools.cache
@@ -241,9 +239,8 @@ def _total(value: Any) -> int:
 
 
 def _module(name: str) -> tuple[type[nn.Module], Mapping[str, Any]]:
-    if name in SUPERNETS:
-        module, _, attribute = SUPERNETS[name].partition(':')
-        return getattr(importlib.import_module(module), attribute), {}
+    if name in _SUPERNETS:
+        return _SUPERNETS[name], {}
     chosen = variant(name)
     return chosen.module, chosen.fields
 

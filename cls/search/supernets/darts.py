@@ -29,7 +29,7 @@ from cls.nn.conv import Conv
 from cls.nn.dense import Dense
 from cls.nn.norm import BatchNorm
 from cls.search.spaces.cells import DARTSCells
-from cls.search.supernets.base import ALPHA, Architecture, Supernet
+from cls.search.supernets.base import ALPHA, Architecture, Method, SupernetSpec
 from cls.steps.state import TrainState
 from cls.steps.train_step import Recipe, augmented, make_loss, norms
 
@@ -276,7 +276,7 @@ def split(params: Any) -> tuple[Any, Any]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Darts(Supernet):
+class Darts(Method):
     """The bilevel training: Adam with L2 for alpha, config.optim for the weights.
 
     As in the released code the step that alpha looks through has momentum and weight decay, and
@@ -295,6 +295,23 @@ class Darts(Supernet):
         if self.order not in ORDERS:
             hint = nearest(self.order, ORDERS) or f' Known: {", ".join(ORDERS)}.'
             raise UserError(f'config.search.supernet.order is {self.order!r}.{hint}')
+
+    def prepared(
+        self,
+        spec: SupernetSpec,
+        model: nn.Module,
+        image_shape: tuple[int, int, int],
+        to_steps: Callable[[str], int],
+    ) -> 'Darts':
+        """Returns this method, the same in all runs. Raises UserError without its table."""
+        spec.rows()
+        return self
+
+    def worth(self, spec: SupernetSpec, genotype: Any, alpha: Any) -> dict[str, float]:
+        if not (rows := spec.rows()):
+            return {}
+        truths = {name: row[spec.truth] for name, row in rows.items()}
+        return {'truth': truths[genotype], 'truth_best': max(truths.values())}
 
     def optimizer(self, rule: Callable[..., Any], params: Any) -> Rules:
         weights, _ = split(params)

@@ -21,7 +21,6 @@ Statistics of norms are those of the weights' steps.
 import dataclasses
 import itertools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -35,7 +34,7 @@ from cls.errors import UserError, nearest
 from cls.nn.inverted import Run
 from cls.search import latency
 from cls.search.spaces.proxylessnas import ProxylessNAS as Space
-from cls.search.supernets.base import ALPHA, Supernet, check
+from cls.search.supernets.base import ALPHA, Method, SupernetSpec
 from cls.search.supernets.darts import split
 from cls.search.supernets.proxyless_net import Net, masked
 from cls.steps.state import TrainState
@@ -175,23 +174,27 @@ class ProxylessNAS:
                 f'{self.samples}: expected more than {least}, 1 or more, and 1 or more.'
             )
 
-    def prepared(self, setup: Any) -> 'Training':
-        """Returns the training in a run's setup.
+    def prepared(
+        self,
+        spec: SupernetSpec,
+        model: nn.Module,
+        image_shape: tuple[int, int, int],
+        to_steps: Callable[[str], int],
+    ) -> 'Training':
+        """Returns the training in a run, see `base.Options`.
 
-        Raises UserError for a config that does not suit, and a table without one of the layers.
+        Raises UserError for another network, and for a table without one of the layers.
         """
-        check(setup.config)
-        if not isinstance(setup.model, Net) or setup.config.eval.precise_bn:
+        if not isinstance(model, Net) or spec.precise_bn:
             raise UserError(
-                f'config.model.name is {setup.config.model.name!r}, config.eval.precise_bn '
-                f'{setup.config.eval.precise_bn}: this search trains proxyless_supernet, with 0.'
+                f'config.model.name is {spec.model!r}, config.eval.precise_bn {spec.precise_bn}: '
+                'this search trains proxyless_supernet, with 0.'
             )
-        table = setup.config.search.table
-        cost = latency.measured(Path(table)) if table else latency.multiply_adds
-        size, _, channels = setup.info.image_shape
-        warmup = setup.steps(self.warmup)
-        costs = costs_of(setup.model, size, channels, cost)
-        return Training(self, setup.model.space, costs, warmup, warmup + setup.steps(self.rest))
+        cost = latency.measured(spec.table) if spec.table else latency.multiply_adds
+        size, _, channels = image_shape
+        warmup = to_steps(self.warmup)
+        costs = costs_of(model, size, channels, cost)
+        return Training(self, model.space, costs, warmup, warmup + to_steps(self.rest))
 
     def with_cost(self, loss: jax.Array, cost: jax.Array) -> jax.Array:
         """Returns what alpha is to lower, of the loss on images and the expected cost."""
@@ -211,7 +214,7 @@ Held = Callable[[jax.Array, jax.Array | None, jax.Array | None], tuple[jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
-class Training(Supernet):
+class Training(Method):
     """The training of a supernet in a run."""
 
     options: ProxylessNAS
@@ -380,13 +383,8 @@ class Training(Supernet):
             'none': (chosen == self.space.none).sum().astype(jnp.float32),
         }
 
-    def finish(self, setup: Any, params: Any, workdir: Path) -> dict[str, Any]:
-        """Writes the derived genotype; the result says of it what it costs too."""
-        cost = float(self.path_metrics(params[ALPHA])['cost_chosen'])
-        return super().finish(setup, params, workdir) | {'cost': cost}
-
-    def worth(self, search: Any, genotype: Any) -> dict[str, float]:
-        return {}
+    def worth(self, spec: SupernetSpec, genotype: Any, alpha: Any) -> dict[str, float]:
+        return {'cost': float(self.path_metrics(alpha)['cost_chosen'])}
 
     def others_stay(self, paths: jax.Array, old: Any, new: Any) -> Any:
         """Returns trees after a step, but as before it for candidates that were not drawn.
