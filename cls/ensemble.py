@@ -16,6 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cls import train
+from cls.config import runs
 from cls.distributed import agreement
 from cls.errors import UserError
 from cls.evaluate import (
@@ -25,15 +26,14 @@ from cls.evaluate import (
     report,
     restore,
     scored,
-    stem,
     summary,
     write,
 )
-from cls.evaluation import protocols
 from cls.evaluation.metrics import Predictions
+from cls.evaluation.protocols import EvalSpec
 from cls.run import metric_names
 from cls.run.telemetry import write_json
-from cls.run.workdir import finished_result, load_config, open_run
+from cls.run.workdir import finished_result, open_run
 from cls.storage import paths
 
 RESULT = ('top1', 'top5', 'loss')  # figures of result.json
@@ -50,7 +50,7 @@ def members(config: ConfigDict, workdir: Path) -> list[tuple[ConfigDict, Path]]:
     for name, member in config.members.items():
         if config.loaded[name]:
             folder = paths.path(config.loaded[name])
-            found.append((load_config(folder), folder))
+            found.append((runs.load_config(folder), folder))
         else:
             found.append((member, workdir / name))
     return found
@@ -62,24 +62,25 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
     Every member continues where it was; the ensemble's own files are config.json and result.json.
     Its `seconds` are those of the members that it trained, restarts included, and of evaluating.
     Returns the result, or None when told to stop before the end. The time of the first member
-    counts from `began`, see cls.train.in_folder.
+    counts from `began`, see cls.train.job.
     """
-    result = agreement.on_first('folder', lambda: finished_result(workdir, config))
+    run_config = runs.run_config(config)
+    result = agreement.on_first('folder', lambda: finished_result(workdir, run_config))
     if result is not None:
         agreement.print_once(train.FINISHED.format(workdir))
         return result
-    runs, seconds = members(config, workdir), 0.0
-    with open_run(workdir, config):
-        for name, (member, folder) in zip(config.members, runs, strict=True):
+    parts, seconds = members(config, workdir), 0.0
+    with open_run(workdir, run_config):
+        for name, (member, folder) in zip(config.members, parts, strict=True):
             if config.loaded[name]:
                 continue
             agreement.print_once(f'member {name}:')
-            trained = train.in_folder(member, folder, began)
+            trained = train.job(member, folder, began)
             if trained is None:
                 return None
             began, seconds = None, seconds + trained['seconds']
         evaluating = time.perf_counter()
-        values, _ = evaluate(runs, 'single')
+        values, _ = evaluate_runs(parts, 'single')
         figures = [f'{kind}/{metric}' for kind in metric_names.KINDS for metric in RESULT]
         result = {name: values[name] for name in ('split', *figures, 'params') if name in values}
         result['seconds'] = round(seconds + time.perf_counter() - evaluating, 2)
@@ -88,8 +89,8 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
     return result
 
 
-def evaluate(
-    runs: Sequence[tuple[ConfigDict, Path]], protocol: str = ''
+def evaluate_runs(
+    parts: Sequence[tuple[ConfigDict, Path]], protocol: str = ''
 ) -> tuple[dict[str, Any], Predictions]:
     """Returns the figures of runs together, and the sum of their params.
 
@@ -99,7 +100,7 @@ def evaluate(
     average is taken.
 
     Args:
-      runs: configs, and folders with a checkpoint.
+      parts: configs, and folders with a checkpoint.
       protocol: what each sees of an image; '': what its config.eval.protocol says.
 
     Returns:
@@ -109,29 +110,29 @@ def evaluate(
       UserError: a folder without a checkpoint, runs that are of different data or classes, or a
         file of predictions that a config asks for.
     """
-    for config, run in runs:
+    for config, run in parts:
         if not protocol and config.eval.predictions:
             raise UserError(
                 f'config.eval.predictions of {run} is {config.eval.predictions!r}, but predictions '
                 "are written of one run: expected '' where several are taken together."
             )
     total, params, used = 0.0, 0, []
-    for i, (config, run) in enumerate(runs):
+    for i, (config, run) in enumerate(parts):
         setup, state = restore(config, run)
-        used.append(protocol or protocols.title(config))
+        used.append(protocol or EvalSpec.from_config(config).title)
         one = predict(setup, state.ema or state.variables(), protocol or config.eval.protocol)
         if i == 0:
             labels, classes, names = one.labels, one.probabilities.shape[1], setup.info.class_names
             source = setup.test
         if one.probabilities.shape[1] != classes:
             raise UserError(
-                f'{run} tells {one.probabilities.shape[1]} classes, {runs[0][1]} tells {classes}.'
+                f'{run} tells {one.probabilities.shape[1]} classes, {parts[0][1]} tells {classes}.'
             )
         if not np.array_equal(one.labels, labels):
-            raise UserError(f'{run} is evaluated on other images than {runs[0][1]}.')
+            raise UserError(f'{run} is evaluated on other images than {parts[0][1]}.')
         total = total + one.probabilities
         params += sum(x.size for x in jax.tree.leaves(state.params))
-    found = scored(Predictions(total / len(runs), labels), source)
+    found = scored(Predictions(total / len(parts), labels), source)
     values = report(found, source.split_kind, names)
     conditions = {'protocol': ','.join(dict.fromkeys(used)), 'split': source.split}
     return conditions | values | {'params': params}, found
@@ -140,24 +141,24 @@ def evaluate(
 def evaluate_job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[str, Any]:
     """Evaluates an ensemble's run folder by its members' protocols, as cls.evaluate.job does."""
     agreement.on_first('output', lambda: prepare(workdir, output))
-    values, found = evaluate(members(config, workdir))
+    values, found = evaluate_runs(members(config, workdir))
     agreement.print_once(summary(values))
 
     def write_all(folder: Path) -> None:
-        write(folder / stem(values['protocol'], config, workdir), values, found)
+        write(folder / runs.report_name(values['protocol'], config, workdir), values, found)
 
     agreement.on_first('written', lambda: deliver(write_all, workdir, output))
     return values
 
 
-def together_job(runs: Sequence[tuple[ConfigDict, Path]], output: Path | None) -> None:
+def together_job(parts: Sequence[tuple[ConfigDict, Path]], output: Path | None) -> None:
     """Evaluates run folders as an ensemble and prints the result; writes it to `output` if given.
 
     Raises UserError as `evaluate`, and when `output` cannot be written to.
     """
     if output is not None:
         agreement.on_first('output', lambda: prepare(output, output))
-    values, found = evaluate(runs)
+    values, found = evaluate_runs(parts)
     agreement.print_once(summary(values))
     if output is not None:
         agreement.on_first(

@@ -45,7 +45,8 @@ class Mistakes:
         try:
             return function(*args, **kwargs)
         except UserError as error:
-            self._errors.append(error)
+            if str(error) not in map(str, self._errors):
+                self._errors.append(error)
             return None
 
     def refuse(self) -> None:

@@ -34,9 +34,11 @@ from ml_collections import ConfigDict
 from cls import BEGAN, cli, ensemble, evaluate, models, signals, train
 from cls.cli import Parser, run
 from cls.config import load as configs
+from cls.config.runs import load_config
 from cls.distributed import agreement
 from cls.errors import UserError
-from cls.run.workdir import check_entries, load_config, start
+from cls.run.environment import start
+from cls.run.workdir import check_entries
 from cls.search import job as search
 from cls.search import supernets  # noqa: F401  registers networks and trainings
 from cls.storage import paths as storage
@@ -107,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
         found = search.job(config, workdir, began)
         agreement.print_once(search.summary(found, config, workdir))
         return 0
-    result = (ensemble.job if together else train.in_folder)(config, workdir, began)
+    result = (ensemble.job if together else train.job)(config, workdir, began)
     if result is None:
         agreement.print_once(
             f'stopped before the end; the same command continues the run in {workdir}'

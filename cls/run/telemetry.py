@@ -23,6 +23,7 @@ from cls.run import metric_names
 from cls.storage import paths
 
 SEND = 60.0  # seconds between copies to a store
+NEVER = (-1, -1)  # the steps of no profile
 log = logging.getLogger(__name__)
 
 
@@ -190,11 +191,11 @@ class Progress:
 
 
 class Profile:
-    """Writes a jax.profiler trace of the steps START:STOP into workdir/profile."""
+    """Writes a jax.profiler trace of some steps into workdir/profile."""
 
-    def __init__(self, text: str, workdir: Path) -> None:
-        """Reads config.profile, see `profile_steps`."""
-        self._start, self._stop = profile_steps(text)
+    def __init__(self, steps: tuple[int, int], workdir: Path) -> None:
+        """Takes (first step, step after the last), see `profile_steps`."""
+        self._start, self._stop = steps
         self._workdir, self._running = workdir, False
         self._mirror: paths.Mirror | None = None
 
@@ -218,9 +219,9 @@ class Profile:
 
 
 def profile_steps(text: str) -> tuple[int, int]:
-    """Reads 'START:STOP'; '' is (-1, -1), never. Raises UserError for other text."""
+    """Returns the steps (START, STOP) of config.profile, NEVER for ''. Raises UserError."""
     if not text:
-        return -1, -1
+        return NEVER
     match = re.fullmatch(r'(\d{1,12}):(\d{1,12})', text)
     if not match or int(match[1]) >= int(match[2]):
         raise UserError(

@@ -9,6 +9,7 @@ all norms from a moment on, while their parameters are trained.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -61,15 +62,25 @@ def frozen_mask(
     """
     of_params = frozen_params(pattern, params)
 
-    def is_frozen(path, _):
+    def of_norm(path, _):
         *module, _leaf = (entry.key for entry in path)
         if not norm.is_norm(_below(batch_stats, module)):
             return False
-        of_module = _below(of_params, module)
-        return every_norm or bool(of_module) and all(of_module.values())
+        return every_norm or is_frozen(of_params, module)
 
-    of_stats = jax.tree.map_with_path(is_frozen, batch_stats)
+    of_stats = jax.tree.map_with_path(of_norm, batch_stats)
     return {'params': of_params, 'batch_stats': of_stats}
+
+
+def is_frozen(mask: Any, module: Sequence[str]) -> bool:
+    """Whether all parameters of a module are frozen, and there are any.
+
+    Args:
+      mask: the result of `frozen_params`.
+      module: path of a module that has no modules within.
+    """
+    parameters = _below(mask, module)
+    return bool(parameters) and all(parameters.values())
 
 
 def kept_norms(mask: Any) -> dict[str, Any]:

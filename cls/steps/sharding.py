@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from cls.errors import UserError
+from cls.nn import norm
 
 AXES = ('data', 'fsdp')
 # Arrays with fewer elements stay whole: gathering them would cost more than they weigh.
@@ -115,3 +116,28 @@ def put(tree: Any, shardings: Any) -> Any:
 def put_batch(batch: Any, sharding: NamedSharding) -> Any:
     """Makes global arrays of each process's share of a batch."""
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+
+
+def split_groups(batch: int, devices: int, group: int, batch_stats: Any) -> str:
+    """Returns a line on batch-norm groups that are split over several devices, '' if none is.
+
+    Args:
+      batch: examples that are computed together.
+      devices: over which they are split.
+      group: the model's bn_group; 0: the whole batch.
+      batch_stats: of the model, or their shapes.
+    """
+    share, group = batch // devices, group or batch
+    if share % group == 0 or not norm.kept(batch_stats, lambda _: True):
+        return ''
+    if group % share == 0:
+        return (
+            f'batch norm: groups of {group} examples are on {group // share} devices each, which '
+            f'sum their statistics in every norm; config.model.bn_group={share} would keep them on '
+            'one.'
+        )
+    return (
+        f'batch norm: groups of {group} examples (config.model.bn_group) and devices of {share} do '
+        'not divide one another: devices send one another activations and compute some of them '
+        'twice. Choose config.batch, or a number of devices, with which they do.'
+    )

@@ -22,28 +22,62 @@ here.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
-from ml_collections import ConfigDict
 
 from cls import models, weights
 from cls.errors import UserError
 from cls.models.registry import fields as fields_of
+from cls.models.registry import introspection
+from cls.models.registry.init import init
+from cls.run import workdir as folders
 from cls.run.checkpoint import newest_whole
-from cls.run.workdir import load_classes, load_config
-from cls.setup import Setup
 from cls.storage import paths as storage
 from cls.weights import card as cards
 from cls.weights.hub import HUB, Located, locate, preparation
 
-_SHOWN = 4  # how many tensors an error names
-_NEW_HEAD = 0.01  # times what a fresh classifier is drawn with
+log = logging.getLogger(__name__)
+
+_SHOWN = 4  # tensors that an error names
+_NEW_HEAD = 0.01  # scale of a new classifier, as a part of the usual initialization
+
+
+@dataclasses.dataclass(frozen=True)
+class InitSpec:
+    """The weights that a run starts from, and the fields that these have to fit.
+
+    Attributes:
+      source: config.init, '' for none.
+      model: the name of the variant.
+      fields: of its module, as the config has them.
+      image_size: height and width of the images.
+      mean, std: of pixels in 0..255, by which images are normalized.
+      inflation: config.limits.inflation.
+    """
+
+    source: str
+    model: str
+    fields: Mapping[str, Any]
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    inflation: float
+
+    @classmethod
+    def from_config(cls, config: Any) -> 'InitSpec':
+        """Reads config.init, config.model and config.data."""
+        data, model = config.data, config.model.to_dict()
+        fields = {name: value for name, value in model.items() if name != 'name'}
+        numbers = data.image_size, tuple(data.mean), tuple(data.std), config.limits.inflation
+        return cls(config.init, model['name'], fields, *numbers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,49 +96,63 @@ class _Loaded:
     entry: str = ''
 
 
-def load(setup: Setup) -> dict[str, Any]:
-    """Returns the variables that a run starts from, in host memory; says in a line what was taken.
+def load(
+    spec: InitSpec,
+    model: nn.Module,
+    image_shape: tuple[int, int, int],
+    seed: int,
+    class_names: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Returns the variables that a run starts from, in host memory; logs a line on them.
 
-    Warns in another line when the weights are known to be made for images that are normalised
-    otherwise than config.data.mean and std say.
+    Logs another line when the weights are known to be made for images that are normalized
+    otherwise than with the mean and std of `spec`.
+
+    Args:
+      spec: the source, which is not ''.
+      model: the network that is to be trained.
+      image_shape: height, width and channels of the images.
+      seed: of a new head.
+      class_names: of the data, () if unknown.
 
     Raises:
       UserError: nothing can be read there, or it does not fit.
     """
-    source, head = setup.config.init, setup.head()
+    source, (size, _, channels) = spec.source, image_shape
     folder = None if source.startswith(HUB) else storage.checked(source)
     # Snapshots of the Hugging Face Hub have a config.json too.
     if folder and ((folder / 'environment.json').is_file() or (folder / 'checkpoints').is_dir()):
-        loaded = _of_run(setup.config, folder)
+        loaded = _of_run(spec, folder)
     else:
-        loaded = _of_file(setup)
-    fresh, auxiliary, classes = setup.initial(), _auxiliary(setup), setup.test.class_names
+        loaded = _of_file(spec)
+    fresh, auxiliary = init(model, seed, size, channels), _auxiliary(model, image_shape)
+    head = introspection.head(model, size, channels)
     given, dropped = _trimmed(loaded.variables, fresh, auxiliary)
-    names = (loaded.classes, classes)
+    names = (loaded.classes, class_names)
     variables, new, kept = graft(given, fresh, head, source, names, auxiliary)
     if jax.process_index() == 0:
-        line = _ledger(given, fresh, new)
+        line = _account(given, fresh, new)
         if kept:
             line += f'; but the rows of {len(kept)} classes of the same names: {_list(kept)}'
         elif not head & set(new):
             line += ', the rows of the classifier in their order'
             line += '' if loaded.classes else ' (the weights do not name their classes)'
         if left_out := sorted({*loaded.left_out, *dropped}):
-            line += f'; left out, as no part of the net: {_list(left_out)}'
+            line += f'; left out, as no part of the network: {_list(left_out)}'
         line += f'; {loaded.entry}' if loaded.entry else ''
-        print(f'init: {line}', flush=True)
-        if warning := _warning(setup.config.data, *loaded.prepared):
-            print(f'warning: {source}: {warning}', flush=True)
+        log.info('init: %s', line)
+        if warning := _warning(spec, *loaded.prepared):
+            log.info('warning: %s: %s', source, warning)
     return variables
 
 
-def _auxiliary(setup: Setup) -> frozenset[str]:
-    """Returns the paths, 'module/leaf', of the variables of the net's auxiliary heads."""
-    if 'aux_head' not in fields_of(type(setup.model)):
+def _auxiliary(model: nn.Module, image_shape: tuple[int, int, int]) -> frozenset[str]:
+    """Returns the paths, 'module/leaf', of the variables of a network's auxiliary heads."""
+    if 'aux_head' not in fields_of(type(model)):
         return frozenset()
-    size, _, channels = setup.info.image_shape
+    size, _, channels = image_shape
     without, with_heads = (
-        _paths(models.abstract_variables(setup.model.clone(aux_head=on), size, channels))
+        _paths(models.abstract_variables(model.clone(aux_head=on), size, channels))
         for on in (False, True)
     )
     return frozenset(with_heads - without)
@@ -218,7 +266,7 @@ def _list(names: list[str]) -> str:
     return ', '.join(names[:_SHOWN]) + (', ...' if len(names) > _SHOWN else '')
 
 
-def _ledger(given: Any, fresh: Any, new: list[str]) -> str:
+def _account(given: Any, fresh: Any, new: list[str]) -> str:
     count = len(jax.tree.leaves(fresh))
     if not new:
         return f'{count} tensors taken, all of them'
@@ -236,17 +284,16 @@ def _ledger(given: Any, fresh: Any, new: list[str]) -> str:
     return f'{count - len(new)} tensors taken; new: {", ".join(new)} ({number})'
 
 
-def _of_run(config: ConfigDict, folder: Path) -> _Loaded:
-    theirs = load_config(folder)
+def _of_run(spec: InitSpec, folder: Path) -> _Loaded:
+    theirs = _config_of(folder)
     if 'members' in theirs:
         raise UserError(
             f'config.init: {folder} is the run of an ensemble; choose the folder of one member.'
         )
-    own = models.variant(config.model.name).name
-    if models.variant(theirs.model.name).name != own:
+    own, name = models.variant(spec.model).name, theirs['model']['name']
+    if (models.variant(name).name if models.is_known(name) else name) != own:
         raise UserError(
-            f'config.init: {folder} holds {theirs.model.name}, this run is of {own}: '
-            'expected the same net.'
+            f'config.init: {folder} holds {name}, this run is of {own}: expected the same network.'
         )
     with newest_whole(folder / 'checkpoints') as checkpoint:
         if checkpoint is None:
@@ -261,8 +308,24 @@ def _of_run(config: ConfigDict, folder: Path) -> _Loaded:
             ) from error
     variables = state.get('ema') or state
     variables = {name: variables[name] for name in ('params', 'batch_stats') if variables.get(name)}
-    prepared = (theirs.data.mean, theirs.data.std, f'{folder}/config.json')
-    return _Loaded(variables, load_classes(folder), prepared)
+    prepared = (theirs['data']['mean'], theirs['data']['std'], f'{folder}/config.json')
+    return _Loaded(variables, folders.load_classes(folder), prepared)
+
+
+def _config_of(folder: Path) -> dict[str, Any]:
+    """Returns the config of a run as JSON has it: of config.json, or of its newest checkpoint."""
+    folders.check_entries(folder)
+    for text in filter(None, (folders.config_text(folder), folders.kept_config(folder))):
+        fields = storage.parse_json(text)
+        if 'members' in fields:
+            return fields
+        model, data = (fields.get(group, {}) for group in ('model', 'data'))
+        if 'name' in model and {'mean', 'std'} <= {*data}:
+            return fields
+    raise UserError(
+        f'config.init: {folder} has no config that can be read: expected a run folder, with a '
+        'config.json.'
+    )
 
 
 def _arrays(checkpoint: Path) -> dict[str, Any]:
@@ -274,20 +337,20 @@ def _arrays(checkpoint: Path) -> dict[str, Any]:
     return reader.restore(checkpoint, restore_args=arguments)
 
 
-def _of_file(setup: Setup) -> _Loaded:
+def _of_file(spec: InitSpec) -> _Loaded:
     """Reads weights of any number of classes; every tensor of theirs has to find its place."""
-    variant = models.variant(setup.config.model.name)
-    located = locate(setup.config.init)
-    checkpoint = weights.open_checkpoint(located.file, inflation=setup.config.limits.inflation)
+    variant = models.variant(spec.model)
+    located = locate(spec.source)
+    checkpoint = weights.open_checkpoint(located.file, inflation=spec.inflation)
     with located.naming_card():
         cards.check(located.card, variant)
         prepared = preparation(
-            variant.reference or variant.name, located.card, setup.config.data.image_size
+            variant.reference or variant.name, located.card, spec.image_size
         )
     with Located(located.file, {}).naming_card():
         cards.check(checkpoint.card, variant, strict=False)
-    kept = ('name', 'dtype', 'num_classes', 'aux_head')
-    fields = {k: v for k, v in setup.config.model.to_dict().items() if k not in kept}
+    others = ('dtype', 'num_classes', 'aux_head')
+    fields = {name: value for name, value in spec.fields.items() if name not in others}
     fitted = weights.fit(
         checkpoint.tensors, variant.name, source=located.file, without_head=True, **fields
     )
@@ -312,14 +375,14 @@ def _on_entry(checkpoint: weights.Checkpoint) -> str:
     return f'of its entry {checkpoint.entry!r}, not of {_list(list(checkpoint.unused))}'
 
 
-def _warning(data: ConfigDict, mean: Any, std: Any, known_from: str) -> str:
+def _warning(spec: InitSpec, mean: Any, std: Any, known_from: str) -> str:
     """Says how images are normalised for the weights if it is not how this run does it.
 
     Half a level of 255 and a hundredth of the deviation are let pass, which is how far apart the
     rounded constants lie that are in use for the same images.
     """
-    count = max(map(len, (mean, std, data.mean, data.std)))
-    values = [np.resize(np.float64(v), count) for v in (mean, data.mean, std, data.std)]
+    count = max(map(len, (mean, std, spec.mean, spec.std)))
+    values = [np.resize(np.float64(v), count) for v in (mean, spec.mean, std, spec.std)]
     near_mean = np.all(np.abs(values[0] - values[1]) <= 0.5)
     if near_mean and np.all(np.abs(values[2] - values[3]) <= 0.01 * values[2]):
         return ''

@@ -151,8 +151,8 @@ def test_statistics_of_the_global_batch_are_reduced_over_the_devices():
     [
         (32, 4, '', 0),  # four examples on each device
         (32, 2, '', 0),
-        (32, 16, 'groups of 16 examples lie on 4 devices each', 'statistics'),
-        (32, 0, 'groups of 32 examples lie on 8 devices each', 'statistics'),
+        (32, 16, 'groups of 16 examples are on 4 devices each', 'statistics'),
+        (32, 0, 'groups of 32 examples are on 8 devices each', 'statistics'),
         (48, 4, 'groups of 4 examples .* and devices of 6 do not divide', 'activations'),
     ],
 )
