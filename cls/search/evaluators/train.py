@@ -20,18 +20,18 @@ from ml_collections import ConfigDict
 
 from cls import train
 from cls.config import load as configs
-from cls.data import transforms
 from cls.errors import UserError
 from cls.evaluate import evaluate_state
 from cls.models.registry import genotypes
 from cls.models.registry.complexity import Complexity, complexity
 from cls.nn.cpu import compact
-from cls.run import metric_names, workdir
+from cls.run import environment, metric_names
 from cls.search.loop import Failed
 from cls.search.searcher import Trial
 from cls.search.space import Space
-from cls.setup import Phase, Setup, abstract_state, set_up
+from cls.setup import Setup, abstract_state, set_up
 from cls.steps import sharding as meshes
+from cls.steps.phases import Phase
 from cls.steps.state import abstract
 
 # XLA's compiler for CPUs takes longer over a small net than its training does. Measured on a net of
@@ -144,7 +144,7 @@ def _slower(proxy: str, restart: int) -> str:
 @functools.cache
 def _check(proxy: str) -> None:
     """Raises UserError for a proxy that could not be trained with any genotype."""
-    workdir.start()
+    environment.start()
     set_up(configs.from_json(proxy), complete=False)
 
 
@@ -166,20 +166,18 @@ class Net:
 
         Raises Failed when the loss does not stay finite.
         """
-        config = self.setup.config.copy_and_resolve_references()
-        config.seed = seed
-        setup = dataclasses.replace(self.setup, config=config)
+        setup = dataclasses.replace(self.setup, seed=seed)
         state, _ = setup.new_state()
         state = meshes.put(state, meshes.state_shardings(state, setup.mesh))
         first = setup.steps('1 epochs') if give_up else -1
         chance = chance_level(setup.info.num_classes)
         with (
             closing(train.train_batches(setup)) as iterator,
-            closing(train.feed(iterator, setup)) as batches,
+            closing(train.prefetch_to_device(iterator, setup)) as batches,
         ):
             for step in range(setup.total_steps):
                 batch, _ = next(batches)
-                state, _ = jax.block_until_ready(self.train_steps[setup.phase(step)](state, batch))
+                state, _ = jax.block_until_ready(self.train_steps[setup.phases.at(step)](state, batch))
                 if step + 1 == first:
                     values = evaluate_state(setup, self.eval_step, state)
                     if not metric_names.figure(values, 'top1') > chance:
@@ -218,7 +216,7 @@ def compiled(proxy: str, genotype: str, quick: bool) -> Net:
 def _compile(setup: Setup, options: Mapping[str, Any] | None) -> Net:
     shapes, optimizer = setup.new_state_shapes()
     where = abstract_state(shapes, setup.mesh)
-    pixels = transforms.eval_size(setup.config.data)
+    pixels = setup.data.eval_pixels
     batch = {
         name: jax.ShapeDtypeStruct((setup.eval_batch(), *x.shape[1:]), x.dtype, sharding=x.sharding)
         for name, x in train.abstract_batch(setup, pixels).items()
