@@ -26,7 +26,9 @@ def refuse(mistakes: Iterable[str]) -> None:
     """Raises one UserError for all mistakes, each a sentence; nothing where there are none."""
     lines = list(dict.fromkeys(mistakes))
     if lines:
-        text = ' '.join(line if line.endswith(('.', '?')) else f'{line}.' for line in lines[:_SHOWN])
+        text = ' '.join(
+            line if line.endswith(('.', '?')) else f'{line}.' for line in lines[:_SHOWN]
+        )
         raise UserError(text + (f' And {len(lines) - _SHOWN} more.' if lines[_SHOWN:] else ''))
 
 

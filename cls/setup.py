@@ -137,13 +137,18 @@ class Setup:
 
     def gradient_transformation(self, params: Any, **changed: Any) -> optax.GradientTransformation:
         """Returns that of config.optim for these parameters, with some of its fields changed."""
-        spec, (size, _, channels) = dataclasses.replace(self.optim, **changed), self.info.image_shape
-        groups = {}
+        spec, groups = dataclasses.replace(self.optim, **changed), {}
+        size, _, channels = self.info.image_shape
         if spec.body_lr_mult != 1:
             groups['head'] = introspection.head(self.model, size, channels)
         if spec.decay_mask == 'not_depthwise':
             groups['depthwise'] = introspection.depthwise(self.model, size, channels)
         return make_optimizer(spec, self.learning_rate, params, **groups)
+
+    def split_groups(self, batch_stats: Any) -> str:
+        """Returns a line on batch-norm groups split over devices, see cls.steps.sharding."""
+        group = getattr(self.model, 'bn_group', 0)
+        return meshes.split_groups(self.microbatch, self.mesh.size, group, batch_stats)
 
     @functools.cached_property
     def learning_rate(self) -> optax.Schedule:
@@ -186,9 +191,7 @@ def former_length(setup: Setup, saved: str) -> Setup | None:
         return None
     examples = setup.info.num_train
     total = durations.steps(config.duration, batch=setup.batch, examples=examples)
-    to_steps = functools.partial(
-        durations.steps, batch=setup.batch, examples=examples, total=total
-    )
+    to_steps = functools.partial(durations.steps, batch=setup.batch, examples=examples, total=total)
     schedule = ScheduleSpec.from_config(config, to_steps=to_steps, total=total)
     changed = {'duration': config.duration, 'total_steps': total, 'schedule': schedule}
     return dataclasses.replace(setup, **changed)

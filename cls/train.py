@@ -123,7 +123,7 @@ def fit(
         # Shapes before arrays: a run that continues draws no weights.
         shapes, optimizer = setup.new_state_shapes()
         where = abstract_state(shapes, setup.mesh)
-        if line := _split_groups(setup, shapes.batch_stats):
+        if line := setup.split_groups(shapes.batch_stats):
             agreement.print_once(line)
         iterator = train_batches(setup)
         check_shared_memory(iterator)
@@ -204,11 +204,6 @@ def _check_step(setup: Setup, workdir: Path, step: int) -> None:
             f'{workdir} has come to step {step} already, and config.duration is '
             f'{setup.duration!r}, {setup.total_steps} steps: expected as many or more.'
         )
-
-
-def _split_groups(setup: Setup, batch_stats: Any) -> str:
-    group = getattr(setup.model, 'bn_group', 0)
-    return meshes.split_groups(setup.microbatch, setup.mesh.size, group, batch_stats)
 
 
 def lengthened(setup: Setup, saved: str, step: int) -> str:

@@ -9,9 +9,9 @@ import pytest
 
 from cls import ensemble, evaluate
 from cls.config import load as configs
+from cls.config.runs import load_config
 from cls.errors import UserError
 from cls.main import main
-from cls.run.workdir import load_config
 from cls.steps.train_step import normalise
 
 CONFIG = """

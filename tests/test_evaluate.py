@@ -6,7 +6,7 @@ import pytest
 import tiny
 
 from cls.config import load as configs
-from cls.evaluate import evaluate
+from cls.evaluate import evaluate_batches
 from cls.setup import set_up
 from cls.steps import sharding as meshes
 from cls.steps.train_step import normalise
@@ -22,7 +22,7 @@ def measured(devices, batch):
     variables = setup.new_state()[0].variables()
     where = meshes.state_shardings(variables, setup.mesh)
     variables = meshes.put(variables, where)
-    return setup, evaluate(setup.eval_step(), variables, setup.test_batches(), setup.mesh)
+    return setup, evaluate_batches(setup.eval_step(), variables, setup.eval_batches(), setup.mesh)
 
 
 @pytest.fixture(scope='module')
@@ -50,7 +50,7 @@ def test_every_image_counts_once(devices, batch, expected):
 
 def test_devices_send_sums_alone():
     setup = tiny.setup(devices=8)
-    variables, batch = setup.initial(), next(iter(setup.test_batches()))
+    variables, batch = setup.initial(), next(iter(setup.eval_batches()))
     variables = meshes.put(variables, meshes.state_shardings(variables, setup.mesh))
     batch = meshes.put_batch(batch, meshes.batch_sharding(setup.mesh))
     program = setup.eval_step().lower(variables, batch).compile().as_text()

@@ -17,11 +17,13 @@ from ml_collections import ConfigDict
 
 from cls import ensemble, evaluate
 from cls.config import load as configs
+from cls.config.runs import report_name
 from cls.data import transforms, views
 from cls.data.sources import Source
 from cls.errors import UserError
-from cls.evaluation import metrics, protocols
+from cls.evaluation import metrics
 from cls.evaluation.metrics import Predictions
+from cls.evaluation.protocols import EvalSpec
 from cls.setup import set_up
 from cls.steps import sharding as meshes
 
@@ -192,7 +194,7 @@ def changed(config, *overrides):
 
 
 def stem(config, folder):
-    return evaluate.stem(protocols.title(config), config, folder)
+    return report_name(EvalSpec.from_config(config).title, config, folder)
 
 
 def test_each_evaluation_has_a_file_of_its_own(run):
@@ -226,7 +228,7 @@ def test_an_ensembles_evaluations_have_files_of_their_own(run):
     together = ConfigDict({'members': {'a': config.to_dict()}}).lock()
     (folder / 'config.json').write_text(configs.to_json(together))
     other = changed(together, ('members.a.data.eval_size', '9'), ('members.a.eval.batch', '3'))
-    assert evaluate.stem('single,flip', other, folder) == 'evaluation-single,flip-a.eval_size=9'
+    assert report_name('single,flip', other, folder) == 'evaluation-single,flip-a.eval_size=9'
 
 
 def test_the_job_writes_what_it_found(run):
@@ -259,14 +261,14 @@ def test_predictions_go_to_the_run_folder(run, name):
 def test_members_of_an_ensemble_have_protocols_of_their_own(run):
     config, folder = run
     runs = [(config, folder), (changed(config, ('eval.protocol', 'ten_crop')), folder)]
-    values, found = ensemble.evaluate(runs)
+    values, found = ensemble.evaluate_runs(runs)
     setup = evaluate.restore(config, folder)[0]
     parts = [evaluate.predict(setup, {}, protocol) for protocol in ('single', 'ten_crop')]
     mean = sum(part.probabilities for part in parts) / 2
     np.testing.assert_allclose(found.probabilities, mean, rtol=1e-12)
     assert values['protocol'] == 'single,ten_crop'
     assert values['params'] == 10
-    single, _ = ensemble.evaluate(runs, 'single')
+    single, _ = ensemble.evaluate_runs(runs, 'single')
     assert single['test/loss'] == pytest.approx(metrics.scalars(parts[0])['loss'])
 
 
@@ -274,7 +276,7 @@ def test_an_ensemble_writes_no_predictions_of_one(run):
     config, folder = run
     config = changed(config, ('eval.predictions', 'p.csv'))
     with pytest.raises(UserError, match='predictions'):
-        ensemble.evaluate([(config, folder), (config, folder)])
+        ensemble.evaluate_runs([(config, folder), (config, folder)])
 
 
 def test_an_ensemble_is_of_the_same_images(run, monkeypatch):
@@ -284,7 +286,7 @@ def test_an_ensemble_is_of_the_same_images(run, monkeypatch):
         ensemble, 'predict', lambda *_: Predictions(np.full((3, 4), 0.25), several.pop())
     )
     with pytest.raises(UserError, match='other images'):
-        ensemble.evaluate([(config, folder), (config, folder)])
+        ensemble.evaluate_runs([(config, folder), (config, folder)])
 
 
 @pytest.mark.parametrize('contrast', ['', 'global'])
@@ -292,7 +294,7 @@ def test_prediction_of_the_centre_crop_is_that_of_training(contrast):
     """Two ways to the same numbers: the sums inside the step, and what each image got."""
     setup = made(eval_batch=5, data_contrast=contrast)
     variables = meshes.put({}, {})
-    sums = evaluate.evaluate(setup.eval_step(), variables, setup.test_batches(), setup.mesh)
+    sums = evaluate.evaluate_batches(setup.eval_step(), variables, setup.eval_batches(), setup.mesh)
     found = metrics.scalars(evaluate.predict(setup, variables, 'single'))
     assert {name: found[name] for name in sums} == pytest.approx(sums, rel=1e-5)
 

@@ -21,6 +21,7 @@ by n follows Kolesnikov et al. 2020 (1912.11370, section 3.3). Without config.in
 have a rate of 0.001, and norms use their batches.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping, Set
 from typing import Any
@@ -31,6 +32,7 @@ from cls import models
 from cls.config import durations
 from cls.data import datasets
 from cls.data.sources import Source
+from cls.data.spec import DataSpec
 from cls.errors import UserError
 from cls.nn import norm
 from cls.storage import paths
@@ -90,7 +92,7 @@ def fill(config: ConfigDict, given: Set[str], begun: ConfigDict | None = None) -
             use({name: before[name] for name in FILLED})
             return
     use(_images(config, given))
-    train, eval_fraction = _training(config.data, 'data.eval_fraction' in given)
+    train, eval_fraction = _training(DataSpec.from_config(config), 'data.eval_fraction' in given)
     use({'data.eval_fraction': eval_fraction})
     count, classes = len(train), train.num_classes
     use({'batch': batch(count)})
@@ -167,7 +169,7 @@ def _flat(config: ConfigDict) -> dict[str, Any]:
     }
 
 
-def _training(data: ConfigDict, fixed: bool) -> tuple[Source, float]:
+def _training(data: DataSpec, fixed: bool) -> tuple[Source, float]:
     """Opens the training images; returns them and the part of each class that is held out.
 
     That is config.data.eval_fraction, but HELD_OUT for a folder without images to evaluate on
@@ -180,7 +182,7 @@ def _training(data: ConfigDict, fixed: bool) -> tuple[Source, float]:
         if fixed or data.eval_fraction:
             raise
         problem = error
-    divided = ConfigDict(data.to_dict() | {'eval_fraction': HELD_OUT})
+    divided = dataclasses.replace(data, eval_fraction=HELD_OUT)
     try:
         return datasets.load(divided, 'train'), HELD_OUT
     except UserError as error:

@@ -83,9 +83,7 @@ def _open(data: DataSpec, split: str, classes: tuple[str, ...]) -> Source:
     )
 
 
-def _open_tfds(
-    builder, name: str, data: DataSpec, split: str, classes: tuple[str, ...]
-) -> Source:
+def _open_tfds(builder, name: str, data: DataSpec, split: str, classes: tuple[str, ...]) -> Source:
     wanted = data.train_split if split == 'train' else data.eval_split
     if split == 'eval' and not wanted:
         wanted = splits.to_evaluate(name, builder.info.splits)

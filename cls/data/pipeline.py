@@ -392,7 +392,7 @@ class TrainIterator:
 
 
 class ZippedIterator:
-    """Training batches from two sources, each at the same step: those of the second under 'valid'."""
+    """Training batches from two sources at the same steps, those of the second under 'valid'."""
 
     def __init__(self, first: TrainIterator, second: TrainIterator):
         self.parts = self._first, self._second = first, second

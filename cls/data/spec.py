@@ -75,9 +75,7 @@ class DataSpec:
             return self
         factor = size / self.image_size
         scale = tuple(round(factor * side) for side in self.scale)
-        return dataclasses.replace(
-            self, image_size=size, pad=round(factor * self.pad), scale=scale
-        )
+        return dataclasses.replace(self, image_size=size, pad=round(factor * self.pad), scale=scale)
 
     def check_repeats(self, batch: int, batch_of: str) -> None:
         """Raises UserError if a batch cannot hold all `repeats` copies of each image.
@@ -137,8 +135,7 @@ class DataSpec:
         if value not in known:
             shown = ', '.join(name or "''" for name in known)
             yield (
-                f"config.data.{field} is '{value}': expected one of {shown}."
-                f'{nearest(value, known)}'
+                f"config.data.{field} is '{value}': expected one of {shown}.{nearest(value, known)}"
             )
 
     def _range(self, field: str, least: float, most: float) -> Iterator[str]:

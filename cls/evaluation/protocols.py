@@ -80,9 +80,7 @@ class EvalSpec:
         elif len(set(scales)) < len(scales):
             yield f'config.eval.scales is {scales}: expected each scale once.'
         if self.size_divisor < 1:
-            yield (
-                f'config.eval.size_divisor is {self.size_divisor}: expected pixels, 1 or more.'
-            )
+            yield (f'config.eval.size_divisor is {self.size_divisor}: expected pixels, 1 or more.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,9 +143,8 @@ def find(name: str) -> Protocol:
 
 
 def _unknown(name: str) -> str:
-    return (
-        f'config.eval.protocol is {name!r}: expected one of {", ".join(PROTOCOLS)}.'
-        + nearest(name, PROTOCOLS)
+    return f'config.eval.protocol is {name!r}: expected one of {", ".join(PROTOCOLS)}.' + nearest(
+        name, PROTOCOLS
     )
 
 

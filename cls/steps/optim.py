@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 import jax
@@ -121,9 +121,7 @@ def initial_state(spec: OptimSpec, params: Any) -> Any:
     return make_optimizer(spec, no_rate, params).init(params)
 
 
-def _rule(
-    spec: OptimSpec, schedule: optax.Schedule, mask: Any
-) -> optax.GradientTransformation:
+def _rule(spec: OptimSpec, schedule: optax.Schedule, mask: Any) -> optax.GradientTransformation:
     clip = optax.clip_by_global_norm(spec.clip_norm) if spec.clip_norm else optax.identity()
     if spec.name in _DECOUPLED:
         return optax.chain(clip, _DECOUPLED[spec.name](spec, schedule, mask))
@@ -175,9 +173,7 @@ def _adam(spec, lr):
 
 def _adamw(spec, lr, mask):
     """Loshchilov & Hutter (2019); the decay is lr * weight_decay * w, as in torch.optim.AdamW."""
-    return optax.adamw(
-        lr, spec.b1, spec.b2, spec.eps, weight_decay=spec.weight_decay, mask=mask
-    )
+    return optax.adamw(lr, spec.b1, spec.b2, spec.eps, weight_decay=spec.weight_decay, mask=mask)
 
 
 def _lamb(spec, lr, mask):
@@ -185,9 +181,7 @@ def _lamb(spec, lr, mask):
 
     A leaf whose norm, or whose update's norm, is zero is not rescaled.
     """
-    return optax.lamb(
-        lr, spec.b1, spec.b2, spec.eps, weight_decay=spec.weight_decay, mask=mask
-    )
+    return optax.lamb(lr, spec.b1, spec.b2, spec.eps, weight_decay=spec.weight_decay, mask=mask)
 
 
 _COUPLED = {'sgd': _sgd, 'rmsprop': _rmsprop, 'adam': _adam}

@@ -44,9 +44,7 @@ class ScheduleSpec:
     end: float = 0.0
 
     @classmethod
-    def from_config(
-        cls, config: Any, *, to_steps: ToSteps, total: int
-    ) -> 'ScheduleSpec':
+    def from_config(cls, config: Any, *, to_steps: ToSteps, total: int) -> 'ScheduleSpec':
         """Reads config.schedule and config.optim.lr, for a run of `total` steps.
 
         Raises UserError for an unknown name, and for a field that does not suit the schedule.
@@ -164,9 +162,7 @@ def _cosine_restarts(spec: ScheduleSpec) -> optax.Schedule:
     """
     borders = [spec.warmup, *spec.milestones, spec.total]
     cosines = [
-        optax.cosine_decay_schedule(
-            spec.lr * spec.gamma**k, max(end - start, 1), alpha=spec.end
-        )
+        optax.cosine_decay_schedule(spec.lr * spec.gamma**k, max(end - start, 1), alpha=spec.end)
         for k, (start, end) in enumerate(itertools.pairwise(borders))
     ]
     rule = optax.join_schedules(cosines, [step - spec.warmup for step in spec.milestones])

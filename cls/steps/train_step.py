@@ -141,14 +141,14 @@ def make_loss(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -
     is called with.
     """
     takes_progress = models.takes_progress(model)
-    still = functools.partial(freeze.frozen_mask, recipe.freeze)
+    frozen_mask = functools.partial(freeze.frozen_mask, recipe.freeze)
 
     def loss_fn(params, batch_stats, images, labels, key, progress, **given):
         extra = given | ({'progress': progress} if takes_progress else {})
-        stays = still(params, batch_stats, recipe.freeze_bn)
+        mask = frozen_mask(params, batch_stats, recipe.freeze_bn)
         params = meshes.gathered(params, batch_sharding.mesh)
-        params = freeze.select(stays['params'], jax.lax.stop_gradient(params), params)
-        kept = freeze.kept_norms(stays['batch_stats'])
+        params = freeze.select(mask['params'], jax.lax.stop_gradient(params), params)
+        kept = freeze.kept_norms(mask['batch_stats'])
         logits, updated = remat.apply(
             recipe.remat,
             model,
@@ -184,35 +184,22 @@ def norms(grads: Any, params: Any, batch_stats: Any) -> dict[str, jax.Array]:
     return {name: optax.tree.norm(tree) for name, tree in trees.items()}
 
 
-def make_train_step(
-    model: nn.Module,
-    optimizer: optax.GradientTransformation,
-    recipe: Recipe,
-    batch_sharding: NamedSharding,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-    """Returns train_step(state, batch) -> (state, metrics).
+def make_gradients(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -> Callable:
+    """Returns gradients(state, images, labels, key) of a training batch.
 
-    The loss has whatever the net sows into 'penalties' added. Statistics that are whole numbers or
-    booleans (indices, masks) are not averaged, over microbatches or in the average of weights: the
-    newest count.
-
-    Metrics are float32 scalars: `loss` (with label smoothing, auxiliary heads and penalties, but no
-    weight decay), `top1` of the training batch in percent (of mixed labels the heavier counts),
-    `grad_norm` before clipping, and the norms of what the step leaves behind, `param_norm` and
-    `stats_norm` (of the BN statistics): together they are finite only if the state is.
+    It gives (gradients, (new batch_stats, metrics)), averaged over the microbatches, see
+    `make_loss`.
     """
     group = getattr(model, 'bn_group', 0) or 1
-    still = functools.partial(freeze.frozen_mask, recipe.freeze)
     loss_fn = make_loss(model, recipe, batch_sharding)
 
-    def gradients(state, images, labels, key):
-        """Gradients, BN statistics and metrics, averaged over the microbatches."""
+    def gradients(state: TrainState, images: jax.Array, labels: jax.Array, key: jax.Array) -> Any:
         progress = state.step / recipe.total_steps
 
         def microbatch(index, images, labels):
             grad_fn = jax.grad(loss_fn, has_aux=True)
-            key_here = jax.random.fold_in(key, index)
-            return grad_fn(state.params, state.batch_stats, images, labels, key_here, progress)
+            own_key = jax.random.fold_in(key, index)
+            return grad_fn(state.params, state.batch_stats, images, labels, own_key, progress)
 
         if recipe.accumulate == 1:
             return microbatch(0, images, labels)
@@ -231,14 +218,37 @@ def make_train_step(
         total, _ = jax.lax.scan(add, zeros, inputs)
         return _map_floating(lambda _, x: x / recipe.accumulate, total, total)
 
+    return gradients
+
+
+def make_train_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    recipe: Recipe,
+    batch_sharding: NamedSharding,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """Returns train_step(state, batch) -> (state, metrics).
+
+    The loss has whatever the net sows into 'penalties' added. Statistics that are whole numbers or
+    booleans (indices, masks) are not averaged, over microbatches or in the average of weights: the
+    newest count.
+
+    Metrics are float32 scalars: `loss` (with label smoothing, auxiliary heads and penalties, but no
+    weight decay), `top1` of the training batch in percent (of mixed labels the heavier counts),
+    `grad_norm` before clipping, and the norms of what the step leaves behind, `param_norm` and
+    `stats_norm` (of the BN statistics): together they are finite only if the state is.
+    """
+    frozen_mask = functools.partial(freeze.frozen_mask, recipe.freeze)
+    gradients = make_gradients(model, recipe, batch_sharding)
+
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         chex.assert_rank((batch['image'], batch['label']), (4, 1))
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         _, net_key = jax.random.split(key)  # the first is the flips'
         images, labels = augmented(recipe, batch, key, model)
         grads, (batch_stats, metrics) = gradients(state, images, labels, net_key)
-        stays = still(state.params, state.batch_stats, recipe.freeze_bn)
-        batch_stats = freeze.select(stays['batch_stats'], state.batch_stats, batch_stats)
+        mask = frozen_mask(state.params, state.batch_stats, recipe.freeze_bn)
+        batch_stats = freeze.select(mask['batch_stats'], state.batch_stats, batch_stats)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         chex.assert_trees_all_equal_shapes_and_dtypes(params, state.params)
@@ -249,8 +259,8 @@ def make_train_step(
             decay = jnp.minimum(recipe.ema, (1.0 + state.step) / (10.0 + state.step))
             now = {'params': params, 'batch_stats': batch_stats}
             ema = _map_floating(lambda old, new: decay * old + (1 - decay) * new, ema, now)
-            if recipe.freeze:  # rounding would wear down the average of what never changes
-                ema = freeze.select(still(state.params, state.batch_stats), now, ema)
+            if recipe.freeze:  # rounding would change the average of frozen values
+                ema = freeze.select(frozen_mask(state.params, state.batch_stats), now, ema)
         state = state.replace(
             step=state.step + 1,
             params=params,

@@ -28,6 +28,7 @@ import cv2
 import numpy as np
 
 from cls.data import folders, pipeline
+from cls.data.spec import DataSpec
 from cls.errors import UserError
 from cls.run.goodput import TimeLedger
 from cls.run.telemetry import write_json

@@ -35,11 +35,12 @@ from cls.cli import Parser, run
 from cls.config import load as configs
 from cls.config.runs import load_config
 from cls.data import datasets, sources, tfds_sets
+from cls.data.spec import DataSpec
 from cls.distributed import agreement
 from cls.errors import UserError
 from cls.evaluation import metrics, robustness
-from cls.run.telemetry import write_json
 from cls.run.environment import start
+from cls.run.telemetry import write_json
 from cls.run.workdir import load_classes
 from cls.search import supernets  # noqa: F401  registers networks and trainings
 from cls.setup import Setup

@@ -1,6 +1,6 @@
 """Foreign checkpoints -> Flax variables: `read` a file, then `from_torch` its tensors.
 
-May import: config, data, errors, models, run, steps, storage.
+May import: data, errors, models, run, steps, storage.
 """
 
 from cls.weights.convert import Fitted, fit, from_torch, same_tensors

@@ -344,9 +344,7 @@ def _of_file(spec: InitSpec) -> _Loaded:
     checkpoint = weights.open_checkpoint(located.file, inflation=spec.inflation)
     with located.naming_card():
         cards.check(located.card, variant)
-        prepared = preparation(
-            variant.reference or variant.name, located.card, spec.image_size
-        )
+        prepared = preparation(variant.reference or variant.name, located.card, spec.image_size)
     with Located(located.file, {}).naming_card():
         cards.check(checkpoint.card, variant, strict=False)
     others = ('dtype', 'num_classes', 'aux_head')

@@ -14,6 +14,7 @@ from PIL import Image
 
 from cls import evaluate
 from cls.config import load as configs
+from cls.config.runs import run_config
 from cls.data import datasets, splits
 from cls.data.classes import wnids
 from cls.data.decode import SUFFIXES
@@ -208,26 +209,28 @@ def test_unknown_classes_are_not_guessed(tmp_path, capsys):
 def test_training_writes_the_names(tmp_path, monkeypatch):
     from cls import train
 
-    monkeypatch.setattr(train, 'train', lambda setup, *_: setup.info.class_names)
+    monkeypatch.setattr(train, 'fit', lambda setup, *_: setup.info.class_names)
     config = configs.load('configs/resnet.py')
-    names = train.in_folder(config, tmp_path / 'run')
+    names = train.job(config, tmp_path / 'run')
     assert json.loads((tmp_path / 'run' / 'classes.json').read_text()) == list(names)
     assert names == tuple('0123456789')
 
 
 def test_a_run_goes_on_with_the_classes_that_it_began_with(tmp_path):
     config = configs.load('configs/resnet.py')
-    with open_run(tmp_path, config, ('cat', 'dog')):  # imported, say: not begun, so it may change
+    with open_run(
+        tmp_path, run_config(config), ('cat', 'dog')
+    ):  # imported, say: not begun, so it may change
         pass
-    with open_run(tmp_path, config, ('cat', 'eel')):
+    with open_run(tmp_path, run_config(config), ('cat', 'eel')):
         (tmp_path / 'metrics.jsonl').touch()
     for names in (('cat', 'owl'), ('eel', 'cat'), ('cat', 'eel', 'owl')):
         with (
             pytest.raises(UserError, match='holds a run of 2 classes, and the data set has'),
-            open_run(tmp_path, config, names),
+            open_run(tmp_path, run_config(config), names),
         ):
             raise AssertionError('claimed')
-    with open_run(tmp_path, config, ('cat', 'eel')):
+    with open_run(tmp_path, run_config(config), ('cat', 'eel')):
         assert load_classes(tmp_path) == ('cat', 'eel')
 
 

@@ -1,5 +1,6 @@
 """Batches: every example once an epoch, the same on any number of processes, after any restart."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -277,7 +278,7 @@ def test_synthetic_is_not_cropped(make_data):
         order.shuffled(np.arange(4), len(source), 0), batch['image'], strict=True
     ):
         np.testing.assert_array_equal(image, source[index]['image'])
-    data.eval_resize = 20
+    data = dataclasses.replace(data, eval_resize=20)
     batch = next(iter(pipeline.eval_batches(source, data, batch=4, num_classes=1000)))
     np.testing.assert_array_equal(batch['image'][3], source[3]['image'])
 

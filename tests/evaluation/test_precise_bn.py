@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import tiny
 
-from cls.evaluate import evaluate_state
-from cls.evaluation import precise_bn
+from cls.evaluate import evaluate_state, precise_variables
 from cls.nn.norm import BatchNorm
 from cls.setup import abstract_state
 from cls.steps import sharding as meshes
@@ -42,7 +41,7 @@ def test_statistics_are_the_populations(devices, accumulate, step):
     overrides = (('eval.precise_bn', '40'), ('accumulate', str(accumulate)))
     setup = tiny.setup(*overrides, devices=devices)
     state = on_mesh(setup, step)
-    found = precise_bn.variables(setup, state, state.variables())
+    found = precise_variables(setup, state, state.variables())
 
     iterator = train_batches(setup)
     iterator.set_state({'step': step})

@@ -52,7 +52,7 @@ def run(tmp_path, images, monkeypatch):
         overrides = FIELDS | {'data.name': f'folder:{images}'}
         overrides |= {name.replace('__', '.'): value for name, value in changed.items()}
         config = configs.load('configs/resnet.py', tuple(overrides.items()))
-        result = train.in_folder(config, tmp_path / 'run')
+        result = train.job(config, tmp_path / 'run')
         (tmp_path / 'run' / 'checkpoints' / '2').mkdir(parents=True, exist_ok=True)
         return result
 

@@ -8,6 +8,7 @@ import jax
 import pytest
 
 from cls.config import load as configs
+from cls.config.runs import run_config
 from cls.run import goodput as ledger
 from cls.run.goodput import (
     BUCKETS,
@@ -20,7 +21,7 @@ from cls.run.goodput import (
     written,
 )
 from cls.run.workdir import open_run
-from cls.train import compiled_once
+from cls.train import lazy_jit
 
 
 @pytest.fixture
@@ -198,7 +199,7 @@ def test_a_run_that_replaces_one_that_never_began_has_its_own_account(tmp_path):
     other = configs.load('configs/resnet.py', [('seed', '1')])
     found = []
     for config in (one, one, other):
-        with open_run(tmp_path, config):
+        with open_run(tmp_path, run_config(config)):
             known = (tmp_path / 'time.json').exists()
             (tmp_path / 'time.json').write_text(json.dumps({'compile': 60.0}))
         found.append(known)
@@ -213,7 +214,7 @@ def test_compiling_an_evaluation_has_its_own_time():
         calls.append(1)  # when it is traced
         return 2 * variables + batch
 
-    step = compiled_once(double, spent)
+    step = lazy_jit(double, spent)
     with spent.spend('eval'):
         assert step(3.0, 1.0) == 7
         compiling = spent.seconds['compile']

@@ -19,6 +19,7 @@ from logs import logged
 
 from cls import setup as set_up
 from cls.config import load as configs
+from cls.config import runs
 from cls.errors import UserError, reason
 from cls.main import main
 from cls.run import checkpoint
@@ -141,10 +142,10 @@ def test_whatever_a_small_file_holds_the_folder_is_read(name, how, run, home):
     """None of them ends a run that its checkpoint could continue."""
     harm(run / name, how)
     config = configs.load(RUN[0].removeprefix('--config='), pairs(home))
-    assert runtime.finished_result(run, config) is None
-    with runtime.open_run(run, config, digits()):
+    assert runtime.finished_result(run, runs.run_config(config)) is None
+    with runtime.open_run(run, runs.run_config(config), digits()):
         pass
-    assert configs.to_json(runtime.load_config(run)) == configs.to_json(config)
+    assert configs.to_json(runs.load_config(run)) == configs.to_json(config)
     assert runtime.load_classes(run) == digits()
 
 
@@ -187,7 +188,7 @@ def test_a_run_with_a_damaged_small_file_ends_in_the_same_state(name, how, run, 
 
 def test_without_config_json_and_without_a_checkpoint_config_is_asked_for(tmp_path):
     (tmp_path / 'config.json').write_bytes(b'')
-    assert '--config' in line_of(runtime.load_config, tmp_path)
+    assert '--config' in line_of(runs.load_config, tmp_path)
 
 
 def no_sums(folder):
@@ -391,7 +392,7 @@ def imported(run, tmp_path, classes=None):
     """A folder as cls.tools.import_weights makes it: a checkpoint of step 0, no metrics."""
     from cls.tools.import_weights import write
 
-    config = runtime.load_config(run)
+    config = runs.load_config(run)
     saved = ocp.PyTreeCheckpointer().restore(run.absolute() / 'checkpoints/16/state')
     write(config, {'params': saved['params']}, tmp_path / 'imported', classes=classes or ())
     return tmp_path / 'imported'
@@ -402,13 +403,13 @@ def test_imported_weights_are_not_trained_on_with_other_classes(classes, run, ho
     """Other names, another order; or another number, where nothing names them."""
     folder = imported(run, tmp_path, classes)
     before = content(folder)
-    config = runtime.load_config(folder, [('duration', '9 steps')])
+    config = runs.load_config(folder, [('duration', '9 steps')])
     names = digits() if classes else digits()[:3]
     with config.unlocked():
         config.model.num_classes = 10
 
     def begin():
-        with runtime.open_run(folder, config, names):
+        with runtime.open_run(folder, runs.run_config(config), names):
             pass
 
     line = line_of(begin)
@@ -424,8 +425,8 @@ def test_imported_weights_are_left_alone_until_there_is_a_checkpoint(run, home, 
     assert f'--config.init={folder} --workdir NEW' in line
     more = ['--config.log_every=2 steps', '--config.checkpoint.every=12 steps']
     config = configs.load('configs/metaqnn.py', pairs(home) + configs.parse_overrides(more))
-    assert runtime.finished_result(folder, config) is None
-    with runtime.open_run(folder, config, digits()):
+    assert runtime.finished_result(folder, runs.run_config(config)) is None
+    with runtime.open_run(folder, runs.run_config(config), digits()):
         assert (folder / 'config.json').read_bytes() == before
         assert not (folder / 'classes.json').exists()
     assert 'in the order of the data set' in capsys.readouterr().out
@@ -472,7 +473,7 @@ def test_a_run_that_began_with_too_long_a_warmup_is_evaluated_and_continued(
     with pytest.raises(UserError, match=f'99 steps, and the run has {STEPS}'):
         main(command)
     with monkeypatch.context() as before:
-        before.setattr(set_up, '_check_length', lambda _: None)
+        before.setattr(set_up, '_check_length', lambda *_: None)
         assert main(command) == 0
     (folder / 'result.json').unlink()
     shutil.rmtree(folder / 'checkpoints' / str(STEPS))

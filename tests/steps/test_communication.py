@@ -46,7 +46,7 @@ def test_devices_send_gradients_statistics_and_metrics_alone(file, overrides):
     setup = set_up(configs.load(file, (*SHORT, *overrides)), jax.devices())
     state, optimizer = setup.new_state()
     where = abstract_state(state, setup.mesh)
-    program = compile_train_step(setup, optimizer, where, setup.phase(0)).as_text()
+    program = compile_train_step(setup, optimizer, where, setup.phases.at(0)).as_text()
     found = collectives(program)
     assert {(each.kind, each.group) for each in found} == {('all-reduce', 8)}
     sent = sum(each.times * each.bytes for each in found)

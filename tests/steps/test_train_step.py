@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from cls.config import load as configs
 from cls.nn.norm import BatchNorm
-from cls.setup import set_up, split_groups
+from cls.setup import set_up
 from cls.steps import sharding as meshes
 from cls.steps.state import new_state
 from cls.steps.train_step import (
@@ -160,10 +160,10 @@ def test_groups_that_devices_share_are_told_of(batch, group, says, sends):
     """And what is said is what a norm sends."""
     fields = (('batch', str(batch)), ('model.bn_group', str(group)))
     setup = set_up(configs.load('configs/resnet.py', (*SMALL_RESNET, *fields)))
-    line = split_groups(setup, {'bn1': {'mean': 0, 'var': 0}})
+    line = setup.split_groups({'bn1': {'mean': 0, 'var': 0}})
     assert bool(line) == bool(says)
     assert re.search(says, line)
-    assert not split_groups(setup, {})
+    assert not setup.split_groups({})
 
     spread = meshes.batch_sharding(setup.mesh)
     images = jax.ShapeDtypeStruct((batch, 6, 6, 5), jnp.float32, sharding=spread)

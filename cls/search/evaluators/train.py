@@ -177,7 +177,8 @@ class Net:
         ):
             for step in range(setup.total_steps):
                 batch, _ = next(batches)
-                state, _ = jax.block_until_ready(self.train_steps[setup.phases.at(step)](state, batch))
+                train_step = self.train_steps[setup.phases.at(step)]
+                state, _ = jax.block_until_ready(train_step(state, batch))
                 if step + 1 == first:
                     values = evaluate_state(setup, self.eval_step, state)
                     if not metric_names.figure(values, 'top1') > chance:
