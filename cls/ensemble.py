@@ -20,9 +20,7 @@ from cls.config import runs
 from cls.distributed import agreement
 from cls.errors import UserError
 from cls.evaluate import (
-    deliver,
     predict,
-    prepare,
     report,
     restore,
     scored,
@@ -32,6 +30,7 @@ from cls.evaluate import (
 from cls.evaluation.metrics import Predictions
 from cls.evaluation.protocols import EvalSpec
 from cls.run import metric_names
+from cls.run.reports import deliver, prepare
 from cls.run.telemetry import write_json
 from cls.run.workdir import finished_result, open_run
 from cls.storage import paths

@@ -35,19 +35,19 @@ from cls.data import broken, pipeline
 from cls.data import views as data_views
 from cls.data.sources import InMemory, Source
 from cls.distributed import agreement
-from cls.errors import UserError, reason
+from cls.errors import UserError
 from cls.evaluation import metrics, precise_bn, protocols, robustness
 from cls.evaluation.metrics import Predictions
 from cls.evaluation.protocols import EvalSpec
 from cls.run import metric_names
 from cls.run.checkpoint import restore_newest
+from cls.run.reports import deliver, prepare
 from cls.run.telemetry import write_json
-from cls.run.workdir import exclusive, load_classes
+from cls.run.workdir import load_classes
 from cls.setup import Setup, abstract_state, process, set_up
 from cls.steps import sharding as meshes
 from cls.steps.state import TrainState
 from cls.steps.train_step import make_logits_step
-from cls.storage import paths
 
 log = logging.getLogger(__name__)
 
@@ -324,65 +324,6 @@ def job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[s
 
     agreement.on_first('written', lambda: deliver(write_all, workdir, output, wanted))
     return result
-
-
-def prepare(workdir: Path, output: Path | None, wanted: bool = False) -> None:
-    """Raises UserError, before anything is computed, where the files could not be written.
-
-    Args:
-      workdir: of the run.
-      output: the folder for the files, which is made; None: the run folder.
-      wanted: whether there are files that somebody asked for.
-    """
-    if output is not None:
-        _write(lambda folder: paths.write_whole(folder / '.probe', b''), output)
-        (output / '.probe').unlink()
-    elif wanted:
-        deliver(lambda folder: None, workdir, None, wanted=True)
-
-
-def deliver(
-    write: Callable[[Path], None], workdir: Path, output: Path | None, wanted: bool = False
-) -> None:
-    """Has files written to `output`, or to a run folder if this process can claim it for that.
-
-    A folder in which another process is running, or that cannot be written to, stays as it is, and
-    a line says so.
-
-    Args:
-      write: called with the folder.
-      workdir: of the run.
-      output: the folder for the files; None: the run folder.
-      wanted: whether it is an error that they are not written.
-
-    Raises:
-      UserError: `output` cannot be written to; with `wanted`, the run folder neither.
-    """
-    if output is not None:
-        _write(write, output)
-        return
-    try:
-        with contextlib.ExitStack() as stack:
-            if paths.is_remote(workdir):
-                stack.enter_context(paths.explained(workdir))
-            stack.enter_context(exclusive(workdir))
-            write(workdir)
-    except (UserError, OSError) as error:
-        why = str(error) if isinstance(error, UserError) else reason(error) or str(error)
-        text = f'nothing is written to {workdir}: {why.rstrip(".")}. Give --output DIR.'
-        if wanted:
-            raise UserError(text) from error
-        log.info(text)
-
-
-def _write(write: Callable[[Path], None], output: Path) -> None:
-    try:
-        paths.make_folder(output)
-        write(output)
-    except OSError as error:
-        raise UserError(
-            f'--output {output} cannot be written to ({reason(error) or error}): choose another.'
-        ) from error
 
 
 def summary(values: dict[str, Any]) -> str:

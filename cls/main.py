@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
             f'stopped before the end; the same command continues the run in {workdir}'
         )
         return signals.exit_code()
-    agreement.print_once(f'{train.summary(result)}; run folder: {workdir}')
+    agreement.print_once(f'{evaluate.summary(result)}; run folder: {workdir}')
     agreement.print_once(_what_next(args.config, workdir))
     return 0
 

@@ -34,7 +34,8 @@ from cls.search import supernets  # noqa: F401  registers networks and trainings
 from cls.setup import Setup, abstract_state, set_up
 from cls.steps import sharding as meshes
 from cls.tools import benchmark_input
-from cls.train import Trainer, compile_train_step, train_batches
+from cls.train import compile_train_step, train_batches
+from cls.trainer import Trainer
 from configs import common
 
 ROUNDS = 5

@@ -34,7 +34,8 @@ from cls.run.goodput import TimeLedger
 from cls.run.telemetry import write_json
 from cls.search import supernets  # noqa: F401  registers networks and trainings
 from cls.setup import set_up
-from cls.train import prefetch_to_device, train_batches
+from cls.train import train_batches
+from cls.trainer import prefetch_to_device
 from configs import common
 
 BATCH, SIZE, SKIP, COUNT = 32, 224, 8, 24  # batches that are not timed, and that are

@@ -39,6 +39,7 @@ from cls.data.spec import DataSpec
 from cls.distributed import agreement
 from cls.errors import UserError
 from cls.evaluation import metrics, robustness
+from cls.run import reports
 from cls.run.environment import start
 from cls.run.telemetry import write_json
 from cls.run.workdir import load_classes
@@ -149,7 +150,7 @@ def report(
 
     It goes to the folder `output`, or to the run folder if that can be claimed.
     """
-    agreement.on_first('output', lambda: evaluate.prepare(workdir, output))
+    agreement.on_first('output', lambda: reports.prepare(workdir, output))
     config, classes = load_config(workdir), load_classes(workdir)
     data = [data_of(config, test, root) for test in found]
     # A set that is not as it should be is found before hours of the others.
@@ -182,7 +183,7 @@ def report(
     def write(folder: Path) -> None:
         write_json(folder / 'robustness.json', result)
 
-    agreement.on_first('written', lambda: evaluate.deliver(write, workdir, output))
+    agreement.on_first('written', lambda: reports.deliver(write, workdir, output))
     return result
 
 

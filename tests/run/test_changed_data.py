@@ -46,7 +46,7 @@ def run(tmp_path, images, monkeypatch):
 
     The folder has a checkpoint after the first one.
     """
-    monkeypatch.setattr(train, 'train', lambda setup, *_: {'steps': setup.total_steps})
+    monkeypatch.setattr(train, 'fit', lambda setup, *_: {'steps': setup.total_steps})
 
     def continued(**changed):
         overrides = FIELDS | {'data.name': f'folder:{images}'}

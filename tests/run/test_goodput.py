@@ -21,7 +21,7 @@ from cls.run.goodput import (
     written,
 )
 from cls.run.workdir import open_run
-from cls.train import lazy_jit
+from cls.trainer import lazy_jit
 
 
 @pytest.fixture

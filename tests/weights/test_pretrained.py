@@ -308,7 +308,7 @@ def test_a_mistake_writes_nothing_and_a_run_that_continues_does_not_look(
     assert not (tmp_path / 'run').exists()
 
     given = []
-    monkeypatch.setattr(train, 'train', lambda setup, workdir, start, *_: given.append(start))
+    monkeypatch.setattr(train, 'fit', lambda setup, workdir, start, *_: given.append(start))
     begun = made(file).config
     train.job(begun, tmp_path / 'run')
     (tmp_path / 'run' / 'checkpoints' / '3').mkdir(parents=True)

@@ -33,6 +33,7 @@ from cls.setup import Setup, abstract_state, set_up
 from cls.steps import sharding as meshes
 from cls.steps.phases import Phase
 from cls.steps.state import abstract
+from cls.trainer import TrainStep, prefetch_to_device
 
 # XLA's compiler for CPUs takes longer over a small net than its training does. Measured on a net of
 # AmoebaNet's cells: its newer emitters of fused operations take a third longer than the older ones.
@@ -153,7 +154,7 @@ class Net:
     """A net of a proxy, compiled: trainings with any seed use it."""
 
     setup: Setup
-    train_steps: Mapping[Phase, train.TrainStep]
+    train_steps: Mapping[Phase, TrainStep]
     eval_step: Any
     size: Complexity
 
@@ -173,7 +174,7 @@ class Net:
         chance = chance_level(setup.info.num_classes)
         with (
             closing(train.train_batches(setup)) as iterator,
-            closing(train.prefetch_to_device(iterator, setup)) as batches,
+            closing(prefetch_to_device(iterator, setup)) as batches,
         ):
             for step in range(setup.total_steps):
                 batch, _ = next(batches)
