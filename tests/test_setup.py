@@ -64,10 +64,8 @@ def test_all_mistakes_of_a_config_are_reported_together(tmp_path):
     config = configs.load('configs/resnet.py', tuple(MISTAKES.items()))
     with pytest.raises(UserError) as caught:
         train.job(config, tmp_path / 'run')
-    line = str(caught.value)
-    shown = [name for name in MISTAKES if f'config.{name} ' in line]
-    assert len(shown) == 8
-    assert line.endswith(f'And {len(MISTAKES) - 8} more.')
+    assert [name for name in MISTAKES if f'config.{name} ' not in str(caught.value)] == []
+    assert '\n' not in str(caught.value)
     assert not (tmp_path / 'run').exists()
 
 
@@ -90,6 +88,8 @@ def test_a_single_mistake_is_the_error_itself():
     refuse([])
     with pytest.raises(UserError, match=r'^a\. b\?$'):
         refuse(['a', 'b?', 'a'])
+    with pytest.raises(UserError, match=r'^0\. .* 7\. And 2 more\.$'):
+        refuse(map(str, range(10)))
 
 
 @pytest.mark.parametrize('frozen', [('freeze_bn', '0 steps'), ('optim.freeze', 'conv1')])
