@@ -113,6 +113,17 @@ def _normalized(x, mean, var, scale, bias, epsilon):
     return (x.astype(jnp.float32) - mean) * factor + bias
 
 
+def batch_norm(model: nn.Module, train: bool, **fields: Any) -> Callable[..., BatchNorm]:
+    """Returns BatchNorm with the settings of a model, to be called with a `name`.
+
+    Args:
+      model: has `bn_group` and `dtype`.
+      train: whether to normalize by the statistics of the batch.
+      **fields: other fields of BatchNorm, such as `momentum` and `epsilon`.
+    """
+    return functools.partial(BatchNorm, train, group=model.bn_group, dtype=model.dtype, **fields)
+
+
 def is_norm(stats: Mapping[str, Any]) -> bool:
     """Returns whether these are the `batch_stats` of a BatchNorm."""
     return stats.keys() == {'mean', 'var'}
