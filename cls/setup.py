@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from cls import models
 from cls.config import defaults, durations, network, runs
 from cls.config import load as configs
-from cls.data import datasets, pipeline
+from cls.data import datasets, iteration, pipeline
 from cls.data.sources import Source
 from cls.data.spec import DataSpec
 from cls.errors import Mistakes, UserError
@@ -97,7 +97,7 @@ class Setup:
         devices, wanted = self.mesh.size, self.eval.batch or self.microbatch
         return -(-wanted // devices) * devices  # padding is masked, so any size is possible
 
-    def eval_batches(self) -> pipeline.EvalBatches:
+    def eval_batches(self) -> iteration.EvalBatches:
         """Returns this process's share of the evaluation batches."""
         return pipeline.eval_batches(
             self.test,

@@ -16,7 +16,7 @@ import jax
 from ml_collections import ConfigDict
 
 from cls.config import presets, runs
-from cls.data import broken, datasets, pipeline
+from cls.data import broken, datasets, iteration, pipeline
 from cls.distributed import agreement
 from cls.distributed.preemption import Preemption
 from cls.errors import UserError
@@ -233,19 +233,19 @@ def train_batches(setup: Setup) -> TrainBatches:
     )
     if setup.supernet is None:
         return batches(setup.train)
-    return pipeline.ZippedIterator(batches(setup.train), batches(setup.test))
+    return iteration.ZippedIterator(batches(setup.train), batches(setup.test))
 
 
 def check_shared_memory(iterator: TrainBatches) -> None:
     """Warns once, before anything is compiled, of a machine whose workers will lack memory."""
-    need, free = pipeline.shared_memory(iterator), pipeline.free_shared_memory()
+    need, free = iteration.shared_memory(iterator), iteration.free_shared_memory()
     processes = agreement.gather('shared memory', (socket.gethostname(), need, free))
     for host in dict.fromkeys(host for host, _, _ in processes):
         needs = [need for name, need, _ in processes if name == host and need]
         free = min(
             (free for name, _, free in processes if name == host and free is not None), default=None
         )
-        if text := pipeline.missing_shared_memory(needs, free):
+        if text := iteration.missing_shared_memory(needs, free):
             agreement.print_once(f'warning: on {host}, {text}')
             return
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from cls.data import pipeline
+from cls.data import iteration
 from cls.distributed import agreement
 from cls.distributed.preemption import Preempted, Preemption
 from cls.errors import UserError
@@ -29,7 +29,7 @@ from cls.steps.phases import Phase
 from cls.steps.state import TrainState
 
 TrainStep = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
-TrainBatches = pipeline.TrainIterator | pipeline.ZippedIterator
+TrainBatches = iteration.TrainIterator | iteration.ZippedIterator
 
 
 def lazy_jit(eval_step: Any, ledger: TimeLedger) -> EvalStep:

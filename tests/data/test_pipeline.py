@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from cls.data import datasets, order, pipeline, sources, transforms
+from cls.data import datasets, order, pipeline, readers, sources, transforms
 from cls.errors import UserError
 
 
@@ -385,7 +385,7 @@ def test_large_sets_are_not_resized_in_memory(make_data, monkeypatch):
     """They are resized one by one, to the same."""
     data = make_data(image_size=9, train_crop='none')
     expected = take(pipeline.train_batches(held(46), data, batch=8, seed=0, num_classes=10), 3)
-    monkeypatch.setattr(pipeline, 'MEMORY_LIMIT', 100)
+    monkeypatch.setattr(readers, 'MEMORY_LIMIT', 100)
     got = take(pipeline.train_batches(held(46), data, batch=8, seed=0, num_classes=10), 3)
     assert_equal(got, expected)
 
@@ -410,7 +410,7 @@ def test_threads_give_the_same(make_data, birds, monkeypatch):
     source = datasets.load(data, 'train')
     found = {}
     for threads in (0, 1, 5):
-        monkeypatch.setattr(pipeline, '_threads', lambda source, threads=threads: threads)
+        monkeypatch.setattr(pipeline, 'reading_threads', lambda source, threads=threads: threads)
         iterator = pipeline.train_batches(source, data, batch=6, seed=0, num_classes=3)
         found[threads] = take(iterator, 4)
     assert_equal(found[1], found[0])
