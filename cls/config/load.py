@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from cls import models
 from cls.config import defaults, genotype_files, presets
+from cls.config.field import FREE, LENGTH, is_number
 from cls.errors import UserError, nearest
 from cls.nn import limits
 from cls.storage import paths
@@ -219,9 +220,7 @@ def _unlike_a_size(key: str, value: Any) -> str:
 
     Modules state no ranges: theirs are sizes, counts and rates, of which none is negative.
     """
-    numbers = [
-        x for x in (value if isinstance(value, tuple) else (value,)) if defaults.is_number(x)
-    ]
+    numbers = [x for x in (value if isinstance(value, tuple) else (value,)) if is_number(x)]
     if key.endswith(('rate', 'momentum')):
         return '' if all(0 <= x <= 1 for x in numbers) else 'a part, from 0 to 1'
     most = 2**24 if key == 'num_classes' else 2**16
@@ -270,14 +269,14 @@ def _tuples(value: Any) -> Any:
 def is_outward(name: str) -> bool:
     """Whether a field has no part in what training computes."""
     field = defaults.field(name)
-    return field is not None and field.change == defaults.FREE
+    return field is not None and field.change == FREE
 
 
 def is_length(name: str) -> bool:
     """Whether a field is the length of a training, which a run that goes on may change."""
     field = defaults.field(name)
     in_search = name.startswith('proxy.')  # trials of another length are another search's
-    return field is not None and field.change == defaults.LENGTH and not in_search
+    return field is not None and field.change == LENGTH and not in_search
 
 
 def identity(config: ConfigDict) -> str:

@@ -19,7 +19,6 @@ import shutil
 import socket
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,12 +28,19 @@ import orbax.checkpoint as ocp
 
 from cls.distributed import agreement
 from cls.errors import UserError, reason
+from cls.run.checkpoint_files import (
+    CHECKSUMS,
+    RECORD,
+    checksums,
+    damage,
+    newest_step,
+    readable,
+    steps,
+    sums_file,
+)
 from cls.run.telemetry import write_json
 from cls.storage import paths
 
-CHECKSUMS = 'checksums.json'
-STORE_SUMS = 'checksums-gs.json'  # the same, as the store tells them
-RECORD = 'run.json'  # the config and the classes of the run that wrote the checkpoint
 log = logging.getLogger(__name__)
 
 _STALE = 90.0  # seconds for all hosts to see what one of them has moved
@@ -260,7 +266,7 @@ class Checkpoints:
         if self._record is not None:
             write_json(staged / RECORD, self._record)
         sums = {'step': step, 'files': checksums(staged)}
-        write_json(_sums_file(staged), sums)
+        write_json(sums_file(staged), sums)
         if staged == target:
             return
         if target.exists():  # a folder of this name that is no checkpoint of this run
@@ -281,7 +287,7 @@ class Checkpoints:
 
     def _remove(self, folder: Path) -> None:
         if paths.is_remote(folder):
-            _sums_file(folder).unlink(missing_ok=True)  # from here on it is incomplete
+            sums_file(folder).unlink(missing_ok=True)  # from here on it is incomplete
             paths.remove(folder)
         else:  # in one piece: what is half removed has no checkpoint's name
             left = folder.with_name(f'.{folder.name}.removed.{_LEFT}')
@@ -343,63 +349,6 @@ def _gone(folder: Path) -> UserError:
     )
 
 
-def steps(folder: Path) -> list[int]:
-    """Returns the steps of the complete checkpoints in a folder, which may be missing."""
-    found = [path.name for path in folder.glob('[0-9]*') if path.name.isascii()]
-    numbers = [int(name) for name in found if name.isdecimal() and name == str(int(name))]
-    return [step for step in numbers if _is_complete(folder / str(step))]
-
-
-def _is_complete(folder: Path) -> bool:
-    """Whether a checkpoint has been written to its end, when all are called by their step."""
-    if not paths.is_remote(folder):
-        return folder.is_dir()  # it got its name in the end
-    last = 'commit_success.txt' if paths.orbax_writes_to(folder) else CHECKSUMS
-    return (folder / last).exists()
-
-
-@contextlib.contextmanager
-def newest_whole(folder: Path) -> Iterator[Path | None]:
-    """Gives the newest checkpoint in a folder of them that is not damaged, or None.
-
-    It is the checkpoint's folder, or a copy of it for the duration where Orbax cannot read. Nothing
-    is set aside or made: the folder is another run's. Of damaged ones a warning tells.
-    """
-    with contextlib.ExitStack() as stack:
-        step, problems = newest_step(folder)
-        if step is None and problems:
-            log.warning('%s has no checkpoint that is whole: %s.', folder, problems)
-        elif problems:
-            log.warning('taking checkpoint %s of %s: %s.', step, folder, problems)
-        yield None if step is None else stack.enter_context(_readable(folder / str(step)))
-
-
-def newest_step(folder: Path) -> tuple[int | None, str]:
-    """Returns (the newest step whose checkpoint is not damaged, None if there is none; what is
-    wrong with those after it). Nothing is changed.
-    """
-    problems = []
-    for step in sorted(steps(folder), reverse=True):
-        with _readable(folder / str(step)) as found:
-            if not (problem := damage(found)):
-                return step, ', '.join(problems)
-        if _is_complete(folder / str(step)):  # else its run has removed it meanwhile
-            problems.append(f'{step} is damaged ({problem})')
-    return None, ', '.join(problems)
-
-
-@contextlib.contextmanager
-def _readable(checkpoint: Path) -> Iterator[Path]:
-    """Gives a checkpoint where Orbax can read it, if need be a copy for the duration."""
-    if paths.orbax_writes_to(checkpoint):
-        yield checkpoint
-        return
-    with contextlib.closing(paths.Scratch()) as copies:
-        found = copies.folder / checkpoint.name
-        paths.download(checkpoint, found)
-        yield found
-
-
 def restore_newest(folder: Path, abstract: Any) -> Any | None:
     """Returns the state of the newest whole checkpoint of a run, or None; changes nothing there.
 
@@ -421,7 +370,7 @@ def restore_newest(folder: Path, abstract: Any) -> Any | None:
             return None
         checkpoint, state, problem = folder / str(step), None, ''
         try:
-            with _readable(checkpoint) as found:
+            with readable(checkpoint) as found:
                 state = ocp.StandardCheckpointer().restore(_absolute(found) / 'state', abstract)
         except Exception as error:  # Orbax and TensorStore raise many kinds
             problem = _first_line(error)
@@ -435,75 +384,6 @@ def restore_newest(folder: Path, abstract: Any) -> Any | None:
 
 def _absolute(folder: Path) -> Path:
     return folder if paths.is_remote(folder) else folder.absolute()
-
-
-def load_record(folder: Path) -> dict[str, Any]:
-    """Returns what the newest checkpoint in a folder of them says of its run; {} if none does.
-
-    It has `config`, the text of config.json, `classes`, the list of classes.json, and `data`, what
-    data.json holds.
-    """
-    for step in sorted(steps(folder), reverse=True):
-        checkpoint = folder / str(step)
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            content = (checkpoint / RECORD).read_bytes()
-            if paths.is_remote(folder):  # which keeps sums of its own
-                return paths.parse_json(content)
-            sums = paths.parse_json((checkpoint / CHECKSUMS).read_bytes())['files']
-            if sums[RECORD] == zlib.crc32(content):
-                return paths.parse_json(content)
-    return {}
-
-
-def damage(folder: Path) -> str:
-    """Says what is wrong with a checkpoint's files, by their checksums; '' if nothing is."""
-    sums = _sums_file(folder)
-    try:
-        expected = paths.parse_json(sums.read_bytes())
-    except FileNotFoundError:
-        return f'{sums.name} is missing'
-    except (OSError, ValueError):
-        expected = None
-    step = None
-    if isinstance(expected, dict) and isinstance(expected.get('files'), dict):
-        step, expected = expected.get('step'), expected['files']
-    # Lists of earlier versions have neither a step nor `files`.
-    if not isinstance(expected, dict) or not expected:
-        return f'{sums.name} is unreadable'
-    if step is not None and folder.name != str(step):
-        return f'it holds step {step}'
-    try:
-        found = checksums(folder)
-    except OSError as error:
-        return f'{reason(error)}'
-    for name, crc in expected.items():
-        if name not in found:
-            return f'{name} is missing'
-        if found[name] != crc:
-            return f'{name} has changed since it was written'
-    more = [name for name in found if name not in expected and not Path(name).name.startswith('.')]
-    return f'{more[0]} is not in {sums.name}' if more else ''
-
-
-def checksums(folder: Path) -> dict[str, Any]:
-    """Returns what tells the content of each file of a checkpoint: relative name -> CRC-32.
-
-    In a store it is the sum that the store itself keeps, so nothing is read.
-    """
-    if paths.is_remote(folder):
-        found = {name: paths.fingerprint(entry) for name, entry in paths.find(folder).items()}
-    else:
-        found = {
-            file.relative_to(folder).as_posix(): _crc(file)
-            for file in sorted(folder.rglob('*'))
-            if file.is_file()
-        }
-    return {name: found[name] for name in found if name not in (CHECKSUMS, STORE_SUMS)}
-
-
-def _sums_file(folder: Path) -> Path:
-    """Returns the file of the sums; those that a store tells mean nothing in a copy elsewhere."""
-    return folder / (STORE_SUMS if paths.is_remote(folder) else CHECKSUMS)
 
 
 def _check_writable(folder: Path, needed: int) -> None:
@@ -524,14 +404,6 @@ def _check_writable(folder: Path, needed: int) -> None:
 
 def _bytes(state: Any) -> int:
     return sum(x.nbytes for x in jax.tree.leaves(state))
-
-
-def _crc(path: Path) -> int:
-    crc = 0
-    with path.open('rb') as file:
-        while chunk := file.read(2**22):
-            crc = zlib.crc32(chunk, crc)
-    return crc
 
 
 def _first_line(error: Exception) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from cls.distributed import agreement
 from cls.errors import UserError
-from cls.run import checkpoint
+from cls.run.checkpoint_files import load_record
 from cls.storage import paths
 
 FILE = 'data.json'
@@ -47,7 +47,7 @@ def _load(workdir: Path) -> Data | None:
     file = workdir / FILE
     if not file.exists():
         return None
-    kept = checkpoint.load_record(workdir / 'checkpoints').get('data')
+    kept = load_record(workdir / 'checkpoints').get('data')
     try:
         return _parts(paths.parse_json(file.read_text()))
     except (OSError, ValueError, TypeError, KeyError) as error:

@@ -14,7 +14,7 @@ import jax
 
 from cls.distributed import agreement
 from cls.errors import UserError, reason
-from cls.run import checkpoint
+from cls.run import checkpoint_files
 from cls.run.environment import environment
 from cls.run.goodput import FILE
 from cls.run.telemetry import write_json
@@ -140,7 +140,7 @@ def _others(workdir: Path) -> bool:
 
 
 def _newest_step(workdir: Path) -> int | None:
-    return max(checkpoint.steps(workdir / 'checkpoints'), default=None)
+    return max(checkpoint_files.steps(workdir / 'checkpoints'), default=None)
 
 
 def _has_begun(workdir: Path, newest: int | None) -> bool:
@@ -338,7 +338,7 @@ def saved_config(workdir: Path) -> str | None:
 
 def kept_config(workdir: Path) -> str | None:
     """Returns the JSON text of the config in the newest checkpoint that has one, or None."""
-    return checkpoint.load_record(workdir / 'checkpoints').get('config')
+    return checkpoint_files.load_record(workdir / 'checkpoints').get('config')
 
 
 def config_text(workdir: Path) -> str | None:
@@ -388,7 +388,7 @@ def load_classes(workdir: Path, default: tuple[str, ...] | None = None) -> tuple
         names = None
     if names:
         return tuple(names)
-    kept = checkpoint.load_record(workdir / 'checkpoints').get('classes') or []
+    kept = checkpoint_files.load_record(workdir / 'checkpoints').get('classes') or []
     if names is None:
         if kept:
             log.warning('%s cannot be read: taking the names that the checkpoint has.', file)

@@ -39,7 +39,7 @@ from cls.models.registry import fields as fields_of
 from cls.models.registry import introspection
 from cls.models.registry.init import init
 from cls.run import workdir as folders
-from cls.run.checkpoint import newest_whole
+from cls.run.checkpoint_files import newest_whole
 from cls.storage import paths as storage
 from cls.weights import card as cards
 from cls.weights.hub import HUB, Located, locate, preparation

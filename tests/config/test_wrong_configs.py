@@ -13,6 +13,7 @@ from arms import FILES
 
 from cls.config import defaults
 from cls.config import load as configs
+from cls.config.field import DURATION
 from cls.errors import UserError
 from cls.models import registry
 from cls.setup import set_up
@@ -53,7 +54,7 @@ def refusal(spec, *overrides, module=True):
 def wrong(field):
     """Texts that are wrong for a field by what the table says of it alone."""
     texts = list(WRONG[type(field.default)])
-    if field.values == defaults.DURATION:
+    if field.values == DURATION:
         texts += DURATIONS
     if field.names:
         texts.append('no_such_name')

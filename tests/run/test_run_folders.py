@@ -22,7 +22,7 @@ from cls.config import load as configs
 from cls.config import runs
 from cls.errors import UserError, reason
 from cls.main import main
-from cls.run import checkpoint
+from cls.run import checkpoint, checkpoint_files
 from cls.run import workdir as runtime
 from cls.search import history
 from cls.storage import paths
@@ -284,19 +284,19 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_run_ends_the_same(
     if damage is not a_file:
         assert f'checkpoint {STEPS} is damaged' in caplog.text
         assert (newest.parent / 'damaged' / f'{STEPS}-0').is_dir()
-    assert checkpoint.damage(newest) == ''
+    assert checkpoint_files.damage(newest) == ''
 
 
 @pytest.mark.parametrize('damage', DAMAGE[:-1])
 def test_damage_is_found_without_reading_a_state(damage, whole, tmp_path):
     shutil.copytree(whole / 'checkpoints', tmp_path / 'checkpoints')
     folder = tmp_path / 'checkpoints' / str(STEPS)
-    assert checkpoint.damage(folder) == ''
+    assert checkpoint_files.damage(folder) == ''
     (folder / '.DS_Store').write_bytes(b'1')  # as file managers and network disks leave them
-    assert checkpoint.damage(folder) == ''
+    assert checkpoint_files.damage(folder) == ''
     damage(folder)
-    assert bool(checkpoint.damage(folder)) == (damage is not older_step_with_old_sums)
-    step, problems = checkpoint.newest_step(tmp_path / 'checkpoints')
+    assert bool(checkpoint_files.damage(folder)) == (damage is not older_step_with_old_sums)
+    step, problems = checkpoint_files.newest_step(tmp_path / 'checkpoints')
     assert step == (STEPS if damage is older_step_with_old_sums else 16)
     assert bool(problems) == (step == 16)
 
@@ -308,7 +308,7 @@ def test_a_complete_checkpoint_has_checksums_whenever_it_has_its_name(tmp_path, 
 
     def watched(path, target):
         if target.name.isdigit():
-            seen.append(checkpoint.damage(path))
+            seen.append(checkpoint_files.damage(path))
             assert (path / 'run.json').exists()
         return rename(path, target)
 
@@ -452,7 +452,7 @@ def test_what_training_does_not_depend_on_may_change(run, home, whole):
     assert train(home, run, *FREE) == 0
     for ours, theirs in zip(state(run), state(whole), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert sorted(checkpoint.steps(run / 'checkpoints')) == [16, 20, 24]
+    assert sorted(checkpoint_files.steps(run / 'checkpoints')) == [16, 20, 24]
     assert json.loads((run / 'config.json').read_text())['checkpoint']['keep'] == 4
 
 

@@ -16,7 +16,7 @@ from cls.config import load as configs
 from cls.errors import UserError
 from cls.models.registry import introspection
 from cls.models.registry.init import init
-from cls.run.checkpoint import newest_whole
+from cls.run.checkpoint_files import newest_whole
 from cls.setup import set_up
 from cls.tools import import_weights
 from cls.weights import pretrained
