@@ -12,7 +12,7 @@ from cls.config import load as configs
 from cls.config.runs import load_config
 from cls.errors import UserError
 from cls.main import main
-from cls.steps.train_step import normalise
+from cls.steps.train_step import normalize
 
 CONFIG = """
 from ml_collections import ConfigDict
@@ -53,7 +53,7 @@ def probabilities(run):
     setup, state = evaluate.restore(load_config(run), run)
     images = np.stack([setup.test[i]['image'] for i in range(len(setup.test))])
     variables = state.ema or state.variables()
-    inputs = normalise(images, setup.recipe.mean, setup.recipe.std)
+    inputs = normalize(images, setup.recipe.mean, setup.recipe.std)
     logits = np.float64(setup.model.apply(variables, inputs))
     exp = np.exp(logits - logits.max(1, keepdims=True))
     return exp / exp.sum(1, keepdims=True), np.array([setup.test[i]['label'] for i in range(355)])

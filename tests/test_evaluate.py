@@ -9,7 +9,7 @@ from cls.config import load as configs
 from cls.evaluate import evaluate_batches
 from cls.setup import set_up
 from cls.steps import sharding as meshes
-from cls.steps.train_step import normalise
+from cls.steps.train_step import normalize
 from cls.tools.tpu.hlo import collectives
 
 OVERRIDES = (('model.stage_sizes', '(1, 1, 1)'), ('model.widths', '(8, 8, 8)'))
@@ -31,7 +31,7 @@ def expected():
     setup, _ = measured(1, 64)
     examples = [setup.test[i] for i in range(355)]
     images, labels = (np.stack([e[key] for e in examples]) for key in ('image', 'label'))
-    inputs = normalise(images, setup.recipe.mean, setup.recipe.std)
+    inputs = normalize(images, setup.recipe.mean, setup.recipe.std)
     logits = np.float64(setup.model.apply(setup.new_state()[0].variables(), inputs))
     own = logits[np.arange(355), labels]
     log_sum = np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1)) + logits.max(1)

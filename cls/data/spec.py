@@ -20,7 +20,7 @@ _NAMES = {
 
 @dataclasses.dataclass(frozen=True)
 class DataSpec:
-    """The fields of config.data, which cls/config/defaults.py documents."""
+    """The fields of config.data; cls/config/defaults.py documents them."""
 
     name: str = 'digits'
     dir: str = ''

@@ -1,26 +1,27 @@
-"""Protocols of evaluation: what of an image a net sees, and what is averaged.
+"""Protocols of evaluation: the views of an image that a network classifies, and their average.
 
-An image's views, and their mirror images where the protocol has them, are classified one by one;
-the mean of their softmax is the prediction. Krizhevsky et al. and Szegedy et al. write so, Simonyan
-& Zisserman of 'class posteriors'; He et al. say 'scores', which may be those before the softmax.
+The views of an image, with their mirror images in some protocols, are classified one by one; the
+prediction is the mean of their softmax. Krizhevsky et al. and Szegedy et al. write so, Simonyan &
+Zisserman of 'class posteriors'; He et al. say 'scores', perhaps those before the softmax.
 
-`dense` is the net slid over the whole image. One that ends in a mean over positions and a linear
-layer already is: the mean of the logits at all positions is what it gives for a larger image. Nets
-that flatten the last map have a field `dense`, under which their linear layers slide over it and
-the logits are averaged over the positions (VGG: 'the class score map is spatially averaged'); the
-softmax is taken of that, and averaged over scales and mirror images.
+`dense` slides the network over the whole image. A network that ends in a mean over positions and a
+linear layer already does so: for a larger image it returns the mean of the logits at all positions.
+Networks that flatten the last map have a field `dense`. With it their linear layers slide over the
+map and the logits are averaged over the positions (VGG: 'the class score map is spatially
+averaged'); the softmax of that is averaged over scales and mirror images.
 
 To bound the number of programs that are compiled, the longer side of a resized image is cut, by the
 same at both ends, so that it exceeds the shorter one by a multiple of config.eval.size_divisor
-pixels (1: not cut). A scale of 256 and the default of 32 make 17 shapes of images up to 2:1, lying
-and standing, instead of some 500.
+pixels (1: not cut). A scale of 256 and the default of 32 make 17 shapes of images up to 2:1, in
+landscape and portrait format, instead of some 500.
 
 Choices where the papers are silent or differ:
-* ten_crop: the corners are those of the whole resized image, as He et al. 2014 (1406.4729, section
-  3) and torchvision have it; Krizhevsky et al. took those of its central square.
-* crops_144: Szegedy et al.'s scales, 256, 288, 320 and 352, are for a net that sees 224 pixels.
-  They are 8, 9, 10 and 11 sevenths of that, and here of whatever the net sees.
-* crops_12: Szegedy et al. 2016 evaluate with '12 crops' and do not say which. Here they are those
+* ten_crop: the corners are those of the whole resized image, as in He et al. 2014 (1406.4729,
+  section 3) and torchvision; Krizhevsky et al. took those of its central square.
+* crops_144: the scales of Szegedy et al., 256, 288, 320 and 352, are for a network with inputs of
+  224 pixels. They are 8, 9, 10 and 11 sevenths of that, and here of the size of the network's
+  inputs.
+* crops_12: Szegedy et al. 2016 evaluate with '12 crops' without a definition. Here they are those
   of the 144 that belong to the smallest scale and the middle square: its four corners, middle and
   whole, each mirrored.
 """
@@ -39,7 +40,7 @@ from cls.errors import UserError, nearest, refuse
 
 @dataclasses.dataclass(frozen=True)
 class EvalSpec:
-    """The fields of config.eval but `every`, which cls/config/defaults.py documents."""
+    """The fields of config.eval without `every`; cls/config/defaults.py documents them."""
 
     batch: int = 0
     protocol: str = 'single'
@@ -123,8 +124,8 @@ def _dense(spec: EvalSpec, data: DataSpec) -> tuple[Views, ...]:
 
 
 PROTOCOLS = {
-    'single': Protocol('the centre crop', None),
-    'flip': Protocol('the centre crop and its mirror image', None, True),
+    'single': Protocol('the center crop', None),
+    'flip': Protocol('the center crop and its mirror image', None, True),
     'ten_crop': Protocol('Krizhevsky et al. 2012, section 4.1', _ten, True),
     'crops_12': Protocol('Szegedy et al. 2016, 1512.00567, table 4', _twelve, True),
     'crops_144': Protocol('Szegedy et al. 2015, 1409.4842, section 7', _hundred, True),

@@ -15,7 +15,7 @@ from cls.steps import freeze
 
 @dataclasses.dataclass(frozen=True)
 class OptimSpec:
-    """The fields of config.optim, which cls/config/defaults.py documents."""
+    """The fields of config.optim; cls/config/defaults.py documents them."""
 
     name: str = 'sgd'
     lr: float = 0.1

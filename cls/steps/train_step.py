@@ -1,4 +1,4 @@
-"""The pure functions that are compiled: one step of training, one batch of evaluation."""
+"""The pure functions that are compiled: a training step, and the evaluation of a batch."""
 
 import dataclasses
 import functools
@@ -65,15 +65,15 @@ class Recipe:
             remat=config.remat,
         )
 
-    def normalise(self, images: jax.Array) -> jax.Array:
-        """Returns what the net sees of images (N, H, W, C) in 0..255, see `normalise`."""
-        return normalise(images, self.mean, self.std, self.contrast)
+    def normalize(self, images: jax.Array) -> jax.Array:
+        """Returns normalized images, see `normalize`."""
+        return normalize(images, self.mean, self.std, self.contrast)
 
 
-def normalise(
+def normalize(
     images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...], contrast: str = ''
 ) -> jax.Array:
-    """Images (N, H, W, C) in 0..255 to float32, by channel: (x - mean) / std.
+    """Returns images (N, H, W, C) in 0..255 as float32, by channel (x - mean) / std.
 
     With `contrast` 'global' each image is first brought to mean 0 and variance 1 over all its
     values; its standard deviation counts as 1 / sqrt(H W C) at least, as in TensorFlow's
@@ -88,7 +88,7 @@ def normalise(
 
 
 def random_flip(images: jax.Array, key: jax.Array) -> jax.Array:
-    """Mirrors each image left to right with probability 1/2."""
+    """Returns images, each mirrored left to right with probability 1/2."""
     flips = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
     return jnp.where(flips, images[:, :, ::-1], images)
 
@@ -96,11 +96,11 @@ def random_flip(images: jax.Array, key: jax.Array) -> jax.Array:
 def augmented(
     recipe: Recipe, batch: Batch, key: jax.Array, model: nn.Module
 ) -> tuple[jax.Array, jax.Array]:
-    """Mirrors and augments a training batch with the random numbers of its step's key.
+    """Returns a training batch, mirrored and augmented with the random numbers of its step's key.
 
     Returns:
-      Images, uint8 as they came, or if recipe.augment is active normalised float32; labels (N,)
-      int32, or where images are mixed probabilities (N, model.num_classes).
+      Images, uint8, or normalized float32 if recipe.augment is active; labels (N,) int32, or
+      probabilities (N, model.num_classes) where images are mixed.
     """
     flip_key, _ = jax.random.split(key)
     images, labels = batch['image'], batch['label']
@@ -109,7 +109,7 @@ def augmented(
     if recipe.augment.active:  # the key: split makes the first two that fold_in does
         key = jax.random.fold_in(key, 2)
         classes = model.num_classes if recipe.augment.mixes else 0
-        images, labels = apply(recipe.augment, images, labels, key, recipe.normalise, classes)
+        images, labels = apply(recipe.augment, images, labels, key, recipe.normalize, classes)
     return images, labels
 
 
@@ -118,15 +118,15 @@ def _is_number(x: Any) -> bool:
 
 
 def _map_floating(function: Callable, old: Any, new: Any) -> Any:
-    """Maps function(old, new) over two trees, and takes the new of what is no floating number."""
+    """Returns function(old, new) of floating-point leaves, and the new one of all others."""
     return jax.tree.map(lambda x, y: function(x, y) if _is_number(y) else y, old, new)
 
 
 def microbatches(batch: jax.Array, count: int, group: int) -> jax.Array:
     """Returns (count, N / count, ...) of (N, ...): groups of consecutive examples, dealt out.
 
-    Microbatch i has the groups i, i + count, ...: examples that are normalised together stay
-    together, and a device that has `count` groups or a multiple computes on its own examples alone.
+    Microbatch i has the groups i, i + count, ...: examples that are normalized together stay
+    together, and a device with a multiple of `count` groups computes on its own examples only.
     """
     dealt = batch.reshape(-1, count, group, *batch.shape[1:])
     return jnp.moveaxis(dealt, 1, 0).reshape(count, -1, *batch.shape[1:])
@@ -135,16 +135,15 @@ def microbatches(batch: jax.Array, count: int, group: int) -> jax.Array:
 def make_loss(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -> Callable:
     """Returns loss(params, batch_stats, images, labels, key, progress) of a training batch.
 
-    It gives (loss, (new batch_stats, metrics)), metrics being those of `make_train_step` that a
-    batch alone has: `loss` and `top1`. Images and labels are as `augmented` returns them; `key` is
-    for dropout, `progress` the part of training that is over. What else is given, by name, the net
-    is called with.
+    It returns (loss, (new batch_stats, metrics)), with the metrics `loss` and `top1` of
+    `make_train_step`. Images and labels are as `augmented` returns them; `key` is for dropout,
+    `progress` the part of training that is over. Further keyword arguments go to the model.
     """
     takes_progress = models.takes_progress(model)
     frozen_mask = functools.partial(freeze.frozen_mask, recipe.freeze)
 
-    def loss_fn(params, batch_stats, images, labels, key, progress, **given):
-        extra = given | ({'progress': progress} if takes_progress else {})
+    def loss_fn(params, batch_stats, images, labels, key, progress, **arguments):
+        extra = arguments | ({'progress': progress} if takes_progress else {})
         mask = frozen_mask(params, batch_stats, recipe.freeze_bn)
         params = meshes.gathered(params, batch_sharding.mesh)
         params = freeze.select(mask['params'], jax.lax.stop_gradient(params), params)
@@ -153,7 +152,7 @@ def make_loss(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -
             recipe.remat,
             model,
             {'params': params, 'batch_stats': batch_stats, 'kept': kept},
-            images if recipe.augment.active else recipe.normalise(images),
+            images if recipe.augment.active else recipe.normalize(images),
             mutable=['batch_stats', 'aux_logits', 'penalties'],
             rngs={'dropout': key},
             **extra,
@@ -178,7 +177,7 @@ def make_loss(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -
 
 
 def norms(grads: Any, params: Any, batch_stats: Any) -> dict[str, jax.Array]:
-    """Returns the metrics that are norms, see `make_train_step`."""
+    """Returns the norms among the metrics of `make_train_step`."""
     numbers = [x for x in jax.tree.leaves(batch_stats) if _is_number(x)]
     trees = {'grad_norm': grads, 'param_norm': params, 'stats_norm': numbers}
     return {name: optax.tree.norm(tree) for name, tree in trees.items()}
@@ -229,13 +228,13 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns train_step(state, batch) -> (state, metrics).
 
-    The loss has whatever the net sows into 'penalties' added. Statistics that are whole numbers or
-    booleans (indices, masks) are not averaged, over microbatches or in the average of weights: the
-    newest count.
+    The loss includes all values that the model sows into 'penalties'. Statistics that are integers
+    or booleans (indices, masks) are not averaged, neither over microbatches nor in the average of
+    weights: the newest ones are kept.
 
-    Metrics are float32 scalars: `loss` (with label smoothing, auxiliary heads and penalties, but no
-    weight decay), `top1` of the training batch in percent (of mixed labels the heavier counts),
-    `grad_norm` before clipping, and the norms of what the step leaves behind, `param_norm` and
+    Metrics are float32 scalars: `loss` (with label smoothing, auxiliary heads and penalties, but
+    without weight decay), `top1` of the training batch in percent (by the larger of two mixed
+    labels), `grad_norm` before clipping, and the norms of the new state, `param_norm` and
     `stats_norm` (of the BN statistics): together they are finite only if the state is.
     """
     frozen_mask = functools.partial(freeze.frozen_mask, recipe.freeze)
@@ -278,14 +277,14 @@ def make_logits_step(
 ) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array, jax.Array]]:
     """Returns logits_step(variables, batch) -> (logits (1, N, K) float32, labels, indices).
 
-    With `mirrored` the logits are (2, N, K), the second those of the mirror images. What a batch
-    has as `label` and `index` goes through, from every process to all.
+    With `mirrored` the logits are (2, N, K), the second those of the mirror images. `label` and
+    `index` of a batch pass through, from every process to all.
     """
 
     def logits_step(variables: Any, batch: Batch):
-        images = recipe.normalise(batch['image'])
-        seen = (images, images[:, :, ::-1]) if mirrored else (images,)
-        logits = jnp.stack([model.apply(variables, x, train=False) for x in seen])
+        images = recipe.normalize(batch['image'])
+        views = (images, images[:, :, ::-1]) if mirrored else (images,)
+        logits = jnp.stack([model.apply(variables, x, train=False) for x in views])
         return logits, batch['label'], batch['index']
 
     return logits_step
@@ -300,7 +299,7 @@ def make_eval_step(
     """
 
     def eval_step(variables: Any, batch: Batch) -> dict[str, jax.Array]:
-        images = recipe.normalise(batch['image'])
+        images = recipe.normalize(batch['image'])
         logits = model.apply(variables, images, train=False)
         labels, mask = batch['label'], batch['mask']
         chex.assert_rank((logits, labels), (2, 1))
@@ -319,11 +318,11 @@ def make_eval_step(
 def make_moments_step(
     model: nn.Module, recipe: Recipe
 ) -> Callable[[Any, Batch, jax.Array, jax.Array], Any]:
-    """Returns moments_step(variables, batch, step, key) -> what each norm finds in a batch.
+    """Returns moments_step(variables, batch, step, key) -> the moments of each norm in a batch.
 
-    The batch is mirrored and augmented as in training, and the net is in training mode. The result
-    is the collection `moments` of cls.nn.norm: plain means and variances (C,), float32. `step` is
-    the number of steps taken, for nets that want to know how far training is.
+    The batch is mirrored and augmented as in training, and the model is in training mode. The
+    result is the collection `moments` of cls.nn.norm: means and variances (C,), float32. `step` is
+    the number of steps taken, for models that depend on the progress of training.
     """
     takes_progress = models.takes_progress(model)
 
@@ -333,7 +332,7 @@ def make_moments_step(
         progress = jnp.minimum(step / recipe.total_steps, 1.0)
         _, updated = model.apply(
             variables,
-            images if recipe.augment.active else recipe.normalise(images),
+            images if recipe.augment.active else recipe.normalize(images),
             train=True,
             mutable=['batch_stats', 'aux_logits', 'penalties', 'moments'],
             rngs={'dropout': net_key},

@@ -25,7 +25,7 @@ from cls.steps.train_step import (
     make_eval_step,
     make_train_step,
     microbatches,
-    normalise,
+    normalize,
     random_flip,
 )
 from cls.tools.tpu.hlo import collectives
@@ -367,7 +367,7 @@ class WithAndWithoutJit(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
     def test_normalise_by_channel(self):
         images = np.arange(2 * 3 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3, 3)
-        function = functools.partial(normalise, mean=(1.0, 2.0, 3.0), std=(2.0, 4.0, 8.0))
+        function = functools.partial(normalize, mean=(1.0, 2.0, 3.0), std=(2.0, 4.0, 8.0))
         expected = (images - np.array([1.0, 2, 3])) / np.array([2.0, 4, 8])
         np.testing.assert_allclose(self.variant(function)(images), expected, rtol=1e-6)
 
