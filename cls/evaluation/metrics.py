@@ -51,8 +51,8 @@ def confusion(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> float:
     """Returns the expected calibration error in percent (Guo et al. 2017, 1706.04599, section 3).
 
-    The largest probabilities are sorted into `bins` bins of equal width, ((m - 1) / bins, m / bins];
-    the error is the mean of |accuracy - mean probability|, weighted by the images in each bin.
+    The largest probabilities are sorted into bins of equal width, ((m - 1) / bins, m / bins]; the
+    error is the mean of |accuracy - mean probability|, weighted by the images in each bin.
     """
     confidence = probabilities.max(1)
     correct = probabilities.argmax(1) == labels

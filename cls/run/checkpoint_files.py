@@ -1,4 +1,4 @@
-"""The files of checkpoints in a run folder: which are complete and undamaged, and their records."""
+"""The files of checkpoints in a run folder: their completeness, their damage, their records."""
 
 import contextlib
 import logging
@@ -11,15 +11,15 @@ from cls.errors import reason
 from cls.storage import paths
 
 CHECKSUMS = 'checksums.json'
-STORE_SUMS = 'checksums-gs.json'  # the same, as the store tells them
+STORE_SUMS = 'checksums-gs.json'  # those that the store itself keeps
 RECORD = 'run.json'  # the config and the classes of the run that wrote the checkpoint
 log = logging.getLogger(__name__)
 
 
 def steps(folder: Path) -> list[int]:
-    """Returns the steps of the complete checkpoints in a folder, which may be missing."""
-    found = [path.name for path in folder.glob('[0-9]*') if path.name.isascii()]
-    numbers = [int(name) for name in found if name.isdecimal() and name == str(int(name))]
+    """Returns the steps of the complete checkpoints in a folder; it may be missing."""
+    names = [path.name for path in folder.glob('[0-9]*') if path.name.isascii()]
+    numbers = [int(name) for name in names if name.isdecimal() and name == str(int(name))]
     return [step for step in numbers if is_complete(folder / str(step))]
 
 
@@ -33,10 +33,10 @@ def is_complete(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def newest_whole(folder: Path) -> Iterator[Path | None]:
-    """Gives the newest checkpoint in a folder of them that is not damaged, or None.
+    """Yields the newest undamaged checkpoint in a folder, or None.
 
-    It is the checkpoint's folder, or a copy of it for the duration where Orbax cannot read. Nothing
-    is set aside or made: the folder is another run's. Of damaged ones a warning tells.
+    It is the checkpoint's folder, or a temporary copy where Orbax cannot read. Nothing is set aside
+    or made: the folder is another run's. Damaged checkpoints are logged.
     """
     with contextlib.ExitStack() as stack:
         step, problems = newest_step(folder)
@@ -48,13 +48,14 @@ def newest_whole(folder: Path) -> Iterator[Path | None]:
 
 
 def newest_step(folder: Path) -> tuple[int | None, str]:
-    """Returns (the newest step whose checkpoint is not damaged, None if there is none; what is
-    wrong with those after it). Nothing is changed.
+    """Returns (newest step with an undamaged checkpoint or None, the damage of later ones).
+
+    Nothing is changed.
     """
     problems = []
     for step in sorted(steps(folder), reverse=True):
-        with readable(folder / str(step)) as found:
-            if not (problem := damage(found)):
+        with readable(folder / str(step)) as local:
+            if not (problem := damage(local)):
                 return step, ', '.join(problems)
         if is_complete(folder / str(step)):  # else its run has removed it meanwhile
             problems.append(f'{step} is damaged ({problem})')
@@ -63,27 +64,27 @@ def newest_step(folder: Path) -> tuple[int | None, str]:
 
 @contextlib.contextmanager
 def readable(checkpoint: Path) -> Iterator[Path]:
-    """Gives a checkpoint where Orbax can read it, if need be a copy for the duration."""
+    """Yields a checkpoint that Orbax can read, if necessary a temporary copy."""
     if paths.orbax_writes_to(checkpoint):
         yield checkpoint
         return
     with contextlib.closing(paths.Scratch()) as copies:
-        found = copies.folder / checkpoint.name
-        paths.download(checkpoint, found)
-        yield found
+        copy = copies.folder / checkpoint.name
+        paths.download(checkpoint, copy)
+        yield copy
 
 
 def load_record(folder: Path) -> dict[str, Any]:
-    """Returns what the newest checkpoint in a folder of them says of its run; {} if none does.
+    """Returns the record of a run in its newest checkpoint that has one, {} without any.
 
-    It has `config`, the text of config.json, `classes`, the list of classes.json, and `data`, what
-    data.json holds.
+    It has `config`, the text of config.json, `classes`, the list of classes.json, and `data`, the
+    content of data.json.
     """
     for step in sorted(steps(folder), reverse=True):
         checkpoint = folder / str(step)
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             content = (checkpoint / RECORD).read_bytes()
-            if paths.is_remote(folder):  # which keeps sums of its own
+            if paths.is_remote(folder):  # stores keep sums of their own
                 return paths.parse_json(content)
             sums = paths.parse_json((checkpoint / CHECKSUMS).read_bytes())['files']
             if sums[RECORD] == zlib.crc32(content):
@@ -92,7 +93,7 @@ def load_record(folder: Path) -> dict[str, Any]:
 
 
 def damage(folder: Path) -> str:
-    """Says what is wrong with a checkpoint's files, by their checksums; '' if nothing is."""
+    """Returns the damage of a checkpoint's files, by their checksums; '' if there is none."""
     sums = sums_file(folder)
     try:
         expected = paths.parse_json(sums.read_bytes())
@@ -122,9 +123,9 @@ def damage(folder: Path) -> str:
 
 
 def checksums(folder: Path) -> dict[str, Any]:
-    """Returns what tells the content of each file of a checkpoint: relative name -> CRC-32.
+    """Returns the checksum of each file of a checkpoint: relative name -> CRC-32.
 
-    In a store it is the sum that the store itself keeps, so nothing is read.
+    In a store it is the sum that the store itself keeps, so no file is read.
     """
     if paths.is_remote(folder):
         found = {name: paths.fingerprint(entry) for name, entry in paths.find(folder).items()}
@@ -138,7 +139,7 @@ def checksums(folder: Path) -> dict[str, Any]:
 
 
 def sums_file(folder: Path) -> Path:
-    """Returns the file of the sums; those that a store tells mean nothing in a copy elsewhere."""
+    """Returns the file of the checksums; those of a store mean nothing in a copy elsewhere."""
     return folder / (STORE_SUMS if paths.is_remote(folder) else CHECKSUMS)
 
 

@@ -25,7 +25,7 @@ PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'nump
 def start() -> None:
     """Switches on JAX's persistent compilation cache, unless JAX_COMPILATION_CACHE_DIR is set.
 
-    Where nothing can be written there a line says so, in place of one by JAX for each program.
+    If nothing can be written there, one warning replaces one by JAX for each program.
     """
     if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
         cache = cache_dir() / 'xla'
@@ -41,11 +41,11 @@ def start() -> None:
 
 
 def quiet() -> None:
-    """Silences what libraries say of errors in their threads: whoever waits for these raises them.
+    """Silences libraries about errors in their threads, which the waiting thread raises as well.
 
-    Else a full disk is one line of ours below hundreds of theirs.
+    Otherwise a full disk would be one line of ours below hundreds of theirs.
     """
-    # Orbax logs each save, and what went wrong in its threads, which it raises too.
+    # Orbax logs each save and each error of its threads, although it also raises these.
     absl_logging.set_verbosity(absl_logging.FATAL)
     logging.getLogger('asyncio').setLevel(logging.CRITICAL)
     threading.excepthook = _of_thread
@@ -53,7 +53,7 @@ def quiet() -> None:
 
 
 def _of_thread(args: Any) -> None:
-    """Shows an error of a thread of ours which is not about a file, as Python would."""
+    """Prints an error of a thread of ours as Python would, unless it is about a file."""
     ours = any(
         Path(frame.filename).is_relative_to(Path(__file__).parents[1])
         for frame in traceback.extract_tb(args.exc_traceback)
@@ -63,10 +63,10 @@ def _of_thread(args: Any) -> None:
 
 
 def _commit() -> str | None:
-    """Returns the commit of this code, with '-dirty' if it was changed; None where git has none."""
+    """Returns the commit of this code, with '-dirty' if it was changed; None without git."""
     describe = ['git', '-C', str(Path(__file__).parent), 'describe']
     try:
-        found = subprocess.run(
+        result = subprocess.run(
             [*describe, '--always', '--dirty', '--abbrev=40'],
             capture_output=True,
             text=True,
@@ -74,14 +74,14 @@ def _commit() -> str | None:
         )
     except OSError:  # an image without git
         return None
-    return found.stdout.strip() or None
+    return result.stdout.strip() or None
 
 
 def environment(registered_by: str = '') -> dict[str, Any]:
-    """Returns what else a run depends on: versions, code, devices.
+    """Returns the versions, code and devices that a run depends on.
 
     Args:
-      registered_by: the config file of the user's own that registers the run's model, if one does.
+      registered_by: the user's own config file that registers the run's model, '' without one.
     """
     own = {'registered_by': registered_by} if registered_by else {}
     return own | {

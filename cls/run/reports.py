@@ -17,7 +17,7 @@ def prepare(workdir: Path, output: Path | None, wanted: bool = False) -> None:
 
     Args:
       workdir: of the run.
-      output: the folder for the files, which is made; None: the run folder.
+      output: the folder for the files, made if missing; None: the run folder.
       wanted: whether the user has asked for any of the files.
     """
     if output is not None:
@@ -32,8 +32,8 @@ def deliver(
 ) -> None:
     """Calls `write` with `output`, or with a run folder if this process can lock that.
 
-    A folder in which another process is running, or that cannot be written to, stays as it is, and
-    a line says so.
+    A folder that another process is running in, or that cannot be written to, stays as it is; that
+    is logged.
 
     Args:
       write: called with the folder.

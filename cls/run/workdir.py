@@ -35,9 +35,8 @@ class RunConfig:
 
     Attributes:
       text: the config in JSON.
-      differences: text of a saved config -> the fields in which that is of another training, ''
-        if there are none.
-      lengths: text of a saved config -> the lengths of a training that differ, likewise.
+      differences: text of a saved config -> its fields of another training, '' without any.
+      lengths: text of a saved config -> its lengths of a training that differ, likewise.
       registered_by: the user's own config file that registers the model, '' without one.
     """
 
@@ -64,26 +63,26 @@ class RunConfig:
 def finished_result(workdir: Path, config: RunConfig) -> dict[str, Any] | None:
     """Returns the result of a finished run in the folder, None if there is none.
 
-    The newest checkpoint has the config that counts; config.json is for people to read.
+    The config of the newest checkpoint is compared; config.json is for people to read.
 
-    Raises UserError when the folder holds anything but a run of this config, and when it is in a
-    store to which several processes cannot write a checkpoint.
+    Raises UserError when the folder has anything but a run of this config, and when it is in a
+    store where several processes cannot write a checkpoint.
     """
     if jax.process_count() > 1 and not paths.orbax_writes_to(workdir):
         raise UserError(
             f'{workdir} cannot take the checkpoints of {jax.process_count()} processes: expected '
-            'gs://BUCKET/... or a folder that all of them see.'
+            'gs://BUCKET/... or a folder that they all share.'
         )
     _check_is_folder(workdir)
     check_entries(workdir)
     saved, newest = saved_config(workdir), _newest_step(workdir)
     if (workdir / 'config.json').exists() and config_text(workdir) is None:
-        log.warning('%s cannot be read; it will be written anew.', workdir / 'config.json')
+        log.warning('%s cannot be read; it will be written again.', workdir / 'config.json')
     if saved is None:
         if not (workdir / 'config.json').exists() and _others(workdir):
             raise UserError(f'{workdir} is not empty and holds no run; choose another --workdir.')
         if newest is not None:
-            log.warning('%s does not say of which config it is: going on with this one.', workdir)
+            log.warning('%s has no config that can be read: going on with this one.', workdir)
     elif newest == 0:
         _check_start(workdir, saved, config)
     elif _has_begun(workdir, newest):
@@ -106,10 +105,10 @@ def finished_result(workdir: Path, config: RunConfig) -> dict[str, Any] | None:
 
 
 def check_entries(workdir: Path) -> None:
-    """Raises UserError if something in a run folder is not of the kind that a run leaves there.
+    """Raises UserError for entries of a run folder that a run would not write.
 
-    Who opens a pipe waits for a writer for ever, and a folder in the place of a file would be
-    noticed only when the run has come to its end.
+    Opening a pipe would wait for a writer forever, and a folder in the place of a file would be
+    noticed only at the end of the run.
     """
     if paths.is_remote(workdir):
         return
@@ -132,7 +131,7 @@ def _check_is_folder(workdir: Path) -> None:
 
 
 def _others(workdir: Path) -> bool:
-    """Whether a folder holds more than what a run that was killed at once leaves there."""
+    """Whether a folder has more in it than the files of a run that was killed at once."""
     if not workdir.exists():
         return False
     names = {path.name for path in workdir.iterdir()}
@@ -144,7 +143,7 @@ def _newest_step(workdir: Path) -> int | None:
 
 
 def _has_begun(workdir: Path, newest: int | None) -> bool:
-    """Whether there is more of a run than its config: one that died before may be replaced."""
+    """Whether there is more of a run than its config; such a run is not replaced by another."""
     if newest is not None:
         return True
     files = ('metrics.jsonl', 'history.jsonl', 'result.json')
@@ -152,7 +151,7 @@ def _has_begun(workdir: Path, newest: int | None) -> bool:
 
 
 def _is_earlier(result: Mapping[str, Any], newest: int | None) -> bool:
-    """Whether a result is of an earlier end than a run has come to, which was made longer."""
+    """Whether a result is of an earlier end of a run that was made longer."""
     return newest is not None and result.get('step', newest) < newest
 
 
@@ -180,13 +179,13 @@ def _fine_tune(workdir: Path) -> str:
 
 @contextlib.contextmanager
 def open_run(workdir: Path, config: RunConfig, classes: Sequence[str] = ()) -> Iterator[None]:
-    """Makes the run folder this run's for the duration, and checks its classes.
+    """Locks the run folder for the duration, and checks its classes.
 
-    In a folder without a checkpoint it writes what `settle` does. Where there is one, it is the
-    first new checkpoint that settles: until then the folder stays as it was.
+    In a folder without a checkpoint it writes the files of `settle`. In a folder with one, the
+    first new checkpoint does so: until then the folder stays as it was.
 
-    Raises UserError when another process is running in it, it cannot be written to, or what is in
-    it is of other classes.
+    Raises UserError when another process is running in it, it cannot be written to, or its
+    checkpoints are of other classes.
     """
     with contextlib.ExitStack() as stack:
         token = agreement.on_first('open run', lambda: _take(stack, workdir, config, classes))
@@ -197,10 +196,7 @@ def open_run(workdir: Path, config: RunConfig, classes: Sequence[str] = ()) -> I
 def _take(
     stack: contextlib.ExitStack, workdir: Path, config: RunConfig, classes: Sequence[str]
 ) -> str:
-    """Locks the folder until `stack` is closed.
-
-    Returns what the lock of a folder holds: no other run's holds the same.
-    """
+    """Locks the folder until `stack` is closed; returns the unique token of the lock."""
     try:
         paths.make_folder(workdir)
         token = stack.enter_context(exclusive(workdir))
@@ -208,7 +204,7 @@ def _take(
         paths.remove_partial(workdir)
         if _newest_step(workdir) is None:
             settle(workdir, config, classes)
-        elif config_text(workdir) is None:  # damaged, and known from a checkpoint or a --config
+        elif config_text(workdir) is None:  # damaged; the config is a checkpoint's or --config's
             paths.write_whole(workdir / 'config.json', config.text.encode())
     except OSError as error:
         raise UserError(
@@ -218,9 +214,9 @@ def _take(
 
 
 def exclusive(workdir: Path) -> contextlib.AbstractContextManager[str]:
-    """Holds a run folder for the duration; gives what names the holder.
+    """Returns a context in which no other process uses a run folder, see cls.storage.lock.
 
-    Raises UserError when another process holds it, OSError when it cannot be written to.
+    Raises UserError when another process uses it, OSError when it cannot be written to.
     """
     if not paths.is_remote(workdir):
         _check_links(workdir)
@@ -228,11 +224,11 @@ def exclusive(workdir: Path) -> contextlib.AbstractContextManager[str]:
 
 
 def settle(workdir: Path, config: RunConfig, classes: Sequence[str] = ()) -> None:
-    """Writes config.json and environment.json of a run, each where it differs.
+    """Writes config.json and environment.json of a run, where they differ.
 
-    With names of classes, in the order of the net's outputs, also classes.json: with them the net
-    can be evaluated on data sets that order their classes otherwise or have only some of them. The
-    result of an end that the run has gone beyond becomes result-STEP.json.
+    With names of classes, in the order of the model's outputs, also classes.json: with it the model
+    can be evaluated on data sets with another order of classes, or only some of them. The result of
+    an earlier end of the run becomes result-STEP.json.
     """
     saved = config_text(workdir)
     if saved is not None and _newest_step(workdir) is None and config.differences(saved):
@@ -252,9 +248,9 @@ def settle(workdir: Path, config: RunConfig, classes: Sequence[str] = ()) -> Non
 
 
 def _check_links(workdir: Path) -> None:
-    """Raises UserError if a file of a run folder is a link: who writes the one writes the other.
+    """Raises UserError if a file of a run folder is a link: a run would write to its target.
 
-    A folder may come from anybody. Folders in it that are links, to a larger disk, say, are named.
+    A run folder may come from anybody. Links to folders, on a larger disk perhaps, are logged.
     """
     for entry in sorted(workdir.iterdir()):
         if not entry.is_symlink():
@@ -268,10 +264,10 @@ def _check_links(workdir: Path) -> None:
 
 
 def _check_shared(workdir: Path, token: str) -> None:
-    """Raises UserError on all processes if one does not see what the first has written."""
+    """Raises UserError on all processes if one does not see the lock of the first."""
     if paths.is_remote(workdir):
         return  # a store is the same from everywhere
-    deadline = time.monotonic() + 20  # network file systems keep what they knew for some seconds
+    deadline = time.monotonic() + 20  # network file systems cache files for some seconds
 
     def visible() -> bool:
         with contextlib.suppress(OSError):
@@ -291,15 +287,15 @@ def _check_shared(workdir: Path, token: str) -> None:
 
 
 def _check_classes(workdir: Path, config: RunConfig, classes: Sequence[str]) -> None:
-    """Raises UserError if what is in a folder would be trained on with labels of another meaning.
+    """Raises UserError if the weights in a folder would be trained with labels of other classes.
 
-    Where nothing names the classes of weights that were imported, a line says what is assumed.
+    If nothing names the classes of imported weights, a line states the assumption.
     """
     newest = _newest_step(workdir)
     if newest is None and not (workdir / 'metrics.jsonl').exists():
         return
-    known, now = load_classes(workdir, default=()), tuple(classes)
-    if not known and newest == 0 and now:
+    before, now = load_classes(workdir, default=()), tuple(classes)
+    if not before and newest == 0 and now:
         outputs = config.fields['model'].get('num_classes', len(now))
         if outputs != len(now):
             raise UserError(
@@ -311,14 +307,14 @@ def _check_classes(workdir: Path, config: RunConfig, classes: Sequence[str]) -> 
             'data set.',
             *(workdir, now[0], now[-1]),
         )
-    if not known or known == now:
+    if not before or before == now:
         return
-    changed = [name for name in known if name not in now] or [
-        name for name in now if name not in known
+    changed = [name for name in before if name not in now] or [
+        name for name in now if name not in before
     ]
     raise UserError(
-        f'{workdir} holds a run of {len(known)} classes, and the data set has {len(now)}, in '
-        f'another order or of other names ({", ".join(changed[:3]) or known[0]}): expected '
+        f'{workdir} holds a run of {len(before)} classes, and the data set has {len(now)}, in '
+        f'another order or of other names ({", ".join(changed[:3]) or before[0]}): expected '
         'those of classes.json. '
         + (
             _fine_tune(workdir)
@@ -367,13 +363,13 @@ def registered_by(workdir: Path) -> str:
 
 
 def load_classes(workdir: Path, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
-    """Returns the names of a run's classes in the order of its net's outputs; () if unknown.
+    """Returns the names of a run's classes in the order of its model's outputs; () if unknown.
 
-    Where classes.json cannot be read they are those of the newest checkpoint.
+    If classes.json cannot be read they are those of the newest checkpoint.
 
     Args:
       workdir: the run folder.
-      default: what to return when the names cannot be read anywhere; None: an error.
+      default: the result when the names cannot be read anywhere; None: an error.
 
     Raises UserError if classes.json is no list of different names, and no checkpoint has them.
     """
@@ -391,13 +387,13 @@ def load_classes(workdir: Path, default: tuple[str, ...] | None = None) -> tuple
     kept = checkpoint_files.load_record(workdir / 'checkpoints').get('classes') or []
     if names is None:
         if kept:
-            log.warning('%s cannot be read: taking the names that the checkpoint has.', file)
+            log.warning('%s cannot be read: taking the names of the checkpoint.', file)
         elif default is None:
             raise UserError(
                 f'{file} is no list of different names, as ["cat", "dog"]: mend or remove.'
             )
         else:
-            log.warning('%s cannot be read; it will be written anew.', file)
+            log.warning('%s cannot be read; it will be written again.', file)
             return default
     return tuple(kept)
 
@@ -408,16 +404,16 @@ def _are_names(value: Any) -> bool:
 
 
 def load_result(workdir: Path) -> dict[str, Any] | None:
-    """Returns what a finished run wrote, or None; of a file that cannot be read a warning tells."""
+    """Returns the result of a finished run, or None; a file that cannot be read is logged."""
     file = workdir / 'result.json'
     result = _result_of(file)
     if result is None and file.exists():
-        log.warning('%s is not that of a run which has ended: it is found out again.', file)
+        log.warning('%s is not that of a finished run: it is computed again.', file)
     return result
 
 
 def _result_of(file: Path) -> dict[str, Any] | None:
-    """Returns what a result.json holds, None if it is missing or damaged."""
+    """Returns the content of a result.json, None if it is missing or damaged."""
     try:
         result = paths.parse_json(file.read_text())
     except (OSError, ValueError):
@@ -426,7 +422,7 @@ def _result_of(file: Path) -> dict[str, Any] | None:
 
 
 def _is_result(value: Any) -> bool:
-    """Whether this is what a training, an ensemble or a search writes at its end."""
+    """Whether this is the result of a training, an ensemble or a search."""
     if not isinstance(value, dict) or not isinstance(value.get('seconds'), (int, float)):
         return False
     if 'fitness' in value:
