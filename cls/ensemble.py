@@ -1,7 +1,7 @@
 """Ensembles: several runs as one classifier, by the mean of their softmax.
 
-A config of an ensemble has `members`, each a whole config, and `loaded`, a folder for each member
-that is not to be trained. Its run folder has a run folder for each member that is.
+A config of an ensemble has `members`, each a complete config, and `loaded`, a run folder for each
+member that is trained already. Its own run folder has one for each member that it trains.
 
 May import: anything but main, search, tools.
 """
@@ -39,29 +39,29 @@ RESULT = ('top1', 'top5', 'loss')  # figures of result.json
 
 
 def is_ensemble(config: ConfigDict) -> bool:
-    """Whether a config is of several nets."""
+    """Whether a config is of several networks."""
     return 'members' in config
 
 
 def members(config: ConfigDict, workdir: Path) -> list[tuple[ConfigDict, Path]]:
-    """Returns each member's config and run folder; of one that is loaded, the folder's config."""
-    found = []
+    """Returns each member's config and run folder; the config of a loaded one is the folder's."""
+    parts = []
     for name, member in config.members.items():
         if config.loaded[name]:
             folder = paths.path(config.loaded[name])
-            found.append((runs.load_config(folder), folder))
+            parts.append((runs.load_config(folder), folder))
         else:
-            found.append((member, workdir / name))
-    return found
+            parts.append((member, workdir / name))
+    return parts
 
 
 def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[str, Any] | None:
     """Trains the members that are not loaded, one after the other, and evaluates all together.
 
-    Every member continues where it was; the ensemble's own files are config.json and result.json.
-    Its `seconds` are those of the members that it trained, restarts included, and of evaluating.
-    Returns the result, or None when told to stop before the end. The time of the first member
-    counts from `began`, see cls.train.job.
+    Every member continues from its newest checkpoint; the ensemble's own files are config.json and
+    result.json. Its `seconds` are those of the members that it trained, including restarts, and of
+    the evaluation. Returns the result, or None when stopped before the end. The time of the first
+    member counts from `began`, see cls.train.job.
     """
     run_config = runs.run_config(config)
     result = agreement.on_first('folder', lambda: finished_result(workdir, run_config))
@@ -95,19 +95,19 @@ def evaluate_runs(
 
     They are validation/top1, validation/top5 (percent), validation/loss (nats), ..., or test/...
 
-    Each run prepares the images in its own way. Of a run that keeps an average of its weights, the
-    average is taken.
+    Each run prepares the images in its own way. The average of the weights is used where a run
+    keeps one.
 
     Args:
       parts: configs, and folders with a checkpoint.
-      protocol: what each sees of an image; '': what its config.eval.protocol says.
+      protocol: of the evaluation; '': the config.eval.protocol of each.
 
     Returns:
       (values, the mean of the predictions).
 
     Raises:
-      UserError: a folder without a checkpoint, runs that are of different data or classes, or a
-        file of predictions that a config asks for.
+      UserError: a folder without a checkpoint, runs of different data or classes, or a config with
+        a file of predictions.
     """
     for config, run in parts:
         if not protocol and config.eval.predictions:
@@ -125,42 +125,46 @@ def evaluate_runs(
             source = setup.test
         if one.probabilities.shape[1] != classes:
             raise UserError(
-                f'{run} tells {one.probabilities.shape[1]} classes, {parts[0][1]} tells {classes}.'
+                f'{run} has {one.probabilities.shape[1]} classes, {parts[0][1]} has {classes}: '
+                'expected runs of the same classes.'
             )
         if not np.array_equal(one.labels, labels):
-            raise UserError(f'{run} is evaluated on other images than {parts[0][1]}.')
+            raise UserError(
+                f'{run} is evaluated on other images than {parts[0][1]}: expected the same.'
+            )
         total = total + one.probabilities
         params += sum(x.size for x in jax.tree.leaves(state.params))
-    found = scored(Predictions(total / len(parts), labels), source)
-    values = report(found, source.split_kind, names)
+    mean = scored(Predictions(total / len(parts), labels), source)
+    values = report(mean, source.split_kind, names)
     conditions = {'protocol': ','.join(dict.fromkeys(used)), 'split': source.split}
-    return conditions | values | {'params': params}, found
+    return conditions | values | {'params': params}, mean
 
 
 def evaluate_job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[str, Any]:
     """Evaluates an ensemble's run folder by its members' protocols, as cls.evaluate.job does."""
     agreement.on_first('output', lambda: prepare(workdir, output))
-    values, found = evaluate_runs(members(config, workdir))
+    values, predictions = evaluate_runs(members(config, workdir))
     agreement.print_once(summary(values))
 
     def write_all(folder: Path) -> None:
-        write(folder / runs.report_name(values['protocol'], config, workdir), values, found)
+        write(folder / runs.report_name(values['protocol'], config, workdir), values, predictions)
 
     agreement.on_first('written', lambda: deliver(write_all, workdir, output))
     return values
 
 
 def together_job(parts: Sequence[tuple[ConfigDict, Path]], output: Path | None) -> None:
-    """Evaluates run folders as an ensemble and prints the result; writes it to `output` if given.
+    """Evaluates run folders as an ensemble; prints the result, and writes it to `output` if given.
 
-    Raises UserError as `evaluate`, and when `output` cannot be written to.
+    Raises UserError as `evaluate_runs`, and when `output` cannot be written to.
     """
     if output is not None:
         agreement.on_first('output', lambda: prepare(output, output))
-    values, found = evaluate_runs(parts)
+    values, predictions = evaluate_runs(parts)
     agreement.print_once(summary(values))
+
+    def write_all(folder: Path) -> None:
+        write(folder / 'evaluation', values, predictions)
+
     if output is not None:
-        agreement.on_first(
-            'written',
-            lambda: deliver(lambda to: write(to / 'evaluation', values, found), output, output),
-        )
+        agreement.on_first('written', lambda: deliver(write_all, output, output))

@@ -1,16 +1,17 @@
 """Evaluation: every image of a split exactly once, on any number of devices and processes.
 
-While training, sums over the centre crops are enough (`evaluate`). Afterwards, `--job evaluate`
-keeps what each image got (`predict`), by any protocol of cls.evaluation.protocols:
+During training, sums over the center crops are enough (`evaluate_batches`). Afterwards, `--job
+evaluate` computes the prediction of each image (`predict`), by a protocol of
+cls.evaluation.protocols:
 
   python -m cls.main --job evaluate --workdir runs/NAME --config.eval.protocol=ten_crop
 
-It writes to the run folder evaluation.json, or evaluation-PROTOCOL.json (and, where data fields are
-not those of the run, their values in the name): top-1, top-5, loss, calibration error, and each
-class's accuracy; the confusion matrix beside it, evaluation...-confusion.npy; and if
-config.eval.predictions is NAME.csv, what each image got. Where an average of the weights is kept,
-the latter two are of that. `--output DIR` writes all of it to DIR. A run folder that cannot be
-written to, or in which another process is running, stays as it is; the result is printed first.
+It writes to the run folder evaluation.json, or evaluation-PROTOCOL.json (with the values of data
+fields that differ from those of the run in the name): top-1, top-5, loss, calibration error, and
+the accuracy of each class; evaluation...-confusion.npy, the confusion matrix; and NAME.csv, the
+predictions, if config.eval.predictions has that value. The latter two are of the average of the
+weights, if one is kept. `--output DIR` writes all of it to DIR. A run folder that cannot be written
+to, or that another process is running in, stays as it is; the result is printed first.
 
 May import: anything but ensemble, main, search, tools, train.
 """
@@ -300,7 +301,7 @@ def job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[s
     Args:
       config: of the evaluation.
       workdir: of the run.
-      output: the folder for evaluation....json and the like; None: the run folder, see `deliver`.
+      output: the folder for the files; None: the run folder, see `deliver`.
 
     Raises UserError when the run has no checkpoint, and as `predict` and `deliver`.
     """
@@ -329,17 +330,15 @@ def job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[s
 def summary(values: dict[str, Any]) -> str:
     """Returns 'test top-1 98.31 %, top-5 99.72 %, loss 0.0712' and the same of other weights.
 
-    On other splits than test it is 'validation top-1 ...'.
-
-    Of the job's values also the calibration error, the number of images, their split, and the
-    protocol.
+    On other splits than test it is 'validation top-1 ...'. The result of the job also has the
+    calibration error, the number of images, their split, and the protocol.
     """
     parts = []
     flags = {'ema': 'average of weights', 'precise': 'precise statistics'}
     for kind, precise_, ema in itertools.product(metric_names.KINDS, (False, True), (False, True)):
         name = metric_names.weights_name(kind, ema=ema, precise=precise_)
-        said = [words for flag, words in flags.items() if f'_{flag}' in name]
-        title = f'{kind} ({", ".join(said)})' if said else kind
+        shown = [words for flag, words in flags.items() if f'_{flag}' in name]
+        title = f'{kind} ({", ".join(shown)})' if shown else kind
         if f'{name}/top1' in values:
             top1, top5, loss = (values[f'{name}/{metric}'] for metric in ('top1', 'top5', 'loss'))
             parts.append(f'{title} top-1 {top1:.2f} %, top-5 {top5:.2f} %, loss {loss:.4f}')
@@ -352,7 +351,7 @@ def summary(values: dict[str, Any]) -> str:
 
 
 def conditions(setup: Setup) -> dict[str, Any]:
-    """Returns all that an evaluation depends on next to the weights, for its file."""
+    """Returns the conditions of an evaluation, for its file: protocol, data, sizes."""
     data, spec = setup.data, setup.eval
     result = {
         'protocol': spec.protocol,
@@ -373,7 +372,7 @@ def scored(predictions: Predictions, source: Source) -> Predictions:
 
 
 def report(predictions: Predictions, name: str, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """Returns 'NAME/top1', ... and 'NAME/classes' of what weights predict."""
+    """Returns 'NAME/top1', ... and 'NAME/classes' of predictions."""
     values = metrics.scalars(predictions)
     values['classes'] = metrics.per_class(predictions, class_names)
     return {f'{name}/{metric}': value for metric, value in values.items()}

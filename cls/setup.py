@@ -381,13 +381,13 @@ def _check_training_images(config: ConfigDict, train: Source) -> None:
 
 
 def _check_classes(config: ConfigDict, test: Source, model: nn.Module) -> None:
-    """Raises UserError where it is unknown which outputs of a network a data set's classes are."""
+    """Raises UserError where the outputs of a network for a data set's classes are unknown."""
     if test.num_classes != model.num_classes:
         raise UserError(
             f'{config.data.name} has {test.num_classes} classes and the network '
-            f'{model.num_classes}, and nothing says which of them these are: expected classes.json '
-            'in the run folder, the list of the names of the classes in the order of the outputs '
-            'of the network.'
+            f'{model.num_classes}, and nothing names the classes of its outputs: expected '
+            'classes.json in the run folder, the list of the names of the classes in the order of '
+            'the outputs.'
         )
 
 

@@ -203,7 +203,7 @@ def lengthened(setup: Setup, saved: str, step: int) -> str:
     Args:
       setup: of the run as it goes on.
       saved: the JSON text of its config until now.
-      step: from which it goes on.
+      step: the first step that follows.
     """
     before = former_length(setup, saved)
     if before is None:

@@ -89,7 +89,7 @@ class Trainer:
             result = self.finish(state) if finished else None
             self.progress.note(f'time: {self.ledger}')
         except BaseException:
-            with contextlib.suppress(Exception):  # the first error is the one to report
+            with contextlib.suppress(Exception):  # the first error is reported
                 iterator.close()
             self.close(failed=True)
             raise
@@ -101,7 +101,7 @@ class Trainer:
         self, train_steps: Mapping[Phase, TrainStep], state: TrainState, iterator: TrainBatches
     ) -> TrainState:
         """Trains to the last step, or until stopped; the state that it returns is saved."""
-        # Closed before the iterator is, whatever happens: its thread reads from there.
+        # Closed before the iterator, whatever happens: its thread reads from the iterator.
         with closing(prefetch_to_device(iterator, self.setup)) as batches:
             return self._loop(train_steps, state, batches, iterator.get_state())
 
@@ -132,7 +132,7 @@ class Trainer:
                     state, metrics = train_steps[setup.phases.at(step)](state, batch)
                     step += 1
                     pending.append((step, metrics))
-                    if len(pending) > 1:  # let the host run one step ahead of the devices, not more
+                    if len(pending) > 1:  # the host runs one step ahead of the devices, not more
                         jax.block_until_ready(pending[-2])
                 last = step == setup.total_steps
                 if step % spec.log_every == 0 or last:
@@ -140,7 +140,7 @@ class Trainer:
                 if step % spec.save_every == 0 or last:
                     self._save(state, step, data_state, pending)
                     last_saved = step
-        except (UserError, OSError):  # of data or files: the state is that of the last step
+        except (UserError, OSError):  # of data or files; the state is that of the last step
             if last_saved < step:
                 self._rescue(state, step, data_state, pending)
             raise
@@ -162,8 +162,8 @@ class Trainer:
         seconds = self.ledger.seconds
         return seconds['eval'] + seconds['checkpoint'] + seconds['compile']
 
-    def _look_at(self, pending: list[tuple[int, Any]]) -> tuple[int, dict[str, float]]:
-        """Fetches all metrics that are due; returns the last. Raises UserError if any is broken."""
+    def _fetch(self, pending: list[tuple[int, Any]]) -> tuple[int, dict[str, float]]:
+        """Fetches all pending metrics; returns the last. Raises UserError if any is not finite."""
         with self.ledger.spend('step'):
             fetched = jax.device_get(pending)
         self._steps_seen += len(pending)
@@ -181,7 +181,7 @@ class Trainer:
         return step, {f'train/{name}': float(value) for name, value in values.items()}
 
     def _log(self, pending: list[tuple[int, Any]]) -> None:
-        step, values = self._look_at(pending)
+        step, values = self._fetch(pending)
         busy = time.perf_counter() - self._clock - (self._idle_seconds() - self._idle)
         rate = self._steps_seen / busy
         self._start_clock()
@@ -197,9 +197,9 @@ class Trainer:
         self.progress.update(step, shown, images, (self.setup.total_steps - step) / rate)
 
     def _evaluate(self, state: TrainState, step: int) -> dict[str, float]:
-        """Evaluates and logs; returns nothing when told to stop meanwhile.
+        """Evaluates and logs; returns {} when stopped meanwhile.
 
-        At the last step nothing is printed: that is the result.
+        At the last step nothing is printed: its values are part of the result.
         """
         try:
             with self.ledger.spend('eval'):
@@ -216,23 +216,23 @@ class Trainer:
 
     def _save(self, state: TrainState, step: int, data_state: Any, pending: list) -> None:
         if pending:
-            self._look_at(pending)  # a broken state must not displace a good checkpoint
+            self._fetch(pending)  # a broken state must not replace a good checkpoint
         with self.ledger.spend('checkpoint'):
             if self.metrics:
-                self.metrics.flush()  # who continues from here logs what comes after
+                self.metrics.flush()  # a run that continues here logs later steps only
             self.checkpoints.save(step, state, data_state, self.ledger.record())
 
     def _rescue(self, state: TrainState, step: int, data_state: Any, pending: list) -> None:
-        """Saves what a run that cannot go on has come to, where it is sound and can be saved."""
+        """Saves the state of a run that cannot go on, if it is sound and can be saved."""
         if self.broken or self.checkpoints.failed or jax.process_count() > 1:
             return
-        with contextlib.suppress(Exception):  # what went wrong first is what is said
+        with contextlib.suppress(Exception):  # the first error is reported
             self._save(state, step, data_state, pending)
             self.checkpoints.wait()
             self.progress.note(f'saved at step {step}')
 
     def finish(self, state: TrainState) -> dict[str, Any] | None:
-        """Evaluates the trained weights and writes result.json, unless told to stop meanwhile."""
+        """Evaluates the trained weights and writes result.json, unless stopped meanwhile."""
         step = int(state.step)
         values = self._evaluate(state, step)
         if not values:
@@ -247,7 +247,7 @@ class Trainer:
         return result
 
     def close(self, failed: bool = False) -> None:
-        """Finishes writing; what cannot be written is an error unless the run has `failed`."""
+        """Finishes writing; errors of that are raised unless the run has `failed`."""
         expected = Exception if failed else ()
         for part in filter(None, (self.progress, self.checkpoints, self.metrics)):
             with contextlib.suppress(expected):

@@ -193,7 +193,7 @@ def test_unknown_classes_are_not_guessed(tmp_path, capsys):
     """Of a net with three outputs and a folder of two classes, which are which?"""
     run_of(tmp_path / 'run', ())
     folder_of(tmp_path / 'data', {'cat': 1, 'eel': 1})
-    with pytest.raises(UserError, match='has 2 classes and the net 3, .*classes.json'):
+    with pytest.raises(UserError, match='has 2 classes and the network 3, .*classes.json'):
         evaluated(tmp_path / 'run', tmp_path / 'data')
     folder_of(tmp_path / 'data', {'dog': 1}, first=2)
     setup, _ = evaluated(tmp_path / 'run', tmp_path / 'data')
