@@ -1,4 +1,4 @@
-"""The fields of a config: their defaults, the values they take, and what a run may change.
+"""The fields of a config: their defaults, their values, and the effect of a change on a run.
 
 `FIELDS` is the one table of a training config, `SEARCH` that of a search around it. A field's text
 is its documentation. Durations are strings of a number and a unit: '200 epochs', '64000 steps',
@@ -122,7 +122,7 @@ FIELDS: dict[str, Field] = {
     'data.workers': Field(
         0, '[0, 1024]', 'processes that decode images; 0: threads of this process', FREE
     ),
-    # ---- inside the step, on the training batch, in this order; what is 0 or '' does nothing
+    # ---- inside the step, on the training batch, in this order; fields that are 0 or '' do nothing
     'augment.policy': Field(
         '', '', 'autoaugment_{imagenet,cifar10,svhn,v0} | randaugment[_increasing]'
     ),
@@ -264,8 +264,8 @@ FIELDS: dict[str, Field] = {
     'profile': Field('', '', 'START:STOP, steps written as a jax.profiler trace', FREE),
 }
 
-# Groups named space, searcher, objective, evaluator and supernet have the fields of what they name
-# as well, see cls/search/registry.py.
+# Groups named space, searcher, objective, evaluator and supernet also have the fields of the class
+# that they name, see cls/search/registry.py.
 SEARCH: dict[str, Field] = {
     'seed': Field(
         0, '[0, 2**32)', 'of the searcher, and with its number of the training of each trial'
@@ -308,12 +308,12 @@ RENAMED_VALUES = {('search.engine', 'here'): 'local'}
 
 
 def base(fields: Mapping[str, Field] = FIELDS) -> ConfigDict:
-    """Returns a config of all defaults; a system's config changes what is its own."""
+    """Returns a config of all defaults, the start of every system's config."""
     return _filled(ConfigDict(), fields)
 
 
 def _filled(config: ConfigDict, fields: Mapping[str, Field]) -> ConfigDict:
-    """Gives a config the defaults of the fields that it lacks; returns it."""
+    """Sets the fields that a config lacks to their defaults; returns it."""
     for name, field in fields.items():
         *parents, key = name.split('.')
         node = config
@@ -349,7 +349,7 @@ def field(name: str) -> Field | None:
 
 
 def complete(config: ConfigDict) -> ConfigDict:
-    """Gives an unlocked config the defaults of fields that are newer than it; returns it."""
+    """Sets the fields that an unlocked config of an earlier version lacks; returns it."""
     for _, part, fields in parts(config):
         _filled(part, fields)
     return config
@@ -363,7 +363,7 @@ def renamed(name: str) -> str:
 
 
 def with_new_names(config: ConfigDict) -> ConfigDict:
-    """Gives the fields of an unlocked config of a run folder today's names; returns it."""
+    """Renames fields of an unlocked config of an earlier version; returns it."""
     for _, part, _ in parts(config):
         for old, new in RENAMED.items():
             group, _, key = old.rpartition('.')
@@ -380,7 +380,7 @@ def with_new_names(config: ConfigDict) -> ConfigDict:
 
 
 def problems(config: ConfigDict) -> list[str]:
-    """Returns what is wrong with a config's fields, each by itself: a line's part for each."""
+    """Returns the mistakes in the values of single fields, a sentence for each."""
     found = []
     for prefix, part, fields in parts(config):
         for name in _unknown(part, fields):
@@ -402,7 +402,7 @@ def problems(config: ConfigDict) -> list[str]:
 
 
 def _unknown(config: ConfigDict, fields: Mapping[str, Field], prefix: str = '') -> Iterator[str]:
-    """Yields the names that no field has; those of modules and of searches are told elsewhere."""
+    """Yields unknown names; those of modules and of searches are checked elsewhere."""
     groups = {name.rpartition('.')[0] for name in fields}
     groups |= {parent for group in groups for parent in _parents(group)}
     for key, value in config.items():

@@ -1,4 +1,4 @@
-"""A field of a config: its default, the values that it takes, and what a run may change."""
+"""A field of a config: its default, its values, and the effect of a change on a run."""
 
 import dataclasses
 import math
@@ -9,13 +9,13 @@ from typing import Any
 from cls.config import durations
 from cls.errors import UserError
 
-# What becomes of a run that continues under another value of a field:
-SAME = 'same'  # it is refused; the field is part of what training computes
-FREE = 'free'  # nothing: what is shown, kept or evaluated changes, and the training does not
-LENGTH = 'length'  # it goes on, and is told what happens to the schedule
+# The effect on a run that continues with another value of a field:
+SAME = 'same'  # it is refused; the training depends on the field
+FREE = 'free'  # none on the training, only on output, checkpoints or evaluations
+LENGTH = 'length'  # it continues, and a line describes the change of the schedule
 
-_FLOAT32 = 3.4e38  # what a number may be on the devices
-DURATION = 'duration'  # what `values` of a field of durations says
+_FLOAT32 = 3.4e38  # the largest number on the devices
+DURATION = 'duration'  # `values` of a field of durations
 _INTERVAL = re.compile(r'([\[(])(.+), (.+)([\])])')
 
 
@@ -24,13 +24,13 @@ class Field:
     """One field of a config.
 
     Attributes:
-      default: its value where a config says nothing, which also states its type.
-      values: the numbers that it takes, as '[0, 1)', of a tuple each of its numbers; or the names,
-        as 'none | pad'; DURATION, of a tuple each of its items; '' where whoever reads the field
-        knows more.
+      default: its value in a config without it; it also defines the type.
+      values: the interval of a number, or of the numbers of a tuple, as '[0, 1)'; the names, as
+        'none | pad'; DURATION, also of the items of a tuple; '' where the specification that reads
+        the field checks it.
       doc: one line about it.
       length: of a tuple; 0: any.
-      change: what becomes of a run that continues under another value: SAME, FREE or LENGTH.
+      change: the effect on a run that continues with another value: SAME, FREE or LENGTH.
     """
 
     default: Any
@@ -41,7 +41,7 @@ class Field:
 
     @property
     def interval(self) -> tuple[float, float, bool, bool] | None:
-        """(low, high, whether low is allowed, whether high is), or None for a field of names."""
+        """(low, high, low is included, high is included), or None for a field of names."""
         match = _INTERVAL.fullmatch(self.values)
         return match and (
             _number(match[2]),
@@ -51,7 +51,7 @@ class Field:
         )
 
     def problem(self, value: Any) -> str:
-        """Returns what was expected in the place of a value, '' if it is allowed."""
+        """Returns 'expected ...' for a value that is not allowed, '' for any other."""
         if not _same_type(value, self.default):
             return f'expected a value like {self.default!r}'
         if self.length and len(value) != self.length:
@@ -80,14 +80,14 @@ class Field:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names that a field takes, () where it takes others."""
+        """The allowed names, () for a field of other values."""
         names = self.values.split(' | ') if ' | ' in self.values else []
         return tuple('' if name == "''" else name for name in names)
 
 
 def _not_durations(value: str | tuple[str, ...]) -> str:
     if value == '':
-        return ''  # whoever reads it says whether there may be none
+        return ''  # the specification that reads it refuses an empty one
     try:
         for text in value if isinstance(value, tuple) else (value,):
             durations.read(text)
@@ -110,7 +110,7 @@ def _within(value: float, interval: tuple[float, float, bool, bool]) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number, which True and False are not here."""
+    """Whether a value is a number; True and False are not."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 

@@ -69,7 +69,7 @@ def check_size(
     other: int,
     where: str,
 ) -> None:
-    """Raises UserError, which begins with `where`, if the network cannot take images of a size."""
+    """Raises UserError, with a message that begins with `where`, for images of a wrong size."""
     size, _, channels = image_shape
     subject = f'{where}, but {config.model.name}'
     try:

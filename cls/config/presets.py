@@ -62,12 +62,12 @@ _SAME = ('preset', 'init', 'data.name', 'model.name')  # of a run that continues
 
 
 def fill(config: ConfigDict, given: Set[str], begun: ConfigDict | None = None) -> None:
-    """Sets, in place, what follows from the folder and the weights.
+    """Sets, in place, the fields that follow from the folder and the weights.
 
     Args:
       config: of the arm `finetune`, with the user's fields set.
       given: names of the fields that the user has set. They stay, and others follow from them.
-      begun: the config of the run in the same run folder, if there is one. Where it is of the same
+      begun: the config of the run in the same run folder, if there is one. If it is of the same
         images, model and weights its values are taken, and nothing is counted.
 
     Raises:
@@ -123,10 +123,10 @@ def body_lr_mult(count: int) -> float:
 
 
 def describe(config: ConfigDict, count: int, classes: int) -> list[str]:
-    """Returns lines on a run's recipe and its start; none of what is no folder.
+    """Returns lines on the recipe of a run on a folder; none for other data.
 
-    They say what the preset has chosen and whether all is trained from scratch, or that another
-    recipe takes a tenth or more of the images of a folder in each step.
+    They list the choices of the preset and say whether training starts from scratch. For another
+    recipe they warn if each step takes a tenth or more of the images of a folder.
     """
     kind, _, folder = config.data.name.partition(':')
     if config.get('preset') != NAME:

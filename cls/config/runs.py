@@ -25,7 +25,7 @@ _LONGEST = 150  # letters of a file's name; file systems allow 255
 
 
 def run_config(config: ConfigDict) -> RunConfig:
-    """Returns a config in the form in which run folders keep and compare it."""
+    """Returns a config in the form that run folders keep and compare."""
     text, name = configs.to_json(config), config.get('model', {}).get('name')
     return RunConfig(
         text,

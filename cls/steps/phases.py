@@ -26,7 +26,7 @@ class Phases:
 
     Attributes:
       sizes: (step, pixels) pairs, the first at step 0: the size of the training images from then.
-      freeze_bn: the step from which statistics of batch norms are frozen; None: never.
+      freeze_bn: the first step with frozen statistics of batch norms; None: there is none.
       total: steps of the run.
     """
 

@@ -90,9 +90,9 @@ def make_schedule(spec: ScheduleSpec) -> optax.Schedule:
     The warm-up of W steps is linear: warmup_init at step 0, lr at step W. It replaces the first W
     steps of the schedule itself and does not shift the others: 'step' and 'exponential' count
     from step 0, so a milestone within the warm-up has already acted at its end (the rate jumps
-    there from lr to the schedule's value). 'cosine' and 'polynomial', which run from one point to
-    another, run from step W (lr) to step `total` (end * lr); the last step taken is total - 1, and
-    later ones stay at end * lr. A run as long as its warm-up has no step after it.
+    there from lr to the schedule's value). 'cosine' and 'polynomial' run from step W (lr) to step
+    `total` (end * lr); the last step taken is total - 1, and later ones stay at end * lr. A run as
+    long as its warm-up has no step after it.
     """
     rule = SCHEDULES[spec.name](spec)
     ramp = optax.linear_schedule(spec.warmup_init, spec.lr, spec.warmup)

@@ -48,7 +48,7 @@ def first_state(variables: Any, opt_state: Any, seed: int, averages: Any = None)
       seed: of all randomness of a step.
       averages: as `variables`, the start of the averages; None: no averages are kept.
     """
-    # The averages are copied: the step donates its input's buffers, which no two leaves may share.
+    # The averages are copied: the step donates its input's buffers, and leaves may not share one.
     return TrainState(
         step=np.zeros((), np.int32),
         params=variables['params'],

@@ -75,7 +75,7 @@ def test_scales_are_those_of_the_papers():
         ('eval.scales', '256,0', 'scales'),
         ('eval.scales', '256.5', 'scales'),
         ('eval.scales', '256,256', 'once'),
-        ('eval.size_divisor', '0', 'multiple'),
+        ('eval.size_divisor', '0', 'size_divisor'),
     ],
 )
 def test_what_makes_no_sense_is_one_line(field, value, message):

@@ -111,7 +111,7 @@ def test_killed_twice_after_the_same_checkpoint(clock):
     assert report['seconds'] == running(third.seconds) == 84.5
     assert report['goodput'] == round(100 * 30 / 84.5, 2)
     assert report['goodput_with_downtime'] == round(100 * 30 / 172.5, 2)
-    assert 'lost 12.0 s; restarts: 2, 88.0 s down (goodput with that 17.4 %)' in str(third)
+    assert 'rework 12.0 s; restarts: 2, 88.0 s of downtime (goodput with that 17.4 %)' in str(third)
 
 
 def test_stopped_after_saving_nothing_is_lost(clock):
