@@ -119,14 +119,14 @@ PROTOCOLS = ('single', 'flip', 'ten_crop', 'crops_12', 'crops_144', 'dense', 'de
 def test_predictions_are_the_mean_over_the_views(protocol):
     wanted = expected(made(), protocol)
     for devices, batch in ((1, 5), (8, 64)) if protocol in ('single', 'crops_12') else ((1, 50),):
-        setup = made(devices, eval_scales='8,12', eval_multiple=4, eval_batch=batch)
+        setup = made(devices, eval_scales='8,12', eval_size_divisor=4, eval_batch=batch)
         found = evaluate.predict(setup, {}, protocol)
         np.testing.assert_allclose(found.probabilities, wanted, rtol=2e-5, atol=1e-7)
         np.testing.assert_array_equal(found.labels, np.arange(COUNT) % CLASSES)
 
 
 def test_dense_compiles_once_for_each_shape():
-    setup = made(eval_multiple=4)
+    setup = made(eval_size_divisor=4)
     traced = []
 
     class Counting(Net):
@@ -312,7 +312,7 @@ import test_predict
 from cls import evaluate
 found = {}
 for protocol in test_predict.PROTOCOLS:
-    setup = test_predict.made(None, eval_scales='8,12', eval_multiple=4, eval_batch=8)
+    setup = test_predict.made(None, eval_scales='8,12', eval_size_divisor=4, eval_batch=8)
     found[protocol] = evaluate.predict(setup, {}, protocol).probabilities
 np.savez(f'{folder}/{count}-{index}.npz', **found)
 """

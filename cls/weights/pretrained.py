@@ -4,21 +4,21 @@
   python -m cls.main --config ... --config.init=hf:timm/resnet50.tv_in1k
   python -m cls.main --config ... --config.init=runs/pretrained
 
-A PyTorch or safetensors file, an .npz of a Keras net's tensors, a snapshot folder of the Hugging
-Face Hub or hf:OWNER/NAME hold the weights of the net's reference (see cls.weights); a run folder
-holds those of its newest checkpoint, their average if it keeps one. What needs options of its own
-(an entry of the file, colours in another order) is made a run folder by cls.tools.import_weights.
+A PyTorch or safetensors file, an .npz with the tensors of a Keras model, a snapshot folder of the
+Hugging Face Hub or hf:OWNER/NAME have the weights of the model's reference (see cls.weights). A run
+folder has those of its newest checkpoint, their average if it keeps one. cls.tools.import_weights
+makes a run folder of weights that need further options (an entry of the file, another order of
+colors).
 
-Everything is taken, BN statistics too. Only the head, which is what the number of classes shapes
-(see cls.models.registry.introspection), may be of other classes; then it is new, but for the rows
-of classes whose names are known on both sides and the same (config.json of a snapshot, classes.json
-of a run). A new head is drawn as ever and made a hundredth of that, near the zero of Kolesnikov et
-al. 2020 (1912.11370): what training from scratch starts with outweighs the few steps of fine-
-tuning, and at zero itself a classifier with a ReLU behind it, as SqueezeNet's, would stay. Heads
-that the weights lack, and auxiliary ones, are new as well; auxiliary ones that the net lacks are
-left out. All else has to fit, or nothing is begun; so do weights of which their own snapshot says
-that they are those of another network. A run that continues from its own checkpoint does not look
-here.
+All weights are taken, including BN statistics. Only the head, the variables shaped by the number of
+classes (see cls.models.registry.introspection), may be of other classes. Then it is new, except for
+the rows of classes of the same name on both sides (config.json of a snapshot, classes.json of a
+run). A new head is a hundredth of the usual initialization, close to the zero of Kolesnikov et al.
+2020 (1912.11370): the usual scale outweighs the few steps of fine-tuning, and at exactly zero a
+classifier with a ReLU after it, as SqueezeNet's, would not learn. Heads that the weights lack, and
+auxiliary ones, are new as well; auxiliary heads that the model lacks are left out. Everything else
+has to fit, or the run does not start. Weights are also refused if their own snapshot names another
+network. A run that continues from its own checkpoint ignores config.init.
 """
 
 import dataclasses
@@ -59,7 +59,7 @@ class InitSpec:
       model: the name of the variant.
       fields: of its module, as the config has them.
       image_size: height and width of the images.
-      mean, std: of pixels in 0..255, by which images are normalized.
+      mean, std: of pixels in 0..255, for the normalization of images.
       inflation: config.limits.inflation.
     """
 
@@ -82,11 +82,15 @@ class InitSpec:
 
 @dataclasses.dataclass(frozen=True)
 class _Loaded:
-    """Variables from elsewhere, and what is known of them.
+    """Variables from elsewhere, with their properties.
 
-    `classes` are the names of their outputs, () if unknown; `prepared` the mean and deviation of
-    pixels in 0..255 that they were made for, and who says so; `left_out` the tensors of a file that
-    are no part of the net; `entry` which of several sets of weights in a file they are, as text.
+    Attributes:
+      variables: {'params', 'batch_stats'}.
+      classes: names of their outputs, () if unknown.
+      prepared: the mean and deviation of pixels in 0..255 that they were trained with, and the
+        source of these numbers.
+      left_out: tensors of a file that are not part of the network.
+      entry: a text that names one of several sets of weights in a file.
     """
 
     variables: dict[str, Any]
@@ -105,11 +109,11 @@ def load(
 ) -> dict[str, Any]:
     """Returns the variables that a run starts from, in host memory; logs a line on them.
 
-    Logs another line when the weights are known to be made for images that are normalized
-    otherwise than with the mean and std of `spec`.
+    Logs another line when the weights are known to have been trained with another normalization
+    than the mean and std of `spec`.
 
     Args:
-      spec: the source, which is not ''.
+      spec: with a source.
       model: the network that is to be trained.
       image_shape: height, width and channels of the images.
       seed: of a new head.
@@ -131,7 +135,7 @@ def load(
     names = (loaded.classes, class_names)
     variables, new, kept = graft(given, fresh, head, source, names, auxiliary)
     if jax.process_index() == 0:
-        line = _account(given, fresh, new)
+        line = _taken(given, fresh, new)
         if kept:
             line += f'; but the rows of {len(kept)} classes of the same names: {_list(kept)}'
         elif not head & set(new):
@@ -183,22 +187,21 @@ def graft(
     names: tuple[Sequence[str], Sequence[str]] = ((), ()),
     auxiliary: frozenset[str] = frozenset(),
 ) -> tuple[dict[str, Any], list[str], list[str]]:
-    """Returns given's variables, with a small new head if its classes are others.
+    """Returns the variables of `given`, with a small new head if its classes are others.
 
     Args:
       given: {'params', 'batch_stats'}, from elsewhere; may lack the head, or all auxiliary heads.
-      fresh: the same, of the net that is to be trained.
+      fresh: the same, newly drawn for the network that is to be trained.
       head: paths of the head's variables, 'module/leaf'.
-      source: what to call `given` in messages.
-      names: of the classes, by output, of `given` and of `fresh`; () where they are not known.
+      source: the name of `given` in messages.
+      names: of the classes, by output, of `given` and of `fresh`; () where they are unknown.
       auxiliary: paths of the auxiliary heads' variables.
 
     Returns:
-      (variables, names of the new ones, names of the classes whose rows of these are those of
-      `given` nevertheless).
+      (variables, names of the new ones, names of the classes that keep their rows of `given`).
 
     Raises:
-      UserError: names on one side alone, or other shapes or kinds of numbers outside the head.
+      UserError: names on one side only, or other shapes or types outside the head.
     """
     flat_given, flat_fresh = map(traverse_util.flatten_dict, (given, fresh))
     classifiers = {path for path in flat_fresh if '/'.join(path[1:]) in head}
@@ -209,9 +212,8 @@ def graft(
 
     common = flat_given.keys() & flat_fresh.keys()
     lacking = flat_fresh.keys() - common
-    lacked = {
-        path for group in (classifiers - side, side) if group <= lacking for path in group
-    }  # of those that may be missing, which then are as a whole
+    # A head may be missing, but only as a whole.
+    lacked = {path for group in (classifiers - side, side) if group <= lacking for path in group}
     problems = {
         'not there': lacking - lacked,
         'without a place': flat_given.keys() - common,
@@ -221,25 +223,25 @@ def graft(
         },
     }
     if any(problems.values()):
-        found = '; '.join(
-            f'{len(paths)} {what} ({_some(paths)})' for what, paths in problems.items() if paths
+        listed = '; '.join(
+            f'{len(paths)} {kind} ({_some(paths)})' for kind, paths in problems.items() if paths
         )
-        raise UserError(f'config.init: {source} does not fit the net: tensors {found}.')
-    there = classifiers & common
-    rows = min((np.shape(flat_given[path])[-1] for path in there), default=0)
-    if there and len(names[0]) > rows:
+        raise UserError(f'config.init: {source} does not fit the network: tensors {listed}.')
+    shared = classifiers & common
+    rows = min((np.shape(flat_given[path])[-1] for path in shared), default=0)
+    if shared and len(names[0]) > rows:
         raise UserError(
             f'config.init: {source} names {len(names[0])} classes, and its classifier has '
             f'{rows}: expected a name for each.'
         )
     others = all(names) and tuple(names[0]) != tuple(names[1])
-    renewed = lacked | (classifiers if others or any(map(differs, there)) else set())
-    kept = [name for name in names[1] if name in set(names[0])] if renewed & there else []
+    renewed = lacked | (classifiers if others or any(map(differs, shared)) else set())
+    kept = [name for name in names[1] if name in set(names[0])] if renewed & shared else []
     chosen = {path: (flat_fresh if path in renewed else flat_given)[path] for path in flat_fresh}
     for path in renewed & classifiers:
         if path[-1] in ('kernel', 'bias'):
             chosen[path] = chosen[path] * np.asarray(_NEW_HEAD, chosen[path].dtype)
-        if kept and path in there:
+        if kept and path in shared:
             chosen[path] = _with_rows(chosen[path], flat_given[path], kept, names)
     new = sorted('/'.join(path[1:]) for path in renewed)
     return traverse_util.unflatten_dict(chosen), new, kept
@@ -251,7 +253,7 @@ def _with_rows(
     kept: list[str],
     names: tuple[Sequence[str], Sequence[str]],
 ) -> np.ndarray:
-    """Returns a classifier's variable, whose last axis is the classes, with rows of another."""
+    """Returns a classifier's variable, with classes on the last axis, with some rows of another."""
     result = np.array(fresh)
     before, now = ([list(side).index(name) for name in kept] for side in names)
     result[..., now] = given[..., before]
@@ -266,7 +268,8 @@ def _list(names: list[str]) -> str:
     return ', '.join(names[:_SHOWN]) + (', ...' if len(names) > _SHOWN else '')
 
 
-def _account(given: Any, fresh: Any, new: list[str]) -> str:
+def _taken(given: Any, fresh: Any, new: list[str]) -> str:
+    """Returns a text on the numbers of tensors that are taken, and that are new."""
     count = len(jax.tree.leaves(fresh))
     if not new:
         return f'{count} tensors taken, all of them'
@@ -329,7 +332,7 @@ def _config_of(folder: Path) -> dict[str, Any]:
 
 
 def _arrays(checkpoint: Path) -> dict[str, Any]:
-    """Reads a saved state as NumPy arrays, on whatever devices it was saved."""
+    """Returns a saved state as NumPy arrays, whatever devices it was saved on."""
     reader = ocp.PyTreeCheckpointer()
     checkpoint = checkpoint if storage.is_remote(checkpoint) else checkpoint.absolute()
     saved = reader.metadata(checkpoint).item_metadata.tree
@@ -338,7 +341,7 @@ def _arrays(checkpoint: Path) -> dict[str, Any]:
 
 
 def _of_file(spec: InitSpec) -> _Loaded:
-    """Reads weights of any number of classes; every tensor of theirs has to find its place."""
+    """Returns weights of any number of classes; each of their tensors has to be used."""
     variant = models.variant(spec.model)
     located = locate(spec.source)
     checkpoint = weights.open_checkpoint(located.file, inflation=spec.inflation)
@@ -374,10 +377,10 @@ def _on_entry(checkpoint: weights.Checkpoint) -> str:
 
 
 def _warning(spec: InitSpec, mean: Any, std: Any, known_from: str) -> str:
-    """Says how images are normalised for the weights if it is not how this run does it.
+    """Returns a warning on the normalization of images for the weights if that of the run differs.
 
-    Half a level of 255 and a hundredth of the deviation are let pass, which is how far apart the
-    rounded constants lie that are in use for the same images.
+    Differences of half a level of 255 and of a hundredth of the deviation are ignored: rounded
+    constants for the same images differ by as much.
     """
     count = max(map(len, (mean, std, spec.mean, spec.std)))
     values = [np.resize(np.float64(v), count) for v in (mean, spec.mean, std, spec.std)]
@@ -388,4 +391,7 @@ def _warning(spec: InitSpec, mean: Any, std: Any, known_from: str) -> str:
         f"'--config.data.{field}=({', '.join(f'{x:g}' for x in value)},)'"
         for field, value in (('mean', mean), ('std', std))
     )
-    return f'weights made for images normalised otherwise ({known_from}); to do as there, {options}'
+    return (
+        f'weights trained with another normalization of images ({known_from}); for the same one, '
+        f'{options}'
+    )

@@ -1,6 +1,7 @@
 """Image folders: layouts, the part held out, the order of a run's classes, formats."""
 
 import csv
+import dataclasses
 import io
 import json
 import logging
@@ -359,7 +360,6 @@ def test_a_held_out_part_is_no_test_split(tmp_path, make_data):
     assert sorted([*held.files, *train.files]) == [
         f'{name}/{number:03}.png' for name in ('cat', 'dog') for number in range(2)
     ]
-    data.eval_split = 'test'
     assert evaluated_part(tmp_path, make_data, eval_split='test', eval_fraction=0.5)[0] == 1
 
 
@@ -419,10 +419,10 @@ def test_prepared_sets_prefer_validation_too(tmp_path, make_data, builder_of_spe
     data = make_data(name='tfds:three', dir=str(tmp_path))
     cases = {'': (2, 'validation', 'validation'), 'test': (3, 'test', 'test')}
     for asked, expected in cases.items():
-        data.eval_split = asked
+        data = dataclasses.replace(data, eval_split=asked)
         source = datasets.load(data, 'eval')
         assert (len(source), source.split, source.split_kind) == expected
-    data.eval_split = 'train[50%:]'
+    data = dataclasses.replace(data, eval_split='train[50%:]')
     assert datasets.load(data, 'eval').split_kind == 'validation'
     with pytest.raises(
         UserError, match=r'speckles has no split to evaluate on, it has train: .*90%'
@@ -443,13 +443,13 @@ def test_the_order_of_numbers_is_said_and_can_be_chosen(tmp_path, make_data, cap
     data = make_data(name=f'folder:{tmp_path}')
     assert datasets.load(data, 'train').class_names == tuple(sorted(names))
     assert 'text order, 0, 1, 10, 100, ...; the natural order differs, 0, 1, 2, 10' in caplog.text
-    data.class_order = 'natural'
+    data = dataclasses.replace(data, class_order='natural')
     train, test = datasets.load(data, 'train'), datasets.load(data, 'eval')
     assert train.class_names == test.class_names == tuple(names)
     assert labels_of(train) == {value: label for label, value in enumerate(range(7))}
     assert labels_of(test) == {50: 3, 51: 2}
     assert len(caplog.records) == 3  # each order once, and the classes that val/ lacks
-    data.class_order = 'numbers'
+    data = dataclasses.replace(data, class_order='numbers')
     with pytest.raises(UserError, match="class_order is 'numbers': expected one of text, natural"):
         datasets.load(data, 'train')
 
@@ -568,7 +568,7 @@ def test_names_need_not_be_utf_8(tmp_path, make_data):
     data = make_data(name=f'folder:{tmp_path}', eval_fraction=0.5)
     source = datasets.load(data, 'eval')
     assert len(source.identity()['digest']) == 16
-    data.eval_fraction = 0.0
+    data = dataclasses.replace(data, eval_fraction=0.0)
     source = datasets.load(data, 'eval')
     one = metrics.Predictions(np.ones((2, 1)), np.zeros(2, np.int32))
     metrics.write_predictions(tmp_path / 'p.csv', one, source.class_names, source.files)

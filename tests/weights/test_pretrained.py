@@ -39,8 +39,8 @@ def file(tmp_path):
     return tmp_path / 'net.safetensors'
 
 
-def made(source, *overrides):
-    """What a run of 32-pixel colour images that starts from `source` sets up."""
+def config_of(source, *overrides):
+    """Returns the config of a run of 32-pixel color images that starts from `source`."""
     fields = {
         'init': str(source),
         'data.name': 'synthetic',
@@ -52,8 +52,12 @@ def made(source, *overrides):
         **dict(CIFAR),
         **dict(overrides),
     }
-    config = configs.load('configs/resnet.py', tuple(fields.items()))
-    return set_up(config, jax.devices()[:1])
+    return configs.load('configs/resnet.py', tuple(fields.items()))
+
+
+def made(source, *overrides):
+    """Returns its setup."""
+    return set_up(config_of(source, *overrides), jax.devices()[:1])
 
 
 def flat(variables):
@@ -167,7 +171,7 @@ def test_a_body_without_a_head_and_with_a_prefix(tmp_path, capsys):
     kernel = np.moveaxis(STATE['conv1.weight'], (0, 1), (3, 2))
     np.testing.assert_array_equal(loaded['params/conv1/kernel'], kernel)
     assert (
-        'new: fc/bias, fc/kernel (which the weights lack); left out, as no part of the net: '
+        'new: fc/bias, fc/kernel (which the weights lack); left out, as no part of the network: '
         'criterion.weight\n'
     ) in capsys.readouterr().out
 
@@ -270,7 +274,7 @@ def test_weights_made_for_other_images_are_told_of_with_the_override(file, capsy
     train.initial_weights(made(file, ('data.mean', '(0,)'), ('data.std', '(255,)')))
     *_, warning = capsys.readouterr().out.splitlines()
     assert warning.startswith('warning: ')
-    options = [option.strip("'") for option in warning.split(' to do as there, ')[1].split("' '")]
+    options = [option.strip("'") for option in warning.split(' for the same one, ')[1].split("' '")]
     overrides = configs.parse_overrides(options)  # can be given as they stand
     assert [name for name, _ in overrides] == ['data.mean', 'data.std']
     train.initial_weights(made(file, *overrides))
@@ -302,14 +306,14 @@ def test_what_does_not_fit_is_one_line(tmp_path, file):
 def test_a_mistake_writes_nothing_and_a_run_that_continues_does_not_look(
     file, tmp_path, monkeypatch
 ):
-    config = made(tmp_path / 'nothing.pth').config
+    config = config_of(tmp_path / 'nothing.pth')
     with pytest.raises(UserError, match='no such file'):
         train.job(config, tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
 
     given = []
     monkeypatch.setattr(train, 'fit', lambda setup, workdir, start, *_: given.append(start))
-    begun = made(file).config
+    begun = config_of(file)
     train.job(begun, tmp_path / 'run')
     (tmp_path / 'run' / 'checkpoints' / '3').mkdir(parents=True)
     file.unlink()
