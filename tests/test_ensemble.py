@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
 
 
 def command(folder, *arguments):
-    """What python -m cls.main prints in a folder."""
+    """Returns the output of python -m cls.main in a folder."""
     with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as printed:
         assert main(list(arguments)) == 0
     return printed.getvalue()

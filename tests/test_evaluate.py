@@ -16,7 +16,7 @@ OVERRIDES = (('model.stage_sizes', '(1, 1, 1)'), ('model.widths', '(8, 8, 8)'))
 
 
 def measured(devices, batch):
-    """What `evaluate` says of fresh weights on the test digits."""
+    """Returns the figures of newly drawn weights on the test digits."""
     config = configs.load('configs/resnet.py', (*OVERRIDES, ('eval.batch', str(batch))))
     setup = set_up(config, jax.devices()[:devices])
     variables = setup.new_state()[0].variables()

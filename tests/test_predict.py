@@ -1,4 +1,4 @@
-"""What each image gets: by any protocol the mean over its views, whatever the batch and devices."""
+"""Predictions: by any protocol the mean over the views of an image, on any batch and devices."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ COUNT, CLASSES = 13, 6
 
 
 class Net(nn.Module):
-    """A linear layer on a few moments of the image, which differ between it and its mirror."""
+    """A linear layer on a few moments of the image; they differ between it and its mirror image."""
 
     num_classes: int = CLASSES
 
@@ -49,7 +49,7 @@ class Net(nn.Module):
 
 
 def in_numpy(image):
-    """What Net says of one image (H, W, C)."""
+    """Returns the logits of Net for one image (H, W, C)."""
     ramp = np.linspace(-1, 1, image.shape[1])[:, None]
     seen = [image.mean((0, 1)), (image * ramp).mean((0, 1)), image[0, 0], image[-1, -1]]
     return 3 * np.concatenate(seen) @ np.sin(np.arange(12 * CLASSES)).reshape(12, -1)
@@ -80,7 +80,7 @@ class Photos(Source):
 
 
 def made(devices=1, model=None, source=None, **fields):
-    """A setup of these images and net, with config fields ('data_eval_resize' for data....)."""
+    """Returns a setup of these images and this model, with config fields ('data_eval_resize')."""
     overrides = [(name.replace('_', '.', 1), str(value)) for name, value in fields.items()]
     overrides = [('data.image_size', '8'), ('data.eval_resize', '10'), *overrides]
     setup = set_up(configs.load('configs/resnet.py', overrides), jax.devices()[:devices])
@@ -170,7 +170,7 @@ def test_certain_predictions_have_a_finite_loss():
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """A run folder whose newest state is told by `restore`, without a training."""
+    """A run folder with a newest state from `restore`, without a training."""
     config = configs.load('configs/resnet.py', [('data.image_size', '8')])
     (tmp_path / 'config.json').write_text(configs.to_json(config))
 
@@ -291,7 +291,7 @@ def test_an_ensemble_is_of_the_same_images(run, monkeypatch):
 
 @pytest.mark.parametrize('contrast', ['', 'global'])
 def test_prediction_of_the_centre_crop_is_that_of_training(contrast):
-    """Two ways to the same numbers: the sums inside the step, and what each image got."""
+    """Two ways to the same numbers: sums inside the step, and the prediction of each image."""
     setup = made(eval_batch=5, data_contrast=contrast)
     variables = meshes.put({}, {})
     sums = evaluate.evaluate_batches(setup.eval_step(), variables, setup.eval_batches(), setup.mesh)

@@ -94,7 +94,7 @@ def test_a_single_mistake_is_the_error_itself():
 
 @pytest.mark.parametrize('frozen', [('freeze_bn', '0 steps'), ('optim.freeze', 'conv1')])
 def test_repeats_are_of_the_whole_batch_whatever_is_frozen(frozen):
-    """Eight copies of an image are in the 64 examples of a step, of which it computes 4 at once."""
+    """Eight copies of an image are in the 64 examples of a step; it computes 4 at once."""
     made = set_up(configs.load('configs/resnet.py', (*REPEATED, frozen)), jax.devices()[:1])
     assert made.microbatch == 4
 

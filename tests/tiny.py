@@ -38,7 +38,7 @@ FIELDS = (
 
 
 def setup(*overrides, devices=1):
-    """What a config of the digits sets up, with `Tiny` as its net."""
+    """Returns the setup of a config of the digits, with `Tiny` as its model."""
     config = configs.load('configs/resnet.py', (*FIELDS, *overrides))
     return dataclasses.replace(
         set_up(config, jax.devices()[:devices]), model=Tiny(config.model.get('num_classes', 10))

@@ -31,7 +31,7 @@ _BUFFERED = 2  # batches that each worker makes ahead
 
 @dataclasses.dataclass(frozen=True)
 class StepSequence:
-    """A function of the step as a sequence, which is what Grain reads from."""
+    """A function of the step as a sequence, the form that Grain reads."""
 
     batch_at: Callable[[int], Batch]
     length: int
@@ -62,7 +62,7 @@ def _begin_worker(index: int, count: int) -> None:
 
 
 def _of_worker(error: RuntimeError) -> UserError | None:
-    """Returns what to say of a worker that died; None if the error is of something else."""
+    """Returns the error of a worker that died; None for any other error."""
     died = re.search(r'terminated unexpectedly with exit code (-?\d+)', str(error))
     if not died:
         return None
@@ -76,7 +76,7 @@ def _of_worker(error: RuntimeError) -> UserError | None:
 
 
 # ------------------------------------------------------------------------------------------------
-# Shared memory, by which workers hand over their batches
+# Shared memory: workers hand over their batches in it
 # ------------------------------------------------------------------------------------------------
 
 
@@ -92,7 +92,7 @@ def shared_memory(train: 'TrainIterator | ZippedIterator') -> int:
 
 
 def missing_shared_memory(needs: Sequence[int], free: int | None) -> str:
-    """Returns what is wrong with a machine's shared memory, '' if nothing is.
+    """Returns a warning on a machine's shared memory, '' if it suffices.
 
     Args:
       needs: bytes, of each process of a run on this machine.
@@ -123,8 +123,8 @@ class TrainIterator:
         self._steps, self.workers, self.batch_bytes = steps, workers, batch_bytes
         self._step = 0
         self._running = []  # Grain's iterator, between the first batch and `close`
-        # Also at the end of the program, and not by Grain's own __del__: that may come when Python
-        # has already taken apart what Grain stops its workers with.
+        # Also at the end of the program, and not by Grain's own __del__: Python may call that after
+        # it has removed the modules that Grain stops its workers with.
         weakref.finalize(self, _close_all, self._running)
 
     def __iter__(self) -> Iterator[Batch]:

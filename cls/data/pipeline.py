@@ -3,10 +3,10 @@
 A batch is {'image': (n, H, W, C) uint8, 'label': (n,) int32, 'mask': (n,) bool}, where n is this
 process's part of the global batch: process p of P has the global rows p*n to (p+1)*n.
 
-Which examples a training batch has, and how they are cropped, is a function of the seed and the
-step alone. `train_batch` is that function; Grain sees it as a random-access sequence over the steps
-and runs ahead over it in threads or in worker processes. So the state of the iteration is one
-number, the global step, and it means the same on any number of processes, threads and workers.
+The examples of a training batch and their crops are a function of the seed and the step only.
+`train_batch` is that function; Grain takes it as a random-access sequence over the steps and
+prefetches in threads or in worker processes. So the state of the iteration is one number, the
+global step, with the same meaning on any number of processes, threads and workers.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ Order = Callable[[np.ndarray], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Info:
-    """What a run has to know of its data before it sees any."""
+    """The numbers and names of a run's data."""
 
     num_classes: int  # of the net's output
     class_names: tuple[str, ...]  # () if the classes have none
@@ -39,10 +39,10 @@ class Info:
 
 
 def info(train: Source | None, evaluation: Source, data: DataSpec) -> Info:
-    """Sums up what `datasets.load` returned for the two splits.
+    """Returns the numbers and names of the two splits that `datasets.load` opened.
 
-    Without a training split, which is for evaluation only, the length of an epoch has no meaning
-    but has to be something: that of the evaluation split.
+    Without a training split, for evaluation only, the length of an epoch has no meaning; it is that
+    of the evaluation split.
     """
     first = evaluation if train is None else train
     return Info(
@@ -66,8 +66,8 @@ def train_batch(
 ) -> Batch:
     """Returns this process's part of a global batch of the endless, reshuffled epochs.
 
-    Of the (first step, reader) pairs, which come in the order of their steps, the last that has
-    begun reads.
+    The reader is that of the last (first step, reader) pair, in the order of their steps, that has
+    begun.
     """
     at = order.positions(step, batch, process)
     indices = example_at(order.repeated(at, batch, repeats))
@@ -149,7 +149,7 @@ def train_batches(
     if seed < 0:
         raise UserError(f'config.seed is {seed}: expected 0 or more.')
     data.check_repeats(batch, 'a batch')
-    # Workers are for decoding. What is in memory would only be copied to them and back.
+    # Workers are for decoding. Images in memory would only be copied to them and back.
     workers = 0 if isinstance(source, InMemory) else data.workers
     threads = 0 if workers else reading_threads(source)
     readers = tuple(

@@ -41,9 +41,9 @@ def _read(
     threads: int,
     stream: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads images and crops them to this size, in so many threads besides (0: in the caller's).
+    """Reads images and crops them to this size, in `threads` threads (0: in the caller's).
 
-    With a stream of random numbers those of an image's position are given to its crop.
+    With a stream of random numbers, the crop of an image draws those of its position.
     """
     crops = [crop] * len(at)
     if stream is not None:
@@ -56,10 +56,10 @@ def _read(
         for row in rows:
             images[row], labels[row] = source.read(int(indices[row]), crops[row])
 
-    # A task for each image would cost a tenth of what decoding costs.
+    # A task for each image would cost a tenth of its decoding.
     count = min(max(1, threads), len(at))
     parts = [range(first, len(at), count) for first in range(count)]
-    list((_pool(threads).map if threads else map)(part, parts))  # which raises what a part raised
+    list((_pool(threads).map if threads else map)(part, parts))  # with the errors of the parts
     return images, labels
 
 
@@ -74,7 +74,7 @@ def train_reader(source: Source, data: DataSpec, seed: int, threads: int) -> Rea
         pad = data.pad if data.train_crop == 'pad' else 0
         border = transforms.border(data)
         return functools.partial(_take, source=ready, pad=pad, border=border, seed=seed)
-    if data.name == 'synthetic':  # such images show what a step costs without its input
+    if data.name == 'synthetic':  # such images show the cost of a step without its input
         return functools.partial(_take, source=_resized(source, data, data.image_size))
     stream = order.key(seed, order.CROP)
     size = data.image_size
@@ -120,6 +120,6 @@ def _resized(source: InMemory, data: DataSpec, size: int) -> InMemory:
 def reading_threads(source: Source) -> int:
     """As many as decode at once, and one that reads a file meanwhile.
 
-    None for what is in memory, where Python's lock is the limit.
+    None for images in memory, where Python's lock is the limit.
     """
     return 0 if isinstance(source, InMemory) else os.cpu_count() + 1

@@ -21,7 +21,7 @@ def on_mesh(setup, step=0):
 
 
 def by_numpy(setup, params, batches):
-    """{'norm1', 'norm2'} -> (mean, variance) of what each saw, over all batches, in float64."""
+    """{'norm1', 'norm2'} -> (mean, variance) of each norm's input over all batches, in float64."""
     params = jax.tree.map(np.float64, params)
     images = [np.float64(batch['image']) for batch in batches]
     xs = [(x - setup.recipe.mean[0]) / setup.recipe.std[0] for x in images]

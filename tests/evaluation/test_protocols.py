@@ -1,4 +1,4 @@
-"""Protocols: their views, their names, and nets that slide over larger images."""
+"""Protocols: their views, their names, and networks that slide over larger images."""
 
 import jax
 import jax.numpy as jnp
@@ -118,7 +118,7 @@ def nets():
 
 
 def parts(x, name, bins=(2, 1)):
-    """What the linear layers see of a window of the last map, in NumPy."""
+    """The input of the linear layers for a window of the last map, in NumPy."""
     if name == 'vgg':
         return x.transpose(0, 3, 1, 2).reshape(len(x), -1)
     return np.asarray(spatial_pyramid(jnp.asarray(x), bins))
@@ -169,7 +169,7 @@ def test_the_map_of_a_prelunet_has_the_papers_side():
 
 
 def test_nets_with_a_global_mean_are_dense_already():
-    """The mean of the logits at all positions is what such a net gives."""
+    """Such a network returns the mean of the logits at all positions."""
     model = models.create(
         'resnet20_cifar', stage_sizes=(1, 1), widths=(4, 8), num_classes=5, dtype=jnp.float32
     )

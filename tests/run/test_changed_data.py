@@ -42,7 +42,7 @@ def images(tmp_path):
 
 @pytest.fixture
 def run(tmp_path, images, monkeypatch):
-    """Returns a function: fields -> a continuation, of which only the training itself is left out.
+    """Returns a function: fields -> a continuation without the training itself.
 
     The folder has a checkpoint after the first one.
     """
@@ -105,7 +105,7 @@ def test_it_is_refused_and_says_what_changed(run, images, tmp_path, change, mess
     assert before(run, tmp_path) == written
     assert run(data__allow_changed='true')['steps'] >= 4
     assert message in caplog.text
-    assert run() == {'steps': 6 if change is add else 4}  # what was allowed is what it now has
+    assert run() == {'steps': 6 if change is add else 4}  # it now has the allowed data
 
 
 def test_a_split_of_another_name_is_another(run, images):

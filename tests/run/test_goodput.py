@@ -74,13 +74,13 @@ def test_a_first_process_has_nothing_before_it(clock):
 
 
 def test_killed_twice_after_the_same_checkpoint(clock):
-    """Lost is what was done after the checkpoint; down is from a last record to the next start."""
+    """Rework follows the checkpoint; downtime is from the last record to the next start."""
     first = TimeLedger()
     spend(first, clock, start=5, compile=20, step=10, data=1, eval=2, checkpoint=3)
     checkpoint = first.record()
     spend(first, clock, checkpoint=0.5, step=7, data=0.5, eval=1.5)
     newest = first.record()
-    clock.value += 60  # of which nothing is known
+    clock.value += 60  # unknown
 
     second = TimeLedger(began=clock.value - 2)
     second.continue_from(newest, newest)  # before the checkpoint is read

@@ -1,4 +1,4 @@
-"""Run folders that are damaged, read-only, of another run, in use or full: what becomes of them."""
+"""Run folders that are damaged, read-only, of another run, in use or full."""
 
 import contextlib
 import fcntl
@@ -77,7 +77,7 @@ def train(home, workdir, *more):
 
 
 def content(folder):
-    """What is in a folder: relative name -> bytes, None for a folder."""
+    """Returns the content of a folder: relative name -> bytes, None for a folder."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob('*'))
@@ -436,7 +436,7 @@ def test_imported_weights_are_left_alone_until_there_is_a_checkpoint(run, home, 
 
 
 # ------------------------------------------------------------------------------------------------
-# What a run may change when it goes on
+# Changes of the config when a run continues
 # ------------------------------------------------------------------------------------------------
 
 FREE = (
@@ -521,7 +521,7 @@ def read_only(folder):
 
 
 def evaluated(capsys, *more):
-    """What --job evaluate prints."""
+    """Returns the output of --job evaluate."""
     capsys.readouterr()
     assert main(['--job=evaluate', *map(str, more)]) == 0
     return capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""What a run says of its surroundings, on machines that have less than this one."""
+"""The record of a run's surroundings, and run folders with unusual entries."""
 
 import logging
 import os
@@ -44,7 +44,7 @@ def test_an_unpacked_archive_has_no_commit(monkeypatch, tmp_path):
 @pytest.mark.parametrize('name', ['.lock', 'metrics.jsonl', 'history.jsonl', 'evaluation.json'])
 @pytest.mark.parametrize('there', [True, False])
 def test_a_run_folder_s_links_lead_to_no_file_outside(tmp_path, name, there):
-    """It may come from anybody; locking, logging and appending would change what it links to."""
+    """It may come from anybody; locking, logging and appending would change the target."""
     other = tmp_path / 'other'
     if there:
         other.write_text('of somebody')

@@ -1,4 +1,4 @@
-"""What the training step of real nets sends, read from its program; on TPU too, if libtpu is there.
+"""The communication in the training step of real networks, in its program; with libtpu on TPU too.
 
 libtpu compiles for TPUs that this machine has not: pip install libtpu, then
   JAX_PLATFORMS=cpu ./launch/test.sh -m sweep tests/steps/test_communication.py

@@ -1,4 +1,4 @@
-"""What is frozen stays, to the bit; what is not moves as the formulas say."""
+"""Frozen values stay, to the bit; all others change by the formulas."""
 
 import dataclasses
 

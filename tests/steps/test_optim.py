@@ -314,7 +314,7 @@ def test_rules_with_decoupled_decay(name, rule):
 
 @pytest.mark.parametrize('name', ['sgd', 'rmsprop', 'adam', 'adamw', 'lamb'])
 def test_masks(name):
-    """Without a gradient, what moves is what decays."""
+    """Without a gradient, only decayed weights change."""
     no_grads = [jax.tree.map(np.zeros_like, PARAMS)]
     for mask, decays in {'kernels': {'kernel'}, 'all': {'kernel', 'bias', 'scale'}}.items():
         tx = optimizer_of(name=name, weight_decay=0.3, decay_mask=mask)

@@ -1,4 +1,4 @@
-"""Runs whose images grow and whose norms are held: what is compiled, and what a restart does."""
+"""Runs with growing images and frozen norms: compiled phases, and restarts."""
 
 import shutil
 

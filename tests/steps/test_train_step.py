@@ -1,4 +1,4 @@
-"""The compiled step: its numbers on any devices, what it sends, and against plain NumPy."""
+"""The compiled step: its numbers on any devices and by plain NumPy, and its communication."""
 
 import dataclasses
 import functools
@@ -34,7 +34,7 @@ SMALL_RESNET = (
     ('duration', '100 steps'),
     ('batch', '32'),
     ('model.stage_sizes', '(1, 1, 1)'),
-    ('model.bn_group', '4'),  # on eight devices what each of them has
+    ('model.bn_group', '4'),  # the examples of each of eight devices
     ('optim.lr', '0.02'),
     ('schedule.warmup', '0 steps'),
     ('data.flip', 'true'),
@@ -100,7 +100,7 @@ def bytes_of(tree):
     ids=['data', 'data and accumulated'],
 )
 def test_devices_send_gradients_statistics_and_metrics_alone(devices, overrides, times):
-    """And nothing at all between a batch norm's examples, which one device has.
+    """And nothing between the examples of a batch norm, all on one device.
 
     XLA's CPU backend reduces each microbatch's; TPU's reduces their sum.
     """
@@ -112,7 +112,7 @@ def test_devices_send_gradients_statistics_and_metrics_alone(devices, overrides,
 
 @pytest.mark.parametrize('fsdp', [4, 8])
 def test_split_kernels_are_gathered_and_each_device_gets_its_part_of_the_gradient(fsdp):
-    """On CPU, which has no reduce-scatter: a part of all that is reduced."""
+    """On CPU, without a reduce-scatter: a part of all that is reduced."""
     _, state, where, sent = five_steps(8, ('mesh.fsdp', str(fsdp)))
     split = [x for x in jax.tree.leaves(state.params) if x.size >= meshes.MIN_SPLIT]
     assert split
@@ -157,7 +157,7 @@ def test_statistics_of_the_global_batch_are_reduced_over_the_devices():
     ],
 )
 def test_groups_that_devices_share_are_told_of(batch, group, says, sends):
-    """And what is said is what a norm sends."""
+    """And the line is true of the communication of a norm."""
     fields = (('batch', str(batch)), ('model.bn_group', str(group)))
     setup = set_up(configs.load('configs/resnet.py', (*SMALL_RESNET, *fields)))
     line = setup.split_groups({'bn1': {'mean': 0, 'var': 0}})
