@@ -45,7 +45,7 @@ from cls.run.telemetry import write_json
 from cls.run.workdir import load_classes
 from cls.search import supernets  # noqa: F401  registers networks and trainings
 from cls.setup import Setup
-from cls.storage import paths
+from cls.storage import download, paths
 
 # TFDS's names, and the folders that the authors' archives extract to.
 _V2 = {
@@ -80,7 +80,9 @@ def main(argv: list[str] | None = None) -> int:
         allow_abbrev=False,
     )
     parser.add_argument('--workdir', required=True, type=paths.checked, help='the run')
-    parser.add_argument('--data', required=True, type=paths.fetched, help='where the test sets lie')
+    parser.add_argument(
+        '--data', required=True, type=download.fetched, help='where the test sets lie'
+    )
     parser.add_argument(
         '--output', type=paths.checked, help='folder for robustness.json, not the run folder'
     )
