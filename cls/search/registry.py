@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from cls.config.field import is_number
-from cls.errors import UserError, nearest
+from cls.errors import UserError, nearest, refuse
 from cls.search import objectives
 from cls.search.evaluators import surrogate, table
 from cls.search.searchers import evolution, genetic, policy, progressive, q_learning, random
@@ -25,9 +25,9 @@ from cls.search.spaces import (
 
 
 class Slow(NamedTuple):
-    """An entry whose module is imported when it is asked for.
+    """An entry whose module is imported on demand.
 
-    The trainer takes seconds to import, and a search in a table does without it.
+    Trainings and supernets take seconds to import, and a search in a table does without them.
     """
 
     load: Callable[[], Callable[..., Any]]
@@ -67,13 +67,13 @@ OBJECTIVES = {
 def _training() -> Callable[..., Any]:
     from cls.search.evaluators import train
 
-    return train.of
+    return train.Training.from_config
 
 
 def _timed_training() -> Callable[..., Any]:
     from cls.search.evaluators import latency
 
-    return latency.of
+    return latency.Timed.from_config
 
 
 def _darts() -> Callable[..., Any]:
@@ -90,8 +90,8 @@ def _proxylessnas() -> Callable[..., Any]:
 
 # Called with the space and the whole config, before their own fields.
 EVALUATORS = {
-    'table': table.of,
-    'surrogate': surrogate.of,
+    'table': table.Table.from_config,
+    'surrogate': surrogate.Surrogate.from_config,
     'train': Slow(_training),
     'train_latency': Slow(_timed_training),
 }
@@ -105,8 +105,7 @@ GROUPS: dict[str, Mapping[str, Callable[..., Any] | Slow]] = {
 }
 
 
-# The largest size, count or rate in the fields of a group; smaller nonsense is refused by what
-# takes the field.
+# The largest size, count or rate in the fields of a group. Each entry refuses smaller nonsense.
 MOST = {
     'space': 2**12,
     'searcher': 2**24,
@@ -127,21 +126,21 @@ def find(group: str, name: str) -> Callable[..., Any]:
 
 
 def create(group: str, config: ConfigDict | Mapping[str, Any], *arguments: Any) -> Any:
-    """Returns what config.search.GROUP describes: its name called with arguments and its fields.
+    """Returns the entry that config.search.GROUP names, called with arguments and its fields.
 
-    Raises UserError for a name or a field that is not there, and for values that do not fit.
+    Raises UserError for an unknown name, unknown fields, and values that do not fit.
     """
     fields = dict(config)
     make = find(group, fields.pop('name'))
-    known = list(inspect.signature(make).parameters)[len(arguments) :]
-    for field in fields:
+    known, usual = list(inspect.signature(make).parameters)[len(arguments) :], _defaults(make)
+    mistakes = []
+    for field, value in fields.items():
         if field not in known:
             hint = nearest(field, known) or f' Known: {", ".join(known) or "none"}.'
-            raise UserError(f'config.search.{group} has no field {field!r}.{hint}')
-    usual = _defaults(make)
-    for field, value in fields.items():
-        if wanted := _unlike(usual.get(field), value, MOST[group]):
-            raise UserError(f'config.search.{group}.{field} is {value!r}: expected {wanted}.')
+            mistakes.append(f'config.search.{group} has no field {field!r}.{hint}')
+        elif wanted := _unlike(usual.get(field), value, MOST[group]):
+            mistakes.append(f'config.search.{group}.{field} is {value!r}: expected {wanted}.')
+    refuse(mistakes)
     try:
         return make(*arguments, **fields)
     except (TypeError, ValueError) as error:
@@ -149,7 +148,7 @@ def create(group: str, config: ConfigDict | Mapping[str, Any], *arguments: Any) 
 
 
 def defaults(group: str, name: str, **changed: Any) -> ConfigDict:
-    """Returns the config of a name: all its fields that have defaults, some changed."""
+    """Returns the config of an entry: its name and its fields that have defaults, some changed."""
     return ConfigDict({'name': name, **_defaults(find(group, name)), **changed})
 
 
@@ -168,7 +167,7 @@ def _defaults(make: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _unlike(usual: Any, value: Any, most: int) -> str:
-    """Returns what was expected in the place of a number, or of numbers, unlike the default."""
+    """Returns the expectation for a value whose default is numbers, '' if the value meets it."""
     usual = usual if isinstance(usual, tuple) else (usual,)
     values = value if isinstance(value, tuple) else (value,)
     if not usual or not all(is_number(x) for x in usual):

@@ -1,4 +1,4 @@
-"""Measured times of nets."""
+"""Measured latencies of models."""
 
 import pytest
 

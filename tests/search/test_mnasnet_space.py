@@ -1,4 +1,4 @@
-"""MnasNet's space and Accel-NASBench's: their sizes, the published nets, nets of random codes."""
+"""The spaces of MnasNet and Accel-NASBench: sizes, published models, models of random codes."""
 
 import csv
 import dataclasses
@@ -26,7 +26,7 @@ B1_WIDTHS = (*WIDTHS[:5], (*WIDTHS[5], 192), WIDTHS[6])
 
 
 def test_sizes_are_products_of_the_choices():
-    # By stage: operations, windows, gates, ways around; then widths and repetitions.
+    # By stage: operations, windows, gates, shortcuts; then widths and repetitions.
     stages = (2 * 2, 2 * 3, 3 * 3, 3 * 3, 3 * 3, 3 * 3, 3 * 2)
     assert MnasNet().size == math.prod(3 * 2 * 2 * 2 * stage for stage in stages)
     assert AccelNasBench().size == 12**7 * 3**6 * 4  # 1.04e11, as published

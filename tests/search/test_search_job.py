@@ -19,7 +19,7 @@ from cls.main import default_workdir, main
 from cls.search import job
 
 ROOT = Path(__file__).parents[2]
-LONG = 800  # evaluations that take a while, for each of their lines is on the disk
+LONG = 800  # evaluations that take a while: each line is written to the disk
 
 
 @pytest.fixture(scope='module')
@@ -37,7 +37,7 @@ def command(table, workdir, evaluations=60):
 
 
 def interrupted(table, workdir, number):
-    """Sends a signal to a search in a process of its own, in the middle; returns process, lines."""
+    """Sends a signal to a search in its own process; returns the process and its lines."""
     program = [sys.executable, '-m', 'cls.main', *command(table, workdir, LONG)]
     with (workdir.parent / 'log').open('w') as log:
         process = subprocess.Popen(
@@ -54,7 +54,7 @@ def interrupted(table, workdir, number):
 
 @pytest.fixture(scope='module')
 def whole(table, tmp_path_factory):
-    """The history of a long search that nothing disturbed."""
+    """The history of a long undisturbed search."""
     workdir = tmp_path_factory.mktemp('whole') / 'run'
     assert main(command(table, workdir, LONG)) == 0
     return (workdir / 'history.jsonl').read_bytes()
@@ -67,10 +67,10 @@ def test_the_same_command_ends_in_the_same_history(table, whole, tmp_path, numbe
     workdir = tmp_path / 'run'
     found, lines = interrupted(table, workdir, number)
     assert found == code
-    assert lines < 2 * LONG  # it was in the middle
+    assert lines < 2 * LONG  # the search was not at its end
     assert not (workdir / 'result.json').exists()
     with (workdir / 'history.jsonl').open('a') as file:
-        file.write('{"told": 1')  # as of one that was killed while it wrote
+        file.write('{"told": 1')  # as if killed during a write
     told = sum(
         'told' in json.loads(line)
         for line in (workdir / 'history.jsonl').open()
@@ -104,7 +104,7 @@ def test_what_a_search_leaves_behind(table, tmp_path, capsys):
     assert f'60/60 evaluations: best {best["fitness"]:.4f} (trial {best["told"]})' in printed
     for name in ('curve.png', 'cell.png'):
         assert (workdir / name).read_bytes().startswith(b'\x89PNG')
-    assert not (workdir / 'genotype.json').exists()  # there is nothing to build from a table's name
+    assert not (workdir / 'genotype.json').exists()  # a name builds nothing
     again = io.StringIO()
     with contextlib.redirect_stdout(again):
         main(command(table, workdir))

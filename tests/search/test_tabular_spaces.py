@@ -1,4 +1,4 @@
-"""Spaces of tables: which codes are the same net, by hand and by the benchmark's own classes."""
+"""Tabular spaces: equal networks, by hand and by the benchmark's own classes."""
 
 import csv
 import gzip
@@ -12,12 +12,12 @@ from cls.search.spaces.tabular import NasBench201, NasBenchMacro
 @pytest.mark.parametrize(
     ('one', 'other', 'same'),
     [
-        ('000300', '114300', True),  # two nodes that lead nowhere
-        ('333000', '000000', True),  # nothing leads anywhere
+        ('000300', '114300', True),  # two nodes without a path to the output
+        ('333000', '000000', True),  # no path at all
         ('100010', '000100', True),  # a skip from a node that skips
         ('100040', '000400', True),
         ('000300', '000200', False),
-        ('000001', '000400', False),  # a sum of two zeros is not known to be none
+        ('000001', '000400', False),  # a sum of two zeros is not recognized as none
     ],
 )
 def test_nets_of_nas_bench_201_that_are_the_same(one, other, same):

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from cls.config import genotype_files
 from cls.distributed import agreement
-from cls.errors import UserError
+from cls.errors import refuse
 from cls.models.registry import genotypes
 from cls.nn import init
 from cls.search.evaluators import table
@@ -48,8 +48,7 @@ class SupernetSpec:
             for field, none in UNUSED
             if config[field] != none
         ]
-        if wrong:
-            raise UserError('\n'.join(wrong))
+        refuse(wrong)
         search = config.search
         columns = search.get('columns', {})
         return cls(
