@@ -14,10 +14,10 @@ from cls.config import load as configs
 from cls.data.spec import DataSpec
 from cls.errors import Mistakes, UserError, refuse
 from cls.evaluation.protocols import EvalSpec
+from cls.recipes import common
 from cls.setup import set_up
 from cls.steps import state
 from cls.steps.optim import OptimSpec
-from configs import common
 
 REPEATED = (('batch', '64'), ('accumulate', '16'), ('data.repeats', '8'))
 MISTAKES = {

@@ -15,7 +15,7 @@ from cls.search.history import History, Result
 from cls.search.searcher import FAILED, Searcher, Trial
 
 Metrics = Mapping[str, Any]
-Submit = Callable[[Trial], 'Future[Metrics]']
+Submit = Callable[[Trial], Future[Metrics]]
 
 
 class Failed(Exception):
@@ -71,16 +71,14 @@ def search(
         on_result(result)
 
 
-def _next(running: Mapping[Trial, 'Future[Metrics]'], in_order: bool) -> Trial:
+def _next(running: Mapping[Trial, Future[Metrics]], in_order: bool) -> Trial:
     if in_order:
         return min(running, key=lambda trial: trial.number)
     done = wait(running.values(), return_when=FIRST_COMPLETED).done
     return min((t for t, future in running.items() if future in done), key=lambda t: t.number)
 
 
-def _result(
-    trial: Trial, future: 'Future[Metrics]', objective: Callable[[Metrics], float]
-) -> Result:
+def _result(trial: Trial, future: Future[Metrics], objective: Callable[[Metrics], float]) -> Result:
     try:
         metrics = future.result()
         return Result(trial, objective(metrics), metrics)
@@ -93,7 +91,7 @@ def _result(
 def submit_inline(evaluate: Callable[[Trial], Metrics]) -> Submit:
     """Returns a `submit` that evaluates at once, in this process and thread."""
 
-    def submit(trial: Trial) -> 'Future[Metrics]':
+    def submit(trial: Trial) -> Future[Metrics]:
         future: Future[Metrics] = Future()
         try:
             future.set_result(evaluate(trial))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from cls.config.field import is_number
-from cls.errors import UserError, nearest, refuse
+from cls.errors import UserError, nearest, refuse, require
 from cls.search import objectives
 from cls.search.evaluators import surrogate, table
 from cls.search.searchers import evolution, genetic, policy, progressive, q_learning, random
@@ -121,6 +121,8 @@ def find(group: str, name: str) -> Callable[..., Any]:
     if name not in entries:
         hint = nearest(name, entries) or f' Known: {", ".join(entries)}.'
         raise UserError(f'config.search.{group}.name is {name!r}.{hint}')
+    for package in ('matplotlib', 'yaml'):  # before a search of hours, not at its end
+        require(package, 'search')
     entry = entries[name]
     return entry.load() if isinstance(entry, Slow) else entry
 

@@ -30,13 +30,13 @@ import numpy as np
 from cls.data import folders, pipeline
 from cls.data.spec import DataSpec
 from cls.errors import UserError
+from cls.recipes import common
 from cls.run.goodput import TimeLedger
 from cls.run.telemetry import write_json
 from cls.search import supernets  # noqa: F401  registers networks and trainings
 from cls.setup import set_up
 from cls.train import train_batches
 from cls.trainer import prefetch_to_device
-from configs import common
 
 BATCH, SIZE, SKIP, COUNT = 32, 224, 8, 24  # batches that are not timed, and that are
 STEP = 0.02  # seconds

@@ -27,7 +27,6 @@ the table of the run and metrics of alpha, and in the last line the means.
 the middle half of all seeds; for supernets the entropy of alpha against steps.
 """
 
-import argparse
 import contextlib
 import functools
 import json
@@ -40,7 +39,7 @@ import numpy as np
 
 from cls.cli import Parser, run
 from cls.config import load as configs
-from cls.errors import UserError
+from cls.errors import UserError, require
 from cls.search import comparison
 from cls.search.comparison import Curves
 from cls.search.history import FILE
@@ -48,24 +47,26 @@ from cls.search.searcher import FAILED
 from cls.search.supernets import report as supernets
 from cls.tools.markdown import table
 
+PROG = 'python -m cls.tools.search_report'
 
-def main(argv: Sequence[str] | None = None) -> int:
+
+def parser(prog: str = PROG) -> Parser:
+    """Returns the parser of the flags."""
+    flags = Parser(prog=prog, description=__doc__, allow_abbrev=False)
+    flags.add_argument('folders', nargs='*', type=Path, help='run folders of searches')
+    flags.add_argument('--config', nargs='+', default=[], help='FILE.py:ARGUMENT, as of cls.main')
+    flags.add_argument('--seeds', type=int, default=100, help='seeds 0 to this')
+    flags.add_argument('--fronts', nargs='+', type=float, metavar='W', help='exponents, below 0')
+    flags.add_argument('--json', type=Path, metavar='FILE', help='write all numbers')
+    flags.add_argument('--plot', type=Path, metavar='FILE', help='draw the curves')
+    return flags
+
+
+def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Prints the table; returns the exit code. Raises UserError for mistakes."""
-    parser = Parser(
-        prog='python -m cls.tools.search_report',
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument('folders', nargs='*', type=Path, help='run folders of searches')
-    parser.add_argument('--config', nargs='+', default=[], help='FILE.py:ARGUMENT, as of cls.main')
-    parser.add_argument('--seeds', type=int, default=100, help='seeds 0 to this')
-    parser.add_argument('--fronts', nargs='+', type=float, metavar='W', help='exponents, below 0')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write all numbers')
-    parser.add_argument('--plot', type=Path, metavar='FILE', help='draw the curves')
     arguments = sys.argv[1:] if argv is None else list(argv)
     fields = [argument for argument in arguments if argument.startswith('--config.')]
-    args = parser.parse_args([a for a in arguments if a not in fields])
+    args = parser(prog).parse_args([a for a in arguments if a not in fields])
     if bool(args.config) == bool(args.folders):
         raise UserError('give --config FILE.py:ARGUMENT of tabular searches, or run folders.')
     if args.fronts and not args.config:
@@ -187,6 +188,7 @@ def _drawn(
     groups: Iterable[str], file: Path, xlabel: str, ylabel: str, **more: Any
 ) -> Iterator[dict[str, Any]]:
     """Yields axes for each group; writes the figure to a file at the end."""
+    require('matplotlib', 'search')
     from matplotlib.figure import Figure
 
     from cls.search.figures import save

@@ -114,7 +114,7 @@ def test_arguments_that_no_config_has(file):
 def own(text):
     """Returns a user's config file, with a line of code that changes the defaults."""
     return (
-        'from configs import common\n'
+        'from cls.recipes import common\n'
         'def get_config(argument):\n'
         '    c = common.base()\n'
         "    c.model.name = 'resnet20_cifar'\n"

@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from cls.data.spec import DataSpec
-from configs.common import base
+from cls.recipes.common import base
 
 
 @pytest.fixture(scope='session', autouse=True)

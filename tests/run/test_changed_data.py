@@ -12,8 +12,8 @@ from cls.config import load as configs
 from cls.data import datasets
 from cls.distributed import agreement
 from cls.errors import UserError
+from cls.recipes.common import base
 from cls.search import job
-from configs.common import base
 
 FIELDS = {
     'model.stage_sizes': '(1, 1, 1)',

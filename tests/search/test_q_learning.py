@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from cls.errors import UserError
+from cls.recipes.search import block_qnn, metaqnn
 from cls.search import loop, registry
 from cls.search.evaluators.table import Table
 from cls.search.history import FILE, History
 from cls.search.searcher import FAILED
 from cls.search.searchers.q_learning import BLOCK_QNN, METAQNN, QLearning, scaled
 from cls.search.spaces.tabular import FixedOps, NasBench201
-from configs.search import block_qnn, metaqnn
 
 SPACE = FixedOps(3, 3)
 RANDOM = ((1.0, 1000),)

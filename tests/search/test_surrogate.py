@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cls.errors import UserError
+from cls.recipes.search import common
 from cls.search import registry
 from cls.search.evaluators import surrogate
 from cls.search.searcher import Trial
@@ -16,7 +17,6 @@ from cls.search.searchers.policy import PolicyGradient
 from cls.search.searchers.random import Random
 from cls.search.spaces.mnasnet import AccelNasBench
 from cls.search.spaces.tabular import FixedOps
-from configs.search import common
 from tests.search import nasdata
 
 COUNTS = (2, 1, 3, 4)

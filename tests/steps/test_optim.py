@@ -7,9 +7,9 @@ import optax
 import pytest
 
 from cls.errors import UserError
+from cls.recipes import common
 from cls.steps.optim import OptimSpec, make_optimizer
 from cls.steps.schedule import ScheduleSpec, make_schedule
-from configs import common
 
 STEPS_PER_EPOCH = 10
 
