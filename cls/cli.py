@@ -22,6 +22,20 @@ from cls.distributed import agreement
 from cls.errors import UserError, reason
 
 
+class _Formatter(argparse.HelpFormatter):
+    """Fills the paragraphs of a description; indented ones, commands and tables, stay."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        text = re.sub(r'\n+May import: .*', '', text.strip('\n'), flags=re.DOTALL)
+        paragraphs = re.split(r'\n\s*\n', text)
+        return '\n\n'.join(
+            paragraph
+            if re.search(r'^\s|\S {2,}\S', paragraph, re.MULTILINE)
+            else super(_Formatter, self)._fill_text(paragraph, width, indent)
+            for paragraph in paragraphs
+        )
+
+
 class _Lines(logging.StreamHandler):
     """Prints information on stdout as it is, warnings and errors as `WARNING: ...` on stderr."""
 
@@ -64,6 +78,10 @@ def _is_foreign(record: logging.LogRecord) -> bool:
 
 class Parser(argparse.ArgumentParser):
     """Reads the flags of a program; a mistake is a UserError, one line as all others."""
+
+    def __init__(self, **options: Any) -> None:
+        """Makes a parser whose help keeps the paragraphs of its description."""
+        super().__init__(formatter_class=_Formatter, **options)
 
     def error(self, message: str) -> NoReturn:
         """Raises UserError."""

@@ -5,6 +5,7 @@ May import: nothing.
 
 import difflib
 import errno
+import importlib.util
 from collections.abc import Iterable
 
 _FULL = 'no space left'
@@ -26,6 +27,12 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     begun = [other for other in known if name and other.startswith(name)]
     close = (begun or difflib.get_close_matches(name, known, n=count, cutoff=0.5))[:count]
     return f' Did you mean {", ".join(close)}?' if close else ''
+
+
+def require(package: str, extra: str) -> None:
+    """Raises UserError for a package of an optional requirement that is not installed."""
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"the package {package} is not installed: run pip install 'cls[{extra}]'.")
 
 
 def reason(error: BaseException) -> str:

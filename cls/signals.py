@@ -27,6 +27,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import NoReturn
 
+JOBS = ('train', 'evaluate', 'print')  # of cls.main; `cls JOB` is the same program
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # A run that saved is not at fault when a scheduler takes its machine away. A user who presses
 # Ctrl-C in a loop over seeds wants the loop to stop.
@@ -98,28 +99,31 @@ def begin(arguments: list[str]) -> None:
     """Listens for the rest of the program, which has nothing to save until it says so.
 
     Args:
-      arguments: the command, with the name of the module, as of sys.orig_argv.
+      arguments: the command from its module on, as 'cls.main' or 'cls', or all of sys.orig_argv.
     """
     global _listener, _is_job
     if _listener or threading.current_thread() is not threading.main_thread():
         return
-    _is_job = _is_main(arguments)
+    _is_job = bool(_job(arguments))
     # SIGTERM and SIGHUP simply kill a tool, which has nothing to say about them.
     _listener = _Listener(
-        STOPS if _is_job else (signal.SIGINT,), _nothing_yet if _resumes(arguments) else _failed
+        STOPS if _is_job else (signal.SIGINT,),
+        _nothing_yet if _job(arguments) == 'train' else _failed,
     )
     atexit.register(_exit_at_last)  # the first to be registered is the last to be called
 
 
-def _resumes(arguments: list[str]) -> bool:
-    """Whether the same command continues what a signal stops: a training or a search."""
+def _job(arguments: list[str]) -> str:
+    """Returns the job of a command, '' for a tool. The same command continues only a training."""
     words = [word for argument in arguments for word in argument.split('=', 1)]
-    jobs = [after for word, after in zip(words, words[1:], strict=False) if word == '--job']
-    return _is_main(arguments) and set(jobs) <= {'train'}
-
-
-def _is_main(arguments: list[str]) -> bool:
-    return not {'cls.main', '-mcls.main'}.isdisjoint(arguments)
+    modules = [word.removeprefix('-m') for word in words]
+    if 'cls.main' in modules:
+        jobs = [after for word, after in zip(words, words[1:], strict=False) if word == '--job']
+        return next((job for job in jobs if job != 'train'), 'train')
+    if 'cls' in modules:
+        command = words[modules.index('cls') + 1 :]
+        return command[0] if command and command[0] in JOBS else ''
+    return ''
 
 
 def _nothing_yet(number: int, again: bool) -> None:

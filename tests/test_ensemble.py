@@ -16,7 +16,7 @@ from cls.steps.train_step import normalise
 
 CONFIG = """
 from ml_collections import ConfigDict
-from configs import resnet
+from cls.recipes import resnet
 
 def get_config(argument):
     c = ConfigDict({'members': {}, 'loaded': {'a': argument, 'b': ''}})

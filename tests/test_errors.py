@@ -13,8 +13,8 @@ from cls import models
 from cls.data import pipeline, sources
 from cls.errors import UserError, nearest
 from cls.main import main
+from cls.recipes import common
 from cls.setup import set_up
-from configs import common
 
 ROOT = Path(__file__).parent.parent
 

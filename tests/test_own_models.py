@@ -20,7 +20,7 @@ from cls.setup import set_up
 FILE = """
 import flax.linen as nn
 from cls import models
-from configs import common
+from cls.recipes import common
 
 
 class Plain(nn.Module):

@@ -3,31 +3,30 @@
 import ast
 import importlib.util
 import json
-import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from cls import models
-from cls.config import defaults, genotype_files, presets
+from cls.config import defaults, files, genotype_files, presets
 from cls.errors import UserError, nearest
 from cls.nn import limits
 from cls.storage import paths
 
 DTYPES = ('float32', 'bfloat16', 'float16')
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = files.ROOT
 
 
 def load(
     spec: str, overrides: Sequence[tuple[str, str]] = (), begun: ConfigDict | None = None
 ) -> ConfigDict:
-    """Returns the config of 'FILE.py' or 'FILE.py:ARGUMENT', with fields overridden, locked.
+    """Returns the config of a file or a recipe, as 'FILE.py:ARGUMENT' or 'resnet:cifar10', locked.
 
     Args:
-      spec: path of a file that defines get_config(argument), and its argument.
+      spec: path of a file that defines get_config(argument), or name of a recipe, and the argument.
       overrides: (dotted name, text) pairs; the text is read as the type of the field.
       begun: the config of the run that is to continue, for the arms that count images: see
         cls.config.presets.
@@ -36,17 +35,22 @@ def load(
       UserError: no such file, an argument it does not know, or an override that does not fit.
     """
     path, _, argument = spec.partition(':')
-    file = next((p for p in (Path(path), ROOT / path) if p.is_file()), None)
-    if file is None:
-        known = [str(p.relative_to(ROOT)) for p in sorted((ROOT / 'configs').rglob('*.py'))]
-        raise UserError(f'there is no config {path!r}.{nearest(path, known)}')
-    if str(ROOT) not in sys.path:  # configs import configs.common
-        sys.path.insert(0, str(ROOT))
-    config = _run(file, argument)
+    config = _run(files.find(path), argument)
     _override_all(config, overrides)
     defaults.check(config)
     _fill(config, {name for name, _ in overrides}, begun)
     return config.lock()
+
+
+def arms(file: Path) -> Mapping[str, str]:
+    """Returns the arms of a config file, and one line about each; {} for a file without arms."""
+    try:
+        _run(file, '?')
+    except files.UnknownArm as error:
+        return error.arms
+    except UserError:
+        pass  # a file of a user, with arguments of its own
+    return {}
 
 
 def _fill(config: ConfigDict, given: Set[str], begun: ConfigDict | None) -> None:
@@ -82,7 +86,7 @@ def _run(file: Path, argument: str) -> ConfigDict:
     if not isinstance(config, ConfigDict):
         raise UserError(
             f'{file} is no config: its get_config returned {type(config).__name__}, expected an '
-            'ml_collections.ConfigDict, as configs.common.base() gives one.'
+            'ml_collections.ConfigDict, as cls.recipes.common.base() gives one.'
         )
     try:
         to_json(config)

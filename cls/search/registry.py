@@ -9,7 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cls.config.defaults import is_number
-from cls.errors import UserError, nearest
+from cls.errors import UserError, nearest, require
 
 # Module in cls.search and what it is called there. Imported when asked for: some load JAX.
 SPACES = {
@@ -77,6 +77,8 @@ def found(group: str, name: str) -> Callable[..., Any]:
     if name not in known:
         hint = nearest(name, known) or f' Known: {", ".join(known)}.'
         raise UserError(f'config.search.{group}.name is {name!r}.{hint}')
+    for package in ('matplotlib', 'yaml'):  # before a search of hours, not at its end
+        require(package, 'search')
     module, _, attribute = known[name].partition(':')
     return getattr(importlib.import_module(f'cls.search.{module}'), attribute)
 

@@ -29,11 +29,11 @@ import numpy as np
 
 from cls.data import folders, pipeline
 from cls.errors import UserError
+from cls.recipes import common
 from cls.run.goodput import TimeLedger
 from cls.run.telemetry import write_json
 from cls.setup import set_up
 from cls.train import feed, train_batches
-from configs import common
 
 BATCH, SIZE, SKIP, COUNT = 32, 224, 8, 24  # batches that are not timed, and that are
 STEP = 0.02  # seconds

@@ -20,7 +20,6 @@ sorted WordNet ids, and a line says so. With classes.json, folders of any part o
 order, can be evaluated.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import logging
@@ -43,6 +42,7 @@ from cls.data import tfds_sets
 from cls.data.classes import wnids
 from cls.errors import UserError
 from cls.models.registry import Variant
+from cls.recipes import common
 from cls.run.checkpoint import Checkpoints
 from cls.run.workdir import open_run, record, start
 from cls.steps import optim
@@ -50,26 +50,27 @@ from cls.steps.state import new_state
 from cls.storage import paths
 from cls.weights import card as cards
 from cls.weights.hub import CARD, Located, Preparation, locate, preparation
-from configs import common
+
+PROG = 'python -m cls.tools.import_weights'
 
 # The data sets that `config_of` chooses from, and their numbers of classes.
 _DATA_SETS = {'imagenet2012': 1000, 'cifar10': 10, 'cifar100': 100}
 
 
-def main(argv: list[str] | None = None) -> int:
+def parser(prog: str = PROG) -> Parser:
+    """Returns the parser of the flags."""
+    flags = Parser(prog=prog, description=__doc__, allow_abbrev=False)
+    flags.add_argument('--model', required=True, help='a variant of python -m cls.tools.models')
+    flags.add_argument('--from', dest='source', required=True, help='file, folder, hf:OWNER/NAME')
+    flags.add_argument('--workdir', required=True, type=paths.checked, help='the folder to make')
+    flags.add_argument('--entry', default='', help='of a file with several sets of weights')
+    flags.add_argument('--bgr', action='store_true', help='they were trained on BGR (Caffe): turn')
+    return flags
+
+
+def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     """Writes the folder; returns the exit code. Raises UserError for what does not fit."""
-    parser = Parser(
-        prog='python -m cls.tools.import_weights',
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument('--model', required=True, help='a variant of python -m cls.tools.models')
-    parser.add_argument('--from', dest='source', required=True, help='file, folder, hf:OWNER/NAME')
-    parser.add_argument('--workdir', required=True, type=paths.checked, help='the folder to make')
-    parser.add_argument('--entry', default='', help='of a file with several sets of weights')
-    parser.add_argument('--bgr', action='store_true', help='they were trained on BGR (Caffe): turn')
-    args, rest = parser.parse_known_args(argv)
+    args, rest = parser(prog).parse_known_args(argv)
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     logging.getLogger('absl').setLevel(logging.WARNING)
 

@@ -24,6 +24,8 @@ from cls.models.registry import System, Variant
 from cls.models.registry.complexity import complexity
 from cls.tools import markdown
 
+PROG = 'python -m cls.tools.models'
+
 MANY = 40  # models that take so long to count that a line says so
 COLUMNS = (
     'name',
@@ -73,13 +75,18 @@ def row(name: str) -> dict:
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def main(argv: list[str] | None = None) -> int:
+def parser(prog: str = PROG) -> Parser:
+    """Returns the parser of the flags."""
+    flags = Parser(prog=prog, description=__doc__)
+    flags.add_argument('pattern', nargs='?', default='*', help='of names, as resnet*')
+    flags.add_argument('--json', action='store_true', help='one JSON list')
+    flags.add_argument('--write', type=Path, metavar='FILE', help='renew the table of systems')
+    return flags
+
+
+def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     """Prints or writes the table; returns the exit code."""
-    parser = Parser(prog='python -m cls.tools.models', description=__doc__)
-    parser.add_argument('pattern', nargs='?', default='*', help='of names, as resnet*')
-    parser.add_argument('--json', action='store_true', help='one JSON list')
-    parser.add_argument('--write', type=Path, metavar='FILE', help='renew the table of systems')
-    args = parser.parse_args(argv)
+    args = parser(prog).parse_args(argv)
     if args.write:
         args.write.write_text(renewed(markdown.text_of(args.write)))
         return 0

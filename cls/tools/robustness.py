@@ -21,7 +21,6 @@ Everything is written to robustness.json in the run folder, or in --output. Of a
 average of its weights, the average is evaluated.
 """
 
-import argparse
 import dataclasses
 import logging
 from collections.abc import Iterator
@@ -41,6 +40,8 @@ from cls.run.telemetry import write_json
 from cls.run.workdir import load_classes, load_config, start
 from cls.setup import Setup
 from cls.storage import paths
+
+PROG = 'python -m cls.tools.robustness'
 
 # TFDS's names, and the folders that the authors' archives extract to.
 _V2 = {
@@ -66,22 +67,22 @@ class TestSet:
     split: str = ''  # of one that TFDS prepared
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Evaluates; returns the exit code. Raises UserError for mistakes."""
-    parser = Parser(
-        prog='python -m cls.tools.robustness',
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument('--workdir', required=True, type=paths.checked, help='the run')
-    parser.add_argument('--data', required=True, type=paths.fetched, help='where the test sets lie')
-    parser.add_argument(
+def parser(prog: str = PROG) -> Parser:
+    """Returns the parser of the flags."""
+    flags = Parser(prog=prog, description=__doc__, allow_abbrev=False)
+    flags.add_argument('--workdir', required=True, type=paths.checked, help='the run')
+    flags.add_argument('--data', required=True, type=paths.fetched, help='where the test sets lie')
+    flags.add_argument(
         '--output', type=paths.checked, help='folder for robustness.json, not the run folder'
     )
-    parser.add_argument('--config', help='the config file of your own that registers its model')
-    agreement.add_flags(parser)
-    args = parser.parse_args(argv)
+    flags.add_argument('--config', help='the config file of your own that registers its model')
+    agreement.add_flags(flags)
+    return flags
+
+
+def main(argv: list[str] | None = None, prog: str = PROG) -> int:
+    """Evaluates; returns the exit code. Raises UserError for mistakes."""
+    args = parser(prog).parse_args(argv)
     if args.config:
         configs.load(args.config)
     agreement.start(args)

@@ -27,7 +27,6 @@ that is worth where the run's table tells, and what alpha came to; then the mean
 middle half of all seeds; of supernets the entropy of alpha against steps.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import functools
@@ -47,7 +46,7 @@ from scipy import stats
 
 from cls.cli import Parser, run
 from cls.config import load as configs
-from cls.errors import UserError
+from cls.errors import UserError, require
 from cls.search import loop, registry
 from cls.search.fronts import area, front, within
 from cls.search.history import FILE, History, Result
@@ -55,6 +54,8 @@ from cls.search.job import is_search
 from cls.search.searcher import FAILED
 from cls.search.supernets import report as supernets
 from cls.tools.markdown import table
+
+PROG = 'python -m cls.tools.search_report'
 
 POINTS = (10, 20, 50, 100, 200, 300, 500, 1000, 2000, 5000, 10_000, 20_000)
 CHUNK = 5  # seeds that a process does at a time
@@ -71,23 +72,23 @@ class Curves:
     group: str = ''  # of curves that random search is the same for
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def parser(prog: str = PROG) -> Parser:
+    """Returns the parser of the flags."""
+    flags = Parser(prog=prog, description=__doc__, allow_abbrev=False)
+    flags.add_argument('folders', nargs='*', type=Path, help='run folders of searches')
+    flags.add_argument('--config', nargs='+', default=[], help='FILE.py:ARGUMENT, as of cls.main')
+    flags.add_argument('--seeds', type=int, default=100, help='seeds 0 to this')
+    flags.add_argument('--fronts', nargs='+', type=float, metavar='W', help='exponents, below 0')
+    flags.add_argument('--json', type=Path, metavar='FILE', help='write all numbers')
+    flags.add_argument('--plot', type=Path, metavar='FILE', help='draw the curves')
+    return flags
+
+
+def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Prints the table; returns the exit code. Raises UserError for mistakes."""
-    parser = Parser(
-        prog='python -m cls.tools.search_report',
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument('folders', nargs='*', type=Path, help='run folders of searches')
-    parser.add_argument('--config', nargs='+', default=[], help='FILE.py:ARGUMENT, as of cls.main')
-    parser.add_argument('--seeds', type=int, default=100, help='seeds 0 to this')
-    parser.add_argument('--fronts', nargs='+', type=float, metavar='W', help='exponents, below 0')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write all numbers')
-    parser.add_argument('--plot', type=Path, metavar='FILE', help='draw the curves')
     given = sys.argv[1:] if argv is None else list(argv)
     fields = [argument for argument in given if argument.startswith('--config.')]
-    args = parser.parse_args([a for a in given if a not in fields])
+    args = parser(prog).parse_args([a for a in given if a not in fields])
     if bool(args.config) == bool(args.folders):
         raise UserError('give --config FILE.py:ARGUMENT of tabular searches, or run folders.')
     if args.fronts and not args.config:
@@ -532,6 +533,7 @@ def _drawn(
     groups: Iterable[str], file: Path, xlabel: str, ylabel: str, **more: Any
 ) -> Iterator[dict[str, Any]]:
     """Gives axes for each group, and writes them to a file when they are full."""
+    require('matplotlib', 'search')
     from matplotlib.figure import Figure
 
     from cls.search.figures import save

@@ -55,7 +55,7 @@ def test_loading_from_another_folder(tmp_path, monkeypatch):
     assert configs.load(RESNET).model.name == 'resnet20_cifar'
     own = tmp_path / 'own.py'
     own.write_text(
-        'from configs import common\n'
+        'from cls.recipes import common\n'
         'def get_config(argument):\n'
         '    c = common.base()\n'
         '    c.model.name = argument\n'

@@ -113,7 +113,7 @@ def test_arguments_that_no_config_has(file):
 def own(text):
     """A config file of one's own, whose function does what a text says to the defaults."""
     return (
-        'from configs import common\n'
+        'from cls.recipes import common\n'
         'def get_config(argument):\n'
         '    c = common.base()\n'
         "    c.model.name = 'resnet20_cifar'\n"

@@ -128,7 +128,7 @@ def test_without_tensorflow(cache):
         """
         import sys
         from cls.data import pipeline, datasets
-        from configs.common import base
+        from cls.recipes.common import base
 
         data = base().data
         for split in ('train', 'eval'):

@@ -286,7 +286,7 @@ WORKERS = """
 import sys
 import numpy as np
 from absl import flags
-from configs.common import base
+from cls.recipes.common import base
 from cls.data import pipeline, sources
 from cls.errors import UserError
 

@@ -14,7 +14,7 @@ MIB = 2**20
 PROGRAM = """
 import os, sys, time
 import numpy as np
-from configs.common import base
+from cls.recipes.common import base
 from cls.data import pipeline, sources
 from cls.errors import UserError
 

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from cls.recipes.common import base
 from PIL import Image
 
 from cls import train
@@ -13,7 +14,6 @@ from cls.data import datasets
 from cls.distributed import agreement
 from cls.errors import UserError
 from cls.search import job
-from configs.common import base
 
 FIELDS = {
     'model.stage_sizes': '(1, 1, 1)',

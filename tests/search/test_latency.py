@@ -1,11 +1,11 @@
 """Measured times of nets."""
 
 import pytest
+from cls.recipes.search import mnasnet
 
 from cls.search import registry
 from cls.search.evaluators import latency
 from cls.search.searcher import Trial
-from configs.search import mnasnet
 
 
 def test_the_median_leaves_out_the_first_calls_and_is_in_milliseconds():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cls.recipes.search import block_qnn, metaqnn
 
 from cls.errors import UserError
 from cls.search import loop, registry
@@ -17,7 +18,6 @@ from cls.search.history import FILE, History
 from cls.search.searcher import FAILED
 from cls.search.searchers.q_learning import BLOCK_QNN, METAQNN, QLearning, scaled
 from cls.search.spaces.tabular import Digits, NasBench201
-from configs.search import block_qnn, metaqnn
 
 SPACE = Digits(3, 3)
 RANDOM = ((1.0, 1000),)

@@ -15,7 +15,8 @@ import table_of
 from signalled import defaults
 
 from cls.errors import UserError
-from cls.main import default_workdir, main
+from cls.jobs import default_workdir
+from cls.main import main
 from cls.search import job
 
 ROOT = Path(__file__).parents[2]

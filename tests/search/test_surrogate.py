@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cls.recipes.search import common
 
 from cls.errors import UserError
 from cls.search import registry
@@ -16,7 +17,6 @@ from cls.search.searchers.policy import PolicyGradient
 from cls.search.searchers.random import Random
 from cls.search.spaces.mnasnet import AccelNasBench
 from cls.search.spaces.tabular import Digits
-from configs.search import common
 from tests.search import nasdata
 
 COUNTS = (2, 1, 3, 4)

@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from cls.recipes.search import common
 
 from cls import train
 from cls.config import load as configs
@@ -13,12 +14,11 @@ from cls.errors import UserError
 from cls.models import genet
 from cls.models.registry import genotypes
 from cls.models.registry.complexity import complexity
+from cls.recipes import genet as system
 from cls.search import loop
 from cls.search.evaluators import train as evaluator
 from cls.search.searcher import Trial
 from cls.search.space import Fixed
-from configs import genet as system
-from configs.search import common
 
 
 @dataclasses.dataclass(frozen=True)

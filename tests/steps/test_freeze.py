@@ -10,11 +10,11 @@ import tiny
 
 from cls.errors import UserError
 from cls.models.registry.init import init
+from cls.recipes import common
 from cls.steps import freeze, optim
 from cls.steps import sharding as meshes
 from cls.steps.state import new_state
 from cls.steps.train_step import Recipe, make_train_step
-from configs import common
 
 RNG = np.random.default_rng(3)
 IMAGES = RNG.integers(256, size=(12, 4, 4, 1)).astype(np.uint8)

@@ -7,8 +7,8 @@ import optax
 import pytest
 
 from cls.errors import UserError
+from cls.recipes import common
 from cls.steps.optim import optimizer, schedule
-from configs import common
 
 STEPS_PER_EPOCH = 10
 

@@ -369,7 +369,7 @@ def test_images_in_a_store_are_those_of_a_folder(s3_bucket, tmp_path):
 
     from cls.data.datasets import load
     from cls.data.folders import open_folder
-    from configs import common
+    from cls.recipes import common
 
     rng = np.random.default_rng(0)
     for name in ('train/cat/1.png', 'train/dog/2.png', 'val/cat/3.png'):
