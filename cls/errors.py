@@ -1,4 +1,4 @@
-"""The one exception for mistakes of the user, shown as a line and exit code 2 (see cls.main).
+"""The one exception for mistakes of the user, shown as a line with exit code 2 (see cls.cli).
 
 May import: nothing.
 """
@@ -9,7 +9,7 @@ import importlib.util
 from collections.abc import Iterable
 
 _FULL = 'no space left'
-# What is wrong with a file or its disk, not with the program.
+# Faults of a file or its disk, not of the program.
 _ON_FILES = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ESTALE),
@@ -18,7 +18,7 @@ _ON_FILES = (
 
 
 class UserError(Exception):
-    """A mistake the user can mend. The message is one line: what was wrong, expected, and to do."""
+    """A mistake that the user can mend, with a line: the fault, the expectation, the cure."""
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
@@ -36,9 +36,9 @@ def require(package: str, extra: str) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """Returns why the system refused an operation on a file, '' if that is not what went wrong.
+    """Returns why the system refused an operation on a file, '' for any other error.
 
-    It is looked for in what an error was raised from too, whichever library did.
+    The errors that an error was raised from are searched as well, whichever library raised them.
     """
     seen: BaseException | None = error
     while seen is not None:

@@ -20,7 +20,7 @@ from cls.data import decode, digits, folders, imagenet_variants, layout, splits,
 from cls.data.classes import BENCHMARKS
 from cls.data.sources import InMemory, Source
 from cls.errors import UserError, nearest
-from cls.storage import paths
+from cls.storage import download
 
 
 def load(data: ConfigDict, split: str, classes: Sequence[str] = ()) -> Source:
@@ -60,7 +60,7 @@ def _open(data: ConfigDict, split: str, classes: tuple[str, ...]) -> Source:
     if kind == 'tfds' and rest:
         return _open_tfds(tfds_sets.prepared(rest, data.dir), rest, data, split, classes)
     if kind == 'folder' and rest:
-        root = paths.fetched(rest)
+        root = download.fetched(rest)
         return folders.open_folder(
             root,
             split,
@@ -104,7 +104,7 @@ def has_training(data: ConfigDict) -> bool:
     """Whether the data set that `config.data` names has a part to train on. Raises UserError."""
     kind, _, rest = data.name.partition(':')
     if kind == 'folder' and rest:
-        return layout.has_training(paths.fetched(rest), data.eval_fraction)
+        return layout.has_training(download.fetched(rest), data.eval_fraction)
     if kind == 'tfds' and rest:
         return tfds_sets.has_split(tfds_sets.prepared(rest, data.dir), data.train_split)
     return kind not in BENCHMARKS

@@ -39,7 +39,7 @@ from cls.evaluation import metrics, robustness
 from cls.run.telemetry import write_json
 from cls.run.workdir import load_classes, load_config, start
 from cls.setup import Setup
-from cls.storage import paths
+from cls.storage import download, paths
 
 PROG = 'python -m cls.tools.robustness'
 
@@ -71,7 +71,9 @@ def parser(prog: str = PROG) -> Parser:
     """Returns the parser of the flags."""
     flags = Parser(prog=prog, description=__doc__, allow_abbrev=False)
     flags.add_argument('--workdir', required=True, type=paths.checked, help='the run')
-    flags.add_argument('--data', required=True, type=paths.fetched, help='where the test sets lie')
+    flags.add_argument(
+        '--data', required=True, type=download.fetched, help='folder of the test sets'
+    )
     flags.add_argument(
         '--output', type=paths.checked, help='folder for robustness.json, not the run folder'
     )
