@@ -5,8 +5,9 @@ import io
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from cls.recipes.common import base
 from PIL import Image
+
+from cls.recipes.common import base
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -5,7 +5,6 @@ import shutil
 
 import numpy as np
 import pytest
-from cls.recipes.common import base
 from PIL import Image
 
 from cls import train
@@ -13,6 +12,7 @@ from cls.config import load as configs
 from cls.data import datasets
 from cls.distributed import agreement
 from cls.errors import UserError
+from cls.recipes.common import base
 from cls.search import job
 
 FIELDS = {

@@ -1,8 +1,8 @@
 """Measured times of nets."""
 
 import pytest
-from cls.recipes.search import mnasnet
 
+from cls.recipes.search import mnasnet
 from cls.search import registry
 from cls.search.evaluators import latency
 from cls.search.searcher import Trial

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cls.recipes.search import block_qnn, metaqnn
 
 from cls.errors import UserError
+from cls.recipes.search import block_qnn, metaqnn
 from cls.search import loop, registry
 from cls.search.evaluators.table import Table
 from cls.search.history import FILE, History

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cls.recipes.search import common
 
 from cls.errors import UserError
+from cls.recipes.search import common
 from cls.search import registry
 from cls.search.evaluators import surrogate
 from cls.search.searcher import Trial

@@ -6,7 +6,6 @@ import json
 import jax
 import numpy as np
 import pytest
-from cls.recipes.search import common
 
 from cls import train
 from cls.config import load as configs
@@ -15,6 +14,7 @@ from cls.models import genet
 from cls.models.registry import genotypes
 from cls.models.registry.complexity import complexity
 from cls.recipes import genet as system
+from cls.recipes.search import common
 from cls.search import loop
 from cls.search.evaluators import train as evaluator
 from cls.search.searcher import Trial
