@@ -13,11 +13,12 @@ from compiling import FAST
 from flax import linen as nn
 from PIL import Image
 
-from cls import config as configs
-from cls import main, mesh
+from cls import main
+from cls.config import load as configs
 from cls.nn.conv import Conv
 from cls.nn.dense import Dense
 from cls.nn.norm import BatchNorm
+from cls.steps import sharding
 from configs import common
 
 REAL = [spec for spec in ARMS if not spec.endswith(':digits')]
@@ -168,7 +169,9 @@ def shrunk(config, digits, data_dir):
         config.eval.precise_bn = min(config.eval.precise_bn, EXAMPLES)
         for section, field in (('eval', 'every'), ('schedule', 'warmup'), ('schedule', 'every')):
             config[section][field] = '1 steps' if config[section][field] else ''
-        config.schedule.at = tuple(f'{i} steps' for i in range(1, 1 + len(config.schedule.at)))
+        config.schedule.milestones = tuple(
+            f'{i} steps' for i in range(1, 1 + len(config.schedule.milestones))
+        )
         config.progressive = tuple(
             (f'{i} steps', side * size // full) for i, (_, side) in enumerate(config.progressive)
         )
@@ -180,8 +183,10 @@ def shrunk(config, digits, data_dir):
 @pytest.fixture
 def quick(monkeypatch, tmp_path):
     """One device, programs that compile quickly, a cache of the test's own."""
-    make_mesh, compiled = mesh.make_mesh, jax.stages.Lowered.compile
-    monkeypatch.setattr(mesh, 'make_mesh', lambda fsdp, _=None: make_mesh(fsdp, jax.devices()[:1]))
+    make_mesh, compiled = sharding.make_mesh, jax.stages.Lowered.compile
+    monkeypatch.setattr(
+        sharding, 'make_mesh', lambda fsdp, _=None: make_mesh(fsdp, jax.devices()[:1])
+    )
     monkeypatch.setattr(jax.stages.Lowered, 'compile', lambda lowered, **_: compiled(lowered, FAST))
     monkeypatch.setenv('CLS_CACHE_DIR', str(tmp_path / 'cache'))
     monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', str(tmp_path / 'xla'))  # JAX's stays as it is

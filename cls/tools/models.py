@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from cls import models
-from cls.config import ROOT
-from cls.errors import Parser, UserError, run
-from cls.models.complexity import complexity
+from cls.cli import Parser, run
+from cls.config.load import ROOT
+from cls.errors import UserError
 from cls.models.registry import System, Variant
+from cls.models.registry.complexity import complexity
 from cls.tools import markdown
 
 MANY = 40  # models that take so long to count that a line says so
