@@ -19,6 +19,7 @@ import contextlib
 import functools
 import hashlib
 import itertools
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -48,6 +49,8 @@ from cls.steps import sharding as meshes
 from cls.steps.state import TrainState
 from cls.steps.train_step import make_logits_step
 from cls.storage import paths
+
+log = logging.getLogger(__name__)
 
 EvalStep = Callable[[Any, Any], dict[str, jax.Array]]
 
@@ -325,7 +328,7 @@ def deliver(
         text = f'nothing is written to {workdir}: {why.rstrip(".")}. Give --output DIR.'
         if wanted:
             raise UserError(text) from error
-        print(text, flush=True)
+        log.info(text)
 
 
 def _write(write: Callable[[Path], None], output: Path) -> None:

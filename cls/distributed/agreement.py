@@ -10,6 +10,7 @@ With one process all of these are what they seem, without any cost.
 
 import argparse
 import atexit
+import logging
 import os
 import socket
 import sys
@@ -20,6 +21,8 @@ from cls import signals
 from cls.distributed import listening, rendezvous, run_token
 from cls.distributed.peers import Peers
 from cls.errors import UserError
+
+log = logging.getLogger(__name__)
 
 peers: Peers | None = None  # of this process, once it has joined others
 
@@ -113,9 +116,9 @@ def is_main_process() -> bool:
 
 
 def print_once(text: str) -> None:
-    """Prints a line, once for all processes."""
+    """Logs a line of information, once for all processes: the programs print it."""
     if is_main_process():
-        print(text, flush=True)
+        log.info(text)
 
 
 def gather(name: str, value: Any) -> list[Any]:

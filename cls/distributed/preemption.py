@@ -16,6 +16,7 @@ as no step is taken without it.
 """
 
 import contextlib
+import logging
 import signal
 import threading
 import time
@@ -24,6 +25,8 @@ from typing import Any
 
 from cls import signals
 from cls.distributed import agreement
+
+log = logging.getLogger(__name__)
 
 _NOTHING_NEW = 'nothing new to save.'
 _TOGETHER = 4.0  # seconds that all processes have to end in, after a second Ctrl-C
@@ -151,7 +154,7 @@ class Preemption:
     def _stop(self, last: int | None) -> None:
         if last is None:
             if self._links.index == 0:
-                print(self._nothing_line(), flush=True)
+                log.info(self._nothing_line())
             self._links.leave(signals.exit_code())
         self._last = last
         self._changed.notify_all()

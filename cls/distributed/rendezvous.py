@@ -17,15 +17,17 @@ import contextlib
 import dataclasses
 import hmac
 import json
+import logging
 import secrets
 import socket
-import sys
 import time
 from collections import Counter
 
 from cls.distributed import listening, run_token
 from cls.distributed.peers import Connection, Message, Peers, Violation, parsed, proof, readable
 from cls.errors import UserError
+
+log = logging.getLogger(__name__)
 
 _GREETING = b'cls 1 '
 _NONCE = 32  # hexadecimal digits
@@ -90,7 +92,7 @@ def _receive_all(
         while len(meeting.lines) < count - 1 and not meeting.problem:
             if time.monotonic() > remind:
                 remind = time.monotonic() + 2 * _REMIND
-                print(f'waiting for {meeting.missing()} (by {found})', file=sys.stderr)
+                log.warning('waiting for %s (by %s)', meeting.missing(), found)
             if time.monotonic() > deadline:
                 meeting.problem = (
                     f'{meeting.missing()} (by {found}) did not come within {timeout:.0f} s: '
@@ -235,10 +237,10 @@ class _Meeting:
         if known or len(self._denied) < 8:
             self._denied[caller.host] += 1
         if not known and len(self._denied) < 8:
-            print(
-                f'refused a process at {caller.host} that has another token: '
-                f'{run_token.VARIABLE} has to be the same for all processes of a run.',
-                file=sys.stderr,
+            log.warning(
+                'refused a process at %s that has another token: %s has to be the same for all '
+                'processes of a run.',
+                *(caller.host, run_token.VARIABLE),
             )
 
     def _welcome(self, line: Connection, text: bytes) -> None:
@@ -308,10 +310,9 @@ def _reach(
         line, problem = _call_all(address, hello, token, min(left, 10))
         if isinstance(problem, _Stranger) and not warned and time.monotonic() > began + _STRANGE:
             warned = True
-            print(
-                f'at {address[0]}:{address[1]} is not process 0 of this run yet ({problem}); '
-                f'trying on for {left:.0f} s.',
-                file=sys.stderr,
+            log.warning(
+                'at %s:%s is not process 0 of this run yet (%s); trying on for %.0f s.',
+                *(*address, problem, left),
             )
         if line is None:
             time.sleep(min(_RETRY, left))

@@ -335,10 +335,10 @@ def _check_classes(workdir: Path, config: ConfigDict, classes: Sequence[str]) ->
                 f'{workdir} holds weights of {outputs} classes, and the data set has {len(now)}. '
                 + _fine_tune(workdir)
             )
-        print(
-            f'{workdir} has no classes.json: its outputs are taken for {now[0]}, ..., {now[-1]}, '
-            'in the order of the data set.',
-            flush=True,
+        log.info(
+            '%s has no classes.json: its outputs are taken for %s, ..., %s, in the order of the '
+            'data set.',
+            *(workdir, now[0], now[-1]),
         )
     if not known or known == now:
         return

@@ -10,6 +10,7 @@ Clocks of different machines are not compared.
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import secrets
 import socket
@@ -23,6 +24,8 @@ from typing import Any
 
 from cls.errors import UserError
 from cls.storage import paths
+
+log = logging.getLogger(__name__)
 
 RENEW, PATIENCE, SETTLE = 15.0, 60.0, 2.0  # seconds
 
@@ -104,10 +107,9 @@ def _take(file: Path, mine: dict[str, Any], workdir: Path) -> None:
         else:
             return
     if found is not None and not _has_ended(found):
-        print(
-            f'{workdir} is held by process {found.get("pid")} on {found.get("host")}: waiting '
-            f'{PATIENCE:.0f} s for a sign of life of it.',
-            flush=True,
+        log.info(
+            '%s is held by process %s on %s: waiting %.0f s for a sign of life of it.',
+            *(workdir, found.get('pid'), found.get('host'), PATIENCE),
         )
         _watch(file, found, workdir)
     _write(file, mine)

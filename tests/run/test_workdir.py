@@ -110,8 +110,8 @@ def test_a_damaged_result_is_said_once(tmp_path, caplog):
 def test_what_is_logged_is_a_line_on_the_first_process_alone(tmp_path):
     """A library makes a handler when it is imported, in a form of its own."""
     program = (
-        'import logging; from cls import main;'
-        'main._set_up_logging(logging.ERROR); logging.getLogger("cls").warning("not shown");'
+        'import logging; from cls import cli, main;'
+        'cli.show_log(logging.ERROR); logging.getLogger("cls").warning("not shown");'
         'logging.getLogger("cls").error("shown")'
     )
     command = [sys.executable, '-c', program]

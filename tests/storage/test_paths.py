@@ -153,7 +153,9 @@ def test_a_mirror_sends_what_has_changed(s3_bucket):
 
 
 def test_what_a_killed_process_left_is_cleared_away(cache):
-    code = 'from cls import storage; s = storage.Scratch(); print(s.folder, flush=True); input()'
+    code = (
+        'from cls.storage import paths; s = paths.Scratch(); print(s.folder, flush=True); input()'
+    )
     process = subprocess.Popen(
         [sys.executable, '-c', code], stdin=-1, stdout=-1, cwd=ROOT, text=True, env=dict(os.environ)
     )
@@ -365,8 +367,8 @@ def test_a_checkpoint_whose_copy_was_cut_off_does_not_count(s3_bucket):
 def test_images_in_a_store_are_those_of_a_folder(s3_bucket, tmp_path):
     import cv2
 
+    from cls.data.datasets import load
     from cls.data.folders import open_folder
-    from cls.data.sources import load
     from configs import common
 
     rng = np.random.default_rng(0)
