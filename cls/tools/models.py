@@ -1,27 +1,25 @@
 """Lists the registered models: python -m cls.tools.models [PATTERN] [--json | --write README.md].
 
-Parameters and multiply-adds are counted from each net's trace, not read from a table. With --write,
-the table of systems between the two marks of that file is written anew, from what is registered and
-from what the tests measured when they were last recorded (tests/results.json).
+Parameters and multiply-adds are counted in each network's trace. Counts are kept per system in
+cls/tools/counts.json; after a change of a system's code they are counted again, and --recount
+writes that file. With --write, the table of systems between the two marks of a file is rewritten
+from the registry and from the last recorded results of the tests (tests/results.json).
 """
 
-import gc
 import json
-import multiprocessing
 import os
 import re
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from cls import models
 from cls.config import ROOT
 from cls.errors import Parser, UserError, run
-from cls.models.complexity import complexity
+from cls.models.complexity import Complexity
 from cls.models.registry import System, Variant
-from cls.tools import markdown
+from cls.tools import counts, markdown
 
 MANY = 40  # models that take so long to count that a line says so
 COLUMNS = (
@@ -53,16 +51,14 @@ HEADER = (
 )
 
 
-def row(name: str) -> dict:
-    """Returns what is known of a variant, by the names of COLUMNS; null where nothing is."""
+def row(name: str, cost: Complexity) -> dict[str, Any]:
+    """Returns the values of COLUMNS for a variant of that cost, None for unknown ones."""
     variant = models.variant(name)
-    model = models.create(name)
-    cost = complexity(model, variant.input_size)
     values = (
         name,
         variant.system.name,
         variant.input_size,
-        model.num_classes,
+        models.create(name).num_classes,
         cost.params,
         cost.macs,
         variant.top1,
@@ -77,17 +73,22 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog='python -m cls.tools.models', description=__doc__)
     parser.add_argument('pattern', nargs='?', default='*', help='of names, as resnet*')
     parser.add_argument('--json', action='store_true', help='one JSON list')
-    parser.add_argument('--write', type=Path, metavar='FILE', help='renew the table of systems')
+    parser.add_argument('--write', type=Path, metavar='FILE', help='rewrite the table of systems')
+    parser.add_argument('--recount', action='store_true', help=f'rewrite {counts.FILE.name}')
     args = parser.parse_args(argv)
+    if args.recount:
+        _say_that_it_takes_long(models.names())
+        counts.write(counts.FILE)
+        return 0
     if args.write:
         args.write.write_text(renewed(markdown.text_of(args.write)))
         return 0
     names = models.names(args.pattern)
     if not names:
         raise UserError(f'no model matches {args.pattern!r}; without a pattern all are listed.')
-    if len(names) > MANY:
-        print(f'counting {len(names)} models takes a minute or more', file=sys.stderr, flush=True)
-    rows = _rows(names)
+    stored = counts.read(counts.FILE)
+    _say_that_it_takes_long([name for name in names if name not in stored])
+    rows = [row(name, cost) for name, cost in counts.costs(names, stored).items()]
     if args.json:
         print(json.dumps(rows, indent=1))
         return 0
@@ -98,14 +99,9 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _rows(names: list[str]) -> list[dict]:
-    """Returns the rows, from a process for each core where there are many to trace."""
-    processes = min(os.cpu_count() or 1, len(names) // 4)
-    if processes < 2:
-        return [row(name) for name in names]
-    context = multiprocessing.get_context('spawn')  # a fork of a process that uses JAX may hang
-    with ProcessPoolExecutor(processes, context, initializer=gc.disable) as pool:  # a fifth faster
-        return list(pool.map(row, names))
+def _say_that_it_takes_long(names: Sequence[str]) -> None:
+    if len(names) > MANY:
+        print(f'counting {len(names)} models takes a minute or more', file=sys.stderr, flush=True)
 
 
 def _text(value: object) -> str:
