@@ -8,7 +8,7 @@ import pytest
 
 from cls import models
 from cls.errors import UserError
-from cls.models.complexity import Complexity
+from cls.models.registry.complexity import Complexity
 from cls.tools import counts
 from cls.tools.models import main
 
