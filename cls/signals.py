@@ -114,7 +114,7 @@ def begin(arguments: list[str]) -> None:
 
 
 def _job(arguments: list[str]) -> str:
-    """Returns the job of a command, or an empty string for a tool."""
+    """Returns the job of a command, '' for a tool. Only a training continues if it is repeated."""
     words = [word for argument in arguments for word in argument.split('=', 1)]
     modules = [word.removeprefix('-m') for word in words]
     if 'cls.main' in modules:

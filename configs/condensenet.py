@@ -17,8 +17,9 @@ here: CIFAR-10 86 94.94, 182 96.24; CIFAR-100 76.36, 81.53; ImageNet C = G = 4 7
 (the authors' README).
 """
 
-from cls.recipes import common
 from ml_collections import ConfigDict
+
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:

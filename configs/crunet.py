@@ -9,8 +9,9 @@ Expected on the digits: above 98 % (measured: cls/models/README.md). The authors
 crop, not reproduced here: CRU-Net-56 78.1, CRU-Net-116 79.4.
 """
 
-from cls.recipes import common, dpn
 from ml_collections import ConfigDict
+
+from cls.recipes import common, dpn
 
 
 def get_config(argument: str = '') -> ConfigDict:

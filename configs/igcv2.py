@@ -11,8 +11,9 @@ here: CIFAR-100 77.05; ImageNet 1.0: 70.7, 0.5: 65.5, 0.25: 54.9. The paper's re
 published as code: the arms use IGCV1's.
 """
 
-from cls.recipes import common, igcv1
 from ml_collections import ConfigDict
+
+from cls.recipes import common, igcv1
 
 
 def get_config(argument: str = '') -> ConfigDict:

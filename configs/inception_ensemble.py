@@ -13,8 +13,9 @@ Expected on the digits: above 98 % (measured: cls/models/README.md). Published, 
 ImageNet validation, 144 crops of each image, top-1 83.5, top-5 96.9 (Table 5).
 """
 
-from cls.recipes import inception_resnet_v2, inception_v4
 from ml_collections import ConfigDict
+
+from cls.recipes import inception_resnet_v2, inception_v4
 
 MEMBERS = {
     'inception_v4': inception_v4,

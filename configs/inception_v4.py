@@ -10,8 +10,9 @@ here: ImageNet, 144 crops 82.3 (Table 4), one crop (--config.eval.protocol=singl
 The paper has no smaller data set.
 """
 
-from cls.recipes import common, inception_v3
 from ml_collections import ConfigDict
+
+from cls.recipes import common, inception_v3
 
 
 def get_config(argument: str = '') -> ConfigDict:

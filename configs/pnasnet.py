@@ -12,8 +12,9 @@ Expected on the digits: above 98 % (measured: cls/models/README.md). Published t
 here: CIFAR-10 96.59 (mean of 15); ImageNet large 82.9, mobile 74.2.
 """
 
-from cls.recipes import common, nasnet
 from ml_collections import ConfigDict
+
+from cls.recipes import common, nasnet
 
 
 def get_config(argument: str = '') -> ConfigDict:

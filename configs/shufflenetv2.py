@@ -11,8 +11,9 @@ here: ImageNet 0.5x 60.3, 1x 69.4, 1.5x 72.6, 2x 74.9 (Table 8), v2-50 77.2, SE-
 6).
 """
 
-from cls.recipes import common, shufflenet
 from ml_collections import ConfigDict
+
+from cls.recipes import common, shufflenet
 
 
 def get_config(argument: str = '') -> ConfigDict:

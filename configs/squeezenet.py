@@ -10,8 +10,9 @@ Expected on the digits: above 90 % (measured: cls/models/README.md). Published t
 here: ImageNet v1.0 57.5, with simple bypass 60.4, with complex bypass 58.8 (Tables 2, 3).
 """
 
-from cls.recipes import common
 from ml_collections import ConfigDict
+
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:

@@ -4,11 +4,11 @@ import json
 import re
 
 import pytest
-from cls.recipes.search import common as searches
 
 from cls.config import defaults
 from cls.config import load as configs
 from cls.errors import UserError
+from cls.recipes.search import common as searches
 
 RESNET = 'configs/resnet.py'
 

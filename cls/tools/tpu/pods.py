@@ -28,7 +28,7 @@ from cls.tools.tpu.slices import CHIPS, GIB
 
 FILE = ROOT / 'launch' / 'compiled.json'
 BEGIN = '<!-- table of slices, by python -m cls.tools.compile_for --write launch/README.md -->'
-END = '<!-- end of the table -->'
+END = markdown.END
 KINDS = ('v5e', 'v5p')  # of chips in the table
 
 # Fewer images on a chip, of 224 pixels or as many pixels in other sizes, leave it idle too often.
