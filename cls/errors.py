@@ -6,9 +6,11 @@ May import: nothing.
 import difflib
 import errno
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 _FULL = 'no space left'
+_SHOWN = 8  # mistakes in one message
 # Faults of a file or its disk, not of the program.
 _ON_FILES = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
@@ -19,6 +21,42 @@ _ON_FILES = (
 
 class UserError(Exception):
     """A mistake that the user can mend, with a line: the fault, the expectation, the cure."""
+
+
+def refuse(mistakes: Iterable[str]) -> None:
+    """Raises one UserError for all mistakes, each a sentence; nothing where there are none."""
+    lines = list(dict.fromkeys(mistakes))
+    if lines:
+        text = ' '.join(
+            line if line.endswith(('.', '?')) else f'{line}.' for line in lines[:_SHOWN]
+        )
+        raise UserError(text + (f' And {len(lines) - _SHOWN} more.' if lines[_SHOWN:] else ''))
+
+
+class Mistakes:
+    """The mistakes of several checks, to be reported together.
+
+    with_model = mistakes.attempt(create, spec)  # None where that raises a UserError
+    mistakes.refuse()  # raises one UserError for all of them
+    """
+
+    def __init__(self) -> None:
+        self._errors: list[UserError] = []
+
+    def attempt(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Returns function(*args, **kwargs), or None where it raises a UserError, which is kept."""
+        try:
+            return function(*args, **kwargs)
+        except UserError as error:
+            if str(error) not in map(str, self._errors):
+                self._errors.append(error)
+            return None
+
+    def refuse(self) -> None:
+        """Raises a UserError for all mistakes; nothing where there are none."""
+        if len(self._errors) == 1:
+            raise self._errors[0]  # with its own cause and trace
+        refuse(map(str, self._errors))
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:

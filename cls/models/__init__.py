@@ -19,6 +19,7 @@ from cls.models.registry import names as names
 from cls.models.registry import origin as origin
 from cls.models.registry import register as register
 from cls.models.registry import register_ensemble as register_ensemble
+from cls.models.registry import register_supernet as register_supernet
 from cls.models.registry import registered_by as registered_by
 from cls.models.registry import systems as systems
 from cls.models.registry import takes_progress as takes_progress
