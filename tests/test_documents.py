@@ -141,6 +141,8 @@ def rules():
 
 
 def test_the_map_says_of_each_folder_and_file_what_its_docstring_says():
-    rows = re.findall(r'^\| \[([\w./]+)\]\([^)]*\) \| .+ \| (.+) \|$', read('cls/README.md'), re.M)
+    rows = re.findall(
+        r'^\| \[`?([\w./]+)`?\]\([^)]*\) \| .+ \| (.+) \|$', read('cls/README.md'), re.M
+    )
     assert dict(rows) == rules()
     assert len(rows) == len(rules())

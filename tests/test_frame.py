@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import cls
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
 
@@ -22,7 +24,7 @@ def test_the_citation_is_complete_and_of_this_version():
     assert {'cff-version', 'message', 'title', 'authors'} <= citation.keys()  # all that is required
     assert citation['cff-version'] == '1.2.0'
     assert citation['type'] == 'software'
-    assert (citation['version'], citation['license']) == (PROJECT['version'], PROJECT['license'])
+    assert (citation['version'], citation['license']) == (cls.__version__, PROJECT['license'])
     assert all(author.get('name') or author.get('family-names') for author in citation['authors'])
 
 

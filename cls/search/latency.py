@@ -14,8 +14,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import yaml
-
 from cls.errors import UserError, nearest
 from cls.nn.inverted import Run, round_channels
 
@@ -85,6 +83,8 @@ def measured(file: Path) -> Cost:
     Raises UserError for a file that is not such a table; the function does so for a layer without
     an entry.
     """
+    import yaml  # of the extra `search`; without a table a search does not need it
+
     try:
         entries = yaml.safe_load(file.read_text())
         means = {key: float(entry['mean']) for key, entry in entries.items()}

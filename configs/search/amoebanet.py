@@ -14,10 +14,10 @@ Measurements: configs/search/README.md. Published, not reproduced here: 20,000 m
 450 K40 GPUs; after full training the best reach 96.6 % on CIFAR-10.
 """
 
-from cls.recipes.search import common, mnasnet
 from ml_collections import ConfigDict
 
 from cls.recipes import amoebanet
+from cls.recipes.search import common, mnasnet
 from cls.search import registry
 
 

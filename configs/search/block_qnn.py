@@ -14,10 +14,10 @@ up to 500 blocks the best is better than random search's by 0.08 on NAS-Bench-20
 standard error 0.03) and by 0.08 on NAS-Bench-Macro (0.02).
 """
 
-from cls.recipes.search import common
 from ml_collections import ConfigDict
 
 from cls.recipes import block_qnn
+from cls.recipes.search import common
 from cls.search import registry
 from cls.search.searchers.q_learning import BLOCK_QNN, scaled
 

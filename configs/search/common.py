@@ -7,12 +7,12 @@ component, with the paper's values as defaults; see cls/search/registry.py.
 from collections.abc import Callable
 from types import ModuleType
 
-from cls.recipes.common import summary
 from ml_collections import ConfigDict
 
 from cls.config import defaults
 from cls.config.files import UnknownArm
 from cls.errors import nearest
+from cls.recipes.common import summary
 from cls.search import registry
 
 

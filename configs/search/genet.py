@@ -16,10 +16,10 @@ different networks. Published, not reproduced here: 17 GPU-days (from memory); t
 64, 128 and 256 filters, reaches 92.9 % on CIFAR-10.
 """
 
-from cls.recipes.search import common
 from ml_collections import ConfigDict
 
 from cls.recipes import genet
+from cls.recipes.search import common
 from cls.search import registry
 
 

@@ -14,10 +14,10 @@ and by 0.13 % on NAS-Bench-Macro. Published, not reproduced here: 7,000 networks
 P100 GPUs; after full training the best reaches 96.25 % on CIFAR-10.
 """
 
-from cls.recipes.search import common
 from ml_collections import ConfigDict
 
 from cls.recipes import hier
+from cls.recipes.search import common
 from cls.search import registry
 
 EVOLUTION = {'population': 200, 'fraction': 0.05, 'remove': 'none'}

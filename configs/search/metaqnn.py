@@ -15,10 +15,10 @@ and 0.5). With 500 networks the best is not significantly better than random sea
 NAS-Bench-201 (100 seeds; standard error 0.03), by 0.04 on NAS-Bench-Macro (0.02).
 """
 
-from cls.recipes.search import common
 from ml_collections import ConfigDict
 
 from cls.recipes import metaqnn
+from cls.recipes.search import common
 from cls.search import registry
 from cls.search.searchers.q_learning import METAQNN, scaled
 

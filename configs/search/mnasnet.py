@@ -13,11 +13,11 @@ Measurements: configs/search/README.md. Published, not reproduced here: 8,000 mo
 64 TPUs (v2), among them A1 with 75.2 % on ImageNet in 78 ms.
 """
 
-from cls.recipes.search import common
-from cls.recipes.search.nasnet import SHORT, SHORTEST
 from ml_collections import ConfigDict
 
 from cls.recipes import mnasnet
+from cls.recipes.search import common
+from cls.recipes.search.nasnet import SHORT, SHORTEST
 from cls.search import registry
 
 

@@ -13,10 +13,10 @@ Measurements: configs/search/README.md. Published, not reproduced here: 20,000 m
 500 P100 GPUs; after full training the best reaches 97.35 % on CIFAR-10 (with cutout).
 """
 
-from cls.recipes.search import common
 from ml_collections import ConfigDict
 
 from cls.recipes import nasnet
+from cls.recipes.search import common
 from cls.search import registry
 
 # At the paper's rate the controller hardly moves, and 60 networks are too few to train an LSTM.

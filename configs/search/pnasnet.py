@@ -15,10 +15,10 @@ Measurements: configs/search/README.md. Published, not reproduced here: 1,160 mo
 GPU-days (from memory); after full training the best reaches 96.59 % on CIFAR-10.
 """
 
-from cls.recipes.search import common
 from ml_collections import ConfigDict
 
 from cls.recipes import pnasnet
+from cls.recipes.search import common
 from cls.search import registry
 
 

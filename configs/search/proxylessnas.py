@@ -18,11 +18,11 @@ Published, not reproduced here: 200 GPU hours for a network with 74.6 % on Image
 its own training (configs/proxylessnas.py).
 """
 
-from cls.recipes.search import mnasnet
-from cls.recipes.search.common import chosen, resolve
 from ml_collections import ConfigDict
 
 from cls.recipes import common
+from cls.recipes.search import mnasnet
+from cls.recipes.search.common import chosen, resolve
 from cls.search import registry
 
 

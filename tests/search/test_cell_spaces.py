@@ -224,7 +224,7 @@ def test_a_random_code_is_a_cell_that_reduces(name):
 
 @pytest.mark.sweep
 @pytest.mark.parametrize('name', SPACES)
-def test_random_codes_are_nets(name):
+def test_random_codes_are_models(name):
     space, net = SPACES[name]
     rng = np.random.default_rng(2)
     small = {'stage_sizes': (1, 1, 1)} if name == 'darts' else {'cells': 1, 'stem_filters': 8}

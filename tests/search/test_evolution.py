@@ -116,7 +116,7 @@ def test_what_failed_is_no_parent_while_there_is_another():
     assert searcher.ask().parents == (1,)
 
 
-def test_no_parent_is_told_yet():
+def test_no_parent_has_a_result_yet():
     searcher = Evolution(ONES, 0, population=2)
     assert searcher.ask() and searcher.ask()
     assert searcher.ask() is None
@@ -155,14 +155,14 @@ def test_aging_is_better_under_noise_alone():
 # Differences to random search measured separately: 0.36 to 0.42, 0.16.
 @pytest.mark.tables
 @pytest.mark.parametrize(('table', 'least'), [(nasdata.nasbench201, 0.2), (nasdata.macro, 0.08)])
-def test_aging_finds_better_nets_than_random_search(table, least):
+def test_aging_finds_better_models_than_random_search(table, least):
     small = functools.partial(Evolution, population=50, sample=10)
     assert nasdata.gain(small, Random, table, 300, 20).mean() > least
 
 
 @pytest.mark.tables
 @pytest.mark.sweep
-def test_growing_finds_better_nets_than_random_search():
+def test_growing_finds_better_models_than_random_search():
     """Measured separately: 0.145 to 0.17."""
     hier = functools.partial(Evolution, **HIER)
     assert nasdata.gain(hier, Random, nasdata.nasbench201, 500, 100).mean() > 0.05

@@ -40,7 +40,7 @@ def test_what_does_not_fit_is_refused():
 
 # Directed acyclic graphs of n unlabeled nodes (OEIS A003087), isolated nodes included.
 @pytest.mark.parametrize(('nodes', 'count'), [((2,), 2), ((3,), 6), ((3, 3), 36), ((4,), 31)])
-def test_distinct_nets(nodes, count):
+def test_distinct_models(nodes, count):
     space = GeNetBits(nodes)
     assert len({space.key(code) for code in space.codes()}) == count
 
@@ -68,7 +68,7 @@ def test_crossover_exchanges_whole_stages():
     assert space.crossover(zeros, ones, 1.0, rng) == (ones, zeros)
 
 
-def test_codes_of_two_small_stages_are_nets():
+def test_codes_of_two_small_stages_are_models():
     """All zeros are one convolution per stage; with all ones each node feeds all later ones."""
     space = GeNetBits((3, 3))
     images = jax.ShapeDtypeStruct((2, 8, 8, 1), 'float32')

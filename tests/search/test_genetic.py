@@ -177,6 +177,6 @@ def test_what_does_not_fit_is_refused():
 
 @pytest.mark.tables
 @pytest.mark.sweep
-def test_it_finds_better_nets_than_random_search():
+def test_it_finds_better_models_than_random_search():
     """Measured separately: 0.111."""
     assert nasdata.gain(Genetic, Random, nasdata.macro, 500, 50).mean() > 0.05

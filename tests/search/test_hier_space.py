@@ -94,7 +94,7 @@ def test_random_codes_forget_the_trivial_one():
     assert set(trivial[36:]) == {1}
 
 
-def test_codes_are_nets():
+def test_codes_are_models():
     """Edges go from earlier to later nodes and a path leads through, after mutations too."""
     space, rng = Motifs((2, 1), (3, 3), mutations=60), np.random.default_rng(8)
     code = space.sample(rng)
@@ -112,7 +112,7 @@ def test_codes_are_nets():
 
 
 @pytest.mark.sweep
-def test_random_codes_of_the_whole_space_are_nets():
+def test_random_codes_of_the_whole_space_are_models():
     rng = np.random.default_rng(9)
     images = jax.ShapeDtypeStruct((2, 8, 8, 1), 'float32')
     for _ in range(2):

@@ -27,7 +27,7 @@ def layers(space, code):
     return ' '.join(space.genotype(code).layers)
 
 
-def test_a_net_layer_by_layer():
+def test_a_model_layer_by_layer():
     space, code = MetaQNN(depth=6), ()
     assert space.choices(code) == 14  # SM, 4 x 3 convolutions, GAP
     for text, bucket, choices in [
@@ -54,7 +54,7 @@ def test_at_the_largest_depth_there_is_only_the_end():
         space.code(chain('C(64,1,1) C(64,1,1) GAP(10)'))
 
 
-def test_all_nets_of_a_small_space():
+def test_all_models_of_a_small_space():
     """The count of strings that match the rules, written as one expression."""
     found = [layers(SMALL, code) for code in SMALL.codes()]
     assert len(found) == len(set(found))
@@ -88,7 +88,7 @@ def test_codes_round_trip():
         (MetaQNN(depth=12, image_size=28), MNIST),
     ],
 )
-def test_the_papers_nets_are_in_the_space(space, nets):
+def test_the_papers_models_are_in_the_space(space, nets):
     for text, *_ in nets:
         code = space.code(chain(text))
         space.check(code)
@@ -117,7 +117,7 @@ def test_states_know_place_layer_and_size_alone():
 
 
 @pytest.mark.parametrize('image_size', [8, 28, 32])
-def test_random_nets_can_be_built(image_size):
+def test_random_models_can_be_built(image_size):
     space = MetaQNN(depth=12, image_size=image_size)
     rng = np.random.default_rng(image_size)
     images = jnp.zeros((2, image_size, image_size, 3))
@@ -157,7 +157,7 @@ def run():
 
 
 @pytest.mark.tables
-def test_all_nets_of_the_authors_run_are_in_the_space(run):
+def test_all_models_of_the_authors_run_are_in_the_space(run):
     space, depths = MetaQNN(depth=12), set()
     for _, net, _ in run:
         code = space.code(net)
@@ -168,7 +168,7 @@ def test_all_nets_of_the_authors_run_are_in_the_space(run):
 
 
 @pytest.mark.tables
-def test_values_learnt_from_random_nets_prefer_what_the_authors_agent_chose(run):
+def test_values_learned_from_random_models_prefer_what_the_authors_agent_chose(run):
     """Half of the networks at epsilon 1 train the values; new ones of the rest test them."""
     space = MetaQNN(depth=12)
     searcher, rng = QLearning(space, 0), np.random.default_rng(0)
@@ -177,10 +177,10 @@ def test_values_learnt_from_random_nets_prefer_what_the_authors_agent_chose(run)
     for count in range(1, len(memory) + 1):
         for i in rng.integers(count, size=100):
             searcher.update(*memory[i])
-    learnt = {code for code, _ in at_random[::2]}
+    learned = {code for code, _ in at_random[::2]}
 
     def value(codes):
-        paths = [searcher._path(code) for code in codes if code not in learnt]
+        paths = [searcher._path(code) for code in codes if code not in learned]
         return np.mean([np.mean([values[choice] for values, choice in path]) for path in paths])
 
     chosen = [space.code(net) for epsilon, net, _ in run if epsilon == 0.8]

@@ -12,7 +12,7 @@ import pytest
 from cls.errors import UserError
 from cls.search.searcher import FAILED
 from cls.search.searchers import lstm
-from cls.search.searchers.controller import Factorised, Step
+from cls.search.searchers.controller import Factorized, Step
 from cls.search.searchers.policy import PolicyGradient
 from cls.search.searchers.random import Random
 from cls.search.space import Fixed, Space
@@ -34,8 +34,8 @@ class Small(Fixed):
     genotype = code = None
 
 
-def factorised(step=REINFORCE, seed=1):
-    policy = Factorised(COUNTS, step)
+def factorized(step=REINFORCE, seed=1):
+    policy = Factorized(COUNTS, step)
     policy.logits = policy.logits + np.random.default_rng(seed).normal(size=policy.logits.shape)
     return policy
 
@@ -68,16 +68,16 @@ def test_the_weights_of_ppo_are_the_derivative_of_what_it_climbs(ratio, advantag
 # --- one softmax for each decision ----------------------------------------------------------------
 
 
-def test_a_new_factorised_policy_is_even_and_any_is_a_distribution():
-    new = Factorised(COUNTS, REINFORCE)
+def test_a_new_factorized_policy_is_even_and_any_is_a_distribution():
+    new = Factorized(COUNTS, REINFORCE)
     assert new.entropy() == pytest.approx(sum(map(math.log, COUNTS)), abs=1e-12)
-    logs = factorised().log_probs(CODES)
+    logs = factorized().log_probs(CODES)
     assert np.exp(logs).sum() == pytest.approx(1, abs=1e-12)
-    assert factorised().entropy() == pytest.approx(-(np.exp(logs) * logs).sum(), abs=1e-12)
+    assert factorized().entropy() == pytest.approx(-(np.exp(logs) * logs).sum(), abs=1e-12)
 
 
-def test_a_factorised_policy_draws_by_its_probabilities():
-    policy, rng = factorised(), np.random.default_rng(0)
+def test_a_factorized_policy_draws_by_its_probabilities():
+    policy, rng = factorized(), np.random.default_rng(0)
     drawn = [policy.sample(rng) for _ in range(20_000)]
     expected = dict(zip(map(tuple, CODES.tolist()), policy.log_probs(CODES), strict=True))
     assert all(log == pytest.approx(expected[code]) for code, log in drawn)
@@ -86,9 +86,9 @@ def test_a_factorised_policy_draws_by_its_probabilities():
         assert abs(share - np.exp(log)) < 5 * np.sqrt(np.exp(log) / len(drawn))
 
 
-def test_the_factorised_gradient_is_that_of_finite_differences():
+def test_the_factorized_gradient_is_that_of_finite_differences():
     rng = np.random.default_rng(3)
-    policy = factorised(dataclasses.replace(REINFORCE, entropy=0.3))
+    policy = factorized(dataclasses.replace(REINFORCE, entropy=0.3))
     codes, weights = CODES[rng.integers(len(CODES), size=7)], rng.normal(size=7)
     where = np.isfinite(policy.logits)
     direction = np.where(where, rng.normal(size=where.shape), 0)
@@ -105,8 +105,8 @@ def test_the_factorised_gradient_is_that_of_finite_differences():
     assert not found[~where].any()
 
 
-def test_the_expected_factorised_gradient_is_that_of_the_expected_reward():
-    policy = factorised()
+def test_the_expected_factorized_gradient_is_that_of_the_expected_reward():
+    policy = factorized()
     start, direction = policy.logits, np.random.default_rng(4).normal(size=policy.logits.shape)
     probabilities = np.exp(policy.log_probs(CODES))
     mean = sum(
@@ -121,8 +121,8 @@ def test_the_expected_factorised_gradient_is_that_of_the_expected_reward():
     assert np.sum(mean * direction) == pytest.approx(slope(expected, start, direction), rel=1e-6)
 
 
-def test_a_factorised_update_by_hand():
-    policy = Factorised((2,), dataclasses.replace(REINFORCE, learning_rate=0.5))
+def test_a_factorized_update_by_hand():
+    policy = Factorized((2,), dataclasses.replace(REINFORCE, learning_rate=0.5))
     # Gradient: (3 (1/2, -1/2) + 1 (-1/2, 1/2)) / 2 = (1/2, -1/2); Adam's first step is the rate.
     policy.update(np.array([[0], [1]]), np.log([0.5, 0.5]), np.array([3.0, 1.0]))
     np.testing.assert_allclose(policy.logits, [[0.5, -0.5]], atol=1e-7)

@@ -57,7 +57,7 @@ WRITTEN_OUT = {'mlp': mlp, 'lstm': lstm}
 
 
 @pytest.mark.parametrize('net', WRITTEN_OUT)
-def test_nets_are_as_written_out(net):
+def test_models_are_as_written_out(net):
     """For cells of several sizes: entries after the last node do not count."""
     params = member(net)
     rng = np.random.default_rng(1)
@@ -68,7 +68,7 @@ def test_nets_are_as_written_out(net):
 
 
 @pytest.mark.parametrize('net', WRITTEN_OUT)
-def test_nets_begin_at_the_usual_accuracy(net):
+def test_models_begin_at_the_usual_accuracy(net):
     params = predictors.init(net, 5, 8, 5, np.random.default_rng(0))
     assert {len(value) for value in params.values()} == {5}
     first = predictors.NETS[net]({name: value[0] for name, value in params.items()}, CELLS)

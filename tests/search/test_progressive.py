@@ -210,7 +210,7 @@ def test_cells_of_fewer_nodes_are_genotypes():
 
 
 @pytest.mark.parametrize('nodes', [1, pytest.param(3, marks=pytest.mark.sweep)])
-def test_cells_of_fewer_nodes_are_nets(nodes):
+def test_cells_of_fewer_nodes_are_models(nodes):
     genotype = PNASNetCells().genotype(PNASNetCells().code(pnasnet.CELL)[: 4 * nodes])
     model = models.create(
         'pnasnet5_cifar', genotype=genotype, filters=8, cells=1, stem_filters=8, aux_head=False

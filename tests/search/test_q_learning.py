@@ -160,7 +160,7 @@ def test_no_model_is_asked_twice_and_a_small_space_ends():
     assert len(searcher.memory) > 9  # codes drawn again are replayed again
 
 
-def test_what_is_out_is_not_asked_again_but_learnt_from_as_often_as_drawn():
+def test_running_models_are_not_asked_again_but_replayed_as_often_as_drawn():
     searcher = QLearning(FixedOps(2, 3), 0, schedule=RANDOM, replay=1)
     trials = [searcher.ask() for _ in range(9)]
     assert {trial.code for trial in trials} == set(searcher.space.codes())
@@ -189,7 +189,7 @@ def test_batches_are_drawn_from_the_same_values():
     assert searcher.ask() is not None and searcher.batches == 2
 
 
-def test_batches_without_anything_new_are_learnt_from_until_the_schedule_ends():
+def test_batches_without_anything_new_are_learned_from_until_the_schedule_ends():
     searcher = QLearning(FixedOps(1, 2), 0, schedule=((1.0, 20),), batch=3, replay=2)
     told(searcher, 100)
     assert searcher.asked == 2 and searcher.batches == 20 and len(searcher.memory) == 60

@@ -160,6 +160,17 @@ def test_mistakes_are_one_line(table, tmp_path, field, said):
     assert not (tmp_path / 'run' / 'history.jsonl').exists()
 
 
+def test_all_mistakes_are_reported_together(table, tmp_path):
+    fields = [('search.objective.name', 'acuracy'), ('search.searcher.sample', '-3')]
+    config = table_of.config(table, *fields, ('search.columns.truth', 'maen'))
+    with pytest.raises(UserError) as error:
+        job.job(config, tmp_path / 'run')
+    expected = ('Did you mean accuracy', 'sample is -3', 'has no column maen')
+    assert [part for part in expected if part not in str(error.value)] == []
+    assert '\n' not in str(error.value)
+    assert not (tmp_path / 'run').exists()
+
+
 def test_a_folder_of_another_search_is_left_alone(table, tmp_path):
     job.job(table_of.config(table), tmp_path / 'run')
     with pytest.raises(UserError, match='search.searcher.sample'):

@@ -74,11 +74,9 @@ def test_mistakes(field, value, message):
         set_up(configs.load('configs/search/darts.py', ((field, value),)))
 
 
-def run(workdir, environment):
-    fields = [f'--config.{name}={value}' for name, value in TINY]
-    command = [sys.executable, '-m', 'cls.main', '--config', 'configs/search/darts.py', *fields]
+def start(arguments, environment):
     return subprocess.Popen(
-        [*command, f'--workdir={workdir}'],
+        [sys.executable, '-m', 'cls.main', *arguments],
         env=environment,
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -87,17 +85,23 @@ def run(workdir, environment):
     )
 
 
+def finish(process):
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return output
+
+
 @pytest.mark.sweep
 def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path):
     kept = {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'}
     environment = kept | {'CLS_CACHE_DIR': str(tmp_path / 'cache'), 'PYTHONUNBUFFERED': '1'}
     environment['XLA_FLAGS'] = ' '.join(f'--{name}={int(on)}' for name, on in FAST.items())
-    whole = run(tmp_path / 'whole', environment)
-    output, _ = whole.communicate()
-    assert whole.returncode == 0, output
+    config = ['--config', 'configs/search/darts.py']
+    config += [f'--config.{name}={value}' for name, value in TINY]
+    output = finish(start([*config, f'--workdir={tmp_path}/whole'], environment))
     assert f'--config.model.genotype={tmp_path}/whole/genotype.json' in output
 
-    killed = run(tmp_path / 'killed', environment)
+    killed = start([*config, f'--workdir={tmp_path}/killed'], environment)
     for line in killed.stdout:
         if 'step 7/' in line:
             break
@@ -105,9 +109,7 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path):
     killed.wait()
     time.sleep(0.1)
     assert not (tmp_path / 'killed' / 'result.json').exists()
-    resumed = run(tmp_path / 'killed', environment)
-    output, _ = resumed.communicate()
-    assert resumed.returncode == 0, output
+    finish(start([f'--workdir={tmp_path}/killed'], environment))  # it has the config
 
     def final(name):
         folder = tmp_path / name / 'checkpoints' / '12' / 'state'
@@ -121,7 +123,11 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(tmp_path):
     assert result['restarts'] == 1
     assert 0 <= result['validation/top1'] <= 100
     assert (result['split'], 'test/top1' in result) == ('train[50%:]', False)
-    told = report.read(tmp_path / 'killed')
-    assert told['genotype'] == result['genotype']
+    assert report.read(tmp_path / 'killed')['genotype'] == result['genotype']
     assert (tmp_path / 'killed' / 'curve.png').exists()
     genotypes.structure(result['genotype'], Genotype)
+
+    finish(start(['--job=evaluate', f'--workdir={tmp_path}/whole'], environment))
+    evaluated = json.loads((tmp_path / 'whole' / 'evaluation.json').read_text())
+    whole = json.loads((tmp_path / 'whole' / 'result.json').read_text())
+    assert evaluated['validation/top1'] == pytest.approx(whole['validation/top1'])

@@ -119,7 +119,7 @@ def test_the_authors_space():
         (GPU, 24, (32, 56, 112, 128, 256, 432)),
     ],
 )
-def test_published_nets(net, first, widths):
+def test_published_models(net, first, widths):
     """Codes and genotypes correspond, and codes differ in the positions of empty places."""
     space = Space(first, widths)
     code = space.code(net)
@@ -128,13 +128,13 @@ def test_published_nets(net, first, widths):
     assert genotypes.structure(genotypes.plain(net), Genotype) == space.key(code)
 
 
-def test_the_gpu_net_s_code():
+def test_the_gpu_model_s_code():
     """Figure 4 by hand: windows and expansions of blocks, 6 for no block."""
     code = Space(24, (32, 56, 112, 128, 256, 432)).code(GPU)
     assert code == (2, 6, 6, 6, 4, 0, 6, 6, 5, 2, 6, 6, 3, 0, 2, 6, 5, 5, 5, 3, 5)
 
 
-def test_nets_of_the_space_are_built():
+def test_models_of_the_space_are_built():
     space = Space(16, (24, 40), (2, 2), (2, 1))
     for seed in range(5):
         code = space.sample(np.random.default_rng(seed))
@@ -193,7 +193,7 @@ def test_two_paths_of_two_are_exact():
     assert p[2] == found[2] == 0
 
 
-def test_two_paths_of_three_are_the_pairs_weighed():
+def test_two_paths_of_three_are_the_weighted_pairs():
     """Each pair has the part of the exact gradient that its probability gives it."""
     alpha, values = jnp.asarray(RNG.normal(size=(2, 3))), jnp.asarray(RNG.normal(size=(2, 3)))
     p, found = average_of_two(training(cost_loss=''), alpha, values, 1)
@@ -264,7 +264,7 @@ def test_the_paper_s_losses():
     assert reward == pytest.approx(0.5 * 0.8**0.1, rel=1e-6)
 
 
-def test_more_weight_of_the_cost_makes_nets_cheaper():
+def test_more_weight_of_the_cost_makes_models_cheaper():
     """Costly blocks are better: without a penalty the costliest; with it, the cost falls."""
     space = Space(8, (8, 16), (3, 3), (2, 2))
     price = np.array([1.0, 2, 1.5, 3, 2, 4, 0])
@@ -356,7 +356,7 @@ def supernet():
     return net, variables, jnp.asarray(RNG.normal(size=(6, 8, 8, 1)), jnp.float32)
 
 
-def test_a_path_is_the_net_of_its_genotype():
+def test_a_path_is_the_model_of_its_genotype():
     """The model of a genotype has the same logits, by batch and by running statistics."""
     net, variables, images = supernet()
     code = (1, 2, 0)

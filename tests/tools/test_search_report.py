@@ -59,7 +59,7 @@ def test_a_search_is_as_its_job_has_it(table, tmp_path):
 
 
 @pytest.mark.sweep
-def test_configs_beside_random_search(table, tmp_path, capsys):
+def test_configs_against_random_search(table, tmp_path, capsys):
     arguments = ['--config', SPEC, SPEC.replace('macro', 'macro,random'), '--seeds', '7']
     arguments += [f'--config.search.table={table}', '--config.search.evaluations=120']
     arguments += ['--json', str(tmp_path / 'r.json'), '--plot', str(tmp_path / 'r.png')]
@@ -143,7 +143,7 @@ def test_areas_lie_between_the_same_corners():
 
 
 @pytest.mark.sweep
-def test_fronts_of_configs_beside_random_search(latencies, tmp_path, capsys):
+def test_fronts_of_configs_against_random_search(latencies, tmp_path, capsys):
     arguments = ['--config', FRONTS, FRONTS + ',random', '--seeds', '6', '--fronts', '-.05', '-.5']
     arguments += [f'--config.search.table={latencies}', '--config.search.evaluations=30']
     arguments += ['--json', str(tmp_path / 'f.json'), '--plot', str(tmp_path / 'f.png')]

@@ -49,7 +49,7 @@ def _ascend(slope: Any, moments: Any, learning_rate: float) -> tuple[jax.Array, 
     return optax.adam(-learning_rate).update(slope, moments)
 
 
-class Factorised:
+class Factorized:
     """An independent softmax for each decision; at first all choices are equally likely.
 
     Numbers are float64, on the CPU: the logits are smaller than the way to an accelerator.

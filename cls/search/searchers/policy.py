@@ -9,11 +9,11 @@ import numpy as np
 
 from cls.errors import UserError
 from cls.search.searcher import FAILED, Proposal, Searcher, Trial
-from cls.search.searchers.controller import Factorised, Step
+from cls.search.searchers.controller import Factorized, Step
 from cls.search.searchers.lstm import Lstm
 from cls.search.space import Fixed, Space
 
-CONTROLLERS = ('lstm', 'factorised')
+CONTROLLERS = ('lstm', 'factorised')  # spelled as in run folders
 ALGORITHMS = ('ppo', 'reinforce')
 
 
@@ -82,7 +82,7 @@ class PolicyGradient(Searcher):
         if controller == 'lstm':
             self.controller = Lstm(space.counts, step, units, np.random.default_rng([seed, 0, 3]))
         else:
-            self.controller = Factorised(space.counts, step)
+            self.controller = Factorized(space.counts, step)
         self.batch, self.decay = batch, baseline
         self.baseline: float | None = None  # before the first batch
         self._log_probs: dict[int, float] = {}  # of running trials

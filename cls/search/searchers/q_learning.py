@@ -182,7 +182,7 @@ class QLearning(Searcher):
             self.update(*self.memory[i])
 
     def update(self, path: Path, fitness: float) -> None:
-        """Moves the values along a path, from its end, towards reward + discount * best of next."""
+        """Moves the values along a path, from its end, toward reward + discount * best of next."""
         share, best = fitness / len(path), 0.0
         for step, (values, choice) in enumerate(reversed(path)):
             reward = share if self.shaped else fitness * (step == 0)

@@ -27,7 +27,7 @@ class MetaQNN(Space):
     A network may end after any layer, and before the first. Convolutions and pools have windows
     smaller than the image's bucket. A pool comes only after a convolution. Linear layers need an
     image of at most 7 pixels, are no wider than the one before, and only they or the end follow
-    them. All layers count towards the depth, except the classifier.
+    them. All layers count toward the depth, except the classifier.
 
     The defaults are for CIFAR-10. SVHN has a depth of 12. The paper's code and files do not define
     MNIST's space; the networks found there are in this space with a depth of 12 and 28 pixels.

@@ -146,7 +146,7 @@ class SupernetTraining:
 class Architecture(nn.Module):
     """Architecture parameters: a matrix (edges, operations) for each kind of cell, 1e-3 * N(0, 1).
 
-    Each supernet uses them in its own way; a softmax of a row weighs the operations of an edge.
+    Each supernet uses them in its own way; a softmax of a row gives the weights of an edge.
     """
 
     edges: int

@@ -111,7 +111,7 @@ class Net(nn.Module):
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits.
 
         Args:
-          images: normalised.
+          images: normalized.
           train: whether norms use the statistics of the batch.
           paths: (places, K) candidates to compute; None: all if there are gates, else the most
             probable one.
