@@ -55,7 +55,7 @@ def _variants(config: ConfigDict) -> Iterator[str]:
     seen = set()
     for _, part, _ in defaults.parts(config):
         name = part.get('model', {}).get('name', '')
-        if not name or name in models.registry.SUPERNETS:
+        if not name or models.is_supernet(name):
             continue
         system = models.variant(name).system
         if system in seen:
