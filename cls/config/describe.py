@@ -9,7 +9,6 @@ from ml_collections import ConfigDict
 from cls import models
 from cls.config import defaults, files, load
 from cls.config.field import DURATION, Field
-from cls.errors import UserError
 
 WIDTH = 100
 _COLUMN = 44  # of the descriptions
@@ -56,9 +55,7 @@ def _variants(config: ConfigDict) -> Iterator[str]:
     seen = set()
     for _, part, _ in defaults.parts(config):
         name = part.get('model', {}).get('name', '')
-        try:
-            system = models.variant(name).system
-        except UserError:  # a supernet
+        if not name or models.is_supernet(name):
             continue
         if system in seen:
             continue
