@@ -1,7 +1,7 @@
 """Published image classifiers as pure-function Flax models, their recipes, and one trainer.
 
-Importing this package loads neither JAX nor any other library. The names of `__all__` are imported
-from their modules when they are first used.
+Importing this package loads neither JAX nor any other library. `create_model`, `list_models`,
+`load_config` and `UserError` are imported from their modules when they are first used.
 """
 
 import importlib
@@ -18,7 +18,7 @@ _EXPORTS = {
     'list_models': 'cls.models:names',
     'load_config': 'cls.config.load:load',
 }
-__all__ = ['__version__', *_EXPORTS]
+# No `__all__`: with it pdoc leaves out the modules of the package.
 
 # The start of the program, for its account of time. That of the process would be the start of a
 # script that installed everything and then became this program by `exec`.
@@ -31,7 +31,7 @@ if sys.argv[:1] == ['-m']:  # python -m cls.NAME, which imports this first
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a name of `__all__` when it is first used."""
+    """Imports a name of `_EXPORTS` when it is first used."""
     if name not in _EXPORTS:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     module, _, attribute = _EXPORTS[name].partition(':')

@@ -18,9 +18,11 @@ from ml_collections import ConfigDict
 from cls import cli, ensemble, evaluate, models, signals, train
 from cls.config import describe
 from cls.config import load as configs
+from cls.config.runs import load_config
 from cls.distributed import agreement
 from cls.errors import UserError
-from cls.run.workdir import check_entries, load_config, start
+from cls.run.environment import start
+from cls.run.workdir import check_entries
 from cls.search import job as search
 from cls.search import supernets  # noqa: F401  registers networks and trainings
 
@@ -74,13 +76,13 @@ def run(args: argparse.Namespace, fields: list[str], began: float, prog: str) ->
         result = search.job(config, workdir, began)
         agreement.print_once(search.summary(result, config, workdir))
         return 0
-    result = (ensemble.job if together else train.in_folder)(config, workdir, began)
+    result = (ensemble.job if together else train.job)(config, workdir, began)
     if result is None:
         agreement.print_once(
             f'stopped before the end; the same command continues the run in {workdir}'
         )
         return signals.exit_code()
-    agreement.print_once(f'{train.summary(result)}; run folder: {workdir}')
+    agreement.print_once(f'{evaluate.summary(result)}; run folder: {workdir}')
     agreement.print_once(_what_next(args.config, workdir, prog))
     return 0
 

@@ -32,6 +32,7 @@ _COUNTED = {
 _ANY = re.compile('|'.join(_COUNTED), re.IGNORECASE)
 _CODE = re.compile(r'```.*?(?:```|\Z)|``.*?``|`[^`]*`|<!--.*?-->', re.DOTALL)
 _QUOTED = re.compile(r'"[^"]{,300}"|“[^”]{,300}”|(?<!\w)\'[^\'\n]*\'(?!\w)')
+_HEADING = re.compile(r'(?m)^What is new(?=:)')  # of the model files
 _ADDRESS = re.compile(r'\]\([^)]*\)|https?://\S+')
 _INDENTED = re.compile(r'(?<=\n)(?: {4,}|\t)[^\n]*')
 _QUOTE_BLOCK = re.compile(r'(?m)^>.*$')
@@ -43,7 +44,7 @@ def _blank(match):
 
 
 def _words_only(text, *patterns):
-    for pattern in (*patterns, _ADDRESS, _QUOTED):
+    for pattern in (*patterns, _ADDRESS, _HEADING, _QUOTED):
         text = pattern.sub(_blank, text)
     return text
 

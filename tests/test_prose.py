@@ -32,7 +32,6 @@ NOT_REWRITTEN = {
     'tests/data',
     'tests/distributed',
     'tests/evaluation',
-    'tests/golden',
     'tests/launch',
     'tests/nn',
     'tests/run',
@@ -72,6 +71,7 @@ def counted(path):
     [
         ('a.py', '"""What it is.\n\nThe nets."""\n', [(1, 'what'), (3, 'nets')]),
         ('a.py', 'def f():\n    """It is told."""\n', [(2, 'told')]),
+        ('a.py', '"""A.\n\nWhat is new: it.\nWhat is new."""\n', [(4, 'what')]),
         ('a.py', "x = 1  # it lies\ny = 'it lies'\n", [(1, 'lies')]),
         ('a.py', '# there are so\n# many of them\n', [(1, 'so many')]),
         ('a.py', '"""The field `lies`, "which" and \'told\'; the runs\' net\'s."""\n', []),

@@ -30,7 +30,7 @@ def test_the_readme(capsys):
     names = run(program)
     assert names['logits'].shape == (2, 10)
     assert names['logits'].dtype == jnp.float32
-    assert {'stem', 'stage1', 'pre_logits'} <= names['features'].keys()
+    assert {'stem', 'stage1', 'pre_logits'} <= names['state']['intermediates'].keys()
     printed = capsys.readouterr().out
     assert "'resnet20_cifar', 'resnet32_cifar'" in printed
     assert 'momentum' in printed

@@ -32,10 +32,22 @@ SYSTEMS = _load()
 
 def each(names: list[str] | None = None) -> list[Any]:
     """Returns parameters of a test: all variants, of which only the DEFAULT ones run by default."""
-    default = {name for system in SYSTEMS.values() for name in system.DEFAULT}
+    return _parameters(
+        {name for system in SYSTEMS.values() for name in system.DEFAULT},
+        models.names() if names is None else names,
+    )
+
+
+def one_of_each() -> list[Any]:
+    """Returns parameters of a test: all variants, of which one per system runs by default."""
+    default = [name for system in SYSTEMS.values() for name in system.DEFAULT]
+    first = {models.variant(name).system: name for name in reversed(default)}
+    return _parameters(set(first.values()), models.names())
+
+
+def _parameters(default: set[str], names: list[str]) -> list[Any]:
     return [
-        pytest.param(name, marks=() if name in default else pytest.mark.sweep)
-        for name in (models.names() if names is None else names)
+        pytest.param(name, marks=() if name in default else pytest.mark.sweep) for name in names
     ]
 
 

@@ -20,5 +20,5 @@ def load(path: str | Path) -> Any:
 
 
 def save(genotype: Any, path: str | Path) -> None:
-    """Writes a genotype as JSON, which `--config.model.genotype=FILE` reads."""
+    """Writes a genotype as JSON, for `--config.model.genotype=FILE`."""
     paths.write_whole(paths.path(path), (json.dumps(plain(genotype), indent=1) + '\n').encode())

@@ -111,10 +111,11 @@ def _open_mpi(env: Mapping[str, str], coordinator: str, timeout: int) -> Cluster
         _number(env, f'OMPI_COMM_WORLD_{name}', 'Open MPI')
         for name in ('SIZE', 'RANK', 'LOCAL_RANK', 'LOCAL_SIZE')
     )
-    jax = clusters.OmpiCluster
     address = coordinator or env.get('JAX_COORDINATOR_ADDRESS', '')
-    if not address and jax.is_env_present():  # up to version 4
-        address = jax.get_coordinator_address(timeout, env.get('JAX_COORDINATOR_PORT'))
+    # Open MPI up to version 4 names the launcher's host. Of later versions JAX 0.12 asks mpi4py.
+    if not address and 'OMPI_MCA_orte_hnp_uri' in env:
+        port = env.get('JAX_COORDINATOR_PORT')
+        address = clusters.OmpiCluster.get_coordinator_address(timeout, port)
         address = _loopback(address) if here == count else address
     if not address and here == count:
         job = env.get('PMIX_NAMESPACE', '')

@@ -23,8 +23,9 @@ from typing import Any, Self
 import jax
 from ml_collections import ConfigDict
 
-from cls.config import defaults, genotype_files
+from cls.config import defaults, genotype_files, runs
 from cls.data import datasets
+from cls.data.spec import DataSpec
 from cls.distributed.preemption import Preemption
 from cls.errors import Mistakes, UserError
 from cls.models.registry import genotypes
@@ -105,7 +106,8 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
         )
     if paths.is_remote(workdir):
         raise UserError(f'{workdir} is in a store: expected a folder for the history to grow in.')
-    result = finished_result(workdir, config)
+    run_config = runs.run_config(config)
+    result = finished_result(workdir, run_config)
     if result is not None:
         log.info('%s holds the finished search of this config: nothing was evaluated.', workdir)
         return result
@@ -113,7 +115,7 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
     space = spec.space
     data = _same_data(config, workdir)
     with (
-        open_run(workdir, config),
+        open_run(workdir, run_config),
         Preemption() as preemption,
         _continued(ledger, workdir / LEDGER),
     ):
@@ -147,10 +149,10 @@ def _same_data(config: ConfigDict, workdir: Path) -> same_data.Data | None:
     """
     if 'proxy' not in config:
         return None
-    fields = config.proxy.data
-    data = datasets.identity(datasets.load(fields, 'train'), datasets.load(fields, 'eval'))
+    spec = DataSpec.from_config(config.proxy)
+    data = datasets.identity(datasets.load(spec, 'train'), datasets.load(spec, 'eval'))
     begun = (workdir / FILE).exists() and (workdir / FILE).stat().st_size > 0
-    same_data.check(workdir, data, begun, fields.allow_changed)
+    same_data.check(workdir, data, begun, spec.allow_changed)
     return data
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from cls.config.defaults import is_number
+from cls.config.field import is_number
 from cls.errors import UserError, nearest, refuse, require
 from cls.search import objectives
 from cls.search.evaluators import surrogate, table

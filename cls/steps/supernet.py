@@ -32,7 +32,7 @@ class Supernet(Protocol):
     ) -> Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]:
         """Returns train_step(state, batch) as cls.steps.train_step.make_train_step does.
 
-        The batch has a second one under 'held', as large, from which the architecture learns.
+        The batch has a second one under 'valid', as large, from which the architecture learns.
         """
 
     def finish(self, params: Any, workdir: Any) -> dict[str, Any]:

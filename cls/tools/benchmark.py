@@ -35,7 +35,8 @@ from cls.search import supernets  # noqa: F401  registers networks and trainings
 from cls.setup import Setup, abstract_state, set_up
 from cls.steps import sharding as meshes
 from cls.tools import benchmark_input
-from cls.train import Run, compile_train_step, train_batches
+from cls.train import compile_train_step, train_batches
+from cls.trainer import Trainer
 
 PROG = 'python -m cls.tools.benchmark'
 
@@ -85,7 +86,7 @@ def _model(args: argparse.Namespace) -> None:
     state = meshes.put(state, jax.tree.map(lambda x: x.sharding, where))
     print(f'set-up and initialisation: {time.perf_counter() - begin:.1f} s')
     begin = time.perf_counter()
-    train_step = compile_train_step(setup, optimizer, where, setup.phase(0))
+    train_step = compile_train_step(setup, optimizer, where, setup.phases.at(0))
     print(f'tracing and compilation of the train step: {time.perf_counter() - begin:.1f} s')
 
     bare, looped = [], []
@@ -130,7 +131,7 @@ def _loop(setup: Setup, train_step: Any, state: Any, steps: int) -> tuple[Any, f
     ledger, iterator = TimeLedger(), train_batches(setup)
     with tempfile.TemporaryDirectory() as folder, Preemption() as preemption:
         workdir = Path(folder)
-        loop = Run(
+        loop = Trainer(
             setup=setup,
             ledger=ledger,
             checkpoints=Checkpoints(workdir / 'checkpoints', keep=1),
@@ -141,7 +142,7 @@ def _loop(setup: Setup, train_step: Any, state: Any, steps: int) -> tuple[Any, f
             workdir=workdir,
         )
         begin = time.perf_counter()
-        state = loop.loop({setup.phase(0): train_step}, state, iterator)
+        state = loop.loop({setup.phases.at(0): train_step}, state, iterator)
         seconds = time.perf_counter() - begin - ledger.seconds['checkpoint']
         iterator.close()
         loop.close()

@@ -52,7 +52,8 @@ from cls.config import load as configs
 from cls.errors import UserError
 from cls.models.registry.complexity import complexity
 from cls.search import supernets  # noqa: F401  registers networks and trainings
-from cls.setup import Phase, Setup, abstract_state, set_up
+from cls.setup import Setup, abstract_state, set_up
+from cls.steps.phases import Phase
 from cls.tools.tpu import hlo, pods, slices
 from cls.tools.tpu.slices import GIB, Chip
 from cls.train import compile_train_step
@@ -193,16 +194,15 @@ def measure(config: ConfigDict, devices: Sequence[jax.Device]) -> Report:
 
 def report_of(setup: Setup) -> Report:
     """As `measure`, of what a config sets up."""
-    config = setup.config
     state, optimizer = setup.new_state_shapes()
     where = abstract_state(state, setup.mesh)
     phase = largest_phase(setup)
     cost = complexity(setup.model, phase.size, setup.info.image_shape[2])
     known = {
         'chips': setup.mesh.size,
-        'batch': config.batch,
+        'batch': setup.batch,
         'pixels': phase.size,
-        'model_flops': 6.0 * config.batch * cost.macs,
+        'model_flops': 6.0 * setup.batch * cost.macs,
         'quick': jax.config.jax_exec_time_optimization_effort < 0,
     }
     begin = time.perf_counter()
@@ -215,7 +215,7 @@ def report_of(setup: Setup) -> Report:
         seconds = time.perf_counter() - begin
         return Report(**known, compile_seconds=seconds, fits=False, memory=Memory(needed))
     seconds = time.perf_counter() - begin
-    found = costs(compiled, config.accumulate)
+    found = costs(compiled, setup.recipe.accumulate)
     if known['quick']:
         found['cycles'] = 0.0  # of kernels that nobody would run
     return Report(**known, compile_seconds=seconds, fits=True, **found)
@@ -235,7 +235,7 @@ def without_files(config: ConfigDict) -> ConfigDict:
 
 def largest_phase(setup: Setup) -> Phase:
     """Returns the phase of a run that has the largest images, of several the first."""
-    return max(setup.phases(0), key=lambda phase: phase.size)
+    return max(setup.phases.following(0), key=lambda phase: phase.size)
 
 
 def too_large(message: str) -> int | None:

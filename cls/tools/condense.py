@@ -17,10 +17,12 @@ from ml_collections import ConfigDict
 from cls import evaluate, models
 from cls.cli import Parser, run
 from cls.config import load as configs
+from cls.config.runs import load_config
 from cls.errors import UserError
 from cls.models.condensenet import CondenseNet, condense
 from cls.models.registry import abstract_variables
-from cls.run.workdir import load_classes, load_config, start
+from cls.run.environment import start
+from cls.run.workdir import load_classes
 from cls.storage import paths
 from cls.tools.import_weights import write
 

@@ -36,7 +36,7 @@ from ml_collections import ConfigDict
 
 from cls import models, weights
 from cls.cli import Parser, run
-from cls.config import defaults
+from cls.config import defaults, runs
 from cls.config import load as configs
 from cls.data import tfds_sets
 from cls.data.classes import wnids
@@ -44,9 +44,11 @@ from cls.errors import UserError
 from cls.models.registry import Variant
 from cls.recipes import common
 from cls.run.checkpoint import Checkpoints
-from cls.run.workdir import open_run, record, start
+from cls.run.environment import start
+from cls.run.workdir import open_run
 from cls.steps import optim
-from cls.steps.state import new_state
+from cls.steps.optim import OptimSpec
+from cls.steps.state import first_state
 from cls.storage import paths
 from cls.weights import card as cards
 from cls.weights.hub import CARD, Located, Preparation, locate, preparation
@@ -329,13 +331,14 @@ def write(
     The averages of weights begin at `averages`, or at the weights. `classes` are the names of the
     net's, if known.
     """
-    rate = optim.schedule(config.schedule, config.optim.lr, to_steps=lambda _: 0, total=1)
-    optimizer = optim.optimizer(config.optim, rate, variables['params'])
-    state = new_state(variables, optimizer, config.seed, bool(config.ema))
-    state = jax.tree.map(np.asarray, state if averages is None else state.replace(ema=averages))
-    with open_run(workdir, config, classes):
-        about = record(config, classes)
-        checkpoints = Checkpoints(workdir / 'checkpoints', config.checkpoint.keep, about)
+    opt_state = optim.initial_state(OptimSpec.from_config(config), variables['params'])
+    averages = variables if config.ema and averages is None else averages
+    state = first_state(variables, opt_state, config.seed, averages)
+    state, run_config = jax.tree.map(np.asarray, state), runs.run_config(config)
+    with open_run(workdir, run_config, classes):
+        checkpoints = Checkpoints(
+            workdir / 'checkpoints', config.checkpoint.keep, run_config.record(classes)
+        )
         checkpoints.save(0, state, {'step': 0}, {})
         checkpoints.close()
 

@@ -1,18 +1,16 @@
 """Lists the registered models: python -m cls.tools.models [PATTERN] [--json | --write FILE].
 
-Parameters and multiply-adds are counted from each model's trace, not read from a table. With
---write, the table of systems between the two marks of cls/models/README.md is renewed from the
-registry and from the last recorded measurements of the tests (tests/results.json).
+Parameters and multiply-adds are counted in each network's trace. Counts are kept per system in
+cls/tools/counts.json; after a change of a system's code they are counted again, and --recount
+writes that file. With --write, the table of systems between the two marks of a file is rewritten
+from the registry and from the last recorded results of the tests (tests/results.json).
 """
 
-import gc
 import json
-import multiprocessing
 import os
 import re
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,8 @@ from cls.cli import Parser, run
 from cls.config.load import ROOT
 from cls.errors import UserError
 from cls.models.registry import System, Variant
-from cls.models.registry.complexity import complexity
-from cls.tools import markdown
+from cls.models.registry.complexity import Complexity
+from cls.tools import counts, markdown
 
 PROG = 'python -m cls.tools.models'
 
@@ -56,16 +54,14 @@ HEADER = (
 )
 
 
-def row(name: str) -> dict:
-    """Returns what is known of a variant, by the names of COLUMNS; null where nothing is."""
+def row(name: str, cost: Complexity) -> dict[str, Any]:
+    """Returns the values of COLUMNS for a variant of that cost, None for unknown ones."""
     variant = models.variant(name)
-    model = models.create(name)
-    cost = complexity(model, variant.input_size)
     values = (
         name,
         variant.system.name,
         variant.input_size,
-        model.num_classes,
+        models.create(name).num_classes,
         cost.params,
         cost.macs,
         variant.top1,
@@ -80,22 +76,27 @@ def parser(prog: str = PROG) -> Parser:
     flags = Parser(prog=prog, description=__doc__)
     flags.add_argument('pattern', nargs='?', default='*', help='of names, as resnet*')
     flags.add_argument('--json', action='store_true', help='one JSON list')
-    flags.add_argument('--write', type=Path, metavar='FILE', help='renew the table of systems')
+    flags.add_argument('--write', type=Path, metavar='FILE', help='rewrite the table of systems')
+    flags.add_argument('--recount', action='store_true', help=f'rewrite {counts.FILE.name}')
     return flags
 
 
 def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     """Prints or writes the table; returns the exit code."""
     args = parser(prog).parse_args(argv)
+    if args.recount:
+        _say_that_it_takes_long(models.names())
+        counts.write(counts.FILE)
+        return 0
     if args.write:
         args.write.write_text(renewed(markdown.text_of(args.write)))
         return 0
     names = models.names(args.pattern)
     if not names:
         raise UserError(f'no model matches {args.pattern!r}; without a pattern all are listed.')
-    if len(names) > MANY:
-        print(f'counting {len(names)} models takes a minute or more', file=sys.stderr, flush=True)
-    rows = _rows(names)
+    stored = counts.read(counts.FILE)
+    _say_that_it_takes_long([name for name in names if name not in stored])
+    rows = [row(name, cost) for name, cost in counts.costs(names, stored).items()]
     if args.json:
         print(json.dumps(rows, indent=1))
         return 0
@@ -106,14 +107,9 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     return 0
 
 
-def _rows(names: list[str]) -> list[dict]:
-    """Returns the rows, from a process for each core where there are many to trace."""
-    processes = min(os.cpu_count() or 1, len(names) // 4)
-    if processes < 2:
-        return [row(name) for name in names]
-    context = multiprocessing.get_context('spawn')  # a fork of a process that uses JAX may hang
-    with ProcessPoolExecutor(processes, context, initializer=gc.disable) as pool:  # a fifth faster
-        return list(pool.map(row, names))
+def _say_that_it_takes_long(names: Sequence[str]) -> None:
+    if len(names) > MANY:
+        print(f'counting {len(names)} models takes a minute or more', file=sys.stderr, flush=True)
 
 
 def _text(value: object) -> str:

@@ -1,6 +1,6 @@
 """Foreign checkpoints -> Flax variables: `read` a file, then `from_torch` its tensors.
 
-May import: config, data, errors, models, run, steps, storage.
+May import: data, errors, models, run, steps, storage.
 """
 
 # No `__all__`: with it pdoc leaves out the modules of the folder.

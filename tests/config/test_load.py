@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 from cls.config import durations
 from cls.config import load as configs
 from cls.errors import UserError
-from cls.steps import optim
+from cls.steps.optim import OptimSpec, make_optimizer
+from cls.steps.schedule import ScheduleSpec, make_schedule
 
 RESNET = 'configs/resnet.py'
 
@@ -255,8 +256,9 @@ def check_arm(text):
     sizes = {'batch': config.batch, 'examples': EXAMPLES.get(config.data.name, 1_281_167)}
     total = durations.steps(config.duration, **sizes)
     to_steps = functools.partial(durations.steps, **sizes, total=total)
-    rate = optim.schedule(config.schedule, config.optim.lr, to_steps=to_steps, total=total)
-    optimizer = optim.optimizer(config.optim, rate, params)
+    schedule = ScheduleSpec.from_config(config, to_steps=to_steps, total=total)
+    rate = make_schedule(schedule)
+    optimizer = make_optimizer(OptimSpec.from_config(config), rate, params)
     state = jax.eval_shape(optimizer.init, params)
     updates, _ = jax.eval_shape(optimizer.update, params, state, params)
     assert jax.tree.map(jnp.shape, updates) == jax.tree.map(jnp.shape, params)

@@ -42,8 +42,9 @@ def images(size, batch=2):
 # ------------------------------------------------------------------------------------- cost
 
 
-@pytest.mark.parametrize('name', zoo.each())
+@pytest.mark.parametrize('name', zoo.one_of_each())
 def test_counts_are_those_registered(name):
+    """The stored counts of all are those registered too, see tests/tools/test_counts.py."""
     variant = models.variant(name)
     cost = complexity(models.create(name), variant.input_size)
     assert (cost.params, cost.macs) == (variant.params, variant.macs)

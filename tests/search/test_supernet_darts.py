@@ -138,7 +138,7 @@ def test_the_supernet_s_gradient_on_digits(monkeypatch):
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
         train_loss = functools.partial(loss, part=batch)
-        held_loss = functools.partial(loss, part=batch['held'])
+        held_loss = functools.partial(loss, part=batch['valid'])
 
         def update(grads):
             return jax.tree.map(lambda w, g: w - 0.1 * g, weights, grads)
@@ -202,7 +202,7 @@ def test_two_steps_are_numpy_s(order):
     images = RNG.integers(256, size=(2, 8, 4, 4, 1)).astype(np.uint8)
     labels = RNG.integers(3, size=(2, 8)).astype(np.int32)
     batches = [{'image': x, 'label': y} for x, y in zip(images, labels, strict=True)]
-    batch = batches[0] | {'held': batches[1]}
+    batch = batches[0] | {'valid': batches[1]}
     kernel, rows = RNG.normal(size=(2, 3)), RNG.normal(size=(1, 2))
 
     def rule(params, clip_norm=clip):
@@ -213,7 +213,7 @@ def test_two_steps_are_numpy_s(order):
     params = {'kernel': np.float32(kernel), 'alpha': {'normal': np.float32(rows)}}
     rules = search.optimizer(rule, params)
     state = new_state({'params': params}, rules, 0, False)
-    recipe = dataclasses.replace(Recipe.of(config, 10, 1), mean=(0.0,), std=(255.0,))
+    recipe = dataclasses.replace(Recipe.from_config(config, 10, 1), mean=(0.0,), std=(255.0,))
     sharding = meshes.batch_sharding(meshes.make_mesh(1, jax.devices()[:1]))
     step = jax.jit(search.make_train_step(model, rules, recipe, sharding))
 

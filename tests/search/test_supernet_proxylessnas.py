@@ -428,7 +428,7 @@ def test_steps():
     images = RNG.integers(256, size=(2, 8, 8, 8, 1)).astype(np.uint8)
     labels = RNG.integers(4, size=(2, 8)).astype(np.int32)
     batches = [{'image': x, 'label': y} for x, y in zip(images, labels, strict=True)]
-    batch = batches[0] | {'held': batches[1]}
+    batch = batches[0] | {'valid': batches[1]}
     costs = proxylessnas.costs_of(net, 8, 1, latency.multiply_adds)
     search = Training(ProxylessNAS(every=2, reference=50.0, lr=0.1), net.space, costs, 2, 3)
 
@@ -439,7 +439,7 @@ def test_steps():
     rules = search.optimizer(rule, variables['params'])
     state = new_state(variables, rules, 0, False)
     sharding = meshes.batch_sharding(meshes.make_mesh(1, jax.devices()[:1]))
-    recipe = dataclasses.replace(Recipe.of(config, 10, 1), mean=(78.0,), std=(96.0,))
+    recipe = dataclasses.replace(Recipe.from_config(config, 10, 1), mean=(78.0,), std=(96.0,))
     step = jit(search.make_train_step(net, rules, recipe, sharding))
     moved = []
     for _ in range(6):

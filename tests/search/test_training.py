@@ -66,7 +66,7 @@ def test_a_trial_is_a_run_of_the_trainer(tmp_path):
     proxy = config().proxy
     proxy.model.genotype = genotypes.plain(Bits().genotype(trial.code))
     proxy.seed = evaluator.seed(3, trial)
-    result = train.in_folder(configs.from_json(configs.to_json(proxy)), tmp_path / 'run')
+    result = train.job(configs.from_json(configs.to_json(proxy)), tmp_path / 'run')
     assert found['accuracy'] == pytest.approx(result['validation/top1'] / 100, abs=1e-12)
     assert found['params'] == result['params']
     assert found['seeds'] == [proxy.seed]

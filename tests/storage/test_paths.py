@@ -314,7 +314,8 @@ def test_checkpoints_are_kept_restored_and_passed_over_when_damaged(bucket, capl
     import jax
     import jax.numpy as jnp
 
-    from cls.run.checkpoint import Checkpoints, newest_whole, steps
+    from cls.run.checkpoint import Checkpoints
+    from cls.run.checkpoint_files import newest_whole, steps
 
     def state(step):
         weights = np.random.default_rng(step).normal(size=4000)  # not to be compressed
@@ -356,7 +357,7 @@ def test_checkpoints_are_kept_restored_and_passed_over_when_damaged(bucket, capl
 
 
 def test_a_checkpoint_whose_copy_was_cut_off_does_not_count(s3_bucket):
-    from cls.run.checkpoint import newest_whole, steps
+    from cls.run.checkpoint_files import newest_whole, steps
 
     paths.write_whole(s3_bucket / '5' / 'state' / 'd', b'1')
     assert steps(s3_bucket) == []
@@ -426,7 +427,7 @@ RUN = (
 def test_a_run_in_a_store_that_is_killed_ends_as_one_in_a_folder(bucket, tmp_path, capsys):
     """And is evaluated, and gives its weights to another, in the same numbers."""
     from cls.main import main
-    from cls.run.checkpoint import steps
+    from cls.run.checkpoint_files import steps
 
     paths.write_whole(bucket / 'net.json', b'{"layers": ["C(8,3,1)", "P(2,2)", "FC(16)"]}')
     run = [*RUN, f'--config.model.genotype={bucket}/net.json']

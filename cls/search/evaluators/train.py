@@ -20,19 +20,20 @@ from ml_collections import ConfigDict
 
 from cls import train
 from cls.config import load as configs
-from cls.data import transforms
 from cls.errors import UserError, refuse
 from cls.evaluate import evaluate_state
 from cls.models.registry import genotypes
 from cls.models.registry.complexity import Complexity, complexity
 from cls.nn.cpu import compact
-from cls.run import metric_names, workdir
+from cls.run import environment, metric_names
 from cls.search.loop import Failed
 from cls.search.searcher import Trial
 from cls.search.space import Space
-from cls.setup import Phase, Setup, abstract_state, set_up
+from cls.setup import Setup, abstract_state, set_up
 from cls.steps import sharding as meshes
+from cls.steps.phases import Phase
 from cls.steps.state import abstract
+from cls.trainer import TrainStep, prefetch_to_device
 
 # XLA's compiler for CPUs takes longer for a small network than its training does. Measured on a
 # network of AmoebaNet's cells: its newer fusion emitters take a third longer than the older ones.
@@ -150,7 +151,7 @@ def _slower(proxy: str, restart: int) -> str:
 @functools.cache
 def _check(proxy: str) -> None:
     """Raises UserError for a proxy that cannot be trained with any genotype."""
-    workdir.start()
+    environment.start()
     set_up(configs.from_json(proxy), complete=False)
 
 
@@ -159,7 +160,7 @@ class Compiled:
     """The compiled network of a proxy and a genotype: trainings with any seed use it."""
 
     setup: Setup
-    train_steps: Mapping[Phase, train.TrainStep]
+    train_steps: Mapping[Phase, TrainStep]
     eval_step: Any
     size: Complexity
 
@@ -172,20 +173,19 @@ class Compiled:
 
         Raises Failed if the loss does not stay finite.
         """
-        config = self.setup.config.copy_and_resolve_references()
-        config.seed = seed
-        setup = dataclasses.replace(self.setup, config=config)
+        setup = dataclasses.replace(self.setup, seed=seed)
         state, _ = setup.new_state()
         state = meshes.put(state, meshes.state_shardings(state, setup.mesh))
         first = setup.steps('1 epochs') if give_up else -1
         chance = chance_level(setup.info.num_classes)
         with (
             closing(train.train_batches(setup)) as iterator,
-            closing(train.feed(iterator, setup)) as batches,
+            closing(prefetch_to_device(iterator, setup)) as batches,
         ):
             for step in range(setup.total_steps):
                 batch, _ = next(batches)
-                state, _ = jax.block_until_ready(self.train_steps[setup.phase(step)](state, batch))
+                train_step = self.train_steps[setup.phases.at(step)]
+                state, _ = jax.block_until_ready(train_step(state, batch))
                 if step + 1 == first:
                     values = evaluate_state(setup, self.eval_step, state)
                     if not metric_names.figure(values, 'top1') > chance:
@@ -224,7 +224,7 @@ def compiled(proxy: str, genotype: str, quick: bool) -> Compiled:
 def _compile(setup: Setup, options: Mapping[str, Any] | None) -> Compiled:
     shapes, optimizer = setup.new_state_shapes()
     where = abstract_state(shapes, setup.mesh)
-    pixels = transforms.eval_size(setup.config.data)
+    pixels = setup.data.eval_pixels
     batch = {
         name: jax.ShapeDtypeStruct((setup.eval_batch(), *x.shape[1:]), x.dtype, sharding=x.sharding)
         for name, x in train.abstract_batch(setup, pixels).items()

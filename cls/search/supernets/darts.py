@@ -334,7 +334,7 @@ class Darts(Method):
             key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
             _, net_key = jax.random.split(key)  # as in cls.steps.train_step
             shown = augmented(recipe, batch, key, model)
-            held = augmented(recipe, batch['held'], jax.random.fold_in(key, 3), model)
+            held = augmented(recipe, batch['valid'], jax.random.fold_in(key, 3), model)
             weights, alpha = split(state.params)
             rules = state.opt_state
 

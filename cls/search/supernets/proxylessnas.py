@@ -246,7 +246,7 @@ class Training(Method):
             _, net_key = jax.random.split(key)  # as in cls.steps.train_step
             held_key, path_key, alpha_key = (jax.random.fold_in(key, n) for n in (3, 4, 5))
             shown = augmented(recipe, batch, key, model)
-            held = augmented(recipe, batch['held'], held_key, model)
+            held = augmented(recipe, batch['valid'], held_key, model)
             progress = state.step / recipe.total_steps
             weights, alpha = split(state.params)
             rules = state.opt_state
