@@ -57,6 +57,7 @@ def _variants(config: ConfigDict) -> Iterator[str]:
         name = part.get('model', {}).get('name', '')
         if not name or models.is_supernet(name):
             continue
+        system = models.variant(name).system
         if system in seen:
             continue
         seen.add(system)
