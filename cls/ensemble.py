@@ -134,7 +134,7 @@ def evaluate_runs(
             )
         total = total + one.probabilities
         params += sum(x.size for x in jax.tree.leaves(state.params))
-    mean = scored(Predictions(total / len(parts), labels), source)
+    mean = scored(Predictions(np.asarray(total / len(parts)), labels), source)
     values = report(mean, source.split_kind, names)
     conditions = {'protocol': ','.join(dict.fromkeys(used)), 'split': source.split}
     return conditions | values | {'params': params}, mean

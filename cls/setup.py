@@ -234,9 +234,10 @@ def set_up(
     elif not classes and parts['train'] is None:
         mistakes.attempt(_check_classes, config, parts['test'], model)
     shapes = _check_network(config, parts, complete, mistakes)
-    total: Any = mistakes.attempt(_total_steps, config, parts['info'])
+    total = mistakes.attempt(_total_steps, config, parts['info'])
     if total is None:
         mistakes.refuse()
+        raise AssertionError  # not reached: it is a mistake
     parts |= _read_moments(config, parts, total, mistakes)
     if training and not begun and parts['schedule'] and parts['run']:
         mistakes.attempt(_check_length, config, parts['schedule'], parts['run'])

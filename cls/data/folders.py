@@ -143,7 +143,7 @@ def open_folder(
     own = ordered(own, class_order)
     if classes:
         labels_of = class_indices(names, classes, str(part))
-    elif unknown := [name for name in names if name not in own]:
+    elif layout.train and (unknown := [name for name in names if name not in own]):
         raise UserError(
             f"{part} has the class '{unknown[0]}', which {layout.train} has not: expected "
             f'classes of {layout.train.name} only.{nearest(unknown[0], own)}'

@@ -11,6 +11,7 @@ import re
 import signal
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import grain
 import numpy as np
@@ -43,9 +44,9 @@ class StepSequence:
         return self.batch_at(int(step))
 
 
-def _ahead(steps: StepSequence, start: int, workers: int) -> grain.DatasetIterator:
+def _ahead(steps: StepSequence, start: int, workers: int) -> Any:
     """Iterates from step `start` on, in order, with two batches (of each worker) made ahead."""
-    batches = grain.MapDataset.source(steps)[start:]
+    batches: Any = grain.MapDataset.source(cast(Any, steps))[start:]
     if not workers:
         options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
         return iter(batches.to_iter_dataset(options))

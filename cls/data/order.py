@@ -87,7 +87,7 @@ class Balanced:
         examples = self._classes[index]
         epoch, offset = divmod(turn, len(examples))
         kept, order = self._kept.get(index, (-1, None))
-        if kept != epoch:
+        if order is None or kept != epoch:
             order = _permuted(len(examples), self._within, epoch, index)
             self._kept[index] = epoch, order  # a whole tuple: threads may look at it meanwhile
         return int(examples[order[offset]])

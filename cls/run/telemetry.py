@@ -15,7 +15,7 @@ from typing import Any
 import jax
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto import event_pb2
+from tensorboardX.proto import event_pb2 as _event_pb2
 from tqdm import tqdm
 
 from cls.errors import UserError
@@ -24,6 +24,7 @@ from cls.storage import paths
 
 SEND = 60.0  # seconds between copies to a store
 NEVER = (-1, -1)  # the steps of no profile
+event_pb2: Any = _event_pb2  # generated, without annotations
 log = logging.getLogger(__name__)
 
 

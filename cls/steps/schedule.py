@@ -144,7 +144,7 @@ def _exponential(spec: ScheduleSpec) -> optax.Schedule:
     """
     lr, gamma, every = spec.lr, spec.gamma, spec.every
     if spec.staircase:
-        return lambda step: lr * jnp.power(gamma, jnp.asarray(step // every, jnp.float32))
+        return lambda step: lr * jnp.power(gamma, jnp.asarray(step // every, jnp.float32))  # pyright: ignore[reportOperatorIssue]
     return lambda step: lr * jnp.power(gamma, step / every)
 
 

@@ -27,7 +27,7 @@ from cls.distributed.preemption import Preemption
 from cls.errors import UserError
 from cls.nn.conv import conv
 from cls.nn.pool import max_pool
-from cls.recipes import common
+from cls.recipes import common  # pyright: ignore[reportAttributeAccessIssue]
 from cls.run.checkpoint import Checkpoints
 from cls.run.goodput import TimeLedger
 from cls.run.telemetry import Metrics, Progress
