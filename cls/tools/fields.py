@@ -7,7 +7,8 @@ may continue under another value.
 from pathlib import Path
 
 from cls.cli import Parser, run
-from cls.config.defaults import DURATION, FIELDS, LENGTH, SAME, Field
+from cls.config.defaults import FIELDS
+from cls.config.field import DURATION, LENGTH, SAME, Field
 from cls.tools import markdown
 
 PROG = 'python -m cls.tools.fields'
