@@ -124,8 +124,8 @@ def precise_variables(
 ) -> dict[str, Any]:
     """Returns `weights` with the statistics of config.eval.precise_bn training examples.
 
-    The examples are those that come next in training (at its end: that would come), in batches as
-    they are computed together there; their number is rounded up to whole batches.
+    The examples are the next ones of training (at its end: those that would follow), in batches as
+    training computes them together; their number is rounded up to a multiple of the batch.
 
     Args:
       setup: of the run.

@@ -183,7 +183,7 @@ def former_length(setup: Setup, saved: str) -> Setup | None:
     """Returns a setup with the length and schedule of an earlier config; None if it is as long.
 
     Args:
-      setup: of a run that goes on.
+      setup: of a run that continues.
       saved: the JSON text of the config that it had.
     """
     config = configs.from_json(saved)
@@ -259,7 +259,7 @@ def set_up(
 def _read(
     config: ConfigDict, devices: list[jax.Device] | None, training: bool, mistakes: Mistakes
 ) -> dict[str, Any]:
-    """Returns the specifications that depend on the config alone, None for a mistaken one."""
+    """Returns the specifications that depend on the config only, None for a mistaken one."""
     parts = {
         'mesh': mistakes.attempt(meshes.make_mesh, config.mesh.fsdp, devices),
         'data': mistakes.attempt(DataSpec.from_config, config),

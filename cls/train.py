@@ -201,7 +201,7 @@ def lengthened(setup: Setup, saved: str, step: int) -> str:
     """Returns a line on the schedule of a run of another length than before; '' if it is the same.
 
     Args:
-      setup: of the run as it goes on.
+      setup: of the run that continues.
       saved: the JSON text of its config until now.
       step: the first step that follows.
     """

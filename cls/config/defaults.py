@@ -46,9 +46,7 @@ FIELDS: dict[str, Field] = {
         '',
         "split (test, train[90%:]) or folder to evaluate on; '': the validation split, else test",
     ),
-    'data.num_classes': Field(
-        0, '[0, 2**24]', '0: as the data set says; synthetic: as many as wanted'
-    ),
+    'data.num_classes': Field(0, '[0, 2**24]', '0: those of the data set; synthetic: any number'),
     'data.eval_fraction': Field(
         0.0, '[0, 1)', 'folder without val/: part of each class to evaluate on'
     ),

@@ -1,4 +1,4 @@
-"""The interface that a supernet fills: a network that holds a whole search space.
+"""The interface that a supernet fills: a network that contains a complete search space.
 
 Its training differs from that of another network in the update rule, in the step and in the result.
 cls.search.supernets fills the interface, and registers itself here when it is imported; nothing

@@ -199,6 +199,11 @@ def register_supernet(name: str, module: type[nn.Module]) -> None:
     _SUPERNETS[name] = module
 
 
+def is_supernet(name: str) -> bool:
+    """Whether a supernet has that name."""
+    return name in _SUPERNETS
+
+
 @functools.cache
 def _import_all() -> None:
     package = importlib.import_module('cls.models')
