@@ -18,7 +18,6 @@ NOT_REWRITTEN = {
     'cls/storage',
     'cls/tools',
     'cls/weights',
-    'configs',
     'tests',
     'tests/data',
     'tests/distributed',
