@@ -22,7 +22,6 @@ NOT_REWRITTEN = {
     'tests/data',
     'tests/distributed',
     'tests/launch',
-    'tests/nn',
     'tests/storage',
     'tests/tools',
     'tests/weights',
