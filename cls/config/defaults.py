@@ -23,7 +23,7 @@ FIELDS: dict[str, Field] = {
     'preset': Field(
         '',
         "'' | finetune",
-        'set by the arm finetune, which counts images: see cls/config/presets.py',
+        'set by the arm finetune, a recipe by the number of images: cls/config/presets.py',
     ),
     'accumulate': Field(1, '[1, 2**24]', "microbatches of a step's batch, computed in turn"),
     # ---- the network
@@ -173,7 +173,7 @@ FIELDS: dict[str, Field] = {
     'optim.body_lr_mult': Field(
         1.0,
         '(0, inf)',
-        'times the rate, for all but the classifiers, which optim.freeze keeps as they are',
+        'factor of the rate of all but the classifiers; optim.freeze keeps parameters as they are',
     ),
     'optim.freeze': Field('', '', 'regular expression; parameters with a match in their path stay'),
     'optim.clip_norm': Field(0.0, '[0, inf)', 'global norm of the gradient; 0: no clipping'),
@@ -189,9 +189,7 @@ FIELDS: dict[str, Field] = {
     'schedule.milestones': Field(
         (), DURATION, 'step, cosine_restarts: durations, counted from step 0'
     ),
-    'schedule.gamma': Field(
-        0.1, '(0, inf)', 'step, restarts, exponential: what the rate is multiplied by'
-    ),
+    'schedule.gamma': Field(0.1, '(0, inf)', 'step, restarts, exponential: factor of the rate'),
     'schedule.every': Field('1 epochs', DURATION, 'exponential: for each of these'),
     'schedule.staircase': Field(False, '', 'exponential: in jumps'),
     'schedule.power': Field(1.0, '(0, inf)', 'polynomial'),
@@ -201,7 +199,7 @@ FIELDS: dict[str, Field] = {
         (),
         '',
         "((moment, pixels), ...): from then on the training images have this size; '0 steps' is "
-        'first, and what data.pad and data.scale give in pixels of image_size grows with them',
+        'first; data.pad and data.scale, in pixels of image_size, grow with them',
     ),
     'init': Field('', '', 'weights to start from: FILE | run folder | hf:OWNER/NAME'),
     'freeze_bn': Field(
@@ -216,14 +214,14 @@ FIELDS: dict[str, Field] = {
     'eval.protocol': Field(
         'single',
         '',
-        'what of an image is seen, --job evaluate: see cls/evaluation/protocols.py',
+        '--job evaluate: the views of an image, see cls/evaluation/protocols.py',
         FREE,
     ),
     'eval.scales': Field((), '', 'dense: shorter sides of the images; (): data.eval_resize', FREE),
     'eval.size_divisor': Field(
         32,
         f'[1, {_PIXELS}]',
-        'dense: pixels by which shapes may differ; the longer side is cut to fit',
+        'dense: the longer side is cut to exceed the shorter one by a multiple of this',
         FREE,
     ),
     'eval.predictions': Field(
@@ -244,7 +242,9 @@ FIELDS: dict[str, Field] = {
     ),
     # ---- the run
     'checkpoint.every': Field('10 percent', DURATION, 'a duration', FREE),
-    'checkpoint.keep': Field(2, '[1, 2**20]', 'the newest checkpoints, so many of them', FREE),
+    'checkpoint.keep': Field(
+        2, '[1, 2**20]', 'the number of newest checkpoints that are kept', FREE
+    ),
     'mesh.fsdp': Field(
         1,
         '[1, 2**20]',
@@ -254,8 +254,8 @@ FIELDS: dict[str, Field] = {
     'remat': Field(
         '',
         '',
-        "'' | stage | block: gradients keep only what leaves these, and all between is "
-        'recomputed: less memory, about a third more operations; see cls/steps/remat.py',
+        "'' | stage | block: gradients keep only the outputs of these, and recompute the rest: "
+        'less memory, about a third more operations; see cls/steps/remat.py',
         FREE,
     ),
     'log_every': Field('20 steps', DURATION, 'a duration', FREE),
