@@ -33,7 +33,6 @@ NOT_REWRITTEN = {
     'tests/distributed',
     'tests/evaluation',
     'tests/launch',
-    'tests/nn',
     'tests/run',
     'tests/search',
     'tests/steps',
