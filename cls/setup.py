@@ -199,7 +199,7 @@ def former_length(setup: Setup, saved: str) -> Setup | None:
 
 def set_up(
     config: ConfigDict,
-    devices: list[jax.Device] | None = None,
+    devices: list[Any] | None = None,
     classes: tuple[str, ...] | None = None,
     complete: bool = True,
     begun: bool = False,
@@ -222,7 +222,7 @@ def set_up(
     limits.limit_layers(config.limits.layers)
     mistakes, training = Mistakes(), classes is None
     parts = _read(config, devices, training, mistakes)
-    opened = mistakes.attempt(_open, parts['data'], classes) if parts['data'] else None
+    opened: Any = mistakes.attempt(_open, parts['data'], classes) if parts['data'] else None
     num_classes = opened['info'].num_classes if opened else 1
     model = mistakes.attempt(configs.create_model, config, num_classes)
     if None in (*parts.values(), opened, model):
@@ -234,7 +234,7 @@ def set_up(
     elif not classes and parts['train'] is None:
         mistakes.attempt(_check_classes, config, parts['test'], model)
     shapes = _check_network(config, parts, complete, mistakes)
-    total = mistakes.attempt(_total_steps, config, parts['info'])
+    total: Any = mistakes.attempt(_total_steps, config, parts['info'])
     if total is None:
         mistakes.refuse()
     parts |= _read_moments(config, parts, total, mistakes)
@@ -257,7 +257,7 @@ def set_up(
 
 
 def _read(
-    config: ConfigDict, devices: list[jax.Device] | None, training: bool, mistakes: Mistakes
+    config: ConfigDict, devices: list[Any] | None, training: bool, mistakes: Mistakes
 ) -> dict[str, Any]:
     """Returns the specifications that depend on the config only, None for a mistaken one."""
     parts = {

@@ -7,13 +7,14 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from cls.data import iteration
 from cls.distributed import agreement
@@ -46,7 +47,9 @@ def lazy_jit(eval_step: Any, ledger: TimeLedger) -> EvalStep:
     return step
 
 
-def prefetch_to_device(iterator: Iterator[Any], setup: Setup) -> Iterator[tuple[Any, Any]]:
+def prefetch_to_device(
+    iterator: TrainBatches, setup: Setup
+) -> Generator[tuple[Any, Any], None, None]:
     """Yields (batch on the devices, data position after it).
 
     A thread fetches and sends the next batch meanwhile. Closing waits for it.
@@ -185,7 +188,7 @@ class Trainer:
         busy = time.perf_counter() - self._clock - (self._idle_seconds() - self._idle)
         rate = self._steps_seen / busy
         self._start_clock()
-        values['learning_rate'] = float(self.setup.learning_rate(step - 1))
+        values['learning_rate'] = float(np.asarray(self.setup.learning_rate(step - 1)))
         images = rate * self.setup.batch
         if self.metrics:
             spent = self.ledger.seconds
@@ -248,7 +251,7 @@ class Trainer:
 
     def close(self, failed: bool = False) -> None:
         """Finishes writing; errors of that are raised unless the run has `failed`."""
-        expected = Exception if failed else ()
+        expected: tuple[type[Exception], ...] = (Exception,) if failed else ()
         for part in filter(None, (self.progress, self.checkpoints, self.metrics)):
-            with contextlib.suppress(expected):
+            with contextlib.suppress(*expected):
                 part.close()

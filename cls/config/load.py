@@ -67,7 +67,7 @@ def _run(file: Path, argument: str) -> ConfigDict:
     """Returns the config that a file makes of its argument. Raises UserError if it makes none."""
     try:
         module_spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
-        if module_spec is None:
+        if module_spec is None or module_spec.loader is None:
             raise UserError(f'{file} is no config: expected a Python file, NAME.py.')
         module = importlib.util.module_from_spec(module_spec)
         with models.registered_by(str(file.resolve())):
@@ -99,7 +99,7 @@ def _run(file: Path, argument: str) -> ConfigDict:
     return config
 
 
-def _line_of(file: Path, error: Exception) -> str:
+def _line_of(file: Path, error: BaseException) -> str:
     """Returns ' in line N' for the last line of a file that an error went through, or ''."""
     if isinstance(error, SyntaxError):
         return f' in line {error.lineno}' if error.lineno else ''
@@ -187,7 +187,7 @@ def _read(text: str, current: Any, name: str) -> Any:
     fits = type(value) is type(current)
     if fits and isinstance(current, tuple) and current:  # as tuples of numbers, or of durations
         kinds = (int, float) if isinstance(current[0], (int, float)) else type(current[0])
-        fits = all(isinstance(item, kinds) for item in value)
+        fits = isinstance(value, tuple) and all(isinstance(item, kinds) for item in value)
     if not fits:
         wanted = type(current).__name__
         raise UserError(f'config.{name} is a {wanted} (now {current!r}); {text!r} is not.')

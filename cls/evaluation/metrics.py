@@ -84,7 +84,7 @@ def per_class(predictions: Predictions, names: Sequence[str] = ()) -> list[dict[
     hits = np.bincount(predictions.labels, correct, minlength=classes)
     return [
         {
-            'class': names[i] if i < len(names) else int(i),
+            'class': names[int(i)] if i < len(names) else int(i),
             'images': int(images[i]),
             'top1': 100 * hits[i] / images[i],
         }

@@ -73,7 +73,8 @@ def apply(
             capture_intermediates=lambda module, _: module.path in captured,
             **arrays,
         )
-        ends = updated.pop('intermediates', {})
+        updated = dict(updated)
+        ends = dict(updated.pop('intermediates', {}))
         ends.pop('pre_logits', None)
         return (logits, updated), ends
 

@@ -34,9 +34,11 @@ class Supernet(Protocol):
 
         The batch has a second one under 'valid', as large, from which the architecture learns.
         """
+        raise NotImplementedError
 
     def finish(self, params: Any, workdir: Any) -> dict[str, Any]:
         """Writes the derived architecture into the run folder; returns its fields of the result."""
+        raise NotImplementedError
 
 
 class Create(Protocol):
@@ -57,6 +59,7 @@ class Create(Protocol):
           image_shape: height, width and channels of the images.
           to_steps: duration of the config -> steps.
         """
+        raise NotImplementedError
 
 
 _registered: list[Create] = []
