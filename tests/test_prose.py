@@ -17,7 +17,6 @@ NOT_REWRITTEN = {
     'cls/data',
     'cls/distributed',
     'cls/evaluation',
-    'cls/models',
     'cls/run',
     'cls/search',
     'cls/steps',
