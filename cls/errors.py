@@ -23,14 +23,17 @@ class UserError(Exception):
     """A mistake that the user can mend, with a line: the fault, the expectation, the cure."""
 
 
+def joined(mistakes: Iterable[str]) -> str:
+    """Returns mistakes, each a sentence, as one line; '' without any."""
+    lines = list(dict.fromkeys(mistakes))
+    text = ' '.join(line if line.endswith(('.', '?')) else f'{line}.' for line in lines[:_SHOWN])
+    return text + (f' And {len(lines) - _SHOWN} more.' if lines[_SHOWN:] else '')
+
+
 def refuse(mistakes: Iterable[str]) -> None:
     """Raises one UserError for all mistakes, each a sentence; nothing where there are none."""
-    lines = list(dict.fromkeys(mistakes))
-    if lines:
-        text = ' '.join(
-            line if line.endswith(('.', '?')) else f'{line}.' for line in lines[:_SHOWN]
-        )
-        raise UserError(text + (f' And {len(lines) - _SHOWN} more.' if lines[_SHOWN:] else ''))
+    if text := joined(mistakes):
+        raise UserError(text)
 
 
 class Mistakes:
