@@ -108,7 +108,7 @@ class CellNet(nn.Module):
 
         strides, padding = (1, 'SAME') if self.cifar else (2, 'VALID')
         x = conv(self.stem_filters, 3, strides, padding=padding, name='stem.conv0')(images)
-        outputs = [None, norm(name='stem.conv0_bn')(x)]
+        outputs: list[Any] = [None, norm(name='stem.conv0_bn')(x)]
 
         def append(step: Step) -> None:
             cell = Cell(step.spec, step.features, step.strides, conv, norm, name=step.name)

@@ -15,7 +15,7 @@ import collections
 
 import numpy as np
 
-from cls.errors import UserError, nearest
+from cls.errors import nearest, refuse
 from cls.search.searcher import FAILED, Proposal, Searcher, Trial
 from cls.search.searchers import predictors
 from cls.search.space import Code
@@ -61,16 +61,18 @@ class Progressive(Searcher):
         Raises UserError for other values.
         """
         super().__init__(space, seed)
+        mistakes = []
         if predictor not in PREDICTORS:
-            raise UserError(
+            mistakes.append(
                 f'config.search.searcher.predictor is {predictor!r}; known: '
                 f'{", ".join(PREDICTORS)}.{nearest(predictor, PREDICTORS)}'
             )
         if min(beam, ensemble, steps) < 1 or min(first_learning_rate, learning_rate) <= 0:
-            raise UserError(
+            mistakes.append(
                 f'config.search.searcher: beam {beam}, ensemble {ensemble}, steps {steps}, rates '
                 f'{first_learning_rate} and {learning_rate}: expected 1 or more, and above 0.'
             )
+        refuse(mistakes)
         self.beam, self.predictor, self.ensemble = beam, predictor, ensemble
         self.rates, self.steps = (first_learning_rate, learning_rate), steps
         self._queue = collections.deque[Proposal]((code, ()) for code in space.expand(()))
