@@ -55,11 +55,16 @@ class Mistakes:
                 self._errors.append(error)
             return None
 
+    def error(self) -> UserError:
+        """Returns the UserError for all mistakes."""
+        if len(self._errors) == 1:
+            return self._errors[0]  # with its own cause and trace
+        return UserError(joined(map(str, self._errors)))
+
     def refuse(self) -> None:
         """Raises a UserError for all mistakes; nothing where there are none."""
-        if len(self._errors) == 1:
-            raise self._errors[0]  # with its own cause and trace
-        refuse(map(str, self._errors))
+        if self._errors:
+            raise self.error()
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:

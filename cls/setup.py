@@ -151,7 +151,7 @@ class Setup:
         return meshes.split_groups(self.microbatch, self.mesh.size, group, batch_stats)
 
     @functools.cached_property
-    def learning_rate(self) -> optax.Schedule:
+    def learning_rate(self) -> Callable[[Any], jax.Array]:
         """The learning rate as a function of the step."""
         return make_schedule(self.schedule)
 
@@ -199,7 +199,7 @@ def former_length(setup: Setup, saved: str) -> Setup | None:
 
 def set_up(
     config: ConfigDict,
-    devices: list[jax.Device] | None = None,
+    devices: list[Any] | None = None,
     classes: tuple[str, ...] | None = None,
     complete: bool = True,
     begun: bool = False,
@@ -222,13 +222,13 @@ def set_up(
     wrong = defaults.mistakes(config)
     parts = _read(config, devices, training, wrong, mistakes)
     if wrong:
-        mistakes.refuse()
+        raise mistakes.error()
     limits.limit_layers(config.limits.layers)
     opened = mistakes.attempt(_open, parts['data'], classes) if parts['data'] else None
     num_classes = opened['info'].num_classes if opened else 1
     model = mistakes.attempt(configs.create_model, config, num_classes)
-    if None in (*parts.values(), opened, model):
-        mistakes.refuse()
+    if opened is None or model is None or None in parts.values():
+        raise mistakes.error()
 
     parts |= {**opened, 'model': model}
     if training:
@@ -238,7 +238,7 @@ def set_up(
     shapes = _check_network(config, parts, complete, mistakes)
     total = mistakes.attempt(_total_steps, config, parts['info'])
     if total is None:
-        mistakes.refuse()
+        raise mistakes.error()
     parts |= _read_moments(config, parts, total, mistakes)
     if training and not begun and parts['schedule'] and parts['run']:
         mistakes.attempt(_check_length, config, parts['schedule'], parts['run'])
@@ -269,7 +269,7 @@ def refuse_mistaken(error: defaults.MistakenConfig) -> NoReturn:
 
 def _read(
     config: ConfigDict,
-    devices: list[jax.Device] | None,
+    devices: list[Any] | None,
     training: bool,
     wrong: Mapping[str, str],
     mistakes: Mistakes,

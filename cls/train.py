@@ -231,6 +231,7 @@ def train_batches(setup: Setup) -> TrainBatches:
         process=process(),
         sizes=setup.phases.sizes,
     )
+    assert setup.train is not None  # as set up for a training
     if setup.supernet is None:
         return batches(setup.train)
     return iteration.ZippedIterator(batches(setup.train), batches(setup.test))

@@ -355,7 +355,7 @@ def complete(config: ConfigDict) -> ConfigDict:
 
 def renamed(name: str) -> str:
     """Returns ' It is now called NAME.' for a field's earlier dotted name, '' for any other."""
-    prefix = re.match(r'(members\.[^.]+\.|proxy\.)?', name)[0]
+    prefix = ''.join(re.findall(r'^(?:members\.[^.]+\.|proxy\.)', name))
     new = RENAMED.get(name.removeprefix(prefix))
     return f' It is now called {prefix}{new}.' if new else ''
 

@@ -2,7 +2,7 @@
 
 import ast
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ml_collections import ConfigDict
 
@@ -35,7 +35,7 @@ def recipe(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> str:
     return '\n\n'.join(sections)
 
 
-def _titled(title: str, rows: Iterator[tuple[str, str]]) -> str:
+def _titled(title: str, rows: Iterable[tuple[str, str]]) -> str:
     return '\n'.join([f'{title}:', *(_row(name, text) for name, text in rows)])
 
 
