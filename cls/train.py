@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from cls.config import presets, runs
@@ -208,7 +209,7 @@ def lengthened(setup: Setup, saved: str, step: int) -> str:
     before = former_length(setup, saved)
     if before is None:
         return ''
-    rates = [float(rate(step)) for rate in (before.learning_rate, setup.learning_rate)]
+    rates = [float(np.asarray(rate(step))) for rate in (before.learning_rate, setup.learning_rate)]
     return (
         f'config.duration was {before.duration!r} ({before.total_steps} steps) and is '
         f'{setup.duration!r} ({setup.total_steps} steps): from step {step} on the schedule, and '
@@ -222,7 +223,7 @@ def train_batches(setup: Setup) -> TrainBatches:
 
     Those of a supernet's training have a second one under 'valid', of the images to evaluate on.
     """
-    batches = functools.partial(
+    batches: Any = functools.partial(
         pipeline.train_batches,
         data=setup.data,
         batch=setup.batch,

@@ -60,13 +60,14 @@ def path(text: str | os.PathLike) -> Path:
     _settle(scheme)
     from etils import epath
 
-    return epath.Path(text.rstrip('/'))
+    remote: Any = epath.Path(text.rstrip('/'))  # not a Path for a type checker
+    return remote
 
 
 @functools.cache
 def _settle(scheme: str) -> None:
     """Turns off the cache of listings: other programs, and TensorStore, write to the store too."""
-    import fsspec
+    import fsspec.config
 
     fsspec.config.conf.setdefault(scheme, {}).setdefault('use_listings_cache', False)
 

@@ -20,6 +20,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -74,7 +75,7 @@ class Variant:
     top1: float | None = None
     top5: float | None = None
     reference: str | None = None
-    renames: tuple[tuple[str, str], ...] = ()
+    renames: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = ()
     old_names: tuple[tuple[str, str], ...] = ()
 
 
@@ -360,5 +361,6 @@ def features(model: nn.Module, variables: Any, images: jax.Array) -> dict[str, j
       variables: its variables.
       images: (N, H, W, C), normalized.
     """
+    captured: Any
     _, captured = model.apply(variables, images, train=False, mutable=['intermediates'])
     return {name: values[-1] for name, values in captured['intermediates'].items()}

@@ -53,7 +53,7 @@ def taps_of(
     """Yields (row, column, pixels (N, H', W', C)) of each tap that sees a part of the image."""
     size = output_size(images, window, strides, pads, dilation)
     padded = pad_images(images, pads)
-    for i, j in np.ndindex(window):
+    for i, j in np.ndindex(*window):
         corner = i * dilation[0], j * dilation[1]
         axes = zip(corner, size, strides, pads, images.shape[1:3], strict=True)
         if all(_sees_image(*axis) for axis in axes):
