@@ -236,7 +236,7 @@ def set_up(
     elif not classes and parts['train'] is None:
         mistakes.attempt(_check_classes, config, parts['test'], model)
     shapes = _check_network(config, parts, complete, mistakes)
-    total: Any = mistakes.attempt(_total_steps, config, parts['info'])
+    total = mistakes.attempt(_total_steps, config, parts['info'])
     if total is None:
         raise mistakes.error()
     parts |= _read_moments(config, parts, total, mistakes)

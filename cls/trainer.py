@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from cls.data import iteration
 from cls.distributed import agreement
@@ -188,7 +187,7 @@ class Trainer:
         busy = time.perf_counter() - self._clock - (self._idle_seconds() - self._idle)
         rate = self._steps_seen / busy
         self._start_clock()
-        values['learning_rate'] = float(np.asarray(self.setup.learning_rate(step - 1)))
+        values['learning_rate'] = float(self.setup.learning_rate(step - 1))
         images = rate * self.setup.batch
         if self.metrics:
             spent = self.ledger.seconds

@@ -187,7 +187,7 @@ def _read(text: str, current: Any, name: str) -> Any:
     fits = type(value) is type(current)
     if fits and isinstance(current, tuple) and current:  # as tuples of numbers, or of durations
         kinds = (int, float) if isinstance(current[0], (int, float)) else type(current[0])
-        fits = isinstance(value, tuple) and all(isinstance(item, kinds) for item in value)
+        fits = all(isinstance(item, kinds) for item in value)
     if not fits:
         wanted = type(current).__name__
         raise UserError(f'config.{name} is a {wanted} (now {current!r}); {text!r} is not.')
