@@ -115,7 +115,8 @@ def evaluate_runs(
                 f'config.eval.predictions of {run} is {config.eval.predictions!r}, but predictions '
                 "are written of one run: expected '' where several are taken together."
             )
-    total, params, used = 0.0, 0, []
+    total: Any = 0.0
+    params, used = 0, []
     for i, (config, run) in enumerate(parts):
         setup, state = restore(config, run)
         used.append(protocol or EvalSpec.from_config(config).title)

@@ -6,12 +6,12 @@ is its documentation. Durations are strings of a number and a unit: '200 epochs'
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from ml_collections import ConfigDict
 
 from cls.config.field import DURATION, FREE, LENGTH, Field
-from cls.errors import nearest, refuse
+from cls.errors import UserError, joined, nearest
 
 _MISSING = object()
 _PIXELS = 2**14  # height or width of an image that a network sees
@@ -355,7 +355,7 @@ def complete(config: ConfigDict) -> ConfigDict:
 
 def renamed(name: str) -> str:
     """Returns ' It is now called NAME.' for a field's earlier dotted name, '' for any other."""
-    prefix = re.sub(r'^(members\.[^.]+\.|proxy\.|).*', r'\1', name)
+    prefix = ''.join(re.findall(r'^(?:members\.[^.]+\.|proxy\.)', name))
     new = RENAMED.get(name.removeprefix(prefix))
     return f' It is now called {prefix}{new}.' if new else ''
 
@@ -377,25 +377,39 @@ def with_new_names(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def problems(config: ConfigDict) -> list[str]:
-    """Returns the mistakes in the values of single fields, a sentence for each."""
-    found = []
+class MistakenConfig(UserError):
+    """A config with values that their fields do not take.
+
+    Attributes:
+      config: the config.
+    """
+
+    def __init__(self, config: ConfigDict, mistakes: Iterable[str]) -> None:
+        """Takes the config and its mistakes, each a sentence."""
+        super().__init__(joined(mistakes))
+        self.config = config
+
+
+def mistakes(config: ConfigDict) -> dict[str, str]:
+    """Returns the mistakes in the values of single fields: dotted name -> a sentence."""
+    found = {}
     for prefix, part, fields in parts(config):
         for name in _unknown(part, fields):
             hint = renamed(name) or nearest(name, fields) or ' `--job print` shows all fields.'
-            found.append(f'config.{prefix}{name} is no field.{hint}')
+            found[prefix + name] = f'config.{prefix}{name} is no field.{hint}'
         for name, field in fields.items():
             value = part
             for key in name.split('.'):
                 value = value.get(key, _MISSING) if isinstance(value, ConfigDict) else _MISSING
             if value is _MISSING:
-                found.append(f'config.{prefix}{name} is missing')
+                found[prefix + name] = f'config.{prefix}{name} is missing'
             elif wanted := field.problem(value):
                 hint = nearest(value, field.names) if isinstance(value, str) else ''
                 if isinstance(value, str) and (name, value) in RENAMED_VALUES:
                     hint = f' It is now called {RENAMED_VALUES[name, value]}.'
                 doc = f' ({field.doc})' if field.doc and field.interval else ''
-                found.append(f'config.{prefix}{name} is {value!r}: {wanted}{doc}.{hint}')
+                sentence = f'config.{prefix}{name} is {value!r}: {wanted}{doc}.{hint}'
+                found[prefix + name] = sentence
     return found
 
 
@@ -422,5 +436,6 @@ def _parents(name: str) -> Iterator[str]:
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError, with all mistakes, for fields with values that they do not take."""
-    refuse(problems(config))
+    """Raises MistakenConfig, with all mistakes, for fields with values that they do not take."""
+    if found := mistakes(config):
+        raise MistakenConfig(config, found.values())
