@@ -109,7 +109,9 @@ def open_folder(
     eval_split: str = '',
     class_order: str = 'text',
 ) -> Folder:
-    """Opens a part, 'train' or 'eval', of a folder of images. There are three layouts:
+    """Opens a part, 'train' or 'eval', of a folder of images.
+
+    There are three layouts:
 
       DIR/train/<class>/ with DIR/val/<class>/ or DIR/test/<class>/, or both; to evaluate, with the
         classes known, the latter are enough;

@@ -94,6 +94,7 @@ class Balanced:
 
 
 def key(seed: int, purpose: int) -> np.ndarray:
+    """Returns the key (2,) uint64 of a stream of random numbers of a seed."""
     return np.random.SeedSequence((seed, purpose)).generate_state(2, np.uint64)
 
 

@@ -69,6 +69,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def train_reader(source: Source, data: DataSpec, seed: int, threads: int) -> Reader:
+    """Returns the function from positions to training images and labels."""
     crop = transforms.train_crop(data)
     if data.train_crop in ('none', 'pad') and (ready := _at_size(source, data, data.image_size)):
         pad = data.pad if data.train_crop == 'pad' else 0
@@ -86,6 +87,7 @@ def train_reader(source: Source, data: DataSpec, seed: int, threads: int) -> Rea
 
 
 def eval_reader(source: Source, data: DataSpec, threads: int) -> Reader:
+    """Returns the function from positions to evaluation images and labels."""
     crop = transforms.eval_crop(data)
     size = data.eval_pixels
     if data.eval_resize in (0, size) and (ready := _at_size(source, data, size)):

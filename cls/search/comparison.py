@@ -224,6 +224,7 @@ def paired(ours: np.ndarray, random: np.ndarray) -> dict[str, Any]:
 
 
 def shown_points(evaluations: int) -> list[int]:
+    """Returns the numbers of evaluations that the table of a search shows."""
     return [p for p in POINTS if 50 <= p < evaluations or p < evaluations < 50] + [evaluations]
 
 

@@ -1,4 +1,6 @@
-"""Measures speed: python -m cls.tools.benchmark --model NAME --batch N [--loop], --layers, --input
+"""Measures the speed of training steps, layers and input pipelines.
+
+python -m cls.tools.benchmark --model NAME --batch N [--loop], --layers, --input
 
 Prints images per second of the bare jitted step on a batch that lies on the devices; with --loop,
 in the same run and by turns, also of the training loop proper, with its data pipeline (synthetic

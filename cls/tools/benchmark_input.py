@@ -1,4 +1,6 @@
-"""Measures input pipelines: python -m cls.tools.benchmark --input FOLDER|digits|cifar-like
+"""Measures the speed of input pipelines, side by side with those of other libraries.
+
+python -m cls.tools.benchmark --input FOLDER|digits|cifar-like
 
 FOLDER holds images, at any depth. Decoding, a random part of them resized to 224 pixels
 (Inception's crop) and flips are timed on all cores: ours, as the trainer is fed, and beside it what
