@@ -112,7 +112,7 @@ def _open_mpi(env: Mapping[str, str], coordinator: str, timeout: int) -> Cluster
         for name in ('SIZE', 'RANK', 'LOCAL_RANK', 'LOCAL_SIZE')
     )
     address = coordinator or env.get('JAX_COORDINATOR_ADDRESS', '')
-    # Open MPI up to version 4 names the launcher's host. Of later versions JAX 0.12 asks mpi4py.
+    # Open MPI up to version 4 names the launcher's host. For later ones JAX asks mpi4py.
     if not address and 'OMPI_MCA_orte_hnp_uri' in env:
         port = env.get('JAX_COORDINATOR_PORT')
         address = clusters.OmpiCluster.get_coordinator_address(timeout, port)
