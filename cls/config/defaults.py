@@ -189,9 +189,7 @@ FIELDS: dict[str, Field] = {
     'schedule.milestones': Field(
         (), DURATION, 'step, cosine_restarts: durations, counted from step 0'
     ),
-    'schedule.gamma': Field(
-        0.1, '(0, inf)', 'step, restarts, exponential: what the rate is multiplied by'
-    ),
+    'schedule.gamma': Field(0.1, '(0, inf)', 'step, restarts, exponential: the factor of the rate'),
     'schedule.every': Field('1 epochs', DURATION, 'exponential: for each of these'),
     'schedule.staircase': Field(False, '', 'exponential: in jumps'),
     'schedule.power': Field(1.0, '(0, inf)', 'polynomial'),
@@ -216,7 +214,7 @@ FIELDS: dict[str, Field] = {
     'eval.protocol': Field(
         'single',
         '',
-        'what of an image is seen, --job evaluate: see cls/evaluation/protocols.py',
+        'the views of each image, --job evaluate: see cls/evaluation/protocols.py',
         FREE,
     ),
     'eval.scales': Field((), '', 'dense: shorter sides of the images; (): data.eval_resize', FREE),
@@ -244,7 +242,7 @@ FIELDS: dict[str, Field] = {
     ),
     # ---- the run
     'checkpoint.every': Field('10 percent', DURATION, 'a duration', FREE),
-    'checkpoint.keep': Field(2, '[1, 2**20]', 'the newest checkpoints, so many of them', FREE),
+    'checkpoint.keep': Field(2, '[1, 2**20]', 'how many of the newest checkpoints stay', FREE),
     'mesh.fsdp': Field(
         1,
         '[1, 2**20]',
@@ -254,7 +252,7 @@ FIELDS: dict[str, Field] = {
     'remat': Field(
         '',
         '',
-        "'' | stage | block: gradients keep only what leaves these, and all between is "
+        "'' | stage | block: gradients keep only their outputs, and all between is "
         'recomputed: less memory, about a third more operations; see cls/steps/remat.py',
         FREE,
     ),
