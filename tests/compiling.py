@@ -1,4 +1,4 @@
-"""How programs of tests are compiled."""
+"""Options for compiling the programs of tests."""
 
-# They run once or twice: what LLVM would make of them is not worth the time that it takes.
+# They run once or twice, so LLVM's optimizations take longer than they save.
 FAST = {'xla_backend_optimization_level': 0, 'xla_llvm_disable_expensive_passes': True}

@@ -16,7 +16,7 @@ OVERRIDES = (('model.stage_sizes', '(1, 1, 1)'), ('model.widths', '(8, 8, 8)'))
 
 
 def measured(devices, batch):
-    """Returns the figures of newly drawn weights on the test digits."""
+    """Returns the metrics of newly initialized weights on the test digits."""
     config = configs.load('configs/resnet.py', (*OVERRIDES, ('eval.batch', str(batch))))
     setup = set_up(config, jax.devices()[:devices])
     variables = setup.new_state()[0].variables()
@@ -27,7 +27,7 @@ def measured(devices, batch):
 
 @pytest.fixture(scope='module')
 def expected():
-    """The same from all 355 images at once, counted by NumPy."""
+    """Returns the same metrics from all 355 images at once, computed by NumPy."""
     setup, _ = measured(1, 64)
     examples = [setup.test[i] for i in range(355)]
     images, labels = (np.stack([e[key] for e in examples]) for key in ('image', 'label'))

@@ -12,17 +12,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 NOT_REWRITTEN = {
-    'cls',
-    'cls/data',
-    'cls/distributed',
-    'cls/storage',
     'cls/tools',
     'cls/weights',
-    'tests',
-    'tests/data',
-    'tests/distributed',
-    'tests/launch',
-    'tests/storage',
     'tests/tools',
     'tests/weights',
 }

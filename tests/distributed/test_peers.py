@@ -1,4 +1,4 @@
-"""Real processes that meet, agree, fail and stop together; tests/linked.py is what they do."""
+"""Real processes that connect, agree, fail and stop together: the scenes of tests/linked.py."""
 
 import json
 from pathlib import Path
@@ -11,12 +11,12 @@ HERE = Path(__file__).parents[1]
 
 @pytest.fixture(scope='module')
 def played():
-    """Scene -> [exit code, stdout, stderr] of each process."""
+    """The results of all scenes: scene -> [exit code, stdout, stderr] of each process."""
     return play('linked.py')
 
 
 def said(scene):
-    """All lines, those of process 0 first."""
+    """Returns all printed lines, those of process 0 first."""
     return [line for _, *texts in scene for text in texts for line in text.splitlines()]
 
 
