@@ -22,7 +22,6 @@ NOT_REWRITTEN = {
     'cls/search',
     'cls/steps',
     'cls/storage',
-    'cls/tools',
     'cls/weights',
     'configs',
     'configs/search',
@@ -38,7 +37,6 @@ NOT_REWRITTEN = {
     'tests/search',
     'tests/steps',
     'tests/storage',
-    'tests/tools',
     'tests/weights',
 }
 
