@@ -22,7 +22,6 @@ NOT_REWRITTEN = {
     'cls/search',
     'cls/steps',
     'cls/storage',
-    'cls/weights',
     'configs',
     'configs/search',
     'launch',
@@ -37,7 +36,6 @@ NOT_REWRITTEN = {
     'tests/search',
     'tests/steps',
     'tests/storage',
-    'tests/weights',
 }
 
 
