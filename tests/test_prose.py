@@ -13,28 +13,13 @@ ROOT = Path(__file__).parent.parent
 
 NOT_REWRITTEN = {
     'cls',
-    'cls/config',
     'cls/data',
     'cls/distributed',
-    'cls/evaluation',
-    'cls/models',
-    'cls/run',
-    'cls/search',
-    'cls/steps',
     'cls/storage',
-    'configs',
-    'configs/search',
-    'launch',
     'tests',
-    'tests/config',
     'tests/data',
     'tests/distributed',
-    'tests/evaluation',
     'tests/launch',
-    'tests/nn',
-    'tests/run',
-    'tests/search',
-    'tests/steps',
     'tests/storage',
 }
 

@@ -4,7 +4,8 @@ timm writes config.json in two forms. The present one has `architecture`, `num_c
 `model_args` (arguments of the constructor that are not its defaults), `label_names`,
 `label_descriptions` and the preparation of images in `pretrained_cfg`. The older form has all in
 one object. Transformers' config.json has `id2label`. Training scripts save an argparse.Namespace
-with the weights."""
+with the weights.
+"""
 
 import functools
 import re

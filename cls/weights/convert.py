@@ -15,7 +15,8 @@ The weight of a 1x1 convolution, (O, I, 1, 1), may fill the kernel of a linear l
 weight of (M, C, h, w), the form of Keras 3's depthwise kernel, may fill the kernel of a depthwise
 convolution. Grouped and depthwise convolutions need nothing more: both sides store (inputs of one
 group, all outputs). A model that flattens an image before a linear layer has to do so channel by
-channel (NCHW), as torch does; shapes cannot show this."""
+channel (NCHW), as torch does; shapes cannot show this.
+"""
 
 import dataclasses
 import difflib

@@ -9,7 +9,8 @@ axes (h, w, C, M) becomes blocks.conv1.weight with axes (C * M, 1, h, w).
   bias, beta          biases, beta          bias            unchanged
   gamma               gamma                 weight          unchanged
   moving_mean         moving_mean           running_mean    unchanged
-  moving_variance     moving_variance       running_var     unchanged"""
+  moving_variance     moving_variance       running_var     unchanged
+"""
 
 from collections.abc import Mapping
 

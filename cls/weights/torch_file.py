@@ -10,7 +10,8 @@ read, and the name of the architecture if it has one.
 Refused, with a `UserError` that gives the remedy: TorchScript archives, whole pickled modules,
 quantized, sparse, nested and meta tensors, files of big-endian machines, the tar files of torch
 before 0.1.10, and the formats in foreign.py. Sizes that a file states are compared with the size of
-the file before any memory is allocated."""
+the file before any memory is allocated.
+"""
 
 import dataclasses
 import io

@@ -12,6 +12,9 @@ for containers with plain keys; they raise on anything else. A file of a few byt
 allocate much memory: nothing is reserved that is not in the file, and instructions are counted.
 """
 
+# The annotations of pickle lack the attributes of its unpickler in Python.
+# pyright: reportAttributeAccessIssue=false
+
 import math
 import mmap
 import pickle

@@ -211,7 +211,7 @@ def with_classes(count, folder):
 @pytest.mark.parametrize(
     ('card', 'pattern'),
     [
-        ({'architecture': 'resnetblur50'}, "config.json: architecture is 'resnetblur50'.*give only"),
+        ({'architecture': 'resnetblur50'}, "config.json: architecture is 'resnetblur50'.*only"),
         ({'architecture': 'resnet56_cifar'}, "'resnet56_cifar'.*choose resnet56_cifar"),
         ({'model_args': {'act_layer': 'gelu'}}, 'config.json: model_args has act_layer'),
         ({'num_classes': 7}, 'config.json: num_classes is 7, but the weights have 10'),
