@@ -16,8 +16,8 @@ from cls.errors import UserError
 from cls.models import registry
 from cls.models.registry import Variant
 
-# timm's networks with the state dict of a variant's reference that compute something else (other
-# padding, epsilon or blurred strides). They were found by comparing all networks of timm 1.0.31.
+# timm's networks that accept the state dict of a variant's reference but compute something else, by
+# other padding, epsilon or blurred strides. A comparison of all networks of timm 1.0.31 found them.
 # The tf_ ones are variants too.
 LOOKALIKES = {
     'efficientnet_b0': ('efficientnet_blur_b0',),

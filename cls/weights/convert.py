@@ -45,7 +45,7 @@ _LEAVES = {
     ('batch_stats', 'mean'): 'running_mean',
     ('batch_stats', 'var'): 'running_var',
 }
-_COUNTER = '.num_batches_tracked'  # of batches seen by a norm; Flax has none
+_COUNTER = '.num_batches_tracked'  # torch's counter of batches in a norm; Flax has none
 _SHOWN = 6  # number of names that an error lists for each problem
 
 
@@ -375,9 +375,9 @@ def _kind(dtype: Any) -> str:
 
 
 def _pair(missing: list[str], unused: list[str]) -> tuple[list[str], list[str]]:
-    """Returns both lists with the names first that resemble a name of the other list.
+    """Returns both lists of names, with similar names first.
 
-    The missing names include the unused name that they resemble.
+    A missing name is followed by the most similar unused name.
     """
     candidates, ranked = unused[:500], []
     for name in missing[:100]:

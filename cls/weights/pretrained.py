@@ -14,11 +14,12 @@ All weights are used, including BN statistics. Only the head may have other clas
 whose shapes depend on the number of classes (see cls.models.registry.introspection). Then it is
 new, except for the rows of classes with the same name on both sides (config.json of a snapshot,
 classes.json of a run). A new head has a hundredth of the usual initialization, close to the zero of
-Kolesnikov et al. 2020 (1912.11370). At the usual scale, a few steps of fine-tuning do not outweigh
-it. At exactly zero, a classifier followed by a ReLU, as SqueezeNet's, would not learn. Heads that
-the weights lack, and auxiliary ones, are new as well; auxiliary heads that the model lacks are left
-out. Everything else has to fit, or the run does not start. Weights are also refused if their
-snapshot names another network. A run that continues from its own checkpoint ignores config.init.
+Kolesnikov et al. 2020 (1912.11370). The usual scale would outweigh the few steps of
+fine-tuning. At exactly zero, a classifier followed by a ReLU, as SqueezeNet's, would not learn.
+Heads that the weights lack, and auxiliary ones, are new as well; auxiliary heads that the model
+lacks are left out. Everything else has to fit, or the run does not start. Weights are also
+refused if their snapshot names another network. A run that continues from its own checkpoint
+ignores config.init.
 """
 
 import dataclasses
@@ -334,7 +335,7 @@ def _config_of(folder: Path) -> dict[str, Any]:
 
 
 def _arrays(checkpoint: Path) -> dict[str, Any]:
-    """Returns a saved state as NumPy arrays, for any devices in its sharding."""
+    """Returns a saved state as NumPy arrays, regardless of its sharding."""
     reader = ocp.PyTreeCheckpointer()
     checkpoint = checkpoint if storage.is_remote(checkpoint) else checkpoint.absolute()
     metadata: Any = reader.metadata(checkpoint)
