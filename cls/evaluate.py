@@ -219,7 +219,9 @@ def predict(setup: Setup, variables: Any, protocol: str) -> Predictions:
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
-    logits = logits.astype(np.float64)  # in float32 small probabilities would become 0, or equal
+    logits = logits.astype(
+        np.float64
+    )  # so that no probability comes to 0, and none to that of another
     logits = np.exp(logits - logits.max(1, keepdims=True))
     return logits / logits.sum(1, keepdims=True)
 
@@ -373,7 +375,8 @@ def scored(predictions: Predictions, source: Source) -> Predictions:
 
 def report(predictions: Predictions, name: str, class_names: tuple[str, ...]) -> dict[str, Any]:
     """Returns 'NAME/top1', ... and 'NAME/classes' of predictions."""
-    values = metrics.scalars(predictions) | {'classes': metrics.per_class(predictions, class_names)}
+    values: dict[str, Any] = dict(metrics.scalars(predictions))
+    values['classes'] = metrics.per_class(predictions, class_names)
     return {f'{name}/{metric}': value for metric, value in values.items()}
 
 

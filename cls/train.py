@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from cls.config import presets, runs
@@ -209,7 +208,7 @@ def lengthened(setup: Setup, saved: str, step: int) -> str:
     before = former_length(setup, saved)
     if before is None:
         return ''
-    rates = [float(np.asarray(rate(step))) for rate in (before.learning_rate, setup.learning_rate)]
+    rates = [float(rate(step)) for rate in (before.learning_rate, setup.learning_rate)]
     return (
         f'config.duration was {before.duration!r} ({before.total_steps} steps) and is '
         f'{setup.duration!r} ({setup.total_steps} steps): from step {step} on the schedule, and '
@@ -223,7 +222,7 @@ def train_batches(setup: Setup) -> TrainBatches:
 
     Those of a supernet's training have a second one under 'valid', of the images to evaluate on.
     """
-    batches: Any = functools.partial(
+    batches = functools.partial(
         pipeline.train_batches,
         data=setup.data,
         batch=setup.batch,
@@ -232,6 +231,7 @@ def train_batches(setup: Setup) -> TrainBatches:
         process=process(),
         sizes=setup.phases.sizes,
     )
+    assert setup.train is not None  # as set up for a training
     if setup.supernet is None:
         return batches(setup.train)
     return iteration.ZippedIterator(batches(setup.train), batches(setup.test))

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from cls.data import iteration
 from cls.distributed import agreement
@@ -188,7 +187,7 @@ class Trainer:
         busy = time.perf_counter() - self._clock - (self._idle_seconds() - self._idle)
         rate = self._steps_seen / busy
         self._start_clock()
-        values['learning_rate'] = float(np.asarray(self.setup.learning_rate(step - 1)))
+        values['learning_rate'] = float(self.setup.learning_rate(step - 1))
         images = rate * self.setup.batch
         if self.metrics:
             spent = self.ledger.seconds
@@ -251,7 +250,7 @@ class Trainer:
 
     def close(self, failed: bool = False) -> None:
         """Finishes writing; errors of that are raised unless the run has `failed`."""
-        expected: tuple[type[Exception], ...] = (Exception,) if failed else ()
+        expected = (Exception,) if failed else ()
         for part in filter(None, (self.progress, self.checkpoints, self.metrics)):
             with contextlib.suppress(*expected):
                 part.close()

@@ -11,12 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-NOT_REWRITTEN = {
-    'cls/tools',
-    'cls/weights',
-    'tests/tools',
-    'tests/weights',
-}
+NOT_REWRITTEN = {}
 
 
 @pytest.fixture(scope='module')

@@ -14,7 +14,7 @@ from golden import make_real
 from golden.make_real import LITE, REAL
 
 from cls import models, weights
-from cls.tools.import_weights import turn_colours
+from cls.tools.import_weights import reverse_colors
 
 GOLDEN = make_real.OUTPUT
 # The networks of make_real: name -> (variant, file of its weights).
@@ -46,7 +46,7 @@ def variables_of(net, variant):
         return weights.from_torch(weights.read(file), variant)
     variables = weights.from_torch(weights.read(REAL / 'weights' / WEIGHTS[net][1]), variant)
     if net == 'squeezenet1_1':  # trained on BGR; the images here are RGB
-        turn_colours(variables['params'])
+        reverse_colors(variables['params'])
     return variables
 
 

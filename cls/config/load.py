@@ -175,7 +175,7 @@ def _literal(text: str) -> Any:
 
 def _read(text: str, current: Any, name: str) -> Any:
     """Reads text as the type of the field's current value."""
-    value = text if isinstance(current, str) else _literal(text)
+    value: Any = text if isinstance(current, str) else _literal(text)
     if isinstance(current, bool):
         value = {'true': True, 'false': False}.get(text.lower(), value)
     if isinstance(current, float) and type(value) is int:
@@ -187,7 +187,7 @@ def _read(text: str, current: Any, name: str) -> Any:
     fits = type(value) is type(current)
     if fits and isinstance(current, tuple) and current:  # as tuples of numbers, or of durations
         kinds = (int, float) if isinstance(current[0], (int, float)) else type(current[0])
-        fits = isinstance(value, tuple) and all(isinstance(item, kinds) for item in value)
+        fits = all(isinstance(item, kinds) for item in value)
     if not fits:
         wanted = type(current).__name__
         raise UserError(f'config.{name} is a {wanted} (now {current!r}); {text!r} is not.')

@@ -109,7 +109,9 @@ def open_folder(
     eval_split: str = '',
     class_order: str = 'text',
 ) -> Folder:
-    """Opens a split, 'train' or 'eval', of a folder of images. There are three layouts:
+    """Opens a split, 'train' or 'eval', of a folder of images.
+
+    There are three layouts:
 
       DIR/train/<class>/ with DIR/val/<class>/ or DIR/test/<class>/, or both; for evaluation with
         given classes, DIR/val/ or DIR/test/ is enough;
@@ -147,7 +149,7 @@ def open_folder(
     own = ordered(own, class_order)
     if classes:
         labels_of = class_indices(names, classes, str(part))
-    elif unknown := [name for name in names if name not in own]:
+    elif layout.train and (unknown := [name for name in names if name not in own]):
         raise UserError(
             f"{part} has the class '{unknown[0]}', which {layout.train} does not have: expected "
             f'only classes of {layout.train.name}.{nearest(unknown[0], own)}'

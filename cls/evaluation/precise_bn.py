@@ -73,8 +73,11 @@ def pooled(moments: list[Moments], path: tuple[str, ...]) -> np.ndarray:
       moments: for each batch, path -> one array (C,) for each time that the norm was used.
       path: of a norm, with 'mean' or 'var' as its leaf.
     """
-    means = np.array([mean for batch in moments for mean in batch[*path[:-1], 'mean']], np.float64)
+
+    def of_all(leaf: str) -> np.ndarray:
+        return np.asarray([x for batch in moments for x in batch[*path[:-1], leaf]], np.float64)
+
+    means = of_all('mean')
     if path[-1] == 'mean':
-        return np.asarray(means.mean(0), np.float32)
-    variances = np.array([var for batch in moments for var in batch[*path[:-1], 'var']], np.float64)
-    return np.asarray(variances.mean(0) + means.var(0), np.float32)
+        return means.mean(0).astype(np.float32)
+    return (of_all('var').mean(0) + means.var(0)).astype(np.float32)

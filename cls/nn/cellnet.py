@@ -3,7 +3,7 @@
 A stem of one convolution, on ImageNet followed by two reduction cells; three stacks of cells, each
 with twice the channels and half the resolution of the previous one; the mean over all pixels and a
 linear classifier; in training, an auxiliary head on the last cell before the second reduction.
-After the TensorFlow code of NASNet (slim/nets/nasnet), the base of the code of the other two.
+After the TensorFlow code of NASNet (slim/nets/nasnet), the base of that of the other two.
 """
 
 import dataclasses

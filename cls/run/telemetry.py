@@ -15,7 +15,7 @@ from typing import Any
 import jax
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto import event_pb2
+from tensorboardX.proto import event_pb2 as _event_pb2
 from tqdm import tqdm
 
 from cls.errors import UserError
@@ -24,7 +24,9 @@ from cls.storage import paths
 
 SEND = 60.0  # seconds between copies to a store
 NEVER = (-1, -1)  # the steps of no profile
+event_pb2: Any = _event_pb2  # generated, without annotations
 log = logging.getLogger(__name__)
+_proto: Any = event_pb2  # its classes are made when it is imported
 
 
 class Metrics:
@@ -114,7 +116,7 @@ class _Board:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._file = EventsWriter(str(folder / 'events'))
-        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        start = _proto.SessionLog(status=_proto.SessionLog.START)
         self._add(step=step + 1, session_log=start)
         self._file.flush()
 
@@ -128,7 +130,7 @@ class _Board:
             raise OSError(error.errno, error.strerror, str(self._folder)) from error
 
     def _add(self, **fields: Any) -> None:
-        self._file.write_event(event_pb2.Event(wall_time=time.time(), **fields))
+        self._file.write_event(_proto.Event(wall_time=time.time(), **fields))
 
     def close(self) -> None:
         """Closes the file."""

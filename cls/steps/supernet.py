@@ -26,6 +26,7 @@ class Supernet(Protocol):
           rule: (params, **changed fields of config.optim) -> the Optax rule of config.optim.
           params: of the supernet, or their shapes.
         """
+        ...
 
     def make_train_step(
         self, model: nn.Module, optimizer: Any, recipe: Recipe, batch_sharding: NamedSharding
@@ -34,11 +35,11 @@ class Supernet(Protocol):
 
         The batch has a second one under 'valid', as large, from which the architecture learns.
         """
-        raise NotImplementedError
+        ...
 
     def finish(self, params: Any, workdir: Any) -> dict[str, Any]:
         """Writes the derived architecture into the run folder; returns its fields of the result."""
-        raise NotImplementedError
+        ...
 
 
 class Create(Protocol):
@@ -59,7 +60,7 @@ class Create(Protocol):
           image_shape: height, width and channels of the images.
           to_steps: duration of the config -> steps.
         """
-        raise NotImplementedError
+        ...
 
 
 _registered: list[Create] = []

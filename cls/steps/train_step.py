@@ -284,9 +284,8 @@ def make_logits_step(
     def logits_step(variables: Any, batch: Batch):
         images = recipe.normalize(batch['image'])
         views = (images, images[:, :, ::-1]) if mirrored else (images,)
-        outputs: list[Any] = [model.apply(variables, x, train=False) for x in views]
-        logits = jnp.stack(outputs)
-        return logits, batch['label'], batch['index']
+        logits: list[Any] = [model.apply(variables, x, train=False) for x in views]
+        return jnp.stack(logits), batch['label'], batch['index']
 
     return logits_step
 
@@ -330,10 +329,8 @@ def make_moments_step(
     def moments_step(variables: Any, batch: Batch, step: jax.Array, key: jax.Array) -> Any:
         _, net_key = jax.random.split(key)
         images, _ = augmented(recipe, batch, key, model)
-        extra: dict[str, Any] = {}
-        if takes_progress:
-            extra['progress'] = jnp.minimum(step / recipe.total_steps, 1.0)
-        updated: Any
+        progress = jnp.minimum(step / recipe.total_steps, 1.0)
+        extra: dict[str, Any] = {'progress': progress} if takes_progress else {}
         _, updated = model.apply(
             variables,
             images if recipe.augment.active else recipe.normalize(images),

@@ -280,6 +280,7 @@ def _is_abandoned(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def only_one(lock: Path) -> Iterator[None]:
+    """A context that one process at a time is in; the others wait."""
     with lock.open('w') as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

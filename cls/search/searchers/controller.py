@@ -47,7 +47,9 @@ class Step:
 @functools.partial(jax.jit, static_argnames='learning_rate')
 def _ascend(slope: Any, moments: Any, learning_rate: float) -> tuple[jax.Array, Any]:
     """Returns the change of the logits by Adam, uphill, and its new moments."""
-    return optax.adam(-learning_rate).update(slope, moments)
+    change: Any
+    change, moments = optax.adam(-learning_rate).update(slope, moments)
+    return change, moments
 
 
 class Factorized:

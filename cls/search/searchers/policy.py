@@ -107,7 +107,7 @@ class PolicyGradient(Searcher):
             return
         rewards = np.where(rewards == FAILED, self._worst, rewards)
         first = self.baseline is None
-        baseline = float(rewards.mean()) if first else self.baseline
+        baseline = float(rewards.mean()) if self.baseline is None else self.baseline
         codes = np.array([trial.code for trial in trials])
         self.controller.update(codes, np.array(log_probs), rewards - baseline)
         for reward in () if first else rewards.tolist():

@@ -96,8 +96,8 @@ class Progressive(Searcher):
     def fit(self, rng: np.random.Generator) -> predictors.Predict:
         """Returns a predictor trained on all results."""
         good = [(trial.code, fitness) for trial, fitness in self._results if fitness != FAILED]
-        codes, accuracies = zip(*good, strict=True)
-        cells, accuracies = self._cells(codes), np.array(accuracies)
+        cells = self._cells([code for code, _ in good])
+        accuracies = np.array([fitness for _, fitness in good])
         operations = len(self.space.operations)
         if self.predictor == 'ridge':
             return predictors.fit_ridge(cells, accuracies, operations)
@@ -109,7 +109,7 @@ class Progressive(Searcher):
             rng,
             members=self.ensemble,
             steps=self.steps,
-            rate=self.rates[len(codes[-1]) > 4],
+            rate=self.rates[len(good[-1][0]) > 4],
         )
 
     def _best(self, parents: list[Trial], rng: np.random.Generator) -> list[Proposal]:

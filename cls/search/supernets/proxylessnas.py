@@ -232,7 +232,7 @@ class Training(Method):
             drawn = jax.random.categorical(drawn_key, logits)
             toward = jax.grad(self.gated)(alpha, held, drawn, paths)
         updates, alpha_state = rule.update(toward, rules[ALPHA], alpha)
-        moved = optax.apply_updates(alpha, updates)
+        moved: Any = optax.apply_updates(alpha, updates)
         if paths is not None:
             moved = rescaled(alpha, moved, paths)
         return moved, rules | {ALPHA: alpha_state, 'baseline': baseline}
@@ -319,7 +319,7 @@ class Training(Method):
         names = {f'k_{window}_e{e}': i for i, (window, e) in enumerate(self.space.candidates)}
 
         def chosen(path, before, after):
-            keys = [getattr(entry, 'key', None) for entry in path]
+            keys = [str(getattr(entry, 'key', '')) for entry in path]
             for place, candidate in itertools.pairwise(keys):
                 if candidate in names:
                     index = int(place.removeprefix('places.'))
