@@ -224,7 +224,7 @@ def test_two_steps_of_an_arm(spec, data_dir, quick, monkeypatch, tmp_path):
 
 @pytest.mark.sweep
 @pytest.mark.parametrize('spec', LAST.values())
-def test_two_steps_of_an_arm_with_a_net_of_the_system(spec, data_dir, quick, tmp_path):
+def test_two_steps_of_an_arm_with_a_network_of_the_system(spec, data_dir, quick, tmp_path):
     """The same with the network of the digits' arm."""
     check_run(spec, data_dir, tmp_path)
 

@@ -48,7 +48,7 @@ def test_every_image_counts_once(devices, batch, expected):
     assert values == pytest.approx(expected, rel=1e-5)
 
 
-def test_devices_send_sums_alone():
+def test_devices_send_only_sums():
     setup = tiny.setup(devices=8)
     variables, batch = setup.initial(), next(iter(setup.eval_batches()))
     variables = meshes.put(variables, meshes.state_shardings(variables, setup.mesh))

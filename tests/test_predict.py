@@ -143,14 +143,14 @@ def test_dense_compiles_once_for_each_shape():
     assert len(traced) == len(shapes)
 
 
-def test_a_net_for_one_size_is_refused_in_one_line():
+def test_a_network_for_one_size_is_refused_in_one_line():
     setup = made(model=OneSize())
     evaluate.predict(setup, {}, 'crops_12')
     with pytest.raises(UserError, match='cannot take images of 10 x'):
         evaluate.predict(setup, {}, 'dense')
 
 
-def test_labels_beyond_the_net_are_refused():
+def test_labels_beyond_the_network_are_refused():
     with pytest.raises(UserError, match='Example 3 has the label 3: expected 0 to 2'):
         evaluate.predict(made(model=Net(num_classes=3)), {}, 'ten_crop')
 

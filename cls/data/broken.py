@@ -21,7 +21,7 @@ from cls.storage.cache import cache_dir
 
 SECONDS = 30  # the longest search for further broken files
 NAMED = 20  # broken files that are named on one line
-_WAITS = (0.1, 0.5)  # seconds before each new try to read a file
+_WAITS = (0.1, 0.5)  # seconds before each retry of a read
 _STEP = 64  # files that are checked between two looks at the clock
 
 T = TypeVar('T')
@@ -46,7 +46,7 @@ def read_file(file: str) -> bytes:
 
 
 def _content(file: str) -> bytes:
-    with open(file, 'rb', buffering=0) as opened:  # a buffer would be one copy more
+    with open(file, 'rb', buffering=0) as opened:  # a buffer would add a copy
         return opened.read()
 
 

@@ -65,7 +65,7 @@ _REPAIRED = re.compile(
     '|Unknown Adobe color transform|Warning: unknown JFIF revision|Application transferred'
 )
 # The first warning of a JPEG whose header was changed to fewer rows, if these rows are intact: only
-# then the decoder looks for the end of the image, and finds it after further bytes.
+# then does the decoder look for the end of the image, and find it after further bytes.
 _SHORTENED = re.compile(r'Corrupt JPEG data: \d+ extraneous bytes before marker 0xd9')
 
 # 8 orientations of EXIF: (transpose, flip rows, flip columns), in this order.
@@ -156,7 +156,7 @@ def _pillow(encoded: bytes, channels: int, rules: Rules) -> np.ndarray:
         # Pillow's own limit is twice its constant.
         count = int(re.findall(r'\d+', str(error))[0])
         raise BrokenImage(_too_large(f'{count:,}', rules.max_pixels)) from error
-    except Exception as error:  # on damaged files its parsers raise all kinds
+    except Exception as error:  # its parsers raise all kinds for damaged files
         raise BrokenImage(f'not an image, or damaged ({error})') from error
 
 
@@ -202,7 +202,7 @@ def _still(still: Still, channels: int, rules: Rules) -> np.ndarray | None:
         pixels = cv2.imdecode(
             np.frombuffer(still.content, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION
         )
-    except cv2.error:  # of an image with a side of more than 2**20 pixels
+    except cv2.error:  # an image with a side of more than 2**20 pixels
         return None
     if pixels is None:
         raise BrokenImage('damaged')

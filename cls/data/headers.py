@@ -14,11 +14,11 @@ _FRAMES = (0xC0, 0xC1, _PROGRESSIVE)  # starts of frames: baseline, extended, pr
 # supports.
 _SAMPLINGS = tuple(bytes((luma, 0x11, 0x11)) for luma in (0x11, 0x21, 0x12, 0x22, 0x41, 0x14))
 _PNG = b'\x89PNG\r\n\x1a\n'
-_CRITICAL = (b'IHDR', b'PLTE', b'IDAT', b'IEND')  # all that the pixels of a PNG are made of
+_CRITICAL = (b'IHDR', b'PLTE', b'IDAT', b'IEND')  # the chunks that a PNG's pixels depend on
 
 
 class BrokenImage(ValueError):
-    """A file that is no image, is damaged, or exceeds a limit."""
+    """A file that is not an image, is damaged, or exceeds a limit."""
 
 
 # ------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from PIL import Image
 INTERPOLATIONS = ('bilinear', 'bicubic', 'tf_bilinear', 'tf_bicubic')
 PILLOW = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
 _STRONG = 16  # the least reduction at which Pillow's filter is the faster one
-_SPARE = 32  # a resized image of more than so often the pixels of a window is not made in full
+_SPARE = 32  # a resized image of at most this many times a window's pixels is made in full
 _PILLOW_13 = int(Image.__version__.split('.')[0]) >= 13
 _BITS = 22  # fractional bits of Pillow's integer weights
 

@@ -334,7 +334,7 @@ def test_validation_comes_before_test(tmp_path, make_data, name):
 
 
 @pytest.mark.parametrize('name', ['test', 'Test', 'testing'])
-def test_test_alone_is_a_test_split(tmp_path, make_data, name):
+def test_a_test_folder_without_validation_is_a_test_split(tmp_path, make_data, name):
     parts_of(tmp_path, 'Training', name)
     assert evaluated_part(tmp_path, make_data) == (1, name, 'test')
     with pytest.raises(UserError, match="eval_split is 'val', and .* no such folder: .*Training"):
@@ -435,7 +435,7 @@ def test_prepared_sets_prefer_validation_too(tmp_path, make_data, builder_of_spe
 # ------------------------------------------------------------------------------------------------
 
 
-def test_the_order_of_numbers_is_said_and_can_be_chosen(tmp_path, make_data, caplog):
+def test_the_order_of_numbers_is_logged_and_can_be_chosen(tmp_path, make_data, caplog):
     """The orders of torchvision and, with 'natural', of timm."""
     names = ['0', '1', '2', '10', '100', 'a2', 'A10']
     folder_of(tmp_path / 'train', dict.fromkeys(names, 1))
@@ -530,7 +530,7 @@ def test_what_is_left_out_is_counted_by_reason_once(tmp_path, make_data, caplog)
     )
 
 
-def test_folders_beside_train_that_are_not_read_are_named(tmp_path, make_data, caplog):
+def test_unread_folders_next_to_train_are_named(tmp_path, make_data, caplog):
     for part in ('train', 'dev', 'extra', 'test'):
         folder_of(tmp_path / part, {'cat': 2, 'dog': 2})
     data = make_data(name=f'folder:{tmp_path}', eval_fraction=0.5)

@@ -327,7 +327,7 @@ def test_a_run_continues_on_fewer_devices(processes, devices, fsdp, launch, alon
 
 
 @pytest.mark.sweep
-def test_a_net_with_batch_norm(launch, tmp_path):
+def test_a_network_with_batch_norm(launch, tmp_path):
     """The groups of batch norm have four devices each, of two processes.
 
     The network is shallow: ResNet-20 amplifies rounding from 1e-7 to 3e-3 of the loss in these

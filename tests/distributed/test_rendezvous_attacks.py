@@ -69,7 +69,7 @@ SAY_OTHERWISE = {
 
 
 @pytest.mark.parametrize('name', attacked.INSIDERS)
-def test_a_process_that_says_what_none_says_ends_the_run(name, made):
+def test_an_invalid_message_of_a_process_ends_the_run(name, made):
     scene = made[f'insider {name}']
     itself = {'ends_early': 2, 'first_ends_early': 0}.get(name)  # it does not notice a fault
     assert codes(scene) == [0 if index == itself else 1 for index in range(3)]
@@ -83,7 +83,7 @@ def test_a_process_that_says_what_none_says_ends_the_run(name, made):
 
 
 @pytest.mark.parametrize('name', attacked.DOOR)
-def test_who_introduces_itself_wrongly_is_named(name, made):
+def test_a_process_with_a_wrong_hello_is_named(name, made):
     scene = made[f'door {name}']
     assert codes(scene) == [2, 2, 2]
     (line,) = scene[0][2].splitlines()
@@ -97,7 +97,7 @@ def test_who_introduces_itself_wrongly_is_named(name, made):
     assert line.startswith(expected.get(name, 'error: a process introduced itself wrongly ('))
 
 
-def test_two_tokens_are_told_apart_on_both_sides(made):
+def test_two_tokens_are_distinguished_on_both_sides(made):
     (code, _, first), (other_code, _, other) = made['other_tokens']
     assert (code, other_code) == (2, 2)
     assert re.search(r'\d+ connections with another token were refused \(from 127.0.0.1; ', first)

@@ -204,7 +204,7 @@ def test_a_file_that_changed_is_copied_again(bucket):
     assert download.fetched(bucket / 'net.pth').name == 'net.pth'
 
 
-def test_nothing_there_and_no_room_are_said_in_a_line(s3_bucket, monkeypatch):
+def test_a_missing_object_and_a_full_disk_are_one_line(s3_bucket, monkeypatch):
     with pytest.raises(UserError, match='nothing is there'):
         download.fetched(s3_bucket / 'data')
     paths.write_whole(s3_bucket / 'data' / 'a', b'1')
@@ -261,7 +261,7 @@ def test_a_silent_holder_elsewhere_is_waited_for_then_passed_over(
 
 
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
-def test_who_lost_the_folder_stops_at_once(s3_bucket, hasty, monkeypatch, capsys):
+def test_a_process_that_lost_the_folder_stops_at_once(s3_bucket, hasty, monkeypatch, capsys):
     stopped = threading.Event()
 
     def stop(code):
