@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PIP = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '--no-input', '-q']
-PARTS = ('cls', 'configs', 'pyproject.toml', 'setup.py', 'LICENSE')
+PARTS = ('cls', 'configs', 'pyproject.toml', 'LICENSE')
 
 # Prints the folder of the recipes, and loads some by name, by file and as modules.
 PROGRAM = """
@@ -148,3 +149,14 @@ def test_recipes_in_an_editable_install(checkout, elsewhere, tmp_path):
 def test_recipes_in_a_bare_checkout(elsewhere, tmp_path):
     python = environment(tmp_path)
     assert used(python, elsewhere, PYTHONPATH=str(ROOT)) == ROOT / 'configs'
+
+
+def test_the_packages_of_the_wheel_are_all_folders_with_code():
+    project = tomllib.loads((ROOT / 'pyproject.toml').read_text())
+    files = subprocess.run(
+        ['git', 'ls-files', 'cls', 'configs'], capture_output=True, text=True, cwd=ROOT, check=True
+    ).stdout.split()
+    folders = {Path(file).parent for file in files if file.endswith('.py')}
+    recipes = {'configs': 'cls.recipes', 'configs/search': 'cls.recipes.search'}
+    names = {recipes.get(str(folder), '.'.join(folder.parts)) for folder in folders}
+    assert names == set(project['tool']['setuptools']['packages'])
