@@ -271,7 +271,7 @@ def test_an_npz_files_arrays_are_as_long_as_they_say(tmp_path):
     assert 'damaged' in _refused(path)
     assert _peak(path) < 2**22
     np.savez(path, **{'fc/kernel': np.array([None])})
-    assert 'no numbers but object' in _refused(path)
+    assert 'of object, not of numbers' in _refused(path)
 
 
 def test_names_are_short(tmp_path):
