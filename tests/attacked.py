@@ -363,6 +363,20 @@ def first_ends_early(index, port):
     agreement.peers.end()
 
 
+def first_answers_too_few(index, port):
+    """Process 0 answers the values of the others, which it waits for, with a list of one."""
+    join(index, 3, port, token=TOKEN)
+    agreement.gather('begun', None)
+    if index == 0:
+        peers = agreement.peers
+        for sender in (1, 2):
+            peers._value(sender, 'next')
+        for line in peers._lines.values():
+            line.send({'kind': 'value', 'name': 'next', 'value': [1]})
+        time.sleep(60)
+    agreement.gather('next', None)
+
+
 def thread_fails(index, port):
     """The listening thread of process 1 raises an error."""
     join(index, 3, port, token=TOKEN)
@@ -415,7 +429,7 @@ INSIDERS = {
     'ends_early': ends_early,
     'first_stops_with_0': sends({'kind': 'stop', 'text': '', 'code': 0}, culprit=0),
     'first_failed': sends({'kind': 'failed', 'text': '', 'code': 1}, culprit=0),
-    'first_answers_too_few': sends(VALUE | {'value': [1]}, culprit=0),
+    'first_answers_too_few': first_answers_too_few,
     'first_ends_early': first_ends_early,
     'thread_fails': thread_fails,
 }

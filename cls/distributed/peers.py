@@ -217,7 +217,7 @@ class Peers:
             self._lines[0].send(mine)
             values = self._value(0, name)
             if not isinstance(values, list) or len(values) != self.count:
-                raise AssertionError(f'process 0 answers {name!r} with no list of {self.count}')
+                self.fail(f'process 0 answers {name!r} with no list of {self.count} values.', 1)
             return values
         values = [value, *(self._value(i, name) for i in range(1, self.count))]
         for line in self._lines.values():

@@ -63,6 +63,7 @@ SAY_OTHERWISE = {
     'problem_is_a_number': "process 2 answers 'next' as no process of a run does",
     'other_place': "the processes are at different places: 'next' here, 'elsewhere' on process 2",
     'ends_early': 'process 2 of 3 has ended, but process 0 waits for it (begun)',
+    'first_answers_too_few': "process 0 answers 'next' with no list of 3 values.",
     'first_ends_early': 'process 0 of 3 has ended, but process 1 waits for it (begun)',
     'thread_fails': 'process 1 cannot hear the others: ',
 }
