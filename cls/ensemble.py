@@ -2,6 +2,8 @@
 
 A config of an ensemble has `members`, each a whole config, and `loaded`, a folder for each member
 that is not to be trained. Its run folder has a run folder for each member that is.
+
+May import: anything but main, search, tools.
 """
 
 import time
@@ -13,8 +15,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from cls import distributed, protocols, storage, train
-from cls.data import splits
+from cls import train
+from cls.distributed import agreement
 from cls.errors import UserError
 from cls.evaluate import (
     deliver,
@@ -27,9 +29,12 @@ from cls.evaluate import (
     summary,
     write,
 )
-from cls.metrics import Predictions
-from cls.runtime import check_folder, claim, load_config
-from cls.telemetry import write_json
+from cls.evaluation import protocols
+from cls.evaluation.metrics import Predictions
+from cls.run import metric_names
+from cls.run.telemetry import write_json
+from cls.run.workdir import check_folder, claim, load_config
+from cls.storage import paths
 
 RESULT = ('top1', 'top5', 'loss')  # figures of result.json
 
@@ -44,7 +49,7 @@ def members(config: ConfigDict, workdir: Path) -> list[tuple[ConfigDict, Path]]:
     found = []
     for name, member in config.members.items():
         if config.loaded[name]:
-            folder = storage.path(config.loaded[name])
+            folder = paths.path(config.loaded[name])
             found.append((load_config(folder), folder))
         else:
             found.append((member, workdir / name))
@@ -59,26 +64,26 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
     Returns the result, or None when told to stop before the end. The time of the first member
     counts from `began`, see cls.train.in_folder.
     """
-    result = distributed.first('folder', lambda: check_folder(workdir, config))
+    result = agreement.first('folder', lambda: check_folder(workdir, config))
     if result is not None:
-        distributed.say(train.FINISHED.format(workdir))
+        agreement.say(train.FINISHED.format(workdir))
         return result
     runs, seconds = members(config, workdir), 0.0
     with claim(workdir, config):
         for name, (member, folder) in zip(config.members, runs, strict=True):
             if config.loaded[name]:
                 continue
-            distributed.say(f'member {name}:')
+            agreement.say(f'member {name}:')
             trained = train.in_folder(member, folder, began)
             if trained is None:
                 return None
             began, seconds = None, seconds + trained['seconds']
         evaluating = time.perf_counter()
         values, _ = evaluate(runs, 'single')
-        figures = [f'{kind}/{metric}' for kind in splits.KINDS for metric in RESULT]
+        figures = [f'{kind}/{metric}' for kind in metric_names.KINDS for metric in RESULT]
         result = {name: values[name] for name in ('split', *figures, 'params') if name in values}
         result['seconds'] = round(seconds + time.perf_counter() - evaluating, 2)
-        if distributed.is_first():
+        if agreement.is_first():
             write_json(workdir / 'result.json', result)
     return result
 
@@ -134,14 +139,14 @@ def evaluate(
 
 def evaluate_job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[str, Any]:
     """Evaluates an ensemble's run folder by its members' protocols, as cls.evaluate.job does."""
-    distributed.first('output', lambda: prepare(workdir, output))
+    agreement.first('output', lambda: prepare(workdir, output))
     values, found = evaluate(members(config, workdir))
-    distributed.say(summary(values))
+    agreement.say(summary(values))
 
     def write_all(folder: Path) -> None:
         write(folder / stem(values['protocol'], config, workdir), values, found)
 
-    distributed.first('written', lambda: deliver(write_all, workdir, output))
+    agreement.first('written', lambda: deliver(write_all, workdir, output))
     return values
 
 
@@ -151,11 +156,11 @@ def together_job(runs: Sequence[tuple[ConfigDict, Path]], output: Path | None) -
     Raises UserError as `evaluate`, and when `output` cannot be written to.
     """
     if output is not None:
-        distributed.first('output', lambda: prepare(output, output))
+        agreement.first('output', lambda: prepare(output, output))
     values, found = evaluate(runs)
-    distributed.say(summary(values))
+    agreement.say(summary(values))
     if output is not None:
-        distributed.first(
+        agreement.first(
             'written',
             lambda: deliver(lambda to: write(to / 'evaluation', values, found), output, output),
         )

@@ -1,7 +1,7 @@
 """Evaluation: every image of a split exactly once, on any number of devices and processes.
 
 While training, sums over the centre crops are enough (`evaluate`). Afterwards, `--job evaluate`
-keeps what each image got (`predict`), by any protocol of cls.protocols:
+keeps what each image got (`predict`), by any protocol of cls.evaluation.protocols:
 
   python -m cls.main --job evaluate --workdir runs/NAME --config.eval.protocol=ten_crop
 
@@ -11,6 +11,8 @@ class's accuracy; the confusion matrix beside it, evaluation...-confusion.npy; a
 config.eval.predictions is NAME.csv, what each image got. Where an average of the weights is kept,
 the latter two are of that. `--output DIR` writes all of it to DIR. A run folder that cannot be
 written to, or in which another process is running, stays as it is; the result is printed first.
+
+May import: anything but ensemble, main, search, tools, train.
 """
 
 import contextlib
@@ -29,20 +31,23 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cls import benchmarks, distributed, metrics, precise, protocols, storage
-from cls import config as configs
-from cls import mesh as meshes
-from cls.checkpoint import restore_newest
-from cls.data import broken, splits, transforms
+from cls.config import load as configs
+from cls.data import broken, transforms
 from cls.data import views as data_views
 from cls.data.sources import InMemory, Source
+from cls.distributed import agreement
 from cls.errors import UserError, reason
-from cls.metrics import Predictions
-from cls.runtime import load_classes, lock, saved_config
+from cls.evaluation import metrics, precise_bn, protocols, robustness
+from cls.evaluation.metrics import Predictions
+from cls.run import metric_names
+from cls.run.checkpoint import restore_newest
+from cls.run.telemetry import write_json
+from cls.run.workdir import load_classes, lock, saved_config
 from cls.setup import Setup, abstract_state, process, set_up
-from cls.state import TrainState
-from cls.step import make_logits_step
-from cls.telemetry import write_json
+from cls.steps import sharding as meshes
+from cls.steps.state import TrainState
+from cls.steps.train_step import make_logits_step
+from cls.storage import paths
 
 EvalStep = Callable[[Any, Any], dict[str, jax.Array]]
 
@@ -103,11 +108,11 @@ def weights(
     They are the variables as trained ('validation' or 'test', by the split), if kept their average
     ('..._ema'), and with config.eval.precise_bn both with recomputed statistics ('..._precise').
     """
-    name = functools.partial(splits.weights_name, setup.test.split_kind)
+    name = functools.partial(metric_names.weights_name, setup.test.split_kind)
     result = {name(): state.variables()} | ({name(ema=True): state.ema} if state.ema else {})
     if setup.config.eval.precise_bn:
         result |= {
-            f'{key}_precise': precise.variables(setup, state, variables, check)
+            f'{key}_precise': precise_bn.variables(setup, state, variables, check)
             for key, variables in result.items()
         }
     return result
@@ -119,7 +124,7 @@ def weights(
 
 
 def predict(setup: Setup, variables: Any, protocol: str) -> Predictions:
-    """Returns what a net says of all test images, on every process: see cls.protocols.
+    """Returns what a net says of all test images, on every process: see cls.evaluation.protocols.
 
     Batches have at most as many pixels as config.eval.batch images of training's size, and one
     program is compiled for each shape of views: one for crops, for dense protocols one for every
@@ -255,13 +260,13 @@ def job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[s
     Raises UserError when the run has no checkpoint, and as `predict` and `deliver`.
     """
     name = predictions_file(config)
-    distributed.first('output', lambda: prepare(workdir, output, wanted=bool(name)))
+    agreement.first('output', lambda: prepare(workdir, output, wanted=bool(name)))
     setup, state = restore(config, workdir)
     result: dict[str, Any] = {'step': int(state.step)} | conditions(config, setup.test.split)
     for of, variables in weights(setup, state).items():
         found = scored(predict(setup, variables, config.eval.protocol), setup.test)
         result |= report(found, of, setup.info.class_names)
-    distributed.say(summary(result))
+    agreement.say(summary(result))
     broken.report()
 
     def write_all(folder: Path) -> None:
@@ -270,7 +275,7 @@ def job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[s
             names = setup.info.class_names
             metrics.write_predictions(folder / name, found, names, setup.test.files)
 
-    distributed.first('written', lambda: deliver(write_all, workdir, output, wanted=bool(name)))
+    agreement.first('written', lambda: deliver(write_all, workdir, output, wanted=bool(name)))
     return result
 
 
@@ -283,7 +288,7 @@ def prepare(workdir: Path, output: Path | None, wanted: bool = False) -> None:
       wanted: whether there are files that somebody asked for.
     """
     if output is not None:
-        _write(lambda folder: storage.write_whole(folder / '.probe', b''), output)
+        _write(lambda folder: paths.write_whole(folder / '.probe', b''), output)
         (output / '.probe').unlink()
     elif wanted:
         deliver(lambda folder: None, workdir, None, wanted=True)
@@ -311,8 +316,8 @@ def deliver(
         return
     try:
         with contextlib.ExitStack() as stack:
-            if storage.is_remote(workdir):
-                stack.enter_context(storage.explained(workdir))
+            if paths.is_remote(workdir):
+                stack.enter_context(paths.explained(workdir))
             stack.enter_context(lock(workdir))
             write(workdir)
     except (UserError, OSError) as error:
@@ -325,7 +330,7 @@ def deliver(
 
 def _write(write: Callable[[Path], None], output: Path) -> None:
     try:
-        storage.make_folder(output)
+        paths.make_folder(output)
         write(output)
     except OSError as error:
         raise UserError(
@@ -343,8 +348,8 @@ def summary(values: dict[str, Any]) -> str:
     """
     parts = []
     flags = {'ema': 'average of weights', 'precise': 'precise statistics'}
-    for kind, precise_, ema in itertools.product(splits.KINDS, (False, True), (False, True)):
-        name = splits.weights_name(kind, ema=ema, precise=precise_)
+    for kind, precise_, ema in itertools.product(metric_names.KINDS, (False, True), (False, True)):
+        name = metric_names.weights_name(kind, ema=ema, precise=precise_)
         said = [words for flag, words in flags.items() if f'_{flag}' in name]
         title = f'{kind} ({", ".join(said)})' if said else kind
         if f'{name}/top1' in values:
@@ -352,7 +357,7 @@ def summary(values: dict[str, Any]) -> str:
             parts.append(f'{title} top-1 {top1:.2f} %, top-5 {top5:.2f} %, loss {loss:.4f}')
             if f'{name}/ece' in values:
                 parts[-1] += f', calibration error {values[f"{name}/ece"]:.2f} %'
-    if images := splits.figure(values, 'images'):
+    if images := metric_names.figure(values, 'images'):
         split = f' of split {values["split"]!r}' if values.get('split') else ''
         parts.append(f'{images} images{split}, protocol {values["protocol"]}')
     return '; '.join(parts)
@@ -380,9 +385,9 @@ def conditions(config: ConfigDict, split: str) -> dict[str, Any]:
 
 
 def scored(predictions: Predictions, source: Source) -> Predictions:
-    """Returns the predictions as a test set has them scored, see cls.benchmarks."""
+    """Returns the predictions as a test set has them scored, see cls.evaluation.robustness."""
     found = predictions.probabilities, predictions.labels
-    return Predictions(*benchmarks.scored(*found, source.subset, source.label_sets))
+    return Predictions(*robustness.scored(*found, source.subset, source.label_sets))
 
 
 def report(predictions: Predictions, name: str, class_names: tuple[str, ...]) -> dict[str, Any]:
@@ -437,9 +442,9 @@ def restore(config: ConfigDict, workdir: Path) -> tuple[Setup, TrainState]:
     if not (workdir / 'checkpoints').is_dir():
         raise UserError(f'{workdir} has no checkpoint to evaluate; train first (--job train).')
     classes = load_classes(workdir)
-    setup = distributed.agree('set-up', lambda: set_up(config, classes=classes))
+    setup = agreement.agree('set-up', lambda: set_up(config, classes=classes))
     if not classes and (names := setup.test.class_names):
-        distributed.say(
+        agreement.say(
             f'nothing in {workdir} names the outputs of the network: they are taken for the '
             f'{len(names)} classes of {config.data.name} in the order {", ".join(names[:4])}'
             f'{", ..." if len(names) > 4 else ""} (classes.json would name them).'

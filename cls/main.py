@@ -3,7 +3,7 @@
 Jobs: `train` (the default), `evaluate` (the newest checkpoint of --workdir; of several, the mean of
 their softmax), `print` (the resolved config). Without --workdir a run goes to runs/, under a name
 made from its config: the same command again continues it, and another config gets another folder.
-It may also lie in a store, as gs://BUCKET/NAME or s3://BUCKET/NAME (see cls.storage).
+It may also lie in a store, as gs://BUCKET/NAME or s3://BUCKET/NAME (see cls.storage.paths).
 Without --config that of --workdir is taken. A config of configs/search/ searches instead of
 training (see configs/search/README.md).
 
@@ -14,7 +14,9 @@ Processes of several hosts share a secret, CLS_TOKEN in the environment of each.
 What `evaluate` shows a net of each image is --config.eval.protocol: single (the centre crop), flip,
 ten_crop (Krizhevsky et al. 2012), crops_12 and crops_144 (Szegedy et al. 2016, 2015), dense and
 dense_flip (Simonyan & Zisserman 2015, He et al. 2015; --config.eval.scales=256,384,512). The
-predictions are the mean of the softmax; cls/protocols.py has the details.
+predictions are the mean of the softmax; cls/evaluation/protocols.py has the details.
+
+May import: anything.
 """
 
 import contextlib
@@ -29,11 +31,14 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from cls import BEGAN, distributed, ensemble, evaluate, models, signals, storage, train
-from cls import config as configs
-from cls.errors import Parser, UserError, run
-from cls.runtime import check_entries, load_config, start
+from cls import BEGAN, ensemble, evaluate, models, signals, train
+from cls.cli import Parser, run
+from cls.config import load as configs
+from cls.distributed import agreement
+from cls.errors import UserError
+from cls.run.workdir import check_entries, load_config, start
 from cls.search import job as search
+from cls.storage import paths as storage
 
 JOBS = ('train', 'evaluate', 'print')
 
@@ -49,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         '--output', type=storage.checked, help='evaluate: folder for its files, not the run folder'
     )
-    distributed.add_flags(parser)
+    agreement.add_flags(parser)
     # Overrides are kept from argparse, which takes one with a space in it for another --workdir.
     given = sys.argv[1:] if argv is None else argv
     began = BEGAN if argv is None else time.perf_counter()
@@ -61,9 +66,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.output and args.job != 'evaluate':
         raise UserError(f'--output is for --job evaluate, not for --job {args.job}.')
     if args.job != 'print':
-        distributed.start(args)
+        agreement.start(args)
         start()
-    _set_up_logging(logging.WARNING if distributed.is_first() else logging.ERROR)
+    _set_up_logging(logging.WARNING if agreement.is_first() else logging.ERROR)
     if args.workdir[1:]:
         registers = bool(args.config) and _registers(configs.load(args.config))
         if args.job != 'evaluate' or (args.config and not registers):
@@ -97,14 +102,14 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if search.is_search(config):
         found = search.job(config, workdir, began)
-        distributed.say(search.summary(found, config, workdir))
+        agreement.say(search.summary(found, config, workdir))
         return 0
     result = (ensemble.job if together else train.in_folder)(config, workdir, began)
     if result is None:
-        distributed.say(f'stopped before the end; the same command continues the run in {workdir}')
+        agreement.say(f'stopped before the end; the same command continues the run in {workdir}')
         return signals.exit_code()
-    distributed.say(f'{train.summary(result)}; run folder: {workdir}')
-    distributed.say(_what_next(args.config, workdir))
+    agreement.say(f'{train.summary(result)}; run folder: {workdir}')
+    agreement.say(_what_next(args.config, workdir))
     return 0
 
 

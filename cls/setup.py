@@ -1,4 +1,7 @@
-"""What training and evaluation both start from: devices, data and net of a config."""
+"""What training and evaluation both start from: devices, data and net of a config.
+
+May import: config, data, errors, evaluation, models, nn, run, steps.
+"""
 
 import dataclasses
 import functools
@@ -16,19 +19,23 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cls import config as configs
-from cls import defaults, durations, genotypes, models, optim, protocols, remat, telemetry
-from cls import mesh as meshes
-from cls.data import pipeline, sources, transforms
+from cls import models
+from cls.config import defaults, durations
+from cls.config import load as configs
+from cls.data import datasets, pipeline, sources, transforms
 from cls.errors import UserError
-from cls.models import parts
-from cls.models.init import init
+from cls.evaluation import protocols
 from cls.models.registry import abstract_variables
-from cls.nn import norm
+from cls.models.registry import introspection as parts
+from cls.models.registry.init import init
+from cls.nn import limits, norm
+from cls.run import telemetry
 from cls.search import registry
-from cls.search.supernet.base import Supernet
-from cls.state import TrainState, abstract, new_state, new_state_shapes
-from cls.step import Recipe, make_eval_step, make_moments_step
+from cls.search.supernets.base import Supernet
+from cls.steps import optim, remat
+from cls.steps import sharding as meshes
+from cls.steps.state import TrainState, abstract, new_state, new_state_shapes
+from cls.steps.train_step import Recipe, make_eval_step, make_moments_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +110,7 @@ class Setup:
         return init(self.model, self.config.seed, size, channels)
 
     def head(self) -> frozenset[str]:
-        """Returns the paths of the classifiers' variables, see cls.models.parts."""
+        """Returns the paths of the classifiers' variables, see models.registry.introspection."""
         return parts.head(self.model, self.info.image_shape[0], self.info.image_shape[2])
 
     def new_state(self, variables: Any = None) -> tuple[TrainState, Any]:
@@ -152,7 +159,7 @@ class Setup:
 
     @functools.cached_property
     def moments_step(self) -> Callable[[Any, Any, int, jax.Array], Any]:
-        """The jitted step that finds the moments of a batch, see cls.precise."""
+        """The jitted step that finds the moments of a batch, see cls.evaluation.precise_bn."""
         return jax.jit(
             make_moments_step(self.model, self.recipe), out_shardings=meshes.replicated(self.mesh)
         )
@@ -185,13 +192,13 @@ def set_up(
     Raises UserError for what does not fit together.
     """
     defaults.check(config)
-    genotypes.limit_layers(config.limits.layers)
+    limits.limit_layers(config.limits.layers)
     mesh = meshes.make_mesh(config.mesh.fsdp, devices)
     _check_numbers(config, mesh.size)
     names, train = classes or (), None
-    if classes is None or sources.has_training(config.data):
-        train = sources.load(config.data, 'train', names)
-    test = sources.load(config.data, 'eval', names)
+    if classes is None or datasets.has_training(config.data):
+        train = datasets.load(config.data, 'train', names)
+    test = datasets.load(config.data, 'eval', names)
     info = pipeline.info(train, test, config.data)
     model = configs.create_model(config, info.num_classes)
     if models.origin(config.model.name):

@@ -9,6 +9,8 @@ SIGTERM comes from Slurm, Kubernetes and `timeout`, SIGINT from Ctrl-C, SIGHUP f
 is closed. A program started by `python -m cls.NAME` listens from the import of `cls` on, before
 JAX is loaded. In a notebook only a training run listens, to SIGTERM, and Ctrl-C raises
 KeyboardInterrupt as everywhere in Python.
+
+May import: nothing.
 """
 
 import atexit

@@ -2,6 +2,8 @@
 
 A run can be killed at any moment; the same call continues it from its newest checkpoint and ends in
 the same state, to the bit, as if nothing had happened.
+
+May import: anything but ensemble, main, search, tools.
 """
 
 import contextlib
@@ -19,20 +21,23 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from cls import config as configs
-from cls import distributed, durations, finetune, init_from, same_data
-from cls import mesh as meshes
-from cls.account import BUCKETS, FILE, Account, goodput, load_record, written
-from cls.checkpoint import Checkpoints
-from cls.data import broken, pipeline
+from cls.config import durations, presets
+from cls.config import load as configs
+from cls.data import broken, datasets, pipeline
+from cls.distributed import agreement
+from cls.distributed.preemption import Preempted, Preemption
 from cls.errors import UserError
 from cls.evaluate import EvalStep, evaluate_state, summary
-from cls.preemption import Preempted, Preemption
-from cls.runtime import check_folder, claim, record, saved_config, settle
+from cls.run import same_data
+from cls.run.checkpoint import Checkpoints
+from cls.run.goodput import BUCKETS, FILE, Account, goodput, load_record, written
+from cls.run.telemetry import Metrics, Profile, Progress, write_json
+from cls.run.workdir import check_folder, claim, record, saved_config, settle
 from cls.setup import Phase, Setup, abstract_state, process, set_up, split_groups
-from cls.state import TrainState
-from cls.step import make_train_step
-from cls.telemetry import Metrics, Profile, Progress, write_json
+from cls.steps import sharding as meshes
+from cls.steps.state import TrainState
+from cls.steps.train_step import make_train_step
+from cls.weights import pretrained
 
 FINISHED = (
     '{} holds the finished run of this config: nothing was trained. Another --workdir starts a new '
@@ -54,24 +59,24 @@ def in_folder(
     """
     account = Account(began)
     # What a folder holds is found out once, and told to the other processes.
-    result = distributed.first('folder', lambda: check_folder(workdir, config))
+    result = agreement.first('folder', lambda: check_folder(workdir, config))
     if result is not None:
-        distributed.say(FINISHED.format(workdir))
+        agreement.say(FINISHED.format(workdir))
         return result
     # Mistakes in the config, and weights that do not fit, end here, before anything is written.
-    begun = distributed.first('begun', lambda: any((workdir / 'checkpoints').glob('[0-9]*')))
-    setup = distributed.agree('set-up', lambda: set_up(config, begun=begun))
-    data = distributed.agree('data', lambda: same_data.identity(setup.train, setup.test))
+    begun = agreement.first('begun', lambda: any((workdir / 'checkpoints').glob('[0-9]*')))
+    setup = agreement.agree('set-up', lambda: set_up(config, begun=begun))
+    data = agreement.agree('data', lambda: datasets.identity(setup.train, setup.test))
     same_data.check(workdir, data, begun, config.data.allow_changed)
     load = config.init and not begun
-    variables = distributed.agree('init', lambda: init_from.load(setup)) if load else None
-    for line in finetune.describe(config, setup.info.num_train, setup.info.num_classes):
-        distributed.say(line)
+    variables = agreement.agree('init', lambda: pretrained.load(setup)) if load else None
+    for line in presets.describe(config, setup.info.num_train, setup.info.num_classes):
+        agreement.say(line)
     with claim(workdir, config, setup.info.class_names):
-        if distributed.is_first():
+        if agreement.is_first():
             write_json(workdir / same_data.FILE, data)
-        distributed.say(f'run folder: {workdir}')
-        distributed.say(evaluated_on(setup))
+        agreement.say(f'run folder: {workdir}')
+        agreement.say(evaluated_on(setup))
         result = train(setup, workdir, variables, account, data)
     broken.report(config.data.workers)
     return result
@@ -94,7 +99,7 @@ def train(
 
     A run without a checkpoint starts from `variables`, in host memory; None: from config.init.
 
-    Every checkpoint keeps `data`, see cls.same_data.
+    Every checkpoint keeps `data`, see cls.run.same_data.
 
     Writes checkpoints/, metrics.jsonl, time.json and tensorboard/ into workdir, and at the end
     result.json. Time is added to `account`, and to what earlier processes of the run spent.
@@ -103,13 +108,13 @@ def train(
     """
     account, spent = account or Account(), load_record(workdir / FILE)
     account.continue_from(spent, spent)  # what of it was lost is known when a checkpoint is read
-    leader = distributed.is_first()
+    leader = agreement.is_first()
     with Preemption() as preemption, written(account, workdir / FILE, leader):
         # ---- a state before the first step, in host memory; shapes before arrays
         state, optimizer = setup.new_state(variables)
         where = abstract_state(state, setup.mesh)
         if line := split_groups(setup, state.batch_stats):
-            distributed.say(line)
+            agreement.say(line)
         iterator = train_batches(setup)
         check_shared_memory(iterator)
 
@@ -125,7 +130,7 @@ def train(
         restored = checkpoints.restore(where)
         if restored is None:
             if setup.config.init and variables is None:  # all checkpoints were damaged
-                state, _ = setup.new_state(init_from.load(setup))
+                state, _ = setup.new_state(pretrained.load(setup))
             state = meshes.put(state, jax.tree.map(lambda x: x.sharding, where))
         else:
             state, data_state, _ = restored
@@ -138,13 +143,13 @@ def train(
                 f'{setup.config.duration!r}, {setup.total_steps} steps: expected as many or more.'
             )
         if restored is not None:
-            distributed.say(f'continuing from step {step} of {setup.total_steps}')
+            agreement.say(f'continuing from step {step} of {setup.total_steps}')
         if step and saved and (line := lengthened(setup, saved, step)):
-            distributed.say(line)
+            agreement.say(line)
 
         # ---- compile
         if step < setup.total_steps:
-            distributed.say(
+            agreement.say(
                 'compiling the training step: about a minute, much longer for large networks, '
                 'a few seconds where it is in the cache'
             )
@@ -153,7 +158,7 @@ def train(
             train_steps = compile_train_steps(setup, optimizer, where, step) if more else {}
 
             # Devices wait for one another by far less than compilers may differ.
-            distributed.gather('compiled', None)
+            agreement.gather('compiled', None)
 
         # ---- loop
         account.switch('other')
@@ -227,14 +232,14 @@ def train_batches(setup: Setup) -> pipeline.TrainIterator | pipeline.Paired:
 def check_shared_memory(iterator: pipeline.TrainIterator | pipeline.Paired) -> None:
     """Warns once, before anything is compiled, of a machine whose workers will lack memory."""
     mine = socket.gethostname(), pipeline.shared_memory(iterator), pipeline.free_shared_memory()
-    processes = distributed.gather('shared memory', mine)
+    processes = agreement.gather('shared memory', mine)
     for host in dict.fromkeys(host for host, _, _ in processes):
         needs = [need for name, need, _ in processes if name == host and need]
         free = min(
             (free for name, _, free in processes if name == host and free is not None), default=None
         )
         if text := pipeline.missing_shared_memory(needs, free):
-            distributed.say(f'warning: on {host}, {text}')
+            agreement.say(f'warning: on {host}, {text}')
             return
 
 
@@ -358,7 +363,7 @@ class Run:
         log_every = setup.steps(config.log_every)
         save_every = setup.steps(config.checkpoint.every)
         eval_every = setup.steps(config.eval.every) if config.eval.every else 0
-        profile = Profile(config.profile if distributed.is_first() else '', self.workdir)
+        profile = Profile(config.profile if agreement.is_first() else '', self.workdir)
         pending: list[tuple[int, dict[str, jax.Array]]] = []  # metrics not looked at yet
         self._start_clock()
         self.preemption.guard(True)

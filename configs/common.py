@@ -1,11 +1,11 @@
-"""The data sets that a config can be pointed at; the fields and their defaults: cls/defaults.py."""
+"""The data sets that a config can name; cls/config/defaults.py has the fields."""
 
 from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from cls import finetune
-from cls.defaults import base
+from cls.config import presets
+from cls.config.defaults import base
 from cls.errors import UserError, nearest
 
 __all__ = ['arm', 'base', 'resolve']
@@ -36,7 +36,7 @@ def arm(argument: str, known: tuple[str, ...]) -> tuple[str, dict[str, str]]:
                 f'the config has no {argument!r}: write one of {", ".join(known)}, then '
                 f'variant=NAME if wanted, with commas between.{nearest(name, choices)}'
             )
-    if (chosen in ('folder', finetune.NAME)) != bool(options.get('folder')):
+    if (chosen in ('folder', presets.NAME)) != bool(options.get('folder')):
         raise UserError(
             f'{argument!r}: the arms folder and finetune, and no others, take folder=DIR, as in '
             'finetune,folder=DIR'
@@ -72,7 +72,7 @@ def resolve(
     known += ['cifar10', 'cifar100'] if cifar else []
     known += ['svhn_cropped'] if svhn else []
     known += ['mnist'] if mnist else []
-    known += ['imagenet2012', 'folder', finetune.NAME] if imagenet else []
+    known += ['imagenet2012', 'folder', presets.NAME] if imagenet else []
     chosen, options = arm(argument, tuple(known))
     c = base()
     if chosen == 'digits':
@@ -85,7 +85,7 @@ def resolve(
         mnist(c)
     else:
         imagenet(c)
-    if chosen == finetune.NAME:
+    if chosen == presets.NAME:
         c = fine_tuning_of(c)
     if 'folder' in options:
         use_folder(c, options['folder'])
@@ -146,12 +146,12 @@ def use_folder(c: ConfigDict, folder: str) -> None:
 
 
 def fine_tuning_of(recipe: ConfigDict) -> ConfigDict:
-    """Returns the recipe to fine-tune a recipe's model with; cls.finetune fills in what it counts.
+    """Returns the recipe to fine-tune a recipe's model with, see cls.config.presets.
 
     Of the recipe the model and the weight of its auxiliary heads stay.
     """
     c = base()
-    c.preset = finetune.NAME
+    c.preset = presets.NAME
     c.model, c.loss.aux_weight = recipe.model, recipe.loss.aux_weight
     c.model.dtype = 'float32'
     if 'bn_group' in c.model:

@@ -69,7 +69,7 @@ def main() -> int:
     if args.processes > 1:
         print(f'output of the other processes: {logs}/process-*.log', flush=True)
     processes = []
-    # By which they know each other (cls.run_token): in the environment, which only its user reads.
+    # The token of cls.distributed.run_token, in the environment, which only its user can read.
     token = {'CLS_TOKEN': os.environ.get('CLS_TOKEN') or secrets.token_hex(16)}
     try:
         asked = listen(processes)

@@ -4,7 +4,7 @@
 #   ./launch/test.sh [PYTEST_ARGUMENT ...]
 #
 # The first run makes .venv and installs tests/requirements.txt into it. Examples of arguments:
-# tests/test_optim.py, -k resnet, -m sweep (all variants). -h shows those of pytest.
+# tests/steps/test_optim.py, -k resnet, -m sweep (all variants). -h shows those of pytest.
 # PYTHON=python3.12 picks the interpreter.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"

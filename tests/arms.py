@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cls import config as configs
+from cls.config import load as configs
 from cls.errors import UserError
 
 FILES = sorted(

@@ -1,7 +1,7 @@
 """Attacks over loopback on runs of three processes, without JAX.
 
 `python tests/attacked.py` makes all and prints what each process said and its exit code, as JSON
-(see linked.py); tests/test_rendezvous_attacks.py says what is expected.
+(see linked.py); tests/distributed/test_rendezvous_attacks.py says what is expected.
 
 STRANGERS do not know the token, and everything ends as without them. LIARS are listeners where
 process 0 should be. INSIDERS are process 2 of a run, or its process 0, and end it, as do those at
@@ -23,9 +23,9 @@ from pathlib import Path
 
 from linked import join, play
 
-from cls import distributed, rendezvous, run_token
-from cls.links import proof
-from cls.preemption import Preemption
+from cls.distributed import agreement, rendezvous, run_token
+from cls.distributed.peers import proof
+from cls.distributed.preemption import Preemption
 
 TOKEN = 'a token that only these three know'
 OTHER = b'another token of the same length..'
@@ -205,10 +205,10 @@ def attacked(index, port, attack):
     if index:
         wait_for('under-way')
     join(index, 3, port, token=TOKEN)
-    print(distributed.gather('here', index))
+    print(agreement.gather('here', index))
     if index == 0:
         Path('over').touch()
-    distributed.links.end()
+    agreement.links.end()
 
 
 def few_files(index, port):
@@ -232,8 +232,8 @@ def afterwards(index, port):
     if index == 0:
         Path('met').touch()
     wait_for('under-way')
-    print(distributed.gather('here', index))
-    distributed.links.end()
+    print(agreement.gather('here', index))
+    agreement.links.end()
 
 
 # ------------------------------------------------------------------------------------------------
@@ -302,8 +302,8 @@ def lied_to(index, port, lie):
     if index == 0:
         wait_for('over')
     join(index, 3, port, token=TOKEN)
-    print(distributed.gather('here', index))
-    distributed.links.end()
+    print(agreement.gather('here', index))
+    agreement.links.end()
 
 
 # ------------------------------------------------------------------------------------------------
@@ -315,15 +315,15 @@ def sends(*messages, culprit=2):
     def attack(index, port):
         join(index, 3, port, token=TOKEN)
         if index == culprit:
-            distributed.gather('begun', None)
-            for line, one in itertools.product(distributed.links._lines.values(), messages):
+            agreement.gather('begun', None)
+            for line, one in itertools.product(agreement.links._lines.values(), messages):
                 line.send(one)
             time.sleep(60)
         with Preemption() as preemption:
-            distributed.gather('begun', None)
+            agreement.gather('begun', None)
             preemption.guard(True)
-            distributed.agree('next', lambda: index)
-            distributed.gather('last', None)
+            agreement.agree('next', lambda: index)
+            agreement.gather('last', None)
 
     return attack
 
@@ -333,14 +333,14 @@ def writes(make, culprit=2):
 
     def attack(index, port):
         join(index, 3, port, token=TOKEN)
-        distributed.gather('begun', None)
+        agreement.gather('begun', None)
         if index == culprit:
-            line = distributed.links._lines[0]
+            line = agreement.links._lines[0]
             text = b'{"kind": "end"}'
             right = line._proof(b'other', line._sent, text) + b' ' + text + b'\n'
             send(line._socket, make(line, right))
             time.sleep(60)
-        distributed.gather('next', None)
+        agreement.gather('next', None)
 
     return attack
 
@@ -352,25 +352,25 @@ def proved(text):
 def ends_early(index, port):
     join(index, 3, port, token=TOKEN)
     if index != 2:
-        distributed.gather('begun', None)
-    distributed.links.end()
+        agreement.gather('begun', None)
+    agreement.links.end()
 
 
 def first_ends_early(index, port):
     join(index, 3, port, token=TOKEN)
     if index:
-        distributed.gather('begun', None)
-    distributed.links.end()
+        agreement.gather('begun', None)
+    agreement.links.end()
 
 
 def thread_fails(index, port):
     """The thread of process 1 that hears the others meets a fault of its own."""
     join(index, 3, port, token=TOKEN)
-    distributed.gather('begun', None)
+    agreement.gather('begun', None)
     if index == 1:
-        distributed.links._lines[0].fileno = None  # asked for before it waits again
-    distributed.gather('again', None)
-    distributed.gather('never', None)
+        agreement.links._lines[0].fileno = None  # asked for before it waits again
+    agreement.gather('again', None)
+    agreement.gather('never', None)
 
 
 VALUE = {'kind': 'value', 'name': 'next', 'value': [None, None]}
@@ -455,8 +455,8 @@ def other_tokens(index, port):
 
 def without_token(index, port):
     join(index, 3, port, token='')
-    print(distributed.gather('here', index))
-    distributed.links.end()
+    print(agreement.gather('here', index))
+    agreement.links.end()
 
 
 def token_of_a_killed_run(index, port):
@@ -467,8 +467,8 @@ def token_of_a_killed_run(index, port):
         run_token.create(port)
         Path('left').touch()
     join(index, 3, port)
-    print(distributed.gather('here', index), run_token.path(port).exists())
-    distributed.links.end()
+    print(agreement.gather('here', index), run_token.path(port).exists())
+    agreement.links.end()
 
 
 def scenes():

@@ -1,5 +1,5 @@
 """Scenes of several processes, without JAX: `python tests/linked.py` plays all, and prints what
-each process said and its exit code, as JSON. tests/test_links.py says what is expected.
+each process said and its exit code, as JSON. tests/distributed/test_peers.py says what is expected.
 """
 
 import functools
@@ -16,26 +16,27 @@ from pathlib import Path
 
 from signalled import defaults
 
-from cls import distributed, errors, rendezvous, run_token, signals
+from cls import cli, signals
+from cls.distributed import agreement, rendezvous, run_token
+from cls.distributed.preemption import Preempted, Preemption
+from cls.distributed.rendezvous import meet
 from cls.errors import UserError
-from cls.preemption import Preempted, Preemption
-from cls.rendezvous import meet
 
 
 def join(index, count, port, timeout=60, token=None):
-    distributed.links = meet(('127.0.0.1', port), index, count, timeout, 'flags', token)
+    agreement.links = meet(('127.0.0.1', port), index, count, timeout, 'flags', token)
 
 
 def together(index, port):
     join(index, 3, port)
     values = [
-        distributed.gather('twice', 2 * index),
-        distributed.first('first', lambda: {'from': index}),
-        distributed.agree('agree', lambda: index),
+        agreement.gather('twice', 2 * index),
+        agreement.first('first', lambda: {'from': index}),
+        agreement.agree('agree', lambda: index),
     ]
-    distributed.say(f'said by {index}')
+    agreement.say(f'said by {index}')
     print(json.dumps(values))
-    distributed.links.end()
+    agreement.links.end()
 
 
 def missing(index, port):
@@ -76,16 +77,16 @@ def strangers(index, port):
     while index == 2 and not over.exists():
         time.sleep(0.1)
     join(index, 3, port)
-    print(distributed.gather('here', index))
-    distributed.links.end()
+    print(agreement.gather('here', index))
+    agreement.links.end()
 
 
 def killed(index, port, victim=2):
     join(index, 3, port)
-    distributed.gather('begun', None)
+    agreement.gather('begun', None)
     if index == victim:
         os.kill(os.getpid(), signal.SIGKILL)
-    distributed.gather('never', None)
+    agreement.gather('never', None)
 
 
 def first_killed(index, port):
@@ -100,7 +101,7 @@ def mistake(index, port):
         if index == 1:
             raise UserError('no data here.')
 
-    distributed.agree('set-up', work)
+    agreement.agree('set-up', work)
 
 
 def same_mistake(index, port):
@@ -126,7 +127,7 @@ def stopped_at_once(index, port):
             connection.recv(1000)  # until the other has gone
     else:
         join(index, 2, port)
-        distributed.gather('never', None)
+        agreement.gather('never', None)
 
 
 def mistake_meanwhile(index, port):
@@ -134,14 +135,14 @@ def mistake_meanwhile(index, port):
     join(index, 3, port)
     if index == 2:
         raise UserError('an image cannot be read.')
-    distributed.gather('step', None)
+    agreement.gather('step', None)
 
 
 def crash(index, port):
     join(index, 3, port)
     if index == 1:
         raise ValueError('a fault in the program')
-    distributed.gather('step', None)
+    agreement.gather('step', None)
 
 
 def preempted(index, port, victims=(1,), evaluates=False, number=signal.SIGTERM):
@@ -159,14 +160,14 @@ def preempted(index, port, victims=(1,), evaluates=False, number=signal.SIGTERM)
                 try:
                     for batch in range(10**6):
                         preemption.check()
-                        distributed.gather(f'batch {batch}', None)
+                        agreement.gather(f'batch {batch}', None)
                 except Preempted:
                     break
-            distributed.gather(f'step {step}', None)  # as a sum of gradients does
+            agreement.gather(f'step {step}', None)  # as a sum of gradients does
             step += 1
         print(f'saved {step}, {step >= 20}')
         preemption.guard(False)
-    distributed.links.end()
+    agreement.links.end()
     sys.exit(signals.exit_code())
 
 
@@ -185,20 +186,20 @@ def interrupted_before_it_listens(index, port):
     """The signal comes while one still sets up; all end when all have come to listen."""
     signals.begin(['cls.main'])
     join(index, 3, port)
-    signals.tell_all(distributed.links.fail)
+    signals.tell_all(agreement.links.fail)
     if index == 1:
         os.kill(os.getpid(), signal.SIGINT)
     time.sleep(0.5)
     with Preemption():
-        distributed.gather('all listen', index)
+        agreement.gather('all listen', index)
         time.sleep(60)  # longer than the threads take to agree, on a busy machine too
 
 
 def interrupted_evaluation(index, port):
     signals.begin(['cls.main', '--job=evaluate'])
     join(index, 3, port)
-    signals.tell_all(distributed.links.fail)
-    distributed.gather('begun', None)
+    signals.tell_all(agreement.links.fail)
+    agreement.gather('begun', None)
     if index == 2:
         os.kill(os.getpid(), signal.SIGINT)
     time.sleep(60)
@@ -210,7 +211,7 @@ def interrupted_twice(index, port):
     join(index, 3, port)
     with Preemption() as preemption:
         preemption.guard(True)
-        distributed.gather('begun', None)
+        agreement.gather('begun', None)
         if index == 1:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.5)
@@ -240,7 +241,7 @@ def preempted_while_compiling(index, port, slow=2):
             time.sleep(30)
         preemption.guard(True)
         preemption.due()
-        distributed.gather('step', None)
+        agreement.gather('step', None)
 
 
 def first_preempted_while_compiling(index, port):
@@ -294,7 +295,7 @@ def begin(scene, count, folder):
             signal.signal(signal.SIGINT, signal.default_int_handler)  # as Python begins
             signal.alarm(120)
             try:
-                errors.run(functools.partial(scene, index, port))
+                cli.run(functools.partial(scene, index, port))
             except SystemExit as end:
                 sys.stderr.flush()
                 os._exit(end.code or 0)

@@ -7,8 +7,8 @@ import signal
 import sys
 import time
 
-from cls import errors, signals
-from cls.preemption import Preemption
+from cls import cli, signals
+from cls.distributed.preemption import Preemption
 
 
 def defaults():
@@ -125,4 +125,4 @@ if __name__ == '__main__':
     if scene is notebook:
         sys.exit(scene())
     signals.begin(['cls.main' if scene in JOBS else 'cls.tools.some', *sys.argv[2:]])
-    errors.run(scene)
+    cli.run(scene)

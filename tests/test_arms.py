@@ -13,11 +13,12 @@ from compiling import FAST
 from flax import linen as nn
 from PIL import Image
 
-from cls import config as configs
-from cls import main, mesh
+from cls import main
+from cls.config import load as configs
 from cls.nn.conv import Conv
 from cls.nn.dense import Dense
 from cls.nn.norm import BatchNorm
+from cls.steps import sharding
 from configs import common
 
 REAL = [spec for spec in ARMS if not spec.endswith(':digits')]
@@ -180,8 +181,10 @@ def shrunk(config, digits, data_dir):
 @pytest.fixture
 def quick(monkeypatch, tmp_path):
     """One device, programs that compile quickly, a cache of the test's own."""
-    make_mesh, compiled = mesh.make_mesh, jax.stages.Lowered.compile
-    monkeypatch.setattr(mesh, 'make_mesh', lambda fsdp, _=None: make_mesh(fsdp, jax.devices()[:1]))
+    make_mesh, compiled = sharding.make_mesh, jax.stages.Lowered.compile
+    monkeypatch.setattr(
+        sharding, 'make_mesh', lambda fsdp, _=None: make_mesh(fsdp, jax.devices()[:1])
+    )
     monkeypatch.setattr(jax.stages.Lowered, 'compile', lambda lowered, **_: compiled(lowered, FAST))
     monkeypatch.setenv('CLS_CACHE_DIR', str(tmp_path / 'cache'))
     monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', str(tmp_path / 'xla'))  # JAX's stays as it is

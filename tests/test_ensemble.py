@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from cls import config as configs
 from cls import ensemble, evaluate
+from cls.config import load as configs
 from cls.errors import UserError
 from cls.main import main
-from cls.runtime import load_config
-from cls.step import normalise
+from cls.run.workdir import load_config
+from cls.steps.train_step import normalise
 
 CONFIG = """
 from ml_collections import ConfigDict

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import tiny
 
-from cls import config as configs
-from cls import mesh as meshes
+from cls.config import load as configs
 from cls.evaluate import evaluate
-from cls.hlo import collectives
 from cls.setup import set_up
-from cls.step import normalise
+from cls.steps import sharding as meshes
+from cls.steps.train_step import normalise
+from cls.tools.tpu.hlo import collectives
 
 OVERRIDES = (('model.stage_sizes', '(1, 1, 1)'), ('model.widths', '(8, 8, 8)'))
 

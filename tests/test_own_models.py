@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cls import config as configs
-from cls import main, models, runtime
+from cls import main, models
+from cls.config import load as configs
 from cls.errors import UserError
 from cls.models import registry
-from cls.models.init import init
+from cls.models.registry.init import init
 from cls.nn.dense import Dense
+from cls.run import workdir
 from cls.setup import set_up
 
 FILE = """
@@ -101,7 +102,7 @@ def test_a_model_of_ones_own_trains_and_is_evaluated_with_its_file(
 
 @pytest.mark.parametrize('text', ['[]', '{"model": 3}', '{"members": [1], "model": {"name": []}}'])
 def test_a_config_that_is_none_names_no_model(tmp_path, text):
-    runtime._check_models(tmp_path, json.loads(text))
+    workdir._check_models(tmp_path, json.loads(text))
 
 
 def test_a_file_may_be_loaded_again_and_changed_and_another_may_not_take_the_name(file, tmp_path):

@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from cls import config as configs
-from cls import ensemble, evaluate, metrics, protocols
-from cls import mesh as meshes
+from cls import ensemble, evaluate
+from cls.config import load as configs
 from cls.data import transforms, views
 from cls.data.sources import Source
 from cls.errors import UserError
-from cls.metrics import Predictions
+from cls.evaluation import metrics, protocols
+from cls.evaluation.metrics import Predictions
 from cls.setup import set_up
+from cls.steps import sharding as meshes
 
 COUNT, CLASSES = 13, 6
 

@@ -22,7 +22,7 @@ import pytest
 from logs import all_logged, logged
 from PIL import Image
 
-from cls import account
+from cls.run import goodput
 
 ROOT = Path(__file__).parent.parent
 # Everything that carries state from step to step: momentum, mean squares, BN statistics, averages,
@@ -112,7 +112,7 @@ def moment(line):
 
 
 def total(record):
-    return sum(record[bucket] for bucket in account.BUCKETS)
+    return sum(record[bucket] for bucket in goodput.BUCKETS)
 
 
 def accounts(workdir):
@@ -158,7 +158,7 @@ def test_a_run_writes_what_the_readme_says(whole):
     assert result['step'] == STEPS
     assert result['params'] == 269_722 - 9 * 16 * 2  # one channel, not three, in the first layer
     spent = result['time']
-    assert list(spent) == list(account.BUCKETS)
+    assert list(spent) == list(goodput.BUCKETS)
     assert min(spent.values()) >= 0
     assert min(spent[name] for name in ('start', 'compile', 'step', 'eval', 'checkpoint')) > 0
     assert spent['lost'] == spent['down'] == result['restarts'] == 0

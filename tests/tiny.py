@@ -5,11 +5,11 @@ import dataclasses
 import flax.linen as nn
 import jax
 
-from cls import config as configs
-from cls import mesh as meshes
+from cls.config import load as configs
 from cls.nn.dense import Dense
 from cls.nn.norm import BatchNorm
 from cls.setup import abstract_state, set_up
+from cls.steps import sharding as meshes
 from cls.train import compile_train_step, train_batches
 
 

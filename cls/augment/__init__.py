@@ -1,0 +1,4 @@
+"""Image operations inside the compiled step.
+
+May import: errors.
+"""

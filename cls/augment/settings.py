@@ -17,7 +17,7 @@ COLOURED = ('hue', 'saturation', 'hsl', 'lighting')  # what only images in RGB h
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """The fields of config.augment, see cls/defaults.py; as they are here, nothing is done."""
+    """The fields of config.augment; with these defaults nothing is done."""
 
     policy: str = ''
     layers: int = 2

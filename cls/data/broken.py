@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from cls.cache import cache_dir
 from cls.data.decode import BrokenImage, DamagedImage, Rules, decode
 from cls.errors import UserError
+from cls.storage.cache import cache_dir
 
 SECONDS = 30  # of a search for further broken files, at most
 NAMED = 20  # broken files that are named on one line

@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
-from cls import storage
-from cls.cache import cache_dir as default_dir
 from cls.data import tfds_sets
 from cls.errors import UserError
+from cls.storage import paths
+from cls.storage.cache import cache_dir as default_dir
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
@@ -88,7 +88,7 @@ def prepare(cache_dir: str = '') -> tfds.core.DatasetBuilder:
 
     Raises UserError if the folder cannot be written.
     """
-    if storage.is_remote(cache_dir):
+    if paths.is_remote(cache_dir):
         raise UserError(
             f'config.data.dir is {cache_dir}, and the digits are made on this machine: expected a '
             f"folder of it, or '' for the default one."
@@ -113,7 +113,7 @@ def opened(data_dir: str) -> tfds.core.DatasetBuilder:
     config has a run write elsewhere.
     """
     there = data_dir and (Path(data_dir).expanduser() / Digits.name / str(Digits.VERSION)).is_dir()
-    return prepare(data_dir if there or storage.is_remote(data_dir) else '')
+    return prepare(data_dir if there or paths.is_remote(data_dir) else '')
 
 
 def _prepare_once(root: Path, folder: Path) -> None:

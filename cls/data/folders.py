@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cls.data import broken, splits
+from cls.data.classes import class_indices
 from cls.data.decode import SUFFIXES, BrokenImage, Rules, decode, picture
 from cls.data.layout import layout_of, part_of
 from cls.data.scan import LeftOut, class_folders, image_files, listed, once
-from cls.data.sources import Crop, Source, class_indices
+from cls.data.sources import Crop, Source
 from cls.errors import UserError, nearest
 
 T = TypeVar('T')

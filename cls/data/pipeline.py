@@ -55,7 +55,7 @@ class Info:
 
 
 def info(train: Source | None, evaluation: Source, data: ConfigDict) -> Info:
-    """Sums up what `sources.load` returned for the two splits.
+    """Sums up what `datasets.load` returned for the two splits.
 
     Without a training split, which is for evaluation only, the length of an epoch has no meaning
     but has to be something: that of the evaluation split.
@@ -451,7 +451,7 @@ def train_batches(
     module must then be guarded by `if __name__ == '__main__'`.
 
     Args:
-      source: `sources.load(data, 'train')`.
+      source: `datasets.load(data, 'train')`.
       data: `config.data`.
       batch: Size of the global batch.
       seed: Of order and crops, 0 or more.

@@ -1,13 +1,7 @@
-"""Names of splits: which are test splits, and how the figures of an evaluation are named.
-
-Figures are 'test/top1', ... on a test split only and 'validation/top1', ... on any other: a
-validation set, or a part of the training set. Those of an average of weights, or with recomputed
-statistics, are 'validation_ema/top1' and so on, see `weights_name`.
-"""
+"""Names of splits: which of them are test splits, and which split is evaluated on."""
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from cls.errors import UserError
 
@@ -49,26 +43,3 @@ def to_evaluate(name: str, names: Iterable[str]) -> str:
         f'{name} has no split to evaluate on, it has {", ".join(names)}: expected '
         'config.data.eval_split, as train[90%:], and config.data.train_split, as train[:90%].'
     )
-
-
-def weights_name(kind: str, *, ema: bool = False, precise: bool = False) -> str:
-    """Returns what the names of figures begin with: 'test', 'validation_ema_precise', ...
-
-    Args:
-      kind: one of KINDS.
-      ema: whether they are those of the average of weights.
-      precise: whether they are with recomputed batch-norm statistics.
-    """
-    return kind + '_ema' * ema + '_precise' * precise
-
-
-def figure(values: Mapping[str, Any], metric: str, *, ema: bool = False) -> Any:
-    """Returns a figure of an evaluation, of whichever kind of split it was; None if none is there.
-
-    Args:
-      values: a line of metrics.jsonl, the content of result.json or evaluation.json.
-      metric: 'top1', ...
-      ema: whether to return that of the average of weights.
-    """
-    names = (f'{weights_name(kind, ema=ema)}/{metric}' for kind in KINDS)
-    return next((values[name] for name in names if name in values), None)

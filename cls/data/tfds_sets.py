@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from cls import storage
-from cls.data import benchmarks, broken, sources
+from cls.data import broken, sources
+from cls.data.classes import class_indices, subset
 from cls.data.decode import RULES, BrokenImage, Rules, decode, picture
-from cls.data.sources import Crop, InMemory, Source, class_indices
+from cls.data.sources import Crop, InMemory, Source
 from cls.errors import UserError, nearest
+from cls.storage import paths
 
 T = TypeVar('T')
 _VERSION = re.compile(r'\d+\.\d+\.\d+')
@@ -92,7 +93,7 @@ class Records(Source):
 
 def tfds_dir(directory: str = '') -> Path:
     """Where prepared data sets lie: `directory`, else TFDS_DATA_DIR, else TFDS's default."""
-    return storage.path(directory or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
+    return paths.path(directory or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
 
 
 def known_datasets() -> list[str]:
@@ -117,7 +118,7 @@ def find_prepared(name: str, directory: str = '') -> Path | None:
 
     Raises UserError if several configurations are there to choose from.
     """
-    folder = storage.checked(tfds_dir(directory)) / name
+    folder = paths.checked(tfds_dir(directory)) / name
     if not folder.is_dir():
         return None
     if versions := _versions(folder):
@@ -158,7 +159,7 @@ def prepared(name: str, directory: str):
             f'the name of a TFDS data set.{nearest(name, known)}'
         )
     if not os.fspath(folder).startswith('gs://'):  # which array_record reads
-        folder = storage.fetched(folder)
+        folder = paths.fetched(folder)
     builder = open_builder(folder)
     if (file_format := builder.info.file_format.value) != 'array_record':
         raise UserError(
@@ -180,7 +181,7 @@ def open_builder(folder: Path):
 
     file = folder / 'features.json'
     try:
-        named = sorted(_named_classes(storage.parse_json(file.read_text())))
+        named = sorted(_named_classes(paths.parse_json(file.read_text())))
     except (OSError, ValueError) as error:
         raise UserError(f'{file} cannot be read ({error}): prepare the data set again.') from error
     own = _tfds_features()
@@ -209,7 +210,7 @@ def _named_classes(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         if value.lstrip()[:1] in ('{', '[', '"'):
             with contextlib.suppress(ValueError):
-                yield from _named_classes(storage.parse_json(value))
+                yield from _named_classes(paths.parse_json(value))
         return
     if isinstance(value, dict):
         yield from (value[key] for key in _CLASS_KEYS if isinstance(value.get(key), str))
@@ -246,7 +247,7 @@ def open_split(
       builder: `prepared(...)`.
       name: What to call it in messages.
       split: 'train', 'train[:90%]' and so on.
-      classes: See `sources.load`.
+      classes: See `datasets.load`.
       rows: The examples to take; None: all.
       rules: Of decoding.
 
@@ -275,7 +276,7 @@ def open_split(
     source.rules = rules
     if height and width and len(source) * height * width * channels <= sources.MEMORY_LIMIT:
         source = source.in_memory((height, width, channels))
-    source.subset = benchmarks.subset(name.partition('/')[0], source.class_names)
+    source.subset = subset(name.partition('/')[0], source.class_names)
     source.split, source.version = split, builder.info.full_name
     return source
 

@@ -1,4 +1,4 @@
-"""Several views of an image for evaluation, and batches of them. See cls.protocols for their use.
+"""Several views of an image for evaluation, in batches (used by cls.evaluation.protocols).
 
 A view is a uint8 crop or the whole image, resized. Its mirror image is made on the device.
 """

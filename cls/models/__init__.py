@@ -1,4 +1,7 @@
-"""One file per system; the functions here are the contract of them all (see registry.py)."""
+"""One file per system; the functions here are the contract of them all (see registry.py).
+
+May import: errors, nn.
+"""
 
 from cls.models.registry import (
     Ensemble,

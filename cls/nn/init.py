@@ -2,8 +2,8 @@
 
 XLA compiles a random draw anew for each shape, and a deep net has dozens of shapes. An
 initialiser here is a Flax initialiser like any other (`model.init` works as ever), and beside that
-draws the same distribution with NumPy; cls.models.init uses that. A module's parameter `x` is drawn
-by its attribute `x_init`.
+draws the same distribution with NumPy; cls.models.registry.init uses that. A module's parameter `x`
+is drawn by its attribute `x_init`.
 """
 
 import contextlib

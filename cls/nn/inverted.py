@@ -25,11 +25,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.genotypes import check_layers
 from cls.nn import init
 from cls.nn.attention import SqueezeExcite
 from cls.nn.dense import Dense
 from cls.nn.drop import path_of
+from cls.nn.limits import check_layers
 from cls.nn.shuffle import channel_shuffle
 
 Activation = Callable[[jax.Array], jax.Array]

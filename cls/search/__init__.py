@@ -13,4 +13,6 @@
 
 A code is a tuple of small integers, one for each decision; a genotype is what a net is built from
 (`config.model.genotype`). Spaces translate between them, and nothing else knows both.
+
+May import: anything but main, tools.
 """

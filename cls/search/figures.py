@@ -10,13 +10,13 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from cls import storage
-from cls.data import splits
 from cls.models import block_qnn, genet, hier, metaqnn
 from cls.nn import cells, inverted
+from cls.run import metric_names
 from cls.search.history import Result
 from cls.search.searcher import FAILED
 from cls.search.spaces import tabular
+from cls.storage import paths
 
 Edge = tuple[str, str, str]  # from a node, to another, what is between them
 _COLOURS = {'in': '#dceefb', 'out': '#fde9d9', '': '#f2f2f2'}
@@ -42,7 +42,7 @@ def course(logged: Sequence[Mapping[str, Any]], file: Path) -> None:
       file: to write.
     """
     figure = Figure((6, 5), layout='constrained')
-    accuracies = [f'{kind}/top1' for kind in splits.KINDS]
+    accuracies = [f'{kind}/top1' for kind in metric_names.KINDS]
     accuracies = [name for name in accuracies if any(name in line for line in logged)]
     parts = {'top-1 (%)': ('train/top1', *accuracies), 'entropy (nats)': ('train/alpha_entropy',)}
     for axes, (label, names) in zip(figure.subplots(2, sharex=True), parts.items(), strict=True):
@@ -208,4 +208,4 @@ def save(figure: Figure, file: Path) -> None:
     """Writes a figure as PNG, without touching what a notebook has set up."""
     png = io.BytesIO()
     FigureCanvasAgg(figure).print_figure(png, dpi=120)
-    storage.write_whole(file, png.getvalue())
+    paths.write_whole(file, png.getvalue())

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cls import storage
 from cls.errors import UserError
 from cls.search.searcher import FAILED, Searcher, Trial
 from cls.search.space import Code
+from cls.storage import paths
 
 FILE = 'history.jsonl'
 
@@ -133,7 +133,7 @@ def _read(file: Path) -> Iterable[dict[str, Any]]:
     asked: set[int] = set()
     for number, line in enumerate(whole.splitlines(), 1):
         try:
-            event = storage.parse_json(line)
+            event = paths.parse_json(line)
             if not _is_event(event):
                 raise ValueError(line)
             if 'asked' in event:

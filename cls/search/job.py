@@ -21,18 +21,21 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from cls import defaults, genotypes, same_data, storage
-from cls.account import FILE as ACCOUNT
-from cls.account import Account, load_record, written
-from cls.data import sources
+from cls.config import defaults, genotype_files
+from cls.data import datasets
+from cls.distributed.preemption import Preemption
 from cls.errors import UserError
-from cls.preemption import Preemption
-from cls.runtime import check_folder, claim
+from cls.models.registry import genotypes
+from cls.run import same_data
+from cls.run.goodput import FILE as ACCOUNT
+from cls.run.goodput import Account, load_record, written
+from cls.run.telemetry import write_json
+from cls.run.workdir import check_folder, claim
 from cls.search import engines, history, loop, registry
 from cls.search.history import FILE, History, Result
 from cls.search.searcher import FAILED
 from cls.search.space import Space
-from cls.telemetry import write_json
+from cls.storage import paths
 
 GENOTYPE = 'genotype.json'
 PAUSE = 10.0  # seconds between lines of progress that tell of nothing better
@@ -64,7 +67,7 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
             f'a search is one process, not {jax.process_count()}: run the command once, and for '
             "many machines with --config.search.engine=ray on a cluster of Ray's."
         )
-    if storage.is_remote(workdir):
+    if paths.is_remote(workdir):
         raise UserError(f'{workdir} is in a store: expected a folder for the history to grow in.')
     result = check_folder(workdir, config)
     if result is not None:
@@ -116,7 +119,7 @@ def _same_data(config: ConfigDict, workdir: Path) -> same_data.Data | None:
     if 'proxy' not in config:
         return None
     fields = config.proxy.data
-    data = same_data.identity(sources.load(fields, 'train'), sources.load(fields, 'eval'))
+    data = datasets.identity(datasets.load(fields, 'train'), datasets.load(fields, 'eval'))
     begun = (workdir / FILE).exists() and (workdir / FILE).stat().st_size > 0
     same_data.check(workdir, data, begun, fields.allow_changed)
     return data
@@ -148,7 +151,7 @@ def finish(
     figures.curve(results, workdir / 'curve.png')
     figures.draw(genotype, workdir / 'cell.png')
     if 'proxy' in config:
-        genotypes.save(genotype, workdir / GENOTYPE)
+        genotype_files.save(genotype, workdir / GENOTYPE)
     report = account.report()
     result = {
         'fitness': best.fitness,

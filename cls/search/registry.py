@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cls.defaults import is_number
+from cls.config.defaults import is_number
 from cls.errors import UserError, nearest
 
 # Module in cls.search and what it is called there. Imported when asked for: some load JAX.

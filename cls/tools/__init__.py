@@ -1,0 +1,4 @@
+"""Commands, each run as `python -m cls.tools.NAME`.
+
+May import: anything.
+"""

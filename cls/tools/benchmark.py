@@ -21,16 +21,17 @@ import jax.numpy as jnp
 from jax import lax
 from ml_collections import ConfigDict
 
-from cls import mesh as meshes
 from cls import models
-from cls.account import Account
-from cls.checkpoint import Checkpoints
-from cls.errors import Parser, UserError, run
+from cls.cli import Parser, run
+from cls.distributed.preemption import Preemption
+from cls.errors import UserError
 from cls.nn.conv import conv
 from cls.nn.pool import max_pool
-from cls.preemption import Preemption
+from cls.run.checkpoint import Checkpoints
+from cls.run.goodput import Account
+from cls.run.telemetry import Metrics, Progress
 from cls.setup import Setup, abstract_state, set_up
-from cls.telemetry import Metrics, Progress
+from cls.steps import sharding as meshes
 from cls.tools import benchmark_input
 from cls.train import Run, compile_train_step, train_batches
 from configs import common

@@ -27,11 +27,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from cls.account import Account
 from cls.data import folders, pipeline
 from cls.errors import UserError
+from cls.run.goodput import Account
+from cls.run.telemetry import write_json
 from cls.setup import set_up
-from cls.telemetry import write_json
 from cls.train import feed, train_batches
 from configs import common
 

@@ -9,7 +9,7 @@ chips of the slice. Neither a TPU nor the images are needed: shapes are enough, 
 ImageNet stands its number of images. libtpu is (launch/requirements-tpu.txt): the TPU's compiler.
 
 With --all the step of every config that has ImageNet is compiled for a v5e and a v5p slice, see
-cls/tools/pods.py; those whose name matches PATTERN, as 'resnet*'. What is compiled is kept in
+cls/tools/tpu/pods.py; those whose name matches PATTERN, as 'resnet*'. What is compiled is kept in
 launch/compiled.json and not compiled again; --write renews the table in a file, from there alone if
 --all is not given.
 
@@ -27,10 +27,10 @@ a step      of a chip: floating-point operations and bytes read and written, by 
             Of a gather, as rotating an image is one, it counts far more than is read.
 collectives of a chip: the bytes of their results.
 bounds      what the step's operations, bytes and collectives take at the chip's peaks, see
-            cls/slices.py, if nothing else did; but for what is said of bytes, a step is no faster
-            than the slowest of them. Of several slices, the network between them is left out. MFU
-            is the net's own operations (three times the forward multiply-adds, two each) over what
-            the chips could have done meanwhile.
+            cls/tools/tpu/slices.py, if nothing else did; but for what is said of bytes, a step is
+            no faster than the slowest of them. Of several slices, the network between them is left
+            out. MFU is the net's own operations (three times the forward multiply-adds, two each)
+            over what the chips could have done meanwhile.
 estimate    the sum of the cycles that the TPU's compiler expects of each of its kernels.
 """
 
@@ -47,13 +47,14 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from cls import config as configs
-from cls import ensemble, hlo, slices
-from cls.errors import Parser, UserError, run
-from cls.models.complexity import complexity
+from cls import ensemble
+from cls.cli import Parser, run
+from cls.config import load as configs
+from cls.errors import UserError
+from cls.models.registry.complexity import complexity
 from cls.setup import Phase, Setup, abstract_state, set_up
-from cls.slices import GIB, Chip
-from cls.tools import pods
+from cls.tools.tpu import hlo, pods, slices
+from cls.tools.tpu.slices import GIB, Chip
 from cls.train import compile_train_step
 
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')

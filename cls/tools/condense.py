@@ -15,12 +15,14 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from cls import config as configs
-from cls import evaluate, models, storage
-from cls.errors import Parser, UserError, run
+from cls import evaluate, models
+from cls.cli import Parser, run
+from cls.config import load as configs
+from cls.errors import UserError
 from cls.models.condensenet import CondenseNet, condense
 from cls.models.registry import abstract_variables
-from cls.runtime import load_classes, load_config, start
+from cls.run.workdir import load_classes, load_config, start
+from cls.storage import paths
 from cls.tools.import_weights import write
 
 
@@ -32,8 +34,8 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument('--workdir', required=True, type=storage.checked, help='the run')
-    parser.add_argument('--output', required=True, type=storage.checked, help='the folder to make')
+    parser.add_argument('--workdir', required=True, type=paths.checked, help='the run')
+    parser.add_argument('--output', required=True, type=paths.checked, help='the folder to make')
     args = parser.parse_args(argv)
 
     if args.output.exists() and any(args.output.iterdir()):

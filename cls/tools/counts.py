@@ -22,16 +22,16 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from cls import models, storage
+from cls import models
 from cls.errors import UserError
-from cls.models.complexity import Complexity, complexity
+from cls.models.registry.complexity import Complexity, complexity
+from cls.storage import paths as storage
 
 FILE = Path(__file__).with_name('counts.json')
 ROOT = Path(__file__).parents[2]  # the folder that the package cls is in
 _COUNTER = complexity.__module__
-_PACKAGES = ('cls.models', 'cls.nn')
-# Looking up a variant does not change its network.
-_LOOK_UP = ('cls.models.registry',)
+_PACKAGES = ('cls.models.', 'cls.nn.')
+_REGISTRY = 'cls.models.registry'  # how a variant is found does not change its network
 _DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 # Fields of syntax trees that no result depends on.
 _IGNORED_FIELDS = frozenset({'ctx', 'kind', 'type_comment', 'type_ignores'})
@@ -139,7 +139,7 @@ def key(module: str, root: Path = ROOT) -> str:
 
 
 def _counts(module: str) -> bool:
-    return module.startswith(_PACKAGES) and not module.startswith(_LOOK_UP)
+    return module == _COUNTER or module.startswith(_PACKAGES) and not module.startswith(_REGISTRY)
 
 
 def _path(module: str, root: Path) -> Path | None:

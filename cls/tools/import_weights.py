@@ -11,7 +11,8 @@ nothing is written; the number of classes is the file's. Where a snapshot's conf
 arguments of a training script in the file, say of which network the weights are, and that is
 another, nothing is written either. Where evaluation and fine-tuning start from is the config that
 is printed and saved; --config.FIELD=VALUE changes it. A run of another config, with another head if
-need be, starts from the folder, or from the file itself, by --config.init (see cls.init_from).
+need be, starts from the folder, or from the file itself, by --config.init (see
+cls.weights.pretrained).
 
 The names of the classes, in the order of the outputs (classes.json in the folder), are those of
 config.json; without them a net of 1,000 classes is taken for one of ImageNet's, in the order of the
@@ -34,15 +35,19 @@ import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from cls import config as configs
-from cls import defaults, models, optim, storage, weights
-from cls.checkpoint import Checkpoints
+from cls import models, weights
+from cls.cli import Parser, run
+from cls.config import defaults
+from cls.config import load as configs
 from cls.data import tfds_sets
-from cls.data.benchmarks import wnids
-from cls.errors import Parser, UserError, run
+from cls.data.classes import wnids
+from cls.errors import UserError
 from cls.models.registry import Variant
-from cls.runtime import claim, record, start
-from cls.state import new_state
+from cls.run.checkpoint import Checkpoints
+from cls.run.workdir import claim, record, start
+from cls.steps import optim
+from cls.steps.state import new_state
+from cls.storage import paths
 from cls.weights import card as cards
 from cls.weights.hub import CARD, Located, Preparation, locate, preparation
 from configs import common
@@ -61,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument('--model', required=True, help='a variant of python -m cls.tools.models')
     parser.add_argument('--from', dest='source', required=True, help='file, folder, hf:OWNER/NAME')
-    parser.add_argument('--workdir', required=True, type=storage.checked, help='the folder to make')
+    parser.add_argument('--workdir', required=True, type=paths.checked, help='the folder to make')
     parser.add_argument('--entry', default='', help='of a file with several sets of weights')
     parser.add_argument('--bgr', action='store_true', help='they were trained on BGR (Caffe): turn')
     args, rest = parser.parse_known_args(argv)

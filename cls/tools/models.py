@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from cls import models
-from cls.config import ROOT
-from cls.errors import Parser, UserError, run
-from cls.models.complexity import Complexity
+from cls.cli import Parser, run
+from cls.config.load import ROOT
+from cls.errors import UserError
 from cls.models.registry import System, Variant
+from cls.models.registry.complexity import Complexity
 from cls.tools import counts, markdown
 
 MANY = 40  # models that take so long to count that a line says so

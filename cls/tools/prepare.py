@@ -21,9 +21,11 @@ from pathlib import Path
 
 from etils import epath
 
-from cls import errors, storage
+from cls import cli
+from cls.cli import Parser
 from cls.data import tfds_sets
-from cls.errors import Parser, UserError, nearest
+from cls.errors import UserError, nearest
+from cls.storage import paths
 
 EXTRA_MODULES = {'tensorflow': 'tensorflow-cpu', 'importlib_resources': 'importlib_resources'}
 
@@ -65,7 +67,7 @@ def check(name: str, data_dir: str, manual: epath.Path) -> None:
     """Raises UserError if TFDS does not know NAME[/CONFIG], or something is missing for it."""
     import tensorflow_datasets as tfds
 
-    from cls.data import builders, imagenet
+    from cls.data.prepare import builders, imagenet
 
     dataset, _, config = name.partition('/')
     known = tfds_sets.known_datasets()
@@ -84,7 +86,7 @@ def check(name: str, data_dir: str, manual: epath.Path) -> None:
         )
     if name in builders.RECIPES:
         for folder in (manual, data_dir or os.environ.get('TFDS_DATA_DIR', '')):
-            if storage.is_remote(folder):
+            if paths.is_remote(folder):
                 raise UserError(
                     f'{folder} is not on this machine: expected a local folder to prepare {name} '
                     'in, which can be copied there afterwards.'
@@ -107,7 +109,7 @@ def check(name: str, data_dir: str, manual: epath.Path) -> None:
 
 def check_apart(names: list[str], manual: Path) -> None:
     """Raises UserError if one file would be taken for two data sets, whose files have one name."""
-    from cls.data import builders
+    from cls.data.prepare import builders
 
     taken = {}
     for name in names:
@@ -123,7 +125,7 @@ def prepare(name: str, data_dir: str, manual: epath.Path) -> str:
     """Downloads and prepares NAME[/CONFIG]; returns its folder. Raises UserError."""
     import tensorflow_datasets as tfds
 
-    from cls.data import builders
+    from cls.data.prepare import builders
 
     root = tfds_sets.tfds_dir(data_dir)
     try:
@@ -142,4 +144,4 @@ def prepare(name: str, data_dir: str, manual: epath.Path) -> str:
 
 
 if __name__ == '__main__':
-    errors.run(main)
+    cli.run(main)

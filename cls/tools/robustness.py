@@ -30,13 +30,17 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cls import benchmarks, distributed, evaluate, metrics, storage
-from cls import config as configs
-from cls.data import sources, tfds_sets
-from cls.errors import Parser, UserError, run
-from cls.runtime import load_classes, load_config, start
+from cls import evaluate
+from cls.cli import Parser, run
+from cls.config import load as configs
+from cls.data import datasets, sources, tfds_sets
+from cls.distributed import agreement
+from cls.errors import UserError
+from cls.evaluation import metrics, robustness
+from cls.run.telemetry import write_json
+from cls.run.workdir import load_classes, load_config, start
 from cls.setup import Setup
-from cls.telemetry import write_json
+from cls.storage import paths
 
 # TFDS's names, and the folders that the authors' archives extract to.
 _V2 = {
@@ -70,19 +74,17 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument('--workdir', required=True, type=storage.checked, help='the run')
+    parser.add_argument('--workdir', required=True, type=paths.checked, help='the run')
+    parser.add_argument('--data', required=True, type=paths.fetched, help='where the test sets lie')
     parser.add_argument(
-        '--data', required=True, type=storage.fetched, help='where the test sets lie'
-    )
-    parser.add_argument(
-        '--output', type=storage.checked, help='folder for robustness.json, not the run folder'
+        '--output', type=paths.checked, help='folder for robustness.json, not the run folder'
     )
     parser.add_argument('--config', help='the config file of your own that registers its model')
-    distributed.add_flags(parser)
+    agreement.add_flags(parser)
     args = parser.parse_args(argv)
     if args.config:
         configs.load(args.config)
-    distributed.start(args)
+    agreement.start(args)
     logging.basicConfig(level=logging.WARNING, format='%(levelname)s: %(message)s')
     found = list(find(args.data))
     if not found:
@@ -112,8 +114,8 @@ def find(root: Path) -> Iterator[TestSet]:
             yield TestSet(title, f'{title.partition("/")[0]}:{root / folder}')
         elif is_prepared(title):
             yield TestSet(title, f'tfds:{title}', 'test')
-    for corruption in benchmarks.ALEXNET_ERRORS:
-        for severity in benchmarks.SEVERITIES:
+    for corruption in robustness.ALEXNET_ERRORS:
+        for severity in robustness.SEVERITIES:
             title = f'imagenet_c/{corruption}/{severity}'
             places = (
                 root / part / kind / corruption / str(severity)
@@ -145,40 +147,40 @@ def report(
 
     It goes to the folder `output`, or to the run folder if that can be claimed.
     """
-    distributed.first('output', lambda: evaluate.prepare(workdir, output))
+    agreement.first('output', lambda: evaluate.prepare(workdir, output))
     config, classes = load_config(workdir), load_classes(workdir)
     data = [data_of(config, test, root) for test in found]
     # A set that is not as it should be is found before hours of the others.
     for fields in data:
-        sources.load(fields, 'eval', classes)
+        datasets.load(fields, 'eval', classes)
     with config.unlocked():
         config.data = data[0]
     setup, state = evaluate.restore(config, workdir)
     result = {'step': int(state.step), 'sets': {}}
     for test, fields in zip(found, data, strict=True):
-        source = sources.load(fields, 'eval', classes)
+        source = datasets.load(fields, 'eval', classes)
         values = accuracy(setup, fields, source, state.ema or state.variables())
         result['sets'][test.title] = values | {'split': source.split}
-        distributed.say(
+        agreement.say(
             f'{test.title}: top-1 {values["top1"]:.2f} %, top-5 {values["top5"]:.2f} %, '
             f'{values["images"]:,} images'
         )
     errors = {
         (name, severity): 1 - result['sets'][title]['top1'] / 100
-        for name in benchmarks.ALEXNET_ERRORS
-        for severity in benchmarks.SEVERITIES
+        for name in robustness.ALEXNET_ERRORS
+        for severity in robustness.SEVERITIES
         if (title := f'imagenet_c/{name}/{severity}') in result['sets']
     }
     if errors:
-        mean = benchmarks.mean_corruption_error(errors)
-        result['imagenet_c'] = {'mCE': mean, 'CE': benchmarks.corruption_errors(errors)}
+        mean = robustness.mean_corruption_error(errors)
+        result['imagenet_c'] = {'mCE': mean, 'CE': robustness.corruption_errors(errors)}
         known = f'{len(errors)} of 75 parts are there, all are needed' if mean is None else ''
-        distributed.say(f'imagenet_c: mCE {known or f"{mean:.2f} %"}')
+        agreement.say(f'imagenet_c: mCE {known or f"{mean:.2f} %"}')
 
     def write(folder: Path) -> None:
         write_json(folder / 'robustness.json', result)
 
-    distributed.first('written', lambda: evaluate.deliver(write, workdir, output))
+    agreement.first('written', lambda: evaluate.deliver(write, workdir, output))
     return result
 
 

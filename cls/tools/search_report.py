@@ -45,14 +45,15 @@ import numpy as np
 from ml_collections import ConfigDict
 from scipy import stats
 
-from cls import config as configs
-from cls.errors import Parser, UserError, run
+from cls.cli import Parser, run
+from cls.config import load as configs
+from cls.errors import UserError
 from cls.search import loop, registry
 from cls.search.fronts import area, front, within
 from cls.search.history import FILE, History, Result
 from cls.search.job import is_search
 from cls.search.searcher import FAILED
-from cls.search.supernet import report as supernets
+from cls.search.supernets import report as supernets
 from cls.tools.markdown import table
 
 POINTS = (10, 20, 50, 100, 200, 300, 500, 1000, 2000, 5000, 10_000, 20_000)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from cls import storage
 from cls.errors import UserError
+from cls.storage import paths
 from cls.weights import card as cards
 
 CARD = 'config.json'
@@ -122,7 +122,7 @@ def locate(source: str) -> Located:
     """
     if source.startswith(HUB):
         return _fetch(source)
-    path = storage.fetched(source)
+    path = paths.fetched(source)
     if not path.is_dir():
         return Located(path, {})
     file = next((path / name for name in FILES if (path / name).is_file()), None)
@@ -181,7 +181,7 @@ def _card(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        card = storage.parse_json(file.read_text())
+        card = paths.parse_json(file.read_text())
     except ValueError:
         raise UserError(f'{file}: expected JSON.') from None
     if not isinstance(card, dict):

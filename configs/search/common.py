@@ -1,7 +1,7 @@
 """Defaults that every search starts from, and what its trials can be evaluated by.
 
-The fields are those of cls/defaults.py. Groups with a name have the fields of what is named, with
-the paper's values as defaults; see cls/search/registry.py.
+The fields are those of cls/config/defaults.py. Groups with a name have the fields of what is named,
+with the paper's values as defaults; see cls/search/registry.py.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from types import ModuleType
 
 from ml_collections import ConfigDict
 
-from cls import defaults
+from cls.config import defaults
 from cls.errors import UserError, nearest
 from cls.search import registry
 

@@ -10,15 +10,15 @@ import numpy as np
 import optax
 import pytest
 
-from cls import config as configs
-from cls import mesh as meshes
 from cls.augment.apply import apply
 from cls.augment.settings import Augment
-from cls.defaults import FIELDS
+from cls.config import load as configs
+from cls.config.defaults import FIELDS
 from cls.errors import UserError
 from cls.setup import set_up
-from cls.state import new_state
-from cls.step import Recipe, make_train_step, normalise
+from cls.steps import sharding as meshes
+from cls.steps.state import new_state
+from cls.steps.train_step import Recipe, make_train_step, normalise
 
 EVERYTHING = Augment(
     policy='autoaugment_svhn',
@@ -155,9 +155,9 @@ def test_a_step_learns_from_the_mixed_labels(devices, accumulate):
 
 def test_without_augmentation_the_step_is_the_one_without_this_package(monkeypatch):
     """It is not even called, and the keys of flips and dropout stay."""
-    import cls.step
+    import cls.steps.train_step
 
-    monkeypatch.setattr(cls.step, 'apply', None)
+    monkeypatch.setattr(cls.steps.train_step, 'apply', None)
     mesh = meshes.make_mesh(1, jax.devices()[:1])
     recipe = Recipe(10, (120.0,), (60.0,), True, 0.1, 0.0, 1, 0.0)
     optimizer = optax.sgd(0.0)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cls.augment import colour, warp
-from cls.step import normalise
+from cls.steps.train_step import normalise
 
 TORCH, TENSORFLOW = (
     np.load(Path(__file__).parent / f'{name}.npz') for name in ('torch', 'tensorflow')

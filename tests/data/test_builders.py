@@ -14,7 +14,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from scipy import io as scipy_io
 
-from cls.data import archives, benchmarks, builders, imagenet, sources, tfds_sets
+from cls.data import classes, datasets, tfds_sets
+from cls.data.prepare import archives, builders, imagenet
 from cls.errors import UserError
 from cls.tools import prepare
 
@@ -76,7 +77,7 @@ def prepared(tmp_path, make_data, name, split, eval_split='test'):
     assert repr(builder.info.features['image']) == repr(theirs.info.features['image'])
     assert builder.info.supervised_keys == theirs.info.supervised_keys
     data = make_data(name=f'tfds:{name}', dir=str(tmp_path / 'data'), eval_split=eval_split)
-    source = sources.load(data, split)
+    source = datasets.load(data, split)
     examples = [source[i] for i in range(len(source))]
     return source, {example['image'].tobytes(): example['label'] for example in examples}
 
@@ -190,7 +191,7 @@ def test_svhn(tmp_path, manual, make_data):
     data = make_data(
         name='tfds:svhn_cropped', dir=str(tmp_path / 'data'), train_split='train+extra'
     )
-    assert len(sources.load(data, 'train')) == 7
+    assert len(datasets.load(data, 'train')) == 7
 
 
 # ------------------------------------------------------------------------------------------------
@@ -242,7 +243,7 @@ def test_imagenet(tmp_path, make_data, tars, capsys):
     train, val = tars
     source, found = prepared(tmp_path, make_data, 'imagenet2012', 'train', 'validation')
     assert source.num_classes == 1000
-    assert source.class_names == tuple(sorted(source.class_names)) == benchmarks.wnids()
+    assert source.class_names == tuple(sorted(source.class_names)) == classes.wnids()
     expected = {}
     for label, images in train.items():
         for name, content in images.items():
@@ -264,7 +265,7 @@ def test_imagenet(tmp_path, make_data, tars, capsys):
             assert bytes(raw[index]['image']) == train[name[:9]][name]
 
     data = make_data(name='tfds:imagenet2012', dir=str(tmp_path / 'data'), eval_split='validation')
-    test = sources.load(data, 'eval')
+    test = datasets.load(data, 'eval')
     names = tfds_sets.texts(builder, 'validation', 'file_name')
     numbers = [int(name[-13:-5]) for name in names]
     assert sorted(numbers) == [1, 2, 3, 50_000]
@@ -303,7 +304,7 @@ def test_interrupted_preparation_leaves_nothing_that_looks_prepared(
     (killed / 'dataset_info.json').write_text('{}')
     assert tfds_sets.find_prepared('imagenet2012', str(tmp_path / 'data')) is None
     with pytest.raises(UserError, match='imagenet2012 is not prepared'):
-        sources.load(make_data(name='tfds:imagenet2012', dir=str(tmp_path / 'data')), 'train')
+        datasets.load(make_data(name='tfds:imagenet2012', dir=str(tmp_path / 'data')), 'train')
     assert prepare.main(['imagenet2012', *arguments]) == 0
     assert [path.name for path in (tmp_path / 'data' / 'imagenet2012').iterdir()] == ['5.1.0']
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from cls.cache import cache_dir
-from cls.data import digits, sources
+from cls.data import datasets, digits
 from cls.errors import UserError
+from cls.storage.cache import cache_dir
 
 
 def start(code: str, cache) -> subprocess.Popen:
@@ -42,7 +42,7 @@ def test_equal_to_scikit_learn(make_data):
         split = 'test' if seen[label] % 5 == 0 else 'train'
         expected[split].append((label, *(round(pixel * 255 / 16) for pixel in image)))
     for split, name in (('train', 'train'), ('eval', 'test')):
-        source = sources.load(make_data(), split)
+        source = datasets.load(make_data(), split)
         examples = [source[i] for i in range(len(source))]
         assert all(e['image'].shape == (8, 8, 1) for e in examples)
         assert all(e['image'].dtype == np.uint8 for e in examples)
@@ -51,7 +51,7 @@ def test_equal_to_scikit_learn(make_data):
 
 
 def test_counts(make_data):
-    train, test = (sources.load(make_data(), split) for split in ('train', 'eval'))
+    train, test = (datasets.load(make_data(), split) for split in ('train', 'eval'))
     assert (len(train), len(test)) == (1442, 355)
     counts = np.bincount([test[i]['label'] for i in range(len(test))])
     assert counts.tolist() == [35, 36, 35, 36, 36, 36, 36, 35, 34, 36]
@@ -127,12 +127,12 @@ def test_without_tensorflow(cache):
     run = start(
         """
         import sys
-        from cls.data import pipeline, sources
+        from cls.data import pipeline, datasets
         from configs.common import base
 
         data = base().data
         for split in ('train', 'eval'):
-            source = sources.load(data, split)
+            source = datasets.load(data, split)
         next(pipeline.train_batches(source, data, batch=8, seed=0, num_classes=10))
         list(pipeline.eval_batches(source, data, batch=128, num_classes=10))
         from jax._src import xla_bridge

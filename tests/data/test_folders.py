@@ -12,13 +12,15 @@ import pytest
 from golden.make_real import REAL
 from PIL import Image
 
-from cls import config as configs
-from cls import evaluate, metrics, models
-from cls.data import sources, splits
-from cls.data.benchmarks import wnids
+from cls import evaluate
+from cls.config import load as configs
+from cls.data import datasets, splits
+from cls.data.classes import wnids
 from cls.data.decode import SUFFIXES
 from cls.errors import UserError
-from cls.runtime import claim, load_classes
+from cls.evaluation import metrics
+from cls.models.registry import init
+from cls.run.workdir import claim, load_classes
 from cls.tools import import_weights
 
 
@@ -50,14 +52,14 @@ def test_a_part_is_held_out(tmp_path, make_data, layout):
     """A tenth of each class, at least one; nothing is lost and nothing is in both."""
     folder_of(tmp_path / layout, COUNTS)
     data = make_data(name=f'folder:{tmp_path}', eval_fraction=0.1)
-    train, test = (labels_of(sources.load(data, split)) for split in ('train', 'eval'))
+    train, test = (labels_of(datasets.load(data, split)) for split in ('train', 'eval'))
     whole = dict(enumerate([0] * 40 + [1] * 20 + [2] * 2))
     assert train | test == whole
     assert len(train) + len(test) == 62
     assert [list(test.values()).count(label) for label in range(3)] == [4, 2, 1]
     # Not the first ones, nor the same ones in each class: a hash chose.
     assert sorted(test)[:4] != [0, 1, 2, 3]
-    assert sources.has_training(data)
+    assert datasets.has_training(data)
 
 
 def test_the_part_is_a_function_of_the_names(tmp_path, make_data):
@@ -67,7 +69,7 @@ def test_the_part_is_a_function_of_the_names(tmp_path, make_data):
 
     def held(root):
         data = make_data(name=f'folder:{tmp_path / root}', eval_fraction=0.25)
-        files = sources.load(data, 'eval')._files
+        files = datasets.load(data, 'eval')._files
         return {'/'.join(file.split('/')[-2:]) for file in files}
 
     before = held('a')
@@ -80,24 +82,24 @@ def test_held_out_part_errors(tmp_path, make_data):
     folder_of(tmp_path / 'a', {'cat': 3, 'dog': 1})
     data = make_data(name=f'folder:{tmp_path}/a', eval_fraction=0.1)
     with pytest.raises(UserError, match='a/dog has one image: expected two or more'):
-        sources.load(data, 'train')
+        datasets.load(data, 'train')
     for fraction in (1.0, -0.1):
         data = make_data(name=f'folder:{tmp_path}/a', eval_fraction=fraction)
         with pytest.raises(UserError, match=f'eval_fraction is {fraction}: expected 0 or more'):
-            sources.load(data, 'train')
+            datasets.load(data, 'train')
     with pytest.raises(UserError, match=r'evaluate on: .*config.data.eval_fraction.*\(0.1, say\)'):
-        sources.load(make_data(name=f'folder:{tmp_path}/a'), 'train')
+        datasets.load(make_data(name=f'folder:{tmp_path}/a'), 'train')
     folder_of(tmp_path / 'b' / 'train', COUNTS)
     data = make_data(name=f'folder:{tmp_path}/b')
-    assert len(sources.load(data, 'train')) == 62
+    assert len(datasets.load(data, 'train')) == 62
     with pytest.raises(UserError, match=r'evaluate on: .*config.data.eval_fraction'):
-        sources.load(data, 'eval')
+        datasets.load(data, 'eval')
     folder_of(tmp_path / 'b' / 'val', {'cat': 1})
     data = make_data(name=f'folder:{tmp_path}/b', eval_fraction=0.1)
     with pytest.raises(UserError, match='eval_fraction is 0.1, but .*/b/val is there'):
-        sources.load(data, 'eval')
+        datasets.load(data, 'eval')
     with pytest.raises(UserError, match='eval_fraction is 0.1, but digits is no folder:DIR'):
-        sources.load(make_data(eval_fraction=0.1), 'train')
+        datasets.load(make_data(eval_fraction=0.1), 'train')
 
 
 @pytest.mark.parametrize('layout', ['val', ''])
@@ -105,21 +107,21 @@ def test_evaluation_in_the_order_of_the_runs_classes(tmp_path, make_data, layout
     """Without train/ beside it; classes that are not there are named."""
     folder_of(tmp_path / layout, {'cat': 2, 'eel': 1})
     data = make_data(name=f'folder:{tmp_path}')
-    assert not sources.has_training(data)
+    assert not datasets.has_training(data)
     with caplog.at_level(logging.WARNING):
-        source = sources.load(data, 'eval', ('owl', 'eel', 'dog', 'cat'))
+        source = datasets.load(data, 'eval', ('owl', 'eel', 'dog', 'cat'))
     assert labels_of(source) == {0: 3, 1: 3, 2: 1}
     assert source.class_names == ('owl', 'eel', 'dog', 'cat')
     assert 'has no images of 2 of the 4 classes: owl, dog' in caplog.text
     with pytest.raises(UserError, match="has 1 of 2 classes that the run does not know: 'eel'"):
-        sources.load(data, 'eval', ('cat', 'eels'))
+        datasets.load(data, 'eval', ('cat', 'eels'))
 
 
 def test_a_part_of_imagenet_has_imagenets_labels(tmp_path, make_data):
     """Three WordNet ids: their labels are places among all 1,000, not 0, 1, 2."""
     places = [999, 6, 217]
     folder_of(tmp_path / 'val', {wnids()[place]: 1 for place in places})
-    source = sources.load(make_data(name=f'folder:{tmp_path}'), 'eval', wnids())
+    source = datasets.load(make_data(name=f'folder:{tmp_path}'), 'eval', wnids())
     assert labels_of(source) == {0: 999, 1: 6, 2: 217}
     assert source.num_classes == 1000
 
@@ -135,19 +137,19 @@ def test_photographs_have_imagenets_labels(tmp_path, make_data):
         (tmp_path / 'val' / row['wnid'] / row['file']).symlink_to(
             REAL / 'photos' / 'sample' / row['file']
         )
-    source = sources.load(make_data(name=f'folder:{tmp_path}'), 'eval', wnids())
+    source = datasets.load(make_data(name=f'folder:{tmp_path}'), 'eval', wnids())
     labels = [int(row['label']) for row in sorted(rows, key=lambda row: row['wnid'])]
     assert [source[i]['label'] for i in range(len(rows))] == labels
 
 
 def test_labels_of_a_prepared_set_in_the_runs_order(make_data, speckles):
     data = make_data(name='tfds:speckles', dir=str(speckles))
-    own = labels_of(sources.load(data, 'train'))
-    turned = sources.load(data, 'train', ('blue', 'black', 'red', 'green'))
+    own = labels_of(datasets.load(data, 'train'))
+    turned = datasets.load(data, 'train', ('blue', 'black', 'red', 'green'))
     assert labels_of(turned) == {value: [2, 3, 0][label] for value, label in own.items()}
     assert turned.num_classes == 4
     with pytest.raises(UserError, match="speckles has 1 of 3 classes .* know: 'blue'"):
-        sources.load(data, 'train', ('red', 'green'))
+        datasets.load(data, 'train', ('red', 'green'))
 
 
 # ------------------------------------------------------------------------------------------------
@@ -162,7 +164,7 @@ def run_of(workdir, classes, num_classes=3):
     overrides |= {'data.mean': '(120.,)', 'data.std': '(30.,)'}
     config = configs.load('configs/resnet.py', tuple(overrides.items()))
     net = configs.create_model(config, num_classes)
-    variables = models.init.init(net, 0, 8, 3)
+    variables = init.init(net, 0, 8, 3)
     import_weights.write(config, variables, workdir, classes=classes)
 
 
@@ -278,7 +280,7 @@ def test_formats(tmp_path, make_data):
     (tmp_path / 'cat').mkdir()
     for name, content in contents.items():
         (tmp_path / 'cat' / name).write_bytes(content)
-    source = sources.load(make_data(name=f'folder:{tmp_path}'), 'eval', ('cat',))
+    source = datasets.load(make_data(name=f'folder:{tmp_path}'), 'eval', ('cat',))
     for index, name in enumerate(sorted(contents)):
         image = source[index]['image'].astype(int)
         assert image.shape == (40, 50, 3)
@@ -310,7 +312,7 @@ def parts_of(root, *names, unlabeled=()):
 
 def evaluated_part(root, make_data, **fields):
     """(number of the part that is evaluated, its split, its kind)."""
-    source = sources.load(make_data(name=f'folder:{root}', **fields), 'eval')
+    source = datasets.load(make_data(name=f'folder:{root}', **fields), 'eval')
     return min(labels_of(source)) // 10, source.split, source.split_kind
 
 
@@ -323,7 +325,7 @@ def test_validation_comes_before_test(tmp_path, make_data, name):
         assert evaluated_part(tmp_path, make_data, eval_split=asked) == (1, 'test', 'test')
     for asked in ('val', 'validation', name):
         assert evaluated_part(tmp_path, make_data, eval_split=asked)[0] == 2
-    train = sources.load(make_data(name=f'folder:{tmp_path}'), 'train')
+    train = datasets.load(make_data(name=f'folder:{tmp_path}'), 'train')
     assert min(labels_of(train)) == 0
 
 
@@ -349,7 +351,7 @@ def test_a_held_out_part_is_no_test_split(tmp_path, make_data):
     (tmp_path / 'train' / 'dog' / '001.png').write_bytes(
         (tmp_path / 'train' / 'dog' / '000.png').read_bytes()
     )
-    held, train = sources.load(data, 'eval'), sources.load(data, 'train')
+    held, train = datasets.load(data, 'eval'), datasets.load(data, 'train')
     assert (held.split, held.split_kind) == ('0.5 of each class held out', 'validation')
     assert sorted([*held.files, *train.files]) == [
         f'{name}/{number:03}.png' for name in ('cat', 'dog') for number in range(2)
@@ -397,7 +399,7 @@ def test_images_without_classes_are_called_so(tmp_path, make_data, names, unlabe
 def test_classes_may_have_the_name_of_a_split(tmp_path, make_data, caplog):
     """Images of banknotes, valid and invalid: no folder of class folders, so no split."""
     parts_of(tmp_path, unlabeled=['valid', 'invalid'])
-    source = sources.load(make_data(name=f'folder:{tmp_path}', eval_fraction=0.3), 'train')
+    source = datasets.load(make_data(name=f'folder:{tmp_path}', eval_fraction=0.3), 'train')
     assert source.class_names == ('invalid', 'valid')
     assert 'valid is taken for a class' in caplog.text
 
@@ -415,10 +417,10 @@ def test_prepared_sets_prefer_validation_too(tmp_path, make_data, builder_of_spe
     cases = {'': (2, 'validation', 'validation'), 'test': (3, 'test', 'test')}
     for asked, expected in cases.items():
         data.eval_split = asked
-        source = sources.load(data, 'eval')
+        source = datasets.load(data, 'eval')
         assert (len(source), source.split, source.split_kind) == expected
     data.eval_split = 'train[50%:]'
-    assert sources.load(data, 'eval').split_kind == 'validation'
+    assert datasets.load(data, 'eval').split_kind == 'validation'
     with pytest.raises(
         UserError, match=r'speckles has no split to evaluate on, it has train: .*90%'
     ):
@@ -436,22 +438,22 @@ def test_the_order_of_numbers_is_said_and_can_be_chosen(tmp_path, make_data, cap
     folder_of(tmp_path / 'train', dict.fromkeys(names, 1))
     folder_of(tmp_path / 'val', {'10': 1, '2': 1}, first=50)
     data = make_data(name=f'folder:{tmp_path}')
-    assert sources.load(data, 'train').class_names == tuple(sorted(names))
+    assert datasets.load(data, 'train').class_names == tuple(sorted(names))
     assert 'text order, 0, 1, 10, 100, ...; the natural order differs, 0, 1, 2, 10' in caplog.text
     data.class_order = 'natural'
-    train, test = sources.load(data, 'train'), sources.load(data, 'eval')
+    train, test = datasets.load(data, 'train'), datasets.load(data, 'eval')
     assert train.class_names == test.class_names == tuple(names)
     assert labels_of(train) == {value: label for label, value in enumerate(range(7))}
     assert labels_of(test) == {50: 3, 51: 2}
     assert len(caplog.records) == 3  # each order once, and the classes that val/ lacks
     data.class_order = 'numbers'
     with pytest.raises(UserError, match="class_order is 'numbers': expected one of text, natural"):
-        sources.load(data, 'train')
+        datasets.load(data, 'train')
 
 
 def test_orders_that_agree_need_no_warning(tmp_path, make_data, caplog):
     folder_of(tmp_path, {'001': 1, '002': 1, '010': 1})
-    sources.load(make_data(name=f'folder:{tmp_path}'), 'eval')
+    datasets.load(make_data(name=f'folder:{tmp_path}'), 'eval')
     assert not caplog.records
 
 
@@ -472,7 +474,7 @@ def test_every_suffix_that_can_be_decoded_is_taken(tmp_path, make_data):
         else:
             content = saved(RGB, form)
         (tmp_path / 'cat' / name).write_bytes(content)
-    source = sources.load(make_data(name=f'folder:{tmp_path}'), 'eval')
+    source = datasets.load(make_data(name=f'folder:{tmp_path}'), 'eval')
     assert len(source) == len(SUFFIXES)
     for index, file in enumerate(source.files):
         expected = np.asarray(Image.open(tmp_path / file).convert('RGB')).astype(int)
@@ -486,12 +488,12 @@ def test_images_are_taken_from_any_depth(tmp_path, make_data):
         file.parent.mkdir(parents=True, exist_ok=True)
         grey(len(place)).save(file)
     folder_of(tmp_path, {'dog': 4}, first=100)
-    every = sources.load(make_data(name=f'folder:{tmp_path}'), 'eval')
+    every = datasets.load(make_data(name=f'folder:{tmp_path}'), 'eval')
     assert every.files[:4] == [
         f'cat/{place}' for place in ('a/b/c/d/x.png', 'a/x.png', 'x.png', 'z/x.png')
     ]
     halves = [
-        sources.load(make_data(name=f'folder:{tmp_path}', eval_fraction=0.5), split).files
+        datasets.load(make_data(name=f'folder:{tmp_path}', eval_fraction=0.5), split).files
         for split in ('train', 'eval')
     ]
     assert sorted(sum(halves, [])) == sorted(every.files)
@@ -514,7 +516,7 @@ def test_what_is_left_out_is_counted_by_reason_once(tmp_path, make_data, caplog)
     (tmp_path / 'here').symlink_to(tmp_path)
     data = make_data(name=f'folder:{tmp_path}')
     for _ in range(2):
-        source = sources.load(data, 'eval')
+        source = datasets.load(data, 'eval')
         assert source.files == ['cat/000.png', 'cat/001.png', 'dog/000.png']
         assert source.class_names == ('cat', 'dog')
     (record,) = caplog.records
@@ -529,9 +531,9 @@ def test_folders_beside_train_that_are_not_read_are_named(tmp_path, make_data, c
     for part in ('train', 'dev', 'extra', 'test'):
         folder_of(tmp_path / part, {'cat': 2, 'dog': 2})
     data = make_data(name=f'folder:{tmp_path}', eval_fraction=0.5)
-    assert sources.load(data, 'eval').split == '0.5 of each class held out'
+    assert datasets.load(data, 'eval').split == '0.5 of each class held out'
     asked = make_data(name=f'folder:{tmp_path}', eval_split='dev')
-    assert sources.load(asked, 'eval').split == 'dev'
+    assert datasets.load(asked, 'eval').split == 'dev'
     unread = [record.getMessage().partition(': ')[2] for record in caplog.records]
     assert [line.partition(' (')[0] for line in unread] == [
         'not read, as no split is called so: dev, extra',
@@ -552,7 +554,7 @@ def test_links_to_folders_are_followed_but_not_for_ever(tmp_path, make_data):
         below = folder
     (tmp_path / 'data').mkdir()
     (tmp_path / 'data' / 'cat').symlink_to(below)
-    source = sources.load(make_data(name=f'folder:{tmp_path / "data"}'), 'eval')
+    source = datasets.load(make_data(name=f'folder:{tmp_path / "data"}'), 'eval')
     assert source.files == [f'cat/{"a/" * 30}000.png']
 
 
@@ -561,10 +563,10 @@ def test_names_need_not_be_utf_8(tmp_path, make_data):
     for name in (b'a\xff.png', b'b.png'):
         grey(3).save(os.fsdecode(os.fsencode(tmp_path / 'cat') + b'/' + name), 'PNG')
     data = make_data(name=f'folder:{tmp_path}', eval_fraction=0.5)
-    source = sources.load(data, 'eval')
+    source = datasets.load(data, 'eval')
     assert len(source.identity()['digest']) == 16
     data.eval_fraction = 0.0
-    source = sources.load(data, 'eval')
+    source = datasets.load(data, 'eval')
     one = metrics.Predictions(np.ones((2, 1)), np.zeros(2, np.int32))
     metrics.write_predictions(tmp_path / 'p.csv', one, source.class_names, source.files)
     assert b'cat/a\xff.png,cat' in (tmp_path / 'p.csv').read_bytes()
@@ -577,4 +579,4 @@ def test_a_class_of_other_files_says_which(tmp_path, make_data):
     with pytest.raises(
         UserError, match=r'dog has no images \(left out: 1 of other formats \(.heic'
     ):
-        sources.load(make_data(name=f'folder:{tmp_path}'), 'eval')
+        datasets.load(make_data(name=f'folder:{tmp_path}'), 'eval')

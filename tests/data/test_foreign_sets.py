@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from cls import config as configs
-from cls import storage
-from cls.data import sources
+from cls.config import load as configs
+from cls.data import datasets
 from cls.errors import UserError
-from cls.runtime import load_config
+from cls.run.workdir import load_config
 from cls.setup import set_up
+from cls.storage import paths
 
 MODULE = 'a_module_of_this_test'
 TEXT = 'tensorflow_datasets.core.features.text_feature.Text'
@@ -68,11 +68,11 @@ def test_no_class_but_tfds_s_own_is_imported(tmp_path, make_data, speckles, mark
     file = tmp_path / 'sets' / 'speckles' / '1.2.0' / 'features.json'
     data = make_data(name='tfds:speckles', dir=str(tmp_path / 'sets'))
     good = json.loads(file.read_text())
-    assert len(sources.load(data, 'train')) == 20
+    assert len(datasets.load(data, 'train')) == 20
     for content in everywhere(good):
         file.write_text(json.dumps(content))
         with pytest.raises(UserError, match=rf"names the class '{MODULE}\.Harmless'") as raised:
-            sources.load(data, 'train')
+            datasets.load(data, 'train')
         assert '\n' not in str(raised.value)
         assert not marker.exists(), content
 
@@ -84,7 +84,7 @@ def test_nor_one_that_looks_like_tfds_s(tmp_path, make_data, speckles):
     for name in ('tensorflow_datasets.core.features.nowhere.Text', f'x.{TEXT}', 'Text', ''):
         file.write_text(good.replace(TEXT, name))
         with pytest.raises(UserError, match='not one of the features of TFDS: nothing was opened'):
-            sources.load(make_data(name='tfds:speckles', dir=str(tmp_path)), 'train')
+            datasets.load(make_data(name='tfds:speckles', dir=str(tmp_path)), 'train')
 
 
 @pytest.mark.parametrize('content', ['', '{', '3', '[]', '{}', '[' * 100_000, b'\xff\xfe'])
@@ -93,14 +93,14 @@ def test_a_damaged_list_of_features_is_one_line(tmp_path, make_data, speckles, c
     file = tmp_path / 'speckles' / '1.2.0' / 'features.json'
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match='prepare') as raised:
-        sources.load(make_data(name='tfds:speckles', dir=str(tmp_path)), 'train')
+        datasets.load(make_data(name='tfds:speckles', dir=str(tmp_path)), 'train')
     assert '\n' not in str(raised.value)
 
 
 def test_a_run_folder_names_no_code(tmp_path, speckles, marker):
     """Its config.json says where the data set is, the digits' too."""
     shutil.copytree(speckles / 'speckles', tmp_path / 'sets' / 'speckles')
-    digits = sources.load(configs.load('configs/resnet.py').data, 'eval')
+    digits = datasets.load(configs.load('configs/resnet.py').data, 'eval')
     assert digits.version == 'digits/1.0.0'
     shutil.copytree(storage_of_digits(), tmp_path / 'sets' / 'digits' / '1.0.0')
     for name, version in (('tfds:speckles', 'speckles/1.2.0'), ('digits', 'digits/1.0.0')):
@@ -126,17 +126,17 @@ def storage_of_digits():
 def test_a_config_makes_nothing_outside_of_the_cache(tmp_path, make_data):
     """The digits are read from data.dir where they are, and made in the cache only."""
     (tmp_path / 'theirs').mkdir()
-    assert len(sources.load(make_data(dir=str(tmp_path / 'theirs')), 'eval')) == 355
+    assert len(datasets.load(make_data(dir=str(tmp_path / 'theirs')), 'eval')) == 355
     assert not list((tmp_path / 'theirs').iterdir())
-    assert len(sources.load(make_data(dir=str(tmp_path / 'nowhere')), 'eval')) == 355
+    assert len(datasets.load(make_data(dir=str(tmp_path / 'nowhere')), 'eval')) == 355
     assert not (tmp_path / 'nowhere').exists()
 
 
 def test_names_in_a_store_do_not_lead_out_of_the_cache(tmp_path, monkeypatch):
-    monkeypatch.setitem(storage.PACKAGES, 's3', 'json')  # as if it were installed
-    monkeypatch.setattr(storage, '_settle', lambda scheme: None)
+    monkeypatch.setitem(paths.PACKAGES, 's3', 'json')  # as if it were installed
+    monkeypatch.setattr(paths, '_settle', lambda scheme: None)
     with pytest.raises(UserError, match=r"names an object 'bucket/\.\./\.\./x'"):
-        storage.path('s3://bucket/../../x')
+        paths.path('s3://bucket/../../x')
 
     class Store:
         def _strip_protocol(self, name):
@@ -148,6 +148,6 @@ def test_names_in_a_store_do_not_lead_out_of_the_cache(tmp_path, monkeypatch):
         def get(self, names, targets):
             raise AssertionError(targets)
 
-    monkeypatch.setattr(storage, 'filesystem', lambda path: Store())
+    monkeypatch.setattr(paths, 'filesystem', lambda path: Store())
     with pytest.raises(UserError, match=r"names an object '\.\./\.\./\.\./x'"):
-        storage.download(storage.path('s3://bucket/images'), tmp_path / 'copy')
+        paths.download(paths.path('s3://bucket/images'), tmp_path / 'copy')

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from cls.data import order, pipeline, sources, transforms
+from cls.data import datasets, order, pipeline, sources, transforms
 from cls.errors import UserError
 
 
@@ -140,7 +140,7 @@ def test_what_is_in_pixels_grows_with_the_image(make_data):
 
 def test_random_images_come_in_any_size(make_data):
     data = make_data(name='synthetic', image_size=8, train_crop='random_resized')
-    source = sources.load(data, 'train')
+    source = datasets.load(data, 'train')
     batches = pipeline.train_batches(
         source, data, batch=4, seed=0, num_classes=1000, sizes=((0, 4), (1, 8))
     )
@@ -270,7 +270,7 @@ def test_crops_differ_between_epochs_and_seeds(make_data):
 
 def test_synthetic_is_not_cropped(make_data):
     data = make_data(name='synthetic', image_size=16, train_crop='random_resized')
-    source = sources.load(data, 'train')
+    source = datasets.load(data, 'train')
     iterator = pipeline.train_batches(source, data, batch=4, seed=0, num_classes=1000)
     batch = next(iterator)
     for index, image in zip(
@@ -294,7 +294,7 @@ left_open = []
 
 def hashes(data, workers, steps, start=0):
     data.workers = workers
-    source = sources.load(data, 'train')
+    source = datasets.load(data, 'train')
     iterator = pipeline.train_batches(source, data, batch=4, seed=0, num_classes=3)
     iterator.set_state({'step': start})
     found = [hash(next(iterator)['image'].tobytes()) for _ in range(steps)]
@@ -362,7 +362,7 @@ def test_eval_each_example_once(make_data, make, count):
 
 def test_eval_crops(make_data, birds):
     data = make_data(name=f'folder:{birds}', image_size=24, eval_resize=32)
-    source = sources.load(data, 'eval')
+    source = datasets.load(data, 'eval')
     batches = list(pipeline.eval_batches(source, data, batch=3, num_classes=3))
     images = joined(batches)['image']
     for index in range(5):
@@ -406,7 +406,7 @@ def test_wrong_labels(make_data):
 def test_threads_give_the_same(make_data, birds, monkeypatch):
     """Decoding in none, one or five threads; and lazily, what whole images come to."""
     data = make_data(name=f'folder:{birds}', image_size=24, train_crop='pad')
-    source = sources.load(data, 'train')
+    source = datasets.load(data, 'train')
     found = {}
     for threads in (0, 1, 5):
         monkeypatch.setattr(pipeline, '_threads', lambda source, threads=threads: threads)
@@ -422,7 +422,7 @@ def test_threads_give_the_same(make_data, birds, monkeypatch):
 
 def test_eval_size(make_data, birds):
     data = make_data(name=f'folder:{birds}', image_size=24, eval_size=32, eval_resize=36)
-    source = sources.load(data, 'eval')
+    source = datasets.load(data, 'eval')
     batches = list(pipeline.eval_batches(source, data, batch=3, num_classes=3))
     assert [batch['image'].shape for batch in batches] == 2 * [(3, 32, 32, 3)]
     expected = transforms.center_crop(source[1]['image'], 32, 36)
@@ -432,7 +432,7 @@ def test_eval_size(make_data, birds):
 def test_errors_of_threads_arrive(make_data, birds):
     (birds / 'train' / 'owl' / '0.jpg').write_bytes(b'no image')
     data = make_data(name=f'folder:{birds}', image_size=24)
-    source = sources.load(data, 'train')
+    source = datasets.load(data, 'train')
     with pytest.raises(UserError, match='1 of the 11 images in'):
         take(pipeline.train_batches(source, data, batch=11, seed=0, num_classes=3), 1)
 
@@ -464,7 +464,7 @@ def test_eval_errors(make_data):
 
 def test_info(make_data):
     data = make_data(image_size=16)
-    train, test = (sources.load(data, split) for split in ('train', 'eval'))
+    train, test = (datasets.load(data, split) for split in ('train', 'eval'))
     info = pipeline.info(train, test, data)
     assert (info.num_classes, info.num_train, info.num_eval) == (10, 1442, 355)
     assert info.image_shape == (16, 16, 1)

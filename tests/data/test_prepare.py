@@ -8,7 +8,8 @@ import pytest
 import tensorflow_datasets as tfds
 from etils import epath
 
-from cls.data import imagenet, sources
+from cls.data import datasets
+from cls.data.prepare import imagenet
 from cls.errors import UserError
 from cls.tools import prepare
 
@@ -30,7 +31,7 @@ def test_prepares_and_says_so(tmp_path, make_data, no_need, capsys, speckles):
     assert prepare.main(['speckles', '--data_dir', str(tmp_path)]) == 0
     folder = tmp_path / 'speckles' / '1.2.0'
     assert f'speckles: prepared in {folder}\n' in capsys.readouterr().out
-    source = sources.load(make_data(name='tfds:speckles', dir=str(tmp_path)), 'train')
+    source = datasets.load(make_data(name='tfds:speckles', dir=str(tmp_path)), 'train')
     assert len(source) == 20
     before = folder.stat().st_mtime_ns
     assert prepare.main(['speckles', '--data_dir', str(tmp_path)]) == 0

@@ -13,13 +13,13 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from cls.data import broken, digits, sources, tfds_sets
+from cls.data import broken, datasets, digits, sources, tfds_sets
 from cls.errors import UserError
 
 
 def test_tfds(make_data, speckles):
     """All records are there, with their labels and pixels, whatever their order on disk."""
-    source = sources.load(make_data(name='tfds:speckles', dir=str(speckles)), 'train')
+    source = datasets.load(make_data(name='tfds:speckles', dir=str(speckles)), 'train')
     assert isinstance(source, tfds_sets.Records)
     assert len(source) == 20
     assert (source.num_classes, source.channels) == (3, 3)
@@ -37,13 +37,13 @@ def test_tfds(make_data, speckles):
 
 def test_tfds_parts_of_splits(make_data, speckles):
     data = make_data(name='tfds:speckles', dir=str(speckles), train_split='train[:25%]+test')
-    assert len(sources.load(data, 'train')) == 6
-    assert len(sources.load(data, 'eval')) == 1
+    assert len(datasets.load(data, 'train')) == 6
+    assert len(datasets.load(data, 'eval')) == 1
 
 
 def test_tfds_from_the_environment(make_data, speckles, monkeypatch):
     monkeypatch.setenv('TFDS_DATA_DIR', str(speckles))
-    assert len(sources.load(make_data(name='tfds:speckles'), 'train')) == 20
+    assert len(datasets.load(make_data(name='tfds:speckles'), 'train')) == 20
 
 
 def test_tfds_newest_version_and_config(make_data, speckles, tmp_path):
@@ -56,21 +56,21 @@ def test_tfds_newest_version_and_config(make_data, speckles, tmp_path):
     (tmp_path / 'set').mkdir()
     shutil.move(tmp_path / 'speckles', tmp_path / 'set' / 'small')
     assert tfds_sets.find_prepared('set', str(tmp_path)).parts[-2:] == ('small', '1.10.0')
-    assert len(sources.load(make_data(name='tfds:set/small', dir=str(tmp_path)), 'train')) == 20
+    assert len(datasets.load(make_data(name='tfds:set/small', dir=str(tmp_path)), 'train')) == 20
     shutil.copytree(tmp_path / 'set' / 'small', tmp_path / 'set' / 'large')
     with pytest.raises(UserError, match='several configurations.*of set/large, set/small'):
         tfds_sets.find_prepared('set', str(tmp_path))
 
 
 def test_small_sets_are_held_in_memory(make_data, monkeypatch):
-    held = sources.load(make_data(), 'train')
+    held = datasets.load(make_data(), 'train')
     assert isinstance(held, sources.InMemory)
     images, labels = held.take(np.array([3, 0, 3]))
     assert images.shape == (3, 8, 8, 1)
     assert labels.dtype == np.int32
     images[:] = 0  # a copy, the set is untouched
     monkeypatch.setattr(sources, 'MEMORY_LIMIT', 1442 * 64 - 1)
-    read = sources.load(make_data(), 'train')
+    read = datasets.load(make_data(), 'train')
     assert isinstance(read, tfds_sets.Records)
     for i in range(0, 1442, 100):
         np.testing.assert_array_equal(held[i]['image'], read[i]['image'])
@@ -81,7 +81,7 @@ def test_folder(make_data, birds):
     (birds / 'train' / 'owl' / 'notes.txt').write_text('no image')
     (birds / 'train' / '.cache').mkdir()
     data = make_data(name=f'folder:{birds}')
-    train, test = sources.load(data, 'train'), sources.load(data, 'eval')
+    train, test = datasets.load(data, 'train'), datasets.load(data, 'eval')
     assert train.class_names == test.class_names == ('ibis', 'kiwi', 'owl')
     assert [train[i]['label'] for i in range(len(train))] == [0] * 4 + [1] * 4 + [2] * 3
     assert [test[i]['label'] for i in range(len(test))] == [0, 0, 0, 2, 2]
@@ -93,14 +93,14 @@ def test_folder(make_data, birds):
 
 def test_folder_grey_becomes_rgb(make_data, birds):
     Image.fromarray(np.full((9, 9), 77, np.uint8)).save(birds / 'train' / 'ibis' / '0.jpg')
-    source = sources.load(make_data(name=f'folder:{birds}'), 'train')
+    source = datasets.load(make_data(name=f'folder:{birds}'), 'train')
     np.testing.assert_array_equal(source[0]['image'], np.full((9, 9, 3), 77))
 
 
 @pytest.mark.parametrize('name', ['val', 'validation'])
 def test_folder_evaluation(make_data, birds, name):
     os.rename(birds / 'test', birds / name)
-    assert len(sources.load(make_data(name=f'folder:{birds}'), 'eval')) == 5
+    assert len(datasets.load(make_data(name=f'folder:{birds}'), 'eval')) == 5
 
 
 def test_folder_broken_images(make_data, birds, caplog):
@@ -108,7 +108,7 @@ def test_folder_broken_images(make_data, birds, caplog):
     (birds / 'train' / 'ibis' / '2.webp').write_bytes(b'no image')
     good = (birds / 'train' / 'owl' / '0.jpg').read_bytes()
     (birds / 'train' / 'owl' / '0.jpg').write_bytes(good[: len(good) // 2])
-    source = sources.load(make_data(name=f'folder:{birds}'), 'train')
+    source = datasets.load(make_data(name=f'folder:{birds}'), 'train')
     assert source[0]['label'] == 0
     line = (
         f'2 of the 11 images in {birds}/train cannot be decoded: ibis/2.webp (not an image), '
@@ -131,7 +131,7 @@ def test_many_broken_images_are_listed_in_a_file(make_data, tmp_path):
     (tmp_path / 'cat').mkdir()
     for number in range(230):
         (tmp_path / 'cat' / f'{number:03}.png').write_bytes(b'no image')
-    source = sources.load(make_data(name=f'folder:{tmp_path}'), 'eval')
+    source = datasets.load(make_data(name=f'folder:{tmp_path}'), 'eval')
     with pytest.raises(UserError, match='230 of the 230 images in .*all are listed in ') as raised:
         source[7]
     line = str(raised.value)
@@ -149,7 +149,7 @@ def test_the_search_for_broken_images_is_bounded(make_data, tmp_path, monkeypatc
     monkeypatch.setattr(broken, 'decode', lambda *_: decoded.append(_))
     clock = iter(range(0, 10_000, 20))  # seconds between two looks at it
     monkeypatch.setattr(broken, 'time', SimpleNamespace(monotonic=lambda: next(clock)))
-    source = sources.load(make_data(name=f'folder:{tmp_path}'), 'eval')
+    source = datasets.load(make_data(name=f'folder:{tmp_path}'), 'eval')
     with pytest.raises(UserError, match=r'1 of the 230 .*\(the search ended after 64 of them\)'):
         source[229]
     assert len(decoded) == 64
@@ -157,7 +157,7 @@ def test_the_search_for_broken_images_is_bounded(make_data, tmp_path, monkeypatc
 
 def test_a_file_that_cannot_be_read_is_tried_again(make_data, birds, monkeypatch):
     """A failure that passes is none; one that stays is named at once with its reason."""
-    source = sources.load(make_data(name=f'folder:{birds}'), 'train')
+    source = datasets.load(make_data(name=f'folder:{birds}'), 'train')
     monkeypatch.setattr(broken, 'verdict', None)  # no search
     monkeypatch.setattr(broken, '_WAITS', (0.001, 0.001))
     read, failures = broken._content, [OSError(errno.EIO, os.strerror(errno.EIO))] * 2
@@ -179,7 +179,7 @@ def test_damaged_jpegs_can_be_taken_and_are_counted(make_data, birds, caplog):
     good = (birds / 'train' / 'owl' / '0.jpg').read_bytes()
     (birds / 'train' / 'owl' / '0.jpg').write_bytes(good[: 3 * len(good) // 4])
     (birds / 'train' / 'owl' / '1.PNG').write_bytes(b'no image')
-    source = sources.load(make_data(name=f'folder:{birds}', broken_images='take'), 'train')
+    source = datasets.load(make_data(name=f'folder:{birds}', broken_images='take'), 'train')
     expected = np.asarray(Image.open(io.BytesIO(good)))
     for _ in range(2):
         image = source[8]['image']
@@ -198,7 +198,7 @@ def test_the_last_count_of_damaged_jpegs_is_of_all(make_data, birds, caplog, mon
     good = (birds / 'train' / 'owl' / '0.jpg').read_bytes()
     for number in range(7):
         (birds / 'train' / 'owl' / f'd{number}.jpg').write_bytes(good[: 3 * len(good) // 4])
-    source = sources.load(make_data(name=f'folder:{birds}', broken_images='take'), 'train')
+    source = datasets.load(make_data(name=f'folder:{birds}', broken_images='take'), 'train')
     for _ in range(2):
         for index, file in enumerate(source.files):
             if file.startswith('owl/d'):
@@ -216,7 +216,7 @@ def test_training_notices_damage_below_its_crops(make_data, birds):
     content = content.getvalue()
     half = len(content) // 2
     (birds / 'train' / 'owl' / '0.jpg').write_bytes(content[:half] + content[half + 2000 :])
-    source = sources.load(make_data(name=f'folder:{birds}'), 'train')
+    source = datasets.load(make_data(name=f'folder:{birds}'), 'train')
     for _ in range(2):
         with pytest.raises(UserError, match='1 of the 11 images .*owl/0.jpg .Corrupt JPEG data'):
             source.read(8, lambda image: image.region(0, 0, 5, 7, to=(5, 7), roughly=True)[0])
@@ -224,7 +224,7 @@ def test_training_notices_damage_below_its_crops(make_data, birds):
 
 def test_large_images_are_refused_by_name(make_data, birds):
     Image.new('L', (100, 71)).save(birds / 'train' / 'owl' / '0.jpg')
-    source = sources.load(make_data(name=f'folder:{birds}', max_pixels=7000), 'train')
+    source = datasets.load(make_data(name=f'folder:{birds}', max_pixels=7000), 'train')
     line = r'1 of the 11 .*owl/0.jpg \(100 x 71 pixels, more than the 7,000 of config.data.max_'
     with pytest.raises(UserError, match=line):
         source[8]
@@ -241,7 +241,7 @@ def test_crops_are_of_the_images(make_data, speckles, birds, monkeypatch):
     monkeypatch.setattr(sources, 'MEMORY_LIMIT', 1000)
     for name in ('digits', 'tfds:speckles', f'folder:{birds}', 'synthetic'):
         directory = str(speckles) if name.startswith('tfds') else ''
-        source = sources.load(make_data(name=name, dir=directory), 'eval')
+        source = datasets.load(make_data(name=name, dir=directory), 'eval')
         labels = source.labels()
         assert labels.shape == (len(source),)
         for index in range(min(5, len(source))):
@@ -255,7 +255,7 @@ def test_crops_own_errors_are_not_the_images(make_data, birds):
         raise ValueError('a mistake in the crop')
 
     with pytest.raises(ValueError, match='a mistake in the crop'):
-        sources.load(make_data(name=f'folder:{birds}'), 'train').read(0, crop)
+        datasets.load(make_data(name=f'folder:{birds}'), 'train').read(0, crop)
 
 
 def test_folder_exif(make_data, birds):
@@ -266,29 +266,29 @@ def test_folder_exif(make_data, birds):
     exif[0x0112] = 6  # stored lying on its left side: to be turned clockwise
     lying = Image.fromarray(np.rot90(upright))
     lying.save(birds / 'train' / 'ibis' / '0.jpg', exif=exif, quality=95)
-    turned = sources.load(make_data(name=f'folder:{birds}'), 'train')
+    turned = datasets.load(make_data(name=f'folder:{birds}'), 'train')
     assert abs(turned[0]['image'].astype(int) - upright).max() < 8
     assert turned.read(0, corner)[0].min() > 247
-    plain = sources.load(make_data(name=f'folder:{birds}', exif=False), 'train')
+    plain = datasets.load(make_data(name=f'folder:{birds}', exif=False), 'train')
     assert plain[0]['image'].shape == (30, 20, 3)
 
 
 def test_synthetic(make_data):
     data = make_data(name='synthetic', image_size=24)
-    train, test = sources.load(data, 'train'), sources.load(data, 'eval')
+    train, test = datasets.load(data, 'train'), datasets.load(data, 'eval')
     assert (len(train), len(test), train.num_classes) == (1_281_167, 50_000, 1000)
     assert train[1_281_166]['image'].shape == (24, 24, 3)
-    again = sources.load(data, 'train')
+    again = datasets.load(data, 'train')
     np.testing.assert_array_equal(train[5]['image'], again[5]['image'])
     assert (train[5]['image'] != train[6]['image']).any()
-    few = sources.load(make_data(name='synthetic', num_classes=3), 'train')
+    few = datasets.load(make_data(name='synthetic', num_classes=3), 'train')
     assert {few[i]['label'] for i in range(64)} == {0, 1, 2}
 
 
 def test_sources_can_be_pickled(make_data, speckles, birds):
     for name in ('digits', 'tfds:speckles', f'folder:{birds}', 'synthetic'):
         directory = str(speckles) if name.startswith('tfds') else ''
-        source = sources.load(make_data(name=name, dir=directory), 'train')
+        source = datasets.load(make_data(name=name, dir=directory), 'train')
         copy = pickle.loads(pickle.dumps(source))
         np.testing.assert_array_equal(copy[3]['image'], source[3]['image'])
 
@@ -327,13 +327,13 @@ def flat(tmp_path_factory):
 def test_tfds_that_is_no_set_for_classification(make_data, flat):
     data = make_data(name='tfds:flat/no_image', dir=str(flat))
     with pytest.raises(UserError, match=r"its features are image, label: expected an 'image'"):
-        sources.load(data, 'train')
+        datasets.load(data, 'train')
 
 
 def test_tfds_broken_image(make_data, flat):
     data = make_data(name='tfds:flat/broken', dir=str(flat))
     with pytest.raises(UserError, match=r'image of example 0 of flat/broken cannot be decoded'):
-        sources.load(data, 'train')
+        datasets.load(data, 'train')
 
 
 def test_tfds_as_tfrecord(make_data, speckles, tmp_path):
@@ -345,7 +345,7 @@ def test_tfds_as_tfrecord(make_data, speckles, tmp_path):
         match=r'speckles/1.2.0 is prepared as tfrecord.*expected array_record. Move that folder '
         rf'away and run `python -m cls.tools.prepare speckles --data_dir {tmp_path}`',
     ):
-        sources.load(make_data(name='tfds:speckles', dir=str(tmp_path)), 'train')
+        datasets.load(make_data(name='tfds:speckles', dir=str(tmp_path)), 'train')
 
 
 @pytest.mark.parametrize(
@@ -370,12 +370,12 @@ def test_tfds_as_tfrecord(make_data, speckles, tmp_path):
 def test_errors(make_data, fields, message, monkeypatch):
     monkeypatch.delenv('TFDS_DATA_DIR', raising=False)
     with pytest.raises(UserError, match=message) as raised:
-        sources.load(make_data(**fields), 'train')
+        datasets.load(make_data(**fields), 'train')
     assert '\n' not in str(raised.value)
 
 
 def test_more_classes_than_the_set_has(make_data):
-    assert sources.load(make_data(num_classes=12), 'train').num_classes == 10
+    assert datasets.load(make_data(num_classes=12), 'train').num_classes == 10
 
 
 def remove_evaluation(root):
@@ -412,7 +412,7 @@ def class_of_test_only(root):
 def test_folder_errors(make_data, birds, spoil, split, message):
     spoil(birds)
     with pytest.raises(UserError, match=message):
-        sources.load(make_data(name=f'folder:{birds}'), split)
+        datasets.load(make_data(name=f'folder:{birds}'), split)
 
 
 def test_digits_are_no_name_of_tfds():

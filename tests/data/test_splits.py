@@ -6,7 +6,8 @@ import pytest
 
 from cls import evaluate
 from cls.data import splits
-from cls.telemetry import Metrics
+from cls.run import metric_names
+from cls.run.telemetry import Metrics
 
 KINDS = {
     'test': 'test',
@@ -38,9 +39,9 @@ def test_only_a_test_split_is_one(split):
 @pytest.mark.parametrize('kind', ['test', 'validation'])
 def test_figures_are_found_whatever_split_they_are_of(kind):
     values = {'step': 3, f'{kind}/top1': 20.0, f'{kind}_ema/top1': 30.0, 'train/top1': 99.0}
-    assert splits.figure(values, 'top1') == 20
-    assert splits.figure(values, 'top1', ema=True) == 30
-    assert splits.figure(values, 'loss') is None
+    assert metric_names.figure(values, 'top1') == 20
+    assert metric_names.figure(values, 'top1', ema=True) == 30
+    assert metric_names.figure(values, 'loss') is None
     values |= {f'{name}/{m}': 1.0 for name in (kind, f'{kind}_ema') for m in ('top5', 'loss')}
     line = (
         f'{kind} top-1 20.00 %, top-5 1.00 %, loss 1.0000; {kind} (average of weights) top-1 30.00'

@@ -13,7 +13,7 @@ from compiling import FAST
 
 from cls import models
 from cls.models import amoebanet
-from cls.models.init import init
+from cls.models.registry.init import init
 from cls.nn.cells import CellSpec, Genotype
 
 RNG = np.random.default_rng(5)

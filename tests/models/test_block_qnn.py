@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from compiling import FAST
 
-from cls import genotypes, models
+from cls import models
 from cls.errors import UserError
 from cls.models import block_qnn
 from cls.models.block_qnn import Block, loose_ends, random_block
-from cls.models.init import init
+from cls.models.registry import genotypes
+from cls.models.registry.init import init
 
 RNG = np.random.default_rng(3)
 

@@ -8,7 +8,7 @@ from compiling import FAST
 
 from cls import models
 from cls.models.condensenet import condense, group_lasso, kept, pruned, stage
-from cls.models.init import init
+from cls.models.registry.init import init
 
 RNG = np.random.default_rng(0)
 

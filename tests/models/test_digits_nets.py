@@ -13,9 +13,9 @@ import pytest
 from compiling import FAST
 from flax import linen as nn
 
-from cls import config as configs
 from cls import models
-from cls.models.init import init
+from cls.config import load as configs
+from cls.models.registry.init import init
 from cls.nn import conv, pool
 from cls.nn.norm import BatchNorm
 

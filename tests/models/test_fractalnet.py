@@ -11,7 +11,7 @@ from compiling import FAST
 from cls import models
 from cls.errors import UserError
 from cls.models.fractalnet import join, live_inputs
-from cls.models.init import init
+from cls.models.registry.init import init
 
 RNG = np.random.default_rng(8)
 IMAGES = RNG.standard_normal((4, 8, 8, 3)).astype(np.float32)

@@ -8,7 +8,7 @@ import pytest
 from cls import models
 from cls.errors import UserError
 from cls.models import genet
-from cls.models.init import init
+from cls.models.registry.init import init
 
 
 @pytest.mark.parametrize(

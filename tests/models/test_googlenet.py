@@ -11,7 +11,7 @@ from golden import keyed, rows
 from jax import lax
 
 from cls import models, weights
-from cls.models.init import init
+from cls.models.registry.init import init
 
 RNG = np.random.default_rng(12)
 jit = functools.partial(jax.jit, compiler_options=FAST)

@@ -10,7 +10,7 @@ import pytest
 from cls import models
 from cls.errors import UserError
 from cls.models.hier import EVOLVED, PRIMITIVES, Genotype, Motif
-from cls.models.init import init
+from cls.models.registry.init import init
 
 
 def variables_of(genotype, **fields):

@@ -12,11 +12,12 @@ from compiling import FAST
 from flax import linen as nn
 from shared import SHARED
 
-from cls import genotypes, models
+from cls import models
 from cls.errors import UserError
 from cls.models import metaqnn
-from cls.models.init import init
 from cls.models.metaqnn import Chain, chain, dropouts, floor_pool
+from cls.models.registry import genotypes
+from cls.models.registry.init import init
 
 # What the authors' search had seen (github.com/bowenbaker/metaqnn, test/needed_for_testing).
 REPLAY = SHARED / 'nasdata' / 'metaqnn_replay' / 'replay_database.csv'

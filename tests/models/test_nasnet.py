@@ -3,9 +3,10 @@
 import jax
 import pytest
 
-from cls import genotypes, models
+from cls import models
 from cls.errors import UserError
 from cls.models import nasnet
+from cls.models.registry import genotypes
 
 
 @pytest.mark.parametrize('skip', [False, True])

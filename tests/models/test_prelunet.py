@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cls import config as configs
-from cls import models, optim
-from cls.models.init import init
+from cls import models
+from cls.config import load as configs
 from cls.models.prelunet import PReLU, spatial_pyramid
+from cls.models.registry.init import init
+from cls.steps import optim
 
 RNG = np.random.default_rng(7)
 

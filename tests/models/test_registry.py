@@ -17,10 +17,10 @@ from shared import SHARED
 
 from cls import models
 from cls.errors import UserError
-from cls.models import init as model_init
 from cls.models import registry
-from cls.models.complexity import complexity
-from cls.models.init import init
+from cls.models.registry import init as model_init
+from cls.models.registry.complexity import complexity
+from cls.models.registry.init import init
 from cls.nn import init as initialisers
 
 SYSTEMS = SHARED / 'systems.csv'

@@ -10,7 +10,7 @@ import pytest
 from compiling import FAST
 
 from cls import models
-from cls.models.init import init
+from cls.models.registry.init import init
 from cls.nn.residual import option_a
 
 RNG = np.random.default_rng(4)

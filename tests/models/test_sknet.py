@@ -1,7 +1,7 @@
 """SKNet beside its golden rows: the released SKNet-101, which the packages do not have."""
 
 from cls import models
-from cls.models.complexity import complexity
+from cls.models.registry.complexity import complexity
 
 
 def test_the_released_sknet101_fuses_to_fewer_channels_in_its_third_stage():

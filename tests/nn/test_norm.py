@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cls.mesh import batch_sharding, make_mesh, replicated
 from cls.nn.norm import BatchNorm
+from cls.steps.sharding import batch_sharding, make_mesh, replicated
 
 RNG = np.random.default_rng(2)
 SHAPE = (16, 3, 2, 5)

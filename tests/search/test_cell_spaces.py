@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cls import genotypes, models
+from cls import models
 from cls.models import amoebanet, darts, nasnet, pnasnet
+from cls.models.registry import genotypes
 from cls.nn.cells import Cell, CellSpec, Genotype
 from cls.nn.conv import Conv
 from cls.nn.norm import BatchNorm

@@ -127,7 +127,7 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 import test_engines as t
 from cls import signals
-from cls.preemption import Preemption
+from cls.distributed.preemption import Preemption
 if __name__ == '__main__':
     signals.begin(['cls.main'])
     with Preemption():

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from cls import genotypes, models
+from cls import models
 from cls.models.genet import GENET_1, GENET_2, Genotype
+from cls.models.registry import genotypes
 from cls.search.spaces.genet import GeNetBits
 
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cls import genotypes, models
+from cls import models
 from cls.models.hier import EVOLVED, PRIMITIVES, Genotype, Motif
+from cls.models.registry import genotypes
 from cls.search.spaces.hier import Motifs
 
 SPACE = Motifs()

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cls import genotypes, models
-from cls.models.complexity import complexity
+from cls import models
 from cls.models.efficientnet import B0
 from cls.models.mnasnet import A1, B1
-from cls.models.registry import abstract_variables
+from cls.models.registry import abstract_variables, genotypes
+from cls.models.registry.complexity import complexity
 from cls.nn import inverted
 from cls.search import registry
 from cls.search.spaces.mnasnet import AccelNasBench, MnasNet, encode

@@ -7,9 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from cls import genotypes, models
+from cls import models
 from cls.errors import UserError
 from cls.models import pnasnet
+from cls.models.registry import genotypes
 from cls.nn.cells import CellSpec
 from cls.search import loop
 from cls.search.history import FILE, History

@@ -19,19 +19,21 @@ import orbax.checkpoint as ocp
 import pytest
 from compiling import FAST
 
-from cls import config as configs
-from cls import genotypes, models
-from cls import mesh as meshes
-from cls.data import sources
+from cls import models
+from cls.config import genotype_files
+from cls.config import load as configs
+from cls.data import datasets
 from cls.errors import UserError
+from cls.models.registry import genotypes
 from cls.nn.cells import Genotype, Operation
 from cls.nn.conv import Conv
 from cls.nn.norm import BatchNorm
-from cls.search.supernet import darts, nasbench201, report
-from cls.search.supernet.base import Architecture
+from cls.search.supernets import darts, nasbench201, report
+from cls.search.supernets.base import Architecture
 from cls.setup import set_up
-from cls.state import new_state
-from cls.step import Recipe
+from cls.steps import sharding as meshes
+from cls.steps.state import new_state
+from cls.steps.train_step import Recipe
 from cls.train import train_batches
 
 ROOT = Path(__file__).parents[2]
@@ -325,9 +327,9 @@ def test_what_is_derived_trains_and_is_kept_as_json(tmp_path):
         assert len(edges) == 8
         assert 'none' not in {op for op, _ in edges}
         assert genotypes.structure(genotypes.plain(found), Genotype) == found
-    genotypes.save(found, tmp_path / 'found.json')
+    genotype_files.save(found, tmp_path / 'found.json')
     small = {'stage_sizes': (1, 1), 'filters': 4, 'aux_head': False}
-    plain = genotypes.load(tmp_path / 'found.json')
+    plain = genotype_files.load(tmp_path / 'found.json')
     model = models.create('darts_v2_cifar', genotype=plain, **small)
     assert model.genotype == found
     assert models.abstract_variables(model, 8)['params']
@@ -462,7 +464,7 @@ def test_both_streams_continue_where_they_were():
             there = functools.reduce(lambda tree, key: tree[key.key], name, batch)
             np.testing.assert_array_equal(array, there)
     again.close()
-    whole = sources.load(configs.load('configs/resnet.py').data, 'train')
+    whole = datasets.load(configs.load('configs/resnet.py').data, 'train')
     halves = np.concatenate([half.take(np.arange(721))[0] for half in (setup.train, setup.test)])
     np.testing.assert_array_equal(halves, whole.take(np.arange(1442))[0])
 

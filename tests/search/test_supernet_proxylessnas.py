@@ -14,21 +14,22 @@ import pytest
 import yaml
 from compiling import FAST
 
-from cls import config as configs
-from cls import genotypes, models
-from cls import mesh as meshes
+from cls import models
+from cls.config import load as configs
 from cls.errors import UserError
-from cls.models.complexity import complexity
-from cls.models.init import init
 from cls.models.proxylessnas import CPU, GPU, MOBILE
+from cls.models.registry import genotypes
+from cls.models.registry.complexity import complexity
+from cls.models.registry.init import init
 from cls.nn.inverted import Genotype, blocks, scaled
 from cls.search import latency
 from cls.search.spaces.proxylessnas import ProxylessNAS as Space
-from cls.search.supernet import proxylessnas
-from cls.search.supernet.proxylessnas import Costs, ProxylessNAS, Training
+from cls.search.supernets import proxylessnas
+from cls.search.supernets.proxylessnas import Costs, ProxylessNAS, Training
 from cls.setup import set_up
-from cls.state import new_state
-from cls.step import Recipe
+from cls.steps import sharding as meshes
+from cls.steps.state import new_state
+from cls.steps.train_step import Recipe
 
 RNG = np.random.default_rng(3)
 jit = functools.partial(jax.jit, compiler_options=FAST)

@@ -7,11 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from cls import config as configs
-from cls import genotypes, train
+from cls import train
+from cls.config import load as configs
 from cls.errors import UserError
 from cls.models import genet
-from cls.models.complexity import complexity
+from cls.models.registry import genotypes
+from cls.models.registry.complexity import complexity
 from cls.search import loop
 from cls.search.evaluators import train as evaluator
 from cls.search.searcher import Trial

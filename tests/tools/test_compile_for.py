@@ -8,17 +8,17 @@ import sys
 import jax
 import pytest
 
-from cls import config as configs
-from cls import slices
-from cls.config import ROOT
+from cls.config import load as configs
+from cls.config.load import ROOT
 from cls.errors import UserError
-from cls.hlo import Collective
-from cls.mesh import state_shardings
 from cls.setup import set_up
-from cls.slices import Chip
-from cls.state import abstract
+from cls.steps.sharding import state_shardings
+from cls.steps.state import abstract
 from cls.tools import compile_for
 from cls.tools.compile_for import Memory, Report, main
+from cls.tools.tpu import slices
+from cls.tools.tpu.hlo import Collective
+from cls.tools.tpu.slices import Chip
 from tests import tiny
 
 # A second for each 1e12 operations, 1e10 bytes of HBM, 1e9 bytes sent, 1e6 cycles.

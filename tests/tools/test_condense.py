@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from cls import config as configs
 from cls import main
+from cls.config import load as configs
 from cls.errors import UserError
 from cls.evaluate import restore
 from cls.models import condensenet

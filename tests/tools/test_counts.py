@@ -8,7 +8,7 @@ import pytest
 
 from cls import models
 from cls.errors import UserError
-from cls.models.complexity import Complexity
+from cls.models.registry.complexity import Complexity
 from cls.tools import counts
 from cls.tools.models import main
 
@@ -106,7 +106,7 @@ def another_layout(text):
         ('models/vgg.py', one_more_constant),
         ('nn/conv.py', one_more_constant),  # imported by vgg.py
         ('nn/init.py', one_more_constant),  # imported by both
-        ('models/complexity.py', one_more_constant),  # the counter
+        ('models/registry/complexity.py', one_more_constant),  # the counter
     ],
 )
 def test_code_changes_the_key(file, change, copy):

@@ -7,13 +7,12 @@ import sys
 
 import pytest
 
-from cls import config as configs
-from cls import slices
-from cls.config import ROOT
+from cls.config import load as configs
+from cls.config.load import ROOT
 from cls.errors import UserError
-from cls.slices import CHIPS, parse
-from cls.tools import pods
 from cls.tools.compile_for import Memory, Report, main, to_json
+from cls.tools.tpu import pods, slices
+from cls.tools.tpu.slices import CHIPS, parse
 
 FITS = {'chips': 8, 'batch': 256, 'pixels': 224, 'model_flops': 6e12, 'compile_seconds': 60.0}
 REPORT = Report(

@@ -7,11 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from cls import benchmarks, models
-from cls import config as configs
-from cls.data import benchmarks as layouts
+from cls.config import load as configs
+from cls.data import classes as layouts
+from cls.data import imagenet_variants
 from cls.errors import UserError
-from cls.step import normalise
+from cls.evaluation import robustness as benchmarks
+from cls.models.registry import init
+from cls.steps.train_step import normalise
 from cls.tools import import_weights, robustness
 
 WNIDS = tuple(f'n{i:08}' for i in range(12))
@@ -24,7 +26,9 @@ RIGHT[7] = []
 def twelve(monkeypatch):
     """As if ImageNet had 12 classes and 30 validation images, and ImageNet-C four parts."""
     monkeypatch.setattr(layouts, 'wnids', lambda: WNIDS)
-    monkeypatch.setattr(layouts, 'validation_labels', lambda: [WNIDS[i % 12] for i in range(30)])
+    monkeypatch.setattr(imagenet_variants, 'wnids', lambda: WNIDS)
+    labels = [WNIDS[i % 12] for i in range(30)]
+    monkeypatch.setattr(imagenet_variants, 'validation_labels', lambda: labels)
     few = layouts.Benchmark(subset=SUBSET)
     monkeypatch.setitem(layouts.BENCHMARKS, 'imagenet_a', few)
     monkeypatch.setattr(benchmarks, 'ALEXNET_ERRORS', {'fog': 0.8, 'snow': 0.5})
@@ -67,7 +71,7 @@ def run(tmp_path):
     overrides |= {'data.mean': '(120.,)', 'data.std': '(30.,)'}
     config = configs.load('configs/resnet.py', tuple(overrides.items()))
     net = configs.create_model(config, 12)
-    variables = models.init.init(net, 3, 8, 3)
+    variables = init.init(net, 3, 8, 3)
     # So that the answers differ: fresh nets have a favourite class.
     noise = np.random.default_rng(1).normal(size=(99, 8, 8, 3)).astype(np.float32)
     noise += np.random.default_rng(2).normal(size=(99, 1, 1, 3)).astype(np.float32) * 2

@@ -16,8 +16,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from cls import genotypes
-from cls.models.registry import abstract_variables
+from cls.models.registry import abstract_variables, genotypes
 from cls.search.evaluators import train
 from cls.search.searcher import Trial
 from cls.search.space import Space

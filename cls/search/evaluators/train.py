@@ -18,19 +18,21 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from cls import config as configs
-from cls import genotypes, runtime, train
-from cls import mesh as meshes
-from cls.data import splits, transforms
+from cls import train
+from cls.config import load as configs
+from cls.data import transforms
 from cls.errors import UserError
 from cls.evaluate import evaluate_state
-from cls.models.complexity import Complexity, complexity
+from cls.models.registry import genotypes
+from cls.models.registry.complexity import Complexity, complexity
 from cls.nn import compact
+from cls.run import metric_names, workdir
 from cls.search.loop import Failed
 from cls.search.searcher import Trial
 from cls.search.space import Space
 from cls.setup import Phase, Setup, abstract_state, set_up
-from cls.state import abstract
+from cls.steps import sharding as meshes
+from cls.steps.state import abstract
 
 # XLA's compiler for CPUs takes longer over a small net than its training does. Measured on a net of
 # AmoebaNet's cells: its newer emitters of fused operations take a third longer than the older ones.
@@ -62,7 +64,7 @@ class Training:
                          all repeats
         seeds            of the trainings
         restarts         if there may be any: how many there were, in all repeats
-        params, macs     see cls.models.complexity
+        params, macs     see cls.models.registry.complexity
         seconds          in all
         compile_seconds  of them, until the first step: building, tracing and compiling the net
 
@@ -142,7 +144,7 @@ def _slower(proxy: str, restart: int) -> str:
 @functools.cache
 def _check(proxy: str) -> None:
     """Raises UserError for a proxy that could not be trained with any genotype."""
-    runtime.start()
+    workdir.start()
     set_up(configs.from_json(proxy), complete=False)
 
 
@@ -180,13 +182,13 @@ class Net:
                 state, _ = jax.block_until_ready(self.train_steps[setup.phase(step)](state, batch))
                 if step + 1 == first:
                     values = evaluate_state(setup, self.eval_step, state)
-                    if not splits.figure(values, 'top1') > chance:
+                    if not metric_names.figure(values, 'top1') > chance:
                         return None
         values = evaluate_state(setup, self.eval_step, state)
-        if not np.isfinite(splits.figure(values, 'loss')):
+        if not np.isfinite(metric_names.figure(values, 'loss')):
             raise Failed('the loss is not finite')
-        average = splits.figure(values, 'top1', ema=True)
-        return splits.figure(values, 'top1') if average is None else average
+        average = metric_names.figure(values, 'top1', ema=True)
+        return metric_names.figure(values, 'top1') if average is None else average
 
 
 def chance_level(num_classes: int) -> float:

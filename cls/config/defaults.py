@@ -1,0 +1,513 @@
+"""The fields of a config: their defaults, the values they take, and what a run may change.
+
+`FIELDS` is the one table of a training config, `SEARCH` that of a search around it. A field's text
+is its documentation. Durations are strings of a number and a unit: '200 epochs', '64000 steps',
+'5e6 examples', '10 percent' (of the run's whole length).
+"""
+
+import dataclasses
+import math
+import numbers
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from cls.config import durations
+from cls.errors import UserError, nearest
+
+# What becomes of a run that continues under another value of a field:
+SAME = 'same'  # it is refused; the field is part of what training computes
+FREE = 'free'  # nothing: what is shown, kept or evaluated changes, and the training does not
+LENGTH = 'length'  # it goes on, and is told what happens to the schedule
+
+_FLOAT32 = 3.4e38  # what a number may be on the devices
+_MISSING = object()
+_PIXELS = 2**14  # height or width of an image that a network sees
+DURATION = 'duration'  # what `values` of a field of durations says
+_INTERVAL = re.compile(r'([\[(])(.+), (.+)([\])])')
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One field of a config.
+
+    Attributes:
+      default: its value where a config says nothing, which also states its type.
+      values: the numbers that it takes, as '[0, 1)', of a tuple each of its numbers; or the names,
+        as 'none | pad'; DURATION, of a tuple each of its items; '' where whoever reads the field
+        knows more.
+      doc: one line about it.
+      length: of a tuple; 0: any.
+      change: what becomes of a run that continues under another value: SAME, FREE or LENGTH.
+    """
+
+    default: Any
+    values: str = ''
+    doc: str = ''
+    change: str = SAME
+    length: int = 0
+
+    @property
+    def interval(self) -> tuple[float, float, bool, bool] | None:
+        """(low, high, whether low is allowed, whether high is), or None for a field of names."""
+        match = _INTERVAL.fullmatch(self.values)
+        return match and (
+            _number(match[2]),
+            _number(match[3]),
+            match[1] == '[',
+            match[4] == ']',
+        )
+
+    def problem(self, value: Any) -> str:
+        """Returns what was expected in the place of a value, '' if it is allowed."""
+        if not _same_type(value, self.default):
+            return f'expected a value like {self.default!r}'
+        if self.length and len(value) != self.length:
+            return f'expected {self.length} numbers'
+        if isinstance(value, str) and not value.isprintable():
+            return 'expected text that can be printed'
+        if self.values == DURATION:
+            return _not_durations(value)
+        if self.interval:
+            items = value if isinstance(value, tuple) else (value,)
+            if all(_within(item, self.interval) for item in items if is_number(item)):
+                return ''
+            low, high, closed, _ = self.interval
+            several = 'numbers' if isinstance(value, tuple) else 'a number'
+            if math.isinf(high):
+                return (
+                    f'expected {several} of {low:g} or more'
+                    if closed
+                    else (f'expected {several} above {low:g}')
+                )
+            return f'expected {several} in {self.values}'
+        names = self.names
+        if names and value not in names:
+            return f'known: {", ".join(name or repr("") for name in names)}'
+        return ''
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that a field takes, () where it takes others."""
+        names = self.values.split(' | ') if ' | ' in self.values else []
+        return tuple('' if name == "''" else name for name in names)
+
+
+def _not_durations(value: str | tuple[str, ...]) -> str:
+    if value == '':
+        return ''  # whoever reads it says whether there may be none
+    try:
+        for text in value if isinstance(value, tuple) else (value,):
+            durations.read(text)
+    except UserError:
+        units = ', '.join(durations.UNITS)
+        return f"expected a number and one of {units}, for example '90 epochs'"
+    return ''
+
+
+def _number(text: str) -> float:
+    base, power, exponent = text.partition('**')
+    return float(base) ** float(exponent) if power else float(base)
+
+
+def _within(value: float, interval: tuple[float, float, bool, bool]) -> bool:
+    low, high, with_low, with_high = interval
+    above = value >= low if with_low else value > low
+    below = value <= high if with_high else value < high
+    return bool(above and below and abs(value) <= _FLOAT32)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number, which True and False are not here."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _same_type(value: Any, default: Any) -> bool:
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, float):
+        return is_number(value)
+    if isinstance(default, int):
+        return isinstance(value, int)
+    if isinstance(default, tuple):
+        if not isinstance(value, tuple):
+            return False
+        return not default or all(
+            _same_type(item, default[0]) or (is_number(item) and is_number(default[0]))
+            for item in value
+        )
+    return isinstance(value, type(default))
+
+
+FIELDS: dict[str, Field] = {
+    'seed': Field(0, '[0, 2**32)', 'of initialization, data order, augmentation and dropout'),
+    'duration': Field('30 epochs', DURATION, 'of the whole run', LENGTH),
+    'batch': Field(128, '[1, 2**24]', 'examples in a step, over all devices and hosts'),
+    'preset': Field(
+        '',
+        "'' | finetune",
+        'set by the arm finetune, which counts images: see cls/config/presets.py',
+    ),
+    'accumulate': Field(1, '[1, 2**24]', "microbatches of a step's batch, computed in turn"),
+    # ---- the network
+    'model.name': Field('', '', 'a registered variant; every other key is a field of its module'),
+    'model.dtype': Field(
+        'float32',
+        'float32 | bfloat16 | float16',
+        'of the computation; parameters stay float32',
+    ),
+    # ---- images and labels
+    'data.name': Field(
+        'digits', '', 'digits | tfds:NAME | folder:DIR | synthetic; see cls/data/sources.py'
+    ),
+    'data.dir': Field(
+        '', '', "folder of prepared TFDS data sets; '': TFDS's own default (digits: a cache)"
+    ),
+    'data.train_split': Field('train', '', 'of a TFDS data set'),
+    'data.eval_split': Field(
+        '',
+        '',
+        "split (test, train[90%:]) or folder to evaluate on; '': the validation split, else test",
+    ),
+    'data.num_classes': Field(
+        0, '[0, 2**24]', '0: as the data set says; synthetic: as many as wanted'
+    ),
+    'data.eval_fraction': Field(
+        0.0, '[0, 1)', 'folder without val/: part of each class to evaluate on'
+    ),
+    'data.allow_changed': Field(
+        False, '', 'continues a run whose data have changed since it was begun', FREE
+    ),
+    'data.class_order': Field(
+        'text',
+        'text | natural',
+        "folder: of its classes; torchvision's (1, 10, 2) or timm's (1, 2, 10)",
+    ),
+    'data.exif': Field(
+        True, '', 'folder: images are turned as their EXIF data say (torchvision: not)'
+    ),
+    'data.max_pixels': Field(
+        89_478_485,
+        '[1, 2**40]',
+        "of the largest image that is decoded (Pillow's limit); others are refused",
+        FREE,
+    ),
+    'data.broken_images': Field(
+        'refuse',
+        'refuse | take',
+        'take: damaged JPEGs are decoded as far as they go, and counted in the log',
+        FREE,
+    ),
+    'data.balanced': Field(
+        False, '', 'training draws the classes equally often, whatever they have'
+    ),
+    'data.repeats': Field(
+        1, '[1, 2**24]', 'repeated augmentation: crops of one image in a batch; divides it'
+    ),
+    'data.image_size': Field(32, f'[1, {_PIXELS}]', 'height and width that the network sees'),
+    'data.interpolation': Field(
+        'bilinear', '', "bilinear | bicubic (Pillow's) | tf_bilinear | tf_bicubic"
+    ),
+    'data.train_crop': Field(
+        'none',
+        '',
+        "none | pad | scale_jitter | random_resized (torchvision's) | distorted_box (TensorFlow's)",
+    ),
+    'data.pad': Field(4, '[0, 2**14]', 'pad: pixels added at each side before the random crop'),
+    'data.pad_mode': Field('zero', '', 'pad: zero | mean (of data.mean, a whole number) | mirror'),
+    'data.scale': Field(
+        (256, 480),
+        f'[1, {_PIXELS}]',
+        'scale_jitter: range of the shorter side before the crop',
+        length=2,
+    ),
+    'data.area': Field(
+        (0.08, 1.0),
+        '(0, 1]',
+        "the last two: range of the crop's part of the image's area",
+        length=2,
+    ),
+    'data.aspect': Field(
+        (3 / 4, 4 / 3), '(0, 100]', "the last two: range of the crop's width over height", length=2
+    ),
+    'data.flip': Field(False, '', 'horizontal flips while training (inside the step)'),
+    'data.eval_size': Field(
+        0, f'[0, {_PIXELS}]', 'evaluation: height and width that the network sees; 0: image_size'
+    ),
+    'data.eval_resize': Field(
+        0, f'[0, {_PIXELS}]', 'evaluation: shorter side before the center crop; 0: eval_size'
+    ),
+    'data.mean': Field((0.0,), '[-1e6, 1e6]', 'per channel, of pixels in 0..255, subtracted'),
+    'data.std': Field((255.0,), '[1e-6, 1e6]', 'per channel, divided by'),
+    'data.contrast': Field(
+        '', '', "'' | global: each image to zero mean and unit variance, before mean, std"
+    ),
+    'data.workers': Field(
+        0, '[0, 1024]', 'processes that decode images; 0: threads of this process', FREE
+    ),
+    # ---- inside the step, on the training batch, in this order; what is 0 or '' does nothing
+    'augment.policy': Field(
+        '', '', 'autoaugment_{imagenet,cifar10,svhn,v0} | randaugment[_increasing]'
+    ),
+    'augment.layers': Field(2, '[1, 16]', 'randaugment: operations on an image'),
+    'augment.magnitude': Field(9.0, '[0, 30]', 'randaugment: of 10 (the paper: up to 30)'),
+    'augment.magnitude_std': Field(
+        0.0, '[0, 10]', 'randaugment: standard deviation of the magnitude (timm: mstd)'
+    ),
+    'augment.rotation': Field(0.0, '[0, 180]', 'degrees to either side; bilinear, black outside'),
+    'augment.distortion': Field(
+        '', '', 'inception | inception_fast: brightness, saturation, hue, contrast'
+    ),
+    'augment.brightness': Field(0.0, '[0, inf)', 'color jitter: factors from 1 - this to 1 + this'),
+    'augment.contrast': Field(0.0, '[0, inf)', 'likewise'),
+    'augment.saturation': Field(0.0, '[0, inf)', 'likewise'),
+    'augment.hue': Field(0.0, '[0, 0.5]', 'shift of up to this part of the circle to either side'),
+    'augment.hsl': Field(
+        (0.0, 0.0, 0.0),
+        '[0, 255]',
+        "shifts of hue (of 180), saturation, lightness (MXNet's)",
+        length=3,
+    ),
+    'augment.lighting': Field(0.0, '[0, inf)', 'standard deviation of PCA noise (AlexNet: 0.1)'),
+    'augment.noise': Field(
+        0.0, '[0, 255]', 'added to each value, uniform, up to this to either side (SENet: 20)'
+    ),
+    'augment.cutout': Field(0, '[0, 2**14]', 'side in pixels of the square that is blanked'),
+    'augment.erasing': Field(0.0, '[0, 1]', 'probability of random erasing'),
+    'augment.erasing_fill': Field('noise', '', 'noise | mean'),
+    'augment.mixup': Field(0.0, '[0, inf)', 'alpha of mixup'),
+    'augment.cutmix': Field(
+        0.0, '[0, inf)', 'alpha of CutMix; with mixup, either of them by even chances'
+    ),
+    # ---- the update
+    'optim.name': Field('sgd', '', "sgd | rmsprop (TensorFlow's form) | adam | adamw | lamb"),
+    'optim.lr': Field(0.1, '[0, inf)', 'peak learning rate for the whole batch'),
+    'optim.momentum': Field(0.9, '[0, 1)', 'sgd, rmsprop'),
+    'optim.nesterov': Field(False, '', 'sgd'),
+    'optim.decay': Field(0.9, '[0, 1)', 'rmsprop: of the mean square'),
+    'optim.b1': Field(0.9, '[0, 1)', 'adam, adamw, lamb'),
+    'optim.b2': Field(0.999, '[0, 1)', 'adam, adamw, lamb'),
+    'optim.eps': Field(1e-8, '(0, inf)', 'rmsprop (inside the root), adam, adamw, lamb'),
+    'optim.weight_decay': Field(
+        0.0, '[0, inf)', 'L2 in the gradient for sgd, rmsprop, adam; decoupled for adamw, lamb'
+    ),
+    'optim.decay_mask': Field('kernels', '', 'kernels | all | not_norms | not_depthwise'),
+    'optim.bias_lr': Field(
+        1.0, '(0, inf)', "times the rate, for biases that are no norm's (Caffe's recipes: 2)"
+    ),
+    'optim.body_lr': Field(
+        1.0,
+        '(0, inf)',
+        'times the rate, for all but the classifiers, which optim.freeze keeps as they are',
+    ),
+    'optim.freeze': Field('', '', 'regular expression; parameters with a match in their path stay'),
+    'optim.clip_norm': Field(0.0, '[0, inf)', 'global norm of the gradient; 0: no clipping'),
+    'optim.clip_after_decay': Field(
+        False, '', 'the L2 term counts into the clipped norm (TF: L2 is in the loss)'
+    ),
+    # ---- the learning rate
+    'schedule.name': Field(
+        'constant', '', 'constant | step | cosine | cosine_restarts | exponential | polynomial'
+    ),
+    'schedule.warmup': Field('0 steps', DURATION, 'linear, from 0 (or warmup_init) to lr'),
+    'schedule.warmup_init': Field(0.0, '[0, inf)', 'learning rate at step 0 of the warm-up'),
+    'schedule.at': Field((), DURATION, 'step, cosine_restarts: durations, counted from step 0'),
+    'schedule.factor': Field(
+        0.1, '(0, inf)', 'step, restarts, exponential: what the rate is multiplied by'
+    ),
+    'schedule.every': Field('1 epochs', DURATION, 'exponential: for each of these'),
+    'schedule.staircase': Field(False, '', 'exponential: in jumps'),
+    'schedule.power': Field(1.0, '(0, inf)', 'polynomial'),
+    'schedule.end': Field(0.0, '[0, 1]', 'cosines, polynomial: the last rate as a part of lr'),
+    # ---- the training
+    'progressive': Field(
+        (),
+        '',
+        "((moment, pixels), ...): from then on the training images have this size; '0 steps' is "
+        'first, and what data.pad and data.scale give in pixels of image_size grows with them',
+    ),
+    'init': Field('', '', 'weights to start from: FILE | run folder | hf:OWNER/NAME'),
+    'freeze_bn': Field(
+        '', DURATION, 'a moment; from it on batch norms use, and keep, their running statistics'
+    ),
+    'loss.label_smoothing': Field(0.0, '[0, 1)', 'part of the target spread over all classes'),
+    'loss.aux_weight': Field(0.0, '[0, inf)', 'of the mean loss of the auxiliary heads'),
+    'ema': Field(0.0, '[0, 1)', 'decay of the average of parameters and BN statistics; 0: none'),
+    # ---- evaluation
+    'eval.batch': Field(0, '[0, 2**24]', '0: as in training', FREE),
+    'eval.every': Field('', DURATION, "a duration; '': only at the end", FREE),
+    'eval.protocol': Field(
+        'single',
+        '',
+        'what of an image is seen, --job evaluate: see cls/evaluation/protocols.py',
+        FREE,
+    ),
+    'eval.scales': Field((), '', 'dense: shorter sides of the images; (): data.eval_resize', FREE),
+    'eval.multiple': Field(
+        32,
+        f'[1, {_PIXELS}]',
+        'dense: pixels by which shapes may differ; the longer side is cut to fit',
+        FREE,
+    ),
+    'eval.predictions': Field(
+        '', '', '--job evaluate: NAME.csv in the run folder for the predictions', FREE
+    ),
+    'eval.precise_bn': Field(
+        0,
+        '[0, 2**31)',
+        'training examples that BN statistics are recomputed from; 0: none',
+        FREE,
+    ),
+    # ---- sizes that a file or a config may state
+    'limits.layers': Field(
+        1000, '[1, 2**20]', "layers, or blocks, of a genotype or of a module's fields", FREE
+    ),
+    'limits.inflation': Field(
+        50.0, '[1, inf)', 'weights: bytes of a tensor or an archive for each byte of the file', FREE
+    ),
+    # ---- the run
+    'checkpoint.every': Field('10 percent', DURATION, 'a duration', FREE),
+    'checkpoint.keep': Field(2, '[1, 2**20]', 'the newest checkpoints, so many of them', FREE),
+    'mesh.fsdp': Field(
+        1,
+        '[1, 2**20]',
+        'devices that share one copy of the state; the rest is data parallel',
+        FREE,
+    ),
+    'remat': Field(
+        '',
+        '',
+        "'' | stage | block: gradients keep only what leaves these, and all between is "
+        'recomputed: less memory, about a third more operations; see cls/steps/remat.py',
+        FREE,
+    ),
+    'log_every': Field('20 steps', DURATION, 'a duration', FREE),
+    'profile': Field('', '', 'START:STOP, steps written as a jax.profiler trace', FREE),
+}
+
+# Groups named space, searcher, objective, evaluator and supernet have the fields of what they name
+# as well, see cls/search/registry.py.
+SEARCH: dict[str, Field] = {
+    'seed': Field(
+        0, '[0, 2**32)', 'of the searcher, and with its number of the training of each trial'
+    ),
+    'search.evaluations': Field(100, '[1, 2**24]', 'trials in all'),
+    'search.at_once': Field(1, '[1, 2**16]', 'trials that are evaluated at the same time'),
+    'search.synchronous': Field(
+        True, '', 'told in the order asked: results do not depend on timing'
+    ),
+    'search.engine': Field(
+        'here', 'here | processes | ray', 'this process, others of this machine, Ray', FREE
+    ),
+    'search.workers': Field(0, '[0, 2**16]', 'processes; 0: as many as at_once', FREE),
+    'search.gpus': Field(
+        0.0,
+        '[0, 1024]',
+        'ray: of each evaluation; on a part of one as many run at a time as fit',
+        FREE,
+    ),
+    'search.system': Field('', '', 'the config that trains what was found, a file'),
+    'search.table': Field('', '', 'a CSV file with a row for each architecture'),
+    'search.columns.key': Field('', '', "the column with the space's genotypes"),
+    'search.columns.signals': Field(
+        ('',), '', 'columns with what the searcher sees, drawn for each trial'
+    ),
+    'search.columns.truth': Field('', '', 'what the report shows, never the searcher'),
+}
+
+
+def base(fields: Mapping[str, Field] = FIELDS) -> ConfigDict:
+    """Returns a config of all defaults; a system's config changes what is its own."""
+    return _filled(ConfigDict(), fields)
+
+
+def _filled(config: ConfigDict, fields: Mapping[str, Field]) -> ConfigDict:
+    """Gives a config the defaults of the fields that it lacks; returns it."""
+    for name, field in fields.items():
+        *parents, key = name.split('.')
+        node = config
+        for parent in parents:
+            if isinstance(node, ConfigDict) and parent not in node:
+                node[parent] = ConfigDict()
+            node = node[parent] if isinstance(node, ConfigDict) else None
+        if isinstance(node, ConfigDict) and key not in node:
+            node[key] = field.default
+    return config
+
+
+def parts(config: ConfigDict) -> Iterator[tuple[str, ConfigDict, Mapping[str, Field]]]:
+    """Yields (prefix, config, its fields) of each training or search that a config describes.
+
+    An ensemble has one for each member; a search its own, and that of its trials.
+    """
+    if 'members' in config:
+        for name, member in config.members.items():
+            yield f'members.{name}.', member, FIELDS
+    elif 'search' in config and 'optim' not in config:
+        yield '', config, SEARCH
+        if 'proxy' in config:
+            yield 'proxy.', config.proxy, FIELDS
+    else:
+        yield '', config, FIELDS
+
+
+def field(name: str) -> Field | None:
+    """Returns the field of a dotted name, whichever part of a config it is in; None: unknown."""
+    name = re.sub(r'^(members\.[^.]+|proxy)\.', '', name)
+    return FIELDS.get(name) or SEARCH.get(name)
+
+
+def complete(config: ConfigDict) -> ConfigDict:
+    """Gives an unlocked config the defaults of fields that are newer than it; returns it."""
+    for _, part, fields in parts(config):
+        _filled(part, fields)
+    return config
+
+
+def problems(config: ConfigDict) -> list[str]:
+    """Returns what is wrong with a config's fields, each by itself: a line's part for each."""
+    found = []
+    for prefix, part, fields in parts(config):
+        for name in _unknown(part, fields):
+            hint = nearest(name, fields) or ' `--job print` shows all fields.'
+            found.append(f'config.{prefix}{name} is no field.{hint}')
+        for name, field in fields.items():
+            value = part
+            for key in name.split('.'):
+                value = value.get(key, _MISSING) if isinstance(value, ConfigDict) else _MISSING
+            if value is _MISSING:
+                found.append(f'config.{prefix}{name} is missing')
+            elif wanted := field.problem(value):
+                hint = nearest(value, field.names) if isinstance(value, str) else ''
+                doc = f' ({field.doc})' if field.doc and field.interval else ''
+                found.append(f'config.{prefix}{name} is {value!r}: {wanted}{doc}.{hint}')
+    return found
+
+
+def _unknown(config: ConfigDict, fields: Mapping[str, Field], prefix: str = '') -> Iterator[str]:
+    """Yields the names that no field has; those of modules and of searches are told elsewhere."""
+    groups = {name.rpartition('.')[0] for name in fields}
+    groups |= {parent for group in groups for parent in _parents(group)}
+    for key, value in config.items():
+        name = f'{prefix}{key}'
+        if name in ('model', 'search', 'proxy') or name in fields:
+            continue
+        if name in groups and isinstance(value, ConfigDict):
+            yield from _unknown(value, fields, f'{name}.')
+        else:
+            yield name
+
+
+def _parents(name: str) -> Iterator[str]:
+    while name:
+        yield name
+        name = name.rpartition('.')[0]
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError, with all that is wrong, for fields outside of what they take."""
+    if found := problems(config):
+        shown = ' '.join(text if text.endswith(('.', '?')) else f'{text}.' for text in found[:8])
+        raise UserError(shown + (f' And {len(found) - 8} more.' if found[8:] else ''))

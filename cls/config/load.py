@@ -1,0 +1,307 @@
+"""Configs: loading a file with its argument, overriding fields, comparing and saving."""
+
+import ast
+import importlib.util
+import json
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence, Set
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from cls import models
+from cls.config import defaults, genotype_files, presets
+from cls.errors import UserError, nearest
+from cls.nn import limits
+from cls.storage import paths
+
+DTYPES = ('float32', 'bfloat16', 'float16')
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load(
+    spec: str, overrides: Sequence[tuple[str, str]] = (), begun: ConfigDict | None = None
+) -> ConfigDict:
+    """Returns the config of 'FILE.py' or 'FILE.py:ARGUMENT', with fields overridden, locked.
+
+    Args:
+      spec: path of a file that defines get_config(argument), and its argument.
+      overrides: (dotted name, text) pairs; the text is read as the type of the field.
+      begun: the config of the run that is to continue, for the arms that count images: see
+        cls.config.presets.
+
+    Raises:
+      UserError: no such file, an argument it does not know, or an override that does not fit.
+    """
+    path, _, argument = spec.partition(':')
+    file = next((p for p in (Path(path), ROOT / path) if p.is_file()), None)
+    if file is None:
+        known = [str(p.relative_to(ROOT)) for p in sorted((ROOT / 'configs').rglob('*.py'))]
+        raise UserError(f'there is no config {path!r}.{nearest(path, known)}')
+    if str(ROOT) not in sys.path:  # configs import configs.common
+        sys.path.insert(0, str(ROOT))
+    config = _run(file, argument)
+    _override_all(config, overrides)
+    defaults.check(config)
+    _fill(config, {name for name, _ in overrides}, begun)
+    return config.lock()
+
+
+def _fill(config: ConfigDict, given: Set[str], begun: ConfigDict | None) -> None:
+    """Sets what follows from images and weights, in the parts of a config that have a preset."""
+    before = {} if begun is None else {prefix: part for prefix, part, _ in defaults.parts(begun)}
+    for prefix, part, _ in defaults.parts(config):
+        if part.get('preset'):
+            own = {name.removeprefix(prefix) for name in given if name.startswith(prefix)}
+            presets.fill(part, own, before.get(prefix))
+
+
+def _run(file: Path, argument: str) -> ConfigDict:
+    """Returns the config that a file makes of its argument. Raises UserError if it makes none."""
+    try:
+        module_spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
+        if module_spec is None:
+            raise UserError(f'{file} is no config: expected a Python file, NAME.py.')
+        module = importlib.util.module_from_spec(module_spec)
+        with models.registered_by(str(file.resolve())):
+            module_spec.loader.exec_module(module)
+            if not callable(getattr(module, 'get_config', None)):
+                raise UserError(f'{file} is no config: it has no function get_config(argument).')
+            config = module.get_config(argument)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # the file's own, of any kind
+        where = _line_of(file, error)
+        text = (str(error).splitlines() or [''])[0]
+        raise UserError(
+            f'the config {file} cannot be read: {type(error).__name__}{where}: {text[:200]}. '
+            'Mend the file.'
+        ) from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f'{file} is no config: its get_config returned {type(config).__name__}, expected an '
+            'ml_collections.ConfigDict, as configs.common.base() gives one.'
+        )
+    try:
+        to_json(config)
+    except TypeError as error:  # a function, an array
+        raise UserError(
+            f'{file} has a field that no run folder can keep ({error}): expected numbers, text, '
+            'tuples and groups of these.'
+        ) from error
+    return config
+
+
+def _line_of(file: Path, error: Exception) -> str:
+    """Returns ' in line N' for the last line of a file that an error went through, or ''."""
+    if isinstance(error, SyntaxError):
+        return f' in line {error.lineno}' if error.lineno else ''
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)]
+    return f' in line {frames[-1].lineno}' if frames else ''
+
+
+def parse_overrides(arguments: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns the (name, text) pairs of '--config.name=text' arguments.
+
+    Raises UserError for anything that is not one.
+    """
+    pairs = []
+    for argument in arguments:
+        name, equals, text = argument.removeprefix('--config.').partition('=')
+        if not argument.startswith('--config.') or not equals:
+            flags = ('--config', '--workdir', '--job', '--config.FIELD=VALUE')
+            hint = nearest(argument, flags) or f' Known: {", ".join(flags)}.'
+            raise UserError(f'cannot read the argument {argument!r}.{hint}')
+        pairs.append((name, text))
+    return pairs
+
+
+def _override_all(config: ConfigDict, overrides: Sequence[tuple[str, str]]) -> None:
+    # A genotype is read when it is set: what limits it comes first.
+    for name, text in sorted(overrides, key=lambda pair: not pair[0].endswith('limits.layers')):
+        _override(config, name, text)
+        if name.endswith('limits.layers'):
+            defaults.check(config)
+            node = config
+            for part in name.split('.')[:-1]:
+                node = node[part]
+            limits.limit_layers(node.layers)
+
+
+def _override(config: ConfigDict, name: str, text: str) -> None:
+    *parents, field = name.split('.')
+    node = config
+    for parent in parents:
+        node = node.get(parent) if isinstance(node, ConfigDict) else None
+    if not isinstance(node, ConfigDict) or (field not in node and parents[-1:] != ['model']):
+        known = [key for key, _ in flatten(config)]
+        hint = nearest(name, known) or ' `--job print` shows all fields.'
+        raise UserError(f'the config has no field {name!r}.{hint}')
+    if field == 'genotype' and parents[-1:] == ['model']:
+        node[field] = _genotype(node, text)
+        return
+    if isinstance(node.get(field), ConfigDict):
+        raise UserError(
+            f'config.{name} is a group; set one of its fields: {", ".join(node[field])}.'
+        )
+    if field in node:
+        node[field] = _read(text, node[field], name)
+    else:  # a field of the module that the config leaves alone; its type is that of the variant's
+        current = getattr(models.create(node.name), field, None)
+        plain = isinstance(current, (bool, int, float, str, tuple))
+        node[field] = _read(text, current, name) if plain else _literal(text)
+
+
+def _genotype(model: ConfigDict, path: str) -> Any:
+    """Returns the content of a genotype's file, so that the config does not depend on the file."""
+    data = genotype_files.load(path)
+    models.create(model.name, genotype=data)  # whether it fits
+    return _tuples(data)
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, RecursionError):
+        return text
+
+
+def _read(text: str, current: Any, name: str) -> Any:
+    """Reads text as the type of the field's current value."""
+    value = text if isinstance(current, str) else _literal(text)
+    if isinstance(current, bool):
+        value = {'true': True, 'false': False}.get(text.lower(), value)
+    if isinstance(current, float) and type(value) is int:
+        value = float(value)
+    if isinstance(current, tuple) and isinstance(value, list):
+        value = tuple(value)
+    if isinstance(current, tuple) and not isinstance(value, tuple):
+        value = (value,)
+    fits = type(value) is type(current)
+    if fits and isinstance(current, tuple) and current:  # as tuples of numbers, or of durations
+        kinds = (int, float) if isinstance(current[0], (int, float)) else type(current[0])
+        fits = all(isinstance(item, kinds) for item in value)
+    if not fits:
+        wanted = type(current).__name__
+        raise UserError(f'config.{name} is a {wanted} (now {current!r}); {text!r} is not.')
+    return value
+
+
+def flatten(config: ConfigDict, prefix: str = '') -> Iterator[tuple[str, Any]]:
+    """Yields (dotted name, value) of every field, sorted by name."""
+    for key in sorted(config):
+        if isinstance(config[key], ConfigDict):
+            yield from flatten(config[key], f'{prefix}{key}.')
+        else:
+            yield prefix + key, config[key]
+
+
+def create_model(config: ConfigDict, num_classes: int) -> Any:
+    """Returns the module that config.model describes. Raises UserError where it describes none."""
+    overrides = {key: value for key, value in config.model.to_dict().items() if key != 'name'}
+    if overrides.get('dtype') not in DTYPES:
+        known = ', '.join(DTYPES)
+        raise UserError(f'config.model.dtype is {overrides.get("dtype")!r}; known: {known}.')
+    for key, value in overrides.items():
+        if wanted := _unlike_a_size(key, value):
+            raise UserError(f'config.model.{key} is {value!r}: expected {wanted}.')
+    if overrides['dtype'] == 'float32' and models.origin(config.model.name):
+        module = models.variant(config.model.name).module
+        if 'dtype' not in models.fields(module):  # a plain module computes in float32
+            del overrides['dtype']
+    return models.create(config.model.name, **{'num_classes': num_classes, **overrides})
+
+
+def _unlike_a_size(key: str, value: Any) -> str:
+    """Returns what was expected of a number, or of numbers, that no field of a module takes.
+
+    Modules state no ranges: theirs are sizes, counts and rates, of which none is negative.
+    """
+    numbers = [
+        x for x in (value if isinstance(value, tuple) else (value,)) if defaults.is_number(x)
+    ]
+    if key.endswith(('rate', 'momentum')):
+        return '' if all(0 <= x <= 1 for x in numbers) else 'a part, from 0 to 1'
+    most = 2**24 if key == 'num_classes' else 2**16
+    return '' if all(0 <= x <= most for x in numbers) else f'0 to {most}'
+
+
+def to_json(config: ConfigDict) -> str:
+    """Returns the config as JSON text, sorted; `from_json` reads it back."""
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True) + '\n'
+
+
+def from_json(text: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
+    """Returns a locked config, with fields overridden; lists become tuples.
+
+    Fields that are newer than the text have their defaults.
+    """
+    config = defaults.complete(ConfigDict(_upgraded(_tuples(paths.parse_json(text)))))
+    _override_all(config, overrides)
+    if overrides:
+        defaults.check(config)
+    return config.lock()
+
+
+def _upgraded(value: Any) -> Any:
+    """Returns fields of which those that changed their meaning have today's.
+
+    Before there was data.class_order, data.eval_split was 'test', or ImageNet's 'validation', where
+    nobody had set it, and meant nothing for folders: it becomes '', which finds these splits.
+    """
+    if not isinstance(value, dict):
+        return value
+    value = {key: _upgraded(item) for key, item in value.items()}
+    old = 'eval_split' in value and 'class_order' not in value
+    if old and value['eval_split'] in ('test', 'validation'):
+        value['eval_split'] = ''
+    return value
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def is_outward(name: str) -> bool:
+    """Whether a field has no part in what training computes."""
+    field = defaults.field(name)
+    return field is not None and field.change == defaults.FREE
+
+
+def is_length(name: str) -> bool:
+    """Whether a field is the length of a training, which a run that goes on may change."""
+    field = defaults.field(name)
+    in_search = name.startswith('proxy.')  # trials of another length are another search's
+    return field is not None and field.change == defaults.LENGTH and not in_search
+
+
+def identity(config: ConfigDict) -> str:
+    """Returns text that is the same for two configs of the same training."""
+    return json.dumps([pair for pair in flatten(config) if not is_outward(pair[0])])
+
+
+def differences(one: str, other: str) -> str:
+    """Returns where two configs in JSON differ, as 'optim.lr (0.1, now 0.2), ...'; '' if nowhere.
+
+    Fields that do not change what is computed are let pass, and so is the length of a training,
+    see `lengths`.
+    """
+    return _changes(one, other, lambda name: not is_outward(name) and not is_length(name))
+
+
+def lengths(one: str, other: str) -> str:
+    """Returns in which lengths of a training two configs in JSON differ, as `differences` does."""
+    return _changes(one, other, is_length)
+
+
+def _changes(one: str, other: str, counts: Callable[[str], bool]) -> str:
+    before, after = (dict(flatten(from_json(text))) for text in (one, other))
+    return ', '.join(
+        f'{name} ({before.get(name)!r}, now {after.get(name)!r})'
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name) and counts(name)
+    )

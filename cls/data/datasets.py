@@ -1,0 +1,121 @@
+"""Data sets by name: which source `config.data` opens.
+
+    source = load(config.data, 'train')
+    source[3]  # {'image': (H, W, C) uint8, 'label': int}
+
+`config.data.name` is 'digits', 'tfds:NAME', 'folder:DIR', 'synthetic' or, for evaluation, one of
+cls.data.imagenet_variants, 'imagenet_a:DIR' for example.
+
+The classes of a run have an order, that of the network's outputs. A data set with named classes
+that the run is evaluated on is brought into that order (`load(..., classes=...)`).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from cls.data import decode, digits, folders, imagenet_variants, layout, splits, tfds_sets
+from cls.data.classes import BENCHMARKS
+from cls.data.sources import InMemory, Source
+from cls.errors import UserError, nearest
+from cls.storage import paths
+
+
+def load(data: ConfigDict, split: str, classes: Sequence[str] = ()) -> Source:
+    """Opens the data set that `config.data` names.
+
+    Args:
+      data: `config.data`.
+      split: 'train' or 'eval'.
+      classes: The names of a run's classes, in the order of its net's outputs: labels are given in
+        that order, and the data set may lack some. (): the order is the data set's own.
+
+    Raises:
+      UserError: if there is no such data set or split, it is not prepared, `num_classes` is less
+        than it has, or it has a class that is not one of `classes`.
+    """
+    if split not in ('train', 'eval'):
+        raise ValueError(split)
+    source = _open(data, split, tuple(classes))
+    source.rules = decode.rules(data, exif=source.rules.exif)
+    if data.num_classes and data.num_classes < source.num_classes:
+        raise UserError(
+            f'config.data.num_classes is {data.num_classes}, but {data.name} has '
+            f'{source.num_classes} classes: expected 0 (as the data set says) or at least that.'
+        )
+    return source
+
+
+def _open(data: ConfigDict, split: str, classes: tuple[str, ...]) -> Source:
+    kind, _, rest = data.name.partition(':')
+    if data.eval_fraction and kind != 'folder':
+        raise UserError(
+            f'config.data.eval_fraction is {data.eval_fraction}, but {data.name} is no folder:DIR: '
+            'expected 0; parts of a TFDS data set are written train[:90%] and train[90%:].'
+        )
+    if data.name == 'digits':
+        return _open_tfds(digits.opened(data.dir), 'digits', data, split, classes)
+    if kind == 'tfds' and rest:
+        return _open_tfds(tfds_sets.prepared(rest, data.dir), rest, data, split, classes)
+    if kind == 'folder' and rest:
+        root = paths.fetched(rest)
+        return folders.open_folder(
+            root,
+            split,
+            data.eval_fraction,
+            classes,
+            data.exif,
+            eval_split=data.eval_split,
+            class_order=data.class_order,
+        )
+    if kind in BENCHMARKS and rest:
+        return imagenet_variants.open_benchmark(kind, rest, split, data.dir, classes)
+    if data.name == 'synthetic':
+        return _synthetic(data, split)
+    known = ['digits', 'synthetic', *(f'tfds:{name}' for name in tfds_sets.known_datasets())]
+    known += [f'{name}:' for name in BENCHMARKS]
+    raise UserError(
+        f"config.data.name is '{data.name}': expected digits, tfds:NAME, folder:DIR, synthetic or, "
+        f'to evaluate on, {", ".join(f"{name}:DIR" for name in BENCHMARKS)}.'
+        f'{nearest(data.name, known)}'
+    )
+
+
+def _open_tfds(
+    builder, name: str, data: ConfigDict, split: str, classes: tuple[str, ...]
+) -> Source:
+    wanted = data[f'{split}_split']
+    if split == 'eval' and not wanted:
+        wanted = splits.to_evaluate(name, builder.info.splits)
+    return tfds_sets.open_split(builder, name, wanted, classes, rules=decode.rules(data))
+
+
+def identity(train: Source, test: Source) -> dict[str, dict[str, Any]]:
+    """Returns what distinguishes the data of a run from other data, see `Source.identity`.
+
+    Its keys are 'train' and 'eval'.
+    """
+    return {'train': train.identity(), 'eval': test.identity()}
+
+
+def has_training(data: ConfigDict) -> bool:
+    """Whether the data set that `config.data` names has a part to train on. Raises UserError."""
+    kind, _, rest = data.name.partition(':')
+    if kind == 'folder' and rest:
+        return layout.has_training(paths.fetched(rest), data.eval_fraction)
+    if kind == 'tfds' and rest:
+        return tfds_sets.has_split(tfds_sets.prepared(rest, data.dir), data.train_split)
+    return kind not in BENCHMARKS
+
+
+def _synthetic(data: ConfigDict, split: str) -> InMemory:
+    """Random images in ImageNet's numbers: 64 of them, so that one costs but a copy."""
+    rng = np.random.default_rng(split == 'eval')
+    images = rng.integers(256, size=(64, data.image_size, data.image_size, 3), dtype=np.uint8)
+    num_classes = data.num_classes or 1000
+    labels = rng.integers(num_classes, size=64, dtype=np.int32)
+    source = InMemory(images, labels, num_classes, length=1_281_167 if split == 'train' else 50_000)
+    source.split = 'train' if split == 'train' else 'validation'
+    return source

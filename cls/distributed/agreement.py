@@ -1,0 +1,170 @@
+"""The processes of a run as one: they start together, agree, and end together.
+
+  start   joins the processes, before JAX starts its devices
+  first   what process 0 finds out, on all processes
+  agree   what every process does, or the mistake of one of them, on all
+  gather  what every process has to say, on all
+
+With one process all of these are what they seem, without any cost.
+"""
+
+import argparse
+import atexit
+import os
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from cls import signals
+from cls.distributed import listening, rendezvous, run_token
+from cls.distributed.peers import Links
+from cls.errors import UserError
+
+links: Links | None = None  # of this process, once it has joined others
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `start` to a program that computes on all devices of a run."""
+    group = parser.add_argument_group('several processes', 'found from the launcher where it tells')
+    group.add_argument('--coordinator', default='', help='HOST:PORT of process 0')
+    group.add_argument('--process_count', type=int, default=0, help='of the run; 1: this one alone')
+    group.add_argument('--process_index', type=int, default=-1, help='of this process, from 0')
+    # Hosts that were preempted are set up anew before they come: that takes minutes.
+    group.add_argument(
+        '--join_timeout', type=int, default=1800, help='seconds to wait for the others'
+    )
+    group.add_argument(
+        '--no_token',
+        action='store_true',
+        help='go without CLS_TOKEN where nobody else can reach the coordinator',
+    )
+
+
+def start(flags: argparse.Namespace) -> None:
+    """Joins the processes of a run: those of the flags, or of Slurm, Open MPI, Kubernetes or a TPU.
+
+    A process that nothing tells of others stays alone. Call it before anything touches devices.
+
+    Args:
+      flags: with those of `add_flags`.
+
+    Raises:
+      UserError: flags or environment that are wrong, no token for several hosts, and after the
+        time-out, with the processes that did not come or the address that could not be reached.
+    """
+    import jax  # here, so that programs which do not compute need not load it
+
+    from cls.distributed import cluster
+
+    global links
+    if flags.join_timeout < 1:
+        raise UserError(f'--join_timeout is {flags.join_timeout}: expected 1 second or more.')
+    found = cluster.find(
+        flags.coordinator, flags.process_count, flags.process_index, flags.join_timeout
+    )
+    if found is None:
+        return
+    host, _, port = found.coordinator.rpartition(':')
+    address = host.strip('[]'), int(port)
+    token = run_token.choose(address[0], found.found, flags.no_token, os.environ)
+    links = rendezvous.meet(
+        address, found.index, found.count, flags.join_timeout, found.found, token
+    )
+    signals.tell_all(links.fail)
+    # A SIGTERM is ours (cls.distributed.preemption): JAX's handler would take it away.
+    jax.config.update('jax_enable_preemption_service', False)
+    jax.distributed.initialize(
+        found.coordinator,
+        found.count,
+        found.index,
+        found.local_devices,
+        cluster_detection_method='deactivate',
+        initialization_timeout=120,  # all are there
+        coordinator_bind_address=_bind_address(*address) if found.index == 0 else None,
+    )
+    atexit.register(links.end)  # before JAX's own, which waits for all
+    seen = jax.process_index(), jax.process_count()
+    if seen != (found.index, found.count):
+        raise UserError(
+            f'the devices say that this is process {seen[0]} of {seen[1]}, but {found.found} says '
+            f'{found.index} of {found.count}: expected hosts of one and the same slice.'
+        )
+    say(
+        f'{found.count} processes, found by {found.found}, with {jax.device_count()} devices; '
+        f'coordinator {found.coordinator}'
+    )
+
+
+def _bind_address(host: str, port: int) -> str | None:
+    """Returns where the service of JAX listens, as our own port did; None: at all addresses."""
+    if 'JAX_COORDINATOR_BIND_ADDRESS' in os.environ:
+        return None  # JAX takes that
+    addresses = listening.bind_addresses(host)
+    if not addresses:
+        return None if socket.has_dualstack_ipv6() else f'0.0.0.0:{port}'
+    name = addresses[0] if len(addresses) == 1 else host  # of which it takes all
+    return f'[{name}]:{port}' if ':' in name else f'{name}:{port}'
+
+
+def is_first() -> bool:
+    """Whether this process writes and prints for all."""
+    return links is None or links.index == 0
+
+
+def say(text: str) -> None:
+    """Prints a line, once for all processes."""
+    if is_first():
+        print(text, flush=True)
+
+
+def gather(name: str, value: Any) -> list[Any]:
+    """Returns what JSON makes of each process's value; waits until all have called it.
+
+    Args:
+      name: of the place in the program, the same on all.
+      value: anything that JSON has.
+    """
+    return links.gather(name, value) if links else [value]
+
+
+def first(name: str, work: Callable[[], Any]) -> Any:
+    """Returns on all processes what `work` returns on the first; it has to be what JSON has.
+
+    Raises UserError on all when it does there.
+    """
+    if links is None:
+        return work()
+    return agree(name, lambda: work() if is_first() else None, share=True)
+
+
+def agree(name: str, work: Callable[[], Any], share: bool = False) -> Any:
+    """Returns what `work` returns here, or with `share` what it returns on the first process.
+
+    Raises UserError on all processes when it does on any.
+    """
+    if links is None:
+        return work()
+    result, problem = None, None
+    try:
+        result = work()
+    except UserError as error:
+        problem = str(error)
+    answers = links.gather(name, [problem, result if share else None])
+    for index, answer in enumerate(answers):
+        match answer:
+            case [None | str() as problem, _]:
+                pass
+            case _:
+                fail(f'process {index} answers {name!r} as no process of a run does.', 1)
+        if problem is not None:
+            raise UserError(problem if index == 0 else f'process {index}: {problem}')
+    return answers[0][1] if share else result
+
+
+def fail(text: str, code: int) -> NoReturn:
+    """Ends the program with a line and an exit code, with several processes on all of them."""
+    if links is not None:
+        links.fail(text, code)
+    print(f'error: {text}', file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,406 @@
+"""The meeting of the processes of a run at a port of process 0, each with a proof that it belongs.
+
+Both sides prove that they know the token (`cls.distributed.run_token`) without sending it:
+
+  process 0   cls 1 NONCE
+  the other   NONCE PROOF HELLO     a proof of both nonces and of the hello, which has the index
+  process 0   PROOF                 of the same, or `denied`
+
+A proof is an HMAC, so that an overheard one is of no use with the next nonce. From here on every
+line has a proof too, by a key of this connection only (see `cls.distributed.peers.Line`). Before
+its proof a caller gets 512 bytes and five seconds, and nobody waits for it meanwhile: one loop
+hears all callers, and when there are too many, it hangs up on the one that has been silent longest.
+The port is closed when all are there.
+"""
+
+import contextlib
+import dataclasses
+import hmac
+import json
+import secrets
+import socket
+import sys
+import time
+from collections import Counter
+
+from cls.distributed import listening, run_token
+from cls.distributed.peers import Line, Links, Message, Violation, parsed, proof, readable
+from cls.errors import UserError
+
+_GREETING = b'cls 1 '
+_NONCE = 32  # hexadecimal digits
+_HELLO = 512  # bytes that a caller may send before it has proved anything
+_SHAKE = 5.0  # seconds for that
+_CALLERS = 128  # that are heard at the same time
+_RETRY = 0.5  # seconds between attempts to reach the first process
+_REMIND = 30.0  # seconds after which it is said who is waited for
+_STRANGE = 10.0  # seconds after which it is said that somebody else answers
+
+
+class _Stranger(Exception):
+    """Someone who is not the process that was expected."""
+
+
+def meet(
+    address: tuple[str, int],
+    index: int,
+    count: int,
+    timeout: float,
+    found: str,
+    token: str | None = None,
+) -> Links:
+    """Returns the lines between `count` processes once all of them are there.
+
+    Args:
+      address: host and port of process 0.
+      index: of this process.
+      count: of the processes.
+      timeout: seconds.
+      found: how the processes were found, for messages.
+      token: that all of them know; None: process 0 makes one for those of this machine.
+
+    Raises:
+      UserError: after the time-out, with those who are missing; for two of the same index, another
+        count, a port that is in use, a file of the token that is not private.
+    """
+    if index == 0:
+        return Links(0, count, _receive_all(address, count, timeout, found, token))
+    hello = {'index': index, 'count': count, 'host': socket.gethostname()[:100]}
+    line, early = _reach(address, hello, timeout, found, token)
+    return Links(index, count, {0: line}, early)
+
+
+# ------------------------------------------------------------------------------------------------
+# Process 0
+# ------------------------------------------------------------------------------------------------
+
+
+def _receive_all(
+    address: tuple[str, int], count: int, timeout: float, found: str, token: str | None
+) -> dict[int, Line]:
+    """Returns a line to every other process; without all of them none gets one."""
+    deadline, remind = time.monotonic() + timeout, time.monotonic() + _REMIND
+    with contextlib.ExitStack() as stack:
+        listeners = listening.listen(stack, address, deadline)
+        if token is None:
+            # Now that the port is ours; a run that has it keeps its token.
+            token = run_token.create(address[1])
+            stack.callback(run_token.remove, address[1])
+        meeting = stack.enter_context(contextlib.closing(_Meeting(count, token)))
+        while len(meeting.lines) < count - 1 and not meeting.problem:
+            if time.monotonic() > remind:
+                remind = time.monotonic() + 2 * _REMIND
+                print(f'waiting for {meeting.missing()} (by {found})', file=sys.stderr)
+            if time.monotonic() > deadline:
+                meeting.problem = (
+                    f'{meeting.missing()} (by {found}) did not come within {timeout:.0f} s: '
+                    'expected the same command on every host '
+                    '(a TPU pod: gcloud ... tpus tpu-vm ssh NAME --worker=all --command=...); '
+                    f'{meeting.denials()}--join_timeout SECONDS waits longer.'
+                )
+                break
+            meeting.hear(listeners, 0.5)
+    problem = meeting.problem
+    for line in meeting.lines.values():
+        line.send({'kind': 'refused', 'text': problem} if problem else {'kind': 'go'})
+    if problem:
+        raise UserError(problem)
+    return meeting.lines
+
+
+@dataclasses.dataclass
+class _Caller:
+    """A connection that has proved nothing yet."""
+
+    connection: socket.socket
+    host: str
+    nonce: bytes
+    deadline: float
+    received: bytes = b''
+
+
+class _Meeting:
+    """Those who have called process 0: lines to who is known, callers who are not."""
+
+    def __init__(self, count: int, token: str) -> None:
+        self.lines: dict[int, Line] = {}
+        self.problem = ''  # that ends the meeting
+        self._count, self._token = count, token.encode()
+        self._hosts = {0: socket.gethostname()}
+        self._callers: dict[int, _Caller] = {}  # by file number, the oldest first
+        self._denied: Counter[str] = Counter()  # by host
+
+    def close(self) -> None:
+        """Hangs up on those who are not known."""
+        for caller in list(self._callers.values()):
+            self._hang_up(caller)
+
+    def missing(self) -> str:
+        """Returns who has not come."""
+        missing = [str(i) for i in range(1, self._count) if i not in self.lines]
+        names = ', '.join(missing[:8]) + (', ...' if missing[8:] else '')
+        return f'process{"es" if missing[1:] else ""} {names} of {self._count}'
+
+    def denials(self) -> str:
+        """Returns who called with another token, as the part of a sentence; '' for nobody."""
+        if not self._denied:
+            return ''
+        hosts = ', '.join(list(self._denied)[:4]) + (', ...' if len(self._denied) > 4 else '')
+        return (
+            f'{self._denied.total()} connections with another token were refused (from {hosts}; '
+            f'{run_token.VARIABLE} has to be the same for all processes); '
+        )
+
+    def hear(self, listeners: list[socket.socket], timeout: float) -> None:
+        """Takes what has come until now; waits for it up to the time-out."""
+        connections = [caller.connection for caller in self._callers.values()]
+        ready = readable([*listeners, *connections, *self.lines.values()], timeout)
+        for index, line in list(self.lines.items()):
+            if line.fileno() in ready:
+                self._check(index)
+        for number, caller in list(self._callers.items()):
+            if time.monotonic() > caller.deadline:
+                self._hang_up(caller)
+            elif number in ready:
+                self._read(caller)
+        for listener in listeners:
+            if listener.fileno() in ready:
+                self._accept(listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            connection, address = listener.accept()
+        except BlockingIOError:  # it has gone already
+            return
+        except OSError:  # as with too many open files
+            self._make_room()
+            time.sleep(0.01)
+            return
+        if len(self._callers) >= _CALLERS:
+            self._make_room()
+        connection.setblocking(False)
+        nonce = secrets.token_hex(_NONCE // 2).encode()
+        caller = _Caller(connection, address[0], nonce, time.monotonic() + _SHAKE)
+        self._callers[connection.fileno()] = caller
+        try:
+            connection.sendall(_GREETING + nonce + b'\n')
+        except OSError:
+            self._hang_up(caller)
+
+    def _hang_up(self, caller: _Caller) -> None:
+        del self._callers[caller.connection.fileno()]
+        caller.connection.close()
+
+    def _make_room(self) -> None:
+        """Hangs up on the oldest caller of the host that has most."""
+        hosts = Counter(caller.host for caller in self._callers.values())
+        for host, _ in hosts.most_common(1):
+            self._hang_up(next(c for c in self._callers.values() if c.host == host))
+
+    def _read(self, caller: _Caller) -> None:
+        try:
+            part = caller.connection.recv(_HELLO - len(caller.received))
+        except BlockingIOError:
+            return
+        except OSError:
+            part = b''
+        caller.received += part
+        if b'\n' in caller.received:
+            self._answer(caller)
+        elif not part or len(caller.received) >= _HELLO:
+            self._hang_up(caller)
+
+    def _answer(self, caller: _Caller) -> None:
+        """Lets the caller in if it knows the token, else hangs up."""
+        line, _, rest = caller.received.partition(b'\n')
+        nonce, code, text = (line.split(b' ', 2) + [b'', b''])[:3]
+        said = caller.nonce, nonce, text
+        if rest or not hmac.compare_digest(code, proof(self._token, b'hello', *said)):
+            if len(nonce) == _NONCE and len(code) == 2 * _NONCE:  # one of ours, of another run
+                self._deny(caller)
+            self._hang_up(caller)
+            return
+        del self._callers[caller.connection.fileno()]
+        try:
+            caller.connection.sendall(proof(self._token, b'welcome', *said) + b'\n')
+        except OSError:
+            caller.connection.close()
+            return
+        self._welcome(Line(caller.connection, proof(self._token, b'line', *said), True), text)
+
+    def _deny(self, caller: _Caller) -> None:
+        with contextlib.suppress(OSError):
+            caller.connection.sendall(b'denied\n')
+        known = caller.host in self._denied
+        if known or len(self._denied) < 8:
+            self._denied[caller.host] += 1
+        if not known and len(self._denied) < 8:
+            print(
+                f'refused a process at {caller.host} that has another token: '
+                f'{run_token.VARIABLE} has to be the same for all processes of a run.',
+                file=sys.stderr,
+            )
+
+    def _welcome(self, line: Line, text: bytes) -> None:
+        """Adds who has proved to know the token to the lines, or finds the problem with it."""
+        try:
+            index, count, host = _parsed_hello(text)
+        except Violation as error:
+            self._refuse(line, f'a process introduced itself wrongly ({error})')
+            return
+        if count != self._count:
+            problem = (
+                f'process {index} on {host} was told of {count} processes, process 0 of '
+                f'{self._count}'
+            )
+            self._refuse(line, problem)
+            return
+        if not 0 <= index < count:
+            self._refuse(line, f'process {index} on {host} is none of 0 to {count - 1}'[:300])
+            return
+        if index in self.lines:
+            self._check(index)
+        if index == 0 or index in self.lines:
+            earlier = self._hosts[index]
+            problem = f'two processes say that they are number {index}, on {earlier} and on {host}'
+            self._refuse(line, problem)
+            return
+        self.lines[index], self._hosts[index] = line, host
+
+    def _refuse(self, line: Line, problem: str) -> None:
+        self.problem = self.problem or (
+            f'{problem}: start each with the same --process_count and a --process_index of its own.'
+        )
+        line.send({'kind': 'refused', 'text': self.problem})
+        line.close()
+
+    def _check(self, index: int) -> None:
+        """Forgets a process that has gone while it waited; others have nothing to say yet."""
+        try:
+            if not self.lines[index].receive(0):
+                return
+            self.problem = self.problem or f'process {index} spoke before the run had begun.'
+        except EOFError:
+            self.lines.pop(index).close()
+        except Violation as error:
+            self.problem = self.problem or f'process {index} spoke wrongly ({error}).'
+
+
+def _parsed_hello(text: bytes) -> tuple[int, int, str]:
+    hello = parsed(text)
+    values = hello.get('index'), hello.get('count'), hello.get('host')
+    if len(hello) != 3 or [type(value) for value in values] != [int, int, str]:
+        raise Violation(f'fields {sorted(hello)}'[:200])
+    return values
+
+
+# ------------------------------------------------------------------------------------------------
+# The others
+# ------------------------------------------------------------------------------------------------
+
+
+def _reach(
+    address: tuple[str, int], hello: Message, timeout: float, found: str, token: str | None
+) -> tuple[Line, list[Message]]:
+    """Returns the line to process 0, and what that had to say right after it let us go."""
+    began, problem, warned = time.monotonic(), 'no answer', False
+    while (left := began + timeout - time.monotonic()) > 0:
+        line, problem = _call_all(address, hello, token, min(left, 10))
+        if isinstance(problem, _Stranger) and not warned and time.monotonic() > began + _STRANGE:
+            warned = True
+            print(
+                f'at {address[0]}:{address[1]} is not process 0 of this run yet ({problem}); '
+                f'trying on for {left:.0f} s.',
+                file=sys.stderr,
+            )
+        if line is None:
+            time.sleep(min(_RETRY, left))
+            continue
+        try:
+            # The first process keeps the time from here, and says who is missing.
+            match line.receive(left + 10):
+                case [{'kind': 'refused', 'text': text}, *_]:
+                    raise UserError(str(text))
+                case [{'kind': 'go'}, *early]:
+                    return line, early
+        except (EOFError, Violation):
+            problem = 'it hung up'  # a run that is just ending
+        line.close()
+        time.sleep(_RETRY)
+    raise UserError(
+        f'process {hello["index"]} of {hello["count"]} (by {found}) could not reach process 0 at '
+        f'{address[0]}:{address[1]} in {timeout:.0f} s ({problem}): expected the same command on '
+        'every host, and the port open between them; --coordinator HOST:PORT names another, '
+        '--join_timeout SECONDS waits longer.'
+    )
+
+
+def _call_all(
+    address: tuple[str, int], hello: Message, token: str | None, timeout: float
+) -> tuple[Line | None, Exception | str]:
+    """Returns a line to process 0 at one of the addresses of its name, or what was wrong.
+
+    Whoever is not process 0 at one of them does not keep us from the next.
+    """
+    problem: Exception | str = 'no answer'
+    try:
+        entries = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:  # a name that is not known yet, or no name
+        return None, error
+    for *_, sockaddr in entries:
+        try:
+            return _call(sockaddr, hello, token, timeout), ''
+        except _Stranger as error:
+            problem = error
+        except OSError as error:
+            problem = problem if isinstance(problem, _Stranger) else error
+    return None, problem
+
+
+def _call(sockaddr: tuple, hello: Message, token: str | None, timeout: float) -> Line:
+    """Returns a line to process 0. Raises _Stranger for anybody else, OSError for nobody."""
+    connection = socket.create_connection(sockaddr[:2], timeout)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(connection)
+        deadline = time.monotonic() + _SHAKE
+        greeting, rest = _line(connection, deadline)
+        theirs = greeting.removeprefix(_GREETING)
+        if rest or not greeting.startswith(_GREETING) or len(theirs) != _NONCE:
+            raise _Stranger('what answers is no process of ours, or of another version')
+        # Process 0 has written the file before it greets.
+        known = token if token is not None else run_token.read(sockaddr[1])
+        if token is None and not known:
+            raise _Stranger(
+                f'there is no token in {run_token.path(sockaddr[1])}; process 0 makes it where '
+                f'{run_token.VARIABLE} is set for none, and TMPDIR the same for all'
+            )
+        key, ours = known.encode(), secrets.token_hex(_NONCE // 2).encode()
+        text = json.dumps(hello).encode()
+        said = theirs, ours, text
+        connection.sendall(ours + b' ' + proof(key, b'hello', *said) + b' ' + text + b'\n')
+        answer, rest = _line(connection, deadline)
+        if not hmac.compare_digest(answer, proof(key, b'welcome', *said)):
+            raise _Stranger(
+                f'it has another token; {run_token.VARIABLE} has to be the same for all processes'
+            )
+        stack.pop_all()
+        return Line(connection, proof(key, b'line', *said), False, rest)
+
+
+def _line(connection: socket.socket, deadline: float) -> tuple[bytes, bytes]:
+    """Returns a line without its end, and what came after it. Raises _Stranger without one."""
+    received = b''
+    while b'\n' not in received:
+        left = deadline - time.monotonic()
+        if left <= 0 or len(received) > 2 * _HELLO:
+            raise _Stranger('what answers is no process of ours')
+        connection.settimeout(left)
+        try:
+            part = connection.recv(2**12)
+        except TimeoutError:
+            raise _Stranger('what answers says nothing') from None
+        if not part:
+            raise _Stranger('it hung up')
+        received += part
+    line, _, rest = received.partition(b'\n')
+    return line, rest

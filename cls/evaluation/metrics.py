@@ -1,0 +1,129 @@
+"""Metrics from probabilities and labels, in float64 NumPy (cls.steps.losses: the step's)."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cls.storage import paths
+
+BINS = 15
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What a classifier says of images, in the order of their source."""
+
+    probabilities: np.ndarray  # (N, K) float64, rows sum to 1
+    labels: np.ndarray  # (N,) int32
+
+
+def topk_correct(probabilities: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+    """Returns (N,) bool: whether fewer than k other classes reach the label's probability.
+
+    Pessimistic in ties, as cls.steps.losses.topk_correct; a row with a NaN is wrong.
+    """
+    own = probabilities[np.arange(len(labels)), labels]
+    reached = (probabilities >= own[:, None]).sum(1)  # the label itself is one
+    return (reached <= k) & ~np.isnan(probabilities).any(1)
+
+
+def loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the mean negative logarithm of the labels' probabilities, in nats."""
+    with np.errstate(divide='ignore'):  # a probability of 0 is a loss of infinity
+        return float(-np.log(probabilities[np.arange(len(labels)), labels]).mean())
+
+
+def confusion(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns (K, K) int64: how many images of class [row] are taken for class [column].
+
+    What an image is taken for is the class of the largest probability, the first of equal ones.
+    """
+    classes = probabilities.shape[1]
+    pairs = labels.astype(np.int64) * classes + probabilities.argmax(1)
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> float:
+    """Returns the expected calibration error in percent (Guo et al. 2017, 1706.04599, section 3).
+
+    The largest probabilities lie in `bins` bins of equal width, ((m - 1) / bins, m / bins]; the
+    error is the mean, weighted by the images in each bin, of |accuracy - mean probability| there.
+    """
+    sure = probabilities.max(1)
+    right = probabilities.argmax(1) == labels
+    bin_of = np.clip(np.ceil(sure * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(bin_of, right - sure, minlength=bins)
+    return 100 * float(np.abs(gaps).sum() / len(labels))
+
+
+def scalars(predictions: Predictions) -> dict[str, float | int]:
+    """Returns top1, top5, ece (percent), loss (nats) and images."""
+    found = predictions.probabilities, predictions.labels
+    return {
+        'top1': 100 * float(topk_correct(*found, 1).mean()),
+        'top5': 100 * float(topk_correct(*found, 5).mean()),
+        'loss': loss(*found),
+        'ece': calibration_error(*found),
+        'images': len(predictions.labels),
+    }
+
+
+def per_class(predictions: Predictions, names: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Returns for each class {'class': name or number, 'images', 'top1': percent}.
+
+    Classes without images, whose accuracy is nothing, are left out.
+    """
+    right = topk_correct(predictions.probabilities, predictions.labels, 1)
+    classes = predictions.probabilities.shape[1]
+    images = np.bincount(predictions.labels, minlength=classes)
+    hits = np.bincount(predictions.labels, right, minlength=classes)
+    return [
+        {
+            'class': names[i] if i < len(names) else int(i),
+            'images': int(images[i]),
+            'top1': 100 * hits[i] / images[i],
+        }
+        for i in np.flatnonzero(images)
+    ]
+
+
+def write_predictions(
+    path: Path, predictions: Predictions, names: Sequence[str] = (), files: Sequence[str] = ()
+) -> None:
+    """Writes a CSV in one piece: each image's index or file, label and five likeliest classes.
+
+    Args:
+      path: of the file.
+      predictions: to be written.
+      names: of the classes; without, they are written as numbers.
+      files: of the images; without, they are numbered.
+    """
+    count = min(5, predictions.probabilities.shape[1])
+
+    def name(label: int) -> str | int:
+        return names[label] if label < len(names) else int(label)
+
+    file = io.StringIO()
+    writer = csv.writer(file)
+    head = [f'{what}{i}' for i in range(1, count + 1) for what in ('class', 'probability')]
+    writer.writerow(['image', 'label', *head])
+    pairs = zip(predictions.labels, predictions.probabilities, strict=True)
+    for i, (label, probabilities) in enumerate(pairs):
+        row = [files[i] if files else i, name(label)]
+        for guess in np.argsort(-probabilities, kind='stable')[:count]:
+            row += [name(guess), f'{probabilities[guess]:.6g}']
+        writer.writerow(row)
+    # Names of files need not be UTF-8: their bytes are written as they are.
+    paths.write_whole(path, file.getvalue().encode(errors='surrogateescape'))
+
+
+def write_confusion(path: Path, matrix: np.ndarray) -> None:
+    """Writes a .npy in one piece."""
+    file = io.BytesIO()
+    np.save(file, matrix)
+    paths.write_whole(path, file.getvalue())

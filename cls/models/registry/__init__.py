@@ -1,0 +1,323 @@
+"""The list of systems and of their variants: one contract for every net.
+
+A model file describes its system, its net, and then its variants:
+
+    SYSTEM = System('ResNet', 'Deep Residual Learning for Image Recognition', 'CVPR 2016', ...)
+    register(Variant('resnet50', SYSTEM, ResNet, dict(stage_sizes=(3, 4, 6, 3)), ...))
+
+A config file may register variants of its own in the same way, of any Flax module that keeps the
+contract: a field `num_classes`, and `__call__(images, train=False)` that returns logits.
+
+May import: errors, nn.
+"""
+
+import contextlib
+import contextvars
+import dataclasses
+import fnmatch
+import functools
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cls.errors import UserError, nearest
+from cls.models.registry import genotypes
+from cls.nn import limits
+from cls.nn.init import shapes_only
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """A row of the reading list. Accuracies in percent on ImageNet's validation set.
+
+    `headline` is the variant whose cost stands for the system; `params` and `macs` are what the
+    paper says of it, in millions, None where it says nothing.
+    """
+
+    name: str
+    title: str
+    venue: str
+    arxiv: str
+    top1: float | None  # the system's best published single number
+    top5: float | None
+    headline: str = ''
+    params: float | None = None
+    macs: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A named net: a module with its fields, and what is known of it.
+
+    `params` counts trainable parameters without auxiliary heads; `macs` the multiply-adds of
+    convolutions and matrix products for one image of `input_size`; both are held against the net
+    itself by tests. `top1` and `top5` are the paper's, in percent, by a single crop unless the
+    model file says otherwise. `reference` is `package:constructor` of an implementation with the
+    same graph, `renames` the (regular expression, replacement) pairs that turn our parameter names
+    into its, and `old_names` those that turn names in its older checkpoints into its present ones.
+    """
+
+    name: str
+    system: System
+    module: type[nn.Module]
+    fields: Mapping[str, Any]
+    input_size: int
+    params: int
+    macs: int
+    top1: float | None = None
+    top5: float | None = None
+    reference: str | None = None
+    renames: tuple[tuple[str, str], ...] = ()
+    old_names: tuple[tuple[str, str], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Ensemble:
+    """Variants whose softmax is averaged; one that is named twice is trained from two seeds."""
+
+    name: str
+    system: System
+    members: tuple[str, ...]
+
+
+# Nets that hold all of a search space, which no paper lists: module and class, imported when asked
+# for.
+SUPERNETS = {
+    'darts_supernet': 'cls.search.supernets.darts:Net',
+    'nasbench201_supernet': 'cls.search.supernets.nasbench201:Net',
+    'proxyless_supernet': 'cls.search.supernets.proxyless_net:Net',
+}
+
+# For each layer that a network may have, the most that is traced; one that a mistake in a config
+# asks for has no end.
+MODULES = 5
+# Fields of modules that say how many blocks, or layers, there are.
+_DEPTHS = frozenset({'stage_sizes', 'block_sizes', 'blocks', 'depths', 'depth', 'modules'})
+
+_VARIANTS: dict[str, Variant] = {}
+_ORIGINS: dict[str, str] = {}  # of the variants that config files register: the file
+_registering: contextvars.ContextVar[str] = contextvars.ContextVar('registering', default='')
+_ENSEMBLES: dict[str, Ensemble] = {}
+
+
+@contextlib.contextmanager
+def registered_by(file: str) -> Iterator[None]:
+    """Within it variants are registered as those of a config file, which may be loaded again."""
+    token = _registering.set(file)
+    try:
+        yield
+    finally:
+        _registering.reset(token)
+
+
+def origin(name: str) -> str:
+    """Returns the config file that registered a variant, '' for those of cls.models."""
+    return _ORIGINS.get(name, '')
+
+
+def is_known(name: str) -> bool:
+    """Whether a variant or a supernet has that name, or a variant's reference has."""
+    _import_all()
+    return name in _VARIANTS or name in SUPERNETS or name in aliases()
+
+
+def register(variant: Variant) -> None:
+    """Adds a variant to the list.
+
+    Raises ValueError when the name is taken; of a config file's own UserError, also for a module
+    that does not keep the contract.
+    """
+    file = _registering.get()
+    if file:
+        _import_all()
+        _check_contract(variant, file)
+        _ORIGINS[variant.name] = file
+    elif variant.name in _VARIANTS:
+        raise ValueError(f'two variants are named {variant.name}')
+    _VARIANTS[variant.name] = variant
+
+
+def _check_contract(variant: Variant, file: str) -> None:
+    before = _ORIGINS.get(variant.name, 'cls.models')
+    if variant.name in _VARIANTS and before != file:
+        raise UserError(
+            f'{file} registers a variant {variant.name!r}, which {before} has already: expected '
+            'another name.'
+        )
+    what = f'{file}: the module {variant.module.__name__} of the variant {variant.name!r}'
+    if 'num_classes' not in fields(variant.module):
+        raise UserError(f'{what} has no field num_classes: expected one, the number of its logits.')
+    taken = inspect.signature(variant.module.__call__).parameters.values()
+    if not any(p.name == 'train' or p.kind is p.VAR_KEYWORD for p in taken):
+        raise UserError(f'{what} takes no `train`: expected __call__(self, images, train=False).')
+
+
+def register_ensemble(ensemble: Ensemble) -> None:
+    """Adds an ensemble to the list."""
+    _ENSEMBLES[ensemble.name] = ensemble
+
+
+@functools.cache
+def _import_all() -> None:
+    package = importlib.import_module('cls.models')
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f'cls.models.{module.name}')
+
+
+def variant(name: str) -> Variant:
+    """Returns the variant of that name, or of which it is the reference's.
+
+    Raises UserError, naming the nearest, if there is none.
+    """
+    _import_all()
+    name = name if name in _VARIANTS else aliases().get(name, name)
+    if name not in _VARIANTS:
+        known = {*_VARIANTS, *aliases()}
+        hint = nearest(name, known) or ' `python -m cls.tools.models` lists them.'
+        raise UserError(f'no model is named {name!r}.{hint}')
+    return _VARIANTS[name]
+
+
+@functools.cache
+def aliases() -> dict[str, str]:
+    """Returns the references' names that are no variant's -> the variant's: torchvision's etc."""
+    _import_all()
+    constructors = {
+        v.reference.rpartition(':')[2]: v.name for v in _VARIANTS.values() if v.reference
+    }
+    return {
+        other: name
+        for other, name in constructors.items()
+        if other.isidentifier() and other not in _VARIANTS
+    }
+
+
+def names(pattern: str = '*') -> list[str]:
+    """Returns the names of all variants that match a shell pattern, in the order of the files."""
+    _import_all()
+    return [name for name in _VARIANTS if fnmatch.fnmatchcase(name, pattern)]
+
+
+def systems() -> list[System]:
+    """Returns the systems that have a variant."""
+    _import_all()
+    return list(dict.fromkeys(v.system for v in _VARIANTS.values()))
+
+
+def ensembles() -> list[Ensemble]:
+    """Returns the ensembles."""
+    _import_all()
+    return list(_ENSEMBLES.values())
+
+
+def create(name: str, **overrides: Any) -> nn.Module:
+    """Returns the module of a variant or a supernet, with fields replaced; a genotype may be data.
+
+    Raises UserError for an unknown variant or field, naming the nearest known ones.
+    """
+    module, own = _module(name)
+    known = fields(module)
+    for key in overrides:
+        if key not in known:
+            hint = nearest(key, known) or f' It has {", ".join(known)}.'
+            raise UserError(f'model {name} has no field {key!r}.{hint}')
+    for key in _DEPTHS & overrides.keys():
+        limits.check_layers(_total(overrides[key]), f'model {name} with {key}={overrides[key]}')
+    if isinstance(overrides.get('genotype'), Mapping | list | tuple):  # plain data, from a file
+        kind = known['genotype'].type
+        overrides['genotype'] = genotypes.structure(overrides['genotype'], kind)
+    return module(**{**own, **overrides})
+
+
+def _total(value: Any) -> int:
+    numbers = value if isinstance(value, tuple | list) else (value,)
+    return sum(n for n in numbers if isinstance(n, int))
+
+
+def _module(name: str) -> tuple[type[nn.Module], Mapping[str, Any]]:
+    if name in SUPERNETS:
+        module, _, attribute = SUPERNETS[name].partition(':')
+        return getattr(importlib.import_module(module), attribute), {}
+    chosen = variant(name)
+    return chosen.module, chosen.fields
+
+
+def fields(module: type[nn.Module]) -> dict[str, dataclasses.Field]:
+    """Returns the fields of a module that a user may set."""
+    own = dataclasses.fields(module)
+    return {f.name: f for f in own if f.init and f.name not in ('parent', 'name')}
+
+
+def abstract_variables(model: nn.Module, input_size: int, channels: int = 3) -> Any:
+    """Returns the tree of shapes of `model.init` for square images, without computing anything.
+
+    Raises UserError for a network of very many modules, which would be traced for minutes.
+    """
+    images = jax.ShapeDtypeStruct((1, input_size, input_size, channels), jnp.float32)
+    seen, most = set(), MODULES * limits.max_layers()
+
+    def count(next_call, args, kwargs, context):
+        seen.add(context.module.path)
+        if len(seen) > most:
+            raise UserError(
+                f'config.model describes a network of more than {most:,} modules: expected at most '
+                f'that, {MODULES} for each of config.limits.layers (ResNet-1202 has 3,007).'
+            )
+        return next_call(*args, **kwargs)
+
+    with shapes_only(), nn.intercept_methods(count):
+        return jax.eval_shape(model.init, jax.random.key(0), images)
+
+
+def check_logits(model: nn.Module, input_size: int, channels: int) -> None:
+    """Raises UserError for a model whose output is not (N, num_classes)."""
+    images = jax.ShapeDtypeStruct((2, input_size, input_size, channels), jnp.float32)
+    with shapes_only():
+        logits, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
+    shape, expected = getattr(logits, 'shape', None), (2, model.num_classes)
+    if shape != expected:
+        told = f'{shape}' if shape else f'a {type(logits).__name__}'
+        raise UserError(
+            f'{type(model).__name__} returns {told} for two images of {input_size} pixels: '
+            f'expected logits of shape {expected}.'
+        )
+
+
+def flax_norms(model: nn.Module, input_size: int, channels: int = 3) -> list[str]:
+    """Returns the paths of the batch norms that are Flax's own and not cls.nn.norm.BatchNorm."""
+    found = {}
+
+    def note(next_call, args, kwargs, context):
+        if isinstance(context.module, nn.BatchNorm):
+            found['/'.join(context.module.path)] = None
+        return next_call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        abstract_variables(model, input_size, channels)
+    return list(found)
+
+
+def takes_progress(model: nn.Module) -> bool:
+    """Whether the net wants to know how far training is (for something scheduled, as drop path).
+
+    Such a net takes `progress`, from 0 at the start to 1 at the end; 1 when left out.
+    """
+    return 'progress' in inspect.signature(type(model).__call__).parameters
+
+
+def features(model: nn.Module, variables: Any, images: jax.Array) -> dict[str, jax.Array]:
+    """Returns the outputs of the net's stages, and `pre_logits`, by name, in evaluation mode.
+
+    Args:
+      model: a module of this registry.
+      variables: its variables.
+      images: (N, H, W, C), normalised.
+    """
+    _, captured = model.apply(variables, images, train=False, mutable=['intermediates'])
+    return {name: values[-1] for name, values in captured['intermediates'].items()}

@@ -1,0 +1,229 @@
+"""Where a run's time went, over all its restarts, and how much of it was good for something.
+
+Every moment belongs to one of `BUCKETS`, so that these sum to the time since the run was first
+started:
+
+  start       from the start of the program: imports, joining hosts, opening the data, restoring
+  compile     compiling the training step of every phase, and the evaluation step
+  data        waiting for the next batch
+  step        training steps that the run kept
+  eval        evaluations
+  checkpoint  the part of saving that the loop waits for
+  other       logging and the like
+  lost        data, step and eval after the checkpoint that a restart continued from: work that was
+              done again. Nothing of start, compile and checkpoint: these are what restarts cost
+  down        from the last sign of a process to the start of the next
+
+Goodput is the part of `step` in all of them, with `down` or without. In a run of several processes
+the account is that of the first.
+
+A process that is killed cannot say how far it came, and a checkpoint holds only what was before it.
+So the account is written to time.json as well, by a thread, at log events and every ten seconds or
+so: what a process did after that counts as `down`. Not counted at all: the end of the last process
+after the result is written, and the sleep of a machine while a process runs.
+"""
+
+import contextlib
+import logging
+import math
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from cls.run.telemetry import write_json
+from cls.storage import paths
+
+BUCKETS = ('start', 'compile', 'data', 'step', 'eval', 'checkpoint', 'other', 'lost', 'down')
+REPEATED = ('data', 'step', 'eval')  # what a restart does again
+FILE = 'time.json'
+BEAT = 10.0  # seconds between writes of the file without a log event
+PATIENCE = 60.0  # seconds without a write that succeeds before a warning says so
+REST = 20  # the thread writes for at most one part in this of its time, however slow the storage
+log = logging.getLogger(__name__)
+
+# Seconds of each bucket, `restarts`, and `at`: seconds since 1970 when this was so.
+Record = Mapping[str, float]
+
+
+class Account:
+    """Adds up a process's time, on top of that of the processes before it."""
+
+    def __init__(self, began: float | None = None) -> None:
+        """Begins with `start` at `began` on the clock of time.perf_counter; None: now."""
+        now = time.perf_counter()
+        self._bucket, self._since = 'start', now if began is None else began
+        self._began_at = time.time() - (now - self._since)
+        self._own = dict.fromkeys(BUCKETS, 0.0)
+        self._lock = threading.Lock()  # against a reader in another thread
+        self._earlier: Record = {}
+        self.due = threading.Event()  # set: the account is to be written
+
+    def continue_from(self, checkpoint: Record, newest: Record) -> None:
+        """Adds what earlier processes of the run spent, see `continued`."""
+        self._earlier = continued(checkpoint, newest, self._began_at)
+
+    @contextlib.contextmanager
+    def spend(self, bucket: str) -> Iterator[None]:
+        """Counts the time in the block to a bucket, and not to one whose block this is in."""
+        outer = self.switch(bucket)
+        try:
+            yield
+        finally:
+            self.switch(outer)
+
+    def switch(self, bucket: str) -> str:
+        """Counts the time from now on, outside of `spend`, to a bucket; returns the one before."""
+        with self._lock:
+            now, outer = time.perf_counter(), self._bucket
+            self._own[outer] += now - self._since
+            self._bucket, self._since = bucket, now
+        return outer
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each bucket until now, of all processes."""
+        with self._lock:
+            own = dict(self._own)
+            own[self._bucket] += time.perf_counter() - self._since
+        return {bucket: own[bucket] + self._earlier.get(bucket, 0.0) for bucket in BUCKETS}
+
+    @property
+    def restarts(self) -> int:
+        """How many processes went before this one."""
+        return int(self._earlier.get('restarts', 0))
+
+    def record(self) -> dict[str, float]:
+        """Returns all that the next process has to know."""
+        return self.seconds | {'restarts': self.restarts, 'at': time.time()}
+
+    def report(self) -> dict[str, object]:
+        """Returns what result.json says of the time; goodput in percent."""
+        seconds = self.seconds
+        return {
+            'seconds': round(running(seconds), 2),
+            'time': {bucket: round(value, 2) for bucket, value in seconds.items()},
+            'goodput': round(100 * goodput(seconds), 2),
+            'goodput_with_down': round(100 * goodput(seconds, down=True), 2),
+            'restarts': self.restarts,
+        }
+
+    def __str__(self) -> str:
+        seconds = self.seconds
+        hidden = {'down'} | (set() if self.restarts else {'lost'})
+        parts = [f'{name} {value:.1f} s' for name, value in seconds.items() if name not in hidden]
+        text = f'{running(seconds):.1f} s, goodput {100 * goodput(seconds):.1f} %'
+        text += f': {", ".join(parts)}'
+        if self.restarts:
+            whole = 100 * goodput(seconds, down=True)
+            text += f'; restarts: {self.restarts}, {seconds["down"]:.1f} s down'
+            text += f' (goodput with that {whole:.1f} %)'
+        return text
+
+
+def continued(checkpoint: Record, newest: Record, began: float) -> dict[str, float]:
+    """Returns the account that a process begins with.
+
+    Args:
+      checkpoint: the account in the checkpoint that it continues from; {}: there is none.
+      newest: the last account that a process of the run wrote; {}: none is known.
+      began: when the process began, in seconds since 1970. A clock that was set back meanwhile
+        makes it earlier than `newest`; then nothing is known of the time between, and none counted.
+    """
+    newest = max(newest, checkpoint, key=total)  # that of a copied folder may be missing or old
+    if not newest:
+        return {}
+    found = {bucket: newest.get(bucket, 0.0) for bucket in BUCKETS}
+    for bucket in REPEATED:
+        kept = min(checkpoint.get(bucket, 0.0), found[bucket])
+        found['lost'] += found[bucket] - kept
+        found[bucket] = kept
+    found['down'] += max(began - newest.get('at', began), 0.0)
+    return found | {'restarts': newest.get('restarts', 0) + 1}
+
+
+def total(record: Record) -> float:
+    """Returns the seconds since the first start of a run."""
+    return sum(record.get(bucket, 0.0) for bucket in BUCKETS)
+
+
+def running(record: Record) -> float:
+    """Returns the seconds in which a process of the run ran."""
+    return total(record) - record.get('down', 0.0)
+
+
+def goodput(record: Record, down: bool = False) -> float:
+    """Returns the part of the time, 0 to 1, that went into steps that the run kept.
+
+    Args:
+      record: of the run.
+      down: whether the time between processes counts as time of the run.
+    """
+    time_of_run = total(record) if down else running(record)
+    return record.get('step', 0.0) / time_of_run if time_of_run else 0.0
+
+
+def load_record(path: Path) -> dict[str, float]:
+    """Returns the newest account of a run's earlier processes; {} if there is none to be read."""
+    try:
+        found = {name: float(value) for name, value in paths.parse_json(path.read_bytes()).items()}
+        if all(0 <= value < math.inf for value in found.values()):
+            return found
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError):
+        pass
+    log.warning('%s cannot be read; time lost since the checkpoint is not known.', path)
+    return {}
+
+
+@contextlib.contextmanager
+def written(account: Account, path: Path, leader: bool = True) -> Iterator[None]:
+    """Keeps a file up to date with an account for the duration; nothing unless `leader`.
+
+    Where it cannot be written, a warning tells, once, unless the block ends in an error: then that
+    is what is wrong with the disk or the folder, and is said by it.
+    """
+    if not leader:
+        yield
+        return
+    stop, problem, since, told = threading.Event(), None, 0.0, False
+
+    def write() -> float:
+        nonlocal problem, since
+        began = time.perf_counter()
+        try:
+            write_json(path, account.record())
+            problem = None
+        except Exception as error:  # of any storage; the run goes on, and the next may succeed
+            since = since if problem else began
+            problem = error
+            if began - since > PATIENCE:
+                warn()
+        return time.perf_counter() - began
+
+    def warn() -> None:
+        nonlocal told
+        if problem and not told:
+            log.warning('%s cannot be written: %s', path, problem)
+            told = True
+
+    def beat() -> None:
+        while not stop.is_set():
+            stop.wait(min(REST * write(), BEAT))
+            account.due.wait(BEAT)
+            account.due.clear()
+
+    thread = threading.Thread(target=beat, name='account', daemon=True)
+    thread.start()
+    try:
+        yield
+    except BaseException:
+        told = True
+        raise
+    finally:
+        stop.set()
+        account.due.set()
+        thread.join()
+        write()
+        warn()

@@ -1,0 +1,34 @@
+"""Names of the metrics of an evaluation in metrics.jsonl, result.json and evaluation.json.
+
+Metrics are 'test/top1', ... on a test split only and 'validation/top1', ... on any other: a
+validation set, or a part of the training set. Those of an average of weights, or with recomputed
+statistics, are 'validation_ema/top1' and so on, see `weights_name`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+KINDS = ('validation', 'test')  # the kinds of cls.data.splits
+
+
+def weights_name(kind: str, *, ema: bool = False, precise: bool = False) -> str:
+    """Returns what the names of figures begin with: 'test', 'validation_ema_precise', ...
+
+    Args:
+      kind: one of KINDS.
+      ema: whether they are those of the average of weights.
+      precise: whether they are with recomputed batch-norm statistics.
+    """
+    return kind + '_ema' * ema + '_precise' * precise
+
+
+def figure(values: Mapping[str, Any], metric: str, *, ema: bool = False) -> Any:
+    """Returns a figure of an evaluation, of whichever kind of split it was; None if none is there.
+
+    Args:
+      values: a line of metrics.jsonl, the content of result.json or evaluation.json.
+      metric: 'top1', ...
+      ema: whether to return that of the average of weights.
+    """
+    names = (f'{weights_name(kind, ema=ema)}/{metric}' for kind in KINDS)
+    return next((values[name] for name in names if name in values), None)

@@ -1,0 +1,81 @@
+"""Whether a run that continues does so on the data that it was begun on.
+
+`FILE` in the run folder says what they are: the number of examples, and a digest of their list.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from cls.distributed import agreement
+from cls.errors import UserError
+from cls.run import checkpoint
+from cls.storage import paths
+
+FILE = 'data.json'
+Data = dict[str, dict[str, Any]]  # as cls.data.datasets.identity returns it
+log = logging.getLogger(__name__)
+
+
+def check(workdir: Path, data: Data, begun: bool, allow: bool) -> None:
+    """Raises UserError if a run that has begun would continue on other data, unless allowed.
+
+    So too if the processes do not see the same data. A run folder of before there was such a file
+    continues on what is there.
+    """
+    everywhere = agreement.gather('data everywhere', data)
+    for index, other in enumerate(everywhere):
+        if line := _changes(everywhere[0], other):
+            raise UserError(
+                f'process {index} reads other data than process 0: {line} there. Expected the same '
+                'files everywhere.'
+            )
+    before = agreement.first('data before', lambda: _load(workdir) if begun else None)
+    if not before or not (line := _changes(before, data)):
+        return
+    line = f'the data have changed since {workdir} was begun: {line}'
+    if not allow:
+        raise UserError(
+            f'{line}. Restore them, or choose another --workdir; to continue all the same, with '
+            'other epochs and another order from here on: --config.data.allow_changed=True.'
+        )
+    log.warning('%s; it continues, as config.data.allow_changed says.', line)
+
+
+def _load(workdir: Path) -> Data | None:
+    """Returns what FILE says, or if that is damaged the newest checkpoint; None: unknown."""
+    file = workdir / FILE
+    if not file.exists():
+        return None
+    kept = checkpoint.load_record(workdir / 'checkpoints').get('data')
+    try:
+        return _parts(paths.parse_json(file.read_text()))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        if kept:
+            log.warning('%s is damaged: taking what the checkpoint has.', file)
+            return _parts(kept)
+        log.warning(
+            '%s is damaged (%r): whether the data of the run have changed is not known.',
+            file,
+            error,
+        )
+        return None
+
+
+def _parts(value: Any) -> Data:
+    return {part: dict(value[part]) for part in ('train', 'eval')}
+
+
+def _changes(before: Data, now: Data) -> str:
+    """Returns 'train: 52 examples, now 60; ...' of what differs, '' if nothing does."""
+    parts = []
+    for part, fields in now.items():
+        old = before[part]
+        if old.get('examples') != fields['examples']:
+            parts.append(f'{part}: {old.get("examples")} examples, now {fields["examples"]}')
+        elif old.get('digest') != fields.get('digest'):
+            parts.append(f'{part}: other names, sizes or labels of its {fields["examples"]} files')
+        for name in ('version', 'split'):
+            if old.get(name) != fields.get(name):
+                parts.append(f'{part}: {name} {old.get(name)!r}, now {fields.get(name)!r}')
+    return '; '.join(parts)

@@ -1,0 +1,234 @@
+"""What a run tells: metrics.jsonl, TensorBoard, a progress line, a profile."""
+
+import contextlib
+import errno
+import json
+import logging
+import math
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2
+from tqdm import tqdm
+
+from cls.errors import UserError
+from cls.run import metric_names
+from cls.storage import paths
+
+SEND = 60.0  # seconds between copies to a store
+log = logging.getLogger(__name__)
+
+
+class Metrics:
+    """metrics.jsonl and TensorBoard files of a run; lines are flushed as they are written.
+
+    What belongs in a store, which cannot append, is written here and copied there by `flush`, and
+    every SEND seconds.
+    """
+
+    def __init__(self, workdir: Path, step: int) -> None:
+        """Continues after `step`: what a run that died logged later is cut off.
+
+        So is an evaluation at `step`, which comes after the save and is done again.
+        """
+        self._mirror = paths.Mirror(workdir) if paths.is_remote(workdir) else None
+        folder = self._mirror.folder if self._mirror else workdir
+        path = workdir / 'metrics.jsonl'
+        if path.exists():
+            content, damaged = _lines_until(path, step)
+            if damaged:
+                kept = paths.unused(workdir / f'{path.name}.damaged')
+                paths.write_whole(kept, path.read_bytes())
+                log.warning('%s: %s lines are damaged; see %s.', path, damaged, kept.name)
+            paths.write_whole(folder / path.name, content)
+        # Not buffered: of a line that finds no room on the disk nothing is left to be tried again.
+        self._file = (folder / path.name).open('ab', buffering=0)
+        self._board = _Board(folder / 'tensorboard', step)
+        self._sent = time.monotonic()
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Logs one event. A value that is not finite becomes null in the JSON line."""
+        line = {'step': step} | {k: v if math.isfinite(v) else None for k, v in values.items()}
+        self._append(json.dumps(line).encode() + b'\n')
+        self._board.write(step, values)
+        if self._mirror and time.monotonic() - self._sent > SEND:
+            try:
+                self.flush()
+            except Exception as error:  # of any library; nothing is lost, the next flush has it
+                log.warning('metrics are not in the store yet (%s): trying again later.', error)
+                self._sent = time.monotonic()
+
+    def _append(self, line: bytes) -> None:
+        """Writes a whole line or none. Raises UserError where the folder has been removed."""
+        before = os.fstat(self._file.fileno())
+        # A disk that is unmounted takes the file along, which is still open, and leaves a folder
+        # for the rest of the run to be written to. No inodes: some network disks change them.
+        there = Path(self._file.name)
+        if not (before.st_nlink and there.exists() and there.stat().st_dev == before.st_dev):
+            raise UserError(
+                f'{there} is gone: it was removed, or its disk unmounted, while the run went on. '
+                'Bring it back and run the same command again; it continues from the newest '
+                'checkpoint, if that is still there.'
+            )
+        number = errno.ENOSPC
+        try:
+            if self._file.write(line) == len(line):
+                return
+        except OSError as error:
+            number = error.errno
+        with contextlib.suppress(OSError):
+            self._file.truncate(before.st_size)
+        raise OSError(number, os.strerror(number), self._file.name)
+
+    def flush(self) -> None:
+        """Returns when what was written is in the run folder."""
+        if self._mirror:
+            self._mirror.send()
+            self._sent = time.monotonic()
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._file.close()
+        self._board.close()
+        if self._mirror:
+            self._mirror.close()
+
+
+class _Board:
+    """TensorBoard's file of events. It is written at once and here: tensorboardX's own writer has a
+    thread, which a full disk ends, and whoever goes on writing then waits for it for ever.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        """Continues after `step`: what a run that died logged later is hidden."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._file = EventsWriter(str(folder / 'events'))
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._add(step=step + 1, session_log=start)
+        self._file.flush()
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Writes one event for each value."""
+        try:
+            for name, value in values.items():
+                self._add(step=step, summary=summary.scalar(name, value))
+            self._file.flush()
+        except OSError as error:  # which does not say of which file it is
+            raise OSError(error.errno, error.strerror, str(self._folder)) from error
+
+    def _add(self, **fields: Any) -> None:
+        self._file.write_event(event_pb2.Event(wall_time=time.time(), **fields))
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def _lines_until(path: Path, step: int) -> tuple[bytes, int]:
+    """Returns the lines of a file of metrics up to a step, and how many could not be read.
+
+    The last may have been cut off, which is no damage.
+    """
+    kept, damaged = [], 0
+    for line in path.read_bytes().splitlines(keepends=True):
+        try:
+            values = paths.parse_json(line)
+            if type(values['step']) is not int:
+                raise TypeError
+        except (ValueError, KeyError, TypeError):
+            damaged += line.endswith(b'\n')
+            continue
+        repeated = values['step'] == step and metric_names.figure(values, 'top1') is not None
+        if values['step'] <= step and not repeated and line.endswith(b'\n'):
+            kept.append(line)
+    return b''.join(kept), damaged
+
+
+class Progress:
+    """A live line on a terminal, a plain line for each event elsewhere; nothing unless `show`."""
+
+    def __init__(self, step: int, total: int, show: bool = True) -> None:
+        self._total, self._show = total, show
+        live = show and sys.stdout.isatty()
+        # Without tqdm's own steps per second: images per second tell it, and 80 columns are few.
+        form = '{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]'
+        self._bar = (
+            tqdm(total=total, initial=step, file=sys.stdout, dynamic_ncols=True, bar_format=form)
+            if live
+            else None
+        )
+
+    def update(self, step: int, text: str, images_per_second: float, left: float):
+        """Shows what is said of a step; `left` is the time to the end, in seconds."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(f'{text}, {images_per_second:,.0f} images/s', refresh=False)
+            self._bar.update(step - self._bar.n)
+        elif self._show:
+            eta = f'{left // 3600:.0f}:{left // 60 % 60:02.0f}:{left % 60:02.0f}'
+            rate = f'{images_per_second:,.0f} images/s'
+            print(f'step {step}/{self._total}: {text}, {rate}, {eta} left', flush=True)
+
+    def note(self, text: str) -> None:
+        """Prints a line of its own."""
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stdout)
+        elif self._show:
+            print(text, flush=True)
+
+    def close(self) -> None:
+        """Ends the live line."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+class Profile:
+    """Writes a jax.profiler trace of the steps START:STOP into workdir/profile."""
+
+    def __init__(self, text: str, workdir: Path) -> None:
+        """Reads config.profile, see `profile_steps`."""
+        self._start, self._stop = profile_steps(text)
+        self._workdir, self._running = workdir, False
+        self._mirror: paths.Mirror | None = None
+
+    def at(self, step: int) -> None:
+        """Starts or stops before the step."""
+        if step == self._start:
+            self._mirror = paths.Mirror(self._workdir) if paths.is_remote(self._workdir) else None
+            folder = self._mirror.folder if self._mirror else self._workdir
+            jax.profiler.start_trace(str(folder / 'profile'))
+            self._running = True
+        if step == self._stop:
+            self.stop()
+
+    def stop(self) -> None:
+        """Ends a trace that is running."""
+        if self._running:
+            jax.profiler.stop_trace()
+            self._running = False
+            if self._mirror:
+                self._mirror.close()
+
+
+def profile_steps(text: str) -> tuple[int, int]:
+    """Reads 'START:STOP'; '' is (-1, -1), never. Raises UserError for other text."""
+    if not text:
+        return -1, -1
+    match = re.fullmatch(r'(\d{1,12}):(\d{1,12})', text)
+    if not match or int(match[1]) >= int(match[2]):
+        raise UserError(
+            f'config.profile is {text!r}: expected START:STOP, two steps that grow, as 10:20.'
+        )
+    return int(match[1]), int(match[2])
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file in one piece: a reader sees the old one or the new one."""
+    paths.write_whole(path, (json.dumps(value, indent=2) + '\n').encode())

@@ -1,0 +1,141 @@
+"""Rematerialisation: memory for time. The backward pass computes anew what it has not kept.
+
+A training step keeps every intermediate result of the forward pass until the backward pass has
+used it. Cut into pieces, the forward pass need keep only what goes from one piece to a later one;
+each piece is computed a second time when the gradients arrive at its end (Chen et al. 2016,
+1604.06174, "Training Deep Nets with Sublinear Memory Cost"). The pieces end
+
+* `stage`: where the net sows the output of its stem or of a stage;
+* `block`: there, and where a block ends: a residual block, a cell, an inception module, a dense
+  layer. A net without blocks, as VGG, is cut at its stages alone.
+
+The net is traced as it is and its program (jaxpr) is cut, not its modules: whatever crosses a cut
+is kept, be it one array or, as between the cells of NASNet, two. So nets need not know of this; all
+random numbers, statistics and sown values are those of the one trace, computed once. It is the
+TPU's compiler that this has been measured with (tests/steps/test_remat.py); the CPU's takes away
+what keeps the second computation apart from the first, and part of the gain with it.
+
+Two shorter ways save less. With `flax.linen.remat` around each block the stem is kept, and most
+nets' stages are no modules that it could be put around. One `jax.checkpoint` around the net, with a
+policy that saves the named ends, orders nothing: the compiler is free to compute a block anew long
+before its gradients arrive, and the TPU's does.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jax.extend import core
+
+from cls.errors import UserError, nearest
+
+REMATS = ('', 'stage', 'block')
+
+
+def check(remat: str) -> None:
+    """Raises UserError for what is not in REMATS."""
+    if remat not in REMATS:
+        raise UserError(
+            f"config.remat is {remat!r}: expected '', 'stage' or 'block'.{nearest(remat, REMATS)}"
+        )
+
+
+def apply(
+    remat: str,
+    model: nn.Module,
+    variables: Any,
+    images: jax.Array,
+    mutable: Sequence[str],
+    **arrays: Any,
+) -> tuple[jax.Array, Any]:
+    """Returns `model.apply` in training; what its gradient needs is computed anew as `remat` says.
+
+    Args:
+      remat: one of REMATS; '' is `model.apply` itself.
+      model: a net of the registry.
+      variables: of the net.
+      images: (N, H, W, C), normalised.
+      mutable: collections that are returned.
+      **arrays: `rngs` and `progress`, as the net takes them.
+    """
+    if not remat:
+        return model.apply(variables, images, train=True, mutable=mutable, **arrays)
+    captured = set(blocks(variables['params'])) if remat == 'block' else ()
+
+    def forward(variables, images, arrays):
+        logits, updated = model.apply(
+            variables,
+            images,
+            train=True,
+            mutable=[*mutable, 'intermediates'],
+            capture_intermediates=lambda module, _: module.path in captured,
+            **arrays,
+        )
+        ends = updated.pop('intermediates', {})
+        ends.pop('pre_logits', None)
+        return (logits, updated), ends
+
+    arguments = (variables, images, arrays)
+    closed, shapes = jax.make_jaxpr(forward, return_shape=True)(*arguments)
+    results, ends = jax.tree.unflatten(jax.tree.structure(shapes), closed.jaxpr.outvars)
+    results, tree = jax.tree.flatten(results)
+    made = {out: i for i, eqn in enumerate(closed.eqns, 1) for out in eqn.outvars}
+    cuts = sorted({made[end] for end in jax.tree.leaves(ends)})
+    # What follows the last cut would be computed anew at once: there is nothing to gain.
+    values = _in_pieces(closed, cuts[:-1], results, jax.tree.leaves(arguments))
+    return jax.tree.unflatten(tree, values)
+
+
+def blocks(params: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yields the paths of a net's blocks, by its parameters.
+
+    A block is a module with two convolutions or more in it; of a module that has nothing but such
+    modules in it, as a stage of residual blocks, they are the blocks.
+    """
+    for name, inside in params.items():
+        if _convolutions(inside) < 2:
+            continue
+        if all(_convolutions(part) > 1 for part in inside.values()):
+            yield from blocks(inside, (*path, name))
+        else:
+            yield (*path, name)
+
+
+def _convolutions(params: Any) -> int:
+    return sum(x.ndim == 4 for x in jax.tree.leaves(params))
+
+
+def _in_pieces(
+    closed: core.ClosedJaxpr, cuts: Sequence[int], results: Sequence[Any], arguments: Sequence[Any]
+) -> list[Any]:
+    """Evaluates a program piece by piece, all but the last to be computed anew by their gradient.
+
+    Args:
+      closed: the program.
+      cuts: numbers of equations after which a piece ends, growing.
+      results: variables of the program, or literals, whose values are returned.
+      arguments: of the program.
+    """
+    jaxpr = closed.jaxpr
+    given = (*closed.consts, *arguments)
+    values = dict(zip((*jaxpr.constvars, *jaxpr.invars), given, strict=True))
+    pieces = [jaxpr.eqns[a:b] for a, b in itertools.pairwise((0, *cuts, None))]
+    used = [{x for x in results if isinstance(x, core.Var)}]  # after each piece
+    for piece in reversed(pieces[1:]):
+        used.insert(0, used[0].union(_read(piece)))
+    for number, (piece, later) in enumerate(zip(pieces, used, strict=True), 1):
+        takes = [x for x in _read(piece) if x in values]
+        gives = [x for eqn in piece for x in eqn.outvars if x in later]
+        part = jaxpr.replace(constvars=(), invars=takes, outvars=gives, eqns=piece)
+        compute = core.jaxpr_as_fun(core.ClosedJaxpr(part, ()))
+        compute = compute if number == len(pieces) else jax.checkpoint(compute)
+        values.update(zip(gives, compute(*(values[x] for x in takes)), strict=True))
+    return [values[x] if isinstance(x, core.Var) else x.val for x in results]
+
+
+def _read(equations: Sequence[core.JaxprEqn]) -> list[Any]:
+    """Returns the variables that equations read, each once, in their order."""
+    read = (x for eqn in equations for x in eqn.invars if isinstance(x, core.Var))
+    return list(dict.fromkeys(read))

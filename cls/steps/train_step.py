@@ -1,0 +1,341 @@
+"""The pure functions that are compiled: one step of training, one batch of evaluation."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from ml_collections import ConfigDict
+
+from cls import models
+from cls.augment.apply import apply
+from cls.augment.settings import Augment
+from cls.errors import UserError, nearest
+from cls.steps import freeze, losses, remat
+from cls.steps import sharding as meshes
+from cls.steps.state import TrainState
+
+Batch = dict[str, jax.Array]  # image (N, H, W, C) uint8, label (N,) int32, mask (N,) bool
+CONTRASTS = ('', 'global')
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What a step does beside the net and the optimizer."""
+
+    total_steps: int
+    mean: tuple[float, ...]  # of pixels in 0..255
+    std: tuple[float, ...]
+    flip: bool
+    label_smoothing: float
+    aux_weight: float
+    accumulate: int
+    ema: float
+    contrast: str = ''  # '' | global
+    augment: Augment = Augment()
+    freeze: str = ''  # parameters that stay, see cls.steps.freeze
+    freeze_bn: bool = False  # whether the statistics of all norms stay
+    remat: str = ''  # what the gradient computes anew, see cls.steps.remat
+
+    @classmethod
+    def of(cls, config: ConfigDict, total_steps: int, channels: int) -> 'Recipe':
+        """Reads a config, of training on images of so many channels.
+
+        Raises UserError for a contrast or an augmentation that is not there.
+        """
+        data = config.data
+        if data.contrast not in CONTRASTS:
+            raise UserError(
+                f"config.data.contrast is {data.contrast!r}: expected '' or 'global'."
+                f'{nearest(data.contrast, CONTRASTS)}'
+            )
+        return cls(
+            total_steps,
+            tuple(data.mean),
+            tuple(data.std),
+            data.flip,
+            config.loss.label_smoothing,
+            config.loss.aux_weight,
+            config.accumulate,
+            config.ema,
+            data.contrast,
+            Augment.of(config, channels),
+            config.optim.freeze,
+            remat=config.remat,
+        )
+
+    def normalise(self, images: jax.Array) -> jax.Array:
+        """Returns what the net sees of images (N, H, W, C) in 0..255, see `normalise`."""
+        return normalise(images, self.mean, self.std, self.contrast)
+
+
+def normalise(
+    images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...], contrast: str = ''
+) -> jax.Array:
+    """Images (N, H, W, C) in 0..255 to float32, by channel: (x - mean) / std.
+
+    With `contrast` 'global' each image is first brought to mean 0 and variance 1 over all its
+    values; its standard deviation counts as 1 / sqrt(H W C) at least, as in TensorFlow's
+    per_image_standardization.
+    """
+    images = images.astype(jnp.float32)
+    if contrast:
+        least = 1 / math.sqrt(math.prod(images.shape[1:]))
+        spread = images.std((1, 2, 3), keepdims=True)
+        images = (images - images.mean((1, 2, 3), keepdims=True)) / jnp.maximum(spread, least)
+    return (images - jnp.asarray(mean)) / jnp.asarray(std)
+
+
+def random_flip(images: jax.Array, key: jax.Array) -> jax.Array:
+    """Mirrors each image left to right with probability 1/2."""
+    flips = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
+    return jnp.where(flips, images[:, :, ::-1], images)
+
+
+def augmented(
+    recipe: Recipe, batch: Batch, key: jax.Array, model: nn.Module
+) -> tuple[jax.Array, jax.Array]:
+    """Mirrors and augments a training batch with the random numbers of its step's key.
+
+    Returns:
+      Images, uint8 as they came, or if recipe.augment is active normalised float32; labels (N,)
+      int32, or where images are mixed probabilities (N, model.num_classes).
+    """
+    flip_key, _ = jax.random.split(key)
+    images, labels = batch['image'], batch['label']
+    if recipe.flip:
+        images = random_flip(images, flip_key)
+    if recipe.augment.active:  # the key: split makes the first two that fold_in does
+        key = jax.random.fold_in(key, 2)
+        classes = model.num_classes if recipe.augment.mixes else 0
+        images, labels = apply(recipe.augment, images, labels, key, recipe.normalise, classes)
+    return images, labels
+
+
+def _is_number(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def _on_numbers(function: Callable, old: Any, new: Any) -> Any:
+    """Maps function(old, new) over two trees, and takes the new of what is no floating number."""
+    return jax.tree.map(lambda x, y: function(x, y) if _is_number(y) else y, old, new)
+
+
+def microbatches(batch: jax.Array, count: int, group: int) -> jax.Array:
+    """Returns (count, N / count, ...) of (N, ...): groups of consecutive examples, dealt out.
+
+    Microbatch i has the groups i, i + count, ...: examples that are normalised together stay
+    together, and a device that has `count` groups or a multiple computes on its own examples alone.
+    """
+    dealt = batch.reshape(-1, count, group, *batch.shape[1:])
+    return jnp.moveaxis(dealt, 1, 0).reshape(count, -1, *batch.shape[1:])
+
+
+def make_loss(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -> Callable:
+    """Returns loss(params, batch_stats, images, labels, key, progress) of a training batch.
+
+    It gives (loss, (new batch_stats, metrics)), metrics being those of `make_train_step` that a
+    batch alone has: `loss` and `top1`. Images and labels are as `augmented` returns them; `key` is
+    for dropout, `progress` the part of training that is over. What else is given, by name, the net
+    is called with.
+    """
+    takes_progress = models.takes_progress(model)
+    still = functools.partial(freeze.still, recipe.freeze)
+
+    def loss_fn(params, batch_stats, images, labels, key, progress, **given):
+        extra = given | ({'progress': progress} if takes_progress else {})
+        stays = still(params, batch_stats, recipe.freeze_bn)
+        params = meshes.gathered(params, batch_sharding.mesh)
+        params = freeze.hold(stays['params'], jax.lax.stop_gradient(params), params)
+        kept = freeze.kept(stays['batch_stats'])
+        logits, updated = remat.apply(
+            recipe.remat,
+            model,
+            {'params': params, 'batch_stats': batch_stats, 'kept': kept},
+            images if recipe.augment.active else recipe.normalise(images),
+            mutable=['batch_stats', 'aux_logits', 'penalties'],
+            rngs={'dropout': key},
+            **extra,
+        )
+
+        chex.assert_rank(logits, 2)
+        chex.assert_equal_shape_prefix((logits, images), 1)
+
+        def mean_loss(logits):
+            return losses.cross_entropy(logits, labels, recipe.label_smoothing).mean()
+
+        loss = mean_loss(logits)
+        heads = jax.tree.leaves(updated.get('aux_logits', {}))
+        if heads:
+            loss += recipe.aux_weight * sum(map(mean_loss, heads)) / len(heads)
+        loss += sum(jax.tree.leaves(updated.get('penalties', {})))
+        heaviest = labels if labels.ndim == 1 else labels.argmax(-1)
+        top1 = 100 * losses.topk_correct(logits, heaviest, 1).mean()
+        return loss, (updated.get('batch_stats', {}), {'loss': loss, 'top1': top1})
+
+    return loss_fn
+
+
+def norms(grads: Any, params: Any, batch_stats: Any) -> dict[str, jax.Array]:
+    """Returns the metrics that are norms, see `make_train_step`."""
+    numbers = [x for x in jax.tree.leaves(batch_stats) if _is_number(x)]
+    trees = {'grad_norm': grads, 'param_norm': params, 'stats_norm': numbers}
+    return {name: optax.tree.norm(tree) for name, tree in trees.items()}
+
+
+def make_train_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    recipe: Recipe,
+    batch_sharding: NamedSharding,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """Returns train_step(state, batch) -> (state, metrics).
+
+    The loss has whatever the net sows into 'penalties' added. Statistics that are whole numbers or
+    booleans (indices, masks) are not averaged, over microbatches or in the average of weights: the
+    newest count.
+
+    Metrics are float32 scalars: `loss` (with label smoothing, auxiliary heads and penalties, but no
+    weight decay), `top1` of the training batch in percent (of mixed labels the heavier counts),
+    `grad_norm` before clipping, and the norms of what the step leaves behind, `param_norm` and
+    `stats_norm` (of the BN statistics): together they are finite only if the state is.
+    """
+    group = getattr(model, 'bn_group', 0) or 1
+    still = functools.partial(freeze.still, recipe.freeze)
+    loss_fn = make_loss(model, recipe, batch_sharding)
+
+    def gradients(state, images, labels, key):
+        """Gradients, BN statistics and metrics, averaged over the microbatches."""
+        progress = state.step / recipe.total_steps
+
+        def microbatch(index, images, labels):
+            grad_fn = jax.grad(loss_fn, has_aux=True)
+            key_here = jax.random.fold_in(key, index)
+            return grad_fn(state.params, state.batch_stats, images, labels, key_here, progress)
+
+        if recipe.accumulate == 1:
+            return microbatch(0, images, labels)
+        spread = NamedSharding(batch_sharding.mesh, P(None, *batch_sharding.spec))
+        images, labels = (
+            jax.lax.with_sharding_constraint(microbatches(x, recipe.accumulate, group), spread)
+            for x in (images, labels)
+        )
+
+        def add(total, inputs):
+            return _on_numbers(jnp.add, total, microbatch(*inputs)), None
+
+        inputs = (jnp.arange(recipe.accumulate), images, labels)
+        shapes = jax.eval_shape(microbatch, *jax.tree.map(lambda x: x[0], inputs))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        total, _ = jax.lax.scan(add, zeros, inputs)
+        return _on_numbers(lambda _, x: x / recipe.accumulate, total, total)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        chex.assert_rank((batch['image'], batch['label']), (4, 1))
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+        _, net_key = jax.random.split(key)  # the first is the flips'
+        images, labels = augmented(recipe, batch, key, model)
+        grads, (batch_stats, metrics) = gradients(state, images, labels, net_key)
+        stays = still(state.params, state.batch_stats, recipe.freeze_bn)
+        batch_stats = freeze.hold(stays['batch_stats'], state.batch_stats, batch_stats)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        chex.assert_trees_all_equal_shapes_and_dtypes(params, state.params)
+        metrics |= norms(grads, params, batch_stats)
+        ema = state.ema
+        if recipe.ema:
+            # As TensorFlow's moving average with num_updates: fast at first, then `ema`.
+            decay = jnp.minimum(recipe.ema, (1.0 + state.step) / (10.0 + state.step))
+            now = {'params': params, 'batch_stats': batch_stats}
+            ema = _on_numbers(lambda old, new: decay * old + (1 - decay) * new, ema, now)
+            if recipe.freeze:  # rounding would wear down the average of what never changes
+                ema = freeze.hold(still(state.params, state.batch_stats), now, ema)
+        state = state.replace(
+            step=state.step + 1,
+            params=params,
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            ema=ema,
+        )
+        return state, metrics
+
+    return train_step
+
+
+def make_logits_step(
+    model: nn.Module, recipe: Recipe, mirrored: bool = False
+) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array, jax.Array]]:
+    """Returns logits_step(variables, batch) -> (logits (1, N, K) float32, labels, indices).
+
+    With `mirrored` the logits are (2, N, K), the second those of the mirror images. What a batch
+    has as `label` and `index` goes through, from every process to all.
+    """
+
+    def logits_step(variables: Any, batch: Batch):
+        images = recipe.normalise(batch['image'])
+        seen = (images, images[:, :, ::-1]) if mirrored else (images,)
+        logits = jnp.stack([model.apply(variables, x, train=False) for x in seen])
+        return logits, batch['label'], batch['index']
+
+    return logits_step
+
+
+def make_eval_step(
+    model: nn.Module, recipe: Recipe
+) -> Callable[[Any, Batch], dict[str, jax.Array]]:
+    """Returns eval_step(variables, batch) -> sums over the examples that are not masked.
+
+    Sums are `top1` and `top5` (int32, examples), `loss` (float32, nats), `count` (int32).
+    """
+
+    def eval_step(variables: Any, batch: Batch) -> dict[str, jax.Array]:
+        images = recipe.normalise(batch['image'])
+        logits = model.apply(variables, images, train=False)
+        labels, mask = batch['label'], batch['mask']
+        chex.assert_rank((logits, labels), (2, 1))
+        chex.assert_equal_shape((labels, mask))
+        loss = losses.cross_entropy(logits, labels)
+        return {
+            'top1': jnp.sum(losses.topk_correct(logits, labels, 1) & mask),
+            'top5': jnp.sum(losses.topk_correct(logits, labels, 5) & mask),
+            'loss': jnp.sum(jnp.where(mask, loss, 0.0)),
+            'count': jnp.sum(mask),
+        }
+
+    return eval_step
+
+
+def make_moments_step(
+    model: nn.Module, recipe: Recipe
+) -> Callable[[Any, Batch, jax.Array, jax.Array], Any]:
+    """Returns moments_step(variables, batch, step, key) -> what each norm finds in a batch.
+
+    The batch is mirrored and augmented as in training, and the net is in training mode. The result
+    is the collection `moments` of cls.nn.norm: plain means and variances (C,), float32. `step` is
+    the number of steps taken, for nets that want to know how far training is.
+    """
+    takes_progress = models.takes_progress(model)
+
+    def moments_step(variables: Any, batch: Batch, step: jax.Array, key: jax.Array) -> Any:
+        _, net_key = jax.random.split(key)
+        images, _ = augmented(recipe, batch, key, model)
+        progress = jnp.minimum(step / recipe.total_steps, 1.0)
+        _, updated = model.apply(
+            variables,
+            images if recipe.augment.active else recipe.normalise(images),
+            train=True,
+            mutable=['batch_stats', 'aux_logits', 'penalties', 'moments'],
+            rngs={'dropout': net_key},
+            **({'progress': progress} if takes_progress else {}),
+        )
+        return updated['moments']
+
+    return moments_step

@@ -1,0 +1,4 @@
+"""TPU slices: their figures, and what a compiled program sends and computes.
+
+May import: anything.
+"""
