@@ -6,6 +6,7 @@ May import: distributed, errors, signals.
 import argparse
 import contextlib
 import errno
+import logging
 import multiprocessing
 import os
 import re
@@ -19,6 +20,46 @@ from typing import Any, NoReturn
 from cls import signals
 from cls.distributed import agreement
 from cls.errors import UserError, reason
+
+
+class _Lines(logging.StreamHandler):
+    """Prints information on stdout as it is, warnings and errors as `WARNING: ...` on stderr."""
+
+    least = logging.WARNING  # of what goes to stderr
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if logging.WARNING <= record.levelno < self.least:
+            return
+        self.stream = sys.stdout if record.levelno < logging.WARNING else sys.stderr
+        super().emit(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        return text if record.levelno < logging.WARNING else f'{record.levelname}: {text}'
+
+
+def show_log(level: int = logging.WARNING) -> None:
+    """Prints the log: information of cls, and warnings of cls and of libraries from a level on.
+
+    Only programs call it: whoever imports cls as a library sets up logging himself.
+    """
+    ours = logging.getLogger('cls')
+    ours.setLevel(logging.INFO)
+    if not any(isinstance(handler, _Lines) for handler in ours.handlers):
+        ours.addHandler(_Lines())
+    for handler in ours.handlers:
+        if isinstance(handler, _Lines):
+            handler.least = level
+    logging.basicConfig()
+    logging.getLogger().setLevel(level)
+    for handler in logging.getLogger().handlers:
+        if type(handler) is logging.StreamHandler:  # ours, or one that a library made on import
+            handler.setFormatter(logging.Formatter('%(levelname)s: %(message)s'))
+            handler.addFilter(_is_foreign)
+
+
+def _is_foreign(record: logging.LogRecord) -> bool:
+    return record.name.partition('.')[0] != 'cls'
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,11 +110,12 @@ def run(main: Callable[[], int]) -> NoReturn:
     """
     if sys.stdout and sys.stderr:
         sys.stdout, sys.stderr = _Lasting(sys.stdout), _Lasting(sys.stderr)
+    show_log()
     signals.tidies_up()
     try:
         signals.finish(main())
     except KeyboardInterrupt:
-        if agreement.links:
+        if agreement.peers:
             agreement.fail('interrupted', 130)
         print('interrupted', file=sys.stderr)
         signals.finish(130)
@@ -82,7 +124,7 @@ def run(main: Callable[[], int]) -> NoReturn:
     except Exception as error:
         if why := reason(error):
             message = f'{why}; mend that and run the same command again.'
-        elif agreement.links:
+        elif agreement.peers:
             time.sleep(2)  # what failed may be that another process has gone: then this one ends
             traceback.print_exc()
             agreement.fail(f'{type(error).__name__}: {error}'[:300], 1)

@@ -33,7 +33,7 @@ from cls.evaluation import protocols
 from cls.evaluation.metrics import Predictions
 from cls.run import metric_names
 from cls.run.telemetry import write_json
-from cls.run.workdir import check_folder, claim, load_config
+from cls.run.workdir import finished_result, load_config, open_run
 from cls.storage import paths
 
 RESULT = ('top1', 'top5', 'loss')  # figures of result.json
@@ -64,16 +64,16 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
     Returns the result, or None when told to stop before the end. The time of the first member
     counts from `began`, see cls.train.in_folder.
     """
-    result = agreement.first('folder', lambda: check_folder(workdir, config))
+    result = agreement.on_first('folder', lambda: finished_result(workdir, config))
     if result is not None:
-        agreement.say(train.FINISHED.format(workdir))
+        agreement.print_once(train.FINISHED.format(workdir))
         return result
     runs, seconds = members(config, workdir), 0.0
-    with claim(workdir, config):
+    with open_run(workdir, config):
         for name, (member, folder) in zip(config.members, runs, strict=True):
             if config.loaded[name]:
                 continue
-            agreement.say(f'member {name}:')
+            agreement.print_once(f'member {name}:')
             trained = train.in_folder(member, folder, began)
             if trained is None:
                 return None
@@ -83,7 +83,7 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
         figures = [f'{kind}/{metric}' for kind in metric_names.KINDS for metric in RESULT]
         result = {name: values[name] for name in ('split', *figures, 'params') if name in values}
         result['seconds'] = round(seconds + time.perf_counter() - evaluating, 2)
-        if agreement.is_first():
+        if agreement.is_main_process():
             write_json(workdir / 'result.json', result)
     return result
 
@@ -139,14 +139,14 @@ def evaluate(
 
 def evaluate_job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[str, Any]:
     """Evaluates an ensemble's run folder by its members' protocols, as cls.evaluate.job does."""
-    agreement.first('output', lambda: prepare(workdir, output))
+    agreement.on_first('output', lambda: prepare(workdir, output))
     values, found = evaluate(members(config, workdir))
-    agreement.say(summary(values))
+    agreement.print_once(summary(values))
 
     def write_all(folder: Path) -> None:
         write(folder / stem(values['protocol'], config, workdir), values, found)
 
-    agreement.first('written', lambda: deliver(write_all, workdir, output))
+    agreement.on_first('written', lambda: deliver(write_all, workdir, output))
     return values
 
 
@@ -156,11 +156,11 @@ def together_job(runs: Sequence[tuple[ConfigDict, Path]], output: Path | None) -
     Raises UserError as `evaluate`, and when `output` cannot be written to.
     """
     if output is not None:
-        agreement.first('output', lambda: prepare(output, output))
+        agreement.on_first('output', lambda: prepare(output, output))
     values, found = evaluate(runs)
-    agreement.say(summary(values))
+    agreement.print_once(summary(values))
     if output is not None:
-        agreement.first(
+        agreement.on_first(
             'written',
             lambda: deliver(lambda to: write(to / 'evaluation', values, found), output, output),
         )

@@ -19,6 +19,7 @@ import contextlib
 import functools
 import hashlib
 import itertools
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -42,12 +43,14 @@ from cls.evaluation.metrics import Predictions
 from cls.run import metric_names
 from cls.run.checkpoint import restore_newest
 from cls.run.telemetry import write_json
-from cls.run.workdir import load_classes, lock, saved_config
+from cls.run.workdir import exclusive, load_classes, saved_config
 from cls.setup import Setup, abstract_state, process, set_up
 from cls.steps import sharding as meshes
 from cls.steps.state import TrainState
 from cls.steps.train_step import make_logits_step
 from cls.storage import paths
+
+log = logging.getLogger(__name__)
 
 EvalStep = Callable[[Any, Any], dict[str, jax.Array]]
 
@@ -260,13 +263,13 @@ def job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[s
     Raises UserError when the run has no checkpoint, and as `predict` and `deliver`.
     """
     name = predictions_file(config)
-    agreement.first('output', lambda: prepare(workdir, output, wanted=bool(name)))
+    agreement.on_first('output', lambda: prepare(workdir, output, wanted=bool(name)))
     setup, state = restore(config, workdir)
     result: dict[str, Any] = {'step': int(state.step)} | conditions(config, setup.test.split)
     for of, variables in weights(setup, state).items():
         found = scored(predict(setup, variables, config.eval.protocol), setup.test)
         result |= report(found, of, setup.info.class_names)
-    agreement.say(summary(result))
+    agreement.print_once(summary(result))
     broken.report()
 
     def write_all(folder: Path) -> None:
@@ -275,7 +278,7 @@ def job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[s
             names = setup.info.class_names
             metrics.write_predictions(folder / name, found, names, setup.test.files)
 
-    agreement.first('written', lambda: deliver(write_all, workdir, output, wanted=bool(name)))
+    agreement.on_first('written', lambda: deliver(write_all, workdir, output, wanted=bool(name)))
     return result
 
 
@@ -318,14 +321,14 @@ def deliver(
         with contextlib.ExitStack() as stack:
             if paths.is_remote(workdir):
                 stack.enter_context(paths.explained(workdir))
-            stack.enter_context(lock(workdir))
+            stack.enter_context(exclusive(workdir))
             write(workdir)
     except (UserError, OSError) as error:
         why = str(error) if isinstance(error, UserError) else reason(error) or str(error)
         text = f'nothing is written to {workdir}: {why.rstrip(".")}. Give --output DIR.'
         if wanted:
             raise UserError(text) from error
-        print(text, flush=True)
+        log.info(text)
 
 
 def _write(write: Callable[[Path], None], output: Path) -> None:
@@ -442,9 +445,9 @@ def restore(config: ConfigDict, workdir: Path) -> tuple[Setup, TrainState]:
     if not (workdir / 'checkpoints').is_dir():
         raise UserError(f'{workdir} has no checkpoint to evaluate; train first (--job train).')
     classes = load_classes(workdir)
-    setup = agreement.agree('set-up', lambda: set_up(config, classes=classes))
+    setup = agreement.on_all('set-up', lambda: set_up(config, classes=classes))
     if not classes and (names := setup.test.class_names):
-        agreement.say(
+        agreement.print_once(
             f'nothing in {workdir} names the outputs of the network: they are taken for the '
             f'{len(names)} classes of {config.data.name} in the order {", ".join(names[:4])}'
             f'{", ..." if len(names) > 4 else ""} (classes.json would name them).'

@@ -31,7 +31,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from cls import BEGAN, ensemble, evaluate, models, signals, train
+from cls import BEGAN, cli, ensemble, evaluate, models, signals, train
 from cls.cli import Parser, run
 from cls.config import load as configs
 from cls.distributed import agreement
@@ -45,6 +45,7 @@ JOBS = ('train', 'evaluate', 'print')
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a job; returns the exit code. Raises UserError for mistakes."""
+    cli.show_log()
     parser = Parser(prog='python -m cls.main', description=__doc__, allow_abbrev=False)
     parser.add_argument('--config', help='FILE.py or FILE.py:ARGUMENT; default: that of --workdir')
     parser.add_argument(
@@ -68,7 +69,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.job != 'print':
         agreement.start(args)
         start()
-    _set_up_logging(logging.WARNING if agreement.is_first() else logging.ERROR)
+    if not agreement.is_main_process():
+        cli.show_log(logging.ERROR)
     if args.workdir[1:]:
         registers = bool(args.config) and _registers(configs.load(args.config))
         if args.job != 'evaluate' or (args.config and not registers):
@@ -102,24 +104,17 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if search.is_search(config):
         found = search.job(config, workdir, began)
-        agreement.say(search.summary(found, config, workdir))
+        agreement.print_once(search.summary(found, config, workdir))
         return 0
     result = (ensemble.job if together else train.in_folder)(config, workdir, began)
     if result is None:
-        agreement.say(f'stopped before the end; the same command continues the run in {workdir}')
+        agreement.print_once(
+            f'stopped before the end; the same command continues the run in {workdir}'
+        )
         return signals.exit_code()
-    agreement.say(f'{train.summary(result)}; run folder: {workdir}')
-    agreement.say(_what_next(args.config, workdir))
+    agreement.print_once(f'{train.summary(result)}; run folder: {workdir}')
+    agreement.print_once(_what_next(args.config, workdir))
     return 0
-
-
-def _set_up_logging(level: int) -> None:
-    """Shows what is logged, from a level on, as a line without the name of a module."""
-    logging.basicConfig()
-    logging.getLogger().setLevel(level)
-    for handler in logging.getLogger().handlers:
-        if type(handler) is logging.StreamHandler:  # ours, or one that a library made on import
-            handler.setFormatter(logging.Formatter('%(levelname)s: %(message)s'))
 
 
 def _what_next(spec: str | None, workdir: Path) -> str:

@@ -139,7 +139,7 @@ class Setup:
         """Returns the rule of config.optim, some of its fields changed, for these parameters."""
         config, (size, _, channels) = self.config.optim, self.info.image_shape
         config = ConfigDict(config.to_dict() | changed)
-        options = {'head': self.head()} if config.body_lr != 1 else {}
+        options = {'head': self.head()} if config.body_lr_mult != 1 else {}
         if config.decay_mask == 'not_depthwise':
             options['depthwise'] = parts.depthwise(self.model, size, channels)
         return optim.optimizer(config, self.schedule(), params, **options)

@@ -30,9 +30,9 @@ from cls.errors import UserError
 from cls.evaluate import EvalStep, evaluate_state, summary
 from cls.run import same_data
 from cls.run.checkpoint import Checkpoints
-from cls.run.goodput import BUCKETS, FILE, Account, goodput, load_record, written
+from cls.run.goodput import BUCKETS, FILE, TimeLedger, goodput, load_record, written
 from cls.run.telemetry import Metrics, Profile, Progress, write_json
-from cls.run.workdir import check_folder, claim, record, saved_config, settle
+from cls.run.workdir import finished_result, open_run, record, saved_config, settle
 from cls.setup import Phase, Setup, abstract_state, process, set_up, split_groups
 from cls.steps import sharding as meshes
 from cls.steps.state import TrainState
@@ -57,27 +57,27 @@ def in_folder(
     Raises UserError, before anything is written, for mistakes in the config and for a folder that
     holds something else; and as `train`.
     """
-    account = Account(began)
+    ledger = TimeLedger(began)
     # What a folder holds is found out once, and told to the other processes.
-    result = agreement.first('folder', lambda: check_folder(workdir, config))
+    result = agreement.on_first('folder', lambda: finished_result(workdir, config))
     if result is not None:
-        agreement.say(FINISHED.format(workdir))
+        agreement.print_once(FINISHED.format(workdir))
         return result
     # Mistakes in the config, and weights that do not fit, end here, before anything is written.
-    begun = agreement.first('begun', lambda: any((workdir / 'checkpoints').glob('[0-9]*')))
-    setup = agreement.agree('set-up', lambda: set_up(config, begun=begun))
-    data = agreement.agree('data', lambda: datasets.identity(setup.train, setup.test))
+    begun = agreement.on_first('begun', lambda: any((workdir / 'checkpoints').glob('[0-9]*')))
+    setup = agreement.on_all('set-up', lambda: set_up(config, begun=begun))
+    data = agreement.on_all('data', lambda: datasets.identity(setup.train, setup.test))
     same_data.check(workdir, data, begun, config.data.allow_changed)
     load = config.init and not begun
-    variables = agreement.agree('init', lambda: pretrained.load(setup)) if load else None
+    variables = agreement.on_all('init', lambda: pretrained.load(setup)) if load else None
     for line in presets.describe(config, setup.info.num_train, setup.info.num_classes):
-        agreement.say(line)
-    with claim(workdir, config, setup.info.class_names):
-        if agreement.is_first():
+        agreement.print_once(line)
+    with open_run(workdir, config, setup.info.class_names):
+        if agreement.is_main_process():
             write_json(workdir / same_data.FILE, data)
-        agreement.say(f'run folder: {workdir}')
-        agreement.say(evaluated_on(setup))
-        result = train(setup, workdir, variables, account, data)
+        agreement.print_once(f'run folder: {workdir}')
+        agreement.print_once(evaluated_on(setup))
+        result = train(setup, workdir, variables, ledger, data)
     broken.report(config.data.workers)
     return result
 
@@ -92,7 +92,7 @@ def train(
     setup: Setup,
     workdir: Path,
     variables: Any = None,
-    account: Account | None = None,
+    ledger: TimeLedger | None = None,
     data: same_data.Data | None = None,
 ) -> dict[str, Any] | None:
     """Trains to the end and returns the result, or None when it was told to stop before.
@@ -106,15 +106,15 @@ def train(
 
     Raises UserError for data that cannot be read and when the loss is no longer finite.
     """
-    account, spent = account or Account(), load_record(workdir / FILE)
-    account.continue_from(spent, spent)  # what of it was lost is known when a checkpoint is read
-    leader = agreement.is_first()
-    with Preemption() as preemption, written(account, workdir / FILE, leader):
+    ledger, spent = ledger or TimeLedger(), load_record(workdir / FILE)
+    ledger.continue_from(spent, spent)  # what of it was lost is known when a checkpoint is read
+    leader = agreement.is_main_process()
+    with Preemption() as preemption, written(ledger, workdir / FILE, leader):
         # ---- a state before the first step, in host memory; shapes before arrays
         state, optimizer = setup.new_state(variables)
         where = abstract_state(state, setup.mesh)
         if line := split_groups(setup, state.batch_stats):
-            agreement.say(line)
+            agreement.print_once(line)
         iterator = train_batches(setup)
         check_shared_memory(iterator)
 
@@ -135,7 +135,7 @@ def train(
         else:
             state, data_state, _ = restored
             iterator.set_state(data_state)
-        account.continue_from(restored[2] if restored else {}, spent)
+        ledger.continue_from(restored[2] if restored else {}, spent)
         step = int(state.step)
         if step > setup.total_steps:
             raise UserError(
@@ -143,17 +143,17 @@ def train(
                 f'{setup.config.duration!r}, {setup.total_steps} steps: expected as many or more.'
             )
         if restored is not None:
-            agreement.say(f'continuing from step {step} of {setup.total_steps}')
+            agreement.print_once(f'continuing from step {step} of {setup.total_steps}')
         if step and saved and (line := lengthened(setup, saved, step)):
-            agreement.say(line)
+            agreement.print_once(line)
 
         # ---- compile
         if step < setup.total_steps:
-            agreement.say(
+            agreement.print_once(
                 'compiling the training step: about a minute, much longer for large networks, '
                 'a few seconds where it is in the cache'
             )
-        with account.spend('compile'):
+        with ledger.spend('compile'):
             more = step < setup.total_steps
             train_steps = compile_train_steps(setup, optimizer, where, step) if more else {}
 
@@ -161,22 +161,22 @@ def train(
             agreement.gather('compiled', None)
 
         # ---- loop
-        account.switch('other')
+        ledger.switch('other')
         run = Run(
             setup=setup,
-            account=account,
+            ledger=ledger,
             checkpoints=checkpoints,
             metrics=Metrics(workdir, step) if leader else None,
             progress=Progress(step, setup.total_steps, show=leader),
             preemption=preemption,
-            eval_step=compiled_once(setup.eval_step(), account),
+            eval_step=compiled_once(setup.eval_step(), ledger),
             workdir=workdir,
         )
         try:
             state = run.loop(train_steps, state, iterator)
             finished = int(state.step) == setup.total_steps and not preemption.due()
             result = run.finish(state) if finished else None
-            run.progress.note(f'time: {account}')
+            run.progress.note(f'time: {ledger}')
         except BaseException:
             with contextlib.suppress(Exception):  # what went wrong first is what is said
                 iterator.close()
@@ -239,7 +239,7 @@ def check_shared_memory(iterator: pipeline.TrainIterator | pipeline.Paired) -> N
             (free for name, _, free in processes if name == host and free is not None), default=None
         )
         if text := pipeline.missing_shared_memory(needs, free):
-            agreement.say(f'warning: on {host}, {text}')
+            agreement.print_once(f'warning: on {host}, {text}')
             return
 
 
@@ -294,14 +294,14 @@ def compile_train_step(
     return lowered.compile(compiler_options=compiler_options)
 
 
-def compiled_once(eval_step: Any, account: Account) -> EvalStep:
+def compiled_once(eval_step: Any, ledger: TimeLedger) -> EvalStep:
     """Returns a jitted step for batches of one shape; compiling, at the first, has its own time."""
     compiled = None
 
     def step(variables: Any, batch: Any) -> dict[str, jax.Array]:
         nonlocal compiled
         if compiled is None:
-            with account.spend('compile'):
+            with ledger.spend('compile'):
                 compiled = eval_step.lower(variables, batch).compile()
         return compiled(variables, batch)
 
@@ -332,7 +332,7 @@ class Run:
     """The loop and what it talks to."""
 
     setup: Setup
-    account: Account
+    ledger: TimeLedger
     checkpoints: Checkpoints
     metrics: Metrics | None  # of the first process only
     progress: Progress
@@ -363,7 +363,7 @@ class Run:
         log_every = setup.steps(config.log_every)
         save_every = setup.steps(config.checkpoint.every)
         eval_every = setup.steps(config.eval.every) if config.eval.every else 0
-        profile = Profile(config.profile if agreement.is_first() else '', self.workdir)
+        profile = Profile(config.profile if agreement.is_main_process() else '', self.workdir)
         pending: list[tuple[int, dict[str, jax.Array]]] = []  # metrics not looked at yet
         self._start_clock()
         self.preemption.guard(True)
@@ -376,9 +376,9 @@ class Run:
                 if due and not self._evaluate(state, step):
                     break
                 profile.at(step)
-                with self.account.spend('data'):
+                with self.ledger.spend('data'):
                     batch, data_state = next(batches)
-                with self.account.spend('step'):
+                with self.ledger.spend('step'):
                     state, metrics = train_steps[setup.phase(step)](state, batch)
                     step += 1
                     pending.append((step, metrics))
@@ -398,7 +398,7 @@ class Run:
         profile.stop()
         if last_saved < step:
             self._save(state, step, data_state, pending)
-        with self.account.spend('checkpoint'):
+        with self.ledger.spend('checkpoint'):
             self.checkpoints.wait()
         self.preemption.guard(False)
         return state
@@ -409,12 +409,12 @@ class Run:
         self._steps_seen = 0
 
     def _idle_seconds(self) -> float:
-        seconds = self.account.seconds
+        seconds = self.ledger.seconds
         return seconds['eval'] + seconds['checkpoint'] + seconds['compile']
 
     def _look_at(self, pending: list[tuple[int, Any]]) -> tuple[int, dict[str, float]]:
         """Fetches all metrics that are due; returns the last. Raises UserError if any is broken."""
-        with self.account.spend('step'):
+        with self.ledger.spend('step'):
             fetched = jax.device_get(pending)
         self._steps_seen += len(pending)
         pending.clear()
@@ -438,11 +438,11 @@ class Run:
         values['learning_rate'] = float(self.setup.schedule()(step - 1))
         images = rate * self.setup.config.batch
         if self.metrics:
-            spent = self.account.seconds
+            spent = self.ledger.seconds
             where = {f'time/{bucket}': round(spent[bucket], 3) for bucket in BUCKETS}
             where['goodput'] = round(100 * goodput(spent), 2)
             self.metrics.write(step, values | {'images_per_second': images} | where)
-        self.account.due.set()
+        self.ledger.due.set()
         shown = f'this batch: loss {values["train/loss"]:.4g}, top-1 {values["train/top1"]:.4g} %'
         self.progress.update(step, shown, images, (self.setup.total_steps - step) / rate)
 
@@ -452,7 +452,7 @@ class Run:
         At the last step nothing is printed: that is the result.
         """
         try:
-            with self.account.spend('eval'):
+            with self.ledger.spend('eval'):
                 check = self.preemption.check
                 values = evaluate_state(self.setup, self.eval_step, state, check)
         except Preempted:
@@ -467,10 +467,10 @@ class Run:
     def _save(self, state: TrainState, step: int, data_state: Any, pending: list) -> None:
         if pending:
             self._look_at(pending)  # a broken state must not displace a good checkpoint
-        with self.account.spend('checkpoint'):
+        with self.ledger.spend('checkpoint'):
             if self.metrics:
                 self.metrics.flush()  # who continues from here logs what comes after
-            self.checkpoints.save(step, state, data_state, self.account.record())
+            self.checkpoints.save(step, state, data_state, self.ledger.record())
 
     def _rescue(self, state: TrainState, step: int, data_state: Any, pending: list) -> None:
         """Saves what a run that cannot go on has come to, where it is sound and can be saved."""
@@ -489,7 +489,7 @@ class Run:
             return None
         params = sum(x.size for x in jax.tree.leaves(state.params))
         result = values | {'split': self.setup.test.split, 'step': step, 'params': params}
-        result |= self.account.report()
+        result |= self.ledger.report()
         if self.setup.supernet:
             result |= self.setup.supernet.finish(self.setup, state.params, self.workdir)
         if self.metrics:

@@ -47,7 +47,7 @@ def cifar(c: ConfigDict, name: str) -> None:
     c.duration, c.batch = '300 epochs', 128
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
     c.optim.weight_decay = 5e-4
-    c.schedule.name, c.schedule.at = 'step', ('150 epochs', '225 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('150 epochs', '225 epochs')
 
 
 def imagenet(c: ConfigDict) -> None:
@@ -63,5 +63,5 @@ def imagenet(c: ConfigDict) -> None:
     c.data.train_crop = 'random_resized'
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
     c.optim.weight_decay, c.optim.decay_mask = 1e-4, 'all'
-    c.schedule.name, c.schedule.at = 'step', ('30 epochs', '60 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('30 epochs', '60 epochs')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

@@ -70,7 +70,7 @@ def imagenet(c: ConfigDict) -> None:
     c.augment.hue = 0.2
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
     c.optim.weight_decay, c.optim.decay_mask, c.optim.clip_norm = 3e-5, 'all', 5.0
-    c.schedule.name, c.schedule.factor, c.schedule.every = 'exponential', 0.97, '1 epochs'
+    c.schedule.name, c.schedule.gamma, c.schedule.every = 'exponential', 0.97, '1 epochs'
     c.schedule.staircase = True
     c.loss.label_smoothing, c.loss.aux_weight = 0.1, 0.4
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

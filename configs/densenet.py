@@ -58,7 +58,7 @@ def cifar(c: ConfigDict, name: str) -> None:
     c.data.pad_mode = 'mean'
     c.model.name, c.model.dropout_rate = 'densenet100_k12_bc_cifar', 0.0
     c.duration, c.batch = '300 epochs', 64
-    c.schedule.at = ('150 epochs', '225 epochs')
+    c.schedule.milestones = ('150 epochs', '225 epochs')
 
 
 def svhn(c: ConfigDict) -> None:
@@ -70,7 +70,7 @@ def svhn(c: ConfigDict) -> None:
     sgd(c)
     c.model.name, c.model.dropout_rate = 'densenet100_k24_cifar', 0.2
     c.duration, c.batch = '40 epochs', 64
-    c.schedule.at = ('20 epochs', '30 epochs')
+    c.schedule.milestones = ('20 epochs', '30 epochs')
 
 
 def imagenet(c: ConfigDict) -> None:
@@ -86,6 +86,6 @@ def imagenet(c: ConfigDict) -> None:
     c.model.bn_group = 64  # as on the four devices of the authors' command
     c.duration, c.batch = '90 epochs', 256
     common.use_torch_images(c)
-    c.schedule.at = ('30 epochs', '60 epochs')
+    c.schedule.milestones = ('30 epochs', '60 epochs')
     c.eval.protocol = 'ten_crop'
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

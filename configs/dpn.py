@@ -61,6 +61,6 @@ def imagenet(c: ConfigDict) -> None:
     c.augment.hsl = (20.0, 40.0, 50.0)
     c.optim.name, c.optim.momentum = 'sgd', 0.9
     c.optim.lr, c.optim.weight_decay, c.optim.decay_mask = 0.1**0.5, 1e-4, 'all'
-    c.schedule.name, c.schedule.at = 'step', ('30 epochs', '60 epochs', '80 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('30 epochs', '60 epochs', '80 epochs')
     c.eval.precise_bn = 50 * c.batch
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

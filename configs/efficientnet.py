@@ -70,7 +70,7 @@ def imagenet(c: ConfigDict) -> None:
     c.optim.name, c.optim.lr = 'rmsprop', 0.256
     c.optim.decay, c.optim.momentum, c.optim.eps = 0.9, 0.9, 1e-3
     c.optim.weight_decay, c.optim.decay_mask = 1e-5, 'not_norms'
-    c.schedule.name, c.schedule.factor, c.schedule.every = 'exponential', 0.97, '2.4 epochs'
+    c.schedule.name, c.schedule.gamma, c.schedule.every = 'exponential', 0.97, '2.4 epochs'
     c.schedule.staircase, c.schedule.warmup = True, '5 epochs'
     c.loss.label_smoothing = 0.1
     c.ema = 0.9999

@@ -33,7 +33,7 @@ def sgd(c: ConfigDict) -> None:
     """
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.02, 0.9
     c.schedule.name = 'step'
-    c.schedule.at = ('50 percent', '75 percent', '87.5 percent', '93.75 percent')
+    c.schedule.milestones = ('50 percent', '75 percent', '87.5 percent', '93.75 percent')
 
 
 def digits(c: ConfigDict) -> None:
@@ -73,7 +73,7 @@ def imagenet(c: ConfigDict) -> None:
     c.model.dtype = 'bfloat16'
     c.duration, c.batch = '70 epochs', 32
     c.optim.lr = 0.001
-    c.schedule.at = ('50 epochs', '65 epochs')
+    c.schedule.milestones = ('50 epochs', '65 epochs')
     c.data.image_size, c.data.eval_resize = 224, 256
     c.data.train_crop, c.data.scale = 'scale_jitter', (256, 256)
     c.eval.protocol = 'ten_crop'

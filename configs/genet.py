@@ -49,7 +49,7 @@ def small_images(c: ConfigDict) -> None:
     vgg.sgd(c)
     c.model.name = 'genet_2_cifar'
     c.duration, c.batch = '240 epochs', 128
-    c.schedule.name, c.schedule.at = 'step', ('120 epochs', '180 epochs', '220 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('120 epochs', '180 epochs', '220 epochs')
     c.eval.every = '5 epochs'
 
 

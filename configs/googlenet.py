@@ -63,8 +63,8 @@ def imagenet(c: ConfigDict) -> None:
     c.augment.brightness = c.augment.contrast = c.augment.saturation = 0.5
     c.augment.lighting = 0.1
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.01, 0.9
-    c.optim.weight_decay, c.optim.decay_mask, c.optim.bias_lr = 2e-4, 'kernels', 2.0
-    c.schedule.name, c.schedule.factor = 'exponential', 0.96
+    c.optim.weight_decay, c.optim.decay_mask, c.optim.bias_lr_mult = 2e-4, 'kernels', 2.0
+    c.schedule.name, c.schedule.gamma = 'exponential', 0.96
     c.schedule.every, c.schedule.staircase = '8 epochs', True
     c.loss.aux_weight = AUX_WEIGHT
     c.ema = 0.9999

@@ -58,7 +58,7 @@ def cifar(c: ConfigDict, name: str) -> None:
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
     c.optim.weight_decay = 3e-4
     c.schedule.name = 'step'
-    c.schedule.at = ('40000 steps', '60000 steps', '70000 steps')
+    c.schedule.milestones = ('40000 steps', '60000 steps', '70000 steps')
     c.eval.every = '5 percent'
 
 
@@ -77,5 +77,5 @@ def imagenet(c: ConfigDict) -> None:
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
     c.optim.weight_decay = 1e-4
     c.schedule.name = 'step'
-    c.schedule.at = ('100000 steps', '150000 steps', '175000 steps')
+    c.schedule.milestones = ('100000 steps', '150000 steps', '175000 steps')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

@@ -46,7 +46,7 @@ def small_images(c: ConfigDict) -> None:
     sgd(c)
     c.model.name = 'igc_l24m2_ident_d38_cifar'
     c.duration, c.batch = '400 epochs', 64
-    c.schedule.at = ('50 percent', '75 percent', '87.5 percent')
+    c.schedule.milestones = ('50 percent', '75 percent', '87.5 percent')
 
 
 def cifar(c: ConfigDict, name: str) -> None:
@@ -86,5 +86,5 @@ def imagenet(c: ConfigDict) -> None:
     c.data.train_crop, c.data.scale = 'scale_jitter', (256, 480)
     c.data.mean, c.data.std = (123.370, 112.757, 99.406), (68.998, 66.093, 68.292)
     c.augment.hsl = (36.0, 50.0, 50.0)
-    c.schedule.at = ('30 epochs', '60 epochs', '90 epochs')
+    c.schedule.milestones = ('30 epochs', '60 epochs', '90 epochs')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

@@ -50,6 +50,6 @@ def imagenet(c: ConfigDict) -> None:
     c.augment.hsl = (36.0, 50.0, 50.0)
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.045, 0.9
     c.optim.weight_decay = 4e-5
-    c.schedule.name, c.schedule.factor = 'exponential', 0.98
+    c.schedule.name, c.schedule.gamma = 'exponential', 0.98
     c.schedule.every, c.schedule.staircase = '1 epochs', True
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

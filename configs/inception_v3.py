@@ -74,7 +74,7 @@ def rmsprop(c: ConfigDict) -> None:
     c.optim.decay, c.optim.momentum, c.optim.eps = 0.9, 0.9, 1.0
     c.optim.weight_decay, c.optim.decay_mask = 4e-5, 'kernels'
     c.optim.clip_norm, c.optim.clip_after_decay = 2.0, True
-    c.schedule.name, c.schedule.factor, c.schedule.every = 'exponential', 0.94, '2 epochs'
+    c.schedule.name, c.schedule.gamma, c.schedule.every = 'exponential', 0.94, '2 epochs'
     c.schedule.staircase = True
     c.loss.label_smoothing = 0.1
     c.ema = 0.9999

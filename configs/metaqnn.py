@@ -47,7 +47,7 @@ def sgd(c: ConfigDict) -> None:
     c.batch = 128
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.025, 0.9
     c.optim.weight_decay, c.optim.decay_mask = 5e-4, 'all'
-    c.schedule.name, c.schedule.factor = 'step', 0.5
+    c.schedule.name, c.schedule.gamma = 'step', 0.5
 
 
 def halve(*runs: range) -> tuple[str, ...]:
@@ -68,7 +68,7 @@ def cifar(c: ConfigDict, name: str) -> None:
     c.data.pad, c.data.contrast = 5, 'global'
     c.data.mean, c.data.std = (0.0,) * 3, (1.0,) * 3
     c.duration = '117000 steps'
-    c.schedule.at = halve(range(15625, 15626), range(31250, 31257), range(93750, 93753))
+    c.schedule.milestones = halve(range(15625, 15626), range(31250, 31257), range(93750, 93753))
 
 
 def svhn(c: ConfigDict) -> None:
@@ -82,7 +82,7 @@ def svhn(c: ConfigDict) -> None:
     c.data.contrast = 'global'
     c.data.mean, c.data.std = (0.0,) * 3, (1.0,) * 3
     c.duration = '236050 steps'
-    c.schedule.at = halve(range(23608, 23609), range(47217, 47224), range(188871, 188874))
+    c.schedule.milestones = halve(range(23608, 23609), range(47217, 47224), range(188871, 188874))
 
 
 def mnist(c: ConfigDict) -> None:
@@ -96,5 +96,5 @@ def mnist(c: ConfigDict) -> None:
     c.duration, c.batch = '18720 steps', 128
     c.optim.name, c.optim.lr = 'adam', 1.6e-4
     c.optim.weight_decay, c.optim.decay_mask = 9e-4, 'all'
-    c.schedule.name, c.schedule.factor = 'exponential', 0.2
+    c.schedule.name, c.schedule.gamma = 'exponential', 0.2
     c.schedule.every, c.schedule.staircase = '2340 steps', True

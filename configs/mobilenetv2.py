@@ -56,7 +56,7 @@ def imagenet(c: ConfigDict) -> None:
     c.optim.name, c.optim.lr = 'rmsprop', 0.045
     c.optim.decay, c.optim.momentum, c.optim.eps = 0.9, 0.9, 1.0
     c.optim.weight_decay, c.optim.decay_mask = 4e-5, 'not_depthwise'
-    c.schedule.name, c.schedule.factor, c.schedule.every = 'exponential', 0.98, '2.5 epochs'
+    c.schedule.name, c.schedule.gamma, c.schedule.every = 'exponential', 0.98, '2.5 epochs'
     c.schedule.staircase = True
     c.loss.label_smoothing = 0.1
     c.ema = 0.9999

@@ -59,7 +59,7 @@ def imagenet(c: ConfigDict) -> None:
     c.optim.name, c.optim.lr = 'rmsprop', 0.1
     c.optim.decay, c.optim.momentum, c.optim.eps = 0.9, 0.9, 1e-3
     c.optim.weight_decay, c.optim.decay_mask = 1e-5, 'not_depthwise'
-    c.schedule.name, c.schedule.factor, c.schedule.every = 'exponential', 0.99, '3 epochs'
+    c.schedule.name, c.schedule.gamma, c.schedule.every = 'exponential', 0.99, '3 epochs'
     c.schedule.staircase, c.schedule.warmup = True, '5 epochs'
     c.ema = 0.9999
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

@@ -76,7 +76,7 @@ def imagenet(c: ConfigDict) -> None:
     c.optim.decay, c.optim.momentum, c.optim.eps = 0.9, 0.9, 1.0
     c.optim.weight_decay = 5e-5
     c.optim.clip_norm, c.optim.clip_after_decay = 10.0, True
-    c.schedule.name, c.schedule.factor, c.schedule.every = 'exponential', 0.97, '2.4 epochs'
+    c.schedule.name, c.schedule.gamma, c.schedule.every = 'exponential', 0.97, '2.4 epochs'
     c.schedule.staircase = True
     c.loss.label_smoothing, c.loss.aux_weight = 0.1, 0.4
     c.ema = 0.9999

@@ -53,5 +53,5 @@ def imagenet(c: ConfigDict) -> None:
     c.optim.decay, c.optim.eps = 0.9, 1.0
     c.optim.weight_decay = 4e-5
     c.schedule.name = 'step'
-    c.schedule.at = ('160000 steps', '320000 steps', '480000 steps')
+    c.schedule.milestones = ('160000 steps', '320000 steps', '480000 steps')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '5000 steps', '25000 steps'

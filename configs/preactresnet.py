@@ -52,7 +52,7 @@ def cifar(c: ConfigDict, name: str) -> None:
     c.model.stride_on_first = True
     c.model.bn_group = 64
     c.duration, c.batch = '64000 steps', 128
-    c.schedule.name, c.schedule.at = 'step', ('32000 steps', '48000 steps')
+    c.schedule.name, c.schedule.milestones = 'step', ('32000 steps', '48000 steps')
 
 
 def imagenet(c: ConfigDict) -> None:
@@ -73,5 +73,5 @@ def imagenet(c: ConfigDict) -> None:
     c.data.image_size, c.data.eval_size, c.data.eval_resize = 224, 320, 320
     c.data.train_crop, c.data.scale = 'scale_jitter', (256, 480)
     c.augment.lighting = 0.1
-    c.schedule.name, c.schedule.at = 'step', ('30 epochs', '60 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('30 epochs', '60 epochs')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

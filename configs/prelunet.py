@@ -36,7 +36,7 @@ def digits(c: ConfigDict) -> None:
     c.model.stage_sizes, c.model.widths, c.model.stem_width = (2, 2), (32, 48), 16
     c.model.pyramid, c.model.hidden = (3, 2, 1), 128
     c.duration, c.batch = '30 epochs', 64
-    c.schedule.name, c.schedule.at = 'step', ('60 percent', '85 percent')
+    c.schedule.name, c.schedule.milestones = 'step', ('60 percent', '85 percent')
 
 
 def imagenet(c: ConfigDict) -> None:
@@ -58,5 +58,5 @@ def imagenet(c: ConfigDict) -> None:
     c.augment.lighting = 0.1
     c.optim.decay_mask = 'not_norms'  # nor the slopes; biases, unlike in `sgd`
     c.eval.protocol, c.eval.scales = 'dense_flip', (256, 384, 480)
-    c.schedule.name, c.schedule.at = 'step', ('27 epochs', '54 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('27 epochs', '54 epochs')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

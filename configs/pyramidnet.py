@@ -52,7 +52,7 @@ def cifar(c: ConfigDict, name: str) -> None:
     c.model.name = 'pyramidnet110_a48_cifar'
     c.optim.lr = 0.5 if name == 'cifar100' else 0.1
     c.duration, c.batch = '300 epochs', 128
-    c.schedule.name, c.schedule.at = 'step', ('150 epochs', '225 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('150 epochs', '225 epochs')
 
 
 def imagenet(c: ConfigDict) -> None:
@@ -70,5 +70,5 @@ def imagenet(c: ConfigDict) -> None:
     c.optim.lr = 0.05
     c.duration, c.batch = '120 epochs', 128
     common.use_torch_images(c)
-    c.schedule.name, c.schedule.at = 'step', ('60 epochs', '90 epochs', '105 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('60 epochs', '90 epochs', '105 epochs')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

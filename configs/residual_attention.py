@@ -48,7 +48,7 @@ def cifar(c: ConfigDict, name: str) -> None:
     sgd(c)
     c.model.name = 'attention92_cifar'
     c.duration = '160000 steps'
-    c.schedule.at = ('64000 steps', '96000 steps')
+    c.schedule.milestones = ('64000 steps', '96000 steps')
 
 
 def imagenet(c: ConfigDict) -> None:
@@ -67,5 +67,5 @@ def imagenet(c: ConfigDict) -> None:
     c.data.image_size, c.data.eval_resize = 224, 256
     c.data.train_crop = 'random_resized'
     c.augment.lighting = 0.1
-    c.schedule.at = ('200000 steps', '400000 steps', '500000 steps')
+    c.schedule.milestones = ('200000 steps', '400000 steps', '500000 steps')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '20000 steps', '100000 steps'

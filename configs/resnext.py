@@ -55,7 +55,7 @@ def cifar(c: ConfigDict, name: str) -> None:
     c.model.bn_group = 16
     c.duration, c.batch = '300 epochs', 128
     c.optim.weight_decay = 5e-4
-    c.schedule.name, c.schedule.at = 'step', ('150 epochs', '225 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('150 epochs', '225 epochs')
 
 
 def imagenet(c: ConfigDict) -> None:
@@ -71,5 +71,5 @@ def imagenet(c: ConfigDict) -> None:
     c.model.bn_group = 32
     c.duration, c.batch = '100 epochs', 256
     common.use_torch_images(c)
-    c.schedule.name, c.schedule.at = 'step', ('30 epochs', '60 epochs', '90 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('30 epochs', '60 epochs', '90 epochs')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

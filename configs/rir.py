@@ -45,4 +45,4 @@ def cifar(c: ConfigDict, name: str) -> None:
     sgd(c)
     c.model.name = 'rir18_wide_cifar_paper'
     c.duration, c.batch = '82 epochs', 500
-    c.schedule.name, c.schedule.at = 'step', ('42 epochs', '62 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('42 epochs', '62 epochs')

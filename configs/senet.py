@@ -61,5 +61,5 @@ def imagenet(c: ConfigDict) -> None:
     c.augment.rotation, c.augment.noise = 10.0, 20.0
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.6, 0.9
     c.optim.weight_decay = 1e-4
-    c.schedule.name, c.schedule.at = 'step', ('30 epochs', '60 epochs', '90 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('30 epochs', '60 epochs', '90 epochs')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

@@ -55,5 +55,5 @@ def imagenet(c: ConfigDict) -> None:
     c.data.image_size, c.data.eval_resize = 224, 256
     c.data.train_crop = 'random_resized'
     c.augment.rotation, c.augment.noise = 10.0, 20.0
-    c.schedule.name, c.schedule.at = 'step', ('30 epochs', '60 epochs', '90 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('30 epochs', '60 epochs', '90 epochs')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

@@ -51,7 +51,7 @@ def cifar(c: ConfigDict, name: str) -> None:
     sgd(c)
     c.model.name = 'resnet110_sd_cifar'
     c.duration, c.batch = '500 epochs', 128
-    c.schedule.name, c.schedule.at = 'step', ('50 percent', '75 percent')
+    c.schedule.name, c.schedule.milestones = 'step', ('50 percent', '75 percent')
 
 
 def svhn(c: ConfigDict) -> None:
@@ -64,7 +64,7 @@ def svhn(c: ConfigDict) -> None:
     c.model.name = 'resnet152_sd_svhn'
     c.data.mean, c.data.std = (111.6, 113.2, 120.6), (50.5, 51.3, 50.2)  # of the 73k images
     c.duration, c.batch = '50 epochs', 128
-    c.schedule.name, c.schedule.at = 'step', ('30 epochs', '35 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('30 epochs', '35 epochs')
 
 
 def imagenet(c: ConfigDict) -> None:
@@ -79,5 +79,5 @@ def imagenet(c: ConfigDict) -> None:
     c.model.bn_group = 32
     c.duration, c.batch = '120 epochs', 128
     common.use_torch_images(c)
-    c.schedule.name, c.schedule.at = 'step', ('30 epochs', '60 epochs', '90 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('30 epochs', '60 epochs', '90 epochs')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

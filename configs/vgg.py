@@ -61,5 +61,5 @@ def imagenet(c: ConfigDict) -> None:
     c.augment.lighting = 0.1
     c.eval.protocol, c.eval.scales = 'dense_flip', (384,)
     c.data.mean, c.data.std = (123.68, 116.779, 103.939), (1.0,) * 3  # the authors' released mean
-    c.schedule.name, c.schedule.at = 'step', ('25 percent', '50 percent', '75 percent')
+    c.schedule.name, c.schedule.milestones = 'step', ('25 percent', '50 percent', '75 percent')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

@@ -54,8 +54,8 @@ def cifar(c: ConfigDict, name: str) -> None:
     c.model.name = 'wrn28_10_cifar'
     c.model.dropout_rate = 0.3
     c.duration = '200 epochs'
-    c.schedule.name, c.schedule.at = 'step', ('60 epochs', '120 epochs', '160 epochs')
-    c.schedule.factor = 0.2
+    c.schedule.name, c.schedule.milestones = 'step', ('60 epochs', '120 epochs', '160 epochs')
+    c.schedule.gamma = 0.2
 
 
 def svhn(c: ConfigDict) -> None:
@@ -66,7 +66,7 @@ def svhn(c: ConfigDict) -> None:
     c.model.dropout_rate = 0.4
     c.optim.lr = 0.01
     c.duration = '160 epochs'
-    c.schedule.name, c.schedule.at = 'step', ('80 epochs', '120 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('80 epochs', '120 epochs')
 
 
 def imagenet(c: ConfigDict) -> None:
@@ -83,5 +83,5 @@ def imagenet(c: ConfigDict) -> None:
     c.optim.weight_decay = 1e-4
     c.duration, c.batch = '90 epochs', 256
     common.use_torch_images(c)
-    c.schedule.name, c.schedule.at = 'step', ('30 epochs', '60 epochs')
+    c.schedule.name, c.schedule.milestones = 'step', ('30 epochs', '60 epochs')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

@@ -51,7 +51,7 @@ def imagenet(c: ConfigDict) -> None:
     common.use_inception_images(c, 299)
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.045, 0.9
     c.optim.weight_decay, c.optim.decay_mask = 1e-5, 'kernels'
-    c.schedule.name, c.schedule.factor, c.schedule.every = 'exponential', 0.94, '2 epochs'
+    c.schedule.name, c.schedule.gamma, c.schedule.every = 'exponential', 0.94, '2 epochs'
     c.schedule.staircase = True
     c.ema = 0.9999
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

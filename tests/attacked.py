@@ -208,7 +208,7 @@ def attacked(index, port, attack):
     print(agreement.gather('here', index))
     if index == 0:
         Path('over').touch()
-    agreement.links.end()
+    agreement.peers.end()
 
 
 def few_files(index, port):
@@ -233,7 +233,7 @@ def afterwards(index, port):
         Path('met').touch()
     wait_for('under-way')
     print(agreement.gather('here', index))
-    agreement.links.end()
+    agreement.peers.end()
 
 
 # ------------------------------------------------------------------------------------------------
@@ -303,7 +303,7 @@ def lied_to(index, port, lie):
         wait_for('over')
     join(index, 3, port, token=TOKEN)
     print(agreement.gather('here', index))
-    agreement.links.end()
+    agreement.peers.end()
 
 
 # ------------------------------------------------------------------------------------------------
@@ -316,13 +316,13 @@ def sends(*messages, culprit=2):
         join(index, 3, port, token=TOKEN)
         if index == culprit:
             agreement.gather('begun', None)
-            for line, one in itertools.product(agreement.links._lines.values(), messages):
+            for line, one in itertools.product(agreement.peers._lines.values(), messages):
                 line.send(one)
             time.sleep(60)
         with Preemption() as preemption:
             agreement.gather('begun', None)
             preemption.guard(True)
-            agreement.agree('next', lambda: index)
+            agreement.on_all('next', lambda: index)
             agreement.gather('last', None)
 
     return attack
@@ -335,7 +335,7 @@ def writes(make, culprit=2):
         join(index, 3, port, token=TOKEN)
         agreement.gather('begun', None)
         if index == culprit:
-            line = agreement.links._lines[0]
+            line = agreement.peers._lines[0]
             text = b'{"kind": "end"}'
             right = line._proof(b'other', line._sent, text) + b' ' + text + b'\n'
             send(line._socket, make(line, right))
@@ -353,14 +353,14 @@ def ends_early(index, port):
     join(index, 3, port, token=TOKEN)
     if index != 2:
         agreement.gather('begun', None)
-    agreement.links.end()
+    agreement.peers.end()
 
 
 def first_ends_early(index, port):
     join(index, 3, port, token=TOKEN)
     if index:
         agreement.gather('begun', None)
-    agreement.links.end()
+    agreement.peers.end()
 
 
 def thread_fails(index, port):
@@ -368,7 +368,7 @@ def thread_fails(index, port):
     join(index, 3, port, token=TOKEN)
     agreement.gather('begun', None)
     if index == 1:
-        agreement.links._lines[0].fileno = None  # asked for before it waits again
+        agreement.peers._lines[0].fileno = None  # asked for before it waits again
     agreement.gather('again', None)
     agreement.gather('never', None)
 
@@ -456,7 +456,7 @@ def other_tokens(index, port):
 def without_token(index, port):
     join(index, 3, port, token='')
     print(agreement.gather('here', index))
-    agreement.links.end()
+    agreement.peers.end()
 
 
 def token_of_a_killed_run(index, port):
@@ -468,7 +468,7 @@ def token_of_a_killed_run(index, port):
         Path('left').touch()
     join(index, 3, port)
     print(agreement.gather('here', index), run_token.path(port).exists())
-    agreement.links.end()
+    agreement.peers.end()
 
 
 def scenes():

@@ -19,6 +19,9 @@ os.environ['XLA_FLAGS'] = (
     os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
 )
 
+
+from cls import cli  # noqa: E402
+
 RESULTS = Path(__file__).parent / 'results.json'
 gc.set_threshold(200_000, 20, 20)  # traces are made of millions of small objects that stay
 
@@ -59,6 +62,7 @@ class Recorder:
 
 
 def pytest_configure(config):
+    cli.show_log()  # as every program does first
     if config.getoption('--record') and not hasattr(config, 'workerinput'):
         everything = config.option.markexpr == 'sweep'
         narrowed = config.option.keyword or config.args != config.getini('testpaths')

@@ -19,24 +19,25 @@ from signalled import defaults
 from cls import cli, signals
 from cls.distributed import agreement, rendezvous, run_token
 from cls.distributed.preemption import Preempted, Preemption
-from cls.distributed.rendezvous import meet
 from cls.errors import UserError
 
 
 def join(index, count, port, timeout=60, token=None):
-    agreement.links = meet(('127.0.0.1', port), index, count, timeout, 'flags', token)
+    agreement.peers = rendezvous.rendezvous(
+        ('127.0.0.1', port), index, count, timeout, 'flags', token
+    )
 
 
 def together(index, port):
     join(index, 3, port)
     values = [
         agreement.gather('twice', 2 * index),
-        agreement.first('first', lambda: {'from': index}),
-        agreement.agree('agree', lambda: index),
+        agreement.on_first('first', lambda: {'from': index}),
+        agreement.on_all('agree', lambda: index),
     ]
-    agreement.say(f'said by {index}')
+    agreement.print_once(f'said by {index}')
     print(json.dumps(values))
-    agreement.links.end()
+    agreement.peers.end()
 
 
 def missing(index, port):
@@ -78,7 +79,7 @@ def strangers(index, port):
         time.sleep(0.1)
     join(index, 3, port)
     print(agreement.gather('here', index))
-    agreement.links.end()
+    agreement.peers.end()
 
 
 def killed(index, port, victim=2):
@@ -101,7 +102,7 @@ def mistake(index, port):
         if index == 1:
             raise UserError('no data here.')
 
-    agreement.agree('set-up', work)
+    agreement.on_all('set-up', work)
 
 
 def same_mistake(index, port):
@@ -167,7 +168,7 @@ def preempted(index, port, victims=(1,), evaluates=False, number=signal.SIGTERM)
             step += 1
         print(f'saved {step}, {step >= 20}')
         preemption.guard(False)
-    agreement.links.end()
+    agreement.peers.end()
     sys.exit(signals.exit_code())
 
 
@@ -186,7 +187,7 @@ def interrupted_before_it_listens(index, port):
     """The signal comes while one still sets up; all end when all have come to listen."""
     signals.begin(['cls.main'])
     join(index, 3, port)
-    signals.tell_all(agreement.links.fail)
+    signals.tell_all(agreement.peers.fail)
     if index == 1:
         os.kill(os.getpid(), signal.SIGINT)
     time.sleep(0.5)
@@ -198,7 +199,7 @@ def interrupted_before_it_listens(index, port):
 def interrupted_evaluation(index, port):
     signals.begin(['cls.main', '--job=evaluate'])
     join(index, 3, port)
-    signals.tell_all(agreement.links.fail)
+    signals.tell_all(agreement.peers.fail)
     agreement.gather('begun', None)
     if index == 2:
         os.kill(os.getpid(), signal.SIGINT)

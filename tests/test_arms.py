@@ -169,7 +169,9 @@ def shrunk(config, digits, data_dir):
         config.eval.precise_bn = min(config.eval.precise_bn, EXAMPLES)
         for section, field in (('eval', 'every'), ('schedule', 'warmup'), ('schedule', 'every')):
             config[section][field] = '1 steps' if config[section][field] else ''
-        config.schedule.at = tuple(f'{i} steps' for i in range(1, 1 + len(config.schedule.at)))
+        config.schedule.milestones = tuple(
+            f'{i} steps' for i in range(1, 1 + len(config.schedule.milestones))
+        )
         config.progressive = tuple(
             (f'{i} steps', side * size // full) for i, (_, side) in enumerate(config.progressive)
         )

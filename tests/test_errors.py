@@ -76,7 +76,10 @@ def line_of(*arguments):
             ['--config=configs/resnet.py', '--config.optim.freeze=fcc'],
             ['fcc', 'none of', 'bn1, conv1, fc'],
         ),
-        (['--config=configs/resnet.py', '--config.optim.body_lr=0'], ['body_lr', 'optim.freeze']),
+        (
+            ['--config=configs/resnet.py', '--config.optim.body_lr_mult=0'],
+            ['body_lr_mult', 'optim.freeze'],
+        ),
         (['--config=configs/resnet.py', '--config.freeze_bn=soon'], ['soon', 'epochs']),
         (
             ['--config=configs/vgg.py', '--config.freeze_bn=0 steps'],

@@ -200,10 +200,10 @@ def test_each_evaluation_has_a_file_of_its_own(run):
     cases = {
         'evaluation': [],
         'evaluation-ten_crop': [('eval.protocol', 'ten_crop')],
-        'evaluation-dense-8-multiple=1': [
+        'evaluation-dense-8-size_divisor=1': [
             ('eval.protocol', 'dense'),
             ('eval.scales', '8'),
-            ('eval.multiple', '1'),
+            ('eval.size_divisor', '1'),
         ],
         'evaluation-dense-8-16': [('eval.protocol', 'dense'), ('eval.scales', '8,16')],
         'evaluation-eval_resize=9-name=folder_a_b': [

@@ -65,7 +65,7 @@ def test_classes_and_logits_are_the_originals(net, images, record_property):
     variables = variables_of(net, variant)
     pixels, labels = images_of(net, images)
     assert zlib.crc32(pixels.tobytes()) == expected['pixels']
-    batch = make_real.normalised(net, pixels)
+    batch = make_real.normalized(net, pixels)
     batch = batch[..., ::-1] if net == 'squeezenet1_1' else batch
 
     evaluate = jax.jit(models.create(variant).apply)

@@ -161,9 +161,9 @@ def test_a_run_writes_what_the_readme_says(whole):
     assert list(spent) == list(goodput.BUCKETS)
     assert min(spent.values()) >= 0
     assert min(spent[name] for name in ('start', 'compile', 'step', 'eval', 'checkpoint')) > 0
-    assert spent['lost'] == spent['down'] == result['restarts'] == 0
+    assert spent['rework'] == spent['downtime'] == result['restarts'] == 0
     assert sum(spent.values()) == pytest.approx(result['seconds'], abs=0.1)
-    assert result['goodput'] == result['goodput_with_down']
+    assert result['goodput'] == result['goodput_with_downtime']
     assert result['goodput'] == pytest.approx(100 * spent['step'] / result['seconds'], rel=0.05)
     (line,) = (line for line in output.splitlines() if line.startswith('time: '))
     shown = float(re.search(r'goodput ([\d.]+) %', line)[1])  # a moment after the result
@@ -261,9 +261,9 @@ def test_killed_at_any_moment_it_ends_as_if_nothing_had_happened(at, whole, envi
     spent = result['time']
     elapsed = (workdir / 'result.json').stat().st_mtime - began
     assert 0.95 * elapsed - 1 < sum(spent.values()) < elapsed + 0.1
-    assert again - killed < spent['down'] + 0.1
+    assert again - killed < spent['downtime'] + 0.1
     assert result['restarts'] == 1
-    assert result['goodput'] > result['goodput_with_down']
+    assert result['goodput'] > result['goodput_with_downtime']
 
     # What was lost: the difference of two accounts.
     said = re.search(rf'continuing from step (\d+) of {STEPS}', resumed.stdout)
@@ -273,7 +273,7 @@ def test_killed_at_any_moment_it_ends_as_if_nothing_had_happened(at, whole, envi
     before = saved[step] if step else dict.fromkeys(known, 0)
     newest = max(known, before, key=total)
     difference = sum(newest[name] - before[name] for name in ('data', 'step', 'eval'))
-    assert spent['lost'] == pytest.approx(difference, abs=0.02)
+    assert spent['rework'] == pytest.approx(difference, abs=0.02)
 
 
 def test_sigterm_saves_and_exits_0_and_the_run_continues(whole, environment, tmp_path):
@@ -292,7 +292,7 @@ def test_sigterm_saves_and_exits_0_and_the_run_continues(whole, environment, tmp
     result = json.loads((tmp_path / 'run' / 'result.json').read_text())
     assert result['restarts'] == 1
     if newest % 16:  # it was not stopped in an evaluation, which is begun again
-        assert result['time']['lost'] == 0
+        assert result['time']['rework'] == 0
 
 
 def test_sigterm_while_compiling_does_not_wait_for_the_compiler(environment, tmp_path):

@@ -1,8 +1,8 @@
-"""The augmentation of a training batch, inside the compiled step.
+"""The augmentation of a training batch inside the compiled step.
 
-Everything that is drawn for an image comes from a key that is folded from the batch's and the
-image's place in the whole batch, so that it depends neither on the devices nor on microbatches.
-Only what is asked for is traced.
+The random numbers of an image come from a key folded from the key of the batch and the index of the
+image in the global batch: they depend neither on devices nor on microbatches. Only operations of
+the specification are traced.
 """
 
 from collections.abc import Callable
@@ -10,57 +10,57 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from cls.augment import colour, erase, policies, warp
+from cls.augment import color, erase, policies, warp
 from cls.augment.mix import mix
-from cls.augment.settings import Augment
+from cls.augment.spec import AugmentSpec
 
 
 def apply(
-    augment: Augment,
+    augment: AugmentSpec,
     images: jax.Array,
     labels: jax.Array,
     key: jax.Array,
-    normalise: Callable[[jax.Array], jax.Array],
+    normalize: Callable[[jax.Array], jax.Array],
     num_classes: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """Augments a batch.
+    """Returns an augmented and normalized batch.
 
     Args:
-      augment: what to do.
+      augment: the specification.
       images: uint8 (N, H, W, C), C 1 or 3.
       labels: int32 (N,).
       key: of the step.
-      normalise: maps pixels in 0..255 to what the net sees.
-      num_classes: that the net tells apart.
+      normalize: maps pixels in 0..255 to the input of the network.
+      num_classes: of the network, for the probabilities of mixed labels.
 
     Returns:
-      Normalised images, float32 (N, H, W, C), and the labels; with mixup or CutMix probabilities,
-      float32 (N, num_classes).
+      Images, float32 (N, H, W, C), and the labels; with mixup or CutMix probabilities, float32
+      (N, num_classes).
     """
 
     def keys(stage: int) -> jax.Array:
-        of_stage = jax.random.fold_in(key, stage)
-        return jax.vmap(jax.random.fold_in, (None, 0))(of_stage, jnp.arange(len(images)))
+        stage_key = jax.random.fold_in(key, stage)
+        return jax.vmap(jax.random.fold_in, (None, 0))(stage_key, jnp.arange(len(images)))
 
     images = jnp.float32(_policy(augment, images, keys(0)))
     if augment.rotation:
-        degrees = augment.rotation * (2 * colour.uniform(keys(1)) - 1)
+        degrees = augment.rotation * (2 * color.uniform(keys(1)) - 1)
         images = warp.bilinear(images, warp.rotation(degrees, *images.shape[1:3]), 0.0)
     if augment.distortion:
-        images = colour.inception(images, keys(2), augment.distortion == 'inception_fast')
+        images = color.inception(images, keys(2), augment.distortion == 'inception_fast')
     if augment.jitters:
         factors = augment.brightness, augment.contrast, augment.saturation, augment.hue
-        images = colour.jitter(images, keys(3), *factors)
+        images = color.jitter(images, keys(3), *factors)
     if any(augment.hsl):
-        shifts = (2 * colour.uniform(keys(4), (3,)) - 1) * jnp.array(augment.hsl)
-        images = colour.shift_hsl(images, shifts / jnp.array([180.0, 255.0, 255.0]))
+        shifts = (2 * color.uniform(keys(4), (3,)) - 1) * jnp.array(augment.hsl)
+        images = color.shift_hsl(images, shifts / jnp.array([180.0, 255.0, 255.0]))
     if augment.lighting:
         amounts = jax.vmap(lambda key: jax.random.normal(key, (3,)))(keys(5))
-        images = colour.light(images, augment.lighting * amounts)
+        images = color.light(images, augment.lighting * amounts)
     if augment.noise:
-        noise = 2 * colour.uniform(keys(6), images.shape[1:]) - 1
+        noise = 2 * color.uniform(keys(6), images.shape[1:]) - 1
         images = jnp.clip(images + augment.noise * noise, 0, 255)
-    images = normalise(images)
+    images = normalize(images)
     if augment.cutout:
         images = erase.cutout(images, keys(7), augment.cutout)
     if augment.erasing:
@@ -72,7 +72,7 @@ def apply(
     return images, labels
 
 
-def _policy(augment: Augment, images: jax.Array, keys: jax.Array) -> jax.Array:
+def _policy(augment: AugmentSpec, images: jax.Array, keys: jax.Array) -> jax.Array:
     policy = augment.policy
     if policy in policies.TABLES:
         return policies.auto_augment(images, keys, policy)

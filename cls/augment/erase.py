@@ -1,41 +1,42 @@
-"""Parts of normalised images blanked: Cutout and random erasing."""
+"""Cutout and random erasing, on normalized images."""
 
 import math
 
 import jax
 import jax.numpy as jnp
 
-from cls.augment.colour import uniform
+from cls.augment.color import uniform
 from cls.augment.operations import box
 
-AREA = (0.02, 1 / 3)  # of the image's (timm; Zhong et al. have up to 0.4)
+AREA = (0.02, 1 / 3)  # relative to the image (timm; up to 0.4 in Zhong et al.)
 ASPECT = (0.3, 1 / 0.3)  # height over width
 TRIES = 10
 
 
 def cutout(images: jax.Array, keys: jax.Array, side: int) -> jax.Array:
-    """Sets a square to 0, the mean (DeVries and Taylor, 2017, arXiv:1708.04552).
+    """Returns images with a square set to 0, the mean (DeVries and Taylor 2017, 1708.04552).
 
-    Its centre is any pixel, so that parts of it may lie outside. As in the authors' code an odd
-    side is one less.
+    The center of a square is a random pixel, and the square is cropped at the borders. As in the
+    authors' code, an odd side counts as one less.
 
     Args:
-      images: float32 (N, H, W, C), normalised.
+      images: float32 (N, H, W, C), normalized.
       keys: (N,).
       side: in pixels.
     """
     size = jnp.array(images.shape[1:3])
-    centre = jnp.int32(uniform(keys, (2,)) * size)
-    return jnp.where(box(images.shape, centre, jnp.int32(side // 2)), 0, images)
+    center = jnp.int32(uniform(keys, (2,)) * size)
+    return jnp.where(box(images.shape, center, jnp.int32(side // 2)), 0, images)
 
 
 def rectangles(numbers: jax.Array, height: int, width: int) -> jax.Array:
-    """Returns top, bottom, left, right, int32 (N, 4), of random erasing's rectangles.
+    """Returns the rectangles of random erasing, int32 (N, 4): top, bottom, left, right.
 
-    The first of TRIES that is smaller than the image; if none is, nothing: bottom is top.
+    A rectangle is the first of TRIES that is smaller than the image. If there is none, it is empty:
+    bottom equals top.
 
     Args:
-      numbers: (N, TRIES, 4) in 0..1: area, aspect, row, column.
+      numbers: uniform in [0, 1), (N, TRIES, 4): area, aspect, row, column.
       height: of the image.
       width: of the image.
     """
@@ -54,7 +55,12 @@ def rectangles(numbers: jax.Array, height: int, width: int) -> jax.Array:
 
 
 def inside(shape: tuple[int, ...], corners: jax.Array) -> jax.Array:
-    """Returns where the rectangles (N, 4) lie in images of a shape, bool (N, H, W, 1)."""
+    """Returns masks of rectangles, bool (N, H, W, 1).
+
+    Args:
+      shape: of the images.
+      corners: (N, 4), see `rectangles`.
+    """
     top, bottom, left, right = corners.T[:, :, None]
     rows, columns = (jnp.arange(size) for size in shape[1:3])
     rows = (rows >= top) & (rows < bottom)
@@ -63,13 +69,15 @@ def inside(shape: tuple[int, ...], corners: jax.Array) -> jax.Array:
 
 
 def random_erasing(images: jax.Array, keys: jax.Array, chance: float, fill: str) -> jax.Array:
-    """Erases a rectangle of an image (Zhong et al., AAAI 2020, arXiv:1708.04896; ranges: timm).
+    """Returns images with a random rectangle erased (Zhong et al. 2020, 1708.04896).
+
+    Ranges are timm's.
 
     Args:
-      images: float32 (N, H, W, C), normalised.
+      images: float32 (N, H, W, C), normalized.
       keys: (N,).
-      chance: of an image to be erased from.
-      fill: noise (each value of a standard normal distribution) | mean (0).
+      chance: probability that an image has a rectangle erased.
+      fill: 'noise' (values from a standard normal distribution) or 'mean' (0).
     """
     n, height, width, _ = images.shape
     numbers = uniform(keys, (1 + 4 * TRIES,))

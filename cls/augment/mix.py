@@ -1,8 +1,8 @@
-"""Mixup and CutMix: each image of a batch, and its label, mixed with the one before it.
+"""Mixup and CutMix: each image and label of a batch mixed with the previous one.
 
-As in both papers' code there is one share for a batch. The batch is in random order, so that it may
-as well be turned by one place as shuffled: then images stay where they are but for the last one of
-each device, which the next device needs. Copies of an image (data.repeats) are never neighbours.
+As in the code of both papers, a batch has one share. The batch is in random order, so a roll by one
+is as good as a shuffle, and only the last image of each device moves to another. Copies of an image
+(data.repeats) are never adjacent.
 """
 
 import jax
@@ -11,91 +11,98 @@ import jax.numpy as jnp
 from cls.augment.erase import inside
 
 
-def before(images: jax.Array) -> jax.Array:
-    """Returns for each example of a batch the one before it, for the first the last."""
+def previous(images: jax.Array) -> jax.Array:
+    """Returns the previous example for each of a batch (N, ...), and for the first the last."""
     return jnp.roll(images, 1, axis=0)
 
 
 def mixup(images: jax.Array, share: jax.Array) -> jax.Array:
-    """Returns share * images + (1 - share) * those before them (Zhang et al., ICLR 2018)."""
-    return share * images + (1 - share) * before(images)
+    """Returns share * images + (1 - share) * the previous images (Zhang et al. 2018, 1710.09412).
+
+    Args:
+      images: (N, ...), or targets (N, K).
+      share: a number in 0..1.
+    """
+    return share * images + (1 - share) * previous(images)
 
 
 def beta(key: jax.Array, alpha: float) -> jax.Array:
-    """Draws from Beta(alpha, alpha), exactly, for any alpha > 0.
+    """Returns a number from Beta(alpha, alpha), exact for any alpha > 0.
 
     From Student's t with 2 alpha degrees of freedom (Bailey 1994; Devroye 1996, "Random variate
-    generation in one line of code"). jax.random.beta compiles for seconds.
+    generation in one line of code"). jax.random.beta takes seconds to compile.
     """
     one, other = jax.random.uniform(key, (2,))
     wide = (one ** (-1 / alpha) - 1) * jnp.cos(2 * jnp.pi * other) ** 2
-    side = jnp.where(other < 0.5, -0.5, 0.5)  # the square does not tell the halves apart
+    side = jnp.where(other < 0.5, -0.5, 0.5)  # independent of the squared cosine
     return 0.5 + side / jnp.sqrt(1 + 1 / wide)
 
 
-def rectangle(share: jax.Array, centre: jax.Array, height: int, width: int) -> jax.Array:
-    """Returns top, bottom, left, right, int32 (4,), of what CutMix pastes, cut at the border.
+def rectangle(share: jax.Array, center: jax.Array, height: int, width: int) -> jax.Array:
+    """Returns the rectangle that CutMix pastes, int32 (4,): top, bottom, left, right.
+
+    It is cropped at the borders of the image.
 
     Args:
-      share: of the image that is to stay, in 0..1.
-      centre: (2,) in 0..1, row and column.
+      share: part of the area outside the rectangle before the crop, in 0..1.
+      center: row and column in 0..1, (2,).
       height: of the image.
       width: of the image.
     """
     size = jnp.array([height, width])
     side = jnp.int32(size * jnp.sqrt(1 - share))
-    middle = jnp.int32(size * centre)
+    middle = jnp.int32(size * center)
     low = jnp.clip(middle - side // 2, 0, size)
     high = jnp.clip(middle + side // 2, 0, size)
     return jnp.stack([low[0], high[0], low[1], high[1]])
 
 
-def cutmix(images: jax.Array, share: jax.Array, centre: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Pastes a rectangle of the image before each (Yun et al., ICCV 2019, arXiv:1905.04899).
+def cutmix(images: jax.Array, share: jax.Array, center: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns images with a rectangle of the previous image (Yun et al. 2019, 1905.04899).
 
     Args:
       images: (N, H, W, C).
-      share: of the image that is to stay.
-      centre: see `rectangle`.
+      share: part of the image that stays, see `rectangle`.
+      center: of the rectangle, see `rectangle`.
 
     Returns:
-      The images, and the share that did stay, of whole pixels.
+      The images, and the part of the pixels that stayed.
     """
     height, width = images.shape[1:3]
-    corners = rectangle(share, centre, height, width)
+    corners = rectangle(share, center, height, width)
     pasted = inside(images.shape, corners[None])
     top, bottom, left, right = corners
     share = 1 - (bottom - top) * (right - left) / (height * width)
-    return jnp.where(pasted, before(images), images), share
+    return jnp.where(pasted, previous(images), images), share
 
 
 def mix(
     images: jax.Array, targets: jax.Array, key: jax.Array, mixup_alpha: float, cutmix_alpha: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Mixes a batch by either of two ways, by both of them with even chances.
+    """Returns a batch mixed by mixup or CutMix; if both are on, each has probability 1/2.
 
     Args:
-      images: float32 (N, H, W, C), normalised.
+      images: float32 (N, H, W, C), normalized.
       targets: probabilities (N, K).
       key: of the batch.
-      mixup_alpha: the share has the distribution Beta(alpha, alpha); 0: no mixup.
-      cutmix_alpha: likewise, of the share before the rectangle is cut at the border; 0: no CutMix.
+      mixup_alpha: of the share's distribution Beta(alpha, alpha); 0: no mixup.
+      cutmix_alpha: as mixup_alpha, of the share before the rectangle is cropped; 0: no CutMix.
 
     Returns:
       Images and targets of the same shapes.
     """
-    which, share, where = jax.random.split(key, 3)
+    choice_key, share_key, center_key = jax.random.split(key, 3)
 
     def mixed_up(images):
-        drawn = beta(share, mixup_alpha)
-        return mixup(images, drawn), drawn
+        share = beta(share_key, mixup_alpha)
+        return mixup(images, share), share
 
     def cut(images):
-        drawn = beta(share, cutmix_alpha)
-        return cutmix(images, drawn, jax.random.uniform(where, (2,)))
+        share = beta(share_key, cutmix_alpha)
+        return cutmix(images, share, jax.random.uniform(center_key, (2,)))
 
     if mixup_alpha and cutmix_alpha:
-        images, kept = jax.lax.cond(jax.random.bernoulli(which), mixed_up, cut, images)
+        images, kept = jax.lax.cond(jax.random.bernoulli(choice_key), mixed_up, cut, images)
     else:
         images, kept = (mixed_up if mixup_alpha else cut)(images)
     return images, mixup(targets, kept)

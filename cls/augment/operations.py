@@ -1,9 +1,9 @@
-"""The operations that AutoAugment and RandAugment choose from, one for each image of a batch.
+"""The operations of AutoAugment and RandAugment, one for each image of a batch.
 
-They are Pillow's, on uint8: a batch runs through one table lookup, one blend, one warp and one
-mask, each of which leaves alone the images that did not choose an operation of its kind. So the
-cost does not grow with the number of operations, and no image waits for another's branch. Only
-what the policy at hand can choose is traced.
+They are Pillow's, on uint8. A batch passes one table lookup, one blend, one warp and one mask, and
+each changes only the images with an operation of its kind. So the cost does not grow with the
+number of operations, and no image waits for the branch of another. Only operations that the policy
+contains are traced.
 """
 
 import jax
@@ -11,36 +11,36 @@ import jax.numpy as jnp
 
 from cls.augment import warp
 
-GRAY = 128  # of pixels that come from outside the image (AutoAugment's released code)
+GRAY = 128  # the value of pixels from outside the image (AutoAugment's released code)
 
-# Each maps a level to 256 new values. The argument: a threshold, an addition, bits, a factor.
+# Operations that replace each of 256 values by another; the comment is the argument.
 TABLES = (
     'auto_contrast',
     'invert',
     'equalize',
-    'solarize',  # values of at least the threshold are inverted
-    'solarize_add',  # values below 128 are added to
-    'posterize',  # all but so many of the upper bits are cleared
+    'solarize',  # threshold; values from it on are inverted
+    'solarize_add',  # addition to values below 128
+    'posterize',  # number of upper bits that stay
     'contrast',  # factor
     'brightness',  # factor
 )
 BLENDS = ('color', 'sharpness')  # factor
-# Shears by a factor, shifts by pixels, rotation by degrees.
+# Shears take a factor, translations pixels, rotations degrees.
 WARPS = ('shear_x', 'shear_y', 'translate_x', 'translate_y', 'rotate')
 OPERATIONS = ('identity', *TABLES, *BLENDS, *WARPS, 'cutout')  # cutout: half the side, in pixels
 
 
 def operate(
-    images: jax.Array, operation: jax.Array, argument: jax.Array, centre: jax.Array, known: set[str]
+    images: jax.Array, operation: jax.Array, argument: jax.Array, center: jax.Array, names: set[str]
 ) -> jax.Array:
-    """Applies to each image the operation that it is to have.
+    """Returns images after an operation each.
 
     Args:
-      images: uint8 (N, H, W, C), C 1 (where `color` changes nothing) or 3.
-      operation: int32 (N,), of OPERATIONS.
-      argument: float32 (N,), see there.
-      centre: float32 (N, 2) in 0..1, the row and column of cutout's centre.
-      known: the operations that can occur.
+      images: uint8 (N, H, W, C), C 1 or 3; `color` does not change images of one channel.
+      operation: int32 (N,), indices of OPERATIONS.
+      argument: float32 (N,), see OPERATIONS.
+      center: float32 (N, 2) in 0..1, the row and column of cutout's center.
+      names: names of the operations that can occur.
 
     Returns:
       uint8 (N, H, W, C).
@@ -49,35 +49,35 @@ def operate(
     def chosen(name: str) -> jax.Array:
         return operation == OPERATIONS.index(name)
 
-    if known & set(TABLES):
-        tables = _tables(images, chosen, argument, known & set(TABLES))
+    if names & set(TABLES):
+        tables = _tables(images, chosen, argument, names & set(TABLES))
         images = look_up(images, tables)
-    if known & set(BLENDS):
-        images = _blends(images, chosen, argument, known & set(BLENDS))
-    if known & set(WARPS):
-        matrix = _matrices(images, chosen, argument, known & set(WARPS))
+    if names & set(BLENDS):
+        images = _blends(images, chosen, argument, names & set(BLENDS))
+    if names & set(WARPS):
+        matrix = _matrices(images, chosen, argument, names & set(WARPS))
         images = warp.nearest(images, matrix, GRAY)
-    if 'cutout' in known:
+    if 'cutout' in names:
         size = jnp.array(images.shape[1:3])
-        middle = jnp.int32(jnp.floor(centre * size))
+        middle = jnp.int32(jnp.floor(center * size))
         square = box(images.shape, middle, jnp.int32(argument))
         images = jnp.where(square & _column(chosen('cutout')), jnp.uint8(GRAY), images)
     return images
 
 
-def box(shape: tuple[int, ...], centre: jax.Array, half: jax.Array) -> jax.Array:
-    """Returns where the squares from centre - half to centre + half (excluded) lie.
+def box(shape: tuple[int, ...], center: jax.Array, half: jax.Array) -> jax.Array:
+    """Returns masks of the squares from center - half to center + half (excluded).
 
     Args:
       shape: of the images.
-      centre: int32 (N, 2), row and column.
-      half: int32, of one or of N squares.
+      center: int32 (N, 2), row and column.
+      half: half the side in pixels, int32, one number or (N,).
 
     Returns:
       bool (N, H, W, 1).
     """
     rows, columns = (
-        jnp.abs(2 * (jnp.arange(size) - centre[:, i, None]) + 1)
+        jnp.abs(2 * (jnp.arange(size) - center[:, i, None]) + 1)
         <= jnp.reshape(2 * half - 1, (-1, 1))
         for i, size in enumerate(shape[1:3])
     )
@@ -94,13 +94,13 @@ def gray(images: jax.Array) -> jax.Array:
 
 
 def blend(one: jax.Array, other: jax.Array, factor: jax.Array) -> jax.Array:
-    """Returns one + factor * (other - one) in float32, cut to whole numbers in 0..255."""
+    """Returns one + factor * (other - one), clipped to 0..255 and rounded down, float32."""
     one, other = jnp.float32(one), jnp.float32(other)
     return jnp.floor(jnp.clip(one + factor * (other - one), 0, 255))
 
 
 def histogram(images: jax.Array) -> jax.Array:
-    """Returns how often each value occurs, int32 (N, C, 256), in uint8 images (N, H, W, C)."""
+    """Returns the counts of values, int32 (N, C, 256), in uint8 images (N, H, W, C)."""
     n, _, _, channels = images.shape
     values = images.reshape(n, -1, channels)
 
@@ -117,11 +117,11 @@ def histogram(images: jax.Array) -> jax.Array:
 
 
 def look_up(images: jax.Array, tables: jax.Array) -> jax.Array:
-    """Replaces each value v of channel c of uint8 images (N, H, W, C) by tables[n, c, v].
+    """Returns images with each value v of channel c replaced by tables[n, c, v].
 
     Args:
       images: uint8 (N, H, W, C).
-      tables: (N, C, 256), whole numbers in 0..255.
+      tables: (N, C, 256), integers in 0..255.
     """
     n, _, _, channels = images.shape
     values = images.reshape(n, -1, channels)
@@ -132,60 +132,63 @@ def look_up(images: jax.Array, tables: jax.Array) -> jax.Array:
     def multiplied(values, tables):
         high, low = _nibbles(values)
         rows = tables.astype(jnp.bfloat16).reshape(n, channels, 16, 16)
-        found = jnp.einsum('npci,ncij->npcj', high, rows)
-        return jnp.sum(found * low, -1).astype(jnp.uint8)
+        chosen = jnp.einsum('npci,ncij->npcj', high, rows)
+        return jnp.sum(chosen * low, -1).astype(jnp.uint8)
 
     tables = jnp.uint8(tables)
-    found = jax.lax.platform_dependent(values, tables, tpu=multiplied, default=gathered)
-    return found.reshape(images.shape)
+    replaced = jax.lax.platform_dependent(values, tables, tpu=multiplied, default=gathered)
+    return replaced.reshape(images.shape)
 
 
 def _nibbles(values: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """One-hot rows of the upper and the lower four bits, of which TPUs multiply matrices.
+    """Returns one-hot rows of the upper and the lower four bits, bfloat16, for matrix products.
 
-    Whole numbers up to 256 are exact in bfloat16. TPUs are slow to scatter and gather.
+    TPUs are slow to scatter and gather. Integers up to 256 are exact in bfloat16.
     """
     return tuple(jax.nn.one_hot(x, 16, dtype=jnp.bfloat16) for x in (values >> 4, values & 15))
 
 
 def _column(values: jax.Array) -> jax.Array:
+    """Returns values (N,) as (N, 1, 1, 1)."""
     return values[:, None, None, None]
 
 
-def _tables(images, chosen, argument, known) -> jax.Array:
-    """Returns what each value becomes, (N, C, 256) float32."""
+def _tables(images, chosen, argument, names) -> jax.Array:
+    """Returns the replacement of each value, (N, C, 256) float32."""
     n, _, _, channels = images.shape
     values = jnp.broadcast_to(jnp.arange(256.0), (n, channels, 256))
     argument = argument[:, None, None]
     mean = jnp.floor(gray(images).mean((1, 2)) + 0.5)[:, None]
-    counts = histogram(images) if 'equalize' in known else None
-    whole = jnp.int32(values)
+    counts = histogram(images) if 'equalize' in names else None
+    integers = jnp.int32(values)
     step = 8 - jnp.clip(jnp.int32(argument), 0, 8)
     makers = {
-        'auto_contrast': lambda: _auto_contrast(images, whole),
+        'auto_contrast': lambda: _auto_contrast(images, integers),
         'invert': lambda: 255 - values,
-        'equalize': lambda: _equalize(counts, whole),
+        'equalize': lambda: _equalize(counts, integers),
         'solarize': lambda: jnp.where(values < argument, values, 255 - values),
         'solarize_add': lambda: jnp.where(
             values < 128, jnp.clip(values + argument, 0, 255), values
         ),
-        'posterize': lambda: (whole >> step) << step,
+        'posterize': lambda: (integers >> step) << step,
         'contrast': lambda: blend(mean, values, argument),
         'brightness': lambda: blend(0, values, argument),
     }
     table = values
-    for name in sorted(known):
+    for name in sorted(names):
         table = jnp.where(chosen(name)[:, None, None], makers[name](), table)
     return table
 
 
 def _auto_contrast(images: jax.Array, values: jax.Array) -> jax.Array:
+    """Returns values stretched so that each channel of an image covers 0..255."""
     low, high = (jnp.int32(f(images, (1, 2)))[..., None] for f in (jnp.min, jnp.max))
     stretched = (values - low) * 255 // jnp.maximum(high - low, 1)
     return jnp.where(high > low, jnp.clip(stretched, 0, 255), values)
 
 
 def _equalize(counts: jax.Array, values: jax.Array) -> jax.Array:
+    """Returns values mapped to Pillow's equalized histogram."""
     last = 255 - jnp.argmax(counts[..., ::-1] > 0, -1, keepdims=True)
     in_last = jnp.take_along_axis(counts, last, -1)
     step = (counts.sum(-1, keepdims=True) - in_last) // 255
@@ -194,19 +197,19 @@ def _equalize(counts: jax.Array, values: jax.Array) -> jax.Array:
     return jnp.where(step > 0, jnp.clip(spread, 0, 255), values)
 
 
-def _blends(images, chosen, argument, known) -> jax.Array:
-    """Between the image and what it is without colour, or smoothed."""
+def _blends(images, chosen, argument, names) -> jax.Array:
+    """Returns images blended with their gray or smoothed versions."""
     other, factor = images, jnp.ones_like(argument)
     degenerate = {'color': gray, 'sharpness': _smooth}
-    for name in sorted(known):
-        here = chosen(name)
-        other = jnp.where(_column(here), degenerate[name](images), other)
-        factor = jnp.where(here, argument, factor)
+    for name in sorted(names):
+        selected = chosen(name)
+        other = jnp.where(_column(selected), degenerate[name](images), other)
+        factor = jnp.where(selected, argument, factor)
     return jnp.uint8(blend(other, images, _column(factor)))
 
 
 def _smooth(images: jax.Array) -> jax.Array:
-    """Pillow's SMOOTH: each pixel five times, its neighbours once; the border stays."""
+    """Returns Pillow's SMOOTH: weight 5 for a pixel, 1 for its neighbors; the border stays."""
     x = jnp.int32(images)
     rows = x[:, :-2] + x[:, 1:-1] + x[:, 2:]
     around = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
@@ -214,14 +217,14 @@ def _smooth(images: jax.Array) -> jax.Array:
     return x.at[:, 1:-1, 1:-1].set(inner)
 
 
-def _matrices(images, chosen, argument, known) -> jax.Array:
-    """Returns where pixels come from, (N, 6), see cls.augment.warp."""
+def _matrices(images, chosen, argument, names) -> jax.Array:
+    """Returns the matrices (N, 6) of warps, see `cls.augment.warp`."""
     matrix = jnp.broadcast_to(jnp.array(warp.IDENTITY), (len(images), 6))
-    place = {'shear_x': 1, 'shear_y': 3, 'translate_x': 2, 'translate_y': 5}
-    for name in sorted(known):
+    entry = {'shear_x': 1, 'shear_y': 3, 'translate_x': 2, 'translate_y': 5}
+    for name in sorted(names):
         if name == 'rotate':
             other = warp.rotation(argument, *images.shape[1:3])
         else:
-            other = jnp.array(warp.IDENTITY) + argument[:, None] * jax.nn.one_hot(place[name], 6)
+            other = jnp.array(warp.IDENTITY) + argument[:, None] * jax.nn.one_hot(entry[name], 6)
         matrix = jnp.where(chosen(name)[:, None], other, matrix)
     return matrix

@@ -1,21 +1,21 @@
-"""AutoAugment and RandAugment: which operation, and how much of it, each image of a batch gets.
+"""AutoAugment and RandAugment: draws of operations and their magnitudes for a batch.
 
-AutoAugment (Cubuk et al., CVPR 2019, arXiv:1805.09501): an image draws one of 25 sub-policies;
-each of its two operations is applied with its probability, at its magnitude, 0..9. The tables of
-ImageNet, CIFAR-10 ("reduced", appendix A) and SVHN are the paper's, their magnitudes read as in its
-table 6: ten even steps over the range. `autoaugment_v0` is EfficientNet's released code, whose
-table the paper does not have; there a magnitude is of 10, and colour, contrast, brightness and
-sharpness go from 0.1 to 1.9 instead of to either side of 1.
+AutoAugment (Cubuk et al. 2019, 1805.09501): an image draws one of 25 sub-policies; each of its two
+operations is applied with a probability, at a magnitude in 0..9. The tables of ImageNet, CIFAR-10
+("reduced", appendix A) and SVHN are those of the paper, with magnitudes as in its table 6: ten even
+steps over the range. `autoaugment_v0` is from EfficientNet's released code and not in the paper;
+its magnitudes are out of 10, and factors of color, contrast, brightness and sharpness go from 0.1
+to 1.9 instead of from 1 in both directions.
 
-RandAugment (Cubuk et al., NeurIPS 2020, arXiv:1909.13719): `layers` operations, each drawn evenly,
-all at the same magnitude of 10. `randaugment` is the released code: 16 operations, of which
-posterize and solarize are the weaker, and the factors grow, with the magnitude.
-`randaugment_increasing` is timm's 'rand-mM-nN-mstdS-inc1': 15 operations (without cutout) that all
-grow stronger, each applied with probability 1/2, at a magnitude that is normally distributed.
+RandAugment (Cubuk et al. 2020, 1909.13719): `layers` operations, drawn uniformly, all at the same
+magnitude out of 10. `randaugment` is the released code: 16 operations; with a larger magnitude,
+factors grow, and posterize and solarize become weaker. `randaugment_increasing` is timm's
+'rand-mM-nN-mstdS-inc1': 15 operations (without cutout) that all become stronger, each applied with
+probability 1/2, at a normally distributed magnitude.
 
-Translations are parts of the image's side (at most 0.45, as timm's, which is the released code's
-100 pixels of 224), and so is RandAugment's cutout (at most 40 of 224, half its side). Pixels are
-taken from the nearest, from outside the image gray, as in the released code.
+Translations are relative to the side of the image (at most 0.45, as in timm, for the 100 of 224
+pixels of the released code), and so is RandAugment's cutout (half its side at most 40 of 224).
+Warps sample the nearest pixel, and outside the image gray, as in the released code.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ import numpy as np
 
 from cls.augment.operations import OPERATIONS, operate
 
-# (operation, probability, magnitude), twice in a sub-policy.
+# A sub-policy is twice (operation, probability, magnitude).
 _IMAGENET = """
     posterize 0.4 8 rotate 0.6 9, solarize 0.6 5 auto_contrast 0.6 5, equalize 0.8 8 equalize 0.6 3,
     posterize 0.6 7 posterize 0.6 6, equalize 0.4 7 solarize 0.2 4, equalize 0.4 4 rotate 0.8 8,
@@ -69,20 +69,20 @@ _V0 = """
     shear_y 0.4 7 solarize_add 0.6 7, posterize 0.8 2 solarize 0.6 10,
     solarize 0.6 8 equalize 0.6 1, color 0.8 6 rotate 0.4 5"""
 
-# An operation's argument at a magnitude, for an image of some side in pixels: what it is about,
-# and how far it lies from that, to either side by even chances. They compute with arrays too.
+# The argument of an operation, (magnitude, side of the image in pixels) -> (base, spread): it is
+# base + spread or base - spread, with equal probability. Magnitudes may be arrays.
 Reading = dict[str, Callable]
 
 
-def _signed(most: float, of: float) -> Callable:
-    return lambda magnitude, side: (0 * magnitude, magnitude * most / of)
+def _signed(most: float, levels: float) -> Callable:
+    return lambda magnitude, side: (0 * magnitude, magnitude * most / levels)
 
 
-def _signed_part(most: float, of: float) -> Callable:
-    return lambda magnitude, side: (0 * magnitude, magnitude * most / of * side)
+def _signed_relative(most: float, levels: float) -> Callable:
+    return lambda magnitude, side: (0 * magnitude, magnitude * most / levels * side)
 
 
-def _whole(function: Callable) -> Callable:
+def _floored(function: Callable) -> Callable:
     return lambda magnitude, side: (function(magnitude, side) // 1, 0 * magnitude)
 
 
@@ -106,13 +106,13 @@ _PAPER: Reading = {
 _CODE: Reading = {
     **_PLAIN,
     **{f'shear_{axis}': _signed(0.3, 10) for axis in _AXES},
-    **{f'translate_{axis}': _signed_part(0.45, 10) for axis in _AXES},
+    **{f'translate_{axis}': _signed_relative(0.45, 10) for axis in _AXES},
     'rotate': _signed(30, 10),
     **{name: lambda m, side: (m * 1.8 / 10 + 0.1, 0 * m) for name in _FACTORS},
-    'posterize': _whole(lambda m, side: m * 4 / 10),
-    'solarize': _whole(lambda m, side: m * 256 / 10),
-    'solarize_add': _whole(lambda m, side: m * 110 / 10),
-    'cutout': _whole(lambda m, side: m * 40 / 224 * side / 10),
+    'posterize': _floored(lambda m, side: m * 4 / 10),
+    'solarize': _floored(lambda m, side: m * 256 / 10),
+    'solarize_add': _floored(lambda m, side: m * 110 / 10),
+    'cutout': _floored(lambda m, side: m * 40 / 224 * side / 10),
 }
 _INCREASING: Reading = {
     **{name: reading for name, reading in _CODE.items() if name != 'cutout'},
@@ -132,16 +132,23 @@ POLICIES = (*TABLES, *RANDOM)
 
 
 def sub_policies(policy: str) -> list[list[tuple[str, float, int]]]:
-    """Returns the rows of a policy of TABLES: twice (operation, probability, magnitude)."""
+    """Returns the 25 sub-policies of a policy of TABLES.
+
+    Each is a list of two (operation, probability, magnitude).
+    """
     rows = [row.split() for row in TABLES[policy][0].split(',')]
     return [[(r[i], float(r[i + 1]), int(r[i + 2])) for i in (0, 3)] for r in rows]
 
 
 def arrays(policy: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a policy of TABLES for images of a shape.
+    """Returns the operations and arguments of a policy.
+
+    Args:
+      policy: of TABLES.
+      shape: of the images, (N, H, W, C).
 
     Returns:
-      The operations, int32 (25, 2); what their arguments are about and how far from it, float32
+      Indices of OPERATIONS, int32 (25, 2), and base and spread of the arguments, float32
       (25, 2, 2).
     """
     rows, reading = sub_policies(policy), TABLES[policy][1]
@@ -151,7 +158,7 @@ def arrays(policy: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]
 
 
 def auto_augment(images: jax.Array, keys: jax.Array, policy: str) -> jax.Array:
-    """Applies to each image one sub-policy, both of whose operations have their chances.
+    """Returns images after a random sub-policy each.
 
     Args:
       images: uint8 (N, H, W, C).
@@ -164,59 +171,60 @@ def auto_augment(images: jax.Array, keys: jax.Array, policy: str) -> jax.Array:
     uniform = jax.vmap(lambda key: jax.random.uniform(key, (5,)))(keys)
     row = jnp.int32(uniform[:, 0] * len(rows))
     operation = jnp.where(uniform[:, 1:3] < chances[row], operations[row], 0)
-    about, spread = jnp.moveaxis(arguments[row], -1, 0)
-    argument = about + spread * jnp.where(uniform[:, 3:] < 0.5, -1, 1)
-    nowhere = jnp.zeros((*operation.shape, 2))  # no table has a cutout
-    known = {name for row in rows for name, _, _ in row}
-    return _in_turn(images, operation.T, argument.T, nowhere.swapaxes(0, 1), known)
+    base, spread = jnp.moveaxis(arguments[row], -1, 0)
+    argument = base + spread * jnp.where(uniform[:, 3:] < 0.5, -1, 1)
+    centers = jnp.zeros((*operation.shape, 2))  # unused: no table has a cutout
+    names = {name for row in rows for name, _, _ in row}
+    return _in_turn(images, operation.T, argument.T, centers.swapaxes(0, 1), names)
 
 
 def rand_augment(
     images: jax.Array, keys: jax.Array, policy: str, layers: int, magnitude: float, std: float
 ) -> jax.Array:
-    """Applies to each image `layers` operations, drawn with replacement.
+    """Returns images after `layers` random operations each, drawn with replacement.
 
     Args:
       images: uint8 (N, H, W, C).
       keys: (N,), one for each image.
       policy: of RANDOM.
-      layers: operations on an image.
-      magnitude: of 10.
-      std: of a normal distribution of the magnitude, which is then kept in 0..10; 0: none.
+      layers: number of operations on an image.
+      magnitude: out of 10; with `std`, its mean.
+      std: standard deviation of a normal distribution of the magnitude, clipped to 0..10; 0: all
+        magnitudes are `magnitude`.
     """
     reading, chance = RANDOM[policy]
     names = tuple(reading)
     indices = jnp.array([OPERATIONS.index(name) for name in names])
 
     uniform = jax.vmap(lambda key: jax.random.uniform(key, (layers, 6)))(keys)
-    choice, applied, level, sign, *centre = jnp.moveaxis(uniform, (2, 1), (0, 1))  # (layers, N)
+    choice, applied, level, sign, *center = jnp.moveaxis(uniform, (2, 1), (0, 1))  # (layers, N)
     choice = jnp.int32(choice * len(names))
     if std:
         level = jnp.clip(magnitude + std * jax.scipy.special.ndtri(level), 0, 10)
     else:
         level = jnp.full_like(level, magnitude)
     pairs = [_argument(reading, name, level, images.shape) for name in names]
-    about, spread = (
+    base, spread = (
         jnp.take_along_axis(jnp.stack(x), choice[None], 0)[0] for x in zip(*pairs, strict=True)
     )
-    argument = about + spread * jnp.where(sign < 0.5, -1, 1)
+    argument = base + spread * jnp.where(sign < 0.5, -1, 1)
     operation = jnp.where(applied < chance, indices[choice], 0)
-    return _in_turn(images, operation, argument, jnp.stack(centre, -1), set(names))
+    return _in_turn(images, operation, argument, jnp.stack(center, -1), set(names))
 
 
-def _in_turn(images, operations, arguments, centres, known) -> jax.Array:
-    """Applies the operations along the first axis, one after the other.
+def _in_turn(images, operations, arguments, centers, names) -> jax.Array:
+    """Returns images after the operations along the first axis, in order.
 
-    By a loop: compiled once, and none is fused into the next, which would compute it for each of
-    the pixels that it reads.
+    By a loop: an operation is compiled once and not fused into the next, where it would be computed
+    again for every pixel read.
     """
 
     def one(images, inputs):
-        return operate(images, *inputs, known), None
+        return operate(images, *inputs, names), None
 
-    return jax.lax.scan(one, images, (operations, arguments, centres))[0]
+    return jax.lax.scan(one, images, (operations, arguments, centers))[0]
 
 
 def _argument(reading: Reading, name: str, magnitude, shape: tuple[int, ...]) -> tuple:
-    """Returns what the argument is about, and how far from it."""
+    """Returns base and spread of an argument, see Reading."""
     return reading[name](magnitude, shape[1] if name.endswith('_y') else shape[2])

@@ -1,7 +1,7 @@
 """Affine maps of images, each with its own matrix.
 
-A matrix (a, b, c, d, e, f) says where an output pixel comes from, as Pillow's does: the pixel with
-its centre at (x, y) comes from (a x + b y + c, d x + e y + f), in pixels from the top left corner.
+A matrix (a, b, c, d, e, f) maps output to input positions, as Pillow's: the output pixel centered
+at (x, y) shows the input at (a x + b y + c, d x + e y + f), in pixels from the top left corner.
 """
 
 import jax
@@ -11,14 +11,20 @@ IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 def rotation(degrees: jax.Array, height: int, width: int) -> jax.Array:
-    """Returns the matrices (N, 6) that turn images counterclockwise about their centres."""
+    """Returns matrices (N, 6) for counterclockwise rotations about the center.
+
+    Args:
+      degrees: (N,).
+      height: of the images.
+      width: of the images.
+    """
     cos, sin = jnp.cos(jnp.radians(degrees)), jnp.sin(jnp.radians(degrees))
     x, y = width / 2, height / 2
     return jnp.stack([cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y], -1)
 
 
 def _sources(matrix: jax.Array, height: int, width: int) -> tuple[jax.Array, jax.Array]:
-    """Returns the x and y, (N, H, W), that the output pixels come from."""
+    """Returns the input positions x and y of all output pixels, each (N, H, W)."""
     x = jnp.arange(width) + 0.5
     y = jnp.arange(height)[:, None] + 0.5
     a, b, c, d, e, f = jnp.moveaxis(matrix, -1, 0)[:, :, None, None]
@@ -26,7 +32,7 @@ def _sources(matrix: jax.Array, height: int, width: int) -> tuple[jax.Array, jax
 
 
 def _take(images: jax.Array, x: jax.Array, y: jax.Array, fill: float) -> jax.Array:
-    """Returns the pixels in column x and row y, both (N, H, W), and `fill` outside."""
+    """Returns the pixels at columns x and rows y, both (N, H, W); outside the image, `fill`."""
     n, height, width, channels = images.shape
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     index = jnp.clip(y, 0, height - 1) * width + jnp.clip(x, 0, width - 1)
@@ -36,18 +42,18 @@ def _take(images: jax.Array, x: jax.Array, y: jax.Array, fill: float) -> jax.Arr
 
 
 def nearest(images: jax.Array, matrix: jax.Array, fill: float) -> jax.Array:
-    """Warps images (N, H, W, C) by matrices (N, 6); each pixel is the one it comes from.
+    """Returns images (N, H, W, C) warped by matrices (N, 6), with nearest-neighbor sampling.
 
-    The identity leaves an image as it is, to the bit.
+    The identity returns an image bit for bit. Pixels from outside the image are `fill`.
     """
     x, y = _sources(matrix, *images.shape[1:3])
     return _take(images, jnp.int32(jnp.floor(x)), jnp.int32(jnp.floor(y)), fill)
 
 
 def bilinear(images: jax.Array, matrix: jax.Array, fill: float) -> jax.Array:
-    """Warps float images (N, H, W, C) by matrices (N, 6), between the four nearest pixels.
+    """Returns float images (N, H, W, C) warped by matrices (N, 6), with bilinear interpolation.
 
-    What lies outside the image counts as pixels of `fill`.
+    Pixels outside the image count as `fill`.
     """
     x, y = (value - 0.5 for value in _sources(matrix, *images.shape[1:3]))
     left, top = jnp.floor(x), jnp.floor(y)

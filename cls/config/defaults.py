@@ -294,10 +294,10 @@ FIELDS: dict[str, Field] = {
         0.0, '[0, inf)', 'L2 in the gradient for sgd, rmsprop, adam; decoupled for adamw, lamb'
     ),
     'optim.decay_mask': Field('kernels', '', 'kernels | all | not_norms | not_depthwise'),
-    'optim.bias_lr': Field(
+    'optim.bias_lr_mult': Field(
         1.0, '(0, inf)', "times the rate, for biases that are no norm's (Caffe's recipes: 2)"
     ),
-    'optim.body_lr': Field(
+    'optim.body_lr_mult': Field(
         1.0,
         '(0, inf)',
         'times the rate, for all but the classifiers, which optim.freeze keeps as they are',
@@ -313,8 +313,10 @@ FIELDS: dict[str, Field] = {
     ),
     'schedule.warmup': Field('0 steps', DURATION, 'linear, from 0 (or warmup_init) to lr'),
     'schedule.warmup_init': Field(0.0, '[0, inf)', 'learning rate at step 0 of the warm-up'),
-    'schedule.at': Field((), DURATION, 'step, cosine_restarts: durations, counted from step 0'),
-    'schedule.factor': Field(
+    'schedule.milestones': Field(
+        (), DURATION, 'step, cosine_restarts: durations, counted from step 0'
+    ),
+    'schedule.gamma': Field(
         0.1, '(0, inf)', 'step, restarts, exponential: what the rate is multiplied by'
     ),
     'schedule.every': Field('1 epochs', DURATION, 'exponential: for each of these'),
@@ -345,7 +347,7 @@ FIELDS: dict[str, Field] = {
         FREE,
     ),
     'eval.scales': Field((), '', 'dense: shorter sides of the images; (): data.eval_resize', FREE),
-    'eval.multiple': Field(
+    'eval.size_divisor': Field(
         32,
         f'[1, {_PIXELS}]',
         'dense: pixels by which shapes may differ; the longer side is cut to fit',
@@ -394,14 +396,14 @@ SEARCH: dict[str, Field] = {
         0, '[0, 2**32)', 'of the searcher, and with its number of the training of each trial'
     ),
     'search.evaluations': Field(100, '[1, 2**24]', 'trials in all'),
-    'search.at_once': Field(1, '[1, 2**16]', 'trials that are evaluated at the same time'),
+    'search.max_concurrent': Field(1, '[1, 2**16]', 'trials that are evaluated at the same time'),
     'search.synchronous': Field(
         True, '', 'told in the order asked: results do not depend on timing'
     ),
     'search.engine': Field(
-        'here', 'here | processes | ray', 'this process, others of this machine, Ray', FREE
+        'local', 'local | processes | ray', 'this process, others of this machine, Ray', FREE
     ),
-    'search.workers': Field(0, '[0, 2**16]', 'processes; 0: as many as at_once', FREE),
+    'search.workers': Field(0, '[0, 2**16]', 'processes; 0: as many as max_concurrent', FREE),
     'search.gpus': Field(
         0.0,
         '[0, 1024]',
@@ -416,6 +418,18 @@ SEARCH: dict[str, Field] = {
     ),
     'search.columns.truth': Field('', '', 'what the report shows, never the searcher'),
 }
+
+
+# Earlier names of fields and of values: refused naming today's, and read in run folders.
+RENAMED = {
+    'optim.body_lr': 'optim.body_lr_mult',
+    'optim.bias_lr': 'optim.bias_lr_mult',
+    'schedule.at': 'schedule.milestones',
+    'schedule.factor': 'schedule.gamma',
+    'eval.multiple': 'eval.size_divisor',
+    'search.at_once': 'search.max_concurrent',
+}
+RENAMED_VALUES = {('search.engine', 'here'): 'local'}
 
 
 def base(fields: Mapping[str, Field] = FIELDS) -> ConfigDict:
@@ -466,12 +480,36 @@ def complete(config: ConfigDict) -> ConfigDict:
     return config
 
 
+def renamed(name: str) -> str:
+    """Returns ' It is now called NAME.' for a field's earlier dotted name, '' for any other."""
+    prefix = re.match(r'(members\.[^.]+\.|proxy\.)?', name)[0]
+    new = RENAMED.get(name.removeprefix(prefix))
+    return f' It is now called {prefix}{new}.' if new else ''
+
+
+def with_new_names(config: ConfigDict) -> ConfigDict:
+    """Gives the fields of an unlocked config of a run folder today's names; returns it."""
+    for _, part, _ in parts(config):
+        for old, new in RENAMED.items():
+            group, _, key = old.rpartition('.')
+            node = part.get(group)
+            if isinstance(node, ConfigDict) and key in node:
+                node[new.rpartition('.')[2]] = node[key]
+                del node[key]
+        for (name, old), new in RENAMED_VALUES.items():
+            group, _, key = name.rpartition('.')
+            node = part.get(group)
+            if isinstance(node, ConfigDict) and node.get(key) == old:
+                node[key] = new
+    return config
+
+
 def problems(config: ConfigDict) -> list[str]:
     """Returns what is wrong with a config's fields, each by itself: a line's part for each."""
     found = []
     for prefix, part, fields in parts(config):
         for name in _unknown(part, fields):
-            hint = nearest(name, fields) or ' `--job print` shows all fields.'
+            hint = renamed(name) or nearest(name, fields) or ' `--job print` shows all fields.'
             found.append(f'config.{prefix}{name} is no field.{hint}')
         for name, field in fields.items():
             value = part
@@ -481,6 +519,8 @@ def problems(config: ConfigDict) -> list[str]:
                 found.append(f'config.{prefix}{name} is missing')
             elif wanted := field.problem(value):
                 hint = nearest(value, field.names) if isinstance(value, str) else ''
+                if isinstance(value, str) and (name, value) in RENAMED_VALUES:
+                    hint = f' It is now called {RENAMED_VALUES[name, value]}.'
                 doc = f' ({field.doc})' if field.doc and field.interval else ''
                 found.append(f'config.{prefix}{name} is {value!r}: {wanted}{doc}.{hint}')
     return found
@@ -493,6 +533,8 @@ def _unknown(config: ConfigDict, fields: Mapping[str, Field], prefix: str = '') 
     for key, value in config.items():
         name = f'{prefix}{key}'
         if name in ('model', 'search', 'proxy') or name in fields:
+            if isinstance(value, ConfigDict):
+                yield from (f'{name}.{key}' for key in value if f'{name}.{key}' in RENAMED)
             continue
         if name in groups and isinstance(value, ConfigDict):
             yield from _unknown(value, fields, f'{name}.')

@@ -137,7 +137,7 @@ def _override(config: ConfigDict, name: str, text: str) -> None:
         node = node.get(parent) if isinstance(node, ConfigDict) else None
     if not isinstance(node, ConfigDict) or (field not in node and parents[-1:] != ['model']):
         known = [key for key, _ in flatten(config)]
-        hint = nearest(name, known) or ' `--job print` shows all fields.'
+        hint = defaults.renamed(name) or nearest(name, known) or ' `--job print` shows all fields.'
         raise UserError(f'the config has no field {name!r}.{hint}')
     if field == 'genotype' and parents[-1:] == ['model']:
         node[field] = _genotype(node, text)
@@ -238,7 +238,8 @@ def from_json(text: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDic
 
     Fields that are newer than the text have their defaults.
     """
-    config = defaults.complete(ConfigDict(_upgraded(_tuples(paths.parse_json(text)))))
+    config = ConfigDict(_upgraded(_tuples(paths.parse_json(text))))
+    config = defaults.complete(defaults.with_new_names(config))
     _override_all(config, overrides)
     if overrides:
         defaults.check(config)

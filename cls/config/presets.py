@@ -52,7 +52,7 @@ FILLED = (
     'batch',
     'duration',
     'optim.lr',
-    'optim.body_lr',
+    'optim.body_lr_mult',
     'ema',
     'freeze_bn',
 )
@@ -100,7 +100,7 @@ def fill(config: ConfigDict, given: Set[str], begun: ConfigDict | None = None) -
     use({'optim.lr': RATE if config.init else SCRATCH_RATE})
     if config.init:
         stay = count < ENOUGH_FOR_NORMS and _has_norms(config, classes)
-        use({'optim.body_lr': body_lr(count), 'freeze_bn': '0 steps' if stay else ''})
+        use({'optim.body_lr_mult': body_lr_mult(count), 'freeze_bn': '0 steps' if stay else ''})
 
 
 def batch(count: int) -> int:
@@ -115,7 +115,7 @@ def steps(count: int, classes: int, batch: int) -> int:
     return int(float(f'{min(wanted, MOST_STEPS):.1e}'))
 
 
-def body_lr(count: int) -> float:
+def body_lr_mult(count: int) -> float:
     """Returns the factor of the learning rate of all but the classifiers, to one digit."""
     return float(f'{min(max(count * BODY_PER_IMAGE, LEAST_BODY), MOST_BODY):.0e}')
 
@@ -144,7 +144,7 @@ def describe(config: ConfigDict, count: int, classes: int) -> list[str]:
         else '',
         f'batch {config.batch}',
         f'{config.duration} ({epochs:.3g} epochs)',
-        f'rate {config.optim.lr:g}, of the body {config.optim.lr * config.optim.body_lr:g}',
+        f'rate {config.optim.lr:g}, of the body {config.optim.lr * config.optim.body_lr_mult:g}',
         f'average over {config.ema:g}' if config.ema else '',
         'norms keep their statistics' if config.freeze_bn else '',
         f'images of {data.image_size} pixels from {data.eval_resize or data.image_size}, '

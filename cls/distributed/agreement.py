@@ -10,6 +10,7 @@ With one process all of these are what they seem, without any cost.
 
 import argparse
 import atexit
+import logging
 import os
 import socket
 import sys
@@ -18,10 +19,12 @@ from typing import Any, NoReturn
 
 from cls import signals
 from cls.distributed import listening, rendezvous, run_token
-from cls.distributed.peers import Links
+from cls.distributed.peers import Peers
 from cls.errors import UserError
 
-links: Links | None = None  # of this process, once it has joined others
+log = logging.getLogger(__name__)
+
+peers: Peers | None = None  # of this process, once it has joined others
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +60,7 @@ def start(flags: argparse.Namespace) -> None:
 
     from cls.distributed import cluster
 
-    global links
+    global peers
     if flags.join_timeout < 1:
         raise UserError(f'--join_timeout is {flags.join_timeout}: expected 1 second or more.')
     found = cluster.find(
@@ -68,10 +71,10 @@ def start(flags: argparse.Namespace) -> None:
     host, _, port = found.coordinator.rpartition(':')
     address = host.strip('[]'), int(port)
     token = run_token.choose(address[0], found.found, flags.no_token, os.environ)
-    links = rendezvous.meet(
+    peers = rendezvous.rendezvous(
         address, found.index, found.count, flags.join_timeout, found.found, token
     )
-    signals.tell_all(links.fail)
+    signals.tell_all(peers.fail)
     # A SIGTERM is ours (cls.distributed.preemption): JAX's handler would take it away.
     jax.config.update('jax_enable_preemption_service', False)
     jax.distributed.initialize(
@@ -83,14 +86,14 @@ def start(flags: argparse.Namespace) -> None:
         initialization_timeout=120,  # all are there
         coordinator_bind_address=_bind_address(*address) if found.index == 0 else None,
     )
-    atexit.register(links.end)  # before JAX's own, which waits for all
+    atexit.register(peers.end)  # before JAX's own, which waits for all
     seen = jax.process_index(), jax.process_count()
     if seen != (found.index, found.count):
         raise UserError(
             f'the devices say that this is process {seen[0]} of {seen[1]}, but {found.found} says '
             f'{found.index} of {found.count}: expected hosts of one and the same slice.'
         )
-    say(
+    print_once(
         f'{found.count} processes, found by {found.found}, with {jax.device_count()} devices; '
         f'coordinator {found.coordinator}'
     )
@@ -107,15 +110,15 @@ def _bind_address(host: str, port: int) -> str | None:
     return f'[{name}]:{port}' if ':' in name else f'{name}:{port}'
 
 
-def is_first() -> bool:
+def is_main_process() -> bool:
     """Whether this process writes and prints for all."""
-    return links is None or links.index == 0
+    return peers is None or peers.index == 0
 
 
-def say(text: str) -> None:
-    """Prints a line, once for all processes."""
-    if is_first():
-        print(text, flush=True)
+def print_once(text: str) -> None:
+    """Logs a line of information, once for all processes: the programs print it."""
+    if is_main_process():
+        log.info(text)
 
 
 def gather(name: str, value: Any) -> list[Any]:
@@ -125,32 +128,32 @@ def gather(name: str, value: Any) -> list[Any]:
       name: of the place in the program, the same on all.
       value: anything that JSON has.
     """
-    return links.gather(name, value) if links else [value]
+    return peers.gather(name, value) if peers else [value]
 
 
-def first(name: str, work: Callable[[], Any]) -> Any:
+def on_first(name: str, work: Callable[[], Any]) -> Any:
     """Returns on all processes what `work` returns on the first; it has to be what JSON has.
 
     Raises UserError on all when it does there.
     """
-    if links is None:
+    if peers is None:
         return work()
-    return agree(name, lambda: work() if is_first() else None, share=True)
+    return on_all(name, lambda: work() if is_main_process() else None, share=True)
 
 
-def agree(name: str, work: Callable[[], Any], share: bool = False) -> Any:
+def on_all(name: str, work: Callable[[], Any], share: bool = False) -> Any:
     """Returns what `work` returns here, or with `share` what it returns on the first process.
 
     Raises UserError on all processes when it does on any.
     """
-    if links is None:
+    if peers is None:
         return work()
     result, problem = None, None
     try:
         result = work()
     except UserError as error:
         problem = str(error)
-    answers = links.gather(name, [problem, result if share else None])
+    answers = peers.gather(name, [problem, result if share else None])
     for index, answer in enumerate(answers):
         match answer:
             case [None | str() as problem, _]:
@@ -164,7 +167,7 @@ def agree(name: str, work: Callable[[], Any], share: bool = False) -> Any:
 
 def fail(text: str, code: int) -> NoReturn:
     """Ends the program with a line and an exit code, with several processes on all of them."""
-    if links is not None:
-        links.fail(text, code)
+    if peers is not None:
+        peers.fail(text, code)
     print(f'error: {text}', file=sys.stderr)
     sys.exit(code)

@@ -8,14 +8,16 @@ and environment agree, and which of a host's GPUs are whose.
 
 import dataclasses
 import importlib.util
+import logging
 import os
-import sys
 import zlib
 from collections.abc import Mapping
 
 from jax._src import clusters
 
 from cls.errors import UserError
+
+log = logging.getLogger(__name__)
 
 FLAGS = '--coordinator HOST:PORT --process_count N --process_index I'
 _PORTS = 2**12  # as JAX: the ports from 61440 on, by the number of the job
@@ -228,7 +230,7 @@ def _tpu(env: Mapping[str, str], coordinator: str, timeout: int) -> Cluster | No
         except (OSError, RuntimeError, ValueError) as error:
             if isinstance(error, OSError) and ',' not in env.get('TPU_WORKER_HOSTNAMES', ''):
                 # Notebooks have TPUs of one host without a metadata server.
-                print(f'{name} cannot be asked ({error}): taken as one host', file=sys.stderr)
+                log.warning('%s cannot be asked (%s): taken as one host', name, error)
                 return None
             raise UserError(
                 f'{name} did not tell its processes ({error}): give all of {FLAGS}.'

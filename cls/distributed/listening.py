@@ -2,12 +2,14 @@
 
 import contextlib
 import ipaddress
+import logging
 import socket
-import sys
 import time
 
 from cls.distributed import run_token
 from cls.errors import UserError
+
+log = logging.getLogger(__name__)
 
 _RETRY = 0.5  # seconds between attempts to get the port
 
@@ -66,10 +68,10 @@ def listen(
     deadline = min(deadline, time.monotonic() + 20)  # one that is just ending may still have it
     addresses = bind_addresses(host)
     if not addresses:
-        print(
-            f'{host} is no address of this host that it knows of: the processes are awaited at '
-            f'port {port} of all its addresses, until all are there.',
-            file=sys.stderr,
+        log.warning(
+            '%s is no address of this host that it knows of: the processes are awaited at port %s '
+            'of all its addresses, until all are there.',
+            *(host, port),
         )
     while True:
         with contextlib.ExitStack() as made:

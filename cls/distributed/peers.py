@@ -55,7 +55,7 @@ def parsed(text: bytes) -> Message:
     return message
 
 
-class Line:
+class Connection:
     """One connection, read by one thread and written by any.
 
     Args:
@@ -182,7 +182,7 @@ def check(message: Message, sender: int) -> None:
 # ------------------------------------------------------------------------------------------------
 
 
-class Links:
+class Peers:
     """The lines of one process, to process 0 or from there to all others.
 
     A thread reads them. It ends the process when another has failed or says what no process of a
@@ -190,7 +190,7 @@ class Links:
     """
 
     def __init__(
-        self, index: int, count: int, lines: dict[int, Line], early: Iterable[Message] = ()
+        self, index: int, count: int, lines: dict[int, Connection], early: Iterable[Message] = ()
     ) -> None:
         self.index, self.count = index, count
         self._lines = lines

@@ -16,6 +16,7 @@ as no step is taken without it.
 """
 
 import contextlib
+import logging
 import signal
 import threading
 import time
@@ -24,6 +25,8 @@ from typing import Any
 
 from cls import signals
 from cls.distributed import agreement
+
+log = logging.getLogger(__name__)
 
 _NOTHING_NEW = 'nothing new to save.'
 _TOGETHER = 4.0  # seconds that all processes have to end in, after a second Ctrl-C
@@ -43,7 +46,7 @@ class Preemption:
         self._signal: int | None = None
         self._something_to_save = False
         self._nothing = signals.NOTHING_YET
-        self._links = agreement.links
+        self._links = agreement.peers
         # With several processes: calls of `due` until now; whether process 0 has asked for them;
         # the call at which to stop.
         self._calls, self._asked, self._last = 0, False, None
@@ -108,7 +111,7 @@ class Preemption:
             raise ValueError(f'{number!r} is no signal to stop for')
         self._signal = signals.stopped_by = number
         if number == signal.SIGINT and self._something_to_save:
-            agreement.say('interrupted: saving; Ctrl-C again ends at once, without.')
+            agreement.print_once('interrupted: saving; Ctrl-C again ends at once, without.')
 
     def _nothing_line(self) -> str:
         return f'stopped by {signal.Signals(self._signal).name}; {self._nothing}'
@@ -151,7 +154,7 @@ class Preemption:
     def _stop(self, last: int | None) -> None:
         if last is None:
             if self._links.index == 0:
-                print(self._nothing_line(), flush=True)
+                log.info(self._nothing_line())
             self._links.leave(signals.exit_code())
         self._last = last
         self._changed.notify_all()

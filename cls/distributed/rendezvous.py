@@ -7,25 +7,27 @@ Both sides prove that they know the token (`cls.distributed.run_token`) without 
   process 0   PROOF                 of the same, or `denied`
 
 A proof is an HMAC, so that an overheard one is of no use with the next nonce. From here on every
-line has a proof too, by a key of this connection only (see `cls.distributed.peers.Line`). Before
-its proof a caller gets 512 bytes and five seconds, and nobody waits for it meanwhile: one loop
-hears all callers, and when there are too many, it hangs up on the one that has been silent longest.
-The port is closed when all are there.
+line has a proof too, by a key of this connection only (see `cls.distributed.peers.Connection`).
+Before its proof a caller gets 512 bytes and five seconds, and nobody waits for it meanwhile: one
+loop hears all callers, and when there are too many, it hangs up on the one that has been silent
+longest. The port is closed when all are there.
 """
 
 import contextlib
 import dataclasses
 import hmac
 import json
+import logging
 import secrets
 import socket
-import sys
 import time
 from collections import Counter
 
 from cls.distributed import listening, run_token
-from cls.distributed.peers import Line, Links, Message, Violation, parsed, proof, readable
+from cls.distributed.peers import Connection, Message, Peers, Violation, parsed, proof, readable
 from cls.errors import UserError
+
+log = logging.getLogger(__name__)
 
 _GREETING = b'cls 1 '
 _NONCE = 32  # hexadecimal digits
@@ -41,14 +43,14 @@ class _Stranger(Exception):
     """Someone who is not the process that was expected."""
 
 
-def meet(
+def rendezvous(
     address: tuple[str, int],
     index: int,
     count: int,
     timeout: float,
     found: str,
     token: str | None = None,
-) -> Links:
+) -> Peers:
     """Returns the lines between `count` processes once all of them are there.
 
     Args:
@@ -64,10 +66,10 @@ def meet(
         count, a port that is in use, a file of the token that is not private.
     """
     if index == 0:
-        return Links(0, count, _receive_all(address, count, timeout, found, token))
+        return Peers(0, count, _receive_all(address, count, timeout, found, token))
     hello = {'index': index, 'count': count, 'host': socket.gethostname()[:100]}
     line, early = _reach(address, hello, timeout, found, token)
-    return Links(index, count, {0: line}, early)
+    return Peers(index, count, {0: line}, early)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -77,7 +79,7 @@ def meet(
 
 def _receive_all(
     address: tuple[str, int], count: int, timeout: float, found: str, token: str | None
-) -> dict[int, Line]:
+) -> dict[int, Connection]:
     """Returns a line to every other process; without all of them none gets one."""
     deadline, remind = time.monotonic() + timeout, time.monotonic() + _REMIND
     with contextlib.ExitStack() as stack:
@@ -90,7 +92,7 @@ def _receive_all(
         while len(meeting.lines) < count - 1 and not meeting.problem:
             if time.monotonic() > remind:
                 remind = time.monotonic() + 2 * _REMIND
-                print(f'waiting for {meeting.missing()} (by {found})', file=sys.stderr)
+                log.warning('waiting for %s (by %s)', meeting.missing(), found)
             if time.monotonic() > deadline:
                 meeting.problem = (
                     f'{meeting.missing()} (by {found}) did not come within {timeout:.0f} s: '
@@ -123,7 +125,7 @@ class _Meeting:
     """Those who have called process 0: lines to who is known, callers who are not."""
 
     def __init__(self, count: int, token: str) -> None:
-        self.lines: dict[int, Line] = {}
+        self.lines: dict[int, Connection] = {}
         self.problem = ''  # that ends the meeting
         self._count, self._token = count, token.encode()
         self._hosts = {0: socket.gethostname()}
@@ -226,7 +228,7 @@ class _Meeting:
         except OSError:
             caller.connection.close()
             return
-        self._welcome(Line(caller.connection, proof(self._token, b'line', *said), True), text)
+        self._welcome(Connection(caller.connection, proof(self._token, b'line', *said), True), text)
 
     def _deny(self, caller: _Caller) -> None:
         with contextlib.suppress(OSError):
@@ -235,13 +237,13 @@ class _Meeting:
         if known or len(self._denied) < 8:
             self._denied[caller.host] += 1
         if not known and len(self._denied) < 8:
-            print(
-                f'refused a process at {caller.host} that has another token: '
-                f'{run_token.VARIABLE} has to be the same for all processes of a run.',
-                file=sys.stderr,
+            log.warning(
+                'refused a process at %s that has another token: %s has to be the same for all '
+                'processes of a run.',
+                *(caller.host, run_token.VARIABLE),
             )
 
-    def _welcome(self, line: Line, text: bytes) -> None:
+    def _welcome(self, line: Connection, text: bytes) -> None:
         """Adds who has proved to know the token to the lines, or finds the problem with it."""
         try:
             index, count, host = _parsed_hello(text)
@@ -267,7 +269,7 @@ class _Meeting:
             return
         self.lines[index], self._hosts[index] = line, host
 
-    def _refuse(self, line: Line, problem: str) -> None:
+    def _refuse(self, line: Connection, problem: str) -> None:
         self.problem = self.problem or (
             f'{problem}: start each with the same --process_count and a --process_index of its own.'
         )
@@ -301,17 +303,16 @@ def _parsed_hello(text: bytes) -> tuple[int, int, str]:
 
 def _reach(
     address: tuple[str, int], hello: Message, timeout: float, found: str, token: str | None
-) -> tuple[Line, list[Message]]:
+) -> tuple[Connection, list[Message]]:
     """Returns the line to process 0, and what that had to say right after it let us go."""
     began, problem, warned = time.monotonic(), 'no answer', False
     while (left := began + timeout - time.monotonic()) > 0:
         line, problem = _call_all(address, hello, token, min(left, 10))
         if isinstance(problem, _Stranger) and not warned and time.monotonic() > began + _STRANGE:
             warned = True
-            print(
-                f'at {address[0]}:{address[1]} is not process 0 of this run yet ({problem}); '
-                f'trying on for {left:.0f} s.',
-                file=sys.stderr,
+            log.warning(
+                'at %s:%s is not process 0 of this run yet (%s); trying on for %.0f s.',
+                *(*address, problem, left),
             )
         if line is None:
             time.sleep(min(_RETRY, left))
@@ -337,7 +338,7 @@ def _reach(
 
 def _call_all(
     address: tuple[str, int], hello: Message, token: str | None, timeout: float
-) -> tuple[Line | None, Exception | str]:
+) -> tuple[Connection | None, Exception | str]:
     """Returns a line to process 0 at one of the addresses of its name, or what was wrong.
 
     Whoever is not process 0 at one of them does not keep us from the next.
@@ -357,7 +358,7 @@ def _call_all(
     return None, problem
 
 
-def _call(sockaddr: tuple, hello: Message, token: str | None, timeout: float) -> Line:
+def _call(sockaddr: tuple, hello: Message, token: str | None, timeout: float) -> Connection:
     """Returns a line to process 0. Raises _Stranger for anybody else, OSError for nobody."""
     connection = socket.create_connection(sockaddr[:2], timeout)
     with contextlib.ExitStack() as stack:
@@ -384,7 +385,7 @@ def _call(sockaddr: tuple, hello: Message, token: str | None, timeout: float) ->
                 f'it has another token; {run_token.VARIABLE} has to be the same for all processes'
             )
         stack.pop_all()
-        return Line(connection, proof(key, b'line', *said), False, rest)
+        return Connection(connection, proof(key, b'line', *said), False, rest)
 
 
 def _line(connection: socket.socket, deadline: float) -> tuple[bytes, bytes]:

@@ -11,9 +11,9 @@ the logits are averaged over the positions (VGG: 'the class score map is spatial
 softmax is taken of that, and averaged over scales and mirror images.
 
 To bound the number of programs that are compiled, the longer side of a resized image is cut, by the
-same at both ends, so that it exceeds the shorter one by a multiple of config.eval.multiple pixels
-(1: not cut). A scale of 256 and the default of 32 make 17 shapes of images up to 2:1, lying and
-standing, instead of some 500.
+same at both ends, so that it exceeds the shorter one by a multiple of config.eval.size_divisor
+pixels (1: not cut). A scale of 256 and the default of 32 make 17 shapes of images up to 2:1, lying
+and standing, instead of some 500.
 
 Choices where the papers are silent or differ:
 * ten_crop: the corners are those of the whole resized image, as He et al. 2014 (1406.4729, section
@@ -36,7 +36,7 @@ from cls.data import transforms
 from cls.data.views import Views, corner_crops, crops, square_crops, wholes
 from cls.errors import UserError, nearest
 
-MULTIPLE = 32  # of config.eval.multiple, the default
+MULTIPLE = 32  # of config.eval.size_divisor, the default
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _hundred(config: ConfigDict) -> tuple[Views, ...]:
 def _dense(config: ConfigDict) -> tuple[Views, ...]:
     scales = config.eval.scales or (config.data.eval_resize or transforms.eval_size(config.data),)
     interpolation = transforms.interpolation(config.data)
-    options = config.eval.multiple, interpolation, config.data.max_pixels
+    options = config.eval.size_divisor, interpolation, config.data.max_pixels
     return tuple(wholes(scale, *options) for scale in scales)
 
 
@@ -105,8 +105,8 @@ def title(config: ConfigDict) -> str:
     """Returns the protocol of a config with what else belongs to it: 'dense-256-384'."""
     name, chosen = config.eval.protocol, find(config.eval.protocol)
     parts = [str(scale) for scale in config.eval.scales] if chosen.dense else []
-    if chosen.dense and config.eval.multiple != MULTIPLE:
-        parts.append(f'multiple={config.eval.multiple}')
+    if chosen.dense and config.eval.size_divisor != MULTIPLE:
+        parts.append(f'size_divisor={config.eval.size_divisor}')
     return '-'.join([name, *parts])
 
 
@@ -119,13 +119,13 @@ def check(config: ConfigDict) -> None:
             f'config.eval.predictions is {name!r}: expected NAME.csv, a file of the run folder.'
         )
     transforms.eval_crop(config.data)
-    scales, multiple = tuple(config.eval.scales), config.eval.multiple
+    scales, multiple = tuple(config.eval.scales), config.eval.size_divisor
     if not all(type(scale) is int and scale > 0 for scale in scales):
         raise UserError(f'config.eval.scales is {scales}: expected shorter sides in pixels.')
     if len(set(scales)) < len(scales):
         raise UserError(f'config.eval.scales is {scales}: expected each scale once.')
     if multiple < 1:
-        raise UserError(f'config.eval.multiple is {multiple}: expected pixels, 1 or more.')
+        raise UserError(f'config.eval.size_divisor is {multiple}: expected pixels, 1 or more.')
 
 
 def dense_form(model: nn.Module, config: ConfigDict) -> nn.Module:

@@ -2,24 +2,27 @@
 
 Real, Aggarwal, Huang, Le; https://arxiv.org/abs/1802.01548
 
-What is new: cells found by an evolution that lets the oldest die, not the worst. A net is a stem,
-three stacks of N normal cells with a reduction cell before the second and the third, and a linear
-classifier; F is the number of channels in the first stack.
+What is new: cells found by an evolutionary search that discards the oldest individual instead of
+the worst. A network is a stem, three stacks of N normal cells with a reduction cell before the
+second and the third, and a linear classifier; F is the number of channels in the first stack.
 
-Agrees with: the AmoebaNet code of the TensorFlow TPU models (model_specs.py holds the four cells,
-network_utils.py the operations). It no longer runs, so logits are held against a restatement of it
-(tests/golden/restated/amoebanet.py), and parameters and multiply-adds against counts derived from
-it, which meet the paper's for cell A at (6, 190), (6, 448), (4, 50), B at (3, 62), C at (6, 228).
-The ImageNet nets have 1,001 classes as there, where class 0 is the background.
+Agrees with: the AmoebaNet code of the TensorFlow TPU models (model_specs.py has the four cells,
+network_utils.py the operations). That code no longer runs, so logits are tested against an
+independent reimplementation of it (tests/golden/restated/amoebanet.py). Parameters and
+multiply-adds are tested against counts derived from that code; they equal the paper's for cell A
+at (6, 190), (6, 448) and (4, 50), for B at (3, 62) and for C at (6, 228). The ImageNet networks
+have 1,001 classes, as in that code: class 0 is the background.
 
-Departs from that code: an odd number of channels is split unevenly by a factorised reduction, where
-that code refuses it; the CIFAR stem pads (as NASNet's; there 32 pixels become 30); the auxiliary
-head has NASNet's 128 and 768 channels, where that code multiplies both by what its paper means for
-the loss, 0.4. Departs from the paper, with that code: an operation of cell B's reduction that is
-named as a dilated separable convolution is a plain one.
+Departs from that code: a factorized reduction splits an odd number of channels unevenly instead of
+refusing it; the CIFAR stem pads, as NASNet's does (in that code 32 pixels become 30); the auxiliary
+head has NASNet's 128 and 768 channels, where that code multiplies both by 0.4, the paper's weight
+of the auxiliary loss. Departs from the paper, with that code: an operation of cell B's reduction
+that is named a dilated separable convolution is an ordinary separable one.
 """
 
-from cls.models.registry import System, Variant, register
+from typing import Any
+
+from cls.models.registry import System, register_table
 from cls.nn.cellnet import CellNet
 from cls.nn.cells import CellSpec, Genotype
 
@@ -35,7 +38,7 @@ SYSTEM = System(
     macs=104_000,
 )
 
-# The cells (model_specs.py).
+# The four cells (model_specs.py).
 A = Genotype(
     normal=CellSpec(
         nodes=(
@@ -127,12 +130,12 @@ D = Genotype(
 
 
 class AmoebaNet(CellNet):
-    """A net of AmoebaNet cells."""
+    """A network of AmoebaNet cells."""
 
     num_classes: int = 1001
 
 
-# Cell, N, F, input size, parameters, multiply-adds, the paper's top-1 and top-5 in percent.
+# `cells` is the paper's N, `filters` its F; top-1 and top-5 are the paper's.
 IMAGENET = {
     'amoebanet_a_n6_f190': (A, 6, 190, 331, 86_721_838, 23_133_666_547, 82.8, 96.1),
     'amoebanet_a_n6_f448': (A, 6, 448, 299, 468_158_353, 103_887_701_136, 83.9, 96.6),
@@ -143,24 +146,32 @@ IMAGENET = {
     'amoebanet_c_n4_f50': (C, 4, 50, 224, 6_354_816, 676_937_592, 75.7, 92.4),
     'amoebanet_d_n6_f256': (D, 6, 256, 299, 121_915_113, 26_964_905_312, None, None),
 }
-for name, (genotype, n, f, size, params, macs, top1, top5) in IMAGENET.items():
-    fields = {'genotype': genotype, 'cells': n, 'filters': f}
-    register(Variant(name, SYSTEM, AmoebaNet, fields, size, params, macs, top1, top5))
+register_table(
+    IMAGENET,
+    'genotype cells filters input_size params macs top1 top5',
+    system=SYSTEM,
+    module=AmoebaNet,
+)
 
-# The same for CIFAR-10; the stem has 3 F channels.
+
+def _cifar(filters: int, **fields: Any) -> dict[str, Any]:
+    """Returns the fields of a CIFAR network; its stem has 3 F channels."""
+    fields |= {'cifar': True, 'num_classes': 10}
+    return {'filters': filters, 'stem_filters': 3 * filters, **fields}
+
+
+# Top-1 on CIFAR-10.
 CIFAR = {
     'amoebanet_a_n6_f32_cifar': (A, 6, 32, 2_567_754, 407_671_808, 96.60),
     'amoebanet_a_n6_f36_cifar': (A, 6, 36, 3_218_266, 509_668_992, 96.66),
     'amoebanet_b_n6_f36_cifar': (B, 6, 36, 2_839_186, 454_925_952, 97.45),
     'amoebanet_b_n6_f128_cifar': (B, 6, 128, 34_874_506, 5_580_279_808, 97.87),
 }
-for name, (genotype, n, f, params, macs, top1) in CIFAR.items():
-    fields = {
-        'genotype': genotype,
-        'cells': n,
-        'filters': f,
-        'stem_filters': 3 * f,
-        'cifar': True,
-        'num_classes': 10,
-    }
-    register(Variant(name, SYSTEM, AmoebaNet, fields, 32, params, macs, top1))
+register_table(
+    CIFAR,
+    'genotype cells filters params macs top1',
+    system=SYSTEM,
+    module=AmoebaNet,
+    fields=_cifar,
+    input_size=32,
+)

@@ -2,29 +2,32 @@
 
 Zhong, Yan, Wu, Shao, Liu; https://arxiv.org/abs/1708.05552
 
-What is new: Q-learning that finds one block of a net instead of the net, with a reward spread over
-the layers and corrected for what training stopped early does not show; the block is repeated, with
-pools between, on CIFAR and on ImageNet alike. A block is a network structure code: for each layer
-its index, its type, its kernel and one or two layers that it reads, 0 being the block's input.
+What is new: Q-learning finds one block of a network instead of the whole network. Its reward is
+spread over the layers and corrected for the bias of early stopping. The block is repeated, with
+pooling in between, on CIFAR and on ImageNet alike. A block is a network structure code: for each
+layer its index, its type, its kernel size and one or two layers that it reads; 0 is the input of
+the block.
 
-NONE OF THE PUBLISHED BLOCKS IS HERE. The paper has them as figures only, which could not be had,
-and no implementation that was found has one. What is here is the space: `Block` holds any code of
-it. The variants named `random0` are of a RANDOM block, `random_block(0)`, to have nets of the
-paper's shape and size; the paper's accuracies are not theirs, and they have none.
+NONE OF THE PUBLISHED BLOCKS IS INCLUDED. The paper shows them only in figures that we could not
+obtain, and no implementation that we know of has one. This file has the search space: `Block`
+accepts any code of it. The variants named `random0` use a RANDOM block, `random_block(0)`, in a
+network of the paper's shape and size. The paper's accuracies do not apply to them, so they have
+none.
 
-Held against a restatement. Known of the paper's nets: convolutions are cells of rectifier,
-convolution, normalisation; all layers that no other reads are concatenated; N = 4 blocks in each
-of three stages on CIFAR, N = 3 with more downsampling on ImageNet, where filters are 64, 128, 256
-and 512. Chosen here, partly as in the public implementation of the search
-(elenathfgs/BlockQNN_Keras):
-* behind every concatenation, that of the output too, a 1x1 cell brings the channels back to the
-  stage's filters (as there); a sum of unlike channels projects those that are not the filters';
-* pools between stages are maxima of 2x2, filters double with each (as there); pools in a block keep
-  the size, means are over pixels of the image;
-* a 3x3 convolution with normalisation in front, on ImageNet two with stride 2, a rectifier between;
-* a rectifier before the last mean; He initialisation (as there);
-* 62 filters in the first stage on CIFAR, with which the random block's net has the 6.1 million
-  parameters of the paper's smaller net for CIFAR.
+Tested against an independent reimplementation. Known of the paper's networks: a convolution is a
+cell of rectifier, convolution and normalization; all layers that no other layer reads are
+concatenated; there are N = 4 blocks in each of three stages on CIFAR, N = 3 with more downsampling
+on ImageNet, with 64, 128, 256 and 512 filters. Chosen by us, partly after the public implementation
+of the search (elenathfgs/BlockQNN_Keras):
+* after every concatenation, including that of the output, a 1x1 cell restores the stage's number of
+  filters (as in that code); a sum of unlike channels projects the inputs of another width;
+* pooling between stages is 2x2 max pooling, and each doubles the filters (as in that code); pooling
+  in a block keeps the size, and averages exclude the padding;
+* the stem is a 3x3 convolution with normalization; on ImageNet two with stride 2, with a rectifier
+  in between;
+* a rectifier before global average pooling; He initialization (as in that code);
+* 62 filters in the first stage on CIFAR, for the 6.1 million parameters of the paper's smaller
+  CIFAR network.
 """
 
 import dataclasses
@@ -41,7 +44,7 @@ from cls.models.registry import System, Variant, register
 from cls.nn import init
 from cls.nn.conv import Conv
 from cls.nn.dense import Dense
-from cls.nn.norm import BatchNorm
+from cls.nn.norm import batch_norm
 from cls.nn.pool import avg_pool, max_pool
 from cls.nn.units import ConvNorm
 
@@ -56,7 +59,7 @@ SYSTEM = System(
 )
 
 CONV, MAX_POOL, AVG_POOL, IDENTITY, ADD, CONCAT, TERMINAL = range(1, 8)
-KERNELS = {CONV: (1, 3, 5), MAX_POOL: (1, 3), AVG_POOL: (1, 3)}  # of the other types: 0
+KERNELS = {CONV: (1, 3, 5), MAX_POOL: (1, 3), AVG_POOL: (1, 3)}  # 0 for other types
 MAX_INDEX = 23
 Code = tuple[int, int, int, int, int]  # index, type, kernel, first and second layer read
 
@@ -65,26 +68,26 @@ Code = tuple[int, int, int, int, int]  # index, type, kernel, first and second l
 class Block:
     """A block by its network structure code; (index, 7, 0, 0, 0) may end it.
 
-    Raises ValueError for what is not in the space.
+    Raises ValueError for a code outside the search space.
     """
 
     layers: tuple[Code, ...]
 
     def __post_init__(self):
-        for place, code in enumerate(self.layers, 1):
+        for position, code in enumerate(self.layers, 1):
             index, kind, kernel, *read = code
-            last = place == len(self.layers)
-            if index != place or place > MAX_INDEX + last * (kind == TERMINAL):
+            last = position == len(self.layers)
+            if index != position or position > MAX_INDEX + last * (kind == TERMINAL):
                 raise ValueError(
-                    f'{code}: layers are numbered from 1 to {MAX_INDEX}, this is {place}'
+                    f'{code}: layers are numbered from 1 to {MAX_INDEX}, this is {position}'
                 )
             if not CONV <= kind <= TERMINAL:
                 raise ValueError(f'{code}: types are 1 to 7')
             if kind == TERMINAL and (not last or kernel or any(read)):
                 raise ValueError(f'{code}: type 7 is the last, as ({index}, 7, 0, 0, 0)')
             if kernel not in KERNELS.get(kind, (0,)):
-                known = ' or '.join(map(str, KERNELS.get(kind, (0,))))
-                raise ValueError(f'{code}: the kernel of type {kind} is {known}')
+                allowed = ' or '.join(map(str, KERNELS.get(kind, (0,))))
+                raise ValueError(f'{code}: the kernel of type {kind} is {allowed}')
             if not all(0 <= source < index for source in read):
                 raise ValueError(f'{code}: a layer reads those before it, from 0, the input')
             if kind in (ADD, CONCAT) and read[0] == read[1]:
@@ -96,32 +99,32 @@ class Block:
 
 
 def operations(block: Block) -> list[Code]:
-    """Returns the layers of a block without its end."""
+    """Returns the layers of a block, without the terminal code."""
     return [code for code in block.layers if code[1] != TERMINAL]
 
 
 def sources(code: Code) -> tuple[int, ...]:
-    """Returns the layers that one reads."""
+    """Returns the indices of the layers that a layer reads."""
     return code[3:] if code[1] in (ADD, CONCAT) else code[3:4]
 
 
 def loose_ends(block: Block) -> list[int]:
-    """Returns the layers that no other reads, which make up the block's output."""
+    """Returns the indices of the layers that no other layer reads: the output of the block."""
     read = {source for code in operations(block) for source in sources(code)}
     return [code[0] for code in operations(block) if code[0] not in read]
 
 
 def random_block(seed: int, layers: int = 10) -> Block:
-    """Returns a random block of the space: every type, then kernel and sources, equally likely.
+    """Returns a random block: type, then kernel and sources, each drawn uniformly.
 
     Args:
-      seed: the same gives the same block with every Python.
-      layers: how many it has, at most 23.
+      seed: of the draws; a seed gives the same block in every version of Python.
+      layers: number of layers, at most 23.
     """
     rng = random.Random(seed)
 
     def choose(options: Sequence[int]) -> int:
-        return options[int(rng.random() * len(options))]  # of `random` only this is kept for ever
+        return options[int(rng.random() * len(options))]  # the one method that Python keeps stable
 
     codes = []
     for index in range(1, layers + 1):
@@ -134,11 +137,11 @@ def random_block(seed: int, layers: int = 10) -> Block:
     return Block(tuple(codes))
 
 
-RANDOM0 = random_block(0)  # not a block of the paper
+RANDOM0 = random_block(0)  # not one of the paper's blocks
 
 
 class BlockModule(nn.Module):
-    """A block on (N, H, W, C), to (N, H, W, C'); parameters under `layer<index>` and `output`."""
+    """The graph of a block; parameters are under `layer<index>` and `output`."""
 
     block: Block
     filters: int
@@ -146,6 +149,7 @@ class BlockModule(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H, W, C')."""
         states = [x]
         for code in operations(self.block):
             index, kind, kernel, *_ = code
@@ -170,17 +174,17 @@ class BlockModule(nn.Module):
         return ends[0] if len(ends) == 1 else self._cell(jnp.concatenate(ends, -1), 1, 'output')
 
     def _cell(self, x, kernel, name):
-        """A pre-activation convolutional cell: rectifier, convolution, normalisation."""
+        """A pre-activation convolution cell: rectifier, convolution, normalization."""
         return self.cell(self.filters, kernel, name=name)(nn.relu(x))
 
 
 class BlockQNN(nn.Module):
-    """Stages of the same block with 2x2 max pools between, mean and linear classifier."""
+    """Stages of one block with 2x2 max pooling in between, global pooling, a linear classifier."""
 
     genotype: Block
-    filters: int  # of the first stage; doubled in each
+    filters: int  # of the first stage; each further stage doubles them
     stage_sizes: Sequence[int] = (4, 4, 4)
-    stem_strides: Sequence[int] = (1,)  # of the 3x3 convolutions in front
+    stem_strides: Sequence[int] = (1,)  # of the 3x3 convolutions of the stem
     num_classes: int = 10
     bn_group: int = 0
     dtype: Any = jnp.float32
@@ -189,7 +193,7 @@ class BlockQNN(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         conv = functools.partial(Conv, dtype=self.dtype, kernel_init=init.he_normal)
-        norm = functools.partial(BatchNorm, train, group=self.bn_group, dtype=self.dtype)
+        norm = batch_norm(self, train)
         cell = functools.partial(ConvNorm, conv=conv, norm=norm, act=None)
 
         x = images

@@ -2,26 +2,26 @@
 
 Huang, Liu, van der Maaten, Weinberger; https://arxiv.org/abs/1711.09224
 
-What is new: the 1x1 convolutions of a DenseNet learn which inputs each of their G groups of outputs
-needs. Training begins with all connections; its first half has C - 1 condensing stages, and each
-ends by pruning, from every group, the 1/C of the inputs whose weights have the least magnitude, so
-that 1/C of them remain. A group lasso makes a group's weights agree on which these are. Every layer
-sees those of all blocks (average pooling between blocks takes the place of transitions), and the
+What is new: the 1x1 convolutions of a DenseNet learn the inputs that each of their G output groups
+needs. Training begins with all connections; its first half has C - 1 condensing stages. Each ends
+by pruning, from every group, the 1/C of the inputs with the smallest weights, so that 1/C of them
+remain. A group lasso makes the weights of a group agree on the inputs to prune. Every layer sees
+the layers of all blocks (average pooling between blocks takes the place of transitions), and the
 growth rate doubles from block to block.
 
-A net has two forms. The one that is trained (`..._learned`) has whole kernels and masks. The one
-for inference is `converted`: an index layer gathers, group by group, the inputs that remained, and
-an ordinary group convolution and a shuffle of channels do the rest. `condense` turns the variables
-of the first into those of the second, `python -m cls.tools.condense` a run.
+A network has two forms. The form for training (`..._learned`) has dense kernels and masks. In the
+form for inference, `converted`, an index layer gathers the remaining inputs of each group, and an
+ordinary group convolution and a channel shuffle follow. `condense` converts the variables of the
+first form to those of the second, `python -m cls.tools.condense` a run.
 
-Agrees with: converted ImageNet nets with pytorchcv; all else with a restatement of the authors'
-code, github.com/ShichenLiu/CondenseNet.
+Agrees with: converted ImageNet networks with pytorchcv; all others with an independent
+reimplementation of the authors' code, github.com/ShichenLiu/CondenseNet.
 
-Departs from that code: what a stage prunes is missing from the step after the one that begins the
-stage, not from that step on, so that one state of the net means the same in training and in
-evaluation; a group lasso ends with the C - 1 stages, where that code has G - 1 (the same for C =
-G). The classifier loses half its inputs halfway through training, as the paper has it (section 4.2:
-a group of its own, C = 2), and not when it is converted, so that converting changes no logit.
+Departs from that code: pruning takes effect one step after the step that begins a stage, so that
+the same state of the network means the same in training and in evaluation; the group lasso ends
+with the C - 1 stages, where that code has G - 1 (the same for C = G). The classifier drops half its
+inputs halfway through training, as in the paper (section 4.2: a group of its own, C = 2), and not
+during conversion, so that conversion changes no logit.
 """
 
 import functools
@@ -34,11 +34,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from cls.errors import UserError
-from cls.models.registry import System, Variant, register
+from cls.models.registry import System, register_table
 from cls.nn import init
 from cls.nn.conv import Conv, conv
 from cls.nn.dense import Dense
-from cls.nn.norm import BatchNorm
+from cls.nn.norm import batch_norm
 from cls.nn.pool import avg_pool
 from cls.nn.shuffle import channel_shuffle
 from cls.nn.units import NormConv
@@ -56,43 +56,43 @@ SYSTEM = System(
 )
 
 BOTTLENECK = 4  # channels between a layer's convolutions, in units of its growth rate
-CLASSIFIER = 1, 2  # the groups of the classifier, and its condensation factor
+CLASSIFIER = 1, 2  # groups of the classifier, and its condensation factor
 
 
 def stage(progress: jax.Array | float, factor: int) -> jax.Array:
-    """Returns how many condensing stages have ended, 0 to factor - 1, an int32 scalar.
+    """Returns the number of completed condensing stages, 0 to factor - 1, an int32 scalar.
 
-    Stages share the first half of training equally (section 3.1). `progress` is from 0 to 1.
+    The stages split the first half of training evenly (section 3.1). `progress` is from 0 to 1.
     """
     return jnp.sum(2 * progress * (factor - 1) >= jnp.arange(1, factor))
 
 
 def pruned(mask: jax.Array, kernel: jax.Array, count: jax.Array) -> jax.Array:
-    """Returns a mask in which each group has lost `count` inputs in all; none comes back.
+    """Returns a mask in which each group has `count` pruned inputs; pruned inputs stay pruned.
 
     Args:
       mask: (I, G) bool, whether group g still sees input i.
-      kernel: (I, O); output o belongs to group o mod G. Inputs go in the order of the sum of the
-        magnitudes of a group's weights (section 3.1), those of an equal sum in their own.
-      count: an integer scalar, not less than the inputs that are lost already.
+      kernel: (I, O); output o belongs to group o mod G. A group prunes inputs by increasing sum of
+        the magnitudes of its weights (section 3.1), and by index among equal sums.
+      count: an integer scalar, at least the number of inputs pruned already.
     """
     inputs, groups = mask.shape
 
     def prune():
         importance = jnp.sum(jnp.abs(kernel).reshape(inputs, -1, groups), axis=1)
-        importance = jnp.where(mask, importance, -1.0)  # what is lost stays lost
+        importance = jnp.where(mask, importance, -1.0)  # pruned inputs sort first and stay pruned
         rank = jnp.argsort(jnp.argsort(importance, axis=0), axis=0)
         return mask & (rank >= count)
 
-    # Few steps begin a stage; the others need not sort.
+    # Sorting is only needed in the few steps that begin a stage.
     return jax.lax.cond(jnp.sum(~mask[:, 0]) < count, prune, lambda: mask)
 
 
 def group_lasso(mask: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Returns the sum over groups and inputs of the norm of their weights (section 3.1).
+    """Returns the sum over groups and inputs of the norm of their weights (section 3.1), a scalar.
 
-    A norm below 1e-3 counts as that and pulls no further, as in the authors' code. The arguments
-    are those of `pruned`.
+    Norms are clipped below at 1e-3, where their gradient is zero, as in the authors' code. The
+    arguments are those of `pruned`.
     """
     inputs, groups = mask.shape
     squares = jnp.sum(jnp.square(kernel).reshape(inputs, -1, groups), axis=1) * mask
@@ -102,17 +102,17 @@ def group_lasso(mask: jax.Array, kernel: jax.Array) -> jax.Array:
 class LearnedGroups(nn.Module):
     """A 1x1 convolution of images, or a linear layer of vectors, that learns groups.
 
-    Parameters: `kernel` (1, 1, I, features) or (I, features), `bias` (features,); and among the
-    statistics `mask` (I, groups), bool. In training it sows the group lasso into 'penalties'.
+    Parameters: `kernel` (1, 1, I, features) or (I, features), `bias` (features,). `batch_stats` has
+    `mask` (I, groups), bool. In training the group lasso is sown into 'penalties'.
 
-    Raises ValueError when groups do not divide the features, or the factor the inputs.
+    Raises UserError when `groups` does not divide the features, or `factor` the inputs.
     """
 
     features: int
     train: bool
     groups: int
-    factor: int  # C, how many times fewer inputs a group ends with
-    lasso: float = 0.0  # what the group lasso is multiplied by
+    factor: int  # C, the ratio of initial to final inputs of a group
+    lasso: float = 0.0  # weight of the group lasso
     use_bias: bool = False
     dtype: Any = jnp.float32
     kernel_init: Callable = init.he_normal_fan_out
@@ -121,7 +121,7 @@ class LearnedGroups(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, progress: jax.Array | float) -> jax.Array:
-        """Maps (N, H, W, I) or (N, I) to as many `features`, at a progress from 0 to 1."""
+        """Maps (N, H, W, I) or (N, I) to `features` channels; `progress` is from 0 to 1."""
         inputs = x.shape[-1]
         if inputs % self.factor or self.features % self.groups:
             raise UserError(
@@ -151,7 +151,7 @@ class LearnedGroups(nn.Module):
 
 
 class LearnedConv(nn.Module):
-    """Normalisation, rectifier, dropout, and a 1x1 convolution that learns its groups."""
+    """Normalization, rectifier, dropout, and a 1x1 convolution that learns its groups."""
 
     features: int
     norm: Callable[..., nn.Module]
@@ -160,24 +160,25 @@ class LearnedConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, progress: jax.Array | float) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H, W, features); `progress` is from 0 to 1."""
         x = self.dropout()(nn.relu(self.norm(name='bn')(x)))
         return self.learned(self.features, name='conv')(x, progress)
 
 
 def gathered(module: nn.Module, x: jax.Array, size: int) -> jax.Array:
-    """Returns `size` channels of x (..., C): those of the statistic `index` (size,), int32.
+    """Returns `size` channels of x, picked by the variable `index` (size,) int32 of a module.
 
     Args:
-      module: that the index belongs to; has `index_init`.
+      module: the owner of the index; has `index_init`.
       x: (..., C).
-      size: may exceed C, as a channel may be wanted by several groups.
+      size: may exceed C, as several groups may read the same channel.
     """
     index = module.variable('batch_stats', 'index', module.index_init, None, (size,), jnp.int32)
     return jnp.take(x, index.value, axis=-1, mode='wrap')
 
 
 class CondensedConv(nn.Module):
-    """What a LearnedConv becomes: channels gathered for a group convolution, and a shuffle."""
+    """A converted LearnedConv: channels gathered for a group convolution, and a shuffle."""
 
     features: int
     groups: int
@@ -189,6 +190,7 @@ class CondensedConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, progress: jax.Array | float) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H, W, features); `progress` has no effect."""
         x = gathered(self, x, x.shape[-1] // self.factor * self.groups)
         x = self.dropout()(nn.relu(self.norm(name='bn')(x)))
         x = self.conv(self.features, groups=self.groups, name='conv')(x)
@@ -196,7 +198,7 @@ class CondensedConv(nn.Module):
 
 
 class CondensedLinear(nn.Module):
-    """What the learned classifier becomes: a linear layer of the features that remained."""
+    """The converted classifier: a linear layer of the features that remain."""
 
     features: int
     dtype: Any
@@ -204,12 +206,13 @@ class CondensedLinear(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, progress: jax.Array | float) -> jax.Array:
+        """Maps (N, C) to (N, features); `progress` has no effect."""
         x = gathered(self, x, x.shape[-1] // CLASSIFIER[1])
         return Dense(self.features, dtype=self.dtype, name='linear')(x)
 
 
 class CondenseUnit(nn.Module):
-    """Adds `growth` channels to those of its input."""
+    """A dense layer that concatenates `growth` channels to its input."""
 
     growth: int
     groups: int  # of the 3x3 convolution
@@ -218,21 +221,22 @@ class CondenseUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, progress: jax.Array | float) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H, W, C + growth); `progress` is from 0 to 1."""
         y = self.first(BOTTLENECK * self.growth, name='conv1')(x, progress)
         y, _ = self.second(self.growth, 3, groups=self.groups, name='conv2')(y)
         return jnp.concatenate([x, y], axis=-1)
 
 
 class CondenseNet(nn.Module):
-    """Blocks of dense layers with pooling between them, in either form."""
+    """Blocks of dense layers with average pooling in between, in either form."""
 
     stage_sizes: Sequence[int]
-    growths: Sequence[int]  # of each block's layers; the stem has twice the first
+    growths: Sequence[int]  # growth rate of each block; the stem has twice the first
     groups: int = 4  # G, of both convolutions of a layer
     factor: int = 4  # C
     converted: bool = False
     cifar: bool = False  # no stride in the stem
-    group_lasso: float = 0.0  # its weight in the loss, while stages last
+    group_lasso: float = 0.0  # weight in the loss during the condensing stages
     dropout_rate: float = 0.0
     num_classes: int = 1000
     bn_group: int = 0
@@ -245,12 +249,12 @@ class CondenseNet(nn.Module):
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits.
 
         Args:
-          images: normalised.
-          train: whether batch statistics and dropout are on, and connections are pruned.
+          images: normalized.
+          train: whether to use batch statistics and dropout, and to prune connections.
           progress: from 0 at the start of training to 1 at its end.
         """
         conv = functools.partial(Conv, dtype=self.dtype)
-        norm = functools.partial(BatchNorm, train, group=self.bn_group, dtype=self.dtype)
+        norm = batch_norm(self, train)
         dropout = functools.partial(nn.Dropout, self.dropout_rate, deterministic=not train)
         learned = functools.partial(LearnedGroups, train=train, dtype=self.dtype)
         if self.converted:
@@ -293,14 +297,15 @@ class CondenseNet(nn.Module):
 
 
 def condense(variables: Any) -> Any:
-    """Returns the variables of the converted form that gives the logits of a learned form.
+    """Returns the variables of the converted form with the same logits as a learned form.
 
     Args:
-      variables: `params` and `batch_stats` of a trained net that is not `converted`, NumPy arrays.
+      variables: `params` and `batch_stats` of a trained network that is not `converted`, NumPy
+        arrays.
 
     Raises:
-      ValueError: groups of a layer have kept different numbers of inputs, as no training leaves
-        them.
+      ValueError: groups of a layer have kept different numbers of inputs; training never produces
+        such masks.
     """
     params, stats = {}, {}
     for name, layer in variables['params'].items():
@@ -310,7 +315,7 @@ def condense(variables: Any) -> Any:
         elif 'conv1' in layer:
             first = _condensed_conv(layer['conv1'], state['conv1'])
             params[name], stats[name] = (
-                {**whole, 'conv1': part} for whole, part in zip((layer, state), first, strict=True)
+                {**unit, 'conv1': conv1} for unit, conv1 in zip((layer, state), first, strict=True)
             )
         else:
             params[name] = layer
@@ -319,9 +324,9 @@ def condense(variables: Any) -> Any:
 
 
 def kept(mask: np.ndarray) -> np.ndarray:
-    """Returns the inputs that each group of a mask (I, G) has kept, in order: (G, n).
+    """Returns the sorted indices of the inputs that each group of a mask (I, G) keeps: (G, n).
 
-    Raises ValueError when the groups have kept different numbers.
+    Raises ValueError when the groups have kept different numbers of inputs.
     """
     counts = np.sum(mask, axis=0)
     if np.ptp(counts):
@@ -330,7 +335,7 @@ def kept(mask: np.ndarray) -> np.ndarray:
 
 
 def _condensed_conv(params: Any, stats: Any) -> tuple[Any, Any]:
-    """`params` and `batch_stats` of the CondensedConv that a LearnedConv becomes."""
+    """Returns `params` and `batch_stats` of the CondensedConv for those of a LearnedConv."""
     indices = kept(np.asarray(stats['conv']['mask']))
     groups, size = indices.shape
     kernel = np.asarray(params['conv']['kernel'])[0, 0]
@@ -349,82 +354,66 @@ def _condensed_conv(params: Any, stats: Any) -> tuple[Any, Any]:
 
 
 def _condensed_linear(params: Any, stats: Any) -> tuple[Any, Any]:
-    """The same of the classifier."""
+    """Returns `params` and `batch_stats` of the CondensedLinear for those of the classifier."""
     (index,) = kept(np.asarray(stats['mask']))
     linear = {'kernel': np.asarray(params['kernel'])[index], 'bias': params['bias']}
     return {'linear': linear}, {'index': index.astype(np.int32)}
 
 
-# Layers of each block, growth rates, other fields; parameters and multiply-adds of the converted
-# form; the same of the learned one; the paper's top-1 and top-5, which belong to both (the authors'
-# README; CIFAR-10).
-IMAGENET, GROWTHS = (4, 6, 8, 10, 8), (8, 16, 32, 64, 128)
-CIFAR, GROWTHS_CIFAR = {'cifar': True, 'num_classes': 10}, (8, 16, 32)
-NETS = {
-    'condensenet74_c4_g4': (
-        (IMAGENET, GROWTHS, {}),
-        (4_773_944, 516_640_576),
-        (11_922_680, 1_267_904_128),
-        (73.8, 91.7),
-    ),
-    'condensenet74_c8_g8': (
-        (IMAGENET, GROWTHS, {'groups': 8, 'factor': 8}),
-        (2_935_416, 261_545_792),
-        (11_103_608, 1_137_847_936),
-        (71.0, 90.0),
-    ),
-    'condensenet50_cifar': (
-        ((8,) * 3, GROWTHS_CIFAR, CIFAR),
-        (214_186, 27_183_376),
-        (522_938, 64_934_432),
-        (93.78, None),
-    ),
-    'condensenet74_cifar': (
-        ((12,) * 3, GROWTHS_CIFAR, CIFAR),
-        (402_026, 49_204_592),
-        (1_090_906, 131_783_392),
-        (94.72, None),
-    ),
-    'condensenet86_cifar': (
-        ((14,) * 3, GROWTHS_CIFAR, CIFAR),
-        (516_202, 62_377_888),
-        (1_451_594, 173_858_624),
-        (94.94, None),
-    ),
-    'condensenet98_cifar': (
-        ((16,) * 3, GROWTHS_CIFAR, CIFAR),
-        (643_882, 76_992_976),
-        (1_863_418, 221_701_024),
-        (95.17, None),
-    ),
-    'condensenet110_cifar': (
-        ((18,) * 3, GROWTHS_CIFAR, CIFAR),
-        (785_066, 93_049_856),
-        (2_326_378, 275_310_592),
-        (95.37, None),
-    ),
-    'condensenet122_cifar': (
-        ((20,) * 3, GROWTHS_CIFAR, CIFAR),
-        (939_754, 110_548_528),
-        (2_840_474, 334_687_328),
-        (95.52, None),
-    ),
-    'condensenet182_cifar': (
-        ((30,) * 3, (12, 24, 48), CIFAR),
-        (4_209_226, 493_916_592),
-        (13_792_906, 1_615_332_192),
-        (96.24, None),
-    ),
+PYTORCHCV = ((r'^(?!output)', 'features.'),)
+# The paper's top-1 and top-5 (the authors' README) apply to both forms.
+IMAGENET = {
+    'condensenet74_c4_g4': (4, 4, True, 4_773_944, 516_640_576, 73.8, 91.7),
+    'condensenet74_c4_g4_learned': (4, 4, False, 11_922_680, 1_267_904_128, 73.8, 91.7),
+    'condensenet74_c8_g8': (8, 8, True, 2_935_416, 261_545_792, 71.0, 90.0),
+    'condensenet74_c8_g8_learned': (8, 8, False, 11_103_608, 1_137_847_936, 71.0, 90.0),
 }
-RENAMES = ((r'^(?!output)', 'features.'),)
-for name, ((sizes, growths, other), converted, learned, accuracy) in NETS.items():
-    fields = {'stage_sizes': sizes, 'growths': growths, **other}
-    make = functools.partial(Variant, system=SYSTEM, module=CondenseNet, renames=RENAMES)
-    make = functools.partial(make, input_size=32 if other is CIFAR else 224)
-    make = functools.partial(make, top1=accuracy[0], top5=accuracy[1])
-    published = None if other is CIFAR else f'pytorchcv:{name}'
-    params, macs = converted
-    as_converted = {**fields, 'converted': True}
-    register(make(name, fields=as_converted, params=params, macs=macs, reference=published))
-    params, macs = learned
-    register(make(f'{name}_learned', fields=fields, params=params, macs=macs))
+register_table(
+    IMAGENET,
+    'factor groups converted params macs top1 top5',
+    system=SYSTEM,
+    module=CondenseNet,
+    fields={'stage_sizes': (4, 6, 8, 10, 8), 'growths': (8, 16, 32, 64, 128)},
+    input_size=224,
+    reference=lambda name: None if name.endswith('_learned') else f'pytorchcv:{name}',
+    renames=PYTORCHCV,
+)
+
+
+def _cifar(layers: int, growth: int, converted: bool) -> dict[str, Any]:
+    """Returns the fields of a CIFAR network with three blocks of `layers`."""
+    return {
+        'stage_sizes': (layers,) * 3,
+        'growths': (growth, 2 * growth, 4 * growth),
+        'converted': converted,
+        'cifar': True,
+        'num_classes': 10,
+    }
+
+
+# Top-1 on CIFAR-10.
+CIFAR = {
+    'condensenet50_cifar': (8, 8, True, 214_186, 27_183_376, 93.78),
+    'condensenet50_cifar_learned': (8, 8, False, 522_938, 64_934_432, 93.78),
+    'condensenet74_cifar': (12, 8, True, 402_026, 49_204_592, 94.72),
+    'condensenet74_cifar_learned': (12, 8, False, 1_090_906, 131_783_392, 94.72),
+    'condensenet86_cifar': (14, 8, True, 516_202, 62_377_888, 94.94),
+    'condensenet86_cifar_learned': (14, 8, False, 1_451_594, 173_858_624, 94.94),
+    'condensenet98_cifar': (16, 8, True, 643_882, 76_992_976, 95.17),
+    'condensenet98_cifar_learned': (16, 8, False, 1_863_418, 221_701_024, 95.17),
+    'condensenet110_cifar': (18, 8, True, 785_066, 93_049_856, 95.37),
+    'condensenet110_cifar_learned': (18, 8, False, 2_326_378, 275_310_592, 95.37),
+    'condensenet122_cifar': (20, 8, True, 939_754, 110_548_528, 95.52),
+    'condensenet122_cifar_learned': (20, 8, False, 2_840_474, 334_687_328, 95.52),
+    'condensenet182_cifar': (30, 12, True, 4_209_226, 493_916_592, 96.24),
+    'condensenet182_cifar_learned': (30, 12, False, 13_792_906, 1_615_332_192, 96.24),
+}
+register_table(
+    CIFAR,
+    'layers growth converted params macs top1',
+    system=SYSTEM,
+    module=CondenseNet,
+    fields=_cifar,
+    input_size=32,
+    renames=PYTORCHCV,
+)

@@ -1,30 +1,32 @@
 """CRU-Net: Sharing Residual Units Through Collective Tensor Factorization.
 
-Chen, Jin, Kang, Feng, Yan (the title goes on: To Improve Deep Neural Networks); IJCAI 2018;
+Chen, Jin, Kang, Feng, Yan (the title continues: To Improve Deep Neural Networks); IJCAI 2018;
  https://arxiv.org/abs/1703.02180
 
-What is new: residual functions are read as a block term decomposition of a convolution's tensor,
-whose first factors several units of a stage may share. In a collective residual unit a 1x1 and a
-depthwise 3x3 convolution have the kernels of their neighbours' (six units share them), two 1x1
-convolutions and all normalisations are the unit's own. The other stages have pre-activation ResNeXt
-units (32x4d); `@x14` names the resolutions of the collective stages.
+What is new: a residual function is a block term decomposition of a convolution's tensor, and
+several units of a stage share its first factors. In a collective residual unit the kernels of a 1x1
+and a depthwise 3x3 convolution are shared (by six units); two further 1x1 convolutions and all
+normalizations are not. The other stages have pre-activation ResNeXt units (32x4d); `@x14` names the
+resolutions of the collective stages.
 
-Where a collective stage begins, one 1x1 kernel projects the input twice: with stride 2 for the
-shortcut, and at full resolution for the residual function, each behind a normalisation of its own.
+At the start of a collective stage one 1x1 kernel projects the input twice, each time after a
+normalization of its own: with stride 2 for the shortcut, at full resolution for the residual
+function.
 
-No installable package has these nets, so they are held against a restatement. The graph is that of
-Table 1 as gluoncv2 (MXNet) has it: parameters are the same to the unit, and so is the cost. The
-5,660.66 M that gluoncv2 lists for CRU-Net-56 are half of a count of all operations; without
-normalisation, rectifiers and pooling 5,634.15 M multiply-adds are left of it. Table 1 has the
-parameters (25.5 M, 43.7 M) but 4.9 and 13.3 G multiply-adds, which we could not reproduce.
+No installable package has these networks, so they are tested against an independent
+reimplementation. The graph is that of Table 1, as in gluoncv2 (MXNet): the number of parameters is
+exactly the same, and so is the cost. The 5,660.66 M that gluoncv2 lists for CRU-Net-56 are half of
+a count of all operations; without normalization, rectifiers and pooling they come to 5,634.15 M
+multiply-adds. Table 1 has the same parameters (25.5 M, 43.7 M) but 4.9 and 13.3 G multiply-adds; we
+could not reproduce these.
 
-Epsilon is 1e-3, the default of the authors' MXNet; gluoncv2's is 1e-5, with which it lists an error
-of 25.72 % for the authors' weights of CRU-Net-56, for which they have 21.9 %.
+Epsilon is 1e-3, the default of the authors' MXNet. gluoncv2 has 1e-5 and lists an error of 25.72 %
+for the authors' weights of CRU-Net-56; the authors report 21.9 %.
 
-CRU-Net-56 136x1d is inferred: the authors say no more of it than its name, 98 MB and an error of
-21.7 %. Their sizes are the float32 variables in units of 2^20 bytes, rounded up (so of their other
-two nets and of all five of DPN). With 640 shared channels as in 32x4d that is 97.4 if its residual
-units are depthwise throughout, but 98.3 with 136 groups in each.
+CRU-Net-56 136x1d is inferred: the authors give only its name, 98 MB and an error of 21.7 %. Their
+sizes are those of the float32 variables in units of 2^20 bytes, rounded up (this holds for their
+other two networks and for all five of DPN). With the 640 shared channels of 32x4d the size is 97.4
+if the residual units are depthwise throughout, but 98.3 with 136 groups in each.
 """
 
 import functools
@@ -35,7 +37,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.models.registry import System, Variant, register
+from cls.models.registry import System, register_table
 from cls.nn import grouped, init, residual
 from cls.nn.conv import Size, conv, pair
 
@@ -54,7 +56,7 @@ SYSTEM = System(
 
 
 class SharedConv(nn.Module):
-    """A convolution that is applied several times, each time with strides of its own."""
+    """A convolution that several units apply, each with its own strides."""
 
     features: int
     window: Size
@@ -64,6 +66,7 @@ class SharedConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, strides: Size = 1) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', features)."""
         shape = (*pair(self.window), x.shape[-1] // self.groups, self.features)
         kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
@@ -81,6 +84,7 @@ class ResidualUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', features)."""
         shortcut = x
         if x.shape[-1] != self.features:
             shortcut, _ = self.unit(self.features, 1, strides=self.strides, name='shortcut')(x)
@@ -89,9 +93,9 @@ class ResidualUnit(nn.Module):
 
 
 class CollectiveUnit(nn.Module):
-    """A residual unit whose first two convolutions, `reduce` and `spatial`, are also others'.
+    """A residual unit that shares its first two convolutions, `reduce` and `spatial`.
 
-    Nothing stands between those two (figure 3, right).
+    Neither normalization nor activation separates those two (figure 3, right).
     """
 
     features: int
@@ -102,6 +106,7 @@ class CollectiveUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, reduce: SharedConv, spatial: SharedConv) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', features) with the two shared convolutions."""
         shortcut = x
         if x.shape[-1] != self.features:
             project = self.shared(self.features, 1, name='project')
@@ -115,14 +120,14 @@ class CollectiveUnit(nn.Module):
 
 
 class CRUNet(nn.Module):
-    """Stages of residual or of collective units; channels double from one to the next."""
+    """Stages of residual or collective units; each stage doubles the channels."""
 
     block_sizes: Sequence[int]
     collective: Sequence[int]  # channels of each stage's shared convolutions; 0: residual units
-    sharing: int = 6  # consecutive units that share kernels
+    sharing: int = 6  # number of consecutive units that share kernels
     width: int = 256  # of the first stage
     inner: int = 128  # channels of the first stage's grouped convolutions
-    groups: int = 32  # 0: one for each channel
+    groups: int = 32  # 0: one group for each channel
     stem_features: int = 64
     num_classes: int = 1000
     bn_group: int = 0
@@ -150,16 +155,20 @@ class CRUNet(nn.Module):
                 )
             self.sow('intermediates', f'stage{i + 1}', x)
         x = nn.relu(norm(name='bn')(x))
-        return residual.classify(self, x)
+        return residual.head(self, x)
 
 
-# Units (Table 1), channels of the shared convolutions and of the first grouped ones, groups;
-# parameters and multiply-adds; the authors' single-crop top-1 (https://github.com/cypw/CRU-Net).
+# Numbers of units are Table 1's; top-1 is the authors', by a single crop
+# (https://github.com/cypw/CRU-Net).
 IMAGENET = {
     'crunet56': ((3, 4, 6, 3), (0, 0, 640, 0), 128, 32, 25_609_384, 5_634_153_472, 78.1),
     'crunet56_136x1d': ((3, 4, 6, 3), (0, 0, 640, 0), 136, 0, 25_474_144, 5_646_757_056, 78.3),
     'crunet116': ((3, 6, 18, 3), (0, 352, 704, 0), 128, 32, 43_656_136, 12_645_923_328, 79.4),
 }
-for name, (sizes, collective, inner, groups, params, macs, top1) in IMAGENET.items():
-    fields = {'block_sizes': sizes, 'collective': collective, 'inner': inner, 'groups': groups}
-    register(Variant(name, SYSTEM, CRUNet, fields, 224, params, macs, top1))
+register_table(
+    IMAGENET,
+    'block_sizes collective inner groups params macs top1',
+    system=SYSTEM,
+    module=CRUNet,
+    input_size=224,
+)

@@ -2,18 +2,18 @@
 
 Liu, Simonyan, Yang; https://arxiv.org/abs/1806.09055
 
-What is new: the choice between operations is made continuous, a softmax over all of them on every
-edge of a cell, and learnt by gradient descent beside the weights; the strongest two edges into each
-node are kept. Here are the nets that come out of it, not the search.
+What is new: a continuous relaxation of the choice between operations, a softmax over all of them on
+every edge of a cell. Gradient descent learns it together with the weights; the two strongest edges
+into each node are kept. This file has the resulting networks, not the search.
 
-Agrees with: pytorchcv's darts (ImageNet), which is the authors' code (quark0/darts) without an
-auxiliary head; the nets for CIFAR-10 with that code, by a restatement. L cells, a third of them in
-each stage; a reduction cell is the first of the second and the third stage. The paper's 574 M
-multiply-adds of the ImageNet net are 530 M when convolutions and the classifier alone are counted.
-An image side that is odd where a factorised reduction halves it is padded, which that code refuses.
+Agrees with: pytorchcv's darts (ImageNet), the authors' code (quark0/darts) without an auxiliary
+head; the CIFAR-10 networks agree with an independent reimplementation of that code. Of L cells each
+stage has a third; the second and the third stage begin with a reduction cell. The paper counts 574
+million multiply-adds for the ImageNet network, of which convolutions and the classifier have 530
+million. An image whose side is odd at a factorized reduction is padded, where that code refuses it.
 
 The authors' auxiliary head for ImageNet lacks its second norm, by an oversight that they kept; so
-it does here. A cell numbers its inputs as cls.nn.cells does, in genotype files too; `published`
+does this one. A cell numbers its inputs as cls.nn.cells does, in genotype files too; `published`
 reads the numbering of the paper and its code, where 0 is the cell before the previous one.
 """
 
@@ -24,12 +24,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.models.registry import System, Variant, register
+from cls.models.registry import System, Variant, register, register_table
 from cls.nn import init
 from cls.nn.cells import AuxiliaryHead, Cell, CellSpec, Edge, Genotype
 from cls.nn.conv import Conv
 from cls.nn.dense import Dense
-from cls.nn.norm import BatchNorm
+from cls.nn.norm import batch_norm
 
 SYSTEM = System(
     name='DARTS',
@@ -45,17 +45,17 @@ SYSTEM = System(
 
 
 def published(*edges: Edge) -> CellSpec:
-    """Returns the cell of a list of edges, two to a node, numbered as in the paper and its code.
+    """Returns the cell of a list of edges, two for each node, with the numbering of the paper.
 
-    There state 0 is the cell before the previous one and state 1 the previous one. All nodes are
-    concatenated.
+    In it state 0 is the cell before the previous one, and state 1 the previous one. All
+    nodes are concatenated.
     """
     swapped = [(op, 1 - source if source < 2 else source) for op, source in edges]
     nodes = tuple(zip(swapped[::2], swapped[1::2], strict=True))
     return CellSpec(nodes, tuple(range(2, 2 + len(nodes))))
 
 
-# Found with the first and the second order of the gradient (genotypes.py; figures 4 and 5).
+# Results of the first-order and the second-order search (genotypes.py; figures 4 and 5).
 V1 = Genotype(
     normal=published(
         ('sep_conv_3x3', 1),
@@ -103,14 +103,13 @@ V2 = Genotype(
 
 
 class DARTS(nn.Module):
-    """A net of DARTS cells."""
+    """A network of DARTS cells."""
 
     genotype: Genotype
     stage_sizes: tuple[int, ...]
     filters: int  # C, channels of a state in the first stage
-    cifar: bool = (
-        False  # a stem of one convolution at full resolution; otherwise three, each of stride 2
-    )
+    # A stem of one convolution at full resolution; otherwise three with stride 2.
+    cifar: bool = False
     aux_head: bool = True
     drop_path_rate: float = 0.0  # reached at the end of training
     num_classes: int = 1000
@@ -125,15 +124,13 @@ class DARTS(nn.Module):
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits.
 
         Args:
-          images: normalised.
-          train: whether batch statistics, drop path and the auxiliary head are on.
+          images: normalized.
+          train: whether to use batch statistics, drop path and the auxiliary head.
           progress: from 0 at the start of training to 1 at its end.
         """
-        kernel_init = init.VarianceScaling(1 / 3, 'fan_in', 'uniform')  # PyTorch's, as there
+        kernel_init = init.VarianceScaling(1 / 3, 'fan_in', 'uniform')  # PyTorch's default
         conv = functools.partial(Conv, dtype=self.dtype, kernel_init=kernel_init)
-        norm = functools.partial(
-            BatchNorm, train, momentum=self.bn_momentum, group=self.bn_group, dtype=self.dtype
-        )
+        norm = batch_norm(self, train, momentum=self.bn_momentum)
         drop_rate = self.drop_path_rate * progress if train and self.drop_path_rate else 0.0
 
         if self.cifar:
@@ -174,7 +171,7 @@ class DARTS(nn.Module):
         return x.astype(jnp.float32)
 
     def _auxiliary(self, conv, norm):
-        """On 8x8 pixels of CIFAR and 7x7 of ImageNet the pool leaves 2x2."""
+        """Returns the auxiliary head, whose pooling maps CIFAR's 8x8 and ImageNet's 7x7 to 2x2."""
         return AuxiliaryHead(
             self.num_classes,
             conv,
@@ -187,7 +184,7 @@ class DARTS(nn.Module):
 
 
 def _unit(match) -> str:
-    """Cell 0 to 13 as pytorchcv names it, by stages of 4, 5 and 5."""
+    """Returns pytorchcv's name of cell 0 to 13, by stages of 4, 5 and 5."""
     cell = int(match[1])
     stage, first = max((s, f) for s, f in enumerate((0, 4, 9), 1) if cell >= f)
     return f'features.stage{stage}.unit{cell - first + 1}.'
@@ -235,18 +232,22 @@ register(
     )
 )
 
-# C = 36, L = 20: genotype, parameters, multiply-adds, the paper's top-1 in percent (with cutout).
+# C = 36, L = 20; top-1 is the paper's, with cutout.
 CIFAR = {
     'darts_v2_cifar': (V2, 3_349_342, 528_359_040, 97.24),
     'darts_v1_cifar': (V1, 3_169_414, 500_987_520, 97.00),
 }
-for name, (genotype, params, macs, top1) in CIFAR.items():
-    fields = {
-        'genotype': genotype,
+register_table(
+    CIFAR,
+    'genotype params macs top1',
+    system=SYSTEM,
+    module=DARTS,
+    fields={
         'stage_sizes': (6, 7, 7),
         'filters': 36,
         'cifar': True,
         'drop_path_rate': 0.2,
         'num_classes': 10,
-    }
-    register(Variant(name, SYSTEM, DARTS, fields, 32, params, macs, top1))
+    },
+    input_size=32,
+)

@@ -2,17 +2,17 @@
 
 CVPR 2017; https://arxiv.org/abs/1608.06993
 
-What is new: within a block every layer sees the outputs of all layers before it, concatenated, and
-adds k channels of its own (the growth rate). DenseNet-BC reduces the layer's input to 4k channels
-by a 1x1 convolution (B) and halves the channels between blocks (C).
+What is new: within a block every layer sees the concatenated outputs of all layers before it, and
+adds k channels of its own (the growth rate). DenseNet-BC reduces the input of a layer to 4k
+channels by a 1x1 convolution (B) and halves the channels between blocks (C).
 
 Agrees with: torchvision's densenet121, 161, 169, 201, and its DenseNet class for 264; pytorchcv's
-CIFAR nets of the BC form. Plain CIFAR nets have no compression in the paper (figure and section 3,
-theta = 1; Table 2's parameters), while pytorchcv's halve the channels; they are held against a
-restatement instead. DenseNet-161 is from the authors' repository.
+CIFAR networks of the BC form. The paper's plain CIFAR networks have no compression (figure and
+section 3, theta = 1; parameters of Table 2), while pytorchcv's halve the channels; ours are tested
+against an independent reimplementation instead. DenseNet-161 is from the authors' repository.
 
 Dropout follows every convolution but the first, as in the paper and the authors' code
-(models/densenet.lua); torchvision and pytorchcv have it at a layer's end only.
+(models/densenet.lua); torchvision and pytorchcv have it only at the end of a layer.
 """
 
 import functools
@@ -23,10 +23,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.models.registry import System, Variant, register
+from cls.models.registry import System, register_table
 from cls.nn import residual
 from cls.nn.conv import Conv
-from cls.nn.norm import BatchNorm
+from cls.nn.norm import batch_norm
 from cls.nn.pool import avg_pool, max_pool
 from cls.nn.units import NormConv
 
@@ -42,7 +42,7 @@ SYSTEM = System(
 
 
 class DenseLayer(nn.Module):
-    """Adds `growth` channels to those of its input; with a bottleneck of 4 * growth."""
+    """A layer that concatenates `growth` channels to its input; a bottleneck has 4 * growth."""
 
     growth: int
     bottleneck: bool
@@ -51,6 +51,7 @@ class DenseLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H, W, C + growth)."""
         y = x
         if self.bottleneck:
             y, _ = self.unit(4 * self.growth, 1, name='conv1')(y)
@@ -60,20 +61,21 @@ class DenseLayer(nn.Module):
 
 
 class DenseBlock(nn.Module):
-    """Layers of one resolution."""
+    """Dense layers at one resolution."""
 
     size: int
     layer: Callable[..., nn.Module]
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H, W, C')."""
         for i in range(self.size):
             x = self.layer(name=f'denselayer{i + 1}')(x)
         return x
 
 
 class DenseNet(nn.Module):
-    """Dense blocks with transitions between them, and the ImageNet or the CIFAR stem."""
+    """Dense blocks with transitions in between, and the ImageNet or the CIFAR stem."""
 
     block_sizes: Sequence[int]
     growth: int
@@ -89,7 +91,7 @@ class DenseNet(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         conv = functools.partial(Conv, dtype=self.dtype)
-        norm = functools.partial(BatchNorm, train, group=self.bn_group, dtype=self.dtype)
+        norm = batch_norm(self, train)
         unit = functools.partial(NormConv, conv=conv, norm=norm)
         dropout = functools.partial(nn.Dropout, self.dropout_rate, deterministic=not train)
         layer = functools.partial(
@@ -110,11 +112,11 @@ class DenseNet(nn.Module):
             x = DenseBlock(size, layer, name=f'denseblock{i}')(x)
             self.sow('intermediates', f'stage{i}', x)
         x = nn.relu(norm(name='norm5')(x))
-        return residual.classify(self, x, name='classifier')
+        return residual.head(self, x, name='classifier')
 
 
-# k, layers in each block (Table 1), parameters and multiply-adds, and the paper's single-crop
-# accuracies (Table 3; 161: an earlier version of the paper, and not in its last one).
+# Layers of the blocks are Table 1's. Top-1 and top-5 are the paper's, by a single crop (Table 3;
+# 161: only in an earlier version of the paper).
 IMAGENET = {
     'densenet121': (32, (6, 12, 24, 16), 7_978_856, 2_834_161_664, 74.98, 92.29),
     'densenet169': (32, (6, 12, 32, 32), 14_149_480, 3_359_843_328, 76.20, 93.15),
@@ -122,14 +124,13 @@ IMAGENET = {
     'densenet264': (32, (6, 12, 64, 48), 33_337_704, 5_751_653_376, 77.85, 93.88),
     'densenet161': (48, (6, 12, 36, 24), 28_681_000, 7_727_907_072, 77.67, 93.85),
 }
-# k, layers in each of three blocks, parameters and multiply-adds, and CIFAR-10 top-1 with
-# augmentation (Table 2); the stem has 2k channels.
+# Growth rate, layers in each of three blocks; top-1 on CIFAR-10 with augmentation (Table 2).
 CIFAR_BC = {
     'densenet100_k12_bc_cifar': (12, 16, 769_162, 287_929_692, 95.49),
     'densenet250_k24_bc_cifar': (24, 41, 15_324_406, 5_418_785_724, 96.38),
     'densenet190_k40_bc_cifar': (40, 31, 25_624_430, 9_301_945_740, 96.54),
 }
-# The same without bottlenecks and compression; the stem has 16 channels.
+# The same without bottlenecks and compression.
 CIFAR = {
     'densenet40_k12_cifar': (12, 12, 1_019_722, 264_812_928, 94.76),
     'densenet100_k12_cifar': (12, 32, 6_979_642, 1_769_516_448, 95.90),
@@ -140,7 +141,7 @@ TORCHVISION = (
     (r'\.conv(\d)\.(norm|conv)\.', r'.\2\1.'),
     (r'^(?!classifier)', 'features.'),
 )
-# The files that torchvision publishes say norm.1 and conv.1 where its code says norm1 and conv1.
+# torchvision's published files have norm.1 and conv.1 for the norm1 and conv1 of its code.
 OLD_NAMES = ((r'\b(norm|conv)\.([12])\.', r'\1\2.'),)
 PYTORCHCV = (
     (r'^conv0\.', 'features.init_block.'),
@@ -151,13 +152,13 @@ PYTORCHCV = (
 )
 
 
-for name, (growth, sizes, params, macs, top1, top5) in IMAGENET.items():
-    fields = {'block_sizes': sizes, 'growth': growth, 'stem_features': 2 * growth}
-    known = {'reference': f'torchvision:{name}', 'renames': TORCHVISION, 'old_names': OLD_NAMES}
-    register(Variant(name, SYSTEM, DenseNet, fields, 224, params, macs, top1, top5, **known))
-for name, (growth, layers, params, macs, top1) in (CIFAR_BC | CIFAR).items():
-    bc = name in CIFAR_BC
-    fields = {
+def _imagenet(growth: int, **fields: Any) -> dict[str, Any]:
+    return {'growth': growth, 'stem_features': 2 * growth, **fields}
+
+
+def _cifar(growth: int, layers: int, bc: bool) -> dict[str, Any]:
+    """Returns the fields of a CIFAR network; its stem has 2k channels, 16 in the plain form."""
+    return {
         'block_sizes': (layers,) * 3,
         'growth': growth,
         'stem_features': 2 * growth if bc else 16,
@@ -165,5 +166,35 @@ for name, (growth, layers, params, macs, top1) in (CIFAR_BC | CIFAR).items():
         'cifar': True,
         'num_classes': 10,
     }
-    known = {'reference': f'pytorchcv:{name}10' if bc else None, 'renames': PYTORCHCV}
-    register(Variant(name, SYSTEM, DenseNet, fields, 32, params, macs, top1, **known))
+
+
+register_table(
+    IMAGENET,
+    'growth block_sizes params macs top1 top5',
+    system=SYSTEM,
+    module=DenseNet,
+    fields=_imagenet,
+    input_size=224,
+    reference=lambda name: f'torchvision:{name}',
+    renames=TORCHVISION,
+    old_names=OLD_NAMES,
+)
+register_table(
+    CIFAR_BC,
+    'growth layers params macs top1',
+    system=SYSTEM,
+    module=DenseNet,
+    fields=functools.partial(_cifar, bc=True),
+    input_size=32,
+    reference=lambda name: f'pytorchcv:{name}10',
+    renames=PYTORCHCV,
+)
+register_table(
+    CIFAR,
+    'growth layers params macs top1',
+    system=SYSTEM,
+    module=DenseNet,
+    fields=functools.partial(_cifar, bc=False),
+    input_size=32,
+    renames=PYTORCHCV,
+)

@@ -2,14 +2,14 @@
 
 https://arxiv.org/abs/1707.01629
 
-What is new: a ResNeXt bottleneck whose output is parted. Some channels are added to a residual path
-(features are used again), the others are appended to a densely connected one (new features are
-found); every block sees both. The paper has DPN-92, 98 and 131, the authors' repository
+What is new: the output of a ResNeXt bottleneck is split. Some channels are added to a residual path
+(feature reuse), the others are appended to a densely connected path (feature exploration); every
+block sees both. The paper has DPN-92, 98 and 131, the authors' repository
 (https://github.com/cypw/DPNs) also 68 and 107.
 
-Agrees with: timm's dpn68, dpn92, dpn98, dpn131, dpn107, and with them with the authors' MXNet code:
-epsilon is 1e-3, MXNet's own; the classifier is a 1x1 convolution. Not here: the authors' mean-max
-pooling, by which they test at 320 pixels.
+Agrees with: timm's dpn68, dpn92, dpn98, dpn131, dpn107, and so with the authors' MXNet code:
+epsilon is 1e-3, the default of MXNet; the classifier is a 1x1 convolution. Not included: the
+authors' mean-max pooling for tests at 320 pixels.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.models.registry import System, Variant, register
+from cls.models.registry import System, Variant, register, register_table
 from cls.nn import grouped
 
 SYSTEM = System(
@@ -36,9 +36,9 @@ SYSTEM = System(
 
 
 class DualPath(nn.Module):
-    """Adds `width` channels to the residual path, appends `increment` to the dense one.
+    """A block that adds `width` channels to one path and appends `increment` to the other.
 
-    The paths are projected before where a stage begins: `width` and twice `increment` channels.
+    The first block of a stage projects both paths, to `width` and 2 * `increment` channels.
     """
 
     width: int
@@ -51,7 +51,7 @@ class DualPath(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps both paths, concatenated, to both paths, concatenated."""
+        """Maps the concatenated paths (N, H, W, C) to the concatenated paths (N, H', W', C')."""
         old = x
         if self.project:
             features, name = self.width + 2 * self.increment, f'c1x1_w_s{self.strides}'
@@ -65,10 +65,10 @@ class DualPath(nn.Module):
 
 
 class DPN(nn.Module):
-    """Stages of dual path blocks; channels double from one to the next."""
+    """Stages of dual path blocks; each stage doubles the channels of the residual path."""
 
     block_sizes: Sequence[int]
-    increments: Sequence[int]  # channels that a block of each stage appends
+    increments: Sequence[int]  # channels that each block of a stage appends
     inner: int  # channels of the first stage's grouped convolutions
     groups: int
     width: int = 256  # of the first stage's residual path
@@ -103,8 +103,7 @@ class DPN(nn.Module):
         return x[:, 0, 0].astype(jnp.float32)
 
 
-# Blocks, increments, channels and number of groups, stem's channels; parameters and multiply-adds;
-# the authors' top-1 and top-5 (their README; DPN-107 was first trained on 5,000 other classes).
+# Top-1 and top-5 are from the authors' README; DPN-107 was pretrained on 5,000 other classes.
 IMAGENET = {
     'dpn92': (
         (3, 4, 20, 3),
@@ -150,17 +149,6 @@ IMAGENET = {
         80.25,
         95.06,
     ),
-    'dpn68': (
-        (3, 4, 12, 3),
-        (16, 32, 32, 64),
-        128,
-        32,
-        10,
-        12_611_602,
-        2_326_163_456,
-        76.43,
-        93.07,
-    ),
 }
 TIMM = (
     (r'^conv1\.', 'conv1_1.'),
@@ -171,15 +159,35 @@ TIMM = (
     (r'\.conv3\.', '.c1x1_c.'),
 )
 
-for name, (sizes, increments, inner, groups, stem, params, macs, top1, top5) in IMAGENET.items():
-    fields = {
-        'block_sizes': sizes,
-        'increments': increments,
-        'inner': inner,
-        'groups': groups,
-        'stem_features': stem,
-    }
-    if name == 'dpn68':
-        fields |= {'width': 64, 'stem_window': 3}
-    known = {'reference': f'timm:{name}', 'renames': TIMM}
-    register(Variant(name, SYSTEM, DPN, fields, 224, params, macs, top1, top5, **known))
+register_table(
+    IMAGENET,
+    'block_sizes increments inner groups stem_features params macs top1 top5',
+    system=SYSTEM,
+    module=DPN,
+    input_size=224,
+    reference=lambda name: f'timm:{name}',
+    renames=TIMM,
+)
+register(
+    Variant(
+        'dpn68',
+        SYSTEM,
+        DPN,
+        {
+            'block_sizes': (3, 4, 12, 3),
+            'increments': (16, 32, 32, 64),
+            'inner': 128,
+            'groups': 32,
+            'width': 64,
+            'stem_features': 10,
+            'stem_window': 3,
+        },
+        input_size=224,
+        params=12_611_602,
+        macs=2_326_163_456,
+        top1=76.43,
+        top5=93.07,
+        reference='timm:dpn68',
+        renames=TIMM,
+    )
+)

@@ -2,34 +2,36 @@
 
 Tan, Le; https://arxiv.org/abs/1905.11946
 
-What is new: depth, width and resolution grow together, each as a power of one number
-(`compound_scaling`), from a small net that was searched for (`B0`, table 1): inverted residuals
-with gates and swish. `genotype` may be any other net of such blocks.
+What is new: depth, width and resolution grow together, each as a power of one coefficient
+(`compound_scaling`), from a small network found by a search (`B0`, table 1): inverted residuals
+with squeeze and excitation and swish. `genotype` may be any other network of such blocks.
 
-Agrees with: timm's tf_efficientnet_*, the authors' nets (TensorFlow's padding; epsilon 1e-3), and
-its efficientnet_*, the same with PyTorch's padding and epsilon, for weights that were trained so.
-Lite are the authors' nets for mobile devices (lite/ in their code): no gates, ReLU6, and a stem and
-head that do not grow. The tf_ variants also take weights in the naming of efficientnet-pytorch and
-efficientnet-lite-pytorch.
+Agrees with: timm's tf_efficientnet_*, the authors' networks (TensorFlow's padding; epsilon 1e-3),
+and its efficientnet_*, the same with PyTorch's padding and epsilon, for weights trained in PyTorch.
+Lite are the authors' networks for mobile devices (lite/ in their code): ReLU6, no squeeze and
+excitation, and a stem and head of fixed size. The tf_ variants also read weights with the names of
+efficientnet-pytorch and efficientnet-lite-pytorch.
 
 The published coefficients of B1, B2 and B3 are compound_scaling(phi) with phi of 1/2, 1 and 2,
 width and depth rounded to a tenth and pixels to ten. No phi gives those of B4 to B7: with 4 to 7,
-width and resolution come within 5 %, but the published nets are shallower by an eighth. So
-COEFFICIENTS has the authors' numbers, and a test says how far each lies from the formula.
+width and resolution come within 5 %, but the published networks are shallower by an eighth.
+COEFFICIENTS therefore has the authors' numbers, and a test checks the distance of each from the
+formula.
 """
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.models.registry import System, Variant, register
+from cls.models.registry import System, register_table
 from cls.nn import init, inverted
 from cls.nn.conv import Conv
 from cls.nn.inverted import Genotype, InvertedResidual, Run, round_channels
-from cls.nn.norm import BatchNorm
+from cls.nn.norm import batch_norm
 
 SYSTEM = System(
     name='EfficientNet',
@@ -68,7 +70,7 @@ LITE = Genotype(
 
 
 def compound_scaling(phi: float) -> tuple[float, float, float]:
-    """Returns (width, depth, pixels) of a net of about 2 ** phi times B0's cost, not rounded.
+    """Returns the unrounded (width, depth, pixels) of a network of about 2 ** phi times B0's cost.
 
     Equation 3, with the alpha, beta and gamma of section 3.3.
     """
@@ -76,7 +78,7 @@ def compound_scaling(phi: float) -> tuple[float, float, float]:
 
 
 def scaled(genotype: Genotype, width: float, depth: float, lite: bool) -> list[list[Run]]:
-    """Returns each stage's runs; of a lite net the first and the last keep their depth."""
+    """Returns the runs of each stage; in a lite network the outer stages keep their depth."""
     runs = inverted.scaled(genotype, width, depth)
     if lite:
         ends = inverted.scaled(genotype, width)
@@ -85,15 +87,15 @@ def scaled(genotype: Genotype, width: float, depth: float, lite: bool) -> list[l
 
 
 class EfficientNet(nn.Module):
-    """A net of inverted residuals, scaled."""
+    """A scaled network of inverted residuals."""
 
     genotype: Genotype = B0
-    width: float = 1.0  # what channels are multiplied by
-    depth: float = 1.0  # what the repetitions of blocks are multiplied by, rounded upwards
-    lite: bool = False  # ReLU6; stem and head do not grow, nor do the outer stages in depth
+    width: float = 1.0  # multiplier of all channels
+    depth: float = 1.0  # multiplier of the repeats of a block, rounded up
+    lite: bool = False  # ReLU6; fixed stem and head, fixed depth of the outer stages
     padding: str | None = 'SAME'
     dropout_rate: float = 0.2
-    drop_path_rate: float = 0.2  # 1 - survival_prob of their code, which grows to it from 0
+    drop_path_rate: float = 0.2  # of the last block, rising from 0 (1 - survival_prob)
     num_classes: int = 1000
     bn_group: int = 0
     bn_momentum: float = 0.99
@@ -104,14 +106,7 @@ class EfficientNet(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         conv = functools.partial(Conv, padding=self.padding, dtype=self.dtype)
-        norm = functools.partial(
-            BatchNorm,
-            train,
-            momentum=self.bn_momentum,
-            epsilon=self.bn_epsilon,
-            group=self.bn_group,
-            dtype=self.dtype,
-        )
+        norm = batch_norm(self, train, momentum=self.bn_momentum, epsilon=self.bn_epsilon)
         block = functools.partial(InvertedResidual, conv=conv, norm=norm)
         act, ends = ('relu6', 1.0) if self.lite else ('swish', self.width)
         runs = scaled(self.genotype, self.width, self.depth, self.lite)
@@ -120,11 +115,11 @@ class EfficientNet(nn.Module):
         x = inverted.stem(self, images, round_channels(32 * ends), conv, norm, act)
         x = inverted.stages(self, x, runs, block, act, drop_rate)
         kernel_init = init.VarianceScaling(1 / 3, 'fan_out', 'uniform')
-        head = round_channels(1280 * ends)
-        return inverted.classify(self, x, head, conv, norm, act, train, kernel_init)
+        width = round_channels(1280 * ends)
+        return inverted.head(self, x, width, conv, norm, act, train, kernel_init)
 
 
-# efficientnet-pytorch's (and efficientnet-lite-pytorch's), but for the numbers of the blocks.
+# Names of efficientnet-pytorch and efficientnet-lite-pytorch, except the numbers of the blocks.
 OLD = (
     (r'^_conv_(stem|head)\.', r'conv_\1.'),
     (r'^_bn0\.', 'bn1.'),
@@ -142,16 +137,10 @@ OLD = (
 )
 
 
-def _old_names(runs: list[list[Run]]) -> tuple[tuple[str, str], ...]:
-    """Returns OLD, after what finds the places of blocks that are numbered through."""
-    ours = (name for name, _ in inverted.blocks(runs))
-    return (*((rf'^_blocks\.{n}\.', f'{name}.') for n, name in enumerate(ours)), *OLD)
-
-
-# Width, depth, input size and dropout in the authors' code (efficientnet_builder.py, in lite/
-# efficientnet_lite_builder.py; timm evaluates lite3 and lite4 on larger images), parameters,
-# multiply-adds, top-1 and top-5 in percent: the paper's (table 2), Lite's from lite/README.md. B8
-# and L2 are from later papers that train them on more than these labels (1911.09665, 1911.04252).
+# Width, depth, input size and dropout are from the authors' code (efficientnet_builder.py, in lite/
+# efficientnet_lite_builder.py; timm evaluates lite3 and lite4 on larger images). Top-1 and top-5
+# are the paper's (table 2), Lite's from lite/README.md. B8 and L2 are from later papers that train
+# them with additional data (1911.09665, 1911.04252).
 COEFFICIENTS = {
     'b0': (1.0, 1.0, 224, 0.2, 5_288_548, 385_814_752, 77.1, 93.3),
     'b1': (1.0, 1.1, 240, 0.2, 7_794_184, 686_802_832, 79.1, 94.4),
@@ -173,38 +162,37 @@ PYTORCH = {'padding': None, 'bn_momentum': 0.9, 'bn_epsilon': 1e-5}
 WITH_PYTORCH = ('b0', 'b1', 'b2', 'b3', 'b4', 'b5', 'b6', 'b7', 'b8', 'l2', 'lite0')
 
 
-for name, (width, depth, size, dropout_rate, *numbers) in COEFFICIENTS.items():
+def _forms(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields the prefix and the fields of the authors' form and, if timm has it, of PyTorch's."""
     lite = name.startswith('lite')
-    fields = {
-        'genotype': LITE if lite else B0,
-        'width': width,
-        'depth': depth,
-        'lite': lite,
-        'dropout_rate': dropout_rate,
-    }
-    register(
-        Variant(
-            f'tf_efficientnet_{name}',
-            SYSTEM,
-            EfficientNet,
-            fields,
-            size,
-            *numbers,
-            reference=f'timm:tf_efficientnet_{name}',
-            renames=inverted.TIMM,
-            old_names=_old_names(scaled(fields['genotype'], width, depth, lite)),
-        )
-    )
+    fields = {'genotype': LITE if lite else B0, 'lite': lite}
+    yield 'tf_', fields
     if name in WITH_PYTORCH:
-        register(
-            Variant(
-                f'efficientnet_{name}',
-                SYSTEM,
-                EfficientNet,
-                {**fields, **PYTORCH},
-                size,
-                *numbers,
-                reference=f'timm:efficientnet_{name}',
-                renames=inverted.TIMM,
-            )
-        )
+        yield '', {**fields, **PYTORCH}
+
+
+def _old_names(name: str) -> tuple[tuple[str, str], ...]:
+    """Returns OLD, after pairs for the consecutive numbers of the blocks in those packages."""
+    if not name.startswith('tf_'):
+        return ()
+    short = name.removeprefix('tf_efficientnet_')
+    width, depth, *_ = COEFFICIENTS[short]
+    (_, fields), *_ = _forms(short)
+    runs = scaled(fields['genotype'], width, depth, fields['lite'])
+    paths = (path for path, _ in inverted.blocks(runs))
+    return (*((rf'^_blocks\.{n}\.', f'{path}.') for n, path in enumerate(paths)), *OLD)
+
+
+register_table(
+    {
+        f'{prefix}efficientnet_{name}': (*row, fields)
+        for name, row in COEFFICIENTS.items()
+        for prefix, fields in _forms(name)
+    },
+    'width depth input_size dropout_rate params macs top1 top5 fields',
+    system=SYSTEM,
+    module=EfficientNet,
+    reference=lambda name: f'timm:{name}',
+    renames=inverted.TIMM,
+    old_names=_old_names,
+)

@@ -2,23 +2,23 @@
 
 https://arxiv.org/abs/1703.01513
 
-What is new: how a net's layers are connected is a string of bits, on which a genetic algorithm
-works. A stage is a graph of numbered nodes, each the sum of what feeds it, a convolution, a
-normalisation and a rectifier; group j of its code has a bit for each of the nodes 1 to j, set where
-that one feeds node j + 1 (section 3.1). Nodes that nothing feeds are fed by a first convolution
-outside the code, nodes that feed nothing are summed and convolved once more, and nodes that do
-neither are left out; a code of zeros is the first convolution alone (section 3.1.1).
+What is new: a bit string encodes the connections between the layers of a network, and a genetic
+algorithm works on it. A stage is a graph of numbered nodes, each the sum of its inputs, a
+convolution, a normalization and a rectifier; group j of its code has a bit for each of the nodes 1
+to j, set if that node feeds node j + 1 (section 3.1). Nodes without inputs read a first convolution
+outside the code, nodes without successors are summed and convolved once more, and isolated nodes
+are left out; a code of zeros is only the first convolution (section 3.1.1).
 
-The nets are the two that figure 5 shows. On ImageNet VGG's first two stages precede them, and its
-linear layers follow; on CIFAR-10 the first convolution of each stage is 5x5 and the pools are 3x3.
+The networks are the two of figure 5. On ImageNet VGG's first two stages precede them, and its
+linear layers follow; on CIFAR-10 the first convolution of each stage is 5x5 and pooling is 3x3.
 
-No package has these nets. Parameters and multiply-adds meet counts that were derived apart from
-this file, the 22 convolutions that the paper speaks of, and the 156M parameters by which others
-know the ImageNet nets (Real et al. 2018, 1802.01548, Table 2). Those counts have a bias beside each
-normalisation, and normalise in VGG's stages too. The codes are those printed: the right drawing of
-figure 5 shows another third stage than the code under it. What the paper does not say is chosen:
-pools of 3x3 pad so that 32 pixels become 16, 8 and 4, and images of other sizes are pooled to as
-many bins as there are at the paper's.
+No package has these networks. Parameters and multiply-adds equal counts derived independently of
+this file, the 22 convolutions of the paper, and the 156M parameters that others report for the
+ImageNet networks (Real et al. 2018, 1802.01548, Table 2). Those counts have a bias in addition to
+each normalization, and normalize in VGG's stages too. The codes are the printed ones: the right
+drawing of figure 5 shows another third stage than the code below it. Chosen by us, as the paper is
+silent: 3x3 pooling pads so that 32 pixels become 16, 8 and 4, and images of other sizes are pooled
+to the number of bins of the paper's size.
 """
 
 import dataclasses
@@ -31,10 +31,10 @@ import jax
 import jax.numpy as jnp
 
 from cls.errors import UserError
-from cls.models.registry import System, Variant, register
+from cls.models.registry import System, register_table
 from cls.nn.conv import Conv
 from cls.nn.dense import Dense
-from cls.nn.norm import BatchNorm
+from cls.nn.norm import batch_norm
 from cls.nn.pool import adaptive_avg_pool, max_pool
 from cls.nn.units import ConvNorm
 
@@ -52,15 +52,16 @@ SYSTEM = System(
 
 @dataclasses.dataclass(frozen=True)
 class Genotype:
-    """The code of each stage: groups of 1, 2, 3, ... bits with dashes between, as '0-01-100'.
+    """The code of each stage: groups of 1, 2, 3, ... bits separated by dashes, as '0-01-100'.
 
-    Raises ValueError for anything else.
+    Raises ValueError for any other string, and without stages.
     """
 
     stages: tuple[str, ...]
 
     @property
     def num_layers(self) -> int:
+        """Number of convolutions in the graphs of all stages."""
         return sum(len(code.split('-')) + 1 for code in self.stages)
 
     def __post_init__(self):
@@ -76,10 +77,10 @@ class Genotype:
 
 
 def graph(code: str) -> dict[int, tuple[int, ...]]:
-    """Returns what feeds each node of a stage, in an order in which they can be computed.
+    """Returns the inputs of each node of a stage, in topological order.
 
-    Node 0 is the stage's first convolution; the last is the one outside the code that collects
-    what feeds nothing. Isolated nodes are missing; of a code of zeros nothing is left.
+    Node 0 is the first convolution of the stage; the last node is the one outside the code that
+    collects the nodes without successors. Isolated nodes are left out; a code of zeros gives {}.
     """
     groups = code.split('-')
     nodes = range(1, len(groups) + 2)
@@ -96,7 +97,7 @@ def graph(code: str) -> dict[int, tuple[int, ...]]:
 
 
 class Stage(nn.Module):
-    """The graph of a code, all of `width` channels, between the two convolutions outside it."""
+    """The graph of a code, with `width` channels, between the two convolutions outside the code."""
 
     code: str
     width: int
@@ -106,6 +107,7 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H, W, width)."""
         node = functools.partial(ConvNorm, self.width, conv=self.conv, norm=self.norm)
         states = {0: node(window=self.input_window, name='node0')(x)}
         for i, sources in graph(self.code).items():
@@ -115,16 +117,16 @@ class Stage(nn.Module):
 
 
 class GeNet(nn.Module):
-    """Stages of genetic code, each ended by a max pool of stride 2, and linear layers."""
+    """Stages of genetic codes, each followed by max pooling with stride 2, and linear layers."""
 
     genotype: Genotype
     widths: Sequence[int]  # of the stages
-    stem: Sequence[int] = ()  # widths of VGG's stages of two convolutions before them
-    input_window: int = 5  # of each stage's first convolution
+    stem: Sequence[int] = ()  # widths of preceding VGG stages, of two convolutions each
+    input_window: int = 5  # of the first convolution of a stage
     pool_window: int = 3
-    bins: int = 4  # height and width that the last map is pooled to
+    bins: int = 4  # height and width of the pooled last feature map
     hidden: Sequence[int] = (1024,)  # outputs of the linear layers before the classifier
-    dropout_rate: float = 0.5  # behind each of these
+    dropout_rate: float = 0.5  # after each of these
     num_classes: int = 10
     bn_group: int = 0
     dtype: Any = jnp.float32
@@ -133,13 +135,13 @@ class GeNet(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits.
 
-        Raises UserError when there are not as many widths as stages in the genotype.
+        Raises UserError when the genotype has another number of stages than `widths`.
         """
         codes = self.genotype.stages
         if len(codes) != len(self.widths):
             raise UserError(f'the genotype has {len(codes)} stages, but widths is {self.widths}')
         conv = functools.partial(Conv, use_bias=True, dtype=self.dtype)
-        norm = functools.partial(BatchNorm, train, group=self.bn_group, dtype=self.dtype)
+        norm = batch_norm(self, train)
         pool = functools.partial(max_pool, window=self.pool_window, strides=2, padding='SAME')
 
         x = images
@@ -153,7 +155,7 @@ class GeNet(nn.Module):
             self.sow('intermediates', f'stage{i}', x)
 
         x = adaptive_avg_pool(x, self.bins)
-        x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # channel by channel, as torch flattens
+        x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # in PyTorch's order (N, C, H, W)
         for i, width in enumerate(self.hidden, 1):
             x = nn.relu(Dense(width, dtype=self.dtype, name=f'fc{i}')(x))
             x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
@@ -162,7 +164,7 @@ class GeNet(nn.Module):
         return x.astype(jnp.float32)
 
 
-# Figure 5; the first is also the best of the last generation in Table 2.
+# Figure 5; the first is also the best individual of the last generation in Table 2.
 GENET_1 = Genotype(('1-01', '0-01-100', '0-11-101-0001'))
 GENET_2 = Genotype(('1-01', '1-01-100', '0-11-101-0001'))
 
@@ -177,14 +179,16 @@ IMAGENET = {
 }
 CIFAR = {'widths': (64, 128, 256)}
 
-# Genotype, top-1 and top-5 on ImageNet (Table 4), top-1 on CIFAR-10.
-NETS = {
-    'genet_1': (GENET_1, 71.88, 90.05, 92.81),
-    'genet_2': (GENET_2, 72.13, 90.26, 92.90),
+# Top-1 and top-5 are the paper's (Table 4 for ImageNet).
+TABLE = {
+    'genet_1': (GENET_1, IMAGENET, 224, 156_073_000, 26_568_392_704, 71.88, 90.05),
+    'genet_1_cifar': (GENET_1, CIFAR, 32, 9_666_698, 680_208_384, 92.81, None),
+    'genet_2': (GENET_2, IMAGENET, 224, 156_073_000, 26_568_392_704, 72.13, 90.26),
+    'genet_2_cifar': (GENET_2, CIFAR, 32, 9_666_698, 680_208_384, 92.90, None),
 }
-for name, (genotype, top1, top5, cifar) in NETS.items():
-    fields = {'genotype': genotype, **IMAGENET}
-    cost = 156_073_000, 26_568_392_704
-    register(Variant(name, SYSTEM, GeNet, fields, 224, *cost, top1, top5))
-    fields = {'genotype': genotype, **CIFAR}
-    register(Variant(f'{name}_cifar', SYSTEM, GeNet, fields, 32, 9_666_698, 680_208_384, cifar))
+register_table(
+    TABLE,
+    'genotype fields input_size params macs top1 top5',
+    system=SYSTEM,
+    module=GeNet,
+)

@@ -3,26 +3,28 @@
 Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich;
 https://arxiv.org/abs/1409.4842
 
-What is new: the Inception module, in which 1x1, 3x3 and 5x5 convolutions and a max pool see the
-same input side by side, 1x1 convolutions having narrowed what the large ones see; and two small
-classifiers on inner maps that bring gradients there while training.
+What is new: the Inception module, in which 1x1, 3x3 and 5x5 convolutions and a max pool read the
+same input in parallel, and 1x1 convolutions reduce the channels before the large convolutions; and
+two small classifiers on intermediate feature maps that supply gradients in training.
 
-`googlenet` is the paper's net (Table 1): biases, local response normalisation, no batch
-normalisation. Where the paper is silent it follows Caffe's bvlc_googlenet: pools round their size
-up, the normalisations have alpha 1e-4 (of a mean over five channels) and k 1, weights are drawn
-from U(-sqrt(3 / fan-in), sqrt(3 / fan-in)), and biases are 0.2 but in the classifiers. No package
-has it; logits are held against a restatement. The paper's text has 6.8 million parameters, 1.5
-billion multiply-adds; the net of its Table 1 has the 6,998,552 of Caffe's deployed one.
+`googlenet` is the paper's network (Table 1): biases, local response normalization, no batch
+normalization. Details that the paper leaves open follow Caffe's bvlc_googlenet: pooling rounds its
+size up, the normalizations have alpha 1e-4 (of a mean over five channels) and k 1, weights are
+drawn from U(-sqrt(3 / fan-in), sqrt(3 / fan-in)), and biases are 0.2 except in the classifiers. No
+package has it; logits are tested against an independent reimplementation. The paper's text has 6.8
+million parameters and 1.5 billion multiply-adds; the network of its Table 1 has the 6,998,552
+parameters of Caffe's deployed one.
 
-`googlenet_bn` agrees with torchvision's googlenet, whose names both bear, and which is another net:
-batch normalisation in place of biases and LRN, 3x3 where the paper has 5x5, a last pool of 2x2,
-auxiliary heads on an adaptive 4x4 pool, all weights from N(0, 0.01^2). Its public weights want
-images scaled to (x - 127.5) / 127.5: torchvision's `transform_input` turns those of ImageNet's mean
-and deviation into these. A state dict that came without heads is read with `aux_head=False`.
+`googlenet_bn` agrees with torchvision's googlenet, whose parameter names both variants use. It is
+another network: batch normalization in place of biases and LRN, 3x3 where the paper has 5x5, a last
+pool of 2x2, auxiliary heads on an adaptive 4x4 pool, all weights from N(0, 0.01^2). Its public
+weights expect images scaled to (x - 127.5) / 127.5: torchvision's `transform_input` converts images
+normalized by ImageNet's mean and deviation. A state dict without auxiliary heads is read with
+`aux_head=False`.
 
-The heads lie on 4a and 4d, or with fewer modules on the first and the one before the last of stage
-4. Parameters of the paper's heads depend on the image size: their first linear layer sees the whole
-map of a 5x5 pool with stride 3, 4x4 for an image of 224.
+The heads read 4a and 4d, or with fewer modules the first and the last but one of stage 4. The
+parameters of the paper's heads depend on the image size: their first linear layer reads the whole
+map of a 5x5 pool with stride 3, 4x4 for an image of 224 pixels.
 """
 
 import functools
@@ -37,7 +39,7 @@ from cls.models.registry import System, Variant, register
 from cls.nn import init
 from cls.nn.conv import Conv
 from cls.nn.dense import Dense
-from cls.nn.norm import BatchNorm, local_response_norm
+from cls.nn.norm import batch_norm, local_response_norm
 from cls.nn.pool import adaptive_avg_pool, avg_pool, max_pool
 from cls.nn.units import ConvNorm
 
@@ -47,7 +49,7 @@ SYSTEM = System(
     venue='CVPR 2015',
     arxiv='1409.4842',
     top1=None,
-    top5=93.33,  # seven nets, 144 crops (Table 3)
+    top5=93.33,  # seven networks, 144 crops (Table 3)
     headline='googlenet',
     params=6.8,
     macs=1_500,
@@ -82,6 +84,7 @@ class Inception(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H, W, C')."""
         one, reduce3, three, reduce5, five, pooled = self.features
         y = self.unit(reduce3, 1, name='branch2.0')(x)
         z = self.unit(reduce5, 1, name='branch3.0')(x)
@@ -95,7 +98,7 @@ class Inception(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """A classifier on a map inside the net, for training only (section 5)."""
+    """A classifier on an intermediate feature map, for training only (section 5)."""
 
     num_classes: int
     pool: Callable[[jax.Array], jax.Array]
@@ -105,14 +108,15 @@ class AuxiliaryHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, num_classes) logits."""
         x = self.unit(128, 1, name='conv')(self.pool(x))
-        x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # channel by channel, as torch flattens
+        x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # in PyTorch's order (N, C, H, W)
         x = nn.relu(self.dense(1024, bias_init=init.Constant(0.2), name='fc1')(x))
         return self.dense(self.num_classes, name='fc2')(self.dropout(x))
 
 
 def _no_norm(name: str) -> Callable[[jax.Array], jax.Array]:
-    """Stands where batch normalisation would be: the identity."""
+    """Returns the identity, in place of batch normalization."""
     return lambda x: x
 
 
@@ -121,16 +125,16 @@ def _lrn(x: jax.Array) -> jax.Array:
 
 
 def _paper_head_pool(x: jax.Array) -> jax.Array:
-    """5x5 with stride 3; the whole map where it is smaller."""
+    """Returns the 5x5 means with stride 3; of a smaller map the mean."""
     return avg_pool(x, min(5, *x.shape[1:3]), 3)
 
 
 class GoogLeNet(nn.Module):
     """A stem, three stages of Inception modules, and two auxiliary heads on the second stage."""
 
-    stem_features: Sequence[int] = (64, 64, 192)  # output channels of its convolutions
+    stem_features: Sequence[int] = (64, 64, 192)  # output channels of the stem's convolutions
     stages: Sequence[Sequence[Sequence[int]]] = STAGES
-    batch_norm: bool = False  # and all else that torchvision changes
+    batch_norm: bool = False  # and torchvision's other changes
     aux_head: bool = True
     dropout_rate: float = 0.4
     aux_dropout_rate: float = 0.7
@@ -143,9 +147,7 @@ class GoogLeNet(nn.Module):
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         if self.batch_norm:
             kernel_init, largest, last_pool = init.Normal(0.01), 3, 2
-            norm = functools.partial(
-                BatchNorm, train, epsilon=1e-3, group=self.bn_group, dtype=self.dtype
-            )
+            norm = batch_norm(self, train, epsilon=1e-3)
             head_pool = functools.partial(adaptive_avg_pool, size=4)
         else:
             kernel_init, largest, last_pool = init.VarianceScaling(1.0, 'fan_in', 'uniform'), 5, 3
@@ -199,7 +201,7 @@ register(
         224,
         params=6_998_552,
         macs=1_582_671_872,
-        top5=89.93,  # one net, one crop (Table 3)
+        top5=89.93,  # one network, one crop (Table 3)
     )
 )
 register(

@@ -3,27 +3,27 @@
 Liu, Simonyan, Vinyals, Fernando, Kavukcuoglu; https://arxiv.org/abs/1711.00436
 
 What is new: an evolved cell that is assembled in levels. The operations of level 1 are six
-primitives; an operation of a higher level, a motif, is a small directed acyclic graph whose edges
-bear operations of the level below, or none. A node is the concatenation of what arrives at it; the
-first is the motif's input, the last its output. Each level-2 motif is followed by a 1x1
-convolution, back to the number of channels C of the cell's stage. All convolutions are followed by
-batch normalisation and a rectifier, and those that are not depthwise have C outputs. The one motif
-of the highest level is the cell.
+primitives; an operation of a higher level, a motif, is a small directed acyclic graph with
+operations of the level below, or none, on its edges. A node is the concatenation of its inputs; the
+first node is the input of the motif, the last its output. A 1x1 convolution follows each level-2
+motif and restores the number of channels C of the cell's stage. Batch normalization and a rectifier
+follow all convolutions, and all but the depthwise ones have C outputs. The single motif of the
+highest level is the cell.
 
-EVOLVED is the cell that the paper has as a drawing in its appendix, as it was read by NASLib
-(github.com/automl/NASLib, hierarchical/graph.py: LiuFinalArch). Two of the drawing's edges bear no
-label, and NASLib's reading of them as identities is marked below. NASLib itself departs from the
-paper: it sums at most nodes and applies separable convolutions twice; here all nodes concatenate.
+EVOLVED is the cell in a drawing of the paper's appendix, as NASLib reads it (github.com/automl/
+NASLib, hierarchical/graph.py: LiuFinalArch). Two edges of the drawing have no label; NASLib reads
+them as identities, and comments below mark them. NASLib itself departs from the paper: it sums at
+most nodes and applies separable convolutions twice. Here all nodes concatenate.
 
-No code was published; the logits are held against a restatement. The CIFAR nets are put together
-as NASLib reads the paper. They have 15.73M parameters with 64 channels and 61.90M with 128, where
-the paper says 15.7M and 61.3M (NASLib's form: 15.85M and 62.14M); no other form that was tried
-comes nearer to both: 1x1 convolutions at the nodes or behind the cell, motifs with as many channels
-as they are given, a last convolution that widens. The ImageNet net is derived: known of it here are
-299 pixels and 64M parameters alone. With one stage more than the CIFAR net of 64 channels, and two
-convolutions of stride 2 as its stem, it has 63.2M. Unsettled are also the padding of strided
-convolutions, here TensorFlow's, and which pixels a mean at the border is over, here those of the
-image alone.
+No code was published; the logits are tested against an independent reimplementation. The CIFAR
+networks are assembled by NASLib's reading of the paper. They have 15.73M parameters with 64
+channels and 61.90M with 128, for the paper's 15.7M and 61.3M (NASLib's form: 15.85M and 62.14M). No
+other form that we tried comes nearer to both: 1x1 convolutions at the nodes or after the cell,
+motifs with as many channels as their input, a last convolution that widens. The ImageNet network is
+derived: its size of 299 pixels and 64M parameters are all that we know of it. With one stage more
+than the CIFAR network of 64 channels, and two convolutions of stride 2 as its stem, it has 63.2M.
+Two details are open: the padding of strided convolutions (here TensorFlow's), and the pixels of an
+average at the border (here only those of the image).
 """
 
 import dataclasses
@@ -36,11 +36,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.models.registry import System, Variant, register
+from cls.models.registry import System, register_table
 from cls.nn import residual
 from cls.nn.cells import SeparableConv
 from cls.nn.conv import Conv
-from cls.nn.norm import BatchNorm
+from cls.nn.norm import batch_norm
 from cls.nn.pool import avg_pool, max_pool
 from cls.nn.units import ConvNorm
 
@@ -63,16 +63,16 @@ PRIMITIVES = (
     'avg_3x3',
     'identity',
 )
-MAX_LEVELS = 5  # of motifs; the paper's has 2
+MAX_LEVELS = 5  # of motifs; the paper has 2
 Edge = tuple[int, int, str]  # from node, to node, operation
 
 
 @dataclasses.dataclass(frozen=True)
 class Motif:
-    """A graph of n nodes by the operations on its edges 1-2, 1-3, ..., 1-n, 2-3, ..., (n-1)-n.
+    """A graph of n nodes, by the operations on its edges 1-2, 1-3, ..., 1-n, 2-3, ..., (n-1)-n.
 
-    An operation is 'none', at level 2 a primitive, and above 'motif1', 'motif2', ... of the level
-    below. Raises ValueError when no n has that many edges.
+    An operation is 'none', at level 2 a primitive, and at higher levels 'motif1', 'motif2', ... of
+    the level below. Raises ValueError when no n has that number of edges.
     """
 
     edges: tuple[str, ...]
@@ -83,10 +83,11 @@ class Motif:
 
     @property
     def nodes(self) -> int:
+        """Number of nodes."""
         return (1 + math.isqrt(1 + 8 * len(self.edges))) // 2
 
     def paths(self, operations: Sequence[str]) -> tuple[Edge, ...]:
-        """Returns the edges with one of `operations` that lie on a way from first to last node."""
+        """Returns the edges with one of `operations` that are on a path from first to last node."""
         pairs = [(i, j) for i in range(1, self.nodes) for j in range(i + 1, self.nodes + 1)]
         edges = [
             (i, j, op) for (i, j), op in zip(pairs, self.edges, strict=True) if op in operations
@@ -101,17 +102,17 @@ class Motif:
 
 @dataclasses.dataclass(frozen=True)
 class Genotype:
-    """The motifs of each level, from level 2 up; the highest has one, the cell.
+    """The motifs of each level, from level 2 up; the highest level has one, the cell.
 
-    Raises ValueError for an operation that the level below does not have, and when the cell's
-    output does not depend on its input.
+    Raises ValueError for an operation that the level below lacks, and when the output of the cell
+    does not depend on its input.
     """
 
     levels: tuple[tuple[Motif, ...], ...]
 
     @property
     def num_layers(self) -> int:
-        """Primitives of the cell when every motif is spelled out."""
+        """Number of primitives in the cell, with every motif expanded."""
         counts = dict.fromkeys(PRIMITIVES, 1)
         for motifs in self.levels:
             sums = [sum(counts.get(op, 0) for op in motif.edges) for motif in motifs]
@@ -123,20 +124,20 @@ class Genotype:
             raise ValueError('the highest level has one motif, the cell')
         if len(self.levels) > MAX_LEVELS:
             raise ValueError(f'{len(self.levels)} levels of motifs: expected at most {MAX_LEVELS}')
-        known = PRIMITIVES
+        operations = PRIMITIVES
         for level, motifs in enumerate(self.levels, 2):
-            unknown = {op for motif in motifs for op in motif.edges} - {'none', *known}
+            unknown = {op for motif in motifs for op in motif.edges} - {'none', *operations}
             if unknown:
-                names = ', '.join(sorted(unknown))
-                raise ValueError(f'an edge of level {level} has none, {", ".join(known)}: {names}')
-            known = tuple(f'motif{i + 1}' for i in range(len(motifs)))
+                names, allowed = ', '.join(sorted(unknown)), ', '.join(operations)
+                raise ValueError(f'an edge of level {level} has none, {allowed}: {names}')
+            operations = tuple(f'motif{i + 1}' for i in range(len(motifs)))
         if not self.graph(len(self.levels) + 1, 'motif1'):
-            raise ValueError("no way leads from the cell's first node to its last")
+            raise ValueError("no path leads from the cell's first node to its last")
 
     def graph(self, level: int, motif: str) -> tuple[Edge, ...]:
-        """Returns the edges of a motif on which the output depends, those from early nodes first.
+        """Returns the edges that the output of a motif depends on, ordered by their first nodes.
 
-        A motif that has none is itself no operation on the edges of the level above.
+        A motif without such edges counts as 'none' on the edges of the level above.
         """
         operations = PRIMITIVES
         if level > 2:
@@ -146,7 +147,7 @@ class Genotype:
 
 
 class Separable(nn.Module):
-    """Depthwise 3x3 and 1x1 convolution, normalisation, rectifier."""
+    """Depthwise 3x3 and 1x1 convolution, normalization, rectifier."""
 
     features: int
     strides: int
@@ -155,12 +156,13 @@ class Separable(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', features)."""
         x = SeparableConv(self.features, 3, self.strides, self.conv, name='conv')(x)
         return nn.relu(self.norm(name='bn')(x))
 
 
 class Assembled(nn.Module):
-    """A motif of a level of a genotype, with `features` channels C."""
+    """A motif at a level of a genotype, with `features` channels C."""
 
     genotype: Genotype
     level: int
@@ -171,6 +173,7 @@ class Assembled(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H, W, C')."""
         edges = self.genotype.graph(self.level, self.motif)
         states = {1: x}
         for node in sorted({j for _, j, _ in edges}):
@@ -197,13 +200,13 @@ class Assembled(nn.Module):
 
 
 class Hier(nn.Module):
-    """Stages of cells, each followed by a separable convolution.
+    """Stages of cells, with a separable convolution after each cell.
 
     The convolution between two stages halves the resolution and doubles the channels.
     """
 
     genotype: Genotype
-    features: int  # channels C of the first stage, c_0 in the paper
+    features: int  # channels C of the first stage (c_0)
     stages: int = 3
     cells: int = 2  # in each stage
     stem_strides: Sequence[int] = (1,)  # of the convolutions before the first stage
@@ -215,7 +218,7 @@ class Hier(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         conv = functools.partial(Conv, padding='SAME', dtype=self.dtype)
-        norm = functools.partial(BatchNorm, train, group=self.bn_group, dtype=self.dtype)
+        norm = batch_norm(self, train)
         level = len(self.genotype.levels) + 1
 
         x = images
@@ -233,7 +236,7 @@ class Hier(nn.Module):
                     self.sow('intermediates', f'stage{stage}', x)
                 scale = 2 if i == self.cells and stage < self.stages else 1
                 x = Separable(scale * features, scale, conv, norm, name=f'separable{name}')(x)
-        return residual.classify(self, x, 'output')
+        return residual.head(self, x, 'output')
 
 
 _MAX, _AVG, _ID = 'max_3x3', 'avg_3x3', 'identity'
@@ -246,7 +249,7 @@ EVOLVED = Genotype(
             # Edge 2-4 has no label in the drawing.
             Motif((_SEPARABLE, _DEPTHWISE, _SEPARABLE, _SEPARABLE, _ID, _AVG)),
             Motif((_AVG, _SEPARABLE, _ID, _SEPARABLE, _MAX, _AVG)),
-            # Nor has edge 1-2.
+            # Edge 1-2 has no label in the drawing.
             Motif((_ID, _SEPARABLE, _SEPARABLE, _ID, _ID, _SEPARABLE)),
             Motif((_DEPTHWISE, _MAX, _SEPARABLE, _MAX, _ID, _AVG)),  # not used
         ),
@@ -254,13 +257,17 @@ EVOLVED = Genotype(
     )
 )
 
-# Channels, other fields, input size, parameters, multiply-adds, the paper's top-1 and top-5.
+# Top-1 and top-5 are the paper's.
 IMAGENET = {'stages': 4, 'stem_strides': (2, 2), 'num_classes': 1000}
-NETS = {
+TABLE = {
     'hier': (64, IMAGENET, 299, 63_228_808, 17_613_190_272, 79.7, 94.8),
     'hier_c64_cifar': (64, {}, 32, 15_727_306, 2_304_281_088, 96.25, None),
     'hier_c128_cifar': (128, {}, 32, 61_896_074, 9_004_192_768, 96.37, None),
 }
-for name, (features, fields, size, params, macs, top1, top5) in NETS.items():
-    fields = {'genotype': EVOLVED, 'features': features, **fields}
-    register(Variant(name, SYSTEM, Hier, fields, size, params, macs, top1, top5))
+register_table(
+    TABLE,
+    'features fields input_size params macs top1 top5',
+    system=SYSTEM,
+    module=Hier,
+    fields={'genotype': EVOLVED},
+)

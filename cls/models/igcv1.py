@@ -2,20 +2,22 @@
 
 https://arxiv.org/abs/1707.02725
 
-What is new: a convolution is the product of two grouped ones, with a permutation between. The
-primary one, 3x3, has L groups of M channels; the secondary one, 1x1, has M groups, each of one
-channel from every primary group. For the same parameters such a layer is wider than a dense one.
+What is new: a convolution is the product of two group convolutions, with a permutation in between.
+The primary one, 3x3, has L groups of M channels; the secondary one, 1x1, has M groups, each with
+one channel from every primary group. For the same parameters such a layer is wider than a dense
+one.
 
-Agrees with: the authors' MXNet code (github.com/hellozting/InterleavedGroupConvolutions), whose
-parts the names follow: g0 ... g4 for the stages, b1, b2, ... for the blocks in one, proj for a
-shortcut's projection. No package has the nets, so the tests restate them. ImageNet's are counted
-from the graphs that the authors published with their weights; their code of ImageNet's nets as it
-stands builds L100M2 alone. Nothing is normalised between the two convolutions.
+Agrees with: the authors' MXNet code (github.com/hellozting/InterleavedGroupConvolutions). The
+names follow its parts: g0 ... g4 for the stages, b1, b2, ... for the blocks of a stage, proj for
+the projection of a shortcut. No package has these networks; the tests have an independent
+reimplementation. Counts of the ImageNet networks are those of the graphs that the authors published
+with their weights; their published code builds only L100M2. There is no normalization between the
+two convolutions.
 
-Two places where that code leaves the paper's rule, and we with it: in CIFAR's residual nets the
+That code leaves the paper's rule in two places, and so do we. In the residual CIFAR networks the
 first convolution of a unit that doubles the width keeps the number of secondary groups of the
-width before, so that these hold 2L channels; and normalisation in plain nets forgets with 0.99
-where it is 0.9 elsewhere.
+previous width, so that these have 2L channels. In plain networks the momentum of the running
+statistics is 0.99, elsewhere 0.9.
 """
 
 import functools
@@ -26,13 +28,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.models.registry import System, Variant, register
-from cls.nn import init
+from cls.models.registry import System, register_table
+from cls.nn import init, residual
 from cls.nn.conv import Conv
 from cls.nn.igc import InterleavedConv
-from cls.nn.norm import BatchNorm
+from cls.nn.norm import batch_norm
 from cls.nn.pool import max_pool
-from cls.nn.residual import classify
 from cls.nn.units import ConvNorm
 
 SYSTEM = System(
@@ -49,17 +50,18 @@ SYSTEM = System(
 
 
 class IGCUnit(nn.Module):
-    """Two interleaved group convolutions and a shortcut ('+Ident.'), projected in groups."""
+    """Two interleaved group convolutions and a shortcut ('+Ident.') with grouped projection."""
 
     features: int
     primary: int
-    secondary: tuple[int, int]  # groups of the second part of each of the two
+    secondary: tuple[int, int]  # secondary groups of each of the two
     strides: int
     conv: Any
     norm: Any
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', features)."""
         igc = functools.partial(InterleavedConv, self.features, conv=self.conv, norm=self.norm)
         first, second = self.secondary
         y = igc((self.primary, first), strides=self.strides, name='conv1')(x)
@@ -71,18 +73,19 @@ class IGCUnit(nn.Module):
 
 
 class Stage(nn.Module):
-    """Units, or in a plain net single convolutions, of one resolution; the first may halve it."""
+    """Units (in a plain network convolutions) at one resolution; the first may halve it."""
 
     size: int
     partitions: tuple[int, int]  # L, M
     strides: int
     residual: bool
-    late: bool  # whether the first convolution has the secondary groups of the width before
+    late: bool  # the first convolution has the secondary groups of the previous width
     conv: Any
     norm: Any
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', L * M)."""
         primary, secondary = self.partitions
         parts = {'conv': self.conv, 'norm': self.norm}
         for i in range(self.size):
@@ -97,13 +100,13 @@ class Stage(nn.Module):
 
 
 class IGCV1(nn.Module):
-    """A stem, three or four stages of interleaved group convolutions, the mean, a linear layer."""
+    """A stem, three or four stages of interleaved group convolutions, and a linear classifier."""
 
-    blocks: Sequence[int]  # units in each stage; in a plain net, convolutions
+    blocks: Sequence[int]  # units in each stage; in a plain network, convolutions
     partitions: Sequence[tuple[int, int]]  # of each stage: L primary and M secondary groups
     stem_features: int
     residual: bool = True  # '+Ident.'
-    cifar: bool = False  # 3x3 stem without pooling, and the secondary groups said above
+    cifar: bool = False  # 3x3 stem without pooling, and `late` stages
     num_classes: int = 1000
     bn_group: int = 0
     dtype: Any = jnp.float32
@@ -112,29 +115,32 @@ class IGCV1(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         conv = functools.partial(Conv, dtype=self.dtype, kernel_init=init.he_normal)
-        known = {'momentum': 0.9 if self.residual else 0.99, 'epsilon': 2e-5}
-        norm = functools.partial(BatchNorm, train, group=self.bn_group, dtype=self.dtype, **known)
+        momentum = 0.9 if self.residual else 0.99
+        norm = batch_norm(self, train, momentum=momentum, epsilon=2e-5)
 
         window, strides = (3, 1) if self.cifar else (7, 2)
         x = ConvNorm(self.stem_features, window, conv, norm, strides=strides, name='g0')(images)
         x = x if self.cifar else max_pool(x, 3, 2, padding=1)
         self.sow('intermediates', 'stem', x)
         for i, (size, partitions) in enumerate(zip(self.blocks, self.partitions, strict=True), 1):
-            how = (1 if i == 1 else 2, self.residual, self.cifar)
-            x = Stage(size, partitions, *how, conv, norm, name=f'g{i}')(x)
+            strides = 1 if i == 1 else 2
+            stage = Stage(
+                size, partitions, strides, self.residual, self.cifar, conv, norm, name=f'g{i}'
+            )
+            x = stage(x)
             self.sow('intermediates', f'stage{i}', x)
-        return classify(self, x)
+        return residual.head(self, x)
 
 
-# L and M of each stage, the stem's width, parameters and multiply-adds, and top-1 and top-5 from
-# one crop (the authors' README). Down the net M doubles, in L100M2 it is L.
+# L and M of each stage (M doubles from stage to stage, in L100M2 L does). Top-1 and top-5 are by a
+# single crop (the authors' README).
 IMAGENET = {
     'igc_l4m32': ((4,) * 4, (32, 64, 128, 256), 128, 12_251_240, 1_944_641_536, 69.23, 89.01),
     'igc_l16m16': ((16,) * 4, (16, 32, 64, 128), 256, 13_528_296, 2_265_989_120, 70.60, 89.68),
     'igc_l100m2': ((100, 200, 400, 800), (2,) * 4, 100, 8_637_900, 1_264_780_800, 73.05, 91.08),
 }
-# L, M, blocks in each of three stages, whether residual, parameters and multiply-adds. The name
-# has the depth: the stem, the linear layer, and between them 3 blocks of 1 or 2 convolutions each.
+# L, M, blocks in each of three stages. The depth in the name counts the stem, the linear layer, and
+# in between three stages of blocks of one convolution, or in residual networks of two.
 CIFAR = {
     'igc_l24m2_d20_cifar': (24, 2, 6, False, 155_962, 28_755_840),
     'igc_l24m2_d38_cifar': (24, 2, 12, False, 317_242, 57_067_392),
@@ -145,17 +151,40 @@ CIFAR = {
     'igc_l4m8_d38_cifar': (4, 8, 12, False, 575_914, 86_213_888),
     'igc_l32m26_ident_d20_cifar': (32, 26, 3, True, 24_215_370, 3_741_024_768),
 }
-for name, (primary, secondary, width, *known) in IMAGENET.items():
+
+
+def _imagenet(
+    primary: Sequence[int], secondary: Sequence[int], stem_features: int
+) -> dict[str, Any]:
     partitions = tuple(zip(primary, secondary, strict=True))
-    fields = {'blocks': (2,) * 4, 'partitions': partitions, 'stem_features': width}
-    register(Variant(name, SYSTEM, IGCV1, fields, 224, *known))
-for name, (primary, secondary, size, residual, params, macs) in CIFAR.items():
-    fields = {
-        'blocks': (size,) * 3,
+    return {'blocks': (2,) * 4, 'partitions': partitions, 'stem_features': stem_features}
+
+
+def _cifar(primary: int, secondary: int, blocks: int, residual: bool) -> dict[str, Any]:
+    """Returns the fields of a CIFAR network; M doubles from stage to stage."""
+    return {
+        'blocks': (blocks,) * 3,
         'partitions': tuple((primary, secondary * scale) for scale in (1, 2, 4)),
         'stem_features': primary * secondary,
         'residual': residual,
         'cifar': True,
         'num_classes': 10,
     }
-    register(Variant(name, SYSTEM, IGCV1, fields, 32, params, macs))
+
+
+register_table(
+    IMAGENET,
+    'primary secondary stem_features params macs top1 top5',
+    system=SYSTEM,
+    module=IGCV1,
+    fields=_imagenet,
+    input_size=224,
+)
+register_table(
+    CIFAR,
+    'primary secondary blocks residual params macs',
+    system=SYSTEM,
+    module=IGCV1,
+    fields=_cifar,
+    input_size=32,
+)

@@ -2,20 +2,20 @@
 
 https://arxiv.org/abs/1806.00178
 
-What is new: the grouped 1x1 convolutions of an interleaved product also change the width, as a
-bottleneck's do. A block is MobileNetV2's, its two 1x1 convolutions in two groups with a permutation
-between and no rectifier after the first; for the same cost the net has twice as many ('-D').
+What is new: the grouped 1x1 convolutions of an interleaved product also change the width, as in a
+bottleneck. A block is MobileNetV2's, its two 1x1 convolutions in two groups with a permutation in
+between and no rectifier after the first; for the same cost the network has twice the blocks ('-D').
 
-Agrees with: pytorchcv's igcv3_w1, w3d4, wd2, wd4, and its get_igcv3(0.7) and (1.4), on the names of
-MobileNetV2 in timm (cls/nn/inverted.py). The graph of 1.0 that the authors published with its
-weights (github.com/homles11/IGCV3, models/) is igcv3_w1. Their code as it stands permutes each
-block's output too; that graph, and so these nets, do not.
+Agrees with: pytorchcv's igcv3_w1, w3d4, wd2, wd4, and its get_igcv3(0.7) and (1.4), with timm's
+parameter names for MobileNetV2 (cls/nn/inverted.py). The graph of width 1.0 that the authors
+published with its weights (github.com/homles11/IGCV3, models/) is igcv3_w1. Their published code
+also permutes the output of each block; that graph does not, nor do these networks.
 
-Two rules make narrower and wider nets. pytorchcv cuts off widths and makes them even. The authors'
+Two rules make narrower and wider networks. pytorchcv truncates widths to even numbers. The authors'
 code rounds them, and its variants are igcv3_0_7 and igcv3_1_4: the first block of each run expands
-not its input but that times the multiplier once more, or where this is odd the input plus 1. Of the
-paper's costs (0.7: 2.8 M parameters, 210 M multiply-adds; 1.4: 7.2 M, 610 M) neither rule gives
-more than 1.4's multiply-adds, to 2 % by the authors' and to 5 % by the other.
+its input times the multiplier once more, or where this is odd the input plus 1. Of the paper's
+costs (0.7: 2.8 M parameters, 210 M multiply-adds; 1.4: 7.2 M, 610 M) both rules meet only the
+multiply-adds of 1.4, to 2 % by the authors' and to 5 % by pytorchcv's.
 """
 
 import functools
@@ -26,11 +26,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.models.registry import System, Variant, register
+from cls.models.registry import System, register_table
 from cls.nn import init, inverted
 from cls.nn.conv import Conv
 from cls.nn.inverted import InvertedResidual, Run
-from cls.nn.norm import BatchNorm
+from cls.nn.norm import batch_norm
 
 SYSTEM = System(
     name='IGCV3',
@@ -46,12 +46,12 @@ SYSTEM = System(
 
 
 class IGCV3(nn.Module):
-    """Seven runs of blocks, of which the first of some halves the resolution and begins a stage."""
+    """Seven runs of blocks; a run with stride 2 halves the resolution and begins a stage."""
 
     stem_features: int
     widths: Sequence[int]  # of each run
     head_features: int = 1280
-    expanded: Sequence[int] = ()  # of each run but the first: what is expanded; (): its input
+    expanded: Sequence[int] = ()  # channels to expand, for each run but the first; (): its input
     stage_sizes: Sequence[int] = (1, 4, 6, 8, 6, 6, 1)  # blocks in each run
     strides: Sequence[int] = (1, 2, 2, 2, 1, 2, 1)
     stem_strides: int = 2
@@ -64,14 +64,14 @@ class IGCV3(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         conv = functools.partial(Conv, dtype=self.dtype, kernel_init=init.he_normal)
-        norm = functools.partial(BatchNorm, train, group=self.bn_group, dtype=self.dtype)
+        norm = batch_norm(self, train)
         block = functools.partial(InvertedResidual, conv=conv, norm=norm, groups=2)
         x = inverted.stem(self, images, self.stem_features, conv, norm, 'relu6')
         x = inverted.stages(self, x, self.runs(), block, 'relu6')
-        return inverted.classify(self, x, self.head_features, conv, norm, 'relu6', train)
+        return inverted.head(self, x, self.head_features, conv, norm, 'relu6', train)
 
     def runs(self) -> list[list[Run]]:
-        """Returns each stage's runs; what expands by a ratio of its own is a run of one block."""
+        """Returns the runs of each stage; a first block with its own expansion is a run of one."""
         inputs = (self.stem_features, *self.widths[:-1])
         expanded = inputs[:1] + tuple(self.expanded or inputs[1:])
         stages: list[list[Run]] = []
@@ -99,32 +99,51 @@ PYTORCHCV = (
     (r'\.conv_pwl\.', '.conv3.conv.'),
     (r'\.bn(\d)\.', r'.conv\1.bn.'),
 )
-# pytorchcv's: the stem's and each run's width, parameters and multiply-adds, and top-1 and top-5
-# (the authors' README; the 1.0 net trained once more from its weights, without that 70.6 and 89.7).
+# Top-1 and top-5 of width 1.0 are from the authors' README, after a second training from its own
+# weights (70.6 and 89.7 before).
 PACKAGE = {
     'igcv3_w1': (32, (16, 24, 32, 64, 96, 160, 320), 1280, 3_491_688, 312_970_176, 72.2, 90.5),
-    'igcv3_w3d4': (24, (12, 18, 24, 48, 72, 120, 240), 1280, 2_638_084, 189_889_232),
-    'igcv3_wd2': (16, (8, 12, 16, 32, 48, 80, 160), 1280, 1_985_528, 96_913_888),
-    'igcv3_wd4': (8, (4, 6, 8, 16, 24, 40, 80), 1280, 1_534_020, 34_044_144),
-    'igcv3_w0_7': (22, (12, 16, 22, 44, 68, 112, 224), 1280, 2_490_294, 166_803_176),
-    'igcv3_w1_4': (44, (22, 34, 44, 90, 134, 224, 448), 1792, 6_015_164, 582_341_060),
+    'igcv3_w3d4': (24, (12, 18, 24, 48, 72, 120, 240), 1280, 2_638_084, 189_889_232, None, None),
+    'igcv3_wd2': (16, (8, 12, 16, 32, 48, 80, 160), 1280, 1_985_528, 96_913_888, None, None),
+    'igcv3_wd4': (8, (4, 6, 8, 16, 24, 40, 80), 1280, 1_534_020, 34_044_144, None, None),
+    'igcv3_w0_7': (22, (12, 16, 22, 44, 68, 112, 224), 1280, 2_490_294, 166_803_176, None, None),
+    'igcv3_w1_4': (44, (22, 34, 44, 90, 134, 224, 448), 1792, 6_015_164, 582_341_060, None, None),
 }
-# The authors', with what the first blocks of runs expand, and the paper's top-1 for the multiplier.
+CONSTRUCTORS = {'igcv3_w0_7': 'get_igcv3(0.7)', 'igcv3_w1_4': 'get_igcv3(1.4)'}
+# The authors' rule; top-1 is the paper's for the multiplier.
 AUTHORS = {
     'igcv3_0_7': (
-        (22, (12, 18, 22, 46, 68, 112, 224), 1280, (8, 19, 23, 32, 48, 78)),
-        (2_447_130, 167_728_100, 68.5),
+        22,
+        (12, 18, 22, 46, 68, 112, 224),
+        1280,
+        (8, 19, 23, 32, 48, 78),
+        2_447_130,
+        167_728_100,
+        68.5,
     ),
     'igcv3_1_4': (
-        (46, (22, 34, 46, 90, 134, 224, 448), 1793, (23, 48, 64, 126, 188, 314)),
-        (6_315_568, 621_459_740, 74.5),
+        46,
+        (22, 34, 46, 90, 134, 224, 448),
+        1793,
+        (23, 48, 64, 126, 188, 314),
+        6_315_568,
+        621_459_740,
+        74.5,
     ),
 }
-for name, (stem_features, widths, head_features, *known) in PACKAGE.items():
-    fields = {'stem_features': stem_features, 'widths': widths, 'head_features': head_features}
-    constructor = {'igcv3_w0_7': 'get_igcv3(0.7)', 'igcv3_w1_4': 'get_igcv3(1.4)'}.get(name, name)
-    origin = {'reference': f'pytorchcv:{constructor}', 'renames': PYTORCHCV}
-    register(Variant(name, SYSTEM, IGCV3, fields, 224, *known, **origin))
-for name, (shape, known) in AUTHORS.items():
-    fields = dict(zip(('stem_features', 'widths', 'head_features', 'expanded'), shape, strict=True))
-    register(Variant(name, SYSTEM, IGCV3, fields, 224, *known))
+register_table(
+    PACKAGE,
+    'stem_features widths head_features params macs top1 top5',
+    system=SYSTEM,
+    module=IGCV3,
+    input_size=224,
+    reference=lambda name: f'pytorchcv:{CONSTRUCTORS.get(name, name)}',
+    renames=PYTORCHCV,
+)
+register_table(
+    AUTHORS,
+    'stem_features widths head_features expanded params macs top1',
+    system=SYSTEM,
+    module=IGCV3,
+    input_size=224,
+)

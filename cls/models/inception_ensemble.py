@@ -2,9 +2,9 @@
 
 Szegedy, Ioffe, Vanhoucke, Alemi; https://arxiv.org/abs/1602.07261, section 5 and Table 5
 
-One Inception-v4 and three Inception-ResNet-v2, each trained on its own; their softmax outputs are
-averaged, over the nets and over an image's crops. cls/ensemble.py trains and evaluates it; there is
-no net of its own here.
+One Inception-v4 and three Inception-ResNet-v2, each trained independently; their softmax outputs
+are averaged over the networks and over the crops of an image. cls/ensemble.py trains and evaluates
+it; this file defines no network.
 """
 
 from cls.models.registry import Ensemble, System, register_ensemble

@@ -2,17 +2,17 @@
 
 Szegedy, Ioffe, Vanhoucke, Alemi; AAAI 2017; https://arxiv.org/abs/1602.07261
 
-What is new: Inception blocks that compute a residual, brought to the input's width by a linear 1x1
-convolution and scaled down before it is added (section 3.3), without which so wide a net does not
-train.
+What is new: Inception blocks that compute a residual. A linear 1x1 convolution restores the width
+of the input, and the residual is scaled down before the sum (section 3.3); without the scaling such
+a wide network does not train.
 
-Agrees with: timm's inception_resnet_v2, whose names the parameters bear: the net that the authors
-released (nets/inception_resnet_v2.py in TF-Slim). Departs from that, as timm does: norms have a
-scale, and there is no auxiliary head, which the paper has not either. The released net departs from
-the paper's figures: the stem is Inception-v3's and a block of branches, where the paper has
-Inception-v4's; there are 10, 20, 10 residual blocks of 320, 1088, 2080 channels, where it has 5,
-10, 5 of 384, 1154, 2048; the last block has no rectifier, and a 1x1 convolution follows it. Initial
-values are those of the released code. Inputs may have any size from 75 pixels on.
+Agrees with: timm's inception_resnet_v2, with the same parameter names: the authors' released
+network (inception_resnet_v2.py in TF-Slim). Departs from that, as timm does: norms have a scale,
+and there is no auxiliary head (nor has the paper one). The released network departs from the
+paper's figures: its stem is Inception-v3's and a block of branches, where the paper has
+Inception-v4's; there are 10, 20, 10 residual blocks of 320, 1088, 2080 channels, where the paper
+has 5, 10, 5 of 384, 1154, 2048; the last block has no rectifier, and a 1x1 convolution follows it.
+Initial values are those of the released code. Images have at least 75 pixels a side.
 """
 
 import functools
@@ -75,13 +75,13 @@ BLOCK8 = {  # figure 19
 class InceptionResNetV2(nn.Module):
     """A stem and three resolutions of scaled residual Inception blocks.
 
-    `blocks` does not count the last one, which has scale 1 and no rectifier.
+    `blocks` excludes the last one, with scale 1 and without a rectifier.
     """
 
     blocks: Sequence[int] = (10, 20, 9)
     scales: Sequence[float] = (0.17, 0.1, 0.2)  # of the residuals, for each resolution
-    width: float = 1.0  # all units have so many times their features
-    small_images: bool = False  # a stem of one convolution, for 16 to 32 pixels (not the paper's)
+    width: float = 1.0  # multiplier of the features of all units
+    small_images: bool = False  # a stem of one convolution for 16 to 32 pixels (ours)
     dropout_rate: float = 0.2
     num_classes: int = 1000
     bn_group: int = 0
@@ -110,7 +110,7 @@ class InceptionResNetV2(nn.Module):
             self.sow('intermediates', f'stage{i}', x)
         x = residual(BLOCK8, scale=1.0, act=None, name='block8')(x)
         x = unit(Unit(1536, 1), name='conv2d_7b')(x)
-        return inception.classify(self, x, train, 'classif', init.glorot_uniform)
+        return inception.head(self, x, train, 'classif', init.glorot_uniform)
 
 
 register(

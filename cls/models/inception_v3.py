@@ -2,20 +2,19 @@
 
 Szegedy, Vanhoucke, Ioffe, Shlens, Wojna; https://arxiv.org/abs/1512.00567
 
-What is new: large convolutions are factorised into small and into asymmetric ones (nx1 after 1xn),
-pooling and strided convolutions halve the resolution side by side, the auxiliary classifier is
-normalised, and labels are smoothed (a matter of the loss).
+What is new: large convolutions are factorized into small and into asymmetric ones (nx1 after 1xn),
+pooling and strided convolutions halve the resolution in parallel, the auxiliary classifier is
+batch-normalized, and labels are smoothed (part of the loss).
 
-Agrees with: timm's inception_v3, and torchvision's inception_v3, whose names the parameters bear,
-the auxiliary head among them; it is a part of the net in training alone. Both are the net that the
-authors released (slim/inception_model.py in TensorFlow's models repository). The paper's Table 1
-differs: its stem ends in three 3x3 convolutions, where this has 1x1, 3x3 and a pool, and it counts
-3, 5, 2 blocks.
+Agrees with: timm's inception_v3, and torchvision's inception_v3, with the latter's parameter names,
+including those of the auxiliary head, a training-only part. Both are the authors' released network
+(slim/inception_model.py in TensorFlow's models repository). The paper's Table 1 differs: its stem
+ends in three 3x3 convolutions, where this one has 1x1, 3x3 and a pool, and it has 3, 5, 2 blocks.
 
-Departs from the released net, with both packages: the average pool of a block counts the zeros of
-its padding, where TensorFlow's means are over the image alone, and norms have a scale. Initial
-values are those of the released code. Inputs may have any size from 75 pixels on; the auxiliary
-head, there made for 17x17 pixels, has a smaller window on fewer and takes a mean over more.
+Departs from the released network, with both packages: the average pool of a block includes the
+zeros of its padding, where TensorFlow excludes them, and norms have a scale. Initial values are
+those of the released code. Images have at least 75 pixels a side; the auxiliary head, designed for
+17x17 pixels, has a smaller window on smaller maps and averages over larger ones.
 """
 
 import functools
@@ -37,7 +36,7 @@ SYSTEM = System(
     title='Rethinking the Inception Architecture for Computer Vision',
     venue='CVPR 2016',
     arxiv='1512.00567',
-    top1=82.8,  # four nets, 144 crops (Table 5)
+    top1=82.8,  # four networks, 144 crops (Table 5)
     top5=96.42,
     headline='inception_v3',
     macs=5_000,
@@ -47,7 +46,7 @@ AVERAGE = functools.partial(inception.AVERAGE, count_padding=True)
 
 
 def inception_a(pool: int) -> inception.Branches:
-    """35x35 pixels (figure 5, with one 5x5 convolution left whole); `pool` as its last width."""
+    """Returns the branches at 35x35 (figure 5, with one 5x5 kept); pooling has `pool` channels."""
     return {
         'branch1x1': (Unit(64, 1),),
         'branch5x5': (Unit(48, 1), Unit(64, 5)),
@@ -65,7 +64,7 @@ REDUCTION_A = {
 
 
 def inception_b(inner: int) -> inception.Branches:
-    """17x17 pixels, 7x7 convolutions factorised (figure 6, n = 7); `inner` widths between them."""
+    """Returns the branches at 17x17, with factorized 7x7 (figure 6, n = 7) of `inner` channels."""
     row, column = (1, 7), (7, 1)
     return {
         'branch1x1': (Unit(192, 1),),
@@ -90,7 +89,7 @@ REDUCTION_B = {
     ),
     'branch_pool': (MAX,),
 }
-# 8x8: 1x3 and 3x1 side by side (figure 7).
+# 8x8: 1x3 and 3x1 in parallel (figure 7).
 BOTH_WAYS = (Unit(384, (1, 3)), Unit(384, (3, 1)))
 INCEPTION_C = {
     'branch1x1': (Unit(320, 1),),
@@ -122,15 +121,15 @@ class AuxiliaryHead(nn.Module):
 
 
 class InceptionV3(nn.Module):
-    """Three resolutions of Inception blocks; the fields give what a block has of its own."""
+    """Three resolutions of Inception blocks; fields give the widths that differ between blocks."""
 
-    pool_widths: Sequence[int] = (32, 64, 64)  # of the pool's branch, for each first block
-    inner_widths: Sequence[int] = (128, 160, 160, 192)  # between 7x1 and 1x7, each second block
-    last_blocks: int = 2
-    width: float = 1.0  # all units have so many times their features
-    small_images: bool = False  # a stem of one convolution, for 16 to 32 pixels (not the paper's)
+    pool_widths: Sequence[int] = (32, 64, 64)  # of the pooling branch, for each block at 35x35
+    inner_widths: Sequence[int] = (128, 160, 160, 192)  # for each block at 17x17
+    last_blocks: int = 2  # at 8x8
+    width: float = 1.0  # multiplier of the features of all units
+    small_images: bool = False  # a stem of one convolution for 16 to 32 pixels (ours)
     aux_head: bool = True
-    dropout_rate: float = 0.2  # the released code
+    dropout_rate: float = 0.2  # of the released code
     num_classes: int = 1000
     bn_group: int = 0
     bn_momentum: float = 0.9997
@@ -162,7 +161,7 @@ class InceptionV3(nn.Module):
         for letter in 'bcdefgh'[: self.last_blocks]:
             x = Mixed(INCEPTION_C, unit, name=f'Mixed_7{letter}')(x)
         self.sow('intermediates', 'stage3', x)
-        return inception.classify(self, x, train, 'fc', init.Normal(0.01, cut=True))
+        return inception.head(self, x, train, 'fc', init.Normal(0.01, cut=True))
 
 
 register(

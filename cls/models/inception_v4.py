@@ -2,15 +2,14 @@
 
 Szegedy, Ioffe, Vanhoucke, Alemi; AAAI 2017; https://arxiv.org/abs/1602.07261
 
-What is new: one uniform, deeper and wider Inception net, freed from what earlier ones owed to
-training in parts: the blocks of one resolution are all the same, and the stem has branches itself
-(figures 3 to 9).
+What is new: a deeper, wider and more uniform Inception network, without the constraints that
+partitioned training put on earlier ones: all blocks of one resolution are the same, and the stem
+itself has branches (figures 3 to 9).
 
-Agrees with: timm's inception_v4, whose names the parameters bear: the net that the authors released
-(nets/inception_v4.py in TF-Slim), from which comes too whether 1xn or nx1 is first in a branch.
-Departs from that, as timm does: norms have a scale, and there is no auxiliary head, which the paper
-has not either. Initial values are those of the released code. Inputs may have any size from 75
-pixels on.
+Agrees with: timm's inception_v4, with the same parameter names: the authors' released network
+(inception_v4.py in TF-Slim), also the source of the order of 1xn and nx1 in a branch. Departs from
+that, as timm does: norms have a scale, and there is no auxiliary head (nor has the paper one).
+Initial values are those of the released code. Images have at least 75 pixels a side.
 """
 
 import functools
@@ -49,7 +48,7 @@ STEM = (
     },
     {'conv': (Unit(192, 3, 2, 'VALID'),), 'maxpool': (MAX,)},
 )
-# Not the paper's.
+# For 16 to 32 pixels; not in the paper.
 SMALL_STEM = (inception.SMALL_STEM['conv2d_1a'],)
 
 # Figure 4: 35x35, 384 channels.
@@ -95,11 +94,11 @@ INCEPTION_C = {
 
 
 class InceptionV4(nn.Module):
-    """A stem and three resolutions of Inception blocks, all of one resolution alike (figure 9)."""
+    """A stem and three resolutions of Inception blocks (figure 9)."""
 
     blocks: Sequence[int] = (4, 7, 3)
-    width: float = 1.0  # all units have so many times their features
-    small_images: bool = False  # a stem of one convolution, for 16 to 32 pixels (not the paper's)
+    width: float = 1.0  # multiplier of the features of all units
+    small_images: bool = False  # a stem of one convolution for 16 to 32 pixels (ours)
     dropout_rate: float = 0.2
     num_classes: int = 1000
     bn_group: int = 0
@@ -126,7 +125,7 @@ class InceptionV4(nn.Module):
                 x = make(block, name=f'features.{index}')(x)
                 index += 1
             self.sow('intermediates', stage, x)
-        return inception.classify(self, x, train, 'last_linear', init.glorot_uniform)
+        return inception.head(self, x, train, 'last_linear', init.glorot_uniform)
 
 
 register(
@@ -141,7 +140,7 @@ register(
         top1=80.0,  # Table 2
         top5=95.0,
         reference='timm:inception_v4',
-        # The last three blocks, whose branches fork, are not lists there.
+        # timm has no lists in the last three blocks, whose branches fork.
         renames=((r'^(features\.(?:19|20|21)\.branch[12])\.(\d)', r'\1_\2'),),
     )
 )

@@ -2,37 +2,39 @@
 
 Baker, Gupta, Naik, Raskar; https://arxiv.org/abs/1611.02167
 
-What is new: an agent that is taught by Q-learning to choose the layers of a plain convolutional
-net one after the other. A net is a string of layers: C(width, window, stride) is a convolution,
-P(window, stride) a max pool, FC(width) a linear layer, GAP(width) a 1x1 convolution averaged over
-the image, and SM, always the last, the linear classifier. Rectifiers follow all but pools and SM;
-nothing is normalised. Dropout that grows with depth follows every second layer and every linear
-one.
+What is new: an agent that learns by Q-learning to choose the layers of a plain convolutional
+network one after the other. A network is a string of layers: C(width, window, stride) is a
+convolution, P(window, stride) a max pool, FC(width) a linear layer, GAP(width) a 1x1 convolution
+with global average pooling, and SM, always the last, the linear classifier. Rectifiers follow all
+layers but pools and SM; there is no normalization. Dropout of increasing rate follows every second
+layer and every linear one.
 
-Agrees with: the authors' Caffe files (github.com/bowenbaker/metaqnn), whose names the parameters
-bear, in layers, padding, dropout and initialisation; logits are held against a restatement.
-The nets for CIFAR-10 and SVHN are those of the paper's Tables A2 and A3, in their order. The nets
-for MNIST are those of the authors' files mnist_0 to mnist_9; the paper's 0.44 % is of one of its
-Table A4, which of these could not be learnt, so none has an accuracy here. Their counts are for
-images of three channels, as of all variants; grey ones take 2 * window^2 * width parameters fewer.
+Agrees with: the authors' Caffe files (github.com/bowenbaker/metaqnn) in parameter names, layers,
+padding, dropout and initialization; logits are tested against an independent reimplementation. The
+networks for CIFAR-10 and SVHN are those of the paper's Tables A2 and A3, in their order. The
+networks for MNIST are those of the authors' files mnist_0 to mnist_9. The paper's 0.44 % belongs to
+one network of its Table A4, but we could not identify it among these, so none has an accuracy here.
+Counts are for images of three channels, as for all variants; gray images take 2 * window^2 * width
+parameters fewer.
 
-A pool gives floor((n - window + 1) / stride) pixels: under this rule, and not under Caffe's own
-(which rounds up) or PyTorch's, the nets have the parameters that the tables print: 11.26, 2.2,
-2.46, 1.13, 1.62 million for CIFAR-10; 10.38, 6.83, 10.05 for three of SVHN's. The first and the
-fourth of SVHN have 10.54 and 7.92 where the table prints 9.81 and 6.99, which no pooling rule and
-no change of a single layer gives.
+Pooling gives floor((n - window + 1) / stride) pixels: under this rule, and not under Caffe's own
+(rounding up) or PyTorch's, the networks have the tables' numbers of parameters: 11.26, 2.2, 2.46,
+1.13, 1.62 million for CIFAR-10; 10.38, 6.83, 10.05 for three of SVHN's. The first and the fourth of
+SVHN have 10.54 and 7.92 million for the table's 9.81 and 6.99; no pooling rule and no change of a
+single layer gives those.
 
 Departs from the authors' files: those for MNIST have dropout of 0.5 in the last two places, 0.4 in
-the two before and 0.3 in all others, where all nets here follow the paper's i / 2n.
+the two before and 0.3 in all others, while all networks here follow the paper's i / 2n.
 
-What only restricts the search is in cls.search.spaces.metaqnn: the largest depth (12 on SVHN, 18 on
-CIFAR-10), linear layers on no more than 7x7 pixels, windows smaller than the image; and widths, of
-which it has 64, 128, 256 and 512, of linear layers 512, 256 and 128, may be any.
+Rules that only restrict the search are in cls.search.spaces.metaqnn: the largest depth (12 on SVHN,
+18 on CIFAR-10), linear layers only on 7x7 pixels or fewer, windows smaller than the image. Widths
+may be any; the search has 64, 128, 256 and 512, and for linear layers 512, 256 and 128.
 """
 
 import dataclasses
 import functools
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -40,7 +42,7 @@ import jax
 import jax.numpy as jnp
 
 from cls.errors import UserError
-from cls.models.registry import System, Variant, register
+from cls.models.registry import System, Variant, register, register_table
 from cls.nn import init
 from cls.nn.conv import Conv
 from cls.nn.dense import Dense
@@ -57,28 +59,29 @@ SYSTEM = System(
     params=11.26,
 )
 
-ARGUMENTS = {'C': 3, 'P': 2, 'FC': 1, 'GAP': 1}  # how many numbers a layer has
+ARGUMENTS = {'C': 3, 'P': 2, 'FC': 1, 'GAP': 1}  # number of arguments of each kind of layer
 WINDOWS = (1, 3, 5)  # of a convolution
-POOLS = ((5, 3), (3, 2), (2, 2))
+POOLS = ((5, 3), (3, 2), (2, 2))  # window and stride
 MAX_LINEAR = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Chain:
-    """A net of MetaQNN's grammar: strings such as 'C(512,5,1)', 'P(2,2)', 'FC(512)', 'GAP(10)'.
+    """A network of MetaQNN's grammar: strings such as 'C(512,5,1)', 'P(2,2)', 'FC(512)', 'GAP(10)'.
 
-    The classifier is implied; 'SM' or 'SM(10)' may end the layers, and has as many outputs as the
-    net has classes all the same. Raises ValueError for what the grammar does not have.
+    The classifier is implied; 'SM' or 'SM(10)' may end the layers without effect on the number of
+    classes. Raises ValueError for a string outside the grammar.
     """
 
     layers: tuple[str, ...]
 
     @property
     def num_layers(self) -> int:
+        """Number of layers."""
         return len(self.layers)
 
     def __post_init__(self):
-        before, last_width = [], None
+        kinds, last_width = [], None
         for kind, numbers in parse(self):
             text = f'{kind}({",".join(map(str, numbers))})'
             if 0 in numbers:
@@ -87,20 +90,20 @@ class Chain:
                 raise ValueError(f'{text}: a convolution has window 1, 3 or 5 and stride 1')
             if kind == 'P' and numbers not in POOLS:
                 raise ValueError(f'{text}: a pool is P(5,3), P(3,2) or P(2,2)')
-            if kind == 'P' and before[-1:] in ([], ['P']):
-                raise ValueError(f'{text}: a pool is neither the first layer nor behind another')
-            if 'GAP' in before or ('FC' in before and kind != 'FC'):
-                raise ValueError(f'{text}: cannot come behind {before[-1]}')
+            if kind == 'P' and kinds[-1:] in ([], ['P']):
+                raise ValueError(f'{text}: a pool is neither the first layer nor after another')
+            if 'GAP' in kinds or ('FC' in kinds and kind != 'FC'):
+                raise ValueError(f'{text}: cannot come after {kinds[-1]}')
             if kind == 'FC' and last_width is not None and numbers[0] > last_width:
                 raise ValueError(f'{text}: a linear layer is no wider than the one before it')
-            before.append(kind)
+            kinds.append(kind)
             last_width = numbers[0] if kind == 'FC' else None
-        if before.count('FC') > MAX_LINEAR:
-            raise ValueError(f'{before.count("FC")} linear layers: at most {MAX_LINEAR}')
+        if kinds.count('FC') > MAX_LINEAR:
+            raise ValueError(f'{kinds.count("FC")} linear layers: at most {MAX_LINEAR}')
 
 
 def parse(chain: Chain) -> list[tuple[str, tuple[int, ...]]]:
-    """Returns (kind, numbers) of each layer but SM. Raises ValueError for what is not a layer."""
+    """Returns (kind, numbers) of each layer but SM. Raises ValueError for any other string."""
     layers = chain.layers
     if layers and re.fullmatch(r'SM(\(\d+\))?', layers[-1]):
         layers = layers[:-1]
@@ -118,11 +121,11 @@ def parse(chain: Chain) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def dropouts(kinds: list[str]) -> list[float]:
-    """Returns the part of the highest dropout probability behind each layer; 0 where there is none.
+    """Returns the dropout after each layer, as a share of the highest rate; 0 for no dropout.
 
-    One follows every second layer, and every linear one; the i-th of n has i / n. As in the
-    authors' code (state_string_utils.py), n is counted as if SM were one more of the last layer's
-    kind, so that it may be larger than the number that there are.
+    Dropout follows every second layer, and every linear one; the i-th of n has i / n. As in the
+    authors' code (state_string_utils.py), n is counted as if SM were one more layer of the last
+    kind, and so may exceed the actual number.
 
     Args:
       kinds: C, P, FC or GAP, of each layer.
@@ -130,19 +133,20 @@ def dropouts(kinds: list[str]) -> list[float]:
     counted = [*kinds, *kinds[-1:]]
     linear, averages = counted.count('FC'), counted.count('GAP')
     n = (len(counted) - linear - averages) // 2 + linear
-    parts, i = [], 0
-    for place, kind in enumerate(kinds, 1):
-        drops = kind != 'GAP' and (place % 2 == 0 or kind == 'FC') and i < n
+    shares, i = [], 0
+    for position, kind in enumerate(kinds, 1):
+        drops = kind != 'GAP' and (position % 2 == 0 or kind == 'FC') and i < n
         i += drops
-        parts.append(i / n if drops else 0.0)
-    return parts
+        shares.append(i / n if drops else 0.0)
+    return shares
 
 
 def floor_pool(x: jax.Array, window: int, strides: int) -> jax.Array:
-    """Max pool of (N, H, W, C) to floor((n - window + 1) / strides) pixels, from the top left.
+    """Returns the max pool of (N, H, W, C) to floor((n - window + 1) / strides) pixels a side.
 
-    Where the window fits but once, and this formula gives 0, one pixel is left: nets of the search
-    have such pools. Raises UserError where it does not fit.
+    Windows begin at the top left. If the window fits only once, and this formula gives 0, the
+    result has one pixel: networks of the search have such pools. Raises UserError for a window
+    larger than the image.
     """
     outputs = [max((n - window + 1) // strides, int(n >= window)) for n in x.shape[1:3]]
     if min(outputs) < 1:
@@ -155,7 +159,7 @@ class MetaQNN(nn.Module):
     """The layers of a string one after the other, then a linear classifier."""
 
     genotype: Chain
-    dropout_rate: float = 0.5  # what dropout grows to: the i-th of n has i / n of it
+    dropout_rate: float = 0.5  # the highest: the i-th dropout of n has i / n of it
     num_classes: int = 10
     dtype: Any = jnp.float32
 
@@ -163,7 +167,7 @@ class MetaQNN(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits.
 
-        Linear layers are made for the size of the images that the net is initialised with.
+        Linear layers fit only the image size of the initialization.
         """
         xavier = init.VarianceScaling(1.0, 'fan_in', 'uniform')  # Caffe's
         conv = functools.partial(Conv, use_bias=True, dtype=self.dtype, kernel_init=xavier)
@@ -172,16 +176,16 @@ class MetaQNN(nn.Module):
         layers = parse(self.genotype)
         kinds = [kind for kind, _ in layers]
         last_map = max((i for i, kind in enumerate(kinds) if kind in 'CP'), default=-1)
-        made = dict.fromkeys(('Convolution', 'InnerProduct', 'stage'), 0)
+        counts = dict.fromkeys(('Convolution', 'InnerProduct', 'stage'), 0)
 
         def name(kind):
-            made[kind] += 1
-            return f'{kind}{made[kind]}'
+            counts[kind] += 1
+            return f'{kind}{counts[kind]}'
 
         x = images
         if last_map < 0:
             self.sow('intermediates', 'stage1', x)
-        for i, ((kind, numbers), part) in enumerate(zip(layers, dropouts(kinds), strict=True)):
+        for i, ((kind, numbers), share) in enumerate(zip(layers, dropouts(kinds), strict=True)):
             if kind == 'P':
                 x = floor_pool(x, *numbers)
             elif kind == 'FC':
@@ -193,8 +197,8 @@ class MetaQNN(nn.Module):
                 x = jnp.mean(x, (1, 2))
             if kind == 'P' or i == last_map:
                 self.sow('intermediates', name('stage'), x)
-            if part:
-                x = nn.Dropout(part * self.dropout_rate, deterministic=not train)(x)
+            if share:
+                x = nn.Dropout(share * self.dropout_rate, deterministic=not train)(x)
         x = _flat(x)
         self.sow('intermediates', 'pre_logits', x)
         x = dense(self.num_classes, name=name('InnerProduct'))(x)
@@ -202,12 +206,12 @@ class MetaQNN(nn.Module):
 
 
 def _flat(x):
-    """Channel by channel, as Caffe and torch flatten; what is flat stays so."""
+    """Returns x flattened in the order (N, C, H, W) of Caffe and PyTorch, or x if already flat."""
     return x if x.ndim == 2 else x.transpose(0, 3, 1, 2).reshape(len(x), -1)
 
 
 def chain(text: str) -> Chain:
-    """Returns the net of layers with spaces between them."""
+    """Returns the network of a string of layers that spaces separate."""
     return Chain(tuple(text.split()))
 
 
@@ -238,7 +242,7 @@ CIFAR = (  # Table A2: layers, parameters, multiply-adds, top-1
         90.52,
     ),
 )
-SVHN = (  # Table A3; the second is the paper's choice
+SVHN = (  # Table A3; the second is the paper's best
     (
         'C(128,3,1) P(2,2) C(64,5,1) C(512,5,1) C(256,3,1) C(512,3,1) P(2,2) C(512,3,1) '
         'C(256,5,1) C(256,3,1) C(128,5,1) C(64,3,1)',
@@ -329,18 +333,40 @@ MNIST = (  # static/prototxt/mnist_N.prototxt
         None,
     ),
 )
-for data, size, first, nets in (
-    ('cifar', 32, 1, CIFAR),
-    ('svhn', 32, 1, SVHN),
-    ('mnist', 28, 0, MNIST),
-):
-    for number, (text, (params, macs), top1) in enumerate(nets, first):
-        fields = {'genotype': chain(text)}
-        name = f'metaqnn_{number}_{data}'
-        register(Variant(name, SYSTEM, MetaQNN, fields, size, params, macs, top1))
 
-# The first of CIFAR-10 trained from scratch on CIFAR-100 (section 5).
-FIELDS = {'genotype': chain(CIFAR[0][0]), 'num_classes': 100}
+
+def _numbered(data: str, first: int, networks: Sequence[tuple]) -> dict[str, tuple]:
+    """Returns the rows of a table for register_table; numbers in the names begin with `first`."""
+    return {
+        f'metaqnn_{number}_{data}': (chain(text), params, macs, top1)
+        for number, (text, (params, macs), top1) in enumerate(networks, first)
+    }
+
+
+register_table(
+    {**_numbered('cifar', 1, CIFAR), **_numbered('svhn', 1, SVHN)},
+    'genotype params macs top1',
+    system=SYSTEM,
+    module=MetaQNN,
+    input_size=32,
+)
+register_table(
+    _numbered('mnist', 0, MNIST),
+    'genotype params macs top1',
+    system=SYSTEM,
+    module=MetaQNN,
+    input_size=28,
+)
+# The first CIFAR-10 network, trained from scratch on CIFAR-100 (section 5).
 register(
-    Variant('metaqnn_1_cifar100', SYSTEM, MetaQNN, FIELDS, 32, 12_001_124, 4_156_194_816, 72.86)
+    Variant(
+        'metaqnn_1_cifar100',
+        SYSTEM,
+        MetaQNN,
+        {'genotype': chain(CIFAR[0][0]), 'num_classes': 100},
+        input_size=32,
+        params=12_001_124,
+        macs=4_156_194_816,
+        top1=72.86,
+    )
 )

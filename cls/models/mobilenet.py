@@ -2,18 +2,18 @@
 
 Howard, Zhu, Chen, Kalenichenko, Wang, Weyand, Andreetto, Adam; https://arxiv.org/abs/1704.04861
 
-What is new: a net of depthwise separable convolutions with a norm and a rectifier after each of
+What is new: a network of depthwise separable convolutions with a norm and a rectifier after each of
 their two parts (figure 3), and two numbers that shrink it: the width multiplier thins every layer
 (section 3.3), the resolution multiplier is the size of the images (section 3.4; any size works).
 At 224, 192, 160 and 128 pixels the paper has 70.6, 69.1, 67.2 and 64.4 % top-1 (Table 7).
 
-Agrees with: mobilenet_100 with timm's mobilenetv1_100, whose names the parameters bear and whose
-rectifiers stop at 6; _075, _050 and _025 with pytorchcv's mobilenet_w3d4, wd2 and wd4, whose
-rectifiers have no bound, as in the paper. Both pad strided convolutions on all sides. The _tf nets
-are those of the authors' TensorFlow code (slim's mobilenet_v1.py) and of Keras, whose names their
-tensors bear: 'SAME' padding, which with stride 2 and an even size is at the end alone, rectifiers
-that stop at 6, and 1e-3 added to the variance; they are held against a restatement. The paper's
-Table 1 has a stride of 2 in the last block too, though not its sizes: a slip.
+Agrees with: mobilenet_100 with timm's mobilenetv1_100 (the same parameter names, and ReLU6); _075,
+_050 and _025 with pytorchcv's mobilenet_w3d4, wd2 and wd4 (unbounded rectifiers, as in the paper).
+Both pad strided convolutions on all sides. The _tf networks are those of the authors' TensorFlow
+code (slim's mobilenet_v1.py) and of Keras, with Keras's tensor names: 'SAME' padding (with stride 2
+and an even size only at the end), ReLU6, and an epsilon of 1e-3; they are tested against an
+independent reimplementation. The paper's Table 1 also has a stride of 2 in the last block, in
+contradiction to its sizes: an error.
 
 Initial values, dropout (0.001) and the momentum of norms are those of the authors' code.
 """
@@ -26,10 +26,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.models.registry import System, Variant, register
+from cls.models.registry import System, register_table
 from cls.nn import inception, init
 from cls.nn.conv import Conv, Padding
-from cls.nn.norm import BatchNorm
+from cls.nn.norm import batch_norm
 
 SYSTEM = System(
     name='MobileNet',
@@ -56,6 +56,7 @@ class Separable(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', features)."""
         channels = x.shape[-1]
         depthwise = {'padding': self.padding, 'groups': channels, 'name': 'conv_dw'}
         x = self.conv(channels, 3, self.strides, **depthwise)(x)
@@ -65,14 +66,14 @@ class Separable(nn.Module):
 
 
 class MobileNet(nn.Module):
-    """A 3x3 convolution with stride 2, and stages of separable ones (Table 1)."""
+    """A 3x3 convolution with stride 2, and stages of separable convolutions (Table 1)."""
 
     stem_features: int = 32
     # Channels of each block; every stage but the first halves the resolution.
     stages: Sequence[Sequence[int]] = ((64,), (128,) * 2, (256,) * 2, (512,) * 6, (1024,) * 2)
-    width: float = 1.0  # multiplies all channels
+    width: float = 1.0  # multiplier of all channels
     padding: Padding = None  # of 3x3 convolutions: None (symmetric) or 'SAME' (TensorFlow's)
-    clipped: bool = False  # rectifiers stop at 6
+    clipped: bool = False  # ReLU6 in place of ReLU
     dropout_rate: float = 0.001
     num_classes: int = 1000
     bn_group: int = 0
@@ -85,14 +86,7 @@ class MobileNet(nn.Module):
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         kernel_init = init.Normal(0.09, cut=True)
         conv = functools.partial(Conv, dtype=self.dtype, kernel_init=kernel_init)
-        norm = functools.partial(
-            BatchNorm,
-            train,
-            epsilon=self.bn_epsilon,
-            momentum=self.bn_momentum,
-            group=self.bn_group,
-            dtype=self.dtype,
-        )
+        norm = batch_norm(self, train, epsilon=self.bn_epsilon, momentum=self.bn_momentum)
         act = nn.relu6 if self.clipped else nn.relu
 
         features = int(self.stem_features * self.width)
@@ -105,11 +99,11 @@ class MobileNet(nn.Module):
                 shape = (int(features * self.width), strides, self.padding)
                 x = Separable(*shape, conv, norm, act, name=f'blocks.{stage}.{i}')(x)
             self.sow('intermediates', f'stage{stage + 1}', x)
-        return inception.classify(self, x, train, 'classifier', kernel_init)
+        return inception.head(self, x, train, 'classifier', kernel_init)
 
 
 BLOCKS = [(stage, i) for stage, blocks in enumerate(MobileNet.stages) for i in range(len(blocks))]
-# pytorchcv's names.
+# Names of pytorchcv.
 PYTORCHCV = (
     (r'^conv_stem\.', 'features.init_block.conv.'),
     (r'^bn1\.', 'features.init_block.bn.'),
@@ -122,7 +116,7 @@ PYTORCHCV = (
     (r'\.bn2\.', '.pw_conv.bn.'),
     (r'^classifier\.', 'output.'),
 )
-# Keras's: blocks are counted from 1 through all stages.
+# Names of Keras; the blocks of all stages are numbered consecutively from 1.
 KERAS = (
     (r'^conv_stem\.', 'conv1.'),
     (r'^bn1\.', 'conv1_bn.'),
@@ -135,17 +129,54 @@ KERAS = (
     (r'^classifier\.', 'conv_preds.'),
 )
 TENSORFLOW = {'padding': 'SAME', 'clipped': True, 'bn_epsilon': 1e-3}
-# Width multiplier, parameters, multiply-adds, and the paper's top-1 (Table 6); reference.
+CLIPPED = {'clipped': True}
+# Top-1 is the paper's (Table 6).
 TABLE = {
-    '100': (1.0, 4_231_976, 568_740_352, 70.6, 'timm:mobilenetv1_100'),
-    '075': (0.75, 2_585_560, 325_400_448, 68.4, 'pytorchcv:mobilenet_w3d4'),
-    '050': (0.5, 1_331_592, 149_497_088, 63.7, 'pytorchcv:mobilenet_wd2'),
-    '025': (0.25, 470_072, 41_030_272, 50.6, 'pytorchcv:mobilenet_wd4'),
+    'mobilenet_100': (
+        1.0,
+        CLIPPED,
+        4_231_976,
+        568_740_352,
+        70.6,
+        'timm:mobilenetv1_100',
+        (),
+    ),
+    'mobilenet_100_tf': (1.0, TENSORFLOW, 4_231_976, 568_740_352, 70.6, None, KERAS),
+    'mobilenet_075': (
+        0.75,
+        {},
+        2_585_560,
+        325_400_448,
+        68.4,
+        'pytorchcv:mobilenet_w3d4',
+        PYTORCHCV,
+    ),
+    'mobilenet_075_tf': (0.75, TENSORFLOW, 2_585_560, 325_400_448, 68.4, None, KERAS),
+    'mobilenet_050': (
+        0.5,
+        {},
+        1_331_592,
+        149_497_088,
+        63.7,
+        'pytorchcv:mobilenet_wd2',
+        PYTORCHCV,
+    ),
+    'mobilenet_050_tf': (0.5, TENSORFLOW, 1_331_592, 149_497_088, 63.7, None, KERAS),
+    'mobilenet_025': (
+        0.25,
+        {},
+        470_072,
+        41_030_272,
+        50.6,
+        'pytorchcv:mobilenet_wd4',
+        PYTORCHCV,
+    ),
+    'mobilenet_025_tf': (0.25, TENSORFLOW, 470_072, 41_030_272, 50.6, None, KERAS),
 }
-for name, (width, *known, reference) in TABLE.items():
-    fields = {'width': width, 'clipped': name == '100'}
-    renames = PYTORCHCV if reference.startswith('pytorchcv') else ()
-    known = (224, *known, None)
-    register(Variant(f'mobilenet_{name}', SYSTEM, MobileNet, fields, *known, reference, renames))
-    fields = {'width': width, **TENSORFLOW}
-    register(Variant(f'mobilenet_{name}_tf', SYSTEM, MobileNet, fields, *known, renames=KERAS))
+register_table(
+    TABLE,
+    'width fields params macs top1 reference renames',
+    system=SYSTEM,
+    module=MobileNet,
+    input_size=224,
+)

@@ -3,19 +3,19 @@
 CVPR 2018; https://arxiv.org/abs/1801.04381
 
 What is new: blocks that expand a few channels to many, filter those depthwise, and project them
-back without a rectifier, which would lose what few channels hold; shortcuts join the narrow ends
-(cls/nn/inverted.py). Table 2 has the net, which a factor on all widths makes smaller or larger; the
-last convolution's 1,280 channels never shrink.
+back without a rectifier, which would destroy information in few channels; shortcuts connect the
+narrow ends (cls/nn/inverted.py). Table 2 has the network; a multiplier of all widths makes it
+smaller or larger, but never shrinks the 1,280 channels of the last convolution.
 
-Agrees with: torchvision's mobilenet_v2, whose names the parameters of mobilenetv2_100 bear (its
-importer takes timm's names too), and timm's nets for the other widths. Those pad symmetrically and
-have PyTorch's batch norm; mobilenetv2_100_tf has the authors' (TensorFlow's slim): 'SAME' padding
-and an epsilon of 1e-3. It agrees with a restatement; its public weights have 1,001 classes, the
-first of which is the background.
+Agrees with: torchvision's mobilenet_v2, with the same parameter names in mobilenetv2_100 (its
+importer also reads timm's), and timm's networks of other widths. Those pad symmetrically and have
+PyTorch's batch norm; mobilenetv2_100_tf has the authors' (TensorFlow's slim): 'SAME' padding and an
+epsilon of 1e-3. It agrees with an independent reimplementation; its public weights have 1,001
+classes, the first of them the background.
 
-Departs from the paper, with the authors' code: the net of width 1.4 has 6.1 million parameters and
-not 6.9. Convolutions are drawn as torchvision draws them; the authors' code draws all kernels from
-a normal distribution of deviation 0.09.
+Departs from the paper, with the authors' code: the network of width 1.4 has 6.1 million parameters
+and not 6.9. Convolutions are drawn as torchvision draws them; the authors' code draws all kernels
+from a normal distribution of deviation 0.09.
 """
 
 import functools
@@ -25,11 +25,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.models.registry import System, Variant, register
+from cls.models.registry import System, Variant, register, register_table
 from cls.nn import inverted
 from cls.nn.conv import Conv, Padding
 from cls.nn.inverted import Genotype, InvertedResidual, round_channels
-from cls.nn.norm import BatchNorm
+from cls.nn.norm import batch_norm
 
 SYSTEM = System(
     name='MobileNetV2',
@@ -60,7 +60,7 @@ class MobileNetV2(nn.Module):
     """Inverted residuals with ReLU6."""
 
     genotype: Genotype = TABLE_2
-    width: float = 1.0  # factor on the channels of all layers; on the last one's from 1 upwards
+    width: float = 1.0  # multiplier of all channels; at least 1 for the last convolution
     stem_features: int = 32
     head_features: int = 1280
     padding: Padding = None
@@ -75,42 +75,35 @@ class MobileNetV2(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         conv = functools.partial(Conv, padding=self.padding, dtype=self.dtype)
-        norm = functools.partial(
-            BatchNorm,
-            train,
-            momentum=self.bn_momentum,
-            epsilon=self.epsilon,
-            group=self.bn_group,
-            dtype=self.dtype,
-        )
+        norm = batch_norm(self, train, momentum=self.bn_momentum, epsilon=self.epsilon)
         block = functools.partial(InvertedResidual, conv=conv, norm=norm)
         runs = inverted.scaled(self.genotype, self.width)
         stem = round_channels(self.stem_features * self.width)
-        head = round_channels(self.head_features * max(1.0, self.width))
+        last = round_channels(self.head_features * max(1.0, self.width))
 
         x = inverted.stem(self, images, stem, conv, norm, 'relu6')
         x = inverted.stages(self, x, runs, block, 'relu6')
-        return inverted.classify(self, x, head, conv, norm, 'relu6', train)
+        return inverted.head(self, x, last, conv, norm, 'relu6', train)
 
 
 def _torchvision():
-    """Yields our name and torchvision's of each layer."""
+    """Yields our name and torchvision's for each layer."""
     yield from (('conv_stem', 'features.0.0'), ('bn1', 'features.0.1'))
     blocks = inverted.blocks(inverted.scaled(TABLE_2))
     for i, (name, run) in enumerate(blocks, 1):
         layers = ('conv_pw', 'bn1', 'conv_dw', 'bn2', 'conv_pwl', 'bn3')
-        places = ('0.0', '0.1', '1.0', '1.1', '2', '3')
+        theirs = ('0.0', '0.1', '1.0', '1.1', '2', '3')
         if run.expansion == 1:
-            layers, places = layers[2:], ('0.0', '0.1', '1', '2')
-        for layer, place in zip(layers, places, strict=True):
-            yield f'{name}.{layer}', f'features.{i}.conv.{place}'
+            layers, theirs = layers[2:], ('0.0', '0.1', '1', '2')
+        for layer, suffix in zip(layers, theirs, strict=True):
+            yield f'{name}.{layer}', f'features.{i}.conv.{suffix}'
     last = len(blocks) + 1
     yield from (('conv_head', f'features.{last}.0'), ('bn2', f'features.{last}.1'))
     yield 'classifier', 'classifier.1'
 
 
-# Width, parameters, multiply-adds, top-1 (the paper's, section 6.1 and Table 4), top-5. For widths
-# under 1 the authors' code has what their checkpoints reach.
+# Top-1 is the paper's (section 6.1 and Table 4); below width 1 both accuracies are those of the
+# checkpoints of the authors' code.
 TIMM = {
     'mobilenetv2_140': (1.4, 6_108_776, 582_195_824, 74.7, None),
     'mobilenetv2_075': (0.75, 2_636_424, 209_069_792, 69.8, 89.6),
@@ -142,7 +135,12 @@ register(
         **FULL,
     )
 )
-for name, (width, params, macs, top1, top5) in TIMM.items():
-    known = {'reference': f'timm:{name}', 'renames': inverted.TIMM}
-    fields = {'width': width}
-    register(Variant(name, SYSTEM, MobileNetV2, fields, 224, params, macs, top1, top5, **known))
+register_table(
+    TIMM,
+    'width params macs top1 top5',
+    system=SYSTEM,
+    module=MobileNetV2,
+    input_size=224,
+    reference=lambda name: f'timm:{name}',
+    renames=inverted.TIMM,
+)

@@ -2,19 +2,19 @@
 
 ICCV 2019; https://arxiv.org/abs/1905.02244
 
-What is new: inverted residuals (cls/nn/inverted.py) that a search for a phone chose and NetAdapt
-trimmed; the activation h-swish, x * ReLU6(x + 3) / 6, in the deeper half; gates of the expanded
-channels with a hard sigmoid; a last stage whose widest layer works behind the pooling, on one
-pixel (figure 5). Tables 1 and 2 have the nets. The minimalistic ones of the authors' code have
-neither h-swish nor gates nor 5x5 windows.
+What is new: inverted residuals (cls/nn/inverted.py) found by a search for a phone and trimmed by
+NetAdapt; the activation h-swish, x * ReLU6(x + 3) / 6, in the deeper half; squeeze and excitation
+of the expanded channels with a hard sigmoid; a last stage with its widest layer after the pooling,
+on a single pixel (figure 5). Tables 1 and 2 have the networks. The minimalistic ones of the
+authors' code have no h-swish, no squeeze and excitation and no 5x5 windows.
 
-Agrees with: torchvision's mobilenet_v3_large and _small, whose names the parameters of these two
-bear; timm's mobilenetv3_* for the widths 0.75 and 0.5, with PyTorch's epsilon of the norms; and
+Agrees with: torchvision's mobilenet_v3_large and _small, with the same parameter names in these
+two; timm's mobilenetv3_* for the widths 0.75 and 0.5, with PyTorch's epsilon in the norms; and
 timm's tf_mobilenetv3_*_minimal_100, which pad as TensorFlow does. The stem has 16 channels in all.
 
-Departs from the paper: torchvision's and timm's plain nets pad symmetrically, the authors' code as
-TensorFlow does. The small net has 2.54 million parameters and 56.5 million multiply-adds, and 2.04
-and 52.3 without gates and 5x5 windows; the paper's last edition says 2.5 and 56, the authors'
+Departs from the paper: torchvision's and timm's plain networks pad symmetrically, the authors' code
+as TensorFlow does. The small network has 2.54 million parameters and 56.5 million multiply-adds,
+and 2.04 and 52.3 in its minimalistic form; the paper's last edition says 2.5 and 56, the authors'
 README 2.9 and 66, and 2.0 and 65. Linear layers are drawn as PyTorch draws them.
 """
 
@@ -25,12 +25,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.models.registry import System, Variant, register
+from cls.models.registry import System, register_table
 from cls.nn import inverted
 from cls.nn.conv import Conv, Padding
 from cls.nn.dense import Dense
 from cls.nn.inverted import ACTIVATIONS, Genotype, InvertedResidual, round_channels
-from cls.nn.norm import BatchNorm
+from cls.nn.norm import batch_norm
 
 SYSTEM = System(
     name='MobileNetV3',
@@ -66,7 +66,7 @@ SMALL = Genotype(  # Table 2
 
 
 def minimal(genotype: Genotype) -> Genotype:
-    """Returns the genotype without gates, with 3x3 windows and one activation, the net's."""
+    """Returns the genotype with 3x3 windows only, no squeeze and excitation, one activation."""
 
     def strip(text: str) -> str:
         return text.replace('_se0.25', '').replace('k5', 'k3').replace('_relu', '')
@@ -75,17 +75,17 @@ def minimal(genotype: Genotype) -> Genotype:
 
 
 def share_of_expanded(share: float, channels: int, expanded: int) -> int:
-    """Returns the inner width of gates: a share of what they weigh, in eights."""
+    """Returns the inner width of a gate: a share of the expanded channels, a multiple of 8."""
     return round_channels(share * expanded)
 
 
 class MobileNetV3(nn.Module):
-    """Inverted residuals, a wide 1x1 convolution, pooling, and a linear layer more than others."""
+    """Inverted residuals, a wide 1x1 convolution, pooling, and two linear layers."""
 
     genotype: Genotype
     last_features: int  # of the 1x1 convolution before the pooling
-    head_features: int  # of the layer behind it
-    width: float = 1.0  # factor on the channels of the blocks and of the convolution behind them
+    head_features: int  # of the linear layer after the pooling
+    width: float = 1.0  # multiplier of the channels of the blocks and the last convolution
     stem_features: int = 16
     act: str = 'hswish'
     padding: Padding = None
@@ -100,14 +100,7 @@ class MobileNetV3(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         conv = functools.partial(Conv, padding=self.padding, dtype=self.dtype)
-        norm = functools.partial(
-            BatchNorm,
-            train,
-            momentum=self.bn_momentum,
-            epsilon=self.epsilon,
-            group=self.bn_group,
-            dtype=self.dtype,
-        )
+        norm = batch_norm(self, train, momentum=self.bn_momentum, epsilon=self.epsilon)
         block = functools.partial(
             InvertedResidual,
             conv=conv,
@@ -132,7 +125,7 @@ class MobileNetV3(nn.Module):
 
 
 def _torchvision(genotype):
-    """Yields our name and torchvision's of each layer."""
+    """Yields our name and torchvision's for each layer."""
     yield from (('conv_stem', 'features.0.0'), ('bn1', 'features.0.1'))
     runs = inverted.scaled(genotype)
     blocks = inverted.blocks(runs)
@@ -140,54 +133,78 @@ def _torchvision(genotype):
         units = [('conv_pw', 'bn1')] if run.expansion != 1 else []
         units += [('conv_dw', 'bn2'), *([None] if run.gate else []), ('conv_pwl', 'bn3')]
         for j, unit in enumerate(units):
-            place = f'features.{i}.block.{j}'
+            theirs = f'features.{i}.block.{j}'
             if unit:
-                yield from ((f'{name}.{layer}', f'{place}.{k}') for k, layer in enumerate(unit))
+                yield from ((f'{name}.{layer}', f'{theirs}.{k}') for k, layer in enumerate(unit))
             else:
-                yield f'{name}.se.conv_reduce', f'{place}.fc1'
-                yield f'{name}.se.conv_expand', f'{place}.fc2'
-    last, place = f'blocks.{len(runs)}.0', f'features.{len(blocks) + 1}'
-    yield from ((f'{last}.conv', f'{place}.0'), (f'{last}.bn1', f'{place}.1'))
+                yield f'{name}.se.conv_reduce', f'{theirs}.fc1'
+                yield f'{name}.se.conv_expand', f'{theirs}.fc2'
+    last, theirs = f'blocks.{len(runs)}.0', f'features.{len(blocks) + 1}'
+    yield from ((f'{last}.conv', f'{theirs}.0'), (f'{last}.bn1', f'{theirs}.1'))
     yield from (('conv_head', 'classifier.0'), ('classifier', 'classifier.3'))
 
 
-SIZES = {
-    'large': {'genotype': LARGE, 'last_features': 960, 'head_features': 1280},
-    'small': {'genotype': SMALL, 'last_features': 576, 'head_features': 1024},
-}
-# Size, parameters, multiply-adds, top-1 (Table 3).
-TORCHVISION = {
-    'mobilenetv3_large_100': ('large', 5_483_032, 216_589_760, 75.2),
-    'mobilenetv3_small_100': ('small', 2_542_856, 56_510_400, 67.4),
-}
-# And the width. Top-1 of width 0.75 as in the authors' README.
-TIMM = {
-    'mobilenetv3_large_075': ('large', 0.75, 3_993_528, 154_560_624, 73.3),
-    'mobilenetv3_small_075': ('small', 0.75, 2_041_872, 43_399_344, 65.4),
-    'mobilenetv3_small_050': ('small', 0.5, 1_593_224, 24_188_688, None),
-}
-# Top-1 as in the authors' README.
-MINIMAL = {
-    'mobilenetv3_large_minimal_100': ('large', 3_924_288, 209_136_704, 72.3),
-    'mobilenetv3_small_minimal_100': ('small', 2_044_736, 52_288_448, 61.9),
-}
+def _renames(genotype: Genotype) -> tuple[tuple[str, str], ...]:
+    return inverted.renames(_torchvision(genotype))
 
-for name, (size, params, macs, top1) in TORCHVISION.items():
-    known = {
-        'reference': f'torchvision:mobilenet_v3_{size}',
-        'renames': inverted.renames(_torchvision(SIZES[size]['genotype'])),
-    }
-    register(Variant(name, SYSTEM, MobileNetV3, SIZES[size], 224, params, macs, top1, **known))
-for name, (size, width, params, macs, top1) in TIMM.items():
-    known = {'reference': f'timm:{name}', 'renames': inverted.TIMM}
-    fields = {**SIZES[size], 'width': width, 'epsilon': 1e-5}
-    register(Variant(name, SYSTEM, MobileNetV3, fields, 224, params, macs, top1, **known))
-for name, (size, params, macs, top1) in MINIMAL.items():
-    known = {'reference': f'timm:tf_{name}', 'renames': inverted.TIMM}
-    fields = {
-        **SIZES[size],
-        'genotype': minimal(SIZES[size]['genotype']),
-        'act': 'relu',
-        'padding': 'SAME',
-    }
-    register(Variant(name, SYSTEM, MobileNetV3, fields, 224, params, macs, top1, **known))
+
+LARGE_FIELDS = {'genotype': LARGE, 'last_features': 960, 'head_features': 1280}
+SMALL_FIELDS = {'genotype': SMALL, 'last_features': 576, 'head_features': 1024}
+# Top-1 is the paper's (Table 3).
+TORCHVISION = {
+    'mobilenetv3_large_100': (
+        LARGE_FIELDS,
+        5_483_032,
+        216_589_760,
+        75.2,
+        'torchvision:mobilenet_v3_large',
+        _renames(LARGE),
+    ),
+    'mobilenetv3_small_100': (
+        SMALL_FIELDS,
+        2_542_856,
+        56_510_400,
+        67.4,
+        'torchvision:mobilenet_v3_small',
+        _renames(SMALL),
+    ),
+}
+# Top-1 is from the authors' README, here and in MINIMAL.
+TIMM = {
+    'mobilenetv3_large_075': (LARGE_FIELDS, 0.75, 3_993_528, 154_560_624, 73.3),
+    'mobilenetv3_small_075': (SMALL_FIELDS, 0.75, 2_041_872, 43_399_344, 65.4),
+    'mobilenetv3_small_050': (SMALL_FIELDS, 0.5, 1_593_224, 24_188_688, None),
+}
+LARGE_MINIMAL = {**LARGE_FIELDS, 'genotype': minimal(LARGE)}
+SMALL_MINIMAL = {**SMALL_FIELDS, 'genotype': minimal(SMALL)}
+MINIMAL = {
+    'mobilenetv3_large_minimal_100': (LARGE_MINIMAL, 3_924_288, 209_136_704, 72.3),
+    'mobilenetv3_small_minimal_100': (SMALL_MINIMAL, 2_044_736, 52_288_448, 61.9),
+}
+register_table(
+    TORCHVISION,
+    'fields params macs top1 reference renames',
+    system=SYSTEM,
+    module=MobileNetV3,
+    input_size=224,
+)
+register_table(
+    TIMM,
+    'fields width params macs top1',
+    system=SYSTEM,
+    module=MobileNetV3,
+    fields={'epsilon': 1e-5},
+    input_size=224,
+    reference=lambda name: f'timm:{name}',
+    renames=inverted.TIMM,
+)
+register_table(
+    MINIMAL,
+    'fields params macs top1',
+    system=SYSTEM,
+    module=MobileNetV3,
+    fields={'act': 'relu', 'padding': 'SAME'},
+    input_size=224,
+    reference=lambda name: f'timm:tf_{name}',
+    renames=inverted.TIMM,
+)

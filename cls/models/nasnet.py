@@ -2,27 +2,29 @@
 
 Zoph, Vasudevan, Shlens, Le; https://arxiv.org/abs/1707.07012
 
-What is new: not a net is searched for but two cells, on CIFAR-10, and nets for any task are
-stacked of them; ScheduledDropPath. N @ D is a net of N normal cells in each of three stacks whose
-last cell has D channels, 24 times as many as a state in the first stack, F.
+What is new: the search, on CIFAR-10, is for two cells instead of a network, and networks for any
+task are stacks of these cells; ScheduledDropPath. N @ D is a network of N normal cells in each of
+three stacks, with D channels in the last cell: 24 times F, the channels of a state in the first
+stack.
 
-Agrees with: the authors' TensorFlow code (slim/nets/nasnet), as pretrainedmodels carries it for
-images whose sides are odd and even at each stride where those of 331 or 224 pixels are. timm has
-the same layers under the same names, but its strided mean pools count the zeros around an image.
-In the large net the cell behind a reduction takes as its second input what the reduction cell took
-as its, in the others the output of the cell before the reduction.
-pretrainedmodels pads strided layers by a row and a column more and crops what they give, so that a
-count of its multiply-adds is larger (mobile: 568 M; the paper has 564 M) for the same net.
+Agrees with: the authors' TensorFlow code (nasnet in TF-Slim), in the form of pretrainedmodels, for
+images whose sides are odd and even at the same strides as those of 331 or 224 pixels. timm has the
+same layers with the same names, but its strided average pools include the zeros around an image. In
+the large network the cell after a reduction cell has the input of the reduction cell as its second
+input, in the other networks the output of the cell before the reduction. pretrainedmodels pads
+strided layers by an extra row and column and crops their outputs, and so has larger multiply-adds
+(mobile: 568 M; the paper has 564 M) for the same network.
 
-The nets for CIFAR are that code's too, held against a restatement: 6 @ 768 meets the paper's 3.3 M
-parameters, 7 @ 2304 has 32.6 M for its 27.6 M. Not here: NASNet-B and -C, of whose cells there are
-drawings alone; the ImageNet nets of 5 @ 1538 and 7 @ 1920, of which that code has no setting and
-whose counts the large net's does not meet.
+The CIFAR networks are from that code too, tested against an independent reimplementation: 6 @ 768
+meets the paper's 3.3 M parameters, 7 @ 2304 has 32.6 M for its 27.6 M. Not included: NASNet-B and
+-C, as only drawings of their cells exist; the ImageNet networks 5 @ 1538 and 7 @ 1920, as that code
+has no settings for them and the graph of the large network does not meet their counts.
 """
 
 import dataclasses
+from typing import Any
 
-from cls.models.registry import System, Variant, register
+from cls.models.registry import System, Variant, register, register_table
 from cls.nn.cellnet import PRETRAINEDMODELS, CellNet, Step
 from cls.nn.cells import CellSpec, Genotype
 
@@ -64,18 +66,19 @@ A = Genotype(
 
 
 class NASNet(CellNet):
-    """A net of NASNet cells."""
+    """A network of NASNet cells."""
 
-    skip_reduction: bool = False  # second inputs go past the reduction cells
+    skip_reduction: bool = False  # second inputs bypass the reduction cells
 
     def stack(self, i: int) -> list[Step]:
+        """Returns the steps of stack `i`, from 0."""
         steps = list(super().stack(i))
         if i > 0 and self.skip_reduction:
             steps[1] = dataclasses.replace(steps[1], back=3)
         return steps
 
 
-# pretrainedmodels numbers the mobile net's cells as the large net's, which has six in a stack.
+# pretrainedmodels numbers the mobile network's cells like the large one's, six in a stack.
 MOBILE = (
     *PRETRAINEDMODELS,
     (r'^cell_(\d+)', lambda match: f'cell_{int(match[1]) + int(match[1]) // 4 * 2}'),
@@ -112,17 +115,20 @@ register(
     )
 )
 
-# N, F, parameters, multiply-adds, the paper's top-1 in percent (with cutout).
+# `cells` is the paper's N, `filters` its F; top-1 is the paper's, with cutout.
 CIFAR = {
     'nasnet_a_6_768_cifar': (6, 32, 3_346_538, 544_333_312, 97.35),
     'nasnet_a_7_2304_cifar': (7, 96, 32_590_954, 5_151_250_944, 97.60),
 }
-for name, (n, f, params, macs, top1) in CIFAR.items():
-    fields = {
+
+
+def _cifar(cells: int, filters: int) -> dict[str, Any]:
+    """Returns the fields of a CIFAR network; its stem has 3 F channels."""
+    return {
         'genotype': A,
-        'cells': n,
-        'filters': f,
-        'stem_filters': 3 * f,
+        'cells': cells,
+        'filters': filters,
+        'stem_filters': 3 * filters,
         'cifar': True,
         'dropout_rate': 0.0,
         'drop_path_rate': 0.4,
@@ -130,4 +136,13 @@ for name, (n, f, params, macs, top1) in CIFAR.items():
         'bn_momentum': 0.9,
         'bn_epsilon': 1e-5,
     }
-    register(Variant(name, SYSTEM, NASNet, fields, 32, params, macs, top1))
+
+
+register_table(
+    CIFAR,
+    'cells filters params macs top1',
+    system=SYSTEM,
+    module=NASNet,
+    fields=_cifar,
+    input_size=32,
+)

@@ -1,14 +1,15 @@
 """PNASNet-5: Progressive Neural Architecture Search (ECCV 2018).
 
-Liu, Zoph, Neumann, Shlens, Hua, Li, Fei-Fei, Yuille, Huang, Murphy; https://arxiv.org/abs/1712.00559
+Liu, Zoph, Neumann, Shlens, Hua, Li, Fei-Fei, Yuille, Huang, Murphy;
+https://arxiv.org/abs/1712.00559
 
-What is new: cells are searched for from the simple to the complex, by a model that predicts how
-well a cell will do. There is but one kind of cell; with stride 2 it reduces.
+What is new: the search proceeds from simple to complex cells, guided by a model that predicts the
+accuracy of a cell. There is only one kind of cell; with stride 2 it is a reduction cell.
 
-Agrees with: timm's pnasnet5large (the authors' TensorFlow code, slim/nets/nasnet/pnasnet.py). The
-other nets are held against a restatement; their counts are the paper's. Behind a cell with stride 2
-there is no other: of the N cells in the second and third stack it is the first. An odd number of
-channels, as the mobile net's stem has, is split unevenly by a factorised reduction.
+Agrees with: timm's pnasnet5large (the authors' TensorFlow code, pnasnet.py in TF-Slim). The other
+networks are tested against an independent reimplementation; their counts are the paper's. The first
+of the N cells in the second and third stack has stride 2; there are no additional reduction cells.
+A factorized reduction splits an odd number of channels, as in the mobile network's stem, unevenly.
 """
 
 from collections.abc import Iterator
@@ -43,15 +44,17 @@ CELL = CellSpec(
 
 
 class PNASNet(CellNet):
-    """A net of one kind of cell, N in each of three stacks."""
+    """A network of one kind of cell, N in each of three stacks."""
 
     genotype: CellSpec
 
     def stem_cells(self) -> list[Step]:
+        """Returns the two cells with stride 2 of the ImageNet stem; none for CIFAR."""
         widths = () if self.cifar else (self.filters // 4, self.filters // 2)
         return [Step(f'cell_stem_{i}', self.genotype, f, 2) for i, f in enumerate(widths)]
 
     def stack(self, i: int) -> Iterator[Step]:
+        """Yields the steps of stack `i`, from 0."""
         for j in range(self.cells):
             strides = 2 if i > 0 and j == 0 else 1
             yield Step(f'cell_{i * self.cells + j}', self.genotype, self.filters * 2**i, strides)

@@ -2,25 +2,25 @@
 
 https://arxiv.org/abs/1611.05725
 
-What is new: PolyInception modules. Where Inception-ResNet-v2 has residual units (I + F) x, of an
-Inception block F, these have more terms of a polynomial (section 3.1):
+What is new: PolyInception modules. In place of Inception-ResNet-v2's residual units (I + F) x, with
+an Inception block F, these have more terms of a polynomial (section 3.1):
 
   poly-3    I + F + F F + F F F         one block, used three times
   mpoly-3   I + F + G F + H G F         three blocks, one after the other
-  3-way     I + F + G + H               three blocks side by side
+  3-way     I + F + G + H               three blocks in parallel
 
-A block of a chain begins with the rectified output of the one before. In a poly module the blocks
-share their convolutions but for the last, and each has norms of its own (as in the release).
+A block of a chain begins with the rectified output of the previous one. In a poly module the blocks
+share all convolutions except the last, and each has its own norms (as in the release).
 
-While training, each term of each example is dropped at random ('stochastic paths', section 4): the
-chain goes on, its contribution does not count. In the release terms are multiplied by numbers that
-fall in 39 equal steps from 1 at the first module to 0.7 at the last; these are taken for the
-probabilities of survival, with which a term counts in evaluation. The paper speaks of a largest
-drop of 0.25 and of dropping only when a net begins to overfit. Its residual scaling, by 0.3, is no
-part of the release's graph; here the scale of a block's last norm begins at 0.3.
+In training, each term of each example is dropped at random ('stochastic paths', section 4): the
+chain continues without the contribution of the term. The release multiplies the terms by numbers
+that fall in 39 equal steps from 1 at the first module to 0.7 at the last; we take these for the
+probabilities of survival, the weights of the terms in evaluation. The paper speaks of a largest
+drop of 0.25, and of dropping only when a network begins to overfit. Its residual scaling, by 0.3,
+is not part of the release's graph; here the scale of a block's last norm begins at 0.3.
 
-Agrees with: pretrainedmodels' polynet, the released Very Deep PolyNet; `polynet_mixed_b` is the net
-of section 3.2 with the best stage B, three kinds of modules in turn, which no package has. The
+Agrees with: pretrainedmodels' polynet, the released Very Deep PolyNet; `polynet_mixed_b` is the
+network of section 3.2 with the best stage B, three kinds of modules in turn; no package has it. The
 paper says 92 million parameters where the release has 95.4.
 """
 
@@ -36,7 +36,7 @@ from cls.models.registry import System, Variant, register
 from cls.nn import init, residual
 from cls.nn.conv import Conv
 from cls.nn.drop import drop_path
-from cls.nn.norm import BatchNorm
+from cls.nn.norm import batch_norm
 from cls.nn.pool import max_pool
 from cls.nn.units import ConvNorm
 
@@ -57,7 +57,8 @@ BLOCKS = {
     'b': (((128, 1), (160, (1, 7)), (192, (7, 1))), ((192, 1),)),
     'c': (((192, 1), (224, (1, 3)), (256, (3, 1))), ((192, 1),)),
 }
-# The paths behind stages a and b, beside a max pool; only the last layer has stride 2, unpadded.
+# The paths after stages a and b, parallel to a max pool. Only the last layer of a path has stride
+# 2; it is not padded.
 REDUCTIONS = {
     'a': (((256, 1), (256, 3), (384, 3)), ((384, 3),)),
     'b': (((256, 1), (256, 3), (256, 3)), ((256, 1), (256, 3)), ((256, 1), (384, 3))),
@@ -65,18 +66,19 @@ REDUCTIONS = {
 
 
 class PolyInception(nn.Module):
-    """A module named as in the paper: 'poly-N', 'mpoly-N' or 'N-way' of the blocks of a stage."""
+    """A module of the shape-preserving blocks of a stage: 'poly-N', 'mpoly-N' or 'N-way'."""
 
     kind: str
     stage: str
-    width: float  # factor of all channels
-    survival: float  # probability that a term counts
+    width: float  # multiplier of all channels
+    survival: float  # probability of keeping a term
     train: bool
     conv: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H, W, C)."""
         chained = self.kind.startswith(('poly-', 'mpoly-'))
         order = int(self.kind.split('-')[1 if chained else 0])
         inception = self.sharing_blocks() if self.kind.startswith('poly-') else self.block
@@ -90,7 +92,7 @@ class PolyInception(nn.Module):
         return nn.relu(total)
 
     def block(self, i: int, x: jax.Array) -> jax.Array:
-        """The i-th of blocks that share nothing."""
+        """Returns the output of the i-th of independent blocks."""
         layer = functools.partial(ConvNorm, conv=self.conv, norm=self.norm)
         outputs = []
         for path, layers in enumerate(BLOCKS[self.stage]):
@@ -102,7 +104,7 @@ class PolyInception(nn.Module):
         return self.last(f'blocks.{i}.conv2d', x, outputs)
 
     def sharing_blocks(self) -> Callable[[int, jax.Array], jax.Array]:
-        """Blocks with the same convolutions, made here, and norms of their own."""
+        """Returns a function like `block`, for blocks that share convolutions but not norms."""
         paths = [
             [
                 self.conv(int(features * self.width), window, name=f'path{path}.{j}.conv')
@@ -123,20 +125,20 @@ class PolyInception(nn.Module):
         return block
 
     def last(self, name: str, x: jax.Array, paths: Sequence[jax.Array]) -> jax.Array:
-        """All paths together, brought to the channels of x, small at first."""
+        """Returns the concatenated paths, projected to the channels of x, initially small."""
         norm = functools.partial(self.norm, scale_init=init.Constant(0.3))
-        together = jnp.concatenate(paths, axis=-1)
-        return ConvNorm(x.shape[-1], 1, self.conv, norm, act=None, name=name)(together)
+        y = jnp.concatenate(paths, axis=-1)
+        return ConvNorm(x.shape[-1], 1, self.conv, norm, act=None, name=name)(y)
 
 
 class PolyNet(nn.Module):
-    """The stem and reductions of Inception-ResNet-v2, and stages of PolyInceptions."""
+    """Inception-ResNet-v2's stem and reductions, and stages of PolyInception modules."""
 
     stage_a: Sequence[str]
     stage_b: Sequence[str]
     stage_c: Sequence[str]
-    width: float = 1.0  # factor of all channels
-    path_drop_rate: float = 0.3  # of the last module; the first never drops
+    width: float = 1.0  # multiplier of all channels
+    path_drop_rate: float = 0.3  # of the last module, rising linearly from 0 in the first
     dropout_rate: float = 0.2
     num_classes: int = 1000
     bn_group: int = 0
@@ -144,9 +146,9 @@ class PolyNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """Maps (N, H, W, C) images, of 75 pixels or more, to (N, num_classes) float32 logits."""
+        """Maps (N, H, W, C) images of at least 75 pixels to (N, num_classes) float32 logits."""
         conv = functools.partial(Conv, dtype=self.dtype)
-        norm = functools.partial(BatchNorm, train, group=self.bn_group, dtype=self.dtype)
+        norm = batch_norm(self, train)
 
         def layer(x, features, window, name, strides=1, padding=None):
             features = int(features * self.width)
@@ -157,8 +159,8 @@ class PolyNet(nn.Module):
             for path, layers in enumerate(paths):
                 y = x
                 for j, (features, window) in enumerate(layers):
-                    how = (2, 'VALID') if j == len(layers) - 1 else ()
-                    y = layer(y, features, window, f'{name}.path{path}.{j}', *how)
+                    strides, padding = (2, 'VALID') if j == len(layers) - 1 else (1, None)
+                    y = layer(y, features, window, f'{name}.path{path}.{j}', strides, padding)
                 outputs.append(y)
             return jnp.concatenate([*outputs, max_pool(x, 3, 2)], axis=-1)
 
@@ -176,15 +178,15 @@ class PolyNet(nn.Module):
             if stage in REDUCTIONS:
                 x = reduce(x, REDUCTIONS[stage], f'reduction_{stage}')
         dropout = nn.Dropout(self.dropout_rate, deterministic=not train)
-        return residual.classify(self, x, 'last_linear', dropout)
+        return residual.head(self, x, 'last_linear', dropout)
 
 
 def stem(x: jax.Array, layer: Callable) -> jax.Array:
-    """The stem of Inception-v4 (1602.07261, figure 3): an eighth of the pixels, 384 channels.
+    """Returns the output of Inception-v4's stem (1602.07261, figure 3): an eighth, 384 channels.
 
     Args:
       x: images.
-      layer: (x, features, window, name, strides, padding) -> a convolution's output.
+      layer: (x, features, window, name, strides, padding) -> the output of a convolution.
     """
     x = layer(x, 32, 3, 'stem.conv1.0', 2, 'VALID')
     x = layer(x, 32, 3, 'stem.conv1.1', 1, 'VALID')

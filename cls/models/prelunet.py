@@ -1,27 +1,28 @@
-"""PReLU-nets: Delving Deep into Rectifiers (He, Zhang, Ren, Sun; ICCV 2015).
+"""PReLU networks: Delving Deep into Rectifiers (He, Zhang, Ren, Sun; ICCV 2015).
 
 https://arxiv.org/abs/1502.01852
 
-What is new: a rectifier whose slope for negative inputs is learnt, one for each channel, and an
-initialisation under which rectified nets of thirty layers start to learn. The nets A, B and C
-(Table 3) follow VGG-19 with wider layers, most of them moved to smaller images, and end in spatial
-pyramid pooling; on the small net of 14 layers (Table 1) ReLU and PReLU are compared.
+What is new: a rectifier with a learned slope for negative inputs, one for each channel, and an
+initialization with which rectified networks of thirty layers start to learn. The models A, B and C
+(Table 3) follow VGG-19 with wider layers, most of them at lower resolutions, and end in spatial
+pyramid pooling; the small model of 14 layers (Table 1) compares ReLU and PReLU.
 
-No package has these nets; they are held against a restatement. The convolutions' multiply-adds
-are the paper's 1.90, 2.32 and 5.30 times 10^10 (Table 3).
+No package has these networks; they are tested against an independent reimplementation. The
+multiply-adds of the convolutions are the paper's 1.90, 2.32 and 5.30 times 10^10 (Table 3).
 
-Not in the paper, and chosen here:
-* the 2x2 convolutions of the small net keep the image's size, their one row and column of zeros
-  at the bottom and right (images of 112, 37 and 18 pixels, the last of which has bins of 3x3);
-* bins of the pyramid are PyTorch's: where they do not fit, neighbours share a pixel;
-* convolutions are drawn with the variance 2 / fan-out, equation 14, as the paper does; for fully
-  connected layers it does not say, and they have 2 / fan-in, equation 10.
+Not in the paper, and chosen by us:
+* the 2x2 convolutions of the small model keep the image's size, with a row and a column of zeros
+  at the bottom and right (images of 112, 37 and 18 pixels, the last with bins of 3x3);
+* bins of the pyramid are PyTorch's: where they do not divide the map, neighbors share a pixel;
+* convolutions are drawn with the variance 2 / fan-out, equation 14, as in the paper; it does not
+  specify fully connected layers, and ours have 2 / fan-in, equation 10.
 
-Over larger images the net slides (`dense`): of each 14x14 window of the last map, the map of an
-image of 224, the pyramid is taken, and the logits of all windows are averaged (section 3, testing).
+On larger images the network slides (`dense`): the pyramid pools each 14x14 window of the last map,
+the size of the map of an image of 224 pixels, and the logits of all windows are averaged (section
+3, testing).
 
-Variants' top-1 and top-5: A, B and C tested at many scales, densely (Table 6); the small net from
-ten crops (Table 2).
+Top-1 and top-5 of the variants: A, B and C tested densely at several scales (Table 6); the small
+model by ten crops (Table 2).
 """
 
 import functools
@@ -32,7 +33,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.models.registry import System, Variant, register
+from cls.models.registry import System, Variant, register, register_table
 from cls.nn import init
 from cls.nn.conv import Conv
 from cls.nn.dense import Dense
@@ -52,43 +53,44 @@ SYSTEM = System(
 
 
 class PReLU(nn.Module):
-    """x where it is positive, a x where it is not, with a slope a for each channel (section 2.1).
+    """x if positive, otherwise a * x, with a learned slope a for each channel (section 2.1).
 
-    Parameter: `weight` (C,), the slopes. Weight decay would pull them to ReLU's, so it is to spare
-    them (config.optim.decay_mask 'kernels').
+    Parameter: `weight` (C,), the slopes. Exclude it from weight decay (config.optim.decay_mask
+    'kernels'): with slopes of zero PReLU is ReLU.
     """
 
     weight_init: Callable = init.Constant(0.25)
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (..., C) to the same."""
+        """Maps (..., C) to (..., C)."""
         slope = self.param('weight', self.weight_init, (x.shape[-1],), jnp.float32)
         return jnp.where(x > 0, x, slope.astype(x.dtype) * x)
 
 
 def spatial_pyramid(x: jax.Array, levels: Sequence[int]) -> jax.Array:
-    """Maxima over n x n bins for each n of `levels`: (N, H, W, C) to (N, C * sum of all n * n).
+    """Returns the maxima of (N, H, W, C) over n x n bins for each n of `levels`.
 
-    Each level is flattened channel by channel.
+    The result is (N, C * sum of n * n), each level flattened in PyTorch's order (N, C, n, n).
     """
     pooled = (adaptive_max_pool(x, n).transpose(0, 3, 1, 2) for n in levels)
     return jnp.concatenate([bins.reshape(len(x), -1) for bins in pooled], 1)
 
 
 class PReLUNet(nn.Module):
-    """Convolutions in stages with a max pool before each, a pyramid, and three linear layers."""
+    """Stages of convolutions, each after a max pool, a spatial pyramid, and three linear layers."""
 
     stage_sizes: Sequence[int]
     widths: Sequence[int]
     stem_width: int = 96
-    stem_pool: int = 2  # window and stride of the pool behind the first convolution
+    stem_pool: int = 2  # window and stride of the pool after the first convolution
     window: int = 3
     pyramid: Sequence[int] = (7, 3, 2, 1)
     hidden: int = 4096  # of the two linear layers before the last
     dropout_rate: float = 0.5
     num_classes: int = 1000
-    dense: int = 0  # evaluation: side of training's images, over larger ones the net slides; 0: not
+    # Side of the training images, for sliding over larger ones in evaluation; 0: no sliding.
+    dense: int = 0
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -123,22 +125,26 @@ class PReLUNet(nn.Module):
         return x.mean(1) if slides else x
 
     def map_side(self, side: int) -> int:
-        """Returns the side of the last map of an image of this side."""
+        """Returns the side of the last feature map for images of a side, in pixels."""
         side = -(-side // 2)
         for stage in range(len(self.widths)):
             side //= self.stem_pool if stage == 0 else 2
         return side
 
 
-# Convolutions per stage and their widths (Table 3), parameters, multiply-adds, top-1 and top-5.
+# Convolutions per stage and their widths are Table 3's.
 LARGE = {
     'prelunet_a': ((5, 5, 5), (256, 512, 512), 178_032_072, 19_058_106_368, 77.03, 93.72),
     'prelunet_b': ((6, 6, 6), (256, 512, 512), 183_343_048, 23_219_904_512, 77.15, 93.73),
     'prelunet_c': ((6, 6, 6), (384, 768, 896), 330_623_944, 53_463_130_112, 78.41, 94.29),
 }
-for name, (sizes, widths, params, macs, top1, top5) in LARGE.items():
-    fields = {'stage_sizes': sizes, 'widths': widths}
-    register(Variant(name, SYSTEM, PReLUNet, fields, 224, params, macs, top1, top5))
+register_table(
+    LARGE,
+    'stage_sizes widths params macs top1 top5',
+    system=SYSTEM,
+    module=PReLUNet,
+    input_size=224,
+)
 
 # Table 1.
 SMALL = {

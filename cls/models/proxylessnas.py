@@ -2,15 +2,15 @@
 
 Cai, Zhu, Han; https://arxiv.org/abs/1812.00332
 
-What is new: the search runs on ImageNet itself and for the device that the net is meant for, as
-only one path of the net that holds all candidates is in memory at a time. Candidates for each of 21
-blocks are inverted residuals with windows of 3, 5 or 7 and expansion 3 or 6, and none at all, which
-makes a net shallower (section 4.2). `genotype` is a point of that space.
+What is new: the search runs directly on ImageNet and for the target device, as memory holds only
+one path at a time of the network with all candidates. Candidates for each of 21 blocks are inverted
+residuals with windows of 3, 5 or 7 and expansion 3 or 6, and no block at all, for shallower
+networks (section 4.2). `genotype` is a point of that space.
 
-Agrees with: pytorchcv's proxylessnas_*, which hold the authors' released nets
-(github.com/mit-han-lab/proxylessnas); a candidate that is none leaves a gap in its numbering of
-blocks, not in ours. The authors draw depthwise kernels smaller (he_fout without division by the
-groups), which the normalisation behind them undoes.
+Agrees with: pytorchcv's proxylessnas_*, the authors' released networks
+(github.com/mit-han-lab/proxylessnas); an omitted block leaves a gap in its numbering of blocks, not
+in ours. The authors draw depthwise kernels smaller (he_fout without division by the groups); the
+following normalization cancels the difference.
 """
 
 import functools
@@ -20,11 +20,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.models.registry import System, Variant, register
+from cls.models.registry import System, register_table
 from cls.nn import inverted
 from cls.nn.conv import Conv
 from cls.nn.inverted import Genotype, InvertedResidual
-from cls.nn.norm import BatchNorm
+from cls.nn.norm import batch_norm
 
 SYSTEM = System(
     name='ProxylessNAS',
@@ -38,7 +38,7 @@ SYSTEM = System(
     macs=465,
 )
 
-# The authors' nets (github.com/han-cai/files, proxylessnas/*.config; the paper's figure 4).
+# The authors' networks (github.com/han-cai/files, proxylessnas/*.config; the paper's figure 4).
 GPU = Genotype(
     (
         ('r1_k3_s1_e1_o24',),
@@ -84,7 +84,7 @@ MOBILE_14 = Genotype(  # MOBILE with 1.4 times the channels
 
 
 class ProxylessNAS(nn.Module):
-    """A net of ProxylessNAS's space: inverted residuals with ReLU6 and without gates."""
+    """A network of ProxylessNAS's space: inverted residuals with ReLU6."""
 
     genotype: Genotype
     stem_features: int
@@ -98,17 +98,15 @@ class ProxylessNAS(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         conv = functools.partial(Conv, dtype=self.dtype)
-        norm = functools.partial(
-            BatchNorm, train, epsilon=1e-3, group=self.bn_group, dtype=self.dtype
-        )
+        norm = batch_norm(self, train, epsilon=1e-3)
         block = functools.partial(InvertedResidual, conv=conv, norm=norm)
         x = inverted.stem(self, images, self.stem_features, conv, norm, 'relu6')
         x = inverted.stages(self, x, inverted.scaled(self.genotype), block, 'relu6')
-        return inverted.classify(self, x, self.head_features, conv, norm, 'relu6', train)
+        return inverted.head(self, x, self.head_features, conv, norm, 'relu6', train)
 
 
-# pytorchcv's names; `present` are the numbers, in its five stages, of units with a block.
 def _renames(present: tuple[tuple[int, ...], ...]) -> tuple[tuple[str, str], ...]:
+    """Returns the pairs for pytorchcv's names, from the numbers of the units in its five stages."""
     return (
         (r'^conv_stem\.', 'features.init_block.conv.'),
         (r'^bn1\.', 'features.init_block.bn.'),
@@ -116,9 +114,9 @@ def _renames(present: tuple[tuple[int, ...], ...]) -> tuple[tuple[str, str], ...
         (r'^bn2\.', 'features.final_block.bn.'),
         (r'^classifier\.', 'output.'),
         *(
-            (rf'^blocks\.{stage}\.{place}\.', f'features.stage{stage + 1}.unit{unit}.body.')
+            (rf'^blocks\.{stage}\.{block}\.', f'features.stage{stage + 1}.unit{unit}.body.')
             for stage, units in enumerate(present)
-            for place, unit in enumerate(units)
+            for block, unit in enumerate(units)
         ),
         (r'\.conv_pw\.', '.bc_conv.conv.'),
         (r'\.body\.bn1\.', '.body.bc_conv.bn.'),
@@ -129,34 +127,26 @@ def _renames(present: tuple[tuple[int, ...], ...]) -> tuple[tuple[str, str], ...
     )
 
 
-# Genotype, channels of stem and head, parameters, multiply-adds, top-1 and top-5 in percent: the
-# paper's (section 4.2), but mobile14's, which are the authors' of the net that they released.
+# Top-1 and top-5 are the paper's (section 4.2), for mobile14 those of the released network.
 TABLE = {
-    'gpu': (GPU, 40, 1728, 7_119_848, 465_260_160, 75.1, 92.5),
-    'cpu': (CPU, 40, 1432, 4_361_648, 439_243_864, 75.3, 92.4),
-    'mobile': (MOBILE, 32, 1280, 4_080_512, 320_427_584, 74.6, 92.2),
-    'mobile14': (MOBILE_14, 48, 1792, 6_857_568, 580_883_408, 76.7, 93.3),
+    'proxyless_gpu': (GPU, 40, 1728, 7_119_848, 465_260_160, 75.1, 92.5),
+    'proxyless_cpu': (CPU, 40, 1432, 4_361_648, 439_243_864, 75.3, 92.4),
+    'proxyless_mobile': (MOBILE, 32, 1280, 4_080_512, 320_427_584, 74.6, 92.2),
+    'proxyless_mobile14': (MOBILE_14, 48, 1792, 6_857_568, 580_883_408, 76.7, 93.3),
 }
 EIGHT, FIVE = (1, 2, 3, 4, 5, 6, 7, 8), (1, 2, 3, 4, 5)
 PRESENT = {
-    'gpu': ((1,), (1,), (1, 4), (1, 4, 5, 7, 8), FIVE),
-    'cpu': ((1,), (1, 2, 3, 4), (1, 2, 3, 4), (1, 4, 5, 6, 7, 8), FIVE),
-    'mobile': ((1,), (1, 2), (1, 2, 3, 4), EIGHT, FIVE),
-    'mobile14': ((1,), (1, 2), (1, 2, 3, 4), EIGHT, FIVE),
+    'proxyless_gpu': ((1,), (1,), (1, 4), (1, 4, 5, 7, 8), FIVE),
+    'proxyless_cpu': ((1,), (1, 2, 3, 4), (1, 2, 3, 4), (1, 4, 5, 6, 7, 8), FIVE),
+    'proxyless_mobile': ((1,), (1, 2), (1, 2, 3, 4), EIGHT, FIVE),
+    'proxyless_mobile14': ((1,), (1, 2), (1, 2, 3, 4), EIGHT, FIVE),
 }
-for name, (genotype, stem, head, params, macs, top1, top5) in TABLE.items():
-    register(
-        Variant(
-            f'proxyless_{name}',
-            SYSTEM,
-            ProxylessNAS,
-            {'genotype': genotype, 'stem_features': stem, 'head_features': head},
-            224,
-            params,
-            macs,
-            top1,
-            top5,
-            reference=f'pytorchcv:proxylessnas_{name}',
-            renames=_renames(PRESENT[name]),
-        )
-    )
+register_table(
+    TABLE,
+    'genotype stem_features head_features params macs top1 top5',
+    system=SYSTEM,
+    module=ProxylessNAS,
+    input_size=224,
+    reference=lambda name: f'pytorchcv:{name.replace("proxyless", "proxylessnas")}',
+    renames=lambda name: _renames(PRESENT[name]),
+)

@@ -3,12 +3,13 @@
 https://arxiv.org/abs/1610.02915
 
 What is new: the number of channels grows a little in every unit, by alpha over all of them, where
-other nets double it wherever they halve the resolution; a unit has no rectifier before its first
-convolution and a norm after its last; shortcuts have no parameters, new channels begin as zeros.
+other networks double it at each reduction of the resolution; a unit has no rectifier before its
+first convolution and a norm after its last; shortcuts have no parameters, and new channels are
+zero-padded.
 
-Agrees with: pytorchcv's pyramidnet* and with the authors' code, whose rounding of the widths, a
-half goes up, is taken; dropout is where their Caffe net of alpha 450 has it. The paper's
-multiplicative widths are not here.
+Agrees with: pytorchcv's pyramidnet* and the authors' code, including its rounding of the widths (a
+half rounds up); dropout is at its place in their Caffe network of alpha 450. The paper's
+multiplicative widths are not included.
 """
 
 import functools
@@ -20,10 +21,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.models.registry import System, Variant, register
+from cls.models.registry import System, register_table
 from cls.nn import preact, residual
 from cls.nn.conv import Conv
-from cls.nn.norm import BatchNorm
+from cls.nn.norm import batch_norm
 from cls.nn.shortcut import pooled
 from cls.nn.units import NormConv
 
@@ -40,7 +41,7 @@ SYSTEM = System(
 
 
 class PyramidUnit(nn.Module):
-    """Normalised convolutions, a rectifier before each but the first, and a last norm (fig. 6d)."""
+    """Pre-normalized convolutions, all but the first rectified too, and a last norm (fig. 6d)."""
 
     layers: preact.Layers
     conv: Callable[..., nn.Module]
@@ -48,6 +49,7 @@ class PyramidUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', C')."""
         y = x
         for i, (width, window, strides) in enumerate(self.layers, 1):
             act = nn.relu if i > 1 else None
@@ -58,11 +60,11 @@ class PyramidUnit(nn.Module):
 
 
 def additive_widths(start: int, alpha: float, sizes: Sequence[int]) -> list[list[int]]:
-    """Returns each unit's width, by stages: `start` and alpha / sum(sizes) more in each (eq. 2).
+    """Returns the widths of the units of each stage: alpha / sum(sizes) more in each unit (eq. 2).
 
     Args:
-      start: the stem's width.
-      alpha: what the last unit has more than the stem.
+      start: width of the stem.
+      alpha: difference between the widths of the last unit and the stem.
       sizes: units in each stage.
     """
     step = alpha / sum(sizes)
@@ -72,7 +74,7 @@ def additive_widths(start: int, alpha: float, sizes: Sequence[int]) -> list[list
 
 
 class PyramidNet(nn.Module):
-    """A pyramidal net of basic or bottleneck units, with the ImageNet or the CIFAR stem."""
+    """A pyramidal network of basic or bottleneck units, with the ImageNet or the CIFAR stem."""
 
     stage_sizes: Sequence[int]
     alpha: float
@@ -87,7 +89,7 @@ class PyramidNet(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         conv = functools.partial(Conv, dtype=self.dtype)
-        norm = functools.partial(BatchNorm, train, group=self.bn_group, dtype=self.dtype)
+        norm = batch_norm(self, train)
         layers = preact.bottleneck if self.bottleneck else preact.basic
 
         def unit(width: int, strides: int, name: str) -> nn.Module:
@@ -102,10 +104,10 @@ class PyramidNet(nn.Module):
         widths = additive_widths(start, self.alpha, self.stage_sizes)
         x = preact.stages(self, x, unit, widths)
         dropout = nn.Dropout(self.dropout_rate, deterministic=not train)
-        return preact.classify(self, x, norm, dropout)
+        return preact.head(self, x, norm, dropout)
 
 
-# Units in each of three stages, alpha, parameters, multiply-adds and CIFAR-10 top-1 (Table 4).
+# Units in each of three stages; top-1 on CIFAR-10 (Table 4).
 CIFAR_BASIC = {
     'pyramidnet110_a48_cifar': (18, 48, 1_772_706, 403_813_504, 95.38),
     'pyramidnet110_a84_cifar': (18, 84, 3_904_446, 772_168_168, 95.73),
@@ -117,21 +119,51 @@ CIFAR_BOTTLENECK = {
     'pyramidnet236_a220_cifar': (26, 220, 26_969_046, 4_582_673_952, 96.60),
     'pyramidnet272_a200_cifar': (30, 200, 26_210_842, 4_488_778_176, 96.69),
 }
-# Units per stage, alpha, dropout, parameters, multiply-adds, and top-1 and top-5 of 224 pixels as
-# the authors' code gives them. pyramidnet101_a360 is not the paper's.
+# Top-1 and top-5 are from the authors' code, at 224 pixels. pyramidnet101_a360 is not in the paper.
 IMAGENET = {
     'pyramidnet101_a360': ((3, 4, 23, 3), 360, 0.0, 42_455_070, 8_696_707_045, None, None),
     'pyramidnet200_a300': ((3, 24, 36, 3), 300, 0.0, 62_368_168, 16_550_501_282, 79.53, 94.71),
     'pyramidnet200_a450': ((3, 24, 36, 3), 450, 0.5, 116_775_213, 29_196_815_629, 79.89, 94.57),
 }
 
-for name, (units, alpha, params, macs, top1) in {**CIFAR_BASIC, **CIFAR_BOTTLENECK}.items():
-    fields = {'stage_sizes': (units,) * 3, 'alpha': alpha, 'bottleneck': name in CIFAR_BOTTLENECK}
-    fields |= {'cifar': True, 'num_classes': 10}
-    reference = name.replace('_cifar', '_bn_cifar' if name in CIFAR_BOTTLENECK else '_cifar')
-    known = {'reference': f'pytorchcv:{reference}10', 'renames': preact.PYTORCHCV}
-    register(Variant(name, SYSTEM, PyramidNet, fields, 32, params, macs, top1, **known))
-for name, (sizes, alpha, dropout, params, macs, top1, top5) in IMAGENET.items():
-    fields = {'stage_sizes': sizes, 'alpha': alpha, 'bottleneck': True, 'dropout_rate': dropout}
-    known = {'reference': f'pytorchcv:{name}', 'renames': preact.PYTORCHCV}
-    register(Variant(name, SYSTEM, PyramidNet, fields, 224, params, macs, top1, top5, **known))
+
+def _cifar(units: int, alpha: float, bottleneck: bool) -> dict[str, Any]:
+    return {
+        'stage_sizes': (units,) * 3,
+        'alpha': alpha,
+        'bottleneck': bottleneck,
+        'cifar': True,
+        'num_classes': 10,
+    }
+
+
+register_table(
+    CIFAR_BASIC,
+    'units alpha params macs top1',
+    system=SYSTEM,
+    module=PyramidNet,
+    fields=functools.partial(_cifar, bottleneck=False),
+    input_size=32,
+    reference=lambda name: f'pytorchcv:{name}10',
+    renames=preact.PYTORCHCV,
+)
+register_table(
+    CIFAR_BOTTLENECK,
+    'units alpha params macs top1',
+    system=SYSTEM,
+    module=PyramidNet,
+    fields=functools.partial(_cifar, bottleneck=True),
+    input_size=32,
+    reference=lambda name: f'pytorchcv:{name.replace("_cifar", "_bn_cifar10")}',
+    renames=preact.PYTORCHCV,
+)
+register_table(
+    IMAGENET,
+    'stage_sizes alpha dropout_rate params macs top1 top5',
+    system=SYSTEM,
+    module=PyramidNet,
+    fields={'bottleneck': True},
+    input_size=224,
+    reference=lambda name: f'pytorchcv:{name}',
+    renames=preact.PYTORCHCV,
+)

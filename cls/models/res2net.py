@@ -2,22 +2,23 @@
 
 https://arxiv.org/abs/1904.01169
 
-What is new: the 3x3 convolution of a bottleneck is split into `scales` groups of channels that see
-one another in turn, y1 = x1, yi = Ki(xi + y(i-1)) (figure 2), so that one block has receptive
-fields of several sizes. Res2NeXt has grouped convolutions in it; the DLA nets are deep layer
-aggregation (1707.06484) with such blocks. '26w_4s' is a width of 26 channels, at the first stage,
-in each of 4 scales.
+What is new: the 3x3 convolution of a bottleneck is split into `scales` groups of channels that read
+each other's outputs in turn, y1 = x1, yi = Ki(xi + y(i-1)) (figure 2), so that one block has
+receptive fields of several sizes. Res2NeXt uses grouped convolutions in it; the DLA networks are
+deep layer aggregation (1707.06484) with such blocks. '26w_4s' is a width of 26 channels, at the
+first stage, in each of 4 scales.
 
-Agrees with: timm's res2net50_26w_4s ... and dla60_res2net, dla60_res2next, which bear the names and
-the weights of the authors' code (github.com/Res2Net/Res2Net-PretrainedModels). The CIFAR nets are
-in no package; they are held against a restatement, and have the parameters of public reproductions:
-23.7, 33.0 and 36.1 million, where Table 4 says 24.3, 33.8 and 36.7.
+Agrees with: timm's res2net50_26w_4s ... and dla60_res2net, dla60_res2next, with the names and the
+weights of the authors' code (github.com/Res2Net/Res2Net-PretrainedModels). The CIFAR networks are
+in no package. They are tested against an independent reimplementation and have the parameters of
+public reproductions: 23.7, 33.0 and 36.1 million, where Table 4 says 24.3, 33.8 and 36.7.
 
-Departs from the paper with the authors' code: the group that no convolution sees is the last, not
-the first, and in a stage's first block, where it is mean-pooled (3x3, zeros counted), the others do
-not see one another. The DLA nets have fewer parameters than the authors count (20.85 and 17.03 for
-21.15 and 17.33 million): their code has projections that nothing uses. Their max pools round odd
-sizes up here, as the convolutions beside them do; otherwise some sizes would not fit.
+Departs from the paper, with the authors' code: the group without a convolution is the last, not the
+first; in the first block of a stage it is average-pooled (3x3, zeros included), and the other
+groups do not read each other. The DLA networks have fewer parameters than the authors count (20.85
+and 17.03 for 21.15 and 17.33 million): their code has unused projections. Max pools of the DLA
+networks round odd sizes up, as the parallel convolutions do; otherwise some image sizes would not
+fit.
 """
 
 import functools
@@ -29,11 +30,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.models.registry import System, Variant, register
+from cls.models.registry import System, register_table
 from cls.nn import residual
 from cls.nn.conv import Conv
 from cls.nn.dla import Tree
-from cls.nn.norm import BatchNorm
+from cls.nn.norm import batch_norm
 from cls.nn.pool import avg_pool
 
 SYSTEM = System(
@@ -52,7 +53,7 @@ SYSTEM = System(
 def bottle2neck(
     block: nn.Module, x: jax.Array, shortcut: jax.Array, inner: int, features: int, first: bool
 ) -> jax.Array:
-    """A bottleneck with several scales in place of its 3x3 convolution.
+    """Returns the output of a bottleneck with several scales in place of its 3x3 convolution.
 
     Args:
       block: has `conv`, `norm`, `strides`, `scales` and `groups` (of a scale's convolution).
@@ -60,7 +61,8 @@ def bottle2neck(
       shortcut: (N, H', W', features), added to the result.
       inner: channels of a scale.
       features: channels of the result.
-      first: whether scales stay apart and the last is mean-pooled, as in a stage's first block.
+      first: whether scales are independent and the last is average-pooled, as in the first block of
+        a stage.
     """
     x = block.conv(inner * block.scales, 1, name='conv1')(x)
     x = nn.relu(block.norm(name='bn1')(x))
@@ -77,20 +79,21 @@ def bottle2neck(
 
 
 class Bottle2neck(nn.Module):
-    """The block of the residual nets, for cls.nn.residual."""
+    """The block of the residual networks, for cls.nn.residual."""
 
     width: int
     strides: int
     index: int
     conv: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
-    base_width: int  # of a scale and group, where `width` is 64
+    base_width: int  # of a scale and group, at `width` 64
     scales: int
     groups: int
     expansion = 4
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', 4 * width)."""
         inner = math.floor(self.width * self.base_width / 64) * self.groups
         shortcut = residual.option_b(self, x)
         first = shortcut is not x
@@ -98,7 +101,7 @@ class Bottle2neck(nn.Module):
 
 
 class Res2Net(nn.Module):
-    """A residual net of Bottle2necks, with the ImageNet or the CIFAR stem."""
+    """A residual network of Bottle2necks, with the ImageNet or the CIFAR stem."""
 
     stage_sizes: Sequence[int]
     base_width: int
@@ -114,7 +117,7 @@ class Res2Net(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         conv = functools.partial(Conv, dtype=self.dtype)
-        norm = functools.partial(BatchNorm, train, group=self.bn_group, dtype=self.dtype)
+        norm = batch_norm(self, train)
         block = functools.partial(
             Bottle2neck,
             conv=conv,
@@ -126,11 +129,11 @@ class Res2Net(nn.Module):
         stem = residual.cifar_stem if self.cifar else residual.stem
         x = stem(self, images, conv, norm, self.widths[0])
         x = residual.stages(self, x, block, self.stage_sizes, self.widths)
-        return residual.classify(self, x)
+        return residual.head(self, x)
 
 
 class DLABottle2neck(nn.Module):
-    """The block of the DLA nets: half as wide inside; its shortcut comes from the tree."""
+    """The block of the DLA networks: half as wide inside; its shortcut comes from the tree."""
 
     features: int
     strides: int
@@ -142,6 +145,7 @@ class DLABottle2neck(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, shortcut: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C), and the shortcut (N, H', W', features), to (N, H', W', features)."""
         inner = math.floor(self.features * self.base_width / 64) * self.groups // 2
         return bottle2neck(self, x, shortcut, inner, self.features, self.strides > 1)
 
@@ -162,7 +166,7 @@ class Res2NetDLA(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         conv = functools.partial(Conv, dtype=self.dtype)
-        norm = functools.partial(BatchNorm, train, group=self.bn_group, dtype=self.dtype)
+        norm = batch_norm(self, train)
         block = functools.partial(
             DLABottle2neck,
             conv=conv,
@@ -191,8 +195,7 @@ class Res2NetDLA(nn.Module):
         return x[:, 0, 0].astype(jnp.float32)
 
 
-# Blocks per stage, width, scales, groups; parameters, multiply-adds; top-1 and top-5 (authors'
-# README).
+# Top-1 and top-5 are from the authors' README, here and in DLA.
 IMAGENET = {
     'res2net50_48w_2s': ((3, 4, 6, 3), 48, 2, 1, 25_287_304, 4_159_832_064, 77.32, 93.53),
     'res2net50_26w_4s': ((3, 4, 6, 3), 26, 4, 1, 25_699_120, 4_255_166_464, 77.99, 93.85),
@@ -202,34 +205,43 @@ IMAGENET = {
     'res2net101_26w_4s': ((3, 4, 23, 3), 26, 4, 1, 45_206_688, 8_066_974_464, 79.19, 94.43),
     'res2next50': ((3, 4, 6, 3), 4, 4, 8, 24_671_464, 4_172_677_120, 78.24, 93.91),
 }
-# Width, groups; the same.
 DLA = {
     'dla60_res2net': (28, 1, 20_848_072, 4_122_681_344, 78.47, 94.20),
     'dla60_res2next': (4, 8, 17_032_984, 3_458_752_512, 78.45, 94.14),
 }
-# For CIFAR-100: width, scales, groups; parameters, multiply-adds, top-1 (Table 4).
+# Top-1 on CIFAR-100 (Table 4).
 CIFAR = {
     'res2next29_6c_24w_4s_cifar': (24, 4, 6, 23_705_732, 3_852_374_016, 83.02),
     'res2next29_8c_25w_4s_cifar': (25, 4, 8, 32_957_436, 5_366_935_552, 83.07),
     'res2next29_6c_24w_6s_cifar': (24, 6, 6, 36_146_180, 5_879_009_280, 83.21),
 }
 
-for name, (sizes, width, scales, groups, params, macs, top1, top5) in IMAGENET.items():
-    fields = {'stage_sizes': sizes, 'base_width': width, 'scales': scales, 'groups': groups}
-    known = {'reference': f'timm:{name}'}
-    register(Variant(name, SYSTEM, Res2Net, fields, 224, params, macs, top1, top5, **known))
-for name, (width, groups, params, macs, top1, top5) in DLA.items():
-    fields = {'base_width': width, 'groups': groups}
-    known = {'reference': f'timm:{name}'}
-    register(Variant(name, SYSTEM, Res2NetDLA, fields, 224, params, macs, top1, top5, **known))
-for name, (width, scales, groups, params, macs, top1) in CIFAR.items():
-    fields = {
+register_table(
+    IMAGENET,
+    'stage_sizes base_width scales groups params macs top1 top5',
+    system=SYSTEM,
+    module=Res2Net,
+    input_size=224,
+    reference=lambda name: f'timm:{name}',
+)
+register_table(
+    DLA,
+    'base_width groups params macs top1 top5',
+    system=SYSTEM,
+    module=Res2NetDLA,
+    input_size=224,
+    reference=lambda name: f'timm:{name}',
+)
+register_table(
+    CIFAR,
+    'base_width scales groups params macs top1',
+    system=SYSTEM,
+    module=Res2Net,
+    fields={
         'stage_sizes': (3, 3, 3),
-        'base_width': width,
-        'scales': scales,
-        'groups': groups,
         'widths': (64, 128, 256),
         'cifar': True,
         'num_classes': 100,
-    }
-    register(Variant(name, SYSTEM, Res2Net, fields, 32, params, macs, top1))
+    },
+    input_size=32,
+)

@@ -2,25 +2,26 @@
 
 https://arxiv.org/abs/1704.06904
 
-What is new: attention modules. Beside a trunk of residual units T runs a mask branch M that goes
-down by max pools and back up by interpolation; a module's output is (1 + M) T (equation 3), so that
-a mask of zeros leaves the trunk as it is. Attention-56 has one module at each of three resolutions.
+What is new: attention modules. Parallel to a trunk of residual units T a mask branch M goes down by
+max pooling and back up by interpolation; the output of a module is (1 + M) T (equation 3), so that
+a mask of zeros leaves the trunk unchanged. Attention-56 has one module at each of three
+resolutions.
 
-Agrees with: pytorchcv's resattnet56 and resattnet92, which have the parameters and multiply-adds of
-the authors' Caffe nets (github.com/fwang91/residual-attention-network). AttentionNeXt-56 is the
-authors' prototxt: residual units of ResNeXt that end in a rectifier, masks whose skips and last
-interpolation are not added to as in the other nets, and pools without padding whose last window
-may overhang. It is held against a restatement.
+Agrees with: pytorchcv's resattnet56 and resattnet92, with the parameters and multiply-adds of the
+authors' Caffe networks (github.com/fwang91/residual-attention-network). AttentionNeXt-56 is the
+authors' prototxt: ResNeXt units that end in a rectifier, masks without the other networks' sums
+after skips and the last interpolation, and unpadded pooling with a possibly partial last window. It
+is tested against an independent reimplementation.
 
-The nets for CIFAR are in no code of the authors. Section 4.1 gives three stages of m modules with
-two residual units more in each, and 36 m + 20 weighted layers in the trunk. Modules of p + t + p =
-1 + 2 + 1 bottlenecks of three convolutions make 36 m layers, the units 18, the first convolution
-and the classifier 2; Attention-452 has p, t, r = 2, 4, 3 and m = 6 (section 4.1): 72 m + 20. The
-rest is as for ImageNet with the widths of ResNet-164 for CIFAR, 64, 128 and 256, and its 3x3 stem
-of 16: with the classifier for CIFAR-100, Attention-92 and -236 then have 1.9 and 5.1 million
-parameters, as the paper says, but Attention-452 has 10.2 where it says 8.6. No number of units
-in the masks that follows from r = 3 meets that; what is written in the text is built. That both
-units of a stage come before its modules is our reading too.
+The authors' code has no CIFAR networks. Section 4.1 gives three stages of m modules with two more
+residual units in each, and 36 m + 20 weighted layers in the trunk. Modules of p + t + p = 1 + 2 + 1
+bottlenecks of three convolutions make 36 m layers, the units 18, the first convolution and the
+classifier 2; Attention-452 has p, t, r = 2, 4, 3 and m = 6 (section 4.1): 72 m + 20. The rest is as
+for ImageNet with the widths of ResNet-164 for CIFAR, 64, 128 and 256, and its 3x3 stem of 16. With
+the classifier for CIFAR-100, Attention-92 and -236 then have 1.9 and 5.1 million parameters, as in
+the paper, but Attention-452 has 10.2 million for the paper's 8.6. No number of units in the masks
+that follows from r = 3 meets that; ours follows the text. That both units of a stage precede its
+modules is our interpretation too.
 """
 
 import functools
@@ -31,10 +32,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.models.registry import System, Variant, register
+from cls.models.registry import System, Variant, register, register_table
 from cls.nn import preact, residual
 from cls.nn.conv import Conv
-from cls.nn.norm import BatchNorm
+from cls.nn.norm import batch_norm
 from cls.nn.pool import max_pool
 from cls.nn.resize import bilinear
 from cls.nn.units import ConvNorm, NormConv
@@ -53,16 +54,16 @@ SYSTEM = System(
 
 
 def preact_unit(features: int, strides: int, conv: Callable, norm: Callable, name: str):
-    """A pre-activation bottleneck, the stride on its 3x3 convolution."""
+    """Returns a pre-activation bottleneck with the stride in its 3x3 convolution."""
     return preact.PreActUnit(preact.bottleneck(features // 4, strides), conv, norm, name=name)
 
 
 def resnext_unit(features: int, strides: int, conv: Callable, norm: Callable, name: str):
-    """A ResNeXt bottleneck of 32 groups, half as wide inside."""
+    """Returns a ResNeXt bottleneck of 32 groups, half as wide inside."""
     return residual.Bottleneck(
         features // 4,
         strides,
-        0,  # its index, of which nothing depends here
+        0,  # its index, unused by option_b
         conv,
         norm,
         residual.option_b,
@@ -73,15 +74,15 @@ def resnext_unit(features: int, strides: int, conv: Callable, norm: Callable, na
 
 
 def pool(x: jax.Array, resnext: bool) -> jax.Array:
-    """3x3 max pool with stride 2, padded in one way or the other."""
+    """Returns the 3x3 max pool with stride 2; AttentionNeXt's is not padded and rounds sizes up."""
     return max_pool(x, 3, 2, 'VALID', ceil_mode=True) if resnext else max_pool(x, 3, 2, 1)
 
 
 class AttentionModule(nn.Module):
-    """Trunk and mask (figure 2) between `pre` residual units before and as many behind.
+    """Trunk and mask (figure 2), with `pre` residual units before and after them.
 
     The trunk has `trunk` units. The mask goes down and up `depth` times, with `between` units after
-    each pool and before each interpolation, and a unit in each skip on its way.
+    each pooling and before each interpolation, and a unit in each skip connection.
     """
 
     depth: int
@@ -95,6 +96,7 @@ class AttentionModule(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H, W, C)."""
         features = x.shape[-1]
 
         def units(x, count, name):
@@ -125,7 +127,7 @@ class AttentionModule(nn.Module):
 
 
 class ResidualAttention(nn.Module):
-    """Stages of residual units and, behind them, attention modules; each stage halves."""
+    """Stages of residual units and attention modules; each but the first halves the resolution."""
 
     modules: Sequence[int]  # in each stage
     units: Sequence[int] = (1, 1, 1, 3)  # in each stage, before the modules
@@ -143,7 +145,7 @@ class ResidualAttention(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         conv = functools.partial(Conv, dtype=self.dtype)
-        norm = functools.partial(BatchNorm, train, group=self.bn_group, dtype=self.dtype)
+        norm = batch_norm(self, train)
         unit = resnext_unit if self.resnext else preact_unit
         unit = functools.partial(unit, conv=conv, norm=norm)
         attention = functools.partial(
@@ -171,20 +173,19 @@ class ResidualAttention(nn.Module):
             self.sow('intermediates', f'stage{i}', x)
         if not self.resnext:
             x = nn.relu(norm(name='post_activ.bn')(x))
-        return residual.classify(self, x, 'output')
+        return residual.head(self, x, 'output')
 
 
-# Parameters, multiply-adds, top-1 and top-5 (authors' README; Attention-92 at 320 pixels).
+# Top-1 and top-5 are from the authors' README (Attention-92 at 320 pixels).
 IMAGENET = {
-    'attention56': ((1, 1, 1, 0), False, 31_810_728, 6_270_836_736, 78.24, 94.1),
-    'attention92': ((1, 2, 3, 0), False, 52_466_344, 10_533_789_696, 80.5, 95.2),
-    'attentionnext56': ((1, 1, 1, 0), True, 31_318_824, 6_419_106_816, 78.8, 94.4),
+    'attention56': ((1, 1, 1, 0), 31_810_728, 6_270_836_736, 78.24, 94.1),
+    'attention92': ((1, 2, 3, 0), 52_466_344, 10_533_789_696, 80.5, 95.2),
 }
-# Modules in each of three stages, p, t, r; parameters, multiply-adds, top-1 on CIFAR-10.
+# Modules in each of three stages, p, t and r; top-1 on CIFAR-10.
 CIFAR = {
-    'attention92_cifar': (2, (1, 2, 1), 1_841_274, 211_913_216, 95.01),
-    'attention236_cifar': (6, (1, 2, 1), 5_084_794, 568_265_216, 95.86),
-    'attention452_cifar': (6, (2, 4, 3), 10_181_242, 984_386_048, 96.10),
+    'attention92_cifar': (2, 1, 2, 1, 1_841_274, 211_913_216, 95.01),
+    'attention236_cifar': (6, 1, 2, 1, 5_084_794, 568_265_216, 95.86),
+    'attention452_cifar': (6, 2, 4, 3, 10_181_242, 984_386_048, 96.10),
 }
 PYTORCHCV = (
     (r'\.(conv[123])\.(conv|bn)\.', r'.body.\1.\2.'),
@@ -197,23 +198,46 @@ PYTORCHCV = (
     (r'\.post1\.', '.final_block.'),
     (r'^(?!output)', 'features.'),
 )
-REFERENCES = {'attention56': 'pytorchcv:resattnet56', 'attention92': 'pytorchcv:resattnet92'}
 
-for name, (modules, resnext, params, macs, top1, top5) in IMAGENET.items():
-    fields = {'modules': modules, 'resnext': resnext}
-    known = {'reference': REFERENCES[name], 'renames': PYTORCHCV} if name in REFERENCES else {}
-    register(
-        Variant(name, SYSTEM, ResidualAttention, fields, 224, params, macs, top1, top5, **known)
-    )
-for name, (modules, (pre, trunk, between), params, macs, top1) in CIFAR.items():
-    fields = {
+
+def _cifar(modules: int, **fields: int) -> dict[str, Any]:
+    return {
         'modules': (modules,) * 3,
         'units': (2, 2, 2),
         'widths': (64, 128, 256),
-        'pre': pre,
-        'trunk': trunk,
-        'between': between,
+        **fields,
         'cifar': True,
         'num_classes': 10,
     }
-    register(Variant(name, SYSTEM, ResidualAttention, fields, 32, params, macs, top1))
+
+
+register_table(
+    IMAGENET,
+    'modules params macs top1 top5',
+    system=SYSTEM,
+    module=ResidualAttention,
+    input_size=224,
+    reference=lambda name: f'pytorchcv:{name.replace("attention", "resattnet")}',
+    renames=PYTORCHCV,
+)
+register(
+    Variant(
+        'attentionnext56',
+        SYSTEM,
+        ResidualAttention,
+        {'modules': (1, 1, 1, 0), 'resnext': True},
+        input_size=224,
+        params=31_318_824,
+        macs=6_419_106_816,
+        top1=78.8,
+        top5=94.4,
+    )
+)
+register_table(
+    CIFAR,
+    'modules pre trunk between params macs top1',
+    system=SYSTEM,
+    module=ResidualAttention,
+    fields=_cifar,
+    input_size=32,
+)

@@ -2,20 +2,20 @@
 
 Targ, Almeida, Lyman; https://arxiv.org/abs/1603.08029
 
-What is new: a layer with two streams, both of which it reads and writes. The residual stream has a
-shortcut around each layer, the transient one has none and can forget. Residual blocks made of two
-such layers, with a shortcut of their own around both, are ResNets in a ResNet.
+What is new: a layer that reads and writes two streams. The residual stream has a shortcut around
+each layer, the transient stream has none and can forget. Residual blocks of two such layers, with
+another shortcut around both, are ResNets in a ResNet.
 
-The variants ending in `_paper` have the paper's graph as nutszebra's Chainer code gives it
-(github.com/nutszebra/resnet_in_resnet): shortcuts take every second pixel and fill new channels
-with zeros behind the old, a block that widens halves the image in its second layer, and the
-class maps are rectified before their mean. They are held against a restatement. That code's
-convolutions have biases besides, which normalisation makes useless; here none has.
+The variants ending in `_paper` have the paper's graph, by nutszebra's Chainer code
+(github.com/nutszebra/resnet_in_resnet): shortcuts take every second pixel and append zeros for new
+channels, a block that widens halves the resolution in its second layer, and the class maps are
+rectified before their mean. They are tested against an independent reimplementation. That code's
+convolutions also have biases, redundant before normalization; ours have none.
 
-The other variants agree with pytorchcv's rir_cifar10 and rir_cifar100, whose names all parameters
-bear. There, layers stand without the shortcut around two; where the shape changes the layer's own
-shortcut is a 1x1 convolution (23,040 parameters in all); the first layer of a stage halves the
-image; class maps are not rectified.
+The other variants agree with pytorchcv's rir_cifar10 and rir_cifar100; all variants have its
+parameter names. In these, there is no shortcut around two layers; where the shape changes the
+layer's own shortcut is a 1x1 convolution (23,040 parameters in all); the first layer of a stage
+halves the resolution; class maps are not rectified.
 """
 
 import functools
@@ -26,10 +26,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.models.registry import System, Variant, register
+from cls.models.registry import System, register_table
 from cls.nn import init
 from cls.nn.conv import Conv
-from cls.nn.norm import BatchNorm
+from cls.nn.norm import batch_norm
 from cls.nn.units import ConvNorm
 
 SYSTEM = System(
@@ -46,22 +46,23 @@ Streams = tuple[jax.Array, jax.Array]  # residual and transient, (N, H, W, C) ea
 
 
 def zero_padded(x: jax.Array, width: int, strides: int) -> jax.Array:
-    """Every strides-th pixel, with zeros for new channels behind the old."""
+    """Returns every strides-th pixel of (N, H, W, C), with zeros appended to `width` channels."""
     x = x[:, ::strides, ::strides]
     return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, width - x.shape[-1])))
 
 
 class Layer(nn.Module):
-    """The generalised residual layer (equation 1): four convolutions between two streams."""
+    """The generalized residual layer (equation 1): four convolutions between two streams."""
 
     width: int  # of each stream
     strides: int
     conv: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
-    projection: bool  # where the shape changes, in place of zero_padded
+    projection: bool  # a 1x1 convolution in place of zero_padded
 
     @nn.compact
     def __call__(self, streams: Streams) -> Streams:
+        """Maps both streams to (N, H', W', width) each."""
         residual, transient = streams
         conv = functools.partial(self.conv, self.width, 3, self.strides)
         if residual.shape[-1] == self.width and self.strides == 1:
@@ -83,11 +84,11 @@ class Layer(nn.Module):
 
 
 class RiR(nn.Module):
-    """Stages of blocks of two generalised residual layers; each stage but the first halves."""
+    """Stages of blocks of two layers; each stage but the first halves the resolution."""
 
     stage_sizes: Sequence[int]  # blocks
     widths: Sequence[int]  # of each stream
-    pytorchcv: bool = False  # its graph instead of the paper's
+    pytorchcv: bool = False  # pytorchcv's graph in place of the paper's
     num_classes: int = 10
     bn_group: int = 0
     dtype: Any = jnp.float32
@@ -96,7 +97,7 @@ class RiR(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         conv = functools.partial(Conv, dtype=self.dtype, kernel_init=init.he_normal)
-        norm = functools.partial(BatchNorm, train, group=self.bn_group, dtype=self.dtype)
+        norm = batch_norm(self, train)
         layer = functools.partial(Layer, conv=conv, norm=norm, projection=self.pytorchcv)
         unit = functools.partial(ConvNorm, conv=conv, norm=norm)
 
@@ -125,21 +126,20 @@ class RiR(nn.Module):
         return jnp.mean(x.astype(jnp.float32), (1, 2))
 
 
-# Classes, the form, parameters, multiply-adds, and the paper's top-1.
-VARIANTS = {
-    'rir18_wide_cifar': (10, True, 9_492_980, 1_279_279_104, None),
-    'rir18_wide_cifar100': (100, True, 9_527_720, 1_281_490_944, None),
-    'rir18_wide_cifar_paper': (10, False, 9_469_940, 1_531_723_776, 94.99),
-    'rir18_wide_cifar100_paper': (100, False, 9_504_680, 1_533_935_616, 77.10),
+# Top-1 is the paper's.
+TABLE = {
+    'rir18_wide_cifar': (10, True, 9_492_980, 1_279_279_104, None, 'pytorchcv:rir_cifar10'),
+    'rir18_wide_cifar100': (100, True, 9_527_720, 1_281_490_944, None, 'pytorchcv:rir_cifar100'),
+    'rir18_wide_cifar_paper': (10, False, 9_469_940, 1_531_723_776, 94.99, None),
+    'rir18_wide_cifar100_paper': (100, False, 9_504_680, 1_533_935_616, 77.10, None),
 }
 PYTORCHCV = ((r'^(init_block|stage\d)\.', r'features.\1.'),)
-for name, (classes, pytorchcv, params, macs, top1) in VARIANTS.items():
-    fields = {
-        'stage_sizes': (2, 3, 3),
-        'widths': (48, 96, 192),
-        'pytorchcv': pytorchcv,
-        'num_classes': classes,
-    }
-    reference = f'pytorchcv:rir_cifar{classes}' if pytorchcv else None
-    known = {'reference': reference, 'renames': PYTORCHCV}
-    register(Variant(name, SYSTEM, RiR, fields, 32, params, macs, top1, **known))
+register_table(
+    TABLE,
+    'num_classes pytorchcv params macs top1 reference',
+    system=SYSTEM,
+    module=RiR,
+    fields={'stage_sizes': (2, 3, 3), 'widths': (48, 96, 192)},
+    input_size=32,
+    renames=PYTORCHCV,
+)

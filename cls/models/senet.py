@@ -2,17 +2,18 @@
 
 https://arxiv.org/abs/1709.01507
 
-What is new: a unit that scales each channel of a block's output by what the whole image says
-(cls/nn/attention.py). It is put into ResNet and ResNeXt on the residual before the sum (figure 3),
-and into BN-Inception on each module's output (figure 2). SENet-154 is a ResNeXt-152 (64x4d) that is
-changed further (appendix): the first 1x1 convolutions have half the channels, three 3x3
-convolutions stand for the 7x7 one, projections with stride 2 are 3x3, and dropout comes last.
+What is new: a unit that scales each channel of a block's output by a function of the global
+averages of all channels (cls/nn/attention.py). In ResNet and ResNeXt it is on the residual before
+the sum (figure 3), in BN-Inception on each module's output (figure 2). SENet-154 is a ResNeXt-152
+(64x4d) with further changes (appendix): the first 1x1 convolutions have half the channels, three
+3x3 convolutions replace the 7x7 one, projections with stride 2 are 3x3, and dropout precedes the
+classifier.
 
-Agrees with: timm's legacy_* nets, which have the graph of the authors' Caffe nets and whose names
-the parameters bear: the stem's pooling does not pad but overhangs (Caffe's), and SE-ResNet has the
-stride on the first 1x1 convolution. se_bn_inception agrees with a restatement of the authors' Caffe
-net; where an image has an odd height or width before a strided module, which Caffe refuses, the
-module's pooling pads so that all of its branches have the size of the convolutions.
+Agrees with: timm's legacy_* networks, with the same parameter names and the graph of the authors'
+Caffe networks: the stem's pooling is not padded and rounds its size up (Caffe's), and SE-ResNet has
+the stride in the first 1x1 convolution. se_bn_inception agrees with an independent reimplementation
+of the authors' Caffe network. Caffe refuses an odd height or width before a strided module; our
+pooling pads it, so that all branches of the module have the size of its convolutions.
 """
 
 import functools
@@ -23,11 +24,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.models.registry import System, Variant, register
+from cls.models.registry import System, Variant, register, register_table
 from cls.nn import residual
 from cls.nn.attention import SqueezeExcite
 from cls.nn.conv import Conv
-from cls.nn.norm import BatchNorm
+from cls.nn.norm import batch_norm
 from cls.nn.pool import avg_pool, max_pool
 from cls.nn.residual import Bottleneck, Projection
 from cls.nn.units import ConvNorm
@@ -46,11 +47,11 @@ SYSTEM = System(
 
 
 class SENet(nn.Module):
-    """A residual net of bottlenecks whose residuals are squeezed and excited."""
+    """A residual network of bottlenecks with squeeze and excitation."""
 
     stage_sizes: Sequence[int]
     widths: Sequence[int] = (64, 128, 256, 512)
-    inner: tuple[int, int] = (1, 1)  # channels of a block's 1x1 and 3x3 convolutions, in widths
+    inner: tuple[int, int] = (1, 1)  # channels of the 1x1 and 3x3 convolutions, in widths
     groups: int = 1  # of the 3x3 convolutions
     stride_on_first: bool = False  # of a block's convolutions
     deep: bool = False  # SENet-154's stem and projections
@@ -64,7 +65,7 @@ class SENet(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         conv = functools.partial(Conv, dtype=self.dtype)
-        norm = functools.partial(BatchNorm, train, group=self.bn_group, dtype=self.dtype)
+        norm = batch_norm(self, train)
 
         def excite(block, x):
             return SqueezeExcite(x.shape[-1] // self.reduction, conv, name='se_module')(x)
@@ -92,11 +93,11 @@ class SENet(nn.Module):
         self.sow('intermediates', 'stem', x)
         x = residual.stages(self, x, block, self.stage_sizes, self.widths)
         dropout = nn.Dropout(self.dropout_rate, deterministic=not train)
-        return residual.classify(self, x, name='last_linear', dropout=dropout)
+        return residual.head(self, x, name='last_linear', dropout=dropout)
 
 
 def wide_projection(block: nn.Module, x: jax.Array) -> jax.Array:
-    """Option B with 3x3 convolutions where the resolution is halved (appendix, c)."""
+    """Returns the shortcut by option B, with 3x3 convolutions for stride 2 (appendix, c)."""
     if block.strides == 1:
         return residual.option_b(block, x)
     features = block.width * block.expansion
@@ -105,8 +106,8 @@ def wide_projection(block: nn.Module, x: jax.Array) -> jax.Array:
 
 
 # BN-Inception's modules (Ioffe & Szegedy 2015, figure 5): channels of the 1x1 convolution; of the
-# 1x1 and the 3x3; of the 1x1 and the two 3x3 that follow; the pooling, and channels of its 1x1
-# projection. Those without the first and the last have stride 2, and begin a stage.
+# 1x1 and the 3x3; of the 1x1 and the two 3x3; the pooling, and channels of its 1x1 projection.
+# Modules without the first and the last have stride 2, and begin a stage.
 INCEPTION = {
     '3a': (64, (64, 64), (64, 96), avg_pool, 32),
     '3b': (64, (64, 96), (64, 96), avg_pool, 64),
@@ -122,7 +123,7 @@ INCEPTION = {
 
 
 class InceptionModule(nn.Module):
-    """A module of the table above, then squeezed and excited; parameters as in the Caffe net."""
+    """A module of INCEPTION with squeeze and excitation; names are those of the Caffe network."""
 
     single: int
     triple: tuple[int, int]
@@ -135,6 +136,8 @@ class InceptionModule(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', C')."""
+
         def unit(features, window, name, x, strides=1):
             return ConvNorm(features, window, self.conv, self.norm, strides, name=name)(x)
 
@@ -150,14 +153,14 @@ class InceptionModule(nn.Module):
             branches = [unit(self.single, 1, '1x1', x), *branches]
             branches += [unit(self.projection, 1, 'pool_proj', pooled)]
         else:
-            branches += [self.pool(x, 3, 2, 'SAME')]  # of an even size: as without, but overhanging
+            branches += [self.pool(x, 3, 2, 'SAME')]  # unpadded for even sizes, rounding up
         x = jnp.concatenate(branches, -1)
         names = ('1x1_down', '1x1_up')
         return SqueezeExcite(x.shape[-1] // self.reduction, self.conv, names=names, name='se')(x)
 
 
 class SEBNInception(nn.Module):
-    """BN-Inception whose modules are squeezed and excited."""
+    """BN-Inception with squeeze and excitation in its modules."""
 
     reduction: int = 16
     num_classes: int = 1000
@@ -168,7 +171,7 @@ class SEBNInception(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         conv = functools.partial(Conv, dtype=self.dtype)
-        norm = functools.partial(BatchNorm, train, group=self.bn_group, dtype=self.dtype)
+        norm = batch_norm(self, train)
         x = ConvNorm(64, 7, conv, norm, 2, name='conv1')(images)
         x = max_pool(x, 3, 2, ceil_mode=True)
         x = ConvNorm(64, 1, conv, norm, name='conv2_reduce')(x)
@@ -179,14 +182,13 @@ class SEBNInception(nn.Module):
             x = InceptionModule(*module, self.reduction, conv, norm, name=f'inception_{name}')(x)
             if name in ('3b', '4d', '5b'):
                 self.sow('intermediates', f'stage{int(name[0]) - 2}', x)
-        return residual.classify(self, x, name='classifier')
+        return residual.head(self, x, name='classifier')
 
 
 RESNET = {'stride_on_first': True}
 RESNEXT = {'inner': (2, 2), 'groups': 32}
 SENET_154 = {'inner': (2, 4), 'groups': 64, 'deep': True, 'dropout_rate': 0.2}
-# Form, blocks per stage, parameters and multiply-adds, and the paper's top-1 and top-5 (Table 2;
-# SENet-154: Table 8, and 82.72 and 96.21 at 320 pixels).
+# Top-1 and top-5 are the paper's (Table 2; SENet-154: Table 8, and 82.72 and 96.21 at 320 pixels).
 TABLE = {
     'seresnet50': (RESNET, (3, 4, 6, 3), 28_088_024, 3_860_488_192, 76.71, 93.38),
     'seresnet101': (RESNET, (3, 4, 23, 3), 49_326_872, 7_574_937_600, 77.62, 93.93),
@@ -195,9 +197,14 @@ TABLE = {
     'seresnext101_32x4d': (RESNEXT, (3, 4, 23, 3), 48_955_416, 7_974_739_968, 79.30, 94.99),
     'senet154': (SENET_154, (3, 8, 36, 3), 115_088_984, 20_688_363_520, 81.32, 95.53),
 }
-for name, (form, sizes, params, macs, top1, top5) in TABLE.items():
-    fields, known = {'stage_sizes': sizes, **form}, {'reference': f'timm:legacy_{name}'}
-    register(Variant(name, SYSTEM, SENet, fields, 224, params, macs, top1, top5, **known))
+register_table(
+    TABLE,
+    'fields stage_sizes params macs top1 top5',
+    system=SYSTEM,
+    module=SENet,
+    input_size=224,
+    reference=lambda name: f'timm:legacy_{name}',
+)
 register(
     Variant(
         'se_bn_inception', SYSTEM, SEBNInception, {}, 224, 11_931_622, 2_033_239_424, 75.77, 92.86

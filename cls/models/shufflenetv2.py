@@ -2,29 +2,30 @@
 
 Ma, Zhang, Zheng, Sun; https://arxiv.org/abs/1807.11164
 
-What is new: units (figure 3) that split the channels, pass one half on as it is, convolve the other
-without groups or bottlenecks, concatenate the two and shuffle them (cls/nn/shuffle.py): nothing is
-added, and little memory is read. Where the shape changes both branches see all channels. A 1x1
-convolution precedes the pooling (Table 5).
+What is new: units (figure 3) that split the channels, pass one half on unchanged, convolve the
+other half without groups or bottlenecks, concatenate the two and shuffle them (cls/nn/shuffle.py);
+this avoids elementwise sums and costs little memory access. Both branches read all channels where
+the shape changes. A 1x1 convolution precedes the pooling (Table 5).
 
-Agrees with: shufflenetv2_0.5x ... 2.0x with torchvision's, whose names all parameters bear. The
-large nets of the paper's Table 6 are in no package and are held against a restatement of its
-appendix:
+Agrees with: shufflenetv2_0.5x ... 2.0x with torchvision's; all variants have its parameter names.
+The large networks of the paper's Table 6 are in no package and are tested against an independent
+reimplementation of its appendix:
 
 * shufflenetv2_50: four stages, the first without a stride (its Table 2);
-* shufflenetv2_se_164: three convolutions in front, and in every unit squeeze and excitation of the
-  convolved half, then its sum with what came in, before the last rectifier (its figure 2, c). Units
-  that change the shape have nothing to add. The excitation's hidden layer has half 'the channel
-  number in the corresponding building blocks': here half of the convolved half, 85 in the first
-  stage. Half of the whole unit, 170, would make 133,099,976 parameters and 12,599M; the paper has
-  12.7G. The net that the authors released later for that accuracy and cost (ShuffleNetV2.Large of
-  megvii-model/ShuffleNet-Series) is another: 3x3 convolutions in eight groups, 140.7M parameters,
-  and as many hidden channels as the convolved half has.
+* shufflenetv2_se_164: a stem of three convolutions, and in every unit squeeze and excitation of the
+  convolved half, then its sum with the input of that half, before the last rectifier (its figure 2,
+  c). Units that change the shape have no sum. The hidden layer of the excitation has half 'the
+  channel number in the corresponding building blocks': here half of the convolved half, 85 in the
+  first stage. Half of the unit, 170, would make 133,099,976 parameters and 12,599M; the paper has
+  12.7G. The network that the authors released later for that accuracy and cost (ShuffleNetV2.Large
+  of megvii-model/ShuffleNet-Series) is another: 3x3 convolutions in eight groups, 140.7M
+  parameters, and as many hidden channels as the convolved half.
 
-Not here: the 2x net with squeeze and excitation (Table 8: 24.6 % error, 597M in place of 591M),
-of whose excitation the paper says nothing.
+Not included: the 2x network with squeeze and excitation (Table 8: 24.6 % error, 597M in place of
+591M); the paper does not describe its excitation.
 
-Initial values are He et al.'s (1502.01852), by outputs, as for ShuffleNet. Accuracies by one crop.
+Initial values are He et al.'s (1502.01852), by fan-out, as for ShuffleNet. Accuracies are by a
+single crop.
 """
 
 import functools
@@ -35,11 +36,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.models.registry import System, Variant, register
+from cls.models.registry import System, register_table
 from cls.nn import residual
 from cls.nn.attention import SqueezeExcite
 from cls.nn.conv import Conv
-from cls.nn.norm import BatchNorm
+from cls.nn.norm import batch_norm
 from cls.nn.pool import max_pool
 from cls.nn.shuffle import channel_shuffle
 
@@ -58,7 +59,7 @@ SYSTEM = System(
 class ShuffleUnit(nn.Module):
     """1x1, depthwise 3x3 and 1x1 convolutions of half the channels (figure 3, c).
 
-    Where the shape changes (d) both halves of the output are convolutions of the whole input.
+    With a change of shape (d) both halves of the output are convolutions of all channels.
     """
 
     features: int
@@ -69,14 +70,15 @@ class ShuffleUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', features)."""
         channels, half = x.shape[-1], self.features // 2
         changes = self.strides > 1 or channels != self.features
         if changes:
-            kept = self.conv(channels, 3, self.strides, groups=channels, name='branch1.0')(x)
-            kept = self.conv(half, 1, name='branch1.2')(self.norm(name='branch1.1')(kept))
-            kept = nn.relu(self.norm(name='branch1.3')(kept))
+            first = self.conv(channels, 3, self.strides, groups=channels, name='branch1.0')(x)
+            first = self.conv(half, 1, name='branch1.2')(self.norm(name='branch1.1')(first))
+            first = nn.relu(self.norm(name='branch1.3')(first))
         else:
-            kept, x = jnp.split(x, 2, -1)
+            first, x = jnp.split(x, 2, -1)
         y = nn.relu(self.norm(name='branch2.1')(self.conv(half, 1, name='branch2.0')(x)))
         y = self.conv(half, 3, self.strides, groups=half, name='branch2.3')(y)
         y = self.conv(half, 1, name='branch2.5')(self.norm(name='branch2.4')(y))
@@ -84,16 +86,16 @@ class ShuffleUnit(nn.Module):
         if self.se_residual:
             y = SqueezeExcite(half // 2, self.conv, name='se')(y)
             y = y if changes else y + x
-        return channel_shuffle(jnp.concatenate((kept, nn.relu(y)), -1), 2)
+        return channel_shuffle(jnp.concatenate((first, nn.relu(y)), -1), 2)
 
 
 class ShuffleNetV2(nn.Module):
-    """3x3 convolutions and a max pool, stages of units, a 1x1 convolution (Table 5)."""
+    """3x3 convolutions and a max pool, stages of units, and a 1x1 convolution (Table 5)."""
 
     widths: Sequence[int]
     stage_sizes: Sequence[int] = (4, 8, 4)
-    strides: Sequence[int] = (2, 2, 2)  # of the stages' first units
-    stem: Sequence[int] = (24,)  # channels of convolutions, the first with stride 2
+    strides: Sequence[int] = (2, 2, 2)  # of the first unit of each stage
+    stem: Sequence[int] = (24,)  # channels of its convolutions, the first with stride 2
     head_features: int = 1024
     se_residual: bool = False  # squeeze and excitation, and a sum, in every unit
     num_classes: int = 1000
@@ -104,7 +106,7 @@ class ShuffleNetV2(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         conv = functools.partial(Conv, dtype=self.dtype)
-        norm = functools.partial(BatchNorm, train, group=self.bn_group, dtype=self.dtype)
+        norm = batch_norm(self, train)
 
         x = images
         for i, width in enumerate(self.stem):
@@ -122,39 +124,73 @@ class ShuffleNetV2(nn.Module):
         last = f'conv{len(self.stage_sizes) + 2}'
         x = conv(self.head_features, 1, name=f'{last}.0')(x)
         x = nn.relu(norm(name=f'{last}.1')(x))
-        return residual.classify(self, x)
+        return residual.head(self, x)
 
 
-# Channels of each stage and of the last convolution (Table 5), parameters, multiply-adds, and top-1
-# (100 - error of Table 8).
+# Channels are Table 5's; top-1 is 100 - error of Table 8.
 TABLE = {
-    '0.5x': ((48, 96, 192), 1024, 1_366_792, 40_476_448, 60.3),
-    '1.0x': ((116, 232, 464), 1024, 2_278_604, 144_907_992, 69.4),
-    '1.5x': ((176, 352, 704), 1024, 3_503_624, 295_759_392, 72.6),
-    '2.0x': ((244, 488, 976), 2048, 7_393_996, 583_253_464, 74.9),
+    'shufflenetv2_0.5x': (
+        (48, 96, 192),
+        1024,
+        1_366_792,
+        40_476_448,
+        60.3,
+        'torchvision:shufflenet_v2_x0_5',
+    ),
+    'shufflenetv2_1.0x': (
+        (116, 232, 464),
+        1024,
+        2_278_604,
+        144_907_992,
+        69.4,
+        'torchvision:shufflenet_v2_x1_0',
+    ),
+    'shufflenetv2_1.5x': (
+        (176, 352, 704),
+        1024,
+        3_503_624,
+        295_759_392,
+        72.6,
+        'torchvision:shufflenet_v2_x1_5',
+    ),
+    'shufflenetv2_2.0x': (
+        (244, 488, 976),
+        2048,
+        7_393_996,
+        583_253_464,
+        74.9,
+        'torchvision:shufflenet_v2_x2_0',
+    ),
 }
-for name, (widths, head_features, *known) in TABLE.items():
-    fields = {'widths': widths, 'head_features': head_features}
-    known = (f'shufflenetv2_{name}', SYSTEM, ShuffleNetV2, fields, 224, *known)
-    register(Variant(*known, reference=f'torchvision:shufflenet_v2_x{name[:-1].replace(".", "_")}'))
+register_table(
+    TABLE,
+    'widths head_features params macs top1 reference',
+    system=SYSTEM,
+    module=ShuffleNetV2,
+    input_size=224,
+)
 
-# Appendix, Table 2; top-1 from Table 6.
-LARGE = {'strides': (1, 2, 2, 2), 'head_features': 2048}
+# Table 2 of the appendix; top-1 from Table 6.
 V2_50 = {
     'widths': (244, 488, 976, 1952),
     'stage_sizes': (3, 4, 6, 3),
     'stem': (64,),
-    **LARGE,
 }
 SE_164 = {
     'widths': (340, 680, 1360, 2720),
     'stage_sizes': (10, 10, 23, 10),
     'stem': (64, 64, 128),
     'se_residual': True,
-    **LARGE,
 }
-for name, fields, *known in (
-    ('shufflenetv2_50', V2_50, 16_573_534, 2_304_152_672, 77.2),
-    ('shufflenetv2_se_164', SE_164, 102_506_606, 12_568_127_992, 81.44),
-):
-    register(Variant(name, SYSTEM, ShuffleNetV2, fields, 224, *known))
+LARGE = {
+    'shufflenetv2_50': (V2_50, 16_573_534, 2_304_152_672, 77.2),
+    'shufflenetv2_se_164': (SE_164, 102_506_606, 12_568_127_992, 81.44),
+}
+register_table(
+    LARGE,
+    'fields params macs top1',
+    system=SYSTEM,
+    module=ShuffleNetV2,
+    fields={'strides': (1, 2, 2, 2), 'head_features': 2048},
+    input_size=224,
+)

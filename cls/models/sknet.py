@@ -2,16 +2,16 @@
 
 https://arxiv.org/abs/1903.06586
 
-What is new: a layer with kernels of several sizes (split), whose sum's means over all pixels decide
-(fuse) how much of each kernel's output every channel takes, by a softmax over the kernels (select).
-The nets are ResNeXt with such a layer for the grouped 3x3 convolution: SK[M, G, r] = SK[2, 32, 16]
-has M = 2 kernels, 3x3 and 3x3 with dilation 2 (for 5x5), G = 32 groups, and fuses to
+What is new: a layer with kernels of several sizes (split). The global averages of their sum decide
+(fuse) the share of each kernel in every output channel, by a softmax over the kernels (select). The
+networks are ResNeXt with such a layer in place of the grouped 3x3 convolution: SK[M, G, r] =
+SK[2, 32, 16] has M = 2 kernels, 3x3 and 3x3 with dilation 2 (for 5x5), G = 32 groups, and fuses to
 max(channels / r, L) channels with L = 32 (section 3.1).
 
-Agrees with: timm's skresnext50_32x4d, whose names the parameters bear, and pytorchcv's sknet50, 101
-and 152. The released Caffe nets have the same sknet50 (but for the stem's pooling, which there does
-not pad); in their sknet101 the third stage (conv3) fuses to 16 channels, against the rule, which
-`fused_min` (32, 16, 32, 32) gives: 48,686,760 parameters. sknet152 is pytorchcv's and not in the
+Agrees with: timm's skresnext50_32x4d, with the same parameter names, and pytorchcv's sknet50, 101
+and 152. The released Caffe networks have the same sknet50 (except for unpadded pooling in the
+stem). In their sknet101 the third stage (conv3) fuses to 16 channels, against the rule; `fused_min`
+(32, 16, 32, 32) gives this form: 48,686,760 parameters. sknet152 is pytorchcv's and not in the
 paper.
 """
 
@@ -23,10 +23,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.models.registry import System, Variant, register
+from cls.models.registry import System, register_table
 from cls.nn import init, residual
 from cls.nn.conv import Conv
-from cls.nn.norm import BatchNorm
+from cls.nn.norm import batch_norm
 from cls.nn.units import ConvNorm
 
 SYSTEM = System(
@@ -34,7 +34,7 @@ SYSTEM = System(
     title='Selective Kernel Networks',
     venue='CVPR 2019',
     arxiv='1903.06586',
-    top1=80.60,  # the reading list's; Table 2 has 79.81 for SKNet-101, and 81.60 at 320 pixels
+    top1=80.60,  # of the reading list; Table 2 has 79.81 for SKNet-101, 81.60 at 320 pixels
     top5=None,
     headline='sknet101',
     params=48.9,
@@ -47,7 +47,7 @@ class SelectiveKernel(nn.Module):
 
     features: int
     strides: int
-    fused: int  # channels that the choice is made from
+    fused: int  # channels of the fused features
     dilations: Sequence[int]
     groups: int
     conv: Callable[..., nn.Module]
@@ -55,6 +55,7 @@ class SelectiveKernel(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', features)."""
         kernels = []
         for i, dilation in enumerate(self.dilations):
             conv = functools.partial(self.conv, dilation=dilation)
@@ -77,7 +78,7 @@ class SelectiveKernel(nn.Module):
 
 
 class SelectiveBottleneck(nn.Module):
-    """residual.Bottleneck of twice the inner width with a selective kernel in the middle."""
+    """residual.Bottleneck with twice the inner width and a selective kernel in the middle."""
 
     width: int
     strides: int
@@ -89,6 +90,7 @@ class SelectiveBottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', 4 * width)."""
         parts = {'conv': self.conv, 'norm': self.norm}
         inner = 2 * self.width
         y = ConvNorm(inner, 1, **parts, name='conv1')(x)
@@ -98,7 +100,7 @@ class SelectiveBottleneck(nn.Module):
 
 
 class SKNet(nn.Module):
-    """A residual net of bottlenecks with selective kernels."""
+    """A residual network of bottlenecks with selective kernels."""
 
     stage_sizes: Sequence[int]
     widths: Sequence[int] = (64, 128, 256, 512)
@@ -114,7 +116,7 @@ class SKNet(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         conv = functools.partial(Conv, dtype=self.dtype)
-        norm = functools.partial(BatchNorm, train, group=self.bn_group, dtype=self.dtype)
+        norm = batch_norm(self, train)
         smallest = dict(zip(self.widths, self.fused_min, strict=True))
 
         def block(width, strides, index, name):
@@ -125,10 +127,10 @@ class SKNet(nn.Module):
 
         x = residual.stem(self, images, conv, norm, self.widths[0])
         x = residual.stages(self, x, block, self.stage_sizes, self.widths)
-        return residual.classify(self, x)
+        return residual.head(self, x)
 
 
-RENAMES = (
+PYTORCHCV = (
     *residual.PYTORCHCV,
     (r'\.(conv[123])\.', r'.body.\1.'),
     (r'\.paths\.0\.', '.branches.branch2.'),
@@ -137,19 +139,37 @@ RENAMES = (
     (r'\.attn\.bn\.', '.fc1.bn.'),
     (r'\.attn\.fc_select\.', '.fc2.'),
 )
-# Blocks per stage (Table 1), parameters and multiply-adds, and the paper's top-1 (Table 2).
+# Blocks per stage are Table 1's; top-1 is the paper's (Table 2).
 TABLE = {
     'sknet50': (
         (3, 4, 6, 3),
         27_479_784,
         4_462_710_784,
         79.21,
-        {'reference': 'timm:skresnext50_32x4d'},
+        'timm:skresnext50_32x4d',
+        (),
     ),
-    'sknet101': ((3, 4, 23, 3), 48_736_040, 8_448_724_992, 79.81, {}),
-    'sknet152': ((3, 8, 36, 3), 66_295_656, 12_434_640_896, None, {}),
+    'sknet101': (
+        (3, 4, 23, 3),
+        48_736_040,
+        8_448_724_992,
+        79.81,
+        'pytorchcv:sknet101',
+        PYTORCHCV,
+    ),
+    'sknet152': (
+        (3, 8, 36, 3),
+        66_295_656,
+        12_434_640_896,
+        None,
+        'pytorchcv:sknet152',
+        PYTORCHCV,
+    ),
 }
-for name, (sizes, params, macs, top1, known) in TABLE.items():
-    known = known or {'reference': f'pytorchcv:{name}', 'renames': RENAMES}
-    fields = {'stage_sizes': sizes}
-    register(Variant(name, SYSTEM, SKNet, fields, 224, params, macs, top1, **known))
+register_table(
+    TABLE,
+    'stage_sizes params macs top1 reference renames',
+    system=SYSTEM,
+    module=SKNet,
+    input_size=224,
+)

@@ -2,26 +2,28 @@
 
 Iandola, Han, Moskewicz, Ashraf, Dally, Keutzer; https://arxiv.org/abs/1602.07360
 
-What is new: the Fire module, in which few 1x1 filters squeeze what a layer of 1x1 and 3x3 filters
-then expands, and a net of nothing else, without linear layers, that is pooled late.
+What is new: the Fire module, in which a few 1x1 filters squeeze the channels and a layer of 1x1 and
+3x3 filters expands them, and a network made of these modules, without linear layers and with late
+downsampling.
 
 Agrees with: torchvision's squeezenet1_0 and squeezenet1_1 (the authors' v1.1: fewer and smaller
-filters in front, pools earlier), whose names the parameters bear; `_simple` adds the input of a
-Fire module to its output where both have as many channels, as pytorchcv's squeezeresnet_v1_0;
-`_complex` elsewhere passes it through a 1x1 convolution first. That one is in no package and is
-held against a restatement; the paper does not say whether a rectifier follows the convolution, and
-none does here. Beside fire2, 4, 6 and 8 it adds 96 x 128 + 128 x 256 + 256 x 384 + 384 x 512
-weights and 1,280 biases to the 1,248,424 parameters, 6.4 MB in all, where the paper's Table 3 has
-7.7 MB; on 54 x 54 and 27 x 27 pixels that is 346,374,144 multiply-adds more.
+filters in the stem, earlier pooling), with the same parameter names; `_simple` adds the input of a
+Fire module to its output where both have the same number of channels, as pytorchcv's
+squeezeresnet_v1_0; `_complex` adds a 1x1 convolution of the input in the other modules. That
+variant is in no package and is tested against an independent reimplementation. The paper does not
+say whether a rectifier follows the convolution; in ours none does. The convolutions at fire2, 4, 6
+and 8 add 96 x 128 + 128 x 256 + 256 x 384 + 384 x 512 weights and 1,280 biases to the 1,248,424
+parameters, 6.4 MB in all, where the paper's Table 3 has 7.7 MB; on 54 x 54 and 27 x 27 pixels they
+add 346,374,144 multiply-adds.
 
 As in the authors' Caffe files the first convolution is not padded (109 pixels of 224; the paper's
-Table 1 has 111), pools round their size up, weights are drawn from U(-sqrt(3 / fan-in),
+Table 1 has 111), pooling rounds sizes up, weights are drawn from U(-sqrt(3 / fan-in),
 sqrt(3 / fan-in)) and the classifier's from N(0, 0.01^2). Some of their files also pad the 1x1
-classifier by a pixel; torchvision does not, nor is it done here.
+classifier by a pixel; torchvision does not, nor do we.
 
-Logits are rectified. One that is negative for every image gets no gradient and stays so: with ten
-classes, where a batch moves every logit alike, all of them were gone within twenty steps. Training
-on few classes wants a positive `logit_bias`.
+Logits are rectified. One that is negative for every image gets no gradient and stays dead: with ten
+classes, and batches that move every logit alike, all of them were dead within twenty steps.
+Training on few classes therefore needs a positive `logit_bias`.
 
 The paper's Table 2 has the accuracy of v1.0, Table 3 that of the bypasses; v1.1 is not in it.
 """
@@ -34,7 +36,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.models.registry import System, Variant, register
+from cls.models.registry import System, register_table
 from cls.nn import init
 from cls.nn.conv import Conv
 from cls.nn.pool import max_pool
@@ -52,7 +54,7 @@ SYSTEM = System(
 
 
 class Fire(nn.Module):
-    """Squeezes to an eighth of `features` channels; expands to half by 1x1, half by 3x3 filters."""
+    """Squeezes to `features` / 8 channels; expands to `features`, half by 1x1, half by 3x3."""
 
     features: int
     bypass: str  # see SqueezeNet
@@ -60,6 +62,7 @@ class Fire(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H, W, features)."""
         squeezed = nn.relu(self.conv(self.features // 8, 1, name='squeeze')(x))
         half = self.features // 2
         branches = (
@@ -74,27 +77,26 @@ class Fire(nn.Module):
 
 
 class SqueezeNet(nn.Module):
-    """A convolution, stages of Fire modules with a max pool before each, a 1x1 convolution."""
+    """A convolution, stages of Fire modules, each after a max pool, and a 1x1 convolution."""
 
     stages: Sequence[Sequence[int]]  # output channels of each module
     stem_features: int
     stem_window: int
-    bypass: str = (
-        'none'  # none | simple (where channels fit) | complex (by a convolution elsewhere)
-    )
-    logit_bias: float = 0.0  # initial; above 0 so that few classes are not soon all rectified away
+    # none | simple (where the channels fit) | complex (with a convolution elsewhere)
+    bypass: str = 'none'
+    logit_bias: float = 0.0  # initial value; needs to be positive for few classes
     dropout_rate: float = 0.5
     num_classes: int = 1000
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """Maps (N, H, W, C) images to (N, num_classes) float32 logits, none of them negative."""
+        """Maps (N, H, W, C) images to (N, num_classes) non-negative float32 logits."""
         kernel_init = init.VarianceScaling(1.0, 'fan_in', 'uniform')
         conv = functools.partial(Conv, use_bias=True, dtype=self.dtype, kernel_init=kernel_init)
 
         stem = conv(self.stem_features, self.stem_window, 2, padding='VALID', name='features.0')
-        x, index = nn.relu(stem(images)), 1  # in torchvision's list of layers
+        x, index = nn.relu(stem(images)), 1  # the index in torchvision's list of layers
         self.sow('intermediates', 'stem', x)
         for stage, modules in enumerate(self.stages, 1):
             x = max_pool(x, 3, 2, ceil_mode=True)
@@ -121,7 +123,7 @@ V1_1 = {
     'stem_features': 64,
     'stem_window': 3,
 }
-# pytorchcv's names: the unit of each module, counted within its stage.
+# Names of pytorchcv; units are numbered within a stage.
 PYTORCHCV = (
     (r'^features\.0\.', 'features.init_block.conv.'),
     *(
@@ -131,7 +133,7 @@ PYTORCHCV = (
     ),
     (r'^classifier\.1\.', 'output.final_conv.'),
 )
-# The authors' names in Caffe, and torchvision's: Fire modules are counted from 2.
+# The authors' names in Caffe, with Fire modules numbered from 2, and torchvision's.
 CAFFE = (
     (r'^conv1\.', 'features.0.'),
     *(
@@ -141,20 +143,53 @@ CAFFE = (
     (r'\.squeeze1x1\.', '.squeeze.'),
     (r'^conv10\.', 'classifier.1.'),
 )
-# Fields, parameters, multiply-adds, top-1 and top-5, reference.
-NETS = {
-    'squeezenet1_0': (V1_0, 1_248_424, 818_924_576, 57.5, 80.3, 'torchvision:squeezenet1_0'),
-    'squeezenet1_1': (V1_1, 1_235_496, 349_151_936, None, None, 'torchvision:squeezenet1_1'),
+# Top-1 and top-5 are the paper's.
+TABLE = {
+    'squeezenet1_0': (
+        V1_0,
+        1_248_424,
+        818_924_576,
+        57.5,
+        80.3,
+        'torchvision:squeezenet1_0',
+        (),
+        (),
+    ),
+    'squeezenet1_1': (
+        V1_1,
+        1_235_496,
+        349_151_936,
+        None,
+        None,
+        'torchvision:squeezenet1_1',
+        (),
+        CAFFE,
+    ),
     'squeezenet1_0_simple': (
         {**V1_0, 'bypass': 'simple'},
-        *(1_248_424, 818_924_576, 60.4, 82.5, 'pytorchcv:squeezeresnet_v1_0'),
+        1_248_424,
+        818_924_576,
+        60.4,
+        82.5,
+        'pytorchcv:squeezeresnet_v1_0',
+        PYTORCHCV,
+        (),
     ),
     'squeezenet1_0_complex': (
         {**V1_0, 'bypass': 'complex'},
-        *(1_589_672, 1_165_298_720, 58.8, 82.0, None),
+        1_589_672,
+        1_165_298_720,
+        58.8,
+        82.0,
+        None,
+        (),
+        (),
     ),
 }
-for name, (fields, *known) in NETS.items():
-    renames = PYTORCHCV if name == 'squeezenet1_0_simple' else ()
-    old_names = CAFFE if name == 'squeezenet1_1' else ()
-    register(Variant(name, SYSTEM, SqueezeNet, fields, 224, *known, renames, old_names))
+register_table(
+    TABLE,
+    'fields params macs top1 top5 reference renames old_names',
+    system=SYSTEM,
+    module=SqueezeNet,
+    input_size=224,
+)

@@ -2,16 +2,17 @@
 
 ECCV 2016; https://arxiv.org/abs/1603.09382
 
-What is new: while training, each mini-batch drops some residual blocks whole, the deeper the more
-often, so that a short net is trained and a deep one tested; there, each residual is multiplied by
-the probability with which its block had survived (eq. 5), p_l = 1 - l / L (1 - p_L).
+What is new: in training, each mini-batch drops entire residual blocks, deeper ones more often, so
+that training sees a short network and testing a deep one. In testing each residual is multiplied by
+the survival probability of its block (eq. 5), p_l = 1 - l / L (1 - p_L).
 
-Agrees with: the authors' Torch code, by a restatement (tests/golden/restated/stochastic_depth.py).
-Its nets for CIFAR and SVHN are ResNets whose convolutions have biases, and whose shortcuts average
-pixels and put zeros behind the channels. The ImageNet net is torchvision's resnet152, whose weights
-fit it; the paper trained it with fb.resnet.torch, which has the same graph.
+Agrees with: the authors' Torch code, by an independent reimplementation
+(tests/golden/restated/stochastic_depth.py). Its networks for CIFAR and SVHN are ResNets with biases
+in the convolutions, and with shortcuts that average pixels and append zero channels. The ImageNet
+network is torchvision's resnet152, and reads its weights; the paper trained it with
+fb.resnet.torch, in the same graph.
 
-Departs from that code: a dropped block is computed, and its running statistics move, though its
+Departs from that code: a dropped block is computed and its running statistics change, though its
 output is discarded.
 """
 
@@ -23,10 +24,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.models.registry import System, Variant, register
+from cls.models.registry import System, Variant, register, register_table
 from cls.nn import init, residual
 from cls.nn.conv import Conv
-from cls.nn.norm import BatchNorm
+from cls.nn.norm import batch_norm
 from cls.nn.residual import BasicBlock, Bottleneck
 from cls.nn.shortcut import pooled
 
@@ -42,10 +43,10 @@ SYSTEM = System(
 
 
 class StochasticDepth(nn.Module):
-    """A residual net whose l-th of L blocks is dropped with probability l / L * drop_rate."""
+    """A residual network that drops the l-th of L blocks with probability l / L * drop_rate."""
 
     stage_sizes: Sequence[int]
-    cifar: bool = False  # else: the ImageNet stem and bottlenecks
+    cifar: bool = False  # False: the ImageNet stem and bottlenecks
     drop_rate: float = 0.5  # 1 - p_L
     num_classes: int = 1000
     bn_group: int = 0
@@ -54,44 +55,54 @@ class StochasticDepth(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
-        norm = functools.partial(BatchNorm, train, group=self.bn_group, dtype=self.dtype)
+        norm = batch_norm(self, train)
 
         def drop(block: nn.Module, y: jax.Array) -> jax.Array:
             survival = 1 - (block.index + 1) / sum(self.stage_sizes) * self.drop_rate
             if not train:
                 return y * survival
-            # One gate for the whole batch, over all devices; one for each of its microbatches.
+            # One gate for each microbatch, on all devices.
             return jnp.where(jax.random.bernoulli(block.make_rng('dropout'), survival), y, 0)
 
         if self.cifar:
             conv = functools.partial(
                 Conv, use_bias=True, dtype=self.dtype, kernel_init=init.he_normal
             )
-            kind, widths, shortcut = BasicBlock, (16, 32, 64), _shortcut
+            block, widths, shortcut = BasicBlock, (16, 32, 64), _shortcut
             x = residual.cifar_stem(self, images, conv, norm, 16)
         else:
             conv = functools.partial(Conv, dtype=self.dtype)
-            kind, widths, shortcut = Bottleneck, (64, 128, 256, 512), residual.option_b
+            block, widths, shortcut = Bottleneck, (64, 128, 256, 512), residual.option_b
             x = residual.stem(self, images, conv, norm, 64)
-        block = functools.partial(kind, conv=conv, norm=norm, shortcut=shortcut, refine=drop)
+        block = functools.partial(block, conv=conv, norm=norm, shortcut=shortcut, refine=drop)
         x = residual.stages(self, x, block, self.stage_sizes, widths)
-        return residual.classify(self, x)
+        return residual.head(self, x)
 
 
 def _shortcut(block: nn.Module, x: jax.Array) -> jax.Array:
     return pooled(x, block.width, block.strides)
 
 
-# Blocks in each of three stages, parameters, multiply-adds, top-1 on CIFAR-10 or SVHN (Table 1).
+# Blocks in each of three stages; top-1 on CIFAR-10 or SVHN (Table 1).
 SMALL = {
     'resnet110_sd_cifar': (18, 1_732_010, 252_887_680, 94.77),
     'resnet1202_sd_cifar': (200, 19_466_090, 2_829_238_912, 95.09),
     'resnet152_sd_svhn': (25, 2_414_090, 351_978_112, 98.25),
 }
 
-for name, (blocks, params, macs, top1) in SMALL.items():
-    fields = {'stage_sizes': (blocks,) * 3, 'cifar': True, 'num_classes': 10}
-    register(Variant(name, SYSTEM, StochasticDepth, fields, 32, params, macs, top1))
+
+def _small(blocks: int) -> dict[str, Any]:
+    return {'stage_sizes': (blocks,) * 3, 'cifar': True, 'num_classes': 10}
+
+
+register_table(
+    SMALL,
+    'blocks params macs top1',
+    system=SYSTEM,
+    module=StochasticDepth,
+    fields=_small,
+    input_size=32,
+)
 register(
     Variant(
         'resnet152_sd',

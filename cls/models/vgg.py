@@ -2,21 +2,21 @@
 
 Simonyan, Zisserman; https://arxiv.org/abs/1409.1556
 
-What is new: nothing but 3x3 convolutions, two to four in a row between 2x2 max pools, so that a net
-is 11 to 19 layers deep; then three linear layers. Table 1 names the nets A, A-LRN, B, C, D and E.
+What is new: only 3x3 convolutions, two to four in a row between 2x2 max pools, for networks of 11
+to 19 layers; then three linear layers. Table 1 names the networks A, A-LRN, B, C, D and E.
 
-Agrees with: torchvision's vgg11 (A), vgg13 (B), vgg16 (D) and vgg19 (E), whose names the parameters
-bear; the `_bn` variants, which the paper does not have, normalise behind every convolution and keep
-its bias, as there. vgg16_c (C: the last convolution of stages 3 to 5 is 1x1) and vgg11_lrn (A-LRN,
-with the constants of Krizhevsky et al. 2012 that the paper refers to) are in no package and are
-held against a restatement.
+Agrees with: torchvision's vgg11 (A), vgg13 (B), vgg16 (D) and vgg19 (E), with the same parameter
+names; the `_bn` variants (not in the paper) normalize after every convolution and keep its bias, as
+torchvision's do. vgg16_c (C: the last convolution of stages 3 to 5 is 1x1) and vgg11_lrn (A-LRN,
+with the constants of Krizhevsky et al. 2012, the paper's source) are in no package and are tested
+against an independent reimplementation.
 
-Images of other sizes pass, as in torchvision, because the last map is pooled to 7x7 bins. The
-paper's own way with larger images is `dense`: the linear layers become convolutions of the same
+Images of other sizes work, as in torchvision, because the last map is pooled to 7x7 bins. The
+paper's own method for larger images is `dense`: the linear layers become convolutions of the same
 weights that slide over the map, and the logits are averaged (section 3.2).
 
-All weights are drawn as Glorot & Bengio 2010 do, which the paper found to make its pretraining of
-the first and last layers unnecessary (section 3.1); biases are zero.
+All weights are drawn by Glorot & Bengio 2010; according to the paper this makes its pretraining of
+the first and last layers unnecessary (section 3.1). Biases are zero.
 """
 
 import functools
@@ -27,11 +27,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.models.registry import System, Variant, register
+from cls.models.registry import System, register_table
 from cls.nn import init
 from cls.nn.conv import Conv
 from cls.nn.dense import Dense
-from cls.nn.norm import BatchNorm, local_response_norm
+from cls.nn.norm import batch_norm, local_response_norm
 from cls.nn.pool import adaptive_avg_pool, max_pool, over_windows
 
 SYSTEM = System(
@@ -47,18 +47,19 @@ SYSTEM = System(
 
 
 class VGG(nn.Module):
-    """Stages of 3x3 convolutions, each ended by a 2x2 max pool, and three linear layers."""
+    """Stages of 3x3 convolutions, each followed by a 2x2 max pool, and three linear layers."""
 
     depths: Sequence[int]  # convolutions of each stage
     widths: Sequence[int] = (64, 128, 256, 512, 512)
     pointwise: bool = False  # the third convolution of a stage is 1x1 (C)
-    lrn: bool = False  # local response normalisation behind the first convolution (A-LRN)
+    lrn: bool = False  # local response normalization after the first convolution (A-LRN)
     batch_norm: bool = False
-    bins: int = 7  # height and width that the last map is pooled to
+    bins: int = 7  # height and width of the pooled last feature map
     hidden: int = 4096
     dropout_rate: float = 0.5
     num_classes: int = 1000
-    dense: int = 0  # evaluation: side of training's images, over larger ones the net slides; 0: not
+    # Side of the training images, for sliding over larger ones in evaluation; 0: no sliding.
+    dense: int = 0
     bn_group: int = 0
     dtype: Any = jnp.float32
 
@@ -68,11 +69,11 @@ class VGG(nn.Module):
         conv = functools.partial(
             Conv, use_bias=True, dtype=self.dtype, kernel_init=init.glorot_uniform
         )
-        norm = functools.partial(BatchNorm, train, group=self.bn_group, dtype=self.dtype)
+        norm = batch_norm(self, train)
         dense = functools.partial(Dense, dtype=self.dtype, kernel_init=init.glorot_uniform)
         dropout = nn.Dropout(self.dropout_rate, deterministic=not train)
 
-        x, index = images, 0  # in torchvision's list of layers, which the names come from
+        x, index = images, 0  # the index in torchvision's list of layers gives the names
         for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True), 1):
             for i in range(depth):
                 window = 1 if self.pointwise and i == 2 else 3
@@ -101,13 +102,13 @@ class VGG(nn.Module):
 
 
 def flatten(x: jax.Array) -> jax.Array:
-    """(N, H, W, C) to (N, C * H * W), channel by channel as torch flattens."""
+    """Returns (N, H, W, C) as (N, C * H * W), in PyTorch's order."""
     return x.transpose(0, 3, 1, 2).reshape(len(x), -1)
 
 
-# Convolutions of the five stages (Table 1), other fields, parameters, multiply-adds, and top-1 and
-# top-5 at a single scale by dense evaluation (Table 3), for C, D and E trained with scale jitter.
-NETS = {
+# Convolutions of the five stages are Table 1's. Top-1 and top-5 are the paper's at a single scale,
+# by dense evaluation (Table 3; C, D and E trained with scale jitter).
+PLAIN = {
     'vgg11': ((1, 1, 2, 2, 2), {}, 132_863_336, 7_609_090_048, 70.4, 89.6),
     'vgg11_lrn': ((1, 1, 2, 2, 2), {'lrn': True}, 132_863_336, 7_609_090_048, 70.3, 89.5),
     'vgg13': ((2, 2, 2, 2, 2), {}, 133_047_848, 11_308_466_176, 71.3, 90.1),
@@ -121,9 +122,17 @@ BATCH_NORM = {
     'vgg16_bn': ((2, 2, 3, 3, 3), {'batch_norm': True}, 138_365_992, 15_470_264_320, None, None),
     'vgg19_bn': ((2, 2, 4, 4, 4), {'batch_norm': True}, 143_678_248, 19_632_062_464, None, None),
 }
-RESTATED = ('vgg11_lrn', 'vgg16_c')
 
-for name, (depths, fields, params, macs, top1, top5) in (NETS | BATCH_NORM).items():
-    reference = None if name in RESTATED else f'torchvision:{name}'
-    fields = {'depths': depths, **fields}
-    register(Variant(name, SYSTEM, VGG, fields, 224, params, macs, top1, top5, reference))
+
+def _reference(name: str) -> str | None:
+    return None if name in ('vgg11_lrn', 'vgg16_c') else f'torchvision:{name}'
+
+
+register_table(
+    PLAIN | BATCH_NORM,
+    'depths fields params macs top1 top5',
+    system=SYSTEM,
+    module=VGG,
+    input_size=224,
+    reference=_reference,
+)

@@ -2,15 +2,15 @@
 
 https://arxiv.org/abs/1605.07146
 
-What is new: residual nets k times as wide and far less deep train faster and are more accurate than
-thin ones of a thousand layers; dropout stands between a block's two convolutions.
+What is new: residual networks k times as wide and far less deep train faster and are more accurate
+than thin ones of a thousand layers; dropout is between the two convolutions of a block.
 
-Agrees with: pytorchcv's wrn* for CIFAR; the ImageNet nets are not pre-activated (page 6), and agree
-with torchvision's wide_resnet50_2, and with timm's ResNet of basic blocks with wider stages, where
-as in the authors' code the stem keeps its 64 channels.
+Agrees with: pytorchcv's wrn* for CIFAR; the ImageNet networks are not pre-activated (page 6), and
+agree with torchvision's wide_resnet50_2, and with timm's ResNet of basic blocks with wider stages.
+As in the authors' code the stem of the latter keeps its 64 channels.
 
-Tables 8 and 9 of the paper disagree on the top-5 error of WRN-50-2-bottleneck: 6.03 in the one, in
-the other, as in the reading list, 5.79, which the first has for ResNet-200.
+Tables 8 and 9 of the paper disagree on the top-5 error of WRN-50-2-bottleneck: 6.03 in Table 8; in
+Table 9, as in the reading list, 5.79, Table 8's number for ResNet-200.
 """
 
 import functools
@@ -21,10 +21,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.models.registry import System, Variant, register
+from cls.models.registry import System, register_table
 from cls.nn import init, preact, residual
 from cls.nn.conv import Conv
-from cls.nn.norm import BatchNorm
+from cls.nn.norm import batch_norm
 
 SYSTEM = System(
     name='WRN',
@@ -39,7 +39,7 @@ SYSTEM = System(
 
 
 class WRN(nn.Module):
-    """WRN-depth-k for small images: pre-activated blocks of two 3x3 convolutions (Table 1)."""
+    """WRN-depth-k for small images: pre-activation blocks of two 3x3 convolutions (Table 1)."""
 
     depth: int  # 6 n + 4, with n blocks in each of three stages
     k: int  # widening factor
@@ -52,7 +52,7 @@ class WRN(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         conv = functools.partial(Conv, dtype=self.dtype)
-        norm = functools.partial(BatchNorm, train, group=self.bn_group, dtype=self.dtype)
+        norm = batch_norm(self, train)
 
         def act(x: jax.Array) -> jax.Array:
             return nn.Dropout(self.dropout_rate, deterministic=not train)(nn.relu(x))
@@ -64,11 +64,11 @@ class WRN(nn.Module):
         self.sow('intermediates', 'stem', x)
         blocks = (self.depth - 4) // 6
         x = preact.stages(self, x, block, [(width * self.k,) * blocks for width in (16, 32, 64)])
-        return preact.classify(self, x, norm)
+        return preact.head(self, x, norm)
 
 
 class ImageNetWRN(nn.Module):
-    """ResNet with all channels of its basic blocks, or the inner ones of bottlenecks, times k."""
+    """ResNet with k times the channels of its basic blocks, or the inner ones of bottlenecks."""
 
     stage_sizes: Sequence[int]
     k: float
@@ -81,7 +81,7 @@ class ImageNetWRN(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         conv = functools.partial(Conv, dtype=self.dtype, kernel_init=init.he_normal)
-        norm = functools.partial(BatchNorm, train, group=self.bn_group, dtype=self.dtype)
+        norm = batch_norm(self, train)
         parts = {'conv': conv, 'norm': norm, 'shortcut': residual.option_b}
 
         def block(width: int, strides: int, index: int, name: str) -> nn.Module:
@@ -92,11 +92,11 @@ class ImageNetWRN(nn.Module):
 
         x = residual.stem(self, images, conv, norm, 64)
         x = residual.stages(self, x, block, self.stage_sizes, (64, 128, 256, 512))
-        return residual.classify(self, x)
+        return residual.head(self, x)
 
 
-# Depth, k, parameters, multiply-adds and CIFAR-10 top-1, without dropout: of normalised images
-# 40-4, 16-8 and 28-10 (Table 5), of whitened ones the others (Table 4).
+# Top-1 on CIFAR-10 without dropout: 40-4, 16-8 and 28-10 with normalized images (Table 5), all
+# others with whitened images (Table 4).
 CIFAR = {
     'wrn40_1_cifar': (40, 1, 563_930, 83_280_512, 93.15),
     'wrn40_2_cifar': (40, 2, 2_243_546, 327_599_360, 94.67),
@@ -109,7 +109,7 @@ CIFAR = {
     'wrn16_8_cifar': (16, 8, 10_961_370, 1_548_145_664, 95.73),
     'wrn16_10_cifar': (16, 10, 17_116_634, 2_412_173_568, 95.44),
 }
-# Depth, k, parameters, multiply-adds, and the paper's top-1 and top-5 (Tables 7 and 8).
+# Top-1 and top-5 are the paper's (Tables 7 and 8).
 IMAGENET = {
     'wrn18_1': (18, 1, 11_689_512, 1_814_073_344, 69.60, 89.07),
     'wrn18_1.5': (18, 1.5, 25_875_816, 3_866_327_040, 72.94, 91.00),
@@ -121,15 +121,33 @@ IMAGENET = {
     'wrn50_2': (50, 2, 68_883_240, 11_398_021_120, 78.10, 93.97),
 }
 STAGE_SIZES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
-# Where the reference is not timm's ResNet, widened.
+# References other than timm's ResNet, widened.
 TORCHVISION = {'wrn18_1': 'resnet18', 'wrn34_1': 'resnet34', 'wrn50_2': 'wide_resnet50_2'}
 
-for name, (depth, k, params, macs, top1) in CIFAR.items():
-    fields = {'depth': depth, 'k': k}
-    known = {'reference': f'pytorchcv:{name}10', 'renames': preact.PYTORCHCV_CIFAR}
-    register(Variant(name, SYSTEM, WRN, fields, 32, params, macs, top1, **known))
-for name, (depth, k, params, macs, top1, top5) in IMAGENET.items():
-    fields = {'stage_sizes': STAGE_SIZES[depth], 'k': k, 'bottleneck': depth == 50}
-    reference = f'torchvision:{TORCHVISION[name]}' if name in TORCHVISION else f'timm:{name}'
-    known = {'reference': reference}
-    register(Variant(name, SYSTEM, ImageNetWRN, fields, 224, params, macs, top1, top5, **known))
+
+def _imagenet(depth: int, k: float) -> dict[str, Any]:
+    return {'stage_sizes': STAGE_SIZES[depth], 'k': k, 'bottleneck': depth == 50}
+
+
+def _reference(name: str) -> str:
+    return f'torchvision:{TORCHVISION[name]}' if name in TORCHVISION else f'timm:{name}'
+
+
+register_table(
+    CIFAR,
+    'depth k params macs top1',
+    system=SYSTEM,
+    module=WRN,
+    input_size=32,
+    reference=lambda name: f'pytorchcv:{name}10',
+    renames=preact.PYTORCHCV_CIFAR,
+)
+register_table(
+    IMAGENET,
+    'depth k params macs top1 top5',
+    system=SYSTEM,
+    module=ImageNetWRN,
+    fields=_imagenet,
+    input_size=224,
+    reference=_reference,
+)

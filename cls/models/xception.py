@@ -2,12 +2,12 @@
 
 https://arxiv.org/abs/1610.02357
 
-What is new: Inception blocks taken to the limit, one branch for each channel: depthwise separable
+What is new: Inception blocks at the extreme of one branch for each channel: depthwise separable
 convolutions, without a rectifier between their two parts, in residual blocks (figure 5).
 
-Agrees with: timm's legacy_xception, whose names the parameters bear. Its layers are those of Keras,
-with two departures that come with its reference: norms add 1e-5 to the variance, where Keras adds
-1e-3, and a max pool pads both sides, where TensorFlow pads images of even size at the end alone.
+Agrees with: timm's legacy_xception, with the same parameter names. Its layers are those of Keras,
+with two departures that come with this reference: norms add 1e-5 to the variance, where Keras adds
+1e-3, and a max pool pads both sides, where TensorFlow pads images of even size only at the end.
 Initial values are Keras's. Inputs may have any size.
 """
 
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from cls.models.registry import System, Variant, register
 from cls.nn import inception, init
 from cls.nn.conv import Conv
-from cls.nn.norm import BatchNorm
+from cls.nn.norm import batch_norm
 from cls.nn.pool import max_pool
 
 SYSTEM = System(
@@ -38,32 +38,34 @@ SYSTEM = System(
 
 
 class Separable(nn.Module):
-    """3x3 depthwise and 1x1 convolution: (N, H, W, C) to (N, H, W, features)."""
+    """3x3 depthwise and 1x1 convolution."""
 
     features: int
     conv: Callable[..., nn.Module]
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H, W, features)."""
         x = self.conv(x.shape[-1], 3, groups=x.shape[-1], name='conv1')(x)
         return self.conv(self.features, 1, name='pointwise')(x)
 
 
 class Block(nn.Module):
-    """Rectifier, separable convolution, norm for each width; then a pool, and the residual sum.
+    """Rectifier, separable convolution and norm for each width, a pool, and the residual sum.
 
-    Maps (N, H, W, C) to (N, H', W', widths[-1]), H' = ceil(H / strides). The shortcut is a 1x1
-    convolution where the shape changes.
+    H' and W' are ceil(H / strides) and ceil(W / strides). The shortcut is a 1x1 convolution where
+    the shape changes.
     """
 
     widths: Sequence[int]
     strides: int
     conv: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
-    rectified: bool = True  # whether it begins with a rectifier
+    rectified: bool = True  # begins with a rectifier
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', widths[-1])."""
         y, layer = x, 0
         for i, width in enumerate(self.widths):
             if i or self.rectified:
@@ -96,9 +98,7 @@ class Xception(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         conv = functools.partial(Conv, dtype=self.dtype, kernel_init=init.glorot_uniform)
-        norm = functools.partial(
-            BatchNorm, train, momentum=self.bn_momentum, group=self.bn_group, dtype=self.dtype
-        )
+        norm = batch_norm(self, train, momentum=self.bn_momentum)
         block = functools.partial(Block, conv=conv, norm=norm)
 
         x = images
@@ -120,7 +120,7 @@ class Xception(nn.Module):
             x = Separable(width, conv, name=f'conv{i}')(x)
             x = nn.relu(norm(name=f'bn{i}')(x))
         self.sow('intermediates', f'stage{len(self.entry) + 2}', x)
-        return inception.classify(self, x, train, 'fc', init.glorot_uniform)
+        return inception.head(self, x, train, 'fc', init.glorot_uniform)
 
 
 register(

@@ -1,4 +1,4 @@
-"""Channels that are weighed by what the whole image says."""
+"""Channel attention."""
 
 from collections.abc import Callable
 
@@ -8,10 +8,10 @@ import jax.numpy as jnp
 
 
 class SqueezeExcite(nn.Module):
-    """Scales each channel by a gate (Hu et al. 2018, 1709.01507, section 3; figure 1).
+    """A squeeze-and-excitation block: a gate for each channel (Hu et al. 2018, 1709.01507).
 
-    The gates are computed from the channels' means over all pixels (squeeze) by two 1x1
-    convolutions with biases, the first to `inner` channels (excitation). (N, H, W, C) -> the same.
+    Gates are computed from the means of the channels over all pixels (squeeze) by two 1x1
+    convolutions with biases, the first to `inner` channels (excitation; section 3, figure 1).
     """
 
     inner: int
@@ -22,6 +22,7 @@ class SqueezeExcite(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to the same shape."""
         first, second = self.names
         s = jnp.mean(x, (1, 2), keepdims=True)
         s = self.act(self.conv(self.inner, 1, use_bias=True, name=first)(s))

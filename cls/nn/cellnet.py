@@ -1,9 +1,9 @@
-"""The net that NASNet, PNASNet and AmoebaNet make of their cells.
+"""The network of cells of NASNet, PNASNet and AmoebaNet.
 
-A stem of one convolution, on ImageNet followed by two reduction cells; three stacks of cells with
-twice the channels and half the resolution from one to the next; the mean over all pixels and a
-linear classifier; while training, an auxiliary head on the last cell before the second halving.
-After the TensorFlow code of NASNet (slim/nets/nasnet), which the other two's code follows.
+A stem of one convolution, on ImageNet followed by two reduction cells; three stacks of cells, each
+with twice the channels and half the resolution of the previous one; the mean over all pixels and a
+linear classifier; in training, an auxiliary head on the last cell before the second reduction.
+After the TensorFlow code of NASNet (slim/nets/nasnet), the base of the code of the other two.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from cls.nn.conv import Conv
 from cls.nn.dense import Dense
 from cls.nn.norm import BatchNorm
 
-# Our names, TensorFlow's -> those of pretrainedmodels, which timm took over.
+# From TensorFlow's names, used here, to those of pretrainedmodels and timm.
 PRETRAINEDMODELS = (
     (r'^stem\.conv0_bn', 'conv0.bn'),
     (r'^stem\.conv0', 'conv0.conv'),
@@ -40,7 +40,7 @@ PRETRAINEDMODELS = (
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A cell in its place; its inputs are the last output and the `back`-th from the end."""
+    """A cell of the network; its inputs are the last output and the `back`-th from the end."""
 
     name: str
     spec: CellSpec
@@ -50,14 +50,14 @@ class Step:
 
 
 class CellNet(nn.Module):
-    """A net of cells, with a reduction cell of its own before the second and the third stack."""
+    """A network of stacks of normal cells, with a reduction cell before each but the first."""
 
     genotype: Genotype
     cells: int  # N, normal cells in each stack
     filters: int  # F, channels of a state in the first stack
     stem_filters: int = 32
-    stacks: int = 3  # fewer are for searches on small images
-    cifar: bool = False  # a plain 3x3 stem, without reduction cells in it
+    stacks: int = 3  # fewer in searches on small images
+    cifar: bool = False  # whether the stem is a 3x3 convolution without reduction cells
     aux_head: bool = True
     dropout_rate: float = 0.5
     drop_path_rate: float = 0.3  # reached at the end of training (ScheduledDropPath)
@@ -68,7 +68,7 @@ class CellNet(nn.Module):
     dtype: Any = jnp.float32
 
     def stem_cells(self) -> list[Step]:
-        """The cells between the first convolution and the first stack."""
+        """Returns the cells between the first convolution and the first stack."""
         if self.cifar:
             return []
         return [
@@ -77,7 +77,7 @@ class CellNet(nn.Module):
         ]
 
     def stack(self, i: int) -> Iterator[Step]:
-        """The cells of stack 0, 1, ..."""
+        """Yields the cells of stack i, from 0."""
         features = self.filters * 2**i
         if i > 0:
             yield Step(f'reduction_cell_{i - 1}', self.genotype.reduce, features, 2)
@@ -91,7 +91,7 @@ class CellNet(nn.Module):
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits.
 
         Args:
-          images: normalised.
+          images: normalized.
           train: whether batch statistics, dropout, drop path and the auxiliary head are on.
           progress: from 0 at the start of training to 1 at its end.
         """
@@ -136,7 +136,7 @@ class CellNet(nn.Module):
 
 
 def _conv(features: int, *args: Any, groups: int = 1, **fields: Any) -> Conv:
-    """A convolution drawn with variance 2 / outputs, of which a depthwise one has one a channel."""
-    plain = init.VarianceScaling(2.0, 'fan_out', 'truncated_normal')
-    kernel_init = plain if groups == 1 else init.he_normal
+    """Returns a convolution with kernels of variance 2 / fan-out, the fan of one group."""
+    dense = init.VarianceScaling(2.0, 'fan_out', 'truncated_normal')
+    kernel_init = dense if groups == 1 else init.he_normal
     return Conv(features, *args, groups=groups, kernel_init=kernel_init, **fields)

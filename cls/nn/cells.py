@@ -1,12 +1,12 @@
-"""Cells as data: a genotype, and the module that interprets it.
+"""Cells as data: genotypes, and the modules that interpret them.
 
-NASNet, PNASNet, AmoebaNet and DARTS describe a net by two small graphs, a normal cell and a
-reduction cell. States 0 and 1 of a cell are its inputs: 0 the output of the cell before, 1 of the
-one before that (DARTS numbers them the other way round). Every node adds the results of two
-operations on earlier states and becomes the next state; the cell's output is the concatenation of
-the states listed in `concat`. In a reduction cell, operations on the two inputs have stride 2.
+NASNet, PNASNet, AmoebaNet and DARTS describe a network by two small graphs, a normal cell and a
+reduction cell. States 0 and 1 of a cell are its inputs: 0 is the output of the previous cell, 1
+that of the cell before it (DARTS numbers them in reverse). A node adds the results of two
+operations on earlier states and is the next state; the output of the cell is the concatenation of
+the states in `concat`. In a reduction cell, operations on the two inputs have stride 2.
 
-Layer names are those of the TensorFlow code of NASNet, PNASNet and AmoebaNet.
+Names of layers are those of the TensorFlow code of NASNet, PNASNet and AmoebaNet.
 """
 
 import dataclasses
@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 
 from cls.errors import nearest
-from cls.nn.conv import Padding, pair
 from cls.nn.dense import Dense
 from cls.nn.drop import path_of
+from cls.nn.padding import Padding, pair
 from cls.nn.pool import avg_pool, max_pool
 
 Edge = tuple[str, int]  # operation, state that it is applied to
@@ -28,10 +28,10 @@ Edge = tuple[str, int]  # operation, state that it is applied to
 
 @dataclasses.dataclass(frozen=True)
 class CellSpec:
-    """One cell: its nodes, each a pair of edges, and the states that make up its output.
+    """A cell: its nodes, each a pair of edges, and the states that its output concatenates.
 
-    Raises ValueError for an operation that is none of OPERATIONS, with the nearest that are, and
-    for a state that does not exist, or not yet.
+    Raises ValueError for an operation that is not in OPERATIONS, naming the nearest, and for an
+    edge from a state that does not exist or comes later.
     """
 
     nodes: tuple[tuple[Edge, Edge], ...]
@@ -39,7 +39,7 @@ class CellSpec:
 
     @property
     def num_layers(self) -> int:
-        """Of a cell; a net has some twenty."""
+        """The layers of a network of twenty such cells, for limits of size."""
         return 20 * 2 * len(self.nodes)
 
     def __post_init__(self) -> None:
@@ -54,8 +54,8 @@ class CellSpec:
                     )
         last = len(self.nodes) + 1
         if not self.concat or min(self.concat) < 0 or max(self.concat) > last:
-            given = self.concat or 'none'
-            raise ValueError(f'a cell concatenates some of its states 0 to {last}, not {given}')
+            states = self.concat or 'none'
+            raise ValueError(f'a cell concatenates some of its states 0 to {last}, not {states}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,11 +67,12 @@ class Genotype:
 
     @property
     def num_layers(self) -> int:
+        """The larger number of layers of the two cells."""
         return max(self.normal.num_layers, self.reduce.num_layers)
 
 
 class SeparableConv(nn.Module):
-    """Depthwise, then 1x1 convolution, with nothing between."""
+    """A depthwise and a 1x1 convolution with nothing between them."""
 
     features: int
     window: int
@@ -81,6 +82,7 @@ class SeparableConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', features)."""
         depthwise = self.conv(
             x.shape[-1],
             self.window,
@@ -94,7 +96,10 @@ class SeparableConv(nn.Module):
 
 
 class FactorizedReduction(nn.Module):
-    """Halves height and width by two 1x1 convolutions on pixels one row and column apart."""
+    """A reduction to half height and width by two 1x1 convolutions of stride 2.
+
+    The second sees pixels one row and one column after those of the first.
+    """
 
     features: int
     conv: Callable[..., nn.Module]
@@ -102,6 +107,7 @@ class FactorizedReduction(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H / 2, W / 2, features), rounded up."""
         half = self.features // 2
         shifted = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1:, 1:]
         even = self.conv(half, 1, name='path1_conv')(x[:, ::2, ::2])
@@ -110,16 +116,17 @@ class FactorizedReduction(nn.Module):
 
 
 class Operation(nn.Module):
-    """What lies on an edge of a cell: a name of OPERATIONS, with a number of output channels."""
+    """The operation on an edge of a cell, by its name in OPERATIONS."""
 
     op: str
     features: int
     strides: int
-    conv: Callable[..., nn.Module]  # bound to a convention of padding
+    conv: Callable[..., nn.Module]  # with a convention of padding
     norm: Callable[..., nn.Module]
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H / strides, W / strides, features), rounded up."""
         apply, *arguments = OPERATIONS[self.op]
         return apply(self, x, *arguments)
 
@@ -130,7 +137,7 @@ def _identity(op: Operation, x: jax.Array) -> jax.Array:
 
 
 def _skip(op: Operation, x: jax.Array) -> jax.Array:
-    """DARTS's identity, which halves height and width as the cells' inputs are halved."""
+    """Returns DARTS's identity; with a stride, a factorized reduction."""
     if op.strides == 1:
         return _identity(op, x)
     return FactorizedReduction(op.features, op.conv, op.norm, name='reduction')(nn.relu(x))
@@ -142,7 +149,7 @@ def _project(op: Operation, x: jax.Array, window: int = 1) -> jax.Array:
 
 
 def _separable(op: Operation, x: jax.Array, window: int) -> jax.Array:
-    """Two separable convolutions, the first with the stride."""
+    """Returns two separable convolutions of x, the first with the stride."""
     for i, strides in enumerate((op.strides, 1), 1):
         suffix = f'{window}x{window}_{i}'
         conv = SeparableConv(op.features, window, strides, op.conv, name=f'separable_{suffix}')
@@ -151,14 +158,14 @@ def _separable(op: Operation, x: jax.Array, window: int) -> jax.Array:
 
 
 def _dilated(op: Operation, x: jax.Array, window: int) -> jax.Array:
-    """One separable convolution whose taps lie two pixels apart."""
+    """Returns a separable convolution of x with dilation 2."""
     suffix = f'{window}x{window}'
     conv = SeparableConv(op.features, window, op.strides, op.conv, 2, name=f'dilated_{suffix}')
     return op.norm(name=f'bn_dil_{suffix}')(conv(nn.relu(x)))
 
 
 def _bottleneck(op: Operation, x: jax.Array, *windows: int | tuple[int, int]) -> jax.Array:
-    """Convolutions at a quarter of the channels, between two 1x1 convolutions."""
+    """Returns convolutions of x at a quarter of the channels, between two 1x1 convolutions."""
     inner = max(op.features // 4, 1)
     x = op.conv(inner, 1, name='pre_1x1')(nn.relu(x))
     x = op.norm(name='pre_bn')(x)
@@ -204,24 +211,24 @@ OPERATIONS: dict[str, tuple[Any, ...]] = {
     'dil_conv_5x5': (_dilated, 5),
     'avg_pool_3x3': (_pool, avg_pool, 3, 1),
     'max_pool_3x3': (_pool, max_pool, 3, 1),
-    # NAS-Bench-201, whose other operations are 1x1, skip_connect and avg_pool_3x3
+    # NAS-Bench-201, together with 1x1, skip_connect and avg_pool_3x3
     'nor_conv_3x3': (_project, 3),
 }
 
 
 class Cell(nn.Module):
-    """A cell: state 0 is the cell before, state 1 the one before that.
+    """A cell of a network: state 0 is the previous cell, state 1 the cell before that.
 
-    Both are brought to `features` channels, and state 1 to the resolution of state 0, unless there
-    is no cell before the previous one: then state 1 is the input as it is.
+    Both are projected to `features` channels, and state 1 is reduced to the resolution of state 0.
+    The first cell of a network has one input, and its state 1 is the input unchanged.
     """
 
     spec: CellSpec
     features: int
     strides: int
-    conv: Callable[..., nn.Module]  # bound to a convention of padding
+    conv: Callable[..., nn.Module]  # with a convention of padding
     norm: Callable[..., nn.Module]
-    always_project: bool = False  # the one before that, though it has the right shape (DARTS)
+    always_project: bool = False  # state 1, even if it has the right shape (DARTS)
 
     @nn.compact
     def __call__(
@@ -230,10 +237,10 @@ class Cell(nn.Module):
         """Maps (N, H, W, C) to (N, H', W', features * len(concat)).
 
         Args:
-          current: output of the cell before.
-          previous: output of the cell before that, or None.
-          drop_rate: of every path but identities (ScheduledDropPath, NASNet); 0 in evaluation.
-            DARTS's identity counts as one where its stride is 1.
+          current: output of the previous cell.
+          previous: output of the cell before it, or None.
+          drop_rate: of every path except identities (ScheduledDropPath, NASNet); 0.0 in evaluation.
+            DARTS's skip_connect is an identity if its stride is 1.
         """
         adjusted = current if previous is None else self._adjust(previous, current)
         begin = self.conv(self.features, 1, name='1x1')(nn.relu(current))
@@ -263,7 +270,7 @@ class Cell(nn.Module):
         return x if spared else path_of(self, x, drop_rate)
 
     def _output(self, states, i):
-        """State i, brought to the shape of the last state."""
+        """Returns state i, reduced and projected to the shape of the last state."""
         x, last = states[i], states[-1]
         if x.shape[2] != last.shape[2]:
             reduce = FactorizedReduction(
@@ -277,9 +284,10 @@ class Cell(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """A classifier on a cell within the net, for training only.
+    """A classifier on an inner cell, for training only.
 
-    Its second convolution sees all of what the pool leaves: 2x2 pixels of a reduction to 8 or 7.
+    The second convolution covers the whole output of the pool: 2x2 pixels for images of 8x8 or 7x7
+    at this cell.
     """
 
     num_classes: int
@@ -291,6 +299,7 @@ class AuxiliaryHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to logits (N, num_classes)."""
         x = nn.relu(x)
         x = avg_pool(x, min(5, *x.shape[1:3]), self.pool_strides)
         x = nn.relu(self.norm(name='aux_bn0')(self.conv(128, 1, name='proj')(x)))

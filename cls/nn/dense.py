@@ -8,9 +8,9 @@ from cls.nn import init
 
 
 class Dense(nn.Dense):
-    """Flax's Dense, drawn as PyTorch draws it: U(-1/sqrt(in), 1/sqrt(in)), with a bias of zeros.
+    """Flax's Dense with PyTorch's initializer, U(-1/sqrt(in), 1/sqrt(in)), and a bias of zeros.
 
-    Parameters: `kernel` (in, features), `bias` (features,).
+    Maps (..., in) to (..., features). Parameters: `kernel` (in, features), `bias` (features,).
     """
 
     kernel_init: Any = init.VarianceScaling(1 / 3, 'fan_in', 'uniform')

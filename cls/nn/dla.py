@@ -1,6 +1,6 @@
-"""Deep layer aggregation (Yu et al. 2018, 1707.06484): the trunk of trees that Res2Net is put into.
+"""Deep layer aggregation (Yu et al. 2018, 1707.06484): trees of blocks, as Res2Net uses them.
 
-Names are the authors' (and timm's): tree1, tree2, project.0, project.1, root.conv, root.bn.
+Names are the authors' and timm's: tree1, tree2, project.0, project.1, root.conv, root.bn.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,11 +15,11 @@ from cls.nn.units import ConvNorm
 
 
 class Tree(nn.Module):
-    """A binary tree of `2 ** levels` blocks whose outputs are aggregated (section 3, figure 3).
+    """A binary tree of `2 ** levels` blocks with aggregated outputs (section 3, figure 3).
 
-    A root concatenates the outputs of its two blocks and of all subtrees before it on the path,
-    and brings them to `features` channels. `block` makes a residual block of (features, strides,
-    name=), which is called with its input and its shortcut.
+    A root concatenates the outputs of its two blocks and of all earlier subtrees on the path, and
+    projects them to `features` channels. `block(features, strides, name=)` returns a residual
+    block, a module that takes its input and its shortcut.
     """
 
     levels: int
@@ -28,12 +28,12 @@ class Tree(nn.Module):
     block: Callable[..., nn.Module]
     conv: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
-    level_root: bool = False  # what enters the tree is aggregated too
+    level_root: bool = False  # whether the input of the tree is aggregated too
 
     @nn.compact
     def __call__(self, x: jax.Array, children: Sequence[jax.Array] = ()) -> jax.Array:
-        """Maps x (N, H, W, C), and outputs of the trees before, to (N, H', W', features)."""
-        # Rounded up, as the blocks' strided convolutions round.
+        """Maps x (N, H, W, C), and the outputs of earlier trees, to (N, H', W', features)."""
+        # In ceil mode, because the strided convolutions of the blocks round up.
         bottom = max_pool(x, self.strides, self.strides, ceil_mode=True) if self.strides > 1 else x
         children = (*children, bottom) if self.level_root else children
         if self.levels > 1:

@@ -1,4 +1,4 @@
-"""Regularisers that drop whole paths at random while training (for elements: flax's Dropout)."""
+"""Random drops of whole paths in training (of single elements: Flax's Dropout)."""
 
 import flax.linen as nn
 import jax
@@ -6,10 +6,10 @@ import jax.numpy as jnp
 
 
 def drop_path(x: jax.Array, rate: jax.Array | float, key: jax.Array) -> jax.Array:
-    """Zeroes each example of x (N, ...) with probability `rate`; scales the rest by 1/(1 - rate).
+    """Returns x (N, ...) with each example zeroed with probability `rate`, others / (1 - rate).
 
     Larsson et al. 2016 (1605.07648), in the per-example form of NASNet and AmoebaNet. The rate may
-    be traced, so that it can grow as training proceeds.
+    be traced, so that it can grow during training.
     """
     keep = 1 - jnp.asarray(rate, jnp.float32)
     mask = jax.random.bernoulli(key, keep, (len(x),) + (1,) * (x.ndim - 1))
@@ -17,9 +17,10 @@ def drop_path(x: jax.Array, rate: jax.Array | float, key: jax.Array) -> jax.Arra
 
 
 def path_of(module: nn.Module, x: jax.Array, rate: jax.Array | float) -> jax.Array:
-    """Returns `drop_path` with a key of the module's; x itself, and no key taken, at a rate of 0.0.
+    """Returns `drop_path` of x (N, ...) with a key of the module's stream `dropout`.
 
-    A traced rate may be 0 too, but says so too late: evaluation, which has no keys, gives 0.0.
+    At the Python number 0.0 it returns x and draws no key: evaluation has no keys, and the value of
+    a traced rate is unknown.
     """
     if isinstance(rate, float) and rate == 0:
         return x

@@ -1,4 +1,4 @@
-"""Parts of DPN (1707.01629) and CRU-Net (1703.02180), pre-activation ResNeXts by the same hand."""
+"""Common parts of DPN (1707.01629) and CRU-Net (1703.02180), two pre-activation ResNeXts."""
 
 import functools
 from collections.abc import Callable
@@ -13,25 +13,42 @@ from cls.nn.pool import max_pool
 from cls.nn.units import ConvNorm, NormConv
 
 
-def layers(net: nn.Module, train: bool) -> tuple[Callable, Callable, Callable]:
-    """Returns what makes the net's convolutions, normalisations and NormConvs.
+def layers(module: nn.Module, train: bool) -> tuple[Callable, Callable, Callable]:
+    """Returns constructors of a network's convolutions, normalizations and NormConvs.
 
-    Epsilon is 1e-3, the default of MXNet, which the authors use.
+    Epsilon is 1e-3, the default of MXNet, the authors' framework.
 
     Args:
-      net: the module that these are a part of; has `bn_group` and `dtype`.
-      train: whether normalisation is by the batch's statistics.
+      module: the network; has `bn_group` and `dtype`.
+      train: whether the statistics of the batch normalize it.
     """
-    conv = functools.partial(Conv, dtype=net.dtype, kernel_init=init.he_normal)
-    norm = functools.partial(BatchNorm, train, epsilon=1e-3, group=net.bn_group, dtype=net.dtype)
+    conv = functools.partial(Conv, dtype=module.dtype, kernel_init=init.he_normal)
+    norm = functools.partial(
+        BatchNorm, train, epsilon=1e-3, group=module.bn_group, dtype=module.dtype
+    )
     return conv, norm, functools.partial(NormConv, conv=conv, norm=norm)
 
 
-def stem(net: nn.Module, images: jax.Array, conv: Callable, norm: Callable, window: int = 7):
-    """A convolution to `net.stem_features` channels and a 3x3 max pool, each with stride 2."""
-    x = ConvNorm(net.stem_features, window, conv, norm, strides=2, name='conv1')(images)
+def stem(
+    module: nn.Module, images: jax.Array, conv: Callable, norm: Callable, window: int = 7
+) -> jax.Array:
+    """Returns a convolution to `module.stem_features` channels and a 3x3 max pool of images.
+
+    Each has stride 2. The result is sown as `stem`.
+
+    Args:
+      module: the network.
+      images: (N, H, W, C).
+      conv: constructor of convolutions, see `layers`.
+      norm: constructor of normalizations.
+      window: of the convolution.
+
+    Returns:
+      (N, H / 4, W / 4, stem_features), rounded up twice.
+    """
+    x = ConvNorm(module.stem_features, window, conv, norm, strides=2, name='conv1')(images)
     x = max_pool(x, 3, 2, padding=1)
-    net.sow('intermediates', 'stem', x)
+    module.sow('intermediates', 'stem', x)
     return x
 
 
@@ -43,14 +60,14 @@ def bottleneck(
     strides: int,
     groups: int,
 ) -> jax.Array:
-    """1x1, 3x3 grouped and 1x1 convolutions: submodules conv1, conv2, conv3 of the caller.
+    """Returns 1x1, 3x3 grouped and 1x1 convolutions of x: submodules conv1, conv2, conv3.
 
-    Xie et al. 2017 (1611.05431), with normalisation and rectifier before each convolution.
+    Xie et al. 2017 (1611.05431), with normalization and rectifier before each convolution.
 
     Args:
-      unit: makes a NormConv of (features, window, strides=, groups=, name=).
+      unit: constructor of NormConvs, (features, window, strides=, groups=, name=).
       x: (N, H, W, C).
-      inner: channels of the first two.
+      inner: channels of the first two convolutions.
       features: channels of the last.
       strides: of the 3x3 convolution.
       groups: of the 3x3 convolution.

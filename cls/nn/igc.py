@@ -9,15 +9,12 @@ from cls.nn.shuffle import channel_shuffle
 
 
 class InterleavedConv(nn.Module):
-    """A dense convolution as a product of sparse ones: y = P W ... P W x, normalised, rectified.
+    """A dense convolution as a product of sparse ones, y = P W ... P W x; normalized, rectified.
 
-    Grouped convolutions `conv1` (3x3), `conv2`, ... (1x1), without anything between them but the
-    permutations: after one of g groups, the first channels of all groups come together, then all
-    second ones, and so on. So the next one's groups take a channel of each. If the numbers of
+    Grouped convolutions `conv1` (3x3), `conv2`, ... (1x1), each followed by a channel shuffle and
+    nothing else: a group of the next convolution takes a channel from each group. If the numbers of
     channels in a group multiply to `features`, every output depends on every input by one path (the
-    complementary condition of 1804.06202), and the channels' order is the first one again.
-
-    Maps (N, H, W, C) to (N, H / strides, W / strides, features), rounded up.
+    complementary condition of 1804.06202), and the shuffles together restore the order of channels.
     """
 
     features: int
@@ -29,6 +26,7 @@ class InterleavedConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H / strides, W / strides, features), rounded up."""
         for i, groups in enumerate(self.groups, 1):
             window, strides = (3, self.strides) if i == 1 else (1, 1)
             x = self.conv(self.features, window, strides, groups=groups, name=f'conv{i}')(x)

@@ -1,9 +1,8 @@
-"""Initialisers that can be drawn on the host, so that starting a run compiles nothing.
+"""Initializers that also draw on the host, so that the start of a run compiles nothing.
 
-XLA compiles a random draw anew for each shape, and a deep net has dozens of shapes. An
-initialiser here is a Flax initialiser like any other (`model.init` works as ever), and beside that
-draws the same distribution with NumPy; cls.models.registry.init uses that. A module's parameter `x`
-is drawn by its attribute `x_init`.
+XLA compiles a random draw for each shape, and a deep network has dozens of shapes. An initializer
+here is a Flax initializer (`model.init` works as usual), and its method `draw` samples the same
+distribution with NumPy. By convention a module draws its parameter `x` with its attribute `x_init`.
 """
 
 import contextlib
@@ -23,10 +22,11 @@ _shapes_only = contextvars.ContextVar('shapes_only', default=False)
 
 @contextlib.contextmanager
 def shapes_only() -> Iterator[None]:
-    """Within it shapes are right and values are not: for a trace of which only shapes are wanted.
+    """A context for traces of shapes: shapes are right, values are not.
 
-    Initialisers give zeros, convolutions are XLA's on any platform, and normalisation does nothing:
-    random draws and choices between platforms take longer to trace than all the rest of a net.
+    Initializers return zeros, convolutions and pools are XLA's on every platform, and batch
+    normalization in evaluation is the identity: random draws and choices between platforms take
+    longer to trace than the rest of a network.
     """
     token = _shapes_only.set(True)
     try:
@@ -36,15 +36,16 @@ def shapes_only() -> Iterator[None]:
 
 
 def only_shapes() -> bool:
-    """Whether this is traced within `shapes_only`."""
+    """Returns whether the caller is traced within `shapes_only`."""
     return _shapes_only.get()
 
 
 @dataclasses.dataclass(frozen=True)
 class VarianceScaling:
-    """Zero mean and variance scale / fan, the fan of an (..., in, out) kernel.
+    """A distribution with mean 0 and variance scale / fan, for kernels (..., in, out).
 
-    scale 2: He et al. 2015 (1502.01852); 1 with 'fan_avg': Glorot & Bengio 2010.
+    With scale 2 that of He et al. 2015 (1502.01852); with scale 1 and 'fan_avg' that of Glorot and
+    Bengio 2010.
     """
 
     scale: float
@@ -54,13 +55,14 @@ class VarianceScaling:
     def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32):
         return jnp.zeros(shape, dtype) if _shapes_only.get() else self._traced(key, shape, dtype)
 
-    # Jitted, a shape seen before is not traced again.
+    # Jitted, a draw is traced once for each shape.
     @functools.partial(jax.jit, static_argnums=(0, 2, 3))
     def _traced(self, key, shape, dtype):
         initializer = jax.nn.initializers.variance_scaling(self.scale, self.fan, self.distribution)
         return initializer(key, shape, dtype)
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        """Returns a float32 sample of a shape, drawn on the host."""
         area = math.prod(shape[:-2])
         fan_in, fan_out = shape[-2] * area, shape[-1] * area
         fan = {'fan_in': fan_in, 'fan_out': fan_out, 'fan_avg': (fan_in + fan_out) / 2}[self.fan]
@@ -69,12 +71,12 @@ class VarianceScaling:
             return rng.uniform(-1, 1, shape).astype(np.float32) * np.float32(math.sqrt(3) * std)
         if self.distribution == 'normal':
             return rng.standard_normal(shape, np.float32) * np.float32(std)
-        std /= 0.87962566103423978  # the standard deviation of a normal cut at two
+        std /= 0.87962566103423978  # the standard deviation of a standard normal truncated at 2
         return _cut_normal(rng, shape) * np.float32(std)
 
 
 def _cut_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Draws from a standard normal, again where beyond two."""
+    """Returns a sample of the standard normal distribution truncated at 2 on either side."""
     draws = rng.standard_normal(shape, np.float32)
     outside = np.abs(draws) > 2
     while outside.any():
@@ -85,7 +87,7 @@ def _cut_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Normal:
-    """Zero mean and a given standard deviation, with `cut` the draws beyond two of them redrawn."""
+    """A normal distribution with mean 0, with `cut` truncated at two standard deviations."""
 
     std: float
     cut: bool = False
@@ -100,13 +102,14 @@ class Normal:
         return self.std * jax.random.normal(key, shape, dtype)
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        """Returns a float32 sample of a shape, drawn on the host."""
         draws = _cut_normal(rng, shape) if self.cut else rng.standard_normal(shape, np.float32)
         return draws * np.float32(self.std)
 
 
 @dataclasses.dataclass(frozen=True)
 class Constant:
-    """The same value everywhere."""
+    """A constant."""
 
     value: float
 
@@ -114,28 +117,31 @@ class Constant:
         return jnp.full(shape, self.value, dtype)
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        """Returns the constant, float32, in a shape."""
         return np.full(shape, self.value, np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
 class Counting:
-    """0, 1, 2, ...: of int32, for indices."""
+    """The numbers 0, 1, 2, ..., int32, for indices."""
 
     def __call__(self, key: jax.Array, shape: tuple[int], dtype: Any = jnp.int32):
         return jnp.arange(*shape, dtype=dtype)
 
     def draw(self, rng: np.random.Generator, shape: tuple[int]) -> np.ndarray:
+        """Returns the numbers in a shape (N,)."""
         return np.arange(*shape, dtype=np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
 class AllTrue:
-    """True everywhere: of bool, for masks."""
+    """True everywhere, bool, for masks."""
 
     def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.bool_):
         return jnp.ones(shape, dtype)
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        """Returns the mask in a shape."""
         return np.ones(shape, np.bool_)
 
 

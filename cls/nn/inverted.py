@@ -1,18 +1,19 @@
-"""Inverted residuals, and nets that are described by strings of them.
+"""Inverted residuals, and networks of them as strings.
 
-MobileNetV2 (Sandler et al. 2018, 1801.04381) is built of blocks that expand their input by a 1x1
-convolution, filter it depthwise, and project it to a few channels without a rectifier, with the
-shortcut between the narrow ends. MnasNet (Tan et al. 2019, 1807.11626) writes a net of such blocks
-as strings, one for each run of equal blocks, and searches for them; ProxylessNAS, MobileNetV3 and
+A block of MobileNetV2 (Sandler et al. 2018, 1801.04381) expands its input by a 1x1 convolution,
+filters it depthwise, and projects it to few channels without a rectifier, with the shortcut between
+the narrow ends. MnasNet (Tan et al. 2019, 1807.11626) describes a network of such blocks by
+strings, one for each run of equal blocks, and searches for them; ProxylessNAS, MobileNetV3 and
 EfficientNet followed. The letters are those of MnasNet's code:
 
   r2_k5_s2_e6_o40_se0.25    two blocks with 5x5 windows, the first with stride 2, expansion 6,
                             40 output channels, gates (squeeze and excite) of a quarter;
   noskip                    without shortcuts;
-  relu, relu6, swish, hswish   another activation than the net's.
+  relu, relu6, swish, hswish   an activation other than the network's.
 
-A stage is a tuple of such strings, and its blocks are numbered through. Names of layers follow
-timm's, but that a block with expansion 1, which has no `conv_pw`, keeps the others' names.
+A stage is a tuple of such strings, and its blocks are numbered in order. Names of layers are those
+of timm, except in blocks with expansion 1: these have no `conv_pw`, and their other layers keep
+their names.
 """
 
 import dataclasses
@@ -42,31 +43,31 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def round_channels(width: float, divisor: int = 8) -> int:
-    """Returns the multiple of `divisor` nearest to a width, but never less than 90 % of it."""
+    """Returns the multiple of `divisor` nearest to a width, or the next if that is below 90 %."""
     rounded = max(divisor, int(width + divisor / 2) // divisor * divisor)
     return rounded if rounded >= 0.9 * width else rounded + divisor
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Equal blocks in a row; only the first has the stride."""
+    """A run of equal blocks, of which the first has the stride."""
 
     repeats: int
     window: int
     strides: int
     expansion: float
     features: int
-    gate: float = 0.0  # width of the gates' inner layer, as a share
+    gate: float = 0.0  # relative width of the inner layer of the gates; 0: no gates
     skip: bool = True
     act: str = ''
 
 
 def decode(text: str) -> Run:
-    """Returns the run of blocks that a string stands for (see the module).
+    """Returns the run of blocks of a string (see the module).
 
-    Raises ValueError for what is no such string.
+    Raises ValueError for a string that cannot be read, or for numbers out of range.
     """
-    known = {'r': int, 'k': int, 's': int, 'e': float, 'o': int, 'se': float}
+    types = {'r': int, 'k': int, 's': int, 'e': float, 'o': int, 'se': float}
     values: dict[str, Any] = {'se': 0.0}
     skip, act = True, ''
     for part in text.split('_'):
@@ -75,33 +76,37 @@ def decode(text: str) -> Run:
             skip = False
         elif part in ACTIVATIONS:
             act = part
-        elif match and not (known[match[1]] is int and '.' in match[2]):
+        elif match and not (types[match[1]] is int and '.' in match[2]):
             if values.get(match[1]):
                 raise ValueError(f'{text!r} has {match[1]} twice')
-            values[match[1]] = known[match[1]](match[2])
+            values[match[1]] = types[match[1]](match[2])
         else:
             raise ValueError(
                 f'cannot read {part!r} in {text!r}: expected r, k, s, e, o or se with a number, '
                 f'noskip, {" or ".join(ACTIVATIONS)}'
             )
-    missing = [letter for letter in known if letter not in values]
+    missing = [letter for letter in types if letter not in values]
     if missing:
         raise ValueError(f'{text!r} lacks {", ".join(missing)}')
     if min(values[letter] for letter in 'rksoe') < 1:
         raise ValueError(f'{text!r}: expected r, k, s, e and o of at least 1')
     if values['k'] % 2 == 0:
         raise ValueError(f'{text!r}: expected an odd k')
-    return Run(*(values[letter] for letter in known), skip=skip, act=act)
+    return Run(*(values[letter] for letter in types), skip=skip, act=act)
 
 
 @dataclasses.dataclass(frozen=True)
 class Genotype:
-    """A net's stages, each of one or more strings. Raises ValueError for one that has no sense."""
+    """The stages of a network, each of one or more strings.
+
+    Raises ValueError for a string that `decode` refuses.
+    """
 
     stages: tuple[tuple[str, ...], ...]
 
     @property
     def num_layers(self) -> int:
+        """The number of blocks."""
         return sum(decode(part).repeats for stage in self.stages for part in stage)
 
     def __post_init__(self):
@@ -111,7 +116,13 @@ class Genotype:
 
 
 def scaled(genotype: Genotype, width: float = 1.0, depth: float = 1.0) -> list[list[Run]]:
-    """Returns each stage's runs: channels times `width`, repetitions times `depth`, upwards."""
+    """Returns the runs of each stage, scaled.
+
+    Args:
+      genotype: the network.
+      width: factor of channels, see `round_channels`.
+      depth: factor of repetitions, rounded up.
+    """
     return [
         [
             dataclasses.replace(
@@ -126,11 +137,11 @@ def scaled(genotype: Genotype, width: float = 1.0, depth: float = 1.0) -> list[l
 
 
 def blocks(runs: Sequence[Sequence[Run]]) -> list[tuple[str, Run]]:
-    """Returns the name of each block, `blocks.S.I`, and what it is as a run of its own.
+    """Returns the name of each block, `blocks.S.I`, and the block as a run of length 1.
 
-    Raises UserError for more blocks than a net may have.
+    Raises UserError for more blocks than config.limits.layers.
     """
-    check_layers(sum(run.repeats for stage in runs for run in stage), 'the net')
+    check_layers(sum(run.repeats for stage in runs for run in stage), 'the network')
     return [block for s, stage in enumerate(runs) for block in _blocks_of(s, stage)]
 
 
@@ -143,7 +154,7 @@ def _blocks_of(s: int, stage: Sequence[Run]) -> list[tuple[str, Run]]:
     return [(f'blocks.{s}.{i}', run) for i, run in enumerate(each)]
 
 
-# From our names to timm's, for nets whose blocks with expansion 1 are the first stage.
+# From the names here to timm's, for networks with expansion 1 in the first stage.
 TIMM = (
     (r'^(blocks\.0\.\d+)\.conv_pwl\.', r'\1.conv_pw.'),
     (r'^(blocks\.0\.\d+)\.bn2\.', r'\1.bn1.'),
@@ -152,12 +163,12 @@ TIMM = (
 
 
 def renames(modules: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """Returns renames of all that modules hold, from pairs (our name, theirs)."""
+    """Returns renames for the parameters of modules, from pairs (our name, their name)."""
     return tuple((rf'^{re.escape(ours)}\.(\w+)$', rf'{theirs}.\1') for ours, theirs in modules)
 
 
 def from_timm(modules: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """Returns the renames that turn timm's names into another package's, given as for `renames`."""
+    """Returns renames from timm's names to another package's, from pairs as for `renames`."""
     return renames((_timm(f'{ours}.')[:-1], theirs) for ours, theirs in modules)
 
 
@@ -168,15 +179,21 @@ def _timm(name: str) -> str:
 
 
 def share_of_input(share: float, channels: int, expanded: int) -> int:
-    """Returns the inner width of gates: a share of the block's input (MnasNet, EfficientNet)."""
+    """Returns the inner width of gates, relative to the input (MnasNet, EfficientNet).
+
+    Args:
+      share: relative width.
+      channels: of the input of the block.
+      expanded: channels after the expansion.
+    """
     return max(1, int(channels * share))
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion, depthwise convolution, gates, 1x1 projection (MobileNetV2, figure 4b).
+    """A block of 1x1 expansion, depthwise convolution, gates and 1x1 projection.
 
-    With `groups` the 1x1 convolutions are grouped; the first of them, which is there even without
-    expansion, has its channels shuffled and not rectified (IGCV3).
+    MobileNetV2, figure 4b. With `groups`, the 1x1 convolutions are grouped (IGCV3): the first is
+    present even without expansion, and a channel shuffle replaces its rectifier.
     """
 
     features: int
@@ -186,16 +203,21 @@ class InvertedResidual(nn.Module):
     conv: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
     act: Activation = nn.relu6
-    gate: float = 0.0  # width of the gates' inner layer, as a share; 0: no gates
+    gate: float = 0.0  # relative width of the inner layer of the gates; 0: no gates
     gate_width: Callable[[float, int, int], int] = share_of_input
-    gate_act: Activation | None = None  # inside the gates, if not `act`
+    gate_act: Activation | None = None  # inside the gates; None: `act`
     gate_function: Activation = nn.sigmoid
     skip: bool = True
     groups: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, drop_rate: jax.Array | float = 0.0) -> jax.Array:
-        """Maps (N, H, W, C) to (N, H', W', features); drop_rate is of the residual, per example."""
+        """Maps (N, H, W, C) to (N, H / strides, W / strides, features), rounded up.
+
+        Args:
+          x: (N, H, W, C).
+          drop_rate: of the residual, per example.
+        """
         channels = x.shape[-1]
         divisor = 8 if self.groups == 1 else self.groups
         expanded = channels
@@ -227,22 +249,22 @@ class InvertedResidual(nn.Module):
 
 
 def stages(
-    net: nn.Module,
+    module: nn.Module,
     x: jax.Array,
     runs: Sequence[Sequence[Run]],
     block: Callable[..., nn.Module],
     act: str,
     drop_rate: float = 0.0,
 ) -> jax.Array:
-    """All blocks, `blocks.S.I`; each stage's output is sown as `stage1`, ...
+    """Returns x after all blocks, `blocks.S.I`; outputs of stages are sown as `stage1`, ....
 
     Args:
-      net: the module that they are a part of.
+      module: the network.
       x: (N, H, W, C).
       runs: of each stage.
-      block: InvertedResidual with the fields that all blocks have in common.
-      act: name of the activation of runs that name none.
-      drop_rate: of a residual at the end; it grows linearly with the block's index from 0.
+      block: constructor of InvertedResidual, with the fields common to all blocks.
+      act: name of the activation of runs without one.
+      drop_rate: limit of the rates of residuals; they grow linearly from 0 in the first block.
     """
     total, index = len(blocks(runs)), 0
     for s, stage in enumerate(runs):
@@ -259,26 +281,38 @@ def stages(
             )
             x = make(x, drop_rate * index / total)
             index += 1
-        net.sow('intermediates', f'stage{s + 1}', x)
+        module.sow('intermediates', f'stage{s + 1}', x)
     return x
 
 
 def stem(
-    net: nn.Module,
+    module: nn.Module,
     images: jax.Array,
     width: int,
     conv: Callable[..., nn.Module],
     norm: Callable[..., nn.Module],
     act: str,
 ) -> jax.Array:
-    """3x3 convolution with stride 2."""
+    """Returns a 3x3 convolution of images with stride 2; sown as `stem`.
+
+    Args:
+      module: the network.
+      images: (N, H, W, C).
+      width: channels.
+      conv: constructor of convolutions.
+      norm: constructor of normalizations.
+      act: name of the activation.
+
+    Returns:
+      (N, H / 2, W / 2, width), rounded up.
+    """
     x = ACTIVATIONS[act](norm(name='bn1')(conv(width, 3, 2, name='conv_stem')(images)))
-    net.sow('intermediates', 'stem', x)
+    module.sow('intermediates', 'stem', x)
     return x
 
 
-def classify(
-    net: nn.Module,
+def head(
+    module: nn.Module,
     x: jax.Array,
     width: int,
     conv: Callable[..., nn.Module],
@@ -287,14 +321,25 @@ def classify(
     train: bool,
     kernel_init: Any = Dense.kernel_init,
 ) -> jax.Array:
-    """1x1 convolution to `width` channels, mean over all pixels, dropout, linear layer.
+    """Returns float32 logits (N, num_classes).
 
-    The net has `num_classes`, `dropout_rate` and `dtype`; `kernel_init` draws the linear layer.
-    (N, H, W, C) -> float32 logits.
+    A 1x1 convolution, the mean over all pixels (sown as `pre_logits`), dropout, a linear layer.
+
+    Args:
+      module: the network; has `num_classes`, `dropout_rate` and `dtype`.
+      x: (N, H, W, C).
+      width: channels of the convolution.
+      conv: constructor of convolutions.
+      norm: constructor of normalizations.
+      act: name of the activation.
+      train: whether dropout is on.
+      kernel_init: of the linear layer.
     """
     x = ACTIVATIONS[act](norm(name='bn2')(conv(width, 1, name='conv_head')(x)))
     x = jnp.mean(x, (1, 2))
-    net.sow('intermediates', 'pre_logits', x)
-    x = nn.Dropout(net.dropout_rate, deterministic=not train)(x)
-    dense = Dense(net.num_classes, dtype=net.dtype, kernel_init=kernel_init, name='classifier')
+    module.sow('intermediates', 'pre_logits', x)
+    x = nn.Dropout(module.dropout_rate, deterministic=not train)(x)
+    dense = Dense(
+        module.num_classes, dtype=module.dtype, kernel_init=kernel_init, name='classifier'
+    )
     return dense(x).astype(jnp.float32)

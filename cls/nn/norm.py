@@ -1,5 +1,4 @@
-"""Normalisation: by the batch, whose numbers do not depend on how many devices share it, and by
-neighbouring channels."""
+"""Batch normalization over groups of examples, and local response normalization."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -15,12 +14,21 @@ from cls.nn import init
 def local_response_norm(
     x: jax.Array, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0
 ) -> jax.Array:
-    """Divides x (..., C) by (k + alpha * s) ** beta, s the sum of squares of near channels.
+    """Returns x / (k + alpha * s) ** beta, s the sum of squares over neighboring channels.
 
-    Those are `size` (odd) channels around each one, fewer at the ends. Krizhevsky et al. 2012
-    ("ImageNet classification with deep convolutional neural networks", section 3.3), whose values
-    are the defaults. Caffe and PyTorch take k = 1 and the mean in place of the sum: their alpha is
-    `size` times the one here. Computed in float32; the result has the type of x.
+    Krizhevsky et al. 2012 ("ImageNet classification with deep convolutional neural networks",
+    section 3.3), with their values as defaults. Caffe and PyTorch have k = 1 and the mean instead
+    of the sum: their alpha is `size` times this one. Computed in float32.
+
+    Args:
+      x: (..., C).
+      size: channels in the sum, odd: the channel itself and its neighbors, fewer at the ends.
+      alpha: factor of the sum.
+      beta: exponent.
+      k: added to the sum.
+
+    Returns:
+      (..., C), of the type of x.
     """
     wide = x.astype(jnp.float32)
     around = [(0, 0)] * (x.ndim - 1) + [(size // 2, size // 2)]
@@ -30,30 +38,29 @@ def local_response_norm(
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation (Ioffe & Szegedy 2015, 1502.03167) over groups of examples.
+    """Batch normalization (Ioffe and Szegedy 2015, 1502.03167) over groups of examples.
 
-    Statistics are taken over `group` consecutive examples of the global batch (0: all of it), in
-    float32, however the batch is spread over devices: under `jit` a group that lies on several
-    devices is reduced across them, one that lies on one device is not.
+    Statistics are over `group` consecutive examples of the global batch (0: the whole batch), in
+    float32. They do not depend on the number of devices: under `jit`, a group on several devices is
+    reduced across them, and a group on one device is reduced there.
 
-    Parameters `scale`, `bias` (C,), if `affine`, and running statistics `mean`, `var` (C,) in
-    `batch_stats`, all float32. The running variance is the unbiased estimate, as PyTorch and
-    TensorFlow keep it.
+    Parameters are `scale` and `bias` (C,), if `affine`; running statistics `mean` and `var` (C,) in
+    `batch_stats`; all float32. The running variance is the unbiased estimate, as in PyTorch and
+    TensorFlow.
 
-    A norm that has a variable `statistics` in the collection `kept` (see `kept`) uses and leaves
-    its running statistics in training too. The plain moments of a training batch are sown into
-    `moments`, as `mean` and `var` (C,), for whoever makes that collection mutable.
+    With a variable `statistics` in the collection `kept` (see the function `kept`), running
+    statistics are used and not updated in training too. If the collection `moments` is mutable, the
+    moments `mean` and `var` (C,) of a training batch are sown into it.
 
-    Raises ValueError when the batch does not divide into groups.
+    Raises ValueError if the batch is not a multiple of the group.
     """
 
     train: bool
-    momentum: float = (
-        0.9  # of the running statistics: new = momentum * old + (1 - momentum) * batch
-    )
+    # Of the running statistics: new = momentum * old + (1 - momentum) * batch.
+    momentum: float = 0.9
     epsilon: float = 1e-5
     group: int = 0
-    affine: bool = True  # False: neither scale nor bias
+    affine: bool = True  # whether there are scale and bias
     dtype: Any = jnp.float32
     scale_init: Any = init.ones
     bias_init: Any = init.zeros
@@ -62,7 +69,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises x (N, ..., C) over all axes but the last."""
+        """Returns x (N, ..., C) normalized over all axes but the last."""
         channels = x.shape[-1]
         running_mean = self.variable('batch_stats', 'mean', self.mean_init, None, (channels,))
         running_var = self.variable('batch_stats', 'var', self.var_init, None, (channels,))
@@ -91,7 +98,7 @@ class BatchNorm(nn.Module):
             bias = self.param('bias', self.bias_init, (channels,), jnp.float32)
         if init.only_shapes() and not self.train:
             return x.astype(self.dtype)
-        out = _normalised(grouped, mean, var, scale, bias, self.epsilon)
+        out = _normalized(grouped, mean, var, scale, bias, self.epsilon)
         return out.reshape(x.shape).astype(self.dtype)
 
     def _update(self, running: nn.Variable, batch: jax.Array) -> None:
@@ -99,30 +106,43 @@ class BatchNorm(nn.Module):
         running.value = self.momentum * running.value + (1 - self.momentum) * batch
 
 
-# Jitted on its own, a layer of a shape seen before is not traced again; deep nets repeat theirs.
+# Jitted on its own, a layer is traced once for each shape; deep networks repeat theirs.
 @functools.partial(jax.jit, static_argnums=5)
-def _normalised(x, mean, var, scale, bias, epsilon):
+def _normalized(x, mean, var, scale, bias, epsilon):
     factor = jax.lax.rsqrt(var + epsilon) * scale
     return (x.astype(jnp.float32) - mean) * factor + bias
 
 
+def batch_norm(model: nn.Module, train: bool, **fields: Any) -> Callable[..., BatchNorm]:
+    """Returns BatchNorm with the settings of a model, to be called with a `name`.
+
+    Args:
+      model: has `bn_group` and `dtype`.
+      train: whether to normalize by the statistics of the batch.
+      **fields: other fields of BatchNorm, such as `momentum` and `epsilon`.
+    """
+    return functools.partial(BatchNorm, train, group=model.bn_group, dtype=model.dtype, **fields)
+
+
 def is_norm(stats: Mapping[str, Any]) -> bool:
-    """Whether a module's part of `batch_stats` is that of a BatchNorm."""
+    """Returns whether these are the `batch_stats` of a BatchNorm."""
     return stats.keys() == {'mean', 'var'}
 
 
 def kept(batch_stats: Any, keep: Callable[[tuple[str, ...]], bool]) -> dict[str, Any]:
-    """Returns the collection `kept`, for the norms whose path satisfies `keep`.
+    """Returns the collection `kept` for `model.apply`, to freeze running statistics in training.
 
-    Handed to `model.apply` beside `batch_stats`, it makes these norms use, and leave, their running
-    statistics while the rest of the net trains.
+    Args:
+      batch_stats: of the model, or their shapes.
+      keep: whether the BatchNorm at a path, such as ('layer1', 'bn1'), uses its running statistics
+        and does not update them.
     """
 
-    def find(stats, path):
+    def mark(stats, path):
         if is_norm(stats):
             return {'statistics': True} if keep(path) else {}
         modules = {name: below for name, below in stats.items() if isinstance(below, Mapping)}
-        found = {name: find(below, (*path, name)) for name, below in modules.items()}
-        return {name: below for name, below in found.items() if below}
+        marked = {name: mark(below, (*path, name)) for name, below in modules.items()}
+        return {name: below for name, below in marked.items() if below}
 
-    return find(batch_stats, ())
+    return mark(batch_stats, ())

@@ -1,8 +1,8 @@
-"""The pre-activation residual net of He et al. 2016 (1603.05027) in parts.
+"""Parts of the pre-activation residual network of He et al. 2016 (1603.05027).
 
-Nothing follows the sum of a unit; normalisation and rectifier stand before each convolution, and
-once more before the classifier. Names are pytorchcv's, but for a prefix that `PYTORCHCV` adds:
-stage1.unit1.conv1.bn, stage1.unit1.conv1.conv, stage1.unit1.identity_conv, post_activ, output.
+Normalization and rectifier precede each convolution, and the classifier; nothing follows the sum of
+a unit. Names are pytorchcv's without a prefix, added by `PYTORCHCV`: stage1.unit1.conv1.bn,
+stage1.unit1.conv1.conv, stage1.unit1.identity_conv, post_activ, output.
 """
 
 import functools
@@ -14,7 +14,7 @@ import jax
 from cls.nn import residual
 from cls.nn.units import NormConv
 
-# Of a unit: (features, window, strides) of each convolution.
+# The (features, window, strides) of each convolution of a unit.
 Layers = tuple[tuple[int, int, int], ...]
 
 # From the names here to those of pytorchcv.
@@ -24,26 +24,26 @@ PYTORCHCV = (
     (r'^stage', 'features.stage'),
     (r'\.(conv\d\.(?:conv|bn)\.\w+)$', r'.body.\1'),
 )
-# The same of a net for CIFAR, in which no norm follows the first convolution.
+# The same for a network for CIFAR, without normalization after the first convolution.
 PYTORCHCV_CIFAR = ((r'^conv1\.', 'features.init_block.'), *PYTORCHCV)
 
 
 def basic(width: int, strides: int) -> Layers:
-    """Two 3x3 convolutions."""
+    """Returns the layers of a unit of two 3x3 convolutions to `width` channels."""
     return (width, 3, strides), (width, 3, 1)
 
 
 def bottleneck(width: int, strides: int, stride_on_first: bool = False) -> Layers:
-    """1x1, 3x3, 1x1 convolutions, the last to 4 * width channels."""
+    """Returns the layers of a unit of 1x1, 3x3 and 1x1 convolutions to 4 * width channels."""
     first, second = (strides, 1) if stride_on_first else (1, strides)
     return (width, 1, first), (width, 3, second), (4 * width, 1, 1)
 
 
 class PreActUnit(nn.Module):
-    """x + f(x), f being normalised and rectified convolutions (figure 4e).
+    """A pre-activation residual unit, x + f(x) (figure 4e).
 
-    Where the shape changes, x is projected by a 1x1 convolution after the first of the rectifiers.
-    `act` is what comes before the convolutions but the first.
+    If the shape changes, the shortcut is a 1x1 convolution of x after the first rectifier. `act`
+    precedes all convolutions of f except the first.
     """
 
     layers: Layers
@@ -53,6 +53,7 @@ class PreActUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', features of the last layer)."""
         (width, window, strides), *others = self.layers
         unit = functools.partial(NormConv, conv=self.conv, norm=self.norm)
         y, activated = unit(width, window, strides=strides, name='conv1')(x)
@@ -65,29 +66,38 @@ class PreActUnit(nn.Module):
 
 
 def stages(
-    net: nn.Module,
+    module: nn.Module,
     x: jax.Array,
     unit: Callable[..., nn.Module],
     widths: Sequence[Sequence[int]],
 ) -> jax.Array:
-    """Units `stage1.unit1`, ...; the first of every stage but the first halves the resolution.
+    """Returns x after all units, `stage1.unit1`, ....
+
+    Every stage except the first begins with stride 2. Outputs are sown as `stage1`, ....
 
     Args:
-      net: the module that this is a part of.
+      module: the network.
       x: (N, H, W, C).
-      unit: (width, strides, name=).
+      unit: constructor of a unit, (width, strides, name=).
       widths: of each unit of each stage.
     """
     for i, stage in enumerate(widths, 1):
         for j, width in enumerate(stage, 1):
             strides = 2 if i > 1 and j == 1 else 1
             x = unit(width, strides, name=f'stage{i}.unit{j}')(x)
-        net.sow('intermediates', f'stage{i}', x)
+        module.sow('intermediates', f'stage{i}', x)
     return x
 
 
-def classify(
-    net: nn.Module, x: jax.Array, norm: Callable[..., nn.Module], dropout: Callable = lambda x: x
+def head(
+    module: nn.Module, x: jax.Array, norm: Callable[..., nn.Module], dropout: Callable = lambda x: x
 ) -> jax.Array:
-    """The last norm and rectifier, the mean, and a linear layer: see `residual.classify`."""
-    return residual.classify(net, nn.relu(norm(name='post_activ')(x)), 'output', dropout)
+    """Returns `residual.head` after a last normalization and rectifier.
+
+    Args:
+      module: the network; has `num_classes` and `dtype`.
+      x: (N, H, W, C).
+      norm: constructor of normalizations.
+      dropout: applied to the mean.
+    """
+    return residual.head(module, nn.relu(norm(name='post_activ')(x)), 'output', dropout)

@@ -1,4 +1,4 @@
-"""The residual net of He et al. 2016 (1512.03385) in parts, for systems that change one of them.
+"""Parts of the residual network of He et al. 2016 (1512.03385), for systems that change some.
 
 Blocks end in a rectifier after the sum ('post-activation'). Names are torchvision's: conv1, bn1,
 layer1.0.conv1, ..., downsample.0, fc.
@@ -10,11 +10,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.nn.conv import pair
 from cls.nn.dense import Dense
+from cls.nn.padding import pair
 from cls.nn.pool import max_pool
 
-# (block, residual) -> what is added to the shortcut instead: attention, a random drop.
+# (block, residual) -> the residual with attention, or with paths dropped at random.
 Refine = Callable[[nn.Module, jax.Array], jax.Array]
 
 # From the names here to those of pytorchcv.
@@ -29,9 +29,10 @@ PYTORCHCV = (
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions (figure 5, left) to `width` channels.
+    """A residual block of two 3x3 convolutions to `width` channels (figure 5, left).
 
-    `index` counts the blocks of the whole net from 0; `shortcut` and `refine` may depend on it.
+    `index` is the number of the block in the network, from 0; `shortcut` and `refine` may depend on
+    it.
     """
 
     width: int
@@ -45,6 +46,7 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H / strides, W / strides, width), rounded up."""
         y = self.conv(self.width, 3, self.strides, name='conv1')(x)
         y = nn.relu(self.norm(name='bn1')(y))
         y = self.conv(self.width, 3, name='conv2')(y)
@@ -54,11 +56,11 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions (figure 5, right) to `expansion * width` channels.
+    """A residual block of 1x1, 3x3, 1x1 convolutions to `expansion * width` channels.
 
-    The first two have `inner` channels (a number for each, or one for both; 0: `width`), the second
-    `groups` groups; the stride lies on the second, or on the first with `stride_on_first` (the
-    paper's form). Otherwise as BasicBlock.
+    Figure 5, right. The first two convolutions have `inner` channels (one number, or one for each;
+    0: `width`), the second has `groups` groups. The second has the stride, or, with
+    `stride_on_first` (the form of the paper), the first. `index` is as in BasicBlock.
     """
 
     width: int
@@ -75,6 +77,7 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H / strides, W / strides, expansion * width), rounded up."""
         reduced, inner = pair(self.inner or self.width)
         first, second = (self.strides, 1) if self.stride_on_first else (1, self.strides)
         y = self.conv(reduced, 1, first, name='conv1')(x)
@@ -88,7 +91,7 @@ class Bottleneck(nn.Module):
 
 
 class Projection(nn.Module):
-    """Option B: a convolution, in the paper 1x1, where the shape changes."""
+    """The convolution of a shortcut that changes the shape (option B); 1x1 in the paper."""
 
     features: int
     strides: int
@@ -98,19 +101,20 @@ class Projection(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H / strides, W / strides, features), rounded up."""
         x = self.conv(self.features, self.window, self.strides, name='0')(x)
         return self.norm(name='1')(x)
 
 
 def option_a(block: nn.Module, x: jax.Array) -> jax.Array:
-    """Every strides-th pixel, with zero channels on both sides; no parameters."""
+    """Returns every strides-th pixel of x (N, H, W, C), with channels of zeros on both sides."""
     new = block.width * block.expansion - x.shape[-1]
     x = x[:, :: block.strides, :: block.strides]
     return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2)))
 
 
 def option_b(block: nn.Module, x: jax.Array) -> jax.Array:
-    """The input itself, or its projection where the shape changes."""
+    """Returns x (N, H, W, C), or its `Projection` if the block changes the shape."""
     features = block.width * block.expansion
     if block.strides == 1 and x.shape[-1] == features:
         return x
@@ -118,7 +122,10 @@ def option_b(block: nn.Module, x: jax.Array) -> jax.Array:
 
 
 class Stage(nn.Module):
-    """Blocks of one resolution; the first may halve it. `first` is its index in the net."""
+    """Blocks of one resolution, of which the first has the stride.
+
+    `first` is the index of the first block in the network.
+    """
 
     block: Callable[..., nn.Module]  # (width, strides, index, name=)
     size: int
@@ -128,52 +135,82 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to the output of the last block."""
         for i in range(self.size):
             strides = self.strides if i == 0 else 1
             x = self.block(self.width, strides, self.first + i, name=str(i))(x)
         return x
 
 
-def stem(net: nn.Module, images: jax.Array, conv: Callable, norm: Callable, width: int):
-    """7x7 convolution and 3x3 max pool, each with stride 2."""
+def stem(
+    module: nn.Module, images: jax.Array, conv: Callable, norm: Callable, width: int
+) -> jax.Array:
+    """Returns a 7x7 convolution and a 3x3 max pool of images, each with stride 2; sown as `stem`.
+
+    Args:
+      module: the network.
+      images: (N, H, W, C).
+      conv: constructor of convolutions.
+      norm: constructor of normalizations.
+      width: channels.
+
+    Returns:
+      (N, H / 4, W / 4, width), rounded up twice.
+    """
     x = nn.relu(norm(name='bn1')(conv(width, 7, 2, name='conv1')(images)))
     x = max_pool(x, 3, 2, padding=1)
-    net.sow('intermediates', 'stem', x)
+    module.sow('intermediates', 'stem', x)
     return x
 
 
-def cifar_stem(net: nn.Module, images: jax.Array, conv: Callable, norm: Callable, width: int):
-    """3x3 convolution (section 4.2)."""
+def cifar_stem(
+    module: nn.Module, images: jax.Array, conv: Callable, norm: Callable, width: int
+) -> jax.Array:
+    """Returns a 3x3 convolution (N, H, W, width) of images (section 4.2); arguments as `stem`."""
     x = nn.relu(norm(name='bn1')(conv(width, 3, name='conv1')(images)))
-    net.sow('intermediates', 'stem', x)
+    module.sow('intermediates', 'stem', x)
     return x
 
 
 def stages(
-    net: nn.Module,
+    module: nn.Module,
     x: jax.Array,
     block: Callable[..., nn.Module],
     sizes: Sequence[int],
     widths: Sequence[int],
 ) -> jax.Array:
-    """Stages `layer1`, ... of `sizes` blocks; each but the first halves the resolution."""
+    """Returns x after the stages `layer1`, ...; all except the first begin with stride 2.
+
+    Outputs are sown as `stage1`, ....
+
+    Args:
+      module: the network.
+      x: (N, H, W, C).
+      block: constructor of a block, (width, strides, index, name=).
+      sizes: blocks of each stage.
+      widths: of the blocks of each stage.
+    """
     for i, (size, width) in enumerate(zip(sizes, widths, strict=True), 1):
         strides, first = 1 if i == 1 else 2, sum(sizes[: i - 1])
         x = Stage(block, size, width, strides, first, name=f'layer{i}')(x)
-        net.sow('intermediates', f'stage{i}', x)
+        module.sow('intermediates', f'stage{i}', x)
     return x
 
 
-def classify(net: nn.Module, x: jax.Array, name: str = 'fc', dropout: Callable = lambda x: x):
-    """The mean over all pixels, and a linear layer to `net.num_classes` float32 logits.
+def head(
+    module: nn.Module, x: jax.Array, name: str = 'fc', dropout: Callable = lambda x: x
+) -> jax.Array:
+    """Returns float32 logits (N, num_classes): the mean over all pixels and a linear layer.
+
+    The mean is sown as `pre_logits`.
 
     Args:
-      net: the module that this is a part of; has `num_classes` and `dtype`.
+      module: the network; has `num_classes` and `dtype`.
       x: (N, H, W, C).
       name: of the linear layer.
       dropout: applied to the mean.
     """
     x = jnp.mean(x, (1, 2))
-    net.sow('intermediates', 'pre_logits', x)
-    x = Dense(net.num_classes, dtype=net.dtype, name=name)(dropout(x))
+    module.sow('intermediates', 'pre_logits', x)
+    x = Dense(module.num_classes, dtype=module.dtype, name=name)(dropout(x))
     return x.astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""A shortcut without parameters for residual nets that change shape."""
+"""A shortcut without parameters for residual networks that change shape."""
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +7,18 @@ from cls.nn.pool import avg_pool
 
 
 def pooled(x: jax.Array, features: int, strides: int) -> jax.Array:
-    """Means over strides x strides pixels of (N, H, W, C), and zeros behind the C channels.
+    """Returns the means over strides x strides pixels, with channels of zeros appended.
 
-    As in the authors' code of stochastic depth (1603.09382) and of PyramidNet (1610.02915), who
-    write their nets for even sizes; of an odd one the last mean is over the pixels that are left.
+    As in the authors' code of stochastic depth (1603.09382) and PyramidNet (1610.02915). Their
+    networks have even sizes; of an odd size, the last mean is over the remaining pixels.
+
+    Args:
+      x: (N, H, W, C).
+      features: channels of the result, at least C.
+      strides: pixels of a mean in height and in width.
+
+    Returns:
+      (N, H / strides, W / strides, features), rounded up.
     """
     if strides > 1:
         x = avg_pool(x, strides, strides, ceil_mode=True)

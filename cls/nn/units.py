@@ -1,4 +1,4 @@
-"""Convolution with normalisation and rectifier, in the two orders that nets are made of."""
+"""Convolution, normalization and activation in their two usual orders."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from cls.nn.conv import Padding, Size
+from cls.nn.padding import Padding, Size
 
 
 class ConvNorm(nn.Module):
-    """Convolution, batch normalisation, activation: parameters under `conv` and `bn`."""
+    """Convolution, normalization, activation; submodules `conv` and `bn`."""
 
     features: int
     window: Size
@@ -23,6 +23,7 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H', W', features)."""
         arguments: dict[str, Any] = {'padding': self.padding, 'groups': self.groups}
         x = self.conv(self.features, self.window, self.strides, **arguments, name='conv')(x)
         x = self.norm(name='bn')(x)
@@ -30,10 +31,7 @@ class ConvNorm(nn.Module):
 
 
 class NormConv(nn.Module):
-    """Batch normalisation, rectifier, convolution (He et al. 2016, 1603.05027): `bn` and `conv`.
-
-    Returns the convolution's output, and what went into it, for shortcuts that begin there.
-    """
+    """Normalization, activation, convolution (He et al. 2016, 1603.05027); `bn` and `conv`."""
 
     features: int
     window: Size
@@ -46,6 +44,10 @@ class NormConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns the output (N, H', W', features) for x (N, H, W, C), and the convolution's input.
+
+        The input, (N, H, W, C), is for shortcuts that begin after the activation.
+        """
         x = self.norm(name='bn')(x)
         x = x if self.act is None else self.act(x)
         arguments: dict[str, Any] = {'padding': self.padding, 'groups': self.groups}

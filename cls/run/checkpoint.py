@@ -70,7 +70,7 @@ class Checkpoints:
         if not paths.orbax_writes_to(folder):
             self._scratch = paths.Scratch()
             self._local = self._scratch.folder
-        agreement.first('checkpoints', self._open)
+        agreement.on_first('checkpoints', self._open)
         self._checkpointer = _checkpointer()
         self._finishing: threading.Thread | None = None
         self._problem: Exception | None = None  # of that thread
@@ -86,7 +86,7 @@ class Checkpoints:
                 if left.name.startswith('.') and _LEFT in left.name:
                     paths.remove(left) if left.is_dir() else left.unlink()
 
-    def save(self, step: int, state: Any, data: Any, account: dict[str, float]) -> None:
+    def save(self, step: int, state: Any, data: Any, ledger: dict[str, float]) -> None:
         """Starts writing a checkpoint; returns once `state` may change.
 
         Raises UserError when it cannot be written or the disk has no room for it, as far as
@@ -96,11 +96,11 @@ class Checkpoints:
         items = {
             'state': ocp.args.StandardSave(state),
             'data': ocp.args.JsonSave(data),
-            'account': ocp.args.JsonSave(account),
+            'account': ocp.args.JsonSave(ledger),
         }
         self.wait()
         try:
-            if agreement.is_first() and not paths.is_remote(self._local):
+            if agreement.is_main_process() and not paths.is_remote(self._local):
                 self._make_again()
                 _check_writable(self._local, _bytes(state))
             with _explained(self._folder / str(step)):
@@ -109,7 +109,7 @@ class Checkpoints:
         except UserError:
             self.failed = True
             raise
-        if agreement.is_first():
+        if agreement.is_main_process():
             self._finishing = threading.Thread(target=self._finish, args=(step,), daemon=True)
             self._finishing.start()
 
@@ -133,8 +133,8 @@ class Checkpoints:
           UserError: a checkpoint is sound but holds another state than this run has.
         """
         while True:
-            step = agreement.first('checkpoint', self._newest_whole)
-            agreement.agree('seen', functools.partial(self._see, step))
+            step = agreement.on_first('checkpoint', self._newest_whole)
+            agreement.on_all('seen', functools.partial(self._see, step))
             if step is None:
                 return None
             restored, problem, other = None, '', ''
@@ -148,7 +148,7 @@ class Checkpoints:
                 raise _misfit(self._folder / str(step), problem)
             if not other:
                 return restored
-            agreement.first('aside', functools.partial(self._set_aside, step, other))
+            agreement.on_first('aside', functools.partial(self._set_aside, step, other))
 
     def _newest_whole(self) -> int | None:
         """Returns the newest step whose files are undamaged, and sets aside those after it."""
@@ -216,7 +216,7 @@ class Checkpoints:
         if self._finishing:
             self._finishing.join()
             self._finishing = None
-        elif not agreement.is_first():
+        elif not agreement.is_main_process():
             with _explained(self._folder):
                 self._checkpointer.wait_until_finished()
         if self._problem:
@@ -414,8 +414,8 @@ def restore_newest(folder: Path, abstract: Any) -> Any | None:
       UserError: the checkpoint is sound but holds another state.
     """
     while True:
-        step, problems = agreement.first('newest', lambda: newest_step(folder))
-        if problems and agreement.is_first():
+        step, problems = agreement.on_first('newest', lambda: newest_step(folder))
+        if problems and agreement.is_main_process():
             log.warning('checkpoints of %s: %s.', folder.parent, problems)
         if step is None:
             return None
@@ -429,7 +429,7 @@ def restore_newest(folder: Path, abstract: Any) -> Any | None:
         problem = next(filter(None, agreement.gather('read', problem)), '')
         if not problem:
             return state
-        if agreement.first('there', lambda at=checkpoint: not damage(at)):
+        if agreement.on_first('there', lambda at=checkpoint: not damage(at)):
             raise _misfit(checkpoint, problem)
 
 

@@ -1,7 +1,6 @@
-"""Where a run's time went, over all its restarts, and how much of it was good for something.
+"""Goodput: the part of a run's time, over all its restarts, that went into steps that it kept.
 
-Every moment belongs to one of `BUCKETS`, so that these sum to the time since the run was first
-started:
+Every moment belongs to one of `BUCKETS`, which therefore sum to the time since the first start:
 
   start       from the start of the program: imports, joining hosts, opening the data, restoring
   compile     compiling the training step of every phase, and the evaluation step
@@ -10,16 +9,17 @@ started:
   eval        evaluations
   checkpoint  the part of saving that the loop waits for
   other       logging and the like
-  lost        data, step and eval after the checkpoint that a restart continued from: work that was
-              done again. Nothing of start, compile and checkpoint: these are what restarts cost
-  down        from the last sign of a process to the start of the next
+  rework      data, step and eval after the checkpoint that a restart continued from, which are
+              computed again. Nothing of start, compile and checkpoint: these are the costs of
+              restarts
+  downtime    from the last write of a process to the start of the next
 
-Goodput is the part of `step` in all of them, with `down` or without. In a run of several processes
-the account is that of the first.
+Goodput is `step` as a part of all of them, with `downtime` or without. A run of several processes
+keeps the ledger of the first.
 
-A process that is killed cannot say how far it came, and a checkpoint holds only what was before it.
-So the account is written to time.json as well, by a thread, at log events and every ten seconds or
-so: what a process did after that counts as `down`. Not counted at all: the end of the last process
+A killed process cannot say how far it got, and a checkpoint has only the time before it. So a
+thread also writes the ledger to time.json, at log events and about every ten seconds: the time of a
+process after its last write counts as `downtime`. Not counted at all: the end of the last process
 after the result is written, and the sleep of a machine while a process runs.
 """
 
@@ -34,9 +34,10 @@ from pathlib import Path
 from cls.run.telemetry import write_json
 from cls.storage import paths
 
-BUCKETS = ('start', 'compile', 'data', 'step', 'eval', 'checkpoint', 'other', 'lost', 'down')
+BUCKETS = ('start', 'compile', 'data', 'step', 'eval', 'checkpoint', 'other', 'rework', 'downtime')
 REPEATED = ('data', 'step', 'eval')  # what a restart does again
 FILE = 'time.json'
+FORMER = {'lost': 'rework', 'down': 'downtime'}  # names in records of version 0.1
 BEAT = 10.0  # seconds between writes of the file without a log event
 PATIENCE = 60.0  # seconds without a write that succeeds before a warning says so
 REST = 20  # the thread writes for at most one part in this of its time, however slow the storage
@@ -46,7 +47,7 @@ log = logging.getLogger(__name__)
 Record = Mapping[str, float]
 
 
-class Account:
+class TimeLedger:
     """Adds up a process's time, on top of that of the processes before it."""
 
     def __init__(self, began: float | None = None) -> None:
@@ -104,19 +105,19 @@ class Account:
             'seconds': round(running(seconds), 2),
             'time': {bucket: round(value, 2) for bucket, value in seconds.items()},
             'goodput': round(100 * goodput(seconds), 2),
-            'goodput_with_down': round(100 * goodput(seconds, down=True), 2),
+            'goodput_with_downtime': round(100 * goodput(seconds, downtime=True), 2),
             'restarts': self.restarts,
         }
 
     def __str__(self) -> str:
         seconds = self.seconds
-        hidden = {'down'} | (set() if self.restarts else {'lost'})
+        hidden = {'downtime'} | (set() if self.restarts else {'rework'})
         parts = [f'{name} {value:.1f} s' for name, value in seconds.items() if name not in hidden]
         text = f'{running(seconds):.1f} s, goodput {100 * goodput(seconds):.1f} %'
         text += f': {", ".join(parts)}'
         if self.restarts:
-            whole = 100 * goodput(seconds, down=True)
-            text += f'; restarts: {self.restarts}, {seconds["down"]:.1f} s down'
+            whole = 100 * goodput(seconds, downtime=True)
+            text += f'; restarts: {self.restarts}, {seconds["downtime"]:.1f} s of downtime'
             text += f' (goodput with that {whole:.1f} %)'
         return text
 
@@ -130,16 +131,21 @@ def continued(checkpoint: Record, newest: Record, began: float) -> dict[str, flo
       began: when the process began, in seconds since 1970. A clock that was set back meanwhile
         makes it earlier than `newest`; then nothing is known of the time between, and none counted.
     """
+    newest, checkpoint = _renamed(newest), _renamed(checkpoint)
     newest = max(newest, checkpoint, key=total)  # that of a copied folder may be missing or old
     if not newest:
         return {}
     found = {bucket: newest.get(bucket, 0.0) for bucket in BUCKETS}
     for bucket in REPEATED:
         kept = min(checkpoint.get(bucket, 0.0), found[bucket])
-        found['lost'] += found[bucket] - kept
+        found['rework'] += found[bucket] - kept
         found[bucket] = kept
-    found['down'] += max(began - newest.get('at', began), 0.0)
+    found['downtime'] += max(began - newest.get('at', began), 0.0)
     return found | {'restarts': newest.get('restarts', 0) + 1}
+
+
+def _renamed(record: Record) -> Record:
+    return {FORMER.get(name, name): value for name, value in record.items()}
 
 
 def total(record: Record) -> float:
@@ -149,17 +155,17 @@ def total(record: Record) -> float:
 
 def running(record: Record) -> float:
     """Returns the seconds in which a process of the run ran."""
-    return total(record) - record.get('down', 0.0)
+    return total(record) - record.get('downtime', 0.0)
 
 
-def goodput(record: Record, down: bool = False) -> float:
+def goodput(record: Record, downtime: bool = False) -> float:
     """Returns the part of the time, 0 to 1, that went into steps that the run kept.
 
     Args:
       record: of the run.
-      down: whether the time between processes counts as time of the run.
+      downtime: whether the time between processes counts as time of the run.
     """
-    time_of_run = total(record) if down else running(record)
+    time_of_run = total(record) if downtime else running(record)
     return record.get('step', 0.0) / time_of_run if time_of_run else 0.0
 
 
@@ -173,12 +179,12 @@ def load_record(path: Path) -> dict[str, float]:
         return {}
     except (OSError, ValueError, TypeError, AttributeError):
         pass
-    log.warning('%s cannot be read; time lost since the checkpoint is not known.', path)
+    log.warning('%s cannot be read; the rework since the checkpoint is not known.', path)
     return {}
 
 
 @contextlib.contextmanager
-def written(account: Account, path: Path, leader: bool = True) -> Iterator[None]:
+def written(ledger: TimeLedger, path: Path, leader: bool = True) -> Iterator[None]:
     """Keeps a file up to date with an account for the duration; nothing unless `leader`.
 
     Where it cannot be written, a warning tells, once, unless the block ends in an error: then that
@@ -193,7 +199,7 @@ def written(account: Account, path: Path, leader: bool = True) -> Iterator[None]
         nonlocal problem, since
         began = time.perf_counter()
         try:
-            write_json(path, account.record())
+            write_json(path, ledger.record())
             problem = None
         except Exception as error:  # of any storage; the run goes on, and the next may succeed
             since = since if problem else began
@@ -211,8 +217,8 @@ def written(account: Account, path: Path, leader: bool = True) -> Iterator[None]
     def beat() -> None:
         while not stop.is_set():
             stop.wait(min(REST * write(), BEAT))
-            account.due.wait(BEAT)
-            account.due.clear()
+            ledger.due.wait(BEAT)
+            ledger.due.clear()
 
     thread = threading.Thread(target=beat, name='account', daemon=True)
     thread.start()
@@ -223,7 +229,7 @@ def written(account: Account, path: Path, leader: bool = True) -> Iterator[None]
         raise
     finally:
         stop.set()
-        account.due.set()
+        ledger.due.set()
         thread.join()
         write()
         warn()

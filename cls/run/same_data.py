@@ -30,7 +30,7 @@ def check(workdir: Path, data: Data, begun: bool, allow: bool) -> None:
                 f'process {index} reads other data than process 0: {line} there. Expected the same '
                 'files everywhere.'
             )
-    before = agreement.first('data before', lambda: _load(workdir) if begun else None)
+    before = agreement.on_first('data before', lambda: _load(workdir) if begun else None)
     if not before or not (line := _changes(before, data)):
         return
     line = f'the data have changed since {workdir} was begun: {line}'

@@ -1,11 +1,9 @@
 """What surrounds a run: JAX's settings, the run folder and who may write to it."""
 
 import contextlib
-import fcntl
 import importlib.metadata
 import logging
 import os
-import secrets
 import socket
 import subprocess
 import tempfile
@@ -28,8 +26,7 @@ from cls.errors import UserError, reason
 from cls.run import checkpoint
 from cls.run.goodput import FILE
 from cls.run.telemetry import write_json
-from cls.storage import lock as lease
-from cls.storage import paths
+from cls.storage import lock, paths
 from cls.storage.cache import cache_dir
 
 log = logging.getLogger(__name__)
@@ -81,7 +78,7 @@ def _of_thread(args: Any) -> None:
         threading.__excepthook__(args)
 
 
-def check_folder(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
+def finished_result(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
     """Returns the result of a run that has ended in the folder, None if none has.
 
     The config that counts is the one in the newest checkpoint; config.json is what people read.
@@ -199,7 +196,7 @@ def _fine_tune(workdir: Path) -> str:
 
 
 @contextlib.contextmanager
-def claim(workdir: Path, config: ConfigDict, classes: Sequence[str] = ()) -> Iterator[None]:
+def open_run(workdir: Path, config: ConfigDict, classes: Sequence[str] = ()) -> Iterator[None]:
     """Makes the run folder this run's for the duration, and checks its classes.
 
     In a folder without a checkpoint it writes what `settle` does. Where there is one, it is the
@@ -209,7 +206,7 @@ def claim(workdir: Path, config: ConfigDict, classes: Sequence[str] = ()) -> Ite
     it is of other classes.
     """
     with contextlib.ExitStack() as stack:
-        token = agreement.first('claim', lambda: _take(stack, workdir, config, classes))
+        token = agreement.on_first('open run', lambda: _take(stack, workdir, config, classes))
         _check_shared(workdir, token)
         yield
 
@@ -223,7 +220,7 @@ def _take(
     """
     try:
         paths.make_folder(workdir)
-        token = stack.enter_context(lock(workdir))
+        token = stack.enter_context(exclusive(workdir))
         _check_classes(workdir, config, classes)
         paths.remove_partial(workdir)
         if _newest_step(workdir) is None:
@@ -237,12 +234,14 @@ def _take(
     return token
 
 
-def lock(workdir: Path) -> contextlib.AbstractContextManager[str]:
+def exclusive(workdir: Path) -> contextlib.AbstractContextManager[str]:
     """Holds a run folder for the duration; gives what names the holder.
 
     Raises UserError when another process holds it, OSError when it cannot be written to.
     """
-    return lease.hold(workdir) if paths.is_remote(workdir) else _locked(workdir)
+    if not paths.is_remote(workdir):
+        _check_links(workdir)
+    return lock.exclusive(workdir)
 
 
 def settle(workdir: Path, config: ConfigDict, classes: Sequence[str] = ()) -> None:
@@ -281,30 +280,6 @@ def record(config: ConfigDict, classes: Sequence[str] = (), data: Any = None) ->
     return {'config': configs.to_json(config), 'classes': list(classes), 'data': data}
 
 
-@contextlib.contextmanager
-def _locked(workdir: Path) -> Iterator[str]:
-    _check_links(workdir)
-    with (workdir / '.lock').open('a') as lock:  # who holds it wrote there
-        deadline = time.monotonic() + 2  # an evaluation that writes holds it for a moment
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise UserError(
-                        f'another process is running in {workdir}; wait, or choose another '
-                        '--workdir.'
-                    ) from error
-            time.sleep(0.1)
-        token = secrets.token_hex(8)
-        lock.truncate(0)
-        lock.write(token)
-        lock.flush()
-        os.fsync(lock.fileno())
-        yield token
-
-
 def _check_links(workdir: Path) -> None:
     """Raises UserError if a file of a run folder is a link: who writes the one writes the other.
 
@@ -332,7 +307,7 @@ def _check_shared(workdir: Path, token: str) -> None:
             return (workdir / '.lock').read_text() == token
         return False
 
-    while not (seen := agreement.is_first() or visible()) and time.monotonic() < deadline:
+    while not (seen := agreement.is_main_process() or visible()) and time.monotonic() < deadline:
         time.sleep(0.2)
     answers = agreement.gather('shared', [seen, socket.gethostname()])
     blind = [f'{i} on {host}' for i, (seen, host) in enumerate(answers) if not seen]
@@ -360,10 +335,10 @@ def _check_classes(workdir: Path, config: ConfigDict, classes: Sequence[str]) ->
                 f'{workdir} holds weights of {outputs} classes, and the data set has {len(now)}. '
                 + _fine_tune(workdir)
             )
-        print(
-            f'{workdir} has no classes.json: its outputs are taken for {now[0]}, ..., {now[-1]}, '
-            'in the order of the data set.',
-            flush=True,
+        log.info(
+            '%s has no classes.json: its outputs are taken for %s, ..., %s, in the order of the '
+            'data set.',
+            *(workdir, now[0], now[-1]),
         )
     if not known or known == now:
         return

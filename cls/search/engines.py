@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from cls import signals
 from cls.errors import UserError, nearest
-from cls.search.loop import Failed, Metrics, Submit, at_once, failure
+from cls.search.loop import Failed, Metrics, Submit, failure, max_concurrent
 from cls.search.searcher import Trial
 
 TRIES = 3  # processes that one trial may bring down before it has failed
@@ -33,7 +33,7 @@ def started(config: ConfigDict, evaluate: Evaluate) -> Iterator[Submit]:
 
     Args:
       config: config.search.
-      evaluate: can be pickled, unless the engine is 'here'.
+      evaluate: can be pickled, unless the engine is 'local'.
 
     Raises UserError for an engine that is unknown or not installed.
     """
@@ -45,13 +45,15 @@ def started(config: ConfigDict, evaluate: Evaluate) -> Iterator[Submit]:
 
 
 @contextlib.contextmanager
-def _here(config: ConfigDict, evaluate: Evaluate) -> Iterator[Submit]:
-    yield at_once(evaluate)
+def _local(config: ConfigDict, evaluate: Evaluate) -> Iterator[Submit]:
+    yield max_concurrent(evaluate)
 
 
 @contextlib.contextmanager
 def _processes(config: ConfigDict, evaluate: Evaluate) -> Iterator[Submit]:
-    workers = [_Worker(evaluate, cores) for cores in _shares(config.workers or config.at_once)]
+    workers = [
+        _Worker(evaluate, cores) for cores in _shares(config.workers or config.max_concurrent)
+    ]
     idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
     for worker in workers:
         idle.put(worker)
@@ -137,10 +139,10 @@ def _ray(config: ConfigDict, evaluate: Evaluate) -> Iterator[Submit]:
     try:
         ray.init('auto', **quiet)  # the cluster of this machine, or of RAY_ADDRESS
     except ConnectionError:
-        ray.init(num_cpus=config.workers or config.at_once, **quiet)
+        ray.init(num_cpus=config.workers or config.max_concurrent, **quiet)
     options = {'num_cpus': 1, 'num_gpus': config.gpus, 'max_retries': TRIES - 1}
     answer, shared = ray.remote(**options)(_answer), ray.put(evaluate)
-    threads = ThreadPoolExecutor(config.at_once)  # each waits for an answer
+    threads = ThreadPoolExecutor(config.max_concurrent)  # each waits for an answer
     try:
         yield lambda trial: threads.submit(lambda: _result(ray.get(answer.remote(shared, trial))))
     finally:
@@ -164,4 +166,4 @@ def _result(answer: Metrics | Exception) -> Metrics:
     return answer
 
 
-ENGINES = {'here': _here, 'processes': _processes, 'ray': _ray}
+ENGINES = {'local': _local, 'processes': _processes, 'ray': _ray}

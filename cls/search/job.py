@@ -27,10 +27,10 @@ from cls.distributed.preemption import Preemption
 from cls.errors import UserError
 from cls.models.registry import genotypes
 from cls.run import same_data
-from cls.run.goodput import FILE as ACCOUNT
-from cls.run.goodput import Account, load_record, written
+from cls.run.goodput import FILE as LEDGER
+from cls.run.goodput import TimeLedger, load_record, written
 from cls.run.telemetry import write_json
-from cls.run.workdir import check_folder, claim
+from cls.run.workdir import finished_result, open_run
 from cls.search import engines, history, loop, registry
 from cls.search.history import FILE, History, Result
 from cls.search.searcher import FAILED
@@ -61,7 +61,7 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
     Raises UserError, before anything is written, for mistakes in the config and for a folder that
     holds something else; and when none of the trials could be evaluated.
     """
-    account = Account(began)
+    ledger = TimeLedger(began)
     if jax.process_count() > 1:
         raise UserError(
             f'a search is one process, not {jax.process_count()}: run the command once, and for '
@@ -69,7 +69,7 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
         )
     if paths.is_remote(workdir):
         raise UserError(f'{workdir} is in a store: expected a folder for the history to grow in.')
-    result = check_folder(workdir, config)
+    result = finished_result(workdir, config)
     if result is not None:
         print(
             f'{workdir} holds the finished search of this config: nothing was evaluated.',
@@ -84,9 +84,9 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
     evaluate = registry.create('evaluator', settings.evaluator, space, config)
     data = _same_data(config, workdir)
     with (
-        claim(workdir, config),
+        open_run(workdir, config),
         Preemption() as preemption,
-        _continued(account, workdir / ACCOUNT),
+        _continued(ledger, workdir / LEDGER),
     ):
         preemption.guard(False)  # the history has all there is
         if data:
@@ -97,18 +97,18 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
             print(
                 f'continuing after {told.known} of {settings.evaluations} evaluations', flush=True
             )
-        with engines.started(settings, evaluate) as submit, account.spend('eval'):
+        with engines.started(settings, evaluate) as submit, ledger.spend('eval'):
             loop.search(
                 searcher,
                 submit,
                 objective,
                 told,
                 evaluations=settings.evaluations,
-                at_once=settings.at_once,
+                max_concurrent=settings.max_concurrent,
                 in_order=settings.synchronous,
-                told=Progress(told, settings.evaluations, account),
+                told=Progress(told, settings.evaluations, ledger),
             )
-        return finish(config, workdir, space, told, account)
+        return finish(config, workdir, space, told, ledger)
 
 
 def _same_data(config: ConfigDict, workdir: Path) -> same_data.Data | None:
@@ -126,16 +126,16 @@ def _same_data(config: ConfigDict, workdir: Path) -> same_data.Data | None:
 
 
 @contextlib.contextmanager
-def _continued(account: Account, file: Path) -> Iterator[None]:
+def _continued(ledger: TimeLedger, file: Path) -> Iterator[None]:
     """Adds what earlier processes spent, none of it lost, and keeps the file up to date."""
     spent = load_record(file)  # before it is written
-    account.continue_from(spent, spent)
-    with written(account, file):
+    ledger.continue_from(spent, spent)
+    with written(ledger, file):
         yield
 
 
 def finish(
-    config: ConfigDict, workdir: Path, space: Space, told: History, account: Account
+    config: ConfigDict, workdir: Path, space: Space, told: History, ledger: TimeLedger
 ) -> dict[str, Any]:
     """Writes figures, genotype.json and result.json of a search that has ended; returns the last.
 
@@ -152,7 +152,7 @@ def finish(
     figures.draw(genotype, workdir / 'cell.png')
     if 'proxy' in config:
         genotype_files.save(genotype, workdir / GENOTYPE)
-    report = account.report()
+    report = ledger.report()
     result = {
         'fitness': best.fitness,
         'trial': best.trial.number,
@@ -193,8 +193,8 @@ def _how(config: ConfigDict, workdir: Path) -> str:
 class Progress:
     """Prints a line when there is something better, something failed, or some time has passed."""
 
-    def __init__(self, told: History, total: int, account: Account) -> None:
-        self._told, self._total, self._account = told, total, account
+    def __init__(self, told: History, total: int, ledger: TimeLedger) -> None:
+        self._told, self._total, self._ledger = told, total, ledger
         self._best: Result | None = None
         self._printed = time.monotonic()
 
@@ -212,6 +212,6 @@ class Progress:
             self._printed = now
             print(
                 f'{count}/{self._total} evaluations: best {best.fitness:.4f} '
-                f'(trial {best.trial.number}), {self._account.report()["seconds"]:.0f} s',
+                f'(trial {best.trial.number}), {self._ledger.report()["seconds"]:.0f} s',
                 flush=True,
             )

@@ -34,7 +34,7 @@ def search(
     history: History,
     *,
     evaluations: int,
-    at_once: int = 1,
+    max_concurrent: int = 1,
     in_order: bool = True,
     told: Callable[[Result], None] = lambda result: None,
 ) -> None:
@@ -49,14 +49,14 @@ def search(
       objective: what metrics are worth.
       history: of this search; all is noted there.
       evaluations: trials in all, those of the history included.
-      at_once: evaluations that are out at the same time.
+      max_concurrent: evaluations that are out at the same time.
       in_order: whether trials are told in the order in which they were asked.
       told: called after each trial is told.
     """
     history.replay(searcher)
     running = {trial: submit(trial) for trial in history.pending.values()}
     while True:
-        while len(running) < at_once and searcher.asked < evaluations:
+        while len(running) < max_concurrent and searcher.asked < evaluations:
             trial = searcher.ask()
             if trial is None:
                 break
@@ -90,7 +90,7 @@ def _result(
         return Result(trial, FAILED, {'error': str(failure(error))})
 
 
-def at_once(evaluate: Callable[[Trial], Metrics]) -> Submit:
+def max_concurrent(evaluate: Callable[[Trial], Metrics]) -> Submit:
     """Returns a `submit` that evaluates right away, in this process."""
 
     def submit(trial: Trial) -> 'Future[Metrics]':

@@ -49,8 +49,8 @@ EVALUATORS = {
     'train_latency': 'evaluators.latency:of',
 }
 SUPERNETS = {
-    'darts': 'supernet.darts:Darts',
-    'proxylessnas': 'supernet.proxylessnas:ProxylessNAS',
+    'darts': 'supernets.darts:Darts',
+    'proxylessnas': 'supernets.proxylessnas:ProxylessNAS',
 }
 GROUPS = {
     'space': SPACES,

@@ -71,15 +71,15 @@ def _constant(config, lr, to_steps, warmup, total):
 def _step(config, lr, to_steps, warmup, total):
     """lr * factor ** (number of boundaries that are <= step)."""
     at = _boundaries(config, to_steps)
-    return optax.piecewise_constant_schedule(lr, dict.fromkeys(at, config.factor))
+    return optax.piecewise_constant_schedule(lr, dict.fromkeys(at, config.gamma))
 
 
 def _boundaries(config: ConfigDict, to_steps: ToSteps) -> list[int]:
-    at = [to_steps(duration) for duration in config.at]
+    at = [to_steps(duration) for duration in config.milestones]
     if not at or any(later <= sooner for sooner, later in zip(at, at[1:], strict=False)):
         raise UserError(
-            f'config.schedule.at is {tuple(config.at)}, in steps {tuple(at)}; the schedule '
-            f'{config.name} needs one or more durations that grow, for example '
+            f'config.schedule.milestones is {tuple(config.milestones)}, in steps {tuple(at)}; '
+            f'the schedule {config.name} needs one or more durations that grow, for example '
             "('30 epochs', '60 epochs')."
         )
     return at
@@ -91,7 +91,7 @@ def _exponential(config, lr, to_steps, warmup, total):
     Not optax.exponential_decay: its staircase takes the floor of a float32 quotient, which XLA
     computes with a rounded reciprocal: under jit, with every = 41, the jump comes a step late.
     """
-    factor, every = config.factor, to_steps(config.every)
+    factor, every = config.gamma, to_steps(config.every)
     if every < 1:
         raise UserError(
             f'config.schedule.every is {config.every!r}; write a duration above zero, '
@@ -116,7 +116,7 @@ def _cosine_restarts(config, lr, to_steps, warmup, total):
     at = _boundaries(config, to_steps)
     borders = [warmup, *at, total]
     cosines = [
-        optax.cosine_decay_schedule(lr * config.factor**k, max(end - start, 1), alpha=config.end)
+        optax.cosine_decay_schedule(lr * config.gamma**k, max(end - start, 1), alpha=config.end)
         for k, (start, end) in enumerate(itertools.pairwise(borders))
     ]
     rule = optax.join_schedules(cosines, [border - warmup for border in at])
@@ -159,10 +159,10 @@ def optimizer(
     is part of the loss. adamw and lamb decay the weights beside the gradient instead, scaled by
     the learning rate.
 
-    What the rule gives is multiplied by body_lr for all but the head, and by bias_lr for the biases
-    of convolutions and linear layers: a rate of its own for each parameter, as Caffe's lr_mult and
-    PyTorch's groups. A parameter that `freeze` matches gets no update and has no state, and its
-    gradient does not count into the clipped norm.
+    What the rule gives is multiplied by body_lr_mult for all but the head, and by bias_lr_mult for
+    the biases of convolutions and linear layers: a rate of its own for each parameter, as Caffe's
+    lr_mult and PyTorch's groups. A parameter that `freeze` matches gets no update and has no state,
+    and its gradient does not count into the clipped norm.
 
     The state holds arrays only, among them a count of the updates made, which the learning rate
     is read at: restored together with the parameters, it continues exactly.
@@ -173,7 +173,7 @@ def optimizer(
       params: the tree of parameters, or of their shapes (jax.eval_shape); only its structure and
         names are used, for the masks.
       head: paths of the head's parameters, see cls.models.registry.introspection; wanted for
-      body_lr. depthwise: paths of the depthwise kernels, see there; wanted for the mask
+      body_lr_mult. depthwise: paths of the depthwise kernels, see there; wanted for the mask
       not_depthwise.
 
     Raises:
@@ -186,7 +186,7 @@ def optimizer(
         stays = freeze.frozen(config.freeze, params)
         labels = jax.tree.map(lambda stay: 'frozen' if stay else 'trained', stays)
         rule = optax.partition({'trained': rule, 'frozen': optax.set_to_zero()}, labels)
-    if config.body_lr != 1 or config.bias_lr != 1:
+    if config.body_lr_mult != 1 or config.bias_lr_mult != 1:
         rule = optax.chain(rule, _multiplied(config, params, head))
     return rule
 
@@ -212,7 +212,7 @@ def _multiplied(config, params, head):
     def factor(path, beside):
         bias = beside and path[-1].key == 'bias'
         body = freeze.name(path) not in head
-        return (config.bias_lr if bias else 1.0) * (config.body_lr if body else 1.0)
+        return (config.bias_lr_mult if bias else 1.0) * (config.body_lr_mult if body else 1.0)
 
     factors = jax.tree.map_with_path(factor, beside_kernels)
     return optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, factors))

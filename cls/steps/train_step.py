@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from cls import models
 from cls.augment.apply import apply
-from cls.augment.settings import Augment
+from cls.augment.spec import AugmentSpec
 from cls.errors import UserError, nearest
 from cls.steps import freeze, losses, remat
 from cls.steps import sharding as meshes
@@ -40,7 +40,7 @@ class Recipe:
     accumulate: int
     ema: float
     contrast: str = ''  # '' | global
-    augment: Augment = Augment()
+    augment: AugmentSpec = AugmentSpec()
     freeze: str = ''  # parameters that stay, see cls.steps.freeze
     freeze_bn: bool = False  # whether the statistics of all norms stay
     remat: str = ''  # what the gradient computes anew, see cls.steps.remat
@@ -67,7 +67,7 @@ class Recipe:
             config.accumulate,
             config.ema,
             data.contrast,
-            Augment.of(config, channels),
+            AugmentSpec.from_config(config, channels),
             config.optim.freeze,
             remat=config.remat,
         )

@@ -1,13 +1,18 @@
-"""Who trains in a run folder of an object store, which knows no locks: `.lock` there names him.
+"""Exclusive use of a run folder: a file lock on a disk, a lease in an object store.
 
-It is written anew every RENEW seconds while he lives. Who finds one watches it for PATIENCE seconds
-before he takes it for that of a process that was killed, unless it was a process of this machine,
-of which the kernel knows. Clocks of different machines are not compared.
+On a disk the kernel releases the lock when a process ends, however it ends. An object store has no
+file locks: there `.lock` names the process that uses the folder, which writes it again every RENEW
+seconds. Another process that finds the file watches it for PATIENCE seconds before it takes the
+owner for killed; of a process of its own machine the kernel tells at once whether it is alive.
+Clocks of different machines are not compared.
 """
 
 import contextlib
+import fcntl
 import json
+import logging
 import os
+import secrets
 import socket
 import sys
 import threading
@@ -20,12 +25,45 @@ from typing import Any
 from cls.errors import UserError
 from cls.storage import paths
 
+log = logging.getLogger(__name__)
+
 RENEW, PATIENCE, SETTLE = 15.0, 60.0, 2.0  # seconds
 
 
+def exclusive(workdir: Path) -> contextlib.AbstractContextManager[str]:
+    """Returns a context in which no other process uses a run folder; its value is a unique token.
+
+    Raises UserError, on entering, when another process uses it.
+    """
+    return _lease(workdir) if paths.is_remote(workdir) else _file_lock(workdir)
+
+
 @contextlib.contextmanager
-def hold(workdir: Path) -> Iterator[str]:
-    """Holds a run folder for the duration; gives what names this holder.
+def _file_lock(workdir: Path) -> Iterator[str]:
+    with (workdir / '.lock').open('a') as lock:  # who holds it wrote there
+        deadline = time.monotonic() + 2  # an evaluation that writes holds it for a moment
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise UserError(
+                        f'another process is running in {workdir}; wait, or choose another '
+                        '--workdir.'
+                    ) from error
+            time.sleep(0.1)
+        token = secrets.token_hex(8)
+        lock.truncate(0)
+        lock.write(token)
+        lock.flush()
+        os.fsync(lock.fileno())
+        yield token
+
+
+@contextlib.contextmanager
+def _lease(workdir: Path) -> Iterator[str]:
+    """Leases a run folder in an object store for the duration.
 
     If another process takes it over nevertheless, because this one was cut off from the store for
     longer than PATIENCE, this process ends at once: two must not write.
@@ -69,10 +107,9 @@ def _take(file: Path, mine: dict[str, Any], workdir: Path) -> None:
         else:
             return
     if found is not None and not _has_ended(found):
-        print(
-            f'{workdir} is held by process {found.get("pid")} on {found.get("host")}: waiting '
-            f'{PATIENCE:.0f} s for a sign of life of it.',
-            flush=True,
+        log.info(
+            '%s is held by process %s on %s: waiting %.0f s for a sign of life of it.',
+            *(workdir, found.get('pid'), found.get('host'), PATIENCE),
         )
         _watch(file, found, workdir)
     _write(file, mine)

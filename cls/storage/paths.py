@@ -18,6 +18,7 @@ import hashlib
 import importlib.util
 import itertools
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -27,6 +28,8 @@ from typing import Any
 
 from cls.errors import UserError, nearest
 from cls.storage.cache import cache_dir
+
+log = logging.getLogger(__name__)
 
 PACKAGES = {'gs': 'gcsfs', 's3': 's3fs'}  # optional requirements, see pyproject.toml
 CHUNK = 256  # files that are fetched together
@@ -333,7 +336,7 @@ def _copied(source: Path) -> Path:
         scheme, _, name = os.fspath(source).partition('://')
         place = cache_dir() / 'fetched' / scheme / name
         if place.is_dir() and not filesystem(source).isfile(os.fspath(source)):
-            print(f'{source}: read from its copy in {place}', flush=True)
+            log.info('%s: read from its copy in %s', source, place)
             return place
         return _fetched_file(source, place) if source.is_file() else _fetched_folder(source, place)
 
@@ -366,7 +369,7 @@ def _fetched_folder(source: Path, place: Path) -> Path:
         total = sum(sizes.values())
         _check_room(source, total - there, partial)
         amount = f'{len(sizes):,} files, {total / 2**20:,.1f} MiB'
-        print(f'{source}: copying {amount} to {place}, once', flush=True)
+        log.info('%s: copying %s to %s, once', source, amount, place)
         _fetch_files(source, sizes, partial)
         partial.rename(place)
     return place

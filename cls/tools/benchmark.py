@@ -28,7 +28,7 @@ from cls.errors import UserError
 from cls.nn.conv import conv
 from cls.nn.pool import max_pool
 from cls.run.checkpoint import Checkpoints
-from cls.run.goodput import Account
+from cls.run.goodput import TimeLedger
 from cls.run.telemetry import Metrics, Progress
 from cls.setup import Setup, abstract_state, set_up
 from cls.steps import sharding as meshes
@@ -119,12 +119,12 @@ def _bare(train_step: Any, state: Any, batch: Any, steps: int) -> tuple[Any, flo
 def _loop(setup: Setup, train_step: Any, state: Any, steps: int) -> tuple[Any, float]:
     """Runs the trainer's own loop for some steps; its save at the end is not counted."""
     setup = dataclasses.replace(setup, total_steps=int(state.step) + steps)
-    account, iterator = Account(), train_batches(setup)
+    ledger, iterator = TimeLedger(), train_batches(setup)
     with tempfile.TemporaryDirectory() as folder, Preemption() as preemption:
         workdir = Path(folder)
         loop = Run(
             setup=setup,
-            account=account,
+            ledger=ledger,
             checkpoints=Checkpoints(workdir / 'checkpoints', keep=1),
             metrics=Metrics(workdir, 0),
             progress=Progress(0, setup.total_steps, show=False),
@@ -134,7 +134,7 @@ def _loop(setup: Setup, train_step: Any, state: Any, steps: int) -> tuple[Any, f
         )
         begin = time.perf_counter()
         state = loop.loop({setup.phase(0): train_step}, state, iterator)
-        seconds = time.perf_counter() - begin - account.seconds['checkpoint']
+        seconds = time.perf_counter() - begin - ledger.seconds['checkpoint']
         iterator.close()
         loop.close()
     return state, seconds

@@ -29,7 +29,7 @@ import numpy as np
 
 from cls.data import folders, pipeline
 from cls.errors import UserError
-from cls.run.goodput import Account
+from cls.run.goodput import TimeLedger
 from cls.run.telemetry import write_json
 from cls.setup import set_up
 from cls.train import feed, train_batches
@@ -169,14 +169,14 @@ def _waiting(name: str, rounds: int) -> float:
     batches = feed(iterator, setup)
     for _ in range(50):
         next(batches)
-    account = Account()
+    ledger = TimeLedger()
     begin = time.perf_counter()
     for _ in range(100 * rounds):
-        with account.spend('data'):
+        with ledger.spend('data'):
             next(batches)
-        with account.spend('step'):
+        with ledger.spend('step'):
             time.sleep(STEP)
     seconds = time.perf_counter() - begin
     batches.close()
     iterator.close()
-    return account.seconds['data'] / seconds
+    return ledger.seconds['data'] / seconds

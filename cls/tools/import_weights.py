@@ -44,7 +44,7 @@ from cls.data.classes import wnids
 from cls.errors import UserError
 from cls.models.registry import Variant
 from cls.run.checkpoint import Checkpoints
-from cls.run.workdir import claim, record, start
+from cls.run.workdir import open_run, record, start
 from cls.steps import optim
 from cls.steps.state import new_state
 from cls.storage import paths
@@ -332,7 +332,7 @@ def write(
     optimizer = optim.optimizer(config.optim, rate, variables['params'])
     state = new_state(variables, optimizer, config.seed, bool(config.ema))
     state = jax.tree.map(np.asarray, state if averages is None else state.replace(ema=averages))
-    with claim(workdir, config, classes):
+    with open_run(workdir, config, classes):
         about = record(config, classes)
         checkpoints = Checkpoints(workdir / 'checkpoints', config.checkpoint.keep, about)
         checkpoints.save(0, state, {'step': 0}, {})

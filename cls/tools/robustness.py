@@ -147,7 +147,7 @@ def report(
 
     It goes to the folder `output`, or to the run folder if that can be claimed.
     """
-    agreement.first('output', lambda: evaluate.prepare(workdir, output))
+    agreement.on_first('output', lambda: evaluate.prepare(workdir, output))
     config, classes = load_config(workdir), load_classes(workdir)
     data = [data_of(config, test, root) for test in found]
     # A set that is not as it should be is found before hours of the others.
@@ -161,7 +161,7 @@ def report(
         source = datasets.load(fields, 'eval', classes)
         values = accuracy(setup, fields, source, state.ema or state.variables())
         result['sets'][test.title] = values | {'split': source.split}
-        agreement.say(
+        agreement.print_once(
             f'{test.title}: top-1 {values["top1"]:.2f} %, top-5 {values["top5"]:.2f} %, '
             f'{values["images"]:,} images'
         )
@@ -175,12 +175,12 @@ def report(
         mean = robustness.mean_corruption_error(errors)
         result['imagenet_c'] = {'mCE': mean, 'CE': robustness.corruption_errors(errors)}
         known = f'{len(errors)} of 75 parts are there, all are needed' if mean is None else ''
-        agreement.say(f'imagenet_c: mCE {known or f"{mean:.2f} %"}')
+        agreement.print_once(f'imagenet_c: mCE {known or f"{mean:.2f} %"}')
 
     def write(folder: Path) -> None:
         write_json(folder / 'robustness.json', result)
 
-    agreement.first('written', lambda: evaluate.deliver(write, workdir, output))
+    agreement.on_first('written', lambda: evaluate.deliver(write, workdir, output))
     return result
 
 

@@ -232,11 +232,11 @@ def told(config: ConfigDict, seed: int) -> list[Result]:
     history = History()
     loop.search(
         registry.create('searcher', search.searcher, space, seed),
-        loop.at_once(registry.create('evaluator', search.evaluator, space, config)),
+        loop.max_concurrent(registry.create('evaluator', search.evaluator, space, config)),
         registry.create('objective', search.objective),
         history,
         evaluations=search.evaluations,
-        at_once=search.at_once,
+        max_concurrent=search.max_concurrent,
         in_order=search.synchronous,
     )
     return history.results

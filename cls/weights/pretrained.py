@@ -83,7 +83,7 @@ def load(setup: Setup) -> dict[str, Any]:
     names = (loaded.classes, classes)
     variables, new, kept = graft(given, fresh, head, source, names, auxiliary)
     if jax.process_index() == 0:
-        line = _account(given, fresh, new)
+        line = _ledger(given, fresh, new)
         if kept:
             line += f'; but the rows of {len(kept)} classes of the same names: {_list(kept)}'
         elif not head & set(new):
@@ -218,7 +218,7 @@ def _list(names: list[str]) -> str:
     return ', '.join(names[:_SHOWN]) + (', ...' if len(names) > _SHOWN else '')
 
 
-def _account(given: Any, fresh: Any, new: list[str]) -> str:
+def _ledger(given: Any, fresh: Any, new: list[str]) -> str:
     count = len(jax.tree.leaves(fresh))
     if not new:
         return f'{count} tensors taken, all of them'

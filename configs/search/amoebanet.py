@@ -53,7 +53,7 @@ def paper(c: ConfigDict) -> None:
     """
     c.search.space = registry.defaults('space', 'amoebanet')
     c.search.searcher = registry.defaults('searcher', 'evolution')
-    c.search.evaluations, c.search.at_once = 20_000, 450
+    c.search.evaluations, c.search.max_concurrent = 20_000, 450
     c.search.engine, c.search.gpus, c.search.synchronous = 'ray', 1.0, False
     common.use_proxy(c, amoebanet, 'cifar10')
     common.use_plain_cells(c, 24)

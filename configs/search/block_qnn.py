@@ -66,12 +66,12 @@ def paper(c: ConfigDict) -> None:
     use_searcher(c, 64)
     c.search.objective = registry.defaults('objective', 'early_stop')
     c.search.evaluator.restarts = 5
-    c.search.at_once = 32
+    c.search.max_concurrent = 32
     c.proxy = block_qnn.get_config('cifar100')
     c.proxy.model.filters = 32
     c.proxy.duration, c.proxy.batch = '12 epochs', 256
     c.proxy.optim.name, c.proxy.optim.lr, c.proxy.optim.weight_decay = 'adam', 1e-3, 0.0
-    c.proxy.schedule.name, c.proxy.schedule.factor = 'exponential', 0.2
+    c.proxy.schedule.name, c.proxy.schedule.gamma = 'exponential', 0.2
     c.proxy.schedule.every, c.proxy.schedule.staircase = '5 epochs', True
     c.proxy.data.train_split, c.proxy.data.eval_split = 'train[:45000]', 'train[45000:]'
 

@@ -58,7 +58,7 @@ def use_digits_proxy(c: ConfigDict, system: ModuleType) -> None:
     """
     use_proxy(c, system)
     c.search.evaluator.quick = True
-    c.search.engine, c.search.at_once = 'processes', 2
+    c.search.engine, c.search.max_concurrent = 'processes', 2
     c.proxy.optim.clip_norm = 0.0
     c.proxy.loss.aux_weight = 0.0
 

@@ -53,7 +53,7 @@ def paper(c: ConfigDict) -> None:
     """
     c.search.space = registry.defaults('space', 'genet')
     c.search.searcher = registry.defaults('searcher', 'genetic')
-    c.search.evaluations, c.search.at_once = 20 * (1 + 50), 20
+    c.search.evaluations, c.search.max_concurrent = 20 * (1 + 50), 20
     c.search.engine, c.search.gpus = 'ray', 1.0
     common.use_proxy(c, genet, 'cifar10')
     c.proxy.data.train_split, c.proxy.data.eval_split = 'train[:40000]', 'train[40000:]'

@@ -52,13 +52,13 @@ def paper(c: ConfigDict) -> None:
     """
     c.search.space = registry.defaults('space', 'hier')
     c.search.searcher = registry.defaults('searcher', 'evolution', **EVOLUTION)
-    c.search.evaluations, c.search.at_once = 7000, 200
+    c.search.evaluations, c.search.max_concurrent = 7000, 200
     c.search.engine, c.search.gpus, c.search.synchronous = 'ray', 1.0, False
     common.use_proxy(c, hier, 'cifar10')
     c.search.evaluator.repeats = 4
     c.proxy.model.features, c.proxy.model.cells = 16, 1
     c.proxy.duration = '5000 steps'
-    c.proxy.schedule.at = ('2500 steps', '3750 steps', '4375 steps')
+    c.proxy.schedule.milestones = ('2500 steps', '3750 steps', '4375 steps')
 
 
 def nasbench201(c: ConfigDict) -> None:

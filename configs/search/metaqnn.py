@@ -82,12 +82,12 @@ def search(c: ConfigDict, proxy: ConfigDict, **space: int) -> None:
     c.search.space = registry.defaults('space', 'metaqnn', **space)
     c.search.searcher = registry.defaults('searcher', 'q_learning')
     c.search.evaluator.restarts = 5
-    c.search.evaluations, c.search.at_once, c.search.synchronous = 2700, 10, False
+    c.search.evaluations, c.search.max_concurrent, c.search.synchronous = 2700, 10, False
     c.proxy = proxy
     c.proxy.duration, c.proxy.batch = '20 epochs', 128
     c.proxy.optim.name, c.proxy.optim.lr = 'adam', 1e-3
     c.proxy.optim.weight_decay, c.proxy.optim.decay_mask = 5e-4, 'all'
-    c.proxy.schedule.name, c.proxy.schedule.factor = 'exponential', 0.2
+    c.proxy.schedule.name, c.proxy.schedule.gamma = 'exponential', 0.2
     c.proxy.schedule.every, c.proxy.schedule.staircase = '5 epochs', True
     c.proxy.data.train_crop, c.proxy.data.flip = 'none', True
 

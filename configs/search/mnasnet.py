@@ -62,7 +62,7 @@ def paper(c: ConfigDict) -> None:
     c.search.space = registry.defaults('space', 'mnasnet')
     c.search.searcher = registry.defaults('searcher', 'policy_gradient')
     c.search.objective = registry.defaults('objective', 'accuracy_latency')
-    c.search.evaluations, c.search.at_once = 8000, 20
+    c.search.evaluations, c.search.max_concurrent = 8000, 20
     c.search.engine, c.search.gpus, c.search.synchronous = 'ray', 1.0, False
     common.use_proxy(c, mnasnet, 'imagenet2012')
     c.search.evaluator = registry.defaults('evaluator', 'train_latency')

@@ -51,7 +51,7 @@ def paper(c: ConfigDict) -> None:
     """
     c.search.space = registry.defaults('space', 'nasnet')
     c.search.searcher = registry.defaults('searcher', 'policy_gradient')
-    c.search.evaluations, c.search.at_once = 20_000, 500
+    c.search.evaluations, c.search.max_concurrent = 20_000, 500
     c.search.engine, c.search.gpus, c.search.synchronous = 'ray', 1.0, False
     common.use_proxy(c, nasnet, 'cifar10')
     common.use_plain_cells(c, 32)

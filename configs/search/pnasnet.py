@@ -49,7 +49,7 @@ def paper(c: ConfigDict) -> None:
     """
     c.search.space = registry.defaults('space', 'pnasnet')
     c.search.searcher = registry.defaults('searcher', 'progressive')
-    c.search.evaluations, c.search.at_once = 136 + 4 * 256, 100
+    c.search.evaluations, c.search.max_concurrent = 136 + 4 * 256, 100
     c.search.engine, c.search.gpus, c.search.synchronous = 'ray', 1.0, False
     common.use_proxy(c, pnasnet, 'cifar10')
     common.use_plain_cells(c, 24)

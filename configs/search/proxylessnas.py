@@ -74,7 +74,11 @@ def paper(c: ConfigDict) -> None:
     c.duration, c.batch = '160 epochs', 256
     c.optim.name, c.optim.lr, c.optim.momentum, c.optim.nesterov = 'sgd', 0.05, 0.9, True
     c.optim.weight_decay, c.optim.decay_mask = 4e-5, 'all'
-    c.schedule.name, c.schedule.at, c.schedule.factor = 'cosine_restarts', ('40 epochs',), 0.5
+    c.schedule.name, c.schedule.milestones, c.schedule.gamma = (
+        'cosine_restarts',
+        ('40 epochs',),
+        0.5,
+    )
     c.loss.label_smoothing = 0.1
     c.search.train_with = 'configs/proxylessnas.py:imagenet2012'
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'

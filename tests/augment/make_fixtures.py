@@ -1,4 +1,4 @@
-"""Writes what torchvision, timm and TensorFlow make of small images, for the tests beside it.
+"""Writes results of torchvision, timm and TensorFlow on small images, for the tests of this folder.
 
 ORACLE_PYTHON tests/augment/make_fixtures.py torch        torchvision 0.28, timm 1.0.31
 ORACLE_PYTHON tests/augment/make_fixtures.py tensorflow   tensorflow 2.21
@@ -39,7 +39,7 @@ def of_torch() -> dict[str, np.ndarray]:
     from torchvision.transforms.v2 import functional as F
 
     small = picture(8, 0)
-    found = {'jitter_image': small, 'warp_image': picture(16, 1), 'policy_image': picture(20, 2)}
+    arrays = {'jitter_image': small, 'warp_image': picture(16, 1), 'policy_image': picture(20, 2)}
 
     def tensor(image):
         return torch.tensor(image.astype(np.float32) / 255).permute(2, 0, 1)
@@ -54,11 +54,11 @@ def of_torch() -> dict[str, np.ndarray]:
         for i in order:
             image = adjust[i](image, list(FACTORS.values())[i])
         jittered.append(array(image))
-    found['jittered'] = np.stack(jittered)
+    arrays['jittered'] = np.stack(jittered)
     bilinear = transforms.InterpolationMode.BILINEAR
-    image = tensor(found['warp_image'])
+    image = tensor(arrays['warp_image'])
     rotated = [F.rotate(image, angle, interpolation=bilinear) for angle in ANGLES]
-    found['rotated'] = np.stack([array(image) for image in rotated])
+    arrays['rotated'] = np.stack([array(image) for image in rotated])
 
     tables = {}
     for policy in ('imagenet', 'cifar10', 'svhn'):
@@ -68,12 +68,12 @@ def of_torch() -> dict[str, np.ndarray]:
         images = []
         for i in range(25):
             augment.get_params = lambda _, i=i: (i, torch.full((2,), -1.0), torch.full((2,), i % 2))
-            images.append(np.asarray(augment(Image.fromarray(found['policy_image']))))
-        found[policy] = np.stack(images)
+            images.append(np.asarray(augment(Image.fromarray(arrays['policy_image']))))
+        arrays[policy] = np.stack(images)
     for name in ('original', 'v0'):
         policy = auto_augment.auto_augment_policy(name)
         tables[name] = [[(op.name, op.prob, op.magnitude) for op in row] for row in policy]
-    found['tables'] = np.array(json.dumps(tables))
+    arrays['tables'] = np.array(json.dumps(tables))
 
     auto_augment._randomly_negate = lambda value: value
     for kind in ('_RAND_TRANSFORMS', '_RAND_INCREASING_TRANSFORMS'):
@@ -81,7 +81,7 @@ def of_torch() -> dict[str, np.ndarray]:
         for name in getattr(auto_augment, kind):
             function = auto_augment.LEVEL_TO_ARG[name]
             levels[name] = [function(m, {})[0] if function else 0 for m in range(11)]
-        found[kind] = np.array(json.dumps(levels))
+        arrays[kind] = np.array(json.dumps(levels))
 
     random_erasing._get_pixels = lambda *_, **__: 0.0
     rng = np.random.default_rng(3)
@@ -110,8 +110,8 @@ def of_torch() -> dict[str, np.ndarray]:
         image = torch.ones(1, 18, 14)
         eraser(image)
         masks.append(image[0].numpy() == 0)
-    found['erasing_numbers'], found['erased'] = numbers, np.stack(masks)
-    return found
+    arrays['erasing_numbers'], arrays['erased'] = numbers, np.stack(masks)
+    return arrays
 
 
 def of_tensorflow() -> dict[str, np.ndarray]:

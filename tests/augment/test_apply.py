@@ -1,4 +1,4 @@
-"""The whole of it: what a config asks for, on any devices, and what it may not ask for."""
+"""Augmentation of batches on one device and many, alone and in the training step."""
 
 import dataclasses
 import functools
@@ -11,16 +11,13 @@ import optax
 import pytest
 
 from cls.augment.apply import apply
-from cls.augment.settings import Augment
-from cls.config import load as configs
-from cls.config.defaults import FIELDS
-from cls.errors import UserError
-from cls.setup import set_up
+from cls.augment.spec import AugmentSpec
 from cls.steps import sharding as meshes
+from cls.steps import train_step
 from cls.steps.state import new_state
 from cls.steps.train_step import Recipe, make_train_step, normalise
 
-EVERYTHING = Augment(
+EVERYTHING = AugmentSpec(
     policy='autoaugment_svhn',
     rotation=10.0,
     distortion='inception',
@@ -49,7 +46,7 @@ def scaled(images):
 
 
 def on_devices(augment, count):
-    """Returns images and labels augmented on so many devices, and the compiled text."""
+    """Returns images and labels augmented on `count` devices, and the text of the program."""
     sharding = meshes.batch_sharding(meshes.make_mesh(1, jax.devices()[:count]))
     run = jax.jit(lambda x, y: apply(augment, x, y, jax.random.key(3), scaled, 5))
     inputs = jax.device_put(batch(), sharding)
@@ -57,7 +54,7 @@ def on_devices(augment, count):
     return jax.tree.map(np.asarray, compiled(*inputs)), compiled.as_text()
 
 
-@pytest.mark.sweep  # compiles for a quarter of a minute
+@pytest.mark.sweep  # compiles for 15 s
 def test_everything_is_the_same_on_eight_devices():
     (images, targets), _ = on_devices(EVERYTHING, 1)
     (others, other_targets), _ = on_devices(EVERYTHING, 8)
@@ -68,9 +65,9 @@ def test_everything_is_the_same_on_eight_devices():
     assert len({image.tobytes() for image in images}) == len(images)
 
 
-@pytest.mark.sweep  # likewise
+@pytest.mark.sweep  # as long
 def test_no_device_needs_anothers_images_for_a_policy():
-    augment = Augment(policy='randaugment', cutout=2)
+    augment = AugmentSpec(policy='randaugment', cutout=2)
     (images, _), _ = on_devices(augment, 1)
     (others, _), text = on_devices(augment, 4)
     np.testing.assert_array_equal(others, images)
@@ -78,16 +75,16 @@ def test_no_device_needs_anothers_images_for_a_policy():
         assert exchange not in text
 
 
-def test_what_is_off_is_not_traced_and_changes_nothing():
+def test_without_operations_a_batch_is_only_normalized():
     images, labels = batch()
-    ours, same = apply(Augment(), images, labels, jax.random.key(0), scaled, 5)
+    ours, same = apply(AugmentSpec(), images, labels, jax.random.key(0), scaled, 5)
     np.testing.assert_array_equal(ours, scaled(images))
     assert same is labels
-    assert not Augment().active
-    assert not Augment(layers=3, magnitude=2.0, erasing_fill='mean').active
-    for field in dataclasses.fields(Augment):
+    assert not AugmentSpec().active
+    assert not AugmentSpec(layers=3, magnitude=2.0, erasing_fill='mean').active
+    for field in dataclasses.fields(AugmentSpec):
         if field.name not in ('layers', 'magnitude', 'magnitude_std', 'erasing_fill'):
-            on = dataclasses.replace(Augment(), **{field.name: getattr(EVERYTHING, field.name)})
+            on = dataclasses.replace(AugmentSpec(), **{field.name: getattr(EVERYTHING, field.name)})
             assert on.active, field.name
 
 
@@ -102,19 +99,19 @@ def test_what_is_off_is_not_traced_and_changes_nothing():
         ({'hsl': (0.0, 0.0, 50.0)}, 50, 150, (100, 50 / 3**0.5)),
     ],
 )
-def test_ranges_of_what_is_drawn_uniformly(fields, low, high, moments):
+def test_ranges_of_uniform_draws(fields, low, high, moments):
     images = np.full((800, 1, 1, 3), 100, np.uint8)
     labels = np.zeros(800, np.int32)
-    run = jax.jit(lambda x, k: apply(Augment(**fields), x, labels, k, jnp.float32, 5)[0])
-    found = np.asarray(run(images, jax.random.key(0)))
-    assert low - 1e-3 <= found.min() < low + 2
-    assert high - 2 < found.max() <= high + 1e-3
-    np.testing.assert_allclose((found.mean(), found.std()), moments, rtol=0.07)
-    assert (found[..., 0] != found[..., 1]).any() == ('noise' in fields)
+    run = jax.jit(lambda x, k: apply(AugmentSpec(**fields), x, labels, k, jnp.float32, 5)[0])
+    results = np.asarray(run(images, jax.random.key(0)))
+    assert low - 1e-3 <= results.min() < low + 2
+    assert high - 2 < results.max() <= high + 1e-3
+    np.testing.assert_allclose((results.mean(), results.std()), moments, rtol=0.07)
+    assert (results[..., 0] != results[..., 1]).any() == ('noise' in fields)
 
 
 class Classes(nn.Module):
-    """Logits that are the first five values of an image."""
+    """A model whose logits are the first five values of an image."""
 
     num_classes: int = 5
 
@@ -133,8 +130,8 @@ def augmented(augment, images, labels, key):
     ('devices', 'accumulate'), [pytest.param(8, 1, marks=pytest.mark.sweep), (2, 4)]
 )
 def test_a_step_learns_from_the_mixed_labels(devices, accumulate):
-    """The loss and top-1 of the step are those of what `apply` returns for its key."""
-    augment = Augment(mixup=0.4, cutout=4)
+    """The loss and top-1 of the step are those of the batch that `apply` returns for its key."""
+    augment = AugmentSpec(mixup=0.4, cutout=4)
     mesh = meshes.make_mesh(1, jax.devices()[:devices])
     recipe = Recipe(10, (120.0,), (60.0,), False, 0.1, 0.0, accumulate, 0.0, augment=augment)
     optimizer = optax.sgd(0.0)
@@ -154,10 +151,8 @@ def test_a_step_learns_from_the_mixed_labels(devices, accumulate):
 
 
 def test_without_augmentation_the_step_is_the_one_without_this_package(monkeypatch):
-    """It is not even called, and the keys of flips and dropout stay."""
-    import cls.steps.train_step
-
-    monkeypatch.setattr(cls.steps.train_step, 'apply', None)
+    """`apply` is not called, and the keys of flips and dropout are the same."""
+    monkeypatch.setattr(train_step, 'apply', None)
     mesh = meshes.make_mesh(1, jax.devices()[:1])
     recipe = Recipe(10, (120.0,), (60.0,), True, 0.1, 0.0, 1, 0.0)
     optimizer = optax.sgd(0.0)
@@ -167,53 +162,5 @@ def test_without_augmentation_the_step_is_the_one_without_this_package(monkeypat
     text = str(jax.make_jaxpr(step)(state, {'image': images, 'label': labels}))
     assert text.count('random_fold_in') == 2  # of the step, and of the microbatch
     keys = jax.random.split(jax.random.key(1), 2), jax.random.key(1)
-    for i in range(2):  # a third key that is neither of the two
+    for i in range(2):  # split gives the keys of fold_in by 0 and 1; augmentation folds in 2
         assert (keys[0][i] == jax.random.fold_in(keys[1], i)).all()
-
-
-def small(*overrides):
-    return configs.load('configs/resnet.py', overrides)
-
-
-@pytest.mark.parametrize(
-    ('field', 'value', 'message'),
-    [
-        ('augment.policy', 'autoaugment_imagnet', 'Did you mean autoaugment_imagenet'),
-        ('augment.distortion', 'inceptoin', 'Did you mean inception'),
-        ('augment.erasing_fill', 'color', "expected one of 'noise', 'mean'"),
-        ('augment.layers', '0', r'\[1, 16\]'),
-        ('augment.magnitude', '31', r'\[0, 30\]'),
-        ('augment.hue', '0.6', r'\[0, 0.5\]'),
-        ('augment.erasing', '1.5', r'\[0, 1\]'),
-        ('augment.mixup', '-1', '0 or more'),
-        ('augment.cutmix', 'nan', 'is a float'),
-        ('augment.rotation', '-10', r'\[0, 180\]'),
-        ('augment.hsl', '(36,50)', 'expected 3 numbers'),
-        ('augment.lighting', '0.1', 'have no colours'),
-        ('augment.hsl', '(36,0,0)', 'have no colours'),
-        ('data.contrast', 'gobal', 'Did you mean global'),
-    ],
-)
-def test_what_means_nothing_is_refused(field, value, message):
-    with pytest.raises(UserError, match=message):
-        set_up(small((field, value)), jax.devices()[:1])
-
-
-def test_every_field_has_its_check_and_reaches_the_recipe():
-    config = small()
-    assert set(config.augment) == {field.name for field in dataclasses.fields(Augment)}
-    assert config.augment.to_dict() == dataclasses.asdict(Augment())
-    for field in dataclasses.fields(Augment):
-        stated = FIELDS[f'augment.{field.name}']
-        assert stated.interval or isinstance(field.default, str)
-    recipe = set_up(
-        small(
-            ('augment.mixup', '0.2'), ('augment.policy', 'randaugment'), ('data.contrast', 'global')
-        )
-    ).recipe
-    assert recipe.augment == Augment(mixup=0.2, policy='randaugment')
-    assert recipe.contrast == 'global'
-    with pytest.raises(UserError, match='from 0 to 10'):
-        set_up(small(('augment.policy', 'randaugment_increasing'), ('augment.magnitude', '11')))
-    with pytest.raises(UserError, match='batch > 1'):
-        set_up(small(('augment.mixup', '0.2'), ('batch', '1')), jax.devices()[:1])

@@ -1,4 +1,4 @@
-"""What is erased and what is mixed: timm's rectangles, closed forms and distributions."""
+"""Erasing and mixing against timm's rectangles, closed forms and distributions."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def keys(n):
 
 
 @pytest.mark.parametrize('side', [1, 4, 16, 40])
-def test_cutout_blanks_a_square_whose_centre_is_any_pixel(side):
+def test_cutout_blanks_a_square_centered_at_any_pixel(side):
     n, size = 400, 12
     images = jnp.ones((n, size, size, 2))
     blank = np.asarray(jax.jit(lambda x, k: erase.cutout(x, k, side))(images, keys(n))) == 0
@@ -45,7 +45,7 @@ def test_rectangles_are_timms_for_the_same_numbers():
 
 
 @pytest.mark.parametrize('fill', ['noise', pytest.param('mean', marks=pytest.mark.sweep)])
-def test_so_many_images_are_erased_from_and_filled(fill):
+def test_a_share_of_images_is_erased_and_filled(fill):
     n = 400
     run = jax.jit(lambda x, k: erase.random_erasing(x, k, 0.25, fill))
     images = np.asarray(run(jnp.full((n, 8, 8, 1), 50.0), keys(n)))
@@ -57,11 +57,11 @@ def test_so_many_images_are_erased_from_and_filled(fill):
     assert len(np.unique(values)) > 0.9 * len(values) or fill == 'mean'
 
 
-def pasted(share, centre, height, width):
-    """The released code's rectangle, which has rows and columns the other way around."""
+def pasted(share, center, height, width):
+    """Returns the rectangle of the released code, with rows and columns in this order."""
     ratio = np.sqrt(1 - share)
     tall, wide = int(height * ratio), int(width * ratio)
-    y, x = int(centre[0] * height), int(centre[1] * width)
+    y, x = int(center[0] * height), int(center[1] * width)
     rows = slice(*np.clip([y - tall // 2, y + tall // 2], 0, height))
     return rows, slice(*np.clip([x - wide // 2, x + wide // 2], 0, width))
 
@@ -71,10 +71,10 @@ def test_cutmix_pastes_a_rectangle_and_weighs_labels_by_its_pixels():
     images = rng.normal(size=(5, 12, 9, 2)).astype(np.float32)
     cutmix = jax.jit(mix.cutmix)
     for share in (0.03, 0.3, 0.77, 0.999):
-        for centre in rng.uniform(size=(4, 2)).astype(np.float32):
-            ours, kept = cutmix(images, np.float32(share), centre)
+        for center in rng.uniform(size=(4, 2)).astype(np.float32):
+            ours, kept = cutmix(images, np.float32(share), center)
             expected = images.copy()
-            rows, columns = pasted(share, centre, 12, 9)
+            rows, columns = pasted(share, center, 12, 9)
             expected[:, rows, columns] = images[[4, 0, 1, 2, 3]][:, rows, columns]
             np.testing.assert_array_equal(ours, expected)
             own = (np.asarray(ours)[0] == images[0]).all(-1).mean()
@@ -90,7 +90,7 @@ def test_cutmix_pastes_a_rectangle_and_weighs_labels_by_its_pixels():
     ],
 )
 def test_labels_are_mixed_as_images_are(mixup, cutmix):
-    """Image i is all ones times 2^i, so that its share of a pixel can be read."""
+    """Image i has the value 2^i everywhere, so that its share of a pixel can be read."""
     n = 4
     images = jnp.broadcast_to(2.0 ** jnp.arange(n)[:, None, None, None], (n, 8, 8, 1))
     run = jax.jit(jax.vmap(lambda key: mix.mix(images, jnp.eye(n), key, mixup, cutmix)))
@@ -102,7 +102,7 @@ def test_labels_are_mixed_as_images_are(mixup, cutmix):
         np.testing.assert_allclose(targets[:, i, i - 1], 1 - own, atol=1e-6)
         expected = own * values[i] + (1 - own) * values[i - 1]
         np.testing.assert_allclose(mixed[:, i].mean((1, 2, 3)), expected, rtol=1e-4)
-    smooth = mixed[:, 0].std((1, 2, 3)) < 1e-6  # one value: mixup, or a rectangle of nothing
+    smooth = mixed[:, 0].std((1, 2, 3)) < 1e-6  # one value: mixup, or an empty rectangle
     if mixup and cutmix:
         assert 0.4 < smooth.mean() < 0.7
     else:
@@ -112,10 +112,10 @@ def test_labels_are_mixed_as_images_are(mixup, cutmix):
 @pytest.mark.parametrize('alpha', [0.05, 0.2, 0.5, 1.0, 8.0])
 def test_shares_have_scipys_distribution(alpha):
     n = 20_000
-    drawn = np.sort(jax.jit(jax.vmap(lambda key: mix.beta(key, alpha)))(keys(n)))
-    assert np.isfinite(drawn).all()
-    # Kolmogorov and Smirnov: above 1.95 / sqrt(n) once in a thousand times
-    expected = scipy.stats.beta.cdf(np.float64(drawn), alpha, alpha)
-    inner = (drawn > 1e-6) & (drawn < 1 - 1e-6)
+    shares = np.sort(jax.jit(jax.vmap(lambda key: mix.beta(key, alpha)))(keys(n)))
+    assert np.isfinite(shares).all()
+    # Kolmogorov and Smirnov: above 1.95 / sqrt(n) with probability 0.001
+    expected = scipy.stats.beta.cdf(np.float64(shares), alpha, alpha)
+    inner = (shares > 1e-6) & (shares < 1 - 1e-6)
     distance = np.abs(expected - (np.arange(n) + 0.5) / n)[inner].max()
     assert distance < 1.95 / n**0.5

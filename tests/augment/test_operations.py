@@ -1,4 +1,4 @@
-"""Every operation of the policies against Pillow's, on images that are hard in different ways."""
+"""All operations of the policies against Pillow's, on images of several kinds."""
 
 import functools
 
@@ -13,7 +13,7 @@ from cls.augment.operations import OPERATIONS, operate
 
 
 def images(channels=3, size=24):
-    """Noise; a smooth picture; few levels; one level; a narrow range."""
+    """Returns noise, a smooth picture, few levels, one level, a narrow range, and outliers."""
     rng = np.random.default_rng(0)
     shape = (size, size, channels)
     y, x, c = np.meshgrid(*map(np.arange, shape), indexing='ij')
@@ -33,10 +33,10 @@ def enhanced(kind):
     return lambda image, factor: getattr(ImageEnhance, kind)(image).enhance(factor)
 
 
-def transformed(place):
+def transformed(entry):
     def function(image, value):
         matrix = [1, 0, 0, 0, 1, 0]
-        matrix[place] += value
+        matrix[entry] += value
         fill = (128,) * len(image.getbands())
         fill = fill if len(fill) > 1 else 128
         return image.transform(image.size, Image.Transform.AFFINE, matrix, fillcolor=fill)
@@ -76,29 +76,29 @@ CASES = [
 
 @functools.cache
 def compiled():
-    """All operations at once, as RandAugment has them."""
-    return jax.jit(functools.partial(operate, known=set(OPERATIONS[1:])))
+    """Returns the program of all operations, as in RandAugment."""
+    return jax.jit(functools.partial(operate, names=set(OPERATIONS[1:])))
 
 
-def ours(batch, name, argument, centre=(0.5, 0.5)):
+def ours(batch, name, argument, center=(0.5, 0.5)):
     n = len(batch)
     operation = jnp.full(n, OPERATIONS.index(name))
-    centre = jnp.tile(jnp.array(centre, jnp.float32), (n, 1))
-    return np.asarray(compiled()(batch, operation, jnp.full(n, argument, jnp.float32), centre))
+    center = jnp.tile(jnp.array(center, jnp.float32), (n, 1))
+    return np.asarray(compiled()(batch, operation, jnp.full(n, argument, jnp.float32), center))
 
 
 @pytest.mark.parametrize('channels', [pytest.param(1, marks=pytest.mark.sweep), 3])
 @pytest.mark.parametrize(('name', 'argument', 'reference'), CASES)
 def test_an_operation_is_pillows(name, argument, reference, channels):
     batch = images(channels)
-    found = ours(batch, name, argument)
+    result = ours(batch, name, argument)
     pictures = [Image.fromarray(x if channels == 3 else x[..., 0]) for x in batch]
     expected = np.stack([np.asarray(reference(x, argument)) for x in pictures]).reshape(batch.shape)
-    assert found.dtype == np.uint8
-    difference = np.abs(found.astype(int) - expected)
-    if name in operations.WARPS:  # a pixel whose source lies on a border, in other precision
+    assert result.dtype == np.uint8
+    difference = np.abs(result.astype(int) - expected)
+    if name in operations.WARPS:  # sources at the border of two pixels may round either way
         assert (difference > 0).mean() < 0.005
-    else:  # a value that is whole, in other precision
+    else:  # so may integers
         assert difference.max() <= 1
         assert (difference > 0).mean() < 0.01
     if name != 'identity' and argument not in (8, 256):
@@ -112,26 +112,26 @@ def test_the_smoothed_image_is_pillows():
     np.testing.assert_array_equal(ours(batch, 'sharpness', 0.0), expected)
 
 
-def test_each_image_gets_its_own():
+def test_each_image_has_its_own_operation():
     batch = np.repeat(images()[:1], 6, 0)
-    argument, centre = np.where(np.arange(len(OPERATIONS)) > 15, 5, 0.5), jnp.full((6, 2), 0.5)
+    argument, center = np.where(np.arange(len(OPERATIONS)) > 15, 5, 0.5), jnp.full((6, 2), 0.5)
     for first in (0, 6, len(OPERATIONS) - 6):
-        here = np.arange(first, first + 6)
-        mixed = compiled()(batch, here, np.float32(argument[here]), centre)
-        for image, i in zip(mixed, here, strict=True):
+        operation = np.arange(first, first + 6)
+        mixed = compiled()(batch, operation, np.float32(argument[operation]), center)
+        for image, i in zip(mixed, operation, strict=True):
             expected = ours(batch, OPERATIONS[i], argument[i])[0]
             np.testing.assert_array_equal(image, expected)
 
 
-def test_cutout_is_a_gray_square_cut_off_at_the_border():
+def test_cutout_is_a_gray_square_cropped_at_the_border():
     batch = images(size=24)
     expected = batch.copy()
-    expected[:, 9:15, 0:5] = 128  # centre: row 12, column 2; half a side: 3
+    expected[:, 9:15, 0:5] = 128  # center: row 12, column 2; half a side: 3
     np.testing.assert_array_equal(ours(batch, 'cutout', 3, (0.5, 2.4 / 24)), expected)
 
 
 def test_both_forms_of_counting_and_looking_up_agree(monkeypatch):
-    """What TPUs multiply, others scatter and gather."""
+    """TPUs multiply matrices, and other platforms scatter and gather."""
     batch = jnp.asarray(images())
     tables = np.random.default_rng(1).integers(256, size=(len(batch), 3, 256))
 

@@ -1,4 +1,4 @@
-"""The policies against torchvision's and timm's tables and pictures, and their draws."""
+"""Policies against torchvision's and timm's tables and pictures, and the distribution of draws."""
 
 import collections
 import json
@@ -48,17 +48,17 @@ def test_the_tables_are_the_published(policy):
 def test_both_operations_of_every_sub_policy_make_torchvisions_picture(policy):
     images = jnp.tile(ORACLE['policy_image'], (25, 1, 1, 1))
     chosen, arguments = policies.arrays(f'autoaugment_{policy}', images.shape)
-    sign = np.where(np.arange(25) % 2 == 0, -1, 1)[:, None]  # what torchvision was told to draw
+    sign = np.where(np.arange(25) % 2 == 0, -1, 1)[:, None]  # as for torchvision in make_fixtures
     argument = arguments[..., 0] + sign * arguments[..., 1]
-    # What a shift is positive for is the other way around there; signs are even chances.
+    # Torchvision translates in the opposite direction; both signs have the same probability.
     shifts = np.isin(chosen, [OPERATIONS.index(f'translate_{axis}') for axis in 'xy'])
     argument = np.where(shifts, -argument, argument)
-    known = {OPERATIONS[i] for i in chosen.ravel()}
-    operate = jax.jit(lambda *inputs: operations.operate(*inputs, known))
+    names = {OPERATIONS[i] for i in chosen.ravel()}
+    operate = jax.jit(lambda *inputs: operations.operate(*inputs, names))
     for i in range(2):
         images = operate(images, chosen[:, i], argument[:, i], jnp.zeros((25, 2)))
     different = np.abs(np.int32(images) - ORACLE[policy]).max(-1)
-    # A shear by 0.2 (SVHN's 20th) takes every fifth row from the very border of two pixels.
+    # A shear by 0.2 (SVHN's 20th) samples every fifth row exactly between two pixels.
     assert (different > 2).mean((1, 2)).max() < 0.14
     assert (different > 2).mean() < 0.01
     assert (different > 0).mean() < 0.01
@@ -79,8 +79,8 @@ def test_arguments_at_every_magnitude_are_timms(policy, theirs):
     for name, (their_name, row) in table.items():
         row = np.array(row) * (224 if their_name.endswith('Rel') else 1)
         for m in (magnitudes, np.arange(11.0)):
-            about, spread = reading[name](m, 224)
-            np.testing.assert_allclose(about + spread, row, atol=1e-4, err_msg=name)
+            base, spread = reading[name](m, 224)
+            np.testing.assert_allclose(base + spread, row, atol=1e-4, err_msg=name)
 
 
 def test_cutout_and_published_sides():
@@ -102,31 +102,31 @@ def record(monkeypatch, policy, n):
 def test_sub_policies_are_drawn_evenly_and_their_operations_with_their_chances(monkeypatch):
     n = 20_000
     policy = 'autoaugment_cifar10'
-    found, arguments = record(monkeypatch, policy, n)
+    operation, arguments = record(monkeypatch, policy, n)
     for i in range(2):
         expected = collections.Counter()
         for row in policies.sub_policies(policy):
             expected[row[i][0]] += row[i][1] / 25
             expected['identity'] += (1 - row[i][1]) / 25
-        shares = np.bincount(found[i], minlength=len(OPERATIONS)) / n
+        shares = np.bincount(operation[i], minlength=len(OPERATIONS)) / n
         for name, share in zip(OPERATIONS, shares, strict=True):
             assert abs(share - expected[name]) < 0.015, name
-    shifts = arguments[0][found[0] == OPERATIONS.index('translate_y')]
+    shifts = arguments[0][operation[0] == OPERATIONS.index('translate_y')]
     assert abs((shifts > 0).mean() - 0.5) < 0.03
 
 
 def test_randaugment_draws_every_operation_and_sign_evenly(monkeypatch):
     n = 20_000
-    found, arguments = record(monkeypatch, 'randaugment_increasing', n)
-    assert found.shape == (2, n)
+    operation, arguments = record(monkeypatch, 'randaugment_increasing', n)
+    assert operation.shape == (2, n)
     names = list(policies.RANDOM['randaugment_increasing'][0])
     for layer in range(2):
         for name in names:
-            share = (found[layer] == OPERATIONS.index(name)).mean()
+            share = (operation[layer] == OPERATIONS.index(name)).mean()
             assert abs(share - 0.5 / len(names)) < 0.01, name
-        assert abs((found[layer] == 0).mean() - 0.5) < 0.02
-    assert abs((found[0] == found[1])[found[0] > 0].mean() - 0.5 / len(names)) < 0.01
-    degrees = arguments[found == OPERATIONS.index('rotate')]
+        assert abs((operation[layer] == 0).mean() - 0.5) < 0.02
+    assert abs((operation[0] == operation[1])[operation[0] > 0].mean() - 0.5 / len(names)) < 0.01
+    degrees = arguments[operation == OPERATIONS.index('rotate')]
     assert abs((degrees > 0).mean() - 0.5) < 0.05
     level = np.abs(degrees) / 3
     assert abs(level.mean() - 9) < 0.1
@@ -134,17 +134,17 @@ def test_randaugment_draws_every_operation_and_sign_evenly(monkeypatch):
     assert level.max() <= 10 + 1e-5
 
 
-def test_operations_follow_one_another(monkeypatch):
-    def operate(images, operation, argument, centre, known):
-        assert known == {'rotate'}
+def test_operations_are_applied_in_order(monkeypatch):
+    def operate(images, operation, argument, center, names):
+        assert names == {'rotate'}
         return images * 3 + jnp.uint8(operation)[:, None, None, None]
 
     monkeypatch.setattr(policies, 'operate', operate)
-    found = policies._in_turn(
+    images = policies._in_turn(
         jnp.ones((2, 1, 1, 1), jnp.uint8),
         jnp.array([[5, 0], [7, 1]]),
         jnp.zeros((2, 2)),
         jnp.zeros((2, 2, 2)),
         {'rotate'},
     )
-    assert found.ravel().tolist() == [(3 + 5) * 3 + 7, 3 * 3 + 1]
+    assert images.ravel().tolist() == [(3 + 5) * 3 + 7, 3 * 3 + 1]

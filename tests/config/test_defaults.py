@@ -1,6 +1,7 @@
 """The table of fields: the values that they take, and configs that are older than it."""
 
 import json
+import re
 
 import pytest
 
@@ -40,9 +41,9 @@ def refused(name, text, spec=RESNET):
         ('batch', '7000000000000', '[1, '),
         ('data.image_size', '1000000', '[1, '),
         ('data.workers', '-1', '[0, '),
-        ('schedule.factor', '0', 'above 0'),
-        ('optim.bias_lr', '-1', 'above 0'),
-        ('optim.body_lr', '0', 'optim.freeze'),
+        ('schedule.gamma', '0', 'above 0'),
+        ('optim.bias_lr_mult', '-1', 'above 0'),
+        ('optim.body_lr_mult', '0', 'optim.freeze'),
         ('model.dtype', 'float34', 'float32, bfloat16, float16'),
     ],
 )
@@ -105,3 +106,47 @@ def test_a_config_is_a_python_file(tmp_path):
     (tmp_path / 'own.txt').write_text('batch = 3')
     with pytest.raises(UserError, match=r'own\.txt is no config: expected a Python file'):
         configs.load(str(tmp_path / 'own.txt'))
+
+
+@pytest.mark.parametrize(('old', 'new'), defaults.RENAMED.items())
+def test_an_earlier_name_of_a_field_is_refused_naming_todays(tmp_path, old, new):
+    """As a flag, and where a config file sets it; a field of a trial and of a member as well."""
+    config = 'configs/search/genet.py' if old.startswith('search.') else RESNET
+    assert defaults.field(new) is not None and defaults.field(old) is None
+    with pytest.raises(UserError, match=rf"no field '{re.escape(old)}'\. It is now called {new}\."):
+        configs.load(config, [(old, '1')])
+    (tmp_path / 'own.py').write_text(
+        'from cls.config import load\n'
+        'def get_config(argument):\n'
+        f'    c = load.load({config!r}).unlock()\n'
+        f'    c.{old} = 1\n'
+        '    return c\n'
+    )
+    with pytest.raises(UserError, match=rf'config\.{re.escape(old)} is no field.*called {new}'):
+        configs.load(str(tmp_path / 'own.py'))
+
+
+def test_an_earlier_name_is_refused_in_the_parts_of_a_config():
+    for config, prefix in (('search/genet', 'proxy.'), ('inception_ensemble', 'members.x.')):
+        with pytest.raises(UserError, match=rf'now called {prefix}schedule\.gamma'):
+            configs.load(f'configs/{config}.py', [(f'{prefix}schedule.factor', '0.5')])
+
+
+def test_an_earlier_value_is_refused_naming_todays():
+    with pytest.raises(UserError, match=r"engine is 'here': known: .* It is now called local\."):
+        configs.load('configs/search/genet.py', [('search.engine', 'here')])
+
+
+@pytest.mark.parametrize('config', [RESNET, 'configs/search/genet.py', 'configs/search/darts.py'])
+def test_a_config_of_a_run_folder_has_todays_names(config):
+    """The same text with the earlier names is read as the same config."""
+    loaded = configs.load(config)
+    earlier = json.loads(configs.to_json(loaded))
+    for part in [earlier, earlier.get('proxy', {})]:
+        for old, new in defaults.RENAMED.items():
+            group, _, key = new.rpartition('.')
+            if key in part.get(group, {}):
+                part[group][old.rpartition('.')[2]] = part[group].pop(key)
+        if part.get('search', {}).get('engine') == 'local':
+            part['search']['engine'] = 'here'
+    assert configs.to_json(configs.from_json(json.dumps(earlier))) == configs.to_json(loaded)

@@ -50,7 +50,7 @@ def snapshot(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('images', 'classes', 'batch', 'steps', 'body_lr'),
+    ('images', 'classes', 'batch', 'steps', 'body_lr_mult'),
     [
         (3, 2, 2, 100, 0.01),
         (10, 2, 8, 100, 0.01),
@@ -62,11 +62,11 @@ def snapshot(tmp_path):
     ],
 )
 def test_batch_steps_and_the_rate_of_the_body_follow_from_the_images(
-    images, classes, batch, steps, body_lr
+    images, classes, batch, steps, body_lr_mult
 ):
     assert presets.batch(images) == batch
     assert presets.steps(images, classes, batch) == steps
-    assert presets.body_lr(images) == body_lr
+    assert presets.body_lr_mult(images) == body_lr_mult
 
 
 @pytest.mark.parametrize('file', FILES)
@@ -150,7 +150,7 @@ def test_images_are_prepared_as_the_weights_card_says(snapshot):
     np.testing.assert_allclose(config.data.std, (51, 51, 25.5))
     assert (config.data.image_size, config.data.eval_resize) == (32, 40)
     assert config.data.interpolation == 'bicubic'
-    assert (config.optim.body_lr, config.freeze_bn) == (0.01, '0 steps')
+    assert (config.optim.body_lr_mult, config.freeze_bn) == (0.01, '0 steps')
     larger = configs.load(
         spec(), [*SMALL, ('init', str(snapshot)), ('data.image_size', '64'), ('data.std', '9')]
     )
@@ -159,7 +159,7 @@ def test_images_are_prepared_as_the_weights_card_says(snapshot):
 
 def test_without_weights_the_body_has_the_full_rate_and_norms_their_batches():
     config = configs.load(spec())
-    assert (config.optim.body_lr, config.freeze_bn) == (1.0, '')
+    assert (config.optim.body_lr_mult, config.freeze_bn) == (1.0, '')
     assert config.optim.lr == 0.001
 
 

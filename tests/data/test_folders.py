@@ -20,7 +20,7 @@ from cls.data.decode import SUFFIXES
 from cls.errors import UserError
 from cls.evaluation import metrics
 from cls.models.registry import init
-from cls.run.workdir import claim, load_classes
+from cls.run.workdir import load_classes, open_run
 from cls.tools import import_weights
 
 
@@ -217,17 +217,17 @@ def test_training_writes_the_names(tmp_path, monkeypatch):
 
 def test_a_run_goes_on_with_the_classes_that_it_began_with(tmp_path):
     config = configs.load('configs/resnet.py')
-    with claim(tmp_path, config, ('cat', 'dog')):  # imported, say: not begun, so it may change
+    with open_run(tmp_path, config, ('cat', 'dog')):  # imported, say: not begun, so it may change
         pass
-    with claim(tmp_path, config, ('cat', 'eel')):
+    with open_run(tmp_path, config, ('cat', 'eel')):
         (tmp_path / 'metrics.jsonl').touch()
     for names in (('cat', 'owl'), ('eel', 'cat'), ('cat', 'eel', 'owl')):
         with (
             pytest.raises(UserError, match='holds a run of 2 classes, and the data set has'),
-            claim(tmp_path, config, names),
+            open_run(tmp_path, config, names),
         ):
             raise AssertionError('claimed')
-    with claim(tmp_path, config, ('cat', 'eel')):
+    with open_run(tmp_path, config, ('cat', 'eel')):
         assert load_classes(tmp_path) == ('cat', 'eel')
 
 

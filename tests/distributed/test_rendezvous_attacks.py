@@ -20,8 +20,8 @@ from cls.errors import UserError
 HERE = Path(__file__).parents[1]
 NOT_OURS = 'sent what no process of a run sends ('
 REFUSED = (
-    'refused a process at 127.0.0.1 that has another token: CLS_TOKEN has to be the same for all '
-    'processes of a run.\n'
+    'WARNING: refused a process at 127.0.0.1 that has another token: CLS_TOKEN has to be the same '
+    'for all processes of a run.\n'
 )
 
 
@@ -55,7 +55,7 @@ def test_a_listener_in_the_place_of_process_0_is_not_believed(name, made):
     assert codes(scene) == [0, 0, 0, 0]
     assert [out for _, out, _ in scene] == ['[0, 1, 2]\n'] * 3 + ['']
     for _, _, error in scene:
-        assert re.fullmatch('(at .* is not process 0 of this run yet .*\n)?', error)
+        assert re.fullmatch('(WARNING: at .* is not process 0 of this run yet .*\n)?', error)
 
 
 SAY_OTHERWISE = {
@@ -189,7 +189,7 @@ def test_a_name_that_others_know_otherwise_listens_everywhere_and_says_so(
     assert names <= {'::', '0.0.0.0'}
     assert service in (None, f'0.0.0.0:{port}')
     line = capsys.readouterr().err
-    assert line.startswith('node1 is no address of this host that it knows of: ')
+    assert line.startswith('WARNING: node1 is no address of this host that it knows of: ')
     assert line.count('\n') == 1
 
 

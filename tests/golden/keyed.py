@@ -1,8 +1,8 @@
-"""Weights and images that two frameworks make alike, from nothing but a name and a shape.
+"""Weights and images that two frameworks can generate identically, from a name and a shape.
 
-The bits are a PCG64 stream seeded by a hash of the name. Only the bit generator is used, whose
-streams NumPy promises to keep (it does not promise that of the distributions), and float32
-arithmetic that IEEE 754 fixes: any NumPy on any machine makes the same numbers.
+The bits are a PCG64 stream seeded by a hash of the name. This uses only the bit generator, as NumPy
+guarantees its streams (but not those of the distributions), and float32 arithmetic as fixed by IEEE
+754: any NumPy on any machine gives the same numbers.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-SALT = 'cls golden 1'  # another salt, other numbers; the golden files are then to be made anew
+SALT = 'cls golden 1'  # a change of the salt changes all golden files
 
 
 def make(name: str, shape: Sequence[int], gain: float = 1.0) -> np.ndarray:
@@ -19,13 +19,13 @@ def make(name: str, shape: Sequence[int], gain: float = 1.0) -> np.ndarray:
 
     An `index` (n,) is int64 and picks from the first n channels, a `mask` is bool.
 
-    Matrices and kernels, of variance gain / fan-in, carry the signal; `gain` belongs to the net
-    (see make.py). Variances and scales are positive and all else is non-zero, so that a swapped
-    or forgotten one shows.
+    Matrices and kernels, of variance gain / fan-in, propagate the signal; each network has its
+    `gain` (see make.py). Variances and scales are positive and all other values are non-zero, so
+    that a swapped or missing tensor changes the logits.
 
     Args:
-      name: in the reference's naming; its last part says what it is.
-      shape: in torch's layout, so (O, I, ...) for what has a fan-in.
+      name: in the reference's naming; its last part determines the kind of tensor.
+      shape: in PyTorch's layout: (O, I, ...) for matrices and kernels.
       gain: of matrices and kernels.
     """
     leaf = name.rsplit('.', 1)[-1]
@@ -51,15 +51,15 @@ def make(name: str, shape: Sequence[int], gain: float = 1.0) -> np.ndarray:
 
 
 def state_dict(tensors: Mapping[str, Sequence[int]], gain: float = 1.0) -> dict[str, np.ndarray]:
-    """Returns `make` of every tensor, given as name -> shape."""
+    """Returns `make` for every tensor of a mapping from names to shapes."""
     return {name: make(name, shape, gain) for name, shape in tensors.items()}
 
 
 def images(count: int, size: int, channels: int = 3) -> np.ndarray:
     """Returns (count, size, size, channels) float32 images of about unit variance.
 
-    They are coarse patches under a little noise: plain noise looks the same to a net that
-    averages over the image, whichever noise it is.
+    They are coarse patches with a little noise: to a network that averages over the image, all
+    samples of plain noise look the same.
     """
     patches = uniform(f'patches {size}', (count, 4, 4, channels), -2.0, 2.0)
     noise = uniform(f'noise {size}', (count, size, size, channels), -0.5, 0.5)
@@ -68,7 +68,7 @@ def images(count: int, size: int, channels: int = 3) -> np.ndarray:
 
 
 def uniform(name: str, shape: Sequence[int], low: float, high: float) -> np.ndarray:
-    """Returns float32 numbers in [low, high), a function of name and shape alone."""
+    """Returns float32 numbers in [low, high), a function of name and shape."""
     seed = int.from_bytes(hashlib.sha256(f'{SALT}:{name}'.encode()).digest()[:16], 'little')
     count = math.prod(shape)
     raw = np.random.PCG64(seed).random_raw((count + 1) // 2)

@@ -1,13 +1,13 @@
-"""Writes the golden files: what reference implementations compute under keyed weights.
+"""Writes the golden files: the outputs of reference implementations with keyed weights.
 
     python tests/golden/make.py resnet                  # the rows of tests/systems/resnet.py
     python tests/golden/make.py resnet 'torchvision:*'  # those that match a shell pattern
 
-Needs PyTorch and the packages of requirements.txt, and nothing of `cls`. A row's gain, the
-variance of its weights, is the smallest of GAINS under which the images' logits differ clearly:
-nets differ in how they let a signal grow. One that drowns in its biases tests nothing, and one
-that grows through a hundred layers magnifies float32's rounding as it magnifies the images'
-difference (resnet152: to 1e-5 of the spread with gain 0.9, in PyTorch as in JAX; 4e-5 with 1.0).
+Needs PyTorch and the packages of requirements.txt, and nothing of `cls`. A row's gain, the variance
+of its weights, is the smallest of GAINS for which the logits of the images differ clearly, as
+networks amplify a signal differently. A network dominated by its biases tests nothing, and one that
+amplifies the signal over a hundred layers amplifies float32's rounding like the images' difference
+(resnet152: to 1e-5 of the spread with gain 0.9, in PyTorch as in JAX; 4e-5 with 1.0).
 """
 
 import dataclasses
@@ -30,13 +30,13 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from golden.task import Task  # noqa: E402
 
 GAINS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4, 1.6, 1.8, 2.0, 2.3, 2.6, 3.0, 4.0, 6.0)
-BUFFERS = r'\.(running_mean|running_var|index|mask)$'  # tensors that are not trained
-CONTRAST = 0.4  # the difference between two images' logits, in units of the logits' spread
+BUFFERS = r'\.(running_mean|running_var|index|mask)$'  # untrained tensors
+CONTRAST = 0.4  # least difference between two images' logits, in units of the logits' spread
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """A net as a function: tensors' shapes, trained parameters, (tensors, images) -> logits."""
+    """A network as a function: shapes, trained parameters, (tensors, images) -> logits."""
 
     tensors: dict[str, tuple[int, ...]]
     params: int
@@ -55,7 +55,7 @@ def from_pytorchcv(name: str) -> torch.nn.Module:
 
     module = get_model(name, pretrained=False)
     if isinstance(getattr(module.features, 'final_pool', None), torch.nn.AvgPool2d):
-        module.features.final_pool = torch.nn.AdaptiveAvgPool2d(1)  # the same at the full size
+        module.features.final_pool = torch.nn.AdaptiveAvgPool2d(1)  # the same for full-sized images
     return module
 
 
@@ -80,7 +80,7 @@ PACKAGES = {
 
 
 def restated(system: str, task: Task) -> Reference:
-    """A net of restated/<system>.py; `params` are still those of the net without `fields`."""
+    """Returns a network of restated/<system>.py; `params` counts it without `fields`."""
     module = importlib.import_module(f'restated.{system}')
     build = module.NETS[task.reference.split(':')[1]]
     registered, _ = build()
@@ -90,11 +90,11 @@ def restated(system: str, task: Task) -> Reference:
 
 
 def packaged(task: Task) -> Reference:
-    """A package's module in evaluation mode and float64."""
+    """Returns a package's module, in evaluation mode and float64."""
     package, name = task.reference.split(':')
     _declare_torchvision_operators()
     build = task.build or functools.partial(PACKAGES[package], name)
-    with torch.device('meta'):  # the net without `fields`, which may be too large
+    with torch.device('meta'):  # the network without `fields` may be too large
         params = sum(parameter.numel() for parameter in build().parameters())
     module = build(**task.fields).double().eval()
     tensors = {name: tuple(value.shape) for name, value in module.state_dict().items()}
@@ -107,10 +107,10 @@ def packaged(task: Task) -> Reference:
 
 
 def _declare_torchvision_operators() -> None:
-    """Lets torchvision be imported where its compiled part does not load (a CPU build of torch).
+    """Makes torchvision importable without its compiled part (as with a CPU build of torch).
 
-    It attaches to two operators of that part when imported; no classifier uses them. Done only
-    once and only if they are unknown: `torch.library` objects undeclare theirs when collected.
+    Its import needs two operators of that part; no classifier uses them. This declares them once
+    and only if they are unknown: `torch.library` objects drop their declarations on collection.
     """
     global _library
     if 'torchvision' in sys.modules:
@@ -142,7 +142,7 @@ def logits(
 
 
 def scaled(state: Mapping[str, np.ndarray], gain: float) -> dict[str, np.ndarray]:
-    """Returns weights made with gain 1 as another gain makes them, but for rounding."""
+    """Returns the weights of gain 1 scaled to another gain, up to rounding."""
     factor = np.float32(math.sqrt(gain))
     return {
         name: x * factor if x.ndim > 1 and x.dtype == np.float32 else x for name, x in state.items()
@@ -150,16 +150,16 @@ def scaled(state: Mapping[str, np.ndarray], gain: float) -> dict[str, np.ndarray
 
 
 def contrast(values: np.ndarray) -> float:
-    """Returns how much the first two images' logits differ, relative to one image's spread."""
+    """Returns the difference of the first two images' logits, relative to one image's spread."""
     return float((values[0] - values[1]).std() / values.std(axis=1).mean())
 
 
 def make_row(system: str, task: Task) -> rows.Row:
-    """Computes a row; raises RuntimeError if no gain makes the images' logits differ clearly."""
-    own = task.reference.startswith('restated:')
-    reference = restated(system, task) if own else packaged(task)
+    """Returns a new row; raises RuntimeError if the logits do not differ clearly for any gain."""
+    is_restated = task.reference.startswith('restated:')
+    reference = restated(system, task) if is_restated else packaged(task)
     plain = keyed.state_dict(reference.tensors)
-    for gain in GAINS:  # tried in float32, in half the time
+    for gain in GAINS:  # trials in float32 take half the time
         values = logits(reference, task, scaled(plain, gain), torch.float32)
         if contrast(values) >= CONTRAST and np.isfinite(values).all():
             state = keyed.state_dict(reference.tensors, gain)
@@ -183,6 +183,7 @@ def make_row(system: str, task: Task) -> rows.Row:
 
 
 def main(system: str, pattern: str = '*') -> None:
+    """Writes the rows of a system whose references match a shell pattern."""
     tasks = importlib.import_module(f'systems.{system}').TASKS
     before = rows.read(system)
     after = {task.reference: before.get(task.reference) for task in tasks}

@@ -1,8 +1,8 @@
-"""Restating a net as a plain function in PyTorch: what the files in restated/ are made of.
+"""Networks as plain functions in PyTorch: the building blocks of the files in restated/.
 
-They hold nets that no installable package has, written from the papers and their authors' code and
-apart from `cls.models`, so that an error in one shows against the other; only the tensors' names
-are agreed. Each has NETS: variant -> a builder that takes some of the module's fields and returns
+Those files have networks that no installable package has, written from the papers and their
+authors' code and independently of `cls.models`, so that the two check each other; only the names of
+the tensors are shared. Each file has NETS: variant -> a function of some fields of the module to
 the tensors' shapes and a function of (tensors, images).
 """
 
@@ -18,11 +18,11 @@ BN_PARTS = ('weight', 'bias', 'running_mean', 'running_var')
 
 
 def declared(forward: Callable[[Weight, torch.Tensor], torch.Tensor], size: int = 96) -> Net:
-    """Makes a net of a function of (weight, images) that asks for its tensors by name and shape.
+    """Returns the network of a function of (weight, images) that declares its tensors.
 
     Args:
-      forward: asks for each tensor once: `weight('conv1.weight', 64, 3, 7, 7)`.
-      size: of an image that can pass through it, to find the shapes.
+      forward: declares each tensor once, by name and shape: `weight('conv1.weight', 64, 3, 7, 7)`.
+      size: of a valid image, in pixels, to determine the shapes.
     """
     shapes = {}
 
@@ -36,7 +36,7 @@ def declared(forward: Callable[[Weight, torch.Tensor], torch.Tensor], size: int 
 
 
 def norm(weight: Weight, name: str, x: torch.Tensor, eps: float = 1e-5) -> torch.Tensor:
-    """Batch normalisation of (N, C, H, W) by the running statistics."""
+    """Returns (N, C, H, W) batch-normalized by the running statistics."""
     parts = (weight(f'{name}.{part}', x.shape[1])[:, None, None] for part in BN_PARTS)
     scale, bias, mean, var = parts
     return (x - mean) / (var + eps).sqrt() * scale + bias

@@ -1,4 +1,4 @@
-"""The golden files: one npz for each system, two entries for each of its reference nets."""
+"""The golden files: one npz for each system, two entries for each of its references."""
 
 import dataclasses
 import json
@@ -12,13 +12,13 @@ FOLDER = Path(__file__).parent
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What a reference says of itself under keyed weights.
+    """The properties and logits of a reference with keyed weights.
 
-    `tensors` maps all names of the state dict to shapes, `params` counts what is trained, `gain`
-    is keyed.make's, `logits` are (count, classes) float32 for keyed.images(count, size, channels)
-    as the reference computes them in float64, `made_with` names the package's version. `fields`
-    are those of the module in which the net differs from the registered variant, to be small;
-    `tensors` and `logits` are then the small net's, `params` the registered one's.
+    `tensors` maps all names of the state dict to shapes, `params` counts the trained parameters,
+    `gain` is keyed.make's, `logits` are (count, classes) float32 for keyed.images(count, size,
+    channels), computed in float64 by the reference, `made_with` names the package's version.
+    `fields` are the fields of the module that make the network smaller than the registered variant;
+    `tensors` and `logits` then belong to the small network, `params` to the registered one.
     """
 
     tensors: dict[str, tuple[int, ...]]
@@ -33,7 +33,7 @@ class Row:
 
 
 def read(system: str) -> dict[str, Row]:
-    """Returns 'package:constructor' -> row of a system's file; nothing if there is no file."""
+    """Returns 'package:constructor' -> row of a system's file; {} without a file."""
     path = FOLDER / f'{system}.npz'
     if not path.exists():
         return {}
@@ -49,7 +49,7 @@ def read_all() -> dict[str, Row]:
 
 
 def write(system: str, rows: dict[str, Row]) -> Path:
-    """Writes a system's file anew and returns its path."""
+    """Writes a system's file and returns its path."""
     arrays = {}
     for name, row in sorted(rows.items()):
         spec = {f.name: getattr(row, f.name) for f in dataclasses.fields(row)}
@@ -63,7 +63,7 @@ def write(system: str, rows: dict[str, Row]) -> Path:
 
 
 def same(one: Row | None, other: Row) -> bool:
-    """Whether two rows say the same, so that a file need not change."""
+    """Returns whether two rows are equal, and a file need not change."""
     return one is not None and all(
         np.array_equal(getattr(one, f.name), getattr(other, f.name))
         if f.name == 'logits'
@@ -80,5 +80,5 @@ def _row(spec: np.ndarray, logits: np.ndarray) -> Row:
 
 
 def _tuples(value: Any) -> Any:
-    """Lists, in which JSON gives tuples back, as tuples again: fields of a module are hashed."""
+    """Returns JSON's lists as tuples, since fields of a module are hashed."""
     return tuple(map(_tuples, value)) if isinstance(value, list) else value

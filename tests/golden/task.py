@@ -1,4 +1,4 @@
-"""What golden/make.py is asked to make; the lists of tasks are in tests/systems/."""
+"""The specification of a golden row, for golden/make.py; the tasks are in tests/systems/."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -7,11 +7,11 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A golden row to be made: `package:constructor`, on `count` images of `size` pixels.
+    """A golden row: the logits of `package:constructor` on `count` images of `size` pixels.
 
-    `build` makes the module where the package has no constructor of that name (or not in the form
-    that is wanted). `fields` make a net smaller than the registered variant; restated nets take
-    them, and packages' where `build` does.
+    `build` returns the module if the package has no constructor of that name (or one of another
+    form). `fields` make a network smaller than the registered variant; restated networks accept
+    them, and packages' networks if `build` does.
     """
 
     reference: str

@@ -1,10 +1,11 @@
-"""Trains ResNet-20 on CIFAR-10 in PyTorch: what the trainer's own curve is held against.
+"""Trains ResNet-20 on CIFAR-10 in PyTorch: the reference for the trainer's own curve.
 
   VENV/bin/python tests/golden/train_resnet20.py FOLDER --epochs 10 [--until 3]
 
 The recipe is that of configs/resnet.py:cifar10 (He et al. 2016, section 4.2) with the rate divided
-by 10 at 50 and 75 percent of the epochs; --until stops earlier on the same schedule. Every 50 steps
-it prints the loss of the batch, after every epoch the test accuracy. Needs torch, NumPy and Pillow.
+by 10 at 50 and 75 percent of the epochs; --until stops earlier on the same schedule. Prints the
+loss of the batch every 50 steps, and the test accuracy after every epoch. Needs torch, NumPy and
+Pillow.
 """
 
 import argparse
@@ -22,7 +23,7 @@ BATCH = 128
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions; where the width grows, every second pixel and channels of zeros."""
+    """Two 3x3 convolutions; a shortcut to more channels is strided and padded with zeros."""
 
     def __init__(self, before, width, stride):
         super().__init__()
@@ -40,11 +41,11 @@ class Block(nn.Module):
 
 
 def resnet20():
-    """Returns the net, drawn as ours is: He's normal by fan-out, a uniform classifier."""
+    """Returns the network, initialized as ours: He normal by fan-out, a uniform classifier."""
     widths = [(16, 16, 1)] * 3
     widths += [(16, 32, 2)] + [(32, 32, 1)] * 2
     widths += [(32, 64, 2)] + [(64, 64, 1)] * 2
-    net = nn.Sequential(
+    model = nn.Sequential(
         nn.Conv2d(3, 16, 3, 1, 1, bias=False),
         nn.BatchNorm2d(16),
         nn.ReLU(),
@@ -53,13 +54,13 @@ def resnet20():
         nn.Flatten(),
         nn.Linear(64, 10),
     )
-    for module in net.modules():
+    for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode='fan_out')
         elif isinstance(module, nn.Linear):
             nn.init.uniform_(module.weight, -1 / 8, 1 / 8)
             nn.init.zeros_(module.bias)
-    return net
+    return model
 
 
 def load(folder):
@@ -70,13 +71,13 @@ def load(folder):
     return torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels)
 
 
-def normalised(images):
-    """Returns float32 images by channel."""
+def normalized(images):
+    """Returns float32 images, normalized by channel."""
     return (images.float() - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
 
 def augmented(images, generator):
-    """Pads by 4, crops and mirrors each image by a draw of its own."""
+    """Returns images padded by 4, cropped and mirrored at random, each independently."""
     padded = F.pad(images, (4, 4, 4, 4))
     tops, lefts = torch.randint(9, (2, len(images)), generator=generator)
     flips = torch.rand(len(images), generator=generator) < 0.5
@@ -88,19 +89,19 @@ def augmented(images, generator):
 
 
 @torch.no_grad()
-def accuracy(net, images, labels):
-    """Returns the percentage of images whose label is predicted."""
-    net.eval()
-    right = [
-        (net(normalised(images[i : i + 500])).argmax(1) == labels[i : i + 500]).sum()
+def accuracy(model, images, labels):
+    """Returns the percentage of correct predictions."""
+    model.eval()
+    correct = [
+        (model(normalized(images[i : i + 500])).argmax(1) == labels[i : i + 500]).sum()
         for i in range(0, len(images), 500)
     ]
-    net.train()
-    return 100 * int(sum(right)) / len(images)
+    model.train()
+    return 100 * int(sum(correct)) / len(images)
 
 
 def main():
-    """Trains and prints."""
+    """Trains and prints the losses and accuracies."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('folder', type=Path)
     parser.add_argument('--epochs', type=int, default=10, help='of the schedule')
@@ -111,8 +112,8 @@ def main():
     generator = torch.Generator().manual_seed(args.seed)
     images, labels = load(args.folder / 'train')
     test = load(args.folder / 'test')
-    net = resnet20()
-    optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
+    model = resnet20()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
     total, step, began = args.epochs * len(images) // BATCH, 0, time.perf_counter()
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [total // 2, total * 3 // 4])
     for epoch in range(1, (args.until or args.epochs) + 1):
@@ -120,7 +121,7 @@ def main():
         for start in range(0, len(order) - BATCH + 1, BATCH):
             rows = order[start : start + BATCH]
             loss = F.cross_entropy(
-                net(normalised(augmented(images[rows], generator))), labels[rows]
+                model(normalized(augmented(images[rows], generator))), labels[rows]
             )
             optimizer.zero_grad()
             loss.backward()
@@ -130,7 +131,9 @@ def main():
             if step % 50 == 0:
                 print(f'step {step}: loss {loss.item():.4f}', flush=True)
         spent = time.perf_counter() - began
-        print(f'epoch {epoch}: test top-1 {accuracy(net, *test):.2f} %, {spent:.0f} s', flush=True)
+        print(
+            f'epoch {epoch}: test top-1 {accuracy(model, *test):.2f} %, {spent:.0f} s', flush=True
+        )
 
 
 if __name__ == '__main__':

@@ -219,7 +219,7 @@ class Job:
         names = [path.name for path in (self.workdir / 'checkpoints').iterdir()]
         return max(int(name) for name in names if name.isdigit())
 
-    def at_once(self) -> None:
+    def max_concurrent(self) -> None:
         """Waits until a job that is queued again runs, without the two minutes of Slurm's."""
         self._starts += 1
 
@@ -236,7 +236,7 @@ class Job:
     def goes_on(self) -> None:
         """Waits until the job, queued again, has continued from what it had saved."""
         saved = self.saved()
-        self.at_once()
+        self.max_concurrent()
         self.wait_for(f'continuing from step {saved} of')
         self.cancel()
 
@@ -283,7 +283,7 @@ def test_when_a_node_is_lost_it_goes_on_when_there_is_one_again(cluster, submit)
     job.wait_for('step 100/')
     cluster('scontrol', 'requeue', job.id)
     job.wait_for('the same command continues')
-    job.at_once()
+    job.max_concurrent()
     job.wait_for('continuing from step')
     saved = job.saved()
     job.wait_for(f'step {saved // 50 * 50 + 100}/')
@@ -295,6 +295,6 @@ def test_when_a_node_is_lost_it_goes_on_when_there_is_one_again(cluster, submit)
         lambda: cluster('sinfo', '-h', '-n', cluster.nodes[0], '-o', '%t').split()[0] == 'idle'
     )
     time.sleep(10)  # Slurm loses count of the nodes of a job that starts as one comes back
-    job.at_once()
+    job.max_concurrent()
     job.wait_for(f'continuing from step {saved} of', times=2)
     job.cancel()

@@ -1,6 +1,6 @@
-"""AmoebaNets small enough to run: gradients, auxiliary head, dropout, drop path and features.
+"""Small AmoebaNets: gradients, auxiliary head, dropout, drop path and features.
 
-The default run has cells of few operations, which compile fast; -m sweep all four of the paper.
+The default run has cells of few operations, which compile fast; -m sweep has the paper's four.
 """
 
 import functools
@@ -32,7 +32,7 @@ def make(genotype=FEW, cifar=True, **fields):
 
 @functools.cache
 def trainer(model, size):
-    """(variables, a batch, jitted train(variables, images, key, progress, aux weight))."""
+    """Returns (variables, images, jitted train(variables, images, key, progress, aux weight))."""
     images = RNG.standard_normal((8, size, size, 3)).astype(np.float32)
     weights = RNG.standard_normal((2, 8, model.num_classes)).astype(np.float32)
 
@@ -84,7 +84,7 @@ def test_every_parameter_gets_a_gradient_with_the_stem_for_imagenet(genotype):
     check_gradients(make(getattr(amoebanet, genotype), cifar=False), 64)
 
 
-def test_the_auxiliary_head_learns_from_its_own_logits_alone():
+def test_the_auxiliary_head_learns_only_from_its_own_logits():
     variables, images, train = trainer(make(drop_path_rate=0.5), 16)
     key = jax.random.key(0)
     without, *_ = train(variables, images, key, 0.0, 0.0)
@@ -93,13 +93,13 @@ def test_the_auxiliary_head_learns_from_its_own_logits_alone():
     assert not any(np.any(g) for g in jax.tree.leaves(without['aux_1']))
     with_aux, *_ = train(variables, images, key, 0.0, 1.0)
     assert all(np.any(g) for g in jax.tree.leaves(with_aux['aux_1']))
-    # It reaches the cells before it and not those behind it.
-    before, behind = (
+    # Its gradient reaches the cells before it and not those after it.
+    before, after = (
         jax.tree.map(lambda x, y: np.any(x != y), without[n], with_aux[n])
         for n in ('cell_1', 'cell_2')
     )
     assert all(jax.tree.leaves(before))
-    assert not any(jax.tree.leaves(behind))
+    assert not any(jax.tree.leaves(after))
 
 
 def test_drop_path_grows_with_progress():
@@ -127,7 +127,7 @@ def test_training_without_rates_needs_no_key_and_is_evaluation_by_batch_statisti
 
     trained, after, before = both(variables)
     # The running variance is unbiased: larger by 1 / (64 * 16 * 16) to 1 / (64 * 4 * 4), in each of
-    # some twenty norms one after the other.
+    # about twenty consecutive norms.
     np.testing.assert_allclose(trained, after, atol=2e-2 * np.std(trained))
     assert np.abs(trained - before).max() > 0.1 * np.std(trained)
 
@@ -142,12 +142,12 @@ def test_dropout_is_off_in_evaluation():
         trained, _ = model.apply(variables, images, train=True, mutable=['batch_stats'], rngs=rngs)
         return trained, model.apply(variables, images)
 
-    (one, whole), (again, _), (other, _) = (run(seed, images) for seed in (0, 0, 1))
+    (one, evaluated), (again, _), (other, _) = (run(seed, images) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, again)
     assert np.abs(one - other).max() > 1e-3
-    _, part = run(0, np.concatenate([images[:3], 2 * images[3:]]))
-    np.testing.assert_allclose(whole[:3], part[:3], rtol=1e-4, atol=1e-5)  # each on its own
-    assert np.abs(whole[3:] - part[3:]).max() > 1e-3
+    _, changed = run(0, np.concatenate([images[:3], 2 * images[3:]]))
+    np.testing.assert_allclose(evaluated[:3], changed[:3], rtol=1e-4, atol=1e-5)
+    assert np.abs(evaluated[3:] - changed[3:]).max() > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -157,12 +157,12 @@ def test_features(genotype):
     cells = getattr(amoebanet, genotype)
     model = make(cells)
     width = len(cells.normal.concat)
-    found = jax.eval_shape(
+    features = jax.eval_shape(
         functools.partial(models.features, model),
         models.abstract_variables(model, 16),
         jax.ShapeDtypeStruct((3, 16, 16, 3), jnp.float32),
     )
-    assert {name: x.shape for name, x in found.items()} == {
+    assert {name: x.shape for name, x in features.items()} == {
         'stem': (3, 16, 16, 24),
         'stage1': (3, 16, 16, 8 * width),
         'stage2': (3, 8, 8, 16 * width),
@@ -174,14 +174,14 @@ def test_features(genotype):
 def test_pre_logits_are_the_mean_of_the_last_stage():
     model = make(cifar=False)
     variables, images = init(model, 0, 64), np.float32(RNG.standard_normal((2, 64, 64, 3)))
-    found = jax.jit(functools.partial(models.features, model), compiler_options=FAST)(
+    features = jax.jit(functools.partial(models.features, model), compiler_options=FAST)(
         variables, images
     )
-    # (64 - 3) // 2 + 1 = 31 pixels behind the first convolution, two reductions to 8.
-    assert found['stem'].shape == (2, 8, 8, 8)
-    assert found['stage3'].shape == (2, 2, 2, 128)
-    rectified = np.maximum(np.asarray(found['stage3'], np.float64), 0)
-    np.testing.assert_allclose(found['pre_logits'], rectified.mean((1, 2)), rtol=1e-4, atol=1e-6)
+    # (64 - 3) // 2 + 1 = 31 pixels after the first convolution, two reductions to 8.
+    assert features['stem'].shape == (2, 8, 8, 8)
+    assert features['stage3'].shape == (2, 2, 2, 128)
+    rectified = np.maximum(np.asarray(features['stage3'], np.float64), 0)
+    np.testing.assert_allclose(features['pre_logits'], rectified.mean((1, 2)), rtol=1e-4, atol=1e-6)
 
 
 def test_without_auxiliary_head():

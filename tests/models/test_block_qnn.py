@@ -1,4 +1,4 @@
-"""Block-QNN's space: what it has and has not, what a block gives out, random blocks."""
+"""Block-QNN's search space: its limits, the output of a block, random blocks."""
 
 import functools
 
@@ -44,14 +44,14 @@ def test_random_blocks_build_and_train(seed):
         assert np.any(gradient), path
 
 
-def test_random_blocks_are_of_the_space_and_the_same_each_time():
+def test_random_blocks_are_in_the_space_and_the_same_each_time():
     blocks = [random_block(seed, 23) for seed in range(50)]
     assert blocks == [random_block(seed, 23) for seed in range(50)]
     assert len(set(blocks)) == 50
     codes = [code for block in blocks for code in block.layers]
     seen = {(kind, kernel) for _, kind, kernel, *_ in codes}
     assert seen == {(1, 1), (1, 3), (1, 5), (2, 1), (2, 3), (3, 1), (3, 3), (4, 0), (5, 0), (6, 0)}
-    # The variants' block, written down: tests/golden/restated/block_qnn.py has it whole.
+    # A layer of the variants' block; tests/golden/restated/block_qnn.py has all of them.
     assert random_block(0) == block_qnn.RANDOM0
     assert block_qnn.RANDOM0.layers[7] == (8, 1, 3, 4, 0)
 
@@ -77,18 +77,18 @@ def test_random_blocks_are_of_the_space_and_the_same_each_time():
         (((1, 1, 3, 0, 0.0),), 'expected int'),
     ],
 )
-def test_what_the_space_has_not_is_refused(layers, pattern):
+def test_layers_outside_the_space_are_refused(layers, pattern):
     with pytest.raises(UserError, match=pattern) as caught:
         models.create('block_qnn_random0_cifar', genotype={'layers': layers})
     assert '\n' not in str(caught.value)
 
 
-def test_the_largest_block_may_say_that_it_ends():
+def test_the_largest_block_may_have_a_terminal_code():
     layers = tuple((i, 4, 0, i - 1, 0) for i in range(1, 24))
     assert loose_ends(Block((*layers, (24, 7, 0, 0, 0)))) == loose_ends(Block(layers)) == [23]
 
 
-# Reads its input three times; 3, 4 and 5 are read by none.
+# Three layers read the input; no layer reads 3, 4 and 5.
 FORK = Block(((1, 1, 3, 0, 0), (2, 3, 3, 0, 0), (3, 5, 0, 0, 1), (4, 6, 0, 1, 2), (5, 4, 0, 0, 0)))
 
 
@@ -100,8 +100,8 @@ def test_parameters_counted_by_hand():
         return window**2 * inputs * filters + 2 * filters
 
     first = cell(4, 3, 4) + cell(4 + 4, 1, 4) + cell(3 * 4, 1, 4)
-    # The pool in the block and the input have 4 channels, the convolution 8; the sum projects its
-    # input to 8; the output reads 8 of the sum, 8 of the concatenation, 4 of the identity.
+    # Input and pooling have 4 channels, the convolution 8; the sum projects its input to 8; the
+    # output reads 8 of the sum, 8 of the concatenation, 4 of the identity.
     second = cell(4, 3, 8) + cell(4, 1, 8) + cell(8 + 4, 1, 8) + cell(8 + 8 + 4, 1, 8)
     variables = models.abstract_variables(make(FORK), 8)
     count = sum(x.size for x in jax.tree.leaves(variables['params']))
@@ -109,8 +109,8 @@ def test_parameters_counted_by_hand():
     assert set(variables['params']['stage2.block1']) == {'layer1', 'layer3.1', 'layer4', 'output'}
 
 
-def test_all_that_no_layer_reads_is_concatenated_in_order():
-    """With the output's 1x1 cell made to pass one channel, that channel is the loose end's."""
+def test_layers_that_no_other_reads_are_concatenated_in_order():
+    """An output cell that passes one channel gives that channel of the loose ends."""
     block = Block(((1, 2, 3, 0, 0), (2, 3, 3, 0, 0), (3, 4, 0, 0, 0)))
     model = make(block, stage_sizes=(1,))
     variables = init(model, 0, 8)
@@ -118,12 +118,12 @@ def test_all_that_no_layer_reads_is_concatenated_in_order():
     features = jax.jit(functools.partial(models.features, model), compiler_options=FAST)
     for channel in (1, 6, 11):
         kernel = np.zeros((1, 1, 12, 4), np.float32)
-        kernel[0, 0, channel, 0] = np.sqrt(1 + 1e-5)  # as the norm divides
+        kernel[0, 0, channel, 0] = np.sqrt(1 + 1e-5)  # cancels the norm
         variables['params']['stage1.block1']['output']['conv']['kernel'] = kernel
-        found = features(variables, images)
-        x = np.asarray(found['stem'])
+        result = features(variables, images)
+        x = np.asarray(result['stem'])
         shifted = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=np.nan)
         taps = np.stack([shifted[:, i : i + 8, j : j + 8] for i in range(3) for j in range(3)])
         ends = (np.nanmax(taps, 0), np.nanmean(taps, 0), x)
         expected = np.maximum(np.concatenate(ends, -1)[..., channel], 0)
-        np.testing.assert_allclose(found['stage1'][..., 0], expected, atol=1e-5)
+        np.testing.assert_allclose(result['stage1'][..., 0], expected, atol=1e-5)

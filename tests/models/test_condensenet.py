@@ -1,4 +1,4 @@
-"""What is pruned and when, the group lasso, and the form that a trained net is turned into."""
+"""CondenseNet: pruning and its schedule, the group lasso, and conversion of a trained network."""
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,12 @@ RNG = np.random.default_rng(0)
     [(2, [0, 0, 0, 0, 1, 1]), (4, [0, 0, 1, 2, 3, 3]), (8, [0, 2, 2, 5, 7, 7])],
 )
 def test_stages_share_the_first_half_of_training(factor, expected):
-    found = [int(stage(jnp.float32(p), factor)) for p in (0, 0.16, 0.17, 0.4, 0.5, 1)]
-    assert found == expected
+    stages = [int(stage(jnp.float32(p), factor)) for p in (0, 0.16, 0.17, 0.4, 0.5, 1)]
+    assert stages == expected
 
 
 def prune_by_loops(mask, kernel, count):
-    """Of each group the `count` inputs with the smallest sums, once pruned ones count as zero."""
+    """Returns the mask without the `count` smallest inputs of each group; pruned ones are zero."""
     inputs, groups = mask.shape
     mask = mask.copy()
     for group in range(groups):
@@ -33,10 +33,10 @@ def prune_by_loops(mask, kernel, count):
     return mask
 
 
-def test_each_group_loses_its_weakest_inputs_for_good():
+def test_each_group_loses_its_smallest_inputs_permanently():
     mask = np.ones((12, 2), bool)
     step = jax.jit(pruned)
-    for count in (0, 3, 3, 9):  # a stage may be skipped, and most steps begin none
+    for count in (0, 3, 3, 9):  # a step may skip a stage, and most begin none
         kernel = RNG.standard_normal((12, 6)).astype(np.float32)
         after = np.asarray(step(mask, kernel, count))
         np.testing.assert_array_equal(after, prune_by_loops(mask, kernel, count))
@@ -46,7 +46,7 @@ def test_each_group_loses_its_weakest_inputs_for_good():
     assert np.any(mask[:, 0] != mask[:, 1])
 
 
-def test_inputs_of_no_weight_are_told_apart():
+def test_inputs_of_equal_weight_are_pruned_by_index():
     after = np.asarray(pruned(np.ones((4, 2), bool), np.zeros((4, 6), np.float32), 2))
     np.testing.assert_array_equal(after, [[False] * 2] * 2 + [[True] * 2] * 2)
 
@@ -65,7 +65,7 @@ def test_the_group_lasso_is_a_sum_of_norms():
 
 
 def trained(groups, factor, **fields):
-    """A small learned net, its variables as after training, and images."""
+    """Returns a small learned network, variables as after training, and images."""
     model = models.create(
         'condensenet50_cifar_learned',
         stage_sizes=(1, 2),
@@ -91,20 +91,20 @@ def trained(groups, factor, **fields):
 )
 def test_the_converted_form_gives_the_same_logits(groups, factor):
     model, variables, images = trained(groups, factor)
-    net, condensed = model.clone(converted=True), condense(variables)
+    converted, condensed = model.clone(converted=True), condense(variables)
     shapes = jax.tree.map(lambda x: (x.shape, x.dtype), condensed)
-    assert shapes == jax.tree.map(lambda x: (x.shape, x.dtype), init(net, 0, 8))
+    assert shapes == jax.tree.map(lambda x: (x.shape, x.dtype), init(converted, 0, 8))
     apply = jax.jit(
         lambda model, variables: model.apply(variables, images),
         static_argnums=0,
         compiler_options=FAST,
     )
-    before, after = apply(model, variables), apply(net, condensed)
+    before, after = apply(model, variables), apply(converted, condensed)
     np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5 * np.ptp(before))
     assert np.ptp(before, axis=0).min() > 1e-2 * np.ptp(before)
 
 
-def test_the_penalty_lasts_as_long_as_stages_do():
+def test_the_penalty_ends_with_the_stages():
     model, variables, images = trained(4, 4, group_lasso=0.5)
 
     def penalties(progress):

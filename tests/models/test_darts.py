@@ -1,4 +1,4 @@
-"""DARTS: the numbering of states, auxiliary heads, and cells that are not the published ones."""
+"""DARTS: the numbering of states, auxiliary heads, and unpublished cells."""
 
 import jax
 import pytest
@@ -23,7 +23,7 @@ def test_published_cells_number_the_cell_before_the_previous_one_first():
     ('name', 'total'), [('darts_v2', 5_979_528), ('darts_v2_cifar', 3_825_768)]
 )
 def test_parameters_with_the_auxiliary_head(name, total):
-    """As the authors' code counts them: on ImageNet the head lacks its second norm."""
+    """The authors' code has the same counts: on ImageNet the head lacks its second norm."""
     params = models.abstract_variables(models.create(name), models.variant(name).input_size)[
         'params'
     ]
@@ -41,7 +41,7 @@ def test_another_genotype_and_a_wrong_one():
         1,
         32,
     )
-    # One state of as many channels as the next cell's: it is projected nonetheless.
+    # One state with the channels of the next cell is projected all the same.
     assert 'prev_1x1' in params['cells.1']
     cell['nodes'][0][0][0] = 'sep_conv_4x4'
     with pytest.raises(UserError, match="'sep_conv_4x4'.*sep_conv_"):

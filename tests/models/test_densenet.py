@@ -1,4 +1,4 @@
-"""DenseNet: what its golden rows do not see."""
+"""DenseNet beyond its golden rows: dropout and old names."""
 
 import re
 
@@ -16,7 +16,7 @@ from cls.nn.conv import Conv
 
 @pytest.mark.parametrize('name', ['densenet100_k12_bc_cifar', 'densenet40_k12_cifar'])
 def test_dropout_follows_every_convolution_but_the_first(name):
-    """Section 4.2, as in the authors' code; packages have it at a layer's end alone."""
+    """Section 4.2, as in the authors' code; packages have it only at the end of a layer."""
     model = models.create(name, block_sizes=(2, 1), dropout_rate=0.2)
     variables, calls = abstract_variables(model, 32), []
 
@@ -46,8 +46,8 @@ def test_published_files_have_old_names():
         for name, x in state.items()
     }
     assert old.keys() != state.keys()
-    found, expected = (weights.from_torch(x, 'densenet121') for x in (old, state))
-    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    variables, expected = (weights.from_torch(x, 'densenet121') for x in (old, state))
+    for x, y in zip(jax.tree.leaves(variables), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(x, y)
     with pytest.raises(UserError, match='old and a new name'):
         weights.from_torch({**old, **state}, 'densenet121')

@@ -1,4 +1,4 @@
-"""EfficientNet: compound scaling against the published coefficients; genotypes; others' names."""
+"""EfficientNet: compound scaling, published coefficients, genotypes, names of packages."""
 
 import math
 import re
@@ -12,14 +12,14 @@ from cls.models.efficientnet import COEFFICIENTS, compound_scaling
 
 
 @pytest.mark.parametrize(('name', 'phi'), [('b0', 0), ('b1', 0.5), ('b2', 1), ('b3', 2)])
-def test_small_nets_are_scaled_by_the_formula(name, phi):
+def test_the_formula_scales_the_small_networks(name, phi):
     width, depth, pixels = compound_scaling(phi)
     published = COEFFICIENTS[name][:3]
     assert (round(width, 1), round(depth, 1)) == published[:2]
     assert published[2] == (round(pixels, -1) if phi else 224)
 
 
-# How many times the formula's value the published one is: width, depth, resolution.
+# Ratios of the published value to the formula's: width, depth, resolution.
 @pytest.mark.parametrize(
     ('name', 'phi', 'ratios'),
     [
@@ -29,15 +29,15 @@ def test_small_nets_are_scaled_by_the_formula(name, phi):
         ('b7', 7, (1.026, 0.865, 1.007)),
     ],
 )
-def test_large_nets_lie_beside_the_formula(name, phi, ratios):
+def test_the_large_networks_depart_from_the_formula(name, phi, ratios):
     formula, published = compound_scaling(phi), COEFFICIENTS[name][:3]
-    found = [ours / theirs for ours, theirs in zip(published, formula, strict=True)]
-    assert found == pytest.approx(ratios, abs=1e-3)
+    actual = [value / scaled for value, scaled in zip(published, formula, strict=True)]
+    assert actual == pytest.approx(ratios, abs=1e-3)
 
 
 @pytest.mark.parametrize('name', ['b4', 'b5', 'b6', 'b7'])
-def test_no_phi_gives_a_large_net(name):
-    """What rounds to the published width and depth has another resolution, or there is nothing."""
+def test_no_phi_gives_a_large_network(name):
+    """No phi rounds to the published width, depth and resolution at once."""
     width, depth, pixels = COEFFICIENTS[name][:3]
 
     def phis(value, base, rounding):

@@ -1,4 +1,4 @@
-"""FractalNet: single columns, and what drop path samples."""
+"""FractalNet: single columns, and the sampling of drop path."""
 
 import functools
 
@@ -18,15 +18,15 @@ IMAGES = RNG.standard_normal((4, 8, 8, 3)).astype(np.float32)
 COLUMNS = (1, 2, 3)
 
 
-def net(**fields):
+def make(**fields):
     small = {'widths': (6, 8), 'dropout_rate': 0.0, **fields}
     return models.create('fractalnet20_c3_cifar', **small)
 
 
 @functools.cache
 def variables():
-    """Random ones, in batch statistics too."""
-    drawn = init(net(), 0, 8)
+    """Returns random variables, with random batch statistics too."""
+    drawn = init(make(), 0, 8)
     drawn['batch_stats'] = jax.tree.map(
         lambda x: RNG.uniform(0.5, 1.5, x.shape).astype(np.float32), drawn['batch_stats']
     )
@@ -39,8 +39,8 @@ def apply(model, train, key):
     return model.apply(variables(), IMAGES, train, rngs=rngs, mutable=['batch_stats'])[0]
 
 
-def plain_net(column):
-    """The restated column: a chain of 2^(column-1) layers, then a pool, in each of two blocks."""
+def plain_network(column):
+    """Returns the logits of a column: 2^(column-1) layers, then a pool, in each of two blocks."""
     x = IMAGES
     for unit in ('unit1', 'unit2'):
         params, stats = (variables()[kind][unit] for kind in ('params', 'batch_stats'))
@@ -59,28 +59,28 @@ def plain_net(column):
 
 
 @pytest.mark.parametrize('column', COLUMNS)
-def test_a_column_alone_is_a_plain_net(column):
-    ours = apply(net(column=column), False, jax.random.key(0))
-    np.testing.assert_allclose(ours, plain_net(column), rtol=1e-4, atol=1e-5)
+def test_a_column_alone_is_a_plain_network(column):
+    ours = apply(make(column=column), False, jax.random.key(0))
+    np.testing.assert_allclose(ours, plain_network(column), rtol=1e-4, atol=1e-5)
 
 
-def test_a_column_has_to_be_there():
+def test_an_unknown_column_is_refused():
     for column in (-1, 4):
         with pytest.raises(UserError, match='1 to 3'):
-            net(column=column).apply(variables(), IMAGES)
+            make(column=column).apply(variables(), IMAGES)
 
 
-def test_a_net_for_one_column_has_the_variables_of_all():
+def test_a_network_with_one_column_has_the_variables_of_all():
     shapes = [
-        jax.tree.map(jnp.shape, models.abstract_variables(net(column=column), 8))
+        jax.tree.map(jnp.shape, models.abstract_variables(make(column=column), 8))
         for column in (0, 2)
     ]
     assert shapes[0] == shapes[1]
 
 
-def test_global_drop_path_trains_one_column_of_the_whole_net():
-    alone = [np.asarray(apply(net(column=c), True, jax.random.key(0))) for c in COLUMNS]
-    model = net(global_drop_rate=1.0)
+def test_global_drop_path_trains_one_column_of_the_network():
+    alone = [np.asarray(apply(make(column=c), True, jax.random.key(0))) for c in COLUMNS]
+    model = make(global_drop_rate=1.0)
     seen = set()
     for seed in range(12):
         logits = np.asarray(apply(model, True, jax.random.key(seed)))
@@ -91,14 +91,14 @@ def test_global_drop_path_trains_one_column_of_the_whole_net():
 
 
 def test_the_coin_between_local_and_global():
-    never = [np.asarray(apply(net(global_drop_rate=0.0), True, jax.random.key(s))) for s in (0, 1)]
+    never = [np.asarray(apply(make(global_drop_rate=0.0), True, jax.random.key(s))) for s in (0, 1)]
     assert np.abs(never[0] - never[1]).max() > 1e-3
     key = jax.random.key(0)
-    # Without loss of inputs, a local sample is the whole net, and half of the samples are local.
-    whole = np.asarray(apply(net(global_drop_rate=0.0, local_drop_rate=0.0), True, key))
-    model = net(local_drop_rate=0.0)
+    # Without dropped inputs, a local sample is the full network; half of the samples are local.
+    full = np.asarray(apply(make(global_drop_rate=0.0, local_drop_rate=0.0), True, key))
+    model = make(local_drop_rate=0.0)
     local = [
-        np.abs(np.asarray(apply(model, True, jax.random.key(s))) - whole).max() < 1e-5
+        np.abs(np.asarray(apply(model, True, jax.random.key(s))) - full).max() < 1e-5
         for s in range(40)
     ]
     assert 10 < sum(local) < 30
@@ -115,17 +115,17 @@ def test_a_join_loses_inputs_and_never_all():
 
     live = sample((1, 2, 3), 0, 0.15)
     assert live.any(1).all()
-    # An input lives if it is kept, or if all three are lost and it is drawn.
+    # An input survives if it is kept, or if all three are dropped and it is drawn.
     np.testing.assert_allclose(live.mean(0), 0.85 + 0.15**3 / 3, atol=0.02)
-    # With a rate of one, a single one of them survives, each as often.
+    # At a rate of one a single input survives, each equally often.
     live = sample((1, 2, 3), 0, 1.0)
     assert (live.sum(1) == 1).all()
     np.testing.assert_allclose(live.mean(0), 1 / 3, atol=0.03)
     np.testing.assert_array_equal(sample((2, 3), 2, 0.15, 5), [[True, False]] * 5)
-    assert sample((2, 3), 1, 0.15, 5).all()  # column 1 does not pass here
+    assert sample((2, 3), 1, 0.15, 5).all()  # column 1 does not reach this join
 
 
-def test_a_join_is_the_mean_of_what_lives():
+def test_a_join_is_the_mean_of_its_live_inputs():
     inputs = [jnp.full((1, 1, 1, 1), value) for value in (1.0, 2.0, 6.0)]
     assert join(inputs) == 3
     assert join(inputs, jnp.asarray([True, False, True])) == pytest.approx(3.5)

@@ -1,4 +1,4 @@
-"""Genotypes: JSON to the type of a net's field, and back; a net built from a file."""
+"""Genotypes: JSON to the type of a module's field, and back; a model built from a file."""
 
 import dataclasses
 import json
@@ -70,7 +70,7 @@ class Even:
         (3, Genotype, 'genotype'),
     ],
 )
-def test_what_does_not_fit_is_named(data, kind, pattern):
+def test_errors_name_the_part_that_does_not_fit(data, kind, pattern):
     fails(pattern, genotypes.structure, data, kind)
 
 
@@ -83,8 +83,8 @@ def test_a_config_holds_the_content_of_the_file(tmp_path):
     path = write(tmp_path, genotypes.plain(amoebanet.D))
     config = configs.load(AMOEBANET, [('model.genotype', path)])
     (tmp_path / 'genotype.json').unlink()
-    for kept in (config, configs.from_json(configs.to_json(config))):
-        model = configs.create_model(kept, 10)
+    for same in (config, configs.from_json(configs.to_json(config))):
+        model = configs.create_model(same, 10)
         assert model.genotype == amoebanet.D
         hash(model)
     assert configs.differences(
@@ -136,7 +136,7 @@ def test_a_config_refuses_a_file_that_does_not_fit(tmp_path):
         ),
     ],
 )
-def test_nets_without_end_are_refused_before_they_are_built(name, genotype, pattern):
+def test_huge_networks_are_refused_before_they_are_built(name, genotype, pattern):
     fails(pattern, lambda: models.create(name, genotype=genotype))
 
 
@@ -148,13 +148,13 @@ def test_nets_without_end_are_refused_before_they_are_built(name, genotype, patt
         ('densenet121', {'block_sizes': (6, 12, 10**9, 16)}),
     ],
 )
-def test_depths_without_end_too(name, fields):
+def test_huge_depths_are_refused(name, fields):
     fails('expected at most 1,000', lambda: models.create(name, **fields))
 
 
-def test_a_multiplier_of_depth_too():
-    net = models.create('efficientnet_b0', depth=1e5)
-    fails('expected at most 1,000', models.abstract_variables, net, 224)
+def test_a_huge_multiplier_of_depth_is_refused():
+    model = models.create('efficientnet_b0', depth=1e5)
+    fails('expected at most 1,000', models.abstract_variables, model, 224)
 
 
 def test_no_variant_is_over_the_limit():
@@ -165,7 +165,7 @@ def test_no_variant_is_over_the_limit():
             assert 0 <= getattr(fields['genotype'], 'num_layers', 0) <= limits.max_layers()
 
 
-def test_text_that_is_nested_too_deeply_is_no_genotype(tmp_path):
+def test_deeply_nested_text_is_not_a_genotype(tmp_path):
     (tmp_path / 'deep.json').write_text('[' * 100_000)
     with pytest.raises(UserError, match='deep.json is not JSON: nested too deeply'):
         genotype_files.load(tmp_path / 'deep.json')

@@ -1,4 +1,4 @@
-"""GoogLeNet: its auxiliary heads, which no golden row sees, and where it normalises."""
+"""GoogLeNet: its auxiliary heads, outside the golden rows, and the place of its normalization."""
 
 import functools
 
@@ -23,7 +23,7 @@ SMALL = {
     'dropout_rate': 0.0,
     'aux_dropout_rate': 0.0,
 }
-# What torchvision's state dict has beside that of its googlenet(aux_logits=False).
+# The part of torchvision's state dict that its googlenet(aux_logits=False) lacks.
 HEADS = {
     f'{head}.{name}': shape
     for head, channels in (('aux1', 512), ('aux2', 528))
@@ -51,7 +51,7 @@ def test_a_state_dict_of_torchvision_is_read_with_its_heads():
 
 @functools.cache
 def train(name, size):
-    """(model, variables, images, main and auxiliary logits, gradients by the weight of each)."""
+    """Returns (model, variables, images, a function of the outputs' weights to the gradients)."""
     model = models.create(name, **SMALL)
     images = RNG.standard_normal((4, size, size, 3)).astype(np.float32)
     variables = init(model, 0, size)
@@ -85,16 +85,18 @@ def test_each_head_learns_from_its_own_logits_and_reaches_the_modules_before_it(
         'aux2': {'aux2', 'inception4b', 'inception4a', 'inception3a', 'conv1', 'conv2', 'conv3'},
     }
     for head, weight in (('aux1', (0.0, 1.0, 0.0)), ('aux2', (0.0, 0.0, 1.0))):
-        found, outputs = gradients(jnp.asarray(weight))
+        by_module, outputs = gradients(jnp.asarray(weight))
         assert all(x.shape == (4, 5) and x.dtype == jnp.float32 for x in outputs)
         with_gradient = {
-            module for module, grads in found.items() if any(map(np.any, jax.tree.leaves(grads)))
+            module
+            for module, grads in by_module.items()
+            if any(map(np.any, jax.tree.leaves(grads)))
         }
         assert with_gradient == reached[head]
 
 
 def test_a_head_is_two_linear_layers_on_a_projected_and_flattened_map():
-    """The paper's first head, in NumPy, on a map of 7x7 pixels."""
+    """The paper's first head, in NumPy, on a 7x7 map."""
     model, variables, _, _ = train('googlenet', 112)
     images = RNG.standard_normal((2, 112, 112, 3)).astype(np.float32)
 
@@ -120,8 +122,8 @@ def test_a_head_is_two_linear_layers_on_a_projected_and_flattened_map():
     np.testing.assert_allclose(aux_logits['aux1_logits'][0], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_stem_normalises_behind_the_first_pool_and_before_the_second():
-    """With pixels as large as Caffe's, for which alpha is meant."""
+def test_the_stem_normalizes_after_the_first_pool_and_before_the_second():
+    """Pixels are as large as Caffe's, as alpha assumes."""
     model, variables, images, _ = train('googlenet', 32)
     params = variables['params']
     images = 400 * images
@@ -135,7 +137,7 @@ def test_the_stem_normalises_behind_the_first_pool_and_before_the_second():
         )
         return jnp.maximum(x + unit['bias'], 0)
 
-    def pool(x):  # an even size: ceil mode sees a pixel beyond the end
+    def pool(x):  # ceil mode pads an even size by one pixel at the end
         ends = [(0, 0), (0, 1), (0, 1), (0, 0)]
         return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ends)
 

@@ -1,4 +1,4 @@
-"""hier: what a genotype says, and nets of other genotypes than the published."""
+"""hier: the graphs of a genotype, and networks of unpublished genotypes."""
 
 import functools
 
@@ -20,7 +20,7 @@ def variables_of(genotype, **fields):
 
 
 def kernels(variables):
-    """Path of each convolution's kernel, without the last name -> its shape."""
+    """Returns the path of each convolution, without the last name -> the shape of its kernel."""
     leaves = jax.tree_util.tree_leaves_with_path(variables['params'])
     return {
         '/'.join(entry.key for entry in path[:-1]): x.shape for path, x in leaves if x.ndim == 4
@@ -28,7 +28,7 @@ def kernels(variables):
 
 
 def test_the_evolved_cell():
-    """As drawn: ten edges between five nodes; its channels by hand from the concatenations."""
+    """The drawn cell: ten edges between five nodes; channels are counted by hand."""
     edges = EVOLVED.graph(3, 'motif1')
     pairs = [(i, j) for i, j, _ in edges]
     assert pairs == [(1, 2), (1, 3), (1, 4), (1, 5), (2, 3), (2, 4), (2, 5), (3, 4), (3, 5), (4, 5)]
@@ -51,7 +51,7 @@ def test_the_evolved_cell():
 
 
 def test_primitives_and_concatenation():
-    """A flat cell without convolutions but the last, against NumPy."""
+    """A flat cell with a single convolution, the last, against NumPy."""
     genotype = Genotype(((Motif(('identity', 'max_3x3', 'avg_3x3')),),))
     model, variables = variables_of(genotype)
     images = np.random.default_rng(0).standard_normal((1, 8, 8, 3)).astype(np.float32)
@@ -69,8 +69,8 @@ def test_primitives_and_concatenation():
     np.testing.assert_allclose(stage, np.maximum(both @ kernel, 0), rtol=1e-4, atol=1e-4)
 
 
-def test_edges_off_every_way_are_left_out():
-    """Nothing arrives at node 2, nothing leaves node 4, and motif 2 leads nowhere."""
+def test_edges_off_all_paths_are_left_out():
+    """Node 2 has no inputs, node 4 no successors, and motif 2 no path to its output."""
     through = Motif(('none', 'conv_1x1', 'none', 'conv_1x1', 'conv_1x1', 'none'))
     nowhere = Motif(('max_3x3', 'none', 'none'))
     genotype = Genotype(
@@ -100,12 +100,12 @@ def test_edges_off_every_way_are_left_out():
 
 
 def random_genotype(rng, motifs, nodes):
-    """Draws until the cell leads from its first node to its last."""
-    known, levels = PRIMITIVES, []
+    """Returns a genotype, drawn until the output of the cell depends on its input."""
+    operations, levels = PRIMITIVES, []
     for count, size in zip((*motifs, 1), nodes, strict=True):
-        draws = rng.choice(('none', *known), (count, size * (size - 1) // 2))
+        draws = rng.choice(('none', *operations), (count, size * (size - 1) // 2))
         levels.append(tuple(Motif(tuple(edges)) for edges in draws.tolist()))
-        known = tuple(f'motif{i + 1}' for i in range(count))
+        operations = tuple(f'motif{i + 1}' for i in range(count))
     try:
         return Genotype(tuple(levels))
     except ValueError:
@@ -116,12 +116,12 @@ def random_genotype(rng, motifs, nodes):
     ('motifs', 'nodes'),
     [
         ((2,), (3, 3)),
-        pytest.param((), (6,), marks=pytest.mark.sweep),  # a flat one
+        pytest.param((), (6,), marks=pytest.mark.sweep),  # a flat cell
         pytest.param((6,), (4, 5), marks=pytest.mark.sweep),  # the paper's space
         pytest.param((2, 2), (3, 2, 3), marks=pytest.mark.sweep),
     ],
 )
-def test_any_genotype_makes_a_net_in_which_all_is_used(motifs, nodes):
+def test_a_network_of_any_genotype_uses_all_its_parameters(motifs, nodes):
     rng = np.random.default_rng(1)
     model, variables = variables_of(random_genotype(rng, motifs, nodes))
     for path, gradient in gradients.by_path(model, variables, 8).items():
@@ -140,8 +140,8 @@ ONE = {'edges': ['conv_1x1']}
         ([[ONE, ONE]], 'one motif'),
         ([[{'edges': ['conv_3x3']}]], 'level 2 has none, conv_1x1.*: conv_3x3'),
         ([[ONE], [{'edges': ['motif2']}]], 'level 3 has none, motif1: motif2'),
-        ([[ONE], [{'edges': ['none']}]], 'no way'),
-        ([[{'edges': ['none']}], [{'edges': ['motif1']}]], 'no way'),
+        ([[ONE], [{'edges': ['none']}]], 'no path'),
+        ([[{'edges': ['none']}], [{'edges': ['motif1']}]], 'no path'),
     ],
 )
 def test_wrong_genotypes_are_refused(levels, pattern):

@@ -1,4 +1,4 @@
-"""IGCV2: how many paths lead through a product of sparse convolutions."""
+"""IGCV2: the number of paths through a product of sparse convolutions."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +12,7 @@ from cls.nn.igc import InterleavedConv
 
 
 def paths(features, branches):
-    """(inputs, outputs): the block of ones, without normalisation, for each unit input."""
+    """Returns the block of ones, without normalization, for each unit input: (inputs, outputs)."""
     conv = lambda *args, **how: Conv(*args, kernel_init=nn.initializers.ones, **how)  # noqa: E731
     groups = (features, *(features // k for k in branches))
     block = InterleavedConv(features, groups, conv, lambda name: lambda x: x)

@@ -1,4 +1,4 @@
-"""Inception-v3's auxiliary head, which evaluation and so the golden files leave out."""
+"""Inception-v3's auxiliary head, absent from evaluation and so from the golden files."""
 
 import functools
 import math
@@ -16,7 +16,7 @@ from cls.nn.norm import BatchNorm
 RNG = np.random.default_rng(3)
 
 
-def test_with_its_head_the_net_is_torchvisions():
+def test_with_its_auxiliary_head_the_network_has_torchvisions_parameters():
     params = abstract_variables(models.create('inception_v3'), 299)['params']
     assert sum(math.prod(p.shape) for p in jax.tree.leaves(params)) == 27_161_264
     head = params['AuxLogits']
@@ -36,7 +36,7 @@ def test_head_by_hand():
     variables['params'] = jax.tree.map(lambda x: x - 1, variables['params'])
     ours = head.apply(variables, images)
 
-    def unit_by_hand(name, x):  # x: (N, rows, columns, in), rows and columns as the kernel's
+    def unit_by_hand(name, x):  # x: (N, rows, columns, in), as large as the kernel
         of = variables['params'][name], variables['batch_stats'][name]
         (params, stats) = ({**part.get('conv', {}), **part['bn']} for part in of)
         y = np.einsum('...ijc,ijcf->...f', x, params['kernel'])

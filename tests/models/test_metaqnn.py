@@ -1,4 +1,4 @@
-"""MetaQNN's grammar: what it has and has not, floor pooling, where dropout stands."""
+"""MetaQNN's grammar and its limits, floor pooling, and the places of dropout."""
 
 import csv
 import functools
@@ -19,12 +19,12 @@ from cls.models.metaqnn import Chain, chain, dropouts, floor_pool
 from cls.models.registry import genotypes
 from cls.models.registry.init import init
 
-# What the authors' search had seen (github.com/bowenbaker/metaqnn, test/needed_for_testing).
+# The history of the authors' search (github.com/bowenbaker/metaqnn, test/needed_for_testing).
 REPLAY = SHARED / 'nasdata' / 'metaqnn_replay' / 'replay_database.csv'
 
 
 def random_chain(seed):
-    """A random string of the grammar that 16 x 16 pixels can pass through."""
+    """Returns a random string of the grammar that fits 16 x 16 pixels."""
     rng, layers, size, state = random.Random(seed), [], 16, 'start'
     for _ in range(rng.randint(1, 5)):
         options = {'C': 2, 'FC': 1, 'GAP': 1} if state in ('start', 'C', 'P') else {}
@@ -74,16 +74,16 @@ def test_random_strings_build_and_train(seed):
         ('C(0,3,1)', 'positive'),
         ('D(1,2)', 'is no layer'),
         ('P(2,2)', 'neither the first'),
-        ('C(64,3,1) P(2,2) P(2,2)', 'nor behind another'),
+        ('C(64,3,1) P(2,2) P(2,2)', 'nor after another'),
         ('C(64,3,1) P(3,3)', r'P\(5,3\)'),
-        ('FC(64) C(64,3,1)', 'behind FC'),
-        ('GAP(10) FC(64)', 'behind GAP'),
+        ('FC(64) C(64,3,1)', 'after FC'),
+        ('GAP(10) FC(64)', 'after GAP'),
         ('FC(64) FC(128)', 'no wider'),
         ('FC(64) FC(64) FC(64)', '3 linear layers'),
         ('SM(10) C(64,3,1)', 'is no layer'),
     ],
 )
-def test_what_the_grammar_has_not_is_refused(text, pattern):
+def test_strings_outside_the_grammar_are_refused(text, pattern):
     with pytest.raises(ValueError, match=pattern) as caught:
         chain(text)
     assert '\n' not in str(caught.value)
@@ -91,7 +91,7 @@ def test_what_the_grammar_has_not_is_refused(text, pattern):
         models.create('metaqnn_5_cifar', genotype={'layers': text.split()})
 
 
-def test_the_classifier_may_be_said():
+def test_the_classifier_may_be_explicit():
     text = 'C(64,3,1) FC(9)'
     assert metaqnn.parse(chain(text)) == metaqnn.parse(chain(text + ' SM(10)'))
     assert metaqnn.parse(chain('SM(10)')) == []
@@ -110,14 +110,14 @@ def test_floor_pooling(size, window, strides):
     np.testing.assert_array_equal(floor_pool(jnp.asarray(x), window, strides), expected)
 
 
-def test_a_pool_that_leaves_nothing_says_so():
+def test_a_pool_larger_than_the_image_is_refused():
     with pytest.raises(UserError, match=r'P\(5,3\) leaves nothing of 4x4'):
         floor_pool(jnp.zeros((1, 4, 4, 1)), 5, 3)
 
 
 @pytest.mark.parametrize(
-    ('kinds', 'behind', 'n'),
-    [  # places and numbers on the authors' page, for cifar10_0, cifar10_2, svhn_0; in their run
+    ('kinds', 'dropped', 'n'),
+    [  # places and numbers from the authors' page, for cifar10_0, cifar10_2, svhn_0, and their run
         ('C C P C C P C', (2, 4, 6), 4),
         ('C C P C P FC FC', (2, 4, 6, 7), 5),
         ('C C C C C C C C P C C C', (2, 4, 6, 8, 10, 12), 6),
@@ -125,20 +125,21 @@ def test_a_pool_that_leaves_nothing_says_so():
         ('C C P GAP', (2,), 1),
     ],
 )
-def test_dropout_stands_and_grows_as_in_the_authors_files(kinds, behind, n):
-    parts = dropouts(kinds.split())
-    assert tuple(i for i, part in enumerate(parts, 1) if part) == behind
-    np.testing.assert_allclose([part for part in parts if part], np.arange(1, len(behind) + 1) / n)
+def test_places_and_rates_of_dropout_are_the_authors(kinds, dropped, n):
+    shares = dropouts(kinds.split())
+    assert tuple(i for i, share in enumerate(shares, 1) if share) == dropped
+    expected = np.arange(1, len(dropped) + 1) / n
+    np.testing.assert_allclose([share for share in shares if share], expected)
 
 
 @pytest.mark.skipif(not REPLAY.exists(), reason=f'no {REPLAY} (CLS_SHARED)')
-def test_all_nets_of_the_authors_run_are_of_the_grammar():
-    """1,843 strings of their search on SVHN, D(i,n) where dropout stands."""
+def test_all_networks_of_the_authors_search_are_in_the_grammar():
+    """1,843 strings of their search on SVHN, with D(i,n) at each dropout."""
     with REPLAY.open(newline='') as file:
-        nets = {row['net'] for row in csv.DictReader(file)}
-    assert len(nets) == 1843
-    for net in nets:
-        tokens = net.strip('[]').split(', ')
+        strings = {row['net'] for row in csv.DictReader(file)}
+    assert len(strings) == 1843
+    for string in strings:
+        tokens = string.strip('[]').split(', ')
         expected = []
         for token in tokens:
             if token.startswith('D'):
@@ -147,11 +148,11 @@ def test_all_nets_of_the_authors_run_are_of_the_grammar():
             elif not token.startswith('SM'):
                 expected.append(0.0)
         layers = metaqnn.parse(Chain(tuple(t for t in tokens if not t.startswith('D'))))
-        assert dropouts([kind for kind, _ in layers]) == expected, net
+        assert dropouts([kind for kind, _ in layers]) == expected, string
 
 
-def test_dropout_drops_that_part_of_the_rate():
-    """The first of two, behind the second of four layers: half of 0.5."""
+def test_dropout_has_that_share_of_the_rate():
+    """The first of two dropouts, after the second of four layers: half of 0.5."""
     layers = chain('C(4,1,1) C(400,1,1) C(1,1,1) C(1,1,1)')
     assert dropouts(['C'] * 4) == [0, 0.5, 0, 1.0]
     model = models.create('metaqnn_5_cifar', genotype=layers)

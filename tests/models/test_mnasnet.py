@@ -1,4 +1,4 @@
-"""MnasNet: what its golden rows do not see."""
+"""MnasNet beyond its golden rows: timm's names and unpublished genotypes."""
 
 import jax
 import jax.numpy as jnp
@@ -11,17 +11,17 @@ from cls.errors import UserError
 
 
 def test_files_with_timms_names_are_read_too():
-    known = rows.read('mnasnet')
-    row, timm = known['torchvision:mnasnet1_0'], known['timm:mnasnet_075'].tensors
+    golden = rows.read('mnasnet')
+    row, timm = golden['torchvision:mnasnet1_0'], golden['timm:mnasnet_075'].tensors
     state = keyed.state_dict(row.tensors)
-    renamed = dict(zip(timm, state.values(), strict=True))  # both list layers in the net's order
+    renamed = dict(zip(timm, state.values(), strict=True))  # both list layers in order
     assert not renamed.keys() & state.keys()
-    found, expected = (weights.from_torch(x, 'mnasnet_b1') for x in (renamed, state))
-    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    variables, expected = (weights.from_torch(x, 'mnasnet_b1') for x in (renamed, state))
+    for x, y in zip(jax.tree.leaves(variables), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(x, y)
 
 
-def test_another_net_of_the_space():
+def test_another_network_of_the_space():
     stages = [['r1_k3_s1_e1_o8'], ['r2_k5_s2_e3_o24_se0.25_noskip', 'r1_k3_s1_e6_o24']]
     fields = {'genotype': {'stages': stages}, 'width': 0.5, 'num_classes': 3}
     model = models.create('mnasnet_a1', **fields)
@@ -30,7 +30,7 @@ def test_another_net_of_the_space():
     assert logits.shape == (2, 3)
     params = variables['params']
     assert params['conv_stem']['kernel'].shape == (3, 3, 3, 16)
-    # A quarter of the 16 channels that come in; 24 halved is 12, which rounds to 16.
+    # A quarter of the 16 input channels; half of 24 is 12, rounded to 16.
     assert params['blocks.1.1']['se']['conv_reduce']['kernel'].shape == (1, 1, 48, 4)
     assert params['blocks.1.2']['conv_dw']['kernel'].shape == (3, 3, 1, 96)
     for wrong in ([['r1_k3_s2_e1']], ['r1_k3_s2_e1_o8'], [[3]]):

@@ -1,4 +1,4 @@
-"""MobileNetV3: what its golden rows do not see."""
+"""MobileNetV3: minimalistic networks and unpublished genotypes."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from cls.models.mobilenetv3 import LARGE, minimal
 from cls.nn.inverted import decode
 
 
-def test_minimalistic_nets_keep_the_widths():
+def test_minimalistic_networks_keep_the_widths():
     for stage, least in zip(LARGE.stages, minimal(LARGE).stages, strict=True):
         for full, few in zip(map(decode, stage), map(decode, least), strict=True):
             assert (few.window, few.gate, few.act) == (3, 0.0, '')
@@ -18,7 +18,7 @@ def test_minimalistic_nets_keep_the_widths():
             assert few.repeats == full.repeats and few.strides == full.strides
 
 
-def test_another_net_of_the_space():
+def test_another_network_of_the_space():
     stages = [['r1_k3_s2_e1_o8_se0.5_relu'], ['r2_k5_s2_e2_o16']]
     model = models.create('mobilenetv3_small_100', genotype={'stages': stages}, num_classes=3)
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)

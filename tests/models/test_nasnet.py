@@ -1,4 +1,4 @@
-"""NASNet: where the second inputs come from, and cells that are not the published ones."""
+"""NASNet: the sources of the second inputs, and unpublished cells."""
 
 import jax
 import pytest
@@ -10,7 +10,7 @@ from cls.models.registry import genotypes
 
 
 @pytest.mark.parametrize('skip', [False, True])
-def test_second_inputs_go_past_the_reductions_of_the_large_net_alone(skip):
+def test_second_inputs_bypass_reductions_only_in_the_large_network(skip):
     model = models.create('nasnet_a_large' if skip else 'nasnet_a_mobile', cells=2)
     steps = [step for i in range(3) for step in model.stack(i)]
     assert [step.name for step in steps if step.back != 2] == (['cell_2', 'cell_4'] if skip else [])

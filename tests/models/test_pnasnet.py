@@ -1,4 +1,4 @@
-"""PNASNet: one cell is its genotype."""
+"""PNASNet: its genotype is a single cell."""
 
 import pytest
 

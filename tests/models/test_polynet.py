@@ -1,4 +1,4 @@
-"""PolyInception modules: polynomials written out, shared weights, and dropped terms."""
+"""PolyInception modules: expanded polynomials, shared weights, and dropped terms."""
 
 import functools
 
@@ -21,7 +21,7 @@ def module(kind, survival, train):
 
 
 def terms(kind, variables):
-    """The outputs of the blocks' last layers, of all paths alive, with the batch's statistics."""
+    """Returns the outputs of the blocks' last layers, without drops, by the batch's statistics."""
     _, seen = module(kind, 1.0, True).apply(
         variables, X, capture_intermediates=True, mutable=['intermediates', 'batch_stats']
     )
@@ -32,7 +32,7 @@ def terms(kind, variables):
 @pytest.mark.parametrize(
     'kind', ['poly-2', *(pytest.param(k, marks=pytest.mark.sweep) for k in ('2-way', 'mpoly-2'))]
 )
-def test_terms_are_dropped_each_by_itself_and_the_others_do_not_notice(kind):
+def test_terms_are_dropped_independently_and_without_effect_on_the_others(kind):
     model = module(kind, 0.6, True)
     variables = model.init({'params': jax.random.key(0), 'dropout': jax.random.key(0)}, X)
     one, two = terms(kind, variables)
@@ -49,11 +49,11 @@ def test_terms_are_dropped_each_by_itself_and_the_others_do_not_notice(kind):
         distance = np.abs(choices - np.asarray(run(jax.random.key(seed)))).max((2, 3, 4))
         assert distance.min(0).max() < 1e-5
         counts += np.bincount(distance.argmin(0), minlength=4)
-    # 128 draws: standard deviations of 4.2 to 6.1 around these.
+    # Means of 128 draws, with standard deviations of 4.2 to 6.1.
     np.testing.assert_allclose(counts, [20.5, 30.7, 30.7, 46.1], atol=22)
 
 
-def test_a_module_in_evaluation_counts_terms_by_their_survival():
+def test_evaluation_weights_terms_by_their_survival():
     variables = module('2-way', 1.0, False).init(jax.random.key(0), X)
     outputs = {
         s: np.asarray(module('2-way', s, False).apply(variables, X)) for s in (0.0, 0.5, 1.0)
@@ -70,5 +70,5 @@ def test_poly_shares_all_convolutions_but_the_last():
         kernels = jax.tree_util.tree_leaves_with_path(shapes['params'])
         return sum(path[-1].key == 'kernel' for path, _ in kernels)
 
-    # Four convolutions in the paths and one behind them.
+    # Four convolutions in the paths and one after them.
     assert [count(kind) for kind in ('1-way', 'poly-3', 'mpoly-3', '3-way')] == [5, 7, 15, 15]

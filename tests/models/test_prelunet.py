@@ -1,4 +1,4 @@
-"""PReLU-nets: what a forward pass under foreign weights does not show."""
+"""PReLU networks beyond their golden rows: initial values, slopes and the pyramid."""
 
 import math
 
@@ -30,7 +30,7 @@ def test_initial_values_are_those_of_the_paper():
         assert layer['kernel'].std() == pytest.approx(math.sqrt(2 / fan), rel=tolerance), name
 
 
-def test_slopes_learn_and_are_not_decayed():
+def test_slopes_learn_and_do_not_decay():
     x = jnp.asarray([[-2.0, -3.0], [5.0, -7.0]])
     params = {'params': {'weight': jnp.asarray([0.5, 0.1])}}
     gradient = jax.grad(lambda p: jnp.sum(PReLU().apply(p, x)))(params)['params']
@@ -38,13 +38,13 @@ def test_slopes_learn_and_are_not_decayed():
     config = configs.load('configs/prelunet.py').optim
     params = {'params': {'weight': jnp.ones(2)}, 'fc1': {'kernel': jnp.ones((2, 2))}}
     optimizer = optim.optimizer(config, lambda step: 1.0, params)
-    still = jax.tree.map(jnp.zeros_like, params)
-    updates, _ = optimizer.update(still, optimizer.init(params), params)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(zeros, optimizer.init(params), params)
     assert not updates['params']['weight'].any()
     np.testing.assert_allclose(updates['fc1']['kernel'], -config.weight_decay)
 
 
-def test_the_pyramid_is_maxima_over_bins_channel_by_channel():
+def test_the_pyramid_is_maxima_over_bins_in_pytorchs_order():
     x = RNG.standard_normal((2, 4, 4, 3)).astype(np.float32)
     quarters = [x[:, i : i + 2, j : j + 2].max((1, 2)) for i in (0, 2) for j in (0, 2)]
     expected = np.concatenate([np.stack(quarters, 2).reshape(2, -1), x.max((1, 2))], 1)

@@ -1,4 +1,4 @@
-"""ProxylessNAS: nets of its space that are not published, and what is not of it."""
+"""ProxylessNAS: unpublished networks of its space, and genotypes outside it."""
 
 import pytest
 

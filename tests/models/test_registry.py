@@ -1,8 +1,11 @@
 """Every registered variant: counted cost, contract of shapes and dtypes, initial values."""
 
+import ast
 import collections
 import csv
 import functools
+import importlib
+import inspect
 import math
 import pkgutil
 
@@ -48,7 +51,7 @@ def test_counts_are_those_registered(name):
 
 
 def test_counting_by_hand():
-    """A net whose parameters and multiply-adds are written down here."""
+    """A module whose parameters and multiply-adds are counted by hand."""
 
     class Net(nn.Module):
         @nn.compact
@@ -64,7 +67,7 @@ def test_counting_by_hand():
 
 
 def rows_of(system):
-    """Text of `variant`, with and without |ref_name -> row of the list."""
+    """Returns the rows of the list by the text of `variant`, with |ref_name where ambiguous."""
     with SYSTEMS.open(newline='') as file:
         rows = [row for row in csv.DictReader(file) if row['system'] in system.CSV]
     short = collections.Counter(row['variant'] for row in rows)
@@ -89,16 +92,16 @@ def test_counts_are_those_of_the_list(file):
                 for field in ('params', 'macs')
             )
             assert params == int(row['ref_params_exact']), name
-            listed = row['ref_macs_M_measured']  # in millions with two decimals or one
+            listed = row['ref_macs_M_measured']  # in millions, with two decimals or one
             tolerance = 0.06 if len(listed.partition('.')[2]) == 1 else 0.006
-            tolerance *= len(members)  # the list adds up rounded ones
+            tolerance *= len(members)  # the list adds rounded numbers
             assert macs / 1e6 == pytest.approx(float(listed), abs=tolerance), name
 
 
 def test_every_system_is_known_to_the_tests():
     files = {module.name for module in pkgutil.iter_modules(models.__path__)}
     systems = {v.system.name for v in map(models.variant, NAMES)}
-    assert files - {'registry', 'init', 'complexity', 'parts'} == zoo.SYSTEMS.keys()
+    assert files - {'registry'} == zoo.SYSTEMS.keys()
     default = [name for system in zoo.SYSTEMS.values() for name in system.DEFAULT]
     assert {models.variant(name).system.name for name in default} == systems
 
@@ -115,7 +118,7 @@ def test_names_and_wildcards():
     assert len({s.name for s in models.systems()}) == len(models.systems())
 
 
-def test_unknown_names_bring_the_nearest():
+def test_unknown_names_suggest_the_nearest():
     with pytest.raises(UserError, match=r"'resnt50'.*Did you mean .*resnet50\b"):
         models.variant('resnt50')
     with pytest.raises(UserError, match='resnet50'):
@@ -124,7 +127,7 @@ def test_unknown_names_bring_the_nearest():
         models.variant('§§§')
 
 
-def test_unknown_fields_bring_the_nearest():
+def test_unknown_fields_suggest_the_nearest():
     with pytest.raises(UserError, match=r"resnet50 .*'num_clases'.*num_classes"):
         models.create('resnet50', num_clases=3)
     with pytest.raises(UserError, match='It has .*stage_sizes'):
@@ -133,9 +136,93 @@ def test_unknown_fields_bring_the_nearest():
         models.create('resnet50', parent=None)
 
 
-def test_no_name_twice():
+def test_a_name_is_registered_once():
     with pytest.raises(ValueError, match='resnet50'):
         models.register(models.variant('resnet50'))
+
+
+@pytest.fixture
+def registering(monkeypatch):
+    """Variants registered in a test are forgotten after it."""
+    monkeypatch.setattr(registry, '_VARIANTS', dict(registry._VARIANTS))
+
+
+def test_rows_of_a_table_become_variants(registering):
+    resnet = models.variant('resnet18')
+    registry.register_table(
+        {
+            'one': ((1, 1, 1, 1), 10, {}, 'package:other'),
+            'two': ((2, 2, 2, 2), 20, {'cifar': True}, 'package:two'),
+        },
+        'stage_sizes params fields reference',
+        system=resnet.system,
+        module=resnet.module,
+        fields={'num_classes': 7},
+        input_size=32,
+        macs=30,
+    )
+    one, two = models.variant('one'), models.variant('two')
+    assert one.fields == {'num_classes': 7, 'stage_sizes': (1, 1, 1, 1)}
+    assert two.fields == {'num_classes': 7, 'stage_sizes': (2, 2, 2, 2), 'cifar': True}
+    assert (one.params, two.params, two.macs, two.input_size) == (10, 20, 30, 32)
+    assert (one.reference, two.reference) == ('package:other', 'package:two')
+
+
+def test_functions_compute_fields_and_attributes_of_a_row(registering):
+    resnet = models.variant('resnet18')
+    registry.register_table(
+        {'one': (3, 10)},
+        'blocks params',
+        system=resnet.system,
+        module=resnet.module,
+        fields=lambda blocks: {'stage_sizes': (blocks,) * 4},
+        input_size=32,
+        macs=30,
+        reference=lambda name: f'package:{name}',
+    )
+    assert models.variant('one').fields == {'stage_sizes': (3, 3, 3, 3)}
+    assert models.variant('one').reference == 'package:one'
+
+
+def test_a_row_has_a_value_for_each_column(registering):
+    resnet = models.variant('resnet18')
+    with pytest.raises(ValueError, match='shorter'):
+        registry.register_table(
+            {'one': (1,)}, 'params macs', system=resnet.system, module=resnet.module, input_size=32
+        )
+
+
+def leftovers(module):
+    """Returns the names that a loop may have left in a module.
+
+    These are the targets of loops at module level, and lower-case names of other values than
+    modules, classes and functions.
+    """
+    loops = [
+        node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.For)
+    ]
+    targets = {
+        name.id for loop in loops for name in ast.walk(loop.target) if isinstance(name, ast.Name)
+    }
+    values = {
+        name
+        for name, value in vars(module).items()
+        if name[0].islower() and not callable(value) and not inspect.ismodule(value)
+    }
+    return targets | values
+
+
+@pytest.mark.parametrize('file', zoo.SYSTEMS)
+def test_a_model_file_leaves_no_loop_variable_behind(file):
+    assert leftovers(importlib.import_module(f'cls.models.{file}')) == set()
+
+
+def test_a_loop_variable_left_behind_is_noticed(tmp_path, monkeypatch):
+    (tmp_path / 'looping.py').write_text(
+        'for name, make in {1: int}.items():\n    pass\nwide = 3\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert leftovers(importlib.import_module('looping')) == {'name', 'make', 'wide'}
 
 
 def test_overrides_replace_the_fields_of_the_variant():
@@ -153,7 +240,7 @@ def test_takes_progress():
 
 
 def computed_dtypes(jaxpr):
-    """The dtypes that convolutions and matrix products give, all the way down."""
+    """Yields the output dtypes of convolutions and matrix products, nested ones included."""
     for equation in jaxpr.eqns:
         if equation.primitive.name in ('conv_general_dilated', 'dot_general'):
             yield equation.outvars[0].aval.dtype
@@ -183,10 +270,10 @@ def test_bfloat16_another_size_number_of_classes_and_features(name):
 
 @pytest.mark.parametrize('name', zoo.each())
 def test_variables_and_training(name, monkeypatch):
-    """Variables are all drawn on the host; training needs a dropout key, statistics change."""
+    """All variables are drawn on the host; training takes a dropout key and updates statistics."""
     monkeypatch.setattr(model_init, '_drawn_by_flax', None)  # for plain Flax modules
     for kind in (initialisers.VarianceScaling, initialisers.Normal, initialisers.Constant):
-        monkeypatch.setattr(  # the numbers cost time and are not wanted here
+        monkeypatch.setattr(  # the numbers cost time and are not needed
             kind, 'draw', lambda self, rng, shape: np.broadcast_to(np.float32(0), shape)
         )
     model, size = small(name), models.variant(name).input_size
@@ -240,7 +327,7 @@ def test_initial_values(name):
         assert len({x.tobytes() for x in same}) == len(same)
 
 
-def test_initial_values_have_the_deviation_of_flax_own():
+def test_initial_values_have_the_deviation_of_flaxs_own():
     """model.init and init draw from the same distributions: deviations agree layer by layer."""
     model = models.create('resnet20_cifar', stage_sizes=(1, 1, 1))
     ours = init(model, 3, 32)['params']
@@ -255,7 +342,7 @@ def test_initial_values_have_the_deviation_of_flax_own():
         assert x.std() == pytest.approx(std, rel=4 / math.sqrt(x.size)), names
 
 
-def test_one_layer_does_not_move_another():
+def test_a_layer_does_not_change_the_initial_values_of_another():
     short, long = (models.create('resnet20_cifar', stage_sizes=(n, 1, 1)) for n in (1, 2))
     one, other = (init(m, 0, 32)['params'] for m in (short, long))
     assert '1' in other['layer1']

@@ -1,4 +1,4 @@
-"""ResNets small enough to run: gradients, modes, features, and the shortcut without parameters."""
+"""Small ResNets: gradients, modes, features, and the parameter-free shortcut."""
 
 import functools
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ from cls.models.registry.init import init
 from cls.nn.residual import option_a
 
 RNG = np.random.default_rng(4)
-NETS = {
+SMALL = {
     'cifar': ('resnet20_cifar', {'stage_sizes': (1, 1, 1), 'widths': (4, 8, 16)}, 16),
     'basic': ('resnet18', {'stage_sizes': (1, 1), 'widths': (4, 8)}, 32),
     'bottleneck': ('resnet50', {'stage_sizes': (1, 1), 'widths': (4, 8)}, 32),
@@ -23,9 +23,9 @@ NETS = {
 
 
 @functools.cache
-def net(kind):
-    """(model, variables, a batch of 8, jitted train, jitted evaluation)."""
-    name, fields, size = NETS[kind]
+def setup(kind):
+    """Returns (model, variables, a batch of 8 images, jitted train, jitted evaluation)."""
+    name, fields, size = SMALL[kind]
     model = models.create(name, num_classes=5, **fields)
     images = RNG.standard_normal((8, size, size, 3)).astype(np.float32)
     weights = RNG.standard_normal((8, 5)).astype(np.float32)
@@ -49,7 +49,7 @@ def net(kind):
     'kind', ['cifar', 'bottleneck', 'v1', pytest.param('basic', marks=pytest.mark.sweep)]
 )
 def test_every_parameter_gets_a_gradient(kind):
-    _, variables, images, train, _ = net(kind)
+    _, variables, images, train, _ = setup(kind)
     gradients, logits, stats = train(variables, images)
     assert jax.tree.structure(gradients) == jax.tree.structure(variables['params'])
     for path, g in jax.tree_util.tree_leaves_with_path(gradients):
@@ -62,25 +62,25 @@ def test_every_parameter_gets_a_gradient(kind):
 
 @pytest.mark.parametrize(('kind', 'sizes'), [('cifar', (16, 16, 8, 4)), ('v1', (8, 8, 4))])
 def test_features_and_logits(kind, sizes):
-    model, variables, images, _, evaluate = net(kind)
-    found = evaluate(variables, images)
+    model, variables, images, _, evaluate = setup(kind)
+    features = evaluate(variables, images)
     expansion = 4 if kind == 'v1' else 1
     channels = (model.widths[0], *(w * expansion for w in model.widths))
     names = ('stem', *(f'stage{i + 1}' for i in range(len(model.widths))))
     shapes = {n: (8, s, s, c) for n, s, c in zip(names, sizes, channels, strict=True)}
     shapes['pre_logits'] = (8, channels[-1])
-    assert {name: x.shape for name, x in found.items()} == shapes
-    last = np.asarray(found[names[-1]], np.float64)
+    assert {name: x.shape for name, x in features.items()} == shapes
+    last = np.asarray(features[names[-1]], np.float64)
     assert last.min() >= 0
-    np.testing.assert_allclose(found['pre_logits'], last.mean((1, 2)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(features['pre_logits'], last.mean((1, 2)), rtol=1e-5, atol=1e-6)
     logits = jax.jit(model.apply, compiler_options=FAST)(variables, images)
     fc = variables['params']['fc']
-    expected = np.asarray(found['pre_logits']) @ fc['kernel'] + fc['bias']
+    expected = np.asarray(features['pre_logits']) @ fc['kernel'] + fc['bias']
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_only_training_looks_at_the_rest_of_the_batch():
-    _, variables, images, train, evaluate = net('cifar')
+def test_only_training_depends_on_the_rest_of_the_batch():
+    _, variables, images, train, evaluate = setup('cifar')
     other = images.copy()
     other[4:] *= 3
     one, two = (np.asarray(evaluate(variables, x)['pre_logits']) for x in (images, other))
@@ -90,8 +90,8 @@ def test_only_training_looks_at_the_rest_of_the_batch():
     assert np.abs(one[:4] - two[:4]).max() > 1e-2
 
 
-def test_evaluation_with_the_batch_statistics_is_training():
-    model, variables, images, train, _ = net('cifar')
+def test_evaluation_with_the_batch_statistics_equals_training():
+    model, variables, images, train, _ = setup('cifar')
     _, trained, updated = train(variables, images)
     # momentum 0.9, and the running variance is unbiased over 8 x size x size pixels.
     batch = jax.tree.map(lambda new, old: (new - 0.9 * old) * 10, updated, variables['batch_stats'])
@@ -121,9 +121,9 @@ def test_option_a(channels, width, strides):
 
 
 def test_stride_of_a_bottleneck():
-    """v1.5 halves in the 3x3 convolution, the paper's form in the first 1x1."""
+    """v1.5 has the stride in the 3x3 convolution, the paper's form in the first 1x1."""
 
-    def seen(name):
+    def heights(name):
         model = models.create(name, stage_sizes=(1, 1, 1, 1), widths=(4, 4, 8, 8))
         _, captured = jax.eval_shape(
             lambda v, x: model.apply(v, x, capture_intermediates=True, mutable=['intermediates']),
@@ -133,5 +133,5 @@ def test_stride_of_a_bottleneck():
         block = captured['intermediates']['layer2']['0']
         return [block[f'conv{i}']['__call__'][0].shape[1] for i in (1, 2, 3)]
 
-    assert seen('resnet50') == [16, 8, 8]
-    assert seen('resnet50_v1') == [8, 8, 8]
+    assert heights('resnet50') == [16, 8, 8]
+    assert heights('resnet50_v1') == [8, 8, 8]

@@ -1,4 +1,4 @@
-"""Which blocks are dropped, how often, and what is left of the net then."""
+"""Stochastic depth: the choice of dropped blocks, its rates, and the remaining network."""
 
 import functools
 
@@ -22,10 +22,10 @@ def variables():
 
 
 def in_training(variables, key):
-    """Whether the outputs of the blocks' last norms count in the output: (BLOCKS,) booleans."""
+    """Returns whether the logits depend on the last norm of each block: (BLOCKS,) bool."""
 
     def output(shifts):
-        """The features, each residual being moved by a number of its own."""
+        """Returns the sum of the logits over the batch, with a shift added to each residual."""
         residuals = iter(shifts)
 
         def shift(next_fun, args, kwargs, context):
@@ -42,17 +42,17 @@ def in_training(variables, key):
     return (jax.jacobian(output)(jnp.zeros(BLOCKS)) != 0).any(0)
 
 
-def test_a_block_is_dropped_for_the_whole_batch_and_the_deeper_the_more_often(variables):
+def test_a_block_is_dropped_for_the_batch_and_deeper_ones_more_often(variables):
     keys = jax.random.split(jax.random.key(1), 200)
     alive = np.asarray(jax.jit(jax.vmap(functools.partial(in_training, variables)))(keys))
     survival = 1 - 0.8 * np.arange(1, BLOCKS + 1) / BLOCKS  # equation 4
     deviation = np.sqrt(survival * (1 - survival) / len(keys))
     assert np.all(abs(alive.mean(0) - survival) < 4 * deviation)
-    assert len(np.unique(alive, axis=0)) > BLOCKS  # blocks are drawn apart from each other
+    assert len(np.unique(alive, axis=0)) > BLOCKS  # blocks are drawn independently
 
 
 def test_examples_of_a_batch_share_the_gates(variables):
-    """Copies of one image, whose batch statistics are alike, leave the net alike."""
+    """Copies of one image have equal batch statistics, and equal outputs."""
     same = np.repeat(IMAGES[:1], 4, axis=0)
 
     @jax.jit

@@ -1,4 +1,4 @@
-"""Cells: every operation's shapes, strides and gradients, and the graph against NumPy."""
+"""Cells: shapes, strides and gradients of all operations, and the graph against NumPy."""
 
 import functools
 
@@ -128,7 +128,7 @@ SPEC = CellSpec(
 
 
 def cell_states(params, current, previous):
-    """(state 0, state 1) of a cell whose norms are the identity."""
+    """Returns (state 0, state 1) of a cell with identities as norms."""
     kernel = np.asarray(params['1x1']['kernel'])[0, 0]
     state0 = np.maximum(current, 0) @ kernel
     if previous is None:
@@ -151,7 +151,7 @@ def test_the_graph(has_previous):
 
 
 def test_drop_path_spares_identities():
-    """At a rate of nearly one, of every sum only the identity is left; DARTS's is one too."""
+    """At a rate of nearly 1 only the identities of the sums remain, DARTS's among them."""
     spec = CellSpec((SPEC.nodes[0], (('max_3x3', 2), ('skip_connect', 1))), SPEC.concat)
     cell = Cell(spec, 4, 1, conv, eval_norm)
     current, previous = normal(2, 5, 5, 4), normal(2, 5, 5, 3)
@@ -164,12 +164,12 @@ def test_drop_path_spares_identities():
 
     expected = np.concatenate([state0, state1], -1)
     np.testing.assert_allclose(apply(jnp.float32(0.9999)), expected, rtol=1e-4, atol=1e-5)
-    whole = jit(cell.apply)(variables, current, previous)
-    np.testing.assert_allclose(apply(jnp.float32(0)), whole, rtol=1e-5, atol=1e-5)
-    assert np.abs(whole - expected).max() > 0.1
+    complete = jit(cell.apply)(variables, current, previous)
+    np.testing.assert_allclose(apply(jnp.float32(0)), complete, rtol=1e-5, atol=1e-5)
+    assert np.abs(complete - expected).max() > 0.1
 
 
-def test_drop_path_does_not_spare_what_halves_the_image():
+def test_drop_path_does_not_spare_an_identity_with_a_stride():
     cell = Cell(
         CellSpec(((('skip_connect', 0), ('skip_connect', 1)),), (2,)), 4, 2, conv, eval_norm
     )

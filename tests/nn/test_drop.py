@@ -1,4 +1,4 @@
-"""drop_path: which examples fall, how often, and what the others are scaled by."""
+"""Drop path: the share of dropped examples, and the scale of the rest."""
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +11,15 @@ dropped = jax.jit(drop_path)
 
 
 @pytest.mark.parametrize('rate', [0.1, 0.5, 0.8])
-def test_whole_examples_fall_and_the_others_are_scaled(rate):
+def test_examples_are_dropped_and_the_rest_scaled(rate):
     n = 20_000
     x = np.random.default_rng(0).uniform(1, 2, (n, 2, 1, 3)).astype(np.float32)
     out = np.asarray(dropped(x, rate, jax.random.key(0)))
-    fell = np.all(out == 0, axis=(1, 2, 3))
-    np.testing.assert_array_equal(fell, np.any(out == 0, axis=(1, 2, 3)))
-    np.testing.assert_allclose(out[~fell], x[~fell] / (1 - rate), rtol=1e-5)
+    is_dropped = np.all(out == 0, axis=(1, 2, 3))
+    np.testing.assert_array_equal(is_dropped, np.any(out == 0, axis=(1, 2, 3)))
+    np.testing.assert_allclose(out[~is_dropped], x[~is_dropped] / (1 - rate), rtol=1e-5)
     deviation = np.sqrt(rate * (1 - rate) / n)
-    assert abs(fell.mean() - rate) < 4 * deviation
+    assert abs(is_dropped.mean() - rate) < 4 * deviation
 
 
 def test_rate_zero_is_the_identity():

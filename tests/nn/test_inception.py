@@ -1,4 +1,4 @@
-"""Tables of branches: names, order and widths. What they compute, the golden rows hold."""
+"""Tables of branches: names, order and widths (the golden files test their values)."""
 
 import functools
 

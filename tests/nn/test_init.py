@@ -1,4 +1,4 @@
-"""Initialisers: both ways of drawing have the distribution's mean, deviation and bounds."""
+"""Initializers: mean, deviation, bounds and quantiles of draws by JAX and by NumPy."""
 
 import math
 
@@ -33,12 +33,12 @@ def quantiles(x, std):
 
 NORMAL = [-1.645, -0.674, 0, 0.674, 1.645]
 UNIFORM = [math.sqrt(3) * q for q in (-0.9, -0.5, 0, 0.5, 0.9)]
-# A normal cut at two has a deviation of 0.8796; its quantile q is the normal's at
+# The standard normal truncated at 2 has a deviation of 0.8796; its quantile q is the normal's at
 # 0.02275 + q * 0.9545.
 CUT = [q / 0.87962566 for q in (-1.4726, -0.6375, 0, 0.6375, 1.4726)]
 
 
-DISTRIBUTIONS = {  # quantiles in deviations, and the largest value
+DISTRIBUTIONS = {  # quantiles and largest value, in standard deviations
     'normal': (NORMAL, None),
     'uniform': (UNIFORM, math.sqrt(3)),
     'truncated_normal': (CUT, 2 / 0.87962566),

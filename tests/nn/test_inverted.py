@@ -1,4 +1,4 @@
-"""Inverted residuals and the strings that describe nets of them."""
+"""Inverted residuals, and networks of them as strings."""
 
 import functools
 import re
@@ -51,7 +51,7 @@ def test_channels_are_rounded_to_other_divisors():
         ('r1_k7_s1_e6_hswish_o8', Run(1, 7, 1, 6.0, 8, act='hswish')),
     ],
 )
-def test_strings_are_runs_of_blocks(text, run):
+def test_strings_describe_runs_of_blocks(text, run):
     assert decode(text) == run
 
 
@@ -90,8 +90,8 @@ def test_scaled():
     ]
 
 
-class Net(nn.Module):
-    """All blocks of GENOTYPE and nothing else."""
+class Network(nn.Module):
+    """All blocks of GENOTYPE, without stem and head."""
 
     drop_rate: float = 0.0
 
@@ -115,7 +115,7 @@ def test_stages_number_blocks_and_let_drop_rates_grow():
         keys = {'params': jax.random.key(0), 'dropout': jax.random.key(1)}
         images = jax.ShapeDtypeStruct((1, 8, 8, 16), jnp.float32)
         _, variables = jax.eval_shape(
-            functools.partial(Net(0.4).init_with_output, mutable=True), keys, images
+            functools.partial(Network(0.4).init_with_output, mutable=True), keys, images
         )
     names = [name for name, _ in inverted.blocks(inverted.scaled(GENOTYPE))]
     assert (
@@ -134,7 +134,7 @@ def test_stages_number_blocks_and_let_drop_rates_grow():
 
 
 def block(images, features, strides=1, **fields):
-    """A block with expansion 2 as a function of images and perhaps a rate and a key; variables."""
+    """Returns a block with expansion 2, a function (images, rate, key), and its variables."""
     unit = InvertedResidual(features, 3, strides, 2, Conv, NORM, **fields)
     shapes = jax.eval_shape(unit.init, jax.random.key(0), images)
     variables = jax.tree.map(lambda v: np.float32(RNG.uniform(0.5, 1.5, v.shape)), shapes)
@@ -149,7 +149,7 @@ def block(images, features, strides=1, **fields):
 
 
 def expected_residual(variables, x, groups, strides):
-    """The block in NumPy and float64, without the shortcut."""
+    """Returns the residual in NumPy and float64, without the shortcut."""
     params, stats = (
         jax.tree.map(np.float64, variables[collection]) for collection in ('params', 'batch_stats')
     )
@@ -171,8 +171,8 @@ def expected_residual(variables, x, groups, strides):
         )
 
     y = norm(pointwise(x, 'conv_pw'), 'bn1')
-    y = np.clip(y, 0, 6) if groups == 1 else y  # a grouped one is not rectified (IGCV3)
-    order = np.arange(y.shape[-1]).reshape(groups, -1).T.ravel()  # one of each group in turn
+    y = np.clip(y, 0, 6) if groups == 1 else y  # no rectifier with groups (IGCV3)
+    order = np.arange(y.shape[-1]).reshape(groups, -1).T.ravel()  # interleaved groups
     y = y[..., order]
     padded = np.pad(y, ((0, 0), (1, 1), (1, 1), (0, 0)))
     kernel = params['conv_dw']['kernel'][:, :, 0]

@@ -1,4 +1,4 @@
-"""Local response normalisation against its definition, channel by channel."""
+"""Local response normalization against its definition, channel by channel."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def test_values_are_those_of_the_definition(constants):
         expected[..., i] = x[..., i] / (k + alpha * np.sum(near**2, -1)) ** beta
     ours = local_response_norm(jnp.asarray(x, jnp.float32), *constants)
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
-    assert np.abs(expected * k**beta / x - 1).max() > 0.01  # the neighbours count
+    assert np.abs(expected * k**beta / x - 1).max() > 0.01  # neighbors matter
 
 
 def test_defaults_are_krizhevskys():

@@ -1,4 +1,4 @@
-"""Batch normalisation against NumPy in float64, and on eight devices against one."""
+"""Batch normalization against NumPy in float64, and on eight devices against one."""
 
 import functools
 
@@ -28,7 +28,7 @@ def train(layer, variables, x):
 
 
 def by_numpy(x, epsilon, momentum, group):
-    """Output and running statistics in float64."""
+    """Returns the output and the running statistics in float64."""
     groups = np.asarray(x, np.float64).reshape(-1, group, *x.shape[1:])
     out = []
     for g in groups:
@@ -62,7 +62,7 @@ def test_without_scale_and_bias():
     np.testing.assert_allclose(stats['var'], expected_stats['var'], rtol=2e-5)
 
 
-def test_groups_are_consecutive_examples_normalised_apart():
+def test_groups_are_consecutive_examples_normalized_separately():
     layer = BatchNorm(True, group=4)
     out, stats = train(layer, VARIABLES, X)
     parts = [train(BatchNorm(True), VARIABLES, X[i : i + 4]) for i in range(0, 16, 4)]
@@ -73,7 +73,7 @@ def test_groups_are_consecutive_examples_normalised_apart():
     assert np.abs(out - train(BatchNorm(True), VARIABLES, X)[0]).max() > 0.1
 
 
-def test_evaluation_uses_running_statistics_and_leaves_them():
+def test_evaluation_uses_running_statistics_and_does_not_update_them():
     layer = BatchNorm(False, epsilon=1e-3, group=4)
     out, updated = jax.jit(lambda x: layer.apply(VARIABLES, x, mutable=['batch_stats']))(X[:5])
     expected = (X[:5].astype(np.float64) - MEAN) / np.sqrt(VAR + 1e-3) * SCALE + BIAS
@@ -123,7 +123,7 @@ def test_gradients_are_those_of_finite_differences(group):
     cotangent = RNG.standard_normal(SHAPE)
 
     def value(x, scale, bias):
-        """In float64; SCALE and BIAS enter by_numpy linearly, so they are put in here."""
+        """Returns the loss in float64, linear in scale and bias."""
         plain = (by_numpy(x, 1e-2, 0.9, size)[0] - BIAS) / SCALE
         return np.sum((plain * scale + bias) * cotangent)
 
@@ -179,7 +179,7 @@ def on(devices):
 
 @pytest.mark.parametrize('group', [0, 4, 2])
 def test_eight_devices_are_as_one(group):
-    """Sixteen examples, two on each device: groups of 4 and 8 lie on several."""
+    """With 16 examples, two on each device, groups of 4 and 16 are on several devices."""
     layer = BatchNorm(True, group=group)
 
     def step(variables, x):
@@ -192,26 +192,26 @@ def test_eight_devices_are_as_one(group):
     x = X - np.float32([0, 0, 0, 30, 0])  # well conditioned
     results = []
     for devices in (1, 8):
-        split, whole = on(devices)
-        args = jax.device_put(VARIABLES, whole), jax.device_put(x, split)
+        split, copied = on(devices)
+        args = jax.device_put(VARIABLES, copied), jax.device_put(x, split)
         results.append(jax.jit(step)(*args))
     for one, eight in zip(*map(jax.tree.leaves, results), strict=True):
         np.testing.assert_allclose(one, eight, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(('group', 'talks'), [(1, False), (2, False), (4, True), (0, True)])
-def test_only_groups_on_several_devices_are_reduced_across_them(group, talks):
+@pytest.mark.parametrize(('group', 'is_reduced'), [(1, False), (2, False), (4, True), (0, True)])
+def test_only_groups_on_several_devices_are_reduced_across_them(group, is_reduced):
     layer = BatchNorm(True, group=group)
-    split, whole = on(8)
+    split, copied = on(8)
 
     def forward(variables, x):
         return layer.apply(variables, x, mutable=['batch_stats'])[0]
 
     compiled = (
-        jax.jit(forward, in_shardings=(whole, split), out_shardings=split)
+        jax.jit(forward, in_shardings=(copied, split), out_shardings=split)
         .lower(VARIABLES, X)
         .compile()
         .as_text()
     )
-    assert ('all-reduce' in compiled) == talks
+    assert ('all-reduce' in compiled) == is_reduced
     assert 'all-gather' not in compiled

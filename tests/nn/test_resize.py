@@ -1,4 +1,4 @@
-"""Bilinear interpolation against planes, a loop in NumPy, and a hand-made example."""
+"""Bilinear interpolation against planes, a loop in NumPy, and an example by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ SIZES = [((2, 3), (5, 7)), ((4, 4), (8, 8)), ((7, 5), (4, 2)), ((1, 2), (3, 2)),
 
 
 def at(image, row, column):
-    """The value at a place between pixels: weights by the area opposite."""
+    """Returns the value at a position between pixels, weighted by the opposite areas."""
     total = 0.0
     for i in range(image.shape[0]):
         for j in range(image.shape[1]):
@@ -21,7 +21,7 @@ def at(image, row, column):
 
 
 @pytest.mark.parametrize(('size', 'new'), SIZES)
-def test_each_pixel_is_the_mean_of_its_neighbours_weighted_by_nearness(size, new):
+def test_each_pixel_is_the_mean_of_its_neighbors_weighted_by_nearness(size, new):
     images = RNG.standard_normal((2, *size, 3)).astype(np.float32)
     out = np.asarray(bilinear(images, new))
     assert out.shape == (2, *new, 3)

@@ -6,7 +6,7 @@ import numpy as np
 from cls.nn.shuffle import channel_shuffle
 
 
-def test_every_new_group_takes_one_channel_of_each_old_group_in_turn():
+def test_a_shuffle_interleaves_the_groups():
     channels = jnp.arange(2 * 12).reshape(2, 1, 1, 12)
     expected = [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]  # three groups of four
     np.testing.assert_array_equal(channel_shuffle(channels, 3)[0, 0, 0], expected)

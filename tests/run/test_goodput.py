@@ -8,10 +8,10 @@ import jax
 import pytest
 
 from cls.config import load as configs
-from cls.run import goodput as account
+from cls.run import goodput as ledger
 from cls.run.goodput import (
     BUCKETS,
-    Account,
+    TimeLedger,
     continued,
     goodput,
     load_record,
@@ -19,7 +19,7 @@ from cls.run.goodput import (
     total,
     written,
 )
-from cls.run.workdir import claim
+from cls.run.workdir import open_run
 from cls.train import compiled_once
 
 
@@ -28,7 +28,7 @@ def clock(monkeypatch):
     """A clock that moves only by hand: `perf_counter` from 100, `time` 1,000 ahead of it."""
     now = types.SimpleNamespace(value=100.0, ahead=1000.0)
     fake = types.SimpleNamespace(perf_counter=lambda: now.value, time=lambda: now.value + now.ahead)
-    monkeypatch.setattr(account, 'time', fake)
+    monkeypatch.setattr(ledger, 'time', fake)
     return now
 
 
@@ -43,7 +43,7 @@ def nonzero(record):
 
 
 def test_every_moment_has_one_bucket(clock):
-    spent = Account(began=97.0)
+    spent = TimeLedger(began=97.0)
     clock.value += 1
     spent.switch('other')
     with spent.spend('eval'):
@@ -62,11 +62,11 @@ def test_every_moment_has_one_bucket(clock):
         'start': 4, 'compile': 30, 'data': 8, 'step': 4, 'eval': 2.5, 'other': 0.25
     }  # fmt: skip
     assert total(found) == clock.value - 97
-    assert goodput(found) == goodput(found, down=True) == 4 / 48.75
+    assert goodput(found) == goodput(found, downtime=True) == 4 / 48.75
 
 
 def test_a_first_process_has_nothing_before_it(clock):
-    spent = Account()
+    spent = TimeLedger()
     spent.continue_from({}, {})
     assert (spent.restarts, total(spent.seconds)) == (0, 0)
     assert goodput(spent.seconds) == 0
@@ -74,34 +74,34 @@ def test_a_first_process_has_nothing_before_it(clock):
 
 def test_killed_twice_after_the_same_checkpoint(clock):
     """Lost is what was done after the checkpoint; down is from a last record to the next start."""
-    first = Account()
+    first = TimeLedger()
     spend(first, clock, start=5, compile=20, step=10, data=1, eval=2, checkpoint=3)
     checkpoint = first.record()
     spend(first, clock, checkpoint=0.5, step=7, data=0.5, eval=1.5)
     newest = first.record()
     clock.value += 60  # of which nothing is known
 
-    second = Account(began=clock.value - 2)
+    second = TimeLedger(began=clock.value - 2)
     second.continue_from(newest, newest)  # before the checkpoint is read
     assert nonzero(second.seconds) == {
         'start': 7, 'compile': 20, 'step': 17, 'data': 1.5, 'eval': 3.5, 'checkpoint': 3.5,
-        'down': 58,
+        'downtime': 58,
     }  # fmt: skip
     second.continue_from(checkpoint, newest)
     spend(second, clock, compile=4, step=3)
     assert nonzero(second.seconds) == {
         'start': 7, 'compile': 24, 'step': 13, 'data': 1, 'eval': 2, 'checkpoint': 3.5,
-        'lost': 9, 'down': 58,
+        'rework': 9, 'downtime': 58,
     }  # fmt: skip
     newest = second.record()
     clock.value += 30
 
-    third = Account()
+    third = TimeLedger()
     third.continue_from(checkpoint, newest)
     spend(third, clock, start=1, compile=4, step=20)
     assert nonzero(third.seconds) == {
         'start': 8, 'compile': 28, 'step': 30, 'data': 1, 'eval': 2, 'checkpoint': 3.5,
-        'lost': 12, 'down': 88,
+        'rework': 12, 'downtime': 88,
     }  # fmt: skip
     assert third.restarts == 2
     assert total(third.seconds) == clock.value - 100  # the wall clock, from the first start
@@ -109,34 +109,34 @@ def test_killed_twice_after_the_same_checkpoint(clock):
     assert report['time'] == {name: round(value, 2) for name, value in third.seconds.items()}
     assert report['seconds'] == running(third.seconds) == 84.5
     assert report['goodput'] == round(100 * 30 / 84.5, 2)
-    assert report['goodput_with_down'] == round(100 * 30 / 172.5, 2)
+    assert report['goodput_with_downtime'] == round(100 * 30 / 172.5, 2)
     assert 'lost 12.0 s; restarts: 2, 88.0 s down (goodput with that 17.4 %)' in str(third)
 
 
 def test_stopped_after_saving_nothing_is_lost(clock):
-    first = Account()
+    first = TimeLedger()
     spend(first, clock, start=1, step=10)
     checkpoint = first.record()
     spend(first, clock, checkpoint=2, other=1)
     found = continued(checkpoint, first.record(), clock.value + 1000 + 4)
-    assert nonzero(found) == {'start': 1, 'step': 10, 'checkpoint': 2, 'other': 1, 'down': 4}
+    assert nonzero(found) == {'start': 1, 'step': 10, 'checkpoint': 2, 'other': 1, 'downtime': 4}
     assert found['restarts'] == 1
 
 
 def test_killed_before_the_first_checkpoint_all_steps_are_lost(clock):
-    first = Account()
+    first = TimeLedger()
     spend(first, clock, start=1, compile=30, step=10, data=1)
     found = continued({}, first.record(), clock.value + 1000)
-    assert nonzero(found) == {'start': 1, 'compile': 30, 'lost': 11}
+    assert nonzero(found) == {'start': 1, 'compile': 30, 'rework': 11}
 
 
 def test_a_clock_that_was_set_back_takes_no_time_away(clock):
-    first = Account()
+    first = TimeLedger()
     spend(first, clock, step=10)
     newest = first.record()
     clock.ahead = 500.0
     clock.value += 20
-    second = Account()
+    second = TimeLedger()
     second.continue_from(newest, newest)
     assert nonzero(second.seconds) == {'step': 10}
 
@@ -144,9 +144,9 @@ def test_a_clock_that_was_set_back_takes_no_time_away(clock):
 @pytest.mark.parametrize('newest', [{}, {'step': 3.0, 'at': 1050.0, 'restarts': 7}])
 def test_a_checkpoint_that_is_newer_than_the_file_is_believed(newest):
     """A run folder that was copied without time.json, or with an old one."""
-    checkpoint = {'step': 50.0, 'start': 2.0, 'lost': 1.0, 'at': 2000.0, 'restarts': 4}
+    checkpoint = {'step': 50.0, 'start': 2.0, 'rework': 1.0, 'at': 2000.0, 'restarts': 4}
     found = continued(checkpoint, newest, 2010.0)
-    assert nonzero(found) == {'step': 50, 'start': 2, 'lost': 1, 'down': 10}
+    assert nonzero(found) == {'step': 50, 'start': 2, 'rework': 1, 'downtime': 10}
     assert found['restarts'] == 5
 
 
@@ -155,7 +155,7 @@ def test_an_account_without_a_date_has_no_time_down():
 
 
 def test_the_file_is_up_to_date_at_every_event_and_at_the_end(tmp_path, clock):
-    spent, path = Account(), tmp_path / 'time.json'
+    spent, path = TimeLedger(), tmp_path / 'time.json'
     with written(spent, path):
         wait_until(lambda: path.exists())
         spend(spent, clock, step=5)
@@ -180,7 +180,7 @@ def wait_until(true):
 
 
 def test_a_file_that_cannot_be_written_does_not_end_the_run(tmp_path, caplog):
-    with written(Account(), tmp_path / 'missing' / 'time.json'):
+    with written(TimeLedger(), tmp_path / 'missing' / 'time.json'):
         pass
     assert 'cannot be written' in caplog.text
 
@@ -198,7 +198,7 @@ def test_a_run_that_replaces_one_that_never_began_has_its_own_account(tmp_path):
     other = configs.load('configs/resnet.py', [('seed', '1')])
     found = []
     for config in (one, one, other):
-        with claim(tmp_path, config):
+        with open_run(tmp_path, config):
             known = (tmp_path / 'time.json').exists()
             (tmp_path / 'time.json').write_text(json.dumps({'compile': 60.0}))
         found.append(known)
@@ -206,7 +206,7 @@ def test_a_run_that_replaces_one_that_never_began_has_its_own_account(tmp_path):
 
 
 def test_compiling_an_evaluation_has_its_own_time():
-    spent, calls = Account(), []
+    spent, calls = TimeLedger(), []
 
     @jax.jit
     def double(variables, batch):

@@ -141,8 +141,8 @@ def test_whatever_a_small_file_holds_the_folder_is_read(name, how, run, home):
     """None of them ends a run that its checkpoint could continue."""
     harm(run / name, how)
     config = configs.load(RUN[0].removeprefix('--config='), pairs(home))
-    assert runtime.check_folder(run, config) is None
-    with runtime.claim(run, config, digits()):
+    assert runtime.finished_result(run, config) is None
+    with runtime.open_run(run, config, digits()):
         pass
     assert configs.to_json(runtime.load_config(run)) == configs.to_json(config)
     assert runtime.load_classes(run) == digits()
@@ -408,7 +408,7 @@ def test_imported_weights_are_not_trained_on_with_other_classes(classes, run, ho
         config.model.num_classes = 10
 
     def begin():
-        with runtime.claim(folder, config, names):
+        with runtime.open_run(folder, config, names):
             pass
 
     line = line_of(begin)
@@ -424,8 +424,8 @@ def test_imported_weights_are_left_alone_until_there_is_a_checkpoint(run, home, 
     assert f'--config.init={folder} --workdir NEW' in line
     more = ['--config.log_every=2 steps', '--config.checkpoint.every=12 steps']
     config = configs.load('configs/metaqnn.py', pairs(home) + configs.parse_overrides(more))
-    assert runtime.check_folder(folder, config) is None
-    with runtime.claim(folder, config, digits()):
+    assert runtime.finished_result(folder, config) is None
+    with runtime.open_run(folder, config, digits()):
         assert (folder / 'config.json').read_bytes() == before
         assert not (folder / 'classes.json').exists()
     assert 'in the order of the data set' in capsys.readouterr().out

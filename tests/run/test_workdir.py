@@ -53,7 +53,7 @@ def test_a_run_folder_s_links_lead_to_no_file_outside(tmp_path, name, there):
     (tmp_path / 'run' / name).symlink_to(other)
     with (
         pytest.raises(UserError, match=rf'{name} is a link to {other}'),
-        workdir.claim(tmp_path / 'run', config),
+        workdir.open_run(tmp_path / 'run', config),
     ):
         raise AssertionError('claimed')
     assert (other.read_text() if there else other.exists()) == ('of somebody' if there else False)
@@ -66,7 +66,7 @@ def test_a_folder_on_another_disk_is_said(tmp_path, caplog):
     (tmp_path / 'run' / 'checkpoints').symlink_to(tmp_path / 'disk')
     with (
         caplog.at_level(logging.WARNING),
-        workdir.claim(tmp_path / 'run', configs.load('configs/resnet.py')),
+        workdir.open_run(tmp_path / 'run', configs.load('configs/resnet.py')),
     ):
         pass
     assert f'what is written there goes to {tmp_path / "disk"}' in caplog.text
@@ -77,7 +77,7 @@ def test_a_pipe_in_a_run_folder_is_not_waited_for(tmp_path, name):
     config = configs.load('configs/resnet.py')
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     os.mkfifo(tmp_path / name)
-    for read in (workdir.load_config, lambda run: workdir.check_folder(run, config)):
+    for read in (workdir.load_config, lambda run: workdir.finished_result(run, config)):
         with pytest.raises(UserError, match=f'{name} is a pipe.*: expected a file'):
             read(tmp_path)
     with pytest.raises(UserError, match=f'{name} is a pipe'):
@@ -92,7 +92,7 @@ def test_a_folder_for_a_file_is_refused_before_anything_is_trained(tmp_path, nam
     else:
         (tmp_path / name).write_text('')
     with pytest.raises(UserError, match=rf'{name} is a (folder: expected a file|file: expected a)'):
-        workdir.check_folder(tmp_path, config)
+        workdir.finished_result(tmp_path, config)
     with pytest.raises(UserError, match=f'{name} is a'):
         workdir.load_config(tmp_path)
 
@@ -101,7 +101,7 @@ def test_a_damaged_result_is_said_once(tmp_path, caplog):
     config = configs.load('configs/resnet.py')
     (tmp_path / 'config.json').write_text(configs.to_json(config))
     (tmp_path / 'result.json').write_text('null')
-    assert workdir.check_folder(tmp_path, config) is None
+    assert workdir.finished_result(tmp_path, config) is None
     workdir.settle(tmp_path, config)
     assert caplog.text.count('is not that of a run which has ended') == 1
     assert (tmp_path / 'result-earlier.json').read_text() == 'null'
@@ -110,8 +110,8 @@ def test_a_damaged_result_is_said_once(tmp_path, caplog):
 def test_what_is_logged_is_a_line_on_the_first_process_alone(tmp_path):
     """A library makes a handler when it is imported, in a form of its own."""
     program = (
-        'import logging; from cls import main;'
-        'main._set_up_logging(logging.ERROR); logging.getLogger("cls").warning("not shown");'
+        'import logging; from cls import cli, main;'
+        'cli.show_log(logging.ERROR); logging.getLogger("cls").warning("not shown");'
         'logging.getLogger("cls").error("shown")'
     )
     command = [sys.executable, '-c', program]

@@ -66,8 +66,10 @@ class Endless:
         time.sleep(600)
 
 
-def settings(engine, at_once=3, workers=0):
-    return ConfigDict({'engine': engine, 'at_once': at_once, 'workers': workers, 'gpus': 0.0})
+def settings(engine, max_concurrent=3, workers=0):
+    return ConfigDict(
+        {'engine': engine, 'max_concurrent': max_concurrent, 'workers': workers, 'gpus': 0.0}
+    )
 
 
 def searched(file, config, evaluate, evaluations=30):
@@ -79,17 +81,17 @@ def searched(file, config, evaluate, evaluations=30):
             lambda metrics: metrics['accuracy'],
             history,
             evaluations=evaluations,
-            at_once=config.at_once,
+            max_concurrent=config.max_concurrent,
         )
     return history.results
 
 
 def test_neither_engine_nor_workers_nor_deaths_change_a_search(tmp_path):
-    searched(tmp_path / 'here', settings('here'), Dies(tmp_path))
+    searched(tmp_path / 'local', settings('local'), Dies(tmp_path))
     # Trial 9 dies once: it is evaluated again by another process.
     results = searched(tmp_path / 'two', settings('processes', workers=2), Dies(tmp_path, (9,)))
     assert (tmp_path / '9').read_text() == 'x'
-    assert (tmp_path / 'two').read_bytes() == (tmp_path / 'here').read_bytes()
+    assert (tmp_path / 'two').read_bytes() == (tmp_path / 'local').read_bytes()
     failed = [result for result in results if result.fitness == FAILED]
     assert failed
     assert all(sum(result.trial.code) == 7 for result in failed)
@@ -99,7 +101,7 @@ def test_neither_engine_nor_workers_nor_deaths_change_a_search(tmp_path):
 def test_a_trial_that_brings_every_process_down_fails_alone(tmp_path):
     results = searched(
         tmp_path / 'history',
-        settings('processes', at_once=2),
+        settings('processes', max_concurrent=2),
         Dies(tmp_path, always=(2,)),
         evaluations=5,
     )
@@ -110,7 +112,7 @@ def test_a_trial_that_brings_every_process_down_fails_alone(tmp_path):
     assert [r.fitness for r in others] == [sum(r.trial.code) for r in others]
 
 
-@pytest.mark.parametrize('engine', ['here', 'processes'])
+@pytest.mark.parametrize('engine', ['local', 'processes'])
 def test_a_mistake_in_the_config_ends_a_search(tmp_path, engine):
     with pytest.raises(UserError, match='^the data are not there$'):
         searched(tmp_path / 'history', settings(engine, 2), Wrong())
@@ -183,11 +185,11 @@ def test_workers_of_ray_die_and_nothing_changes(tmp_path, monkeypatch):
     ray = pytest.importorskip('ray')
     monkeypatch.delenv('RAY_ADDRESS', raising=False)
     monkeypatch.setenv('PYTHONPATH', f'{ROOT}:{Path(__file__).parent}')
-    searched(tmp_path / 'here', settings('here'), Dies(tmp_path))
+    searched(tmp_path / 'local', settings('local'), Dies(tmp_path))
     dies = Dies(tmp_path, once=(4, 9))
     searched(tmp_path / 'ray', settings('ray', workers=3), dies)
     assert (tmp_path / '4').read_text() + (tmp_path / '9').read_text() == 'xx'
-    assert (tmp_path / 'ray').read_bytes() == (tmp_path / 'here').read_bytes()
+    assert (tmp_path / 'ray').read_bytes() == (tmp_path / 'local').read_bytes()
     with pytest.raises(UserError, match='^the data are not there$'):
         searched(tmp_path / 'wrong', settings('ray', 2), Wrong())
     assert not ray.is_initialized()

@@ -108,9 +108,11 @@ def test_a_search_continues_as_it_would_have_gone_on(tmp_path, lines):
 
     def run(file):
         searcher = Genetic(GeNetBits((3, 3)), 5, population=8)
-        submit = loop.at_once(lambda trial: {'accuracy': worth(trial)})
+        submit = loop.max_concurrent(lambda trial: {'accuracy': worth(trial)})
         search = History(file)
-        loop.search(searcher, submit, lambda m: m['accuracy'], search, evaluations=60, at_once=3)
+        loop.search(
+            searcher, submit, lambda m: m['accuracy'], search, evaluations=60, max_concurrent=3
+        )
         assert len(search.results) == 60
 
     whole, cut = tmp_path / 'whole', tmp_path / 'cut'

@@ -130,5 +130,5 @@ def test_what_does_not_fit_is_refused():
         Motifs((2, 1), (3, 3)).code(EVOLVED)
     with pytest.raises(ValueError, match='the last of one motif'):
         Motifs((6, 2), (4, 5))
-    with pytest.raises(ValueError, match='no way leads'):
+    with pytest.raises(ValueError, match='no path leads'):
         SPACE.genotype((0,) * 46)

@@ -146,11 +146,11 @@ def run(folder, evaluations):
     folder.mkdir(exist_ok=True)
     loop.search(
         Progressive(grown.SPACE, 3, beam=12, ensemble=2, steps=5),
-        loop.at_once(lambda trial: {'accuracy': grown.accuracy(trial.code)}),
+        loop.max_concurrent(lambda trial: {'accuracy': grown.accuracy(trial.code)}),
         lambda metrics: metrics['accuracy'],
         History(folder / FILE),
         evaluations=evaluations,
-        at_once=3,
+        max_concurrent=3,
     )
     return (folder / FILE).read_bytes()
 

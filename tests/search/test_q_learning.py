@@ -207,10 +207,10 @@ def test_a_search_continues(tmp_path, batch, lines):
     def run(folder):
         fields = {'schedule': ((1.0, 6), (0.1, 40)), 'rate': 0.1, 'replay': 9, 'batch': batch}
         searcher = QLearning(SPACE, 3, **fields)
-        submit = loop.at_once(lambda trial: {'accuracy': worth(trial.code)})
+        submit = loop.max_concurrent(lambda trial: {'accuracy': worth(trial.code)})
         accuracy = registry.create('objective', {'name': 'accuracy'})
         history = History(folder / FILE)
-        loop.search(searcher, submit, accuracy, history, evaluations=20, at_once=3)
+        loop.search(searcher, submit, accuracy, history, evaluations=20, max_concurrent=3)
         return searcher
 
     whole, cut = tmp_path / 'whole', tmp_path / 'cut'

@@ -148,7 +148,7 @@ def test_the_number_of_workers_is_no_other_search(table):
         (('search.evaluator.name', 'train'), 'no proxy to train'),
         (('search.engine', 'process'), 'config.search.engine .*processes'),
         (('search.evaluations', '0'), 'config.search.evaluations is 0: expected a number in'),
-        (('search.at_once', '0'), 'config.search.at_once is 0: expected a number in'),
+        (('search.max_concurrent', '0'), 'config.search.max_concurrent is 0: expected a number in'),
         (('seed', '-1'), 'config.seed is -1'),
     ],
 )
@@ -193,7 +193,7 @@ def test_a_search_in_which_all_fails_says_why(table, tmp_path, monkeypatch):
 def test_one_process_at_a_time(table, tmp_path):
     config = table_of.config(table)
     with (
-        job.claim(tmp_path / 'run', config),
+        job.open_run(tmp_path / 'run', config),
         pytest.raises(UserError, match='another process is running'),
     ):
         job.job(config, tmp_path / 'run')
@@ -206,7 +206,7 @@ def test_trials_are_trained_and_the_best_can_be(tmp_path, capsys):
     arguments = [
         '--config=configs/search/amoebanet.py',
         '--config.search.evaluations=2',
-        '--config.search.engine=here',
+        '--config.search.engine=local',
         '--config.search.searcher.population=2',
         '--config.search.space.nodes=1',
         '--config.proxy.duration=18 steps',

@@ -42,13 +42,13 @@ def from_one(t):
 SCHEDULES = {
     'constant': ({}, np.full(101, 0.4)),
     'step': (
-        {'at': ('3 epochs', '60 steps'), 'factor': 0.1},
+        {'milestones': ('3 epochs', '60 steps'), 'gamma': 0.1},
         np.where(T < 30, 0.4, np.where(T < 60, 0.04, 0.004)),
     ),
-    'exponential': ({'factor': 0.97, 'every': '2.4 epochs'}, 0.4 * 0.97 ** (T / 24)),
+    'exponential': ({'gamma': 0.97, 'every': '2.4 epochs'}, 0.4 * 0.97 ** (T / 24)),
     'cosine': ({'end': 0.1}, 0.4 * (0.1 + 0.9 * (1 + np.cos(np.pi * T / 100)) / 2)),
     'cosine_restarts': (
-        {'at': ('4 epochs',), 'factor': 0.5, 'end': 0.1},
+        {'milestones': ('4 epochs',), 'gamma': 0.5, 'end': 0.1},
         np.where(T < 40, 0.4 * from_one(T / 40), 0.2 * from_one((T - 40) / 60)),
     ),
     'polynomial': ({'end': 0.1, 'power': 2.0}, 0.4 * (0.1 + 0.9 * (1 - T / 100) ** 2)),
@@ -83,7 +83,7 @@ def test_cosine_and_polynomial_run_from_the_end_of_the_warmup():
 def test_staircase_jumps_at_exact_multiples():
     # 41, 47, 55, 61: n * float32(1 / n) < 1, where the floor of a float quotient is a step late.
     for every in (1, 24, 41, 47, 55, 61):
-        got = curve(name='exponential', factor=0.5, every=f'{every} steps', staircase=True)
+        got = curve(name='exponential', gamma=0.5, every=f'{every} steps', staircase=True)
         np.testing.assert_allclose(got, 0.4 * 0.5 ** (T // every), rtol=1e-5)
 
 
@@ -112,10 +112,10 @@ def test_a_run_as_long_as_its_warmup_sees_only_the_warmup(name):
     ('fields', 'message'),
     [
         ({'name': 'cosin'}, 'Did you mean cosine'),
-        ({'name': 'step'}, r'config\.schedule\.at'),
-        ({'name': 'step', 'at': ('6 epochs', '3 epochs')}, r'\(60, 30\)'),
-        ({'name': 'step', 'at': ('3 epochs', '30 steps')}, r'\(30, 30\)'),
-        ({'name': 'cosine_restarts'}, r'config\.schedule\.at'),
+        ({'name': 'step'}, r'config\.schedule\.milestones'),
+        ({'name': 'step', 'milestones': ('6 epochs', '3 epochs')}, r'\(60, 30\)'),
+        ({'name': 'step', 'milestones': ('3 epochs', '30 steps')}, r'\(30, 30\)'),
+        ({'name': 'cosine_restarts'}, r'config\.schedule\.milestones'),
         ({'name': 'exponential', 'every': '0 steps'}, r'config\.schedule\.every'),
     ],
 )
@@ -359,8 +359,8 @@ def test_rates_of_their_own(case):
     tx = make_optimizer(
         name=case.split()[0],
         weight_decay=0.3,
-        body_lr=0.1,
-        bias_lr=2.0,
+        body_lr_mult=0.1,
+        bias_lr_mult=2.0,
         head={'head/kernel', 'head/bias'},
         **fields,
     )
@@ -412,7 +412,7 @@ def test_a_restored_state_continues_exactly(name):
     """The state survives as a list of arrays, and with it the count that the rate is read at."""
     shapes = jax.eval_shape(lambda: as32(PARAMS))
     tx = make_optimizer(params=shapes, name=name, weight_decay=0.1, clip_norm=1.0)
-    at_once, _ = run(tx)
+    max_concurrent, _ = run(tx)
 
     params, state = run(tx, grads=GRADS[:3])
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
@@ -421,7 +421,7 @@ def test_a_restored_state_continues_exactly(name):
     structure = jax.tree.structure(jax.eval_shape(tx.init, shapes))
     restored = jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in saved])
     continued, _ = run(tx, params=params, state=restored, grads=GRADS[3:])
-    jax.tree.map(np.testing.assert_array_equal, continued, at_once)
+    jax.tree.map(np.testing.assert_array_equal, continued, max_concurrent)
 
 
 def test_the_rate_used_is_the_schedules_at_the_count_of_updates():

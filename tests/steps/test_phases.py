@@ -17,7 +17,7 @@ GROWING = (
     ('freeze_bn', '6 steps'),
     ('ema', '0.9'),
     ('optim.freeze', 'body/bias|fc/bias'),  # fc is of the net that the config names
-    ('optim.bias_lr', '2.0'),
+    ('optim.bias_lr_mult', '2.0'),
 )
 
 

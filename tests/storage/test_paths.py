@@ -153,7 +153,9 @@ def test_a_mirror_sends_what_has_changed(s3_bucket):
 
 
 def test_what_a_killed_process_left_is_cleared_away(cache):
-    code = 'from cls import storage; s = storage.Scratch(); print(s.folder, flush=True); input()'
+    code = (
+        'from cls.storage import paths; s = paths.Scratch(); print(s.folder, flush=True); input()'
+    )
     process = subprocess.Popen(
         [sys.executable, '-c', code], stdin=-1, stdout=-1, cwd=ROOT, text=True, env=dict(os.environ)
     )
@@ -225,10 +227,10 @@ def hasty(monkeypatch):
 
 
 def test_a_folder_is_one_process_s_and_free_afterwards(bucket, hasty):
-    with lock.hold(bucket), pytest.raises(UserError, match='another process is training in'):  # noqa: SIM117
-        with lock.hold(bucket):
+    with lock.exclusive(bucket), pytest.raises(UserError, match='another process is training in'):  # noqa: SIM117
+        with lock.exclusive(bucket):
             raise AssertionError('two processes hold one folder')
-    with lock.hold(bucket):
+    with lock.exclusive(bucket):
         assert json.loads((bucket / '.lock').read_text())['pid'] == os.getpid()
     assert not (bucket / '.lock').exists()
 
@@ -243,7 +245,7 @@ def test_a_process_of_this_machine_that_ended_holds_nothing(s3_bucket, hasty, mo
     _lock_of(s3_bucket, host='here', pid=ended.pid, **lock._machine())
     if lock._machine():
         monkeypatch.setattr(lock, '_watch', None)  # the kernel knows: no need to wait
-    with lock.hold(s3_bucket):
+    with lock.exclusive(s3_bucket):
         assert json.loads((s3_bucket / '.lock').read_text())['pid'] == os.getpid()
 
 
@@ -253,7 +255,7 @@ def test_a_silent_holder_elsewhere_is_waited_for_then_passed_over(
     monkeypatch.setattr(lock, 'PATIENCE', 2.0)
     _lock_of(s3_bucket, host='elsewhere', pid=7)
     start = time.monotonic()
-    with lock.hold(s3_bucket):
+    with lock.exclusive(s3_bucket):
         assert time.monotonic() - start >= lock.PATIENCE
     assert 'held by process 7 on elsewhere: waiting' in capsys.readouterr().out
 
@@ -268,7 +270,7 @@ def test_who_lost_the_folder_stops_at_once(s3_bucket, hasty, monkeypatch, capsys
         raise SystemExit  # of the thread
 
     monkeypatch.setattr(lock.os, '_exit', stop)
-    with lock.hold(s3_bucket):
+    with lock.exclusive(s3_bucket):
         _lock_of(s3_bucket, host='elsewhere', pid=7)
         assert stopped.wait(30)
     assert 'elsewhere has taken over s3://bucket' in capsys.readouterr().err
@@ -331,11 +333,11 @@ def test_checkpoints_are_kept_restored_and_passed_over_when_damaged(bucket, capl
 
     def restored():
         checkpoints = Checkpoints(folder, keep=2)
-        found, data, account = checkpoints.restore(abstract)
+        found, data, ledger = checkpoints.restore(abstract)
         checkpoints.close()
         step = int(found['step'])
         np.testing.assert_array_equal(found['weights'], state(step)['weights'])
-        assert (data, account) == ({'step': step}, {'step': 1.5})
+        assert (data, ledger) == ({'step': step}, {'step': 1.5})
         return step
 
     assert restored() == 30
@@ -365,8 +367,8 @@ def test_a_checkpoint_whose_copy_was_cut_off_does_not_count(s3_bucket):
 def test_images_in_a_store_are_those_of_a_folder(s3_bucket, tmp_path):
     import cv2
 
+    from cls.data.datasets import load
     from cls.data.folders import open_folder
-    from cls.data.sources import load
     from configs import common
 
     rng = np.random.default_rng(0)

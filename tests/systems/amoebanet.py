@@ -1,8 +1,8 @@
-"""What tests know of AmoebaNet beside what is registered; see zoo.py."""
+"""Test data for AmoebaNet: golden tasks, default variants and listed rows; see zoo.py."""
 
 from golden.task import Task
 
-# Small, on images of odd and even height and of odd and even widths.
+# Small networks, on images of odd and even height, with odd and even numbers of channels.
 SMALL = (
     ('a_n6_f190', 64, {'cells': 1, 'filters': 18}),
     ('a_n6_f448', 56, {'cells': 1, 'filters': 24}),

@@ -1,9 +1,9 @@
-"""What tests know of Block-QNN beside what is registered; see zoo.py."""
+"""Test data for Block-QNN: golden tasks, default variants and listed rows; see zoo.py."""
 
 from golden.task import Task
 
-# Every type of layer with every kernel; the sum reads unlike channels in the first block of a
-# stage, 0 among them; 7, 9 and 10 are read by none.
+# Every type of layer with every kernel size; the sum reads unlike channels in the first block of a
+# stage, including layer 0; no layer reads 7, 9 and 10.
 EVERY = {
     'layers': (
         (1, 1, 1, 0, 0),
@@ -30,7 +30,7 @@ TASKS = (
 DEFAULT = ('block_qnn_random0_cifar', 'block_qnn_random0_imagenet')
 CSV = ('Block-QNN',)
 LISTED = {}
-_REASON = 'the published block could not be had: figures only, no code'
+_REASON = 'the published blocks are not available: figures only, no code'
 UNLISTED = {
     'blockqnn_b / "BlockQNN" ImageNet': _REASON,
     'blockqnn_s (N=4,22 layers?)': _REASON,

@@ -1,4 +1,4 @@
-"""What tests know of CondenseNet beside what is registered; see zoo.py."""
+"""Test data for CondenseNet: golden tasks, default variants and listed rows; see zoo.py."""
 
 from golden.task import Task
 

@@ -1,10 +1,10 @@
-"""What tests know of DenseNet beside what is registered; see zoo.py."""
+"""Test data for DenseNet: golden tasks, default variants and listed rows; see zoo.py."""
 
 from golden.task import Task
 
 
 def densenet264():
-    """torchvision has the class, but no constructor for this depth."""
+    """Returns torchvision's network of this depth; it has no constructor of its own."""
     from torchvision.models.densenet import DenseNet
 
     return DenseNet(32, (6, 12, 64, 48), 64)

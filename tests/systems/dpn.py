@@ -1,4 +1,4 @@
-"""What tests know of DPN beside what is registered; see zoo.py."""
+"""Test data for DPN: golden tasks, default variants and listed rows; see zoo.py."""
 
 from golden.task import Task
 

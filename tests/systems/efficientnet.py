@@ -1,10 +1,10 @@
-"""What tests know of EfficientNet beside what is registered; see zoo.py."""
+"""Test data for EfficientNet: golden tasks, default variants and listed rows; see zoo.py."""
 
 import functools
 
 from golden.task import Task
 
-# Width and depth of smaller nets in the place of the largest.
+# Width and depth of smaller networks in place of the largest.
 REDUCED = {'b5': (0.6, 0.7), 'b6': (0.7, 0.6), 'b7': (0.5, 1.1), 'b8': (0.4, 0.9), 'l2': (0.3, 1.2)}
 PUBLISHED = {
     'b5': (1.6, 2.2),

@@ -1,4 +1,4 @@
-"""What tests know of GoogLeNet beside what is registered; see zoo.py."""
+"""Test data for GoogLeNet: golden tasks, default variants and listed rows; see zoo.py."""
 
 from golden.task import Task
 
@@ -9,7 +9,7 @@ def _without_heads():
     return googlenet(aux_logits=False, init_weights=False)
 
 
-# A variant's parameters are counted without heads; that theirs can be read, test_googlenet.py says.
+# Parameters are counted without auxiliary heads; test_googlenet.py reads torchvision's heads.
 TASKS = (
     Task('torchvision:googlenet', fields={'aux_head': False}, build=_without_heads),
     Task('restated:googlenet', fields={'aux_head': False}),

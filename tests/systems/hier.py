@@ -1,4 +1,4 @@
-"""What tests know of hier beside what is registered; see zoo.py."""
+"""Test data for hier: golden tasks, default variants and listed rows; see zoo.py."""
 
 from golden.task import Task
 
@@ -9,6 +9,6 @@ TASKS = (
 )
 DEFAULT = ('hier_c128_cifar',)
 CSV = ('hier',)
-# The list has the net twice, without a reference and so without counts to hold these against.
+# The list has the network twice, without a reference and so without counts to compare.
 LISTED = dict.fromkeys(('hier', 'hier_c64_cifar', 'hier_c128_cifar'), 'hier_evolved|')
 UNLISTED = {}

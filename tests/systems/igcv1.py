@@ -1,9 +1,9 @@
-"""What tests know of IGCV1 beside what is registered; see zoo.py."""
+"""Test data for IGCV1: golden tasks, default variants and listed rows; see zoo.py."""
 
 from golden.task import Task
 
 SMALL = {'blocks': (2, 1, 1)}
-# So small, the images' logits differ clearly; they are means over all pixels.
+# Logits average over all pixels; those of small images differ clearly.
 TASKS = (
     Task('restated:igc_l4m32'),
     Task('restated:igc_l16m16'),

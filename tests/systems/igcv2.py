@@ -1,4 +1,4 @@
-"""What tests know of IGCV2 beside what is registered; see zoo.py."""
+"""Test data for IGCV2: golden tasks, default variants and listed rows; see zoo.py."""
 
 from golden.task import Task
 

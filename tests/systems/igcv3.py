@@ -1,4 +1,4 @@
-"""What tests know of IGCV3 beside what is registered; see zoo.py."""
+"""Test data for IGCV3: golden tasks, default variants and listed rows; see zoo.py."""
 
 import functools
 
@@ -6,7 +6,7 @@ from golden.task import Task
 
 
 def _scaled(width):
-    """pytorchcv's net of a width that it has no name for; its last pool is 7x7."""
+    """Returns pytorchcv's network of an unnamed width; its last pool would be 7x7."""
     import torch
     from pytorchcv.models.igcv3 import get_igcv3
 

@@ -1,4 +1,4 @@
-"""What tests know of the ensemble beside what is registered; see zoo.py. Its nets are others'."""
+"""Test data for the Inception ensemble: its listed row; see zoo.py."""
 
 TASKS = ()
 DEFAULT = ()

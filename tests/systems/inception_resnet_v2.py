@@ -1,4 +1,4 @@
-"""What tests know of Inception-ResNet-v2 beside what is registered; see zoo.py."""
+"""Test data for Inception-ResNet-v2: golden tasks, default variants and listed rows; see zoo.py."""
 
 from golden.task import Task
 
@@ -8,5 +8,5 @@ CSV = ('Inception-ResNet-v2',)
 LISTED = {'inception_resnet_v2': 'inception_resnet_v2'}
 UNLISTED = {
     'inception_resnet_v1 (companion)': "the reference's classifier is FaceNet's, not the paper's: "
-    'a linear layer to 512 features and a norm come before it'
+    'a linear layer to 512 features and a norm precede it'
 }

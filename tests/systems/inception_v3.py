@@ -1,4 +1,4 @@
-"""What tests know of Inception-v3 beside what is registered; see zoo.py."""
+"""Test data for Inception-v3: golden tasks, default variants and listed rows; see zoo.py."""
 
 from golden.task import Task
 
@@ -7,5 +7,5 @@ DEFAULT = ('inception_v3',)
 CSV = ('Inceptionv3',)
 LISTED = {'inception_v3': 'inception_v3 (no aux)'}
 UNLISTED = {
-    'inception_v3 + aux (training)': 'the same net; tests/models/test_inception_v3.py counts it'
+    'inception_v3 + aux (training)': 'the same network; tests/models/test_inception_v3.py counts it'
 }

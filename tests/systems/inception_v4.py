@@ -1,4 +1,4 @@
-"""What tests know of Inception-v4 beside what is registered; see zoo.py."""
+"""Test data for Inception-v4: golden tasks, default variants and listed rows; see zoo.py."""
 
 from golden.task import Task
 

@@ -1,11 +1,10 @@
-"""What tests know of MetaQNN beside what is registered; see zoo.py."""
+"""Test data for MetaQNN: golden tasks, default variants and listed rows; see zoo.py."""
 
 from golden.task import Task
 
 SIZES = {'cifar': 32, 'svhn': 32, 'mnist': 28}
 FIRST = {'cifar': (1, 6), 'svhn': (1, 6), 'mnist': (0, 10)}
-# Linear layers are made for one size of images. The global mean of many pixels hardly tells images
-# apart.
+# Linear layers fit one image size. Global average pooling of many pixels gives nearly equal logits.
 SMALLER = {'8_mnist': 8}
 NUMBERED = [(f'{n}_{data}', size) for data, size in SIZES.items() for n in range(*FIRST[data])]
 TASKS = (

@@ -1,4 +1,4 @@
-"""What tests know of MnasNet beside what is registered; see zoo.py."""
+"""Test data for MnasNet: golden tasks, default variants and listed rows; see zoo.py."""
 
 import functools
 
@@ -6,7 +6,7 @@ from golden.task import Task
 
 
 def _without_versions():
-    """torchvision's net asks a state dict for its version, which ours do not bear."""
+    """Returns torchvision's network, without its check of the version in a state dict."""
     import torch
     import torchvision
 

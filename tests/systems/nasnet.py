@@ -1,4 +1,4 @@
-"""What tests know of NASNet beside what is registered; see zoo.py."""
+"""Test data for NASNet: golden tasks, default variants and listed rows; see zoo.py."""
 
 import functools
 
@@ -6,7 +6,7 @@ from golden.task import Task
 
 
 def _any_size(name):
-    """For other images than the full-sized ones; of those below the sides are as odd and even."""
+    """Returns a network for any image size; those below are odd and even at the same strides."""
     import pretrainedmodels
     import torch
 
@@ -43,4 +43,4 @@ LISTED = {
     'nasnet_a_6_768_cifar': 'nasnet_a_cifar 6@768',
     'nasnet_a_7_2304_cifar': 'nasnet_a_cifar 7@2304 cutout',
 }
-UNLISTED = {'nasnet_a_mobile 4@1056': 'nasnet_a_mobile; the row counts what the reference crops'}
+UNLISTED = {'nasnet_a_mobile 4@1056': 'nasnet_a_mobile; the row counts cropped pixels'}

@@ -1,4 +1,4 @@
-"""What tests know of PolyNet beside what is registered; see zoo.py."""
+"""Test data for PolyNet: golden tasks, default variants and listed rows; see zoo.py."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from golden.task import Task
 
 
 def released() -> Any:
-    """The release, with a mean over however many pixels there are in place of 9x9."""
+    """Returns the release, with global average pooling in place of 9x9."""
     import pretrainedmodels
     import torch
 

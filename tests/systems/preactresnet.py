@@ -1,4 +1,4 @@
-"""What tests know of PreActResNet beside what is registered; see zoo.py."""
+"""Test data for PreActResNet: golden tasks, default variants and listed rows; see zoo.py."""
 
 from golden.task import Task
 

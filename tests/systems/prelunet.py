@@ -1,8 +1,8 @@
-"""What tests know of PReLU-nets beside what is registered; see zoo.py."""
+"""Test data for PReLU networks: golden tasks, default variants and listed rows; see zoo.py."""
 
 from golden.task import Task
 
-# Narrow, on images that leave 9x9 and 10x10 pixels to a pyramid that neither fits.
+# Narrow, on images with last maps of 9x9 and 10x10 pixels, which the pyramid's bins do not divide.
 NARROW = {'stem_width': 16, 'hidden': 48}
 TASKS = (
     *(

@@ -1,4 +1,4 @@
-"""What tests know of ProxylessNAS beside what is registered; see zoo.py."""
+"""Test data for ProxylessNAS: golden tasks, default variants and listed rows; see zoo.py."""
 
 from golden.task import Task
 

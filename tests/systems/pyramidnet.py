@@ -1,4 +1,4 @@
-"""What tests know of PyramidNet beside what is registered; see zoo.py."""
+"""Test data for PyramidNet: golden tasks, default variants and listed rows; see zoo.py."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""What tests know of the Residual Attention Network beside what is registered; see zoo.py."""
+"""Test data for Residual Attention: golden tasks, default variants and listed rows; see zoo.py."""
 
 from golden.task import Task
 
@@ -17,6 +17,6 @@ LISTED = {
     **{f'attention{depth}_cifar': f'attention{depth}_cifar' for depth in (92, 236, 452)},
 }
 UNLISTED = {
-    f'resattnet{depth} (package only)': "names of the paper's nets for CIFAR, given to ImageNet's"
+    f'resattnet{depth} (package only)': "names of the paper's CIFAR networks for ImageNet networks"
     for depth in (128, 164, 200, 236, 452)
 }

@@ -1,4 +1,4 @@
-"""What tests know of ResNet beside what is registered; see zoo.py."""
+"""Test data for ResNet: golden tasks, default variants and listed rows; see zoo.py."""
 
 from golden.task import Task
 

@@ -1,10 +1,10 @@
-"""What tests know of ResNeXt beside what is registered; see zoo.py."""
+"""Test data for ResNeXt: golden tasks, default variants and listed rows; see zoo.py."""
 
 from golden.task import Task
 
 
 def resnext29_8x64d():
-    """pytorchcv names no net of this cardinality."""
+    """Returns pytorchcv's network of this cardinality; it has no name of its own."""
     from pytorchcv.models.resnext_cifar import get_resnext_cifar
 
     return get_resnext_cifar(10, blocks=29, cardinality=8, bottleneck_width=64)

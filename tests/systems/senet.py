@@ -1,4 +1,4 @@
-"""What tests know of SENet beside what is registered; see zoo.py."""
+"""Test data for SENet: golden tasks, default variants and listed rows; see zoo.py."""
 
 from golden.task import Task
 
@@ -12,7 +12,8 @@ RESIDUAL = (
 )
 TASKS = (
     *(Task(f'timm:legacy_{name}') for name in RESIDUAL),
-    Task('restated:se_bn_inception', size=160),  # smaller images differ too little or chaotically
+    # Logits of smaller images differ too little, or chaotically.
+    Task('restated:se_bn_inception', size=160),
 )
 DEFAULT = ('seresnet50', 'seresnext50_32x4d', 'se_bn_inception')
 CSV = ('SENet',)

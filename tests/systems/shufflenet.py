@@ -1,4 +1,4 @@
-"""What tests know of ShuffleNet beside what is registered; see zoo.py."""
+"""Test data for ShuffleNet: golden tasks, default variants and listed rows; see zoo.py."""
 
 import functools
 
@@ -6,7 +6,7 @@ from golden.task import Task
 
 
 def _scaled(scale):
-    """The reference at another width, of which the package has no name; its last pool is 7x7."""
+    """Returns pytorchcv's network of an unnamed width; its last pool would be 7x7."""
     import torch
     from pytorchcv.models.shufflenet import get_shufflenet
 

@@ -1,10 +1,10 @@
-"""What tests know of SqueezeNet beside what is registered; see zoo.py."""
+"""Test data for SqueezeNet: golden tasks, default variants and listed rows; see zoo.py."""
 
 from golden.task import Task
 
 
 def _of_any_size():
-    """pytorchcv's last pool is 13x13, the whole map of an image of 224."""
+    """Returns pytorchcv's network, with global average pooling in place of 13x13."""
     import torch
     from pytorchcv.model_provider import get_model
 

@@ -1,4 +1,4 @@
-"""What tests know of stochastic depth beside what is registered; see zoo.py."""
+"""Test data for stochastic depth: golden tasks, default variants and listed rows; see zoo.py."""
 
 from golden.task import Task
 
@@ -16,5 +16,5 @@ LISTED = {
 }
 UNLISTED = dict.fromkeys(
     ('resnet1202_sd', 'resnet152_sd svhn (N=25)'),
-    "counted without the convolutions' biases, which the authors' code has",
+    "counted without the convolutions' biases of the authors' code",
 )

@@ -1,9 +1,9 @@
-"""What tests know of VGG beside what is registered; see zoo.py."""
+"""Test data for VGG: golden tasks, default variants and listed rows; see zoo.py."""
 
 from golden.task import Task
 
 DEPTHS = {'vgg11': 'A', 'vgg13': 'B', 'vgg16': 'D', 'vgg19': 'E'}
-# The small nets also see what a last map of 3x3 pixels becomes in 7x7 bins; of 32 pixels 1 is left.
+# Images of 96 pixels also test a last map of 3x3 pixels in 7x7 bins; 32 pixels leave 1.
 TASKS = (
     *(Task(f'torchvision:{name}{bn}', size=32) for name in DEPTHS for bn in ('', '_bn')),
     *(Task(f'restated:{n}', size=96, fields={'hidden': 64}) for n in ('vgg11_lrn', 'vgg16_c')),

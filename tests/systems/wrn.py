@@ -1,4 +1,4 @@
-"""What tests know of WRN beside what is registered; see zoo.py."""
+"""Test data for WRN: golden tasks, default variants and listed rows; see zoo.py."""
 
 import functools
 
@@ -16,7 +16,7 @@ CIFAR = {
     'wrn16_8': (16, 8),
     'wrn16_10': (16, 10),
 }
-# Blocks in each stage, widening factor; unwidened they are ResNets, whose rows are elsewhere.
+# Blocks in each stage, widening factor; unwidened networks are ResNets, with rows in that file.
 IMAGENET = {
     'wrn18_1.5': ((2, 2, 2, 2), 1.5),
     'wrn18_2': ((2, 2, 2, 2), 2),
@@ -62,6 +62,6 @@ LISTED = {
     'wrn50_2': 'wrn50_2_bottleneck',
 }
 UNLISTED = {
-    'wrn28_10_cifar|wrn28_10_cifar10': 'the same net, trained on whitened images',
-    'wrn28_10_cifar|wrn28_10_cifar100': 'the same net with num_classes=100',
+    'wrn28_10_cifar|wrn28_10_cifar10': 'the same network, trained on whitened images',
+    'wrn28_10_cifar|wrn28_10_cifar100': 'the same network with num_classes=100',
 }

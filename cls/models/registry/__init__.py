@@ -19,7 +19,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -141,6 +141,43 @@ def register(variant: Variant) -> None:
     elif variant.name in _VARIANTS:
         raise ValueError(f'two variants are named {variant.name}')
     _VARIANTS[variant.name] = variant
+
+
+def register_table(
+    table: Mapping[str, Sequence[Any]],
+    columns: str,
+    *,
+    system: System,
+    module: type[nn.Module],
+    fields: Mapping[str, Any] | Callable[..., Mapping[str, Any]] | None = None,
+    **shared: Any,
+) -> None:
+    """Registers a variant for each row of a table.
+
+    Args:
+      table: rows of values, by the name of the variant.
+      columns: the names of a row's values, separated by spaces. An attribute of `Variant`
+        (`input_size`, `params`, `top1`, `reference`, ...) describes the variant; `fields` is a
+        mapping of further fields of the module; any other name is itself a field of the module.
+      system: the system of all rows.
+      module: the module of all rows.
+      fields: fields of the module that all rows share. A function takes those values of a row that
+        are fields, by name, and returns the fields in their place.
+      **shared: attributes of `Variant` that all rows share. A function takes the variant's name.
+
+    Raises:
+      ValueError: a row and `columns` differ in length, or a name is taken.
+    """
+    names = columns.split()
+    attributes = {field.name for field in dataclasses.fields(Variant)}
+    for name, row in table.items():
+        values = dict(zip(names, row, strict=True))
+        described = {key: values.pop(key) for key in names if key in attributes}
+        for key, value in shared.items():
+            described[key] = value(name) if callable(value) else value
+        more = described.pop('fields', {})
+        own = fields(**values) if callable(fields) else {**(fields or {}), **values}
+        register(Variant(name, system, module, {**own, **more}, **described))
 
 
 def _check_contract(variant: Variant, file: str) -> None:

@@ -25,7 +25,7 @@ from cls.errors import UserError
 from cls.evaluate import evaluate_state
 from cls.models.registry import genotypes
 from cls.models.registry.complexity import Complexity, complexity
-from cls.nn import compact
+from cls.nn.cpu import compact
 from cls.run import metric_names, workdir
 from cls.search.loop import Failed
 from cls.search.searcher import Trial

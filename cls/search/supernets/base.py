@@ -51,17 +51,17 @@ class Supernet(abc.ABC):
         search = setup.config.search
         genotype = setup.model.genotype(jax.device_get(params[ALPHA]))
         file = workdir / FILE
-        if agreement.is_first():
+        if agreement.is_main_process():
             from cls.search import figures  # matplotlib is slow to import
 
             genotype_files.save(genotype, file)
             figures.draw(genotype, workdir / 'cell.png')
             figures.course(report.logged(workdir), workdir / 'curve.png')
         result = {'genotype': genotypes.plain(genotype)}
-        agreement.say(f'genotype: {file}')
+        agreement.print_once(f'genotype: {file}')
         if search.train_with:
             command = f'python -m cls.main --config {search.train_with}'
-            agreement.say(f'train it: {command} --config.model.genotype={file}')
+            agreement.print_once(f'train it: {command} --config.model.genotype={file}')
         return result | self.worth(search, genotype)
 
     def prepared(self, setup: Any) -> 'Supernet':

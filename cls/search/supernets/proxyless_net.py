@@ -136,7 +136,7 @@ class Net(nn.Module):
         for i, run in enumerate(space.places):
             place = Place(run, space.candidates, conv, norm, name=f'places.{i}')
             x = place(x, None if paths is None else paths[i], None if gates is None else gates[i])
-        return inverted.classify(self, x, self.head_features, conv, norm, 'relu6', train)
+        return inverted.head(self, x, self.head_features, conv, norm, 'relu6', train)
 
     def genotype(self, alpha: jax.Array) -> Genotype:
         """Returns the net of the most probable paths."""

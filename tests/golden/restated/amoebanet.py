@@ -1,10 +1,10 @@
-"""AmoebaNet a second time, from the authors' code: tensorflow/tpu, amoeba_net.
+"""An independent reimplementation of AmoebaNet, from the authors' code: tensorflow/tpu, amoeba_net.
 
-In evaluation, where the auxiliary head has no part. Convolutions and pools pad as TensorFlow's SAME
-does: an odd zero goes to the end, and a mean is over pixels of the image alone.
+In evaluation, without the auxiliary head. Convolutions and pooling pad like TensorFlow's SAME: an
+odd row or column of zeros is at the end, and averages exclude the padding.
 
-Where it leaves that code, as `cls.models` does: the stem for CIFAR is padded, and a halving that
-has an odd number of channels to give gives the smaller half first; that code refuses it.
+Departs from that code as `cls.models` does: the CIFAR stem is padded, and a factorized reduction to
+an odd number of channels gives the smaller half first, where that code refuses it.
 """
 
 import dataclasses
@@ -19,19 +19,19 @@ from restate import Net, Weight
 Graph = tuple[
     str, str, str
 ]  # operations, the states they are applied to, a 1 for each unused state
-Step = tuple[str, Graph, int, float]  # a cell: its name, graph, stride, and width in multiples of F
+Step = tuple[str, Graph, int, float]  # a cell: its name, graph, stride, and width in units of F
 
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What the layers are made of: the tensors, and what norms add to the variance."""
+    """The tensors of the layers, and the epsilon of the norms."""
 
     weight: Weight
     eps: float
 
 
-# The normal and the reduction cell of each net: operations on the left and right side of its five
-# nodes, the states that they are applied to, and a 1 for each state that the output leaves out.
+# The normal and the reduction cell of each network: operations on the left and right side of its
+# five nodes, their input states, and a 1 for each state that the output leaves out.
 CELLS: dict[str, tuple[Graph, Graph]] = {
     'a': (
         ('avg3 max3 sep3 none none avg3 sep3 sep5 avg3 sep3', '0011010250', '1010010'),
@@ -61,13 +61,13 @@ def amoebanet(
     num_classes: int = 1001,
     aux_head: bool = False,
 ) -> Net:
-    """AmoebaNet (1802.01548) of cell a, b, c or d; the rest are fields of the module in `cls`."""
+    """Returns AmoebaNet (1802.01548) of cell a, b, c or d; the rest are fields of the module."""
     steps = separate(*CELLS[cell], cells, cifar)
     return net(steps, filters, stem_filters, cifar, num_classes, aux_head)
 
 
 def separate(normal: Graph, reduction: Graph, cells: int, cifar: bool) -> list[Step]:
-    """Three times `cells` normal cells, reduction cells of their own between, and in the stem."""
+    """Returns three times `cells` normal cells, with separate reduction cells, also in the stem."""
     steps = [] if cifar else [(f'cell_stem_{i}', reduction, 2, 2**i / 4) for i in (0, 1)]
     for i in range(3 * cells):
         stack = i // cells
@@ -86,7 +86,7 @@ def net(
     aux_head: bool,
     eps: float = 1e-3,
 ) -> Net:
-    """A stem, cells, and a classifier; without the auxiliary head."""
+    """Returns a stem, cells, and a classifier, without the auxiliary head."""
     if aux_head:
         raise ValueError('the auxiliary head is not restated')
 
@@ -114,7 +114,7 @@ def _cell(
     x: torch.Tensor,
     before: torch.Tensor | None,
 ) -> torch.Tensor:
-    """A cell on the last output and the one before it, in whose place the first takes the last."""
+    """Returns the output of a cell on the last two outputs; the first cell reads the last twice."""
     operations, sources, left_out = spec[0].split(), [int(i) for i in spec[1]], spec[2]
     if before is None:
         before = x
@@ -155,7 +155,7 @@ def _cell(
 def _operation(
     parts: Parts, name: str, operation: str, x: torch.Tensor, width: int, stride: int
 ) -> torch.Tensor:
-    """One side of a node, `width` channels wide."""
+    """Returns one side of a node, of `width` channels."""
     conv, norm = functools.partial(_conv, parts), functools.partial(_norm, parts)
     if operation in ('none', '1x1'):
         if operation == 'none' and stride == 1 and x.shape[1] == width:
@@ -187,7 +187,7 @@ def _operation(
 
 
 def _halve(parts: Parts, name: str, x: torch.Tensor, width: int) -> torch.Tensor:
-    """Every second pixel, from the first on and from the second on, half of the width each."""
+    """Returns every second pixel, from the first and from the second, half of the width each."""
     after = F.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
     one = _conv(parts, f'{name}.path1_conv', x[:, :, ::2, ::2], width // 2)
     other = _conv(parts, f'{name}.path2_conv', after[:, :, ::2, ::2], width - width // 2)
@@ -224,7 +224,7 @@ def _conv(
 def _pad_same(
     x: torch.Tensor, window: tuple[int, int], stride: tuple[int, int], value: float = 0.0
 ) -> torch.Tensor:
-    """TensorFlow's SAME: ceil(n / stride) windows fit, an odd pixel of padding goes to the end."""
+    """Pads as TensorFlow's SAME: for ceil(n / stride) windows, an odd pixel at the end."""
     pads = []
     for n, k, s in zip(x.shape[:1:-1], window[::-1], stride[::-1], strict=True):
         total = max((-(-n // s) - 1) * s + k - n, 0)

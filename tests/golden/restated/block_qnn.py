@@ -1,4 +1,4 @@
-"""Block-QNN a second time, from the grammar of its network structure codes.
+"""An independent reimplementation of Block-QNN, from the grammar of its network structure codes.
 
 The codes of the variants are those of a random block, not of the paper's; a Task's field `genotype`
 gives others. In evaluation.
@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from restate import Net, Weight, declared, norm
 
-# Index, type (1 convolution, 2 max pool, 3 mean pool, 4 identity, 5 sum, 6 concatenation), kernel,
-# and what is read: drawn at random with the seed 0.
+# Index, type (1 convolution, 2 max pool, 3 average pool, 4 identity, 5 sum, 6 concatenation),
+# kernel, and the layers read: drawn at random with the seed 0.
 RANDOM = (
     (1, 4, 0, 0, 0),
     (2, 2, 3, 0, 0),
@@ -70,7 +70,7 @@ def block_qnn(
     num_classes: int,
     genotype: dict[str, Sequence[Sequence[int]]],
 ) -> Net:
-    """A net of the blocks that the codes describe; the rest are fields of the module in `cls`."""
+    """Returns the network of the blocks of the codes; the rest are fields of the module."""
 
     def forward(weight: Weight, x: torch.Tensor) -> torch.Tensor:
         for i, stride in enumerate(stem_strides, 1):

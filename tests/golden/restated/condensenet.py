@@ -1,6 +1,7 @@
-"""CondenseNet a second time, from 1711.09224 and github.com/ShichenLiu/CondenseNet.
+"""An independent reimplementation of CondenseNet, from 1711.09224 and the authors' code.
 
-Tensors are named as pytorchcv names those of the converted ImageNet nets, which it has.
+That is github.com/ShichenLiu/CondenseNet. Tensors have pytorchcv's names for the converted ImageNet
+networks.
 """
 
 from collections.abc import Callable
@@ -18,12 +19,12 @@ def condensenet(
     classes: int = 10,
     stride: int = 1,
 ) -> Net:
-    """Either form of the net; C = G = `g`.
+    """Returns either form of the network; C = G = `g`.
 
-    Learned (layers.py, LearnedGroupConv): an ordinary 1x1 convolution whose weights count where the
-    mask has not pruned them; filters g, 2g, ... beginning with filter i are of group i. The mask is
-    (inputs, groups) here, as all weights of a group and an input share theirs.
-    Converted (CondenseConv): channels selected by an index are normalised, rectified, convolved in
+    Learned (layers.py, LearnedGroupConv): an ordinary 1x1 convolution with a mask on its weights;
+    filters i, i + g, i + 2g, ... belong to group i. The mask is (inputs, groups) here, as it is the
+    same for all weights of a group and an input.
+    Converted (CondenseConv): channels selected by an index are normalized, rectified, convolved in
     groups, and the groups of the result interleaved.
     """
 

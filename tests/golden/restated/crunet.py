@@ -1,4 +1,4 @@
-"""CRU-Net a second time; the only package that has it needs MXNet."""
+"""An independent reimplementation of CRU-Net; the only package that has it needs MXNet."""
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -14,13 +14,12 @@ def crunet(
     inner: int = 128,
     groups: int = 32,
 ) -> Net:
-    """CRU-Net (1703.02180, figure 3 and Table 1).
+    """Returns CRU-Net (1703.02180, figure 3 and Table 1).
 
-    7x7 convolution, pooling, four stages. A stage with a rank in `collective` is of units
-    x + C(B(depthwise(A(x)))) in which A and the depthwise kernel are drawn anew for every sixth
-    unit only; other stages are of pre-activation ResNeXt units, depthwise if `groups` is 0. A
-    collective stage's first unit has its input projected by one kernel, with stride for the
-    shortcut, without for the rest.
+    7x7 convolution, pooling, four stages. A stage with a rank in `collective` has units
+    x + C(B(depthwise(A(x)))); six consecutive units share A and the depthwise kernel. Other stages
+    have pre-activation ResNeXt units, depthwise if `groups` is 0. One kernel projects the input of
+    the first unit of a collective stage twice: with stride for the shortcut, without for the rest.
     """
 
     def act(weight: Weight, name: str, x: torch.Tensor) -> torch.Tensor:

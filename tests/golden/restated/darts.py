@@ -1,4 +1,4 @@
-"""DARTS's nets for CIFAR a second time, from the authors' code: quark0/darts, cnn/model.py."""
+"""An independent reimplementation of DARTS's CIFAR networks, from quark0/darts, cnn/model.py."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from restate import Net, Weight
 
-# (normal, reduction): operations on the left and right side of the four nodes, and the states that
-# they are applied to, of which 0 is the output of the cell before the previous one, 1 of that.
+# (normal, reduction): operations on the left and right side of the four nodes, and their input
+# states: 0 is the output of the cell before the previous one, 1 of the previous one.
 GENOTYPES = {
     'v1': (
         ('sep3 sep3 skip sep3 skip sep3 sep3 skip', '10010102'),
@@ -29,7 +29,7 @@ def darts(
     num_classes: int = 10,
     aux_head: bool = False,
 ) -> Net:
-    """DARTS (1806.09055) for CIFAR: reduction cells are the first of stages two and three."""
+    """Returns DARTS (1806.09055) for CIFAR; stages two and three begin with a reduction cell."""
     if aux_head:
         raise ValueError('the auxiliary head is not restated')
     normal, reduction = GENOTYPES[genotype]

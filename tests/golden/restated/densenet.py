@@ -1,4 +1,4 @@
-"""The plain DenseNet for CIFAR a second time; what packages call so compresses its transitions."""
+"""An independent reimplementation of the plain CIFAR DenseNet (without compression)."""
 
 import functools
 from collections.abc import Callable
@@ -9,12 +9,12 @@ from restate import Net, Weight, declared, norm
 
 
 def densenet_cifar(depth: int, growth: int, block_sizes: tuple[int, ...] | None = None) -> Net:
-    """DenseNet without bottlenecks and compression (1608.06993, section 3).
+    """Returns DenseNet without bottlenecks and compression (1608.06993, section 3).
 
     A 3x3 convolution to 16 channels; three blocks of (depth - 4) / 3 layers, each a 3x3 convolution
-    of all that came before in the block and what entered it; between blocks a 1x1 convolution that
-    keeps the number of channels, and 2x2 average pooling. Every other convolution is preceded by
-    batch normalisation and a rectifier.
+    of the input of the block and all previous outputs; between blocks a 1x1 convolution that keeps
+    the number of channels, and 2x2 average pooling. Batch normalization and a rectifier precede
+    every convolution but the first.
     """
     sizes = block_sizes or ((depth - 4) // 3,) * 3
 

@@ -1,4 +1,4 @@
-"""FractalNet a second time, by the recursion of the paper's section 3."""
+"""An independent reimplementation of FractalNet, by the recursion of the paper's section 3."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -11,10 +11,10 @@ from restate import Net, Weight, declared, norm
 def fractalnet(
     columns: int, widths: Sequence[int], num_classes: int = 10, imagenet: bool = False
 ) -> Net:
-    """FractalNet (1605.07648), pooled before the last join of a block as by the authors' generator.
+    """Returns FractalNet (1605.07648), pooled before the last join of a block (authors' generator).
 
-    Tensors are named as in pytorchcv: the convolution that ends behind n of a block's 2^(C-1) steps
-    is in block<n>, as subblock1 if it takes one step, subblock2 if two, 3 if four, 4 if eight.
+    Tensors have pytorchcv's names: the convolution that ends after n of a block's 2^(C-1) steps is
+    in block<n>, as subblock1 if it takes one step, subblock2 if two, 3 if four, 4 if eight.
     """
 
     def convolution(weight: Weight, block: str, end: int, scale: int, width: int, x):
@@ -23,9 +23,9 @@ def fractalnet(
         return norm(weight, f'{name}.bn', F.conv2d(x, kernel, padding=1)).relu()
 
     def paths(weight: Weight, block: str, start: int, scale: int, width: int, x) -> list:
-        """The inputs of the join that ends f_scale, which begins behind `start` steps.
+        """Returns the inputs of the join at the end of f_scale, which begins after `start` steps.
 
-        The joins at the ends of the f inside it are one with its own, so all come as a flat list.
+        Joins of inner f at the same step merge with its own join into one flat list.
         """
         steps = 2 ** (scale - 1)
         own = convolution(weight, block, start + steps, scale, width, x)

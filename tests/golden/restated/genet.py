@@ -1,6 +1,6 @@
-"""Genetic CNN's nets a second time, from section 3.1 and figure 5 of the paper (1703.01513).
+"""An independent reimplementation of GeNet, from section 3.1 and figure 5 of 1703.01513.
 
-A stage is here a square matrix of bits, filled column by column from the code without its dashes.
+A stage is a square matrix of bits, filled column by column from the code without its dashes.
 """
 
 import functools
@@ -24,7 +24,7 @@ def imagenet(
     stem: Sequence[int] = (64, 128),
     hidden: Sequence[int] = (4096, 4096),
 ) -> Net:
-    """Two stages of VGG, the genetic ones, three linear layers; a 2x2 pool behind each stage."""
+    """Returns two stages of VGG, the genetic ones, three linear layers; 2x2 pools end stages."""
 
     def forward(weight: Weight, x: torch.Tensor) -> torch.Tensor:
         for stage, width in enumerate(stem, 1):
@@ -39,7 +39,7 @@ def imagenet(
 
 
 def cifar(codes: Sequence[str], widths: Sequence[int] = (64, 128, 256)) -> Net:
-    """C5-P3 three times and a linear layer of 1,024; 32 pixels become 16, 8 and 4."""
+    """Returns three times C5-P3 and a linear layer of 1,024; 32 pixels become 16, 8 and 4."""
 
     def forward(weight: Weight, x: torch.Tensor) -> torch.Tensor:
         for stage, (code, width) in enumerate(zip(codes, widths, strict=True), 1):
@@ -53,7 +53,7 @@ def cifar(codes: Sequence[str], widths: Sequence[int] = (64, 128, 256)) -> Net:
 def _stage(
     weight: Weight, name: str, x: torch.Tensor, code: str, width: int, window: int
 ) -> torch.Tensor:
-    """First convolution, ordinary nodes by number, last convolution."""
+    """Returns the output of the first convolution, the nodes by number, the last convolution."""
     size = int((2 * len(code)) ** 0.5) + 1
     feeds = np.zeros((size, size), bool)
     bits = iter(code)

@@ -1,6 +1,6 @@
-"""GoogLeNet a second time: Table 1 of the paper (1409.4842), the rest as in Caffe's bvlc_googlenet.
+"""An independent reimplementation of GoogLeNet: Table 1 of 1409.4842, and Caffe's details.
 
-In evaluation, where the auxiliary heads have no part. Names are torchvision's.
+Those are of bvlc_googlenet. In evaluation, without the auxiliary heads. Names are torchvision's.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ p
 
 
 def googlenet(aux_head: bool = True) -> Net:
-    """The paper's net; its heads are left out whether or not they are wanted."""
+    """Returns the paper's network, without its auxiliary heads in any case."""
 
     def forward(weight: Weight, x: torch.Tensor) -> torch.Tensor:
         def conv(name: str, x: torch.Tensor, width: int, window: int, stride: int = 1):

@@ -1,8 +1,8 @@
-"""The nets of 1711.00436 a second time: its motifs, its stages, and the drawn cell.
+"""An independent reimplementation of hier (1711.00436): motifs, stages, and the drawn cell.
 
-The drawing is read as in NASLib (LiuFinalArch in naslib/search_spaces/hierarchical/graph.py), which
-lists the edges of motifs 1 to 6 and of the cell; here they are written down motif by motif as what
-arrives at nodes 2, 3 and 4, from node 1 on.
+The drawing is read as by NASLib (LiuFinalArch in naslib/search_spaces/hierarchical/graph.py), which
+lists the edges of motifs 1 to 6 and of the cell. Here each motif is written as the inputs of nodes
+2, 3 and 4, from node 1 on.
 """
 
 import functools
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from restate import Net, Weight
 
-# c: 1x1 convolution, d: depthwise, s: separable, m: max pool, a: mean pool, i: identity.
+# c: 1x1 convolution, d: depthwise, s: separable, m: max pool, a: average pool, i: identity.
 MOTIFS = {
     1: ('m', 'cd', 'scm'),
     2: ('m', 'dd', 'css'),
@@ -22,13 +22,13 @@ MOTIFS = {
     5: ('i', 'si', 'sis'),
     6: ('d', 'mm', 'sia'),
 }
-CELL = ((5,), (3, 3), (3, 1, 3), (4, 5, 5, 5))  # motifs that arrive at nodes 2, 3, 4 and 5
+CELL = ((5,), (3, 3), (3, 1, 3), (4, 5, 5, 5))  # motifs into nodes 2, 3, 4 and 5
 
 
 def hier(
     features: int, stages: int, cells: int = 2, strides: tuple[int, ...] = (1,), classes: int = 10
 ) -> Net:
-    """Cells with separable convolutions between, behind a stem of 3x3 convolutions."""
+    """Returns a stem of 3x3 convolutions, and cells with separable convolutions in between."""
 
     def forward(weight: Weight, x: torch.Tensor) -> torch.Tensor:
         width = features // 2 ** (len(strides) - 1)
@@ -103,7 +103,7 @@ def _conv(
     stride: int,
     groups: int = 1,
 ) -> torch.Tensor:
-    """Padded to ceil(n / stride) pixels, an odd zero at the end."""
+    """Returns a convolution padded to ceil(n / stride) pixels, an odd zero at the end."""
     kernel = weight(f'{name}.weight', width, x.shape[1] // groups, window, window)
     rows, columns = (
         max((-(-n // stride) - 1) * stride + window - n, 0) for n in (x.shape[2], x.shape[3])

@@ -1,4 +1,4 @@
-"""IGCV1 a second time, from the authors' MXNet code and the graphs of their ImageNet nets."""
+"""An independent reimplementation of IGCV1, from the authors' MXNet code and published graphs."""
 
 import functools
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ def igcv1(
     kind: str,
     num_classes: int,
 ) -> Net:
-    """An interleaved group convolutional net (1707.02725); the rest are fields of the module.
+    """Returns an interleaved group convolutional network (1707.02725); the rest are its fields.
 
-    A block is a 3x3 convolution in L groups, the permutation that lays channel m of group l at
-    place m L + l, a 1x1 convolution in M groups, that permutation back, and normalisation.
+    A block is a 3x3 convolution in L groups, the permutation of channel m of group l to position
+    m L + l, a 1x1 convolution in M groups, the inverse permutation, and normalization.
 
-    `kind`: imagenet (7x7 stem, pooling, residual units of two blocks), ident (CIFAR's residual
-    nets, where a unit's first block has as many 1x1 groups as the unit's input has channels for
-    each of the L) or plain (CIFAR, each block with its own rectifier).
+    `kind`: imagenet (7x7 stem, pooling, residual units of two blocks), ident (residual CIFAR
+    networks; the 1x1 convolution of a unit's first block has one group for each input channel of a
+    primary group) or plain (CIFAR, each block with its own rectifier).
     """
 
     def group(

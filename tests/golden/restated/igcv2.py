@@ -1,4 +1,4 @@
-"""IGCV2 a second time, by the paper's product of sparse matrices, with the fitted widths."""
+"""An independent reimplementation of IGCV2, by the paper's matrix product, with fitted widths."""
 
 import functools
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ def igcv2(
     num_classes: int,
     stage_sizes: Sequence[int] | None = None,
 ) -> Net:
-    """IGCV2 (1804.06202): 3x3 convolutions channel by channel, then two 1x1 ones in groups.
+    """Returns IGCV2 (1804.06202): depthwise 3x3 convolutions, then two grouped 1x1 ones.
 
     `layers` has for each stage its number of blocks and its width in units of the stem's;
-    `stage_sizes` replaces the numbers. A group of a 1x1 convolution has as many channels as
-    `branches` says, of which a 0 is the width over the other.
+    `stage_sizes` replaces the numbers. `branches` are the channels in a group of each 1x1
+    convolution; a 0 is the width divided by the other.
     """
 
     def interleave(x: torch.Tensor, groups: int) -> torch.Tensor:

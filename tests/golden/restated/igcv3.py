@@ -1,4 +1,4 @@
-"""IGCV3's narrower and wider net a second time, by the multiplier of the authors' MXNet code."""
+"""An independent reimplementation of IGCV3's other widths, by the authors' MXNet code."""
 
 import functools
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ def even(count: int) -> int:
 
 
 def igcv3(multiplier: float, stage_sizes: Sequence[int] | None = None) -> Net:
-    """IGCV3-D (1806.00178); stage_sizes replaces the numbers of blocks.
+    """Returns IGCV3-D (1806.00178); stage_sizes replaces the numbers of blocks.
 
-    A run's first block expands what the multiplier makes of the width that it has been applied to
-    already; if that is odd, the width plus 1 (their code). Blocks after it expand their input.
+    The first block of a run applies the multiplier a second time to the width that it expands; if
+    the result is odd, it expands the width plus 1 (their code). Further blocks expand their input.
     """
 
     def conv(

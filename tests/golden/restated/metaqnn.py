@@ -1,7 +1,7 @@
-"""MetaQNN a second time, from Tables A2 and A3 of the paper and the authors' Caffe files.
+"""An independent reimplementation of MetaQNN, from Tables A2 and A3 and the authors' Caffe files.
 
-Spelt layer by layer: width and window of a convolution as 512x5, window and stride of a pool as
-p5/3, a linear layer as f512, a pooled 1x1 convolution as g10.
+Layers are spelled one by one: width and window of a convolution as 512x5, window and stride of a
+pool as p5/3, a linear layer as f512, a pooled 1x1 convolution as g10.
 """
 
 import functools
@@ -37,7 +37,7 @@ LAYERS = {
 
 
 def metaqnn(layers: str, size: int, num_classes: int = 10) -> Net:
-    """A net for images of `size` pixels; in evaluation, where dropout has no part."""
+    """Returns a network for images of `size` pixels, in evaluation and so without dropout."""
 
     def forward(weight: Weight, x: torch.Tensor) -> torch.Tensor:
         convolution, product = itertools.count(1), itertools.count(1)

@@ -1,6 +1,6 @@
-"""MobileNet in its TensorFlow form a second time, from Table 1 of the paper and slim's file.
+"""An independent reimplementation of MobileNet in TensorFlow's form, from Table 1 and slim's file.
 
-Convolutions with stride 2 pad an even size by one pixel, at the end; rectifiers stop at 6. Names
+Convolutions with stride 2 pad an even size by one pixel, at the end; rectifiers are ReLU6. Names
 are those of Keras.
 """
 
@@ -19,7 +19,7 @@ BLOCKS = (
 
 
 def same(x: torch.Tensor, window: int, stride: int) -> torch.Tensor:
-    """Pads so that ceil(n / stride) pixels come out; of an odd number of zeros the last."""
+    """Pads for ceil(n / stride) output pixels, an odd zero at the end."""
     around = []
     for size in (x.shape[3], x.shape[2]):  # F.pad begins with the last axis
         total = max((-(-size // stride) - 1) * stride + window - size, 0)

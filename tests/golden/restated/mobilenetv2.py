@@ -1,6 +1,6 @@
-"""MobileNetV2 a second time: the paper's Table 2 (1801.04381) with the conventions of slim's code.
+"""An independent reimplementation of MobileNetV2: Table 2 (1801.04381) with slim's conventions.
 
-Those (tensorflow/models, research/slim/nets/mobilenet) are 'SAME' padding and an epsilon of 1e-3.
+Those (tensorflow/models, research/slim, mobilenet) are 'SAME' padding and an epsilon of 1e-3.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from restate import Net, Weight, declared, norm
 
-# t, c, n, s: expansion, channels, repetitions, stride of the first.
+# t, c, n, s: expansion, channels, repeats, stride of the first block.
 TABLE_2 = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
@@ -22,7 +22,7 @@ TABLE_2 = (
 
 
 def same(x: torch.Tensor, window: int, stride: int) -> torch.Tensor:
-    """Pads as TensorFlow does: to ceil(n / stride) outputs, an odd pixel at the end."""
+    """Pads as TensorFlow does: for ceil(n / stride) output pixels, an odd zero at the end."""
     pads = []
     for n in (x.shape[3], x.shape[2]):
         total = max((-(-n // stride) - 1) * stride + window - n, 0)
@@ -31,7 +31,7 @@ def same(x: torch.Tensor, window: int, stride: int) -> torch.Tensor:
 
 
 def mobilenetv2_tf() -> Net:
-    """Width 1, 1000 classes."""
+    """Returns the network of width 1 with 1000 classes."""
 
     def forward(weight: Weight, x: torch.Tensor) -> torch.Tensor:
         def unit(x, conv: str, bn: str, width: int, window=1, stride=1, groups=1):

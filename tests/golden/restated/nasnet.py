@@ -1,6 +1,6 @@
-"""NASNet's nets for CIFAR a second time, from the authors' code: slim/nets/nasnet.
+"""An independent reimplementation of NASNet's CIFAR networks, from the authors' code in TF-Slim.
 
-Cells and layers are interpreted as AmoebaNet's are, whose code is that code's offspring.
+AmoebaNet's reimplementation interprets the cells and layers, as its code derives from that code.
 """
 
 import functools
@@ -20,7 +20,7 @@ def nasnet_a(
     num_classes: int = 10,
     aux_head: bool = False,
 ) -> Net:
-    """NASNet-A (1707.07012) for CIFAR; a stem of 3 F channels where nothing else is said."""
+    """Returns NASNet-A (1707.07012) for CIFAR; the stem has 3 F channels by default."""
     steps = amoebanet.separate(NORMAL, REDUCTION, cells, cifar=True)
     stem_filters = stem_filters or 3 * filters
     return amoebanet.net(steps, filters, stem_filters, True, num_classes, aux_head, eps=1e-5)

@@ -1,6 +1,6 @@
-"""PNASNet-5 a second time, from the authors' code: slim/nets/nasnet/pnasnet.py.
+"""An independent reimplementation of PNASNet-5, from the authors' code: pnasnet.py in TF-Slim.
 
-Cells and layers are interpreted as AmoebaNet's are, which has them of the same code.
+AmoebaNet's reimplementation interprets the cells and layers, as both derive from the same code.
 """
 
 import functools
@@ -20,7 +20,7 @@ def pnasnet(
     num_classes: int = 1000,
     aux_head: bool = False,
 ) -> Net:
-    """PNASNet-5 (1712.00559): cells N and 2N of 3N have stride 2 and double the width."""
+    """Returns PNASNet-5 (1712.00559); cells N and 2N of 3N have stride 2 and double the width."""
     steps = [] if cifar else [('cell_stem_0', CELL, 2, 0.25), ('cell_stem_1', CELL, 2, 0.5)]
     for i in range(3 * cells):
         stride = 2 if i in (cells, 2 * cells) else 1

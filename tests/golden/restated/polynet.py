@@ -1,4 +1,4 @@
-"""PolyNet a second time, with the modules and sizes that the release does not have."""
+"""An independent reimplementation of PolyNet, with modules and sizes not in the release."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from restate import Net, Weight, declared, norm
 
-# Paths of an Inception block as 'channels:window', and the unpadded paths that halve the image.
+# Paths of an Inception block as 'channels:window', and the unpadded paths with stride 2.
 INCEPTION = {
     'a': ('32:1x1 48:3x3 64:3x3', '32:1x1 32:3x3', '32:1x1'),
     'b': ('128:1x1 160:1x7 192:7x1', '192:1x1'),
@@ -26,7 +26,7 @@ def polynet(
     width: float = 1.0,
     path_drop_rate: float = 0.0,
 ) -> Net:
-    """PolyNet (1611.05725) in evaluation: terms of module k of n count 1 - rate k / (n - 1)."""
+    """Returns PolyNet (1611.05725) in evaluation; terms of module k of n: 1 - rate k / (n - 1)."""
 
     def layer(weight: Weight, name: str, x: torch.Tensor, spec: str, stride=1, pad=True, act=True):
         out, window = spec.split(':')
@@ -42,7 +42,7 @@ def polynet(
         return norm(weight, f'{name}.bn', x)
 
     def apart(weight: Weight, name: str, stage: str, i: int, x: torch.Tensor) -> torch.Tensor:
-        """Block i of those without common weights."""
+        """Returns the output of block i of those without shared weights."""
         outputs = []
         for p, path in enumerate(INCEPTION[stage]):
             y = x
@@ -52,7 +52,7 @@ def polynet(
         return merge(weight, f'{name}.blocks.{i}.conv2d', torch.cat(outputs, 1), x.shape[1])
 
     def recurrent(weight: Weight, name: str, stage: str, order: int, x: torch.Tensor):
-        """F x, F F x, ...: every block with the kernels of the first and its own norms."""
+        """Returns F x, F F x, ...; all blocks share the kernels of the first, but no norms."""
         kernels, terms = {}, []
         channels = x.shape[1]
         for i in range(order):

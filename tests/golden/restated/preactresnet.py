@@ -1,6 +1,7 @@
-"""PreActResNet for CIFAR a second time (1603.05027, figure 4e and appendix).
+"""An independent reimplementation of PreActResNet for CIFAR (1603.05027, figure 4e and appendix).
 
-For the net of 1001 layers, which magnifies float32's rounding beyond comparison at its full depth.
+For the network of 1001 layers, which at full depth amplifies float32's rounding too much to
+compare.
 """
 
 import functools
@@ -12,7 +13,7 @@ from restate import Net, Weight, declared, norm
 
 
 def bottlenecks(stage_sizes: Sequence[int]) -> Net:
-    """Stages of 1x1, 3x3, 1x1 units of 16, 32, 64 inner channels; the stride is on the 3x3."""
+    """Returns stages of 1x1, 3x3, 1x1 units of 16, 32, 64 inner channels; the 3x3 is strided."""
 
     def forward(weight: Weight, x: torch.Tensor) -> torch.Tensor:
         def conv(name: str, x: torch.Tensor, width: int, size: int, stride: int = 1):

@@ -1,4 +1,4 @@
-"""PReLU-nets a second time, from Tables 1 and 3 of the paper."""
+"""An independent reimplementation of PReLU networks, from Tables 1 and 3 of the paper."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -16,11 +16,11 @@ def prelunet(
     hidden: int = 4096,
     num_classes: int = 1000,
 ) -> Net:
-    """A PReLU-net (1502.01852): `layers` spells the convolutional part.
+    """Returns a PReLU network (1502.01852); `layers` spells the convolutional part.
 
-    7: 7x7 with stride 2; 3 or 2: convolution of that size that keeps the image's, the 2x2 with
-    zeros after the last row and column; p or P: max pool of 2x2 or 3x3 with the same stride. The
-    k-th run of convolutions after the first has widths[k] channels.
+    7: 7x7 with stride 2; 3 or 2: a padded convolution of that size, the 2x2 with zeros after the
+    last row and column; p or P: max pool of 2x2 or 3x3 with the same stride. The k-th run of
+    convolutions after the first has widths[k] channels.
     """
 
     def forward(weight: Weight, x: torch.Tensor) -> torch.Tensor:

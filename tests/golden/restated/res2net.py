@@ -1,4 +1,4 @@
-"""Res2NeXt for CIFAR a second time, which no installable package has."""
+"""An independent reimplementation of Res2NeXt for CIFAR, which no installable package has."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -16,12 +16,12 @@ def res2next(
     widths: Sequence[int] = (64, 128, 256),
     num_classes: int = 100,
 ) -> Net:
-    """Res2NeXt-29 (1904.01169, section 4.3), with figure 2's groups in the authors' order.
+    """Returns Res2NeXt-29 (1904.01169, section 4.3), with figure 2's groups in the authors' order.
 
-    A block's 1x1 convolution makes `scale` times `cardinality` times `width` channels where its
-    stage has 64. They are cut into as many pieces as there are scales. Each piece but the last is
-    convolved, together with the result for the piece before; the last stays. In a stage's first
-    block nothing is added, and a mean over 3x3 pixels shrinks the last.
+    The 1x1 convolution of a block has `scale` times `cardinality` times `width` channels in the
+    first stage. They are split into `scale` groups. Each group but the last is convolved, after the
+    sum with the result of the previous group; the last is kept. In the first block of a stage there
+    are no sums, and 3x3 average pooling reduces the last group.
     """
 
     def conv(weight: Weight, name: str, x: torch.Tensor, out: int, size: int, **how):

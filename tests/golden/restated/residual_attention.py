@@ -1,4 +1,4 @@
-"""Residual Attention Networks a second time, where no installable package has them."""
+"""An independent reimplementation of Residual Attention Networks, where packages have none."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -20,15 +20,15 @@ def linear(weight: Weight, x: torch.Tensor, num_classes: int) -> torch.Tensor:
 
 
 def grow(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Caffe's Interp to the size of another image."""
+    """Returns the image resized by Caffe's Interp to the size of another."""
     return F.interpolate(x, like.shape[2:], mode='bilinear', align_corners=True)
 
 
 def attention_next_56(widths: Sequence[int] = (256, 512, 1024, 2048)) -> Net:
-    """AttentionNeXt-56: the authors' AttentionNeXt-56-deploy.prototxt, layer by layer.
+    """Returns AttentionNeXt-56: the authors' AttentionNeXt-56-deploy.prototxt, layer by layer.
 
-    Its units are 'branch1', convolutions 1x1, 3x3 in 32 groups and 1x1, each with a norm, and where
-    the shape changes 'branch2'; a rectifier follows their sum.
+    Its units are 'branch1', convolutions 1x1, 3x3 in 32 groups and 1x1, each with a norm, and
+    'branch2' at changes of shape; a rectifier follows their sum.
     """
 
     def unit(weight: Weight, name: str, x: torch.Tensor, width: int, stride: int = 1):
@@ -42,7 +42,7 @@ def attention_next_56(widths: Sequence[int] = (256, 512, 1024, 2048)) -> Net:
         return (x + y).relu()
 
     def shrink(x: torch.Tensor) -> torch.Tensor:
-        return F.max_pool2d(x, 3, 2, ceil_mode=True)  # Caffe rounds up, and does not pad here
+        return F.max_pool2d(x, 3, 2, ceil_mode=True)  # Caffe rounds up, without padding
 
     def attention(weight: Weight, name: str, x: torch.Tensor, stage: str) -> torch.Tensor:
         res = functools.partial(unit, weight, width=x.shape[1])
@@ -87,7 +87,7 @@ def attention_cifar(
     modules: Sequence[int],
     widths: Sequence[int] = (64, 128, 256),
 ) -> Net:
-    """Attention-N for CIFAR (1704.06904, section 4.1), with units that begin with a norm."""
+    """Returns Attention-N for CIFAR (1704.06904, section 4.1), with pre-activation units."""
 
     def unit(weight: Weight, name: str, x: torch.Tensor, width: int, stride: int = 1):
         first = norm(weight, f'{name}.conv1.bn', x).relu()
@@ -106,7 +106,7 @@ def attention_cifar(
         return x
 
     def soft(weight: Weight, name: str, x: torch.Tensor, level: int, depth: int) -> torch.Tensor:
-        """From an image of one level of the mask down, back up, and back at its size."""
+        """Returns the mask branch below a level: down, back up, and resized to the input."""
         below = units(weight, f'{name}.down{level}_', F.max_pool2d(x, 3, 2, padding=1), r)
         if level < depth:
             deeper = soft(weight, name, below, level + 1, depth)

@@ -1,4 +1,4 @@
-"""ResNet for CIFAR a second time, which no installable package has in the paper's form."""
+"""An independent reimplementation of CIFAR ResNets; no installable package has the paper's form."""
 
 import functools
 from collections.abc import Callable
@@ -9,11 +9,11 @@ from restate import Net, Weight, declared, norm
 
 
 def resnet_cifar(depth: int) -> Net:
-    """ResNet for CIFAR with parameter-free shortcuts (1512.03385, section 4.2, option A).
+    """Returns ResNet for CIFAR with parameter-free shortcuts (1512.03385, section 4.2, option A).
 
-    Three stages of (depth - 2) / 6 blocks of two 3x3 convolutions, of 16, 32 and 64 channels.
-    Where a stage begins with stride 2, the shortcut keeps every second row and column and puts
-    half of the new channels' zeros before, half behind.
+    Three stages of (depth - 2) / 6 blocks of two 3x3 convolutions, of 16, 32 and 64 channels. A
+    shortcut with stride 2 keeps every second row and column, and adds half of the new channels,
+    zeros, before the old ones and half after.
     """
 
     def block_of(weight: Weight, name: str, x: torch.Tensor, width: int) -> torch.Tensor:
@@ -37,7 +37,7 @@ def resnet_cifar(depth: int) -> Net:
 
 
 NETS: dict[str, Callable[..., Net]] = {
-    # Without 1202, which is the same but deeper, and too slow for a test.
+    # 1202 layers would be too slow for a test.
     f'resnet{depth}_cifar': functools.partial(resnet_cifar, depth)
     for depth in (20, 32, 44, 56, 110)
 }

@@ -1,4 +1,4 @@
-"""RiR a second time, in the paper's form, which no installable package has."""
+"""An independent reimplementation of RiR in the paper's form, which no installable package has."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -13,10 +13,10 @@ def rir(
     stage_sizes: Sequence[int] = (2, 3, 3),
     widths: Sequence[int] = (48, 96, 192),
 ) -> Net:
-    """Resnet in Resnet (1603.08029) as nutszebra's Chainer code follows it.
+    """Returns Resnet in Resnet (1603.08029), by nutszebra's Chainer code.
 
-    The two streams are kept in one tensor, residual first, and the four convolutions of a layer
-    are one with all of their kernels (the paper's 'ResNet Init' without its initialisation).
+    One tensor has both streams, the residual one first, and one convolution has the kernels of the
+    four of a layer (the paper's 'ResNet Init' without its initialization).
     """
 
     def shortcut(r: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

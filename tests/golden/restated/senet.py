@@ -1,4 +1,4 @@
-"""SE-BN-Inception a second time, which is to be had for Caffe alone."""
+"""An independent reimplementation of SE-BN-Inception, which exists only for Caffe."""
 
 from collections.abc import Callable
 
@@ -22,10 +22,10 @@ WIDTHS = {
 
 
 def se_bn_inception() -> Net:
-    """SE-BN-Inception (1709.01507) as in the authors' SE-BN-Inception.prototxt.
+    """Returns SE-BN-Inception (1709.01507), by the authors' SE-BN-Inception.prototxt.
 
-    Caffe's poolings round sizes up. Average pooling, with one pixel of padding, counts it; the
-    last module's pooling takes maxima, as do those with stride 2. Gates come from channels / 16.
+    Caffe's pooling rounds sizes up. Average pooling has one pixel of padding, and includes it; the
+    last module and those with stride 2 have max pooling. Gates have channels / 16.
     """
 
     def unit(

@@ -1,7 +1,8 @@
-"""ShuffleNet 2x with squeeze and excitation a second time: figure 2, Tables 1 and 5 of the paper.
+"""An independent reimplementation of ShuffleNet 2x with squeeze and excitation.
 
-The squeeze is to a sixteenth of the channels, of the residual where a unit adds, of all that comes
-out where it concatenates (see cls/models/shufflenet.py). Names are pytorchcv's.
+From figure 2 and Tables 1 and 5 of the paper. The squeeze is to a sixteenth of the channels: of the
+residual in units with a sum, of the output in units that concatenate (see cls/models/
+shufflenet.py). Names are pytorchcv's.
 """
 
 from collections.abc import Callable
@@ -35,7 +36,7 @@ def shufflenet_se() -> Net:
                 first = 1 if (stage, unit) == (1, 1) else groups
                 y = conv(f'{name}.compress_conv1', x, width // 4, 1, first)
                 y = norm(weight, f'{name}.compress_bn1', y).relu()
-                size = width // 4 // groups  # new neighbours are the i-th channels of each group
+                size = width // 4 // groups  # new neighbors are the i-th channels of each group
                 order = [group * size + i for i in range(size) for group in range(groups)]
                 y = y[:, order]
                 y = conv(f'{name}.dw_conv2', y, width // 4, 3, width // 4, stride)

@@ -1,6 +1,6 @@
-"""The two large nets of ShuffleNet V2 a second time: Table 2 and figure 2 (c) of its appendix.
+"""An independent reimplementation of ShuffleNet V2's two large networks, from the paper's appendix.
 
-Names are torchvision's, which has the small ones.
+That is its Table 2 and figure 2 (c). Names are torchvision's, which has the small networks.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from restate import Net, Weight, declared, norm
 def large(
     stem: Sequence[int], widths: Sequence[int], excited: bool, stage_sizes: Sequence[int]
 ) -> Net:
-    """`excited`: squeeze and excitation and a sum before the last rectifier of each unit."""
+    """Returns a large network; `excited` adds squeeze and excitation, and a sum, to each unit."""
 
     def forward(weight: Weight, x: torch.Tensor) -> torch.Tensor:
         def conv(name: str, x: torch.Tensor, out: int, window: int, stride: int = 1):
@@ -46,7 +46,7 @@ def large(
             y = norm(weight, f'{name}.branch2.6', conv(f'{name}.branch2.5', y, half, 1))
             if excited:
                 y = y * gates(f'{name}.se', y, half // 2) + beside
-            # Shuffled: channels of both halves by turns.
+            # Shuffled: the channels of both halves alternate.
             return torch.stack((left, y.relu()), 2).flatten(1, 2)
 
         for i, out in enumerate(stem):

@@ -1,7 +1,8 @@
-"""SqueezeNet v1.0 with complex bypass a second time (1602.07360, figure 2, right, and section 6).
+"""An independent reimplementation of SqueezeNet v1.0 with complex bypass.
 
-Fire modules 3, 5, 7 and 9 have an identity beside them, 2, 4, 6 and 8 a 1x1 convolution. Layer 1 is
-not padded and pools round up, as in the authors' Caffe files. Names are torchvision's.
+From 1602.07360, figure 2 (right) and section 6. Fire modules 3, 5, 7 and 9 have an identity as
+bypass, 2, 4, 6 and 8 a 1x1 convolution. Layer 1 is not padded and pooling rounds up, as in the
+authors' Caffe files. Names are torchvision's.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from restate import Net, Weight, declared
 
-# Number in torchvision's list, squeeze filters, expand filters of each kind, convolution beside it.
+# Number in torchvision's list, squeeze filters, expand filters of each kind, convolution as bypass.
 FIRES = {
     2: (3, 16, 64, True),
     3: (4, 16, 64, False),

@@ -1,4 +1,4 @@
-"""Stochastic depth a second time, as it is tested: every block there, its residual scaled.
+"""An independent reimplementation of stochastic depth in testing, with scaled residuals.
 
 From the authors' code (ResidualDrop.lua, main.lua) and section 3: of L blocks the l-th residual is
 multiplied by 1 - l / L * drop_rate.
@@ -13,7 +13,7 @@ from restate import Net, Weight, declared, norm
 
 
 def small(stage_sizes: Sequence[int], drop_rate: float = 0.5, num_classes: int = 10) -> Net:
-    """The nets for CIFAR and SVHN: 16, 32, 64 channels; convolutions with biases."""
+    """Returns a CIFAR or SVHN network: 16, 32, 64 channels; convolutions with biases."""
 
     def conv(weight: Weight, name: str, x: torch.Tensor, width: int, stride: int = 1):
         kernel = weight(f'{name}.weight', width, x.shape[1], 3, 3)
@@ -42,7 +42,7 @@ def small(stage_sizes: Sequence[int], drop_rate: float = 0.5, num_classes: int =
 
 
 def imagenet(stage_sizes: Sequence[int] = (3, 8, 36, 3), drop_rate: float = 0.5) -> Net:
-    """ResNet-152 with the stride on the 3x3 convolutions (fb.resnet.torch)."""
+    """Returns ResNet-152 with the stride in the 3x3 convolutions (fb.resnet.torch)."""
 
     def conv(weight: Weight, name: str, x: torch.Tensor, width: int, size: int, stride: int = 1):
         kernel = weight(f'{name}.weight', width, x.shape[1], size, size)

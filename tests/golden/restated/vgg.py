@@ -1,7 +1,7 @@
-"""The two VGG nets that no package has, a second time, from Table 1 of the paper (1409.1556).
+"""An independent reimplementation of VGG's A-LRN and C, from Table 1 of the paper (1409.1556).
 
-Both end as the others do: a 7x7 map (adaptively, as torchvision's), two linear layers of `hidden`
-outputs with rectifiers, one to 1,000 classes.
+Both end as the other variants do: a 7x7 map (adaptive pooling, as torchvision's), two linear layers
+of `hidden` outputs with rectifiers, one to 1,000 classes.
 """
 
 import functools
@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from restate import Net, Weight, declared
 
-# A letter for each layer: a digit is a convolution's window, n a normalisation, m a max pool. Each
-# convolution and each pool take a number, as do the rectifiers behind the convolutions.
+# A letter for each layer: a digit is a convolution's window, n a normalization, m a max pool. Each
+# convolution and each pool has a number, as have the rectifiers after the convolutions.
 A_LRN = '3n m 3 m 33 m 33 m 33 m'
 C = '33 m 33 m 331 m 331 m 331 m'
 
 
 def vgg(layers: str, hidden: int = 4096) -> Net:
-    """A-LRN or C; the normalisation is Krizhevsky's: k 2, n 5, alpha 1e-4 of a sum, beta 3/4."""
+    """Returns A-LRN or C; Krizhevsky's normalization has k 2, n 5, alpha 1e-4 (sum), beta 3/4."""
 
     def forward(weight: Weight, x: torch.Tensor) -> torch.Tensor:
         width, number = 64, 0
@@ -28,7 +28,7 @@ def vgg(layers: str, hidden: int = 4096) -> Net:
                 width = min(2 * width, 512)
                 number += 1
             elif letter == 'n':
-                x = F.local_response_norm(x, 5, alpha=5 * 1e-4, beta=0.75, k=2.0)  # of a mean
+                x = F.local_response_norm(x, 5, alpha=5 * 1e-4, beta=0.75, k=2.0)  # alpha of a mean
             else:
                 window, name = int(letter), f'features.{number}'
                 kernel = weight(f'{name}.weight', width, x.shape[1], window, window)

@@ -1,10 +1,10 @@
-"""Layers on small images as few operations, for nets that compile for longer than they train.
+"""Layers on small images as few operations, for networks that compile for longer than they train.
 
-On CPU the forms of cls.nn.conv and cls.nn.pool have some operations for each tap of a window, and
-XLA compiles the thousands of a net of cells for a minute. Within `few_operations` a layer whose
-input and output have at most PIXELS pixels is one product with a matrix between them, which has the
-kernel's taps in their places: more multiply-adds, and less to compile. Results are the same. Max
-pools keep their form: gathering their windows is as long a program, and a slower one.
+The forms of `cls.nn.cpu` have several operations for each tap of a window, and a network of cells
+has thousands: XLA compiles them for a minute. Within `few_operations`, a layer whose input and
+output have at most PIXELS pixels is one product with a matrix from input to output pixels, filled
+with the taps of the kernel: more multiply-adds, less to compile, the same results up to rounding.
+Max pools keep their form: to gather their windows takes as many operations, and slower ones.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _few_operations = contextvars.ContextVar('few_operations', default=False)
 
 @contextlib.contextmanager
 def few_operations() -> Iterator[None]:
-    """While entered, what is traced has layers on small images in this form."""
+    """A context in which layers on small images are traced in this form."""
     token = _few_operations.set(True)
     try:
         yield
@@ -32,14 +32,14 @@ def few_operations() -> Iterator[None]:
 
 
 def fits(*sizes: Sequence[int]) -> bool:
-    """Whether a layer between images of such heights and widths is to have this form."""
+    """Returns whether a layer between images of these heights and widths takes this form."""
     return _few_operations.get() and all(0 < h * w <= PIXELS for h, w in sizes)
 
 
 def _taps(size, out, window, strides, pads, dilation):
-    """Returns (H' W', H W), which tap of the window each output pixel has on each input pixel.
+    """Returns the tap of the window between each output and each input pixel, (H' W', H W).
 
-    Taps are counted row by row; one more stands for none.
+    Taps are numbered row by row; h * w stands for no tap.
     """
     along = []
     for n, m, k, s, (low, _), d in zip(size, out, window, strides, pads, dilation, strict=True):
@@ -53,7 +53,16 @@ def _taps(size, out, window, strides, pads, dilation):
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
 def conv(images, kernel, out, strides, pads, dilation):
-    """Convolves (N, H, W, I) with an (h, w, I, O) kernel, or depthwise with an (h, w, 1, I) one."""
+    """Returns a convolution (N, *out, O) of images, dense or depthwise.
+
+    Args:
+      images: (N, H, W, I).
+      kernel: (h, w, I, O); of a depthwise convolution (h, w, 1, I).
+      out: height and width of the result.
+      strides: in height and width.
+      pads: ((top, bottom), (left, right)) in pixels.
+      dilation: in height and width.
+    """
     count, *size, channels = images.shape
     *window, inputs, outputs = kernel.shape
     taps = _taps(size, out, window, strides, pads, dilation)
@@ -68,7 +77,15 @@ def conv(images, kernel, out, strides, pads, dilation):
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
 def sum_pool(images, out, window, strides, pads):
-    """Sums over windows of (N, H, W, C) into (N, *out, C)."""
+    """Returns the sums (N, *out, C) over windows of images.
+
+    Args:
+      images: (N, H, W, C).
+      out: height and width of the result.
+      window: height and width.
+      strides: in height and width.
+      pads: ((top, bottom), (left, right)) in pixels.
+    """
     count, *size, channels = images.shape
     seen = _taps(size, out, window, strides, pads, (1, 1)) < window[0] * window[1]
     flat = images.reshape(count, -1, channels)

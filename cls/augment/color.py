@@ -1,25 +1,27 @@
-"""Random changes of colour and light, on float32 images (N, H, W, C) in 0..255, each image's own.
+"""Random changes of color and light, drawn for each image of a batch.
 
-Numbers that are drawn have shape (N,). Images of one channel have no hue and no saturation.
+Images are float32 (N, H, W, C) in 0..255. Those of one channel have neither hue nor saturation.
 """
 
 import jax
 import jax.numpy as jnp
 
-# Of ImageNet's RGB values in 0..1 (fb.resnet.torch): rows are channels, columns components.
+# Principal components of ImageNet's RGB values in 0..1 (fb.resnet.torch): rows are channels,
+# columns components.
 EIGENVALUES = (0.2175, 0.0188, 0.0045)
 EIGENVECTORS = (
     (-0.5675, 0.7192, 0.4009),
     (-0.5808, -0.0045, -0.8140),
     (-0.5836, -0.6948, 0.4203),
 )
-HUE = 3  # in an order: the other operations are numbered 0, 1, 2
-# The four orders of TF-slim's distort_color, of brightness 0, saturation 1, contrast 2, hue 3.
+# An order has the indices of operations: brightness 0, saturation 1, contrast 2, hue 3.
+HUE = 3
+# The four orders of TF-Slim's distort_color.
 INCEPTION_ORDERS = ((0, 1, 3, 2), (1, 0, 2, 3), (2, 3, 0, 1), (3, 1, 2, 0))
 
 
 def uniform(keys: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
-    """Returns numbers in 0..1, (N, *shape), for keys (N,)."""
+    """Returns uniform random numbers in [0, 1), (N, *shape), for keys (N,)."""
     return jax.vmap(lambda key: jax.random.uniform(key, shape))(keys)
 
 
@@ -31,17 +33,21 @@ def jitter(
     saturation: float = 0.0,
     hue: float = 0.0,
 ) -> jax.Array:
-    """Jitters colours as torchvision's ColorJitter: in random order, clipped after each change.
+    """Returns images with jittered colors, as torchvision's ColorJitter.
 
-    fb.resnet.torch's jitter is this without hue, but clips nothing.
+    Changes have a random order, and each is clipped to 0..255. fb.resnet.torch's jitter has no hue
+    and does not clip.
 
     Args:
-      images: (N, H, W, C).
+      images: float32 (N, H, W, C) in 0..255.
       keys: (N,).
-      brightness: factors are drawn from 1 - this (at least 0) to 1 + this.
-      contrast: likewise.
-      saturation: likewise.
-      hue: shifts of up to this part of the circle, 0..0.5, to either side.
+      brightness: factors are from 1 - brightness, at least 0, to 1 + brightness.
+      contrast: as brightness.
+      saturation: as brightness.
+      hue: largest shift in either direction, in turns of the color circle, 0..0.5.
+
+    Returns:
+      float32 (N, H, W, C).
     """
     numbers = uniform(keys, (8,))
     spread = jnp.array([brightness, saturation, contrast])
@@ -51,33 +57,36 @@ def jitter(
     order = jnp.argsort(numbers[:, 4:], axis=1) if hue else jnp.argsort(numbers[:, 4:7], axis=1)
     used = [i for i, range_ in enumerate((brightness, saturation, contrast)) if range_]
 
-    def change(images, which):
-        return jnp.clip(_adjust(images, factors, which, used), 0, 255)
+    def change(images, index):
+        return jnp.clip(_adjust(images, factors, index, used), 0, 255)
 
     return _in_order(images, order, change, shift if hue else None, len(used))
 
 
-def _adjust(images, factors, which, used) -> jax.Array:
-    """Blends each image with black (0), its gray image (1) or its mean gray (2): `which`."""
+def _adjust(images, factors, index, used) -> jax.Array:
+    """Returns images blended with black (index 0), their gray image (1) or mean gray (2)."""
     factor = jnp.ones_like(factors[:, 0])
     for i in used:
-        factor = jnp.where(which == i, factors[:, i], factor)
+        factor = jnp.where(index == i, factors[:, i], factor)
     luminance = _gray(images)
     mean = luminance.mean((1, 2, 3), keepdims=True)
-    other = jnp.where(_column(which == 1), luminance, jnp.where(_column(which == 2), mean, 0))
+    other = jnp.where(_column(index == 1), luminance, jnp.where(_column(index == 2), mean, 0))
     return other + _column(factor) * (images - other)
 
 
 def inception(images: jax.Array, keys: jax.Array, fast: bool = False) -> jax.Array:
-    """Inception's photometric distortions (TF-slim's distort_color), clipped at the end.
+    """Returns images with Inception's photometric distortions (TF-Slim's distort_color).
 
-    Brightness + up to 32 to either side, saturation * 0.5..1.5, hue + up to 0.2 of the circle to
-    either side, contrast * 0.5..1.5, in one of four orders.
+    Brightness is shifted by up to 32, saturation scaled by 0.5 to 1.5, hue shifted by up to 0.2
+    turns and contrast scaled by 0.5 to 1.5, in one of four orders. Clipped at the end.
 
     Args:
-      images: (N, H, W, C).
+      images: float32 (N, H, W, C) in 0..255.
       keys: (N,).
-      fast: brightness, then saturation, and no more (slim's fast_mode, which is its default).
+      fast: brightness, then saturation, only (TF-Slim's fast_mode, its default).
+
+    Returns:
+      float32 (N, H, W, C).
     """
     numbers = uniform(keys, (5,))
     brightness = 32 * (2 * numbers[:, 0] - 1)
@@ -87,34 +96,34 @@ def inception(images: jax.Array, keys: jax.Array, fast: bool = False) -> jax.Arr
     shift = 0.2 * (2 * numbers[:, 3] - 1)
     order = jnp.array(INCEPTION_ORDERS)[jnp.int32(4 * numbers[:, 4])]
 
-    def change(images, which):
-        images = images + _column(jnp.where(which == 0, brightness, 0))
+    def change(images, index):
+        images = images + _column(jnp.where(index == 0, brightness, 0))
         mean = images.mean((1, 2), keepdims=True)
         stretched = mean + _column(contrast) * (images - mean)
-        images = jnp.where(_column(which == 2), stretched, images)
-        return jnp.where(_column(which == 1), saturate(images, saturation), images)
+        images = jnp.where(_column(index == 2), stretched, images)
+        return jnp.where(_column(index == 1), saturate(images, saturation), images)
 
     return jnp.clip(_in_order(images, order, change, shift, 3), 0, 255)
 
 
 def _in_order(images, order, change, shift, count) -> jax.Array:
-    """Applies change(images, which) in each image's order, and the shift of hue where it stands.
+    """Returns images after all changes, in each image's order.
 
-    Hue, the dearest, is computed once: changes that come before it for an image are made in a first
-    round, the others in a second.
+    Hue is the most expensive and computed once: a first round makes the changes that precede it, a
+    second those that follow.
 
     Args:
       images: (N, H, W, C).
-      order: (N, 3 or 4) of 0, 1, 2 and HUE.
-      change: `which` is (N,), -1: none.
-      shift: (N,) parts of the circle; None: `order` has no HUE.
-      count: how many of 0, 1, 2 there are to apply; 0: none.
+      order: (N, 3 or 4), permutations of 0, 1, 2 and HUE.
+      change: (images, index (N,)) -> images; -1 leaves an image unchanged.
+      shift: of hue, (N,), in turns; None: `order` has no HUE.
+      count: number of operations other than hue; with 0, `change` is not called.
     """
     if not count:
         return shift_hue(images, shift)
     if shift is None:
-        for which in order.T:
-            images = change(images, which)
+        for index in order.T:
+            images = change(images, index)
         return images
     position = jnp.argmax(order == HUE, axis=1)
     for i in range(3):
@@ -126,7 +135,12 @@ def _in_order(images, order, change, shift, count) -> jax.Array:
 
 
 def shift_hue(images: jax.Array, shift: jax.Array) -> jax.Array:
-    """Turns hues by parts (N,) of the circle; the largest and smallest values of a pixel stay."""
+    """Returns images with hues shifted by (N,) turns; a pixel keeps its largest and smallest value.
+
+    Args:
+      images: float32 (N, H, W, C).
+      shift: (N,).
+    """
     if images.shape[-1] == 1:
         return images
     high = images.max(-1, keepdims=True)
@@ -137,7 +151,7 @@ def shift_hue(images: jax.Array, shift: jax.Array) -> jax.Array:
 
 
 def _hue(images, high, chroma) -> jax.Array:
-    """Sixths of the circle, (N, H, W, 1), in -1..5."""
+    """Returns hues in sixths of a turn, (N, H, W, 1), in -1..5."""
     red, green, blue = (images[..., i : i + 1] for i in range(3))
     chroma = jnp.where(chroma > 0, chroma, 1)
     sixths = jnp.where(green == high, (blue - red) / chroma + 2, (red - green) / chroma + 4)
@@ -145,24 +159,29 @@ def _hue(images, high, chroma) -> jax.Array:
 
 
 def saturate(images: jax.Array, factor: jax.Array) -> jax.Array:
-    """Multiplies HSV's saturation by (N,), to at most 1; TensorFlow's adjust_saturation."""
+    """Returns images with HSV's saturation times `factor`, at most 1 (tf.image.adjust_saturation).
+
+    Args:
+      images: float32 (N, H, W, C).
+      factor: (N,).
+    """
     if images.shape[-1] == 1:
         return images
     high = images.max(-1, keepdims=True)
     chroma = high - images.min(-1, keepdims=True)
-    most = high / jnp.where(chroma > 0, chroma, 1)  # by which saturation is 1
+    most = high / jnp.where(chroma > 0, chroma, 1)  # the factor to a saturation of 1
     factor = jnp.where(high > 0, jnp.minimum(_column(factor), most), 0)
     return high - jnp.where(chroma > 0, factor, 1) * (high - images)
 
 
 def shift_hsl(images: jax.Array, shifts: jax.Array) -> jax.Array:
-    """Adds to hue, saturation and lightness, each then kept in 0..1 (MXNet's augmenter).
+    """Returns images with hue, saturation and lightness shifted and clipped to 0..1.
 
-    Hue does not wrap around there.
+    As in MXNet's augmenter, hue does not wrap around.
 
     Args:
-      images: (N, H, W, 3).
-      shifts: (N, 3), of 1.
+      images: float32 (N, H, W, 3) in 0..255.
+      shifts: (N, 3), of values in 0..1.
     """
     images = images / 255
     high, low = images.max(-1, keepdims=True), images.min(-1, keepdims=True)
@@ -179,21 +198,25 @@ def shift_hsl(images: jax.Array, shifts: jax.Array) -> jax.Array:
 
 
 def light(images: jax.Array, amounts: jax.Array) -> jax.Array:
-    """Adds multiples of ImageNet's principal colours (AlexNet, section 4.1); nothing is clipped.
+    """Returns images plus multiples of ImageNet's principal components of color, not clipped.
+
+    Krizhevsky et al. 2012 (AlexNet), section 4.1.
 
     Args:
-      images: (N, H, W, 3).
-      amounts: (N, 3), drawn from a normal distribution.
+      images: float32 (N, H, W, 3) in 0..255.
+      amounts: (N, 3), from a normal distribution.
     """
-    colours = (amounts * jnp.array(EIGENVALUES)) @ jnp.array(EIGENVECTORS).T
-    return images + 255 * colours[:, None, None]
+    shifts = (amounts * jnp.array(EIGENVALUES)) @ jnp.array(EIGENVECTORS).T
+    return images + 255 * shifts[:, None, None]
 
 
 def _gray(images: jax.Array) -> jax.Array:
+    """Returns luminance (N, H, W, 1)."""
     if images.shape[-1] == 1:
         return images
     return (images * jnp.array([0.299, 0.587, 0.114])).sum(-1, keepdims=True)
 
 
 def _column(values: jax.Array) -> jax.Array:
+    """Returns values (N,) as (N, 1, 1, 1)."""
     return values[:, None, None, None]

@@ -1,4 +1,4 @@
-"""The net of each config's digits arm, small and with all its mechanisms: gradients and modes."""
+"""The model of each config's digits preset, small and with all its parts: gradients and modes."""
 
 import functools
 import json
@@ -16,7 +16,7 @@ from flax import linen as nn
 from cls import models
 from cls.config import load as configs
 from cls.models.registry.init import init
-from cls.nn import conv, pool
+from cls.nn.cpu import conv, lowering, pool
 from cls.nn.norm import BatchNorm
 
 RNG = np.random.default_rng(6)
@@ -25,8 +25,8 @@ FILES = sorted(
     for path in (configs.ROOT / 'configs').glob('*.py')
     if path.name not in ('common.py', '__init__.py')
 )
-SINGLE = [file for file in FILES if 'ensemble' not in file]  # an ensemble has no net of its own
-SLOW = tuple(  # to compile; of each kind a smaller one remains
+SINGLE = [file for file in FILES if 'ensemble' not in file]  # an ensemble has no model of its own
+SLOW = tuple(  # to compile; a smaller model of each kind remains
     f'configs/{name}.py'
     for name in (
         'amoebanet',
@@ -52,29 +52,23 @@ SLOW = tuple(  # to compile; of each kind a smaller one remains
         'xception',
     )
 )
-STEPS = 8  # a net that drops paths for a whole batch lets every path live in one of these
+STEPS = 8  # every path survives in one of these, where paths are dropped for a batch
 
 
 @pytest.fixture
 def plain(monkeypatch):
-    """XLA's own convolutions and pools: slow on CPU, but of small images quick to compile.
+    """XLA's own convolutions and pooling: slow on CPU, but fast to compile for small images.
 
-    Those that take their place on CPU have tests of their own.
+    Their replacements on CPU have separate tests.
     """
 
-    def plain_conv(images, kernel, *, strides=1, padding=None, groups=1, dilation=1):
-        strides, dilation = conv.pair(strides), conv.pair(dilation)
-        size, window = images.shape[1:3], kernel.shape[:2]
-        pads = conv.explicit_padding(padding, size, window, strides, dilation)
-        return conv._xla_conv(images, kernel, strides, pads, dilation, groups)
-
-    monkeypatch.setattr(conv, 'conv', plain_conv)
-    monkeypatch.setattr(pool, '_max_pool_once', pool._xla_max)
-    monkeypatch.setattr(pool, '_sum_pool_once', pool._xla_sum)
+    monkeypatch.setattr(conv, 'conv', lowering.xla_conv)
+    monkeypatch.setattr(pool, 'max_pool', lowering.xla_max_pool)
+    monkeypatch.setattr(pool, 'sum_pool', lowering.xla_sum_pool)
 
 
-def net(file):
-    """(config, model, variables, a batch of 8 images)."""
+def setup(file):
+    """Returns (config, model, variables, a batch of 8 images)."""
     config = configs.load(file)
     model, size = configs.create_model(config, 10), config.data.image_size
     images = RNG.standard_normal((8, size, size, 1)).astype(np.float32)
@@ -94,7 +88,7 @@ def apply(model, variables, images, train, key):
 
 
 def loss_of(config, logits, heads):
-    """The mean cross entropy of the logits, and of auxiliary ones by their weight."""
+    """Returns the mean cross entropy of the logits, plus that of auxiliary ones by their weight."""
     targets = jax.nn.one_hot(np.arange(8) % 10, 10)
     total = -jnp.mean(targets * jax.nn.log_softmax(logits))
     for head in jax.tree.leaves(heads):
@@ -102,20 +96,20 @@ def loss_of(config, logits, heads):
     return total
 
 
-def nature(gradients):
-    """Returns, for each gradient, (whether all of it is finite, whether any of it is not zero)."""
+def summary(gradients):
+    """Returns, for each gradient, (whether all values are finite, whether any is non-zero)."""
     return jax.tree.map(lambda g: (jnp.isfinite(g).all(), (g != 0).any()), gradients)
 
 
-def check_nature(found):
-    """Checks that all gradients are finite; returns path -> whether it is not zero."""
-    leaves = jax.tree_util.tree_leaves_with_path(found, is_leaf=lambda x: isinstance(x, tuple))
+def check_finite(summaries):
+    """Checks that all gradients are finite; returns path -> whether the gradient is non-zero."""
+    leaves = jax.tree_util.tree_leaves_with_path(summaries, is_leaf=lambda x: isinstance(x, tuple))
     assert all(finite for _, (finite, _) in leaves), leaves
     return {jax.tree_util.keystr(path): bool(non_zero) for path, (_, non_zero) in leaves}
 
 
 def in_training(next_fun, args, kwargs, context):
-    """An interceptor: batch norms take the batch's statistics in evaluation too."""
+    """An interceptor that makes batch norms use the batch's statistics in evaluation too."""
     if isinstance(context.module, BatchNorm):
         object.__setattr__(context.module, 'train', True)
     return next_fun(*args, **kwargs)
@@ -130,8 +124,8 @@ def random_rates(model):
     [pytest.param(f, marks=pytest.mark.sweep if f in SLOW else ()) for f in SINGLE],
 )
 def test_gradients_and_modes_without_random_drops(file, plain):
-    """Every parameter gets a gradient; evaluation differs from training by statistics alone."""
-    config, model, variables, images = net(file)
+    """Every parameter gets a gradient; evaluation differs from training only by statistics."""
+    config, model, variables, images = setup(file)
     model = model.clone(**dict.fromkeys(random_rates(model), 0.0))
 
     @functools.partial(jax.jit, compiler_options=FAST)
@@ -144,10 +138,10 @@ def test_gradients_and_modes_without_random_drops(file, plain):
         gradients, (trained, stats) = jax.grad(loss, has_aux=True)(variables['params'])
         with nn.intercept_methods(in_training):
             evaluated, _, _ = apply(model, variables, images, False, key)
-        return nature(gradients), trained, evaluated, stats
+        return summary(gradients), trained, evaluated, stats
 
-    found, trained, evaluated, stats = jax.device_get(both(variables, jax.random.key(0)))
-    seen = check_nature(found)
+    summaries, trained, evaluated, stats = jax.device_get(both(variables, jax.random.key(0)))
+    seen = check_finite(summaries)
     assert all(seen.values()), [path for path, non_zero in seen.items() if not non_zero]
     np.testing.assert_allclose(evaluated, trained, rtol=1e-4, atol=1e-5)
     old_and_new = zip(*map(jax.tree.leaves, (variables.get('batch_stats', {}), stats)), strict=True)
@@ -157,9 +151,9 @@ def test_gradients_and_modes_without_random_drops(file, plain):
 @pytest.mark.sweep
 @pytest.mark.parametrize('file', SINGLE)
 def test_every_parameter_gets_a_gradient_among_random_drops(file, plain):
-    config, model, variables, images = net(file)
+    config, model, variables, images = setup(file)
     if not any(getattr(model, name) for name in random_rates(model)):
-        pytest.skip('nothing is dropped in this net')
+        pytest.skip('this model drops nothing')
 
     @functools.partial(jax.jit, compiler_options=FAST)
     def gradients(variables, key):
@@ -168,12 +162,12 @@ def test_every_parameter_gets_a_gradient_among_random_drops(file, plain):
             logits, heads, _ = apply(model, of, images, True, key)
             return loss_of(config, logits, heads)
 
-        return nature(jax.grad(loss)(variables['params']))
+        return summary(jax.grad(loss)(variables['params']))
 
     seen = {}
     for step in range(STEPS):
-        found = check_nature(jax.device_get(gradients(variables, jax.random.key(step))))
-        seen = {path: seen.get(path, False) or non_zero for path, non_zero in found.items()}
+        now = check_finite(jax.device_get(gradients(variables, jax.random.key(step))))
+        seen = {path: seen.get(path, False) or non_zero for path, non_zero in now.items()}
         if all(seen.values()):
             return
     raise AssertionError([path for path, non_zero in seen.items() if not non_zero])
@@ -181,8 +175,8 @@ def test_every_parameter_gets_a_gradient_among_random_drops(file, plain):
 
 @pytest.mark.learn
 @pytest.mark.parametrize('file', FILES)
-def test_the_digits_are_learnt(file, tmp_path, record_property):
-    """As a user would run it the first time: one device, nothing compiled before."""
+def test_the_digits_are_learned(file, tmp_path, record_property):
+    """A user's first run: one device, an empty compilation cache."""
     environment = {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'}
     environment['CLS_CACHE_DIR'] = str(tmp_path / 'cache')
     command = [

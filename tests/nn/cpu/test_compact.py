@@ -1,12 +1,12 @@
-"""Layers on small images in their compact form: the same numbers, from fewer operations."""
+"""The compact form of layers on small images: the same numbers from fewer operations."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cls.nn import compact
 from cls.nn.conv import conv
+from cls.nn.cpu import compact
 from cls.nn.pool import avg_pool
 
 
@@ -14,22 +14,25 @@ def more(*values):
     return pytest.param(*values, marks=pytest.mark.sweep)
 
 
-def both(function, *arrays):
-    """(result, gradients) of a function in either form, and how long its two programs are."""
+def compare(function, *arrays):
+    """Returns the lengths of a function's programs in the usual and the compact form.
+
+    Asserts that results and gradients agree.
+    """
 
     def loss(*arrays):
         out = function(*arrays)
         return (out * jnp.cos(jnp.arange(out.size).reshape(out.shape))).sum(), out
 
-    found = []
+    results = []
     for few in (False, True):
         jax.clear_caches()
-        whole = jax.value_and_grad(loss, tuple(range(len(arrays))), has_aux=True)
+        both = jax.value_and_grad(loss, tuple(range(len(arrays))), has_aux=True)
         with compact.few_operations() if few else compact.contextlib.nullcontext():
-            program = jax.jit(lambda *a, whole=whole: whole(*a)).lower(*arrays)
+            program = jax.jit(lambda *a, both=both: both(*a)).lower(*arrays)
         ((_, out), grads) = program.compile()(*arrays)
-        found.append(((out, *grads), program.as_text('hlo').count(' = ')))
-    (usual, length), (few, shorter) = found
+        results.append(((out, *grads), program.as_text('hlo').count(' = ')))
+    (usual, length), (few, shorter) = results
     for a, b in zip(usual, few, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
     return length, shorter
@@ -51,7 +54,7 @@ def normal(*shape):
 )
 def test_convolutions(window, channels, fields):
     images, kernel = normal(2, 5, 4, 6), normal(*window, *channels)
-    long, short = both(lambda x, k: conv(x, k, **fields), images, kernel)
+    long, short = compare(lambda x, k: conv(x, k, **fields), images, kernel)
     assert short < long
 
 
@@ -64,7 +67,7 @@ def test_convolutions(window, channels, fields):
     ],
 )
 def test_mean_pools(window, strides, fields):
-    both(lambda x: avg_pool(x, window, strides, **fields), normal(2, 5, 4, 3))
+    compare(lambda x: avg_pool(x, window, strides, **fields), normal(2, 5, 4, 3))
 
 
 def test_only_small_images_and_only_where_asked():

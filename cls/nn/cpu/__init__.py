@@ -1,0 +1,4 @@
+"""Fast forms of convolutions and pools for XLA's CPU backend.
+
+May import: nothing.
+"""

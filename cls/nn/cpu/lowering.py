@@ -1,0 +1,55 @@
+"""The choice of a form by platform, and XLA's own convolution and pools."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
+
+
+def by_platform(cpu: Callable, elsewhere: Callable, *args: jax.Array) -> Any:
+    """Returns `cpu(*args)` in programs for CPU and `elsewhere(*args)` in all others.
+
+    Both are traced, and a program contains only its platform's form. The form for CPU computes in
+    float32 or wider, as XLA accumulates a convolution of narrower types; its results are cast to
+    the type of the first argument.
+    """
+    dtype = args[0].dtype
+
+    def wide(*args):
+        out = cpu(*(x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in args))
+        return jax.tree.map(lambda x: x.astype(dtype), out)
+
+    return lax.platform_dependent(*args, cpu=wide, default=elsewhere)
+
+
+def xla_conv(images, kernel, strides, pads, dilation=(1, 1), groups=1):
+    """Returns XLA's convolution, see `cls.nn.cpu.conv.conv`."""
+    return lax.conv_general_dilated(
+        images,
+        kernel,
+        strides,
+        pads,
+        rhs_dilation=dilation,
+        dimension_numbers=DIMENSIONS,
+        feature_group_count=groups,
+    )
+
+
+def xla_max_pool(images, window, strides, pads):
+    """Returns XLA's maxima over windows, see `cls.nn.cpu.pool.max_pool`."""
+    return _reduce(images, -jnp.inf, lax.max, window, strides, pads)
+
+
+def xla_sum_pool(images, window, strides, pads):
+    """Returns XLA's sums over windows, see `cls.nn.cpu.pool.sum_pool`."""
+    return _reduce(images, 0.0, lax.add, window, strides, pads)
+
+
+def _reduce(images, start, reduce, window, strides, pads):
+    return lax.reduce_window(
+        images, start, reduce, (1, *window, 1), (1, *strides, 1), ((0, 0), *pads, (0, 0))
+    )
