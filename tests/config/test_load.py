@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from cls.config import durations
 from cls.config import load as configs
 from cls.errors import UserError
+from cls.nn.init import shapes_only
 from cls.steps import optim
 
 RESNET = 'configs/resnet.py'
@@ -223,7 +224,8 @@ def abstract_params(model_as_json, num_classes, size, channels):
     model = configs.create_model(ConfigDict({'model': json.loads(model_as_json)}), num_classes)
     model = zoo.shrunk(model)  # the optimizer does not mind
     images = jax.ShapeDtypeStruct((2, size, size, channels), jnp.float32)
-    logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
+    with shapes_only():
+        logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
     assert logits.shape == (2, model.num_classes)
     some = sorted(variables['params'])[:2] + sorted(variables['params'])[-2:]
     return {name: variables['params'][name] for name in some}
