@@ -1,4 +1,4 @@
-"""The frame of every program of the project: flags, one line for a mistake, exit codes.
+"""The frame of every program: flags, the log on the terminal, one line for a mistake, exit codes.
 
 May import: distributed, errors, signals.
 """
@@ -20,6 +20,20 @@ from typing import Any, NoReturn
 from cls import signals
 from cls.distributed import agreement
 from cls.errors import UserError, reason
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Fills the paragraphs of a description; indented ones, commands and tables, stay."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        text = re.sub(r'\n+May import: .*', '', text.strip('\n'), flags=re.DOTALL)
+        paragraphs = re.split(r'\n\s*\n', text)
+        return '\n\n'.join(
+            paragraph
+            if re.search(r'^\s|\S {2,}\S', paragraph, re.MULTILINE)
+            else super(_Formatter, self)._fill_text(paragraph, width, indent)
+            for paragraph in paragraphs
+        )
 
 
 class _Lines(logging.StreamHandler):
@@ -63,7 +77,11 @@ def _is_foreign(record: logging.LogRecord) -> bool:
 
 
 class Parser(argparse.ArgumentParser):
-    """Reads the flags of a program; a mistake is a UserError, one line as all others."""
+    """A parser of flags, which raises a mistake as a UserError."""
+
+    def __init__(self, **options: Any) -> None:
+        """Makes a parser whose help keeps the paragraphs of its description."""
+        super().__init__(formatter_class=_Formatter, **options)
 
     def error(self, message: str) -> NoReturn:
         """Raises UserError."""
@@ -71,7 +89,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Lasting:
-    """A standard stream whose reader may go: `tee` and a terminal do, before the run has saved."""
+    """A standard stream that outlives its reader: `tee`, say, ends before the run has saved."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -96,17 +114,16 @@ class _Lasting:
             if error.errno not in (errno.EPIPE, errno.EIO):
                 raise
             nothing = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nothing, self._stream.fileno())  # also for what is still in the buffer
+            os.dup2(nothing, self._stream.fileno())  # also for the rest of the buffer
             os.close(nothing)
 
 
 def run(main: Callable[[], int]) -> NoReturn:
     """Runs a program and exits with its code; a UserError becomes a line on stderr and code 2.
 
-    So does a full disk, or a file that cannot be read or written, whichever library came upon it.
-    Where a process is one of several, all end.
-    Ctrl-C is one line and code 130. What is printed to a pipe or terminal that is closed is lost,
-    and the program goes on.
+    So does a full disk, or a file that cannot be read or written, in whichever library. If the
+    process is one of several, all of them end. Ctrl-C is one line and code 130. A closed pipe or
+    terminal loses the output, and the program continues.
     """
     if sys.stdout and sys.stderr:
         sys.stdout, sys.stderr = _Lasting(sys.stdout), _Lasting(sys.stderr)
@@ -125,7 +142,7 @@ def run(main: Callable[[], int]) -> NoReturn:
         if why := reason(error):
             message = f'{why}; mend that and run the same command again.'
         elif agreement.peers:
-            time.sleep(2)  # what failed may be that another process has gone: then this one ends
+            time.sleep(2)  # if the cause is another process's end, this one ends meanwhile
             traceback.print_exc()
             agreement.fail(f'{type(error).__name__}: {error}'[:300], 1)
         else:
@@ -138,12 +155,12 @@ def run(main: Callable[[], int]) -> NoReturn:
 
 
 def _shortened(line: str) -> str:
-    """Cuts the middle out of words that fill a screen, as a value of thousands of letters."""
+    """Cuts the middle out of words that would fill a screen."""
     return re.sub(r'(\S{60})\S{140,}(\S{20})', r'\1...\2', line)
 
 
 def _exit(code: int) -> NoReturn:
-    """Ends the process, even where libraries have threads that wait for what does not come."""
+    """Ends the process even if threads of libraries are blocked."""
     deadline = time.monotonic() + 0.5
     for thread in threading.enumerate():
         if not thread.daemon and thread is not threading.main_thread():

@@ -1,14 +1,17 @@
-"""The one exception for mistakes of the user, shown as a line and exit code 2 (see cls.main).
+"""The one exception for mistakes of the user, shown as a line with exit code 2 (see cls.cli).
 
 May import: nothing.
 """
 
 import difflib
 import errno
-from collections.abc import Iterable
+import importlib.util
+from collections.abc import Callable, Iterable
+from typing import Any
 
 _FULL = 'no space left'
-# What is wrong with a file or its disk, not with the program.
+_SHOWN = 8  # mistakes in one message
+# Faults of a file or its disk, not of the program.
 _ON_FILES = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ESTALE),
@@ -17,7 +20,43 @@ _ON_FILES = (
 
 
 class UserError(Exception):
-    """A mistake the user can mend. The message is one line: what was wrong, expected, and to do."""
+    """A mistake that the user can mend, with a line: the fault, the expectation, the cure."""
+
+
+def refuse(mistakes: Iterable[str]) -> None:
+    """Raises one UserError for all mistakes, each a sentence; nothing where there are none."""
+    lines = list(dict.fromkeys(mistakes))
+    if lines:
+        text = ' '.join(
+            line if line.endswith(('.', '?')) else f'{line}.' for line in lines[:_SHOWN]
+        )
+        raise UserError(text + (f' And {len(lines) - _SHOWN} more.' if lines[_SHOWN:] else ''))
+
+
+class Mistakes:
+    """The mistakes of several checks, to be reported together.
+
+    with_model = mistakes.attempt(create, spec)  # None where that raises a UserError
+    mistakes.refuse()  # raises one UserError for all of them
+    """
+
+    def __init__(self) -> None:
+        self._errors: list[UserError] = []
+
+    def attempt(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Returns function(*args, **kwargs), or None where it raises a UserError, which is kept."""
+        try:
+            return function(*args, **kwargs)
+        except UserError as error:
+            if str(error) not in map(str, self._errors):
+                self._errors.append(error)
+            return None
+
+    def refuse(self) -> None:
+        """Raises a UserError for all mistakes; nothing where there are none."""
+        if len(self._errors) == 1:
+            raise self._errors[0]  # with its own cause and trace
+        refuse(map(str, self._errors))
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
@@ -28,10 +67,16 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     return f' Did you mean {", ".join(close)}?' if close else ''
 
 
-def reason(error: BaseException) -> str:
-    """Returns why the system refused an operation on a file, '' if that is not what went wrong.
+def require(package: str, extra: str) -> None:
+    """Raises UserError for a package of an optional requirement that is not installed."""
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"the package {package} is not installed: run pip install 'cls[{extra}]'.")
 
-    It is looked for in what an error was raised from too, whichever library did.
+
+def reason(error: BaseException) -> str:
+    """Returns why the system refused an operation on a file, '' for any other error.
+
+    The errors that an error was raised from are searched as well, whichever library raised them.
     """
     seen: BaseException | None = error
     while seen is not None:

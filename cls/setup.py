@@ -1,16 +1,14 @@
-"""What training and evaluation both start from: devices, data and net of a config.
+"""From a config to a `Setup`: devices, data, model and the specification of each room.
 
-May import: config, data, errors, evaluation, models, nn, run, steps.
+This is the last room that sees a ConfigDict. Each specification reads and checks its own part of
+the config; `set_up` reports all mistakes together, before anything is written.
+
+May import: config, data, errors, evaluation, models, nn, run, steps, weights.
 """
 
 import dataclasses
 import functools
-import itertools
-import math
-import os
-import traceback
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,136 +18,142 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cls import models
-from cls.config import defaults, durations
+from cls.config import defaults, durations, network, runs
 from cls.config import load as configs
-from cls.data import datasets, pipeline, sources, transforms
-from cls.errors import UserError
-from cls.evaluation import protocols
-from cls.models.registry import abstract_variables
-from cls.models.registry import introspection as parts
+from cls.data import datasets, iteration, pipeline
+from cls.data.sources import Source
+from cls.data.spec import DataSpec
+from cls.errors import Mistakes, UserError
+from cls.evaluation.protocols import EvalSpec
+from cls.models.registry import abstract_variables, introspection
 from cls.models.registry.init import init
 from cls.nn import limits, norm
-from cls.run import telemetry
-from cls.search import registry
-from cls.search.supernets.base import Supernet
-from cls.steps import optim, remat
+from cls.run.spec import RunSpec
+from cls.run.telemetry import profile_steps
+from cls.run.workdir import RunConfig
+from cls.steps import freeze, remat
 from cls.steps import sharding as meshes
+from cls.steps import supernet as supernets
+from cls.steps.optim import OptimSpec, make_optimizer
+from cls.steps.phases import Phases
+from cls.steps.schedule import ScheduleSpec, check_name, check_warmup, make_schedule
 from cls.steps.state import TrainState, abstract, new_state, new_state_shapes
 from cls.steps.train_step import Recipe, make_eval_step, make_moments_step
-
-
-@dataclasses.dataclass(frozen=True)
-class Phase:
-    """A stretch of training in which one compiled step serves."""
-
-    size: int  # height and width of the training images
-    freeze_bn: bool  # whether batch norms use, and leave, their running statistics
+from cls.weights.pretrained import InitSpec
 
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """Everything a job needs that is not yet state."""
+    """All that a job needs before it has a state.
 
-    config: ConfigDict
+    Attributes:
+      config: of the run, as its folder keeps it.
+      init: the weights to start from.
+      seed: of all randomness.
+      batch: examples of a training step, over all devices.
+      duration: of the run, as the config has it; `total_steps` in steps.
+      mesh: of the devices.
+      train: the training images; None: a data set for evaluation only.
+      test: the images of the evaluation.
+      info: numbers and names of the data.
+      model: the network.
+      data, optim, schedule, recipe, phases, eval, run: the specifications of the rooms.
+      supernet: of a search that trains one, see cls.steps.supernet.
+    """
+
+    config: RunConfig
+    init: InitSpec
+    seed: int
+    batch: int
+    duration: str
+    total_steps: int
     mesh: Mesh
-    train: sources.Source | None  # None: a data set to evaluate on only
-    test: sources.Source
+    train: Source | None
+    test: Source
     info: pipeline.Info
     model: nn.Module
-    total_steps: int
+    data: DataSpec
+    optim: OptimSpec
+    schedule: ScheduleSpec
     recipe: Recipe
-    supernet: Supernet | None = None  # of a search that trains one
+    phases: Phases
+    eval: EvalSpec
+    run: RunSpec
+    supernet: supernets.Supernet | None = None
 
     def steps(self, duration: str) -> int:
-        """Returns a duration of the config in steps."""
+        """Returns a duration in steps of this run."""
         return durations.steps(
-            duration,
-            batch=self.config.batch,
-            examples=self.info.num_train,
-            total=self.total_steps,
+            duration, batch=self.batch, examples=self.info.num_train, total=self.total_steps
         )
+
+    @property
+    def microbatch(self) -> int:
+        """Examples that a training step computes together, over all devices."""
+        return self.batch // self.recipe.accumulate
 
     def eval_batch(self) -> int:
         """Returns the images of an evaluation batch, over all devices."""
-        devices = self.mesh.size
-        wanted = self.config.eval.batch or self.config.batch // self.config.accumulate
-        return -(-wanted // devices) * devices  # padding is masked, so any size will do
+        devices, wanted = self.mesh.size, self.eval.batch or self.microbatch
+        return -(-wanted // devices) * devices  # padding is masked, so any size is possible
 
-    def test_batches(self) -> Any:
+    def eval_batches(self) -> iteration.EvalBatches:
         """Returns this process's share of the evaluation batches."""
         return pipeline.eval_batches(
             self.test,
-            self.config.data,
+            self.data,
             batch=self.eval_batch(),
             num_classes=self.info.num_classes,
             process=process(),
         )
 
-    def train_sizes(self) -> tuple[tuple[int, int], ...]:
-        """Returns (step, pixels) pairs: from that step on the training images have that size."""
-        if not self.config.progressive:
-            return ((0, self.config.data.image_size),)
-        return tuple((self.steps(moment), size) for moment, size in self.config.progressive)
-
-    def phase(self, step: int) -> Phase:
-        """Returns what the step that follows `step` others is compiled for."""
-        size = [size for start, size in self.train_sizes() if start <= step][-1]
-        moment = self.config.freeze_bn
-        return Phase(size, bool(moment) and self.steps(moment) <= step)
-
-    def phases(self, step: int) -> list[Phase]:
-        """Returns the phases from `step` to the end of the run, each once."""
-        borders = [start for start, _ in self.train_sizes()]
-        borders += [self.steps(self.config.freeze_bn)] if self.config.freeze_bn else []
-        starts = sorted({step, *(b for b in borders if step < b < self.total_steps)})
-        return list(dict.fromkeys(map(self.phase, starts)))
-
     def initial(self) -> Any:
-        """Returns fresh variables of the net, in host memory."""
-        size, channels = self.info.image_shape[0], self.info.image_shape[2]
-        return init(self.model, self.config.seed, size, channels)
-
-    def head(self) -> frozenset[str]:
-        """Returns the paths of the classifiers' variables, see models.registry.introspection."""
-        return parts.head(self.model, self.info.image_shape[0], self.info.image_shape[2])
+        """Returns newly drawn variables of the model, in host memory."""
+        size, _, channels = self.info.image_shape
+        return init(self.model, self.seed, size, channels)
 
     def new_state(self, variables: Any = None) -> tuple[TrainState, Any]:
         """Returns (state before the first step, in host memory; the optimizer).
 
         Args:
-          variables: of the net, in host memory; None: `initial`.
+          variables: of the model, in host memory; None: `initial`.
         """
         variables = self.initial() if variables is None else variables
         optimizer = self.optimizer(variables['params'])
-        state = new_state(variables, optimizer, self.config.seed, bool(self.config.ema))
-        return state, optimizer
+        return new_state(variables, optimizer, self.seed, bool(self.recipe.ema)), optimizer
 
     def new_state_shapes(self) -> tuple[TrainState, Any]:
-        """Returns what `new_state` does, the shapes and dtypes alone; nothing is drawn."""
+        """Returns (shapes and dtypes of `new_state`'s state, the optimizer); nothing is drawn."""
         size, _, channels = self.info.image_shape
         variables = abstract_variables(self.model, size, channels)
         optimizer = self.optimizer(variables['params'])
-        return new_state_shapes(variables, optimizer, bool(self.config.ema)), optimizer
+        return new_state_shapes(variables, optimizer, bool(self.recipe.ema)), optimizer
 
     def optimizer(self, params: Any) -> Any:
         """Returns the update rule for parameters, or their shapes."""
-        return self.supernet.optimizer(self.rule, params) if self.supernet else self.rule(params)
+        if self.supernet:
+            return self.supernet.optimizer(self.gradient_transformation, params)
+        return self.gradient_transformation(params)
 
-    def rule(self, params: Any, **changed: Any) -> optax.GradientTransformation:
-        """Returns the rule of config.optim, some of its fields changed, for these parameters."""
-        config, (size, _, channels) = self.config.optim, self.info.image_shape
-        config = ConfigDict(config.to_dict() | changed)
-        options = {'head': self.head()} if config.body_lr_mult != 1 else {}
-        if config.decay_mask == 'not_depthwise':
-            options['depthwise'] = parts.depthwise(self.model, size, channels)
-        return optim.optimizer(config, self.schedule(), params, **options)
+    def gradient_transformation(self, params: Any, **changed: Any) -> optax.GradientTransformation:
+        """Returns that of config.optim for these parameters, with some of its fields changed."""
+        spec, groups = dataclasses.replace(self.optim, **changed), {}
+        size, _, channels = self.info.image_shape
+        if spec.body_lr_mult != 1:
+            groups['head'] = introspection.head(self.model, size, channels)
+        if spec.decay_mask == 'not_depthwise':
+            groups['depthwise'] = introspection.depthwise(self.model, size, channels)
+        return make_optimizer(spec, self.learning_rate, params, **groups)
 
-    def schedule(self) -> Callable[[int], jax.Array]:
-        """Returns the learning rate as a function of the step."""
-        config = self.config
-        return optim.schedule(
-            config.schedule, config.optim.lr, to_steps=self.steps, total=self.total_steps
-        )
+    def split_groups(self, batch_stats: Any) -> str:
+        """Returns a line on batch-norm groups split over devices, see cls.steps.sharding."""
+        group = getattr(self.model, 'bn_group', 0)
+        return meshes.split_groups(self.microbatch, self.mesh.size, group, batch_stats)
+
+    @functools.cached_property
+    def learning_rate(self) -> optax.Schedule:
+        """The learning rate as a function of the step."""
+        return make_schedule(self.schedule)
 
     def eval_step(self) -> Callable[[Any, Any], dict[str, jax.Array]]:
         """Returns the jitted evaluation step."""
@@ -159,7 +163,7 @@ class Setup:
 
     @functools.cached_property
     def moments_step(self) -> Callable[[Any, Any, int, jax.Array], Any]:
-        """The jitted step that finds the moments of a batch, see cls.evaluation.precise_bn."""
+        """The jitted step that computes the moments of a batch, see cls.evaluation.precise_bn."""
         return jax.jit(
             make_moments_step(self.model, self.recipe), out_shardings=meshes.replicated(self.mesh)
         )
@@ -170,6 +174,29 @@ def process() -> tuple[int, int]:
     return jax.process_index(), jax.process_count()
 
 
+def abstract_state(state: TrainState, mesh: Mesh) -> TrainState:
+    """Returns the shapes, dtypes and shardings of a state on a mesh."""
+    return abstract(state, meshes.state_shardings(state, mesh))
+
+
+def former_length(setup: Setup, saved: str) -> Setup | None:
+    """Returns a setup with the length and schedule of an earlier config; None if it is as long.
+
+    Args:
+      setup: of a run that goes on.
+      saved: the JSON text of the config that it had.
+    """
+    config = configs.from_json(saved)
+    if config.duration == setup.duration:
+        return None
+    examples = setup.info.num_train
+    total = durations.steps(config.duration, batch=setup.batch, examples=examples)
+    to_steps = functools.partial(durations.steps, batch=setup.batch, examples=examples, total=total)
+    schedule = ScheduleSpec.from_config(config, to_steps=to_steps, total=total)
+    changed = {'duration': config.duration, 'total_steps': total, 'schedule': schedule}
+    return dataclasses.replace(setup, **changed)
+
+
 def set_up(
     config: ConfigDict,
     devices: list[jax.Device] | None = None,
@@ -177,255 +204,144 @@ def set_up(
     complete: bool = True,
     begun: bool = False,
 ) -> Setup:
-    """Opens the data, builds the net, and reads the rest of the config once, to find mistakes.
+    """Opens the data, builds the model and reads all of a config.
 
     Args:
       config: of the run.
       devices: to compute on; None: all.
-      classes: None to train. To evaluate, the names of the run's classes in the order of its net's
-        outputs, () if they are not known; the data set then needs no part to train on.
+      classes: None to train. To evaluate, the names of the run's classes in the order of the
+        model's outputs, () if they are unknown; the data set then needs no part to train on.
       complete: whether config.model describes the network; that of a search's trials lacks the
         genotype.
       begun: whether the run has a checkpoint already; an earlier version let it begin with a
         warm-up longer than itself, or a profile of steps beyond its end.
 
-    Raises UserError for what does not fit together.
+    Raises UserError for all mistakes together.
     """
     defaults.check(config)
     limits.limit_layers(config.limits.layers)
-    mesh = meshes.make_mesh(config.mesh.fsdp, devices)
-    _check_numbers(config, mesh.size)
+    mistakes, training = Mistakes(), classes is None
+    parts = _read(config, devices, training, mistakes)
+    opened = mistakes.attempt(_open, parts['data'], classes) if parts['data'] else None
+    num_classes = opened['info'].num_classes if opened else 1
+    model = mistakes.attempt(configs.create_model, config, num_classes)
+    if None in (*parts.values(), opened, model):
+        mistakes.refuse()
+
+    parts |= {**opened, 'model': model}
+    if training:
+        mistakes.attempt(_check_training_images, config, parts['train'])
+    elif not classes and parts['train'] is None:
+        mistakes.attempt(_check_classes, config, parts['test'], model)
+    shapes = _check_network(config, parts, complete, mistakes)
+    total = mistakes.attempt(_total_steps, config, parts['info'])
+    if total is None:
+        mistakes.refuse()
+    parts |= _read_moments(config, parts, total, mistakes)
+    if training and not begun and parts['schedule'] and parts['run']:
+        mistakes.attempt(_check_length, config, parts['schedule'], parts['run'])
+    if parts['phases']:
+        mistakes.attempt(_check_sizes, config, parts)
+    if shapes:
+        mistakes.attempt(_check_frozen, config, parts, shapes)
+    mistakes.refuse()
+    return Setup(
+        config=runs.run_config(config),
+        init=InitSpec.from_config(config),
+        seed=config.seed,
+        batch=config.batch,
+        duration=config.duration,
+        total_steps=total,
+        **parts,
+    )
+
+
+def _read(
+    config: ConfigDict, devices: list[jax.Device] | None, training: bool, mistakes: Mistakes
+) -> dict[str, Any]:
+    """Returns the specifications that depend on the config alone, None for a mistaken one."""
+    parts = {
+        'mesh': mistakes.attempt(meshes.make_mesh, config.mesh.fsdp, devices),
+        'data': mistakes.attempt(DataSpec.from_config, config),
+        'optim': mistakes.attempt(OptimSpec.from_config, config),
+        'eval': mistakes.attempt(EvalSpec.from_config, config),
+    }
+    mistakes.attempt(check_name, config)
+    mistakes.attempt(remat.check, config.remat)
+    mistakes.attempt(profile_steps, config.profile)
+    # Evaluation batches may have any size; precise batch norm computes on those of training.
+    if parts['mesh'] and (training or config.eval.precise_bn):
+        mistakes.attempt(_check_batch, config, parts['mesh'].size)
+    if parts['data'] and training:
+        mistakes.attempt(parts['data'].check_repeats, config.batch, 'config.batch')
+    return parts
+
+
+def _open(data: DataSpec, classes: tuple[str, ...] | None) -> dict[str, Any]:
+    """Returns the images to train and to evaluate on, and their numbers."""
     names, train = classes or (), None
-    if classes is None or datasets.has_training(config.data):
-        train = datasets.load(config.data, 'train', names)
-    test = datasets.load(config.data, 'eval', names)
-    info = pipeline.info(train, test, config.data)
-    model = configs.create_model(config, info.num_classes)
+    if classes is None or datasets.has_training(data):
+        train = datasets.load(data, 'train', names)
+    test = datasets.load(data, 'eval', names)
+    return {'train': train, 'test': test, 'info': pipeline.info(train, test, data)}
+
+
+def _check_network(
+    config: ConfigDict, parts: dict[str, Any], complete: bool, mistakes: Mistakes
+) -> Any:
+    """Returns the shapes of the variables, {} unless the model is complete; None: mistaken."""
+    info, model, mesh = parts['info'], parts['model'], parts['mesh']
+    mistakes.attempt(parts['data'].check_channels, info.image_shape[2])
+    mistakes.attempt(_check_num_classes, config, info, model)
+    size, _, channels = info.image_shape
+    mistakes.attempt(network.check_memory, config, _hosts(mesh), size, channels)
     if models.origin(config.model.name):
-        models.check_logits(model, info.image_shape[0], info.image_shape[2])
-    _check_fit(config, info, model)
-    if classes is None:
-        _check_several(config, train)
-        _check_batch(config, info)
-    _check_images(config, info, config.data.image_size, mesh)
-    shapes = _shapes(config, info, model) if complete else {}
-    if classes == () and train is None:
-        _check_classes(config, test, model)
+        mistakes.attempt(models.check_logits, model, size, channels)
+    if not complete:
+        return {}
+    return mistakes.attempt(network.variable_shapes, config, model, info.image_shape)
+
+
+def _total_steps(config: ConfigDict, info: pipeline.Info) -> int:
     total = durations.steps(config.duration, batch=config.batch, examples=info.num_train)
+    if total < 1:
+        raise UserError(f'config.duration is {config.duration!r}: expected at least one step.')
     if total >= 2**31:
         raise UserError(
             f'config.duration is {config.duration!r}, {total:.3g} steps: expected fewer than 2**31.'
         )
-    recipe = Recipe.of(config, total, info.image_shape[2])
-    setup = Setup(config, mesh, train, test, info, model, total, recipe)
+    return total
+
+
+def _read_moments(
+    config: ConfigDict, parts: dict[str, Any], total: int, mistakes: Mistakes
+) -> dict[str, Any]:
+    """Returns the specifications with moments in steps, None for a mistaken one."""
+    info = parts['info']
+    to_steps = functools.partial(
+        durations.steps, batch=config.batch, examples=info.num_train, total=total
+    )
+    moments = {'to_steps': to_steps, 'total': total}
+    result = {
+        'schedule': mistakes.attempt(ScheduleSpec.from_config, config, **moments),
+        'phases': mistakes.attempt(Phases.from_config, config, **moments),
+        'run': mistakes.attempt(RunSpec.from_config, config, to_steps=to_steps),
+        'recipe': mistakes.attempt(Recipe.from_config, config, total, info.image_shape[2]),
+    }
     if 'supernet' in config.get('search', {}):
-        supernet = registry.create('supernet', config.search.supernet).prepared(setup)
-        setup = dataclasses.replace(setup, supernet=supernet)
-    every = {'log_every': config.log_every, 'checkpoint.every': config.checkpoint.every}
-    every |= {'eval.every': config.eval.every} if config.eval.every else {}
-    for name, duration in {'duration': config.duration, **every}.items():
-        if setup.steps(duration) < 1:
-            raise UserError(f'config.{name} is {duration!r}: expected more than nothing.')
-    if classes is None and not begun:
-        _check_length(setup)
-    telemetry.profile_steps(config.profile)
-    _check_training(setup, shapes)
-    return setup
+        create = functools.partial(supernets.create, config, parts['model'])
+        result['supernet'] = mistakes.attempt(create, info.image_shape, to_steps)
+    return result
 
 
-def _check_length(setup: Setup) -> None:
-    """Raises UserError for what a run is too short for."""
-    config, total = setup.config, setup.total_steps
-    optim.check_warmup(config.schedule, to_steps=setup.steps, total=total)
-    if telemetry.profile_steps(config.profile)[0] >= total:
-        raise UserError(
-            f'config.profile is {config.profile!r}: expected steps of the {total} of the run.'
-        )
+# ------------------------------------------------------------------------------------------------
+# Checks of parts that belong to several rooms
+# ------------------------------------------------------------------------------------------------
 
 
-def _shapes(config: ConfigDict, info: pipeline.Info, model: nn.Module) -> Any:
-    """Returns the shapes of a network's variables. Raises UserError if it cannot be built."""
-    size, channels = info.image_shape[0], info.image_shape[2]
-    try:
-        shapes = abstract_variables(model, size, channels)
-    except UserError:
-        raise
-    except Exception as error:  # of a module, Flax or JAX, for fields that mean nothing to them
-        fields = ', '.join(f'{k}={v!r}' for k, v in config.model.items() if k != 'name')
-        text = (str(error).splitlines() or [''])[0][:200]
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        raise UserError(
-            f'config.model: {config.model.name} with {fields} cannot take images of {size} x '
-            f'{size} x {channels} ({type(error).__name__}: {text}; {Path(frame.filename).name}, '
-            f'line {frame.lineno}): change these fields, or config.data.image_size.'
-        ) from error
-    empty = [path for path, x in jax.tree.leaves_with_path(shapes) if 0 in x.shape]
-    if empty:
-        raise UserError(
-            f'config.model: {config.model.name} has parameters without elements '
-            f'({jax.tree_util.keystr(empty[0], simple=True, separator="/")}): expected widths '
-            'above 0.'
-        )
-    needed = 4 * sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
-    if needed > _memory():
-        raise UserError(
-            f'config.model: the parameters of {config.model.name} take {needed / 2**30:,.0f} GiB, '
-            f'and this machine has {_memory() / 2**30:,.0f}: expected a smaller network.'
-        )
-    return shapes
-
-
-def _check_images(config: ConfigDict, info: pipeline.Info, size: int, mesh: Mesh) -> None:
-    """Raises UserError where the images of a batch alone, as bytes, do not fit into a host."""
-    hosts = len({device.process_index for device in mesh.devices.flat})
-    needed = config.batch * size**2 * info.image_shape[2] // hosts
-    if needed > _memory():
-        raise UserError(
-            f'config.batch is {config.batch}: its images of {size} x {size} pixels take '
-            f'{needed / 2**30:,.0f} GiB on each host, and this one has {_memory() / 2**30:,.0f}: '
-            'choose a smaller batch, or smaller images.'
-        )
-
-
-def _memory() -> int:
-    """Returns the bytes of this machine's memory."""
-    return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-
-
-def _check_training(setup: Setup, shapes: Any) -> None:
-    config = setup.config
-    if config.freeze_bn:
-        setup.steps(config.freeze_bn)
-    _check_sizes(setup)
-    remat.check(config.remat)
-    if not (config.optim.freeze or config.freeze_bn or config.eval.precise_bn) or not shapes:
-        rule = ConfigDict(config.optim.to_dict() | {'freeze': ''})  # of what, is not known here
-        optim.optimizer(rule, setup.schedule(), params={})
-        return
-    optim.optimizer(config.optim, setup.schedule(), shapes['params'])
-    pipeline.check_repeats(config.data, config.batch // config.accumulate)
-    size, _, channels = setup.info.image_shape
-    if norms := models.flax_norms(setup.model, size, channels):
-        raise UserError(
-            f'{config.model.name} has norms of Flax ({norms[0]}), which config.freeze_bn, '
-            'config.eval.precise_bn and config.optim.freeze cannot hold: unset these, or use '
-            'cls.nn.norm.BatchNorm.'
-        )
-    for field, value in {
-        'freeze_bn': config.freeze_bn,
-        'eval.precise_bn': config.eval.precise_bn,
-    }.items():
-        if value and not norm.kept(shapes.get('batch_stats', {}), lambda _: True):
-            raise UserError(
-                f'config.{field} is {value!r}, but {config.model.name} has no batch norms: '
-                'unset it.'
-            )
-
-
-def _check_sizes(setup: Setup) -> None:
-    pairs, size = setup.config.progressive, setup.info.image_shape[0]
-    evaluated = setup.config.data.eval_size
-    if evaluated not in (0, size):
-        _check_size(setup, evaluated, f'config.data.eval_size is {evaluated}')
-    if not pairs:
-        return
-    example = "for example (('0 steps', 128), ('50 percent', 192))."
-    if not all(
-        isinstance(pair, tuple) and len(pair) == 2 and type(pair[1]) is int and pair[1] > 0
-        for pair in pairs
-    ):
-        raise UserError(
-            f'config.progressive is {pairs!r}: expected pairs of a moment and a size in pixels, '
-            + example
-        )
-    starts = [start for start, _ in setup.train_sizes()]
-    if starts[0] != 0 or any(b <= a for a, b in itertools.pairwise(starts)):
-        raise UserError(
-            f'config.progressive begins its sizes at the steps {tuple(starts)}: expected the first '
-            f'at 0 and the others later one by one, {example}'
-        )
-    for _, other in pairs:
-        _check_images(setup.config, setup.info, other, setup.mesh)
-        _check_size(setup, other, f'config.progressive has images of {other} pixels')
-
-
-def _check_size(setup: Setup, other: int, what: str) -> None:
-    """Raises UserError, which begins with `what`, if the network cannot take images of a size."""
-    size, _, channels = setup.info.image_shape
-    what = f'{what}, but {setup.config.model.name}'
-    try:
-        depends = parts.sized(setup.model, size, other, channels)
-    except (TypeError, ValueError) as error:  # a window that is larger than what it slides on
-        raise UserError(f'{what} cannot be applied to them: choose larger ones.') from error
-    if depends:
-        raise UserError(
-            f'{what} has parameters that depend on the size '
-            f'({", ".join(sorted(depends)[:3])}): unset it, or choose a net that averages over '
-            'the image before its classifier.'
-        )
-
-
-def _check_fit(config: ConfigDict, info: pipeline.Info, model: nn.Module) -> None:
-    transforms.train_crop(config.data)
-    protocols.check(config)
-    pipeline.check_repeats(config.data, config.batch)
-    name, channels = config.data.name, info.image_shape[2]
-    for field in ('mean', 'std'):
-        count = len(config.data[field])
-        if count not in (1, channels):
-            raise UserError(
-                f'config.data.{field} has {count} values, but the images of {name} have {channels} '
-                'channel(s): expected one for each, or one for all.'
-            )
-    if model.num_classes < info.num_classes:
-        raise UserError(
-            f'config.model.num_classes is {model.num_classes}, but {name} has labels of '
-            f'{info.num_classes} classes: expected at least that.'
-        )
-
-
-def _check_several(config: ConfigDict, train: sources.Source) -> None:
-    """Raises UserError for training images of one class, of which every network is always right.
-
-    A folder has one where its classes are further down than they are looked for, as images are
-    taken at any depth.
-    """
-    if train.num_classes < 2:
-        name = f', {train.class_names[0]!r}' if train.class_names else ''
-        raise UserError(
-            f'{config.data.name} has one class{name}: expected two or more to train on. If its '
-            'folder has further ones, and these are the classes, give that folder.'
-        )
-
-
-def _check_batch(config: ConfigDict, info: pipeline.Info) -> None:
-    kind, _, folder = config.data.name.partition(':')
-    if config.batch > info.num_train:
-        how = (
-            f'; the arm finetune (configs/SYSTEM.py:finetune,folder={folder}) chooses it, the '
-            'duration and the rates by the number of images'
-            if kind == 'folder'
-            else ''
-        )
-        raise UserError(
-            f'config.batch is {config.batch}, but {config.data.name} has {info.num_train} training '
-            f'images: expected at most as many{how}.'
-        )
-
-
-def _check_classes(config: ConfigDict, test: sources.Source, model: nn.Module) -> None:
-    """Raises UserError where nothing says which outputs of a net a data set's classes are."""
-    if test.num_classes != model.num_classes:
-        raise UserError(
-            f'{config.data.name} has {test.num_classes} classes and the net {model.num_classes}, '
-            'and nothing says which of them these are: expected classes.json in the run folder, '
-            'the list of the names of the classes in the order of the outputs of the net.'
-        )
-
-
-def _check_numbers(config: ConfigDict, devices: int) -> None:
+def _check_batch(config: ConfigDict, devices: int) -> None:
     batch, parts = config.batch, config.accumulate
-    if parts < 1 or batch < 1 or batch % (parts * devices):
+    if batch % (parts * devices):
         raise UserError(
             f'config.batch is {batch}: expected a multiple of {parts * devices} '
             f'({devices} devices x config.accumulate={parts}).'
@@ -438,31 +354,122 @@ def _check_numbers(config: ConfigDict, devices: int) -> None:
         )
 
 
-def split_groups(setup: Setup, batch_stats: Any) -> str:
-    """Returns a line on batch-norm groups that lie on several devices, '' if none does.
+def _check_training_images(config: ConfigDict, train: Source) -> None:
+    """Raises UserError for training images of one class, or fewer of them than a batch has.
+
+    With one class every network is always right. A folder has one class where its classes are
+    further down than expected, as images are taken at any depth.
+    """
+    if train.num_classes < 2:
+        name = f', {train.class_names[0]!r}' if train.class_names else ''
+        raise UserError(
+            f'{config.data.name} has one class{name}: expected two or more to train on. If its '
+            'folder has further ones, and these are the classes, give that folder.'
+        )
+    kind, _, folder = config.data.name.partition(':')
+    if config.batch > len(train):
+        how = (
+            f'; the arm finetune (configs/SYSTEM.py:finetune,folder={folder}) chooses it, the '
+            'duration and the rates by the number of images'
+            if kind == 'folder'
+            else ''
+        )
+        raise UserError(
+            f'config.batch is {config.batch}, but {config.data.name} has {len(train)} training '
+            f'images: expected at most as many{how}.'
+        )
+
+
+def _check_classes(config: ConfigDict, test: Source, model: nn.Module) -> None:
+    """Raises UserError where the outputs of a network for a data set's classes are unknown."""
+    if test.num_classes != model.num_classes:
+        raise UserError(
+            f'{config.data.name} has {test.num_classes} classes and the network '
+            f'{model.num_classes}, and nothing names the classes of its outputs: expected '
+            'classes.json in the run folder, the list of the names of the classes in the order of '
+            'the outputs.'
+        )
+
+
+def _check_num_classes(config: ConfigDict, info: pipeline.Info, model: nn.Module) -> None:
+    if model.num_classes < info.num_classes:
+        raise UserError(
+            f'config.model.num_classes is {model.num_classes}, but {config.data.name} has labels '
+            f'of {info.num_classes} classes: expected at least that.'
+        )
+
+
+def _hosts(mesh: Mesh) -> int:
+    return len({device.process_index for device in mesh.devices.flat})
+
+
+def _check_length(config: ConfigDict, schedule: ScheduleSpec, run: RunSpec) -> None:
+    """Raises UserError for parts of a run that are longer than the run."""
+    mistakes = Mistakes()
+    mistakes.attempt(check_warmup, config, schedule)
+    mistakes.attempt(run.check_profile, config.profile, schedule.total)
+    mistakes.refuse()
+
+
+def _check_sizes(config: ConfigDict, parts: dict[str, Any]) -> None:
+    """Raises UserError for sizes of images that the network or the memory cannot take."""
+    mistakes, info, model = Mistakes(), parts['info'], parts['model']
+    shape, evaluated = info.image_shape, config.data.eval_size
+    if evaluated not in (0, shape[0]):
+        where = f'config.data.eval_size is {evaluated}'
+        mistakes.attempt(network.check_size, config, model, shape, evaluated, where)
+    for _, other in parts['phases'].sizes if config.progressive else ():
+        hosts = _hosts(parts['mesh'])
+        mistakes.attempt(network.check_memory, config, hosts, other, shape[2])
+        where = f'config.progressive has images of {other} pixels'
+        mistakes.attempt(network.check_size, config, model, shape, other, where)
+    mistakes.refuse()
+
+
+def _check_frozen(config: ConfigDict, parts: dict[str, Any], shapes: Any) -> None:
+    """Raises UserError for frozen parameters or norms, or precise statistics, of a network.
 
     Args:
-      setup: of the run.
-      batch_stats: of its net, or their shapes.
+      config: of the run.
+      parts: of its setup.
+      shapes: of the variables.
     """
-    together = setup.config.batch // setup.config.accumulate
-    share = together // setup.mesh.size
-    group = getattr(setup.model, 'bn_group', 0) or together
-    if share % group == 0 or not norm.kept(batch_stats, lambda _: True):
-        return ''
-    if group % share == 0:
-        return (
-            f'batch norm: groups of {group} examples lie on {group // share} devices each, which '
-            f'sum their statistics in every norm; config.model.bn_group={share} would keep them on '
-            'one.'
-        )
-    return (
-        f'batch norm: groups of {group} examples (config.model.bn_group) and devices of {share} do '
-        'not divide one another: devices send one another activations and compute some of them '
-        'twice. Choose config.batch, or a number of devices, with which they do.'
+    mistakes, pattern = Mistakes(), parts['optim'].freeze
+    frozen = mistakes.attempt(freeze.frozen_params, pattern, shapes['params'])
+    if config.eval.precise_bn:
+        together = config.batch // config.accumulate
+        where = 'that config.eval.precise_bn computes together (config.batch / config.accumulate)'
+        mistakes.attempt(parts['data'].check_repeats, together, where)
+    fields = {'freeze_bn': config.freeze_bn, 'eval.precise_bn': config.eval.precise_bn}
+    used = [field for field, value in fields.items() if value]
+    if frozen is not None:
+        mistakes.attempt(_check_flax_norms, config, parts, used, frozen)
+    if not norm.kept(shapes.get('batch_stats', {}), lambda _: True):
+        for field in used:
+            mistakes.attempt(_no_norms, config, field, fields[field])
+    mistakes.refuse()
+
+
+def _no_norms(config: ConfigDict, field: str, value: Any) -> None:
+    raise UserError(
+        f'config.{field} is {value!r}, but {config.model.name} has no batch norms: unset it.'
     )
 
 
-def abstract_state(state: TrainState, mesh: Mesh) -> TrainState:
-    """Returns the shapes and dtypes of a state, and where it lies on a mesh."""
-    return abstract(state, meshes.state_shardings(state, mesh))
+def _check_flax_norms(
+    config: ConfigDict, parts: dict[str, Any], used: Sequence[str], frozen: Any
+) -> None:
+    """Raises UserError if the statistics of Flax's own norms would have to be frozen."""
+    if not used and not parts['optim'].freeze:
+        return
+    size, _, channels = parts['info'].image_shape
+    norms = models.flax_norms(parts['model'], size, channels)
+    if not used:
+        norms = [name for name in norms if freeze.is_frozen(frozen, name.split('/'))]
+        used = ['optim.freeze']
+    if norms:
+        raise UserError(
+            f'{config.model.name} has norms of Flax ({norms[0]}), whose statistics '
+            f'{" and ".join(f"config.{field}" for field in used)} cannot hold: unset these, or use '
+            'cls.nn.norm.BatchNorm.'
+        )

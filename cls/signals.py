@@ -1,14 +1,14 @@
-"""Signals that ask a program to stop, noted by a thread that nothing can hold up.
+"""Signals that ask a program to stop, noted by a thread that nothing can block.
 
-Python runs signal handlers between its own instructions: not during a minute of compilation, and an
-exception that one raises in a callback of the garbage collector is printed and forgotten. So the
-handlers here do nothing. The system writes the number of each signal to a pipe, and a thread reads
-it there.
+Python runs signal handlers between its own instructions: not during a minute of compilation. An
+exception that a handler raises in a callback of the garbage collector is printed and dropped. So
+the handlers here do nothing. The system writes the number of each signal to a pipe, which a thread
+reads.
 
 SIGTERM comes from Slurm, Kubernetes and `timeout`, SIGINT from Ctrl-C, SIGHUP from a terminal that
-is closed. A program started by `python -m cls.NAME` listens from the import of `cls` on, before
-JAX is loaded. In a notebook only a training run listens, to SIGTERM, and Ctrl-C raises
-KeyboardInterrupt as everywhere in Python.
+is closed. A program started by `python -m cls.NAME` listens from the import of `cls` on, before JAX
+is loaded. In a notebook only a training run listens, to SIGTERM, and Ctrl-C raises
+KeyboardInterrupt as usual in Python.
 
 May import: nothing.
 """
@@ -27,6 +27,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import NoReturn
 
+JOBS = ('train', 'evaluate', 'print')  # of cls.main; `cls JOB` is the same program
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # A run that saved is not at fault when a scheduler takes its machine away. A user who presses
 # Ctrl-C in a loop over seeds wants the loop to stop.
@@ -34,8 +35,8 @@ CODES = {signal.SIGTERM: 0, signal.SIGINT: 130, signal.SIGHUP: 129}
 NOTHING_YET = 'nothing to save yet.'
 
 _ECHO = 0.2  # seconds: `timeout` and others send a signal to a process and to its group
-_CLEANING = 3.0  # seconds that a program has to tidy up in after Ctrl-C
-# bash ends a loop only if the process in it died of SIGINT; an exit code of 130 does not count.
+_CLEANING = 3.0  # seconds for a program to clean up after Ctrl-C
+# bash ends a loop only if the process in it was killed by SIGINT; exit code 130 is not enough.
 _SHELLS = {'bash', 'sh', 'dash', 'zsh', 'ksh', 'mksh', 'fish', 'tcsh', 'csh', 'busybox'}
 
 Hear = Callable[[int, bool], None]  # (the signal, whether this is a second Ctrl-C)
@@ -43,17 +44,17 @@ Hear = Callable[[int, bool], None]  # (the signal, whether this is a second Ctrl
 stopped_by: int | None = None  # the signal that the program stops for
 _listener: '_Listener | None' = None  # of the program
 _is_job = False  # whether the program is cls.main
-_raises = False  # whether Ctrl-C raises KeyboardInterrupt, for a program that tidies up
+_raises = False  # whether Ctrl-C raises KeyboardInterrupt, for a program that cleans up
 _fail_all: Callable[[str, int], None] | None = None  # ends all processes of a run
-_pending: int | None = None  # a signal that waits for the other processes' answer
+_pending: int | None = None  # a signal that waits for `heard_by`
 _last_code = 0
 
 
 class _Listener:
-    """A thread that gives each of some signals to `hear`, and the handlers that it needs."""
+    """A thread that calls `hear` for each of some signals, and the handlers that it needs."""
 
     def __init__(self, numbers: tuple[int, ...], hear: Hear) -> None:
-        """Listens from now on to the signals, except those that are ignored, as under nohup."""
+        """Listens to the signals from now on, except to ignored ones, as under nohup."""
         self.hear = hear
         self._interrupted: float | None = None
         self._read, self._write = os.pipe()
@@ -68,7 +69,7 @@ class _Listener:
         self._thread.start()
 
     def close(self) -> None:
-        """Puts back the handlers from before."""
+        """Restores the earlier handlers."""
         signal.set_wakeup_fd(self._earlier_fd)
         for number, handler in self._earlier.items():
             signal.signal(number, handler)
@@ -98,33 +99,36 @@ def begin(arguments: list[str]) -> None:
     """Listens for the rest of the program, which has nothing to save until it says so.
 
     Args:
-      arguments: the command, with the name of the module, as of sys.orig_argv.
+      arguments: the command from its module on, as 'cls.main' or 'cls', or all of sys.orig_argv.
     """
     global _listener, _is_job
     if _listener or threading.current_thread() is not threading.main_thread():
         return
-    _is_job = _is_main(arguments)
-    # SIGTERM and SIGHUP simply kill a tool, which has nothing to say about them.
+    _is_job = bool(_job(arguments))
+    # SIGTERM and SIGHUP kill a tool, as by default.
     _listener = _Listener(
-        STOPS if _is_job else (signal.SIGINT,), _nothing_yet if _resumes(arguments) else _failed
+        STOPS if _is_job else (signal.SIGINT,),
+        _nothing_yet if _job(arguments) == 'train' else _failed,
     )
-    atexit.register(_exit_at_last)  # the first to be registered is the last to be called
+    atexit.register(_exit_at_last)  # registered first, called last
 
 
-def _resumes(arguments: list[str]) -> bool:
-    """Whether the same command continues what a signal stops: a training or a search."""
+def _job(arguments: list[str]) -> str:
+    """Returns the job of a command, '' for a tool. Only a training continues if it is repeated."""
     words = [word for argument in arguments for word in argument.split('=', 1)]
-    jobs = [after for word, after in zip(words, words[1:], strict=False) if word == '--job']
-    return _is_main(arguments) and set(jobs) <= {'train'}
-
-
-def _is_main(arguments: list[str]) -> bool:
-    return not {'cls.main', '-mcls.main'}.isdisjoint(arguments)
+    modules = [word.removeprefix('-m') for word in words]
+    if 'cls.main' in modules:
+        jobs = [after for word, after in zip(words, words[1:], strict=False) if word == '--job']
+        return next((job for job in jobs if job != 'train'), 'train')
+    if 'cls' in modules:
+        command = words[modules.index('cls') + 1 :]
+        return command[0] if command and command[0] in JOBS else ''
+    return ''
 
 
 def _nothing_yet(number: int, again: bool) -> None:
     global _pending
-    if stopped_by is not None:  # it has saved, and is about to end with the code of that signal
+    if stopped_by is not None:  # it has saved and is about to end
         if again:
             leave('interrupted again', CODES[number])
         return
@@ -143,16 +147,16 @@ def _failed(number: int, again: bool) -> None:
 
 
 def tell_all(fail: Callable[[str, int], None]) -> None:
-    """Says how to end all processes of a run, of which this is one, with a line and a code."""
+    """Sets the function that ends all processes of the run with a line and an exit code."""
     global _fail_all
     _fail_all = fail
 
 
 def tidies_up() -> None:
-    """Lets Ctrl-C raise KeyboardInterrupt in a tool, which tidies up; a job has nothing to tidy up.
+    """Lets Ctrl-C raise KeyboardInterrupt in a tool, which cleans up; a job needs no cleaning.
 
-    One that has not come to its end some seconds later is ended: the exception was swallowed, or
-    waits for a call into C.
+    A tool that is still running some seconds later is killed: the exception was swallowed, or is
+    waiting for a call into C.
     """
     global _raises
     if _listener and not _is_job:
@@ -170,10 +174,10 @@ def _tidied(number: int, again: bool) -> None:
 
 @contextlib.contextmanager
 def heard_by(hear: Hear) -> Iterator[None]:
-    """Gives signals to `hear` for the duration, in a thread.
+    """A context in which signals are given to `hear`, in a thread.
 
-    These are those of the program; without a program of ours, as in a notebook, SIGTERM alone, and
-    nothing outside of the main thread, which handlers belong to.
+    A program of ours has its signals; in a notebook it is only SIGTERM, and outside of the main
+    thread, which signal handlers belong to, none.
     """
     global _pending
     if _listener:
@@ -193,12 +197,12 @@ def heard_by(hear: Hear) -> Iterator[None]:
 
 
 def exit_code() -> int:
-    """Returns the exit code of a program that stopped where it was told to."""
+    """Returns the exit code of a program that has stopped as it was asked to."""
     return CODES.get(stopped_by, 0)
 
 
 def finish(code: int) -> NoReturn:
-    """Ends the program from the main thread, tidily, as a shell expects of this exit code."""
+    """Ends the program from the main thread with an exit code, as a shell expects it."""
     global _last_code
     _last_code = code
     sys.exit(code)
@@ -210,8 +214,8 @@ def _exit_at_last() -> None:
 
 
 def leave(text: str, code: int) -> NoReturn:
-    """Ends the process from any thread with a line and an exit code, without tidying up."""
-    with contextlib.suppress(Exception):  # nobody may be there to read it
+    """Ends the process from any thread with a line and an exit code, without cleaning up."""
+    with contextlib.suppress(Exception):  # the reader may have gone
         stream = sys.stdout if code == 0 else sys.stderr
         stream.write(f'{text}\n')
     die(code)
@@ -223,7 +227,7 @@ def die(code: int) -> NoReturn:
         with contextlib.suppress(Exception):
             stream.flush()
     if code == CODES[signal.SIGINT] and _started_by_a_shell():
-        # Only the main thread may use signal.signal. What is sent may take a moment to come.
+        # Only the main thread may use signal.signal. The signal may take a moment to arrive.
         ctypes.CDLL(None).signal(int(signal.SIGINT), None)
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(1)
@@ -233,24 +237,24 @@ def die(code: int) -> NoReturn:
 def _started_by_a_shell() -> bool:
     try:
         return Path(f'/proc/{os.getppid()}/comm').read_text().strip() in _SHELLS
-    except OSError:  # no Linux; Python itself dies of a KeyboardInterrupt that nobody catches
+    except OSError:  # not on Linux; Python does the same for a KeyboardInterrupt
         return True
 
 
 # ------------------------------------------------------------------------------------------------
-# Processes that work for another
+# Worker processes
 # ------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def withheld() -> Iterator[None]:
-    """Keeps STOPS from the processes that this thread, or one it makes, starts meanwhile.
+    """A context in which started processes do not get STOPS, from this thread or its children.
 
-    A signal to the process group is for the process that started them to answer. They are not hit
-    by one before they come to ignore it in `serve` either, as what is blocked stays blocked.
+    The process that starts them handles a signal to the process group. A signal cannot hit them
+    before they ignore it in `serve` either, because blocked signals stay blocked.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-    resource_tracker.ensure_running()  # which lets two of them through afterwards
+    resource_tracker.ensure_running()  # it unblocks two of them when it starts
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
         yield
@@ -259,10 +263,10 @@ def withheld() -> Iterator[None]:
 
 
 def serve() -> None:
-    """Makes this a process that works for the one that started it: ignores STOPS, ends with it.
+    """Makes this process a worker of its parent: it ignores STOPS, and ends with the parent.
 
-    A pipe that closes tells of that end, on every system and whatever the end was. Linux's
-    PR_SET_PDEATHSIG would not do: it counts the thread that started the process.
+    A closed pipe announces that end on every system, whatever its cause. PR_SET_PDEATHSIG of Linux
+    would not do: it is sent when the thread that started the process ends.
     """
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)

@@ -1,20 +1,20 @@
 """AmoebaNet (Real et al. 2019, https://arxiv.org/abs/1802.01548): the paper's recipes.
 
-  python -m cls.main --config configs/amoebanet.py                 a small one on embedded digits
+  python -m cls.main --config configs/amoebanet.py                 small, on embedded digits
   python -m cls.main --config configs/amoebanet.py:cifar10         A (6, 36)
   python -m cls.main --config configs/amoebanet.py:imagenet2012    A (6, 190) at 331 pixels;
                                                       variant=amoebanet_a_n6_f448, ..._d_n6_f256
   python -m cls.main --config configs/amoebanet.py:folder=DIR      the ImageNet recipe, your images
   python -m cls.main --config configs/amoebanet.py:finetune,folder=DIR --config.init=FILE
 
-Expected, digits: above 97 % in four minutes on two CPU cores, compilation included (measured: see
-the README). The paper's top-1, which has not been trained here: CIFAR-10 A (6, 36) 96.66 (mean of
+Expected on the digits: above 97 % in four minutes on two CPU cores, compilation included (measured:
+cls/models/README.md). Published top-1, not reproduced here: CIFAR-10 A (6, 36) 96.66 (mean of
 five); ImageNet A (6, 190) 82.8, A (6, 448) 83.9.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -23,7 +23,7 @@ def get_config(argument: str = '') -> ConfigDict:
 
 
 def digits(c: ConfigDict) -> None:
-    """Cell A with one normal cell in each stack (N = 1), F = 12: every mechanism in small."""
+    """Cell A with one normal cell in each stack (N = 1), F = 12: every mechanism, scaled down."""
     common.use_digits(c)
     c.model.name = 'amoebanet_a_n6_f36_cifar'
     c.model.cells, c.model.filters, c.model.stem_filters = 1, 12, 36
@@ -40,8 +40,8 @@ def digits(c: ConfigDict) -> None:
 def cifar(c: ConfigDict, name: str) -> None:
     """Section 4, augmented models: 600 epochs, rate 0.024 to 0 by a cosine, batches of 128.
 
-    Drop path to 0.3, weight decay 5e-4, auxiliary loss 0.5; no cutout, which the paper has for its
-    AmoebaNet-B alone: --config.augment.cutout=16.
+    Drop path up to 0.3, weight decay 5e-4, auxiliary loss 0.5. The paper uses cutout only for its
+    AmoebaNet-B: --config.augment.cutout=16.
     """
     common.use_cifar(c, name)
     c.model.name = 'amoebanet_a_n6_f36_cifar'
@@ -56,12 +56,12 @@ def cifar(c: ConfigDict, name: str) -> None:
 def imagenet(c: ConfigDict) -> None:
     """The recipe of the released TPU code (amoeba_net_model.py) for 8 x 32 images a step.
 
-    That code has a rate of 0.015 for 32 images; with momentum and RMSProp it is not scaled here. It
-    stops the rate at 1e-4 of its start, which is not reached in 100 epochs. Its preprocessing
+    That code has a rate of 0.015 for 32 images; with momentum and RMSProp the rate is not scaled
+    here. Its floor for the rate, 1e-4 of the start, is not reached in 100 epochs. Its preprocessing
     (inception_preprocessing.py) has crops of 5 % of the area or more and TensorFlow's bilinear
-    resizing; of colours a shift of brightness and of both chromas, which stands there for
-    Inception's distortions: these are taken here. Its evaluation shrinks the central 87.5 % of both
-    sides to a square, here it is a square that is cut out.
+    resizing. It shifts brightness and both chromas in place of Inception's color distortions; this
+    recipe uses Inception's. Its evaluation resizes the central 87.5 % of both sides to a square;
+    here a square is cropped.
     """
     common.use_imagenet(c)
     c.model.name = 'amoebanet_a_n6_f190'

@@ -1,6 +1,6 @@
-"""Block-QNN (Zhong et al. 2018, https://arxiv.org/abs/1708.05552): nets of a RANDOM block.
+"""Block-QNN (Zhong et al. 2018, https://arxiv.org/abs/1708.05552): networks of a RANDOM block.
 
-  python -m cls.main --config configs/block_qnn.py                 a small one on embedded digits
+  python -m cls.main --config configs/block_qnn.py                 small, on embedded digits
   python -m cls.main --config configs/block_qnn.py:cifar10         a random block, four a stage
   python -m cls.main --config configs/block_qnn.py:cifar100
   python -m cls.main --config configs/block_qnn.py:imagenet2012    the same block, three a stage
@@ -9,14 +9,14 @@
   ... --config.model.genotype=FILE.json                            any block of the space:
                                       {"layers": [[1,1,3,0,0], [2,5,0,0,1], [3,7,0,0,0]]}
 
-The paper's blocks could not be had (cls/models/block_qnn.py), so none of its accuracies is to be
-expected from these nets; it has 96.46 on CIFAR-10, 81.94 on CIFAR-100 and 77.4 on ImageNet.
-Expected, digits: above 97 % (measured: see the README).
+The paper's blocks are not available (cls/models/block_qnn.py), so these networks do not reproduce
+its accuracies: 96.46 on CIFAR-10, 81.94 on CIFAR-100 and 77.4 on ImageNet. Expected on the digits:
+above 97 % (measured: cls/models/README.md).
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -38,9 +38,9 @@ def digits(c: ConfigDict) -> None:
 def cifar(c: ConfigDict, name: str) -> None:
     """300 epochs of batches of 128; a rate of 0.1, divided by 10 after epochs 150 and 225.
 
-    As in the public implementation of the search (elenathfgs/BlockQNN_Keras): the paper's own
-    recipe could not be had. Weight decay, which is not there (its 5e-4 is a decay of the rate),
-    and padding and mirroring are what nets of the time have on CIFAR, without cutout.
+    As in the public implementation of the search (elenathfgs/BlockQNN_Keras), since the paper's own
+    recipe is not available. That code has no weight decay (its 5e-4 decays the rate). Weight decay,
+    padding and mirroring are those usual on CIFAR at the time, without cutout.
     """
     common.use_cifar(c, name)
     c.model.name = 'block_qnn_random0_cifar'
@@ -51,9 +51,9 @@ def cifar(c: ConfigDict, name: str) -> None:
 
 
 def imagenet(c: ConfigDict) -> None:
-    """ResNet's recipe, 90 epochs of batches of 256: the paper's own could not be had.
+    """ResNet's recipe, 90 epochs of batches of 256, since the paper's own is not available.
 
-    With fb.resnet.torch's crops, without its jitter of colours; evaluated on one crop.
+    With fb.resnet.torch's crops, without its color jitter; evaluated on one crop.
     """
     common.use_imagenet(c)
     c.model.name = 'block_qnn_random0_imagenet'

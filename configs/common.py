@@ -1,40 +1,43 @@
-"""The data sets that a config can name; cls/config/defaults.py has the fields."""
+"""The arms and data sets of recipes. The fields and their defaults: cls/config/defaults.py."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ml_collections import ConfigDict
 
 from cls.config import presets
 from cls.config.defaults import base
+from cls.config.files import UnknownArm
 from cls.errors import UserError, nearest
 
 __all__ = ['arm', 'base', 'resolve']
 
 
-def arm(argument: str, known: tuple[str, ...]) -> tuple[str, dict[str, str]]:
-    """Reads a config's argument, 'ARM,option=value,...', 'folder=DIR,...' or 'finetune,folder=DIR'.
+def arm(argument: str, arms: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """Parses an argument: 'ARM,option=value,...', 'folder=DIR,...' or 'finetune,folder=DIR'.
 
-    Returns the arm, 'digits' if none is named, and the options: `variant`, `folder`.
+    Returns the arm, 'digits' by default, and the options: `variant`, `folder`.
 
     Args:
-      argument: what stands after the colon.
-      known: the arms that the config has.
+      argument: the text after the colon.
+      arms: those of the config, and one line about each.
 
     Raises:
-      UserError: an arm or option that it has not, with those it has.
+      UnknownArm: an unknown arm or option; the message lists the known ones.
+      UserError: an option without its arm, or an arm without its option.
     """
     parts = [part for part in argument.split(',') if part]
     names = [part for part in parts if '=' not in part]
     options = dict(part.split('=', 1) for part in parts if '=' in part)
     chosen = names[0] if names else 'folder' if 'folder' in options else 'digits'
     for name, choices in (
-        (chosen, known),
+        (chosen, arms),
         *((option, ('variant', 'folder')) for option in options),
     ):
         if name not in choices or len(names) > 1:
-            raise UserError(
-                f'the config has no {argument!r}: write one of {", ".join(known)}, then '
-                f'variant=NAME if wanted, with commas between.{nearest(name, choices)}'
+            raise UnknownArm(
+                f'the config has no {argument!r}: write one of {", ".join(arms)}, then '
+                f'variant=NAME if wanted, with commas between.{nearest(name, choices)}',
+                arms,
             )
     if (chosen in ('folder', presets.NAME)) != bool(options.get('folder')):
         raise UserError(
@@ -55,42 +58,43 @@ def resolve(
     mnist: Callable[[ConfigDict], None] | None = None,
     imagenet: Callable[[ConfigDict], None] | None = None,
 ) -> ConfigDict:
-    """Returns the config that an argument asks for: the defaults, changed by one of the functions.
+    """Returns the config of an argument: the defaults, changed by the function of its arm.
 
     Args:
-      argument: what stands after the colon, see `arm`.
+      argument: the text after the colon, see `arm`.
       digits: the default arm.
-      cifar: the arms cifar10 and cifar100, told which.
+      cifar: the arms cifar10 and cifar100; takes the name of the arm.
       svhn: the arm svhn_cropped.
       mnist: the arm mnist.
-      imagenet: the arm imagenet2012; with other images the arm folder=DIR, and of its model alone
-        the arm finetune.
+      imagenet: the arm imagenet2012; with other images the arm folder=DIR, and with another recipe
+        for its model the arm finetune.
 
-    Raises UserError for an arm that is not there.
+    Raises UnknownArm.
     """
-    known = ['digits']
-    known += ['cifar10', 'cifar100'] if cifar else []
-    known += ['svhn_cropped'] if svhn else []
-    known += ['mnist'] if mnist else []
-    known += ['imagenet2012', 'folder', presets.NAME] if imagenet else []
-    chosen, options = arm(argument, tuple(known))
+    functions = {'digits': digits, 'cifar10': cifar, 'cifar100': cifar}
+    functions |= {'svhn_cropped': svhn, 'mnist': mnist, 'imagenet2012': imagenet}
+    functions = {name: function for name, function in functions.items() if function}
+    arms = {name: summary(function) for name, function in functions.items()}
+    if imagenet:
+        arms |= {'folder': 'folder=DIR: imagenet2012 with the images of DIR/train and DIR/val'}
+        arms |= {presets.NAME: f'{presets.NAME},folder=DIR: fine-tunes weights (config.init)'}
+    chosen, options = arm(argument, arms)
     c = base()
-    if chosen == 'digits':
-        digits(c)
-    elif chosen in ('cifar10', 'cifar100'):
+    if chosen in ('cifar10', 'cifar100'):
         cifar(c, chosen)
-    elif chosen == 'svhn_cropped':
-        svhn(c)
-    elif chosen == 'mnist':
-        mnist(c)
     else:
-        imagenet(c)
+        functions.get(chosen, imagenet)(c)
     if chosen == presets.NAME:
         c = fine_tuning_of(c)
     if 'folder' in options:
         use_folder(c, options['folder'])
     c.model.name = options.get('variant', c.model.name)
     return c
+
+
+def summary(function: Callable) -> str:
+    """Returns the first line of a function's docstring, without its period."""
+    return (function.__doc__ or '').partition('\n')[0].rstrip('.')
 
 
 def use_digits(c: ConfigDict) -> None:
@@ -101,10 +105,31 @@ def use_digits(c: ConfigDict) -> None:
     c.data.mean, c.data.std = (78.0,), (96.0,)  # of the training images, rounded
 
 
+def use_mobile_digits(
+    c: ConfigDict, *, duration: str, weight_decay: float, ema: float = 0.0, size: int = 16
+) -> None:
+    """The enlarged digits and the recipe of the small mobile networks.
+
+    Args:
+      c: the config.
+      duration: of the run.
+      weight_decay: of the kernels.
+      ema: decay of the average of the weights; 0: none.
+      size: pixels; the shift stays that of one original pixel.
+    """
+    use_digits(c)
+    c.data.image_size, c.data.pad = size, size // 8
+    c.duration, c.batch = duration, 64
+    c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
+    c.optim.weight_decay, c.optim.clip_norm = weight_decay, 2.0
+    c.schedule.name, c.schedule.warmup = 'cosine', '2 epochs'
+    c.ema = ema
+
+
 def use_cifar(c: ConfigDict, name: str) -> None:
     """CIFAR-10 or -100: padded by 4, cropped, mirrored (Lee et al. 2015, as He et al. 2016).
 
-    Normalised by the mean and deviation of the set itself, as fb.resnet.torch has them.
+    Normalized by the mean and deviation of the data set, as in fb.resnet.torch.
     """
     c.data.name = f'tfds:{name}'
     c.data.image_size = 32
@@ -115,7 +140,7 @@ def use_cifar(c: ConfigDict, name: str) -> None:
 
 
 def use_svhn(c: ConfigDict) -> None:
-    """SVHN's cropped digits, trained on with the 531,131 easier ones; not augmented."""
+    """SVHN's cropped digits with the 531,131 extra training images; not augmented."""
     c.data.name = 'tfds:svhn_cropped'
     c.data.train_split = 'train+extra'
     c.data.image_size = 32
@@ -123,14 +148,14 @@ def use_svhn(c: ConfigDict) -> None:
 
 
 def use_mnist(c: ConfigDict) -> None:
-    """MNIST: grey, 28x28; normalised by the mean and deviation of the training set's pixels."""
+    """MNIST: gray, 28x28; normalized by the mean and deviation of the training set's pixels."""
     c.data.name = 'tfds:mnist'
     c.data.image_size = 28
     c.data.mean, c.data.std = (33.3,), (78.6,)
 
 
 def use_imagenet(c: ConfigDict) -> None:
-    """ImageNet 2012; its validation set is what is evaluated on."""
+    """ImageNet 2012, evaluated on its validation set."""
     c.data.name = 'tfds:imagenet2012'
     c.data.flip = True
     c.data.mean, c.data.std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -146,9 +171,10 @@ def use_folder(c: ConfigDict, folder: str) -> None:
 
 
 def fine_tuning_of(recipe: ConfigDict) -> ConfigDict:
-    """Returns the recipe to fine-tune a recipe's model with, see cls.config.presets.
+    """Returns the fine-tuning recipe for a model, before the images are counted.
 
-    Of the recipe the model and the weight of its auxiliary heads stay.
+    The model and the weight of its auxiliary heads are those of the recipe; see
+    cls/config/presets.py for the rest.
     """
     c = base()
     c.preset = presets.NAME
@@ -167,8 +193,8 @@ def use_torch_images(c: ConfigDict) -> None:
     """The training images of fb.resnet.torch (datasets/imagenet.lua): crops, jitter, PCA noise.
 
     Crops of 8 % of the image's area or more, jitter of 0.4, noise of 0.1; one crop in evaluation.
-    Torch's bicubic resizing does not blur what it shrinks: tf_bicubic is the nearest to it (Torch
-    has corners on corners). It draws the ratio of the crop's sides evenly, not its logarithm.
+    Torch's bicubic resizing has no antialiasing: tf_bicubic is the nearest to it (Torch aligns
+    corners). It samples the ratio of the crop's sides uniformly, not its logarithm.
     """
     c.data.image_size, c.data.eval_resize = 224, 256
     c.data.train_crop, c.data.interpolation = 'random_resized', 'tf_bicubic'
@@ -177,12 +203,12 @@ def use_torch_images(c: ConfigDict) -> None:
 
 
 def use_inception_images(c: ConfigDict, size: int) -> None:
-    """The images of slim's inception_preprocessing.py: crops of 5 % or more, distorted colours.
+    """The images of slim's inception_preprocessing.py: crops of 5 % or more, distorted colors.
 
-    Pixels from -1 to 1; in evaluation the central 87.5 % (of each side, then made square: here the
-    shape stays). Colours are distorted as Inception's own code has it; slim's default, its fast
-    mode, leaves out hue and contrast: inception_fast. Resized bilinearly, without blurring what
-    shrinks, on TensorFlow 2's grid, where slim has TensorFlow 1's.
+    Pixels from -1 to 1; evaluation on the central 87.5 % (slim resizes it to a square, here the
+    aspect ratio stays). Color distortions are those of Inception's own code; slim's default, its
+    fast mode, has no hue and contrast: inception_fast. Bilinear resizing without antialiasing on
+    TensorFlow 2's grid (slim: TensorFlow 1's).
     """
     c.data.image_size, c.data.eval_resize = size, round(size / 0.875)
     c.data.train_crop, c.data.area = 'random_resized', (0.05, 1.0)

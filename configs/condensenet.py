@@ -1,6 +1,6 @@
 """CondenseNet (Huang et al. 2018, https://arxiv.org/abs/1711.09224): the paper's recipes.
 
-  python -m cls.main --config configs/condensenet.py                a small one on embedded digits
+  python -m cls.main --config configs/condensenet.py                small, on embedded digits
   python -m cls.main --config configs/condensenet.py:cifar10        CondenseNet-86;
                                                 variant=condensenet182_cifar_learned
   python -m cls.main --config configs/condensenet.py:imagenet2012   C = G = 4;
@@ -10,16 +10,16 @@
   python -m cls.tools.condense --workdir RUN --output FOLDER        a finished run as group
                                                                     convolutions, for inference
 
-What trains is the learned form (`..._learned`); its accuracy is that of the converted one.
+The learned form (`..._learned`) is trained; the converted form has the same accuracy.
 
-Expected, digits: above 97 % (measured: see the README). The paper's top-1, which has not been
-trained here: CIFAR-10 86 94.94, 182 96.24; CIFAR-100 76.36, 81.53; ImageNet C = G = 4 73.8, C = G =
-8 71.0 (the authors' README).
+Expected on the digits: above 97 % (measured: cls/models/README.md). Published top-1, not reproduced
+here: CIFAR-10 86 94.94, 182 96.24; CIFAR-100 76.36, 81.53; ImageNet C = G = 4 73.8, C = G = 8 71.0
+(the authors' README).
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -48,9 +48,9 @@ def digits(c: ConfigDict) -> None:
 def cifar(c: ConfigDict, name: str) -> None:
     """Section 4.1: 300 epochs of batches of 64; CondenseNet-182 takes 600.
 
-    For that: --config.duration='600 epochs' --config.model.dropout_rate=0.1. The authors' command
-    (script.sh) has neither dropout nor group lasso; CIFAR-100's colours are normalised by its own
-    mean and deviation (main.py).
+    CondenseNet-182: --config.duration='600 epochs' --config.model.dropout_rate=0.1. The authors'
+    command (script.sh) has neither dropout nor group lasso; CIFAR-100 is normalized by its own mean
+    and deviation (main.py).
     """
     common.use_cifar(c, name)
     sgd(c)
@@ -61,8 +61,8 @@ def cifar(c: ConfigDict, name: str) -> None:
 def imagenet(c: ConfigDict) -> None:
     """Section 4.2: 120 epochs of batches of 256, dropout 0.1, a group lasso of 1e-5.
 
-    Batch statistics are those of 32 examples, as on the eight devices of the authors' command.
-    Images are cropped and mirrored, colours stay (main.py); one crop of 256 pixels is evaluated.
+    Batch statistics are over 32 examples, as on the eight devices of the authors' command. Images
+    are cropped and mirrored, without color jitter (main.py); one crop from 256 pixels is evaluated.
     """
     common.use_imagenet(c)
     sgd(c)

@@ -1,17 +1,17 @@
 """CRU-Net (Chen et al. 2018, https://arxiv.org/abs/1703.02180): the authors' recipe.
 
-  python -m cls.main --config configs/crunet.py                  a small one on embedded digits
+  python -m cls.main --config configs/crunet.py                  small, on embedded digits
   python -m cls.main --config configs/crunet.py:imagenet2012     CRU-Net-56; variant=crunet116
   python -m cls.main --config configs/crunet.py:folder=DIR       the ImageNet recipe, your images
   python -m cls.main --config configs/crunet.py:finetune,folder=DIR --config.init=FILE
 
-Expected, digits: above 98 % (measured: see the README). The authors' top-1 from one crop, which has
-not been trained here: CRU-Net-56 78.1, CRU-Net-116 79.4.
+Expected on the digits: above 98 % (measured: cls/models/README.md). The authors' top-1 from one
+crop, not reproduced here: CRU-Net-56 78.1, CRU-Net-116 79.4.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common, dpn
+from cls.recipes import common, dpn
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -28,12 +28,11 @@ def digits(c: ConfigDict) -> None:
 
 
 def imagenet(c: ConfigDict) -> None:
-    """Crops and normalisation as in the authors' README (https://github.com/cypw/CRU-Net).
+    """Crops and normalization as in the authors' README (https://github.com/cypw/CRU-Net).
 
-    Hue, saturation and lightness are shifted by up to 20, 40 and 50. One crop of 256 pixels is
-    evaluated. It says nothing of the optimiser and of resizing; here batch, rate, momentum and
-    decay are those of ResNeXt (1611.05431, section 5), from which the nets are derived, with 90
-    epochs.
+    Hue, saturation and lightness are shifted by up to 20, 40 and 50. One crop from 256 pixels is
+    evaluated. The README does not name the optimizer or the resizing: batch, rate, momentum and
+    decay are those of ResNeXt (1611.05431, section 5), the base of these networks, with 90 epochs.
     """
     dpn.imagenet(c)
     c.model.name = 'crunet56'

@@ -1,21 +1,21 @@
-"""DARTS (Liu et al. 2019, https://arxiv.org/abs/1806.09055): training the nets that were found.
+"""DARTS (Liu et al. 2019, https://arxiv.org/abs/1806.09055): training its published cells.
 
-  python -m cls.main --config configs/darts.py                 a small one on embedded digits
+  python -m cls.main --config configs/darts.py                 small, on embedded digits
   python -m cls.main --config configs/darts.py:cifar10         V2, of the second order;
                                                     variant=darts_v1_cifar
   python -m cls.main --config configs/darts.py:imagenet2012    V2, C = 48, L = 14
   python -m cls.main --config configs/darts.py:folder=DIR      the ImageNet recipe, your images
   python -m cls.main --config configs/darts.py:finetune,folder=DIR --config.init=FILE
 
-A net of another search: --config.model.genotype=FILE.json (cls/nn/cells.py says what it holds).
+Cells of another search: --config.model.genotype=FILE.json (format: cls/nn/cells.py).
 
-Expected, digits: above 98 % (measured: see the README). The paper's top-1, which has not been
-trained here: CIFAR-10 V2 97.24, V1 97.00 (with cutout); ImageNet 73.3.
+Expected on the digits: above 98 % (measured: cls/models/README.md). Published top-1, not reproduced
+here: CIFAR-10 V2 97.24, V1 97.00 (with cutout); ImageNet 73.3.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -24,7 +24,7 @@ def get_config(argument: str = '') -> ConfigDict:
 
 
 def digits(c: ConfigDict) -> None:
-    """V2 with a cell in the first stage and two in the second, whose first reduces; C = 16."""
+    """V2 with one cell in the first stage, a reduction and a normal cell in the second; C = 16."""
     common.use_digits(c)
     c.model.name = 'darts_v2_cifar'
     c.model.stage_sizes, c.model.filters = (1, 2), 16
@@ -39,8 +39,9 @@ def digits(c: ConfigDict) -> None:
 def cifar(c: ConfigDict, name: str) -> None:
     """Section 3.2 and appendix A.2: 600 epochs of batches of 96, a rate of 0.025 by a cosine.
 
-    Weight decay 3e-4 of all parameters, the gradient's norm cut at 5, auxiliary loss 0.4, drop path
-    to 0.2, which grows by steps here and by epochs in the released code. Cutout of 16 pixels.
+    Weight decay 3e-4 of all parameters, the gradient's norm clipped at 5, auxiliary loss 0.4,
+    cutout of 16 pixels. Drop path grows to 0.2, here by the step and in the released code by the
+    epoch.
     """
     common.use_cifar(c, name)
     c.model.name = 'darts_v2_cifar'
@@ -58,7 +59,7 @@ def imagenet(c: ConfigDict) -> None:
 
     The rest from the released code (train_imagenet.py): weight decay 3e-5 of all parameters, label
     smoothing 0.1, auxiliary loss 0.4, no drop path; torchvision's crops, and jitter of brightness,
-    contrast and saturation by 0.4, of hue by 0.2. One crop of 256 pixels is evaluated.
+    contrast and saturation by 0.4, of hue by 0.2. One crop from 256 pixels is evaluated.
     """
     common.use_imagenet(c)
     c.model.name = 'darts_v2'

@@ -1,6 +1,6 @@
 """DenseNet (Huang et al. 2017, https://arxiv.org/abs/1608.06993): the paper's recipes.
 
-  python -m cls.main --config configs/densenet.py                a small one on the embedded digits
+  python -m cls.main --config configs/densenet.py                small, on embedded digits
   python -m cls.main --config configs/densenet.py:cifar10        BC, L = 100, k = 12;
                                                        variant=densenet190_k40_bc_cifar
   python -m cls.main --config configs/densenet.py:svhn_cropped   L = 100, k = 24
@@ -8,16 +8,16 @@
   python -m cls.main --config configs/densenet.py:folder=DIR     the ImageNet recipe, your images
   python -m cls.main --config configs/densenet.py:finetune,folder=DIR --config.init=FILE
 
-Expected, digits: above 98 % (measured: see the README). The paper's top-1, which has not been
-trained here: CIFAR-10 BC-100 (k = 12) 95.49, BC-250 (24) 96.38, BC-190 (40) 96.54; CIFAR-100 77.73,
-82.40, 82.82; SVHN L = 100, k = 24 98.41 (Table 2); ImageNet, ten crops, 121: 76.39, 169: 77.92,
-201: 78.54, 264: 79.20; one crop (--config.eval.protocol=single), 121: 74.98, 169: 76.20, 201:
-77.42, 264: 77.85 (Table 3).
+Expected on the digits: above 98 % (measured: cls/models/README.md). Published top-1, not reproduced
+here: CIFAR-10 BC-100 (k = 12) 95.49, BC-250 (24) 96.38, BC-190 (40) 96.54; CIFAR-100 77.73, 82.40,
+82.82; SVHN L = 100, k = 24 98.41 (Table 2); ImageNet, ten crops, 121: 76.39, 169: 77.92, 201:
+78.54, 264: 79.20; one crop (--config.eval.protocol=single), 121: 74.98, 169: 76.20, 201: 77.42,
+264: 77.85 (Table 3).
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -51,7 +51,7 @@ def cifar(c: ConfigDict, name: str) -> None:
 
     Without augmentation (C10, C100): --config.data.train_crop=none --config.data.flip=False
     --config.model.dropout_rate=0.2. Each set has its own mean and deviation, as in fb.resnet.torch.
-    There images are normalised first, which makes the border of a crop the mean colour.
+    That code normalizes images before padding, so the border of a crop has the mean color.
     """
     common.use_cifar(c, name)
     sgd(c)
@@ -64,7 +64,8 @@ def cifar(c: ConfigDict, name: str) -> None:
 def svhn(c: ConfigDict) -> None:
     """Section 4.2: 40 epochs, with dropout, as SVHN is not augmented.
 
-    The paper holds out 6,000 training images and reports the test error of the best on them.
+    The paper holds out 6,000 training images and reports the test error of the epoch that is best
+    on them.
     """
     common.use_svhn(c)
     sgd(c)
@@ -76,8 +77,8 @@ def svhn(c: ConfigDict) -> None:
 def imagenet(c: ConfigDict) -> None:
     """Section 4.2: 90 epochs of batches of 256, the rate divided by 10 after 30 and 60.
 
-    Images as in fb.resnet.torch, on which the authors' code is built. The paper has the accuracies
-    of ten crops beside those of one (Table 3).
+    Images as in fb.resnet.torch, the base of the authors' code. The paper reports ten crops and one
+    crop (Table 3).
     """
     common.use_imagenet(c)
     sgd(c)

@@ -1,17 +1,17 @@
 """DPN (Chen et al. 2017, https://arxiv.org/abs/1707.01629): the paper's recipe.
 
-  python -m cls.main --config configs/dpn.py                  a small one on the embedded digits
+  python -m cls.main --config configs/dpn.py                  small, on embedded digits
   python -m cls.main --config configs/dpn.py:imagenet2012     DPN-92; variant=dpn131
   python -m cls.main --config configs/dpn.py:folder=DIR       the ImageNet recipe on your images
   python -m cls.main --config configs/dpn.py:finetune,folder=DIR --config.init=FILE
 
-Expected, digits: above 97 % (measured: see the README). The authors' top-1 from one crop of 224
-pixels, which has not been trained here: 68: 76.43, 92: 79.27, 98: 79.85, 131: 80.07.
+Expected on the digits: above 97 % (measured: cls/models/README.md). The authors' top-1 from one
+crop of 224 pixels, not reproduced here: 68: 76.43, 92: 79.27, 98: 79.85, 131: 80.07.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -20,7 +20,7 @@ def get_config(argument: str = '') -> ConfigDict:
 
 
 def enlarged_digits(c: ConfigDict) -> None:
-    """Digits of 32 pixels, of which the stem leaves 8."""
+    """Digits at 32 pixels, which the stem reduces to 8."""
     common.use_digits(c)
     c.data.image_size = 32
     c.data.pad = 4
@@ -42,13 +42,12 @@ def imagenet(c: ConfigDict) -> None:
     """Section 4: 40 GPUs of 32 images each, a rate of sqrt(0.1) that drops by 10 in steps.
 
     For DPN-131 the paper has 24 images on each GPU, for DPN-98 a rate of 0.4. The steps, the
-    momentum and the decay are not published: here those of ResNeXt (1611.05431, section 5), on
-    which the nets are built, with 90 epochs. Crops and normalisation as in the authors' README, and
-    bicubic resizing (OpenCV's there, Pillow's here); hue, saturation and lightness are shifted by
-    up to 20, 40 and 50. Statistics of the
-    norms are taken anew after training (from memory); of how many images is not published, here 50
-    batches. One crop of 256 pixels is evaluated. Not here: pooling by mean and maximum, by which
-    the README gets more from crops of 320 pixels.
+    momentum and the decay are not published: they are those of ResNeXt (1611.05431, section 5), the
+    base of these networks, with 90 epochs. Crops and normalization are those of the authors'
+    README, and so is bicubic resizing (OpenCV's there, Pillow's here). Hue, saturation and
+    lightness are shifted by up to 20, 40 and 50. Batch statistics are recomputed after training
+    (from memory), over 50 batches, as the number is not published. One crop from 256 pixels is
+    evaluated. Not implemented: the README's mean-max pooling for crops of 320 pixels.
     """
     common.use_imagenet(c)
     c.model.name = 'dpn92'

@@ -1,24 +1,24 @@
 """EfficientNet (Tan & Le 2019, https://arxiv.org/abs/1905.11946): the paper's recipe.
 
-  python -m cls.main --config configs/efficientnet.py                 a small one, embedded digits
+  python -m cls.main --config configs/efficientnet.py                 small, on embedded digits
   python -m cls.main --config configs/efficientnet.py:imagenet2012    B0
   python -m cls.main --config configs/efficientnet.py:folder=DIR      its recipe on your images
   python -m cls.main --config configs/efficientnet.py:finetune,folder=DIR --config.init=FILE
 
-Larger ones see larger images, and a crop of 87.5 % of them is evaluated:
-variant=tf_efficientnet_b1 --config.data.image_size=240 --config.data.eval_resize=274; b2: 260 and
-297; b3: 300, 343; b4: 380, 434; b5: 456, 521; b6: 528, 603; b7: 600, 686. Another base net:
+Larger variants take larger images and are evaluated on a crop of 87.5 %: variant=tf_efficientnet_b1
+--config.data.image_size=240 --config.data.eval_resize=274; b2: 260 and 297; b3: 300, 343; b4: 380,
+434; b5: 456, 521; b6: 528, 603; b7: 600, 686. Another base network:
 --config.model.genotype=FILE.json, with the stages' strings; scaled: --config.model.width=1.1
 --config.model.depth=1.2.
 
-Expected, digits: above 98 % (measured: see the README). The paper's top-1, one crop, which has not
-been trained here: ImageNet B0 77.1, B1 79.1, B2 80.1, B3 81.6, B4 82.9, B5 83.6, B6 84.0, B7 84.3
-(Table 2). Not here: the paper's transfer to CIFAR and other data.
+Expected on the digits: above 98 % (measured: cls/models/README.md). Published top-1 from one crop,
+not reproduced here: ImageNet B0 77.1, B1 79.1, B2 80.1, B3 81.6, B4 82.9, B5 83.6, B6 84.0, B7 84.3
+(Table 2). Not implemented: the paper's transfer to CIFAR and other data sets.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -28,9 +28,7 @@ def get_config(argument: str = '') -> ConfigDict:
 
 def digits(c: ConfigDict) -> None:
     """A base of three stages, scaled with phi = 1 to two blocks in each, on digits of 16 pixels."""
-    common.use_digits(c)
-    c.data.image_size = 16
-    c.data.pad = 2  # a pixel of the original
+    common.use_mobile_digits(c, duration='15 epochs', weight_decay=1e-5, ema=0.98)
     c.model.name = 'tf_efficientnet_b0'
     c.model.genotype = {
         'stages': (
@@ -41,23 +39,18 @@ def digits(c: ConfigDict) -> None:
     }
     c.model.width, c.model.depth = 1.1, 1.2
     c.model.bn_momentum, c.model.drop_path_rate = 0.9, 0.1
-    c.duration, c.batch = '15 epochs', 64
-    c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
-    c.optim.weight_decay, c.optim.clip_norm = 1e-5, 2.0
-    c.schedule.name, c.schedule.warmup = 'cosine', '2 epochs'
-    c.ema = 0.98
 
 
 def imagenet(c: ConfigDict) -> None:
-    """Section 5.2; what it leaves out is from the authors' code (efficientnet/main.py, utils.py).
+    """Section 5.2, completed from the authors' code (efficientnet/main.py, utils.py).
 
     RMSProp with decay and momentum 0.9, a rate of 0.256 times 0.97 every 2.4 epochs, weight decay
     1e-5, dropout 0.2 (B0) to 0.5 (B7), survival probability 0.8. The code: 350 epochs, a rate of
     0.016 for 256 images, so batches of 4,096; 5 epochs of warm-up, RMSProp's epsilon 1e-3, label
-    smoothing 0.1, averages of 0.9999, weight decay of all but the norms, and norms that see 128
+    smoothing 0.1, averages of 0.9999, no weight decay of the norms, and batch statistics over 128
     images; TensorFlow's bicubic resizing and AutoAugment's policy v0 (preprocessing.py). Its first
-    version evaluates a crop of n of n + 32 pixels (from memory), for B0 the same. Not here:
-    stopping early by 25k images kept from the training set.
+    version evaluates a crop of n from n + 32 pixels (from memory), the same for B0. Not
+    implemented: early stopping on 25k images held out from the training set.
     """
     common.use_imagenet(c)
     c.model.name = 'tf_efficientnet_b0'

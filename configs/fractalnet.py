@@ -1,23 +1,23 @@
 """FractalNet (Larsson et al. 2017, https://arxiv.org/abs/1605.07648): the paper's recipes.
 
-  python -m cls.main --config configs/fractalnet.py                 a small one on embedded digits
+  python -m cls.main --config configs/fractalnet.py                 small, on embedded digits
   python -m cls.main --config configs/fractalnet.py:cifar10         20 layers, three columns
   python -m cls.main --config configs/fractalnet.py:svhn_cropped    the same
   python -m cls.main --config configs/fractalnet.py:imagenet2012    FractalNet-34
   python -m cls.main --config configs/fractalnet.py:folder=DIR      the ImageNet recipe, your images
   python -m cls.main --config configs/fractalnet.py:finetune,folder=DIR --config.init=FILE
 
-The deepest of three columns alone: --job evaluate --workdir runs/NAME --config.model.column=3. The
-first: --config.model.column=1.
+Only the deepest of three columns: --job evaluate --workdir runs/NAME --config.model.column=3. Only
+the first: --config.model.column=1.
 
-Expected, digits: above 97 % (measured: see the README). The paper's top-1, which has not been
-trained here, with dropout and drop path: CIFAR-10 95.40, CIFAR-100 76.27, SVHN 98.13 (Table 1);
-ImageNet, ten crops, 75.88 (Table 2).
+Expected on the digits: above 97 % (measured: cls/models/README.md). Published top-1, not reproduced
+here, with dropout and drop path: CIFAR-10 95.40, CIFAR-100 76.27, SVHN 98.13 (Table 1); ImageNet,
+ten crops, 75.88 (Table 2).
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -26,10 +26,10 @@ def get_config(argument: str = '') -> ConfigDict:
 
 
 def sgd(c: ConfigDict) -> None:
-    """Section 4: the rate falls by 10 whenever half of the epochs that remained are over.
+    """Section 4: the rate is divided by 10 after each half of the remaining epochs.
 
-    It does so four times here, which leaves 2e-6; the later ones would not change much. Weight
-    decay is not mentioned there.
+    This happens four times here, down to 2e-6; further steps would change little. The paper does
+    not mention weight decay.
     """
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.02, 0.9
     c.schedule.name = 'step'
@@ -54,7 +54,7 @@ def cifar(c: ConfigDict, name: str) -> None:
 
 
 def svhn(c: ConfigDict) -> None:
-    """Section 4: 20 epochs, images as they are."""
+    """Section 4: 20 epochs, without augmentation."""
     common.use_svhn(c)
     sgd(c)
     c.model.name = 'fractalnet20_c3_cifar'
@@ -64,8 +64,8 @@ def svhn(c: ConfigDict) -> None:
 def imagenet(c: ConfigDict) -> None:
     """Section 4: 70 epochs of batches of 32 at a rate of 0.001; ten crops are evaluated (Table 2).
 
-    From memory: that the rate falls at epochs 50 and 65. Chosen: drop path as for CIFAR, without
-    dropout, and the crops, which are Caffe's usual ones.
+    From memory: the rate falls at epochs 50 and 65. Not published, chosen here: drop path as for
+    CIFAR without dropout, and Caffe's usual crops.
     """
     common.use_imagenet(c)
     sgd(c)

@@ -1,6 +1,6 @@
 """GeNet (Xie & Yuille 2017, https://arxiv.org/abs/1703.01513): the paper's recipes.
 
-  python -m cls.main --config configs/genet.py                   a small one on embedded digits
+  python -m cls.main --config configs/genet.py                   small, on embedded digits
   python -m cls.main --config configs/genet.py:cifar10           the second code; genet_1_cifar
   python -m cls.main --config configs/genet.py:svhn_cropped      the same
   python -m cls.main --config configs/genet.py:imagenet2012      the second code; variant=genet_1
@@ -9,14 +9,14 @@
 
 Other codes: --config.model.genotype=FILE, with {"stages": ["1-01", "0-01-100", ...]} in it.
 
-Expected, digits: above 98 % (measured: see the README). The paper's top-1 by its two codes, which
-have not been trained here: CIFAR-10 92.81 and 92.90, CIFAR-100 70.97 and 70.95, SVHN 98.01 and
-98.03; ImageNet 71.88 and 72.13. Not here: the small nets that it evolves on MNIST.
+Expected on the digits: above 98 % (measured: cls/models/README.md). Published top-1 of the two
+codes, not reproduced here: CIFAR-10 92.81 and 92.90, CIFAR-100 70.97 and 70.95, SVHN 98.01 and
+98.03; ImageNet 71.88 and 72.13. Not implemented: the paper's small networks for MNIST.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common, vgg
+from cls.recipes import common, vgg
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -25,9 +25,9 @@ def get_config(argument: str = '') -> ConfigDict:
 
 
 def digits(c: ConfigDict) -> None:
-    """Two narrow stages, of the codes of the second net's last two, which have all kinds of nodes.
+    """The last two stages of the second code, narrow; they have all kinds of nodes.
 
-    Dropout is weaker: a net this small is not overfitted in the time.
+    Dropout is weaker: a network this small does not overfit in this time.
     """
     common.use_digits(c)
     c.model.name = 'genet_2_cifar'
@@ -43,8 +43,8 @@ def digits(c: ConfigDict) -> None:
 def small_images(c: ConfigDict) -> None:
     """The paper's 120, 60, 40 and 20 epochs at rates of 1e-2, 1e-3, 1e-4 and 1e-5.
 
-    Not known here: the batch, momentum and weight decay, which are VGG's but for a batch of 128,
-    and how images are augmented.
+    Batch, momentum, weight decay and augmentation are not known: the batch is 128, momentum and
+    weight decay are VGG's.
     """
     vgg.sgd(c)
     c.model.name = 'genet_2_cifar'
@@ -54,25 +54,26 @@ def small_images(c: ConfigDict) -> None:
 
 
 def cifar(c: ConfigDict, name: str) -> None:
-    """As `small_images`."""
+    """The recipe of `small_images`."""
     common.use_cifar(c, name)
     small_images(c)
 
 
 def svhn(c: ConfigDict) -> None:
-    """As `small_images`.
+    """The recipe of `small_images`.
 
-    Not here: local contrast normalisation, and the 6,000 images of both parts that are kept out of
-    training to validate on (both from memory).
+    Not implemented: local contrast normalization, and a validation set of 6,000 images from both
+    parts (both from memory).
     """
     common.use_svhn(c)
     small_images(c)
 
 
 def imagenet(c: ConfigDict) -> None:
-    """The paper takes VGG's recipe; what configs/vgg.py says of it holds here.
+    """VGG's recipe, as in the paper; see configs/vgg.py for its details.
 
-    Its accuracies are of single nets without VGG's many crops: here of one, of 256 pixels.
+    The paper's accuracies are of single networks without VGG's many crops: one crop from 256 pixels
+    is evaluated.
     """
     vgg.imagenet(c)
     c.model.name = 'genet_2'

@@ -1,22 +1,22 @@
 """GoogLeNet (Szegedy et al. 2015, https://arxiv.org/abs/1409.4842): the paper's recipe.
 
-  python -m cls.main --config configs/googlenet.py                 a small one on embedded digits
-  python -m cls.main --config configs/googlenet.py:imagenet2012    the paper's net;
+  python -m cls.main --config configs/googlenet.py                 small, on embedded digits
+  python -m cls.main --config configs/googlenet.py:imagenet2012    the paper's network;
                                                                    variant=googlenet_bn
   python -m cls.main --config configs/googlenet.py:folder=DIR      the ImageNet recipe, your images
   python -m cls.main --config configs/googlenet.py:finetune,folder=DIR --config.init=FILE
 
-Expected, digits: above 97 % (measured: see the README). The paper's top-5, which has not been
-trained here: ImageNet, one net, 144 crops 92.11, one crop (--config.eval.protocol=single) 89.93;
-seven nets, 144 crops 93.33 (Table 3).
+Expected on the digits: above 97 % (measured: cls/models/README.md). Published top-5, not reproduced
+here: ImageNet, one network, 144 crops 92.11, one crop (--config.eval.protocol=single) 89.93; seven
+networks, 144 crops 93.33 (Table 3).
 
-Each auxiliary head's loss has weight 0.3 (section 5). `loss.aux_weight` belongs to the mean over
-the heads, of which there are two: 0.6.
+Each auxiliary head's loss has weight 0.3 (section 5). `loss.aux_weight` weights the mean over the
+two heads: 0.6.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 AUX_WEIGHT = 0.3 * 2
 
@@ -27,7 +27,7 @@ def get_config(argument: str = '') -> ConfigDict:
 
 
 def digits(c: ConfigDict) -> None:
-    """Four narrow modules on digits of 32x32 pixels, both heads among them."""
+    """Four narrow modules and both auxiliary heads, on digits of 32x32 pixels."""
     common.use_digits(c)
     c.data.image_size = 32
     c.data.pad = 4  # a pixel of the original
@@ -45,13 +45,14 @@ def digits(c: ConfigDict) -> None:
 def imagenet(c: ConfigDict) -> None:
     """Section 6: momentum 0.9, the rate 4 % lower every 8 epochs, averaged weights, random crops.
 
-    The crops are 8 to 100 % of the image's area, of aspect 3/4 to 4/3. What the paper leaves open
-    is as in Caffe's bvlc_googlenet: a rate of 0.01 for batches of 32, twice that for biases, weight
-    decay 2e-4 of all but these, 250 epochs, the mean pixel. The decay of the average, an
-    exponential one, is not published. Synchronous here, where the paper's training is not. The
-    photometric distortions are Howard's (1312.5402, from memory): contrast, brightness and colour
-    by factors of 0.5 to 1.5, and AlexNet's lighting. 144 crops are evaluated (section 7). Not
-    here: an interpolation drawn from four, which the paper is not sure of.
+    The crops are 8 to 100 % of the image's area, of aspect 3/4 to 4/3. Details missing from the
+    paper are those of Caffe's bvlc_googlenet: a rate of 0.01 for batches of 32, twice that for
+    biases, weight decay 2e-4 of all other parameters, 250 epochs, the mean pixel. The decay of the
+    exponential average is not published. The paper's training is asynchronous, this recipe is
+    synchronous. The photometric distortions are Howard's (1312.5402, from memory): contrast,
+    brightness and color by factors of 0.5 to 1.5, and AlexNet's lighting. 144 crops are evaluated
+    (section 7). Not implemented: an interpolation sampled from four, whose effect the paper leaves
+    open.
     """
     common.use_imagenet(c)
     c.model.name = 'googlenet'

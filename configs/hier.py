@@ -1,21 +1,21 @@
 """hier (Liu et al. 2018, https://arxiv.org/abs/1711.00436): the paper's recipes.
 
-  python -m cls.main --config configs/hier.py                   a small one on embedded digits
+  python -m cls.main --config configs/hier.py                   small, on embedded digits
   python -m cls.main --config configs/hier.py:cifar10           64 channels; variant=hier_c128_cifar
-  python -m cls.main --config configs/hier.py:imagenet2012      the derived net of 63M parameters
+  python -m cls.main --config configs/hier.py:imagenet2012      the derived one, 63M parameters
   python -m cls.main --config configs/hier.py:folder=DIR        the ImageNet recipe, your images
   python -m cls.main --config configs/hier.py:finetune,folder=DIR --config.init=FILE
 
-Other cells: --config.model.genotype=FILE; the net in which the search evaluates them has
---config.model.cells=1 --config.model.features=16.
+Other cells: --config.model.genotype=FILE; the search's proxy network has --config.model.cells=1
+--config.model.features=16.
 
-Expected, digits: above 98 % (measured: see the README). The paper's top-1, which has not been
-trained here: CIFAR-10 96.25 with 64 channels, 96.37 with 128; ImageNet 79.7.
+Expected on the digits: above 98 % (measured: cls/models/README.md). Published top-1, not reproduced
+here: CIFAR-10 96.25 with 64 channels, 96.37 with 128; ImageNet 79.7.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -26,7 +26,7 @@ def get_config(argument: str = '') -> ConfigDict:
 def digits(c: ConfigDict) -> None:
     """Two stages of a cell of three nodes, assembled from motifs of three nodes: all primitives.
 
-    The evolved cell has eight times as many convolutions, which take long to compile on a CPU.
+    The evolved cell has eight times as many convolutions and compiles slowly on a CPU.
     """
     common.use_digits(c)
     c.model.name = 'hier_c64_cifar'
@@ -49,8 +49,8 @@ def digits(c: ConfigDict) -> None:
 def cifar(c: ConfigDict, name: str) -> None:
     """80k steps with batches of 256 at a rate of 0.1, divided by 10 after 40k, 60k and 70k.
 
-    So NASLib cites the paper. Momentum and weight decay are from memory; images are augmented as
-    usual on CIFAR.
+    As NASLib quotes the paper. Momentum and weight decay are from memory; the augmentation is
+    CIFAR's usual one.
     """
     common.use_cifar(c, name)
     c.model.name = 'hier_c64_cifar'
@@ -65,8 +65,9 @@ def cifar(c: ConfigDict, name: str) -> None:
 def imagenet(c: ConfigDict) -> None:
     """200k steps with batches of 1,024 at 299 pixels, from memory.
 
-    When the rate of 0.1 is divided by 10 is chosen, in proportion to CIFAR's; so is the weight
-    decay. Crops and distortions of colour are Inception's, from memory too; one crop is evaluated.
+    The steps at which the rate of 0.1 is divided by 10 are chosen in proportion to CIFAR's; the
+    weight decay is chosen too. Crops and color distortions are Inception's, also from memory; one
+    crop is evaluated.
     """
     common.use_imagenet(c)
     c.model.name = 'hier'

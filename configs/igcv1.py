@@ -1,21 +1,21 @@
 """IGCV1 (Zhang et al. 2017, https://arxiv.org/abs/1707.02725): the authors' recipes.
 
-  python -m cls.main --config configs/igcv1.py                  a small one on the embedded digits
+  python -m cls.main --config configs/igcv1.py                  small, on embedded digits
   python -m cls.main --config configs/igcv1.py:cifar10          L24M2 with shortcuts, 38 layers;
                                                     variant=igc_l32m26_ident_d20_cifar
-  python -m cls.main --config configs/igcv1.py:svhn_cropped     the same net
+  python -m cls.main --config configs/igcv1.py:svhn_cropped     the same network
   python -m cls.main --config configs/igcv1.py:imagenet2012     L100M2; variant=igc_l16m16
   python -m cls.main --config configs/igcv1.py:folder=DIR       the ImageNet recipe on your images
   python -m cls.main --config configs/igcv1.py:finetune,folder=DIR --config.init=FILE
 
-Expected, digits: above 98 % (measured: see the README). The authors' top-1, which has not been
-trained here: ImageNet from one crop, L4M32: 69.23, L16M16: 70.60, L100M2: 73.05; L24M2 with
-shortcuts, of a depth that is not said here: CIFAR-10 95.15, CIFAR-100 76.15.
+Expected on the digits: above 98 % (measured: cls/models/README.md). The authors' top-1, not
+reproduced here: ImageNet from one crop, L4M32: 69.23, L16M16: 70.60, L100M2: 73.05; L24M2 with
+shortcuts, of an unpublished depth: CIFAR-10 95.15, CIFAR-100 76.15.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -50,9 +50,9 @@ def small_images(c: ConfigDict) -> None:
 
 
 def cifar(c: ConfigDict, name: str) -> None:
-    """As in `small_images`; each of the two normalised by its own mean and deviation.
+    """The recipe of `small_images`; each set is normalized by its own mean and deviation.
 
-    Crops have a border of the mean colour, as the authors'.
+    Crops have a border of the mean color, as in the authors' code.
     """
     common.use_cifar(c, name)
     small_images(c)
@@ -62,7 +62,7 @@ def cifar(c: ConfigDict, name: str) -> None:
 
 
 def svhn(c: ConfigDict) -> None:
-    """As in `small_images`, in 40 epochs and without augmentation (options.py)."""
+    """The recipe of `small_images`, for 40 epochs and without augmentation (options.py)."""
     common.use_svhn(c)
     small_images(c)
     c.duration = '40 epochs'
@@ -72,9 +72,9 @@ def svhn(c: ConfigDict) -> None:
 def imagenet(c: ConfigDict) -> None:
     """train_imagenet.py: batches of 256, 120 epochs, the rate divided by 10 every 30.
 
-    The shorter side is of 256 to 480 pixels, one crop of 256 is evaluated. Hue, saturation and
-    lightness are shifted by up to 36, 50 and 50. Not here: its change of aspect by up to a
-    quarter; its shrinking by areas (OpenCV).
+    The shorter side has 256 to 480 pixels; one crop from 256 is evaluated. Hue, saturation and
+    lightness are shifted by up to 36, 50 and 50. Not implemented: that script's change of aspect by
+    up to a quarter, and OpenCV's area interpolation.
     """
     common.use_imagenet(c)
     sgd(c)

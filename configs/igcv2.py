@@ -1,19 +1,19 @@
-"""IGCV2 (Xie et al. 2018, https://arxiv.org/abs/1804.06202): nets with fitted widths.
+"""IGCV2 (Xie et al. 2018, https://arxiv.org/abs/1804.06202): networks with fitted widths.
 
-  python -m cls.main --config configs/igcv2.py                  a small one on the embedded digits
-  python -m cls.main --config configs/igcv2.py:cifar100         the net of 0.65 M parameters
+  python -m cls.main --config configs/igcv2.py                  small, on embedded digits
+  python -m cls.main --config configs/igcv2.py:cifar100         the network of 0.65 M parameters
   python -m cls.main --config configs/igcv2.py:imagenet2012     IGCV2-1.0; variant=igcv2_0_5
   python -m cls.main --config configs/igcv2.py:folder=DIR       the ImageNet recipe on your images
   python -m cls.main --config configs/igcv2.py:finetune,folder=DIR --config.init=FILE
 
-Expected, digits: above 97 % (measured: see the README). The paper's top-1, which has not been
-trained here: CIFAR-100 77.05; ImageNet 1.0: 70.7, 0.5: 65.5, 0.25: 54.9. The paper's recipe is
-not published in code: the arms have IGCV1's.
+Expected on the digits: above 97 % (measured: cls/models/README.md). Published top-1, not reproduced
+here: CIFAR-100 77.05; ImageNet 1.0: 70.7, 0.5: 65.5, 0.25: 54.9. The paper's recipe is not
+published as code: the arms use IGCV1's.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common, igcv1
+from cls.recipes import common, igcv1
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -34,12 +34,12 @@ def digits(c: ConfigDict) -> None:
 
 
 def cifar(c: ConfigDict, name: str) -> None:
-    """As IGCV1's authors have it in their code; three of the four wrote this paper too."""
+    """IGCV1's recipe; three of its four authors also wrote this paper."""
     igcv1.cifar(c, name)
     c.model.name = 'igcv2_c416_cifar'
 
 
 def imagenet(c: ConfigDict) -> None:
-    """As IGCV1's, likewise."""
+    """IGCV1's recipe."""
     igcv1.imagenet(c)
     c.model.name = 'igcv2_1_0'

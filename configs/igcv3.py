@@ -1,19 +1,19 @@
 """IGCV3 (Sun et al. 2018, https://arxiv.org/abs/1806.00178): the authors' recipe.
 
-  python -m cls.main --config configs/igcv3.py                  a small one on the embedded digits
+  python -m cls.main --config configs/igcv3.py                  small, on embedded digits
   python -m cls.main --config configs/igcv3.py:imagenet2012     IGCV3-D; variant=igcv3_1_4
   python -m cls.main --config configs/igcv3.py:folder=DIR       the ImageNet recipe on your images
   python -m cls.main --config configs/igcv3.py:finetune,folder=DIR --config.init=FILE
 
-Expected, digits: above 97 % (measured: see the README). The paper's top-1, which has not been
-trained here: ImageNet 0.7: 68.5, 1.0: 72.2, 1.4: 74.5. That of 1.0 is after the authors trained it
-a second time from its weights, before it is 70.6. The paper has CIFAR's accuracies too (1.0: 94.96
-and 77.95), but the net of 32x32 pixels is not published, and so not here.
+Expected on the digits: above 97 % (measured: cls/models/README.md). Published top-1, not reproduced
+here: ImageNet 0.7: 68.5, 1.0: 72.2, 1.4: 74.5. The value for 1.0 is after a second training from
+its own weights; after the first it is 70.6. The paper also reports CIFAR (1.0: 94.96 and 77.95),
+but its network for 32x32 pixels is not published.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -37,8 +37,7 @@ def imagenet(c: ConfigDict) -> None:
     """train_imagenet.py: batches of 96, 480 epochs, a rate of 0.045 that falls by 2 % in each.
 
     Hue, saturation and lightness are shifted by up to 36, 50 and 50 (common/data.py, level 2). One
-    crop of 256 pixels is evaluated. Not here: weight decay of the norms' scales, but not their
-    biases, as MXNet has it; kernels alone.
+    crop from 256 pixels is evaluated. MXNet also decays the norms' scales; here only kernels decay.
     """
     common.use_imagenet(c)
     c.model.name = 'igcv3_w1'

@@ -1,22 +1,21 @@
 """One Inception-v4 and three Inception-ResNet-v2, averaged (https://arxiv.org/abs/1602.07261).
 
-  python -m cls.main --config configs/inception_ensemble.py                 small, embedded digits
+  python -m cls.main --config configs/inception_ensemble.py                 small, on the digits
   python -m cls.main --config configs/inception_ensemble.py:imagenet2012    the recipes of the two
   python -m cls.main --config configs/inception_ensemble.py:folder=DIR      the same, your images
   python -m cls.main --config configs/inception_ensemble.py:finetune,folder=DIR
 
-A run that is there already, trained or imported, takes a member's place:
---config.loaded.inception_v4=FOLDER. Anything of a member can be changed:
---config.members.inception_resnet_v2_3.seed=7, and where it is fine-tuned from is its own too:
---config.members.inception_v4.init=FILE.
+An existing run, trained or imported, can serve as a member: --config.loaded.inception_v4=FOLDER.
+Every field of a member can be overridden, for example --config.members.inception_resnet_v2_3.seed=7
+or the weights to fine-tune: --config.members.inception_v4.init=FILE.
 
-Expected, digits: above 98 % (measured: see the README). The paper's, which has not been trained
-here: ImageNet validation, 144 crops of each image, top-1 83.5, top-5 96.9 (Table 5).
+Expected on the digits: above 98 % (measured: cls/models/README.md). Published, not reproduced here:
+ImageNet validation, 144 crops of each image, top-1 83.5, top-5 96.9 (Table 5).
 """
 
 from ml_collections import ConfigDict
 
-from configs import inception_resnet_v2, inception_v4
+from cls.recipes import inception_resnet_v2, inception_v4
 
 MEMBERS = {
     'inception_v4': inception_v4,

@@ -1,18 +1,18 @@
 """Inception-ResNet-v2 (Szegedy et al. 2017, https://arxiv.org/abs/1602.07261): the paper's recipe.
 
-  python -m cls.main --config configs/inception_resnet_v2.py                a small one, digits
+  python -m cls.main --config configs/inception_resnet_v2.py                small, on the digits
   python -m cls.main --config configs/inception_resnet_v2.py:imagenet2012   the paper's
   python -m cls.main --config configs/inception_resnet_v2.py:folder=DIR     on your images
   python -m cls.main --config configs/inception_resnet_v2.py:finetune,folder=DIR --config.init=FILE
 
-Expected, digits: above 98 % (measured: see the README). The paper's top-1, which has not been
-trained here: ImageNet, 144 crops 82.2 (Table 4), one crop (--config.eval.protocol=single) 80.1
-(Table 2). It trains on nothing smaller.
+Expected on the digits: above 98 % (measured: cls/models/README.md). Published top-1, not reproduced
+here: ImageNet, 144 crops 82.2 (Table 4), one crop (--config.eval.protocol=single) 80.1 (Table 2).
+The paper has no smaller data set.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common, inception_v3
+from cls.recipes import common, inception_v3
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -30,8 +30,8 @@ def digits(c: ConfigDict) -> None:
 def imagenet(c: ConfigDict) -> None:
     """Section 4: the optimizer of Inception-v3 on 20 replicas.
 
-    Images for each replica and epochs are not published: 32 and 100 are Inception-v3's, as are
-    clipping, label smoothing, distortions and all else.
+    The images of a replica and the epochs are not published: 32 and 100 are Inception-v3's, as are
+    clipping, label smoothing, distortions and everything else.
     """
     inception_v3.rmsprop(c)
     c.model.name = 'inception_resnet_v2'

@@ -1,18 +1,18 @@
 """Inception-v3 (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567): the paper's recipe.
 
-  python -m cls.main --config configs/inception_v3.py                  a small one, embedded digits
+  python -m cls.main --config configs/inception_v3.py                  small, on embedded digits
   python -m cls.main --config configs/inception_v3.py:imagenet2012     the paper's
   python -m cls.main --config configs/inception_v3.py:folder=DIR       its recipe on your images
   python -m cls.main --config configs/inception_v3.py:finetune,folder=DIR --config.init=FILE
 
-Expected, digits: above 98 % (measured: see the README). The paper's top-1, which has not been
-trained here: ImageNet, 144 crops 81.2 (Table 4), one crop (--config.eval.protocol=single) 78.8
-(Table 3). It trains on nothing smaller.
+Expected on the digits: above 98 % (measured: cls/models/README.md). Published top-1, not reproduced
+here: ImageNet, 144 crops 81.2 (Table 4), one crop (--config.eval.protocol=single) 78.8 (Table 3).
+The paper has no smaller data set.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -29,7 +29,7 @@ def digits(c: ConfigDict) -> None:
 
 
 def small(c: ConfigDict) -> None:
-    """What the Inception nets have in common on the digits: a narrow net and a short recipe."""
+    """The digits recipe of all Inception networks, an eighth as wide."""
     common.use_digits(c)
     c.data.image_size = 16
     c.model.width, c.model.small_images = 1 / 8, True
@@ -43,7 +43,7 @@ def small(c: ConfigDict) -> None:
 
 
 def imagenet(c: ConfigDict) -> None:
-    """Section 8: 50 replicas with 32 images each for 100 epochs; see `rmsprop`.
+    """Section 8: 50 replicas of 32 images each for 100 epochs; see `rmsprop`.
 
     The auxiliary loss has the released code's weight, 0.4.
     """
@@ -56,15 +56,15 @@ def imagenet(c: ConfigDict) -> None:
 def rmsprop(c: ConfigDict) -> None:
     """RMSProp with an epsilon of 1 and a rate of 0.045, times 0.94 every second epoch; clipping.
 
-    From section 8, as are gradients clipped at 2.0 (here: the global norm) and evaluation with the
-    parameters' running average; label smoothing from section 7. What the paper leaves open is the
-    released code's (inception_train.py, inception_model.py in TensorFlow's models repository):
-    momentum 0.9, weight decay 4e-5, averages with 0.9999 and for norms 0.9997; crops of 5 % of the
-    image's area or more, distortions of colour in one of two orders, TensorFlow's bilinear resizing
-    (image_processing.py). Its evaluation shrinks the central 87.5 % of both sides to a square; with
-    --config.eval.protocol=single it is a square here that is cut out. The accuracies of the paper
-    are of 144 crops (Table 4, as GoogLeNet's) beside those of one. Not here: its 1,001st class,
-    which stands for nothing; one of four ways of resizing, drawn by thread.
+    Section 8 also has gradients clipped at 2.0 (here by the global norm) and evaluation with the
+    parameters' running average; label smoothing is from section 7. Details missing from the paper
+    are those of the released code (inception_train.py, inception_model.py in TensorFlow's models
+    repository): momentum 0.9, weight decay 4e-5, averages with 0.9999 and for norms 0.9997; crops
+    of 5 % of the image's area or more, color distortions in one of two orders, TensorFlow's
+    bilinear resizing (image_processing.py). Its evaluation resizes the central 87.5 % of both sides
+    to a square; --config.eval.protocol=single crops a square instead. The paper reports 144 crops
+    (Table 4, as GoogLeNet's) and one crop. Not implemented: the unused 1,001st class; one of four
+    ways of resizing, chosen by thread.
     """
     common.use_imagenet(c)
     c.model.dtype = 'bfloat16'

@@ -1,24 +1,24 @@
 """MetaQNN (Baker et al. 2017, https://arxiv.org/abs/1611.02167): the paper's recipe.
 
-  python -m cls.main --config configs/metaqnn.py             a small one on the embedded digits
+  python -m cls.main --config configs/metaqnn.py             small, on embedded digits
   python -m cls.main --config configs/metaqnn.py:cifar10     the best of Table A2;
                                                              variant=metaqnn_2_cifar, ..._5_cifar
-  python -m cls.main --config configs/metaqnn.py:cifar100    the same net from scratch
+  python -m cls.main --config configs/metaqnn.py:cifar100    the same network from scratch
   python -m cls.main --config configs/metaqnn.py:svhn_cropped
                                                              the second of Table A3
   python -m cls.main --config configs/metaqnn.py:mnist       the first of the authors' files
-  ... --config.model.genotype=FILE.json                      any net of the grammar:
+  ... --config.model.genotype=FILE.json                      any chain of the grammar:
                                       {"layers": ["C(64,3,1)", "P(2,2)", "FC(128)", "SM(10)"]}
 
-Expected, digits: above 98 % (measured: see the README). The paper's top-1, which has not been
-trained here: CIFAR-10 93.08, CIFAR-100 72.86, SVHN 97.72; of the five best together 92.68 on
-CIFAR-10 and 97.94 on SVHN. MNIST's, 99.56, is of a net that could not be identified
+Expected on the digits: above 98 % (measured: cls/models/README.md). Published top-1, not reproduced
+here: CIFAR-10 93.08, CIFAR-100 72.86, SVHN 97.72; an ensemble of the five best has 92.68 on
+CIFAR-10 and 97.94 on SVHN. The 99.56 on MNIST is of a network that could not be identified
 (cls/models/metaqnn.py).
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -42,7 +42,7 @@ def digits(c: ConfigDict) -> None:
 def sgd(c: ConfigDict) -> None:
     """The authors' solver files (static/solver): momentum 0.9, L2 of 5e-4 of all parameters.
 
-    The rate, 0.025, is halved once, then seven times in a row, then three times.
+    The rate, 0.025, is halved once, then seven times in succession, then three times.
     """
     c.batch = 128
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.025, 0.9
@@ -58,9 +58,9 @@ def halve(*runs: range) -> tuple[str, ...]:
 def cifar(c: ConfigDict, name: str) -> None:
     """300 epochs; the rate falls near 40, 80 and 240. Mirrored, shifted by up to 5 pixels.
 
-    Global contrast normalisation is of each image, after the crop, whose border is black. The
-    released code (preprocessing.py) has by that name a mean and deviation of each pixel over the
-    training set, and pads afterwards.
+    Global contrast normalization is applied to each image after the crop with its black border. In
+    the released code (preprocessing.py) that name means a mean and deviation of each pixel over the
+    training set, before the padding.
     """
     common.use_cifar(c, name)
     sgd(c)
@@ -72,9 +72,9 @@ def cifar(c: ConfigDict, name: str) -> None:
 
 
 def svhn(c: ConfigDict) -> None:
-    """50 epochs; the rate falls near 5, 10 and 40. Global contrast normalisation.
+    """50 epochs; the rate falls near 5, 10 and 40. Global contrast normalization.
 
-    Not here: the authors' normalisation of neighbourhoods after that.
+    Not implemented: the authors' local contrast normalization after that.
     """
     common.use_svhn(c)
     sgd(c)
@@ -88,8 +88,8 @@ def svhn(c: ConfigDict) -> None:
 def mnist(c: ConfigDict) -> None:
     """mnist_0_solver.prototxt: Adam, 40 epochs of 468 steps, the rate divided by 5 after each 5.
 
-    Neither mirrored nor cropped. The files of the other nets differ in rate and L2 (mnist_5: 4e-4
-    and 1e-3); how pixels are normalised is not in them, here by their mean and deviation.
+    Neither mirrored nor cropped. The files of the other networks differ in rate and L2 (mnist_5:
+    4e-4 and 1e-3). They do not say how pixels are normalized: here by their mean and deviation.
     """
     common.use_mnist(c)
     c.model.name = 'metaqnn_0_mnist'

@@ -1,19 +1,19 @@
 """MobileNetV3 (Howard et al. 2019, https://arxiv.org/abs/1905.02244): the paper's recipe.
 
-  python -m cls.main --config configs/mobilenetv3.py                 a small one, embedded digits
-  python -m cls.main --config configs/mobilenetv3.py:imagenet2012    the large net;
+  python -m cls.main --config configs/mobilenetv3.py                 small, on embedded digits
+  python -m cls.main --config configs/mobilenetv3.py:imagenet2012    the large network;
                                         variant=mobilenetv3_small_100, mobilenetv3_large_075, ...
   python -m cls.main --config configs/mobilenetv3.py:folder=DIR      its recipe on your images
   python -m cls.main --config configs/mobilenetv3.py:finetune,folder=DIR --config.init=FILE
 
-Expected, digits: above 98 % (measured: see the README). The paper's top-1, which has not been
-trained here: ImageNet large: 75.2, small: 67.4 (Table 3); the authors' README has 73.3 and 65.4
-for the width 0.75, 72.3 and 61.9 for the minimalistic nets.
+Expected on the digits: above 98 % (measured: cls/models/README.md). Published top-1, not reproduced
+here: ImageNet large: 75.2, small: 67.4 (Table 3); the authors' README has 73.3 and 65.4 for the
+width 0.75, 72.3 and 61.9 for the minimalistic networks.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -22,10 +22,8 @@ def get_config(argument: str = '') -> ConfigDict:
 
 
 def digits(c: ConfigDict) -> None:
-    """Four blocks, of which three have gates and two h-swish, on digits of 16 pixels."""
-    common.use_digits(c)
-    c.data.image_size = 16
-    c.data.pad = 2  # a pixel of the original
+    """Four blocks, three with gates and two with h-swish, on digits of 16 pixels."""
+    common.use_mobile_digits(c, duration='30 epochs', weight_decay=1e-5, ema=0.98)
     c.model.name = 'mobilenetv3_small_100'
     c.model.genotype = {
         'stages': (
@@ -35,20 +33,15 @@ def digits(c: ConfigDict) -> None:
         )
     }
     c.model.last_features, c.model.head_features, c.model.bn_momentum = 96, 128, 0.9
-    c.duration, c.batch = '30 epochs', 64
-    c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
-    c.optim.weight_decay, c.optim.clip_norm = 1e-5, 2.0
-    c.schedule.name, c.schedule.warmup = 'cosine', '2 epochs'
-    c.ema = 0.98
 
 
 def imagenet(c: ConfigDict) -> None:
     """Section 6.1.1: RMSProp with momentum 0.9, batches of 4,096, 128 for each chip.
 
-    A rate of 0.1 with a 'decay rate of 0.01 every 3 epochs', read as: times 0.99. Dropout of 0.2,
-    weight decay 1e-5, averages of 0.9999, Inception's images. That depthwise filters do not decay
-    is in the code (slim, training_scope of nets/mobilenet/mobilenet.py). Neither the length, nor
-    RMSProp's decay and epsilon, nor a warm-up is published: here MnasNet's, by authors in common.
+    A rate of 0.1 with a 'decay rate of 0.01 every 3 epochs', read as a factor of 0.99. Dropout of
+    0.2, weight decay 1e-5, averages of 0.9999, Inception's images. Depthwise filters do not decay,
+    as in slim (training_scope of mobilenet.py). The length, RMSProp's decay and epsilon and the
+    warm-up are not published: they are those of MnasNet, a paper with authors in common.
     """
     common.use_imagenet(c)
     c.model.name = 'mobilenetv3_large_100'

@@ -1,24 +1,24 @@
 """NASNet-A (Zoph et al. 2018, https://arxiv.org/abs/1707.07012): the paper's recipes.
 
-  python -m cls.main --config configs/nasnet.py                 a small one on embedded digits
+  python -m cls.main --config configs/nasnet.py                 small, on embedded digits
   python -m cls.main --config configs/nasnet.py:cifar10         6 @ 768;
                               variant=nasnet_a_7_2304_cifar, --config.augment.cutout=16
   python -m cls.main --config configs/nasnet.py:imagenet2012    6 @ 4032 at 331 pixels
   python -m cls.main --config configs/nasnet.py:imagenet2012,variant=nasnet_a_mobile
              --config.data.image_size=224 --config.data.eval_resize=256
              --config.optim.lr=2.0 --config.optim.weight_decay=4e-5
-             --config.model.bn_group=32                           the mobile net, 4 @ 1056
+             --config.model.bn_group=32                           the mobile network, 4 @ 1056
   python -m cls.main --config configs/nasnet.py:folder=DIR      the ImageNet recipe, your images
   python -m cls.main --config configs/nasnet.py:finetune,folder=DIR --config.init=FILE
 
-Expected, digits: above 98 % (measured: see the README). The paper's top-1, which has not been
-trained here: CIFAR-10 6 @ 768 96.59, with cutout 97.35, 7 @ 2304 97.03, with cutout 97.60 (Table 1,
-means of five); ImageNet 6 @ 4032 82.7, 4 @ 1056 74.0 (Tables 2, 3).
+Expected on the digits: above 98 % (measured: cls/models/README.md). Published top-1, not reproduced
+here: CIFAR-10 6 @ 768 96.59, with cutout 97.35, 7 @ 2304 97.03, with cutout 97.60 (Table 1, means
+of five); ImageNet 6 @ 4032 82.7, 4 @ 1056 74.0 (Tables 2, 3).
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -42,11 +42,11 @@ def digits(c: ConfigDict) -> None:
 def cifar(c: ConfigDict, name: str) -> None:
     """Appendix A.6: momentum 0.9, one period of a cosine; the numbers of the released code.
 
-    Those (slim/nets/nasnet/nasnet.py, `cifar_config`): 600 epochs of batches of 32, rate 0.025, L2
-    5e-4, the gradient's norm cut at 5, auxiliary loss 0.4, drop path to 0.4. Table 1's "+ cutout"
-    is --config.augment.cutout=16, by the size that the paper on cutout (1708.04552) has for
-    CIFAR-10; it has 8 for CIFAR-100. Not here: that in the code the rate of drop path also grows
-    with depth, which the paper does not say.
+    The code (`cifar_config` of slim's nasnet.py) has 600 epochs of batches of 32, rate 0.025, L2
+    5e-4, the gradient's norm clipped at 5, auxiliary loss 0.4, drop path to 0.4. Table 1's "+
+    cutout" is --config.augment.cutout=16, the size for CIFAR-10 in the paper on cutout
+    (1708.04552); for CIFAR-100 it is 8. Not implemented: the growth of the drop path rate with
+    depth, which only the code has.
     """
     common.use_cifar(c, name)
     c.model.name = 'nasnet_a_6_768_cifar'
@@ -62,9 +62,9 @@ def imagenet(c: ConfigDict) -> None:
 
     The paper's: RMSProp of decay 0.9 and epsilon 1, an average of the weights of decay 0.9999,
     label smoothing 0.1, auxiliary loss 0.4, dropout 0.5, the images of Inception-v3. The code's: a
-    rate of 1.5 (2.0 for the mobile net), times 0.97 each 2.4 epochs, L2 5e-5 (4e-5), the gradient's
-    norm cut at 10, 250k steps, drop path to 0.3 (none); momentum 0.9 is the default of slim's
-    trainer.
+    rate of 1.5 (2.0 for the mobile network), times 0.97 each 2.4 epochs, L2 5e-5 (4e-5), the
+    gradient's norm clipped at 10, 250k steps, drop path to 0.3 (none); momentum 0.9 is the default
+    of slim's trainer.
     """
     common.use_imagenet(c)
     c.model.name = 'nasnet_a_large'

@@ -1,6 +1,6 @@
 """PNASNet-5 (Liu et al. 2018, https://arxiv.org/abs/1712.00559): the released code's recipes.
 
-  python -m cls.main --config configs/pnasnet.py                 a small one on embedded digits
+  python -m cls.main --config configs/pnasnet.py                 small, on embedded digits
   python -m cls.main --config configs/pnasnet.py:cifar10         N = 3, F = 48
   python -m cls.main --config configs/pnasnet.py:imagenet2012    N = 4, F = 216 at 331 pixels
   python -m cls.main --config configs/pnasnet.py:imagenet2012,variant=pnasnet5_mobile
@@ -8,13 +8,13 @@
   python -m cls.main --config configs/pnasnet.py:folder=DIR      the ImageNet recipe, your images
   python -m cls.main --config configs/pnasnet.py:finetune,folder=DIR --config.init=FILE
 
-Expected, digits: above 98 % (measured: see the README). The paper's top-1, which has not been
-trained here: CIFAR-10 96.59 (mean of 15); ImageNet large 82.9, mobile 74.2.
+Expected on the digits: above 98 % (measured: cls/models/README.md). Published top-1, not reproduced
+here: CIFAR-10 96.59 (mean of 15); ImageNet large 82.9, mobile 74.2.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common, nasnet
+from cls.recipes import common, nasnet
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -23,21 +23,21 @@ def get_config(argument: str = '') -> ConfigDict:
 
 
 def digits(c: ConfigDict) -> None:
-    """One cell in each stack (N = 1), F = 12, of which the second and the third reduce."""
+    """One cell in each stack (N = 1), F = 12; the second and the third reduce."""
     nasnet.digits(c)
     c.model.name = 'pnasnet5_cifar'
 
 
 def cifar(c: ConfigDict, name: str) -> None:
-    """NASNet's numbers, whose training the paper follows; its own are not in the released code."""
+    """NASNet's numbers, as the paper follows NASNet; the released code has none for CIFAR."""
     nasnet.cifar(c, name)
     c.model.name = 'pnasnet5_cifar'
 
 
 def imagenet(c: ConfigDict) -> None:
-    """NASNet's numbers, with drop path to 0.4 and L2 4e-5, as the released code has (slim's nets).
+    """NASNet's numbers, with drop path to 0.4 and L2 4e-5 as in the released code (slim).
 
-    Not here, as for NASNet: that in the code the rate of drop path also grows with depth.
+    Not implemented, as for NASNet: the growth of the drop path rate with depth in the code.
     """
     nasnet.imagenet(c)
     c.model.name = 'pnasnet5_large'

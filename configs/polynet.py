@@ -1,18 +1,18 @@
 """PolyNet (Zhang et al. 2017, https://arxiv.org/abs/1611.05725): the paper's recipe.
 
-  python -m cls.main --config configs/polynet.py                  a small one on embedded digits
+  python -m cls.main --config configs/polynet.py                  small, on embedded digits
   python -m cls.main --config configs/polynet.py:imagenet2012     Very Deep PolyNet at 331 pixels;
                                                                   variant=polynet_mixed_b
   python -m cls.main --config configs/polynet.py:folder=DIR       the ImageNet recipe, your images
   python -m cls.main --config configs/polynet.py:finetune,folder=DIR --config.init=FILE
 
-Expected, digits: above 95 % (measured: see the README). The paper's top-1, which has not been
-trained here: ImageNet 81.29 from a single crop of 331 pixels, 82.64 from many.
+Expected on the digits: above 95 % (measured: cls/models/README.md). Published top-1, not reproduced
+here: ImageNet 81.29 from a single crop of 331 pixels, 82.64 from many crops.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -21,7 +21,7 @@ def get_config(argument: str = '') -> ConfigDict:
 
 
 def digits(c: ConfigDict) -> None:
-    """Each kind of module once, at an eighth of the channels and the least size of images."""
+    """One module of each kind, at an eighth of the channels and the smallest image size."""
     common.use_digits(c)
     c.data.image_size, c.data.pad = 75, 9
     c.model.name = 'polynet'
@@ -35,12 +35,12 @@ def digits(c: ConfigDict) -> None:
 def imagenet(c: ConfigDict) -> None:
     """Section 4: RMSProp, 560k steps of 512 over 32 GPUs, the rate divided by 10 every 160k.
 
-    Stochastic paths are on from the start, where the paper turns them on when the net begins to
+    Stochastic paths are on from the start; the paper turns them on when the network begins to
     overfit: --config.model.path_drop_rate=0 for the steps before. The paper names neither momentum
-    nor weight decay: there is no momentum, and the decay is that of Inception-v3. Its many crops
-    could not be read; Inception's 144 stand for them: --config.eval.protocol=crops_144. Not here:
-    initialisation by insertion, where half of the modules come from a trained Inception-ResNet, as
-    config.init wants weights for all of them.
+    nor weight decay: here there is no momentum, and the decay is Inception-v3's. Its protocol of
+    many crops could not be determined; Inception's 144 replace it:
+    --config.eval.protocol=crops_144. Not implemented: initialization by insertion, with half of the
+    modules from a trained Inception-ResNet, as config.init needs weights for all of them.
     """
     common.use_imagenet(c)
     c.model.name = 'polynet'

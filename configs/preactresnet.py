@@ -1,20 +1,20 @@
 """PreActResNet (He et al. 2016, https://arxiv.org/abs/1603.05027): the paper's recipes.
 
-  python -m cls.main --config configs/preactresnet.py                a small one on embedded digits
+  python -m cls.main --config configs/preactresnet.py                small, on embedded digits
   python -m cls.main --config configs/preactresnet.py:cifar10        164 layers;
                                                          variant=preactresnet1001_cifar
   python -m cls.main --config configs/preactresnet.py:imagenet2012   200; variant=preactresnet152
   python -m cls.main --config configs/preactresnet.py:folder=DIR     ImageNet's, on your images
   python -m cls.main --config configs/preactresnet.py:finetune,folder=DIR --config.init=FILE
 
-Expected, digits: above 97 % (measured: see the README). The paper's top-1, which has not been
-trained here: CIFAR-10 110: 93.63, 164: 94.54, 1001: 95.08; CIFAR-100 164: 75.67, 1001: 77.29
-(medians of five, Tables 3 and 4); ImageNet, one crop of 320 pixels, 152: 78.9, 200: 79.3 (Table 5).
+Expected on the digits: above 97 % (measured: cls/models/README.md). Published top-1, not reproduced
+here: CIFAR-10 110: 93.63, 164: 94.54, 1001: 95.08; CIFAR-100 164: 75.67, 1001: 77.29 (medians of
+five, Tables 3 and 4); ImageNet, one crop of 320 pixels, 152: 78.9, 200: 79.3 (Table 5).
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -42,9 +42,9 @@ def digits(c: ConfigDict) -> None:
 def cifar(c: ConfigDict, name: str) -> None:
     """The appendix: 64k steps of 128 on two devices, the rate divided by 10 at 32k and 48k.
 
-    The paper's 4.62 % of ResNet-1001 are of batches of 64. Left out: 400 steps at a rate of 0.01 at
-    the start, which the paper calls unnecessary for this unit. The stride lies where the code that
-    the authors refer to has it.
+    The paper's 4.62 % of ResNet-1001 is with batches of 64. Left out: the first 400 steps at a rate
+    of 0.01, unnecessary for this unit according to the paper. The stride is on the first
+    convolution, as in the code that the authors refer to.
     """
     common.use_cifar(c, name)
     sgd(c)
@@ -58,11 +58,11 @@ def cifar(c: ConfigDict, name: str) -> None:
 def imagenet(c: ConfigDict) -> None:
     """The appendix: batches of 256 on eight devices, the rate divided by 10 at 30 and 60 epochs.
 
-    The paper does not say when training ends: 90 epochs are fb.resnet.torch's. The images are as
-    for ResNet, with the standard colour augmentation (PCA noise); what is tested is one crop of 320
-    pixels of an image whose shorter side has 320 (section 5, Table 5). The 20.1 % of Facebook's
-    ResNet-200 are of fb.resnet.torch's crops and jitter: --config.data.train_crop=random_resized
-    --config.augment.brightness=0.4, and so contrast and saturation.
+    The paper does not give the length: 90 epochs are fb.resnet.torch's. The images are ResNet's,
+    with the standard color augmentation (PCA noise). One crop of 320 pixels is evaluated, from a
+    shorter side of 320 (section 5, Table 5). The 20.1 % of Facebook's ResNet-200 is with the crops
+    and jitter of fb.resnet.torch: --config.data.train_crop=random_resized
+    --config.augment.brightness=0.4, likewise contrast and saturation.
     """
     common.use_imagenet(c)
     sgd(c)

@@ -1,18 +1,18 @@
-"""PReLU-nets (He et al. 2015, https://arxiv.org/abs/1502.01852): the paper's recipes.
+"""PReLU networks (He et al. 2015, https://arxiv.org/abs/1502.01852): the paper's recipes.
 
-  python -m cls.main --config configs/prelunet.py                 a small one on embedded digits
+  python -m cls.main --config configs/prelunet.py                 small, on embedded digits
   python -m cls.main --config configs/prelunet.py:imagenet2012    A; variant=prelunet_c, ..._14
   python -m cls.main --config configs/prelunet.py:folder=DIR      the ImageNet recipe, your images
   python -m cls.main --config configs/prelunet.py:finetune,folder=DIR --config.init=FILE
 
-Expected, digits: above 98 % (measured: see the README). The paper's top-1, which has not been
-trained here: ImageNet, many scales and dense, A 77.03, B 77.15, C 78.41 (Table 6); ten crops A
-74.41, B 74.47, C 75.73, the small net 67.36 (Tables 5 and 2).
+Expected on the digits: above 98 % (measured: cls/models/README.md). Published top-1, not reproduced
+here: ImageNet, many scales and dense, A 77.03, B 77.15, C 78.41 (Table 6); ten crops A 74.41, B
+74.47, C 75.73, the small network 67.36 (Tables 5 and 2).
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -21,7 +21,7 @@ def get_config(argument: str = '') -> ConfigDict:
 
 
 def sgd(c: ConfigDict) -> None:
-    """Section 3, training. Slopes are not decayed (section 2.1), and here biases are not either."""
+    """Section 3, training. Slopes are not decayed (section 2.1), nor biases here."""
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.01, 0.9
     c.optim.weight_decay, c.optim.decay_mask = 5e-4, 'kernels'
 
@@ -42,10 +42,10 @@ def digits(c: ConfigDict) -> None:
 def imagenet(c: ConfigDict) -> None:
     """Section 3, training: 80 epochs of batches of 128, the rate divided by 10 at plateaus, twice.
 
-    The plateaus are not published: thirds of the run stand for them. The paper subtracts the mean
-    of each pixel; here pixels are normalised channel by channel. Colours are altered as AlexNet
-    has it (PCA noise); all is decayed but the slopes (section 2.1). Evaluation is dense and
-    mirrored (section 3, testing), on the scales that Table 4 lists for A; Table 6 does not say its.
+    The plateaus are not published: the rate falls after each third of the run. The paper subtracts
+    the mean of each pixel; here pixels are normalized channel by channel. Colors have AlexNet's PCA
+    noise; all parameters are decayed except the slopes (section 2.1). Evaluation is dense and
+    mirrored (section 3, testing), on Table 4's scales for A; Table 6 does not give its scales.
     Tables 1, 2 and 5, ten crops: --config.eval.protocol=ten_crop.
     """
     common.use_imagenet(c)

@@ -1,20 +1,21 @@
 """ProxylessNAS (Cai et al. 2019, https://arxiv.org/abs/1812.00332): the authors' recipe.
 
-  python -m cls.main --config configs/proxylessnas.py                 a small one, embedded digits
-  python -m cls.main --config configs/proxylessnas.py:imagenet2012    the net for mobile devices;
+  python -m cls.main --config configs/proxylessnas.py                 small, on embedded digits
+  python -m cls.main --config configs/proxylessnas.py:imagenet2012    for mobile devices;
                                 variant=proxyless_gpu, proxyless_cpu, proxyless_mobile14
   python -m cls.main --config configs/proxylessnas.py:folder=DIR      its recipe on your images
   python -m cls.main --config configs/proxylessnas.py:finetune,folder=DIR --config.init=FILE
 
-Any other net of the space: --config.model.genotype=FILE.json, with the stages' strings. Expected,
-digits: above 97 % (measured: see the README). The paper's top-1, one crop, which has not been
-trained here: ImageNet mobile 74.6, GPU 75.1, CPU 75.3; mobile14: the authors' net has 76.7. Not
-here: the search, and the paper's nets for CIFAR-10, which are built on PyramidNet's.
+Any other network of the space: --config.model.genotype=FILE.json, with the stages' strings.
+Expected on the digits: above 97 % (measured: cls/models/README.md). Published top-1 from one crop,
+not reproduced here: ImageNet mobile 74.6, GPU 75.1, CPU 75.3; mobile14: the authors' network has
+76.7. The search is configs/search/proxylessnas.py. Not implemented: the paper's networks for
+CIFAR-10, based on PyramidNet.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -24,9 +25,7 @@ def get_config(argument: str = '') -> ConfigDict:
 
 def digits(c: ConfigDict) -> None:
     """Five blocks with all windows and both expansions, on digits of 16 pixels."""
-    common.use_digits(c)
-    c.data.image_size = 16
-    c.data.pad = 2  # a pixel of the original
+    common.use_mobile_digits(c, duration='20 epochs', weight_decay=4e-5)
     c.model.name = 'proxyless_mobile'
     c.model.genotype = {
         'stages': (
@@ -36,20 +35,16 @@ def digits(c: ConfigDict) -> None:
         )
     }
     c.model.stem_features, c.model.head_features = 16, 128
-    c.duration, c.batch = '20 epochs', 64
-    c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
-    c.optim.weight_decay, c.optim.clip_norm = 4e-5, 2.0
-    c.schedule.name, c.schedule.warmup = 'cosine', '2 epochs'
 
 
 def imagenet(c: ConfigDict) -> None:
-    """The authors' training/main.py, by which, its README says, the paper's accuracy is reached.
+    """The authors' training/main.py, which reaches the paper's accuracy by its README.
 
-    Eight GPUs of 64 images with a rate of 0.0125 each, which grows in 5 epochs to their sum and
-    then follows a cosine for 300 in all; momentum 0.9, weight decay 5e-5 of all parameters, label
-    smoothing 0.1. (The defaults of search/imagenet_run_exp.py are others: a rate of 0.05 for 256
-    images, Nesterov momentum, weight decay 4e-5 that leaves out the norms, no warm-up.) The README
-    runs it with label smoothing and with jitter of colours.
+    Eight GPUs of 64 images with a rate of 0.0125 each: the rate grows to their sum in 5 epochs and
+    then follows a cosine, for 300 epochs in total; momentum 0.9, weight decay 5e-5 of all
+    parameters, label smoothing 0.1. (The defaults of search/imagenet_run_exp.py differ: a rate of
+    0.05 for 256 images, Nesterov momentum, weight decay 4e-5 without the norms, no warm-up.) The
+    README's command has label smoothing and color jitter.
     """
     common.use_imagenet(c)
     c.model.name = 'proxyless_mobile'

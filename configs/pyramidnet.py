@@ -1,6 +1,6 @@
 """PyramidNet (Han et al. 2017, https://arxiv.org/abs/1610.02915): the paper's recipes.
 
-  python -m cls.main --config configs/pyramidnet.py                a small one on embedded digits
+  python -m cls.main --config configs/pyramidnet.py                small, on embedded digits
   python -m cls.main --config configs/pyramidnet.py:cifar10        110, alpha 48;
                                                          variant=pyramidnet272_a200_cifar
   python -m cls.main --config configs/pyramidnet.py:imagenet2012   200, alpha 300;
@@ -8,14 +8,14 @@
   python -m cls.main --config configs/pyramidnet.py:folder=DIR     the ImageNet recipe, your images
   python -m cls.main --config configs/pyramidnet.py:finetune,folder=DIR --config.init=FILE
 
-Expected, digits: above 98 % (measured: see the README). The paper's top-1, which has not been
-trained here: CIFAR-10 and -100 110 with alpha 48: 95.38, 76.69, alpha 270: 96.27, 81.75, 272 with
-alpha 200: 96.69, 83.65; ImageNet, one crop of 224 pixels, alpha 300: 79.53, alpha 450: 79.89.
+Expected on the digits: above 98 % (measured: cls/models/README.md). Published top-1, not reproduced
+here: CIFAR-10 and -100 110 with alpha 48: 95.38, 76.69, alpha 270: 96.27, 81.75, 272 with alpha
+200: 96.69, 83.65; ImageNet, one crop of 224 pixels, alpha 300: 79.53, alpha 450: 79.89.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -24,7 +24,7 @@ def get_config(argument: str = '') -> ConfigDict:
 
 
 def sgd(c: ConfigDict) -> None:
-    """Section 4.2, and what fb.resnet.torch, which the authors' code is part of, adds to it."""
+    """Section 4.2, completed from fb.resnet.torch, the base of the authors' code."""
     c.optim.name, c.optim.momentum, c.optim.nesterov = 'sgd', 0.9, True
     c.optim.lr, c.optim.weight_decay, c.optim.decay_mask = 0.1, 1e-4, 'all'
 
@@ -43,8 +43,8 @@ def digits(c: ConfigDict) -> None:
 def cifar(c: ConfigDict, name: str) -> None:
     """Section 4.2: 300 epochs of batches of 128, the rate divided by 10 at 150 and 225.
 
-    It begins at 0.1 for CIFAR-10 and at 0.5 for CIFAR-100. fb.resnet.torch normalises
-    first, which makes the border of a crop the mean colour.
+    The rate begins at 0.1 for CIFAR-10 and at 0.5 for CIFAR-100. fb.resnet.torch normalizes before
+    padding, so the border of a crop has the mean color.
     """
     common.use_cifar(c, name)
     sgd(c)
@@ -58,8 +58,8 @@ def cifar(c: ConfigDict, name: str) -> None:
 def imagenet(c: ConfigDict) -> None:
     """Section 4.3: 120 epochs of batches of 128 from a rate of 0.05, divided by 10 three times.
 
-    The images of fb.resnet.torch: crops of random size and shape, jitter of colours, PCA noise.
-    Dropout of 0.5 is a part of pyramidnet200_a450. The paper's crops of 320 pixels, 80.8 with it:
+    The images of fb.resnet.torch: crops of random size and shape, color jitter, PCA noise. Dropout
+    of 0.5 is a part of pyramidnet200_a450. The paper's crops of 320 pixels, 80.8 with it:
     --config.data.eval_size=320 --config.data.eval_resize=320.
     """
     common.use_imagenet(c)

@@ -1,6 +1,6 @@
 """Residual Attention Network (Wang et al. 2017, https://arxiv.org/abs/1704.06904): its recipes.
 
-  python -m cls.main --config configs/residual_attention.py                a small one on the digits
+  python -m cls.main --config configs/residual_attention.py                small, on the digits
   python -m cls.main --config configs/residual_attention.py:cifar10        Attention-92;
                                                 variant=attention236_cifar, attention452_cifar
   python -m cls.main --config configs/residual_attention.py:imagenet2012   Attention-56;
@@ -8,14 +8,14 @@
   python -m cls.main --config configs/residual_attention.py:folder=DIR     the same, your images
   python -m cls.main --config configs/residual_attention.py:finetune,folder=DIR --config.init=FILE
 
-Expected, digits: above 97 % (measured: see the README). The paper's top-1, which has not been
-trained here: CIFAR-10 92: 95.01, 236: 95.86, 452: 96.10; CIFAR-100 78.29, 78.84, 79.55 (section
-4.1); ImageNet 56: 78.24, AttentionNeXt-56: 78.8, 92 at 320 pixels: 80.5 (section 4.2).
+Expected on the digits: above 97 % (measured: cls/models/README.md). Published top-1, not reproduced
+here: CIFAR-10 92: 95.01, 236: 95.86, 452: 96.10; CIFAR-100 78.29, 78.84, 79.55 (section 4.1);
+ImageNet 56: 78.24, AttentionNeXt-56: 78.8, 92 at 320 pixels: 80.5 (section 4.2).
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -54,10 +54,10 @@ def cifar(c: ConfigDict, name: str) -> None:
 def imagenet(c: ConfigDict) -> None:
     """Section 4.2: 530k steps, the rate divided by 10 at 200k, 400k and 500k.
 
-    Scale and aspect ratio of the crops are drawn as for GoogLeNet; the standard colour augmentation
-    is AlexNet's PCA noise. Attention-92 is evaluated on crops of 320 pixels:
-    --config.data.eval_size=320 --config.data.eval_resize=320. To what the images are resized
-    before is not published: this is PreActResNet's way.
+    Scale and aspect ratio of the crops are sampled as for GoogLeNet; the standard color
+    augmentation is AlexNet's PCA noise. Attention-92 is evaluated on crops of 320 pixels:
+    --config.data.eval_size=320 --config.data.eval_resize=320. The size before that crop is not
+    published: 320 is PreActResNet's.
     """
     common.use_imagenet(c)
     sgd(c)

@@ -1,19 +1,19 @@
 """ResNet (He et al. 2016, https://arxiv.org/abs/1512.03385): the paper's recipes.
 
-  python -m cls.main --config configs/resnet.py                  a small one on the embedded digits
+  python -m cls.main --config configs/resnet.py                  small, on embedded digits
   python -m cls.main --config configs/resnet.py:cifar10          ResNet-56; variant=resnet110_cifar
   python -m cls.main --config configs/resnet.py:imagenet2012     ResNet-50; variant=resnet152_v1
   python -m cls.main --config configs/resnet.py:folder=DIR       the ImageNet recipe on your images
   python -m cls.main --config configs/resnet.py:finetune,folder=DIR --config.init=FILE
 
-Expected, digits: above 98 % in two minutes on two CPU cores (measured: see the README). The paper's
-top-1, which has not been trained here: CIFAR-10 20: 91.25, 32: 92.49, 44: 92.83, 56: 93.03, 110:
+Expected on the digits: above 98 % in two minutes on two CPU cores (measured: cls/models/README.md).
+Published top-1, not reproduced here: CIFAR-10 20: 91.25, 32: 92.49, 44: 92.83, 56: 93.03, 110:
 93.57 (Table 6); ImageNet, ten crops, 34: 75.48, 50: 77.15, 101: 78.25, 152: 78.57 (Table 3).
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -40,9 +40,9 @@ def digits(c: ConfigDict) -> None:
 def cifar(c: ConfigDict, name: str) -> None:
     """Section 4.2: 64k steps of 128, the rate divided by 10 at 32k and 48k.
 
-    The paper trains on 45k images and validates on 5k while it chooses, and reports the test error
-    of training on all 50k; so here. For ResNet-110 it starts at a rate of 0.01 until the training
-    error is below 80 %, about 400 steps; nearest to that is --config.schedule.warmup='400 steps'
+    The paper tunes on a split of 45k and 5k images and reports the test error of training on all
+    50k, as here. For ResNet-110 it starts at a rate of 0.01 until the training error is below 80 %,
+    about 400 steps. The nearest setting is --config.schedule.warmup='400 steps'
     --config.schedule.warmup_init=0.01.
     """
     common.use_cifar(c, name)
@@ -55,11 +55,11 @@ def cifar(c: ConfigDict, name: str) -> None:
 def imagenet(c: ConfigDict) -> None:
     """Section 3.4: batches of 256, 600k steps at most, the rate divided by 10 on plateaus.
 
-    The plateaus are not published: every 30 epochs of 90 is what public reproductions of the paper
-    use. The standard colour augmentation is AlexNet's PCA noise. Evaluation is on the ten crops of
-    Table 3; Table 4's, dense on five scales (section 3.4), is --config.eval.protocol=dense_flip
-    --config.eval.scales=224,256,384,480,640. Not here: the mean of each pixel, which the paper
-    subtracts; here it is each channel's.
+    The plateaus are not published: public reproductions of the paper use every 30 epochs of 90. The
+    standard color augmentation is AlexNet's PCA noise. Evaluation is on the ten crops of Table 3;
+    Table 4's, dense on five scales (section 3.4), is --config.eval.protocol=dense_flip
+    --config.eval.scales=224,256,384,480,640. The paper subtracts the mean of each pixel; here it is
+    the mean of each channel.
     """
     common.use_imagenet(c)
     sgd(c)

@@ -1,6 +1,6 @@
 """ResNeXt (Xie et al. 2017, https://arxiv.org/abs/1611.05431): the paper's recipes.
 
-  python -m cls.main --config configs/resnext.py                  a small one on embedded digits
+  python -m cls.main --config configs/resnext.py                  small, on embedded digits
   python -m cls.main --config configs/resnext.py:cifar10          29 (8x64d); cifar100,
                                                           variant=resnext29_16x64d_cifar
   python -m cls.main --config configs/resnext.py:imagenet2012     50 (32x4d);
@@ -8,14 +8,14 @@
   python -m cls.main --config configs/resnext.py:folder=DIR       the ImageNet recipe, your images
   python -m cls.main --config configs/resnext.py:finetune,folder=DIR --config.init=FILE
 
-Expected, digits: above 98 % (measured: see the README). The paper's top-1, which has not been
-trained here: CIFAR-10 and CIFAR-100 29 (8x64d): 96.35, 82.23; 29 (16x64d): 96.42, 82.69 (Table 7);
+Expected on the digits: above 98 % (measured: cls/models/README.md). Published top-1, not reproduced
+here: CIFAR-10 and CIFAR-100 29 (8x64d): 96.35, 82.23; 29 (16x64d): 96.42, 82.69 (Table 7);
 ImageNet, one crop, 50 (32x4d): 77.8, 101 (32x4d): 78.8, 101 (64x4d): 79.6 (Tables 3 and 4).
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -30,7 +30,7 @@ def sgd(c: ConfigDict) -> None:
 
 
 def digits(c: ConfigDict) -> None:
-    """A net of four blocks of 4 x 8d in three stages, on 8x8 digits."""
+    """A network of four blocks of 4 x 8d in three stages, on 8x8 digits."""
     common.use_digits(c)
     sgd(c)
     c.model.name = 'resnext29_8x64d_cifar'
@@ -44,9 +44,9 @@ def digits(c: ConfigDict) -> None:
 def cifar(c: ConfigDict, name: str) -> None:
     """Section 5.3 and the appendix: 300 epochs of batches of 128 on eight devices.
 
-    The authors' README has the first version's numbers as those of batches of 256 and pre-activated
-    blocks, and finds these batches and blocks better. Images are normalised first there, which
-    makes the border of a crop the mean colour.
+    By the authors' README the paper's first version used batches of 256 and pre-activated blocks,
+    and these batches and blocks are better. Its code normalizes images before padding, so the
+    border of a crop has the mean color.
     """
     common.use_cifar(c, name)
     sgd(c)
@@ -61,8 +61,8 @@ def cifar(c: ConfigDict, name: str) -> None:
 def imagenet(c: ConfigDict) -> None:
     """Section 4: batches of 256 on eight devices, the rate divided by 10 three times.
 
-    When, and that there are 100 epochs, is in the authors' code, and so are the jitter of colours
-    and the PCA noise of fb.resnet.torch, on which it is built.
+    The epochs of the divisions and the length of 100 epochs are from the authors' code, and so are
+    the color jitter and PCA noise of fb.resnet.torch, its base.
     """
     common.use_imagenet(c)
     sgd(c)

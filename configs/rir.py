@@ -1,17 +1,17 @@
 """RiR (Targ et al. 2016, https://arxiv.org/abs/1603.08029): the paper's recipe.
 
-  python -m cls.main --config configs/rir.py             a small one on the embedded digits
+  python -m cls.main --config configs/rir.py             small, on embedded digits
   python -m cls.main --config configs/rir.py:cifar10     18-layer wide RiR in the paper's form;
                                                          variant=rir18_wide_cifar: pytorchcv's
   python -m cls.main --config configs/rir.py:cifar100
 
-Expected, digits: above 98 % (measured: see the README). The paper's top-1, which has not been
-trained here: CIFAR-10 94.99, CIFAR-100 77.10.
+Expected on the digits: above 98 % (measured: cls/models/README.md). Published top-1, not reproduced
+here: CIFAR-10 94.99, CIFAR-100 77.10.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -22,8 +22,8 @@ def get_config(argument: str = '') -> ConfigDict:
 def sgd(c: ConfigDict) -> None:
     """The paper's hyperparameters: momentum 0.9, an L2 penalty of 1e-4.
 
-    The first rate is not in what could be read of it: 0.1 is that of ResNet, whose training it
-    follows, and of the Chainer code. L2 covers all parameters, as there.
+    The initial rate could not be determined: 0.1 is that of ResNet and of a Chainer implementation.
+    L2 covers all parameters, as in that implementation.
     """
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
     c.optim.weight_decay, c.optim.decay_mask = 1e-4, 'all'

@@ -1,27 +1,26 @@
 """SENet (Hu et al. 2018, https://arxiv.org/abs/1709.01507): the paper's recipes.
 
-  python -m cls.main --config configs/senet.py                  a small one on the embedded digits
+  python -m cls.main --config configs/senet.py                  small, on embedded digits
   python -m cls.main --config configs/senet.py:imagenet2012     SE-ResNet-50;
                                        variant=seresnext50_32x4d, variant=se_bn_inception
   python -m cls.main --config configs/senet.py:folder=DIR       the ImageNet recipe on your images
   python -m cls.main --config configs/senet.py:finetune,folder=DIR --config.init=FILE
 
-SENet-154 is trained otherwise (appendix): --config configs/senet.py:imagenet2012,variant=senet154
---config.batch=2048 --config.optim.lr=1.0 --config.loss.label_smoothing=0.1
---config.freeze_bn='95 epochs', and with the dropout that the variant has. The paper freezes "the
-parameters of all BN layers for the last few epochs": here their statistics, from a moment that is
-our choice, while scales and shifts go on. Its 82.72 (Table 8) is of crops of 320 pixels:
---config.data.eval_size=320 --config.data.eval_resize=320.
+SENet-154 has its own recipe (appendix): --config configs/senet.py:imagenet2012,variant=senet154
+--config.batch=2048 --config.optim.lr=1.0 --config.loss.label_smoothing=0.1 --config.freeze_bn='95
+epochs', and the variant's own dropout. The paper freezes "the parameters of all BN layers for the
+last few epochs"; here only their statistics are frozen, from an epoch of our choice. Its 82.72
+(Table 8) is with crops of 320 pixels: --config.data.eval_size=320 --config.data.eval_resize=320.
 
-Expected, digits: above 98 % (measured: see the README). The paper's top-1, one crop, which has not
-been trained here: SE-ResNet-50 76.71, 101 77.62, 152 78.43, SE-ResNeXt-50 (32x4d) 78.90, 101
-(32x4d) 79.30, SE-BN-Inception 75.77 (Table 2), SENet-154 81.32 (Table 8). Not here: the paper's
-nets for CIFAR and for mobile devices.
+Expected on the digits: above 98 % (measured: cls/models/README.md). Published top-1 from one crop,
+not reproduced here: SE-ResNet-50 76.71, 101 77.62, 152 78.43, SE-ResNeXt-50 (32x4d) 78.90, 101
+(32x4d) 79.30, SE-BN-Inception 75.77 (Table 2), SENet-154 81.32 (Table 8). Not implemented: the
+paper's networks for CIFAR and for mobile devices.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -46,10 +45,10 @@ def digits(c: ConfigDict) -> None:
 def imagenet(c: ConfigDict) -> None:
     """Section 5: 100 epochs of batches of 1024, a rate of 0.6 divided by 10 every 30 epochs.
 
-    Classes are drawn evenly: the "data balancing strategy" of the CVPR paper's section 5, which the
-    last version (2019) no longer names, with the same numbers. Rotation by up to 10 degrees is from
-    the authors' page, and so is "pixel jitter" of up to 20, read as noise on each value: the page
-    does not explain it. The weight decay is not in the paper; it is ResNet's here.
+    Classes are sampled evenly: the "data balancing strategy" of the CVPR paper's section 5. The
+    last version (2019) no longer names it, with the same numbers. Rotation by up to 10 degrees is
+    from the authors' page, and so is "pixel jitter" of up to 20, read as noise on each value: the
+    page does not explain it. The weight decay is not in the paper; here it is ResNet's.
     """
     common.use_imagenet(c)
     c.model.name = 'seresnet50'

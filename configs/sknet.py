@@ -1,18 +1,18 @@
 """SKNet (Li et al. 2019, https://arxiv.org/abs/1903.06586): the paper's recipes.
 
-  python -m cls.main --config configs/sknet.py                  a small one on the embedded digits
+  python -m cls.main --config configs/sknet.py                  small, on embedded digits
   python -m cls.main --config configs/sknet.py:imagenet2012     SKNet-50; variant=sknet101
   python -m cls.main --config configs/sknet.py:folder=DIR       the ImageNet recipe on your images
   python -m cls.main --config configs/sknet.py:finetune,folder=DIR --config.init=FILE
 
-Expected, digits: above 98 % (measured: see the README). The paper's top-1, one crop, which has not
-been trained here: SKNet-50 79.21, SKNet-101 79.81 (Table 2). Not here: the paper's nets for CIFAR
-and its changed ShuffleNets.
+Expected on the digits: above 98 % (measured: cls/models/README.md). Published top-1 from one crop,
+not reproduced here: SKNet-50 79.21, SKNet-101 79.81 (Table 2). Not implemented: the paper's
+networks for CIFAR and its changed ShuffleNets.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -21,14 +21,14 @@ def get_config(argument: str = '') -> ConfigDict:
 
 
 def sgd(c: ConfigDict) -> None:
-    """Section 4.1. Weight decay spares the batch norms, as the released Caffe nets have it."""
+    """Section 4.1. Batch norms are not decayed, as in the released Caffe networks."""
     c.optim.name, c.optim.momentum = 'sgd', 0.9
     c.optim.lr, c.optim.weight_decay, c.optim.decay_mask = 0.1, 1e-4, 'kernels'
     c.loss.label_smoothing = 0.1
 
 
 def digits(c: ConfigDict) -> None:
-    """A net of three blocks with two kernels of 4 groups, on digits of 16x16 pixels."""
+    """A network of three blocks with two kernels of 4 groups, on digits of 16x16 pixels."""
     common.use_digits(c)
     sgd(c)
     c.data.image_size, c.data.pad = 16, 2
@@ -43,8 +43,8 @@ def digits(c: ConfigDict) -> None:
 def imagenet(c: ConfigDict) -> None:
     """Section 4.1: 100 epochs of batches of 256 on eight devices, the rate / 10 every 30 epochs.
 
-    Label smoothing is by 0.1, as in the paper that it cites for it. The authors' page says that
-    augmentation is SENet's: rotation by up to 10 degrees, noise of up to 20 (configs/senet.py).
+    Label smoothing is 0.1, as in the paper cited for it. By the authors' page the augmentation is
+    SENet's: rotation by up to 10 degrees, noise of up to 20 (configs/senet.py).
     """
     common.use_imagenet(c)
     sgd(c)

@@ -1,18 +1,18 @@
 """SqueezeNet (Iandola et al. 2016, https://arxiv.org/abs/1602.07360): the paper's recipe.
 
-  python -m cls.main --config configs/squeezenet.py                 a small one on embedded digits
+  python -m cls.main --config configs/squeezenet.py                 small, on embedded digits
   python -m cls.main --config configs/squeezenet.py:imagenet2012    v1.0 with simple bypass;
                                             variant=squeezenet1_0, squeezenet1_1, ..._complex
   python -m cls.main --config configs/squeezenet.py:folder=DIR      the ImageNet recipe, your images
   python -m cls.main --config configs/squeezenet.py:finetune,folder=DIR --config.init=FILE
 
-Expected, digits: above 90 % (measured: see the README). The paper's top-1, which has not been
-trained here: ImageNet v1.0 57.5, with simple bypass 60.4, with complex bypass 58.8 (Tables 2, 3).
+Expected on the digits: above 90 % (measured: cls/models/README.md). Published top-1, not reproduced
+here: ImageNet v1.0 57.5, with simple bypass 60.4, with complex bypass 58.8 (Tables 2, 3).
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -37,13 +37,13 @@ def digits(c: ConfigDict) -> None:
 def imagenet(c: ConfigDict) -> None:
     """Section 3.3: a rate of 0.04 that falls linearly; the rest is in the authors' Caffe files.
 
-    An early version of the paper has batches of 1,024 and 90 epochs. The files (SqueezeNet_v1.0/
-    solver.prototxt, train_val.prototxt), which the last version refers to, have as many images in a
-    batch, momentum 0.9, weight decay 2e-4 of all parameters and no rate of their own for biases,
-    but 85k steps and a rate of 0.08 that falls as a square root: --config.duration='85000 steps'
-    --config.optim.lr=0.08 --config.schedule.power=0.5. Crops are of 227, not mirrored, less their
-    mean pixel (104, 117, 123 in BGR). Not here: Caffe's images are squeezed to 256x256 before,
-    where here the shorter side is 256.
+    An early version of the paper has batches of 1,024 and 90 epochs. The last version refers to the
+    files (SqueezeNet_v1.0/solver.prototxt, train_val.prototxt). They have the same batch, momentum
+    0.9, weight decay 2e-4 of all parameters and no separate rate for biases, but 85k steps and a
+    rate of 0.08 that falls as a square root: --config.duration='85000 steps' --config.optim.lr=0.08
+    --config.schedule.power=0.5. Crops have 227 pixels, are not mirrored, and the mean pixel is
+    subtracted (104, 117, 123 in BGR). Caffe's images are first resized to 256x256; here the shorter
+    side is resized to 256.
     """
     common.use_imagenet(c)
     c.model.name = 'squeezenet1_0_simple'

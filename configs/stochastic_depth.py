@@ -1,6 +1,6 @@
 """Stochastic depth (Huang et al. 2016, https://arxiv.org/abs/1603.09382): the paper's recipes.
 
-  python -m cls.main --config configs/stochastic_depth.py                 small, embedded digits
+  python -m cls.main --config configs/stochastic_depth.py                 small, on embedded digits
   python -m cls.main --config configs/stochastic_depth.py:cifar10         110 layers;
                                                          variant=resnet1202_sd_cifar
   python -m cls.main --config configs/stochastic_depth.py:svhn_cropped    152 layers
@@ -8,15 +8,15 @@
   python -m cls.main --config configs/stochastic_depth.py:folder=DIR      ImageNet's recipe
   python -m cls.main --config configs/stochastic_depth.py:finetune,folder=DIR --config.init=FILE
 
---config.model.drop_rate=0 trains the same net at constant depth.
+--config.model.drop_rate=0 trains the same network at constant depth.
 
-Expected, digits: above 98 % (measured: see the README). The paper's top-1, which has not been
-trained here: CIFAR-10 110: 94.77, 1202: 95.09; CIFAR-100 110: 75.42; SVHN 98.25; ImageNet 78.02.
+Expected on the digits: above 98 % (measured: cls/models/README.md). Published top-1, not reproduced
+here: CIFAR-10 110: 94.77, 1202: 95.09; CIFAR-100 110: 75.42; SVHN 98.25; ImageNet 78.02.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -31,7 +31,7 @@ def sgd(c: ConfigDict) -> None:
 
 
 def digits(c: ConfigDict) -> None:
-    """Three blocks in each of the three stages: 20 layers, of which 15 are trained at a time."""
+    """Three blocks in each of the three stages: 20 layers, 15 of them active on average."""
     common.use_digits(c)
     sgd(c)
     c.model.name = 'resnet110_sd_cifar'
@@ -44,8 +44,8 @@ def digits(c: ConfigDict) -> None:
 def cifar(c: ConfigDict, name: str) -> None:
     """Section 4: 500 epochs of batches of 128, the rate divided by 10 at 50 % and 75 %.
 
-    The paper sets 5k of the 50k images aside and reports the test error of the epoch with the least
-    error on them; here all are trained on, and the last epoch is what is reported.
+    The paper holds out 5k of the 50k images and reports the test error of the epoch with the least
+    error on them. Here all images are used for training, and the last epoch is reported.
     """
     common.use_cifar(c, name)
     sgd(c)
@@ -57,7 +57,7 @@ def cifar(c: ConfigDict, name: str) -> None:
 def svhn(c: ConfigDict) -> None:
     """Section 4: 50 epochs of batches of 128, the rate divided by 10 after 30 and 35.
 
-    The paper sets 6k of the 604k images aside; here all are trained on.
+    The paper holds out 6k of the 604k images; here all are used for training.
     """
     common.use_svhn(c)
     sgd(c)
@@ -70,7 +70,7 @@ def svhn(c: ConfigDict) -> None:
 def imagenet(c: ConfigDict) -> None:
     """Section 4: as fb.resnet.torch, in batches of 128; 90 epochs and, at a lower rate, 30 more.
 
-    Of that code are the crops, the jitter of colours and the PCA noise too.
+    The crops, the color jitter and the PCA noise are also those of that code.
     """
     common.use_imagenet(c)
     sgd(c)

@@ -1,18 +1,18 @@
 """VGG (Simonyan & Zisserman 2015, https://arxiv.org/abs/1409.1556): the paper's recipe.
 
-  python -m cls.main --config configs/vgg.py                  a small one on the embedded digits
+  python -m cls.main --config configs/vgg.py                  small, on embedded digits
   python -m cls.main --config configs/vgg.py:imagenet2012     VGG-16 (D); variant=vgg19, vgg16_bn
   python -m cls.main --config configs/vgg.py:folder=DIR       the ImageNet recipe on your images
   python -m cls.main --config configs/vgg.py:finetune,folder=DIR --config.init=FILE
 
-Expected, digits: above 97 % (measured: see the README). The paper's top-1, which has not been
-trained here: ImageNet, dense evaluation at a single scale (Table 3), A: 70.4, A-LRN: 70.3, B: 71.3,
-C: 72.7, D: 74.4, E: 74.5; D and E together, many crops and dense evaluation: 76.3 (Table 6).
+Expected on the digits: above 97 % (measured: cls/models/README.md). Published top-1, not reproduced
+here: ImageNet, dense evaluation at a single scale (Table 3), A: 70.4, A-LRN: 70.3, B: 71.3, C:
+72.7, D: 74.4, E: 74.5; D and E together, many crops and dense evaluation: 76.3 (Table 6).
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -27,7 +27,7 @@ def sgd(c: ConfigDict) -> None:
 
 
 def digits(c: ConfigDict) -> None:
-    """Three narrow stages of two convolutions on 8x8 digits, which they bring to one pixel."""
+    """Three narrow stages of two convolutions, from 8x8 digits to one pixel."""
     common.use_digits(c)
     sgd(c)
     c.model.name = 'vgg16'
@@ -41,15 +41,15 @@ def digits(c: ConfigDict) -> None:
 def imagenet(c: ConfigDict) -> None:
     """Section 3.1: batches of 256, 370k steps, the rate divided by 10 three times on plateaus.
 
-    When is not published: here after each quarter. Scales are 256 to 512 from the start, with
-    Glorot's initialisation, which the paper says makes its pretraining of layers unnecessary. The
-    paper trains such nets first at a scale of 384, and these at 256: --config.data.scale=256,256,
-    then --config.init=RUN --config.data.scale=384,384 --config.optim.lr=0.001, then --config.init
-    alone; how long the last takes is not published. The random shift of colours is AlexNet's PCA
+    The steps are not published: here after each quarter. Scales are 256 to 512 from the start, with
+    Glorot's initialization; by the paper it makes pretraining of layers unnecessary. The paper
+    trains such networks first at a scale of 384, and these at 256: --config.data.scale=256,256,
+    then --config.init=RUN --config.data.scale=384,384 --config.optim.lr=0.001, then only
+    --config.init; the length of the last is not published. The random color shift is AlexNet's PCA
     noise. Evaluation is dense and mirrored at 384 (section 3.2, Table 3); Table 4's on three scales
-    (D: 75.2, E: 75.2) is --config.eval.scales=256,384,512. While training it is the centre crop's
-    at 256. That biases learn at the weights' rate, where Caffe's reference nets double it, rests
-    on nothing published. Not here: the 50 crops of each scale of Table 5.
+    (D: 75.2, E: 75.2) is --config.eval.scales=256,384,512. During training the center crop at 256
+    is evaluated. Biases learn at the rate of the weights (not published; Caffe's reference networks
+    double it). Not implemented: the 50 crops of each scale of Table 5.
     """
     common.use_imagenet(c)
     sgd(c)

@@ -1,6 +1,6 @@
 """WRN (Zagoruyko & Komodakis 2016, https://arxiv.org/abs/1605.07146): the paper's recipes.
 
-  python -m cls.main --config configs/wrn.py                 a small one on the embedded digits
+  python -m cls.main --config configs/wrn.py                 small, on embedded digits
   python -m cls.main --config configs/wrn.py:cifar10         28-10; variant=wrn16_8_cifar
   python -m cls.main --config configs/wrn.py:svhn_cropped    16-8 with dropout
   python -m cls.main --config configs/wrn.py:imagenet2012    50-2-bottleneck; variant=wrn34_2
@@ -9,14 +9,14 @@
 
 Any depth (6 n + 4) and widening factor: --config.model.depth=40 --config.model.k=10.
 
-Expected, digits: above 98 % (measured: see the README). The paper's top-1, which has not been
-trained here: 28-10 CIFAR-10 96.11, CIFAR-100 81.15 (medians of five, Table 6); 16-8 SVHN 98.46
-(Table 9); ImageNet, one crop, 50-2-bottleneck 78.1, 34-2 76.61 (Tables 7 and 8).
+Expected on the digits: above 98 % (measured: cls/models/README.md). Published top-1, not reproduced
+here: 28-10 CIFAR-10 96.11, CIFAR-100 81.15 (medians of five, Table 6); 16-8 SVHN 98.46 (Table 9);
+ImageNet, one crop, 50-2-bottleneck 78.1, 34-2 76.61 (Tables 7 and 8).
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -44,9 +44,10 @@ def digits(c: ConfigDict) -> None:
 def cifar(c: ConfigDict, name: str) -> None:
     """Page 12: 200 epochs, the rate times 0.2 at 60, 120 and 160; dropout 0.3 (page 9).
 
-    Crops have a border that mirrors the image (section 3, scripts/train_cifar.sh). Channels of zero
-    mean and unit variance, as in Tables 5 and 6, which the authors recommend. Not here: the ZCA
-    whitening of Tables 2 to 4 (28-10: 95.83 and 79.50), after contrast normalisation by pylearn2.
+    Crops have a border that mirrors the image (section 3, scripts/train_cifar.sh). Channels have
+    zero mean and unit variance, as in Tables 5 and 6 and as the authors recommend. Not implemented:
+    the ZCA whitening of Tables 2 to 4 (28-10: 95.83 and 79.50), after contrast normalization by
+    pylearn2.
     """
     common.use_cifar(c, name)
     c.data.pad_mode = 'mirror'
@@ -70,10 +71,10 @@ def svhn(c: ConfigDict) -> None:
 
 
 def imagenet(c: ConfigDict) -> None:
-    """fb.resnet.torch, which the paper used as it is (page 12): its defaults for ImageNet.
+    """The defaults of fb.resnet.torch, unchanged in the paper (page 12).
 
-    Batches of 256, 90 epochs, the rate divided by 10 at 30 and 60, crops of random size and shape,
-    jitter of colours, PCA noise.
+    Batches of 256, 90 epochs, the rate divided by 10 at 30 and 60, random resized crops, color
+    jitter, PCA noise.
     """
     common.use_imagenet(c)
     sgd(c)

@@ -1,17 +1,17 @@
 """Xception (Chollet 2017, https://arxiv.org/abs/1610.02357): the paper's recipe for ImageNet.
 
-  python -m cls.main --config configs/xception.py                  a small one on embedded digits
+  python -m cls.main --config configs/xception.py                  small, on embedded digits
   python -m cls.main --config configs/xception.py:imagenet2012     the paper's
   python -m cls.main --config configs/xception.py:folder=DIR       its recipe on your images
   python -m cls.main --config configs/xception.py:finetune,folder=DIR --config.init=FILE
 
-Expected, digits: above 98 % (measured: see the README). The paper's, which has not been trained
-here: ImageNet 79.0 top-1, one crop (Table 1). Its other data set, JFT, is not public.
+Expected on the digits: above 98 % (measured: cls/models/README.md). Published top-1, not reproduced
+here: ImageNet 79.0, one crop (Table 1). Its other data set, JFT, is not public.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common
+from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -37,10 +37,10 @@ def digits(c: ConfigDict) -> None:
 def imagenet(c: ConfigDict) -> None:
     """Sections 4.2 to 4.4: SGD with a rate of 0.045, times 0.94 every second epoch, on 60 GPUs.
 
-    Weight decay is 1e-5, a tuned value for Xception, dropout 0.5, evaluation is with Polyak's
-    average of the parameters. Neither the batch, nor the length, nor the average's decay is
-    published: 32 images for each GPU, 100 epochs and 0.9999 are Inception-v3's, in whose pipeline
-    the paper trains: crops of 5 % or more, distorted colours. Not here: asynchronous updates.
+    Weight decay is 1e-5, tuned for Xception, dropout 0.5; evaluation is with Polyak's average of
+    the parameters. The batch, the length and the decay of the average are not published: 32 images
+    for each GPU, 100 epochs and 0.9999 are Inception-v3's. The paper trains in Inception-v3's
+    pipeline: crops of 5 % or more, distorted colors. Not implemented: asynchronous updates.
     """
     common.use_imagenet(c)
     c.model.name = 'xception'

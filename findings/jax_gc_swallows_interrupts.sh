@@ -8,9 +8,9 @@
 # raise from there: it prints "Exception ignored in: <function _xla_gc_callback>" and continues. The time
 # in which an interrupt is lost is the whole collection, not only the callback. Before `import jax` the
 # same loops lose none.
-# Hurt: who presses Ctrl-C, which then does nothing, or ends a loop by an exception from a handler of
+# Hurt: users whose Ctrl-C does nothing, and programs that end a loop by an exception from a handler of
 # SIGTERM, SIGUSR1 or SIGALRM: a preempted program continues instead of saving, a time limit passes
-# without effect. (A handler that only sets a flag, which the loop reads, is safe.)
+# without effect. (A handler that only sets a flag for the loop to read is safe.)
 # Source: jax/_src/lib/__init__.py, _xla_gc_callback, of jax 0.10.2 (the newest for Python 3.11);
 # https://github.com/jax-ml/jax/issues/18246 (open);
 # https://docs.python.org/3/library/signal.html#execution-of-python-signal-handlers.

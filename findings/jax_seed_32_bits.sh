@@ -2,14 +2,14 @@
 # jax 0.10.2: jax.random.key(2**32) is jax.random.key(0): all but the low 32 bits of a seed are dropped.
 #
 # One would guess that two seeds give two keys, as in NumPy and Python, or that a seed out of range is
-# refused: the documentation says "a 64- or 32-bit integer used as the value of the key". Without
-# jax_enable_x64, which is the default, the seed loses its upper 32 bits with no warning, so that -1 is
+# refused: the documentation says "a 64- or 32-bit integer used as the value of the key". By
+# default, without jax_enable_x64, the seed loses its upper 32 bits with no warning, so that -1 is
 # 2**32 - 1 and every multiple of 2**32 is 0. The neighbors refuse the same number: jax.jit(jax.random.key),
 # jax.random.fold_in and jnp.asarray raise OverflowError. (The CPU generator of PyTorch 2.13.0 drops the
 # upper bits of a seed too; that is not run here.)
-# Hurt: who packs two numbers into a seed (trial << 32 | worker: all trials are the same), or seeds with a
-# 64-bit hash or random number and counts on 64 bits: of 77,000 seeds, two are then equal with even odds;
-# and who turns on x64 in an old experiment, which gives other keys to the same large seeds.
+# Hurt: programs that pack two numbers into a seed (trial << 32 | worker: all trials are the same), or
+# that seed with a 64-bit hash or random number: of 77,000 such seeds, two are equal with even odds. An
+# old experiment gets other keys from the same large seeds when x64 is turned on.
 # Source: https://docs.jax.dev/en/latest/_autosummary/jax.random.key.html;
 # jax/_src/random/prng.py, random_seed, of jax 0.10.2 (the newest for Python 3.11);
 # https://github.com/jax-ml/jax/pull/4877 and https://github.com/jax-ml/jax/issues/16808 (open).

@@ -9,8 +9,8 @@
 # photograph of 375 x 500 squashed to 256 x 256 changes, its landscape twin does not; a telephone's
 # 390 x 844 changes even if its aspect ratio is kept. Next to black and white, where the first pass clips
 # the overshoot of the bicubic filter, a byte changes by several levels.
-# Hurt: who compares preprocessed images, digests, golden logits or accuracies across versions of Pillow,
-# trains with one and serves with another, or reimplements "resize as Pillow does".
+# Hurt: comparisons of preprocessed images, digests, golden logits or accuracies across versions of
+# Pillow, training with one and serving with another, and reimplementations of Pillow's resize.
 # Source: https://github.com/python-pillow/Pillow/pull/9549 ("If height is scaled down significantly more
 # than width, resize vertically first", merged in September 2026, between 12.3.0 and 13.0.0), and
 # https://github.com/bigcat88/pillow_heif/pull/489 (a test that it changed).

@@ -5,9 +5,9 @@
 # safetensors.torch does. 0.7.0 wrote the values in C order. 0.8.0 writes the memory as it is under the
 # shape of the view, without an error, so that a transposed or Fortran-ordered array keeps its shape and
 # the multiset of its values, but they change places. The docstring asks for "contiguous and dense" arrays;
-# a transposed array is dense, and NumPy calls a Fortran-ordered one contiguous too. Each version reads
-# back what the other wrote in the same way: it is the written file that is wrong.
-# Hurt: who converts weights between frameworks: kernel.transpose(3, 2, 0, 1), from Flax's or Keras's
+# a transposed array is dense, and NumPy calls a Fortran-ordered one contiguous too. Both versions
+# read a given file in the same way: it is the written file that is wrong.
+# Hurt: conversions of weights between frameworks: kernel.transpose(3, 2, 0, 1), from Flax's or Keras's
 # layout to PyTorch's, is such an array, and so are many results of scikit-learn and LAPACK. The file
 # has the right names, shapes and statistics, and its model gives noise. np.ascontiguousarray helps.
 # Source: https://github.com/safetensors/safetensors/issues/825 (open; found by

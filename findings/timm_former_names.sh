@@ -5,7 +5,7 @@
 # parameters), as it did before the names were deprecated, or fails. It makes 32x8d (89 million), with
 # the weights of 32x8d if pretrained=True, and a warning about a deprecated name that does not say that
 # the network is another. resnext101_32x16d is there under its present name.
-# Hurt: who runs an old script or config, or compares the four sizes of "Exploring the Limits of Weakly
+# Hurt: old scripts and configs, and comparisons of the four sizes of "Exploring the Limits of Weakly
 # Supervised Pretraining" (1805.00932): all four are one network.
 # Source: timm/models/resnet.py, register_model_deprecations: the four `ig_` names have one value.
 set -euo pipefail

@@ -8,7 +8,7 @@ usage_error() {
 }
 
 # read_flags "NAMES WITH A VALUE" "SWITCHES" "$@": sets a variable for each flag that is given,
-# --name VALUE or --name=VALUE, a switch to 1. What stands after -- is left in the array
+# --name VALUE or --name=VALUE, a switch to 1. Arguments after -- are left in the array
 # train_flags. The script sets the defaults before. An unknown flag is an error.
 # shellcheck disable=SC2034 # train_flags is for the script
 read_flags() {

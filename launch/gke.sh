@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains on TPUs of a GKE cluster by xpk, which makes a JobSet of the run: preempted or failed nodes
-# start it again, and it goes on from its newest checkpoint.
+# Trains on TPUs of a GKE cluster by xpk, as a JobSet: a preempted or failed node starts the run
+# again, and it continues from its newest checkpoint.
 #
 #   ./launch/gke.sh --cluster CLUSTER --name NAME --type TYPE --image IMAGE \
 #       --workdir gs://BUCKET/RUN [FLAG ...] \
@@ -18,8 +18,8 @@
 #                    --env-file, as launch/token.env is one
 #   --dry_run        prints the commands and runs nothing
 #
-# Needs xpk (pip install xpk) and what it asks for: gcloud, kubectl, docker. xpk mounts an emptyDir
-# with medium: Memory at /dev/shm, which config.data.workers need.
+# Needs xpk (pip install xpk) and its requirements: gcloud, kubectl, docker. xpk mounts an emptyDir
+# with medium: Memory at /dev/shm, as config.data.workers need it.
 # xpk workload list --cluster CLUSTER shows the run, xpk workload delete ends it.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
@@ -43,7 +43,7 @@ if [[ -n "$build" ]]; then
   run docker build --file launch/Dockerfile --build-arg ACCELERATOR=tpu --tag "$image" .
   run docker push "$image"
 fi
-# xpk takes the value of CLS_TOKEN, which the file names, from here: no command line shows it.
+# launch/token.env names CLS_TOKEN, and xpk reads its value here: no command line shows it.
 if [[ -n "$dry_run" ]]; then
   # shellcheck disable=SC2016 # it is for the shell that runs these lines
   echo 'export CLS_TOKEN="${CLS_TOKEN:-$(launch/token.sh)}"'
@@ -51,8 +51,8 @@ else
   CLS_TOKEN="${CLS_TOKEN:-$(launch/token.sh)}"
   export CLS_TOKEN
 fi
-# xpk starts a run again that ends with 42 or was killed, and with 1, which is how processes end
-# that have lost another; with 2, a mistake in the flags, it is over. 300 seconds are to save in.
+# xpk restarts a run that was killed or ends with 42 or with 1, the code of processes that have lost
+# another one. Code 2, a mistake in the flags, ends it. The run has 300 seconds to save.
 flags="$(quoted --workdir "$workdir" ${train_flags[@]+"${train_flags[@]}"})"
 run xpk workload create --cluster="$cluster" --workload="$name" --tpu-type="$type" \
   --num-slices="$slices" --docker-image="$image" --max-restarts=100 --restart-on-exit-codes=1 \

@@ -1,9 +1,9 @@
-"""What launch/gke.sh runs in each container: cls.main, with exit codes that xpk understands.
+"""The program of each container of launch/gke.sh: cls.main, with exit codes for xpk.
 
   python launch/gke_worker.py --workdir gs://BUCKET/RUN [FLAG OF cls.main ...]
 
-cls.main ends with 0 when it was told to stop, too; a container that ends so would count as done.
-42, xpk's code for a restart, says that the run has no result yet.
+cls.main ends with 0 after a signal to stop, too, and such a container would count as done. 42,
+xpk's code for a restart, means that the run has no result yet.
 """
 
 import signal
@@ -16,8 +16,8 @@ RESTART = 42
 
 
 def main(flags: list[str]) -> int:
-    """Runs cls.main, to which SIGTERM is passed on; returns the exit code."""
-    blocked = {signal.SIGTERM}  # until there is somebody to pass it on to
+    """Runs cls.main and passes SIGTERM on to it; returns the exit code."""
+    blocked = {signal.SIGTERM}  # until there is a process to pass it on to
     signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     child = subprocess.Popen(
         [sys.executable, '-m', 'cls.main', *flags],

@@ -3,12 +3,12 @@
   python launch/local.py --processes 4 --devices 2 -- --config configs/resnet.py --workdir runs/four
 
 Each process has its own devices: virtual ones of the CPU, or with --gpu a share of the GPUs. The
-first process's output is shown; that of the others goes to files, which are named at the start.
+first process's output is shown; that of the others goes to files that are named at the start.
 SIGTERM, Ctrl-C and SIGHUP are passed on, so that the run is saved, and the exit code is the run's,
 0, 130 or 129. A second Ctrl-C kills. When a process fails, the others are stopped, the end of its
 output is shown, and its exit code returned. When this program is killed, the run is saved too (on
-Linux). What stands after -- goes to cls.main; relative paths are those of the folder that this is
-called in. PYTHON=python3.12 picks the interpreter (default: this one).
+Linux). Arguments after -- go to cls.main; relative paths are those of the current folder.
+PYTHON=python3.12 picks the interpreter (default: this one).
 """
 
 import argparse
@@ -35,7 +35,7 @@ GRACE = 60  # seconds that processes have to stop in, once one of them failed
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what was wrong with the flags."""
+    """Parser of the flags that reports a mistake in one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f'error: {message}; --help says what there is\n')
@@ -69,7 +69,7 @@ def main() -> int:
     if args.processes > 1:
         print(f'output of the other processes: {logs}/process-*.log', flush=True)
     processes = []
-    # The token of cls.distributed.run_token, in the environment, which only its user can read.
+    # The token of cls.distributed.run_token, in the environment: only its user can read that.
     token = {'CLS_TOKEN': os.environ.get('CLS_TOKEN') or secrets.token_hex(16)}
     try:
         asked = listen(processes)
@@ -88,20 +88,20 @@ def positive(text: str) -> int:
 
 
 def split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Returns what stands before and after --."""
+    """Returns the arguments before and after --."""
     at = arguments.index('--') if '--' in arguments else len(arguments)
     return arguments[:at], arguments[at + 1 :]
 
 
 def free_port() -> int:
-    """Returns a port of this machine that nobody listens on."""
+    """Returns a free port of this machine."""
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         return probe.getsockname()[1]
 
 
 def environment(index: int, devices: int, gpu: bool) -> dict[str, str]:
-    """Returns the variables that give a process its devices, and cls wherever it is called."""
+    """Returns the variables that give a process its devices, and make cls importable."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
     if gpu:
         own = range(index * devices, (index + 1) * devices)
@@ -117,12 +117,12 @@ def command(address: str, count: int, index: int, train: list[str]) -> list[str]
 
 
 def log_file(logs: Path, index: int) -> Path | None:
-    """Returns where a process's output goes; None: it is shown."""
+    """Returns the file of a process's output; None: the output is shown."""
     return logs / f'process-{index}.log' if index else None
 
 
 def start(words: list[str], variables: dict[str, str], log: Path | None) -> subprocess.Popen:
-    """Starts a process out of the reach of the terminal's Ctrl-C, which is for us to pass on."""
+    """Starts a process that gets Ctrl-C from this program, not from the terminal."""
     with open(log or os.devnull, 'w') as output:
         return subprocess.Popen(
             words,
@@ -136,7 +136,7 @@ def start(words: list[str], variables: dict[str, str], log: Path | None) -> subp
 
 
 def save_without(launcher: int) -> None:
-    """In a new process: has the system send it SIGTERM when the launcher, a thread of it, ends."""
+    """Has the system send SIGTERM to this new process when its launcher ends."""
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != launcher:  # it has ended already
         os._exit(1)
@@ -167,7 +167,7 @@ def listen(processes: list[subprocess.Popen]) -> list[int]:
 
 
 def stop(processes: list[subprocess.Popen], number: int) -> None:
-    """Sends a signal to those that still run."""
+    """Sends a signal to the processes that still run."""
     for process in processes:
         if process.poll() is None:
             process.send_signal(number)
@@ -176,7 +176,7 @@ def stop(processes: list[subprocess.Popen], number: int) -> None:
 def wait(processes: list[subprocess.Popen], logs: Path, asked: list[int]) -> int:
     """Waits until all have ended. When one fails the others are stopped; returns its exit code.
 
-    A run that was asked to stop has not failed; its exit code says what for.
+    A run that was asked to stop has not failed; its exit code names the signal.
     """
     failed, deadline = None, float('inf')
     while any(process.poll() is None for process in processes):
@@ -196,7 +196,7 @@ def wait(processes: list[subprocess.Popen], logs: Path, asked: list[int]) -> int
 
 
 def first_failure(processes: list[subprocess.Popen], asked: list[int]) -> int | None:
-    """Returns which process has failed; of several a killed one, which the others then missed."""
+    """Returns the index of a failed process; of several, of a killed one, as the cause."""
     codes = {i: process.poll() for i, process in enumerate(processes)}
     expected = {None, 0}.union(*({EXIT_CODES.get(number), -number} for number in asked))
     failures = [i for i, code in codes.items() if code not in expected]
@@ -204,7 +204,7 @@ def first_failure(processes: list[subprocess.Popen], asked: list[int]) -> int | 
 
 
 def report(code: int, index: int, logs: Path) -> int:
-    """Says what a process that failed said last; returns its exit code as a shell has it."""
+    """Prints the end of a failed process's output; returns its exit code as a shell has it."""
     how = f'was killed by {signal.Signals(-code).name}' if code < 0 else f'ended with code {code}'
     print(f'error: process {index} of the run {how}.', file=sys.stderr)
     log = log_file(logs, index)

@@ -26,8 +26,9 @@ help_if_asked() {
   fi
 }
 
-# setup_venv REQUIREMENTS: makes .venv if need be and installs that requirements file into it.
-# A stamp in .venv remembers what was installed, so that a second call costs a fraction of a second.
+# setup_venv REQUIREMENTS: makes .venv if need be, installs that requirements file into it, and the
+# command .venv/bin/cls, which runs this checkout.
+# A stamp in .venv records the installed files, so that a second call costs a fraction of a second.
 # Callers take turns: they lock this very file, which unlike .venv is never removed. Where a script
 # has set dry_run, it prints its commands, if there is anything to do.
 setup_venv() (
@@ -42,13 +43,14 @@ setup_venv() (
   fi
 
   # The other files include the first, so all are hashed whichever is asked for.
-  wanted="$version $(cat requirements.txt {tests,launch}/requirements*.txt | "$PYTHON" -c \
-    'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')"
+  # The command has the path of the checkout in it.
+  wanted="$version $ROOT $(cat requirements.txt {tests,launch}/requirements*.txt pyproject.toml |
+    "$PYTHON" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')"
   if [[ "$(cat "$stamp" 2>/dev/null)" == "$wanted" && -x "$VENV_PYTHON" ]]; then
     return
   fi
 
-  # Of another Python, or cut off before it had pip: made anew.
+  # Of another Python, or cut off before it had pip: made again.
   if [[ "$("$VENV_PYTHON" -m pip --version 2>/dev/null)" != *"(python ${version%.*})" ]]; then
     say "Making .venv with Python $version."
     run "$PYTHON" -m venv --clear "$ROOT/.venv" ||
@@ -58,6 +60,10 @@ setup_venv() (
   run rm -f "$ROOT/$stamp"
   run "$ROOT/$VENV_PYTHON" -m pip install --disable-pip-version-check --no-input -q -r "$ROOT/$1" ||
     fail "pip could not install $1 (its message is above); run the same command again to retry"
+  # With the setuptools of the requirements: without it pip would ask the package index again.
+  run "$ROOT/$VENV_PYTHON" -m pip install --disable-pip-version-check --no-input -q --no-deps \
+    --no-build-isolation -e "$ROOT" ||
+    fail 'pip could not install the command cls (its message is above)'
   [[ -n "${dry_run:-}" ]] || echo "$wanted" >"$stamp"
 )
 

@@ -10,15 +10,15 @@
 #   --gpus N         of each node, one process for each (default 8)
 #   --per_node       one process for all GPUs of a node
 #   --cpus N         for each process, to read images with (default 8)
-#   --time TIME      of the job, after which it is queued again (default 24:00:00)
+#   --time TIME      of the job; after it the job is queued again (default 24:00:00)
 #   --sbatch_flags TEXT  more flags of sbatch, as '--partition=gpu --account=us'
 #   --dry_run        prints the commands and runs nothing
 #
-# This checkout and its .venv, which the first use makes, have to be where all nodes see them, and so
-# has the folder that this is called in: relative paths are paths there, in the job too.
+# All nodes have to see this checkout, its .venv (made by the first use) and the folder that this is
+# called in: relative paths are paths there, in the job too.
 # Five minutes before the time is up, and when the job is preempted (if the cluster gives it a
 # GraceTime), the processes get SIGTERM and save. scancel ends the job for good; the same command
-# goes on with the run.
+# continues the run.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
 source launch/flags.sh

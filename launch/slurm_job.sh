@@ -10,18 +10,18 @@ readonly checkout="$1" workdir="$2"
 shift 2
 export PYTHONPATH="$checkout${PYTHONPATH:+:$PYTHONPATH}"
 
-# Since Slurm 22.05 srun does not take sbatch's, and dies of two variables that do not agree.
+# Since Slurm 22.05 srun does not take sbatch's, and fails if two variables disagree.
 export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
 unset SLURM_TRES_PER_TASK
 
-# By which the processes know each other; srun hands the environment on, if it is not told otherwise
-# (sbatch --export=NONE tells it so).
+# The processes prove to each other that they have it. srun passes the environment on, unless sbatch
+# had --export=NONE.
 CLS_TOKEN="${CLS_TOKEN:-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')}"
 export CLS_TOKEN
 unset SLURM_EXPORT_ENV
 
-# Returns 0 if a node of the job has gone. The others see its processes go before Slurm, which needs
-# SlurmdTimeout for that, queues the job again: without this it would have failed by then.
+# Returns 0 if a node of the job is lost. The other processes notice it before Slurm, after
+# SlurmdTimeout, queues the job again: without this the job would have failed by then.
 lost_a_node() {
   local count="$SLURM_JOB_NUM_NODES"
   ! timeout 60 srun --overlap --gres=none --nodes="$count" --ntasks="$count" --ntasks-per-node=1 \
@@ -41,8 +41,8 @@ elif lost_a_node; then
 else
   exit "$code"
 fi
-# RUNNING: the time is nearly up, or the job is about to be preempted. If Slurm has queued the job
-# again already it is PENDING, and CANCELLED after scancel.
+# RUNNING: the time is nearly up, or the job is about to be preempted. PENDING: Slurm has already
+# queued the job again. CANCELLED: after scancel.
 state="$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)"
 echo "$why; job $SLURM_JOB_ID is $state."
 [[ "$state" != RUNNING ]] || scontrol requeue "$SLURM_JOB_ID"

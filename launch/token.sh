@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes a token, by which the processes of a run on several hosts know each other (CLS_TOKEN).
+# Makes a token that the processes of a run on several hosts share (CLS_TOKEN).
 #
 #   ./launch/token.sh        prints it
 #   ./launch/token.sh FILE   writes it to a new file that only you can read; CLS_TOKEN's, if it is set
@@ -13,7 +13,7 @@ elif (($# > 1)) || [[ "${1:-}" == -* ]]; then
 elif (($#)); then
   umask 077
   rm -f -- "$1"
-  set -o noclobber # not through a link that somebody has put there meanwhile
+  set -o noclobber # not through a link that was put there meanwhile
   echo "${CLS_TOKEN:-$("$0")}" >"$1"
 else
   od -An -N16 -tx1 /dev/urandom | tr -d ' \n'

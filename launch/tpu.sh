@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains on a Cloud TPU: requests a slice as a queued resource, installs this commit on every host
 # of it, trains, and removes it when the run is finished. A slice that is preempted is requested
-# again, and the run goes on from its newest checkpoint. The same command again does what is left.
+# again, and the run continues from its newest checkpoint, as it does by the same command.
 #
 #   ./launch/tpu.sh --name NAME --zone ZONE --type TYPE --workdir gs://BUCKET/RUN [FLAG ...] \
 #       -- --config configs/resnet.py:imagenet2012 [FLAG OF cls.main ...]
@@ -10,7 +10,7 @@
 #   --zone ZONE      for example us-west4-a
 #   --type TYPE      v5litepod-16 or v6e-16: 16 chips; v5p-16, v4-16, v3-16: 16 cores on 8 chips
 #   --workdir URL    of the run folder: disks of a slice are gone with it, so this is on gs://
-#   --slices N       that train together over the data centre's network (default 1)
+#   --slices N       that train together over the data center's network (default 1)
 #   --spot           cheaper, and may be preempted at any time
 #   --project NAME   default: gcloud's
 #   --runtime NAME   TPU software version; default: that for JAX on TYPE
@@ -20,10 +20,10 @@
 #   --delete         only removes the slice: until then it costs
 #   --dry_run        prints the commands of a run without preemption, and runs nothing
 #
-# Every host runs the program: started on one alone it would wait for the others for ever. The
-# commit that is checked out is what runs. Keep this script running, in tmux on a machine that stays
-# on; when it was cut off, the next start ends what it had left running. Needs gcloud, logged in,
-# and `ssh-add ~/.ssh/google_compute_engine`.
+# Every host runs the program, of the commit that is checked out: on one host only it would wait for
+# the others forever. Keep this script running, in tmux on a machine that stays on; if it is cut off,
+# the next start ends the processes that it left. Needs gcloud, logged in, and
+# `ssh-add ~/.ssh/google_compute_engine`.
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
 source launch/flags.sh
@@ -74,8 +74,8 @@ remove_slice() {
   queued delete "$name" --force --quiet
 }
 
-# Returns when the slice can be used. What was preempted or has failed before is removed first: it
-# holds its name, and is never served again.
+# Returns when the slice can be used. A preempted or failed one is removed first: it holds its name,
+# and is never served again.
 request() {
   local now='' before='' created=''
   while true; do
@@ -100,8 +100,8 @@ request() {
   done
 }
 
-# Sends the commit as a git bundle, so that the run knows which it is, and trains on every host. The
-# token goes by a file too: a command line is for everybody to read.
+# Sends the commit as a git bundle, so that the run can record it, and trains on every host. The
+# token goes by a file too: everybody can read a command line.
 train() {
   local bundle="${TMPDIR:-/tmp}/cls-$name.bundle" token="${TMPDIR:-/tmp}/cls-$name.token" flags
   flags="$(quoted --workdir "$workdir" ${train_flags[@]+"${train_flags[@]}"})"

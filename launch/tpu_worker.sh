@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What launch/tpu.sh runs on each host of a slice, in a checkout: set-up, then cls.main.
+# The program of each host of a slice, started by launch/tpu.sh in a checkout: set-up, cls.main.
 #
 #   cls/launch/tpu_worker.sh [FLAG OF cls.main ...]
 set -euo pipefail
@@ -27,7 +27,7 @@ if [[ -n "$earlier" && "$(ps -ww -o args= -p "$earlier" || true)" == *cls.main* 
   kill -KILL "$earlier" 2>/dev/null || true
 fi
 
-# By which the hosts know each other; launch/tpu.sh sends it.
+# The token that the hosts share; launch/tpu.sh sends it.
 if [[ -z "${CLS_TOKEN:-}" && -e "$HOME/cls.token" ]]; then
   CLS_TOKEN="$(cat "$HOME/cls.token")"
   export CLS_TOKEN
@@ -35,8 +35,8 @@ fi
 rm -f "$HOME/cls.token"
 
 setup_venv launch/requirements-tpu.txt
-# Since JAX 0.8.1 this is 8482 by default, which firewalls of Google's networks may not let through
-# between slices (jax-ml/jax#35905).
+# Since JAX 0.8.1 this is 8482 by default, and firewalls of Google's networks may block that between
+# slices (jax-ml/jax#35905).
 export JAX_COORDINATOR_PORT="${JAX_COORDINATOR_PORT:-8476}"
 echo $$ >"$pid_file"
 exec "$VENV_PYTHON" -m cls.main "$@"

@@ -4,8 +4,8 @@
   ./launch/test.sh tests/test_golden.py --record           ... and those that it does not
   ./launch/test.sh -m learn -n 0 --record                  every config on the digits, one by one
 
-write what they find to tests/results.json, which the table in README.md is made with: how near each
-variant is to its reference, what each config learns.
+write their measurements to tests/results.json, the source of the table in cls/models/README.md: the
+difference of each variant to its reference, the accuracy of each config on the digits.
 """
 
 import datetime

@@ -18,8 +18,8 @@ from cls.config import load as configs
 from cls.nn.conv import Conv
 from cls.nn.dense import Dense
 from cls.nn.norm import BatchNorm
+from cls.recipes import common
 from cls.steps import sharding
-from configs import common
 
 REAL = [spec for spec in ARMS if not spec.endswith(':digits')]
 LAST = {spec.partition(':')[0]: spec for spec in REAL if 'folder=' not in spec}  # of each config

@@ -9,14 +9,14 @@ import pytest
 
 from cls import ensemble, evaluate
 from cls.config import load as configs
+from cls.config.runs import load_config
 from cls.errors import UserError
 from cls.main import main
-from cls.run.workdir import load_config
-from cls.steps.train_step import normalise
+from cls.steps.train_step import normalize
 
 CONFIG = """
 from ml_collections import ConfigDict
-from configs import resnet
+from cls.recipes import resnet
 
 def get_config(argument):
     c = ConfigDict({'members': {}, 'loaded': {'a': argument, 'b': ''}})
@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
 
 
 def command(folder, *arguments):
-    """What python -m cls.main prints in a folder."""
+    """Returns the output of python -m cls.main in a folder."""
     with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as printed:
         assert main(list(arguments)) == 0
     return printed.getvalue()
@@ -53,7 +53,7 @@ def probabilities(run):
     setup, state = evaluate.restore(load_config(run), run)
     images = np.stack([setup.test[i]['image'] for i in range(len(setup.test))])
     variables = state.ema or state.variables()
-    inputs = normalise(images, setup.recipe.mean, setup.recipe.std)
+    inputs = normalize(images, setup.recipe.mean, setup.recipe.std)
     logits = np.float64(setup.model.apply(variables, inputs))
     exp = np.exp(logits - logits.max(1, keepdims=True))
     return exp / exp.sum(1, keepdims=True), np.array([setup.test[i]['label'] for i in range(355)])

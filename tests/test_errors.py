@@ -13,8 +13,8 @@ from cls import models
 from cls.data import pipeline, sources
 from cls.errors import UserError, nearest
 from cls.main import main
+from cls.recipes import common
 from cls.setup import set_up
-from configs import common
 
 ROOT = Path(__file__).parent.parent
 
@@ -238,7 +238,7 @@ def test_a_sound_config_sets_up():
     setup = set_up(config)
     assert (setup.info.num_train, setup.info.num_eval) == (1442, 355)
     assert setup.total_steps == 338  # 30 epochs of 1,442 / 128 steps, rounded
-    assert sum(batch['mask'].sum() for batch in setup.test_batches()) == 355
+    assert sum(batch['mask'].sum() for batch in setup.eval_batches()) == 355
 
 
 def test_a_field_with_a_space_may_follow_workdir(capsys):

@@ -6,23 +6,23 @@ import pytest
 import tiny
 
 from cls.config import load as configs
-from cls.evaluate import evaluate
+from cls.evaluate import evaluate_batches
 from cls.setup import set_up
 from cls.steps import sharding as meshes
-from cls.steps.train_step import normalise
+from cls.steps.train_step import normalize
 from cls.tools.tpu.hlo import collectives
 
 OVERRIDES = (('model.stage_sizes', '(1, 1, 1)'), ('model.widths', '(8, 8, 8)'))
 
 
 def measured(devices, batch):
-    """What `evaluate` says of fresh weights on the test digits."""
+    """Returns the figures of newly drawn weights on the test digits."""
     config = configs.load('configs/resnet.py', (*OVERRIDES, ('eval.batch', str(batch))))
     setup = set_up(config, jax.devices()[:devices])
     variables = setup.new_state()[0].variables()
     where = meshes.state_shardings(variables, setup.mesh)
     variables = meshes.put(variables, where)
-    return setup, evaluate(setup.eval_step(), variables, setup.test_batches(), setup.mesh)
+    return setup, evaluate_batches(setup.eval_step(), variables, setup.eval_batches(), setup.mesh)
 
 
 @pytest.fixture(scope='module')
@@ -31,7 +31,7 @@ def expected():
     setup, _ = measured(1, 64)
     examples = [setup.test[i] for i in range(355)]
     images, labels = (np.stack([e[key] for e in examples]) for key in ('image', 'label'))
-    inputs = normalise(images, setup.recipe.mean, setup.recipe.std)
+    inputs = normalize(images, setup.recipe.mean, setup.recipe.std)
     logits = np.float64(setup.model.apply(setup.new_state()[0].variables(), inputs))
     own = logits[np.arange(355), labels]
     log_sum = np.log(np.exp(logits - logits.max(1, keepdims=True)).sum(1)) + logits.max(1)
@@ -50,7 +50,7 @@ def test_every_image_counts_once(devices, batch, expected):
 
 def test_devices_send_sums_alone():
     setup = tiny.setup(devices=8)
-    variables, batch = setup.initial(), next(iter(setup.test_batches()))
+    variables, batch = setup.initial(), next(iter(setup.eval_batches()))
     variables = meshes.put(variables, meshes.state_shardings(variables, setup.mesh))
     batch = meshes.put_batch(batch, meshes.batch_sharding(setup.mesh))
     program = setup.eval_step().lower(variables, batch).compile().as_text()

@@ -10,17 +10,17 @@ import pytest
 
 from cls import main, models
 from cls.config import load as configs
+from cls.config import runs
 from cls.errors import UserError
 from cls.models import registry
 from cls.models.registry.init import init
 from cls.nn.dense import Dense
-from cls.run import workdir
 from cls.setup import set_up
 
 FILE = """
 import flax.linen as nn
 from cls import models
-from configs import common
+from cls.recipes import common
 
 
 class Plain(nn.Module):
@@ -102,7 +102,7 @@ def test_a_model_of_ones_own_trains_and_is_evaluated_with_its_file(
 
 @pytest.mark.parametrize('text', ['[]', '{"model": 3}', '{"members": [1], "model": {"name": []}}'])
 def test_a_config_that_is_none_names_no_model(tmp_path, text):
-    workdir._check_models(tmp_path, json.loads(text))
+    runs.check_models(tmp_path, json.loads(text))
 
 
 def test_a_file_may_be_loaded_again_and_changed_and_another_may_not_take_the_name(file, tmp_path):

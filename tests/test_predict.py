@@ -1,4 +1,4 @@
-"""What each image gets: by any protocol the mean over its views, whatever the batch and devices."""
+"""Predictions: by any protocol the mean over the views of an image, on any batch and devices."""
 
 import dataclasses
 import json
@@ -17,11 +17,13 @@ from ml_collections import ConfigDict
 
 from cls import ensemble, evaluate
 from cls.config import load as configs
+from cls.config.runs import report_name
 from cls.data import transforms, views
 from cls.data.sources import Source
 from cls.errors import UserError
-from cls.evaluation import metrics, protocols
+from cls.evaluation import metrics
 from cls.evaluation.metrics import Predictions
+from cls.evaluation.protocols import EvalSpec
 from cls.setup import set_up
 from cls.steps import sharding as meshes
 
@@ -29,7 +31,7 @@ COUNT, CLASSES = 13, 6
 
 
 class Net(nn.Module):
-    """A linear layer on a few moments of the image, which differ between it and its mirror."""
+    """A linear layer on a few moments of the image; they differ between it and its mirror image."""
 
     num_classes: int = CLASSES
 
@@ -47,7 +49,7 @@ class Net(nn.Module):
 
 
 def in_numpy(image):
-    """What Net says of one image (H, W, C)."""
+    """Returns the logits of Net for one image (H, W, C)."""
     ramp = np.linspace(-1, 1, image.shape[1])[:, None]
     seen = [image.mean((0, 1)), (image * ramp).mean((0, 1)), image[0, 0], image[-1, -1]]
     return 3 * np.concatenate(seen) @ np.sin(np.arange(12 * CLASSES)).reshape(12, -1)
@@ -78,7 +80,7 @@ class Photos(Source):
 
 
 def made(devices=1, model=None, source=None, **fields):
-    """A setup of these images and net, with config fields ('data_eval_resize' for data....)."""
+    """Returns a setup of these images and this model, with config fields ('data_eval_resize')."""
     overrides = [(name.replace('_', '.', 1), str(value)) for name, value in fields.items()]
     overrides = [('data.image_size', '8'), ('data.eval_resize', '10'), *overrides]
     setup = set_up(configs.load('configs/resnet.py', overrides), jax.devices()[:devices])
@@ -117,14 +119,14 @@ PROTOCOLS = ('single', 'flip', 'ten_crop', 'crops_12', 'crops_144', 'dense', 'de
 def test_predictions_are_the_mean_over_the_views(protocol):
     wanted = expected(made(), protocol)
     for devices, batch in ((1, 5), (8, 64)) if protocol in ('single', 'crops_12') else ((1, 50),):
-        setup = made(devices, eval_scales='8,12', eval_multiple=4, eval_batch=batch)
+        setup = made(devices, eval_scales='8,12', eval_size_divisor=4, eval_batch=batch)
         found = evaluate.predict(setup, {}, protocol)
         np.testing.assert_allclose(found.probabilities, wanted, rtol=2e-5, atol=1e-7)
         np.testing.assert_array_equal(found.labels, np.arange(COUNT) % CLASSES)
 
 
 def test_dense_compiles_once_for_each_shape():
-    setup = made(eval_multiple=4)
+    setup = made(eval_size_divisor=4)
     traced = []
 
     class Counting(Net):
@@ -168,7 +170,7 @@ def test_certain_predictions_have_a_finite_loss():
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """A run folder whose newest state is told by `restore`, without a training."""
+    """A run folder with a newest state from `restore`, without a training."""
     config = configs.load('configs/resnet.py', [('data.image_size', '8')])
     (tmp_path / 'config.json').write_text(configs.to_json(config))
 
@@ -192,7 +194,7 @@ def changed(config, *overrides):
 
 
 def stem(config, folder):
-    return evaluate.stem(protocols.title(config), config, folder)
+    return report_name(EvalSpec.from_config(config).title, config, folder)
 
 
 def test_each_evaluation_has_a_file_of_its_own(run):
@@ -226,7 +228,7 @@ def test_an_ensembles_evaluations_have_files_of_their_own(run):
     together = ConfigDict({'members': {'a': config.to_dict()}}).lock()
     (folder / 'config.json').write_text(configs.to_json(together))
     other = changed(together, ('members.a.data.eval_size', '9'), ('members.a.eval.batch', '3'))
-    assert evaluate.stem('single,flip', other, folder) == 'evaluation-single,flip-a.eval_size=9'
+    assert report_name('single,flip', other, folder) == 'evaluation-single,flip-a.eval_size=9'
 
 
 def test_the_job_writes_what_it_found(run):
@@ -259,14 +261,14 @@ def test_predictions_go_to_the_run_folder(run, name):
 def test_members_of_an_ensemble_have_protocols_of_their_own(run):
     config, folder = run
     runs = [(config, folder), (changed(config, ('eval.protocol', 'ten_crop')), folder)]
-    values, found = ensemble.evaluate(runs)
+    values, found = ensemble.evaluate_runs(runs)
     setup = evaluate.restore(config, folder)[0]
     parts = [evaluate.predict(setup, {}, protocol) for protocol in ('single', 'ten_crop')]
     mean = sum(part.probabilities for part in parts) / 2
     np.testing.assert_allclose(found.probabilities, mean, rtol=1e-12)
     assert values['protocol'] == 'single,ten_crop'
     assert values['params'] == 10
-    single, _ = ensemble.evaluate(runs, 'single')
+    single, _ = ensemble.evaluate_runs(runs, 'single')
     assert single['test/loss'] == pytest.approx(metrics.scalars(parts[0])['loss'])
 
 
@@ -274,7 +276,7 @@ def test_an_ensemble_writes_no_predictions_of_one(run):
     config, folder = run
     config = changed(config, ('eval.predictions', 'p.csv'))
     with pytest.raises(UserError, match='predictions'):
-        ensemble.evaluate([(config, folder), (config, folder)])
+        ensemble.evaluate_runs([(config, folder), (config, folder)])
 
 
 def test_an_ensemble_is_of_the_same_images(run, monkeypatch):
@@ -284,15 +286,15 @@ def test_an_ensemble_is_of_the_same_images(run, monkeypatch):
         ensemble, 'predict', lambda *_: Predictions(np.full((3, 4), 0.25), several.pop())
     )
     with pytest.raises(UserError, match='other images'):
-        ensemble.evaluate([(config, folder), (config, folder)])
+        ensemble.evaluate_runs([(config, folder), (config, folder)])
 
 
 @pytest.mark.parametrize('contrast', ['', 'global'])
 def test_prediction_of_the_centre_crop_is_that_of_training(contrast):
-    """Two ways to the same numbers: the sums inside the step, and what each image got."""
+    """Two ways to the same numbers: sums inside the step, and the prediction of each image."""
     setup = made(eval_batch=5, data_contrast=contrast)
     variables = meshes.put({}, {})
-    sums = evaluate.evaluate(setup.eval_step(), variables, setup.test_batches(), setup.mesh)
+    sums = evaluate.evaluate_batches(setup.eval_step(), variables, setup.eval_batches(), setup.mesh)
     found = metrics.scalars(evaluate.predict(setup, variables, 'single'))
     assert {name: found[name] for name in sums} == pytest.approx(sums, rel=1e-5)
 
@@ -310,7 +312,7 @@ import test_predict
 from cls import evaluate
 found = {}
 for protocol in test_predict.PROTOCOLS:
-    setup = test_predict.made(None, eval_scales='8,12', eval_multiple=4, eval_batch=8)
+    setup = test_predict.made(None, eval_scales='8,12', eval_size_divisor=4, eval_batch=8)
     found[protocol] = evaluate.predict(setup, {}, protocol).probabilities
 np.savez(f'{folder}/{count}-{index}.npz', **found)
 """

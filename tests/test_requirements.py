@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from cls.config import load
+from cls.errors import UserError
+
 ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())
 OWN = {'cls', 'configs', 'launch'}
 # Imported where a user asks for what needs them, and named in a message or a requirements file.
 OPTIONAL = {
@@ -21,8 +25,8 @@ OPTIONAL = {
     'torch': 'cls/tools/benchmark_input.py',
     'torchvision': 'cls/tools/benchmark_input.py',
 }
-# Required for what others import: JAX its binary, TFDS the form of its files.
-FOR_OTHERS = {'jaxlib', 'array-record'}
+# Required for what others import: JAX its binary, TFDS the form of its files, pip the build.
+FOR_OTHERS = {'jaxlib', 'array-record', 'setuptools'}
 
 
 def imported():
@@ -77,6 +81,39 @@ def test_what_is_installed_is_in_the_ranges():
             assert requirement.specifier.contains(importlib.metadata.version(requirement.name))
 
 
-def test_the_extras_are_read():
-    extras = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
-    assert set(extras['optional-dependencies']) == {'gcs', 's3', 'ray'}
+def lines(file):
+    """The requirements of a file, without comments and without those that it includes."""
+    texts = [line.partition('#')[0].strip() for line in (ROOT / file).read_text().splitlines()]
+    return {text for text in texts if text and not text.startswith('-r')}
+
+
+def test_a_checkout_and_a_wheel_require_the_same():
+    """requirements.txt has the base, searches, and the build of the command cls."""
+    extras = PROJECT['project']['optional-dependencies']
+    wanted = [*PROJECT['project']['dependencies'], *extras['search']]
+    wanted += PROJECT['build-system']['requires']
+    assert lines('requirements.txt') == set(wanted)
+    assert len(wanted) == len(set(wanted))
+    assert lines('tests/requirements.txt') == set(extras['dev'])
+
+
+def test_the_extras():
+    extras = PROJECT['project']['optional-dependencies']
+    assert set(extras) == {'search', 'gcs', 's3', 'ray', 'dev'}
+
+
+def test_training_and_import_need_no_extra():
+    """The modules of the extra search are imported below cls.search and by its report only."""
+    names = {'matplotlib', 'yaml'}
+    users = {file for module, file in imported() if module in names}
+    allowed = ('cls/search/', 'cls/tools/search_report.py')
+    assert users
+    assert not [file for file in users if not str(file).startswith(allowed)]
+
+
+@pytest.mark.parametrize('module', ['matplotlib', 'yaml'])
+def test_a_search_without_its_extra_says_what_to_install(module, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=rf"{module} is not .*pip install 'cls\[search\]'"):
+        load.load('search/genet')
+    assert load.load('genet').model.name == 'genet_2_cifar'

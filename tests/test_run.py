@@ -53,7 +53,7 @@ def environment(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def whole(environment, tmp_path_factory):
-    """The folder of a run that nothing disturbed, and what it printed.
+    """The folder of an undisturbed run, and its output.
 
     Its process was a script for two seconds, as quickstart.sh is while it installs.
     """
@@ -97,7 +97,7 @@ def start(workdir, environment, *more):
 
 
 def wait_for(process, text):
-    """Reads a process's output until a line has the text; returns what came until then."""
+    """Returns a process's output up to a line with the text."""
     seen = ''
     for line in process.stdout:
         seen += line
@@ -180,7 +180,7 @@ def test_a_run_writes_what_the_readme_says(whole):
     assert [line['step'] for line in lines if 'train/loss' in line] == [*range(1, STEPS + 1)]
     assert {'train/loss', 'train/top1', 'train/grad_norm', 'learning_rate'} <= set(lines[0])
     assert lines[-1]['test/top1'] == result['test/top1']
-    # Lines for a log, not for a terminal; the last says the accuracy and where the run lies.
+    # Lines for a log, not for a terminal; the last has the accuracy and the run folder.
     assert '\r' not in output
     last = result_line(output)
     assert f'test top-1 {result["test/top1"]:.2f} %' in last
@@ -195,7 +195,7 @@ def test_what_it_prints_on_the_way(whole):
     first = next(i for i, line in enumerate(lines) if line.startswith(f'step 1/{STEPS}: '))
     assert compiling < first
     assert not any('continuing' in line for line in lines)
-    # What a step's figures are of; those of the test set are printed at evaluations, each once.
+    # A step's figures are of its batch; those of the test set come with evaluations, once each.
     logged_first = logged(whole[0])[0]
     assert f'this batch: loss {logged_first["train/loss"]:.4g}, top-1' in lines[first]
     assert [line.split(':')[0] for line in lines if 'test top-1' in line] == [
@@ -256,7 +256,7 @@ def test_killed_at_any_moment_it_ends_as_if_nothing_had_happened(at, whole, envi
     assert resumed.returncode == 0, resumed.stderr
     assert_same_run(whole[0], workdir)
 
-    # The time of both processes, by clocks outside of them: what is missing is writing the result.
+    # The time of both processes, by clocks outside of them, all but writing the result.
     result = json.loads((workdir / 'result.json').read_text())
     spent = result['time']
     elapsed = (workdir / 'result.json').stat().st_mtime - began
@@ -265,7 +265,7 @@ def test_killed_at_any_moment_it_ends_as_if_nothing_had_happened(at, whole, envi
     assert result['restarts'] == 1
     assert result['goodput'] > result['goodput_with_downtime']
 
-    # What was lost: the difference of two accounts.
+    # The rework: the difference of two records.
     said = re.search(rf'continuing from step (\d+) of {STEPS}', resumed.stdout)
     step = int(said[1]) if said else 0  # of the checkpoint
     trained = re.search(r'^step (\d+)/', resumed.stdout, re.MULTILINE)
@@ -291,7 +291,7 @@ def test_sigterm_saves_and_exits_0_and_the_run_continues(whole, environment, tmp
     assert_same_run(whole[0], tmp_path / 'run')
     result = json.loads((tmp_path / 'run' / 'result.json').read_text())
     assert result['restarts'] == 1
-    if newest % 16:  # it was not stopped in an evaluation, which is begun again
+    if newest % 16:  # it was not stopped in an evaluation: such a one starts again
         assert result['time']['rework'] == 0
 
 
@@ -321,7 +321,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(harm, whole, env
     newest = tmp_path / 'run' / 'checkpoints' / str(STEPS) / 'state'
     largest = max((p for p in newest.rglob('*') if p.is_file()), key=lambda p: p.stat().st_size)
     content = bytearray(largest.read_bytes())
-    if harm == 'flip':  # one bit of one number, which Orbax does not notice
+    if harm == 'flip':  # one bit of one number: Orbax does not notice
         content[len(content) // 2] ^= 1
         largest.write_bytes(content)
     elif harm == 'cut':

@@ -38,7 +38,7 @@ FIELDS = (
 
 
 def setup(*overrides, devices=1):
-    """What a config of the digits sets up, with `Tiny` as its net."""
+    """Returns the setup of a config of the digits, with `Tiny` as its model."""
     config = configs.load('configs/resnet.py', (*FIELDS, *overrides))
     return dataclasses.replace(
         set_up(config, jax.devices()[:devices]), model=Tiny(config.model.get('num_classes', 10))
@@ -50,7 +50,7 @@ def steps(setup, count):
     state, optimizer = setup.new_state()
     where = abstract_state(state, setup.mesh)
     state = meshes.put(state, jax.tree.map(lambda x: x.sharding, where))
-    train_step = compile_train_step(setup, optimizer, where, setup.phase(0))
+    train_step = compile_train_step(setup, optimizer, where, setup.phases.at(0))
     batches, losses = train_batches(setup), []
     for _ in range(count):
         batch = meshes.put_batch(next(batches), meshes.batch_sharding(setup.mesh))

@@ -1,145 +1,20 @@
-"""The fields of a config: their defaults, the values they take, and what a run may change.
+"""The fields of a config: their defaults, their values, and the effect of a change on a run.
 
 `FIELDS` is the one table of a training config, `SEARCH` that of a search around it. A field's text
 is its documentation. Durations are strings of a number and a unit: '200 epochs', '64000 steps',
 '5e6 examples', '10 percent' (of the run's whole length).
 """
 
-import dataclasses
-import math
-import numbers
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from ml_collections import ConfigDict
 
-from cls.config import durations
-from cls.errors import UserError, nearest
+from cls.config.field import DURATION, FREE, LENGTH, Field
+from cls.errors import nearest, refuse
 
-# What becomes of a run that continues under another value of a field:
-SAME = 'same'  # it is refused; the field is part of what training computes
-FREE = 'free'  # nothing: what is shown, kept or evaluated changes, and the training does not
-LENGTH = 'length'  # it goes on, and is told what happens to the schedule
-
-_FLOAT32 = 3.4e38  # what a number may be on the devices
 _MISSING = object()
 _PIXELS = 2**14  # height or width of an image that a network sees
-DURATION = 'duration'  # what `values` of a field of durations says
-_INTERVAL = re.compile(r'([\[(])(.+), (.+)([\])])')
-
-
-@dataclasses.dataclass(frozen=True)
-class Field:
-    """One field of a config.
-
-    Attributes:
-      default: its value where a config says nothing, which also states its type.
-      values: the numbers that it takes, as '[0, 1)', of a tuple each of its numbers; or the names,
-        as 'none | pad'; DURATION, of a tuple each of its items; '' where whoever reads the field
-        knows more.
-      doc: one line about it.
-      length: of a tuple; 0: any.
-      change: what becomes of a run that continues under another value: SAME, FREE or LENGTH.
-    """
-
-    default: Any
-    values: str = ''
-    doc: str = ''
-    change: str = SAME
-    length: int = 0
-
-    @property
-    def interval(self) -> tuple[float, float, bool, bool] | None:
-        """(low, high, whether low is allowed, whether high is), or None for a field of names."""
-        match = _INTERVAL.fullmatch(self.values)
-        return match and (
-            _number(match[2]),
-            _number(match[3]),
-            match[1] == '[',
-            match[4] == ']',
-        )
-
-    def problem(self, value: Any) -> str:
-        """Returns what was expected in the place of a value, '' if it is allowed."""
-        if not _same_type(value, self.default):
-            return f'expected a value like {self.default!r}'
-        if self.length and len(value) != self.length:
-            return f'expected {self.length} numbers'
-        if isinstance(value, str) and not value.isprintable():
-            return 'expected text that can be printed'
-        if self.values == DURATION:
-            return _not_durations(value)
-        if self.interval:
-            items = value if isinstance(value, tuple) else (value,)
-            if all(_within(item, self.interval) for item in items if is_number(item)):
-                return ''
-            low, high, closed, _ = self.interval
-            several = 'numbers' if isinstance(value, tuple) else 'a number'
-            if math.isinf(high):
-                return (
-                    f'expected {several} of {low:g} or more'
-                    if closed
-                    else (f'expected {several} above {low:g}')
-                )
-            return f'expected {several} in {self.values}'
-        names = self.names
-        if names and value not in names:
-            return f'known: {", ".join(name or repr("") for name in names)}'
-        return ''
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names that a field takes, () where it takes others."""
-        names = self.values.split(' | ') if ' | ' in self.values else []
-        return tuple('' if name == "''" else name for name in names)
-
-
-def _not_durations(value: str | tuple[str, ...]) -> str:
-    if value == '':
-        return ''  # whoever reads it says whether there may be none
-    try:
-        for text in value if isinstance(value, tuple) else (value,):
-            durations.read(text)
-    except UserError:
-        units = ', '.join(durations.UNITS)
-        return f"expected a number and one of {units}, for example '90 epochs'"
-    return ''
-
-
-def _number(text: str) -> float:
-    base, power, exponent = text.partition('**')
-    return float(base) ** float(exponent) if power else float(base)
-
-
-def _within(value: float, interval: tuple[float, float, bool, bool]) -> bool:
-    low, high, with_low, with_high = interval
-    above = value >= low if with_low else value > low
-    below = value <= high if with_high else value < high
-    return bool(above and below and abs(value) <= _FLOAT32)
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a number, which True and False are not here."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
-
-
-def _same_type(value: Any, default: Any) -> bool:
-    if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(value, bool) and isinstance(default, bool)
-    if isinstance(default, float):
-        return is_number(value)
-    if isinstance(default, int):
-        return isinstance(value, int)
-    if isinstance(default, tuple):
-        if not isinstance(value, tuple):
-            return False
-        return not default or all(
-            _same_type(item, default[0]) or (is_number(item) and is_number(default[0]))
-            for item in value
-        )
-    return isinstance(value, type(default))
-
 
 FIELDS: dict[str, Field] = {
     'seed': Field(0, '[0, 2**32)', 'of initialization, data order, augmentation and dropout'),
@@ -247,7 +122,7 @@ FIELDS: dict[str, Field] = {
     'data.workers': Field(
         0, '[0, 1024]', 'processes that decode images; 0: threads of this process', FREE
     ),
-    # ---- inside the step, on the training batch, in this order; what is 0 or '' does nothing
+    # ---- inside the step, on the training batch, in this order; fields that are 0 or '' do nothing
     'augment.policy': Field(
         '', '', 'autoaugment_{imagenet,cifar10,svhn,v0} | randaugment[_increasing]'
     ),
@@ -389,8 +264,8 @@ FIELDS: dict[str, Field] = {
     'profile': Field('', '', 'START:STOP, steps written as a jax.profiler trace', FREE),
 }
 
-# Groups named space, searcher, objective, evaluator and supernet have the fields of what they name
-# as well, see cls/search/registry.py.
+# Groups named space, searcher, objective, evaluator and supernet also have the fields of the class
+# that they name, see cls/search/registry.py.
 SEARCH: dict[str, Field] = {
     'seed': Field(
         0, '[0, 2**32)', 'of the searcher, and with its number of the training of each trial'
@@ -433,12 +308,12 @@ RENAMED_VALUES = {('search.engine', 'here'): 'local'}
 
 
 def base(fields: Mapping[str, Field] = FIELDS) -> ConfigDict:
-    """Returns a config of all defaults; a system's config changes what is its own."""
+    """Returns a config of all defaults, the start of every system's config."""
     return _filled(ConfigDict(), fields)
 
 
 def _filled(config: ConfigDict, fields: Mapping[str, Field]) -> ConfigDict:
-    """Gives a config the defaults of the fields that it lacks; returns it."""
+    """Sets the fields that a config lacks to their defaults; returns it."""
     for name, field in fields.items():
         *parents, key = name.split('.')
         node = config
@@ -474,7 +349,7 @@ def field(name: str) -> Field | None:
 
 
 def complete(config: ConfigDict) -> ConfigDict:
-    """Gives an unlocked config the defaults of fields that are newer than it; returns it."""
+    """Sets the fields that an unlocked config of an earlier version lacks; returns it."""
     for _, part, fields in parts(config):
         _filled(part, fields)
     return config
@@ -488,7 +363,7 @@ def renamed(name: str) -> str:
 
 
 def with_new_names(config: ConfigDict) -> ConfigDict:
-    """Gives the fields of an unlocked config of a run folder today's names; returns it."""
+    """Renames fields of an unlocked config of an earlier version; returns it."""
     for _, part, _ in parts(config):
         for old, new in RENAMED.items():
             group, _, key = old.rpartition('.')
@@ -505,7 +380,7 @@ def with_new_names(config: ConfigDict) -> ConfigDict:
 
 
 def problems(config: ConfigDict) -> list[str]:
-    """Returns what is wrong with a config's fields, each by itself: a line's part for each."""
+    """Returns the mistakes in the values of single fields, a sentence for each."""
     found = []
     for prefix, part, fields in parts(config):
         for name in _unknown(part, fields):
@@ -527,7 +402,7 @@ def problems(config: ConfigDict) -> list[str]:
 
 
 def _unknown(config: ConfigDict, fields: Mapping[str, Field], prefix: str = '') -> Iterator[str]:
-    """Yields the names that no field has; those of modules and of searches are told elsewhere."""
+    """Yields unknown names; those of modules and of searches are checked elsewhere."""
     groups = {name.rpartition('.')[0] for name in fields}
     groups |= {parent for group in groups for parent in _parents(group)}
     for key, value in config.items():
@@ -549,7 +424,5 @@ def _parents(name: str) -> Iterator[str]:
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError, with all that is wrong, for fields outside of what they take."""
-    if found := problems(config):
-        shown = ' '.join(text if text.endswith(('.', '?')) else f'{text}.' for text in found[:8])
-        raise UserError(shown + (f' And {len(found) - 8} more.' if found[8:] else ''))
+    """Raises UserError, with all mistakes, for fields with values that they do not take."""
+    refuse(problems(config))

@@ -12,7 +12,7 @@ _PATTERN = re.compile(r'\s*(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?\s*([A-Za-z]+)\s*
 
 
 def read(duration: str) -> tuple[Fraction, str]:
-    """Returns a duration's number and unit. Raises UserError for text that is none."""
+    """Returns a duration's number and unit. Raises UserError for any other text."""
     match = _PATTERN.fullmatch(str(duration)[:100])
     unit = match and next((u for u in UNITS if match[3] in (u, u.removesuffix('s'))), None)
     if not unit:
@@ -27,18 +27,18 @@ def steps(duration: str, *, batch: int, examples: int, total: int | None = None)
     """Returns the number of training steps that `duration` lasts.
 
     The one rounding rule: to the nearest whole step, halves up, but a duration above zero lasts
-    at least one step. The arithmetic is exact, so '0.1 epochs' is what it says.
+    at least one step. The arithmetic is exact, in fractions.
 
     Args:
       duration: a number that is not negative, fractions and exponents allowed, and a unit: epochs,
         steps, examples (each also in the singular) or percent.
       batch: examples in a step, over all devices; positive.
       examples: examples in an epoch; positive.
-      total: steps in the whole run, which 'percent' is a part of; None where no whole is known,
-        as for the length of the run itself.
+      total: steps in the whole run, for 'percent'; None where it is unknown, as for the length of
+        the run itself.
 
     Raises:
-      UserError: the text is no duration, or it is in percent and there is no total.
+      UserError: the text is not a duration, or it is in percent and there is no total.
     """
     number, unit = read(duration)
     if unit == 'percent' and total is None:

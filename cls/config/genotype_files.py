@@ -6,13 +6,13 @@ from typing import Any
 
 from cls.errors import UserError
 from cls.models.registry.genotypes import plain
-from cls.storage import paths
+from cls.storage import download, paths
 
 
 def load(path: str | Path) -> Any:
     """Returns the plain data of a genotype's JSON file. Raises UserError when it cannot be read."""
     try:
-        return paths.parse_json(paths.fetched(path).read_text())
+        return paths.parse_json(download.fetched(path).read_text())
     except OSError as error:
         raise UserError(f'cannot read the genotype {path}: {error.strerror}.') from None
     except ValueError as error:
@@ -20,5 +20,5 @@ def load(path: str | Path) -> Any:
 
 
 def save(genotype: Any, path: str | Path) -> None:
-    """Writes a genotype as JSON, which `--config.model.genotype=FILE` reads."""
+    """Writes a genotype as JSON, for `--config.model.genotype=FILE`."""
     paths.write_whole(paths.path(path), (json.dumps(plain(genotype), indent=1) + '\n').encode())

@@ -3,31 +3,31 @@
 import ast
 import importlib.util
 import json
-import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from cls import models
-from cls.config import defaults, genotype_files, presets
+from cls.config import defaults, files, genotype_files, presets
+from cls.config.field import FREE, LENGTH, is_number
 from cls.errors import UserError, nearest
 from cls.nn import limits
 from cls.storage import paths
 
 DTYPES = ('float32', 'bfloat16', 'float16')
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = files.ROOT
 
 
 def load(
     spec: str, overrides: Sequence[tuple[str, str]] = (), begun: ConfigDict | None = None
 ) -> ConfigDict:
-    """Returns the config of 'FILE.py' or 'FILE.py:ARGUMENT', with fields overridden, locked.
+    """Returns the config of a file or a recipe, as 'FILE.py:ARGUMENT' or 'resnet:cifar10', locked.
 
     Args:
-      spec: path of a file that defines get_config(argument), and its argument.
+      spec: path of a file that defines get_config(argument), or name of a recipe, and the argument.
       overrides: (dotted name, text) pairs; the text is read as the type of the field.
       begun: the config of the run that is to continue, for the arms that count images: see
         cls.config.presets.
@@ -36,21 +36,26 @@ def load(
       UserError: no such file, an argument it does not know, or an override that does not fit.
     """
     path, _, argument = spec.partition(':')
-    file = next((p for p in (Path(path), ROOT / path) if p.is_file()), None)
-    if file is None:
-        known = [str(p.relative_to(ROOT)) for p in sorted((ROOT / 'configs').rglob('*.py'))]
-        raise UserError(f'there is no config {path!r}.{nearest(path, known)}')
-    if str(ROOT) not in sys.path:  # configs import configs.common
-        sys.path.insert(0, str(ROOT))
-    config = _run(file, argument)
+    config = _run(files.find(path), argument)
     _override_all(config, overrides)
     defaults.check(config)
     _fill(config, {name for name, _ in overrides}, begun)
     return config.lock()
 
 
+def arms(file: Path) -> Mapping[str, str]:
+    """Returns the arms of a config file, and one line about each; {} for a file without arms."""
+    try:
+        _run(file, '?')
+    except files.UnknownArm as error:
+        return error.arms
+    except UserError:
+        pass  # a file of a user, with arguments of its own
+    return {}
+
+
 def _fill(config: ConfigDict, given: Set[str], begun: ConfigDict | None) -> None:
-    """Sets what follows from images and weights, in the parts of a config that have a preset."""
+    """Sets the fields that follow from images and weights, in the parts with a preset."""
     before = {} if begun is None else {prefix: part for prefix, part, _ in defaults.parts(begun)}
     for prefix, part, _ in defaults.parts(config):
         if part.get('preset'):
@@ -82,7 +87,7 @@ def _run(file: Path, argument: str) -> ConfigDict:
     if not isinstance(config, ConfigDict):
         raise UserError(
             f'{file} is no config: its get_config returned {type(config).__name__}, expected an '
-            'ml_collections.ConfigDict, as configs.common.base() gives one.'
+            'ml_collections.ConfigDict, as cls.recipes.common.base() gives one.'
         )
     try:
         to_json(config)
@@ -119,7 +124,7 @@ def parse_overrides(arguments: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _override_all(config: ConfigDict, overrides: Sequence[tuple[str, str]]) -> None:
-    # A genotype is read when it is set: what limits it comes first.
+    # A genotype is checked when it is set: its limit must be set before.
     for name, text in sorted(overrides, key=lambda pair: not pair[0].endswith('limits.layers')):
         _override(config, name, text)
         if name.endswith('limits.layers'):
@@ -148,14 +153,14 @@ def _override(config: ConfigDict, name: str, text: str) -> None:
         )
     if field in node:
         node[field] = _read(text, node[field], name)
-    else:  # a field of the module that the config leaves alone; its type is that of the variant's
+    else:  # a field of the module that the config does not have; its type is that of the variant's
         current = getattr(models.create(node.name), field, None)
         plain = isinstance(current, (bool, int, float, str, tuple))
         node[field] = _read(text, current, name) if plain else _literal(text)
 
 
 def _genotype(model: ConfigDict, path: str) -> Any:
-    """Returns the content of a genotype's file, so that the config does not depend on the file."""
+    """Returns the content of a genotype's file: the config must not depend on the file."""
     data = genotype_files.load(path)
     models.create(model.name, genotype=data)  # whether it fits
     return _tuples(data)
@@ -199,7 +204,7 @@ def flatten(config: ConfigDict, prefix: str = '') -> Iterator[tuple[str, Any]]:
 
 
 def create_model(config: ConfigDict, num_classes: int) -> Any:
-    """Returns the module that config.model describes. Raises UserError where it describes none."""
+    """Returns the module that config.model describes. Raises UserError if there is none."""
     overrides = {key: value for key, value in config.model.to_dict().items() if key != 'name'}
     if overrides.get('dtype') not in DTYPES:
         known = ', '.join(DTYPES)
@@ -215,13 +220,11 @@ def create_model(config: ConfigDict, num_classes: int) -> Any:
 
 
 def _unlike_a_size(key: str, value: Any) -> str:
-    """Returns what was expected of a number, or of numbers, that no field of a module takes.
+    """Returns the expected range for a number, or numbers, outside of it; '' within.
 
-    Modules state no ranges: theirs are sizes, counts and rates, of which none is negative.
+    Modules state no ranges: their numbers are sizes, counts and rates, and none is negative.
     """
-    numbers = [
-        x for x in (value if isinstance(value, tuple) else (value,)) if defaults.is_number(x)
-    ]
+    numbers = [x for x in (value if isinstance(value, tuple) else (value,)) if is_number(x)]
     if key.endswith(('rate', 'momentum')):
         return '' if all(0 <= x <= 1 for x in numbers) else 'a part, from 0 to 1'
     most = 2**24 if key == 'num_classes' else 2**16
@@ -247,10 +250,10 @@ def from_json(text: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDic
 
 
 def _upgraded(value: Any) -> Any:
-    """Returns fields of which those that changed their meaning have today's.
+    """Returns fields of an earlier version with today's meaning.
 
-    Before there was data.class_order, data.eval_split was 'test', or ImageNet's 'validation', where
-    nobody had set it, and meant nothing for folders: it becomes '', which finds these splits.
+    Before data.class_order existed, the default of data.eval_split was 'test', or for ImageNet
+    'validation', without a meaning for folders. It becomes '', the default that finds these splits.
     """
     if not isinstance(value, dict):
         return value
@@ -268,16 +271,16 @@ def _tuples(value: Any) -> Any:
 
 
 def is_outward(name: str) -> bool:
-    """Whether a field has no part in what training computes."""
+    """Whether the training does not depend on a field."""
     field = defaults.field(name)
-    return field is not None and field.change == defaults.FREE
+    return field is not None and field.change == FREE
 
 
 def is_length(name: str) -> bool:
-    """Whether a field is the length of a training, which a run that goes on may change."""
+    """Whether a field is the length of a training; a run that continues may change it."""
     field = defaults.field(name)
     in_search = name.startswith('proxy.')  # trials of another length are another search's
-    return field is not None and field.change == defaults.LENGTH and not in_search
+    return field is not None and field.change == LENGTH and not in_search
 
 
 def identity(config: ConfigDict) -> str:
@@ -286,16 +289,15 @@ def identity(config: ConfigDict) -> str:
 
 
 def differences(one: str, other: str) -> str:
-    """Returns where two configs in JSON differ, as 'optim.lr (0.1, now 0.2), ...'; '' if nowhere.
+    """Returns the differences of two configs in JSON, as 'optim.lr (0.1, now 0.2), ...'.
 
-    Fields that do not change what is computed are let pass, and so is the length of a training,
-    see `lengths`.
+    Fields that the training does not depend on are ignored, and so is its length, see `lengths`.
     """
     return _changes(one, other, lambda name: not is_outward(name) and not is_length(name))
 
 
 def lengths(one: str, other: str) -> str:
-    """Returns in which lengths of a training two configs in JSON differ, as `differences` does."""
+    """Returns the differences of two configs in the length of the training, as `differences`."""
     return _changes(one, other, is_length)
 
 

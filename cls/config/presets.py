@@ -21,6 +21,7 @@ by n follows Kolesnikov et al. 2020 (1912.11370, section 3.3). Without config.in
 have a rate of 0.001, and norms use their batches.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping, Set
 from typing import Any
@@ -31,6 +32,7 @@ from cls import models
 from cls.config import durations
 from cls.data import datasets
 from cls.data.sources import Source
+from cls.data.spec import DataSpec
 from cls.errors import UserError
 from cls.nn import norm
 from cls.storage import paths
@@ -60,12 +62,12 @@ _SAME = ('preset', 'init', 'data.name', 'model.name')  # of a run that continues
 
 
 def fill(config: ConfigDict, given: Set[str], begun: ConfigDict | None = None) -> None:
-    """Sets, in place, what follows from the folder and the weights.
+    """Sets, in place, the fields that follow from the folder and the weights.
 
     Args:
       config: of the arm `finetune`, with the user's fields set.
       given: names of the fields that the user has set. They stay, and others follow from them.
-      begun: the config of the run in the same run folder, if there is one. Where it is of the same
+      begun: the config of the run in the same run folder, if there is one. If it is of the same
         images, model and weights its values are taken, and nothing is counted.
 
     Raises:
@@ -90,7 +92,7 @@ def fill(config: ConfigDict, given: Set[str], begun: ConfigDict | None = None) -
             use({name: before[name] for name in FILLED})
             return
     use(_images(config, given))
-    train, eval_fraction = _training(config.data, 'data.eval_fraction' in given)
+    train, eval_fraction = _training(DataSpec.from_config(config), 'data.eval_fraction' in given)
     use({'data.eval_fraction': eval_fraction})
     count, classes = len(train), train.num_classes
     use({'batch': batch(count)})
@@ -121,10 +123,10 @@ def body_lr_mult(count: int) -> float:
 
 
 def describe(config: ConfigDict, count: int, classes: int) -> list[str]:
-    """Returns lines on a run's recipe and its start; none of what is no folder.
+    """Returns lines on the recipe of a run on a folder; none for other data.
 
-    They say what the preset has chosen and whether all is trained from scratch, or that another
-    recipe takes a tenth or more of the images of a folder in each step.
+    They list the choices of the preset and say whether training starts from scratch. For another
+    recipe they warn if each step takes a tenth or more of the images of a folder.
     """
     kind, _, folder = config.data.name.partition(':')
     if config.get('preset') != NAME:
@@ -167,7 +169,7 @@ def _flat(config: ConfigDict) -> dict[str, Any]:
     }
 
 
-def _training(data: ConfigDict, fixed: bool) -> tuple[Source, float]:
+def _training(data: DataSpec, fixed: bool) -> tuple[Source, float]:
     """Opens the training images; returns them and the part of each class that is held out.
 
     That is config.data.eval_fraction, but HELD_OUT for a folder without images to evaluate on
@@ -180,7 +182,7 @@ def _training(data: ConfigDict, fixed: bool) -> tuple[Source, float]:
         if fixed or data.eval_fraction:
             raise
         problem = error
-    divided = ConfigDict(data.to_dict() | {'eval_fraction': HELD_OUT})
+    divided = dataclasses.replace(data, eval_fraction=HELD_OUT)
     try:
         return datasets.load(divided, 'train'), HELD_OUT
     except UserError as error:

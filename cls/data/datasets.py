@@ -14,20 +14,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from cls.data import decode, digits, folders, imagenet_variants, layout, splits, tfds_sets
 from cls.data.classes import BENCHMARKS
 from cls.data.sources import InMemory, Source
+from cls.data.spec import DataSpec
 from cls.errors import UserError, nearest
-from cls.storage import paths
+from cls.storage import download
 
 
-def load(data: ConfigDict, split: str, classes: Sequence[str] = ()) -> Source:
+def load(data: DataSpec, split: str, classes: Sequence[str] = ()) -> Source:
     """Opens the data set that `config.data` names.
 
     Args:
-      data: `config.data`.
+      data: the specification.
       split: 'train' or 'eval'.
       classes: The names of a run's classes, in the order of its net's outputs: labels are given in
         that order, and the data set may lack some. (): the order is the data set's own.
@@ -48,7 +48,7 @@ def load(data: ConfigDict, split: str, classes: Sequence[str] = ()) -> Source:
     return source
 
 
-def _open(data: ConfigDict, split: str, classes: tuple[str, ...]) -> Source:
+def _open(data: DataSpec, split: str, classes: tuple[str, ...]) -> Source:
     kind, _, rest = data.name.partition(':')
     if data.eval_fraction and kind != 'folder':
         raise UserError(
@@ -60,7 +60,7 @@ def _open(data: ConfigDict, split: str, classes: tuple[str, ...]) -> Source:
     if kind == 'tfds' and rest:
         return _open_tfds(tfds_sets.prepared(rest, data.dir), rest, data, split, classes)
     if kind == 'folder' and rest:
-        root = paths.fetched(rest)
+        root = download.fetched(rest)
         return folders.open_folder(
             root,
             split,
@@ -83,10 +83,8 @@ def _open(data: ConfigDict, split: str, classes: tuple[str, ...]) -> Source:
     )
 
 
-def _open_tfds(
-    builder, name: str, data: ConfigDict, split: str, classes: tuple[str, ...]
-) -> Source:
-    wanted = data[f'{split}_split']
+def _open_tfds(builder, name: str, data: DataSpec, split: str, classes: tuple[str, ...]) -> Source:
+    wanted = data.train_split if split == 'train' else data.eval_split
     if split == 'eval' and not wanted:
         wanted = splits.to_evaluate(name, builder.info.splits)
     return tfds_sets.open_split(builder, name, wanted, classes, rules=decode.rules(data))
@@ -100,17 +98,17 @@ def identity(train: Source, test: Source) -> dict[str, dict[str, Any]]:
     return {'train': train.identity(), 'eval': test.identity()}
 
 
-def has_training(data: ConfigDict) -> bool:
+def has_training(data: DataSpec) -> bool:
     """Whether the data set that `config.data` names has a part to train on. Raises UserError."""
     kind, _, rest = data.name.partition(':')
     if kind == 'folder' and rest:
-        return layout.has_training(paths.fetched(rest), data.eval_fraction)
+        return layout.has_training(download.fetched(rest), data.eval_fraction)
     if kind == 'tfds' and rest:
         return tfds_sets.has_split(tfds_sets.prepared(rest, data.dir), data.train_split)
     return kind not in BENCHMARKS
 
 
-def _synthetic(data: ConfigDict, split: str) -> InMemory:
+def _synthetic(data: DataSpec, split: str) -> InMemory:
     """Random images in ImageNet's numbers: 64 of them, so that one costs but a copy."""
     rng = np.random.default_rng(split == 'eval')
     images = rng.integers(256, size=(64, data.image_size, data.image_size, 3), dtype=np.uint8)

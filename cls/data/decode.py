@@ -22,7 +22,6 @@ import warnings
 import cv2
 import numpy as np
 import simplejpeg
-from ml_collections import ConfigDict
 from PIL import Image, UnidentifiedImageError
 
 from cls.data.headers import (
@@ -34,6 +33,7 @@ from cls.data.headers import (
     read_webp,
     webp_size,
 )
+from cls.data.spec import DataSpec
 
 # The pipeline has its own threads, one image in each: OpenCV's would only be in their way.
 cv2.setNumThreads(1)
@@ -111,8 +111,8 @@ def _too_large(size: str, limit: int) -> str:
 RULES = Rules()
 
 
-def rules(data: ConfigDict, exif: bool = False) -> Rules:
-    """Returns the rules that `config.data` asks for."""
+def rules(data: DataSpec, exif: bool = False) -> Rules:
+    """Returns the rules of a run's data."""
     return Rules(exif, data.max_pixels, data.broken_images == 'take')
 
 

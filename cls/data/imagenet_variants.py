@@ -28,7 +28,7 @@ from cls.data import folders, scan, tfds_sets
 from cls.data.classes import BENCHMARKS, class_indices, subset, validation_labels, wnids
 from cls.data.sources import Source
 from cls.errors import UserError
-from cls.storage import paths
+from cls.storage import download, paths
 
 _VALIDATION_NAME = re.compile(r'ILSVRC2012_val_(\d{8})\.JPEG')
 
@@ -50,7 +50,7 @@ def open_benchmark(
     if split == 'train':
         raise UserError(f'{name} is a test set: expected --job evaluate, or another data set.')
     classes = classes or wnids()
-    root = paths.fetched(where)
+    root = download.fetched(where)
     if name == 'imagenet_real':
         return _open_real(root, data_dir, classes)
     if not root.is_dir():

@@ -15,7 +15,7 @@ from cls.data.classes import class_indices, subset
 from cls.data.decode import RULES, BrokenImage, Rules, decode, picture
 from cls.data.sources import Crop, InMemory, Source
 from cls.errors import UserError, nearest
-from cls.storage import paths
+from cls.storage import download, paths
 
 T = TypeVar('T')
 _VERSION = re.compile(r'\d+\.\d+\.\d+')
@@ -159,7 +159,7 @@ def prepared(name: str, directory: str):
             f'the name of a TFDS data set.{nearest(name, known)}'
         )
     if not os.fspath(folder).startswith('gs://'):  # which array_record reads
-        folder = paths.fetched(folder)
+        folder = download.fetched(folder)
     builder = open_builder(folder)
     if (file_format := builder.info.file_format.value) != 'array_record':
         raise UserError(

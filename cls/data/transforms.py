@@ -10,17 +10,14 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from cls.data.decode import Decoded, Picture
 from cls.data.order import Draws
-from cls.data.resize import INTERPOLATIONS, Resized, shorter_to
-from cls.errors import UserError, nearest
+from cls.data.resize import Resized, shorter_to
+from cls.data.spec import DataSpec
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 Border = tuple[int, ...] | None  # a colour, of all channels or of each; None: the image, mirrored
-PAD_MODES = ('zero', 'mean', 'mirror')
-CROPS = ('none', 'pad', 'scale_jitter', 'random_resized', 'distorted_box')
 
 
 def _resized(
@@ -215,104 +212,32 @@ def random_tf_box(
     return 0, 0, full_height, full_width
 
 
-def train_crop(
-    data: ConfigDict,
-) -> Callable[[Picture | np.ndarray, Draws], np.ndarray]:
-    """Returns the crop that `config.data` asks for: (image, rng) -> (image_size, image_size, C).
-
-    Raises UserError for an unknown name and for ranges that make no sense.
-    """
-    common = {'size': _image_size(data), 'interpolation': interpolation(data)}
-    _check_name(data, 'train_crop', CROPS)
+def train_crop(data: DataSpec) -> Callable[[Picture | np.ndarray, Draws], np.ndarray]:
+    """Returns the crop of training: (image, rng) -> (image_size, image_size, C)."""
+    common = {'size': data.image_size, 'interpolation': data.interpolation}
     if data.train_crop == 'none':
         return functools.partial(plain, **common)
     if data.train_crop == 'pad':
-        return functools.partial(pad_and_crop, pad=padding(data), border=border(data), **common)
+        return functools.partial(pad_and_crop, pad=data.pad, border=border(data), **common)
     if data.train_crop == 'scale_jitter':
-        low, high = _range(data, 'scale', data.image_size, math.inf)
-        return functools.partial(scale_jitter, scale=(low, high), **common)
-    ranges = {'area': _range(data, 'area', 0, 1), 'aspect': _range(data, 'aspect', 0, math.inf)}
+        return functools.partial(scale_jitter, scale=data.scale, **common)
     draw = random_box if data.train_crop == 'random_resized' else random_tf_box
+    ranges = {'area': data.area, 'aspect': data.aspect}
     return functools.partial(random_part, draw=draw, **ranges, **common)
 
 
-def padding(data: ConfigDict) -> int:
-    """Returns the pixels to add at each side before a training crop. Raises UserError."""
-    if data.train_crop != 'pad':
-        return 0
-    _check_name(data, 'pad_mode', PAD_MODES)
-    if data.pad < 0:
-        raise UserError(f'config.data.pad is {data.pad}: expected pixels to add, 0 or more.')
-    if data.pad_mode == 'mirror' and data.pad >= data.image_size:
-        raise UserError(
-            f'config.data.pad is {data.pad}: images of {data.image_size} pixels can be mirrored '
-            f'by at most {data.image_size - 1}.'
-        )
-    return data.pad
-
-
-def border(data: ConfigDict) -> Border:
-    """Returns what `padding` is made of; 'mean' is data.mean, what is 0 after normalising."""
+def border(data: DataSpec) -> Border:
+    """Returns the pixels that a padding consists of; 'mean' is data.mean, 0 once normalized."""
     if data.pad_mode == 'mirror':
         return None
     return (0,) if data.pad_mode == 'zero' else tuple(round(x) for x in data.mean)
 
 
-def eval_crop(data: ConfigDict) -> Callable[[Picture | np.ndarray], np.ndarray]:
-    """Returns the crop of evaluation: image -> (eval_size, eval_size, C). Raises UserError."""
-    size = eval_size(data)
-    resize_to = data.eval_resize or size
-    if resize_to < size:
-        raise UserError(
-            f'config.data.eval_resize is {resize_to}, less than the {size} of '
-            f'{"eval_size" if data.eval_size else "image_size"} that are cropped from it: expected '
-            '0 (as large) or more than that.'
-        )
+def eval_crop(data: DataSpec) -> Callable[[Picture | np.ndarray], np.ndarray]:
+    """Returns the crop of evaluation: image -> (eval_pixels, eval_pixels, C)."""
     return functools.partial(
-        center_crop, size=size, resize_to=resize_to, interpolation=interpolation(data)
+        center_crop,
+        size=data.eval_pixels,
+        resize_to=data.eval_shorter_side,
+        interpolation=data.interpolation,
     )
-
-
-def eval_size(data: ConfigDict) -> int:
-    """Returns the height and width of the images that are evaluated on. Raises UserError."""
-    if data.eval_size < 0:
-        raise UserError(
-            f'config.data.eval_size is {data.eval_size}: expected 0 (as image_size) or more.'
-        )
-    return data.eval_size or _image_size(data)
-
-
-def interpolation(data: ConfigDict) -> str:
-    """Returns the name of the filter that images are resized with. Raises UserError."""
-    _check_name(data, 'interpolation', INTERPOLATIONS)
-    return data.interpolation
-
-
-def _check_name(data: ConfigDict, field: str, known) -> None:
-    if data[field] not in known:
-        raise UserError(
-            f"config.data.{field} is '{data[field]}': expected one of {', '.join(known)}."
-            + nearest(data[field], known)
-        )
-
-
-def _image_size(data: ConfigDict) -> int:
-    if data.image_size < 1:
-        raise UserError(f'config.data.image_size is {data.image_size}: expected 1 or more.')
-    return data.image_size
-
-
-def _range(data: ConfigDict, field: str, least: float, most: float) -> tuple:
-    """Returns the field's (low, high) if both are positive and least <= low <= high <= most."""
-    values = tuple(data[field])
-    if (
-        len(values) != 2
-        or not (0 < values[0] <= values[1] and least <= values[0])
-        or (values[1] > most)
-    ):
-        limits = f'from {least:g} to {most:g}' if most < math.inf else f'of at least {least:g}'
-        raise UserError(
-            f'config.data.{field} is {values}: expected (low, high), both positive and {limits}'
-            + (' (image_size).' if field == 'scale' else '.')
-        )
-    return values

@@ -1,11 +1,12 @@
 """The processes of a run as one: they start together, agree, and end together.
 
-  start   joins the processes, before JAX starts its devices
-  first   what process 0 finds out, on all processes
-  agree   what every process does, or the mistake of one of them, on all
-  gather  what every process has to say, on all
+  start       joins the processes, before JAX starts its devices
+  on_first    runs work on process 0 and returns its result on all processes
+  on_all      runs work on every process; a mistake on one of them is raised on all
+  gather      returns the values of all processes on all of them
+  print_once  logs a line on process 0
 
-With one process all of these are what they seem, without any cost.
+With one process each of these is a plain call, at no cost.
 """
 
 import argparse
@@ -29,34 +30,34 @@ peers: Peers | None = None  # of this process, once it has joined others
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `start` to a program that computes on all devices of a run."""
-    group = parser.add_argument_group('several processes', 'found from the launcher where it tells')
+    group = parser.add_argument_group('several processes', 'by default as the launcher says')
     group.add_argument('--coordinator', default='', help='HOST:PORT of process 0')
-    group.add_argument('--process_count', type=int, default=0, help='of the run; 1: this one alone')
+    group.add_argument('--process_count', type=int, default=0, help='of the run; 1: only this one')
     group.add_argument('--process_index', type=int, default=-1, help='of this process, from 0')
-    # Hosts that were preempted are set up anew before they come: that takes minutes.
+    # Preempted hosts are set up again before they join: that takes minutes.
     group.add_argument(
         '--join_timeout', type=int, default=1800, help='seconds to wait for the others'
     )
     group.add_argument(
         '--no_token',
         action='store_true',
-        help='go without CLS_TOKEN where nobody else can reach the coordinator',
+        help='run without CLS_TOKEN where nobody else can reach the coordinator',
     )
 
 
 def start(flags: argparse.Namespace) -> None:
-    """Joins the processes of a run: those of the flags, or of Slurm, Open MPI, Kubernetes or a TPU.
+    """Joins the processes of a run: by the flags, or by Slurm, Open MPI, Kubernetes or a TPU.
 
-    A process that nothing tells of others stays alone. Call it before anything touches devices.
+    Without any of these the run is this process. Call it before anything touches devices.
 
     Args:
       flags: with those of `add_flags`.
 
     Raises:
-      UserError: flags or environment that are wrong, no token for several hosts, and after the
-        time-out, with the processes that did not come or the address that could not be reached.
+      UserError: wrong flags or environment, no token for several hosts; after the time-out, naming
+        the missing processes or the address that could not be reached.
     """
-    import jax  # here, so that programs which do not compute need not load it
+    import jax  # here, so that programs that compute nothing need not load it
 
     from cls.distributed import cluster
 
@@ -75,7 +76,7 @@ def start(flags: argparse.Namespace) -> None:
         address, found.index, found.count, flags.join_timeout, found.found, token
     )
     signals.tell_all(peers.fail)
-    # A SIGTERM is ours (cls.distributed.preemption): JAX's handler would take it away.
+    # cls.distributed.preemption handles SIGTERM: the handler of JAX would replace it.
     jax.config.update('jax_enable_preemption_service', False)
     jax.distributed.initialize(
         found.coordinator,
@@ -86,12 +87,12 @@ def start(flags: argparse.Namespace) -> None:
         initialization_timeout=120,  # all are there
         coordinator_bind_address=_bind_address(*address) if found.index == 0 else None,
     )
-    atexit.register(peers.end)  # before JAX's own, which waits for all
+    atexit.register(peers.end)  # before that of JAX, which waits for all
     seen = jax.process_index(), jax.process_count()
     if seen != (found.index, found.count):
         raise UserError(
             f'the devices say that this is process {seen[0]} of {seen[1]}, but {found.found} says '
-            f'{found.index} of {found.count}: expected hosts of one and the same slice.'
+            f'{found.index} of {found.count}: expected hosts of the same slice.'
         )
     print_once(
         f'{found.count} processes, found by {found.found}, with {jax.device_count()} devices; '
@@ -100,18 +101,18 @@ def start(flags: argparse.Namespace) -> None:
 
 
 def _bind_address(host: str, port: int) -> str | None:
-    """Returns where the service of JAX listens, as our own port did; None: at all addresses."""
+    """Returns the address for the service of JAX, as our own port has; None: all addresses."""
     if 'JAX_COORDINATOR_BIND_ADDRESS' in os.environ:
-        return None  # JAX takes that
+        return None  # JAX reads it
     addresses = listening.bind_addresses(host)
     if not addresses:
         return None if socket.has_dualstack_ipv6() else f'0.0.0.0:{port}'
-    name = addresses[0] if len(addresses) == 1 else host  # of which it takes all
+    name = addresses[0] if len(addresses) == 1 else host  # JAX takes all of a name
     return f'[{name}]:{port}' if ':' in name else f'{name}:{port}'
 
 
 def is_main_process() -> bool:
-    """Whether this process writes and prints for all."""
+    """Returns whether this process writes and prints for all."""
     return peers is None or peers.index == 0
 
 
@@ -122,19 +123,19 @@ def print_once(text: str) -> None:
 
 
 def gather(name: str, value: Any) -> list[Any]:
-    """Returns what JSON makes of each process's value; waits until all have called it.
+    """Returns the values of all processes, as JSON keeps them; waits until all have called it.
 
     Args:
-      name: of the place in the program, the same on all.
-      value: anything that JSON has.
+      name: of the place in the program, the same on all processes.
+      value: any JSON value.
     """
     return peers.gather(name, value) if peers else [value]
 
 
 def on_first(name: str, work: Callable[[], Any]) -> Any:
-    """Returns on all processes what `work` returns on the first; it has to be what JSON has.
+    """Returns, on all processes, the result of `work` on process 0; a JSON value.
 
-    Raises UserError on all when it does there.
+    Raises UserError on all processes when it is raised there.
     """
     if peers is None:
         return work()
@@ -142,9 +143,9 @@ def on_first(name: str, work: Callable[[], Any]) -> Any:
 
 
 def on_all(name: str, work: Callable[[], Any], share: bool = False) -> Any:
-    """Returns what `work` returns here, or with `share` what it returns on the first process.
+    """Returns the result of `work` on this process, or with `share` that on process 0.
 
-    Raises UserError on all processes when it does on any.
+    Raises UserError on all processes when it is raised on any.
     """
     if peers is None:
         return work()
@@ -166,7 +167,7 @@ def on_all(name: str, work: Callable[[], Any], share: bool = False) -> Any:
 
 
 def fail(text: str, code: int) -> NoReturn:
-    """Ends the program with a line and an exit code, with several processes on all of them."""
+    """Ends all processes of the run with a line and an exit code."""
     if peers is not None:
         peers.fail(text, code)
     print(f'error: {text}', file=sys.stderr)

@@ -1,9 +1,9 @@
-"""Which processes a run has: from flags, or from what launched them.
+"""The processes of a run, from flags or from their launcher.
 
-Slurm, Open MPI, Kubernetes and Cloud TPUs leave traces in the environment or answer questions. JAX
-reads most of them (jax._src.clusters, the same classes as jax.distributed.initialize has), so that
-a run finds the coordinator that any JAX program would. Here stands what it leaves out: that flags
-and environment agree, and which of a host's GPUs are whose.
+Slurm, Open MPI, Kubernetes and Cloud TPUs describe the processes in the environment or by a
+service. JAX reads most of this (jax._src.clusters, the classes of jax.distributed.initialize), so
+that a run finds the same coordinator as any JAX program. This module adds two things: flags and
+environment have to agree, and each process of a host gets GPUs of its own.
 """
 
 import dataclasses
@@ -20,14 +20,14 @@ from cls.errors import UserError
 log = logging.getLogger(__name__)
 
 FLAGS = '--coordinator HOST:PORT --process_count N --process_index I'
-_PORTS = 2**12  # as JAX: the ports from 61440 on, by the number of the job
+_PORTS = 2**12  # as in JAX: the ports from 61440 on, by the number of the job
 
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """The processes of a run, and which of them this is."""
+    """The processes of a run, and the index of this one."""
 
-    found: str  # by what
+    found: str  # by flags, Slurm, ...: for messages
     coordinator: str  # HOST:PORT of process 0
     count: int
     index: int
@@ -37,20 +37,20 @@ class Cluster:
 def find(
     coordinator: str = '', count: int = 0, index: int = -1, timeout: int = 300
 ) -> Cluster | None:
-    """Returns the processes that this one belongs to; None if it is alone.
+    """Returns the processes that this one belongs to; None for a run of one process.
 
-    All three flags describe a run whatever the environment says; fewer of them change or confirm
-    what is found there. A count of 1 alone is a run of one process.
+    All three flags together describe a run, whatever the environment says; fewer of them change or
+    confirm its values. A count of 1 is a run of one process.
 
     Args:
       coordinator: HOST:PORT of process 0; '': not given.
       count: of the processes; 0: not given.
       index: of this process; -1: not given.
-      timeout: seconds to wait for the name of a coordinator to be known.
+      timeout: seconds to wait until the name of a coordinator is known.
 
     Raises:
-      UserError: flags that are wrong, lack others or contradict the environment, and an environment
-        that tells only a part.
+      UserError: flags that are wrong, incomplete or contradict the environment, and an environment
+        that describes only a part.
     """
     _check(coordinator, count, index)
     if count == 1:
@@ -67,8 +67,8 @@ def find(
     if cluster is None:
         if coordinator or count or index >= 0:
             raise UserError(
-                f'nothing tells what other processes there are: expected {FLAGS}, or a launcher '
-                'that does (srun, mpirun, Kubernetes, a TPU slice).'
+                f'nothing describes the other processes: expected {FLAGS}, or a launcher that does '
+                '(srun, mpirun, Kubernetes, a TPU slice).'
             )
         return None
     for flag, given, known in (
@@ -111,10 +111,11 @@ def _open_mpi(env: Mapping[str, str], coordinator: str, timeout: int) -> Cluster
         _number(env, f'OMPI_COMM_WORLD_{name}', 'Open MPI')
         for name in ('SIZE', 'RANK', 'LOCAL_RANK', 'LOCAL_SIZE')
     )
-    jax = clusters.OmpiCluster
     address = coordinator or env.get('JAX_COORDINATOR_ADDRESS', '')
-    if not address and jax.is_env_present():  # up to version 4
-        address = jax.get_coordinator_address(timeout, env.get('JAX_COORDINATOR_PORT'))
+    # Open MPI up to version 4 names the launcher's host. Of later versions JAX 0.12 asks mpi4py.
+    if not address and 'OMPI_MCA_orte_hnp_uri' in env:
+        port = env.get('JAX_COORDINATOR_PORT')
+        address = clusters.OmpiCluster.get_coordinator_address(timeout, port)
         address = _loopback(address) if here == count else address
     if not address and here == count:
         job = env.get('PMIX_NAMESPACE', '')
@@ -132,7 +133,7 @@ def _slurm(env: Mapping[str, str], coordinator: str, timeout: int) -> Cluster | 
         return None
     name = 'Slurm'
     if 'SLURM_STEP_NODELIST' not in env or 'SLURM_PROCID' not in env:
-        # A batch script, or a shell of salloc, is one process whatever the job has asked for.
+        # A batch script, or a shell of salloc, is one process, however many the job asked for.
         tasks = _number(env, 'SLURM_NTASKS', name) if 'SLURM_NTASKS' in env else 1
         if tasks > 1:
             raise UserError(
@@ -156,12 +157,12 @@ def _slurm(env: Mapping[str, str], coordinator: str, timeout: int) -> Cluster | 
 
 
 def _loopback(address: str) -> str:
-    """Returns the same port of this host alone, for processes that are all on it."""
+    """Returns the same port at the loopback address, for processes of one host."""
     return f'127.0.0.1:{address.rpartition(":")[2]}'
 
 
 def _tasks_here(env: Mapping[str, str], count: int) -> int:
-    """Returns the tasks of this step on this host, from '2(x3),1' and the host's number."""
+    """Returns the number of tasks of this step on this host, from '2(x3),1' and its index."""
     text = env.get('SLURM_STEP_TASKS_PER_NODE', '')
     if not text:
         return count if env.get('SLURM_STEP_NUM_NODES', '1') == '1' else 1
@@ -179,15 +180,15 @@ def _tasks_here(env: Mapping[str, str], count: int) -> int:
 
 
 def _gpus(env: Mapping[str, str], local: int, here: int, found: str) -> tuple[int, ...] | None:
-    """Returns which of the GPUs that this process sees are its own; None: all of them.
+    """Returns the GPUs of this process, of those that it sees; None: all of them.
 
-    A launcher either shows each process its own GPUs, or all of them the host's.
+    A launcher shows each process either its own GPUs or all GPUs of the host.
     """
     visible = env.get('CUDA_VISIBLE_DEVICES', env.get('ROCR_VISIBLE_DEVICES', ''))
     if env.get('JAX_LOCAL_DEVICE_IDS'):
         return tuple(int(part) for part in env['JAX_LOCAL_DEVICE_IDS'].split(','))
     gpus = len(visible.split(',')) if visible else int(env.get('SLURM_GPUS_ON_NODE') or 0)
-    # srun's own: 'cpu=8,gres/gpu=1'. Of processors alone it says nothing of GPUs.
+    # Set by srun: 'cpu=8,gres/gpu=1'. With processors only, it does not restrict GPUs.
     own = env.get('SLURM_GPUS_PER_TASK') or 'gpu' in env.get('SLURM_TRES_PER_TASK', '')
     if here <= 1 or gpus <= 1 or own:
         return None
@@ -202,7 +203,7 @@ def _gpus(env: Mapping[str, str], local: int, here: int, found: str) -> tuple[in
 
 def _on_tpu() -> bool:
     platforms = os.environ.get('JAX_PLATFORMS', '')
-    # One host of a slice can be made a slice of its own: TPU_PROCESS_BOUNDS=1,1,1.
+    # TPU_PROCESS_BOUNDS=1,1,1 makes one host of a slice a slice of its own.
     alone = os.environ.get('TPU_PROCESS_BOUNDS', os.environ.get('TPU_HOST_BOUNDS')) == '1,1,1'
     return (
         clusters.cloud_tpu_cluster.running_in_cloud_tpu_vm
@@ -229,7 +230,7 @@ def _tpu(env: Mapping[str, str], coordinator: str, timeout: int) -> Cluster | No
                 address = jax.get_coordinator_address(timeout, port)
         except (OSError, RuntimeError, ValueError) as error:
             if isinstance(error, OSError) and ',' not in env.get('TPU_WORKER_HOSTNAMES', ''):
-                # Notebooks have TPUs of one host without a metadata server.
+                # Notebooks have single-host TPUs without a metadata server.
                 log.warning('%s cannot be asked (%s): taken as one host', name, error)
                 return None
             raise UserError(
@@ -240,7 +241,7 @@ def _tpu(env: Mapping[str, str], coordinator: str, timeout: int) -> Cluster | No
 
 
 def _kubernetes(env: Mapping[str, str], coordinator: str, timeout: int) -> Cluster | None:
-    """An Indexed Job or JobSet; who made it says the count and where process 0 is."""
+    """Returns the pods of an Indexed Job or JobSet, as its manifest describes them."""
     if 'KUBERNETES_SERVICE_HOST' not in env or 'JOB_COMPLETION_INDEX' not in env:
         return None
     name = 'Kubernetes'

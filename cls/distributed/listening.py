@@ -1,4 +1,4 @@
-"""The port of process 0: at the address that the run's coordinator has, and no other."""
+"""The port of process 0, at the addresses of the coordinator and no others."""
 
 import contextlib
 import ipaddress
@@ -15,11 +15,11 @@ _RETRY = 0.5  # seconds between attempts to get the port
 
 
 def bind_addresses(host: str) -> list[str]:
-    """Returns the addresses of this machine that the coordinator's name stands for.
+    """Returns the addresses of this machine that the coordinator's name resolves to.
 
-    The list is empty where the other processes may reach this machine by an address that it does
-    not have: a name behind NAT or of a service of Kubernetes, and a name that only this machine
-    resolves to a loopback address.
+    The list is empty where other processes may reach this machine by an address that none of its
+    interfaces has: a name behind NAT or of a Kubernetes service, and a name that resolves to a
+    loopback address on this machine only.
     """
     try:
         entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -63,9 +63,12 @@ def _anywhere(port: int) -> socket.socket:
 def listen(
     stack: contextlib.ExitStack, address: tuple[str, int], deadline: float
 ) -> list[socket.socket]:
-    """Returns sockets that listen at the coordinator's addresses, until the stack is closed."""
+    """Returns sockets listening at the coordinator's addresses, until the stack is closed.
+
+    Raises UserError if the port is still in use after 20 seconds.
+    """
     host, port = address
-    deadline = min(deadline, time.monotonic() + 20)  # one that is just ending may still have it
+    deadline = min(deadline, time.monotonic() + 20)  # a run that is ending may still have it
     addresses = bind_addresses(host)
     if not addresses:
         log.warning(
@@ -82,7 +85,7 @@ def listen(
                 problem = error
             else:
                 for listener in listeners:
-                    listener.setblocking(False)  # who called may have gone before it is accepted
+                    listener.setblocking(False)  # a caller may hang up before it is accepted
                 stack.push(made.pop_all())
                 return listeners
         if time.monotonic() > deadline:

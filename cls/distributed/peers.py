@@ -1,13 +1,12 @@
-"""Lines between the processes of a run: who is there, who has gone, what all of them agree on.
+"""Connections between the processes of a run: which are present, which have ended, shared values.
 
-Every process keeps one TCP connection to the first (see `cls.distributed.rendezvous` for how they
-meet). JAX has a service of its own for this, which starts after these lines are up and does the
-rest. What it does not do is say who is missing, and when a process fails it aborts the others, a
-minute later and from C++. A connection that closes tells at once; one to a host that vanished is
-found dead by TCP after 90 seconds.
+Every process keeps one TCP connection to process 0, made by `cls.distributed.rendezvous`. JAX has a
+coordination service of its own, which starts after these connections. It does not say which process
+is missing, and when one fails it aborts the others from C++, a minute later. Here the end of a
+connection is noticed at once; a host that vanished, by TCP keepalive after 90 seconds.
 
-Messages are JSON, one a line, after an HMAC of its place in the conversation: nobody who does not
-know the key can add, change, repeat or leave out one. Nothing here knows of JAX.
+A message is a line of JSON behind an HMAC of its place in the conversation: only those who know the
+key can add, change, repeat or drop one. This module does not use JAX.
 """
 
 import contextlib
@@ -26,10 +25,10 @@ from typing import Any, NoReturn
 
 Message = dict[str, Any]
 
-_PATIENCE = 10.0  # seconds for the others to end before process 0, where the service of JAX is
-_STALLED = 60.0  # seconds after which a process that does not read has gone
+_PATIENCE = 10.0  # seconds for the others to end before process 0, which has the service of JAX
+_STALLED = 60.0  # seconds after which a process that does not read counts as gone
 _LONGEST = 2**24  # bytes of a line
-_SIGNALS = 1000  # that wait for somebody to listen
+_SIGNALS = 1000  # kept until `listen` is called
 
 
 class Violation(Exception):
@@ -45,7 +44,7 @@ def proof(key: bytes, *parts: bytes) -> bytes:
 
 
 def parsed(text: bytes) -> Message:
-    """Returns the JSON object of a text. Raises Violation where there is none."""
+    """Returns the JSON object of a text. Raises Violation if it is none."""
     try:
         message = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -56,12 +55,12 @@ def parsed(text: bytes) -> Message:
 
 
 class Connection:
-    """One connection, read by one thread and written by any.
+    """An authenticated connection, read by one thread and written by any.
 
     Args:
       connection: to the other process.
-      key: of this connection alone, known to both ends.
-      first: whether this is process 0's end.
+      key: of only this connection, known to both ends.
+      first: whether this is the end of process 0.
       rest: bytes that were read already.
     """
 
@@ -71,7 +70,7 @@ class Connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for option, value in (('TCP_KEEPIDLE', 30), ('TCP_KEEPINTVL', 10), ('TCP_KEEPCNT', 6)):
-            if hasattr(socket, option):  # Linux; elsewhere the system's own, slower
+            if hasattr(socket, option):  # Linux; elsewhere the slower defaults of the system
                 connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
         connection.settimeout(_STALLED)
         self._socket, self._rest, self._lock = connection, rest, threading.Lock()
@@ -83,7 +82,7 @@ class Connection:
         return self._socket.fileno()
 
     def send(self, message: Message) -> None:
-        """Sends; to one who has gone, nothing: reading says so."""
+        """Sends a message. If the other side has gone, reading raises the error."""
         text = json.dumps(message).encode()
         with self._lock:
             line = self._proof(self._sides[0], self._sent, text) + b' ' + text + b'\n'
@@ -95,11 +94,11 @@ class Connection:
                     self._socket.shutdown(socket.SHUT_RDWR)
 
     def receive(self, timeout: float | None) -> list[Message]:
-        """Returns what has come, at least one message unless the time is over.
+        """Returns the messages that have arrived: at least one, or none after the time-out.
 
         Raises:
           EOFError: the other side has gone.
-          Violation: it is not the process that this line was made with, or not in its mind.
+          Violation: the other side does not follow the protocol, or does not know the key.
         """
         if b'\n' not in self._rest:
             if not readable([self], timeout):
@@ -131,7 +130,7 @@ class Connection:
 
 
 def readable(these: Iterable[Any], timeout: float | None) -> set[int]:
-    """Returns the file numbers of those that something has come to."""
+    """Returns the file numbers that can be read."""
     poll = select.poll()  # select() takes no numbers above 1023
     for one in these:
         poll.register(one.fileno(), select.POLLIN)
@@ -139,7 +138,7 @@ def readable(these: Iterable[Any], timeout: float | None) -> set[int]:
 
 
 # ------------------------------------------------------------------------------------------------
-# What messages are
+# Messages
 # ------------------------------------------------------------------------------------------------
 
 
@@ -148,14 +147,16 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_code(value: Any) -> bool:
-    return type(value) is int and 0 < value < 256  # 0 is for a run that ends, which each knows
+    return (
+        type(value) is int and 0 < value < 256
+    )  # 0 is for a run that ends, which needs no message
 
 
 def _is_signal(value: Any) -> bool:
     return isinstance(value, dict) and _is_text(value.get('what'))
 
 
-_KINDS = {  # fields and what each has to be
+_KINDS = {  # fields, and a check of each
     'value': {'name': _is_text, 'value': lambda _: True},
     'signal': {'message': _is_signal},
     'end': {},
@@ -165,7 +166,7 @@ _KINDS = {  # fields and what each has to be
 
 
 def check(message: Message, sender: int) -> None:
-    """Raises Violation for a message that process `sender` does not send."""
+    """Raises Violation for a message that process `sender` must not send."""
     kind = message.get('kind')
     if not _is_text(kind) or kind not in _KINDS or kind == ('stop' if sender else 'failed'):
         raise Violation(f'kind {str(kind)[:40]!r}')
@@ -178,15 +179,15 @@ def check(message: Message, sender: int) -> None:
 
 
 # ------------------------------------------------------------------------------------------------
-# A process's lines
+# All connections of a process
 # ------------------------------------------------------------------------------------------------
 
 
 class Peers:
-    """The lines of one process, to process 0 or from there to all others.
+    """The connections of one process: to process 0, or from process 0 to all others.
 
-    A thread reads them. It ends the process when another has failed or says what no process of a
-    run says, whatever the main thread is waiting for.
+    A thread reads them. It ends the process when another fails or violates the protocol, even if
+    the main thread is waiting.
     """
 
     def __init__(
@@ -195,23 +196,23 @@ class Peers:
         self.index, self.count = index, count
         self._lines = lines
         self._values = {i: queue.SimpleQueue() for i in lines}
-        self._ended: set[int] = set()  # said that they would go
+        self._ended: set[int] = set()  # announced their end
         self._gone = threading.Condition()
         self._present = set(lines)
-        self._failing: set[int] = set()  # said that they failed
+        self._failing: set[int] = set()  # announced a failure
         self._ending = threading.Lock()
         self._leaving = False
         self._hear: Callable[[int, Message], None] | None = None
-        self._early: list[tuple[int, Message]] = []  # signals that nobody listened to yet
+        self._early: list[tuple[int, Message]] = []  # signals before `listen`
         self._listening = threading.Lock()
-        threading.Thread(target=self._read, args=(early,), daemon=True, name='links').start()
+        threading.Thread(target=self._read, args=(early,), daemon=True, name='peers').start()
 
     def gather(self, name: str, value: Any) -> list[Any]:
         """Returns the values of all processes, once all have called this with the same name.
 
         Args:
           name: of the place in the program.
-          value: anything that JSON has.
+          value: any JSON value.
         """
         mine = {'kind': 'value', 'name': name, 'value': value}
         if self.index:
@@ -240,7 +241,7 @@ class Peers:
         return message['value']
 
     def listen(self, hear: Callable[[int, Message], None]) -> None:
-        """From now on gives signals, and those that came before, to hear(sender, message)."""
+        """Calls hear(sender, message) for each signal, and for those that arrived before."""
         with self._listening:
             self._hear = hear
             for sender, message in self._early:
@@ -248,24 +249,24 @@ class Peers:
             self._early.clear()
 
     def signal(self, message: Message) -> None:
-        """Sends a message to who listens at process 0, or from there at all others."""
+        """Sends a signal to process 0, or from process 0 to all others."""
         for line in self._lines.values():
             line.send({'kind': 'signal', 'message': message})
 
     def fail(self, text: str, code: int) -> NoReturn:
-        """Ends all processes with an exit code; process 0 says why."""
+        """Ends all processes with an exit code; process 0 prints the reason."""
         if self.index:
             self._lines[0].send({'kind': 'failed', 'text': text, 'code': code})
-            time.sleep(2 * _PATIENCE)  # it tells us to stop; the thread does
+            time.sleep(2 * _PATIENCE)  # process 0 answers with stop, which the thread follows
         self._end(text, code)
 
     def end(self) -> None:
-        """Says that this process is done; what others do is nothing to it any more."""
+        """Announces the end of this process, which then ignores the others."""
         for line in self._lines.values():
             line.send({'kind': 'end'})
 
     def leave(self, code: int) -> None:
-        """Ends this process with a code, shortly and without a word, as all others do."""
+        """Ends this process soon with an exit code, printing nothing, as all others do."""
         self._leaving = True
         self.end()
         threading.Thread(target=self._end, args=('', code, False)).start()
@@ -277,7 +278,7 @@ class Peers:
                 ready = readable([self._lines[i] for i in self._present], None)
                 for i in [i for i in self._present if self._lines[i].fileno() in ready]:
                     self._take_all(i, functools.partial(self._lines[i].receive, 0))
-        except BaseException as error:  # a thread that died in silence would leave all waiting
+        except BaseException as error:  # without it all processes would wait for this thread
             self._stop_all(f'process {self.index} cannot hear the others: {error!r}'[:500])
 
     def _take_all(self, i: int, receive: Callable[[], Iterable[Message]]) -> None:
@@ -299,7 +300,7 @@ class Peers:
     def _take(self, i: int, message: Message) -> None:
         kind = message['kind']
         if kind == 'value':
-            if self._values[i].qsize():  # each waits for the answer to its last one
+            if self._values[i].qsize():  # each process waits for an answer before its next value
                 raise Violation('a value before the last one was answered')
             self._values[i].put(message)
         elif kind == 'signal':
@@ -320,7 +321,7 @@ class Peers:
             threading.Thread(target=self._fail_for, args=(text, message['code'])).start()
 
     def _fail_for(self, text: str, code: int) -> None:
-        # A mistake in a config is found by every process: the first had better say it itself.
+        # Every process finds a mistake in a config: process 0 gets the time to report its own.
         time.sleep(3)
         self._end(text, code)
 
@@ -328,7 +329,7 @@ class Peers:
         self._forget(i)
         if i in self._ended:
             if not self._leaving:
-                self._values[i].put(None)  # for a main thread that waits for it
+                self._values[i].put(None)  # for a waiting main thread
         elif not self._ending.locked():
             self._stop_all(
                 f'process {i} of {self.count} has gone without a word (killed, out of memory, or '
@@ -341,13 +342,13 @@ class Peers:
             self._gone.notify_all()
 
     def _stop_all(self, text: str) -> None:
-        # Another thread: `_end` waits for the others to go, and this one sees that.
+        # In another thread: `_end` waits until the others have gone, which this thread notices.
         threading.Thread(target=self._end, args=(text, 1, True, True)).start()
 
     def _end(self, text: str, code: int, tell: bool = True, everywhere: bool = False) -> NoReturn:
-        """Ends the process from whichever thread, the first process after the others."""
+        """Ends the process from any thread; process 0 ends after the others."""
         if not self._ending.acquire(blocking=False):
-            time.sleep(60)  # another thread is at it
+            time.sleep(60)  # another thread is ending the process
         try:
             if self.index == 0 and tell:
                 message = {'kind': 'stop', 'text': text if everywhere else '', 'code': code}

@@ -1,18 +1,16 @@
-"""SIGTERM, Ctrl-C and a closed terminal as requests to save and stop, of all processes of a run at
-the same step.
+"""Preemption: SIGTERM, Ctrl-C and a closed terminal make all processes save at the same step.
 
-The exit code says which it was: 0 after SIGTERM, 130 after Ctrl-C (SIGINT), 129 after SIGHUP, on
-all processes. A second Ctrl-C ends a run at once. See cls.signals for how signals are noted.
+All processes exit with 0 after SIGTERM, with 130 after Ctrl-C (SIGINT) and with 129 after SIGHUP. A
+second Ctrl-C ends a run at once. cls.signals describes how signals are noted.
 
-JAX has such a service too (multihost_utils.reached_preemption_sync_point), with a handler of its
-own that leaves a process no way to end while there is nothing to save; `distributed.start` switches
-it off, and this is the only one.
+The preemption service of JAX (multihost_utils.reached_preemption_sync_point) is switched off: its
+signal handler does not let a process end while there is nothing to save.
 
-With several processes any of them may get the signal. It tells process 0, which asks all how many
-times they have called `due`; they wait at their next call until process 0, having heard all, tells
-them the number after the highest. There all stop. Threads do the asking, so that a process which
-compiles answers too: its answer is that it has nothing to save, and then nobody has anything new,
-as no step is taken without it.
+With several processes any of them may get the signal. It reports it to process 0, which asks all
+how many times they have called `due`. Each process waits at its next call until process 0, having
+heard all, sends the number after the highest: there all stop. Threads answer, so that a process
+that is compiling does as well: it has nothing to save, and then no process has anything new,
+because a step takes all of them.
 """
 
 import contextlib
@@ -29,34 +27,34 @@ from cls.distributed import agreement
 log = logging.getLogger(__name__)
 
 _NOTHING_NEW = 'nothing new to save.'
-_TOGETHER = 4.0  # seconds that all processes have to end in, after a second Ctrl-C
+_TOGETHER = 4.0  # seconds for all processes to end, after a second Ctrl-C
 
 
 class Preempted(Exception):
-    """Raised by `Preemption.check`; nobody's mistake."""
+    """The run stops for a signal; raised by `Preemption.check`."""
 
 
 class Preemption:
-    """While entered, notes a signal instead of dying of it.
+    """A context in which signals are noted, and do not kill the process.
 
-    While there is nothing to save, the thread that notes it ends the process at once.
+    As long as there is nothing to save, the thread that notes a signal ends the process at once.
     """
 
     def __init__(self) -> None:
         self._signal: int | None = None
         self._something_to_save = False
         self._nothing = signals.NOTHING_YET
-        self._links = agreement.peers
-        # With several processes: calls of `due` until now; whether process 0 has asked for them;
-        # the call at which to stop.
+        self._peers = agreement.peers
+        # With several processes: calls of `due` so far; whether process 0 has asked for their
+        # number; the call at which to stop.
         self._calls, self._asked, self._last = 0, False, None
         self._changed = threading.Condition()
         self._answers: dict[int, int | None] = {}  # on process 0
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> 'Preemption':
-        if self._links:
-            self._links.listen(self._hear)
+        if self._peers:
+            self._peers.listen(self._hear)
         self._stack.enter_context(signals.heard_by(self._note))
         return self
 
@@ -69,17 +67,17 @@ class Preemption:
         self._stack.close()
 
     def guard(self, something_to_save: bool) -> None:
-        """Says whether a signal from now on waits for the loop to ask whether it is `due`."""
+        """Sets whether, from now on, a signal waits until the loop asks whether it is `due`."""
         if not something_to_save:
-            agreement.gather('saved', None)  # all of them have
+            agreement.gather('saved', None)  # waits until all have saved
         with self._changed:
             self._something_to_save = something_to_save
             if not something_to_save:
                 self._nothing = _NOTHING_NEW
 
     def due(self) -> bool:
-        """Returns whether to stop here; all processes ask at the same points and get one answer."""
-        if not self._links:
+        """Returns whether to stop now. All processes ask at the same points and get one answer."""
+        if not self._peers:
             return self._signal is not None
         with self._changed:
             self._calls += 1
@@ -93,12 +91,12 @@ class Preemption:
             raise Preempted
 
     def _note(self, number: int, again: bool) -> None:
-        """Called in a thread for each signal; `again`: it is a second Ctrl-C."""
+        """Handles a signal, in a thread. `again`: it is a second Ctrl-C."""
         if again:
             self._end_at_once(signals.CODES[number])
-        elif self._links and self._links.index:
-            self._links.signal({'what': 'asked', 'signal': number})
-        elif self._links:
+        elif self._peers and self._peers.index:
+            self._peers.signal({'what': 'asked', 'signal': number})
+        elif self._peers:
             self._hear(0, {'what': 'asked', 'signal': number})
         elif self._signal is None:
             self._decide(number)
@@ -106,7 +104,7 @@ class Preemption:
                 signals.leave(self._nothing_line(), signals.exit_code())
 
     def _decide(self, number: int) -> None:
-        """Notes which signal the run stops for: of several, the first."""
+        """Sets the signal that the run stops for: of several, the first."""
         if number not in signals.CODES:
             raise ValueError(f'{number!r} is no signal to stop for')
         self._signal = signals.stopped_by = number
@@ -117,16 +115,16 @@ class Preemption:
         return f'stopped by {signal.Signals(self._signal).name}; {self._nothing}'
 
     def _end_at_once(self, code: int) -> None:
-        if self._links:
-            fail = threading.Thread(target=self._links.fail, args=('interrupted', code))
+        if self._peers:
+            fail = threading.Thread(target=self._peers.fail, args=('interrupted', code))
             fail.daemon = True
             fail.start()
             time.sleep(_TOGETHER)
         signals.die(code)
 
     def _hear(self, sender: int, message: dict[str, Any]) -> None:
-        """What the threads of the processes tell each other."""
-        _check(message, by_first=self._links.index > 0)
+        """Handles a message between the threads of the processes."""
+        _check(message, by_first=self._peers.index > 0)
         what = message['what']
         with self._changed:
             if what == 'asked':  # to process 0, which asks once
@@ -134,34 +132,34 @@ class Preemption:
                     return
                 self._asked = True
                 self._decide(message['signal'])
-                self._links.signal({'what': 'calls?', 'signal': self._signal})
+                self._peers.signal({'what': 'calls?', 'signal': self._signal})
                 self._answers[0] = self._calls if self._something_to_save else None
             elif what == 'calls?':
                 self._asked = True
                 self._decide(message['signal'])
                 calls = self._calls if self._something_to_save else None
-                self._links.signal({'what': 'calls', 'calls': calls})
+                self._peers.signal({'what': 'calls', 'calls': calls})
             elif what == 'calls':
                 self._answers[sender] = message['calls']
-                if len(self._answers) == self._links.count:
+                if len(self._answers) == self._peers.count:
                     calls = self._answers.values()
                     last = None if None in calls else max(calls) + 1
-                    self._links.signal({'what': 'stop', 'last': last})
+                    self._peers.signal({'what': 'stop', 'last': last})
                     self._stop(last)
             elif what == 'stop':
                 self._stop(message['last'])
 
     def _stop(self, last: int | None) -> None:
         if last is None:
-            if self._links.index == 0:
+            if self._peers.index == 0:
                 log.info(self._nothing_line())
-            self._links.leave(signals.exit_code())
+            self._peers.leave(signals.exit_code())
         self._last = last
         self._changed.notify_all()
 
 
 def _check(message: dict[str, Any], by_first: bool) -> None:
-    """Raises ValueError for a signal that process 0, or another, does not send."""
+    """Raises ValueError for a message that process 0, or another process, does not send."""
     what = message['what']
     if what not in (('calls?', 'stop') if by_first else ('asked', 'calls')):
         raise ValueError(f'signal {what!r}')

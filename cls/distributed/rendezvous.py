@@ -1,4 +1,4 @@
-"""The meeting of the processes of a run at a port of process 0, each with a proof that it belongs.
+"""Rendezvous of the processes of a run at a port of process 0, with mutual authentication.
 
 Both sides prove that they know the token (`cls.distributed.run_token`) without sending it:
 
@@ -6,11 +6,11 @@ Both sides prove that they know the token (`cls.distributed.run_token`) without 
   the other   NONCE PROOF HELLO     a proof of both nonces and of the hello, which has the index
   process 0   PROOF                 of the same, or `denied`
 
-A proof is an HMAC, so that an overheard one is of no use with the next nonce. From here on every
-line has a proof too, by a key of this connection only (see `cls.distributed.peers.Connection`).
-Before its proof a caller gets 512 bytes and five seconds, and nobody waits for it meanwhile: one
-loop hears all callers, and when there are too many, it hangs up on the one that has been silent
-longest. The port is closed when all are there.
+A proof is an HMAC, so that a recorded one is useless with the next nonce. Every later line has a
+proof as well, by a key of only this connection (`cls.distributed.peers.Connection`). Before its
+proof a caller may send 512 bytes in five seconds, and blocks nobody: one loop reads all callers,
+and if there are too many, it hangs up on the oldest one of the host that has most. The port is
+closed when all processes are present.
 """
 
 import contextlib
@@ -33,14 +33,14 @@ _GREETING = b'cls 1 '
 _NONCE = 32  # hexadecimal digits
 _HELLO = 512  # bytes that a caller may send before it has proved anything
 _SHAKE = 5.0  # seconds for that
-_CALLERS = 128  # that are heard at the same time
+_CALLERS = 128  # read at the same time
 _RETRY = 0.5  # seconds between attempts to reach the first process
-_REMIND = 30.0  # seconds after which it is said who is waited for
-_STRANGE = 10.0  # seconds after which it is said that somebody else answers
+_REMIND = 30.0  # seconds until the missing processes are logged
+_STRANGE = 10.0  # seconds until another program at the port is logged
 
 
 class _Stranger(Exception):
-    """Someone who is not the process that was expected."""
+    """Another program than the expected process answers."""
 
 
 def rendezvous(
@@ -51,7 +51,7 @@ def rendezvous(
     found: str,
     token: str | None = None,
 ) -> Peers:
-    """Returns the lines between `count` processes once all of them are there.
+    """Returns the connections between `count` processes, once all of them are present.
 
     Args:
       address: host and port of process 0.
@@ -59,11 +59,11 @@ def rendezvous(
       count: of the processes.
       timeout: seconds.
       found: how the processes were found, for messages.
-      token: that all of them know; None: process 0 makes one for those of this machine.
+      token: shared by all; None: process 0 makes one for the processes of this machine.
 
     Raises:
-      UserError: after the time-out, with those who are missing; for two of the same index, another
-        count, a port that is in use, a file of the token that is not private.
+      UserError: after the time-out, naming the missing processes; for two with the same index,
+        different counts, a port in use, a token file that is not private.
     """
     if index == 0:
         return Peers(0, count, _receive_all(address, count, timeout, found, token))
@@ -80,12 +80,12 @@ def rendezvous(
 def _receive_all(
     address: tuple[str, int], count: int, timeout: float, found: str, token: str | None
 ) -> dict[int, Connection]:
-    """Returns a line to every other process; without all of them none gets one."""
+    """Returns a connection to every other process: to all of them or to none."""
     deadline, remind = time.monotonic() + timeout, time.monotonic() + _REMIND
     with contextlib.ExitStack() as stack:
         listeners = listening.listen(stack, address, deadline)
         if token is None:
-            # Now that the port is ours; a run that has it keeps its token.
+            # Only once the port is ours: a run that has the port keeps its token file.
             token = run_token.create(address[1])
             stack.callback(run_token.remove, address[1])
         meeting = stack.enter_context(contextlib.closing(_Meeting(count, token)))
@@ -112,7 +112,7 @@ def _receive_all(
 
 @dataclasses.dataclass
 class _Caller:
-    """A connection that has proved nothing yet."""
+    """A connection without a proof so far."""
 
     connection: socket.socket
     host: str
@@ -122,29 +122,29 @@ class _Caller:
 
 
 class _Meeting:
-    """Those who have called process 0: lines to who is known, callers who are not."""
+    """The callers of process 0: connections to authenticated processes, and all others."""
 
     def __init__(self, count: int, token: str) -> None:
         self.lines: dict[int, Connection] = {}
-        self.problem = ''  # that ends the meeting
+        self.problem = ''  # ends the meeting if it is not empty
         self._count, self._token = count, token.encode()
         self._hosts = {0: socket.gethostname()}
         self._callers: dict[int, _Caller] = {}  # by file number, the oldest first
         self._denied: Counter[str] = Counter()  # by host
 
     def close(self) -> None:
-        """Hangs up on those who are not known."""
+        """Hangs up on callers that are not authenticated."""
         for caller in list(self._callers.values()):
             self._hang_up(caller)
 
     def missing(self) -> str:
-        """Returns who has not come."""
+        """Returns the missing processes, as text."""
         missing = [str(i) for i in range(1, self._count) if i not in self.lines]
         names = ', '.join(missing[:8]) + (', ...' if missing[8:] else '')
         return f'process{"es" if missing[1:] else ""} {names} of {self._count}'
 
     def denials(self) -> str:
-        """Returns who called with another token, as the part of a sentence; '' for nobody."""
+        """Returns the hosts that called with another token, as text; '' for none."""
         if not self._denied:
             return ''
         hosts = ', '.join(list(self._denied)[:4]) + (', ...' if len(self._denied) > 4 else '')
@@ -154,7 +154,7 @@ class _Meeting:
         )
 
     def hear(self, listeners: list[socket.socket], timeout: float) -> None:
-        """Takes what has come until now; waits for it up to the time-out."""
+        """Reads all that has arrived; waits for it up to the time-out."""
         connections = [caller.connection for caller in self._callers.values()]
         ready = readable([*listeners, *connections, *self.lines.values()], timeout)
         for index, line in list(self.lines.items()):
@@ -172,7 +172,7 @@ class _Meeting:
     def _accept(self, listener: socket.socket) -> None:
         try:
             connection, address = listener.accept()
-        except BlockingIOError:  # it has gone already
+        except BlockingIOError:  # the caller has gone already
             return
         except OSError:  # as with too many open files
             self._make_room()
@@ -194,7 +194,7 @@ class _Meeting:
         caller.connection.close()
 
     def _make_room(self) -> None:
-        """Hangs up on the oldest caller of the host that has most."""
+        """Hangs up on the oldest caller of the host with the most."""
         hosts = Counter(caller.host for caller in self._callers.values())
         for host, _ in hosts.most_common(1):
             self._hang_up(next(c for c in self._callers.values() if c.host == host))
@@ -213,12 +213,12 @@ class _Meeting:
             self._hang_up(caller)
 
     def _answer(self, caller: _Caller) -> None:
-        """Lets the caller in if it knows the token, else hangs up."""
+        """Answers a caller that knows the token, hangs up on any other."""
         line, _, rest = caller.received.partition(b'\n')
         nonce, code, text = (line.split(b' ', 2) + [b'', b''])[:3]
         said = caller.nonce, nonce, text
         if rest or not hmac.compare_digest(code, proof(self._token, b'hello', *said)):
-            if len(nonce) == _NONCE and len(code) == 2 * _NONCE:  # one of ours, of another run
+            if len(nonce) == _NONCE and len(code) == 2 * _NONCE:  # a process of another run
                 self._deny(caller)
             self._hang_up(caller)
             return
@@ -244,7 +244,7 @@ class _Meeting:
             )
 
     def _welcome(self, line: Connection, text: bytes) -> None:
-        """Adds who has proved to know the token to the lines, or finds the problem with it."""
+        """Adds an authenticated process to the connections, or finds the problem with it."""
         try:
             index, count, host = _parsed_hello(text)
         except Violation as error:
@@ -277,7 +277,7 @@ class _Meeting:
         line.close()
 
     def _check(self, index: int) -> None:
-        """Forgets a process that has gone while it waited; others have nothing to say yet."""
+        """Removes a process that has gone while it waited; others must not send anything yet."""
         try:
             if not self.lines[index].receive(0):
                 return
@@ -297,14 +297,14 @@ def _parsed_hello(text: bytes) -> tuple[int, int, str]:
 
 
 # ------------------------------------------------------------------------------------------------
-# The others
+# The other processes
 # ------------------------------------------------------------------------------------------------
 
 
 def _reach(
     address: tuple[str, int], hello: Message, timeout: float, found: str, token: str | None
 ) -> tuple[Connection, list[Message]]:
-    """Returns the line to process 0, and what that had to say right after it let us go."""
+    """Returns the connection to process 0, and the messages that arrived right after its go."""
     began, problem, warned = time.monotonic(), 'no answer', False
     while (left := began + timeout - time.monotonic()) > 0:
         line, problem = _call_all(address, hello, token, min(left, 10))
@@ -318,14 +318,14 @@ def _reach(
             time.sleep(min(_RETRY, left))
             continue
         try:
-            # The first process keeps the time from here, and says who is missing.
+            # From here process 0 keeps the time, and reports the missing processes.
             match line.receive(left + 10):
                 case [{'kind': 'refused', 'text': text}, *_]:
                     raise UserError(str(text))
                 case [{'kind': 'go'}, *early]:
                     return line, early
         except (EOFError, Violation):
-            problem = 'it hung up'  # a run that is just ending
+            problem = 'it hung up'  # a run that is ending
         line.close()
         time.sleep(_RETRY)
     raise UserError(
@@ -339,14 +339,14 @@ def _reach(
 def _call_all(
     address: tuple[str, int], hello: Message, token: str | None, timeout: float
 ) -> tuple[Connection | None, Exception | str]:
-    """Returns a line to process 0 at one of the addresses of its name, or what was wrong.
+    """Returns a connection to process 0 at one of the addresses of its name, or the problem.
 
-    Whoever is not process 0 at one of them does not keep us from the next.
+    Another program at one address does not prevent trying the next.
     """
     problem: Exception | str = 'no answer'
     try:
         entries = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:  # a name that is not known yet, or no name
+    except (OSError, UnicodeError) as error:  # a name that is not known yet, or is none
         return None, error
     for *_, sockaddr in entries:
         try:
@@ -359,7 +359,7 @@ def _call_all(
 
 
 def _call(sockaddr: tuple, hello: Message, token: str | None, timeout: float) -> Connection:
-    """Returns a line to process 0. Raises _Stranger for anybody else, OSError for nobody."""
+    """Returns a connection to process 0. Raises _Stranger for another program, or OSError."""
     connection = socket.create_connection(sockaddr[:2], timeout)
     with contextlib.ExitStack() as stack:
         stack.enter_context(connection)
@@ -389,7 +389,7 @@ def _call(sockaddr: tuple, hello: Message, token: str | None, timeout: float) ->
 
 
 def _line(connection: socket.socket, deadline: float) -> tuple[bytes, bytes]:
-    """Returns a line without its end, and what came after it. Raises _Stranger without one."""
+    """Returns a line without its end, and the bytes after it. Raises _Stranger without one."""
     received = b''
     while b'\n' not in received:
         left = deadline - time.monotonic()

@@ -1,8 +1,8 @@
 """The secret that the processes of a run share, so that nobody else can take part in it.
 
-CLS_TOKEN in the environment holds it; the scripts in launch/ set it. Processes of one machine that
-meet at a loopback address need none: process 0 writes a token to a file that only its user can
-read, and the others read it there.
+It is in the environment variable CLS_TOKEN, which the scripts in launch/ set. Processes of one
+machine with a coordinator at a loopback address need none: process 0 writes a token to a file that
+only its user can read.
 """
 
 import contextlib
@@ -17,20 +17,20 @@ from pathlib import Path
 from cls.errors import UserError
 
 VARIABLE = 'CLS_TOKEN'
-SHORTEST = 16  # characters; what we make has 32, of 128 random bits
+SHORTEST = 16  # characters; ours have 32, of 128 random bits
 _MAKE = """export CLS_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(16))')"""
-_HAND_ON = {  # how a launcher hands the variable to its processes
-    'Slurm': f'`{_MAKE}` before srun, which hands it on',
+_HAND_ON = {  # how each launcher passes the variable to its processes
+    'Slurm': f'`{_MAKE}` before srun, which passes it on',
     'Open MPI': f'`{_MAKE}` and then `mpirun -x CLS_TOKEN ...`',
     'Kubernetes': 'CLS_TOKEN from a Secret in the environment of every pod',
 }
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, as written, is only this machine.
+    """Returns whether a host, as written, can only be this machine.
 
-    Other names count as remote even where they resolve to a loopback address: Debian gives the
-    machine's own name 127.0.1.1, and other hosts see another address.
+    Other names count as remote even if they resolve to a loopback address: Debian resolves the
+    machine's own name to 127.0.1.1, and other hosts to another address.
     """
     if host == 'localhost':
         return True
@@ -43,16 +43,16 @@ def is_loopback(host: str) -> bool:
 def choose(
     host: str, launcher: str, no_token: bool, environment: MutableMapping[str, str]
 ) -> str | None:
-    """Returns the token of a run; '' for none, and None for that of a file (`create`, `read`).
+    """Returns the token of a run; '' for none, None for that of the file (`create`, `read`).
 
     Args:
-      host: the coordinator's.
-      launcher: by which the processes were found, for the message.
-      no_token: go without one.
-      environment: loses the variable, so that nothing that the run starts or logs has it.
+      host: of the coordinator.
+      launcher: its name, for messages.
+      no_token: whether to run without one.
+      environment: the variable is removed from it, so that no child process or log has it.
 
     Raises:
-      UserError: no token for processes of several hosts, a short one, one in spite of `no_token`.
+      UserError: no token for processes of several hosts, a short one, one despite `no_token`.
     """
     token = environment.pop(VARIABLE, '').strip()
     if token and no_token:
@@ -77,14 +77,14 @@ def choose(
 
 
 def path(port: int) -> Path:
-    """Returns the file for the token of this user's processes that meet at a port here."""
+    """Returns the token file of this user's processes with a coordinator at a local port."""
     return Path(tempfile.gettempdir()) / f'cls-{os.getuid()}' / f'token-{port}'
 
 
 def create(port: int) -> str:
     """Writes a new token to the file of a port and returns it.
 
-    Raises UserError where the folder cannot be made or somebody else can change or read it.
+    Raises UserError if the folder cannot be made or is not private.
     """
     file, token = path(port), secrets.token_hex(16)
     temporary = file.with_name(f'{file.name}.{os.getpid()}')
@@ -106,7 +106,7 @@ def create(port: int) -> str:
 def read(port: int) -> str:
     """Returns the token in the file of a port; '' if there is none.
 
-    Raises UserError for a folder that somebody else can change or read.
+    Raises UserError if the folder is not private.
     """
     file = path(port)
     try:

@@ -16,7 +16,7 @@ BINS = 15
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """What a classifier says of images, in the order of their source."""
+    """The predictions of a classifier for images, in the order of their source."""
 
     probabilities: np.ndarray  # (N, K) float64, rows sum to 1
     labels: np.ndarray  # (N,) int32
@@ -25,7 +25,7 @@ class Predictions:
 def topk_correct(probabilities: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
     """Returns (N,) bool: whether fewer than k other classes reach the label's probability.
 
-    Pessimistic in ties, as cls.steps.losses.topk_correct; a row with a NaN is wrong.
+    Ties count against the label, as in cls.steps.losses.topk_correct; a row with a NaN is wrong.
     """
     own = probabilities[np.arange(len(labels)), labels]
     reached = (probabilities >= own[:, None]).sum(1)  # the label itself is one
@@ -39,9 +39,9 @@ def loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def confusion(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns (K, K) int64: how many images of class [row] are taken for class [column].
+    """Returns (K, K) int64, the number of images of class [row] with the prediction [column].
 
-    What an image is taken for is the class of the largest probability, the first of equal ones.
+    The prediction is the class of the largest probability, the first of equal ones.
     """
     classes = probabilities.shape[1]
     pairs = labels.astype(np.int64) * classes + probabilities.argmax(1)
@@ -51,24 +51,24 @@ def confusion(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> float:
     """Returns the expected calibration error in percent (Guo et al. 2017, 1706.04599, section 3).
 
-    The largest probabilities lie in `bins` bins of equal width, ((m - 1) / bins, m / bins]; the
-    error is the mean, weighted by the images in each bin, of |accuracy - mean probability| there.
+    The largest probabilities are sorted into bins of equal width, ((m - 1) / bins, m / bins]; the
+    error is the mean of |accuracy - mean probability|, weighted by the images in each bin.
     """
-    sure = probabilities.max(1)
-    right = probabilities.argmax(1) == labels
-    bin_of = np.clip(np.ceil(sure * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(bin_of, right - sure, minlength=bins)
+    confidence = probabilities.max(1)
+    correct = probabilities.argmax(1) == labels
+    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(bin_of, correct - confidence, minlength=bins)
     return 100 * float(np.abs(gaps).sum() / len(labels))
 
 
 def scalars(predictions: Predictions) -> dict[str, float | int]:
     """Returns top1, top5, ece (percent), loss (nats) and images."""
-    found = predictions.probabilities, predictions.labels
+    pair = predictions.probabilities, predictions.labels
     return {
-        'top1': 100 * float(topk_correct(*found, 1).mean()),
-        'top5': 100 * float(topk_correct(*found, 5).mean()),
-        'loss': loss(*found),
-        'ece': calibration_error(*found),
+        'top1': 100 * float(topk_correct(*pair, 1).mean()),
+        'top5': 100 * float(topk_correct(*pair, 5).mean()),
+        'loss': loss(*pair),
+        'ece': calibration_error(*pair),
         'images': len(predictions.labels),
     }
 
@@ -76,12 +76,12 @@ def scalars(predictions: Predictions) -> dict[str, float | int]:
 def per_class(predictions: Predictions, names: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Returns for each class {'class': name or number, 'images', 'top1': percent}.
 
-    Classes without images, whose accuracy is nothing, are left out.
+    Classes without images, which have no accuracy, are left out.
     """
-    right = topk_correct(predictions.probabilities, predictions.labels, 1)
+    correct = topk_correct(predictions.probabilities, predictions.labels, 1)
     classes = predictions.probabilities.shape[1]
     images = np.bincount(predictions.labels, minlength=classes)
-    hits = np.bincount(predictions.labels, right, minlength=classes)
+    hits = np.bincount(predictions.labels, correct, minlength=classes)
     return [
         {
             'class': names[i] if i < len(names) else int(i),
@@ -100,8 +100,8 @@ def write_predictions(
     Args:
       path: of the file.
       predictions: to be written.
-      names: of the classes; without, they are written as numbers.
-      files: of the images; without, they are numbered.
+      names: of the classes; (): they are written as numbers.
+      files: of the images; (): they are numbered.
     """
     count = min(5, predictions.probabilities.shape[1])
 
@@ -110,8 +110,8 @@ def write_predictions(
 
     file = io.StringIO()
     writer = csv.writer(file)
-    head = [f'{what}{i}' for i in range(1, count + 1) for what in ('class', 'probability')]
-    writer.writerow(['image', 'label', *head])
+    columns = [f'{kind}{i}' for i in range(1, count + 1) for kind in ('class', 'probability')]
+    writer.writerow(['image', 'label', *columns])
     pairs = zip(predictions.labels, predictions.probabilities, strict=True)
     for i, (label, probabilities) in enumerate(pairs):
         row = [files[i] if files else i, name(label)]

@@ -1,85 +1,72 @@
-"""Precise batch norm: the statistics of a net as it is, not averaged over how it came to be.
+"""Precise batch norm: statistics of the network with its present weights.
 
-The running statistics of training are averages over the last steps, of a net that changed
-meanwhile. Wu & Johnson 2021 ("Rethinking 'Batch' in BatchNorm", 2105.07576, section 3) take them
-anew: the net in training mode, its weights fixed, sees batches of training images, cropped and
-mirrored as in training, and each norm gets the mean and variance over all of these (E[mean_B], and
-E[var_B] + Var[mean_B]). A norm sees what the norms before it make of their own batches, as in
-training. This is done for the weights and for their average each time they are evaluated.
+The running statistics of training are averages over the last steps, during which the weights
+changed. Wu & Johnson 2021 ("Rethinking 'Batch' in BatchNorm", 2105.07576, section 3) recompute
+them: the network in training mode, with fixed weights, is applied to batches of training images,
+cropped and mirrored as in training, and each norm gets the mean and variance over all of these
+(E[mean_B], and E[var_B] + Var[mean_B]). The norms before it normalize by the moments of their own
+batch, as in training. This is done for the weights and for their average at each evaluation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from flax import traverse_util
+from jax.sharding import Mesh
 
-from cls.data import pipeline
-from cls.errors import UserError
-from cls.setup import Setup, process
 from cls.steps import sharding as meshes
-from cls.steps.state import TrainState
 
 Moments = dict[tuple[str, ...], tuple[np.ndarray, ...]]
+# (variables, batch, steps taken, key) -> moments, see cls.steps.train_step.make_moments_step
+MomentsStep = Callable[[Any, Any, int, jax.Array], Any]
 
 
-def variables(
-    setup: Setup, state: TrainState, weights: Any, check: Callable[[], None] = lambda: None
+def with_precise_statistics(
+    weights: Any,
+    batches: Iterator[Any],
+    moments_step: MomentsStep,
+    mesh: Mesh,
+    *,
+    count: int,
+    step: int,
+    seed: int,
+    check: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Returns `weights` with the statistics of config.eval.precise_bn training examples.
+    """Returns `weights` with statistics recomputed from training batches.
 
-    The examples are those that come next in training (at the end: that would come), in batches as
-    they are computed together there; their number is rounded up to whole batches. Statistics that
-    are no norm's stay.
+    Statistics outside of norms stay.
 
     Args:
-      setup: of the run.
-      state: of the run, for the number of steps taken.
       weights: {'params', 'batch_stats'} on the mesh.
-      check: called before every batch; may raise to end it.
-
-    Raises UserError where there are no training images.
+      batches: this process's share of the training batches.
+      moments_step: the jitted step that computes the moments of a batch.
+      mesh: of the devices.
+      count: batches.
+      step: training steps taken.
+      seed: of the run.
+      check: called before every batch; may raise to stop.
     """
-    if setup.train is None:
-        raise UserError(
-            f'config.eval.precise_bn is {setup.config.eval.precise_bn}, but '
-            f'{setup.config.data.name} has no images to train on: expected 0 here.'
-        )
-    config, step = setup.config, int(state.step)
-    batch = config.batch // config.accumulate
-    count = -(-config.eval.precise_bn // batch)
-    iterator = pipeline.train_batches(
-        setup.train,
-        pipeline.at_size(config.data, setup.phase(step).size),
-        batch=batch,
-        seed=config.seed,
-        num_classes=setup.info.num_classes,
-        process=process(),
-    )
-    iterator.set_state({'step': step * config.accumulate})
-    sharding = meshes.batch_sharding(setup.mesh)
-    key = jax.random.fold_in(jax.random.key(config.seed), step)
-    whole_weights = meshes.whole(weights, setup.mesh)
-    found = []
-    try:
-        for index in range(count):
-            check()
-            examples = meshes.put_batch(next(iterator), sharding)
-            here = jax.random.fold_in(key, index)
-            found.append(jax.device_get(setup.moments_step(whole_weights, examples, step, here)))
-    finally:
-        iterator.close()
-    moments = [traverse_util.flatten_dict(tree) for tree in found]
+    sharding = meshes.batch_sharding(mesh)
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    gathered = meshes.whole(weights, mesh)
+    trees = []
+    for index in range(count):
+        check()
+        batch = meshes.put_batch(next(batches), sharding)
+        batch_key = jax.random.fold_in(key, index)
+        trees.append(jax.device_get(moments_step(gathered, batch, step, batch_key)))
+    moments = [traverse_util.flatten_dict(tree) for tree in trees]
     flat = traverse_util.flatten_dict(weights['batch_stats'])
     exact = {
-        path: meshes.put(whole(moments, path), x.sharding) if path in moments[0] else x
+        path: meshes.put(pooled(moments, path), x.sharding) if path in moments[0] else x
         for path, x in flat.items()
     }
     return {'params': weights['params'], 'batch_stats': traverse_util.unflatten_dict(exact)}
 
 
-def whole(moments: list[Moments], path: tuple[str, ...]) -> np.ndarray:
+def pooled(moments: list[Moments], path: tuple[str, ...]) -> np.ndarray:
     """Returns a mean or a variance (C,) float32 over all batches, from those of each batch.
 
     Args:

@@ -1,8 +1,8 @@
 """Scores on ImageNet's other test sets: pure functions of probabilities, and of errors.
 
-A `cls.data.sources.Source` says how it is to be scored: `subset`, the classes that compete, and
-`label_sets`, of each example the classes that are right. `scored` turns predictions into such that
-accuracy, loss and so on come out as they should.
+A `cls.data.sources.Source` defines its own scoring: `subset`, the classes that compete, and
+`label_sets`, the correct classes of each example. `scored` changes predictions so that the usual
+accuracy, loss and so on are those of the test set.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ def scored(
     subset: Sequence[int] = (),
     label_sets: Sequence[Sequence[int]] = (),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (probabilities, labels) of which every metric is that of a test set.
+    """Returns (probabilities, labels) for the metrics of a test set.
 
     Args:
       probabilities: (N, K) float64, of all classes.
@@ -50,37 +50,37 @@ def scored(
 
 
 def restricted(probabilities: np.ndarray, subset: Sequence[int]) -> np.ndarray:
-    """Returns (N, K) probabilities given that the class is one of a subset; (): as they are.
+    """Returns (N, K) probabilities given that the class is one of a subset; (): unchanged.
 
-    It is the softmax of the logits of the subset alone, as in the code of ImageNet-A and -R.
+    It is the softmax of the logits of the subset only, as in the code of ImageNet-A and -R.
     """
     if not subset:
         return probabilities
     kept = np.zeros_like(probabilities)
     kept[:, list(subset)] = probabilities[:, list(subset)]
-    with np.errstate(invalid='ignore'):  # where all of them are 0, NaN: no answer is right
+    with np.errstate(invalid='ignore'):  # NaN where all of them are 0: no answer is correct
         return kept / kept.sum(1, keepdims=True)
 
 
 def resolved(
     probabilities: np.ndarray, labels: np.ndarray, label_sets: Sequence[Sequence[int]]
 ) -> np.ndarray:
-    """Returns (N,) int32, of each example's right classes the most probable; (): the labels.
+    """Returns (N,) int32, the most probable of each example's correct classes; (): the labels.
 
-    An answer is then the label if, and only if, it is among the right classes: top-1 is the ReaL
-    accuracy (Beyer et al. 2020, section 3.2).
+    A prediction then equals the label if, and only if, it is among the correct classes: top-1 is
+    the ReaL accuracy (Beyer et al. 2020, section 3.2).
     """
     if not label_sets:
         return labels
     pairs = zip(probabilities, label_sets, strict=True)
-    return np.array([right[int(row[list(right)].argmax())] for row, right in pairs], np.int32)
+    return np.array([own[int(row[list(own)].argmax())] for row, own in pairs], np.int32)
 
 
 def corruption_errors(errors: Mapping[tuple[str, int], float]) -> dict[str, float]:
-    """Returns CE in percent of each corruption all of whose severities are there.
+    """Returns CE in percent of each corruption with errors at all severities.
 
-    CE is the sum of a net's errors over the severities, divided by the sum of AlexNet's (Hendrycks
-    and Dietterich 2019, section 4).
+    CE is the sum of a network's errors over the severities, divided by the sum of AlexNet's
+    (Hendrycks and Dietterich 2019, section 4).
 
     Args:
       errors: (corruption, severity) -> top-1 error in [0, 1].
@@ -94,5 +94,5 @@ def corruption_errors(errors: Mapping[tuple[str, int], float]) -> dict[str, floa
 
 def mean_corruption_error(errors: Mapping[tuple[str, int], float]) -> float | None:
     """Returns mCE in percent, the mean CE of the 15 corruptions; None unless all 75 are there."""
-    found = corruption_errors(errors)
-    return float(np.mean(list(found.values()))) if len(found) == len(ALEXNET_ERRORS) else None
+    ces = corruption_errors(errors)
+    return float(np.mean(list(ces.values()))) if len(ces) == len(ALEXNET_ERRORS) else None

@@ -1,4 +1,4 @@
-"""The run folder: opening it, checkpoints, metrics, and the account of its time.
+"""The run folder: opening it, checkpoints, metrics, and the ledger of its time.
 
 May import: distributed, errors, storage.
 """

@@ -1,6 +1,6 @@
 """Goodput: the part of a run's time, over all its restarts, that went into steps that it kept.
 
-Every moment belongs to one of `BUCKETS`, which therefore sum to the time since the first start:
+Every moment belongs to one of `BUCKETS`, so they sum to the time since the first start:
 
   start       from the start of the program: imports, joining hosts, opening the data, restoring
   compile     compiling the training step of every phase, and the evaluation step
@@ -9,7 +9,7 @@ Every moment belongs to one of `BUCKETS`, which therefore sum to the time since 
   eval        evaluations
   checkpoint  the part of saving that the loop waits for
   other       logging and the like
-  rework      data, step and eval after the checkpoint that a restart continued from, which are
+  rework      data, step and eval after the checkpoint that a restart continued from: they are
               computed again. Nothing of start, compile and checkpoint: these are the costs of
               restarts
   downtime    from the last write of a process to the start of the next
@@ -35,7 +35,7 @@ from cls.run.telemetry import write_json
 from cls.storage import paths
 
 BUCKETS = ('start', 'compile', 'data', 'step', 'eval', 'checkpoint', 'other', 'rework', 'downtime')
-REPEATED = ('data', 'step', 'eval')  # what a restart does again
+REPEATED = ('data', 'step', 'eval')  # a restart spends them again
 FILE = 'time.json'
 FORMER = {'lost': 'rework', 'down': 'downtime'}  # names in records of version 0.1
 BEAT = 10.0  # seconds between writes of the file without a log event
@@ -58,15 +58,15 @@ class TimeLedger:
         self._own = dict.fromkeys(BUCKETS, 0.0)
         self._lock = threading.Lock()  # against a reader in another thread
         self._earlier: Record = {}
-        self.due = threading.Event()  # set: the account is to be written
+        self.due = threading.Event()  # set: the ledger is to be written
 
     def continue_from(self, checkpoint: Record, newest: Record) -> None:
-        """Adds what earlier processes of the run spent, see `continued`."""
+        """Adds the time of earlier processes of the run, see `continued`."""
         self._earlier = continued(checkpoint, newest, self._began_at)
 
     @contextlib.contextmanager
     def spend(self, bucket: str) -> Iterator[None]:
-        """Counts the time in the block to a bucket, and not to one whose block this is in."""
+        """Counts the time in the block to a bucket, not to that of an enclosing block."""
         outer = self.switch(bucket)
         try:
             yield
@@ -91,15 +91,15 @@ class TimeLedger:
 
     @property
     def restarts(self) -> int:
-        """How many processes went before this one."""
+        """The number of earlier processes of the run."""
         return int(self._earlier.get('restarts', 0))
 
     def record(self) -> dict[str, float]:
-        """Returns all that the next process has to know."""
+        """Returns the record for the next process of the run."""
         return self.seconds | {'restarts': self.restarts, 'at': time.time()}
 
     def report(self) -> dict[str, object]:
-        """Returns what result.json says of the time; goodput in percent."""
+        """Returns the fields of result.json on time; goodput in percent."""
         seconds = self.seconds
         return {
             'seconds': round(running(seconds), 2),
@@ -116,18 +116,18 @@ class TimeLedger:
         text = f'{running(seconds):.1f} s, goodput {100 * goodput(seconds):.1f} %'
         text += f': {", ".join(parts)}'
         if self.restarts:
-            whole = 100 * goodput(seconds, downtime=True)
+            overall = 100 * goodput(seconds, downtime=True)
             text += f'; restarts: {self.restarts}, {seconds["downtime"]:.1f} s of downtime'
-            text += f' (goodput with that {whole:.1f} %)'
+            text += f' (goodput with that {overall:.1f} %)'
         return text
 
 
 def continued(checkpoint: Record, newest: Record, began: float) -> dict[str, float]:
-    """Returns the account that a process begins with.
+    """Returns the record that a process begins with.
 
     Args:
-      checkpoint: the account in the checkpoint that it continues from; {}: there is none.
-      newest: the last account that a process of the run wrote; {}: none is known.
+      checkpoint: the record in the checkpoint that it continues from; {}: there is none.
+      newest: the last record that a process of the run wrote; {}: none is known.
       began: when the process began, in seconds since 1970. A clock that was set back meanwhile
         makes it earlier than `newest`; then nothing is known of the time between, and none counted.
     """
@@ -154,7 +154,7 @@ def total(record: Record) -> float:
 
 
 def running(record: Record) -> float:
-    """Returns the seconds in which a process of the run ran."""
+    """Returns the seconds during which there was a process of the run."""
     return total(record) - record.get('downtime', 0.0)
 
 
@@ -170,7 +170,7 @@ def goodput(record: Record, downtime: bool = False) -> float:
 
 
 def load_record(path: Path) -> dict[str, float]:
-    """Returns the newest account of a run's earlier processes; {} if there is none to be read."""
+    """Returns the newest record of a run's earlier processes; {} if there is none to be read."""
     try:
         found = {name: float(value) for name, value in paths.parse_json(path.read_bytes()).items()}
         if all(0 <= value < math.inf for value in found.values()):
@@ -185,15 +185,15 @@ def load_record(path: Path) -> dict[str, float]:
 
 @contextlib.contextmanager
 def written(ledger: TimeLedger, path: Path, leader: bool = True) -> Iterator[None]:
-    """Keeps a file up to date with an account for the duration; nothing unless `leader`.
+    """Keeps a file up to date with a ledger for the duration; nothing unless `leader`.
 
-    Where it cannot be written, a warning tells, once, unless the block ends in an error: then that
-    is what is wrong with the disk or the folder, and is said by it.
+    A file that cannot be written is logged once, unless the block ends in an error: that error
+    already reports the disk or the folder.
     """
     if not leader:
         yield
         return
-    stop, problem, since, told = threading.Event(), None, 0.0, False
+    stop, problem, since, warned = threading.Event(), None, 0.0, False
 
     def write() -> float:
         nonlocal problem, since
@@ -209,10 +209,10 @@ def written(ledger: TimeLedger, path: Path, leader: bool = True) -> Iterator[Non
         return time.perf_counter() - began
 
     def warn() -> None:
-        nonlocal told
-        if problem and not told:
+        nonlocal warned
+        if problem and not warned:
             log.warning('%s cannot be written: %s', path, problem)
-            told = True
+            warned = True
 
     def beat() -> None:
         while not stop.is_set():
@@ -220,12 +220,12 @@ def written(ledger: TimeLedger, path: Path, leader: bool = True) -> Iterator[Non
             ledger.due.wait(BEAT)
             ledger.due.clear()
 
-    thread = threading.Thread(target=beat, name='account', daemon=True)
+    thread = threading.Thread(target=beat, name='ledger', daemon=True)
     thread.start()
     try:
         yield
     except BaseException:
-        told = True
+        warned = True
         raise
     finally:
         stop.set()

@@ -1,8 +1,8 @@
 """Names of the metrics of an evaluation in metrics.jsonl, result.json and evaluation.json.
 
-Metrics are 'test/top1', ... on a test split only and 'validation/top1', ... on any other: a
-validation set, or a part of the training set. Those of an average of weights, or with recomputed
-statistics, are 'validation_ema/top1' and so on, see `weights_name`.
+Metrics are 'test/top1', ... on a test split and 'validation/top1', ... on any other: a validation
+set, or a part of the training set. Those of an average of weights, or with recomputed statistics,
+are 'validation_ema/top1' and so on, see `weights_name`.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ KINDS = ('validation', 'test')  # the kinds of cls.data.splits
 
 
 def weights_name(kind: str, *, ema: bool = False, precise: bool = False) -> str:
-    """Returns what the names of figures begin with: 'test', 'validation_ema_precise', ...
+    """Returns the first part of the names of figures: 'test', 'validation_ema_precise', ...
 
     Args:
       kind: one of KINDS.

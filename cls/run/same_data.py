@@ -1,6 +1,6 @@
-"""Whether a run that continues does so on the data that it was begun on.
+"""Check that a run continues on the data that it began with.
 
-`FILE` in the run folder says what they are: the number of examples, and a digest of their list.
+`FILE` in the run folder identifies them by the number of examples and a digest of their list.
 """
 
 import logging
@@ -9,7 +9,7 @@ from typing import Any
 
 from cls.distributed import agreement
 from cls.errors import UserError
-from cls.run import checkpoint
+from cls.run.checkpoint_files import load_record
 from cls.storage import paths
 
 FILE = 'data.json'
@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 def check(workdir: Path, data: Data, begun: bool, allow: bool) -> None:
     """Raises UserError if a run that has begun would continue on other data, unless allowed.
 
-    So too if the processes do not see the same data. A run folder of before there was such a file
-    continues on what is there.
+    Also if the processes do not see the same data. A run folder from before the file existed
+    continues on any data.
     """
     everywhere = agreement.gather('data everywhere', data)
     for index, other in enumerate(everywhere):
@@ -43,16 +43,16 @@ def check(workdir: Path, data: Data, begun: bool, allow: bool) -> None:
 
 
 def _load(workdir: Path) -> Data | None:
-    """Returns what FILE says, or if that is damaged the newest checkpoint; None: unknown."""
+    """Returns the content of FILE, or its copy in the newest checkpoint; None: unknown."""
     file = workdir / FILE
     if not file.exists():
         return None
-    kept = checkpoint.load_record(workdir / 'checkpoints').get('data')
+    kept = load_record(workdir / 'checkpoints').get('data')
     try:
         return _parts(paths.parse_json(file.read_text()))
     except (OSError, ValueError, TypeError, KeyError) as error:
         if kept:
-            log.warning('%s is damaged: taking what the checkpoint has.', file)
+            log.warning('%s is damaged: taking the copy in the checkpoint.', file)
             return _parts(kept)
         log.warning(
             '%s is damaged (%r): whether the data of the run have changed is not known.',
@@ -67,7 +67,7 @@ def _parts(value: Any) -> Data:
 
 
 def _changes(before: Data, now: Data) -> str:
-    """Returns 'train: 52 examples, now 60; ...' of what differs, '' if nothing does."""
+    """Returns the differences as 'train: 52 examples, now 60; ...', '' without any."""
     parts = []
     for part, fields in now.items():
         old = before[part]

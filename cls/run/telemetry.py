@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl, TensorBoard, a progress line, a profile."""
+"""The output of a run: metrics.jsonl, TensorBoard, a progress line, a profile."""
 
 import contextlib
 import errno
@@ -23,20 +23,21 @@ from cls.run import metric_names
 from cls.storage import paths
 
 SEND = 60.0  # seconds between copies to a store
+NEVER = (-1, -1)  # the steps of no profile
 log = logging.getLogger(__name__)
 
 
 class Metrics:
     """metrics.jsonl and TensorBoard files of a run; lines are flushed as they are written.
 
-    What belongs in a store, which cannot append, is written here and copied there by `flush`, and
+    Stores cannot append: for them the files are written on this machine, and copied by `flush` and
     every SEND seconds.
     """
 
     def __init__(self, workdir: Path, step: int) -> None:
-        """Continues after `step`: what a run that died logged later is cut off.
+        """Continues after `step`: later lines, of a process that was killed, are cut off.
 
-        So is an evaluation at `step`, which comes after the save and is done again.
+        So is an evaluation at `step`: it comes after the save and is done again.
         """
         self._mirror = paths.Mirror(workdir) if paths.is_remote(workdir) else None
         folder = self._mirror.folder if self._mirror else workdir
@@ -48,7 +49,7 @@ class Metrics:
                 paths.write_whole(kept, path.read_bytes())
                 log.warning('%s: %s lines are damaged; see %s.', path, damaged, kept.name)
             paths.write_whole(folder / path.name, content)
-        # Not buffered: of a line that finds no room on the disk nothing is left to be tried again.
+        # Not buffered: a line that finds no room on the disk must not be tried again.
         self._file = (folder / path.name).open('ab', buffering=0)
         self._board = _Board(folder / 'tensorboard', step)
         self._sent = time.monotonic()
@@ -61,15 +62,15 @@ class Metrics:
         if self._mirror and time.monotonic() - self._sent > SEND:
             try:
                 self.flush()
-            except Exception as error:  # of any library; nothing is lost, the next flush has it
+            except Exception as error:  # of any library; the next flush sends it
                 log.warning('metrics are not in the store yet (%s): trying again later.', error)
                 self._sent = time.monotonic()
 
     def _append(self, line: bytes) -> None:
         """Writes a whole line or none. Raises UserError where the folder has been removed."""
         before = os.fstat(self._file.fileno())
-        # A disk that is unmounted takes the file along, which is still open, and leaves a folder
-        # for the rest of the run to be written to. No inodes: some network disks change them.
+        # An unmounted disk takes the open file along, and the rest of the run would be written to
+        # the folder that is left. Inodes are not compared: some network disks change them.
         there = Path(self._file.name)
         if not (before.st_nlink and there.exists() and there.stat().st_dev == before.st_dev):
             raise UserError(
@@ -88,7 +89,7 @@ class Metrics:
         raise OSError(number, os.strerror(number), self._file.name)
 
     def flush(self) -> None:
-        """Returns when what was written is in the run folder."""
+        """Returns when all lines are in the run folder."""
         if self._mirror:
             self._mirror.send()
             self._sent = time.monotonic()
@@ -102,12 +103,14 @@ class Metrics:
 
 
 class _Board:
-    """TensorBoard's file of events. It is written at once and here: tensorboardX's own writer has a
-    thread, which a full disk ends, and whoever goes on writing then waits for it for ever.
+    """TensorBoard's file of events.
+
+    It is written at once, without a thread: a full disk ends the thread of tensorboardX's writer,
+    and the next write would wait for it forever.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        """Continues after `step`: what a run that died logged later is hidden."""
+        """Continues after `step`: later events, of a process that was killed, are hidden."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._file = EventsWriter(str(folder / 'events'))
@@ -121,7 +124,7 @@ class _Board:
             for name, value in values.items():
                 self._add(step=step, summary=summary.scalar(name, value))
             self._file.flush()
-        except OSError as error:  # which does not say of which file it is
+        except OSError as error:  # it does not name the file
             raise OSError(error.errno, error.strerror, str(self._folder)) from error
 
     def _add(self, **fields: Any) -> None:
@@ -133,9 +136,9 @@ class _Board:
 
 
 def _lines_until(path: Path, step: int) -> tuple[bytes, int]:
-    """Returns the lines of a file of metrics up to a step, and how many could not be read.
+    """Returns the lines of a file of metrics up to a step, and the number of unreadable ones.
 
-    The last may have been cut off, which is no damage.
+    A last line without an end is not counted.
     """
     kept, damaged = [], 0
     for line in path.read_bytes().splitlines(keepends=True):
@@ -158,7 +161,7 @@ class Progress:
     def __init__(self, step: int, total: int, show: bool = True) -> None:
         self._total, self._show = total, show
         live = show and sys.stdout.isatty()
-        # Without tqdm's own steps per second: images per second tell it, and 80 columns are few.
+        # Without tqdm's own steps per second: there are images per second, and 80 columns are few.
         form = '{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]'
         self._bar = (
             tqdm(total=total, initial=step, file=sys.stdout, dynamic_ncols=True, bar_format=form)
@@ -167,7 +170,7 @@ class Progress:
         )
 
     def update(self, step: int, text: str, images_per_second: float, left: float):
-        """Shows what is said of a step; `left` is the time to the end, in seconds."""
+        """Shows a text on a step; `left` is the time to the end, in seconds."""
         if self._bar is not None:
             self._bar.set_postfix_str(f'{text}, {images_per_second:,.0f} images/s', refresh=False)
             self._bar.update(step - self._bar.n)
@@ -190,11 +193,11 @@ class Progress:
 
 
 class Profile:
-    """Writes a jax.profiler trace of the steps START:STOP into workdir/profile."""
+    """Writes a jax.profiler trace of some steps into workdir/profile."""
 
-    def __init__(self, text: str, workdir: Path) -> None:
-        """Reads config.profile, see `profile_steps`."""
-        self._start, self._stop = profile_steps(text)
+    def __init__(self, steps: tuple[int, int], workdir: Path) -> None:
+        """Takes (first step, step after the last), see `profile_steps`."""
+        self._start, self._stop = steps
         self._workdir, self._running = workdir, False
         self._mirror: paths.Mirror | None = None
 
@@ -218,9 +221,9 @@ class Profile:
 
 
 def profile_steps(text: str) -> tuple[int, int]:
-    """Reads 'START:STOP'; '' is (-1, -1), never. Raises UserError for other text."""
+    """Returns the steps (START, STOP) of config.profile, NEVER for ''. Raises UserError."""
     if not text:
-        return -1, -1
+        return NEVER
     match = re.fullmatch(r'(\d{1,12}):(\d{1,12})', text)
     if not match or int(match[1]) >= int(match[2]):
         raise UserError(

@@ -1,110 +1,92 @@
-"""What surrounds a run: JAX's settings, the run folder and who may write to it."""
+"""The run folder: its checks, its small files, and the lock of the process that writes to it."""
 
 import contextlib
-import importlib.metadata
+import dataclasses
 import logging
 import os
 import socket
-import subprocess
-import tempfile
-import threading
 import time
-import traceback
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-from absl import logging as absl_logging
-from ml_collections import ConfigDict
 
-from cls import models
-from cls.config import load as configs
 from cls.distributed import agreement
 from cls.errors import UserError, reason
-from cls.run import checkpoint
+from cls.run import checkpoint_files
+from cls.run.environment import environment
 from cls.run.goodput import FILE
 from cls.run.telemetry import write_json
 from cls.storage import lock, paths
-from cls.storage.cache import cache_dir
 
 log = logging.getLogger(__name__)
 
-# What a run writes into its folder. Of time.json, which a run can do without, a warning tells.
+# The files of a run folder. time.json is not among them: a run can do without it.
 _FILES = ('config.json', 'environment.json', 'classes.json', 'data.json')
 _FILES += ('metrics.jsonl', 'history.jsonl', 'result.json', '.lock')
 _FOLDERS = ('checkpoints', 'tensorboard')
-PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
+_GROUPS = ('data', 'members', 'model', 'optim', 'schedule', 'search')  # fields of a config
 
 
-def start() -> None:
-    """Switches on JAX's persistent compilation cache, unless JAX_COMPILATION_CACHE_DIR is set.
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """The config of a run, for its run folder; see cls.config.runs.
 
-    Where nothing can be written there a line says so, in place of one by JAX for each program.
+    Attributes:
+      text: the config in JSON.
+      differences: text of a saved config -> its fields of another training, '' without any.
+      lengths: text of a saved config -> its lengths of a training that differ, likewise.
+      registered_by: the user's own config file that registers the model, '' without one.
     """
-    if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
-        cache = cache_dir() / 'xla'
-        jax.config.update('jax_compilation_cache_dir', str(cache))
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=cache) as probe:
-                probe.write(bytes(2**20))
-        except OSError as error:
-            log.warning('compiled programs are not kept in %s: %s.', cache, error.strerror)
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
-    quiet()
+
+    text: str
+    differences: Callable[[str], str]
+    lengths: Callable[[str], str]
+    registered_by: str = ''
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields as JSON has them."""
+        return paths.parse_json(self.text)
+
+    def record(self, classes: Sequence[str] = (), data: Any = None) -> dict[str, Any]:
+        """Returns the content of run.json in every checkpoint, see `checkpoint.load_record`.
+
+        Args:
+          classes: names, in the order of the network's outputs.
+          data: the identity of the data, see cls.run.same_data; None: unknown.
+        """
+        return {'config': self.text, 'classes': list(classes), 'data': data}
 
 
-def quiet() -> None:
-    """Silences what libraries say of errors in their threads: whoever waits for these raises them.
+def finished_result(workdir: Path, config: RunConfig) -> dict[str, Any] | None:
+    """Returns the result of a finished run in the folder, None if there is none.
 
-    Else a full disk is one line of ours below hundreds of theirs.
-    """
-    # Orbax logs each save, and what went wrong in its threads, which it raises too.
-    absl_logging.set_verbosity(absl_logging.FATAL)
-    logging.getLogger('asyncio').setLevel(logging.CRITICAL)
-    threading.excepthook = _of_thread
-    warnings.filterwarnings('ignore', message='Error (reading|writing) persistent compilation')
+    The config of the newest checkpoint is compared; config.json is for people to read.
 
-
-def _of_thread(args: Any) -> None:
-    """Shows an error of a thread of ours which is not about a file, as Python would."""
-    ours = any(
-        Path(frame.filename).is_relative_to(Path(__file__).parents[1])
-        for frame in traceback.extract_tb(args.exc_traceback)
-    )
-    if ours and not reason(args.exc_value):
-        threading.__excepthook__(args)
-
-
-def finished_result(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
-    """Returns the result of a run that has ended in the folder, None if none has.
-
-    The config that counts is the one in the newest checkpoint; config.json is what people read.
-
-    Raises UserError when it holds anything but a run of this config, and when it is in a store that
-    several processes cannot write a checkpoint to.
+    Raises UserError when the folder has anything but a run of this config, and when it is in a
+    store where several processes cannot write a checkpoint.
     """
     if jax.process_count() > 1 and not paths.orbax_writes_to(workdir):
         raise UserError(
             f'{workdir} cannot take the checkpoints of {jax.process_count()} processes: expected '
-            'gs://BUCKET/... or a folder that all of them see.'
+            'gs://BUCKET/... or a folder that they all share.'
         )
     _check_is_folder(workdir)
     check_entries(workdir)
     saved, newest = saved_config(workdir), _newest_step(workdir)
-    if (workdir / 'config.json').exists() and _config_text(workdir) is None:
-        log.warning('%s cannot be read; it will be written anew.', workdir / 'config.json')
+    if (workdir / 'config.json').exists() and config_text(workdir) is None:
+        log.warning('%s cannot be read; it will be written again.', workdir / 'config.json')
     if saved is None:
         if not (workdir / 'config.json').exists() and _others(workdir):
             raise UserError(f'{workdir} is not empty and holds no run; choose another --workdir.')
         if newest is not None:
-            log.warning('%s does not say of which config it is: going on with this one.', workdir)
+            log.warning('%s has no config that can be read: going on with this one.', workdir)
     elif newest == 0:
         _check_start(workdir, saved, config)
     elif _has_begun(workdir, newest):
-        if differing := configs.differences(saved, configs.to_json(config)):
+        if differing := config.differences(saved):
             raise UserError(
                 f'{workdir} holds a run with another config: {differing}. '
                 'Choose another --workdir, or remove that one.'
@@ -112,9 +94,9 @@ def finished_result(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
     result = load_result(workdir)
     if result is None or _is_earlier(result, newest):
         return None
-    if saved is None or not (longer := configs.lengths(saved, configs.to_json(config))):
+    if saved is None or not (longer := config.lengths(saved)):
         return result
-    if newest is None and 'members' not in config:
+    if newest is None and 'members' not in config.fields:
         raise UserError(
             f'{workdir} holds a run that has ended, and no checkpoint to go on from to another '
             f'length ({longer}): choose another --workdir.'
@@ -123,10 +105,10 @@ def finished_result(workdir: Path, config: ConfigDict) -> dict[str, Any] | None:
 
 
 def check_entries(workdir: Path) -> None:
-    """Raises UserError if something in a run folder is not of the kind that a run leaves there.
+    """Raises UserError for entries of a run folder that a run would not write.
 
-    Who opens a pipe waits for a writer for ever, and a folder in the place of a file would be
-    noticed only when the run has come to its end.
+    Opening a pipe would wait for a writer forever, and a folder in the place of a file would be
+    noticed only at the end of the run.
     """
     if paths.is_remote(workdir):
         return
@@ -149,7 +131,7 @@ def _check_is_folder(workdir: Path) -> None:
 
 
 def _others(workdir: Path) -> bool:
-    """Whether a folder holds more than what a run that was killed at once leaves there."""
+    """Whether a folder has more in it than the files of a run that was killed at once."""
     if not workdir.exists():
         return False
     names = {path.name for path in workdir.iterdir()}
@@ -157,11 +139,11 @@ def _others(workdir: Path) -> bool:
 
 
 def _newest_step(workdir: Path) -> int | None:
-    return max(checkpoint.steps(workdir / 'checkpoints'), default=None)
+    return max(checkpoint_files.steps(workdir / 'checkpoints'), default=None)
 
 
 def _has_begun(workdir: Path, newest: int | None) -> bool:
-    """Whether there is more of a run than its config: one that died before may be replaced."""
+    """Whether there is more of a run than its config; such a run is not replaced by another."""
     if newest is not None:
         return True
     files = ('metrics.jsonl', 'history.jsonl', 'result.json')
@@ -169,13 +151,13 @@ def _has_begun(workdir: Path, newest: int | None) -> bool:
 
 
 def _is_earlier(result: Mapping[str, Any], newest: int | None) -> bool:
-    """Whether a result is of an earlier end than a run has come to, which was made longer."""
+    """Whether a result is of an earlier end of a run that was made longer."""
     return newest is not None and result.get('step', newest) < newest
 
 
-def _check_start(workdir: Path, saved: str, config: ConfigDict) -> None:
-    """Raises UserError if what was imported into a folder is not of a config's net."""
-    theirs, ours = (paths.parse_json(text)['model'] for text in (saved, configs.to_json(config)))
+def _check_start(workdir: Path, saved: str, config: RunConfig) -> None:
+    """Raises UserError if the weights imported into a folder are of another model than a config."""
+    theirs, ours = paths.parse_json(saved)['model'], config.fields['model']
     differing = [
         f'{name} ({theirs.get(name)!r}, now {ours.get(name)!r})'
         for name in sorted({*theirs, *ours} - {'dtype'})
@@ -183,7 +165,7 @@ def _check_start(workdir: Path, saved: str, config: ConfigDict) -> None:
     ]
     if differing:
         raise UserError(
-            f'{workdir} holds weights of another net: model.{", model.".join(differing)}. '
+            f'{workdir} holds weights of another network: model.{", model.".join(differing)}. '
             + _fine_tune(workdir)
         )
 
@@ -196,14 +178,14 @@ def _fine_tune(workdir: Path) -> str:
 
 
 @contextlib.contextmanager
-def open_run(workdir: Path, config: ConfigDict, classes: Sequence[str] = ()) -> Iterator[None]:
-    """Makes the run folder this run's for the duration, and checks its classes.
+def open_run(workdir: Path, config: RunConfig, classes: Sequence[str] = ()) -> Iterator[None]:
+    """Locks the run folder for the duration, and checks its classes.
 
-    In a folder without a checkpoint it writes what `settle` does. Where there is one, it is the
-    first new checkpoint that settles: until then the folder stays as it was.
+    In a folder without a checkpoint it writes the files of `settle`. In a folder with one, the
+    first new checkpoint does so: until then the folder stays as it was.
 
-    Raises UserError when another process is running in it, it cannot be written to, or what is in
-    it is of other classes.
+    Raises UserError when another process is running in it, it cannot be written to, or its
+    checkpoints are of other classes.
     """
     with contextlib.ExitStack() as stack:
         token = agreement.on_first('open run', lambda: _take(stack, workdir, config, classes))
@@ -212,12 +194,9 @@ def open_run(workdir: Path, config: ConfigDict, classes: Sequence[str] = ()) -> 
 
 
 def _take(
-    stack: contextlib.ExitStack, workdir: Path, config: ConfigDict, classes: Sequence[str]
+    stack: contextlib.ExitStack, workdir: Path, config: RunConfig, classes: Sequence[str]
 ) -> str:
-    """Locks the folder until `stack` is closed.
-
-    Returns what the lock of a folder holds: no other run's holds the same.
-    """
+    """Locks the folder until `stack` is closed; returns the unique token of the lock."""
     try:
         paths.make_folder(workdir)
         token = stack.enter_context(exclusive(workdir))
@@ -225,8 +204,8 @@ def _take(
         paths.remove_partial(workdir)
         if _newest_step(workdir) is None:
             settle(workdir, config, classes)
-        elif _config_text(workdir) is None:  # damaged, and known from a checkpoint or a --config
-            paths.write_whole(workdir / 'config.json', configs.to_json(config).encode())
+        elif config_text(workdir) is None:  # damaged; the config is a checkpoint's or --config's
+            paths.write_whole(workdir / 'config.json', config.text.encode())
     except OSError as error:
         raise UserError(
             f'{workdir} cannot be written to ({reason(error) or error}): choose another --workdir.'
@@ -235,25 +214,24 @@ def _take(
 
 
 def exclusive(workdir: Path) -> contextlib.AbstractContextManager[str]:
-    """Holds a run folder for the duration; gives what names the holder.
+    """Returns a context in which no other process uses a run folder, see cls.storage.lock.
 
-    Raises UserError when another process holds it, OSError when it cannot be written to.
+    Raises UserError when another process uses it, OSError when it cannot be written to.
     """
     if not paths.is_remote(workdir):
         _check_links(workdir)
     return lock.exclusive(workdir)
 
 
-def settle(workdir: Path, config: ConfigDict, classes: Sequence[str] = ()) -> None:
-    """Writes config.json and environment.json of a run, each where it differs.
+def settle(workdir: Path, config: RunConfig, classes: Sequence[str] = ()) -> None:
+    """Writes config.json and environment.json of a run, where they differ.
 
-    With names of classes, in the order of the net's outputs, also classes.json: with them the net
-    can be evaluated on data sets that order their classes otherwise or have only some of them. The
-    result of an end that the run has gone beyond becomes result-STEP.json.
+    With names of classes, in the order of the model's outputs, also classes.json: with it the model
+    can be evaluated on data sets with another order of classes, or only some of them. The result of
+    an earlier end of the run becomes result-STEP.json.
     """
-    text = configs.to_json(config)
-    known = _config_text(workdir)
-    if known is not None and _newest_step(workdir) is None and configs.differences(known, text):
+    saved = config_text(workdir)
+    if saved is not None and _newest_step(workdir) is None and config.differences(saved):
         (workdir / FILE).unlink(missing_ok=True)  # of another run's beginning
     result = workdir / 'result.json'
     if result.exists():
@@ -261,29 +239,18 @@ def settle(workdir: Path, config: ConfigDict, classes: Sequence[str] = ()) -> No
         kept = paths.unused(workdir / f'result-{step}.json')
         paths.write_whole(kept, result.read_bytes())
         result.unlink()
-    paths.write_whole(workdir / 'config.json', text.encode())
-    write_json(workdir / 'environment.json', environment(_registered_by(config)))
+    paths.write_whole(workdir / 'config.json', config.text.encode())
+    write_json(workdir / 'environment.json', environment(config.registered_by))
     if classes:
         write_json(workdir / 'classes.json', list(classes))
     else:
         (workdir / 'classes.json').unlink(missing_ok=True)  # of another run's beginning
 
 
-def record(config: ConfigDict, classes: Sequence[str] = (), data: Any = None) -> dict[str, Any]:
-    """Returns what every checkpoint of a run keeps of it, see `cls.run.checkpoint.load_record`.
-
-    Args:
-      config: of the run.
-      classes: names, in the order of the network's outputs.
-      data: what tells its data from others, see cls.run.same_data; None: unknown.
-    """
-    return {'config': configs.to_json(config), 'classes': list(classes), 'data': data}
-
-
 def _check_links(workdir: Path) -> None:
-    """Raises UserError if a file of a run folder is a link: who writes the one writes the other.
+    """Raises UserError if a file of a run folder is a link: a run would write to its target.
 
-    A folder may come from anybody. Folders in it that are links, to a larger disk, say, are named.
+    A run folder may come from anybody. Links to folders, on a larger disk perhaps, are logged.
     """
     for entry in sorted(workdir.iterdir()):
         if not entry.is_symlink():
@@ -297,10 +264,10 @@ def _check_links(workdir: Path) -> None:
 
 
 def _check_shared(workdir: Path, token: str) -> None:
-    """Raises UserError on all processes if one does not see what the first has written."""
+    """Raises UserError on all processes if one does not see the lock of the first."""
     if paths.is_remote(workdir):
         return  # a store is the same from everywhere
-    deadline = time.monotonic() + 20  # network file systems keep what they knew for some seconds
+    deadline = time.monotonic() + 20  # network file systems cache files for some seconds
 
     def visible() -> bool:
         with contextlib.suppress(OSError):
@@ -319,17 +286,17 @@ def _check_shared(workdir: Path, token: str) -> None:
         )
 
 
-def _check_classes(workdir: Path, config: ConfigDict, classes: Sequence[str]) -> None:
-    """Raises UserError if what is in a folder would be trained on with labels of another meaning.
+def _check_classes(workdir: Path, config: RunConfig, classes: Sequence[str]) -> None:
+    """Raises UserError if the weights in a folder would be trained with labels of other classes.
 
-    Where nothing names the classes of weights that were imported, a line says what is assumed.
+    If nothing names the classes of imported weights, a line states the assumption.
     """
     newest = _newest_step(workdir)
     if newest is None and not (workdir / 'metrics.jsonl').exists():
         return
-    known, now = load_classes(workdir, default=()), tuple(classes)
-    if not known and newest == 0 and now:
-        outputs = config.model.get('num_classes', len(now))
+    before, now = load_classes(workdir, default=()), tuple(classes)
+    if not before and newest == 0 and now:
+        outputs = config.fields['model'].get('num_classes', len(now))
         if outputs != len(now):
             raise UserError(
                 f'{workdir} holds weights of {outputs} classes, and the data set has {len(now)}. '
@@ -340,14 +307,14 @@ def _check_classes(workdir: Path, config: ConfigDict, classes: Sequence[str]) ->
             'data set.',
             *(workdir, now[0], now[-1]),
         )
-    if not known or known == now:
+    if not before or before == now:
         return
-    changed = [name for name in known if name not in now] or [
-        name for name in now if name not in known
+    changed = [name for name in before if name not in now] or [
+        name for name in now if name not in before
     ]
     raise UserError(
-        f'{workdir} holds a run of {len(known)} classes, and the data set has {len(now)}, in '
-        f'another order or of other names ({", ".join(changed[:3]) or known[0]}): expected '
+        f'{workdir} holds a run of {len(before)} classes, and the data set has {len(now)}, in '
+        f'another order or of other names ({", ".join(changed[:3]) or before[0]}): expected '
         'those of classes.json. '
         + (
             _fine_tune(workdir)
@@ -358,87 +325,51 @@ def _check_classes(workdir: Path, config: ConfigDict, classes: Sequence[str]) ->
 
 
 def saved_config(workdir: Path) -> str | None:
-    """Returns the JSON text of the config of the run in a folder, None if nothing tells it.
+    """Returns the JSON text of the config of the run in a folder, None if there is none.
 
     It is that of the newest checkpoint, or else of config.json.
     """
-    return checkpoint.load_record(workdir / 'checkpoints').get('config') or _config_text(workdir)
+    return kept_config(workdir) or config_text(workdir)
 
 
-def _config_text(workdir: Path) -> str | None:
-    """Returns what config.json holds, None if there is none or it is no config."""
+def kept_config(workdir: Path) -> str | None:
+    """Returns the JSON text of the config in the newest checkpoint that has one, or None."""
+    return checkpoint_files.load_record(workdir / 'checkpoints').get('config')
+
+
+def config_text(workdir: Path) -> str | None:
+    """Returns the content of config.json, None if it is missing or no config."""
     try:
         text = (workdir / 'config.json').read_text()
-        configs.from_json(text)
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, UserError):
+        return text if _is_config(paths.parse_json(text)) else None
+    except (OSError, ValueError):
         return None
-    return text
 
 
-def load_config(workdir: Path, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
-    """Returns the config of a run folder, with fields overridden.
-
-    Where config.json cannot be read it is that of the newest checkpoint, and a warning says so.
-
-    Raises UserError if there is none.
-    """
-    check_entries(workdir)
-    text = _config_text(workdir)
-    kept = checkpoint.load_record(workdir / 'checkpoints').get('config')
-    if text is None or (kept and _names(kept) - _names(text)):
-        file = workdir / 'config.json'
-        text = kept
-        if text is None and file.exists():
-            raise UserError(
-                f'{file} cannot be read, and no checkpoint tells of the config: give --config '
-                'and the fields that the run began with.'
-            )
-        if text is None:
-            raise UserError(
-                f'{workdir} is no run folder, it has no config.json; --config FILE.py begins a run.'
-            )
-        log.warning('%s is damaged: taking the config that the checkpoint has.', file)
-    _check_models(workdir, paths.parse_json(text))
-    return configs.from_json(text, overrides)
+def _is_config(value: Any) -> bool:
+    """Whether this is a config: groups of fields, of an ensemble one for each member."""
+    if not isinstance(value, dict) or any('.' in key for key in value):
+        return False
+    groups = [part for name, part in value.items() if name in _GROUPS or isinstance(part, dict)]
+    return all(map(_is_config, groups))
 
 
-def _names(text: str) -> set[str]:
-    """Returns the dotted names of what a config's JSON text has."""
-    return {name for name, _ in configs.flatten(ConfigDict(paths.parse_json(text)))}
-
-
-def _check_models(workdir: Path, config: Any) -> None:
-    """Raises UserError for a run of a variant that a config file of the user's own registers.
-
-    The file is asked for: nothing that a run folder names is executed.
-    """
-
-    def inside(part: Any, key: str) -> Any:
-        return part.get(key) if isinstance(part, dict) else None
-
-    members = inside(config, 'members')
-    parts = [config, *(members.values() if isinstance(members, dict) else ())]
-    names = [inside(inside(part, 'model'), 'name') for part in parts]
-    names = [name for name in names if name and isinstance(name, str)]
-    if unknown := [name for name in names if not models.is_known(name)]:
-        try:
-            file = paths.parse_json((workdir / 'environment.json').read_text()).get('registered_by')
-        except (OSError, ValueError, AttributeError):
-            file = None
-        raise UserError(
-            f'{workdir} is of {unknown[0]!r}, which cls.models has not: expected also --config '
-            f'{file or "FILE.py"}, the config file that registers it.'
-        )
+def registered_by(workdir: Path) -> str:
+    """Returns the config file that registered the model of a run, '' if nothing names one."""
+    try:
+        return paths.parse_json((workdir / 'environment.json').read_text())['registered_by']
+    except (OSError, ValueError, TypeError, KeyError):
+        return ''
 
 
 def load_classes(workdir: Path, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
-    """Returns the names of a run's classes in the order of its net's outputs; () if unknown.
+    """Returns the names of a run's classes in the order of its model's outputs; () if unknown.
 
-    Where classes.json cannot be read they are those of the newest checkpoint.
+    If classes.json cannot be read they are those of the newest checkpoint.
 
     Args:
       workdir: the run folder.
-      default: what to return when the names cannot be read anywhere; None: an error.
+      default: the result when the names cannot be read anywhere; None: an error.
 
     Raises UserError if classes.json is no list of different names, and no checkpoint has them.
     """
@@ -453,16 +384,16 @@ def load_classes(workdir: Path, default: tuple[str, ...] | None = None) -> tuple
         names = None
     if names:
         return tuple(names)
-    kept = checkpoint.load_record(workdir / 'checkpoints').get('classes') or []
+    kept = checkpoint_files.load_record(workdir / 'checkpoints').get('classes') or []
     if names is None:
         if kept:
-            log.warning('%s cannot be read: taking the names that the checkpoint has.', file)
+            log.warning('%s cannot be read: taking the names of the checkpoint.', file)
         elif default is None:
             raise UserError(
                 f'{file} is no list of different names, as ["cat", "dog"]: mend or remove.'
             )
         else:
-            log.warning('%s cannot be read; it will be written anew.', file)
+            log.warning('%s cannot be read; it will be written again.', file)
             return default
     return tuple(kept)
 
@@ -473,16 +404,16 @@ def _are_names(value: Any) -> bool:
 
 
 def load_result(workdir: Path) -> dict[str, Any] | None:
-    """Returns what a finished run wrote, or None; of a file that cannot be read a warning tells."""
+    """Returns the result of a finished run, or None; a file that cannot be read is logged."""
     file = workdir / 'result.json'
     result = _result_of(file)
     if result is None and file.exists():
-        log.warning('%s is not that of a run which has ended: it is found out again.', file)
+        log.warning('%s is not that of a finished run: it is computed again.', file)
     return result
 
 
 def _result_of(file: Path) -> dict[str, Any] | None:
-    """Returns what a result.json holds, None if it is missing or damaged."""
+    """Returns the content of a result.json, None if it is missing or damaged."""
     try:
         result = paths.parse_json(file.read_text())
     except (OSError, ValueError):
@@ -491,7 +422,7 @@ def _result_of(file: Path) -> dict[str, Any] | None:
 
 
 def _is_result(value: Any) -> bool:
-    """Whether this is what a training, an ensemble or a search writes at its end."""
+    """Whether this is the result of a training, an ensemble or a search."""
     if not isinstance(value, dict) or not isinstance(value.get('seconds'), (int, float)):
         return False
     if 'fitness' in value:
@@ -500,39 +431,3 @@ def _is_result(value: Any) -> bool:
     parts = [value.get(name + part) for name in sets for part in ('top1', 'top5', 'loss')]
     numbers = [type(part) in (int, float) for part in parts]
     return bool(sets) and all(numbers) and type(value.get('step', 0)) is int
-
-
-def _commit() -> str | None:
-    """Returns the commit of this code, with '-dirty' if it was changed; None where git has none."""
-    describe = ['git', '-C', str(Path(__file__).parent), 'describe']
-    try:
-        found = subprocess.run(
-            [*describe, '--always', '--dirty', '--abbrev=40'],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except OSError:  # an image without git
-        return None
-    return found.stdout.strip() or None
-
-
-def _registered_by(config: ConfigDict) -> str:
-    name = config.get('model', {}).get('name')
-    return models.origin(name) if name else ''
-
-
-def environment(registered_by: str = '') -> dict[str, Any]:
-    """Returns what else a run depends on: versions, code, devices.
-
-    Args:
-      registered_by: the config file of the user's own that registers the run's model, if one does.
-    """
-    own = {'registered_by': registered_by} if registered_by else {}
-    return own | {
-        'packages': {name: importlib.metadata.version(name) for name in PACKAGES},
-        'commit': _commit(),
-        'device_kind': jax.devices()[0].device_kind,
-        'device_count': jax.device_count(),
-        'process_count': jax.process_count(),
-    }

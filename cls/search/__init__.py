@@ -1,18 +1,19 @@
-"""Architecture search: spaces, searchers that ask and are told, evaluators, a history, one loop.
+"""Architecture search: spaces, searchers with ask and tell, evaluators, a history, and one loop.
 
-  space.py       what a space is; spaces/ has each paper's
-  searcher.py    what a searcher is; searchers/ has each paper's
-  evaluators/    what a trial is worth: by training it, or by a table of what others have trained
-  history.py     all that was asked and told, a line each; a search continues from it
+  space.py       the interface of spaces; spaces/ has those of the papers
+  searcher.py    the interface of searchers; searchers/ has those of the papers
+  evaluators/    the metrics of a trial, by training or by a table of trained architectures
+  objectives.py  the fitness of a trial, by its metrics
+  history.py     all trials and results, a line each; a search continues from it
   loop.py        ask, evaluate, tell
-  engines.py     where evaluations run: here, in processes, on a cluster
-  registry.py    spaces, searchers, objectives and evaluators by name
+  engines.py     the places of evaluations: this process, several processes, a cluster
+  registry.py    spaces, searchers, objectives, evaluators and supernets by name
   job.py         the job of a config of configs/search/
-  figures.py     a search's course, and what it found
-  supernet/      searches that train one net which holds the space: runs of cls.train
+  figures.py     the course of a search, and its best genotype
+  supernets/     searches that train one network that holds the space: runs of cls.train
 
-A code is a tuple of small integers, one for each decision; a genotype is what a net is built from
-(`config.model.genotype`). Spaces translate between them, and nothing else knows both.
+A code is a tuple of small integers, one for each decision. A genotype is the architecture as a
+network takes it (`config.model.genotype`). Only spaces know both.
 
 May import: anything but main, tools.
 """

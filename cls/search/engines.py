@@ -1,59 +1,71 @@
-"""Where evaluations run: in this process, in processes of this machine, on a cluster of Ray.
+"""The places where evaluations run: this process, processes of this machine, or a Ray cluster.
 
-An engine is entered with what evaluates a trial, and then takes trials. A process that dies takes
-no more than its own trial with it, which is evaluated again, up to TRIES times in all: memory runs
-out, machines are taken away.
+An engine starts with a function that evaluates a trial, and then takes trials. A process that dies
+loses only its own trial. The engine evaluates it again, TRIES times in all: memory runs out, and
+machines are taken away.
 """
 
 import contextlib
+import dataclasses
 import multiprocessing
 import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Self
 
 from ml_collections import ConfigDict
 
 from cls import signals
-from cls.errors import UserError, nearest
-from cls.search.loop import Failed, Metrics, Submit, failure, max_concurrent
+from cls.errors import UserError
+from cls.search.loop import Failed, Metrics, Submit, failure, submit_inline
 from cls.search.searcher import Trial
 
-TRIES = 3  # processes that one trial may bring down before it has failed
+TRIES = 3  # processes that one trial may bring down before it counts as failed
 _SPAWN = multiprocessing.get_context('spawn')  # JAX has threads, which a fork would not copy
 
 Evaluate = Callable[[Trial], Metrics]
 
 
+@dataclasses.dataclass(frozen=True)
+class EngineSpec:
+    """The engine of a search, as config.search describes it."""
+
+    name: str = 'local'
+    max_concurrent: int = 1  # evaluations at the same time
+    workers: int = 0  # processes; 0: max_concurrent
+    gpus: float = 0.0  # of each evaluation on Ray
+
+    @classmethod
+    def from_config(cls, search: ConfigDict) -> Self:
+        """Returns the engine of config.search, whose values cls.config.defaults has checked."""
+        return cls(search.engine, search.max_concurrent, search.workers, search.gpus)
+
+
 @contextlib.contextmanager
-def started(config: ConfigDict, evaluate: Evaluate) -> Iterator[Submit]:
-    """Yields what starts evaluations; those that still run at the end are given up.
+def started(spec: EngineSpec, evaluate: Evaluate) -> Iterator[Submit]:
+    """Yields the function that starts an evaluation; those still running at the end are dropped.
 
     Args:
-      config: config.search.
-      evaluate: can be pickled, unless the engine is 'local'.
+      spec: the engine.
+      evaluate: a function that can be pickled, unless the engine is 'local'.
 
-    Raises UserError for an engine that is unknown or not installed.
+    Raises UserError for an engine that is not installed.
     """
-    if config.engine not in ENGINES:
-        hint = nearest(config.engine, ENGINES) or f' Known: {", ".join(ENGINES)}.'
-        raise UserError(f'config.search.engine is {config.engine!r}.{hint}')
-    with ENGINES[config.engine](config, evaluate) as submit:
+    with ENGINES[spec.name](spec, evaluate) as submit:
         yield submit
 
 
 @contextlib.contextmanager
-def _local(config: ConfigDict, evaluate: Evaluate) -> Iterator[Submit]:
-    yield max_concurrent(evaluate)
+def _local(spec: EngineSpec, evaluate: Evaluate) -> Iterator[Submit]:
+    yield submit_inline(evaluate)
 
 
 @contextlib.contextmanager
-def _processes(config: ConfigDict, evaluate: Evaluate) -> Iterator[Submit]:
-    workers = [
-        _Worker(evaluate, cores) for cores in _shares(config.workers or config.max_concurrent)
-    ]
+def _processes(spec: EngineSpec, evaluate: Evaluate) -> Iterator[Submit]:
+    shares = _core_shares(spec.workers or spec.max_concurrent)
+    workers = [_Worker(evaluate, cores) for cores in shares]
     idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
     for worker in workers:
         idle.put(worker)
@@ -65,7 +77,7 @@ def _processes(config: ConfigDict, evaluate: Evaluate) -> Iterator[Submit]:
         finally:
             idle.put(worker)
 
-    threads = ThreadPoolExecutor(len(workers))  # each waits for a worker's answer
+    threads = ThreadPoolExecutor(len(workers))  # each waits for the answer of a worker
     try:
         yield lambda trial: threads.submit(run, trial)
     finally:
@@ -75,7 +87,7 @@ def _processes(config: ConfigDict, evaluate: Evaluate) -> Iterator[Submit]:
 
 
 class _Worker:
-    """A process that evaluates one trial after the other, and is made anew when it dies."""
+    """A process that evaluates one trial after the other, and is replaced when it dies."""
 
     def __init__(self, evaluate: Evaluate, cores: set[int]) -> None:
         self._evaluate, self._cores = evaluate, cores
@@ -94,15 +106,15 @@ class _Worker:
         with self._lock:
             if self._stopped:
                 raise Failed('stopped')
-            self._connection, theirs = _SPAWN.Pipe()
-            arguments = theirs, self._evaluate, self._cores
+            self._connection, remote = _SPAWN.Pipe()
+            arguments = remote, self._evaluate, self._cores
             self._process = _SPAWN.Process(target=_work, args=arguments)
             with signals.withheld():
                 self._process.start()
-            theirs.close()  # so that the end of the process is the end of what it sends
+            remote.close()  # so that the death of the process closes the connection
 
     def stop(self) -> None:
-        """Ends the process, whatever it does."""
+        """Kills the process, even during an evaluation."""
         with self._lock:
             self._stopped = True
             self._process.kill()
@@ -110,7 +122,7 @@ class _Worker:
 
 
 def _work(connection: Any, evaluate: Evaluate, cores: set[int]) -> None:
-    """What a process of `_processes` does until the one that made it is gone."""
+    """Evaluates trials in a process of `_processes` until its parent is gone."""
     signals.serve()
     if cores:
         os.sched_setaffinity(0, cores)  # before XLA makes a thread for each core it sees
@@ -118,8 +130,8 @@ def _work(connection: Any, evaluate: Evaluate, cores: set[int]) -> None:
         connection.send(_answer(evaluate, connection.recv()))
 
 
-def _shares(workers: int) -> list[set[int]]:
-    """Returns the cores of each worker; none where there are fewer than workers, or no way to."""
+def _core_shares(workers: int) -> list[set[int]]:
+    """Returns the cores of each worker; empty sets with fewer cores than workers, or on macOS."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else []
     if len(cores) < workers:
         return [set() for _ in range(workers)]
@@ -127,7 +139,7 @@ def _shares(workers: int) -> list[set[int]]:
 
 
 @contextlib.contextmanager
-def _ray(config: ConfigDict, evaluate: Evaluate) -> Iterator[Submit]:
+def _ray(spec: EngineSpec, evaluate: Evaluate) -> Iterator[Submit]:
     try:
         import ray
     except ImportError:
@@ -139,10 +151,10 @@ def _ray(config: ConfigDict, evaluate: Evaluate) -> Iterator[Submit]:
     try:
         ray.init('auto', **quiet)  # the cluster of this machine, or of RAY_ADDRESS
     except ConnectionError:
-        ray.init(num_cpus=config.workers or config.max_concurrent, **quiet)
-    options = {'num_cpus': 1, 'num_gpus': config.gpus, 'max_retries': TRIES - 1}
+        ray.init(num_cpus=spec.workers or spec.max_concurrent, **quiet)
+    options = {'num_cpus': 1, 'num_gpus': spec.gpus, 'max_retries': TRIES - 1}
     answer, shared = ray.remote(**options)(_answer), ray.put(evaluate)
-    threads = ThreadPoolExecutor(config.max_concurrent)  # each waits for an answer
+    threads = ThreadPoolExecutor(spec.max_concurrent)  # each waits for an answer
     try:
         yield lambda trial: threads.submit(lambda: _result(ray.get(answer.remote(shared, trial))))
     finally:
@@ -151,7 +163,7 @@ def _ray(config: ConfigDict, evaluate: Evaluate) -> Iterator[Submit]:
 
 
 def _answer(evaluate: Evaluate, trial: Trial) -> Metrics | Exception:
-    """Evaluates; what is raised is returned, in a form that goes from process to process."""
+    """Returns the metrics of a trial, or the exception in a form that can be pickled."""
     try:
         return evaluate(trial)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""Pictures of a search: its course, and the genotype that it found as a graph."""
+"""Figures of a search: its course, and its best genotype as a graph."""
 
 import functools
 import io
@@ -18,8 +18,8 @@ from cls.search.searcher import FAILED
 from cls.search.spaces import tabular
 from cls.storage import paths
 
-Edge = tuple[str, str, str]  # from a node, to another, what is between them
-_COLOURS = {'in': '#dceefb', 'out': '#fde9d9', '': '#f2f2f2'}
+Edge = tuple[str, str, str]  # source node, target node, operation
+_COLORS = {'in': '#dceefb', 'out': '#fde9d9', '': '#f2f2f2'}
 
 
 def curve(results: Sequence[Result], file: Path) -> None:
@@ -35,7 +35,7 @@ def curve(results: Sequence[Result], file: Path) -> None:
 
 
 def course(logged: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """Draws a supernet's top-1 and how undecided its architecture is against steps.
+    """Draws a supernet's top-1 and the entropy of its architecture against steps.
 
     Args:
       logged: lines of metrics.jsonl.
@@ -72,16 +72,16 @@ def draw(genotype: Any, file: Path) -> None:
 
 @functools.singledispatch
 def graphs(genotype: Any) -> Iterator[tuple[str, list[Edge]]]:
-    """Yields (name, edges) of each graph in a genotype; one that is none becomes a chain of lines.
+    """Yields (name, edges) of each graph in a genotype, from 'in' to 'out'.
 
-    Nodes are named; 'in' and 'out' begin and end.
+    A genotype that is no graph becomes a chain of its parts.
     """
-    yield 'net', _chain(str(genotype).split(','))
+    yield 'network', _chain(str(genotype).split(','))
 
 
 @graphs.register
 def _(genotype: str) -> Iterator[tuple[str, list[Edge]]]:
-    # A table's name: six digits are a cell, others the blocks of a net.
+    # The name in a table: six digits are a cell, others the blocks of a network.
     if len(genotype) == len(tabular.NB201_EDGES):
         names = ['in', '1', '2', 'out']
         edges = [
@@ -91,7 +91,7 @@ def _(genotype: str) -> Iterator[tuple[str, list[Edge]]]:
         ]
         yield f'cell {genotype}', edges or [('in', 'out', 'none')]
     else:
-        yield f'net {genotype}', _chain(genotype)
+        yield f'network {genotype}', _chain(genotype)
 
 
 @graphs.register
@@ -150,12 +150,12 @@ def _(genotype: block_qnn.Block) -> Iterator[tuple[str, list[Edge]]]:
 
 @graphs.register
 def _(genotype: metaqnn.Chain) -> Iterator[tuple[str, list[Edge]]]:
-    yield 'net', _chain(genotype.layers)
+    yield 'network', _chain(genotype.layers)
 
 
 @graphs.register
 def _(genotype: inverted.Genotype) -> Iterator[tuple[str, list[Edge]]]:
-    yield 'net', _chain([' + '.join(stage) for stage in genotype.stages])
+    yield 'network', _chain([' + '.join(stage) for stage in genotype.stages])
 
 
 def _chain(layers: Sequence[str]) -> list[Edge]:
@@ -164,7 +164,7 @@ def _chain(layers: Sequence[str]) -> list[Edge]:
 
 
 def _layers(edges: Sequence[Edge]) -> list[list[str]]:
-    """Returns the nodes by the longest way to them from a node that nothing feeds."""
+    """Returns the nodes by the length of the longest path to them from a node without inputs."""
     nodes = list(dict.fromkeys(name for edge in edges for name in edge[:2]))
     depth = dict.fromkeys(nodes, 0)
     for _ in nodes:
@@ -174,8 +174,8 @@ def _layers(edges: Sequence[Edge]) -> list[list[str]]:
 
 
 def _draw(axes: Any, edges: Sequence[Edge], layers: Sequence[Sequence[str]]) -> None:
-    place = {
-        name: (x, (len(layer) - 1) / 2 - y + 0.12 * (x % 2))  # not all on one line
+    positions = {
+        name: (x, (len(layer) - 1) / 2 - y + 0.12 * (x % 2))  # not all in one row
         for x, layer in enumerate(layers)
         for y, name in enumerate(layer)
     }
@@ -183,29 +183,29 @@ def _draw(axes: Any, edges: Sequence[Edge], layers: Sequence[Sequence[str]]) -> 
     into: dict[str, int] = {}
     for source, node, op in edges:
         twice = seen[source, node] = seen.get((source, node), -1) + 1
-        (x, y), (u, v) = place[source], place[node]
+        (x, y), (u, v) = positions[source], positions[node]
         bend = (0.15 if u - x > 1 else 0.0) + 0.3 * twice
         arrow = {'arrowstyle': '->', 'color': '0.4', 'shrinkA': 12, 'shrinkB': 12}
         arrow['connectionstyle'] = f'arc3,rad={bend}'
         axes.annotate('', (u, v), (x, y), arrowprops=arrow)
-        # Of edges that cross in the middle the names stand apart, as their arrows end apart.
+        # Names of edges that cross in the middle are near the heads of their arrows, to stay apart.
         into[node] = into.get(node, 0) + bool(op)
         t = 0.86 - 0.22 * into[node]
         at = x + t * (u - x), y + t * (v - y) - 2 * t * (1 - t) * bend * (u - x)
         box = {'boxstyle': 'round,pad=0.1', 'facecolor': 'white', 'edgecolor': 'none', 'alpha': 0.8}
         if op:
             axes.text(*at, op, fontsize=7, ha='center', va='center', color='tab:blue', bbox=box)
-    for name, (x, y) in place.items():
-        colour = _COLOURS.get(name.split(' ')[0], _COLOURS[''])
-        box = {'boxstyle': 'round', 'facecolor': colour, 'edgecolor': '0.5'}
+    for name, (x, y) in positions.items():
+        color = _COLORS.get(name.split(' ')[0], _COLORS[''])
+        box = {'boxstyle': 'round', 'facecolor': color, 'edgecolor': '0.5'}
         axes.text(x, y, name, fontsize=8, ha='center', va='center', bbox=box)
-    heights = [y for _, y in place.values()]
+    heights = [y for _, y in positions.values()]
     axes.set_xlim(-0.5, len(layers) - 0.5)
     axes.set_ylim(min(heights) - 0.7, max(heights) + 0.7)
 
 
 def save(figure: Figure, file: Path) -> None:
-    """Writes a figure as PNG, without touching what a notebook has set up."""
+    """Writes a figure as PNG, without a change to the matplotlib state of a notebook."""
     png = io.BytesIO()
     FigureCanvasAgg(figure).print_figure(png, dpi=120)
     paths.write_whole(file, png.getvalue())

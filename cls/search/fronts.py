@@ -1,13 +1,13 @@
-"""Trade-off fronts: of the nets that cost no more, the best."""
+"""Pareto fronts of score and cost."""
 
 import numpy as np
 
 
 def front(costs: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Returns (n, 2) costs and scores, both rising: of all (N,) the nets that none makes needless.
+    """Returns the Pareto front of (N,) costs and scores: (n, 2), both rising.
 
-    That is, than which no other is as cheap and as good, and better in one of the two. Of equal
-    ones one counts.
+    A network is on it if no other is as cheap and as good, and better in one of the two. Equal ones
+    count once.
     """
     order = np.lexsort((-scores, costs))
     costs, scores = costs[order], scores[order]
@@ -16,9 +16,9 @@ def front(costs: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def within(front: np.ndarray, limits: np.ndarray) -> np.ndarray:
-    """Returns the best score at no more than each of (L,) costs; NaN where nothing is so cheap."""
-    place = np.searchsorted(front[:, 0], limits, 'right')
-    return np.concatenate([[np.nan], front[:, 1]])[place]
+    """Returns the best score up to each of (L,) costs; NaN below the cheapest network."""
+    index = np.searchsorted(front[:, 0], limits, 'right')
+    return np.concatenate([[np.nan], front[:, 1]])[index]
 
 
 def area(front: np.ndarray, low: float, high: float, floor: float) -> float:
@@ -26,9 +26,9 @@ def area(front: np.ndarray, low: float, high: float, floor: float) -> float:
 
     Args:
       front: as `front` returns it.
-      low: the cost where it begins.
+      low: the cost where the area begins.
       high: the cost where it ends.
-      floor: the score that counts nothing, as does a cost at which there is no net.
+      floor: the score whose area is 0, as it is below the cheapest network.
     """
     costs = np.clip(front[:, 0], low, high)
     doublings = np.diff(np.log2(np.append(costs, high)))

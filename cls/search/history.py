@@ -1,10 +1,10 @@
-"""All that a search has asked and told, one JSON line each, which is also how it continues.
+"""The history of a search, one JSON line for each event; a search continues from it.
 
   {"asked": 3, "code": [0, 2, 1], "parents": [1], "genotype": ...}
   {"told": 3, "fitness": 0.93, "metrics": {"accuracy": 0.93, "seeds": [1234], "seconds": 4.1}}
 
-A line is on the disk before what follows from it happens. Whoever was killed leaves at most a last
-line that is cut off, which is removed.
+A line is on the disk before anything follows from it. A process that is killed leaves at most an
+incomplete last line; it is removed.
 """
 
 import dataclasses
@@ -25,41 +25,41 @@ FILE = 'history.jsonl'
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What is known of a trial that was evaluated."""
+    """The result of a trial."""
 
     trial: Trial
     fitness: float  # FAILED: it could not be evaluated
-    metrics: Mapping[str, Any]  # accuracy, params, seconds, ...; of one that failed, error
+    metrics: Mapping[str, Any]  # accuracy, params, seconds, ...; of a failed trial, error
 
 
 class History:
-    """Results in the order in which they were told, kept in a file if there is one."""
+    """The results in the order of their arrival, kept in a file if there is one."""
 
     def __init__(
         self, file: Path | None = None, genotype: Callable[[Code], Any] | None = None
     ) -> None:
-        """Reads what the file has.
+        """Reads the events of the file.
 
         Args:
           file: of the lines; None: they are not kept.
-          genotype: of a code, as JSON has it. For readers: the code is what a search continues by.
+          genotype: code -> genotype as JSON, for readers; a search continues by the codes.
 
         Raises UserError for a file that is no history.
         """
         self.results: list[Result] = []
-        self.pending: dict[int, Trial] = {}  # asked, not told
+        self.pending: dict[int, Trial] = {}  # asked, without a result
         self._file, self._genotype = file, genotype
         self._events = list(_read(file)) if file and file.exists() else []
 
     @property
-    def known(self) -> int:
-        """Trials that the file had results of, whether or not they are replayed yet."""
+    def recorded(self) -> int:
+        """The number of results in the file, replayed or not."""
         return sum('told' in event for event in self._events)
 
     def replay(self, searcher: Searcher) -> None:
-        """Brings a fresh searcher to the state in which the history's last line left it.
+        """Brings a fresh searcher to its state after the last line of the history.
 
-        Raises UserError when it asks for something else: another searcher, or another version.
+        Raises UserError if it asks for other trials: it is another searcher, or another version.
         """
         for event in self._events:
             if 'asked' in event:
@@ -78,13 +78,13 @@ class History:
                 searcher.tell(trial, fitness)
 
     def ask(self, trial: Trial) -> None:
-        """Notes that a trial is out."""
+        """Records a trial whose evaluation starts."""
         self.pending[trial.number] = trial
         more = {'genotype': self._genotype(trial.code)} if self._genotype else {}
         self._write(_asked(trial) | more)
 
     def tell(self, result: Result) -> None:
-        """Notes what a trial is worth."""
+        """Records the result of a trial."""
         del self.pending[result.trial.number]
         self.results.append(result)
         fitness = result.fitness if math.isfinite(result.fitness) else None
@@ -105,7 +105,7 @@ class History:
 
 
 def best(results: Iterable[Result]) -> Result | None:
-    """Returns the result of the highest fitness, of equal ones the first; None if all failed."""
+    """Returns the first result of the highest fitness; None if all trials failed."""
     good = [result for result in results if result.fitness != FAILED]
     return max(good, key=lambda result: result.fitness, default=None)
 
@@ -115,35 +115,35 @@ def _asked(trial: Trial) -> dict[str, Any]:
 
 
 def _is_event(event: Any) -> bool:
-    """Whether a line is of the form that `History` writes."""
+    """Whether a line has the form that `History` writes."""
     if not isinstance(event, dict):
         return False
     if 'asked' in event:
         return type(event['asked']) is int and isinstance(event.get('code'), list)
-    known = type(event.get('told')) is int and 'fitness' in event
-    number = isinstance(event.get('fitness'), (int, float, type(None)))
-    return known and number and isinstance(event.get('metrics'), dict)
+    has_result = type(event.get('told')) is int and 'fitness' in event
+    is_number = isinstance(event.get('fitness'), (int, float, type(None)))
+    return has_result and is_number and isinstance(event.get('metrics'), dict)
 
 
 def _read(file: Path) -> Iterable[dict[str, Any]]:
     content = file.read_bytes()
-    whole = content[: content.rfind(b'\n') + 1]
-    if whole != content:  # who wrote it was killed
-        os.truncate(file, len(whole))
-    asked: set[int] = set()
-    for number, line in enumerate(whole.splitlines(), 1):
+    complete = content[: content.rfind(b'\n') + 1]
+    if complete != content:  # its writer was killed
+        os.truncate(file, len(complete))
+    pending: set[int] = set()
+    for number, line in enumerate(complete.splitlines(), 1):
         try:
             event = paths.parse_json(line)
             if not _is_event(event):
                 raise ValueError(line)
             if 'asked' in event:
-                asked.add(event['asked'])
-            elif event['told'] not in asked:
+                pending.add(event['asked'])
+            elif event['told'] not in pending:
                 raise ValueError(line)
             else:
-                asked.remove(event['told'])
+                pending.remove(event['told'])
         except ValueError as error:
             raise UserError(
-                f'line {number} of {file} is not of a search: move the file away to begin anew.'
+                f'line {number} of {file} is not of a search: move the file away to start again.'
             ) from error
         yield event

@@ -1,20 +1,18 @@
-"""What nets of inverted residuals cost: the sum of what their layers do.
+"""The cost of networks of inverted residuals: the sum of the costs of their layers.
 
-A table says what each layer takes, as it was measured on a device. ProxylessNAS's authors publish
-theirs, of a Pixel 1 at 224 pixels, as YAML (github.com/han-cai/files, proxylessnas/
-mobile_trim.yaml): an entry for each layer by its shapes, with the mean in milliseconds.
+A table has the latency of each layer, measured on a device. ProxylessNAS's authors publish theirs,
+of a Pixel 1 at 224 pixels, as YAML (github.com/han-cai/files, proxylessnas/mobile_trim.yaml): an
+entry for each layer by its shapes, with the mean in milliseconds.
 
   expanded_conv-input:56x56x24-output:28x28x40-expand:3-kernel:5-stride:2-idskip:0:
     mean: 5.7
 
-Where nothing was measured, multiply-adds stand in.
+Without a table, multiply-adds take its place.
 """
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import yaml
 
 from cls.errors import UserError, nearest
 from cls.nn.inverted import Run, round_channels
@@ -25,9 +23,9 @@ class Layer:
     """A layer: the stem (Conv), a block (expanded_conv), the head (Conv_1), the logits (Logits)."""
 
     kind: str
-    size: int  # height and width of what goes in
-    channels: int  # of what goes in
-    features: int  # channels that come out
+    size: int  # height and width of the input
+    channels: int  # of the input
+    features: int  # channels of the output
     window: int = 1
     strides: int = 1
     expansion: float = 1.0
@@ -35,7 +33,7 @@ class Layer:
 
     @property
     def out(self) -> int:
-        """Height and width of what comes out."""
+        """Height and width of the output."""
         return -(-self.size // self.strides)
 
     @property
@@ -59,7 +57,7 @@ Cost = Callable[[Layer], float]
 def layers(
     runs: Sequence[Run], size: int, channels: int, stem: int, head: int, classes: int
 ) -> list[Layer]:
-    """Returns the layers of a net of cls.models.proxylessnas, from the stem to the logits.
+    """Returns the layers of a network of cls.models.proxylessnas, from the stem to the logits.
 
     Args:
       runs: its blocks, each a run of one.
@@ -69,21 +67,24 @@ def layers(
       head: channels.
       classes: number of logits.
     """
-    found = [Layer('Conv', size, channels, stem, 3, 2)]
+    rows = [Layer('Conv', size, channels, stem, 3, 2)]
     for run in runs:
-        size, channels = found[-1].out, found[-1].features
+        size, channels = rows[-1].out, rows[-1].features
         skip = run.skip and run.strides == 1 and channels == run.features
         shape = (run.features, run.window, run.strides, run.expansion, skip)
-        found.append(Layer('expanded_conv', size, channels, *shape))
-    size, channels = found[-1].out, found[-1].features
-    return [*found, Layer('Conv_1', size, channels, head), Layer('Logits', size, head, classes)]
+        rows.append(Layer('expanded_conv', size, channels, *shape))
+    size, channels = rows[-1].out, rows[-1].features
+    return [*rows, Layer('Conv_1', size, channels, head), Layer('Logits', size, head, classes)]
 
 
 def measured(file: Path) -> Cost:
-    """Returns what a table says of a layer, in its units, see the module.
+    """Returns the costs of a table, in its units, as a function of the layer.
 
-    Raises UserError for a file that is no such table; the function does for a layer without entry.
+    Raises UserError for a file that is not such a table; the function does so for a layer without
+    an entry.
     """
+    import yaml  # of the extra `search`; without a table a search does not need it
+
     try:
         entries = yaml.safe_load(file.read_text())
         means = {key: float(entry['mean']) for key, entry in entries.items()}
@@ -110,16 +111,16 @@ def measured(file: Path) -> Cost:
 
 
 def multiply_adds(layer: Layer) -> float:
-    """Returns thousands of multiply-adds: the same time for each of them, none for all else."""
+    """Returns thousands of multiply-adds, as a cost that ignores everything else."""
     pixels, area = layer.out**2, layer.window**2
     if layer.kind == 'Logits':
         count = layer.channels * layer.features
     elif layer.kind != 'expanded_conv':
         count = pixels * area * layer.channels * layer.features
     else:
-        wide = layer.channels
+        width = layer.channels
         if layer.expansion != 1:
-            wide = round_channels(layer.channels * layer.expansion)
-        count = pixels * wide * (area + layer.features)
-        count += layer.size**2 * layer.channels * wide if layer.expansion != 1 else 0
+            width = round_channels(layer.channels * layer.expansion)
+        count = pixels * width * (area + layer.features)
+        count += layer.size**2 * layer.channels * width if layer.expansion != 1 else 0
     return count / 1000

@@ -1,9 +1,9 @@
-"""The loop of a search: ask, evaluate, tell.
+"""The loop of a search: ask for a trial, evaluate it, report its fitness.
 
-Evaluations run wherever `submit` sends them. With one order of telling, that of asking, the course
-of a search is a function of its seed, of what evaluations return and of how many of them are out at
-once: neither the number of workers nor their speed changes it. With the other a trial is told as
-soon as it is done, which keeps all workers busy.
+Evaluations run wherever `submit` sends them. If results are reported in the order of asking, the
+course of a search is a function of its seed, of the results and of the number of concurrent
+evaluations: neither the number of workers nor their speed changes it. Otherwise each result is
+reported as soon as it is there, to keep all workers busy.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,15 +15,15 @@ from cls.search.history import History, Result
 from cls.search.searcher import FAILED, Searcher, Trial
 
 Metrics = Mapping[str, Any]
-Submit = Callable[[Trial], 'Future[Metrics]']
+Submit = Callable[[Trial], Future[Metrics]]
 
 
 class Failed(Exception):
-    """Raised by an evaluation of a net that cannot be built or trained; the message says why."""
+    """The failure to build or train one network; the message says why."""
 
 
 def failure(error: Exception) -> Failed:
-    """Returns what an evaluation raised as what failed."""
+    """Returns the exception of an evaluation as a `Failed`."""
     return error if isinstance(error, Failed) else Failed(f'{type(error).__name__}: {error}'[:300])
 
 
@@ -36,22 +36,22 @@ def search(
     evaluations: int,
     max_concurrent: int = 1,
     in_order: bool = True,
-    told: Callable[[Result], None] = lambda result: None,
+    on_result: Callable[[Result], None] = lambda result: None,
 ) -> None:
-    """Runs a search, or what is left of it, until so many trials are told or none is left to ask.
+    """Runs a search, or the rest of it, to its number of evaluations or the end of its space.
 
-    An evaluation that raises is a trial that failed, and its metrics say why. Only a UserError is
-    raised again: it is a mistake in the config, with which no trial could be evaluated.
+    An evaluation that raises makes a failed trial, whose metrics say why. Only a UserError is
+    raised again: with a mistake in the config no trial can be evaluated.
 
     Args:
-      searcher: a fresh one; it is brought to where the history ends.
+      searcher: a fresh one; the history is replayed to it.
       submit: starts an evaluation.
-      objective: what metrics are worth.
-      history: of this search; all is noted there.
+      objective: metrics -> fitness.
+      history: of this search; all events are added to it.
       evaluations: trials in all, those of the history included.
-      max_concurrent: evaluations that are out at the same time.
-      in_order: whether trials are told in the order in which they were asked.
-      told: called after each trial is told.
+      max_concurrent: evaluations at the same time.
+      in_order: whether results are reported in the order of asking.
+      on_result: called after each result is reported.
     """
     history.replay(searcher)
     running = {trial: submit(trial) for trial in history.pending.values()}
@@ -68,32 +68,30 @@ def search(
         result = _result(trial, running.pop(trial), objective)
         history.tell(result)
         searcher.tell(trial, result.fitness)
-        told(result)
+        on_result(result)
 
 
-def _next(running: Mapping[Trial, 'Future[Metrics]'], in_order: bool) -> Trial:
+def _next(running: Mapping[Trial, Future[Metrics]], in_order: bool) -> Trial:
     if in_order:
         return min(running, key=lambda trial: trial.number)
     done = wait(running.values(), return_when=FIRST_COMPLETED).done
     return min((t for t, future in running.items() if future in done), key=lambda t: t.number)
 
 
-def _result(
-    trial: Trial, future: 'Future[Metrics]', objective: Callable[[Metrics], float]
-) -> Result:
+def _result(trial: Trial, future: Future[Metrics], objective: Callable[[Metrics], float]) -> Result:
     try:
         metrics = future.result()
         return Result(trial, objective(metrics), metrics)
     except UserError:
         raise
-    except Exception as error:  # of whatever kind: one net that fails does not end a search
+    except Exception as error:  # of any kind: one network that fails does not end a search
         return Result(trial, FAILED, {'error': str(failure(error))})
 
 
-def max_concurrent(evaluate: Callable[[Trial], Metrics]) -> Submit:
-    """Returns a `submit` that evaluates right away, in this process."""
+def submit_inline(evaluate: Callable[[Trial], Metrics]) -> Submit:
+    """Returns a `submit` that evaluates at once, in this process and thread."""
 
-    def submit(trial: Trial) -> 'Future[Metrics]':
+    def submit(trial: Trial) -> Future[Metrics]:
         future: Future[Metrics] = Future()
         try:
             future.set_result(evaluate(trial))

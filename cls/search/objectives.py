@@ -1,4 +1,4 @@
-"""What metrics are worth: functions of their fields, then called with the metrics of a trial."""
+"""Objectives: functions of their fields that return a function from metrics to fitness."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -15,13 +15,13 @@ def accuracy() -> Objective:
 
 
 def early_stop(mu: float = 1.0, rho: float = 8.0) -> Objective:
-    """Block-QNN's correction of what training that stops early shows (Zhong et al. 2018, 3.3).
+    """Block-QNN's correction of the accuracy of trainings that stop early (Zhong et al. 2018, 3.3).
 
     accuracy - mu * log(macs) - rho * log(density): of blocks equal after a few epochs, the paper
-    found those worse in the end that compute more and are more densely connected. Density is a
-    block's connections over its nodes. mu and rho are for accuracies in percent; their values are
-    of a public implementation (elenathfgs/BlockQNN_Keras), the paper's text could not be had.
-    Multiply-adds for its FLOPs only add a constant.
+    found those with more operations and denser connections worse in the end. Density is the number
+    of a block's connections over that of its nodes. mu and rho are for accuracies in percent; their
+    values are of a public implementation (elenathfgs/BlockQNN_Keras), since the paper's text was
+    not at hand. Multiply-adds instead of its FLOPs only add a constant.
     """
 
     def corrected(metrics: Mapping[str, Any]) -> float:
@@ -41,9 +41,9 @@ def accuracy_latency(
 
     Args:
       target: in the metric's units.
-      alpha: exponent of nets that are as fast as the target.
-      beta: exponent of nets that are slower.
-      metric: of the trials: 'latency', 'macs', ...
+      alpha: exponent of networks up to the target.
+      beta: exponent of slower networks.
+      metric: the cost of a trial: 'latency', 'macs', ...
     """
     if target <= 0:
         raise ValueError(f'target is {target}: expected more than 0')

@@ -1,58 +1,102 @@
-"""Spaces, searchers, objectives and evaluators by name, with fields from a config."""
+"""Spaces, searchers, objectives, evaluators and supernets by name, with fields from a config."""
 
 import dataclasses
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from cls.config.defaults import is_number
-from cls.errors import UserError, nearest
+from cls.config.field import is_number
+from cls.errors import UserError, nearest, refuse, require
+from cls.search import objectives
+from cls.search.evaluators import surrogate, table
+from cls.search.searchers import evolution, genetic, policy, progressive, q_learning, random
+from cls.search.spaces import (
+    block_qnn,
+    cells,
+    genet,
+    hier,
+    metaqnn,
+    mnasnet,
+    proxylessnas,
+    tabular,
+)
 
-# Module in cls.search and what it is called there. Imported when asked for: some load JAX.
+
+class Slow(NamedTuple):
+    """An entry whose module is imported on demand.
+
+    Trainings and supernets take seconds to import, and a search in a table does without them.
+    """
+
+    load: Callable[[], Callable[..., Any]]
+
+
 SPACES = {
-    'nasnet': 'spaces.cells:NASNetCells',
-    'pnasnet': 'spaces.cells:PNASNetCells',
-    'amoebanet': 'spaces.cells:AmoebaNetCells',
-    'darts': 'spaces.cells:DARTSCells',
-    'genet': 'spaces.genet:GeNetBits',
-    'hier': 'spaces.hier:Motifs',
-    'block_qnn': 'spaces.block_qnn:BlockQNN',
-    'metaqnn': 'spaces.metaqnn:MetaQNN',
-    'nasbench201': 'spaces.tabular:NasBench201',
-    'nasbench_macro': 'spaces.tabular:NasBenchMacro',
-    'transnas101': 'spaces.tabular:TransNasBench101',
-    'mnasnet': 'spaces.mnasnet:MnasNet',
-    'accel_nasbench': 'spaces.mnasnet:AccelNasBench',
-    'proxylessnas': 'spaces.proxylessnas:ProxylessNAS',
+    'nasnet': cells.NASNetCells,
+    'pnasnet': cells.PNASNetCells,
+    'amoebanet': cells.AmoebaNetCells,
+    'darts': cells.DARTSCells,
+    'genet': genet.GeNetBits,
+    'hier': hier.Motifs,
+    'block_qnn': block_qnn.BlockQNN,
+    'metaqnn': metaqnn.MetaQNN,
+    'nasbench201': tabular.NasBench201,
+    'nasbench_macro': tabular.NasBenchMacro,
+    'transnas101': tabular.TransNasBench101,
+    'mnasnet': mnasnet.MnasNet,
+    'accel_nasbench': mnasnet.AccelNasBench,
+    'proxylessnas': proxylessnas.ProxylessNAS,
 }
 SEARCHERS = {
-    'random': 'searchers.random:Random',
-    'evolution': 'searchers.evolution:Evolution',
-    'genetic': 'searchers.genetic:Genetic',
-    'q_learning': 'searchers.q_learning:QLearning',
-    'policy_gradient': 'searchers.policy:PolicyGradient',
-    'progressive': 'searchers.progressive:Progressive',
+    'random': random.Random,
+    'evolution': evolution.Evolution,
+    'genetic': genetic.Genetic,
+    'q_learning': q_learning.QLearning,
+    'policy_gradient': policy.PolicyGradient,
+    'progressive': progressive.Progressive,
 }
 OBJECTIVES = {
-    'accuracy': 'objectives:accuracy',
-    'accuracy_latency': 'objectives:accuracy_latency',
-    'early_stop': 'objectives:early_stop',
+    'accuracy': objectives.accuracy,
+    'accuracy_latency': objectives.accuracy_latency,
+    'early_stop': objectives.early_stop,
 }
+
+
+def _training() -> Callable[..., Any]:
+    from cls.search.evaluators import train
+
+    return train.Training.from_config
+
+
+def _timed_training() -> Callable[..., Any]:
+    from cls.search.evaluators import latency
+
+    return latency.Timed.from_config
+
+
+def _darts() -> Callable[..., Any]:
+    from cls.search.supernets import darts
+
+    return darts.Darts
+
+
+def _proxylessnas() -> Callable[..., Any]:
+    from cls.search.supernets import proxylessnas
+
+    return proxylessnas.ProxylessNAS
+
+
 # Called with the space and the whole config, before their own fields.
 EVALUATORS = {
-    'table': 'evaluators.table:of',
-    'surrogate': 'evaluators.surrogate:of',
-    'train': 'evaluators.train:of',
-    'train_latency': 'evaluators.latency:of',
+    'table': table.Table.from_config,
+    'surrogate': surrogate.Surrogate.from_config,
+    'train': Slow(_training),
+    'train_latency': Slow(_timed_training),
 }
-SUPERNETS = {
-    'darts': 'supernets.darts:Darts',
-    'proxylessnas': 'supernets.proxylessnas:ProxylessNAS',
-}
-GROUPS = {
+SUPERNETS = {'darts': Slow(_darts), 'proxylessnas': Slow(_proxylessnas)}
+GROUPS: dict[str, Mapping[str, Callable[..., Any] | Slow]] = {
     'space': SPACES,
     'searcher': SEARCHERS,
     'objective': OBJECTIVES,
@@ -61,7 +105,7 @@ GROUPS = {
 }
 
 
-# Sizes, counts and rates of a group, at most; what makes no sense below that says so itself.
+# The largest size, count or rate in the fields of a group. Each entry refuses smaller nonsense.
 MOST = {
     'space': 2**12,
     'searcher': 2**24,
@@ -71,32 +115,34 @@ MOST = {
 }
 
 
-def found(group: str, name: str) -> Callable[..., Any]:
-    """Returns what a name of a group means. Raises UserError for one that is not there."""
-    known = GROUPS[group]
-    if name not in known:
-        hint = nearest(name, known) or f' Known: {", ".join(known)}.'
+def find(group: str, name: str) -> Callable[..., Any]:
+    """Returns the entry of a name in a group. Raises UserError for a name without one."""
+    entries = GROUPS[group]
+    if name not in entries:
+        hint = nearest(name, entries) or f' Known: {", ".join(entries)}.'
         raise UserError(f'config.search.{group}.name is {name!r}.{hint}')
-    module, _, attribute = known[name].partition(':')
-    return getattr(importlib.import_module(f'cls.search.{module}'), attribute)
+    for package in ('matplotlib', 'yaml'):  # before a search of hours, not at its end
+        require(package, 'search')
+    entry = entries[name]
+    return entry.load() if isinstance(entry, Slow) else entry
 
 
 def create(group: str, config: ConfigDict | Mapping[str, Any], *arguments: Any) -> Any:
-    """Returns what config.search.GROUP describes: its name called with arguments and its fields.
+    """Returns the entry that config.search.GROUP names, called with arguments and its fields.
 
-    Raises UserError for a name or a field that is not there, and for values that do not fit.
+    Raises UserError for an unknown name, unknown fields, and values that do not fit.
     """
     fields = dict(config)
-    make = found(group, fields.pop('name'))
-    known = list(inspect.signature(make).parameters)[len(arguments) :]
-    for field in fields:
+    make = find(group, fields.pop('name'))
+    known, usual = list(inspect.signature(make).parameters)[len(arguments) :], _defaults(make)
+    mistakes = []
+    for field, value in fields.items():
         if field not in known:
             hint = nearest(field, known) or f' Known: {", ".join(known) or "none"}.'
-            raise UserError(f'config.search.{group} has no field {field!r}.{hint}')
-    usual = _defaults(make)
-    for field, value in fields.items():
-        if wanted := _unlike(usual.get(field), value, MOST[group]):
-            raise UserError(f'config.search.{group}.{field} is {value!r}: expected {wanted}.')
+            mistakes.append(f'config.search.{group} has no field {field!r}.{hint}')
+        elif wanted := _unlike(usual.get(field), value, MOST[group]):
+            mistakes.append(f'config.search.{group}.{field} is {value!r}: expected {wanted}.')
+    refuse(mistakes)
     try:
         return make(*arguments, **fields)
     except (TypeError, ValueError) as error:
@@ -104,8 +150,8 @@ def create(group: str, config: ConfigDict | Mapping[str, Any], *arguments: Any) 
 
 
 def defaults(group: str, name: str, **changed: Any) -> ConfigDict:
-    """Returns the config of a name: all its fields that have defaults, some changed."""
-    return ConfigDict({'name': name, **_defaults(found(group, name)), **changed})
+    """Returns the config of an entry: its name and its fields that have defaults, some changed."""
+    return ConfigDict({'name': name, **_defaults(find(group, name)), **changed})
 
 
 def _defaults(make: Callable[..., Any]) -> dict[str, Any]:
@@ -123,7 +169,7 @@ def _defaults(make: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _unlike(usual: Any, value: Any, most: int) -> str:
-    """Returns what was expected in the place of a number, or of numbers, unlike the default."""
+    """Returns the expectation for a value whose default is numbers, '' if the value meets it."""
     usual = usual if isinstance(usual, tuple) else (usual,)
     values = value if isinstance(value, tuple) else (value,)
     if not usual or not all(is_number(x) for x in usual):

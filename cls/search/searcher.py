@@ -1,8 +1,8 @@
-"""What a searcher is: it is asked for the next trial, and told what each was worth.
+"""The interface of searchers: `ask` for the next trial, `tell` the fitness of each.
 
-Trials may be told in any order, and several may be out at once. All randomness is a function of the
-seed and of how often it was asked or told: a searcher that is asked and told the same things again
-is in the same state, which is how a search continues (see cls.search.history).
+Several trials may run at once, and their results may come in any order. All randomness is a
+function of the seed and of the number of calls. The same calls bring a searcher into the same
+state, and so a search continues (see cls.search.history).
 """
 
 import abc
@@ -20,23 +20,23 @@ FAILED = -math.inf  # the fitness of a trial whose evaluation failed
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """An architecture to evaluate. Its number, from 0, is the order in which trials were asked."""
+    """An architecture to evaluate. Trials are numbered from 0 in the order of asking."""
 
     number: int
     code: Code
-    parents: tuple[int, ...] = ()  # numbers of the trials that it was made from
+    parents: tuple[int, ...] = ()  # numbers of the trials it derives from
 
 
-Proposal = tuple[Code, tuple[int, ...]]  # of a trial: code and parents
+Proposal = tuple[Code, tuple[int, ...]]  # code and parents of a trial
 
 
 class Searcher(abc.ABC):
-    """Asks for `propose`, tells `observe`; subclasses have these and their hyperparameters.
+    """A search strategy; subclasses have `propose`, `observe` and their hyperparameters.
 
-    Raises UserError for a space that lacks what the searcher needs.
+    Raises UserError for a space without a method that the searcher needs.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ()  # methods of Space that not every space has
+    needs: ClassVar[tuple[str, ...]] = ()  # optional methods of Space
 
     def __init__(self, space: Space, seed: int) -> None:
         lacking = [name for name in self.needs if not space.offers(name)]
@@ -49,7 +49,7 @@ class Searcher(abc.ABC):
         self.asked, self.told = 0, 0
 
     def ask(self) -> Trial | None:
-        """Returns the next trial; None: not before more are told, or never if all are."""
+        """Returns the next trial; None: none before the next result, or never if all are in."""
         proposal = self.propose(np.random.default_rng([self.seed, self.asked, 0]))
         if proposal is None:
             return None
@@ -58,13 +58,13 @@ class Searcher(abc.ABC):
         return trial
 
     def tell(self, trial: Trial, fitness: float) -> None:
-        """Takes note of what a trial is worth, more being better; FAILED: it could not be found."""
+        """Takes the fitness of a trial: higher is better; FAILED: it could not be evaluated."""
         self.observe(trial, fitness, np.random.default_rng([self.seed, self.told, 1]))
         self.told += 1
 
     @abc.abstractmethod
     def propose(self, rng: np.random.Generator) -> Proposal | None:
-        """Returns what to evaluate next, or None; `rng` is of this trial alone."""
+        """Returns the next code and its parents, or None; `rng` is of this trial only."""
 
     @abc.abstractmethod
     def observe(self, trial: Trial, fitness: float, rng: np.random.Generator) -> None:

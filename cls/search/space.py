@@ -1,7 +1,7 @@
-"""What a search space is: architectures as sequences of decisions.
+"""Search spaces: architectures as sequences of decisions.
 
-A space says how many choices the next decision has. From this alone follow random codes, their
-count and checks; a paper's own mutation, crossover or order of growth stands in its space.
+A space defines the number of choices of the next decision. Random codes, their count and their
+checks follow from it; a paper's own mutation, crossover or order of growth is in its space.
 """
 
 import abc
@@ -11,70 +11,70 @@ from typing import Any
 
 import numpy as np
 
-Code = tuple[int, ...]  # a decision each, from 0
+Code = tuple[int, ...]  # a choice for each decision, from 0
 Rng = np.random.Generator
 
 
 class Space(abc.ABC):
-    """Architectures as codes.
+    """A search space, whose architectures have codes.
 
-    What only some searchers ask for (`mutate`, `crossover`, `neighbours`, `expand`) a space may
-    lack: see `offers`.
+    `mutate`, `crossover`, `neighbors` and `expand` are optional, see `offers`: only some searchers
+    need them.
     """
 
     @abc.abstractmethod
     def choices(self, prefix: Code) -> int:
-        """Returns how many choices there are after these decisions; 0: the code is complete."""
+        """Returns the number of choices after these decisions; 0: the code is complete."""
 
     @abc.abstractmethod
     def genotype(self, code: Code) -> Any:
-        """Returns what the net of a code is built from, as its field `genotype` has it."""
+        """Returns the genotype of a code, as the field `genotype` of its network takes it."""
 
     @abc.abstractmethod
     def code(self, genotype: Any) -> Code:
-        """Returns a code of a genotype. Raises ValueError for one that is not in the space."""
+        """Returns a code of a genotype. Raises ValueError for a genotype outside the space."""
 
     def key(self, code: Code) -> Hashable:
-        """Returns the same for codes of which it is known that they are the same net."""
+        """Returns a key that codes share if they are known to be the same network."""
         return code
 
     def measures(self, code: Code) -> dict[str, float]:
-        """Returns what objectives may ask of a code that need not be trained: more metrics."""
+        """Returns further metrics for objectives, those without training."""
         return {}
 
     def state(self, prefix: Code) -> Hashable:
-        """Returns what of the decisions so far the value of the next one depends on."""
+        """Returns the part of the decisions so far on which the value of the next one depends."""
         return prefix
 
     def sample(self, rng: Rng) -> Code:
-        """Returns a random code, each decision drawn evenly."""
+        """Returns a random code, each decision uniform."""
         code: Code = ()
         while count := self.choices(code):
             code += (int(rng.integers(count)),)
         return code
 
     def mutate(self, code: Code, rng: Rng) -> Code:
-        """Returns a code changed as the paper of the space does it."""
+        """Returns a mutated code, by the mutation of the space's paper."""
         raise NotImplementedError
 
     def crossover(self, one: Code, other: Code, rate: float, rng: Rng) -> tuple[Code, Code]:
-        """Returns two codes after the exchange of parts, each with a probability `rate`."""
+        """Returns two codes after they exchange parts, each part with probability `rate`."""
         raise NotImplementedError
 
-    def neighbours(self, code: Code) -> Iterator[Code]:
-        """Yields the codes that are one step away."""
+    def neighbors(self, code: Code) -> Iterator[Code]:
+        """Yields the codes one step away."""
         raise NotImplementedError
 
     def expand(self, code: Code) -> Iterator[Code]:
-        """Yields the codes, of () the smallest, that are one part larger; of the largest, none."""
+        """Yields the codes that are one part larger; for (), the smallest codes."""
         raise NotImplementedError
 
     def offers(self, ability: str) -> bool:
-        """Whether the space has one of the methods that not all have."""
+        """Whether the space has an optional method."""
         return getattr(type(self), ability, None) is not getattr(Space, ability, None)
 
     def check(self, code: Code) -> None:
-        """Raises ValueError for what is no complete code of the space."""
+        """Raises ValueError for anything but a complete code of the space."""
         for i, choice in enumerate(code):
             if not 0 <= choice < self.choices(code[:i]):
                 raise ValueError(
@@ -85,7 +85,7 @@ class Space(abc.ABC):
             raise ValueError(f'{code} is not complete: the next decision has {left} choices')
 
     def codes(self, prefix: Code = ()) -> Iterator[Code]:
-        """Yields all codes that begin so; only of small spaces they come to an end."""
+        """Yields all codes with a prefix; only small spaces have few enough."""
         count = self.choices(prefix)
         if count == 0:
             yield prefix
@@ -94,10 +94,10 @@ class Space(abc.ABC):
 
 
 class Fixed(Space):
-    """A space of as many decisions for all codes, whatever was decided before.
+    """A space whose codes all have the same decisions.
 
-    Mutation draws one decision anew among its other choices; crossover exchanges stages. Decisions
-    with one choice are never drawn.
+    Mutation redraws one decision among its other choices; crossover exchanges stages. Decisions
+    with one choice are never redrawn.
     """
 
     @property
@@ -110,7 +110,7 @@ class Fixed(Space):
 
     @property
     def stages(self) -> tuple[int, ...]:
-        """Lengths of the runs of decisions that crossover exchanges together: each by itself."""
+        """The lengths of the runs of decisions that crossover exchanges as a whole, here 1."""
         return (1,) * len(self.counts)
 
     @property
@@ -122,11 +122,11 @@ class Fixed(Space):
         free = [i for i, count in enumerate(self.counts) if count > 1]
         return self.redrawn(code, int(rng.choice(free)), rng)
 
-    def redrawn(self, code: Code, place: int, rng: Rng) -> Code:
-        """Returns the code with another choice at a place."""
-        choice = int(rng.integers(self.counts[place] - 1))
-        choice += choice >= code[place]
-        return (*code[:place], choice, *code[place + 1 :])
+    def redrawn(self, code: Code, decision: int, rng: Rng) -> Code:
+        """Returns the code with another choice for one decision."""
+        choice = int(rng.integers(self.counts[decision] - 1))
+        choice += choice >= code[decision]
+        return (*code[:decision], choice, *code[decision + 1 :])
 
     def crossover(self, one: Code, other: Code, rate: float, rng: Rng) -> tuple[Code, Code]:
         swaps = np.repeat(rng.random(len(self.stages)) < rate, self.stages)
@@ -134,8 +134,8 @@ class Fixed(Space):
         first, second = zip(*pairs, strict=True)
         return first, second
 
-    def neighbours(self, code: Code) -> Iterator[Code]:
-        for place, count in enumerate(self.counts):
+    def neighbors(self, code: Code) -> Iterator[Code]:
+        for decision, count in enumerate(self.counts):
             for choice in range(count):
-                if choice != code[place]:
-                    yield (*code[:place], choice, *code[place + 1 :])
+                if choice != code[decision]:
+                    yield (*code[:decision], choice, *code[decision + 1 :])

@@ -1,14 +1,15 @@
-"""Parts of a net that training leaves as they are: parameters, and the statistics of norms.
+"""Frozen parts of a network: parameters, and the statistics of norms.
 
-config.optim.freeze is a regular expression; a parameter whose path, as 'layer1/0/conv1/kernel', has
-a match in it stays as it is: it gets no gradient, no weight decay and no state of the optimizer. A
-batch norm all of whose parameters stay also uses and keeps its running statistics, so that a frozen
-part is the same function throughout (as Keras has it; in PyTorch such statistics go on unless one
-remembers to stop them). config.freeze_bn holds the statistics of all norms from a moment on, while
-their parameters are trained.
+config.optim.freeze is a regular expression; a parameter with a match in its path, as in
+'layer1/0/conv1/kernel', is frozen: it gets no gradient, no weight decay and no state of the
+optimizer. A batch norm with all of its parameters frozen also uses and keeps its running
+statistics, so that a frozen part is the same function throughout (as in Keras; in PyTorch such
+statistics are updated unless switched off separately). config.freeze_bn freezes the statistics of
+all norms from a moment on, while their parameters are trained.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,36 +17,31 @@ import jax
 from cls.errors import UserError
 from cls.nn import norm
 
-_SHOWN = 20  # how many of a net's modules an error names
+_SHOWN = 20  # modules of a network in an error
 
 
-def frozen(pattern: str, params: Any) -> Any:
-    """Returns the tree of booleans that says which parameters stay as they are.
+def frozen_params(pattern: str, params: Any) -> Any:
+    """Returns the tree of booleans that is True at frozen parameters.
 
     Args:
-      pattern: regular expression, searched in 'module/module/leaf'; '': none stays.
+      pattern: regular expression, searched in 'module/module/leaf'; '': nothing is frozen.
       params: nested dict.
 
     Raises:
-      UserError: the pattern is no regular expression, or matches no parameter or all of them.
+      UserError: the pattern matches no parameter, or all of them.
     """
-    try:
-        search = re.compile(pattern).search
-    except re.error as error:
-        raise UserError(
-            f'config.optim.freeze is {pattern!r}, which is no regular expression: {error}.'
-        ) from None
-    found = jax.tree.map_with_path(lambda path, _: bool(pattern and search(name(path))), params)
+    search = re.compile(pattern).search
+    mask = jax.tree.map_with_path(lambda path, _: bool(pattern and search(name(path))), params)
     names = [name(path) for path, _ in jax.tree.leaves_with_path(params)]
-    count = sum(jax.tree.leaves(found))
+    count = sum(jax.tree.leaves(mask))
     if pattern and count in (0, len(names)):
-        what = 'all' if count else 'none'
         modules = ', '.join(sorted({path.split('/')[0] for path in names})[:_SHOWN])
         raise UserError(
-            f'config.optim.freeze is {pattern!r}, which matches {what} of the {len(names)} '
-            f'parameters, as {names[-1]}: expected some of them to stay. They are in {modules}.'
+            f'config.optim.freeze is {pattern!r}, which matches {"all" if count else "none"} of '
+            f'the {len(names)} parameters, as {names[-1]}: expected some of them to stay. They are '
+            f'in {modules}.'
         )
-    return found
+    return mask
 
 
 def name(path: tuple[Any, ...]) -> str:
@@ -53,35 +49,52 @@ def name(path: tuple[Any, ...]) -> str:
     return '/'.join(entry.key for entry in path)
 
 
-def still(pattern: str, params: Any, batch_stats: Any, every_norm: bool = False) -> dict[str, Any]:
-    """Returns {'params', 'batch_stats'}, trees of booleans: what a step leaves as it is.
+def frozen_mask(
+    pattern: str, params: Any, batch_stats: Any, every_norm: bool = False
+) -> dict[str, Any]:
+    """Returns {'params', 'batch_stats'}, trees of booleans: True where a step changes nothing.
 
     Args:
       pattern: config.optim.freeze.
       params: nested dict.
       batch_stats: nested dict.
-      every_norm: whether the statistics of all norms stay, not only those of frozen ones.
+      every_norm: whether the statistics of all norms are frozen, not only those of frozen norms.
     """
-    fixed = frozen(pattern, params)
+    of_params = frozen_params(pattern, params)
 
-    def stays(path, _):
-        *module, leaf = (entry.key for entry in path)
+    def of_norm(path, _):
+        *module, _leaf = (entry.key for entry in path)
         if not norm.is_norm(_below(batch_stats, module)):
             return False
-        fixed_here = _below(fixed, module)
-        return every_norm or bool(fixed_here) and all(fixed_here.values())
+        return every_norm or is_frozen(of_params, module)
 
-    return {'params': fixed, 'batch_stats': jax.tree.map_with_path(stays, batch_stats)}
-
-
-def kept(still_stats: Any) -> dict[str, Any]:
-    """Returns the collection for `model.apply` that holds the norms whose statistics stay."""
-    return norm.kept(still_stats, lambda path: _below(still_stats, path)['mean'])
+    of_stats = jax.tree.map_with_path(of_norm, batch_stats)
+    return {'params': of_params, 'batch_stats': of_stats}
 
 
-def hold(stays: Any, old: Any, new: Any) -> Any:
-    """Returns the leaves of `old` that stay, and those of `new` that do not."""
-    return jax.tree.map(lambda stay, x, y: x if stay else y, stays, old, new)
+def is_frozen(mask: Any, module: Sequence[str]) -> bool:
+    """Whether all parameters of a module are frozen, and there are any.
+
+    Args:
+      mask: the result of `frozen_params`.
+      module: path of a module that has no modules within.
+    """
+    parameters = _below(mask, module)
+    return bool(parameters) and all(parameters.values())
+
+
+def kept_norms(mask: Any) -> dict[str, Any]:
+    """Returns the collection for `model.apply` that names the norms with frozen statistics.
+
+    Args:
+      mask: the 'batch_stats' of `frozen_mask`.
+    """
+    return norm.kept(mask, lambda path: _below(mask, path)['mean'])
+
+
+def select(mask: Any, frozen: Any, updated: Any) -> Any:
+    """Returns the leaves of `frozen` where a mask is True, and those of `updated` elsewhere."""
+    return jax.tree.map(lambda keep, x, y: x if keep else y, mask, frozen, updated)
 
 
 def _below(tree: Any, path: Any) -> Any:

@@ -12,8 +12,8 @@ def cross_entropy(logits: jax.Array, targets: jax.Array, label_smoothing: float 
       logits: (N, K), any floating-point type.
       targets: probabilities (N, K), rows that sum to 1 (mixed labels, say), or labels (N,) of an
         integer type in 0..K-1. A label outside has no target: its loss is 0 without smoothing.
-      label_smoothing: the part s of the target that is spread over all K classes, the true one
-        too: targets * (1 - s) + s / K (Szegedy et al., 2016, section 7).
+      label_smoothing: the part s of the target that is spread over all K classes, including the
+        true one: targets * (1 - s) + s / K (Szegedy et al., 2016, section 7).
     """
     num_classes = logits.shape[-1]
     if targets.ndim == 1:
@@ -26,10 +26,10 @@ def cross_entropy(logits: jax.Array, targets: jax.Array, label_smoothing: float 
 def topk_correct(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
     """Returns whether each label is among the k classes with the largest logits, (N,) bool.
 
-    Pessimistic where the logits do not decide: a label counts only if fewer than k other classes
-    have logits that reach its own, so a net that gives all classes the same logit earns nothing
-    (as long as K > k; with K <= k every label is in the top k). A row with a NaN is wrong, and so
-    is a label outside 0..K-1.
+    Ties count against the label: it is correct only if fewer than k other classes have logits that
+    reach its own, so a network with the same logit for all classes scores 0 (as long as K > k; with
+    K <= k every label is in the top k). A row with a NaN is wrong, and so is a label outside
+    0..K-1.
 
     Args:
       logits: (N, K), any floating-point type.

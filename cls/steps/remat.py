@@ -1,24 +1,24 @@
-"""Rematerialisation: memory for time. The backward pass computes anew what it has not kept.
+"""Rematerialization: less memory for more time. The backward pass recomputes intermediate results.
 
 A training step keeps every intermediate result of the forward pass until the backward pass has
-used it. Cut into pieces, the forward pass need keep only what goes from one piece to a later one;
+used it. If the forward pass is cut into pieces, only the arrays that cross a cut have to be kept;
 each piece is computed a second time when the gradients arrive at its end (Chen et al. 2016,
 1604.06174, "Training Deep Nets with Sublinear Memory Cost"). The pieces end
 
-* `stage`: where the net sows the output of its stem or of a stage;
+* `stage`: where the network sows the output of its stem or of a stage;
 * `block`: there, and where a block ends: a residual block, a cell, an inception module, a dense
-  layer. A net without blocks, as VGG, is cut at its stages alone.
+  layer. A network without blocks, as VGG, is cut at its stages only.
 
-The net is traced as it is and its program (jaxpr) is cut, not its modules: whatever crosses a cut
-is kept, be it one array or, as between the cells of NASNet, two. So nets need not know of this; all
-random numbers, statistics and sown values are those of the one trace, computed once. It is the
-TPU's compiler that this has been measured with (tests/steps/test_remat.py); the CPU's takes away
-what keeps the second computation apart from the first, and part of the gain with it.
+The network is traced as it is, and its program (jaxpr) is cut, not its modules: any array that
+crosses a cut is kept, two of them between the cells of NASNet. So a network has no code for this,
+and all random numbers, statistics and sown values are those of one trace, computed once. This is
+measured with the TPU's compiler (tests/steps/test_remat.py). The CPU's compiler removes the
+barriers between the first computation and the second, and part of the gain with them.
 
-Two shorter ways save less. With `flax.linen.remat` around each block the stem is kept, and most
-nets' stages are no modules that it could be put around. One `jax.checkpoint` around the net, with a
-policy that saves the named ends, orders nothing: the compiler is free to compute a block anew long
-before its gradients arrive, and the TPU's does.
+Two shorter ways save less. With `flax.linen.remat` around each block the stem is kept, and the
+stages of most networks are no modules. One `jax.checkpoint` around the network, with a policy that
+saves the named ends, imposes no order: the compiler is free to recompute a block long before its
+gradients arrive, and the TPU's does.
 """
 
 import itertools
@@ -35,7 +35,7 @@ REMATS = ('', 'stage', 'block')
 
 
 def check(remat: str) -> None:
-    """Raises UserError for what is not in REMATS."""
+    """Raises UserError unless config.remat is one of REMATS."""
     if remat not in REMATS:
         raise UserError(
             f"config.remat is {remat!r}: expected '', 'stage' or 'block'.{nearest(remat, REMATS)}"
@@ -50,15 +50,15 @@ def apply(
     mutable: Sequence[str],
     **arrays: Any,
 ) -> tuple[jax.Array, Any]:
-    """Returns `model.apply` in training; what its gradient needs is computed anew as `remat` says.
+    """Returns the result of `model.apply` in training, with a gradient that recomputes its pieces.
 
     Args:
       remat: one of REMATS; '' is `model.apply` itself.
-      model: a net of the registry.
-      variables: of the net.
-      images: (N, H, W, C), normalised.
+      model: a network of the registry.
+      variables: of the network.
+      images: (N, H, W, C), normalized.
       mutable: collections that are returned.
-      **arrays: `rngs` and `progress`, as the net takes them.
+      **arrays: `rngs`, and further arguments of the network, as `progress`.
     """
     if not remat:
         return model.apply(variables, images, train=True, mutable=mutable, **arrays)
@@ -83,16 +83,16 @@ def apply(
     results, tree = jax.tree.flatten(results)
     made = {out: i for i, eqn in enumerate(closed.eqns, 1) for out in eqn.outvars}
     cuts = sorted({made[end] for end in jax.tree.leaves(ends)})
-    # What follows the last cut would be computed anew at once: there is nothing to gain.
+    # The piece after the last cut would be recomputed at once: there is nothing to gain.
     values = _in_pieces(closed, cuts[:-1], results, jax.tree.leaves(arguments))
     return jax.tree.unflatten(tree, values)
 
 
 def blocks(params: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Yields the paths of a net's blocks, by its parameters.
+    """Yields the paths of a network's blocks, by its parameters.
 
-    A block is a module with two convolutions or more in it; of a module that has nothing but such
-    modules in it, as a stage of residual blocks, they are the blocks.
+    A block is a module that contains two convolutions or more. A module that consists of such
+    modules, as a stage of residual blocks, is not a block itself.
     """
     for name, inside in params.items():
         if _convolutions(inside) < 2:
@@ -110,17 +110,17 @@ def _convolutions(params: Any) -> int:
 def _in_pieces(
     closed: core.ClosedJaxpr, cuts: Sequence[int], results: Sequence[Any], arguments: Sequence[Any]
 ) -> list[Any]:
-    """Evaluates a program piece by piece, all but the last to be computed anew by their gradient.
+    """Evaluates a program piece by piece; their gradients recompute all but the last.
 
     Args:
       closed: the program.
-      cuts: numbers of equations after which a piece ends, growing.
-      results: variables of the program, or literals, whose values are returned.
+      cuts: for each piece but the last, the number of equations up to its end, increasing.
+      results: variables of the program, or literals, to return the values of.
       arguments: of the program.
     """
     jaxpr = closed.jaxpr
-    given = (*closed.consts, *arguments)
-    values = dict(zip((*jaxpr.constvars, *jaxpr.invars), given, strict=True))
+    inputs = (*closed.consts, *arguments)
+    values = dict(zip((*jaxpr.constvars, *jaxpr.invars), inputs, strict=True))
     pieces = [jaxpr.eqns[a:b] for a, b in itertools.pairwise((0, *cuts, None))]
     used = [{x for x in results if isinstance(x, core.Var)}]  # after each piece
     for piece in reversed(pieces[1:]):

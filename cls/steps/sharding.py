@@ -1,9 +1,9 @@
-"""Devices as a mesh of two axes, and where state and batches lie on it.
+"""Devices as a mesh of two axes, and the shardings of states and batches on it.
 
-The batch is split over all devices. The state (parameters, optimizer state, averages) is whole on
-every device along `data` and split along `fsdp`. A step gathers the parameters (`gathered`) and
-sums their gradients so that each device gets the part that it keeps; an evaluation gathers them
-once (`whole`). One device is the 1 x 1 mesh, not a case of its own.
+The batch is split over all devices. The state (parameters, optimizer state, averages) is replicated
+along `data` and sharded along `fsdp`. A step gathers the parameters (`gathered`) and sums their
+gradients so that each device gets its own shard; an evaluation gathers them once (`whole`). One
+device is the 1 x 1 mesh, not a special case.
 """
 
 import functools
@@ -16,18 +16,19 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from cls.errors import UserError
+from cls.nn import norm
 
 AXES = ('data', 'fsdp')
-# Arrays with fewer elements stay whole: gathering them would cost more than they weigh.
+# Arrays with fewer elements are replicated: gathering them would cost more than it saves.
 MIN_SPLIT = 2**14
 
 
 def make_mesh(fsdp: int, devices: list[jax.Device] | None = None) -> Mesh:
-    """Returns the (data, fsdp) mesh of all devices, or of those given.
+    """Returns the (data, fsdp) mesh of all devices, or of some.
 
     Raises UserError when the number of devices is not a multiple of `fsdp`.
     """
-    if devices is None:  # each process has rows of a batch that follow one another
+    if devices is None:  # each process has consecutive rows of a batch
         devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     if fsdp < 1 or len(devices) % fsdp:
         raise UserError(
@@ -38,17 +39,20 @@ def make_mesh(fsdp: int, devices: list[jax.Device] | None = None) -> Mesh:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Examples, the first axis, over all devices."""
+    """Returns the sharding of a batch: examples, the first axis, over all devices."""
     return NamedSharding(mesh, P(AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Whole on every device."""
+    """Returns the sharding of arrays that are whole on every device."""
     return NamedSharding(mesh, P())
 
 
 def state_shardings(state: Any, mesh: Mesh) -> Any:
-    """Each array's largest axis that `fsdp` divides is split along it, small arrays excepted."""
+    """Returns the shardings of a state: the largest axis that `fsdp` divides is split along it.
+
+    Small arrays are replicated.
+    """
     fsdp = mesh.shape['fsdp']
 
     def sharding(x):
@@ -64,9 +68,9 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
 def gathered(params: Any, mesh: Mesh) -> Any:
     """Returns parameters whole on every device, inside of a compiled step.
 
-    Their gradients come out split as the parameters are: summed over the devices by reduce-scatter
-    where XLA has it. Left to itself XLA would send the smaller of a kernel and what the kernel is
-    applied to, and for the latter make every device along `data` compute the same.
+    Their gradients are sharded as the parameters are: summed over the devices by reduce-scatter
+    where XLA has it. By default XLA would send either a kernel or its input, the smaller of the
+    two, and with the input every device along `data` would compute the same.
     """
 
     def one(x, sharding):
@@ -115,3 +119,28 @@ def put(tree: Any, shardings: Any) -> Any:
 def put_batch(batch: Any, sharding: NamedSharding) -> Any:
     """Makes global arrays of each process's share of a batch."""
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+
+
+def split_groups(batch: int, devices: int, group: int, batch_stats: Any) -> str:
+    """Returns a line on batch-norm groups that are split over several devices, '' if none is.
+
+    Args:
+      batch: examples that are computed together.
+      devices: that share them.
+      group: the model's bn_group; 0: the whole batch.
+      batch_stats: of the model, or their shapes.
+    """
+    share, group = batch // devices, group or batch
+    if share % group == 0 or not norm.kept(batch_stats, lambda _: True):
+        return ''
+    if group % share == 0:
+        return (
+            f'batch norm: groups of {group} examples are on {group // share} devices each, which '
+            f'sum their statistics in every norm; config.model.bn_group={share} would keep them on '
+            'one.'
+        )
+    return (
+        f'batch norm: groups of {group} examples (config.model.bn_group) and devices of {share} do '
+        'not divide one another: devices send one another activations and compute some of them '
+        'twice. Choose config.batch, or a number of devices, with which they do.'
+    )

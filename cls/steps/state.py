@@ -1,4 +1,4 @@
-"""What a step of training turns into the next: the whole of it is in a checkpoint."""
+"""The training state: all that a step updates and a checkpoint stores."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ class TrainState(struct.PyTreeNode):
     rng: jax.Array  # key data, uint32; never changes: a step folds its number in
 
     def variables(self) -> dict[str, Any]:
-        """Returns what `model.apply` takes."""
+        """Returns the variables for `model.apply`."""
         return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
@@ -30,20 +30,31 @@ def new_state(
     """Returns the state before the first step.
 
     Args:
-      variables: 'params' and, if the net has any, 'batch_stats'.
+      variables: 'params' and, if the network has any, 'batch_stats'.
       optimizer: the update rule.
-      seed: of augmentation, dropout and all else that is random in a step.
+      seed: of augmentation, dropout and all other randomness of a step.
       ema: whether averages are kept; they start at the variables.
     """
-    params, batch_stats = variables['params'], variables.get('batch_stats', {})
-    # Copied, since the step gives its input's buffers away and no two leaves may share one.
-    averages = jax.tree.map(np.array, {'params': params, 'batch_stats': batch_stats})
+    opt_state = optimizer.init(variables['params'])
+    return first_state(variables, opt_state, seed, dict(variables) if ema else None)
+
+
+def first_state(variables: Any, opt_state: Any, seed: int, averages: Any = None) -> TrainState:
+    """Returns the state before the first step, see `new_state`.
+
+    Args:
+      variables: 'params' and, if the network has any, 'batch_stats'.
+      opt_state: the state of the optimizer.
+      seed: of all randomness of a step.
+      averages: as `variables`, the start of the averages; None: no averages are kept.
+    """
+    # The averages are copied: the step donates its input's buffers, and leaves may not share one.
     return TrainState(
         step=np.zeros((), np.int32),
-        params=params,
-        batch_stats=batch_stats,
-        opt_state=optimizer.init(params),
-        ema=averages if ema else None,
+        params=variables['params'],
+        batch_stats=variables.get('batch_stats', {}),
+        opt_state=opt_state,
+        ema=None if averages is None else jax.tree.map(np.array, _both(averages)),
         rng=np.asarray(jax.random.key_data(jax.random.key(seed))),
     )
 
@@ -51,16 +62,19 @@ def new_state(
 def new_state_shapes(
     variables: Any, optimizer: optax.GradientTransformation, ema: bool
 ) -> TrainState:
-    """Returns the shapes and dtypes of what `new_state` returns, given those of the variables."""
-    params, batch_stats = variables['params'], variables.get('batch_stats', {})
+    """Returns the shapes and dtypes of `new_state`'s result, given those of the variables."""
     return TrainState(
         step=jax.ShapeDtypeStruct((), np.int32),
-        params=params,
-        batch_stats=batch_stats,
-        opt_state=jax.eval_shape(optimizer.init, params),
-        ema={'params': params, 'batch_stats': batch_stats} if ema else None,
+        params=variables['params'],
+        batch_stats=variables.get('batch_stats', {}),
+        opt_state=jax.eval_shape(optimizer.init, variables['params']),
+        ema=_both(variables) if ema else None,
         rng=jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))),
     )
+
+
+def _both(variables: Any) -> dict[str, Any]:
+    return {'params': variables['params'], 'batch_stats': variables.get('batch_stats', {})}
 
 
 def abstract(state: Any, shardings: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The pure functions that are compiled: one step of training, one batch of evaluation."""
+"""The pure functions that are compiled: a training step, and the evaluation of a batch."""
 
 import dataclasses
 import functools
@@ -13,23 +13,20 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from ml_collections import ConfigDict
 
 from cls import models
 from cls.augment.apply import apply
 from cls.augment.spec import AugmentSpec
-from cls.errors import UserError, nearest
 from cls.steps import freeze, losses, remat
 from cls.steps import sharding as meshes
 from cls.steps.state import TrainState
 
 Batch = dict[str, jax.Array]  # image (N, H, W, C) uint8, label (N,) int32, mask (N,) bool
-CONTRASTS = ('', 'global')
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What a step does beside the net and the optimizer."""
+    """The constants of a step: all but the model and the optimizer."""
 
     total_steps: int
     mean: tuple[float, ...]  # of pixels in 0..255
@@ -41,29 +38,25 @@ class Recipe:
     ema: float
     contrast: str = ''  # '' | global
     augment: AugmentSpec = AugmentSpec()
-    freeze: str = ''  # parameters that stay, see cls.steps.freeze
-    freeze_bn: bool = False  # whether the statistics of all norms stay
-    remat: str = ''  # what the gradient computes anew, see cls.steps.remat
+    freeze: str = ''  # frozen parameters, see cls.steps.freeze
+    freeze_bn: bool = False  # whether the statistics of all norms are frozen
+    remat: str = ''  # granularity of rematerialization, see cls.steps.remat
 
     @classmethod
-    def of(cls, config: ConfigDict, total_steps: int, channels: int) -> 'Recipe':
-        """Reads a config, of training on images of so many channels.
+    def from_config(cls, config: Any, total_steps: int, channels: int) -> 'Recipe':
+        """Reads a config, for a run of `total_steps` on images of that many channels.
 
-        Raises UserError for a contrast or an augmentation that is not there.
+        Raises UserError for an unknown config.remat, and as AugmentSpec.from_config.
         """
-        data = config.data
-        if data.contrast not in CONTRASTS:
-            raise UserError(
-                f"config.data.contrast is {data.contrast!r}: expected '' or 'global'."
-                f'{nearest(data.contrast, CONTRASTS)}'
-            )
+        remat.check(config.remat)
+        data, loss = config.data, config.loss
         return cls(
             total_steps,
             tuple(data.mean),
             tuple(data.std),
             data.flip,
-            config.loss.label_smoothing,
-            config.loss.aux_weight,
+            loss.label_smoothing,
+            loss.aux_weight,
             config.accumulate,
             config.ema,
             data.contrast,
@@ -72,15 +65,15 @@ class Recipe:
             remat=config.remat,
         )
 
-    def normalise(self, images: jax.Array) -> jax.Array:
-        """Returns what the net sees of images (N, H, W, C) in 0..255, see `normalise`."""
-        return normalise(images, self.mean, self.std, self.contrast)
+    def normalize(self, images: jax.Array) -> jax.Array:
+        """Returns normalized images, see `normalize`."""
+        return normalize(images, self.mean, self.std, self.contrast)
 
 
-def normalise(
+def normalize(
     images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...], contrast: str = ''
 ) -> jax.Array:
-    """Images (N, H, W, C) in 0..255 to float32, by channel: (x - mean) / std.
+    """Returns images (N, H, W, C) in 0..255 as float32, by channel (x - mean) / std.
 
     With `contrast` 'global' each image is first brought to mean 0 and variance 1 over all its
     values; its standard deviation counts as 1 / sqrt(H W C) at least, as in TensorFlow's
@@ -95,7 +88,7 @@ def normalise(
 
 
 def random_flip(images: jax.Array, key: jax.Array) -> jax.Array:
-    """Mirrors each image left to right with probability 1/2."""
+    """Returns images, each mirrored left to right with probability 1/2."""
     flips = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
     return jnp.where(flips, images[:, :, ::-1], images)
 
@@ -103,11 +96,11 @@ def random_flip(images: jax.Array, key: jax.Array) -> jax.Array:
 def augmented(
     recipe: Recipe, batch: Batch, key: jax.Array, model: nn.Module
 ) -> tuple[jax.Array, jax.Array]:
-    """Mirrors and augments a training batch with the random numbers of its step's key.
+    """Returns a training batch, mirrored and augmented with the random numbers of its step's key.
 
     Returns:
-      Images, uint8 as they came, or if recipe.augment is active normalised float32; labels (N,)
-      int32, or where images are mixed probabilities (N, model.num_classes).
+      Images, uint8, or normalized float32 if recipe.augment is active; labels (N,) int32, or
+      probabilities (N, model.num_classes) where images are mixed.
     """
     flip_key, _ = jax.random.split(key)
     images, labels = batch['image'], batch['label']
@@ -116,7 +109,7 @@ def augmented(
     if recipe.augment.active:  # the key: split makes the first two that fold_in does
         key = jax.random.fold_in(key, 2)
         classes = model.num_classes if recipe.augment.mixes else 0
-        images, labels = apply(recipe.augment, images, labels, key, recipe.normalise, classes)
+        images, labels = apply(recipe.augment, images, labels, key, recipe.normalize, classes)
     return images, labels
 
 
@@ -124,16 +117,16 @@ def _is_number(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jnp.floating)
 
 
-def _on_numbers(function: Callable, old: Any, new: Any) -> Any:
-    """Maps function(old, new) over two trees, and takes the new of what is no floating number."""
+def _map_floating(function: Callable, old: Any, new: Any) -> Any:
+    """Returns function(old, new) of floating-point leaves, and the new one of all others."""
     return jax.tree.map(lambda x, y: function(x, y) if _is_number(y) else y, old, new)
 
 
 def microbatches(batch: jax.Array, count: int, group: int) -> jax.Array:
     """Returns (count, N / count, ...) of (N, ...): groups of consecutive examples, dealt out.
 
-    Microbatch i has the groups i, i + count, ...: examples that are normalised together stay
-    together, and a device that has `count` groups or a multiple computes on its own examples alone.
+    Microbatch i has the groups i, i + count, ...: examples that are normalized together stay
+    together, and a device with a multiple of `count` groups computes on its own examples only.
     """
     dealt = batch.reshape(-1, count, group, *batch.shape[1:])
     return jnp.moveaxis(dealt, 1, 0).reshape(count, -1, *batch.shape[1:])
@@ -142,25 +135,24 @@ def microbatches(batch: jax.Array, count: int, group: int) -> jax.Array:
 def make_loss(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -> Callable:
     """Returns loss(params, batch_stats, images, labels, key, progress) of a training batch.
 
-    It gives (loss, (new batch_stats, metrics)), metrics being those of `make_train_step` that a
-    batch alone has: `loss` and `top1`. Images and labels are as `augmented` returns them; `key` is
-    for dropout, `progress` the part of training that is over. What else is given, by name, the net
-    is called with.
+    It returns (loss, (new batch_stats, metrics)), with the metrics `loss` and `top1` of
+    `make_train_step`. Images and labels are as `augmented` returns them; `key` is for dropout,
+    `progress` the part of training that is over. Further keyword arguments go to the model.
     """
     takes_progress = models.takes_progress(model)
-    still = functools.partial(freeze.still, recipe.freeze)
+    frozen_mask = functools.partial(freeze.frozen_mask, recipe.freeze)
 
-    def loss_fn(params, batch_stats, images, labels, key, progress, **given):
-        extra = given | ({'progress': progress} if takes_progress else {})
-        stays = still(params, batch_stats, recipe.freeze_bn)
+    def loss_fn(params, batch_stats, images, labels, key, progress, **arguments):
+        extra = arguments | ({'progress': progress} if takes_progress else {})
+        mask = frozen_mask(params, batch_stats, recipe.freeze_bn)
         params = meshes.gathered(params, batch_sharding.mesh)
-        params = freeze.hold(stays['params'], jax.lax.stop_gradient(params), params)
-        kept = freeze.kept(stays['batch_stats'])
+        params = freeze.select(mask['params'], jax.lax.stop_gradient(params), params)
+        kept = freeze.kept_norms(mask['batch_stats'])
         logits, updated = remat.apply(
             recipe.remat,
             model,
             {'params': params, 'batch_stats': batch_stats, 'kept': kept},
-            images if recipe.augment.active else recipe.normalise(images),
+            images if recipe.augment.active else recipe.normalize(images),
             mutable=['batch_stats', 'aux_logits', 'penalties'],
             rngs={'dropout': key},
             **extra,
@@ -185,41 +177,28 @@ def make_loss(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -
 
 
 def norms(grads: Any, params: Any, batch_stats: Any) -> dict[str, jax.Array]:
-    """Returns the metrics that are norms, see `make_train_step`."""
+    """Returns the norms among the metrics of `make_train_step`."""
     numbers = [x for x in jax.tree.leaves(batch_stats) if _is_number(x)]
     trees = {'grad_norm': grads, 'param_norm': params, 'stats_norm': numbers}
     return {name: optax.tree.norm(tree) for name, tree in trees.items()}
 
 
-def make_train_step(
-    model: nn.Module,
-    optimizer: optax.GradientTransformation,
-    recipe: Recipe,
-    batch_sharding: NamedSharding,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-    """Returns train_step(state, batch) -> (state, metrics).
+def make_gradients(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -> Callable:
+    """Returns gradients(state, images, labels, key) of a training batch.
 
-    The loss has whatever the net sows into 'penalties' added. Statistics that are whole numbers or
-    booleans (indices, masks) are not averaged, over microbatches or in the average of weights: the
-    newest count.
-
-    Metrics are float32 scalars: `loss` (with label smoothing, auxiliary heads and penalties, but no
-    weight decay), `top1` of the training batch in percent (of mixed labels the heavier counts),
-    `grad_norm` before clipping, and the norms of what the step leaves behind, `param_norm` and
-    `stats_norm` (of the BN statistics): together they are finite only if the state is.
+    It gives (gradients, (new batch_stats, metrics)), averaged over the microbatches, see
+    `make_loss`.
     """
     group = getattr(model, 'bn_group', 0) or 1
-    still = functools.partial(freeze.still, recipe.freeze)
     loss_fn = make_loss(model, recipe, batch_sharding)
 
-    def gradients(state, images, labels, key):
-        """Gradients, BN statistics and metrics, averaged over the microbatches."""
+    def gradients(state: TrainState, images: jax.Array, labels: jax.Array, key: jax.Array) -> Any:
         progress = state.step / recipe.total_steps
 
         def microbatch(index, images, labels):
             grad_fn = jax.grad(loss_fn, has_aux=True)
-            key_here = jax.random.fold_in(key, index)
-            return grad_fn(state.params, state.batch_stats, images, labels, key_here, progress)
+            own_key = jax.random.fold_in(key, index)
+            return grad_fn(state.params, state.batch_stats, images, labels, own_key, progress)
 
         if recipe.accumulate == 1:
             return microbatch(0, images, labels)
@@ -230,13 +209,36 @@ def make_train_step(
         )
 
         def add(total, inputs):
-            return _on_numbers(jnp.add, total, microbatch(*inputs)), None
+            return _map_floating(jnp.add, total, microbatch(*inputs)), None
 
         inputs = (jnp.arange(recipe.accumulate), images, labels)
         shapes = jax.eval_shape(microbatch, *jax.tree.map(lambda x: x[0], inputs))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         total, _ = jax.lax.scan(add, zeros, inputs)
-        return _on_numbers(lambda _, x: x / recipe.accumulate, total, total)
+        return _map_floating(lambda _, x: x / recipe.accumulate, total, total)
+
+    return gradients
+
+
+def make_train_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    recipe: Recipe,
+    batch_sharding: NamedSharding,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """Returns train_step(state, batch) -> (state, metrics).
+
+    The loss includes all values that the model sows into 'penalties'. Statistics that are integers
+    or booleans (indices, masks) are not averaged, neither over microbatches nor in the average of
+    weights: the newest ones are kept.
+
+    Metrics are float32 scalars: `loss` (with label smoothing, auxiliary heads and penalties, but
+    without weight decay), `top1` of the training batch in percent (by the larger of two mixed
+    labels), `grad_norm` before clipping, and the norms of the new state, `param_norm` and
+    `stats_norm` (of the BN statistics): together they are finite only if the state is.
+    """
+    frozen_mask = functools.partial(freeze.frozen_mask, recipe.freeze)
+    gradients = make_gradients(model, recipe, batch_sharding)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         chex.assert_rank((batch['image'], batch['label']), (4, 1))
@@ -244,8 +246,8 @@ def make_train_step(
         _, net_key = jax.random.split(key)  # the first is the flips'
         images, labels = augmented(recipe, batch, key, model)
         grads, (batch_stats, metrics) = gradients(state, images, labels, net_key)
-        stays = still(state.params, state.batch_stats, recipe.freeze_bn)
-        batch_stats = freeze.hold(stays['batch_stats'], state.batch_stats, batch_stats)
+        mask = frozen_mask(state.params, state.batch_stats, recipe.freeze_bn)
+        batch_stats = freeze.select(mask['batch_stats'], state.batch_stats, batch_stats)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         chex.assert_trees_all_equal_shapes_and_dtypes(params, state.params)
@@ -255,9 +257,9 @@ def make_train_step(
             # As TensorFlow's moving average with num_updates: fast at first, then `ema`.
             decay = jnp.minimum(recipe.ema, (1.0 + state.step) / (10.0 + state.step))
             now = {'params': params, 'batch_stats': batch_stats}
-            ema = _on_numbers(lambda old, new: decay * old + (1 - decay) * new, ema, now)
-            if recipe.freeze:  # rounding would wear down the average of what never changes
-                ema = freeze.hold(still(state.params, state.batch_stats), now, ema)
+            ema = _map_floating(lambda old, new: decay * old + (1 - decay) * new, ema, now)
+            if recipe.freeze:  # rounding would change the average of frozen values
+                ema = freeze.select(frozen_mask(state.params, state.batch_stats), now, ema)
         state = state.replace(
             step=state.step + 1,
             params=params,
@@ -275,14 +277,14 @@ def make_logits_step(
 ) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array, jax.Array]]:
     """Returns logits_step(variables, batch) -> (logits (1, N, K) float32, labels, indices).
 
-    With `mirrored` the logits are (2, N, K), the second those of the mirror images. What a batch
-    has as `label` and `index` goes through, from every process to all.
+    With `mirrored` the logits are (2, N, K), the second those of the mirror images. `label` and
+    `index` of a batch pass through, from every process to all.
     """
 
     def logits_step(variables: Any, batch: Batch):
-        images = recipe.normalise(batch['image'])
-        seen = (images, images[:, :, ::-1]) if mirrored else (images,)
-        logits = jnp.stack([model.apply(variables, x, train=False) for x in seen])
+        images = recipe.normalize(batch['image'])
+        views = (images, images[:, :, ::-1]) if mirrored else (images,)
+        logits = jnp.stack([model.apply(variables, x, train=False) for x in views])
         return logits, batch['label'], batch['index']
 
     return logits_step
@@ -297,7 +299,7 @@ def make_eval_step(
     """
 
     def eval_step(variables: Any, batch: Batch) -> dict[str, jax.Array]:
-        images = recipe.normalise(batch['image'])
+        images = recipe.normalize(batch['image'])
         logits = model.apply(variables, images, train=False)
         labels, mask = batch['label'], batch['mask']
         chex.assert_rank((logits, labels), (2, 1))
@@ -316,11 +318,11 @@ def make_eval_step(
 def make_moments_step(
     model: nn.Module, recipe: Recipe
 ) -> Callable[[Any, Batch, jax.Array, jax.Array], Any]:
-    """Returns moments_step(variables, batch, step, key) -> what each norm finds in a batch.
+    """Returns moments_step(variables, batch, step, key) -> the moments of each norm in a batch.
 
-    The batch is mirrored and augmented as in training, and the net is in training mode. The result
-    is the collection `moments` of cls.nn.norm: plain means and variances (C,), float32. `step` is
-    the number of steps taken, for nets that want to know how far training is.
+    The batch is mirrored and augmented as in training, and the model is in training mode. The
+    result is the collection `moments` of cls.nn.norm: means and variances (C,), float32. `step` is
+    the number of steps taken, for models that depend on the progress of training.
     """
     takes_progress = models.takes_progress(model)
 
@@ -330,7 +332,7 @@ def make_moments_step(
         progress = jnp.minimum(step / recipe.total_steps, 1.0)
         _, updated = model.apply(
             variables,
-            images if recipe.augment.active else recipe.normalise(images),
+            images if recipe.augment.active else recipe.normalize(images),
             train=True,
             mutable=['batch_stats', 'aux_logits', 'penalties', 'moments'],
             rngs={'dropout': net_key},

@@ -40,8 +40,8 @@ def exclusive(workdir: Path) -> contextlib.AbstractContextManager[str]:
 
 @contextlib.contextmanager
 def _file_lock(workdir: Path) -> Iterator[str]:
-    with (workdir / '.lock').open('a') as lock:  # who holds it wrote there
-        deadline = time.monotonic() + 2  # an evaluation that writes holds it for a moment
+    with (workdir / '.lock').open('a') as lock:  # its owner's token is in it
+        deadline = time.monotonic() + 2  # an evaluation takes it briefly to write
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

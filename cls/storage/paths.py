@@ -1,20 +1,18 @@
-"""Paths on this machine and on object stores, gs://BUCKET/... and s3://BUCKET/...
+"""Paths on this machine and in object stores, gs://BUCKET/... and s3://BUCKET/...
 
-A path here stays a `pathlib.Path`; one in a store is an `epath.Path`, which does most of what a
-`pathlib.Path` does, through fsspec. What such stores do otherwise:
+A local path is a `pathlib.Path`; one in a store is an `epath.Path`, which has most methods of
+`pathlib.Path`, through fsspec. Stores differ from disks in three ways:
 
-  - an object appears whole or not at all, and cannot be appended to or locked (see
-  `cls.storage.lock`); - there are no folders, just names with slashes, so none is made;
-  - renaming is copying, so files are written under their own names (`write_whole`).
+  - an object appears as a whole, and cannot be appended to or locked (see `cls.storage.lock`);
+  - there are no folders, only names with slashes, so none is made;
+  - renaming is copying, so files are written under their final names (`write_whole`).
 
-What is written bit by bit is written here, in a folder that `Mirror` copies to the store. Data sets
-and weights are copied here once, where they cannot be read in place (`fetched`).
+Files that grow are written to a local folder, which `Mirror` copies to the store.
 """
 
 import contextlib
 import fcntl
 import functools
-import hashlib
 import importlib.util
 import itertools
 import json
@@ -34,15 +32,15 @@ log = logging.getLogger(__name__)
 PACKAGES = {'gs': 'gcsfs', 's3': 's3fs'}  # optional requirements, see pyproject.toml
 CHUNK = 256  # files that are fetched together
 
-# Through fsspec even where TensorFlow is installed: one way, tested, and its errors are known.
+# Through fsspec even with TensorFlow installed: a single tested way with known errors.
 os.environ.setdefault('EPATH_USE_TF', 'false')
 
 
 def path(text: str | os.PathLike) -> Path:
-    """Returns a path, ~ expanded.
+    """Returns a path, with ~ expanded.
 
-    Raises UserError for a URL of a kind that is not known, one without a bucket, and where the
-    package that reads it is not installed.
+    Raises UserError for a URL of an unknown scheme or without a bucket, and if the package that
+    reads it is not installed.
     """
     text = os.fspath(text)
     if '://' not in text:
@@ -67,19 +65,19 @@ def path(text: str | os.PathLike) -> Path:
 
 @functools.cache
 def _settle(scheme: str) -> None:
-    """Turns off the cache of listings: other programs, and TensorStore, write there too."""
+    """Turns off the cache of listings: other programs, and TensorStore, write to the store too."""
     import fsspec
 
     fsspec.config.conf.setdefault(scheme, {}).setdefault('use_listings_cache', False)
 
 
 def is_remote(path: str | os.PathLike) -> bool:
-    """Whether a path is in an object store."""
+    """Returns whether a path is in an object store."""
     return '://' in os.fspath(path)
 
 
 def orbax_writes_to(path: str | os.PathLike) -> bool:
-    """Whether Orbax reads and writes checkpoints there: in folders, and in Google's store."""
+    """Returns whether Orbax can keep checkpoints there: in local folders and on gs://."""
     return not is_remote(path) or os.fspath(path).startswith('gs://')
 
 
@@ -92,7 +90,7 @@ def filesystem(path: os.PathLike) -> Any:
 
 @contextlib.contextmanager
 def explained(what: str | os.PathLike) -> Iterator[None]:
-    """Turns what fsspec and the libraries under it raise, of no common class, into a line."""
+    """Turns the errors of fsspec and its libraries, of no common class, into one line."""
     try:
         yield
     except UserError:
@@ -106,28 +104,25 @@ def explained(what: str | os.PathLike) -> Iterator[None]:
 
 
 def checked(text: str | os.PathLike) -> Path:
-    """Returns `path`; raises UserError also for a bucket that is not there or may not be listed."""
+    """Returns `path`. Raises UserError also for a bucket that is missing or may not be listed."""
     found = path(text)
     if is_remote(found):
         with explained(found):
             try:
                 filesystem(found).ls(os.fspath(found), detail=False)
-            except FileNotFoundError:  # nothing has this name yet; a bucket can be misspelt
+            except FileNotFoundError:  # nothing has this name yet, or the bucket is misspelled
                 filesystem(found).ls(f'{found.parts[2]}', detail=False)
     return found
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder with its parents, where there are folders."""
+    """Makes a local folder with its parents; a store needs none."""
     if not is_remote(folder):  # fsspec would make a bucket
         folder.mkdir(parents=True, exist_ok=True)
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Returns what JSON text holds.
-
-    Raises ValueError for text that is none, however deeply it is nested.
-    """
+    """Returns the value of JSON text. Raises ValueError for other text, and for deep nesting."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -135,10 +130,10 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file in one piece, unless it has that content: a reader sees the old or the new one.
+    """Writes a file atomically, unless it has that content already.
 
-    So does who comes after a loss of power. A process that is killed here leaves a file called
-    `.NAME.PROCESS.partial`, see `remove_partial`.
+    A reader sees the old or the new content, also after a loss of power. A process that is killed
+    while writing leaves a file `.NAME.PROCESS.partial`, see `remove_partial`.
     """
     if is_remote(path):
         path.write_bytes(content)
@@ -160,19 +155,19 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def unused(path: Path) -> Path:
-    """Returns a path, or if it exists the first of PATH-1, PATH-2, ... that does not."""
+    """Returns a path or, if it exists, the first of PATH-1, PATH-2, ... that does not."""
     more = (path.with_name(f'{path.name}-{i}') for i in itertools.count(1))
     return next(name for name in itertools.chain([path], more) if not name.exists())
 
 
 def remove_partial(folder: Path) -> None:
-    """Removes what processes that were killed in `write_whole` have left in a folder."""
+    """Removes the partial files of processes that were killed in `write_whole`."""
     for left in [] if is_remote(folder) else folder.glob('.*.partial'):
         left.unlink(missing_ok=True)
 
 
 def find(folder: Path) -> dict[str, dict[str, Any]]:
-    """Returns what is known of all objects under a name: relative name -> fsspec's description."""
+    """Returns the objects under a name: relative name -> fsspec's description."""
     system = filesystem(folder)
     root = system._strip_protocol(os.fspath(folder)).rstrip('/') + '/'
     found = system.find(root, detail=True)
@@ -187,7 +182,7 @@ def find(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _check_inside(name: str, where: str | os.PathLike) -> None:
-    """Raises UserError for an object whose copy would come to lie outside of the copied folder."""
+    """Raises UserError for an object whose copy would be outside of the copied folder."""
     if name.startswith('/') or '..' in name.split('/'):
         raise UserError(
             f'{os.fspath(where)} names an object {name!r}: expected no name with .. or a leading / '
@@ -196,24 +191,24 @@ def _check_inside(name: str, where: str | os.PathLike) -> None:
 
 
 def fingerprint(entry: dict[str, Any]) -> str:
-    """Returns what changes with an object's content, of its description: no need to read it."""
+    """Returns the part of an object's description that changes with its content."""
     sums = (entry.get(name) for name in ('crc32c', 'md5Hash', 'ETag', 'etag'))
     return f'{entry["size"]} {next(filter(None, sums), "")}'
 
 
 def move(folder: Path, to: Path) -> None:
-    """Renames a folder; in a store by copying what is in it."""
+    """Renames a folder; in a store by copying its objects."""
     if not is_remote(folder):
         folder.rename(to)
         return
     system, names = filesystem(folder), list(find(folder))
     old, new = ([f'{os.fspath(root)}/{name}' for name in names] for root in (folder, to))
-    system.copy(old, new)  # s3fs fails when it is to move a whole folder
+    system.copy(old, new)  # s3fs fails to move a whole folder
     system.rm(old)
 
 
 def remove(folder: Path) -> None:
-    """Removes a folder, with what is in it."""
+    """Removes a folder and its contents."""
     if is_remote(folder):
         filesystem(folder).rm(os.fspath(folder), recursive=True)
     else:
@@ -221,17 +216,17 @@ def remove(folder: Path) -> None:
 
 
 def upload(file: Path, to: Path) -> None:
-    """Copies a file of this machine to a store."""
+    """Copies a local file to a store."""
     filesystem(to).put_file(str(file), os.fspath(to))
 
 
 def download(folder: Path, to: Path) -> None:
-    """Copies what is under a name in a store to a folder of this machine, which is made."""
-    _fetch_files(folder, {name: entry['size'] for name, entry in find(folder).items()}, to)
+    """Copies the objects under a name to a local folder, which is made."""
+    fetch_files(folder, {name: entry['size'] for name, entry in find(folder).items()}, to)
 
 
-def _fetch_files(folder: Path, sizes: dict[str, int], to: Path) -> None:
-    """Copies files of these sizes, many at once, but for those that are there already."""
+def fetch_files(folder: Path, sizes: dict[str, int], to: Path) -> None:
+    """Copies files of the given sizes, many at once, except those that are complete already."""
     system, root = filesystem(folder), os.fspath(folder)
     missing = [
         name
@@ -246,17 +241,17 @@ def _fetch_files(folder: Path, sizes: dict[str, int], to: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------
-# Folders of this machine for what belongs in a store
+# Local folders for files of a store
 # ------------------------------------------------------------------------------------------------
 
 
 class Scratch:
-    """A folder of this machine for the duration; what killed processes left is cleared away."""
+    """A temporary local folder; those of killed processes are removed."""
 
     def __init__(self) -> None:
         root = cache_dir() / 'scratch'
         root.mkdir(parents=True, exist_ok=True)
-        with _only_one(root / '.lock'):
+        with only_one(root / '.lock'):
             for other in root.iterdir():
                 if other.is_dir() and _is_abandoned(other):
                     shutil.rmtree(other, ignore_errors=True)
@@ -273,7 +268,7 @@ class Scratch:
 
 
 def _is_abandoned(folder: Path) -> bool:
-    """Whether the process that made a scratch folder has ended: the kernel let go of its lock."""
+    """Returns whether the process of a scratch folder has ended, which released its lock."""
     with (folder / '.lock').open('w') as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -283,14 +278,14 @@ def _is_abandoned(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
+def only_one(lock: Path) -> Iterator[None]:
     with lock.open('w') as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 class Mirror:
-    """A folder of this machine, `folder`, whose files are copied to a store as they change."""
+    """A local folder, `folder`, whose files are copied to a store as they change."""
 
     def __init__(self, to: Path) -> None:
         self._scratch, self._to = Scratch(), to
@@ -310,75 +305,3 @@ class Mirror:
         """Sends, and removes the folder."""
         self.send()
         self._scratch.close()
-
-
-# ------------------------------------------------------------------------------------------------
-# Copies of what is read
-# ------------------------------------------------------------------------------------------------
-
-
-def fetched(source: str | os.PathLike) -> Path:
-    """Returns a path of this machine: of a file or folder in a store, its copy in the cache.
-
-    The copy is made once, by one process, and says so; it can be broken off and goes on where it
-    was. A copied folder is taken as it is from then on, without another look at the store: remove
-    it to have it copied anew. A file that has changed in the store is copied anew.
-
-    Raises UserError when nothing is there, it cannot be read, or the disk has no room for it.
-    """
-    source = path(source)
-    return _copied(source) if is_remote(source) else source
-
-
-@functools.cache
-def _copied(source: Path) -> Path:
-    with explained(source):
-        scheme, _, name = os.fspath(source).partition('://')
-        place = cache_dir() / 'fetched' / scheme / name
-        if place.is_dir() and not filesystem(source).isfile(os.fspath(source)):
-            log.info('%s: read from its copy in %s', source, place)
-            return place
-        return _fetched_file(source, place) if source.is_file() else _fetched_folder(source, place)
-
-
-def _fetched_file(source: Path, place: Path) -> Path:
-    entry = filesystem(source).info(os.fspath(source))
-    version = hashlib.sha256(fingerprint(entry).encode()).hexdigest()[:12]
-    place = place.with_name(f'.{version}') / place.name
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with _only_one(place.parent / '.lock'):
-        if not place.exists():
-            partial = place.with_name(f'.{place.name}.partial')
-            _check_room(source, entry['size'], place.parent)
-            filesystem(source).get_file(os.fspath(source), str(partial))
-            partial.replace(place)
-    return place
-
-
-def _fetched_folder(source: Path, place: Path) -> Path:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with _only_one(place.with_name(f'.{place.name}.lock')):
-        if place.is_dir():  # another process was first
-            return place
-        sizes = {name: entry['size'] for name, entry in find(source).items()}
-        if not sizes:
-            raise UserError(f'{source}: nothing is there.')
-        partial = place.with_name(f'.{place.name}.partial')
-        partial.mkdir(exist_ok=True)
-        there = sum((partial / name).stat().st_size for name in sizes if (partial / name).is_file())
-        total = sum(sizes.values())
-        _check_room(source, total - there, partial)
-        amount = f'{len(sizes):,} files, {total / 2**20:,.1f} MiB'
-        log.info('%s: copying %s to %s, once', source, amount, place)
-        _fetch_files(source, sizes, partial)
-        partial.rename(place)
-    return place
-
-
-def _check_room(source: Path, size: int, folder: Path) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < size:
-        raise UserError(
-            f'no space left for a copy of {source} in {folder}: it takes {size / 2**20:,.1f} MiB, '
-            f'{free / 2**20:,.1f} MiB are free. Make room, or set CLS_CACHE_DIR to another disk.'
-        )

@@ -27,34 +27,43 @@ from cls.distributed.preemption import Preemption
 from cls.errors import UserError
 from cls.nn.conv import conv
 from cls.nn.pool import max_pool
+from cls.recipes import common
 from cls.run.checkpoint import Checkpoints
 from cls.run.goodput import TimeLedger
 from cls.run.telemetry import Metrics, Progress
+from cls.search import supernets  # noqa: F401  registers networks and trainings
 from cls.setup import Setup, abstract_state, set_up
 from cls.steps import sharding as meshes
 from cls.tools import benchmark_input
-from cls.train import Run, compile_train_step, train_batches
-from configs import common
+from cls.train import compile_train_step, train_batches
+from cls.trainer import Trainer
+
+PROG = 'python -m cls.tools.benchmark'
 
 ROUNDS = 5
 
 
-def main(argv: list[str] | None = None) -> int:
+def parser(prog: str = PROG) -> Parser:
+    """Returns the parser of the flags."""
+    flags = Parser(prog=prog, description=__doc__)
+    flags.add_argument('--model', help='a registered variant')
+    flags.add_argument('--batch', type=int, help='images in a step')
+    flags.add_argument('--layers', action='store_true', help='time layers, not a model')
+    flags.add_argument('--size', type=int, default=0, help="pixels; default: the variant's")
+    flags.add_argument('--steps', type=int, default=20, help='steps in each of five rounds')
+    flags.add_argument('--dtype', default='float32', help='of the computation')
+    flags.add_argument('--loop', action='store_true', help='measure the training loop too')
+    flags.add_argument('--input', help='time the input instead: FOLDER, digits or cifar-like')
+    flags.add_argument('--tensorflow', help='--input: Python with TensorFlow, to be timed beside')
+    flags.add_argument('--torch', help='--input: Python with torchvision, to be timed beside')
+    flags.add_argument('--rounds', type=int, default=ROUNDS, help='--input: turns of each')
+    flags.add_argument('--json', help='--input: file for the figures')
+    return flags
+
+
+def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     """Prints the figures; returns the exit code."""
-    parser = Parser(prog='python -m cls.tools.benchmark', description=__doc__)
-    parser.add_argument('--model', help='a registered variant')
-    parser.add_argument('--batch', type=int, help='images in a step')
-    parser.add_argument('--layers', action='store_true', help='time layers, not a model')
-    parser.add_argument('--size', type=int, default=0, help="pixels; default: the variant's")
-    parser.add_argument('--steps', type=int, default=20, help='steps in each of five rounds')
-    parser.add_argument('--dtype', default='float32', help='of the computation')
-    parser.add_argument('--loop', action='store_true', help='measure the training loop too')
-    parser.add_argument('--input', help='time the input instead: FOLDER, digits or cifar-like')
-    parser.add_argument('--tensorflow', help='--input: Python with TensorFlow, to be timed beside')
-    parser.add_argument('--torch', help='--input: Python with torchvision, to be timed beside')
-    parser.add_argument('--rounds', type=int, default=ROUNDS, help='--input: turns of each')
-    parser.add_argument('--json', help='--input: file for the figures')
-    args = parser.parse_args(argv)
+    args = parser(prog).parse_args(argv)
     if args.input:
         if args.rounds < 1:
             raise UserError(f'--rounds is {args.rounds}: expected 1 or more.')
@@ -77,7 +86,7 @@ def _model(args: argparse.Namespace) -> None:
     state = meshes.put(state, jax.tree.map(lambda x: x.sharding, where))
     print(f'set-up and initialisation: {time.perf_counter() - begin:.1f} s')
     begin = time.perf_counter()
-    train_step = compile_train_step(setup, optimizer, where, setup.phase(0))
+    train_step = compile_train_step(setup, optimizer, where, setup.phases.at(0))
     print(f'tracing and compilation of the train step: {time.perf_counter() - begin:.1f} s')
 
     bare, looped = [], []
@@ -122,7 +131,7 @@ def _loop(setup: Setup, train_step: Any, state: Any, steps: int) -> tuple[Any, f
     ledger, iterator = TimeLedger(), train_batches(setup)
     with tempfile.TemporaryDirectory() as folder, Preemption() as preemption:
         workdir = Path(folder)
-        loop = Run(
+        loop = Trainer(
             setup=setup,
             ledger=ledger,
             checkpoints=Checkpoints(workdir / 'checkpoints', keep=1),
@@ -133,7 +142,7 @@ def _loop(setup: Setup, train_step: Any, state: Any, steps: int) -> tuple[Any, f
             workdir=workdir,
         )
         begin = time.perf_counter()
-        state = loop.loop({setup.phase(0): train_step}, state, iterator)
+        state = loop.loop({setup.phases.at(0): train_step}, state, iterator)
         seconds = time.perf_counter() - begin - ledger.seconds['checkpoint']
         iterator.close()
         loop.close()

@@ -28,12 +28,15 @@ import cv2
 import numpy as np
 
 from cls.data import folders, pipeline
+from cls.data.spec import DataSpec
 from cls.errors import UserError
+from cls.recipes import common
 from cls.run.goodput import TimeLedger
 from cls.run.telemetry import write_json
+from cls.search import supernets  # noqa: F401  registers networks and trainings
 from cls.setup import set_up
-from cls.train import feed, train_batches
-from configs import common
+from cls.train import train_batches
+from cls.trainer import prefetch_to_device
 
 BATCH, SIZE, SKIP, COUNT = 32, 224, 8, 24  # batches that are not timed, and that are
 STEP = 0.02  # seconds
@@ -101,8 +104,7 @@ def _images_per_second(args: argparse.Namespace) -> dict[str, float]:
 @contextmanager
 def _ours(folder: Path, files: list[str], fields: dict[str, Any]) -> Iterator[Timed]:
     source = folders.Folder(folder, files, np.zeros(len(files), np.int32), ('images',))
-    data = common.base().data
-    data.update(name=f'folder:{folder}', image_size=SIZE, **fields)
+    data = DataSpec(f'folder:{folder}', image_size=SIZE, **fields)
     batches = pipeline.train_batches(source, data, batch=BATCH, seed=0, num_classes=1)
     flips = np.random.default_rng(0)
 
@@ -166,7 +168,7 @@ def _waiting(name: str, rounds: int) -> float:
         config.data.name = 'synthetic'
     setup = set_up(config)
     iterator = train_batches(setup)
-    batches = feed(iterator, setup)
+    batches = prefetch_to_device(iterator, setup)
     for _ in range(50):
         next(batches)
     ledger = TimeLedger()

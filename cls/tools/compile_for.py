@@ -34,7 +34,6 @@ bounds      what the step's operations, bytes and collectives take at the chip's
 estimate    the sum of the cycles that the TPU's compiler expects of each of its kernels.
 """
 
-import argparse
 import dataclasses
 import json
 import re
@@ -52,10 +51,14 @@ from cls.cli import Parser, run
 from cls.config import load as configs
 from cls.errors import UserError
 from cls.models.registry.complexity import complexity
-from cls.setup import Phase, Setup, abstract_state, set_up
+from cls.search import supernets  # noqa: F401  registers networks and trainings
+from cls.setup import Setup, abstract_state, set_up
+from cls.steps.phases import Phase
 from cls.tools.tpu import hlo, pods, slices
 from cls.tools.tpu.slices import GIB, Chip
 from cls.train import compile_train_step
+
+PROG = 'python -m cls.tools.compile_for'
 
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _TOO_LARGE = re.compile(
@@ -128,24 +131,24 @@ class Bounds:
 # ------------------------------------------------------------------------------------- the command
 
 
-def main(argv: list[str] | None = None) -> int:
+def parser(prog: str = PROG) -> Parser:
+    """Returns the parser of the flags."""
+    flags = Parser(prog=prog, description=__doc__, allow_abbrev=False)
+    flags.add_argument('--topology', help='CHIP:SHAPE, as v5e:4x4, v5p:2x2x2')
+    flags.add_argument('--slices', type=int, default=1, help='so many of them, connected')
+    flags.add_argument('--config', help='FILE.py:ARGUMENT, as of cls.main')
+    flags.add_argument('--json', action='store_true', help='one JSON object')
+    flags.add_argument('--quick', action='store_true', help='in a third of the time, no estimate')
+    flags.add_argument('--all', nargs='?', const='*', metavar='PATTERN', help='the whole table')
+    flags.add_argument('--write', type=Path, metavar='FILE', help='renew the table in a file')
+    return flags
+
+
+def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     """Prints what a step needs, or the table; returns the exit code."""
-    parser = Parser(
-        prog='python -m cls.tools.compile_for',
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument('--topology', help='CHIP:SHAPE, as v5e:4x4, v5p:2x2x2')
-    parser.add_argument('--slices', type=int, default=1, help='so many of them, connected')
-    parser.add_argument('--config', help='FILE.py:ARGUMENT, as of cls.main')
-    parser.add_argument('--json', action='store_true', help='one JSON object')
-    parser.add_argument('--quick', action='store_true', help='in a third of the time, no estimate')
-    parser.add_argument('--all', nargs='?', const='*', metavar='PATTERN', help='the whole table')
-    parser.add_argument('--write', type=Path, metavar='FILE', help='renew the table in a file')
     given = sys.argv[1:] if argv is None else argv
     fields = [argument for argument in given if argument.startswith('--config.')]
-    args = parser.parse_args([a for a in given if a not in fields])
+    args = parser(prog).parse_args([a for a in given if a not in fields])
     if args.all or args.write:
         if args.topology or args.config or fields:
             raise UserError('--all and --write take no --topology and no --config.')
@@ -191,16 +194,15 @@ def measure(config: ConfigDict, devices: Sequence[jax.Device]) -> Report:
 
 def report_of(setup: Setup) -> Report:
     """As `measure`, of what a config sets up."""
-    config = setup.config
     state, optimizer = setup.new_state_shapes()
     where = abstract_state(state, setup.mesh)
     phase = largest_phase(setup)
     cost = complexity(setup.model, phase.size, setup.info.image_shape[2])
     known = {
         'chips': setup.mesh.size,
-        'batch': config.batch,
+        'batch': setup.batch,
         'pixels': phase.size,
-        'model_flops': 6.0 * config.batch * cost.macs,
+        'model_flops': 6.0 * setup.batch * cost.macs,
         'quick': jax.config.jax_exec_time_optimization_effort < 0,
     }
     begin = time.perf_counter()
@@ -213,7 +215,7 @@ def report_of(setup: Setup) -> Report:
         seconds = time.perf_counter() - begin
         return Report(**known, compile_seconds=seconds, fits=False, memory=Memory(needed))
     seconds = time.perf_counter() - begin
-    found = costs(compiled, config.accumulate)
+    found = costs(compiled, setup.recipe.accumulate)
     if known['quick']:
         found['cycles'] = 0.0  # of kernels that nobody would run
     return Report(**known, compile_seconds=seconds, fits=True, **found)
@@ -233,7 +235,7 @@ def without_files(config: ConfigDict) -> ConfigDict:
 
 def largest_phase(setup: Setup) -> Phase:
     """Returns the phase of a run that has the largest images, of several the first."""
-    return max(setup.phases(0), key=lambda phase: phase.size)
+    return max(setup.phases.following(0), key=lambda phase: phase.size)
 
 
 def too_large(message: str) -> int | None:

@@ -9,7 +9,6 @@ new folder has the run's config and, at step 0, its weights and their average, i
 trained on as one made by cls.tools.import_weights can.
 """
 
-import argparse
 from typing import Any
 
 import jax
@@ -18,25 +17,29 @@ from ml_collections import ConfigDict
 from cls import evaluate, models
 from cls.cli import Parser, run
 from cls.config import load as configs
+from cls.config.runs import load_config
 from cls.errors import UserError
 from cls.models.condensenet import CondenseNet, condense
 from cls.models.registry import abstract_variables
-from cls.run.workdir import load_classes, load_config, start
+from cls.run.environment import start
+from cls.run.workdir import load_classes
 from cls.storage import paths
 from cls.tools.import_weights import write
 
+PROG = 'python -m cls.tools.condense'
 
-def main(argv: list[str] | None = None) -> int:
+
+def parser(prog: str = PROG) -> Parser:
+    """Returns the parser of the flags."""
+    flags = Parser(prog=prog, description=__doc__, allow_abbrev=False)
+    flags.add_argument('--workdir', required=True, type=paths.checked, help='the run')
+    flags.add_argument('--output', required=True, type=paths.checked, help='the folder to make')
+    return flags
+
+
+def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     """Writes the folder; returns the exit code. Raises UserError for what cannot be converted."""
-    parser = Parser(
-        prog='python -m cls.tools.condense',
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument('--workdir', required=True, type=paths.checked, help='the run')
-    parser.add_argument('--output', required=True, type=paths.checked, help='the folder to make')
-    args = parser.parse_args(argv)
+    args = parser(prog).parse_args(argv)
 
     if args.output.exists() and any(args.output.iterdir()):
         raise UserError(f'{args.output} is not empty; choose another --output.')

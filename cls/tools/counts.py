@@ -25,13 +25,14 @@ from typing import Any
 from cls import models
 from cls.errors import UserError
 from cls.models.registry.complexity import Complexity, complexity
-from cls.storage import paths as storage
+from cls.storage import paths
 
 FILE = Path(__file__).with_name('counts.json')
 ROOT = Path(__file__).parents[2]  # the folder that the package cls is in
 _COUNTER = complexity.__module__
-_PACKAGES = ('cls.models.', 'cls.nn.')
-_REGISTRY = 'cls.models.registry'  # how a variant is found does not change its network
+_PACKAGES = ('cls.models', 'cls.nn')
+# Looking up a variant does not change its network.
+_LOOK_UP = ('cls.models.registry',)
 _DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 # Fields of syntax trees that no result depends on.
 _IGNORED_FIELDS = frozenset({'ctx', 'kind', 'type_comment', 'type_ignores'})
@@ -70,7 +71,7 @@ def read(file: Path, root: Path = ROOT) -> dict[str, Complexity]:
       root: the folder with the package cls whose code counts.
     """
     try:
-        systems = storage.parse_json(file.read_bytes())
+        systems = paths.parse_json(file.read_bytes())
     except (OSError, ValueError):
         return {}
     if not isinstance(systems, dict):
@@ -110,7 +111,7 @@ def write(file: Path) -> None:
         raise UserError(
             f'{file} cannot be written ({error.strerror}): expected a checkout of the code.'
         ) from None
-    storage.write_whole(file, text(count(models.names())).encode())
+    paths.write_whole(file, text(count(models.names())).encode())
 
 
 # ------------------------------------------------------------------------------------- the key
@@ -139,7 +140,7 @@ def key(module: str, root: Path = ROOT) -> str:
 
 
 def _counts(module: str) -> bool:
-    return module == _COUNTER or module.startswith(_PACKAGES) and not module.startswith(_REGISTRY)
+    return module.startswith(_PACKAGES) and (module == _COUNTER or not module.startswith(_LOOK_UP))
 
 
 def _path(module: str, root: Path) -> Path | None:

@@ -20,7 +20,6 @@ sorted WordNet ids, and a line says so. With classes.json, folders of any part o
 order, can be evaluated.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import logging
@@ -37,39 +36,43 @@ from ml_collections import ConfigDict
 
 from cls import models, weights
 from cls.cli import Parser, run
-from cls.config import defaults
+from cls.config import defaults, runs
 from cls.config import load as configs
 from cls.data import tfds_sets
 from cls.data.classes import wnids
 from cls.errors import UserError
 from cls.models.registry import Variant
+from cls.recipes import common
 from cls.run.checkpoint import Checkpoints
-from cls.run.workdir import open_run, record, start
+from cls.run.environment import start
+from cls.run.workdir import open_run
 from cls.steps import optim
-from cls.steps.state import new_state
+from cls.steps.optim import OptimSpec
+from cls.steps.state import first_state
 from cls.storage import paths
 from cls.weights import card as cards
 from cls.weights.hub import CARD, Located, Preparation, locate, preparation
-from configs import common
+
+PROG = 'python -m cls.tools.import_weights'
 
 # The data sets that `config_of` chooses from, and their numbers of classes.
 _DATA_SETS = {'imagenet2012': 1000, 'cifar10': 10, 'cifar100': 100}
 
 
-def main(argv: list[str] | None = None) -> int:
+def parser(prog: str = PROG) -> Parser:
+    """Returns the parser of the flags."""
+    flags = Parser(prog=prog, description=__doc__, allow_abbrev=False)
+    flags.add_argument('--model', required=True, help='a variant of python -m cls.tools.models')
+    flags.add_argument('--from', dest='source', required=True, help='file, folder, hf:OWNER/NAME')
+    flags.add_argument('--workdir', required=True, type=paths.checked, help='the folder to make')
+    flags.add_argument('--entry', default='', help='of a file with several sets of weights')
+    flags.add_argument('--bgr', action='store_true', help='they were trained on BGR (Caffe): turn')
+    return flags
+
+
+def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     """Writes the folder; returns the exit code. Raises UserError for what does not fit."""
-    parser = Parser(
-        prog='python -m cls.tools.import_weights',
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument('--model', required=True, help='a variant of python -m cls.tools.models')
-    parser.add_argument('--from', dest='source', required=True, help='file, folder, hf:OWNER/NAME')
-    parser.add_argument('--workdir', required=True, type=paths.checked, help='the folder to make')
-    parser.add_argument('--entry', default='', help='of a file with several sets of weights')
-    parser.add_argument('--bgr', action='store_true', help='they were trained on BGR (Caffe): turn')
-    args, rest = parser.parse_known_args(argv)
+    args, rest = parser(prog).parse_known_args(argv)
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     logging.getLogger('absl').setLevel(logging.WARNING)
 
@@ -328,13 +331,14 @@ def write(
     The averages of weights begin at `averages`, or at the weights. `classes` are the names of the
     net's, if known.
     """
-    rate = optim.schedule(config.schedule, config.optim.lr, to_steps=lambda _: 0, total=1)
-    optimizer = optim.optimizer(config.optim, rate, variables['params'])
-    state = new_state(variables, optimizer, config.seed, bool(config.ema))
-    state = jax.tree.map(np.asarray, state if averages is None else state.replace(ema=averages))
-    with open_run(workdir, config, classes):
-        about = record(config, classes)
-        checkpoints = Checkpoints(workdir / 'checkpoints', config.checkpoint.keep, about)
+    opt_state = optim.initial_state(OptimSpec.from_config(config), variables['params'])
+    averages = variables if config.ema and averages is None else averages
+    state = first_state(variables, opt_state, config.seed, averages)
+    state, run_config = jax.tree.map(np.asarray, state), runs.run_config(config)
+    with open_run(workdir, run_config, classes):
+        checkpoints = Checkpoints(
+            workdir / 'checkpoints', config.checkpoint.keep, run_config.record(classes)
+        )
         checkpoints.save(0, state, {'step': 0}, {})
         checkpoints.close()
 

@@ -1,22 +1,24 @@
-"""Tables in Markdown files, written anew between two marks."""
+"""Generated tables in Markdown pages, between two marks."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from cls.errors import UserError
 
+END = '<!-- end of the table -->'
+
 
 def table(lines: Sequence[Sequence[str]]) -> str:
-    """Returns a table of a header and rows."""
+    """Returns a table of a header and rows in Markdown."""
     header, *rows = lines
     lines = (header, ['---'] * len(header), *rows)
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
 
 
 def renewed(text: str, begin: str, end: str, content: str) -> str:
-    """Returns a file's text with what stands between two marks replaced.
+    """Returns the text of a page with the content between two marks replaced.
 
-    Raises UserError when the text has not the two marks.
+    Raises UserError when the text does not have the two marks.
     """
     before, first, rest = text.partition(begin)
     _, last, after = rest.partition(end)
@@ -26,7 +28,7 @@ def renewed(text: str, begin: str, end: str, content: str) -> str:
 
 
 def text_of(file: Path) -> str:
-    """Returns the text of a file that a table stands in. Raises UserError if there is none."""
+    """Returns the text of a page. Raises UserError if there is no such file."""
     if not file.is_file():
         raise UserError(f'{file}: no such file.')
     return file.read_text()

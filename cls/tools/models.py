@@ -1,4 +1,4 @@
-"""Lists the registered models: python -m cls.tools.models [PATTERN] [--json | --write README.md].
+"""Lists the registered models: python -m cls.tools.models [PATTERN] [--json | --write FILE].
 
 Parameters and multiply-adds are counted in each network's trace. Counts are kept per system in
 cls/tools/counts.json; after a change of a system's code they are counted again, and --recount
@@ -22,6 +22,8 @@ from cls.models.registry import System, Variant
 from cls.models.registry.complexity import Complexity
 from cls.tools import counts, markdown
 
+PROG = 'python -m cls.tools.models'
+
 MANY = 40  # models that take so long to count that a line says so
 COLUMNS = (
     'name',
@@ -34,8 +36,8 @@ COLUMNS = (
     'paper_top5',
     'reference',
 )
-BEGIN = '<!-- table of systems, by python -m cls.tools.models --write README.md -->'
-END = '<!-- end of the table -->'
+BEGIN = '<!-- table of systems, by python -m cls.tools.models --write cls/models/README.md -->'
+END = markdown.END
 RESULTS = ROOT / 'tests' / 'results.json'
 HEADER = (
     'system',
@@ -45,9 +47,9 @@ HEADER = (
     'variants',
     'parameters, M: paper / ours',
     'MACs, M: paper / ours',
-    'held against',
+    'compared with',
     'largest difference',
-    'weights that import',
+    'imports weights of',
     'digits',
 )
 
@@ -69,14 +71,19 @@ def row(name: str, cost: Complexity) -> dict[str, Any]:
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def main(argv: list[str] | None = None) -> int:
+def parser(prog: str = PROG) -> Parser:
+    """Returns the parser of the flags."""
+    flags = Parser(prog=prog, description=__doc__)
+    flags.add_argument('pattern', nargs='?', default='*', help='of names, as resnet*')
+    flags.add_argument('--json', action='store_true', help='one JSON list')
+    flags.add_argument('--write', type=Path, metavar='FILE', help='rewrite the table of systems')
+    flags.add_argument('--recount', action='store_true', help=f'rewrite {counts.FILE.name}')
+    return flags
+
+
+def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     """Prints or writes the table; returns the exit code."""
-    parser = Parser(prog='python -m cls.tools.models', description=__doc__)
-    parser.add_argument('pattern', nargs='?', default='*', help='of names, as resnet*')
-    parser.add_argument('--json', action='store_true', help='one JSON list')
-    parser.add_argument('--write', type=Path, metavar='FILE', help='rewrite the table of systems')
-    parser.add_argument('--recount', action='store_true', help=f'rewrite {counts.FILE.name}')
-    args = parser.parse_args(argv)
+    args = parser(prog).parse_args(argv)
     if args.recount:
         _say_that_it_takes_long(models.names())
         counts.write(counts.FILE)
@@ -111,19 +118,19 @@ def _text(value: object) -> str:
     return f'{value:,}' if isinstance(value, int) else str(value)
 
 
-# ------------------------------------------------------------------------ the README's table
+# ---------------------------------------------------------- the table of cls/models/README.md
 
 
 def renewed(text: str) -> str:
-    """Returns a file's text with the table of systems written anew.
+    """Returns the text of a page with its table of systems renewed.
 
-    Raises UserError when the text has not the two marks that the table stands between.
+    Raises UserError when the text does not have the two marks.
     """
     return markdown.renewed(text, BEGIN, END, table())
 
 
 def table() -> str:
-    """Returns the table of systems in Markdown, and under it what was last measured and when."""
+    """Returns the table of systems in Markdown, followed by the last recorded measurements."""
     measured = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     of_system = {}
     for variant in map(models.variant, models.names()):
@@ -144,7 +151,7 @@ def table() -> str:
 
 
 def _real(measured: dict) -> str:
-    """Returns what the originals' weights come to on real images, or ''."""
+    """Returns the table of the originals' weights on real images, or ''."""
     if 'real' not in measured:
         return ''
     lines = [['weights of', 'images', 'top-1 here', "the original's", 'largest difference']]
@@ -166,7 +173,7 @@ def _system_cells(system: System, variants: Sequence[Variant], measured: dict) -
     differences = [x for x in differences if x is not None]
     packages = sorted({v.reference.partition(':')[0] for v in variants if v.reference})
     restated = any(v.reference is None for v in variants)
-    file = variants[0].module.__module__.replace('.', '/') + '.py'
+    file = variants[0].module.__module__.rpartition('.')[2] + '.py'
     return [
         f'[{system.name}]({file})',
         _venue(system),
@@ -184,10 +191,10 @@ def _system_cells(system: System, variants: Sequence[Variant], measured: dict) -
 
 def _ensemble_cells(ensemble: Any, measured: dict) -> list[str]:
     members = [models.variant(name) for name in ensemble.members]
-    system, file = ensemble.system, f'configs/{ensemble.name}.py'
+    system, file = ensemble.system, f'{ensemble.name}.py'
     counted = {name: ensemble.members.count(name) for name in ensemble.members}
     return [
-        f'[{system.name}]({file})',
+        f'[{system.name}](../../configs/{file})',
         _venue(system),
         _number(system.top1),
         _number(system.top5),
@@ -222,7 +229,7 @@ def _names(names: list[str]) -> str:
 
 
 def _digits(file: str, measured: dict) -> str:
-    found = measured.get('digits', {}).get(f'configs/{Path(file).name}')
+    found = measured.get('digits', {}).get(f'configs/{file}')
     return f'{found[0]:.1f} % in {found[1]} s' if found else '-'
 
 

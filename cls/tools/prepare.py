@@ -27,18 +27,23 @@ from cls.data import tfds_sets
 from cls.errors import UserError, nearest
 from cls.storage import paths
 
+PROG = 'python -m cls.tools.prepare'
+
 EXTRA_MODULES = {'tensorflow': 'tensorflow-cpu', 'importlib_resources': 'importlib_resources'}
 
 
-def main(argv: list[str] | None = None) -> int:
+def parser(prog: str = PROG) -> Parser:
+    """Returns the parser of the flags."""
+    flags = Parser(prog=prog, description=__doc__)
+    flags.add_argument('names', nargs='+', metavar='NAME', help='a TFDS data set, or digits')
+    flags.add_argument('--data_dir', default='', help='where prepared data sets lie')
+    flags.add_argument('--manual_dir', default='', help='where files lie that you downloaded')
+    return flags
+
+
+def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     """Prepares what the arguments name; returns 0 or raises UserError."""
-    parser = Parser(
-        prog='python -m cls.tools.prepare', description='Prepares data sets for training.'
-    )
-    parser.add_argument('names', nargs='+', metavar='NAME', help='a TFDS data set, or digits')
-    parser.add_argument('--data_dir', default='', help='where prepared data sets lie')
-    parser.add_argument('--manual_dir', default='', help='where files lie that you downloaded')
-    args = parser.parse_args(argv)
+    args = parser(prog).parse_args(argv)
     manual = epath.Path(
         args.manual_dir or tfds_sets.tfds_dir(args.data_dir) / 'downloads' / 'manual'
     ).expanduser()

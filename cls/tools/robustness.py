@@ -21,7 +21,6 @@ Everything is written to robustness.json in the run folder, or in --output. Of a
 average of its weights, the average is evaluated.
 """
 
-import argparse
 import dataclasses
 import logging
 from collections.abc import Iterator
@@ -33,14 +32,21 @@ from ml_collections import ConfigDict
 from cls import evaluate
 from cls.cli import Parser, run
 from cls.config import load as configs
+from cls.config.runs import load_config
 from cls.data import datasets, sources, tfds_sets
+from cls.data.spec import DataSpec
 from cls.distributed import agreement
 from cls.errors import UserError
 from cls.evaluation import metrics, robustness
+from cls.run import reports
+from cls.run.environment import start
 from cls.run.telemetry import write_json
-from cls.run.workdir import load_classes, load_config, start
+from cls.run.workdir import load_classes
+from cls.search import supernets  # noqa: F401  registers networks and trainings
 from cls.setup import Setup
-from cls.storage import paths
+from cls.storage import download, paths
+
+PROG = 'python -m cls.tools.robustness'
 
 # TFDS's names, and the folders that the authors' archives extract to.
 _V2 = {
@@ -66,22 +72,24 @@ class TestSet:
     split: str = ''  # of one that TFDS prepared
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Evaluates; returns the exit code. Raises UserError for mistakes."""
-    parser = Parser(
-        prog='python -m cls.tools.robustness',
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+def parser(prog: str = PROG) -> Parser:
+    """Returns the parser of the flags."""
+    flags = Parser(prog=prog, description=__doc__, allow_abbrev=False)
+    flags.add_argument('--workdir', required=True, type=paths.checked, help='the run')
+    flags.add_argument(
+        '--data', required=True, type=download.fetched, help='folder of the test sets'
     )
-    parser.add_argument('--workdir', required=True, type=paths.checked, help='the run')
-    parser.add_argument('--data', required=True, type=paths.fetched, help='where the test sets lie')
-    parser.add_argument(
+    flags.add_argument(
         '--output', type=paths.checked, help='folder for robustness.json, not the run folder'
     )
-    parser.add_argument('--config', help='the config file of your own that registers its model')
-    agreement.add_flags(parser)
-    args = parser.parse_args(argv)
+    flags.add_argument('--config', help='the config file of your own that registers its model')
+    agreement.add_flags(flags)
+    return flags
+
+
+def main(argv: list[str] | None = None, prog: str = PROG) -> int:
+    """Evaluates; returns the exit code. Raises UserError for mistakes."""
+    args = parser(prog).parse_args(argv)
     if args.config:
         configs.load(args.config)
     agreement.start(args)
@@ -129,15 +137,13 @@ def find(root: Path) -> Iterator[TestSet]:
                 yield TestSet(title, f'tfds:{prepared}', 'validation')
 
 
-def data_of(config: ConfigDict, test: TestSet, root: Path) -> ConfigDict:
-    """Returns config.data of a run, pointed at a test set."""
-    data = config.data.copy_and_resolve_references()
-    with data.unlocked():
-        data.name, data.dir, data.eval_fraction = test.name, str(root), 0.0
-        data.eval_split = test.split or data.eval_split
-        if test.title.startswith('imagenet_c/'):
-            data.eval_resize = 0
-    return data
+def data_of(config: ConfigDict, test: TestSet, root: Path) -> DataSpec:
+    """Returns the data of a run's config, pointed at a test set."""
+    fields = {'name': test.name, 'dir': str(root), 'eval_fraction': 0.0}
+    fields['eval_split'] = test.split or config.data.eval_split
+    if test.title.startswith('imagenet_c/'):
+        fields['eval_resize'] = 0
+    return dataclasses.replace(DataSpec.from_config(config), **fields)
 
 
 def report(
@@ -147,14 +153,14 @@ def report(
 
     It goes to the folder `output`, or to the run folder if that can be claimed.
     """
-    agreement.on_first('output', lambda: evaluate.prepare(workdir, output))
+    agreement.on_first('output', lambda: reports.prepare(workdir, output))
     config, classes = load_config(workdir), load_classes(workdir)
     data = [data_of(config, test, root) for test in found]
     # A set that is not as it should be is found before hours of the others.
     for fields in data:
         datasets.load(fields, 'eval', classes)
     with config.unlocked():
-        config.data = data[0]
+        config.data.update(dataclasses.asdict(data[0]))
     setup, state = evaluate.restore(config, workdir)
     result = {'step': int(state.step), 'sets': {}}
     for test, fields in zip(found, data, strict=True):
@@ -180,27 +186,24 @@ def report(
     def write(folder: Path) -> None:
         write_json(folder / 'robustness.json', result)
 
-    agreement.on_first('written', lambda: evaluate.deliver(write, workdir, output))
+    agreement.on_first('written', lambda: reports.deliver(write, workdir, output))
     return result
 
 
 def accuracy(
-    setup: Setup, data: ConfigDict, source: sources.Source, variables: Any
+    setup: Setup, data: DataSpec, source: sources.Source, variables: Any
 ) -> dict[str, float]:
     """Returns top1 and top5 in percent and the number of images, each of which counts once.
 
     Args:
       setup: of the run.
-      data: config.data of the test set.
+      data: the specification of the test set.
       source: the test set.
       variables: on the mesh.
     """
-    config = setup.config.copy_and_resolve_references()
-    with config.unlocked():
-        config.data = data
-    here = dataclasses.replace(setup, config=config, test=source)
-    found = evaluate.scored(evaluate.predict(here, variables, 'single'), source)
-    values = metrics.scalars(found)
+    setup = dataclasses.replace(setup, data=data, test=source)
+    predictions = evaluate.predict(setup, variables, 'single')
+    values = metrics.scalars(evaluate.scored(predictions, source))
     return {name: values[name] for name in ('top1', 'top5', 'images')}
 
 

@@ -1,9 +1,13 @@
 """Foreign checkpoints -> Flax variables: `read` a file, then `from_torch` its tensors.
 
-May import: config, data, errors, models, run, steps, storage.
+May import: data, errors, models, run, steps, storage.
 """
 
-from cls.weights.convert import Fitted, fit, from_torch, same_tensors
-from cls.weights.torch_file import Checkpoint, open_checkpoint, read
-
-__all__ = ['Checkpoint', 'Fitted', 'fit', 'from_torch', 'open_checkpoint', 'read', 'same_tensors']
+# No `__all__`: with it pdoc leaves out the modules of the folder.
+from cls.weights.convert import Fitted as Fitted
+from cls.weights.convert import fit as fit
+from cls.weights.convert import from_torch as from_torch
+from cls.weights.convert import same_tensors as same_tensors
+from cls.weights.torch_file import Checkpoint as Checkpoint
+from cls.weights.torch_file import open_checkpoint as open_checkpoint
+from cls.weights.torch_file import read as read

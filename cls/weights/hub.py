@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cls.errors import UserError
-from cls.storage import paths
+from cls.storage import download, paths
 from cls.weights import card as cards
 
 CARD = 'config.json'
@@ -122,7 +122,7 @@ def locate(source: str) -> Located:
     """
     if source.startswith(HUB):
         return _fetch(source)
-    path = paths.fetched(source)
+    path = download.fetched(source)
     if not path.is_dir():
         return Located(path, {})
     file = next((path / name for name in FILES if (path / name).is_file()), None)

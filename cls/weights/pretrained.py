@@ -4,55 +4,93 @@
   python -m cls.main --config ... --config.init=hf:timm/resnet50.tv_in1k
   python -m cls.main --config ... --config.init=runs/pretrained
 
-A PyTorch or safetensors file, an .npz of a Keras net's tensors, a snapshot folder of the Hugging
-Face Hub or hf:OWNER/NAME hold the weights of the net's reference (see cls.weights); a run folder
-holds those of its newest checkpoint, their average if it keeps one. What needs options of its own
-(an entry of the file, colours in another order) is made a run folder by cls.tools.import_weights.
+A PyTorch or safetensors file, an .npz with the tensors of a Keras model, a snapshot folder of the
+Hugging Face Hub or hf:OWNER/NAME have the weights of the model's reference (see cls.weights). A run
+folder has those of its newest checkpoint, their average if it keeps one. cls.tools.import_weights
+makes a run folder of weights that need further options (an entry of the file, another order of
+colors).
 
-Everything is taken, BN statistics too. Only the head, which is what the number of classes shapes
-(see cls.models.registry.introspection), may be of other classes; then it is new, but for the rows
-of classes whose names are known on both sides and the same (config.json of a snapshot, classes.json
-of a run). A new head is drawn as ever and made a hundredth of that, near the zero of Kolesnikov et
-al. 2020 (1912.11370): what training from scratch starts with outweighs the few steps of fine-
-tuning, and at zero itself a classifier with a ReLU behind it, as SqueezeNet's, would stay. Heads
-that the weights lack, and auxiliary ones, are new as well; auxiliary ones that the net lacks are
-left out. All else has to fit, or nothing is begun; so do weights of which their own snapshot says
-that they are those of another network. A run that continues from its own checkpoint does not look
-here.
+All weights are taken, including BN statistics. Only the head, the variables shaped by the number of
+classes (see cls.models.registry.introspection), may be of other classes. Then it is new, except for
+the rows of classes of the same name on both sides (config.json of a snapshot, classes.json of a
+run). A new head is a hundredth of the usual initialization, close to the zero of Kolesnikov et al.
+2020 (1912.11370): the usual scale outweighs the few steps of fine-tuning, and at exactly zero a
+classifier with a ReLU after it, as SqueezeNet's, would not learn. Heads that the weights lack, and
+auxiliary ones, are new as well; auxiliary heads that the model lacks are left out. Everything else
+has to fit, or the run does not start. Weights are also refused if their own snapshot names another
+network. A run that continues from its own checkpoint ignores config.init.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
-from ml_collections import ConfigDict
 
 from cls import models, weights
 from cls.errors import UserError
 from cls.models.registry import fields as fields_of
-from cls.run.checkpoint import newest_whole
-from cls.run.workdir import load_classes, load_config
-from cls.setup import Setup
+from cls.models.registry import introspection
+from cls.models.registry.init import init
+from cls.run import workdir as folders
+from cls.run.checkpoint_files import newest_whole
 from cls.storage import paths as storage
 from cls.weights import card as cards
 from cls.weights.hub import HUB, Located, locate, preparation
 
-_SHOWN = 4  # how many tensors an error names
-_NEW_HEAD = 0.01  # times what a fresh classifier is drawn with
+log = logging.getLogger(__name__)
+
+_SHOWN = 4  # tensors that an error names
+_NEW_HEAD = 0.01  # scale of a new classifier, as a part of the usual initialization
+
+
+@dataclasses.dataclass(frozen=True)
+class InitSpec:
+    """The weights that a run starts from, and the fields that these have to fit.
+
+    Attributes:
+      source: config.init, '' for none.
+      model: the name of the variant.
+      fields: of its module, as the config has them.
+      image_size: height and width of the images.
+      mean, std: of pixels in 0..255, for the normalization of images.
+      inflation: config.limits.inflation.
+    """
+
+    source: str
+    model: str
+    fields: Mapping[str, Any]
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    inflation: float
+
+    @classmethod
+    def from_config(cls, config: Any) -> 'InitSpec':
+        """Reads config.init, config.model and config.data."""
+        data, model = config.data, config.model.to_dict()
+        fields = {name: value for name, value in model.items() if name != 'name'}
+        numbers = data.image_size, tuple(data.mean), tuple(data.std), config.limits.inflation
+        return cls(config.init, model['name'], fields, *numbers)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Loaded:
-    """Variables from elsewhere, and what is known of them.
+    """Variables from elsewhere, with their properties.
 
-    `classes` are the names of their outputs, () if unknown; `prepared` the mean and deviation of
-    pixels in 0..255 that they were made for, and who says so; `left_out` the tensors of a file that
-    are no part of the net; `entry` which of several sets of weights in a file they are, as text.
+    Attributes:
+      variables: {'params', 'batch_stats'}.
+      classes: names of their outputs, () if unknown.
+      prepared: the mean and deviation of pixels in 0..255 that they were trained with, and the
+        source of these numbers.
+      left_out: tensors of a file that are not part of the network.
+      entry: a text that names one of several sets of weights in a file.
     """
 
     variables: dict[str, Any]
@@ -62,49 +100,63 @@ class _Loaded:
     entry: str = ''
 
 
-def load(setup: Setup) -> dict[str, Any]:
-    """Returns the variables that a run starts from, in host memory; says in a line what was taken.
+def load(
+    spec: InitSpec,
+    model: nn.Module,
+    image_shape: tuple[int, int, int],
+    seed: int,
+    class_names: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Returns the variables that a run starts from, in host memory; logs a line on them.
 
-    Warns in another line when the weights are known to be made for images that are normalised
-    otherwise than config.data.mean and std say.
+    Logs another line when the weights are known to have been trained with another normalization
+    than the mean and std of `spec`.
+
+    Args:
+      spec: with a source.
+      model: the network that is to be trained.
+      image_shape: height, width and channels of the images.
+      seed: of a new head.
+      class_names: of the data, () if unknown.
 
     Raises:
       UserError: nothing can be read there, or it does not fit.
     """
-    source, head = setup.config.init, setup.head()
+    source, (size, _, channels) = spec.source, image_shape
     folder = None if source.startswith(HUB) else storage.checked(source)
     # Snapshots of the Hugging Face Hub have a config.json too.
     if folder and ((folder / 'environment.json').is_file() or (folder / 'checkpoints').is_dir()):
-        loaded = _of_run(setup.config, folder)
+        loaded = _of_run(spec, folder)
     else:
-        loaded = _of_file(setup)
-    fresh, auxiliary, classes = setup.initial(), _auxiliary(setup), setup.test.class_names
+        loaded = _of_file(spec)
+    fresh, auxiliary = init(model, seed, size, channels), _auxiliary(model, image_shape)
+    head = introspection.head(model, size, channels)
     given, dropped = _trimmed(loaded.variables, fresh, auxiliary)
-    names = (loaded.classes, classes)
+    names = (loaded.classes, class_names)
     variables, new, kept = graft(given, fresh, head, source, names, auxiliary)
     if jax.process_index() == 0:
-        line = _ledger(given, fresh, new)
+        line = _taken(given, fresh, new)
         if kept:
             line += f'; but the rows of {len(kept)} classes of the same names: {_list(kept)}'
         elif not head & set(new):
             line += ', the rows of the classifier in their order'
             line += '' if loaded.classes else ' (the weights do not name their classes)'
         if left_out := sorted({*loaded.left_out, *dropped}):
-            line += f'; left out, as no part of the net: {_list(left_out)}'
+            line += f'; left out, as no part of the network: {_list(left_out)}'
         line += f'; {loaded.entry}' if loaded.entry else ''
-        print(f'init: {line}', flush=True)
-        if warning := _warning(setup.config.data, *loaded.prepared):
-            print(f'warning: {source}: {warning}', flush=True)
+        log.info('init: %s', line)
+        if warning := _warning(spec, *loaded.prepared):
+            log.info('warning: %s: %s', source, warning)
     return variables
 
 
-def _auxiliary(setup: Setup) -> frozenset[str]:
-    """Returns the paths, 'module/leaf', of the variables of the net's auxiliary heads."""
-    if 'aux_head' not in fields_of(type(setup.model)):
+def _auxiliary(model: nn.Module, image_shape: tuple[int, int, int]) -> frozenset[str]:
+    """Returns the paths, 'module/leaf', of the variables of a network's auxiliary heads."""
+    if 'aux_head' not in fields_of(type(model)):
         return frozenset()
-    size, _, channels = setup.info.image_shape
+    size, _, channels = image_shape
     without, with_heads = (
-        _paths(models.abstract_variables(setup.model.clone(aux_head=on), size, channels))
+        _paths(models.abstract_variables(model.clone(aux_head=on), size, channels))
         for on in (False, True)
     )
     return frozenset(with_heads - without)
@@ -135,22 +187,21 @@ def graft(
     names: tuple[Sequence[str], Sequence[str]] = ((), ()),
     auxiliary: frozenset[str] = frozenset(),
 ) -> tuple[dict[str, Any], list[str], list[str]]:
-    """Returns given's variables, with a small new head if its classes are others.
+    """Returns the variables of `given`, with a small new head if its classes are others.
 
     Args:
       given: {'params', 'batch_stats'}, from elsewhere; may lack the head, or all auxiliary heads.
-      fresh: the same, of the net that is to be trained.
+      fresh: the same, newly drawn for the network that is to be trained.
       head: paths of the head's variables, 'module/leaf'.
-      source: what to call `given` in messages.
-      names: of the classes, by output, of `given` and of `fresh`; () where they are not known.
+      source: the name of `given` in messages.
+      names: of the classes, by output, of `given` and of `fresh`; () where they are unknown.
       auxiliary: paths of the auxiliary heads' variables.
 
     Returns:
-      (variables, names of the new ones, names of the classes whose rows of these are those of
-      `given` nevertheless).
+      (variables, names of the new ones, names of the classes that keep their rows of `given`).
 
     Raises:
-      UserError: names on one side alone, or other shapes or kinds of numbers outside the head.
+      UserError: names on one side only, or other shapes or types outside the head.
     """
     flat_given, flat_fresh = map(traverse_util.flatten_dict, (given, fresh))
     classifiers = {path for path in flat_fresh if '/'.join(path[1:]) in head}
@@ -161,9 +212,8 @@ def graft(
 
     common = flat_given.keys() & flat_fresh.keys()
     lacking = flat_fresh.keys() - common
-    lacked = {
-        path for group in (classifiers - side, side) if group <= lacking for path in group
-    }  # of those that may be missing, which then are as a whole
+    # A head may be missing, but only as a whole.
+    lacked = {path for group in (classifiers - side, side) if group <= lacking for path in group}
     problems = {
         'not there': lacking - lacked,
         'without a place': flat_given.keys() - common,
@@ -173,25 +223,25 @@ def graft(
         },
     }
     if any(problems.values()):
-        found = '; '.join(
-            f'{len(paths)} {what} ({_some(paths)})' for what, paths in problems.items() if paths
+        listed = '; '.join(
+            f'{len(paths)} {kind} ({_some(paths)})' for kind, paths in problems.items() if paths
         )
-        raise UserError(f'config.init: {source} does not fit the net: tensors {found}.')
-    there = classifiers & common
-    rows = min((np.shape(flat_given[path])[-1] for path in there), default=0)
-    if there and len(names[0]) > rows:
+        raise UserError(f'config.init: {source} does not fit the network: tensors {listed}.')
+    shared = classifiers & common
+    rows = min((np.shape(flat_given[path])[-1] for path in shared), default=0)
+    if shared and len(names[0]) > rows:
         raise UserError(
             f'config.init: {source} names {len(names[0])} classes, and its classifier has '
             f'{rows}: expected a name for each.'
         )
     others = all(names) and tuple(names[0]) != tuple(names[1])
-    renewed = lacked | (classifiers if others or any(map(differs, there)) else set())
-    kept = [name for name in names[1] if name in set(names[0])] if renewed & there else []
+    renewed = lacked | (classifiers if others or any(map(differs, shared)) else set())
+    kept = [name for name in names[1] if name in set(names[0])] if renewed & shared else []
     chosen = {path: (flat_fresh if path in renewed else flat_given)[path] for path in flat_fresh}
     for path in renewed & classifiers:
         if path[-1] in ('kernel', 'bias'):
             chosen[path] = chosen[path] * np.asarray(_NEW_HEAD, chosen[path].dtype)
-        if kept and path in there:
+        if kept and path in shared:
             chosen[path] = _with_rows(chosen[path], flat_given[path], kept, names)
     new = sorted('/'.join(path[1:]) for path in renewed)
     return traverse_util.unflatten_dict(chosen), new, kept
@@ -203,7 +253,7 @@ def _with_rows(
     kept: list[str],
     names: tuple[Sequence[str], Sequence[str]],
 ) -> np.ndarray:
-    """Returns a classifier's variable, whose last axis is the classes, with rows of another."""
+    """Returns a classifier's variable, with classes on the last axis, with some rows of another."""
     result = np.array(fresh)
     before, now = ([list(side).index(name) for name in kept] for side in names)
     result[..., now] = given[..., before]
@@ -218,7 +268,8 @@ def _list(names: list[str]) -> str:
     return ', '.join(names[:_SHOWN]) + (', ...' if len(names) > _SHOWN else '')
 
 
-def _ledger(given: Any, fresh: Any, new: list[str]) -> str:
+def _taken(given: Any, fresh: Any, new: list[str]) -> str:
+    """Returns a text on the numbers of tensors that are taken, and that are new."""
     count = len(jax.tree.leaves(fresh))
     if not new:
         return f'{count} tensors taken, all of them'
@@ -236,17 +287,16 @@ def _ledger(given: Any, fresh: Any, new: list[str]) -> str:
     return f'{count - len(new)} tensors taken; new: {", ".join(new)} ({number})'
 
 
-def _of_run(config: ConfigDict, folder: Path) -> _Loaded:
-    theirs = load_config(folder)
+def _of_run(spec: InitSpec, folder: Path) -> _Loaded:
+    theirs = _config_of(folder)
     if 'members' in theirs:
         raise UserError(
             f'config.init: {folder} is the run of an ensemble; choose the folder of one member.'
         )
-    own = models.variant(config.model.name).name
-    if models.variant(theirs.model.name).name != own:
+    own, name = models.variant(spec.model).name, theirs['model']['name']
+    if (models.variant(name).name if models.is_known(name) else name) != own:
         raise UserError(
-            f'config.init: {folder} holds {theirs.model.name}, this run is of {own}: '
-            'expected the same net.'
+            f'config.init: {folder} holds {name}, this run is of {own}: expected the same network.'
         )
     with newest_whole(folder / 'checkpoints') as checkpoint:
         if checkpoint is None:
@@ -261,12 +311,28 @@ def _of_run(config: ConfigDict, folder: Path) -> _Loaded:
             ) from error
     variables = state.get('ema') or state
     variables = {name: variables[name] for name in ('params', 'batch_stats') if variables.get(name)}
-    prepared = (theirs.data.mean, theirs.data.std, f'{folder}/config.json')
-    return _Loaded(variables, load_classes(folder), prepared)
+    prepared = (theirs['data']['mean'], theirs['data']['std'], f'{folder}/config.json')
+    return _Loaded(variables, folders.load_classes(folder), prepared)
+
+
+def _config_of(folder: Path) -> dict[str, Any]:
+    """Returns the config of a run as JSON has it: of config.json, or of its newest checkpoint."""
+    folders.check_entries(folder)
+    for text in filter(None, (folders.config_text(folder), folders.kept_config(folder))):
+        fields = storage.parse_json(text)
+        if 'members' in fields:
+            return fields
+        model, data = (fields.get(group, {}) for group in ('model', 'data'))
+        if 'name' in model and {'mean', 'std'} <= {*data}:
+            return fields
+    raise UserError(
+        f'config.init: {folder} has no config that can be read: expected a run folder, with a '
+        'config.json.'
+    )
 
 
 def _arrays(checkpoint: Path) -> dict[str, Any]:
-    """Reads a saved state as NumPy arrays, on whatever devices it was saved."""
+    """Returns a saved state as NumPy arrays, whatever devices it was saved on."""
     reader = ocp.PyTreeCheckpointer()
     checkpoint = checkpoint if storage.is_remote(checkpoint) else checkpoint.absolute()
     saved = reader.metadata(checkpoint).item_metadata.tree
@@ -274,20 +340,18 @@ def _arrays(checkpoint: Path) -> dict[str, Any]:
     return reader.restore(checkpoint, restore_args=arguments)
 
 
-def _of_file(setup: Setup) -> _Loaded:
-    """Reads weights of any number of classes; every tensor of theirs has to find its place."""
-    variant = models.variant(setup.config.model.name)
-    located = locate(setup.config.init)
-    checkpoint = weights.open_checkpoint(located.file, inflation=setup.config.limits.inflation)
+def _of_file(spec: InitSpec) -> _Loaded:
+    """Returns weights of any number of classes; each of their tensors has to be used."""
+    variant = models.variant(spec.model)
+    located = locate(spec.source)
+    checkpoint = weights.open_checkpoint(located.file, inflation=spec.inflation)
     with located.naming_card():
         cards.check(located.card, variant)
-        prepared = preparation(
-            variant.reference or variant.name, located.card, setup.config.data.image_size
-        )
+        prepared = preparation(variant.reference or variant.name, located.card, spec.image_size)
     with Located(located.file, {}).naming_card():
         cards.check(checkpoint.card, variant, strict=False)
-    kept = ('name', 'dtype', 'num_classes', 'aux_head')
-    fields = {k: v for k, v in setup.config.model.to_dict().items() if k not in kept}
+    others = ('dtype', 'num_classes', 'aux_head')
+    fields = {name: value for name, value in spec.fields.items() if name not in others}
     fitted = weights.fit(
         checkpoint.tensors, variant.name, source=located.file, without_head=True, **fields
     )
@@ -312,14 +376,14 @@ def _on_entry(checkpoint: weights.Checkpoint) -> str:
     return f'of its entry {checkpoint.entry!r}, not of {_list(list(checkpoint.unused))}'
 
 
-def _warning(data: ConfigDict, mean: Any, std: Any, known_from: str) -> str:
-    """Says how images are normalised for the weights if it is not how this run does it.
+def _warning(spec: InitSpec, mean: Any, std: Any, known_from: str) -> str:
+    """Returns a warning on the normalization of images for the weights if that of the run differs.
 
-    Half a level of 255 and a hundredth of the deviation are let pass, which is how far apart the
-    rounded constants lie that are in use for the same images.
+    Differences of half a level of 255 and of a hundredth of the deviation are ignored: rounded
+    constants for the same images differ by as much.
     """
-    count = max(map(len, (mean, std, data.mean, data.std)))
-    values = [np.resize(np.float64(v), count) for v in (mean, data.mean, std, data.std)]
+    count = max(map(len, (mean, std, spec.mean, spec.std)))
+    values = [np.resize(np.float64(v), count) for v in (mean, spec.mean, std, spec.std)]
     near_mean = np.all(np.abs(values[0] - values[1]) <= 0.5)
     if near_mean and np.all(np.abs(values[2] - values[3]) <= 0.01 * values[2]):
         return ''
@@ -327,4 +391,7 @@ def _warning(data: ConfigDict, mean: Any, std: Any, known_from: str) -> str:
         f"'--config.data.{field}=({', '.join(f'{x:g}' for x in value)},)'"
         for field, value in (('mean', mean), ('std', std))
     )
-    return f'weights made for images normalised otherwise ({known_from}); to do as there, {options}'
+    return (
+        f'weights trained with another normalization of images ({known_from}); for the same one, '
+        f'{options}'
+    )

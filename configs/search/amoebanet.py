@@ -1,25 +1,24 @@
 """AmoebaNet's search, regularized evolution (Real et al. 2019, https://arxiv.org/abs/1802.01548).
 
-  python -m cls.main --config configs/search/amoebanet.py           small nets on embedded digits
+  python -m cls.main --config configs/search/amoebanet.py           small, on embedded digits
   python -m cls.main --config configs/search/amoebanet.py:paper     the paper's, on CIFAR-10
   python -m cls.main --config configs/search/amoebanet.py:nasbench201 --config.search.table=FILE
   python -m cls.main --config configs/search/amoebanet.py:macro --config.search.table=FILE
   python -m cls.main --config configs/search/amoebanet.py:mnasnet_table --config.search.table=FILE
 
-ARM,random in the place of an arm searches the same at random. What a search finds is trained by
+ARM,random is random search with the same settings. To train the result:
 
   python -m cls.main --config configs/amoebanet.py --config.model.genotype=RUN/genotype.json
 
-Expected: see configs/search/README.md for what was measured. The paper's, which has not been run
-here: 20,000 models in 7 days of 450 K40 GPUs, the best of which reach 96.6 % on CIFAR-10 when they
-are trained in full.
+Measurements: configs/search/README.md. Published, not reproduced here: 20,000 models in 7 days on
+450 K40 GPUs; after full training the best reach 96.6 % on CIFAR-10.
 """
 
 from ml_collections import ConfigDict
 
+from cls.recipes import amoebanet
+from cls.recipes.search import common, mnasnet
 from cls.search import registry
-from configs import amoebanet
-from configs.search import common, mnasnet
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -35,7 +34,7 @@ def get_config(argument: str = '') -> ConfigDict:
 
 
 def digits(c: ConfigDict) -> None:
-    """Cells of 2 nodes, two stacks of one normal cell, F = 8; 50 nets, population 20, sample 5."""
+    """2 nodes, two stacks of one normal cell, F = 8; 50 networks, population 20, sample 5."""
     c.search.space = registry.defaults('space', 'amoebanet', nodes=2)
     c.search.searcher = registry.defaults('searcher', 'evolution', population=20, sample=5)
     c.search.evaluations = 50
@@ -46,10 +45,10 @@ def digits(c: ConfigDict) -> None:
 
 
 def paper(c: ConfigDict) -> None:
-    """Section 4: CIFAR-10, N = 3, F = 24, 25 epochs, 5,000 images kept to evaluate; 20,000 nets.
+    """Section 4: CIFAR-10, N = 3, F = 24, 25 epochs, 5,000 validation images; 20,000 networks.
 
-    450 at a time, told as soon as they are done. How these small nets are trained the paper does
-    not say in full: as the large ones here, without their drop path and auxiliary head.
+    450 at a time, each reported when it is done. The paper does not give the whole recipe of these
+    small networks: here it is that of the large ones, without drop path and auxiliary head.
     """
     c.search.space = registry.defaults('space', 'amoebanet')
     c.search.searcher = registry.defaults('searcher', 'evolution')

@@ -1,7 +1,7 @@
-"""Defaults that every search starts from, and what its trials can be evaluated by.
+"""The fields of every search, and the evaluators of its trials.
 
-The fields are those of cls/config/defaults.py. Groups with a name have the fields of what is named,
-with the paper's values as defaults; see cls/search/registry.py.
+The fields are documented in cls/config/defaults.py. A group with a name has the fields of the named
+component, with the paper's values as defaults; see cls/search/registry.py.
 """
 
 from collections.abc import Callable
@@ -10,35 +10,36 @@ from types import ModuleType
 from ml_collections import ConfigDict
 
 from cls.config import defaults
-from cls.errors import UserError, nearest
+from cls.config.files import UnknownArm
+from cls.errors import nearest
+from cls.recipes.common import summary
 from cls.search import registry
 
 
 def base() -> ConfigDict:
-    """Returns the complete set of fields; a search's file changes what is its own."""
+    """Returns the complete set of fields with their defaults."""
     c = defaults.base(defaults.SEARCH)
     c.search.space = ConfigDict({'name': ''})
     c.search.searcher = ConfigDict({'name': ''})
     c.search.objective = registry.defaults('objective', 'accuracy')
-    # Training trials: c.proxy is a whole training config, see use_proxy. `quick`: compiled with the
-    # least effort on CPUs, for nets whose training takes seconds. `repeats`: trainings of a trial,
-    # of which the mean counts. `restarts`: with 0.4 times the rate, of a training whose first epoch
-    # ends no better than chance.
+    # c.proxy is a complete training config, see use_proxy. `quick`: little compiler optimization on
+    # CPUs, for trainings of seconds. `repeats`: trainings of a trial; their mean is its result.
+    # `restarts`: with 0.4 times the rate, after a first epoch that ends no better than chance.
     c.search.evaluator = ConfigDict({'name': 'train', 'quick': False, 'repeats': 1, 'restarts': 0})
-    # search.table and .columns look trials up instead: see cls/search/evaluators/table.py.
+    # search.table and search.columns replace training: see cls/search/evaluators/table.py.
     return c
 
 
 def use_proxy(c: ConfigDict, system: ModuleType, argument: str = '') -> None:
-    """Trains a trial as a system's config says, without seeing the test images.
+    """Trains each trial with a system's recipe, without the test images.
 
-    A fifth of the digits' training images is evaluated on, of CIFAR's the last 5,000 (what most of
-    the papers do).
+    A fifth of the digits' training images is for validation, of CIFAR's the last 5,000 (as in most
+    of the papers).
 
     Args:
       c: of the search.
-      system: a module of configs/, as configs.amoebanet.
-      argument: which of its arms; '': digits.
+      system: a recipe, for example cls.recipes.amoebanet.
+      argument: the arm; '': digits.
     """
     c.proxy = system.get_config(argument)
     c.search.system = f'configs/{system.__name__.rpartition(".")[2]}.py'
@@ -51,10 +52,10 @@ def use_proxy(c: ConfigDict, system: ModuleType, argument: str = '') -> None:
 
 
 def use_digits_proxy(c: ConfigDict, system: ModuleType) -> None:
-    """The digits, on two cores: two processes, and as little compiling as may be.
+    """The digits on two cores: two processes, and as little compilation as possible.
 
-    What does not change which net is best but takes time to compile is left out: auxiliary heads
-    and clipping.
+    Auxiliary heads and clipping are left out: they take time to compile and do not change the
+    ranking.
     """
     use_proxy(c, system)
     c.search.evaluator.quick = True
@@ -64,7 +65,7 @@ def use_digits_proxy(c: ConfigDict, system: ModuleType) -> None:
 
 
 def use_plain_cells(c: ConfigDict, filters: int) -> None:
-    """F filters for the proxy's cells and 3 F for its stem; no drop path, no auxiliary head."""
+    """F filters for the cells and 3 F for the stem, without drop path and auxiliary head."""
     c.proxy.model.filters, c.proxy.model.stem_filters = filters, 3 * filters
     c.proxy.model.aux_head = False
     c.proxy.model.drop_path_rate = 0.0
@@ -72,7 +73,7 @@ def use_plain_cells(c: ConfigDict, filters: int) -> None:
 
 
 def use_nasbench201(c: ConfigDict) -> None:
-    """CIFAR-10: seen after 12 epochs on validation images, worth what 200 epochs test at."""
+    """CIFAR-10: validation accuracy after 12 epochs; the truth is the test accuracy after 200."""
     c.search.evaluator = registry.defaults('evaluator', 'table')
     c.search.space = registry.defaults('space', 'nasbench201')
     c.search.columns.key = 'ops'
@@ -81,7 +82,7 @@ def use_nasbench201(c: ConfigDict) -> None:
 
 
 def use_macro(c: ConfigDict) -> None:
-    """CIFAR-10: seen with one of three seeds, worth their mean."""
+    """CIFAR-10: the accuracy of one of three seeds; the truth is their mean."""
     c.search.evaluator = registry.defaults('evaluator', 'table')
     c.search.space = registry.defaults('space', 'nasbench_macro')
     c.search.columns.key = 'arch'
@@ -90,9 +91,9 @@ def use_macro(c: ConfigDict) -> None:
 
 
 def resolve(argument: str, **arms: Callable[[ConfigDict], None]) -> ConfigDict:
-    """Returns the config of an arm; '' is the first of them. 'ARM,random' searches it at random.
+    """Returns the config of an arm, by default the first; 'ARM,random' is random search of it.
 
-    Raises UserError for an arm that is not there.
+    Raises UnknownArm.
     """
     random = argument.split(',')[-1] == 'random'
     c = base()
@@ -106,8 +107,9 @@ def chosen(argument: str, **arms: Callable[[ConfigDict], None]) -> Callable[[Con
     """Returns the function of an arm, see `resolve`."""
     name = argument or next(iter(arms))
     if name not in arms:
-        raise UserError(
+        raise UnknownArm(
             f'the search has no {argument!r}: write one of {", ".join(arms)}, and ARM,random for '
-            f'random search in its place.{nearest(name, arms)}'
+            f'random search in its place.{nearest(name, arms)}',
+            {name: summary(function) for name, function in arms.items()},
         )
     return arms[name]

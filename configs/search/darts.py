@@ -5,21 +5,20 @@
   python -m cls.main --config configs/search/darts.py:nasbench201 --config.search.table=FILE
 
 The order of alpha's gradient: --config.search.supernet.order=first, second or fd (the paper's
-second order, by a difference). At the end genotype.json is in the run folder, and a line says how
-to train it. metrics.jsonl has the entropy of alpha, the weight of none, and the skip connections of
-the cells that would be derived. What is evaluated is the supernet, on the images that alpha learns
-from.
+second order, by a difference). The run writes genotype.json at its end and prints the command that
+trains it. metrics.jsonl has the entropy of alpha, the weight of `none`, and the skip connections of
+the current derived cells. Evaluation is of the supernet, on the images that train alpha.
 
-Expected, paper: the derived net's top-1 on CIFAR-10 97.00 +- 0.14 (first order), 97.24 +- 0.09
+Published: the derived network's top-1 on CIFAR-10 97.00 +- 0.14 (first order), 97.24 +- 0.09
 (second), after its own 600 epochs; it varies between seeds, so search with several. nasbench201:
-the benchmark's authors report 54.30 on CIFAR-10 for both orders: the cell of skip connections.
+the benchmark's authors report 54.30 on CIFAR-10 for both orders, a cell of skip connections.
 """
 
 from ml_collections import ConfigDict
 
+from cls.recipes import common
+from cls.recipes.search.common import chosen
 from cls.search import registry
-from configs import common
-from configs.search.common import chosen
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -27,10 +26,10 @@ def get_config(argument: str = '') -> ConfigDict:
     c = common.base()
     c.search = ConfigDict()
     c.search.supernet = registry.defaults('supernet', 'darts')
-    c.search.train_with = ''  # the config that a genotype is trained with
-    # A CSV file with what architectures are worth, '' if none: see configs/search/README.md.
+    c.search.train_with = ''  # the config that trains a genotype
+    # A CSV file with the accuracies of architectures, '' if none: see configs/search/README.md.
     c.search.table = ''
-    c.search.columns = ConfigDict({'key': '', 'truth': ''})  # of the table: genotypes, their worth
+    c.search.columns = ConfigDict({'key': '', 'truth': ''})  # of the table
     chosen(argument, digits=digits, paper=paper, nasbench201=nasbench201)(c)
     return c
 
@@ -60,7 +59,7 @@ def paper(c: ConfigDict) -> None:
 
 
 def nasbench201(c: ConfigDict) -> None:
-    """NAS-Bench-201's cells on CIFAR-10, by the same recipe; the derived cell is looked up."""
+    """NAS-Bench-201's cells on CIFAR-10 with the same recipe; the derived cell is looked up."""
     common.use_cifar(c, 'cifar10')
     _halves(c)
     c.model.name = 'nasbench201_supernet'

@@ -1,26 +1,26 @@
 """GeNet's search, a genetic algorithm (Xie & Yuille 2017, https://arxiv.org/abs/1703.01513).
 
-  python -m cls.main --config configs/search/genet.py           small nets on embedded digits
+  python -m cls.main --config configs/search/genet.py           small, on embedded digits
   python -m cls.main --config configs/search/genet.py:paper     the paper's, on CIFAR-10
   python -m cls.main --config configs/search/genet.py:nasbench201 --config.search.table=FILE
   python -m cls.main --config configs/search/genet.py:macro --config.search.table=FILE
 
-ARM,random in the place of an arm searches the same at random. What a search finds is trained by
+ARM,random is random search with the same settings. To train the result:
 
   python -m cls.main --config configs/genet.py --config.model.genotype=RUN/genotype.json
 
-Expected: on NAS-Bench-Macro better than random search by 0.09 % after 500 evaluations, on
-NAS-Bench-201 no better, measured over 50 and 150 seeds. There a code has six decisions where the
-paper has 19 bits: with its rates hardly any of an individual's changes, so that of 500 evaluations
-about 105 are of different nets. The paper's, which has not been run here: 17 GPU-days (from
-memory), after which the best code, with 64, 128 and 256 filters, reaches 92.9 % on CIFAR-10.
+Measured: better than random search by 0.09 % after 500 evaluations on NAS-Bench-Macro (50 seeds),
+no better on NAS-Bench-201 (150 seeds). A code of NAS-Bench-201 has six decisions, the paper's has
+19 bits: at the paper's rates few decisions change, and only about 105 of 500 evaluations are of
+different networks. Published, not reproduced here: 17 GPU-days (from memory); the best code, with
+64, 128 and 256 filters, reaches 92.9 % on CIFAR-10.
 """
 
 from ml_collections import ConfigDict
 
+from cls.recipes import genet
+from cls.recipes.search import common
 from cls.search import registry
-from configs import genet
-from configs.search import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -33,7 +33,7 @@ def get_config(argument: str = '') -> ConfigDict:
 def digits(c: ConfigDict) -> None:
     """Two stages of 3 and 4 nodes, 512 codes; six generations of 10, with the rates for MNIST.
 
-    The paper's nets for MNIST have two stages too, of 13 bits; here there are 9.
+    The paper's networks for MNIST also have two stages, of 13 bits; these have 9.
     """
     c.search.space = registry.defaults('space', 'genet', nodes=(3, 4))
     c.search.searcher = registry.defaults(
@@ -46,10 +46,10 @@ def digits(c: ConfigDict) -> None:
 
 
 def paper(c: ConfigDict) -> None:
-    """Section 4.2: CIFAR-10, a first generation of 20 and 50 more; a generation at a time.
+    """Section 4.2: CIFAR-10, 51 generations of 20, one generation at a time.
 
-    Nets of 8, 16 and 32 filters and 128 hidden units, 240 epochs; 10,000 images are kept to
-    evaluate (all from memory, or as gentun has it).
+    Networks of 8, 16 and 32 filters and 128 hidden units, 240 epochs; 10,000 images are for
+    validation (all from memory, or as in gentun).
     """
     c.search.space = registry.defaults('space', 'genet')
     c.search.searcher = registry.defaults('searcher', 'genetic')

@@ -1,24 +1,24 @@
 """hier's search, evolution without death (Liu et al. 2018, https://arxiv.org/abs/1711.00436).
 
-  python -m cls.main --config configs/search/hier.py           small nets on embedded digits
+  python -m cls.main --config configs/search/hier.py           small, on embedded digits
   python -m cls.main --config configs/search/hier.py:paper     the paper's, on CIFAR-10
   python -m cls.main --config configs/search/hier.py:nasbench201 --config.search.table=FILE
   python -m cls.main --config configs/search/hier.py:macro --config.search.table=FILE
 
-ARM,random in the place of an arm searches the same at random. What a search finds is trained by
+ARM,random is random search with the same settings. To train the result:
 
   python -m cls.main --config configs/hier.py --config.model.genotype=RUN/genotype.json
 
-Expected: better than random search after 500 evaluations, by 0.28 % on NAS-Bench-201 and by 0.13 %
-on NAS-Bench-Macro, measured over 100 seeds. The paper's, which has not been run here: 7,000 nets in
-1.5 days of 200 P100 GPUs, the best of which reaches 96.25 % on CIFAR-10 when it is trained in full.
+Measured over 100 seeds: better than random search after 500 evaluations by 0.28 % on NAS-Bench-201
+and by 0.13 % on NAS-Bench-Macro. Published, not reproduced here: 7,000 networks in 1.5 days on 200
+P100 GPUs; after full training the best reaches 96.25 % on CIFAR-10.
 """
 
 from ml_collections import ConfigDict
 
+from cls.recipes import hier
+from cls.recipes.search import common
 from cls.search import registry
-from configs import hier
-from configs.search import common
 
 EVOLUTION = {'population': 200, 'fraction': 0.05, 'remove': 'none'}
 
@@ -31,9 +31,9 @@ def get_config(argument: str = '') -> ConfigDict:
 
 
 def digits(c: ConfigDict) -> None:
-    """A cell of 3 nodes from 3 motifs of 3 nodes; 60 nets, the first 20 at random.
+    """A cell of 3 nodes from 3 motifs of 3 nodes; 60 networks, the first 20 at random.
 
-    Of so few, a larger part takes part in a tournament.
+    With so small a population, a tournament takes a larger part of it.
     """
     c.search.space = registry.defaults('space', 'hier', motifs=(3, 1), nodes=(3, 3))
     evolution = EVOLUTION | {'population': 20, 'fraction': 0.15}
@@ -45,10 +45,10 @@ def digits(c: ConfigDict) -> None:
 
 
 def paper(c: ConfigDict) -> None:
-    """Section 4: CIFAR-10, 3 cells, 16 channels, 5,000 steps; 7,000 nets, 200 at a time.
+    """Section 4: CIFAR-10, 3 cells, 16 channels, 5,000 steps; 7,000 networks, 200 at a time.
 
-    All of it as others report it, or from memory: the fitness is the mean of four trainings. When
-    the rate falls is in proportion to the full training's.
+    All from later papers or from memory: the fitness is the mean of four trainings. The steps of
+    the rate are in proportion to the full training's.
     """
     c.search.space = registry.defaults('space', 'hier')
     c.search.searcher = registry.defaults('searcher', 'evolution', **EVOLUTION)
@@ -62,12 +62,12 @@ def paper(c: ConfigDict) -> None:
 
 
 def nasbench201(c: ConfigDict) -> None:
-    """The paper's population, of which 5 % take part in a tournament; an edge is drawn anew."""
+    """The paper's population, tournaments of 5 %; a mutation resamples an edge."""
     common.use_nasbench201(c)
     c.search.searcher = registry.defaults('searcher', 'evolution', **EVOLUTION)
 
 
 def macro(c: ConfigDict) -> None:
-    """As `nasbench201`; a layer is drawn anew."""
+    """The settings of `nasbench201`; a mutation resamples a layer."""
     common.use_macro(c)
     c.search.searcher = registry.defaults('searcher', 'evolution', **EVOLUTION)

@@ -1,25 +1,24 @@
 """MnasNet's search (Tan et al. 2019, https://arxiv.org/abs/1807.11626): accuracy against latency.
 
-  python -m cls.main --config configs/search/mnasnet.py           small nets on embedded digits
+  python -m cls.main --config configs/search/mnasnet.py           small, on embedded digits
   python -m cls.main --config configs/search/mnasnet.py:paper     the paper's, on ImageNet
   python -m cls.main --config configs/search/mnasnet.py:mnasnet_table --config.search.table=FILE
 
-ARM,random in the place of an arm searches the same at random. The reward trades off softly; for
-the hard one --config.search.objective.alpha=0 --config.search.objective.beta=-1. What a search
-finds is trained by
+ARM,random is random search with the same settings. The reward is the soft trade-off; the hard one
+is --config.search.objective.alpha=0 --config.search.objective.beta=-1. To train the result:
 
   python -m cls.main --config configs/mnasnet.py --config.model.genotype=RUN/genotype.json
 
-Expected: see configs/search/README.md for what was measured. The paper's, which has not been run
-here: 8,000 models in 4.5 days on 64 TPUs (v2), among them A1 with 75.2 % on ImageNet in 78 ms.
+Measurements: configs/search/README.md. Published, not reproduced here: 8,000 models in 4.5 days on
+64 TPUs (v2), among them A1 with 75.2 % on ImageNet in 78 ms.
 """
 
 from ml_collections import ConfigDict
 
+from cls.recipes import mnasnet
+from cls.recipes.search import common
+from cls.recipes.search.nasnet import SHORT, SHORTEST
 from cls.search import registry
-from configs import mnasnet
-from configs.search import common
-from configs.search.nasnet import SHORT, SHORTEST
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -28,9 +27,9 @@ def get_config(argument: str = '') -> ConfigDict:
 
 
 def digits(c: ConfigDict) -> None:
-    """Three stages at 16 pixels; cost is multiply-adds, which a quarter of the nets meets.
+    """Three stages at 16 pixels; a quarter of the networks meets the target of multiply-adds.
 
-    Those are counted, so that a run can be repeated. For milliseconds of this machine:
+    Multiply-adds are counted, so a run is reproducible. For milliseconds on this machine:
 
       --config.search.evaluator.name=train_latency --config.search.objective.metric=latency
       --config.search.objective.target=MILLISECONDS
@@ -53,11 +52,11 @@ def digits(c: ConfigDict) -> None:
 
 
 def paper(c: ConfigDict) -> None:
-    """Sections 4 and 5: 5 epochs of ImageNet, 50,000 of its training images kept; 8,000 models.
+    """Sections 4 and 5: 5 epochs of ImageNet, 50,000 training images held out; 8,000 models.
 
-    75 ms are of a Pixel 1; what is measured here is the machine that trains, so set the target to
-    what its nets are to take. Not published: how the rate falls within 5 epochs (as in the whole
-    training here, after one epoch of warm-up), and how many models are out at once.
+    75 ms are on a Pixel 1; this search measures the machine that trains, so set the target for that
+    machine. Not published: the schedule within 5 epochs (here that of the full training, after one
+    epoch of warm-up), and the number of models evaluated at once.
     """
     c.search.space = registry.defaults('space', 'mnasnet')
     c.search.searcher = registry.defaults('searcher', 'policy_gradient')
@@ -71,7 +70,7 @@ def paper(c: ConfigDict) -> None:
 
 
 def mnasnet_table(c: ConfigDict) -> None:
-    """Accel-NASBench: ImageNet after a short training, milliseconds on a VCK190 FPGA, 3 wanted."""
+    """Accel-NASBench: ImageNet after a short training; target 3 ms on a VCK190 FPGA."""
     c.search.space = registry.defaults('space', 'accel_nasbench')
     c.search.evaluator = registry.defaults('evaluator', 'surrogate')
     c.search.searcher = registry.defaults('searcher', 'policy_gradient', **SHORT)

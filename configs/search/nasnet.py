@@ -1,26 +1,25 @@
 """NASNet's search (Zoph et al. 2018, https://arxiv.org/abs/1707.07012): a controller and PPO.
 
-  python -m cls.main --config configs/search/nasnet.py            small nets on embedded digits
+  python -m cls.main --config configs/search/nasnet.py            small, on embedded digits
   python -m cls.main --config configs/search/nasnet.py:paper      the paper's, on CIFAR-10
   python -m cls.main --config configs/search/nasnet.py:nasbench201 --config.search.table=FILE
   python -m cls.main --config configs/search/nasnet.py:macro --config.search.table=FILE
 
-ARM,random in the place of an arm searches the same at random. What a search finds is trained by
+ARM,random is random search with the same settings. To train the result:
 
   python -m cls.main --config configs/nasnet.py --config.model.genotype=RUN/genotype.json
 
-Expected: see configs/search/README.md for what was measured. The paper's, which has not been run
-here: 20,000 models in 4 days of 500 P100 GPUs, the best of which reaches 97.35 % on CIFAR-10 (with
-cutout) when it is trained in full.
+Measurements: configs/search/README.md. Published, not reproduced here: 20,000 models in 4 days on
+500 P100 GPUs; after full training the best reaches 97.35 % on CIFAR-10 (with cutout).
 """
 
 from ml_collections import ConfigDict
 
+from cls.recipes import nasnet
+from cls.recipes.search import common
 from cls.search import registry
-from configs import nasnet
-from configs.search import common
 
-# With the paper's rate the controller would hardly move; of 60 nets an LSTM learns too little.
+# At the paper's rate the controller hardly moves, and 60 networks are too few to train an LSTM.
 SHORT = {'learning_rate': 3.5e-3}
 SHORTEST = {'controller': 'factorised', 'learning_rate': 0.1, 'batch': 5}
 
@@ -33,7 +32,7 @@ def get_config(argument: str = '') -> ConfigDict:
 
 
 def digits(c: ConfigDict) -> None:
-    """Cells of 2 nodes, two stacks of one normal cell, F = 8; 40 nets."""
+    """Cells of 2 nodes, two stacks of one normal cell, F = 8; 40 networks."""
     c.search.space = registry.defaults('space', 'nasnet', nodes=2)
     c.search.searcher = registry.defaults('searcher', 'policy_gradient', **SHORTEST)
     c.search.evaluations = 40
@@ -44,10 +43,10 @@ def digits(c: ConfigDict) -> None:
 
 
 def paper(c: ConfigDict) -> None:
-    """Section 3: CIFAR-10, N = 2, F = 32, 20 epochs, 5,000 images kept to evaluate; 20,000 nets.
+    """Section 3: CIFAR-10, N = 2, F = 32, 20 epochs, 5,000 validation images; 20,000 networks.
 
-    500 at a time, told as soon as they are done. How these small nets are trained is from memory:
-    as the large ones here, without their drop path and auxiliary head.
+    500 at a time, each reported when it is done. The recipe of these small networks is from memory:
+    that of the large ones, without drop path and auxiliary head.
     """
     c.search.space = registry.defaults('space', 'nasnet')
     c.search.searcher = registry.defaults('searcher', 'policy_gradient')
@@ -60,12 +59,12 @@ def paper(c: ConfigDict) -> None:
 
 
 def nasbench201(c: ConfigDict) -> None:
-    """The paper's controller, with a rate for 25 batches where the paper has 1,000."""
+    """The paper's controller, with a rate for 25 batches instead of the paper's 1,000."""
     common.use_nasbench201(c)
     c.search.searcher = registry.defaults('searcher', 'policy_gradient', **SHORT)
 
 
 def macro(c: ConfigDict) -> None:
-    """The paper's controller, with a rate for 25 batches where the paper has 1,000."""
+    """The paper's controller, with a rate for 25 batches instead of the paper's 1,000."""
     common.use_macro(c)
     c.search.searcher = registry.defaults('searcher', 'policy_gradient', **SHORT)

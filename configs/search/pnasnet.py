@@ -1,27 +1,25 @@
 """PNASNet's search, by growing cells (Liu et al. 2018, https://arxiv.org/abs/1712.00559).
 
-  python -m cls.main --config configs/search/pnasnet.py           small nets on embedded digits
+  python -m cls.main --config configs/search/pnasnet.py           small, on embedded digits
   python -m cls.main --config configs/search/pnasnet.py:paper     the paper's, on CIFAR-10
 
-ARM,random in the place of an arm searches cells of all blocks at random. What a search finds is
-trained by
+ARM,random is random search of cells with all blocks. To train the result:
 
   python -m cls.main --config configs/pnasnet.py --config.model.genotype=RUN/genotype.json
 
-Nets are predicted from smaller ones, which the tabular benchmarks do not have: see
-cls/search/searchers/progressive.py. The paper's result is the best cell of the last level; a run's
-is the best of all, which may have fewer blocks.
+The surrogate predicts networks from smaller ones, and the tabular benchmarks have no smaller ones:
+see cls/search/searchers/progressive.py. The paper's result is the best cell of the last level; the
+result of a run is the best of all levels and may have fewer blocks.
 
-Expected: see configs/search/README.md for what was measured. The paper's, which has not been run
-here: 1,160 models in about 225 GPU-days (from memory), the best of which reaches 96.59 % on
-CIFAR-10 when it is trained in full.
+Measurements: configs/search/README.md. Published, not reproduced here: 1,160 models in about 225
+GPU-days (from memory); after full training the best reaches 96.59 % on CIFAR-10.
 """
 
 from ml_collections import ConfigDict
 
+from cls.recipes import pnasnet
+from cls.recipes.search import common
 from cls.search import registry
-from configs import pnasnet
-from configs.search import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
@@ -30,7 +28,7 @@ def get_config(argument: str = '') -> ConfigDict:
 
 
 def digits(c: ConfigDict) -> None:
-    """Cells of up to 3 blocks, 4 operations, K = 12, N = 1, F = 8: 36 + 12 + 12 nets."""
+    """Cells of up to 3 blocks, 4 operations, K = 12, N = 1, F = 8: 36 + 12 + 12 networks."""
     operations = ('sep_3x3', 'identity', 'avg_3x3', 'max_3x3')
     c.search.space = registry.defaults('space', 'pnasnet', operations=operations, nodes=3)
     c.search.searcher = registry.defaults('searcher', 'progressive', beam=12)
@@ -41,11 +39,10 @@ def digits(c: ConfigDict) -> None:
 
 
 def paper(c: ConfigDict) -> None:
-    """CIFAR-10, N = 2, F = 24, 20 epochs, rate 0.01, 5,000 images kept to evaluate; 1,160 nets.
+    """CIFAR-10, N = 2, F = 24, 20 epochs, rate 0.01, 5,000 validation images; 1,160 networks.
 
-    All from memory. Levels are told as soon as they are done, in any order, which changes nothing.
-    What else of the training of these small nets is not known is as of the large ones here, without
-    their drop path and auxiliary head.
+    All from memory. The results of a level are reported in any order, without effect on the search.
+    The rest of the recipe is that of the large networks, without drop path and auxiliary head.
     """
     c.search.space = registry.defaults('space', 'pnasnet')
     c.search.searcher = registry.defaults('searcher', 'progressive')

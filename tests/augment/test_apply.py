@@ -15,7 +15,7 @@ from cls.augment.spec import AugmentSpec
 from cls.steps import sharding as meshes
 from cls.steps import train_step
 from cls.steps.state import new_state
-from cls.steps.train_step import Recipe, make_train_step, normalise
+from cls.steps.train_step import Recipe, make_train_step, normalize
 
 EVERYTHING = AugmentSpec(
     policy='autoaugment_svhn',
@@ -42,7 +42,7 @@ def batch(n=16, size=8, channels=3):
 
 
 def scaled(images):
-    return normalise(images, (120.0,), (60.0,))
+    return normalize(images, (120.0,), (60.0,))
 
 
 def on_devices(augment, count):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cls.augment import color, warp
-from cls.steps.train_step import normalise
+from cls.steps.train_step import normalize
 
 TORCH, TENSORFLOW = (
     np.load(Path(__file__).parent / f'{name}.npz') for name in ('torch', 'tensorflow')
@@ -101,7 +101,7 @@ def test_rotation_is_torchvisions():
 
 def test_global_contrast_is_tensorflows_and_mean_and_deviation_follow():
     images = jnp.asarray(TENSORFLOW['plain'])  # one of them flat, one nearly
-    ours = normalise(images, (0.0,), (1.0,), 'global')
+    ours = normalize(images, (0.0,), (1.0,), 'global')
     np.testing.assert_allclose(ours, TENSORFLOW['standard'], atol=5e-5)
-    scaled = normalise(images, (0.5,), (0.25,), 'global')
+    scaled = normalize(images, (0.5,), (0.25,), 'global')
     np.testing.assert_allclose(scaled, (TENSORFLOW['standard'] - 0.5) / 0.25, atol=2e-4)

@@ -8,7 +8,7 @@ import pytest
 from cls.config import defaults
 from cls.config import load as configs
 from cls.errors import UserError
-from configs.search import common as searches
+from cls.recipes.search import common as searches
 
 RESNET = 'configs/resnet.py'
 

@@ -1,4 +1,4 @@
-"""Durations: units, the rounding rule, and what is refused."""
+"""Durations: units, the rounding rule, and errors."""
 
 import pytest
 
@@ -34,7 +34,7 @@ def test_steps(text, expected):
 
 
 def test_arithmetic_is_exact():
-    # In floating point 0.145 * 100 is 14.499999999999998, which would round down.
+    # In floating point 0.145 * 100 is 14.499999999999998, and would round down.
     assert steps('0.145 epochs', batch=1, examples=100) == 15
 
 

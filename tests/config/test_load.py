@@ -15,7 +15,8 @@ from cls.config import durations
 from cls.config import load as configs
 from cls.errors import UserError
 from cls.nn.init import shapes_only
-from cls.steps import optim
+from cls.steps.optim import OptimSpec, make_optimizer
+from cls.steps.schedule import ScheduleSpec, make_schedule
 
 RESNET = 'configs/resnet.py'
 
@@ -56,7 +57,7 @@ def test_loading_from_another_folder(tmp_path, monkeypatch):
     assert configs.load(RESNET).model.name == 'resnet20_cifar'
     own = tmp_path / 'own.py'
     own.write_text(
-        'from configs import common\n'
+        'from cls.recipes import common\n'
         'def get_config(argument):\n'
         '    c = common.base()\n'
         '    c.model.name = argument\n'
@@ -257,8 +258,9 @@ def check_arm(text):
     sizes = {'batch': config.batch, 'examples': EXAMPLES.get(config.data.name, 1_281_167)}
     total = durations.steps(config.duration, **sizes)
     to_steps = functools.partial(durations.steps, **sizes, total=total)
-    rate = optim.schedule(config.schedule, config.optim.lr, to_steps=to_steps, total=total)
-    optimizer = optim.optimizer(config.optim, rate, params)
+    schedule = ScheduleSpec.from_config(config, to_steps=to_steps, total=total)
+    rate = make_schedule(schedule)
+    optimizer = make_optimizer(OptimSpec.from_config(config), rate, params)
     state = jax.eval_shape(optimizer.init, params)
     updates, _ = jax.eval_shape(optimizer.update, params, state, params)
     assert jax.tree.map(jnp.shape, updates) == jax.tree.map(jnp.shape, params)

@@ -1,4 +1,4 @@
-"""The preset finetune: what follows from the images of a folder, and from the weights."""
+"""The preset finetune: the fields that follow from the images of a folder and from the weights."""
 
 import json
 import shutil

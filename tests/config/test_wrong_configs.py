@@ -13,6 +13,7 @@ from arms import FILES
 
 from cls.config import defaults
 from cls.config import load as configs
+from cls.config.field import DURATION
 from cls.errors import UserError
 from cls.models import registry
 from cls.setup import set_up
@@ -41,7 +42,7 @@ DURATIONS = ['forever', '-3 epochs', '1 parsecs', 'x' * 300, '1e999 steps', '3']
 
 
 def refusal(spec, *overrides, module=True):
-    """The line with which a config is refused, '' if it is not."""
+    """Returns the error of a config, '' if it is accepted."""
     try:
         set_up(configs.load(spec, overrides), complete=module)
     except UserError as error:
@@ -51,9 +52,9 @@ def refusal(spec, *overrides, module=True):
 
 
 def wrong(field):
-    """Texts that are wrong for a field by what the table says of it alone."""
+    """Returns texts that the entry of a field in the table refuses."""
     texts = list(WRONG[type(field.default)])
-    if field.values == defaults.DURATION:
+    if field.values == DURATION:
         texts += DURATIONS
     if field.names:
         texts.append('no_such_name')
@@ -79,7 +80,7 @@ def test_a_field_refuses_what_it_does_not_take(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for text in wrong(defaults.FIELDS[name]):
         assert name in refusal(RESNET, (name, text)), text
-    # What some fields take is taken, or refused by a line, and nothing else.
+    # Texts that some fields accept are accepted, or refused by a line.
     for text in DOUBTFUL[type(defaults.FIELDS[name].default)]:
         refusal(RESNET, (name, text))
 
@@ -111,9 +112,9 @@ def test_arguments_that_no_config_has(file):
 
 
 def own(text):
-    """A config file of one's own, whose function does what a text says to the defaults."""
+    """Returns a user's config file, with a line of code that changes the defaults."""
     return (
-        'from configs import common\n'
+        'from cls.recipes import common\n'
         'def get_config(argument):\n'
         '    c = common.base()\n'
         "    c.model.name = 'resnet20_cifar'\n"

@@ -7,7 +7,8 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from configs.common import base
+from cls.data.spec import DataSpec
+from cls.recipes.common import base
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -21,12 +22,12 @@ def cache(tmp_path_factory):
 
 @pytest.fixture
 def make_data():
-    """Returns a function: fields -> config.data with these fields changed."""
+    """Returns a function: fields -> the specification with these fields of config.data."""
 
     def make(**fields):
-        data = base().data
-        data.update(fields)
-        return data
+        config = base()
+        config.data.update(fields)
+        return DataSpec.from_config(config)
 
     return make
 

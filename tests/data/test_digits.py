@@ -128,9 +128,9 @@ def test_without_tensorflow(cache):
         """
         import sys
         from cls.data import pipeline, datasets
-        from configs.common import base
+        from cls.data.spec import DataSpec
 
-        data = base().data
+        data = DataSpec()
         for split in ('train', 'eval'):
             source = datasets.load(data, split)
         next(pipeline.train_batches(source, data, batch=8, seed=0, num_classes=10))

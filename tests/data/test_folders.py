@@ -1,6 +1,7 @@
 """Image folders: layouts, the part held out, the order of a run's classes, formats."""
 
 import csv
+import dataclasses
 import io
 import json
 import logging
@@ -14,6 +15,7 @@ from PIL import Image
 
 from cls import evaluate
 from cls.config import load as configs
+from cls.config.runs import run_config
 from cls.data import datasets, splits
 from cls.data.classes import wnids
 from cls.data.decode import SUFFIXES
@@ -192,7 +194,7 @@ def test_unknown_classes_are_not_guessed(tmp_path, capsys):
     """Of a net with three outputs and a folder of two classes, which are which?"""
     run_of(tmp_path / 'run', ())
     folder_of(tmp_path / 'data', {'cat': 1, 'eel': 1})
-    with pytest.raises(UserError, match='has 2 classes and the net 3, .*classes.json'):
+    with pytest.raises(UserError, match='has 2 classes and the network 3, .*classes.json'):
         evaluated(tmp_path / 'run', tmp_path / 'data')
     folder_of(tmp_path / 'data', {'dog': 1}, first=2)
     setup, _ = evaluated(tmp_path / 'run', tmp_path / 'data')
@@ -208,26 +210,28 @@ def test_unknown_classes_are_not_guessed(tmp_path, capsys):
 def test_training_writes_the_names(tmp_path, monkeypatch):
     from cls import train
 
-    monkeypatch.setattr(train, 'train', lambda setup, *_: setup.info.class_names)
+    monkeypatch.setattr(train, 'fit', lambda setup, *_: setup.info.class_names)
     config = configs.load('configs/resnet.py')
-    names = train.in_folder(config, tmp_path / 'run')
+    names = train.job(config, tmp_path / 'run')
     assert json.loads((tmp_path / 'run' / 'classes.json').read_text()) == list(names)
     assert names == tuple('0123456789')
 
 
 def test_a_run_goes_on_with_the_classes_that_it_began_with(tmp_path):
     config = configs.load('configs/resnet.py')
-    with open_run(tmp_path, config, ('cat', 'dog')):  # imported, say: not begun, so it may change
+    with open_run(
+        tmp_path, run_config(config), ('cat', 'dog')
+    ):  # imported, say: not begun, so it may change
         pass
-    with open_run(tmp_path, config, ('cat', 'eel')):
+    with open_run(tmp_path, run_config(config), ('cat', 'eel')):
         (tmp_path / 'metrics.jsonl').touch()
     for names in (('cat', 'owl'), ('eel', 'cat'), ('cat', 'eel', 'owl')):
         with (
             pytest.raises(UserError, match='holds a run of 2 classes, and the data set has'),
-            open_run(tmp_path, config, names),
+            open_run(tmp_path, run_config(config), names),
         ):
             raise AssertionError('claimed')
-    with open_run(tmp_path, config, ('cat', 'eel')):
+    with open_run(tmp_path, run_config(config), ('cat', 'eel')):
         assert load_classes(tmp_path) == ('cat', 'eel')
 
 
@@ -356,7 +360,6 @@ def test_a_held_out_part_is_no_test_split(tmp_path, make_data):
     assert sorted([*held.files, *train.files]) == [
         f'{name}/{number:03}.png' for name in ('cat', 'dog') for number in range(2)
     ]
-    data.eval_split = 'test'
     assert evaluated_part(tmp_path, make_data, eval_split='test', eval_fraction=0.5)[0] == 1
 
 
@@ -416,10 +419,10 @@ def test_prepared_sets_prefer_validation_too(tmp_path, make_data, builder_of_spe
     data = make_data(name='tfds:three', dir=str(tmp_path))
     cases = {'': (2, 'validation', 'validation'), 'test': (3, 'test', 'test')}
     for asked, expected in cases.items():
-        data.eval_split = asked
+        data = dataclasses.replace(data, eval_split=asked)
         source = datasets.load(data, 'eval')
         assert (len(source), source.split, source.split_kind) == expected
-    data.eval_split = 'train[50%:]'
+    data = dataclasses.replace(data, eval_split='train[50%:]')
     assert datasets.load(data, 'eval').split_kind == 'validation'
     with pytest.raises(
         UserError, match=r'speckles has no split to evaluate on, it has train: .*90%'
@@ -440,13 +443,13 @@ def test_the_order_of_numbers_is_said_and_can_be_chosen(tmp_path, make_data, cap
     data = make_data(name=f'folder:{tmp_path}')
     assert datasets.load(data, 'train').class_names == tuple(sorted(names))
     assert 'text order, 0, 1, 10, 100, ...; the natural order differs, 0, 1, 2, 10' in caplog.text
-    data.class_order = 'natural'
+    data = dataclasses.replace(data, class_order='natural')
     train, test = datasets.load(data, 'train'), datasets.load(data, 'eval')
     assert train.class_names == test.class_names == tuple(names)
     assert labels_of(train) == {value: label for label, value in enumerate(range(7))}
     assert labels_of(test) == {50: 3, 51: 2}
     assert len(caplog.records) == 3  # each order once, and the classes that val/ lacks
-    data.class_order = 'numbers'
+    data = dataclasses.replace(data, class_order='numbers')
     with pytest.raises(UserError, match="class_order is 'numbers': expected one of text, natural"):
         datasets.load(data, 'train')
 
@@ -565,7 +568,7 @@ def test_names_need_not_be_utf_8(tmp_path, make_data):
     data = make_data(name=f'folder:{tmp_path}', eval_fraction=0.5)
     source = datasets.load(data, 'eval')
     assert len(source.identity()['digest']) == 16
-    data.eval_fraction = 0.0
+    data = dataclasses.replace(data, eval_fraction=0.0)
     source = datasets.load(data, 'eval')
     one = metrics.Predictions(np.ones((2, 1)), np.zeros(2, np.int32))
     metrics.write_predictions(tmp_path / 'p.csv', one, source.class_names, source.files)

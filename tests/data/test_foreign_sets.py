@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from cls.config import load as configs
+from cls.config.runs import load_config
 from cls.data import datasets
 from cls.errors import UserError
-from cls.run.workdir import load_config
 from cls.setup import set_up
 from cls.storage import paths
 

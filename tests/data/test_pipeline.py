@@ -1,5 +1,6 @@
 """Batches: every example once an epoch, the same on any number of processes, after any restart."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -8,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from cls.data import datasets, order, pipeline, sources, transforms
+from cls.data import datasets, order, pipeline, readers, sources, transforms
 from cls.errors import UserError
 
 
@@ -132,10 +133,10 @@ def test_sizes_are_a_function_of_the_step(source, fields, make_data):
 
 def test_what_is_in_pixels_grows_with_the_image(make_data):
     data = make_data(image_size=224, scale=(256, 480), pad=4)
-    half = pipeline.at_size(data, 112)
+    half = data.at_size(112)
     assert (half.image_size, half.scale, half.pad) == (112, (128, 240), 2)
     assert (data.image_size, data.scale, data.pad) == (224, (256, 480), 4)
-    assert pipeline.at_size(data, 224) is data
+    assert data.at_size(224) is data
 
 
 def test_random_images_come_in_any_size(make_data):
@@ -277,7 +278,7 @@ def test_synthetic_is_not_cropped(make_data):
         order.shuffled(np.arange(4), len(source), 0), batch['image'], strict=True
     ):
         np.testing.assert_array_equal(image, source[index]['image'])
-    data.eval_resize = 20
+    data = dataclasses.replace(data, eval_resize=20)
     batch = next(iter(pipeline.eval_batches(source, data, batch=4, num_classes=1000)))
     np.testing.assert_array_equal(batch['image'][3], source[3]['image'])
 
@@ -285,15 +286,16 @@ def test_synthetic_is_not_cropped(make_data):
 WORKERS = """
 import sys
 import numpy as np
+import dataclasses
 from absl import flags
-from configs.common import base
 from cls.data import pipeline, sources
+from cls.data.spec import DataSpec
 from cls.errors import UserError
 
 left_open = []
 
 def hashes(data, workers, steps, start=0):
-    data.workers = workers
+    data = dataclasses.replace(data, workers=workers)
     source = datasets.load(data, 'train')
     iterator = pipeline.train_batches(source, data, batch=4, seed=0, num_classes=3)
     iterator.set_state({'step': start})
@@ -303,8 +305,7 @@ def hashes(data, workers, steps, start=0):
     return found
 
 if __name__ == '__main__':
-    data = base().data
-    data.update(name='folder:' + sys.argv[1], image_size=24, train_crop='random_resized')
+    data = DataSpec('folder:' + sys.argv[1], image_size=24, train_crop='random_resized')
     threads = hashes(data, 0, 7)
     assert len(set(threads)) == 7
     assert hashes(data, 2, 7) == threads
@@ -384,7 +385,7 @@ def test_large_sets_are_not_resized_in_memory(make_data, monkeypatch):
     """They are resized one by one, to the same."""
     data = make_data(image_size=9, train_crop='none')
     expected = take(pipeline.train_batches(held(46), data, batch=8, seed=0, num_classes=10), 3)
-    monkeypatch.setattr(pipeline, 'MEMORY_LIMIT', 100)
+    monkeypatch.setattr(readers, 'MEMORY_LIMIT', 100)
     got = take(pipeline.train_batches(held(46), data, batch=8, seed=0, num_classes=10), 3)
     assert_equal(got, expected)
 
@@ -409,7 +410,7 @@ def test_threads_give_the_same(make_data, birds, monkeypatch):
     source = datasets.load(data, 'train')
     found = {}
     for threads in (0, 1, 5):
-        monkeypatch.setattr(pipeline, '_threads', lambda source, threads=threads: threads)
+        monkeypatch.setattr(pipeline, 'reading_threads', lambda source, threads=threads: threads)
         iterator = pipeline.train_batches(source, data, batch=6, seed=0, num_classes=3)
         found[threads] = take(iterator, 4)
     assert_equal(found[1], found[0])

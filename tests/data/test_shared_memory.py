@@ -1,12 +1,13 @@
 """Shared memory, by which workers hand over their batches: what they need, and when it is full."""
 
+import dataclasses
 import os
 import subprocess
 import sys
 
 import pytest
 
-from cls.data import pipeline
+from cls.data import iteration, pipeline
 from cls.data.sources import Source
 
 MIB = 2**20
@@ -14,8 +15,8 @@ MIB = 2**20
 PROGRAM = """
 import os, sys, time
 import numpy as np
-from configs.common import base
-from cls.data import pipeline, sources
+from cls.data.spec import DataSpec
+from cls.data import iteration, pipeline, sources
 from cls.errors import UserError
 
 class Large(sources.Source):
@@ -26,15 +27,14 @@ class Large(sources.Source):
         return {'image': np.zeros((64, 64, 3), np.uint8), 'label': 0}
 
 def used():
-    found = os.statvfs(pipeline.SHARED)
+    found = os.statvfs(iteration.SHARED)
     return (found.f_blocks - found.f_bfree) * found.f_frsize
 
 if __name__ == '__main__':
-    data, before = base().data, used()
-    data.update(name='folder:x', image_size=64, train_crop='none', workers=2)
+    data, before = DataSpec('folder:x', image_size=64, train_crop='none', workers=2), used()
     iterator = pipeline.train_batches(Large(), data, batch=64, seed=0, num_classes=10)
-    need = pipeline.shared_memory(iterator)
-    print(pipeline.missing_shared_memory([need], pipeline.free_shared_memory()))
+    need = iteration.shared_memory(iterator)
+    print(iteration.missing_shared_memory([need], iteration.free_shared_memory()))
     kept, most = [], 0
     try:
         for _ in range(10):
@@ -56,9 +56,9 @@ def run(tmp_path):
 
     def start(size):
         (tmp_path / 'program.py').write_text(PROGRAM)
-        mount = f'mount -t tmpfs -o size={size} tmpfs {pipeline.SHARED}'
+        mount = f'mount -t tmpfs -o size={size} tmpfs {iteration.SHARED}'
         shell = ['unshare', '--mount', 'sh', '-c']
-        if not os.path.isdir(pipeline.SHARED) or subprocess.run([*shell, mount]).returncode:
+        if not os.path.isdir(iteration.SHARED) or subprocess.run([*shell, mount]).returncode:
             pytest.skip('this machine lets nobody mount')
         done = subprocess.run(
             [*shell, f'{mount} && exec "$0" "$@"', sys.executable, tmp_path / 'program.py'],
@@ -105,21 +105,21 @@ def test_eight_workers_with_batches_of_128_images(make_data):
     data = make_data(image_size=224, workers=8, train_crop='random_resized')
     fields = {'batch': 128, 'seed': 0, 'num_classes': 10}
     iterator = pipeline.train_batches(Decoded(), data, **fields)
-    need = pipeline.shared_memory(iterator)
+    need = iteration.shared_memory(iterator)
     assert need == 50 * 128 * 224 * 224 * 3
     assert round(need / MIB) == 919
     # A process's share; the largest size; two sources; none without workers.
     shared = pipeline.train_batches(Decoded(), data, process=(1, 4), **fields)
-    assert pipeline.shared_memory(shared) == need / 4
+    assert iteration.shared_memory(shared) == need / 4
     growing = pipeline.train_batches(Decoded(), data, sizes=((0, 112), (5, 448)), **fields)
-    assert pipeline.shared_memory(growing) == 4 * need
-    assert pipeline.shared_memory(pipeline.Paired(iterator, iterator)) == 2 * need
-    data.workers = 0
+    assert iteration.shared_memory(growing) == 4 * need
+    assert iteration.shared_memory(iteration.ZippedIterator(iterator, iterator)) == 2 * need
+    data = dataclasses.replace(data, workers=0)
     alone = pipeline.train_batches(Decoded(), data, **fields)
-    assert pipeline.shared_memory(alone) == 0
+    assert iteration.shared_memory(alone) == 0
 
-    assert pipeline.missing_shared_memory([need], need) == ''
-    assert pipeline.missing_shared_memory([need, need], None) == ''
-    text = pipeline.missing_shared_memory([need, need], 64 * MIB)
+    assert iteration.missing_shared_memory([need], need) == ''
+    assert iteration.missing_shared_memory([need, need], None) == ''
+    text = iteration.missing_shared_memory([need, need], 64 * MIB)
     assert 'has 64 MiB left' in text
     assert 'the workers of 2 process(es) here need up to 1,838 MiB' in text

@@ -143,7 +143,7 @@ def load(fields):
 
 def whole_run(fields, workdir):
     """A run in this process, on its eight devices."""
-    train.in_folder(load(fields), workdir)
+    train.job(load(fields), workdir)
     return workdir
 
 

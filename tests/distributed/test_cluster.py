@@ -83,9 +83,9 @@ def test_flags_say_all():
         (('host:99999', 4, 0), 'expected HOST:PORT'),
         (('host:1', 4, 4), '--process_index is 4 and --process_count 4'),
         (('host:1', -1, 0), '--process_count -1'),
-        (('host:1', 4, -1), 'nothing tells what other processes there are: expected --coordinator'),
-        (('', 4, 1), 'nothing tells'),
-        (('', 0, 1), 'nothing tells'),
+        (('host:1', 4, -1), 'nothing describes the other processes: expected --coordinator'),
+        (('', 4, 1), 'nothing describes'),
+        (('', 0, 1), 'nothing describes'),
     ],
 )
 def test_flags_that_do_not_do(flags, words):

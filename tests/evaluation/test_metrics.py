@@ -20,7 +20,7 @@ def softmax(logits):
 
 @pytest.fixture(scope='module')
 def found():
-    """Predictions of 7 classes, of which the last has no image."""
+    """Predictions of 7 classes; the last has no image."""
     labels = RNG.integers(6, size=500).astype(np.int32)
     logits = RNG.normal(size=(500, 7)) * 2
     logits[np.arange(500), labels] += 2
@@ -59,7 +59,7 @@ def test_classes_of_one_name_stay_apart():
 
 
 def test_calibration_error_by_hand():
-    # Bins of width 1/15: 0.6 ends the 9th, 0.61 lies in the 10th; two images there.
+    # Bins of width 1/15: 0.6 ends the 9th, 0.61 is in the 10th, with two images.
     sure = np.array([0.6, 0.61, 0.62, 1.0])
     probabilities = np.stack([sure, 1 - sure], 1)
     labels = np.array([0, 0, 1, 0])

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import tiny
 
-from cls.evaluate import evaluate_state
-from cls.evaluation import precise_bn
+from cls.evaluate import evaluate_state, precise_variables
 from cls.nn.norm import BatchNorm
 from cls.setup import abstract_state
 from cls.steps import sharding as meshes
@@ -22,7 +21,7 @@ def on_mesh(setup, step=0):
 
 
 def by_numpy(setup, params, batches):
-    """{'norm1', 'norm2'} -> (mean, variance) of what each saw, over all batches, in float64."""
+    """{'norm1', 'norm2'} -> (mean, variance) of each norm's input over all batches, in float64."""
     params = jax.tree.map(np.float64, params)
     images = [np.float64(batch['image']) for batch in batches]
     xs = [(x - setup.recipe.mean[0]) / setup.recipe.std[0] for x in images]
@@ -42,7 +41,7 @@ def test_statistics_are_the_populations(devices, accumulate, step):
     overrides = (('eval.precise_bn', '40'), ('accumulate', str(accumulate)))
     setup = tiny.setup(*overrides, devices=devices)
     state = on_mesh(setup, step)
-    found = precise_bn.variables(setup, state, state.variables())
+    found = precise_variables(setup, state, state.variables())
 
     iterator = train_batches(setup)
     iterator.set_state({'step': step})

@@ -1,4 +1,4 @@
-"""Protocols: their views, their names, and nets that slide over larger images."""
+"""Protocols: their views, their names, and networks that slide over larger images."""
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +8,10 @@ from compiling import FAST
 
 from cls import models
 from cls.config import load as configs
+from cls.data.spec import DataSpec
 from cls.errors import UserError
 from cls.evaluation import protocols
+from cls.evaluation.protocols import EvalSpec
 from cls.models.prelunet import spatial_pyramid
 from cls.models.registry.init import init
 from cls.nn.pool import over_windows
@@ -20,6 +22,10 @@ RNG = np.random.default_rng(5)
 
 def config(*overrides):
     return configs.load('configs/resnet.py', overrides)
+
+
+def specs(config):
+    return EvalSpec.from_config(config), DataSpec.from_config(config)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +45,7 @@ def test_protocols_have_as_many_views_as_their_papers(name, views, shown):
         ('data.image_size', '224'), ('data.eval_resize', '256'), ('eval.scales', '256,384,512')
     )
     protocol = protocols.find(name)
-    made = protocol.views(c) if protocol.views else ()
+    made = protocol.views(*specs(c)) if protocol.views else ()
     assert [v.count for v in made] == (shown if made else [])
     assert views == (2 if protocol.mirrored else 1) * sum(shown)
     image = RNG.integers(256, size=(375, 500, 3), dtype=np.uint8)
@@ -49,14 +55,14 @@ def test_protocols_have_as_many_views_as_their_papers(name, views, shown):
 
 def test_scales_are_those_of_the_papers():
     c = config(('data.image_size', '224'), ('data.eval_resize', '256'))
-    (made,) = protocols.find('crops_144').views(c)
+    (made,) = protocols.find('crops_144').views(*specs(c))
     assert made.make.keywords['scales'] == (256, 288, 320, 352)
-    (made,) = protocols.find('crops_12').views(c)
+    (made,) = protocols.find('crops_12').views(*specs(c))
     assert made.make.keywords['scales'] == (256,)
-    (made,) = protocols.find('dense').views(c)
+    (made,) = protocols.find('dense').views(*specs(c))
     assert made.shape(500, 420) == (288, 256)  # 304 x 256, the excess cut to one 32
     c = config(('data.eval_size', '299'), ('eval.size_divisor', '1'))
-    (made,) = protocols.find('crops_144').views(c)
+    (made,) = protocols.find('crops_144').views(*specs(c))
     assert made.make.keywords['scales'] == (342, 384, 427, 470)
     assert made.make.keywords['size'] == 299
 
@@ -69,7 +75,7 @@ def test_scales_are_those_of_the_papers():
         ('eval.scales', '256,0', 'scales'),
         ('eval.scales', '256.5', 'scales'),
         ('eval.scales', '256,256', 'once'),
-        ('eval.size_divisor', '0', 'multiple'),
+        ('eval.size_divisor', '0', 'size_divisor'),
     ],
 )
 def test_what_makes_no_sense_is_one_line(field, value, message):
@@ -112,7 +118,7 @@ def nets():
 
 
 def parts(x, name, bins=(2, 1)):
-    """What the linear layers see of a window of the last map, in NumPy."""
+    """The input of the linear layers for a window of the last map, in NumPy."""
     if name == 'vgg':
         return x.transpose(0, 3, 1, 2).reshape(len(x), -1)
     return np.asarray(spatial_pyramid(jnp.asarray(x), bins))
@@ -127,7 +133,7 @@ def test_linear_layers_slide_over_larger_maps(name):
         init(model, 0, side),
     )
     c = config(('data.image_size', str(side)))
-    dense = protocols.dense_form(model, c)
+    dense = protocols.dense_form(model, DataSpec.from_config(c))
     images = RNG.standard_normal((2, side, side, 3)).astype(np.float32)
     plain = applied(model, variables, images)
     np.testing.assert_allclose(applied(dense, variables, images), plain, rtol=1e-5, atol=1e-5)
@@ -163,11 +169,11 @@ def test_the_map_of_a_prelunet_has_the_papers_side():
 
 
 def test_nets_with_a_global_mean_are_dense_already():
-    """The mean of the logits at all positions is what such a net gives."""
+    """Such a network returns the mean of the logits at all positions."""
     model = models.create(
         'resnet20_cifar', stage_sizes=(1, 1), widths=(4, 8), num_classes=5, dtype=jnp.float32
     )
-    assert protocols.dense_form(model, config()) is model
+    assert protocols.dense_form(model, DataSpec.from_config(config())) is model
     variables = init(model, 0, 8)
     images = RNG.standard_normal((2, 12, 20, 3)).astype(np.float32)
     logits, sown = applied(model, variables, images, mutable=['intermediates'])

@@ -4,8 +4,8 @@
     python tests/golden/make.py resnet 'torchvision:*'  # those that match a shell pattern
 
 Needs PyTorch and the packages of requirements.txt, and nothing of `cls`. A row's gain, the variance
-of its weights, is the smallest of GAINS for which the logits of the images differ clearly, as
-networks amplify a signal differently. A network dominated by its biases tests nothing, and one that
+of its weights, is the smallest of GAINS with clearly different logits of the images, as networks
+amplify a signal differently. A network dominated by its biases tests nothing, and one that
 amplifies the signal over a hundred layers amplifies float32's rounding like the images' difference
 (resnet152: to 1e-5 of the spread with gain 0.9, in PyTorch as in JAX; 4e-5 with 1.0).
 """

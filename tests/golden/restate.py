@@ -2,8 +2,8 @@
 
 Those files have networks that no installable package has, written from the papers and their
 authors' code and independently of `cls.models`, so that the two check each other; only the names of
-the tensors are shared. Each file has NETS: variant -> a function of some fields of the module to
-the tensors' shapes and a function of (tensors, images).
+the tensors are shared. Each file has a mapping `NETS`: variant -> a function of some fields of the
+module to the tensors' shapes and a function of (tensors, images).
 """
 
 from collections.abc import Callable, Mapping

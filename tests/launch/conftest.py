@@ -73,7 +73,8 @@ def project(tmp_path):
     """A copy of the scripts whose .venv has been set up, with a Python that takes notes."""
     root = tmp_path / 'cls'
     shutil.copytree(ROOT / 'launch', root / 'launch')
-    shutil.copy(ROOT / 'requirements.txt', root)
+    for name in ('requirements.txt', 'pyproject.toml'):
+        shutil.copy(ROOT / name, root)
     (root / 'tests').mkdir()
     shutil.copy(ROOT / 'tests' / 'requirements.txt', root / 'tests')
     made = Project(root, tmp_path / 'bin', tmp_path / 'notes')
@@ -81,10 +82,12 @@ def project(tmp_path):
     # As setup.sh stamps it; a wrong stamp would begin an installation, of which pip takes note.
     files = ['requirements.txt', 'tests/requirements.txt']
     files += sorted(str(p.relative_to(root)) for p in root.glob('launch/requirements*.txt'))
+    files.append('pyproject.toml')
     digest = hashlib.sha256(b''.join((root / name).read_bytes() for name in files)).hexdigest()
-    executable(root / '.venv/bin/python', made.program())
+    for name in ('python', 'cls'):
+        executable(root / '.venv/bin' / name, made.program())
     for name in ('tpu', 'cuda'):
         stamp = root / '.venv' / f'.installed-launch-requirements-{name}.txt'
-        stamp.write_text(f'{platform.python_version()} {digest}\n')
+        stamp.write_text(f'{platform.python_version()} {root} {digest}\n')
     executable(made.commands / 'python3', f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     return made

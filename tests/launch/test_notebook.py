@@ -1,48 +1,131 @@
 """launch/colab_tpu.ipynb: kept without outputs, and runs from top to bottom."""
 
 import json
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client.manager import start_new_kernel
 
-NOTEBOOK = Path(__file__).parents[2] / 'launch/colab_tpu.ipynb'
+ROOT = Path(__file__).parents[2]
+NOTEBOOK = ROOT / 'launch/colab_tpu.ipynb'
+
+
+def code_cells():
+    return [cell for cell in nbformat.read(NOTEBOOK, 4).cells if cell.cell_type == 'code']
+
+
+class Session:
+    """A kernel in a folder, somebody who answers its questions, and its outputs."""
+
+    def __init__(self, folder, answer=None):
+        self.questions, self.text, self.pictures = [], '', 0
+        self._answer = answer
+        self._manager, self._client = start_new_kernel(kernel_name='python3', cwd=str(folder))
+
+    def close(self):
+        self._client.stop_channels()
+        self._manager.shutdown_kernel(now=True)
+
+    def run(self, source):
+        """Returns the text that a cell prints. Raises AssertionError if the cell fails."""
+        self.text, self.pictures = '', 0
+        reply = self._client.execute_interactive(
+            source, timeout=600, stdin_hook=self._asked, output_hook=self._printed
+        )['content']
+        assert reply['status'] == 'ok', f'{reply["ename"]}: {reply["evalue"]}\n{self.text}'
+        return self.text
+
+    def _asked(self, message):
+        assert self._answer is not None, f'asked: {message["content"]["prompt"]}'
+        self.questions.append(message['content']['prompt'])
+        self._client.input(self._answer)
+
+    def _printed(self, message):
+        content = message['content']
+        self.text += content.get('text', '') if message['msg_type'] == 'stream' else ''
+        self.pictures += 'image/png' in content.get('data', {})
+
+
+@pytest.fixture
+def session():
+    sessions = []
+
+    def start(*args):
+        sessions.append(Session(*args))
+        return sessions[-1]
+
+    yield start
+    for each in sessions:
+        each.close()
 
 
 def test_it_is_kept_as_it_was_written():
     notebook = nbformat.read(NOTEBOOK, 4)
     nbformat.validate(notebook)
-    cells = [cell for cell in notebook.cells if cell.cell_type == 'code']
-    assert all(not cell.outputs and cell.execution_count is None for cell in cells)
-    assert 'tensorflow' not in NOTEBOOK.read_text()
-    # One line of text for each line, so that a diff can be read.
+    assert all(not cell.outputs and cell.execution_count is None for cell in code_cells())
     text = NOTEBOOK.read_text()
+    assert 'tensorflow' not in text
+    # One line of text for each line, so that a diff can be read.
     assert text == json.dumps(json.loads(text), indent=1, ensure_ascii=False) + '\n'
 
 
-@pytest.mark.sweep
-def test_it_runs(tmp_path):
-    from nbclient import NotebookClient
+def committed(folder):
+    """Makes a repository of a folder, and returns its path."""
+    for command in (
+        ['init', '--quiet'],
+        ['add', '--all'],
+        ['-c', 'user.name=a', '-c', 'user.email=a@b.c', 'commit', '--quiet', '-m', 'All'],
+    ):
+        subprocess.run(['git', *command], cwd=folder, check=True)
+    return str(folder)
 
-    notebook = nbformat.read(NOTEBOOK, 4)
-    for cell in notebook.cells:
-        cell.source = cell.source.replace("'40 epochs'", "'2 epochs'")
-        cell.source = cell.source.replace("'runs/notebook'", repr(str(tmp_path / 'run')))
-    where = {'metadata': {'path': str(NOTEBOOK.parent)}}
-    NotebookClient(notebook, timeout=600, kernel_name='python3', resources=where).execute()
-    text = {
-        cell.id: ''.join(output.get('text', '') for output in cell.outputs)
-        for cell in notebook.cells
-        if cell.cell_type == 'code'
-    }
-    pictures = {
-        cell.id
-        for cell in notebook.cells
-        for output in cell.get('outputs', [])
-        if 'image/png' in output.get('data', {})
-    }
+
+@pytest.fixture
+def first_cell():
+    return next(cell.source for cell in code_cells())
+
+
+def test_outside_of_a_checkout_it_asks_once_where_to_clone_from(tmp_path, session, first_cell):
+    (tmp_path / 'repository/cls').mkdir(parents=True)
+    shutil.copy(ROOT / 'cls/main.py', tmp_path / 'repository/cls')
+    (tmp_path / 'here').mkdir()
+    opened = session(tmp_path / 'here', f' {committed(tmp_path / "repository")} ')
+    assert opened.run(first_cell) == f'using {tmp_path}/here/checkout\n'
+    again = session(tmp_path / 'here')  # after a restart that Colab asks for
+    assert again.run(first_cell) == f'using {tmp_path}/here/checkout\n'
+    assert len(opened.questions) == 1
+
+
+def test_in_a_checkout_it_asks_nothing(session, first_cell):
+    assert session(ROOT / 'launch').run(first_cell) == f'using {ROOT}\n'
+
+
+def test_a_wrong_address_ends_with_the_message_of_git(tmp_path, session, first_cell):
+    with pytest.raises(AssertionError, match=re.escape("'none' gave no clone of cls. fatal:")):
+        session(tmp_path, 'none').run(first_cell)
+
+
+@pytest.mark.sweep
+def test_run_all_outside_of_a_checkout(tmp_path, session):
+    names = ('.git', '.venv', '__pycache__', '.pytest_cache', '.ruff_cache', 'runs')
+    shutil.copytree(ROOT, tmp_path / 'repository', ignore=shutil.ignore_patterns(*names))
+    (tmp_path / 'here').mkdir()
+    opened = session(tmp_path / 'here', committed(tmp_path / 'repository'))
+    text, pictures = {}, {}
+    for cell in code_cells():
+        text[cell.id] = opened.run(cell.source.replace("'40 epochs'", "'2 epochs'"))
+        pictures[cell.id] = opened.pictures
+    assert len(opened.questions) == 1
     assert 'Cpu' in text['devices'] or 'CPU' in text['devices']
     assert 'test top-1' in text['train_run']
     assert 'of 355 test images' in text['predictions_plot']
-    assert pictures == {'curves_plot', 'predictions_plot'}
-    assert json.loads((tmp_path / 'run/result.json').read_text())['step'] > 0
+    assert {cell for cell, count in pictures.items() if count} == {
+        'curves_plot',
+        'predictions_plot',
+    }
+    result = tmp_path / 'here/checkout/runs/notebook/result.json'
+    assert json.loads(result.read_text())['step'] > 0

@@ -239,7 +239,8 @@ def test_a_run_on_slurm_is_its_dry_run(has_venv, project):
     done = project.run('slurm.sh', *flags)
     assert done.returncode == 0, done.stderr
     really = [call for call in project.calls() if call[1:] != ['-m', 'pip', '--version']]
-    assert [call[0] for call in really] == ['sbatch'] if has_venv else ['python', 'sbatch']
+    installs = [] if has_venv else ['python', 'python']  # the requirements, and the command cls
+    assert [call[0] for call in really] == [*installs, 'sbatch']
     project.notes.unlink()
     subprocess.run(
         ['bash', '-ec', lines], env=project.environment(), cwd=project.root.parent, check=True
@@ -260,12 +261,13 @@ def test_relative_paths_are_those_of_the_caller(project):
     assert (away / 'where').read_text() == str(away)
     assert (away / 'new').is_dir()
     says = "open('here', 'w').write(os.environ['PYTHONPATH'])"
-    (project.root / '.venv/bin/python').write_text(project.program(says))
+    (project.root / '.venv/bin/cls').write_text(project.program(says))
     stamp = project.root / '.venv/.installed-launch-requirements-cuda.txt'
     stamp.rename(stamp.with_name('.installed-requirements.txt'))
     script = project.root / 'launch/quickstart.sh'
     subprocess.run(['bash', script, '--workdir=b'], cwd=away, env=environment, check=True)
     assert (away / 'here').read_text().split(':')[0] == str(project.root)
+    assert project.calls('cls') == [['cls', 'train', '--config', 'amoebanet', '--workdir=b']]
 
 
 def test_the_dockerfile_installs_files_that_are_there():

@@ -11,7 +11,7 @@ from cls import models
 from cls.config import load as configs
 from cls.models.prelunet import PReLU, spatial_pyramid
 from cls.models.registry.init import init
-from cls.steps import optim
+from cls.steps.optim import OptimSpec, make_optimizer
 
 RNG = np.random.default_rng(7)
 
@@ -35,13 +35,13 @@ def test_slopes_learn_and_do_not_decay():
     params = {'params': {'weight': jnp.asarray([0.5, 0.1])}}
     gradient = jax.grad(lambda p: jnp.sum(PReLU().apply(p, x)))(params)['params']
     np.testing.assert_array_equal(gradient['weight'], [-2, -10])
-    config = configs.load('configs/prelunet.py').optim
+    spec = OptimSpec.from_config(configs.load('configs/prelunet.py'))
     params = {'params': {'weight': jnp.ones(2)}, 'fc1': {'kernel': jnp.ones((2, 2))}}
-    optimizer = optim.optimizer(config, lambda step: 1.0, params)
+    optimizer = make_optimizer(spec, lambda step: 1.0, params)
     zeros = jax.tree.map(jnp.zeros_like, params)
     updates, _ = optimizer.update(zeros, optimizer.init(params), params)
     assert not updates['params']['weight'].any()
-    np.testing.assert_allclose(updates['fc1']['kernel'], -config.weight_decay)
+    np.testing.assert_allclose(updates['fc1']['kernel'], -spec.weight_decay)
 
 
 def test_the_pyramid_is_maxima_over_bins_in_pytorchs_order():

@@ -12,8 +12,8 @@ from cls.config import load as configs
 from cls.data import datasets
 from cls.distributed import agreement
 from cls.errors import UserError
+from cls.recipes.common import base
 from cls.search import job
-from configs.common import base
 
 FIELDS = {
     'model.stage_sizes': '(1, 1, 1)',
@@ -42,17 +42,17 @@ def images(tmp_path):
 
 @pytest.fixture
 def run(tmp_path, images, monkeypatch):
-    """Returns a function: fields -> a continuation, of which only the training itself is left out.
+    """Returns a function: fields -> a continuation without the training itself.
 
     The folder has a checkpoint after the first one.
     """
-    monkeypatch.setattr(train, 'train', lambda setup, *_: {'steps': setup.total_steps})
+    monkeypatch.setattr(train, 'fit', lambda setup, *_: {'steps': setup.total_steps})
 
     def continued(**changed):
         overrides = FIELDS | {'data.name': f'folder:{images}'}
         overrides |= {name.replace('__', '.'): value for name, value in changed.items()}
         config = configs.load('configs/resnet.py', tuple(overrides.items()))
-        result = train.in_folder(config, tmp_path / 'run')
+        result = train.job(config, tmp_path / 'run')
         (tmp_path / 'run' / 'checkpoints' / '2').mkdir(parents=True, exist_ok=True)
         return result
 
@@ -105,7 +105,7 @@ def test_it_is_refused_and_says_what_changed(run, images, tmp_path, change, mess
     assert before(run, tmp_path) == written
     assert run(data__allow_changed='true')['steps'] >= 4
     assert message in caplog.text
-    assert run() == {'steps': 6 if change is add else 4}  # what was allowed is what it now has
+    assert run() == {'steps': 6 if change is add else 4}  # it now has the allowed data
 
 
 def test_a_split_of_another_name_is_another(run, images):

@@ -8,6 +8,7 @@ import jax
 import pytest
 
 from cls.config import load as configs
+from cls.config.runs import run_config
 from cls.run import goodput as ledger
 from cls.run.goodput import (
     BUCKETS,
@@ -20,7 +21,7 @@ from cls.run.goodput import (
     written,
 )
 from cls.run.workdir import open_run
-from cls.train import compiled_once
+from cls.trainer import lazy_jit
 
 
 @pytest.fixture
@@ -73,13 +74,13 @@ def test_a_first_process_has_nothing_before_it(clock):
 
 
 def test_killed_twice_after_the_same_checkpoint(clock):
-    """Lost is what was done after the checkpoint; down is from a last record to the next start."""
+    """Rework follows the checkpoint; downtime is from the last record to the next start."""
     first = TimeLedger()
     spend(first, clock, start=5, compile=20, step=10, data=1, eval=2, checkpoint=3)
     checkpoint = first.record()
     spend(first, clock, checkpoint=0.5, step=7, data=0.5, eval=1.5)
     newest = first.record()
-    clock.value += 60  # of which nothing is known
+    clock.value += 60  # unknown
 
     second = TimeLedger(began=clock.value - 2)
     second.continue_from(newest, newest)  # before the checkpoint is read
@@ -110,7 +111,7 @@ def test_killed_twice_after_the_same_checkpoint(clock):
     assert report['seconds'] == running(third.seconds) == 84.5
     assert report['goodput'] == round(100 * 30 / 84.5, 2)
     assert report['goodput_with_downtime'] == round(100 * 30 / 172.5, 2)
-    assert 'lost 12.0 s; restarts: 2, 88.0 s down (goodput with that 17.4 %)' in str(third)
+    assert 'rework 12.0 s; restarts: 2, 88.0 s of downtime (goodput with that 17.4 %)' in str(third)
 
 
 def test_stopped_after_saving_nothing_is_lost(clock):
@@ -198,7 +199,7 @@ def test_a_run_that_replaces_one_that_never_began_has_its_own_account(tmp_path):
     other = configs.load('configs/resnet.py', [('seed', '1')])
     found = []
     for config in (one, one, other):
-        with open_run(tmp_path, config):
+        with open_run(tmp_path, run_config(config)):
             known = (tmp_path / 'time.json').exists()
             (tmp_path / 'time.json').write_text(json.dumps({'compile': 60.0}))
         found.append(known)
@@ -213,7 +214,7 @@ def test_compiling_an_evaluation_has_its_own_time():
         calls.append(1)  # when it is traced
         return 2 * variables + batch
 
-    step = compiled_once(double, spent)
+    step = lazy_jit(double, spent)
     with spent.spend('eval'):
         assert step(3.0, 1.0) == 7
         compiling = spent.seconds['compile']

@@ -1,4 +1,4 @@
-"""Run folders that are damaged, read-only, of another run, in use or full: what becomes of them."""
+"""Run folders that are damaged, read-only, of another run, in use or full."""
 
 import contextlib
 import fcntl
@@ -19,9 +19,10 @@ from logs import logged
 
 from cls import setup as set_up
 from cls.config import load as configs
+from cls.config import runs
 from cls.errors import UserError, reason
 from cls.main import main
-from cls.run import checkpoint
+from cls.run import checkpoint, checkpoint_files
 from cls.run import workdir as runtime
 from cls.search import history
 from cls.storage import paths
@@ -76,7 +77,7 @@ def train(home, workdir, *more):
 
 
 def content(folder):
-    """What is in a folder: relative name -> bytes, None for a folder."""
+    """Returns the content of a folder: relative name -> bytes, None for a folder."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob('*'))
@@ -141,10 +142,10 @@ def test_whatever_a_small_file_holds_the_folder_is_read(name, how, run, home):
     """None of them ends a run that its checkpoint could continue."""
     harm(run / name, how)
     config = configs.load(RUN[0].removeprefix('--config='), pairs(home))
-    assert runtime.finished_result(run, config) is None
-    with runtime.open_run(run, config, digits()):
+    assert runtime.finished_result(run, runs.run_config(config)) is None
+    with runtime.open_run(run, runs.run_config(config), digits()):
         pass
-    assert configs.to_json(runtime.load_config(run)) == configs.to_json(config)
+    assert configs.to_json(runs.load_config(run)) == configs.to_json(config)
     assert runtime.load_classes(run) == digits()
 
 
@@ -187,7 +188,7 @@ def test_a_run_with_a_damaged_small_file_ends_in_the_same_state(name, how, run, 
 
 def test_without_config_json_and_without_a_checkpoint_config_is_asked_for(tmp_path):
     (tmp_path / 'config.json').write_bytes(b'')
-    assert '--config' in line_of(runtime.load_config, tmp_path)
+    assert '--config' in line_of(runs.load_config, tmp_path)
 
 
 def no_sums(folder):
@@ -283,19 +284,19 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_run_ends_the_same(
     if damage is not a_file:
         assert f'checkpoint {STEPS} is damaged' in caplog.text
         assert (newest.parent / 'damaged' / f'{STEPS}-0').is_dir()
-    assert checkpoint.damage(newest) == ''
+    assert checkpoint_files.damage(newest) == ''
 
 
 @pytest.mark.parametrize('damage', DAMAGE[:-1])
 def test_damage_is_found_without_reading_a_state(damage, whole, tmp_path):
     shutil.copytree(whole / 'checkpoints', tmp_path / 'checkpoints')
     folder = tmp_path / 'checkpoints' / str(STEPS)
-    assert checkpoint.damage(folder) == ''
+    assert checkpoint_files.damage(folder) == ''
     (folder / '.DS_Store').write_bytes(b'1')  # as file managers and network disks leave them
-    assert checkpoint.damage(folder) == ''
+    assert checkpoint_files.damage(folder) == ''
     damage(folder)
-    assert bool(checkpoint.damage(folder)) == (damage is not older_step_with_old_sums)
-    step, problems = checkpoint.newest_step(tmp_path / 'checkpoints')
+    assert bool(checkpoint_files.damage(folder)) == (damage is not older_step_with_old_sums)
+    step, problems = checkpoint_files.newest_step(tmp_path / 'checkpoints')
     assert step == (STEPS if damage is older_step_with_old_sums else 16)
     assert bool(problems) == (step == 16)
 
@@ -307,7 +308,7 @@ def test_a_complete_checkpoint_has_checksums_whenever_it_has_its_name(tmp_path, 
 
     def watched(path, target):
         if target.name.isdigit():
-            seen.append(checkpoint.damage(path))
+            seen.append(checkpoint_files.damage(path))
             assert (path / 'run.json').exists()
         return rename(path, target)
 
@@ -391,7 +392,7 @@ def imported(run, tmp_path, classes=None):
     """A folder as cls.tools.import_weights makes it: a checkpoint of step 0, no metrics."""
     from cls.tools.import_weights import write
 
-    config = runtime.load_config(run)
+    config = runs.load_config(run)
     saved = ocp.PyTreeCheckpointer().restore(run.absolute() / 'checkpoints/16/state')
     write(config, {'params': saved['params']}, tmp_path / 'imported', classes=classes or ())
     return tmp_path / 'imported'
@@ -402,13 +403,13 @@ def test_imported_weights_are_not_trained_on_with_other_classes(classes, run, ho
     """Other names, another order; or another number, where nothing names them."""
     folder = imported(run, tmp_path, classes)
     before = content(folder)
-    config = runtime.load_config(folder, [('duration', '9 steps')])
+    config = runs.load_config(folder, [('duration', '9 steps')])
     names = digits() if classes else digits()[:3]
     with config.unlocked():
         config.model.num_classes = 10
 
     def begin():
-        with runtime.open_run(folder, config, names):
+        with runtime.open_run(folder, runs.run_config(config), names):
             pass
 
     line = line_of(begin)
@@ -424,8 +425,8 @@ def test_imported_weights_are_left_alone_until_there_is_a_checkpoint(run, home, 
     assert f'--config.init={folder} --workdir NEW' in line
     more = ['--config.log_every=2 steps', '--config.checkpoint.every=12 steps']
     config = configs.load('configs/metaqnn.py', pairs(home) + configs.parse_overrides(more))
-    assert runtime.finished_result(folder, config) is None
-    with runtime.open_run(folder, config, digits()):
+    assert runtime.finished_result(folder, runs.run_config(config)) is None
+    with runtime.open_run(folder, runs.run_config(config), digits()):
         assert (folder / 'config.json').read_bytes() == before
         assert not (folder / 'classes.json').exists()
     assert 'in the order of the data set' in capsys.readouterr().out
@@ -435,7 +436,7 @@ def test_imported_weights_are_left_alone_until_there_is_a_checkpoint(run, home, 
 
 
 # ------------------------------------------------------------------------------------------------
-# What a run may change when it goes on
+# Changes of the config when a run continues
 # ------------------------------------------------------------------------------------------------
 
 FREE = (
@@ -451,7 +452,7 @@ def test_what_training_does_not_depend_on_may_change(run, home, whole):
     assert train(home, run, *FREE) == 0
     for ours, theirs in zip(state(run), state(whole), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert sorted(checkpoint.steps(run / 'checkpoints')) == [16, 20, 24]
+    assert sorted(checkpoint_files.steps(run / 'checkpoints')) == [16, 20, 24]
     assert json.loads((run / 'config.json').read_text())['checkpoint']['keep'] == 4
 
 
@@ -472,7 +473,7 @@ def test_a_run_that_began_with_too_long_a_warmup_is_evaluated_and_continued(
     with pytest.raises(UserError, match=f'99 steps, and the run has {STEPS}'):
         main(command)
     with monkeypatch.context() as before:
-        before.setattr(set_up, '_check_length', lambda _: None)
+        before.setattr(set_up, '_check_length', lambda *_: None)
         assert main(command) == 0
     (folder / 'result.json').unlink()
     shutil.rmtree(folder / 'checkpoints' / str(STEPS))
@@ -520,7 +521,7 @@ def read_only(folder):
 
 
 def evaluated(capsys, *more):
-    """What --job evaluate prints."""
+    """Returns the output of --job evaluate."""
     capsys.readouterr()
     assert main(['--job=evaluate', *map(str, more)]) == 0
     return capsys.readouterr().out

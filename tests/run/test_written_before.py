@@ -2,7 +2,7 @@
 
 `written/training.tar.xz` and `written/search.tar.xz` are two finished run folders of version 0.1,
 before fields of a config were renamed. They are written once and never again: a test takes away
-the end of a run and has today's code compute it anew.
+the end of a run, and today's code recomputes it.
 """
 
 import json
@@ -44,7 +44,7 @@ SEARCH = (
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The folder that a run folder is unpacked in; what the commands name is there."""
+    """The folder that a run folder is unpacked in, with the files that the commands name."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('CLS_CACHE_DIR', str(tmp_path / 'cache'))
     return tmp_path

@@ -1,4 +1,4 @@
-"""Small cells that grow, and what each is worth by a formula."""
+"""Small cells that grow, and a formula for their accuracy."""
 
 import math
 
@@ -12,7 +12,7 @@ WORTH = {'sep_3x3': 0.6, 'sep_5x5': 0.3, 'identity': -0.1, 'max_3x3': -0.5}
 
 
 def accuracy(code: Code) -> float:
-    """Operations, the states that they are applied to, and how many states are concatenated."""
+    """The operations, the states they read, and the number of concatenated states."""
     cell = SPACE.genotype(code)
     worth = [0.0, -0.3]
     for (op, state), (other, second) in cell.nodes:
@@ -23,7 +23,7 @@ def accuracy(code: Code) -> float:
 
 
 def cells(codes: list[Code], nodes: int) -> np.ndarray:
-    """Returns codes as predictors have them."""
+    """Returns codes as the integers that predictors take."""
     rows = np.full((len(codes), nodes, 4), -1)
     for row, code in zip(rows, codes, strict=True):
         row[: len(code) // 4] = np.reshape(code, (-1, 4))

@@ -16,7 +16,7 @@ from cls.search.spaces.tabular import NasBench201, NasBenchMacro
 
 
 def file(name: str) -> Path:
-    """Returns a file of the folder; skips the test when there is no such folder."""
+    """Returns a file of the folder; skips the test without the folder."""
     folder = os.environ.get('CLS_NASDATA', '')
     if not folder:
         pytest.skip('CLS_NASDATA, the folder with tables of trained architectures, is not set')
@@ -24,20 +24,20 @@ def file(name: str) -> Path:
 
 
 def nasbench201(seed: int) -> Table:
-    """CIFAR-10: 12 epochs are seen, 200 are what counts."""
+    """CIFAR-10: the searcher sees 12 epochs, the score is that of 200."""
     columns = ('ops', ('c10_val_12ep',), 'c10_test_200ep')
     return Table(NasBench201(), file('nasbench201/nb201.csv.gz'), *columns, seed=seed)
 
 
 def macro(seed: int) -> Table:
-    """CIFAR-10: one of three seeds is seen, their mean is what counts."""
+    """CIFAR-10: the searcher sees one of three seeds, the score is their mean."""
     columns = ('arch', ('acc0', 'acc1', 'acc2'), 'mean')
     name = 'nasbench_macro/nasbench_macro.csv.gz'
     return Table(NasBenchMacro(), file(name), *columns, seed=seed)
 
 
 def found(searcher: Searcher, table: Table, evaluations: int) -> float:
-    """Returns what the trial is worth that seemed best after so many, told one by one."""
+    """Returns the truth of the trial with the highest accuracy after a number of evaluations."""
     best = (-np.inf, 0.0)
     for _ in range(evaluations):
         trial = searcher.ask()
@@ -54,7 +54,7 @@ def gain(
     evaluations: int,
     repeats: int,
 ) -> np.ndarray:
-    """Returns by how much one searcher's find is better than another's, for each seed."""
+    """Returns the difference between the finds of two searchers, for each seed."""
     tables = [table(seed) for seed in range(repeats)]
     return np.array(
         [

@@ -23,13 +23,13 @@ DIAMOND = Block(((1, 1, 3, 0, 0), (2, 1, 1, 0, 0), (3, 5, 0, 1, 2), (4, 7, 0, 0,
 
 
 def test_choices_by_hand():
-    # place n: 8 n layers that read one, 2 n (n - 1) that read two, and from 2 on the terminal
+    # index n: 8 n layers with one input, 2 n (n - 1) with two, and from 2 on the terminal
     code = ()
     for place in range(1, 24):
         assert SPACE.choices(code) == 8 * place + 2 * place * (place - 1) + (place > 1)
         code += (0,)
     assert SPACE.choices(code) == 1 and SPACE.choices((*code, 0)) == 0
-    assert SPACE.choices((0, 20)) == 0  # the last of the second place's 21 is the terminal
+    assert SPACE.choices((0, 20)) == 0  # the last of the 21 choices at index 2 is the terminal
     assert len(SPACE.genotype((*code, 0)).layers) == 24
 
 
@@ -108,7 +108,7 @@ def test_early_accuracies_are_corrected():
     corrected = registry.create('objective', {'name': 'early_stop'})(metrics)
     assert corrected == pytest.approx(0.7 - 0.01 * math.log(1e6) - 0.08 * math.log(1.5))
     assert objectives.early_stop(mu=0, rho=0)(metrics) == 0.7
-    # one point is worth a factor of e in operations, or of e^(1/8) in connections
+    # one point offsets a factor of e in operations, or of e^(1/8) in connections
     more = {**metrics, 'accuracy': 0.71, 'macs': math.e * 1e6}
     assert objectives.early_stop()(more) == pytest.approx(corrected)
     more = {**metrics, 'accuracy': 0.71, 'density': 1.5 * math.exp(1 / 8)}
@@ -118,10 +118,10 @@ def test_early_accuracies_are_corrected():
 @pytest.mark.tables
 @pytest.mark.parametrize(('epochs', 'raw', 'least'), [(4, 0.462, 0.53), (12, 0.622, 0.65)])
 def test_fitted_corrections_foretell_more(epochs, raw, least):
-    """On NAS-Bench-101's nets, by parameters for operations; fitted on half, seen on the other.
+    """On NAS-Bench-101, with parameters for operations; fitted on half, tested on the other.
 
-    There nets that compute more are better in the end, not worse: the mu that fits is negative, and
-    with the 1 and 8 of Block-QNN's space early accuracies foretell less than as they are.
+    There, larger networks are better in the end, not worse: the fitted mu is negative, and with the
+    1 and 8 of Block-QNN's space early accuracies predict worse than without a correction.
     """
     if not os.environ.get('CLS_NASDATA'):
         pytest.skip('CLS_NASDATA names no folder of tables')

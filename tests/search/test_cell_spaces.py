@@ -1,4 +1,4 @@
-"""Cell spaces: enumerated keys, published cells, AmoebaNet's mutation, and nets of random codes."""
+"""Cell spaces: enumerated keys, published cells, AmoebaNet's mutation, models of random codes."""
 
 import functools
 import itertools
@@ -22,7 +22,7 @@ from cls.search.spaces.cells import (
     PNASNetCells,
 )
 
-SPACES = {  # and a net that can be built of their genotypes
+SPACES = {  # and a model for their genotypes
     'nasnet': (NASNetCells(), 'nasnet_a_6_768_cifar'),
     'pnasnet': (PNASNetCells(), 'pnasnet5_cifar'),
     'amoebanet': (AmoebaNetCells(), 'amoebanet_a_n6_f36_cifar'),
@@ -57,12 +57,12 @@ def test_one_node_of_pnasnet_has_136_forms():
     ],
 )
 def test_keys_are_the_classes_of_an_enumerated_space(space):
-    """Two codes have one key if and only if swaps of edges or of neighbouring nodes join them."""
+    """Two codes have one key if and only if swaps of edges or of neighboring nodes join them."""
 
     def renamed(node, names):
         return tuple((op, names.get(state, state)) for op, state in node)
 
-    def neighbours(nodes):
+    def neighbors(nodes):
         for i, (a, b) in enumerate(nodes):
             yield (*nodes[:i], (b, a), *nodes[i + 1 :])
             if i and all(state != i + 1 for _, state in nodes[i]):
@@ -77,7 +77,7 @@ def test_keys_are_the_classes_of_an_enumerated_space(space):
             continue
         found, left = {start}, [start]
         while left:
-            new = set(neighbours(left.pop())) - found
+            new = set(neighbors(left.pop())) - found
             found |= new
             left += new
         seen |= found
@@ -87,7 +87,7 @@ def test_keys_are_the_classes_of_an_enumerated_space(space):
 
 
 def test_key_tells_one_node_taken_twice_from_two_alike():
-    """An identical node that nobody takes is a part of the output; one that is taken is not."""
+    """Of two identical nodes, the one that no other takes is part of the output."""
     space = Cells(('identity', 'max_3x3'), nodes=3, cells=1)
     twins = (0, 0, 0, 0, 0, 0, 0, 0)
     assert space.key((*twins, 2, 2, 1, 1)) != space.key((*twins, 2, 3, 1, 1))
@@ -224,7 +224,7 @@ def test_a_random_code_is_a_cell_that_reduces(name):
 
 @pytest.mark.sweep
 @pytest.mark.parametrize('name', SPACES)
-def test_random_codes_are_nets(name):
+def test_random_codes_are_models(name):
     space, net = SPACES[name]
     rng = np.random.default_rng(2)
     small = {'stage_sizes': (1, 1, 1)} if name == 'darts' else {'cells': 1, 'stem_filters': 8}

@@ -1,4 +1,4 @@
-"""Engines: the same search wherever it is evaluated, and processes that die."""
+"""Engines: the same search in every engine, and processes that die."""
 
 import dataclasses
 import os
@@ -9,25 +9,25 @@ import time
 from pathlib import Path
 
 import pytest
-from ml_collections import ConfigDict
 from signalled import defaults
 
 from cls.errors import UserError
 from cls.search import engines, loop
+from cls.search.engines import EngineSpec
 from cls.search.history import History
 from cls.search.searcher import FAILED
 from cls.search.searchers.evolution import Evolution
-from cls.search.spaces.tabular import Digits
+from cls.search.spaces.tabular import FixedOps
 
 ROOT = Path(__file__).parents[2]
-SPACE = Digits(6, 3)
+SPACE = FixedOps(6, 3)
 
 
 @dataclasses.dataclass(frozen=True)
 class Dies:
-    """The sum of a code, after a while that no one can foresee; some trials bring the process down.
+    """The sum of a code, after a random while; some trials kill their process.
 
-    One of `once` dies at its first time, as long as its file is not in `folder`; one of `always`
+    A trial of `once` does so the first time, while its file is not in `folder`; one of `always`
     every time.
     """
 
@@ -49,7 +49,7 @@ class Dies:
 
 @dataclasses.dataclass(frozen=True)
 class Wrong:
-    """Finds a mistake of the user's."""
+    """An evaluation that finds a mistake of the user."""
 
     def __call__(self, trial):
         raise UserError('the data are not there')
@@ -57,7 +57,7 @@ class Wrong:
 
 @dataclasses.dataclass(frozen=True)
 class Endless:
-    """Writes down who it is, and does not end."""
+    """An evaluation that writes its process ID and does not end."""
 
     file: Path
 
@@ -67,9 +67,7 @@ class Endless:
 
 
 def settings(engine, max_concurrent=3, workers=0):
-    return ConfigDict(
-        {'engine': engine, 'max_concurrent': max_concurrent, 'workers': workers, 'gpus': 0.0}
-    )
+    return EngineSpec(engine, max_concurrent, workers)
 
 
 def searched(file, config, evaluate, evaluations=30):
@@ -122,7 +120,7 @@ def test_a_mistake_in_the_config_ends_a_search(tmp_path, engine):
     ('number', 'code'), [(signal.SIGKILL, -9), (signal.SIGTERM, 0), (signal.SIGINT, 130)]
 )
 def test_no_process_outlives_a_search_that_is_stopped(tmp_path, number, code):
-    """A signal to the group leaves its processes alone, which end with it."""
+    """A signal to the group does not stop the workers; they end with the search."""
     program = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -166,8 +164,8 @@ if __name__ == '__main__':
 
 def test_cores_are_shared_out(monkeypatch):
     monkeypatch.setattr('os.sched_getaffinity', lambda _: {0, 1, 2, 5, 6})
-    assert engines._shares(2) == [{0, 2, 6}, {1, 5}]
-    assert engines._shares(6) == [set()] * 6
+    assert engines._core_shares(2) == [{0, 2, 6}, {1, 5}]
+    assert engines._core_shares(6) == [set()] * 6
 
 
 def test_ray_that_is_not_installed_is_one_line(monkeypatch):
@@ -181,7 +179,7 @@ def test_ray_that_is_not_installed_is_one_line(monkeypatch):
 
 @pytest.mark.sweep
 def test_workers_of_ray_die_and_nothing_changes(tmp_path, monkeypatch):
-    """Three workers of a cluster on this machine, two of which are killed in the middle."""
+    """Three workers of a cluster on this machine, two of them killed during the search."""
     ray = pytest.importorskip('ray')
     monkeypatch.delenv('RAY_ADDRESS', raising=False)
     monkeypatch.setenv('PYTHONPATH', f'{ROOT}:{Path(__file__).parent}')

@@ -1,4 +1,4 @@
-"""Evolution: traces against loops written apart, who is in the population, and what it finds."""
+"""Evolution: traces against independent loops, the population, and the quality of its finds."""
 
 import functools
 
@@ -9,9 +9,9 @@ import pytest
 from cls.errors import UserError
 from cls.search.searchers.evolution import Evolution
 from cls.search.searchers.random import Random
-from cls.search.spaces.tabular import Digits
+from cls.search.spaces.tabular import FixedOps
 
-ONES = Digits(12, 2)
+ONES = FixedOps(12, 2)
 HIER = {'population': 200, 'fraction': 0.05, 'remove': 'none'}
 
 
@@ -29,14 +29,14 @@ def run(searcher, count, fitness=noisy):
 
 
 def flipped(code, rng):
-    """A bit that is drawn, and with it its only other value."""
+    """A random bit takes its only other value."""
     place = int(rng.choice(len(code)))
     rng.integers(1)
     return tuple(1 - bit if i == place else bit for i, bit in enumerate(code))
 
 
 def algorithm_1(seed, cycles, size, sample, kill):
-    """Real et al.'s pseudocode, with the generator of each trial's own."""
+    """Real et al.'s pseudocode, with the generator of each trial."""
     population, history = [], []
     while len(history) < cycles:
         rng = np.random.default_rng([seed, len(history), 0])
@@ -116,7 +116,7 @@ def test_what_failed_is_no_parent_while_there_is_another():
     assert searcher.ask().parents == (1,)
 
 
-def test_no_parent_is_told_yet():
+def test_no_parent_has_a_result_yet():
     searcher = Evolution(ONES, 0, population=2)
     assert searcher.ask() and searcher.ask()
     assert searcher.ask() is None
@@ -129,8 +129,8 @@ def test_other_values_are_refused(fields):
 
 
 def ones_found(sigma, repeats, **fields):
-    """The mean part of ones, of 100, in what seemed best in 3,000 trials under noise."""
-    space, found = Digits(100, 2), []
+    """The mean share of ones, of 100, in the apparent best of 3,000 trials with noise."""
+    space, found = FixedOps(100, 2), []
     for seed in range(repeats):
         searcher, best = Evolution(space, seed, sample=10, **fields), (-1.0, 0.0)
         noise = np.random.default_rng([seed, 9]).normal(0, sigma, 3000)
@@ -145,24 +145,24 @@ def ones_found(sigma, repeats, **fields):
 
 @pytest.mark.sweep
 def test_aging_is_better_under_noise_alone():
-    """Measured apart, 100 repeats: 0.828 and 0.712 at a deviation of 0.05, 0.995 and 1 at 0."""
+    """Measured separately (100 runs): 0.828 and 0.712 at a deviation of 0.05, 0.995 and 1 at 0"""
     assert 0.80 < ones_found(0.05, 10) < 0.86
     assert ones_found(0.05, 10, remove='worst') < 0.75
     assert ones_found(0.0, 3) > 0.98
     assert ones_found(0.0, 3, remove='worst') > 0.98
 
 
-# Differences to random search that were measured apart: 0.36 to 0.42, 0.16.
+# Differences to random search measured separately: 0.36 to 0.42, 0.16.
 @pytest.mark.tables
 @pytest.mark.parametrize(('table', 'least'), [(nasdata.nasbench201, 0.2), (nasdata.macro, 0.08)])
-def test_aging_finds_better_nets_than_random_search(table, least):
+def test_aging_finds_better_models_than_random_search(table, least):
     small = functools.partial(Evolution, population=50, sample=10)
     assert nasdata.gain(small, Random, table, 300, 20).mean() > least
 
 
 @pytest.mark.tables
 @pytest.mark.sweep
-def test_growing_finds_better_nets_than_random_search():
-    """Measured apart: 0.145 to 0.17."""
+def test_growing_finds_better_models_than_random_search():
+    """Measured separately: 0.145 to 0.17."""
     hier = functools.partial(Evolution, **HIER)
     assert nasdata.gain(hier, Random, nasdata.nasbench201, 500, 100).mean() > 0.05

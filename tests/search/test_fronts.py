@@ -13,7 +13,7 @@ def nets(request):
     return rng.integers(1, 9, 40) / 2, rng.integers(0, 9, 40) / 4
 
 
-def test_a_front_has_what_no_other_makes_needless(nets):
+def test_a_front_has_the_points_that_no_other_dominates(nets):
     costs, scores = nets
     expected = {
         (c, s)

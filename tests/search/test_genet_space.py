@@ -32,15 +32,15 @@ def test_bits_are_in_the_order_of_the_paper():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match='have not'):
+    with pytest.raises(ValueError, match='expected stages'):
         GeNetBits((3, 5)).code(GENET_1)
     with pytest.raises(ValueError, match='2 nodes or more'):
         GeNetBits((3, 1))
 
 
-# Directed acyclic graphs of n unlabelled nodes (OEIS A003087); isolated nodes tell them apart too.
+# Directed acyclic graphs of n unlabeled nodes (OEIS A003087), isolated nodes included.
 @pytest.mark.parametrize(('nodes', 'count'), [((2,), 2), ((3,), 6), ((3, 3), 36), ((4,), 31)])
-def test_distinct_nets(nodes, count):
+def test_distinct_models(nodes, count):
     space = GeNetBits(nodes)
     assert len({space.key(code) for code in space.codes()}) == count
 
@@ -68,8 +68,8 @@ def test_crossover_exchanges_whole_stages():
     assert space.crossover(zeros, ones, 1.0, rng) == (ones, zeros)
 
 
-def test_codes_of_two_small_stages_are_nets():
-    """Zeros are one convolution a stage, ones a stage in which each node feeds all that follow."""
+def test_codes_of_two_small_stages_are_models():
+    """All zeros are one convolution per stage; with all ones each node feeds all later ones."""
     space = GeNetBits((3, 3))
     images = jax.ShapeDtypeStruct((2, 8, 8, 1), 'float32')
 

@@ -1,4 +1,4 @@
-"""GeNet's algorithm: chances by hand, generations against a loop written apart, what it finds."""
+"""GeNet's algorithm: probabilities by hand, generations against an independent loop, finds."""
 
 import nasdata
 import numpy as np
@@ -12,7 +12,7 @@ from cls.search.searchers.genetic import Genetic, survival
 from cls.search.searchers.random import Random
 from cls.search.space import Space
 from cls.search.spaces.genet import GeNetBits
-from cls.search.spaces.tabular import Digits
+from cls.search.spaces.tabular import FixedOps
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_survival(fitnesses, chances):
 
 
 def worth(trial):
-    """Of noise, so that means over more than one evaluation matter."""
+    """A fitness with noise, so that means over several evaluations matter."""
     return sum(trial.code) + np.random.default_rng(trial.number).normal()
 
 
@@ -41,7 +41,7 @@ def generation(searcher, fitness=worth):
 
 
 def test_generations_are_those_of_algorithm_1():
-    """With the generator of the tell that completes a generation, in the order of its draws."""
+    """The next generation, with the generator of its last `tell`, in the order of its draws."""
     space = GeNetBits((2, 3))  # 1 and 3 bits
     searcher = Genetic(space, 3, population=7, crossover=0.5, crossover_rate=0.5, mutation_rate=0.3)
     seen = {}
@@ -95,7 +95,7 @@ def test_order_of_telling_changes_nothing():
 
 
 def test_fitness_is_the_mean_of_all_evaluations():
-    searcher = Genetic(Digits(1, 1), 0, population=2)
+    searcher = Genetic(FixedOps(1, 1), 0, population=2)
     for fitness in (0.2, 0.4, FAILED, 0.9):
         searcher.tell(searcher.ask(), fitness)
     assert searcher.fitness((0,)) == pytest.approx(0.5)
@@ -104,11 +104,11 @@ def test_fitness_is_the_mean_of_all_evaluations():
 
 @pytest.mark.parametrize('lines', [1, 29, 46, 90])
 def test_a_search_continues_as_it_would_have_gone_on(tmp_path, lines):
-    """Whatever of the history was on the disk when it was killed."""
+    """A search continues from any part of its history on the disk."""
 
     def run(file):
         searcher = Genetic(GeNetBits((3, 3)), 5, population=8)
-        submit = loop.max_concurrent(lambda trial: {'accuracy': worth(trial)})
+        submit = loop.submit_inline(lambda trial: {'accuracy': worth(trial)})
         search = History(file)
         loop.search(
             searcher, submit, lambda m: m['accuracy'], search, evaluations=60, max_concurrent=3
@@ -126,7 +126,7 @@ def test_a_search_continues_as_it_would_have_gone_on(tmp_path, lines):
 
 
 def test_rates_of_change():
-    """Every pair exchanges, or every bit of every individual flips, or nothing changes at all."""
+    """Every pair exchanges, or every bit of every individual flips, or nothing changes."""
     space = GeNetBits((3, 3))
 
     def bred(**rates):
@@ -147,7 +147,7 @@ def test_rates_of_change():
 
 
 def test_it_reaches_the_best_of_an_enumerated_space():
-    """Mean, over 20 seeds, of the first generation with one of the best 5 % of 64 nets."""
+    """Mean over 20 seeds of the first generation with one of the best 5 % of 64 codes."""
     space = GeNetBits((3, 3))
     weights = np.array([3, -2, 1.5, 1, 2.5, -1])
     values = {code: float(weights @ np.array(code)) for code in space.codes()}
@@ -172,11 +172,11 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(UserError, match='no crossover and no redrawn'):
         Genetic(Bare(), 0)
     with pytest.raises(UserError, match='expected 2 or more'):
-        Genetic(Digits(2, 2), 0, mutation=1.1)
+        Genetic(FixedOps(2, 2), 0, mutation=1.1)
 
 
 @pytest.mark.tables
 @pytest.mark.sweep
-def test_it_finds_better_nets_than_random_search():
-    """Measured apart: 0.111."""
+def test_it_finds_better_models_than_random_search():
+    """Measured separately: 0.111."""
     assert nasdata.gain(Genetic, Random, nasdata.macro, 500, 50).mean() > 0.05

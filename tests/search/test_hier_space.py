@@ -1,4 +1,4 @@
-"""hier's space: the published cell, the distribution of mutations, and that codes are nets."""
+"""hier's space: the published cell, the distribution of mutations, and models of codes."""
 
 import jax
 import numpy as np
@@ -29,7 +29,7 @@ def test_the_published_cell_round_trips():
 
 
 def test_assembled_by_hand():
-    """Level 2: 1-2, 1-3, 2-3; level 3: two motifs in a row, and none past the middle node."""
+    """Level 2: 1-2, 1-3, 2-3; level 3: two motifs in a row, without an edge past the middle."""
     space = Motifs((2, 1), (3, 3))
     identity, conv = 1 + PRIMITIVES.index('identity'), 1 + PRIMITIVES.index('conv_1x1')
     code = (identity, 0, conv, 0, conv, 0, 2, 0, 1)
@@ -46,7 +46,7 @@ def test_assembled_by_hand():
 def test_keys():
     code = SPACE.code(EVOLVED)
     names = [motif for level in EVOLVED.levels[1:] for motif in level[0].edges]
-    unused = code[:6] + (0,) * 6 + code[12:]  # the second motif, which no edge of the cell has
+    unused = code[:6] + (0,) * 6 + code[12:]  # the second motif, in no edge of the cell
     assert 'motif2' not in names
     assert SPACE.key(unused) == SPACE.key(code)
     swapped = code[24:30] + code[6:24] + code[:6] + code[30:36]
@@ -56,7 +56,7 @@ def test_keys():
 
 
 def test_mutation_is_even_over_levels_motifs_nodes_and_operations():
-    """No single mutation cuts the published cell, so that none of them is drawn again."""
+    """No single mutation disconnects the published cell, so none is drawn again."""
     code, rng, count = SPACE.code(EVOLVED), np.random.default_rng(11), 4000
     expected = {}
     for level, (motifs, nodes, start) in enumerate([(6, 4, 0), (1, 5, 36)]):
@@ -85,7 +85,7 @@ def test_mutation_is_even_over_levels_motifs_nodes_and_operations():
 
 
 def test_random_codes_forget_the_trivial_one():
-    """After 1,000 mutations an edge has hardly ever not been drawn: operations are even."""
+    """After 1,000 mutations almost every edge has been drawn: operations are uniform."""
     rng = np.random.default_rng(3)
     codes = np.array([SPACE.sample(rng) for _ in range(40)])
     assert stats.chisquare(np.bincount(codes[:, :36].ravel(), minlength=7)).pvalue > 1e-3
@@ -94,14 +94,14 @@ def test_random_codes_forget_the_trivial_one():
     assert set(trivial[36:]) == {1}
 
 
-def test_codes_are_nets():
-    """Edges go from earlier to later nodes, and a way leads through: also of what is mutated."""
+def test_codes_are_models():
+    """Edges go from earlier to later nodes and a path leads through, after mutations too."""
     space, rng = Motifs((2, 1), (3, 3), mutations=60), np.random.default_rng(8)
     code = space.sample(rng)
     for _ in range(300):
         code = space.mutate(code, rng)
         space.check(code)
-        genotype = space.genotype(code)  # refuses a cell that no way leads through
+        genotype = space.genotype(code)  # refuses a cell without a path through it
         assert space.code(genotype) == code
         for motif in ('motif1', 'motif2'):
             assert all(i < j for i, j, _ in genotype.graph(2, motif))
@@ -112,7 +112,7 @@ def test_codes_are_nets():
 
 
 @pytest.mark.sweep
-def test_random_codes_of_the_whole_space_are_nets():
+def test_random_codes_of_the_whole_space_are_models():
     rng = np.random.default_rng(9)
     images = jax.ShapeDtypeStruct((2, 8, 8, 1), 'float32')
     for _ in range(2):

@@ -1,11 +1,11 @@
-"""Measured times of nets."""
+"""Measured latencies of models."""
 
 import pytest
 
+from cls.recipes.search import mnasnet
 from cls.search import registry
 from cls.search.evaluators import latency
 from cls.search.searcher import Trial
-from configs.search import mnasnet
 
 
 def test_the_median_leaves_out_the_first_calls_and_is_in_milliseconds():
@@ -19,7 +19,7 @@ def test_the_median_leaves_out_the_first_calls_and_is_in_milliseconds():
 
 
 @pytest.mark.sweep
-def test_a_trained_net_is_measured():
+def test_a_trained_model_is_measured():
     config = mnasnet.get_config()
     config.proxy.duration = '2 steps'
     config.proxy.schedule.warmup = '0 steps'

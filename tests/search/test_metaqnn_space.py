@@ -1,4 +1,4 @@
-"""MetaQNN's space: its rules, its nets, the nets of the authors' own run."""
+"""MetaQNN's space: its rules, its models, the models of the authors' run."""
 
 import csv
 import os
@@ -27,14 +27,14 @@ def layers(space, code):
     return ' '.join(space.genotype(code).layers)
 
 
-def test_a_net_layer_by_layer():
+def test_a_model_layer_by_layer():
     space, code = MetaQNN(depth=6), ()
     assert space.choices(code) == 14  # SM, 4 x 3 convolutions, GAP
     for text, bucket, choices in [
         ('C(64,5,1)', 8, 17),  # ... and 3 pools
         ('P(5,3)', 8, 14),  # 10 pixels
         ('C(64,5,1)', 8, 17),
-        ('P(2,2)', 4, 13),  # 5 pixels: windows 1 and 3, no pool behind a pool, 3 linear layers
+        ('P(2,2)', 4, 13),  # 5 pixels: windows 1 and 3, no pool after a pool, 3 linear layers
         ('FC(256)', 0, 3),  # SM, 256, 128
         ('FC(256)', 0, 1),  # SM
     ]:
@@ -54,11 +54,11 @@ def test_at_the_largest_depth_there_is_only_the_end():
         space.code(chain('C(64,1,1) C(64,1,1) GAP(10)'))
 
 
-def test_all_nets_of_a_small_space():
-    """Against a count of the strings that the rules, written as one expression, let pass."""
+def test_all_models_of_a_small_space():
+    """The count of strings that match the rules, written as one expression."""
     found = [layers(SMALL, code) for code in SMALL.codes()]
     assert len(found) == len(set(found))
-    # 8 pixels; behind the pool 4, and windows of 3 only, and linear layers
+    # 8 pixels; after the pool 4, with windows of 3 only, and linear layers
     conv, small, linear = r'C\((4|8),(3|5),1\) ', r'C\((4|8),3,1\) ', r'(FC\((8|4)\) ){0,2}'
     rule = re.compile(
         rf'({conv})*(GAP\(10\) )?|({conv})+P\(2,2\) ({small})*((GAP\(10\) )?|{linear})'
@@ -88,7 +88,7 @@ def test_codes_round_trip():
         (MetaQNN(depth=12, image_size=28), MNIST),
     ],
 )
-def test_the_papers_nets_are_in_the_space(space, nets):
+def test_the_papers_models_are_in_the_space(space, nets):
     for text, *_ in nets:
         code = space.code(chain(text))
         space.check(code)
@@ -98,7 +98,7 @@ def test_the_papers_nets_are_in_the_space(space, nets):
 @pytest.mark.parametrize(
     'text',
     [
-        'C(100,3,1)',  # a width that is not there
+        'C(100,3,1)',  # an unknown width
         'C(64,3,1) FC(128)',  # 32 pixels
         'C(64,1,1) P(2,2) C(64,1,1) P(2,2) C(64,1,1) P(2,2) C(64,5,1)',  # 5 on 4 pixels
         'GAP(5)',
@@ -117,7 +117,7 @@ def test_states_know_place_layer_and_size_alone():
 
 
 @pytest.mark.parametrize('image_size', [8, 28, 32])
-def test_random_nets_can_be_built(image_size):
+def test_random_models_can_be_built(image_size):
     space = MetaQNN(depth=12, image_size=image_size)
     rng = np.random.default_rng(image_size)
     images = jnp.zeros((2, image_size, image_size, 3))
@@ -134,7 +134,7 @@ def test_random_nets_can_be_built(image_size):
 def test_it_is_made_from_a_config():
     config = registry.defaults('space', 'metaqnn', depth=12)
     assert registry.create('space', config) == MetaQNN(depth=12)
-    lists = {**config.to_dict(), 'pools': [[5, 3], [3, 2], [2, 2]]}  # as JSON has them
+    lists = {**config.to_dict(), 'pools': [[5, 3], [3, 2], [2, 2]]}  # lists, as in JSON
     assert registry.create('space', lists) == MetaQNN(depth=12)
     with pytest.raises(UserError, match='depth 0'):
         registry.create('space', {'name': 'metaqnn', 'depth': 0})
@@ -142,7 +142,7 @@ def test_it_is_made_from_a_config():
 
 @pytest.fixture
 def run():
-    """The authors' run on SVHN: epsilon, net and accuracy of those that were trained."""
+    """The authors' run on SVHN: epsilon, network and accuracy of each training."""
     if not os.environ.get('CLS_NASDATA'):
         pytest.skip('CLS_NASDATA names no folder of tables')
     file = Path(os.environ['CLS_NASDATA']) / 'metaqnn_replay/replay_database.csv'
@@ -157,7 +157,7 @@ def run():
 
 
 @pytest.mark.tables
-def test_all_nets_of_the_authors_run_are_in_the_space(run):
+def test_all_models_of_the_authors_run_are_in_the_space(run):
     space, depths = MetaQNN(depth=12), set()
     for _, net, _ in run:
         code = space.code(net)
@@ -168,8 +168,8 @@ def test_all_nets_of_the_authors_run_are_in_the_space(run):
 
 
 @pytest.mark.tables
-def test_values_learnt_from_random_nets_prefer_what_the_authors_agent_chose(run):
-    """Half of the nets at epsilon 1 are learnt from; new ones of the rest are valued."""
+def test_values_learned_from_random_models_prefer_what_the_authors_agent_chose(run):
+    """Half of the networks at epsilon 1 train the values; new ones of the rest test them."""
     space = MetaQNN(depth=12)
     searcher, rng = QLearning(space, 0), np.random.default_rng(0)
     at_random = [(space.code(net), worth) for epsilon, net, worth in run if epsilon == 1]
@@ -177,10 +177,10 @@ def test_values_learnt_from_random_nets_prefer_what_the_authors_agent_chose(run)
     for count in range(1, len(memory) + 1):
         for i in rng.integers(count, size=100):
             searcher.update(*memory[i])
-    learnt = {code for code, _ in at_random[::2]}
+    learned = {code for code, _ in at_random[::2]}
 
     def value(codes):
-        paths = [searcher._path(code) for code in codes if code not in learnt]
+        paths = [searcher._path(code) for code in codes if code not in learned]
         return np.mean([np.mean([values[choice] for values, choice in path]) for path in paths])
 
     chosen = [space.code(net) for epsilon, net, _ in run if epsilon == 0.8]

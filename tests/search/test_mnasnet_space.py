@@ -1,4 +1,4 @@
-"""MnasNet's space and Accel-NASBench's: their sizes, the published nets, nets of random codes."""
+"""The spaces of MnasNet and Accel-NASBench: sizes, published models, models of random codes."""
 
 import csv
 import dataclasses
@@ -26,7 +26,7 @@ B1_WIDTHS = (*WIDTHS[:5], (*WIDTHS[5], 192), WIDTHS[6])
 
 
 def test_sizes_are_products_of_the_choices():
-    # By stage: operations, windows, gates, ways around; then widths and repetitions.
+    # By stage: operations, windows, gates, shortcuts; then widths and repetitions.
     stages = (2 * 2, 2 * 3, 3 * 3, 3 * 3, 3 * 3, 3 * 3, 3 * 2)
     assert MnasNet().size == math.prod(3 * 2 * 2 * 2 * stage for stage in stages)
     assert AccelNasBench().size == 12**7 * 3**6 * 4  # 1.04e11, as published
@@ -46,7 +46,7 @@ def test_widths_and_repetitions_are_mobilenetv2s_by_the_papers_factors():
 @pytest.mark.parametrize(
     ('net', 'widths', 'stage'), [(A1, A1_WIDTHS, 'stage 5'), (B1, B1_WIDTHS, 'stage 6')]
 )
-def test_a_published_net_needs_one_width_that_the_paper_does_not_name(net, widths, stage):
+def test_a_published_model_needs_one_width_that_the_paper_does_not_name(net, widths, stage):
     with pytest.raises(ValueError, match=stage):
         MnasNet().code(net)
     space = MnasNet(widths=widths)
@@ -79,7 +79,7 @@ def test_names_that_are_none_are_refused(name):
 
 
 @pytest.mark.parametrize(('space', 'net'), [(MnasNet(), 'mnasnet_a1'), (AccelNasBench(), '')])
-def test_random_codes_are_nets(space, net):
+def test_random_codes_are_models(space, net):
     rng = np.random.default_rng(0)
     for _ in range(2):
         code = space.sample(rng)
@@ -95,7 +95,7 @@ def test_random_codes_are_nets(space, net):
         assert logits.shape == (2, 1000)
 
 
-def test_a_shortcut_that_has_no_place_makes_no_other_net():
+def test_a_shortcut_that_has_no_place_makes_no_other_model():
     space = MnasNet()
     code = space.code(MnasNet(widths=A1_WIDTHS).genotype(space.sample(np.random.default_rng(1))))
     runs = space.runs(code)
@@ -122,7 +122,7 @@ def test_tables_of_different_lengths_are_refused():
 
 
 @pytest.mark.tables
-def test_accel_nasbenchs_nets_have_the_parameters_that_its_table_says():
+def test_accel_nasbenchs_models_have_the_parameters_that_its_table_says():
     with gzip.open(nasdata.file('mnasnet_anb/anb.csv.gz'), 'rt') as lines:
         rows = list(csv.DictReader(lines))
     space = AccelNasBench()

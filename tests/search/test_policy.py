@@ -1,4 +1,4 @@
-"""Policy gradients: probabilities, gradients and updates against what can be computed by hand."""
+"""Policy gradients: probabilities, gradients and updates against computations by hand."""
 
 import dataclasses
 import itertools
@@ -12,7 +12,7 @@ import pytest
 from cls.errors import UserError
 from cls.search.searcher import FAILED
 from cls.search.searchers import lstm
-from cls.search.searchers.controller import Factorised, Step
+from cls.search.searchers.controller import Factorized, Step
 from cls.search.searchers.policy import PolicyGradient
 from cls.search.searchers.random import Random
 from cls.search.space import Fixed, Space
@@ -28,20 +28,20 @@ PPO = dataclasses.replace(REINFORCE, clip=0.2)
 
 @dataclasses.dataclass(frozen=True)
 class Small(Fixed):
-    """Codes and nothing else."""
+    """A space with only codes."""
 
     counts: tuple[int, ...] = COUNTS
     genotype = code = None
 
 
-def factorised(step=REINFORCE, seed=1):
-    policy = Factorised(COUNTS, step)
+def factorized(step=REINFORCE, seed=1):
+    policy = Factorized(COUNTS, step)
     policy.logits = policy.logits + np.random.default_rng(seed).normal(size=policy.logits.shape)
     return policy
 
 
 def recurrent(scale=5.0, units=3, counts=COUNTS):
-    """Weights of an LSTM whose choices are far from even, in double precision."""
+    """Weights of an LSTM with far from uniform choices, in double precision."""
     params = lstm.init(counts, units, np.random.default_rng(2))
     return {name: scale * np.float64(array) for name, array in params.items()}
 
@@ -51,7 +51,7 @@ def slope(function, x, direction, step=1e-5):
 
 
 def clipped(ratios, advantages, clip=0.2):
-    """What PPO climbs, as its paper has it."""
+    """The objective of PPO, as in its paper."""
     return np.minimum(ratios * advantages, np.clip(ratios, 1 - clip, 1 + clip) * advantages)
 
 
@@ -68,16 +68,16 @@ def test_the_weights_of_ppo_are_the_derivative_of_what_it_climbs(ratio, advantag
 # --- one softmax for each decision ----------------------------------------------------------------
 
 
-def test_a_new_factorised_policy_is_even_and_any_is_a_distribution():
-    new = Factorised(COUNTS, REINFORCE)
+def test_a_new_factorized_policy_is_even_and_any_is_a_distribution():
+    new = Factorized(COUNTS, REINFORCE)
     assert new.entropy() == pytest.approx(sum(map(math.log, COUNTS)), abs=1e-12)
-    logs = factorised().log_probs(CODES)
+    logs = factorized().log_probs(CODES)
     assert np.exp(logs).sum() == pytest.approx(1, abs=1e-12)
-    assert factorised().entropy() == pytest.approx(-(np.exp(logs) * logs).sum(), abs=1e-12)
+    assert factorized().entropy() == pytest.approx(-(np.exp(logs) * logs).sum(), abs=1e-12)
 
 
-def test_a_factorised_policy_draws_by_its_probabilities():
-    policy, rng = factorised(), np.random.default_rng(0)
+def test_a_factorized_policy_draws_by_its_probabilities():
+    policy, rng = factorized(), np.random.default_rng(0)
     drawn = [policy.sample(rng) for _ in range(20_000)]
     expected = dict(zip(map(tuple, CODES.tolist()), policy.log_probs(CODES), strict=True))
     assert all(log == pytest.approx(expected[code]) for code, log in drawn)
@@ -86,9 +86,9 @@ def test_a_factorised_policy_draws_by_its_probabilities():
         assert abs(share - np.exp(log)) < 5 * np.sqrt(np.exp(log) / len(drawn))
 
 
-def test_the_factorised_gradient_is_that_of_finite_differences():
+def test_the_factorized_gradient_is_that_of_finite_differences():
     rng = np.random.default_rng(3)
-    policy = factorised(dataclasses.replace(REINFORCE, entropy=0.3))
+    policy = factorized(dataclasses.replace(REINFORCE, entropy=0.3))
     codes, weights = CODES[rng.integers(len(CODES), size=7)], rng.normal(size=7)
     where = np.isfinite(policy.logits)
     direction = np.where(where, rng.normal(size=where.shape), 0)
@@ -105,8 +105,8 @@ def test_the_factorised_gradient_is_that_of_finite_differences():
     assert not found[~where].any()
 
 
-def test_the_expected_factorised_gradient_is_that_of_the_expected_reward():
-    policy = factorised()
+def test_the_expected_factorized_gradient_is_that_of_the_expected_reward():
+    policy = factorized()
     start, direction = policy.logits, np.random.default_rng(4).normal(size=policy.logits.shape)
     probabilities = np.exp(policy.log_probs(CODES))
     mean = sum(
@@ -121,12 +121,12 @@ def test_the_expected_factorised_gradient_is_that_of_the_expected_reward():
     assert np.sum(mean * direction) == pytest.approx(slope(expected, start, direction), rel=1e-6)
 
 
-def test_a_factorised_update_by_hand():
-    policy = Factorised((2,), dataclasses.replace(REINFORCE, learning_rate=0.5))
+def test_a_factorized_update_by_hand():
+    policy = Factorized((2,), dataclasses.replace(REINFORCE, learning_rate=0.5))
     # Gradient: (3 (1/2, -1/2) + 1 (-1/2, 1/2)) / 2 = (1/2, -1/2); Adam's first step is the rate.
     policy.update(np.array([[0], [1]]), np.log([0.5, 0.5]), np.array([3.0, 1.0]))
     np.testing.assert_allclose(policy.logits, [[0.5, -0.5]], atol=1e-7)
-    # Now p = 1 / (1 + e^-1) = 0.7310586, and of code 1 alone: 2 (-p, p).
+    # Now p = 1 / (1 + e^-1) = 0.7310586, and of code 1 only: 2 (-p, p).
     policy.update(np.array([[1]]), np.log([0.5]), np.array([2.0]))
     first = (0.9 * 0.05 + 0.1 * -1.4621172) / 0.19
     second = (0.999 * 0.00025 + 0.001 * 2.1377866) / 0.001999
@@ -163,7 +163,7 @@ def test_the_lstm_is_what_numpy_computes():
         logs, entropies = lstm.score(params, np.array(COUNTS), CODES)
     expected = np.array([by_hand(params, code) for code in CODES])
     np.testing.assert_allclose(np.stack([logs, entropies], 1), expected, rtol=1e-10)
-    assert np.exp(logs).max() > 5 * np.exp(logs).min()  # or little would have been compared
+    assert np.exp(logs).max() > 5 * np.exp(logs).min()  # or the comparison would be weak
 
 
 def test_the_lstms_probabilities_of_all_codes_sum_to_one():
@@ -225,7 +225,7 @@ def test_the_lstms_expected_gradient_is_that_of_the_expected_reward():
     with jax.enable_x64():
         params, counts = recurrent(), np.array(COUNTS)
         logs, _ = lstm.score(params, counts, CODES)
-        # A batch of all codes, each as often as it would be drawn; 0.4: any baseline.
+        # A batch of all codes, each with its expected count; 0.4: any baseline.
         logs = np.array(logs)
         shares = np.exp(logs) * len(CODES) * (REWARDS - 0.4)
         found = jax.grad(lstm.loss)(params, counts, CODES, logs, shares, REINFORCE)
@@ -311,7 +311,7 @@ def test_what_failed_is_worth_the_worst():
     searcher.controller.update = lambda codes, log_probs, values: rewards.append(values)
     for reward in (FAILED, FAILED, 5.0, FAILED, 2.0, FAILED, 4.0, FAILED):
         searcher.tell(searcher.ask(), reward)
-    assert len(rewards) == 3  # nothing is to learn from two that failed before anything was told
+    assert len(rewards) == 3  # two failures before the first fitness change nothing
     np.testing.assert_allclose(rewards[0], [0, 0])
     assert rewards[1][0] == rewards[1][1]
     assert rewards[2][0] - rewards[2][1] == pytest.approx(2)
@@ -325,7 +325,7 @@ def test_it_finds_what_is_best(algorithm):
 
 
 class Growing(Space):
-    """Codes of different lengths."""
+    """A space with codes of different lengths."""
 
     choices = genotype = code = None
 

@@ -1,4 +1,4 @@
-"""Predictors: written-out nets and updates, gradients by finite differences, and the next level."""
+"""Predictors: written-out networks and updates, finite differences, and the next level."""
 
 import functools
 
@@ -57,8 +57,8 @@ WRITTEN_OUT = {'mlp': mlp, 'lstm': lstm}
 
 
 @pytest.mark.parametrize('net', WRITTEN_OUT)
-def test_nets_are_as_written_out(net):
-    """Of cells of several sizes: what is behind the last node does not count."""
+def test_models_are_as_written_out(net):
+    """For cells of several sizes: entries after the last node do not count."""
     params = member(net)
     rng = np.random.default_rng(1)
     params = {name: value + rng.normal(0, 0.05, value.shape) for name, value in params.items()}
@@ -68,7 +68,7 @@ def test_nets_are_as_written_out(net):
 
 
 @pytest.mark.parametrize('net', WRITTEN_OUT)
-def test_nets_begin_at_the_usual_accuracy(net):
+def test_models_begin_at_the_usual_accuracy(net):
     params = predictors.init(net, 5, 8, 5, np.random.default_rng(0))
     assert {len(value) for value in params.values()} == {5}
     first = predictors.NETS[net]({name: value[0] for name, value in params.items()}, CELLS)
@@ -79,7 +79,7 @@ def test_nets_begin_at_the_usual_accuracy(net):
 
 @pytest.mark.parametrize('net', WRITTEN_OUT)
 def test_steps_are_adams_by_finite_differences(net):
-    """The first: rate * g / (|g| + 1e-8), by gradients of |p - y| along random directions."""
+    """The first step: rate * g / (|g| + 1e-8), with gradients of |p - y| in random directions."""
     accuracies = np.array([0.9, 0.3, 0.8, 0.99])
     rng = np.random.default_rng(3)
     with jax.enable_x64(True):
@@ -127,7 +127,7 @@ def test_ridge_minimises_its_loss():
     predict = predictors.fit_ridge(CELLS, accuracies, 4)
     x = predictors.features(CELLS, 4)
     x -= x.mean(0)
-    stacked = np.vstack([x, np.eye(13)])  # rows that penalise
+    stacked = np.vstack([x, np.eye(13)])  # rows of the penalty
     target = np.hstack([accuracies - accuracies.mean(), np.zeros(13)])
     weights = np.linalg.lstsq(stacked, target)[0]
     np.testing.assert_allclose(predict(CELLS), accuracies.mean() + x @ weights)
@@ -147,7 +147,7 @@ def fitted(name, codes, steps):
     [('mlp', 100), pytest.param('lstm', 60, marks=pytest.mark.sweep), ('ridge', 0)],
 )
 def test_next_level_is_ranked(name, steps):
-    """From 36 cells of one node and 100 of two, those of three (measured: 0.85 to 0.93)."""
+    """Cells of three nodes from 36 of one and 100 of two (measured: 0.85 to 0.93)."""
     rng = np.random.default_rng(1)
 
     def drawn(codes, count):

@@ -23,12 +23,12 @@ SMALL = PNASNetCells(('identity', 'max_3x3'), nodes=2)
 
 
 def worth(code):
-    """Something in 0 to 1 that the formula's own space has no part in."""
+    """A fitness from 0 to 1 that does not depend on the space of the formula."""
     return (hash(SMALL.key(code)) % 997) / 997
 
 
 def perfect(searcher, fitness):
-    """Lets a searcher predict by the truth."""
+    """Makes a searcher predict the truth."""
 
     def predict(cells):
         return np.array([fitness(tuple(c[c >= 0].tolist())) for c in cells.reshape(len(cells), -1)])
@@ -146,7 +146,7 @@ def run(folder, evaluations):
     folder.mkdir(exist_ok=True)
     loop.search(
         Progressive(grown.SPACE, 3, beam=12, ensemble=2, steps=5),
-        loop.max_concurrent(lambda trial: {'accuracy': grown.accuracy(trial.code)}),
+        loop.submit_inline(lambda trial: {'accuracy': grown.accuracy(trial.code)}),
         lambda metrics: metrics['accuracy'],
         History(folder / FILE),
         evaluations=evaluations,
@@ -167,7 +167,7 @@ def test_a_search_continues_as_if_it_had_not_been_killed(tmp_path):
 
 @pytest.mark.sweep
 def test_what_is_chosen_is_better_than_what_is_drawn():
-    """On each level, with the paper's ensemble."""
+    """The predictions of each level, with the paper's ensemble."""
     for seed in range(3):
         found = levels(Progressive(grown.SPACE, seed, beam=30, steps=200), grown.accuracy)
         rng = np.random.default_rng(seed)
@@ -210,7 +210,7 @@ def test_cells_of_fewer_nodes_are_genotypes():
 
 
 @pytest.mark.parametrize('nodes', [1, pytest.param(3, marks=pytest.mark.sweep)])
-def test_cells_of_fewer_nodes_are_nets(nodes):
+def test_cells_of_fewer_nodes_are_models(nodes):
     genotype = PNASNetCells().genotype(PNASNetCells().code(pnasnet.CELL)[: 4 * nodes])
     model = models.create(
         'pnasnet5_cifar', genotype=genotype, filters=8, cells=1, stem_filters=8, aux_head=False

@@ -1,6 +1,6 @@
-"""Q-learning: updates by hand, the course of a search by a second account of it, how it continues.
+"""Q-learning: updates by hand, searches against an independent account, and resuming.
 
-The space is of three digits below three; what a code is worth is a closed formula.
+The space has three digits below three; the fitness of a code is a closed formula.
 """
 
 import dataclasses
@@ -11,25 +11,25 @@ import numpy as np
 import pytest
 
 from cls.errors import UserError
+from cls.recipes.search import block_qnn, metaqnn
 from cls.search import loop, registry
 from cls.search.evaluators.table import Table
 from cls.search.history import FILE, History
 from cls.search.searcher import FAILED
 from cls.search.searchers.q_learning import BLOCK_QNN, METAQNN, QLearning, scaled
-from cls.search.spaces.tabular import Digits, NasBench201
-from configs.search import block_qnn, metaqnn
+from cls.search.spaces.tabular import FixedOps, NasBench201
 
-SPACE = Digits(3, 3)
+SPACE = FixedOps(3, 3)
 RANDOM = ((1.0, 1000),)
 
 
 def worth(code):
-    """Additive, with an interaction: no two codes of SPACE are worth the same."""
+    """Additive, with an interaction: no two codes of SPACE have the same fitness."""
     return sum((choice + 1) * 3**-place for place, choice in enumerate(code, 1)) / 2 * code[0] + 0.1
 
 
 def told(searcher, count, worth=worth):
-    """Asks and tells so many trials, one at a time, and returns them."""
+    """Asks for a number of trials, one at a time, and returns them."""
     trials = []
     while len(trials) < count and (trial := searcher.ask()) is not None:
         searcher.tell(trial, worth(trial.code))
@@ -105,11 +105,11 @@ def test_decisions_are_the_best_but_for_epsilon(epsilon):
 
 
 def test_the_course_of_a_search():
-    """Against an account of the algorithm that shares nothing with it but its random numbers."""
+    """An independent account of the algorithm, with the same random numbers."""
     searcher = QLearning(SPACE, 5, schedule=((1.0, 8), (0.2, 12)), rate=0.1, replay=7)
     asked = [trial.code for trial in told(searcher, 20)]
 
-    table = {}  # (place, last digit, choice) -> value
+    table = {}  # (position, last digit, choice) -> value
     value = lambda i, code: table.get((i, code[i - 1] if i else None, code[i]), 0.5)  # noqa: E731
     best = lambda i, code: max(value(i, (*code[:i], c)) for c in range(3))  # noqa: E731
     memory, codes = [], []
@@ -154,14 +154,14 @@ def test_the_course_of_a_search():
 
 
 def test_no_model_is_asked_twice_and_a_small_space_ends():
-    searcher = QLearning(Digits(2, 3), 0, schedule=RANDOM, replay=1)
+    searcher = QLearning(FixedOps(2, 3), 0, schedule=RANDOM, replay=1)
     assert {trial.code for trial in told(searcher, 100)} == set(searcher.space.codes())
     assert searcher.asked == 9 and searcher.ask() is None
-    assert len(searcher.memory) > 9  # those that were drawn again are learnt from again
+    assert len(searcher.memory) > 9  # codes drawn again are replayed again
 
 
-def test_what_is_out_is_not_asked_again_but_learnt_from_as_often_as_drawn():
-    searcher = QLearning(Digits(2, 3), 0, schedule=RANDOM, replay=1)
+def test_running_models_are_not_asked_again_but_replayed_as_often_as_drawn():
+    searcher = QLearning(FixedOps(2, 3), 0, schedule=RANDOM, replay=1)
     trials = [searcher.ask() for _ in range(9)]
     assert {trial.code for trial in trials} == set(searcher.space.codes())
     assert searcher.ask() is None
@@ -189,14 +189,14 @@ def test_batches_are_drawn_from_the_same_values():
     assert searcher.ask() is not None and searcher.batches == 2
 
 
-def test_batches_without_anything_new_are_learnt_from_until_the_schedule_ends():
-    searcher = QLearning(Digits(1, 2), 0, schedule=((1.0, 20),), batch=3, replay=2)
+def test_batches_without_anything_new_are_learned_from_until_the_schedule_ends():
+    searcher = QLearning(FixedOps(1, 2), 0, schedule=((1.0, 20),), batch=3, replay=2)
     told(searcher, 100)
     assert searcher.asked == 2 and searcher.batches == 20 and len(searcher.memory) == 60
 
 
 def test_what_failed_is_worth_nothing():
-    searcher = QLearning(Digits(1, 1), 0, schedule=((1.0, 1),), replay=1, rate=0.5)
+    searcher = QLearning(FixedOps(1, 1), 0, schedule=((1.0, 1),), replay=1, rate=0.5)
     told(searcher, 1, lambda code: FAILED)
     assert searcher.values[0, ()] == [0.25]
 
@@ -207,7 +207,7 @@ def test_a_search_continues(tmp_path, batch, lines):
     def run(folder):
         fields = {'schedule': ((1.0, 6), (0.1, 40)), 'rate': 0.1, 'replay': 9, 'batch': batch}
         searcher = QLearning(SPACE, 3, **fields)
-        submit = loop.max_concurrent(lambda trial: {'accuracy': worth(trial.code)})
+        submit = loop.submit_inline(lambda trial: {'accuracy': worth(trial.code)})
         accuracy = registry.create('objective', {'name': 'accuracy'})
         history = History(folder / FILE)
         loop.search(searcher, submit, accuracy, history, evaluations=20, max_concurrent=3)
@@ -224,15 +224,15 @@ def test_a_search_continues(tmp_path, batch, lines):
 
 
 def sampled(space, worth, seed, shaped, **fields):
-    """Returns what the models of the last epsilon, those drawn again among them, are worth."""
+    """Returns the fitness of the models of the last epsilon, repetitions included."""
     searcher = QLearning(space, seed, BLOCK_QNN, shaped=shaped, replay=64, **fields)
     told(searcher, 10**6, worth)
     return np.mean([worth for _, worth in searcher.memory[-BLOCK_QNN[-1][1] * searcher.batch :]])
 
 
 def test_shaped_rewards_find_more():
-    """Where what the first of six decisions are worth is known late."""
-    space = Digits(6, 4)
+    """The value of the first of six decisions is known late."""
+    space = FixedOps(6, 4)
     worth = lambda code: 0.1 + 0.12 * sum(choice == 3 for choice in code)  # noqa: E731
     found = {
         shaped: np.mean([sampled(space, worth, seed, shaped, batch=2) for seed in range(4)])

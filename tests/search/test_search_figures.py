@@ -80,7 +80,7 @@ def test_names_of_tables():
     assert [edge[1] for edge in edges[:3]] == ['1: 0', '2: 1', '3: 2']
 
 
-@pytest.mark.parametrize('kind', ['validation', 'test'])  # from now on, and in older run folders
+@pytest.mark.parametrize('kind', ['validation', 'test'])  # today, and in older run folders
 def test_the_course_of_a_supernet(kind, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(figures, 'save', lambda figure, file: drawn.append(figure))

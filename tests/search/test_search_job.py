@@ -15,11 +15,12 @@ import table_of
 from signalled import defaults
 
 from cls.errors import UserError
-from cls.main import default_workdir, main
+from cls.jobs import default_workdir
+from cls.main import main
 from cls.search import job
 
 ROOT = Path(__file__).parents[2]
-LONG = 800  # evaluations that take a while, for each of their lines is on the disk
+LONG = 800  # evaluations that take a while: each line is written to the disk
 
 
 @pytest.fixture(scope='module')
@@ -37,7 +38,7 @@ def command(table, workdir, evaluations=60):
 
 
 def interrupted(table, workdir, number):
-    """Sends a signal to a search in a process of its own, in the middle; returns process, lines."""
+    """Sends a signal to a search in its own process; returns the process and its lines."""
     program = [sys.executable, '-m', 'cls.main', *command(table, workdir, LONG)]
     with (workdir.parent / 'log').open('w') as log:
         process = subprocess.Popen(
@@ -54,7 +55,7 @@ def interrupted(table, workdir, number):
 
 @pytest.fixture(scope='module')
 def whole(table, tmp_path_factory):
-    """The history of a long search that nothing disturbed."""
+    """The history of a long undisturbed search."""
     workdir = tmp_path_factory.mktemp('whole') / 'run'
     assert main(command(table, workdir, LONG)) == 0
     return (workdir / 'history.jsonl').read_bytes()
@@ -67,10 +68,10 @@ def test_the_same_command_ends_in_the_same_history(table, whole, tmp_path, numbe
     workdir = tmp_path / 'run'
     found, lines = interrupted(table, workdir, number)
     assert found == code
-    assert lines < 2 * LONG  # it was in the middle
+    assert lines < 2 * LONG  # the search was not at its end
     assert not (workdir / 'result.json').exists()
     with (workdir / 'history.jsonl').open('a') as file:
-        file.write('{"told": 1')  # as of one that was killed while it wrote
+        file.write('{"told": 1')  # as if killed during a write
     told = sum(
         'told' in json.loads(line)
         for line in (workdir / 'history.jsonl').open()
@@ -104,7 +105,7 @@ def test_what_a_search_leaves_behind(table, tmp_path, capsys):
     assert f'60/60 evaluations: best {best["fitness"]:.4f} (trial {best["told"]})' in printed
     for name in ('curve.png', 'cell.png'):
         assert (workdir / name).read_bytes().startswith(b'\x89PNG')
-    assert not (workdir / 'genotype.json').exists()  # there is nothing to build from a table's name
+    assert not (workdir / 'genotype.json').exists()  # a name builds nothing
     again = io.StringIO()
     with contextlib.redirect_stdout(again):
         main(command(table, workdir))
@@ -157,6 +158,17 @@ def test_mistakes_are_one_line(table, tmp_path, field, said):
         job.job(table_of.config(table, field), tmp_path / 'run')
     assert '\n' not in str(error.value)
     assert not (tmp_path / 'run' / 'history.jsonl').exists()
+
+
+def test_all_mistakes_are_reported_together(table, tmp_path):
+    fields = [('search.objective.name', 'acuracy'), ('search.searcher.sample', '-3')]
+    config = table_of.config(table, *fields, ('search.columns.truth', 'maen'))
+    with pytest.raises(UserError) as error:
+        job.job(config, tmp_path / 'run')
+    expected = ('Did you mean accuracy', 'sample is -3', 'has no column maen')
+    assert [part for part in expected if part not in str(error.value)] == []
+    assert '\n' not in str(error.value)
+    assert not (tmp_path / 'run').exists()
 
 
 def test_a_folder_of_another_search_is_left_alone(table, tmp_path):

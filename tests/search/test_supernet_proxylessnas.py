@@ -1,4 +1,4 @@
-"""ProxylessNAS: costs, space, gates and their gradients, REINFORCE, the net, the step."""
+"""ProxylessNAS: costs, space, gates and their gradients, REINFORCE, the supernet, the step."""
 
 import dataclasses
 import functools
@@ -33,7 +33,7 @@ from cls.steps.train_step import Recipe
 
 RNG = np.random.default_rng(3)
 jit = functools.partial(jax.jit, compiler_options=FAST)
-# Two places: the first has no shortcut and two blocks to choose from, the second has none as well.
+# Two places with two blocks; the first has no shortcut, the second may also be empty.
 TINY = Space(8, (8,), (2,), (2,), (3,), (3, 6))
 
 
@@ -77,7 +77,7 @@ def test_multiply_adds_are_those_that_are_counted(name, classes):
 
 @pytest.mark.tables
 def test_the_authors_table():
-    """A13: sums of all nets that have the same block everywhere, in milliseconds."""
+    """A13: sums of all networks with the same block everywhere, in milliseconds."""
     folder = os.environ.get('CLS_NASDATA', '')
     if not folder:
         pytest.skip('CLS_NASDATA, the folder with tables of trained architectures, is not set')
@@ -119,8 +119,8 @@ def test_the_authors_space():
         (GPU, 24, (32, 56, 112, 128, 256, 432)),
     ],
 )
-def test_published_nets(net, first, widths):
-    """Their codes give them back, and differ from others' that have no block elsewhere."""
+def test_published_models(net, first, widths):
+    """Codes and genotypes correspond, and codes differ in the positions of empty places."""
     space = Space(first, widths)
     code = space.code(net)
     space.check(code)
@@ -128,13 +128,13 @@ def test_published_nets(net, first, widths):
     assert genotypes.structure(genotypes.plain(net), Genotype) == space.key(code)
 
 
-def test_the_gpu_net_s_code():
-    """Figure 4 by hand: windows and expansions of blocks, 6 where there is none."""
+def test_the_gpu_model_s_code():
+    """Figure 4 by hand: windows and expansions of blocks, 6 for no block."""
     code = Space(24, (32, 56, 112, 128, 256, 432)).code(GPU)
     assert code == (2, 6, 6, 6, 4, 0, 6, 6, 5, 2, 6, 6, 3, 0, 2, 6, 5, 5, 5, 3, 5)
 
 
-def test_nets_of_the_space_are_built():
+def test_models_of_the_space_are_built():
     space = Space(16, (24, 40), (2, 2), (2, 1))
     for seed in range(5):
         code = space.sample(np.random.default_rng(seed))
@@ -152,13 +152,13 @@ def test_nets_of_the_space_are_built():
 
 
 def training(space=TINY, costs=None, **options):
-    """The rules of a supernet of a space, without warm-up."""
+    """The training of a supernet of a space, without warm-up."""
     costs = costs or Costs(1.0, np.zeros((len(space.counts), space.none + 1)))
     return Training(ProxylessNAS(**options), space, costs, 0, 0)
 
 
 def linear(values):
-    """A loss that is the sum of gates times (places, choices) values."""
+    """A loss: the sum of gates times (places, choices) values."""
 
     def held(alpha, paths, gates):
         here = values if paths is None else jnp.take_along_axis(values, paths, 1)
@@ -173,7 +173,7 @@ def exact(p, values):
 
 
 def average_of_two(search, alpha, values, place):
-    """The expectation of mode two's gradient for one place, over all pairs and paths drawn."""
+    """The expected gradient of mode two for one place, over all pairs and drawn paths."""
     p = np.asarray(jax.nn.softmax(search.masked(alpha)), float)[place]
     gradient = jit(lambda paths, drawn: jax.grad(search.gated)(alpha, linear(values), drawn, paths))
     total = np.zeros(len(p))
@@ -193,8 +193,8 @@ def test_two_paths_of_two_are_exact():
     assert p[2] == found[2] == 0
 
 
-def test_two_paths_of_three_are_the_pairs_weighed():
-    """Each pair has the part of the exact gradient with which it is drawn and renormalised."""
+def test_two_paths_of_three_are_the_weighted_pairs():
+    """Each pair has the part of the exact gradient that its probability gives it."""
     alpha, values = jnp.asarray(RNG.normal(size=(2, 3))), jnp.asarray(RNG.normal(size=(2, 3)))
     p, found = average_of_two(training(cost_loss=''), alpha, values, 1)
     expected, v = np.zeros(3), np.asarray(values[1])
@@ -220,7 +220,7 @@ def test_all_paths_are_exact_whichever_is_drawn(drawn):
 
 
 def test_draws_without_replacement():
-    """The first as p, the second as what is left of it; a choice that is not there never."""
+    """The first draw follows p, the second the rest of p; a missing choice is never drawn."""
     logits = jnp.log(jnp.array([[0.5, 0.3, 0.2, 0.0]]))
     keys = jax.random.split(jax.random.key(0), 20_000)
     pairs = np.asarray(jax.vmap(lambda key: proxylessnas.draw(key, logits, 2))(keys))[:, 0]
@@ -264,8 +264,8 @@ def test_the_paper_s_losses():
     assert reward == pytest.approx(0.5 * 0.8**0.1, rel=1e-6)
 
 
-def test_more_weight_of_the_cost_makes_nets_cheaper():
-    """Where costly blocks are better: at 0 the most costly; then the expected cost falls."""
+def test_more_weight_of_the_cost_makes_models_cheaper():
+    """Costly blocks are better: without a penalty the costliest; with it, the cost falls."""
     space = Space(8, (8, 16), (3, 3), (2, 2))
     price = np.array([1.0, 2, 1.5, 3, 2, 4, 0])
     costs = Costs(2.0, np.tile(price, (6, 1)) * (np.array(space.counts)[:, None] > np.arange(7)))
@@ -290,7 +290,7 @@ def test_more_weight_of_the_cost_makes_nets_cheaper():
 
 @pytest.mark.parametrize(('baseline', 'part'), [(0.3, 0.99), (-1.0, 1.0)])
 def test_reinforce_climbs_the_expected_reward(baseline, part):
-    """Over all batches of two nets, weighed by their chance; the baseline has them in it."""
+    """The mean over all batches of two networks; the baseline includes them."""
     search = training(mode='reinforce', samples=2)
     alpha = jnp.asarray(RNG.normal(size=(2, 3)))
     nets = np.array(list(itertools.product(range(2), range(3))))
@@ -315,7 +315,7 @@ def test_reinforce_climbs_the_expected_reward(baseline, part):
 
 
 def test_a_step_of_reinforce():
-    """Nets are rewarded by accuracy and cost; the step is Adam's, the baseline their mean."""
+    """The reward has accuracy and cost, the step is Adam's, the baseline the mean reward."""
     costs = Costs(2.0, np.array([[1.0, 2, 0], [3, 4, 0]]))
     search = training(costs=costs, mode='reinforce', samples=4, lr=0.1, reference=5.0)
 
@@ -350,14 +350,14 @@ SMALL = {
 
 
 def supernet():
-    """A small one with random variables, and images."""
+    """A small supernet with random variables, and images."""
     net = models.create('proxyless_supernet', **SMALL)
     variables = init(net, 0, 8, 1)
     return net, variables, jnp.asarray(RNG.normal(size=(6, 8, 8, 1)), jnp.float32)
 
 
-def test_a_path_is_the_net_of_its_genotype():
-    """Logits of the zoo's net with the candidates' weights, by batch and by running statistics."""
+def test_a_path_is_the_model_of_its_genotype():
+    """The model of a genotype has the same logits, by batch and by running statistics."""
     net, variables, images = supernet()
     code = (1, 2, 0)
     alpha = jax.nn.one_hot(jnp.array(code), 3)
@@ -400,7 +400,7 @@ def test_a_path_is_the_net_of_its_genotype():
 
 @pytest.mark.sweep
 def test_two_paths_and_all_paths_have_the_same_gates():
-    """Where other gates are 0: logits, and the loss's gradient by the gates."""
+    """Logits, and the gradient of the loss by the gates, if the other gates are 0."""
     net, variables, images = supernet()
     pairs = jnp.array([[1, 0], [2, 1], [0, 2]])
     gates = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
@@ -417,18 +417,18 @@ def test_two_paths_and_all_paths_have_the_same_gates():
     assert two == pytest.approx(float(full), rel=1e-4)
     expected = jnp.take_along_axis(slopes_of_all, pairs, 1)
     np.testing.assert_allclose(slopes, expected, rtol=1e-3, atol=1e-4)
-    np.testing.assert_array_equal(np.asarray(slopes) == 0, pairs == 2)  # none gives nothing
+    np.testing.assert_array_equal(np.asarray(slopes) == 0, pairs == 2)  # no block has output 0
 
 
 @pytest.mark.sweep
 def test_steps():
-    """The warm-up and the first epoch leave alpha; candidates that were not drawn stay."""
+    """The warm-up and the first epoch do not change alpha, nor steps candidates not drawn."""
     config = configs.load('configs/search/proxylessnas.py')
     net = models.create('proxyless_supernet', **SMALL)
     images = RNG.integers(256, size=(2, 8, 8, 8, 1)).astype(np.uint8)
     labels = RNG.integers(4, size=(2, 8)).astype(np.int32)
     batches = [{'image': x, 'label': y} for x, y in zip(images, labels, strict=True)]
-    batch = batches[0] | {'held': batches[1]}
+    batch = batches[0] | {'valid': batches[1]}
     costs = proxylessnas.costs_of(net, 8, 1, latency.multiply_adds)
     search = Training(ProxylessNAS(every=2, reference=50.0, lr=0.1), net.space, costs, 2, 3)
 
@@ -439,7 +439,7 @@ def test_steps():
     rules = search.optimizer(rule, variables['params'])
     state = new_state(variables, rules, 0, False)
     sharding = meshes.batch_sharding(meshes.make_mesh(1, jax.devices()[:1]))
-    recipe = dataclasses.replace(Recipe.of(config, 10, 1), mean=(78.0,), std=(96.0,))
+    recipe = dataclasses.replace(Recipe.from_config(config, 10, 1), mean=(78.0,), std=(96.0,))
     step = jit(search.make_train_step(net, rules, recipe, sharding))
     moved = []
     for _ in range(6):

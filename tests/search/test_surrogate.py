@@ -1,4 +1,4 @@
-"""A sampled table that ridge regression completes, and MnasNet's reward."""
+"""A sampled table completed by ridge regression, and MnasNet's reward."""
 
 import dataclasses
 import itertools
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cls.errors import UserError
+from cls.recipes.search import common
 from cls.search import registry
 from cls.search.evaluators import surrogate
 from cls.search.searcher import Trial
@@ -15,8 +16,7 @@ from cls.search.searchers.evolution import Evolution
 from cls.search.searchers.policy import PolicyGradient
 from cls.search.searchers.random import Random
 from cls.search.spaces.mnasnet import AccelNasBench
-from cls.search.spaces.tabular import Digits
-from configs.search import common
+from cls.search.spaces.tabular import FixedOps
 from tests.search import nasdata
 
 COUNTS = (2, 1, 3, 4)
@@ -41,7 +41,7 @@ def expanded(codes):
 def test_choices_and_pairs_have_a_place_each():
     pairs = surrogate.Pairs(COUNTS)
     ones = np.zeros((len(CODES), pairs.size))
-    np.put_along_axis(ones, pairs.places(CODES), 1, 1)
+    np.put_along_axis(ones, pairs.positions(CODES), 1, 1)
     np.testing.assert_array_equal(ones, expanded(CODES))
 
 
@@ -57,8 +57,8 @@ def test_the_regression_is_where_its_loss_is_flat():
 
 
 @dataclasses.dataclass(frozen=True)
-class Words(Digits):
-    """Three digits, which the table has in two columns."""
+class Words(FixedOps):
+    """A space of three digits, in two columns of the table."""
 
     length: int = 3
     operations: int = 4
@@ -93,7 +93,7 @@ def test_what_is_a_sum_over_pairs_is_found_from_a_sample(tmp_path):
     ms = np.exp(one[np.arange(3), codes].sum(1) / 2)
     some = rng.permutation(len(codes))[:52]
     values = list(zip(acc[some], ms[some], strict=True))
-    values[0] = ('', 1.0)  # a row with a hole is left out
+    values[0] = ('', 1.0)  # an incomplete row is left out
     file = write(tmp_path / 'table.csv', codes[some], values)
     evaluate = evaluator(space, file, penalty=1e-7)
     for code, a, t in zip(codes.tolist(), acc, ms, strict=True):
@@ -115,7 +115,7 @@ def test_tables_that_do_not_fit_are_refused(tmp_path, codes, values, message):
 
 def test_spaces_without_names_and_tables_that_are_not_there_are_refused(tmp_path):
     with pytest.raises(UserError, match='expected the space accel_nasbench'):
-        evaluator(Digits(3, 4), tmp_path / 'no.csv')
+        evaluator(FixedOps(3, 4), tmp_path / 'no.csv')
     with pytest.raises(UserError, match='table is empty: expected .* a,b, acc, ms'):
         evaluator(Words(), '')
     with pytest.raises(UserError, match='there is no table'):

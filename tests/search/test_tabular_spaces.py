@@ -1,4 +1,4 @@
-"""Spaces of tables: which codes are the same net, by hand and by the benchmark's own classes."""
+"""Tabular spaces: equal networks, by hand and by the benchmark's own classes."""
 
 import csv
 import gzip
@@ -12,20 +12,20 @@ from cls.search.spaces.tabular import NasBench201, NasBenchMacro
 @pytest.mark.parametrize(
     ('one', 'other', 'same'),
     [
-        ('000300', '114300', True),  # two nodes that lead nowhere
-        ('333000', '000000', True),  # nothing leads anywhere
+        ('000300', '114300', True),  # two nodes without a path to the output
+        ('333000', '000000', True),  # no path at all
         ('100010', '000100', True),  # a skip from a node that skips
         ('100040', '000400', True),
         ('000300', '000200', False),
-        ('000001', '000400', False),  # a sum of two zeros is not known to be none
+        ('000001', '000400', False),  # a sum of two zeros is not recognized as none
     ],
 )
-def test_nets_of_nas_bench_201_that_are_the_same(one, other, same):
+def test_models_of_nas_bench_201_that_are_the_same(one, other, same):
     space = NasBench201()
     assert (space.key(space.code(one)) == space.key(space.code(other))) is same
 
 
-def test_the_name_of_a_net_of_nas_bench_201():
+def test_the_name_of_a_model_of_nas_bench_201():
     conv = '(0)@nor_conv_3x3'
     second = f'({conv})@avg_pool_3x3+{conv}'  # skipped by the edge 3-2, and sorted as a whole
     space = NasBench201()
@@ -42,7 +42,7 @@ def test_keys_of_nas_bench_201_are_the_classes_of_the_table():
     assert len(pairs) == len({key for key, _ in pairs}) == len({u for _, u in pairs}) == 6_466
 
 
-def test_nets_of_nas_bench_macro():
+def test_models_of_nas_bench_macro():
     space = NasBenchMacro()
     assert len({space.key(code) for code in space.codes()}) == 3_969
     one = space.code('01002010')  # stages 01, 002, 010

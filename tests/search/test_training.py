@@ -1,4 +1,4 @@
-"""Trials that are trained: the numbers of the trainer, and what becomes of nets that fail."""
+"""Trained trials: the numbers of the trainer, and networks that fail."""
 
 import dataclasses
 import json
@@ -13,17 +13,18 @@ from cls.errors import UserError
 from cls.models import genet
 from cls.models.registry import genotypes
 from cls.models.registry.complexity import complexity
+from cls.recipes import genet as system
+from cls.recipes.search import common
 from cls.search import loop
 from cls.search.evaluators import train as evaluator
+from cls.search.evaluators.train import Training
 from cls.search.searcher import Trial
 from cls.search.space import Fixed
-from configs import genet as system
-from configs.search import common
 
 
 @dataclasses.dataclass(frozen=True)
 class Bits(Fixed):
-    """Two nodes, joined or not."""
+    """A space of two nodes, connected or not."""
 
     counts = (2,)
 
@@ -35,14 +36,14 @@ class Bits(Fixed):
 
 
 class Broken(Bits):
-    """What a net refuses."""
+    """A space whose genotypes no network accepts."""
 
     def genotype(self, code):
         return {'stages': ['2']}
 
 
 def config(**changes):
-    """A search of Bits that trains for a moment."""
+    """The config of a search of Bits with short trainings."""
     c = common.base()
     common.use_digits_proxy(c, system)
     c.seed = 3
@@ -56,16 +57,16 @@ def config(**changes):
 
 @pytest.fixture
 def quick():
-    return evaluator.of(Bits(), config(), quick=True)
+    return Training.from_config(Bits(), config(), quick=True)
 
 
 def test_a_trial_is_a_run_of_the_trainer(tmp_path):
     trial = Trial(7, (1,))
-    found = evaluator.of(Bits(), config(), quick=False)(trial)
+    found = Training.from_config(Bits(), config(), quick=False)(trial)
     proxy = config().proxy
     proxy.model.genotype = genotypes.plain(Bits().genotype(trial.code))
     proxy.seed = evaluator.seed(3, trial)
-    result = train.in_folder(configs.from_json(configs.to_json(proxy)), tmp_path / 'run')
+    result = train.job(configs.from_json(configs.to_json(proxy)), tmp_path / 'run')
     assert found['accuracy'] == pytest.approx(result['validation/top1'] / 100, abs=1e-12)
     assert found['params'] == result['params']
     assert found['seeds'] == [proxy.seed]
@@ -95,26 +96,28 @@ def test_repeats_are_trainings_with_seeds_of_their_own(quick):
     assert dataclasses.replace(quick, repeats=3)(trial)['accuracy'] == pytest.approx(expected)
     assert quick(trial)['accuracy'] == net.trained(evaluator.seed(3, trial)) / 100
     with pytest.raises(UserError, match='repeats is 0'):
-        evaluator.of(Bits(), config(), repeats=0)
+        Training.from_config(Bits(), config(), repeats=0)
 
 
 @pytest.mark.sweep  # four trainings
-def test_a_training_begins_anew_with_a_lower_rate():
+def test_a_training_restarts_with_a_lower_rate():
     trial = Trial(7, (1,))
     # With 0.5 the first epoch is better than chance, with 1.25 and 3.125 it is not.
     fields = {'data.train_split': 'train[:640]', 'duration': '80 steps', 'batch': 16}
     fields |= {'model.widths': (16,)}
     rates = {lr: config(**fields, **{'optim.lr': lr}) for lr in (3.125, 1.25, 0.5)}
-    plain = {lr: evaluator.of(Bits(), c, quick=True)(trial) for lr, c in rates.items() if lr < 3}
-    many = evaluator.of(Bits(), rates[1.25], quick=True, restarts=5)(trial)
+    plain = {
+        lr: Training.from_config(Bits(), c, quick=True)(trial) for lr, c in rates.items() if lr < 3
+    }
+    many = Training.from_config(Bits(), rates[1.25], quick=True, restarts=5)(trial)
     assert (many['restarts'], many['accuracy']) == (1, plain[0.5]['accuracy'])
-    enough = evaluator.of(Bits(), rates[0.5], quick=True, restarts=5)(trial)
+    enough = Training.from_config(Bits(), rates[0.5], quick=True, restarts=5)(trial)
     assert (enough['restarts'], enough['accuracy']) == (0, plain[0.5]['accuracy'])
-    last = evaluator.of(Bits(), rates[3.125], quick=True, restarts=1)(trial)
+    last = Training.from_config(Bits(), rates[3.125], quick=True, restarts=1)(trial)
     assert (last['restarts'], last['accuracy']) == (1, plain[1.25]['accuracy'])
     assert 'restarts' not in plain[0.5]
     with pytest.raises(UserError, match='restarts is -1'):
-        evaluator.of(Bits(), config(), restarts=-1)
+        Training.from_config(Bits(), config(), restarts=-1)
 
 
 def test_the_test_images_are_not_seen():
@@ -123,14 +126,14 @@ def test_the_test_images_are_not_seen():
 
 
 def test_a_loss_that_is_not_finite_is_a_failed_trial():
-    wild = evaluator.of(Bits(), config(**{'optim.lr': 1e30}), quick=True)
+    wild = Training.from_config(Bits(), config(**{'optim.lr': 1e30}), quick=True)
     with pytest.raises(loop.Failed, match='loss is not finite'):
         wild(Trial(0, (0,)))
 
 
 def test_a_genotype_that_does_not_fit_is_a_failed_trial():
     with pytest.raises(loop.Failed, match='genotype does not fit'):
-        evaluator.of(Broken(), config(), quick=True)(Trial(0, (0,)))
+        Training.from_config(Broken(), config(), quick=True)(Trial(0, (0,)))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +146,7 @@ def test_a_genotype_that_does_not_fit_is_a_failed_trial():
 )
 def test_a_mistake_in_the_proxy_ends_a_search(field, value, said):
     with pytest.raises(UserError, match=said):
-        evaluator.of(Bits(), config(**{field: value}))
+        Training.from_config(Bits(), config(**{field: value}))
 
 
 def test_a_compiler_option_is_known():
@@ -153,5 +156,5 @@ def test_a_compiler_option_is_known():
 
 def test_chance_is_within_what_any_number_of_classes_can_reach():
     assert evaluator.chance_level(10) == 15  # as the authors of MetaQNN have it
-    assert evaluator.chance_level(2) == 55  # half as much again would be 75 %
+    assert evaluator.chance_level(2) == 55  # 1.5 times 50 % would be 75 %
     assert evaluator.chance_level(100) == 1.5

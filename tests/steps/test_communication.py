@@ -1,4 +1,4 @@
-"""What the training step of real nets sends, read from its program; on TPU too, if libtpu is there.
+"""The communication in the training step of real networks, in its program; with libtpu on TPU too.
 
 libtpu compiles for TPUs that this machine has not: pip install libtpu, then
   JAX_PLATFORMS=cpu ./launch/test.sh -m sweep tests/steps/test_communication.py
@@ -46,7 +46,7 @@ def test_devices_send_gradients_statistics_and_metrics_alone(file, overrides):
     setup = set_up(configs.load(file, (*SHORT, *overrides)), jax.devices())
     state, optimizer = setup.new_state()
     where = abstract_state(state, setup.mesh)
-    program = compile_train_step(setup, optimizer, where, setup.phase(0)).as_text()
+    program = compile_train_step(setup, optimizer, where, setup.phases.at(0)).as_text()
     found = collectives(program)
     assert {(each.kind, each.group) for each in found} == {('all-reduce', 8)}
     sent = sum(each.times * each.bytes for each in found)

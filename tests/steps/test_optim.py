@@ -7,8 +7,9 @@ import optax
 import pytest
 
 from cls.errors import UserError
-from cls.steps.optim import optimizer, schedule
-from configs import common
+from cls.recipes import common
+from cls.steps.optim import OptimSpec, make_optimizer
+from cls.steps.schedule import ScheduleSpec, make_schedule
 
 STEPS_PER_EPOCH = 10
 
@@ -18,15 +19,16 @@ def to_steps(text):
     return round(float(number) * {'steps': 1, 'epochs': STEPS_PER_EPOCH}[unit])
 
 
-def make_schedule(lr=0.4, total=100, **fields):
-    config = common.base().schedule
-    config.update(fields)
-    return schedule(config, lr, to_steps=to_steps, total=total)
+def schedule_of(lr=0.4, total=100, **fields):
+    config = common.base()
+    config.optim.lr = lr
+    config.schedule.update(fields)
+    return make_schedule(ScheduleSpec.from_config(config, to_steps=to_steps, total=total))
 
 
 def curve(total=100, **fields):
     """The learning rates of steps 0..total, computed at once."""
-    rate = make_schedule(total=total, **fields)
+    rate = schedule_of(total=total, **fields)
     return np.asarray(jax.jit(jax.vmap(rate))(jnp.arange(total + 1)))
 
 
@@ -89,7 +91,7 @@ def test_staircase_jumps_at_exact_multiples():
 
 @pytest.mark.parametrize('name', SCHEDULES)
 def test_rates_are_float32_scalars_and_python_steps_will_do(name):
-    rate = make_schedule(name=name, warmup='5 steps', **SCHEDULES[name][0])
+    rate = schedule_of(name=name, warmup='5 steps', **SCHEDULES[name][0])
     for step in (0, 5, 50, 1000):
         eager, traced = rate(step), jax.jit(rate)(jnp.int32(step))
         assert (eager.shape, eager.dtype) == ((), jnp.float32)
@@ -98,7 +100,7 @@ def test_rates_are_float32_scalars_and_python_steps_will_do(name):
 
 @pytest.mark.parametrize('name', ['cosine', 'polynomial'])
 def test_the_rate_stays_at_its_end(name):
-    rate = make_schedule(name=name, end=0.1)
+    rate = schedule_of(name=name, end=0.1)
     np.testing.assert_allclose([rate(100), rate(200)], 0.04, rtol=1e-5)
 
 
@@ -121,7 +123,7 @@ def test_a_run_as_long_as_its_warmup_sees_only_the_warmup(name):
 )
 def test_bad_schedules_are_refused(fields, message):
     with pytest.raises(UserError, match=message):
-        make_schedule(**fields)
+        schedule_of(**fields)
 
 
 # -------------------------------------------------------------------------------- optimizers
@@ -155,10 +157,12 @@ def as32(tree):
     return jax.tree.map(lambda x: np.asarray(x, np.float32), tree)
 
 
-def make_optimizer(params=PARAMS, head=(), depthwise=(), **fields):
-    config = common.base().optim
-    config.update(fields)
-    return optimizer(config, rate, params, head=frozenset(head), depthwise=frozenset(depthwise))
+def optimizer_of(params=PARAMS, head=(), depthwise=(), **fields):
+    config = common.base()
+    config.optim.update(fields)
+    spec = OptimSpec.from_config(config)
+    groups = {'head': frozenset(head), 'depthwise': frozenset(depthwise)}
+    return make_optimizer(spec, rate, params, **groups)
 
 
 @jax.jit(static_argnums=0)
@@ -283,7 +287,7 @@ RULES = {
 @pytest.mark.parametrize('clip_after_decay', [False, True])
 def test_rules_with_l2_in_the_gradient(case, clip_after_decay):
     fields, rule = RULES[case]
-    tx = make_optimizer(
+    tx = optimizer_of(
         name=case.split()[0],
         weight_decay=0.3,
         clip_norm=1.5,
@@ -304,16 +308,16 @@ def test_the_order_of_clipping_shows():
 
 @pytest.mark.parametrize(('name', 'rule'), [('adamw', adamw), ('lamb', lamb)])
 def test_rules_with_decoupled_decay(name, rule):
-    tx = make_optimizer(name=name, weight_decay=0.3, clip_norm=1.5, **ADAM)
+    tx = optimizer_of(name=name, weight_decay=0.3, clip_norm=1.5, **ADAM)
     assert_same(run(tx)[0], follow(rule(weight_decay=0.3, **ADAM), clip=1.5))
 
 
 @pytest.mark.parametrize('name', ['sgd', 'rmsprop', 'adam', 'adamw', 'lamb'])
 def test_masks(name):
-    """Without a gradient, what moves is what decays."""
+    """Without a gradient, only decayed weights change."""
     no_grads = [jax.tree.map(np.zeros_like, PARAMS)]
     for mask, decays in {'kernels': {'kernel'}, 'all': {'kernel', 'bias', 'scale'}}.items():
-        tx = make_optimizer(name=name, weight_decay=0.3, decay_mask=mask)
+        tx = optimizer_of(name=name, weight_decay=0.3, decay_mask=mask)
         params, _ = run(tx, grads=no_grads)
         moved = {
             path[-1].key
@@ -334,7 +338,7 @@ def test_masks(name):
 )
 def test_masks_by_kind_of_layer(mask, decays):
     no_grads = [jax.tree.map(np.zeros_like, PARAMS)]
-    tx = make_optimizer(weight_decay=0.3, decay_mask=mask, depthwise={'conv/kernel'})
+    tx = optimizer_of(weight_decay=0.3, decay_mask=mask, depthwise={'conv/kernel'})
     params, _ = run(tx, grads=no_grads)
     moved = {
         f'{layer}/{name}'
@@ -356,7 +360,7 @@ def test_rates_of_their_own(case):
         ('head', 'kernel'): 1.0,
         ('head', 'bias'): 2.0,
     }
-    tx = make_optimizer(
+    tx = optimizer_of(
         name=case.split()[0],
         weight_decay=0.3,
         body_lr_mult=0.1,
@@ -378,11 +382,11 @@ def test_rates_of_their_own(case):
 def test_frozen_parameters_stay_and_do_not_count_into_the_norm(name):
     """The others move as if the frozen ones had no gradient."""
     fields = {'name': name, 'weight_decay': 0.3, 'clip_norm': 1.5, 'decay_mask': 'all'}
-    params, state = run(make_optimizer(freeze='^(conv|bn/scale)', **fields))
+    params, state = run(optimizer_of(freeze='^(conv|bn/scale)', **fields))
     stays = [('conv', 'kernel'), ('conv', 'bias'), ('bn', 'scale')]
     for layer, leaf in stays:
         np.testing.assert_array_equal(params[layer][leaf], np.float32(PARAMS[layer][leaf]))
-    assert len(jax.tree.leaves(state)) < len(jax.tree.leaves(make_optimizer(**fields).init(PARAMS)))
+    assert len(jax.tree.leaves(state)) < len(jax.tree.leaves(optimizer_of(**fields).init(PARAMS)))
     grads = [
         {
             layer: {k: 0 * g if (layer, k) in stays else g for k, g in of.items()}
@@ -390,20 +394,20 @@ def test_frozen_parameters_stay_and_do_not_count_into_the_norm(name):
         }
         for tree in GRADS
     ]
-    alone, _ = run(make_optimizer(**fields), grads=grads)
+    alone, _ = run(optimizer_of(**fields), grads=grads)
     for layer, leaf in set(leaf_paths()) - set(stays):
         np.testing.assert_allclose(params[layer][leaf], alone[layer][leaf], rtol=1e-6)
 
 
 def test_lamb_moves_leaves_that_start_at_zero():
     zeros = jax.tree.map(np.zeros_like, PARAMS)
-    params, _ = run(make_optimizer(name='lamb'), params=zeros, grads=GRADS[:1])
+    params, _ = run(optimizer_of(name='lamb'), params=zeros, grads=GRADS[:1])
     assert all(np.isfinite(p).all() and np.abs(p).min() > 0 for p in jax.tree.leaves(params))
 
 
 def test_gradients_below_the_norm_are_not_clipped():
-    free, _ = run(make_optimizer(clip_norm=0.0))
-    wide, _ = run(make_optimizer(clip_norm=1e6))
+    free, _ = run(optimizer_of(clip_norm=0.0))
+    wide, _ = run(optimizer_of(clip_norm=1e6))
     jax.tree.map(np.testing.assert_array_equal, free, wide)
 
 
@@ -411,7 +415,7 @@ def test_gradients_below_the_norm_are_not_clipped():
 def test_a_restored_state_continues_exactly(name):
     """The state survives as a list of arrays, and with it the count that the rate is read at."""
     shapes = jax.eval_shape(lambda: as32(PARAMS))
-    tx = make_optimizer(params=shapes, name=name, weight_decay=0.1, clip_norm=1.0)
+    tx = optimizer_of(params=shapes, name=name, weight_decay=0.1, clip_norm=1.0)
     max_concurrent, _ = run(tx)
 
     params, state = run(tx, grads=GRADS[:3])
@@ -425,7 +429,7 @@ def test_a_restored_state_continues_exactly(name):
 
 
 def test_the_rate_used_is_the_schedules_at_the_count_of_updates():
-    tx = make_optimizer(name='sgd', momentum=0.0)
+    tx = optimizer_of(name='sgd', momentum=0.0)
     params = as32(PARAMS)
     state = tx.init(params)
     ones = jax.tree.map(jnp.ones_like, params)
@@ -437,6 +441,7 @@ def test_the_rate_used_is_the_schedules_at_the_count_of_updates():
 @pytest.mark.parametrize(
     ('fields', 'message'),
     [
+        ({'freeze': '('}, 'no regular expression'),
         ({'name': 'adma'}, r'config\.optim\.name.*Did you mean adam'),
         ({'name': 'lion'}, 'known: sgd, rmsprop, adam, adamw, lamb'),
         ({'decay_mask': 'kernel'}, r'config\.optim\.decay_mask.*Did you mean kernels'),
@@ -447,4 +452,4 @@ def test_the_rate_used_is_the_schedules_at_the_count_of_updates():
 )
 def test_bad_optimizers_are_refused(fields, message):
     with pytest.raises(UserError, match=message):
-        make_optimizer(**fields)
+        optimizer_of(**fields)

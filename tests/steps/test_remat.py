@@ -1,4 +1,4 @@
-"""What gradients compute anew: the same numbers from less that is kept."""
+"""Gradients that recompute: the same numbers from fewer stored arrays."""
 
 import collections
 import dataclasses
@@ -111,7 +111,7 @@ def assert_same(ours, expected):
         (gradients, expected_gradients, 1e-5),
     ):
         assert jax.tree.structure(mine) == jax.tree.structure(theirs)
-        # Nets without norms keep nothing.
+        # Networks without norms keep nothing.
         scale = max((np.abs(x).max() for x in jax.tree.leaves(theirs)), default=0)
         for x, y in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True):
             error = np.linalg.norm(np.float64(x) - np.float64(y))
@@ -154,8 +154,8 @@ def kept(mode, sizes):
 @pytest.mark.parametrize(
     ('mode', 'first', 'last'),
     [
-        ('block', 1, 1),  # what a cell leaves behind, wherever it stands
-        ('stage', 0, None),  # what a stage leaves behind, however long it is; None: all
+        ('block', 1, 1),  # kept of a cell, in any position
+        ('stage', 0, None),  # kept of a stage, of any length; None: all
     ],
 )
 def test_what_one_more_cell_adds_to_what_is_kept(mode, first, last):
@@ -256,7 +256,7 @@ def test_gradients_of_the_net_of_each_config(file):
 
 
 def temporaries_on_tpu(mode):
-    """Bytes that the step of a ResNet-20 has beside the state, 256 images of 128 pixels a chip."""
+    """Bytes of the step of a ResNet-20 without the state, with 256 images of 128 pixels a chip."""
     fields = {'remat': mode, 'batch': 1024, 'data.image_size': 128, 'model.dtype': 'bfloat16'}
     fields |= {'data.name': 'synthetic', 'data.num_classes': 10}
     run = subprocess.run(

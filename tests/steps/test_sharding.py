@@ -1,4 +1,4 @@
-"""Meshes: how devices are laid out, where state is split, and what comes back from them."""
+"""Meshes: the layout of devices, the sharding of the state, and arrays that return from them."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The compiled step: its numbers on any devices, what it sends, and against plain NumPy."""
+"""The compiled step: its numbers on any devices and by plain NumPy, and its communication."""
 
 import dataclasses
 import functools
@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from cls.config import load as configs
 from cls.nn.norm import BatchNorm
-from cls.setup import set_up, split_groups
+from cls.setup import set_up
 from cls.steps import sharding as meshes
 from cls.steps.state import new_state
 from cls.steps.train_step import (
@@ -25,7 +25,7 @@ from cls.steps.train_step import (
     make_eval_step,
     make_train_step,
     microbatches,
-    normalise,
+    normalize,
     random_flip,
 )
 from cls.tools.tpu.hlo import collectives
@@ -34,7 +34,7 @@ SMALL_RESNET = (
     ('duration', '100 steps'),
     ('batch', '32'),
     ('model.stage_sizes', '(1, 1, 1)'),
-    ('model.bn_group', '4'),  # on eight devices what each of them has
+    ('model.bn_group', '4'),  # the examples of each of eight devices
     ('optim.lr', '0.02'),
     ('schedule.warmup', '0 steps'),
     ('data.flip', 'true'),
@@ -100,7 +100,7 @@ def bytes_of(tree):
     ids=['data', 'data and accumulated'],
 )
 def test_devices_send_gradients_statistics_and_metrics_alone(devices, overrides, times):
-    """And nothing at all between a batch norm's examples, which one device has.
+    """And nothing between the examples of a batch norm, all on one device.
 
     XLA's CPU backend reduces each microbatch's; TPU's reduces their sum.
     """
@@ -112,7 +112,7 @@ def test_devices_send_gradients_statistics_and_metrics_alone(devices, overrides,
 
 @pytest.mark.parametrize('fsdp', [4, 8])
 def test_split_kernels_are_gathered_and_each_device_gets_its_part_of_the_gradient(fsdp):
-    """On CPU, which has no reduce-scatter: a part of all that is reduced."""
+    """On CPU, without a reduce-scatter: a part of all that is reduced."""
     _, state, where, sent = five_steps(8, ('mesh.fsdp', str(fsdp)))
     split = [x for x in jax.tree.leaves(state.params) if x.size >= meshes.MIN_SPLIT]
     assert split
@@ -151,19 +151,19 @@ def test_statistics_of_the_global_batch_are_reduced_over_the_devices():
     [
         (32, 4, '', 0),  # four examples on each device
         (32, 2, '', 0),
-        (32, 16, 'groups of 16 examples lie on 4 devices each', 'statistics'),
-        (32, 0, 'groups of 32 examples lie on 8 devices each', 'statistics'),
+        (32, 16, 'groups of 16 examples are on 4 devices each', 'statistics'),
+        (32, 0, 'groups of 32 examples are on 8 devices each', 'statistics'),
         (48, 4, 'groups of 4 examples .* and devices of 6 do not divide', 'activations'),
     ],
 )
 def test_groups_that_devices_share_are_told_of(batch, group, says, sends):
-    """And what is said is what a norm sends."""
+    """And the line is true of the communication of a norm."""
     fields = (('batch', str(batch)), ('model.bn_group', str(group)))
     setup = set_up(configs.load('configs/resnet.py', (*SMALL_RESNET, *fields)))
-    line = split_groups(setup, {'bn1': {'mean': 0, 'var': 0}})
+    line = setup.split_groups({'bn1': {'mean': 0, 'var': 0}})
     assert bool(line) == bool(says)
     assert re.search(says, line)
-    assert not split_groups(setup, {})
+    assert not setup.split_groups({})
 
     spread = meshes.batch_sharding(setup.mesh)
     images = jax.ShapeDtypeStruct((batch, 6, 6, 5), jnp.float32, sharding=spread)
@@ -367,7 +367,7 @@ class WithAndWithoutJit(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
     def test_normalise_by_channel(self):
         images = np.arange(2 * 3 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3, 3)
-        function = functools.partial(normalise, mean=(1.0, 2.0, 3.0), std=(2.0, 4.0, 8.0))
+        function = functools.partial(normalize, mean=(1.0, 2.0, 3.0), std=(2.0, 4.0, 8.0))
         expected = (images - np.array([1.0, 2, 3])) / np.array([2.0, 4, 8])
         np.testing.assert_allclose(self.variant(function)(images), expected, rtol=1e-6)
 

@@ -14,7 +14,7 @@ import pytest
 from logs import logged
 
 from cls.errors import UserError
-from cls.storage import lock, paths
+from cls.storage import download, lock, paths
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,7 +60,7 @@ def gs_server():
 def cache(monkeypatch, tmp_path):
     """A cache folder of the test's own."""
     monkeypatch.setenv('CLS_CACHE_DIR', str(tmp_path / 'cache'))
-    paths._copied.cache_clear()
+    download._copied.cache_clear()
     return tmp_path / 'cache'
 
 
@@ -100,7 +100,7 @@ def test_paths_of_this_machine_stay_what_they_are(monkeypatch, tmp_path):
     monkeypatch.setenv('HOME', str(tmp_path))
     assert type(paths.path('~/runs/x')) is type(Path())
     assert paths.path('~/runs/x') == paths.checked('~/runs/x') == tmp_path / 'runs' / 'x'
-    assert paths.fetched(tmp_path) == tmp_path
+    assert download.fetched(tmp_path) == tmp_path
     assert not paths.is_remote(tmp_path)
 
 
@@ -180,7 +180,7 @@ def test_a_folder_is_copied_once_and_a_broken_copy_goes_on(s3_bucket, cache, cap
     partial.mkdir(parents=True)
     (partial / 'a').write_bytes(b'old')  # copied before
     (partial / 'b').write_bytes(b'b')  # cut off
-    folder = paths.fetched(f'{s3_bucket}/data')
+    folder = download.fetched(f'{s3_bucket}/data')
     assert [(folder / name).read_bytes() for name in ('a', 'b', 'sub/c')] == [
         b'old',
         b'bbb',
@@ -189,30 +189,30 @@ def test_a_folder_is_copied_once_and_a_broken_copy_goes_on(s3_bucket, cache, cap
     assert 'copying 3 files' in capsys.readouterr().out
     assert not partial.exists()
 
-    paths._copied.cache_clear()  # as another process would
+    download._copied.cache_clear()  # as another process would
     paths.remove(s3_bucket / 'data')
-    assert paths.fetched(f'{s3_bucket}/data') == folder
+    assert download.fetched(f'{s3_bucket}/data') == folder
     assert f'read from its copy in {folder}' in capsys.readouterr().out
 
 
 def test_a_file_that_changed_is_copied_anew(bucket):
     paths.write_whole(bucket / 'net.pth', b'one')
-    assert paths.fetched(bucket / 'net.pth').read_bytes() == b'one'
+    assert download.fetched(bucket / 'net.pth').read_bytes() == b'one'
     paths.write_whole(bucket / 'net.pth', b'two')
-    paths._copied.cache_clear()
-    assert paths.fetched(bucket / 'net.pth').read_bytes() == b'two'
-    assert paths.fetched(bucket / 'net.pth').name == 'net.pth'
+    download._copied.cache_clear()
+    assert download.fetched(bucket / 'net.pth').read_bytes() == b'two'
+    assert download.fetched(bucket / 'net.pth').name == 'net.pth'
 
 
 def test_nothing_there_and_no_room_are_said_in_a_line(s3_bucket, monkeypatch):
     with pytest.raises(UserError, match='nothing is there'):
-        paths.fetched(s3_bucket / 'data')
+        download.fetched(s3_bucket / 'data')
     paths.write_whole(s3_bucket / 'data' / 'a', b'1')
     monkeypatch.setattr(
         paths.shutil, 'disk_usage', lambda folder: shutil._ntuple_diskusage(1, 1, 0)
     )
     with pytest.raises(UserError, match='no space left for a copy of s3://bucket/data'):
-        paths.fetched(s3_bucket / 'data')
+        download.fetched(s3_bucket / 'data')
 
 
 # ------------------------------------------------------------------------------------------------
@@ -314,7 +314,8 @@ def test_checkpoints_are_kept_restored_and_passed_over_when_damaged(bucket, capl
     import jax
     import jax.numpy as jnp
 
-    from cls.run.checkpoint import Checkpoints, newest_whole, steps
+    from cls.run.checkpoint import Checkpoints
+    from cls.run.checkpoint_files import newest_whole, steps
 
     def state(step):
         weights = np.random.default_rng(step).normal(size=4000)  # not to be compressed
@@ -356,7 +357,7 @@ def test_checkpoints_are_kept_restored_and_passed_over_when_damaged(bucket, capl
 
 
 def test_a_checkpoint_whose_copy_was_cut_off_does_not_count(s3_bucket):
-    from cls.run.checkpoint import newest_whole, steps
+    from cls.run.checkpoint_files import newest_whole, steps
 
     paths.write_whole(s3_bucket / '5' / 'state' / 'd', b'1')
     assert steps(s3_bucket) == []
@@ -369,7 +370,7 @@ def test_images_in_a_store_are_those_of_a_folder(s3_bucket, tmp_path):
 
     from cls.data.datasets import load
     from cls.data.folders import open_folder
-    from configs import common
+    from cls.recipes import common
 
     rng = np.random.default_rng(0)
     for name in ('train/cat/1.png', 'train/dog/2.png', 'val/cat/3.png'):
@@ -426,7 +427,7 @@ RUN = (
 def test_a_run_in_a_store_that_is_killed_ends_as_one_in_a_folder(bucket, tmp_path, capsys):
     """And is evaluated, and gives its weights to another, in the same numbers."""
     from cls.main import main
-    from cls.run.checkpoint import steps
+    from cls.run.checkpoint_files import steps
 
     paths.write_whole(bucket / 'net.json', b'{"layers": ["C(8,3,1)", "P(2,2)", "FC(16)"]}')
     run = [*RUN, f'--config.model.genotype={bucket}/net.json']

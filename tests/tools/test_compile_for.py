@@ -97,7 +97,7 @@ def test_imagenet_needs_no_files():
 def test_the_largest_images():
     sizes = "(('0 steps', 16), ('2 steps', 24), ('4 steps', 8))"
     setup = tiny.setup(('progressive', sizes), ('freeze_bn', '3 steps'))
-    assert compile_for.largest_phase(setup) == setup.phase(2)
+    assert compile_for.largest_phase(setup) == setup.phases.at(2)
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,18 @@ import zipfile
 from pathlib import Path
 
 import cv2
+import jax
 import numpy as np
 import pytest
 from golden import keyed, rows
+from orbax.checkpoint import StandardCheckpointer
 from safetensors.numpy import save_file
 
 from cls import main, models, weights
+from cls.config import load as configs
 from cls.errors import UserError
+from cls.setup import set_up
+from cls.steps import schedule
 from cls.tools import import_weights
 from cls.weights import convert, hub
 
@@ -417,3 +422,23 @@ def test_colours_are_not_turned_where_the_first_layer_is_not_clear():
     kernel = np.zeros((3, 3, 3, 8), np.float32)
     with pytest.raises(UserError, match='2 convolutions .* expected one'):
         import_weights.turn_colours({'a': {'kernel': kernel}, 'b': {'kernel': kernel}})
+
+
+def test_no_schedule_is_built_for_the_state_of_an_optimizer(tmp_path, monkeypatch):
+    """The state does not depend on the rate; it is that of a run with a schedule nevertheless."""
+
+    def fails(spec):
+        raise AssertionError('a schedule is built')
+
+    config = configs.load('configs/resnet.py', (('schedule.name', 'step'),))
+    setup = set_up(configs.load('configs/resnet.py'), jax.devices()[:1])
+    variables = setup.initial()
+    expected = setup.new_state(variables)[0].opt_state
+    for name in schedule.SCHEDULES:
+        monkeypatch.setitem(schedule.SCHEDULES, name, fails)
+    import_weights.write(config, variables, tmp_path / 'run')
+    state = StandardCheckpointer().restore(tmp_path / 'run' / 'checkpoints' / '0' / 'state')
+    ours, theirs = map(jax.tree.leaves, (state['opt_state'], expected))
+    assert len(ours) == len(theirs) > 0
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -13,7 +13,7 @@ from cls.data import imagenet_variants
 from cls.errors import UserError
 from cls.evaluation import robustness as benchmarks
 from cls.models.registry import init
-from cls.steps.train_step import normalise
+from cls.steps.train_step import normalize
 from cls.tools import import_weights, robustness
 
 WNIDS = tuple(f'n{i:08}' for i in range(12))
@@ -86,7 +86,7 @@ def expected(run, files, right_of, kept=EVERY):
     """Top-1 in percent, file by file; `right_of` says which WordNet ids are right."""
     _, apply, variables = run
     images = np.stack([cv2.imread(str(file))[..., ::-1] for file in files])
-    logits = np.asarray(apply(variables, normalise(images, (120.0,), (30.0,))))
+    logits = np.asarray(apply(variables, normalize(images, (120.0,), (30.0,))))
     names = WNIDS[::-1]
     right = 0
     for file, row in zip(files, logits, strict=True):

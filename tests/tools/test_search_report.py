@@ -1,4 +1,4 @@
-"""The report of searches: of a table over seeds, and of run folders."""
+"""The report of searches: by a table over seeds, and of run folders."""
 
 import json
 import sys
@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from cls.errors import UserError
+from cls.search import comparison
 from cls.tools import search_report
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'search'))
@@ -25,27 +26,27 @@ def table(tmp_path_factory):
 def test_the_best_so_far_is_by_fitness_and_scored_by_truth():
     nan, failed = np.nan, -np.inf
     told = [(failed, nan), (1.0, 5.0), (0.5, 9.0), (1.0, 7.0), (2.0, 3.0)]
-    curve = search_report.so_far(told, 7)
+    curve = comparison.so_far(told, 7)
     np.testing.assert_array_equal(curve, [nan, 5, 5, 5, 3, 3, 3])
-    assert np.isnan(search_report.so_far([], 2)).all()
+    assert np.isnan(comparison.so_far([], 2)).all()
 
 
 def test_numbers_are_of_differences_seed_by_seed():
     rng = np.random.default_rng(0)
     random, more = rng.normal(size=(12, 1)), rng.normal(0.5, size=(12, 1))
     more[3] = random[3]
-    n = search_report.numbers_of(search_report.Curves('a', more, random))
+    n = comparison.numbers_of(comparison.Curves('a', more, random))
     d = (more - random)[:, 0]
     assert n['difference'] == pytest.approx(d.sum() / 12)
     assert n['standard_error'] == pytest.approx(np.sqrt(((d - d.mean()) ** 2).sum() / 11 / 12))
     assert n['better'] == pytest.approx((d > 0).sum() / 12)
     assert n['equal'] == pytest.approx(1 / 12)
     assert n['p'] == pytest.approx(stats.wilcoxon(more[:, 0], random[:, 0]).pvalue)
-    assert search_report.numbers_of(search_report.Curves('a', more, more))['p'] == 1.0
+    assert comparison.numbers_of(comparison.Curves('a', more, more))['p'] == 1.0
 
 
 def test_a_search_is_as_its_job_has_it(table, tmp_path):
-    """A seed in memory against the history that cls.main writes."""
+    """A search in memory has the history that the job writes."""
     from cls.search import job
 
     job.job(table_of.config(table, ('seed', '4')), tmp_path / 'run')
@@ -54,11 +55,11 @@ def test_a_search_is_as_its_job_has_it(table, tmp_path):
     best = np.maximum.accumulate([line['fitness'] for line in told])
     where = [next(i for i, line in enumerate(told) if line['fitness'] == b) for b in best]
     truths = [told[i]['metrics']['truth'] for i in where]
-    np.testing.assert_array_equal(search_report.one(table_of.config(table), 4), truths)
+    np.testing.assert_array_equal(comparison.best_of_search(table_of.config(table), 4), truths)
 
 
 @pytest.mark.sweep
-def test_configs_beside_random_search(table, tmp_path, capsys):
+def test_configs_against_random_search(table, tmp_path, capsys):
     arguments = ['--config', SPEC, SPEC.replace('macro', 'macro,random'), '--seeds', '7']
     arguments += [f'--config.search.table={table}', '--config.search.evaluations=120']
     arguments += ['--json', str(tmp_path / 'r.json'), '--plot', str(tmp_path / 'r.png')]
@@ -74,10 +75,10 @@ def test_configs_beside_random_search(table, tmp_path, capsys):
     assert len(evolution['last']) == 7
     assert evolution['random_last'] == random['random_last'] == random['last']
     assert random['equal'] == 1.0
-    config = search_report.load(
+    config = comparison.load(
         SPEC, ((('search.table', str(table))), ('search.evaluations', '120')), False
     )
-    assert evolution['last'][6] == search_report.one(config, 6)[-1]
+    assert evolution['last'][6] == comparison.best_of_search(config, 6)[-1]
     assert (tmp_path / 'r.png').read_bytes().startswith(b'\x89PNG')
 
 
@@ -86,7 +87,7 @@ FRONTS = 'configs/search/proxylessnas.py:mnasnet_table'
 
 @pytest.fixture(scope='module')
 def latencies(tmp_path_factory):
-    """A sample of nets with accuracies that grow with expansions and windows, as do latencies."""
+    """A sample whose accuracies and latencies grow with expansions and windows."""
     rng = np.random.default_rng(0)
     lines = ['e,k,l,se,val_top1,latency_vck190']
     for _ in range(60):
@@ -100,7 +101,7 @@ def latencies(tmp_path_factory):
 
 
 def of_latencies(file, spec=FRONTS):
-    return search_report.load(
+    return comparison.load(
         spec, (('search.table', str(file)), ('search.evaluations', '30')), False
     ).copy_and_resolve_references()
 
@@ -109,17 +110,19 @@ def test_a_front_is_of_all_exponents(latencies):
     config, metrics = of_latencies(latencies), []
     for exponent in (-0.05, -0.5):
         config.search.objective.alpha = config.search.objective.beta = exponent
-        metrics += [r.metrics for r in search_report.told(config, 3)]
+        metrics += [r.metrics for r in comparison.results_of(config, 3)]
     assert len(metrics) == 60
     pairs = {(m['latency'], m['accuracy']) for m in metrics}
     best = {p for p in pairs if not any(q != p and q[0] <= p[0] and q[1] >= p[1] for q in pairs)}
-    found = search_report.front_of(of_latencies(latencies), 3, (-0.05, -0.5))
+    found = comparison.front_of(of_latencies(latencies), 3, (-0.05, -0.5))
     assert {*map(tuple, found)} == best
 
     random = of_latencies(latencies, FRONTS + ',random')
-    found = search_report.front_of(random, 3, (-0.05, -0.5))
+    found = comparison.front_of(random, 3, (-0.05, -0.5))
     random.search.evaluations = 60
-    pairs = {(r.metrics['latency'], r.metrics['accuracy']) for r in search_report.told(random, 3)}
+    pairs = {
+        (r.metrics['latency'], r.metrics['accuracy']) for r in comparison.results_of(random, 3)
+    }
     best = {p for p in pairs if not any(q != p and q[0] <= p[0] and q[1] >= p[1] for q in pairs)}
     assert {*map(tuple, found)} == best
 
@@ -127,20 +130,20 @@ def test_a_front_is_of_all_exponents(latencies):
 def test_areas_lie_between_the_same_corners():
     one = [np.array([[1.0, 10.0], [4.0, 12.0]]), np.array([[2.0, 11.0], [8.0, 13.0]])]
     other = [np.array([[2.0, 10.0]]), np.array([[4.0, 14.0]])]
-    (n,) = search_report.front_numbers([search_report.Fronts('a', 4.0, one, other)])
+    (n,) = comparison.front_numbers([comparison.Fronts('a', 4.0, one, other)])
     # From cost 1 to 8 over a floor of 10: doublings 1 to 2, 2 to 4, 4 to 8.
     assert n['last'] == pytest.approx([2.0, 2.0])
     assert n['random_last'] == pytest.approx([0.0, 4.0])
     assert n['at'] == pytest.approx([10.5, 10.5, 11.5, 11.5, 12.5])  # at 2, 3, 4, 6, 8
     assert n['random_at'] == [None, None, 12.0, 12.0, 12.0]
-    rows = search_report.fronts_table([n])
+    rows = comparison.fronts_table([n])
     assert rows[1] == ['random, as a', '-', '-', *['12.000'] * 3, '2.000', '', '', '']
     assert rows[2][:7] == ['a', '10.500', '10.500', '11.500', '11.500', '12.500', '2.000']
     assert rows[2][7:9] == ['+0.000 ± 2.000', '50% (0%)']
 
 
 @pytest.mark.sweep
-def test_fronts_of_configs_beside_random_search(latencies, tmp_path, capsys):
+def test_fronts_of_configs_against_random_search(latencies, tmp_path, capsys):
     arguments = ['--config', FRONTS, FRONTS + ',random', '--seeds', '6', '--fronts', '-.05', '-.5']
     arguments += [f'--config.search.table={latencies}', '--config.search.evaluations=30']
     arguments += ['--json', str(tmp_path / 'f.json'), '--plot', str(tmp_path / 'f.png')]
@@ -198,7 +201,7 @@ def test_folders_of_supernets(tmp_path, capsys):
         supernet_run(tmp_path / name, *more)
         for name, *more in (
             ('a', 3, 90, 1),
-            ('b', 4, 92, 2, 'test'),  # as run folders had it
+            ('b', 4, 92, 2, 'test'),  # as in older run folders
         )
     ]
     assert search_report.main([*runs, '--plot', str(tmp_path / 'r.png')]) == 0
@@ -211,7 +214,7 @@ def test_folders_of_supernets(tmp_path, capsys):
     with pytest.raises(UserError, match='one kind of runs'):
         search_report.main([*runs, str(tmp_path)])
     (tmp_path / 'b' / 'result.json').unlink()
-    with pytest.raises(UserError, match='came to its end'):
+    with pytest.raises(UserError, match='expected a finished run'):
         search_report.main(runs)
 
 

@@ -16,7 +16,7 @@ from cls.config import load as configs
 from cls.errors import UserError
 from cls.models.registry import introspection
 from cls.models.registry.init import init
-from cls.run.checkpoint import newest_whole
+from cls.run.checkpoint_files import newest_whole
 from cls.setup import set_up
 from cls.tools import import_weights
 from cls.weights import pretrained
@@ -39,8 +39,8 @@ def file(tmp_path):
     return tmp_path / 'net.safetensors'
 
 
-def made(source, *overrides):
-    """What a run of 32-pixel colour images that starts from `source` sets up."""
+def config_of(source, *overrides):
+    """Returns the config of a run of 32-pixel color images that starts from `source`."""
     fields = {
         'init': str(source),
         'data.name': 'synthetic',
@@ -52,8 +52,12 @@ def made(source, *overrides):
         **dict(CIFAR),
         **dict(overrides),
     }
-    config = configs.load('configs/resnet.py', tuple(fields.items()))
-    return set_up(config, jax.devices()[:1])
+    return configs.load('configs/resnet.py', tuple(fields.items()))
+
+
+def made(source, *overrides):
+    """Returns its setup."""
+    return set_up(config_of(source, *overrides), jax.devices()[:1])
 
 
 def flat(variables):
@@ -70,7 +74,7 @@ def small(values):
 
 def test_all_is_taken_where_the_classes_are_as_many(file, capsys):
     loaded, expected = (
-        flat(pretrained.load(made(file))),
+        flat(train.initial_weights(made(file))),
         flat(weights.from_torch(STATE, NAME, **SHORT)),
     )
     assert loaded.keys() == expected.keys()
@@ -84,7 +88,7 @@ def test_all_is_taken_where_the_classes_are_as_many(file, capsys):
 
 def test_with_another_number_of_classes_the_head_is_new_and_small(file, capsys):
     setup = made(file, ('data.num_classes', '7'))
-    variables = pretrained.load(setup)
+    variables = train.initial_weights(setup)
     loaded, fresh = flat(variables), flat(setup.initial())
     taken = flat(weights.from_torch(STATE, NAME, **SHORT))
     for name, value in loaded.items():
@@ -120,7 +124,7 @@ def photographs(tmp_path):
 
 def test_rows_of_the_head_follow_the_names_of_the_classes(snapshot, photographs, capsys):
     setup = made(snapshot, *photographs, ('batch', '4'))
-    loaded, fresh = flat(pretrained.load(setup)), flat(setup.initial())
+    loaded, fresh = flat(train.initial_weights(setup)), flat(setup.initial())
     for leaf, tensor in (('kernel', 'linear.weight'), ('bias', 'linear.bias')):
         found = np.moveaxis(loaded[f'params/fc/{leaf}'], -1, 0)
         drawn = np.moveaxis(fresh[f'params/fc/{leaf}'], -1, 0)
@@ -138,7 +142,7 @@ def test_a_head_of_other_names_is_new_although_it_has_as_many(snapshot, photogra
     four = {'linear.weight': STATE['linear.weight'][:4], 'linear.bias': STATE['linear.bias'][:4]}
     save_file({**STATE, **four}, snapshot / 'model.safetensors')
     setup = made(snapshot, *photographs, ('batch', '4'))
-    loaded, fresh = flat(pretrained.load(setup)), flat(setup.initial())
+    loaded, fresh = flat(train.initial_weights(setup)), flat(setup.initial())
     np.testing.assert_array_equal(loaded['params/fc/kernel'], small(fresh['params/fc/kernel']))
     assert 'new: fc/bias, fc/kernel (other classes)\n' in capsys.readouterr().out
 
@@ -154,7 +158,7 @@ def test_a_head_of_other_names_is_new_although_it_has_as_many(snapshot, photogra
 def test_weights_that_say_they_are_anothers_are_refused(snapshot, card, pattern):
     (snapshot / 'config.json').write_text(json.dumps(card))
     with pytest.raises(UserError, match=pattern) as caught:
-        pretrained.load(made(snapshot))
+        train.initial_weights(made(snapshot))
     assert '\n' not in str(caught.value)
 
 
@@ -162,12 +166,12 @@ def test_a_body_without_a_head_and_with_a_prefix(tmp_path, capsys):
     body = {f'backbone.{k}': v for k, v in STATE.items() if not k.startswith('linear')}
     save_file({**body, 'criterion.weight': np.ones(2, 'f4')}, tmp_path / 'body.safetensors')
     setup = made(tmp_path / 'body.safetensors')
-    loaded, fresh = flat(pretrained.load(setup)), flat(setup.initial())
+    loaded, fresh = flat(train.initial_weights(setup)), flat(setup.initial())
     np.testing.assert_array_equal(loaded['params/fc/kernel'], small(fresh['params/fc/kernel']))
     kernel = np.moveaxis(STATE['conv1.weight'], (0, 1), (3, 2))
     np.testing.assert_array_equal(loaded['params/conv1/kernel'], kernel)
     assert (
-        'new: fc/bias, fc/kernel (which the weights lack); left out, as no part of the net: '
+        'new: fc/bias, fc/kernel (which the weights lack); left out, as no part of the network: '
         'criterion.weight\n'
     ) in capsys.readouterr().out
 
@@ -228,7 +232,7 @@ def test_as_many_classes_of_other_names_are_others(tmp_path, capsys):
     """In another order each has its own row; the order of the outputs alone is not believed."""
     source, given = run_of(tmp_path, 'dog', 'cat')
     setup = made(source, *of_classes(tmp_path, 'cat', 'dog'))
-    loaded = pretrained.load(setup)['params']['fc']
+    loaded = train.initial_weights(setup)['params']['fc']
     np.testing.assert_array_equal(loaded['kernel'], given['params']['fc']['kernel'][..., ::-1])
     assert 'rows of 2 classes of the same names: cat, dog' in capsys.readouterr().out
 
@@ -237,7 +241,7 @@ def test_more_names_than_rows_are_refused(tmp_path):
     source, _ = run_of(tmp_path, 'dog', 'cat')
     (source / 'classes.json').write_text('["dog", "cat", "eel"]')
     with pytest.raises(UserError, match='names 3 classes, and its classifier has 2'):
-        pretrained.load(made(source, *of_classes(tmp_path, 'cat', 'dog')))
+        train.initial_weights(made(source, *of_classes(tmp_path, 'cat', 'dog')))
 
 
 def test_a_run_gives_its_newest_whole_checkpoint_and_of_that_the_average(tmp_path, capsys):
@@ -249,7 +253,7 @@ def test_a_run_gives_its_newest_whole_checkpoint_and_of_that_the_average(tmp_pat
     given = weights.from_torch(STATE, NAME, **SHORT)
     average = jax.tree.map(lambda x: x + 1, given)
     import_weights.write(config, given, source, average)
-    loaded = flat(pretrained.load(made(source)))
+    loaded = flat(train.initial_weights(made(source)))
     for name, value in flat(average).items():
         np.testing.assert_array_equal(loaded[name], value, err_msg=name)
     *_, warning = capsys.readouterr().out.splitlines()
@@ -261,19 +265,19 @@ def test_a_run_gives_its_newest_whole_checkpoint_and_of_that_the_average(tmp_pat
     with newest_whole(source / 'checkpoints') as found:
         assert found is None
     with pytest.raises(UserError, match='no checkpoint that can be read'):
-        pretrained.load(made(source))
+        train.initial_weights(made(source))
     with pytest.raises(UserError, match=f'{NAME}, this run is of resnet56_cifar'):
-        pretrained.load(made(source, ('model.name', 'resnet56_cifar')))
+        train.initial_weights(made(source, ('model.name', 'resnet56_cifar')))
 
 
 def test_weights_made_for_other_images_are_told_of_with_the_override(file, capsys):
-    pretrained.load(made(file, ('data.mean', '(0,)'), ('data.std', '(255,)')))
+    train.initial_weights(made(file, ('data.mean', '(0,)'), ('data.std', '(255,)')))
     *_, warning = capsys.readouterr().out.splitlines()
     assert warning.startswith('warning: ')
-    options = [option.strip("'") for option in warning.split(' to do as there, ')[1].split("' '")]
+    options = [option.strip("'") for option in warning.split(' for the same one, ')[1].split("' '")]
     overrides = configs.parse_overrides(options)  # can be given as they stand
     assert [name for name, _ in overrides] == ['data.mean', 'data.std']
-    pretrained.load(made(file, *overrides))
+    train.initial_weights(made(file, *overrides))
     assert 'warning' not in capsys.readouterr().out
 
 
@@ -282,7 +286,7 @@ def test_what_does_not_fit_is_one_line(tmp_path, file):
         tensors = {name: value for name, value in {**STATE, **changed}.items() if value is not None}
         save_file(tensors, tmp_path / 'other.safetensors')
         with pytest.raises(UserError, match=pattern) as caught:
-            pretrained.load(made(tmp_path / 'other.safetensors', *overrides))
+            train.initial_weights(made(tmp_path / 'other.safetensors', *overrides))
         assert '\n' not in str(caught.value)
 
     extra = np.zeros(3, np.float32)
@@ -291,27 +295,29 @@ def test_what_does_not_fit_is_one_line(tmp_path, file):
     refused('conv1.weight is', **{'conv1.weight': np.zeros((16, 3, 5, 5), np.float32)})
     refused('linear.bias', ('data.num_classes', '7'), **{'linear.bias': extra})
     with pytest.raises(UserError, match='no such file'):
-        pretrained.load(made(tmp_path / 'nothing.pth'))
+        train.initial_weights(made(tmp_path / 'nothing.pth'))
     # grey images: the first convolution is no head
     with pytest.raises(UserError, match='1 of another shape .conv1/kernel'):
-        pretrained.load(made(file, ('data.name', 'digits'), ('data.mean', '0'), ('data.std', '1')))
+        train.initial_weights(
+            made(file, ('data.name', 'digits'), ('data.mean', '0'), ('data.std', '1'))
+        )
 
 
 def test_a_mistake_writes_nothing_and_a_run_that_continues_does_not_look(
     file, tmp_path, monkeypatch
 ):
-    config = made(tmp_path / 'nothing.pth').config
+    config = config_of(tmp_path / 'nothing.pth')
     with pytest.raises(UserError, match='no such file'):
-        train.in_folder(config, tmp_path / 'run')
+        train.job(config, tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
 
     given = []
-    monkeypatch.setattr(train, 'train', lambda setup, workdir, start, *_: given.append(start))
-    begun = made(file).config
-    train.in_folder(begun, tmp_path / 'run')
+    monkeypatch.setattr(train, 'fit', lambda setup, workdir, start, *_: given.append(start))
+    begun = config_of(file)
+    train.job(begun, tmp_path / 'run')
     (tmp_path / 'run' / 'checkpoints' / '3').mkdir(parents=True)
     file.unlink()
-    train.in_folder(begun, tmp_path / 'run')
+    train.job(begun, tmp_path / 'run')
     assert given[0]['params']['conv1']['kernel'].shape == (3, 3, 3, 16)
     assert given[1] is None
     assert json.loads((tmp_path / 'run' / 'config.json').read_text())['init'] == str(file)

@@ -1,12 +1,13 @@
-"""The list of systems and of their variants: one contract for every net.
+"""The registry of systems and their variants, with one contract for all models.
 
-A model file describes its system, its net, and then its variants:
+A model file defines its system, its module, and then its variants:
 
     SYSTEM = System('ResNet', 'Deep Residual Learning for Image Recognition', 'CVPR 2016', ...)
     register(Variant('resnet50', SYSTEM, ResNet, dict(stage_sizes=(3, 4, 6, 3)), ...))
 
-A config file may register variants of its own in the same way, of any Flax module that keeps the
-contract: a field `num_classes`, and `__call__(images, train=False)` that returns logits.
+`register_table` registers all variants of a table. A config file may register its own variants in
+the same way, of any Flax module that keeps the contract: a field `num_classes`, and
+`__call__(images, train=False)` that returns logits.
 
 May import: errors, nn.
 """
@@ -36,8 +37,8 @@ from cls.nn.init import shapes_only
 class System:
     """A row of the reading list. Accuracies in percent on ImageNet's validation set.
 
-    `headline` is the variant whose cost stands for the system; `params` and `macs` are what the
-    paper says of it, in millions, None where it says nothing.
+    `headline` is the variant that represents the cost of the system; `params` and `macs` are the
+    paper's numbers for it, in millions, or None if it gives none.
     """
 
     name: str
@@ -53,14 +54,14 @@ class System:
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """A named net: a module with its fields, and what is known of it.
+    """A named model: a module with its fields, its cost and its accuracy.
 
     `params` counts trainable parameters without auxiliary heads; `macs` the multiply-adds of
-    convolutions and matrix products for one image of `input_size`; both are held against the net
-    itself by tests. `top1` and `top5` are the paper's, in percent, by a single crop unless the
-    model file says otherwise. `reference` is `package:constructor` of an implementation with the
-    same graph, `renames` the (regular expression, replacement) pairs that turn our parameter names
-    into its, and `old_names` those that turn names in its older checkpoints into its present ones.
+    convolutions and matrix products for one image of `input_size`; tests compare both with the
+    traced module. `top1` and `top5` are the paper's, in percent, by a single crop unless the model
+    file says otherwise. `reference` is `package:constructor` of an implementation with the same
+    graph, `renames` the (regular expression, replacement) pairs from our parameter names to its
+    names, and `old_names` those from names in its older checkpoints to its current names.
     """
 
     name: str
@@ -79,36 +80,29 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True)
 class Ensemble:
-    """Variants whose softmax is averaged; one that is named twice is trained from two seeds."""
+    """Variants with averaged softmax outputs; one that is named twice is trained from two seeds."""
 
     name: str
     system: System
     members: tuple[str, ...]
 
 
-# Nets that hold all of a search space, which no paper lists: module and class, imported when asked
-# for.
-SUPERNETS = {
-    'darts_supernet': 'cls.search.supernets.darts:Net',
-    'nasbench201_supernet': 'cls.search.supernets.nasbench201:Net',
-    'proxyless_supernet': 'cls.search.supernets.proxyless_net:Net',
-}
-
-# For each layer that a network may have, the most that is traced; one that a mistake in a config
-# asks for has no end.
+# Limit of traced modules for each layer of config.limits.layers, as a mistake in a config may ask
+# for a huge network.
 MODULES = 5
-# Fields of modules that say how many blocks, or layers, there are.
+# Fields of modules that count blocks or layers.
 _DEPTHS = frozenset({'stage_sizes', 'block_sizes', 'blocks', 'depths', 'depth', 'modules'})
 
 _VARIANTS: dict[str, Variant] = {}
-_ORIGINS: dict[str, str] = {}  # of the variants that config files register: the file
+_ORIGINS: dict[str, str] = {}  # variant of a config file -> the file
 _registering: contextvars.ContextVar[str] = contextvars.ContextVar('registering', default='')
 _ENSEMBLES: dict[str, Ensemble] = {}
+_SUPERNETS: dict[str, type[nn.Module]] = {}
 
 
 @contextlib.contextmanager
 def registered_by(file: str) -> Iterator[None]:
-    """Within it variants are registered as those of a config file, which may be loaded again."""
+    """A context in which variants belong to a config file, and may be registered again."""
     token = _registering.set(file)
     try:
         yield
@@ -122,16 +116,16 @@ def origin(name: str) -> str:
 
 
 def is_known(name: str) -> bool:
-    """Whether a variant or a supernet has that name, or a variant's reference has."""
+    """Returns whether a variant, a supernet, or the reference of a variant has a name."""
     _import_all()
-    return name in _VARIANTS or name in SUPERNETS or name in aliases()
+    return name in _VARIANTS or name in _SUPERNETS or name in aliases()
 
 
 def register(variant: Variant) -> None:
-    """Adds a variant to the list.
+    """Registers a variant.
 
-    Raises ValueError when the name is taken; of a config file's own UserError, also for a module
-    that does not keep the contract.
+    Raises ValueError when the name is taken. For a variant of a config file this is a UserError,
+    also raised for a module that does not keep the contract.
     """
     file = _registering.get()
     if file:
@@ -196,8 +190,13 @@ def _check_contract(variant: Variant, file: str) -> None:
 
 
 def register_ensemble(ensemble: Ensemble) -> None:
-    """Adds an ensemble to the list."""
+    """Registers an ensemble."""
     _ENSEMBLES[ensemble.name] = ensemble
+
+
+def register_supernet(name: str, module: type[nn.Module]) -> None:
+    """Adds a network that holds a whole search space; `create` knows it, no paper lists it."""
+    _SUPERNETS[name] = module
 
 
 @functools.cache
@@ -208,9 +207,9 @@ def _import_all() -> None:
 
 
 def variant(name: str) -> Variant:
-    """Returns the variant of that name, or of which it is the reference's.
+    """Returns the variant with a name, or with a reference of that name.
 
-    Raises UserError, naming the nearest, if there is none.
+    Raises UserError, with the nearest names, for any other name.
     """
     _import_all()
     name = name if name in _VARIANTS else aliases().get(name, name)
@@ -223,7 +222,7 @@ def variant(name: str) -> Variant:
 
 @functools.cache
 def aliases() -> dict[str, str]:
-    """Returns the references' names that are no variant's -> the variant's: torchvision's etc."""
+    """Returns other names of variants, those of their references -> the name of the variant."""
     _import_all()
     constructors = {
         v.reference.rpartition(':')[2]: v.name for v in _VARIANTS.values() if v.reference
@@ -254,9 +253,10 @@ def ensembles() -> list[Ensemble]:
 
 
 def create(name: str, **overrides: Any) -> nn.Module:
-    """Returns the module of a variant or a supernet, with fields replaced; a genotype may be data.
+    """Returns the module of a variant or a supernet, with some fields replaced.
 
-    Raises UserError for an unknown variant or field, naming the nearest known ones.
+    A genotype may be plain data. Raises UserError for an unknown variant or field, with the nearest
+    known names.
     """
     module, own = _module(name)
     known = fields(module)
@@ -266,7 +266,7 @@ def create(name: str, **overrides: Any) -> nn.Module:
             raise UserError(f'model {name} has no field {key!r}.{hint}')
     for key in _DEPTHS & overrides.keys():
         limits.check_layers(_total(overrides[key]), f'model {name} with {key}={overrides[key]}')
-    if isinstance(overrides.get('genotype'), Mapping | list | tuple):  # plain data, from a file
+    if isinstance(overrides.get('genotype'), Mapping | list | tuple):  # plain data, of a file
         kind = known['genotype'].type
         overrides['genotype'] = genotypes.structure(overrides['genotype'], kind)
     return module(**{**own, **overrides})
@@ -278,9 +278,8 @@ def _total(value: Any) -> int:
 
 
 def _module(name: str) -> tuple[type[nn.Module], Mapping[str, Any]]:
-    if name in SUPERNETS:
-        module, _, attribute = SUPERNETS[name].partition(':')
-        return getattr(importlib.import_module(module), attribute), {}
+    if name in _SUPERNETS:
+        return _SUPERNETS[name], {}
     chosen = variant(name)
     return chosen.module, chosen.fields
 
@@ -292,9 +291,9 @@ def fields(module: type[nn.Module]) -> dict[str, dataclasses.Field]:
 
 
 def abstract_variables(model: nn.Module, input_size: int, channels: int = 3) -> Any:
-    """Returns the tree of shapes of `model.init` for square images, without computing anything.
+    """Returns the tree of shapes of `model.init` for square images, without any computation.
 
-    Raises UserError for a network of very many modules, which would be traced for minutes.
+    Raises UserError for a network with so large a number of modules that a trace takes minutes.
     """
     images = jax.ShapeDtypeStruct((1, input_size, input_size, channels), jnp.float32)
     seen, most = set(), MODULES * limits.max_layers()
@@ -313,21 +312,21 @@ def abstract_variables(model: nn.Module, input_size: int, channels: int = 3) -> 
 
 
 def check_logits(model: nn.Module, input_size: int, channels: int) -> None:
-    """Raises UserError for a model whose output is not (N, num_classes)."""
+    """Raises UserError for a model with an output other than (N, num_classes)."""
     images = jax.ShapeDtypeStruct((2, input_size, input_size, channels), jnp.float32)
     with shapes_only():
         logits, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
     shape, expected = getattr(logits, 'shape', None), (2, model.num_classes)
     if shape != expected:
-        told = f'{shape}' if shape else f'a {type(logits).__name__}'
+        actual = f'{shape}' if shape else f'a {type(logits).__name__}'
         raise UserError(
-            f'{type(model).__name__} returns {told} for two images of {input_size} pixels: '
+            f'{type(model).__name__} returns {actual} for two images of {input_size} pixels: '
             f'expected logits of shape {expected}.'
         )
 
 
 def flax_norms(model: nn.Module, input_size: int, channels: int = 3) -> list[str]:
-    """Returns the paths of the batch norms that are Flax's own and not cls.nn.norm.BatchNorm."""
+    """Returns the paths of batch norms of Flax's own class, in place of cls.nn.norm.BatchNorm."""
     found = {}
 
     def note(next_call, args, kwargs, context):
@@ -341,20 +340,20 @@ def flax_norms(model: nn.Module, input_size: int, channels: int = 3) -> list[str
 
 
 def takes_progress(model: nn.Module) -> bool:
-    """Whether the net wants to know how far training is (for something scheduled, as drop path).
+    """Returns whether a model takes the progress of training (for schedules, as of drop path).
 
-    Such a net takes `progress`, from 0 at the start to 1 at the end; 1 when left out.
+    Such a model has an argument `progress`, from 0 at the start to 1, the default, at the end.
     """
     return 'progress' in inspect.signature(type(model).__call__).parameters
 
 
 def features(model: nn.Module, variables: Any, images: jax.Array) -> dict[str, jax.Array]:
-    """Returns the outputs of the net's stages, and `pre_logits`, by name, in evaluation mode.
+    """Returns the outputs of the stages, and `pre_logits`, by name, in evaluation mode.
 
     Args:
       model: a module of this registry.
       variables: its variables.
-      images: (N, H, W, C), normalised.
+      images: (N, H, W, C), normalized.
     """
     _, captured = model.apply(variables, images, train=False, mutable=['intermediates'])
     return {name: values[-1] for name, values in captured['intermediates'].items()}

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a net, counted from its trace; nothing is compiled or run."""
+"""Parameters and multiply-adds of a model, counted from its trace without compilation."""
 
 import dataclasses
 import math
@@ -13,11 +13,11 @@ from cls.nn.init import shapes_only
 
 @dataclasses.dataclass(frozen=True)
 class Complexity:
-    """What one image costs in evaluation, so without auxiliary heads.
+    """The cost of one image in evaluation, and so without auxiliary heads.
 
     `params` are the trainable parameters. `macs` are the multiply-adds of convolutions and matrix
-    products, without biases, normalisation, activations and pooling: what papers call FLOPs or
-    Mult-Adds.
+    products, without biases, normalization, activations and pooling: the FLOPs or Mult-Adds of
+    papers.
     """
 
     params: int
@@ -25,10 +25,10 @@ class Complexity:
 
 
 def complexity(model: nn.Module, input_size: int, channels: int = 3) -> Complexity:
-    """Counts a net for one image of (input_size, input_size, channels)."""
+    """Returns the cost of a model for one image of (input_size, input_size, channels)."""
 
     def evaluate(images):
-        # Not `init`: that would make the parameters of auxiliary heads too.
+        # Not `init`, which would create the parameters of auxiliary heads too.
         return model.apply({}, images, rngs={'params': jax.random.key(0)}, mutable=True)
 
     images = jax.ShapeDtypeStruct((1, input_size, input_size, channels), jnp.float32)

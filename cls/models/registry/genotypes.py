@@ -1,11 +1,11 @@
-"""Genotypes: searched architectures as plain data, and as the type that a model asks for.
+"""Genotypes: searched architectures as plain data, and as the type that a model expects.
 
-A net that can be built from any point of a search space has a field `genotype`; its type, made of
-frozen dataclasses, tuples, strings and integers, is the space's. JSON holds the same: a dataclass
-as an object with all its fields, a tuple as an array. A type may refuse what its annotations let
-pass (an operation it does not know) by a ValueError from its `__post_init__`, and says by a
-property `num_layers` how many layers, or blocks of some, it stands for: a network of more than
-config.limits.layers would trace and compile for hours without a word.
+A model that represents any point of a search space has a field `genotype`. The type of this field,
+of frozen dataclasses, tuples, strings and integers, belongs to the space. JSON has the same
+structure: a dataclass is an object with all its fields, a tuple an array. A type may refuse values
+that its annotations allow (as an unknown operation) by a ValueError from its `__post_init__`, and
+counts its layers, or blocks of several, in a property `num_layers`: a network of more than
+config.limits.layers would trace and compile for hours without a message.
 """
 
 import json
@@ -16,7 +16,7 @@ import cattrs
 from cls.errors import UserError
 from cls.nn import limits
 
-_PARTS = 10  # texts and numbers in a genotype's data for each layer
+_PARTS = 10  # limit of texts and numbers in a genotype for each layer
 
 
 def _exactly(value: Any, kind: type) -> Any:
@@ -26,16 +26,17 @@ def _exactly(value: Any, kind: type) -> Any:
 
 
 _CONVERTER = cattrs.Converter(forbid_extra_keys=True)
-for _kind in (str, int):  # cattrs would convert what is neither
-    _CONVERTER.register_structure_hook(_kind, _exactly)
+# cattrs would convert other values.
+_CONVERTER.register_structure_hook(str, _exactly)
+_CONVERTER.register_structure_hook(int, _exactly)
 
 
 def structure(data: Any, kind: Any) -> Any:
-    """Returns plain data as a genotype of a type. Raises UserError that says where it does not fit.
+    """Returns plain data as a genotype of a type. Raises UserError that names the misfitting part.
 
     Args:
-      data: of a JSON file; arrays may be tuples.
-      kind: the annotation of the net's field `genotype`.
+      data: from a JSON file; arrays may be tuples.
+      kind: the annotation of the model's field `genotype`.
     """
     most = limits.max_layers()
     if _parts(data) > _PARTS * most:
@@ -45,7 +46,7 @@ def structure(data: Any, kind: Any) -> Any:
         )
     try:
         genotype = _CONVERTER.structure(data, kind)
-    except Exception as error:  # whatever a type raises for a value that it cannot be made of
+    except Exception as error:  # a type may raise any error
         faults = '; '.join(cattrs.transform_error(error, path='genotype', format_exception=_say))
         raise UserError(f'the genotype does not fit its space: {faults}.') from None
     limits.check_layers(getattr(genotype, 'num_layers', 0), 'the genotype')
@@ -53,7 +54,7 @@ def structure(data: Any, kind: Any) -> Any:
 
 
 def _parts(data: Any) -> int:
-    """Counts the texts and numbers of plain data, and its containers; stops above the limit."""
+    """Returns the number of texts, numbers and containers in plain data, up to the limit."""
     count, rest = 0, [data]
     while rest and count <= _PARTS * limits.max_layers():
         value = rest.pop()
@@ -70,5 +71,5 @@ def _say(error: BaseException, _: Any) -> str:
 
 
 def plain(genotype: Any) -> Any:
-    """Returns a genotype as plain data, which `structure` reads back."""
+    """Returns a genotype as plain data, for `structure`."""
     return json.loads(json.dumps(_CONVERTER.unstructure(genotype)))

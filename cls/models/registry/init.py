@@ -1,4 +1,4 @@
-"""Fresh variables of a net, without compiling or running the net."""
+"""Initial variables of a model, without compiling or running it."""
 
 import hashlib
 from typing import Any
@@ -13,11 +13,11 @@ from cls.models.registry import abstract_variables
 def init(model: nn.Module, seed: int, input_size: int, channels: int = 3) -> Any:
     """Returns `{'params': ..., 'batch_stats': ...}` of NumPy arrays, shaped as `model.init` would.
 
-    The net is traced once for its shapes; every variable is then drawn on the host by its module's
-    initialiser, from a stream of its own keyed by (seed, path). A value therefore depends neither
-    on the other layers nor on the number of devices and hosts. A variable `x` whose module has no
-    `x_init` of cls.nn.init, as in a plain Flax module, is Flax's own: what `model.init` draws on
-    this host's CPU, for which it is compiled.
+    The model is traced once for its shapes. The initializer of its module then draws each variable
+    on the host, from a separate stream keyed by (seed, path). A value therefore depends neither on
+    other layers nor on the number of devices and hosts. Plain Flax modules have no initializer
+    `x_init` of cls.nn.init for a variable `x`: such variables come from `model.init`, compiled for
+    this host's CPU.
     """
     modules: dict[tuple[str, ...], nn.Module] = {}
 

@@ -1,7 +1,7 @@
-"""Which variables of a net are its head, its depthwise kernels, or depend on the image's size.
+"""The variables of a model that are its head, are depthwise kernels, or depend on the image size.
 
-No net says so itself: the shapes do. Each function traces the net with one thing changed and looks
-at which shapes changed with it, so that it holds for every system without a list of names.
+Shapes determine them, without a list of names for each system: each function traces the model with
+one change and compares the shapes.
 """
 
 from typing import Any
@@ -13,10 +13,10 @@ from cls.models.registry import abstract_variables
 
 
 def head(model: nn.Module, size: int, channels: int) -> frozenset[str]:
-    """Returns the paths, 'module/leaf', of the variables that the number of classes shapes.
+    """Returns the paths, 'module/leaf', of the variables whose shape has the number of classes.
 
-    These are the classifier's kernel and bias, and those of the auxiliary classifiers; of a net
-    that normalises its logits the norm's variables too. What comes before a classifier is body.
+    These are the kernel and bias of the classifier and the auxiliary classifiers, and of a norm
+    after a classifier. All other variables are the body.
 
     Args:
       model: a module of the registry.
@@ -24,13 +24,14 @@ def head(model: nn.Module, size: int, channels: int) -> frozenset[str]:
       channels: of the images.
     """
     more = model.clone(num_classes=model.num_classes + 1)
-    return _changed(*(abstract_variables(net, size, channels) for net in (model, more)))
+    return _changed(*(abstract_variables(each, size, channels) for each in (model, more)))
 
 
 def depthwise(model: nn.Module, size: int, channels: int) -> frozenset[str]:
     """Returns the paths of the depthwise kernels, (h, w, 1, C): each filter sees one channel.
 
-    A first convolution of grey images has that shape too, and is none; arguments as for `head`.
+    The first convolution of gray images has that shape too, but is excluded. Arguments are those of
+    `head`.
     """
     params, other = (abstract_variables(model, size, count) for count in (channels, channels + 1))
     shapes = _shapes(params)
@@ -43,12 +44,12 @@ def depthwise(model: nn.Module, size: int, channels: int) -> frozenset[str]:
 
 
 def sized(model: nn.Module, size: int, other: int, channels: int) -> frozenset[str]:
-    """Returns the paths of the variables whose shape is another for images of another size."""
+    """Returns the paths of the variables with another shape for images of `other` pixels."""
     return _changed(*(abstract_variables(model, s, channels) for s in (size, other)))
 
 
 def _shapes(variables: Any) -> dict[str, tuple[int, ...]]:
-    """By path without the collection, whose leaves have names of their own."""
+    """Returns path -> shape; paths omit the collection, as names do not clash."""
     tree = {name: variables.get(name, {}) for name in ('params', 'batch_stats')}
     return {
         '/'.join(entry.key for entry in path[1:]): leaf.shape

@@ -1,1 +1,1 @@
-"""What a trial is worth: callables from a trial to metrics, that processes can send each other."""
+"""Evaluators: picklable callables from a trial to its metrics."""

@@ -1,7 +1,7 @@
-"""How long a net takes on this machine, as MnasNet measures it on a phone.
+"""The latency of a network on this machine, as MnasNet measures it on a phone.
 
-Measured times differ from run to run: a search for them is not repeated exactly, and a machine with
-other work on it measures that too. The multiply-adds that training reports are the alternative.
+Measured times differ from run to run: a search for them cannot be repeated exactly, and other work
+on the machine disturbs them. The multiply-adds that training reports are the alternative.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import flax.linen as nn
 import jax
@@ -26,11 +26,11 @@ def milliseconds(model: nn.Module, size: int, channels: int, batch: int, passes:
     """Returns the median time of compiled forward passes, with variables that are all 0.
 
     Args:
-      model: a net.
+      model: a network.
       size: height and width of the images.
       channels: of the images.
-      batch: images at a time.
-      passes: how many are timed, after three that are not.
+      batch: images of a pass.
+      passes: timed passes, after three for warm-up.
     """
     shapes = abstract_variables(model, size, channels)
     variables = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
@@ -42,7 +42,7 @@ def milliseconds(model: nn.Module, size: int, channels: int, batch: int, passes:
 def median(
     call: Callable[[], Any], passes: int, clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """Returns the median milliseconds of a call, after three that are not timed."""
+    """Returns the median milliseconds of a call, after three calls for warm-up."""
     times = []
     for _ in range(3 + passes):
         began = clock()
@@ -53,42 +53,44 @@ def median(
 
 @dataclasses.dataclass(frozen=True)
 class Timed:
-    """Trains trials, and measures them where they are trained."""
+    """Training of trials, and the latency of their networks on the machine that trains them."""
 
     training: train.Training
     batch: int
     passes: int
 
+    @classmethod
+    def from_config(
+        cls,
+        space: Space,
+        config: ConfigDict,
+        quick: bool = False,
+        repeats: int = 1,
+        restarts: int = 0,
+        batch: int = 1,
+        passes: int = 30,
+    ) -> Self:
+        """Returns the training of config.proxy, with latencies.
+
+        Args:
+          space: to search.
+          config: of the search.
+          quick: see cls.search.evaluators.train.
+          repeats: likewise.
+          restarts: likewise.
+          batch: images of a forward pass; the paper has 1.
+          passes: timed forward passes.
+
+        Raises UserError as cls.search.evaluators.train.
+        """
+        training = train.Training.from_config(space, config, quick, repeats, restarts)
+        return cls(training, batch, passes)
+
     def __call__(self, trial: Trial) -> dict[str, float]:
-        """Returns what training does and `latency`: milliseconds of a forward pass."""
+        """Returns the metrics of the training and `latency`: milliseconds of a forward pass."""
         metrics, training = self.training(trial), self.training
         genotype = json.dumps(genotypes.plain(training.space.genotype(trial.code)))
         setup = train.compiled(training.proxy, genotype, training.quick).setup
         size, _, channels = setup.info.image_shape
         latency = milliseconds(setup.model, size, channels, self.batch, self.passes)
         return {**metrics, 'latency': latency}
-
-
-def of(
-    space: Space,
-    config: ConfigDict,
-    quick: bool = False,
-    repeats: int = 1,
-    restarts: int = 0,
-    batch: int = 1,
-    passes: int = 30,
-) -> Timed:
-    """Returns what trains config.proxy and measures it.
-
-    Args:
-      space: to search.
-      config: of the search.
-      quick: see cls.search.evaluators.train.
-      repeats: likewise.
-      restarts: likewise.
-      batch: images of a forward pass; the paper has 1.
-      passes: forward passes that are timed.
-
-    Raises UserError as cls.search.evaluators.train.
-    """
-    return Timed(train.of(space, config, quick, repeats, restarts), batch, passes)

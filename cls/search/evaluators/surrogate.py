@@ -1,14 +1,14 @@
-"""Trials by a table that is a sample of a space, completed by ridge regression.
+"""Evaluation by a table of a sample of a space, completed by ridge regression.
 
-Accuracy and the logarithm of latency are taken for sums over decisions and pairs of decisions. What
-is predicted stands for the measured value of every architecture, those of the table included, so
-that no search gains by what happens to have a row.
+Accuracy and the logarithm of latency are modeled as sums over decisions and pairs of decisions. The
+prediction replaces the measured value of every architecture, those of the table included, so that
+no search profits from the choice of the sample.
 """
 
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -20,9 +20,9 @@ from cls.search.space import Code, Space
 
 
 class Pairs:
-    """Where the choices of a code, and its pairs of choices, stand in a vector of `size` numbers.
+    """The positions of choices and pairs of choices in a one-hot vector of `size` numbers.
 
-    Decisions with one choice are left out.
+    Decisions with one choice have none.
     """
 
     def __init__(self, counts: tuple[int, ...]) -> None:
@@ -34,8 +34,8 @@ class Pairs:
         self._starts = np.cumsum(blocks) - blocks
         self.size = int(blocks.sum())
 
-    def places(self, codes: np.ndarray) -> np.ndarray:
-        """Returns the (N, choices and pairs) places that are 1, of (N, decisions) codes."""
+    def positions(self, codes: np.ndarray) -> np.ndarray:
+        """Returns the (N, choices and pairs) positions of the ones, of (N, decisions) codes."""
         free = codes[:, self._free]
         pairs = free[:, self._one] * self._times + free[:, self._other]
         return np.concatenate([free, pairs], 1) + self._starts
@@ -43,7 +43,7 @@ class Pairs:
 
 @dataclasses.dataclass(frozen=True)
 class Ridge:
-    """Sums of weights: of (places, targets), and a (targets,) constant."""
+    """A linear function of the choices: (positions, targets) weights, a (targets,) constant."""
 
     pairs: Pairs
     weights: np.ndarray
@@ -51,21 +51,21 @@ class Ridge:
 
     def __call__(self, codes: np.ndarray) -> np.ndarray:
         """Returns the (N, targets) values of (N, decisions) codes."""
-        return self.weights[self.pairs.places(codes)].sum(1) + self.constant
+        return self.weights[self.pairs.positions(codes)].sum(1) + self.constant
 
 
 def fit(counts: tuple[int, ...], codes: np.ndarray, values: np.ndarray, penalty: float) -> Ridge:
     """Returns the ridge regression of a sample.
 
     Args:
-      counts: of each decision's choices.
+      counts: number of choices of each decision.
       codes: (N, decisions).
       values: (N, targets).
-      penalty: on the squares of all weights but the constant.
+      penalty: on the squares of all weights except the constant.
     """
     pairs = Pairs(counts)
     ones = np.zeros((len(codes), pairs.size))
-    np.put_along_axis(ones, pairs.places(codes), 1.0, 1)
+    np.put_along_axis(ones, pairs.positions(codes), 1.0, 1)
     means, constant = ones.mean(0), values.mean(0)
     ones -= means
     square = ones.T @ ones
@@ -80,12 +80,12 @@ class Named(Protocol):
     counts: tuple[int, ...]
 
     def named(self, name: str) -> Code:
-        """Returns the code of a name. Raises ValueError for what is no name."""
+        """Returns the code of a name. Raises ValueError for any other text."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Surrogate:
-    """Predicts trials; columns are named as in cls.search.evaluators.table."""
+    """Predictions of trials; columns are named as in cls.search.evaluators.table."""
 
     space: Named
     file: Path
@@ -93,6 +93,42 @@ class Surrogate:
     accuracy: str
     latency: str
     penalty: float
+
+    @classmethod
+    def from_config(
+        cls,
+        space: Space,
+        config: ConfigDict,
+        key: str = 'e,k,l,se',
+        accuracy: str = 'val_top1',
+        latency: str = 'latency_vck190',
+        penalty: float = 30.0,
+    ) -> Self:
+        """Returns the surrogate of config.search.table; its defaults are Accel-NASBench's.
+
+        Args:
+          space: with names, see Named.
+          config: of the search.
+          key: the columns that make a name, joined by commas.
+          accuracy: the column to maximize.
+          latency: a column of positive numbers, predicted by their logarithms.
+          penalty: of the regression.
+
+        Raises UserError for another space, and as `sample`.
+        """
+        if not hasattr(space, 'named'):
+            raise UserError(
+                f'config.search.evaluator surrogate has no table of {type(space).__name__}: '
+                'expected the space accel_nasbench.'
+            )
+        if not config.search.table:
+            raise UserError(
+                f'config.search.table is empty: expected a CSV file with the columns {key}, '
+                f'{accuracy}, {latency}; configs/search/README.md says where such tables come from.'
+            )
+        surrogate = cls(space, Path(config.search.table), key, accuracy, latency, penalty)
+        surrogate.sample()
+        return surrogate
 
     def __call__(self, trial: Trial) -> dict[str, float]:
         """Returns accuracy and latency of a trial, in the table's units."""
@@ -119,38 +155,3 @@ class Surrogate:
 @functools.cache  # searches with many seeds fit once
 def _ridge(surrogate: Surrogate) -> Ridge:
     return fit(surrogate.space.counts, *surrogate.sample(), surrogate.penalty)
-
-
-def of(
-    space: Space,
-    config: ConfigDict,
-    key: str = 'e,k,l,se',
-    accuracy: str = 'val_top1',
-    latency: str = 'latency_vck190',
-    penalty: float = 30.0,
-) -> Surrogate:
-    """Returns what completes config.search.table; the columns' defaults are Accel-NASBench's.
-
-    Args:
-      space: with names, see Named.
-      config: of the search.
-      key: the columns that make a name, joined by commas.
-      accuracy: the column of what is to be high.
-      latency: a column of positive numbers, predicted by their logarithms.
-      penalty: of the regression.
-
-    Raises UserError for another space, and as Surrogate.sample.
-    """
-    if not hasattr(space, 'named'):
-        raise UserError(
-            f'config.search.evaluator surrogate has no table of {type(space).__name__}: expected '
-            'the space accel_nasbench.'
-        )
-    if not config.search.table:
-        raise UserError(
-            f'config.search.table is empty: expected a CSV file with the columns {key}, '
-            f'{accuracy}, {latency}; configs/search/README.md says where such tables come from.'
-        )
-    surrogate = Surrogate(space, Path(config.search.table), key, accuracy, latency, penalty)
-    surrogate.sample()
-    return surrogate

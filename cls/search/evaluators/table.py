@@ -1,4 +1,4 @@
-"""Looking trials up: what others have measured of every architecture of a space."""
+"""Evaluation by a table: others have measured every architecture of a space."""
 
 import csv
 import dataclasses
@@ -6,11 +6,12 @@ import functools
 import gzip
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from cls.errors import UserError, nearest
+from cls.errors import UserError, nearest, refuse
 from cls.search.searcher import Trial
 from cls.search.space import Space
 
@@ -19,9 +20,9 @@ from cls.search.space import Space
 class Table:
     """A CSV file (.csv or .csv.gz) with a row for each architecture of a space.
 
-    A trial's `accuracy` is what a search sees: the value of one of the columns `signals`, drawn for
-    each trial where there are several, as of trainings with several seeds. `truth` is what the
-    architecture is really worth, by another column: for reports, never for a searcher.
+    The `accuracy` of a trial is the value that a search sees: that of one of the columns `signals`,
+    drawn for each trial if there are several, as of trainings with several seeds. `truth`, of
+    another column, is the true worth of the architecture: for reports, never for a searcher.
     """
 
     space: Space
@@ -30,6 +31,21 @@ class Table:
     signals: tuple[str, ...]
     truth: str
     seed: int = 0
+
+    @classmethod
+    def from_config(cls, space: Space, config: ConfigDict) -> Self:
+        """Returns the table of config.search.table and config.search.columns.
+
+        Raises UserError for a config that names none, and as `read`.
+        """
+        names = config.search.columns
+        columns = {*names.signals, names.truth}
+        if not config.search.table:
+            raise UserError(f'config.search.table is empty: {_expected(names.key, columns)}')
+        file, signals = Path(config.search.table), tuple(names.signals)
+        table = cls(space, file, names.key, signals, names.truth, seed=config.seed)
+        table.truths()
+        return table
 
     def __call__(self, trial: Trial) -> dict[str, float]:
         """Returns accuracy and truth of a trial."""
@@ -47,36 +63,19 @@ class Table:
         return read(self.file, self.key, frozenset({*self.signals, self.truth}))
 
 
-def of(space: Space, config: ConfigDict) -> Table:
-    """Returns the table of config.search.table and config.search.columns.
-
-    Raises UserError where none is named, and as `read`.
-    """
-    names = config.search.columns
-    columns = {*names.signals, names.truth}
-    if not config.search.table:
-        raise UserError(f'config.search.table is empty: {_expected(names.key, columns)}')
-    table = Table(
-        space,
-        Path(config.search.table),
-        names.key,
-        tuple(names.signals),
-        names.truth,
-        seed=config.seed,
-    )
-    table.truths()
-    return table
-
-
 @functools.cache
 def read(
     file: Path, key: str, columns: frozenset[str], sample: bool = False
 ) -> dict[str, dict[str, float]]:
-    """Returns the columns of a table, as numbers, by its key: one column, or several with commas.
+    """Returns the columns of a table, as numbers, by its key.
 
-    Of a table that is a sample, rows in which one of the columns is empty are left out.
+    Args:
+      file: CSV.
+      key: the column that names a row, or several, joined by commas.
+      columns: to read.
+      sample: whether the table is a sample of a space; rows with an empty column are then left out.
 
-    Raises UserError for a file that is not there, is no such table or lacks a column.
+    Raises UserError for a file that is missing, is not such a table or lacks a column.
     """
     if not file.is_file():
         raise UserError(f'there is no table {str(file)!r}: {_expected(key, columns)}')
@@ -84,10 +83,11 @@ def read(
         with (gzip.open if file.suffix == '.gz' else open)(file, 'rt') as lines:
             rows = csv.DictReader(lines)
             keys = key.split(',')
-            for name in sorted({*keys, *columns}):
-                if name not in (rows.fieldnames or ()):
-                    hint = nearest(name, rows.fieldnames or ())
-                    raise UserError(f'the table {file} has no column {name}.{hint}')
+            present = rows.fieldnames or ()
+            refuse(
+                f'the table {file} has no column {name}.{nearest(name, present)}'
+                for name in sorted({*keys, *columns}.difference(present))
+            )
             return {
                 ','.join(row[name] for name in keys): {name: float(row[name]) for name in columns}
                 for row in rows

@@ -1,1 +1,1 @@
-"""The papers' searchers, by name, with the papers' hyperparameters as defaults."""
+"""The searchers of the papers, with the papers' hyperparameters as defaults."""

@@ -1,36 +1,39 @@
-"""What a policy gradient needs of a policy: codes drawn with their log-probabilities, and a step.
+"""The controllers of a policy gradient: codes with their log-probabilities, and an update.
 
-A controller has `sample(rng)`, which returns a code and its log-probability, and `update(codes,
-log_probs, advantages)`. Here is the one without memory, every decision's softmax on its own, in
-NumPy; lstm.py has NASNet's.
+A controller has `sample(rng)` -> a code and its log-probability, and `update(codes, log_probs,
+advantages)`. This file has the one without memory, an independent softmax for every
+decision; lstm.py has NASNet's.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
+import jax
 import numpy as np
+import optax
 
 from cls.search.space import Code, Rng
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """How a controller climbs the expected reward with a batch of samples."""
+    """The hyperparameters of an update from a batch of samples."""
 
     learning_rate: float  # of Adam (0.9, 0.999, 1e-8)
-    entropy: float  # weight of the policy's entropy, nats, in what is climbed
-    clip: float  # of PPO's ratios; 0: REINFORCE, which has none
+    entropy: float  # weight of the policy's entropy, nats, in the objective
+    clip: float  # of PPO's ratios; 0: none, as in REINFORCE
     epochs: int  # steps for each batch
 
     def weights(self, ratios: Any, advantages: Any) -> Any:
         """Returns the (N,) factors of the samples' log-probabilities in the gradient.
 
         REINFORCE's are the advantages. PPO's are by Schulman et al. 2017
-        (https://arxiv.org/abs/1707.06347), equation 7: a sample whose ratio has left 1 +- clip in
-        the direction of its advantage has no part in it.
+        (https://arxiv.org/abs/1707.06347), equation 7: a sample has no part in the gradient once
+        its ratio has left 1 +- clip in the direction of its advantage.
 
         Args:
-          ratios: (N,) probabilities now over those when the samples were drawn.
+          ratios: (N,) probabilities now over those at the time of sampling.
           advantages: (N,) rewards over the baseline.
         """
         if not self.clip:
@@ -39,21 +42,33 @@ class Step:
         return ratios * advantages * inside
 
 
-class Factorised:
-    """A softmax for each decision, whatever the others are; at first all choices are as likely."""
+# Compiled, four steps take 0.06 ms (0.2 ms with the rest of an update); without, 1.3 ms.
+@functools.partial(jax.jit, static_argnames='learning_rate')
+def _ascend(slope: Any, moments: Any, learning_rate: float) -> tuple[jax.Array, Any]:
+    """Returns the change of the logits by Adam, uphill, and its new moments."""
+    return optax.adam(-learning_rate).update(slope, moments)
+
+
+class Factorized:
+    """An independent softmax for each decision; at first all choices are equally likely.
+
+    Numbers are float64, on the CPU: the logits are smaller than the way to an accelerator.
+    """
 
     def __init__(self, counts: tuple[int, ...], step: Step) -> None:
         self.step = step
         self._last = np.array(counts) - 1
-        self._places = np.arange(len(counts))
+        self._decisions = np.arange(len(counts))
         self._choices = np.arange(max(counts)) < np.array(counts)[:, None]  # the rest is padding
         self.logits = np.where(self._choices, 0.0, -np.inf)
-        self._first, self._second, self._time = 0.0, 0.0, 0  # Adam's moments
+        self._cpu = jax.local_devices(backend='cpu')[0]
+        with jax.enable_x64(True), jax.default_device(self._cpu):
+            self._moments = optax.adam(step.learning_rate).init(np.zeros(self.logits.shape))
 
     def sample(self, rng: Rng) -> tuple[Code, float]:
         cumulated = np.cumsum(np.exp(self.log_softmax()), 1)
         drawn = (rng.random(len(cumulated))[:, None] >= cumulated).sum(1)
-        code = np.minimum(drawn, self._last)  # sums that round to less than 1
+        code = np.minimum(drawn, self._last)  # for sums that round to less than 1
         return tuple(code.tolist()), float(self.log_probs(code[None])[0])
 
     def log_softmax(self) -> np.ndarray:
@@ -63,7 +78,7 @@ class Factorised:
 
     def log_probs(self, codes: np.ndarray) -> np.ndarray:
         """Returns the (N,) log-probabilities of (N, decisions) codes."""
-        return self.log_softmax()[self._places, codes].sum(1)
+        return self.log_softmax()[self._decisions, codes].sum(1)
 
     def entropy(self) -> float:
         """Returns the policy's entropy in nats."""
@@ -75,19 +90,16 @@ class Factorised:
         logs = np.where(self._choices, self.log_softmax(), 0)
         softmax = np.exp(logs) * self._choices
         chosen = np.zeros(softmax.shape)
-        np.add.at(chosen, (self._places, codes), weights[:, None] / len(codes))
+        np.add.at(chosen, (self._decisions, codes), weights[:, None] / len(codes))
         entropies = -(softmax * logs).sum(1, keepdims=True)
         spread = -softmax * (logs + entropies)
         return chosen - weights.mean() * softmax + self.step.entropy * spread
 
     def update(self, codes: np.ndarray, log_probs: np.ndarray, advantages: np.ndarray) -> None:
-        """Steps with (N, decisions) codes, the (N,) log-probabilities they had, and advantages."""
-        for _ in range(self.step.epochs):
-            ratios = np.exp(self.log_probs(codes) - log_probs)
-            slope = self.gradient(codes, self.step.weights(ratios, advantages))
-            self._time += 1
-            self._first = 0.9 * self._first + 0.1 * slope
-            self._second = 0.999 * self._second + 0.001 * slope**2
-            first = self._first / (1 - 0.9**self._time)
-            second = self._second / (1 - 0.999**self._time)
-            self.logits += self.step.learning_rate * first / (np.sqrt(second) + 1e-8)
+        """Learns from (N, decisions) codes, their log-probabilities when sampled, advantages."""
+        with jax.enable_x64(True), jax.default_device(self._cpu):
+            for _ in range(self.step.epochs):
+                ratios = np.exp(self.log_probs(codes) - log_probs)
+                slope = self.gradient(codes, self.step.weights(ratios, advantages))
+                change, self._moments = _ascend(slope, self._moments, self.step.learning_rate)
+                self.logits += np.asarray(change)

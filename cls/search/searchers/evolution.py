@@ -1,8 +1,8 @@
 """Evolution by tournaments: AmoebaNet's with aging, its variant without, hier's without death.
 
 Real et al. 2019 (https://arxiv.org/abs/1802.01548), algorithm 1; Liu et al. 2018
-(https://arxiv.org/abs/1711.00436), section 3.2, of which the text was not at hand. AmoebaNet's
-defaults are below; hier's are remove='none', fraction=0.05, population=200.
+(https://arxiv.org/abs/1711.00436), section 3.2, from memory. The defaults are AmoebaNet's; hier's
+values are remove='none', fraction=0.05, population=200.
 """
 
 from collections import deque
@@ -18,10 +18,10 @@ Member = tuple[Trial, float]  # and its fitness
 
 
 class Evolution(Searcher):
-    """A population, the best of a random sample of which is copied, mutated and added.
+    """A population that grows by mutated copies of the best member of a random sample.
 
-    Trials come into the population in the order in which they are told. With as many out at once as
-    there are workers, parents are chosen from those that are back, as in both papers.
+    Trials enter the population in the order of their results. With several concurrent evaluations,
+    parents are chosen from the trials that have a result, as in both papers.
     """
 
     needs = ('mutate',)
@@ -41,11 +41,11 @@ class Evolution(Searcher):
           space: to search.
           seed: of all randomness.
           population: random codes at the start, and members kept.
-          sample: members that are drawn, with replacement, to find a parent.
-          fraction: of the population, without replacement, that is drawn instead, if not 0.
-          remove: when the population is full: the 'oldest' member; the 'worst' of the sample that
-            the new one's parent was drawn from (of the whole population when, with several out at
-            once, none of these is left); or 'none': it grows.
+          sample: members drawn with replacement; the best is the parent.
+          fraction: if not 0, the part of the population drawn without replacement instead.
+          remove: the member that a full population loses: the 'oldest'; the 'worst' of the sample
+            that gave the new member's parent (with several concurrent evaluations, the worst of
+            the whole population if none of the sample is left); or 'none': it grows.
 
         Raises UserError for other values.
         """
@@ -62,7 +62,7 @@ class Evolution(Searcher):
         self.population, self.sample, self.fraction = population, sample, fraction
         self.remove = remove
         self.members: deque[Member] = deque()
-        self._drawn: dict[int, list[Member]] = {}  # by the child's number, from worst to best
+        self._drawn: dict[int, list[Member]] = {}  # child's number -> sample, worst first
 
     def propose(self, rng: np.random.Generator) -> Proposal | None:
         if self.asked < self.population:
@@ -72,8 +72,8 @@ class Evolution(Searcher):
         count, size = len(self.members), self.sample
         if self.fraction:
             size = max(1, round(self.fraction * count))
-        places = rng.choice(count, size, replace=not self.fraction)
-        drawn = [self.members[place] for place in places]
+        indices = rng.choice(count, size, replace=not self.fraction)
+        drawn = [self.members[index] for index in indices]
         parent, _ = max(drawn, key=lambda member: member[1])
         if self.remove == 'worst':
             self._drawn[self.asked] = sorted(drawn, key=lambda member: member[1])

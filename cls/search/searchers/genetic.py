@@ -1,8 +1,8 @@
-"""GeNet's genetic algorithm: generations by roulette, stages exchanged, bits flipped.
+"""GeNet's genetic algorithm: generations by roulette, exchange of stages, flipped bits.
 
 Xie, Yuille 2017 (https://arxiv.org/abs/1703.01513), algorithm 1 and section 3.2. The paper's text
-was not at hand: its steps are from memory, its numbers as github.com/gmontamat/gentun has them.
-Where no individual is better than another, which it does not speak of, all are drawn evenly.
+was not at hand: its steps are from memory, its numbers as in github.com/gmontamat/gentun. If no
+individual is better than another, all have the same probability; the paper does not say.
 """
 
 import collections
@@ -17,8 +17,8 @@ from cls.search.space import Code, Fixed
 class Genetic(Searcher):
     """Generations of N: selection, crossover of pairs, mutation of the others, evaluation.
 
-    The paper has a first generation and 50 more, so 1,020 trials. None is asked for before the
-    generation before is told; in what order it is told changes nothing.
+    The paper has a first generation and 50 more, so 1,020 trials. A generation is asked for only
+    after all results of the one before, in any order.
     """
 
     needs = ('crossover', 'redrawn')
@@ -37,12 +37,12 @@ class Genetic(Searcher):
         """Sets the hyperparameters; defaults are the paper's for CIFAR-10.
 
         Args:
-          space: to search; its stages are what is exchanged.
+          space: to search; crossover exchanges its stages.
           seed: of all randomness.
           population: individuals of a generation [N].
           crossover: probability that a pair exchanges stages [p_C].
           crossover_rate: probability of each stage of these [q_C]; on MNIST 0.3.
-          mutation: probability that an individual that did not is mutated [p_M].
+          mutation: probability that an individual without crossover is mutated [p_M].
           mutation_rate: probability of each decision of these [q_M]; on MNIST 0.1.
 
         Raises UserError for other values.
@@ -57,8 +57,10 @@ class Genetic(Searcher):
         self.population = population
         self.crossover, self.crossover_rate = crossover, crossover_rate
         self.mutation, self.mutation_rate = mutation, mutation_rate
-        self._told: list[Trial] = []  # of the generation that is out
-        self._queue: collections.deque[Proposal] = collections.deque()  # of it, not yet asked for
+        self._evaluated: list[Trial] = []  # trials of this generation with a result
+        self._queue: collections.deque[Proposal] = (
+            collections.deque()
+        )  # its trials that are not yet asked for
         self._fitnesses: dict[Code, list[float]] = collections.defaultdict(list)
 
     def propose(self, rng: np.random.Generator) -> Proposal | None:
@@ -67,18 +69,18 @@ class Genetic(Searcher):
         return self._queue.popleft() if self._queue else None
 
     def observe(self, trial: Trial, fitness: float, rng: np.random.Generator) -> None:
-        self._told.append(trial)
+        self._evaluated.append(trial)
         if fitness != FAILED:
             self._fitnesses[trial.code].append(fitness)
-        if len(self._told) == self.population:
-            generation = sorted(self._told, key=lambda trial: trial.number)
-            self._told = []
+        if len(self._evaluated) == self.population:
+            generation = sorted(self._evaluated, key=lambda trial: trial.number)
+            self._evaluated = []
             self._queue.extend(self._bred(generation, rng))
 
     def fitness(self, code: Code) -> float:
-        """Returns the mean of all that a code was worth; FAILED: it was never evaluated."""
-        known = self._fitnesses.get(code)
-        return float(np.mean(known)) if known else FAILED
+        """Returns the mean fitness of a code; FAILED: it was never evaluated."""
+        values = self._fitnesses.get(code)
+        return float(np.mean(values)) if values else FAILED
 
     def _bred(self, generation: list[Trial], rng: np.random.Generator) -> list[Proposal]:
         chances = survival([self.fitness(trial.code) for trial in generation])
@@ -97,16 +99,16 @@ class Genetic(Searcher):
 
     def _mutated(self, code: Code, rng: np.random.Generator) -> Code:
         if rng.random() < self.mutation:
-            for place in np.flatnonzero(rng.random(len(code)) < self.mutation_rate):
-                if self.space.counts[place] > 1:
-                    code = self.space.redrawn(code, int(place), rng)
+            for decision in np.flatnonzero(rng.random(len(code)) < self.mutation_rate):
+                if self.space.counts[decision] > 1:
+                    code = self.space.redrawn(code, int(decision), rng)
         return code
 
 
 def survival(fitnesses: list[float]) -> np.ndarray:
-    """Returns the probability to be drawn of each, in proportion to r - min r (section 3.2.2).
+    """Returns the probability of each individual, in proportion to r - min r (section 3.2.2).
 
-    What failed is never drawn; all are drawn evenly where none is better than another.
+    It is 0 for a failed one, and the same for all if none is better than another.
     """
     worst = min((fitness for fitness in fitnesses if fitness != FAILED), default=FAILED)
     weights = np.array([0 if fitness == FAILED else fitness - worst for fitness in fitnesses])

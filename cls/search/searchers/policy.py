@@ -1,26 +1,27 @@
-"""Policy gradients: NASNet's search, which MnasNet's is too.
+"""Policy gradients: the search of NASNet and of MnasNet.
 
 Zoph et al. 2018 (https://arxiv.org/abs/1707.07012), section 3 and appendix; Tan et al. 2019
-(https://arxiv.org/abs/1807.11626), section 4.2. The numbers of NASNet are from memory; how many
-steps PPO takes with a batch is not published.
+(https://arxiv.org/abs/1807.11626), section 4.2. The numbers of NASNet are from memory; the number
+of PPO's steps for a batch is not published.
 """
 
 import numpy as np
 
 from cls.errors import UserError
 from cls.search.searcher import FAILED, Proposal, Searcher, Trial
-from cls.search.searchers.controller import Factorised, Step
+from cls.search.searchers.controller import Factorized, Step
+from cls.search.searchers.lstm import Lstm
 from cls.search.space import Fixed, Space
 
-CONTROLLERS = ('lstm', 'factorised')
+CONTROLLERS = ('lstm', 'factorised')  # spelled as in run folders
 ALGORITHMS = ('ppo', 'reinforce')
 
 
 class PolicyGradient(Searcher):
-    """A controller draws codes, and learns from each full batch of them in the order of telling.
+    """A controller that samples codes, and learns from each full batch of results.
 
-    Codes are drawn from the controller as it is when asked; PPO's ratios are to the probabilities
-    that they had then, so that trials may be told later than others that were asked later.
+    A code is sampled from the controller at the time of asking. PPO's ratios are to its probability
+    at that time, so that results may come in any order.
     """
 
     def __init__(
@@ -42,14 +43,14 @@ class PolicyGradient(Searcher):
         Args:
           space: to search, of a fixed number of decisions.
           seed: of all randomness.
-          controller: 'lstm', or 'factorised', where a decision does not know of the others.
+          controller: 'lstm', or 'factorised', with independent decisions.
           algorithm: 'ppo' or 'reinforce'.
           units: of the LSTM.
-          batch: trials that a step learns from.
+          batch: trials of an update.
           learning_rate: of Adam.
           entropy: weight of the controller's entropy.
-          baseline: what is kept of the moving average of rewards with each reward. It begins as the
-            mean of the first batch: from 0 the first steps would raise whatever was drawn.
+          baseline: decay of the moving average of rewards. It starts as the mean of the first
+            batch: from 0, the first steps would reinforce every sample.
           clip: of PPO's ratios.
           epochs: steps of PPO for each batch; REINFORCE takes one.
 
@@ -79,15 +80,13 @@ class PolicyGradient(Searcher):
             clip, epochs = 0.0, 1
         step = Step(learning_rate, entropy, clip, epochs)
         if controller == 'lstm':
-            from cls.search.searchers.lstm import Lstm  # loads JAX
-
             self.controller = Lstm(space.counts, step, units, np.random.default_rng([seed, 0, 3]))
         else:
-            self.controller = Factorised(space.counts, step)
-        self.batch, self.keep = batch, baseline
+            self.controller = Factorized(space.counts, step)
+        self.batch, self.decay = batch, baseline
         self.baseline: float | None = None  # before the first batch
-        self._log_probs: dict[int, float] = {}  # of trials that are out
-        self._told: list[tuple[Trial, float, float]] = []  # of the batch, log-probability, fitness
+        self._log_probs: dict[int, float] = {}  # of running trials
+        self._results: list[tuple[Trial, float, float]] = []  # with log-probability and fitness
         self._worst = np.inf
 
     def propose(self, rng: np.random.Generator) -> Proposal:
@@ -95,14 +94,14 @@ class PolicyGradient(Searcher):
         return code, ()
 
     def observe(self, trial: Trial, fitness: float, rng: np.random.Generator) -> None:
-        self._told.append((trial, self._log_probs.pop(trial.number), fitness))
-        if len(self._told) == self.batch:
+        self._results.append((trial, self._log_probs.pop(trial.number), fitness))
+        if len(self._results) == self.batch:
             self._learn()
-            self._told = []
+            self._results = []
 
     def _learn(self) -> None:
-        """Takes the steps of a batch. A trial that failed is worth the worst that did not."""
-        trials, log_probs, fitness = zip(*self._told, strict=True)
+        """Updates from a batch. A failed trial has the worst reward of the others."""
+        trials, log_probs, fitness = zip(*self._results, strict=True)
         rewards = np.array(fitness)
         self._worst = min([self._worst, *rewards[rewards != FAILED]])
         if self._worst == np.inf:
@@ -113,5 +112,5 @@ class PolicyGradient(Searcher):
         codes = np.array([trial.code for trial in trials])
         self.controller.update(codes, np.array(log_probs), rewards - baseline)
         for reward in () if first else rewards.tolist():
-            baseline = self.keep * baseline + (1 - self.keep) * reward
+            baseline = self.decay * baseline + (1 - self.decay) * reward
         self.baseline = baseline

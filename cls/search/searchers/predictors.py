@@ -1,16 +1,17 @@
 """Predictors of the accuracy of cells, from that of smaller ones: PNAS's MLP and LSTM, and a ridge.
 
-Liu et al. 2018 (https://arxiv.org/abs/1712.00559), sections 4.3 and 5.2, of which the text was not
-at hand: what stands here is from memory. How long the nets are trained, and on batches of how many
-cells, is ours; so is the ridge regression, to hold them against.
+Liu et al. 2018 (https://arxiv.org/abs/1712.00559), sections 4.3 and 5.2. The text was not at hand:
+the predictors are from memory. The number of training steps and the batch size are ours, and so is
+the ridge regression, a baseline.
 
-Cells are integers (n, nodes, 4), of each node two states, then two operations; -1 where a cell has
-no more nodes. Predictions are accuracies from 0 to 1, (n,).
+Cells are integers (n, nodes, 4): two states of each node, then its two operations; -1 after the
+last node of a cell. Predictions are accuracies from 0 to 1, (n,).
 """
 
 import functools
 from collections.abc import Callable, Iterator
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,13 +23,13 @@ Params = dict[str, jax.Array | np.ndarray]
 Predict = Callable[[np.ndarray], np.ndarray]
 
 EMBEDDING = HIDDEN = 100
-BIAS = 1.8  # of the output: at first all cells are predicted to reach about sigmoid(1.8) = 0.86
-BATCH = 32  # cells of a step of training
-CHUNK = 1024  # cells that are predicted at once
+BIAS = 1.8  # of the output: the first predictions are about sigmoid(1.8) = 0.86
+BATCH = 32  # cells of a training step
+CHUNK = 1024  # cells of one prediction
 
 
 def mlp(params: Params, cells: jax.Array) -> jax.Array:
-    """Two layers on the mean over nodes of their four embeddings side by side."""
+    """Two layers on the mean over nodes of their four embeddings, concatenated."""
     sums = [jnp.sum(hot, 1) @ table for hot, table in _tokens(params, cells)]
     x = jnp.concatenate(sums, 1).reshape(len(cells), -1) / jnp.sum(cells[..., :1] >= 0, 1)
     x = jax.nn.relu(x @ params['kernel_0'] + params['bias_0'])
@@ -37,31 +38,40 @@ def mlp(params: Params, cells: jax.Array) -> jax.Array:
 
 
 def lstm(params: Params, cells: jax.Array) -> jax.Array:
-    """An LSTM that reads the decisions one by one; its last hidden state is what counts."""
-    decisions = cells.reshape(len(cells), -1).T
+    """An LSTM that reads the decisions one by one; its last hidden state predicts."""
     tokens = jnp.concatenate([hot @ table for hot, table in _tokens(params, cells)], 2)
-    tokens = tokens.reshape(len(cells), -1, EMBEDDING).swapaxes(0, 1)
-
-    def read(carry, step):
-        decision, token = step
-        hidden, memory = carry
-        gates = jnp.concatenate([token, hidden], -1) @ params['kernel'] + params['bias']
-        into, forget, new, out = jnp.split(gates, 4, -1)
-        memory = jax.nn.sigmoid(forget) * memory + jax.nn.sigmoid(into) * jnp.tanh(new)
-        after = jax.nn.sigmoid(out) * jnp.tanh(memory), memory
-        there = decision[:, None] >= 0
-        return jax.tree.map(functools.partial(jnp.where, there), after, carry), None
-
-    start = jnp.zeros((len(cells), HIDDEN), tokens.dtype)
-    (hidden, _), _ = jax.lax.scan(read, (start, start), (decisions, tokens))
+    tokens = tokens.reshape(len(cells), -1, EMBEDDING)
+    lengths = jnp.sum(cells >= 0, (1, 2))
+    cell = nn.OptimizedLSTMCell(HIDDEN, param_dtype=tokens.dtype, parent=None)
+    reader = nn.RNN(cell, return_carry=True, parent=None)
+    weights = {'params': {'cell': _flax_cell(params['kernel'], params['bias'])}}
+    (_, hidden), _ = reader.apply(weights, tokens, seq_lengths=lengths)
     return _accuracy(params, hidden)
 
 
-def _tokens(params: Params, cells: jax.Array) -> Iterator[tuple[jax.Array, jax.Array]]:
-    """Yields of states and of operations the one-hot vectors (n, nodes, 2, kinds) and the table.
+def _flax_cell(kernel: jax.Array, bias: jax.Array) -> dict[str, dict[str, jax.Array]]:
+    """Returns flax's parameters of an LSTM cell with the gates in, forget, cell and out.
 
-    Vectors are zero where there is no node. The table's rows, (kinds, EMBEDDING), are the
-    embeddings.
+    Args:
+      kernel: of inputs and hidden state, (EMBEDDING + HIDDEN, 4 * HIDDEN).
+      bias: (4 * HIDDEN,).
+    """
+    cell = {}
+    for gate, weights, offset in zip(
+        'ifgo', jnp.split(kernel, 4, 1), jnp.split(bias, 4), strict=True
+    ):
+        of_inputs, of_hidden = jnp.split(weights, [EMBEDDING])
+        cell |= {
+            f'i{gate}': {'kernel': of_inputs},
+            f'h{gate}': {'kernel': of_hidden, 'bias': offset},
+        }
+    return cell
+
+
+def _tokens(params: Params, cells: jax.Array) -> Iterator[tuple[jax.Array, jax.Array]]:
+    """Yields one-hot vectors (n, nodes, 2, kinds) and their embeddings (kinds, EMBEDDING).
+
+    First those of states, then those of operations. Vectors are zero after the last node.
     """
     for table, i in ((params['states'], cells[..., :2]), (params['operations'], cells[..., 2:])):
         yield jax.nn.one_hot(i, len(table)), table
@@ -77,7 +87,7 @@ NETS = {'mlp': mlp, 'lstm': lstm}
 def init(net: str, nodes: int, operations: int, members: int, rng: np.random.Generator) -> Params:
     """Returns the parameters of an ensemble, its members along their first axis.
 
-    Embeddings are uniform from -0.1 to 0.1; the rest as TensorFlow does it by default.
+    Embeddings are uniform from -0.1 to 0.1, the rest as TensorFlow's default initializers.
     """
 
     def uniform(inputs, outputs, bound):
@@ -105,7 +115,7 @@ def init(net: str, nodes: int, operations: int, members: int, rng: np.random.Gen
 
 
 def loss(net: str, params: Params, cells: jax.Array, accuracies: jax.Array) -> jax.Array:
-    """Returns the mean absolute difference between what a member predicts and what is true."""
+    """Returns the mean absolute error of a member's predictions."""
     return jnp.mean(jnp.abs(NETS[net](params, cells) - accuracies))
 
 
@@ -118,9 +128,9 @@ def trained(
     Args:
       net: 'mlp' or 'lstm'.
       params: of all members.
-      cells: of each step and member a batch, (steps, members, batch, nodes, 4).
-      accuracies: of them, (steps, members, batch).
-      rate: of learning.
+      cells: a batch of each step and member, (steps, members, batch, nodes, 4).
+      accuracies: their accuracies, (steps, members, batch).
+      rate: the learning rate.
     """
     gradients = jax.vmap(jax.grad(functools.partial(loss, net)))
     adam = optax.adam(rate)
@@ -145,11 +155,11 @@ def fit(
     steps: int,
     rate: float,
 ) -> Predict:
-    """Trains an ensemble from scratch and returns the mean of what its members predict.
+    """Trains an ensemble from scratch and returns the mean prediction of its members.
 
-    Of several members, each sees all cells but a part of its own: of 5, 4/5.
+    Each of several members leaves another part of the cells out: of 5 members, each sees 4/5.
 
-    Raises UserError for accuracies that are not from 0 to 1, which a sigmoid cannot reach.
+    Raises UserError for accuracies outside 0 to 1: a sigmoid cannot reach them.
     """
     wrong = [value for value in accuracies if not 0 <= value <= 1]
     if wrong:
@@ -165,14 +175,14 @@ def fit(
 
 
 def _parts(count: int, members: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Yields the cells that each member is trained on."""
+    """Yields the indices of each member's training cells."""
     order = rng.permutation(count)
     for left_out in np.array_split(order, members) if 1 < members <= count else [[]] * members:
         yield np.setdiff1d(order, left_out)
 
 
 def _batches(part: np.ndarray, steps: int, rng: np.random.Generator) -> np.ndarray:
-    """Returns places (steps, BATCH): all of the part in some order, again in another, ..."""
+    """Returns indices (steps, BATCH): all of the part in random order, again and again."""
     epochs = -(-steps * BATCH // len(part))
     order = np.concatenate([rng.permutation(part) for _ in range(epochs)])
     return order[: steps * BATCH].reshape(steps, BATCH)
@@ -193,7 +203,7 @@ def _mean(net: str, params: Params, cells: jax.Array) -> jax.Array:
 
 
 def fit_ridge(cells: np.ndarray, accuracies: np.ndarray, operations: int) -> Predict:
-    """Returns the ridge regression, with a penalty of 1, on what `features` has."""
+    """Returns the ridge regression, with a penalty of 1, on `features`."""
     x = features(cells, operations)
     x_mean, y_mean = x.mean(0), accuracies.mean()
     x = x - x_mean
@@ -202,9 +212,9 @@ def fit_ridge(cells: np.ndarray, accuracies: np.ndarray, operations: int) -> Pre
 
 
 def features(cells: np.ndarray, operations: int) -> np.ndarray:
-    """Returns the number of nodes, and per node how often there is which operation on what.
+    """Returns the number of nodes, and the frequency per node of each operation on each input.
 
-    That is one of three: the cell before, the one before that, a node.
+    Inputs are of three kinds: the previous cell, the one before it, and a node.
     """
     nodes = (cells[..., :1] >= 0).sum(1)
     kinds = np.minimum(cells[..., :2], 2) * operations + cells[..., 2:]

@@ -1,14 +1,14 @@
-"""PNAS: cells grow by one block at a time, and a predictor chooses which are worth a training.
+"""PNAS: cells grow by one block at a time, and a predictor chooses the cells to train.
 
 Liu et al. 2018 (https://arxiv.org/abs/1712.00559), algorithm 1. The paper's text was not at hand:
-its steps and numbers are from memory, see cls.search.searchers.predictors too. The paper is silent,
-as far as is known, on two things: that a cell may be made in several orders of its blocks (of these
-only the one is taken that the predictor likes best) and that trainings fail (such a cell neither
-grows nor is learned from).
+its steps and numbers are from memory, as in cls.search.searchers.predictors. As far as is known,
+the paper does not mention two cases. A cell may arise with its blocks in several orders: this
+search takes the order with the highest prediction. A training may fail: such a cell neither grows
+nor trains the predictor.
 
-Small cells must say something of the large ones that grow from them. Digits of a tabular
-benchmark's name, filled in one by one, do not: with the rest at some default they are other nets,
-whose accuracies hardly predict those of the full ones. So the tabular spaces have no `expand`.
+A search that grows needs small cells that predict the large ones. A tabular benchmark does not have
+them: a prefix of a name, filled up with a default operation, is another network, whose accuracy
+hardly predicts that of the others. So the tabular spaces have no `expand`.
 """
 
 import collections
@@ -25,11 +25,11 @@ PREDICTORS = (*predictors.NETS, 'ridge')
 
 
 class Progressive(Searcher):
-    """All cells of one block; then, of all that grow from the last ones, those predicted best.
+    """All cells of one block; then, level by level, the best predicted of their expansions.
 
-    With 8 operations and 5 blocks, 136 + 4 * 256 = 1,160 trials, after which there are none. No
-    trial of a level is asked for before all of the last are told; in what order changes nothing.
-    The paper's result is the best of the last level.
+    With 8 operations and 5 blocks these are 136 + 4 * 256 = 1,160 trials. A level is asked for only
+    after all results of the one before, in any order. The paper's result is the best of the last
+    level.
     """
 
     needs = ('expand',)
@@ -51,12 +51,12 @@ class Progressive(Searcher):
         Args:
           space: to search; its `nodes` are the paper's blocks.
           seed: of all randomness.
-          beam: cells of each level but the first [K].
-          predictor: 'mlp' or 'lstm'; 'ridge', which is not the paper's.
-          ensemble: nets that predict together.
-          first_learning_rate: of nets that have seen the first level alone.
-          learning_rate: of the others.
-          steps: of training a net, not known of the paper.
+          beam: cells of each level after the first [K].
+          predictor: 'mlp' or 'lstm'; 'ridge' is not the paper's.
+          ensemble: number of networks, whose predictions are averaged.
+          first_learning_rate: of networks that see only the first level.
+          learning_rate: of later networks.
+          steps: of training a network; the paper's number is not known.
 
         Raises UserError for other values.
         """
@@ -74,7 +74,7 @@ class Progressive(Searcher):
         self.beam, self.predictor, self.ensemble = beam, predictor, ensemble
         self.rates, self.steps = (first_learning_rate, learning_rate), steps
         self._queue = collections.deque[Proposal]((code, ()) for code in space.expand(()))
-        self._level = len(self._queue)  # trials of the level that are not told
+        self._level = len(self._queue)  # trials of the level without a result
         self._results: list[tuple[Trial, float]] = []
 
     def propose(self, rng: np.random.Generator) -> Proposal | None:
@@ -92,7 +92,7 @@ class Progressive(Searcher):
             self._level = len(self._queue)
 
     def fit(self, rng: np.random.Generator) -> predictors.Predict:
-        """Returns a predictor that has seen all that was told."""
+        """Returns a predictor trained on all results."""
         good = [(trial.code, fitness) for trial, fitness in self._results if fitness != FAILED]
         codes, accuracies = zip(*good, strict=True)
         cells, accuracies = self._cells(codes), np.array(accuracies)
@@ -111,20 +111,20 @@ class Progressive(Searcher):
         )
 
     def _best(self, parents: list[Trial], rng: np.random.Generator) -> list[Proposal]:
-        """Returns the next level: of what grows from the parents, what is predicted best."""
+        """Returns the next level: the best predicted of all expansions of the parents."""
         predict = self.fit(rng)
         children = [list(self.space.expand(parent.code)) for parent in parents]
         origins = np.repeat([parent.number for parent in parents], [*map(len, children)])
         codes = [code for siblings in children for code in siblings]
         best: dict[object, Proposal] = {}
-        for place in np.argsort(-predict(self._cells(codes)), kind='stable'):
+        for index in np.argsort(-predict(self._cells(codes)), kind='stable'):
             if len(best) == self.beam:
                 break
-            best.setdefault(self.space.key(codes[place]), (codes[place], (int(origins[place]),)))
+            best.setdefault(self.space.key(codes[index]), (codes[index], (int(origins[index]),)))
         return list(best.values())
 
     def _cells(self, codes: list[Code]) -> np.ndarray:
-        """Returns codes as predictors have them."""
+        """Returns codes as the integers that predictors take."""
         cells = np.full((len(codes), 4 * self.space.nodes), -1, np.int8)
         for length in {*map(len, codes)}:
             rows = [len(code) == length for code in codes]

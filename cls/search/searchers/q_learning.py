@@ -2,7 +2,7 @@
 
 Baker et al. 2017 (https://arxiv.org/abs/1611.02167), section 4 and the authors' code
 (github.com/bowenbaker/metaqnn); Zhong et al. 2018 (https://arxiv.org/abs/1708.05552), section 3,
-whose text could not be had: its values are from memory and from an independent implementation
+whose text was not at hand: its values are from memory and from an independent implementation
 (elenathfgs/BlockQNN_Keras).
 """
 
@@ -29,13 +29,13 @@ BLOCK_QNN: Schedule = (
     *((epsilon, 10) for epsilon in (0.6, 0.5, 0.4, 0.3, 0.2)),
     (0.1, 12),
 )
-DRAWS = 10_000  # in a row that are not new, which end a search
+DRAWS = 10_000  # codes in a row that are not new: the search ends
 
-Path = list[tuple[list[float], int]]  # of a code: each state's values, and the choice there
+Path = list[tuple[list[float], int]]  # for each decision of a code: the values, the choice
 
 
 def scaled(schedule: Schedule, count: int) -> Schedule:
-    """Returns a schedule with each epsilon's share of another number of models."""
+    """Returns a schedule for another total, with the same share of models for each epsilon."""
     total, before, pairs = sum(models for _, models in schedule), 0, []
     for epsilon, models in schedule:
         after = before + models
@@ -45,16 +45,15 @@ def scaled(schedule: Schedule, count: int) -> Schedule:
 
 
 class QLearning(Searcher):
-    """Codes drawn decision by decision: at random with probability epsilon, else the best known.
+    """Codes drawn decision by decision: at random with probability epsilon, else the best value.
 
-    The values of a state's choices (`Space.state`) are learnt from models that were evaluated,
-    drawn at random out of all, the last decision first. A code that is drawn again is not evaluated
-    again: it is learnt from once more with what it was worth. One whose evaluation failed is worth
-    0.
+    The values of a state's choices (`Space.state`) are updated from a random replay of all
+    evaluated models, the last decision first. A code that is drawn again is not evaluated again: it
+    enters the replay once more, with the same fitness. A failed evaluation has fitness 0.
 
-    The search is over when its schedule is, or when 10,000 codes in a row, drawn one by one, are
-    none of them new: then the space, or what the values leave of it, is exhausted. Codes that are
-    drawn again until a new one comes are learnt from when it does, in the papers one by one.
+    The search ends with its schedule, or after 10,000 codes in a row without a new one: then the
+    space, or the part that the values favor, is exhausted. Updates from codes drawn again wait for
+    the next new code; in the papers each follows its code.
     """
 
     def __init__(
@@ -74,18 +73,18 @@ class QLearning(Searcher):
         Args:
           space: to search.
           seed: of all randomness.
-          schedule: pairs of epsilon and how many models, those that are new, are drawn with it;
-            with batches: how many batches.
-          rate: alpha, by which a value moves towards its target.
+          schedule: pairs of epsilon and the number of new models drawn with it; with batches, the
+            number of batches.
+          rate: alpha, the learning rate of the values.
           discount: gamma, of the best value of the next state.
-          initial: what a choice is worth before anything is known, in the unit of the fitness.
-          replay: models that are learnt from for each that was drawn (the paper; the authors' code:
-            128); with batches, after all of a batch are told.
-          batch: models that are drawn before any of them is learnt from, and all of which are told
-            before the next are drawn. 0: models are drawn one by one, by what is known then.
-          shaped: whether each decision is rewarded with the fitness over their number (Block-QNN:
-            r_T / T; the public implementation gives the last one all of it as well), or the last
-            with all of it and the others with nothing.
+          initial: the first value of a choice, in the unit of the fitness.
+          replay: models replayed for each drawn model (the paper; the authors' code: 128); with
+            batches, after all results of a batch.
+          batch: models drawn before an update, whose results precede the next batch. 0: each model
+            is drawn by the values of that moment.
+          shaped: whether each decision has an equal part of the fitness as its reward (Block-QNN:
+            r_T / T; in the public implementation the last also has all of it), or only the last
+            has a reward, the fitness.
 
         Raises UserError for other values.
         """
@@ -103,15 +102,15 @@ class QLearning(Searcher):
             )
         self.rate, self.discount, self.initial = rate, discount, initial
         self.replay, self.batch, self.shaped = replay, batch, shaped
-        self.values: dict[Hashable, list[float]] = {}  # of a state's choices
-        self.memory: list[tuple[Path, float]] = []  # all that were drawn, and what they are worth
-        self.batches = 0  # that were drawn
-        self._known: dict[Code, float] = {}  # what models are worth
-        self._waiting: dict[Code, int] = {}  # not yet told, and how often drawn
-        self._queue: deque[Code] = deque()  # drawn and not yet asked
+        self.values: dict[Hashable, list[float]] = {}  # state -> values of its choices
+        self.memory: list[tuple[Path, float]] = []  # all drawn models, with their fitness
+        self.batches = 0  # drawn so far
+        self._fitness: dict[Code, float] = {}
+        self._waiting: dict[Code, int] = {}  # running models -> times drawn
+        self._queue: deque[Code] = deque()  # drawn, not yet asked for
 
     def epsilon(self) -> float | None:
-        """Returns the probability that a decision is now drawn at random; None: it is all over."""
+        """Returns the present probability of a random decision; None: the schedule is over."""
         left = self.batches if self.batch else self.asked
         for epsilon, count in self.schedule:
             if left < count:
@@ -125,22 +124,22 @@ class QLearning(Searcher):
         return (self._queue.popleft(), ()) if self._queue else None
 
     def _draw_new(self, rng: np.random.Generator) -> None:
-        """Draws models until one is new. If none is, nothing has changed."""
+        """Draws models until one is new. If none is, nothing changes."""
         epsilon, drawn = self.epsilon(), []
         while epsilon is not None and len(drawn) < DRAWS:
             drawn.append(self._draw(epsilon, rng))
-            if drawn[-1] not in self._known and drawn[-1] not in self._waiting:
+            if drawn[-1] not in self._fitness and drawn[-1] not in self._waiting:
                 for code in drawn:
-                    if self._file(code):
+                    if self._record(code):
                         self._learn(rng)
                 return
 
     def _draw_batch(self, rng: np.random.Generator) -> None:
-        """Draws a batch once the last one is told, and others while they have nothing new."""
+        """Draws a batch after the results of the last one; again if it has no new model."""
         while not self._waiting and (epsilon := self.epsilon()) is not None:
             self.batches += 1
             for _ in range(self.batch):
-                self._file(self._draw(epsilon, rng))
+                self._record(self._draw(epsilon, rng))
             if not self._waiting:
                 self._learn(rng)
 
@@ -157,10 +156,10 @@ class QLearning(Searcher):
             code += (choice,)
         return code
 
-    def _file(self, code: Code) -> bool:
-        """Returns whether a code that was drawn is known; if not, it is to be asked, but once."""
-        if code in self._known:
-            self.memory.append((self._path(code), self._known[code]))
+    def _record(self, code: Code) -> bool:
+        """Returns whether a drawn code has a fitness; if not, it is queued once."""
+        if code in self._fitness:
+            self.memory.append((self._path(code), self._fitness[code]))
             return True
         if code not in self._waiting:
             self._queue.append(code)
@@ -168,25 +167,25 @@ class QLearning(Searcher):
         return False
 
     def observe(self, trial: Trial, fitness: float, rng: np.random.Generator) -> None:
-        self._known[trial.code] = fitness if math.isfinite(fitness) else 0.0
+        self._fitness[trial.code] = fitness if math.isfinite(fitness) else 0.0
         for _ in range(self._waiting.pop(trial.code)):
-            self._file(trial.code)
+            self._record(trial.code)
             if not self.batch:
                 self._learn(rng)
         if self.batch and not self._waiting:
             self._learn(rng)
 
     def _learn(self, rng: np.random.Generator) -> None:
-        """Replays models out of all that were drawn, each as likely as the others."""
+        """Replays models drawn uniformly from the memory."""
         count = self.replay * max(1, self.batch)
         for i in rng.integers(len(self.memory), size=count).tolist():
             self.update(*self.memory[i])
 
-    def update(self, path: Path, worth: float) -> None:
-        """Moves the values along a path, from its end, towards reward + discount * best of next."""
-        share, best = worth / len(path), 0.0
-        for place, (values, choice) in enumerate(reversed(path)):
-            reward = share if self.shaped else worth * (place == 0)
+    def update(self, path: Path, fitness: float) -> None:
+        """Moves the values along a path, from its end, toward reward + discount * best of next."""
+        share, best = fitness / len(path), 0.0
+        for step, (values, choice) in enumerate(reversed(path)):
+            reward = share if self.shaped else fitness * (step == 0)
             values[choice] += self.rate * (reward + self.discount * best - values[choice])
             best = max(values)
 

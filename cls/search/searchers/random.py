@@ -1,4 +1,4 @@
-"""Random search: what every other search is held against."""
+"""Random search, the baseline of every other search."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from cls.search.searcher import Proposal, Searcher, Trial
 
 
 class Random(Searcher):
-    """Codes drawn one by one, whatever was told."""
+    """Independent random codes."""
 
     def propose(self, rng: np.random.Generator) -> Proposal:
         return self.space.sample(rng), ()

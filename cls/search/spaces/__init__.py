@@ -1,4 +1,4 @@
-"""The papers' search spaces, by name.
+"""The search spaces of the papers.
 
-A space is a frozen dataclass: its sizes are its fields, with the paper's as defaults.
+A space is a frozen dataclass. Its fields are its sizes, with the paper's as defaults.
 """

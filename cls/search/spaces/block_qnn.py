@@ -1,8 +1,8 @@
 """Block-QNN's space: a block as a network structure code (Zhong et al. 2018, section 3.1).
 
-The paper's text could not be had: the types and their kernels are as in cls.models.block_qnn, and
-that a whole layer is one decision, the state being the last layer, as in the public implementation
-of the search (elenathfgs/BlockQNN_Keras).
+The paper's text was not at hand: the types and their kernels are as in cls.models.block_qnn. One
+decision is a whole layer and the state is the last layer, as in the public implementation of the
+search (elenathfgs/BlockQNN_Keras).
 """
 
 import dataclasses
@@ -29,14 +29,14 @@ Layer = tuple[int, int, int, int]  # type, kernel, first and second layer read
 
 @dataclasses.dataclass(frozen=True)
 class BlockQNN(Space):
-    """Codes: which of the layers possible at a place, for each place, up to the terminal.
+    """Blocks, whose code chooses a layer for each position up to the terminal.
 
-    A layer reads one that is before it, 0 being the block's input; add and concat read two
-    different ones, in both orders. A block has one layer or more; behind the last possible place
-    there is nothing but the terminal. As what no layer reads is the output, all are connected.
+    A layer reads an earlier one, 0 being the block's input; add and concat read two different ones,
+    in both orders. A block has at least one layer, and only the terminal follows the last possible
+    position. Layers that no other reads are the output, so all are connected.
     """
 
-    layers: int = MAX_INDEX  # at most; the terminal is not counted
+    layers: int = MAX_INDEX  # at most, without the terminal
 
     def __post_init__(self) -> None:
         if not 1 <= self.layers <= MAX_INDEX:
@@ -47,7 +47,7 @@ class BlockQNN(Space):
         return 0 if last == END else len(options(index + 1, self.layers))
 
     def state(self, prefix: Code) -> tuple[int, Layer | None]:
-        """Returns the last layer: its index, and what it is."""
+        """Returns the index of the last layer and the layer."""
         index = len(prefix)
         return index, options(index, self.layers)[prefix[-1]] if prefix else None
 
@@ -64,14 +64,14 @@ class BlockQNN(Space):
         )
 
     def key(self, code: Code) -> Hashable:
-        """Returns the layers, those of add and concat read in order."""
+        """Returns the layers, with the inputs of add and concat sorted."""
         return tuple(
             (kind, kernel, *(sorted(read) if kind in (ADD, CONCAT) else read))
             for _, kind, kernel, *read in operations(self.genotype(code))
         )
 
     def measures(self, code: Code) -> dict[str, float]:
-        """Returns the density: connections over nodes, with the block's input and output."""
+        """Returns the density: connections over nodes, the block's input and output included."""
         block = self.genotype(code)
         layers = operations(block)
         edges = sum(len(sources(layer)) for layer in layers) + len(loose_ends(block))
@@ -83,20 +83,20 @@ END: Layer = (TERMINAL, 0, 0, 0)
 
 @functools.cache
 def options(index: int, layers: int) -> tuple[Layer, ...]:
-    """Returns what may stand at a place from 1, in the order of types, of a block of so many."""
+    """Returns the possible layers at an index from 1 of a block of at most `layers`, by type."""
     if index > layers:
         return (END,)
-    found = [
+    possible = [
         (kind, kernel, read, 0)
         for kind in range(CONV, IDENTITY + 1)
         for kernel in KERNELS.get(kind, (0,))
         for read in range(index)
     ]
-    found += [
+    possible += [
         (kind, 0, one, other)
         for kind in (ADD, CONCAT)
         for one in range(index)
         for other in range(index)
         if one != other
     ]
-    return tuple(found + [END] * (index > 1))
+    return tuple(possible + [END] * (index > 1))

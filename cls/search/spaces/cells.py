@@ -1,19 +1,19 @@
 """The cells of NASNet, PNASNet, AmoebaNet and DARTS, for cls.nn.cells.
 
-A cell is a row of nodes. Each takes two of the states before it, which are the cell's two inputs
-and the nodes before, applies an operation to each and adds the results. Four decisions make a node:
-the two states, then the two operations. Nodes that no other takes are concatenated.
+A cell is a row of nodes. Each node takes two of the states before it (the two inputs of the cell
+and the earlier nodes), applies an operation to each and adds the results. A node is four decisions:
+the two states, then the two operations. The nodes that no other takes are concatenated.
 
 NASNet: Zoph et al. 2018 (https://arxiv.org/abs/1707.07012); PNASNet: Liu et al. 2018
 (https://arxiv.org/abs/1712.00559); AmoebaNet: Real et al. 2019 (https://arxiv.org/abs/1802.01548);
 DARTS: Liu et al. 2019 (https://arxiv.org/abs/1806.09055). The lists of NASNet and PNASNet are from
-memory. NASNet's fifth decision on a node, to add or to concatenate, is not here: our cells add,
-as the published ones do. The 3x3 dilated convolution of the first three is taken to be separable,
-as DARTS's is.
+memory. NASNet's fifth decision on a node, to add or to concatenate, is left out: our cells add, as
+the published ones do. The 3x3 dilated convolution of the first three is assumed to be separable, as
+DARTS's is.
 
-The released code of the first three concatenates more than what is unused, by lists that no
-decision stands for. `code` does not look at them: the nodes of NASNet-A, PNASNet-5 and AmoebaNet-A
-and -C are in these spaces, their concatenation is not. AmoebaNet-B and -D have more operations.
+The released code of the first three concatenates more than the unused nodes, by lists without a
+decision. `code` ignores these lists: the nodes of NASNet-A, PNASNet-5 and AmoebaNet-A and -C are in
+these spaces, their concatenation is not. AmoebaNet-B and -D have more operations.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ Graph = tuple[tuple[Edge, Edge], ...]  # a cell's nodes
 
 @dataclasses.dataclass(frozen=True)
 class Cells(Fixed):
-    """Cells of so many nodes, each of two operations on earlier states.
+    """Cells of nodes with two operations on earlier states.
 
     Raises ValueError for an operation that cls.nn.cells does not have, and for sizes below 1.
     """
@@ -41,7 +41,7 @@ class Cells(Fixed):
     nodes: int = 5
     cells: int = 2  # a normal cell and a reduction cell; 1: one that is both
     distinct: bool = False  # whether the two states of a node must differ
-    concat_all: bool = False  # whether nodes that others take are concatenated too
+    concat_all: bool = False  # whether all nodes are concatenated, used or not
     identity: float = 0.05  # probability that a mutation changes nothing
 
     def __post_init__(self) -> None:
@@ -60,12 +60,12 @@ class Cells(Fixed):
         return cell * self.cells
 
     def genotype(self, code: Code) -> Genotype | CellSpec:
-        """Returns the two cells, or of a space with one cell that cell."""
+        """Returns the two cells, or the only one of a space with one cell."""
         specs = [self._spec(graph) for graph in self._graphs(code)]
         return Genotype(*specs) if self.cells == 2 else specs[0]
 
     def code(self, genotype: Genotype | CellSpec) -> Code:
-        """Returns the code of the cells' nodes; what the cells concatenate is not looked at."""
+        """Returns the code of the cells' nodes; their concatenation has no part in it."""
         two = isinstance(genotype, Genotype)
         specs = (genotype.normal, genotype.reduce) if two else (genotype,)
         if len(specs) != self.cells or any(len(spec.nodes) != self.nodes for spec in specs):
@@ -84,15 +84,15 @@ class Cells(Fixed):
         )
 
     def key(self, code: Code) -> Hashable:
-        """Returns the cells with edges and nodes in an order that does not depend on the code's."""
+        """Returns the cells with edges and nodes in canonical order."""
         return tuple(_canonical(graph) for graph in self._graphs(code))
 
     def mutate(self, code: Code, rng: np.random.Generator) -> Code:
         """Returns the code after one mutation of AmoebaNet's.
 
-        Rarely nothing changes. Otherwise one cell, one node of it and one side of that are drawn,
-        and by even chances the state is replaced by another one from before the node, or the
-        operation by any of the list, which may be the same.
+        With probability `identity` nothing changes. Otherwise one cell, one of its nodes and one of
+        the node's sides are drawn. With equal chances another state before the node replaces the
+        state of that side, or an operation of the list, perhaps the same, its operation.
         """
         if rng.random() < self.identity:
             return code
@@ -113,7 +113,7 @@ class Cells(Fixed):
     def _graphs(self, code: Code) -> list[Graph]:
         nodes = []
         for a, b, op, other in zip(*(code[i::4] for i in range(4)), strict=True):
-            b += self.distinct and b >= a  # counted among the states that are not a
+            b += self.distinct and b >= a  # an index among the states other than a
             nodes.append(((a, op), (b, other)))
         starts = range(0, len(nodes), self.nodes)
         return [tuple(nodes[start : start + self.nodes]) for start in starts]
@@ -132,19 +132,19 @@ class Cells(Fixed):
 
 
 def _canonical(graph: Graph, order: tuple[int, ...] = ()) -> Graph:
-    """Returns the first of all forms of what follows the nodes in `order`.
+    """Returns the smallest form of the nodes after those in `order`.
 
-    Nodes may stand in any order in which they can be computed, and the edges of a node in either.
+    Nodes may be in any order of computation, and the two edges of a node in either.
     """
     if len(order) == len(graph):
         return ()
-    place = {0: 0, 1: 1} | {node: i for i, node in enumerate(order, 2)}
+    index = {0: 0, 1: 1} | {node: i for i, node in enumerate(order, 2)}
     ready: dict[tuple[Edge, ...], list[int]] = {}
     for node, edges in enumerate(graph, 2):
-        if node not in place and all(state in place for state, _ in edges):
-            form = tuple(sorted((place[state], op) for state, op in edges))
+        if node not in index and all(state in index for state, _ in edges):
+            form = tuple(sorted((index[state], op) for state, op in edges))
             ready.setdefault(form, []).append(node)
-    first = min(ready)  # nodes of the same form differ by what takes them: each is tried
+    first = min(ready)  # nodes of this form differ by their consumers: each is tried
     return (first, *min(_canonical(graph, (*order, node)) for node in ready[first]))
 
 
@@ -171,9 +171,9 @@ class NASNetCells(Cells):
 
 @dataclasses.dataclass(frozen=True)
 class PNASNetCells(Cells):
-    """PNASNet's one cell of 8 operations, which with stride 2 is the reduction: 5.6e14 codes.
+    """PNASNet's one cell of 8 operations, with stride 2 also the reduction: 5.6e14 codes.
 
-    The code of a cell of fewer nodes is where longer codes begin, and a genotype too: cells grow.
+    A cell of fewer nodes has a genotype too, and its code is a prefix of longer ones: cells grow.
     """
 
     operations: tuple[str, ...] = (
@@ -194,13 +194,13 @@ class PNASNetCells(Cells):
             raise ValueError('PNASNet has one cell, whose nodes may take a state twice')
 
     def code(self, genotype: Genotype | CellSpec) -> Code:
-        """Returns the code of a cell, which may have fewer nodes."""
+        """Returns the code of a cell, perhaps of fewer nodes."""
         if isinstance(genotype, CellSpec) and len(genotype.nodes) < self.nodes:
             return dataclasses.replace(self, nodes=len(genotype.nodes)).code(genotype)
         return super().code(genotype)
 
     def expand(self, code: Code) -> Iterator[Code]:
-        """Yields all codes of a cell with one node more, its edges in one of their two orders."""
+        """Yields the codes with one more node, whose edges are in one of their two orders."""
         nodes = len(code) // 4
         if nodes < self.nodes:
             edges = itertools.product(range(2 + nodes), range(len(self.operations)))
@@ -228,7 +228,7 @@ class AmoebaNetCells(Cells):
 class DARTSCells(Cells):
     """The cells that DARTS derives: 1.0e9 a cell, each of 16 codes.
 
-    Two of the edges into a node are kept, so its states differ; all nodes are concatenated.
+    A node keeps two of its edges, so its states differ; all nodes are concatenated.
     """
 
     operations: tuple[str, ...] = (

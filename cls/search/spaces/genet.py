@@ -13,10 +13,10 @@ from cls.search.space import Code, Fixed
 
 @dataclasses.dataclass(frozen=True)
 class GeNetBits(Fixed):
-    """Stages of so many nodes: K (K - 1) / 2 bits each, 2^19 codes in all for CIFAR-10.
+    """Stages of K nodes, with K (K - 1) / 2 bits each: 2^19 codes in all for CIFAR-10.
 
     Bits are in the order of the paper's strings: 1-2, 1-3, 2-3, 1-4, ... Raises ValueError for a
-    stage of one node, which would have no bit.
+    stage of one node, without a bit.
     """
 
     nodes: tuple[int, ...] = (3, 4, 5)
@@ -31,7 +31,7 @@ class GeNetBits(Fixed):
 
     @property
     def stages(self) -> tuple[int, ...]:
-        """Bits of each stage, which crossover exchanges together."""
+        """The number of bits of each stage; crossover exchanges them together."""
         return tuple(n * (n - 1) // 2 for n in self.nodes)
 
     def genotype(self, code: Code) -> Genotype:
@@ -46,23 +46,23 @@ class GeNetBits(Fixed):
     def code(self, genotype: Genotype) -> Code:
         code = tuple(int(bit) for stage in genotype.stages for bit in stage.replace('-', ''))
         if tuple(stage.count('-') + 2 for stage in genotype.stages) != self.nodes:
-            raise ValueError(f'the stages have not {self.nodes} nodes')
+            raise ValueError(f'expected stages of {self.nodes} nodes')
         return code
 
     def key(self, code: Code) -> Hashable:
-        """Returns the stages as graphs whose nodes have no numbers and none is isolated."""
+        """Returns the stages as graphs of unnumbered nodes, without isolated ones."""
         return tuple(_canonical(stage) for stage in self.genotype(code).stages)
 
 
 def _canonical(stage: str) -> tuple[tuple[int, ...], ...]:
-    """Returns the smallest of what feeds each node, over all orders of computing the nodes."""
+    """Returns the smallest list of the nodes' inputs, over all orders of computing the nodes."""
     feeds = {node: {*sources} - {0} for node, sources in graph(stage).items()}
     if feeds:
-        feeds.popitem()  # the node that collects follows from the others
+        feeds.popitem()  # the output node follows from the others
     forms = []
     for order in itertools.permutations(feeds):
-        place = {node: i for i, node in enumerate(order)}
-        form = tuple(tuple(sorted(place[source] for source in feeds[node])) for node in order)
+        index = {node: i for i, node in enumerate(order)}
+        form = tuple(tuple(sorted(index[source] for source in feeds[node])) for node in order)
         if all(source < node for node, sources in enumerate(form) for source in sources):
             forms.append(form)
     return min(forms)

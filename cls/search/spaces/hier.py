@@ -1,7 +1,7 @@
 """hier's space: an operation for each edge of each motif, for cls.models.hier.
 
-Liu et al. 2018 (https://arxiv.org/abs/1711.00436), sections 2 and 3.1, of which the text was not at
-hand: what stands here is as others report it, and in part from memory.
+Liu et al. 2018 (https://arxiv.org/abs/1711.00436), sections 2 and 3.1. The text was not at
+hand: the space is as others report it, and in part from memory.
 """
 
 import dataclasses
@@ -15,15 +15,15 @@ from cls.search.space import Code, Fixed
 
 @dataclasses.dataclass(frozen=True)
 class Motifs(Fixed):
-    """Levels of motifs, of which the highest is the cell: 7^46 codes.
+    """Levels of motifs, with the cell as the highest: 7^46 codes.
 
     Decisions are the operations of the edges 1-2, 1-3, ..., 2-3, ... of the first motif of level 2
-    and so on up: 0 none, then the primitives, or the motifs of the level below. The flat space that
-    the paper compares with is motifs (1,), nodes (11,).
+    and so on upwards: 0 none, then the primitives, or the motifs of the level below. The paper's
+    flat space, for comparison, is motifs (1,), nodes (11,).
 
-    A code whose cell's output would not depend on its input is no net. The paper does not say what
-    becomes of one; here neither `sample` nor `mutate` returns it. Raises ValueError for levels
-    that do not make a cell.
+    A code is not a network if the output of its cell does not depend on the input. The paper does
+    not mention such codes; here neither `sample` nor `mutate` returns one. Raises ValueError for
+    levels that do not make a cell.
     """
 
     motifs: tuple[int, ...] = (6, 1)  # of each level, from level 2 up
@@ -34,8 +34,8 @@ class Motifs(Fixed):
         fits = len(self.motifs) == len(self.nodes) > 0 and self.motifs[-1] == 1
         if not fits or min(self.motifs) < 1 or min(self.nodes) < 2 or self.mutations < 0:
             raise ValueError(
-                f'motifs {self.motifs} and nodes {self.nodes} of 2 or more are not of so many '
-                'levels, the last of one motif'
+                f'motifs {self.motifs}, nodes {self.nodes}: expected as many levels in both, the '
+                'last of one motif, and 2 or more nodes'
             )
 
     @property
@@ -45,7 +45,7 @@ class Motifs(Fixed):
         return sum(((1 + ops,) * (m * n * (n - 1) // 2) for ops, m, n in levels), ())
 
     def genotype(self, code: Code) -> Genotype:
-        """Returns all motifs. Raises ValueError when no way leads through the cell."""
+        """Returns all motifs. Raises ValueError if no path leads through the cell."""
         operations, choices, levels = PRIMITIVES, iter(code), []
         for motifs, nodes in zip(self.motifs, self.nodes, strict=True):
             names = ('none', *operations)
@@ -68,14 +68,16 @@ class Motifs(Fixed):
         return code
 
     def key(self, code: Code) -> Hashable:
-        """Returns the cell's edges that its output depends on, motifs written out."""
+        """Returns the edges with an influence on the cell's output, with motifs expanded."""
         genotype = self.genotype(code)
 
-        def written(level: int, motif: str) -> Hashable:
+        def expanded(level: int, motif: str) -> Hashable:
             edges = genotype.graph(level, motif)
-            return tuple((i, j, op if level == 2 else written(level - 1, op)) for i, j, op in edges)
+            return tuple(
+                (i, j, op if level == 2 else expanded(level - 1, op)) for i, j, op in edges
+            )
 
-        return written(len(genotype.levels) + 1, 'motif1')
+        return expanded(len(genotype.levels) + 1, 'motif1')
 
     def sample(self, rng: np.random.Generator) -> Code:
         """Returns the trivial code, all of identities, after many mutations (section 3.1).
@@ -92,8 +94,8 @@ class Motifs(Fixed):
     def mutate(self, code: Code, rng: np.random.Generator) -> Code:
         """Returns the code after one mutation (section 3.1).
 
-        Drawn evenly, one after the other: a level, a motif of it, a node of that but the first, one
-        of the nodes before, and the operation between the two, which may be what it was.
+        Uniform draws, one after the other: a level, one of its motifs, a node after the first, an
+        earlier node, and the operation between the two, perhaps the same as before.
         """
         mutated = self._mutated(code, rng)
         return mutated if self._connected(mutated) else self.mutate(code, rng)
@@ -104,11 +106,11 @@ class Motifs(Fixed):
         successor = int(rng.integers(1, nodes))
         predecessor = int(rng.integers(successor))
         sizes = [n * (n - 1) // 2 for n in self.nodes]
-        place = sum(m * size for m, size in zip(self.motifs[:level], sizes, strict=False))
-        place += motif * sizes[level] + successor - predecessor - 1
-        place += sum(nodes - 1 - i for i in range(predecessor))
-        choice = int(rng.integers(self.counts[place]))
-        return (*code[:place], choice, *code[place + 1 :])
+        edge = sum(m * size for m, size in zip(self.motifs[:level], sizes, strict=False))
+        edge += motif * sizes[level] + successor - predecessor - 1
+        edge += sum(nodes - 1 - i for i in range(predecessor))
+        choice = int(rng.integers(self.counts[edge]))
+        return (*code[:edge], choice, *code[edge + 1 :])
 
     def _connected(self, code: Code) -> bool:
         try:

@@ -1,10 +1,11 @@
-"""MetaQNN's space: plain convolutional nets, layer by layer (Baker et al. 2017, section 4.1, B).
+"""MetaQNN's space: plain convolutional networks, layer by layer (Baker et al. 2017, 4.1, B).
 
-What may follow what is that of the authors' code (github.com/bowenbaker/metaqnn,
-libs/grammar/state_enumerator.py), which all nets of their published run on SVHN obey. There a pool
-of n pixels leaves ceil((n - window + 1) / stride), and agents see of this size only whether it is
-8 or more, 4 to 7, or less. cls.models.metaqnn's pools may leave one pixel fewer. Nets end with GAP,
-as in the paper's table of layers; in the code SM is one more decision behind it, the only one.
+The rules for the next layer are those of the authors' code (github.com/bowenbaker/metaqnn,
+libs/grammar/state_enumerator.py). All networks of their published run on SVHN obey them. There a
+pool of n pixels leaves ceil((n - window + 1) / stride), and agents see of this size only its
+bucket: 8 or more, 4 to 7, or less. cls.models.metaqnn's pools may leave one pixel fewer. Networks
+end with GAP, as in the paper's table of layers; in the authors' code the only choice after it, SM,
+is one more decision.
 """
 
 import dataclasses
@@ -14,23 +15,22 @@ import math
 from cls.models.metaqnn import Chain, parse
 from cls.search.space import Code, Space
 
-BUCKETS = (8, 4, 1)  # of sizes: from so many pixels on
-Layer = tuple[str, tuple[int, ...]]  # kind and numbers, as cls.models.metaqnn.parse has them
+BUCKETS = (8, 4, 1)  # the smallest sizes of the buckets, in pixels
+Layer = tuple[str, tuple[int, ...]]  # kind and numbers, see cls.models.metaqnn.parse
 END: Layer = ('SM', ())
 
 
 @dataclasses.dataclass(frozen=True)
 class MetaQNN(Space):
-    """Codes: which of the layers that may come next, one after the other, up to SM or GAP.
+    """Chains of layers, whose code chooses each next layer up to SM or GAP.
 
-    A net may end after any layer, and before the first. Convolutions and pools have windows smaller
-    than the image's bucket; a pool comes behind a convolution only, linear layers where 7 or fewer
-    pixels are left, no wider than the one before, and behind them nothing else. All layers count
-    towards the depth, the classifier does not.
+    A network may end after any layer, and before the first. Convolutions and pools have windows
+    smaller than the image's bucket. A pool comes only after a convolution. Linear layers need an
+    image of at most 7 pixels, are no wider than the one before, and only they or the end follow
+    them. All layers count toward the depth, except the classifier.
 
-    The fields' defaults are of CIFAR-10. SVHN has a depth of 12. Of MNIST's space neither the
-    paper's code nor its files say more than the nets found there, which are in this one of a depth
-    of 12 on 28 pixels.
+    The defaults are for CIFAR-10. SVHN has a depth of 12. The paper's code and files do not define
+    MNIST's space; the networks found there are in this space with a depth of 12 and 28 pixels.
     """
 
     depth: int = 18
@@ -43,7 +43,7 @@ class MetaQNN(Space):
     classes: int = 10  # the width of GAP
 
     def __post_init__(self) -> None:
-        for field in ('filters', 'windows', 'pools', 'linear'):  # a config's are lists
+        for field in ('filters', 'windows', 'pools', 'linear'):  # those of a config are lists
             values = tuple(tuple(v) if isinstance(v, list) else v for v in getattr(self, field))
             object.__setattr__(self, field, values)
         if self.depth < 1 or self.image_size < 1:
@@ -56,7 +56,7 @@ class MetaQNN(Space):
         return 0 if state[1] and state[1][0] in ('SM', 'GAP') else len(_next(self, *state))
 
     def state(self, prefix: Code) -> 'State':
-        """Returns depth, last layer, number of linear ones, and bucket of the image's size."""
+        """Returns the depth, the last layer, the number of linear ones and the image's bucket."""
         return self._walk(prefix)[0]
 
     def genotype(self, code: Code) -> Chain:
@@ -84,7 +84,7 @@ class MetaQNN(Space):
             layer = kind, numbers = _next(self, *state)[choice]
             if kind == 'P':
                 size = math.ceil((size - numbers[0] + 1) / numbers[1])
-            flat = kind in ('FC', 'GAP')  # the image is no more
+            flat = kind in ('FC', 'GAP')  # there is no image any more
             state = (depth + 1, layer, linear + (kind == 'FC'), 0 if flat else _bucket(size))
             layers.append(layer)
         return state, layers
@@ -97,7 +97,7 @@ State = tuple[int, Layer | None, int, int]
 def _next(
     space: MetaQNN, depth: int, last: Layer | None, linear: int, bucket: int
 ) -> tuple[Layer, ...]:
-    """Returns what may come after a state: the end, convolutions, GAP, pools, linear layers."""
+    """Returns the layers possible after a state: the end, convolutions, GAP, pools, linear ones."""
     kind, numbers = last or ('', ())
     options = [END]
     if depth == space.depth:

@@ -1,17 +1,16 @@
-"""MnasNet's space: a net as stages, each of which repeats a block of its own.
+"""MnasNet's space: networks of stages, each with repetitions of its own block.
 
 Tan et al. 2019 (https://arxiv.org/abs/1807.11626), section 4.1, figure 4: for each stage the
-operation, its window, gates, what goes around it, channels (0.75, 1 or 1.25 times MobileNetV2's)
-and repetitions (MobileNetV2's, one more or one less).
+operation, its window, gates, the shortcut, channels (0.75, 1 or 1.25 times MobileNetV2's) and
+repetitions (MobileNetV2's, one more or one less).
 
-Genotypes are those of cls/nn/inverted.py, which cannot say all of it: a plain convolution, and a
-shortcut with a pooling. So a stage has 3 operations (depthwise separable, inverted residuals with
-expansion 3 and 6) of the paper's 4, which makes 432 choices, and 2 ways around of its 3. No stage
-has no block, and channels are multiples of 8, so that a few of the choices fall together and are
-given once.
+Genotypes are those of cls/nn/inverted.py, without a plain convolution and a shortcut with a pool.
+So a stage has 3 of the paper's 4 operations (depthwise separable, inverted residuals with expansion
+3 and 6), in all 432 choices, and 2 of its 3 shortcuts. Every stage has a block, and channels are
+multiples of 8, so that a few choices coincide and count once.
 
-The published nets are of this kind but not of these numbers: A1 has 112 channels in its fifth
-stage, where MobileNetV2 has 96, and B1 192 in its sixth, where that has 160.
+The published networks are of this kind but outside these numbers: A1 has 112 channels in its fifth
+stage, MobileNetV2 has 96; B1 has 192 in its sixth, MobileNetV2 160.
 """
 
 import dataclasses
@@ -38,9 +37,9 @@ EFFICIENTNET_B0 = ((16,), (24,), (40,), (80,), (112,), (192,), (320,))
 
 @dataclasses.dataclass(frozen=True)
 class MnasNet(Fixed):
-    """Codes have six decisions for each stage, in the order of the fields behind `strides`."""
+    """Networks, whose codes have six decisions per stage, in the order of the last six fields."""
 
-    stem: int = 32  # channels of what the first stage is given
+    stem: int = 32  # channels of the first stage's input
     strides: tuple[int, ...] = (1, 2, 2, 2, 1, 2, 1)  # of each stage's first block
     expansions: tuple[int, ...] = (1, 3, 6)
     windows: tuple[int, ...] = (3, 5)
@@ -56,7 +55,7 @@ class MnasNet(Fixed):
             raise ValueError(f'strides, widths, repeats are of {lengths} stages: expected the same')
 
     def options(self, stage: int) -> tuple[tuple[Any, ...], ...]:
-        """Returns what each of a stage's decisions chooses from."""
+        """Returns the choices of each of a stage's decisions."""
         fixed = self.expansions, self.windows, self.gates, self.skips
         return (*fixed, self.widths[stage], self.repeats[stage])
 
@@ -78,20 +77,20 @@ class MnasNet(Fixed):
 
     def code(self, genotype: inverted.Genotype) -> Code:
         if len(genotype.stages) != len(self.strides):
-            raise ValueError(f'{genotype} has not {len(self.strides)} stages')
+            raise ValueError(f'{genotype} has other than {len(self.strides)} stages')
         code: Code = ()
         for i, stage in enumerate(genotype.stages):
             run = inverted.decode(stage[0])
             values = run.expansion, run.window, run.gate, run.skip, run.features, run.repeats
             pairs = list(zip(values, self.options(i), strict=True))
-            known = all(value in options for value, options in pairs)
-            if len(stage) > 1 or run.act or run.strides != self.strides[i] or not known:
+            fits = all(value in options for value, options in pairs)
+            if len(stage) > 1 or run.act or run.strides != self.strides[i] or not fits:
                 raise ValueError(f'stage {i + 1}, {", ".join(stage)}, is not in the space')
             code += tuple(options.index(value) for value, options in pairs)
         return code
 
     def key(self, code: Code) -> Hashable:
-        """Returns the blocks, without the shortcuts that have no place: two shapes that differ."""
+        """Returns the blocks, without the impossible shortcuts between different shapes."""
         runs, channels = self.runs(code), self.stem
         for i, run in enumerate(runs):
             if run.repeats == 1 and (run.strides > 1 or run.features != channels):
@@ -101,16 +100,16 @@ class MnasNet(Fixed):
 
 
 def encode(run: inverted.Run) -> str:
-    """Returns the string of a run of blocks, which inverted.decode reads."""
+    """Returns the string of a run of blocks, for inverted.decode."""
     text = f'r{run.repeats}_k{run.window}_s{run.strides}_e{run.expansion:g}_o{run.features}'
     return text + (f'_se{run.gate:g}' if run.gate else '') + ('' if run.skip else '_noskip')
 
 
 @dataclasses.dataclass(frozen=True)
 class AccelNasBench(MnasNet):
-    """The nets that Accel-NASBench has measured some of (Ahmad et al. 2024): 1.04e11.
+    """Accel-NASBench's space (Ahmad et al. 2024): 1.04e11 networks, some of them measured.
 
-    EfficientNet-B0's channels, strides and shortcuts; `--config.model.name=efficientnet_b0` builds
+    They have EfficientNet-B0's channels, strides and shortcuts; the model efficientnet_b0 builds
     them. The table's columns e, k, l, se have a digit for each stage.
     """
 
@@ -122,12 +121,12 @@ class AccelNasBench(MnasNet):
     def named(self, name: str) -> Code:
         """Returns the code of a row by its values 'e,k,l,se', as '6466611,3535533,1233222,0000000'.
 
-        Raises ValueError for one that is not of the space.
+        Raises ValueError for a row outside the space.
         """
         columns = [tuple(map(int, digits)) for digits in name.split(',')]
         code: Code = ()
-        for *digits, known in zip(*columns, self.repeats, strict=True):
+        for *digits, stage_repeats in zip(*columns, self.repeats, strict=True):
             expansion, window, repeats, gate = digits
-            places = self.expansions.index(expansion), self.windows.index(window)
-            code += (*places, (0, 1).index(gate), 0, 0, known.index(repeats))
+            choices = self.expansions.index(expansion), self.windows.index(window)
+            code += (*choices, (0, 1).index(gate), 0, 0, stage_repeats.index(repeats))
         return code

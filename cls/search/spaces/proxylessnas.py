@@ -1,8 +1,8 @@
 """ProxylessNAS's space (Cai et al. 2019, https://arxiv.org/abs/1812.00332, section 4.2).
 
-A net is a row of places for blocks, in stages of one width. In each is an inverted residual with a
-window of 3, 5 or 7 and expansion 3 or 6, or, where the shortcut keeps the shape, nothing: the net
-is then shallower.
+A network is a row of places for blocks, in stages of one width. A place has an inverted residual
+with a window of 3, 5 or 7 and expansion 3 or 6. A place whose shortcut keeps the shape may also be
+empty: the network is then shallower.
 """
 
 import dataclasses
@@ -16,13 +16,14 @@ from cls.search.space import Code, Fixed
 
 @dataclasses.dataclass(frozen=True)
 class ProxylessNAS(Fixed):
-    """For each place a choice of `candidates`, or the one after them: no block.
+    """Networks, whose code has one of the `candidates` for each place, or the choice after them.
 
-    The first block is the same in all nets. Defaults are the authors' space for ImageNet. Raises
-    ValueError where widths, repeats and strides are not as many.
+    That last choice is no block. The first block is the same in all networks. Defaults are the
+    authors' space for ImageNet. Raises ValueError for widths, repeats and strides of different
+    lengths.
     """
 
-    first: int = 16  # channels of the first block, which has no expansion
+    first: int = 16  # channels of the first block, without expansion
     widths: tuple[int, ...] = (24, 40, 80, 96, 192, 320)
     repeats: tuple[int, ...] = (4, 4, 4, 4, 4, 1)
     strides: tuple[int, ...] = (2, 2, 2, 1, 2, 1)  # of a stage's first block
@@ -38,7 +39,7 @@ class ProxylessNAS(Fixed):
 
     @property
     def candidates(self) -> tuple[tuple[int, int], ...]:
-        """The blocks that a place may have, as pairs of window and expansion."""
+        """The possible blocks of a place, as pairs of window and expansion."""
         return tuple(itertools.product(self.windows, self.expansions))
 
     @property
@@ -48,26 +49,26 @@ class ProxylessNAS(Fixed):
 
     @functools.cached_property
     def places(self) -> tuple[Run, ...]:
-        """The places, each with the stride and the channels of the block in it.
+        """The places, each with the stride and the channels of its block.
 
-        Window and expansion are the largest; `skip` says whether there is a shortcut.
+        Window and expansion are the largest; `skip`: whether there is a shortcut.
         """
-        found, channels = [], self.first
+        places, channels = [], self.first
         window, expansion = self.candidates[-1]
         for width, repeats, stride in zip(self.widths, self.repeats, self.strides, strict=True):
             for i in range(repeats):
                 strides = stride if i == 0 else 1
                 skip = strides == 1 and channels == width
-                found.append(Run(1, window, strides, expansion, width, skip=skip))
+                places.append(Run(1, window, strides, expansion, width, skip=skip))
                 channels = width
-        return tuple(found)
+        return tuple(places)
 
     @property
     def counts(self) -> tuple[int, ...]:
         return tuple(self.none + place.skip for place in self.places)
 
     def genotype(self, code: Code) -> Genotype:
-        """Returns the net: a stage of strings for each resolution, equal blocks as one string."""
+        """Returns the network: a stage for each resolution, with equal blocks as one string."""
         stages = [[f'k3_s1_e1_o{self.first}']]
         starts = {sum(self.repeats[:i]): stride for i, stride in enumerate(self.strides)}
         for i, (choice, place) in enumerate(zip(code, self.places, strict=True)):
@@ -80,14 +81,14 @@ class ProxylessNAS(Fixed):
         return Genotype(tuple(tuple(_counted(stage)) for stage in stages))
 
     def code(self, genotype: Genotype) -> Code:
-        """Returns the code in which a stage's blocks come first, and then what is not there."""
+        """Returns the code with the empty places at the end of each stage."""
         first, *rest = [run for _, run in blocks(scaled(genotype))]
         if _form(first) != (3, 1, 1, self.first):
             raise ValueError(f'the first block is {first}: expected r1_k3_s1_e1_o{self.first}')
         code: Code = ()
         for place in self.places:
-            here = (place.strides, place.features)
-            if rest and (rest[0].strides, rest[0].features) == here:
+            shape = (place.strides, place.features)
+            if rest and (rest[0].strides, rest[0].features) == shape:
                 run = rest.pop(0)
                 form = (run.window, run.expansion)
                 if form not in self.candidates:
@@ -98,13 +99,13 @@ class ProxylessNAS(Fixed):
             elif place.skip:
                 code += (self.none,)
             else:
-                raise ValueError(f'there is no block of stride and channels {here} where it must')
+                raise ValueError(f'expected a block of stride and channels {shape}')
         if rest:
             raise ValueError(f'{len(rest)} blocks have no place, the first of them {rest[0]}')
         return code
 
     def key(self, code: Code) -> Hashable:
-        """Returns the genotype: what is not there may be anywhere in its stage."""
+        """Returns the genotype: the order of empty places in a stage has no part in it."""
         return self.genotype(code)
 
 
@@ -113,7 +114,7 @@ def _form(run: Run) -> tuple[int, int, float, int]:
 
 
 def _counted(texts: Iterable[str]) -> list[str]:
-    """Returns strings of runs for those of single blocks, without their r."""
+    """Returns strings of runs of equal blocks, for strings of single blocks without their r."""
     counted: list[tuple[int, str]] = []
     for text in texts:
         if counted and counted[-1][1] == text:

@@ -1,7 +1,7 @@
-"""Spaces of which every architecture has been trained by others: fixed numbers of operations.
+"""Tabular spaces, whose every architecture others have trained: fixed numbers of operations.
 
-A code is the digits of the table's own name of the architecture. Nothing here is built: genotypes
-are these names.
+A code is the digits of the architecture's name in the table. Genotypes are these names, and no
+network is built from them.
 
 NAS-Bench-201 (Dong & Yang 2020): the edges 1-0, 2-0, 2-1, 3-0, 3-1, 3-2 of a cell, of 5 operations.
 NAS-Bench-Macro (Su et al. 2021): 8 layers of 3 kinds of block. TransNAS-Bench-101 (Duan et al.
@@ -15,12 +15,12 @@ from cls.search.space import Code, Fixed
 
 NB201_OPS = ('none', 'skip_connect', 'nor_conv_1x1', 'nor_conv_3x3', 'avg_pool_3x3')
 NB201_EDGES = ((1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2))
-_MACRO_STARTS = (0, 2, 5)  # of stages: there the block 0 is a convolution, elsewhere the identity
+_MACRO_STARTS = (0, 2, 5)  # of stages: block 0 is a convolution there, elsewhere the identity
 
 
 @dataclasses.dataclass(frozen=True)
-class Digits(Fixed):
-    """Names of so many digits, each below a number."""
+class FixedOps(Fixed):
+    """A fixed number of operations, each a digit of the architecture's name."""
 
     length: int
     operations: int
@@ -30,7 +30,7 @@ class Digits(Fixed):
         return (self.operations,) * self.length
 
     def state(self, prefix: Code) -> Hashable:
-        """Returns the place and the last decision, as in MetaQNN's and Block-QNN's own spaces."""
+        """Returns the position and the last decision, as in MetaQNN's and Block-QNN's spaces."""
         return len(prefix), prefix[-1:]
 
     def genotype(self, code: Code) -> str:
@@ -43,17 +43,17 @@ class Digits(Fixed):
 
 
 @dataclasses.dataclass(frozen=True)
-class NasBench201(Digits):
+class NasBench201(FixedOps):
     """Cells of NAS-Bench-201: 15,625 codes."""
 
     length: int = 6
     operations: int = 5
 
     def key(self, code: Code) -> str:
-        """Returns the benchmark's own name of the net: 6,466 of them, by its `to_unique_str`.
+        """Returns the benchmark's own name of the network, by its `to_unique_str`: 6,466 names.
 
-        What a node computes is written out, skips as what they skip and zeros as #, and its terms
-        are sorted. Sums in sums are not, so that some equal nets have more than one name.
+        It spells out the expression of each node with sorted terms, a skip as its input and zeros
+        as #. Nested sums are not flattened, so that some equal networks have several names.
         """
         nodes = ['0']
         for node in (1, 2, 3):
@@ -68,14 +68,14 @@ class NasBench201(Digits):
 
 
 @dataclasses.dataclass(frozen=True)
-class NasBenchMacro(Digits):
-    """Nets of NAS-Bench-Macro: 6,561 codes."""
+class NasBenchMacro(FixedOps):
+    """Networks of NAS-Bench-Macro: 6,561 codes."""
 
     length: int = 8
     operations: int = 3
 
     def key(self, code: Code) -> Hashable:
-        """Returns the code with identities behind the other layers of their stage."""
+        """Returns the code with identities moved to the end of their stage."""
         ends = (*_MACRO_STARTS[1:], len(code))
         parts = []
         for start, end in zip(_MACRO_STARTS, ends, strict=True):
@@ -85,7 +85,7 @@ class NasBenchMacro(Digits):
 
 
 @dataclasses.dataclass(frozen=True)
-class TransNasBench101(Digits):
+class TransNasBench101(FixedOps):
     """Cells of TransNAS-Bench-101, micro: 4,096 codes."""
 
     length: int = 6

@@ -1,15 +1,46 @@
-"""Searches that train one net which holds the whole space, the supernet.
+"""Searches that train one network that holds the whole space, the supernet.
 
-  base.py         what the trainer asks of such a search
-  darts.py        DARTS: its net of mixed operations, and its bilevel step
+  base.py         the training of a supernet in a run
+  darts.py        DARTS: its network of mixed operations, and its bilevel step
   nasbench201.py  the same over the cells of NAS-Bench-201
-  proxylessnas.py ProxylessNAS: its steps; proxyless_net.py its net of gated paths
+  proxylessnas.py ProxylessNAS: its steps; proxyless_net.py its network of gated paths
+  report.py       tables of finished runs
 
-A run of one is an ordinary run of cls.train, on a config with config.search.supernet: the step and
-the batches are others, all else (checkpoints, preemption, metrics, the account of time) is the
-trainer's. config.model is the supernet. Its architecture's parameters lie in params['alpha']. The
-weights learn from the training images, the architecture from those that are evaluated on: a config
-points data.train_split and data.eval_split at two parts of the training set.
+Such a run is an ordinary run of cls.train, on a config with config.search.supernet: it has its own
+step and batches, and checkpoints, preemption, metrics and goodput are the trainer's. config.model
+is the supernet, whose architecture's parameters are params['alpha']. The weights learn from the
+training images, the architecture from the images of the evaluation: a config points
+data.train_split and data.eval_split at two parts of the training set.
 
-May import: anything but main, tools.
+The import of this package registers the supernets with cls.models and their training with
+cls.steps.supernet.
 """
+
+from collections.abc import Callable
+
+import flax.linen as nn
+from ml_collections import ConfigDict
+
+from cls import models
+from cls.search import registry
+from cls.search.supernets import darts, nasbench201, proxyless_net
+from cls.search.supernets.base import SupernetSpec, SupernetTraining
+from cls.steps import supernet
+
+
+def create(
+    config: ConfigDict,
+    model: nn.Module,
+    image_shape: tuple[int, int, int],
+    to_steps: Callable[[str], int],
+) -> SupernetTraining:
+    """Returns the training that config.search.supernet describes, see cls.steps.supernet.Create."""
+    spec = SupernetSpec.from_config(config)
+    method = registry.create('supernet', config.search.supernet)
+    return SupernetTraining(method.prepared(spec, model, image_shape, to_steps), model, spec)
+
+
+models.register_supernet('darts_supernet', darts.Net)
+models.register_supernet('nasbench201_supernet', nasbench201.Net)
+models.register_supernet('proxyless_supernet', proxyless_net.Net)
+supernet.register(create)

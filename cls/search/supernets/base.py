@@ -1,55 +1,133 @@
-"""What the trainer asks of a search that trains a supernet."""
+"""The training of a supernet in a run: the method that trains it, and the architecture at its end.
+
+It fills the interface of cls.steps.supernet. A method (DARTS, ProxylessNAS) has the update rule and
+the step; the rest is the same for all of them.
+"""
 
 import abc
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import flax.linen as nn
 import jax
 from jax.sharding import NamedSharding
+from ml_collections import ConfigDict
 
 from cls.config import genotype_files
 from cls.distributed import agreement
-from cls.errors import UserError
+from cls.errors import refuse
 from cls.models.registry import genotypes
 from cls.nn import init
 from cls.search.evaluators import table
 from cls.search.supernets import report
 from cls.steps.train_step import Recipe
 
-ALPHA = 'alpha'  # where in a supernet's params its architecture's lie
+ALPHA = 'alpha'  # the entry of a supernet's params with its architecture's
 FILE = 'genotype.json'
+UNUSED = (('accumulate', 1), ('ema', 0.0), ('init', ''))  # fields, and the one value they may have
 
 
-class Supernet(abc.ABC):
-    """How a supernet is trained; config.search.supernet says which, with its fields."""
+@dataclasses.dataclass(frozen=True)
+class SupernetSpec:
+    """The part of a config that the training of a supernet reads, but for its method's fields."""
+
+    table: Path | None  # of the worth of architectures, or the cost of layers
+    key: str  # the columns of the table
+    truth: str
+    train_with: str  # the config that trains the genotype, '' if none does
+    model: str  # the name of the supernet
+    precise_bn: float
+
+    @classmethod
+    def from_config(cls, config: ConfigDict) -> Self:
+        """Returns the specification. Raises UserError for all fields that have no use here."""
+        wrong = [
+            f'config.{field} is {config[field]!r}: the training of a supernet takes {none!r}.'
+            for field, none in UNUSED
+            if config[field] != none
+        ]
+        refuse(wrong)
+        search = config.search
+        columns = search.get('columns', {})
+        return cls(
+            table=Path(search.table) if search.table else None,
+            key=columns.get('key', ''),
+            truth=columns.get('truth', ''),
+            train_with=search.train_with,
+            model=config.model.name,
+            precise_bn=config.eval.precise_bn,
+        )
+
+    def rows(self) -> dict[str, dict[str, float]]:
+        """Returns the truth of each genotype in the table, {} without one.
+
+        Raises UserError as `table.read`.
+        """
+        return table.read(self.table, self.key, frozenset({self.truth})) if self.table else {}
+
+
+class Method(abc.ABC):
+    """The update rule, the step and the result of one paper's training, in a run."""
 
     @abc.abstractmethod
     def optimizer(self, rule: Callable[..., Any], params: Any) -> Any:
-        """Returns what `make_train_step` takes, with `init(params)` that gives the state's part.
-
-        Args:
-          rule: (params, **changed fields of config.optim) -> the Optax rule of config.optim.
-          params: of the supernet, or their shapes.
-        """
+        """Returns the optimizer, see cls.steps.supernet.Supernet."""
 
     @abc.abstractmethod
     def make_train_step(
         self, model: nn.Module, optimizer: Any, recipe: Recipe, batch_sharding: NamedSharding
     ) -> Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]:
-        """Returns train_step(state, batch) as cls.steps.train_step.make_train_step does.
+        """Returns train_step(state, batch), see cls.steps.supernet.Supernet."""
 
-        The batch has another one under 'held', as large, for the architecture to learn from.
+    @abc.abstractmethod
+    def worth(self, spec: SupernetSpec, genotype: Any, alpha: Any) -> dict[str, float]:
+        """Returns the fields of the result on the worth of a genotype, derived from `alpha`."""
+
+
+class Options(Protocol):
+    """The method that config.search.supernet names, with its fields."""
+
+    def prepared(
+        self,
+        spec: SupernetSpec,
+        model: nn.Module,
+        image_shape: tuple[int, int, int],
+        to_steps: Callable[[str], int],
+    ) -> Method:
+        """Returns the method in a run.
+
+        Raises UserError for a config that does not suit, and for a missing table: only the end of
+        the run would read it, hours later.
         """
 
-    def finish(self, setup: Any, params: Any, workdir: Path) -> dict[str, Any]:
-        """Writes the derived genotype to the run folder, and draws it and the course of the run.
 
-        Returns what the result says of it.
+@dataclasses.dataclass(frozen=True)
+class SupernetTraining:
+    """The training of a supernet in a run, see cls.steps.supernet.Supernet."""
+
+    method: Method
+    model: nn.Module
+    spec: SupernetSpec
+
+    def optimizer(self, rule: Callable[..., Any], params: Any) -> Any:
+        """Returns the method's optimizer."""
+        return self.method.optimizer(rule, params)
+
+    def make_train_step(
+        self, model: nn.Module, optimizer: Any, recipe: Recipe, batch_sharding: NamedSharding
+    ) -> Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]:
+        """Returns the method's train_step(state, batch)."""
+        return self.method.make_train_step(model, optimizer, recipe, batch_sharding)
+
+    def finish(self, params: Any, workdir: Path) -> dict[str, Any]:
+        """Writes the derived genotype into the run folder, and draws it and the course of the run.
+
+        Returns the fields of the result on it.
         """
-        search = setup.config.search
-        genotype = setup.model.genotype(jax.device_get(params[ALPHA]))
+        alpha = jax.device_get(params[ALPHA])
+        genotype = self.model.genotype(alpha)
         file = workdir / FILE
         if agreement.is_main_process():
             from cls.search import figures  # matplotlib is slow to import
@@ -57,50 +135,18 @@ class Supernet(abc.ABC):
             genotype_files.save(genotype, file)
             figures.draw(genotype, workdir / 'cell.png')
             figures.course(report.logged(workdir), workdir / 'curve.png')
-        result = {'genotype': genotypes.plain(genotype)}
         agreement.print_once(f'genotype: {file}')
-        if search.train_with:
-            command = f'python -m cls.main --config {search.train_with}'
+        if self.spec.train_with:
+            command = f'python -m cls.main --config {self.spec.train_with}'
             agreement.print_once(f'train it: {command} --config.model.genotype={file}')
-        return result | self.worth(search, genotype)
-
-    def prepared(self, setup: Any) -> 'Supernet':
-        """Returns what trains in a run's setup, which may know more than config.search.supernet.
-
-        Raises UserError for a config that does not suit, and a missing table: it is looked at when
-        all is over, which is late to find that it is not there.
-        """
-        check(setup.config)
-        if setup.config.search.table:
-            _rows(setup.config.search)
-        return self
-
-    def worth(self, search: Any, genotype: Any) -> dict[str, float]:
-        """Returns what the result says of a genotype by config.search.table, if there is one."""
-        if not search.table:
-            return {}
-        rows, truth = _rows(search), search.columns.truth
-        return {'truth': rows[genotype][truth], 'truth_best': max(r[truth] for r in rows.values())}
-
-
-def _rows(search: Any) -> dict[str, dict[str, float]]:
-    columns = search.columns
-    return table.read(Path(search.table), columns.key, frozenset({columns.truth}))
-
-
-def check(config: Any) -> None:
-    """Raises UserError for fields that a supernet's training has no use for."""
-    for field, none in (('accumulate', 1), ('ema', 0.0), ('init', '')):
-        if config[field] != none:
-            raise UserError(
-                f'config.{field} is {config[field]!r}: the training of a supernet takes {none!r}.'
-            )
+        result = {'genotype': genotypes.plain(genotype)}
+        return result | self.method.worth(self.spec, genotype, alpha)
 
 
 class Architecture(nn.Module):
     """Architecture parameters: a matrix (edges, operations) for each kind of cell, 1e-3 * N(0, 1).
 
-    What they are is for the net to say; a softmax of a row weighs the operations of an edge.
+    Each supernet uses them in its own way; a softmax of a row gives the weights of an edge.
     """
 
     edges: int

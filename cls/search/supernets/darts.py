@@ -1,10 +1,10 @@
 """DARTS's search (Liu et al. 2019, https://arxiv.org/abs/1806.09055; code: quark0/darts).
 
-On every edge of a cell lie all operations, each weighed by the softmax of the edge's row of alpha,
-which all cells of a kind share. A step first moves alpha by the gradient of the loss on held-out
-images, then the weights by theirs on training images. Alpha's gradient looks through the step of
-the weights (`hypergradient`). At the end each node keeps its two strongest edges, each with its
-strongest operation; `none` weighs with the others, and is never kept.
+Every edge of a cell has all operations, weighted by the softmax of its row of alpha. All cells of a
+kind share alpha. A step first updates alpha by the gradient of the loss on held-out images, then
+the weights by theirs on training images. Alpha's gradient is taken through the step of the weights
+(`hypergradient`). At the end each node keeps its two strongest edges, each with its strongest
+operation; `none` has a weight like the others, and is never kept.
 
 States are numbered as in cls.nn.cells: the rows of alpha belong to node 0 from states 0 and 1, node
 1 from states 0, 1, 2, and so on, 0 being the cell before.
@@ -29,7 +29,7 @@ from cls.nn.conv import Conv
 from cls.nn.dense import Dense
 from cls.nn.norm import BatchNorm
 from cls.search.spaces.cells import DARTSCells
-from cls.search.supernets.base import ALPHA, Architecture, Supernet
+from cls.search.supernets.base import ALPHA, Architecture, Method, SupernetSpec
 from cls.steps.state import TrainState
 from cls.steps.train_step import Recipe, augmented, make_loss, norms
 
@@ -37,15 +37,15 @@ OPERATIONS = ('none', *DARTSCells.operations)
 ORDERS = ('first', 'second', 'fd')
 
 
-# ------------------------------------------------------------------------------------ the net
+# -------------------------------------------------------------------------------- the network
 
 
 class Mixed(nn.Module):
-    """All operations of edges, weighed: of all those that leave one state, as one.
+    """The weighted sums of all operations, for all edges that leave one state at once.
 
-    For the convolutions of E edges the state's channels are repeated E times; what does not see a
-    single channel is in E groups. What has no parameters is the same for all. A net has a third of
-    the operations that it would have edge by edge, and compiles in as much less time.
+    For E edges the state's channels are repeated E times, and convolutions over all channels have E
+    groups. Operations without parameters are computed once for all edges. The network has a third
+    of the operations that it would have edge by edge, and compiles faster in proportion.
     """
 
     operations: tuple[str, ...]
@@ -66,7 +66,7 @@ class Mixed(nn.Module):
         repeated = jnp.tile(x, count)
         totals = [0.0] * count
         for op, of_edges in zip(self.operations, weights.T, strict=True):
-            if op == 'none':  # it gives zeros
+            if op == 'none':  # zeros
                 continue
             apply = functools.partial(Operation, op, strides=self.strides, norm=self.norm)
             if '_pool_' in op:
@@ -87,12 +87,12 @@ class Mixed(nn.Module):
 
 
 def first_row(node: int) -> int:
-    """Returns the row of alpha of a node's edge from state 0; the other sources' follow."""
+    """Returns alpha's row of the edge from state 0 to a node; those of other sources follow."""
     return node * (node + 3) // 2
 
 
 class Cell(nn.Module):
-    """A cell with all its edges, each of all operations."""
+    """A cell with all edges and operations."""
 
     nodes: int
     operations: tuple[str, ...]
@@ -107,7 +107,7 @@ class Cell(nn.Module):
 
         Args:
           current: output of the cell before.
-          previous: output of the cell before that, perhaps twice as high and wide.
+          previous: output of the cell before that, possibly twice as high and wide.
           weights: (edges, operations).
         """
         inputs = [self._projected(current, ''), self._adjusted(previous, current)]
@@ -115,7 +115,7 @@ class Cell(nn.Module):
         for source in range(self.nodes + 1):
             state = inputs[source] if source < 2 else nodes[source - 2]
             strides = self.strides if source < 2 else 1
-            sees = [node for node in range(self.nodes) if source < node + 2]
+            targets = [node for node in range(self.nodes) if source < node + 2]
             edges = Mixed(
                 self.operations,
                 self.features,
@@ -124,8 +124,8 @@ class Cell(nn.Module):
                 self.norm,
                 name=f'from_{source}',
             )
-            rows = np.array([first_row(node) + source for node in sees])
-            for node, out in zip(sees, edges(state, weights[rows]), strict=True):
+            rows = np.array([first_row(node) + source for node in targets])
+            for node, out in zip(targets, edges(state, weights[rows]), strict=True):
                 nodes[node] += out
         return jnp.concatenate(nodes, -1)
 
@@ -141,9 +141,9 @@ class Cell(nn.Module):
 
 
 class Net(nn.Module):
-    """The supernet: a stem, cells of which those at a third and two thirds reduce, a classifier.
+    """The supernet: a stem, cells with reductions at a third and two thirds, a classifier.
 
-    Norms of the cells have no scale and bias, which could undo what alpha weighs.
+    Norms of the cells have no scale and bias, which could undo the weights of alpha.
     """
 
     cells: int = 8
@@ -157,13 +157,14 @@ class Net(nn.Module):
 
     @property
     def edges(self) -> int:
-        """The edges of a cell."""
+        """The number of edges of a cell."""
         return first_row(self.nodes)
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
-        kernel_init = init.VarianceScaling(1 / 3, 'fan_in', 'uniform')  # PyTorch's, as there
+        # PyTorch's initialization, as in the authors' code.
+        kernel_init = init.VarianceScaling(1 / 3, 'fan_in', 'uniform')
         conv = functools.partial(Conv, dtype=self.dtype, kernel_init=kernel_init)
         norm = functools.partial(
             BatchNorm, train, momentum=self.bn_momentum, group=self.bn_group, dtype=self.dtype
@@ -191,7 +192,7 @@ class Net(nn.Module):
         return x.astype(jnp.float32)
 
     def chosen(self, rows: jax.Array) -> jax.Array:
-        """Returns which operations a cell's alpha (edges, operations) chooses: bool, its shape.
+        """Returns the mask of the operations that a cell's alpha (edges, operations) chooses.
 
         Of equally strong ones it is the first.
         """
@@ -205,7 +206,7 @@ class Net(nn.Module):
         return jnp.concatenate(kept)[:, None] & best
 
     def genotype(self, alpha: dict[str, Any]) -> Genotype:
-        """Returns what is derived of the architecture's parameters."""
+        """Returns the genotype derived from the architecture's parameters."""
         return Genotype(**{kind: self._cell(rows) for kind, rows in alpha.items()})
 
     def _cell(self, rows):
@@ -231,14 +232,14 @@ def hypergradient(
     """Returns alpha's gradient of held_loss(w', alpha), w' being the weights after a step.
 
     Args:
-      order: 'first' takes the weights before the step for w' (xi = 0 in the paper); 'second'
+      order: 'first' takes the weights before the step as w' (xi = 0 in the paper); 'second'
         differentiates through the step; 'fd' does so by the paper's difference of two gradients.
-      train_loss: (weights, alpha) -> the loss that the step is on.
-      held_loss: (weights, alpha) -> the loss that alpha is to lower.
+      train_loss: (weights, alpha) -> the loss of the weights.
+      held_loss: (weights, alpha) -> the loss of alpha.
       update: gradient of train_loss by the weights -> w'.
       weights: before the step.
       alpha: the architecture's parameters.
-      radius: 'fd': how far, in norm, the weights are moved to either side (section 2.3: 0.01).
+      radius: 'fd': the norm of the weights' shift to either side (section 2.3: 0.01).
     """
     if order == 'first':
         return jax.grad(held_loss, 1)(weights, alpha)
@@ -247,7 +248,7 @@ def hypergradient(
         return jax.grad(lambda alpha: held_loss(update(grad(weights, alpha)), alpha))(alpha)
     ahead, pull = jax.vjp(update, grad(weights, alpha))
     by_weights, direct = jax.grad(held_loss, (0, 1))(ahead, alpha)
-    # How the loss changes with the gradient that is stepped by: of SGD, -xi times by_weights.
+    # The derivative of the loss by the gradient of the step: with SGD, -xi times by_weights.
     (toward,) = pull(by_weights)
     size = radius / jnp.maximum(optax.tree.norm(toward), 1e-30)
     plus, minus = (
@@ -258,14 +259,14 @@ def hypergradient(
 
 
 class Rules(NamedTuple):
-    """The update rules: of the weights, of their step as alpha looks through it, and of alpha."""
+    """The update rules: of the weights, of their step in alpha's gradient, and of alpha."""
 
     weights: optax.GradientTransformation
-    unrolled: optax.GradientTransformation  # with the state of the first
+    unrolled: optax.GradientTransformation  # with the state of the weights' rule
     alpha: optax.GradientTransformation
 
     def init(self, params: Any) -> dict[str, Any]:
-        """Returns the state of both rules that have one."""
+        """Returns the states of the two rules that have one."""
         weights, alpha = split(params)
         return {'weights': self.weights.init(weights), ALPHA: self.alpha.init(alpha)}
 
@@ -276,11 +277,11 @@ def split(params: Any) -> tuple[Any, Any]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Darts(Supernet):
+class Darts(Method):
     """The bilevel training: Adam with L2 for alpha, config.optim for the weights.
 
-    As in the released code the step that alpha looks through has momentum and weight decay, and
-    its gradient is not clipped. Unlike there `second` is exact, which is one line with automatic
+    As in the released code, the step in alpha's gradient has momentum and weight decay, and its
+    gradient is not clipped. In contrast to it `second` is exact, one line with automatic
     differentiation; `fd` is the paper's. Batch norms keep the statistics of the weights' step.
     """
 
@@ -296,6 +297,23 @@ class Darts(Supernet):
             hint = nearest(self.order, ORDERS) or f' Known: {", ".join(ORDERS)}.'
             raise UserError(f'config.search.supernet.order is {self.order!r}.{hint}')
 
+    def prepared(
+        self,
+        spec: SupernetSpec,
+        model: nn.Module,
+        image_shape: tuple[int, int, int],
+        to_steps: Callable[[str], int],
+    ) -> 'Darts':
+        """Returns this method, the same in all runs. Raises UserError without its table."""
+        spec.rows()
+        return self
+
+    def worth(self, spec: SupernetSpec, genotype: Any, alpha: Any) -> dict[str, float]:
+        if not (rows := spec.rows()):
+            return {}
+        truths = {name: row[spec.truth] for name, row in rows.items()}
+        return {'truth': truths[genotype], 'truth_best': max(truths.values())}
+
     def optimizer(self, rule: Callable[..., Any], params: Any) -> Rules:
         weights, _ = split(params)
         alpha = optax.chain(
@@ -308,19 +326,19 @@ class Darts(Supernet):
     ) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
         """Returns train_step(state, batch), see the base class.
 
-        Metrics beside the trainer's are those of `architecture_metrics`.
+        It adds the metrics of `architecture_metrics` to the trainer's.
         """
         loss_fn = make_loss(model, recipe, batch_sharding)
 
         def train_step(state, batch):
             key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
             _, net_key = jax.random.split(key)  # as in cls.steps.train_step
-            seen = augmented(recipe, batch, key, model)
-            held = augmented(recipe, batch['held'], jax.random.fold_in(key, 3), model)
+            shown = augmented(recipe, batch, key, model)
+            held = augmented(recipe, batch['valid'], jax.random.fold_in(key, 3), model)
             weights, alpha = split(state.params)
             rules = state.opt_state
 
-            def loss(weights, alpha, images=seen):
+            def loss(weights, alpha, images=shown):
                 params = weights | {ALPHA: alpha}
                 progress = state.step / recipe.total_steps
                 return loss_fn(params, state.batch_stats, *images, net_key, progress)
@@ -332,7 +350,7 @@ class Darts(Supernet):
                 updates, _ = optimizer.unrolled.update(grads, rules['weights'], weights)
                 return optax.apply_updates(weights, updates)
 
-            train_loss, held_loss = (functools.partial(value, images=x) for x in (seen, held))
+            train_loss, held_loss = (functools.partial(value, images=x) for x in (shown, held))
             toward = hypergradient(
                 self.order, train_loss, held_loss, update, weights, alpha, self.radius
             )
@@ -355,13 +373,13 @@ class Darts(Supernet):
 
 
 def architecture_metrics(model: nn.Module, alpha: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """Returns what alpha has come to, float32 scalars.
+    """Returns metrics of alpha, float32 scalars.
 
     `alpha_entropy` is the mean entropy of an edge, in nats; `none` the mean weight of none;
-    `skips_KIND` how many edges of the cell that would be derived skip.
+    `skips_KIND` the number of skips in the derived cell.
     """
     weights = jax.nn.softmax(jnp.concatenate(list(alpha.values())))
-    found = {
+    metrics = {
         'alpha_entropy': -jnp.mean(jnp.sum(weights * jnp.log(weights), -1)),
         'none': jnp.mean(weights[:, model.operations.index('none')])
         if 'none' in model.operations
@@ -370,5 +388,5 @@ def architecture_metrics(model: nn.Module, alpha: dict[str, jax.Array]) -> dict[
     if 'skip_connect' in model.operations:
         skip = model.operations.index('skip_connect')
         for kind, rows in alpha.items():
-            found[f'skips_{kind}'] = jnp.sum(model.chosen(rows)[:, skip]).astype(jnp.float32)
-    return found
+            metrics[f'skips_{kind}'] = jnp.sum(model.chosen(rows)[:, skip]).astype(jnp.float32)
+    return metrics

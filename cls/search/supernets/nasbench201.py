@@ -1,9 +1,9 @@
 """The supernet over the cells of NAS-Bench-201 (Dong & Yang 2020, https://arxiv.org/abs/2001.00326).
 
-A cell has four nodes and an operation on each of the edges 1-0, 2-0, 2-1, 3-0, 3-1, 3-2; it is the
-same in all of the net. As the benchmark's code does it for DARTS, each edge keeps its strongest
-operation, none included, and a genotype is the table's name for it: a digit for each edge. The
-benchmark's net is not in the zoo: what a genotype is worth is looked up.
+A cell has four nodes and an operation on each of the edges 1-0, 2-0, 2-1, 3-0, 3-1, 3-2; all cells
+of the network are the same. As in the benchmark's code for DARTS, each edge keeps its strongest
+operation, none included, and a genotype is its name in the table: a digit for each edge. cls.models
+does not have the benchmark's network: a genotype is looked up.
 """
 
 import functools
@@ -85,11 +85,11 @@ class Net(nn.Module):
         return nodes[3]
 
     def chosen(self, rows: jax.Array) -> jax.Array:
-        """Returns which operations alpha (edges, operations) chooses: bool, of its shape."""
+        """Returns the mask of the operations that alpha (edges, operations) chooses."""
         return jax.nn.one_hot(rows.argmax(-1), len(self.operations), dtype=bool)
 
     def genotype(self, alpha: dict[str, Any]) -> str:
-        """Returns the table's name of what is derived of the architecture's parameters."""
+        """Returns the name in the table of the genotype derived from `alpha`."""
         return ''.join(map(str, np.asarray(alpha['normal']).argmax(-1)))
 
 

@@ -1,4 +1,4 @@
-"""ProxylessNAS's supernet: places with candidates for a block, of which few are computed."""
+"""ProxylessNAS's supernet: places with candidate blocks, of which it computes a few."""
 
 import functools
 from collections.abc import Callable
@@ -18,9 +18,9 @@ from cls.search.supernets.base import ALPHA
 
 
 class Place(nn.Module):
-    """The candidates for a block: inverted residuals, and none, which gives zeros.
+    """The candidate blocks of a place: inverted residuals, and none, whose output is zeros.
 
-    A shortcut, if the place has one, is added to what they give.
+    A shortcut, if the place has one, is added to the output.
     """
 
     run: inverted.Run
@@ -50,7 +50,7 @@ class Place(nn.Module):
         Args:
           x: images.
           paths: (K,) indices of candidates to compute; None: all.
-          gates: (K,) what they are multiplied by before they are added; None: the first path alone.
+          gates: (K,) factors of their outputs in a sum; None: only the first path.
         """
         branches = [lambda place, x, name=name: place.k[name](x) for name in self.k]
         if self.run.skip:
@@ -67,7 +67,7 @@ class Place(nn.Module):
         def gated(place, carry, path, gate):
             return carry, gate.astype(x.dtype) * nn.switch(path, branches, place, x)
 
-        over = nn.scan(  # over paths, so that candidates are compiled once
+        over = nn.scan(  # over paths, to compile the candidates once
             gated,
             variable_broadcast=('params', 'kept'),
             variable_carry='batch_stats',
@@ -77,7 +77,7 @@ class Place(nn.Module):
 
 
 class Net(nn.Module):
-    """The supernet: stem, first block, places for blocks, head, classifier, as the nets of it."""
+    """The supernet: stem, first block, places for blocks, head and classifier, as its networks."""
 
     stem_features: int = 32
     first_features: int = 16
@@ -96,7 +96,7 @@ class Net(nn.Module):
 
     @property
     def space(self) -> Space:
-        """The nets that are in it."""
+        """The space of its networks."""
         shape = (self.widths, self.repeats, self.strides, self.windows, self.expansions)
         return Space(self.first_features, *map(tuple, shape))
 
@@ -111,11 +111,11 @@ class Net(nn.Module):
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits.
 
         Args:
-          images: normalised.
-          train: whether norms see the batch.
-          paths: (places, K) candidates to compute; None: all where there are gates, else the most
+          images: normalized.
+          train: whether norms use the statistics of the batch.
+          paths: (places, K) candidates to compute; None: all if there are gates, else the most
             probable one.
-          gates: (places, K) what they are multiplied by; None: K is 1.
+          gates: (places, K) factors of their outputs; None: K is 1.
         """
         conv = functools.partial(Conv, dtype=self.dtype)
         norm = functools.partial(
@@ -139,12 +139,12 @@ class Net(nn.Module):
         return inverted.head(self, x, self.head_features, conv, norm, 'relu6', train)
 
     def genotype(self, alpha: jax.Array) -> Genotype:
-        """Returns the net of the most probable paths."""
+        """Returns the genotype of the most probable paths."""
         paths = np.asarray(masked(alpha, self.space.counts)).argmax(-1)
         return self.space.genotype(tuple(paths.tolist()))
 
 
 def masked(alpha: jax.Array, counts: tuple[int, ...]) -> jax.Array:
     """Returns alpha with -inf for choices that a place does not have."""
-    there = np.arange(alpha.shape[-1]) < np.array(counts)[:, None]
-    return jnp.where(there, alpha, -jnp.inf)
+    valid = np.arange(alpha.shape[-1]) < np.array(counts)[:, None]
+    return jnp.where(valid, alpha, -jnp.inf)

@@ -1,4 +1,4 @@
-"""What run folders of supernets' trainings tell of the architectures that came out of them."""
+"""Tables of the architectures that the trainings of supernets derived, from their run folders."""
 
 import json
 import statistics
@@ -9,7 +9,7 @@ from typing import Any
 from cls.errors import UserError
 from cls.run import metric_names
 
-# Of the result, and of the last steps: what a column is called, and with how many digits.
+# Field of the result, or metric of the last step -> title of the column, digits.
 NUMBERS = {
     'truth': ('truth', 2),
     'truth_best': ('best of the table', 2),
@@ -29,24 +29,24 @@ def is_supernet(folder: Path) -> bool:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Returns what a run came to.
+    """Returns the result of a run.
 
     name, seed     of the run folder and its config
-    genotype       what was derived
-    truth          what it is worth by the table, if one was given, and truth_best the table's best
-    top1           of what was evaluated: DARTS's supernet, of ProxylessNAS's the chosen paths
-    skips          how many edges that were kept skip: of all kinds of cells
-    none           mean weight of no connection at the end, in ProxylessNAS how many places have no
-                   block
+    genotype       the derived one
+    truth          its value in the table, if there is one, and truth_best the best of the table
+    top1           of DARTS's supernet, or of ProxylessNAS's most probable paths
+    skips          number of skips among the edges of the genotype, over all kinds of cells
+    none           mean weight of no connection at the end, in ProxylessNAS the number of empty
+                   places
     alpha_entropy  the mean entropy of an edge's or a place's operations at the end, in nats
-    cost           what the derived net costs, as the search reckons
+    cost           of the derived network, by the costs of the search
     seconds        in all
     steps          (step, entropy) pairs
 
-    Raises UserError for a run that has not come to its end.
+    Raises UserError for an unfinished run.
     """
     if not (folder / 'result.json').is_file():
-        raise UserError(f'{folder} has no result.json: expected a run that came to its end.')
+        raise UserError(f'{folder} has no result.json: expected a finished run.')
     config, result = (
         json.loads((folder / f'{name}.json').read_text()) for name in ('config', 'result')
     )
@@ -68,23 +68,23 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def logged(folder: Path) -> list[dict[str, Any]]:
-    """Returns the lines of a run's metrics.jsonl, which is in the run folder."""
+    """Returns the lines of metrics.jsonl in a run folder."""
     return [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
 
 
 def summed(runs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Returns the table of runs, a header first; of several the last line has means.
+    """Returns the table of runs, a header first, and of several runs a last line of means.
 
-    After ± stands the standard deviation of the runs. Genotypes stand there if they are text, as
-    those of a table's cells.
+    The number after ± is the standard deviation of the runs. Genotypes are in the table only if
+    they are text, as the names of a benchmark's cells.
     """
-    written = all(isinstance(run['genotype'], str) for run in runs)
+    is_text = all(isinstance(run['genotype'], str) for run in runs)
     columns = [name for name in NUMBERS if any(name in run for run in runs)]
-    header = ['run', 'seed', *(['derived'] if written else [])]
+    header = ['run', 'seed', *(['derived'] if is_text else [])]
     lines = [[*header, *(NUMBERS[name][0] for name in columns)]]
     for run in runs:
         cells = [f'{run[c]:.{NUMBERS[c][1]}f}' if c in run else '' for c in columns]
-        lines.append([run['name'], str(run['seed']), *[run['genotype']] * written, *cells])
+        lines.append([run['name'], str(run['seed']), *[run['genotype']] * is_text, *cells])
     if len(runs) > 1:
         means = (_mean(runs, column) if column != 'truth_best' else '' for column in columns)
         lines.append([f'mean of {len(runs)}', *[''] * (len(header) - 1), *means])

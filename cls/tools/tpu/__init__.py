@@ -1,4 +1,1 @@
-"""TPU slices: their figures, and what a compiled program sends and computes.
-
-May import: anything.
-"""
+"""TPU slices: their figures, and what a compiled program sends and computes."""

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from cls import ensemble
 from cls.config import load as configs
-from cls.config.load import ROOT
+from cls.config.files import RECIPES, ROOT
 from cls.errors import UserError
 from cls.run.telemetry import write_json
 from cls.tools import markdown
@@ -28,7 +28,7 @@ from cls.tools.tpu.slices import CHIPS, GIB
 
 FILE = ROOT / 'launch' / 'compiled.json'
 BEGIN = '<!-- table of slices, by python -m cls.tools.compile_for --write launch/README.md -->'
-END = '<!-- end of the table -->'
+END = markdown.END
 KINDS = ('v5e', 'v5p')  # of chips in the table
 
 # Fewer images on a chip, of 224 pixels or as many pixels in other sizes, leave it idle too often.
@@ -90,7 +90,7 @@ def pods(pattern: str = '*') -> list[Pod]:
     """Returns what the table has, of the configs whose name matches; by chip, then config."""
     found = []
     for kind in KINDS:
-        for file in sorted((ROOT / 'configs').glob('*.py')):
+        for file in sorted(RECIPES.glob('*.py')):
             if fnmatch.fnmatchcase(file.stem, pattern):
                 found += _pods_of(file, kind)
     return found

@@ -23,7 +23,7 @@ def fractalnet(
         return norm(weight, f'{name}.bn', F.conv2d(x, kernel, padding=1)).relu()
 
     def paths(weight: Weight, block: str, start: int, scale: int, width: int, x) -> list:
-        """Returns the inputs of the join at the end of f_scale, which begins after `start` steps.
+        """Returns the inputs of the join at the end of an f_scale that begins after `start` steps.
 
         Joins of inner f at the same step merge with its own join into one flat list.
         """

@@ -1,7 +1,7 @@
 """An independent reimplementation of PreActResNet for CIFAR (1603.05027, figure 4e and appendix).
 
-For the network of 1001 layers, which at full depth amplifies float32's rounding too much to
-compare.
+For the network of 1001 layers: at full depth it amplifies float32's rounding too much for a
+comparison.
 """
 
 import functools

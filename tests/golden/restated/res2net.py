@@ -1,4 +1,4 @@
-"""An independent reimplementation of Res2NeXt for CIFAR, which no installable package has."""
+"""An independent reimplementation of Res2NeXt for CIFAR; no installable package has it."""
 
 import functools
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""An independent reimplementation of RiR in the paper's form, which no installable package has."""
+"""An independent reimplementation of RiR in the paper's form; no installable package has it."""
 
 import functools
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""An independent reimplementation of SE-BN-Inception, which exists only for Caffe."""
+"""An independent reimplementation of SE-BN-Inception, otherwise available only for Caffe."""
 
 from collections.abc import Callable
 

@@ -1,0 +1,39 @@
+"""The commands of `cls`: one row each, and the module that is imported when it is asked for.
+
+May import: nothing.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command.
+
+    Attributes:
+      module: has `main(argv, prog, **options)` and `parser(prog, **options)`.
+      summary: one line of the list of commands.
+      options: further arguments of both functions.
+    """
+
+    module: str
+    summary: str
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+COMMANDS = {
+    'train': Command('cls.main', 'train a model, or search for one', {'job': 'train'}),
+    'evaluate': Command('cls.main', 'evaluate checkpoints', {'job': 'evaluate'}),
+    'print': Command('cls.main', 'print the resolved config', {'job': 'print'}),
+    'models': Command('cls.tools.models', 'list the registered models'),
+    'import': Command('cls.tools.import_weights', 'make a run folder from foreign weights'),
+    'prepare': Command('cls.tools.prepare', 'prepare data sets for training'),
+    'benchmark': Command('cls.tools.benchmark', 'measure the speed of a model or of the input'),
+    'robustness': Command('cls.tools.robustness', "evaluate on ImageNet's other test sets"),
+    'condense': Command('cls.tools.condense', 'convert a CondenseNet for inference'),
+    'compile-for': Command('cls.tools.compile_for', 'compile a train step for TPUs'),
+    'search-report': Command('cls.tools.search_report', 'compare searches'),
+    'completion': Command('cls.tools.completion', 'print the completion of a shell'),
+}

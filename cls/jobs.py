@@ -1,0 +1,171 @@
+"""The jobs of the command: a parsed command line to training, evaluation, search or a print.
+
+May import: anything.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import logging
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from cls import cli, ensemble, evaluate, models, signals, train
+from cls.config import describe
+from cls.config import load as configs
+from cls.config.runs import load_config
+from cls.distributed import agreement
+from cls.errors import UserError
+from cls.run.environment import start
+from cls.run.workdir import check_entries
+from cls.search import job as search
+from cls.search import supernets  # noqa: F401  registers networks and trainings
+
+
+def run(args: argparse.Namespace, fields: list[str], began: float, prog: str) -> int:
+    """Runs a job; returns the exit code. Raises UserError for mistakes.
+
+    Args:
+      args: the flags of cls.main.
+      fields: the other arguments, --config.FIELD=VALUE.
+      began: time.perf_counter() at the start of the program.
+      prog: the command, as the next ones are shown.
+    """
+    overrides = configs.parse_overrides(fields)
+    if args.help:
+        print(describe.recipe(args.config, overrides))
+        return 0
+    if args.job not in signals.JOBS:
+        raise UserError(f'--job is {args.job!r}; known: {", ".join(signals.JOBS)}.')
+    output = getattr(args, 'output', None)
+    if output and args.job != 'evaluate':
+        raise UserError(f'--output is for --job evaluate, not for --job {args.job}.')
+    if args.job != 'print':
+        agreement.start(args)
+        start()
+    if not agreement.is_main_process():
+        cli.show_log(logging.ERROR)
+    if args.workdir[1:]:
+        return _evaluate_together(args, overrides)
+
+    if args.config:
+        config = configs.load(args.config, overrides, _begun(args.workdir))
+    elif args.workdir:
+        config = load_config(args.workdir[0], overrides)
+    else:
+        raise UserError('give --config, for example amoebanet, or the --workdir of a run to go on.')
+    if args.job == 'print':
+        print(configs.to_json(config), end='')
+        return 0
+
+    workdir = args.workdir[0] if args.workdir else default_workdir(args.config, config)
+    together = ensemble.is_ensemble(config)
+    if args.job == 'evaluate':
+        if args.config and args.workdir and _registers(config):
+            config = load_config(workdir, overrides)  # the file is there to register the model
+        search.refuse(config, workdir)
+        job = ensemble.evaluate_job if together else evaluate.job
+        job(config, workdir, output)
+        return 0
+    if search.is_search(config):
+        result = search.job(config, workdir, began)
+        agreement.print_once(search.summary(result, config, workdir))
+        return 0
+    result = (ensemble.job if together else train.job)(config, workdir, began)
+    if result is None:
+        agreement.print_once(
+            f'stopped before the end; the same command continues the run in {workdir}'
+        )
+        return signals.exit_code()
+    agreement.print_once(f'{evaluate.summary(result)}; run folder: {workdir}')
+    agreement.print_once(_what_next(args.config, workdir, prog))
+    return 0
+
+
+def _evaluate_together(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> int:
+    """Evaluates several run folders as an ensemble."""
+    registers = bool(args.config) and _registers(configs.load(args.config))
+    if args.job != 'evaluate' or (args.config and not registers):
+        raise UserError('several --workdir folders are for --job evaluate, without --config.')
+    runs = [(load_config(folder, overrides), folder) for folder in args.workdir]
+    for one in runs:
+        search.refuse(*one)
+    ensemble.together_job(runs, args.output)
+    return 0
+
+
+def _what_next(spec: str | None, workdir: Path, prog: str) -> str:
+    """Returns commands for a run that has ended, as the shell of the user takes them."""
+    evaluation, printing, training = (_command(prog, job) for job in ('evaluate', 'print', 'train'))
+    of_run = f'--workdir {shlex.quote(str(workdir))}'
+    lines = ['what next:', f'  {evaluation} {of_run}  # each class, calibration']
+    file = spec.partition(':')[0] if spec else ''
+    with contextlib.suppress(Exception):  # not every config has this arm
+        configs.load(f'{file}:folder=DIR')
+        lines.append(
+            f'  {training} --config {shlex.quote(file)}:finetune,folder=DIR --config.init=WEIGHTS'
+            '  # your images'
+        )
+    lines.append(f'  {printing} {of_run}  # all that can be changed')
+    script = _shown(Path(sys.argv[0]))
+    if prog.startswith('cls ') and script != 'cls':
+        activate = shlex.quote(str(Path(script).with_name('activate')))
+        lines.append(f'After `source {activate}` the command is `cls`, from any folder.')
+    return '\n'.join(lines)
+
+
+def _command(prog: str, job: str) -> str:
+    """Returns the start of a command that runs a job as this program was run."""
+    if prog.startswith('cls '):
+        return f'{shlex.quote(_shown(Path(sys.argv[0])))} {job}'
+    command = f'{shlex.quote(_shown(Path(sys.executable)))} '
+    # The launchers set it when they are called in another folder; the shell there has not.
+    paths = filter(None, os.environ.get('PYTHONPATH', '').split(os.pathsep))
+    ours = [path for path in paths if Path(path).resolve() == configs.ROOT]
+    if ours and Path.cwd() != configs.ROOT:
+        command = f'PYTHONPATH={shlex.quote(ours[0])} {command}'
+    if prog == 'python -m cls.main':
+        return f'{command}-m cls.main' + (f' --job {job}' if job != 'train' else '')
+    return f'{command}-m cls {job}'
+
+
+def _shown(program: Path) -> str:
+    """Returns a program as a shell finds it: by its name, from this folder, or by its path."""
+    if shutil.which(program.name) == str(program):
+        return program.name
+    if shutil.which('python') == str(program):
+        return 'python'
+    if program.is_relative_to(Path.cwd()):
+        return str(program.relative_to(Path.cwd()))
+    return str(program)
+
+
+def _begun(workdirs: list[Path]) -> ConfigDict | None:
+    """Returns the config of the run in a folder, None without a run or with a broken config."""
+    if workdirs:
+        check_entries(workdirs[0])
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, UserError):
+        return configs.from_json((workdirs[0] / 'config.json').read_text()) if workdirs else None
+    return None
+
+
+def default_workdir(spec: str, config: ConfigDict) -> Path:
+    """Returns runs/SYSTEM-DATA-HASH or runs/search-SYSTEM-HASH, the same for the same config."""
+    digest = hashlib.sha256(configs.identity(config).encode()).hexdigest()[:8]
+    stem = Path(spec.partition(':')[0]).stem
+    if search.is_search(config):
+        return Path('runs') / f'search-{stem}-{digest}'
+    first = next(iter(config.members.values())) if ensemble.is_ensemble(config) else config
+    data = first.data.name.partition(':')
+    data = Path(data[2]).name or data[0]
+    return Path('runs') / f'{stem}-{data}-{digest}'
+
+
+def _registers(config: ConfigDict) -> bool:
+    """Whether a config file of the user registers the model of a config."""
+    return bool(models.origin(config.get('model', {}).get('name', '')))

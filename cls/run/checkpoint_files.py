@@ -1,0 +1,151 @@
+"""The files of checkpoints in a run folder: their completeness, their damage, their records."""
+
+import contextlib
+import logging
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cls.errors import reason
+from cls.storage import paths
+
+CHECKSUMS = 'checksums.json'
+STORE_SUMS = 'checksums-gs.json'  # those that the store itself keeps
+RECORD = 'run.json'  # the config and the classes of the run that wrote the checkpoint
+log = logging.getLogger(__name__)
+
+
+def steps(folder: Path) -> list[int]:
+    """Returns the steps of the complete checkpoints in a folder; it may be missing."""
+    names = [path.name for path in folder.glob('[0-9]*') if path.name.isascii()]
+    numbers = [int(name) for name in names if name.isdecimal() and name == str(int(name))]
+    return [step for step in numbers if is_complete(folder / str(step))]
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a checkpoint has been written to its end, when all are called by their step."""
+    if not paths.is_remote(folder):
+        return folder.is_dir()  # it got its name in the end
+    last = 'commit_success.txt' if paths.orbax_writes_to(folder) else CHECKSUMS
+    return (folder / last).exists()
+
+
+@contextlib.contextmanager
+def newest_whole(folder: Path) -> Iterator[Path | None]:
+    """Yields the newest undamaged checkpoint in a folder, or None.
+
+    It is the checkpoint's folder, or a temporary copy where Orbax cannot read. Nothing is set aside
+    or made: the folder is another run's. Damaged checkpoints are logged.
+    """
+    with contextlib.ExitStack() as stack:
+        step, problems = newest_step(folder)
+        if step is None and problems:
+            log.warning('%s has no checkpoint that is whole: %s.', folder, problems)
+        elif problems:
+            log.warning('taking checkpoint %s of %s: %s.', step, folder, problems)
+        yield None if step is None else stack.enter_context(readable(folder / str(step)))
+
+
+def newest_step(folder: Path) -> tuple[int | None, str]:
+    """Returns (newest step with an undamaged checkpoint or None, the damage of later ones).
+
+    Nothing is changed.
+    """
+    problems = []
+    for step in sorted(steps(folder), reverse=True):
+        with readable(folder / str(step)) as local:
+            if not (problem := damage(local)):
+                return step, ', '.join(problems)
+        if is_complete(folder / str(step)):  # else its run has removed it meanwhile
+            problems.append(f'{step} is damaged ({problem})')
+    return None, ', '.join(problems)
+
+
+@contextlib.contextmanager
+def readable(checkpoint: Path) -> Iterator[Path]:
+    """Yields a checkpoint that Orbax can read, if necessary a temporary copy."""
+    if paths.orbax_writes_to(checkpoint):
+        yield checkpoint
+        return
+    with contextlib.closing(paths.Scratch()) as copies:
+        copy = copies.folder / checkpoint.name
+        paths.download(checkpoint, copy)
+        yield copy
+
+
+def load_record(folder: Path) -> dict[str, Any]:
+    """Returns the record of a run in its newest checkpoint that has one, {} without any.
+
+    It has `config`, the text of config.json, `classes`, the list of classes.json, and `data`, the
+    content of data.json.
+    """
+    for step in sorted(steps(folder), reverse=True):
+        checkpoint = folder / str(step)
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            content = (checkpoint / RECORD).read_bytes()
+            if paths.is_remote(folder):  # stores keep sums of their own
+                return paths.parse_json(content)
+            sums = paths.parse_json((checkpoint / CHECKSUMS).read_bytes())['files']
+            if sums[RECORD] == zlib.crc32(content):
+                return paths.parse_json(content)
+    return {}
+
+
+def damage(folder: Path) -> str:
+    """Returns the damage of a checkpoint's files, by their checksums; '' if there is none."""
+    sums = sums_file(folder)
+    try:
+        expected = paths.parse_json(sums.read_bytes())
+    except FileNotFoundError:
+        return f'{sums.name} is missing'
+    except (OSError, ValueError):
+        expected = None
+    step = None
+    if isinstance(expected, dict) and isinstance(expected.get('files'), dict):
+        step, expected = expected.get('step'), expected['files']
+    # Lists of earlier versions have neither a step nor `files`.
+    if not isinstance(expected, dict) or not expected:
+        return f'{sums.name} is unreadable'
+    if step is not None and folder.name != str(step):
+        return f'it holds step {step}'
+    try:
+        found = checksums(folder)
+    except OSError as error:
+        return f'{reason(error)}'
+    for name, crc in expected.items():
+        if name not in found:
+            return f'{name} is missing'
+        if found[name] != crc:
+            return f'{name} has changed since it was written'
+    more = [name for name in found if name not in expected and not Path(name).name.startswith('.')]
+    return f'{more[0]} is not in {sums.name}' if more else ''
+
+
+def checksums(folder: Path) -> dict[str, Any]:
+    """Returns the checksum of each file of a checkpoint: relative name -> CRC-32.
+
+    In a store it is the sum that the store itself keeps, so no file is read.
+    """
+    if paths.is_remote(folder):
+        found = {name: paths.fingerprint(entry) for name, entry in paths.find(folder).items()}
+    else:
+        found = {
+            file.relative_to(folder).as_posix(): _crc(file)
+            for file in sorted(folder.rglob('*'))
+            if file.is_file()
+        }
+    return {name: found[name] for name in found if name not in (CHECKSUMS, STORE_SUMS)}
+
+
+def sums_file(folder: Path) -> Path:
+    """Returns the file of the checksums; those of a store mean nothing in a copy elsewhere."""
+    return folder / (STORE_SUMS if paths.is_remote(folder) else CHECKSUMS)
+
+
+def _crc(path: Path) -> int:
+    crc = 0
+    with path.open('rb') as file:
+        while chunk := file.read(2**22):
+            crc = zlib.crc32(chunk, crc)
+    return crc

@@ -1,0 +1,56 @@
+"""The specification of a run's loop: when it logs, evaluates, saves and profiles."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from cls.errors import Mistakes, UserError
+from cls.run.telemetry import profile_steps
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSpec:
+    """Intervals of the training loop in steps, and the checkpoints to keep.
+
+    Attributes:
+      log_every: steps between log events.
+      save_every: steps between checkpoints.
+      eval_every: steps between evaluations; 0: only the end is evaluated.
+      keep: checkpoints.
+      profile: (first step, step after the last), see telemetry.profile_steps.
+    """
+
+    log_every: int
+    save_every: int
+    eval_every: int
+    keep: int
+    profile: tuple[int, int]
+
+    @classmethod
+    def from_config(cls, config: Any, *, to_steps: Callable[[str], int]) -> 'RunSpec':
+        """Reads config.log_every, checkpoint, eval.every and profile.
+
+        Raises UserError, for all mistakes at once.
+        """
+        mistakes = Mistakes()
+
+        def interval(name: str, duration: str) -> int:
+            steps = to_steps(duration)
+            if steps < 1:
+                raise UserError(f'config.{name} is {duration!r}: expected at least one step.')
+            return steps
+
+        log_every = mistakes.attempt(interval, 'log_every', config.log_every)
+        save_every = mistakes.attempt(interval, 'checkpoint.every', config.checkpoint.every)
+        every = config.eval.every
+        eval_every = mistakes.attempt(interval, 'eval.every', every) if every else 0
+        profile = mistakes.attempt(profile_steps, config.profile)
+        mistakes.refuse()
+        return cls(log_every, save_every, eval_every, config.checkpoint.keep, profile)
+
+    def check_profile(self, text: str, total: int) -> None:
+        """Raises UserError if a profile, config.profile, is beyond a run of `total` steps."""
+        if self.profile[0] >= total:
+            raise UserError(
+                f'config.profile is {text!r}: expected steps of the {total} of the run.'
+            )

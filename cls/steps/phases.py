@@ -1,0 +1,80 @@
+"""Phases: the stretches of a run that each have one compiled training step.
+
+config.progressive changes the size of the training images at given moments, and config.freeze_bn
+freezes the statistics of batch norms from a moment on. Both change the compiled program.
+"""
+
+import dataclasses
+import itertools
+from typing import Any
+
+from cls.errors import UserError
+from cls.steps.schedule import ToSteps
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A stretch of training with one compiled step."""
+
+    size: int  # height and width of the training images
+    freeze_bn: bool  # whether batch norms use, and keep, their running statistics
+
+
+@dataclasses.dataclass(frozen=True)
+class Phases:
+    """All phases of a run of `total` steps.
+
+    Attributes:
+      sizes: (step, pixels) pairs, the first at step 0: the size of the training images from then.
+      freeze_bn: the first step with frozen statistics of batch norms; None: there is none.
+      total: steps of the run.
+    """
+
+    sizes: tuple[tuple[int, int], ...]
+    freeze_bn: int | None
+    total: int
+
+    @classmethod
+    def from_config(cls, config: Any, *, to_steps: ToSteps, total: int) -> 'Phases':
+        """Reads config.progressive, config.freeze_bn and config.data.image_size.
+
+        Raises UserError for sizes in no order.
+        """
+        moment = config.freeze_bn
+        sizes = _sizes(config, to_steps)
+        return cls(sizes, to_steps(moment) if moment else None, total)
+
+    def at(self, step: int) -> Phase:
+        """Returns the phase of the step after `step` earlier ones."""
+        size = [size for start, size in self.sizes if start <= step][-1]
+        return Phase(size, self.freeze_bn is not None and self.freeze_bn <= step)
+
+    def following(self, step: int) -> list[Phase]:
+        """Returns the phases from `step` to the end of the run, each once."""
+        borders = [start for start, _ in self.sizes]
+        borders += [] if self.freeze_bn is None else [self.freeze_bn]
+        starts = sorted({step, *(b for b in borders if step < b < self.total)})
+        return list(dict.fromkeys(map(self.at, starts)))
+
+
+def _sizes(config: Any, to_steps: ToSteps) -> tuple[tuple[int, int], ...]:
+    pairs = config.progressive
+    if not pairs:
+        return ((0, config.data.image_size),)
+    example = "for example (('0 steps', 128), ('50 percent', 192))."
+    if not all(
+        isinstance(pair, tuple) and len(pair) == 2 and type(pair[1]) is int and pair[1] > 0
+        for pair in pairs
+    ):
+        raise UserError(
+            f'config.progressive is {pairs!r}: expected pairs of a moment and a size in pixels, '
+            + example
+        )
+    sizes = tuple((to_steps(moment), size) for moment, size in pairs)
+    starts = [start for start, _ in sizes]
+    if starts[0] != 0 or any(b <= a for a, b in itertools.pairwise(starts)):
+        raise UserError(
+            f'config.progressive begins its sizes at the steps {tuple(starts)}: expected the first '
+            f'at 0 and the others later one by one, {example}'
+        )
+    return sizes

@@ -1,0 +1,188 @@
+"""Learning rates over the steps of a run: config.schedule as an Optax schedule."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from cls.errors import UserError, nearest
+
+ToSteps = Callable[[str], int]  # a duration as text -> steps, see cls.config.durations
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleSpec:
+    """The fields of config.schedule, with moments in steps, for a run of a peak learning rate.
+
+    Attributes:
+      name: one of SCHEDULES.
+      lr: the peak learning rate.
+      total: steps of the run.
+      warmup: steps of the linear warm-up.
+      warmup_init: learning rate at step 0 of the warm-up.
+      milestones: steps, increasing.
+      gamma: factor of the learning rate at each milestone, or for each `every` steps.
+      every: steps.
+      staircase: whether 'exponential' decays in jumps.
+      power: of 'polynomial'.
+      end: the last learning rate as a part of `lr`.
+    """
+
+    name: str
+    lr: float
+    total: int
+    warmup: int = 0
+    warmup_init: float = 0.0
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    every: int = 1
+    staircase: bool = False
+    power: float = 1.0
+    end: float = 0.0
+
+    @classmethod
+    def from_config(cls, config: Any, *, to_steps: ToSteps, total: int) -> 'ScheduleSpec':
+        """Reads config.schedule and config.optim.lr, for a run of `total` steps.
+
+        Raises UserError for an unknown name, and for a field that does not suit the schedule.
+        """
+        fields = config.schedule
+        name = check_name(config)
+        plain = ('warmup_init', 'gamma', 'staircase', 'power', 'end')
+        milestones = _milestones(fields, to_steps) if name in _WITH_MILESTONES else ()
+        return cls(
+            name,
+            config.optim.lr,
+            total,
+            to_steps(fields.warmup),
+            milestones=milestones,
+            every=_every(fields, to_steps) if name == 'exponential' else 1,
+            **{field: getattr(fields, field) for field in plain},
+        )
+
+
+def check_name(config: Any) -> str:
+    """Returns config.schedule.name. Raises UserError if no schedule has that name."""
+    name = config.schedule.name
+    if name not in SCHEDULES:
+        raise UserError(
+            f'config.schedule.name is {name!r}; known: {", ".join(SCHEDULES)}.'
+            f'{nearest(name, SCHEDULES)}'
+        )
+    return name
+
+
+def check_warmup(config: Any, schedule: ScheduleSpec) -> None:
+    """Raises UserError if the warm-up of a config is longer than its run."""
+    if schedule.warmup > schedule.total:
+        raise UserError(
+            f'config.schedule.warmup is {config.schedule.warmup!r}, {schedule.warmup} steps, '
+            f"and the run has {schedule.total}: expected at most as many, for example '5 percent'."
+        )
+
+
+def make_schedule(spec: ScheduleSpec) -> optax.Schedule:
+    """Returns the learning rate as a function of the step: int or int array -> float32 scalar.
+
+    The warm-up of W steps is linear: warmup_init at step 0, lr at step W. It replaces the first W
+    steps of the schedule itself and does not shift the others: 'step' and 'exponential' count
+    from step 0, so a milestone within the warm-up has already acted at its end (the rate jumps
+    there from lr to the schedule's value). 'cosine' and 'polynomial' run from step W (lr) to step
+    `total` (end * lr); the last step taken is total - 1, and later ones stay at end * lr. A run as
+    long as its warm-up has no step after it.
+    """
+    rule = SCHEDULES[spec.name](spec)
+    ramp = optax.linear_schedule(spec.warmup_init, spec.lr, spec.warmup)
+
+    def rate(step):
+        value = rule(step)
+        if spec.warmup:
+            value = jnp.where(step < spec.warmup, ramp(step), value)
+        return jnp.asarray(value, jnp.float32)
+
+    return rate
+
+
+def _milestones(fields: Any, to_steps: ToSteps) -> tuple[int, ...]:
+    steps = tuple(to_steps(duration) for duration in fields.milestones)
+    if not steps or any(later <= sooner for sooner, later in itertools.pairwise(steps)):
+        raise UserError(
+            f'config.schedule.milestones is {tuple(fields.milestones)}, in steps {steps}; the '
+            f'schedule {fields.name} needs one or more durations that grow, for example '
+            "('30 epochs', '60 epochs')."
+        )
+    return steps
+
+
+def _every(fields: Any, to_steps: ToSteps) -> int:
+    steps = to_steps(fields.every)
+    if steps < 1:
+        raise UserError(
+            f'config.schedule.every is {fields.every!r}; write a duration above zero, '
+            "for example '2.4 epochs'."
+        )
+    return steps
+
+
+def _constant(spec: ScheduleSpec) -> optax.Schedule:
+    return optax.constant_schedule(spec.lr)
+
+
+def _step(spec: ScheduleSpec) -> optax.Schedule:
+    """lr * gamma ** (number of milestones that are <= step)."""
+    return optax.piecewise_constant_schedule(spec.lr, dict.fromkeys(spec.milestones, spec.gamma))
+
+
+def _exponential(spec: ScheduleSpec) -> optax.Schedule:
+    """lr * gamma ** (step / every), with the exponent rounded down if staircase.
+
+    Not optax.exponential_decay: its staircase takes the floor of a float32 quotient, which XLA
+    computes with a rounded reciprocal: under jit, with every = 41, the jump comes a step late.
+    """
+    lr, gamma, every = spec.lr, spec.gamma, spec.every
+    if spec.staircase:
+        return lambda step: lr * jnp.power(gamma, jnp.asarray(step // every, jnp.float32))
+    return lambda step: lr * jnp.power(gamma, step / every)
+
+
+def _cosine(spec: ScheduleSpec) -> optax.Schedule:
+    """lr * (end + (1 - end) * (1 + cos(pi * t)) / 2), t from 0 to 1 (Loshchilov & Hutter, 2017)."""
+    steps = max(spec.total - spec.warmup, 1)
+    after = optax.cosine_decay_schedule(spec.lr, steps, alpha=spec.end)
+    return lambda step: after(step - spec.warmup)
+
+
+def _cosine_restarts(spec: ScheduleSpec) -> optax.Schedule:
+    """A cosine from the end of the warm-up to the first milestone, and one from each to the next.
+
+    The one after k milestones starts at lr * gamma ** k (Loshchilov & Hutter, 2017).
+    """
+    borders = [spec.warmup, *spec.milestones, spec.total]
+    cosines = [
+        optax.cosine_decay_schedule(spec.lr * spec.gamma**k, max(end - start, 1), alpha=spec.end)
+        for k, (start, end) in enumerate(itertools.pairwise(borders))
+    ]
+    rule = optax.join_schedules(cosines, [step - spec.warmup for step in spec.milestones])
+    return lambda step: rule(step - spec.warmup)
+
+
+def _polynomial(spec: ScheduleSpec) -> optax.Schedule:
+    """lr * (end + (1 - end) * (1 - t) ** power), t from 0 to 1."""
+    steps = max(spec.total - spec.warmup, 1)
+    return optax.polynomial_schedule(
+        spec.lr, spec.end * spec.lr, spec.power, steps, transition_begin=spec.warmup
+    )
+
+
+SCHEDULES = {
+    'constant': _constant,
+    'step': _step,
+    'cosine': _cosine,
+    'cosine_restarts': _cosine_restarts,
+    'exponential': _exponential,
+    'polynomial': _polynomial,
+}
+_WITH_MILESTONES = ('step', 'cosine_restarts')

@@ -1,0 +1,208 @@
+"""From a config to a setup: its specifications, all mistakes at once, and no work done twice."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from cls import evaluate, setup, train
+from cls.config import durations
+from cls.config import load as configs
+from cls.data.spec import DataSpec
+from cls.errors import Mistakes, UserError, refuse
+from cls.evaluation.protocols import EvalSpec
+from cls.recipes import common
+from cls.setup import set_up
+from cls.steps import state
+from cls.steps.optim import OptimSpec
+
+REPEATED = (('batch', '64'), ('accumulate', '16'), ('data.repeats', '8'))
+MISTAKES = {
+    'data.interpolation': 'bicubik',
+    'data.train_crop': 'padd',
+    'optim.name': 'adma',
+    'optim.decay_mask': 'kernel',
+    'schedule.name': 'cosin',
+    'eval.protocol': 'tencrop',
+    'remat': 'stages',
+    'profile': '20:10',
+    'mesh.fsdp': '3',
+    'model.widths': '(-1, 1, 1)',
+}
+LATE_MISTAKES = {
+    'progressive': "(('5 steps', 8),)",
+    'log_every': '0 steps',
+    'augment.policy': 'randaugmnt',
+    'data.mean': '(1, 2, 3)',
+    'freeze_bn': '0 steps',
+    'optim.freeze': 'no_such_layer',
+}
+
+
+def refusal(overrides, spec='configs/resnet.py', **options):
+    """The line of the UserError that a config is refused with."""
+    with pytest.raises(UserError) as caught:
+        set_up(configs.load(spec, overrides), jax.devices()[:1], **options)
+    assert '\n' not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize('spec', [DataSpec, OptimSpec, EvalSpec])
+def test_the_defaults_of_a_specification_are_those_of_the_table(spec):
+    assert spec.from_config(common.base()) == spec()
+
+
+# ------------------------------------------------------------------------------------------------
+# Mistakes
+# ------------------------------------------------------------------------------------------------
+
+
+def test_all_mistakes_of_a_config_are_reported_together(tmp_path):
+    config = configs.load('configs/resnet.py', tuple(MISTAKES.items()))
+    with pytest.raises(UserError) as caught:
+        train.job(config, tmp_path / 'run')
+    assert [name for name in MISTAKES if f'config.{name} ' not in str(caught.value)] == []
+    assert '\n' not in str(caught.value)
+    assert not (tmp_path / 'run').exists()
+
+
+def test_mistakes_that_need_the_data_are_reported_together():
+    line = refusal(tuple(LATE_MISTAKES.items()), spec='configs/vgg.py')
+    for name in LATE_MISTAKES:
+        assert f'config.{name} ' in line, name
+
+
+def test_a_single_mistake_is_the_error_itself():
+    def fails():
+        raise UserError('one is wrong.') from ValueError('why')
+
+    mistakes = Mistakes()
+    assert mistakes.attempt(int, '3') == 3
+    assert mistakes.attempt(fails) is mistakes.attempt(fails) is None
+    with pytest.raises(UserError, match=r'^one is wrong\.$') as caught:
+        mistakes.refuse()
+    assert str(caught.value.__cause__) == 'why'
+    refuse([])
+    with pytest.raises(UserError, match=r'^a\. b\?$'):
+        refuse(['a', 'b?', 'a'])
+    with pytest.raises(UserError, match=r'^0\. .* 7\. And 2 more\.$'):
+        refuse(map(str, range(10)))
+
+
+@pytest.mark.parametrize('frozen', [('freeze_bn', '0 steps'), ('optim.freeze', 'conv1')])
+def test_repeats_are_of_the_whole_batch_whatever_is_frozen(frozen):
+    """Eight copies of an image are in the 64 examples of a step; it computes 4 at once."""
+    made = set_up(configs.load('configs/resnet.py', (*REPEATED, frozen)), jax.devices()[:1])
+    assert made.microbatch == 4
+
+
+def test_precise_statistics_need_whole_repeats_in_their_own_batches():
+    precise = ('eval.precise_bn', '100')
+    line = refusal((*REPEATED, precise))
+    assert 'data.repeats is 8: expected a divisor of the 4 examples' in line
+    assert 'config.eval.precise_bn computes together' in line
+    assert 'config.batch.' not in line
+    line = refusal((('batch', '12'), ('data.repeats', '8')))
+    assert 'expected a divisor of the 12 examples of config.batch.' in line
+
+
+class WithFlaxNorm(nn.Module):
+    """A net with a norm of Flax, and a head."""
+
+    num_classes: int = 10
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        """Returns logits (N, num_classes)."""
+        x = nn.BatchNorm(use_running_average=not train, name='norm')(images.mean((1, 2)))
+        return nn.Dense(self.num_classes, name='head')(x)
+
+
+@pytest.mark.parametrize(('pattern', 'refused'), [('head/bias', False), ('^norm', True)])
+def test_flax_norms_are_refused_where_they_would_be_frozen(pattern, refused, monkeypatch):
+    monkeypatch.setattr(configs, 'create_model', lambda *_: WithFlaxNorm())
+    overrides = (('optim.freeze', pattern),)
+    if refused:
+        assert 'norms of Flax (norm), whose statistics config.optim.freeze' in refusal(overrides)
+    else:
+        set_up(configs.load('configs/resnet.py', overrides), jax.devices()[:1])
+
+
+def test_an_evaluation_needs_no_batch_that_its_devices_divide():
+    """They pad their own batches; only precise statistics use the batches of training."""
+    config = configs.load('configs/resnet.py', (('batch', '100'),))
+    assert set_up(config, jax.devices()[:8], classes=()).eval_batch() == 104
+    with pytest.raises(UserError, match='batch is 100: expected a multiple of 8'):
+        set_up(config, jax.devices()[:8])
+    config = configs.load('configs/resnet.py', (('batch', '100'), ('eval.precise_bn', '50')))
+    with pytest.raises(UserError, match='batch is 100: expected a multiple of 8'):
+        set_up(config, jax.devices()[:8], classes=())
+
+
+# ------------------------------------------------------------------------------------------------
+# Work that is done once
+# ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def draws(monkeypatch):
+    """A list that grows by one each time that the variables of a network are drawn."""
+    calls, draw = [], setup.init
+
+    def counted(*arguments):
+        calls.append(arguments)
+        return draw(*arguments)
+
+    monkeypatch.setattr(setup, 'init', counted)
+    return calls
+
+
+def test_only_the_start_of_a_run_draws_weights(tmp_path, draws, monkeypatch):
+    """Not its continuation, and not an evaluation: they need the shapes alone."""
+    run = tmp_path / 'run'
+    run.mkdir()
+    assert train.fit(tiny.setup(('duration', '2 steps')), run)['step'] == 2
+    assert len(draws) == 1
+    assert train.fit(tiny.setup(('duration', '4 steps')), run)['step'] == 4
+    made = tiny.setup(('duration', '4 steps'))
+    monkeypatch.setattr(evaluate, 'set_up', lambda *_, **__: made)
+    restored = evaluate.restore(configs.load('configs/resnet.py'), run)[1]
+    assert int(restored.step) == 4
+    assert len(draws) == 1
+
+
+def test_durations_are_parsed_before_the_first_step(tmp_path, monkeypatch):
+    made = tiny.setup(('duration', '6 steps'), ('eval.every', '2 steps'))
+    parsed, read = [], durations.read
+    monkeypatch.setattr(durations, 'read', lambda text: parsed.append(text) or read(text))
+    made.steps('1 epochs')
+    assert parsed == ['1 epochs']  # the counter counts
+    parsed.clear()
+    train.fit(made, tmp_path)
+    assert parsed == []
+
+
+@pytest.mark.parametrize('ema', [False, True])
+def test_weights_are_copied_for_an_average_only(ema, monkeypatch):
+    made, copies, copy = tiny.setup(), [], np.array
+    variables = made.initial()
+    optimizer = made.optimizer(variables['params'])
+    monkeypatch.setattr(state.np, 'array', lambda x: copies.append(x) or copy(x))
+    new = state.new_state(variables, optimizer, 0, ema)
+    leaves = jax.tree.leaves(variables)
+    assert len(copies) == (len(leaves) if ema else 0)
+    assert (new.ema is None) != ema
+    kept = jax.tree.leaves({'params': new.params, 'batch_stats': new.batch_stats})
+    assert {id(leaf) for leaf in kept} == {id(leaf) for leaf in leaves}
+    if ema:
+        assert not {id(leaf) for leaf in jax.tree.leaves(new.ema)} & {id(leaf) for leaf in leaves}
+
+
+def test_the_learning_rate_is_built_once():
+    made = tiny.setup()
+    assert made.learning_rate is made.learning_rate
+    other = dataclasses.replace(made, schedule=dataclasses.replace(made.schedule, lr=9.0))
+    assert other.learning_rate is not made.learning_rate
