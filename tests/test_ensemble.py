@@ -14,6 +14,8 @@ from cls.errors import UserError
 from cls.main import main
 from cls.steps.train_step import normalize
 
+pytestmark = pytest.mark.usefixtures('quick_programs')
+
 CONFIG = """
 from ml_collections import ConfigDict
 from cls.recipes import resnet

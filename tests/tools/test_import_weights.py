@@ -26,6 +26,8 @@ from cls.steps import schedule
 from cls.tools import import_weights
 from cls.weights import convert, hub
 
+pytestmark = pytest.mark.usefixtures('quick_programs')
+
 NAME = 'resnet20_cifar'
 ROW = rows.read('resnet')[f'restated:{NAME}']
 STATE = keyed.state_dict(ROW.tensors, ROW.gain)
