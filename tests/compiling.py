@@ -1,5 +1,7 @@
 """How programs of tests are compiled."""
 
+import functools
+
 import jax
 
 # They run once or twice, so that optimizing them costs more than it saves.
@@ -10,3 +12,5 @@ FAST = {
 }
 if jax.__version_info__ < (0, 11):  # later ones have no other way
     FAST['xla_cpu_use_fusion_emitters'] = False  # half of the time to compile
+
+jit = functools.partial(jax.jit, compiler_options=FAST)

@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiling import FAST
+from compiling import jit
 
 from cls.models.polynet import PolyInception
 from cls.nn.conv import Conv
 from cls.nn.norm import BatchNorm
 
-jit = functools.partial(jax.jit, compiler_options=FAST)
 RNG = np.random.default_rng(7)
 X = np.abs(RNG.standard_normal((16, 3, 3, 6))).astype(np.float32)
 

@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiling import FAST
+from compiling import jit
 from flax import linen as nn
 
 from cls import models
 from cls.nn.shortcut import pooled
 
-jit = functools.partial(jax.jit, compiler_options=FAST)
 BLOCKS = 4
 MODEL = models.create('resnet110_sd_cifar', stage_sizes=(2, 1, 1), drop_rate=0.8)
 IMAGES = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)

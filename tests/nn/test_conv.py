@@ -1,20 +1,18 @@
 """Convolution against XLA's own, with paddings computed here."""
 
-import functools
 import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiling import FAST
+from compiling import jit
 from jax import lax
 
 from cls.nn.conv import Conv, conv
 
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 RNG = np.random.default_rng(0)
-jit = functools.partial(jax.jit, compiler_options=FAST)
 
 
 def pads_along(padding, n, k, stride, dilation):

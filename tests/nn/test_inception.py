@@ -5,14 +5,13 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from compiling import FAST
+from compiling import jit
 
 from cls.nn import inception
 from cls.nn.conv import Conv
 from cls.nn.inception import AVERAGE, Mixed, ScaledResidual, Unit
 from cls.nn.norm import BatchNorm
 
-jit = functools.partial(jax.jit, compiler_options=FAST)
 TABLE = {
     'one': (Unit(4, 1),),
     'forked': (AVERAGE, (Unit(6, (1, 3)), Unit(8, (3, 1)))),
