@@ -27,6 +27,7 @@ def get_config(argument):
         member.seed, member.ema = seed, 0.9 * seed
         member.model.stage_sizes = (1, 1, 1)
         member.duration, member.log_every = '25 steps', '25 steps'
+        member.checkpoint.every = '25 steps'
         member.schedule.warmup = '100 percent'
         member.data.mean = (70.0 + 10 * seed,)
         c.members[name] = member

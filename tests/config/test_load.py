@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 import zoo
 from arms import ARMS, FILES, members
+from compiling import jit
 from ml_collections import ConfigDict
 
 from cls.config import durations
@@ -264,7 +265,7 @@ def check_arm(text):
     state = jax.eval_shape(optimizer.init, params)
     updates, _ = jax.eval_shape(optimizer.update, params, state, params)
     assert jax.tree.map(jnp.shape, updates) == jax.tree.map(jnp.shape, params)
-    rates = jax.jit(jax.vmap(rate))(jnp.asarray([1, total // 2, total - 1]))
+    rates = jit(jax.vmap(rate))(jnp.asarray([1, total // 2, total - 1]))
     assert all(0 <= r <= config.optim.lr * 1.0001 for r in rates)
     assert rates[1] > rates[2]
     for field in ('log_every', 'checkpoint.every', 'eval.every', 'schedule.warmup'):
