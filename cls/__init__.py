@@ -7,7 +7,6 @@ Importing this package loads neither JAX nor any other library. `create_model`, 
 import importlib
 import sys
 import time
-from typing import Any
 
 __version__ = '0.1.0'
 
@@ -30,7 +29,7 @@ if sys.argv[:1] == ['-m']:  # python -m cls.NAME, which imports this first
     signals.begin(sys.orig_argv)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str):  # without typing, which costs more than the rest
     """Imports a name of `_EXPORTS` when it is first used."""
     if name not in _EXPORTS:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -28,6 +28,7 @@ COMMANDS = {
     'evaluate': Command('cls.main', 'evaluate checkpoints', {'job': 'evaluate'}),
     'print': Command('cls.main', 'print the resolved config', {'job': 'print'}),
     'models': Command('cls.tools.models', 'list the registered models'),
+    'fields': Command('cls.tools.fields', 'list the fields of a training config'),
     'import': Command('cls.tools.import_weights', 'make a run folder from foreign weights'),
     'prepare': Command('cls.tools.prepare', 'prepare data sets for training'),
     'benchmark': Command('cls.tools.benchmark', 'measure the speed of a model or of the input'),

@@ -115,7 +115,8 @@ def evaluate_runs(
                 f'config.eval.predictions of {run} is {config.eval.predictions!r}, but predictions '
                 "are written of one run: expected '' where several are taken together."
             )
-    total, params, used = 0.0, 0, []
+    total: Any = 0.0
+    params, used = 0, []
     for i, (config, run) in enumerate(parts):
         setup, state = restore(config, run)
         used.append(protocol or EvalSpec.from_config(config).title)
@@ -134,7 +135,7 @@ def evaluate_runs(
             )
         total = total + one.probabilities
         params += sum(x.size for x in jax.tree.leaves(state.params))
-    mean = scored(Predictions(total / len(parts), labels), source)
+    mean = scored(Predictions(np.asarray(total / len(parts)), labels), source)
     values = report(mean, source.split_kind, names)
     conditions = {'protocol': ','.join(dict.fromkeys(used)), 'split': source.split}
     return conditions | values | {'params': params}, mean

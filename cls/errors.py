@@ -23,14 +23,17 @@ class UserError(Exception):
     """A mistake that the user can mend, with a line: the fault, the expectation, the cure."""
 
 
+def joined(mistakes: Iterable[str]) -> str:
+    """Returns mistakes, each a sentence, as one line; '' without any."""
+    lines = list(dict.fromkeys(mistakes))
+    text = ' '.join(line if line.endswith(('.', '?')) else f'{line}.' for line in lines[:_SHOWN])
+    return text + (f' And {len(lines) - _SHOWN} more.' if lines[_SHOWN:] else '')
+
+
 def refuse(mistakes: Iterable[str]) -> None:
     """Raises one UserError for all mistakes, each a sentence; nothing where there are none."""
-    lines = list(dict.fromkeys(mistakes))
-    if lines:
-        text = ' '.join(
-            line if line.endswith(('.', '?')) else f'{line}.' for line in lines[:_SHOWN]
-        )
-        raise UserError(text + (f' And {len(lines) - _SHOWN} more.' if lines[_SHOWN:] else ''))
+    if text := joined(mistakes):
+        raise UserError(text)
 
 
 class Mistakes:
@@ -52,11 +55,16 @@ class Mistakes:
                 self._errors.append(error)
             return None
 
+    def error(self) -> UserError:
+        """Returns the UserError for all mistakes."""
+        if len(self._errors) == 1:
+            return self._errors[0]  # with its own cause and trace
+        return UserError(joined(map(str, self._errors)))
+
     def refuse(self) -> None:
         """Raises a UserError for all mistakes; nothing where there are none."""
-        if len(self._errors) == 1:
-            raise self._errors[0]  # with its own cause and trace
-        refuse(map(str, self._errors))
+        if self._errors:
+            raise self.error()
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:

@@ -124,8 +124,8 @@ def precise_variables(
 ) -> dict[str, Any]:
     """Returns `weights` with the statistics of config.eval.precise_bn training examples.
 
-    The examples are those that come next in training (at its end: that would come), in batches as
-    they are computed together there; their number is rounded up to whole batches.
+    The examples are the next ones of training (at its end: those that would follow), in batches as
+    training computes them together; their number is rounded up to a multiple of the batch.
 
     Args:
       setup: of the run.
@@ -219,7 +219,9 @@ def predict(setup: Setup, variables: Any, protocol: str) -> Predictions:
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
-    logits = np.float64(logits)  # so that no probability comes to 0, and none to that of another
+    logits = logits.astype(
+        np.float64
+    )  # so that no probability comes to 0, and none to that of another
     logits = np.exp(logits - logits.max(1, keepdims=True))
     return logits / logits.sum(1, keepdims=True)
 
@@ -373,7 +375,7 @@ def scored(predictions: Predictions, source: Source) -> Predictions:
 
 def report(predictions: Predictions, name: str, class_names: tuple[str, ...]) -> dict[str, Any]:
     """Returns 'NAME/top1', ... and 'NAME/classes' of predictions."""
-    values = metrics.scalars(predictions)
+    values: dict[str, Any] = dict(metrics.scalars(predictions))
     values['classes'] = metrics.per_class(predictions, class_names)
     return {f'{name}/{metric}': value for metric, value in values.items()}
 

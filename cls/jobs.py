@@ -16,7 +16,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from cls import cli, ensemble, evaluate, models, signals, train
-from cls.config import describe
+from cls.config import defaults, describe
 from cls.config import load as configs
 from cls.config.runs import load_config
 from cls.distributed import agreement
@@ -25,6 +25,7 @@ from cls.run.environment import start
 from cls.run.workdir import check_entries
 from cls.search import job as search
 from cls.search import supernets  # noqa: F401  registers networks and trainings
+from cls.setup import refuse_mistaken
 
 
 def run(args: argparse.Namespace, fields: list[str], began: float, prog: str) -> int:
@@ -53,12 +54,10 @@ def run(args: argparse.Namespace, fields: list[str], began: float, prog: str) ->
     if args.workdir[1:]:
         return _evaluate_together(args, overrides)
 
-    if args.config:
-        config = configs.load(args.config, overrides, _begun(args.workdir))
-    elif args.workdir:
-        config = load_config(args.workdir[0], overrides)
-    else:
-        raise UserError('give --config, for example amoebanet, or the --workdir of a run to go on.')
+    try:
+        config = _config(args, overrides)
+    except defaults.MistakenConfig as error:
+        refuse_mistaken(error)
     if args.job == 'print':
         print(configs.to_json(config), end='')
         return 0
@@ -85,6 +84,15 @@ def run(args: argparse.Namespace, fields: list[str], began: float, prog: str) ->
     agreement.print_once(f'{evaluate.summary(result)}; run folder: {workdir}')
     agreement.print_once(_what_next(args.config, workdir, prog))
     return 0
+
+
+def _config(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> ConfigDict:
+    """Returns the config of --config or --workdir, with fields overridden."""
+    if args.config:
+        return configs.load(args.config, overrides, _begun(args.workdir))
+    if args.workdir:
+        return load_config(args.workdir[0], overrides)
+    raise UserError('give --config, for example amoebanet, or the --workdir of a run to go on.')
 
 
 def _evaluate_together(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> int:

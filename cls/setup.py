@@ -8,8 +8,8 @@ May import: config, data, errors, evaluation, models, nn, run, steps, weights.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
 
 import jax
 import optax
@@ -23,7 +23,7 @@ from cls.config import load as configs
 from cls.data import datasets, iteration, pipeline
 from cls.data.sources import Source
 from cls.data.spec import DataSpec
-from cls.errors import Mistakes, UserError
+from cls.errors import Mistakes, UserError, refuse
 from cls.evaluation.protocols import EvalSpec
 from cls.models.registry import abstract_variables, introspection
 from cls.models.registry.init import init
@@ -151,7 +151,7 @@ class Setup:
         return meshes.split_groups(self.microbatch, self.mesh.size, group, batch_stats)
 
     @functools.cached_property
-    def learning_rate(self) -> optax.Schedule:
+    def learning_rate(self) -> Callable[[Any], jax.Array]:
         """The learning rate as a function of the step."""
         return make_schedule(self.schedule)
 
@@ -183,7 +183,7 @@ def former_length(setup: Setup, saved: str) -> Setup | None:
     """Returns a setup with the length and schedule of an earlier config; None if it is as long.
 
     Args:
-      setup: of a run that goes on.
+      setup: of a run that continues.
       saved: the JSON text of the config that it had.
     """
     config = configs.from_json(saved)
@@ -199,7 +199,7 @@ def former_length(setup: Setup, saved: str) -> Setup | None:
 
 def set_up(
     config: ConfigDict,
-    devices: list[jax.Device] | None = None,
+    devices: list[Any] | None = None,
     classes: tuple[str, ...] | None = None,
     complete: bool = True,
     begun: bool = False,
@@ -218,15 +218,17 @@ def set_up(
 
     Raises UserError for all mistakes together.
     """
-    defaults.check(config)
-    limits.limit_layers(config.limits.layers)
     mistakes, training = Mistakes(), classes is None
-    parts = _read(config, devices, training, mistakes)
+    wrong = defaults.mistakes(config)
+    parts = _read(config, devices, training, wrong, mistakes)
+    if wrong:
+        raise mistakes.error()
+    limits.limit_layers(config.limits.layers)
     opened = mistakes.attempt(_open, parts['data'], classes) if parts['data'] else None
     num_classes = opened['info'].num_classes if opened else 1
     model = mistakes.attempt(configs.create_model, config, num_classes)
-    if None in (*parts.values(), opened, model):
-        mistakes.refuse()
+    if opened is None or model is None or None in parts.values():
+        raise mistakes.error()
 
     parts |= {**opened, 'model': model}
     if training:
@@ -236,7 +238,7 @@ def set_up(
     shapes = _check_network(config, parts, complete, mistakes)
     total = mistakes.attempt(_total_steps, config, parts['info'])
     if total is None:
-        mistakes.refuse()
+        raise mistakes.error()
     parts |= _read_moments(config, parts, total, mistakes)
     if training and not begun and parts['schedule'] and parts['run']:
         mistakes.attempt(_check_length, config, parts['schedule'], parts['run'])
@@ -256,24 +258,54 @@ def set_up(
     )
 
 
+def refuse_mistaken(error: defaults.MistakenConfig) -> NoReturn:
+    """Raises a UserError for a config's mistakes in single values, and for all others it shows."""
+    config, mistakes = error.config, Mistakes()
+    if 'optim' in config:  # the config of one run
+        _read(config, None, True, defaults.mistakes(config), mistakes)
+        mistakes.refuse()
+    raise error
+
+
 def _read(
-    config: ConfigDict, devices: list[jax.Device] | None, training: bool, mistakes: Mistakes
+    config: ConfigDict,
+    devices: list[Any] | None,
+    training: bool,
+    wrong: Mapping[str, str],
+    mistakes: Mistakes,
 ) -> dict[str, Any]:
-    """Returns the specifications that depend on the config alone, None for a mistaken one."""
+    """Returns the specifications that depend on the config only, None for a mistaken one.
+
+    Args:
+      config: of the run.
+      devices: to compute on; None: all.
+      training: whether the run trains.
+      wrong: mistakes in single values, by the names of their fields; specifications of the groups
+        of these are not read.
+      mistakes: to which all are added.
+    """
+    mistaken = {name.partition('.')[0] for name in wrong}
+    for sentence in wrong.values():
+        mistakes.attempt(refuse, [sentence])
+
+    def attempt(groups: str, function: Callable[..., Any], *args: Any) -> Any:
+        return None if mistaken & {*groups.split()} else mistakes.attempt(function, *args)
+
     parts = {
-        'mesh': mistakes.attempt(meshes.make_mesh, config.mesh.fsdp, devices),
-        'data': mistakes.attempt(DataSpec.from_config, config),
-        'optim': mistakes.attempt(OptimSpec.from_config, config),
-        'eval': mistakes.attempt(EvalSpec.from_config, config),
+        'mesh': attempt('mesh', lambda: meshes.make_mesh(config.mesh.fsdp, devices)),
+        'data': attempt('data', DataSpec.from_config, config),
+        'optim': attempt('optim', OptimSpec.from_config, config),
+        'eval': attempt('eval', EvalSpec.from_config, config),
     }
-    mistakes.attempt(check_name, config)
-    mistakes.attempt(remat.check, config.remat)
-    mistakes.attempt(profile_steps, config.profile)
+    attempt('schedule', check_name, config)
+    attempt('remat', lambda: remat.check(config.remat))
+    attempt('profile', lambda: profile_steps(config.profile))
     # Evaluation batches may have any size; precise batch norm computes on those of training.
-    if parts['mesh'] and (training or config.eval.precise_bn):
-        mistakes.attempt(_check_batch, config, parts['mesh'].size)
+    if parts['mesh'] and parts['eval'] and (training or parts['eval'].precise_bn):
+        attempt('batch accumulate model', _check_batch, config, parts['mesh'].size)
     if parts['data'] and training:
-        mistakes.attempt(parts['data'].check_repeats, config.batch, 'config.batch')
+        repeats = parts['data'].check_repeats
+        attempt('batch', lambda: repeats(config.batch, 'config.batch'))
     return parts
 
 

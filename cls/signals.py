@@ -31,7 +31,7 @@ JOBS = ('train', 'evaluate', 'print')  # of cls.main; `cls JOB` is the same prog
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # A run that saved is not at fault when a scheduler takes its machine away. A user who presses
 # Ctrl-C in a loop over seeds wants the loop to stop.
-CODES = {signal.SIGTERM: 0, signal.SIGINT: 130, signal.SIGHUP: 129}
+CODES: dict[int, int] = {signal.SIGTERM: 0, signal.SIGINT: 130, signal.SIGHUP: 129}
 NOTHING_YET = 'nothing to save yet.'
 
 _ECHO = 0.2  # seconds: `timeout` and others send a signal to a process and to its group
@@ -82,8 +82,9 @@ class _Listener:
             number, now = data[0], time.monotonic()
             if number not in self._earlier:
                 continue
-            again = number == signal.SIGINT and self._interrupted is not None
-            if again and now - self._interrupted < _ECHO:
+            earlier = self._interrupted if number == signal.SIGINT else None
+            again = earlier is not None
+            if earlier is not None and now - earlier < _ECHO:
                 continue
             if number == signal.SIGINT:
                 self._interrupted = now
@@ -198,7 +199,7 @@ def heard_by(hear: Hear) -> Iterator[None]:
 
 def exit_code() -> int:
     """Returns the exit code of a program that has stopped as it was asked to."""
-    return CODES.get(stopped_by, 0)
+    return 0 if stopped_by is None else CODES.get(stopped_by, 0)
 
 
 def finish(code: int) -> NoReturn:
@@ -274,5 +275,6 @@ def serve() -> None:
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
+    if parent := multiprocessing.parent_process():
+        parent.join()
     os._exit(1)

@@ -201,7 +201,7 @@ def lengthened(setup: Setup, saved: str, step: int) -> str:
     """Returns a line on the schedule of a run of another length than before; '' if it is the same.
 
     Args:
-      setup: of the run as it goes on.
+      setup: of the run that continues.
       saved: the JSON text of its config until now.
       step: the first step that follows.
     """
@@ -231,6 +231,7 @@ def train_batches(setup: Setup) -> TrainBatches:
         process=process(),
         sizes=setup.phases.sizes,
     )
+    assert setup.train is not None  # as set up for a training
     if setup.supernet is None:
         return batches(setup.train)
     return iteration.ZippedIterator(batches(setup.train), batches(setup.test))

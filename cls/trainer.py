@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -46,7 +46,9 @@ def lazy_jit(eval_step: Any, ledger: TimeLedger) -> EvalStep:
     return step
 
 
-def prefetch_to_device(iterator: Iterator[Any], setup: Setup) -> Iterator[tuple[Any, Any]]:
+def prefetch_to_device(
+    iterator: TrainBatches, setup: Setup
+) -> Generator[tuple[Any, Any], None, None]:
     """Yields (batch on the devices, data position after it).
 
     A thread fetches and sends the next batch meanwhile. Closing waits for it.
@@ -248,7 +250,7 @@ class Trainer:
 
     def close(self, failed: bool = False) -> None:
         """Finishes writing; errors of that are raised unless the run has `failed`."""
-        expected = Exception if failed else ()
+        expected = (Exception,) if failed else ()
         for part in filter(None, (self.progress, self.checkpoints, self.metrics)):
-            with contextlib.suppress(expected):
+            with contextlib.suppress(*expected):
                 part.close()

@@ -27,10 +27,10 @@ help_if_asked() {
 }
 
 # setup_venv REQUIREMENTS: makes .venv if need be, installs that requirements file into it, and the
-# command .venv/bin/cls, which runs this checkout.
+# command .venv/bin/cls for this checkout.
 # A stamp in .venv records the installed files, so that a second call costs a fraction of a second.
-# Callers take turns: they lock this very file, which unlike .venv is never removed. Where a script
-# has set dry_run, it prints its commands, if there is anything to do.
+# Callers take turns: they lock this very file, as .venv may be removed. If a script has set
+# dry_run, the commands are printed, if there is anything to do.
 setup_venv() (
   local version stamp wanted
   version="$(find_python)"
@@ -67,7 +67,7 @@ setup_venv() (
   [[ -n "${dry_run:-}" ]] || echo "$wanted" >"$stamp"
 )
 
-# Prints a line of progress, which a dry run has none of.
+# Prints a line of progress; nothing in a dry run.
 say() {
   [[ -n "${dry_run:-}" ]] || echo "$*" >&2
 }
@@ -99,7 +99,7 @@ return_to_caller() {
   export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
 }
 
-# Prints the version of $PYTHON, 3.11.7 for example; fails with a line that says what is needed.
+# Prints the version of $PYTHON, 3.11.7 for example; fails with one line if it is too old.
 find_python() {
   local version
   version="$("$PYTHON" -c 'import platform; print(platform.python_version())' 2>/dev/null)" ||

@@ -1,4 +1,6 @@
-"""Writes the API reference: python tests/reference.py DIR
+"""Writes the API reference.
+
+    python tests/reference.py DIR
 
 The same as `python -m pdoc -d google -o DIR cls`, but it fails if a module cannot be imported, if a
 docstring or an annotation cannot be read, or if a module has no page.

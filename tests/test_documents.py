@@ -9,6 +9,7 @@ import pytest
 
 from cls import models
 from cls.commands import COMMANDS
+from cls.config import files
 from cls.config.defaults import FIELDS, SEARCH
 
 ROOT = Path(__file__).parents[1]
@@ -83,8 +84,10 @@ def test_commands_name_modules_and_configs_that_exist(name):
     for module in re.findall(r'python -m (cls(?:\.\w+)+)', text):
         path = ROOT / module.replace('.', '/')
         assert path.with_suffix('.py').is_file() or path.is_dir(), module
-    for command in re.findall(r'^cls (\S+)', text, re.MULTILINE):
-        assert command in COMMANDS or command == '--help', command
+    for command in re.findall(r'(?:^|`)cls ([a-z][\w-]*)', text, re.MULTILINE):
+        assert command in COMMANDS, command
+    for recipe in re.findall(r'--config ([a-z][\w/]*)(?=[\s:`])', text):
+        assert recipe in files.names(), recipe
     for config in re.findall(r'configs/[\w/]+\.py', text):
         assert (ROOT / config).is_file() or 'NAME' in config or 'SYSTEM' in config, config
 

@@ -11,6 +11,7 @@ import pytest
 
 from cls import models
 from cls.data import pipeline, sources
+from cls.data.spec import DataSpec
 from cls.errors import UserError, nearest
 from cls.main import main
 from cls.recipes import common
@@ -171,9 +172,8 @@ def test_an_unreadable_image_is_named_and_counted(folder, tmp_path):
 
 def test_labels_outside_the_classes_are_named():
     source = sources.InMemory(np.zeros((8, 8, 8, 1), np.uint8), np.arange(8, dtype=np.int32), 8)
-    config = common.base()
-    common.use_digits(config)
-    batches = pipeline.train_batches(source, config.data, batch=8, seed=0, num_classes=5)
+    data = DataSpec(image_size=8)
+    batches = pipeline.train_batches(source, data, batch=8, seed=0, num_classes=5)
     with pytest.raises(UserError, match='label [567].*0 to 4'):
         next(batches)
 

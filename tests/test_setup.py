@@ -14,6 +14,7 @@ from cls.config import load as configs
 from cls.data.spec import DataSpec
 from cls.errors import Mistakes, UserError, refuse
 from cls.evaluation.protocols import EvalSpec
+from cls.main import main
 from cls.recipes import common
 from cls.setup import set_up
 from cls.steps import state
@@ -67,6 +68,24 @@ def test_all_mistakes_of_a_config_are_reported_together(tmp_path):
     assert [name for name in MISTAKES if f'config.{name} ' not in str(caught.value)] == []
     assert '\n' not in str(caught.value)
     assert not (tmp_path / 'run').exists()
+
+
+def test_mistakes_in_single_values_are_reported_with_the_others(tmp_path, monkeypatch):
+    """The table of fields refuses the first four, before set-up; specifications the others."""
+    monkeypatch.chdir(tmp_path)
+    wrong = {'batch': '0', 'ema': '2', 'data.pad': '-1', 'checkpoint.keep': '0'}
+    wrong |= {'optim.name': 'adma', 'schedule.name': 'cosin', 'eval.protocol': 'crop'}
+    fields = [f'--config.{name}={value}' for name, value in wrong.items()]
+    with pytest.raises(UserError) as caught:
+        main(['--config=resnet', *fields])
+    assert [name for name in wrong if f'config.{name} is' not in str(caught.value)] == []
+    assert not list(tmp_path.iterdir())
+    config = common.base()
+    for name, value in (('batch', 0), ('seed', -1)):
+        config[name] = value
+    config.optim.name = 'adma'
+    with pytest.raises(UserError, match='config.seed.* config.batch.* config.optim.name'):
+        set_up(config)
 
 
 def test_mistakes_that_need_the_data_are_reported_together():

@@ -93,7 +93,7 @@ def gray(images: jax.Array) -> jax.Array:
     return (weighed.sum(-1, keepdims=True) + 0x8000) >> 16
 
 
-def blend(one: jax.Array, other: jax.Array, factor: jax.Array) -> jax.Array:
+def blend(one: jax.Array | float, other: jax.Array, factor: jax.Array) -> jax.Array:
     """Returns one + factor * (other - one), clipped to 0..255 and rounded down, float32."""
     one, other = jnp.float32(one), jnp.float32(other)
     return jnp.floor(jnp.clip(one + factor * (other - one), 0, 255))
@@ -145,7 +145,8 @@ def _nibbles(values: jax.Array) -> tuple[jax.Array, jax.Array]:
 
     TPUs are slow to scatter and gather. Integers up to 256 are exact in bfloat16.
     """
-    return tuple(jax.nn.one_hot(x, 16, dtype=jnp.bfloat16) for x in (values >> 4, values & 15))
+    high, low = (jax.nn.one_hot(x, 16, dtype=jnp.bfloat16) for x in (values >> 4, values & 15))
+    return high, low
 
 
 def _column(values: jax.Array) -> jax.Array:
@@ -159,13 +160,12 @@ def _tables(images, chosen, argument, names) -> jax.Array:
     values = jnp.broadcast_to(jnp.arange(256.0), (n, channels, 256))
     argument = argument[:, None, None]
     mean = jnp.floor(gray(images).mean((1, 2)) + 0.5)[:, None]
-    counts = histogram(images) if 'equalize' in names else None
     integers = jnp.int32(values)
     step = 8 - jnp.clip(jnp.int32(argument), 0, 8)
     makers = {
         'auto_contrast': lambda: _auto_contrast(images, integers),
         'invert': lambda: 255 - values,
-        'equalize': lambda: _equalize(counts, integers),
+        'equalize': lambda: _equalize(histogram(images), integers),
         'solarize': lambda: jnp.where(values < argument, values, 255 - values),
         'solarize_add': lambda: jnp.where(
             values < 128, jnp.clip(values + argument, 0, 255), values

@@ -154,7 +154,7 @@ def arrays(policy: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]
     rows, reading = sub_policies(policy), TABLES[policy][1]
     operations = [[OPERATIONS.index(name) for name, _, _ in row] for row in rows]
     arguments = [[_argument(reading, name, m, shape) for name, _, m in row] for row in rows]
-    return np.int32(operations), np.float32(arguments)
+    return np.array(operations, np.int32), np.array(arguments, np.float32)
 
 
 def auto_augment(images: jax.Array, keys: jax.Array, policy: str) -> jax.Array:
@@ -220,7 +220,8 @@ def _in_turn(images, operations, arguments, centers, names) -> jax.Array:
     """
 
     def one(images, inputs):
-        return operate(images, *inputs, names), None
+        operation, argument, center = inputs
+        return operate(images, operation, argument, center, names), None
 
     return jax.lax.scan(one, images, (operations, arguments, centers))[0]
 

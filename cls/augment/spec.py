@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cls.augment.policies import POLICIES
-from cls.errors import UserError, nearest
+from cls.errors import nearest, refuse
 
 CHOICES = {
     'policy': ('', *POLICIES),
@@ -53,8 +53,7 @@ class AugmentSpec:
         problems += spec._problems_of_gray(config.data.name) if channels == 1 else []
         if spec.mixes and config.batch < 2:
             problems.append('config.augment mixes the images of a batch: expected batch > 1.')
-        if problems:
-            raise UserError(' '.join(problems))
+        refuse(problems)
         return spec
 
     def _problems(self) -> Iterator[str]:

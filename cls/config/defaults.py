@@ -6,12 +6,12 @@ is its documentation. Durations are strings of a number and a unit: '200 epochs'
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from ml_collections import ConfigDict
 
 from cls.config.field import DURATION, FREE, LENGTH, Field
-from cls.errors import nearest, refuse
+from cls.errors import UserError, joined, nearest
 
 _MISSING = object()
 _PIXELS = 2**14  # height or width of an image that a network sees
@@ -23,7 +23,7 @@ FIELDS: dict[str, Field] = {
     'preset': Field(
         '',
         "'' | finetune",
-        'set by the arm finetune, which counts images: see cls/config/presets.py',
+        'set by the arm finetune, a recipe by the number of images: cls/config/presets.py',
     ),
     'accumulate': Field(1, '[1, 2**24]', "microbatches of a step's batch, computed in turn"),
     # ---- the network
@@ -46,9 +46,7 @@ FIELDS: dict[str, Field] = {
         '',
         "split (test, train[90%:]) or folder to evaluate on; '': the validation split, else test",
     ),
-    'data.num_classes': Field(
-        0, '[0, 2**24]', '0: as the data set says; synthetic: as many as wanted'
-    ),
+    'data.num_classes': Field(0, '[0, 2**24]', '0: those of the data set; synthetic: any number'),
     'data.eval_fraction': Field(
         0.0, '[0, 1)', 'folder without val/: part of each class to evaluate on'
     ),
@@ -175,7 +173,7 @@ FIELDS: dict[str, Field] = {
     'optim.body_lr_mult': Field(
         1.0,
         '(0, inf)',
-        'times the rate, for all but the classifiers, which optim.freeze keeps as they are',
+        'factor of the rate of all but the classifiers; optim.freeze keeps parameters as they are',
     ),
     'optim.freeze': Field('', '', 'regular expression; parameters with a match in their path stay'),
     'optim.clip_norm': Field(0.0, '[0, inf)', 'global norm of the gradient; 0: no clipping'),
@@ -191,9 +189,7 @@ FIELDS: dict[str, Field] = {
     'schedule.milestones': Field(
         (), DURATION, 'step, cosine_restarts: durations, counted from step 0'
     ),
-    'schedule.gamma': Field(
-        0.1, '(0, inf)', 'step, restarts, exponential: what the rate is multiplied by'
-    ),
+    'schedule.gamma': Field(0.1, '(0, inf)', 'step, restarts, exponential: factor of the rate'),
     'schedule.every': Field('1 epochs', DURATION, 'exponential: for each of these'),
     'schedule.staircase': Field(False, '', 'exponential: in jumps'),
     'schedule.power': Field(1.0, '(0, inf)', 'polynomial'),
@@ -203,7 +199,7 @@ FIELDS: dict[str, Field] = {
         (),
         '',
         "((moment, pixels), ...): from then on the training images have this size; '0 steps' is "
-        'first, and what data.pad and data.scale give in pixels of image_size grows with them',
+        'first; data.pad and data.scale, in pixels of image_size, grow with them',
     ),
     'init': Field('', '', 'weights to start from: FILE | run folder | hf:OWNER/NAME'),
     'freeze_bn': Field(
@@ -218,14 +214,14 @@ FIELDS: dict[str, Field] = {
     'eval.protocol': Field(
         'single',
         '',
-        'what of an image is seen, --job evaluate: see cls/evaluation/protocols.py',
+        '--job evaluate: the views of an image, see cls/evaluation/protocols.py',
         FREE,
     ),
     'eval.scales': Field((), '', 'dense: shorter sides of the images; (): data.eval_resize', FREE),
     'eval.size_divisor': Field(
         32,
         f'[1, {_PIXELS}]',
-        'dense: pixels by which shapes may differ; the longer side is cut to fit',
+        'dense: the longer side is cut to exceed the shorter one by a multiple of this',
         FREE,
     ),
     'eval.predictions': Field(
@@ -246,7 +242,9 @@ FIELDS: dict[str, Field] = {
     ),
     # ---- the run
     'checkpoint.every': Field('10 percent', DURATION, 'a duration', FREE),
-    'checkpoint.keep': Field(2, '[1, 2**20]', 'the newest checkpoints, so many of them', FREE),
+    'checkpoint.keep': Field(
+        2, '[1, 2**20]', 'the number of newest checkpoints that are kept', FREE
+    ),
     'mesh.fsdp': Field(
         1,
         '[1, 2**20]',
@@ -256,8 +254,8 @@ FIELDS: dict[str, Field] = {
     'remat': Field(
         '',
         '',
-        "'' | stage | block: gradients keep only what leaves these, and all between is "
-        'recomputed: less memory, about a third more operations; see cls/steps/remat.py',
+        "'' | stage | block: gradients keep only the outputs of these, and recompute the rest: "
+        'less memory, about a third more operations; see cls/steps/remat.py',
         FREE,
     ),
     'log_every': Field('20 steps', DURATION, 'a duration', FREE),
@@ -357,7 +355,7 @@ def complete(config: ConfigDict) -> ConfigDict:
 
 def renamed(name: str) -> str:
     """Returns ' It is now called NAME.' for a field's earlier dotted name, '' for any other."""
-    prefix = re.match(r'(members\.[^.]+\.|proxy\.)?', name)[0]
+    prefix = ''.join(re.findall(r'^(?:members\.[^.]+\.|proxy\.)', name))
     new = RENAMED.get(name.removeprefix(prefix))
     return f' It is now called {prefix}{new}.' if new else ''
 
@@ -379,25 +377,39 @@ def with_new_names(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def problems(config: ConfigDict) -> list[str]:
-    """Returns the mistakes in the values of single fields, a sentence for each."""
-    found = []
+class MistakenConfig(UserError):
+    """A config with values that their fields do not take.
+
+    Attributes:
+      config: the config.
+    """
+
+    def __init__(self, config: ConfigDict, mistakes: Iterable[str]) -> None:
+        """Takes the config and its mistakes, each a sentence."""
+        super().__init__(joined(mistakes))
+        self.config = config
+
+
+def mistakes(config: ConfigDict) -> dict[str, str]:
+    """Returns the mistakes in the values of single fields: dotted name -> a sentence."""
+    found = {}
     for prefix, part, fields in parts(config):
         for name in _unknown(part, fields):
             hint = renamed(name) or nearest(name, fields) or ' `--job print` shows all fields.'
-            found.append(f'config.{prefix}{name} is no field.{hint}')
+            found[prefix + name] = f'config.{prefix}{name} is no field.{hint}'
         for name, field in fields.items():
             value = part
             for key in name.split('.'):
                 value = value.get(key, _MISSING) if isinstance(value, ConfigDict) else _MISSING
             if value is _MISSING:
-                found.append(f'config.{prefix}{name} is missing')
+                found[prefix + name] = f'config.{prefix}{name} is missing'
             elif wanted := field.problem(value):
                 hint = nearest(value, field.names) if isinstance(value, str) else ''
                 if isinstance(value, str) and (name, value) in RENAMED_VALUES:
                     hint = f' It is now called {RENAMED_VALUES[name, value]}.'
                 doc = f' ({field.doc})' if field.doc and field.interval else ''
-                found.append(f'config.{prefix}{name} is {value!r}: {wanted}{doc}.{hint}')
+                sentence = f'config.{prefix}{name} is {value!r}: {wanted}{doc}.{hint}'
+                found[prefix + name] = sentence
     return found
 
 
@@ -424,5 +436,6 @@ def _parents(name: str) -> Iterator[str]:
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError, with all mistakes, for fields with values that they do not take."""
-    refuse(problems(config))
+    """Raises MistakenConfig, with all mistakes, for fields with values that they do not take."""
+    if found := mistakes(config):
+        raise MistakenConfig(config, found.values())

@@ -2,12 +2,13 @@
 
 import ast
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ml_collections import ConfigDict
 
 from cls import models
 from cls.config import defaults, files, load
+from cls.config.field import DURATION, Field
 
 WIDTH = 100
 _COLUMN = 44  # of the descriptions
@@ -34,7 +35,7 @@ def recipe(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> str:
     return '\n\n'.join(sections)
 
 
-def _titled(title: str, rows: Iterator[tuple[str, str]]) -> str:
+def _titled(title: str, rows: Iterable[tuple[str, str]]) -> str:
     return '\n'.join([f'{title}:', *(_row(name, text) for name, text in rows)])
 
 
@@ -54,7 +55,7 @@ def _variants(config: ConfigDict) -> Iterator[str]:
     seen = set()
     for _, part, _ in defaults.parts(config):
         name = part.get('model', {}).get('name', '')
-        if not name or name in models.registry.SUPERNETS:
+        if not name or models.is_supernet(name):
             continue
         system = models.variant(name).system
         if system in seen:
@@ -83,10 +84,10 @@ def _fields(config: ConfigDict) -> Iterator[tuple[str, str]]:
         yield f'{name} = {shown}', _documentation(field)
 
 
-def _documentation(field: defaults.Field | None) -> str:
+def _documentation(field: Field | None) -> str:
     if field is None:
         return ''
-    values = '' if field.values == defaults.DURATION else field.values
+    values = '' if field.values == DURATION else field.values
     if field.interval:
         values = values.replace(' ', '\xa0')  # stays on a line
     return '; '.join(filter(None, (field.doc, values)))

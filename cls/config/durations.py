@@ -15,7 +15,7 @@ def read(duration: str) -> tuple[Fraction, str]:
     """Returns a duration's number and unit. Raises UserError for any other text."""
     match = _PATTERN.fullmatch(str(duration)[:100])
     unit = match and next((u for u in UNITS if match[3] in (u, u.removesuffix('s'))), None)
-    if not unit:
+    if match is None or not unit:
         raise UserError(
             f'{duration!r} is no duration; write a number and one of {", ".join(UNITS)}, '
             "for example '90 epochs' or '64000 steps'."

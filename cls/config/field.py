@@ -61,7 +61,7 @@ class Field:
         if self.values == DURATION:
             return _not_durations(value)
         if self.interval:
-            items = value if isinstance(value, tuple) else (value,)
+            items: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
             if all(_within(item, self.interval) for item in items if is_number(item)):
                 return ''
             low, high, closed, _ = self.interval

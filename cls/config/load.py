@@ -67,7 +67,7 @@ def _run(file: Path, argument: str) -> ConfigDict:
     """Returns the config that a file makes of its argument. Raises UserError if it makes none."""
     try:
         module_spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
-        if module_spec is None:
+        if module_spec is None or module_spec.loader is None:
             raise UserError(f'{file} is no config: expected a Python file, NAME.py.')
         module = importlib.util.module_from_spec(module_spec)
         with models.registered_by(str(file.resolve())):
@@ -99,7 +99,7 @@ def _run(file: Path, argument: str) -> ConfigDict:
     return config
 
 
-def _line_of(file: Path, error: Exception) -> str:
+def _line_of(file: Path, error: BaseException) -> str:
     """Returns ' in line N' for the last line of a file that an error went through, or ''."""
     if isinstance(error, SyntaxError):
         return f' in line {error.lineno}' if error.lineno else ''
@@ -175,7 +175,7 @@ def _literal(text: str) -> Any:
 
 def _read(text: str, current: Any, name: str) -> Any:
     """Reads text as the type of the field's current value."""
-    value = text if isinstance(current, str) else _literal(text)
+    value: Any = text if isinstance(current, str) else _literal(text)
     if isinstance(current, bool):
         value = {'true': True, 'false': False}.get(text.lower(), value)
     if isinstance(current, float) and type(value) is int:

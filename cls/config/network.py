@@ -15,7 +15,7 @@ from cls.models.registry import abstract_variables, introspection
 
 
 def check_memory(config: ConfigDict, hosts: int, size: int, channels: int) -> None:
-    """Raises UserError where the images of a batch alone, as bytes, do not fit into a host."""
+    """Raises UserError if the images of a batch, as bytes, do not fit into the memory of a host."""
     needed = config.batch * size**2 * channels // hosts
     if needed > _memory():
         raise UserError(

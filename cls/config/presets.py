@@ -206,7 +206,7 @@ def _images(config: ConfigDict, given: Set[str]) -> dict[str, Any]:
     reference = variant.reference or variant.name
     try:
         # A card may have a crop for the wanted size; the tables go by the model's own.
-        prepared = preparation(reference, card, (card and wanted) or variant.input_size)
+        prepared = preparation(reference, card, (wanted if card else 0) or variant.input_size)
     except UserError as error:
         raise UserError(f'config.init: {source}: {error}') from None
     size = wanted or prepared.size

@@ -38,7 +38,7 @@ def run_config(config: ConfigDict) -> RunConfig:
 def load_config(workdir: Path, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
     """Returns the config of a run folder, with fields overridden.
 
-    Where config.json cannot be read it is that of the newest checkpoint, and a warning says so.
+    If config.json cannot be read it is that of the newest checkpoint, with a warning.
 
     Raises UserError if there is none.
     """

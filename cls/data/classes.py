@@ -5,6 +5,7 @@ import functools
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +64,8 @@ BENCHMARKS = {
 
 def _imagenet_file(name: str) -> tuple[str, ...]:
     """Returns the lines of a file that TFDS has beside its imagenet2012, without importing it."""
-    root = importlib.util.find_spec('tensorflow_datasets').submodule_search_locations[0]
+    package: Any = importlib.util.find_spec('tensorflow_datasets')
+    root = package.submodule_search_locations[0]
     return tuple((Path(root) / 'datasets' / 'imagenet2012' / name).read_text().split())
 
 

@@ -18,6 +18,7 @@ import io
 import re
 import struct
 import warnings
+from typing import Any
 
 import cv2
 import numpy as np
@@ -152,7 +153,7 @@ def _pillow(encoded: bytes, channels: int, rules: Rules) -> np.ndarray:
         raise BrokenImage('not an image') from error
     except Image.DecompressionBombError as error:
         # Pillow's own limit is twice its constant.
-        count = int(re.search(r'\d+', str(error))[0])
+        count = int(re.findall(r'\d+', str(error))[0])
         raise BrokenImage(_too_large(f'{count:,}', rules.max_pixels)) from error
     except Exception as error:  # on damaged files its parsers raise all kinds
         raise BrokenImage(f'not an image, or damaged ({error})') from error
@@ -166,7 +167,8 @@ def _pixels(image: Image.Image, channels: int) -> np.ndarray:
         raise BrokenImage('its pixels are numbers of 32 bits: expected 8 or 16 bits')
     if wide:
         # TIFF's 12 bits are not scaled to 16.
-        bits = image.tag_v2.get(258, (16,))[0] if image.format == 'TIFF' else 16
+        tags: Any = getattr(image, 'tag_v2', {})  # of a TIFF
+        bits = tags.get(258, (16,))[0]
         image = Image.fromarray((np.asarray(image) >> bits - 8).astype(np.uint8))
     mode = 'RGB' if channels == 3 else 'L'
     pixels = np.asarray(image if image.mode == mode else image.convert(mode))
@@ -316,7 +318,7 @@ class Jpeg:
     ) -> np.ndarray:
         shape = -(-rows // scale), -(-self.header.width // scale), self.channels
         pixels = np.empty(shape, np.uint8)
-        least = {'min_height': shape[0], 'min_width': shape[1], 'min_factor': scale}
+        least: dict[str, Any] = {'min_height': shape[0], 'min_width': shape[1], 'min_factor': scale}
         try:
             simplejpeg.decode_jpeg(
                 encoded,

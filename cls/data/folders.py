@@ -109,7 +109,9 @@ def open_folder(
     eval_split: str = '',
     class_order: str = 'text',
 ) -> Folder:
-    """Opens a part, 'train' or 'eval', of a folder of images. There are three layouts:
+    """Opens a part, 'train' or 'eval', of a folder of images.
+
+    There are three layouts:
 
       DIR/train/<class>/ with DIR/val/<class>/ or DIR/test/<class>/, or both; to evaluate, with the
         classes known, the latter are enough;
@@ -143,7 +145,7 @@ def open_folder(
     own = ordered(own, class_order)
     if classes:
         labels_of = class_indices(names, classes, str(part))
-    elif unknown := [name for name in names if name not in own]:
+    elif layout.train and (unknown := [name for name in names if name not in own]):
         raise UserError(
             f"{part} has the class '{unknown[0]}', which {layout.train} has not: expected "
             f'classes of {layout.train.name} only.{nearest(unknown[0], own)}'

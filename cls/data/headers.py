@@ -6,6 +6,7 @@ Here nothing is decoded, and no more memory is asked for than the file takes.
 import dataclasses
 import struct
 import zlib
+from typing import Any
 
 _PROGRESSIVE = 0xC2
 _FRAMES = (0xC0, 0xC1, _PROGRESSIVE)  # starts of frames: baseline, extended, progressive
@@ -132,7 +133,8 @@ def read_png(encoded: bytes) -> Still | None:
     """
     if encoded[:8] != _PNG:
         return None
-    view, at, kept, orientation = memoryview(encoded), 8, [_PNG], 1
+    view, at, orientation = memoryview(encoded), 8, 1
+    kept: list[Any] = [_PNG]
     kind = b''
     while kind != b'IEND':
         if at + 12 > len(encoded):

@@ -11,6 +11,7 @@ import re
 import signal
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import grain
 import numpy as np
@@ -45,7 +46,8 @@ class StepSequence:
 
 def _ahead(steps: StepSequence, start: int, workers: int) -> grain.DatasetIterator:
     """Iterates from step `start` on, in order, with two batches (of each worker) made ahead."""
-    batches = grain.MapDataset.source(steps)[start:]
+    source: Any = steps
+    batches = grain.MapDataset.source(source)[start:]
     if not workers:
         options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
         return iter(batches.to_iter_dataset(options))

@@ -87,13 +87,14 @@ class Balanced:
         examples = self._classes[index]
         epoch, offset = divmod(turn, len(examples))
         kept, order = self._kept.get(index, (-1, None))
-        if kept != epoch:
+        if order is None or kept != epoch:
             order = _permuted(len(examples), self._within, epoch, index)
             self._kept[index] = epoch, order  # a whole tuple: threads may look at it meanwhile
         return int(examples[order[offset]])
 
 
 def key(seed: int, purpose: int) -> np.ndarray:
+    """Returns the key (2,) uint64 of a stream of random numbers of a seed."""
     return np.random.SeedSequence((seed, purpose)).generate_state(2, np.uint64)
 
 

@@ -196,6 +196,6 @@ def eval_batches(
         batch=batch,
         num_classes=num_classes,
         process=process,
-        shape=(*2 * (data.eval_pixels,), source.channels),
+        shape=(data.eval_pixels, data.eval_pixels, source.channels),
     )
     return EvalBatches(StepSequence(batch_at, -(-len(source) // batch)))

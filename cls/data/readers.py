@@ -69,12 +69,15 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def train_reader(source: Source, data: DataSpec, seed: int, threads: int) -> Reader:
+    """Returns the function from positions to training images and labels."""
     crop = transforms.train_crop(data)
     if data.train_crop in ('none', 'pad') and (ready := _at_size(source, data, data.image_size)):
         pad = data.pad if data.train_crop == 'pad' else 0
         border = transforms.border(data)
         return functools.partial(_take, source=ready, pad=pad, border=border, seed=seed)
-    if data.name == 'synthetic':  # such images show the cost of a step without its input
+    if data.name == 'synthetic' and isinstance(
+        source, InMemory
+    ):  # such images show the cost of a step without its input
         return functools.partial(_take, source=_resized(source, data, data.image_size))
     stream = order.key(seed, order.CROP)
     size = data.image_size
@@ -84,11 +87,12 @@ def train_reader(source: Source, data: DataSpec, seed: int, threads: int) -> Rea
 
 
 def eval_reader(source: Source, data: DataSpec, threads: int) -> Reader:
+    """Returns the function from positions to evaluation images and labels."""
     crop = transforms.eval_crop(data)
     size = data.eval_pixels
     if data.eval_resize in (0, size) and (ready := _at_size(source, data, size)):
         return functools.partial(_take, source=ready)
-    if data.name == 'synthetic' and source.shape[0] == size:
+    if data.name == 'synthetic' and isinstance(source, InMemory) and source.shape[0] == size:
         return functools.partial(_take, source=source)
     return functools.partial(_read, source=source, crop=crop, size=size, threads=threads)
 
@@ -122,4 +126,4 @@ def reading_threads(source: Source) -> int:
 
     None for images in memory, where Python's lock is the limit.
     """
-    return 0 if isinstance(source, InMemory) else os.cpu_count() + 1
+    return 0 if isinstance(source, InMemory) else (os.cpu_count() or 1) + 1

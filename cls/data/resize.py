@@ -7,6 +7,7 @@
 """
 
 import functools
+from typing import Any
 
 import cv2
 import numpy as np
@@ -269,7 +270,7 @@ def _tf_window(
     passes = [(0, y, down), (1, x - x.min(), across)]
     if rows[1] * image.shape[1] > 4 * image.shape[0] * columns[1]:  # a strip, say
         passes.reverse()
-    resized = image
+    resized: Any = image
     for axis, at, weights in passes:
         resized = sum(
             (w[None, :, None] if axis else w[:, None, None]) * resized.take(taps, axis)

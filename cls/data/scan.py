@@ -156,6 +156,7 @@ def contents(folder: Path) -> str:
 
 
 def listed(names: Sequence[str], count: int) -> str:
+    """Returns the first `count` names as text, and dots if there are more."""
     return ', '.join(names[:count]) + (', ...' if len(names) > count else '')
 
 

@@ -20,7 +20,7 @@ def kind(split: str) -> str:
     Args:
       split: 'test', 'Test', 'test[:50%]', 'val', 'train[90%:]', 'train+test', ...
     """
-    parts = [re.match(r'\w*', part.strip().lower())[0] for part in split.split('+')]
+    parts = [re.sub(r'\W.*', '', part.strip().lower(), flags=re.S) for part in split.split('+')]
     return TEST if all(part in TEST_NAMES for part in parts) else VALIDATION
 
 

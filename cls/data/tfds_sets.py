@@ -161,7 +161,8 @@ def prepared(name: str, directory: str):
     if not os.fspath(folder).startswith('gs://'):  # which array_record reads
         folder = download.fetched(folder)
     builder = open_builder(folder)
-    if (file_format := builder.info.file_format.value) != 'array_record':
+    file_format = builder.info.file_format
+    if file_format is None or (file_format := file_format.value) != 'array_record':
         raise UserError(
             f'{folder} is prepared as {file_format}, which needs TensorFlow to read: expected '
             f'array_record. Move that folder away and run `{command}`.'
@@ -269,9 +270,10 @@ def open_split(
     if rows is not None or (classes and classes != names):
         labels_of = class_indices(names, classes or names, name)
         records = _Chosen(records, range(len(records)) if rows is None else rows, labels_of)
-    height, width, channels = image.shape
+    shape: Any = image.shape
+    height, width, channels = shape
     channels = 1 if channels == 1 else 3
-    count = len(classes) or label.num_classes
+    count = len(classes) or label.num_classes or 0
     source = Records(records, name, channels, count, classes or names)
     source.rules = rules
     if height and width and len(source) * height * width * channels <= sources.MEMORY_LIMIT:
@@ -285,7 +287,7 @@ def open_split(
 class _Chosen:
     """Some of the records of a TFDS data source, with other labels."""
 
-    records: Sequence[dict]
+    records: Any  # a TFDS data source
     rows: Sequence[int]  # the records to take
     labels_of: np.ndarray  # (K,) int32, the labels to give for the labels in the records
 

@@ -206,7 +206,7 @@ def _on_tpu() -> bool:
     # TPU_PROCESS_BOUNDS=1,1,1 makes one host of a slice a slice of its own.
     alone = os.environ.get('TPU_PROCESS_BOUNDS', os.environ.get('TPU_HOST_BOUNDS')) == '1,1,1'
     return (
-        clusters.cloud_tpu_cluster.running_in_cloud_tpu_vm
+        clusters.cloud_tpu_cluster.running_in_cloud_tpu_vm  # pyright: ignore[reportPrivateImportUsage]
         and not alone
         and (not platforms or 'tpu' in platforms.split(','))
     )

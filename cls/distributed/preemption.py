@@ -44,7 +44,7 @@ class Preemption:
         self._signal: int | None = None
         self._something_to_save = False
         self._nothing = signals.NOTHING_YET
-        self._peers = agreement.peers
+        self._peers: Any = agreement.peers  # None: this process is the run
         # With several processes: calls of `due` so far; whether process 0 has asked for their
         # number; the call at which to stop.
         self._calls, self._asked, self._last = 0, False, None
@@ -142,8 +142,8 @@ class Preemption:
             elif what == 'calls':
                 self._answers[sender] = message['calls']
                 if len(self._answers) == self._peers.count:
-                    calls = self._answers.values()
-                    last = None if None in calls else max(calls) + 1
+                    calls = [count for count in self._answers.values() if count is not None]
+                    last = max(calls) + 1 if len(calls) == len(self._answers) else None
                     self._peers.signal({'what': 'stop', 'last': last})
                     self._stop(last)
             elif what == 'stop':

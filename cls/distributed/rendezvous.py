@@ -290,10 +290,10 @@ class _Meeting:
 
 def _parsed_hello(text: bytes) -> tuple[int, int, str]:
     hello = parsed(text)
-    values = hello.get('index'), hello.get('count'), hello.get('host')
-    if len(hello) != 3 or [type(value) for value in values] != [int, int, str]:
-        raise Violation(f'fields {sorted(hello)}'[:200])
-    return values
+    index, count, host = (hello.get(name) for name in ('index', 'count', 'host'))
+    if len(hello) == 3 and type(index) is int and type(count) is int and type(host) is str:
+        return index, count, host
+    raise Violation(f'fields {sorted(hello)}'[:200])
 
 
 # ------------------------------------------------------------------------------------------------

@@ -84,11 +84,11 @@ def per_class(predictions: Predictions, names: Sequence[str] = ()) -> list[dict[
     hits = np.bincount(predictions.labels, correct, minlength=classes)
     return [
         {
-            'class': names[i] if i < len(names) else int(i),
+            'class': names[i] if i < len(names) else i,
             'images': int(images[i]),
             'top1': 100 * hits[i] / images[i],
         }
-        for i in np.flatnonzero(images)
+        for i in np.flatnonzero(images).tolist()
     ]
 
 

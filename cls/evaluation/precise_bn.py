@@ -57,8 +57,8 @@ def with_precise_statistics(
         batch = meshes.put_batch(next(batches), sharding)
         batch_key = jax.random.fold_in(key, index)
         trees.append(jax.device_get(moments_step(gathered, batch, step, batch_key)))
-    moments = [traverse_util.flatten_dict(tree) for tree in trees]
-    flat = traverse_util.flatten_dict(weights['batch_stats'])
+    moments: list[Any] = [traverse_util.flatten_dict(tree) for tree in trees]
+    flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(weights['batch_stats'])
     exact = {
         path: meshes.put(pooled(moments, path), x.sharding) if path in moments[0] else x
         for path, x in flat.items()
@@ -73,8 +73,11 @@ def pooled(moments: list[Moments], path: tuple[str, ...]) -> np.ndarray:
       moments: for each batch, path -> one array (C,) for each time that the norm was used.
       path: of a norm, with 'mean' or 'var' as its leaf.
     """
-    means = np.float64([mean for batch in moments for mean in batch[*path[:-1], 'mean']])
+
+    def of_all(leaf: str) -> np.ndarray:
+        return np.asarray([x for batch in moments for x in batch[*path[:-1], leaf]], np.float64)
+
+    means = of_all('mean')
     if path[-1] == 'mean':
-        return np.float32(means.mean(0))
-    variances = np.float64([var for batch in moments for var in batch[*path[:-1], 'var']])
-    return np.float32(variances.mean(0) + means.var(0))
+        return means.mean(0).astype(np.float32)
+    return (of_all('var').mean(0) + means.var(0)).astype(np.float32)

@@ -15,6 +15,7 @@ from cls.models.registry import features as features
 from cls.models.registry import fields as fields
 from cls.models.registry import flax_norms as flax_norms
 from cls.models.registry import is_known as is_known
+from cls.models.registry import is_supernet as is_supernet
 from cls.models.registry import names as names
 from cls.models.registry import origin as origin
 from cls.models.registry import register as register

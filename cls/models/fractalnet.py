@@ -75,9 +75,11 @@ def live_inputs(
 def join(inputs: Sequence[jax.Array], live: jax.Array | None = None) -> jax.Array:
     """Returns the mean of those of some (N, H, W, C) that are `live`; None: of all."""
     if live is None:
-        return sum(inputs) / len(inputs)
+        total: Any = sum(inputs)
+        return total / len(inputs)
     parts = live / live.sum()
-    return sum(parts[i].astype(x.dtype) * x for i, x in enumerate(inputs))
+    mean: Any = sum(parts[i].astype(x.dtype) * x for i, x in enumerate(inputs))
+    return mean
 
 
 def same(x: jax.Array) -> jax.Array:

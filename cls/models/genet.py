@@ -111,7 +111,7 @@ class Stage(nn.Module):
         node = functools.partial(ConvNorm, self.width, conv=self.conv, norm=self.norm)
         states = {0: node(window=self.input_window, name='node0')(x)}
         for i, sources in graph(self.code).items():
-            total = sum(states[source] for source in sources)
+            total: Any = sum(states[source] for source in sources)
             states[i] = node(window=3, name=f'node{i}')(total)
         return states[max(states)]
 

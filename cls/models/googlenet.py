@@ -115,7 +115,7 @@ class AuxiliaryHead(nn.Module):
         return self.dense(self.num_classes, name='fc2')(self.dropout(x))
 
 
-def _no_norm(name: str) -> Callable[[jax.Array], jax.Array]:
+def _no_norm(name: str) -> Any:
     """Returns the identity, in place of batch normalization."""
     return lambda x: x
 

@@ -113,7 +113,7 @@ class Genotype:
     @property
     def num_layers(self) -> int:
         """Number of primitives in the cell, with every motif expanded."""
-        counts = dict.fromkeys(PRIMITIVES, 1)
+        counts: dict[str, int] = dict.fromkeys(PRIMITIVES, 1)
         for motifs in self.levels:
             sums = [sum(counts.get(op, 0) for op in motif.edges) for motif in motifs]
             counts = {f'motif{i + 1}': total for i, total in enumerate(sums)}
@@ -185,7 +185,7 @@ class Assembled(nn.Module):
         return x
 
     def _apply(self, x, i, j, op):
-        name, make = f'edge{i}_{j}', {'conv': self.conv, 'norm': self.norm}
+        name, make = f'edge{i}_{j}', dict[str, Any](conv=self.conv, norm=self.norm)
         if self.level > 2:
             return Assembled(self.genotype, self.level - 1, op, self.features, **make, name=name)(x)
         if op == 'conv_1x1':

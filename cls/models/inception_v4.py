@@ -121,7 +121,7 @@ class InceptionV4(nn.Module):
         x, index = images, 0
         for stage, blocks in stages.items():
             for block in blocks:
-                make = unit if isinstance(block, Unit) else functools.partial(Mixed, unit=unit)
+                make: Any = unit if isinstance(block, Unit) else functools.partial(Mixed, unit=unit)
                 x = make(block, name=f'features.{index}')(x)
                 index += 1
             self.sow('intermediates', stage, x)

@@ -113,7 +113,7 @@ class AttentionModule(nn.Module):
         for i in range(self.depth, 0, -1):
             mask = units(mask, self.between, f'up{i}_')
             above = levels[i - 1]
-            mask = bilinear(mask, above.shape[1:3])
+            mask = bilinear(mask, (above.shape[1], above.shape[2]))
             if i > 1:
                 skip = units(above, 1, f'skip{i}_')
                 mask = mask + (skip if self.resnext else skip + above)

@@ -178,8 +178,11 @@ class SEBNInception(nn.Module):
         x = ConvNorm(192, 3, conv, norm, name='conv2')(x)
         x = max_pool(x, 3, 2, ceil_mode=True)
         self.sow('intermediates', 'stem', x)
+        inception: Any = functools.partial(
+            InceptionModule, reduction=self.reduction, conv=conv, norm=norm
+        )
         for name, module in INCEPTION.items():
-            x = InceptionModule(*module, self.reduction, conv, norm, name=f'inception_{name}')(x)
+            x = inception(*module, name=f'inception_{name}')(x)
             if name in ('3b', '4d', '5b'):
                 self.sow('intermediates', f'stage{int(name[0]) - 2}', x)
         return residual.head(self, x, name='classifier')

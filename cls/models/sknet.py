@@ -74,7 +74,8 @@ class SelectiveKernel(nn.Module):
         z = nn.relu(self.norm(name='attn.bn')(small(self.fused, name='attn.fc_reduce')(z)))
         z = small(len(kernels) * self.features, name='attn.fc_select')(z)
         choice = nn.softmax(z.reshape(len(z), 1, 1, len(kernels), self.features), axis=-2)
-        return sum(kernel * choice[..., i, :] for i, kernel in enumerate(kernels))
+        selected: Any = sum(kernel * choice[..., i, :] for i, kernel in enumerate(kernels))
+        return selected
 
 
 class SelectiveBottleneck(nn.Module):
@@ -91,7 +92,7 @@ class SelectiveBottleneck(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (N, H, W, C) to (N, H', W', 4 * width)."""
-        parts = {'conv': self.conv, 'norm': self.norm}
+        parts: dict[str, Any] = {'conv': self.conv, 'norm': self.norm}
         inner = 2 * self.width
         y = ConvNorm(inner, 1, **parts, name='conv1')(x)
         y = self.kernel(inner, self.strides, **parts, name='conv2')(y)

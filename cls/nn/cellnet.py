@@ -3,7 +3,7 @@
 A stem of one convolution, on ImageNet followed by two reduction cells; three stacks of cells, each
 with twice the channels and half the resolution of the previous one; the mean over all pixels and a
 linear classifier; in training, an auxiliary head on the last cell before the second reduction.
-After the TensorFlow code of NASNet (slim/nets/nasnet), the base of the code of the other two.
+After the TensorFlow code of NASNet (slim/nets/nasnet), the base of that of the other two.
 """
 
 import dataclasses
@@ -108,7 +108,7 @@ class CellNet(nn.Module):
 
         strides, padding = (1, 'SAME') if self.cifar else (2, 'VALID')
         x = conv(self.stem_filters, 3, strides, padding=padding, name='stem.conv0')(images)
-        outputs = [None, norm(name='stem.conv0_bn')(x)]
+        outputs: list[Any] = [None, norm(name='stem.conv0_bn')(x)]
 
         def append(step: Step) -> None:
             cell = Cell(step.spec, step.features, step.strides, conv, norm, name=step.name)

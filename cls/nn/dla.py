@@ -4,6 +4,7 @@ Names are the authors' and timm's: tree1, tree2, project.0, project.1, root.conv
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -37,7 +38,7 @@ class Tree(nn.Module):
         bottom = max_pool(x, self.strides, self.strides, ceil_mode=True) if self.strides > 1 else x
         children = (*children, bottom) if self.level_root else children
         if self.levels > 1:
-            parts = {'block': self.block, 'conv': self.conv, 'norm': self.norm}
+            parts: dict[str, Any] = {'block': self.block, 'conv': self.conv, 'norm': self.norm}
             subtree = (self.levels - 1, self.features)
             first = Tree(*subtree, self.strides, **parts, name='tree1')(x)
             return Tree(*subtree, 1, **parts, name='tree2')(first, (*children, first))

@@ -20,15 +20,16 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 
 def pair(size: Size) -> tuple[int, int]:
     """Returns (height, width) of a size that is one number or two."""
-    return (size, size) if isinstance(size, int) else tuple(size)
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
 
 
 def explicit_padding(
     padding: Padding,
     size: Sequence[int],
-    window: tuple[int, int],
-    strides: tuple[int, int],
-    dilation: tuple[int, int] = (1, 1),
+    window: Sequence[int],
+    strides: Sequence[int],
+    dilation: Sequence[int] = (1, 1),
 ) -> Pads:
     """Returns ((top, bottom), (left, right)) in pixels for a convention of padding.
 
@@ -41,23 +42,19 @@ def explicit_padding(
     """
     extent = tuple(d * (k - 1) + 1 for d, k in zip(dilation, window, strict=True))
     if padding is None:
-        return tuple(((e - 1) // 2, (e - 1) // 2) for e in extent)
-    if isinstance(padding, str):
-        return tuple(lax.padtype_to_pads(size, extent, strides, padding))
-    if isinstance(padding, int):
-        return ((padding, padding), (padding, padding))
-    height, width = padding
-    return (
-        (height, height) if isinstance(height, int) else tuple(height),
-        (width, width) if isinstance(width, int) else tuple(width),
-    )
+        height, width = ((e - 1) // 2 for e in extent)
+    elif isinstance(padding, str):
+        height, width = lax.padtype_to_pads(size, extent, strides, padding)
+    else:
+        height, width = (padding, padding) if isinstance(padding, int) else padding
+    return pair(height), pair(width)
 
 
 def pooling_padding(
     padding: Padding,
     size: Sequence[int],
-    window: tuple[int, int],
-    strides: tuple[int, int],
+    window: Sequence[int],
+    strides: Sequence[int],
     ceil_mode: bool,
 ) -> Pads:
     """Returns `explicit_padding`, extended at the bottom and right for `ceil_mode`.

@@ -1,4 +1,8 @@
-"""Pooling over windows."""
+"""Pooling over windows and bins.
+
+Paddings are named by their convention (`cls.nn.padding`). Programs for TPU and GPU contain XLA's
+window reductions; on CPU, `cls.nn.cpu.pool` replaces them by faster forms with the same results.
+"""
 
 from collections.abc import Callable
 
@@ -19,15 +23,17 @@ def max_pool(
     padding: Padding = 'VALID',
     ceil_mode: bool = False,
 ) -> jax.Array:
-    """Maximum over windows of (N, H, W, C); padding never wins.
+    """Returns the maxima (N, H', W', C) over windows of images; padding never wins.
+
+    The gradient of a window goes to its first maximum.
 
     Args:
       images: (N, H, W, C).
-      window: height and width.
-      strides: in height and width.
-      padding: see cls.nn.padding.
-      ceil_mode: a last window that starts inside the image counts though it overhangs (Caffe and
-        PyTorch's ceil_mode).
+      window: one number, or (height, width).
+      strides: as `window`.
+      padding: the convention, see `cls.nn.padding`.
+      ceil_mode: whether a last window counts that starts inside the image and overhangs it (Caffe,
+        and PyTorch's ceil_mode).
     """
     window, strides = pair(window), pair(strides)
     pads = pooling_padding(padding, images.shape[1:3], window, strides, ceil_mode)
@@ -44,16 +50,16 @@ def avg_pool(
     ceil_mode: bool = False,
     count_padding: bool = False,
 ) -> jax.Array:
-    """Mean over windows of (N, H, W, C).
+    """Returns the means (N, H', W', C) over windows of images.
 
     Args:
       images: (N, H, W, C).
-      window: height and width.
-      strides: in height and width.
-      padding: see cls.nn.padding.
-      ceil_mode: as for `max_pool`.
-      count_padding: padded zeros count in the mean (PyTorch's default); otherwise the mean is over
-        the pixels of the image alone (TensorFlow). The overhang of ceil_mode never counts.
+      window: one number, or (height, width).
+      strides: as `window`.
+      padding: the convention, see `cls.nn.padding`.
+      ceil_mode: as in `max_pool`.
+      count_padding: whether padded zeros count in the mean (PyTorch's default) or only pixels of
+        the image (TensorFlow). The overhang of ceil_mode never counts.
     """
     window, strides = pair(window), pair(strides)
     size = images.shape[1:3]
@@ -70,23 +76,25 @@ def avg_pool(
 
 
 def adaptive_avg_pool(images: jax.Array, size: int) -> jax.Array:
-    """Mean over size x size bins of (N, H, W, C), whatever H and W: (N, size, size, C).
+    """Returns the means over size x size bins of images (N, H, W, C): (N, size, size, C).
 
-    Bin i goes from floor(i n / size) to ceil((i + 1) n / size), as PyTorch's adaptive pools and
-    spatial pyramid pooling (He et al. 2014, 1406.4729) have it; neighbours may share a pixel.
+    Bin i goes from floor(i n / size) to ceil((i + 1) n / size), as in PyTorch's adaptive pools and
+    in spatial pyramid pooling (He et al. 2014, 1406.4729). Adjacent bins may share a pixel.
     """
     return _by_bins(_by_bins(images, size, 1, jnp.mean), size, 2, jnp.mean)
 
 
 def adaptive_max_pool(images: jax.Array, size: int) -> jax.Array:
-    """Maximum over the bins of `adaptive_avg_pool`."""
+    """Returns the maxima over the bins of `adaptive_avg_pool`, (N, size, size, C)."""
     return _by_bins(_by_bins(images, size, 1, jnp.max), size, 2, jnp.max)
 
 
 def over_windows(
     images: jax.Array, size: Size, function: Callable[[jax.Array], jax.Array]
 ) -> jax.Array:
-    """What a function gives for each window of (N, H, W, C), at stride 1.
+    """Returns the values of a function on all windows of images, at stride 1.
+
+    Raises ValueError for windows larger than the images.
 
     Args:
       images: (N, H, W, C).
@@ -119,7 +127,7 @@ def _by_bins(images, size, axis, reduce):
 
 
 def _counts(size, window, stride, pad, counted) -> list[int]:
-    """How many countable pixels each window covers along one axis."""
+    """Returns the number of pixels that count in each window along one axis."""
     low, high = -counted[0], size + counted[1]
     outputs = (size + sum(pad) - window) // stride + 1
     starts = (i * stride - pad[0] for i in range(outputs))

@@ -41,7 +41,7 @@ def newest_whole(folder: Path) -> Iterator[Path | None]:
     with contextlib.ExitStack() as stack:
         step, problems = newest_step(folder)
         if step is None and problems:
-            log.warning('%s has no checkpoint that is whole: %s.', folder, problems)
+            log.warning('%s has no undamaged checkpoint: %s.', folder, problems)
         elif problems:
             log.warning('taking checkpoint %s of %s: %s.', step, folder, problems)
         yield None if step is None else stack.enter_context(readable(folder / str(step)))

@@ -55,7 +55,7 @@ class TimeLedger:
         now = time.perf_counter()
         self._bucket, self._since = 'start', now if began is None else began
         self._began_at = time.time() - (now - self._since)
-        self._own = dict.fromkeys(BUCKETS, 0.0)
+        self._own: dict[str, float] = dict.fromkeys(BUCKETS, 0.0)
         self._lock = threading.Lock()  # against a reader in another thread
         self._earlier: Record = {}
         self.due = threading.Event()  # set: the ledger is to be written

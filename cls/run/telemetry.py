@@ -80,7 +80,7 @@ class Metrics:
             if self._file.write(line) == len(line):
                 return
         except OSError as error:
-            number = error.errno
+            number = error.errno or number
         with contextlib.suppress(OSError):
             self._file.truncate(before.st_size)
         raise OSError(number, os.strerror(number), self._file.name)

@@ -27,6 +27,8 @@ with _hidden('boto3', 'google.cloud.storage'):
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto import event_pb2
 
+_proto: Any = event_pb2  # its classes are made when it is imported
+
 
 class Board:
     """TensorBoard's file of events.
@@ -40,7 +42,7 @@ class Board:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._file = EventsWriter(str(folder / 'events'))
-        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        start = _proto.SessionLog(status=_proto.SessionLog.START)
         self._add(step=step + 1, session_log=start)
         self._file.flush()
 
@@ -54,7 +56,7 @@ class Board:
             raise OSError(error.errno, error.strerror, str(self._folder)) from error
 
     def _add(self, **fields: Any) -> None:
-        self._file.write_event(event_pb2.Event(wall_time=time.time(), **fields))
+        self._file.write_event(_proto.Event(wall_time=time.time(), **fields))
 
     def close(self) -> None:
         """Closes the file."""

@@ -41,7 +41,7 @@ class Curves:
 
     name: str
     scores: np.ndarray
-    random: np.ndarray | None = None  # the same of random search, seed by seed
+    random: Any = None  # the same of random search, seed by seed; None: not compared
     group: str = ''  # shared by curves with the same random search
 
 
@@ -53,7 +53,8 @@ def compare(specs: Sequence[str], overrides: Overrides, seeds: int) -> list[Curv
     check(specs, overrides)
     groups = {spec: group(load(spec, overrides, False)) for spec in specs}
     results = with_random(best_of_search, groups, overrides, seeds)
-    return [Curves(title(spec), *map(np.stack, results[spec]), groups[spec]) for spec in specs]
+    stacked = {spec: [np.stack(scores) for scores in results[spec]] for spec in specs}
+    return [Curves(title(spec), *stacked[spec], group=groups[spec]) for spec in specs]  # pyright: ignore[reportCallIssue]
 
 
 def check(specs: Sequence[str], overrides: Overrides) -> None:
@@ -78,7 +79,7 @@ def with_random(
       seeds: their number.
       *more: further arguments.
     """
-    first = {of: spec for spec, of in reversed(groups.items())}
+    first = {of: spec for spec, of in reversed(list(groups.items()))}
     jobs = [(spec, False) for spec in groups] + [(spec, True) for spec in first.values()]
     chunks = [range(i, min(i + CHUNK, seeds)) for i in range(0, seeds, CHUNK)]
     tasks = [(function, job, overrides, chunk, more) for job in jobs for chunk in chunks]
@@ -209,19 +210,21 @@ def paired(ours: np.ndarray, random: np.ndarray) -> dict[str, Any]:
     """Returns the comparison of (seeds,) numbers with those of random search, seed by seed."""
     difference = ours - random
     same = not difference.any()  # the test is undefined
+    test: Any = None if same else stats.wilcoxon(difference)
     return {
         'seeds': len(difference),
         'difference': float(difference.mean()),
         'standard_error': float(difference.std(ddof=1) / len(difference) ** 0.5),
         'better': float((difference > 0).mean()),
         'equal': float((difference == 0).mean()),
-        'p': 1.0 if same else float(stats.wilcoxon(difference).pvalue),
+        'p': 1.0 if same else float(test.pvalue),
         'last': ours.tolist(),
         'random_last': random.tolist(),
     }
 
 
 def shown_points(evaluations: int) -> list[int]:
+    """Returns the numbers of evaluations that the table of a search shows."""
     return [p for p in POINTS if 50 <= p < evaluations or p < evaluations < 50] + [evaluations]
 
 
@@ -260,7 +263,7 @@ def compare_fronts(
         raise UserError(f'the objectives have several targets, {targets}: one table is of one.')
     groups = {spec: front_group(config) for spec, config in loaded.items()}
     results = with_random(front_of, groups, overrides, seeds, tuple(exponents))
-    return [Fronts(title(spec), *targets, *results[spec], groups[spec]) for spec in specs]
+    return [Fronts(title(spec), *targets, *results[spec], groups[spec]) for spec in specs]  # pyright: ignore[reportCallIssue]
 
 
 def front_group(config: ConfigDict) -> str:

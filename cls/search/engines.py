@@ -141,7 +141,7 @@ def _core_shares(workers: int) -> list[set[int]]:
 @contextlib.contextmanager
 def _ray(spec: EngineSpec, evaluate: Evaluate) -> Iterator[Submit]:
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise UserError(
             "config.search.engine is 'ray', which is not installed: pip install 'ray>=2.40,<3', "

@@ -79,16 +79,23 @@ class SearchSpec:
         search, mistakes = config.search, Mistakes()
         attempt, create = mistakes.attempt, registry.create
         attempt(defaults.check, config)
-        space = attempt(create, 'space', search.space)
+        space: Any = attempt(create, 'space', search.space)
         objective = attempt(create, 'objective', search.objective)
         engine = attempt(EngineSpec.from_config, search)
-        searcher = evaluate = None
+        searcher: Any = None
+        evaluate: Any = None
         if space is not None:
             searcher = attempt(create, 'searcher', search.searcher, space, config.seed)
             evaluate = attempt(create, 'evaluator', search.evaluator, space, config)
         mistakes.refuse()
         return cls(
-            space, searcher, objective, evaluate, engine, search.evaluations, search.synchronous
+            space,  # pyright: ignore[reportArgumentType]
+            searcher,
+            objective,
+            evaluate,
+            engine,
+            search.evaluations,
+            search.synchronous,
         )
 
 

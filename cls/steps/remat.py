@@ -65,7 +65,7 @@ def apply(
     captured = set(blocks(variables['params'])) if remat == 'block' else ()
 
     def forward(variables, images, arrays):
-        logits, updated = model.apply(
+        result: Any = model.apply(
             variables,
             images,
             train=True,
@@ -73,6 +73,7 @@ def apply(
             capture_intermediates=lambda module, _: module.path in captured,
             **arrays,
         )
+        logits, updated = result
         ends = updated.pop('intermediates', {})
         ends.pop('pre_logits', None)
         return (logits, updated), ends

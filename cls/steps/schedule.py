@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -84,7 +85,7 @@ def check_warmup(config: Any, schedule: ScheduleSpec) -> None:
         )
 
 
-def make_schedule(spec: ScheduleSpec) -> optax.Schedule:
+def make_schedule(spec: ScheduleSpec) -> Callable[[Any], jax.Array]:
     """Returns the learning rate as a function of the step: int or int array -> float32 scalar.
 
     The warm-up of W steps is linear: warmup_init at step 0, lr at step W. It replaces the first W
@@ -94,7 +95,7 @@ def make_schedule(spec: ScheduleSpec) -> optax.Schedule:
     `total` (end * lr); the last step taken is total - 1, and later ones stay at end * lr. A run as
     long as its warm-up has no step after it.
     """
-    rule = SCHEDULES[spec.name](spec)
+    rule: Callable[[Any], Any] = SCHEDULES[spec.name](spec)
     ramp = optax.linear_schedule(spec.warmup_init, spec.lr, spec.warmup)
 
     def rate(step):
@@ -136,7 +137,7 @@ def _step(spec: ScheduleSpec) -> optax.Schedule:
     return optax.piecewise_constant_schedule(spec.lr, dict.fromkeys(spec.milestones, spec.gamma))
 
 
-def _exponential(spec: ScheduleSpec) -> optax.Schedule:
+def _exponential(spec: ScheduleSpec) -> Callable[[Any], Any]:
     """lr * gamma ** (step / every), with the exponent rounded down if staircase.
 
     Not optax.exponential_decay: its staircase takes the floor of a float32 quotient, which XLA
@@ -144,7 +145,7 @@ def _exponential(spec: ScheduleSpec) -> optax.Schedule:
     """
     lr, gamma, every = spec.lr, spec.gamma, spec.every
     if spec.staircase:
-        return lambda step: lr * jnp.power(gamma, jnp.asarray(step // every, jnp.float32))
+        return lambda step: lr * jnp.power(gamma, jnp.asarray(step // every, jnp.float32))  # pyright: ignore[reportOperatorIssue]
     return lambda step: lr * jnp.power(gamma, step / every)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from cls.errors import UserError
@@ -23,7 +23,7 @@ AXES = ('data', 'fsdp')
 MIN_SPLIT = 2**14
 
 
-def make_mesh(fsdp: int, devices: list[jax.Device] | None = None) -> Mesh:
+def make_mesh(fsdp: int, devices: list[Any] | None = None) -> Mesh:
     """Returns the (data, fsdp) mesh of all devices, or of some.
 
     Raises UserError when the number of devices is not a multiple of `fsdp`.
@@ -43,12 +43,12 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(AXES))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Returns the sharding of arrays that are whole on every device."""
     return NamedSharding(mesh, P())
 
 
-def state_shardings(state: Any, mesh: Mesh) -> Any:
+def state_shardings(state: Any, mesh: Mesh | AbstractMesh) -> Any:
     """Returns the shardings of a state: the largest axis that `fsdp` divides is split along it.
 
     Small arrays are replicated.
@@ -65,7 +65,7 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
     return jax.tree.map(sharding, state)
 
 
-def gathered(params: Any, mesh: Mesh) -> Any:
+def gathered(params: Any, mesh: Mesh | AbstractMesh) -> Any:
     """Returns parameters whole on every device, inside of a compiled step.
 
     Their gradients are sharded as the parameters are: summed over the devices by reduce-scatter

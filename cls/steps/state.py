@@ -12,12 +12,12 @@ from flax import struct
 class TrainState(struct.PyTreeNode):
     """The state of training. Every leaf is an array."""
 
-    step: jax.Array  # steps taken, int32
+    step: Any  # steps taken, int32
     params: Any
     batch_stats: Any
     opt_state: Any
     ema: Any  # {'params': ..., 'batch_stats': ...}, averaged over steps, or None
-    rng: jax.Array  # key data, uint32; never changes: a step folds its number in
+    rng: Any  # key data, uint32; never changes: a step folds its number in
 
     def variables(self) -> dict[str, Any]:
         """Returns the variables for `model.apply`."""

@@ -1,4 +1,4 @@
-"""The interface that a supernet fills: a network that holds a whole search space.
+"""The interface that a supernet fills: a network that contains a complete search space.
 
 Its training differs from that of another network in the update rule, in the step and in the result.
 cls.search.supernets fills the interface, and registers itself here when it is imported; nothing
@@ -26,6 +26,7 @@ class Supernet(Protocol):
           rule: (params, **changed fields of config.optim) -> the Optax rule of config.optim.
           params: of the supernet, or their shapes.
         """
+        ...
 
     def make_train_step(
         self, model: nn.Module, optimizer: Any, recipe: Recipe, batch_sharding: NamedSharding
@@ -34,9 +35,11 @@ class Supernet(Protocol):
 
         The batch has a second one under 'valid', as large, from which the architecture learns.
         """
+        ...
 
     def finish(self, params: Any, workdir: Any) -> dict[str, Any]:
         """Writes the derived architecture into the run folder; returns its fields of the result."""
+        ...
 
 
 class Create(Protocol):
@@ -57,6 +60,7 @@ class Create(Protocol):
           image_shape: height, width and channels of the images.
           to_steps: duration of the config -> steps.
         """
+        ...
 
 
 _registered: list[Create] = []

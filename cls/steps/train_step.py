@@ -284,8 +284,8 @@ def make_logits_step(
     def logits_step(variables: Any, batch: Batch):
         images = recipe.normalize(batch['image'])
         views = (images, images[:, :, ::-1]) if mirrored else (images,)
-        logits = jnp.stack([model.apply(variables, x, train=False) for x in views])
-        return logits, batch['label'], batch['index']
+        logits: list[Any] = [model.apply(variables, x, train=False) for x in views]
+        return jnp.stack(logits), batch['label'], batch['index']
 
     return logits_step
 
@@ -300,7 +300,7 @@ def make_eval_step(
 
     def eval_step(variables: Any, batch: Batch) -> dict[str, jax.Array]:
         images = recipe.normalize(batch['image'])
-        logits = model.apply(variables, images, train=False)
+        logits: Any = model.apply(variables, images, train=False)
         labels, mask = batch['label'], batch['mask']
         chex.assert_rank((logits, labels), (2, 1))
         chex.assert_equal_shape((labels, mask))
@@ -330,13 +330,14 @@ def make_moments_step(
         _, net_key = jax.random.split(key)
         images, _ = augmented(recipe, batch, key, model)
         progress = jnp.minimum(step / recipe.total_steps, 1.0)
+        extra: dict[str, Any] = {'progress': progress} if takes_progress else {}
         _, updated = model.apply(
             variables,
             images if recipe.augment.active else recipe.normalize(images),
             train=True,
             mutable=['batch_stats', 'aux_logits', 'penalties', 'moments'],
             rngs={'dropout': net_key},
-            **({'progress': progress} if takes_progress else {}),
+            **extra,
         )
         return updated['moments']
 

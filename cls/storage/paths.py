@@ -60,13 +60,14 @@ def path(text: str | os.PathLike) -> Path:
     _settle(scheme)
     from etils import epath
 
-    return epath.Path(text.rstrip('/'))
+    remote: Any = epath.Path(text.rstrip('/'))  # not a Path for a type checker
+    return remote
 
 
 @functools.cache
 def _settle(scheme: str) -> None:
     """Turns off the cache of listings: other programs, and TensorStore, write to the store too."""
-    import fsspec
+    import fsspec.config
 
     fsspec.config.conf.setdefault(scheme, {}).setdefault('use_listings_cache', False)
 
@@ -279,6 +280,7 @@ def _is_abandoned(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def only_one(lock: Path) -> Iterator[None]:
+    """A context that one process at a time is in; the others wait."""
     with lock.open('w') as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

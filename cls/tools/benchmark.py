@@ -1,4 +1,6 @@
-"""Measures speed: python -m cls.tools.benchmark --model NAME --batch N [--loop], --layers, --input
+"""Measures the speed of training steps, layers and input pipelines.
+
+python -m cls.tools.benchmark --model NAME --batch N [--loop], --layers, --input
 
 Prints images per second of the bare jitted step on a batch that lies on the devices; with --loop,
 in the same run and by turns, also of the training loop proper, with its data pipeline (synthetic
@@ -27,7 +29,7 @@ from cls.distributed.preemption import Preemption
 from cls.errors import UserError
 from cls.nn.conv import conv
 from cls.nn.pool import max_pool
-from cls.recipes import common
+from cls.recipes import common  # pyright: ignore[reportAttributeAccessIssue]
 from cls.run.checkpoint import Checkpoints
 from cls.run.goodput import TimeLedger
 from cls.run.telemetry import Metrics, Progress

@@ -1,4 +1,6 @@
-"""Measures input pipelines: python -m cls.tools.benchmark --input FOLDER|digits|cifar-like
+"""Measures the speed of input pipelines, side by side with those of other libraries.
+
+python -m cls.tools.benchmark --input FOLDER|digits|cifar-like
 
 FOLDER holds images, at any depth. Decoding, a random part of them resized to 224 pixels
 (Inception's crop) and flips are timed on all cores: ours, as the trainer is fed, and beside it what
@@ -30,7 +32,7 @@ import numpy as np
 from cls.data import folders, pipeline
 from cls.data.spec import DataSpec
 from cls.errors import UserError
-from cls.recipes import common
+from cls.recipes import common  # pyright: ignore[reportAttributeAccessIssue]
 from cls.run.goodput import TimeLedger
 from cls.run.telemetry import write_json
 from cls.search import supernets  # noqa: F401  registers networks and trainings
@@ -97,7 +99,7 @@ def _images_per_second(args: argparse.Namespace) -> dict[str, float]:
         ratios[name] = statistics.median(mine / other for mine, other in pairs)
         print(f'ours like {name} / {name}: {ratios[name]:.2f}')
     if ratios:
-        result['ratio_to_best_peer'] = ratios[max(ratios, key=result.get)]
+        result['ratio_to_best_peer'] = ratios[max(ratios, key=lambda name: result[name])]
     return result
 
 
@@ -138,7 +140,7 @@ def _peer(command: list[str]) -> Iterator[Timed]:
         except OSError as error:
             raise UserError(f'{command[0]} cannot be run: {error.strerror}.') from error
         try:
-            if process.stdout.readline() != 'ready\n':
+            if process.stdout.readline() != 'ready\n':  # pyright: ignore[reportOptionalMemberAccess]
                 said.seek(0)
                 last = said.read().strip().splitlines()[-1:]
                 raise UserError(f'{" ".join(command[:2])} ended with: {"".join(last)}')
@@ -146,7 +148,7 @@ def _peer(command: list[str]) -> Iterator[Timed]:
             def timed(skip: int, count: int) -> float:
                 os.killpg(process.pid, signal.SIGCONT)
                 print(skip, count, file=process.stdin, flush=True)
-                seconds = float(process.stdout.readline())
+                seconds = float(process.stdout.readline())  # pyright: ignore[reportOptionalMemberAccess]
                 os.killpg(process.pid, signal.SIGSTOP)
                 return seconds
 

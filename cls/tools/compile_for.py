@@ -177,7 +177,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
 # --------------------------------------------------------------------------------- the measurement
 
 
-def measure(config: ConfigDict, devices: Sequence[jax.Device]) -> Report:
+def measure(config: ConfigDict, devices: Sequence[Any]) -> Report:
     """Compiles the train step of a config for devices, which need not be there, and reads it.
 
     Of a run with images of several sizes it is the step on the largest.
@@ -203,7 +203,7 @@ def report_of(setup: Setup) -> Report:
         'batch': setup.batch,
         'pixels': phase.size,
         'model_flops': 6.0 * setup.batch * cost.macs,
-        'quick': jax.config.jax_exec_time_optimization_effort < 0,
+        'quick': jax.config.read('jax_exec_time_optimization_effort') < 0,
     }
     begin = time.perf_counter()
     try:

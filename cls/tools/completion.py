@@ -129,7 +129,8 @@ def bash(commands: Mapping[str, Sequence[Argument]]) -> str:
         f'        {command}) words={_words(_offered(flags))} ;;'
         for command, flags in commands.items()
     ]
-    return BASH.format(commands=_words(commands), values='\n'.join(values), flags='\n'.join(flags))
+    names = _words(list(commands))
+    return BASH.format(commands=names, values='\n'.join(values), flags='\n'.join(flags))
 
 
 def zsh(commands: Mapping[str, Sequence[Argument]]) -> str:

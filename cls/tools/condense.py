@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     start()
     setup, state = evaluate.restore(config, args.workdir)
     state = jax.device_get(state)
-    net = setup.model.clone(converted=True)
+    net: Any = setup.model.clone(converted=True)
     variables = converted_variables(net, state.variables())
     averages = converted_variables(net, state.ema) if state.ema else None
     write(converted, variables, args.output, averages, load_classes(args.workdir))

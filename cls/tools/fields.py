@@ -7,20 +7,27 @@ may continue under another value.
 from pathlib import Path
 
 from cls.cli import Parser, run
-from cls.config.defaults import DURATION, FIELDS, LENGTH, SAME, Field
+from cls.config.defaults import FIELDS
+from cls.config.field import DURATION, LENGTH, SAME, Field
 from cls.tools import markdown
 
+PROG = 'python -m cls.tools.fields'
 BEGIN = '<!-- table of fields, by python -m cls.tools.fields --write configs/README.md -->'
 END = markdown.END
 HEADER = ('field', 'default', 'values', 'meaning', 'resume')
 _RESUME = {SAME: '', LENGTH: 'longer'}
 
 
-def main(argv: list[str] | None = None) -> int:
+def parser(prog: str = PROG) -> Parser:
+    """Returns the parser of the flags."""
+    flags = Parser(prog=prog, description=__doc__)
+    flags.add_argument('--write', type=Path, metavar='FILE', help='renew the table of a page')
+    return flags
+
+
+def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     """Prints or writes the table; returns the exit code."""
-    parser = Parser(prog='python -m cls.tools.fields', description=__doc__)
-    parser.add_argument('--write', type=Path, metavar='FILE', help='renew the table of a page')
-    args = parser.parse_args(argv)
+    args = parser(prog).parse_args(argv)
     if args.write:
         args.write.write_text(renewed(markdown.text_of(args.write)))
     else:

@@ -42,7 +42,7 @@ from cls.data import tfds_sets
 from cls.data.classes import wnids
 from cls.errors import UserError
 from cls.models.registry import Variant
-from cls.recipes import common
+from cls.recipes import common  # pyright: ignore[reportAttributeAccessIssue]
 from cls.run.checkpoint import Checkpoints
 from cls.run.environment import start
 from cls.run.workdir import open_run
@@ -282,9 +282,10 @@ def turn_colours(params: dict) -> None:
 
     Raises UserError when more than one layer, or none, could be the first.
     """
+    layers: dict[str, Any] = traverse_util.flatten_dict(params, sep='/')
     first = [
         layer
-        for path, layer in traverse_util.flatten_dict(params, sep='/').items()
+        for path, layer in layers.items()
         if path.endswith('/kernel') and layer.ndim == 4 and layer.shape[2] == 3
     ]
     if len(first) != 1:

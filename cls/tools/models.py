@@ -223,7 +223,7 @@ def _millions(count: int) -> str:
 def _names(names: list[str]) -> str:
     """'resnet: 18, 34, 50': the names, without the letters that all begin with."""
     common = os.path.commonprefix(names) if names[1:] else ''
-    prefix = re.match(r'.*_|[a-z]*', common)[0]
+    prefix = re.findall(r'.*_|[a-z]*', common)[0]
     shown = ', '.join(name.removeprefix(prefix) or name for name in names)
     return f'{prefix}: {shown}' if prefix else shown
 

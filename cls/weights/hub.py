@@ -237,10 +237,8 @@ def preparation(reference: str, card: Mapping[str, Any], input_size: int) -> Pre
     fields = {'mean': 'mean', 'std': 'std', 'interpolation': 'interpolation'}
     fields |= {'size': 'input_size', 'crop': field if field in told else 'crop_pct'}
     return Preparation(
-        *(
-            tuple(round(255 * x, 4) for x in cards.channels(told, name) or default)
-            for name, default in (('mean', mean), ('std', std))
-        ),
+        tuple(round(255 * x, 4) for x in cards.channels(told, 'mean') or mean),
+        tuple(round(255 * x, 4) for x in cards.channels(told, 'std') or std),
         size or input_size,
         part,
         interpolation,

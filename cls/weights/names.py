@@ -84,7 +84,10 @@ def _prefix(
         return ''
     best, *others = (prefix for prefix, names in found.items() if len(names) == most)
     for other in others:
-        same = all(np.array_equal(found[best].get(n), value) for n, value in found[other].items())
+        same = all(
+            n in found[best] and np.array_equal(found[best][n], value)
+            for n, value in found[other].items()
+        )
         if not same:
             raise UserError(
                 f'the file has the network twice, under {best!r} and {other!r}, with different '

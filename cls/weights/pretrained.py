@@ -164,14 +164,20 @@ def _auxiliary(model: nn.Module, image_shape: tuple[int, int, int]) -> frozenset
 
 def _paths(variables: Any) -> set[str]:
     weights_only = {name: variables.get(name, {}) for name in ('params', 'batch_stats')}
-    return {'/'.join(path[1:]) for path in traverse_util.flatten_dict(weights_only)}
+    return {'/'.join(path[1:]) for path in _flat(weights_only)}
+
+
+def _flat(variables: Any) -> dict[tuple[str, ...], Any]:
+    """Returns variables by their paths."""
+    flat: Any = traverse_util.flatten_dict(variables)
+    return flat
 
 
 def _trimmed(
     given: dict[str, Any], fresh: dict[str, Any], auxiliary: frozenset[str]
 ) -> tuple[dict[str, Any], list[str]]:
     """Returns (given's variables without auxiliary heads that the net lacks; their paths)."""
-    flat_given, flat_fresh = map(traverse_util.flatten_dict, (given, fresh))
+    flat_given, flat_fresh = _flat(given), _flat(fresh)
     extra = {
         path for path in flat_given.keys() - flat_fresh.keys() if '/'.join(path[1:]) in auxiliary
     }
@@ -203,7 +209,7 @@ def graft(
     Raises:
       UserError: names on one side only, or other shapes or types outside the head.
     """
-    flat_given, flat_fresh = map(traverse_util.flatten_dict, (given, fresh))
+    flat_given, flat_fresh = _flat(given), _flat(fresh)
     classifiers = {path for path in flat_fresh if '/'.join(path[1:]) in head}
     side = {path for path in flat_fresh if '/'.join(path[1:]) in auxiliary}
 
@@ -274,11 +280,7 @@ def _taken(given: Any, fresh: Any, new: list[str]) -> str:
     if not new:
         return f'{count} tensors taken, all of them'
     counts = [
-        {
-            value.shape[-1]
-            for path, value in traverse_util.flatten_dict(tree).items()
-            if '/'.join(path[1:]) == new[0]
-        }
+        {value.shape[-1] for path, value in _flat(tree).items() if '/'.join(path[1:]) == new[0]}
         for tree in (fresh, given)
     ]
     classes, others = (min(sizes, default=0) for sizes in counts)
@@ -335,7 +337,8 @@ def _arrays(checkpoint: Path) -> dict[str, Any]:
     """Returns a saved state as NumPy arrays, whatever devices it was saved on."""
     reader = ocp.PyTreeCheckpointer()
     checkpoint = checkpoint if storage.is_remote(checkpoint) else checkpoint.absolute()
-    saved = reader.metadata(checkpoint).item_metadata.tree
+    metadata: Any = reader.metadata(checkpoint)
+    saved = metadata.item_metadata.tree
     arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
     return reader.restore(checkpoint, restore_args=arguments)
 
@@ -383,7 +386,8 @@ def _warning(spec: InitSpec, mean: Any, std: Any, known_from: str) -> str:
     constants for the same images differ by as much.
     """
     count = max(map(len, (mean, std, spec.mean, spec.std)))
-    values = [np.resize(np.float64(v), count) for v in (mean, spec.mean, std, spec.std)]
+    pairs = mean, spec.mean, std, spec.std
+    values = [np.resize(np.asarray(x, np.float64), count) for x in pairs]
     near_mean = np.all(np.abs(values[0] - values[1]) <= 0.5)
     if near_mean and np.all(np.abs(values[2] - values[3]) <= 0.01 * values[2]):
         return ''

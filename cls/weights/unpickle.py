@@ -12,6 +12,9 @@ containers of plain keys; on anything else they raise. A file of a few bytes can
 much memory: nothing is reserved that is not in the file, and the instructions are counted.
 """
 
+# The annotations of pickle lack the attributes of its unpickler in Python.
+# pyright: reportAttributeAccessIssue=false
+
 import math
 import mmap
 import pickle

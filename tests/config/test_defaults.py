@@ -69,8 +69,8 @@ def test_the_trials_of_a_search_and_the_members_of_an_ensemble_are_checked_too()
 
 
 def test_defaults_are_among_what_fields_take():
-    assert not defaults.problems(defaults.base())
-    assert defaults.problems(searches.base()) == []
+    assert not defaults.mistakes(defaults.base())
+    assert defaults.mistakes(searches.base()) == {}
     for table in (defaults.FIELDS, defaults.SEARCH):
         assert all(field.doc for field in table.values())
 

@@ -1,5 +1,6 @@
 """Real runs under attack over loopback (tests/attacked.py makes the attacks), the port they listen
-on, and the token by which they know each other."""
+on, and the token by which they know each other.
+"""
 
 import argparse
 import contextlib

@@ -61,7 +61,6 @@ def plain(monkeypatch):
 
     Their replacements on CPU have separate tests.
     """
-
     monkeypatch.setattr(conv, 'conv', lowering.xla_conv)
     monkeypatch.setattr(pool, 'max_pool', lowering.xla_max_pool)
     monkeypatch.setattr(pool, 'sum_pool', lowering.xla_sum_pool)

@@ -145,7 +145,7 @@ def ones_found(sigma, repeats, **fields):
 
 @pytest.mark.sweep
 def test_aging_is_better_under_noise_alone():
-    """Measured separately (100 runs): 0.828 and 0.712 at a deviation of 0.05, 0.995 and 1 at 0"""
+    """Measured separately (100 runs): 0.828 and 0.712 at a deviation of 0.05, 0.995 and 1 at 0."""
     assert 0.80 < ones_found(0.05, 10) < 0.86
     assert ones_found(0.05, 10, remove='worst') < 0.75
     assert ones_found(0.0, 3) > 0.98

@@ -14,6 +14,7 @@ import pytest
 import table_of
 from signalled import defaults
 
+from cls.config import runs
 from cls.errors import UserError
 from cls.jobs import default_workdir
 from cls.main import main
@@ -205,7 +206,7 @@ def test_a_search_in_which_all_fails_says_why(table, tmp_path, monkeypatch):
 def test_one_process_at_a_time(table, tmp_path):
     config = table_of.config(table)
     with (
-        job.open_run(tmp_path / 'run', config),
+        job.open_run(tmp_path / 'run', runs.run_config(config)),
         pytest.raises(UserError, match='another process is running'),
     ):
         job.job(config, tmp_path / 'run')

@@ -24,8 +24,9 @@ from cls.models.registry.init import init
 from cls.nn.inverted import Genotype, blocks, scaled
 from cls.search import latency
 from cls.search.spaces.proxylessnas import ProxylessNAS as Space
-from cls.search.supernets import proxylessnas
-from cls.search.supernets.proxylessnas import Costs, ProxylessNAS, Training
+from cls.search.supernets import proxyless_paths, proxylessnas
+from cls.search.supernets.proxyless_paths import Costs
+from cls.search.supernets.proxylessnas import ProxylessNAS, Training
 from cls.setup import set_up
 from cls.steps import sharding as meshes
 from cls.steps.state import new_state
@@ -81,7 +82,7 @@ def test_the_authors_table():
     if not folder:
         pytest.skip('CLS_NASDATA, the folder with tables of trained architectures, is not set')
     cost = latency.measured(Path(folder) / 'proxyless_lut' / 'mobile_trim.yaml')
-    costs = proxylessnas.costs_of(proxylessnas.Net(), 224, 3, cost)
+    costs = proxyless_paths.costs_of(proxylessnas.Net(), 224, 3, cost)
     sums = costs.fixed + costs.candidates.sum(0)
     expected = [76.05, 136.47, 87.72, 158.95, 103.67, 191.03]  # by window, then expansion
     np.testing.assert_allclose(sums[:-1], expected, atol=0.01)
@@ -222,7 +223,7 @@ def test_draws_without_replacement():
     """The first draw follows p, the second the rest of p; a missing choice is never drawn."""
     logits = jnp.log(jnp.array([[0.5, 0.3, 0.2, 0.0]]))
     keys = jax.random.split(jax.random.key(0), 20_000)
-    pairs = np.asarray(jax.vmap(lambda key: proxylessnas.draw(key, logits, 2))(keys))[:, 0]
+    pairs = np.asarray(jax.vmap(lambda key: proxyless_paths.draw(key, logits, 2))(keys))[:, 0]
     for a, b in itertools.permutations(range(3), 2):
         p = np.exp(np.asarray(logits[0]))
         share = np.mean((pairs == (a, b)).all(1))
@@ -428,7 +429,7 @@ def test_steps():
     labels = RNG.integers(4, size=(2, 8)).astype(np.int32)
     batches = [{'image': x, 'label': y} for x, y in zip(images, labels, strict=True)]
     batch = batches[0] | {'valid': batches[1]}
-    costs = proxylessnas.costs_of(net, 8, 1, latency.multiply_adds)
+    costs = proxyless_paths.costs_of(net, 8, 1, latency.multiply_adds)
     search = Training(ProxylessNAS(every=2, reference=50.0, lr=0.1), net.space, costs, 2, 3)
 
     def rule(params):

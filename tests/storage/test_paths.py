@@ -370,17 +370,16 @@ def test_images_in_a_store_are_those_of_a_folder(s3_bucket, tmp_path):
 
     from cls.data.datasets import load
     from cls.data.folders import open_folder
-    from cls.recipes import common
+    from cls.data.spec import DataSpec
 
     rng = np.random.default_rng(0)
     for name in ('train/cat/1.png', 'train/dog/2.png', 'val/cat/3.png'):
         (tmp_path / 'd' / name).parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(tmp_path / 'd' / name), rng.integers(256, size=(4, 5, 3), dtype=np.uint8))
         paths.upload(tmp_path / 'd' / name, s3_bucket / 'd' / name)
-    config = common.base()
-    config.data.name = f'folder:{s3_bucket}/d'
+    spec = DataSpec(f'folder:{s3_bucket}/d')
     for split in ('train', 'eval'):
-        ours, theirs = load(config.data, split), open_folder(tmp_path / 'd', split)
+        ours, theirs = load(spec, split), open_folder(tmp_path / 'd', split)
         assert ours.class_names == theirs.class_names == ('cat', 'dog')
         assert len(ours) == len(theirs)
         for i in range(len(ours)):

@@ -9,6 +9,7 @@ import pickle
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def read_members(archive: Path, names: Sequence[str]) -> dict[str, bytes]:
         with tarfile.open(archive) as tar:
             for member in tar:
                 if member.isfile() and (name := Path(member.name).name) in names:
-                    found[name] = tar.extractfile(member).read()
+                    found[name] = _file(tar, member).read()
     except (EOFError, OSError, tarfile.TarError) as error:
         raise ValueError(f'{archive} is broken ({error})') from error
     if missing := [name for name in names if name not in found]:
@@ -109,8 +110,13 @@ def read_mat(file: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.moveaxis(images, 3, 0), labels % 10
 
 
+def _file(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Any:
+    """Returns the open file of a member that is one."""
+    return tar.extractfile(member)
+
+
 def tar_members(tar: tarfile.TarFile) -> Iterator[tuple[str, io.BufferedReader]]:
     """Yields (name without folders, open file) of the files in a tar, in their order."""
     for member in tar:
         if member.isfile():
-            yield Path(member.name).name, tar.extractfile(member)
+            yield Path(member.name).name, _file(tar, member)

@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin
 
 import cv2
@@ -80,7 +81,7 @@ _CIFAR_KEYS = {  # of a label, and the names of its classes and of the label in 
 }
 
 
-def _cifar(builder: tfds.core.DatasetBuilder, files: dict[str, Path]) -> dict[str, Examples]:
+def _cifar(builder: Any, files: dict[str, Path]) -> dict[str, Examples]:
     info, keys = builder._cifar_info, _CIFAR_KEYS[builder.name]
     (archive,) = files.values()
     python = 'python' in archive.name
@@ -211,7 +212,8 @@ def _url_infos(name: str) -> dict:
     root = Path(tfds.__file__).parent
     paths = (root / 'url_checksums' / f'{name}.txt', root / 'datasets' / name / 'checksums.tsv')
     (path,) = (path for path in paths if path.is_file())
-    return tfds.download.checksums.load_url_infos(path)
+    download: Any = tfds.download
+    return download.checksums.load_url_infos(path)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -234,9 +236,10 @@ def prepare(name: str, data_dir: Path, manual: Path) -> str:
         for names in RECIPES[name].files:
             if names[0] not in files:
                 files[names[0]] = download(name, names[0], data_dir / 'downloads' / name)
-        for left_over in (data_dir / name).glob(f'{tfds.core.constants.INCOMPLETE_PREFIX}*'):
+        core: Any = tfds.core
+        for left_over in (data_dir / name).glob(f'{core.constants.INCOMPLETE_PREFIX}*'):
             shutil.rmtree(left_over)
-        builder = _builder(name, data_dir, functools.partial(RECIPES[name].generate, files=files))
+        builder = _builder(name, data_dir, functools.partial(RECIPES[name].generate, files=files))  # pyright: ignore[reportCallIssue]
         try:
             builder.download_and_prepare()
         except ValueError as error:
@@ -249,9 +252,9 @@ def prepare(name: str, data_dir: Path, manual: Path) -> str:
 
 def _builder(name: str, data_dir: Path, generate: Callable) -> tfds.core.DatasetBuilder:
     """Returns TFDS's builder of a data set, with another way to its examples."""
-    base = tfds.builder_cls(name)
+    base: Any = tfds.builder_cls(name)
 
-    class Builder(base, skip_registration=True):
+    class Builder(base, skip_registration=True):  # pyright: ignore[reportGeneralTypeIssues, reportCallIssue]
         # TFDS finds what it says of a data set beside the module of its builder.
         __module__ = base.__module__
         url_infos = None  # nothing is downloaded through TFDS
@@ -261,4 +264,5 @@ def _builder(name: str, data_dir: Path, generate: Callable) -> tfds.core.Dataset
             return generate(self)
 
     Builder.name = name
-    return Builder(data_dir=data_dir, file_format='array_record')
+    create: Any = Builder
+    return create(data_dir=data_dir, file_format='array_record')

@@ -20,6 +20,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -74,7 +75,7 @@ class Variant:
     top1: float | None = None
     top5: float | None = None
     reference: str | None = None
-    renames: tuple[tuple[str, str], ...] = ()
+    renames: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = ()
     old_names: tuple[tuple[str, str], ...] = ()
 
 
@@ -197,6 +198,11 @@ def register_ensemble(ensemble: Ensemble) -> None:
 def register_supernet(name: str, module: type[nn.Module]) -> None:
     """Adds a network that holds a whole search space; `create` knows it, no paper lists it."""
     _SUPERNETS[name] = module
+
+
+def is_supernet(name: str) -> bool:
+    """Whether a supernet has that name."""
+    return name in _SUPERNETS
 
 
 @functools.cache
@@ -355,5 +361,6 @@ def features(model: nn.Module, variables: Any, images: jax.Array) -> dict[str, j
       variables: its variables.
       images: (N, H, W, C), normalized.
     """
+    captured: Any
     _, captured = model.apply(variables, images, train=False, mutable=['intermediates'])
     return {name: values[-1] for name, values in captured['intermediates'].items()}

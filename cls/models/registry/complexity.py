@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -44,14 +45,15 @@ def _macs(jaxpr: core.Jaxpr) -> int:
 
 def _equation_macs(equation: core.JaxprEqn) -> int:
     name, params = equation.primitive.name, equation.params
+    output: Any = equation.outvars[0].aval if equation.outvars else None
     if name == 'conv_general_dilated':
-        kernel = equation.invars[1].aval
+        kernel: Any = equation.invars[1].aval
         out_channels = kernel.shape[params['dimension_numbers'].rhs_spec[0]]
-        return equation.outvars[0].aval.size * kernel.size // out_channels
+        return output.size * kernel.size // out_channels
     if name == 'dot_general':
         (contracted, _), _ = params['dimension_numbers']
-        left = equation.invars[0].aval.shape
-        return equation.outvars[0].aval.size * math.prod(left[axis] for axis in contracted)
+        left: Any = equation.invars[0].aval
+        return output.size * math.prod(left.shape[axis] for axis in contracted)
     inner = [_macs(j) for j in core.jaxprs_in_params(params)]
     if name == 'scan':
         return params['length'] * sum(inner)

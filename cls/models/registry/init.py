@@ -28,7 +28,7 @@ def init(model: nn.Module, seed: int, input_size: int, channels: int = 3) -> Any
     with nn.intercept_methods(note):
         shapes = abstract_variables(model, input_size, channels)
 
-    def initializer(path):
+    def initializer(path) -> Any:
         _, *module, name = [entry.key for entry in path]
         return getattr(modules.get(tuple(module)), f'{name}_init', None)
 

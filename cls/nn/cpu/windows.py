@@ -16,7 +16,7 @@ Pads = tuple[Pair, Pair]
 
 
 def output_size(
-    images: jax.Array, window: Pair, strides: Pair, pads: Pads, dilation: Pair
+    images: jax.Array, window: Sequence[int], strides: Pair, pads: Pads, dilation: Pair
 ) -> list[int]:
     """Returns the height and width of a convolution or pool of (N, H, W, C) images."""
     axes = zip(images.shape[1:3], window, strides, pads, dilation, strict=True)
@@ -48,12 +48,12 @@ def take_window(
 
 
 def taps_of(
-    images: jax.Array, window: Pair, strides: Pair, pads: Pads, dilation: Pair
+    images: jax.Array, window: Sequence[int], strides: Pair, pads: Pads, dilation: Pair
 ) -> Iterator[tuple[int, int, jax.Array]]:
     """Yields (row, column, pixels (N, H', W', C)) of each tap that sees a part of the image."""
     size = output_size(images, window, strides, pads, dilation)
     padded = pad_images(images, pads)
-    for i, j in np.ndindex(window):
+    for i, j in np.ndindex(*window):
         corner = i * dilation[0], j * dilation[1]
         axes = zip(corner, size, strides, pads, images.shape[1:3], strict=True)
         if all(_sees_image(*axis) for axis in axes):
@@ -80,7 +80,7 @@ def shift_and_add(
 
 def transposed_pads(
     shape: Sequence[int],
-    window: Pair,
+    window: Sequence[int],
     grad_shape: Sequence[int],
     strides: Pair,
     pads: Pads,
@@ -99,12 +99,15 @@ def transposed_pads(
       dilation: in height and width.
     """
     sizes = (shape[1:3], window, grad_shape[1:3], strides, pads, dilation)
-    around = []
-    for n, k, m, s, (low, _), d in zip(*sizes, strict=True):
-        before = d * (k - 1) - low
-        spread = (m - 1) * s + 1
-        around.append((before, n + d * (k - 1) - before - spread))
-    return tuple(around)
+    rows, columns = (_transposed_pad(*axis) for axis in zip(*sizes, strict=True))
+    return rows, columns
+
+
+def _transposed_pad(n, k, m, s, pad, d) -> Pair:
+    """Returns `transposed_pads` along one axis."""
+    before = d * (k - 1) - pad[0]
+    spread = (m - 1) * s + 1
+    return before, n + d * (k - 1) - before - spread
 
 
 def depthwise_image_grad(

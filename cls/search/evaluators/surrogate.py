@@ -8,7 +8,7 @@ no search profits from the choice of the sample.
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -81,6 +81,7 @@ class Named(Protocol):
 
     def named(self, name: str) -> Code:
         """Returns the code of a name. Raises ValueError for any other text."""
+        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +127,8 @@ class Surrogate:
                 f'config.search.table is empty: expected a CSV file with the columns {key}, '
                 f'{accuracy}, {latency}; configs/search/README.md says where such tables come from.'
             )
-        surrogate = cls(space, Path(config.search.table), key, accuracy, latency, penalty)
+        named: Any = space
+        surrogate = cls(named, Path(config.search.table), key, accuracy, latency, penalty)
         surrogate.sample()
         return surrogate
 

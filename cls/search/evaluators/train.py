@@ -93,7 +93,7 @@ class Training:
         _check(proxy)
         return cls(space, proxy, config.seed, quick, repeats, restarts)
 
-    def __call__(self, trial: Trial) -> dict[str, float]:
+    def __call__(self, trial: Trial) -> dict[str, Any]:
         """Returns the metrics of complete trainings.
 
         accuracy         of the last weights, or of their average if kept, from 0 to 1; the mean of

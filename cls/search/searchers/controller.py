@@ -42,11 +42,14 @@ class Step:
         return ratios * advantages * inside
 
 
-# Compiled, four steps take 0.06 ms (0.2 ms with the rest of an update); without, 1.3 ms.
+# Not compiled, a step takes 0.3 ms, and compiled 0.015 ms. A report of 100 seeds on NAS-Bench-Macro
+# has the same numbers as with Adam written in NumPy, in 20 instead of 19 s of CPU time.
 @functools.partial(jax.jit, static_argnames='learning_rate')
 def _ascend(slope: Any, moments: Any, learning_rate: float) -> tuple[jax.Array, Any]:
     """Returns the change of the logits by Adam, uphill, and its new moments."""
-    return optax.adam(-learning_rate).update(slope, moments)
+    change: Any
+    change, moments = optax.adam(-learning_rate).update(slope, moments)
+    return change, moments
 
 
 class Factorized:

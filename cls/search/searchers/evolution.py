@@ -9,7 +9,7 @@ from collections import deque
 
 import numpy as np
 
-from cls.errors import UserError
+from cls.errors import refuse
 from cls.search.searcher import Proposal, Searcher, Trial
 from cls.search.space import Space
 
@@ -50,15 +50,17 @@ class Evolution(Searcher):
         Raises UserError for other values.
         """
         super().__init__(space, seed)
+        mistakes = []
         if remove not in REMOVE:
-            raise UserError(
+            mistakes.append(
                 f'config.search.searcher.remove is {remove!r}; known: {", ".join(REMOVE)}.'
             )
         if population < 1 or sample < 1 or not 0 <= fraction <= 1:
-            raise UserError(
+            mistakes.append(
                 f'config.search.searcher: population {population}, sample {sample}, fraction '
                 f'{fraction}: expected 1 or more, 1 or more, and from 0 to 1.'
             )
+        refuse(mistakes)
         self.population, self.sample, self.fraction = population, sample, fraction
         self.remove = remove
         self.members: deque[Member] = deque()

@@ -7,7 +7,7 @@ of PPO's steps for a batch is not published.
 
 import numpy as np
 
-from cls.errors import UserError
+from cls.errors import UserError, refuse
 from cls.search.searcher import FAILED, Proposal, Searcher, Trial
 from cls.search.searchers.controller import Factorized, Step
 from cls.search.searchers.lstm import Lstm
@@ -62,20 +62,19 @@ class PolicyGradient(Searcher):
                 f'PolicyGradient cannot search {type(space).__name__}, whose codes differ in '
                 'length: choose another config.search.searcher.name.'
             )
-        for field, value, known in (
-            ('controller', controller, CONTROLLERS),
-            ('algorithm', algorithm, ALGORITHMS),
-        ):
-            if value not in known:
-                raise UserError(
-                    f'config.search.searcher.{field} is {value!r}; known: {", ".join(known)}.'
-                )
+        names = {'controller': (controller, CONTROLLERS), 'algorithm': (algorithm, ALGORITHMS)}
+        mistakes = [
+            f'config.search.searcher.{field} is {value!r}; known: {", ".join(known)}.'
+            for field, (value, known) in names.items()
+            if value not in known
+        ]
         if min(units, batch, epochs) < 1 or not 0 <= baseline < 1 or clip <= 0:
-            raise UserError(
+            mistakes.append(
                 f'config.search.searcher: units {units}, batch {batch}, epochs {epochs}, baseline '
                 f'{baseline}, clip {clip}: expected 1 or more, 1 or more, 1 or more, from 0 to '
                 'below 1, and more than 0.'
             )
+        refuse(mistakes)
         if algorithm == 'reinforce':
             clip, epochs = 0.0, 1
         step = Step(learning_rate, entropy, clip, epochs)
@@ -108,7 +107,7 @@ class PolicyGradient(Searcher):
             return
         rewards = np.where(rewards == FAILED, self._worst, rewards)
         first = self.baseline is None
-        baseline = float(rewards.mean()) if first else self.baseline
+        baseline = float(rewards.mean()) if self.baseline is None else self.baseline
         codes = np.array([trial.code for trial in trials])
         self.controller.update(codes, np.array(log_probs), rewards - baseline)
         for reward in () if first else rewards.tolist():

@@ -10,6 +10,7 @@ last node of a cell. Predictions are accuracies from 0 to 1, (n,).
 
 import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -19,7 +20,7 @@ import optax
 
 from cls.errors import UserError
 
-Params = dict[str, jax.Array | np.ndarray]
+Params = dict[str, Any]  # arrays of JAX or NumPy
 Predict = Callable[[np.ndarray], np.ndarray]
 
 EMBEDDING = HIDDEN = 100
@@ -68,7 +69,7 @@ def _flax_cell(kernel: jax.Array, bias: jax.Array) -> dict[str, dict[str, jax.Ar
     return cell
 
 
-def _tokens(params: Params, cells: jax.Array) -> Iterator[tuple[jax.Array, jax.Array]]:
+def _tokens(params: Params, cells: jax.Array) -> Iterator[tuple[jax.Array, Any]]:
     """Yields one-hot vectors (n, nodes, 2, kinds) and their embeddings (kinds, EMBEDDING).
 
     First those of states, then those of operations. Vectors are zero after the last node.
@@ -97,10 +98,10 @@ def init(net: str, nodes: int, operations: int, members: int, rng: np.random.Gen
         return uniform(inputs, outputs, np.sqrt(6 / (inputs + outputs)))
 
     def bias(*values):
-        row = np.repeat(np.float32(values), HIDDEN if len(values) > 1 else 1)
+        row = np.repeat(np.array(values, np.float32), HIDDEN if len(values) > 1 else 1)
         return np.tile(row, (members, 1))
 
-    params = {
+    params: Params = {
         'states': uniform(1 + nodes, EMBEDDING, 0.1),
         'operations': uniform(operations, EMBEDDING, 0.1),
         'kernel_out': kernel(HIDDEN, 1),
@@ -141,7 +142,8 @@ def trained(
         return (optax.apply_updates(params, updates), moments), None
 
     state, _ = jax.lax.scan(step, (params, adam.init(params)), (cells, accuracies))
-    return state[0]
+    fitted: Any = state[0]
+    return fitted
 
 
 def fit(
@@ -170,7 +172,7 @@ def fit(
     params = init(net, cells.shape[1], operations, members, rng)
     parts = _parts(len(cells), members, rng)
     drawn = np.stack([_batches(part, steps, rng) for part in parts], 1)
-    params = trained(net, params, cells[drawn], np.float32(accuracies)[drawn], rate)
+    params = trained(net, params, cells[drawn], accuracies.astype(np.float32)[drawn], rate)
     return functools.partial(_predicted, net, params)
 
 

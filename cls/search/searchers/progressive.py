@@ -15,7 +15,7 @@ import collections
 
 import numpy as np
 
-from cls.errors import UserError, nearest
+from cls.errors import nearest, refuse
 from cls.search.searcher import FAILED, Proposal, Searcher, Trial
 from cls.search.searchers import predictors
 from cls.search.space import Code
@@ -61,16 +61,18 @@ class Progressive(Searcher):
         Raises UserError for other values.
         """
         super().__init__(space, seed)
+        mistakes = []
         if predictor not in PREDICTORS:
-            raise UserError(
+            mistakes.append(
                 f'config.search.searcher.predictor is {predictor!r}; known: '
                 f'{", ".join(PREDICTORS)}.{nearest(predictor, PREDICTORS)}'
             )
         if min(beam, ensemble, steps) < 1 or min(first_learning_rate, learning_rate) <= 0:
-            raise UserError(
+            mistakes.append(
                 f'config.search.searcher: beam {beam}, ensemble {ensemble}, steps {steps}, rates '
                 f'{first_learning_rate} and {learning_rate}: expected 1 or more, and above 0.'
             )
+        refuse(mistakes)
         self.beam, self.predictor, self.ensemble = beam, predictor, ensemble
         self.rates, self.steps = (first_learning_rate, learning_rate), steps
         self._queue = collections.deque[Proposal]((code, ()) for code in space.expand(()))
@@ -94,8 +96,8 @@ class Progressive(Searcher):
     def fit(self, rng: np.random.Generator) -> predictors.Predict:
         """Returns a predictor trained on all results."""
         good = [(trial.code, fitness) for trial, fitness in self._results if fitness != FAILED]
-        codes, accuracies = zip(*good, strict=True)
-        cells, accuracies = self._cells(codes), np.array(accuracies)
+        cells = self._cells([code for code, _ in good])
+        accuracies = np.array([fitness for _, fitness in good])
         operations = len(self.space.operations)
         if self.predictor == 'ridge':
             return predictors.fit_ridge(cells, accuracies, operations)
@@ -107,7 +109,7 @@ class Progressive(Searcher):
             rng,
             members=self.ensemble,
             steps=self.steps,
-            rate=self.rates[len(codes[-1]) > 4],
+            rate=self.rates[len(good[-1][0]) > 4],
         )
 
     def _best(self, parents: list[Trial], rng: np.random.Generator) -> list[Proposal]:

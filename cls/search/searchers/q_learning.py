@@ -12,7 +12,7 @@ from collections.abc import Hashable
 
 import numpy as np
 
-from cls.errors import UserError
+from cls.errors import refuse
 from cls.search.searcher import Proposal, Searcher, Trial
 from cls.search.space import Code, Space
 
@@ -90,16 +90,18 @@ class QLearning(Searcher):
         """
         super().__init__(space, seed)
         self.schedule = tuple((float(epsilon), int(count)) for epsilon, count in schedule)
+        mistakes = []
         if not all(0 <= epsilon <= 1 and count > 0 for epsilon, count in self.schedule):
-            raise UserError(
+            mistakes.append(
                 f'config.search.searcher.schedule is {schedule}: expected pairs of a probability '
                 'and a positive number of models.'
             )
         if replay < 1 or batch < 0:
-            raise UserError(
+            mistakes.append(
                 f'config.search.searcher: replay {replay}, batch {batch}: expected 1 or more, and '
                 '0 or more.'
             )
+        refuse(mistakes)
         self.rate, self.discount, self.initial = rate, discount, initial
         self.replay, self.batch, self.shaped = replay, batch, shaped
         self.values: dict[Hashable, list[float]] = {}  # state -> values of its choices

@@ -27,7 +27,7 @@ from cls.nn.cells import OPERATIONS, CellSpec, Genotype
 from cls.search.space import Code, Fixed
 
 Edge = tuple[int, int]  # state, operation
-Graph = tuple[tuple[Edge, Edge], ...]  # a cell's nodes
+Graph = tuple[tuple[Edge, ...], ...]  # the nodes of a cell, of two edges each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Cells(Fixed):
     def _spec(self, graph: Graph) -> CellSpec:
         nodes = tuple(tuple((self.operations[op], state) for state, op in node) for node in graph)
         taken = set() if self.concat_all else {state for node in graph for state, _ in node}
-        return CellSpec(nodes, tuple(i for i in range(2, 2 + len(graph)) if i not in taken))
+        return CellSpec(nodes, tuple(i for i in range(2, 2 + len(graph)) if i not in taken))  # pyright: ignore[reportArgumentType]
 
 
 def _canonical(graph: Graph, order: tuple[int, ...] = ()) -> Graph:

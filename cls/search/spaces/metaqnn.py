@@ -98,7 +98,7 @@ def _next(
     space: MetaQNN, depth: int, last: Layer | None, linear: int, bucket: int
 ) -> tuple[Layer, ...]:
     """Returns the layers possible after a state: the end, convolutions, GAP, pools, linear ones."""
-    kind, numbers = last or ('', ())
+    kind, numbers = last or ('', (0,))
     options = [END]
     if depth == space.depth:
         return tuple(options)

@@ -3,7 +3,8 @@
   base.py         the training of a supernet in a run
   darts.py        DARTS: its network of mixed operations, and its bilevel step
   nasbench201.py  the same over the cells of NAS-Bench-201
-  proxylessnas.py ProxylessNAS: its steps; proxyless_net.py its network of gated paths
+  proxylessnas.py ProxylessNAS: its steps; proxyless_net.py its network of gated paths,
+                  proxyless_paths.py their draws, gates and costs
   report.py       tables of finished runs
 
 Such a run is an ordinary run of cls.train, on a config with config.search.supernet: it has its own

@@ -101,6 +101,7 @@ class Options(Protocol):
         Raises UserError for a config that does not suit, and for a missing table: only the end of
         the run would read it, hours later.
         """
+        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)

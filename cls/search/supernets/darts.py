@@ -13,7 +13,7 @@ States are numbered as in cls.nn.cells: the rows of alpha belong to node 0 from 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -64,7 +64,7 @@ class Mixed(nn.Module):
             return self.conv(features, window, strides, groups=groups, **options)
 
         repeated = jnp.tile(x, count)
-        totals = [0.0] * count
+        totals: list[Any] = [0.0] * count
         for op, of_edges in zip(self.operations, weights.T, strict=True):
             if op == 'none':  # zeros
                 continue
@@ -111,7 +111,7 @@ class Cell(nn.Module):
           weights: (edges, operations).
         """
         inputs = [self._projected(current, ''), self._adjusted(previous, current)]
-        nodes = [0.0] * self.nodes
+        nodes: list[Any] = [0.0] * self.nodes
         for source in range(self.nodes + 1):
             state = inputs[source] if source < 2 else nodes[source - 2]
             strides = self.strides if source < 2 else 1
@@ -355,11 +355,12 @@ class Darts(Method):
                 self.order, train_loss, held_loss, update, weights, alpha, self.radius
             )
             updates, alpha_state = optimizer.alpha.update(toward, rules[ALPHA], alpha)
-            alpha = optax.apply_updates(alpha, updates)
+            alpha = cast(Any, optax.apply_updates(alpha, updates))
 
             grads, (batch_stats, metrics) = jax.grad(loss, has_aux=True)(weights, alpha)
             updates, weights_state = optimizer.weights.update(grads, rules['weights'], weights)
-            params = optax.apply_updates(weights, updates) | {ALPHA: alpha}
+            moved: Any = optax.apply_updates(weights, updates)
+            params = moved | {ALPHA: alpha}
             metrics |= norms(grads, params, batch_stats) | architecture_metrics(model, alpha)
             state = state.replace(
                 step=state.step + 1,

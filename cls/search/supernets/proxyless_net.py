@@ -52,7 +52,7 @@ class Place(nn.Module):
           paths: (K,) indices of candidates to compute; None: all.
           gates: (K,) factors of their outputs in a sum; None: only the first path.
         """
-        branches = [lambda place, x, name=name: place.k[name](x) for name in self.k]
+        branches: list[Any] = [lambda place, x, name=name: place.k[name](x) for name in self.k]
         if self.run.skip:
             branches.append(lambda place, x: jnp.zeros_like(x))
         shortcut = x if self.run.skip else 0
@@ -60,7 +60,8 @@ class Place(nn.Module):
             outs = [branch(self, x) for branch in branches]
             gates = jnp.ones(len(outs)) if gates is None else gates
             parts = [gate.astype(x.dtype) * out for gate, out in zip(gates, outs, strict=False)]
-            return sum(parts) + shortcut
+            total: Any = sum(parts)
+            return total + shortcut
         if gates is None:
             return nn.switch(paths[0], branches, self, x) + shortcut
 

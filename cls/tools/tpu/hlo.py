@@ -71,7 +71,8 @@ def size(shape: str) -> int:
     """Returns the bytes of an array or tuple, as 'f32[4,128]{1,0}' or '(f32[4], bf16[2,2])'."""
     total = 0
     for kind, dimensions in _ARRAY.findall(shape):
-        bits = int(_BITS.match(kind)[1]) if kind not in ('pred', 'token') else 8 * (kind == 'pred')
+        number = _BITS.match(kind) if kind not in ('pred', 'token') else None
+        bits = int(number[1]) if number else 8 * (kind == 'pred')
         count = math.prod(int(n.strip('<= ')) for n in dimensions.split(',') if n)
         total += -(-count * bits // 8)
     return total

@@ -112,7 +112,9 @@ def _pods_of(file: Path, kind: str) -> list[Pod]:
 def imagenet(spec: str, fields: tuple[str, ...] = ()) -> ConfigDict | None:
     """Returns a config; None if the file has no arm of ImageNet, or is of several nets."""
     try:
-        config = configs.load(spec, [tuple(field.split('=', 1)) for field in fields])
+        config = configs.load(
+            spec, [(name, text) for name, _, text in (f.partition('=') for f in fields)]
+        )
     except UserError:
         return None
     return None if ensemble.is_ensemble(config) else config
@@ -226,7 +228,7 @@ def row(pod: Pod, report: dict[str, Any]) -> list[str]:
         *cells,
         sent or '-',
         f'{1000 * limit:.1f} / {f"{1000 * expected:.1f}" if expected else "-"}',
-        {'memory': 'HBM'}.get(report['bound_by'], report['bound_by']),
+        'HBM' if report['bound_by'] == 'memory' else report['bound_by'],
         _pair(report, 'images_per_second', ',.0f', 1),
         _pair(report, 'mfu', '.0f', 100),
     ]

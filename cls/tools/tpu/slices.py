@@ -8,6 +8,7 @@ import importlib.util
 import math
 import os
 import re
+from typing import Any
 
 import jax
 from jax.experimental import topologies
@@ -104,7 +105,7 @@ def check_libtpu() -> None:
         )
 
 
-def devices(wanted: Slice) -> list[jax.Device]:
+def devices(wanted: Slice) -> list[Any]:
     """Returns devices that programs can be compiled for, but not run on; needs no TPU.
 
     To be called before JAX has looked for devices: a TPU that is at hand is left alone.
@@ -121,7 +122,7 @@ def devices(wanted: Slice) -> list[jax.Device]:
         TPU_WORKER_HOSTNAMES='localhost',
         TPU_ACCELERATOR_TYPE=f'{chip.accelerator}-{in_one * chip.cores}',
     )
-    options = {'chips_per_host_bounds': (*(min(2, n) for n in wanted.shape[:2]), 1)}
+    options: dict[str, Any] = {'chips_per_host_bounds': (*(min(2, n) for n in wanted.shape[:2]), 1)}
     if chip.cores == 2:
         options['chip_config_name'] = 'megacore'  # both cores of a chip are one device
     try:
