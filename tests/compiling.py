@@ -1,10 +1,10 @@
-"""How programs of tests are compiled."""
+"""Options for compiling the programs of tests."""
 
 import functools
 
 import jax
 
-# They run once or twice, so that optimizing them costs more than it saves.
+# They run once or twice, so LLVM's optimizations take longer than they save.
 FAST = {
     'xla_backend_optimization_level': 0,
     'xla_llvm_disable_expensive_passes': True,

@@ -1,7 +1,7 @@
 """Eight virtual CPU devices for every test, set before JAX starts; and --record.
 
-  ./launch/test.sh -m sweep --record                       every variant that the default leaves out
-  ./launch/test.sh tests/test_golden.py --record           ... and those that it does not
+  ./launch/test.sh -m sweep --record                       the variants that the default leaves out
+  ./launch/test.sh tests/test_golden.py --record           the variants of the default
   ./launch/test.sh -m learn -n 0 --record                  every config on the digits, one by one
 
 write their measurements to tests/results.json, the source of the table in cls/models/README.md: the
@@ -27,7 +27,7 @@ from compiling import FAST  # noqa: E402
 from cls import cli  # noqa: E402
 
 RESULTS = Path(__file__).parent / 'results.json'
-gc.set_threshold(200_000, 20, 20)  # traces are made of millions of small objects that stay
+gc.set_threshold(200_000, 20, 20)  # traces have millions of small, permanent objects
 
 
 def pytest_addoption(parser):
@@ -35,9 +35,9 @@ def pytest_addoption(parser):
 
 
 class Recorder:
-    """Gathers what tests say by record_property('KIND/NAME', value), and how they ended.
+    """A pytest plugin that stores record_property('KIND/NAME', value) and the outcomes of tests.
 
-    A run of some tests renews what these say; the summary is of whole sweeps alone.
+    A run of some tests updates their values; the summary is only of whole sweeps.
     """
 
     def __init__(self, complete):
@@ -66,7 +66,7 @@ class Recorder:
 
 
 def pytest_configure(config):
-    cli.show_log()  # as every program does first
+    cli.show_log()  # every program begins with it
     if config.getoption('--record') and not hasattr(config, 'workerinput'):
         everything = config.option.markexpr == 'sweep'
         narrowed = config.option.keyword or config.args != config.getini('testpaths')

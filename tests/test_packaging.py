@@ -1,6 +1,6 @@
 """The recipes and the command in a wheel, in an editable install and in a bare checkout.
 
-Each is used in a folder with a package configs of another project.
+Each is used in a folder with a package `configs` of another project.
 """
 
 import os
@@ -47,7 +47,7 @@ print(folder)
 
 @pytest.fixture(scope='module')
 def elsewhere(tmp_path_factory):
-    """A folder with a foreign package configs."""
+    """A folder with a package `configs` of another project."""
     folder = tmp_path_factory.mktemp('elsewhere')
     (folder / 'configs').mkdir()
     (folder / 'configs/__init__.py').write_text('FOREIGN = True\n')
@@ -71,7 +71,7 @@ def checkout(tmp_path_factory):
 
 
 def environment(folder):
-    """A virtual environment with the packages of this one, except cls itself."""
+    """A virtual environment with the packages of the current one, except cls itself."""
     venv.create(folder, with_pip=False)
     python = folder / 'bin/python'
     own = Path(sysconfig.get_path('purelib', 'venv', {'base': folder, 'platbase': folder}))
@@ -86,7 +86,7 @@ def pip(*arguments, **options):
 
 
 def used(python, folder, **variables):
-    """Returns the folder of the recipes, after PROGRAM has used them."""
+    """Runs PROGRAM, which uses the recipes; returns their folder."""
     plain = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
     done = subprocess.run(
         [python, '-c', PROGRAM],
@@ -138,7 +138,7 @@ def test_recipes_in_a_wheel(wheel, elsewhere, tmp_path):
 def test_recipes_in_an_editable_install(checkout, elsewhere, tmp_path):
     python = environment(tmp_path)
     install = ('install', '--no-deps', '--no-index', '--no-build-isolation', '-e', checkout)
-    # pip builds in the environment that it installs into, which needs setuptools there.
+    # pip builds in the environment that it installs into, so setuptools must be in it.
     pip('--python', python, *install)
     assert used(python, elsewhere) == checkout / 'configs'
     done = subprocess.run([tmp_path / 'bin/cls', '--version'], capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""A net that compiles at once, for images of any size, and runs on the digits of it or another."""
+"""A network that compiles at once, for images of any size, and runs on the digits."""
 
 import dataclasses
 
@@ -47,7 +47,7 @@ def setup(*overrides, devices=1):
 
 
 def steps(setup, count):
-    """The losses of the first steps of a run, the state after, where it was before, the step."""
+    """Returns the losses of the first steps, the state after, its shapes before, and the step."""
     state, optimizer = setup.new_state()
     where = abstract_state(state, setup.mesh)
     state = meshes.put(state, jax.tree.map(lambda x: x.sharding, where))

@@ -138,7 +138,7 @@ def test_gradients_are_xlas(form):
 
     images = RNG.standard_normal((2, *size, 3)).astype(np.float32)
     cotangent = RNG.standard_normal(jax.eval_shape(maxima, images)[0].shape).astype(np.float32)
-    for x in (images, np.floor(images)):  # floored: few values, therefore many ties
+    for x in (images, np.floor(images)):  # floored: few values, hence ties
         for ours, theirs, our_gradient, their_gradient in both(x, cotangent):
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
             np.testing.assert_allclose(our_gradient, their_gradient, rtol=1e-5, atol=1e-5)
