@@ -20,6 +20,10 @@ os.environ['XLA_FLAGS'] = (
 )
 
 
+import jax  # noqa: E402
+import pytest  # noqa: E402
+from compiling import FAST  # noqa: E402
+
 from cls import cli  # noqa: E402
 
 RESULTS = Path(__file__).parent / 'results.json'
@@ -67,3 +71,19 @@ def pytest_configure(config):
         everything = config.option.markexpr == 'sweep'
         narrowed = config.option.keyword or config.args != config.getini('testpaths')
         config.pluginmanager.register(Recorder(everything and not narrowed))
+
+
+@pytest.fixture(scope='module')
+def quick_programs():
+    """Programs that the code under test compiles ahead of time compile quickly.
+
+    They run a few steps of a small network in such a module.
+    """
+    compiled = jax.stages.Lowered.compile
+
+    def compile_quickly(lowered, compiler_options=None, **options):
+        return compiled(lowered, compiler_options or FAST, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax.stages.Lowered, 'compile', compile_quickly)
+        yield

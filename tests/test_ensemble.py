@@ -14,6 +14,8 @@ from cls.errors import UserError
 from cls.main import main
 from cls.steps.train_step import normalize
 
+pytestmark = pytest.mark.usefixtures('quick_programs')
+
 CONFIG = """
 from ml_collections import ConfigDict
 from cls.recipes import resnet
@@ -25,6 +27,7 @@ def get_config(argument):
         member.seed, member.ema = seed, 0.9 * seed
         member.model.stage_sizes = (1, 1, 1)
         member.duration, member.log_every = '25 steps', '25 steps'
+        member.checkpoint.every = '25 steps'
         member.schedule.warmup = '100 percent'
         member.data.mean = (70.0 + 10 * seed,)
         c.members[name] = member

@@ -12,6 +12,8 @@ from cls.steps import sharding as meshes
 from cls.steps.train_step import normalize
 from cls.tools.tpu.hlo import collectives
 
+pytestmark = pytest.mark.usefixtures('quick_programs')
+
 OVERRIDES = (('model.stage_sizes', '(1, 1, 1)'), ('model.widths', '(8, 8, 8)'))
 
 

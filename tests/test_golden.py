@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 import zoo
+from compiling import FAST
 from golden import keyed, rows
 
 from cls import models, weights
@@ -22,10 +23,7 @@ ROW_OF = RESTATED | {name: v.reference for name, v in VARIANTS.items() if v.refe
 TOLERANCE = 1e-4  # of the logits' spread, in float32
 
 
-# These programs run once, so LLVM's optimizations would take longer than they save.
-@functools.partial(
-    jax.jit, static_argnums=0, compiler_options={'xla_backend_optimization_level': 0}
-)
+@functools.partial(jax.jit, static_argnums=0, compiler_options=FAST)
 def _logits(model, variables, images):
     return model.apply(variables, images, train=False)
 

@@ -17,6 +17,8 @@ from cls.models.registry.init import init
 from cls.nn.dense import Dense
 from cls.setup import set_up
 
+pytestmark = pytest.mark.usefixtures('quick_programs')
+
 FILE = """
 import flax.linen as nn
 from cls import models

@@ -27,6 +27,8 @@ from cls.evaluation.protocols import EvalSpec
 from cls.setup import set_up
 from cls.steps import sharding as meshes
 
+pytestmark = pytest.mark.usefixtures('quick_programs')
+
 COUNT, CLASSES = 13, 6
 
 

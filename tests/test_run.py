@@ -371,6 +371,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_last_good_state(
         tmp_path / 'run',
         environment,
         '--config.optim.name=sgd',
+        '--config.model.stage_sizes=(1, 1, 1)',
         '--config.optim.lr=1e6',
         '--config.log_every=10 steps',
         '--config.checkpoint.every=1 steps',

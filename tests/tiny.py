@@ -4,6 +4,7 @@ import dataclasses
 
 import flax.linen as nn
 import jax
+from compiling import FAST
 
 from cls.config import load as configs
 from cls.nn.dense import Dense
@@ -50,7 +51,9 @@ def steps(setup, count):
     state, optimizer = setup.new_state()
     where = abstract_state(state, setup.mesh)
     state = meshes.put(state, jax.tree.map(lambda x: x.sharding, where))
-    train_step = compile_train_step(setup, optimizer, where, setup.phases.at(0))
+    train_step = compile_train_step(
+        setup, optimizer, where, setup.phases.at(0), compiler_options=FAST
+    )
     batches, losses = train_batches(setup), []
     for _ in range(count):
         batch = meshes.put_batch(next(batches), meshes.batch_sharding(setup.mesh))

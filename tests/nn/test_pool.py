@@ -1,19 +1,17 @@
 """Pooling against loops in NumPy, XLA's reduce_window, and shapes computed by hand."""
 
-import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiling import FAST
+from compiling import jit
 from jax import lax
 
 from cls.nn.pool import avg_pool, max_pool
 
 RNG = np.random.default_rng(1)
-jit = functools.partial(jax.jit, compiler_options=FAST)
 
 
 def two(value):

@@ -14,6 +14,7 @@ import cv2
 import jax
 import numpy as np
 import pytest
+from compiling import jit
 from golden import keyed, rows
 from orbax.checkpoint import StandardCheckpointer
 from safetensors.numpy import save_file
@@ -25,6 +26,8 @@ from cls.setup import set_up
 from cls.steps import schedule
 from cls.tools import import_weights
 from cls.weights import convert, hub
+
+pytestmark = pytest.mark.usefixtures('quick_programs')
 
 NAME = 'resnet20_cifar'
 ROW = rows.read('resnet')[f'restated:{NAME}']
@@ -117,7 +120,8 @@ def test_imported_weights_are_evaluated_and_trained_on(snapshot, photographs, tm
 
     mean, std = np.float32([127.5, 63.75, 127.5]), np.float32([51, 51, 102])
     variables = weights.from_torch(STATE, NAME)
-    logits = models.create(NAME).apply(variables, (np.float32(images) - mean) / std)
+    apply = jit(models.create(NAME).apply)
+    logits = apply(variables, (np.float32(images) - mean) / std)
     logits = np.float64(logits)
     chosen = np.log(np.exp(logits).sum(1)) - logits[np.arange(30), labels]
     assert found['test/top1'] == pytest.approx(100 * np.mean(logits.argmax(1) == labels))

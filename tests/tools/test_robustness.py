@@ -16,6 +16,8 @@ from cls.models.registry import init
 from cls.steps.train_step import normalize
 from cls.tools import import_weights, robustness
 
+pytestmark = pytest.mark.usefixtures('quick_programs')
+
 WNIDS = tuple(f'n{i:08}' for i in range(12))
 SUBSET, EVERY = (1, 4, 7, 11), tuple(range(12))
 RIGHT = [[i % 12] if i % 4 else [i % 12, (i + 5) % 12] for i in range(30)]

@@ -21,6 +21,8 @@ from cls.setup import set_up
 from cls.tools import import_weights
 from cls.weights import pretrained
 
+pytestmark = pytest.mark.usefixtures('quick_programs')
+
 NAME = 'resnet20_cifar'
 ROW = rows.read('resnet')[f'restated:{NAME}']
 SHORT = {'stage_sizes': (1, 1, 1)}  # the first block of each stage: faster to trace
