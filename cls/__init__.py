@@ -23,7 +23,7 @@ _EXPORTS = {
 # script that installed everything and then became this program by `exec`.
 BEGAN = time.perf_counter()
 
-if sys.argv[:1] == ['-m']:  # python -m cls.NAME, which imports this first
+if sys.argv[:1] == ['-m']:  # python -m cls.NAME imports this first
     from cls import signals
 
     signals.begin(sys.orig_argv)

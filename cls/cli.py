@@ -39,7 +39,7 @@ class _Formatter(argparse.HelpFormatter):
 class _Lines(logging.StreamHandler):
     """Prints information on stdout as it is, warnings and errors as `WARNING: ...` on stderr."""
 
-    least = logging.WARNING  # of what goes to stderr
+    least = logging.WARNING  # the lowest level that goes to stderr
 
     def emit(self, record: logging.LogRecord) -> None:
         if logging.WARNING <= record.levelno < self.least:
@@ -77,7 +77,7 @@ def _is_foreign(record: logging.LogRecord) -> bool:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of flags, which raises a mistake as a UserError."""
+    """A parser of flags that raises UserError for a mistake."""
 
     def __init__(self, **options: Any) -> None:
         """Makes a parser whose help keeps the paragraphs of its description."""

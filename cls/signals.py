@@ -2,8 +2,8 @@
 
 Python runs signal handlers between its own instructions: not during a minute of compilation. An
 exception that a handler raises in a callback of the garbage collector is printed and dropped. So
-the handlers here do nothing. The system writes the number of each signal to a pipe, which a thread
-reads.
+the handlers here do nothing. The system writes the number of each signal to a pipe, and a thread
+reads it.
 
 SIGTERM comes from Slurm, Kubernetes and `timeout`, SIGINT from Ctrl-C, SIGHUP from a terminal that
 is closed. A program started by `python -m cls.NAME` listens from the import of `cls` on, before JAX
@@ -97,7 +97,7 @@ def _handle(number: int, _frame: object) -> None:
 
 
 def begin(arguments: list[str]) -> None:
-    """Listens for the rest of the program, which has nothing to save until it says so.
+    """Listens for the rest of the program; it has nothing to save until it says so.
 
     Args:
       arguments: the command from its module on, as 'cls.main' or 'cls', or all of sys.orig_argv.
@@ -154,7 +154,7 @@ def tell_all(fail: Callable[[str, int], None]) -> None:
 
 
 def tidies_up() -> None:
-    """Lets Ctrl-C raise KeyboardInterrupt in a tool, which cleans up; a job needs no cleaning.
+    """Lets Ctrl-C raise KeyboardInterrupt in a tool, so that it cleans up; a job need not.
 
     A tool that is still running some seconds later is killed: the exception was swallowed, or is
     waiting for a call into C.
@@ -177,8 +177,8 @@ def _tidied(number: int, again: bool) -> None:
 def heard_by(hear: Hear) -> Iterator[None]:
     """A context in which signals are given to `hear`, in a thread.
 
-    A program of ours has its signals; in a notebook it is only SIGTERM, and outside of the main
-    thread, which signal handlers belong to, none.
+    A program of cls gets all its signals; a notebook gets only SIGTERM, and other threads than the
+    main thread, the owner of signal handlers, get none.
     """
     global _pending
     if _listener:

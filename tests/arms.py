@@ -1,4 +1,4 @@
-"""Every arm of every config, for the tests that go through them."""
+"""Every arm of every config, for the tests that iterate over them."""
 
 import functools
 import os
@@ -21,9 +21,9 @@ FILES = sorted(
 
 @functools.cache
 def photographs():
-    """A folder of 24 and 6 tiny images of three classes, for arms that count what is in one.
+    """Returns a folder of 24 and 6 tiny images of three classes, for arms that count images.
 
-    It has the same path in all processes of a test run, since names of tests have it.
+    Its path is the same in all processes of a test run, because it is part of test names.
     """
     root = Path(tempfile.gettempdir()) / f'cls-tests-{os.getuid()}' / 'photographs'
     for split, count in (('train', 8), ('val', 2)):
@@ -39,7 +39,7 @@ def photographs():
 
 
 def arms():
-    """Every arm of every config, as the message to an unknown one lists them."""
+    """Returns every arm of every config, from the message for an unknown arm."""
     for file in FILES:
         with pytest.raises(UserError) as caught:
             configs.load(f'{file}:no such arm')
@@ -53,7 +53,7 @@ def arms():
 
 
 def members(config):
-    """The config itself, or those of an ensemble's members that differ in more than the seed."""
+    """Returns [config], or the configs of an ensemble's members that differ by more than seeds."""
     parts = config.get('members', {'': config}).values()
     return list({part.model.name: part for part in parts}.values())
 

@@ -1,11 +1,11 @@
 """Attacks over loopback on runs of three processes, without JAX.
 
-`python tests/attacked.py` makes all and prints what each process said and its exit code, as JSON
-(see linked.py); tests/distributed/test_rendezvous_attacks.py says what is expected.
+`python tests/attacked.py` runs all attacks and prints output and exit code of each process as JSON
+(see linked.py); tests/distributed/test_rendezvous_attacks.py has the expected results.
 
-STRANGERS do not know the token, and everything ends as without them. LIARS are listeners where
-process 0 should be. INSIDERS are process 2 of a run, or its process 0, and end it, as do those at
-the DOOR, who know the token and introduce themselves wrongly.
+STRANGERS do not know the token, and a run ends as without them. LIARS listen at the address of
+process 0. INSIDERS are process 2 or process 0 of a run, and end it. So do those at the DOOR: they
+have the token but send a wrong hello.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ def wait_for(name):
 
 
 def call(port):
-    """Returns a connection to process 0, once it listens."""
+    """Returns a connection to process 0, as soon as it listens."""
     while True:
         try:
             return socket.create_connection(('127.0.0.1', port), 30)
@@ -51,23 +51,23 @@ def nonce_of(connection):
 
 
 def hello(theirs, key, index=1, count=3, ours=b'0' * 32, text=None):
-    """Returns the line of a process that has a token."""
+    """Returns the hello of a process with a token."""
     text = text or json.dumps({'index': index, 'count': count, 'host': 'elsewhere'}).encode()
     return ours + b' ' + proof(key, b'hello', theirs, ours, text) + b' ' + text + b'\n'
 
 
 def send(connection, data):
-    with contextlib.suppress(OSError):  # hung up on
+    with contextlib.suppress(OSError):  # disconnected by the other side
         connection.sendall(data)
 
 
 # ------------------------------------------------------------------------------------------------
-# Strangers, before the meeting is over. Their connections stay open until the run has ended.
+# Strangers, before the rendezvous is over. Their connections stay open until the run has ended.
 # ------------------------------------------------------------------------------------------------
 
 
 def says(*data, times=1):
-    """A stranger that says something on each of its connections, whatever it hears."""
+    """Returns a stranger that sends messages on each connection, whatever it receives."""
 
     def attack(port):
         connections = [call(port) for _ in range(times)]
@@ -84,7 +84,7 @@ def message(**fields):
 
 
 def introduces(key=OTHER, times=1, **fields):
-    """A stranger that takes part in the handshake with another token."""
+    """Returns a stranger that takes part in the handshake with another token."""
 
     def attack(port):
         connections = [call(port) for _ in range(times)]
@@ -129,7 +129,7 @@ def byte_by_byte(port):
 
 
 def replayed(port):
-    """A proof that was right on another connection, as if overheard."""
+    """Sends a proof that was valid on another connection, as if overheard."""
     first, second = call(port), call(port)
     line = hello(nonce_of(first), TOKEN.encode())
     nonce_of(second)
@@ -138,7 +138,7 @@ def replayed(port):
 
 
 def mirrored(port):
-    """Says to process 0 on one connection what it says on another, and its own words."""
+    """Sends process 0 its own nonces: in a hello on one connection, as a greeting on another."""
     first, second = call(port), call(port)
     nonces = nonce_of(first), nonce_of(second)
     send(first, hello(nonces[1], OTHER, ours=nonces[0]))
@@ -149,13 +149,13 @@ def mirrored(port):
 def proof_cut_short(port):
     connection = call(port)
     line = hello(nonce_of(connection), TOKEN.encode())
-    send(connection, line[:60])  # its first digits could be guessed one by one
+    send(connection, line[:60])  # a valid prefix would allow guesses digit by digit
     send(connection, b'\n')
     return [connection]
 
 
 def other_hello(port):
-    """The proof is of another hello."""
+    """Sends a proof of another hello."""
     connection = call(port)
     line = hello(nonce_of(connection), TOKEN.encode(), index=1)
     send(connection, line.replace(b'"index": 1', b'"index": 2'))
@@ -212,7 +212,7 @@ def attacked(index, port, attack):
 
 
 def few_files(index, port):
-    """Process 0 may open fewer files than there are idle connections."""
+    """Limits the open files of process 0 below the number of idle connections."""
     if index == 0:
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (40, most))
@@ -220,7 +220,7 @@ def few_files(index, port):
 
 
 def afterwards(index, port):
-    """Once all are there nobody listens any more."""
+    """Checks that nobody listens after all processes have connected."""
     if index == ATTACKER:
         wait_for('met')
         with contextlib.suppress(OSError):
@@ -237,7 +237,7 @@ def afterwards(index, port):
 
 
 # ------------------------------------------------------------------------------------------------
-# Listeners where process 0 should be
+# Listeners at the address of process 0
 # ------------------------------------------------------------------------------------------------
 
 
@@ -270,7 +270,7 @@ def knows_another_token(connection):
 
 
 def hangs_up(connection):
-    """Says nothing."""
+    """Closes the connection without a message."""
 
 
 GREETING = b'cls 1 ' + b'0' * 32 + b'\n'
@@ -290,7 +290,7 @@ LIARS = {
 
 
 def lied_to(index, port, lie):
-    """Processes 1 and 2 call somebody else first; process 0 comes when that has gone."""
+    """Processes 1 and 2 connect to a liar first; process 0 starts when the liar has gone."""
     if index == ATTACKER:
         with socket.create_server(('127.0.0.1', port)) as server:
             for _ in range(4):
@@ -307,7 +307,7 @@ def lied_to(index, port, lie):
 
 
 # ------------------------------------------------------------------------------------------------
-# Processes of the run that say what none says
+# Processes of the run that send invalid messages
 # ------------------------------------------------------------------------------------------------
 
 
@@ -329,7 +329,7 @@ def sends(*messages, culprit=2):
 
 
 def writes(make, culprit=2):
-    """Bytes that the culprit's connection carries, made from the line's own next one."""
+    """Returns an attack: the culprit sends make(connection, its valid next message)."""
 
     def attack(index, port):
         join(index, 3, port, token=TOKEN)
@@ -378,7 +378,7 @@ def first_answers_too_few(index, port):
 
 
 def thread_fails(index, port):
-    """The thread of process 1 that hears the others meets a fault of its own."""
+    """The listening thread of process 1 raises an error."""
     join(index, 3, port, token=TOKEN)
     agreement.gather('begun', None)
     if index == 1:
@@ -436,7 +436,7 @@ INSIDERS = {
 
 
 def insider_at_the_door(index, port, text):
-    """Process 2 knows the token, and introduces itself wrongly."""
+    """Process 2 has the token, but sends a wrong hello."""
     if index == 2:
         connection = call(port)
         send(connection, hello(nonce_of(connection), TOKEN.encode(), text=text))
@@ -463,7 +463,7 @@ DOOR = {
 
 
 def other_tokens(index, port):
-    """Process 1 has another token, and so never comes."""
+    """Process 1 has another token, and so never joins."""
     join(index, 2, port, timeout=4, token='one token' if index else 'another token')
 
 
@@ -474,7 +474,7 @@ def without_token(index, port):
 
 
 def token_of_a_killed_run(index, port):
-    """Its file is still there when the first of the next run's processes comes."""
+    """The token file of a killed run still exists when the first process of the next run starts."""
     if index == 0:
         wait_for('left')
     if index == 1:

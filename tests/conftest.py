@@ -1,7 +1,7 @@
 """Eight virtual CPU devices for every test, set before JAX starts; and --record.
 
-  ./launch/test.sh -m sweep --record                       every variant that the default leaves out
-  ./launch/test.sh tests/test_golden.py --record           ... and those that it does not
+  ./launch/test.sh -m sweep --record                       the variants that the default leaves out
+  ./launch/test.sh tests/test_golden.py --record           the variants of the default
   ./launch/test.sh -m learn -n 0 --record                  every config on the digits, one by one
 
 write their measurements to tests/results.json, the source of the table in cls/models/README.md: the
@@ -20,10 +20,14 @@ os.environ['XLA_FLAGS'] = (
 )
 
 
+import jax  # noqa: E402
+import pytest  # noqa: E402
+from compiling import FAST  # noqa: E402
+
 from cls import cli  # noqa: E402
 
 RESULTS = Path(__file__).parent / 'results.json'
-gc.set_threshold(200_000, 20, 20)  # traces are made of millions of small objects that stay
+gc.set_threshold(200_000, 20, 20)  # traces have millions of small, permanent objects
 
 
 def pytest_addoption(parser):
@@ -31,9 +35,9 @@ def pytest_addoption(parser):
 
 
 class Recorder:
-    """Gathers what tests say by record_property('KIND/NAME', value), and how they ended.
+    """A pytest plugin that stores record_property('KIND/NAME', value) and the outcomes of tests.
 
-    A run of some tests renews what these say; the summary is of whole sweeps alone.
+    A run of some tests updates their values; the summary is only of whole sweeps.
     """
 
     def __init__(self, complete):
@@ -62,8 +66,24 @@ class Recorder:
 
 
 def pytest_configure(config):
-    cli.show_log()  # as every program does first
+    cli.show_log()  # every program begins with it
     if config.getoption('--record') and not hasattr(config, 'workerinput'):
         everything = config.option.markexpr == 'sweep'
         narrowed = config.option.keyword or config.args != config.getini('testpaths')
         config.pluginmanager.register(Recorder(everything and not narrowed))
+
+
+@pytest.fixture(scope='module')
+def quick_programs():
+    """Programs that the code under test compiles ahead of time compile quickly.
+
+    They run a few steps of a small network in such a module.
+    """
+    compiled = jax.stages.Lowered.compile
+
+    def compile_quickly(lowered, compiler_options=None, **options):
+        return compiled(lowered, compiler_options or FAST, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax.stages.Lowered, 'compile', compile_quickly)
+        yield

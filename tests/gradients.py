@@ -1,4 +1,4 @@
-"""The gradient of every parameter of a small net, for tests that nothing in it is unused."""
+"""Gradients of all parameters of a small network, for tests that each parameter is used."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from compiling import FAST
 
 
 def by_path(model: Any, variables: Any, size: int) -> dict[tuple[str, ...], np.ndarray]:
-    """Returns path -> gradient of the sum of the squared logits of four random images, training.
+    """Returns path -> gradient of the sum of squared logits of four random training images.
 
     Args:
-      model: a module of the registry without random drops.
-      variables: its variables.
-      size: of the images, of three channels.
+      model: A module of the registry without dropout.
+      variables: The variables of the module.
+      size: The size of the images; they have three channels.
     """
     images = np.random.default_rng(0).standard_normal((4, size, size, 3)).astype(np.float32)
 

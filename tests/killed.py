@@ -1,14 +1,14 @@
-"""Kills training runs at random moments and lets them go on until they end.
+"""Kills training runs at random moments and resumes them until they end.
 
   python tests/killed.py FOLDER KILLS AIMED SEED ARGUMENT ...
 
-trains with the arguments of cls.main in FOLDER/whole without a disturbance, then in FOLDER/0, ...,
-where process after process is killed, CHAIN of them in a folder, before one may come to the end.
-KILLS are made in all, AIMED of them at a file that is replaced: right before, or at the next thing
-that the process does after it. The others come from outside, after a random time.
+trains with the arguments of cls.main in FOLDER/whole undisturbed, then in FOLDER/0, FOLDER/1, ...
+In each of these folders CHAIN processes are killed, one after another, before one may end. There
+are KILLS kills, AIMED of them at the replacement of a file: right before it, or at the next event
+after it. The others come from outside, after a random time.
 
-Processes are forked from this one, which has imported everything and started nothing of JAX, so
-that each is a process of its own that is there at once.
+Processes are forked from this one: it has imported everything, but not started JAX, so each fork
+starts at once.
 """
 
 import os
@@ -24,7 +24,7 @@ CHAIN = 4
 
 
 def started(arguments, before=None):
-    """Forks a process that trains; returns its number."""
+    """Forks a training process; returns its id."""
     if number := os.fork():
         return number
     code = 99
@@ -39,17 +39,17 @@ def started(arguments, before=None):
 
 
 def ended(number):
-    """Waits for a process; returns its code, negative for a signal."""
+    """Waits for a process; returns its exit code, negative for a signal."""
     return os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
 
 
 def at_replacement(count, after):
-    """Returns an audit hook that kills the process at its replacement of a file number `count`."""
+    """Returns an audit hook that kills the process at its `count`-th replacement of a file."""
     seen = 0
 
     def hook(event, _):
         nonlocal seen
-        if event == 'os.kill':  # our own
+        if event == 'os.kill':  # the hook's own
             return
         due = seen == count and after
         if event == 'os.rename':
@@ -62,7 +62,7 @@ def at_replacement(count, after):
 
 
 def counted(arguments, folder):
-    """Trains without a disturbance; returns (seconds, how many files were replaced)."""
+    """Trains undisturbed; returns (seconds, number of replaced files)."""
     read, write = os.pipe()
 
     def hook(event, _):
@@ -76,7 +76,7 @@ def counted(arguments, folder):
 
 
 def run(folder, kills, aimed, seed, arguments):
-    """Does it all; prints a line for each folder."""
+    """Trains in all folders; prints a line for each."""
     rng = random.Random(seed)
     counted(arguments, folder / 'warm')  # compiles
     seconds, replaced = counted(arguments, folder / 'whole')
@@ -95,7 +95,7 @@ def run(folder, kills, aimed, seed, arguments):
                 os.kill(process, signal.SIGKILL)
                 code = ended(process)
             told.append((kind, code))
-            if code != -signal.SIGKILL:  # it was at its end before
+            if code != -signal.SIGKILL:  # it ended before the kill
                 break
             left[kind] -= 1
         print(number, told, ended(started(workdir)), sum(left.values()), flush=True)

@@ -1,5 +1,7 @@
-"""Scenes of several processes, without JAX: `python tests/linked.py` plays all, and prints what
-each process said and its exit code, as JSON. tests/distributed/test_peers.py says what is expected.
+"""Scenes of several processes, without JAX.
+
+`python tests/linked.py` plays all, and prints output and exit code of each process as JSON.
+tests/distributed/test_peers.py has the expected results.
 """
 
 import functools
@@ -62,7 +64,7 @@ def port_in_use(index, port):
 
 
 def strangers(index, port):
-    """Process 1 is preceded by a port scanner, and by a process 1 that died while it waited."""
+    """A port scanner and a process 1 that dies while waiting come before process 1."""
     over = Path('strangers-have-gone')
     if index == 1:
         for text in (b'GET / HTTP/1.1\r\n\r\n', b'{"index": 1, "count": 3, "host": "gone"}\n'):
@@ -95,7 +97,7 @@ def first_killed(index, port):
 
 
 def mistake(index, port):
-    """One process finds it: its data are not there."""
+    """One process finds a mistake: its data are missing."""
     join(index, 3, port)
 
     def work():
@@ -106,13 +108,13 @@ def mistake(index, port):
 
 
 def same_mistake(index, port):
-    """All find it, and do not ask each other."""
+    """All processes find the mistake, and do not ask each other."""
     join(index, 3, port)
     raise UserError('config.lr is wrong.')
 
 
 def stopped_at_once(index, port):
-    """Process 0 lets the other go and stops it in one breath, so that both come as one part."""
+    """Process 0 sends the start and the stop at once, so that they arrive as one packet."""
     if index == 0:
         with socket.create_server(('127.0.0.1', port)) as server:
             meeting = rendezvous._Meeting(2, run_token.create(port))
@@ -125,14 +127,14 @@ def stopped_at_once(index, port):
             line.send({'kind': 'go'})
             line.send({'kind': 'stop', 'text': 'config.lr is wrong.', 'code': 2})
             connection.sendall(b''.join(parts))
-            connection.recv(1000)  # until the other has gone
+            connection.recv(1000)  # returns when the other has gone
     else:
         join(index, 2, port)
         agreement.gather('never', None)
 
 
 def mistake_meanwhile(index, port):
-    """One finds it while the others wait for something else."""
+    """One process finds a mistake while the others wait for something else."""
     join(index, 3, port)
     if index == 2:
         raise UserError('an image cannot be read.')
@@ -147,7 +149,7 @@ def crash(index, port):
 
 
 def preempted(index, port, victims=(1,), evaluates=False, number=signal.SIGTERM):
-    """A loop whose steps take all processes; one of them gets the signal, at any moment."""
+    """A loop of collective steps; one process gets the signal, at any moment."""
     join(index, 3, port)
     rng = random.Random(index)
     with Preemption() as preemption:
@@ -164,7 +166,7 @@ def preempted(index, port, victims=(1,), evaluates=False, number=signal.SIGTERM)
                         agreement.gather(f'batch {batch}', None)
                 except Preempted:
                     break
-            agreement.gather(f'step {step}', None)  # as a sum of gradients does
+            agreement.gather(f'step {step}', None)  # waits for all, as a sum of gradients does
             step += 1
         print(f'saved {step}, {step >= 20}')
         preemption.guard(False)
@@ -173,7 +175,7 @@ def preempted(index, port, victims=(1,), evaluates=False, number=signal.SIGTERM)
 
 
 def interrupted(index, port):
-    """Ctrl-C to all, as srun and a terminal send it; the first to be heard decides."""
+    """Ctrl-C to all, as srun and a terminal send it; the first signal decides."""
     signals.begin(['cls.main'])
     preempted(index, port, victims=(0, 1, 2), number=signal.SIGINT)
 
@@ -184,7 +186,7 @@ def hung_up(index, port):
 
 
 def interrupted_before_it_listens(index, port):
-    """The signal comes while one still sets up; all end when all have come to listen."""
+    """The signal comes while one process still sets up; all end when all listen."""
     signals.begin(['cls.main'])
     join(index, 3, port)
     signals.tell_all(agreement.peers.fail)
@@ -207,7 +209,7 @@ def interrupted_evaluation(index, port):
 
 
 def interrupted_twice(index, port):
-    """One is asked to stop, and asked again while all save."""
+    """One process gets the signal, and a second one while all save."""
     signals.begin(['cls.main'])
     join(index, 3, port)
     with Preemption() as preemption:
@@ -233,7 +235,7 @@ def preempted_while_evaluating(index, port):
 
 
 def preempted_while_compiling(index, port, slow=2):
-    """One process has not begun to train; the others wait for it in their first step."""
+    """One process is still compiling; the others wait for it in their first step."""
     join(index, 3, port)
     with Preemption() as preemption:
         if index == slow:
@@ -249,7 +251,7 @@ def first_preempted_while_compiling(index, port):
     preempted_while_compiling(index, port, slow=0)
 
 
-SCENES = {  # who plays: how many processes
+SCENES = {  # scene: number of processes
     together: 3,
     missing: 2,
     unreachable: 1,
@@ -293,7 +295,7 @@ def begin(scene, count, folder):
                 stream.reconfigure(line_buffering=True)
             os.chdir(folder)
             defaults()
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # as Python begins
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # Python's default
             signal.alarm(120)
             try:
                 cli.run(functools.partial(scene, index, port))
@@ -314,7 +316,7 @@ def finish(children, folder):
 
 
 def play(scenes):
-    """Plays scenes, name -> (scene, processes), at the same time; prints what became of them."""
+    """Plays scenes, name -> (scene, processes), at the same time; prints their results."""
     with tempfile.TemporaryDirectory() as root:
         played = []
         for name, (scene, count) in scenes.items():

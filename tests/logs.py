@@ -1,17 +1,17 @@
-"""What runs logged, without what is of the machine and the moment."""
+"""The logged metrics of runs, with and without those that vary between repetitions."""
 
 import json
 
-TIMED = ('images_per_second', 'goodput', 'time/')  # also the beginnings of names
+TIMED = ('images_per_second', 'goodput', 'time/')  # names or their prefixes
 
 
 def all_logged(workdir):
-    """What metrics.jsonl says: a list of dicts."""
+    """Returns the lines of metrics.jsonl, a list of dicts."""
     return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
 
 
 def logged(workdir):
-    """The same but for speed and time."""
+    """Returns the lines of metrics.jsonl without speed and time."""
     return [
         {name: value for name, value in line.items() if not name.startswith(TIMED)}
         for line in all_logged(workdir)

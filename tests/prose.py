@@ -1,8 +1,8 @@
 """A count of words that read oddly in docstrings, comments and Markdown.
 
     python tests/prose.py                      a line for each folder of this checkout
-    python tests/prose.py cls/nn cls/data      of these folders or files only
-    python tests/prose.py --lines cls/nn       and the line of each counted word
+    python tests/prose.py cls/nn cls/data      only these folders or files
+    python tests/prose.py --lines cls/nn       also each line with a counted word
 
 Code (fences, backticks, indented commands) and text within quotation marks are left out.
 """
@@ -39,7 +39,7 @@ _QUOTE_BLOCK = re.compile(r'(?m)^>.*$')
 
 
 def _blank(match):
-    """Returns as much white space, with the same line breaks."""
+    """Returns white space of the same length, with the same line breaks."""
     return re.sub(r'[^\n]', ' ', match.group())
 
 
@@ -154,12 +154,12 @@ def count(paths, root):
 
 
 def allowed(word, words):
-    """Returns how often a word may stand in a text of that many words."""
+    """Returns the most occurrences of a word in a text of `words` words."""
     return -(-PER_10000.get(word, 0) * words // 10_000)
 
 
 def excesses(counter):
-    """Returns a line for each word that stands too often."""
+    """Returns a line for each word that is too frequent."""
     return [
         f'{word}: {counter[word]}, at most {allowed(word, counter[""])} in {counter[""]:,} words'
         for word in _COUNTED

@@ -2,7 +2,7 @@
 
     python tests/reference.py DIR
 
-The same as `python -m pdoc -d google -o DIR cls`, but it fails if a module cannot be imported, if a
+It runs `python -m pdoc -d google -o DIR cls`, and fails if a module cannot be imported, if a
 docstring or an annotation cannot be read, or if a module has no page.
 """
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def modules(folder, name):
-    """Yields the names of the public modules of a package, itself first."""
+    """Yields the names of a package and its public modules."""
     yield name
     for module in pkgutil.iter_modules([str(folder)]):
         if module.name.startswith('_'):

@@ -1,4 +1,4 @@
-"""Scenes that a script plays with real processes, and how these ended."""
+"""Scenes that a script plays with real processes, and their results."""
 
 import json
 import os
@@ -22,5 +22,5 @@ def play(script):
 
 
 def codes(scene):
-    """The exit codes of a scene's processes."""
+    """Returns the exit codes of the processes of a scene."""
     return [code for code, _, _ in scene]

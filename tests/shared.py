@@ -1,6 +1,6 @@
-"""Where lists, images and weights lie that are no part of this repository.
+"""Paths of lists, images and weights outside of this repository.
 
-Tests that want them skip where they are absent.
+Tests that need them are skipped if they are missing.
 """
 
 import os

@@ -12,9 +12,9 @@ from cls.distributed.preemption import Preemption
 
 
 def defaults():
-    """In a new process: signals as a terminal's shell leaves them, whatever they are for the tests.
+    """Resets the signal handlers of a new process to those of a terminal's shell.
 
-    What runs in the background, or under nohup, ignores some of them.
+    Tests in the background, or under nohup, inherit some signals as ignored.
     """
     for number in signals.STOPS:
         signal.signal(number, signal.SIG_DFL)
@@ -25,12 +25,12 @@ def ready():
 
 
 def in_c():
-    """What no handler of Python's interrupts, as XLA's compiler."""
+    """Waits in C, as XLA's compiler does: Python's signal handlers cannot interrupt it."""
     hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)
 
 
 def saves(seconds=0.0):
-    """A loop of steps, as of a training; what it saves takes a while."""
+    """A loop of steps, as in training, with a slow save."""
     with Preemption() as preemption:
         preemption.guard(True)
         ready()
@@ -55,14 +55,14 @@ def has_saved():
 
 
 def ends_slowly():
-    """Has saved, and has yet to come to its end."""
+    """Has saved, but takes a while to end."""
     code = saves()
     time.sleep(60)
     return code
 
 
 def compiles():
-    """Nothing to save, and the main thread in C, where Python runs no handler."""
+    """Has nothing to save; the main thread is in C, and Python runs no handler."""
     with Preemption():
         ready()
         in_c()
@@ -74,7 +74,7 @@ def sets_up():
 
 
 def collects():
-    """Python forgets an exception that is raised in a callback of the garbage collector."""
+    """Gets the signal in a callback of the garbage collector: Python drops its exceptions."""
 
     def callback(phase, info):
         if phase == 'start':
@@ -95,7 +95,7 @@ def tidies():
 
 
 def prints():
-    """Nobody reads what it prints."""
+    """Prints to a pipe that nobody reads."""
     for _ in range(100):
         print(1000 * 'x', flush=True)
     with open(sys.argv[2], 'w') as file:
@@ -104,7 +104,7 @@ def prints():
 
 
 def notebook():
-    """As in a notebook: no program of ours."""
+    """Uses the package as a notebook does, without a program of it."""
     try:
         with Preemption() as preemption:
             preemption.guard(True)

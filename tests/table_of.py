@@ -1,4 +1,4 @@
-"""A table of NAS-Bench-Macro's form whose accuracies are a closed form, and searches by it."""
+"""A table in the format of NAS-Bench-Macro with computed accuracies, and searches that use it."""
 
 import csv
 import itertools
@@ -11,14 +11,14 @@ BEST = '22212202'
 
 
 def truth(arch):
-    """Percent: the more layers agree with BEST the better, the first ones most."""
+    """Returns an accuracy in percent: the more layers agree with BEST the better."""
     weights = 0.8 ** np.arange(8)
     agree = np.array([a == b for a, b in zip(arch, BEST, strict=True)])
     return float(80 + 15 * (agree * weights).sum() / weights.sum())
 
 
 def write(file):
-    """Writes the table; a seed's accuracy differs from the mean by something that is its own."""
+    """Writes the table; the accuracy of each seed differs from the mean by a random number."""
     rng = np.random.default_rng(0)
     with file.open('w') as lines:
         rows = csv.writer(lines)
@@ -31,7 +31,7 @@ def write(file):
 
 
 def config(file, *overrides):
-    """AmoebaNet's search of it, with a smaller population."""
+    """Returns the config of AmoebaNet's search in the table, with a smaller population."""
     fields = (('search.searcher.population', '20'), ('search.searcher.sample', '5'))
     fields += (('search.table', str(file)), ('search.evaluations', '60'), *overrides)
     return configs.load('configs/search/amoebanet.py:macro', fields)

@@ -1,4 +1,4 @@
-"""Every arm's recipe: as it stands in its file, and for two steps of a real run in small."""
+"""The recipe of every arm: its fields, and two steps of a small real run."""
 
 import json
 import math
@@ -23,13 +23,13 @@ from cls.steps import sharding
 
 REAL = [spec for spec in ARMS if not spec.endswith(':digits')]
 LAST = {spec.partition(':')[0]: spec for spec in REAL if 'folder=' not in spec}  # of each config
-# What the default run takes: of the recipes the ones that differ most.
+# The arms of the default run: the recipes that differ most.
 DEFAULT = (
     'configs/condensenet.py:cifar100',  # padded crops, Nesterov, cosine
-    'configs/genet.py:svhn_cropped',  # two parts of a data set, as it is
+    'configs/genet.py:svhn_cropped',  # two parts of a data set, without augmentation
     'configs/googlenet.py:imagenet2012',  # random areas, jitter and lighting, biases, heads, EMA
     'configs/igcv3.py:folder=/nonexistent',  # a range of scales, hue, saturation and lightness
-    'configs/metaqnn.py:mnist',  # grey images, Adam
+    'configs/metaqnn.py:mnist',  # gray images, Adam
     'configs/efficientnet.py:imagenet2012',  # AutoAugment, bicubic, RMSProp, norms not decayed
 )
 # Data set -> sizes of its images (None: they differ), channels, splits.
@@ -48,7 +48,7 @@ PIXELS = {  # fields that shrink with the images
 }
 
 
-# ---------------------------------------------------------------------------- what is written
+# ------------------------------------------------------------------------------------- fields
 
 
 @pytest.mark.parametrize('spec', ARMS)
@@ -79,7 +79,7 @@ def test_the_arm_of_a_folder_is_that_of_imagenet(file):
 
 @pytest.mark.parametrize('file', FILES)
 def test_a_config_says_what_is_missing_for_good(file):
-    """Not what is still to come; and each arm that it has is in the table of configs/README.md."""
+    """It has no notes on missing arms, and the table of configs/README.md has each of its arms."""
     assert 'ot yet here' not in (configs.ROOT / file).read_text()
     table = (configs.ROOT / 'configs' / 'README.md').read_text()
     name = file.removeprefix('configs/').removesuffix('.py')
@@ -95,7 +95,7 @@ def test_a_config_says_what_is_missing_for_good(file):
 
 @pytest.fixture(scope='module')
 def data_dir(tmp_path_factory):
-    """Tiny data sets under their real names, as TFDS prepares them, and the image folder."""
+    """Tiny data sets with the real names, as TFDS prepares them, and the image folder."""
     folder = tmp_path_factory.mktemp('data')
     for name, (size, channels, splits) in DATA.items():
         builder(name, size, channels, splits)(
@@ -113,7 +113,7 @@ def data_dir(tmp_path_factory):
 
 
 def image(index, size, channels):
-    """A smooth image of its own colour; of its own shape if `size` is None."""
+    """Returns a smooth image of random color, of random shape if `size` is None."""
     height, width = (size, size) if size else (40 + index, 60 - index)
     ramp = np.linspace(0, 120, height * width * channels).reshape(height, width, channels)
     pixels = (ramp + 8 * index).astype(np.uint8)
@@ -121,7 +121,7 @@ def image(index, size, channels):
 
 
 def builder(data_name, size, channels, splits):
-    """A TFDS builder of random images under another's name."""
+    """Returns a TFDS builder of random images with the name of another data set."""
     features = {
         'image': tfds.features.Image(shape=(size, size, channels), encoding_format='png'),
         'label': tfds.features.ClassLabel(num_classes=CLASSES),
@@ -148,10 +148,10 @@ def builder(data_name, size, channels, splits):
 
 
 def shrunk(config, digits, data_dir):
-    """An arm's recipe with the net and the image size of the digits' arm, two steps long.
+    """Returns an arm's recipe for two steps, with the network and image size of the digits' arm.
 
-    Everything in pixels shrinks with the images; the moments at which the rate changes and other
-    things happen come one step after the other.
+    All lengths in pixels shrink with the images; the moments of changes, as of the learning rate,
+    follow each other in single steps.
     """
     size, full = digits.data.image_size, config.data.image_size
     with config.unlocked():
@@ -182,18 +182,18 @@ def shrunk(config, digits, data_dir):
 
 @pytest.fixture
 def quick(monkeypatch, tmp_path):
-    """One device, programs that compile quickly, a cache of the test's own."""
+    """One device, programs that compile quickly, and a cache folder for each test."""
     make_mesh, compiled = sharding.make_mesh, jax.stages.Lowered.compile
     monkeypatch.setattr(
         sharding, 'make_mesh', lambda fsdp, _=None: make_mesh(fsdp, jax.devices()[:1])
     )
     monkeypatch.setattr(jax.stages.Lowered, 'compile', lambda lowered, **_: compiled(lowered, FAST))
     monkeypatch.setenv('CLS_CACHE_DIR', str(tmp_path / 'cache'))
-    monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', str(tmp_path / 'xla'))  # JAX's stays as it is
+    monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', str(tmp_path / 'xla'))  # not the user's cache
 
 
 class OneLayer(nn.Module):
-    """A net that compiles in no time, with a norm, dropout and an auxiliary head."""
+    """A network that compiles at once, with a norm, dropout and an auxiliary head."""
 
     num_classes: int
 
@@ -217,15 +217,15 @@ class OneLayer(nn.Module):
     ],
 )
 def test_two_steps_of_an_arm(spec, data_dir, quick, monkeypatch, tmp_path):
-    """The real command trains, and evaluates by the arm's protocol, with all that it asks for."""
+    """The real command trains with all fields of the arm, and evaluates by its protocol."""
     monkeypatch.setattr(configs, 'create_model', lambda _, classes: OneLayer(classes))
     check_run(spec, data_dir, tmp_path)
 
 
 @pytest.mark.sweep
 @pytest.mark.parametrize('spec', LAST.values())
-def test_two_steps_of_an_arm_with_a_net_of_the_system(spec, data_dir, quick, tmp_path):
-    """Likewise with the net of the digits' arm."""
+def test_two_steps_of_an_arm_with_a_network_of_the_system(spec, data_dir, quick, tmp_path):
+    """The same with the network of the digits' arm."""
     check_run(spec, data_dir, tmp_path)
 
 
@@ -247,6 +247,6 @@ def check_run(spec, data_dir, tmp_path):
         weights = {kind, f'{kind}_ema'} if config.ema else {kind}
         assert weights <= {name.partition('/')[0] for name in result}
         assert main.main(['--workdir', str(run), '--job', 'evaluate']) == 0
-        (file,) = run.glob('evaluation*.json')  # its name says the protocol
+        (file,) = run.glob('evaluation*.json')  # the protocol is part of its name
         evaluated = json.loads(file.read_text())
         assert all(math.isfinite(evaluated[f'{name}/loss']) for name in weights)

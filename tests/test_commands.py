@@ -1,4 +1,4 @@
-"""The command cls: its list of commands, their help, mistakes, and that JAX is loaded last."""
+"""The command cls: its list of commands, their help, mistakes, and the late import of JAX."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def program(monkeypatch, *arguments):
     monkeypatch.setattr(sys, 'argv', ['cls', *arguments])
     try:
         return dispatch('cls')
-    except SystemExit as ended:  # argparse, after its help
+    except SystemExit as ended:  # argparse, after printing help
         return ended.code
 
 

@@ -23,7 +23,7 @@ each_page = pytest.mark.parametrize('name', NAMES)
 _FENCE = re.compile(r'^```(\w*)\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r'\[[^\]]*\]\(([^)\s]+)\)')
 _MAY_IMPORT = re.compile(r'^May import: (.+)\.$', re.MULTILINE)
-# Fields of classes that a config names, and members of ensembles and of searches.
+# Fields of the classes in a config, and members of ensembles and of searches.
 _OF_OTHERS = re.compile(
     r'(model|loaded|members|proxy|search\.(space|searcher|objective|evaluator|supernet))(\.|$)'
 )
@@ -34,7 +34,7 @@ def read(name):
 
 
 def anchors(text):
-    """Returns the anchors that GitHub makes of the headings of a page."""
+    """Returns GitHub's anchors for the headings of a page."""
     seen, names = Counter(), set()
     for heading in re.findall(r'^#+ (.+)$', _FENCE.sub('', text), re.MULTILINE):
         slug = re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-')
@@ -44,7 +44,7 @@ def anchors(text):
 
 
 def leads_somewhere(page, link):
-    """Whether a relative link of a page leads to a file, and to a heading of it."""
+    """Returns whether a relative link of a page leads to a file and a heading in it."""
     path, _, anchor = link.partition('#')
     target = page.parent / path if path else page
     return target.exists() and (not anchor or anchor in anchors(target.read_text()))

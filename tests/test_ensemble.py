@@ -14,6 +14,8 @@ from cls.errors import UserError
 from cls.main import main
 from cls.steps.train_step import normalize
 
+pytestmark = pytest.mark.usefixtures('quick_programs')
+
 CONFIG = """
 from ml_collections import ConfigDict
 from cls.recipes import resnet
@@ -25,6 +27,7 @@ def get_config(argument):
         member.seed, member.ema = seed, 0.9 * seed
         member.model.stage_sizes = (1, 1, 1)
         member.duration, member.log_every = '25 steps', '25 steps'
+        member.checkpoint.every = '25 steps'
         member.schedule.warmup = '100 percent'
         member.data.mean = (70.0 + 10 * seed,)
         c.members[name] = member
@@ -34,7 +37,7 @@ def get_config(argument):
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """A folder with the config, and in `run` an ensemble that was trained by it."""
+    """A folder with a config, and in `run` an ensemble trained by this config."""
     folder = tmp_path_factory.mktemp('ensemble')
     (folder / 'own.py').write_text(CONFIG)
     command(folder, '--config', 'own.py', '--workdir', 'run', '--config.members.b.optim.lr=0.02')
@@ -49,7 +52,7 @@ def command(folder, *arguments):
 
 
 def probabilities(run):
-    """A member's softmax of the test digits, without the evaluation's code."""
+    """Returns a member's softmax of the test digits, computed without cls.evaluation."""
     setup, state = evaluate.restore(load_config(run), run)
     images = np.stack([setup.test[i]['image'] for i in range(len(setup.test))])
     variables = state.ema or state.variables()

@@ -1,4 +1,4 @@
-"""Mistakes of the user: one clear line each, exit code 2, nothing half-written."""
+"""Mistakes of the user: one clear line each, exit code 2, no partial files."""
 
 import os
 import subprocess
@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 
 def line_of(*arguments):
-    """The message of the UserError that these arguments end in."""
+    """Returns the message of the UserError that these arguments raise."""
     with pytest.raises(UserError) as caught:
         main(list(arguments))
     message = str(caught.value)
@@ -196,7 +196,7 @@ def test_a_folder_with_other_things_in_it_is_no_run_folder(tmp_path):
 
 
 def main_config(*overrides):
-    """What `--job print` prints."""
+    """The output of `--job print`."""
     command = [sys.executable, '-m', 'cls.main', '--config=configs/resnet.py', '--job=print']
     return subprocess.run(
         [*command, *overrides], cwd=ROOT, capture_output=True, text=True, check=True

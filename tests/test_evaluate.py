@@ -12,11 +12,13 @@ from cls.steps import sharding as meshes
 from cls.steps.train_step import normalize
 from cls.tools.tpu.hlo import collectives
 
+pytestmark = pytest.mark.usefixtures('quick_programs')
+
 OVERRIDES = (('model.stage_sizes', '(1, 1, 1)'), ('model.widths', '(8, 8, 8)'))
 
 
 def measured(devices, batch):
-    """Returns the figures of newly drawn weights on the test digits."""
+    """Returns the metrics of newly initialized weights on the test digits."""
     config = configs.load('configs/resnet.py', (*OVERRIDES, ('eval.batch', str(batch))))
     setup = set_up(config, jax.devices()[:devices])
     variables = setup.new_state()[0].variables()
@@ -27,7 +29,7 @@ def measured(devices, batch):
 
 @pytest.fixture(scope='module')
 def expected():
-    """The same from all 355 images at once, counted by NumPy."""
+    """Returns the same metrics from all 355 images at once, computed by NumPy."""
     setup, _ = measured(1, 64)
     examples = [setup.test[i] for i in range(355)]
     images, labels = (np.stack([e[key] for e in examples]) for key in ('image', 'label'))
@@ -48,7 +50,7 @@ def test_every_image_counts_once(devices, batch, expected):
     assert values == pytest.approx(expected, rel=1e-5)
 
 
-def test_devices_send_sums_alone():
+def test_devices_send_only_sums():
     setup = tiny.setup(devices=8)
     variables, batch = setup.initial(), next(iter(setup.eval_batches()))
     variables = meshes.put(variables, meshes.state_shardings(variables, setup.mesh))

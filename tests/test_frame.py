@@ -21,7 +21,7 @@ def load(name):
 
 def test_the_citation_is_complete_and_of_this_version():
     citation = load('CITATION.cff')
-    assert {'cff-version', 'message', 'title', 'authors'} <= citation.keys()  # all that is required
+    assert {'cff-version', 'message', 'title', 'authors'} <= citation.keys()  # the required fields
     assert citation['cff-version'] == '1.2.0'
     assert citation['type'] == 'software'
     assert (citation['version'], citation['license']) == (cls.__version__, PROJECT['license'])

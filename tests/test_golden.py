@@ -1,7 +1,7 @@
-"""Every net against its reference: architecture, names, importer and numerics in one comparison.
+"""Every model against its reference: architecture, names, importer and numerics in one comparison.
 
-The numbers were written by tests/golden/make.py; no PyTorch is needed here. Of each system some
-variants are always run (zoo.py), `-m sweep` runs the others.
+tests/golden/make.py wrote the numbers, so no PyTorch is needed here. The default tests run some
+variants of each system (zoo.py), `-m sweep` runs the others.
 """
 
 import functools
@@ -10,22 +10,20 @@ import jax
 import numpy as np
 import pytest
 import zoo
+from compiling import FAST
 from golden import keyed, rows
 
 from cls import models, weights
 
 ROWS = rows.read_all()
 VARIANTS = {name: models.variant(name) for name in models.names()}
-# Variant -> row. What no package has is restated, under the variant's name (golden/restated/).
+# Variant -> row. Variants that no package has are restated by their names (golden/restated/).
 RESTATED = {row.split(':')[1]: row for row in ROWS if row.startswith('restated:')}
 ROW_OF = RESTATED | {name: v.reference for name, v in VARIANTS.items() if v.reference is not None}
 TOLERANCE = 1e-4  # of the logits' spread, in float32
 
 
-# These programs run once: what LLVM would make of them is not worth the time it would take.
-@functools.partial(
-    jax.jit, static_argnums=0, compiler_options={'xla_backend_optimization_level': 0}
-)
+@functools.partial(jax.jit, static_argnums=0, compiler_options=FAST)
 def _logits(model, variables, images):
     return model.apply(variables, images, train=False)
 
@@ -43,7 +41,7 @@ def test_logits_and_parameters_are_the_references(name, record_property):
     ours = np.asarray(_logits(models.create(name, **row.fields), variables, images))
     assert ours.shape == row.logits.shape
     spread = row.logits.std(axis=1).mean()
-    assert np.abs(row.logits[0] - row.logits[1]).max() > 0.3 * spread  # images are told apart
+    assert np.abs(row.logits[0] - row.logits[1]).max() > 0.3 * spread  # images are distinguished
     difference = float(np.abs(ours - row.logits).max() / spread)
     record_property(f'agreement/{name}', difference)
     assert difference < TOLERANCE

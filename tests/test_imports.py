@@ -1,7 +1,7 @@
-"""The import rules: each room imports what its docstring says, and nothing goes in circles.
+"""The import rules: each room keeps the rule in its docstring, and there are no import cycles.
 
 A room is a folder of cls with a line `May import: a, b.` in its `__init__`, or a file directly in
-cls with one. Imports inside functions count as well.
+cls with such a line. Imports inside functions count as well.
 """
 
 import ast
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PURE = ('augment', 'models', 'nn', 'steps')  # rooms that compute, and do nothing else
+PURE = ('augment', 'models', 'nn', 'steps')  # rooms that only compute
 IMPURE = {
     *('argparse', 'logging', 'ml_collections', 'os', 'pathlib', 'socket', 'subprocess', 'sys'),
     *('tempfile', 'threading', 'time'),
@@ -20,7 +20,7 @@ IMPURE = {
 
 
 def modules(root):
-    """Returns module name -> (syntax tree, whether it is a folder's), of each file of cls."""
+    """Returns module name -> (syntax tree, whether it is a package) for each file of cls."""
     found = {}
     for path in sorted((root / 'cls').rglob('*.py')):
         parts = path.relative_to(root).with_suffix('').parts
@@ -30,7 +30,7 @@ def modules(root):
 
 
 def imported(tree, names):
-    """Yields the modules that a file imports: those of cls in full, of others the first part."""
+    """Yields the modules that a file imports: full names of cls, top-level names of others."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -60,7 +60,7 @@ def graph(root):
 
 
 def room(name, rules):
-    """Returns the innermost room that a module is in; '' for cls itself."""
+    """Returns the innermost room of a module; '' for cls itself."""
     parts = name.split('.')[1:]
     prefixes = ('.'.join(parts[:count]) for count in range(len(parts), 0, -1))
     return next((prefix for prefix in prefixes if prefix in rules), '')
@@ -71,7 +71,7 @@ def is_in(name, rooms):
 
 
 def allowed(own, other, rules):
-    """Whether the rule of a room lets it import another."""
+    """Returns whether the rule of a room allows imports of another."""
     rule = rules[own]
     if is_in(other, [own]):
         return True
@@ -81,7 +81,7 @@ def allowed(own, other, rules):
 
 
 def reached(name, edges):
-    """Returns all that a module imports, and what these import, to the end."""
+    """Returns all modules that a module imports, directly or through others."""
     seen, rest = set(), [name]
     while rest:
         new = edges[rest.pop()] - seen
@@ -115,7 +115,7 @@ def violations(root):
 
 
 def circles(edges):
-    """Returns the nodes that are reached from themselves."""
+    """Returns the nodes that can be reached from themselves."""
     return sorted(name for name in edges if name in reached(name, edges))
 
 

@@ -1,4 +1,4 @@
-"""Models of one's own: plain Flax modules that a config file registers."""
+"""Models of users: plain Flax modules that a config file registers."""
 
 import json
 
@@ -16,6 +16,8 @@ from cls.models import registry
 from cls.models.registry.init import init
 from cls.nn.dense import Dense
 from cls.setup import set_up
+
+pytestmark = pytest.mark.usefixtures('quick_programs')
 
 FILE = """
 import flax.linen as nn
@@ -51,7 +53,7 @@ def get_config(argument):
 
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch):
-    """Returns a function that forgets what config files have registered, as a new process does."""
+    """A function that removes the models registered by config files, as in a new process."""
 
     def forget():
         monkeypatch.setattr(registry, '_VARIANTS', dict(before))
@@ -83,7 +85,7 @@ def test_a_model_of_ones_own_trains_and_is_evaluated_with_its_file(
     assert main.main(command) == 0
     trained = json.loads((run / 'result.json').read_text())
     forgotten()
-    marker = tmp_path / 'executed'  # nothing that a run folder names is
+    marker = tmp_path / 'executed'  # files that a run folder names are not executed
     file.write_text(f'open({str(marker)!r}, "w")\n{FILE}')
     for job in (['--job', 'evaluate'], []):
         with pytest.raises(UserError, match=f"'plain'.*--config {file}"):
@@ -91,7 +93,7 @@ def test_a_model_of_ones_own_trains_and_is_evaluated_with_its_file(
     assert not marker.exists()
     capfd.readouterr()
     assert main.main(['--workdir', str(run), '--job', 'evaluate', '--config', str(file)]) == 0
-    evaluated = json.loads((run / 'evaluation.json').read_text())  # of the width of the run
+    evaluated = json.loads((run / 'evaluation.json').read_text())  # with the width of the run
     (top1,) = {value for name, value in evaluated.items() if name.endswith('/top1')}
     assert top1 == pytest.approx(trained['test/top1'])
     forgotten()
@@ -142,7 +144,7 @@ def test_norms_of_flax_are_not_frozen_without_a_word(file):
 
 
 def test_a_plain_module_starts_from_what_flax_draws():
-    """And what has an initializer of ours, or is elsewhere in the network, is as ever."""
+    """Layers with an initializer of cls, and other parts of the network, do not change."""
 
     class Net(nn.Module):
         num_classes: int = 3

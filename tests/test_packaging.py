@@ -1,6 +1,6 @@
 """The recipes and the command in a wheel, in an editable install and in a bare checkout.
 
-Each is used in a folder with a package configs of another project.
+Each is used in a folder with a package `configs` of another project.
 """
 
 import os
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PIP = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '--no-input', '-q']
-PARTS = ('cls', 'configs', 'pyproject.toml', 'setup.py', 'LICENSE')
+PARTS = ('cls', 'configs', 'pyproject.toml', 'LICENSE')
 
 # Prints the folder of the recipes, and loads some by name, by file and as modules.
 PROGRAM = """
@@ -47,7 +48,7 @@ print(folder)
 
 @pytest.fixture(scope='module')
 def elsewhere(tmp_path_factory):
-    """A folder with a foreign package configs."""
+    """A folder with a package `configs` of another project."""
     folder = tmp_path_factory.mktemp('elsewhere')
     (folder / 'configs').mkdir()
     (folder / 'configs/__init__.py').write_text('FOREIGN = True\n')
@@ -71,7 +72,7 @@ def checkout(tmp_path_factory):
 
 
 def environment(folder):
-    """A virtual environment with the packages of this one, except cls itself."""
+    """A virtual environment with the packages of the current one, except cls itself."""
     venv.create(folder, with_pip=False)
     python = folder / 'bin/python'
     own = Path(sysconfig.get_path('purelib', 'venv', {'base': folder, 'platbase': folder}))
@@ -86,7 +87,7 @@ def pip(*arguments, **options):
 
 
 def used(python, folder, **variables):
-    """Returns the folder of the recipes, after PROGRAM has used them."""
+    """Runs PROGRAM, which uses the recipes; returns their folder."""
     plain = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
     done = subprocess.run(
         [python, '-c', PROGRAM],
@@ -138,7 +139,7 @@ def test_recipes_in_a_wheel(wheel, elsewhere, tmp_path):
 def test_recipes_in_an_editable_install(checkout, elsewhere, tmp_path):
     python = environment(tmp_path)
     install = ('install', '--no-deps', '--no-index', '--no-build-isolation', '-e', checkout)
-    # pip builds in the environment that it installs into, which needs setuptools there.
+    # pip builds in the environment that it installs into, so setuptools must be in it.
     pip('--python', python, *install)
     assert used(python, elsewhere) == checkout / 'configs'
     done = subprocess.run([tmp_path / 'bin/cls', '--version'], capture_output=True, text=True)
@@ -148,3 +149,14 @@ def test_recipes_in_an_editable_install(checkout, elsewhere, tmp_path):
 def test_recipes_in_a_bare_checkout(elsewhere, tmp_path):
     python = environment(tmp_path)
     assert used(python, elsewhere, PYTHONPATH=str(ROOT)) == ROOT / 'configs'
+
+
+def test_the_packages_of_the_wheel_are_all_folders_with_code():
+    project = tomllib.loads((ROOT / 'pyproject.toml').read_text())
+    files = subprocess.run(
+        ['git', 'ls-files', 'cls', 'configs'], capture_output=True, text=True, cwd=ROOT, check=True
+    ).stdout.split()
+    folders = {Path(file).parent for file in files if file.endswith('.py')}
+    recipes = {'configs': 'cls.recipes', 'configs/search': 'cls.recipes.search'}
+    names = {recipes.get(str(folder), '.'.join(folder.parts)) for folder in folders}
+    assert names == set(project['tool']['setuptools']['packages'])

@@ -1,4 +1,4 @@
-"""Predictions: by any protocol the mean over the views of an image, on any batch and devices."""
+"""Predictions: the mean over the views of an image, by any protocol, batch size and devices."""
 
 import dataclasses
 import json
@@ -27,11 +27,13 @@ from cls.evaluation.protocols import EvalSpec
 from cls.setup import set_up
 from cls.steps import sharding as meshes
 
+pytestmark = pytest.mark.usefixtures('quick_programs')
+
 COUNT, CLASSES = 13, 6
 
 
 class Net(nn.Module):
-    """A linear layer on a few moments of the image; they differ between it and its mirror image."""
+    """A linear layer on a few moments of an image that change when it is mirrored."""
 
     num_classes: int = CLASSES
 
@@ -56,7 +58,7 @@ def in_numpy(image):
 
 
 class OneSize(Net):
-    """A net for images of 8 x 8 alone."""
+    """A network for images of 8 x 8 only."""
 
     def __call__(self, images, train=False):
         if images.shape[1:3] != (8, 8):
@@ -65,7 +67,7 @@ class OneSize(Net):
 
 
 class Photos(Source):
-    """Images of several shapes, four of them alike."""
+    """Images of several shapes, four of them of the same shape."""
 
     num_classes, class_names, channels, split = CLASSES, (), 3, 'test'
 
@@ -80,7 +82,7 @@ class Photos(Source):
 
 
 def made(devices=1, model=None, source=None, **fields):
-    """Returns a setup of these images and this model, with config fields ('data_eval_resize')."""
+    """Returns a setup of images and a model, with config fields (for example data_eval_resize)."""
     overrides = [(name.replace('_', '.', 1), str(value)) for name, value in fields.items()]
     overrides = [('data.image_size', '8'), ('data.eval_resize', '10'), *overrides]
     setup = set_up(configs.load('configs/resnet.py', overrides), jax.devices()[:devices])
@@ -89,7 +91,7 @@ def made(devices=1, model=None, source=None, **fields):
 
 
 def expected(setup, protocol):
-    """The same, image by image, from views that are made here one by one."""
+    """Returns the same predictions image by image, from views that are made one by one."""
     size, result = 8, []
     for i in range(COUNT):
         image = setup.test[i]['image']
@@ -143,14 +145,14 @@ def test_dense_compiles_once_for_each_shape():
     assert len(traced) == len(shapes)
 
 
-def test_a_net_for_one_size_is_refused_in_one_line():
+def test_a_network_for_one_size_is_refused_in_one_line():
     setup = made(model=OneSize())
     evaluate.predict(setup, {}, 'crops_12')
     with pytest.raises(UserError, match='cannot take images of 10 x'):
         evaluate.predict(setup, {}, 'dense')
 
 
-def test_labels_beyond_the_net_are_refused():
+def test_labels_beyond_the_network_are_refused():
     with pytest.raises(UserError, match='Example 3 has the label 3: expected 0 to 2'):
         evaluate.predict(made(model=Net(num_classes=3)), {}, 'ten_crop')
 
@@ -170,7 +172,7 @@ def test_certain_predictions_have_a_finite_loss():
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """A run folder with a newest state from `restore`, without a training."""
+    """A run folder with a patched `restore`, without training."""
     config = configs.load('configs/resnet.py', [('data.image_size', '8')])
     (tmp_path / 'config.json').write_text(configs.to_json(config))
 
@@ -290,8 +292,8 @@ def test_an_ensemble_is_of_the_same_images(run, monkeypatch):
 
 
 @pytest.mark.parametrize('contrast', ['', 'global'])
-def test_prediction_of_the_centre_crop_is_that_of_training(contrast):
-    """Two ways to the same numbers: sums inside the step, and the prediction of each image."""
+def test_prediction_of_the_center_crop_is_that_of_training(contrast):
+    """Sums inside the step, and predictions for each image, have the same result."""
     setup = made(eval_batch=5, data_contrast=contrast)
     variables = meshes.put({}, {})
     sums = evaluate.evaluate_batches(setup.eval_step(), variables, setup.eval_batches(), setup.mesh)

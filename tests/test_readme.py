@@ -1,4 +1,4 @@
-"""The Python of the README and of the page on weights runs as it is printed."""
+"""The Python code in the README and the page on weights runs as printed."""
 
 import re
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_the_readme(capsys):
 
 
 def test_the_page_on_weights(tmp_path, monkeypatch):
-    """On a smaller model than the page has."""
+    """With a smaller model than on the page."""
     monkeypatch.chdir(tmp_path)
     small = 'resnet20_cifar'
     sizes = shapes(models.create(small), models.variant(small))

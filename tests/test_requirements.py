@@ -1,4 +1,4 @@
-"""What the code imports is what it asks to be installed."""
+"""Requirements: the packages that the code imports."""
 
 import ast
 import importlib.metadata
@@ -15,7 +15,7 @@ from cls.errors import UserError
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())
 OWN = {'cls', 'configs', 'launch'}
-# Imported where a user asks for what needs them, and named in a message or a requirements file.
+# Imported on demand, and named in a message or a requirements file.
 OPTIONAL = {
     'gcsfs': 'pyproject.toml',
     's3fs': 'pyproject.toml',
@@ -25,7 +25,7 @@ OPTIONAL = {
     'torch': 'cls/tools/benchmark_input.py',
     'torchvision': 'cls/tools/benchmark_input.py',
 }
-# Required for what others import: JAX its binary, TFDS the form of its files, pip the build.
+# Required by other packages: JAX's binary, the file format of TFDS, pip's build.
 FOR_OTHERS = {'jaxlib', 'array-record', 'setuptools'}
 
 
@@ -39,12 +39,12 @@ def imported():
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 names = [node.module]
             for module in {name.partition('.')[0] for name in names}:
-                if not (file.parent / f'{module}.py').exists():  # beside a script
+                if not (file.parent / f'{module}.py').exists():  # next to a script
                     yield module, file.relative_to(ROOT)
 
 
 def required():
-    """Names of distributions in requirements.txt, normalized."""
+    """Returns the normalized names of distributions in requirements.txt."""
     for line in (ROOT / 'requirements.txt').read_text().splitlines():
         if match := re.match(r'[A-Za-z0-9_.-]+', line.partition('#')[0]):
             yield normalized(match[0])
@@ -82,13 +82,13 @@ def test_what_is_installed_is_in_the_ranges():
 
 
 def lines(file):
-    """The requirements of a file, without comments and without those that it includes."""
+    """Returns the requirements in a file, without comments and included files."""
     texts = [line.partition('#')[0].strip() for line in (ROOT / file).read_text().splitlines()]
     return {text for text in texts if text and not text.startswith('-r')}
 
 
 def test_a_checkout_and_a_wheel_require_the_same():
-    """requirements.txt has the base, searches, and the build of the command cls."""
+    """requirements.txt has the base, the extra search, and the build of the command cls."""
     extras = PROJECT['project']['optional-dependencies']
     wanted = [*PROJECT['project']['dependencies'], *extras['search']]
     wanted += PROJECT['build-system']['requires']
@@ -103,7 +103,7 @@ def test_the_extras():
 
 
 def test_training_and_import_need_no_extra():
-    """The modules of the extra search are imported below cls.search and by its report only."""
+    """The modules of the extra search are imported only in cls.search and by its report."""
     names = {'matplotlib', 'yaml'}
     users = {file for module, file in imported() if module in names}
     allowed = ('cls/search/', 'cls/tools/search_report.py')

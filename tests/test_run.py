@@ -25,8 +25,8 @@ from PIL import Image
 from cls.run import goodput
 
 ROOT = Path(__file__).parent.parent
-# Everything that carries state from step to step: momentum, mean squares, BN statistics, averages,
-# random flips, an epoch's end (the digits have 22.5 batches of 64).
+# All kinds of state from step to step: momentum, mean squares, BN statistics, averages, random
+# flips, the end of an epoch (the digits have 22.5 batches of 64).
 RUN = (
     '--config=configs/resnet.py',
     '--config.duration=40 steps',
@@ -45,7 +45,7 @@ STEPS = 40
 
 @pytest.fixture(scope='session')
 def environment(tmp_path_factory):
-    """Environment of a run: its own cache, so that it depends on nothing of this machine."""
+    """The environment of a run: with its own cache, so that it does not depend on this machine."""
     cache = tmp_path_factory.mktemp('cache')
     kept = {name: value for name, value in os.environ.items() if name != 'XLA_FLAGS'}
     return kept | {'CLS_CACHE_DIR': str(cache), 'PYTHONUNBUFFERED': '1'}
@@ -55,7 +55,7 @@ def environment(tmp_path_factory):
 def whole(environment, tmp_path_factory):
     """The folder of an undisturbed run, and its output.
 
-    Its process was a script for two seconds, as quickstart.sh is while it installs.
+    Its process was a shell for two seconds, as that of quickstart.sh during installation.
     """
     workdir = tmp_path_factory.mktemp('runs') / 'whole'
     script = ['bash', '-c', 'sleep 2; touch "$0"; exec "$@"', workdir.parent / 'began']
@@ -107,7 +107,7 @@ def wait_for(process, text):
 
 
 def moment(line):
-    """The seconds since a run's first start, when a line was logged."""
+    """Returns the seconds from a run's first start to the logging of a line."""
     return sum(value for name, value in line.items() if name.startswith('time/'))
 
 
@@ -116,20 +116,20 @@ def total(record):
 
 
 def accounts(workdir):
-    """The account in each checkpoint."""
+    """Returns the time ledger in each checkpoint."""
     files = (workdir / 'checkpoints').glob('[0-9]*/account/metadata')
     return {int(file.parts[-3]): json.loads(file.read_text()) for file in files}
 
 
 def wait_until_known(workdir, step):
-    """Waits until time.json has the account of a step: a thread writes it."""
+    """Waits until time.json has the ledger of a step: a thread writes it."""
     (line,) = (x for x in all_logged(workdir) if x['step'] == step and 'train/loss' in x)
     while total(json.loads((workdir / 'time.json').read_text())) < moment(line):
         time.sleep(0.01)
 
 
 def saved_state(workdir, step=STEPS):
-    """The state in a checkpoint: a flat dict of NumPy arrays."""
+    """Returns the state in a checkpoint: a flat dict of NumPy arrays."""
     folder = workdir / 'checkpoints' / str(step) / 'state'
     restored = ocp.StandardCheckpointer().restore(folder.absolute())
     return {
@@ -140,7 +140,7 @@ def saved_state(workdir, step=STEPS):
 
 
 def assert_same_run(one, other):
-    """Every logged number and every array of the final state is the same, to the bit."""
+    """Checks that all logged numbers and all arrays of the final state are the same to the bit."""
     assert logged(one) == logged(other)
     ours, theirs = saved_state(one), saved_state(other)
     assert ours.keys() == theirs.keys()
@@ -195,7 +195,7 @@ def test_what_it_prints_on_the_way(whole):
     first = next(i for i, line in enumerate(lines) if line.startswith(f'step 1/{STEPS}: '))
     assert compiling < first
     assert not any('continuing' in line for line in lines)
-    # A step's figures are of its batch; those of the test set come with evaluations, once each.
+    # The metrics of a step are of its batch; those of the test set come once each evaluation.
     logged_first = logged(whole[0])[0]
     assert f'this batch: loss {logged_first["train/loss"]:.4g}, top-1' in lines[first]
     assert [line.split(':')[0] for line in lines if 'test top-1' in line] == [
@@ -256,7 +256,7 @@ def test_killed_at_any_moment_it_ends_as_if_nothing_had_happened(at, whole, envi
     assert resumed.returncode == 0, resumed.stderr
     assert_same_run(whole[0], workdir)
 
-    # The time of both processes, by clocks outside of them, all but writing the result.
+    # The time of both processes, by clocks outside of them, without writing the result.
     result = json.loads((workdir / 'result.json').read_text())
     spent = result['time']
     elapsed = (workdir / 'result.json').stat().st_mtime - began
@@ -267,7 +267,7 @@ def test_killed_at_any_moment_it_ends_as_if_nothing_had_happened(at, whole, envi
 
     # The rework: the difference of two records.
     said = re.search(rf'continuing from step (\d+) of {STEPS}', resumed.stdout)
-    step = int(said[1]) if said else 0  # of the checkpoint
+    step = int(said[1]) if said else 0  # that of the checkpoint
     trained = re.search(r'^step (\d+)/', resumed.stdout, re.MULTILINE)
     assert (int(trained[1]) if trained else STEPS + 1) == step + 1
     before = saved[step] if step else dict.fromkeys(known, 0)
@@ -286,17 +286,17 @@ def test_sigterm_saves_and_exits_0_and_the_run_continues(whole, environment, tmp
     assert 'goodput' in output.splitlines()[-2]
     newest = max(int(p.name) for p in (tmp_path / 'run' / 'checkpoints').iterdir())
     assert newest >= 11
-    assert newest == logged(tmp_path / 'run')[-1]['step']  # it stopped there, and saved that
+    assert newest == logged(tmp_path / 'run')[-1]['step']  # it saved the step at which it stopped
     assert run(tmp_path / 'run', environment).returncode == 0
     assert_same_run(whole[0], tmp_path / 'run')
     result = json.loads((tmp_path / 'run' / 'result.json').read_text())
     assert result['restarts'] == 1
-    if newest % 16:  # it was not stopped in an evaluation: such a one starts again
+    if newest % 16:  # it was not stopped in an evaluation, which would start again
         assert result['time']['rework'] == 0
 
 
 def test_sigterm_while_compiling_does_not_wait_for_the_compiler(environment, tmp_path):
-    """A net that takes half a minute to compile; the signal comes in the middle of that."""
+    """The network takes half a minute to compile; the signal comes in the middle."""
     process = start(
         tmp_path / 'run',
         environment | {'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'empty')},
@@ -356,7 +356,7 @@ def test_evaluate_repeats_the_result(whole, environment, tmp_path):
 def test_two_processes_do_not_share_a_run_folder(environment, tmp_path):
     first = start(tmp_path / 'run', environment)
     wait_for(first, f'step 2/{STEPS}')
-    first.send_signal(signal.SIGSTOP)  # or it is done before the other has imported JAX
+    first.send_signal(signal.SIGSTOP)  # or it would end before the other has imported JAX
     second = run(tmp_path / 'run', environment)
     first.kill()
     first.wait()
@@ -371,6 +371,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_last_good_state(
         tmp_path / 'run',
         environment,
         '--config.optim.name=sgd',
+        '--config.model.stage_sizes=(1, 1, 1)',
         '--config.optim.lr=1e6',
         '--config.log_every=10 steps',
         '--config.checkpoint.every=1 steps',

@@ -1,4 +1,4 @@
-"""From a config to a setup: its specifications, all mistakes at once, and no work done twice."""
+"""From a config to a setup: specifications, all mistakes at once, and no repeated work."""
 
 import dataclasses
 
@@ -44,7 +44,7 @@ LATE_MISTAKES = {
 
 
 def refusal(overrides, spec='configs/resnet.py', **options):
-    """The line of the UserError that a config is refused with."""
+    """Returns the message of the UserError for a config."""
     with pytest.raises(UserError) as caught:
         set_up(configs.load(spec, overrides), jax.devices()[:1], **options)
     assert '\n' not in str(caught.value)
@@ -113,7 +113,7 @@ def test_a_single_mistake_is_the_error_itself():
 
 @pytest.mark.parametrize('frozen', [('freeze_bn', '0 steps'), ('optim.freeze', 'conv1')])
 def test_repeats_are_of_the_whole_batch_whatever_is_frozen(frozen):
-    """Eight copies of an image are in the 64 examples of a step; it computes 4 at once."""
+    """The 64 examples of a step have eight copies of an image; it computes 4 examples at once."""
     made = set_up(configs.load('configs/resnet.py', (*REPEATED, frozen)), jax.devices()[:1])
     assert made.microbatch == 4
 
@@ -129,7 +129,7 @@ def test_precise_statistics_need_whole_repeats_in_their_own_batches():
 
 
 class WithFlaxNorm(nn.Module):
-    """A net with a norm of Flax, and a head."""
+    """A network with a norm of Flax and a head."""
 
     num_classes: int = 10
 
@@ -151,7 +151,7 @@ def test_flax_norms_are_refused_where_they_would_be_frozen(pattern, refused, mon
 
 
 def test_an_evaluation_needs_no_batch_that_its_devices_divide():
-    """They pad their own batches; only precise statistics use the batches of training."""
+    """Evaluations pad their own batches; only precise statistics use those of training."""
     config = configs.load('configs/resnet.py', (('batch', '100'),))
     assert set_up(config, jax.devices()[:8], classes=()).eval_batch() == 104
     with pytest.raises(UserError, match='batch is 100: expected a multiple of 8'):
@@ -162,13 +162,13 @@ def test_an_evaluation_needs_no_batch_that_its_devices_divide():
 
 
 # ------------------------------------------------------------------------------------------------
-# Work that is done once
+# Work without repetition
 # ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def draws(monkeypatch):
-    """A list that grows by one each time that the variables of a network are drawn."""
+    """A list that grows by one each time that the variables of a network are initialized."""
     calls, draw = [], setup.init
 
     def counted(*arguments):
@@ -180,7 +180,7 @@ def draws(monkeypatch):
 
 
 def test_only_the_start_of_a_run_draws_weights(tmp_path, draws, monkeypatch):
-    """Not its continuation, and not an evaluation: they need the shapes alone."""
+    """Resuming and evaluation need only the shapes."""
     run = tmp_path / 'run'
     run.mkdir()
     assert train.fit(tiny.setup(('duration', '2 steps')), run)['step'] == 2
@@ -198,7 +198,7 @@ def test_durations_are_parsed_before_the_first_step(tmp_path, monkeypatch):
     parsed, read = [], durations.read
     monkeypatch.setattr(durations, 'read', lambda text: parsed.append(text) or read(text))
     made.steps('1 epochs')
-    assert parsed == ['1 epochs']  # the counter counts
+    assert parsed == ['1 epochs']  # the counter works
     parsed.clear()
     train.fit(made, tmp_path)
     assert parsed == []

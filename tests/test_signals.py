@@ -30,7 +30,7 @@ def environment(**more):
 
 @pytest.fixture
 def scene():
-    """Starts a program of tests/signalled.py in a process group of its own, and waits for it."""
+    """Runs a program of tests/signalled.py in a new process group, and waits for it."""
     started = []
 
     def start(name, *more, wait=True):
@@ -198,7 +198,7 @@ def test_a_loop_in_a_shell_stops_on_ctrl_c(name, tmp_path):
 
 
 class Training:
-    """A run that reads images in two processes, in a process group and on a terminal of its own."""
+    """A run with two workers in a new process group, on its own terminal."""
 
     def __init__(self, data, folder):
         self.workdir = folder / 'run'
@@ -245,7 +245,7 @@ class Training:
             time.sleep(0.05)
 
     def children(self):
-        """The processes that it started, without those that they started."""
+        """Returns the child processes, without their own children."""
         return [
             int(file.parent.name)
             for file in Path('/proc').glob('[0-9]*/stat')
@@ -275,7 +275,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def training(data, tmp_path):
-    """A run that has made some steps, and its processes that read images."""
+    """A run after some steps, and its workers."""
     started = []
 
     def start():
@@ -295,7 +295,7 @@ def training(data, tmp_path):
     [STOPS[0], *(pytest.param(*stop, marks=pytest.mark.sweep) for stop in STOPS[1:])],
 )
 def test_a_signal_to_the_group_of_a_run_with_workers_saves(number, code, training):
-    """SIGHUP as it comes: the terminal is closed, and what is written there is an error."""
+    """SIGHUP comes with a closed terminal: output to it is an error."""
     run, workers = training()
     run.close_terminal() if number == HUP else os.killpg(run.process.pid, number)
     assert run.process.wait(timeout=60) == code, run.log.read_text()
@@ -328,7 +328,7 @@ def alive(pid):
 
 @pytest.mark.parametrize(('number', 'code'), STOPS)
 def test_a_signal_during_the_imports(number, code, data, tmp_path):
-    """As soon as there is a handler: some hundredths of a second, of which Python takes most."""
+    """As soon as there is a handler: after some hundredths of a second, mostly Python's start."""
     process = subprocess.Popen(
         [sys.executable, '-m', 'cls.main', '--config=configs/metaqnn.py', f'--workdir={tmp_path}'],
         env=environment(),
@@ -341,7 +341,7 @@ def test_a_signal_during_the_imports(number, code, data, tmp_path):
     try:
         status = Path(f'/proc/{process.pid}/status')
         while not int(status.read_text().split('SigCgt:')[1].split()[0], 16) >> (HUP - 1) & 1:
-            time.sleep(0.002)  # the handler of SIGHUP is the last of ours
+            time.sleep(0.002)  # the handler of SIGHUP is installed last
         process.send_signal(number)
         out, _ = process.communicate(timeout=30)
         assert process.returncode == code

@@ -1,9 +1,10 @@
-"""A net that compiles at once, for images of any size, and runs on the digits of it or another."""
+"""A network that compiles at once, for images of any size, and runs on the digits."""
 
 import dataclasses
 
 import flax.linen as nn
 import jax
+from compiling import FAST
 
 from cls.config import load as configs
 from cls.nn.dense import Dense
@@ -46,11 +47,13 @@ def setup(*overrides, devices=1):
 
 
 def steps(setup, count):
-    """The losses of the first steps of a run, the state after, where it was before, the step."""
+    """Returns the losses of the first steps, the state after, its shapes before, and the step."""
     state, optimizer = setup.new_state()
     where = abstract_state(state, setup.mesh)
     state = meshes.put(state, jax.tree.map(lambda x: x.sharding, where))
-    train_step = compile_train_step(setup, optimizer, where, setup.phases.at(0))
+    train_step = compile_train_step(
+        setup, optimizer, where, setup.phases.at(0), compiler_options=FAST
+    )
     batches, losses = train_batches(setup), []
     for _ in range(count):
         batch = meshes.put_batch(next(batches), meshes.batch_sharding(setup.mesh))

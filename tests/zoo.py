@@ -1,14 +1,14 @@
-"""What tests know of each system beside what is registered: one file of data in tests/systems/.
+"""Data of tests for each system: one file in tests/systems/, named as the file in cls/models/.
 
-Such a file is named as the system's file in cls/models/ and has
+It has
 
   TASKS     the rows of its golden file, tests/golden/<system>.npz (written by golden/make.py);
-  DEFAULT   the variants that the default run takes; between them every block and option of the
-            system. The others, and all that is slow, are left to `pytest -m sweep`;
+  DEFAULT   the variants of the default run; together they have every block and option of the
+            system. `pytest -m sweep` runs the others, and all that is slow;
   CSV       the system's name in systems.csv, or several;
-  LISTED    variant -> its row there: the text of `variant`, or `variant|ref_name` where that is
-            not enough;
-  UNLISTED  rows there that are not variants here -> the reason.
+  LISTED    variant -> its row there: the text of `variant`, or `variant|ref_name` if that is not
+            unique;
+  UNLISTED  rows there without a variant here -> the reason.
 """
 
 import importlib
@@ -31,7 +31,7 @@ SYSTEMS = _load()
 
 
 def each(names: list[str] | None = None) -> list[Any]:
-    """Returns parameters of a test: all variants, of which only the DEFAULT ones run by default."""
+    """Returns parameters of a test: all variants; only those in DEFAULT run by default."""
     return _parameters(
         {name for system in SYSTEMS.values() for name in system.DEFAULT},
         models.names() if names is None else names,
@@ -39,7 +39,7 @@ def each(names: list[str] | None = None) -> list[Any]:
 
 
 def one_of_each() -> list[Any]:
-    """Returns parameters of a test: all variants, of which one per system runs by default."""
+    """Returns parameters of a test: all variants; one of each system runs by default."""
     default = [name for system in SYSTEMS.values() for name in system.DEFAULT]
     first = {models.variant(name).system: name for name in reversed(default)}
     return _parameters(set(first.values()), models.names())
@@ -52,7 +52,7 @@ def _parameters(default: set[str], names: list[str]) -> list[Any]:
 
 
 def shrunk(model: Any) -> Any:
-    """Returns the net with fewer repetitions of all kinds of layers, where a field counts them."""
+    """Returns a network with fewer repetitions of all kinds of layers that a field counts."""
     fewer = {
         name: tuple(min(count, 2) for count in getattr(model, name))
         for name in ('stage_sizes', 'block_sizes', 'blocks')

@@ -145,17 +145,18 @@ def shift_hue(images: jax.Array, shift: jax.Array) -> jax.Array:
         return images
     high = images.max(-1, keepdims=True)
     chroma = high - images.min(-1, keepdims=True)
-    hue = _hue(images, high, chroma) + 6 * _column(shift)
+    hue = _hue(images, chroma) + 6 * _column(shift)
     k = (jnp.array([5.0, 3.0, 1.0]) + hue) % 6
     return high - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
 
 
-def _hue(images, high, chroma) -> jax.Array:
+def _hue(images, chroma) -> jax.Array:
     """Returns hues in sixths of a turn, (N, H, W, 1), in -1..5."""
     red, green, blue = (images[..., i : i + 1] for i in range(3))
     chroma = jnp.where(chroma > 0, chroma, 1)
-    sixths = jnp.where(green == high, (blue - red) / chroma + 2, (red - green) / chroma + 4)
-    return jnp.where(red == high, (green - blue) / chroma, sixths)
+    # Not `red == high`: a compiler may round two computations of the same pixel differently.
+    sixths = jnp.where(green >= blue, (blue - red) / chroma + 2, (red - green) / chroma + 4)
+    return jnp.where(red >= jnp.maximum(green, blue), (green - blue) / chroma, sixths)
 
 
 def saturate(images: jax.Array, factor: jax.Array) -> jax.Array:
@@ -188,7 +189,7 @@ def shift_hsl(images: jax.Array, shifts: jax.Array) -> jax.Array:
     chroma, light = high - low, (high + low) / 2
     room = 1 - jnp.abs(2 * light - 1)
     saturation = jnp.where(chroma > 0, chroma / jnp.where(room > 0, room, 1), 0)
-    hue = jnp.where(chroma > 0, _hue(images, high, chroma) / 6 % 1, 0)
+    hue = jnp.where(chroma > 0, _hue(images, chroma) / 6 % 1, 0)
     hue, saturation, light = (
         jnp.clip(x + _column(shifts[:, i]), 0, 1) for i, x in enumerate((hue, saturation, light))
     )

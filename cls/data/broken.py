@@ -1,6 +1,6 @@
-"""Images that cannot be read or decoded: named, searched for, or taken and counted.
+"""Images that cannot be read or decoded: reported by name, or repaired and counted.
 
-A decoder's complaint has no name in it; a source's `made` gives it one.
+The message of a decoder has no file name; the methods of a source that call `made` add it.
 """
 
 import dataclasses
@@ -19,10 +19,10 @@ from cls.data.decode import BrokenImage, DamagedImage, Rules, decode
 from cls.errors import UserError
 from cls.storage.cache import cache_dir
 
-SECONDS = 30  # of a search for further broken files, at most
+SECONDS = 30  # the longest search for further broken files
 NAMED = 20  # broken files that are named on one line
-_WAITS = (0.1, 0.5)  # seconds before a file that cannot be read is tried again
-_STEP = 64  # files that are looked at between two looks at the clock
+_WAITS = (0.1, 0.5)  # seconds before each retry of a read
+_STEP = 64  # files that are checked between two looks at the clock
 
 T = TypeVar('T')
 _repaired: set[str] = set()  # of this process
@@ -39,31 +39,31 @@ def read_file(file: str) -> bytes:
             if wait is None:
                 raise UserError(
                     f'{file} cannot be read ({error.strerror or error}), in {len(_WAITS) + 1} '
-                    'tries: expected a file that is there for as long as the run goes on.'
+                    'tries: expected a file that stays readable during the run.'
                 ) from error
             time.sleep(wait)
     raise AssertionError
 
 
 def _content(file: str) -> bytes:
-    with open(file, 'rb', buffering=0) as opened:  # a buffer would be one copy more
+    with open(file, 'rb', buffering=0) as opened:  # a buffer would add a copy
         return opened.read()
 
 
 def made(name: str, rules: Rules, make: Callable[[Rules], T], verified: bytearray, index: int) -> T:
-    """Makes something of an image, of a damaged one if the rules allow to repair it.
+    """Returns make(rules) for an image; repairs a damaged image if the rules allow it.
 
-    Those are counted, and named in the log. A file is decoded in full the first time that a process
-    meets it, so that damage below a crop is not trained on in other epochs.
+    Damaged images are counted, and named in the log. A process decodes each file in full the first
+    time, so that damage below a crop is noticed before later epochs train on it.
 
     Args:
-      name: Of the image.
-      rules: Of decoding.
-      make: (rules) -> what is to be made.
-      verified: For each image whether it was found intact; changed here.
-      index: The image's place there.
+      name: The name of the image, for messages.
+      rules: The options of decoding.
+      make: (rules) -> result.
+      verified: For each image, whether it was found intact; updated in place.
+      index: The index of the image in `verified`.
 
-    Raises what `make` raises.
+    Raises the errors of `make`.
     """
     try:
         strict = dataclasses.replace(rules, repair=False, verify=not verified[index])
@@ -88,10 +88,10 @@ def made(name: str, rules: Rules, make: Callable[[Rules], T], verified: bytearra
 
 
 def report(workers: int = 0) -> None:
-    """Logs how many damaged images this process has taken in all, unless there are none.
+    """Logs the number of damaged images that this process has repaired, if any.
 
     Args:
-      workers: config.data.workers of a training, whose images those processes count.
+      workers: config.data.workers of a training run; these processes count its images themselves.
     """
     if _repaired:
         what = 'to evaluate on (those of training are counted above) ' if workers else ''
@@ -106,16 +106,16 @@ def verdict(
 ) -> str:
     """Returns a line that counts and names the broken images of a folder.
 
-    Who has one broken file often has more: better to hear of them all at once. They are searched
-    for during `SECONDS`; if there are more than `NAMED`, the line names a file that lists them.
+    A folder with one broken file often has more, so they are reported together. The search takes at
+    most `SECONDS`; if there are more than `NAMED`, the line names a file that lists them.
 
     Args:
-      folder: Of the images.
-      files: Their paths.
-      found: The one that is broken for certain.
-      error: What is the matter with it.
-      channels: To decode to.
-      rules: Of decoding.
+      folder: The folder of the images.
+      files: The paths of the images.
+      found: The path of an image that is known to be broken.
+      error: The reason why `found` cannot be decoded.
+      channels: The number of channels to decode to.
+      rules: The options of decoding.
     """
     name = os.path.relpath(found, folder)
     log.warning(
@@ -140,7 +140,11 @@ def verdict(
 def _search(
     files: Sequence[str], channels: int, rules: Rules
 ) -> tuple[int, dict[str, BrokenImage]]:
-    """Decodes files until the time is over; returns how many, and why some are broken."""
+    """Decodes files until the time is over.
+
+    Returns:
+      (number of decoded files, {path of a broken file: reason}).
+    """
     until, looked, reasons = time.monotonic() + SECONDS, 0, {}
 
     def reason(file: str) -> BrokenImage | None:
@@ -163,7 +167,7 @@ def _search(
 
 
 def _write_list(folder: Path, lines: list[str]) -> str:
-    """Writes one line for each broken image of a folder; returns the file's path."""
+    """Writes a file with one line for each broken image of a folder; returns its path."""
     digest = hashlib.sha256(os.fsencode(os.path.abspath(folder))).hexdigest()[:12]
     file = cache_dir() / 'broken_images' / f'{digest}.txt'
     try:

@@ -1,4 +1,4 @@
-"""Classes of data sets: their order, and ImageNet's with the subsets of its other test sets."""
+"""Classes of data sets: their order, ImageNet's classes, and the subsets in its other test sets."""
 
 import dataclasses
 import functools
@@ -12,8 +12,8 @@ import numpy as np
 from cls.errors import UserError, nearest
 
 # fmt: off
-# Places of the 200 classes of ImageNet-A and of ImageNet-R among the sorted WordNet ids of
-# ImageNet's 1,000: eval.py of github.com/hendrycks/natural-adv-examples and of .../imagenet-r.
+# Indices of the 200 classes of ImageNet-A and of ImageNet-R in the sorted WordNet ids of ImageNet's
+# 1,000 classes, from eval.py of github.com/hendrycks/natural-adv-examples and of .../imagenet-r.
 _A = (
     6, 11, 13, 15, 17, 22, 23, 27, 30, 37, 39, 42, 47, 50, 57, 70, 71, 76, 79, 89, 90, 94, 96, 97,
     99, 105, 107, 108, 110, 113, 124, 125, 130, 132, 143, 144, 150, 151, 207, 234, 235, 254, 277,
@@ -45,11 +45,11 @@ _R = (
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """How a test set's folders tell the classes."""
+    """The classes and folder names of a test set for ImageNet classifiers."""
 
-    subset: tuple[int, ...] = ()  # places of its classes among ImageNet's; (): all 1,000
-    numbered: bool = False  # folders have these places for names, not WordNet ids
-    split: str = 'test'  # the split that its images are, under TFDS's name
+    subset: tuple[int, ...] = ()  # indices of its classes in ImageNet's; (): all 1,000
+    numbered: bool = False  # folders are named by these indices, not by WordNet ids
+    split: str = 'test'  # the split of its images, by TFDS's name
 
 
 BENCHMARKS = {
@@ -57,13 +57,13 @@ BENCHMARKS = {
     'imagenet_a': Benchmark(subset=_A),
     'imagenet_r': Benchmark(subset=_R),
     'imagenet_sketch': Benchmark(),
-    'imagenet_c': Benchmark(split='validation'),  # both are made of the validation images
+    'imagenet_c': Benchmark(split='validation'),  # this and the next have the validation images
     'imagenet_real': Benchmark(split='validation'),
 }
 
 
 def _imagenet_file(name: str) -> tuple[str, ...]:
-    """Returns the lines of a file that TFDS has beside its imagenet2012, without importing it."""
+    """Returns the lines of a file in TFDS's imagenet2012 package, without importing TFDS."""
     package: Any = importlib.util.find_spec('tensorflow_datasets')
     root = package.submodule_search_locations[0]
     return tuple((Path(root) / 'datasets' / 'imagenet2012' / name).read_text().split())
@@ -71,24 +71,24 @@ def _imagenet_file(name: str) -> tuple[str, ...]:
 
 @functools.cache
 def wnids() -> tuple[str, ...]:
-    """Returns the WordNet ids of ImageNet's 1,000 classes, sorted: the order of all nets here."""
+    """Returns the WordNet ids of ImageNet's 1,000 classes, sorted: the order of all logits."""
     return _imagenet_file('labels.txt')
 
 
 @functools.cache
 def validation_labels() -> tuple[str, ...]:
-    """Returns the 50,000 WordNet ids of ImageNet's validation images, by the files' numbers."""
+    """Returns the 50,000 WordNet ids of ImageNet's validation images, in order of file number."""
     return _imagenet_file('validation_labels.txt')
 
 
 def subset(name: str, classes: tuple[str, ...]) -> tuple[int, ...]:
-    """Returns the places in `classes` of those that compete in a test set; () if all 1,000 do.
+    """Returns the indices in `classes` of the classes of a test set; () for all 1,000.
 
     Args:
-      name: imagenet_a, ...; any other set has no subset.
+      name: The name of a data set; only those in BENCHMARKS, imagenet_a for example, have a subset.
       classes: WordNet ids.
 
-    Raises UserError if `classes` lack some.
+    Raises UserError if `classes` lacks a class of the test set.
     """
     places = BENCHMARKS[name].subset if name in BENCHMARKS else ()
     names = [wnids()[place] for place in places]
@@ -96,9 +96,9 @@ def subset(name: str, classes: tuple[str, ...]) -> tuple[int, ...]:
 
 
 def class_indices(names: Sequence[str], classes: Sequence[str], where: str) -> np.ndarray:
-    """Returns (n,) int32, the places of a data set's class names among those of a run.
+    """Returns (n,) int32, the indices of a data set's class names in `classes`, those of a run.
 
-    Raises UserError, which names them, if some are not among them.
+    Raises UserError with the names of classes that the run does not have.
     """
     places = {name: index for index, name in enumerate(classes)}
     if unknown := [name for name in names if name not in places]:

@@ -1,4 +1,4 @@
-"""Data sets by name: which source `config.data` opens.
+"""Data sets by name: the source that `config.data` asks for.
 
     source = load(config.data, 'train')
     source[3]  # {'image': (H, W, C) uint8, 'label': int}
@@ -6,8 +6,8 @@
 `config.data.name` is 'digits', 'tfds:NAME', 'folder:DIR', 'synthetic' or, for evaluation, one of
 cls.data.imagenet_variants, 'imagenet_a:DIR' for example.
 
-The classes of a run have an order, that of the network's outputs. A data set with named classes
-that the run is evaluated on is brought into that order (`load(..., classes=...)`).
+The classes of a run are ordered as the outputs of its network. For evaluation, the labels of a data
+set with named classes are mapped to this order (`load(..., classes=...)`).
 """
 
 from collections.abc import Sequence
@@ -27,14 +27,14 @@ def load(data: DataSpec, split: str, classes: Sequence[str] = ()) -> Source:
     """Opens the data set that `config.data` names.
 
     Args:
-      data: the specification.
+      data: The specification.
       split: 'train' or 'eval'.
-      classes: The names of a run's classes, in the order of its net's outputs: labels are given in
-        that order, and the data set may lack some. (): the order is the data set's own.
+      classes: The names of a run's classes, in the order of its network's outputs: labels are
+        indices into them, and the data set may lack some. (): the data set's own order.
 
     Raises:
-      UserError: if there is no such data set or split, it is not prepared, `num_classes` is less
-        than it has, or it has a class that is not one of `classes`.
+      UserError: if there is no such data set or split, the data set is not prepared, has more than
+        `num_classes` classes, or has a class that is not in `classes`.
     """
     if split not in ('train', 'eval'):
         raise ValueError(split)
@@ -52,8 +52,9 @@ def _open(data: DataSpec, split: str, classes: tuple[str, ...]) -> Source:
     kind, _, rest = data.name.partition(':')
     if data.eval_fraction and kind != 'folder':
         raise UserError(
-            f'config.data.eval_fraction is {data.eval_fraction}, but {data.name} is no folder:DIR: '
-            'expected 0; parts of a TFDS data set are written train[:90%] and train[90%:].'
+            f'config.data.eval_fraction is {data.eval_fraction}, but {data.name} is not a '
+            'folder:DIR: expected 0; parts of a TFDS data set are written train[:90%] and '
+            'train[90%:].'
         )
     if data.name == 'digits':
         return _open_tfds(digits.opened(data.dir), 'digits', data, split, classes)
@@ -91,15 +92,15 @@ def _open_tfds(builder, name: str, data: DataSpec, split: str, classes: tuple[st
 
 
 def identity(train: Source, test: Source) -> dict[str, dict[str, Any]]:
-    """Returns what distinguishes the data of a run from other data, see `Source.identity`.
+    """Returns {'train': ..., 'eval': ...}, the identities of both splits, see `Source.identity`.
 
-    Its keys are 'train' and 'eval'.
+    A run that resumes compares them with those of the data that it began with.
     """
     return {'train': train.identity(), 'eval': test.identity()}
 
 
 def has_training(data: DataSpec) -> bool:
-    """Whether the data set that `config.data` names has a part to train on. Raises UserError."""
+    """Returns whether the data set of `config.data` has training images. Raises UserError."""
     kind, _, rest = data.name.partition(':')
     if kind == 'folder' and rest:
         return layout.has_training(download.fetched(rest), data.eval_fraction)
@@ -109,7 +110,7 @@ def has_training(data: DataSpec) -> bool:
 
 
 def _synthetic(data: DataSpec, split: str) -> InMemory:
-    """Random images in ImageNet's numbers: 64 of them, so that one costs but a copy."""
+    """Returns 64 random images, repeated to the size of ImageNet, so that one costs only a copy."""
     rng = np.random.default_rng(split == 'eval')
     images = rng.integers(256, size=(64, data.image_size, data.image_size, 3), dtype=np.uint8)
     num_classes = data.num_classes or 1000

@@ -1,16 +1,16 @@
-"""Decoding images: of a JPEG only what a crop needs, and of none more than is intact.
+"""Decoding of images: only the part of a JPEG that a crop needs, and no damaged image unnoticed.
 
-Images are (H, W, C) uint8 with C 1 or 3, colours in the order RGB. They are Pillow's to the bit,
-but for 16-bit gray, of which Pillow keeps the wrong eight bits. Pillow decodes all formats; for
-three of them others are quicker or notice more damage, and give the same pixels:
+Images are (H, W, C) uint8 with C 1 or 3 and channels in the order RGB. The pixels equal Pillow's to
+the bit, except for 16-bit gray: Pillow keeps the wrong eight bits. Pillow decodes all formats; for
+three of them other decoders are faster or notice more damage, and return the same pixels:
 
-  JPEG   simplejpeg. All decoders have libjpeg-turbo inside, which repairs what is damaged and
-         warns of it. Pillow and OpenCV discard the warnings.
-  PNG    OpenCV, that is libpng, once the checksums are seen to be right. Pillow misses some.
-  WebP   OpenCV, if there is one opaque image.
+  JPEG   simplejpeg. All decoders use libjpeg-turbo, which repairs damage and warns of it. Pillow
+         and OpenCV discard the warnings.
+  PNG    OpenCV, that is libpng, after a check of the checksums. Pillow misses some errors.
+  WebP   OpenCV, if the file has a single opaque image.
 
-Most of a JPEG's time goes into the entropy code, which neither a smaller scale nor a cropped width
-can skip; what can be skipped are the rows below a crop.
+Most of the time of a JPEG is spent on its entropy code. Neither a smaller scale nor a cropped width
+saves any of it; only the rows below a crop can be skipped.
 """
 
 import dataclasses
@@ -36,14 +36,15 @@ from cls.data.headers import (
 )
 from cls.data.spec import DataSpec
 
-# The pipeline has its own threads, one image in each: OpenCV's would only be in their way.
+# The pipeline has its own threads, one image in each: OpenCV's threads would compete with them.
 cv2.setNumThreads(1)
-# A broken image is reported by whoever called `decode`, with its name, which OpenCV lacks.
+# The caller of `decode` reports a broken image by its name; OpenCV does not know the name.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-# Pillow's warning at its default limit, which here is a refusal.
+# Pillow warns at its default limit; `Rules.check` raises an error there.
 warnings.filterwarnings('ignore', category=Image.DecompressionBombWarning)
 
-# File name suffixes of the formats that `decode` reads; the content decides which one a file is.
+# File name suffixes of the formats that `decode` reads; the format of a file is found from its
+# content.
 SUFFIXES = (
     *('.jpg', '.jpeg', '.jpe', '.jfif', '.jif', '.mpo'),
     *('.png', '.apng', '.webp', '.avif', '.gif'),
@@ -51,20 +52,20 @@ SUFFIXES = (
     *('.ppm', '.pgm', '.pbm', '.pnm'),
     *('.jp2', '.j2k', '.j2c', '.jpc', '.jpf', '.jpx'),
 )
-# Pillow's names of them. It knows more, among them PostScript, which it would have executed.
+# Pillow's names of these formats. It reads more, among them PostScript, by running Ghostscript.
 _FORMATS = (
     *('JPEG', 'PNG', 'WEBP', 'AVIF', 'GIF'),
     *('BMP', 'DIB', 'TIFF', 'SUN', 'PPM', 'JPEG2000'),
 )
 MAX_PIXELS = 89_478_485  # Pillow's Image.MAX_IMAGE_PIXELS, a quarter of 1 GiB in RGB
 
-# libjpeg-turbo's warnings, which are of what it repaired; its errors are of what it cannot decode.
+# libjpeg-turbo's warnings, of damage that it repaired; its errors are of files it cannot decode.
 _REPAIRED = re.compile(
     'Corrupt JPEG data|Premature end of JPEG file|Inconsistent progression|Invalid SOS parameters'
     '|Unknown Adobe color transform|Warning: unknown JFIF revision|Application transferred'
 )
-# The first warning of a JPEG whose header says that it ends sooner, if the rows until there are
-# intact: only then is the end looked for, and found farther down.
+# The first warning of a JPEG whose header was changed to fewer rows, if these rows are intact: only
+# then does the decoder look for the end of the image, and find it after further bytes.
 _SHORTENED = re.compile(r'Corrupt JPEG data: \d+ extraneous bytes before marker 0xd9')
 
 # 8 orientations of EXIF: (transpose, flip rows, flip columns), in this order.
@@ -86,12 +87,12 @@ class Rules:
     """Options of decoding.
 
     Attributes:
-      exif: Whether an image is turned as the orientation in its EXIF data says. TensorFlow's and
-        Pillow's decoders, with which the published nets were trained, ignore it.
+      exif: Whether an image is turned as the orientation in its EXIF data says. The decoders of
+        TensorFlow and Pillow ignore it; the published models were trained with those.
       max_pixels: Height times width of the largest image that is decoded.
-      repair: Whether a damaged JPEG is decoded as far as it goes, what is missing being gray.
-      verify: Whether a rough crop decodes the rows below it, too, and so sees whether the file is
-        intact: most damage makes too many or too few bits, which is noticed at the end alone.
+      repair: Whether a damaged JPEG is decoded as far as possible, with the rest gray.
+      verify: Whether a rough crop also decodes the rows below it, to check that the file is intact:
+        most damage changes the number of bits, which shows only at the end of the file.
     """
 
     exif: bool = False
@@ -118,26 +119,26 @@ def rules(data: DataSpec, exif: bool = False) -> Rules:
 
 
 class DamagedImage(BrokenImage):
-    """A JPEG of which a decoder had to repair a part, or to leave it gray."""
+    """A JPEG that can only be decoded with repairs or with gray in place of missing parts."""
 
 
 def decode(encoded: bytes, channels: int, rules: Rules = RULES) -> np.ndarray:
     """Decodes an image of one of `SUFFIXES` to (H, W, channels) uint8; channels is 1 or 3.
 
-    Gray, palette, CMYK and 16-bit images become what is asked for; transparency and color profiles
-    are dropped, and of an animation it is the first frame.
+    Gray, palette, CMYK and 16-bit images are converted; transparency and color profiles are
+    dropped, and an animation yields its first frame.
 
     Raises:
-      DamagedImage: for a JPEG that is not intact, unless it is to be repaired.
-      BrokenImage: for what is no image, is damaged otherwise, or exceeds a limit.
+      DamagedImage: for a damaged JPEG, unless the rules repair it.
+      BrokenImage: for a file that is not an image, is damaged otherwise, or exceeds a limit.
     """
     image = picture(encoded, channels, rules)
     return image.region(0, 0, *image.size, to=image.size)[0]
 
 
 def _pillow(encoded: bytes, channels: int, rules: Rules) -> np.ndarray:
-    """Decodes by Pillow, which has read no more than the header when the size is checked."""
-    if size := webp_size(encoded):  # Pillow asks for the memory of these when it opens them
+    """Decodes with Pillow; the size is checked when only the header has been read."""
+    if size := webp_size(encoded):  # Pillow allocates the pixels of these in `open`
         rules.check(*size)
     if rules.max_pixels > MAX_PIXELS and Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, rules.max_pixels)
@@ -155,12 +156,12 @@ def _pillow(encoded: bytes, channels: int, rules: Rules) -> np.ndarray:
         # Pillow's own limit is twice its constant.
         count = int(re.findall(r'\d+', str(error))[0])
         raise BrokenImage(_too_large(f'{count:,}', rules.max_pixels)) from error
-    except Exception as error:  # on damaged files its parsers raise all kinds
+    except Exception as error:  # its parsers raise all kinds for damaged files
         raise BrokenImage(f'not an image, or damaged ({error})') from error
 
 
 def _pixels(image: Image.Image, channels: int) -> np.ndarray:
-    """Returns (H, W, channels) uint8; of 16 bits the upper eight."""
+    """Returns (H, W, channels) uint8; the upper eight bits of 16-bit values."""
     image.info.pop('transparency', None)  # Pillow would warn that it is lost
     wide = image.mode.startswith('I;16') or (image.mode == 'I' and image.format == 'PPM')
     if image.mode in ('I', 'F') and not wide:
@@ -183,7 +184,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Returns (H, W, C) as an orientation of EXIF says."""
+    """Returns (H, W, C) turned by an orientation of EXIF."""
     if orientation not in _TURNS:
         return pixels
     transpose, rows, columns = _TURNS[orientation]
@@ -192,7 +193,7 @@ def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _still(still: Still, channels: int, rules: Rules) -> np.ndarray | None:
-    """Decodes a PNG or WebP by OpenCV; None if that is for Pillow."""
+    """Decodes a PNG or WebP with OpenCV; returns None if only Pillow can decode it."""
     rules.check(still.height, still.width)
     if channels == 1 and not still.gray:
         return None
@@ -201,7 +202,7 @@ def _still(still: Still, channels: int, rules: Rules) -> np.ndarray | None:
         pixels = cv2.imdecode(
             np.frombuffer(still.content, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION
         )
-    except cv2.error:  # of an image with a side of more than 2**20 pixels
+    except cv2.error:  # an image with a side of more than 2**20 pixels
         return None
     if pixels is None:
         raise BrokenImage('damaged')
@@ -210,13 +211,13 @@ def _still(still: Still, channels: int, rules: Rules) -> np.ndarray | None:
 
 
 # ------------------------------------------------------------------------------------------------
-# Pictures: what crops are made of
+# Pictures: the inputs of crops
 # ------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
 class Decoded:
-    """A picture whose pixels, (H, W, C) uint8, are at hand."""
+    """A decoded picture, with pixels (H, W, C) uint8."""
 
     pixels: np.ndarray
 
@@ -234,20 +235,20 @@ class Decoded:
         to: tuple[int, int],
         roughly: bool = False,
     ) -> tuple[np.ndarray, Box]:
-        """Returns the region's pixels; see Jpeg.region. The last two make no difference here."""
+        """Returns the region's pixels; see Jpeg.region. `to` and `roughly` have no effect."""
         del to, roughly
         return self.pixels[top : top + height, left : left + width], (0, 0, height, width)
 
 
 @dataclasses.dataclass(frozen=True)
 class Jpeg:
-    """A picture of which nothing but the header has been read.
+    """A picture that is decoded on request; so far only its header has been read.
 
     Args:
-      encoded: the file.
-      channels: to decode to, 1 or 3; 1 for a gray one only.
-      header: what stands in the file.
-      rules: of decoding.
+      encoded: The content of the file.
+      channels: The number of channels to decode to, 1 (for gray images only) or 3.
+      header: The header of the file.
+      rules: The options of decoding.
     """
 
     encoded: bytes
@@ -269,24 +270,24 @@ class Jpeg:
         to: tuple[int, int],
         roughly: bool = False,
     ) -> tuple[np.ndarray, Box]:
-        """Decodes a region, at full scale or a smaller one that leaves at least `to` of it.
+        """Decodes a region, at full scale or at a smaller scale with at least `to` pixels.
 
-        At full scale the pixels are those of the whole image, to the bit. Where the region has
-        twice (4, 8 times) the pixels of `to` in height and width, every 8x8 block is decoded to
-        4x4 (2x2, 1x1) pixels from its lowest frequencies. Shrunk to `to` afterwards, ImageNet's
-        photographs differ from those decoded in full and shrunk by Pillow by 2 to 4 levels in the
-        mean if nothing is left to shrink, and by 1 if a factor of two is.
+        At full scale the pixels are those of the whole image, to the bit. If the region has twice
+        (4, 8 times) the pixels of `to` in height and width, every 8x8 block is decoded to 4x4
+        (2x2, 1x1) pixels from its lowest frequencies. Resized to `to` afterwards, ImageNet's
+        photographs differ on average by 2 to 4 levels from those decoded in full and resized by
+        Pillow if the decoded region has the size `to` already, and by 1 level if it has twice that.
 
-        Roughly means colours that are stored for 2x2 pixels are repeated, not interpolated, and
-        cosines are rounded more: at full scale photographs differ by 1 to 3 levels in the mean. It
-        saves a fifth of the time. Rows below the region are not decoded then, unless to verify the
-        file; else the whole file must be intact.
+        `roughly` repeats colors that are stored for 2x2 pixels instead of interpolating them, and
+        rounds cosines more: at full scale photographs differ by 1 to 3 levels on average. It saves
+        a fifth of the time. Rows below the region are then decoded only to verify the file; without
+        `roughly` the whole file must be intact.
 
         Returns:
-          (pixels, box): (h, w, channels) uint8, and where in it the region lies, whose edges need
-          not fall on whole pixels of the smaller scale.
+          (pixels, box): (h, w, channels) uint8, and the box of the region in it. Its edges may be
+          fractions of a pixel at the smaller scale.
 
-        Raises DamagedImage, unless it is to be repaired, and BrokenImage.
+        Raises BrokenImage, and DamagedImage unless the rules repair it.
         """
         scale = next((n for n in (8, 4, 2) if height >= n * to[0] and width >= n * to[1]), 1)
         image = self._rows(top + height if roughly else self.header.height, scale, roughly)
@@ -298,8 +299,8 @@ class Jpeg:
     def _rows(self, bottom: int, scale: int, roughly: bool) -> np.ndarray:
         """Decodes at least the rows above `bottom`.
 
-        A decoder stops early if the header says that the image ends there. Chroma that is stored
-        for every other row is interpolated between rows, so a few more are decoded than are wanted.
+        A changed header makes the decoder stop early. Chroma that is stored for every other row is
+        interpolated between rows, so a few more rows are decoded.
         """
         rows = bottom + 4 * scale
         if (
@@ -325,7 +326,7 @@ class Jpeg:
                 'RGB' if self.channels == 3 else 'GRAY',
                 fastdct=roughly,
                 fastupsample=roughly,
-                buffer=pixels,  # it has the pixels even where there is a complaint
+                buffer=pixels,  # filled even if an error is raised
                 **(least if scale > 1 else {}),
             )
         except ValueError as error:
@@ -342,7 +343,7 @@ Picture = Decoded | Jpeg
 
 
 def picture(encoded: bytes, channels: int, rules: Rules = RULES) -> Picture:
-    """Returns a picture of which, if it is a usual JPEG, only the header is read so far.
+    """Returns a picture; the pixels of a usual JPEG are decoded only when a crop asks for them.
 
     Arguments and errors are those of `decode`.
     """
@@ -356,7 +357,7 @@ def picture(encoded: bytes, channels: int, rules: Rules = RULES) -> Picture:
 def _jpeg_picture(encoded: bytes, channels: int, rules: Rules) -> Picture:
     header = read_header(encoded)
     if header is None or header.components > channels:
-        # Pillow converts colors, and the other decoder tells of damage, if it knows the kind.
+        # Pillow converts colors, and simplejpeg reports damage if it supports this kind of JPEG.
         image = Decoded(_pillow(encoded, channels, rules))
         try:
             simplejpeg.decode_jpeg(encoded)

@@ -1,7 +1,7 @@
 """The embedded data set: scikit-learn's 1,797 handwritten digits, as a TFDS data set.
 
-It needs no download, so a fresh checkout can train. It is prepared once, at its first use, in a
-cache folder, and from then on read like any other prepared data set.
+It needs no download, so a new checkout can train. It is prepared in a cache folder at its first
+use, and then read as any other prepared data set.
 """
 
 import contextlib
@@ -24,11 +24,11 @@ from cls.storage.cache import cache_dir as default_dir
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
-    """8x8 grey digits, 10 classes, from `sklearn.datasets.load_digits`.
+    """8x8 gray digits, 10 classes, from `sklearn.datasets.load_digits`.
 
-    Pixels 0..16 become uint8 by round(x * 255 / 16). The split is fixed and stratified: of the
-    examples of each class, in the order in which scikit-learn ships them, every fifth (the 5th,
-    10th, ...) is test. By class 0..9 there are
+    Pixels 0..16 become uint8 by round(x * 255 / 16). The split is fixed and stratified: every fifth
+    example of a class (the 5th, 10th, ...), in scikit-learn's order, is in the test split. The
+    numbers of examples of the classes 0..9 are
 
       test   35  36  35  36  36  36  36  35  34  36    355 in all
       train 143 146 142 147 145 146 145 144 140 144  1,442 in all
@@ -36,8 +36,8 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version('1.0.0')
     RELEASE_NOTES = {'1.0.0': 'Every fifth example of a class is test.'}
-    # Nothing is downloaded, so there are no checksums. TFDS would look for them beside this file
-    # through importlib_resources, which it does not require.
+    # Nothing is downloaded, so there are no checksums. TFDS would look for them next to this file
+    # with importlib_resources, a package that it does not require.
     url_infos = None
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -76,7 +76,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
 
 def every_fifth(labels: np.ndarray) -> np.ndarray:
-    """(N,) labels -> (N,) bool: True for the 5th, 10th, ... example of each class."""
+    """Returns (N,) bool for (N,) labels: True for the 5th, 10th, ... example of each class."""
     chosen = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         chosen[np.flatnonzero(labels == label)[4::5]] = True
@@ -84,9 +84,9 @@ def every_fifth(labels: np.ndarray) -> np.ndarray:
 
 
 def prepare(cache_dir: str = '') -> tfds.core.DatasetBuilder:
-    """Returns the builder of the digits, prepared in cache_dir ('': the default one) if need be.
+    """Returns the builder of the digits; prepares them in cache_dir if they are missing there.
 
-    Raises UserError if the folder cannot be written.
+    cache_dir '' is the default folder. Raises UserError if the folder cannot be written.
     """
     if paths.is_remote(cache_dir):
         raise UserError(
@@ -96,7 +96,7 @@ def prepare(cache_dir: str = '') -> tfds.core.DatasetBuilder:
     root = Path(cache_dir).expanduser() if cache_dir else default_dir()
     folder = root / Digits.name / str(Digits.VERSION)
     try:
-        if not folder.is_dir():  # it comes by a rename: if it is there, it is complete
+        if not folder.is_dir():  # created by a rename: a folder that exists is complete
             _prepare_once(root, folder)
     except OSError as error:
         raise UserError(
@@ -107,17 +107,17 @@ def prepare(cache_dir: str = '') -> tfds.core.DatasetBuilder:
 
 
 def opened(data_dir: str) -> tfds.core.DatasetBuilder:
-    """Returns the builder of the digits for a config, which may be another's.
+    """Returns the builder of the digits for config.data.dir.
 
-    They are read from data_dir if they are prepared there, and made in the default cache alone: no
-    config has a run write elsewhere.
+    They are read from data_dir if they are prepared there, and else prepared in the default cache:
+    a config of somebody else must not make a run write elsewhere.
     """
     there = data_dir and (Path(data_dir).expanduser() / Digits.name / str(Digits.VERSION)).is_dir()
     return prepare(data_dir if there or paths.is_remote(data_dir) else '')
 
 
 def _prepare_once(root: Path, folder: Path) -> None:
-    """Prepares in a temporary folder beside the final one; one process at a time."""
+    """Prepares the digits in a temporary folder next to the final one; one process at a time."""
     root.mkdir(parents=True, exist_ok=True)
     with open(root / '.digits.lock', 'w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel unlocks it for a process that is killed
@@ -137,7 +137,7 @@ def _prepare_once(root: Path, folder: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps TFDS from printing: a second's work needs no report, and stdout may be someone's."""
+    """A context without output of TFDS: stdout may belong to the caller's results."""
     tfds.disable_progress_bar()
     try:
         with contextlib.redirect_stdout(io.StringIO()):

@@ -1,4 +1,4 @@
-"""Folders of images, a folder for each class in them."""
+"""Folders of images with one folder for each class."""
 
 import functools
 import hashlib
@@ -28,15 +28,15 @@ class Folder(Source):
     """Image files, decoded to RGB one by one.
 
     Args:
-      folder: Where they lie, for messages.
-      files: Their paths.
+      folder: The folder of the files, for messages.
+      files: The paths of the images.
       labels: (N,) int32.
-      class_names: The classes' names, by label.
+      class_names: The names of the classes, by label.
       exif: Whether the images are turned as their EXIF data say.
     """
 
     channels = 3
-    _verifying = threading.Lock()  # one for all folders: it is held once, before the end
+    _verifying = threading.Lock()  # one for all folders: it is held once, before the run ends
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Folder(Source):
         return self._labels
 
     def identity(self) -> dict[str, Any]:
-        """Returns `Source.identity` with a digest of the files' names and sizes and the labels."""
+        """Returns `Source.identity` and a digest of the labels and the files' names and sizes."""
         digest = hashlib.sha256()
         for file, path, label in zip(self.files, self._files, self._labels, strict=True):
             digest.update(b'%b\0%d\0%d\n' % (os.fsencode(file), os.stat(path).st_size, label))
@@ -74,12 +74,12 @@ class Folder(Source):
 
     @property
     def files(self) -> list[str]:
-        """Returns the images' paths in the folder."""
+        """The paths of the images in the folder."""
         prefix = os.path.join(self._folder, '')
         return [file.removeprefix(prefix) for file in self._files]
 
     def _made(self, index: int, make: Callable[[bytes, int, Rules], T]) -> T:
-        """Makes something of (a file's content, channels, rules). Raises UserError, with names."""
+        """Returns make(content of a file, channels, rules). Raises UserError with file names."""
         file = self._files[index]
         content = broken.read_file(file)
         try:
@@ -91,7 +91,7 @@ class Folder(Source):
                 index,
             )
         except BrokenImage as error:
-            with self._verifying:  # several threads may come upon broken files at once
+            with self._verifying:  # several threads may find broken files at the same time
                 if not self._verdict:
                     self._verdict = broken.verdict(
                         self._folder, self._files, file, error, self.channels, self.rules
@@ -109,32 +109,36 @@ def open_folder(
     eval_split: str = '',
     class_order: str = 'text',
 ) -> Folder:
-    """Opens a part, 'train' or 'eval', of a folder of images.
+    """Opens a split, 'train' or 'eval', of a folder of images.
 
     There are three layouts:
 
-      DIR/train/<class>/ with DIR/val/<class>/ or DIR/test/<class>/, or both; to evaluate, with the
-        classes known, the latter are enough;
-      DIR/train/<class>/ alone;
-      DIR/<class>/ alone.
+      DIR/train/<class>/ with DIR/val/<class>/ or DIR/test/<class>/, or both; for evaluation with
+        given classes, DIR/val/ or DIR/test/ is enough;
+      only DIR/train/<class>/;
+      only DIR/<class>/.
 
-    Images may be at any depth below their class. The names of the parts are those of
-    `splits.NAMES`, in any case. 'eval' is the validation folder (val, valid, validation); without
-    one, `eval_fraction` of each class, chosen by a hash of the file's name, that is held out of the
-    training images; without either, the test folder; of DIR/<class>/, to evaluate only, the whole.
-    A test folder with others is evaluated on only if `eval_split` says so.
+    Images may be at any depth below their class. The names of the splits are those of
+    `splits.NAMES`, in upper or lower case. The 'eval' split is the first of these:
+
+      - the folder that `eval_split` names: a test folder next to a validation folder is only
+        evaluated on in this way;
+      - the validation folder (val, valid, validation);
+      - `eval_fraction` of each class, held out of the training images by a hash of the file's name;
+      - the test folder;
+      - all of DIR/<class>/, for evaluation only.
 
     Args:
       root: DIR.
       split: 'train' or 'eval'.
-      eval_fraction: Part of each class, in [0, 1).
-      classes: The class names of the run that is evaluated, by label; (): the folders' names, in
-        their order, of DIR/train if there is one.
+      eval_fraction: The fraction of each class, in [0, 1).
+      classes: The class names of the run that is evaluated, by label; (): the names of the class
+        folders, those of DIR/train if it exists, in `class_order`.
       exif: Whether the images are turned as their EXIF data say.
-      eval_split: The name of the folder to evaluate on; '': as above.
+      eval_split: The name of the folder to evaluate on; '': the first of the list above.
       class_order: 'text' (torchvision's) or 'natural' (timm's, 2 before 10).
 
-    Raises UserError for what is not laid out so.
+    Raises UserError for other layouts.
     """
     part, divided = part_of(root, split, eval_fraction, eval_split)
     layout, left_out = layout_of(root), LeftOut(part)
@@ -147,8 +151,8 @@ def open_folder(
         labels_of = class_indices(names, classes, str(part))
     elif layout.train and (unknown := [name for name in names if name not in own]):
         raise UserError(
-            f"{part} has the class '{unknown[0]}', which {layout.train} has not: expected "
-            f'classes of {layout.train.name} only.{nearest(unknown[0], own)}'
+            f"{part} has the class '{unknown[0]}', which {layout.train} does not have: expected "
+            f'only classes of {layout.train.name}.{nearest(unknown[0], own)}'
         )
     else:
         _warn_of_order(own, class_order, root)
@@ -160,7 +164,7 @@ def open_folder(
         )
     share = functools.partial(_share, split=split, eval_fraction=eval_fraction)
     share = share if divided else None
-    # In text order whatever the order of the classes: that of the examples is not the labels'.
+    # Examples are in text order for both orders of the classes: only the labels differ.
     source = of_classes(part, names, labels_of, tuple(classes or own), share, exif, left_out)
     source.split = _split_name(root, part)
     if divided:
@@ -175,7 +179,7 @@ def _split_name(root: Path, part: Path) -> str:
 
 
 def ordered(names: Sequence[str], class_order: str) -> list[str]:
-    """Returns names of classes in an order of ORDERS. Raises UserError for another."""
+    """Returns class names in one of ORDERS. Raises UserError for another order."""
     if class_order not in ORDERS:
         raise UserError(
             f'config.data.class_order is {class_order!r}: expected one of {", ".join(ORDERS)}.'
@@ -185,20 +189,20 @@ def ordered(names: Sequence[str], class_order: str) -> list[str]:
 
 
 def _natural_key(name: str) -> tuple[list[str | int], str]:
-    """Numbers by their value and letters without their case, as timm's natural_key has it."""
+    """Returns a key that sorts as timm's natural_key: numbers by value, letters without case."""
     parts = re.split(r'(\d+)', name.lower())
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 
 
 def _warn_of_order(names: Sequence[str], class_order: str, root: Path) -> None:
-    """Warns where the two orders of the classes, and so the labels, differ."""
+    """Warns if the two orders of the classes, and so the labels, differ."""
     text, natural = (ordered(names, order) for order in ORDERS)
     if text != natural:
         used, other = (text, natural) if class_order == 'text' else (natural, text)
         once(
             f'the classes of {root} are labeled in {class_order} order, {listed(used, 4)}; the '
             f'{"natural" if class_order == "text" else "text"} order differs, {listed(other, 4)}: '
-            'check which one weights and labels from elsewhere have (config.data.class_order).'
+            'check which order your weights and labels use (config.data.class_order).'
         )
 
 
@@ -211,18 +215,18 @@ def of_classes(
     exif: bool = False,
     left_out: 'LeftOut | None' = None,
 ) -> Folder:
-    """Opens all images of some class folders, in their order, and says what is left out.
+    """Opens all images of some class folders, in their order, and logs the files left out.
 
     Args:
       part: The folder of the class folders.
-      names: Theirs.
-      labels_of: (len(names),) int32, the label of each.
-      class_names: All classes' names, by label.
-      share: (a class's images, its folder) -> those to take; None: all.
+      names: The names of the class folders.
+      labels_of: (len(names),) int32, the label of each class folder.
+      class_names: The names of all classes, by label.
+      share: (images of a class, its folder) -> the images to take; None: all.
       exif: Whether the images are turned as their EXIF data say.
-      left_out: What `class_folders` left out already.
+      left_out: The counts of `class_folders`, to be continued.
 
-    Raises UserError if one is empty.
+    Raises UserError if a class folder is empty.
     """
     left_out = left_out or LeftOut(part)
     files, labels = [], []
@@ -243,10 +247,10 @@ def of_classes(
 
 
 def _share(images: list[str], folder: Path, split: str, eval_fraction: float) -> list[str]:
-    """Returns a split's part of a class's images: those with the least hashes are 'eval'.
+    """Returns the images of a class in a split: those with the smallest hashes are 'eval'.
 
-    The hash is of the file's and its folder's name, so the choice is the same on every machine and
-    hardly changes when images are added.
+    Hashes are taken of the names of file and class folder, so the choice is the same on every
+    machine and hardly changes when images are added.
     """
     if len(images) < 2:
         raise UserError(

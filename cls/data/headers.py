@@ -1,6 +1,6 @@
-"""Headers and containers of image files: sizes, orientation, and whether a file is complete.
+"""Headers and containers of image files: size, orientation and completeness.
 
-Here nothing is decoded, and no more memory is asked for than the file takes.
+No pixels are decoded, and the memory used is at most the size of the file.
 """
 
 import dataclasses
@@ -10,15 +10,15 @@ from typing import Any
 
 _PROGRESSIVE = 0xC2
 _FRAMES = (0xC0, 0xC1, _PROGRESSIVE)  # starts of frames: baseline, extended, progressive
-# Pixels for which a color is stored, horizontal << 4 | vertical, of luma and both chromas: those
-# that simplejpeg knows.
+# Sampling factors, horizontal << 4 | vertical, of luma and both chromas: those that simplejpeg
+# supports.
 _SAMPLINGS = tuple(bytes((luma, 0x11, 0x11)) for luma in (0x11, 0x21, 0x12, 0x22, 0x41, 0x14))
 _PNG = b'\x89PNG\r\n\x1a\n'
-_CRITICAL = (b'IHDR', b'PLTE', b'IDAT', b'IEND')  # all that the pixels of a PNG are made of
+_CRITICAL = (b'IHDR', b'PLTE', b'IDAT', b'IEND')  # the chunks that a PNG's pixels depend on
 
 
 class BrokenImage(ValueError):
-    """A file that is no image, is damaged, or exceeds a limit."""
+    """A file that is not an image, is damaged, or exceeds a limit."""
 
 
 # ------------------------------------------------------------------------------------------------
@@ -28,22 +28,22 @@ class BrokenImage(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What of a JPEG's header matters here."""
+    """The fields of a JPEG's header that decoding depends on."""
 
     height: int
     width: int
     components: int  # 1 (gray) or 3
-    height_at: int  # where in the file the height stands
-    rows_in_order: bool  # one scan that holds all rows from the first to the last, without restarts
+    height_at: int  # offset of the height in the file
+    rows_in_order: bool  # a single scan has all rows from the first to the last, without restarts
     orientation: int  # EXIF's, 1 (upright) to 8
     length: int  # bytes before the entropy code
 
 
 def read_header(encoded: bytes) -> Header | None:
-    """Reads the segments up to the first scan; None for all but the usual kinds of JPEG.
+    """Reads the segments up to the first scan; returns None for unusual kinds of JPEG.
 
-    The usual ones are grey or of three colours, of 8 bits, in the Huffman code (ITU-T T.81),
-    with a chroma that is stored for 1, 2 or 4 pixels.
+    The usual kinds have one or three components of 8 bits, Huffman coding (ITU-T T.81), and chroma
+    stored for 1, 2 or 4 pixels.
     """
     if encoded[:2] != b'\xff\xd8':
         return None
@@ -75,14 +75,14 @@ def read_header(encoded: bytes) -> Header | None:
                 end = at + 2 + length
                 return Header(height, width, components, height_at, whole, orientation, end)
             at += 2 + length
-    except (struct.error, IndexError):  # it ends before the first scan
+    except (struct.error, IndexError):  # the file ends before the first scan
         return None
 
 
 def exif_orientation(tiff: bytes) -> int:
-    """Returns the orientation, 1 to 8, that EXIF data tell (a TIFF header and what follows it).
+    """Returns the orientation, 1 (upright) to 8, of EXIF data; 1 if they have none.
 
-    1, which is upright, if they tell none.
+    EXIF data are a TIFF header and the directories after it.
     """
     order = {b'II': '<', b'MM': '>'}.get(tiff[:2])
     if order is None:
@@ -111,12 +111,12 @@ class Still:
     """A complete PNG or WebP file of one opaque image.
 
     Attributes:
-      height: In pixels.
-      width: In pixels.
-      gray: Whether it has one channel.
+      height: Pixels.
+      width: Pixels.
+      gray: Whether the image has one channel.
       orientation: EXIF's, 1 (upright) to 8.
-      content: The file; of a PNG only its pixels, without metadata, which decoders warn of, and
-        transparency; of a WebP not what follows after its end, which OpenCV would decode.
+      content: The file without its parts that confuse decoders: of a PNG only the chunks of its
+        pixels, without metadata and transparency; of a WebP no bytes after its end.
     """
 
     height: int
@@ -127,7 +127,7 @@ class Still:
 
 
 def read_png(encoded: bytes) -> Still | None:
-    """Checks the chunks of a PNG; None for other files and for animations.
+    """Checks the chunks of a PNG; returns None for other files and for animations.
 
     Raises BrokenImage for a file that ends early and for a wrong checksum.
     """
@@ -184,7 +184,7 @@ def _webp_chunk_size(encoded: bytes, at: int) -> tuple[int, int]:
 
 
 def read_webp(encoded: bytes) -> Still | None:
-    """Checks the chunks of a WebP; None for other files, animations and images with an alpha.
+    """Checks the chunks of a WebP; returns None for other files, animations and alpha channels.
 
     Raises BrokenImage for a file that ends early or whose sizes contradict each other.
     """

@@ -1,8 +1,8 @@
-"""ImageNet's other test sets, as their authors hand them out, with the maps to its classes.
+"""ImageNet's other test sets, as their authors publish them, with labels in ImageNet's classes.
 
     config.data.name = 'imagenet_a:DIR'
 
-DIR is what the authors' archive extracts to:
+DIR is the extracted archive of the authors:
 
   imagenet_v2:DIR      Recht et al. 2019 (arXiv 1902.10811), one of three variants: folders 0 to 999
   imagenet_a:DIR       Hendrycks et al. 2019 (arXiv 1907.07174): folders of 200 WordNet ids
@@ -10,13 +10,13 @@ DIR is what the authors' archive extracts to:
   imagenet_sketch:DIR  Wang et al. 2019 (arXiv 1905.13549): folders of all 1,000 WordNet ids
   imagenet_c:DIR       Hendrycks and Dietterich 2019 (arXiv 1903.12261): one severity of one
                        corruption, DIR/gaussian_noise/3: folders of all 1,000 WordNet ids
-  imagenet_real:DIR    Beyer et al. 2020 (arXiv 2006.07159): real.json and, wherever below DIR, the
-                       validation images under their own names, ILSVRC2012_val_00000001.JPEG
-  imagenet_real:FILE   the same of FILE, a real.json, and the prepared TFDS set imagenet2012
+  imagenet_real:DIR    Beyer et al. 2020 (arXiv 2006.07159): real.json and, at any depth below DIR,
+                       the validation images by their own names, ILSVRC2012_val_00000001.JPEG
+  imagenet_real:FILE   the same from FILE, a real.json, and the prepared TFDS set imagenet2012
 
 The same sets prepared by TFDS (tfds:imagenet_a, tfds:imagenet2012_corrupted/gaussian_noise_3, ...)
-have the same labels and subsets. A benchmark must be complete, as its figure would mean nothing
-else; folder:DIR takes any part of one.
+have the same labels and subsets. A benchmark must be complete, or its accuracy would not be
+comparable; folder:DIR opens any part of one.
 """
 
 import re
@@ -41,11 +41,11 @@ def open_benchmark(
     Args:
       name: One of BENCHMARKS.
       where: DIR, or the FILE of imagenet_real.
-      split: 'eval'; there is nothing to train on.
-      data_dir: Where the prepared imagenet2012 lies, for imagenet_real:FILE.
+      split: 'eval'; a test set has no training split.
+      data_dir: The folder of the prepared imagenet2012, for imagenet_real:FILE.
       classes: WordNet ids in the order of the labels; (): sorted.
 
-    Raises UserError if a class is missing or unknown, or the folder is not laid out as it should.
+    Raises UserError for a missing or unknown class and for another layout.
     """
     if split == 'train':
         raise UserError(f'{name} is a test set: expected --job evaluate, or another data set.')
@@ -54,7 +54,7 @@ def open_benchmark(
     if name == 'imagenet_real':
         return _open_real(root, data_dir, classes)
     if not root.is_dir():
-        raise UserError(f'{root} is no folder: expected the extracted {name}.')
+        raise UserError(f'{root} is not a folder: expected the extracted {name}.')
     benchmark = BENCHMARKS[name]
     places = benchmark.subset or range(len(wnids()))
     expected = {str(place) if benchmark.numbered else wnids()[place]: place for place in places}
@@ -62,7 +62,7 @@ def open_benchmark(
     found = scan.class_folders(root, left_out)
     for wrong, are in (
         ([folder for folder in expected if folder not in found], 'missing from'),
-        ([folder for folder in found if folder not in expected], 'too many in'),
+        ([folder for folder in found if folder not in expected], 'unexpected in'),
     ):
         if wrong:
             listed = ', '.join(wrong[:3]) + (', ...' if wrong[3:] else '')
@@ -79,7 +79,7 @@ def open_benchmark(
 
 
 # ------------------------------------------------------------------------------------------------
-# ImageNet-ReaL: sets of right labels for the validation images
+# ImageNet-ReaL: sets of correct labels for the validation images
 # ------------------------------------------------------------------------------------------------
 
 
@@ -108,7 +108,7 @@ def _real_of_prepared(
     right: list[list[int]], data_dir: str, classes: tuple[str, ...], order: np.ndarray
 ) -> Source:
     builder = tfds_sets.prepared('imagenet2012', data_dir)
-    # The order of the records is that of a hash; their names are in them.
+    # The records are in the order of a hash; each has its file name.
     numbers = [_number(name) for name in tfds_sets.texts(builder, 'validation', 'file_name')]
     _check_complete(sorted(numbers), len(right), str(builder.data_dir))
     rows = [row for row, number in enumerate(numbers) if right[number - 1]]
@@ -118,7 +118,7 @@ def _real_of_prepared(
 
 
 def _right_labels(file: Path) -> list[list[int]]:
-    """Reads real.json: for each validation image in the order of their numbers, its labels."""
+    """Returns the lists of labels in real.json, one for each validation image in numeric order."""
     try:
         right = paths.parse_json(file.read_text())
     except (OSError, ValueError) as error:
@@ -132,14 +132,18 @@ def _right_labels(file: Path) -> list[list[int]]:
         for labels in right
     )
     if not good:
-        raise UserError(f'{file} is no list of lists of classes 0 to {count - 1}: see real.json.')
+        raise UserError(
+            f'{file} is not a list of lists of classes 0 to {count - 1}: see real.json.'
+        )
     return right
 
 
 def _number(name: str) -> int:
     match = _VALIDATION_NAME.fullmatch(name)
     if not match:
-        raise UserError(f'{name} is no name of a validation image: see ILSVRC2012_img_val.tar.')
+        raise UserError(
+            f'{name} is not the name of a validation image: see ILSVRC2012_img_val.tar.'
+        )
     return int(match[1])
 
 

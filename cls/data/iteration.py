@@ -1,7 +1,7 @@
 """Iteration over batches that are functions of the step, prefetched by Grain.
 
-Whole batches, not examples, pass through Grain: its own shuffle and random_map take longer for each
-example than a training step on the embedded digits.
+Grain handles whole batches, not examples: its shuffle and random_map take longer for each example
+than a training step on the embedded digits.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ _BUFFERED = 2  # batches that each worker makes ahead
 
 @dataclasses.dataclass(frozen=True)
 class StepSequence:
-    """A function of the step as a sequence, the form that Grain reads."""
+    """A function of the step as a sequence, the form in which Grain takes it."""
 
     batch_at: Callable[[int], Batch]
     length: int
@@ -52,7 +52,7 @@ def _ahead(steps: StepSequence, start: int, workers: int) -> grain.DatasetIterat
         options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
         return iter(batches.to_iter_dataset(options))
     if not flags.FLAGS.is_parsed():
-        # Grain hands its flags on to the workers, even where no absl.app has parsed any.
+        # Grain passes its flags on to the workers, even if absl.app has not parsed any.
         flags.FLAGS.mark_as_parsed()
     in_worker = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=_BUFFERED)
@@ -71,22 +71,23 @@ def _of_worker(error: RuntimeError) -> UserError | None:
     code = int(died[1])
     how = f'was killed by {signal.Signals(-code).name}' if code < 0 else f'ended with code {code}'
     advice = {
-        -signal.SIGBUS: f'{SHARED} is full, where it hands over its batches. {_MORE_SHARED}',
+        -signal.SIGBUS: f'{SHARED} is full, through which it passes its batches. {_MORE_SHARED}',
         -signal.SIGKILL: 'the memory may have run out. Lower config.data.workers',
-    }.get(code, 'what it printed is above. config.data.workers=0 reads in the trainer itself')
+    }.get(code, 'its output is above. config.data.workers=0 reads in the trainer itself')
     return UserError(f'a process that reads images (config.data.workers) {how}: {advice}.')
 
 
 # ------------------------------------------------------------------------------------------------
-# Shared memory: workers hand over their batches in it
+# Shared memory: workers pass their batches through it
 # ------------------------------------------------------------------------------------------------
 
 
 def shared_memory(train: 'TrainIterator | ZippedIterator') -> int:
-    """Returns the most bytes in shared memory that the workers of an iterator ever need.
+    """Returns the most bytes of shared memory that the workers of an iterator may need.
 
-    A worker has its buffer twice, once on each side, and a batch in the hand; on the side of the
-    trainer Grain holds one more of each worker. Two batches are with the training step.
+    Each worker has its buffer twice, once in its own process and once in the trainer's, and a batch
+    in progress; Grain holds one more batch of each worker in the trainer. The training step has two
+    batches.
     """
     if isinstance(train, ZippedIterator):
         return sum(shared_memory(iterator) for iterator in train.parts)
@@ -94,11 +95,11 @@ def shared_memory(train: 'TrainIterator | ZippedIterator') -> int:
 
 
 def missing_shared_memory(needs: Sequence[int], free: int | None) -> str:
-    """Returns a warning on a machine's shared memory, '' if it suffices.
+    """Returns a warning about the shared memory of a machine, '' if it suffices.
 
     Args:
-      needs: bytes, of each process of a run on this machine.
-      free: bytes in SHARED; None if the system has no limit.
+      needs: The bytes that each process of a run on this machine needs.
+      free: The free bytes in SHARED; None if the system has no limit.
     """
     if free is None or sum(needs) <= free:
         return ''
@@ -110,7 +111,7 @@ def missing_shared_memory(needs: Sequence[int], free: int | None) -> str:
 
 
 def free_shared_memory() -> int | None:
-    """Returns the bytes left in SHARED; None on systems without it."""
+    """Returns the free bytes in SHARED; None on systems without it."""
     try:
         found = os.statvfs(SHARED)
     except OSError:
@@ -125,8 +126,8 @@ class TrainIterator:
         self._steps, self.workers, self.batch_bytes = steps, workers, batch_bytes
         self._step = 0
         self._running = []  # Grain's iterator, between the first batch and `close`
-        # Also at the end of the program, and not by Grain's own __del__: Python may call that after
-        # it has removed the modules that Grain stops its workers with.
+        # Also at the end of the program: Grain's own __del__ may come too late, after Python has
+        # removed the modules that Grain needs to stop its workers.
         weakref.finalize(self, _close_all, self._running)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -148,21 +149,21 @@ class TrainIterator:
         return batch
 
     def get_state(self) -> dict:
-        """Returns {'step': int}, the global step of the next batch; it can be saved as JSON."""
+        """Returns {'step': int}, the global step of the next batch, for JSON."""
         return {'step': self._step}
 
     def set_state(self, state: dict) -> None:
-        """Continues at a state, of whatever process count, threads and workers it came."""
+        """Continues at a state of any iterator, whatever its processes, threads and workers."""
         self.close()
         self._step = int(state['step'])
 
     def close(self) -> None:
-        """Stops threads and workers; the next `next` starts them again."""
+        """Stops threads and workers; `next` starts them again."""
         _close_all(self._running)
 
 
 class ZippedIterator:
-    """Training batches from two sources at the same steps, those of the second under 'valid'."""
+    """Training batches of two sources at the same steps; the key 'valid' has the second batch."""
 
     def __init__(self, first: TrainIterator, second: TrainIterator):
         self.parts = self._first, self._second = first, second
@@ -194,7 +195,7 @@ def _close_all(running: list[grain.DatasetIterator]) -> None:
 
 
 class EvalBatches:
-    """Evaluation batches, to be iterated any number of times. See `eval_batches`."""
+    """Evaluation batches that can be iterated any number of times. See `eval_batches`."""
 
     def __init__(self, steps: StepSequence):
         self._steps = steps

@@ -1,4 +1,4 @@
-"""Layouts of folders of images: which folders in DIR are splits, and which one is evaluated on."""
+"""Layouts of folders of images: the folders of the splits and the one to evaluate on."""
 
 import dataclasses
 from pathlib import Path
@@ -14,11 +14,11 @@ class Layout:
 
     train: Path | None
     labeled: dict[str, list[Path]]  # kind (`splits.KINDS`) -> folders of class folders
-    others: list[Path]  # empty, or images alone
+    others: list[Path]  # without class folders: empty, or with images only
 
 
 def layout_of(root: Path) -> Layout:
-    """Returns the layout of a folder. Raises UserError where two may be meant by one name."""
+    """Returns the layout of a folder. Raises UserError if it has two folders of training images."""
     train, labeled, others = [], {}, []
     for name in sorted(subfolders(root)):
         if name.lower() in splits.TRAIN_NAMES:
@@ -30,20 +30,20 @@ def layout_of(root: Path) -> Layout:
                 others.append(root / name)
     if len(train) > 1:
         raise UserError(
-            f'{train[0]} and {train[1]} are both there: expected one folder of training images.'
+            f'{train[0]} and {train[1]} both exist: expected one folder of training images.'
         )
     return Layout(train[0] if train else None, labeled, others)
 
 
 def part_of(root: Path, split: str, eval_fraction: float, eval_split: str) -> tuple[Path, bool]:
-    """Returns the folder of class folders that has a split, and whether it is to be divided."""
+    """Returns the folder with the class folders of a split, and whether it has to be divided."""
     if not 0 <= eval_fraction < 1:
         raise UserError(
             f'config.data.eval_fraction is {eval_fraction}: expected 0 or more, and <1.'
         )
     if not root.is_dir():
         raise UserError(
-            f'{root} is no folder: expected images in it, as {root}/train/<class>/*.jpg.'
+            f'{root} is not a folder: expected images in it, as {root}/train/<class>/*.jpg.'
         )
     layout = layout_of(root)
     if layout.train is not None:
@@ -59,7 +59,7 @@ def part_of(root: Path, split: str, eval_fraction: float, eval_split: str) -> tu
     whole = layout.train
     if whole is None and layout.labeled:
         raise UserError(
-            f'{root / "train"} is no folder: expected the training images as '
+            f'{root / "train"} is not a folder: expected the training images as '
             f'{root / "train"}/<class>/*.jpg.'
         )
     if whole is None:
@@ -71,18 +71,18 @@ def part_of(root: Path, split: str, eval_fraction: float, eval_split: str) -> tu
 
 
 def _name_unread(root: Path, eval_split: str) -> None:
-    """Warns of folders beside that of the training images whose names no split has."""
+    """Warns of folders next to the training images with names of no split."""
     names = [name for name in sorted(subfolders(root)) if name.lower() not in splits.NAMES]
     unread = [name for name in names if name.lower() != eval_split.lower()]
     if unread:
         once(
-            f'{root}: not read, as no split is called so: {listed(unread, 5)} '
+            f'{root}: not read, as these are not names of splits: {listed(unread, 5)} '
             '(config.data.eval_split says which folder is evaluated on)'
         )
 
 
 def _evaluated(root: Path, layout: Layout, eval_fraction: float, eval_split: str) -> Path | None:
-    """Returns the folder to evaluate on; None: what is held out, or the whole of DIR/<class>/."""
+    """Returns the folder to evaluate on; None: the held-out images, or all of DIR/<class>/."""
     if eval_split:
         return _asked_for(root, layout, eval_fraction, eval_split)
     found = layout.labeled.get(splits.VALIDATION, [])
@@ -97,7 +97,7 @@ def _evaluated(root: Path, layout: Layout, eval_fraction: float, eval_split: str
 
 
 def _asked_for(root: Path, layout: Layout, eval_fraction: float, eval_split: str) -> Path | None:
-    """Returns the folder that config.data.eval_split names, by another of its kind's names too."""
+    """Returns the folder that config.data.eval_split names, by any name of its kind of split."""
     folders = subfolders(root)
     alike = [name for name in folders if name.lower() == eval_split.lower()]
     if eval_split in alike:
@@ -112,7 +112,7 @@ def _asked_for(root: Path, layout: Layout, eval_fraction: float, eval_split: str
         return None
     raise UserError(
         f"config.data.eval_split is '{eval_split}', and {root} has no such folder: expected '' or "
-        f'one of {listed(sorted(folders), 5) or "its folders, of which there are none"}.'
+        f'one of {listed(sorted(folders), 5) or "its folders (there are none)"}.'
         f'{nearest(eval_split, folders)}'
     )
 
@@ -127,9 +127,9 @@ def _one_of(paths: list[Path]) -> Path:
 
 
 def _check_flat(root: Path, layout: Layout) -> None:
-    """Checks DIR/<class>/ where some <class> has the name of a split.
+    """Checks the names of DIR/<class>/ for those of splits.
 
-    Raises UserError if nothing else is there; warns otherwise.
+    Raises UserError if all folders have such names; warns of some.
     """
     if layout.others and len(layout.others) == len(subfolders(root)):
         raise UserError(
@@ -141,21 +141,21 @@ def _check_flat(root: Path, layout: Layout) -> None:
 
 
 def _nothing_held(root: Path, layout: Layout) -> UserError:
-    class_folders(layout.train or root)  # if it has none, that comes first
+    class_folders(layout.train or root)  # raises the more useful error if there are none
     unusable = '; '.join(f'{path.name} {contents(path)}' for path in layout.others)
     test = layout.labeled.get(splits.TEST)
     asked = f', or config.data.eval_split={test[0].name}' if test else ''
     return UserError(
         f'{root} has no folder of images to evaluate on{unusable and f" ({unusable})"}: expected '
-        f'one of {", ".join((*splits.VALIDATION_NAMES, "test"))} beside train, with the same '
+        f'one of {", ".join((*splits.VALIDATION_NAMES, "test"))} next to train, with the same '
         'classes in it, or config.data.eval_fraction, the part of each class that is kept for that '
         f'(0.1, say){asked}.'
     )
 
 
 def has_training(root: Path, eval_fraction: float) -> bool:
-    """Whether a folder has a part to train on, as `folders.open_folder` takes it."""
-    if not root.is_dir():  # which `open_folder` refuses
+    """Returns whether `folders.open_folder` finds training images in a folder."""
+    if not root.is_dir():  # `open_folder` refuses it
         return False
     layout = layout_of(root)
     return layout.train is not None or (not layout.labeled and eval_fraction > 0)

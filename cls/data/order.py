@@ -1,7 +1,7 @@
-"""Which example comes at which position, and what is random there.
+"""The order of examples and the random numbers of their crops.
 
-All of it are functions of the seed and of the position in the endless sequence of examples, of
-which global batch s has the positions s*batch to (s+1)*batch.
+Both are functions of the seed and the position in the endless sequence of examples. Global batch s
+has the positions s*batch to (s+1)*batch.
 """
 
 import functools
@@ -15,7 +15,7 @@ ORDER, CROP, CLASSES, IN_CLASS = 0, 1, 2, 3
 
 
 def positions(step: int, batch: int, process: tuple[int, int]) -> np.ndarray:
-    """Returns (n,) int64, the positions that process (index, count) has of a global batch."""
+    """Returns (n,) int64, the positions of a global batch that belong to process (index, count)."""
     index, count = process
     share = batch // count
     return step * batch + index * share + np.arange(share)
@@ -24,7 +24,7 @@ def positions(step: int, batch: int, process: tuple[int, int]) -> np.ndarray:
 def shuffled(at: np.ndarray, length: int, seed: int) -> np.ndarray:
     """Returns the examples at these positions, (n,) int64 in range(length).
 
-    Every `length` positions, an epoch, hold each example once, in an order of their own.
+    Each epoch of `length` positions has every example once, in a new order.
     """
     epochs, offsets = np.divmod(at, length)
     indices = np.empty_like(at)
@@ -40,36 +40,36 @@ def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def _permuted(length: int, stream: np.ndarray, *counter: int) -> np.ndarray:
-    # NumPy promises to keep the streams of its bit generators, but not Generator.permutation.
+    # NumPy guarantees stable streams for its bit generators, but not for Generator.permutation.
     bits = np.random.Philox(key=stream, counter=[0, *counter, *(2 - len(counter)) * [0], 0])
     return np.argsort(bits.random_raw(length), kind='stable')
 
 
 def repeated(at: np.ndarray, batch: int, repeats: int) -> np.ndarray:
-    """Returns the positions in the order of examples, each of which comes `repeats` times.
+    """Returns positions in the order of examples such that each example comes `repeats` times.
 
     Repeated augmentation (Hoffer et al., arXiv 1901.09335): a global batch has batch/repeats
-    examples, each with `repeats` crops, which are functions of their own positions. The copies lie
-    batch/repeats apart, so that parts of a batch whose statistics are taken together have few of
-    the same. Unlike timm's sampler, which starts a new order when as many examples as the set has
-    are drawn, this one goes through all of a permutation before it comes to the next.
+    examples, each with `repeats` crops. A crop is a function of its own position. The copies of an
+    example are batch/repeats rows apart, so that the parts of a batch that share batch statistics
+    have few copies of the same example. timm's sampler starts a new permutation after as many draws
+    as the set has examples; here a permutation is used up before the next one begins.
     """
     step, row = np.divmod(at, batch)
     return step * (batch // repeats) + row % (batch // repeats)
 
 
 class Balanced:
-    """An order in which the classes come equally often, however many examples they have.
+    """An order in which all classes come equally often, whatever their numbers of examples.
 
-    Of every K positions, K being the classes that have examples, each class has one, in an order of
-    their own. A class's examples come in permutations: none again before all of the class have
-    come. `len(source)` positions still count as an epoch.
+    Each run of K positions, for K classes with examples, has one example of each class, in a new
+    order of the classes. The examples of a class come in permutations: each comes once before any
+    is repeated. `len(source)` positions still count as an epoch.
     """
 
     def __init__(self, labels: np.ndarray, seed: int):
         self._classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
         self._order, self._within = key(seed, CLASSES), key(seed, IN_CLASS)
-        self._kept: dict[int, tuple[int, np.ndarray]] = {}  # by class: its newest permutation
+        self._kept: dict[int, tuple[int, np.ndarray]] = {}  # by class: its last permutation
 
     def __call__(self, at: np.ndarray) -> np.ndarray:
         """Returns the examples at these positions, (n,) int64."""
@@ -89,7 +89,7 @@ class Balanced:
         kept, order = self._kept.get(index, (-1, None))
         if order is None or kept != epoch:
             order = _permuted(len(examples), self._within, epoch, index)
-            self._kept[index] = epoch, order  # a whole tuple: threads may look at it meanwhile
+            self._kept[index] = epoch, order  # one tuple: other threads may read it meanwhile
         return int(examples[order[offset]])
 
 
@@ -99,10 +99,10 @@ def key(seed: int, purpose: int) -> np.ndarray:
 
 
 class Draws:
-    """The random numbers of one position, as a NumPy Generator would give them.
+    """The random numbers of one position, with the interface of a NumPy Generator.
 
-    A Generator for each image would take longer to make than a crop takes to draw, under Python's
-    lock: `draws` makes the first numbers of a whole batch at once, which nearly always suffice.
+    Making a Generator for each image would take longer than drawing a crop, and hold Python's lock.
+    So `draws` makes the first numbers for a whole batch at once; they nearly always suffice.
     """
 
     def __init__(self, first: list[float], stream: np.ndarray, position: int):
@@ -113,12 +113,12 @@ class Draws:
         return low + (high - low) * next(self._numbers)
 
     def integers(self, low: int, high: int | None = None) -> int:
-        """Returns one of low..high-1, or without `high` of 0..low-1."""
+        """Returns one of low..high-1, or one of 0..low-1 without `high`."""
         low, high = (0, low) if high is None else (low, high)
         return low + int((high - low) * next(self._numbers))
 
 
-_BLOCKS = 4  # of four numbers, made for each position ahead
+_BLOCKS = 4  # blocks of four numbers that are made for each position in advance
 
 
 def _more(stream: np.ndarray, position: int) -> Iterator[float]:
@@ -138,8 +138,8 @@ def draws(stream: np.ndarray, at: np.ndarray) -> list[Draws]:
 def pad_offsets(stream: np.ndarray, at: np.ndarray, pad: int) -> np.ndarray:
     """Returns (n, 2) in 0..2*pad, a function of stream and position; positions are consecutive.
 
-    Philox makes four numbers for each value of its counter, which is the position here: one
-    generator serves all of them, where making one for each would cost more than the crops.
+    The position is the counter of Philox, with four numbers for each value. So one generator serves
+    all positions; a generator for each would cost more than the crops.
     """
     bits = np.random.Philox(key=stream, counter=[int(at[0]), 0, 0, 0])
     drawn = bits.random_raw(4 * len(at)).reshape(len(at), 4)

@@ -1,12 +1,12 @@
-"""Batches of uint8 images, the same ones on any number of processes and after any restart.
+"""Batches of uint8 images, the same on any number of processes and after any restart.
 
-A batch is {'image': (n, H, W, C) uint8, 'label': (n,) int32, 'mask': (n,) bool}, where n is this
-process's part of the global batch: process p of P has the global rows p*n to (p+1)*n.
+A batch is {'image': (n, H, W, C) uint8, 'label': (n,) int32, 'mask': (n,) bool}. n is the share of
+this process in the global batch: process p of P has the global rows p*n to (p+1)*n.
 
-The examples of a training batch and their crops are a function of the seed and the step only.
+The examples of a training batch and their crops are a function of only the seed and the step.
 `train_batch` is that function; Grain takes it as a random-access sequence over the steps and
 prefetches in threads or in worker processes. So the state of the iteration is one number, the
-global step, with the same meaning on any number of processes, threads and workers.
+global step, with the same meaning for any number of processes, threads and workers.
 """
 
 import dataclasses
@@ -31,8 +31,8 @@ Order = Callable[[np.ndarray], np.ndarray]
 class Info:
     """The numbers and names of a run's data."""
 
-    num_classes: int  # of the net's output
-    class_names: tuple[str, ...]  # () if the classes have none
+    num_classes: int  # of the network's output
+    class_names: tuple[str, ...]  # () if the classes have no names
     num_train: int
     num_eval: int
     image_shape: tuple[int, int, int]  # (H, W, C) of the training batches
@@ -41,8 +41,8 @@ class Info:
 def info(train: Source | None, evaluation: Source, data: DataSpec) -> Info:
     """Returns the numbers and names of the two splits that `datasets.load` opened.
 
-    Without a training split, for evaluation only, the length of an epoch has no meaning; it is that
-    of the evaluation split.
+    Without a training split, for evaluation only, `num_train` has no meaning, and equals
+    `num_eval`.
     """
     first = evaluation if train is None else train
     return Info(
@@ -66,8 +66,8 @@ def train_batch(
 ) -> Batch:
     """Returns this process's part of a global batch of the endless, reshuffled epochs.
 
-    The reader is that of the last (first step, reader) pair, in the order of their steps, that has
-    begun.
+    `readers` has (first step, reader) pairs in the order of their steps; the last pair with a first
+    step of at most `step` is used.
     """
     at = order.positions(step, batch, process)
     indices = example_at(order.repeated(at, batch, repeats))
@@ -87,7 +87,7 @@ def eval_batch(
     process: tuple[int, int],
     shape: tuple[int, int, int],
 ) -> Batch:
-    """Returns this process's part of a global batch in the source's order, with zeros after it."""
+    """Returns this process's part of a global batch in the source's order, zero-padded."""
     at = order.positions(step, batch, process)
     images = np.zeros((len(at), *shape), np.uint8)
     labels = np.zeros(len(at), np.int32)
@@ -127,29 +127,29 @@ def train_batches(
 ) -> TrainIterator:
     """Returns an endless iterator over this process's part of the training batches.
 
-    The examples are reshuffled every epoch, each comes once in an epoch, and batches straddle the
-    epochs; data.repeats and data.balanced change that, see `order`.
+    Each example comes once in an epoch, in an order that changes with the epoch, and a batch may
+    have examples of two epochs; data.repeats and data.balanced change that, see `order`.
 
-    With data.workers, Grain starts that many processes at the first batch; the program's main
-    module must then be guarded by `if __name__ == '__main__'`.
+    With data.workers, Grain starts data.workers processes at the first batch; the main module of
+    the program must then be guarded by `if __name__ == '__main__'`.
 
     Args:
       source: `datasets.load(data, 'train')`.
-      data: its specification.
-      batch: Size of the global batch.
-      seed: Of order and crops, 0 or more.
-      num_classes: Labels must be less.
+      data: The specification of the source.
+      batch: The size of the global batch.
+      seed: The seed of order and crops, 0 or more.
+      num_classes: The number of classes; labels must be less.
       process: (index, count).
-      sizes: (first step, pixels) pairs, the first at step 0: of the images from that step on; ():
-        data.image_size throughout. See `DataSpec.at_size` for the crops.
+      sizes: (first step, pixels) pairs, the first at step 0: the size of the images from a step on;
+        (): data.image_size throughout. See `DataSpec.at_size` for the crops.
 
-    Raises UserError, from here for the configuration and from `next` for the data.
+    Raises UserError for the configuration; `next` raises UserError for the data.
     """
     _check_batch(batch, process)
     if seed < 0:
         raise UserError(f'config.seed is {seed}: expected 0 or more.')
     data.check_repeats(batch, 'a batch')
-    # Workers are for decoding. Images in memory would only be copied to them and back.
+    # Workers are for decoding: images in memory would only be copied to them and back.
     workers = 0 if isinstance(source, InMemory) else data.workers
     threads = 0 if workers else reading_threads(source)
     readers = tuple(
@@ -184,9 +184,9 @@ def eval_batches(
 ) -> EvalBatches:
     """Returns this process's part of the evaluation batches: each example once, in order.
 
-    The last global batch is filled up with zeros whose mask is False, so every process has the
-    same number of batches, all of the same shape. Arguments and errors are those of
-    `train_batches`, with the source of the 'eval' split.
+    The last global batch is padded with zeros, with mask False, so every process has the same
+    number of batches, all of the same shape. Arguments and errors are those of `train_batches`,
+    with the source of the 'eval' split.
     """
     _check_batch(batch, process)
     batch_at = functools.partial(

@@ -23,7 +23,7 @@ def _take(
     border: transforms.Border = (0,),
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads images that have the size already, all at once; pads and crops them if pad is not 0."""
+    """Reads images of the final size, all at once; pads and crops them if pad is not 0."""
     images, labels = source.take(indices)
     if pad:
         offsets = order.pad_offsets(order.key(seed, order.CROP), at, pad)
@@ -41,9 +41,9 @@ def _read(
     threads: int,
     stream: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads images and crops them to this size, in `threads` threads (0: in the caller's).
+    """Reads images and crops them to `size`, in `threads` threads (0: in the caller's).
 
-    With a stream of random numbers, the crop of an image draws those of its position.
+    With a stream of random numbers, the crop of an image uses the numbers of its position.
     """
     crops = [crop] * len(at)
     if stream is not None:
@@ -56,10 +56,10 @@ def _read(
         for row in rows:
             images[row], labels[row] = source.read(int(indices[row]), crops[row])
 
-    # A task for each image would cost a tenth of its decoding.
+    # A task for each image would cost a tenth of the time of its decoding.
     count = min(max(1, threads), len(at))
     parts = [range(first, len(at), count) for first in range(count)]
-    list((_pool(threads).map if threads else map)(part, parts))  # with the errors of the parts
+    list((_pool(threads).map if threads else map)(part, parts))  # raises the errors of the parts
     return images, labels
 
 
@@ -75,9 +75,8 @@ def train_reader(source: Source, data: DataSpec, seed: int, threads: int) -> Rea
         pad = data.pad if data.train_crop == 'pad' else 0
         border = transforms.border(data)
         return functools.partial(_take, source=ready, pad=pad, border=border, seed=seed)
-    if data.name == 'synthetic' and isinstance(
-        source, InMemory
-    ):  # such images show the cost of a step without its input
+    # These images measure a step without its input.
+    if data.name == 'synthetic' and isinstance(source, InMemory):
         return functools.partial(_take, source=_resized(source, data, data.image_size))
     stream = order.key(seed, order.CROP)
     size = data.image_size
@@ -98,7 +97,7 @@ def eval_reader(source: Source, data: DataSpec, threads: int) -> Reader:
 
 
 def _at_size(source: Source, data: DataSpec, size: int) -> InMemory | None:
-    """Returns a source in memory with its images resized once and for all, if they still fit."""
+    """Returns a source in memory with all images resized, or None if they would not fit."""
     if not isinstance(source, InMemory):
         return None
     if source.shape[:2] == (size, size):
@@ -122,8 +121,8 @@ def _resized(source: InMemory, data: DataSpec, size: int) -> InMemory:
 
 
 def reading_threads(source: Source) -> int:
-    """As many as decode at once, and one that reads a file meanwhile.
+    """Returns the number of threads that decode at once, and one more to read files meanwhile.
 
-    None for images in memory, where Python's lock is the limit.
+    0 for images in memory: Python's lock is the limit there.
     """
     return 0 if isinstance(source, InMemory) else (os.cpu_count() or 1) + 1

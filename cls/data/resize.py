@@ -1,9 +1,9 @@
-"""Resizing (H, W, C) uint8 images by the filters with which published nets were trained.
+"""Resizing of (H, W, C) uint8 images with the filters of the published models.
 
 `config.data.interpolation`:
-  bilinear, bicubic: Pillow's antialiased filters, what torchvision and timm do to PIL images.
+  bilinear, bicubic: Pillow's antialiased filters, as torchvision and timm apply to PIL images.
   tf_bilinear, tf_bicubic: tf.image.resize(antialias=False) of TensorFlow 2, that is with
-    half-pixel centres; TensorFlow 1's resize functions put pixels' centres at their corners.
+    half-pixel centers; TensorFlow 1's resize functions put the centers of pixels at their corners.
 """
 
 import functools
@@ -15,10 +15,10 @@ from PIL import Image
 
 INTERPOLATIONS = ('bilinear', 'bicubic', 'tf_bilinear', 'tf_bicubic')
 PILLOW = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
-_STRONG = 16  # reductions from which on Pillow's filter is the quicker one
-_SPARE = 32  # times the pixels of a window that the whole resized image may have to be made
+_STRONG = 16  # the least reduction at which Pillow's filter is the faster one
+_SPARE = 32  # a resized image of at most this many times a window's pixels is made in full
 _PILLOW_13 = int(Image.__version__.split('.')[0]) >= 13
-_BITS = 22  # of Pillow's weights behind the binary point
+_BITS = 22  # fractional bits of Pillow's integer weights
 
 Box = tuple[float, float, float, float]  # top, left, height, width
 
@@ -34,14 +34,14 @@ def resize(
 ) -> np.ndarray:
     """Resizes (H, W, C), or a box (top, left, height, width) of it, to (height, width, C).
 
-    Edges of the box may lie inside of pixels, but not for TensorFlow's filters. `roughly` makes
-    bilinear three times as quick, for training.
+    The edges of the box may be fractions of pixels, except for TensorFlow's filters, for which the
+    box must be the whole image. `roughly` makes bilinear three times as fast, for training.
 
     Differences from Pillow and TensorFlow (rounded to integers) on photographs, in levels:
 
       bilinear, bicubic    none
-      bilinear, roughly    root mean square 2 in the median and 8 at most, largest about 50 (on
-                           sharp edges)
+      bilinear, roughly    root mean square 2 in the median image and 8 at most, largest about 50
+                           (on sharp edges)
       tf_bilinear          largest 1
       tf_bicubic           largest 1
     """
@@ -51,7 +51,7 @@ def resize(
         return image
     if interpolation.startswith('tf_'):
         if box != whole:
-            raise ValueError(f'{interpolation} of a part, {box}')
+            raise ValueError(f'{interpolation} cannot resize a box, {box}')
         resized = (_tf_bilinear if interpolation == 'tf_bilinear' else _tf_bicubic)(
             image, height, width
         )
@@ -59,13 +59,13 @@ def resize(
         resized = _rough_bilinear(image, height, width, box)
     else:
         resized = _pillow(image, height, width, interpolation, box)
-    return resized.reshape(height, width, image.shape[2])  # some drop a single channel
+    return resized.reshape(height, width, image.shape[2])  # some filters drop a single channel
 
 
 def shorter_to(shape: tuple[int, int], side: int) -> tuple[int, int]:
     """Returns the (height, width) of an image whose shorter side is resized to `side`.
 
-    The longer one is rounded down, as torchvision does it, and so timm.
+    The longer side is rounded down, as in torchvision, and so in timm.
     """
     height, width = shape
     if height <= width:
@@ -74,10 +74,10 @@ def shorter_to(shape: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 class Resized:
-    """An image (H, W, C) or a box of it, resized to (height, width), to take windows out of.
+    """An image (H, W, C) or a box of it, resized to (height, width) and read in windows.
 
-    Of an image that would become very large only the windows are made: resized to 256 pixels in
-    the width, one of 1 x 1,000,000 has 65 thousand million. The pixels are the same.
+    If the resized image would be very large, only the windows are made, with the same pixels: an
+    image of 1 x 1,000,000, resized to 256 pixels on its shorter side, has 65 billion.
 
     Args:
       image: (H, W, C) uint8.
@@ -99,7 +99,7 @@ class Resized:
         self._whole = None
 
     def window(self, top: int, left: int, height: int, width: int) -> np.ndarray:
-        """Returns the pixels (height, width, C) of a window that lies in the resized image."""
+        """Returns the pixels (height, width, C) of a window of the resized image."""
         if self._whole is None and self.shape[0] * self.shape[1] > _SPARE * height * width:
             make = _tf_window if self._interpolation.startswith('tf_') else _pillow_window
             rows, columns = (top, height), (left, width)
@@ -119,18 +119,18 @@ def _pillow(image: np.ndarray, height: int, width: int, interpolation: str, box:
 
 
 def _rough_bilinear(image: np.ndarray, height: int, width: int, box: Box) -> np.ndarray:
-    """Like Pillow's filter, in a third of its time.
+    """Returns nearly the pixels of Pillow's bilinear filter, in a third of its time.
 
     Pillow's filter for a reduction by s is a triangle of half-width s, with variance s²/6. A
     Gaussian of variance (s² - 1)/6 before OpenCV's bilinear interpolation (a triangle of
-    half-width 1) comes to the same variance. On photographs this is nearer to Pillow than
-    INTER_AREA (a box); it is slower for strong reductions (500 pixels to 64, not yet to 128).
-    Enlarging is plain bilinear in both.
+    half-width 1) has the same total variance. On photographs this is closer to Pillow than
+    INTER_AREA (a box); it is slower for strong reductions (500 pixels to 64, but not to 128).
+    Enlarging is plain bilinear interpolation in both.
     """
     reduction = np.maximum([box[2] / height, box[3] / width], 1.0)
     sigma_y, sigma_x = np.sqrt((reduction**2 - 1) / 6)
     if sigma_x or sigma_y:
-        # Zero would mean 'as the other axis' to OpenCV; this little is a kernel of one pixel.
+        # OpenCV takes zero for 'as the other axis'; 1e-3 makes a kernel of one pixel.
         image = cv2.GaussianBlur(
             image,
             (0, 0),
@@ -140,7 +140,7 @@ def _rough_bilinear(image: np.ndarray, height: int, width: int, box: Box) -> np.
         )
     if box == (0, 0, *image.shape[:2]):
         return _tf_bilinear(image, height, width)
-    # cv2.resize takes no box. Pixel i of the new image lies at (i + 1/2) * step - 1/2 in the box.
+    # cv2.resize takes no box. Pixel i of the new image is at (i + 1/2) * step - 1/2 in the box.
     step_y, step_x = box[2] / height, box[3] / width
     from_new = np.array(
         [[step_x, 0, box[1] + (step_x - 1) / 2], [0, step_y, box[0] + (step_y - 1) / 2]]
@@ -162,11 +162,11 @@ def _pillow_window(
     interpolation: str,
     box: Box,
 ) -> np.ndarray:
-    """Returns rows and columns, (first, count) each, of what Pillow's resize makes of an image.
+    """Returns rows and columns, (first, count) each, of an image resized as Pillow does it.
 
-    To the bit: its filter goes over one axis after the other, with rounding in between, and its
-    weights are integers. `Image.resize(box=...)` itself would not do, because it takes the edges of
-    a box as single-precision numbers.
+    The pixels equal Pillow's to the bit: it filters one axis after the other, with rounding in
+    between, and with integer weights. `Image.resize(box=...)` itself would not return the same
+    pixels, because it takes the edges of a box in single precision.
     """
     y, down = _pillow_taps(image.shape[0], box[0], box[2], to[0], *rows, interpolation)
     x, across = _pillow_taps(image.shape[1], box[1], box[3], to[1], *columns, interpolation)
@@ -180,9 +180,9 @@ def _pillow_window(
 
 
 def _columns_first(box: Box, to: tuple[int, int]) -> bool:
-    """Whether Pillow filters a reduced image's columns before its rows.
+    """Returns whether Pillow filters the columns of a reduced image before its rows.
 
-    See findings/pillow13_resize_order.sh; before 13 it does so for strips alone.
+    See findings/pillow13_resize_order.sh; before Pillow 13 this is so only for strips.
     """
     if _PILLOW_13:
         return box[2] - to[0] > 2 * (box[3] - to[1])
@@ -202,17 +202,17 @@ def _weighted(image: np.ndarray, axis: int, at: np.ndarray, weights: np.ndarray)
 def _pillow_taps(
     length: int, start: float, span: float, to: int, first: int, count: int, interpolation: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the pixels that new pixels are made of and their weights, both (taps, count) int64.
+    """Returns the input pixels of each output pixel and their weights, both (taps, count) int64.
 
-    As in Pillow's Resample.c, operation by operation.
+    The operations are those of Pillow's Resample.c, in the same order.
 
     Args:
-      length: Pixels of the old axis.
-      start: Where on it the resized part begins.
-      span: How long that is.
-      to: Its new pixels.
-      first: The first of them that is asked for.
-      count: How many are.
+      length: The number of input pixels on this axis.
+      start: The start of the resized part.
+      span: The length of the resized part.
+      to: The number of output pixels of that part.
+      first: The first output pixel to return.
+      count: The number of output pixels to return.
       interpolation: bilinear or bicubic.
     """
     scale = (np.float32(min(start + span, length)) - np.float32(start)).astype(np.float64) / to
@@ -227,7 +227,7 @@ def _pillow_taps(
     )
     weights = np.where(at < high, weights, 0.0)
     total = np.zeros(count)
-    for row in weights:  # np.sum would add them up in another order
+    for row in weights:  # np.sum would add in another order
         total += row
     weights = np.where(total != 0, weights / np.where(total != 0, total, 1), weights)
     weights = np.trunc(weights * (1 << _BITS) + np.where(weights < 0, -0.5, 0.5)).astype(np.int64)
@@ -239,7 +239,7 @@ def _triangle(x: np.ndarray) -> np.ndarray:
 
 
 def _cubic(x: np.ndarray) -> np.ndarray:
-    """Keys' cubic with a = -1/2, at distances x >= 0; OpenCV's has -3/4."""
+    """Returns Keys' cubic with a = -1/2 at distances x >= 0; OpenCV's has a = -3/4."""
     near, far = (1.5 * x - 2.5) * x * x + 1, (((x - 5) * x + 8) * x - 4) * -0.5
     return np.where(x < 1, near, np.where(x < 2, far, 0))
 
@@ -262,13 +262,13 @@ def _tf_window(
 ) -> np.ndarray:
     """Returns rows and columns, (first, count) each, of a resized image; not antialiased."""
     if box not in (None, (0, 0, *image.shape[:2])):
-        raise ValueError(f'{interpolation} of a part, {box}')
+        raise ValueError(f'{interpolation} cannot resize a box, {box}')
     linear = interpolation == 'tf_bilinear'
     y, down = _tf_taps(image.shape[0], to[0], *rows, linear)
     x, across = _tf_taps(image.shape[1], to[1], *columns, linear)
     image = image[:, x.min() : x.max() + 1]
     passes = [(0, y, down), (1, x - x.min(), across)]
-    if rows[1] * image.shape[1] > 4 * image.shape[0] * columns[1]:  # a strip, say
+    if rows[1] * image.shape[1] > 4 * image.shape[0] * columns[1]:  # for example a strip
         passes.reverse()
     resized: Any = image
     for axis, at, weights in passes:
@@ -283,10 +283,10 @@ def _tf_window(
 def _tf_taps(
     length: int, to: int, first: int, count: int, linear: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the pixels that new pixels are made of and their weights, both (taps, count).
+    """Returns the input pixels of each output pixel and their weights, both (taps, count).
 
-    Pixels beyond the border are repeated by the linear filter and left out by the cubic one, whose
-    other weights then sum to one.
+    Beyond the border, the linear filter repeats pixels; the cubic filter leaves them out and
+    normalizes the other weights to a sum of one.
     """
     at = (np.arange(first, first + count) + 0.5) * (length / to) - 0.5
     taps = np.floor(at) + (np.arange(2) if linear else np.arange(-1, 3))[:, None]

@@ -1,4 +1,4 @@
-"""Which files of a folder are images, and which are left out, and why."""
+"""The image files of a folder, and the files left out, with reasons."""
 
 import functools
 import logging
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class LeftOut:
-    """What of a folder is not read, counted by reason, to be printed once."""
+    """The numbers of files and folders that are not read, by reason, to be logged once."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._counts, self._suffixes = folder, Counter(), Counter()
@@ -24,7 +24,7 @@ class LeftOut:
         self._counts[reason] += 1
 
     def other_format(self, name: str) -> None:
-        """Counts a file whose name is not that of an image."""
+        """Counts a file without the suffix of an image."""
         self._suffixes[os.path.splitext(name)[1].lower() or 'without suffix'] += 1
 
     def add(self, other: 'LeftOut') -> None:
@@ -41,21 +41,23 @@ class LeftOut:
         return ', '.join(parts)
 
     def within(self) -> str:
-        """Returns ' (left out: ...)', or '' if nothing is."""
+        """Returns ' (left out: ...)', or '' if nothing is left out."""
         return f' (left out: {self})' if str(self) else ''
 
     def report(self) -> None:
         """Logs a line, unless nothing is left out."""
         if str(self):
-            once(f'{self._folder}: left out are {self}')
+            once(f'{self._folder}: left out {self}')
 
 
 def class_folders(folder: Path, left_out: LeftOut | None = None) -> list[str]:
-    """Returns the sorted names of the classes' folders; UserError if there is none.
+    """Returns the sorted names of the class folders in a folder.
 
     Args:
-      folder: Theirs.
-      left_out: Takes note of files outside of them, and of links that lead back.
+      folder: The folder of the class folders.
+      left_out: Counts files outside of class folders, and links to parent folders.
+
+    Raises UserError if there are no class folders.
     """
     left_out, above = left_out or LeftOut(folder), _above(folder) | {_identity(folder)}
     names = []
@@ -77,9 +79,10 @@ def class_folders(folder: Path, left_out: LeftOut | None = None) -> list[str]:
 
 
 def image_files(folder: Path, left_out: LeftOut) -> list[str]:
-    """Returns the sorted paths of the images below a class's folder, at any depth.
+    """Returns the sorted paths of the images below a class folder, at any depth.
 
-    Links are followed, to each folder once. Raises UserError for a folder that cannot be read.
+    Links are followed, but each folder is read once. Raises UserError for a folder that cannot be
+    read.
     """
     found, pending = [], ['']
     read = _above(folder) | {_identity(folder)}
@@ -104,7 +107,7 @@ def image_files(folder: Path, left_out: LeftOut) -> list[str]:
 
 
 def _above(folder: Path) -> set[tuple[int, int]]:
-    """Returns the identities of a folder's parents, and of the folder that it links to."""
+    """Returns the identities of a folder's parents, also of the folder behind a link."""
     real = folder.resolve()
     return {_identity(parent) for parent in (*folder.absolute().parents, *real.parents)}
 
@@ -129,7 +132,7 @@ def _is_file(entry: os.DirEntry) -> bool:
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:
-    """Returns what is in a folder, sorted by name. Raises UserError if it cannot be read."""
+    """Returns the entries of a folder, sorted by name. Raises UserError if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
@@ -145,7 +148,7 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def contents(folder: Path) -> str:
-    """Says what a folder without class folders has instead."""
+    """Returns a description of a folder without class folders, for messages."""
     files = [entry.name for entry in _entries(folder) if not entry.name.startswith('.')]
     images = sum(name.lower().endswith(SUFFIXES) for name in files)
     if images:
@@ -162,5 +165,5 @@ def listed(names: Sequence[str], count: int) -> str:
 
 @functools.cache
 def once(message: str) -> None:
-    """Logs a warning, one time for each process: a folder is opened several times."""
+    """Logs a warning once for each process, as a folder is opened several times."""
     log.warning(message)

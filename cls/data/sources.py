@@ -1,7 +1,7 @@
-"""Data sources: random access to the images and labels of one split, wherever they are stored.
+"""Data sources: random access to the images and labels of one split, from any storage.
 
-A source decodes its images itself, so that it can name a broken one. All sources can be pickled,
-for workers. `cls.data.datasets` opens them by name.
+A source decodes its own images, so that errors name the image. All sources can be pickled, for
+workers. `cls.data.datasets` opens them by name.
 """
 
 import abc
@@ -13,7 +13,7 @@ import numpy as np
 from cls.data import splits
 from cls.data.decode import RULES, Decoded, Picture, Rules
 
-MEMORY_LIMIT = 256 * 2**20  # bytes of decoded images; a set that is larger is read as needed
+MEMORY_LIMIT = 256 * 2**20  # bytes of decoded images; a larger set is decoded on each access
 
 Crop = Callable[[Picture], np.ndarray]
 
@@ -22,25 +22,25 @@ class Source(abc.ABC):
     """Random access to one split of a data set."""
 
     num_classes: int
-    class_names: tuple[str, ...]  # () if the classes have none
+    class_names: tuple[str, ...]  # () if the classes have no names
     channels: int  # of every image: 1 or 3
-    files: Sequence[str] = ()  # the images' names; () if they have none
-    split: str = ''  # what was read: 'test', 'val', 'train[90%:]', ...; '' if it has no name
+    files: Sequence[str] = ()  # the names of the images; () if they have no names
+    split: str = ''  # 'test', 'val', 'train[90%:]', ...; '' if it has no name
     version: str = ''  # of a prepared data set: 'mnist/3.0.1'
     rules: Rules = RULES  # of decoding
-    # Of some data sets to evaluate on, see cls.evaluation.robustness for how to score with them:
-    subset: tuple[int, ...] = ()  # the classes that compete for the answer; (): all do
-    label_sets: tuple[tuple[int, ...], ...] = ()  # each example's right classes; (): its label
+    # For some test sets; cls.evaluation.robustness scores with them:
+    subset: tuple[int, ...] = ()  # the classes that a prediction may be; (): all classes
+    label_sets: tuple[tuple[int, ...], ...] = ()  # each example's correct classes; (): its label
 
     @property
     def split_kind(self) -> str:
-        """'test' or 'validation', which figures are named after: see `splits.kind`."""
+        """The kind of split, 'test' or 'validation', for names of metrics: see `splits.kind`."""
         return splits.kind(self.split)
 
     def identity(self) -> dict[str, Any]:
-        """Returns what a run that continues compares, for JSON: no pixel of it is read.
+        """Returns the identity of the data, for JSON: a resumed run compares it, without any pixel.
 
-        `digest`, where there is one, is that of the list of examples, in their order.
+        `digest`, if present, is a digest of the list of examples, in their order.
         """
         version = {'version': self.version} if self.version else {}
         return version | {'split': self.split, 'examples': len(self)}
@@ -51,10 +51,13 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def __getitem__(self, index: int) -> dict:
-        """Returns {'image': (H, W, channels) uint8, 'label': int}; UserError if it is broken."""
+        """Returns {'image': (H, W, channels) uint8, 'label': int}.
+
+        Raises UserError for a broken image.
+        """
 
     def read(self, index: int, crop: Crop) -> tuple[np.ndarray, int]:
-        """Returns (crop of an image, its label); what the crop leaves out need not be decoded."""
+        """Returns (crop of an image, its label); pixels outside the crop need not be decoded."""
         example = self[index]
         return crop(Decoded(example['image'])), example['label']
 
@@ -64,13 +67,13 @@ class Source(abc.ABC):
 
 
 class InMemory(Source):
-    """Images of one size in one array, which is cheaper than records by far if they are small.
+    """Images of one size in one array: much faster than records for small images.
 
     Args:
       images: (N, H, W, C) uint8.
       labels: (N,) int32.
       num_classes: The number of classes.
-      class_names: Their names, or ().
+      class_names: The names of the classes, or ().
       length: The number of examples if it differs from N: example i is image i % N.
     """
 
@@ -99,11 +102,11 @@ class InMemory(Source):
         return self._labels[np.arange(len(self)) % len(self._labels)]
 
     def take(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) indices -> copies of images (n, H, W, C) uint8 and labels (n,) int32."""
+        """Returns copies of images (n, H, W, C) uint8 and labels (n,) int32 for (n,) indices."""
         rows = indices % len(self._images)
         return self._images[rows], self._labels[rows]
 
     def mapped(self, function: Callable[[np.ndarray], np.ndarray]) -> 'InMemory':
-        """Applies `function` to every image; the results must have one shape."""
+        """Returns a source of function(image) for every image; all results have one shape."""
         images = np.stack([function(image) for image in self._images])
         return InMemory(images, self._labels, self.num_classes, self.class_names, self._length)

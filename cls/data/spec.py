@@ -53,7 +53,7 @@ class DataSpec:
 
     @classmethod
     def from_config(cls, config: Any) -> 'DataSpec':
-        """Reads config.data. Raises UserError, for all mistakes at once."""
+        """Returns the specification in config.data. Raises UserError for all mistakes at once."""
         fields = config.data
         spec = cls(**{field.name: getattr(fields, field.name) for field in dataclasses.fields(cls)})
         refuse(spec._mistakes())
@@ -70,7 +70,7 @@ class DataSpec:
         return self.eval_resize or self.eval_pixels
 
     def at_size(self, size: int) -> 'DataSpec':
-        """Returns the same for images of another size; all lengths in pixels grow with it."""
+        """Returns this specification for another image size; all lengths in pixels scale too."""
         if size == self.image_size:
             return self
         factor = size / self.image_size
@@ -81,8 +81,8 @@ class DataSpec:
         """Raises UserError if a batch cannot hold all `repeats` copies of each image.
 
         Args:
-          batch: examples.
-          batch_of: the origin of the batch, for the message.
+          batch: The number of examples.
+          batch_of: The origin of the batch, for the message.
         """
         if batch % self.repeats:
             raise UserError(
@@ -91,7 +91,7 @@ class DataSpec:
             )
 
     def check_channels(self, channels: int) -> None:
-        """Raises UserError if mean or std are not for images of that many channels."""
+        """Raises UserError if mean or std have another number of values than `channels`."""
         refuse(
             f'config.data.{name} has {len(values)} values, but the images of {self.name} have '
             f'{channels} channel(s): expected one for each, or one for all.'
@@ -139,7 +139,7 @@ class DataSpec:
             )
 
     def _range(self, field: str, least: float, most: float) -> Iterator[str]:
-        """Yields a mistake unless the field is (low, high), positive and within the limits."""
+        """Yields a mistake unless a field is (low, high), positive and within the limits."""
         values = getattr(self, field)
         if (
             len(values) != 2

@@ -1,4 +1,4 @@
-"""Names of splits: which of them are test splits, and which split is evaluated on."""
+"""Names of splits: their kinds, and the split to evaluate on."""
 
 import re
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from cls.errors import UserError
 
 VALIDATION, TEST = 'validation', 'test'
 KINDS = (VALIDATION, TEST)
-# Words for each part of a data set, in lower case: of TFDS's splits and of folders.
+# Names of each kind of split, in lower case, in TFDS and in folders.
 TRAIN_NAMES = ('train', 'training')
 VALIDATION_NAMES = ('val', 'valid', 'validation')
 TEST_NAMES = ('test', 'testing')
@@ -25,15 +25,15 @@ def kind(split: str) -> str:
 
 
 def to_evaluate(name: str, names: Iterable[str]) -> str:
-    """Returns the split of a data set to evaluate on when none is asked for.
+    """Returns the split of a data set to evaluate on by default.
 
-    It is its validation split; the test split only if there is none.
+    The validation split; the test split only if there is no validation split.
 
     Args:
-      name: of the data set, for messages.
-      names: of its splits.
+      name: The name of the data set, for messages.
+      names: The names of its splits.
 
-    Raises UserError if it has neither.
+    Raises UserError if the data set has neither.
     """
     names = list(names)
     for group in (VALIDATION_NAMES, TEST_NAMES):

@@ -26,10 +26,10 @@ class Records(Source):
 
     Args:
       records: TFDS's data source of {'image': bytes, 'label': int}.
-      name: What to call it in messages.
-      channels: Of the images.
+      name: The name of the data set, for messages.
+      channels: The number of channels of the images.
       num_classes: The number of classes.
-      class_names: Their names.
+      class_names: The names of the classes.
     """
 
     def __init__(self, records, name: str, channels: int, num_classes: int, class_names: tuple):
@@ -58,7 +58,7 @@ class Records(Source):
         return {'image': self._made(index, record, decode), 'label': int(record['label'])}
 
     def _made(self, index: int, record: dict, make: Callable[[bytes, int, Rules], T]) -> T:
-        """Makes something of (content, channels, rules). Raises UserError that names the image."""
+        """Returns make(content, channels, rules). Raises UserError with the name of the image."""
         name = f'example {index} of {self._name}'
         try:
             return broken.made(
@@ -75,13 +75,13 @@ class Records(Source):
             ) from error
 
     def _all(self) -> Iterator[tuple[range, list[dict]]]:
-        """Yields all records; reading many at once is several times faster."""
+        """Yields (rows, records) for all records; reading many at once is several times faster."""
         for start in range(0, len(self), 2048):
             rows = range(start, min(start + 2048, len(self)))
             yield rows, self._records.__getitems__(list(rows))
 
     def in_memory(self, shape: tuple[int, int, int]) -> InMemory:
-        """Decodes everything; `shape` is that of every image."""
+        """Returns a source of all images, decoded; `shape` is the shape of every image."""
         images = np.empty((len(self), *shape), np.uint8)
         labels = np.empty(len(self), np.int32)
         for rows, records in self._all():
@@ -92,7 +92,7 @@ class Records(Source):
 
 
 def tfds_dir(directory: str = '') -> Path:
-    """Where prepared data sets lie: `directory`, else TFDS_DATA_DIR, else TFDS's default."""
+    """Returns the folder of prepared sets: `directory`, else TFDS_DATA_DIR, else TFDS's default."""
     return paths.path(directory or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets')
 
 
@@ -100,7 +100,7 @@ def known_datasets() -> list[str]:
     """Returns the names of the data sets that TFDS can prepare."""
     import tensorflow_datasets as tfds
 
-    # Community data sets are listed through TensorFlow, and kept elsewhere anyway.
+    # Listing community data sets needs TensorFlow, and they are stored elsewhere anyway.
     return tfds.list_builders(with_community_datasets=False)
 
 
@@ -113,10 +113,10 @@ def find_prepared(name: str, directory: str = '') -> Path | None:
     """Returns the folder of the newest version of a prepared data set, or None.
 
     Args:
-      name: NAME or NAME/CONFIG. The configuration need not be named if only one is prepared.
+      name: NAME or NAME/CONFIG. CONFIG is optional if only one configuration is prepared.
       directory: See `tfds_dir`.
 
-    Raises UserError if several configurations are there to choose from.
+    Raises UserError if several configurations are prepared and none is named.
     """
     folder = paths.checked(tfds_dir(directory)) / name
     if not folder.is_dir():
@@ -131,7 +131,7 @@ def find_prepared(name: str, directory: str = '') -> Path | None:
 
 
 def _versions(folder: Path) -> list[Path]:
-    """Returns the folders of complete versions, the newest last."""
+    """Returns the folders of complete versions, in ascending order."""
     found = [
         child
         for child in folder.iterdir()
@@ -141,10 +141,10 @@ def _versions(folder: Path) -> list[Path]:
 
 
 def prepared(name: str, directory: str):
-    """Returns TFDS's builder for NAME or NAME/CONFIG; it does not need the builder's own code.
+    """Returns TFDS's builder for NAME or NAME/CONFIG, made from the prepared files only.
 
-    The records are read where they lie, on this machine or at gs://; from other stores the whole
-    data set is copied to the cache, once.
+    The records are read in place, on this machine or at gs://; from other stores the whole data set
+    is copied to the cache once.
 
     Raises UserError if the data set is not prepared, or not as array_record.
     """
@@ -158,7 +158,7 @@ def prepared(name: str, directory: str):
             f"'{name}' is neither prepared in {tfds_dir(directory)} nor known to TFDS: expected "
             f'the name of a TFDS data set.{nearest(name, known)}'
         )
-    if not os.fspath(folder).startswith('gs://'):  # which array_record reads
+    if not os.fspath(folder).startswith('gs://'):  # array_record reads these itself
         folder = download.fetched(folder)
     builder = open_builder(folder)
     file_format = builder.info.file_format
@@ -173,8 +173,8 @@ def prepared(name: str, directory: str):
 def open_builder(folder: Path):
     """Returns TFDS's builder for the folder of a prepared version.
 
-    TFDS imports the module of any class that features.json names. The folder may be of anybody, so
-    nothing is opened before every name in there is found to be that of one of TFDS's own features.
+    TFDS imports the module of any class that features.json names, and the folder may come from
+    anybody. So nothing is opened before all names in it are found to be TFDS's own features.
 
     Raises UserError for another class, and for a folder that TFDS cannot read.
     """
@@ -197,17 +197,17 @@ def open_builder(folder: Path):
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = ' '.join(str(error).split())[:200]
         raise UserError(
-            f'{folder} is no prepared data set that TFDS can open ({type(error).__name__}: '
+            f'{folder} is not a prepared data set that TFDS can open ({type(error).__name__}: '
             f'{reason}): prepare it again.'
         ) from error
 
 
-# Of each feature, as TFDS writes it now, under the field's other name, and as it did before.
+# The keys of a feature's class: as TFDS writes it now, the field's other name, the old format.
 _CLASS_KEYS = ('pythonClassName', 'python_class_name', 'type')
 
 
 def _named_classes(value: Any) -> Iterator[str]:
-    """Yields all names of classes in JSON, also those in texts that are JSON themselves."""
+    """Yields all names of classes in JSON, also those in strings that are JSON themselves."""
     if isinstance(value, str):
         if value.lstrip()[:1] in ('{', '[', '"'):
             with contextlib.suppress(ValueError):
@@ -246,13 +246,13 @@ def open_split(
 
     Args:
       builder: `prepared(...)`.
-      name: What to call it in messages.
+      name: The name of the data set, for messages.
       split: 'train', 'train[:90%]' and so on.
       classes: See `datasets.load`.
       rows: The examples to take; None: all.
-      rules: Of decoding.
+      rules: The options of decoding.
 
-    Raises UserError if it is no data set of images with labels, or has no such split.
+    Raises UserError if the data set has no images with labels, or no such split.
     """
     import tensorflow_datasets as tfds
 
@@ -262,8 +262,8 @@ def open_split(
         label, tfds.features.ClassLabel
     ):
         raise UserError(
-            f'{name} is no set for classification, its features are {", ".join(sorted(features))}: '
-            "expected an 'image' and a 'label' that is a class."
+            f'{name} is not a set for classification, its features are '
+            f"{', '.join(sorted(features))}: expected an 'image' and a 'label' that is a class."
         )
     records = _split_records(builder, name, split)
     names = tuple(label.names)
@@ -289,26 +289,26 @@ class _Chosen:
 
     records: Any  # a TFDS data source
     rows: Sequence[int]  # the records to take
-    labels_of: np.ndarray  # (K,) int32, the labels to give for the labels in the records
+    labels_of: np.ndarray  # (K,) int32, the new labels by the labels in the records
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict:
-        return self._labelled(self.records[self.rows[index]])
+        return self._labeled(self.records[self.rows[index]])
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict]:
         rows = [self.rows[index] for index in indices]
-        return [self._labelled(record) for record in self.records.__getitems__(rows)]
+        return [self._labeled(record) for record in self.records.__getitems__(rows)]
 
-    def _labelled(self, record: dict) -> dict:
+    def _labeled(self, record: dict) -> dict:
         label = int(record['label'])
-        # A label below 0, of a set without labels, stays what it is, and is refused later.
+        # A negative label, of a set without labels, is kept here and refused later.
         return record | {'label': int(self.labels_of[label]) if label >= 0 else label}
 
 
 def texts(builder, split: str, feature: str) -> list[str]:
-    """Returns a text feature of all examples of a split, in their order; it reads all records."""
+    """Returns a text feature of all examples of a split, in their order; reads all records."""
     records = _split_records(builder, builder.name, split)
     found = []
     for start in range(0, len(records), 2048):
@@ -318,7 +318,7 @@ def texts(builder, split: str, feature: str) -> list[str]:
 
 
 def has_split(builder, split: str) -> bool:
-    """Whether a prepared data set has the split, or the part of one."""
+    """Returns whether a prepared data set has a split or part of a split."""
     try:
         builder.as_data_source(split)
     except ValueError:
@@ -332,11 +332,12 @@ def _split_records(builder, name: str, split: str):
 
     try:
         records = builder.as_data_source(split, decoders={'image': tfds.decode.SkipDecoding()})
-        if not len(records):  # which raises ValueError itself where a split ends before it begins
+        if not len(records):  # raises ValueError itself for a split that ends before it begins
             raise ValueError('the split has no examples')
         return records
     except ValueError as error:  # of a split that is unknown, malformed or empty
         raise UserError(
-            f"'{split}' is no split of {name}: expected one of {', '.join(builder.info.splits)}, "
-            'or a part of one that has examples, such as train[:90%].'
+            f"'{split}' is not a split of {name}: expected one of "
+            f'{", ".join(builder.info.splits)}, or a part of one that has examples, such as '
+            'train[:90%].'
         ) from error

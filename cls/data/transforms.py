@@ -1,8 +1,7 @@
-"""Crops on the host: one picture in, one uint8 image of the net's size out.
+"""Crops on the host: one picture in, one uint8 image of the network's input size out.
 
-A crop takes a `decode.Picture`, of which it has decoded what it needs, or an image that is decoded
-already, (H, W, C) uint8. Whatever is random takes `order.Draws` (a NumPy Generator would do) and
-draws from nothing else.
+A crop takes a `decode.Picture`, and decodes only the part that it needs, or a decoded image,
+(H, W, C) uint8. The only source of random numbers is `order.Draws` (or a NumPy Generator).
 """
 
 import functools
@@ -17,7 +16,7 @@ from cls.data.resize import Resized, shorter_to
 from cls.data.spec import DataSpec
 
 Box = tuple[int, int, int, int]  # top, left, height, width
-Border = tuple[int, ...] | None  # a colour, of all channels or of each; None: the image, mirrored
+Border = tuple[int, ...] | None  # a color, one value or one for each channel; None: mirrored image
 
 
 def _resized(
@@ -29,9 +28,9 @@ def _resized(
 ) -> Resized:
     """Resizes the box (top, left, height, width) of an image to `to`.
 
-    What is exact has the pixels of a full decoding and of Pillow's or TensorFlow's filter. Else,
-    where `to` is smaller, the image may be decoded roughly and at a scale that leaves at least
-    `to`, and resized roughly; not for TensorFlow's filters, which look at single pixels of the
+    If exact, the pixels are those of a full decoding and of Pillow's or TensorFlow's filter. Else
+    the image may be decoded roughly, at a smaller scale with at least `to` pixels, and resized
+    roughly. TensorFlow's filters always get the full scale, as they use single pixels of the
     original.
     """
     if isinstance(image, np.ndarray):
@@ -48,9 +47,9 @@ def _size(image: Picture | np.ndarray) -> tuple[int, int]:
 def center_crop(
     image: Picture | np.ndarray, size: int, resize_to: int, interpolation: str = 'bilinear'
 ) -> np.ndarray:
-    """The crop of evaluation: shorter side to `resize_to`, then the middle (size, size).
+    """Returns the crop of evaluation: shorter side to `resize_to`, then the center (size, size).
 
-    The pixels are those of torchvision's Resize and CenterCrop of a PIL image, which timm uses.
+    The pixels are those of torchvision's Resize and CenterCrop of a PIL image, as in timm.
     """
     shape = _size(image)
     to = shorter_to(shape, resize_to)
@@ -66,7 +65,7 @@ def plain(
     size: int,
     interpolation: str = 'bilinear',
 ) -> np.ndarray:
-    """No augmentation: the whole image if it is square, else its middle, at (size, size)."""
+    """Returns an image without augmentation at (size, size); the center of one not square."""
     del rng
     return center_crop(image, size, size, interpolation)
 
@@ -74,15 +73,15 @@ def plain(
 def pad_crop(
     images: np.ndarray, offsets: np.ndarray, *, size: int, pad: int, border: Border = (0,)
 ) -> np.ndarray:
-    """Crops a batch out of its images with `pad` pixels added at every side.
+    """Returns crops of a batch of images after padding them by `pad` pixels on every side.
 
     Args:
       images: (N, size, size, C) uint8.
-      offsets: (N, 2) integers, the crops' top and left in 0..2*pad.
-      size: height and width of images and crops.
-      pad: pixels; less than `size` if mirrored.
-      border: what is added; mirrored is reflected at the outermost pixel, as in the code of the
-        wide residual networks (arXiv 1605.07146).
+      offsets: (N, 2) integers, top and left of the crops in 0..2*pad.
+      size: The height and width of images and crops.
+      pad: The number of pixels; less than `size` if mirrored.
+      border: The padding; None reflects at the outermost pixel, as in the code of the wide residual
+        networks (arXiv 1605.07146).
 
     Returns:
       (N, size, size, C) uint8.
@@ -108,7 +107,7 @@ def pad_and_crop(
     border: Border = (0,),
     interpolation: str = 'bilinear',
 ) -> np.ndarray:
-    """The crop of CIFAR recipes: `plain`, a border around it, a random (size, size) of that."""
+    """Returns the crop of CIFAR recipes: a random (size, size) of the padded `plain` image."""
     image = plain(image, rng, size=size, interpolation=interpolation)
     offsets = np.array([[rng.integers(2 * pad + 1) for _ in range(2)]])
     return pad_crop(image[None], offsets, size=size, pad=pad, border=border)[0]
@@ -122,7 +121,7 @@ def scale_jitter(
     scale: tuple[int, int],
     interpolation: str = 'bilinear',
 ) -> np.ndarray:
-    """The crop of VGG and ResNet: shorter side uniform in `scale`, then a random crop."""
+    """Returns the crop of VGG and ResNet: shorter side uniform in `scale`, then a random crop."""
     shape = _size(image)
     to = shorter_to(shape, rng.integers(scale[0], scale[1] + 1))
     top, left = (rng.integers(side - size + 1) for side in to)
@@ -139,7 +138,7 @@ def random_part(
     aspect: tuple[float, float],
     interpolation: str = 'bilinear',
 ) -> np.ndarray:
-    """The crop of Inception: a part of the image that `draw` chooses, resized to (size, size)."""
+    """Returns the crop of Inception: a box that `draw` samples, resized to (size, size)."""
     box = draw(_size(image), rng, area, aspect)
     return _resized(image, box, (size, size), interpolation).window(0, 0, size, size)
 
@@ -152,9 +151,9 @@ def random_box(
 ) -> Box:
     """Draws (top, left, height, width) inside an image of shape (H, W), as torchvision does.
 
-    The part of the area is uniform in `area`, the logarithm of width over height uniform between
-    those of `aspect`. What does not fit is drawn again; after ten such boxes it is the largest one
-    in the middle that keeps to `aspect`.
+    The fraction of the area is uniform in `area`, the logarithm of width over height uniform in
+    that of `aspect`. A box that does not fit is drawn again; after ten such boxes the result is the
+    largest box in the center with a ratio in `aspect`.
     """
     full_height, full_width = shape
     for _ in range(10):
@@ -179,13 +178,13 @@ def random_tf_box(
 ) -> Box:
     """Draws (top, left, height, width) as tf.image.sample_distorted_bounding_box does.
 
-    That is, of an image without boxes and with min_object_covered=0; its default, 0.1, means that
-    parts of less than a tenth of the area are drawn again.
+    The image has no bounding boxes, and min_object_covered is 0; its default, 0.1, would draw boxes
+    of less than a tenth of the area again.
 
-    Width over height is uniform between those of `aspect` (not its logarithm), then the height is
-    uniform between those that give the areas of `area` and fit the image (not the area): the mean
-    part of the area is a good tenth smaller than `random_box`'s. After a hundred boxes that do not
-    fit, it is the whole image.
+    Width over height (not its logarithm) is uniform in `aspect`. Then the height (not the area) is
+    uniform over the heights that fit the image and give an area in `area`: the mean area is a good
+    tenth smaller than that of `random_box`. After a hundred boxes that do not fit, the result is
+    the whole image.
     """
     full_height, full_width = shape
     least, most = (part * full_height * full_width for part in area)
@@ -197,7 +196,7 @@ def random_tf_box(
         shortest = min(round(math.sqrt(least / ratio)), tallest)
         height = rng.integers(shortest, tallest + 1)
         width = round(height * ratio)
-        if width * height < least:  # the rounding may be to blame
+        if width * height < least:  # perhaps because of the rounding
             height, width = height + 1, round((height + 1) * ratio)
         if width * height > most:
             height, width = height - 1, round((height - 1) * ratio)
@@ -227,7 +226,7 @@ def train_crop(data: DataSpec) -> Callable[[Picture | np.ndarray, Draws], np.nda
 
 
 def border(data: DataSpec) -> Border:
-    """Returns the pixels that a padding consists of; 'mean' is data.mean, 0 once normalized."""
+    """Returns the pixels of the padding; those of 'mean' are 0 after normalization."""
     if data.pad_mode == 'mirror':
         return None
     return (0,) if data.pad_mode == 'zero' else tuple(round(x) for x in data.mean)

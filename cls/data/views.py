@@ -1,4 +1,4 @@
-"""Several views of an image for evaluation, in batches (used by cls.evaluation.protocols).
+"""Batches with several views of each image, for cls.evaluation.protocols.
 
 A view is a uint8 crop or the whole image, resized. Its mirror image is made on the device.
 """
@@ -20,7 +20,7 @@ from cls.data.sources import Source
 
 @dataclasses.dataclass(frozen=True)
 class Views:
-    """What is seen of each image: some views of one shape."""
+    """A function that makes some views of an image, all of one shape."""
 
     make: Callable[[np.ndarray], np.ndarray]  # (H, W, C) uint8 -> (count, h, w, C)
     count: int
@@ -29,18 +29,18 @@ class Views:
 
 
 def five_places(height: int, width: int, size: int) -> list[tuple[int, int]]:
-    """Top and left of (size, size) in the four corners and the middle of (height, width)."""
+    """Returns top and left of (size, size) at the corners and the center of (height, width)."""
     corners = [(y, x) for y in (0, height - size) for x in (0, width - size)]
     return [*corners, (round((height - size) / 2), round((width - size) / 2))]
 
 
 def square_places(height: int, width: int, where: Sequence[float]) -> list[tuple[int, int]]:
-    """Top and left of the largest squares in (height, width) along the longer side.
+    """Returns top and left of the largest squares in (height, width), along the longer side.
 
     Args:
-      height: In pixels.
-      width: In pixels.
-      where: From 0, the left or top, to 1, the right or bottom.
+      height: Pixels.
+      width: Pixels.
+      where: Positions from 0, left or top, to 1, right or bottom.
     """
     side = min(height, width)
     return [(round((height - side) * place), round((width - side) * place)) for place in where]
@@ -49,7 +49,7 @@ def square_places(height: int, width: int, where: Sequence[float]) -> list[tuple
 def corner_crops(
     image: np.ndarray, *, size: int, resize_to: int, interpolation: str = 'bilinear'
 ) -> np.ndarray:
-    """Shorter side to `resize_to`, then the crops at `five_places`."""
+    """Returns the crops at `five_places` of an image with shorter side `resize_to`."""
     resized = _shorter_resized(image, resize_to, interpolation)
     places = five_places(*resized.shape, size)
     return np.stack([resized.window(y, x, size, size) for y, x in places])
@@ -63,7 +63,7 @@ def square_crops(
     where: Sequence[float],
     interpolation: str = 'bilinear',
 ) -> np.ndarray:
-    """Szegedy et al. 2015's views: of squares at several scales five crops and the whole.
+    """Returns Szegedy et al. 2015's views: five crops and the whole of squares at several scales.
 
     Returns:
       (6 * scales * places, size, size, C): scale by scale, place by place.
@@ -84,9 +84,9 @@ def _shorter_resized(image: np.ndarray, side: int, interpolation: str) -> Resize
 
 
 def whole_shape(height: int, width: int, *, scale: int, multiple: int) -> tuple[int, int]:
-    """(H, W) of an image when its shorter side is `scale`, the excess of the longer one cut.
+    """Returns (H, W) of an image with shorter side `scale` and the longer side cut.
 
-    What the longer side has more than the shorter becomes a multiple of `multiple`.
+    The longer side becomes the shorter side plus a multiple of `multiple`.
     """
     longer = max(shorter_to((height, width), scale))
     longer = scale + (longer - scale) // multiple * multiple
@@ -101,9 +101,9 @@ def whole(
     interpolation: str = 'bilinear',
     max_pixels: int = MAX_PIXELS,
 ) -> np.ndarray:
-    """The image at `whole_shape`, cut at both ends: (1, h, w, C).
+    """Returns the image at `whole_shape`, cut at both ends: (1, h, w, C).
 
-    Raises BrokenImage if that is larger than an image may be.
+    Raises BrokenImage if that exceeds the limit on pixels.
     """
     height, width = whole_shape(*image.shape[:2], scale=scale, multiple=multiple)
     Rules(max_pixels=max_pixels).check(height, width)
@@ -113,7 +113,7 @@ def whole(
 
 
 def crops(make: Callable, count: int, size: int, **options) -> Views:
-    """Returns the views of a function that makes crops of (size, size)."""
+    """Returns the views of a function that returns crops of (size, size)."""
     make = functools.partial(make, size=size, **options)
     return Views(make, count, lambda height, width: (size, size))
 
@@ -126,7 +126,7 @@ def wholes(scale: int, multiple: int, interpolation: str, max_pixels: int = MAX_
 
 
 def sizes(source: Source, indices: Sequence[int]) -> np.ndarray:
-    """Returns (n, 2) heights and widths of these images; of a JPEG's the header is enough."""
+    """Returns (n, 2) heights and widths of images; only the header of a JPEG is read."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         size: Any = operator.attrgetter('size')  # of a picture, in place of a crop of it
         found = pool.map(lambda i: source.read(i, size)[0], map(int, indices))
@@ -145,15 +145,15 @@ def batches(
     """Yields this process's share of the batches of all views of some images.
 
     Args:
-      source: of the images.
-      views: of them; all those of an image follow one another.
-      indices: the images, of those whose views have the shape.
+      source: The source of the images.
+      views: The views of each image; they follow one another.
+      indices: The images, all with views of this shape.
       shape: (h, w).
-      batch: views in a global batch; process p of P has the p-th P-th of it.
+      batch: The number of views in a global batch; process p of P has the p-th of its P parts.
       process: (index, count).
 
-    Yields {'image': (n, h, w, C) uint8, 'label': (n,) int32, 'index': (n,) int32}, of which the
-    last is the image's in the source, -1 where zeros fill up the last batch.
+    Yields {'image': (n, h, w, C) uint8, 'label': (n,) int32, 'index': (n,) int32}; index is that of
+    the image in the source, -1 for the zeros that pad the last batch.
     """
     share = batch // process[1]
     steps = -(-len(indices) * views.count // batch)
@@ -162,7 +162,7 @@ def batches(
         return views.make(image.region(0, 0, *image.size, to=image.size)[0])
 
     def example(index: int) -> tuple[np.ndarray, int]:
-        return source.read(index, seen)  # which names an image that cannot be decoded
+        return source.read(index, seen)  # its errors name the image
 
     def make(step: int) -> dict[str, np.ndarray]:
         at = step * batch + process[0] * share + np.arange(share)

@@ -87,7 +87,7 @@ def start(flags: argparse.Namespace) -> None:
         initialization_timeout=120,  # all are there
         coordinator_bind_address=_bind_address(*address) if found.index == 0 else None,
     )
-    atexit.register(peers.end)  # before that of JAX, which waits for all
+    atexit.register(peers.end)  # runs before JAX's own, that waits for all
     seen = jax.process_index(), jax.process_count()
     if seen != (found.index, found.count):
         raise UserError(

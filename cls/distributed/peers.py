@@ -1,9 +1,9 @@
-"""Connections between the processes of a run: which are present, which have ended, shared values.
+"""Connections between the processes of a run, for presence, failures, ends and shared values.
 
-Every process keeps one TCP connection to process 0, made by `cls.distributed.rendezvous`. JAX has a
-coordination service of its own, which starts after these connections. It does not say which process
-is missing, and when one fails it aborts the others from C++, a minute later. Here the end of a
-connection is noticed at once; a host that vanished, by TCP keepalive after 90 seconds.
+Every process keeps one TCP connection to process 0, made by `cls.distributed.rendezvous`. JAX's own
+coordination service starts after these connections. It does not name a missing process, and when
+one fails it aborts the others from C++, a minute later. Here the end of a connection is noticed at
+once; a host that vanished, by TCP keepalive after 90 seconds.
 
 A message is a line of JSON behind an HMAC of its place in the conversation: only those who know the
 key can add, change, repeat or drop one. This module does not use JAX.
@@ -25,8 +25,8 @@ from typing import Any, NoReturn
 
 Message = dict[str, Any]
 
-_PATIENCE = 10.0  # seconds for the others to end before process 0, which has the service of JAX
-_STALLED = 60.0  # seconds after which a process that does not read counts as gone
+_PATIENCE = 10.0  # seconds for the others to end before process 0, the server of JAX's service
+_STALLED = 60.0  # seconds until a process that does not read counts as gone
 _LONGEST = 2**24  # bytes of a line
 _SIGNALS = 1000  # kept until `listen` is called
 
@@ -147,9 +147,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_code(value: Any) -> bool:
-    return (
-        type(value) is int and 0 < value < 256
-    )  # 0 is for a run that ends, which needs no message
+    return type(value) is int and 0 < value < 256  # 0 is for a run that ends: it needs no message
 
 
 def _is_signal(value: Any) -> bool:
@@ -257,11 +255,11 @@ class Peers:
         """Ends all processes with an exit code; process 0 prints the reason."""
         if self.index:
             self._lines[0].send({'kind': 'failed', 'text': text, 'code': code})
-            time.sleep(2 * _PATIENCE)  # process 0 answers with stop, which the thread follows
+            time.sleep(2 * _PATIENCE)  # process 0 answers with stop, and the thread ends this one
         self._end(text, code)
 
     def end(self) -> None:
-        """Announces the end of this process, which then ignores the others."""
+        """Announces the end of this process, and ignores the others from then on."""
         for line in self._lines.values():
             line.send({'kind': 'end'})
 
@@ -342,7 +340,7 @@ class Peers:
             self._gone.notify_all()
 
     def _stop_all(self, text: str) -> None:
-        # In another thread: `_end` waits until the others have gone, which this thread notices.
+        # In another thread: `_end` waits until this thread has noticed the end of the others.
         threading.Thread(target=self._end, args=(text, 1, True, True)).start()
 
     def _end(self, text: str, code: int, tell: bool = True, everywhere: bool = False) -> NoReturn:

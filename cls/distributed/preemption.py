@@ -6,11 +6,11 @@ second Ctrl-C ends a run at once. cls.signals describes how signals are noted.
 The preemption service of JAX (multihost_utils.reached_preemption_sync_point) is switched off: its
 signal handler does not let a process end while there is nothing to save.
 
-With several processes any of them may get the signal. It reports it to process 0, which asks all
-how many times they have called `due`. Each process waits at its next call until process 0, having
-heard all, sends the number after the highest: there all stop. Threads answer, so that a process
-that is compiling does as well: it has nothing to save, and then no process has anything new,
-because a step takes all of them.
+With several processes any of them may get the signal, and reports it to process 0. Process 0 asks
+all how many times they have called `due`. Each process waits at its next call until process 0,
+having heard all, sends the number after the highest: there all stop. Threads answer, so that a
+process that is compiling does as well: it has nothing to save, and then no process has anything
+new, because a step takes all of them.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ class Preempted(Exception):
 
 
 class Preemption:
-    """A context in which signals are noted, and do not kill the process.
+    """A context that notes signals, so that they do not kill the process.
 
     As long as there is nothing to save, the thread that notes a signal ends the process at once.
     """
@@ -46,7 +46,7 @@ class Preemption:
         self._nothing = signals.NOTHING_YET
         self._peers: Any = agreement.peers  # None: this process is the run
         # With several processes: calls of `due` so far; whether process 0 has asked for their
-        # number; the call at which to stop.
+        # number; the call to stop at.
         self._calls, self._asked, self._last = 0, False, None
         self._changed = threading.Condition()
         self._answers: dict[int, int | None] = {}  # on process 0
@@ -127,7 +127,7 @@ class Preemption:
         _check(message, by_first=self._peers.index > 0)
         what = message['what']
         with self._changed:
-            if what == 'asked':  # to process 0, which asks once
+            if what == 'asked':  # sent to process 0; it asks once
                 if self._asked:
                     return
                 self._asked = True

@@ -3,7 +3,7 @@
 Both sides prove that they know the token (`cls.distributed.run_token`) without sending it:
 
   process 0   cls 1 NONCE
-  the other   NONCE PROOF HELLO     a proof of both nonces and of the hello, which has the index
+  the other   NONCE PROOF HELLO     a proof of both nonces and of the hello; the hello has the index
   process 0   PROOF                 of the same, or `denied`
 
 A proof is an HMAC, so that a recorded one is useless with the next nonce. Every later line has a

@@ -129,7 +129,8 @@ class LearnedGroups(nn.Module):
                 f'outputs to be in {self.groups} groups: expected multiples'
             )
         shape = (1,) * (x.ndim - 2) + (inputs, self.features)
-        kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
+        draw = init.if_absent(self, 'kernel', self.kernel_init)
+        kernel = self.param('kernel', draw, shape, jnp.float32)
         state = self.variable(
             'batch_stats', 'mask', self.mask_init, None, (inputs, self.groups), jnp.bool_
         )

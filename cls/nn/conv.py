@@ -41,7 +41,8 @@ class Conv(nn.Module):
     def __call__(self, images: jax.Array) -> jax.Array:
         """Maps (N, H, W, I) to (N, H', W', features)."""
         shape = (*pair(self.window), images.shape[-1] // self.groups, self.features)
-        kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
+        draw = init.if_absent(self, 'kernel', self.kernel_init)
+        kernel = self.param('kernel', draw, shape, jnp.float32)
         out = conv(
             images.astype(self.dtype),
             kernel.astype(self.dtype),

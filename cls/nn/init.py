@@ -10,9 +10,10 @@ import contextvars
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +39,15 @@ def shapes_only() -> Iterator[None]:
 def only_shapes() -> bool:
     """Returns whether the caller is traced within `shapes_only`."""
     return _shapes_only.get()
+
+
+def if_absent(module: nn.Module, name: str, initializer: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the initializer of a parameter, or `zeros` where the module has the parameter.
+
+    Flax traces the initializer of an existing parameter too, for its shape, and a random draw takes
+    longer to trace than a layer.
+    """
+    return zeros if module.has_variable('params', name) else initializer
 
 
 @dataclasses.dataclass(frozen=True)

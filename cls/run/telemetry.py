@@ -13,20 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto import event_pb2 as _event_pb2
 from tqdm import tqdm
 
 from cls.errors import UserError
-from cls.run import metric_names
+from cls.run import metric_names, tensorboard
 from cls.storage import paths
 
 SEND = 60.0  # seconds between copies to a store
 NEVER = (-1, -1)  # the steps of no profile
-event_pb2: Any = _event_pb2  # generated, without annotations
 log = logging.getLogger(__name__)
-_proto: Any = event_pb2  # its classes are made when it is imported
 
 
 class Metrics:
@@ -53,7 +48,7 @@ class Metrics:
             paths.write_whole(folder / path.name, content)
         # Not buffered: a line that finds no room on the disk must not be tried again.
         self._file = (folder / path.name).open('ab', buffering=0)
-        self._board = _Board(folder / 'tensorboard', step)
+        self._board = tensorboard.Board(folder / 'tensorboard', step)
         self._sent = time.monotonic()
 
     def write(self, step: int, values: dict[str, float]) -> None:
@@ -102,39 +97,6 @@ class Metrics:
         self._board.close()
         if self._mirror:
             self._mirror.close()
-
-
-class _Board:
-    """TensorBoard's file of events.
-
-    It is written at once, without a thread: a full disk ends the thread of tensorboardX's writer,
-    and the next write would wait for it forever.
-    """
-
-    def __init__(self, folder: Path, step: int) -> None:
-        """Continues after `step`: later events, of a process that was killed, are hidden."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
-        self._file = EventsWriter(str(folder / 'events'))
-        start = _proto.SessionLog(status=_proto.SessionLog.START)
-        self._add(step=step + 1, session_log=start)
-        self._file.flush()
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Writes one event for each value."""
-        try:
-            for name, value in values.items():
-                self._add(step=step, summary=summary.scalar(name, value))
-            self._file.flush()
-        except OSError as error:  # it does not name the file
-            raise OSError(error.errno, error.strerror, str(self._folder)) from error
-
-    def _add(self, **fields: Any) -> None:
-        self._file.write_event(_proto.Event(wall_time=time.time(), **fields))
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
 
 
 def _lines_until(path: Path, step: int) -> tuple[bytes, int]:

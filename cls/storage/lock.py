@@ -1,9 +1,9 @@
 """Exclusive use of a run folder: a file lock on a disk, a lease in an object store.
 
 On a disk the kernel releases the lock when a process ends, however it ends. An object store has no
-file locks: there `.lock` names the process that uses the folder, which writes it again every RENEW
-seconds. Another process that finds the file watches it for PATIENCE seconds before it takes the
-owner for killed; of a process of its own machine the kernel tells at once whether it is alive.
+file locks: there `.lock` names the process that uses the folder, and this process rewrites it every
+RENEW seconds. Another process that finds the file watches it for PATIENCE seconds before it takes
+the owner for killed; for a process of its own machine, the kernel says at once whether it is alive.
 Clocks of different machines are not compared.
 """
 
@@ -31,7 +31,7 @@ RENEW, PATIENCE, SETTLE = 15.0, 60.0, 2.0  # seconds
 
 
 def exclusive(workdir: Path) -> contextlib.AbstractContextManager[str]:
-    """Returns a context in which no other process uses a run folder; its value is a unique token.
+    """Returns a context of exclusive use of a run folder; its value is a unique token.
 
     Raises UserError, on entering, when another process uses it.
     """
@@ -89,7 +89,7 @@ def _owner() -> dict[str, Any]:
 
 
 def _machine() -> dict[str, str]:
-    """Returns in what the process's number means something; nothing where that is not told."""
+    """Returns an id of this boot and PID namespace, so that process ids compare; {} if unknown."""
     try:
         boot = Path('/proc/sys/kernel/random/boot_id').read_text().strip()
         return {'machine': f'{boot} {os.readlink("/proc/self/ns/pid")}'}
@@ -166,7 +166,7 @@ def _is_mine(found: dict[str, Any] | None, mine: dict[str, Any]) -> bool:
 
 def _read(file: Path) -> dict[str, Any] | None:
     try:
-        # In one request: between two of them the file may be written anew.
+        # In one request: between two requests the file may be rewritten.
         found = paths.parse_json(paths.filesystem(file).cat_file(os.fspath(file)))
     except FileNotFoundError:
         return None

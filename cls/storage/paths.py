@@ -1,13 +1,13 @@
 """Paths on this machine and in object stores, gs://BUCKET/... and s3://BUCKET/...
 
-A local path is a `pathlib.Path`; one in a store is an `epath.Path`, which has most methods of
+A local path is a `pathlib.Path`; one in a store is an `epath.Path`, with most methods of
 `pathlib.Path`, through fsspec. Stores differ from disks in three ways:
 
   - an object appears as a whole, and cannot be appended to or locked (see `cls.storage.lock`);
   - there are no folders, only names with slashes, so none is made;
   - renaming is copying, so files are written under their final names (`write_whole`).
 
-Files that grow are written to a local folder, which `Mirror` copies to the store.
+Files that grow are written to a local folder, and `Mirror` copies it to the store.
 """
 
 import contextlib
@@ -222,7 +222,7 @@ def upload(file: Path, to: Path) -> None:
 
 
 def download(folder: Path, to: Path) -> None:
-    """Copies the objects under a name to a local folder, which is made."""
+    """Copies the objects under a name to a new local folder."""
     fetch_files(folder, {name: entry['size'] for name, entry in find(folder).items()}, to)
 
 
@@ -269,7 +269,7 @@ class Scratch:
 
 
 def _is_abandoned(folder: Path) -> bool:
-    """Returns whether the process of a scratch folder has ended, which released its lock."""
+    """Returns whether the process of a scratch folder has ended, and so released its lock."""
     with (folder / '.lock').open('w') as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

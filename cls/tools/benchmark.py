@@ -2,12 +2,12 @@
 
 python -m cls.tools.benchmark --model NAME --batch N [--loop], --layers, --input
 
-Prints images per second of the bare jitted step on a batch that lies on the devices; with --loop,
-in the same run and by turns, also of the training loop proper, with its data pipeline (synthetic
-images), metrics, logging and checkpoint bookkeeping, and the loop's part of the bare step's speed.
-Start-up times are printed too: set-up, tracing, and compilation without the persistent cache.
---layers times convolutions and pools, forward and backward, beside XLA's own lowering of them;
---input FOLDER the data pipeline, see cls.tools.benchmark_input.
+Prints images per second of the jitted train step on a batch that stays on the devices. --loop
+measures the training loop too, in rounds that alternate with those of the bare step: with its data
+pipeline (synthetic images), metrics, logging and checkpoint bookkeeping. The ratio of the two
+speeds is printed as well. So are start-up times: setup, tracing, and compilation without the
+persistent cache. --layers times the forward and backward passes of convolutions and pools, here and
+in XLA's own lowering. --input times the data pipeline, see cls.tools.benchmark_input.
 """
 
 import argparse
@@ -53,18 +53,18 @@ def parser(prog: str = PROG) -> Parser:
     flags.add_argument('--layers', action='store_true', help='time layers, not a model')
     flags.add_argument('--size', type=int, default=0, help="pixels; default: the variant's")
     flags.add_argument('--steps', type=int, default=20, help='steps in each of five rounds')
-    flags.add_argument('--dtype', default='float32', help='of the computation')
+    flags.add_argument('--dtype', default='float32', help='type of the computation')
     flags.add_argument('--loop', action='store_true', help='measure the training loop too')
     flags.add_argument('--input', help='time the input instead: FOLDER, digits or cifar-like')
-    flags.add_argument('--tensorflow', help='--input: Python with TensorFlow, to be timed beside')
-    flags.add_argument('--torch', help='--input: Python with torchvision, to be timed beside')
-    flags.add_argument('--rounds', type=int, default=ROUNDS, help='--input: turns of each')
-    flags.add_argument('--json', help='--input: file for the figures')
+    flags.add_argument('--tensorflow', help='--input: a Python with TensorFlow, to compare')
+    flags.add_argument('--torch', help='--input: a Python with torchvision, to compare')
+    flags.add_argument('--rounds', type=int, default=ROUNDS, help='--input: rounds')
+    flags.add_argument('--json', help='--input: file for the results')
     return flags
 
 
 def main(argv: list[str] | None = None, prog: str = PROG) -> int:
-    """Prints the figures; returns the exit code."""
+    """Prints the measurements; returns the exit code."""
     args = parser(prog).parse_args(argv)
     if args.input:
         if args.rounds < 1:
@@ -86,7 +86,7 @@ def _model(args: argparse.Namespace) -> None:
     state, optimizer = setup.new_state()
     where = abstract_state(state, setup.mesh)
     state = meshes.put(state, jax.tree.map(lambda x: x.sharding, where))
-    print(f'set-up and initialisation: {time.perf_counter() - begin:.1f} s')
+    print(f'setup and initialization: {time.perf_counter() - begin:.1f} s')
     begin = time.perf_counter()
     train_step = compile_train_step(setup, optimizer, where, setup.phases.at(0))
     print(f'tracing and compilation of the train step: {time.perf_counter() - begin:.1f} s')
@@ -128,7 +128,7 @@ def _bare(train_step: Any, state: Any, batch: Any, steps: int) -> tuple[Any, flo
 
 
 def _loop(setup: Setup, train_step: Any, state: Any, steps: int) -> tuple[Any, float]:
-    """Runs the trainer's own loop for some steps; its save at the end is not counted."""
+    """Runs the trainer's own loop for some steps; the final save is not counted."""
     setup = dataclasses.replace(setup, total_steps=int(state.step) + steps)
     ledger, iterator = TimeLedger(), train_batches(setup)
     with tempfile.TemporaryDirectory() as folder, Preemption() as preemption:
@@ -152,7 +152,7 @@ def _loop(setup: Setup, train_step: Any, state: Any, steps: int) -> tuple[Any, f
 
 
 def _layers() -> None:
-    """Prints milliseconds for forward and backward of each layer, ours and XLA's."""
+    """Prints the milliseconds of forward and backward passes, for our layers and XLA's."""
 
     def grouped(x, kernel):
         return conv(x, kernel, groups=x.shape[-1] // kernel.shape[2])
@@ -181,11 +181,11 @@ def _layers() -> None:
     for name, (ours, xla, *shapes) in layers.items():
         inputs = [jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes)]
         times = [_milliseconds(f, inputs) for f in (ours, xla)]
-        print(f'{name}, {shapes[0]}: {times[0]:.1f} ms; XLA alone: {times[1]:.1f} ms')
+        print(f'{name}, {shapes[0]}: {times[0]:.1f} ms; in XLA: {times[1]:.1f} ms')
 
 
 def _milliseconds(layer: Any, inputs: list[jax.Array]) -> float:
-    """Returns the median of ten forward and backward passes."""
+    """Returns the median time of ten forward and backward passes."""
     both = jax.jit(
         jax.grad(lambda *args: jnp.sum(layer(*args) ** 2), argnums=tuple(range(len(inputs))))
     )

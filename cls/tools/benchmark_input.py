@@ -2,16 +2,16 @@
 
 python -m cls.tools.benchmark --input FOLDER|digits|cifar-like
 
-FOLDER holds images, at any depth. Decoding, a random part of them resized to 224 pixels
-(Inception's crop) and flips are timed on all cores: ours, as the trainer is fed, and beside it what
-`--tensorflow PYTHON` and `--torch PYTHON`, interpreters that have those packages, do by tf.data and
-by torchvision's transforms in a DataLoader. TensorFlow's crops are smaller than torchvision's and
-its filter is not antialiased, so each is compared to ours with the same crop and filter. They take
-turns. Who has no turn is stopped, and each goes through some batches before its clock starts: so
-neither start-up nor what was made while another was timed counts.
+FOLDER contains images, at any depth. The work is decoding, Inception's random crop resized to 224
+pixels, and flips, on all cores. The pipeline of the trainer is timed, and for comparison tf.data
+(`--tensorflow PYTHON`) and torchvision's transforms in a DataLoader (`--torch PYTHON`), each in an
+interpreter that has these packages. TensorFlow's crops are smaller than torchvision's and its
+filter is not antialiased, so each is compared to ours with the same crop and filter. The pipelines
+take turns. One that has no turn is stopped, and each processes some batches before its clock
+starts. So start-up does not count, nor do batches that were prepared during another's turn.
 
-digits and cifar-like (random images of CIFAR's size) lie in memory. Of those it is measured what
-part of its time the loop waits for data if a step takes 20 ms.
+digits and cifar-like (random images of CIFAR's size) are in memory. For these the share of the time
+is measured that the loop waits for data if a step takes 20 ms.
 """
 
 import argparse
@@ -40,21 +40,21 @@ from cls.setup import set_up
 from cls.train import train_batches
 from cls.trainer import prefetch_to_device
 
-BATCH, SIZE, SKIP, COUNT = 32, 224, 8, 24  # batches that are not timed, and that are
+BATCH, SIZE, SKIP, COUNT = 32, 224, 8, 24  # SKIP batches are not timed, the next COUNT are
 STEP = 0.02  # seconds
-IN_MEMORY = {'digits': 64, 'cifar-like': 128}  # and their batch
-LIKE = {  # fields of config.data that ask for what a peer does
+IN_MEMORY = {'digits': 64, 'cifar-like': 128}  # name -> batch
+LIKE = {  # fields of config.data for the same work as a peer
     'tensorflow': {'train_crop': 'distorted_box', 'interpolation': 'tf_bilinear'},
     'torch': {'train_crop': 'random_resized', 'interpolation': 'bilinear'},
 }
-PROCESSES = True  # time ours with worker processes too, not with threads alone
+PROCESSES = True  # time ours with worker processes too, not only with threads
 PEERS = Path(__file__).with_name('peers')
 
 Timed = Callable[[int, int], float]  # (batches to skip, batches) -> seconds
 
 
 def measure(args: argparse.Namespace) -> dict[str, float]:
-    """Prints what `args.input` asks for, writes it to `args.json` if given, and returns it.
+    """Measures as `args.input` says; prints the results, writes `args.json`, returns them.
 
     Raises UserError for a folder without images and for a peer that does not start.
     """
@@ -116,7 +116,7 @@ def _ours(folder: Path, files: list[str], fields: dict[str, Any]) -> Iterator[Ti
         begin = time.perf_counter()
         for _ in range(count):
             images = next(batches)['image']
-            for row in np.flatnonzero(flips.random(BATCH) < 0.5):  # the trainer's step does this
+            for row in np.flatnonzero(flips.random(BATCH) < 0.5):  # the train step does this
                 images[row] = cv2.flip(images[row], 1)
         return time.perf_counter() - begin
 
@@ -135,7 +135,7 @@ def _peer(command: list[str]) -> Iterator[Timed]:
                 stdout=subprocess.PIPE,
                 stderr=said,
                 text=True,
-                start_new_session=True,  # its workers are to stop and go with it
+                start_new_session=True,  # so that signals reach its workers too
             )
         except OSError as error:
             raise UserError(f'{command[0]} cannot be run: {error.strerror}.') from error
@@ -160,7 +160,7 @@ def _peer(command: list[str]) -> Iterator[Timed]:
 
 
 def _waiting(name: str, rounds: int) -> float:
-    """Returns the part of its time that the loop waits for data, with steps of 20 ms."""
+    """Returns the share of its time that the loop waits for data, with steps of 20 ms."""
     config = common.base()
     config.model.name, config.batch = 'resnet20_cifar', IN_MEMORY[name]
     if name == 'digits':

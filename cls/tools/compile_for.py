@@ -1,37 +1,37 @@
-"""Compiles a config's train step for TPUs that are not at hand, and says what a chip would need.
+"""Compiles a config's train step for TPUs that this machine lacks; prints its memory and speed.
 
   python -m cls.tools.compile_for --topology v5e:4x4 --config configs/resnet.py:imagenet2012
                                   [--slices N] [--config.FIELD=VALUE ...] [--json] [--quick]
   python -m cls.tools.compile_for --all [PATTERN] [--quick] [--write launch/README.md]
 
-The step is the trainer's own, with the config's batch, augmentation, optimizer and types, for the
-chips of the slice. Neither a TPU nor the images are needed: shapes are enough, and in the place of
-ImageNet stands its number of images. libtpu is (launch/requirements-tpu.txt): the TPU's compiler.
+The step is the trainer's own for the chips of the slice, with the config's batch, augmentation,
+optimizer and types. Neither a TPU nor images are needed: shapes are enough, and of ImageNet only
+the number of images is used. The TPU's compiler is needed, libtpu (launch/requirements-tpu.txt).
 
-With --all the step of every config that has ImageNet is compiled for a v5e and a v5p slice, see
-cls/tools/tpu/pods.py; those whose name matches PATTERN, as 'resnet*'. What is compiled is kept in
-launch/compiled.json and not compiled again; --write renews the table in a file, from there alone if
---all is not given.
+--all compiles the step of every config that has ImageNet for a v5e and a v5p slice, see
+cls/tools/tpu/pods.py. PATTERN, as 'resnet*', selects configs by name. Results are kept in
+launch/compiled.json and not compiled again. --write renews the table in a file; without --all only
+the kept results are used.
 
-With --quick the compiler takes the least pains, and a third of the time (SqueezeNet on v5e:2x4: 22
-seconds, not 76). Memory comes out some percent otherwise (there 2.12 GiB, not 1.98); how long the
-kernels would take, which nobody would run, is left out. A later --all without it compiles such
-entries again.
+--quick makes the compiler spend the least effort, for a third of the time (SqueezeNet on v5e:2x4:
+22 seconds, not 76). The memory differs by some percent (there 2.12 GiB, not 1.98). The time of the
+kernels is left out, as nobody would run these. A later --all without --quick compiles such entries
+again.
 
-What is printed:
+The output:
 
-memory      of a chip, in GiB. What is donated (the state) counts once. Where the program does not
-            fit, the compiler says what it would have needed, and nothing else is known.
+memory      of a chip, in GiB. Donated buffers (the state) count once. If the program does not fit,
+            the compiler reports only the memory that it would need.
 a step      of a chip: floating-point operations and bytes read and written, by XLA's count. Some of
-            these bytes never leave the chip, so the time they take of its HBM is no strict bound.
-            Of a gather, as rotating an image is one, it counts far more than is read.
+            these bytes never leave the chip, so their time at the HBM's bandwidth is no strict
+            bound. For a gather, as in rotating an image, XLA counts far more bytes than are read.
 collectives of a chip: the bytes of their results.
-bounds      what the step's operations, bytes and collectives take at the chip's peaks, see
-            cls/tools/tpu/slices.py, if nothing else did; but for what is said of bytes, a step is
-            no faster than the slowest of them. Of several slices, the network between them is left
-            out. MFU is the net's own operations (three times the forward multiply-adds, two each)
-            over what the chips could have done meanwhile.
-estimate    the sum of the cycles that the TPU's compiler expects of each of its kernels.
+bounds      the time of the step's operations, bytes and collectives, each at the chip's peak (see
+            cls/tools/tpu/slices.py). Apart from the caveat on bytes, a step is no faster than the
+            slowest of them. The network between several slices is left out. MFU is the model's own
+            operations (three times the forward multiply-adds, two each) over the operations that
+            the chips could do in the same time.
+estimate    the sum of the cycles that the TPU's compiler expects for the kernels.
 """
 
 import dataclasses
@@ -69,9 +69,9 @@ _UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes of a chip's memory that a program takes; only `needed` is known of what does not fit.
+    """Bytes of a chip's memory that a program takes; only `needed` is known if it does not fit.
 
-    `aliased` bytes of the outputs lie where arguments were.
+    `aliased` bytes of the outputs reuse the buffers of arguments.
     """
 
     needed: int
@@ -88,30 +88,30 @@ class Sent:
 
     count: int
     bytes: int  # of their results on a chip
-    sent: float  # bytes that a chip has to send for them at least
+    sent: float  # the fewest bytes that a chip has to send for them
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What the compiler says of a train step; of one chip unless said otherwise."""
+    """The costs of a compiled train step, per chip unless noted otherwise."""
 
     chips: int
-    batch: int  # images, of all chips
+    batch: int  # images, on all chips
     pixels: int
-    model_flops: float  # of the net itself, of all chips
+    model_flops: float  # of the model itself, on all chips
     compile_seconds: float
     quick: bool  # compiled with the least effort
     fits: bool
     memory: Memory
     flops: float = 0.0
     bytes_accessed: float = 0.0
-    cycles: float = 0.0  # that the kernels are expected to take; 0 if the compiler does not say
+    cycles: float = 0.0  # expected for the kernels; 0 if the compiler does not report them
     collectives: dict[str, Sent] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Bounds:
-    """The seconds that a step takes at least of each of a chip's resources."""
+    """Lower bounds on the seconds of a step, by each of a chip's resources."""
 
     compute: float
     memory: float
@@ -119,12 +119,12 @@ class Bounds:
 
     @property
     def seconds(self) -> float:
-        """Of the scarcest."""
+        """The bound of the scarcest resource."""
         return max(dataclasses.astuple(self))
 
     @property
     def resource(self) -> str:
-        """The name of the scarcest."""
+        """The name of the scarcest resource."""
         return max(dataclasses.asdict(self).items(), key=lambda item: item[1])[0]
 
 
@@ -135,17 +135,17 @@ def parser(prog: str = PROG) -> Parser:
     """Returns the parser of the flags."""
     flags = Parser(prog=prog, description=__doc__, allow_abbrev=False)
     flags.add_argument('--topology', help='CHIP:SHAPE, as v5e:4x4, v5p:2x2x2')
-    flags.add_argument('--slices', type=int, default=1, help='so many of them, connected')
-    flags.add_argument('--config', help='FILE.py:ARGUMENT, as of cls.main')
+    flags.add_argument('--slices', type=int, default=1, help='number of such slices, connected')
+    flags.add_argument('--config', help='FILE.py:ARGUMENT, as for cls.main')
     flags.add_argument('--json', action='store_true', help='one JSON object')
-    flags.add_argument('--quick', action='store_true', help='in a third of the time, no estimate')
-    flags.add_argument('--all', nargs='?', const='*', metavar='PATTERN', help='the whole table')
+    flags.add_argument('--quick', action='store_true', help='a third of the time, no estimate')
+    flags.add_argument('--all', nargs='?', const='*', metavar='PATTERN', help='compile the table')
     flags.add_argument('--write', type=Path, metavar='FILE', help='renew the table in a file')
     return flags
 
 
 def main(argv: list[str] | None = None, prog: str = PROG) -> int:
-    """Prints what a step needs, or the table; returns the exit code."""
+    """Prints the costs of a step, or compiles the table; returns the exit code."""
     given = sys.argv[1:] if argv is None else argv
     fields = [argument for argument in given if argument.startswith('--config.')]
     args = parser(prog).parse_args([a for a in given if a not in fields])
@@ -178,22 +178,22 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
 
 
 def measure(config: ConfigDict, devices: Sequence[Any]) -> Report:
-    """Compiles the train step of a config for devices, which need not be there, and reads it.
+    """Returns the costs of a config's train step, compiled for devices that may be absent.
 
-    Of a run with images of several sizes it is the step on the largest.
+    For a run with images of several sizes it is the step on the largest.
 
-    Raises UserError for what does not fit together, as training does.
+    Raises UserError if a config's fields do not fit together, as training does.
     """
     if ensemble.is_ensemble(config):
         raise UserError(
-            f'the config is of {len(config.members)} nets, trained one after the other '
+            f'the config is of {len(config.members)} models, trained one after the other '
             f'({", ".join(config.members)}): give the config of one of them.'
         )
     return report_of(set_up(without_files(config), list(devices)))
 
 
 def report_of(setup: Setup) -> Report:
-    """As `measure`, of what a config sets up."""
+    """Returns the costs of the train step of a setup, see `measure`."""
     state, optimizer = setup.new_state_shapes()
     where = abstract_state(state, setup.mesh)
     phase = largest_phase(setup)
@@ -217,14 +217,14 @@ def report_of(setup: Setup) -> Report:
     seconds = time.perf_counter() - begin
     found = costs(compiled, setup.recipe.accumulate)
     if known['quick']:
-        found['cycles'] = 0.0  # of kernels that nobody would run
+        found['cycles'] = 0.0  # the kernels of this mode are slow, and nobody would run them
     return Report(**known, compile_seconds=seconds, fits=True, **found)
 
 
 def without_files(config: ConfigDict) -> ConfigDict:
-    """Returns the config with random images in the place of ImageNet's, of which nothing is read.
+    """Returns the config with random images instead of ImageNet's, so that no file is read.
 
-    The numbers of images and classes, all that a compiled step depends on, stay.
+    The numbers of images and classes stay. A compiled step depends on nothing else of the data.
     """
     if config.data.name != 'tfds:imagenet2012':
         return config
@@ -234,21 +234,21 @@ def without_files(config: ConfigDict) -> ConfigDict:
 
 
 def largest_phase(setup: Setup) -> Phase:
-    """Returns the phase of a run that has the largest images, of several the first."""
+    """Returns the first phase of a run with the largest images."""
     return max(setup.phases.following(0), key=lambda phase: phase.size)
 
 
 def too_large(message: str) -> int | None:
-    """Returns the bytes that a program needs, of the compiler's words that it does not fit."""
+    """Returns the bytes that a program needs, from the compiler's error; None for other errors."""
     match = _TOO_LARGE.search(message)
     return round(float(match[1]) * _UNITS[match[2]]) if match else None
 
 
 def costs(compiled: Any, accumulate: int = 1) -> dict[str, Any]:
-    """Returns what a compiled program costs a chip, by the names of Report's fields.
+    """Returns the costs of a compiled program for a chip, by the names of Report's fields.
 
-    XLA counts what is in a loop once. Almost all of a step lies in the loop over its microbatches,
-    if it has one: operations, bytes and cycles are taken that many times.
+    XLA counts the body of a loop once. Almost all of a step is in the loop over its microbatches,
+    if it has one, so operations, bytes and cycles are multiplied by their number.
     """
     memory, cost, program = compiled.memory_analysis(), compiled.cost_analysis(), compiled.as_text()
     sizes = {
@@ -270,7 +270,7 @@ def costs(compiled: Any, accumulate: int = 1) -> dict[str, Any]:
 
 
 def sent(collectives: Sequence[hlo.Collective]) -> dict[str, Sent]:
-    """Sums up collectives by kind."""
+    """Returns the sums of collectives by kind."""
     found: dict[str, Sent] = {}
     for each in collectives:
         old = found.get(each.kind, Sent(0, 0, 0.0))
@@ -283,10 +283,10 @@ def sent(collectives: Sequence[hlo.Collective]) -> dict[str, Sent]:
 
 
 def least_sent(collective: hlo.Collective) -> float:
-    """Returns the bytes that each device has to send at least (Patarasuk & Yuan 2009).
+    """Returns the fewest bytes that each device has to send (Patarasuk & Yuan 2009).
 
-    Of n devices each holds, or gets, an n-th of what is reduced or gathered: n - 1 such parts are
-    sent, in an all-reduce twice.
+    Each of n devices has, or gets, an n-th of the reduced or gathered array. It sends n - 1 such
+    parts, in an all-reduce twice.
     """
     others = collective.group - 1
     size = collective.bytes
@@ -303,7 +303,7 @@ def least_sent(collective: hlo.Collective) -> float:
 
 
 def bounds(report: Report, chip: Chip) -> Bounds:
-    """Returns what a step takes at the peaks of a chip."""
+    """Returns the lower bounds on a step's time at the peaks of a chip."""
     return Bounds(
         report.flops / chip.flops,
         report.bytes_accessed / chip.bandwidth,
@@ -312,17 +312,17 @@ def bounds(report: Report, chip: Chip) -> Bounds:
 
 
 def mfu(report: Report, chip: Chip, seconds: float) -> float:
-    """Returns the part of the chips' peak that the net's own operations are, in a step so long."""
+    """Returns the model FLOPs utilization of a step of this duration."""
     return report.model_flops / (report.chips * chip.flops * seconds)
 
 
 def estimate(report: Report, chip: Chip) -> float:
-    """Returns the seconds of a step by the compiler, or by its links if these take longer."""
+    """Returns the seconds of a step: the more of the compiler's estimate and the links' bound."""
     return max(report.cycles / chip.clock, bounds(report, chip).links)
 
 
 def to_json(report: Report, chip: Chip) -> dict[str, Any]:
-    """Returns a report, and what follows from it for a chip, as plain data; seconds and bytes."""
+    """Returns a report and its bounds for a chip as plain data, in seconds and bytes."""
     found = dataclasses.asdict(report) | {'memory_of_chip': round(chip.memory)}
     if not report.fits:
         return found
@@ -344,7 +344,7 @@ def to_json(report: Report, chip: Chip) -> dict[str, Any]:
 
 
 def text(report: Report, chip: Chip) -> str:
-    """Returns a report as lines for people."""
+    """Returns a report as text."""
     return '\n'.join(f'{name:12}{line}' for name, line in _lines(report, chip))
 
 

@@ -1,10 +1,10 @@
 """Prints the completion of commands, flags, recipes and models for a shell.
 
   cls completion bash > ~/.local/share/bash-completion/completions/cls
-  cls completion zsh > DIR/_cls       where DIR is in $fpath
+  cls completion zsh > DIR/_cls       DIR must be in $fpath
   cls completion fish > ~/.config/fish/completions/cls.fish
 
-The next shell has it. Print it again after an update.
+The next shell that starts uses it. Print it again after an update of cls.
 """
 
 import argparse
@@ -77,9 +77,9 @@ class Argument:
     """A flag, or with an empty name a positional argument.
 
     Attributes:
-      name: as '--config'.
-      doc: one line about it.
-      words: the values that it takes; () where they are files, numbers or unknown.
+      name: the flag, as '--config'.
+      doc: one line of help.
+      words: the accepted values; () if they are files, numbers or unknown.
       takes_value: whether a value follows.
     """
 
@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
 
 
 def arguments(command: str) -> list[Argument]:
-    """Returns the arguments of a command, as its parser has them."""
+    """Returns the arguments that the parser of a command has."""
     row = COMMANDS[command]
     flags = importlib.import_module(row.module).parser(prog=f'cls {command}', **row.options)
     return [_argument(action) for action in flags._actions]
@@ -181,7 +181,7 @@ def _with_words(commands: Mapping[str, Sequence[Argument]]) -> Iterator[tuple[st
 
 
 def _offered(row: Sequence[Argument]) -> list[str]:
-    """Returns the flags, and the values of positional arguments."""
+    """Returns the flags and the values of positional arguments."""
     return [word for a in row for word in ([a.name] if a.name else a.words)]
 
 
@@ -190,7 +190,7 @@ def _words(words: Sequence[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Returns a text without the marks of shells, argparse and of zsh's descriptions."""
+    """Returns a text without characters that are special to shells, argparse or zsh."""
     return text.replace('%%', '%').replace("'", '').replace(':', ' -').replace('`', '')
 
 

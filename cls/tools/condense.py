@@ -1,12 +1,12 @@
-"""Turns a run of a CondenseNet into one of its converted form, for inference.
+"""Converts a run of a CondenseNet into its standard form, for inference.
 
   python -m cls.tools.condense --workdir runs/trained --output runs/converted
   python -m cls.main --job evaluate --workdir runs/converted
 
-The newest checkpoint of the run is taken; its condensing stages must be over, which they are after
-half of the training. The converted net gives the same logits with standard group convolutions. The
-new folder has the run's config and, at step 0, its weights and their average, if kept: it can be
-trained on as one made by cls.tools.import_weights can.
+The newest checkpoint of the run is converted. Its condensing stages must be over; they end after
+half of the training. The converted network gives the same logits with standard group convolutions.
+The new folder has the run's config and, at step 0, its weights and their average, if it keeps one.
+Training can continue from it, as from a folder made by cls.tools.import_weights.
 """
 
 from typing import Any
@@ -32,13 +32,13 @@ PROG = 'python -m cls.tools.condense'
 def parser(prog: str = PROG) -> Parser:
     """Returns the parser of the flags."""
     flags = Parser(prog=prog, description=__doc__, allow_abbrev=False)
-    flags.add_argument('--workdir', required=True, type=paths.checked, help='the run')
+    flags.add_argument('--workdir', required=True, type=paths.checked, help='the run folder')
     flags.add_argument('--output', required=True, type=paths.checked, help='the folder to make')
     return flags
 
 
 def main(argv: list[str] | None = None, prog: str = PROG) -> int:
-    """Writes the folder; returns the exit code. Raises UserError for what cannot be converted."""
+    """Writes the folder; returns the exit code. Raises UserError if a run cannot be converted."""
     args = parser(prog).parse_args(argv)
 
     if args.output.exists() and any(args.output.iterdir()):
@@ -65,32 +65,32 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
 
 
 def converted_config(config: ConfigDict) -> ConfigDict:
-    """Returns the config of the same net in its converted form.
+    """Returns the config of the same network in its converted form.
 
-    Raises UserError when the net has no such form, or is in it already.
+    Raises UserError if the network has no such form, or is converted already.
     """
     name = config.model.name if 'model' in config else 'an ensemble'
     if name == 'an ensemble' or models.variant(name).module is not CondenseNet:
-        raise UserError(f'the run is of {name}: only a CondenseNet has a form to convert to.')
+        raise UserError(f'the run is of {name}: only a CondenseNet can be converted.')
     if configs.create_model(config, num_classes=1).converted:
         raise UserError(f'the run of {name} is in the converted form already.')
     return configs.from_json(configs.to_json(config), [('model.converted', 'true')])
 
 
 def converted_variables(net: CondenseNet, variables: Any) -> Any:
-    """Returns `condense(variables)` for a converted net.
+    """Returns `condense(variables)` for a converted network.
 
-    Raises UserError when the masks leave more than the net takes: some stages are still to come.
+    Raises UserError if the masks leave more inputs than the network has: stages are still to come.
     """
     variables = condense(variables)
-    size = 2 ** len(net.stage_sizes)  # the least that can be pooled between all blocks
+    size = 2 ** len(net.stage_sizes)  # the smallest that can be pooled between all blocks
     channels = variables['params']['init_block.conv']['kernel'].shape[2]
     expected = abstract_variables(net, size, channels)
     shapes = [[x.shape for x in jax.tree.leaves(tree)] for tree in (variables, expected)]
     if shapes[0] != shapes[1]:
         raise UserError(
-            'the run has not come to the end of its condensing stages, half of its duration; '
-            'train on, then convert.'
+            'the condensing stages of the run are not over, they end after half of its duration; '
+            'continue its training, then convert.'
         )
     return variables
 

@@ -1,11 +1,11 @@
 """Parameters and multiply-adds of all variants, kept in counts.json next to this file.
 
-Tracing 317 networks takes a minute. The counts of a system are valid as long as the code that they
-follow from is the same: that of its file, of all that this imports from cls.nn and cls.models, and
-of the counter. `python -m cls.tools.models --recount` writes the file; nothing else does.
+Tracing 317 networks takes a minute. The counts of a system are valid as long as its code is the
+same: its file, the modules of cls.nn and cls.models that the file imports, and the counter. Only
+`python -m cls.tools.models --recount` writes counts.json.
 
-The key holds no version of JAX or Flax, because the counts are a property of the network. The tests
-recount under every version that is supported, and a difference would be an error of the counter.
+The key has no version of JAX or Flax, because the counts are a property of the network. The tests
+recount under every supported version; a difference would be an error of the counter.
 """
 
 import ast
@@ -39,13 +39,13 @@ _IGNORED_FIELDS = frozenset({'ctx', 'kind', 'type_comment', 'type_ignores'})
 
 
 def costs(names: Sequence[str], stored: Mapping[str, Complexity]) -> dict[str, Complexity]:
-    """Returns variant -> cost: the stored one, or else counted."""
+    """Returns {variant: cost}, stored or else counted."""
     counted = count([name for name in names if name not in stored])
     return {name: stored[name] if name in stored else counted[name] for name in names}
 
 
 def count(names: Sequence[str]) -> dict[str, Complexity]:
-    """Returns variant -> cost, traced in a process for each core where there are many."""
+    """Returns {variant: cost}; many variants are traced in one process per core."""
     processes = min(os.cpu_count() or 1, len(names) // 4)
     if processes < 2:
         return {name: _counted(name) for name in names}
@@ -62,13 +62,13 @@ def _counted(name: str) -> Complexity:
 
 
 def read(file: Path, root: Path = ROOT) -> dict[str, Complexity]:
-    """Returns variant -> cost of the systems whose code is that of the file.
+    """Returns {variant: cost} for the systems whose code has the key in the file.
 
-    Whatever cannot be used is left out: a file that is missing or broken is an empty one.
+    Invalid entries are left out. A missing or broken file has no entries.
 
     Args:
-      file: as `text` writes it.
-      root: the folder with the package cls whose code counts.
+      file: the path of a file with the content of `text`.
+      root: the folder with the package cls, the source of the keys.
     """
     try:
         systems = paths.parse_json(file.read_bytes())
@@ -93,18 +93,18 @@ def _costs_of(counts: Any) -> dict[str, Complexity]:
 
 
 def text(counted: Mapping[str, Complexity], root: Path = ROOT) -> str:
-    """Returns the text of the file for these costs, whatever their order."""
+    """Returns the text of the file; it does not depend on the order of the costs."""
     systems: dict[str, Any] = {}
     for name, cost in counted.items():
         module = models.variant(name).module.__module__
         entry = systems.setdefault(module, {'key': key(module, root), 'counts': {}})
         entry['counts'][name] = [cost.params, cost.macs]
     lines = json.dumps(systems, indent=1, sort_keys=True)
-    return re.sub(r'\[\s+(\d+),\s+(\d+)\s+\]', r'[\1, \2]', lines) + '\n'  # a variant in a line
+    return re.sub(r'\[\s+(\d+),\s+(\d+)\s+\]', r'[\1, \2]', lines) + '\n'  # one line per variant
 
 
 def write(file: Path) -> None:
-    """Counts all variants and writes the file. Raises UserError where it cannot be written."""
+    """Counts all variants and writes the file. Raises UserError if it cannot be written."""
     try:
         tempfile.TemporaryFile(dir=file.parent).close()
     except OSError as error:
@@ -118,10 +118,10 @@ def write(file: Path) -> None:
 
 
 def key(module: str, root: Path = ROOT) -> str:
-    """Returns a digest of all code that the counts of a system follow from; '' if there is none.
+    """Returns a digest of the code of a system and of the counter; '' without source files.
 
     Args:
-      module: of the system, as 'cls.models.resnet'.
+      module: the module of the system, as 'cls.models.resnet'.
       root: the folder with the package cls.
     """
     seen: dict[str, str] = {}
@@ -132,7 +132,7 @@ def key(module: str, root: Path = ROOT) -> str:
             continue
         path = _path(name, root)
         if path is None:
-            return ''  # without its source, as in a package of byte code
+            return ''  # no source file, as in a package of byte code
         seen[name], imports = _code(path, path.stat().st_mtime_ns)
         waiting += [found for parts in imports if (found := _module(parts, root))]
     digest = hashlib.sha256(json.dumps(seen, sort_keys=True).encode())
@@ -173,9 +173,9 @@ def _code(path: Path, modified: int) -> tuple[str, tuple[tuple[str, str], ...]]:
 
 
 def _lines(value: Any) -> Iterator[str]:
-    """Yields the parts of a syntax tree; the same under every version of Python.
+    """Yields the parts of a syntax tree, the same under every version of Python.
 
-    `ast.dump` is not: each version adds fields, and 3.13 leaves empty ones out.
+    The output of `ast.dump` differs: each version adds fields, and 3.13 leaves empty ones out.
     """
     if isinstance(value, ast.AST):
         yield type(value).__name__
@@ -193,7 +193,7 @@ def _lines(value: Any) -> Iterator[str]:
 
 
 def _relevant(node: ast.AST, name: str, value: Any) -> Any:
-    """Returns a field of a node, None for one that says nothing of the code."""
+    """Returns a field of a node, None if it does not change the result of the code."""
     if name in _IGNORED_FIELDS:
         return None
     if name == 'body' and isinstance(node, _DOCUMENTED):

@@ -1,7 +1,7 @@
 """Prints the fields of a training config: python -m cls.tools.fields [--write configs/README.md].
 
-The table has the name, default, accepted values and meaning of each field, and says whether a run
-may continue under another value.
+The table has the name, default, accepted values and meaning of each field, and shows whether a run
+may resume with another value.
 """
 
 from pathlib import Path

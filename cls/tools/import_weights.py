@@ -1,23 +1,22 @@
-"""Makes a run folder of a foreign checkpoint.
+"""Makes a run folder from a foreign checkpoint.
 
   python -m cls.tools.import_weights --model resnet50 --from resnet50.pth --workdir runs/r50
   python -m cls.tools.import_weights --model resnet50 --from hf:timm/resnet50.tv_in1k --workdir ...
   python -m cls.main --job evaluate --workdir runs/r50 --config.data.name=folder:/data/imagenet
   python -m cls.main --workdir runs/r50 --config.data.name=... --config.optim.lr=0.01
 
---from takes a PyTorch or safetensors file, an .npz of a Keras net's tensors, a snapshot folder of
-the Hugging Face Hub, or hf:OWNER/NAME. Every tensor is used once and every variable filled, or
-nothing is written; the number of classes is the file's. Where a snapshot's config.json, or the
-arguments of a training script in the file, say of which network the weights are, and that is
-another, nothing is written either. Where evaluation and fine-tuning start from is the config that
-is printed and saved; --config.FIELD=VALUE changes it. A run of another config, with another head if
-need be, starts from the folder, or from the file itself, by --config.init (see
-cls.weights.pretrained).
+--from takes a PyTorch or safetensors file, an .npz with the tensors of a Keras model, a snapshot
+folder of the Hugging Face Hub, or hf:OWNER/NAME. Every tensor is used once and every variable
+filled, or nothing is written. The number of classes is the file's. Nothing is written either if the
+weights are of another network by a snapshot's config.json or a training script's arguments in the
+file. The config for evaluation and fine-tuning is printed and saved; --config.FIELD=VALUE changes
+it. A run of another config, with another head if need be, starts from the folder or from the file
+itself by --config.init (see cls.weights.pretrained).
 
 The names of the classes, in the order of the outputs (classes.json in the folder), are those of
-config.json; without them a net of 1,000 classes is taken for one of ImageNet's, in the order of the
-sorted WordNet ids, and a line says so. With classes.json, folders of any part of them, in any
-order, can be evaluated.
+config.json. Without names, a network of 1,000 classes is assumed to have ImageNet's, in the order
+of the sorted WordNet ids, and a line is printed that says so. With classes.json, folders of any
+subset of the classes, in any order, can be evaluated.
 """
 
 import contextlib
@@ -55,7 +54,7 @@ from cls.weights.hub import CARD, Located, Preparation, locate, preparation
 
 PROG = 'python -m cls.tools.import_weights'
 
-# The data sets that `config_of` chooses from, and their numbers of classes.
+# Data sets that `config_of` may choose -> number of classes.
 _DATA_SETS = {'imagenet2012': 1000, 'cifar10': 10, 'cifar100': 100}
 
 
@@ -65,13 +64,13 @@ def parser(prog: str = PROG) -> Parser:
     flags.add_argument('--model', required=True, help='a variant of python -m cls.tools.models')
     flags.add_argument('--from', dest='source', required=True, help='file, folder, hf:OWNER/NAME')
     flags.add_argument('--workdir', required=True, type=paths.checked, help='the folder to make')
-    flags.add_argument('--entry', default='', help='of a file with several sets of weights')
-    flags.add_argument('--bgr', action='store_true', help='they were trained on BGR (Caffe): turn')
+    flags.add_argument('--entry', default='', help='key, in a file with several sets of weights')
+    flags.add_argument('--bgr', action='store_true', help='weights trained on BGR (Caffe)')
     return flags
 
 
 def main(argv: list[str] | None = None, prog: str = PROG) -> int:
-    """Writes the folder; returns the exit code. Raises UserError for what does not fit."""
+    """Writes the folder; returns the exit code. Raises UserError if the weights do not fit."""
     args, rest = parser(prog).parse_known_args(argv)
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     logging.getLogger('absl').setLevel(logging.WARNING)
@@ -81,7 +80,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
         raise UserError(f'{args.workdir} is not empty; choose another --workdir.')
     found = _read(variant, args.source, args.entry, configs.parse_overrides(rest))
     if args.bgr:
-        turn_colours(found.variables['params'])
+        reverse_colors(found.variables['params'])
     start()
     write(found.config, found.variables, args.workdir, classes=found.classes)
     count = sum(x.size for x in jax.tree.leaves(found.variables['params']))
@@ -94,7 +93,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Found:
-    """Everything that the folder is made of, and lines that say where it is from."""
+    """The contents of the new folder, and lines on their sources."""
 
     config: ConfigDict
     variables: dict[str, Any]
@@ -105,7 +104,7 @@ class _Found:
 def _read(
     variant: Variant, source: str, entry: str, overrides: Sequence[tuple[str, str]]
 ) -> _Found:
-    """Reads a checkpoint and what it says of itself. Raises UserError for what does not fit."""
+    """Returns a checkpoint and its settings. Raises UserError if they do not fit the variant."""
     located = locate(source)
     limits = [pair for pair in overrides if pair[0].startswith('limits.')]
     inflation = _overridden(defaults.base(), limits).limits.inflation
@@ -148,7 +147,7 @@ def _overridden(config: ConfigDict, overrides: Sequence[tuple[str, str]]) -> Con
 
 
 def _prepared(variant: Variant, card: dict[str, Any], given: dict[str, str]) -> Preparation:
-    """Returns how images are prepared, at the size that --config says, if it does."""
+    """Returns the preparation of images, at the size of --config.data.image_size if set."""
     asked = given.get('data.image_size', '')
     size = int(asked) if asked.isdecimal() and int(asked) > 0 else 0
     prepared = preparation(variant.reference or variant.name, card, size or variant.input_size)
@@ -156,7 +155,7 @@ def _prepared(variant: Variant, card: dict[str, Any], given: dict[str, str]) -> 
 
 
 def _check_count(card: dict[str, Any], count: int) -> None:
-    """Raises UserError if a card is of another number of classes than the file."""
+    """Raises UserError if a card has another number of classes than the file."""
     told = card.get('num_classes')
     if type(told) is int and told > 0 and told != count:
         raise UserError(f'num_classes is {told}, but the weights have {count} outputs')
@@ -168,10 +167,10 @@ def _classes(
     """Returns (names of the outputs, () if unknown; a line on their order).
 
     Args:
-      names: those that a field of a source has; () for none.
-      field: its name.
-      source: the name of a file.
-      config: of the run.
+      names: the names in a field of a file; () for none.
+      field: the name of the field.
+      source: the name of the file.
+      config: the config of the run.
     """
     count = config.model.num_classes
     if names:
@@ -183,15 +182,15 @@ def _classes(
             'sorted WordNet ids (n01440764 first).'
         )
     return (), (
-        f'Classes: nothing names the {count:,} outputs; assumed: the order of the data set that '
-        f'is evaluated on (of a folder: its classes in {config.data.class_order} order). If it was '
-        'another in training, put classes.json, a list of the names in the order of the outputs, '
+        f'Classes: nothing names the {count:,} outputs; assumed: the order of the data set '
+        f'in evaluation (of a folder: its classes in {config.data.class_order} order). If training '
+        'had another order, put classes.json, a list of the names in the order of the outputs, '
         'into the run folder.'
     )
 
 
 def _of_network(variant: Variant, located: Located, card: dict[str, Any]) -> list[str]:
-    """Says which network the weights are of, and who says so."""
+    """Returns lines on the network of the weights and the source of its name."""
     word = cards.word(located.card)
     if word:
         return [f'Network: {variant.name}, which config.json calls {word}.']
@@ -202,18 +201,18 @@ def _of_network(variant: Variant, located: Located, card: dict[str, Any]) -> lis
     if not others:
         return []
     return [
-        f'Network: nothing in {located.file.name} says which it is; taken for {variant.name}, as '
-        f'--model says, but its tensors fit as well: {", ".join(others)}.'
+        f'Network: {located.file.name} names none; assumed: {variant.name}, as --model says. '
+        f'The tensors also fit: {", ".join(others)}.'
     ]
 
 
 def _of_entry(located: Located, checkpoint: weights.Checkpoint) -> list[str]:
-    """Says which of several sets of weights in a file is taken."""
+    """Returns lines on the chosen set of weights, for a file with several."""
     if not checkpoint.unused:
         return []
     return [
-        f'Weights: {checkpoint.entry!r} of {located.file.name}, which has others too, to be chosen '
-        f'by --entry: {", ".join(checkpoint.unused[:6])}.'
+        f'Weights: {checkpoint.entry!r} of {located.file.name}; --entry chooses another: '
+        f'{", ".join(checkpoint.unused[:6])}.'
     ]
 
 
@@ -228,7 +227,7 @@ def _of_fields(fitted: weights.Fitted, given: dict[str, str]) -> list[str]:
 
 
 def _of_images(config: ConfigDict, prepared: Preparation, given: dict[str, str]) -> str:
-    """Says how images are prepared, and of each field who says so."""
+    """Returns a line on the preparation of images, with the source of each field."""
     fields = {
         'image_size': 'size',
         'eval_resize': 'crop',
@@ -254,7 +253,7 @@ def _of_images(config: ConfigDict, prepared: Preparation, given: dict[str, str])
 
 
 def _what_next(workdir: Path, config: ConfigDict) -> str:
-    """Returns commands that work: the plain one only where the config's data set is prepared."""
+    """Returns commands that work: the plain one only if the config's data set is prepared."""
     command = f'  python -m cls.main --job evaluate --workdir {shlex.quote(str(workdir))}'
     on_folder = f'{command} --config.data.name=folder:DIR'
     name = config.data.name.removeprefix('tfds:')
@@ -277,10 +276,10 @@ def _is_prepared(name: str, directory: str) -> bool:
         return False
 
 
-def turn_colours(params: dict) -> None:
-    """Reverses, in place, the order of the colours that the net's first convolution expects.
+def reverse_colors(params: dict) -> None:
+    """Reverses, in place, the order of the colors that the first convolution expects.
 
-    Raises UserError when more than one layer, or none, could be the first.
+    Raises UserError unless exactly one layer can be the first convolution.
     """
     layers: dict[str, Any] = traverse_util.flatten_dict(params, sep='/')
     first = [
@@ -290,18 +289,19 @@ def turn_colours(params: dict) -> None:
     ]
     if len(first) != 1:
         raise UserError(
-            f'--bgr: {len(first)} convolutions of this net have three input channels; expected one.'
+            f'--bgr: {len(first)} convolutions have three input channels; expected exactly one.'
         )
     first[0][:] = first[0][:, :, ::-1].copy()
 
 
 def config_of(variant: Variant, prepared: Preparation, fields: Mapping[str, Any]) -> ConfigDict:
-    """Returns a config to evaluate and fine-tune with, on the data set that the net is made for.
+    """Returns a config for evaluation and fine-tuning, on the data set that the variant is for.
 
     Args:
-      variant: the net.
-      prepared: how images are made ready for it.
-      fields: of its module, as the weights have them; `num_classes` is the variant's without.
+      variant: the registered variant.
+      prepared: the preparation of its images.
+      fields: fields of its module that follow from the weights. Without `num_classes` among them,
+        the number of classes is the variant's.
     """
     c = common.base()
     c.model.name = variant.name
@@ -329,8 +329,8 @@ def write(
 ) -> None:
     """Writes config.json, environment.json, classes.json and the checkpoint of step 0.
 
-    The averages of weights begin at `averages`, or at the weights. `classes` are the names of the
-    net's, if known.
+    The averages of weights start at `averages`, by default at the weights. `classes` are the names
+    of the outputs, if known.
     """
     opt_state = optim.initial_state(OptimSpec.from_config(config), variables['params'])
     averages = variables if config.ema and averages is None else averages

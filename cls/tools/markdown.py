@@ -18,12 +18,12 @@ def table(lines: Sequence[Sequence[str]]) -> str:
 def renewed(text: str, begin: str, end: str, content: str) -> str:
     """Returns the text of a page with the content between two marks replaced.
 
-    Raises UserError when the text does not have the two marks.
+    Raises UserError if the text does not have the two marks.
     """
     before, first, rest = text.partition(begin)
     _, last, after = rest.partition(end)
     if not first or not last:
-        raise UserError(f'expected the marks {begin} and {end} for the table to stand between.')
+        raise UserError(f'expected the marks {begin} and {end} around the table.')
     return f'{before}{begin}\n{content}\n{end}{after}'
 
 

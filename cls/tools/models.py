@@ -1,9 +1,9 @@
 """Lists the registered models: python -m cls.tools.models [PATTERN] [--json | --write FILE].
 
-Parameters and multiply-adds are counted in each network's trace. Counts are kept per system in
-cls/tools/counts.json; after a change of a system's code they are counted again, and --recount
-writes that file. With --write, the table of systems between the two marks of a file is rewritten
-from the registry and from the last recorded results of the tests (tests/results.json).
+Parameters and multiply-adds are counted in a trace of each network. Counts are kept per system in
+cls/tools/counts.json. After a change of a system's code they are counted again, and --recount
+writes that file. --write rewrites the table of systems between the two marks of a file, from the
+registry and the last recorded results of the tests (tests/results.json).
 """
 
 import json
@@ -24,7 +24,7 @@ from cls.tools import counts, markdown
 
 PROG = 'python -m cls.tools.models'
 
-MANY = 40  # models that take so long to count that a line says so
+MANY = 40  # from this number of models on, a line says that counting takes long
 COLUMNS = (
     'name',
     'system',
@@ -55,7 +55,7 @@ HEADER = (
 
 
 def row(name: str, cost: Complexity) -> dict[str, Any]:
-    """Returns the values of COLUMNS for a variant of that cost, None for unknown ones."""
+    """Returns {column: value} for a variant and its cost; unknown values are None."""
     variant = models.variant(name)
     values = (
         name,
@@ -74,7 +74,7 @@ def row(name: str, cost: Complexity) -> dict[str, Any]:
 def parser(prog: str = PROG) -> Parser:
     """Returns the parser of the flags."""
     flags = Parser(prog=prog, description=__doc__)
-    flags.add_argument('pattern', nargs='?', default='*', help='of names, as resnet*')
+    flags.add_argument('pattern', nargs='?', default='*', help='pattern of names, as resnet*')
     flags.add_argument('--json', action='store_true', help='one JSON list')
     flags.add_argument('--write', type=Path, metavar='FILE', help='rewrite the table of systems')
     flags.add_argument('--recount', action='store_true', help=f'rewrite {counts.FILE.name}')
@@ -124,7 +124,7 @@ def _text(value: object) -> str:
 def renewed(text: str) -> str:
     """Returns the text of a page with its table of systems renewed.
 
-    Raises UserError when the text does not have the two marks.
+    Raises UserError if the text does not have the two marks.
     """
     return markdown.renewed(text, BEGIN, END, table())
 
@@ -138,7 +138,7 @@ def table() -> str:
     lines = [HEADER]
     rows = [(s.arxiv, _system_cells(s, found, measured)) for s, found in of_system.items()]
     rows += [(e.system.arxiv, _ensemble_cells(e, measured)) for e in models.ensembles()]
-    lines += [cells for _, cells in sorted(rows)]  # in the order of appearance
+    lines += [cells for _, cells in sorted(rows)]  # in the order of publication
     text = markdown.table(lines) + _real(measured)
     if 'sweep' not in measured:
         return text
@@ -151,7 +151,7 @@ def table() -> str:
 
 
 def _real(measured: dict) -> str:
-    """Returns the table of the originals' weights on real images, or ''."""
+    """Returns the table of the original weights on real images, '' without measurements."""
     if 'real' not in measured:
         return ''
     lines = [['weights of', 'images', 'top-1 here', "the original's", 'largest difference']]
@@ -221,7 +221,7 @@ def _millions(count: int) -> str:
 
 
 def _names(names: list[str]) -> str:
-    """'resnet: 18, 34, 50': the names, without the letters that all begin with."""
+    """Returns names with their common prefix first, as 'resnet: 18, 34, 50'."""
     common = os.path.commonprefix(names) if names[1:] else ''
     prefix = re.findall(r'.*_|[a-z]*', common)[0]
     shown = ', '.join(name.removeprefix(prefix) or name for name in names)

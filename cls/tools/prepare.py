@@ -2,17 +2,17 @@
 
     python -m cls.tools.prepare cifar10 [NAME...] [--data_dir DIR] [--manual_dir DIR]
 
-NAME is a TFDS data set, NAME/CONFIG one of its configurations; it comes to lie in DIR (default:
+NAME is a TFDS data set, NAME/CONFIG one of its configurations. It is written to DIR (default:
 TFDS_DATA_DIR, else ~/tensorflow_datasets), where `--config.data.name=tfds:NAME` finds it.
 
-mnist, fashion_mnist, cifar10, cifar100, svhn_cropped and imagenet2012 are prepared here, of their
-authors' files: those that are in --manual_dir (default: DIR/downloads/manual) or in its folder
-NAME are taken, the others are downloaded and checked. ImageNet's two tars can be had from
-image-net.org only, with an account; they are put there as they are. While a set is written it takes
-room for itself twice, in DIR.
+mnist, fashion_mnist, cifar10, cifar100, svhn_cropped and imagenet2012 are prepared by this command
+from their authors' files. Files in --manual_dir (default: DIR/downloads/manual) or in its folder
+NAME are used, the others are downloaded and checked. ImageNet's two tar files are available only
+from image-net.org, with an account; put them into --manual_dir unchanged. Writing a data set takes
+twice its size in DIR.
 
-Any other set is downloaded and prepared by TFDS, which, unlike training, needs two more packages:
-pip install tensorflow-cpu importlib_resources.
+Any other data set is downloaded and prepared by TFDS. This needs two packages that training does
+not need: pip install tensorflow-cpu importlib_resources.
 """
 
 import importlib.util
@@ -36,13 +36,13 @@ def parser(prog: str = PROG) -> Parser:
     """Returns the parser of the flags."""
     flags = Parser(prog=prog, description=__doc__)
     flags.add_argument('names', nargs='+', metavar='NAME', help='a TFDS data set, or digits')
-    flags.add_argument('--data_dir', default='', help='where prepared data sets lie')
-    flags.add_argument('--manual_dir', default='', help='where files lie that you downloaded')
+    flags.add_argument('--data_dir', default='', help='folder of prepared data sets')
+    flags.add_argument('--manual_dir', default='', help='folder of files that you downloaded')
     return flags
 
 
 def main(argv: list[str] | None = None, prog: str = PROG) -> int:
-    """Prepares what the arguments name; returns 0 or raises UserError."""
+    """Prepares the named data sets; returns 0 or raises UserError."""
     args = parser(prog).parse_args(argv)
     manual = epath.Path(
         args.manual_dir or tfds_sets.tfds_dir(args.data_dir) / 'downloads' / 'manual'
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
             print(f'{name}: already prepared in {folder}')
         else:
             missing.append(name)
-    # Every name is checked before the first download: it may take a night.
+    # Every name is checked before the first download, which may take a night.
     for name in missing:
         check(name, args.data_dir, manual)
     check_apart(missing, Path(manual))
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
 
 
 def check(name: str, data_dir: str, manual: epath.Path) -> None:
-    """Raises UserError if TFDS does not know NAME[/CONFIG], or something is missing for it."""
+    """Raises UserError if NAME[/CONFIG] is unknown to TFDS, or its preparation lacks something."""
     import tensorflow_datasets as tfds
 
     from cls.data.prepare import builders, imagenet
@@ -113,7 +113,7 @@ def check(name: str, data_dir: str, manual: epath.Path) -> None:
 
 
 def check_apart(names: list[str], manual: Path) -> None:
-    """Raises UserError if one file would be taken for two data sets, whose files have one name."""
+    """Raises UserError if one file would be used for two data sets with equal file names."""
     from cls.data.prepare import builders
 
     taken = {}
@@ -122,12 +122,12 @@ def check_apart(names: list[str], manual: Path) -> None:
             if taken.setdefault(file, name) != name:
                 raise UserError(
                     f'{file} would be taken for {taken[file]} and for {name}: expected the files '
-                    f'of each in a folder of their own, {manual / taken[file]} and {manual / name}.'
+                    f'of each in a separate folder, {manual / taken[file]} and {manual / name}.'
                 )
 
 
 def prepare(name: str, data_dir: str, manual: epath.Path) -> str:
-    """Downloads and prepares NAME[/CONFIG]; returns its folder. Raises UserError."""
+    """Downloads and prepares NAME[/CONFIG]; returns its folder. Raises UserError on failure."""
     import tensorflow_datasets as tfds
 
     from cls.data.prepare import builders
@@ -143,7 +143,7 @@ def prepare(name: str, data_dir: str, manual: epath.Path) -> str:
         reason = ' '.join(str(error).split())
         raise UserError(
             f'{name} cannot be downloaded to, or written in, {root}: {reason}. '
-            'Mend that and run this again: what is downloaded is kept.'
+            'Fix this and run the same command again: finished downloads are kept.'
         ) from error
     return builder.data_dir
 

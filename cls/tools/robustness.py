@@ -1,11 +1,11 @@
-"""Evaluates a run on ImageNet's other test sets, whichever of them lie in a folder.
+"""Evaluates a run on ImageNet's other test sets, those that a folder contains.
 
   python -m cls.tools.robustness --workdir runs/r50 --data DIR
 
-In DIR are looked for, extracted from their authors' archives or prepared by TFDS:
+DIR may contain these, extracted from their authors' archives or prepared by TFDS:
 
   imagenet2012      prepared; the validation set itself
-  imagenet_real     real.json, beside the prepared imagenet2012; or imagenet-real/, a folder of
+  imagenet_real     real.json, next to the prepared imagenet2012; or imagenet-real/, a folder of
                     real.json and the validation images
   imagenet_v2/...   imagenetv2-{matched-frequency,threshold0.7,top-images}-format-val/
   imagenet_a        imagenet-a/
@@ -13,12 +13,12 @@ In DIR are looked for, extracted from their authors' archives or prepared by TFD
   imagenet_sketch   sketch/
   imagenet_c        {imagenet-c,ImageNet-C,.}/{noise,blur,weather,digital,.}/CORRUPTION/SEVERITY/
 
-Each is a line: top-1 and top-5 in percent over all images. ImageNet-A and -R let their 200 classes
-compete only; ReaL counts an answer that is among an image's labels and leaves out the images that
-have none; the images of ImageNet-C are resized to the net's size without a margin, as their authors
-made them 224 pixels wide by a centre crop. mCE is given when all 75 parts of ImageNet-C are there.
-Everything is written to robustness.json in the run folder, or in --output. Of a run that keeps an
-average of its weights, the average is evaluated.
+A line for each test set has top-1 and top-5 in percent over all images. ImageNet-A and -R let only
+their 200 classes compete. ReaL counts an answer as right if it is among the labels of an image, and
+leaves out images without labels. The images of ImageNet-C are resized to the model's size without a
+margin, as their authors made them 224 pixels wide by a center crop. mCE is reported if all 75 parts
+of ImageNet-C are present. Everything is written to robustness.json in the run folder, or in
+--output. If a run keeps an average of its weights, the average is evaluated.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ from cls.storage import download, paths
 
 PROG = 'python -m cls.tools.robustness'
 
-# TFDS's names, and the folders that the authors' archives extract to.
+# TFDS's names -> folders that the authors' archives extract to.
 _V2 = {
     'imagenet_v2/matched-frequency': 'imagenetv2-matched-frequency-format-val',
     'imagenet_v2/threshold-0.7': 'imagenetv2-threshold0.7-format-val',
@@ -65,11 +65,11 @@ _C_KINDS = ('', 'noise', 'blur', 'weather', 'digital')
 
 @dataclasses.dataclass(frozen=True)
 class TestSet:
-    """A test set that was found: its title and the fields of config.data that name it."""
+    """A test set of a folder: its title and the fields of config.data that name it."""
 
     title: str
     name: str
-    split: str = ''  # of one that TFDS prepared
+    split: str = ''  # of a test set that TFDS prepared
 
 
 def parser(prog: str = PROG) -> Parser:
@@ -80,9 +80,9 @@ def parser(prog: str = PROG) -> Parser:
         '--data', required=True, type=download.fetched, help='folder of the test sets'
     )
     flags.add_argument(
-        '--output', type=paths.checked, help='folder for robustness.json, not the run folder'
+        '--output', type=paths.checked, help='folder for robustness.json; default: the run folder'
     )
-    flags.add_argument('--config', help='the config file of your own that registers its model')
+    flags.add_argument('--config', help='your own config file that registers the model')
     agreement.add_flags(flags)
     return flags
 
@@ -138,7 +138,7 @@ def find(root: Path) -> Iterator[TestSet]:
 
 
 def data_of(config: ConfigDict, test: TestSet, root: Path) -> DataSpec:
-    """Returns the data of a run's config, pointed at a test set."""
+    """Returns the data specification of a run's config, with a test set as its source."""
     fields = {'name': test.name, 'dir': str(root), 'eval_fraction': 0.0}
     fields['eval_split'] = test.split or config.data.eval_split
     if test.title.startswith('imagenet_c/'):
@@ -151,12 +151,12 @@ def report(
 ) -> dict[str, Any]:
     """Evaluates a run on test sets, prints a line for each, and writes robustness.json.
 
-    It goes to the folder `output`, or to the run folder if that can be claimed.
+    The file is written to the folder `output`, or to the run folder if that can be claimed.
     """
     agreement.on_first('output', lambda: reports.prepare(workdir, output))
     config, classes = load_config(workdir), load_classes(workdir)
     data = [data_of(config, test, root) for test in found]
-    # A set that is not as it should be is found before hours of the others.
+    # A broken test set is found before hours of evaluation on the others.
     for fields in data:
         datasets.load(fields, 'eval', classes)
     with config.unlocked():
@@ -180,7 +180,7 @@ def report(
     if errors:
         mean = robustness.mean_corruption_error(errors)
         result['imagenet_c'] = {'mCE': mean, 'CE': robustness.corruption_errors(errors)}
-        known = f'{len(errors)} of 75 parts are there, all are needed' if mean is None else ''
+        known = f'{len(errors)} of 75 parts are present, all are needed' if mean is None else ''
         agreement.print_once(f'imagenet_c: mCE {known or f"{mean:.2f} %"}')
 
     def write(folder: Path) -> None:
@@ -193,13 +193,13 @@ def report(
 def accuracy(
     setup: Setup, data: DataSpec, source: sources.Source, variables: Any
 ) -> dict[str, float]:
-    """Returns top1 and top5 in percent and the number of images, each of which counts once.
+    """Returns top1 and top5 in percent and the number of images; each image counts once.
 
     Args:
-      setup: of the run.
+      setup: the setup of the run.
       data: the specification of the test set.
       source: the test set.
-      variables: on the mesh.
+      variables: the variables, on the mesh.
     """
     setup = dataclasses.replace(setup, data=data, test=source)
     predictions = evaluate.predict(setup, variables, 'single')

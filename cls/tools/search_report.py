@@ -1,4 +1,4 @@
-"""A report on searches: of tables, over many seeds against random search; or of run folders.
+"""A report on searches: in tables, over many seeds against random search, or in run folders.
 
   python -m cls.tools.search_report --config configs/search/amoebanet.py:nasbench201 [...]
       --config.search.table=FILE [--seeds 100] [--config.FIELD=VALUE ...]
@@ -6,11 +6,12 @@
   python -m cls.tools.search_report FOLDER [...]
 
 Each config is searched in memory with seeds 0, 1, ..., and its space by random search with the same
-seeds and number of evaluations. The table has the mean score of the best so far after 50, 100, ...
-evaluations. The best has the highest fitness, as the searcher sees it; its score is its true worth,
-if the table has it (config.search.columns.truth). The last columns compare the ends with those of
-random search, seed by seed: the mean difference with its standard error, the part of seeds with a
-better (and an equal) end, and the two-sided p of Wilcoxon's signed-rank test.
+seeds and number of evaluations. The table has the mean score of the best network so far after 50,
+100, ... evaluations. The best network has the highest fitness seen by the searcher. Its score is
+its true accuracy if the table has one (config.search.columns.truth). The last columns compare the
+final scores with those of random search, seed by seed: the mean difference with its standard error,
+the share of seeds with a better (and an equal) score, and the two-sided p of Wilcoxon's signed-rank
+test.
 
 --fronts reports the trade-off of accuracy and cost, for searches with the objective
 accuracy_latency. Each config is searched once with each of these exponents of the reward, and all
@@ -20,11 +21,11 @@ area under the fronts (score x doublings of the cost), from the cheapest to the 
 network of any front.
 
 For run folders of searches, the table has the best fitness so far, the time of evaluations, and the
-share of compiling in it. For run folders of supernets, it has the derived genotype, its worth by
-the table of the run and metrics of alpha, and in the last line the means.
+share of compilation in it. For run folders of supernets, it has the derived genotype, its score in
+the table of the run, and metrics of alpha; the last line has the means.
 
---json FILE writes all numbers, --plot FILE.png the best so far against evaluations: the mean, and
-the middle half of all seeds; for supernets the entropy of alpha against steps.
+--json FILE writes all numbers. --plot FILE.png plots the best score so far against evaluations, as
+the mean and the middle half of all seeds; for supernets, the entropy of alpha against steps.
 """
 
 import contextlib
@@ -54,8 +55,8 @@ def parser(prog: str = PROG) -> Parser:
     """Returns the parser of the flags."""
     flags = Parser(prog=prog, description=__doc__, allow_abbrev=False)
     flags.add_argument('folders', nargs='*', type=Path, help='run folders of searches')
-    flags.add_argument('--config', nargs='+', default=[], help='FILE.py:ARGUMENT, as of cls.main')
-    flags.add_argument('--seeds', type=int, default=100, help='seeds 0 to this')
+    flags.add_argument('--config', nargs='+', default=[], help='FILE.py:ARGUMENT, as for cls.main')
+    flags.add_argument('--seeds', type=int, default=100, help='number of seeds, 0, 1, ...')
     flags.add_argument('--fronts', nargs='+', type=float, metavar='W', help='exponents, below 0')
     flags.add_argument('--json', type=Path, metavar='FILE', help='write all numbers')
     flags.add_argument('--plot', type=Path, metavar='FILE', help='draw the curves')
@@ -106,7 +107,7 @@ def read_search(folder: Path) -> dict[str, Any]:
     """Returns the numbers of the history in a run folder. Raises UserError if there is none."""
     file = folder / FILE
     if not file.is_file():
-        raise UserError(f'{folder} is no run folder of a search, it has no {FILE}.')
+        raise UserError(f'{folder} is not the run folder of a search: it has no {FILE}.')
     lines = [line for line in file.read_text().splitlines(keepends=True) if line.endswith('\n')]
     results = [event for event in map(json.loads, lines) if 'told' in event]
     if not results:
@@ -130,7 +131,7 @@ def read_supernet(folder: Path) -> dict[str, Any]:
 
 
 def folders_table(runs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Returns the table of run folders, a header first."""
+    """Returns the table of run folders, with a header."""
     # The last point is the best.
     points = comparison.shown_points(max(len(run['best']) for run in runs))[:-1]
     header = ['run', *(f'@{p}' for p in points), 'evaluations', 'best', 'failed']
@@ -150,7 +151,7 @@ def folders_table(runs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 
 def plot(curves: Sequence[Curves], file: Path) -> None:
-    """Draws curves, a plot for each group."""
+    """Draws the curves of each group in a plot."""
     with _drawn([c.group for c in curves], file, 'evaluations', 'best so far') as axes:
         drawn = set()
         for c in curves:
@@ -161,7 +162,7 @@ def plot(curves: Sequence[Curves], file: Path) -> None:
 
 
 def plot_fronts(numbers: Sequence[Mapping[str, Any]], file: Path) -> None:
-    """Draws mean fronts, a plot for each group."""
+    """Draws the mean fronts of each group in a plot."""
     groups = [n['group'] for n in numbers]
     with _drawn(groups, file, 'cost', 'best up to this cost', xscale='log') as axes:
         drawn = set()

@@ -1,9 +1,10 @@
-"""What a checkpoint says of itself: a snapshot's config.json, or a training script's arguments.
+"""The metadata of a checkpoint: a snapshot's config.json, or a training script's arguments.
 
 timm writes config.json in two forms. The present one has `architecture`, `num_classes`,
-`model_args` (arguments of the constructor, where they are not its own), `label_names`,
-`label_descriptions` and the images' `pretrained_cfg`; the older one has all in one object.
-Transformers' has `id2label`. Training scripts save an argparse.Namespace beside the weights.
+`model_args` (arguments of the constructor that are not its defaults), `label_names`,
+`label_descriptions` and the preparation of images in `pretrained_cfg`. The older form has all in
+one object. Transformers' config.json has `id2label`. Training scripts save an argparse.Namespace
+with the weights.
 """
 
 import functools
@@ -15,9 +16,9 @@ from cls.errors import UserError
 from cls.models import registry
 from cls.models.registry import Variant
 
-# timm's networks whose state dict has the names and shapes of a variant's reference and that
-# compute something else (other padding, epsilon or blurred strides), found by comparing all of
-# timm 1.0.31's. The tf_ ones are variants too.
+# timm's networks that accept the state dict of a variant's reference but compute something else, by
+# other padding, epsilon or blurred strides. A comparison of all networks of timm 1.0.31 found them.
+# The tf_ ones are variants too.
 LOOKALIKES = {
     'efficientnet_b0': ('efficientnet_blur_b0',),
     'tf_efficientnet_b0': ('efficientnet_blur_b0',),
@@ -28,24 +29,24 @@ LOOKALIKES = {
     'resnet50': ('resnetaa50', 'resnetblur50'),
     'nasnet_a_large': ('nasnetalarge',),
 }
-# Names that mean one network here, or in pytorchcv, and another in timm, whose cards these are.
+# Names of one network in cls or pytorchcv and of another in timm; the cards are timm's.
 _OTHERS_IN_TIMM = {
     'mobilenetv3_large_100': ('mobilenetv3_large_100',),
     'mobilenetv3_small_100': ('mobilenetv3_small_100',),
-    'nasnet_a_large': ('nasnetalarge',),  # which pads as TensorFlow, and pretrainedmodels' does not
+    'nasnet_a_large': ('nasnetalarge',),  # pads as TensorFlow; pretrainedmodels' does not
     'resnet50_v1': ('resnet50',),
     'resnet101_v1': ('resnet101',),
     'resnet152_v1': ('resnet152',),
     **{f'se{name}': (f'se{name}',) for name in ('resnet50', 'resnet101', 'resnet152', 'net154')},
     **{f'se{name}': (f'se{name}',) for name in ('resnext50_32x4d', 'resnext101_32x4d')},
 }
-# Further names of the same network: timm's where the reference is another package's, and the
-# network at inference that a variant trains in another way.
+# More names of the same network: timm's if the reference is in another package, and those of the
+# network at inference if a variant differs only in training.
 _ALSO = {
     'mnasnet_b1': ('mnasnet_100',),
     'resnet152_sd': ('resnet152',),
 }
-# timm's former names, turned into those it has now.
+# timm's former names -> its present names.
 _FORMER = (
     (r'^(?:tv|ssl|swsl|ig)_(resne.*|densenet121)$', r'\1'),
     (r'^gluon_(resnet\d+)_v1b$', r'\1'),
@@ -59,15 +60,15 @@ _FORMER = (
     (r'^mnasnet_b1$', 'mnasnet_100'),
 )
 
-# Arguments of timm's constructors that do not change what a network computes in evaluation, and
-# those that do not if they have these values.
+# Arguments of timm's constructors that do not change a network in evaluation, and arguments that do
+# not change it with these values.
 _OF_TRAINING = (
     'checkpoint_path', 'drop_block_rate', 'drop_connect_rate', 'drop_path_rate', 'drop_rate',
     'exportable', 'img_size', 'num_classes', 'pretrained', 'pretrained_cfg', 'scriptable',
     'zero_init_last',
 )  # fmt: skip
 _DEFAULTS = {'in_chans': 3, 'global_pool': 'avg', 'output_stride': 32, 'features_only': False}
-_ACTIVATIONS = (  # by the beginning of a reference's name
+_ACTIVATIONS = (  # the start of a reference's name -> its activation
     (r'(tf_)?efficientnet_(b\d|l2)', ('swish', 'silu')),
     (r'(tf_)?efficientnet_lite\d', ('relu6',)),
     (r'(wide_)?resne(t|xt)\d', ('relu',)),
@@ -81,9 +82,9 @@ _NUMBERED = ('label2id', 'class_to_idx')  # name -> output, not the other way ar
 
 
 def preprocessing(card: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns a card's object that says how images are prepared; {} where it has none.
+    """Returns the fields of a card on the preparation of images; {} if it has none.
 
-    Raises UserError if that is no object.
+    Raises UserError if `pretrained_cfg` is not an object.
     """
     fields = card.get('pretrained_cfg', card)
     if not isinstance(fields, Mapping):
@@ -92,7 +93,7 @@ def preprocessing(card: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def word(card: Mapping[str, Any]) -> str:
-    """Returns the architecture's name, '' where a card has none. Raises UserError for no text."""
+    """Returns a card's architecture, '' if it has none. Raises UserError if it is not a text."""
     name = card.get('architecture') or preprocessing(card).get('architecture') or ''
     if not isinstance(name, str):
         raise UserError(f'architecture is {name!r:.60}: expected a name')
@@ -100,7 +101,7 @@ def word(card: Mapping[str, Any]) -> str:
 
 
 def words(variant: Variant) -> set[str]:
-    """Returns the names under which timm and torchvision know a variant's very network."""
+    """Returns the names that timm and torchvision use for the network of a variant."""
     reference = (variant.reference or '').rpartition(':')[2]
     named = {variant.name, variant.name.removesuffix('_cifar'), reference} - {''}
     return named - {*_OTHERS_IN_TIMM.get(variant.name, ())} | {*_ALSO.get(variant.name, ())}
@@ -117,21 +118,21 @@ def plain_word(word: str) -> str:
 
 
 def check(card: Mapping[str, Any], variant: Variant, *, strict: bool = True) -> None:
-    """Raises UserError if a card is not of a variant's network: `architecture` and `model_args`.
+    """Raises UserError unless `architecture` and `model_args` of a card fit a variant.
 
     Args:
-      card: of a snapshot, or from a training script's arguments.
-      variant: what the weights are wanted as.
-      strict: whether every other name is refused; else only names that are known to be another
-        network's, as scripts call their models as they like.
+      card: the card of a snapshot, or from a training script's arguments.
+      variant: the variant to import the weights as.
+      strict: whether every other name is refused. Otherwise only names of another known network
+        are refused, because training scripts may name their models freely.
     """
     told, own = word(card), words(variant)
     plain = plain_word(told)
     if told and not {told, plain} & own and (strict or _is_known(plain)):
         fitting = _index(tuple(registry.names())).get(plain, [])
-        choose = f'choose {" or ".join(fitting[:3])}' if fitting else 'this network is not here'
+        choose = f'choose {" or ".join(fitting[:3])}' if fitting else 'cls lacks this network'
         raise UserError(
-            f'architecture is {told!r}, not {_listed(variant)}, as which the tensors would compute '
+            f'architecture is {told!r}, not {_listed(variant)}: there the tensors would compute '
             f'something else; {choose}'
         )
     arguments = card.get('model_args') or {}
@@ -146,13 +147,13 @@ def check(card: Mapping[str, Any], variant: Variant, *, strict: bool = True) -> 
     if changed:
         listed = ', '.join(f'{name}={value!r:.60}' for name, value in changed.items())
         raise UserError(
-            f'model_args has {listed}, which {variant.name} has not: its tensors would compute '
-            'something else; this network is not here'
+            f'model_args has {listed}, unlike {variant.name}: its tensors would compute something '
+            'else there; cls lacks this network'
         )
 
 
 def _is_default(variant: Variant, name: str, value: Any) -> bool:
-    """Whether an argument of timm's constructor says what the network is anyway."""
+    """Returns whether an argument of timm's constructor has the value of the variant."""
     if name == 'act_layer':
         reference = (variant.reference or '').rpartition(':')[2]
         return any(re.match(p, reference) and value in acts for p, acts in _ACTIVATIONS)
@@ -166,7 +167,7 @@ def _is_known(word: str) -> bool:
 
 @functools.cache
 def _index(names: tuple[str, ...]) -> dict[str, list[str]]:
-    """Returns each word for a network -> the variants that it is."""
+    """Returns {name of a network: its variants}."""
     found: dict[str, list[str]] = {}
     for name in names:
         for own in words(registry.variant(name)):
@@ -180,18 +181,18 @@ def _listed(variant: Variant) -> str:
 
 
 def class_names(card: Mapping[str, Any], count: int) -> tuple[tuple[str, ...], str]:
-    """Returns (names of a network's outputs, the card's field that has them); ((), '') if none.
+    """Returns (names of a network's outputs, the card's field with the names); ((), '') if none.
 
     Args:
-      card: of a snapshot.
-      count: of the outputs.
+      card: the card of a snapshot.
+      count: the number of outputs.
 
     Raises:
-      UserError: there are names, but not one for each output, or some twice (unless there are
-        1,000, as of ImageNet's English names: then these count as none), or two fields have them
-        in different orders.
+      UserError: the number of names differs from `count`, or a name occurs twice, or two fields
+        have the same names in different orders. Repeated names among 1,000, as among ImageNet's
+        English names, are ignored instead.
     """
-    first = {}  # the set of names that a field has -> (them in its order, the field)
+    first = {}  # set of names -> (names in the order of a field, the field)
     for holder in (card, preprocessing(card)):
         for field in _NAMES:
             if names := _ordered(field, holder.get(field)):
@@ -214,8 +215,8 @@ def class_names(card: Mapping[str, Any], count: int) -> tuple[tuple[str, ...], s
 
 
 def _ordered(field: str, value: Any) -> tuple[str, ...]:
-    """Returns the names of a field by output, () where it has none."""
-    if not value or (field == 'classes' and type(value) is int):  # how many there are
+    """Returns the names in a field, in the order of the outputs; () if it has none."""
+    if not value or (field == 'classes' and type(value) is int):  # the number of classes
         return ()
     if not isinstance(value, Mapping | list | tuple):
         raise UserError(f'{field} is {value!r:.60}: expected a list of names')
@@ -231,12 +232,12 @@ def _ordered(field: str, value: Any) -> tuple[str, ...]:
                     f'expected 0 to {len(places) - 1}, each once'
                 )
             value = [places[key] for key in sorted(places, key=int)]
-        elif field == 'label_descriptions':  # of each name: the names themselves count
+        elif field == 'label_descriptions':  # name -> description
             value = list(places)
         else:
             raise UserError(f'{field} is an object without numbers for keys: expected a list')
     if not all(type(name) in (str, int) for name in value):
-        raise UserError(f'{field} holds more than names: expected a list of texts')
+        raise UserError(f'{field} has more than names: expected a list of texts')
     names = tuple(map(str, value))
     if strange := [name for name in names if not name or not name.isprintable()]:
         raise UserError(f'{field} has {strange[0]!r:.60}: expected names that can be printed')
@@ -261,7 +262,7 @@ def size(fields: Mapping[str, Any], name: str) -> int:
 
 
 def number(fields: Mapping[str, Any], name: str, default: float) -> float:
-    """Returns a part of a side, as `crop_pct`. Raises UserError unless it is in (0, 1]."""
+    """Returns a fraction of a side, as `crop_pct`. Raises UserError unless it is in (0, 1]."""
     value = fields.get(name)
     if value is None:
         return default
@@ -273,7 +274,7 @@ def number(fields: Mapping[str, Any], name: str, default: float) -> float:
 def channels(fields: Mapping[str, Any], name: str) -> tuple[float, ...] | None:
     """Returns `mean` or `std`, None if absent.
 
-    Raises UserError unless it is three numbers that pixels in 0 to 1 can have.
+    Raises UserError unless the value is three numbers in the range of pixels in 0 to 1.
     """
     value = fields.get(name)
     if value is None:

@@ -1,21 +1,21 @@
-"""Turns a PyTorch state dict into Flax variables by one rule and a short list of renames.
+"""Converts a PyTorch state dict to Flax variables, by one rule and a short list of renames.
 
-The rule: a Flax variable's path without its leaf, joined with dots, is the torch module's name,
-and the leaf decides the rest.
+The rule: the path of a Flax variable without its leaf, joined with dots, is the name of the torch
+module. The leaf determines the rest.
 
   collection   leaf     torch                        array
   params       kernel   weight                       (O, I, *spatial) -> (*spatial, I, O)
-  params       scale    weight                       as it is
-  params       other    the same name                as it is
-  batch_stats  mean     running_mean                 as it is
-  batch_stats  var      running_var                  as it is
-  batch_stats  other    the same name                as it is
+  params       scale    weight                       unchanged
+  params       other    the same name                unchanged
+  batch_stats  mean     running_mean                 unchanged
+  batch_stats  var      running_var                  unchanged
+  batch_stats  other    the same name                unchanged
 
-The weight of a 1x1 convolution, (O, I, 1, 1), may fill the kernel of a linear layer, (I, O); and
-one of (M, C, h, w), as Keras 3's kernel of a depthwise convolution looks like, that of one.
-Grouped and depthwise convolutions need nothing more: both sides store (inputs of one group,
-all outputs). A model that flattens an image before a linear layer has to do so channel by
-channel (NCHW), as torch does; shapes cannot tell.
+The weight of a 1x1 convolution, (O, I, 1, 1), may fill the kernel of a linear layer, (I, O). A
+weight of (M, C, h, w), the form of Keras 3's depthwise kernel, may fill the kernel of a depthwise
+convolution. Grouped and depthwise convolutions need nothing more: both sides store (inputs of one
+group, all outputs). A model that flattens an image before a linear layer has to do so channel by
+channel (NCHW), as torch does; shapes cannot show this.
 """
 
 import dataclasses
@@ -38,24 +38,27 @@ _log = logging.getLogger(__name__)
 # (regular expression, replacement) pairs, applied in turn to torch-side names.
 Renames = Iterable[tuple[str, str | Callable[[re.Match], str]]]
 
-_COLLECTIONS = ('params', 'batch_stats')  # what else a net's init may sow is no weight
+_COLLECTIONS = ('params', 'batch_stats')  # other collections of a model's init are not weights
 _LEAVES = {
     ('params', 'kernel'): 'weight',
     ('params', 'scale'): 'weight',
     ('batch_stats', 'mean'): 'running_mean',
     ('batch_stats', 'var'): 'running_var',
 }
-_COUNTER = '.num_batches_tracked'  # how many batches a norm has seen; Flax keeps no such thing
-_SHOWN = 6  # how many of each kind of problem an error names
+_COUNTER = '.num_batches_tracked'  # torch's counter of batches in a norm; Flax has none
+_SHOWN = 6  # number of names that an error lists for each problem
 
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """Variables that a file fills, and what was read from it on the way.
+    """Variables filled from a file, and the properties of the file.
 
-    `fields` are those of the module that the file decides (`num_classes`; `aux_head`: False where
-    it has no auxiliary heads); `left_out` the names of tensors that are no part of the network;
-    `headless` whether it has no classifier, so that the variables have none.
+    Attributes:
+      variables: the filled variables.
+      fields: the fields of the module that the file determines: `num_classes`, and `aux_head` as
+        False if it has no auxiliary heads.
+      left_out: the names of tensors that are not part of the network.
+      headless: whether the file has no classifier, so that the variables have none either.
     """
 
     variables: dict[str, Any]
@@ -69,16 +72,16 @@ def from_torch(
 ) -> dict[str, Any]:
     """Returns a registered model's variables, filled from its reference's state dict.
 
-    Prefixes that wrappers add to the names are taken off (see `names.own`); what is left out is
-    logged.
+    Prefixes that wrappers add to the names are removed (see `names.own`). The names of tensors that
+    are left out are logged.
 
     Args:
       state_dict: torch name -> array, as from `cls.weights.read`.
-      model_name: a registered variant; its `renames` lead to the reference's names.
+      model_name: a registered variant; its `renames` give the reference's names.
       **overrides: fields of the module, as for `models.create`.
 
     Returns:
-      {'params': ..., 'batch_stats': ...}, the tree of `model.init`, of NumPy arrays.
+      {'params': ..., 'batch_stats': ...}, the tree of `model.init` with NumPy arrays.
 
     Raises:
       UserError: see `convert`.
@@ -104,15 +107,15 @@ def fit(
     without_head: bool = False,
     **overrides: Any,
 ) -> Fitted:
-    """Returns what `from_torch` does, of as many classes and with such heads as the file has.
+    """Returns variables as `from_torch` does, with the number of classes and heads of the file.
 
     Args:
       state_dict: torch name -> array.
       model_name: a registered variant.
-      source: where they are from, for messages.
-      without_head: whether a file may lack the classifier altogether.
-      **overrides: fields of the module. With `num_classes` or `aux_head` among them the file has to
-        be of these.
+      source: the name of the file, for messages.
+      without_head: whether a file may lack the classifier.
+      **overrides: fields of the module. `num_classes` or `aux_head` among them have to be the
+        file's.
 
     Raises:
       UserError: see `convert`.
@@ -129,7 +132,7 @@ def fit(
 def _hint(
     state_dict: Mapping[str, np.ndarray], model_name: str, overrides: Mapping[str, Any]
 ) -> str:
-    """Returns which fields would make a state dict fit that does not, '' where none do."""
+    """Returns a hint on fields with which a state dict would fit, '' if there are none."""
     others = {k: v for k, v in overrides.items() if k not in ('num_classes', 'aux_head')}
     try:
         fields = _fit(state_dict, model_name, False, others).fields
@@ -176,7 +179,7 @@ def _fit(
 
 
 def same_tensors(model_name: str) -> list[str]:
-    """Returns the other variants whose state dicts have the names and shapes of this one's."""
+    """Returns the other variants with the same names and shapes in their state dicts."""
     from cls import models
 
     variant = models.variant(model_name)
@@ -225,21 +228,21 @@ def _converted(
 def convert(
     state_dict: Mapping[str, np.ndarray], abstract_variables: Any, renames: Renames = ()
 ) -> dict[str, Any]:
-    """Fills the tree `abstract_variables` from `state_dict`; every tensor is used exactly once.
+    """Returns the tree `abstract_variables` filled from `state_dict`; each tensor is used once.
 
     Args:
-      state_dict: torch name -> array of any floating type; of any integer type for an index, of
+      state_dict: torch name -> array of any floating type, of any integer type for an index, or of
         booleans for a mask.
-      abstract_variables: nested dict of what has `.shape` and `.dtype`, as from `jax.eval_shape`.
-      renames: from the names that the general rule gives to the state dict's.
+      abstract_variables: nested dict with `.shape` and `.dtype`, as from `jax.eval_shape`.
+      renames: from the names by the general rule to those of the state dict.
 
     Returns:
-      A nested dict of the same structure and types with C-contiguous NumPy arrays of its own.
+      A nested dict of the same structure and types with new C-contiguous NumPy arrays.
 
     Raises:
-      UserError: variables without a tensor, tensors without a variable, a tensor that two
-        variables want, different shapes, and other kinds of numbers, all at once; values that are
-        not finite, and variances below 0.
+      UserError: variables without a tensor, tensors without a variable, a tensor for two variables,
+        different shapes, and other kinds of numbers, all in one message; or values that are not
+        finite, and variances below 0.
     """
     wanted = _wanted(abstract_variables)
     named = {path: torch_name(path, renames) for path in wanted}
@@ -262,7 +265,7 @@ def convert(
 
 
 def _usable(path: tuple[str, ...], value: np.ndarray) -> bool:
-    """Whether a network can compute with a variable's values."""
+    """Returns whether a network can compute with a variable's values."""
     if not jnp.issubdtype(value.dtype, jnp.floating):
         return True
     is_variance = path[0] == 'batch_stats' and path[-1] == 'var'
@@ -282,18 +285,18 @@ def _renamed(name: str, renames: Renames) -> str:
 
 
 def _wanted(abstract: Any) -> dict[tuple[str, ...], Any]:
-    """Returns the weights among a tree of variables, by path."""
+    """Returns {path: weight} of a tree of variables."""
     weights = {c: _plain(abstract[c]) for c in _COLLECTIONS if c in abstract}
     return traverse_util.flatten_dict(weights)
 
 
 def _plain(tree: Any) -> Any:
-    """Turns mappings of any type into dicts."""
+    """Returns mappings of any type as dicts."""
     return {k: _plain(v) for k, v in tree.items()} if isinstance(tree, Mapping) else tree
 
 
 def _to_flax(path: tuple[str, ...], tensor: np.ndarray, variable: Any) -> np.ndarray:
-    """Moves a kernel's output and input channels, its first two axes, to the end, swapped."""
+    """Returns a tensor in Flax's layout: a kernel's first two axes are swapped and moved last."""
     if path[0] == 'params' and path[-1] == 'kernel':
         tensor = tensor[..., 0, 0] if _is_pointwise(tensor, variable) else tensor
         if _is_keras_depthwise(tensor, variable):
@@ -303,14 +306,14 @@ def _to_flax(path: tuple[str, ...], tensor: np.ndarray, variable: Any) -> np.nda
 
 
 def _is_pointwise(tensor: np.ndarray, variable: Any) -> bool:
-    """Whether a tensor is a 1x1 convolution's, and the variable a linear layer's."""
+    """Returns whether a tensor is of a 1x1 convolution and the variable of a linear layer."""
     return tensor.ndim == 4 and tensor.shape[2:] == (1, 1) and len(variable.shape) == 2
 
 
 def _is_keras_depthwise(tensor: np.ndarray, variable: Any) -> bool:
-    """Whether a tensor is Keras 3's kernel of a depthwise convolution, and the variable is one.
+    """Returns whether a tensor is Keras 3's depthwise kernel and the variable a depthwise kernel.
 
-    Keras 3 calls it `kernel`, as any other, and (h, w, C, M) was taken for (h, w, inputs, outputs).
+    Keras 3 names it `kernel`, as any other, so (h, w, C, M) was read as (h, w, inputs, outputs).
     """
     if tensor.ndim != 4 or len(variable.shape) != 4 or tensor.shape[1] == 1:
         return False
@@ -319,7 +322,7 @@ def _is_keras_depthwise(tensor: np.ndarray, variable: Any) -> bool:
 
 
 def _torch_shape(path: tuple[str, ...], variable: jax.ShapeDtypeStruct) -> tuple[int, ...]:
-    """The inverse of what `_to_flax` does to a shape."""
+    """Returns the shape in torch's layout, the inverse of `_to_flax`."""
     if path[0] == 'params' and path[-1] == 'kernel':
         return (variable.shape[-1], variable.shape[-2], *variable.shape[:-2])
     return tuple(variable.shape)
@@ -330,7 +333,7 @@ def _problems(
     wanted: Mapping[tuple[str, ...], jax.ShapeDtypeStruct],
     named: Mapping[tuple[str, ...], str],
 ) -> list[str]:
-    """Describes all that keeps `state_dict` from filling `wanted`, a line's part for each kind."""
+    """Returns a description of each kind of problem with filling `wanted` from `state_dict`."""
     used = set(named.values())
     counters = {
         name
@@ -366,13 +369,16 @@ def _problems(
 
 
 def _kind(dtype: Any) -> str:
-    """Says what sort of numbers a type holds; those of one sort may be cast into each other."""
+    """Returns the kind of numbers of a type; types of one kind may be cast to each other."""
     kinds = {'floating point': jnp.floating, 'integers': jnp.integer, 'booleans': jnp.bool_}
     return next((name for name, kind in kinds.items() if jnp.issubdtype(dtype, kind)), 'numbers')
 
 
 def _pair(missing: list[str], unused: list[str]) -> tuple[list[str], list[str]]:
-    """Puts the names that resemble one of the other side first, and says which they resemble."""
+    """Returns both lists of names, with similar names first.
+
+    A missing name is followed by the most similar unused name.
+    """
     candidates, ranked = unused[:500], []
     for name in missing[:100]:
         close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
@@ -385,6 +391,6 @@ def _pair(missing: list[str], unused: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _some(parts: list[str]) -> str:
-    """Joins the first few and counts the rest."""
+    """Returns the first names, and the number of the rest."""
     more = f', and {len(parts) - _SHOWN} more' if len(parts) > _SHOWN else ''
     return f'{len(parts)} ({", ".join(parts[:_SHOWN])}{more})'

@@ -1,4 +1,4 @@
-"""Checkpoint formats that are not read, by their first bytes or their suffix, and the way out."""
+"""Checkpoint formats that cannot be read, by first bytes or suffix, with advice for each."""
 
 from cls.weights.unpickle import ADVICE
 
@@ -36,8 +36,8 @@ _PICKLE = (
 )
 _NPY = f'a single NumPy array; {_NPZ}'
 
-# First bytes -> what the file is. ONNX and Caffe's protocol buffers and msgpack have none of their
-# own, and are known by their suffix.
+# First bytes -> description. Protocol buffers of ONNX and Caffe, and msgpack, have no fixed first
+# bytes, and are recognized by their suffix.
 _STARTS = (
     (b'\x89HDF\r\n\x1a\n', KERAS),
     (b'version https://', _LFS),
@@ -62,11 +62,11 @@ _SUFFIXES = (
 
 
 def advice(start: bytes, name: str) -> str:
-    """Returns what a file is that cannot be read, and what to do; '' if that is not known.
+    """Returns the format of an unreadable file, with advice; '' for an unknown format.
 
     Args:
-      start: its first 512 bytes.
-      name: its name.
+      start: the first 512 bytes of the file.
+      name: the name of the file.
     """
     if start[4:8] == b'TFL3':
         return _TFLITE

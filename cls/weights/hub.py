@@ -1,4 +1,4 @@
-"""Finding a checkpoint's file, and what is said beside it of how images are prepared for it."""
+"""Locating a checkpoint's file, and the preparation of images for its weights."""
 
 import contextlib
 import dataclasses
@@ -23,10 +23,9 @@ HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 CIFAR = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 LITE = (127 / 255,) * 3, (128 / 255,) * 3  # as in its authors' code
 DPN = (124 / 255, 117 / 255, 104 / 255), (1 / (255 * 0.0167),) * 3
-# Reference, or variant that has none -> mean and standard deviation of pixels in 0..1, and the part
-# of the shorter side that the centre crop takes, where they are not ImageNet's and 0.875.
-# torchvision's two Inceptions turn ImageNet's normalisation into that of 0.5 before their first
-# layer, and so are HALF.
+# Reference, or variant without one -> mean and standard deviation of pixels in 0..1, and the part
+# of the shorter side that the center crop keeps, if these are not ImageNet's and 0.875. The two
+# Inceptions of torchvision convert ImageNet's normalization to HALF before their first layer.
 PREPARED = {
     'torchvision:googlenet': (*HALF, 0.875),
     'torchvision:inception_v3': (*HALF, 0.875),
@@ -57,7 +56,7 @@ PREPARED = {
     },
 }
 
-# timm resizes by bicubic interpolation for all its nets but these, the other packages bilinearly.
+# timm resizes with bicubic interpolation except for these; the other packages are bilinear.
 BILINEAR_IN_TIMM = re.compile(
     'timm:(dla60|legacy_se|mobilenetv3_large|res2ne|resnext101_32x4d|tf_efficientnet_lite[34]|'
     'tf_mobilenetv3)'
@@ -66,12 +65,15 @@ BILINEAR_IN_TIMM = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-    """How images are made ready for a net's published weights.
+    """The preparation of images for a model's published weights.
 
-    `mean` and `std` are by channel, of pixels in 0..255; `size` is the images' height and width;
-    `crop` is the part of the resized image's shorter side that the central crop keeps;
-    `interpolation` is config.data's. `known_from` says of each of these who says so. `other` is the
-    (size, crop) that the card has besides, for evaluation alone; () if none.
+    Attributes:
+      mean, std: by channel, of pixels in 0..255.
+      size: height and width of the images.
+      crop: the part of the resized image's shorter side that the center crop keeps.
+      interpolation: as config.data.interpolation.
+      known_from: the source of each of these.
+      other: (size, crop) that the card has only for evaluation; () if none.
     """
 
     mean: tuple[float, ...]
@@ -90,14 +92,14 @@ class Preparation:
 
 @dataclasses.dataclass(frozen=True)
 class Located:
-    """A checkpoint's file, and the `config.json` of its snapshot ({} for a file alone)."""
+    """A checkpoint's file, and the `config.json` of its snapshot ({} without a snapshot)."""
 
     file: Path
     card: dict[str, Any]
 
     @contextlib.contextmanager
     def naming_card(self) -> Iterator[None]:
-        """Puts the name of who says so before what is said of a card."""
+        """Puts the path of the card before the message of a UserError on it."""
         try:
             yield
         except UserError as error:
@@ -105,20 +107,20 @@ class Located:
             raise UserError(f'{where}: {error}. If that is wrong, {self._remedy()}') from None
 
     def _remedy(self) -> str:
-        return f'mend it, or give {self.file} alone' if self.card else 'save the state_dict alone'
+        return f'fix it, or give only {self.file}' if self.card else 'save only the state_dict'
 
 
 def locate(source: str) -> Located:
-    """Finds a checkpoint.
+    """Returns the files of a checkpoint.
 
     Args:
-      source: a file; a folder as the Hugging Face Hub has them (model.safetensors or
-        pytorch_model.bin, and config.json); either may be in a store (gs://, s3://), and is copied
-        to the cache then; or 'hf:OWNER/NAME', with '@REVISION' if wanted, which is fetched from the
-        Hub or found in its local cache.
+      source: a file; or a folder in the layout of the Hugging Face Hub (model.safetensors or
+        pytorch_model.bin, and config.json); or 'hf:OWNER/NAME', with an optional '@REVISION'.
+        Files and folders in a store (gs://, s3://) are copied to the cache. hf: is fetched from
+        the Hub or found in its local cache.
 
     Raises:
-      UserError: nothing is there, or the Hub cannot be reached.
+      UserError: the source does not exist, or the Hub cannot be reached.
     """
     if source.startswith(HUB):
         return _fetch(source)
@@ -165,11 +167,11 @@ def _fetch(source: str) -> Located:
 
 
 def _reachable() -> bool:
-    """Whether the Hub's name is known here; without it, its client tries for half a minute."""
+    """Returns whether the Hub's name can be resolved; otherwise its client retries for long."""
     from huggingface_hub import constants
 
     if any(name.lower() in ('https_proxy', 'all_proxy') for name in os.environ):
-        return True  # a proxy knows names that this machine does not
+        return True  # a proxy resolves names that this machine cannot
     try:
         socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
     except (OSError, UnicodeError):
@@ -190,30 +192,30 @@ def _card(file: Path) -> dict[str, Any]:
 
 
 def _check_pixels(told: Mapping[str, Any]) -> None:
-    """Raises UserError for pixels that are not RGB in 0 to 1, as of weights from Caffe."""
+    """Raises UserError unless pixels are RGB in 0 to 1; weights from Caffe differ."""
     if told.get('input_space') not in (None, 'RGB'):
         raise UserError(
-            f'input_space is {told["input_space"]!r:.40}: only RGB is known here, and of BGR '
-            'import_weights --bgr makes it, from the file alone'
+            f'input_space is {told["input_space"]!r:.40}: expected RGB. For BGR, import '
+            'only the file, with import_weights --bgr'
         )
     if told.get('input_range') not in (None, [0, 1], (0, 1)):
-        raise UserError(f'input_range is {told["input_range"]!r:.40}: only [0, 1] is known here')
+        raise UserError(f'input_range is {told["input_range"]!r:.40}: expected [0, 1]')
 
 
 def preparation(reference: str, card: Mapping[str, Any], input_size: int) -> Preparation:
-    """Returns how images are made ready: as the snapshot's card says, else the reference's way.
+    """Returns the preparation of images by the snapshot's card, or else by the reference.
 
     A card's `crop_pct` belongs to its `input_size`, and `test_crop_pct` to `test_input_size`. The
-    size wanted is taken where it is one of the two, else the card's `input_size`.
+    wanted size is used if it is one of the two, otherwise the card's `input_size`.
 
     Args:
-      reference: 'package:constructor' of the net's reference implementation, or the name of a
-        variant that has none.
+      reference: 'package:constructor' of the reference implementation, or the name of a variant
+        without one.
       card: config.json of a timm snapshot, or {}.
-      input_size: pixels wanted; 32 means CIFAR where there is no card.
+      input_size: the wanted pixels; without a card, 32 means CIFAR.
 
     Raises:
-      UserError: the card has values that make no sense, or prepares images in another way.
+      UserError: the card has invalid values, or an unsupported preparation of images.
     """
     told = cards.preprocessing(card)
     bicubic = reference.startswith('timm:') and not BILINEAR_IN_TIMM.match(reference)
@@ -224,10 +226,10 @@ def preparation(reference: str, card: Mapping[str, Any], input_size: int) -> Pre
     _check_pixels(told)
     mode = told.get('crop_mode') or 'center'
     if mode != 'center':
-        raise UserError(f'crop_mode is {mode!r:.40}: only center is known here')
+        raise UserError(f'crop_mode is {mode!r:.40}: expected center')
     interpolation = told.get('interpolation') or ('bicubic' if bicubic else 'bilinear')
     if interpolation not in ('bilinear', 'bicubic'):
-        raise UserError(f'interpolation is {interpolation!r:.40}: known are bilinear and bicubic')
+        raise UserError(f'interpolation is {interpolation!r:.40}: expected bilinear or bicubic')
 
     sizes = [(cards.size(told, 'input_size'), cards.number(told, 'crop_pct', crop), 'crop_pct')]
     if test := cards.size(told, 'test_input_size'):

@@ -1,15 +1,15 @@
-"""Tensors that bear the names of a Keras or TF-Slim net, given the names that torch would use.
+"""Converts the names and axes of Keras's or TF-Slim's tensors to those of torch.
 
-So that one rule (see convert.py) is left: blocks/conv1/depthwise_kernel, (h, w, C, M), becomes
-blocks.conv1.weight, (C * M, 1, h, w).
+After this, one rule (see convert.py) is enough. For example, blocks/conv1/depthwise_kernel with
+axes (h, w, C, M) becomes blocks.conv1.weight with axes (C * M, 1, h, w).
 
   Keras               TF-Slim               torch           array
   kernel              weights               weight          (*spatial, I, O) -> (O, I, *spatial)
   depthwise_kernel    depthwise_weights     weight          (h, w, C, M) -> (C * M, 1, h, w)
-  bias, beta          biases, beta          bias            as it is
-  gamma               gamma                 weight          as it is
-  moving_mean         moving_mean           running_mean    as it is
-  moving_variance     moving_variance       running_var     as it is
+  bias, beta          biases, beta          bias            unchanged
+  gamma               gamma                 weight          unchanged
+  moving_mean         moving_mean           running_mean    unchanged
+  moving_variance     moving_variance       running_var     unchanged
 """
 
 from collections.abc import Mapping
@@ -33,13 +33,13 @@ LEAVES = {
 
 
 def to_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the tensors under torch's names and in its order of axes.
+    """Returns the tensors with torch's names and order of axes.
 
     Args:
-      tensors: name with slashes -> array; a ':0' at the end of a name is taken off.
+      tensors: name with slashes -> array; a ':0' at the end of a name is removed.
 
     Raises:
-      UserError: names that the table above does not have, or two that become the same.
+      UserError: names that the table above lacks, or two names that become equal.
     """
     named = [(name.removesuffix(':0'), value) for name, value in tensors.items()]
     foreign = [name for name, _ in named if name.rpartition('/')[2] not in LEAVES]

@@ -1,4 +1,4 @@
-"""Names of a state dict as a network's own: without prefixes and what is no part of it."""
+"""Converts the names of a state dict to a network's own, without prefixes and extra entries."""
 
 import collections
 import itertools
@@ -9,13 +9,13 @@ import numpy as np
 
 from cls.errors import UserError
 
-# Names' last parts of what profilers (thop) and wrappers (AveragedModel) keep among the tensors,
-# and Keras for its dropouts.
+# Last parts of the names of counters that profilers (thop), wrappers (AveragedModel) and the
+# dropouts of Keras store with the tensors.
 _COUNTS = ('total_ops', 'total_params', 'n_averaged', 'seed_generator_state')
-# Modules that wrappers put between others: torch.compile, FSDP, activation checkpointing.
+# Modules that wrappers insert: torch.compile, FSDP, activation checkpointing.
 _WRAPPERS = ('_orig_mod', '_fsdp_wrapped_module', '_checkpoint_wrapped_module')
 _BETWEEN = re.compile(rf'(?:^|(?<=\.))(?:{"|".join(_WRAPPERS)})\.')
-_DEEPEST = 6  # modules that a prefix may be of
+_DEEPEST = 6  # the most modules in a prefix
 
 
 def own(
@@ -23,11 +23,11 @@ def own(
     wanted: Collection[str],
     renamed: Callable[[str], str],
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Returns (a network's tensors under its own names, the names of those that were left out).
+    """Returns (a network's tensors under its own names, the names of the tensors left out).
 
-    Left out are profilers' counts; and where most of the network's tensors have a prefix that
-    wrappers and training scripts add (`module.`, `model.`, `backbone.`), those without it, unless
-    they have a place in the network.
+    Counters of profilers are left out. Wrappers and training scripts add a prefix (`module.`,
+    `model.`, `backbone.`). If most of the network's tensors have one, tensors without it are left
+    out too, unless they belong to the network.
 
     Args:
       state_dict: name -> array.
@@ -35,7 +35,7 @@ def own(
       renamed: from older names to the present ones.
 
     Raises:
-      UserError: two prefixes lead to different tensors for the network; two names become one.
+      UserError: two prefixes give different tensors for the network; two names become one.
     """
     counts = {
         name: None
@@ -65,7 +65,7 @@ def own(
 def _prefix(
     tensors: Mapping[str, np.ndarray], wanted: frozenset[str], renamed: Callable[[str], str]
 ) -> str:
-    """Returns the prefix under which most of the network's tensors are, '' for none."""
+    """Returns the prefix of most of the network's tensors, '' for none."""
 
     def under(prefix: str) -> dict[str, np.ndarray]:
         inside = (name for name in tensors if name.startswith(prefix))
@@ -91,7 +91,7 @@ def _prefix(
         if not same:
             raise UserError(
                 f'the file has the network twice, under {best!r} and {other!r}, with different '
-                'tensors; save the wanted one alone'
+                'tensors; save only the wanted one'
             )
     return best
 

@@ -1,24 +1,25 @@
-"""Weights that a new run starts from: config.init.
+"""The initial weights of a new run: config.init.
 
   python -m cls.main --config configs/resnet.py:folder=/data/birds --config.init=resnet50.pth
   python -m cls.main --config ... --config.init=hf:timm/resnet50.tv_in1k
   python -m cls.main --config ... --config.init=runs/pretrained
 
 A PyTorch or safetensors file, an .npz with the tensors of a Keras model, a snapshot folder of the
-Hugging Face Hub or hf:OWNER/NAME have the weights of the model's reference (see cls.weights). A run
-folder has those of its newest checkpoint, their average if it keeps one. cls.tools.import_weights
-makes a run folder of weights that need further options (an entry of the file, another order of
-colors).
+Hugging Face Hub or hf:OWNER/NAME have the weights of the model's reference (see cls.weights). From
+a run folder the newest checkpoint is used, and its average of weights if it keeps one. For weights
+that need more options (an entry of the file, another order of colors), make a run folder with
+cls.tools.import_weights.
 
-All weights are taken, including BN statistics. Only the head, the variables shaped by the number of
-classes (see cls.models.registry.introspection), may be of other classes. Then it is new, except for
-the rows of classes of the same name on both sides (config.json of a snapshot, classes.json of a
-run). A new head is a hundredth of the usual initialization, close to the zero of Kolesnikov et al.
-2020 (1912.11370): the usual scale outweighs the few steps of fine-tuning, and at exactly zero a
-classifier with a ReLU after it, as SqueezeNet's, would not learn. Heads that the weights lack, and
-auxiliary ones, are new as well; auxiliary heads that the model lacks are left out. Everything else
-has to fit, or the run does not start. Weights are also refused if their own snapshot names another
-network. A run that continues from its own checkpoint ignores config.init.
+All weights are used, including BN statistics. Only the head may have other classes: the variables
+whose shapes depend on the number of classes (see cls.models.registry.introspection). Then it is
+new, except for the rows of classes with the same name on both sides (config.json of a snapshot,
+classes.json of a run). A new head has a hundredth of the usual initialization, close to the zero of
+Kolesnikov et al. 2020 (1912.11370). The usual scale would outweigh the few steps of
+fine-tuning. At exactly zero, a classifier followed by a ReLU, as SqueezeNet's, would not learn.
+Heads that the weights lack, and auxiliary ones, are new as well; auxiliary heads that the model
+lacks are left out. Everything else has to fit, or the run does not start. Weights are also
+refused if their snapshot names another network. A run that continues from its own checkpoint
+ignores config.init.
 """
 
 import dataclasses
@@ -46,20 +47,20 @@ from cls.weights.hub import HUB, Located, locate, preparation
 
 log = logging.getLogger(__name__)
 
-_SHOWN = 4  # tensors that an error names
+_SHOWN = 4  # number of tensors that an error names
 _NEW_HEAD = 0.01  # scale of a new classifier, as a part of the usual initialization
 
 
 @dataclasses.dataclass(frozen=True)
 class InitSpec:
-    """The weights that a run starts from, and the fields that these have to fit.
+    """The source of a run's initial weights, and the fields that they have to fit.
 
     Attributes:
       source: config.init, '' for none.
       model: the name of the variant.
-      fields: of its module, as the config has them.
+      fields: the fields of its module in the config.
       image_size: height and width of the images.
-      mean, std: of pixels in 0..255, for the normalization of images.
+      mean, std: for the normalization of images, of pixels in 0..255.
       inflation: config.limits.inflation.
     """
 
@@ -73,7 +74,7 @@ class InitSpec:
 
     @classmethod
     def from_config(cls, config: Any) -> 'InitSpec':
-        """Reads config.init, config.model and config.data."""
+        """Returns the specification in config.init, config.model and config.data."""
         data, model = config.data, config.model.to_dict()
         fields = {name: value for name, value in model.items() if name != 'name'}
         numbers = data.image_size, tuple(data.mean), tuple(data.std), config.limits.inflation
@@ -82,15 +83,15 @@ class InitSpec:
 
 @dataclasses.dataclass(frozen=True)
 class _Loaded:
-    """Variables from elsewhere, with their properties.
+    """Loaded variables, with their properties.
 
     Attributes:
       variables: {'params', 'batch_stats'}.
-      classes: names of their outputs, () if unknown.
-      prepared: the mean and deviation of pixels in 0..255 that they were trained with, and the
+      classes: names of the outputs, () if unknown.
+      prepared: mean and deviation of pixels in 0..255 in the training of the weights, and the
         source of these numbers.
       left_out: tensors of a file that are not part of the network.
-      entry: a text that names one of several sets of weights in a file.
+      entry: a text that names the chosen set of weights, for a file with several.
     """
 
     variables: dict[str, Any]
@@ -107,20 +108,20 @@ def load(
     seed: int,
     class_names: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Returns the variables that a run starts from, in host memory; logs a line on them.
+    """Returns the initial variables of a run, in host memory; logs a line on them.
 
-    Logs another line when the weights are known to have been trained with another normalization
-    than the mean and std of `spec`.
+    Logs another line if the weights were trained with another normalization than the mean and std
+    of `spec`.
 
     Args:
-      spec: with a source.
-      model: the network that is to be trained.
+      spec: the specification, with a source.
+      model: the network to train.
       image_shape: height, width and channels of the images.
-      seed: of a new head.
-      class_names: of the data, () if unknown.
+      seed: the seed for a new head.
+      class_names: names of the classes of the data, () if unknown.
 
     Raises:
-      UserError: nothing can be read there, or it does not fit.
+      UserError: the source cannot be read, or does not fit.
     """
     source, (size, _, channels) = spec.source, image_shape
     folder = None if source.startswith(HUB) else storage.checked(source)
@@ -176,7 +177,7 @@ def _flat(variables: Any) -> dict[tuple[str, ...], Any]:
 def _trimmed(
     given: dict[str, Any], fresh: dict[str, Any], auxiliary: frozenset[str]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Returns (given's variables without auxiliary heads that the net lacks; their paths)."""
+    """Returns (`given` without the auxiliary heads that the network lacks, their paths)."""
     flat_given, flat_fresh = _flat(given), _flat(fresh)
     extra = {
         path for path in flat_given.keys() - flat_fresh.keys() if '/'.join(path[1:]) in auxiliary
@@ -193,18 +194,18 @@ def graft(
     names: tuple[Sequence[str], Sequence[str]] = ((), ()),
     auxiliary: frozenset[str] = frozenset(),
 ) -> tuple[dict[str, Any], list[str], list[str]]:
-    """Returns the variables of `given`, with a small new head if its classes are others.
+    """Returns the variables of `given`, with a small new head if the classes differ.
 
     Args:
-      given: {'params', 'batch_stats'}, from elsewhere; may lack the head, or all auxiliary heads.
-      fresh: the same, newly drawn for the network that is to be trained.
+      given: {'params', 'batch_stats'}, loaded; may lack the head, or all auxiliary heads.
+      fresh: {'params', 'batch_stats'}, newly drawn for the network to train.
       head: paths of the head's variables, 'module/leaf'.
       source: the name of `given` in messages.
-      names: of the classes, by output, of `given` and of `fresh`; () where they are unknown.
+      names: class names by output, of `given` and of `fresh`; () if unknown.
       auxiliary: paths of the auxiliary heads' variables.
 
     Returns:
-      (variables, names of the new ones, names of the classes that keep their rows of `given`).
+      (variables, names of new variables, names of classes with their rows of `given`).
 
     Raises:
       UserError: names on one side only, or other shapes or types outside the head.
@@ -259,7 +260,7 @@ def _with_rows(
     kept: list[str],
     names: tuple[Sequence[str], Sequence[str]],
 ) -> np.ndarray:
-    """Returns a classifier's variable, with classes on the last axis, with some rows of another."""
+    """Returns `fresh` with the values of the kept classes, on the last axis, from `given`."""
     result = np.array(fresh)
     before, now = ([list(side).index(name) for name in kept] for side in names)
     result[..., now] = given[..., before]
@@ -275,7 +276,7 @@ def _list(names: list[str]) -> str:
 
 
 def _taken(given: Any, fresh: Any, new: list[str]) -> str:
-    """Returns a text on the numbers of tensors that are taken, and that are new."""
+    """Returns a text on the numbers of tensors taken and of new ones."""
     count = len(jax.tree.leaves(fresh))
     if not new:
         return f'{count} tensors taken, all of them'
@@ -318,7 +319,7 @@ def _of_run(spec: InitSpec, folder: Path) -> _Loaded:
 
 
 def _config_of(folder: Path) -> dict[str, Any]:
-    """Returns the config of a run as JSON has it: of config.json, or of its newest checkpoint."""
+    """Returns the fields of a run's config, from config.json or the newest checkpoint."""
     folders.check_entries(folder)
     for text in filter(None, (folders.config_text(folder), folders.kept_config(folder))):
         fields = storage.parse_json(text)
@@ -334,7 +335,7 @@ def _config_of(folder: Path) -> dict[str, Any]:
 
 
 def _arrays(checkpoint: Path) -> dict[str, Any]:
-    """Returns a saved state as NumPy arrays, whatever devices it was saved on."""
+    """Returns a saved state as NumPy arrays, regardless of its sharding."""
     reader = ocp.PyTreeCheckpointer()
     checkpoint = checkpoint if storage.is_remote(checkpoint) else checkpoint.absolute()
     metadata: Any = reader.metadata(checkpoint)
@@ -344,7 +345,7 @@ def _arrays(checkpoint: Path) -> dict[str, Any]:
 
 
 def _of_file(spec: InitSpec) -> _Loaded:
-    """Returns weights of any number of classes; each of their tensors has to be used."""
+    """Returns weights with any number of classes; all tensors of the file have to be used."""
     variant = models.variant(spec.model)
     located = locate(spec.source)
     checkpoint = weights.open_checkpoint(located.file, inflation=spec.inflation)
@@ -380,10 +381,10 @@ def _on_entry(checkpoint: weights.Checkpoint) -> str:
 
 
 def _warning(spec: InitSpec, mean: Any, std: Any, known_from: str) -> str:
-    """Returns a warning on the normalization of images for the weights if that of the run differs.
+    """Returns a warning if the weights were trained with another normalization of images.
 
-    Differences of half a level of 255 and of a hundredth of the deviation are ignored: rounded
-    constants for the same images differ by as much.
+    Differences of half a level of 255 and of a hundredth of the deviation are ignored, as rounded
+    constants for the same images differ by this much.
     """
     count = max(map(len, (mean, std, spec.mean, spec.std)))
     pairs = mean, spec.mean, std, spec.std

@@ -1,16 +1,16 @@
 """Reads checkpoints into NumPy arrays, without PyTorch and without executing their pickle.
 
-Readable: the zip format (torch >= 1.6) and the stream format before it, under any file name
+Supported are PyTorch's zip format (torch >= 1.6) and its older stream format, under any file name
 (`.pth`, `.pt`, `.th`, `.bin`, `.pth.tar`, ...), `.safetensors`, and NumPy's `.npz` with the tensors
-of a Keras or TF-Slim net (see keras.py). A pickle is a program; it runs on an unpickler of our own
-(see unpickle.py) that knows a short list of inert stand-ins, so that nothing of the file's choosing
-is ever imported or called. Of a training script's own file (with its arguments, paths, dates, a
-loss) the tensors are taken, and the name of the architecture where it has one.
+of a Keras or TF-Slim model (see keras.py). A pickle is a program. It runs on our own unpickler (see
+unpickle.py), with a short list of inert stand-ins, so that nothing that the file names is imported
+or called. From a training script's file (with its arguments, paths, dates, a loss) the tensors are
+read, and the name of the architecture if it has one.
 
-Refused, with a `UserError` that says what to do instead: TorchScript archives, whole pickled
-modules, quantised, sparse, nested and meta tensors, files of big-endian machines, the tar files
-that torch wrote before 0.1.10, and what foreign.py lists. Sizes that a file states are held against
-the file's own before any memory is asked for.
+Refused, with a `UserError` that gives the remedy: TorchScript archives, whole pickled modules,
+quantized, sparse, nested and meta tensors, files of big-endian machines, the tar files of torch
+before 0.1.10, and the formats in foreign.py. Sizes that a file states are compared with the size of
+the file before any memory is allocated.
 """
 
 import dataclasses
@@ -43,21 +43,21 @@ from cls.weights.unpickle import (
     storage_id,
 )
 
-# Entries of a checkpoint's outermost dict that hold the weights, the first present one counts.
+# Entries of a checkpoint's outermost dict for the weights; the first present one is used.
 ENTRIES = ('state_dict', 'model', 'model_state_dict')
 # Prefixes that wrappers of a whole module add to every name (DataParallel, torch.compile).
 PREFIXES = ('module.', '_orig_mod.')
-# Keys under which training scripts keep the names of the classes, see card.py.
+# Training scripts' keys for the names of the classes, see card.py.
 CLASS_NAMES = (
     *('label_names', 'class_names', 'classes', 'class_to_idx', 'idx_to_class'),
     *('id2label', 'label2id'),
 )
 
-# What an archive may inflate to, as a multiple of the file, and what any may. Weights shrink by a
-# tenth; those of a pruned net by as much as is pruned.
+# The largest size of an inflated archive, as a multiple of the file, and in bytes for small files.
+# Compression shrinks weights by a tenth, and those of a pruned model by the pruned part.
 INFLATED = 50
 ALWAYS = 16 * 2**20
-LONGEST = 500  # letters of a tensor's name
+LONGEST = 500  # the most letters in a tensor's name
 
 _STREAM_MAGIC = 0x1950A86A20F9469CFC6C
 _STREAM_START = b'\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.'
@@ -67,12 +67,14 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A file's tensors, and what it says of the network that they are of.
+    """The tensors of a file, and its metadata on their network.
 
-    `card` has the fields that a snapshot's config.json would have (see card.py), as far as the
-    arguments of the training script in the file say, and what it keeps of the classes. `entry` is
-    the key of the outermost dict that holds the tensors, '' where they are that dict; `unused` the
-    other keys that hold tensors by name, as averages of the weights.
+    Attributes:
+      tensors: name -> array.
+      card: the fields of a snapshot's config.json (see card.py) that follow from the training
+        script's arguments and class names in the file.
+      entry: the key of the tensors in the outermost dict, '' if they are that dict.
+      unused: the other keys with tensors by name, as averages of the weights.
     """
 
     tensors: dict[str, np.ndarray]
@@ -82,29 +84,29 @@ class Checkpoint:
 
 
 def read(path: str | Path, entry: str = '', inflation: float = INFLATED) -> dict[str, np.ndarray]:
-    """Reads the tensors of a checkpoint, see `open_checkpoint`."""
+    """Returns the tensors of a checkpoint, see `open_checkpoint`."""
     return open_checkpoint(path, entry, inflation).tensors
 
 
 def open_checkpoint(path: str | Path, entry: str = '', inflation: float = INFLATED) -> Checkpoint:
-    """Reads a checkpoint.
+    """Returns the contents of a checkpoint.
 
     Args:
-      path: a file that torch.save, safetensors or numpy.savez wrote; not its name, its content
-        decides.
-      entry: the key of the outermost dict that holds the weights ('state_dict_ema'); '': the
-        dict itself, or its 'state_dict', 'model' or 'model_state_dict'.
-      inflation: bytes of a tensor, or of an inflated archive, for each byte of the file, at most.
+      path: a file of torch.save, safetensors or numpy.savez; its format is detected by content, not
+        by name.
+      entry: the key of the weights in the outermost dict ('state_dict_ema'); '': the dict itself,
+        or its 'state_dict', 'model' or 'model_state_dict'.
+      inflation: the most bytes of a tensor, or of an inflated archive, for each byte of the file.
 
     Returns:
-      Tensors, name -> read-only array in the file's own dtype (bfloat16 is ml_dtypes.bfloat16) and
-      shape. The arrays are views of the mapped file, so nothing but what is used is read from
-      the disk, and may be strided; copy them to keep them beyond a change of the file. A prefix
-      of all names ('module.', '_orig_mod.') is taken off. Which entry was used, and which
-      values that are no tensors were left out, is logged.
+      The tensors are {name: read-only array} in the file's own dtype (bfloat16 is
+      ml_dtypes.bfloat16) and shape. The arrays are views of the mapped file and may be strided:
+      only the parts in use are read from the disk. Copy them to keep them beyond a change of the
+      file. A common prefix of all names ('module.', '_orig_mod.') is removed. The entry in use and
+      the values that are not tensors are logged.
 
     Raises:
-      UserError: a missing, damaged, or foreign file, or one that is refused (see above).
+      UserError: a missing, damaged or foreign file, or one that is refused (see above).
     """
     path = Path(path)
     try:
@@ -119,7 +121,7 @@ def open_checkpoint(path: str | Path, entry: str = '', inflation: float = INFLAT
         raise UserError(f'{path}: no such file') from None
     except OSError as error:
         raise UserError(f'{path}: cannot be read: {error}') from None
-    except Exception as error:  # the file's content can make unpickling fail in any way
+    except Exception as error:  # a file's content can make unpickling fail in any way
         reason = ' '.join(str(error).split())
         raise UserError(
             f'{path}: damaged or incomplete checkpoint ({type(error).__name__}: {reason:.200}); '
@@ -128,7 +130,7 @@ def open_checkpoint(path: str | Path, entry: str = '', inflation: float = INFLAT
 
 
 def _check_sizes(tensors: Mapping[str, np.ndarray], size: int, inflation: float) -> None:
-    """Raises UserError for a tensor that, by strides of 0, claims to be larger than its file."""
+    """Raises UserError if a tensor, by strides of 0, claims to be larger than its file."""
     for name, tensor in tensors.items():
         if len(name) > LONGEST:
             raise UserError(f'a tensor has a name of {len(name):,} letters, {name[:40]}...')
@@ -141,7 +143,7 @@ def _check_sizes(tensors: Mapping[str, np.ndarray], size: int, inflation: float)
 
 
 def _load(path: Path, inflation: float) -> Any:
-    """Returns the file's outermost object, its tensors as arrays."""
+    """Returns the outermost object of the file, with its tensors as arrays."""
     with path.open('rb') as file:
         start = file.read(512)
         if not start:
@@ -165,7 +167,7 @@ def _load(path: Path, inflation: float) -> Any:
 
 
 def _load_zip(file: BinaryIO, mapped: mmap.mmap, inflation: float) -> Any:
-    """Reads `<root>/data.pkl`, and each storage from `<root>/data/<key>`."""
+    """Returns the object of `<root>/data.pkl`, with storages from `<root>/data/<key>`."""
     archive = zipfile.ZipFile(file)
     names = set(archive.namelist())
     _check_inflated(archive, len(mapped), inflation)
@@ -193,11 +195,11 @@ def _load_zip(file: BinaryIO, mapped: mmap.mmap, inflation: float) -> Any:
             storages[key].data = _record(mapped, archive, f'{root}data/{key}')
         return storages[key]
 
-    return _materialise(Unpickler(Reader(_inflated(archive, f'{root}data.pkl')), storage).load())
+    return _materialize(Unpickler(Reader(_inflated(archive, f'{root}data.pkl')), storage).load())
 
 
 def _check_inflated(archive: zipfile.ZipFile, size: int, inflation: float) -> None:
-    """Raises UserError if the entries, whose sizes the archive states, are too much for it."""
+    """Raises UserError if the stated sizes of the entries are too large for the archive."""
     total = sum(info.file_size for info in archive.infolist())
     if total > max(ALWAYS, inflation * size):
         raise UserError(
@@ -207,7 +209,7 @@ def _check_inflated(archive: zipfile.ZipFile, size: int, inflation: float) -> No
 
 
 def _inflated(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Returns an entry's bytes, never more than the archive states (which zipfile's read may)."""
+    """Returns an entry's bytes. Unlike zipfile's read, never more than the archive states."""
     info = archive.getinfo(name)
     with archive.open(info) as entry:
         data = entry.read(info.file_size)
@@ -217,7 +219,7 @@ def _inflated(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def _npy(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """Returns a NumPy array of an .npz file, after holding its shape against its bytes."""
+    """Returns a NumPy array of an .npz file, after comparing its shape with its bytes."""
     file = io.BytesIO(_inflated(archive, name))
     version = np.lib.format.read_magic(file)
     read_header = {
@@ -228,7 +230,7 @@ def _npy(archive: zipfile.ZipFile, name: str) -> np.ndarray:
         raise UserError(f'tensor {name[:-4]} is in the unknown .npy format {version}')
     shape, fortran, dtype = read_header[version](file)
     if dtype.hasobject or dtype.kind not in 'biufcV':
-        raise UserError(f'tensor {name[:-4]} holds no numbers but {dtype}; save it as float32')
+        raise UserError(f'tensor {name[:-4]} is of {dtype}, not of numbers; save it as float32')
     data = file.getbuffer()[file.tell() :]
     if math.prod(shape) * dtype.itemsize != len(data):
         raise ValueError(f'{name} of shape {shape} and type {dtype} has {len(data)} bytes')
@@ -236,7 +238,7 @@ def _npy(archive: zipfile.ZipFile, name: str) -> np.ndarray:
 
 
 def _record(mapped: mmap.mmap, archive: zipfile.ZipFile, name: str) -> memoryview:
-    """Returns a zip entry's bytes: a view of the map where stored plainly, as torch does."""
+    """Returns a zip entry's bytes: a view of the map if uncompressed, as torch writes it."""
     info = archive.getinfo(name)
     if info.compress_type != zipfile.ZIP_STORED:
         return memoryview(_inflated(archive, name))
@@ -244,12 +246,15 @@ def _record(mapped: mmap.mmap, archive: zipfile.ZipFile, name: str) -> memoryvie
     signature, name_length, extra_length = header.unpack_from(mapped, info.header_offset)
     start = info.header_offset + header.size + name_length + extra_length
     if signature != b'PK\x03\x04' or start + info.file_size > len(mapped):
-        raise ValueError(f'zip entry {name} lies outside the file')
+        raise ValueError(f'zip entry {name} is outside the file')
     return memoryview(mapped)[start : start + info.file_size]
 
 
 def _load_stream(mapped: mmap.mmap) -> Any:
-    """Reads magic, version, system, object, storage keys, each a pickle; then the storages."""
+    """Returns the object of a stream file.
+
+    The file has pickles of magic, version, system, object and storage keys; then the storages.
+    """
     reader = Reader(mapped)
 
     def plain() -> Any:
@@ -257,7 +262,7 @@ def _load_stream(mapped: mmap.mmap) -> Any:
 
     if plain() != _STREAM_MAGIC:
         raise ValueError('wrong magic number')
-    plain()  # the protocol's version, 1001 ever since
+    plain()  # the version of the protocol, always 1001
     if plain().get('little_endian') is not True:
         raise UserError(f'written on a big-endian machine; on a little-endian one, {ADVICE}')
 
@@ -276,16 +281,16 @@ def _load_stream(mapped: mmap.mmap) -> Any:
             raise ValueError(f'storage {key} has fewer bytes than its {numel} elements need')
         storages[key].data = memoryview(mapped)[start : start + length]
         reader.position += length
-    return _materialise(content)
+    return _materialize(content)
 
 
 def _is_safetensors(mapped: mmap.mmap) -> bool:
-    """Whether the file starts with a header's length and the header's opening brace."""
+    """Returns whether the file starts with the length of a header and its opening brace."""
     return len(mapped) > 8 and mapped[8:9] == b'{' and not any(mapped[5:8])
 
 
 def _load_safetensors(path: Path, mapped: mmap.mmap) -> dict[str, np.ndarray]:
-    """Lets the safetensors library check the header, then views the map."""
+    """Returns views of the map, after the safetensors library has checked the header."""
     try:
         with safetensors.safe_open(path, framework='numpy') as file:
             names = list(file.keys())
@@ -311,10 +316,10 @@ def _safetensor(name: str, entry: Mapping[str, Any], data: memoryview) -> np.nda
 # --- From the outermost object to a flat dict -------------------------------------------------
 
 
-def _materialise(content: Any) -> Any:
-    """Replaces tensors by arrays in an outermost dict and in the dicts directly below it.
+def _materialize(content: Any) -> Any:
+    """Returns the outermost dict with arrays for tensors, also in the dicts directly below it.
 
-    A list, tuple or set is returned as it is: weights that lie in one have no names.
+    A list, tuple or set is returned unchanged: weights in one have no names.
     """
     if isinstance(content, Tensor):
         return content.array()
@@ -329,7 +334,7 @@ def _materialise(content: Any) -> Any:
 
 
 def _select(content: Any, entry: str, path: Path) -> tuple[str, dict[str, np.ndarray]]:
-    """Returns (key of the outermost dict, '' for the dict itself; the tensors there)."""
+    """Returns (key in the outermost dict, '' for the dict itself; the tensors there)."""
     if isinstance(content, Inert | Standin):
         raise UserError(
             f'refused: it asks for {content.name}, a whole pickled module or another object, which '
@@ -355,12 +360,12 @@ def _select(content: Any, entry: str, path: Path) -> tuple[str, dict[str, np.nda
         _refuse_empty(content, used)
     dropped = [_shown(key) for key in content if key not in tensors]
     if dropped:
-        _log.info('%s: left out what is no tensor: %s', path, dropped[:20])
+        _log.info('%s: left out values that are not tensors: %s', path, dropped[:20])
     return used, tensors
 
 
 def _unused(content: Mapping[Any, Any], used: str) -> tuple[str, ...]:
-    """Returns the keys of other dicts of tensors than the one that is used."""
+    """Returns the keys of the dicts of tensors that are not used."""
     return tuple(
         _shown(key)
         for key, value in content.items()
@@ -379,15 +384,15 @@ def _refuse_empty(content: Mapping[Any, Any], used: str) -> None:
 
 
 def _shown(key: Any) -> str:
-    """Returns a key of a dict as text, without the content of what is no plain value."""
+    """Returns a key of a dict as text; of keys that are not plain values only the type."""
     return str(key) if isinstance(key, str | int | float) else f'a {type(key).__name__}'
 
 
 def _card(content: Any) -> dict[str, Any]:
-    """Returns what a training script's arguments say, as a card would; {} without any.
+    """Returns a card from a training script's arguments; {} without any.
 
-    timm's and torchvision's scripts, and PyTorch's for ImageNet, store `arch` or `args`; many of
-    people's own the names of the classes.
+    timm's and torchvision's scripts, and PyTorch's for ImageNet, store `arch` or `args`. Many other
+    scripts store the names of the classes.
     """
     if not isinstance(content, Mapping):
         return {}
@@ -409,7 +414,7 @@ def _card(content: Any) -> dict[str, Any]:
 
 
 def _names_in(holder: Mapping[Any, Any]) -> list[tuple[str, Any]]:
-    """Returns the (field, value) pairs that name classes; numbers alone name none."""
+    """Returns the (field, value) pairs that name classes; only texts count as names."""
     pairs = []
     for field in CLASS_NAMES:
         value = holder.get(field)
@@ -420,7 +425,7 @@ def _names_in(holder: Mapping[Any, Any]) -> list[tuple[str, Any]]:
 
 
 def _strip_prefixes(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Takes off what a wrapper put before every name."""
+    """Returns the tensors without the prefixes that a wrapper adds to every name."""
     for _ in PREFIXES:
         for prefix in PREFIXES:
             if all(name.startswith(prefix) for name in tensors):

@@ -1,15 +1,15 @@
-"""An unpickler for PyTorch's tensors that imports nothing and calls nothing of a file's choosing.
+"""An unpickler for PyTorch's tensors that neither imports nor calls anything that a file names.
 
-A pickle is a program. Of all the names that it may ask for, `_GLOBALS` lists the few that
-tensors, containers and numbers need; each stands for an inert object or a function of this
-module. Every other class or function (a training script's argparse.Namespace, a path, a date, a
-loss) becomes a `Standin`, a name and nothing else; making an object of one, or calling it, gives an
-`Inert`, which keeps its state and does nothing. Names that run programs end in a `UserError`: they
-could do no harm here, but no checkpoint asks for them in good faith.
+A pickle is a program. `_GLOBALS` lists the few names that tensors, containers and numbers need;
+each is replaced by an inert object or a function of this module. Every other class or function (a
+training script's argparse.Namespace, a path, a date, a loss) becomes a `Standin`, which has only a
+name. An object of a `Standin`, or a call of it, is an `Inert`, which keeps its state and does
+nothing. Names that run programs raise a `UserError`: here they are harmless, but no honest
+checkpoint asks for them.
 
-The instructions that make or change objects are restated here for exactly these types, and for
-containers of plain keys; on anything else they raise. A file of a few bytes cannot make them take
-much memory: nothing is reserved that is not in the file, and the instructions are counted.
+The instructions that make or change objects are reimplemented here for exactly these types, and
+for containers with plain keys; they raise on anything else. A file of a few bytes cannot make them
+allocate much memory: nothing is reserved that is not in the file, and instructions are counted.
 """
 
 # The annotations of pickle lack the attributes of its unpickler in Python.
@@ -69,10 +69,10 @@ _STORAGES = {
 }
 
 
-# Instructions' reads of one pickle. Checkpoints of thousands of tensors and their optimizers' state
-# take some hundred thousand; an instruction of one byte makes an object of up to 216.
+# The most reads of one pickle. Checkpoints of thousands of tensors with optimizer states take some
+# hundred thousand. An instruction of one byte makes an object of up to 216 bytes.
 MAX_READS = 5_000_000
-# Modules whose functions run programs, open files or connections.
+# Modules with functions that run programs, or open files or connections.
 _PROGRAMS = (
     'asyncio', 'bdb', 'cProfile', 'code', 'codeop', 'commands', 'ctypes', 'fcntl', 'ftplib',
     'importlib', 'io', 'marshal', 'mmap', 'multiprocessing', 'nt', 'os', 'pdb', 'pickle', 'pip',
@@ -90,7 +90,7 @@ _TENSORS = ('_rebuild_sparse_tensor', '_rebuild_nested_tensor', '_get_layout')
 
 
 class Reader:
-    """A buffer as a file: never returns, nor reserves, more than is left of it."""
+    """A buffer as a file, which never returns or reserves more bytes than are left."""
 
     def __init__(self, data: bytes | mmap.mmap):
         self._data, self.position, self._reads = data, 0, 0
@@ -104,7 +104,7 @@ class Reader:
             )
         start, self.position = self.position, self.position + size
         if not 0 <= size <= len(self._data) - start:
-            raise EOFError(f'{size} bytes are asked for where {len(self._data) - start} are left')
+            raise EOFError(f'{size} bytes are asked for, but {len(self._data) - start} are left')
         return self._data[start : self.position]
 
     def readline(self) -> bytes:
@@ -113,10 +113,10 @@ class Reader:
 
 
 class Unpickler(pickle._Unpickler):
-    """Knows the names of `_GLOBALS`, storages and dtypes; every other is a `Standin`.
+    """An unpickler of the names in `_GLOBALS`, storages and dtypes; other names are a `Standin`.
 
-    The one of the standard library that is written in Python: a damaged number in a file makes
-    the one in C take as many gigabytes for its memo as the number says.
+    It extends the standard library's implementation in Python: with a damaged number in a file, the
+    implementation in C allocates that many gigabytes for its memo.
     """
 
     dispatch: ClassVar[dict] = dict(pickle._Unpickler.dispatch)
@@ -142,16 +142,16 @@ class Unpickler(pickle._Unpickler):
         return Standin(f'{module}.{name}', *_no_tensor(module, name))
 
     def persistent_load(self, pid: Any) -> Any:
-        if isinstance(pid, tuple) and pid[:1] == ('module',):  # a class, before torch 1.6
+        if isinstance(pid, tuple) and pid[:1] == ('module',):  # a class, of torch before 1.6
             return Standin(getattr(pid[1] if pid[1:] else None, 'name', 'a module'))
         if self._storage is None:
             raise ValueError('a storage where none belongs')
         return self._storage(pid)
 
-    # The instructions that make or change objects; the rest only move plain values about.
+    # The instructions that make or change objects; the others only move plain values.
 
     def load_frame(self) -> None:
-        self.read(8)  # frames are for reading ahead, and need not be heeded
+        self.read(8)  # frames only allow reading ahead
 
     def load_bytearray8(self) -> None:
         (size,) = struct.unpack('<Q', self.read(8))
@@ -235,20 +235,20 @@ for _method in (
 
 
 def _no_tensor(module: str, name: str) -> tuple[str, ...]:
-    """Returns why what a function rebuilds cannot be taken, where that is a tensor."""
+    """Returns the reason that a function rebuilds an unsupported tensor; () for others."""
     if name in _TENSORS:
         return (f'a sparse or nested tensor ({module}.{name})',)
     if name == '_rebuild_qtensor' or name.startswith(('QInt', 'QUInt')):
-        return (f'a quantised tensor ({module}.{name})',)
+        return (f'a quantized tensor ({module}.{name})',)
     if name.startswith('_rebuild_meta'):
         return (f'a tensor without values ({module}.{name})',)
     if name.startswith('_rebuild') and module.partition('.')[0] == 'torch':
-        return (f'a tensor of a kind of its own ({module}.{name})',)
+        return (f'a tensor of an unknown kind ({module}.{name})',)
     return ()
 
 
 def _key(value: Any) -> Any:
-    """Returns a key of a dict or set; raises for tuples in tuples, which may never end hashing."""
+    """Returns a key of a dict or set; raises for nested tuples, whose hashing may never end."""
     parts = value if type(value) is tuple else (value,)
     if not all(isinstance(part, _KEYS) for part in parts):
         raise ValueError('a key that is no number, text or tuple of these')
@@ -260,7 +260,7 @@ def _pairs(items: list) -> Iterator[tuple[Any, Any]]:
 
 
 def _made(kind: Any, arguments: Any) -> Any:
-    """What calling `kind` gives: one of our own functions runs, a stand-in does nothing."""
+    """Returns the result of calling `kind`: of our own function, or `Inert` for a stand-in."""
     if not isinstance(arguments, tuple):
         raise ValueError('a call without a tuple of arguments')
     return kind(*arguments) if isinstance(kind, _Function) else _inert(kind)
@@ -273,9 +273,9 @@ def _inert(kind: Any) -> 'Inert':
 
 
 class Standin:
-    """A class or function that is none of ours, of which only the name is known.
+    """The name of a class or function that is not ours.
 
-    `why` says what it rebuilds where that is a tensor that cannot be taken.
+    `why` describes the tensor that it rebuilds, if that is unsupported.
     """
 
     __slots__ = ('name', 'why')
@@ -285,7 +285,7 @@ class Standin:
 
 
 class Inert:
-    """An object that a stand-in would have made: the state that the file gives it, never used."""
+    """An object that a stand-in would have made, with its state in the file, never used."""
 
     __slots__ = ('name', 'state', 'why')
 
@@ -294,7 +294,7 @@ class Inert:
 
 
 class _Name:
-    """A storage's or an element's type: nothing but its name."""
+    """The name of a storage type or an element type."""
 
     __slots__ = ('text',)
 
@@ -303,7 +303,7 @@ class _Name:
 
 
 class _Function:
-    """One of our own functions, under the name that the file knows."""
+    """One of our own functions, under a name that files use."""
 
     __slots__ = ('call',)
 
@@ -321,7 +321,7 @@ class _Dict(dict):
 
 
 class NumpyDtype:
-    """A NumPy dtype: its name, and its state, of which the order of bytes is looked at."""
+    """A NumPy dtype: its name, and its state, from which the byte order is read."""
 
     __slots__ = ('name', 'state')
 
@@ -334,7 +334,7 @@ _KEYS = (str, int, float, bytes, type(None), Standin, Inert, _Name)
 
 @dataclass
 class Storage:
-    """A run of elements; `data` may be set after the tensors that lie in it are known."""
+    """A sequence of elements; `data` may be set after its tensors are made."""
 
     dtype: np.dtype
     numel: int
@@ -356,7 +356,7 @@ class Storage:
 
 
 class Tensor(NamedTuple):
-    """A tensor that has not looked at its storage yet."""
+    """A tensor before its storage is read."""
 
     storage: Storage
     offset: int
@@ -365,7 +365,7 @@ class Tensor(NamedTuple):
     dtype: np.dtype
 
     def array(self) -> np.ndarray:
-        """Returns the view, after checking that it stays within the storage."""
+        """Returns a view of the storage, after checking its bounds."""
         elements = self.storage.elements(self.dtype)
         if len(self.shape) != len(self.strides) or min((*self.shape, *self.strides, 0)) < 0:
             raise ValueError(f'impossible tensor of shape {self.shape}, strides {self.strides}')
@@ -383,7 +383,7 @@ class Tensor(NamedTuple):
 
 
 def storage_id(saved_id: Any) -> tuple:
-    """Checks a persistent id: ('storage', type, key, device, number of elements[, view])."""
+    """Returns a checked id: ('storage', type, key, device, number of elements[, view])."""
     if not isinstance(saved_id, tuple) or saved_id[:1] != ('storage',):
         raise ValueError('a persistent id that is no storage')
     _, _, key, _, numel, *view = saved_id
@@ -395,7 +395,7 @@ def storage_id(saved_id: Any) -> tuple:
 
 
 def dtype_of_storage(storage_type: Any) -> np.dtype:
-    """Returns the type of a storage's elements. Raises UserError for those that are no numbers."""
+    """Returns the type of a storage's elements. Raises UserError if they are not numbers."""
     if isinstance(storage_type, Standin):
         raise UserError(f'refused: it holds {storage_type.why or storage_type.name}; {ADVICE}')
     kind, name = _name(storage_type)
@@ -411,19 +411,19 @@ def _name(value: Any) -> list[str]:
 
 
 def _rebuild(storage, offset, shape, strides, *rest) -> Tensor:
-    """Tensors of torch < 0.4 (`rest` empty) and after (gradient, hooks[, metadata])."""
+    """Returns a tensor of torch < 0.4 (`rest` empty) or later (gradient, hooks[, metadata])."""
     if len(rest) > 2 and rest[2]:
         raise UserError('refused: it holds conjugate or negative views; call resolve_conj() first')
     if not isinstance(storage, Storage):
         raise ValueError('a tensor without a storage')
     numbers = (offset, *shape, *strides)
     if len(numbers) > 129 or any(type(n) is not int for n in numbers):
-        raise ValueError('a tensor whose shape is no tuple of whole numbers')
+        raise ValueError('a tensor with a shape that is not a tuple of integers')
     return Tensor(storage, offset, tuple(shape), tuple(strides), storage.dtype)
 
 
 def _rebuild_v3(storage, offset, shape, strides, gradient, hooks, dtype, *metadata) -> Tensor:
-    """Tensors whose storage is plain bytes and who bring their own dtype."""
+    """Returns a tensor with a storage of plain bytes and its own dtype."""
     tensor = _rebuild(storage, offset, shape, strides, gradient, hooks, *metadata)
     return tensor._replace(dtype=np.dtype(DTYPES[_name(dtype)[1]]))
 
@@ -433,21 +433,21 @@ def _rebuild_parameter(data, *_) -> Any:
 
 
 def _rebuild_from_type(function, kind, args, state) -> Any:
-    """Tensors with attributes, or of a class, of their own, which are dropped."""
+    """Returns a tensor without the attributes and class that it has in the file."""
     if not isinstance(kind, _Name | Standin):
         raise ValueError('a tensor that is rebuilt as something unknown')
     return _made(function, args)
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Bytes, as Python 3 writes them for Python 2."""
+    """Returns bytes that Python 3 wrote for Python 2."""
     if encoding != 'latin1':
         raise ValueError(f'bytes in the encoding {encoding}')
     return text.encode('latin1')
 
 
 def _numpy_scalar(dtype: Any, data: Any = None) -> Any:
-    """A NumPy number (a best accuracy, a rate) as a Python number; of other types an `Inert`."""
+    """Returns a NumPy number (an accuracy, a learning rate) as a Python number, or an `Inert`."""
     raw = data.encode('latin1') if isinstance(data, str) else data
     if not isinstance(dtype, NumpyDtype) or not isinstance(raw, bytes):
         return Inert('a NumPy scalar')
@@ -475,7 +475,7 @@ _NUMBERS = ('f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'b
 
 
 def _globals() -> dict[tuple[str, str], Any]:
-    """All that a file may name besides storages and dtypes, and what it gets."""
+    """Returns {(module, name): replacement} for all allowed names but storages and dtypes."""
     table = {
         ('collections', 'OrderedDict'): _Function(_dict),
         ('collections', 'Counter'): _Function(_dict),

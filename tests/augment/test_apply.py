@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiling import jit
 
 from cls.augment.apply import apply
 from cls.augment.spec import AugmentSpec
@@ -48,7 +49,7 @@ def scaled(images):
 def on_devices(augment, count):
     """Returns images and labels augmented on `count` devices, and the text of the program."""
     sharding = meshes.batch_sharding(meshes.make_mesh(1, jax.devices()[:count]))
-    run = jax.jit(lambda x, y: apply(augment, x, y, jax.random.key(3), scaled, 5))
+    run = jit(lambda x, y: apply(augment, x, y, jax.random.key(3), scaled, 5))
     inputs = jax.device_put(batch(), sharding)
     compiled = run.lower(*inputs).compile()
     return jax.tree.map(np.asarray, compiled(*inputs)), compiled.as_text()
@@ -102,7 +103,7 @@ def test_without_operations_a_batch_is_only_normalized():
 def test_ranges_of_uniform_draws(fields, low, high, moments):
     images = np.full((800, 1, 1, 3), 100, np.uint8)
     labels = np.zeros(800, np.int32)
-    run = jax.jit(lambda x, k: apply(AugmentSpec(**fields), x, labels, k, jnp.float32, 5)[0])
+    run = jit(lambda x, k: apply(AugmentSpec(**fields), x, labels, k, jnp.float32, 5)[0])
     results = np.asarray(run(images, jax.random.key(0)))
     assert low - 1e-3 <= results.min() < low + 2
     assert high - 2 < results.max() <= high + 1e-3
@@ -121,7 +122,7 @@ class Classes(nn.Module):
         return scale * images.reshape(len(images), -1)[:, :5]
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jit, static_argnums=0)
 def augmented(augment, images, labels, key):
     return apply(augment, images, labels, key, scaled, 5)
 
@@ -135,7 +136,7 @@ def test_a_step_learns_from_the_mixed_labels(devices, accumulate):
     mesh = meshes.make_mesh(1, jax.devices()[:devices])
     recipe = Recipe(10, (120.0,), (60.0,), False, 0.1, 0.0, accumulate, 0.0, augment=augment)
     optimizer = optax.sgd(0.0)
-    step = jax.jit(make_train_step(Classes(), optimizer, recipe, meshes.batch_sharding(mesh)))
+    step = jit(make_train_step(Classes(), optimizer, recipe, meshes.batch_sharding(mesh)))
     state = new_state({'params': {'scale': np.ones(1, np.float32)}}, optimizer, 0, ema=False)
     images, labels = batch(n=32)
     inputs = {'image': images, 'label': labels, 'mask': np.ones(32, bool)}

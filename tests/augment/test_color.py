@@ -4,10 +4,10 @@ import colorsys
 import itertools
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import jit
 
 from cls.augment import color, warp
 from cls.steps.train_step import normalize
@@ -34,7 +34,7 @@ def test_jitter_in_every_order_is_torchvisions(monkeypatch):
     rows = [[*fixed, *np.argsort(order) / 4] for order in orders]
     drawing(monkeypatch, rows)
     images = repeated(TORCH['jitter_image'], 24)
-    ours = jax.jit(lambda x: color.jitter(x, None, 1.0, 1.0, 1.0, 0.5))(images)
+    ours = jit(lambda x: color.jitter(x, None, 1.0, 1.0, 1.0, 0.5))(images)
     np.testing.assert_allclose(ours, TORCH['jittered'], atol=0.05)
     assert len(np.unique(np.round(TORCH['jittered'], 2), axis=0)) == 24
 
@@ -52,7 +52,7 @@ def test_jitter_in_every_order_is_torchvisions(monkeypatch):
 def test_ranges_of_jitter_and_what_a_gray_image_keeps(ranges, expected, monkeypatch):
     drawing(monkeypatch, np.full((1, 8), 0.75))
     image = np.array([[10.0, 60.0], [30.0, 200.0]])
-    jitter = jax.jit(lambda x: color.jitter(x, None, *ranges))
+    jitter = jit(lambda x: color.jitter(x, None, *ranges))
     ours = jitter(jnp.float32(image).reshape(1, 2, 2, 1))
     expected = np.clip(expected(image), 0, 255)
     np.testing.assert_allclose(ours[0, ..., 0], expected, rtol=1e-5)
@@ -62,9 +62,9 @@ def test_distortions_in_every_order_are_those_of_tensorflow(monkeypatch):
     fixed = [(-30 / 32 + 1) / 2, 1.45 - 0.5, 1.35 - 0.5, (0.17 / 0.2 + 1) / 2]
     drawing(monkeypatch, [[*fixed, (i + 0.5) / 4] for i in range(4)])
     images = repeated(TENSORFLOW['image'], 4)
-    ours = jax.jit(lambda x: color.inception(x, None))(images)
+    ours = jit(lambda x: color.inception(x, None))(images)
     np.testing.assert_allclose(ours, TENSORFLOW['distorted'][:4], atol=0.02)
-    fast = jax.jit(lambda x: color.inception(x, None, fast=True))(images)
+    fast = jit(lambda x: color.inception(x, None, fast=True))(images)
     np.testing.assert_allclose(fast[0], TENSORFLOW['distorted'][4], atol=0.02)
 
 
@@ -74,7 +74,7 @@ def test_hue_saturation_and_lightness_against_the_standard_library():
     images[0] = 9.0  # gray
     images[1, 0, 0], images[1, 0, 1] = 0, 255
     shifts = rng.uniform(-1, 1, size=(40, 3)).astype(np.float32) * [0.2, 0.2, 0.2]
-    ours = np.asarray(jax.jit(color.shift_hsl)(images, shifts))
+    ours = np.asarray(jit(color.shift_hsl)(images, shifts))
     for i, (h, s, v) in enumerate(shifts):
         for j, pixel in enumerate(images[i].reshape(-1, 3) / 255):
             hue, light, saturation = colorsys.rgb_to_hls(*map(float, pixel))
@@ -95,7 +95,7 @@ def test_lighting_has_the_published_covariance():
 def test_rotation_is_torchvisions():
     angles = jnp.array([-10.0, 3.3, 90.0, 180.0])
     images = repeated(TORCH['warp_image'], 4)
-    ours = jax.jit(lambda x: warp.bilinear(x, warp.rotation(angles, 16, 16), 0.0))(images)
+    ours = jit(lambda x: warp.bilinear(x, warp.rotation(angles, 16, 16), 0.0))(images)
     np.testing.assert_allclose(ours, TORCH['rotated'], atol=0.05)
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from compiling import jit
 
 from cls.augment import erase, mix
 
@@ -21,7 +22,7 @@ def keys(n):
 def test_cutout_blanks_a_square_centered_at_any_pixel(side):
     n, size = 400, 12
     images = jnp.ones((n, size, size, 2))
-    blank = np.asarray(jax.jit(lambda x, k: erase.cutout(x, k, side))(images, keys(n))) == 0
+    blank = np.asarray(jit(lambda x, k: erase.cutout(x, k, side))(images, keys(n))) == 0
     half = side // 2
     places = [range(max(c - half, 0), min(c + half, size)) for c in range(size)]
     allowed = {(tuple(rows), tuple(columns)) for rows in places for columns in places}
@@ -37,7 +38,7 @@ def test_cutout_blanks_a_square_centered_at_any_pixel(side):
 
 
 def test_rectangles_are_timms_for_the_same_numbers():
-    corners = jax.jit(lambda x: erase.rectangles(x, 18, 14))(TORCH['erasing_numbers'])
+    corners = jit(lambda x: erase.rectangles(x, 18, 14))(TORCH['erasing_numbers'])
     masks = erase.inside((40, 18, 14, 1), corners)[..., 0]
     np.testing.assert_array_equal(masks, TORCH['erased'])
     assert not masks[0].any()
@@ -47,7 +48,7 @@ def test_rectangles_are_timms_for_the_same_numbers():
 @pytest.mark.parametrize('fill', ['noise', pytest.param('mean', marks=pytest.mark.sweep)])
 def test_a_share_of_images_is_erased_and_filled(fill):
     n = 400
-    run = jax.jit(lambda x, k: erase.random_erasing(x, k, 0.25, fill))
+    run = jit(lambda x, k: erase.random_erasing(x, k, 0.25, fill))
     images = np.asarray(run(jnp.full((n, 8, 8, 1), 50.0), keys(n)))
     erased = (images != 50).any((1, 2, 3))
     assert abs(erased.mean() - 0.25) < 0.07
@@ -69,7 +70,7 @@ def pasted(share, center, height, width):
 def test_cutmix_pastes_a_rectangle_and_weighs_labels_by_its_pixels():
     rng = np.random.default_rng(0)
     images = rng.normal(size=(5, 12, 9, 2)).astype(np.float32)
-    cutmix = jax.jit(mix.cutmix)
+    cutmix = jit(mix.cutmix)
     for share in (0.03, 0.3, 0.77, 0.999):
         for center in rng.uniform(size=(4, 2)).astype(np.float32):
             ours, kept = cutmix(images, np.float32(share), center)
@@ -93,7 +94,7 @@ def test_labels_are_mixed_as_images_are(mixup, cutmix):
     """Image i has the value 2^i everywhere, so that its share of a pixel can be read."""
     n = 4
     images = jnp.broadcast_to(2.0 ** jnp.arange(n)[:, None, None, None], (n, 8, 8, 1))
-    run = jax.jit(jax.vmap(lambda key: mix.mix(images, jnp.eye(n), key, mixup, cutmix)))
+    run = jit(jax.vmap(lambda key: mix.mix(images, jnp.eye(n), key, mixup, cutmix)))
     mixed, targets = map(np.asarray, run(keys(500)))
     own = targets[:, 0, 0]
     values = np.array([2.0**i for i in range(n)])
@@ -112,7 +113,7 @@ def test_labels_are_mixed_as_images_are(mixup, cutmix):
 @pytest.mark.parametrize('alpha', [0.05, 0.2, 0.5, 1.0, 8.0])
 def test_shares_have_scipys_distribution(alpha):
     n = 20_000
-    shares = np.sort(jax.jit(jax.vmap(lambda key: mix.beta(key, alpha)))(keys(n)))
+    shares = np.sort(jit(jax.vmap(lambda key: mix.beta(key, alpha)))(keys(n)))
     assert np.isfinite(shares).all()
     # Kolmogorov and Smirnov: above 1.95 / sqrt(n) with probability 0.001
     expected = scipy.stats.beta.cdf(np.float64(shares), alpha, alpha)

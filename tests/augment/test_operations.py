@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import jit
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from cls.augment import operations
@@ -77,7 +78,7 @@ CASES = [
 @functools.cache
 def compiled():
     """Returns the program of all operations, as in RandAugment."""
-    return jax.jit(functools.partial(operate, names=set(OPERATIONS[1:])))
+    return jit(functools.partial(operate, names=set(OPERATIONS[1:])))
 
 
 def ours(batch, name, argument, center=(0.5, 0.5)):
@@ -136,7 +137,7 @@ def test_both_forms_of_counting_and_looking_up_agree(monkeypatch):
     tables = np.random.default_rng(1).integers(256, size=(len(batch), 3, 256))
 
     def run():
-        both = jax.jit(lambda x, t: (operations.histogram(x), operations.look_up(x, t)))
+        both = jit(lambda x, t: (operations.histogram(x), operations.look_up(x, t)))
         return both(batch, jnp.asarray(tables))
 
     plain = run()

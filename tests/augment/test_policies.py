@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import jit
 
 from cls.augment import operations, policies
 from cls.augment.operations import OPERATIONS
@@ -54,7 +55,7 @@ def test_both_operations_of_every_sub_policy_make_torchvisions_picture(policy):
     shifts = np.isin(chosen, [OPERATIONS.index(f'translate_{axis}') for axis in 'xy'])
     argument = np.where(shifts, -argument, argument)
     names = {OPERATIONS[i] for i in chosen.ravel()}
-    operate = jax.jit(lambda *inputs: operations.operate(*inputs, names))
+    operate = jit(lambda *inputs: operations.operate(*inputs, names))
     for i in range(2):
         images = operate(images, chosen[:, i], argument[:, i], jnp.zeros((25, 2)))
     different = np.abs(np.int32(images) - ORACLE[policy]).max(-1)
@@ -94,8 +95,8 @@ def record(monkeypatch, policy, n):
     monkeypatch.setattr(policies, '_in_turn', lambda *args: args[1:3])
     images, keys = jnp.zeros((n, 32, 32, 3), jnp.uint8), jax.random.split(jax.random.key(0), n)
     if policy in policies.TABLES:
-        return jax.device_get(jax.jit(lambda: policies.auto_augment(images, keys, policy))())
-    draw = jax.jit(lambda: policies.rand_augment(images, keys, policy, 2, 9.0, 0.5))
+        return jax.device_get(jit(lambda: policies.auto_augment(images, keys, policy))())
+    draw = jit(lambda: policies.rand_augment(images, keys, policy, 2, 9.0, 0.5))
     return jax.device_get(draw())
 
 

@@ -1,4 +1,4 @@
-"""Fixtures of the data tests: configurations, and data sets of our own making."""
+"""Fixtures of the data tests: configurations and small data sets."""
 
 import io
 
@@ -13,7 +13,7 @@ from cls.recipes.common import base
 
 @pytest.fixture(scope='session', autouse=True)
 def cache(tmp_path_factory):
-    """A cache folder of these tests' own; returns its path."""
+    """The path of a cache folder for these tests only."""
     folder = tmp_path_factory.mktemp('cache')
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('CLS_CACHE_DIR', str(folder))
@@ -22,7 +22,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture
 def make_data():
-    """Returns a function: fields -> the specification with these fields of config.data."""
+    """A function: fields -> the specification with these fields of config.data."""
 
     def make(**fields):
         config = base()
@@ -33,7 +33,7 @@ def make_data():
 
 
 class Speckles(tfds.core.GeneratorBasedBuilder):
-    """Random RGB images of different sizes: 20 to train on and 1 to test, in 3 classes."""
+    """Random RGB images of different sizes in 3 classes: 20 for training and 1 for testing."""
 
     VERSION = tfds.core.Version('1.2.0')
     url_infos = None  # see cls.data.digits
@@ -59,7 +59,7 @@ class Speckles(tfds.core.GeneratorBasedBuilder):
 
 
 def speckle(index: int) -> bytes:
-    """A PNG of its own size; its top left pixel is (index, 2 * index, 3 * index)."""
+    """Returns a PNG, with another size for each index; pixel 0, 0 is index * (1, 2, 3)."""
     pixels = np.random.default_rng(index).integers(
         256, size=(30 + index, 50 - index, 3), dtype=np.uint8
     )
@@ -76,7 +76,7 @@ def builder_of_speckles():
 
 @pytest.fixture(scope='session')
 def speckles(tmp_path_factory):
-    """The folder in which the data set `speckles` is prepared."""
+    """The folder with the prepared data set `speckles`."""
     folder = tmp_path_factory.mktemp('tfds')
     Speckles(data_dir=folder, file_format='array_record').download_and_prepare()
     return folder

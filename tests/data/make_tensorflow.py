@@ -1,4 +1,4 @@
-"""Writes tensorflow.npz: what TensorFlow's resizing and crops come to. Needs TensorFlow, NumPy.
+"""Writes tensorflow.npz: resized images and crops of TensorFlow. Needs TensorFlow and NumPy.
 
 python tests/data/make_tensorflow.py
 """
@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-SIZES = ((20, 17), (40, 31), (90, 130))  # of the 60x80 image: shrunk, in one axis more, enlarged
+SIZES = ((20, 17), (40, 31), (90, 130))  # of the 60x80 image: twice reduced, and enlarged
 
 
 def main() -> None:
-    """Writes the file beside this script."""
+    """Writes the file next to this script."""
     rng = np.random.default_rng(0)
     rough = rng.integers(256, size=(1, 60, 80, 3)).astype(np.uint8)
     smooth = tf.image.resize(rough[:, :12, :16], (60, 80), 'bicubic')

@@ -1,4 +1,4 @@
-"""Data sets prepared from files in their authors' own layout: TFDS's in everything but size."""
+"""Data sets prepared from files in their authors' layout: as TFDS's, only smaller."""
 
 import gzip
 import io
@@ -44,7 +44,7 @@ def tar_of(path, members, mode='w'):
 
 
 def python2_pickle(batch):
-    """A pickle as Python 2 wrote it; values are byte strings, lists or (N, M) uint8."""
+    """Returns a pickle as Python 2 writes it; values are byte strings, lists or (N, M) uint8."""
 
     def string(value):
         return b'T' + struct.pack('<i', len(value)) + value
@@ -66,7 +66,7 @@ def python2_pickle(batch):
 
 
 def prepared(tmp_path, make_data, name, split, eval_split='test'):
-    """All examples of a split after the command, by their pixels; checks what TFDS says of it."""
+    """Runs the command; returns a split and its labels by pixels, and checks TFDS's description."""
     if not (tmp_path / 'data' / name).exists():
         arguments = ['--data_dir', str(tmp_path / 'data'), '--manual_dir', str(tmp_path / 'manual')]
         assert prepare.main([name, *arguments]) == 0
@@ -90,7 +90,7 @@ def manual(tmp_path):
 
 @pytest.mark.parametrize('name', ['mnist', 'fashion_mnist'])
 def test_mnist(tmp_path, manual, make_data, name):
-    """Compressed in the folder itself, or as they are in one of the set's own."""
+    """Compressed files in the folder itself, or decompressed files in a folder of the data set."""
     where = manual if name == 'mnist' else manual / name
     where.mkdir(exist_ok=True)
     images = {'train': pixels(5, 28, 28), 't10k': pixels(3, 28, 28)}
@@ -212,7 +212,7 @@ def photograph(seed, channels=3):
 
 @pytest.fixture
 def tars(manual, monkeypatch):
-    """Two tars in ImageNet's layout: two classes of three images, and four to validate on."""
+    """Two tars in ImageNet's layout: two classes of three images, and four validation images."""
     train = {
         'n02105855': {f'n02105855_{i}.JPEG': encoded(Image.fromarray(photograph(i)), 'JPEG')
                       for i in (1, 2)},
@@ -230,7 +230,7 @@ def tars(manual, monkeypatch):
                 for file, content in images.items():
                     add(tar, file, content)
             add(outer, f'{name}.tar', inner.getvalue())
-    # Not in the order of their numbers.
+    # The numbers are not in order.
     val = {f'ILSVRC2012_val_{number:08}.JPEG': encoded(Image.fromarray(photograph(number)), 'JPEG')
            for number in (3, 50_000, 1, 2)}  # fmt: skip
     tar_of(manual / 'ILSVRC2012_img_val.tar', val)
@@ -269,7 +269,7 @@ def test_imagenet(tmp_path, make_data, tars, capsys):
     names = tfds_sets.texts(builder, 'validation', 'file_name')
     numbers = [int(name[-13:-5]) for name in names]
     assert sorted(numbers) == [1, 2, 3, 50_000]
-    # The first, second, third and last of the validation ground truth.
+    # The first, second, third and last line of the validation ground truth.
     known = {1: 'n01751748', 2: 'n09193705', 3: 'n02105855', 50_000: 'n02437616'}
     labels = {number: test.class_names[test[i]['label']] for i, number in enumerate(numbers)}
     assert labels == known
@@ -288,7 +288,7 @@ def test_imagenet_tars_of_another_size(tmp_path, manual, tars):
 def test_interrupted_preparation_leaves_nothing_that_looks_prepared(
     tmp_path, make_data, manual, tars, monkeypatch
 ):
-    """Not when it fails on the way, nor when it is killed; and the next time clears away."""
+    """Neither an error nor a kill leaves a prepared set; the next preparation clears the rest."""
     arguments = ['--data_dir', str(tmp_path / 'data'), '--manual_dir', str(manual)]
     with monkeypatch.context() as patch:
 
@@ -327,7 +327,7 @@ def test_truncated_files_are_named(tmp_path, manual, tars, monkeypatch):
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
-    """mnist's files behind URLs of their own, with TFDS's list of them."""
+    """The files of mnist at local URLs, with a list of them in TFDS's format."""
     folder = tmp_path / 'served'
     folder.mkdir()
     lines = []
@@ -358,7 +358,7 @@ def test_downloads(tmp_path, make_data, served):
 def test_a_download_that_differs_is_refused(tmp_path, served):
     file = served / 'train-labels-idx1-ubyte.gz'
     file.write_bytes(file.read_bytes() + b'more')
-    with pytest.raises(UserError, match='train-labels-idx1-ubyte.gz is not the file that it was'):
+    with pytest.raises(UserError, match='train-labels-idx1-ubyte.gz has changed'):
         prepare.main(['mnist', '--data_dir', str(tmp_path / 'data')])
     kept = [path.name for path in (tmp_path / 'data' / 'downloads' / 'mnist').iterdir()]
     assert kept == ['train-images-idx3-ubyte.gz']
@@ -369,7 +369,7 @@ def test_a_download_that_differs_is_refused(tmp_path, served):
 
 @pytest.mark.parametrize('name', sorted(builders.RECIPES))
 def test_tfds_knows_the_files(name):
-    """Each file that may be downloaded has its size and checksum in the wheel."""
+    """TFDS's wheel has the size and checksum of each file that may be downloaded."""
     recipe = builders.RECIPES[name]
     known = builders._url_infos(name)
     if recipe.base:

@@ -1,4 +1,4 @@
-"""Decoding, against Pillow; and of JPEGs in part, against decoding in full."""
+"""Decoding against Pillow, and partial decoding of JPEGs against full decoding."""
 
 import io
 import resource
@@ -36,7 +36,7 @@ def photo():
     return Image.fromarray(load_sample_image('flower.jpg'))  # (427, 640, 3)
 
 
-# Pillow's format and the options that it is written with.
+# Pillow's formats and the options for writing.
 KINDS = {
     'JPEG': ({}, {'progressive': True}, {'subsampling': 0}, {'subsampling': 1}),
     'PNG': ({},),
@@ -53,7 +53,7 @@ KINDS = {
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('channels', [1, 3])
 def test_pixels_are_pillows(photo, kind, channels):
-    """Of all formats and modes, with transparency, to the bit."""
+    """All formats and modes, with transparency, equal Pillow's to the bit."""
     small, count = photo.resize((131, 98)), 0
     alpha = Image.fromarray(np.random.default_rng(0).integers(256, size=(98, 131), dtype=np.uint8))
     for mode in ('RGB', 'L', 'P', 'RGBA', 'LA', '1', 'CMYK'):
@@ -75,14 +75,14 @@ def test_pixels_are_pillows(photo, kind, channels):
 
 @pytest.mark.parametrize('kind', ['.png', '.tif', '.pgm', '.jp2'])
 def test_of_16_bits_the_upper_8_are_kept(photo, kind):
-    """Gray and color; of gray, Pillow's own conversion keeps the wrong ones."""
+    """Gray and color; Pillow's own conversion of 16-bit gray keeps the wrong bits."""
     wide = np.asarray(photo.resize((64, 48))).astype(np.uint16) * 256 + 200
     for pixels in (wide, wide[..., 0]):
         written = kind.replace('pgm', 'ppm') if pixels.ndim == 3 else kind
         content = cv2.imencode(written, pixels[..., ::-1] if pixels.ndim == 3 else pixels)[1]
         expected = (pixels >> 8).reshape(48, 64, -1)
         got = decode(content.tobytes(), 3)
-        # JPEG 2000 is not lossless here; of PPM in color Pillow rounds, not cuts.
+        # JPEG 2000 is not lossless here; Pillow rounds color PPM instead of truncating.
         assert abs(got.astype(int) - expected).max() <= {'.jp2': 4, '.pgm': 1}.get(kind, 0)
 
 
@@ -105,20 +105,20 @@ def test_of_several_images_the_first_is_taken(photo, kind):
 
 
 def test_names_of_formats_are_those_of_pillow(photo):
-    """Each suffix belongs to a format that is decoded; all but one are Pillow's own."""
+    """Each suffix belongs to a decoded format; Pillow has all suffixes except one."""
     Image.init()
     formats = {Image.EXTENSION.get(suffix, 'other') for suffix in SUFFIXES}
     assert formats - {'other', 'MPO', 'SUN', 'DIB'} == set(KINDS)
     assert [s for s in SUFFIXES if s not in Image.EXTENSION] == ['.jif', '.sr']
     ras = cv2.imencode('.sr', np.asarray(photo.resize((30, 20)))[..., ::-1])[1].tobytes()
     np.testing.assert_array_equal(decode(ras, 3), np.asarray(photo.resize((30, 20))))
-    with pytest.raises(BrokenImage):  # whatever its name is; it would be executed
+    with pytest.raises(BrokenImage):  # whatever its suffix: PostScript would be executed
         decode(encoded(photo, 'EPS'), 3)
 
 
 def test_orientation_is_ignored(photo):
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees
+    exif[0x0112] = 6  # turned by 90 degrees
     assert decode(encoded(photo, 'JPEG', exif=exif), 3).shape == (427, 640, 3)
 
 
@@ -131,7 +131,7 @@ def test_broken_images(photo, kind):
 
 
 def damages(content):
-    """(what was done, damaged file) of a file that has some thousand bytes."""
+    """Yields (kind of damage, damaged file) for a file of some thousand bytes."""
     size = len(content)
     for part in (0.1, 0.5, 0.9):
         at = int(part * size)
@@ -147,7 +147,7 @@ def damages(content):
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
 def test_damage_that_a_strict_decoder_notices_is_refused(photo, kind, capfd):
-    """Where Pillow decodes garbage, too; and nothing is printed."""
+    """Also if Pillow decodes garbage; nothing is printed."""
     lenient = 0
     small = photo.resize((320, 240))
     variants = [('RGB', options) for options in KINDS[kind]]
@@ -170,7 +170,7 @@ def test_damage_that_a_strict_decoder_notices_is_refused(photo, kind, capfd):
 
 
 def test_webp_is_refused_where_pillow_refuses_it(photo):
-    """It has no checksums: much damage cannot be told. But OpenCV decodes bytes after its end."""
+    """WebP has no checksums, so much damage stays unnoticed; but OpenCV decodes bytes after it."""
     content = encoded(photo.resize((320, 240)), 'WEBP')
     refused = 0
     for name, damaged in damages(content):
@@ -185,7 +185,7 @@ def test_webp_is_refused_where_pillow_refuses_it(photo):
 
 
 def test_damage_is_noticed_by_a_rough_crop_that_verifies(photo):
-    """Rows that are decoded seldom tell; the end does. Repaired, what comes before is intact."""
+    """The decoded rows seldom show damage; the end of the file does. Repair keeps rows above it."""
     for subsampling in (0, 2):
         content = encoded(photo, 'JPEG', quality=90, subsampling=subsampling)
         start = read_header(content).length
@@ -206,12 +206,12 @@ def test_damage_is_noticed_by_a_rough_crop_that_verifies(photo):
                     )
                 assert taken.shape == intact.shape
                 np.testing.assert_array_equal(taken[:2], intact[:2])
-        with pytest.raises(DamagedImage):  # these rows cannot be had
+        with pytest.raises(DamagedImage):  # these rows are missing
             picture(damaged, 3).region(0, 0, 200, 640, to=(200, 640), roughly=True)
 
 
 def test_rough_crops_are_the_same_whether_or_not_they_verify(photo):
-    """So a batch is a function of the step, whatever a process has seen before."""
+    """A batch is a function of the step only, whatever a process has decoded before."""
     rng = np.random.default_rng(0)
     for name, content, _ in jpegs(photo):
         for scale in (1, 2, 4, 8):
@@ -227,7 +227,7 @@ def test_rough_crops_are_the_same_whether_or_not_they_verify(photo):
 
 
 def png_header(width, height):
-    """A PNG that declares a size, with a few bytes of pixels."""
+    """Returns a PNG that declares a size, with a few bytes of pixels."""
     parts = [(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0))]
     parts += [(b'IDAT', zlib.compress(bytes(100))), (b'IEND', b'')]
     return b'\x89PNG\r\n\x1a\n' + b''.join(
@@ -237,7 +237,7 @@ def png_header(width, height):
 
 
 def declared(photo, kind, width, height):
-    """A small file whose header says that it is large."""
+    """Returns a small file with a header that declares a large image."""
     small = photo.resize((64, 48))
     content = bytearray(encoded(small, kind, **({'lossless': False} if kind == 'WEBP' else {})))
     if kind == 'PNG':
@@ -286,9 +286,9 @@ def test_the_limit_may_be_above_pillows(monkeypatch):
 
 
 def jpegs(photo):
-    """(name, file, whether its rows can be had from the top on)."""
+    """Yields (name, file, whether its rows can be decoded from the top)."""
     options = {
-        'grey': ('L', {}, True),
+        'gray': ('L', {}, True),
         '4:4:4': ('RGB', {'subsampling': 0}, True),
         '4:2:2': ('RGB', {'subsampling': 1}, True),
         '4:2:0': ('RGB', {'subsampling': 2}, True),
@@ -301,11 +301,11 @@ def jpegs(photo):
 
 @pytest.mark.parametrize('channels', [1, 3])
 def test_regions_are_those_of_the_whole(photo, channels, capfd):
-    """To the bit, and the decoder complains of nothing."""
+    """Regions are equal to the bit, and the decoder reports no error."""
     rng = np.random.default_rng(0)
     for name, content, in_order in jpegs(photo):
-        if channels == 1 and name != 'grey':
-            assert isinstance(picture(content, channels), Decoded)  # colors are Pillow's to convert
+        if channels == 1 and name != 'gray':
+            assert isinstance(picture(content, channels), Decoded)  # Pillow converts the colors
             continue
         whole = decode(content, channels)
         part = picture(content, channels)
@@ -322,7 +322,7 @@ def test_regions_are_those_of_the_whole(photo, channels, capfd):
 
 
 def test_rows_below_a_rough_region_are_not_decoded(photo):
-    """What is broken there does not matter, until it is asked for exactly."""
+    """Damage below the region has no effect until an exact region is decoded."""
     content = bytearray(encoded(photo, 'JPEG', quality=90))
     intact = picture(bytes(content), 3)
     middle = len(content) // 2
@@ -338,10 +338,10 @@ def test_rows_below_a_rough_region_are_not_decoded(photo):
 
 @pytest.mark.parametrize('scale', [2, 4, 8])
 def test_smaller_scales_against_pillow(photo, scale):
-    """As the docstring says: shrunk by Pillow's filter from a full decoding, or from a part."""
+    """The differences that the docstring of `Jpeg.region` states, with Pillow's filter after it."""
     rng = np.random.default_rng(0)
     for name, content, _ in jpegs(photo):
-        if name == 'grey':
+        if name == 'gray':
             continue
         full = Image.open(io.BytesIO(content)).convert('RGB')
         for spare, most in ((1, 4), (2, 1.5)):
@@ -402,7 +402,7 @@ def test_broken_pictures(photo):
 
 
 def test_unusual_headers(photo):
-    """CMYK is left to Pillow, and what is cut in the header is no header."""
+    """Pillow decodes CMYK, and a truncated header is not a header."""
     content = encoded(photo.resize((32, 32)).convert('CMYK'), 'JPEG')
     assert read_header(content) is None
     assert isinstance(picture(content, 3), Decoded)

@@ -1,4 +1,4 @@
-"""The embedded digits: equal to scikit-learn's, and prepared whole or not at all."""
+"""The embedded digits: equal to scikit-learn's, and prepared completely or not at all."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ PREPARE = """
 
 
 def test_equal_to_scikit_learn(make_data):
-    """Both splits together are scikit-learn's images; `test` is every fifth of each class."""
+    """The two splits together are scikit-learn's images; `test` has every fifth of each class."""
     pixels, labels = load_digits(return_X_y=True)
     expected = {'train': [], 'test': []}
     seen = [0] * 10
@@ -65,7 +65,7 @@ def test_two_processes_prepare_at_once(tmp_path):
     for run in runs:
         out, err = run.communicate(timeout=60)
         assert run.returncode == 0, err
-        assert out == '1797\n'  # and nothing that TFDS says
+        assert out == '1797\n'  # and no output of TFDS
         assert 'examples' not in err
     assert sorted(os.listdir(tmp_path)) == ['.digits.lock', 'digits']
 
@@ -123,7 +123,7 @@ def test_folder_that_cannot_be_written(tmp_path):
 
 
 def test_without_tensorflow(cache):
-    """TensorFlow is not imported, and JAX (which Grain imports) takes no accelerator."""
+    """TensorFlow is not imported, and JAX, an import of Grain, takes no accelerator."""
     run = start(
         """
         import sys

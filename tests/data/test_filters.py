@@ -1,4 +1,4 @@
-"""Resizing, against Pillow and TensorFlow."""
+"""Resizing against Pillow and TensorFlow."""
 
 import tracemalloc
 from pathlib import Path
@@ -23,7 +23,7 @@ def photo():
 
 
 def photographs(count):
-    """Images of many sizes and shapes with smooth parts, edges and noise, gray and in color."""
+    """Yields images of many sizes with smooth parts, edges and noise, in gray and in color."""
     rng = np.random.default_rng(0)
     for number in range(count):
         channels = 1 if number % 4 == 3 else 3
@@ -37,7 +37,7 @@ def photographs(count):
 
 
 def of_pillow(image, size, interpolation, box=None):
-    """What Pillow makes of an image, or of a box (left, top, right, bottom): (*size, C)."""
+    """Returns (*size, C) resized by Pillow from an image or a box (left, top, right, bottom)."""
     opened = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
     resized = opened.resize(size[::-1], getattr(Image.Resampling, interpolation.upper()), box)
     return np.asarray(resized).reshape(*size, image.shape[2])
@@ -45,7 +45,7 @@ def of_pillow(image, size, interpolation, box=None):
 
 @pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic'])
 def test_bytes_are_pillows(interpolation):
-    """Of many images, reduced and enlarged, with and without their shape kept."""
+    """Many images, reduced and enlarged, with the same and with another aspect ratio."""
     for number, image in enumerate(photographs(60)):
         for size in (shorter_to(image.shape[:2], (256, 64, 480)[number % 3]), (224, 224)):
             np.testing.assert_array_equal(
@@ -55,7 +55,7 @@ def test_bytes_are_pillows(interpolation):
 
 @pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic'])
 def test_windows_are_those_of_the_whole(interpolation):
-    """To the bit, where the whole is not made: enlarged and reduced, in both directions."""
+    """Windows without the whole image are equal to the bit: enlarged and reduced, on both axes."""
     rng = np.random.default_rng(0)
     for number in range(60):
         short, long = int(rng.integers(1, 40)), int(rng.integers(400, 2500))
@@ -85,7 +85,7 @@ def test_windows_by_tensorflows_filters(interpolation):
 @pytest.mark.parametrize('interpolation', INTERPOLATIONS)
 @pytest.mark.parametrize('shape', [(1_000_000, 1), (1, 1_000_000), (40_000, 3)])
 def test_no_more_pixels_than_the_window_has(shape, interpolation):
-    """A whole resized image would have from 874 million to 65 thousand million pixels."""
+    """A whole resized image would have between 874 million and 65 billion pixels."""
     image = np.full((*shape, 3), 200, np.uint8)
     to = shorter_to(shape, 256)
     tracemalloc.start()
@@ -98,7 +98,7 @@ def test_no_more_pixels_than_the_window_has(shape, interpolation):
 
 @pytest.mark.parametrize('size', [(224, 224), (256, 384), (64, 64), (427, 320)])
 def test_reduce_roughly_like_pillow(photo, size):
-    """Here plain bilinear differs by 1.9 to 11 levels rms, INTER_AREA by 1.3 to 2.9."""
+    """Plain bilinear would differ by 1.9 to 11 levels rms here, INTER_AREA by 1.3 to 2.9."""
     height, width = size
     got = resize(np.asarray(photo), height, width, roughly=True).astype(float)
     expected = np.asarray(photo.resize((width, height), Image.Resampling.BILINEAR))
@@ -139,7 +139,7 @@ def test_like_tensorflow(method):
 )
 @pytest.mark.parametrize('size', [(100, 120), (300, 250)])
 def test_boxes_like_pillow(photo, interpolation, roughly, most, size):
-    """Edges of a box may lie inside of pixels."""
+    """The edges of a box may be fractions of pixels."""
     left, top, right, bottom = 31.25, 10.5, 400.75, 300.125
     image = np.asarray(photo)
     expected = of_pillow(image, size, interpolation, (left, top, right, bottom))
@@ -151,7 +151,7 @@ def test_boxes_like_pillow(photo, interpolation, roughly, most, size):
 @pytest.mark.realdata
 @pytest.mark.skipif(not REAL.is_dir(), reason=f'{REAL} is not on this machine (CLS_SHARED)')
 def test_real_photographs_are_evaluated_as_pillow_has_them(make_data):
-    """From the file to the crop, by torchvision's own arithmetic of Resize and CenterCrop."""
+    """From the file to the crop, with the arithmetic of torchvision's Resize and CenterCrop."""
     files = sorted((REAL / 'photos' / 'sample').iterdir())
     assert len(files) == 125
     files += sorted((REAL / 'photos' / 'nips17').iterdir())[::5]

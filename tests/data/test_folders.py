@@ -1,4 +1,4 @@
-"""Image folders: layouts, the part held out, the order of a run's classes, formats."""
+"""Image folders: layouts, held-out images, the order of a run's classes, formats."""
 
 import csv
 import dataclasses
@@ -26,16 +26,16 @@ from cls.run.workdir import load_classes, open_run
 from cls.tools import import_weights
 
 
-def grey(value, side=8):
+def gray(value, side=8):
     return Image.fromarray(np.full((side, side, 3), value, np.uint8))
 
 
 def folder_of(root, counts, first=0):
-    """{class: number of images}; the images have the values first, first + 1, ..."""
+    """Writes {class: number of images}; the images have the values first, first + 1, ..."""
     for name, count in counts.items():
         (root / name).mkdir(parents=True)
         for number in range(count):
-            grey(first).save(root / name / f'{number:03}.png')
+            gray(first).save(root / name / f'{number:03}.png')
             first += 1
     return root
 
@@ -51,7 +51,7 @@ COUNTS = {'cat': 40, 'dog': 20, 'eel': 2}
 
 @pytest.mark.parametrize('layout', ['train', ''])
 def test_a_part_is_held_out(tmp_path, make_data, layout):
-    """A tenth of each class, at least one; nothing is lost and nothing is in both."""
+    """A tenth of each class, at least one image; each image is in exactly one part."""
     folder_of(tmp_path / layout, COUNTS)
     data = make_data(name=f'folder:{tmp_path}', eval_fraction=0.1)
     train, test = (labels_of(datasets.load(data, split)) for split in ('train', 'eval'))
@@ -59,13 +59,13 @@ def test_a_part_is_held_out(tmp_path, make_data, layout):
     assert train | test == whole
     assert len(train) + len(test) == 62
     assert [list(test.values()).count(label) for label in range(3)] == [4, 2, 1]
-    # Not the first ones, nor the same ones in each class: a hash chose.
+    # Neither the first images nor the same ones in each class: a hash selects them.
     assert sorted(test)[:4] != [0, 1, 2, 3]
     assert datasets.has_training(data)
 
 
 def test_the_part_is_a_function_of_the_names(tmp_path, make_data):
-    """Another place, another order of writing, images added: what was held out stays so."""
+    """Held-out images stay so in another folder, written in another order, and with new images."""
     for root, counts in (('a', COUNTS), ('b/c', dict(reversed(COUNTS.items())))):
         folder_of(tmp_path / root, counts)
 
@@ -76,7 +76,7 @@ def test_the_part_is_a_function_of_the_names(tmp_path, make_data):
 
     before = held('a')
     assert before == held('b/c')
-    grey(0).save(tmp_path / 'a' / 'cat' / '900.png')
+    gray(0).save(tmp_path / 'a' / 'cat' / '900.png')
     assert len(before & held('a')) >= len(before) - 1
 
 
@@ -100,13 +100,13 @@ def test_held_out_part_errors(tmp_path, make_data):
     data = make_data(name=f'folder:{tmp_path}/b', eval_fraction=0.1)
     with pytest.raises(UserError, match='eval_fraction is 0.1, but .*/b/val is there'):
         datasets.load(data, 'eval')
-    with pytest.raises(UserError, match='eval_fraction is 0.1, but digits is no folder:DIR'):
+    with pytest.raises(UserError, match='eval_fraction is 0.1, but digits is not a folder:DIR'):
         datasets.load(make_data(eval_fraction=0.1), 'train')
 
 
 @pytest.mark.parametrize('layout', ['val', ''])
 def test_evaluation_in_the_order_of_the_runs_classes(tmp_path, make_data, layout, caplog):
-    """Without train/ beside it; classes that are not there are named."""
+    """Without train/ next to it; missing classes are named."""
     folder_of(tmp_path / layout, {'cat': 2, 'eel': 1})
     data = make_data(name=f'folder:{tmp_path}')
     assert not datasets.has_training(data)
@@ -120,7 +120,7 @@ def test_evaluation_in_the_order_of_the_runs_classes(tmp_path, make_data, layout
 
 
 def test_a_part_of_imagenet_has_imagenets_labels(tmp_path, make_data):
-    """Three WordNet ids: their labels are places among all 1,000, not 0, 1, 2."""
+    """The labels of three WordNet ids are indices in all 1,000, not 0, 1, 2."""
     places = [999, 6, 217]
     folder_of(tmp_path / 'val', {wnids()[place]: 1 for place in places})
     source = datasets.load(make_data(name=f'folder:{tmp_path}'), 'eval', wnids())
@@ -131,7 +131,7 @@ def test_a_part_of_imagenet_has_imagenets_labels(tmp_path, make_data):
 @pytest.mark.realdata
 @pytest.mark.skipif(not REAL.is_dir(), reason=f'{REAL} is not on this machine (CLS_SHARED)')
 def test_photographs_have_imagenets_labels(tmp_path, make_data):
-    """125 of the classes, against the labels that came with the photographs."""
+    """The labels of 125 classes equal those that came with the photographs."""
     with (REAL / 'photos' / 'sample.csv').open() as file:
         rows = list(csv.DictReader(file))
     for row in rows:
@@ -160,7 +160,7 @@ def test_labels_of_a_prepared_set_in_the_runs_order(make_data, speckles):
 
 
 def run_of(workdir, classes, num_classes=3):
-    """A run folder of a small net with these class names."""
+    """Returns a run folder of a small network with these class names."""
     overrides = {'model.stage_sizes': '(1, 1, 1)', 'model.widths': '(4, 4, 4)', 'batch': '8'}
     overrides |= {'model.num_classes': str(num_classes), 'model.bn_group': '0'}
     overrides |= {'data.mean': '(120.,)', 'data.std': '(30.,)'}
@@ -191,7 +191,7 @@ def test_a_run_is_evaluated_on_a_folder_without_train(tmp_path):
 
 
 def test_unknown_classes_are_not_guessed(tmp_path, capsys):
-    """Of a net with three outputs and a folder of two classes, which are which?"""
+    """A network with three outputs does not tell the classes of a folder with two."""
     run_of(tmp_path / 'run', ())
     folder_of(tmp_path / 'data', {'cat': 1, 'eel': 1})
     with pytest.raises(UserError, match='has 2 classes and the network 3, .*classes.json'):
@@ -221,7 +221,7 @@ def test_a_run_goes_on_with_the_classes_that_it_began_with(tmp_path):
     config = configs.load('configs/resnet.py')
     with open_run(
         tmp_path, run_config(config), ('cat', 'dog')
-    ):  # imported, say: not begun, so it may change
+    ):  # for example imported: not begun, so the classes may change
         pass
     with open_run(tmp_path, run_config(config), ('cat', 'eel')):
         (tmp_path / 'metrics.jsonl').touch()
@@ -252,7 +252,7 @@ def saved(image, form, **options):
 
 
 def without_adobe(jpeg):
-    """The JPEG without the segment that says that its CMYK is inverted."""
+    """Returns a JPEG without the segment that declares its CMYK inverted."""
     start = jpeg.index(b'\xff\xee')
     return jpeg[:start] + jpeg[start + 2 + int.from_bytes(jpeg[start + 2 : start + 4], 'big') :]
 
@@ -261,12 +261,12 @@ RGB, CMYK = Image.fromarray(smooth(3)), Image.fromarray(smooth(4), 'CMYK')
 FORMATS = {
     'baseline.jpg': saved(RGB, 'JPEG'),
     'progressive.JPEG': saved(RGB, 'JPEG', progressive=True),
-    'grey.jpeg': saved(RGB.convert('L'), 'JPEG'),
+    'gray.jpeg': saved(RGB.convert('L'), 'JPEG'),
     'cmyk.jpg': saved(CMYK, 'JPEG'),
     'cmyk_not_inverted.jpg': without_adobe(saved(CMYK, 'JPEG')),
-    'colours.png': saved(RGB, 'PNG'),
+    'colors.png': saved(RGB, 'PNG'),
     'palette.png': saved(RGB.quantize(16), 'PNG'),
-    'grey.png': saved(RGB.convert('L'), 'PNG'),
+    'gray.png': saved(RGB.convert('L'), 'PNG'),
     'transparent.png': saved(Image.fromarray(smooth(4), 'RGBA'), 'PNG'),
     'lossy.webp': saved(RGB, 'WEBP'),
     'lossless.webp': saved(RGB, 'WEBP', lossless=True),
@@ -275,11 +275,11 @@ FORMATS = {
 
 
 def test_formats(tmp_path, make_data):
-    """Each against Pillow, except for 16 bits, of which Pillow keeps the wrong eight."""
+    """Each format against Pillow, except for 16 bits: Pillow keeps the wrong eight."""
     wide = smooth(3).astype(np.uint16) * 256 + 200
     contents = FORMATS | {
         'deep.png': cv2.imencode('.png', wide[..., ::-1])[1].tobytes(),
-        'deep_grey.png': cv2.imencode('.png', wide[..., 0])[1].tobytes(),
+        'deep_gray.png': cv2.imencode('.png', wide[..., 0])[1].tobytes(),
     }
     (tmp_path / 'cat').mkdir()
     for name, content in contents.items():
@@ -290,39 +290,39 @@ def test_formats(tmp_path, make_data):
         assert image.shape == (40, 50, 3)
         if name == 'deep.png':
             expected = smooth(3)
-        elif name == 'deep_grey.png':
+        elif name == 'deep_gray.png':
             expected = np.repeat(smooth(3)[..., :1], 3, axis=2)
         else:
             expected = np.asarray(Image.open(io.BytesIO(contents[name])).convert('RGB'))
-        # OpenCV's own arithmetic for CMYK is two levels off at most.
+        # OpenCV's own arithmetic for CMYK differs by at most two levels.
         assert abs(image - expected).max() <= (2 if 'cmyk' in name else 0), name
 
 
 # ------------------------------------------------------------------------------------------------
-# The split that is evaluated
+# The evaluated split
 # ------------------------------------------------------------------------------------------------
 
 
 def parts_of(root, *names, unlabeled=()):
-    """Folders of the classes cat and dog: the first part has images of value 0, the next of 10."""
+    """Writes parts with classes cat and dog: images have value 0 in the first, 10 in the next."""
     for number, name in enumerate(names):
         folder_of(root / name, {'cat': 2, 'dog': 1}, first=10 * number)
     for name in unlabeled:
         (root / name).mkdir(parents=True)
         for number in range(3):
-            grey(200 + number).save(root / name / f'{number}.png')
+            gray(200 + number).save(root / name / f'{number}.png')
     return root
 
 
 def evaluated_part(root, make_data, **fields):
-    """(number of the part that is evaluated, its split, its kind)."""
+    """Returns (number of the evaluated part, its split, its kind)."""
     source = datasets.load(make_data(name=f'folder:{root}', **fields), 'eval')
     return min(labels_of(source)) // 10, source.split, source.split_kind
 
 
 @pytest.mark.parametrize('name', ['val', 'valid', 'validation', 'Val', 'VALIDATION', 'Valid'])
 def test_validation_comes_before_test(tmp_path, make_data, name):
-    """During a whole training figures of test/ say too much; it is there to be asked for."""
+    """Evaluating test/ all through training would overfit to it; it has to be asked for."""
     parts_of(tmp_path, 'train', 'test', name)
     assert evaluated_part(tmp_path, make_data) == (2, name, 'validation')
     for asked in ('test', 'Test'):
@@ -334,7 +334,7 @@ def test_validation_comes_before_test(tmp_path, make_data, name):
 
 
 @pytest.mark.parametrize('name', ['test', 'Test', 'testing'])
-def test_test_alone_is_a_test_split(tmp_path, make_data, name):
+def test_a_test_folder_without_validation_is_a_test_split(tmp_path, make_data, name):
     parts_of(tmp_path, 'Training', name)
     assert evaluated_part(tmp_path, make_data) == (1, name, 'test')
     with pytest.raises(UserError, match="eval_split is 'val', and .* no such folder: .*Training"):
@@ -365,7 +365,7 @@ def test_a_held_out_part_is_no_test_split(tmp_path, make_data):
 
 def test_two_folders_of_one_kind_are_not_guessed(tmp_path, make_data):
     parts_of(tmp_path, 'train', 'val', 'validation', 'Train')
-    with pytest.raises(UserError, match='Train and .*/train are both there'):
+    with pytest.raises(UserError, match='Train and .*/train both exist'):
         evaluated_part(tmp_path, make_data)
     (tmp_path / 'Train').rename(tmp_path / 'more')
     with pytest.raises(UserError, match='say which one, as config.data.eval_split=val'):
@@ -400,7 +400,7 @@ def test_images_without_classes_are_called_so(tmp_path, make_data, names, unlabe
 
 
 def test_classes_may_have_the_name_of_a_split(tmp_path, make_data, caplog):
-    """Images of banknotes, valid and invalid: no folder of class folders, so no split."""
+    """Images of banknotes, valid and invalid: folders without class folders are not splits."""
     parts_of(tmp_path, unlabeled=['valid', 'invalid'])
     source = datasets.load(make_data(name=f'folder:{tmp_path}', eval_fraction=0.3), 'train')
     assert source.class_names == ('invalid', 'valid')
@@ -435,8 +435,8 @@ def test_prepared_sets_prefer_validation_too(tmp_path, make_data, builder_of_spe
 # ------------------------------------------------------------------------------------------------
 
 
-def test_the_order_of_numbers_is_said_and_can_be_chosen(tmp_path, make_data, caplog):
-    """As torchvision sorts and, with 'natural', as timm does."""
+def test_the_order_of_numbers_is_logged_and_can_be_chosen(tmp_path, make_data, caplog):
+    """The orders of torchvision and, with 'natural', of timm."""
     names = ['0', '1', '2', '10', '100', 'a2', 'A10']
     folder_of(tmp_path / 'train', dict.fromkeys(names, 1))
     folder_of(tmp_path / 'val', {'10': 1, '2': 1}, first=50)
@@ -448,7 +448,7 @@ def test_the_order_of_numbers_is_said_and_can_be_chosen(tmp_path, make_data, cap
     assert train.class_names == test.class_names == tuple(names)
     assert labels_of(train) == {value: label for label, value in enumerate(range(7))}
     assert labels_of(test) == {50: 3, 51: 2}
-    assert len(caplog.records) == 3  # each order once, and the classes that val/ lacks
+    assert len(caplog.records) == 3  # each order once, and the classes missing in val/
     data = dataclasses.replace(data, class_order='numbers')
     with pytest.raises(UserError, match="class_order is 'numbers': expected one of text, natural"):
         datasets.load(data, 'train')
@@ -461,18 +461,18 @@ def test_orders_that_agree_need_no_warning(tmp_path, make_data, caplog):
 
 
 # ------------------------------------------------------------------------------------------------
-# Which files are images
+# Image files
 # ------------------------------------------------------------------------------------------------
 
 
 def test_every_suffix_that_can_be_decoded_is_taken(tmp_path, make_data):
-    """A file with each suffix of the decoder's; pixels as Pillow reads them."""
+    """A file with each suffix that the decoder takes, with Pillow's pixels."""
     Image.init()
     (tmp_path / 'cat').mkdir()
     for suffix in SUFFIXES:
         form = {'.dib': 'BMP', '.jif': 'JPEG'}.get(suffix) or Image.EXTENSION.get(suffix)
         name = f'{suffix[1:]}{suffix if len(suffix) % 2 else suffix.upper()}'
-        if suffix in ('.ras', '.sr'):  # which Pillow does not write
+        if suffix in ('.ras', '.sr'):  # Pillow cannot write these
             content = cv2.imencode(suffix, np.asarray(RGB)[..., ::-1])[1].tobytes()
         else:
             content = saved(RGB, form)
@@ -485,11 +485,11 @@ def test_every_suffix_that_can_be_decoded_is_taken(tmp_path, make_data):
 
 
 def test_images_are_taken_from_any_depth(tmp_path, make_data):
-    """With the part that is held out a function of the whole path: names may repeat."""
+    """The held-out images are a function of the whole path: file names may repeat."""
     for place in ('a/x.png', 'a/b/c/d/x.png', 'x.png', 'z/x.png'):
         file = tmp_path / 'cat' / place
         file.parent.mkdir(parents=True, exist_ok=True)
-        grey(len(place)).save(file)
+        gray(len(place)).save(file)
     folder_of(tmp_path, {'dog': 4}, first=100)
     every = datasets.load(make_data(name=f'folder:{tmp_path}'), 'eval')
     assert every.files[:4] == [
@@ -513,7 +513,7 @@ def test_what_is_left_out_is_counted_by_reason_once(tmp_path, make_data, caplog)
     (cat / 'inner' / 'itself').symlink_to(cat)
     (cat / 'inner' / 'gone.png').symlink_to(tmp_path / 'nowhere.png')
     (cat / 'inner' / 'loop.png').symlink_to(cat / 'inner' / 'loop.png')
-    os.mkfifo(cat / 'pipe.png')  # opening it would wait for ever
+    os.mkfifo(cat / 'pipe.png')  # opening it would wait forever
     (tmp_path / 'labels.csv').write_text('')
     (tmp_path / '.cache').mkdir()
     (tmp_path / 'here').symlink_to(tmp_path)
@@ -524,13 +524,13 @@ def test_what_is_left_out_is_counted_by_reason_once(tmp_path, make_data, caplog)
         assert source.class_names == ('cat', 'dog')
     (record,) = caplog.records
     assert record.getMessage() == (
-        f'{tmp_path}: left out are 4 of other formats (.txt 2, .heic 1, without suffix 1), '
+        f'{tmp_path}: left out 4 of other formats (.txt 2, .heic 1, without suffix 1), '
         '2 hidden, 1 links that lead back, 2 links to folders that are read already, '
         '3 no files, or links to nothing, 1 outside the class folders'
     )
 
 
-def test_folders_beside_train_that_are_not_read_are_named(tmp_path, make_data, caplog):
+def test_unread_folders_next_to_train_are_named(tmp_path, make_data, caplog):
     for part in ('train', 'dev', 'extra', 'test'):
         folder_of(tmp_path / part, {'cat': 2, 'dog': 2})
     data = make_data(name=f'folder:{tmp_path}', eval_fraction=0.5)
@@ -539,13 +539,13 @@ def test_folders_beside_train_that_are_not_read_are_named(tmp_path, make_data, c
     assert datasets.load(asked, 'eval').split == 'dev'
     unread = [record.getMessage().partition(': ')[2] for record in caplog.records]
     assert [line.partition(' (')[0] for line in unread] == [
-        'not read, as no split is called so: dev, extra',
-        'not read, as no split is called so: extra',
+        'not read, as these are not names of splits: dev, extra',
+        'not read, as these are not names of splits: extra',
     ]
 
 
-def test_links_to_folders_are_followed_but_not_for_ever(tmp_path, make_data):
-    """Thirty levels of two links each: 2**30 ways to one image."""
+def test_links_to_folders_are_followed_but_not_forever(tmp_path, make_data):
+    """Thirty levels of two links each: 2**30 paths to one image."""
     pool = tmp_path / 'pool'
     folder_of(pool, {'last': 1})
     below = pool / 'last'
@@ -564,7 +564,7 @@ def test_links_to_folders_are_followed_but_not_for_ever(tmp_path, make_data):
 def test_names_need_not_be_utf_8(tmp_path, make_data):
     (tmp_path / 'cat').mkdir()
     for name in (b'a\xff.png', b'b.png'):
-        grey(3).save(os.fsdecode(os.fsencode(tmp_path / 'cat') + b'/' + name), 'PNG')
+        gray(3).save(os.fsdecode(os.fsencode(tmp_path / 'cat') + b'/' + name), 'PNG')
     data = make_data(name=f'folder:{tmp_path}', eval_fraction=0.5)
     source = datasets.load(data, 'eval')
     assert len(source.identity()['digest']) == 16

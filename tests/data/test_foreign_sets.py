@@ -1,4 +1,4 @@
-"""Data sets of others: nothing that they name is imported, nothing written where they say."""
+"""Untrusted data sets: no name in them is imported, and nothing is written to their paths."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ TEXT = 'tensorflow_datasets.core.features.text_feature.Text'
 
 @pytest.fixture
 def marker(tmp_path, monkeypatch):
-    """The file that a harmless module writes when it is imported, which is on sys.path."""
+    """The file that a harmless module on sys.path writes when it is imported."""
     (tmp_path / 'code').mkdir()
     written = tmp_path / 'imported'
     (tmp_path / 'code' / f'{MODULE}.py').write_text(
@@ -34,7 +34,7 @@ def marker(tmp_path, monkeypatch):
 
 
 def everywhere(features):
-    """The content of features.json with a foreign class in each place that TFDS looks for one."""
+    """Yields features.json with a foreign class at each place where TFDS reads a class."""
     name = f'{MODULE}.Harmless'
     own = features['featuresDict']['features']['file']
     foreign = own | {'pythonClassName': name}
@@ -98,7 +98,7 @@ def test_a_damaged_list_of_features_is_one_line(tmp_path, make_data, speckles, c
 
 
 def test_a_run_folder_names_no_code(tmp_path, speckles, marker):
-    """Its config.json says where the data set is, the digits' too."""
+    """Its config.json has the path of the data set, also for the digits."""
     shutil.copytree(speckles / 'speckles', tmp_path / 'sets' / 'speckles')
     digits = datasets.load(configs.load('configs/resnet.py').data, 'eval')
     assert digits.version == 'digits/1.0.0'
@@ -124,7 +124,7 @@ def storage_of_digits():
 
 
 def test_a_config_makes_nothing_outside_of_the_cache(tmp_path, make_data):
-    """The digits are read from data.dir where they are, and made in the cache only."""
+    """The digits are read from data.dir if they are there, and made only in the cache."""
     (tmp_path / 'theirs').mkdir()
     assert len(datasets.load(make_data(dir=str(tmp_path / 'theirs')), 'eval')) == 355
     assert not list((tmp_path / 'theirs').iterdir())

@@ -1,4 +1,4 @@
-"""ImageNet's other test sets: which class a folder is, which classes compete, what is refused."""
+"""ImageNet's other test sets: the classes of their folders, their subsets, and errors."""
 
 import json
 import pickle
@@ -19,7 +19,7 @@ def picture(value):
 
 
 def folders_of(root, names):
-    """One image in each class folder, of which every pixel is the place of its name."""
+    """Writes one image in each class folder; every pixel is the index of the folder's name."""
     for place, name in enumerate(names):
         (root / name).mkdir(parents=True)
         picture(place % 256).save(root / name / f'{place}.png')
@@ -34,7 +34,7 @@ def labels_of(source):
 
 @pytest.fixture
 def twelve(monkeypatch):
-    """As if ImageNet had 12 classes and ImageNet-A three of them."""
+    """Patches ImageNet to 12 classes and ImageNet-A to three of them."""
     for module in (classes, imagenet_variants):
         monkeypatch.setattr(module, 'wnids', lambda: WNIDS)
     small = classes.Benchmark(subset=(1, 4, 11))
@@ -43,7 +43,7 @@ def twelve(monkeypatch):
 
 
 def test_imagenet_v2_folders_are_numbers(tmp_path, make_data, twelve):
-    """'10' is the class after '9', not after '1' as it is sorted."""
+    """'10' is the class after '9', although it is sorted after '1'."""
     folders_of(tmp_path, [str(i) for i in range(12)])
     data = make_data(name=f'imagenet_v2:{tmp_path}')
     source = datasets.load(data, 'eval')
@@ -65,7 +65,7 @@ def test_a_subset_competes_by_its_wordnet_ids(tmp_path, make_data, twelve):
 
 @pytest.mark.parametrize('name', ['imagenet_a', 'imagenet_r'])
 def test_the_real_subsets(tmp_path, make_data, name):
-    """200 classes; those that the authors' README files name are where they should be."""
+    """200 classes each; those that the authors' README files name have the right indices."""
     places = classes.BENCHMARKS[name].subset
     assert len(set(places)) == 200
     assert list(places) == sorted(places)
@@ -92,7 +92,8 @@ def test_all_classes_by_wordnet_id(tmp_path, make_data, twelve, name):
 def test_incomplete_sets_are_refused(tmp_path, make_data, twelve):
     folders_of(tmp_path, twelve)
     data = make_data(name=f'imagenet_a:{tmp_path}')
-    with pytest.raises(UserError, match=r'9 class folders are too many in .*expected the 3 class'):
+    message = r'9 class folders are unexpected in .*expected the 3 class'
+    with pytest.raises(UserError, match=message):
         datasets.load(data, 'eval')
     with pytest.raises(
         UserError, match='12 class folders are missing from .*from 0 to 11; write f'
@@ -100,7 +101,8 @@ def test_incomplete_sets_are_refused(tmp_path, make_data, twelve):
         datasets.load(make_data(name=f'imagenet_v2:{tmp_path}'), 'eval')
     with pytest.raises(UserError, match='imagenet_a is a test set: expected --job evaluate'):
         datasets.load(data, 'train')
-    with pytest.raises(UserError, match='/nowhere is no folder: expected the extracted imagenet_r'):
+    message = '/nowhere is not a folder: expected the extracted imagenet_r'
+    with pytest.raises(UserError, match=message):
         datasets.load(make_data(name='imagenet_r:/nowhere'), 'eval')
     with pytest.raises(UserError, match="12 of 12 classes that the run does not know: 'n00000000'"):
         datasets.load(make_data(name=f'imagenet_sketch:{tmp_path}'), 'eval', ('cat', 'dog'))
@@ -117,7 +119,7 @@ TRUE = ['n00000003', 'n00000007', 'n00000001', 'n00000030']  # the original labe
 
 @pytest.fixture
 def real(tmp_path, twelve, monkeypatch):
-    """real.json of four images, of which the second has no right label, and the images."""
+    """real.json of four images and the images; the second image has no correct label."""
     monkeypatch.setattr(imagenet_variants, 'validation_labels', lambda: TRUE)
     (tmp_path / 'real.json').write_text(json.dumps(RIGHT))
     for number in range(1, 5):
@@ -129,7 +131,7 @@ def real(tmp_path, twelve, monkeypatch):
 
 
 def seen(source):
-    """{number of the image: (label, right labels)}."""
+    """Returns {number of the image: (label, correct labels)}."""
     examples = [source[i] for i in range(len(source))]
     numbers = [round(int(example['image'][0, 0, 0]) / 50) for example in examples]
     labels = [example['label'] for example in examples]
@@ -177,11 +179,11 @@ def test_real_of_the_prepared_set(real, make_data, monkeypatch):
     expected = {1: (3, (3,)), 3: (1, (1, 2)), 4: (11, (11, 0, 5))}
     source = pickle.loads(pickle.dumps(datasets.load(data, 'eval')))
     assert seen(source) == expected
-    # Records come in another order than the files' numbers; only then has the test a point.
+    # The records are in another order than the files' numbers, or the test would check nothing.
     builder = tfds_sets.prepared('imagenet2012', str(data_dir))
     names = tfds_sets.texts(builder, 'validation', 'file_name')
     assert names != sorted(names)
-    # The prepared set alone is for evaluation, with all images in the run's order.
+    # Only the prepared set is evaluated here, with all images in the run's order.
     data = make_data(name='tfds:imagenet2012', dir=str(data_dir), eval_split='validation')
     assert not datasets.has_training(data)
     source = datasets.load(data, 'eval', WNIDS[::-1])
@@ -197,7 +199,7 @@ def test_real_must_be_complete(real, make_data):
         datasets.load(data, 'eval')
     file.write_bytes(content)
     (real / 'real.json').write_text('[[3], [12], [], []]')
-    with pytest.raises(UserError, match='real.json is no list of lists of classes 0 to 11'):
+    with pytest.raises(UserError, match='real.json is not a list of lists of classes 0 to 11'):
         datasets.load(data, 'eval')
     (real / 'real.json').unlink()
     with pytest.raises(UserError, match=r'real.json cannot be read .*reassessed-imagenet'):
@@ -205,7 +207,7 @@ def test_real_must_be_complete(real, make_data):
 
 
 def test_prepared_by_tfds(tmp_path, make_data, monkeypatch):
-    """tfds:imagenet_a has the subset too."""
+    """tfds:imagenet_a has the subset, too."""
 
     class ImagenetA(Validation, skip_registration=True):
         name = 'imagenet_a'

@@ -1,4 +1,4 @@
-"""Random numbers: uniform, and functions of their position."""
+"""The order of examples and random numbers: uniform, and functions of the position."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from cls.data import order
 
 
 def test_order_is_uniform():
-    """Each example comes at each place of an epoch equally often, over the epochs."""
+    """Over many epochs, each example comes at each position of an epoch equally often."""
     at = np.arange(5 * 4000)
     places = order.shuffled(at, 5, seed=3).reshape(4000, 5)
     for example in range(5):
@@ -14,7 +14,7 @@ def test_order_is_uniform():
 
 
 def test_pad_offsets_are_uniform():
-    """And those of neighbouring positions, and of top and left, have nothing to do together."""
+    """Offsets of neighboring positions, and top and left, are independent, too."""
     offsets = order.pad_offsets(order.key(0, 1), np.arange(20_000), pad=2)
     for column in range(2):
         counts = np.bincount(offsets[:, column], minlength=5)
@@ -25,7 +25,7 @@ def test_pad_offsets_are_uniform():
 
 
 def test_draws_are_functions_of_their_position():
-    """Made one by one, in batches or beyond those made ahead; uniform over their ranges."""
+    """Draws one by one, in batches and beyond the precomputed numbers agree, and are uniform."""
     stream = order.key(3, order.CROP)
     together = [[d.uniform(0, 1) for _ in range(40)] for d in order.draws(stream, np.arange(5, 9))]
     for position, numbers in enumerate(together, start=5):

@@ -1,4 +1,4 @@
-"""Batches: every example once an epoch, the same on any number of processes, after any restart."""
+"""Batches: every example once an epoch, the same for any number of processes and restarts."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from cls.errors import UserError
 
 
 class Numbered(sources.Source):
-    """`length` images of 12x12 pixels, image i full of i; decoded one by one."""
+    """`length` images of 12x12 pixels, decoded one by one; all pixels of image i are i."""
 
     class_names = ()
     channels = 1
@@ -33,7 +33,7 @@ class Numbered(sources.Source):
 
 
 def held(length: int) -> sources.InMemory:
-    """The same as `Numbered`, in memory."""
+    """Returns the images of `Numbered` in memory."""
     read = Numbered(length)
     images = np.stack([read[i]['image'] for i in range(length)])
     return sources.InMemory(images, np.arange(length, dtype=np.int32) % 10, 10)
@@ -56,7 +56,7 @@ def assert_equal(got: list[dict], expected: list[dict]) -> None:
             np.testing.assert_array_equal(one[key], other[key])
 
 
-# A source and a crop for each way in which batches are read.
+# A source and a crop for each way of reading batches.
 CROPS = {
     'in memory, as it is': (held, {'image_size': 12}),
     'in memory, padded': (held, {'image_size': 12, 'train_crop': 'pad', 'pad': 3}),
@@ -74,7 +74,7 @@ CROPS = {
 
 @pytest.fixture(params=CROPS)
 def train(request, make_data):
-    """Returns a function: options -> iterator over training batches of 46 examples."""
+    """A function: options -> iterator over training batches of 46 examples."""
     make, fields = CROPS[request.param]
 
     def start(batch=12, seed=0, process=(0, 1)):
@@ -109,7 +109,7 @@ def test_shapes(train):
     ids=['in memory', 'in memory, one by one', 'decoded'],
 )
 def test_sizes_are_a_function_of_the_step(source, fields, make_data):
-    """Each phase has the batches of a run at its size alone, wherever the iteration begins."""
+    """Each phase has the batches of a run at only its size, wherever the iteration begins."""
 
     def start(sizes=(), **others):
         data = make_data(**{**fields, **others})
@@ -149,7 +149,7 @@ def test_random_images_come_in_any_size(make_data):
 
 
 def test_each_example_once_in_an_epoch(make_data):
-    """Four epochs of 46 in batches of 8, which straddle them; and no two in the same order."""
+    """Four epochs of 46 in batches of 8, some across epochs; no two epochs have the same order."""
     iterator = pipeline.train_batches(
         Numbered(46), make_data(image_size=12), batch=8, seed=0, num_classes=10
     )
@@ -161,15 +161,15 @@ def test_each_example_once_in_an_epoch(make_data):
         assert sorted(epoch) == list(range(46))
     for first in range(4):
         for second in range(first):
-            # Two random orders have about one example in the same place.
+            # Two random orders have about one example at the same position.
             assert (epochs[first] == epochs[second]).sum() < 8
         assert (epochs[first] == np.arange(46)).sum() < 8
 
 
 def test_repeats(make_data):
-    """A batch of 12 has 4 examples thrice, 4 apart, each with a crop of its own.
+    """A batch of 12 has 4 examples three times, 4 rows apart, each with another crop.
 
-    Every example comes thrice before any comes again.
+    Every example comes three times before any is repeated.
     """
     data = make_data(image_size=12, train_crop='pad', pad=4, repeats=3)
     for make in (Numbered, held):
@@ -180,7 +180,7 @@ def test_repeats(make_data):
             labels = batch['label'].reshape(3, 4)
             np.testing.assert_array_equal(labels[0], labels[1])
             np.testing.assert_array_equal(labels[0], labels[2])
-            shown = batch['image'].max(axis=(1, 2, 3)).reshape(3, 4)  # image i is full of i
+            shown = batch['image'].max(axis=(1, 2, 3)).reshape(3, 4)  # all pixels of image i are i
             np.testing.assert_array_equal(shown[0], shown[2])
             everything.append(shown[0])
         for epoch in np.concatenate(everything).reshape(2, 40):
@@ -191,7 +191,7 @@ def test_repeats(make_data):
 
 
 def test_balanced(make_data):
-    """Of three classes with 1, 4 and 10 images, each comes once in every three positions."""
+    """Each of three classes with 1, 4 and 10 images comes once in every three positions."""
     labels = np.repeat([0, 3, 4], [1, 4, 10]).astype(np.int32)
     images = np.arange(15, dtype=np.uint8)[:, None, None, None] * np.ones((12, 12, 1), np.uint8)
     source = sources.InMemory(images, labels, 5)
@@ -222,14 +222,14 @@ def test_batches_may_be_larger_than_the_set(make_data):
 
 @pytest.mark.parametrize('count', [2, 4])
 def test_same_on_any_number_of_processes(train, count):
-    """Processes' parts put one after the other are the batch of one process, crops and all."""
+    """The concatenated parts of all processes are the batch of one process, with its crops."""
     alone = take(train(), 9)
     parts = [take(train(process=(index, count)), 9) for index in range(count)]
     assert_equal([joined([part[i] for part in parts]) for i in range(9)], alone)
 
 
 def test_resumed_equals_uninterrupted(train):
-    """From a state saved as JSON, at once or after other batches; on other processes as well."""
+    """From a state in JSON, at once or after other batches, also on other process counts."""
     whole = take(train(), 9)
     iterator = train()
     for _ in range(5):
@@ -256,7 +256,7 @@ def test_seed_and_step_matter(train):
 
 
 def test_crops_differ_between_epochs_and_seeds(make_data):
-    """With a set of one example, crops are all that differs."""
+    """With a set of one example, only crops can differ."""
     data = make_data(image_size=12, train_crop='pad', pad=4)
     for make in (Numbered, held):
         crops = {}
@@ -318,11 +318,11 @@ if __name__ == '__main__':
 """
 
 
-@pytest.mark.sweep  # six worker processes, each of which imports Grain
+@pytest.mark.sweep  # six worker processes, and each imports Grain
 def test_workers_give_the_same(birds, tmp_path):
-    """In a program without absl.app; a UserError in a worker arrives as such.
+    """In a program without absl.app; a UserError in a worker is raised as UserError.
 
-    And the program ends well with workers that nobody has stopped.
+    The program ends without an error if its workers have not been stopped.
     """
     (tmp_path / 'program.py').write_text(WORKERS)
     run = subprocess.run(
@@ -340,7 +340,7 @@ def test_workers_give_the_same(birds, tmp_path):
 @pytest.mark.parametrize('count', [1, 3])
 @pytest.mark.parametrize('make', [Numbered, held])
 def test_eval_each_example_once(make_data, make, count):
-    """25 examples in batches of 12, on 1 process and on 3, of which two run dry in the last."""
+    """25 examples in batches of 12; on 3 processes, two have only padding in the last batch."""
     parts = []
     for index in range(count):
         batches = pipeline.eval_batches(
@@ -348,7 +348,7 @@ def test_eval_each_example_once(make_data, make, count):
         )
         assert len(batches) == 3
         parts.append(list(batches))
-        assert_equal(list(batches), parts[-1])  # once more
+        assert_equal(list(batches), parts[-1])  # a second time
     for batch in (batch for part in parts for batch in part):
         assert batch['image'].shape == (12 // count, 12, 12, 1)
         assert batch['image'].dtype == np.uint8
@@ -372,7 +372,7 @@ def test_eval_crops(make_data, birds):
 
 
 def test_eval_crop_of_images_in_memory(make_data):
-    """eval_resize counts, although the images have the size of the net."""
+    """eval_resize is applied, although the images have the network's input size."""
     images = np.random.default_rng(0).integers(256, size=(3, 12, 12, 1), dtype=np.uint8)
     source = sources.InMemory(images, np.zeros(3, np.int32), 10)
     data = make_data(image_size=12, eval_resize=16)
@@ -382,7 +382,7 @@ def test_eval_crop_of_images_in_memory(make_data):
 
 
 def test_large_sets_are_not_resized_in_memory(make_data, monkeypatch):
-    """They are resized one by one, to the same."""
+    """They are resized one by one, with the same result."""
     data = make_data(image_size=9, train_crop='none')
     expected = take(pipeline.train_batches(held(46), data, batch=8, seed=0, num_classes=10), 3)
     monkeypatch.setattr(readers, 'MEMORY_LIMIT', 100)
@@ -391,7 +391,7 @@ def test_large_sets_are_not_resized_in_memory(make_data, monkeypatch):
 
 
 def test_wrong_labels(make_data):
-    """num_classes comes from the net: it may be less than the labels ask for, if set by hand."""
+    """num_classes is that of the network: set by hand, it may be too small for the labels."""
     data = make_data(image_size=12)
     message = r'Example \d has the label \d: expected 0 to 3. Check config.data.num_classes'
     for source in (Numbered(10), held(10)):
@@ -399,13 +399,13 @@ def test_wrong_labels(make_data):
             next(pipeline.train_batches(source, data, batch=10, seed=0, num_classes=4))
         with pytest.raises(UserError, match=r'Example 4 has the label 4: expected 0 to 3'):
             list(pipeline.eval_batches(source, data, batch=10, num_classes=4))
-    unlabelled = sources.InMemory(np.zeros((2, 12, 12, 1), np.uint8), np.array([-1, 0]), 10)
+    unlabeled = sources.InMemory(np.zeros((2, 12, 12, 1), np.uint8), np.array([-1, 0]), 10)
     with pytest.raises(UserError, match=r'Example 0 has the label -1'):
-        list(pipeline.eval_batches(unlabelled, data, batch=2, num_classes=10))
+        list(pipeline.eval_batches(unlabeled, data, batch=2, num_classes=10))
 
 
 def test_threads_give_the_same(make_data, birds, monkeypatch):
-    """Decoding in none, one or five threads; and lazily, what whole images come to."""
+    """Decoding with zero, one or five threads; partial decoding equals that of whole images."""
     data = make_data(name=f'folder:{birds}', image_size=24, train_crop='pad')
     source = datasets.load(data, 'train')
     found = {}

@@ -1,4 +1,4 @@
-"""python -m cls.tools.prepare: what it prepares, and what it says when it cannot."""
+"""python -m cls.tools.prepare: prepared data sets, and its error messages."""
 
 import os
 import subprocess
@@ -16,14 +16,14 @@ from cls.tools import prepare
 
 @pytest.fixture(autouse=True)
 def no_extra_modules(monkeypatch):
-    """As if the optional packages were missing, whether they are or not."""
+    """Hides the optional packages, installed or not."""
     monkeypatch.setattr(prepare, 'EXTRA_MODULES', {'no_such_module': 'tensorflow-cpu'})
     monkeypatch.delenv('TFDS_DATA_DIR', raising=False)
 
 
 @pytest.fixture
 def no_need(monkeypatch):
-    """Speckles needs nothing of TensorFlow, and is known to TFDS while it is registered."""
+    """Makes speckles need nothing of TensorFlow; TFDS knows it while it is registered."""
     monkeypatch.setattr(prepare, 'EXTRA_MODULES', {})
 
 
@@ -74,7 +74,7 @@ def test_errors(tmp_path, name, message):
 
 
 def test_imagenet_tars(tmp_path):
-    """They are looked for by name and size, in TFDS's folder or in the one that is given."""
+    """They are looked for by name and size, in TFDS's folder or in --manual_dir."""
     train, val = imagenet.SIZES
     with pytest.raises(UserError, match=f'{train} and {val} not found in {tmp_path}/downloads/man'):
         prepare.main(['imagenet2012', '--data_dir', str(tmp_path)])

@@ -1,4 +1,4 @@
-"""Shared memory, by which workers hand over their batches: what they need, and when it is full."""
+"""Shared memory, the way of batches from workers: the bytes needed, and errors if it is full."""
 
 import dataclasses
 import os
@@ -52,7 +52,7 @@ if __name__ == '__main__':
 
 @pytest.fixture
 def run(tmp_path):
-    """Runs PROGRAM with so many bytes of shared memory, in a mount of its own."""
+    """Runs PROGRAM in a private mount with a given size of shared memory."""
 
     def start(size):
         (tmp_path / 'program.py').write_text(PROGRAM)
@@ -73,7 +73,7 @@ def run(tmp_path):
 
 
 def test_a_worker_that_finds_it_full_is_one_line_that_says_so(run):
-    """64 MB, as Docker's, and batches that need more, in small."""
+    """A small version of batches that need more than Docker's 64 MB."""
     before, after = run(4 * MIB)
     assert before.startswith('/dev/shm has 4 MiB left, and the workers of 1 process(es) here need')
     for line in (before, after):
@@ -85,11 +85,11 @@ def test_a_worker_that_finds_it_full_is_one_line_that_says_so(run):
 def test_workers_need_no_more_than_is_said(run):
     before, part = run(64 * MIB)
     assert before == ''
-    assert 0.5 < float(part) <= 1.1  # labels have pages too; what is given back goes a moment later
+    assert 0.5 < float(part) <= 1.1  # labels have pages too; freed pages go a moment later
 
 
 class Decoded(Source):
-    """Images that workers decode; none is read here."""
+    """Images that workers would decode; no test reads one."""
 
     class_names, channels, num_classes = (), 3, 10
 
@@ -101,14 +101,14 @@ class Decoded(Source):
 
 
 def test_eight_workers_with_batches_of_128_images(make_data):
-    """As was measured: 920 MiB."""
+    """The measured need is 920 MiB."""
     data = make_data(image_size=224, workers=8, train_crop='random_resized')
     fields = {'batch': 128, 'seed': 0, 'num_classes': 10}
     iterator = pipeline.train_batches(Decoded(), data, **fields)
     need = iteration.shared_memory(iterator)
     assert need == 50 * 128 * 224 * 224 * 3
     assert round(need / MIB) == 919
-    # A process's share; the largest size; two sources; none without workers.
+    # The share of a process; the largest size; two sources; zero without workers.
     shared = pipeline.train_batches(Decoded(), data, process=(1, 4), **fields)
     assert iteration.shared_memory(shared) == need / 4
     growing = pipeline.train_batches(Decoded(), data, sizes=((0, 112), (5, 448)), **fields)

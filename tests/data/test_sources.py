@@ -1,4 +1,4 @@
-"""Prepared TFDS data sets, image folders and synthetic images; and every error line of them."""
+"""Prepared TFDS data sets, image folders and synthetic images, and all their error messages."""
 
 import errno
 import io
@@ -18,7 +18,7 @@ from cls.errors import UserError
 
 
 def test_tfds(make_data, speckles):
-    """All records are there, with their labels and pixels, whatever their order on disk."""
+    """All records are read, with their labels and pixels, in whatever order on disk."""
     source = datasets.load(make_data(name='tfds:speckles', dir=str(speckles)), 'train')
     assert isinstance(source, tfds_sets.Records)
     assert len(source) == 20
@@ -47,7 +47,7 @@ def test_tfds_from_the_environment(make_data, speckles, monkeypatch):
 
 
 def test_tfds_newest_version_and_config(make_data, speckles, tmp_path):
-    """NAME finds the newest version by number, and the one configuration there is."""
+    """NAME finds the newest version by number, and the only configuration."""
     shutil.copytree(speckles / 'speckles', tmp_path / 'speckles')
     for version in ('1.10.0', '1.9.0'):
         shutil.copytree(speckles / 'speckles' / '1.2.0', tmp_path / 'speckles' / version)
@@ -68,7 +68,7 @@ def test_small_sets_are_held_in_memory(make_data, monkeypatch):
     images, labels = held.take(np.array([3, 0, 3]))
     assert images.shape == (3, 8, 8, 1)
     assert labels.dtype == np.int32
-    images[:] = 0  # a copy, the set is untouched
+    images[:] = 0  # a copy: the set does not change
     monkeypatch.setattr(sources, 'MEMORY_LIMIT', 1442 * 64 - 1)
     read = datasets.load(make_data(), 'train')
     assert isinstance(read, tfds_sets.Records)
@@ -91,7 +91,7 @@ def test_folder(make_data, birds):
         assert abs(train[i]['image'] - pixels).max() <= 1
 
 
-def test_folder_grey_becomes_rgb(make_data, birds):
+def test_folder_gray_becomes_rgb(make_data, birds):
     Image.fromarray(np.full((9, 9), 77, np.uint8)).save(birds / 'train' / 'ibis' / '0.jpg')
     source = datasets.load(make_data(name=f'folder:{birds}'), 'train')
     np.testing.assert_array_equal(source[0]['image'], np.full((9, 9, 3), 77))
@@ -104,7 +104,7 @@ def test_folder_evaluation(make_data, birds, name):
 
 
 def test_folder_broken_images(make_data, birds, caplog):
-    """All broken ones are counted and named, with what is the matter, as soon as one is met."""
+    """As soon as one is found, all broken images are counted and named, with reasons."""
     (birds / 'train' / 'ibis' / '2.webp').write_bytes(b'no image')
     good = (birds / 'train' / 'owl' / '0.jpg').read_bytes()
     (birds / 'train' / 'owl' / '0.jpg').write_bytes(good[: len(good) // 2])
@@ -127,7 +127,7 @@ def test_folder_broken_images(make_data, birds, caplog):
 
 
 def test_many_broken_images_are_listed_in_a_file(make_data, tmp_path):
-    """All of them, however many; the line names some and the file."""
+    """The file lists all of them; the message names some and the file."""
     (tmp_path / 'cat').mkdir()
     for number in range(230):
         (tmp_path / 'cat' / f'{number:03}.png').write_bytes(b'no image')
@@ -147,7 +147,7 @@ def test_the_search_for_broken_images_is_bounded(make_data, tmp_path, monkeypatc
         (tmp_path / 'cat' / f'{number:03}.png').write_bytes(b'no image')
     decoded = []
     monkeypatch.setattr(broken, 'decode', lambda *_: decoded.append(_))
-    clock = iter(range(0, 10_000, 20))  # seconds between two looks at it
+    clock = iter(range(0, 10_000, 20))  # 20 seconds between two readings
     monkeypatch.setattr(broken, 'time', SimpleNamespace(monotonic=lambda: next(clock)))
     source = datasets.load(make_data(name=f'folder:{tmp_path}'), 'eval')
     with pytest.raises(UserError, match=r'1 of the 230 .*\(the search ended after 64 of them\)'):
@@ -156,7 +156,7 @@ def test_the_search_for_broken_images_is_bounded(make_data, tmp_path, monkeypatc
 
 
 def test_a_file_that_cannot_be_read_is_tried_again(make_data, birds, monkeypatch):
-    """A failure that passes is none; one that stays is named at once with its reason."""
+    """A temporary failure is not an error; a permanent one is reported at once, with its reason."""
     source = datasets.load(make_data(name=f'folder:{birds}'), 'train')
     monkeypatch.setattr(broken, 'verdict', None)  # no search
     monkeypatch.setattr(broken, '_WAITS', (0.001, 0.001))
@@ -175,7 +175,7 @@ def test_a_file_that_cannot_be_read_is_tried_again(make_data, birds, monkeypatch
 
 
 def test_damaged_jpegs_can_be_taken_and_are_counted(make_data, birds, caplog):
-    """As far as they go; what is no image is refused all the same."""
+    """They are decoded as far as possible; files that are not images are still refused."""
     good = (birds / 'train' / 'owl' / '0.jpg').read_bytes()
     (birds / 'train' / 'owl' / '0.jpg').write_bytes(good[: 3 * len(good) // 4])
     (birds / 'train' / 'owl' / '1.PNG').write_bytes(b'no image')
@@ -193,7 +193,7 @@ def test_damaged_jpegs_can_be_taken_and_are_counted(make_data, birds, caplog):
 
 
 def test_the_last_count_of_damaged_jpegs_is_of_all(make_data, birds, caplog, monkeypatch):
-    """From the sixth on not each is named."""
+    """From the sixth on, not every image is named."""
     monkeypatch.setattr(broken, '_repaired', set())
     good = (birds / 'train' / 'owl' / '0.jpg').read_bytes()
     for number in range(7):
@@ -209,7 +209,7 @@ def test_the_last_count_of_damaged_jpegs_is_of_all(make_data, birds, caplog, mon
 
 
 def test_training_notices_damage_below_its_crops(make_data, birds):
-    """The first time that it meets a file it decodes all of it."""
+    """Each file is decoded in full the first time."""
     pixels = np.random.default_rng(0).integers(256, size=(300, 100, 3), dtype=np.uint8)
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, 'JPEG')
@@ -231,13 +231,13 @@ def test_large_images_are_refused_by_name(make_data, birds):
 
 
 def corner(image) -> np.ndarray:
-    """A crop: the 5x7 pixels at the top left."""
+    """Returns the 5x7 pixels at the top left, as a crop."""
     pixels, _ = image.region(0, 0, 5, 7, to=(5, 7))
     return pixels
 
 
 def test_crops_are_of_the_images(make_data, speckles, birds, monkeypatch):
-    """`read` gives what `[]` does, whatever it decodes of it; `labels` all labels."""
+    """`read` returns the crop of the image of `[]`, however it decodes; `labels` all labels."""
     monkeypatch.setattr(sources, 'MEMORY_LIMIT', 1000)
     for name in ('digits', 'tfds:speckles', f'folder:{birds}', 'synthetic'):
         directory = str(speckles) if name.startswith('tfds') else ''
@@ -259,11 +259,11 @@ def test_crops_own_errors_are_not_the_images(make_data, birds):
 
 
 def test_folder_exif(make_data, birds):
-    """Photographs are turned upright, unless told otherwise."""
+    """Photographs are turned upright by default."""
     upright = np.zeros((20, 30, 3), np.uint8)
     upright[:10] = 255  # the sky
     exif = Image.Exif()
-    exif[0x0112] = 6  # stored lying on its left side: to be turned clockwise
+    exif[0x0112] = 6  # stored on its left side: has to be turned clockwise
     lying = Image.fromarray(np.rot90(upright))
     lying.save(birds / 'train' / 'ibis' / '0.jpg', exif=exif, quality=95)
     turned = datasets.load(make_data(name=f'folder:{birds}'), 'train')
@@ -294,7 +294,7 @@ def test_sources_can_be_pickled(make_data, speckles, birds):
 
 
 class Flat(tfds.core.GeneratorBasedBuilder):
-    """A data set without images, and one in which an image is broken."""
+    """A data set without images, and one with a broken image."""
 
     VERSION = tfds.core.Version('1.0.0')
     url_infos = None
@@ -360,11 +360,11 @@ def test_tfds_as_tfrecord(make_data, speckles, tmp_path):
          'run `python -m cls.tools.prepare imagenet_resized/32x32`'),
         ({'name': 'tfds:cifr10'},
          "'cifr10' is neither prepared in .* nor known to TFDS.*Did you mean cifar10"),
-        ({'train_split': 'trian'}, "'trian' is no split of digits: expected one of train, test"),
-        ({'train_split': 'train[:x]'}, r"'train\[:x\]' is no split of digits"),
-        ({'train_split': 'train[:0]'}, r"'train\[:0\]' is no split of digits"),
+        ({'train_split': 'trian'}, "'trian' is not a split of digits: expected one of train, test"),
+        ({'train_split': 'train[:x]'}, r"'train\[:x\]' is not a split of digits"),
+        ({'train_split': 'train[:0]'}, r"'train\[:0\]' is not a split of digits"),
         ({'num_classes': 9}, 'num_classes is 9, but digits has 10 classes'),
-        ({'name': 'folder:/nowhere'}, '/nowhere is no folder: .*/nowhere/train/<class>/'),
+        ({'name': 'folder:/nowhere'}, '/nowhere is not a folder: .*/nowhere/train/<class>/'),
     ],
 )  # fmt: skip
 def test_errors(make_data, fields, message, monkeypatch):
@@ -402,11 +402,11 @@ def class_of_test_only(root):
 @pytest.mark.parametrize(
     ('spoil', 'split', 'message'),
     [
-        (remove_evaluation, 'eval', 'one of val, valid, validation, test beside train'),
+        (remove_evaluation, 'eval', 'one of val, valid, validation, test next to train'),
         (empty_training, 'train', 'train is empty: expected one folder per class'),
         (empty_class, 'train', 'train/wren has no images: expected files that end in .jpg, '),
         (empty_test_class, 'eval', 'test/kiwi has no images'),
-        (class_of_test_only, 'eval', "class 'owls', which .*train has not.*Did you mean owl"),
+        (class_of_test_only, 'eval', "class 'owls', which .*train does not have.*Did you mean owl"),
     ],
 )
 def test_folder_errors(make_data, birds, spoil, split, message):
@@ -416,7 +416,7 @@ def test_folder_errors(make_data, birds, spoil, split, message):
 
 
 def test_digits_are_no_name_of_tfds():
-    """So 'digits' and 'tfds:digits' cannot be taken for each other."""
+    """'digits' and 'tfds:digits' cannot be confused."""
     assert digits.Digits.name == 'digits'
     from importlib.resources import files
 

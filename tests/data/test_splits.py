@@ -1,4 +1,4 @@
-"""Names of splits, and of the figures on them."""
+"""Names of splits and of the metrics on them."""
 
 import json
 
@@ -49,7 +49,7 @@ def test_figures_are_found_whatever_split_they_are_of(kind):
     assert evaluate.summary(values).startswith(line)
 
 
-@pytest.mark.parametrize('kind', ['test', 'validation'])  # as older runs called all, and as now
+@pytest.mark.parametrize('kind', ['test', 'validation'])  # the name in older runs, and now
 def test_an_evaluation_that_is_repeated_is_not_logged_twice(kind, tmp_path):
     lines = [
         {'step': 2, f'{kind}/top1': 1.0},

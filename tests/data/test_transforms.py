@@ -1,4 +1,4 @@
-"""Crops, against their definitions, Pillow and TensorFlow."""
+"""Crops against their definitions, Pillow and TensorFlow."""
 
 import io
 from pathlib import Path
@@ -20,7 +20,7 @@ def photo():
 
 
 def test_center_crop(photo):
-    """As torchvision's Resize(256), CenterCrop(224): 427x640 -> 256x383 -> rows 16, columns 80."""
+    """torchvision's Resize(256), CenterCrop(224): 427x640 -> 256x383 -> from row 16, column 80."""
     resized = np.asarray(photo.resize((383, 256), Image.Resampling.BILINEAR))
     crop = transforms.center_crop(np.asarray(photo), 224, 256)
     np.testing.assert_array_equal(crop, resized[16:240, 80:304])
@@ -30,7 +30,7 @@ def test_center_crop(photo):
     np.testing.assert_array_equal(crop, resized[80:304, 16:240])
 
 
-# What torchvision 0.29.1 resizes (width, height) to, Resize(side), and where CenterCrop begins.
+# (width, height) after Resize(side) of torchvision 0.29.1, and the start of its CenterCrop.
 @pytest.mark.parametrize(
     ('shape', 'side', 'to', 'size', 'corner'),
     [
@@ -58,13 +58,13 @@ def test_sizes_are_torchvisions(shape, side, to, size, corner):
 
 
 def coordinates(height: int, width: int) -> np.ndarray:
-    """(H, W, 3) uint8 whose pixels tell their row and column."""
+    """Returns (H, W, 3) uint8; each pixel has its row and column as values."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([rows, columns, np.full_like(rows, 255)], axis=-1).astype(np.uint8)
 
 
 def test_pad(make_data):
-    """Every offset occurs, equally often; what is outside the image is zero in all channels."""
+    """All offsets are equally frequent; pixels outside the image are zero in all channels."""
     crop = transforms.train_crop(make_data(image_size=8, train_crop='pad', pad=2))
     image = coordinates(8, 8)
     padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
@@ -72,7 +72,7 @@ def test_pad(make_data):
     rng = np.random.default_rng(0)
     for _ in range(2500):
         got = crop(image, rng)
-        top, left = int(got[4, 4, 0]) - 2, int(got[4, 4, 1]) - 2  # the middle is always inside
+        top, left = int(got[4, 4, 0]) - 2, int(got[4, 4, 1]) - 2  # the center is always inside
         np.testing.assert_array_equal(got, padded[top : top + 8, left : left + 8])
         counts[top, left] += 1
     assert counts.min() > 60
@@ -105,7 +105,7 @@ def test_none_keeps_the_image(make_data):
 
 
 def test_scale_jitter(make_data, monkeypatch):
-    """The shorter side takes every value of the range, and the crop every place."""
+    """The shorter side takes every value of the range, and the crop every position."""
     sides = []
     monkeypatch.setattr(
         transforms, 'shorter_to', lambda shape, side: sides.append(side) or shorter_to(shape, side)
@@ -123,7 +123,7 @@ def test_scale_jitter(make_data, monkeypatch):
 
 
 def test_random_box_distribution():
-    """Area uniform and log aspect uniform, where every box fits (area up to 0.5 of a square)."""
+    """Area and log aspect are uniform if every box fits (area up to 0.5 of a square)."""
     rng = np.random.default_rng(0)
     boxes = np.array(
         [transforms.random_box((1000, 1000), rng, (0.1, 0.5), (3 / 4, 4 / 3)) for _ in range(4000)]
@@ -145,7 +145,7 @@ def test_random_box_distribution():
 @pytest.mark.parametrize(
     ('shape', 'box'),
     [
-        ((100, 1000), (0, 433, 100, 133)),  # torchvision: width 100 * 4/3, in the middle
+        ((100, 1000), (0, 433, 100, 133)),  # torchvision: width 100 * 4/3, in the center
         ((1000, 100), (433, 0, 133, 100)),
     ],
 )
@@ -154,7 +154,7 @@ def test_random_box_falls_back_to_the_middle(shape, box):
 
 
 def test_tensorflow_boxes():
-    """Their parts of the area, aspects and places have the distribution of TensorFlow's own."""
+    """Their areas, aspect ratios and positions are distributed as TensorFlow's own."""
     theirs = np.load(Path(__file__).with_name('tensorflow.npz'))['boxes'].astype(float)
     rng = np.random.default_rng(0)
     ours = np.array(
@@ -172,7 +172,7 @@ def test_tensorflow_boxes():
 
 
 def test_tensorflow_box_that_never_fits():
-    """Half of a strip cannot be nearly square: it is taken whole."""
+    """Half of a strip cannot be nearly square: the box is the whole strip."""
     box = transforms.random_tf_box((10, 100), np.random.default_rng(0), (0.5, 1.0), (0.75, 1.33))
     assert box == (0, 0, 10, 100)
 
@@ -186,7 +186,7 @@ def test_pad_is_the_same_crop_as_of_single_images():
         np.testing.assert_array_equal(crop, image[top : top + 8, left : left + 8])
 
 
-def test_pad_with_the_mean_is_zero_after_normalising(make_data):
+def test_pad_with_the_mean_is_zero_after_normalizing(make_data):
     image = np.full((8, 8, 3), 200, np.uint8)
     mean = (125.3, 123.0, 113.9)
     crop = transforms.train_crop(
@@ -201,9 +201,9 @@ def test_pad_with_the_mean_is_zero_after_normalising(make_data):
 @pytest.mark.parametrize('name', ['none', 'pad', 'scale_jitter', 'random_resized', 'distorted_box'])
 @pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic', 'tf_bilinear', 'tf_bicubic'])
 def test_crops_of_pictures(make_data, photo, name, interpolation):
-    """Crops of a JPEG are those of the decoded image; where it shrinks by 2, almost.
+    """Crops of a JPEG equal those of the decoded image, nearly so if reduced by 2.
 
-    Parts of an image to train on are decoded roughly.
+    Crops for training are decoded roughly.
     """
     buffer = io.BytesIO()
     photo.save(buffer, 'JPEG', quality=95)
@@ -272,7 +272,7 @@ def test_eval_crop_errors(make_data):
 
 
 def test_eval_size(make_data, photo):
-    """It may differ from the training images', and comes without enlarging them first."""
+    """It may differ from the size of training images, which are not enlarged first."""
     image = np.asarray(photo)
     crop = transforms.eval_crop(make_data(image_size=128, eval_size=160, eval_resize=180))
     np.testing.assert_array_equal(crop(image), transforms.center_crop(image, 160, 180))

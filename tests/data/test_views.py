@@ -1,4 +1,4 @@
-"""Views: where they are cut, in closed form, and that each comes once."""
+"""Views: their positions, in closed form, and each view once."""
 
 import numpy as np
 import pytest
@@ -8,17 +8,17 @@ from cls.data.sources import Source
 
 
 def plane(height, width):
-    """An image whose pixels tell where they are: (row, column, 0)."""
+    """Returns an image with pixels (row, column, 0)."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([rows, columns, 0 * rows], 2).astype(np.uint8)
 
 
 def place(view):
-    """Row and column of the view's first and last pixel."""
+    """Returns row and column of the first and last pixel of a view."""
     return (*view[0, 0, :2].tolist(), *view[-1, -1, :2].tolist())
 
 
-# torchvision's FiveCrop of these images: corners, and round((H - h) / 2) for the middle.
+# torchvision's FiveCrop of these images: corners, and round((H - h) / 2) for the center.
 @pytest.mark.parametrize(
     ('shape', 'middle'), [((32, 43), (4, 10)), ((43, 32), (10, 4)), ((32, 32), (4, 4))]
 )
@@ -79,7 +79,7 @@ def test_whole_images_are_cut_at_both_ends(multiple):
 
 
 class Numbered(Source):
-    """Eleven images; each pixel is the image's number."""
+    """Eleven images; each pixel is the number of the image."""
 
     num_classes, class_names, channels = 11, (), 1
 

@@ -1,4 +1,4 @@
-"""Runs of several real processes on this machine's loopback, each with virtual CPU devices."""
+"""Runs of several real processes over loopback, each with virtual CPU devices."""
 
 import contextlib
 import ipaddress
@@ -53,7 +53,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture
 def launch(fields, cache):
-    """Starts the processes of a run; whatever happens, none is left at the end."""
+    """Starts the processes of a run; in any case none is left at the end."""
     running = []
 
     def start(workdir, *more, processes=4, devices=2, config='metaqnn', workdirs=None):
@@ -70,7 +70,7 @@ def launch(fields, cache):
         command += [f'--config.{name}={value}' for name, value in chosen.items()]
         command += [*more, f'--coordinator=127.0.0.1:{port}', '--join_timeout=120']
         command += [f'--process_count={processes}']
-        # Files, not pipes: nobody reads these while the processes run.
+        # Files, not pipes: nothing would read pipes while the processes run.
         found = []
         for index in range(processes):
             folder = workdirs[index] if workdirs else workdir
@@ -100,19 +100,19 @@ def stop(processes):
 
 
 def ends(processes, timeout=240):
-    """Waits for the exit codes."""
+    """Returns the exit codes of the processes, when all have ended."""
     return [process.wait(timeout=timeout) for process in processes]
 
 
-# Gloo's words on its connections, in the pieces it writes them in: its threads write at once, so
-# that the pieces of several lines may come in any order.
+# Gloo's messages about its connections, in the pieces in which its threads write them: the pieces
+# of several lines may be mixed.
 GLOO = re.compile(
     r'\[Gloo\] Rank | is connected to | peer ranks\. |Expected number of connected peer ranks is : '
 )
 
 
 def said(process):
-    """What a process printed, without what Gloo says of its connections."""
+    """Returns the output of a process, without Gloo's messages about its connections."""
     lines = process.log.read_text().splitlines()
     return [line for line in lines if not re.fullmatch(r'[\d\s]*', GLOO.sub('', line))]
 
@@ -124,7 +124,7 @@ def wait_for(process, text):
 
 
 def listening_at(port):
-    """The addresses at which somebody listens at a port, from Linux's tables."""
+    """Returns the addresses with a listener at a port, from Linux's tables."""
     addresses = set()
     for name in ('tcp', 'tcp6'):
         for line in Path('/proc/net', name).read_text().splitlines()[1:]:
@@ -142,7 +142,7 @@ def load(fields):
 
 
 def whole_run(fields, workdir):
-    """A run in this process, on its eight devices."""
+    """Runs a training in this process, on its eight devices."""
     train.job(load(fields), workdir)
     return workdir
 
@@ -155,7 +155,7 @@ def alone(fields, tmp_path_factory):
 
 
 def events(workdir):
-    """What was logged but for speed and time; no step twice."""
+    """Returns the logged metrics without speed and time; checks that no step is repeated."""
     lines = logged(workdir)
     steps = [line['step'] for line in lines if 'train/loss' in line]
     assert steps == [*range(1, STEPS + 1)]
@@ -163,7 +163,7 @@ def events(workdir):
 
 
 def saved(workdir, step=STEPS):
-    """The state in a checkpoint, whichever devices it is of: a flat dict of NumPy arrays."""
+    """Returns the state in a checkpoint of any devices: a flat dict of NumPy arrays."""
     reader = ocp.PyTreeCheckpointer()
     folder = workdir / 'checkpoints' / str(step) / 'state'
     described = reader.metadata(folder).item_metadata.tree
@@ -177,7 +177,7 @@ def saved(workdir, step=STEPS):
 
 
 def assert_near(one, other):
-    """The same events and numbers, to what another order of sums makes of them."""
+    """Checks that events and numbers are the same, up to the rounding of another order of sums."""
     ours, theirs = events(one), events(other)
     assert [line.keys() for line in ours] == [line.keys() for line in theirs]
     for a, b in zip(ours, theirs, strict=True):
@@ -185,7 +185,7 @@ def assert_near(one, other):
 
 
 def assert_same(one, other):
-    """The same to the bit."""
+    """Checks that events and numbers are the same to the bit."""
     assert events(one) == events(other)
     ours, theirs = saved(one), saved(other)
     assert ours.keys() == theirs.keys()
@@ -194,7 +194,7 @@ def assert_same(one, other):
 
 
 def stopped_at(processes, workdir):
-    """Checks that all have stopped and saved the same step, and that one of them said so."""
+    """Checks that all processes stopped and saved at the same step, and one reported it."""
     assert ends(processes) == [0] * len(processes)
     assert 'the same command continues' in said(processes[0])[-1]
     assert [said(process) for process in processes[1:]] == [[]] * (len(processes) - 1)
@@ -207,9 +207,9 @@ def stopped_at(processes, workdir):
 def test_a_signal_to_one_of_several_and_the_checkpoint_on_other_devices(
     launch, alone, fields, tmp_path
 ):
-    """2 processes with 4 devices each, SIGTERM to the second. Until then they log what one does.
+    """2 processes with 4 devices each, SIGTERM to the second; until then they log as one process.
 
-    What they saved, by 8 devices in groups of 4, is the same to the bit on 1, 2, 4 and 8.
+    Their checkpoint, of 8 devices in groups of 4, is the same to the bit on 1, 2, 4 and 8 devices.
     """
     workdir = tmp_path / 'run'
     processes = launch(workdir, processes=2, devices=4)
@@ -246,9 +246,9 @@ def test_a_signal_to_one_of_several_and_the_checkpoint_on_other_devices(
 def test_four_processes_stopped_by_a_signal_to_one_and_continued_by_one(
     launch, alone, fields, tmp_path
 ):
-    """4 x 2 devices, SIGTERM to one of the four; then one process with 8 goes on to the end.
+    """4 x 2 devices, SIGTERM to one of the four; then one process with 8 resumes to the end.
 
-    What is logged, by the four and by the one, is what one process logs.
+    Together, the logs of the four processes and of the one equal that of one process.
     """
     workdir = tmp_path / 'run'
     processes = launch(workdir)
@@ -261,7 +261,7 @@ def test_four_processes_stopped_by_a_signal_to_one_and_continued_by_one(
 
 @pytest.fixture(scope='module')
 def four(fields, cache, tmp_path_factory):
-    """A run of four processes that nothing disturbed, and what they printed."""
+    """An undisturbed run of four processes, and their output."""
     workdir = tmp_path_factory.mktemp('runs') / 'four'
     with contextlib.closing(launch.__wrapped__(fields, cache)) as starter:
         processes = next(starter)(workdir)
@@ -314,7 +314,7 @@ def test_every_process_gets_the_signal(launch, four, tmp_path):
 @pytest.mark.sweep
 @pytest.mark.parametrize('processes, devices, fsdp', [(1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 1, 1)])
 def test_a_run_continues_on_fewer_devices(processes, devices, fsdp, launch, alone, tmp_path):
-    """Saved by 8 devices with fsdp; fewer see the batches that come next."""
+    """The checkpoint is of 8 devices with fsdp; fewer devices continue with the next batches."""
     workdir = tmp_path / 'run'
     shutil.copytree(alone, workdir)
     for path in (workdir / 'checkpoints' / str(STEPS), workdir / 'result.json'):
@@ -327,11 +327,11 @@ def test_a_run_continues_on_fewer_devices(processes, devices, fsdp, launch, alon
 
 
 @pytest.mark.sweep
-def test_a_net_with_batch_norm(launch, tmp_path):
-    """Its groups lie on four devices each, of two processes.
+def test_a_network_with_batch_norm(launch, tmp_path):
+    """The groups of batch norm have four devices each, of two processes.
 
-    The net is shallow: ResNet-20 blows up rounding from 1e-7 to 3e-3 of the loss in these twelve
-    steps, between one and eight devices of one process too.
+    The network is shallow: ResNet-20 amplifies rounding from 1e-7 to 3e-3 of the loss in these
+    twelve steps, also between one and eight devices of one process.
     """
     runs = [tmp_path / 'one', tmp_path / 'four']
     small = ('--config.model.stage_sizes=(1, 1, 1)', '--config.model.bn_group=32')
@@ -410,7 +410,7 @@ def test_folders_that_are_not_shared(launch, tmp_path):
 
 @pytest.mark.sweep
 def test_slurm_as_it_starts_processes(fields, cache, tmp_path):
-    """Three tasks, as srun gives them their environment, without a flag."""
+    """Three tasks with the environment that srun sets, without flags."""
     with socket.create_server(('', 0)) as server:
         port = server.getsockname()[1]
     slurm = {

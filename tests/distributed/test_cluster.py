@@ -1,4 +1,4 @@
-"""Where a run's processes are found: flags, Slurm, Open MPI, Kubernetes, Cloud TPUs."""
+"""The sources of a run's process addresses: flags, Slurm, Open MPI, Kubernetes, Cloud TPUs."""
 
 import http.server
 import os
@@ -58,7 +58,7 @@ def environment(monkeypatch):
 
 @pytest.fixture
 def tpu(monkeypatch):
-    """A host of a TPU, as JAX sees one."""
+    """A patched host of a TPU, as JAX sees one."""
     monkeypatch.setattr(clusters.cloud_tpu_cluster, 'running_in_cloud_tpu_vm', True)
     known = clusters.cloud_tpu_cluster.BaseTpuCluster
     monkeypatch.setattr(known, 'wait_for_coordinator', lambda *_: None)  # there is no such host
@@ -104,7 +104,7 @@ def test_slurm(environment):
         find(count=4)
     with pytest.raises(UserError, match='--process_index is 0, but Slurm says 5'):
         find(index=0)
-    assert find('host:1', 2, 0) == Cluster('flags', 'host:1', 2, 0)  # all flags: as they say
+    assert find('host:1', 2, 0) == Cluster('flags', 'host:1', 2, 0)  # flags override Slurm
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_slurm(environment):
         (
             {'CUDA_VISIBLE_DEVICES': '3', 'SLURM_GPUS_ON_NODE': '4'},
             None,
-        ),  # Slurm shows each its own
+        ),  # Slurm shows each process its own GPU
         ({'SLURM_GPUS_ON_NODE': '4', 'SLURM_GPUS_PER_TASK': '1'}, None),
         ({'SLURM_GPUS_ON_NODE': '4', 'SLURM_TRES_PER_TASK': 'cpu=8,gres/gpu=1'}, None),
         ({'SLURM_GPUS_ON_NODE': '4', 'SLURM_TRES_PER_TASK': 'cpu=8'}, (1,)),
@@ -172,7 +172,7 @@ def test_open_mpi(environment, monkeypatch):
     assert find() == Cluster('Open MPI', f'10.96.0.1:{port}', 8, 6)
     environment({'CUDA_VISIBLE_DEVICES': '0,1,2,3'})
     assert find().local_devices == (2,)
-    monkeypatch.delenv('OMPI_MCA_orte_hnp_uri')  # version 5 has it no more
+    monkeypatch.delenv('OMPI_MCA_orte_hnp_uri')  # removed in version 5
     with pytest.raises(UserError, match='does not tell where process 0 is: expected --coord'):
         find()
     assert find('host:1').coordinator == 'host:1'
@@ -206,7 +206,7 @@ class Metadata(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def metadata(environment, tpu):
-    """The metadata server of a TPU VM; what it says can be changed."""
+    """The metadata server of a TPU VM; tests can change its answers."""
     Metadata.attributes = {
         'agent-worker-number': '1',
         'worker-network-endpoints': 'unknown:unknown:10.1.0.5,unknown:unknown:10.1.0.6',
@@ -226,7 +226,7 @@ def test_a_tpu_slice_of_gke(environment, metadata):
     with pytest.raises(UserError, match='--process_count is 1, but the TPU slice of GKE has 4'):
         find(count=1)
     environment({'TPU_PROCESS_BOUNDS': '1,1,1'})
-    assert find() is None  # one host was made a slice of its own
+    assert find() is None  # a slice of one host
     environment({'TPU_PROCESS_BOUNDS': '2,2,1', 'JAX_PLATFORMS': 'cpu'})
     assert find() is None
     environment({'JAX_PLATFORMS': 'tpu,cpu', 'GCE_METADATA_IP': '127.0.0.1:1'})

@@ -1,4 +1,4 @@
-"""Real processes that meet, agree, fail and stop together; tests/linked.py is what they do."""
+"""Real processes that connect, agree, fail and stop together: the scenes of tests/linked.py."""
 
 import json
 from pathlib import Path
@@ -11,12 +11,12 @@ HERE = Path(__file__).parents[1]
 
 @pytest.fixture(scope='module')
 def played():
-    """Scene -> [exit code, stdout, stderr] of each process."""
+    """The results of all scenes: scene -> [exit code, stdout, stderr] of each process."""
     return play('linked.py')
 
 
 def said(scene):
-    """All lines, those of process 0 first."""
+    """Returns all printed lines, those of process 0 first."""
     return [line for _, *texts in scene for text in texts for line in text.splitlines()]
 
 
@@ -28,7 +28,7 @@ def test_they_agree(played):
     assert values == [[[0, 2, 4], {'from': 0}, index] for index in range(3)]
 
 
-def test_who_did_not_come_is_named_on_all_after_the_time(played):
+def test_a_missing_process_is_named_on_all_after_the_timeout(played):
     assert codes(played['missing']) == [2, 2]
     for line in said(played['missing']):
         assert 'processes 2, 3 of 4 (by flags) did not come within 6 s' in line
@@ -42,7 +42,7 @@ def test_a_coordinator_that_is_not_there(played):
     assert 'in 2 s ([Errno 111] Connection refused)' in line
 
 
-def test_processes_that_were_told_different_things(played):
+def test_processes_with_different_settings(played):
     assert codes(played['another_count']) == [2, 2]
     for line in said(played['another_count']):
         assert 'was told of 3 processes, process 0 of 2' in line
@@ -57,7 +57,7 @@ def test_a_port_that_is_in_use(played):
     assert 'cannot listen at port' in line
 
 
-def test_who_calls_by_mistake_or_dies_while_waiting_is_no_part_of_it(played):
+def test_wrong_callers_and_processes_that_die_waiting_do_not_count(played):
     assert played['strangers'] == 3 * [[0, '[0, 1, 2]\n', '']]
 
 
@@ -78,7 +78,7 @@ def test_one_killed_the_others_say_so_and_stop(scene, victim, played):
         ('mistake_meanwhile', 'error: process 2: an image cannot be read.'),
     ],
 )
-def test_a_mistake_is_said_once_and_ends_all(scene, line, played):
+def test_a_mistake_is_reported_once_and_ends_all(scene, line, played):
     assert codes(played[scene]) == [2, 2, 2]
     assert said(played[scene]) == [line]
     assert played[scene][0][2].strip() == line

@@ -1,6 +1,4 @@
-"""Real runs under attack over loopback (tests/attacked.py makes the attacks), the port they listen
-on, and the token by which they know each other.
-"""
+"""Real runs attacked over loopback by tests/attacked.py, their listening address and token."""
 
 import argparse
 import contextlib
@@ -28,7 +26,7 @@ REFUSED = (
 
 @pytest.fixture(scope='module')
 def made():
-    """Attack -> [exit code, stdout, stderr] of each process."""
+    """The results of all attacks: attack -> [exit code, stdout, stderr] of each process."""
     return play('attacked.py')
 
 
@@ -72,9 +70,9 @@ SAY_OTHERWISE = {
 
 
 @pytest.mark.parametrize('name', attacked.INSIDERS)
-def test_a_process_that_says_what_none_says_ends_the_run(name, made):
+def test_an_invalid_message_of_a_process_ends_the_run(name, made):
     scene = made[f'insider {name}']
-    itself = {'ends_early': 2, 'first_ends_early': 0}.get(name)  # it thinks that all is well
+    itself = {'ends_early': 2, 'first_ends_early': 0}.get(name)  # it does not notice a fault
     assert codes(scene) == [0 if index == itself else 1 for index in range(3)]
     assert [out for _, out, _ in scene] == ['', '', '']
     lines = [line for _, _, error in scene for line in error.splitlines()]
@@ -86,7 +84,7 @@ def test_a_process_that_says_what_none_says_ends_the_run(name, made):
 
 
 @pytest.mark.parametrize('name', attacked.DOOR)
-def test_who_introduces_itself_wrongly_is_named(name, made):
+def test_a_process_with_a_wrong_hello_is_named(name, made):
     scene = made[f'door {name}']
     assert codes(scene) == [2, 2, 2]
     (line,) = scene[0][2].splitlines()
@@ -100,7 +98,7 @@ def test_who_introduces_itself_wrongly_is_named(name, made):
     assert line.startswith(expected.get(name, 'error: a process introduced itself wrongly ('))
 
 
-def test_two_tokens_are_told_apart_on_both_sides(made):
+def test_two_tokens_are_distinguished_on_both_sides(made):
     (code, _, first), (other_code, _, other) = made['other_tokens']
     assert (code, other_code) == (2, 2)
     assert re.search(r'\d+ connections with another token were refused \(from 127.0.0.1; ', first)
@@ -114,7 +112,7 @@ def test_without_a_token_and_with_one_of_an_earlier_run_in_the_file(made):
 
 
 # ------------------------------------------------------------------------------------------------
-# Where it listens
+# The listening address
 # ------------------------------------------------------------------------------------------------
 
 
@@ -124,7 +122,7 @@ def free_port():
 
 
 def listens_at(host):
-    """The addresses that process 0 listens on, and those of JAX's service."""
+    """Returns the addresses that process 0 listens on, and those of JAX's service."""
     port = free_port()
     with contextlib.ExitStack() as stack:
         listeners = listening.listen(stack, (host, port), 0)
@@ -133,7 +131,7 @@ def listens_at(host):
 
 
 def named(addresses):
-    """A resolver that knows one name."""
+    """Returns a resolver that knows one name."""
 
     def getaddrinfo(host, port, *rest, **more):
         if host != 'node1':
@@ -145,7 +143,7 @@ def named(addresses):
 
 
 def own_address():
-    """An address of this machine that is not loopback, or None."""
+    """Returns an address of this machine that is not loopback, or None."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(('192.0.2.1', 9))  # sends nothing
@@ -178,7 +176,7 @@ def test_a_name_of_this_host_listens_on_its_address(monkeypatch, capsys):
 @pytest.mark.parametrize(
     'addresses',
     [
-        ['127.0.1.1'],  # of the own name on Debian
+        ['127.0.1.1'],  # Debian's address of a host's own name
         ['203.0.113.7'],  # behind NAT, or a service of Kubernetes
         [],
     ],
@@ -287,7 +285,7 @@ def test_the_file_of_a_token_is_for_its_user_only(temporary):
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o777 == 0o700
     assert (file.read_text(), run_token.read(1234)) == (token, token)
-    assert run_token.create(1234) != token  # of the next run at the same port
+    assert run_token.create(1234) != token  # that of the next run at the same port
     run_token.remove(1234)
     assert list(file.parent.iterdir()) == []
 

@@ -11,6 +11,8 @@ from cls.setup import abstract_state
 from cls.steps import sharding as meshes
 from cls.train import train_batches
 
+pytestmark = pytest.mark.usefixtures('quick_programs')
+
 
 def on_mesh(setup, step=0):
     """A state of the tiny net on its devices, after `step` steps that changed nothing."""

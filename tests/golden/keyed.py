@@ -72,6 +72,10 @@ def uniform(name: str, shape: Sequence[int], low: float, high: float) -> np.ndar
     seed = int.from_bytes(hashlib.sha256(f'{SALT}:{name}'.encode()).digest()[:16], 'little')
     count = math.prod(shape)
     raw = np.random.PCG64(seed).random_raw((count + 1) // 2)
-    bits = np.asarray(raw, '<u8').view('<u4')[:count] >> 8
-    unit = bits.astype(np.float32) * np.float32(2**-24)
-    return (np.float32(low) + np.float32(high - low) * unit).reshape(shape)
+    bits = np.asarray(raw, '<u8').view('<u4')[:count]
+    bits >>= 8  # in place, as all below: a classifier has 100 million numbers
+    values = bits.astype(np.float32)
+    values *= np.float32(2**-24)
+    values *= np.float32(high - low)
+    values += np.float32(low)
+    return values.reshape(shape)

@@ -1,4 +1,4 @@
-"""A copy of the scripts, and commands that take notes in the place of those that are not here."""
+"""A copy of the scripts, and stubs of missing commands that record their calls."""
 
 import hashlib
 import json
@@ -32,11 +32,11 @@ class Project:
     notes: Path
 
     def command(self, name: str, then: str = '') -> None:
-        """Makes a command: it notes its arguments, then does what the Python in `then` says."""
+        """Makes a command that records its arguments, then runs the Python code in `then`."""
         executable(self.commands / name, self.program(then))
 
     def program(self, then: str = '') -> str:
-        """Returns the text of such a command."""
+        """Returns the source of a command that records its arguments."""
         return NOTE.format(python=sys.executable, notes=str(self.notes), then=then)
 
     def run(self, script: str, *flags: str, **variables: str) -> subprocess.CompletedProcess:
@@ -56,7 +56,7 @@ class Project:
         return os.environ | {'PATH': path, 'HOME': str(self.root.parent)} | variables
 
     def calls(self, name: str = '') -> list[list[str]]:
-        """Returns what was called, in order: name and arguments; of one command or all."""
+        """Returns name and arguments of the calls of one command, or of all, in order."""
         lines = self.notes.read_text().splitlines() if self.notes.exists() else []
         return [call for call in map(json.loads, lines) if name in ('', call[0])]
 
@@ -70,7 +70,7 @@ def executable(path: Path, text: str) -> None:
 
 @pytest.fixture
 def project(tmp_path):
-    """A copy of the scripts whose .venv has been set up, with a Python that takes notes."""
+    """A copy of the scripts with a .venv that is set up, and a Python that records its calls."""
     root = tmp_path / 'cls'
     shutil.copytree(ROOT / 'launch', root / 'launch')
     for name in ('requirements.txt', 'pyproject.toml'):
@@ -79,7 +79,7 @@ def project(tmp_path):
     shutil.copy(ROOT / 'tests' / 'requirements.txt', root / 'tests')
     made = Project(root, tmp_path / 'bin', tmp_path / 'notes')
     made.commands.mkdir()
-    # As setup.sh stamps it; a wrong stamp would begin an installation, of which pip takes note.
+    # The stamp of setup.sh; with a wrong stamp the stub of pip would record an installation.
     files = ['requirements.txt', 'tests/requirements.txt']
     files += sorted(str(p.relative_to(root)) for p in root.glob('launch/requirements*.txt'))
     files.append('pyproject.toml')

@@ -1,4 +1,4 @@
-"""launch/local.py: real processes, of a stub; and once of the program."""
+"""launch/local.py: real processes of a stub, and once of the program."""
 
 import contextlib
 import json
@@ -43,7 +43,7 @@ sys.exit(int(what))
 
 @pytest.fixture
 def local(tmp_path):
-    """Starts local.py, with a stub that does what its last flag says for each process."""
+    """Returns a function that starts local.py with a stub that behaves as its last flag says."""
     stub = tmp_path / 'python'
     stub.write_text(STUB.format(python=sys.executable, here=str(tmp_path)))
     stub.chmod(0o755)
@@ -125,7 +125,7 @@ def test_signals_are_passed_on_so_that_all_save(number, code, local, tmp_path):
     process = local('--processes=2', '--', 'wait,wait')
     wait_for_all(tmp_path, 2)
     process.send_signal(number)
-    process.send_signal(number)  # as `timeout` does, to the process and to its group
+    process.send_signal(number)  # like `timeout`, to the process and to its group
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
     assert 'failed' not in errors
@@ -161,7 +161,7 @@ def test_when_it_is_killed_the_run_is_saved(local, tmp_path):
 
 
 def test_relative_paths_are_those_of_the_caller(tmp_path, monkeypatch):
-    """Here and in the processes, which find cls all the same."""
+    """Paths are the same here and in the processes, and these find cls, too."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'python').write_text(
         '#!/bin/sh\nexec "' + sys.executable + '" -c "import os, cls; print(os.getcwd())"\n'
@@ -202,7 +202,7 @@ def test_wrong_flags_are_one_line_and_code_2(flag, local):
 
 @pytest.mark.sweep
 def test_the_program_itself(tmp_path):
-    """Two processes of two devices learn what one of four does."""
+    """Two processes of two devices learn the same as one of four."""
     flags = [
         '--config',
         'configs/resnet.py',

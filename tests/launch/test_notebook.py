@@ -1,4 +1,4 @@
-"""launch/colab_tpu.ipynb: kept without outputs, and runs from top to bottom."""
+"""launch/colab_tpu.ipynb: stored without outputs, and runs from top to bottom."""
 
 import json
 import re
@@ -19,7 +19,7 @@ def code_cells():
 
 
 class Session:
-    """A kernel in a folder, somebody who answers its questions, and its outputs."""
+    """A kernel in a folder, with scripted answers to its questions and its outputs."""
 
     def __init__(self, folder, answer=None):
         self.questions, self.text, self.pictures = [], '', 0
@@ -69,7 +69,7 @@ def test_it_is_kept_as_it_was_written():
     assert all(not cell.outputs and cell.execution_count is None for cell in code_cells())
     text = NOTEBOOK.read_text()
     assert 'tensorflow' not in text
-    # One line of text for each line, so that a diff can be read.
+    # One line of text for each line, for readable diffs.
     assert text == json.dumps(json.loads(text), indent=1, ensure_ascii=False) + '\n'
 
 
@@ -95,7 +95,7 @@ def test_outside_of_a_checkout_it_asks_once_where_to_clone_from(tmp_path, sessio
     (tmp_path / 'here').mkdir()
     opened = session(tmp_path / 'here', f' {committed(tmp_path / "repository")} ')
     assert opened.run(first_cell) == f'using {tmp_path}/here/checkout\n'
-    again = session(tmp_path / 'here')  # after a restart that Colab asks for
+    again = session(tmp_path / 'here')  # after the restart that Colab asks for
     assert again.run(first_cell) == f'using {tmp_path}/here/checkout\n'
     assert len(opened.questions) == 1
 

@@ -1,4 +1,4 @@
-"""What all scripts share: style, help, flags, and dry runs that say what a run does."""
+"""Common features of all scripts: style, help, flags, and dry runs that print a run's commands."""
 
 import shutil
 import subprocess
@@ -153,7 +153,7 @@ def test_dry_run_on_gke(project):
 
 
 def test_a_run_on_gke_is_its_dry_run(project):
-    # xpk takes the token from its environment, where its file says no more than the name.
+    # xpk takes the token from its environment; its file has only the name.
     taken = project.notes.parent / 'tokens'
     project.command('docker')
     project.command('xpk', f'print(os.environ["CLS_TOKEN"], file=open({str(taken)!r}, "a"))')
@@ -221,12 +221,12 @@ def test_dry_run_on_slurm(project):
 
 @pytest.mark.parametrize('has_venv', [True, False])
 def test_a_run_on_slurm_is_its_dry_run(has_venv, project):
-    """With what it installs, where nothing has been: all of it commands that a shell has."""
+    """Also with the installations of a new checkout: a shell has all these commands."""
     project.command('sbatch')
     stamp = project.root / '.venv/.installed-launch-requirements-cuda.txt'
     if not has_venv:
         stamp.unlink()
-        # As pip says it, with the version of the Python that it is of.
+        # pip's own output, with the version of its Python.
         version = f'{sys.version_info.major}.{sys.version_info.minor}'
         python = project.root / '.venv/bin/python'
         says = f"'--version' in sys.argv and print('pip 26 from here (python {version})')"
@@ -249,7 +249,7 @@ def test_a_run_on_slurm_is_its_dry_run(has_venv, project):
 
 
 def test_relative_paths_are_those_of_the_caller(project):
-    """Not those of the checkout, to which the scripts go meanwhile."""
+    """They are not those of the checkout, although the scripts change to it."""
     away = project.root.parent / 'away'
     away.mkdir()
     project.command('sbatch', f"open({str(away)!r} + '/where', 'w').write(os.getcwd())")

@@ -1,4 +1,4 @@
-"""launch/slurm.sh with a Slurm that is not one: its commands really start processes, here."""
+"""launch/slurm.sh with stubs of Slurm's commands that start real processes on this machine."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 FLAGS = ['--workdir=runs/a', '--nodes=2', '--gpus=2', '--cpus=3']
 TRAIN = ['--', '--config', 'configs/resnet.py', "--config.duration=it's 9 epochs"]
 
-# Runs the script as the job, and again as long as it has itself queued again.
+# Runs the script as the job, and again each time that it queues itself.
 SBATCH = """
 import subprocess
 options = dict(a.lstrip('-').split('=', 1) for a in sys.argv[1:] if a.startswith('--') and '=' in a)
@@ -36,7 +36,7 @@ for restart in range(4):
 print('ended with', code)
 """
 
-# One process for each task; what happens to them in each start of the job is in PLAN.
+# One process for each task; PLAN has the events of each start of the job.
 SRUN = """
 import pathlib, signal, subprocess, time
 if 'SLURM_EXPORT_ENV' in os.environ:
@@ -90,7 +90,7 @@ if os.environ['EVENT'] in ('fail', 'lose') and index == '1':
 
 @pytest.fixture
 def slurm(project):
-    """Makes a cluster, of what happens at each start of the job and the state it is in."""
+    """A function: (events of each start of the job, its state) -> a cluster."""
 
     def make(*plan, state='RUNNING'):
         head = f'NOTES = {str(project.notes)!r}\nPLAN = {plan!r}\n'

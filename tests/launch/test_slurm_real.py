@@ -1,10 +1,10 @@
-"""launch/slurm.sh on a real Slurm: two nodes, which are two daemons on this machine.
+"""launch/slurm.sh on a real Slurm with two nodes: two daemons on this machine.
 
   apt-get install slurm-wlm munge
   ./launch/test.sh tests/launch/test_slurm_real.py -m slurm -n 0
 
-It takes some minutes, most of which Slurm waits, and root, as which the daemons run. The GPUs are
-plain files, and the nodes have two of the machine's own names, so that processes find each other.
+It takes some minutes, mostly of waiting in Slurm, and root for the daemons. The GPUs are plain
+files, and the nodes have two of the machine's own names, so that processes find each other.
 """
 
 import contextlib
@@ -112,7 +112,7 @@ class Cluster:
         self._start('slurmd', '-D', '-N', node)
 
     def lose(self, node: str) -> None:
-        """Kills a node: its daemon, and the step daemons and processes that it had started."""
+        """Kills a node: its daemon, and the step daemons and processes of this daemon."""
         daemon = self._daemons.pop(node)
         daemon.kill()
         daemon.wait()
@@ -123,7 +123,7 @@ class Cluster:
                 os.kill(pid, signal.SIGKILL)
 
     def __call__(self, *words: str) -> str:
-        """Runs a command of Slurm's; returns what it prints."""
+        """Runs a command of Slurm; returns its output."""
         return subprocess.run(
             words, env=self.environment, capture_output=True, text=True, check=True, timeout=60
         ).stdout.strip()
@@ -141,7 +141,7 @@ class Cluster:
 
 
 def tasks(node: str) -> list[str]:
-    """The processes of jobs on a node."""
+    """Returns the processes of jobs on a node."""
     found = []
     for process in Path('/proc').glob('[0-9]*'):
         with contextlib.suppress(OSError):
@@ -182,7 +182,7 @@ class Job:
         self.log = self.workdir.with_name('a.log')
         for name in ('cls', 'configs'):
             (project.root / name).symlink_to(ROOT / name)
-        python = project.root / '.venv/bin/python'  # which is executable already
+        python = project.root / '.venv/bin/python'  # executable already
         python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
         chain = project.root / 'chain.json'
         chain.write_text(json.dumps({'layers': ['C(16,3,1)', 'P(2,2)', 'FC(32)']}))
@@ -208,19 +208,19 @@ class Job:
         return self.log.read_text() if self.log.exists() else ''
 
     def wait_for(self, words: str, times: int = 1) -> None:
-        """Waits until the log has some words so many times."""
+        """Waits until the log has a text a number of times."""
         try:
             wait_until(lambda: self.text().count(words) >= times)
         except AssertionError:
             raise AssertionError(f'{words!r} {times} times in:\n{self.text()}') from None
 
     def saved(self) -> int:
-        """The step of the newest checkpoint."""
+        """Returns the step of the newest checkpoint."""
         names = [path.name for path in (self.workdir / 'checkpoints').iterdir()]
         return max(int(name) for name in names if name.isdigit())
 
-    def max_concurrent(self) -> None:
-        """Waits until a job that is queued again runs, without the two minutes of Slurm's."""
+    def runs_again(self) -> None:
+        """Waits until a job that is queued again runs, without Slurm's delay of two minutes."""
         self._starts += 1
 
         def runs() -> bool:
@@ -228,20 +228,20 @@ class Job:
             if 'JobState=PENDING Reason=BeginTime' in shown:
                 with contextlib.suppress(subprocess.CalledProcessError):  # it has just begun
                     self.cluster('scontrol', 'update', f'JobId={self.id}', 'StartTime=now')
-                time.sleep(5)  # each time that it is told, the scheduler begins to think anew
+                time.sleep(5)  # each request makes the scheduler start again
             return 'JobState=RUNNING' in shown and f'Restarts={self._starts} ' in shown
 
         wait_until(runs)
 
     def goes_on(self) -> None:
-        """Waits until the job, queued again, has continued from what it had saved."""
+        """Waits until the job, queued again, has resumed from its checkpoint."""
         saved = self.saved()
-        self.max_concurrent()
+        self.runs_again()
         self.wait_for(f'continuing from step {saved} of')
         self.cancel()
 
     def cancel(self) -> None:
-        """Ends the job, which is not queued again."""
+        """Ends the job without queueing it again."""
         self.cluster('scancel', self.id)
         wait_until(lambda: self.id not in self.cluster('squeue', '-h', '-o', '%i').split())
         assert self.cluster.state(self.id) == 'CANCELLED'
@@ -278,12 +278,12 @@ def test_before_its_time_is_up_it_saves_and_goes_on(cluster, submit):
 
 
 def test_when_a_node_is_lost_it_goes_on_when_there_is_one_again(cluster, submit):
-    """From the last checkpoint, which is of a preemption before."""
+    """It resumes from the last checkpoint, that of an earlier preemption."""
     job = submit()
     job.wait_for('step 100/')
     cluster('scontrol', 'requeue', job.id)
     job.wait_for('the same command continues')
-    job.max_concurrent()
+    job.runs_again()
     job.wait_for('continuing from step')
     saved = job.saved()
     job.wait_for(f'step {saved // 50 * 50 + 100}/')
@@ -295,6 +295,6 @@ def test_when_a_node_is_lost_it_goes_on_when_there_is_one_again(cluster, submit)
         lambda: cluster('sinfo', '-h', '-n', cluster.nodes[0], '-o', '%t').split()[0] == 'idle'
     )
     time.sleep(10)  # Slurm loses count of the nodes of a job that starts as one comes back
-    job.max_concurrent()
+    job.runs_again()
     job.wait_for(f'continuing from step {saved} of', times=2)
     job.cancel()

@@ -1,4 +1,4 @@
-"""launch/tpu.sh with a gcloud that has hosts here: folders, in which commands really run."""
+"""launch/tpu.sh with a stub of gcloud: its hosts are folders, and commands really run in them."""
 
 import os
 import signal
@@ -12,8 +12,8 @@ import pytest
 FLAGS = ['--name=run1', '--zone=z', '--type=v5litepod-16', '--workdir=gs://b/run1', '--poll=1']
 TRAIN = ['--', '--config', 'configs/resnet.py', "--config.duration=it's 9 epochs"]
 
-# The slice's states come from a file, one for each look; the last one stays. So do what ssh ends
-# with, and whether there is a result.
+# The states of the slice come from a file, one for each query; the last one is repeated. The exit
+# codes of ssh and the existence of a result come from files in the same way.
 GCLOUD = """
 import pathlib, shutil, subprocess
 here = pathlib.Path({here!r})
@@ -48,7 +48,7 @@ elif verb == 'ls':
 
 @pytest.fixture
 def cloud(project):
-    """The project as a commit, whose worker takes note of its flags, and a gcloud."""
+    """The project as a commit, with a worker that records its flags, and a stub of gcloud."""
     here = project.root.parent
     (here / 'host').mkdir()
     worker = project.root / 'launch/tpu_worker.sh'
@@ -61,12 +61,12 @@ def cloud(project):
     project.command('gcloud', GCLOUD.format(here=str(here)))
     project.states = lambda *names: (here / 'states').write_text(' '.join(names))
     (here / 'codes').write_text('0')
-    (here / 'results').write_text('1 0')  # none before, one after the first training
+    (here / 'results').write_text('1 0')  # no result before, one after the first training
     return project
 
 
 def verbs(cloud):
-    """Returns what was done to the slice, and when the worker ran."""
+    """Returns the operations on the slice and the runs of the worker, in order."""
     calls = [c[4] if c[0] == 'gcloud' and c[1] == 'compute' else c[0] for c in cloud.calls()]
     return [verb for verb in calls if verb not in ('describe', 'gcloud', 'sleep')]
 
@@ -76,7 +76,7 @@ def test_requests_waits_trains_and_deletes(cloud):
     done = cloud.run('tpu.sh', *FLAGS, *TRAIN)
     assert done.returncode == 0, done.stderr
     assert verbs(cloud) == ['create', 'scp', 'scp', 'ssh', 'worker.py', 'delete']
-    # The flags came through two shells as they were, and the commit through git.
+    # The flags passed two shells unchanged, and the commit came through git.
     assert cloud.calls('worker.py') == [['worker.py', '--workdir', 'gs://b/run1', *TRAIN[1:]]]
     host = cloud.root.parent / 'host/cls'
     head = [
@@ -116,7 +116,7 @@ def test_what_the_dry_run_prints_is_what_it_does(cloud):
     cloud.states('NONE', 'ACTIVE')
     assert cloud.run('tpu.sh', *FLAGS, '--spot', *TRAIN).returncode == 0
     really = [call for call in cloud.calls() if call[0] != 'sleep' and 'describe' not in call]
-    assert really.pop(0)[1:3] == ['storage', 'ls']  # it looked whether there was anything to do
+    assert really.pop(0)[1:3] == ['storage', 'ls']  # the check for a result
     cloud.notes.unlink()
     subprocess.run(
         ['bash', '-ec', lines], cwd=cloud.root, env=cloud.environment(), check=True, timeout=60
@@ -212,7 +212,7 @@ def test_the_worker_ends_what_an_earlier_start_left(project):
     try:
         earlier.stdout.readline()
         (home / '.cls.pid').write_text(str(earlier.pid))
-        # Its parent, this test, has to take notice of its end.
+        # Its parent, this test, has to reap it.
         reaper = subprocess.Popen(
             ['bash', project.root / 'launch/tpu_worker.sh', '--workdir', 'gs://b/a b'],
             env=project.environment(),

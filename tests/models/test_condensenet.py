@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiling import FAST
+from compiling import FAST, jit
 
 from cls import models
 from cls.models.condensenet import condense, group_lasso, kept, pruned, stage
@@ -35,7 +35,7 @@ def prune_by_loops(mask, kernel, count):
 
 def test_each_group_loses_its_smallest_inputs_permanently():
     mask = np.ones((12, 2), bool)
-    step = jax.jit(pruned)
+    step = jit(pruned)
     for count in (0, 3, 3, 9):  # a step may skip a stage, and most begin none
         kernel = RNG.standard_normal((12, 6)).astype(np.float32)
         after = np.asarray(step(mask, kernel, count))
@@ -94,7 +94,7 @@ def test_the_converted_form_gives_the_same_logits(groups, factor):
     converted, condensed = model.clone(converted=True), condense(variables)
     shapes = jax.tree.map(lambda x: (x.shape, x.dtype), condensed)
     assert shapes == jax.tree.map(lambda x: (x.shape, x.dtype), init(converted, 0, 8))
-    apply = jax.jit(
+    apply = jit(
         lambda model, variables: model.apply(variables, images),
         static_argnums=0,
         compiler_options=FAST,
@@ -114,7 +114,7 @@ def test_the_penalty_ends_with_the_stages():
 
     shapes = jax.eval_shape(penalties, 0.0)
     assert set(shapes) == {'stage1.unit1', 'stage2.unit1', 'stage2.unit2'}
-    values = jax.jit(lambda p: sum(jax.tree.leaves(penalties(p))), compiler_options=FAST)
+    values = jit(lambda p: sum(jax.tree.leaves(penalties(p))), compiler_options=FAST)
     layers = [variables['params'][name]['conv1']['conv']['kernel'][0, 0] for name in shapes]
     masks = [variables['batch_stats'][name]['conv1']['conv']['mask'] for name in shapes]
     expected = 0.5 * sum(float(group_lasso(*pair)) for pair in zip(masks, layers, strict=True))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiling import FAST
+from compiling import jit
 from golden import keyed, rows
 from jax import lax
 
@@ -14,7 +14,6 @@ from cls import models, weights
 from cls.models.registry.init import init
 
 RNG = np.random.default_rng(12)
-jit = functools.partial(jax.jit, compiler_options=FAST)
 NARROW = (4, 4, 4, 4, 4, 4)
 SMALL = {
     'stem_features': (4, 4, 8),

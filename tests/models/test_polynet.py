@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import jit
 
 from cls.models.polynet import PolyInception
 from cls.nn.conv import Conv
@@ -22,10 +23,12 @@ def module(kind, survival, train):
 
 def terms(kind, variables):
     """Returns the outputs of the blocks' last layers, without drops, by the batch's statistics."""
-    _, seen = module(kind, 1.0, True).apply(
-        variables, X, capture_intermediates=True, mutable=['intermediates', 'batch_stats']
+    apply = functools.partial(
+        module(kind, 1.0, True).apply,
+        capture_intermediates=True,
+        mutable=['intermediates', 'batch_stats'],
     )
-    seen = seen['intermediates']
+    seen = jit(apply)(variables, X)[1]['intermediates']
     return [np.asarray(seen[k]['__call__'][0]) for k in sorted(seen) if 'conv2d' in k]
 
 
@@ -34,13 +37,13 @@ def terms(kind, variables):
 )
 def test_terms_are_dropped_independently_and_without_effect_on_the_others(kind):
     model = module(kind, 0.6, True)
-    variables = model.init({'params': jax.random.key(0), 'dropout': jax.random.key(0)}, X)
+    variables = jit(model.init)({'params': jax.random.key(0), 'dropout': jax.random.key(0)}, X)
     one, two = terms(kind, variables)
     choices = np.stack(
         [np.maximum(X + a * one + b * two, 0) for a in (0, 1) for b in (0, 1)]
     )  # neither, the second, the first, both
 
-    @jax.jit
+    @jit
     def run(key):
         return model.apply(variables, X, mutable=['batch_stats'], rngs={'dropout': key})[0]
 
@@ -54,9 +57,9 @@ def test_terms_are_dropped_independently_and_without_effect_on_the_others(kind):
 
 
 def test_evaluation_weights_terms_by_their_survival():
-    variables = module('2-way', 1.0, False).init(jax.random.key(0), X)
+    variables = jit(module('2-way', 1.0, False).init)(jax.random.key(0), X)
     outputs = {
-        s: np.asarray(module('2-way', s, False).apply(variables, X)) for s in (0.0, 0.5, 1.0)
+        s: np.asarray(jit(module('2-way', s, False).apply)(variables, X)) for s in (0.0, 0.5, 1.0)
     }
     np.testing.assert_allclose(outputs[0.0], X)
     alive = outputs[1.0] > 0

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import jit
 from flax import linen as nn
 
 from cls import models
@@ -18,7 +19,7 @@ IMAGES = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
 
 @pytest.fixture(scope='module')
 def variables():
-    return jax.jit(MODEL.init)(jax.random.key(0), IMAGES)
+    return jit(MODEL.init)(jax.random.key(0), IMAGES)
 
 
 def in_training(variables, key):
@@ -44,7 +45,7 @@ def in_training(variables, key):
 
 def test_a_block_is_dropped_for_the_batch_and_deeper_ones_more_often(variables):
     keys = jax.random.split(jax.random.key(1), 200)
-    alive = np.asarray(jax.jit(jax.vmap(functools.partial(in_training, variables)))(keys))
+    alive = np.asarray(jit(jax.vmap(functools.partial(in_training, variables)))(keys))
     survival = 1 - 0.8 * np.arange(1, BLOCKS + 1) / BLOCKS  # equation 4
     deviation = np.sqrt(survival * (1 - survival) / len(keys))
     assert np.all(abs(alive.mean(0) - survival) < 4 * deviation)
@@ -55,7 +56,7 @@ def test_examples_of_a_batch_share_the_gates(variables):
     """Copies of one image have equal batch statistics, and equal outputs."""
     same = np.repeat(IMAGES[:1], 4, axis=0)
 
-    @jax.jit
+    @jit
     def features(key):
         rngs, mutable = {'dropout': key}, ['batch_stats', 'intermediates']
         _, captured = MODEL.apply(variables, same, True, mutable=mutable, rngs=rngs)

@@ -6,14 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiling import FAST
+from compiling import jit
 
 from cls.nn.cells import OPERATIONS, Cell, CellSpec, FactorizedReduction, Operation
 from cls.nn.conv import Conv
 from cls.nn.norm import BatchNorm
 
 RNG = np.random.default_rng(3)
-jit = functools.partial(jax.jit, compiler_options=FAST)
 conv = functools.partial(Conv, padding='SAME')
 train_norm = functools.partial(BatchNorm, True)
 eval_norm = functools.partial(BatchNorm, False, epsilon=0.0)

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from compiling import jit
 
 from cls.nn import inception
 from cls.nn.conv import Conv
@@ -40,7 +41,7 @@ def test_names_and_widths():
 
 
 def test_branches_are_concatenated_in_the_order_of_the_table():
-    out, _ = Mixed(TABLE, unit(1)).init_with_output(jax.random.key(0), X)
+    out, _ = jit(Mixed(TABLE, unit(1)).init_with_output)(jax.random.key(0), X)
     assert out.shape == (2, 5, 6, 4 + 6 + 8 + 3)
     np.testing.assert_array_equal(out[..., -3:], AVERAGE(jnp.asarray(X)))
 
@@ -48,7 +49,7 @@ def test_branches_are_concatenated_in_the_order_of_the_table():
 def test_residual_is_scaled_before_the_sum():
     def out(scale, act):
         block = ScaledResidual(TABLE, unit(1), Conv, scale, act)
-        return block.init_with_output(jax.random.key(0), X)[0]
+        return jit(block.init_with_output)(jax.random.key(0), X)[0]
 
     residual = out(1.0, None) - X
     assert np.abs(residual).max() > 0.1

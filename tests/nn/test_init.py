@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import jit
 
 from cls.nn import init
 from cls.nn.dense import Dense
@@ -22,7 +23,7 @@ def by_numpy(initializer, shape=SHAPE):
 
 
 def by_jax(initializer, shape=SHAPE):
-    x = jax.jit(lambda key: initializer(key, shape))(jax.random.key(0))
+    x = jit(lambda key: initializer(key, shape))(jax.random.key(0))
     assert (x.shape, x.dtype) == (shape, np.float32)
     return np.asarray(x, np.float64)
 
@@ -118,7 +119,7 @@ def test_draws_follow_the_generator():
 
 def test_dense_is_drawn_as_by_pytorch():
     layer = Dense(500)
-    params = jax.jit(layer.init)(jax.random.key(0), jnp.ones((1, 100)))['params']
+    params = jit(layer.init)(jax.random.key(0), jnp.ones((1, 100)))['params']
     assert 0.099 < np.abs(params['kernel']).max() <= 0.1  # 1 / sqrt(100)
     assert np.std(params['kernel']) == pytest.approx(0.1 / math.sqrt(3), rel=0.02)
     np.testing.assert_array_equal(params['bias'], np.zeros(500))

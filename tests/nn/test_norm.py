@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import jit
 
 from cls.nn.norm import BatchNorm
 from cls.steps.sharding import batch_sharding, make_mesh, replicated
@@ -21,7 +22,7 @@ VARIABLES = {
 }
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jit, static_argnums=0)
 def train(layer, variables, x):
     out, updated = layer.apply(variables, x, mutable=['batch_stats'])
     return out, updated['batch_stats']
@@ -75,7 +76,7 @@ def test_groups_are_consecutive_examples_normalized_separately():
 
 def test_evaluation_uses_running_statistics_and_does_not_update_them():
     layer = BatchNorm(False, epsilon=1e-3, group=4)
-    out, updated = jax.jit(lambda x: layer.apply(VARIABLES, x, mutable=['batch_stats']))(X[:5])
+    out, updated = jit(lambda x: layer.apply(VARIABLES, x, mutable=['batch_stats']))(X[:5])
     expected = (X[:5].astype(np.float64) - MEAN) / np.sqrt(VAR + 1e-3) * SCALE + BIAS
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
     for name, value in (('mean', MEAN), ('var', VAR)):
@@ -92,14 +93,14 @@ def test_a_large_mean_does_not_cancel():
 def test_vectors():
     layer = BatchNorm(True)
     x = X[:, 0, 0]
-    variables = jax.jit(layer.init)(jax.random.key(0), x)
+    variables = jit(layer.init)(jax.random.key(0), x)
     out = train(layer, variables, x)[0]
     expected = (x.astype(np.float64) - x.mean(0)) / np.sqrt(x.astype(np.float64).var(0) + 1e-5)
     np.testing.assert_allclose(out, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_init_does_not_count_as_a_batch():
-    stats = jax.jit(BatchNorm(True).init)(jax.random.key(0), X)['batch_stats']
+    stats = jit(BatchNorm(True).init)(jax.random.key(0), X)['batch_stats']
     np.testing.assert_array_equal(stats['mean'], np.zeros(5))
     np.testing.assert_array_equal(stats['var'], np.ones(5))
 
@@ -133,7 +134,7 @@ def test_gradients_are_those_of_finite_differences(group):
         )[0]
         return jnp.sum(out * cotangent.astype(np.float32))
 
-    of_variables, of_x = jax.jit(jax.grad(loss, (0, 1)))(VARIABLES, X)
+    of_variables, of_x = jit(jax.grad(loss, (0, 1)))(VARIABLES, X)
     wide = X.astype(np.float64)
     for _ in range(6):
         direction = RNG.standard_normal(SHAPE)
@@ -194,7 +195,7 @@ def test_eight_devices_are_as_one(group):
     for devices in (1, 8):
         split, copied = on(devices)
         args = jax.device_put(VARIABLES, copied), jax.device_put(x, split)
-        results.append(jax.jit(step)(*args))
+        results.append(jit(step)(*args))
     for one, eight in zip(*map(jax.tree.leaves, results), strict=True):
         np.testing.assert_allclose(one, eight, rtol=1e-4, atol=1e-4)
 
@@ -208,7 +209,7 @@ def test_only_groups_on_several_devices_are_reduced_across_them(group, is_reduce
         return layer.apply(variables, x, mutable=['batch_stats'])[0]
 
     compiled = (
-        jax.jit(forward, in_shardings=(copied, split), out_shardings=split)
+        jit(forward, in_shardings=(copied, split), out_shardings=split)
         .lower(VARIABLES, X)
         .compile()
         .as_text()

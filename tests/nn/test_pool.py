@@ -1,19 +1,17 @@
 """Pooling against loops in NumPy, XLA's reduce_window, and shapes computed by hand."""
 
-import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiling import FAST
+from compiling import jit
 from jax import lax
 
 from cls.nn.pool import avg_pool, max_pool
 
 RNG = np.random.default_rng(1)
-jit = functools.partial(jax.jit, compiler_options=FAST)
 
 
 def two(value):
@@ -140,7 +138,7 @@ def test_gradients_are_xlas(form):
 
     images = RNG.standard_normal((2, *size, 3)).astype(np.float32)
     cotangent = RNG.standard_normal(jax.eval_shape(maxima, images)[0].shape).astype(np.float32)
-    for x in (images, np.floor(images)):  # floored: few values, therefore many ties
+    for x in (images, np.floor(images)):  # floored: few values, hence ties
         for ours, theirs, our_gradient, their_gradient in both(x, cotangent):
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
             np.testing.assert_allclose(our_gradient, their_gradient, rtol=1e-5, atol=1e-5)

@@ -15,6 +15,8 @@ from cls.errors import UserError
 from cls.recipes.common import base
 from cls.search import job
 
+pytestmark = pytest.mark.usefixtures('quick_programs')
+
 FIELDS = {
     'model.stage_sizes': '(1, 1, 1)',
     'model.widths': '(4, 4, 4)',

@@ -27,6 +27,8 @@ from cls.run import workdir as runtime
 from cls.search import history
 from cls.storage import paths
 
+pytestmark = pytest.mark.usefixtures('quick_programs')
+
 ROOT = Path(__file__).parents[2]
 STEPS = 24
 NET = {'layers': ['C(8,3,1)', 'P(2,2)', 'FC(16)']}

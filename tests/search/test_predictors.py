@@ -6,6 +6,7 @@ import grown
 import jax
 import numpy as np
 import pytest
+from compiling import jit
 from scipy import stats
 
 from cls.errors import UserError
@@ -85,8 +86,8 @@ def test_steps_are_adams_by_finite_differences(net):
     with jax.enable_x64(True):
         params = member(net)
         loss = functools.partial(predictors.loss, net, cells=CELLS, accuracies=accuracies)
-        gradient = jax.tree.map(np.asarray, jax.jit(jax.grad(loss))(params))
-        loss = jax.jit(loss)
+        gradient = jax.tree.map(np.asarray, jit(jax.grad(loss))(params))
+        loss = jit(loss)
         for name, value in params.items():
             direction = rng.normal(size=value.shape)
             ends = [loss(params | {name: value + h * direction}) for h in (1e-6, -1e-6)]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from compiling import FAST
+from compiling import jit
 
 from cls.config import load as configs
 from cls.errors import UserError
@@ -22,7 +22,6 @@ from cls.steps.train_step import Recipe
 from cls.train import train_batches
 
 RNG = np.random.default_rng(5)
-jit = functools.partial(jax.jit, compiler_options=FAST)
 
 # ------------------------------------------------------------------------------ the gradient
 
@@ -122,7 +121,7 @@ def test_the_supernet_s_gradient_on_digits(monkeypatch):
     with jax.enable_x64(True):
         operations = ('none', 'avg_pool_3x3', 'skip_connect', 'sep_conv_3x3')
         net = darts.Net(3, 4, 1, operations, dtype=jnp.float64)
-        variables = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+        variables = jit(net.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
         weights, alpha = darts.split(variables['params'])
         alpha = jax.tree.map(lambda x: jnp.asarray(RNG.normal(size=x.shape)), alpha)
 
@@ -215,7 +214,7 @@ def test_two_steps_are_numpy_s(order):
     state = new_state({'params': params}, rules, 0, False)
     recipe = dataclasses.replace(Recipe.from_config(config, 10, 1), mean=(0.0,), std=(255.0,))
     sharding = meshes.batch_sharding(meshes.make_mesh(1, jax.devices()[:1]))
-    step = jax.jit(search.make_train_step(model, rules, recipe, sharding))
+    step = jit(search.make_train_step(model, rules, recipe, sharding))
 
     buffer, first, second = np.zeros((2, 3)), 0.0, 0.0
     pairs = [(x, y) for x, y in zip(images, labels, strict=True)]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiling import FAST
+from compiling import jit
 
 from cls import models
 from cls.config import genotype_files
@@ -21,7 +21,6 @@ from cls.search.supernets import darts, nasbench201
 from cls.setup import set_up
 
 RNG = np.random.default_rng(5)
-jit = functools.partial(jax.jit, compiler_options=FAST)
 
 
 def logits(*rows):

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 import yaml
-from compiling import FAST
+from compiling import jit
 
 from cls import models
 from cls.config import load as configs
@@ -33,7 +33,6 @@ from cls.steps.state import new_state
 from cls.steps.train_step import Recipe
 
 RNG = np.random.default_rng(3)
-jit = functools.partial(jax.jit, compiler_options=FAST)
 # Two places with two blocks; the first has no shortcut, the second may also be empty.
 TINY = Space(8, (8,), (2,), (2,), (3,), (3, 6))
 

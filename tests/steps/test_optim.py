@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiling import jit
 
 from cls.errors import UserError
 from cls.recipes import common
@@ -29,7 +30,7 @@ def schedule_of(lr=0.4, total=100, **fields):
 def curve(total=100, **fields):
     """The learning rates of steps 0..total, computed at once."""
     rate = schedule_of(total=total, **fields)
-    return np.asarray(jax.jit(jax.vmap(rate))(jnp.arange(total + 1)))
+    return np.asarray(jit(jax.vmap(rate))(jnp.arange(total + 1)))
 
 
 # --------------------------------------------------------------------------------- schedules
@@ -93,7 +94,7 @@ def test_staircase_jumps_at_exact_multiples():
 def test_rates_are_float32_scalars_and_python_steps_will_do(name):
     rate = schedule_of(name=name, warmup='5 steps', **SCHEDULES[name][0])
     for step in (0, 5, 50, 1000):
-        eager, traced = rate(step), jax.jit(rate)(jnp.int32(step))
+        eager, traced = rate(step), jit(rate)(jnp.int32(step))
         assert (eager.shape, eager.dtype) == ((), jnp.float32)
         np.testing.assert_allclose(eager, traced, rtol=1e-6)
 
@@ -165,7 +166,7 @@ def optimizer_of(params=PARAMS, head=(), depthwise=(), **fields):
     return make_optimizer(spec, rate, params, **groups)
 
 
-@jax.jit(static_argnums=0)
+@jit(static_argnums=0)
 def one_update(tx, params, state, grads):
     updates, state = tx.update(grads, state, params)
     return optax.apply_updates(params, updates), state

@@ -12,6 +12,8 @@ from cls.steps.phases import Phase
 from cls.train import fit
 from cls.weights import pretrained
 
+pytestmark = pytest.mark.usefixtures('quick_programs')
+
 GROWING = (
     ('progressive', "(('0 steps', 4), ('50 percent', 8))"),
     ('freeze_bn', '6 steps'),

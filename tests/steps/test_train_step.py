@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 import tiny
+from compiling import jit
 from jax.sharding import PartitionSpec as P
 
 from cls.config import load as configs
@@ -176,7 +177,7 @@ def test_groups_that_devices_share_are_told_of(batch, group, says, sends):
     def normalised(variables, images):
         return net.apply(variables, images, mutable='batch_stats')[0]
 
-    program = jax.jit(normalised, out_shardings=spread).lower(variables, images).compile()
+    program = jit(normalised, out_shardings=spread).lower(variables, images).compile()
     sent = sum(x.bytes for x in collectives(program.as_text()))
     statistics = 2 * 5 * 4 * (-(-batch // (group or batch)))  # of all groups, float32
     if sends == 'activations':
@@ -291,7 +292,7 @@ def test_loss_gradient_and_average_are_those_of_the_formulas(accumulate):
     optimizer = optax.sgd(0.1)
     state = new_state({'params': {'kernel': kernel}}, optimizer, seed=0, ema=True)
     recipe = dataclasses.replace(RECIPE, accumulate=accumulate)
-    step = jax.jit(make_train_step(Linear(), optimizer, recipe, meshes.batch_sharding(MESH)))
+    step = jit(make_train_step(Linear(), optimizer, recipe, meshes.batch_sharding(MESH)))
     average = kernel.astype(np.float64)
     expected = kernel.astype(np.float64)
     for i in range(3):
@@ -330,7 +331,7 @@ def test_penalties_join_the_loss_and_masks_are_never_averaged(accumulate):
     stats = {'mask': np.ones(4, bool), 'seen': np.zeros((), np.int32)}
     state = new_state({'params': {'kernel': kernel}, 'batch_stats': stats}, optimizer, 0, ema=True)
     recipe = dataclasses.replace(RECIPE, accumulate=accumulate)
-    step = jax.jit(make_train_step(Masked(), optimizer, recipe, meshes.batch_sharding(MESH)))
+    step = jit(make_train_step(Masked(), optimizer, recipe, meshes.batch_sharding(MESH)))
     expected = kernel.astype(np.float64)
     for i in range(3):
         mask = (np.arange(4) >= i)[:, None]
@@ -350,7 +351,7 @@ def test_penalties_join_the_loss_and_masks_are_never_averaged(accumulate):
 def test_evaluation_counts_what_is_not_masked():
     batch, kernel = linear_case()
     batch['mask'] = np.array([True, True, False, True, True, False])
-    sums = jax.jit(make_eval_step(Linear(), RECIPE))({'params': {'kernel': kernel}}, batch)
+    sums = jit(make_eval_step(Linear(), RECIPE))({'params': {'kernel': kernel}}, batch)
     x = (batch['image'].reshape(6, 4).astype(np.float64) - 100) / 50
     p = softmax(x @ kernel)
     seen = batch['mask']
@@ -391,7 +392,7 @@ def test_a_step_gives_the_same_state_compiled_and_not():
     optimizer = optax.adam(0.1)
     step = make_train_step(Linear(), optimizer, RECIPE, meshes.batch_sharding(MESH))
     state = new_state({'params': {'kernel': kernel}}, optimizer, seed=0, ema=True)
-    (compiled, measured), (plain, expected) = jax.jit(step)(state, batch), step(state, batch)
+    (compiled, measured), (plain, expected) = jit(step)(state, batch), step(state, batch)
     chex.assert_trees_all_equal_shapes_and_dtypes(compiled, plain)
     parts = (compiled.params, compiled.ema, measured), (plain.params, plain.ema, expected)
     chex.assert_trees_all_close(*parts, rtol=1e-5, atol=1e-6)
@@ -430,7 +431,7 @@ def test_randomness_is_a_function_of_seed_and_step():
     }
     recipe = dataclasses.replace(RECIPE, flip=True, ema=0.0)
     optimizer = optax.sgd(0.0)
-    step = jax.jit(make_train_step(Sum(), optimizer, recipe, meshes.batch_sharding(MESH)))
+    step = jit(make_train_step(Sum(), optimizer, recipe, meshes.batch_sharding(MESH)))
     make = functools.partial(
         new_state, {'params': {'kernel': np.array([0.5, 0.1, -0.3], np.float32)}}, optimizer
     )

@@ -1,4 +1,4 @@
-"""Run folders, data and weights in object stores: real clients, against servers on this machine."""
+"""Run folders, data and weights in object stores: real clients and servers on this machine."""
 
 import json
 import os
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope='session')
 def s3_server():
-    """Starts a server that speaks S3; yields what tells clients of it."""
+    """A server with the S3 protocol; yields the settings of its clients."""
     pytest.importorskip('s3fs', reason='s3fs is not installed, see tests/requirements.txt')
     moto = pytest.importorskip('moto.server', reason='moto is not installed')
     server = moto.ThreadedMotoServer('127.0.0.1', 0, verbose=False)
@@ -38,7 +38,7 @@ def s3_server():
 
 @pytest.fixture(scope='session')
 def gs_server():
-    """The same of Google's store: for fsspec, TensorStore (so Orbax), and array_record."""
+    """A server of Google's protocol, for fsspec, TensorStore (so Orbax), and array_record."""
     pytest.importorskip('gcsfs', reason='gcsfs is not installed, see tests/requirements.txt')
     emulator = pytest.importorskip(
         'gcp_storage_emulator.server', reason='gcp-storage-emulator is not installed'
@@ -47,7 +47,7 @@ def gs_server():
     server.start()
     url = f'http://127.0.0.1:{server._api._httpd.server_address[1]}'
     names = ('STORAGE_EMULATOR_HOST', 'TENSORSTORE_GCS_HTTP_URL', 'CLOUD_STORAGE_EMULATOR_ENDPOINT')
-    # No credentials are looked for, which would ask a machine that is not there.
+    # Without this, clients would ask a missing metadata server for credentials.
     yield dict.fromkeys(names, url) | {
         'GOOGLE_CLOUD_PROJECT': 'test',
         'GCE_METADATA_ROOT': '127.0.0.1:1',
@@ -58,7 +58,7 @@ def gs_server():
 
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
-    """A cache folder of the test's own."""
+    """A cache folder for one test."""
     monkeypatch.setenv('CLS_CACHE_DIR', str(tmp_path / 'cache'))
     download._copied.cache_clear()
     return tmp_path / 'cache'
@@ -74,7 +74,7 @@ def bucket(request, monkeypatch, cache):
 
 @pytest.fixture
 def s3_bucket(s3_server, monkeypatch, cache):
-    """An empty bucket of the store that Orbax does not write to."""
+    """An empty bucket of S3, a store that Orbax cannot write to."""
     for name, value in s3_server.items():
         monkeypatch.setenv(name, value)
     return _empty_bucket('s3')
@@ -115,9 +115,9 @@ def test_urls_that_cannot_be_used_are_refused_in_a_line(monkeypatch):
 
 
 def test_a_bucket_that_is_not_there_is_not_made(bucket):
-    misspelt = f'{str(bucket)}x/run'
-    with pytest.raises(UserError, match=f'{misspelt} cannot be used.*expected a bucket'):
-        paths.checked(misspelt)
+    misspelled = f'{str(bucket)}x/run'
+    with pytest.raises(UserError, match=f'{misspelled} cannot be used.*expected a bucket'):
+        paths.checked(misspelled)
     assert not paths.filesystem(bucket).exists('bucketx')
     assert paths.checked(bucket / 'run') == bucket / 'run'  # the name is still free
 
@@ -148,7 +148,7 @@ def test_a_mirror_sends_what_has_changed(s3_bucket):
         file.write('two\n')
     mirror.close()
     assert (s3_bucket / 'run' / 'sub' / 'file').read_text() == 'one\ntwo\n'
-    assert list(paths.find(s3_bucket)) == ['run/sub/file']  # what had not changed was not sent
+    assert list(paths.find(s3_bucket)) == ['run/sub/file']  # unchanged files were not sent
     assert not mirror.folder.exists()
 
 
@@ -161,7 +161,7 @@ def test_what_a_killed_process_left_is_cleared_away(cache):
     )
     folder = Path(process.stdout.readline().strip())
     paths.Scratch().close()
-    assert folder.is_dir()  # of a process that lives
+    assert folder.is_dir()  # its process still runs
     process.kill()
     process.communicate()
     paths.Scratch().close()
@@ -169,7 +169,7 @@ def test_what_a_killed_process_left_is_cleared_away(cache):
 
 
 # ------------------------------------------------------------------------------------------------
-# Copies of what is read
+# Copies of read files
 # ------------------------------------------------------------------------------------------------
 
 
@@ -189,13 +189,13 @@ def test_a_folder_is_copied_once_and_a_broken_copy_goes_on(s3_bucket, cache, cap
     assert 'copying 3 files' in capsys.readouterr().out
     assert not partial.exists()
 
-    download._copied.cache_clear()  # as another process would
+    download._copied.cache_clear()  # as in another process
     paths.remove(s3_bucket / 'data')
     assert download.fetched(f'{s3_bucket}/data') == folder
     assert f'read from its copy in {folder}' in capsys.readouterr().out
 
 
-def test_a_file_that_changed_is_copied_anew(bucket):
+def test_a_file_that_changed_is_copied_again(bucket):
     paths.write_whole(bucket / 'net.pth', b'one')
     assert download.fetched(bucket / 'net.pth').read_bytes() == b'one'
     paths.write_whole(bucket / 'net.pth', b'two')
@@ -204,7 +204,7 @@ def test_a_file_that_changed_is_copied_anew(bucket):
     assert download.fetched(bucket / 'net.pth').name == 'net.pth'
 
 
-def test_nothing_there_and_no_room_are_said_in_a_line(s3_bucket, monkeypatch):
+def test_a_missing_object_and_a_full_disk_are_one_line(s3_bucket, monkeypatch):
     with pytest.raises(UserError, match='nothing is there'):
         download.fetched(s3_bucket / 'data')
     paths.write_whole(s3_bucket / 'data' / 'a', b'1')
@@ -216,7 +216,7 @@ def test_nothing_there_and_no_room_are_said_in_a_line(s3_bucket, monkeypatch):
 
 
 # ------------------------------------------------------------------------------------------------
-# Who may write
+# Exclusive writing
 # ------------------------------------------------------------------------------------------------
 
 
@@ -261,13 +261,13 @@ def test_a_silent_holder_elsewhere_is_waited_for_then_passed_over(
 
 
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
-def test_who_lost_the_folder_stops_at_once(s3_bucket, hasty, monkeypatch, capsys):
+def test_a_process_that_lost_the_folder_stops_at_once(s3_bucket, hasty, monkeypatch, capsys):
     stopped = threading.Event()
 
     def stop(code):
         assert code == 2
         stopped.set()
-        raise SystemExit  # of the thread
+        raise SystemExit  # ends only the thread
 
     monkeypatch.setattr(lock.os, '_exit', stop)
     with lock.exclusive(s3_bucket):
@@ -278,7 +278,7 @@ def test_who_lost_the_folder_stops_at_once(s3_bucket, hasty, monkeypatch, capsys
 
 
 # ------------------------------------------------------------------------------------------------
-# What a run writes and reads
+# Files of a run
 # ------------------------------------------------------------------------------------------------
 
 
@@ -289,7 +289,7 @@ def test_metrics_are_in_the_store_when_flushed_and_go_on_after_a_step(s3_bucket)
     for step in (1, 2, 3):
         metrics.write(step, {'loss': 1 / step})
     metrics.flush()
-    metrics.write(4, {'loss': 0.25})  # and is killed
+    metrics.write(4, {'loss': 0.25})  # killed after it
     assert _steps_logged(s3_bucket / 'run') == [1, 2, 3]
     later = Metrics(s3_bucket / 'run', 2)
     later.write(3, {'loss': float('nan')})
@@ -389,7 +389,7 @@ def test_images_in_a_store_are_those_of_a_folder(s3_bucket, tmp_path):
 
 @pytest.mark.sweep
 def test_prepared_data_sets_in_a_store_have_the_same_records(bucket, cache):
-    """gs:// in place, by array_record; s3:// from a copy."""
+    """array_record reads gs:// in place; s3:// is copied."""
     from cls.data import digits, tfds_sets
 
     local = digits.prepare(str(cache / 'made'))
@@ -424,7 +424,7 @@ RUN = (
 
 @pytest.mark.sweep
 def test_a_run_in_a_store_that_is_killed_ends_as_one_in_a_folder(bucket, tmp_path, capsys):
-    """And is evaluated, and gives its weights to another, in the same numbers."""
+    """Its evaluation and a run that starts from its weights have the same numbers, too."""
     from cls.main import main
     from cls.run.checkpoint_files import steps
 
@@ -467,7 +467,7 @@ def test_a_run_in_a_store_that_is_killed_ends_as_one_in_a_folder(bucket, tmp_pat
     assert capsys.readouterr().out.count(' tensors taken, all of them') == 2
 
 
-def test_a_misspelt_bucket_ends_in_one_line_and_code_2(s3_bucket):
+def test_a_misspelled_bucket_ends_in_one_line_and_code_2(s3_bucket):
     run = subprocess.run(
         [sys.executable, '-m', 'cls.main', *RUN, f'--workdir={s3_bucket}x/run'],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""python -m cls.tools.benchmark: it runs and prints what it should; how fast is not tested."""
+"""The benchmark: it runs and prints its measurements; the speeds are not tested."""
 
 import json
 import re
@@ -28,7 +28,7 @@ def test_bare_step_and_loop_in_one_run(capsys):
     assert ratio == pytest.approx(100 * loop / bare, rel=0.01)
 
 
-def test_what_it_needs_is_said():
+def test_missing_flags_are_named():
     with pytest.raises(UserError, match='--model NAME and --batch N'):
         main(['--model=resnet20_cifar'])
 
@@ -53,14 +53,14 @@ def photos(tmp_path):
     return folder.parent
 
 
-def test_input_beside_peers(photos, tmp_path, monkeypatch, capsys):
-    """Each peer is compared with what does the same of ours; the best one counts."""
+def test_input_with_peers(photos, tmp_path, monkeypatch, capsys):
+    """Each peer is compared with our pipeline for the same work; the best peer counts."""
     (tmp_path / 'with_tensorflow.py').write_text(PEER)
     (tmp_path / 'with_torch.py').write_text(PEER.replace('50', '40'))
     monkeypatch.setattr(benchmark_input, 'PEERS', tmp_path)
     monkeypatch.setattr(benchmark_input, 'SKIP', 1)
     monkeypatch.setattr(benchmark_input, 'COUNT', 2)
-    monkeypatch.setattr(benchmark_input, 'PROCESSES', False)  # they start for seconds
+    monkeypatch.setattr(benchmark_input, 'PROCESSES', False)  # their start takes seconds
     report = tmp_path / 'report.json'
     arguments = [f'--input={photos}', '--rounds=1', f'--json={report}']
     assert main([*arguments, f'--tensorflow={sys.executable}', f'--torch={sys.executable}']) == 0

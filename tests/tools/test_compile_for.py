@@ -1,4 +1,4 @@
-"""python -m cls.tools.compile_for: what it reads from a compiled step, and what follows from it."""
+"""Compiling for devices: the costs read from a compiled step, and the bounds for a chip."""
 
 import importlib.util
 import json
@@ -48,14 +48,14 @@ def test_a_step_for_eight_devices(report):
     assert report.model_flops == 6 * (64 * 6 + 60) * 16
     assert report.flops > report.model_flops / 8 / 2
     assert report.bytes_accessed > 0
-    assert report.cycles == 0  # a CPU's compiler does not say
+    assert report.cycles == 0  # the CPU's compiler does not report it
 
 
 def test_its_memory(report):
     state, _ = tiny.setup(('ema', '0.9')).new_state()
     whole = sum(x.nbytes for x in jax.tree.leaves(state))
-    images = 2 * (8 * 8 + 4 + 1)  # of a device: pixels, label, mask
-    # Statistics that nothing depends on are not handed over.
+    images = 2 * (8 * 8 + 4 + 1)  # per device: pixels, label, mask
+    # Statistics without a consumer are not arguments.
     assert whole * 0.9 <= report.memory.arguments <= whole + images
     assert report.memory.aliased >= 0.9 * whole
     each = report.memory
@@ -124,7 +124,7 @@ def test_what_does_not_fit(message, needed):
 @pytest.mark.parametrize(
     ('collective', 'bytes'),
     [
-        (Collective('all-reduce', 800, 8), 1400),  # seven eighths there, seven eighths back
+        (Collective('all-reduce', 800, 8), 1400),  # seven eighths in each direction
         (Collective('all-gather', 800, 8), 700),
         (Collective('reduce-scatter', 100, 8), 700),
         (Collective('all-to-all', 800, 8), 700),
@@ -208,7 +208,7 @@ def test_mistakes(argv, message, monkeypatch):
 
 def test_an_ensemble_is_several_programs():
     config = configs.load('configs/inception_ensemble.py:imagenet2012')
-    with pytest.raises(UserError, match='of 4 nets, .*inception_v4.*: give the config of one'):
+    with pytest.raises(UserError, match='of 4 models, .*inception_v4.*: give the config of one'):
         compile_for.measure(config, jax.devices())
 
 
@@ -217,7 +217,7 @@ def test_an_ensemble_is_several_programs():
     importlib.util.find_spec('libtpu') is None,
     reason='needs libtpu: pip install -r launch/requirements-tpu.txt',
 )
-def test_a_small_net_for_a_slice():
+def test_a_small_model_for_a_slice():
     fields = ['--config.model.dtype=bfloat16', '--config.ema=0.9', '--config.mesh.fsdp=2']
     where = ['--topology', 'v5e:2x2', '--config', 'configs/resnet.py']
     ran = subprocess.run(
@@ -233,8 +233,8 @@ def test_a_small_net_for_a_slice():
     assert found['chips'] == 4
     assert found['cycles'] > 0
     assert {'all-reduce', 'all-gather'} <= set(found['collectives'])
-    params = 272_186  # of ResNet-20 on grey images; parameters, momentum and average of each
-    # Half of the large ones at least; small arrays are padded to the tiles of the TPU's layouts.
+    params = 272_186  # of ResNet-20 on gray images; each has a parameter, momentum and average
+    # At least half of the large ones; small arrays are padded to the tiles of the TPU's layouts.
     assert 3 * 4 * params / 2 < found['memory']['aliased'] < 3 * 4 * params * 4
-    # Less than all multiply-adds: XLA leaves out those with the padding around the images.
+    # Fewer than all multiply-adds: XLA leaves out those with padding.
     assert 0.4 < 4 * found['flops'] / found['model_flops'] < 1.2

@@ -1,4 +1,4 @@
-"""Completion: in a real bash, and in zsh and fish where they are installed."""
+"""Shell completion: in a real bash, and in zsh and fish if they are installed."""
 
 import contextlib
 import os
@@ -61,7 +61,7 @@ def test_words_in_bash(scripts, words, expected):
 
 
 def test_an_interactive_bash_completes(scripts):
-    """As a user types it, on a terminal: the tab key goes through readline."""
+    """A tab key on a terminal goes through readline, as for a user."""
     terminal, inside = pty.openpty()
     shell = subprocess.Popen(
         ['bash', '--norc', '-i'], stdin=inside, stdout=inside, stderr=inside, start_new_session=True

@@ -1,4 +1,4 @@
-"""python -m cls.tools.condense: the same accuracy in another form, or a line that says why not."""
+"""Condensing a run: the same accuracy in another form, or a clear error."""
 
 import json
 
@@ -24,7 +24,7 @@ RNG = np.random.default_rng(0)
 
 
 def learned_run(workdir, divisor):
-    """A folder with a learned net, each of whose groups has kept 1 / divisor of its inputs."""
+    """Writes a run in which each group of the network has kept 1 / divisor of its inputs."""
     config = configs.load('configs/condensenet.py', SMALL)
     state, _ = set_up(config).new_state()
 
@@ -71,7 +71,7 @@ def test_a_run_before_its_last_stage_is_refused(tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
-def test_other_nets_are_refused(tmp_path):
+def test_other_networks_are_refused(tmp_path):
     config = configs.load('configs/resnet.py')
     (tmp_path / 'config.json').write_text(configs.to_json(config))
     with pytest.raises(UserError, match='only a CondenseNet'):

@@ -1,4 +1,4 @@
-"""The stored counts of variants: when they are valid, what a broken file costs, who writes it."""
+"""The stored counts of variants: their validity, broken files, and writing."""
 
 import json
 import re
@@ -18,7 +18,7 @@ WRONG = Complexity(1, 2)  # of no network
 
 @pytest.fixture
 def copy(tmp_path):
-    """A folder with a copy of the code that counts follow from."""
+    """A folder with a copy of the code that the counts depend on."""
     for package in ('models', 'nn'):
         shutil.copytree(counts.ROOT / 'cls' / package, tmp_path / 'cls' / package)
     return tmp_path
@@ -26,7 +26,7 @@ def copy(tmp_path):
 
 @pytest.fixture
 def stored(tmp_path, monkeypatch):
-    """A file, read by the tool, in which vgg11 has the cost WRONG and vgg13 none."""
+    """The counts of the tool, with the cost WRONG for vgg11 and without vgg13."""
     file = tmp_path / 'counts.json'
     file.write_text(counts.text({'vgg11': WRONG}))
     monkeypatch.setattr('cls.tools.counts.FILE', file)
@@ -41,7 +41,7 @@ def edit(root, file, change):
 
 
 def listed(capsys, *names):
-    """(parameters, multiply-adds) of variants, as the tool prints them."""
+    """Returns (parameters, multiply-adds) of variants, as printed by the tool."""
     shown = []
     for name in names:
         assert main([name, '--json']) == 0
@@ -59,7 +59,7 @@ def registered(name):
 
 
 def test_the_file_is_that_of_this_code():
-    """Every variant is in it, with the cost that is registered."""
+    """Every variant is in the file, with its registered cost."""
     stored = counts.read(counts.FILE)
     assert stored == {name: registered(name) for name in models.names()}, (
         'run python -m cls.tools.models --recount'
@@ -145,7 +145,7 @@ def test_a_system_without_its_source_has_no_key(copy):
     assert 'vgg11' not in counts.read(counts.FILE, copy)
 
 
-# ------------------------------------------------------------------------------ what the tool does
+# ------------------------------------------------------------------------------ the tool
 
 
 def test_a_valid_count_is_taken_and_a_missing_one_counted(stored, capsys):
@@ -186,12 +186,12 @@ def test_a_broken_or_missing_file_is_one_without_counts(content, tmp_path):
 
 def test_several_processes_count_as_one():
     names = models.names('vgg*')
-    assert len(names) >= 8  # enough for more than one process
+    assert len(names) >= 8  # enough for several processes
     assert counts.count(names) == {name: registered(name) for name in names}
 
 
 def test_all_variants_are_counted_and_written(stored, monkeypatch):
-    """With two for all, which are counted in this process."""
+    """Two variants stand for all; they are counted in this process."""
     names = ['vgg11', 'resnet20_cifar']
     monkeypatch.setattr('cls.models.names', lambda pattern='*': names)
     assert main(['--recount']) == 0

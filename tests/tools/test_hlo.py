@@ -1,4 +1,4 @@
-"""What programs communicate: the reader of HLO, on programs whose bytes are known."""
+"""The communication of programs: the reader of HLO, on programs with known bytes."""
 
 import functools
 
@@ -49,7 +49,7 @@ RING = [(0, 1), (1, 2), (2, 3), (3, 0)]
     ids=['all', 'some', 'gather', 'scatter', 'exchange', 'ring'],
 )
 def test_each_kind(function, into, out, expected):
-    """Of an array of 16 x 5 float32, or 4 x 5 where its first axis is taken apart."""
+    """The array is 16 x 5 float32, or 4 x 5 on each device if its first axis is sharded."""
     small = expected[0] in ('reduce-scatter', 'all-to-all')
     x = array((4, 5) if small else (16, 5), *into)
     assert compiled(on_each(function, into, out), x) == [Collective(*expected)]
@@ -61,12 +61,12 @@ def test_several_arrays_that_are_reduced_together_are_one():
     assert found == [Collective('all-reduce', 4 * (16 + 21), 4)]
 
 
-def test_nothing_is_sent_where_examples_stay():
+def test_nothing_is_sent_if_examples_stay():
     x = array((16, 5), meshes.AXES)
     assert compiled(lambda x: jnp.sin(x).sum(1), x, out=(meshes.AXES,)) == []
 
 
-def test_what_a_loop_sends_counts_as_often_as_it_turns():
+def test_collectives_in_a_loop_count_once_per_iteration():
     def total(x):
         return jax.lax.scan(lambda total, x: (total + x.sum(0), None), jnp.zeros(3), x)[0]
 
@@ -75,7 +75,7 @@ def test_what_a_loop_sends_counts_as_often_as_it_turns():
 
 
 def test_a_layer_whose_kernel_is_split():
-    """Forward the kernel is gathered; its gradient is summed over the devices, which share it."""
+    """The kernel is gathered in the forward pass; its gradient is summed over the devices."""
 
     def gradient(kernel, x):
         return jax.grad(lambda kernel: jnp.sum((x @ kernel) ** 2))(kernel)
@@ -84,12 +84,12 @@ def test_a_layer_whose_kernel_is_split():
     whole = 4 * 256 * 128
     assert compiled(gradient, kernel, x, out=('fsdp',)) == [
         Collective('all-gather', whole, 4),
-        Collective('all-reduce', whole, 4),  # CPU has no reduce-scatter: a slice of it is taken
+        Collective('all-reduce', whole, 4),  # on CPU a slice follows, instead of a reduce-scatter
         Collective('all-reduce', whole // 4, 2),
     ]
 
 
-# The same layer, for TPU v5e 2x4: jax 0.10.2, libtpu 0.0.42.1. What is not read is left out.
+# The same layer for TPU v5e 2x4, jax 0.10.2, libtpu 0.0.42.1; shortened to the lines that count.
 TPU = """\
 HloModule jit_gradient, is_scheduled=true, num_partitions=8, frontend_attributes={x="default"}
 
@@ -131,7 +131,7 @@ use_global_device_ids=true, to_apply=%add.1.clone
 def test_the_same_layer_on_tpu():
     assert collectives(TPU) == [
         Collective('reduce-scatter', 4 * 64 * 128, 4),
-        Collective('all-gather', 2 * 256 * 128, 4),  # in bfloat16, as the product is computed
+        Collective('all-gather', 2 * 256 * 128, 4),  # in bfloat16, the type of the product
         Collective('all-reduce', 4 * 64 * 128, 2),
     ]
 
@@ -190,7 +190,7 @@ def test_mixing_sends_one_image_of_each_device():
 
 @pytest.mark.parametrize(('group', 'sent'), [(1, 0), (2, 0), (4, 1)])
 def test_microbatches_of_whole_groups_are_made_where_the_examples_are(group, sent):
-    """Each device has four examples: two groups of 2 to deal out, but one of 4."""
+    """Each device has four examples: two groups of 2 are exchanged, one group of 4 stays."""
     from cls.steps.train_step import microbatches
 
     spec = (None, meshes.AXES)

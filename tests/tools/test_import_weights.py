@@ -1,4 +1,4 @@
-"""python -m cls.tools.import_weights: the folder it makes, where it looks, what it refuses."""
+"""Importing weights: the run folder, the sources of checkpoints, and refusals."""
 
 import argparse
 import collections
@@ -14,6 +14,7 @@ import cv2
 import jax
 import numpy as np
 import pytest
+from compiling import jit
 from golden import keyed, rows
 from orbax.checkpoint import StandardCheckpointer
 from safetensors.numpy import save_file
@@ -25,6 +26,8 @@ from cls.setup import set_up
 from cls.steps import schedule
 from cls.tools import import_weights
 from cls.weights import convert, hub
+
+pytestmark = pytest.mark.usefixtures('quick_programs')
 
 NAME = 'resnet20_cifar'
 ROW = rows.read('resnet')[f'restated:{NAME}']
@@ -38,7 +41,7 @@ CARD = {
 
 @pytest.fixture
 def snapshot(tmp_path, monkeypatch):
-    """A snapshot in a local cache of the Hub, as huggingface_hub lays it out; no network."""
+    """A snapshot in a local cache of the Hub, in huggingface_hub's layout; without network."""
     repository = tmp_path / 'cache' / 'models--timm--resnet20'
     folder = repository / 'snapshots' / 'abc'
     folder.mkdir(parents=True)
@@ -53,7 +56,7 @@ def snapshot(tmp_path, monkeypatch):
 
 @pytest.fixture
 def photographs(tmp_path):
-    """A folder of 10 classes, with 2 images each to train on and 3 to evaluate on."""
+    """A folder of 10 classes, each with 2 images for training and 3 for evaluation."""
     images = np.uint8(127 + 50 * keyed.images(50, 32))
     for i, image in enumerate(images):
         split = 'train' if i < 20 else 'test'
@@ -70,7 +73,7 @@ def pickled(folder, content):
     arrays = []
 
     class Storage(list):
-        """Of one array: the place of its bytes."""
+        """The storage of one array."""
 
     class Pickler(pickle.Pickler):
         def persistent_id(self, thing):
@@ -112,12 +115,13 @@ def test_imported_weights_are_evaluated_and_trained_on(snapshot, photographs, tm
     assert 'config.json' in capsys.readouterr().out
     data = f'--config.data.name=folder:{folder}'
     assert main.main(['--job', 'evaluate', '--workdir', str(workdir), data]) == 0
-    (file,) = workdir.glob('evaluation-name=folder_*.json')  # not of the run's own data
+    (file,) = workdir.glob('evaluation-name=folder_*.json')  # the run's own data set is another
     found = json.loads(file.read_text())
 
     mean, std = np.float32([127.5, 63.75, 127.5]), np.float32([51, 51, 102])
     variables = weights.from_torch(STATE, NAME)
-    logits = models.create(NAME).apply(variables, (np.float32(images) - mean) / std)
+    apply = jit(models.create(NAME).apply)
+    logits = apply(variables, (np.float32(images) - mean) / std)
     logits = np.float64(logits)
     chosen = np.log(np.exp(logits).sum(1)) - logits[np.arange(30), labels]
     assert found['test/top1'] == pytest.approx(100 * np.mean(logits.argmax(1) == labels))
@@ -195,7 +199,7 @@ def test_weights_that_do_not_fit_leave_nothing(snapshot, tmp_path):
 
 
 def described(folder, **changed):
-    """Writes a snapshot's card, some of its fields changed."""
+    """Writes a snapshot's card with some fields changed."""
     (folder / 'config.json').write_text(json.dumps({**CARD, **changed}))
     return folder
 
@@ -211,7 +215,7 @@ def with_classes(count, folder):
 @pytest.mark.parametrize(
     ('card', 'pattern'),
     [
-        ({'architecture': 'resnetblur50'}, "config.json: architecture is 'resnetblur50'.*alone"),
+        ({'architecture': 'resnetblur50'}, "config.json: architecture is 'resnetblur50'.*only"),
         ({'architecture': 'resnet56_cifar'}, "'resnet56_cifar'.*choose resnet56_cifar"),
         ({'model_args': {'act_layer': 'gelu'}}, 'config.json: model_args has act_layer'),
         ({'num_classes': 7}, 'config.json: num_classes is 7, but the weights have 10'),
@@ -245,7 +249,7 @@ def test_a_card_that_says_something_else_is_refused(card, pattern, snapshot, tmp
         imported(snapshot, tmp_path / 'run')
     assert '\n' not in str(caught.value)
     assert not (tmp_path / 'run').exists()
-    imported(snapshot / 'model.safetensors', tmp_path / 'run')  # the way out that it names
+    imported(snapshot / 'model.safetensors', tmp_path / 'run')  # the remedy in the message
 
 
 def test_a_card_that_is_no_object(snapshot, tmp_path):
@@ -256,9 +260,9 @@ def test_a_card_that_is_no_object(snapshot, tmp_path):
 
 
 def test_the_number_and_the_names_of_the_classes_are_the_checkpoints(snapshot, tmp_path, capsys):
-    """Evaluated on folders that sort otherwise, the names decide."""
+    """In evaluation on folders with another order, the names decide."""
     file = with_classes(12, snapshot)
-    names = [str(i) for i in range(12)]  # as text, 10 comes before 2
+    names = [str(i) for i in range(12)]  # as text, 10 sorts before 2
     described(snapshot, num_classes=12, label_names=names)
     workdir = tmp_path / 'run'
     assert imported(snapshot, workdir) == 0
@@ -271,7 +275,7 @@ def test_the_number_and_the_names_of_the_classes_are_the_checkpoints(snapshot, t
     variables = weights.from_torch(weights.read(file), NAME, num_classes=12)
     net = models.create(NAME, num_classes=12)
     chosen = np.asarray(net.apply(variables, (np.float32(images) - mean) / std)).argmax(1)
-    for i, image in enumerate(images):  # each image into the folder of what the net says it is
+    for i, image in enumerate(images):  # each image into the folder of its prediction
         folder = tmp_path / 'data' / names[chosen[i]]
         folder.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(folder / f'{i:02}.png'), image[:, :, ::-1])
@@ -320,11 +324,11 @@ def test_names_of_other_classes_than_the_weights_in_the_same_file(snapshot, tmp_
     assert not (tmp_path / 'run').exists()
 
 
-def test_which_of_several_sets_of_weights_is_said(snapshot, tmp_path, capsys):
+def test_the_chosen_set_of_weights_is_printed(snapshot, tmp_path, capsys):
     tensors = weights.read(snapshot / 'model.safetensors')
     whole = {'state_dict': tensors, 'state_dict_ema': tensors, 'optimizer': {'state': {}}}
     assert imported(pickled(tmp_path, whole), tmp_path / 'run') == 0
-    line = "Weights: 'state_dict' of script.pth, which has others too, to be chosen by --entry: "
+    line = "Weights: 'state_dict' of script.pth; --entry chooses another: "
     assert f'{line}state_dict_ema.\n' in capsys.readouterr().out
 
 
@@ -340,7 +344,7 @@ def test_weights_that_give_no_numbers_are_refused(key, value, snapshot, tmp_path
     assert not (tmp_path / 'run').exists()
 
 
-def test_each_field_of_the_images_says_who_says_so(snapshot, tmp_path, capsys):
+def test_each_field_of_the_images_has_its_source(snapshot, tmp_path, capsys):
     sizes = {'input_size': [3, 32, 32], 'test_input_size': [3, 40, 40], 'test_crop_pct': 0.8}
     described(snapshot, pretrained_cfg={**CARD['pretrained_cfg'], **sizes, 'crop_pct': 0.875})
     imported(snapshot, tmp_path / 'run', '--config.data.std=(1,2,3)')
@@ -361,7 +365,7 @@ def test_each_field_of_the_images_says_who_says_so(snapshot, tmp_path, capsys):
 
 def test_a_bare_file_says_which_other_variants_it_fits(snapshot, tmp_path, capsys):
     imported(snapshot / 'model.safetensors', tmp_path / 'run')
-    assert 'Network:' not in capsys.readouterr().out  # it fits no other
+    assert 'Network:' not in capsys.readouterr().out  # it fits no other variant
     assert weights.same_tensors('tf_efficientnet_lite0') == ['efficientnet_lite0']
     assert weights.same_tensors('wrn18_1') == ['resnet18']
 
@@ -375,7 +379,7 @@ def test_the_commands_that_are_printed_work(snapshot, photographs, tmp_path, cap
     assert (program, arguments[:2]) == ('python', ['-m', 'cls.main'])
     assert main.main(arguments[2:]) == 0
     with_classes(7, snapshot)
-    imported(snapshot / 'model.safetensors', tmp_path / 'seven')  # no data set of its own has 7
+    imported(snapshot / 'model.safetensors', tmp_path / 'seven')  # of no known data set
     assert 'on cifar' not in capsys.readouterr().out
 
 
@@ -386,7 +390,7 @@ def test_a_training_scripts_file_of_another_network_is_refused(tmp_path):
 
 
 def test_files_without_auxiliary_heads(tmp_path, capsys):
-    """As timm's Inception-v3. With some, a file is damaged."""
+    """timm's Inception-v3 has none. With only a part of them, a file is damaged."""
     state = shapes_of('googlenet_bn')
     bare = {name: value for name, value in state.items() if not name.startswith('aux')}
     fitted = weights.fit(bare, 'googlenet_bn')
@@ -398,13 +402,13 @@ def test_files_without_auxiliary_heads(tmp_path, capsys):
 
 
 def shapes_of(name):
-    """A state dict of zeros that a variant takes."""
+    """Returns a state dict of zeros for a variant."""
     shapes = convert.shapes(models.create(name), models.variant(name))
     return {key: np.zeros(shape, np.float32) for key, shape in shapes.items()}
 
 
-def test_weights_of_caffe_are_turned_to_rgb(tmp_path, monkeypatch):
-    """The net then says of an RGB image what the net of the file says of it in BGR."""
+def test_weights_of_caffe_are_converted_to_rgb(tmp_path, monkeypatch):
+    """The logits for an RGB image equal those of the original weights for its BGR form."""
     written = []
     monkeypatch.setattr(
         import_weights, 'write', lambda config, variables, *_, **__: written.append(variables)
@@ -418,14 +422,14 @@ def test_weights_of_caffe_are_turned_to_rgb(tmp_path, monkeypatch):
     np.testing.assert_allclose(bgr, rgb, rtol=1e-4, atol=1e-4)
 
 
-def test_colours_are_not_turned_where_the_first_layer_is_not_clear():
+def test_colors_are_not_reversed_without_a_unique_first_layer():
     kernel = np.zeros((3, 3, 3, 8), np.float32)
-    with pytest.raises(UserError, match='2 convolutions .* expected one'):
-        import_weights.turn_colours({'a': {'kernel': kernel}, 'b': {'kernel': kernel}})
+    with pytest.raises(UserError, match='2 convolutions .* expected exactly one'):
+        import_weights.reverse_colors({'a': {'kernel': kernel}, 'b': {'kernel': kernel}})
 
 
 def test_no_schedule_is_built_for_the_state_of_an_optimizer(tmp_path, monkeypatch):
-    """The state does not depend on the rate; it is that of a run with a schedule nevertheless."""
+    """The state does not depend on the learning rate, but has the form of one with a schedule."""
 
     def fails(spec):
         raise AssertionError('a schedule is built')

@@ -1,4 +1,4 @@
-"""python -m cls.tools.models: its JSON, its table, its exit codes."""
+"""The list of models: its JSON, its table, its exit codes."""
 
 import json
 import subprocess
@@ -100,10 +100,10 @@ def test_writing_the_table_changes_nothing_else(tmp_path):
     assert file.read_text() == 'no marks'
 
 
-def test_that_counting_takes_a_while_is_said(capsys, monkeypatch, tmp_path):
+def test_a_line_says_that_counting_takes_long(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr('cls.tools.models.MANY', 1)
     assert main(['resnet?4*']) == 0
-    assert capsys.readouterr().err == ''  # these are stored
+    assert capsys.readouterr().err == ''  # their counts are stored
     monkeypatch.setattr('cls.tools.counts.FILE', tmp_path / 'counts.json')
     assert main(['resnet?4*']) == 0
     assert capsys.readouterr().err == 'counting 2 models takes a minute or more\n'

@@ -1,4 +1,4 @@
-"""The slices of the table: which, for what, and the table itself."""
+"""The slices of the table, their configs, and the table itself."""
 
 import dataclasses
 import json
@@ -55,11 +55,11 @@ def test_batches_divide(everything):
 @pytest.mark.parametrize(
     ('batch', 'group', 'pixels', 'v5e', 'v5p'),
     [
-        (256, 32, 224, '2x4', '2x2x2'),  # eight groups
+        (256, 32, 224, '2x4', '2x2x2'),  # eight groups of images
         (256, 0, 224, '4x4', '2x2x4'),  # sixteen images on a chip
         (96, 0, 224, '2x2', '2x2x1'),
-        (96, 0, 448, '4x4', '2x2x4'),  # six large ones will do, three will not
-        (50, 25, 224, '2x2', '2x2x1'),  # nothing divides it, which training refuses
+        (96, 0, 448, '4x4', '2x2x4'),  # six large images are enough, three are not
+        (50, 25, 224, '2x2', '2x2x1'),  # no slice divides it, and training refuses it
     ],
 )
 def test_a_slice_of_a_suitable_size(batch, group, pixels, v5e, v5p):
@@ -73,7 +73,7 @@ def test_a_slice_of_a_suitable_size(batch, group, pixels, v5e, v5p):
         assert batch % chips or batch // chips >= pods.LEAST * (224 / pixels) ** 2
 
 
-def test_each_chip_has_a_group_where_no_slice_has_whole_ones():
+def test_each_chip_has_a_group_if_no_slice_has_whole_ones():
     config = configs.load('configs/inception_v3.py:imagenet2012')
     assert (config.batch, config.model.bn_group) == (1600, 32)
     assert pods.suited(config, 'v5e') == ('8x8', ('model.bn_group=25',))
@@ -111,8 +111,8 @@ def file(tmp_path, monkeypatch):
     return tmp_path / 'compiled.json'
 
 
-def test_what_is_known_is_not_compiled_again(file, tmp_path, monkeypatch, capsys):
-    """Compiling is replaced by a program that notes that it ran; the first of two fails."""
+def test_kept_results_are_not_compiled_again(file, tmp_path, monkeypatch, capsys):
+    """A program that records its runs replaces the compiler; the first of two runs fails."""
     log = tmp_path / 'log'
     code = (
         'import sys, pathlib\n'
@@ -128,11 +128,11 @@ def test_what_is_known_is_not_compiled_again(file, tmp_path, monkeypatch, capsys
     assert main(['--all', 'vgg']) == 1
     assert 'failed after' in capsys.readouterr().out
     assert list(pods.load()) == wanted[1:]
-    assert not pods.compile_all('vgg')  # the one that failed, alone
+    assert not pods.compile_all('vgg')  # only the failed one
     assert log.read_text().splitlines() == [*wanted, wanted[0]]
 
 
-def test_what_was_compiled_quickly_is_compiled_again(file, monkeypatch):
+def test_quick_results_are_compiled_again(file, monkeypatch):
     (pod,) = [pod for pod in pods.pods('vgg') if 'v5p' in pod.topology]
     code = (
         'import json, sys\n'
@@ -161,7 +161,7 @@ def test_the_table_is_written_between_its_marks(file, tmp_path):
         pods.write(page)
 
 
-def test_the_table_of_launch_is_that_of_what_was_compiled():
+def test_the_table_of_launch_is_that_of_the_results():
     page = ROOT / 'launch' / 'README.md'
     written = page.read_text().partition(pods.BEGIN)[2].partition(pods.END)[0].strip()
     assert written == pods.table(pods.load()), (

@@ -1,4 +1,4 @@
-"""python -m cls.tools.robustness, against every image scored by itself."""
+"""Robustness benchmarks, compared with a score of each image by itself."""
 
 import json
 
@@ -16,6 +16,8 @@ from cls.models.registry import init
 from cls.steps.train_step import normalize
 from cls.tools import import_weights, robustness
 
+pytestmark = pytest.mark.usefixtures('quick_programs')
+
 WNIDS = tuple(f'n{i:08}' for i in range(12))
 SUBSET, EVERY = (1, 4, 7, 11), tuple(range(12))
 RIGHT = [[i % 12] if i % 4 else [i % 12, (i + 5) % 12] for i in range(30)]
@@ -24,7 +26,7 @@ RIGHT[7] = []
 
 @pytest.fixture
 def twelve(monkeypatch):
-    """As if ImageNet had 12 classes and 30 validation images, and ImageNet-C four parts."""
+    """Reduces ImageNet to 12 classes and 30 validation images, and ImageNet-C to four parts."""
     monkeypatch.setattr(layouts, 'wnids', lambda: WNIDS)
     monkeypatch.setattr(imagenet_variants, 'wnids', lambda: WNIDS)
     labels = [WNIDS[i % 12] for i in range(30)]
@@ -39,7 +41,7 @@ def picture(file):
     file.parent.mkdir(parents=True, exist_ok=True)
     seed = int.from_bytes(str(file)[-30:].encode(), 'big')
     pixels = np.random.default_rng(seed).integers(256, size=(2, 2, 3), dtype=np.uint8)
-    pixels = cv2.resize(pixels, (8, 8))  # noise would be much the same to any net
+    pixels = cv2.resize(pixels, (8, 8))  # noise images would all get about the same logits
     cv2.imwrite(str(file.with_suffix('.png')), pixels)
     file.with_suffix('.png').rename(file)
 
@@ -65,14 +67,14 @@ def data(tmp_path, twelve):
 
 @pytest.fixture
 def run(tmp_path):
-    """A run folder of a small net, whose outputs are the classes in reverse order."""
+    """A run folder of a small model with the classes in reverse order."""
     overrides = {'model.stage_sizes': '(1, 1, 1)', 'model.widths': '(8, 8, 8)', 'batch': '16'}
     overrides |= {'model.num_classes': '12', 'eval.batch': '16', 'model.bn_group': '0'}
     overrides |= {'data.mean': '(120.,)', 'data.std': '(30.,)'}
     config = configs.load('configs/resnet.py', tuple(overrides.items()))
     net = configs.create_model(config, 12)
     variables = init.init(net, 3, 8, 3)
-    # So that the answers differ: fresh nets have a favourite class.
+    # A new network predicts one class for nearly all images: center its logits.
     noise = np.random.default_rng(1).normal(size=(99, 8, 8, 3)).astype(np.float32)
     noise += np.random.default_rng(2).normal(size=(99, 1, 1, 3)).astype(np.float32) * 2
     bias = variables['params']['fc']['bias']
@@ -83,7 +85,7 @@ def run(tmp_path):
 
 
 def expected(run, files, right_of, kept=EVERY):
-    """Top-1 in percent, file by file; `right_of` says which WordNet ids are right."""
+    """Returns top-1 in percent, file by file; `right_of` returns the right WordNet ids."""
     _, apply, variables = run
     images = np.stack([cv2.imread(str(file))[..., ::-1] for file in files])
     logits = np.asarray(apply(variables, normalize(images, (120.0,), (30.0,))))
@@ -127,7 +129,7 @@ def test_each_set_is_scored_in_its_own_way(data, run, capsys):
             errors[name, severity] = 1 - wanted[f'imagenet_c/{name}/{severity}'] / 100
     assert found == pytest.approx(wanted)
     assert result['sets']['imagenet_real']['images'] == 29
-    # Images of the validation set are no test set, with other labels or corrupted either.
+    # The validation images are not a new test set, not even with other labels or corrupted.
     of_test = {name for name, values in result['sets'].items() if values['split'] == 'test'}
     assert of_test == {'imagenet_sketch', 'imagenet_a'}
     ce = {name: 100 * sum(errors[name, s] for s in (1, 2)) / (2 * alexnet)
@@ -135,7 +137,7 @@ def test_each_set_is_scored_in_its_own_way(data, run, capsys):
     assert result['imagenet_c']['CE'] == pytest.approx(ce)
     assert result['imagenet_c']['mCE'] == pytest.approx((ce['fog'] + ce['snow']) / 2)
     assert lines[-1] == f'imagenet_c: mCE {result["imagenet_c"]["mCE"]:.2f} %'
-    # Were all classes to compete, or the labels in the wrong order, this would be another number.
+    # If all classes competed, or the labels had the wrong order, this number would differ.
     everyone = expected(run, sorted(data.glob('imagenet-a/*/*')), by_folder)
     assert everyone != pytest.approx(wanted['imagenet_a'])
 

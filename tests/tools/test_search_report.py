@@ -1,4 +1,4 @@
-"""The report of searches: by a table over seeds, and of run folders."""
+"""The report of searches: in tables over seeds, and in run folders."""
 
 import json
 import sys
@@ -45,8 +45,8 @@ def test_numbers_are_of_differences_seed_by_seed():
     assert comparison.numbers_of(comparison.Curves('a', more, more))['p'] == 1.0
 
 
-def test_a_search_is_as_its_job_has_it(table, tmp_path):
-    """A search in memory has the history that the job writes."""
+def test_a_search_in_memory_equals_its_job(table, tmp_path):
+    """The history of a search in memory is the one that the job writes."""
     from cls.search import job
 
     job.job(table_of.config(table, ('seed', '4')), tmp_path / 'run')
@@ -127,7 +127,7 @@ def test_a_front_is_of_all_exponents(latencies):
     assert {*map(tuple, found)} == best
 
 
-def test_areas_lie_between_the_same_corners():
+def test_areas_are_between_the_same_corners():
     one = [np.array([[1.0, 10.0], [4.0, 12.0]]), np.array([[2.0, 11.0], [8.0, 13.0]])]
     other = [np.array([[2.0, 10.0]]), np.array([[4.0, 14.0]])]
     (n,) = comparison.front_numbers([comparison.Fronts('a', 4.0, one, other)])
@@ -172,8 +172,8 @@ def test_run_folders(tmp_path, capsys):
     names = 'run | evaluations | best | failed | seconds of evaluations | compiling'
     assert header == f'| {names} |'
     assert row == f'| {tmp_path.name} | 3 | 0.7500 | 1 | 8 | 75% |'
-    assert (tmp_path / 'history.jsonl').read_text() == text  # it may be growing
-    with pytest.raises(UserError, match='no run folder of a search'):
+    assert (tmp_path / 'history.jsonl').read_text() == text  # a search may still write
+    with pytest.raises(UserError, match='not the run folder of a search'):
         search_report.main([str(tmp_path / 'nowhere')])
     (tmp_path / 'history.jsonl').write_text('')
     with pytest.raises(UserError, match='no evaluations yet'):

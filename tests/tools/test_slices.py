@@ -1,4 +1,4 @@
-"""TPU slices: their names, their chips, and what is said when they cannot be had."""
+"""TPU slices: their names, their chips, and the errors for slices that cannot be had."""
 
 import importlib.util
 import math
@@ -40,7 +40,7 @@ def test_names():
         ('v5e:', 'along 2 axes'),
     ],
 )
-def test_what_names_no_slice(text, message):
+def test_texts_that_name_no_slice(text, message):
     with pytest.raises(UserError, match=message):
         slices.parse(text)
 
@@ -53,7 +53,7 @@ def test_the_number_of_slices():
 @pytest.mark.parametrize('name', slices.CHIPS)
 def test_chips(name):
     chip = slices.CHIPS[name]
-    # Operations of a cycle are those of whole matrix units: a power of two.
+    # The operations of a cycle are those of whole matrix units: a power of two.
     power = math.log2(chip.flops / chip.clock)
     assert abs(power - round(power)) < 0.01
     assert all(slices.parse(f'{name}:{shape}') for shape in chip.shapes)
@@ -87,7 +87,7 @@ def test_a_slice_that_cannot_be():
 @pytest.mark.sweep
 @needs_libtpu
 def test_programs_for_a_slice_are_those_of_its_platform():
-    """Convolutions that are sums of shifted images on a CPU are convolutions on a TPU."""
+    """A convolution that is a sum of shifted images on a CPU is a convolution on a TPU."""
 
     def program(devices):
         whole = NamedSharding(Mesh(devices, ('data',)), P())

@@ -1,10 +1,11 @@
-"""Writes tests/weights/cards.json: what timm makes of its own published cards.
+"""Writes tests/weights/cards.json: timm's preparation of images for its own published cards.
 
     VENV/bin/python tests/weights/make_cards.py     timm 1.0.31, any torch and torchvision
 
-Of each tag of a family that has a variant here: the card, as timm pushes it to the Hub, and what
-timm's transforms for evaluation do at the card's `input_size` and, where it has one, at its
-`test_input_size`: [height, shorter side before the crop, interpolation, mean, std].
+For each tag of a family with a variant here, the file has the card as timm pushes it to the Hub,
+and the result of timm's evaluation transforms: [height, shorter side before the crop,
+interpolation, mean, std]. They are evaluated at the card's `input_size` and, if it has one, at its
+`test_input_size`.
 """
 
 import json

@@ -2,7 +2,7 @@
 
     python tests/weights/make_fixtures.py
 
-Values are small whole numbers, so that every type holds them exactly; test_read.py states them.
+Values are small integers, exact in every type; test_read.py has them too.
 """
 
 import argparse
@@ -22,7 +22,7 @@ FOLDER = Path(__file__).parent / 'fixtures'
 
 
 class Net(torch.nn.Sequential):
-    """A module of a class of its own, to be pickled whole."""
+    """A module of its own class, for pickling as a whole."""
 
 
 class Stage(enum.Enum):
@@ -30,14 +30,14 @@ class Stage(enum.Enum):
 
 
 class Runs:
-    """Unpickles to a call: the proof of its execution would be a file."""
+    """An object that unpickles to a call; an execution would leave a file."""
 
     def __reduce__(self):
         return (open, ('/tmp/cls_malicious_pickle_was_here', 'w'))
 
 
 def tensors() -> dict[str, torch.Tensor]:
-    """Returns tensors of many types, strided, overlapping, empty, and of no dimension."""
+    """Returns tensors of many types, also strided, overlapping, empty and scalar."""
     base = torch.arange(12.0)
     return collections.OrderedDict(
         float=torch.arange(6.0).reshape(2, 3),
@@ -58,7 +58,7 @@ def tensors() -> dict[str, torch.Tensor]:
 
 
 def training_script() -> dict:
-    """Returns what scripts save beside the weights: arguments, paths, dates, arrays, a loss."""
+    """Returns a training script's checkpoint: weights, arguments, paths, dates, arrays, a loss."""
     net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2))
     optimizer = torch.optim.Adam(net.parameters())
     net(torch.ones(1, 1, 2, 2)).sum().backward()
@@ -110,13 +110,13 @@ def main() -> None:
         {'model': {'a': torch.ones(2), 'b': attributed}, 'other': {'a': torch.zeros(2)}}, 'model.pt'
     )
 
-    save(net, 'module.pt')  # the stream format would hold the source code of PyTorch's classes
+    save(net, 'module.pt')  # the stream format would contain the source code of PyTorch's classes
     save({'a': torch.ones(1), 'b': Runs()}, 'malicious.pt')
     save({'a': torch.ones(1), 'b': Runs()}, 'malicious.pth', zipped=False)
     (FOLDER / 'malicious.pkl').write_bytes(pickle.dumps(Runs(), 2))
     torch.jit.script(torch.nn.Identity()).save(FOLDER / 'script.pt')
     save({'a': torch.eye(2).to_sparse()}, 'sparse.pt')
-    save({'a': torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)}, 'quantised.pt')
+    save({'a': torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)}, 'quantized.pt')
     save({'a': torch.empty(2, device='meta')}, 'meta.pt')
     save([torch.ones(2)], 'list.pt')
     save({'epoch': 3, 'net': {'a': torch.ones(2)}}, 'unnamed.pt')

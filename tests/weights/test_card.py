@@ -1,4 +1,4 @@
-"""A checkpoint's own word: which network it is of, its classes, how images are prepared."""
+"""A checkpoint's metadata: its network, its classes, and the preparation of images."""
 
 import json
 from pathlib import Path
@@ -11,15 +11,15 @@ from cls.errors import UserError
 from cls.weights import card as cards
 from cls.weights.hub import preparation
 
-# Of every published tag of timm's in families that are here: its card, and what timm's transforms
-# do at the card's one or two sizes (make_cards.py).
+# Published tag of timm -> its card, and timm's preparation of images at the card's one or two sizes
+# (make_cards.py), for the families with variants here.
 PUBLISHED = json.loads((Path(__file__).parent / 'cards.json').read_text())
 VARIANTS = {name: models.variant(name) for name in models.names()}
 SQUASHED = 'wide_resnet50_2.tv2_in1k'
 
 
 def accepting(card):
-    """Returns the variants that a card is taken for."""
+    """Returns the variants that accept a card."""
     accepted = []
     for name, variant in VARIANTS.items():
         try:
@@ -39,8 +39,8 @@ def refused(pattern, call, *args):
 @pytest.mark.parametrize(
     ('architecture', 'variants'),
     [
-        # Compared with timm 1.0.31 on the same random tensors: equal logits, and for each that is
-        # missing here other ones although its tensors fit (by 0.12 to 1.9 of their spread).
+        # Compared with timm 1.0.31 on the same random tensors: the logits are equal. For variants
+        # left out here they differ although the tensors fit (by 0.12 to 1.9 of their spread).
         ('efficientnet_b0', ['efficientnet_b0']),
         ('tf_efficientnet_b0', ['tf_efficientnet_b0']),
         ('efficientnet_blur_b0', []),
@@ -53,17 +53,17 @@ def refused(pattern, call, *args):
         ('resnetblur18', []),
         ('mobilenetv3_small_075', ['mobilenetv3_small_075']),
         ('tf_mobilenetv3_small_075', []),
-        ('nasnetalarge', []),  # pads as TensorFlow, the reference of nasnet_a_large does not
+        ('nasnetalarge', []),  # pads as TensorFlow; the reference of nasnet_a_large does not
         ('mobilenetv2_100', ['mobilenetv2_100']),
         ('mnasnet_100', ['mnasnet_b1']),
         ('wide_resnet50_2', ['wrn50_2']),
         ('resnext101_32x8d', ['resnext101_32x8d']),
-        # Names that mean another network in timm.
+        # Names of another network in timm.
         ('seresnet50', []),
         ('legacy_seresnet50', ['seresnet50']),
         ('mobilenetv3_large_100', []),
         ('resnet152', ['resnet152', 'resnet152_sd']),
-        # Tags, hubs and former names.
+        # Tags, prefixes of hubs, and former names.
         ('resnet50.a1_in1k', ['resnet50']),
         ('timm/resnet50.tv2_in1k', ['resnet50']),
         ('hf-hub:timm/tf_efficientnet_b4.ns_jft_in1k', ['tf_efficientnet_b4']),
@@ -76,7 +76,7 @@ def refused(pattern, call, *args):
         ('resnet20', ['resnet20_cifar']),
     ],
 )
-def test_an_architecture_is_taken_for_its_own_network_alone(architecture, variants):
+def test_an_architecture_is_only_accepted_for_its_own_network(architecture, variants):
     assert sorted(accepting({'architecture': architecture})) == variants
 
 
@@ -85,7 +85,7 @@ def test_the_refusal_names_both_and_the_right_one():
     pattern = "'tf_efficientnet_lite0'.*efficientnet_lite0.*choose tf_efficientnet_lite0"
     refused(pattern, cards.check, card, VARIANTS['efficientnet_lite0'])
     old = {'architecture': 'resnetaa50', 'mean': [0, 0, 0]}  # the older form, all in one object
-    refused("'resnetaa50'.*resnet50.*not here", cards.check, old, VARIANTS['resnet50'])
+    refused("'resnetaa50'.*resnet50.*lacks this network", cards.check, old, VARIANTS['resnet50'])
     inner = {'pretrained_cfg': {'architecture': 'resnetaa50'}}
     refused('resnetaa50', cards.check, inner, VARIANTS['resnet50'])
 
@@ -106,7 +106,7 @@ def test_arguments_of_the_constructor_that_change_the_network_are_refused(argume
     refused(pattern, cards.check, card, VARIANTS['resnet50'])
 
 
-def test_arguments_that_change_nothing_in_evaluation_are_not():
+def test_arguments_that_change_nothing_in_evaluation_are_accepted():
     arguments = {'num_classes': 10, 'drop_rate': 0.3, 'in_chans': 3, 'act_layer': None}
     card = {'architecture': 'resnet50', 'model_args': arguments, 'global_pool': 'avg'}
     cards.check(card, VARIANTS['resnet50'])
@@ -118,7 +118,7 @@ def test_arguments_that_change_nothing_in_evaluation_are_not():
     refused('act_layer', cards.check, lite, VARIANTS['tf_efficientnet_lite0'])
 
 
-def test_a_scripts_own_name_of_its_model_is_refused_only_if_it_is_known_to_be_anothers():
+def test_a_scripts_own_name_of_its_model_is_refused_only_if_another_network_has_it():
     own = VARIANTS['resnet50']
     for name in ('resnet', 'my_net', 'resnet50', ''):
         cards.check({'architecture': name}, own, strict=False)
@@ -176,7 +176,7 @@ def test_names_that_cannot_be_right_are_refused(card, pattern):
     refused(pattern, cards.class_names, card, 3)
 
 
-def test_what_names_nothing():
+def test_cards_without_names():
     assert cards.class_names({}, 3) == ((), '')
     unnamed = {'id2label': {str(i): f'LABEL_{i}' for i in range(3)}}  # Transformers' default
     assert cards.class_names(unnamed, 3) == ((), '')
@@ -185,7 +185,7 @@ def test_what_names_nothing():
 
 
 def prepared_as_timm(name, wanted):
-    """Returns (ours, timm's) at the size that is wanted: [size, resize, mode, mean, std]."""
+    """Returns (ours, timm's) at a wanted size: [size, resize, mode, mean, std]."""
     card, expected = PUBLISHED[name]
     found = preparation(f'timm:{card["architecture"]}', card, wanted)
     row = [found.size, found.resize, found.interpolation]
@@ -206,7 +206,7 @@ def test_every_published_card_prepares_images_as_timm_does(name):
         np.testing.assert_allclose(mean, rest[2], atol=1e-6)
         np.testing.assert_allclose(std, rest[3], atol=1e-6)
         assert set(found.known_from.values()) == {'config.json'}
-    # A size that the card does not have: its own, input_size, is taken.
+    # For a size that the card lacks, its own input_size is used.
     assert prepared_as_timm(name, 77)[0] == [expected[0][0], *expected[0][1:3]]
 
 
@@ -216,10 +216,10 @@ def test_the_published_cards_have_every_case():
     assert sum(len(pair) == 2 for pair in sizes.values()) > 50
     assert sum(not rows for rows in sizes.values()) >= 1
     assert sizes['resnet50.tv2_in1k'] == [176, 224]
-    assert PUBLISHED['resnet50.tv2_in1k'][1][1][1] == 232  # torchvision's, of its V2 weights
+    assert PUBLISHED['resnet50.tv2_in1k'][1][1][1] == 232  # for torchvision's V2 weights
 
 
-def test_each_field_says_where_it_is_from():
+def test_each_field_has_its_source():
     card = {'pretrained_cfg': {'mean': [0.5, 0.5, 0.5], 'input_size': [3, 224, 224]}}
     found = preparation('timm:dpn68', card, 224)
     table = 'the table of timm:dpn68'
@@ -239,7 +239,7 @@ def test_each_field_says_where_it_is_from():
     [
         ({'crop_mode': 'squash'}, "crop_mode is 'squash'"),
         ({'crop_mode': 'border'}, "crop_mode is 'border'"),
-        ({'interpolation': 'lanczos'}, 'lanczos.*bilinear and bicubic'),
+        ({'interpolation': 'lanczos'}, 'lanczos.*bilinear or bicubic'),
         ({'interpolation': ['bicubic']}, 'interpolation'),
         ({'input_size': [3, 224, 192]}, 'input_size.*square'),
         ({'input_size': [1, 224, 224]}, 'input_size'),
@@ -269,7 +269,7 @@ def test_torchvisions_and_timms_names_are_names_of_variants():
         'semnasnet_100': 'mnasnet_a1',
         'nasnetalarge': 'nasnet_a_large',
         'resnet50': 'resnet50',
-        'googlenet': 'googlenet',  # a variant of that name goes before
+        'googlenet': 'googlenet',  # a variant of the same name is preferred
     }.items():
         assert models.variant(name).name == ours
     assert models.create('mobilenet_v2') == models.create('mobilenetv2_100')

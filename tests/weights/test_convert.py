@@ -1,4 +1,4 @@
-"""From torch names and layouts to Flax variables, and what is said when the two do not fit."""
+"""From torch names and layouts to Flax variables, and the errors when they do not fit."""
 
 import re
 
@@ -32,7 +32,7 @@ class Net(nn.Module):
 
 
 RENAMES = ((r'^slope$', 'act.weight'),)
-# What Net would be called in PyTorch.
+# The state dict of Net in PyTorch: name -> shape.
 SHAPES = {
     'layer1.0.conv1.weight': (6, 4, 3, 5),
     'layer1.0.conv1.bias': (6,),
@@ -138,7 +138,7 @@ def test_another_name_shows_on_both_sides_the_nearest_first(tensors, abstract):
     assert '(fc1.weight, fc1.bias, a.totally_different_thing)' in message
 
 
-def test_different_shapes_are_said_in_torchs_layout(tensors, abstract):
+def test_different_shapes_are_given_in_torchs_layout(tensors, abstract):
     tensors['fc.weight'] = np.ones((10, 6), np.float32)
     tensors['layer1.0.conv1.weight'] = np.ones((6, 4, 5, 3), np.float32)
     tensors['fc.bias'] = np.ones((2, 1), np.float32)

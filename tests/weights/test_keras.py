@@ -1,4 +1,4 @@
-"""Tensors of Keras and TF-Slim nets, under torch's names and in its layout."""
+"""Tensors of Keras and TF-Slim models, with the names and layout of torch."""
 
 import jax
 import numpy as np
@@ -54,7 +54,7 @@ def test_a_depthwise_kernel_with_a_multiplier_computes_as_tensorflows():
 
 
 def test_keras_3_calls_a_depthwise_kernel_a_kernel():
-    """The variable's shape says that it is one: the same values as under Keras 2's name."""
+    """The shape of the variable shows it: the values equal those under Keras 2's name."""
     state = {'0.conv_dw/depthwise_kernel': numbers(3, 3, 4, 2), '0.conv_dw/bias': numbers(8)}
     renamed = {name.replace('depthwise_', ''): value for name, value in state.items()}
     shapes = {'kernel': (3, 3, 1, 8), 'bias': (8,)}

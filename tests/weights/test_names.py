@@ -1,4 +1,4 @@
-"""State dicts whose names have prefixes, or that hold more than the network."""
+"""State dicts with prefixes in their names, or with more entries than the network."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ ONE = np.ones(1)
         ({'module.total_ops': ONE}, 'module.', [], ['module.total_ops']),
         ({}, '_orig_mod.module.', [], []),
         ({}, 'net._fsdp_wrapped_module.', [], []),
-        ({'layer9.weight': ONE}, '', ['layer9.weight'], []),  # for the caller to refuse
+        ({'layer9.weight': ONE}, '', ['layer9.weight'], []),  # the caller refuses it
         ({'module.layer9.weight': ONE}, 'module.', ['layer9.weight'], []),
     ],
 )
@@ -51,7 +51,7 @@ def test_prefixes_and_extras(extra, prefix, more, left):
     assert taken(extra, prefix) == (more, left)
 
 
-def test_a_tensor_outside_the_prefix_that_the_network_lacks_is_its():
+def test_a_tensor_without_the_prefix_fills_a_missing_variable():
     state = {f'backbone.{name}': value for name, value in NET.items() if 'layer3' not in name}
     state |= {name: value for name, value in NET.items() if 'layer3' in name}
     found, left = own(state, WANTED, renamed)
@@ -75,7 +75,7 @@ def test_older_names_below_a_prefix():
 
 
 def test_the_network_twice():
-    """Of two that differ none is chosen; two that are the same are one."""
+    """Two different networks are refused; two equal ones count as one."""
     student = {f'student.{name}': value for name, value in NET.items()}
     teacher = {f'teacher.{name}': value + 1 for name, value in NET.items()}
     with pytest.raises(UserError, match="twice, under 'student.' and 'teacher.'"):
@@ -86,5 +86,5 @@ def test_the_network_twice():
 
 
 def test_names_without_end_take_no_time():
-    """Prefixes of a name of a million modules would take terabytes."""
+    """All prefixes of a name of a million modules would take terabytes."""
     assert taken({'a.' * 500_000 + 'weight': ONE}, 'module.')[1] == ['a.' * 500_000 + 'weight']

@@ -1,4 +1,4 @@
-"""config.init: what is taken, what is new, what is refused, and that it happens once."""
+"""config.init: loaded and new variables, refusals, and that it happens once."""
 
 import json
 import re
@@ -21,9 +21,11 @@ from cls.setup import set_up
 from cls.tools import import_weights
 from cls.weights import pretrained
 
+pytestmark = pytest.mark.usefixtures('quick_programs')
+
 NAME = 'resnet20_cifar'
 ROW = rows.read('resnet')[f'restated:{NAME}']
-SHORT = {'stage_sizes': (1, 1, 1)}  # of its blocks the first of each stage: sooner traced
+SHORT = {'stage_sizes': (1, 1, 1)}  # the first block of each stage: faster to trace
 STATE = {
     name: value
     for name, value in keyed.state_dict(ROW.tensors, ROW.gain).items()
@@ -56,7 +58,7 @@ def config_of(source, *overrides):
 
 
 def made(source, *overrides):
-    """Returns its setup."""
+    """Returns the setup of that run."""
     return set_up(config_of(source, *overrides), jax.devices()[:1])
 
 
@@ -68,11 +70,11 @@ def flat(variables):
 
 
 def small(values):
-    """What a new classifier starts with, of what a fresh one is drawn with."""
+    """Returns the initial values of a new classifier, from newly drawn ones."""
     return values * np.float32(0.01)
 
 
-def test_all_is_taken_where_the_classes_are_as_many(file, capsys):
+def test_all_is_taken_for_the_same_number_of_classes(file, capsys):
     loaded, expected = (
         flat(train.initial_weights(made(file))),
         flat(weights.from_torch(STATE, NAME, **SHORT)),
@@ -103,7 +105,7 @@ def test_with_another_number_of_classes_the_head_is_new_and_small(file, capsys):
 
 @pytest.fixture
 def snapshot(tmp_path):
-    """Weights of ten classes with names, of which `photographs` has three and one more."""
+    """Weights of ten named classes; `photographs` has three of them and another one."""
     folder = tmp_path / 'snapshot'
     folder.mkdir()
     save_file(STATE, folder / 'model.safetensors')
@@ -136,7 +138,7 @@ def test_rows_of_the_head_follow_the_names_of_the_classes(snapshot, photographs,
     )
 
 
-def test_a_head_of_other_names_is_new_although_it_has_as_many(snapshot, photographs, capsys):
+def test_a_head_of_other_names_is_new_even_for_the_same_number(snapshot, photographs, capsys):
     names = {'label_names': [f'other {i}' for i in range(4)]}
     (snapshot / 'config.json').write_text(json.dumps(names))
     four = {'linear.weight': STATE['linear.weight'][:4], 'linear.bias': STATE['linear.bias'][:4]}
@@ -155,7 +157,7 @@ def test_a_head_of_other_names_is_new_although_it_has_as_many(snapshot, photogra
         ({'pretrained_cfg': {'mean': 'x'}}, 'config.json: mean is'),
     ],
 )
-def test_weights_that_say_they_are_anothers_are_refused(snapshot, card, pattern):
+def test_weights_of_another_network_by_their_card_are_refused(snapshot, card, pattern):
     (snapshot / 'config.json').write_text(json.dumps(card))
     with pytest.raises(UserError, match=pattern) as caught:
         train.initial_weights(made(snapshot))
@@ -194,7 +196,7 @@ def test_auxiliary_heads_that_one_side_lacks():
 
 
 def of_classes(tmp_path, *names):
-    """A folder of images of such classes."""
+    """Returns a folder of images of these classes."""
     for split in ('train', 'val'):
         for name in names:
             (tmp_path / 'images' / split / name).mkdir(parents=True)
@@ -204,7 +206,7 @@ def of_classes(tmp_path, *names):
 
 
 def run_of(tmp_path, *names):
-    """A run folder with weights of such classes; returns (folder, its variables)."""
+    """Returns (a run folder with weights of these classes, its variables)."""
     fields = (('model.num_classes', str(len(names))), ('model.stage_sizes', '(1, 1, 1)'))
     config = configs.load('configs/resnet.py', fields)
     state = dict(STATE)
@@ -215,8 +217,8 @@ def run_of(tmp_path, *names):
     return tmp_path / 'run', given
 
 
-def test_a_new_classifier_says_little_at_first():
-    """EfficientNet's is drawn for 1,000 classes; of three it would outweigh some steps."""
+def test_a_new_classifier_has_small_logits():
+    """EfficientNet's is drawn for 1,000 classes; for three it would outweigh some steps."""
     model = models.create('tf_efficientnet_lite0', num_classes=3)
     head = introspection.head(model, 32, 3)
     fresh = init(model, 0, 32)
@@ -228,8 +230,8 @@ def test_a_new_classifier_says_little_at_first():
     assert np.abs(features @ kernel).max() < 1
 
 
-def test_as_many_classes_of_other_names_are_others(tmp_path, capsys):
-    """In another order each has its own row; the order of the outputs alone is not believed."""
+def test_the_same_number_of_classes_with_other_names_is_new(tmp_path, capsys):
+    """In another order each class keeps its own row; names decide, not the order of outputs."""
     source, given = run_of(tmp_path, 'dog', 'cat')
     setup = made(source, *of_classes(tmp_path, 'cat', 'dog'))
     loaded = train.initial_weights(setup)['params']['fc']
@@ -244,8 +246,8 @@ def test_more_names_than_rows_are_refused(tmp_path):
         train.initial_weights(made(source, *of_classes(tmp_path, 'cat', 'dog')))
 
 
-def test_a_run_gives_its_newest_whole_checkpoint_and_of_that_the_average(tmp_path, capsys):
-    """And says so when its images were normalised in another way."""
+def test_a_run_gives_the_average_of_its_newest_complete_checkpoint(tmp_path, capsys):
+    """A line warns if its images were normalized in another way."""
     source = tmp_path / 'run'
     config = configs.load(
         'configs/resnet.py', (('model.num_classes', '10'), ('ema', '0.9'), ('data.mean', '(1,)'))
@@ -270,12 +272,12 @@ def test_a_run_gives_its_newest_whole_checkpoint_and_of_that_the_average(tmp_pat
         train.initial_weights(made(source, ('model.name', 'resnet56_cifar')))
 
 
-def test_weights_made_for_other_images_are_told_of_with_the_override(file, capsys):
+def test_a_warning_on_the_normalization_has_the_overrides(file, capsys):
     train.initial_weights(made(file, ('data.mean', '(0,)'), ('data.std', '(255,)')))
     *_, warning = capsys.readouterr().out.splitlines()
     assert warning.startswith('warning: ')
     options = [option.strip("'") for option in warning.split(' for the same one, ')[1].split("' '")]
-    overrides = configs.parse_overrides(options)  # can be given as they stand
+    overrides = configs.parse_overrides(options)  # they can be copied
     assert [name for name, _ in overrides] == ['data.mean', 'data.std']
     train.initial_weights(made(file, *overrides))
     assert 'warning' not in capsys.readouterr().out
@@ -296,7 +298,7 @@ def test_what_does_not_fit_is_one_line(tmp_path, file):
     refused('linear.bias', ('data.num_classes', '7'), **{'linear.bias': extra})
     with pytest.raises(UserError, match='no such file'):
         train.initial_weights(made(tmp_path / 'nothing.pth'))
-    # grey images: the first convolution is no head
+    # gray images: the first convolution is not a head
     with pytest.raises(UserError, match='1 of another shape .conv1/kernel'):
         train.initial_weights(
             made(file, ('data.name', 'digits'), ('data.mean', '0'), ('data.std', '1'))
@@ -335,15 +337,15 @@ HEADS = {
 
 
 @pytest.mark.parametrize('name', HEADS)
-def test_the_head_is_what_the_number_of_classes_shapes(name):
+def test_the_head_has_the_shapes_that_depend_on_the_number_of_classes(name):
     variant = models.variant(name)
     assert introspection.head(models.create(name), variant.input_size, 3) == HEADS[name]
 
 
 @pytest.mark.sweep
 @pytest.mark.parametrize('name', models.names())
-def test_every_net_has_a_head(name):
-    """Kernels of as many outputs as there are classes, one for each classifier."""
+def test_every_network_has_a_head(name):
+    """Each classifier has one kernel with an output for each class."""
     net, size = models.create(name), models.variant(name).input_size
     variables = models.abstract_variables(net, size)
     shapes = {path.split('/', 1)[1]: leaf.shape for path, leaf in flat(variables).items()}
@@ -358,7 +360,7 @@ def test_every_net_has_a_head(name):
 
 @pytest.mark.parametrize('channels', [1, 3])
 def test_depthwise_kernels(channels):
-    """One for each block of Table 1; the first convolution of grey images is none."""
+    """One for each block of Table 1; the first convolution of gray images is not one."""
     found = introspection.depthwise(models.create('mobilenet_025'), 64, channels)
     assert len(found) == 13
     assert all('conv_dw' in path for path in found)

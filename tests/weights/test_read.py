@@ -1,4 +1,4 @@
-"""Reading checkpoints: what comes out, and what is refused without being run."""
+"""Reading checkpoints: the tensors, and the files that are refused without executing them."""
 
 import io
 import logging
@@ -26,7 +26,7 @@ REAL = SHARED / 'realdata' / 'weights'
 MARK = Path('/tmp/cls_malicious_pickle_was_here')
 
 BASE = np.arange(12, dtype=np.float32)
-# As written by make_fixtures.py.
+# The values of make_fixtures.py.
 EXPECTED = {
     'float': BASE[:6].reshape(2, 3),
     'double': np.arange(3, dtype=np.float64),
@@ -54,7 +54,7 @@ def _assert_same(actual, expected):
 
 
 def _refused(path) -> str:
-    """Returns the message of the UserError that reading must end in: one line with the path."""
+    """Returns the message of the UserError that reading must raise: one line with the path."""
     with pytest.raises(UserError) as error:
         weights.read(path)
     message = str(error.value)
@@ -153,13 +153,13 @@ _STATE = b'}X\x01\x00\x00\x00aK\x01s'
         b'ccls_test_trap\nTrap\n)\x81(K\x01K\x02e',  # APPENDS
         b'ccls_test_trap\nTrap\n)\x81(K\x01K\x02u',  # SETITEMS
         b'ccls_test_trap\nTrap\n)\x81(K\x01\x90',  # ADDITEMS
-        b'ccls_test_trap\nTrap.deep.name\n)R)R',  # what a call gave, called
+        b'ccls_test_trap\nTrap.deep.name\n)R)R',  # a call of the result of a call
         b'\x8c\x0dcls_test_trap\x8c\x04trap\x93)R',  # STACK_GLOBAL
-        b'ccls_test_trap\ntrap\n',  # itself
+        b'ccls_test_trap\ntrap\n',  # the name itself
     ],
 )
 def test_nothing_that_a_file_names_is_imported_made_or_called(tmp_path, monkeypatch, program):
-    """The object is left out; the tensors beside it are taken."""
+    """The object is left out; the tensors next to it are read."""
     (tmp_path / 'cls_test_trap.py').write_text(TRAP)
     monkeypatch.syspath_prepend(str(tmp_path))
     tensor = _tensor_program(4, 1, 2, 2)[2:-1]  # a dict with the tensor a
@@ -171,7 +171,7 @@ def test_nothing_that_a_file_names_is_imported_made_or_called(tmp_path, monkeypa
 
 
 def test_a_stand_in_is_no_tensor_function(tmp_path):
-    """Functions of ours are called with what the file gives; stand-ins among it stay inert."""
+    """Our functions are called with arguments from the file; stand-ins among them stay inert."""
     for program in (
         b'ctorch._utils\n_rebuild_tensor_v2\n(cx\ny\n)RK\x00)))}tR.',
         b'ctorch._utils\n_rebuild_parameter\n(cx\ny\n)R)}tR.',
@@ -182,7 +182,7 @@ def test_a_stand_in_is_no_tensor_function(tmp_path):
 
 
 def _peak(path) -> int:
-    """Returns the most bytes that reading a file, which is refused, takes at a time."""
+    """Returns the peak of memory in bytes while reading a file that is refused."""
     tracemalloc.start()
     try:
         _refused(path)
@@ -199,7 +199,7 @@ def _peak(path) -> int:
         b'\x80\x04\x95' + struct.pack('<Q', 2**33) + b'}.',  # FRAME
         b'\x80\x02X' + struct.pack('<I', 2**31) + b'ab.',  # BINUNICODE
         b'\x80\x02\x8b' + struct.pack('<i', 2**31 - 1) + b'ab.',  # LONG4
-        b'\x80\x02}r\xff\xff\xff\x7f.',  # LONG_BINPUT, a place far in the memo
+        b'\x80\x02}r\xff\xff\xff\x7f.',  # LONG_BINPUT, a large index in the memo
         b'\x80\x02](' + b'K\x00' * 3000 + b'e.',
     ],
 )
@@ -213,7 +213,7 @@ def test_sizes_that_a_pickle_states_take_no_memory(tmp_path, monkeypatch, progra
 
 
 def test_hashing_a_key_ends(tmp_path):
-    """A tuple of a tuple twice, 60 deep, as a key of a dict or set: 2^60 steps to hash."""
+    """A key of tuples nested 60 deep, each of the same tuple twice: 2^60 steps to hash."""
     deep = b')' + b'2\x86' * 60  # EMPTY_TUPLE, then DUP and TUPLE2
     for program in (
         b'}' + deep + b'K\x00s.',
@@ -236,7 +236,7 @@ def test_an_archive_inflates_within_a_ratio(tmp_path):
     assert 'inflates to 33,554,4' in _refused(path)
     assert _peak(path) < 2**22
 
-    data = bytearray(path.read_bytes())  # the same, stating less than it holds
+    data = bytearray(path.read_bytes())  # the same archive, with a smaller stated size
     for signature, offset in ((b'PK\x03\x04', 22), (b'PK\x01\x02', 24)):
         place = data.index(signature) + offset
         data[place : place + 4] = struct.pack('<I', 100)
@@ -245,7 +245,7 @@ def test_an_archive_inflates_within_a_ratio(tmp_path):
 
 
 def test_a_tensor_is_no_larger_than_its_file(tmp_path):
-    """By a stride of 0 it may say any shape: a classifier's decides how large the network is."""
+    """With a stride of 0 any shape is possible, and a classifier's sets the size of the network."""
     data = {'data/0': BASE[:4].tobytes()}
     small = _archive(tmp_path, _tensor_program(4, 0, 1000, 0), **data)
     assert weights.read(small)['a'].shape == (1000,)
@@ -271,7 +271,7 @@ def test_an_npz_files_arrays_are_as_long_as_they_say(tmp_path):
     assert 'damaged' in _refused(path)
     assert _peak(path) < 2**22
     np.savez(path, **{'fc/kernel': np.array([None])})
-    assert 'no numbers but object' in _refused(path)
+    assert 'of object, not of numbers' in _refused(path)
 
 
 def test_names_are_short(tmp_path):
@@ -309,7 +309,7 @@ class _Calls:
     ],
 )
 @pytest.mark.parametrize('protocol', [2, 4, 5])
-def test_whatever_is_not_on_the_list_is_refused(tmp_path, content, protocol):
+def test_anything_not_on_the_list_is_refused(tmp_path, content, protocol):
     assert 'refused: it asks for' in _refused(_archive(tmp_path, pickle.dumps(content, protocol)))
 
 
@@ -318,8 +318,8 @@ def test_whatever_is_not_on_the_list_is_refused(tmp_path, content, protocol):
     [
         b'ctorch._utils\n_rebuild_tensor_v2\n}(X\x04\x00\x00\x00callX\x01\x00\x00\x00aub.',
         b'ctorch\nFloatStorage\n}(X\x04\x00\x00\x00textX\x01\x00\x00\x00aub.',
-        b'ccollections\nOrderedDict\n)\x81.',  # makes an object by its class
-        b'ccollections\nOrderedDict\nK\x01\x85R.',  # of a number
+        b'ccollections\nOrderedDict\n)\x81.',  # makes an object by its class, without a call
+        b'ccollections\nOrderedDict\nK\x01\x85R.',  # of an integer
         b'ctorch._tensor\n_rebuild_from_type_v2\n(NNN)tR.',
         b'c_codecs\nencode\n(X\x01\x00\x00\x00aX\x05\x00\x00\x00rot13tR.',
         b'Vpid\nQ.',
@@ -348,7 +348,7 @@ def _archive(tmp_path, pickled: bytes, **entries: bytes) -> Path:
 
 
 def _tensor_program(numel: int, offset: int, size: int, stride: int) -> bytes:
-    """A dict with one float tensor `a`, in storage 0, all numbers as given."""
+    """Returns a pickle of a dict with one float tensor `a`, in storage 0, with these numbers."""
     numbers = [pickle.dumps(n, 2)[2:-1] for n in (numel, offset, size, stride)]
     return (
         b'\x80\x02}X\x01\x00\x00\x00actorch._utils\n_rebuild_tensor\n('
@@ -374,13 +374,13 @@ def test_tensors_stay_within_their_storage(tmp_path):
         ('module.pt', 'asks for __main__.Net'),
         ('script.pt', 'TorchScript'),
         ('sparse.pt', 'sparse'),
-        ('quantised.pt', 'quantised'),
+        ('quantized.pt', 'quantized'),
         ('meta.pt', 'without values'),
         ('list.pt', 'holds a list'),
         ('malicious.pkl', 'not a PyTorch checkpoint'),
     ],
 )
-def test_what_is_no_state_dict_is_refused_with_advice(name, reason):
+def test_other_content_than_a_state_dict_is_refused_with_advice(name, reason):
     message = _refused(FIXTURES / name)
     assert reason in message
     assert 'save only the weights' in message
@@ -405,7 +405,7 @@ def test_damaged_bytes_never_end_in_anything_but_a_user_error(name, tmp_path):
         damaged[position] ^= int(rng.integers(1, 256))
         path.write_bytes(damaged)
         try:
-            weights.read(path)  # a flipped bit of a value goes unseen, as in torch
+            weights.read(path)  # a flipped bit of a value is not noticed, as in torch
         except UserError as error:
             assert '\n' not in str(error)
 

@@ -1,4 +1,4 @@
-"""Preparation of the data sets that `cls.tools.prepare` knows.
+"""Preparation of the data sets of `cls.tools.prepare`.
 
 May import: data, errors, signals, storage.
 """

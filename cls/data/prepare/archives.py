@@ -1,6 +1,6 @@
-"""The files that small data sets are handed out in, read whole with NumPy.
+"""Readers of the archives of small data sets, with NumPy.
 
-Each reader raises ValueError for what is not such a file, or only a part of one.
+Each reader raises ValueError for a file of another format, and for an incomplete file.
 """
 
 import gzip
@@ -15,10 +15,10 @@ import numpy as np
 
 
 def read_idx(file: Path) -> np.ndarray:
-    """Reads MNIST's format, (N, ...) uint8, compressed by gzip or not.
+    """Returns (N, ...) uint8 from a file in MNIST's format, compressed by gzip or not.
 
-    The format: 0, 0, 8 (for uint8), the number of dimensions, each as four bytes, big-endian; then
-    the values (yann.lecun.com/exdb/mnist).
+    The format: the bytes 0, 0, 8 (for uint8) and the number of dimensions; each dimension in four
+    bytes, big-endian; the values (yann.lecun.com/exdb/mnist).
     """
     content = file.read_bytes()
     if content[:2] == b'\x1f\x8b':
@@ -27,17 +27,19 @@ def read_idx(file: Path) -> np.ndarray:
         except (EOFError, OSError) as error:
             raise ValueError(f'{file} is broken ({error})') from error
     if len(content) < 4 or content[:3] != b'\0\0\x08':
-        raise ValueError(f'{file} is no idx file of bytes')
+        raise ValueError(f'{file} is not an idx file of bytes')
     dimensions = content[3]
     shape = np.frombuffer(content[4 : 4 + 4 * dimensions], '>u4').astype(int)
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
     if values.size != np.prod(shape):
-        raise ValueError(f'{file} has {values.size} values, and {tuple(shape.tolist())} announced')
+        raise ValueError(
+            f'{file} has {values.size} values, but its header says {tuple(shape.tolist())}'
+        )
     return values.reshape(shape)
 
 
 def read_members(archive: Path, names: Sequence[str]) -> dict[str, bytes]:
-    """Reads members of a tar, compressed or not, by the last part of their names."""
+    """Returns members of a tar, compressed or not, by the last part of their names."""
     found = {}
     try:
         with tarfile.open(archive) as tar:
@@ -52,21 +54,21 @@ def read_members(archive: Path, names: Sequence[str]) -> dict[str, bytes]:
 
 
 def cifar_binary(content: bytes, labels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a .bin of CIFAR: (N, labels) uint8 and (N, 32, 32, 3) uint8."""
+    """Returns (N, labels) uint8 and (N, 32, 32, 3) uint8 from a .bin file of CIFAR."""
     if not content or len(content) % (labels + 3072):
-        raise ValueError(f'{len(content)} bytes are no whole number of examples of CIFAR')
+        raise ValueError(f'{len(content)} bytes are not a whole number of CIFAR examples')
     rows = np.frombuffer(content, np.uint8).reshape(-1, labels + 3072)
     return rows[:, :labels], _cifar_images(rows[:, labels:])
 
 
 def cifar_python(content: bytes, keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a pickled batch of CIFAR; `keys` are those of its labels. As `cifar_binary`."""
+    """Returns the arrays of `cifar_binary` from a pickled batch; `keys` has those of the labels."""
     batch = unpickle(content)
     try:
         labels = np.stack([np.asarray(batch[key.encode()], np.uint8) for key in keys], axis=1)
         images = _cifar_images(batch[b'data'])
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f'no batch of CIFAR ({error!r})') from error
+        raise ValueError(f'not a batch of CIFAR ({error!r})') from error
     if len(labels) != len(images):
         raise ValueError(f'{len(images)} images with {len(labels)} labels')
     return labels, images
@@ -77,33 +79,36 @@ def _cifar_images(rows: np.ndarray) -> np.ndarray:
 
 
 def unpickle(content: bytes) -> dict:
-    """Reads a pickle of Python 2 that holds nothing but NumPy arrays and plain values."""
+    """Returns the content of a Python 2 pickle that has only NumPy arrays and plain values."""
     try:
         return _Plain(io.BytesIO(content), encoding='bytes').load()
     except (pickle.UnpicklingError, EOFError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f'no pickle of arrays ({error})') from error
+        raise ValueError(f'not a pickle of arrays ({error})') from error
 
 
 class _Plain(pickle.Unpickler):
-    """Makes arrays, and runs no other code."""
+    """An unpickler that makes arrays, and runs no other code."""
 
     def find_class(self, module: str, name: str):
         if (module, name) == ('numpy.core.multiarray', '_reconstruct'):
-            return lambda *_: np.empty(0, np.uint8)  # what it is comes after, by __setstate__
+            return lambda *_: np.empty(0, np.uint8)  # __setstate__ sets its content
         if module == 'numpy' and name in ('ndarray', 'dtype'):
             return getattr(np, name)
         raise pickle.UnpicklingError(f'it asks for {module}.{name}')
 
 
 def read_mat(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Reads SVHN's .mat: (N, 32, 32, 3) uint8 images, (N,) labels 0 to 9 (10 in the file is 0)."""
+    """Returns (N, 32, 32, 3) uint8 images and (N,) labels 0 to 9 from a .mat file of SVHN.
+
+    Label 10 in the file is the digit 0.
+    """
     from scipy import io as scipy_io  # comes with scikit-learn, slow to import
 
     try:
         content = scipy_io.loadmat(file)
         images, labels = content['X'], content['y'].reshape(-1)
     except (KeyError, OSError, NotImplementedError, TypeError, ValueError) as error:
-        raise ValueError(f'{file} is no .mat of SVHN ({error})') from error
+        raise ValueError(f'{file} is not a .mat file of SVHN ({error})') from error
     good = images.ndim == 4 and images.shape[:3] == (32, 32, 3) and images.dtype == np.uint8
     if not good or images.shape[3] != len(labels) or not ((labels >= 1) & (labels <= 10)).all():
         raise ValueError(f'{file} has arrays of {images.shape} and {labels.shape}, unlike SVHN')

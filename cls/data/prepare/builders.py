@@ -1,9 +1,9 @@
-"""TFDS data sets prepared without TensorFlow: from the files that the authors hand out.
+"""TFDS data sets prepared without TensorFlow, from the files that the authors publish.
 
     prepare('cifar10', data_dir, manual)
 
-The data sets are TFDS's in name, version, features, keys (so in the order of their records) and
-pixels. What is ours is the reading of the files, which TFDS does through TensorFlow, and the
+The data sets equal TFDS's in name, version, features, keys (so in the order of their records) and
+pixels. The code here replaces the parts of TFDS that need TensorFlow: reading of the files, and
 encoding of pixels as PNG.
 """
 
@@ -36,16 +36,16 @@ Generate = Callable[[tfds.core.DatasetBuilder, dict[str, Path]], dict[str, Examp
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How a data set is made of its files."""
+    """The files of a data set and the function that reads examples from them."""
 
-    base: str  # what the files' URLs begin with; '': nobody may hand them out
-    files: tuple[tuple[str, ...], ...]  # of each tuple one is needed; the first is downloaded
+    base: str  # the URL of the files, without their names; '': they may not be redistributed
+    files: tuple[tuple[str, ...], ...]  # one file of each tuple is needed; the first is downloaded
     generate: Generate
-    debian: str = ''  # pattern of the folder in which a package of Debian has them
+    debian: str = ''  # pattern of the folder of the files in a package of Debian
 
 
 def png(image: np.ndarray) -> bytes:
-    """Encodes (H, W, 1 or 3) uint8."""
+    """Returns (H, W, 1 or 3) uint8 encoded as PNG."""
     return cv2.imencode('.png', image[..., ::-1] if image.shape[-1] == 3 else image)[1].tobytes()
 
 
@@ -72,7 +72,7 @@ def _mnist(builder: tfds.core.DatasetBuilder, files: dict[str, Path]) -> dict[st
     return {split: examples(*names) for split, names in _IDX.items()}
 
 
-_CIFAR_KEYS = {  # of a label, and the names of its classes and of the label in the pickles
+_CIFAR_KEYS = {  # of each label in TFDS: (key of its class names, key of the label) in the pickles
     'cifar10': {'label': (b'label_names', 'labels')},
     'cifar100': {
         'coarse_label': (b'coarse_label_names', 'coarse_labels'),
@@ -149,10 +149,10 @@ RECIPES = {
 
 
 def locate(name: str, manual: Path) -> dict[str, Path]:
-    """Returns the files of a data set that are there already, by the name that is asked for first.
+    """Returns {first name in the tuple of `Recipe.files`: path} of the files that already exist.
 
-    They are looked for in manual/NAME, in manual, and where Debian's packages put them; as they
-    are, or decompressed (without .gz).
+    They are looked for in manual/NAME, in manual, and in the folders of Debian's packages;
+    compressed, or decompressed (without .gz).
     """
     recipe = RECIPES[name]
     folders = [manual / name, manual]
@@ -167,11 +167,11 @@ def locate(name: str, manual: Path) -> dict[str, Path]:
 
 
 def download(name: str, file: str, folder: Path) -> Path:
-    """Downloads a file of a data set into a folder, unless it is there; returns its path.
+    """Downloads a file of a data set into a folder unless it exists; returns its path.
 
-    Size and SHA-256 are those that TFDS has for it. A part that was downloaded is not kept.
+    It is checked against TFDS's SHA-256. An incomplete download is removed.
 
-    Raises UserError for no connection and for another content.
+    Raises UserError if there is no connection, or the content differs.
     """
     url = urljoin(RECIPES[name].base, file)
     expected = _url_infos(name)[url]
@@ -192,7 +192,7 @@ def download(name: str, file: str, folder: Path) -> Path:
             bar.close()
         if digest.hexdigest() != expected.checksum:
             raise UserError(
-                f'{url} is not the file that it was ({partial.stat().st_size:,} bytes, expected '
+                f'{url} has changed ({partial.stat().st_size:,} bytes, expected '
                 f'{expected.size:,} with SHA-256 {expected.checksum[:12]}...): run this again, or '
                 f'put {file} into the folder that --manual_dir names.'
             )
@@ -208,7 +208,7 @@ def download(name: str, file: str, folder: Path) -> Path:
 
 
 def _url_infos(name: str) -> dict:
-    """Returns TFDS's list of a data set's files: URL -> size, checksum."""
+    """Returns TFDS's list of the files of a data set: URL -> size and checksum."""
     root = Path(tfds.__file__).parent
     paths = (root / 'url_checksums' / f'{name}.txt', root / 'datasets' / name / 'checksums.tsv')
     (path,) = (path for path in paths if path.is_file())
@@ -222,12 +222,12 @@ def _url_infos(name: str) -> dict:
 
 
 def prepare(name: str, data_dir: Path, manual: Path) -> str:
-    """Prepares one of RECIPES, with what is missing downloaded; returns its folder.
+    """Prepares one of RECIPES, and downloads missing files; returns its folder.
 
-    It appears by a rename when it is complete. One process at a time; what a killed one left goes.
+    The folder is renamed to its name when it is complete. Processes take turns; the incomplete
+    folder of a killed process is removed.
 
-    Raises UserError for files that are missing, cannot be downloaded, or are not what they should
-    be.
+    Raises UserError for files that are missing, cannot be downloaded, or have another content.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
     with open(data_dir / f'.{name}.lock', 'w') as lock:
@@ -251,11 +251,11 @@ def prepare(name: str, data_dir: Path, manual: Path) -> str:
 
 
 def _builder(name: str, data_dir: Path, generate: Callable) -> tfds.core.DatasetBuilder:
-    """Returns TFDS's builder of a data set, with another way to its examples."""
+    """Returns TFDS's builder of a data set, with `generate` in place of its own reading."""
     base: Any = tfds.builder_cls(name)
 
     class Builder(base, skip_registration=True):  # pyright: ignore[reportGeneralTypeIssues, reportCallIssue]
-        # TFDS finds what it says of a data set beside the module of its builder.
+        # TFDS looks for the description of a data set next to the module of its builder.
         __module__ = base.__module__
         url_infos = None  # nothing is downloaded through TFDS
 

@@ -1,9 +1,9 @@
-"""ImageNet 2012 from its two tars, which are read as they are: nothing is extracted to the disk.
+"""ImageNet 2012 from its two tars, read in place: nothing is extracted to disk.
 
-The training tar holds a tar for each class, named after its WordNet id; the validation tar holds
-the images, whose labels TFDS has in a list by the numbers in their names. As in TFDS's data set,
-22 training images in CMYK and a PNG are encoded anew, as JPEG in RGB (by OpenCV here: a few levels
-from what TensorFlow makes of them).
+The training tar has a tar for each class, named by its WordNet id; the validation tar has the
+images, and TFDS has a list of their labels in order of the numbers in their names. As in TFDS's
+data set, 22 training images in CMYK and a PNG are re-encoded as JPEG in RGB; the pixels of OpenCV
+differ from TensorFlow's by a few levels.
 """
 
 import tarfile
@@ -18,7 +18,7 @@ from cls.data.decode import decode
 from cls.data.prepare import archives
 from cls.errors import UserError
 
-# Names and sizes in bytes, as image-net.org hands them out.
+# Names and sizes in bytes, as image-net.org publishes them.
 SIZES = {
     'ILSVRC2012_img_train.tar': 147_897_477_120,
     'ILSVRC2012_img_val.tar': 6_744_924_160,
@@ -26,7 +26,7 @@ SIZES = {
 
 
 def check_tars(manual: Path, found: dict[str, Path]) -> None:
-    """Raises UserError if a tar was not found, or has another size than it should."""
+    """Raises UserError if a tar is missing or does not have its size in SIZES."""
     if absent := [tar for tar in SIZES if tar not in found]:
         raise UserError(
             f'{" and ".join(absent)} not found in {manual}: download from https://image-net.org '
@@ -41,9 +41,9 @@ def check_tars(manual: Path, found: dict[str, Path]) -> None:
 
 
 def splits(builder: DatasetBuilder, files: dict[str, Path]) -> dict[str, Iterator]:
-    """Returns the examples of both splits, as TFDS's builder has them.
+    """Returns the examples of both splits, as TFDS's builder yields them.
 
-    Raises ValueError, while they are read, for a tar that is broken.
+    Iteration raises ValueError for a broken tar.
     """
     del builder
     train, validation = (files[name] for name in SIZES)
@@ -57,7 +57,7 @@ def _train(file: Path) -> Iterator[tuple[str, dict]]:
             for class_tar, opened in archives.tar_members(outer):
                 label = class_tar.removesuffix('.tar')
                 if label not in classes:
-                    raise ValueError(f'{class_tar} in {file} is no class of ImageNet')
+                    raise ValueError(f'{class_tar} in {file} is not a class of ImageNet')
                 with tarfile.open(fileobj=opened, mode='r:') as inner:
                     for name, image in archives.tar_members(inner):
                         content = as_rgb_jpeg(name, image.read())
@@ -78,11 +78,12 @@ def _validation(file: Path) -> Iterator[tuple[str, dict]]:
 
 
 def as_rgb_jpeg(name: str, content: bytes) -> bytes:
-    """Returns an image file as it is, or encoded anew if it is one of those that TFDS lists."""
+    """Returns an image file unchanged, or re-encoded if it is in TFDS's lists of CMYK and PNG."""
     from tensorflow_datasets.datasets.imagenet2012 import imagenet2012_dataset_builder as listed
 
     if name not in listed.CMYK_IMAGES and name not in listed.PNG_IMAGES:
         return content
     bgr = decode(content, 3)[..., ::-1]
-    # As TensorFlow's encoder: half as many colours in both directions, which is OpenCV's default.
+    # As in TensorFlow's encoder, chroma has half the resolution in both directions, OpenCV's
+    # default.
     return cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()

@@ -1,4 +1,4 @@
-"""How a peer of `benchmark --input` is asked: each line of input is 'SKIP COUNT'."""
+"""The protocol of a peer of `benchmark --input`: each line of its input is 'SKIP COUNT'."""
 
 import sys
 import time
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def answer(batches: Iterator[Any]) -> None:
-    """Answers each line with the seconds that COUNT batches took after SKIP others."""
+    """Prints for each line the seconds that COUNT batches took, after SKIP batches."""
     next(batches)
     print('ready', flush=True)
     for line in sys.stdin:

@@ -1,7 +1,7 @@
-"""The input pipeline of `benchmark --input` as one writes it with tf.data.
+"""The input pipeline of `benchmark --input` as usually written with tf.data.
 
 Run by that tool with an interpreter that has TensorFlow: with_tensorflow.py FOLDER BATCH SIZE
-THREADS. See answering.py for what it then does.
+THREADS. See answering.py for its input and output.
 """
 
 import os
@@ -11,11 +11,11 @@ from pathlib import Path
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
 
 import tensorflow as tf  # noqa: E402
-from answering import answer  # noqa: E402  beside this file, which is run by its path
+from answering import answer  # noqa: E402  next to this file, a script
 
 
 def main(folder: str, batch: int, size: int, threads: int) -> None:
-    """Answers until the input ends."""
+    """Answers requests until the input ends."""
     files = sorted(str(path) for path in Path(folder).rglob('*') if path.is_file())
 
     def example(path: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

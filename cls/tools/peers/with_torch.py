@@ -1,7 +1,7 @@
-"""The input pipeline of `benchmark --input` as one writes it with PyTorch and torchvision.
+"""The input pipeline of `benchmark --input` as usually written with PyTorch and torchvision.
 
 Run by that tool with an interpreter that has both: with_torch.py FOLDER BATCH SIZE WORKERS. See
-answering.py for what it then does.
+answering.py for its input and output.
 """
 
 import sys
@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from answering import answer  # beside this file, which is run by its path
+from answering import answer  # next to this file, a script
 from PIL import Image
 
 try:
     from torchvision import transforms
-except RuntimeError:  # its compiled part is of another build of torch: declare what it looks up
+except RuntimeError:  # compiled for another build of torch: declare the operators that it looks up
     for name in [name for name in sys.modules if name.split('.')[0] == 'torchvision']:
         del sys.modules[name]
     library = torch.library.Library('torchvision', 'DEF')
@@ -46,7 +46,7 @@ class Files(torch.utils.data.Dataset):
 
 
 class Endless(torch.utils.data.Sampler):
-    """Shuffled epochs one after the other, so that no workers start again in between."""
+    """Shuffled epochs without end, so that no workers restart between epochs."""
 
     def __init__(self, length: int):
         self.length = length
@@ -57,7 +57,7 @@ class Endless(torch.utils.data.Sampler):
 
 
 def main(folder: str, batch: int, size: int, workers: int) -> None:
-    """Answers until the input ends."""
+    """Answers requests until the input ends."""
     files = Files(folder, size)
     loader = torch.utils.data.DataLoader(
         files, batch_size=batch, sampler=Endless(len(files)), num_workers=workers, drop_last=True

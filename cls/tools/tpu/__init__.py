@@ -1,1 +1,1 @@
-"""TPU slices: their figures, and what a compiled program sends and computes."""
+"""TPU slices: their hardware limits, and the collectives and costs of compiled programs."""

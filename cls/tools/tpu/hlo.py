@@ -1,15 +1,15 @@
-"""What a compiled program sends between devices, read from its optimized HLO.
+"""The collectives of a compiled program, read from its optimized HLO.
 
   for each in collectives(jax.jit(f).lower(*args).compile().as_text()): ...
 
-HLO is XLA's intermediate language; the optimized text is that of one device's program. CPU, GPU and
-TPU write the same operation in different forms, which are brought to one here:
+HLO is XLA's intermediate language; the optimized text is the program of one device. CPU, GPU and
+TPU write the same operation in different forms, which are converted to one form here:
 
 * asynchronous pairs (`all-gather-start`, `all-gather-done`, `async-start`) count once;
-* TPU's reduce-scatter is a fusion named `all-reduce-scatter` that holds an all-reduce and a slice
-  of it; XLA's CPU backend makes none and leaves the all-reduce before the slice;
-* TPU splits some into parts that run beside other operations, in fusions that repeat the operation
-  with the same channel;
+* on TPU a reduce-scatter is a fusion named `all-reduce-scatter`, with an all-reduce and a slice of
+  its result; XLA's CPU backend makes none and keeps the all-reduce before the slice;
+* TPU splits some collectives into parts that run in parallel with other operations, in fusions that
+  repeat the operation with the same channel;
 * groups of devices are listed, or given as an iota (`[2,4]<=[8]`), or as axes of a mesh.
 """
 
@@ -35,18 +35,18 @@ _BITS = re.compile(r'[a-z]+(\d+)')
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One operation in which several devices take part."""
+    """An operation that exchanges data between devices."""
 
     kind: str  # one of KINDS
-    bytes: int  # of its result on one device
-    group: int  # devices that take part
-    times: int = 1  # that the program runs it: in a loop of known length, as often as that turns
+    bytes: int  # size of the result on one device
+    group: int  # number of devices that take part
+    times: int = 1  # executions per run of the program: iterations of a loop of known length
 
 
 def collectives(hlo_text: str) -> list[Collective]:
-    """Returns the collectives of optimized HLO text, in its order.
+    """Returns the collectives of optimized HLO text, in the order of the text.
 
-    Operations that XLA combined into one are one here, the bytes of their results summed.
+    Operations that XLA combined into one count as one, with the sum of the bytes of their results.
     """
     devices = math.prod(map(int, re.findall(r'(?:num_partitions|replica_count)=(\d+)', hlo_text)))
     times = _times(hlo_text)
@@ -79,7 +79,7 @@ def size(shape: str) -> int:
 
 
 def _lines(text: str) -> Iterator[tuple[str, str, str]]:
-    """Yields (computation, shape of its result, line) of all lines inside of computations."""
+    """Yields (computation, shape of its result, line) for each line inside a computation."""
     computation, result = '', ''
     for line in text.splitlines():
         header = _HEADER.match(line)
@@ -90,9 +90,9 @@ def _lines(text: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _times(text: str) -> dict[str, int]:
-    """Returns how often each computation is run, for a run of the program.
+    """Returns {computation: number of executions in a run of the program}.
 
-    Branches count as run, loops of unknown length as run once.
+    All branches count as executed, loops of unknown length as executed once.
     """
     callers = defaultdict(list)
     for caller, _, line in _lines(text):

@@ -1,7 +1,7 @@
-"""The slices that the ImageNet recipes are compiled for, and the table of what came out.
+"""The TPU slices to compile the ImageNet recipes for, and the table of the results.
 
-What is compiled is kept in launch/compiled.json, by config, slice and fields. An entry is made anew
-when it is removed there.
+Results are kept in launch/compiled.json, by config, slice and fields. An entry that is removed
+there is compiled again.
 """
 
 import dataclasses
@@ -29,12 +29,12 @@ from cls.tools.tpu.slices import CHIPS, GIB
 FILE = ROOT / 'launch' / 'compiled.json'
 BEGIN = '<!-- table of slices, by python -m cls.tools.compile_for --write launch/README.md -->'
 END = markdown.END
-KINDS = ('v5e', 'v5p')  # of chips in the table
+KINDS = ('v5e', 'v5p')  # chips in the table
 
-# Fewer images on a chip, of 224 pixels or as many pixels in other sizes, leave it idle too often.
+# With fewer images of 224 pixels (or as many pixels in other sizes), a chip is idle too often.
 LEAST = 16
 
-# Nets of the papers beside each config's own: argument, and fields as the config's docstring has.
+# More models of the papers, besides each config's own: argument, and fields of its docstring.
 MORE = {
     'amoebanet': (('variant=amoebanet_a_n6_f448', ()),),
     'efficientnet': (
@@ -43,10 +43,10 @@ MORE = {
     'resnet': (('variant=resnet152_v1', ()),),
 }
 
-# What does not fit as `suited` has it, and how it is made to: a slice, and fields beside the
-# recipe's. (name of the net, chip) -> (slice, fields). Fewer images on a chip than one group of the
-# recipe's are a group of their own. Xception's 1,920 images are sixty groups of 32, which only four
-# chips hold whole; AmoebaNet's 469 million parameters are divided among chips as well.
+# Models that do not fit as `suited` chooses: (model, chip) -> (slice, fields besides the recipe's).
+# If a chip has fewer images than a group of the recipe, these are the group. Xception's 1,920
+# images are sixty groups of 32, and only four chips have whole groups. AmoebaNet's 469 million
+# parameters are sharded over chips too.
 OTHERWISE: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {
     ('xception', 'v5e'): ('8x8', ('model.bn_group=30',)),
     ('dpn92', 'v5e'): ('4x4', ('model.bn_group=40',)),
@@ -66,28 +66,28 @@ OTHERWISE: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Pod:
-    """A config and the slice it is compiled for."""
+    """A config, and the slice to compile it for."""
 
     config: str  # FILE.py:ARGUMENT
-    fields: tuple[str, ...]  # 'model.dtype=bfloat16', of the recipe
+    fields: tuple[str, ...]  # of the recipe, as 'model.dtype=bfloat16'
     topology: str
-    made_to_fit: tuple[str, ...] = ()  # fields, beside the recipe's
+    made_to_fit: tuple[str, ...] = ()  # fields besides the recipe's
 
     @property
     def key(self) -> str:
-        """The name of its entry."""
+        """The key of the entry in launch/compiled.json."""
         return ' '.join((self.topology, self.config, *self.fields, *self.made_to_fit))
 
     @property
     def command(self) -> list[str]:
-        """What compiles it; --quick may follow."""
+        """The command that compiles the config; --quick may be appended."""
         fields = [f'--config.{field}' for field in (*self.fields, *self.made_to_fit)]
         tool = [sys.executable, '-m', 'cls.tools.compile_for', '--json']
         return [*tool, '--topology', self.topology, '--config', self.config, *fields]
 
 
 def pods(pattern: str = '*') -> list[Pod]:
-    """Returns what the table has, of the configs whose name matches; by chip, then config."""
+    """Returns the rows of the table with a matching config, in the order of chip and config."""
     found = []
     for kind in KINDS:
         for file in sorted(RECIPES.glob('*.py')):
@@ -110,7 +110,7 @@ def _pods_of(file: Path, kind: str) -> list[Pod]:
 
 @functools.cache
 def imagenet(spec: str, fields: tuple[str, ...] = ()) -> ConfigDict | None:
-    """Returns a config; None if the file has no arm of ImageNet, or is of several nets."""
+    """Returns a config; None for a file without an ImageNet preset, or for an ensemble."""
     try:
         config = configs.load(
             spec, [(name, text) for name, _, text in (f.partition('=') for f in fields)]
@@ -121,11 +121,11 @@ def imagenet(spec: str, fields: tuple[str, ...] = ()) -> ConfigDict | None:
 
 
 def suited(config: ConfigDict, kind: str) -> tuple[str, tuple[str, ...]]:
-    """Returns the largest of a chip's slices that a config's batch keeps busy, and fields for it.
+    """Returns the largest slice of a chip that a config's batch keeps busy, and fields for it.
 
-    Each chip has LEAST images or more, and if it can be, whole groups of batch normalisation. Where
-    no slice has whole ones (1,600 images in groups of 32 are fifty groups), what each chip has is
-    one group: norms across chips would send all activations.
+    Each chip has at least LEAST images, and if possible whole groups of batch normalization. If no
+    slice has whole groups (1,600 images in groups of 32 are fifty groups), the images of each chip
+    are one group: normalization across chips would send all activations.
     """
     least = LEAST * (224 / config.data.image_size) ** 2
     together = config.batch // config.accumulate
@@ -143,13 +143,13 @@ def suited(config: ConfigDict, kind: str) -> tuple[str, tuple[str, ...]]:
 
 
 def compile_all(pattern: str, quick: bool = False) -> bool:
-    """Compiles what FILE lacks, each in a process of its own, and adds it there.
+    """Compiles each config that FILE lacks in a separate process, and adds its result to FILE.
 
-    What was compiled with little effort is lacking, unless that is asked for.
+    Unless `quick`, results that were compiled with little effort are compiled again.
 
-    Returns whether all could be compiled; one that does not fit could be.
+    Returns whether all could be compiled; a program that does not fit counts as compiled.
 
-    Raises UserError when no config matches the pattern, or libtpu is not installed.
+    Raises UserError if no config matches the pattern, or libtpu is not installed.
     """
     slices.check_libtpu()
     wanted = pods(pattern)
@@ -177,7 +177,7 @@ def compile_all(pattern: str, quick: bool = False) -> bool:
 
 
 def load() -> dict[str, Any]:
-    """Returns what has been compiled, by key."""
+    """Returns the kept results, by key."""
     return json.loads(FILE.read_text()) if FILE.exists() else {}
 
 
@@ -198,19 +198,19 @@ HEADER = (
 
 
 def write(file: Path) -> None:
-    """Renews the table in a file. Raises UserError when it has not the marks."""
+    """Renews the table in a file. Raises UserError if the file lacks the marks."""
     text = markdown.renewed(markdown.text_of(file), BEGIN, END, table(load()))
     file.write_text(text)
 
 
 def table(known: dict[str, Any]) -> str:
-    """Returns the table in Markdown, of what is known."""
+    """Returns the table of the results in Markdown."""
     rows = [row(pod, known[pod.key]) for pod in pods() if pod.key in known]
     return markdown.table([HEADER, *rows])
 
 
 def row(pod: Pod, report: dict[str, Any]) -> list[str]:
-    """Returns the cells of a report."""
+    """Returns the cells of a result."""
     name = pod.config.removeprefix('configs/').replace('.py:imagenet2012', '').split(',variant=')
     memory = f'{report["memory"]["needed"] / GIB:.1f} of {report["memory_of_chip"] / GIB:.1f}'
     cells = [

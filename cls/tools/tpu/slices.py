@@ -1,6 +1,6 @@
-"""TPU slices that are not at hand: what their chips can do, and devices to compile for.
+"""TPU slices that this machine lacks: the limits of their chips, and devices to compile for.
 
-parse('v5e:4x4')  # 16 chips of the kind v5e
+parse('v5e:4x4')  # 16 chips, v5e
 """
 
 import dataclasses
@@ -20,12 +20,13 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What a chip can do at most.
+    """The limits of a chip.
 
-    From https://docs.cloud.google.com/tpu/docs/v4, .../v5e, .../v5p and .../v6e, but for `memory`:
-    that is what libtpu lets a program have of the 32, 16, 95 and 32 GB, as it says when one does
-    not fit. `clock` is `flops` over the operations of a cycle, by which large matrix products come
-    near their peak in libtpu's own estimates: 2^17 for v5e, 2^18 for v4 and v5p, 2^19 for v6e.
+    The source is https://docs.cloud.google.com/tpu/docs/v4, .../v5e, .../v5p and .../v6e, except
+    for `memory` and `clock`. `memory` is the part of the 32, 16, 95 and 32 GB that libtpu gives a
+    program, according to its error for a program that does not fit. `clock` is `flops` divided by
+    the operations of a cycle: 2^17 for v5e, 2^18 for v4 and v5p, 2^19 for v6e. With these, large
+    matrix products are near their peak in libtpu's own estimates.
     """
 
     flops: float  # bfloat16 operations a second; a multiply-add is two
@@ -33,9 +34,9 @@ class Chip:
     bandwidth: float  # of HBM, bytes a second
     links: float  # bytes a second that all links to other chips send
     clock: float  # cycles a second
-    accelerator: str  # the type of a slice, of so many ...
+    accelerator: str  # the type of a slice, before the number of ...
     cores: int  # ... cores for each chip
-    shapes: tuple[str, ...]  # slices of it, the smallest first
+    shapes: tuple[str, ...]  # of slices, the smallest first
 
 
 CHIPS = {
@@ -60,15 +61,15 @@ CHIPS = {
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """Chips of one kind that are linked in a grid, so many times over."""
+    """One or more grids of linked chips of one kind."""
 
     chip: str
     shape: tuple[int, ...]
-    count: int = 1  # slices, connected by the network of the data centre
+    count: int = 1  # slices, connected by the network of the data center
 
     @property
     def chips(self) -> int:
-        """All chips, of all slices."""
+        """The number of chips in all slices."""
         return self.count * math.prod(self.shape)
 
     def __str__(self) -> str:
@@ -77,7 +78,7 @@ class Slice:
 
 
 def parse(text: str, count: int = 1) -> Slice:
-    """Returns the slice that 'v5e:4x4' names. Raises UserError for what names none."""
+    """Returns the slice for a text as 'v5e:4x4'. Raises UserError for other texts."""
     name, _, shape = text.partition(':')
     if name not in CHIPS:
         raise UserError(
@@ -108,16 +109,16 @@ def check_libtpu() -> None:
 def devices(wanted: Slice) -> list[Any]:
     """Returns devices that programs can be compiled for, but not run on; needs no TPU.
 
-    To be called before JAX has looked for devices: a TPU that is at hand is left alone.
+    To be called before JAX looks for devices, so that a TPU of this machine is not initialized.
 
-    Raises UserError if libtpu is not installed, or knows no such slice.
+    Raises UserError if libtpu is not installed, or has no such slice.
     """
     check_libtpu()
     jax.config.update('jax_platforms', 'cpu')
     chip = CHIPS[wanted.chip]
     in_one = math.prod(wanted.shape)
     os.environ.update(
-        TPU_SKIP_MDS_QUERY='1',  # else it asks the metadata server of a cloud, for minutes
+        TPU_SKIP_MDS_QUERY='1',  # else libtpu queries a cloud's metadata server for minutes
         ALLOW_MULTIPLE_LIBTPU_LOAD='1',  # several programs may compile at once
         TPU_WORKER_HOSTNAMES='localhost',
         TPU_ACCELERATOR_TYPE=f'{chip.accelerator}-{in_one * chip.cores}',
@@ -132,7 +133,7 @@ def devices(wanted: Slice) -> list[Any]:
             num_slices=wanted.count,
             **options,
         )
-    except Exception as error:  # of whatever kind; libtpu's messages are long
+    except Exception as error:  # of any kind; libtpu's messages are long
         known = ', '.join(f'{wanted.chip}:{shape}' for shape in chip.shapes)
         raise UserError(
             f'libtpu cannot make the slice {wanted} ({str(error).strip().splitlines()[0]}): '

@@ -1,19 +1,16 @@
 """The programs of convolutions and pools for each platform."""
 
 import collections
-import functools
 import re
 
 import jax
 import jax.numpy as jnp
 import pytest
-from compiling import FAST
+from compiling import jit
 from jax import lax
 
 from cls.nn.conv import conv
 from cls.nn.pool import avg_pool, max_pool
-
-jit = functools.partial(jax.jit, compiler_options=FAST)
 
 
 def operations(f, args, platform):
