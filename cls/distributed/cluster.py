@@ -78,7 +78,7 @@ def find(
         if given != known:
             raise UserError(
                 f'{flag} is {given}, but {cluster.found} says {known}: leave it out, or give all '
-                f'of {FLAGS}. Several TPU VMs of one host each are no slice.'
+                f'of {FLAGS}. Several TPU VMs of one host each are not a slice.'
             )
     if cluster.count == 1:
         return None

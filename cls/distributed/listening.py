@@ -72,8 +72,8 @@ def listen(
     addresses = bind_addresses(host)
     if not addresses:
         log.warning(
-            '%s is no address of this host that it knows of: the processes are awaited at port %s '
-            'of all its addresses, until all are there.',
+            '%s is not an address of any interface of this host: waiting for the processes at port '
+            '%s of all its addresses, until all are connected.',
             *(host, port),
         )
     while True:

@@ -106,7 +106,7 @@ class Preemption:
     def _decide(self, number: int) -> None:
         """Sets the signal that the run stops for: of several, the first."""
         if number not in signals.CODES:
-            raise ValueError(f'{number!r} is no signal to stop for')
+            raise ValueError(f'{number!r} is not a signal to stop for')
         self._signal = signals.stopped_by = number
         if number == signal.SIGINT and self._something_to_save:
             agreement.print_once('interrupted: saving; Ctrl-C again ends at once, without.')

@@ -367,7 +367,7 @@ def _call(sockaddr: tuple, hello: Message, token: str | None, timeout: float) ->
         greeting, rest = _line(connection, deadline)
         theirs = greeting.removeprefix(_GREETING)
         if rest or not greeting.startswith(_GREETING) or len(theirs) != _NONCE:
-            raise _Stranger('what answers is no process of ours, or of another version')
+            raise _Stranger('what answers is not a process of ours, or of another version')
         # Process 0 has written the file before it greets.
         known = token if token is not None else run_token.read(sockaddr[1])
         if token is None and not known:
@@ -394,7 +394,7 @@ def _line(connection: socket.socket, deadline: float) -> tuple[bytes, bytes]:
     while b'\n' not in received:
         left = deadline - time.monotonic()
         if left <= 0 or len(received) > 2 * _HELLO:
-            raise _Stranger('what answers is no process of ours')
+            raise _Stranger('what answers is not a process of ours')
         connection.settimeout(left)
         try:
             part = connection.recv(2**12)

@@ -251,7 +251,7 @@ def test_several_single_vms_are_no_slice(metadata):
     metadata['worker-network-endpoints'] = '10.1.0.5'
     metadata['agent-worker-number'] = '0'
     assert find() is None
-    with pytest.raises(UserError, match='--process_count is 4, but .* says 1: .* are no slice'):
+    with pytest.raises(UserError, match='--process_count is 4, but .* says 1: .* are not a slice'):
         find(count=4)
 
 

@@ -189,7 +189,7 @@ def test_a_name_that_others_know_otherwise_listens_everywhere_and_says_so(
     assert names <= {'::', '0.0.0.0'}
     assert service in (None, f'0.0.0.0:{port}')
     line = capsys.readouterr().err
-    assert line.startswith('WARNING: node1 is no address of this host that it knows of: ')
+    assert line.startswith('WARNING: node1 is not an address of any interface of this host: ')
     assert line.count('\n') == 1
 
 
