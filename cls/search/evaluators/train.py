@@ -40,8 +40,9 @@ from cls.trainer import TrainStep, prefetch_to_device
 QUICK = {
     'xla_backend_optimization_level': 0,
     'xla_llvm_disable_expensive_passes': True,
-    'xla_cpu_use_fusion_emitters': False,
 }
+if jax.__version_info__ < (0, 11):  # JAX 0.11 has no other emitters, and refuses the option
+    QUICK['xla_cpu_use_fusion_emitters'] = False
 CHANCE = 1.5  # times the accuracy of a guess: 15 % for ten classes, as MetaQNN's authors have it
 ABOVE = 5.0  # percentage points over a guess at most; 1.5 times is a lot with few classes
 SLOWER = 0.4  # the learning rate of a restart over the one before
