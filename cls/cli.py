@@ -140,7 +140,7 @@ def run(main: Callable[[], int]) -> NoReturn:
         message = str(error)
     except Exception as error:
         if why := reason(error):
-            message = f'{why}; mend that and run the same command again.'
+            message = f'{why}; fix that and run the same command again.'
         elif agreement.peers:
             time.sleep(2)  # if the cause is another process's end, this one ends meanwhile
             traceback.print_exc()

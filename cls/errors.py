@@ -20,7 +20,7 @@ _ON_FILES = (
 
 
 class UserError(Exception):
-    """A mistake that the user can mend, with a line: the fault, the expectation, the cure."""
+    """A mistake that the user can fix, with a line: the fault, the expectation, the cure."""
 
 
 def joined(mistakes: Iterable[str]) -> str:

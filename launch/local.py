@@ -83,7 +83,7 @@ def main() -> int:
 def positive(text: str) -> int:
     """Returns a whole number above zero; argparse shows the error."""
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} is no whole number above zero')
+        raise argparse.ArgumentTypeError(f'{text!r} is not a whole number above zero')
     return int(text)
 
 

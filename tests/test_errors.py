@@ -72,7 +72,10 @@ def line_of(*arguments):
         (['--config=configs/resnet.py', '--config.log_every=0 steps'], ['log_every', '0 steps']),
         (['--config=configs/resnet.py', '--job=trian'], ['trian', 'train']),
         (['--config=configs/resnet.py', '--config.seed=-1'], ['seed', '-1']),
-        (['--config=configs/resnet.py', '--config.optim.freeze=['], ['freeze', 'no regular']),
+        (
+            ['--config=configs/resnet.py', '--config.optim.freeze=['],
+            ['freeze', 'a regular expression'],
+        ),
         (
             ['--config=configs/resnet.py', '--config.optim.freeze=fcc'],
             ['fcc', 'none of', 'bn1, conv1, fc'],

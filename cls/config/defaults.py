@@ -168,7 +168,7 @@ FIELDS: dict[str, Field] = {
     ),
     'optim.decay_mask': Field('kernels', '', 'kernels | all | not_norms | not_depthwise'),
     'optim.bias_lr_mult': Field(
-        1.0, '(0, inf)', "times the rate, for biases that are no norm's (Caffe's recipes: 2)"
+        1.0, '(0, inf)', "times the rate, for biases outside of norms (Caffe's recipes: 2)"
     ),
     'optim.body_lr_mult': Field(
         1.0,
@@ -396,7 +396,7 @@ def mistakes(config: ConfigDict) -> dict[str, str]:
     for prefix, part, fields in parts(config):
         for name in _unknown(part, fields):
             hint = renamed(name) or nearest(name, fields) or ' `--job print` shows all fields.'
-            found[prefix + name] = f'config.{prefix}{name} is no field.{hint}'
+            found[prefix + name] = f'config.{prefix}{name} is not a field.{hint}'
         for name, field in fields.items():
             value = part
             for key in name.split('.'):

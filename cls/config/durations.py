@@ -17,7 +17,7 @@ def read(duration: str) -> tuple[Fraction, str]:
     unit = match and next((u for u in UNITS if match[3] in (u, u.removesuffix('s'))), None)
     if match is None or not unit:
         raise UserError(
-            f'{duration!r} is no duration; write a number and one of {", ".join(UNITS)}, '
+            f'{duration!r} is not a duration; write a number and one of {", ".join(UNITS)}, '
             "for example '90 epochs' or '64000 steps'."
         )
     return Fraction(match[1] + (match[2] or '')), unit

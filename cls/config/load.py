@@ -68,12 +68,12 @@ def _run(file: Path, argument: str) -> ConfigDict:
     try:
         module_spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
         if module_spec is None or module_spec.loader is None:
-            raise UserError(f'{file} is no config: expected a Python file, NAME.py.')
+            raise UserError(f'{file} is not a config: expected a Python file, NAME.py.')
         module = importlib.util.module_from_spec(module_spec)
         with models.registered_by(str(file.resolve())):
             module_spec.loader.exec_module(module)
             if not callable(getattr(module, 'get_config', None)):
-                raise UserError(f'{file} is no config: it has no function get_config(argument).')
+                raise UserError(f'{file} is not a config: it has no function get_config(argument).')
             config = module.get_config(argument)
     except UserError:
         raise
@@ -82,11 +82,11 @@ def _run(file: Path, argument: str) -> ConfigDict:
         text = (str(error).splitlines() or [''])[0]
         raise UserError(
             f'the config {file} cannot be read: {type(error).__name__}{where}: {text[:200]}. '
-            'Mend the file.'
+            'Fix the file.'
         ) from error
     if not isinstance(config, ConfigDict):
         raise UserError(
-            f'{file} is no config: its get_config returned {type(config).__name__}, expected an '
+            f'{file} is not a config: its get_config returned {type(config).__name__}, expected an '
             'ml_collections.ConfigDict, as cls.recipes.common.base() gives one.'
         )
     try:

@@ -226,7 +226,7 @@ def _images_of_run(folder: Any) -> dict[str, Any]:
         values = {f'data.{field}': data[field] for field in _IMAGES if field in data}
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
-            f'config.init: {folder} is no run folder: expected a config.json with `data` in it.'
+            f'config.init: {folder} is not a run folder: expected a config.json with `data` in it.'
         ) from None
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 

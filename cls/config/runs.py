@@ -54,7 +54,7 @@ def load_config(workdir: Path, overrides: Sequence[tuple[str, str]] = ()) -> Con
             )
         if text is None:
             raise UserError(
-                f'{workdir} is no run folder, it has no config.json; --config FILE.py begins a run.'
+                f'{workdir} is not a run folder (no config.json); --config FILE.py begins a run.'
             )
         log.warning('%s is damaged: taking the config of the checkpoint.', file)
     check_models(workdir, paths.parse_json(text))

@@ -1,4 +1,4 @@
-"""The processes of a run: how they find each other, agree, and end together.
+"""Coordination of the processes of a run: detection, rendezvous, agreement, preemption.
 
 May import: errors, signals.
 """

@@ -1,12 +1,12 @@
-"""The processes of a run as one: they start together, agree, and end together.
+"""Coordination of the processes of a run: a common start, shared values, and a common end.
 
-  start       joins the processes, before JAX starts its devices
+  start       joins the processes, before JAX initializes its devices
   on_first    runs work on process 0 and returns its result on all processes
-  on_all      runs work on every process; a mistake on one of them is raised on all
+  on_all      runs work on every process; a UserError on one of them is raised on all
   gather      returns the values of all processes on all of them
   print_once  logs a line on process 0
 
-With one process each of these is a plain call, at no cost.
+With one process each of these is a plain function call.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from cls.errors import UserError
 
 log = logging.getLogger(__name__)
 
-peers: Peers | None = None  # of this process, once it has joined others
+peers: Peers | None = None  # the connections of this process, after it has joined others
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -48,16 +48,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def start(flags: argparse.Namespace) -> None:
     """Joins the processes of a run: by the flags, or by Slurm, Open MPI, Kubernetes or a TPU.
 
-    Without any of these the run is this process. Call it before anything touches devices.
+    Without any of these the run is this one process. Call it before any use of devices.
 
     Args:
-      flags: with those of `add_flags`.
+      flags: parsed flags, including those of `add_flags`.
 
     Raises:
-      UserError: wrong flags or environment, no token for several hosts; after the time-out, naming
+      UserError: wrong flags or environment, or no token for several hosts; after the timeout, with
         the missing processes or the address that could not be reached.
     """
-    import jax  # here, so that programs that compute nothing need not load it
+    import jax  # not at the top: programs without computation do not need it
 
     from cls.distributed import cluster
 
@@ -84,7 +84,7 @@ def start(flags: argparse.Namespace) -> None:
         found.index,
         found.local_devices,
         cluster_detection_method='deactivate',
-        initialization_timeout=120,  # all are there
+        initialization_timeout=120,  # all processes are present
         coordinator_bind_address=_bind_address(*address) if found.index == 0 else None,
     )
     atexit.register(peers.end)  # runs before JAX's own, that waits for all
@@ -101,7 +101,7 @@ def start(flags: argparse.Namespace) -> None:
 
 
 def _bind_address(host: str, port: int) -> str | None:
-    """Returns the address for the service of JAX, as our own port has; None: all addresses."""
+    """Returns the address for JAX's service, that of our own port; None: all addresses."""
     if 'JAX_COORDINATOR_BIND_ADDRESS' in os.environ:
         return None  # JAX reads it
     addresses = listening.bind_addresses(host)
@@ -112,30 +112,30 @@ def _bind_address(host: str, port: int) -> str | None:
 
 
 def is_main_process() -> bool:
-    """Returns whether this process writes and prints for all."""
+    """Returns whether this is process 0, which writes and prints for all."""
     return peers is None or peers.index == 0
 
 
 def print_once(text: str) -> None:
-    """Logs a line of information, once for all processes: the programs print it."""
+    """Logs a line at level INFO on process 0 only; programs print it."""
     if is_main_process():
         log.info(text)
 
 
 def gather(name: str, value: Any) -> list[Any]:
-    """Returns the values of all processes, as JSON keeps them; waits until all have called it.
+    """Returns the values of all processes, after a round trip through JSON; waits for all.
 
     Args:
-      name: of the place in the program, the same on all processes.
+      name: identifies the call; the same on all processes.
       value: any JSON value.
     """
     return peers.gather(name, value) if peers else [value]
 
 
 def on_first(name: str, work: Callable[[], Any]) -> Any:
-    """Returns, on all processes, the result of `work` on process 0; a JSON value.
+    """Returns, on all processes, the result of `work` on process 0, a JSON value.
 
-    Raises UserError on all processes when it is raised there.
+    A UserError on process 0 is raised on all processes.
     """
     if peers is None:
         return work()
@@ -143,9 +143,9 @@ def on_first(name: str, work: Callable[[], Any]) -> Any:
 
 
 def on_all(name: str, work: Callable[[], Any], share: bool = False) -> Any:
-    """Returns the result of `work` on this process, or with `share` that on process 0.
+    """Returns the result of `work` on this process, or with `share` the result on process 0.
 
-    Raises UserError on all processes when it is raised on any.
+    A UserError on any process is raised on all.
     """
     if peers is None:
         return work()

@@ -1,9 +1,9 @@
-"""The processes of a run, from flags or from their launcher.
+"""Detection of the processes of a run, from flags or from their launcher.
 
-Slurm, Open MPI, Kubernetes and Cloud TPUs describe the processes in the environment or by a
-service. JAX reads most of this (jax._src.clusters, the classes of jax.distributed.initialize), so
-that a run finds the same coordinator as any JAX program. This module adds two things: flags and
-environment have to agree, and each process of a host gets GPUs of its own.
+Slurm, Open MPI, Kubernetes and Cloud TPUs describe the processes in the environment or through a
+service. JAX reads most of this (jax._src.clusters, the classes of jax.distributed.initialize), so a
+run finds the same coordinator as any JAX program. This module adds two things: flags and
+environment have to agree, and each process of a host gets its own GPUs.
 """
 
 import dataclasses
@@ -27,30 +27,30 @@ _PORTS = 2**12  # as in JAX: the ports from 61440 on, by the number of the job
 class Cluster:
     """The processes of a run, and the index of this one."""
 
-    found: str  # by flags, Slurm, ...: for messages
+    found: str  # the source: flags, Slurm, ...; for messages
     coordinator: str  # HOST:PORT of process 0
     count: int
     index: int
-    local_devices: tuple[int, ...] | None = None  # of the host's GPUs; None: all
+    local_devices: tuple[int, ...] | None = None  # indices of the host's GPUs; None: all
 
 
 def find(
     coordinator: str = '', count: int = 0, index: int = -1, timeout: int = 300
 ) -> Cluster | None:
-    """Returns the processes that this one belongs to; None for a run of one process.
+    """Returns the cluster that this process belongs to; None for a run of one process.
 
-    All three flags together describe a run, whatever the environment says; fewer of them change or
-    confirm its values. A count of 1 is a run of one process.
+    All three flags together override the environment; fewer of them override or confirm single
+    values. A count of 1 is a run of one process.
 
     Args:
       coordinator: HOST:PORT of process 0; '': not given.
-      count: of the processes; 0: not given.
-      index: of this process; -1: not given.
-      timeout: seconds to wait until the name of a coordinator is known.
+      count: number of processes; 0: not given.
+      index: index of this process; -1: not given.
+      timeout: seconds to wait until the name of a coordinator can be resolved.
 
     Raises:
-      UserError: flags that are wrong, incomplete or contradict the environment, and an environment
-        that describes only a part.
+      UserError: the flags are wrong, incomplete or contradict the environment, or the environment
+        is incomplete.
     """
     _check(coordinator, count, index)
     if count == 1:
@@ -78,7 +78,7 @@ def find(
         if given != known:
             raise UserError(
                 f'{flag} is {given}, but {cluster.found} says {known}: leave it out, or give all '
-                f'of {FLAGS}. Several TPU VMs of one host each are no slice.'
+                f'of {FLAGS}. Several TPU VMs of one host each are not a slice.'
             )
     if cluster.count == 1:
         return None
@@ -122,7 +122,7 @@ def _open_mpi(env: Mapping[str, str], coordinator: str, timeout: int) -> Cluster
         address = f'127.0.0.1:{2**16 - _PORTS + zlib.crc32(job.encode()) % _PORTS}'
     if not address and count > 1:
         raise UserError(
-            'Open MPI does not tell where process 0 is: expected --coordinator HOST:PORT, the '
+            'Open MPI does not report the host of process 0: expected --coordinator HOST:PORT, the '
             'first host of the run and a free port there.'
         )
     return Cluster('Open MPI', address, count, index, _gpus(env, local, here, 'Open MPI'))
@@ -133,7 +133,7 @@ def _slurm(env: Mapping[str, str], coordinator: str, timeout: int) -> Cluster | 
         return None
     name = 'Slurm'
     if 'SLURM_STEP_NODELIST' not in env or 'SLURM_PROCID' not in env:
-        # A batch script, or a shell of salloc, is one process, however many the job asked for.
+        # A batch script, or a shell of salloc, is one process, whatever the number of tasks.
         tasks = _number(env, 'SLURM_NTASKS', name) if 'SLURM_NTASKS' in env else 1
         if tasks > 1:
             raise UserError(
@@ -157,12 +157,12 @@ def _slurm(env: Mapping[str, str], coordinator: str, timeout: int) -> Cluster | 
 
 
 def _loopback(address: str) -> str:
-    """Returns the same port at the loopback address, for processes of one host."""
+    """Returns the loopback address with the same port, for processes of one host."""
     return f'127.0.0.1:{address.rpartition(":")[2]}'
 
 
 def _tasks_here(env: Mapping[str, str], count: int) -> int:
-    """Returns the number of tasks of this step on this host, from '2(x3),1' and its index."""
+    """Returns the number of tasks of this job step on this host, from '2(x3),1' and its index."""
     text = env.get('SLURM_STEP_TASKS_PER_NODE', '')
     if not text:
         return count if env.get('SLURM_STEP_NUM_NODES', '1') == '1' else 1
@@ -180,7 +180,7 @@ def _tasks_here(env: Mapping[str, str], count: int) -> int:
 
 
 def _gpus(env: Mapping[str, str], local: int, here: int, found: str) -> tuple[int, ...] | None:
-    """Returns the GPUs of this process, of those that it sees; None: all of them.
+    """Returns the indices of this process's GPUs among the visible ones; None: all of them.
 
     A launcher shows each process either its own GPUs or all GPUs of the host.
     """
@@ -188,7 +188,7 @@ def _gpus(env: Mapping[str, str], local: int, here: int, found: str) -> tuple[in
     if env.get('JAX_LOCAL_DEVICE_IDS'):
         return tuple(int(part) for part in env['JAX_LOCAL_DEVICE_IDS'].split(','))
     gpus = len(visible.split(',')) if visible else int(env.get('SLURM_GPUS_ON_NODE') or 0)
-    # Set by srun: 'cpu=8,gres/gpu=1'. With processors only, it does not restrict GPUs.
+    # Set by srun: 'cpu=8,gres/gpu=1'. Without a GPU in it, it does not restrict GPUs.
     own = env.get('SLURM_GPUS_PER_TASK') or 'gpu' in env.get('SLURM_TRES_PER_TASK', '')
     if here <= 1 or gpus <= 1 or own:
         return None
@@ -203,7 +203,7 @@ def _gpus(env: Mapping[str, str], local: int, here: int, found: str) -> tuple[in
 
 def _on_tpu() -> bool:
     platforms = os.environ.get('JAX_PLATFORMS', '')
-    # TPU_PROCESS_BOUNDS=1,1,1 makes one host of a slice a slice of its own.
+    # TPU_PROCESS_BOUNDS=1,1,1 turns one host of a slice into a separate slice.
     alone = os.environ.get('TPU_PROCESS_BOUNDS', os.environ.get('TPU_HOST_BOUNDS')) == '1,1,1'
     return (
         clusters.cloud_tpu_cluster.running_in_cloud_tpu_vm  # pyright: ignore[reportPrivateImportUsage]
@@ -234,7 +234,7 @@ def _tpu(env: Mapping[str, str], coordinator: str, timeout: int) -> Cluster | No
                 log.warning('%s cannot be asked (%s): taken as one host', name, error)
                 return None
             raise UserError(
-                f'{name} did not tell its processes ({error}): give all of {FLAGS}.'
+                f'{name} did not report its processes ({error}): give all of {FLAGS}.'
             ) from error
         return Cluster(name, address, count, index)
     return None
@@ -257,7 +257,7 @@ def _kubernetes(env: Mapping[str, str], coordinator: str, timeout: int) -> Clust
             if not address and count > 1:
                 address = clusters.K8sCluster.get_coordinator_address(timeout, None)
         except RuntimeError as error:
-            raise UserError(f'Kubernetes did not tell its processes: {error}') from error
+            raise UserError(f'Kubernetes did not report its processes: {error}') from error
         return Cluster(name, address, count, index)
     missing = ['JAX_COORDINATOR_ADDRESS'] * (not address)
     missing += ['JAX_PROCESS_COUNT'] * ('JAX_PROCESS_COUNT' not in env)

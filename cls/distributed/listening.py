@@ -1,4 +1,4 @@
-"""The port of process 0, at the addresses of the coordinator and no others."""
+"""The port of process 0, only at the addresses of the coordinator."""
 
 import contextlib
 import ipaddress
@@ -17,9 +17,9 @@ _RETRY = 0.5  # seconds between attempts to get the port
 def bind_addresses(host: str) -> list[str]:
     """Returns the addresses of this machine that the coordinator's name resolves to.
 
-    The list is empty where other processes may reach this machine by an address that none of its
-    interfaces has: a name behind NAT or of a Kubernetes service, and a name that resolves to a
-    loopback address on this machine only.
+    The list is empty if other processes may reach this machine at an address that none of its
+    interfaces has: a name behind NAT or of a Kubernetes service, or a name that resolves to a
+    loopback address only on this machine.
     """
     try:
         entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -68,12 +68,12 @@ def listen(
     Raises UserError if the port is still in use after 20 seconds.
     """
     host, port = address
-    deadline = min(deadline, time.monotonic() + 20)  # a run that is ending may still have it
+    deadline = min(deadline, time.monotonic() + 20)  # a run that is ending may still use the port
     addresses = bind_addresses(host)
     if not addresses:
         log.warning(
-            '%s is no address of this host that it knows of: the processes are awaited at port %s '
-            'of all its addresses, until all are there.',
+            '%s is not an address of any interface of this host: waiting for the processes at port '
+            '%s of all its addresses, until all are connected.',
             *(host, port),
         )
     while True:

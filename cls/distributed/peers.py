@@ -1,12 +1,12 @@
-"""Connections between the processes of a run, for presence, failures, ends and shared values.
+"""Connections between the processes of a run: shared values, signals, failures and ends.
 
 Every process keeps one TCP connection to process 0, made by `cls.distributed.rendezvous`. JAX's own
-coordination service starts after these connections. It does not name a missing process, and when
-one fails it aborts the others from C++, a minute later. Here the end of a connection is noticed at
-once; a host that vanished, by TCP keepalive after 90 seconds.
+coordination service starts after these connections. It does not name a missing process, and when a
+process fails it aborts the others from C++, a minute later. Here the end of a connection is noticed
+immediately, and a vanished host by TCP keepalive after 90 seconds.
 
-A message is a line of JSON behind an HMAC of its place in the conversation: only those who know the
-key can add, change, repeat or drop one. This module does not use JAX.
+A message is a line of JSON after an HMAC of its text and its position in the conversation. Without
+the key nobody can add, change, repeat or drop a message. This module does not use JAX.
 """
 
 import contextlib
@@ -25,14 +25,14 @@ from typing import Any, NoReturn
 
 Message = dict[str, Any]
 
-_PATIENCE = 10.0  # seconds for the others to end before process 0, the server of JAX's service
+_PATIENCE = 10.0  # seconds for the others to end before process 0, which runs JAX's service
 _STALLED = 60.0  # seconds until a process that does not read counts as gone
-_LONGEST = 2**24  # bytes of a line
-_SIGNALS = 1000  # kept until `listen` is called
+_LONGEST = 2**24  # the most bytes of a line
+_SIGNALS = 1000  # the most signals kept until `listen` is called
 
 
 class Violation(Exception):
-    """A message that no process of a run sends."""
+    """A message that violates the protocol."""
 
 
 def proof(key: bytes, *parts: bytes) -> bytes:
@@ -44,7 +44,7 @@ def proof(key: bytes, *parts: bytes) -> bytes:
 
 
 def parsed(text: bytes) -> Message:
-    """Returns the JSON object of a text. Raises Violation if it is none."""
+    """Returns the JSON object in a text. Raises Violation for any other text."""
     try:
         message = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -58,10 +58,10 @@ class Connection:
     """An authenticated connection, read by one thread and written by any.
 
     Args:
-      connection: to the other process.
-      key: of only this connection, known to both ends.
-      first: whether this is the end of process 0.
-      rest: bytes that were read already.
+      connection: the socket.
+      key: the key of this connection, known to both ends.
+      first: whether this end belongs to process 0.
+      rest: bytes that were already read.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for option, value in (('TCP_KEEPIDLE', 30), ('TCP_KEEPINTVL', 10), ('TCP_KEEPCNT', 6)):
-            if hasattr(socket, option):  # Linux; elsewhere the slower defaults of the system
+            if hasattr(socket, option):  # on Linux; other systems keep their slower defaults
                 connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
         connection.settimeout(_STALLED)
         self._socket, self._rest, self._lock = connection, rest, threading.Lock()
@@ -82,7 +82,7 @@ class Connection:
         return self._socket.fileno()
 
     def send(self, message: Message) -> None:
-        """Sends a message. If the other side has gone, reading raises the error."""
+        """Sends a message. If the other side is gone, the next read raises the error."""
         text = json.dumps(message).encode()
         with self._lock:
             line = self._proof(self._sides[0], self._sent, text) + b' ' + text + b'\n'
@@ -94,10 +94,10 @@ class Connection:
                     self._socket.shutdown(socket.SHUT_RDWR)
 
     def receive(self, timeout: float | None) -> list[Message]:
-        """Returns the messages that have arrived: at least one, or none after the time-out.
+        """Returns the messages that have arrived: at least one, or none after the timeout.
 
         Raises:
-          EOFError: the other side has gone.
+          EOFError: the other side is gone.
           Violation: the other side does not follow the protocol, or does not know the key.
         """
         if b'\n' not in self._rest:
@@ -130,8 +130,8 @@ class Connection:
 
 
 def readable(these: Iterable[Any], timeout: float | None) -> set[int]:
-    """Returns the file numbers that can be read."""
-    poll = select.poll()  # select() takes no numbers above 1023
+    """Returns the file descriptors that can be read."""
+    poll = select.poll()  # select() takes no descriptors above 1023
     for one in these:
         poll.register(one.fileno(), select.POLLIN)
     return {number for number, _ in poll.poll(None if timeout is None else 1000 * timeout)}
@@ -147,7 +147,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_code(value: Any) -> bool:
-    return type(value) is int and 0 < value < 256  # 0 is for a run that ends: it needs no message
+    return type(value) is int and 0 < value < 256  # a regular end, 0, needs no message
 
 
 def _is_signal(value: Any) -> bool:
@@ -184,8 +184,8 @@ def check(message: Message, sender: int) -> None:
 class Peers:
     """The connections of one process: to process 0, or from process 0 to all others.
 
-    A thread reads them. It ends the process when another fails or violates the protocol, even if
-    the main thread is waiting.
+    A thread reads them. It ends this process when another process fails or violates the protocol,
+    even if the main thread is waiting.
     """
 
     def __init__(
@@ -194,10 +194,10 @@ class Peers:
         self.index, self.count = index, count
         self._lines = lines
         self._values = {i: queue.SimpleQueue() for i in lines}
-        self._ended: set[int] = set()  # announced their end
+        self._ended: set[int] = set()  # processes that announced their end
         self._gone = threading.Condition()
         self._present = set(lines)
-        self._failing: set[int] = set()  # announced a failure
+        self._failing: set[int] = set()  # processes that announced a failure
         self._ending = threading.Lock()
         self._leaving = False
         self._hear: Callable[[int, Message], None] | None = None
@@ -206,10 +206,10 @@ class Peers:
         threading.Thread(target=self._read, args=(early,), daemon=True, name='peers').start()
 
     def gather(self, name: str, value: Any) -> list[Any]:
-        """Returns the values of all processes, once all have called this with the same name.
+        """Returns the values of all processes; waits until all have called it with the same name.
 
         Args:
-          name: of the place in the program.
+          name: identifies the call in the program.
           value: any JSON value.
         """
         mine = {'kind': 'value', 'name': name, 'value': value}
@@ -239,7 +239,7 @@ class Peers:
         return message['value']
 
     def listen(self, hear: Callable[[int, Message], None]) -> None:
-        """Calls hear(sender, message) for each signal, and for those that arrived before."""
+        """Calls hear(sender, message) for each signal, including those that arrived before."""
         with self._listening:
             self._hear = hear
             for sender, message in self._early:
@@ -255,16 +255,16 @@ class Peers:
         """Ends all processes with an exit code; process 0 prints the reason."""
         if self.index:
             self._lines[0].send({'kind': 'failed', 'text': text, 'code': code})
-            time.sleep(2 * _PATIENCE)  # process 0 answers with stop, and the thread ends this one
+            time.sleep(2 * _PATIENCE)  # process 0 replies 'stop', and the thread ends this process
         self._end(text, code)
 
     def end(self) -> None:
-        """Announces the end of this process, and ignores the others from then on."""
+        """Announces the end of this process; later messages of others are ignored."""
         for line in self._lines.values():
             line.send({'kind': 'end'})
 
     def leave(self, code: int) -> None:
-        """Ends this process soon with an exit code, printing nothing, as all others do."""
+        """Ends this process with an exit code, silently, when all others do the same."""
         self._leaving = True
         self.end()
         threading.Thread(target=self._end, args=('', code, False)).start()
@@ -319,7 +319,7 @@ class Peers:
             threading.Thread(target=self._fail_for, args=(text, message['code'])).start()
 
     def _fail_for(self, text: str, code: int) -> None:
-        # Every process finds a mistake in a config: process 0 gets the time to report its own.
+        # Every process finds a mistake in a config: process 0 gets time to report it itself.
         time.sleep(3)
         self._end(text, code)
 
@@ -330,8 +330,8 @@ class Peers:
                 self._values[i].put(None)  # for a waiting main thread
         elif not self._ending.locked():
             self._stop_all(
-                f'process {i} of {self.count} has gone without a word (killed, out of memory, or '
-                'its host is lost); all stop. The same command continues from the last checkpoint.'
+                f'process {i} of {self.count} disappeared (killed, out of memory, or its host was '
+                'lost); all stop. The same command continues from the last checkpoint.'
             )
 
     def _forget(self, i: int) -> None:

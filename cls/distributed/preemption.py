@@ -1,16 +1,16 @@
 """Preemption: SIGTERM, Ctrl-C and a closed terminal make all processes save at the same step.
 
 All processes exit with 0 after SIGTERM, with 130 after Ctrl-C (SIGINT) and with 129 after SIGHUP. A
-second Ctrl-C ends a run at once. cls.signals describes how signals are noted.
+second Ctrl-C ends a run immediately. cls.signals describes how signals are received.
 
-The preemption service of JAX (multihost_utils.reached_preemption_sync_point) is switched off: its
+The preemption service of JAX (multihost_utils.reached_preemption_sync_point) is disabled: its
 signal handler does not let a process end while there is nothing to save.
 
 With several processes any of them may get the signal, and reports it to process 0. Process 0 asks
-all how many times they have called `due`. Each process waits at its next call until process 0,
-having heard all, sends the number after the highest: there all stop. Threads answer, so that a
-process that is compiling does as well: it has nothing to save, and then no process has anything
-new, because a step takes all of them.
+all processes how many times they have called `due`. Each process waits at its next call until
+process 0 has all answers and sends the highest number plus one: all stop at that call. Threads
+answer, so a process that is compiling answers too. It has nothing to save, and neither has any
+other process, because a step takes all of them.
 """
 
 import contextlib
@@ -27,26 +27,27 @@ from cls.distributed import agreement
 log = logging.getLogger(__name__)
 
 _NOTHING_NEW = 'nothing new to save.'
-_TOGETHER = 4.0  # seconds for all processes to end, after a second Ctrl-C
+_TOGETHER = 4.0  # seconds for all processes to end after a second Ctrl-C
 
 
 class Preempted(Exception):
-    """The run stops for a signal; raised by `Preemption.check`."""
+    """A signal stops the run; raised by `Preemption.check`."""
 
 
 class Preemption:
-    """A context that notes signals, so that they do not kill the process.
+    """A context that handles signals, so that they do not kill the process.
 
-    As long as there is nothing to save, the thread that notes a signal ends the process at once.
+    As long as there is nothing to save, the thread that receives a signal ends the process
+    immediately.
     """
 
     def __init__(self) -> None:
         self._signal: int | None = None
         self._something_to_save = False
         self._nothing = signals.NOTHING_YET
-        self._peers: Any = agreement.peers  # None: this process is the run
-        # With several processes: calls of `due` so far; whether process 0 has asked for their
-        # number; the call to stop at.
+        self._peers: Any = agreement.peers  # None: a run of one process
+        # With several processes: the calls of `due` so far, whether process 0 has asked for their
+        # number, and the call to stop at.
         self._calls, self._asked, self._last = 0, False, None
         self._changed = threading.Condition()
         self._answers: dict[int, int | None] = {}  # on process 0
@@ -67,7 +68,7 @@ class Preemption:
         self._stack.close()
 
     def guard(self, something_to_save: bool) -> None:
-        """Sets whether, from now on, a signal waits until the loop asks whether it is `due`."""
+        """Sets whether a signal waits from now on until the loop calls `due`."""
         if not something_to_save:
             agreement.gather('saved', None)  # waits until all have saved
         with self._changed:
@@ -76,7 +77,7 @@ class Preemption:
                 self._nothing = _NOTHING_NEW
 
     def due(self) -> bool:
-        """Returns whether to stop now. All processes ask at the same points and get one answer."""
+        """Returns whether to stop now, the same on all processes, which call it in step."""
         if not self._peers:
             return self._signal is not None
         with self._changed:
@@ -86,12 +87,12 @@ class Preemption:
             return self._last is not None and self._calls >= self._last
 
     def check(self) -> None:
-        """Raises Preempted where a stop is `due`."""
+        """Raises Preempted if a stop is `due`."""
         if self.due():
             raise Preempted
 
     def _note(self, number: int, again: bool) -> None:
-        """Handles a signal, in a thread. `again`: it is a second Ctrl-C."""
+        """Handles a signal, in a thread; `again` is True for a second Ctrl-C."""
         if again:
             self._end_at_once(signals.CODES[number])
         elif self._peers and self._peers.index:
@@ -104,9 +105,9 @@ class Preemption:
                 signals.leave(self._nothing_line(), signals.exit_code())
 
     def _decide(self, number: int) -> None:
-        """Sets the signal that the run stops for: of several, the first."""
+        """Sets the signal that the run stops for, the first of several."""
         if number not in signals.CODES:
-            raise ValueError(f'{number!r} is no signal to stop for')
+            raise ValueError(f'{number!r} is not a signal to stop for')
         self._signal = signals.stopped_by = number
         if number == signal.SIGINT and self._something_to_save:
             agreement.print_once('interrupted: saving; Ctrl-C again ends at once, without.')
@@ -123,11 +124,11 @@ class Preemption:
         signals.die(code)
 
     def _hear(self, sender: int, message: dict[str, Any]) -> None:
-        """Handles a message between the threads of the processes."""
+        """Handles a message from the thread of another process."""
         _check(message, by_first=self._peers.index > 0)
         what = message['what']
         with self._changed:
-            if what == 'asked':  # sent to process 0; it asks once
+            if what == 'asked':  # sent to process 0, which asks only once
                 if self._asked:
                     return
                 self._asked = True

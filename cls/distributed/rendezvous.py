@@ -6,11 +6,11 @@ Both sides prove that they know the token (`cls.distributed.run_token`) without 
   the other   NONCE PROOF HELLO     a proof of both nonces and of the hello; the hello has the index
   process 0   PROOF                 of the same, or `denied`
 
-A proof is an HMAC, so that a recorded one is useless with the next nonce. Every later line has a
-proof as well, by a key of only this connection (`cls.distributed.peers.Connection`). Before its
-proof a caller may send 512 bytes in five seconds, and blocks nobody: one loop reads all callers,
-and if there are too many, it hangs up on the oldest one of the host that has most. The port is
-closed when all processes are present.
+A proof is an HMAC, so a recorded proof is useless with the next nonce. Every later line has a proof
+as well, with a key of this connection only (`cls.distributed.peers.Connection`). Before its proof a
+caller may send 512 bytes within five seconds, and blocks no other caller. One loop reads all
+callers, and if there are too many, it closes the oldest connection of the host with the most. The
+port is closed when all processes are present.
 """
 
 import contextlib
@@ -31,16 +31,16 @@ log = logging.getLogger(__name__)
 
 _GREETING = b'cls 1 '
 _NONCE = 32  # hexadecimal digits
-_HELLO = 512  # bytes that a caller may send before it has proved anything
-_SHAKE = 5.0  # seconds for that
-_CALLERS = 128  # read at the same time
-_RETRY = 0.5  # seconds between attempts to reach the first process
+_HELLO = 512  # the most bytes of a caller before its proof
+_SHAKE = 5.0  # the most seconds until a caller's proof
+_CALLERS = 128  # the most callers that are read at the same time
+_RETRY = 0.5  # seconds between attempts to reach process 0
 _REMIND = 30.0  # seconds until the missing processes are logged
 _STRANGE = 10.0  # seconds until another program at the port is logged
 
 
 class _Stranger(Exception):
-    """Another program than the expected process answers."""
+    """A program other than the expected process answers."""
 
 
 def rendezvous(
@@ -51,19 +51,19 @@ def rendezvous(
     found: str,
     token: str | None = None,
 ) -> Peers:
-    """Returns the connections between `count` processes, once all of them are present.
+    """Returns the connections between `count` processes; waits until all are present.
 
     Args:
       address: host and port of process 0.
-      index: of this process.
-      count: of the processes.
-      timeout: seconds.
-      found: how the processes were found, for messages.
-      token: shared by all; None: process 0 makes one for the processes of this machine.
+      index: index of this process.
+      count: number of processes.
+      timeout: seconds to wait.
+      found: the source of the list of processes, for messages.
+      token: the shared token; None: process 0 makes one for the processes of this machine.
 
     Raises:
-      UserError: after the time-out, naming the missing processes; for two with the same index,
-        different counts, a port in use, a token file that is not private.
+      UserError: missing processes after the timeout, two processes with the same index, different
+        counts, a port in use, or a token file that is not private.
     """
     if index == 0:
         return Peers(0, count, _receive_all(address, count, timeout, found, token))
@@ -80,12 +80,12 @@ def rendezvous(
 def _receive_all(
     address: tuple[str, int], count: int, timeout: float, found: str, token: str | None
 ) -> dict[int, Connection]:
-    """Returns a connection to every other process: to all of them or to none."""
+    """Returns a connection to every other process; raises if any is missing."""
     deadline, remind = time.monotonic() + timeout, time.monotonic() + _REMIND
     with contextlib.ExitStack() as stack:
         listeners = listening.listen(stack, address, deadline)
         if token is None:
-            # Only once the port is ours: a run that has the port keeps its token file.
+            # Only after this process has the port: a run that owns the port keeps its token file.
             token = run_token.create(address[1])
             stack.callback(run_token.remove, address[1])
         meeting = stack.enter_context(contextlib.closing(_Meeting(count, token)))
@@ -112,7 +112,7 @@ def _receive_all(
 
 @dataclasses.dataclass
 class _Caller:
-    """A connection without a proof so far."""
+    """A connection that is not authenticated yet."""
 
     connection: socket.socket
     host: str
@@ -122,18 +122,18 @@ class _Caller:
 
 
 class _Meeting:
-    """The callers of process 0: connections to authenticated processes, and all others."""
+    """The callers of process 0, authenticated or not."""
 
     def __init__(self, count: int, token: str) -> None:
         self.lines: dict[int, Connection] = {}
-        self.problem = ''  # ends the meeting if it is not empty
+        self.problem = ''  # ends the rendezvous if not empty
         self._count, self._token = count, token.encode()
         self._hosts = {0: socket.gethostname()}
         self._callers: dict[int, _Caller] = {}  # by file number, the oldest first
         self._denied: Counter[str] = Counter()  # by host
 
     def close(self) -> None:
-        """Hangs up on callers that are not authenticated."""
+        """Closes the connections of callers that are not authenticated."""
         for caller in list(self._callers.values()):
             self._hang_up(caller)
 
@@ -154,7 +154,7 @@ class _Meeting:
         )
 
     def hear(self, listeners: list[socket.socket], timeout: float) -> None:
-        """Reads all that has arrived; waits for it up to the time-out."""
+        """Reads all that has arrived; waits at most `timeout` seconds for it."""
         connections = [caller.connection for caller in self._callers.values()]
         ready = readable([*listeners, *connections, *self.lines.values()], timeout)
         for index, line in list(self.lines.items()):
@@ -172,7 +172,7 @@ class _Meeting:
     def _accept(self, listener: socket.socket) -> None:
         try:
             connection, address = listener.accept()
-        except BlockingIOError:  # the caller has gone already
+        except BlockingIOError:  # the caller is already gone
             return
         except OSError:  # as with too many open files
             self._make_room()
@@ -194,7 +194,7 @@ class _Meeting:
         caller.connection.close()
 
     def _make_room(self) -> None:
-        """Hangs up on the oldest caller of the host with the most."""
+        """Closes the oldest connection of the host with the most."""
         hosts = Counter(caller.host for caller in self._callers.values())
         for host, _ in hosts.most_common(1):
             self._hang_up(next(c for c in self._callers.values() if c.host == host))
@@ -213,7 +213,7 @@ class _Meeting:
             self._hang_up(caller)
 
     def _answer(self, caller: _Caller) -> None:
-        """Answers a caller that knows the token, hangs up on any other."""
+        """Answers a caller that knows the token; closes the connection of any other."""
         line, _, rest = caller.received.partition(b'\n')
         nonce, code, text = (line.split(b' ', 2) + [b'', b''])[:3]
         said = caller.nonce, nonce, text
@@ -248,23 +248,23 @@ class _Meeting:
         try:
             index, count, host = _parsed_hello(text)
         except Violation as error:
-            self._refuse(line, f'a process introduced itself wrongly ({error})')
+            self._refuse(line, f'a process sent a malformed hello ({error})')
             return
         if count != self._count:
             problem = (
-                f'process {index} on {host} was told of {count} processes, process 0 of '
+                f'process {index} on {host} expects {count} processes, process 0 expects '
                 f'{self._count}'
             )
             self._refuse(line, problem)
             return
         if not 0 <= index < count:
-            self._refuse(line, f'process {index} on {host} is none of 0 to {count - 1}'[:300])
+            self._refuse(line, f'process {index} on {host} is not in 0 to {count - 1}'[:300])
             return
         if index in self.lines:
             self._check(index)
         if index == 0 or index in self.lines:
             earlier = self._hosts[index]
-            problem = f'two processes say that they are number {index}, on {earlier} and on {host}'
+            problem = f'two processes have the index {index}, on {earlier} and on {host}'
             self._refuse(line, problem)
             return
         self.lines[index], self._hosts[index] = line, host
@@ -277,15 +277,15 @@ class _Meeting:
         line.close()
 
     def _check(self, index: int) -> None:
-        """Removes a process that has gone while it waited; others must not send anything yet."""
+        """Removes a process that left while it waited; others must not send anything yet."""
         try:
             if not self.lines[index].receive(0):
                 return
-            self.problem = self.problem or f'process {index} spoke before the run had begun.'
+            self.problem = self.problem or f'process {index} sent a message before the run began.'
         except EOFError:
             self.lines.pop(index).close()
         except Violation as error:
-            self.problem = self.problem or f'process {index} spoke wrongly ({error}).'
+            self.problem = self.problem or f'process {index} sent a malformed message ({error}).'
 
 
 def _parsed_hello(text: bytes) -> tuple[int, int, str]:
@@ -304,21 +304,21 @@ def _parsed_hello(text: bytes) -> tuple[int, int, str]:
 def _reach(
     address: tuple[str, int], hello: Message, timeout: float, found: str, token: str | None
 ) -> tuple[Connection, list[Message]]:
-    """Returns the connection to process 0, and the messages that arrived right after its go."""
+    """Returns the connection to process 0, and the messages right after its start message."""
     began, problem, warned = time.monotonic(), 'no answer', False
     while (left := began + timeout - time.monotonic()) > 0:
         line, problem = _call_all(address, hello, token, min(left, 10))
         if isinstance(problem, _Stranger) and not warned and time.monotonic() > began + _STRANGE:
             warned = True
             log.warning(
-                'at %s:%s is not process 0 of this run yet (%s); trying on for %.0f s.',
+                '%s:%s is not process 0 of this run yet (%s); retrying for %.0f s.',
                 *(*address, problem, left),
             )
         if line is None:
             time.sleep(min(_RETRY, left))
             continue
         try:
-            # From here process 0 keeps the time, and reports the missing processes.
+            # From now on process 0 measures the timeout, and reports the missing processes.
             match line.receive(left + 10):
                 case [{'kind': 'refused', 'text': text}, *_]:
                     raise UserError(str(text))
@@ -346,7 +346,7 @@ def _call_all(
     problem: Exception | str = 'no answer'
     try:
         entries = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:  # a name that is not known yet, or is none
+    except (OSError, UnicodeError) as error:  # a name that is unknown yet, or malformed
         return None, error
     for *_, sockaddr in entries:
         try:
@@ -367,7 +367,7 @@ def _call(sockaddr: tuple, hello: Message, token: str | None, timeout: float) ->
         greeting, rest = _line(connection, deadline)
         theirs = greeting.removeprefix(_GREETING)
         if rest or not greeting.startswith(_GREETING) or len(theirs) != _NONCE:
-            raise _Stranger('what answers is no process of ours, or of another version')
+            raise _Stranger('another program, or another version, answers')
         # Process 0 has written the file before it greets.
         known = token if token is not None else run_token.read(sockaddr[1])
         if token is None and not known:
@@ -394,12 +394,12 @@ def _line(connection: socket.socket, deadline: float) -> tuple[bytes, bytes]:
     while b'\n' not in received:
         left = deadline - time.monotonic()
         if left <= 0 or len(received) > 2 * _HELLO:
-            raise _Stranger('what answers is no process of ours')
+            raise _Stranger('another program answers')
         connection.settimeout(left)
         try:
             part = connection.recv(2**12)
         except TimeoutError:
-            raise _Stranger('what answers says nothing') from None
+            raise _Stranger('it accepts the connection but does not answer') from None
         if not part:
             raise _Stranger('it hung up')
         received += part

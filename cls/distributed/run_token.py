@@ -1,8 +1,8 @@
-"""The secret that the processes of a run share, so that nobody else can take part in it.
+"""The secret token of a run: only processes that know it can join.
 
 It is in the environment variable CLS_TOKEN, which the scripts in launch/ set. Processes of one
-machine with a coordinator at a loopback address need none: process 0 writes a token to a file that
-only its user can read.
+machine with a coordinator at a loopback address do not need the variable: process 0 writes a token
+to a file that only its user can read.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from pathlib import Path
 from cls.errors import UserError
 
 VARIABLE = 'CLS_TOKEN'
-SHORTEST = 16  # characters; ours have 32, of 128 random bits
+SHORTEST = 16  # the fewest characters; ours have 32, with 128 random bits
 _MAKE = """export CLS_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(16))')"""
 _HAND_ON = {  # how each launcher passes the variable to its processes
     'Slurm': f'`{_MAKE}` before srun, which passes it on',
@@ -27,7 +27,7 @@ _HAND_ON = {  # how each launcher passes the variable to its processes
 
 
 def is_loopback(host: str) -> bool:
-    """Returns whether a host, as written, can only be this machine.
+    """Returns whether the name of a host can only mean this machine.
 
     Other names count as remote even if they resolve to a loopback address: Debian resolves the
     machine's own name to 127.0.1.1, and other hosts to another address.
@@ -43,16 +43,17 @@ def is_loopback(host: str) -> bool:
 def choose(
     host: str, launcher: str, no_token: bool, environment: MutableMapping[str, str]
 ) -> str | None:
-    """Returns the token of a run; '' for none, None for that of the file (`create`, `read`).
+    """Returns the token of a run; '' for none, None for the token in the file (`create`, `read`).
 
     Args:
-      host: of the coordinator.
-      launcher: its name, for messages.
-      no_token: whether to run without one.
+      host: the host of the coordinator.
+      launcher: the name of the launcher, for messages.
+      no_token: whether to run without a token.
       environment: the variable is removed from it, so that no child process or log has it.
 
     Raises:
-      UserError: no token for processes of several hosts, a short one, one despite `no_token`.
+      UserError: no token for processes of several hosts, a token that is too short, or a token
+        despite `no_token`.
     """
     token = environment.pop(VARIABLE, '').strip()
     if token and no_token:

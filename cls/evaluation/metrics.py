@@ -1,4 +1,4 @@
-"""Metrics from probabilities and labels, in float64 NumPy (cls.steps.losses: the step's)."""
+"""Metrics of probabilities and labels, in float64 NumPy; cls.steps.losses has those of a step."""
 
 import csv
 import dataclasses
@@ -76,7 +76,7 @@ def scalars(predictions: Predictions) -> dict[str, float | int]:
 def per_class(predictions: Predictions, names: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Returns for each class {'class': name or number, 'images', 'top1': percent}.
 
-    Classes without images, which have no accuracy, are left out.
+    Classes without images are left out.
     """
     correct = topk_correct(predictions.probabilities, predictions.labels, 1)
     classes = predictions.probabilities.shape[1]
@@ -95,13 +95,13 @@ def per_class(predictions: Predictions, names: Sequence[str] = ()) -> list[dict[
 def write_predictions(
     path: Path, predictions: Predictions, names: Sequence[str] = (), files: Sequence[str] = ()
 ) -> None:
-    """Writes a CSV in one piece: each image's index or file, label and five likeliest classes.
+    """Writes a CSV file atomically: file or index, label and top five classes of each image.
 
     Args:
-      path: of the file.
-      predictions: to be written.
-      names: of the classes; (): they are written as numbers.
-      files: of the images; (): they are numbered.
+      path: the CSV file.
+      predictions: the predictions to write.
+      names: names of the classes; (): classes are written as numbers.
+      files: files of the images; (): images are written as numbers.
     """
     count = min(5, predictions.probabilities.shape[1])
 
@@ -118,12 +118,12 @@ def write_predictions(
         for guess in np.argsort(-probabilities, kind='stable')[:count]:
             row += [name(guess), f'{probabilities[guess]:.6g}']
         writer.writerow(row)
-    # Names of files need not be UTF-8: their bytes are written as they are.
+    # File names need not be UTF-8: their bytes are written unchanged.
     paths.write_whole(path, file.getvalue().encode(errors='surrogateescape'))
 
 
 def write_confusion(path: Path, matrix: np.ndarray) -> None:
-    """Writes a .npy in one piece."""
+    """Writes a confusion matrix as a .npy file, atomically."""
     file = io.BytesIO()
     np.save(file, matrix)
     paths.write_whole(path, file.getvalue())

@@ -1,4 +1,4 @@
-"""Precise batch norm: statistics of the network with its present weights.
+"""Precise batch norm: statistics of the network with its current weights.
 
 The running statistics of training are averages over the last steps, during which the weights
 changed. Wu & Johnson 2021 ("Rethinking 'Batch' in BatchNorm", 2105.07576, section 3) recompute
@@ -36,16 +36,16 @@ def with_precise_statistics(
 ) -> dict[str, Any]:
     """Returns `weights` with statistics recomputed from training batches.
 
-    Statistics outside of norms stay.
+    Statistics outside of norms are unchanged.
 
     Args:
       weights: {'params', 'batch_stats'} on the mesh.
       batches: this process's share of the training batches.
       moments_step: the jitted step that computes the moments of a batch.
-      mesh: of the devices.
-      count: batches.
-      step: training steps taken.
-      seed: of the run.
+      mesh: the mesh of the devices.
+      count: number of batches.
+      step: number of training steps taken.
+      seed: the seed of the run.
       check: called before every batch; may raise to stop.
     """
     sharding = meshes.batch_sharding(mesh)
@@ -67,11 +67,11 @@ def with_precise_statistics(
 
 
 def pooled(moments: list[Moments], path: tuple[str, ...]) -> np.ndarray:
-    """Returns a mean or a variance (C,) float32 over all batches, from those of each batch.
+    """Returns the mean or the variance over all batches, (C,) float32, from those of each batch.
 
     Args:
       moments: for each batch, path -> one array (C,) for each time that the norm was used.
-      path: of a norm, with 'mean' or 'var' as its leaf.
+      path: the path of a statistic of a norm, with 'mean' or 'var' as its leaf.
     """
 
     def of_all(leaf: str) -> np.ndarray:

@@ -1,29 +1,29 @@
-"""Protocols of evaluation: the views of an image that a network classifies, and their average.
+"""Evaluation protocols: the views of an image that a network classifies, and their average.
 
 The views of an image, with their mirror images in some protocols, are classified one by one; the
-prediction is the mean of their softmax. Krizhevsky et al. and Szegedy et al. write so, Simonyan &
-Zisserman of 'class posteriors'; He et al. say 'scores', perhaps those before the softmax.
+prediction is the mean of their softmax. Krizhevsky et al. and Szegedy et al. state this, Simonyan &
+Zisserman average 'class posteriors'; He et al. average 'scores', perhaps those before the softmax.
 
 `dense` slides the network over the whole image. A network that ends in a mean over positions and a
-linear layer already does so: for a larger image it returns the mean of the logits at all positions.
-Networks that flatten the last map have a field `dense`. With it their linear layers slide over the
-map and the logits are averaged over the positions (VGG: 'the class score map is spatially
-averaged'); the softmax of that is averaged over scales and mirror images.
+linear layer already does this: for a larger image it returns the mean of the logits at all
+positions. Networks that flatten the last map have a field `dense`. With it their linear layers
+slide over the map and the logits are averaged over the positions (VGG: 'the class score map is
+spatially averaged'); the softmax of this average is averaged over scales and mirror images.
 
-To bound the number of programs that are compiled, the longer side of a resized image is cut, by the
-same at both ends, so that it exceeds the shorter one by a multiple of config.eval.size_divisor
-pixels (1: not cut). A scale of 256 and the default of 32 make 17 shapes of images up to 2:1, in
-landscape and portrait format, instead of some 500.
+To bound the number of compiled programs, the longer side of a resized image is cropped, equally at
+both ends, so that it exceeds the shorter one by a multiple of config.eval.size_divisor pixels (1:
+not cropped). With a scale of 256 and the default of 32, images up to 2:1 have 17 shapes, in
+landscape and portrait format, instead of about 500.
 
 Choices where the papers are silent or differ:
 * ten_crop: the corners are those of the whole resized image, as in He et al. 2014 (1406.4729,
   section 3) and torchvision; Krizhevsky et al. took those of its central square.
 * crops_144: the scales of Szegedy et al., 256, 288, 320 and 352, are for a network with inputs of
-  224 pixels. They are 8, 9, 10 and 11 sevenths of that, and here of the size of the network's
-  inputs.
-* crops_12: Szegedy et al. 2016 evaluate with '12 crops' without a definition. Here they are those
-  of the 144 that belong to the smallest scale and the middle square: its four corners, middle and
-  whole, each mirrored.
+  224 pixels. They are 8, 9, 10 and 11 sevenths of 224; here they are these multiples of the
+  network's input size.
+* crops_12: Szegedy et al. 2016 evaluate with '12 crops' without a definition. Here they are the
+  crops of the 144 at the smallest scale in the middle square: its four corners, its center and the
+  whole square, each with its mirror image.
 """
 
 import dataclasses
@@ -51,7 +51,7 @@ class EvalSpec:
 
     @classmethod
     def from_config(cls, config: Any) -> 'EvalSpec':
-        """Reads config.eval. Raises UserError, for all mistakes at once."""
+        """Reads config.eval. Raises UserError that lists all mistakes."""
         fields = config.eval
         spec = cls(**{field.name: getattr(fields, field.name) for field in dataclasses.fields(cls)})
         refuse(spec._mistakes())
@@ -137,7 +137,7 @@ PROTOCOLS = {
 
 
 def find(name: str) -> Protocol:
-    """Returns the protocol of that name. Raises UserError if there is none."""
+    """Returns the protocol with a name. Raises UserError if there is none."""
     if name not in PROTOCOLS:
         raise UserError(_unknown(name))
     return PROTOCOLS[name]
@@ -150,5 +150,5 @@ def _unknown(name: str) -> str:
 
 
 def dense_form(model: nn.Module, data: DataSpec) -> nn.Module:
-    """Returns the model that slides over images larger than in training; same parameters."""
+    """Returns a model with the same parameters that slides over images larger than in training."""
     return model.clone(dense=data.image_size) if hasattr(model, 'dense') else model

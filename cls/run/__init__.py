@@ -1,4 +1,4 @@
-"""The run folder: opening it, checkpoints, metrics, and the ledger of its time.
+"""The run folder: its lock, checkpoints, metrics and time ledger.
 
 May import: distributed, errors, storage.
 """

@@ -1,13 +1,13 @@
-"""Checkpoints: a folder for each step with state, data position and time ledger, by Orbax.
+"""Checkpoints with Orbax: a folder for each step, with state, data position and time ledger.
 
-Saving is asynchronous. Orbax writes under another name; then a copy of the run's config and a list
-of checksums are added, and only then the folder gets its name. So a complete checkpoint always has
-checksums, and one without them is damaged: Orbax does not notice bytes that changed later (a disk
-that failed, a truncated copy, another step's folder under this name).
+Saving is asynchronous. Orbax writes under a temporary name; then a copy of the run's config and a
+list of checksums are added, and only then is the folder renamed. So a complete checkpoint always
+has checksums, and one without them is damaged. Orbax itself does not notice bytes that changed
+later (a disk that failed, a truncated copy, another step's folder under this name).
 
 Orbax writes to folders and to gs://. For other stores (s3://) it writes to a folder of this
-machine, and the checkpoint is copied from there; before it is read it is copied back. Stores rename
-by copying: there the checksums are written last, and a checkpoint without them is incomplete.
+machine, and the checkpoint is copied from there, and copied back before it is read. Stores rename
+by copying, so the checksums are written last there, and a checkpoint without them is incomplete.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ _STALE = 90.0  # seconds until all hosts must see that one of them has moved a f
 
 
 class Checkpoints:
-    """The checkpoints of a run that this process writes: a folder for each step kept."""
+    """The checkpoints of a run that this process writes: a folder for each kept step."""
 
     def __init__(
         self,
@@ -56,11 +56,11 @@ class Checkpoints:
         record: Mapping[str, Any] | None = None,
         completed: Callable[[int], None] = lambda step: None,
     ) -> None:
-        """Opens the folder, or makes it; partial files of killed processes are removed.
+        """Opens or creates the folder; partial files of killed processes are removed.
 
         Args:
-          folder: of the checkpoints.
-          keep: number of checkpoints, the newest ones.
+          folder: the folder of the checkpoints.
+          keep: number of checkpoints to keep, the newest ones.
           record: the content of run.json in every checkpoint, see `RunConfig.record`.
           completed: called on the first process, in a thread, when a checkpoint is complete.
 
@@ -78,24 +78,24 @@ class Checkpoints:
         self._checkpointer = _checkpointer()
         self._finishing: threading.Thread | None = None
         self._problem: Exception | None = None  # of that thread
-        self.failed = False  # nothing can be saved any more
+        self.failed = False  # no further checkpoint can be saved
 
     def _open(self) -> None:
         with _explained(self._folder):
             paths.make_folder(self._folder)
             if paths.is_remote(self._local):
-                return  # incomplete checkpoints there are overwritten, or set aside
+                return  # incomplete checkpoints are overwritten, or moved away
             self._parent = self._local.parent.stat()
             for entry in self._local.iterdir():
                 if entry.name.startswith('.') and _PARTIAL in entry.name:
                     paths.remove(entry) if entry.is_dir() else entry.unlink()
 
     def save(self, step: int, state: Any, data: Any, ledger: dict[str, float]) -> None:
-        """Starts writing a checkpoint; returns once `state` may change.
+        """Starts writing a checkpoint; returns as soon as `state` may change.
 
-        Raises UserError when it cannot be written or the disk has no room for it, if possible
-        before anything is written: a writer that fails half-way prints a hundred lines. The next
-        call, or `wait`, raises later errors.
+        Raises UserError when the checkpoint cannot be written or the disk has no room for it, if
+        possible before anything is written: a writer that fails halfway prints a hundred lines.
+        Later errors are raised by the next call, or by `wait`.
         """
         items = {
             'state': ocp.args.StandardSave(state),
@@ -118,7 +118,7 @@ class Checkpoints:
             self._finishing.start()
 
     def _make_again(self) -> None:
-        """Makes the folder again if only it was removed, and not its disk or the run folder."""
+        """Recreates the folder if only it was removed, but not its disk or the run folder."""
         with contextlib.suppress(OSError):
             if os.path.samestat(self._local.parent.stat(), self._parent):
                 self._local.mkdir()
@@ -127,14 +127,14 @@ class Checkpoints:
     def restore(self, abstract: Any) -> tuple[Any, Any, dict[str, float]] | None:
         """Returns (state, data, ledger) of the newest checkpoint that can be read, or None.
 
-        A damaged one is moved to `damaged/`, with a warning, and the one before is tried; with
-        several processes the first of them decides for all.
+        A damaged checkpoint is moved to `damaged/`, with a warning, and the previous one is tried.
+        With several processes, process 0 decides for all.
 
         Args:
           abstract: shapes, dtypes and shardings of the state on these devices.
 
         Raises:
-          UserError: a checkpoint is undamaged but has another state than this run.
+          UserError: an undamaged checkpoint has another state than this run.
         """
         while True:
             step = agreement.on_first('checkpoint', self._newest_whole)
@@ -155,7 +155,7 @@ class Checkpoints:
             agreement.on_first('aside', functools.partial(self._set_aside, step, other))
 
     def _newest_whole(self) -> int | None:
-        """Returns the newest step whose files are undamaged, and sets aside those after it."""
+        """Returns the newest step with undamaged files; moves later checkpoints away."""
         for step in self._steps():
             if self._scratch:
                 self._fetch(step)
@@ -166,12 +166,12 @@ class Checkpoints:
         return None
 
     def _see(self, step: int | None) -> None:
-        """Returns when this process sees no checkpoint after the newest of the first process.
+        """Waits until this process sees no checkpoint after the newest one of process 0.
 
-        The first process has set aside the later ones. Network file systems may show a folder for
-        half a minute after another host has moved it.
+        Process 0 has moved the later ones away. Network file systems may show a folder for half a
+        minute after another host has moved it.
 
-        Raises UserError when they still do after _STALE seconds.
+        Raises UserError if they still show one after _STALE seconds.
         """
         newest = [] if step is None else [step]
         deadline = time.monotonic() + _STALE
@@ -195,7 +195,7 @@ class Checkpoints:
         return restored['state'], restored['data'], restored['account']
 
     def _fetch(self, step: int) -> None:
-        """Copies one checkpoint of the store, and no other, to the folder that Orbax reads."""
+        """Copies only this checkpoint from the store to the folder that Orbax reads."""
         for other in self._local.iterdir():
             paths.remove(other)
         with paths.explained(self._folder / str(step)):
@@ -211,7 +211,7 @@ class Checkpoints:
         return self._folder / str(steps[0]) if steps else None
 
     def wait(self) -> None:
-        """Returns when nothing is being written any more.
+        """Waits until all checkpoints are written.
 
         Raises UserError if a checkpoint could not be written.
         """
@@ -228,7 +228,7 @@ class Checkpoints:
             raise self._problem
 
     def close(self) -> None:
-        """Finishes writing and releases the folder; after a failure, without waiting."""
+        """Waits for pending writes, unless one has failed, and releases the folder."""
         try:
             self.wait()
         finally:
@@ -244,7 +244,7 @@ class Checkpoints:
             paths.remove(self._local / str(step))
 
     def _staged(self, step: int) -> Path:
-        """Returns the folder that a checkpoint has until it is complete."""
+        """Returns the temporary folder of a checkpoint that is not complete."""
         remote = paths.is_remote(self._local)
         return self._local / (str(step) if remote else f'.{step}.{_PARTIAL}')
 
@@ -280,12 +280,12 @@ class Checkpoints:
     def _remove_old(self) -> None:
         for old in self._steps()[self._keep :]:
             folder = self._folder / str(old)
-            with contextlib.suppress(FileNotFoundError):  # removed by somebody else
+            with contextlib.suppress(FileNotFoundError):  # removed by another process
                 self._remove(folder)
 
     def _remove(self, folder: Path) -> None:
         if paths.is_remote(folder):
-            sums_file(folder).unlink(missing_ok=True)  # from here on it is incomplete
+            sums_file(folder).unlink(missing_ok=True)  # now it counts as incomplete
             paths.remove(folder)
         else:  # renamed first: a half-removed folder must not have the name of a checkpoint
             removed = folder.with_name(f'.{folder.name}.removed.{_PARTIAL}')
@@ -311,7 +311,7 @@ def _move_aside(folder: Path, step: int) -> None:
 
 
 def _other_step(state: Any, step: int) -> str:
-    """Returns 'it holds step N' if the name of a state's checkpoint is another step, else ''."""
+    """Returns 'it holds step N' for a state of another step than its checkpoint's name, else ''."""
     own = state.get('step') if isinstance(state, dict) else getattr(state, 'step', None)
     return '' if own is None or int(own) == step else f'it holds step {int(own)}'
 
@@ -326,7 +326,7 @@ def _misfit(checkpoint: Path, problem: str) -> UserError:
 
 @contextlib.contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Turns errors of Orbax and TensorStore, which have no common class, into a line."""
+    """Turns errors of Orbax and TensorStore, which have no common class, into a UserError."""
     try:
         yield
     except UserError:
@@ -348,17 +348,17 @@ def _gone(folder: Path) -> UserError:
 
 
 def restore_newest(folder: Path, abstract: Any) -> Any | None:
-    """Returns the state of the newest undamaged checkpoint of a run, or None; changes nothing.
+    """Returns the state of the newest undamaged checkpoint of a run, or None; changes no file.
 
-    The run may go on meanwhile and remove the checkpoint that is being read; then a newer one is
-    taken. With several processes all read the one that the first finds.
+    If the run is still active and removes the checkpoint during the read, a newer one is read. With
+    several processes, all read the checkpoint that process 0 chooses.
 
     Args:
-      folder: of the checkpoints.
+      folder: the folder of the checkpoints.
       abstract: shapes, dtypes and shardings of the state on these devices.
 
     Raises:
-      UserError: the checkpoint is undamaged but has another state.
+      UserError: an undamaged checkpoint has another state.
     """
     while True:
         step, problems = agreement.on_first('newest', lambda: newest_step(folder))

@@ -1,4 +1,4 @@
-"""The files of checkpoints in a run folder: their completeness, their damage, their records."""
+"""The files of checkpoints: checks for completeness and damage, and records of the run."""
 
 import contextlib
 import logging
@@ -17,16 +17,16 @@ log = logging.getLogger(__name__)
 
 
 def steps(folder: Path) -> list[int]:
-    """Returns the steps of the complete checkpoints in a folder; it may be missing."""
+    """Returns the steps of the complete checkpoints in a folder, which may be missing."""
     names = [path.name for path in folder.glob('[0-9]*') if path.name.isascii()]
     numbers = [int(name) for name in names if name.isdecimal() and name == str(int(name))]
     return [step for step in numbers if is_complete(folder / str(step))]
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a checkpoint has been written to its end, when all are called by their step."""
+    """Whether a checkpoint with its final name is complete."""
     if not paths.is_remote(folder):
-        return folder.is_dir()  # it got its name in the end
+        return folder.is_dir()  # it is renamed when it is complete
     last = 'commit_success.txt' if paths.orbax_writes_to(folder) else CHECKSUMS
     return (folder / last).exists()
 
@@ -35,8 +35,8 @@ def is_complete(folder: Path) -> bool:
 def newest_whole(folder: Path) -> Iterator[Path | None]:
     """Yields the newest undamaged checkpoint in a folder, or None.
 
-    It is the checkpoint's folder, or a temporary copy where Orbax cannot read. Nothing is set aside
-    or made: the folder is another run's. Damaged checkpoints are logged.
+    It is the checkpoint's folder, or a temporary copy if Orbax cannot read that storage. The folder
+    belongs to another run, so nothing in it is moved or created. Damaged checkpoints are logged.
     """
     with contextlib.ExitStack() as stack:
         step, problems = newest_step(folder)
@@ -48,7 +48,7 @@ def newest_whole(folder: Path) -> Iterator[Path | None]:
 
 
 def newest_step(folder: Path) -> tuple[int | None, str]:
-    """Returns (newest step with an undamaged checkpoint or None, the damage of later ones).
+    """Returns (newest step with an undamaged checkpoint or None, damage of later checkpoints).
 
     Nothing is changed.
     """
@@ -57,7 +57,7 @@ def newest_step(folder: Path) -> tuple[int | None, str]:
         with readable(folder / str(step)) as local:
             if not (problem := damage(local)):
                 return step, ', '.join(problems)
-        if is_complete(folder / str(step)):  # else its run has removed it meanwhile
+        if is_complete(folder / str(step)):  # otherwise its run has removed it meanwhile
             problems.append(f'{step} is damaged ({problem})')
     return None, ', '.join(problems)
 
@@ -75,16 +75,16 @@ def readable(checkpoint: Path) -> Iterator[Path]:
 
 
 def load_record(folder: Path) -> dict[str, Any]:
-    """Returns the record of a run in its newest checkpoint that has one, {} without any.
+    """Returns the record of a run in its newest checkpoint with one; {} if there is none.
 
-    It has `config`, the text of config.json, `classes`, the list of classes.json, and `data`, the
-    content of data.json.
+    The record has `config`, the text of config.json, `classes`, the list of classes.json, and
+    `data`, the content of data.json.
     """
     for step in sorted(steps(folder), reverse=True):
         checkpoint = folder / str(step)
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             content = (checkpoint / RECORD).read_bytes()
-            if paths.is_remote(folder):  # stores keep sums of their own
+            if paths.is_remote(folder):  # stores have their own checksums
                 return paths.parse_json(content)
             sums = paths.parse_json((checkpoint / CHECKSUMS).read_bytes())['files']
             if sums[RECORD] == zlib.crc32(content):
@@ -93,7 +93,7 @@ def load_record(folder: Path) -> dict[str, Any]:
 
 
 def damage(folder: Path) -> str:
-    """Returns the damage of a checkpoint's files, by their checksums; '' if there is none."""
+    """Returns a description of damaged files of a checkpoint, by checksum; '' if all are intact."""
     sums = sums_file(folder)
     try:
         expected = paths.parse_json(sums.read_bytes())
@@ -125,7 +125,7 @@ def damage(folder: Path) -> str:
 def checksums(folder: Path) -> dict[str, Any]:
     """Returns the checksum of each file of a checkpoint: relative name -> CRC-32.
 
-    In a store it is the sum that the store itself keeps, so no file is read.
+    For a store these are its own checksums, so no file is read.
     """
     if paths.is_remote(folder):
         found = {name: paths.fingerprint(entry) for name, entry in paths.find(folder).items()}
@@ -139,7 +139,7 @@ def checksums(folder: Path) -> dict[str, Any]:
 
 
 def sums_file(folder: Path) -> Path:
-    """Returns the file of the checksums; those of a store mean nothing in a copy elsewhere."""
+    """Returns the file of the checksums; it differs for stores, whose checksums fit no copy."""
     return folder / (STORE_SUMS if paths.is_remote(folder) else CHECKSUMS)
 
 

@@ -1,4 +1,4 @@
-"""The surroundings of a run: the settings of JAX and other libraries, versions, devices."""
+"""The environment of a run: settings of JAX and other libraries, versions, devices."""
 
 import importlib.metadata
 import logging
@@ -23,9 +23,9 @@ PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'nump
 
 
 def start() -> None:
-    """Switches on JAX's persistent compilation cache, unless JAX_COMPILATION_CACHE_DIR is set.
+    """Enables JAX's persistent compilation cache, unless JAX_COMPILATION_CACHE_DIR is set.
 
-    If nothing can be written there, one warning replaces one by JAX for each program.
+    If the cache cannot be written, one warning replaces JAX's warnings for each program.
     """
     if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
         cache = cache_dir() / 'xla'
@@ -41,7 +41,7 @@ def start() -> None:
 
 
 def quiet() -> None:
-    """Silences libraries about errors in their threads, which the waiting thread raises as well.
+    """Silences the logs of errors in threads of libraries; the waiting thread raises them as well.
 
     Otherwise a full disk would be one line of ours below hundreds of theirs.
     """
@@ -53,7 +53,7 @@ def quiet() -> None:
 
 
 def _of_thread(args: Any) -> None:
-    """Prints an error of a thread of ours as Python would, unless it is about a file."""
+    """Prints an error of our own threads as Python would, unless it is about a file."""
     ours = any(
         Path(frame.filename).is_relative_to(Path(__file__).parents[1])
         for frame in traceback.extract_tb(args.exc_traceback)

@@ -1,4 +1,4 @@
-"""Goodput: the part of a run's time, over all its restarts, that went into steps that it kept.
+"""Goodput: the fraction of a run's time, over all restarts, spent on steps that were kept.
 
 Every moment belongs to one of `BUCKETS`, so they sum to the time since the first start:
 
@@ -14,13 +14,13 @@ Every moment belongs to one of `BUCKETS`, so they sum to the time since the firs
               restarts
   downtime    from the last write of a process to the start of the next
 
-Goodput is `step` as a part of all of them, with `downtime` or without. A run of several processes
-keeps the ledger of the first.
+Goodput is `step` as a fraction of all buckets, with `downtime` or without. A run of several
+processes keeps the ledger of process 0.
 
-A killed process cannot say how far it got, and a checkpoint has only the time before it. So a
-thread also writes the ledger to time.json, at log events and about every ten seconds: the time of a
-process after its last write counts as `downtime`. Not counted at all: the end of the last process
-after the result is written, and the sleep of a machine while a process runs.
+A killed process cannot report its time, and a checkpoint has only the time before it. So a thread
+also writes the ledger to time.json, at log events and about every ten seconds; the time of a
+process after its last write counts as `downtime`. Two times are not counted at all: the end of the
+last process after the result is written, and the sleep of a machine while a process runs.
 """
 
 import contextlib
@@ -39,19 +39,19 @@ REPEATED = ('data', 'step', 'eval')  # a restart spends them again
 FILE = 'time.json'
 FORMER = {'lost': 'rework', 'down': 'downtime'}  # names in records of version 0.1
 BEAT = 10.0  # seconds between writes of the file without a log event
-PATIENCE = 60.0  # seconds without a write that succeeds before a warning says so
-REST = 20  # the thread writes for at most one part in this of its time, however slow the storage
+PATIENCE = 60.0  # seconds without a successful write until a warning is logged
+REST = 20  # the thread spends at most 1 / REST of its time on writing, however slow the storage
 log = logging.getLogger(__name__)
 
-# Seconds of each bucket, `restarts`, and `at`: seconds since 1970 when this was so.
+# Seconds of each bucket, `restarts`, and `at`: the time of the record, in seconds since 1970.
 Record = Mapping[str, float]
 
 
 class TimeLedger:
-    """Adds up a process's time, on top of that of the processes before it."""
+    """The time of a process by bucket, added to that of earlier processes of the run."""
 
     def __init__(self, began: float | None = None) -> None:
-        """Begins with `start` at `began` on the clock of time.perf_counter; None: now."""
+        """Starts with the bucket `start`, at time `began` of time.perf_counter; None: now."""
         now = time.perf_counter()
         self._bucket, self._since = 'start', now if began is None else began
         self._began_at = time.time() - (now - self._since)
@@ -66,7 +66,7 @@ class TimeLedger:
 
     @contextlib.contextmanager
     def spend(self, bucket: str) -> Iterator[None]:
-        """Counts the time in the block to a bucket, not to that of an enclosing block."""
+        """A context whose time counts to a bucket, not to that of an enclosing block."""
         outer = self.switch(bucket)
         try:
             yield
@@ -74,7 +74,7 @@ class TimeLedger:
             self.switch(outer)
 
     def switch(self, bucket: str) -> str:
-        """Counts the time from now on, outside of `spend`, to a bucket; returns the one before."""
+        """Sets the bucket of the time from now on, outside of `spend`; returns the previous one."""
         with self._lock:
             now, outer = time.perf_counter(), self._bucket
             self._own[outer] += now - self._since
@@ -99,7 +99,7 @@ class TimeLedger:
         return self.seconds | {'restarts': self.restarts, 'at': time.time()}
 
     def report(self) -> dict[str, object]:
-        """Returns the fields of result.json on time; goodput in percent."""
+        """Returns the time fields of result.json; goodput in percent."""
         seconds = self.seconds
         return {
             'seconds': round(running(seconds), 2),
@@ -123,13 +123,13 @@ class TimeLedger:
 
 
 def continued(checkpoint: Record, newest: Record, began: float) -> dict[str, float]:
-    """Returns the record that a process begins with.
+    """Returns the record that a process starts with.
 
     Args:
-      checkpoint: the record in the checkpoint that it continues from; {}: there is none.
-      newest: the last record that a process of the run wrote; {}: none is known.
-      began: when the process began, in seconds since 1970. A clock that was set back meanwhile
-        makes it earlier than `newest`; then nothing is known of the time between, and none counted.
+      checkpoint: the record in the checkpoint that the process continues from; {}: none.
+      newest: the last record that a process of the run wrote; {}: none.
+      began: start of the process, in seconds since 1970. If the clock was set back meanwhile, it
+        may be earlier than `newest`; then the unknown time between them is not counted.
     """
     newest, checkpoint = _renamed(newest), _renamed(checkpoint)
     newest = max(newest, checkpoint, key=total)  # that of a copied folder may be missing or old
@@ -159,10 +159,10 @@ def running(record: Record) -> float:
 
 
 def goodput(record: Record, downtime: bool = False) -> float:
-    """Returns the part of the time, 0 to 1, that went into steps that the run kept.
+    """Returns the fraction of the time, 0 to 1, spent on steps that the run kept.
 
     Args:
-      record: of the run.
+      record: the record of the run.
       downtime: whether the time between processes counts as time of the run.
     """
     time_of_run = total(record) if downtime else running(record)
@@ -170,7 +170,7 @@ def goodput(record: Record, downtime: bool = False) -> float:
 
 
 def load_record(path: Path) -> dict[str, float]:
-    """Returns the newest record of a run's earlier processes; {} if there is none to be read."""
+    """Returns the newest record of a run's earlier processes; {} if none can be read."""
     try:
         found = {name: float(value) for name, value in paths.parse_json(path.read_bytes()).items()}
         if all(0 <= value < math.inf for value in found.values()):
@@ -185,7 +185,7 @@ def load_record(path: Path) -> dict[str, float]:
 
 @contextlib.contextmanager
 def written(ledger: TimeLedger, path: Path, leader: bool = True) -> Iterator[None]:
-    """Keeps a file up to date with a ledger for the duration; nothing unless `leader`.
+    """A context in which a file is kept up to date with a ledger; does nothing unless `leader`.
 
     A file that cannot be written is logged once, unless the block ends in an error: that error
     already reports the disk or the folder.
@@ -201,7 +201,7 @@ def written(ledger: TimeLedger, path: Path, leader: bool = True) -> Iterator[Non
         try:
             write_json(path, ledger.record())
             problem = None
-        except Exception as error:  # of any storage; the run goes on, and the next may succeed
+        except Exception as error:  # of any storage; the run continues, and the next may succeed
             since = since if problem else began
             problem = error
             if began - since > PATIENCE:

@@ -1,8 +1,8 @@
 """Names of the metrics of an evaluation in metrics.jsonl, result.json and evaluation.json.
 
-Metrics are 'test/top1', ... on a test split and 'validation/top1', ... on any other: a validation
-set, or a part of the training set. Those of an average of weights, or with recomputed statistics,
-are 'validation_ema/top1' and so on, see `weights_name`.
+Metrics are 'test/top1', ... on a test split and 'validation/top1', ... on any other split: a
+validation set, or a part of the training set. Metrics of an average of weights, or with recomputed
+statistics, are 'validation_ema/top1' and so on, see `weights_name`.
 """
 
 from collections.abc import Mapping
@@ -12,23 +12,23 @@ KINDS = ('validation', 'test')  # the kinds of cls.data.splits
 
 
 def weights_name(kind: str, *, ema: bool = False, precise: bool = False) -> str:
-    """Returns the first part of the names of figures: 'test', 'validation_ema_precise', ...
+    """Returns the prefix of metric names: 'test', 'validation_ema_precise', ...
 
     Args:
       kind: one of KINDS.
-      ema: whether they are those of the average of weights.
-      precise: whether they are with recomputed batch-norm statistics.
+      ema: whether the metrics are those of the average of weights.
+      precise: whether batch-norm statistics are recomputed.
     """
     return kind + '_ema' * ema + '_precise' * precise
 
 
 def figure(values: Mapping[str, Any], metric: str, *, ema: bool = False) -> Any:
-    """Returns a figure of an evaluation, of whichever kind of split it was; None if none is there.
+    """Returns a metric of an evaluation on a split of any kind; None if it is missing.
 
     Args:
       values: a line of metrics.jsonl, the content of result.json or evaluation.json.
       metric: 'top1', ...
-      ema: whether to return that of the average of weights.
+      ema: whether to return the metric of the average of weights.
     """
     names = (f'{weights_name(kind, ema=ema)}/{metric}' for kind in KINDS)
     return next((values[name] for name in names if name in values), None)

@@ -13,11 +13,11 @@ log = logging.getLogger(__name__)
 
 
 def prepare(workdir: Path, output: Path | None, wanted: bool = False) -> None:
-    """Raises UserError, before anything is computed, where the files could not be written.
+    """Raises UserError, before anything is computed, if the files could not be written.
 
     Args:
-      workdir: of the run.
-      output: the folder for the files, made if missing; None: the run folder.
+      workdir: the run folder.
+      output: the folder for the files, created if missing; None: the run folder.
       wanted: whether the user has asked for any of the files.
     """
     if output is not None:
@@ -30,19 +30,19 @@ def prepare(workdir: Path, output: Path | None, wanted: bool = False) -> None:
 def deliver(
     write: Callable[[Path], None], workdir: Path, output: Path | None, wanted: bool = False
 ) -> None:
-    """Calls `write` with `output`, or with a run folder if this process can lock that.
+    """Calls `write` with `output`, or with the run folder if this process can lock it.
 
-    A folder that another process is running in, or that cannot be written to, stays as it is; that
+    A run folder that another process has locked, or that cannot be written to, is not changed; this
     is logged.
 
     Args:
       write: called with the folder.
-      workdir: of the run.
+      workdir: the run folder.
       output: the folder for the files; None: the run folder.
-      wanted: whether it is an error that they are not written.
+      wanted: whether it is an error if the files are not written.
 
     Raises:
-      UserError: `output` cannot be written to; with `wanted`, the run folder neither.
+      UserError: `output` cannot be written to, or with `wanted` the run folder cannot.
     """
     if output is not None:
         _write(write, output)

@@ -1,4 +1,4 @@
-"""Check that a run continues on the data that it began with.
+"""Check that a run continues on the data that it started with.
 
 `FILE` in the run folder identifies them by the number of examples and a digest of their list.
 """
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 def check(workdir: Path, data: Data, begun: bool, allow: bool) -> None:
     """Raises UserError if a run that has begun would continue on other data, unless allowed.
 
-    Also if the processes do not see the same data. A run folder from before the file existed
+    Also raises it if the processes do not see the same data. A run folder from before FILE existed
     continues on any data.
     """
     everywhere = agreement.gather('data everywhere', data)
@@ -67,7 +67,7 @@ def _parts(value: Any) -> Data:
 
 
 def _changes(before: Data, now: Data) -> str:
-    """Returns the differences as 'train: 52 examples, now 60; ...', '' without any."""
+    """Returns the differences as 'train: 52 examples, now 60; ...', '' if there are none."""
     parts = []
     for part, fields in now.items():
         old = before[part]

@@ -1,4 +1,4 @@
-"""The specification of a run's loop: when it logs, evaluates, saves and profiles."""
+"""The specification of the training loop: intervals of logs, evaluations, checkpoints, profiles."""
 
 import dataclasses
 from collections.abc import Callable
@@ -16,7 +16,7 @@ class RunSpec:
       log_every: steps between log events.
       save_every: steps between checkpoints.
       eval_every: steps between evaluations; 0: only the end is evaluated.
-      keep: checkpoints.
+      keep: number of checkpoints to keep.
       profile: (first step, step after the last), see telemetry.profile_steps.
     """
 
@@ -30,7 +30,7 @@ class RunSpec:
     def from_config(cls, config: Any, *, to_steps: Callable[[str], int]) -> 'RunSpec':
         """Reads config.log_every, checkpoint, eval.every and profile.
 
-        Raises UserError, for all mistakes at once.
+        Raises UserError that lists all mistakes.
         """
         mistakes = Mistakes()
 

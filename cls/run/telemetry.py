@@ -25,16 +25,16 @@ log = logging.getLogger(__name__)
 
 
 class Metrics:
-    """metrics.jsonl and TensorBoard files of a run; lines are flushed as they are written.
+    """metrics.jsonl and TensorBoard files of a run; every line is flushed.
 
-    Stores cannot append: for them the files are written on this machine, and copied by `flush` and
-    every SEND seconds.
+    Object stores cannot append: for them the files are written on this machine, and copied by
+    `flush` and every SEND seconds.
     """
 
     def __init__(self, workdir: Path, step: int) -> None:
-        """Continues after `step`: later lines, of a process that was killed, are cut off.
+        """Continues after `step`: later lines, of a process that was killed, are removed.
 
-        So is an evaluation at `step`: it comes after the save and is done again.
+        An evaluation at `step` is removed as well: it comes after the save and is repeated.
         """
         self._mirror = paths.Mirror(workdir) if paths.is_remote(workdir) else None
         folder = self._mirror.folder if self._mirror else workdir
@@ -46,13 +46,13 @@ class Metrics:
                 paths.write_whole(kept, path.read_bytes())
                 log.warning('%s: %s lines are damaged; see %s.', path, damaged, kept.name)
             paths.write_whole(folder / path.name, content)
-        # Not buffered: a line that finds no room on the disk must not be tried again.
+        # Not buffered: a line for which the disk has no room must not be retried.
         self._file = (folder / path.name).open('ab', buffering=0)
         self._board = tensorboard.Board(folder / 'tensorboard', step)
         self._sent = time.monotonic()
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Logs one event. A value that is not finite becomes null in the JSON line."""
+        """Logs one event. Values that are not finite become null in JSON."""
         line = {'step': step} | {k: v if math.isfinite(v) else None for k, v in values.items()}
         self._append(json.dumps(line).encode() + b'\n')
         self._board.write(step, values)
@@ -64,10 +64,10 @@ class Metrics:
                 self._sent = time.monotonic()
 
     def _append(self, line: bytes) -> None:
-        """Writes a whole line or none. Raises UserError where the folder has been removed."""
+        """Appends a whole line or nothing. Raises UserError if the folder has been removed."""
         before = os.fstat(self._file.fileno())
-        # An unmounted disk takes the open file along, and the rest of the run would be written to
-        # the folder that is left. Inodes are not compared: some network disks change them.
+        # If a disk is unmounted, its open files are lost, and the rest of the run would be written
+        # to the mount point. Inodes are not compared: some network disks change them.
         there = Path(self._file.name)
         if not (before.st_nlink and there.exists() and there.stat().st_dev == before.st_dev):
             raise UserError(
@@ -86,7 +86,7 @@ class Metrics:
         raise OSError(number, os.strerror(number), self._file.name)
 
     def flush(self) -> None:
-        """Returns when all lines are in the run folder."""
+        """Waits until all lines are in the run folder."""
         if self._mirror:
             self._mirror.send()
             self._sent = time.monotonic()
@@ -100,7 +100,7 @@ class Metrics:
 
 
 def _lines_until(path: Path, step: int) -> tuple[bytes, int]:
-    """Returns the lines of a file of metrics up to a step, and the number of unreadable ones.
+    """Returns the lines of metrics.jsonl up to a step, and the number of unreadable lines.
 
     A last line without an end is not counted.
     """
@@ -120,12 +120,12 @@ def _lines_until(path: Path, step: int) -> tuple[bytes, int]:
 
 
 class Progress:
-    """A live line on a terminal, a plain line for each event elsewhere; nothing unless `show`."""
+    """A live line on a terminal, otherwise a plain line for each event; nothing unless `show`."""
 
     def __init__(self, step: int, total: int, show: bool = True) -> None:
         self._total, self._show = total, show
         live = show and sys.stdout.isatty()
-        # Without tqdm's own steps per second: there are images per second, and 80 columns are few.
+        # Without tqdm's steps per second: images per second are shown, and 80 columns are few.
         form = '{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]'
         self._bar = (
             tqdm(total=total, initial=step, file=sys.stdout, dynamic_ncols=True, bar_format=form)
@@ -134,7 +134,7 @@ class Progress:
         )
 
     def update(self, step: int, text: str, images_per_second: float, left: float):
-        """Shows a text on a step; `left` is the time to the end, in seconds."""
+        """Shows the progress at a step; `left` is the time to the end, in seconds."""
         if self._bar is not None:
             self._bar.set_postfix_str(f'{text}, {images_per_second:,.0f} images/s', refresh=False)
             self._bar.update(step - self._bar.n)
@@ -144,7 +144,7 @@ class Progress:
             print(f'step {step}/{self._total}: {text}, {rate}, {eta} left', flush=True)
 
     def note(self, text: str) -> None:
-        """Prints a line of its own."""
+        """Prints a separate line."""
         if self._bar is not None:
             self._bar.write(text, file=sys.stdout)
         elif self._show:
@@ -176,7 +176,7 @@ class Profile:
             self.stop()
 
     def stop(self) -> None:
-        """Ends a trace that is running."""
+        """Stops a running trace."""
         if self._running:
             jax.profiler.stop_trace()
             self._running = False
@@ -197,5 +197,5 @@ def profile_steps(text: str) -> tuple[int, int]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file in one piece: a reader sees the old one or the new one."""
+    """Writes a JSON file atomically: a reader sees either the old or the new content."""
     paths.write_whole(path, (json.dumps(value, indent=2) + '\n').encode())

@@ -1,4 +1,4 @@
-"""TensorBoard's file of the numbers of a run."""
+"""TensorBoard event files of a run."""
 
 import contextlib
 import sys
@@ -10,7 +10,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def _hidden(*modules: str) -> Iterator[None]:
-    """Within it these modules cannot be imported, unless they already are."""
+    """A context in which modules that are not imported yet cannot be imported."""
     absent = [name for name in modules if name not in sys.modules]
     sys.modules |= dict.fromkeys(absent)
     try:
@@ -20,8 +20,8 @@ def _hidden(*modules: str) -> Iterator[None]:
             del sys.modules[name]
 
 
-# Where these are installed tensorboardX imports them, which takes half as long as importing JAX. It
-# would write to object stores by them; here the files are written on disk and copied.
+# If these are installed, tensorboardX imports them to write to object stores, which takes half as
+# long as importing JAX. Here the files are written on disk and copied.
 with _hidden('boto3', 'google.cloud.storage'):
     from tensorboardX import summary
     from tensorboardX.event_file_writer import EventsWriter
@@ -31,10 +31,10 @@ _proto: Any = event_pb2  # its classes are made when it is imported
 
 
 class Board:
-    """TensorBoard's file of events.
+    """A TensorBoard event file.
 
-    It is written at once, without a thread: a full disk ends the thread of tensorboardX's writer,
-    and the next write would wait for it forever.
+    It is written synchronously: a full disk ends the thread of tensorboardX's writer, and the next
+    write would wait for it forever.
     """
 
     def __init__(self, folder: Path, step: int) -> None:

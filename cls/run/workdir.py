@@ -22,7 +22,7 @@ from cls.storage import lock, paths
 
 log = logging.getLogger(__name__)
 
-# The files of a run folder. time.json is not among them: a run can do without it.
+# The files of a run folder. time.json is not among them: a run does not need it.
 _FILES = ('config.json', 'environment.json', 'classes.json', 'data.json')
 _FILES += ('metrics.jsonl', 'history.jsonl', 'result.json', '.lock')
 _FOLDERS = ('checkpoints', 'tensorboard')
@@ -35,9 +35,9 @@ class RunConfig:
 
     Attributes:
       text: the config in JSON.
-      differences: text of a saved config -> its fields of another training, '' without any.
-      lengths: text of a saved config -> its lengths of a training that differ, likewise.
-      registered_by: the user's own config file that registers the model, '' without one.
+      differences: text of a saved config -> its differences that change the training, '' if none.
+      lengths: text of a saved config -> its differences in the length of the training, '' if none.
+      registered_by: the user's own config file that registers the model, '' if none.
     """
 
     text: str
@@ -47,7 +47,7 @@ class RunConfig:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The fields as JSON has them."""
+        """The fields, as parsed JSON."""
         return paths.parse_json(self.text)
 
     def record(self, classes: Sequence[str] = (), data: Any = None) -> dict[str, Any]:
@@ -63,10 +63,10 @@ class RunConfig:
 def finished_result(workdir: Path, config: RunConfig) -> dict[str, Any] | None:
     """Returns the result of a finished run in the folder, None if there is none.
 
-    The config of the newest checkpoint is compared; config.json is for people to read.
+    The config of the newest checkpoint is compared; config.json is only for readers.
 
-    Raises UserError when the folder has anything but a run of this config, and when it is in a
-    store where several processes cannot write a checkpoint.
+    Raises UserError if the folder has anything other than a run of this config, or is in a store to
+    which several processes cannot write a checkpoint.
     """
     if jax.process_count() > 1 and not paths.orbax_writes_to(workdir):
         raise UserError(
@@ -107,8 +107,8 @@ def finished_result(workdir: Path, config: RunConfig) -> dict[str, Any] | None:
 def check_entries(workdir: Path) -> None:
     """Raises UserError for entries of a run folder that a run would not write.
 
-    Opening a pipe would wait for a writer forever, and a folder in the place of a file would be
-    noticed only at the end of the run.
+    Opening a pipe would wait for a writer forever, and a folder in place of a file would be noticed
+    only at the end of the run.
     """
     if paths.is_remote(workdir):
         return
@@ -131,7 +131,7 @@ def _check_is_folder(workdir: Path) -> None:
 
 
 def _others(workdir: Path) -> bool:
-    """Whether a folder has more in it than the files of a run that was killed at once."""
+    """Whether a folder has other files than those of a run that was killed at its start."""
     if not workdir.exists():
         return False
     names = {path.name for path in workdir.iterdir()}
@@ -143,7 +143,7 @@ def _newest_step(workdir: Path) -> int | None:
 
 
 def _has_begun(workdir: Path, newest: int | None) -> bool:
-    """Whether there is more of a run than its config; such a run is not replaced by another."""
+    """Whether a run has more than a config; such a run is not replaced by another."""
     if newest is not None:
         return True
     files = ('metrics.jsonl', 'history.jsonl', 'result.json')
@@ -151,12 +151,12 @@ def _has_begun(workdir: Path, newest: int | None) -> bool:
 
 
 def _is_earlier(result: Mapping[str, Any], newest: int | None) -> bool:
-    """Whether a result is of an earlier end of a run that was made longer."""
+    """Whether a result is from before the run was extended."""
     return newest is not None and result.get('step', newest) < newest
 
 
 def _check_start(workdir: Path, saved: str, config: RunConfig) -> None:
-    """Raises UserError if the weights imported into a folder are of another model than a config."""
+    """Raises UserError if imported weights are of another model than that of the config."""
     theirs, ours = paths.parse_json(saved)['model'], config.fields['model']
     differing = [
         f'{name} ({theirs.get(name)!r}, now {ours.get(name)!r})'
@@ -181,11 +181,11 @@ def _fine_tune(workdir: Path) -> str:
 def open_run(workdir: Path, config: RunConfig, classes: Sequence[str] = ()) -> Iterator[None]:
     """Locks the run folder for the duration, and checks its classes.
 
-    In a folder without a checkpoint it writes the files of `settle`. In a folder with one, the
-    first new checkpoint does so: until then the folder stays as it was.
+    In a folder without a checkpoint it writes the files of `settle`. In a folder with one, they are
+    written with the first new checkpoint, and until then the folder is not changed.
 
-    Raises UserError when another process is running in it, it cannot be written to, or its
-    checkpoints are of other classes.
+    Raises UserError if another process uses the folder, it cannot be written to, or its checkpoints
+    are of other classes.
     """
     with contextlib.ExitStack() as stack:
         token = agreement.on_first('open run', lambda: _take(stack, workdir, config, classes))
@@ -196,7 +196,7 @@ def open_run(workdir: Path, config: RunConfig, classes: Sequence[str] = ()) -> I
 def _take(
     stack: contextlib.ExitStack, workdir: Path, config: RunConfig, classes: Sequence[str]
 ) -> str:
-    """Locks the folder until `stack` is closed; returns the unique token of the lock."""
+    """Locks the folder until `stack` is closed; returns the lock's unique token."""
     try:
         paths.make_folder(workdir)
         token = stack.enter_context(exclusive(workdir))
@@ -226,9 +226,9 @@ def exclusive(workdir: Path) -> contextlib.AbstractContextManager[str]:
 def settle(workdir: Path, config: RunConfig, classes: Sequence[str] = ()) -> None:
     """Writes config.json and environment.json of a run, where they differ.
 
-    With names of classes, in the order of the model's outputs, also classes.json: with it the model
-    can be evaluated on data sets with another order of classes, or only some of them. The result of
-    an earlier end of the run becomes result-STEP.json.
+    Class names, in the order of the model's outputs, are written to classes.json: with it the model
+    can be evaluated on data sets with another order of classes, or with only some of them. The
+    result of a run that was extended becomes result-STEP.json.
     """
     saved = config_text(workdir)
     if saved is not None and _newest_step(workdir) is None and config.differences(saved):
@@ -250,7 +250,7 @@ def settle(workdir: Path, config: RunConfig, classes: Sequence[str] = ()) -> Non
 def _check_links(workdir: Path) -> None:
     """Raises UserError if a file of a run folder is a link: a run would write to its target.
 
-    A run folder may come from anybody. Links to folders, on a larger disk perhaps, are logged.
+    A run folder may be untrusted. Links to folders, perhaps on a larger disk, are logged.
     """
     for entry in sorted(workdir.iterdir()):
         if not entry.is_symlink():
@@ -264,9 +264,9 @@ def _check_links(workdir: Path) -> None:
 
 
 def _check_shared(workdir: Path, token: str) -> None:
-    """Raises UserError on all processes if one does not see the lock of the first."""
+    """Raises UserError on all processes if one does not see the lock of process 0."""
     if paths.is_remote(workdir):
-        return  # a store is the same from everywhere
+        return  # a store is the same for all hosts
     deadline = time.monotonic() + 20  # network file systems cache files for some seconds
 
     def visible() -> bool:
@@ -289,7 +289,7 @@ def _check_shared(workdir: Path, token: str) -> None:
 def _check_classes(workdir: Path, config: RunConfig, classes: Sequence[str]) -> None:
     """Raises UserError if the weights in a folder would be trained with labels of other classes.
 
-    If nothing names the classes of imported weights, a line states the assumption.
+    If the classes of imported weights are unknown, the assumption is logged.
     """
     newest = _newest_step(workdir)
     if newest is None and not (workdir / 'metrics.jsonl').exists():
@@ -316,18 +316,14 @@ def _check_classes(workdir: Path, config: RunConfig, classes: Sequence[str]) -> 
         f'{workdir} holds a run of {len(before)} classes, and the data set has {len(now)}, in '
         f'another order or of other names ({", ".join(changed[:3]) or before[0]}): expected '
         'those of classes.json. '
-        + (
-            _fine_tune(workdir)
-            if newest == 0
-            else 'Mend the data set, or choose another --workdir.'
-        )
+        + (_fine_tune(workdir) if newest == 0 else 'Fix the data set, or choose another --workdir.')
     )
 
 
 def saved_config(workdir: Path) -> str | None:
     """Returns the JSON text of the config of the run in a folder, None if there is none.
 
-    It is that of the newest checkpoint, or else of config.json.
+    It is taken from the newest checkpoint, or else from config.json.
     """
     return kept_config(workdir) or config_text(workdir)
 
@@ -338,7 +334,7 @@ def kept_config(workdir: Path) -> str | None:
 
 
 def config_text(workdir: Path) -> str | None:
-    """Returns the content of config.json, None if it is missing or no config."""
+    """Returns the content of config.json, None if it is missing or not a config."""
     try:
         text = (workdir / 'config.json').read_text()
         return text if _is_config(paths.parse_json(text)) else None
@@ -347,7 +343,7 @@ def config_text(workdir: Path) -> str | None:
 
 
 def _is_config(value: Any) -> bool:
-    """Whether this is a config: groups of fields, of an ensemble one for each member."""
+    """Whether a value is a config: groups of fields, in an ensemble one for each member."""
     if not isinstance(value, dict) or any('.' in key for key in value):
         return False
     groups = [part for name, part in value.items() if name in _GROUPS or isinstance(part, dict)]
@@ -355,7 +351,7 @@ def _is_config(value: Any) -> bool:
 
 
 def registered_by(workdir: Path) -> str:
-    """Returns the config file that registered the model of a run, '' if nothing names one."""
+    """Returns the config file that registered the model of a run, '' if it is not recorded."""
     try:
         return paths.parse_json((workdir / 'environment.json').read_text())['registered_by']
     except (OSError, ValueError, TypeError, KeyError):
@@ -365,13 +361,13 @@ def registered_by(workdir: Path) -> str:
 def load_classes(workdir: Path, default: tuple[str, ...] | None = None) -> tuple[str, ...]:
     """Returns the names of a run's classes in the order of its model's outputs; () if unknown.
 
-    If classes.json cannot be read they are those of the newest checkpoint.
+    If classes.json cannot be read, the names in the newest checkpoint are returned.
 
     Args:
       workdir: the run folder.
       default: the result when the names cannot be read anywhere; None: an error.
 
-    Raises UserError if classes.json is no list of different names, and no checkpoint has them.
+    Raises UserError if classes.json is not a list of different names, and no checkpoint has them.
     """
     file = workdir / 'classes.json'
     try:
@@ -390,7 +386,7 @@ def load_classes(workdir: Path, default: tuple[str, ...] | None = None) -> tuple
             log.warning('%s cannot be read: taking the names of the checkpoint.', file)
         elif default is None:
             raise UserError(
-                f'{file} is no list of different names, as ["cat", "dog"]: mend or remove.'
+                f'{file} is not a list of different names, as ["cat", "dog"]: fix or remove.'
             )
         else:
             log.warning('%s cannot be read; it will be written again.', file)
@@ -408,7 +404,7 @@ def load_result(workdir: Path) -> dict[str, Any] | None:
     file = workdir / 'result.json'
     result = _result_of(file)
     if result is None and file.exists():
-        log.warning('%s is not that of a finished run: it is computed again.', file)
+        log.warning('%s is not the result of a finished run: it is computed again.', file)
     return result
 
 
@@ -422,7 +418,7 @@ def _result_of(file: Path) -> dict[str, Any] | None:
 
 
 def _is_result(value: Any) -> bool:
-    """Whether this is the result of a training, an ensemble or a search."""
+    """Whether a value is the result of a training, an ensemble or a search."""
     if not isinstance(value, dict) or not isinstance(value.get('seconds'), (int, float)):
         return False
     if 'fitness' in value:

@@ -107,7 +107,7 @@ def load(spec: str, overrides: Overrides, random: bool) -> ConfigDict:
     config = configs.load(spec, overrides)
     if not is_search(config) or 'proxy' in config:
         raise UserError(
-            f'{spec} is no search by a table, for which seeds are cheap: expected an arm as '
+            f'{spec} is not a search by a table, for which seeds are cheap: expected an arm as '
             'nasbench201; other searches are run by cls.main, then give their run folders.'
         )
     if random:

@@ -74,7 +74,7 @@ def draw(genotype: Any, file: Path) -> None:
 def graphs(genotype: Any) -> Iterator[tuple[str, list[Edge]]]:
     """Yields (name, edges) of each graph in a genotype, from 'in' to 'out'.
 
-    A genotype that is no graph becomes a chain of its parts.
+    A genotype that is not a graph becomes a chain of its parts.
     """
     yield 'network', _chain(str(genotype).split(','))
 

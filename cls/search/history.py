@@ -44,7 +44,7 @@ class History:
           file: of the lines; None: they are not kept.
           genotype: code -> genotype as JSON, for readers; a search continues by the codes.
 
-        Raises UserError for a file that is no history.
+        Raises UserError for a file that is not a history.
         """
         self.results: list[Result] = []
         self.pending: dict[int, Trial] = {}  # asked, without a result

@@ -95,7 +95,7 @@ def measured(file: Path) -> Cost:
         ) from None
     except (yaml.YAMLError, AttributeError, TypeError, KeyError, ValueError) as error:
         raise UserError(
-            f'{file} is no table of latencies: expected layers, each with a mean '
+            f'{file} is not a table of latencies: expected layers, each with a mean '
             f'({type(error).__name__}: {" ".join(str(error).split())}).'
         ) from error
 

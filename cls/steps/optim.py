@@ -38,7 +38,7 @@ class OptimSpec:
         """Reads config.optim.
 
         Raises UserError, for all mistakes at once: unknown names, fields that contradict each
-        other, a pattern that is no regular expression.
+        other, a pattern that is not a regular expression.
         """
         fields = config.optim
         spec = cls(**{field.name: getattr(fields, field.name) for field in dataclasses.fields(cls)})
@@ -62,7 +62,7 @@ class OptimSpec:
             re.compile(self.freeze)
         except re.error as error:
             yield (
-                f'config.optim.freeze is {self.freeze!r}, which is no regular expression: {error}.'
+                f'config.optim.freeze is {self.freeze!r}: expected a regular expression ({error}).'
             )
 
 

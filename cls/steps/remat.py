@@ -16,7 +16,7 @@ measured with the TPU's compiler (tests/steps/test_remat.py). The CPU's compiler
 barriers between the first computation and the second, and part of the gain with them.
 
 Two shorter ways save less. With `flax.linen.remat` around each block the stem is kept, and the
-stages of most networks are no modules. One `jax.checkpoint` around the network, with a policy that
+stages of most networks are not modules. One `jax.checkpoint` around the network, with a policy that
 saves the named ends, imposes no order: the compiler is free to recompute a block long before its
 gradients arrive, and the TPU's does.
 """

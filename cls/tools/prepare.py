@@ -86,7 +86,7 @@ def check(name: str, data_dir: str, manual: epath.Path) -> None:
         configs = list(builder.builder_configs)
         expected = f'one of {", ".join(configs[:20])}' if configs else f'just {dataset}'
         raise UserError(
-            f"'{config}' is no configuration of {dataset}: expected {expected}"
+            f"'{config}' is not a configuration of {dataset}: expected {expected}"
             f'{", ..." if len(configs) > 20 else ""}.{nearest(config, configs)}'
         )
     if name in builders.RECIPES:

@@ -251,7 +251,7 @@ def _key(value: Any) -> Any:
     """Returns a key of a dict or set; raises for nested tuples, whose hashing may never end."""
     parts = value if type(value) is tuple else (value,)
     if not all(isinstance(part, _KEYS) for part in parts):
-        raise ValueError('a key that is no number, text or tuple of these')
+        raise ValueError('a key that is not a number, text or tuple of these')
     return value
 
 
@@ -385,7 +385,7 @@ class Tensor(NamedTuple):
 def storage_id(saved_id: Any) -> tuple:
     """Returns a checked id: ('storage', type, key, device, number of elements[, view])."""
     if not isinstance(saved_id, tuple) or saved_id[:1] != ('storage',):
-        raise ValueError('a persistent id that is no storage')
+        raise ValueError('a persistent id that is not a storage')
     _, _, key, _, numel, *view = saved_id
     if not isinstance(key, str) or type(numel) is not int or numel < 0:
         raise ValueError('a storage with an impossible key or number of elements')
@@ -400,7 +400,7 @@ def dtype_of_storage(storage_type: Any) -> np.dtype:
         raise UserError(f'refused: it holds {storage_type.why or storage_type.name}; {ADVICE}')
     kind, name = _name(storage_type)
     if kind != 'storage':
-        raise ValueError(f'{name} is no storage')
+        raise ValueError(f'{name} is not a storage')
     return np.dtype(DTYPES[_STORAGES[name]])
 
 

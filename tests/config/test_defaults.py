@@ -104,7 +104,7 @@ def test_config_files_that_make_no_config_are_named(tmp_path, text, message):
 
 def test_a_config_is_a_python_file(tmp_path):
     (tmp_path / 'own.txt').write_text('batch = 3')
-    with pytest.raises(UserError, match=r'own\.txt is no config: expected a Python file'):
+    with pytest.raises(UserError, match=r'own\.txt is not a config: expected a Python file'):
         configs.load(str(tmp_path / 'own.txt'))
 
 
@@ -122,7 +122,7 @@ def test_an_earlier_name_of_a_field_is_refused_naming_todays(tmp_path, old, new)
         f'    c.{old} = 1\n'
         '    return c\n'
     )
-    with pytest.raises(UserError, match=rf'config\.{re.escape(old)} is no field.*called {new}'):
+    with pytest.raises(UserError, match=rf'config\.{re.escape(old)} is not a field.*called {new}'):
         configs.load(str(tmp_path / 'own.py'))
 
 

@@ -181,7 +181,7 @@ def test_a_run_hands_on_how_it_prepares_images(tmp_path):
     config = configs.load(spec(), [('init', str(run))])
     assert (config.data.mean, config.data.image_size) == ((1.0, 2.0, 3.0), 48)
     (run / 'config.json').write_text('{')
-    with pytest.raises(UserError, match='no run folder'):
+    with pytest.raises(UserError, match='not a run folder'):
         configs.load(spec(), [('init', str(run))])
 
 

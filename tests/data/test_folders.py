@@ -203,7 +203,7 @@ def test_unknown_classes_are_not_guessed(tmp_path, capsys):
         capsys.readouterr().out
     )
     (tmp_path / 'run' / 'classes.json').write_text('["cat", "cat"]')
-    with pytest.raises(UserError, match='classes.json is no list of different names'):
+    with pytest.raises(UserError, match='classes.json is not a list of different names'):
         load_classes(tmp_path / 'run')
 
 

@@ -62,8 +62,11 @@ def test_missing_packages(tmp_path):
     ('name', 'message'),
     [
         ('mnits', "'mnits' is not known to TFDS.*Did you mean mnist"),
-        ('imagenet_resized/7x7', "'7x7' is no configuration .* expected one of 8x8, 16x16, 32x32"),
-        ('mnist/a', "'a' is no configuration of mnist: expected just mnist."),
+        (
+            'imagenet_resized/7x7',
+            "'7x7' is not a configuration .* expected one of 8x8, 16x16, 32x32",
+        ),
+        ('mnist/a', "'a' is not a configuration of mnist: expected just mnist."),
         ('imagenet2012_real', 'downloaded by hand, into .*downloads/manual'),
     ],
 )

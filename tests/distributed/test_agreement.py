@@ -294,7 +294,7 @@ def test_one_killed_the_others_stop_and_the_same_command_continues(victim, launc
     assert 0 not in codes
     if victim:
         assert codes == [1, 1, 1]
-        assert f'process {victim} of 4 has gone without a word' in said(processes[0])[-1]
+        assert f'process {victim} of 4 disappeared' in said(processes[0])[-1]
     assert ends(launch(workdir)) == [0, 0, 0, 0]
     assert_same(four[0], workdir)
 

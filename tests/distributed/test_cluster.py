@@ -173,7 +173,7 @@ def test_open_mpi(environment, monkeypatch):
     environment({'CUDA_VISIBLE_DEVICES': '0,1,2,3'})
     assert find().local_devices == (2,)
     monkeypatch.delenv('OMPI_MCA_orte_hnp_uri')  # removed in version 5
-    with pytest.raises(UserError, match='does not tell where process 0 is: expected --coord'):
+    with pytest.raises(UserError, match='does not report the host of process 0: expected --coord'):
         find()
     assert find('host:1').coordinator == 'host:1'
     monkeypatch.delenv('CUDA_VISIBLE_DEVICES')
@@ -230,7 +230,7 @@ def test_a_tpu_slice_of_gke(environment, metadata):
     environment({'TPU_PROCESS_BOUNDS': '2,2,1', 'JAX_PLATFORMS': 'cpu'})
     assert find() is None
     environment({'JAX_PLATFORMS': 'tpu,cpu', 'GCE_METADATA_IP': '127.0.0.1:1'})
-    with pytest.raises(UserError, match='the TPU slice of GKE did not tell its processes'):
+    with pytest.raises(UserError, match='the TPU slice of GKE did not report its processes'):
         find()
 
 
@@ -251,7 +251,7 @@ def test_several_single_vms_are_no_slice(metadata):
     metadata['worker-network-endpoints'] = '10.1.0.5'
     metadata['agent-worker-number'] = '0'
     assert find() is None
-    with pytest.raises(UserError, match='--process_count is 4, but .* says 1: .* are no slice'):
+    with pytest.raises(UserError, match='--process_count is 4, but .* says 1: .* are not a slice'):
         find(count=4)
 
 

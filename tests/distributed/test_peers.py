@@ -45,10 +45,10 @@ def test_a_coordinator_that_is_not_there(played):
 def test_processes_with_different_settings(played):
     assert codes(played['another_count']) == [2, 2]
     for line in said(played['another_count']):
-        assert 'was told of 3 processes, process 0 of 2' in line
+        assert 'expects 3 processes, process 0 expects 2' in line
     assert set(codes(played['twice'])) == {2}
     for line in said(played['twice']):
-        assert 'two processes say that they are number 1' in line
+        assert 'two processes have the index 1' in line
 
 
 def test_a_port_that_is_in_use(played):
@@ -67,7 +67,7 @@ def test_one_killed_the_others_say_so_and_stop(scene, victim, played):
     for index, (_, out, error) in enumerate(played[scene]):
         (line,) = error.splitlines() if index != victim else ['']
         assert not out
-        assert index == victim or f'process {victim} of 3 has gone without a word' in line
+        assert index == victim or f'process {victim} of 3 disappeared' in line
 
 
 @pytest.mark.parametrize(

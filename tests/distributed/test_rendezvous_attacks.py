@@ -54,7 +54,7 @@ def test_a_listener_in_the_place_of_process_0_is_not_believed(name, made):
     assert codes(scene) == [0, 0, 0, 0]
     assert [out for _, out, _ in scene] == ['[0, 1, 2]\n'] * 3 + ['']
     for _, _, error in scene:
-        assert re.fullmatch('(WARNING: at .* is not process 0 of this run yet .*\n)?', error)
+        assert re.fullmatch('(WARNING: .* is not process 0 of this run yet .*\n)?', error)
 
 
 SAY_OTHERWISE = {
@@ -89,13 +89,13 @@ def test_a_process_with_a_wrong_hello_is_named(name, made):
     assert codes(scene) == [2, 2, 2]
     (line,) = scene[0][2].splitlines()
     expected = {
-        'index_is_taken': 'error: two processes say that they are number 1, on ',
-        'index_is_0': 'error: two processes say that they are number 0, on ',
-        'index_is_large': 'error: process 3 on a is none of 0 to 2: start each with',
+        'index_is_taken': 'error: two processes have the index 1, on ',
+        'index_is_0': 'error: two processes have the index 0, on ',
+        'index_is_large': 'error: process 3 on a is not in 0 to 2: start each with',
         'huge_number': 'error: process 1000',
-        'count_is_other': 'error: process 2 on a was told of 4 processes, process 0 of 3: ',
+        'count_is_other': 'error: process 2 on a expects 4 processes, process 0 expects 3: ',
     }
-    assert line.startswith(expected.get(name, 'error: a process introduced itself wrongly ('))
+    assert line.startswith(expected.get(name, 'error: a process sent a malformed hello ('))
 
 
 def test_two_tokens_are_distinguished_on_both_sides(made):
@@ -189,7 +189,7 @@ def test_a_name_that_others_know_otherwise_listens_everywhere_and_says_so(
     assert names <= {'::', '0.0.0.0'}
     assert service in (None, f'0.0.0.0:{port}')
     line = capsys.readouterr().err
-    assert line.startswith('WARNING: node1 is no address of this host that it knows of: ')
+    assert line.startswith('WARNING: node1 is not an address of any interface of this host: ')
     assert line.count('\n') == 1
 
 

@@ -288,7 +288,7 @@ def test_when_a_node_is_lost_it_goes_on_when_there_is_one_again(cluster, submit)
     saved = job.saved()
     job.wait_for(f'step {saved // 50 * 50 + 100}/')
     cluster.lose(cluster.nodes[0])
-    job.wait_for('has gone without a word')
+    job.wait_for('disappeared')
     job.wait_for('a node was lost')
     cluster.start(cluster.nodes[0])
     wait_until(

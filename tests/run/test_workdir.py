@@ -104,7 +104,7 @@ def test_a_damaged_result_is_said_once(tmp_path, caplog):
     (tmp_path / 'result.json').write_text('null')
     assert workdir.finished_result(tmp_path, run_config(config)) is None
     workdir.settle(tmp_path, run_config(config))
-    assert caplog.text.count('is not that of a finished run') == 1
+    assert caplog.text.count('is not the result of a finished run') == 1
     assert (tmp_path / 'result-earlier.json').read_text() == 'null'
 
 

@@ -60,7 +60,7 @@ def test_a_table_made_by_hand(tmp_path):
     with pytest.raises(UserError, match='has no Conv-input:16x16x1-output:8x8x16.* Did you mean'):
         cost(latency.layers(runs, 16, 1, 16, 32, 10)[0])
     file.write_text('[1, 2]')
-    with pytest.raises(UserError, match='no table of latencies'):
+    with pytest.raises(UserError, match='not a table of latencies'):
         latency.measured(file)
     with pytest.raises(UserError, match='there is no table'):
         latency.measured(tmp_path / 'nowhere.yaml')

@@ -442,7 +442,7 @@ def test_the_rate_used_is_the_schedules_at_the_count_of_updates():
 @pytest.mark.parametrize(
     ('fields', 'message'),
     [
-        ({'freeze': '('}, 'no regular expression'),
+        ({'freeze': '('}, 'a regular expression'),
         ({'name': 'adma'}, r'config\.optim\.name.*Did you mean adam'),
         ({'name': 'lion'}, 'known: sgd, rmsprop, adam, adamw, lamb'),
         ({'decay_mask': 'kernel'}, r'config\.optim\.decay_mask.*Did you mean kernels'),

@@ -224,7 +224,7 @@ def test_folders_of_supernets(tmp_path, capsys):
         ([], 'give --config'),
         (['--config', SPEC, '--seeds', '1'], '--seeds is 1'),
         (['--config', SPEC], 'config.search.table is empty'),
-        (['--config', 'configs/resnet.py'], 'is no search by a table'),
+        (['--config', 'configs/resnet.py'], 'is not a search by a table'),
         (['folder', '--fronts', '-0.1'], '--fronts is for --config'),
         (
             ['--fronts', '-0.1', '--config', SPEC, '--config.search.table=TABLE'],

@@ -94,7 +94,7 @@ def read(
                 if not sample or all(row[name] for name in columns)
             }
     except (OSError, ValueError, TypeError, csv.Error, EOFError) as error:
-        raise UserError(f'{file} is no table of numbers ({error}).') from error
+        raise UserError(f'{file} is not a table of numbers ({error}).') from error
 
 
 def _expected(key: str, columns: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from cls.search.space import Code, Fixed
 class ProxylessNAS(Fixed):
     """Networks, whose code has one of the `candidates` for each place, or the choice after them.
 
-    That last choice is no block. The first block is the same in all networks. Defaults are the
+    That last choice is not a block. The first block is the same in all networks. Defaults are the
     authors' space for ImageNet. Raises ValueError for widths, repeats and strides of different
     lengths.
     """
