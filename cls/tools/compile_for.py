@@ -164,7 +164,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     wanted = slices.parse(args.topology, args.slices)
     config = configs.load(args.config, configs.parse_overrides(fields))
     if args.quick:
-        jax.config.update('jax_exec_time_optimization_effort', -1.0)
+        jax.config.update('jax_optimization_level', 'O0')
     report = measure(config, slices.devices(wanted))
     chip = slices.CHIPS[wanted.chip]
     if args.json:
@@ -203,7 +203,7 @@ def report_of(setup: Setup) -> Report:
         'batch': setup.batch,
         'pixels': phase.size,
         'model_flops': 6.0 * setup.batch * cost.macs,
-        'quick': jax.config.read('jax_exec_time_optimization_effort') < 0,
+        'quick': jax.config.jax_optimization_level == 'O0',
     }
     begin = time.perf_counter()
     try:
