@@ -1,4 +1,4 @@
-"""Pure compiled functions: the training state, the steps, and all that they are made of.
+"""Pure compiled functions: the training state, the steps, and their parts.
 
 May import: augment, errors, models, nn.
 """

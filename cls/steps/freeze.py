@@ -2,10 +2,10 @@
 
 config.optim.freeze is a regular expression; a parameter with a match in its path, as in
 'layer1/0/conv1/kernel', is frozen: it gets no gradient, no weight decay and no state of the
-optimizer. A batch norm with all of its parameters frozen also uses and keeps its running
-statistics, so that a frozen part is the same function throughout (as in Keras; in PyTorch such
-statistics are updated unless switched off separately). config.freeze_bn freezes the statistics of
-all norms from a moment on, while their parameters are trained.
+optimizer. A batch norm with all of its parameters frozen also normalizes with its running
+statistics and does not update them, so a frozen part is the same function throughout (as in Keras;
+in PyTorch these statistics are updated unless disabled separately). config.freeze_bn freezes the
+statistics of all norms from a given time on, while their parameters are trained.
 """
 
 import re
@@ -17,7 +17,7 @@ import jax
 from cls.errors import UserError
 from cls.nn import norm
 
-_SHOWN = 20  # modules of a network in an error
+_SHOWN = 20  # number of modules in an error message
 
 
 def frozen_params(pattern: str, params: Any) -> Any:
@@ -52,7 +52,7 @@ def name(path: tuple[Any, ...]) -> str:
 def frozen_mask(
     pattern: str, params: Any, batch_stats: Any, every_norm: bool = False
 ) -> dict[str, Any]:
-    """Returns {'params', 'batch_stats'}, trees of booleans: True where a step changes nothing.
+    """Returns {'params', 'batch_stats'}, trees of booleans: True at frozen leaves.
 
     Args:
       pattern: config.optim.freeze.
@@ -73,11 +73,11 @@ def frozen_mask(
 
 
 def is_frozen(mask: Any, module: Sequence[str]) -> bool:
-    """Whether all parameters of a module are frozen, and there are any.
+    """Whether a module has parameters and all of them are frozen.
 
     Args:
       mask: the result of `frozen_params`.
-      module: path of a module that has no modules within.
+      module: path of a module without submodules.
     """
     parameters = _below(mask, module)
     return bool(parameters) and all(parameters.values())

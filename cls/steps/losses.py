@@ -1,4 +1,4 @@
-"""The loss and the count of correct predictions, per example. Both compute in float32."""
+"""Loss and top-k correctness per example, computed in float32."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ def cross_entropy(logits: jax.Array, targets: jax.Array, label_smoothing: float 
       logits: (N, K), any floating-point type.
       targets: probabilities (N, K), rows that sum to 1 (mixed labels, say), or labels (N,) of an
         integer type in 0..K-1. A label outside has no target: its loss is 0 without smoothing.
-      label_smoothing: the part s of the target that is spread over all K classes, including the
+      label_smoothing: the fraction s of the target that is spread over all K classes, including the
         true one: targets * (1 - s) + s / K (Szegedy et al., 2016, section 7).
     """
     num_classes = logits.shape[-1]
@@ -26,10 +26,9 @@ def cross_entropy(logits: jax.Array, targets: jax.Array, label_smoothing: float 
 def topk_correct(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
     """Returns whether each label is among the k classes with the largest logits, (N,) bool.
 
-    Ties count against the label: it is correct only if fewer than k other classes have logits that
-    reach its own, so a network with the same logit for all classes scores 0 (as long as K > k; with
-    K <= k every label is in the top k). A row with a NaN is wrong, and so is a label outside
-    0..K-1.
+    Ties count against the label: it is correct only if fewer than k other classes have logits at
+    least as large, so a network with the same logit for all classes scores 0 (if K > k; with K <= k
+    every label is in the top k). A row with a NaN is wrong, and so is a label outside 0..K-1.
 
     Args:
       logits: (N, K), any floating-point type.

@@ -37,8 +37,8 @@ class OptimSpec:
     def from_config(cls, config: Any) -> 'OptimSpec':
         """Reads config.optim.
 
-        Raises UserError, for all mistakes at once: unknown names, fields that contradict each
-        other, a pattern that is not a regular expression.
+        Raises UserError that lists all mistakes: unknown names, fields that contradict each other,
+        a pattern that is not a regular expression.
         """
         fields = config.optim
         spec = cls(**{field.name: getattr(fields, field.name) for field in dataclasses.fields(cls)})
@@ -78,17 +78,17 @@ def make_optimizer(
 
     In order: the gradient is clipped by its global norm; for sgd, rmsprop and adam the L2 term of
     the weights, weight_decay * w, is added to it (the gradient of weight_decay / 2 * |w|^2); then
-    comes the rule. With clip_after_decay the first two change places, as in TF-slim, where the L2
-    term is part of the loss. adamw and lamb decay the weights outside the gradient, scaled by the
-    learning rate.
+    the rule is applied. With clip_after_decay the first two are swapped, as in TF-Slim, where the
+    L2 term is part of the loss. adamw and lamb decay the weights outside the gradient, scaled by
+    the learning rate.
 
     The update is multiplied by body_lr_mult for all parameters outside the head, and by
     bias_lr_mult for the biases of convolutions and linear layers: a learning rate for each group of
     parameters, as Caffe's lr_mult and PyTorch's parameter groups. A parameter that `freeze` matches
     gets no update and has no state, and its gradient does not count into the clipped norm.
 
-    The state holds arrays only, among them a count of the updates, at which the learning rate is
-    read: restored together with the parameters, it continues exactly.
+    The state has only arrays, among them the number of updates, which determines the learning rate.
+    If it is restored together with the parameters, training continues exactly.
 
     Args:
       spec: the fields of config.optim.
@@ -97,7 +97,7 @@ def make_optimizer(
         for the masks.
       head: paths of the head's parameters, see cls.models.registry.introspection; needed for
         body_lr_mult.
-      depthwise: paths of the depthwise kernels, see there; needed for the mask not_depthwise.
+      depthwise: paths of the depthwise kernels, likewise; needed for the mask not_depthwise.
 
     Raises:
       UserError: `freeze` matches no parameter, or all of them.
@@ -145,7 +145,7 @@ def _multiplied(spec: OptimSpec, params: Any, head: Set[str]) -> optax.GradientT
 def _sgd(spec, lr):
     """v = momentum * v + g; w -= lr * v, or with Nesterov lr * (g + momentum * v).
 
-    As in torch.optim.SGD: the learning rate is outside v, so a drop acts at once.
+    As in torch.optim.SGD, the learning rate is outside v, so a drop takes effect immediately.
     """
     return optax.sgd(lr, spec.momentum or None, spec.nesterov)
 
@@ -208,7 +208,7 @@ def _not_norms(params, depthwise):
 
 
 def _not_depthwise(params, depthwise):
-    """True at kernels but those of depthwise convolutions (Howard et al. 2017, section 3.1)."""
+    """True at all kernels except depthwise ones (Howard et al. 2017, section 3.1)."""
     return jax.tree.map_with_path(
         lambda path, _: path[-1].key == 'kernel' and freeze.name(path) not in depthwise, params
     )

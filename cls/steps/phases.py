@@ -1,7 +1,7 @@
-"""Phases: the stretches of a run that each have one compiled training step.
+"""Phases of a run: intervals with one compiled training step each.
 
-config.progressive changes the size of the training images at given moments, and config.freeze_bn
-freezes the statistics of batch norms from a moment on. Both change the compiled program.
+config.progressive changes the size of the training images at given times, and config.freeze_bn
+freezes the statistics of batch norms from a given time on. Both change the compiled program.
 """
 
 import dataclasses
@@ -14,10 +14,10 @@ from cls.steps.schedule import ToSteps
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """A stretch of training with one compiled step."""
+    """An interval of training with one compiled step."""
 
     size: int  # height and width of the training images
-    freeze_bn: bool  # whether batch norms use, and keep, their running statistics
+    freeze_bn: bool  # whether batch norms normalize with their running statistics, without updates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,9 +25,10 @@ class Phases:
     """All phases of a run of `total` steps.
 
     Attributes:
-      sizes: (step, pixels) pairs, the first at step 0: the size of the training images from then.
-      freeze_bn: the first step with frozen statistics of batch norms; None: there is none.
-      total: steps of the run.
+      sizes: (step, pixels) pairs, the first at step 0: the size of the training images from then
+        on.
+      freeze_bn: the first step with frozen statistics of batch norms; None: they are never frozen.
+      total: number of steps of the run.
     """
 
     sizes: tuple[tuple[int, int], ...]
@@ -38,19 +39,19 @@ class Phases:
     def from_config(cls, config: Any, *, to_steps: ToSteps, total: int) -> 'Phases':
         """Reads config.progressive, config.freeze_bn and config.data.image_size.
 
-        Raises UserError for sizes in no order.
+        Raises UserError if the times of the sizes are not increasing.
         """
         moment = config.freeze_bn
         sizes = _sizes(config, to_steps)
         return cls(sizes, to_steps(moment) if moment else None, total)
 
     def at(self, step: int) -> Phase:
-        """Returns the phase of the step after `step` earlier ones."""
+        """Returns the phase of a step, counted from 0."""
         size = [size for start, size in self.sizes if start <= step][-1]
         return Phase(size, self.freeze_bn is not None and self.freeze_bn <= step)
 
     def following(self, step: int) -> list[Phase]:
-        """Returns the phases from `step` to the end of the run, each once."""
+        """Returns the distinct phases from `step` to the end of the run."""
         borders = [start for start, _ in self.sizes]
         borders += [] if self.freeze_bn is None else [self.freeze_bn]
         starts = sorted({step, *(b for b in borders if step < b < self.total)})

@@ -1,4 +1,4 @@
-"""Rematerialization: less memory for more time. The backward pass recomputes intermediate results.
+"""Rematerialization: the backward pass recomputes intermediate results, to save memory.
 
 A training step keeps every intermediate result of the forward pass until the backward pass has
 used it. If the forward pass is cut into pieces, only the arrays that cross a cut have to be kept;
@@ -6,19 +6,19 @@ each piece is computed a second time when the gradients arrive at its end (Chen 
 1604.06174, "Training Deep Nets with Sublinear Memory Cost"). The pieces end
 
 * `stage`: where the network sows the output of its stem or of a stage;
-* `block`: there, and where a block ends: a residual block, a cell, an inception module, a dense
-  layer. A network without blocks, as VGG, is cut at its stages only.
+* `block`: also at the end of each block: a residual block, a cell, an inception module, a dense
+  layer. A network without blocks, such as VGG, is cut only at its stages.
 
-The network is traced as it is, and its program (jaxpr) is cut, not its modules: any array that
-crosses a cut is kept, two of them between the cells of NASNet. So a network has no code for this,
-and all random numbers, statistics and sown values are those of one trace, computed once. This is
-measured with the TPU's compiler (tests/steps/test_remat.py). The CPU's compiler removes the
-barriers between the first computation and the second, and part of the gain with them.
+The unchanged network is traced, and its program (jaxpr) is cut instead of its modules: every array
+that crosses a cut is kept, for example two between the cells of NASNet. So networks need no code
+for this, and all random numbers, statistics and sown values come from a single trace. The savings
+are measured with the TPU compiler (tests/steps/test_remat.py). The CPU compiler removes the
+barriers between the first and the second computation, and with them part of the savings.
 
-Two shorter ways save less. With `flax.linen.remat` around each block the stem is kept, and the
+Two simpler ways save less. With `flax.linen.remat` around each block, the stem is kept, and the
 stages of most networks are not modules. One `jax.checkpoint` around the network, with a policy that
-saves the named ends, imposes no order: the compiler is free to recompute a block long before its
-gradients arrive, and the TPU's does.
+saves the named ends, imposes no order: the compiler may recompute a block long before its gradients
+arrive, and the TPU compiler does so.
 """
 
 import itertools
@@ -54,11 +54,11 @@ def apply(
 
     Args:
       remat: one of REMATS; '' is `model.apply` itself.
-      model: a network of the registry.
-      variables: of the network.
+      model: a model of the registry.
+      variables: the variables of the model.
       images: (N, H, W, C), normalized.
-      mutable: collections that are returned.
-      **arrays: `rngs`, and further arguments of the network, as `progress`.
+      mutable: collections to return.
+      **arrays: `rngs`, and further arguments of the model, such as `progress`.
     """
     if not remat:
         return model.apply(variables, images, train=True, mutable=mutable, **arrays)
@@ -84,7 +84,7 @@ def apply(
     results, tree = jax.tree.flatten(results)
     made = {out: i for i, eqn in enumerate(closed.eqns, 1) for out in eqn.outvars}
     cuts = sorted({made[end] for end in jax.tree.leaves(ends)})
-    # The piece after the last cut would be recomputed at once: there is nothing to gain.
+    # The piece after the last cut would be recomputed immediately, which saves nothing.
     values = _in_pieces(closed, cuts[:-1], results, jax.tree.leaves(arguments))
     return jax.tree.unflatten(tree, values)
 
@@ -93,7 +93,7 @@ def blocks(params: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tu
     """Yields the paths of a network's blocks, by its parameters.
 
     A block is a module that contains two convolutions or more. A module that consists of such
-    modules, as a stage of residual blocks, is not a block itself.
+    modules, such as a stage of residual blocks, is not a block itself.
     """
     for name, inside in params.items():
         if _convolutions(inside) < 2:
@@ -111,13 +111,13 @@ def _convolutions(params: Any) -> int:
 def _in_pieces(
     closed: core.ClosedJaxpr, cuts: Sequence[int], results: Sequence[Any], arguments: Sequence[Any]
 ) -> list[Any]:
-    """Evaluates a program piece by piece; their gradients recompute all but the last.
+    """Evaluates a program piece by piece; gradients recompute all pieces except the last.
 
     Args:
       closed: the program.
-      cuts: for each piece but the last, the number of equations up to its end, increasing.
-      results: variables of the program, or literals, to return the values of.
-      arguments: of the program.
+      cuts: for each piece except the last, the number of equations up to its end, increasing.
+      results: variables of the program, or literals, whose values are returned.
+      arguments: the arguments of the program.
     """
     jaxpr = closed.jaxpr
     inputs = (*closed.consts, *arguments)
@@ -137,6 +137,6 @@ def _in_pieces(
 
 
 def _read(equations: Sequence[core.JaxprEqn]) -> list[Any]:
-    """Returns the variables that equations read, each once, in their order."""
+    """Returns the distinct variables that equations read, in their order."""
     read = (x for eqn in equations for x in eqn.invars if isinstance(x, core.Var))
     return list(dict.fromkeys(read))

@@ -16,20 +16,20 @@ ToSteps = Callable[[str], int]  # a duration as text -> steps, see cls.config.du
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleSpec:
-    """The fields of config.schedule, with moments in steps, for a run of a peak learning rate.
+    """The fields of config.schedule in steps, with the peak learning rate and length of the run.
 
     Attributes:
       name: one of SCHEDULES.
       lr: the peak learning rate.
-      total: steps of the run.
-      warmup: steps of the linear warm-up.
+      total: number of steps of the run.
+      warmup: number of steps of the linear warm-up.
       warmup_init: learning rate at step 0 of the warm-up.
-      milestones: steps, increasing.
+      milestones: increasing steps.
       gamma: factor of the learning rate at each milestone, or for each `every` steps.
-      every: steps.
+      every: number of steps.
       staircase: whether 'exponential' decays in jumps.
-      power: of 'polynomial'.
-      end: the last learning rate as a part of `lr`.
+      power: the exponent of 'polynomial'.
+      end: the last learning rate as a fraction of `lr`.
     """
 
     name: str
@@ -48,7 +48,7 @@ class ScheduleSpec:
     def from_config(cls, config: Any, *, to_steps: ToSteps, total: int) -> 'ScheduleSpec':
         """Reads config.schedule and config.optim.lr, for a run of `total` steps.
 
-        Raises UserError for an unknown name, and for a field that does not suit the schedule.
+        Raises UserError for an unknown name, and for a field that does not fit the schedule.
         """
         fields = config.schedule
         name = check_name(config)
@@ -89,11 +89,11 @@ def make_schedule(spec: ScheduleSpec) -> Callable[[Any], jax.Array]:
     """Returns the learning rate as a function of the step: int or int array -> float32 scalar.
 
     The warm-up of W steps is linear: warmup_init at step 0, lr at step W. It replaces the first W
-    steps of the schedule itself and does not shift the others: 'step' and 'exponential' count
-    from step 0, so a milestone within the warm-up has already acted at its end (the rate jumps
-    there from lr to the schedule's value). 'cosine' and 'polynomial' run from step W (lr) to step
-    `total` (end * lr); the last step taken is total - 1, and later ones stay at end * lr. A run as
-    long as its warm-up has no step after it.
+    steps of the schedule and does not shift the others: 'step' and 'exponential' count from step 0,
+    so a milestone within the warm-up takes effect at its end, where the rate jumps from lr to the
+    schedule's value. 'cosine' and 'polynomial' run from step W (lr) to step `total` (end * lr); the
+    last step of training is total - 1, and later steps have end * lr. A run as long as its warm-up
+    has no step after the warm-up.
     """
     rule: Callable[[Any], Any] = SCHEDULES[spec.name](spec)
     ramp = optax.linear_schedule(spec.warmup_init, spec.lr, spec.warmup)
@@ -157,9 +157,9 @@ def _cosine(spec: ScheduleSpec) -> optax.Schedule:
 
 
 def _cosine_restarts(spec: ScheduleSpec) -> optax.Schedule:
-    """A cosine from the end of the warm-up to the first milestone, and one from each to the next.
+    """A cosine from the end of the warm-up to the first milestone, and from each to the next.
 
-    The one after k milestones starts at lr * gamma ** k (Loshchilov & Hutter, 2017).
+    The cosine after k milestones starts at lr * gamma ** k (Loshchilov & Hutter, 2017).
     """
     borders = [spec.warmup, *spec.milestones, spec.total]
     cosines = [

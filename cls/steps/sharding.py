@@ -1,9 +1,9 @@
-"""Devices as a mesh of two axes, and the shardings of states and batches on it.
+"""The mesh of the devices, with two axes, and the shardings of states and batches.
 
 The batch is split over all devices. The state (parameters, optimizer state, averages) is replicated
 along `data` and sharded along `fsdp`. A step gathers the parameters (`gathered`) and sums their
-gradients so that each device gets its own shard; an evaluation gathers them once (`whole`). One
-device is the 1 x 1 mesh, not a special case.
+gradients so that each device gets its own shard; an evaluation gathers them only once (`whole`). A
+single device is a 1 x 1 mesh, not a special case.
 """
 
 import functools
@@ -24,7 +24,7 @@ MIN_SPLIT = 2**14
 
 
 def make_mesh(fsdp: int, devices: list[Any] | None = None) -> Mesh:
-    """Returns the (data, fsdp) mesh of all devices, or of some.
+    """Returns the (data, fsdp) mesh of the given devices, by default of all.
 
     Raises UserError when the number of devices is not a multiple of `fsdp`.
     """
@@ -44,12 +44,12 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
-    """Returns the sharding of arrays that are whole on every device."""
+    """Returns the sharding of arrays that are replicated on every device."""
     return NamedSharding(mesh, P())
 
 
 def state_shardings(state: Any, mesh: Mesh | AbstractMesh) -> Any:
-    """Returns the shardings of a state: the largest axis that `fsdp` divides is split along it.
+    """Returns the shardings of a state: the largest axis divisible by `fsdp` is split along it.
 
     Small arrays are replicated.
     """
@@ -66,11 +66,11 @@ def state_shardings(state: Any, mesh: Mesh | AbstractMesh) -> Any:
 
 
 def gathered(params: Any, mesh: Mesh | AbstractMesh) -> Any:
-    """Returns parameters whole on every device, inside of a compiled step.
+    """Returns parameters replicated on every device, inside a compiled step.
 
-    Their gradients are sharded as the parameters are: summed over the devices by reduce-scatter
-    where XLA has it. By default XLA would send either a kernel or its input, the smaller of the
-    two, and with the input every device along `data` would compute the same.
+    Their gradients are sharded like the parameters: summed over the devices by reduce-scatter if
+    XLA supports it. By default XLA would send either a kernel or its input, the smaller of the two,
+    and with the input every device along `data` would repeat the same computation.
     """
 
     def one(x, sharding):
@@ -96,7 +96,7 @@ _gather.defvjp(_gather_forward, _gather_backward)
 
 
 def whole(tree: Any, mesh: Mesh) -> Any:
-    """Returns arrays on the mesh whole on every device."""
+    """Returns arrays on the mesh, replicated on every device."""
     if mesh.shape['fsdp'] == 1:
         return tree
     return jax.jit(_same, out_shardings=replicated(mesh))(tree)
@@ -107,7 +107,7 @@ def _same(tree: Any) -> Any:
 
 
 def put(tree: Any, shardings: Any) -> Any:
-    """Places host arrays, the same on every process, on the devices."""
+    """Puts host arrays, the same on every process, on the devices."""
 
     def place(x, sharding):
         x = np.asarray(x)
@@ -117,18 +117,18 @@ def put(tree: Any, shardings: Any) -> Any:
 
 
 def put_batch(batch: Any, sharding: NamedSharding) -> Any:
-    """Makes global arrays of each process's share of a batch."""
+    """Makes global arrays from each process's share of a batch."""
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
 
 def split_groups(batch: int, devices: int, group: int, batch_stats: Any) -> str:
-    """Returns a line on batch-norm groups that are split over several devices, '' if none is.
+    """Returns a line on batch-norm groups that are split over several devices, '' if none are.
 
     Args:
-      batch: examples that are computed together.
-      devices: that share them.
+      batch: number of examples that are computed together.
+      devices: number of devices that share them.
       group: the model's bn_group; 0: the whole batch.
-      batch_stats: of the model, or their shapes.
+      batch_stats: the statistics of the model, or their shapes.
     """
     share, group = batch // devices, group or batch
     if share % group == 0 or not norm.kept(batch_stats, lambda _: True):

@@ -16,7 +16,7 @@ class TrainState(struct.PyTreeNode):
     params: Any
     batch_stats: Any
     opt_state: Any
-    ema: Any  # {'params': ..., 'batch_stats': ...}, averaged over steps, or None
+    ema: Any  # {'params': ..., 'batch_stats': ...}, averaged over steps; or None
     rng: Any  # key data, uint32; never changes: a step folds its number in
 
     def variables(self) -> dict[str, Any]:
@@ -32,8 +32,8 @@ def new_state(
     Args:
       variables: 'params' and, if the network has any, 'batch_stats'.
       optimizer: the update rule.
-      seed: of augmentation, dropout and all other randomness of a step.
-      ema: whether averages are kept; they start at the variables.
+      seed: the seed of augmentation, dropout and all other randomness of a step.
+      ema: whether to keep averages, which start at the variables.
     """
     opt_state = optimizer.init(variables['params'])
     return first_state(variables, opt_state, seed, dict(variables) if ema else None)
@@ -45,8 +45,8 @@ def first_state(variables: Any, opt_state: Any, seed: int, averages: Any = None)
     Args:
       variables: 'params' and, if the network has any, 'batch_stats'.
       opt_state: the state of the optimizer.
-      seed: of all randomness of a step.
-      averages: as `variables`, the start of the averages; None: no averages are kept.
+      seed: the seed of all randomness of a step.
+      averages: the initial averages, in the form of `variables`; None: no averages are kept.
     """
     # The averages are copied: the step donates its input's buffers, and leaves may not share one.
     return TrainState(

@@ -1,8 +1,8 @@
-"""The interface that a supernet fills: a network that contains a complete search space.
+"""The interface for the training of a supernet: a network that contains a complete search space.
 
-Its training differs from that of another network in the update rule, in the step and in the result.
-cls.search.supernets fills the interface, and registers itself here when it is imported; nothing
-below cls.search imports it.
+It differs from the training of another network in the update rule, the step and the result.
+cls.search.supernets implements the interface, and registers itself here when it is imported; no
+module below cls.search imports it.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ class Supernet(Protocol):
 
         Args:
           rule: (params, **changed fields of config.optim) -> the Optax rule of config.optim.
-          params: of the supernet, or their shapes.
+          params: the parameters of the supernet, or their shapes.
         """
         ...
 
@@ -33,12 +33,12 @@ class Supernet(Protocol):
     ) -> Callable[[Any, Any], tuple[Any, dict[str, jax.Array]]]:
         """Returns train_step(state, batch) as cls.steps.train_step.make_train_step does.
 
-        The batch has a second one under 'valid', as large, from which the architecture learns.
+        The batch has a second batch of the same size under 'valid', to train the architecture on.
         """
         ...
 
     def finish(self, params: Any, workdir: Any) -> dict[str, Any]:
-        """Writes the derived architecture into the run folder; returns its fields of the result."""
+        """Writes the derived architecture to the run folder; returns its fields of the result."""
         ...
 
 
@@ -55,10 +55,10 @@ class Create(Protocol):
         """Returns the training of a supernet. Raises UserError for mistakes in the config.
 
         Args:
-          config: of the run.
+          config: the config of the run.
           model: the supernet.
           image_shape: height, width and channels of the images.
-          to_steps: duration of the config -> steps.
+          to_steps: duration in the config -> number of steps.
         """
         ...
 
@@ -67,7 +67,7 @@ _registered: list[Create] = []
 
 
 def register(create: Create) -> None:
-    """Makes a function the one that `create` calls."""
+    """Registers the function that `create` calls."""
     _registered[:] = [create]
 
 
@@ -77,7 +77,7 @@ def create(
     image_shape: tuple[int, int, int],
     to_steps: Callable[[str], int],
 ) -> Supernet:
-    """Returns the training of a supernet, see `Create`. Raises UserError as that does."""
+    """Returns the training of a supernet. See `Create` for arguments and errors."""
     if not _registered:
         raise UserError(
             'the config has search.supernet, which nothing trains here: expected '

@@ -1,4 +1,4 @@
-"""The pure functions that are compiled: a training step, and the evaluation of a batch."""
+"""The compiled pure functions: the training step, and the evaluation of a batch."""
 
 import dataclasses
 import functools
@@ -26,7 +26,7 @@ Batch = dict[str, jax.Array]  # image (N, H, W, C) uint8, label (N,) int32, mask
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """The constants of a step: all but the model and the optimizer."""
+    """The constants of a step, apart from the model and the optimizer."""
 
     total_steps: int
     mean: tuple[float, ...]  # of pixels in 0..255
@@ -44,9 +44,10 @@ class Recipe:
 
     @classmethod
     def from_config(cls, config: Any, total_steps: int, channels: int) -> 'Recipe':
-        """Reads a config, for a run of `total_steps` on images of that many channels.
+        """Reads a config, for a run of `total_steps` on images with `channels` channels.
 
-        Raises UserError for an unknown config.remat, and as AugmentSpec.from_config.
+        Raises UserError for an unknown config.remat, and for the mistakes that
+        AugmentSpec.from_config finds.
         """
         remat.check(config.remat)
         data, loss = config.data, config.loss
@@ -75,8 +76,8 @@ def normalize(
 ) -> jax.Array:
     """Returns images (N, H, W, C) in 0..255 as float32, by channel (x - mean) / std.
 
-    With `contrast` 'global' each image is first brought to mean 0 and variance 1 over all its
-    values; its standard deviation counts as 1 / sqrt(H W C) at least, as in TensorFlow's
+    With `contrast` 'global' each image is first standardized to mean 0 and variance 1 over all its
+    values; its standard deviation counts as at least 1 / sqrt(H W C), as in TensorFlow's
     per_image_standardization.
     """
     images = images.astype(jnp.float32)
@@ -96,7 +97,7 @@ def random_flip(images: jax.Array, key: jax.Array) -> jax.Array:
 def augmented(
     recipe: Recipe, batch: Batch, key: jax.Array, model: nn.Module
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns a training batch, mirrored and augmented with the random numbers of its step's key.
+    """Returns a training batch, mirrored and augmented with the random numbers of the step's key.
 
     Returns:
       Images, uint8, or normalized float32 if recipe.augment is active; labels (N,) int32, or
@@ -118,7 +119,7 @@ def _is_number(x: Any) -> bool:
 
 
 def _map_floating(function: Callable, old: Any, new: Any) -> Any:
-    """Returns function(old, new) of floating-point leaves, and the new one of all others."""
+    """Returns function(old, new) for floating-point leaves, and `new` for all others."""
     return jax.tree.map(lambda x, y: function(x, y) if _is_number(y) else y, old, new)
 
 
@@ -126,7 +127,7 @@ def microbatches(batch: jax.Array, count: int, group: int) -> jax.Array:
     """Returns (count, N / count, ...) of (N, ...): groups of consecutive examples, dealt out.
 
     Microbatch i has the groups i, i + count, ...: examples that are normalized together stay
-    together, and a device with a multiple of `count` groups computes on its own examples only.
+    together, and a device with a multiple of `count` groups computes only on its own examples.
     """
     dealt = batch.reshape(-1, count, group, *batch.shape[1:])
     return jnp.moveaxis(dealt, 1, 0).reshape(count, -1, *batch.shape[1:])
@@ -136,8 +137,8 @@ def make_loss(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -
     """Returns loss(params, batch_stats, images, labels, key, progress) of a training batch.
 
     It returns (loss, (new batch_stats, metrics)), with the metrics `loss` and `top1` of
-    `make_train_step`. Images and labels are as `augmented` returns them; `key` is for dropout,
-    `progress` the part of training that is over. Further keyword arguments go to the model.
+    `make_train_step`. Images and labels are those of `augmented`; `key` is for dropout, `progress`
+    is the completed fraction of the training. Further keyword arguments are passed to the model.
     """
     takes_progress = models.takes_progress(model)
     frozen_mask = functools.partial(freeze.frozen_mask, recipe.freeze)
@@ -229,13 +230,13 @@ def make_train_step(
     """Returns train_step(state, batch) -> (state, metrics).
 
     The loss includes all values that the model sows into 'penalties'. Statistics that are integers
-    or booleans (indices, masks) are not averaged, neither over microbatches nor in the average of
+    or booleans (indices, masks) are averaged neither over microbatches nor in the average of the
     weights: the newest ones are kept.
 
     Metrics are float32 scalars: `loss` (with label smoothing, auxiliary heads and penalties, but
     without weight decay), `top1` of the training batch in percent (by the larger of two mixed
     labels), `grad_norm` before clipping, and the norms of the new state, `param_norm` and
-    `stats_norm` (of the BN statistics): together they are finite only if the state is.
+    `stats_norm` (of the BN statistics). All of them are finite only if the state is finite.
     """
     frozen_mask = functools.partial(freeze.frozen_mask, recipe.freeze)
     gradients = make_gradients(model, recipe, batch_sharding)
@@ -243,7 +244,7 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         chex.assert_rank((batch['image'], batch['label']), (4, 1))
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
-        _, net_key = jax.random.split(key)  # the first is the flips'
+        _, net_key = jax.random.split(key)  # the first key is for the flips
         images, labels = augmented(recipe, batch, key, model)
         grads, (batch_stats, metrics) = gradients(state, images, labels, net_key)
         mask = frozen_mask(state.params, state.batch_stats, recipe.freeze_bn)
@@ -277,8 +278,8 @@ def make_logits_step(
 ) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array, jax.Array]]:
     """Returns logits_step(variables, batch) -> (logits (1, N, K) float32, labels, indices).
 
-    With `mirrored` the logits are (2, N, K), the second those of the mirror images. `label` and
-    `index` of a batch pass through, from every process to all.
+    With `mirrored` the logits are (2, N, K), the second ones of the mirror images. `label` and
+    `index` of a batch are returned unchanged, gathered from all processes.
     """
 
     def logits_step(variables: Any, batch: Batch):
