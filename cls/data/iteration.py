@@ -95,7 +95,7 @@ def shared_memory(train: 'TrainIterator | ZippedIterator') -> int:
 
 
 def missing_shared_memory(needs: Sequence[int], free: int | None) -> str:
-    """Returns a warning about the shared memory of a machine, '' if it suffices.
+    """Returns a warning about the shared memory of a machine, '' if there is enough.
 
     Args:
       needs: The bytes that each process of a run on this machine needs.

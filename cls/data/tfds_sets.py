@@ -173,8 +173,8 @@ def prepared(name: str, directory: str):
 def open_builder(folder: Path):
     """Returns TFDS's builder for the folder of a prepared version.
 
-    TFDS imports the module of any class that features.json names, and the folder may come from
-    anybody. So nothing is opened before all names in it are found to be TFDS's own features.
+    TFDS imports the module of any class that features.json names, and the folder may be untrusted.
+    So nothing is opened before all names in it are known to be TFDS's own features.
 
     Raises UserError for another class, and for a folder that TFDS cannot read.
     """
