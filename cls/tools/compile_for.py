@@ -15,15 +15,15 @@ the kept results are used.
 
 --quick makes the compiler spend the least effort, for a third of the time (SqueezeNet on v5e:2x4:
 22 seconds, not 76). The memory differs by some percent (there 2.12 GiB, not 1.98). The time of the
-kernels is left out, as nobody would run these. A later --all without --quick compiles such entries
-again.
+kernels is left out, because such kernels are not for use. A later --all without --quick compiles
+these entries again.
 
 The output:
 
 memory      of a chip, in GiB. Donated buffers (the state) count once. If the program does not fit,
             the compiler reports only the memory that it would need.
 a step      of a chip: floating-point operations and bytes read and written, by XLA's count. Some of
-            these bytes never leave the chip, so their time at the HBM's bandwidth is no strict
+            these bytes never leave the chip, so their time at the HBM's bandwidth is not a strict
             bound. For a gather, as in rotating an image, XLA counts far more bytes than are read.
 collectives of a chip: the bytes of their results.
 bounds      the time of the step's operations, bytes and collectives, each at the chip's peak (see
@@ -224,7 +224,8 @@ def report_of(setup: Setup) -> Report:
 def without_files(config: ConfigDict) -> ConfigDict:
     """Returns the config with random images instead of ImageNet's, so that no file is read.
 
-    The numbers of images and classes stay. A compiled step depends on nothing else of the data.
+    The numbers of images and classes are kept; a compiled step depends on no other property of
+    data.
     """
     if config.data.name != 'tfds:imagenet2012':
         return config

@@ -1,4 +1,4 @@
-"""Evaluates a run on ImageNet's other test sets, those that a folder contains.
+"""Evaluates a run on those of ImageNet's other test sets that a folder contains.
 
   python -m cls.tools.robustness --workdir runs/r50 --data DIR
 
@@ -13,12 +13,12 @@ DIR may contain these, extracted from their authors' archives or prepared by TFD
   imagenet_sketch   sketch/
   imagenet_c        {imagenet-c,ImageNet-C,.}/{noise,blur,weather,digital,.}/CORRUPTION/SEVERITY/
 
-A line for each test set has top-1 and top-5 in percent over all images. ImageNet-A and -R let only
-their 200 classes compete. ReaL counts an answer as right if it is among the labels of an image, and
-leaves out images without labels. The images of ImageNet-C are resized to the model's size without a
-margin, as their authors made them 224 pixels wide by a center crop. mCE is reported if all 75 parts
-of ImageNet-C are present. Everything is written to robustness.json in the run folder, or in
---output. If a run keeps an average of its weights, the average is evaluated.
+A line for each test set has top-1 and top-5 in percent over all images. For ImageNet-A and -R, only
+their 200 classes compete. ReaL counts a prediction as correct if it is among the labels of an
+image, and leaves out images without labels. The images of ImageNet-C are resized to the model's
+size without a margin, as their authors made them 224 pixels wide by a center crop. mCE is reported
+if all 75 parts of ImageNet-C are present. Everything is written to robustness.json in the run
+folder, or in --output. If a run keeps an average of its weights, the average is evaluated.
 """
 
 import dataclasses
@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
 
 
 def find(root: Path) -> Iterator[TestSet]:
-    """Yields the test sets that lie in a folder."""
+    """Yields the test sets in a folder."""
 
     def is_prepared(name: str) -> bool:
         return tfds_sets.find_prepared(name, str(root)) is not None
