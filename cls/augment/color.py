@@ -109,8 +109,8 @@ def inception(images: jax.Array, keys: jax.Array, fast: bool = False) -> jax.Arr
 def _in_order(images, order, change, shift, count) -> jax.Array:
     """Returns images after all changes, in each image's order.
 
-    Hue is the most expensive and computed once: a first round makes the changes that precede it, a
-    second those that follow.
+    Hue is the most expensive change and is computed only once: a first round makes the changes
+    before it, a second round those after it.
 
     Args:
       images: (N, H, W, C).
