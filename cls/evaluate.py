@@ -279,10 +279,14 @@ def _groups(setup: Setup, views: data_views.Views) -> list[tuple[tuple[int, int]
     if views.fixed:
         return [(views.shape(0, 0), np.arange(count, dtype=np.int32))]
     shapes = np.array([views.shape(*size) for size in _sizes(setup).tolist()])
-    found, group = np.unique(shapes, axis=0, return_inverse=True)
-    groups = [np.flatnonzero(group.ravel() == i).astype(np.int32) for i in range(len(found))]
-    order = sorted(range(len(found)), key=lambda i: (found[i].prod(), *found[i]))
-    return [(tuple(found[i].tolist()), groups[i]) for i in order]
+    unique_shapes, group = np.unique(shapes, axis=0, return_inverse=True)
+    groups = [
+        np.flatnonzero(group.ravel() == i).astype(np.int32) for i in range(len(unique_shapes))
+    ]
+    order = sorted(
+        range(len(unique_shapes)), key=lambda i: (unique_shapes[i].prod(), *unique_shapes[i])
+    )
+    return [(tuple(unique_shapes[i].tolist()), groups[i]) for i in order]
 
 
 def _sizes(setup: Setup) -> np.ndarray:

@@ -392,25 +392,25 @@ class MistakenConfig(UserError):
 
 def mistakes(config: ConfigDict) -> dict[str, str]:
     """Returns the invalid values of single fields: dotted name -> a sentence."""
-    found = {}
+    messages = {}
     for prefix, part, fields in parts(config):
         for name in _unknown(part, fields):
             hint = renamed(name) or nearest(name, fields) or ' `--job print` shows all fields.'
-            found[prefix + name] = f'config.{prefix}{name} is not a field.{hint}'
+            messages[prefix + name] = f'config.{prefix}{name} is not a field.{hint}'
         for name, field in fields.items():
             value = part
             for key in name.split('.'):
                 value = value.get(key, _MISSING) if isinstance(value, ConfigDict) else _MISSING
             if value is _MISSING:
-                found[prefix + name] = f'config.{prefix}{name} is missing'
+                messages[prefix + name] = f'config.{prefix}{name} is missing'
             elif wanted := field.problem(value):
                 hint = nearest(value, field.names) if isinstance(value, str) else ''
                 if isinstance(value, str) and (name, value) in RENAMED_VALUES:
                     hint = f' It is now called {RENAMED_VALUES[name, value]}.'
                 doc = f' ({field.doc})' if field.doc and field.interval else ''
                 sentence = f'config.{prefix}{name} is {value!r}: {wanted}{doc}.{hint}'
-                found[prefix + name] = sentence
-    return found
+                messages[prefix + name] = sentence
+    return messages
 
 
 def _unknown(config: ConfigDict, fields: Mapping[str, Field], prefix: str = '') -> Iterator[str]:
@@ -437,5 +437,5 @@ def _parents(name: str) -> Iterator[str]:
 
 def check(config: ConfigDict) -> None:
     """Raises MistakenConfig, with all mistakes, for fields with invalid values."""
-    if found := mistakes(config):
-        raise MistakenConfig(config, found.values())
+    if messages := mistakes(config):
+        raise MistakenConfig(config, messages.values())

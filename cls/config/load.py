@@ -141,8 +141,8 @@ def _override(config: ConfigDict, name: str, text: str) -> None:
     for parent in parents:
         node = node.get(parent) if isinstance(node, ConfigDict) else None
     if not isinstance(node, ConfigDict) or (field not in node and parents[-1:] != ['model']):
-        known = [key for key, _ in flatten(config)]
-        hint = defaults.renamed(name) or nearest(name, known) or ' `--job print` shows all fields.'
+        names = [key for key, _ in flatten(config)]
+        hint = defaults.renamed(name) or nearest(name, names) or ' `--job print` shows all fields.'
         raise UserError(f'the config has no field {name!r}.{hint}')
     if field == 'genotype' and parents[-1:] == ['model']:
         node[field] = _genotype(node, text)
@@ -207,8 +207,8 @@ def create_model(config: ConfigDict, num_classes: int) -> Any:
     """Returns the module that config.model describes. Raises UserError if it is invalid."""
     overrides = {key: value for key, value in config.model.to_dict().items() if key != 'name'}
     if overrides.get('dtype') not in DTYPES:
-        known = ', '.join(DTYPES)
-        raise UserError(f'config.model.dtype is {overrides.get("dtype")!r}; known: {known}.')
+        dtypes = ', '.join(DTYPES)
+        raise UserError(f'config.model.dtype is {overrides.get("dtype")!r}; known: {dtypes}.')
     for key, value in overrides.items():
         if wanted := _unlike_a_size(key, value):
             raise UserError(f'config.model.{key} is {value!r}: expected {wanted}.')

@@ -29,8 +29,8 @@ def shuffled(at: np.ndarray, length: int, seed: int) -> np.ndarray:
     epochs, offsets = np.divmod(at, length)
     indices = np.empty_like(at)
     for epoch in np.unique(epochs):
-        here = epochs == epoch
-        indices[here] = _permutation(length, seed, int(epoch))[offsets[here]]
+        in_epoch = epochs == epoch
+        indices[in_epoch] = _permutation(length, seed, int(epoch))[offsets[in_epoch]]
     return indices
 
 

@@ -212,9 +212,9 @@ class Peers:
           name: identifies the call in the program.
           value: any JSON value.
         """
-        mine = {'kind': 'value', 'name': name, 'value': value}
+        message = {'kind': 'value', 'name': name, 'value': value}
         if self.index:
-            self._lines[0].send(mine)
+            self._lines[0].send(message)
             values = self._value(0, name)
             if not isinstance(values, list) or len(values) != self.count:
                 self.fail(f'process 0 answers {name!r} with no list of {self.count} values.', 1)

@@ -106,14 +106,14 @@ def explained(what: str | os.PathLike) -> Iterator[None]:
 
 def checked(text: str | os.PathLike) -> Path:
     """Returns `path`. Raises UserError also for a bucket that is missing or may not be listed."""
-    found = path(text)
-    if is_remote(found):
-        with explained(found):
+    checked_path = path(text)
+    if is_remote(checked_path):
+        with explained(checked_path):
             try:
-                filesystem(found).ls(os.fspath(found), detail=False)
+                filesystem(checked_path).ls(os.fspath(checked_path), detail=False)
             except FileNotFoundError:  # nothing has this name yet, or the bucket is misspelled
-                filesystem(found).ls(f'{found.parts[2]}', detail=False)
-    return found
+                filesystem(checked_path).ls(f'{checked_path.parts[2]}', detail=False)
+    return checked_path
 
 
 def make_folder(folder: Path) -> None:

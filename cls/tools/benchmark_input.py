@@ -90,13 +90,13 @@ def _images_per_second(args: argparse.Namespace) -> dict[str, float]:
         for _ in range(args.rounds):
             for name, timed in turns.items():
                 rates[name].append(BATCH * COUNT / timed(SKIP, COUNT))
-    result = {name: statistics.median(found) for name, found in rates.items()}
-    for name, found in rates.items():
-        print(f'{name}: {result[name]:,.0f} images/s ({min(found):,.0f} to {max(found):,.0f})')
+    result = {name: statistics.median(samples) for name, samples in rates.items()}
+    for name, samples in rates.items():
+        print(f'{name}: {result[name]:,.0f} images/s ({min(samples):,.0f} to {max(samples):,.0f})')
     ratios = {}
     for name in pythons:
         pairs = zip(rates[f'ours like {name}'], rates[name], strict=True)
-        ratios[name] = statistics.median(mine / other for mine, other in pairs)
+        ratios[name] = statistics.median(ours / other for ours, other in pairs)
         print(f'ours like {name} / {name}: {ratios[name]:.2f}')
     if ratios:
         result['ratio_to_best_peer'] = ratios[max(ratios, key=lambda name: result[name])]

@@ -94,14 +94,14 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
         configs.load(args.config)
     agreement.start(args)
     logging.basicConfig(level=logging.WARNING, format='%(levelname)s: %(message)s')
-    found = list(find(args.data))
-    if not found:
+    test_sets = list(find(args.data))
+    if not test_sets:
         raise UserError(
             f'{args.data} has none of the test sets: expected one of imagenet2012, real.json, '
             f'{", ".join(_FOLDERS.values())}, imagenet-c.'
         )
     start()
-    report(args.workdir, args.data, found, args.output)
+    report(args.workdir, args.data, test_sets, args.output)
     return 0
 
 
@@ -180,8 +180,8 @@ def report(
     if errors:
         mean = robustness.mean_corruption_error(errors)
         result['imagenet_c'] = {'mCE': mean, 'CE': robustness.corruption_errors(errors)}
-        known = f'{len(errors)} of 75 parts are present, all are needed' if mean is None else ''
-        agreement.print_once(f'imagenet_c: mCE {known or f"{mean:.2f} %"}')
+        missing = f'{len(errors)} of 75 parts are present, all are needed' if mean is None else ''
+        agreement.print_once(f'imagenet_c: mCE {missing or f"{mean:.2f} %"}')
 
     def write(folder: Path) -> None:
         write_json(folder / 'robustness.json', result)
