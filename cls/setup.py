@@ -116,7 +116,7 @@ class Setup:
         """Returns (state before the first step, in host memory; the optimizer).
 
         Args:
-          variables: of the model, in host memory; None: `initial`.
+          variables: variables of the model, in host memory; None: `initial`.
         """
         variables = self.initial() if variables is None else variables
         optimizer = self.optimizer(variables['params'])

@@ -116,7 +116,7 @@ def _in_order(images, order, change, shift, count) -> jax.Array:
       images: (N, H, W, C).
       order: (N, 3 or 4), permutations of 0, 1, 2 and HUE.
       change: (images, index (N,)) -> images; -1 leaves an image unchanged.
-      shift: of hue, (N,), in turns; None: `order` has no HUE.
+      shift: shift of hue, (N,), in turns; None: `order` has no HUE.
       count: number of operations other than hue; with 0, `change` is not called.
     """
     if not count:

@@ -63,7 +63,7 @@ def cutmix(images: jax.Array, share: jax.Array, center: jax.Array) -> tuple[jax.
     Args:
       images: (N, H, W, C).
       share: part of the image that stays, see `rectangle`.
-      center: of the rectangle, see `rectangle`.
+      center: center of the rectangle, see `rectangle`.
 
     Returns:
       The images, and the part of the pixels that stayed.
@@ -85,7 +85,7 @@ def mix(
       images: float32 (N, H, W, C), normalized.
       targets: probabilities (N, K).
       key: the key of the batch.
-      mixup_alpha: of the share's distribution Beta(alpha, alpha); 0: no mixup.
+      mixup_alpha: alpha of the share's distribution Beta(alpha, alpha); 0: no mixup.
       cutmix_alpha: as mixup_alpha, of the share before the rectangle is cropped; 0: no CutMix.
 
     Returns:

@@ -183,7 +183,7 @@ def share_of_input(share: float, channels: int, expanded: int) -> int:
 
     Args:
       share: relative width.
-      channels: of the input of the block.
+      channels: channels of the input of the block.
       expanded: channels after the expansion.
     """
     return max(1, int(channels * share))
@@ -216,7 +216,7 @@ class InvertedResidual(nn.Module):
 
         Args:
           x: (N, H, W, C).
-          drop_rate: of the residual, per example.
+          drop_rate: drop rate of the residual, per example.
         """
         channels = x.shape[-1]
         divisor = 8 if self.groups == 1 else self.groups

@@ -188,7 +188,7 @@ def stages(
       x: (N, H, W, C).
       block: constructor of a block, (width, strides, index, name=).
       sizes: blocks of each stage.
-      widths: of the blocks of each stage.
+      widths: widths of the blocks of each stage.
     """
     for i, (size, width) in enumerate(zip(sizes, widths, strict=True), 1):
         strides, first = 1 if i == 1 else 2, sum(sizes[: i - 1])

@@ -73,7 +73,7 @@ def with_random(
     """Returns function(config, seed, *more) for seeds 0, 1, ... of configs and of random search.
 
     Args:
-      function: to call in processes.
+      function: the function to call in processes.
       groups: config -> group; random search runs once for each group.
       overrides: overrides of all configs.
       seeds: number of seeds.

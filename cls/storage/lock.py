@@ -1,10 +1,10 @@
 """Exclusive use of a run folder: a file lock on a disk, a lease in an object store.
 
 On a disk the kernel releases the lock when a process ends, however it ends. An object store has no
-file locks: there `.lock` names the process that uses the folder, and this process rewrites it every
-RENEW seconds. Another process that finds the file watches it for PATIENCE seconds before it takes
-the owner for killed; for a process of its own machine, the kernel says at once whether it is alive.
-Clocks of different machines are not compared.
+file locks: there `.lock` names the process that uses the folder, which rewrites the file every
+RENEW seconds. Another process that finds the file watches it for PATIENCE seconds before it assumes
+that the owner was killed; for a process on the same machine, the kernel reports immediately whether
+it is alive. Clocks of different machines are not compared.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ RENEW, PATIENCE, SETTLE = 15.0, 60.0, 2.0  # seconds
 
 
 def exclusive(workdir: Path) -> contextlib.AbstractContextManager[str]:
-    """Returns a context of exclusive use of a run folder; its value is a unique token.
+    """Returns a context with exclusive use of a run folder; its value is a unique token.
 
     Raises UserError, on entering, when another process uses it.
     """
@@ -66,7 +66,7 @@ def _lease(workdir: Path) -> Iterator[str]:
     """Leases a run folder in an object store for the duration.
 
     If another process takes it over nevertheless, because this one was cut off from the store for
-    longer than PATIENCE, this process ends at once: two must not write.
+    longer than PATIENCE, this process ends immediately: two must not write.
 
     Raises UserError when another process is training in it.
     """
@@ -119,7 +119,7 @@ def _take(file: Path, mine: dict[str, Any], workdir: Path) -> None:
 
 
 def _watch(file: Path, found: dict[str, Any], workdir: Path) -> None:
-    """Returns when a lock has not changed for PATIENCE seconds, or is gone."""
+    """Waits until a lock has not changed for PATIENCE seconds, or is gone."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         time.sleep(min(1.0, RENEW))
@@ -138,7 +138,7 @@ def _refusal(workdir: Path, owner: dict[str, Any]) -> UserError:
 
 
 def _has_ended(owner: dict[str, Any]) -> bool:
-    """Whether an owner was a process of this machine that is no more."""
+    """Whether an owner was a process of this machine that has ended."""
     if 'machine' not in owner or owner['machine'] != _machine().get('machine'):
         return False
     return not Path(f'/proc/{owner["pid"]}').exists()

@@ -94,7 +94,7 @@ def transposed_pads(
       shape: shape of the images.
       window: height and width.
       grad_shape: shape of the gradient with respect to the outputs.
-      strides: of the forward pass, as `pads` and `dilation`.
+      strides: strides of the forward pass, as `pads` and `dilation`.
       pads: padding in pixels.
       dilation: dilation in height and width.
     """

@@ -128,7 +128,7 @@ def trained(
 
     Args:
       net: 'mlp' or 'lstm'.
-      params: of all members.
+      params: parameters of all members.
       cells: a batch of each step and member, (steps, members, batch, nodes, 4).
       accuracies: their accuracies, (steps, members, batch).
       rate: the learning rate.

@@ -54,9 +54,9 @@ class Progressive(Searcher):
           beam: cells of each level after the first [K].
           predictor: 'mlp' or 'lstm'; 'ridge' is not the paper's.
           ensemble: number of networks, whose predictions are averaged.
-          first_learning_rate: of networks that see only the first level.
-          learning_rate: of later networks.
-          steps: of training a network; the paper's number is not known.
+          first_learning_rate: learning rate of networks that see only the first level.
+          learning_rate: learning rate of later networks.
+          steps: training steps of a network; the paper's number is not known.
 
         Raises UserError for other values.
         """
