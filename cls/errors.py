@@ -47,7 +47,7 @@ class Mistakes:
         self._errors: list[UserError] = []
 
     def attempt(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Returns function(*args, **kwargs), or None if it raises a UserError, which is kept."""
+        """Returns function(*args, **kwargs); stores a UserError and returns None instead."""
         try:
             return function(*args, **kwargs)
         except UserError as error:

@@ -282,7 +282,7 @@ def _read(
       training: whether the run trains.
       wrong: invalid values, by the names of their fields; the specifications of their groups are
         not read.
-      mistakes: the collection to which all mistakes are added.
+      mistakes: collects all mistakes.
     """
     mistaken = {name.partition('.')[0] for name in wrong}
     for sentence in wrong.values():

@@ -97,7 +97,7 @@ def _handle(number: int, _frame: object) -> None:
 
 
 def begin(arguments: list[str]) -> None:
-    """Listens until the end of the program, which has nothing to save before `heard_by`.
+    """Listens until the end of the program; before `heard_by` there is nothing to save.
 
     Args:
       arguments: the command, starting with its module ('cls.main' or 'cls'), or all of
@@ -176,7 +176,7 @@ def _tidied(number: int, again: bool) -> None:
 
 @contextlib.contextmanager
 def heard_by(hear: Hear) -> Iterator[None]:
-    """A context in which signals are passed to `hear`, in a thread.
+    """A context that passes signals to `hear`, in a thread.
 
     A program of cls receives all of its signals, a notebook only SIGTERM. Outside the main thread,
     the owner of signal handlers, no signals are received.
@@ -250,7 +250,7 @@ def _started_by_a_shell() -> bool:
 
 @contextlib.contextmanager
 def withheld() -> Iterator[None]:
-    """A context in which processes started by this thread or its children do not receive STOPS.
+    """A context that blocks STOPS for processes started by this thread or its children.
 
     The process that starts them handles a signal to the process group. Since blocked signals stay
     blocked, no signal can reach them before they ignore it in `serve`.

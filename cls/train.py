@@ -74,7 +74,7 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
 
 
 def evaluated_on(setup: Setup) -> str:
-    """Returns a line that describes the images on which a run is evaluated."""
+    """Returns a line that describes the images of the evaluation."""
     test = setup.test
     return (
         f'{test.split_kind} figures are of {len(test):,} images: {setup.data.name}, '

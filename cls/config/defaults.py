@@ -306,7 +306,7 @@ RENAMED_VALUES = {('search.engine', 'here'): 'local'}
 
 
 def base(fields: Mapping[str, Field] = FIELDS) -> ConfigDict:
-    """Returns a config with all defaults, on which the config of every system is based."""
+    """Returns a config with all defaults, the base of every system's config."""
     return _filled(ConfigDict(), fields)
 
 

@@ -222,7 +222,7 @@ def create_model(config: ConfigDict, num_classes: int) -> Any:
 def _unlike_a_size(key: str, value: Any) -> str:
     """Returns the expected range of a number, or of numbers, that are outside it; '' if inside.
 
-    Modules state no ranges: their numbers are sizes, counts and rates, which are never negative.
+    Modules state no ranges: their numbers are sizes, counts and rates, and never negative.
     """
     numbers = [x for x in (value if isinstance(value, tuple) else (value,)) if is_number(x)]
     if key.endswith(('rate', 'momentum')):
@@ -277,7 +277,7 @@ def is_outward(name: str) -> bool:
 
 
 def is_length(name: str) -> bool:
-    """Whether a field is the length of a training, which may change when a run continues."""
+    """Whether a field is the length of a training; it may change when a run continues."""
     field = defaults.field(name)
     in_search = name.startswith(
         'proxy.'

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def steps(folder: Path) -> list[int]:
-    """Returns the steps of the complete checkpoints in a folder, which may be missing."""
+    """Returns the steps of the complete checkpoints in a folder; [] if it is missing."""
     names = [path.name for path in folder.glob('[0-9]*') if path.name.isascii()]
     numbers = [int(name) for name in names if name.isdecimal() and name == str(int(name))]
     return [step for step in numbers if is_complete(folder / str(step))]

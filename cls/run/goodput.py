@@ -154,7 +154,7 @@ def total(record: Record) -> float:
 
 
 def running(record: Record) -> float:
-    """Returns the seconds during which there was a process of the run."""
+    """Returns the seconds with a running process of the run."""
     return total(record) - record.get('downtime', 0.0)
 
 
@@ -185,7 +185,7 @@ def load_record(path: Path) -> dict[str, float]:
 
 @contextlib.contextmanager
 def written(ledger: TimeLedger, path: Path, leader: bool = True) -> Iterator[None]:
-    """A context in which a file is kept up to date with a ledger; does nothing unless `leader`.
+    """A context that keeps a file up to date with a ledger; does nothing unless `leader`.
 
     A file that cannot be written is logged once, unless the block ends in an error: that error
     already reports the disk or the folder.
