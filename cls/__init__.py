@@ -19,8 +19,8 @@ _EXPORTS = {
 }
 # No `__all__`: with it pdoc leaves out the modules of the package.
 
-# The start of the program, for its account of time. That of the process would be the start of a
-# script that installed everything and then became this program by `exec`.
+# The start of the program, for its time ledger. The start of the process would be that of a script
+# that installed everything and then became this program by `exec`.
 BEGAN = time.perf_counter()
 
 if sys.argv[:1] == ['-m']:  # python -m cls.NAME imports this first
@@ -39,5 +39,5 @@ def __getattr__(name: str):  # without typing, which costs more than the rest
 
 
 def __dir__() -> list[str]:
-    """Returns the names of the package, those not yet imported included."""
+    """Returns the names of the package, including those not imported yet."""
     return sorted({*globals(), *_EXPORTS})

@@ -1,4 +1,4 @@
-"""The frame of every program: flags, the log on the terminal, one line for a mistake, exit codes.
+"""The entry point shared by all programs: flags, terminal output of the log, errors, exit codes.
 
 May import: distributed, errors, signals.
 """
@@ -23,7 +23,7 @@ from cls.errors import UserError, reason
 
 
 class _Formatter(argparse.HelpFormatter):
-    """Fills the paragraphs of a description; indented ones, commands and tables, stay."""
+    """Fills the paragraphs of a description, except indented ones: commands and tables."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         text = re.sub(r'\n+May import: .*', '', text.strip('\n'), flags=re.DOTALL)
@@ -37,7 +37,7 @@ class _Formatter(argparse.HelpFormatter):
 
 
 class _Lines(logging.StreamHandler):
-    """Prints information on stdout as it is, warnings and errors as `WARNING: ...` on stderr."""
+    """Prints INFO unchanged on stdout, warnings and errors as `WARNING: ...` on stderr."""
 
     least = logging.WARNING  # the lowest level that goes to stderr
 
@@ -53,9 +53,9 @@ class _Lines(logging.StreamHandler):
 
 
 def show_log(level: int = logging.WARNING) -> None:
-    """Prints the log: information of cls, and warnings of cls and of libraries from a level on.
+    """Prints the log: INFO of cls, and warnings of cls and of libraries from `level` on.
 
-    Only programs call it: whoever imports cls as a library sets up logging himself.
+    Only programs call it: programs that import cls as a library set up logging themselves.
     """
     ours = logging.getLogger('cls')
     ours.setLevel(logging.INFO)
@@ -77,10 +77,10 @@ def _is_foreign(record: logging.LogRecord) -> bool:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of flags that raises UserError for a mistake."""
+    """A parser of flags that raises UserError for mistakes."""
 
     def __init__(self, **options: Any) -> None:
-        """Makes a parser whose help keeps the paragraphs of its description."""
+        """Creates a parser whose help keeps the paragraphs of its description."""
         super().__init__(formatter_class=_Formatter, **options)
 
     def error(self, message: str) -> NoReturn:
@@ -89,7 +89,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Lasting:
-    """A standard stream that outlives its reader: `tee`, say, ends before the run has saved."""
+    """A standard stream that outlives its reader, for example a `tee` that ends before the run."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -121,9 +121,9 @@ class _Lasting:
 def run(main: Callable[[], int]) -> NoReturn:
     """Runs a program and exits with its code; a UserError becomes a line on stderr and code 2.
 
-    So does a full disk, or a file that cannot be read or written, in whichever library. If the
-    process is one of several, all of them end. Ctrl-C is one line and code 130. A closed pipe or
-    terminal loses the output, and the program continues.
+    A full disk, and a file that cannot be read or written, are treated in the same way, in any
+    library. If the process is one of several, all of them end. Ctrl-C gives one line and code 130.
+    If a pipe or terminal is closed, the output is lost, and the program continues.
     """
     if sys.stdout and sys.stderr:
         sys.stdout, sys.stderr = _Lasting(sys.stdout), _Lasting(sys.stderr)
@@ -142,7 +142,7 @@ def run(main: Callable[[], int]) -> NoReturn:
         if why := reason(error):
             message = f'{why}; fix that and run the same command again.'
         elif agreement.peers:
-            time.sleep(2)  # if the cause is another process's end, this one ends meanwhile
+            time.sleep(2)  # if another process failed first, this one is ended meanwhile
             traceback.print_exc()
             agreement.fail(f'{type(error).__name__}: {error}'[:300], 1)
         else:
@@ -155,7 +155,7 @@ def run(main: Callable[[], int]) -> NoReturn:
 
 
 def _shortened(line: str) -> str:
-    """Cuts the middle out of words that would fill a screen."""
+    """Removes the middle of words that would fill the screen."""
     return re.sub(r'(\S{60})\S{140,}(\S{20})', r'\1...\2', line)
 
 

@@ -1,4 +1,4 @@
-"""The commands of `cls`: one row each, and the module that is imported when it is asked for.
+"""The commands of `cls`, one row each, with the module that is imported on demand.
 
 May import: nothing.
 """

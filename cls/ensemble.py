@@ -1,7 +1,8 @@
 """Ensembles: several runs as one classifier, by the mean of their softmax.
 
-A config of an ensemble has `members`, each a complete config, and `loaded`, a run folder for each
-member that is trained already. Its own run folder has one for each member that it trains.
+The config of an ensemble has `members`, each a complete config, and `loaded`, a run folder for each
+member that is already trained. The ensemble's run folder contains a run folder for each member that
+it trains.
 
 May import: anything but main, search, tools.
 """
@@ -39,12 +40,12 @@ RESULT = ('top1', 'top5', 'loss')  # figures of result.json
 
 
 def is_ensemble(config: ConfigDict) -> bool:
-    """Whether a config is of several networks."""
+    """Whether a config describes an ensemble."""
     return 'members' in config
 
 
 def members(config: ConfigDict, workdir: Path) -> list[tuple[ConfigDict, Path]]:
-    """Returns each member's config and run folder; the config of a loaded one is the folder's."""
+    """Returns each member's config and run folder; for a loaded member, the folder's config."""
     parts = []
     for name, member in config.members.items():
         if config.loaded[name]:
@@ -56,7 +57,7 @@ def members(config: ConfigDict, workdir: Path) -> list[tuple[ConfigDict, Path]]:
 
 
 def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[str, Any] | None:
-    """Trains the members that are not loaded, one after the other, and evaluates all together.
+    """Trains the members that are not loaded, one after another, and evaluates the ensemble.
 
     Every member continues from its newest checkpoint; the ensemble's own files are config.json and
     result.json. Its `seconds` are those of the members that it trained, including restarts, and of
@@ -91,7 +92,7 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
 def evaluate_runs(
     parts: Sequence[tuple[ConfigDict, Path]], protocol: str = ''
 ) -> tuple[dict[str, Any], Predictions]:
-    """Returns the figures of runs together, and the sum of their params.
+    """Returns the metrics of an ensemble of runs, and the sum of their parameter counts.
 
     They are validation/top1, validation/top5 (percent), validation/loss (nats), ..., or test/...
 
@@ -100,7 +101,7 @@ def evaluate_runs(
 
     Args:
       parts: configs, and folders with a checkpoint.
-      protocol: of the evaluation; '': the config.eval.protocol of each.
+      protocol: the protocol of the evaluation; '': the config.eval.protocol of each run.
 
     Returns:
       (values, the mean of the predictions).
@@ -157,7 +158,7 @@ def evaluate_job(config: ConfigDict, workdir: Path, output: Path | None = None) 
 def together_job(parts: Sequence[tuple[ConfigDict, Path]], output: Path | None) -> None:
     """Evaluates run folders as an ensemble; prints the result, and writes it to `output` if given.
 
-    Raises UserError as `evaluate_runs`, and when `output` cannot be written to.
+    Raises UserError if `output` cannot be written to. Also raises the errors of `evaluate_runs`.
     """
     if output is not None:
         agreement.on_first('output', lambda: prepare(output, output))

@@ -1,4 +1,4 @@
-"""The one exception for mistakes of the user, shown as a line with exit code 2 (see cls.cli).
+"""The exception for mistakes of the user, shown as one line with exit code 2 (see cls.cli).
 
 May import: nothing.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 _FULL = 'no space left'
 _SHOWN = 8  # mistakes in one message
-# Faults of a file or its disk, not of the program.
+# Errors of a file or its disk, not of the program.
 _ON_FILES = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ESTALE),
@@ -20,18 +20,18 @@ _ON_FILES = (
 
 
 class UserError(Exception):
-    """A mistake that the user can fix, with a line: the fault, the expectation, the cure."""
+    """A mistake that the user can fix; the message has the mistake, the expectation, the remedy."""
 
 
 def joined(mistakes: Iterable[str]) -> str:
-    """Returns mistakes, each a sentence, as one line; '' without any."""
+    """Returns mistakes, each a sentence, as one line; '' if there are none."""
     lines = list(dict.fromkeys(mistakes))
     text = ' '.join(line if line.endswith(('.', '?')) else f'{line}.' for line in lines[:_SHOWN])
     return text + (f' And {len(lines) - _SHOWN} more.' if lines[_SHOWN:] else '')
 
 
 def refuse(mistakes: Iterable[str]) -> None:
-    """Raises one UserError for all mistakes, each a sentence; nothing where there are none."""
+    """Raises one UserError for all mistakes, each a sentence; does nothing if there are none."""
     if text := joined(mistakes):
         raise UserError(text)
 
@@ -47,7 +47,7 @@ class Mistakes:
         self._errors: list[UserError] = []
 
     def attempt(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Returns function(*args, **kwargs); keeps a UserError and returns None instead."""
+        """Returns function(*args, **kwargs); stores a UserError and returns None instead."""
         try:
             return function(*args, **kwargs)
         except UserError as error:
@@ -62,7 +62,7 @@ class Mistakes:
         return UserError(joined(map(str, self._errors)))
 
     def refuse(self) -> None:
-        """Raises a UserError for all mistakes; nothing where there are none."""
+        """Raises a UserError for all mistakes; does nothing if there are none."""
         if self._errors:
             raise self.error()
 
@@ -82,9 +82,9 @@ def require(package: str, extra: str) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """Returns why the system refused an operation on a file, '' for any other error.
+    """Returns the system's reason for a failed file operation, '' for any other error.
 
-    The errors that an error was raised from are searched as well, whichever library raised them.
+    The chain of causes is searched as well, because libraries wrap such errors.
     """
     seen: BaseException | None = error
     while seen is not None:

@@ -6,12 +6,17 @@ cls.evaluation.protocols:
 
   python -m cls.main --job evaluate --workdir runs/NAME --config.eval.protocol=ten_crop
 
-It writes to the run folder evaluation.json, or evaluation-PROTOCOL.json (with the values of data
-fields that differ from those of the run in the name): top-1, top-5, loss, calibration error, and
-the accuracy of each class; evaluation...-confusion.npy, the confusion matrix; and NAME.csv, the
-predictions, if config.eval.predictions has that value. The latter two are of the average of the
-weights, if one is kept. `--output DIR` writes all of it to DIR. A run folder that cannot be written
-to, or that another process is running in, stays as it is; the result is printed first.
+It writes these files to the run folder:
+
+  evaluation.json     top-1, top-5, loss, calibration error, and the accuracy of each class; for
+                      other protocols evaluation-PROTOCOL.json, with the values of data fields that
+                      differ from those of the run in the name
+  ...-confusion.npy   the confusion matrix
+  NAME.csv            the predictions, if config.eval.predictions has that value
+
+The latter two are of the average of the weights, if the run keeps one. `--output DIR` writes all
+files to DIR. The result is printed first. A run folder that cannot be written to, or that another
+process uses, is not changed.
 
 May import: anything but ensemble, main, search, tools, train.
 """
@@ -66,9 +71,9 @@ def evaluate_batches(
 
     Args:
       eval_step: (variables, batch) -> sums.
-      variables: on the mesh.
+      variables: the variables, on the mesh.
       batches: this process's share of the padded and masked batches.
-      mesh: of the devices.
+      mesh: the mesh of the devices.
       check: called before every batch; may raise to end the evaluation.
     """
     sharding = meshes.batch_sharding(mesh)
@@ -104,10 +109,11 @@ def evaluate_state(
 def weight_sets(
     setup: Setup, state: TrainState, check: Callable[[], None] = lambda: None
 ) -> dict[str, Any]:
-    """Returns the weights to evaluate, by the name of their figures.
+    """Returns the weights to evaluate, by the prefix of their metrics.
 
-    They are the variables as trained ('validation' or 'test', by the split), if kept their average
-    ('..._ema'), and with config.eval.precise_bn both with recomputed statistics ('..._precise').
+    They are the trained variables ('validation' or 'test', by the split), their average if the run
+    keeps one ('..._ema'), and with config.eval.precise_bn both with recomputed statistics
+    ('..._precise').
     """
     name = functools.partial(metric_names.weights_name, setup.test.split_kind)
     result = {name(): state.variables()} | ({name(ema=True): state.ema} if state.ema else {})
@@ -124,16 +130,16 @@ def precise_variables(
 ) -> dict[str, Any]:
     """Returns `weights` with the statistics of config.eval.precise_bn training examples.
 
-    The examples are the next ones of training (at its end: those that would follow), in batches as
-    training computes them together; their number is rounded up to a multiple of the batch.
+    The examples are the next ones of the training (at its end, those that would follow), in
+    microbatches as in training; their number is rounded up to a multiple of the microbatch.
 
     Args:
-      setup: of the run.
-      state: of the run, for the number of steps taken.
+      setup: the setup of the run.
+      state: the state of the run, for the number of steps taken.
       weights: {'params', 'batch_stats'} on the mesh.
       check: called before every batch; may raise to stop.
 
-    Raises UserError where there are no training images.
+    Raises UserError if there are no training images.
     """
     examples = setup.eval.precise_bn
     if setup.train is None:
@@ -172,14 +178,14 @@ def precise_variables(
 def predict(setup: Setup, variables: Any, protocol: str) -> Predictions:
     """Returns the predictions for all test images, on every process, see cls.evaluation.protocols.
 
-    Batches have at most as many pixels as config.eval.batch images of training's size, and one
-    program is compiled for each shape of views: one for crops, for dense protocols one for every
-    shape that images have at a scale.
+    Batches have at most as many pixels as config.eval.batch images of the training size. One
+    program is compiled for each shape of views: one for crops, and for dense protocols one for
+    every image shape at a scale.
 
     Args:
-      setup: of the data and the model.
-      variables: on setup.mesh.
-      protocol: the name of one.
+      setup: the setup of the data and the model.
+      variables: the variables, on setup.mesh.
+      protocol: the name of the protocol.
 
     Raises:
       UserError: the protocol is unknown, the model cannot take images of its shapes, or an image
@@ -233,8 +239,8 @@ def _check_shape(step: Callable, variables: Any, batch: Any, name: str) -> None:
         height, width = batch['image'].shape[1:3]
         raise UserError(
             f'{name} cannot take images of {height} x {width} pixels ({error}): dense protocols '
-            'are for nets that end in a mean over positions, for VGG and PReLU-nets, and for '
-            'scales no smaller than training had; choose others with config.eval.scales, or '
+            'are for networks that end in a mean over positions, for VGG and PReLU-nets, and for '
+            'scales no smaller than in training; choose others with config.eval.scales, or '
             'another config.eval.protocol.'
         ) from error
 
@@ -242,7 +248,7 @@ def _check_shape(step: Callable, variables: Any, batch: Any, name: str) -> None:
 def _batches(setup: Setup, protocol: protocols.Protocol) -> Iterator[dict[str, np.ndarray]]:
     """Yields this process's share of batches with `image`, `label` and `index`, -1 for padding.
 
-    Every process goes through the same shapes in the same order.
+    Every process yields the same shapes in the same order.
     """
     full, devices = setup.eval_batch(), setup.mesh.size
     if protocol.views is None:
@@ -268,19 +274,23 @@ def _batches(setup: Setup, protocol: protocols.Protocol) -> Iterator[dict[str, n
 
 
 def _groups(setup: Setup, views: data_views.Views) -> list[tuple[tuple[int, int], np.ndarray]]:
-    """Returns the shapes of views, the smallest first, and the images that have them."""
+    """Returns the shapes of views, the smallest first, with the images of each shape."""
     count = len(setup.test)
     if views.fixed:
         return [(views.shape(0, 0), np.arange(count, dtype=np.int32))]
     shapes = np.array([views.shape(*size) for size in _sizes(setup).tolist()])
-    found, group = np.unique(shapes, axis=0, return_inverse=True)
-    groups = [np.flatnonzero(group.ravel() == i).astype(np.int32) for i in range(len(found))]
-    order = sorted(range(len(found)), key=lambda i: (found[i].prod(), *found[i]))
-    return [(tuple(found[i].tolist()), groups[i]) for i in order]
+    unique_shapes, group = np.unique(shapes, axis=0, return_inverse=True)
+    groups = [
+        np.flatnonzero(group.ravel() == i).astype(np.int32) for i in range(len(unique_shapes))
+    ]
+    order = sorted(
+        range(len(unique_shapes)), key=lambda i: (unique_shapes[i].prod(), *unique_shapes[i])
+    )
+    return [(tuple(unique_shapes[i].tolist()), groups[i]) for i in order]
 
 
 def _sizes(setup: Setup) -> np.ndarray:
-    """Returns (N, 2), heights and widths of all test images; each process looks at its share."""
+    """Returns (N, 2), heights and widths of all test images; each process reads its share."""
     count, (index, processes) = len(setup.test), process()
     if isinstance(setup.test, InMemory):
         return np.tile(setup.test.shape[:2], (count, 1))
@@ -301,11 +311,12 @@ def job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[s
     """Evaluates the newest checkpoint of a run: prints and returns the result, then writes it.
 
     Args:
-      config: of the evaluation.
-      workdir: of the run.
+      config: the config of the evaluation.
+      workdir: the run folder.
       output: the folder for the files; None: the run folder, see `deliver`.
 
-    Raises UserError when the run has no checkpoint, and as `predict` and `deliver`.
+    Raises UserError if the run has no checkpoint. Also raises the errors of `predict` and
+    `deliver`.
     """
     spec = EvalSpec.from_config(config)
     wanted = bool(spec.predictions)
@@ -330,10 +341,10 @@ def job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[s
 
 
 def summary(values: dict[str, Any]) -> str:
-    """Returns 'test top-1 98.31 %, top-5 99.72 %, loss 0.0712' and the same of other weights.
+    """Returns 'test top-1 98.31 %, top-5 99.72 %, loss 0.0712', and the same for other weights.
 
-    On other splits than test it is 'validation top-1 ...'. The result of the job also has the
-    calibration error, the number of images, their split, and the protocol.
+    On splits other than test it is 'validation top-1 ...'. For the result of a job the text also
+    has the calibration error, the number of images, their split, and the protocol.
     """
     parts = []
     flags = {'ema': 'average of weights', 'precise': 'precise statistics'}
@@ -353,7 +364,7 @@ def summary(values: dict[str, Any]) -> str:
 
 
 def conditions(setup: Setup) -> dict[str, Any]:
-    """Returns the conditions of an evaluation, for its file: protocol, data, sizes."""
+    """Returns the protocol, data and sizes of an evaluation, for its file."""
     data, spec = setup.data, setup.eval
     result = {
         'protocol': spec.protocol,
@@ -368,7 +379,7 @@ def conditions(setup: Setup) -> dict[str, Any]:
 
 
 def scored(predictions: Predictions, source: Source) -> Predictions:
-    """Returns the predictions in the form that a test set scores, see cls.evaluation.robustness."""
+    """Returns the predictions as a test set scores them, see cls.evaluation.robustness."""
     pair = predictions.probabilities, predictions.labels
     return Predictions(*robustness.scored(*pair, source.subset, source.label_sets))
 
@@ -390,7 +401,7 @@ def write(path: Path, result: dict[str, Any], predictions: Predictions) -> None:
 def restore(config: ConfigDict, workdir: Path) -> tuple[Setup, TrainState]:
     """Returns the setup of a config, and the newest state of a run folder.
 
-    Nothing in the folder is changed. Raises UserError when the run has no checkpoint.
+    Nothing in the folder is changed. Raises UserError if the run has no checkpoint.
     """
     if not (workdir / 'checkpoints').is_dir():
         raise UserError(f'{workdir} has no checkpoint to evaluate; train first (--job train).')

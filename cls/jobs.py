@@ -1,4 +1,4 @@
-"""The jobs of the command: a parsed command line to training, evaluation, search or a print.
+"""The jobs of the command line: training, evaluation, search, and printing a config.
 
 May import: anything.
 """
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace, fields: list[str], began: float, prog: str) ->
       args: the flags of cls.main.
       fields: the other arguments, --config.FIELD=VALUE.
       began: time.perf_counter() at the start of the program.
-      prog: the command, as the next ones are shown.
+      prog: the command, as shown in suggestions of further commands.
     """
     overrides = configs.parse_overrides(fields)
     if args.help:
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace, fields: list[str], began: float, prog: str) ->
 
 
 def _config(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> ConfigDict:
-    """Returns the config of --config or --workdir, with fields overridden."""
+    """Returns the config of --config or --workdir, with overridden fields."""
     if args.config:
         return configs.load(args.config, overrides, _begun(args.workdir))
     if args.workdir:
@@ -108,7 +108,7 @@ def _evaluate_together(args: argparse.Namespace, overrides: list[tuple[str, str]
 
 
 def _what_next(spec: str | None, workdir: Path, prog: str) -> str:
-    """Returns commands for a run that has ended, as the shell of the user takes them."""
+    """Returns suggested commands after a finished run, quoted for the shell."""
     evaluation, printing, training = (_command(prog, job) for job in ('evaluate', 'print', 'train'))
     of_run = f'--workdir {shlex.quote(str(workdir))}'
     lines = ['what next:', f'  {evaluation} {of_run}  # each class, calibration']
@@ -128,7 +128,7 @@ def _what_next(spec: str | None, workdir: Path, prog: str) -> str:
 
 
 def _command(prog: str, job: str) -> str:
-    """Returns the start of a command that runs a job as this program was run."""
+    """Returns the start of a command that runs a job in the same way as this program."""
     if prog.startswith('cls '):
         return f'{shlex.quote(_shown(Path(sys.argv[0])))} {job}'
     command = f'{shlex.quote(_shown(Path(sys.executable)))} '
@@ -143,7 +143,7 @@ def _command(prog: str, job: str) -> str:
 
 
 def _shown(program: Path) -> str:
-    """Returns a program as a shell finds it: by its name, from this folder, or by its path."""
+    """Returns a program as the shell finds it: by name, relative to this folder, or by path."""
     if shutil.which(program.name) == str(program):
         return program.name
     if shutil.which('python') == str(program):

@@ -1,6 +1,6 @@
-"""From a config to a `Setup`: devices, data, model and the specification of each room.
+"""From a config to a `Setup`: devices, data, model and the specification of each folder.
 
-This is the last room that sees a ConfigDict. Each specification reads and checks its own part of
+This is the last module that uses a ConfigDict. Each specification reads and checks its own part of
 the config; `set_up` reports all mistakes together, before anything is written.
 
 May import: config, data, errors, evaluation, models, nn, run, steps, weights.
@@ -44,21 +44,21 @@ from cls.weights.pretrained import InitSpec
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """All that a job needs before it has a state.
+    """The parts of a job that do not depend on a training state.
 
     Attributes:
-      config: of the run, as its folder keeps it.
+      config: the config of the run, as stored in its folder.
       init: the weights to start from.
-      seed: of all randomness.
+      seed: the seed of all randomness.
       batch: examples of a training step, over all devices.
-      duration: of the run, as the config has it; `total_steps` in steps.
-      mesh: of the devices.
-      train: the training images; None: a data set for evaluation only.
+      duration: the length of the run, as in the config; `total_steps` has it in steps.
+      mesh: the mesh of the devices.
+      train: the training images; None for a data set that is only for evaluation.
       test: the images of the evaluation.
       info: numbers and names of the data.
       model: the network.
-      data, optim, schedule, recipe, phases, eval, run: the specifications of the rooms.
-      supernet: of a search that trains one, see cls.steps.supernet.
+      data, optim, schedule, recipe, phases, eval, run: the specifications of the folders.
+      supernet: the training of a search's supernet, see cls.steps.supernet.
     """
 
     config: RunConfig
@@ -82,7 +82,7 @@ class Setup:
     supernet: supernets.Supernet | None = None
 
     def steps(self, duration: str) -> int:
-        """Returns a duration in steps of this run."""
+        """Returns a duration as a number of steps of this run."""
         return durations.steps(
             duration, batch=self.batch, examples=self.info.num_train, total=self.total_steps
         )
@@ -93,7 +93,7 @@ class Setup:
         return self.batch // self.recipe.accumulate
 
     def eval_batch(self) -> int:
-        """Returns the images of an evaluation batch, over all devices."""
+        """Returns the size of an evaluation batch, over all devices."""
         devices, wanted = self.mesh.size, self.eval.batch or self.microbatch
         return -(-wanted // devices) * devices  # padding is masked, so any size is possible
 
@@ -108,7 +108,7 @@ class Setup:
         )
 
     def initial(self) -> Any:
-        """Returns newly drawn variables of the model, in host memory."""
+        """Returns newly initialized variables of the model, in host memory."""
         size, _, channels = self.info.image_shape
         return init(self.model, self.seed, size, channels)
 
@@ -116,14 +116,14 @@ class Setup:
         """Returns (state before the first step, in host memory; the optimizer).
 
         Args:
-          variables: of the model, in host memory; None: `initial`.
+          variables: variables of the model, in host memory; None: `initial`.
         """
         variables = self.initial() if variables is None else variables
         optimizer = self.optimizer(variables['params'])
         return new_state(variables, optimizer, self.seed, bool(self.recipe.ema)), optimizer
 
     def new_state_shapes(self) -> tuple[TrainState, Any]:
-        """Returns (shapes and dtypes of `new_state`'s state, the optimizer); nothing is drawn."""
+        """Returns (shapes and dtypes of `new_state`'s state, the optimizer)."""
         size, _, channels = self.info.image_shape
         variables = abstract_variables(self.model, size, channels)
         optimizer = self.optimizer(variables['params'])
@@ -136,7 +136,7 @@ class Setup:
         return self.gradient_transformation(params)
 
     def gradient_transformation(self, params: Any, **changed: Any) -> optax.GradientTransformation:
-        """Returns that of config.optim for these parameters, with some of its fields changed."""
+        """Returns the Optax rule of config.optim for these parameters, with some fields changed."""
         spec, groups = dataclasses.replace(self.optim, **changed), {}
         size, _, channels = self.info.image_shape
         if spec.body_lr_mult != 1:
@@ -180,11 +180,11 @@ def abstract_state(state: TrainState, mesh: Mesh) -> TrainState:
 
 
 def former_length(setup: Setup, saved: str) -> Setup | None:
-    """Returns a setup with the length and schedule of an earlier config; None if it is as long.
+    """Returns a setup with the length and schedule of an earlier config; None if they are equal.
 
     Args:
-      setup: of a run that continues.
-      saved: the JSON text of the config that it had.
+      setup: the setup of a run that continues.
+      saved: the JSON text of its earlier config.
     """
     config = configs.from_json(saved)
     if config.duration == setup.duration:
@@ -204,17 +204,17 @@ def set_up(
     complete: bool = True,
     begun: bool = False,
 ) -> Setup:
-    """Opens the data, builds the model and reads all of a config.
+    """Opens the data, builds the model and reads the complete config.
 
     Args:
-      config: of the run.
-      devices: to compute on; None: all.
-      classes: None to train. To evaluate, the names of the run's classes in the order of the
-        model's outputs, () if they are unknown; the data set then needs no part to train on.
+      config: the config of the run.
+      devices: the devices to compute on; None: all.
+      classes: None for training. For evaluation, the names of the run's classes in the order of the
+        model's outputs, () if they are unknown; the data set then needs no training split.
       complete: whether config.model describes the network; that of a search's trials lacks the
         genotype.
-      begun: whether the run has a checkpoint already; an earlier version let it begin with a
-        warm-up longer than itself, or a profile of steps beyond its end.
+      begun: whether the run already has a checkpoint; earlier versions allowed a warm-up longer
+        than the run, or a profile of steps beyond its end.
 
     Raises UserError for all mistakes together.
     """
@@ -259,7 +259,7 @@ def set_up(
 
 
 def refuse_mistaken(error: defaults.MistakenConfig) -> NoReturn:
-    """Raises a UserError for a config's mistakes in single values, and for all others it shows."""
+    """Raises a UserError for invalid values in a config, together with all its other mistakes."""
     config, mistakes = error.config, Mistakes()
     if 'optim' in config:  # the config of one run
         _read(config, None, True, defaults.mistakes(config), mistakes)
@@ -274,15 +274,15 @@ def _read(
     wrong: Mapping[str, str],
     mistakes: Mistakes,
 ) -> dict[str, Any]:
-    """Returns the specifications that depend on the config only, None for a mistaken one.
+    """Returns the specifications that depend only on the config, None for an invalid one.
 
     Args:
-      config: of the run.
-      devices: to compute on; None: all.
+      config: the config of the run.
+      devices: the devices to compute on; None: all.
       training: whether the run trains.
-      wrong: mistakes in single values, by the names of their fields; specifications of the groups
-        of these are not read.
-      mistakes: to which all are added.
+      wrong: invalid values, by the names of their fields; the specifications of their groups are
+        not read.
+      mistakes: collects all mistakes.
     """
     mistaken = {name.partition('.')[0] for name in wrong}
     for sentence in wrong.values():
@@ -300,7 +300,7 @@ def _read(
     attempt('schedule', check_name, config)
     attempt('remat', lambda: remat.check(config.remat))
     attempt('profile', lambda: profile_steps(config.profile))
-    # Evaluation batches may have any size; precise batch norm computes on those of training.
+    # Evaluation batches may have any size; precise batch norm uses training batches.
     if parts['mesh'] and parts['eval'] and (training or parts['eval'].precise_bn):
         attempt('batch accumulate model', _check_batch, config, parts['mesh'].size)
     if parts['data'] and training:
@@ -310,7 +310,7 @@ def _read(
 
 
 def _open(data: DataSpec, classes: tuple[str, ...] | None) -> dict[str, Any]:
-    """Returns the images to train and to evaluate on, and their numbers."""
+    """Returns the images to train and to evaluate on, and their `Info`."""
     names, train = classes or (), None
     if classes is None or datasets.has_training(data):
         train = datasets.load(data, 'train', names)
@@ -321,7 +321,7 @@ def _open(data: DataSpec, classes: tuple[str, ...] | None) -> dict[str, Any]:
 def _check_network(
     config: ConfigDict, parts: dict[str, Any], complete: bool, mistakes: Mistakes
 ) -> Any:
-    """Returns the shapes of the variables, {} unless the model is complete; None: mistaken."""
+    """Returns the shapes of the variables, {} for an incomplete model, None for an invalid one."""
     info, model, mesh = parts['info'], parts['model'], parts['mesh']
     mistakes.attempt(parts['data'].check_channels, info.image_shape[2])
     mistakes.attempt(_check_num_classes, config, info, model)
@@ -348,7 +348,7 @@ def _total_steps(config: ConfigDict, info: pipeline.Info) -> int:
 def _read_moments(
     config: ConfigDict, parts: dict[str, Any], total: int, mistakes: Mistakes
 ) -> dict[str, Any]:
-    """Returns the specifications with moments in steps, None for a mistaken one."""
+    """Returns the specifications with times in steps, None for an invalid one."""
     info = parts['info']
     to_steps = functools.partial(
         durations.steps, batch=config.batch, examples=info.num_train, total=total
@@ -367,7 +367,7 @@ def _read_moments(
 
 
 # ------------------------------------------------------------------------------------------------
-# Checks of parts that belong to several rooms
+# Checks that involve several folders
 # ------------------------------------------------------------------------------------------------
 
 
@@ -389,8 +389,8 @@ def _check_batch(config: ConfigDict, devices: int) -> None:
 def _check_training_images(config: ConfigDict, train: Source) -> None:
     """Raises UserError for training images of one class, or fewer of them than a batch has.
 
-    With one class every network is always right. A folder has one class where its classes are
-    further down than expected, as images are taken at any depth.
+    With one class every network is always right. A folder has one class if its class folders are
+    deeper than expected, because images are read at any depth.
     """
     if train.num_classes < 2:
         name = f', {train.class_names[0]!r}' if train.class_names else ''
@@ -413,7 +413,7 @@ def _check_training_images(config: ConfigDict, train: Source) -> None:
 
 
 def _check_classes(config: ConfigDict, test: Source, model: nn.Module) -> None:
-    """Raises UserError where the outputs of a network for a data set's classes are unknown."""
+    """Raises UserError if the outputs of a network for a data set's classes are unknown."""
     if test.num_classes != model.num_classes:
         raise UserError(
             f'{config.data.name} has {test.num_classes} classes and the network '
@@ -459,12 +459,12 @@ def _check_sizes(config: ConfigDict, parts: dict[str, Any]) -> None:
 
 
 def _check_frozen(config: ConfigDict, parts: dict[str, Any], shapes: Any) -> None:
-    """Raises UserError for frozen parameters or norms, or precise statistics, of a network.
+    """Raises UserError for impossible frozen parameters or norms, or precise statistics.
 
     Args:
-      config: of the run.
-      parts: of its setup.
-      shapes: of the variables.
+      config: the config of the run.
+      parts: the parts of its setup.
+      shapes: the shapes of the variables.
     """
     mistakes, pattern = Mistakes(), parts['optim'].freeze
     frozen = mistakes.attempt(freeze.frozen_params, pattern, shapes['params'])

@@ -1,9 +1,9 @@
-"""Signals that ask a program to stop, noted by a thread that nothing can block.
+"""Signals that ask a program to stop, handled in a separate thread.
 
-Python runs signal handlers between its own instructions: not during a minute of compilation. An
-exception that a handler raises in a callback of the garbage collector is printed and dropped. So
-the handlers here do nothing. The system writes the number of each signal to a pipe, and a thread
-reads it.
+Python runs signal handlers between bytecode instructions, and so not during a minute of
+compilation. An exception that a handler raises in a callback of the garbage collector is printed
+and dropped. So the handlers in this module do nothing. The system writes the number of each signal
+to a pipe, and a thread reads it.
 
 SIGTERM comes from Slurm, Kubernetes and `timeout`, SIGINT from Ctrl-C, SIGHUP from a terminal that
 is closed. A program started by `python -m cls.NAME` listens from the import of `cls` on, before JAX
@@ -41,20 +41,20 @@ _SHELLS = {'bash', 'sh', 'dash', 'zsh', 'ksh', 'mksh', 'fish', 'tcsh', 'csh', 'b
 
 Hear = Callable[[int, bool], None]  # (the signal, whether this is a second Ctrl-C)
 
-stopped_by: int | None = None  # the signal that the program stops for
-_listener: '_Listener | None' = None  # of the program
+stopped_by: int | None = None  # the signal that stops the program
+_listener: '_Listener | None' = None  # the listener of the program
 _is_job = False  # whether the program is cls.main
 _raises = False  # whether Ctrl-C raises KeyboardInterrupt, for a program that cleans up
 _fail_all: Callable[[str, int], None] | None = None  # ends all processes of a run
-_pending: int | None = None  # a signal that waits for `heard_by`
+_pending: int | None = None  # a signal that arrived before `heard_by`
 _last_code = 0
 
 
 class _Listener:
-    """A thread that calls `hear` for each of some signals, and the handlers that it needs."""
+    """A thread that calls `hear` for each signal, and the handlers that it needs."""
 
     def __init__(self, numbers: tuple[int, ...], hear: Hear) -> None:
-        """Listens to the signals from now on, except to ignored ones, as under nohup."""
+        """Starts listening to the signals, except to ignored ones, as under nohup."""
         self.hear = hear
         self._interrupted: float | None = None
         self._read, self._write = os.pipe()
@@ -97,10 +97,11 @@ def _handle(number: int, _frame: object) -> None:
 
 
 def begin(arguments: list[str]) -> None:
-    """Listens for the rest of the program; it has nothing to save until it says so.
+    """Listens until the end of the program; before `heard_by` there is nothing to save.
 
     Args:
-      arguments: the command from its module on, as 'cls.main' or 'cls', or all of sys.orig_argv.
+      arguments: the command, starting with its module ('cls.main' or 'cls'), or all of
+        sys.orig_argv.
     """
     global _listener, _is_job
     if _listener or threading.current_thread() is not threading.main_thread():
@@ -115,7 +116,7 @@ def begin(arguments: list[str]) -> None:
 
 
 def _job(arguments: list[str]) -> str:
-    """Returns the job of a command, '' for a tool. Only a training continues if it is repeated."""
+    """Returns the job of a command, '' for a tool. Only a training can be continued."""
     words = [word for argument in arguments for word in argument.split('=', 1)]
     modules = [word.removeprefix('-m') for word in words]
     if 'cls.main' in modules:
@@ -129,7 +130,7 @@ def _job(arguments: list[str]) -> str:
 
 def _nothing_yet(number: int, again: bool) -> None:
     global _pending
-    if stopped_by is not None:  # it has saved and is about to end
+    if stopped_by is not None:  # the program has saved and is about to end
         if again:
             leave('interrupted again', CODES[number])
         return
@@ -154,7 +155,7 @@ def tell_all(fail: Callable[[str, int], None]) -> None:
 
 
 def tidies_up() -> None:
-    """Lets Ctrl-C raise KeyboardInterrupt in a tool, so that it cleans up; a job need not.
+    """Lets Ctrl-C raise KeyboardInterrupt in a tool, so that it can clean up.
 
     A tool that is still running some seconds later is killed: the exception was swallowed, or is
     waiting for a call into C.
@@ -175,10 +176,10 @@ def _tidied(number: int, again: bool) -> None:
 
 @contextlib.contextmanager
 def heard_by(hear: Hear) -> Iterator[None]:
-    """A context in which signals are given to `hear`, in a thread.
+    """A context that passes signals to `hear`, in a thread.
 
-    A program of cls gets all its signals; a notebook gets only SIGTERM, and other threads than the
-    main thread, the owner of signal handlers, get none.
+    A program of cls receives all of its signals, a notebook only SIGTERM. Outside the main thread,
+    the owner of signal handlers, no signals are received.
     """
     global _pending
     if _listener:
@@ -198,12 +199,12 @@ def heard_by(hear: Hear) -> Iterator[None]:
 
 
 def exit_code() -> int:
-    """Returns the exit code of a program that has stopped as it was asked to."""
+    """Returns the exit code of a program that was stopped by a signal."""
     return 0 if stopped_by is None else CODES.get(stopped_by, 0)
 
 
 def finish(code: int) -> NoReturn:
-    """Ends the program from the main thread with an exit code, as a shell expects it."""
+    """Ends the program from the main thread with the exit code that a shell expects."""
     global _last_code
     _last_code = code
     sys.exit(code)
@@ -223,7 +224,7 @@ def leave(text: str, code: int) -> NoReturn:
 
 
 def die(code: int) -> NoReturn:
-    """Ends the process at once, from any thread."""
+    """Ends the process immediately, from any thread."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
@@ -249,13 +250,13 @@ def _started_by_a_shell() -> bool:
 
 @contextlib.contextmanager
 def withheld() -> Iterator[None]:
-    """A context in which started processes do not get STOPS, from this thread or its children.
+    """A context that blocks STOPS for processes started by this thread or its children.
 
-    The process that starts them handles a signal to the process group. A signal cannot hit them
-    before they ignore it in `serve` either, because blocked signals stay blocked.
+    The process that starts them handles a signal to the process group. Since blocked signals stay
+    blocked, no signal can reach them before they ignore it in `serve`.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-    resource_tracker.ensure_running()  # it unblocks two of them when it starts
+    resource_tracker.ensure_running()  # starting it unblocks two of the signals
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
         yield
@@ -266,8 +267,9 @@ def withheld() -> Iterator[None]:
 def serve() -> None:
     """Makes this process a worker of its parent: it ignores STOPS, and ends with the parent.
 
-    A closed pipe announces that end on every system, whatever its cause. PR_SET_PDEATHSIG of Linux
-    would not do: it is sent when the thread that started the process ends.
+    A closed pipe announces the end of the parent on every system, whatever its cause.
+    PR_SET_PDEATHSIG of Linux does not work: it is sent when the thread that started the process
+    ends.
     """
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)

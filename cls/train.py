@@ -1,7 +1,7 @@
 """The training job: restore, compile, loop, evaluate, save.
 
-A run can be killed at any moment; the same call continues it from its newest checkpoint and ends in
-the same state, to the bit, as without the interruption.
+A run can be killed at any time; the same call continues it from its newest checkpoint and ends in a
+state that is bit-identical to that of an uninterrupted run.
 
 May import: anything but ensemble, main, search, tools.
 """
@@ -40,16 +40,16 @@ FINISHED = (
 
 
 def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[str, Any] | None:
-    """Trains a config in a run folder, or continues to.
+    """Trains a config in a run folder, or continues its training.
 
-    Returns the result, or None when stopped before the end. The run's time counts from `began` on
-    the clock of time.perf_counter; None: from now.
+    Returns the result, or None when stopped before the end. The time of the run starts at `began`,
+    a value of time.perf_counter; None: now.
 
-    Raises UserError, before anything is written, for mistakes in the config and for a folder that
-    holds something else; and as `fit`.
+    Raises UserError, before anything is written, for mistakes in the config and for a folder with
+    other content. Also raises the errors of `fit`.
     """
     ledger, run_config = TimeLedger(began), runs.run_config(config)
-    # The first process looks into the folder, for all of them.
+    # Process 0 reads the folder for all processes.
     result = agreement.on_first('folder', lambda: finished_result(workdir, run_config))
     if result is not None:
         agreement.print_once(FINISHED.format(workdir))
@@ -74,7 +74,7 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
 
 
 def evaluated_on(setup: Setup) -> str:
-    """Returns a line on the images that the figures of a run are of."""
+    """Returns a line that describes the images of the evaluation."""
     test = setup.test
     return (
         f'{test.split_kind} figures are of {len(test):,} images: {setup.data.name}, '
@@ -97,10 +97,10 @@ def fit(
 ) -> dict[str, Any] | None:
     """Trains to the end and returns the result, or None when stopped before.
 
-    A run without a checkpoint starts from `variables`, in host memory; None: from config.init, or
-    from newly drawn ones.
+    A run without a checkpoint starts from `variables`, in host memory. If they are None, it starts
+    from config.init, or from newly initialized variables.
 
-    Every checkpoint keeps `data`, see cls.run.same_data.
+    Every checkpoint stores `data`, see cls.run.same_data.
 
     Writes checkpoints/, metrics.jsonl, time.json and tensorboard/ into workdir, and at the end
     result.json. Time is added to `ledger`, and to that of earlier processes of the run.
@@ -108,10 +108,10 @@ def fit(
     Raises UserError for data that cannot be read and when the loss is no longer finite.
     """
     ledger, spent = ledger or TimeLedger(), load_record(workdir / FILE)
-    ledger.continue_from(spent, spent)  # the rework is known once a checkpoint is read
+    ledger.continue_from(spent, spent)  # the rework is known after a checkpoint is read
     leader = agreement.is_main_process()
     with Preemption() as preemption, written(ledger, workdir / FILE, leader):
-        # Shapes before arrays: a run that continues draws no weights.
+        # Shapes before arrays: a run that continues initializes no weights.
         shapes, optimizer = setup.new_state_shapes()
         where = abstract_state(shapes, setup.mesh)
         if line := setup.split_groups(shapes.batch_stats):
@@ -175,8 +175,8 @@ def _start(
 ) -> tuple[TrainState, dict[str, float] | None]:
     """Returns (the state that training starts from, the record of its time).
 
-    It is that of the newest checkpoint, to whose position the iterator is set; without one it is
-    the state before the first step, and the record is None.
+    The state is that of the newest checkpoint, and the iterator is set to its position. Without a
+    checkpoint it is the state before the first step, and the record is None.
     """
     restored = checkpoints.restore(where)
     if restored is not None:
@@ -198,12 +198,12 @@ def _check_step(setup: Setup, workdir: Path, step: int) -> None:
 
 
 def lengthened(setup: Setup, saved: str, step: int) -> str:
-    """Returns a line on the schedule of a run of another length than before; '' if it is the same.
+    """Returns a line on the changed schedule of a run with a new length; '' for the same length.
 
     Args:
-      setup: of the run that continues.
-      saved: the JSON text of its config until now.
-      step: the first step that follows.
+      setup: the setup of the run that continues.
+      saved: the JSON text of its earlier config.
+      step: the next step.
     """
     before = former_length(setup, saved)
     if before is None:
@@ -220,7 +220,7 @@ def lengthened(setup: Setup, saved: str, step: int) -> str:
 def train_batches(setup: Setup) -> TrainBatches:
     """Returns this process's share of the endless training batches.
 
-    Those of a supernet's training have a second one under 'valid', of the images to evaluate on.
+    For a supernet, each has a second batch under 'valid', of the images to evaluate on.
     """
     batches = functools.partial(
         pipeline.train_batches,
@@ -231,14 +231,14 @@ def train_batches(setup: Setup) -> TrainBatches:
         process=process(),
         sizes=setup.phases.sizes,
     )
-    assert setup.train is not None  # as set up for a training
+    assert setup.train is not None  # the setup is for training
     if setup.supernet is None:
         return batches(setup.train)
     return iteration.ZippedIterator(batches(setup.train), batches(setup.test))
 
 
 def check_shared_memory(iterator: TrainBatches) -> None:
-    """Warns once, before anything is compiled, of a machine whose workers will lack memory."""
+    """Warns, before compilation, if the workers of a machine will lack shared memory."""
     need, free = iteration.shared_memory(iterator), iteration.free_shared_memory()
     processes = agreement.gather('shared memory', (socket.gethostname(), need, free))
     for host in dict.fromkeys(host for host, _, _ in processes):
@@ -282,11 +282,11 @@ def compile_train_step(
     """Returns the compiled step of a phase; it donates the buffers of its input state.
 
     Args:
-      setup: of the run.
+      setup: the setup of the run.
       optimizer: the update rule.
       where: the shapes and shardings of a state.
-      phase: of the training.
-      metrics: whether the step returns any; without them there is less to compile.
+      phase: the phase of the training.
+      metrics: whether the step returns metrics; without them compilation is faster.
       compiler_options: names and values for XLA's compiler.
     """
     recipe = dataclasses.replace(setup.recipe, freeze_bn=phase.freeze_bn)

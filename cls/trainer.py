@@ -33,7 +33,10 @@ TrainBatches = iteration.TrainIterator | iteration.ZippedIterator
 
 
 def lazy_jit(eval_step: Any, ledger: TimeLedger) -> EvalStep:
-    """Returns a jitted step for batches of one shape, compiled at the first, as 'compile' time."""
+    """Returns a jitted step for batches of one shape, compiled at its first call.
+
+    The compilation counts as 'compile' time.
+    """
     compiled = None
 
     def step(variables: Any, batch: Any) -> dict[str, jax.Array]:
@@ -51,7 +54,7 @@ def prefetch_to_device(
 ) -> Generator[tuple[Any, Any], None, None]:
     """Yields (batch on the devices, data position after it).
 
-    A thread fetches and sends the next batch meanwhile. Closing waits for it.
+    A thread fetches and transfers the next batch meanwhile. Closing waits for the thread.
     """
     sharding = meshes.batch_sharding(setup.mesh)
 
@@ -69,7 +72,7 @@ def prefetch_to_device(
 
 @dataclasses.dataclass
 class Trainer:
-    """The training loop, and the parts of a run that it calls."""
+    """The training loop, and the parts of a run that it uses."""
 
     setup: Setup
     ledger: TimeLedger
@@ -79,12 +82,12 @@ class Trainer:
     preemption: Preemption
     eval_step: EvalStep
     workdir: Path
-    broken: bool = False  # whether the state must not be saved
+    broken: bool = False  # whether the state is invalid and must not be saved
 
     def run(
         self, train_steps: Mapping[Phase, TrainStep], state: TrainState, iterator: TrainBatches
     ) -> dict[str, Any] | None:
-        """Trains, evaluates and closes all; returns the result, or None when stopped before."""
+        """Trains, evaluates and closes; returns the result, or None when stopped before the end."""
         try:
             state = self.loop(train_steps, state, iterator)
             finished = int(state.step) == self.setup.total_steps and not self.preemption.due()
@@ -102,7 +105,7 @@ class Trainer:
     def loop(
         self, train_steps: Mapping[Phase, TrainStep], state: TrainState, iterator: TrainBatches
     ) -> TrainState:
-        """Trains to the last step, or until stopped; the state that it returns is saved."""
+        """Trains to the last step, or until stopped; saves and returns the state."""
         # Closed before the iterator, whatever happens: its thread reads from the iterator.
         with closing(prefetch_to_device(iterator, self.setup)) as batches:
             return self._loop(train_steps, state, batches, iterator.get_state())
@@ -225,7 +228,7 @@ class Trainer:
             self.checkpoints.save(step, state, data_state, self.ledger.record())
 
     def _rescue(self, state: TrainState, step: int, data_state: Any, pending: list) -> None:
-        """Saves the state of a run that cannot go on, if it is sound and can be saved."""
+        """Saves the state of a run that cannot continue, if the state is valid."""
         if self.broken or self.checkpoints.failed or jax.process_count() > 1:
             return
         with contextlib.suppress(Exception):  # the first error is reported
@@ -249,7 +252,7 @@ class Trainer:
         return result
 
     def close(self, failed: bool = False) -> None:
-        """Finishes writing; errors of that are raised unless the run has `failed`."""
+        """Waits for pending writes; raises their errors unless the run has `failed`."""
         expected = (Exception,) if failed else ()
         for part in filter(None, (self.progress, self.checkpoints, self.metrics)):
             with contextlib.suppress(*expected):

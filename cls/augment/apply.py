@@ -29,9 +29,9 @@ def apply(
       augment: the specification.
       images: uint8 (N, H, W, C), C 1 or 3.
       labels: int32 (N,).
-      key: of the step.
+      key: the key of the step.
       normalize: maps pixels in 0..255 to the input of the network.
-      num_classes: of the network, for the probabilities of mixed labels.
+      num_classes: number of classes, for the probabilities of mixed labels.
 
     Returns:
       Images, float32 (N, H, W, C), and the labels; with mixup or CutMix probabilities, float32

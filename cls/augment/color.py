@@ -109,14 +109,14 @@ def inception(images: jax.Array, keys: jax.Array, fast: bool = False) -> jax.Arr
 def _in_order(images, order, change, shift, count) -> jax.Array:
     """Returns images after all changes, in each image's order.
 
-    Hue is the most expensive and computed once: a first round makes the changes that precede it, a
-    second those that follow.
+    Hue is the most expensive change and is computed only once: a first round makes the changes
+    before it, a second round those after it.
 
     Args:
       images: (N, H, W, C).
       order: (N, 3 or 4), permutations of 0, 1, 2 and HUE.
       change: (images, index (N,)) -> images; -1 leaves an image unchanged.
-      shift: of hue, (N,), in turns; None: `order` has no HUE.
+      shift: shift of hue, (N,), in turns; None: `order` has no HUE.
       count: number of operations other than hue; with 0, `change` is not called.
     """
     if not count:

@@ -22,7 +22,7 @@ def cutout(images: jax.Array, keys: jax.Array, side: int) -> jax.Array:
     Args:
       images: float32 (N, H, W, C), normalized.
       keys: (N,).
-      side: in pixels.
+      side: side in pixels.
     """
     size = jnp.array(images.shape[1:3])
     center = jnp.int32(uniform(keys, (2,)) * size)
@@ -37,8 +37,8 @@ def rectangles(numbers: jax.Array, height: int, width: int) -> jax.Array:
 
     Args:
       numbers: uniform in [0, 1), (N, TRIES, 4): area, aspect, row, column.
-      height: of the image.
-      width: of the image.
+      height: height of the image.
+      width: width of the image.
     """
     area, aspect, row, column = jnp.moveaxis(numbers, -1, 0)
     area = (AREA[0] + (AREA[1] - AREA[0]) * area) * height * width
@@ -58,7 +58,7 @@ def inside(shape: tuple[int, ...], corners: jax.Array) -> jax.Array:
     """Returns masks of rectangles, bool (N, H, W, 1).
 
     Args:
-      shape: of the images.
+      shape: shape of the images.
       corners: (N, 4), see `rectangles`.
     """
     top, bottom, left, right = corners.T[:, :, None]

@@ -46,8 +46,8 @@ def rectangle(share: jax.Array, center: jax.Array, height: int, width: int) -> j
     Args:
       share: part of the area outside the rectangle before the crop, in 0..1.
       center: row and column in 0..1, (2,).
-      height: of the image.
-      width: of the image.
+      height: height of the image.
+      width: width of the image.
     """
     size = jnp.array([height, width])
     side = jnp.int32(size * jnp.sqrt(1 - share))
@@ -63,7 +63,7 @@ def cutmix(images: jax.Array, share: jax.Array, center: jax.Array) -> tuple[jax.
     Args:
       images: (N, H, W, C).
       share: part of the image that stays, see `rectangle`.
-      center: of the rectangle, see `rectangle`.
+      center: center of the rectangle, see `rectangle`.
 
     Returns:
       The images, and the part of the pixels that stayed.
@@ -84,8 +84,8 @@ def mix(
     Args:
       images: float32 (N, H, W, C), normalized.
       targets: probabilities (N, K).
-      key: of the batch.
-      mixup_alpha: of the share's distribution Beta(alpha, alpha); 0: no mixup.
+      key: the key of the batch.
+      mixup_alpha: alpha of the share's distribution Beta(alpha, alpha); 0: no mixup.
       cutmix_alpha: as mixup_alpha, of the share before the rectangle is cropped; 0: no CutMix.
 
     Returns:

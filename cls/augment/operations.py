@@ -69,7 +69,7 @@ def box(shape: tuple[int, ...], center: jax.Array, half: jax.Array) -> jax.Array
     """Returns masks of the squares from center - half to center + half (excluded).
 
     Args:
-      shape: of the images.
+      shape: shape of the images.
       center: int32 (N, 2), row and column.
       half: half the side in pixels, int32, one number or (N,).
 

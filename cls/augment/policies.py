@@ -144,8 +144,8 @@ def arrays(policy: str, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]
     """Returns the operations and arguments of a policy.
 
     Args:
-      policy: of TABLES.
-      shape: of the images, (N, H, W, C).
+      policy: a key of TABLES.
+      shape: shape of the images, (N, H, W, C).
 
     Returns:
       Indices of OPERATIONS, int32 (25, 2), and base and spread of the arguments, float32
@@ -163,7 +163,7 @@ def auto_augment(images: jax.Array, keys: jax.Array, policy: str) -> jax.Array:
     Args:
       images: uint8 (N, H, W, C).
       keys: (N,), one for each image.
-      policy: of TABLES.
+      policy: a key of TABLES.
     """
     rows = sub_policies(policy)
     chances = jnp.array([[chance for _, chance, _ in row] for row in rows])
@@ -186,7 +186,7 @@ def rand_augment(
     Args:
       images: uint8 (N, H, W, C).
       keys: (N,), one for each image.
-      policy: of RANDOM.
+      policy: a key of RANDOM.
       layers: number of operations on an image.
       magnitude: out of 10; with `std`, its mean.
       std: standard deviation of a normal distribution of the magnitude, clipped to 0..10; 0: all
@@ -215,8 +215,8 @@ def rand_augment(
 def _in_turn(images, operations, arguments, centers, names) -> jax.Array:
     """Returns images after the operations along the first axis, in order.
 
-    By a loop: an operation is compiled once and not fused into the next, where it would be computed
-    again for every pixel read.
+    In a loop, an operation is compiled only once and not fused into the next, where it would be
+    recomputed for every pixel that is read.
     """
 
     def one(images, inputs):

@@ -43,8 +43,8 @@ class AugmentSpec:
         """Returns the specification of a training config.
 
         Args:
-          config: of the run; config.augment, config.batch and config.data.name are read.
-          channels: of the images, 1 or 3.
+          config: the config of the run; config.augment, config.batch and config.data.name are read.
+          channels: channels of the images, 1 or 3.
 
         Raises UserError with all values that are unknown, or impossible for such images.
         """

@@ -15,8 +15,8 @@ def rotation(degrees: jax.Array, height: int, width: int) -> jax.Array:
 
     Args:
       degrees: (N,).
-      height: of the images.
-      width: of the images.
+      height: height of the images.
+      width: width of the images.
     """
     cos, sin = jnp.cos(jnp.radians(degrees)), jnp.sin(jnp.radians(degrees))
     x, y = width / 2, height / 2

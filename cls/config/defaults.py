@@ -1,8 +1,8 @@
-"""The fields of a config: their defaults, their values, and the effect of a change on a run.
+"""The fields of a config: defaults, allowed values, documentation, and the effect of a change.
 
-`FIELDS` is the one table of a training config, `SEARCH` that of a search around it. A field's text
-is its documentation. Durations are strings of a number and a unit: '200 epochs', '64000 steps',
-'5e6 examples', '10 percent' (of the run's whole length).
+`FIELDS` is the table of a training config, `SEARCH` the table of a search around it. Durations are
+strings of a number and a unit: '200 epochs', '64000 steps', '5e6 examples', '10 percent' (of the
+length of the run).
 """
 
 import re
@@ -262,7 +262,7 @@ FIELDS: dict[str, Field] = {
     'profile': Field('', '', 'START:STOP, steps written as a jax.profiler trace', FREE),
 }
 
-# Groups named space, searcher, objective, evaluator and supernet also have the fields of the class
+# The groups space, searcher, objective, evaluator and supernet also have the fields of the class
 # that they name, see cls/search/registry.py.
 SEARCH: dict[str, Field] = {
     'seed': Field(
@@ -293,7 +293,7 @@ SEARCH: dict[str, Field] = {
 }
 
 
-# Earlier names of fields and of values: refused naming today's, and read in run folders.
+# Earlier names of fields and values: refused with a hint to the new name, but read in run folders.
 RENAMED = {
     'optim.body_lr': 'optim.body_lr_mult',
     'optim.bias_lr': 'optim.bias_lr_mult',
@@ -306,12 +306,12 @@ RENAMED_VALUES = {('search.engine', 'here'): 'local'}
 
 
 def base(fields: Mapping[str, Field] = FIELDS) -> ConfigDict:
-    """Returns a config of all defaults, the start of every system's config."""
+    """Returns a config with all defaults, the base of every system's config."""
     return _filled(ConfigDict(), fields)
 
 
 def _filled(config: ConfigDict, fields: Mapping[str, Field]) -> ConfigDict:
-    """Sets the fields that a config lacks to their defaults; returns it."""
+    """Sets the missing fields of a config to their defaults; returns the config."""
     for name, field in fields.items():
         *parents, key = name.split('.')
         node = config
@@ -325,9 +325,9 @@ def _filled(config: ConfigDict, fields: Mapping[str, Field]) -> ConfigDict:
 
 
 def parts(config: ConfigDict) -> Iterator[tuple[str, ConfigDict, Mapping[str, Field]]]:
-    """Yields (prefix, config, its fields) of each training or search that a config describes.
+    """Yields (prefix, config, fields) for each training or search that a config describes.
 
-    An ensemble has one for each member; a search its own, and that of its trials.
+    An ensemble has one for each member; a search has its own, and that of its trials.
     """
     if 'members' in config:
         for name, member in config.members.items():
@@ -341,27 +341,27 @@ def parts(config: ConfigDict) -> Iterator[tuple[str, ConfigDict, Mapping[str, Fi
 
 
 def field(name: str) -> Field | None:
-    """Returns the field of a dotted name, whichever part of a config it is in; None: unknown."""
+    """Returns the field with a dotted name, in any part of a config; None if it is unknown."""
     name = re.sub(r'^(members\.[^.]+|proxy)\.', '', name)
     return FIELDS.get(name) or SEARCH.get(name)
 
 
 def complete(config: ConfigDict) -> ConfigDict:
-    """Sets the fields that an unlocked config of an earlier version lacks; returns it."""
+    """Sets the missing fields of an unlocked config of an earlier version; returns the config."""
     for _, part, fields in parts(config):
         _filled(part, fields)
     return config
 
 
 def renamed(name: str) -> str:
-    """Returns ' It is now called NAME.' for a field's earlier dotted name, '' for any other."""
+    """Returns ' It is now called NAME.' for an earlier dotted name, '' for any other name."""
     prefix = ''.join(re.findall(r'^(?:members\.[^.]+\.|proxy\.)', name))
     new = RENAMED.get(name.removeprefix(prefix))
     return f' It is now called {prefix}{new}.' if new else ''
 
 
 def with_new_names(config: ConfigDict) -> ConfigDict:
-    """Renames fields of an unlocked config of an earlier version; returns it."""
+    """Renames fields of an unlocked config of an earlier version; returns the config."""
     for _, part, _ in parts(config):
         for old, new in RENAMED.items():
             group, _, key = old.rpartition('.')
@@ -378,43 +378,43 @@ def with_new_names(config: ConfigDict) -> ConfigDict:
 
 
 class MistakenConfig(UserError):
-    """A config with values that their fields do not take.
+    """A config with invalid values.
 
     Attributes:
       config: the config.
     """
 
     def __init__(self, config: ConfigDict, mistakes: Iterable[str]) -> None:
-        """Takes the config and its mistakes, each a sentence."""
+        """Stores a config and its mistakes, each a sentence."""
         super().__init__(joined(mistakes))
         self.config = config
 
 
 def mistakes(config: ConfigDict) -> dict[str, str]:
-    """Returns the mistakes in the values of single fields: dotted name -> a sentence."""
-    found = {}
+    """Returns the invalid values of single fields: dotted name -> a sentence."""
+    messages = {}
     for prefix, part, fields in parts(config):
         for name in _unknown(part, fields):
             hint = renamed(name) or nearest(name, fields) or ' `--job print` shows all fields.'
-            found[prefix + name] = f'config.{prefix}{name} is not a field.{hint}'
+            messages[prefix + name] = f'config.{prefix}{name} is not a field.{hint}'
         for name, field in fields.items():
             value = part
             for key in name.split('.'):
                 value = value.get(key, _MISSING) if isinstance(value, ConfigDict) else _MISSING
             if value is _MISSING:
-                found[prefix + name] = f'config.{prefix}{name} is missing'
+                messages[prefix + name] = f'config.{prefix}{name} is missing'
             elif wanted := field.problem(value):
                 hint = nearest(value, field.names) if isinstance(value, str) else ''
                 if isinstance(value, str) and (name, value) in RENAMED_VALUES:
                     hint = f' It is now called {RENAMED_VALUES[name, value]}.'
                 doc = f' ({field.doc})' if field.doc and field.interval else ''
                 sentence = f'config.{prefix}{name} is {value!r}: {wanted}{doc}.{hint}'
-                found[prefix + name] = sentence
-    return found
+                messages[prefix + name] = sentence
+    return messages
 
 
 def _unknown(config: ConfigDict, fields: Mapping[str, Field], prefix: str = '') -> Iterator[str]:
-    """Yields unknown names; those of modules and of searches are checked elsewhere."""
+    """Yields unknown names, except in modules and searches, which are checked elsewhere."""
     groups = {name.rpartition('.')[0] for name in fields}
     groups |= {parent for group in groups for parent in _parents(group)}
     for key, value in config.items():
@@ -436,6 +436,6 @@ def _parents(name: str) -> Iterator[str]:
 
 
 def check(config: ConfigDict) -> None:
-    """Raises MistakenConfig, with all mistakes, for fields with values that they do not take."""
-    if found := mistakes(config):
-        raise MistakenConfig(config, found.values())
+    """Raises MistakenConfig, with all mistakes, for fields with invalid values."""
+    if messages := mistakes(config):
+        raise MistakenConfig(config, messages.values())

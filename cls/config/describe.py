@@ -11,12 +11,12 @@ from cls.config import defaults, files, load
 from cls.config.field import DURATION, Field
 
 WIDTH = 100
-_COLUMN = 44  # of the descriptions
-_LONG = 40  # letters of a value that is shown in full
+_COLUMN = 44  # column of the descriptions
+_LONG = 40  # the most characters of a value that is shown in full
 
 
 def recipe(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> str:
-    """Returns the help of a recipe, 'NAME' or 'FILE.py', with the fields of the arm after a colon.
+    """Returns the help of a recipe, 'NAME' or 'FILE.py', with the fields of an arm after a colon.
 
     Raises:
       UserError: there is no such recipe or arm, or an override does not fit.
@@ -40,7 +40,7 @@ def _titled(title: str, rows: Iterable[tuple[str, str]]) -> str:
 
 
 def _row(name: str, text: str) -> str:
-    """Returns two columns; the text starts a line of its own next to a long name."""
+    """Returns two columns; the text starts on a new line after a long name."""
     name = f'  {name}'
     indent = ' ' * _COLUMN
     if not text:

@@ -7,7 +7,7 @@ from fractions import Fraction
 from cls.errors import UserError
 
 UNITS = ('epochs', 'steps', 'examples', 'percent')
-# Two digits of exponent: enough for any run, and '1e999999999' cannot eat the memory.
+# Two digits of exponent are enough for any run, and '1e999999999' cannot exhaust the memory.
 _PATTERN = re.compile(r'\s*(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?\s*([A-Za-z]+)\s*')
 
 
@@ -24,17 +24,17 @@ def read(duration: str) -> tuple[Fraction, str]:
 
 
 def steps(duration: str, *, batch: int, examples: int, total: int | None = None) -> int:
-    """Returns the number of training steps that `duration` lasts.
+    """Returns the number of training steps of `duration`.
 
-    The one rounding rule: to the nearest whole step, halves up, but a duration above zero lasts
-    at least one step. The arithmetic is exact, in fractions.
+    Rounding is to the nearest step, halves up, but a duration above zero is at least one step. The
+    arithmetic is exact, in fractions.
 
     Args:
-      duration: a number that is not negative, fractions and exponents allowed, and a unit: epochs,
+      duration: a non-negative number, with an optional fraction and exponent, and a unit: epochs,
         steps, examples (each also in the singular) or percent.
       batch: examples in a step, over all devices; positive.
       examples: examples in an epoch; positive.
-      total: steps in the whole run, for 'percent'; None where it is unknown, as for the length of
+      total: number of steps of the run, for 'percent'; None if it is unknown, as for the length of
         the run itself.
 
     Raises:

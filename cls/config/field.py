@@ -1,4 +1,4 @@
-"""A field of a config: its default, its values, and the effect of a change on a run."""
+"""A field of a config: its default, allowed values, documentation, and the effect of a change."""
 
 import dataclasses
 import math
@@ -9,12 +9,12 @@ from typing import Any
 from cls.config import durations
 from cls.errors import UserError
 
-# The effect on a run that continues with another value of a field:
-SAME = 'same'  # it is refused; the training depends on the field
-FREE = 'free'  # none on the training, only on output, checkpoints or evaluations
-LENGTH = 'length'  # it continues, and a line describes the change of the schedule
+# The effect of continuing a run with another value of a field:
+SAME = 'same'  # the change is refused, because the training depends on the field
+FREE = 'free'  # only output, checkpoints or evaluations change, not the training
+LENGTH = 'length'  # the run continues, and a line describes the change of the schedule
 
-_FLOAT32 = 3.4e38  # the largest number on the devices
+_FLOAT32 = 3.4e38  # the largest float32
 DURATION = 'duration'  # `values` of a field of durations
 _INTERVAL = re.compile(r'([\[(])(.+), (.+)([\])])')
 
@@ -24,12 +24,12 @@ class Field:
     """One field of a config.
 
     Attributes:
-      default: its value in a config without it; it also defines the type.
-      values: the interval of a number, or of the numbers of a tuple, as '[0, 1)'; the names, as
-        'none | pad'; DURATION, also of the items of a tuple; '' where the specification that reads
-        the field checks it.
-      doc: one line about it.
-      length: of a tuple; 0: any.
+      default: the value in a config without the field; it also defines the type.
+      values: the interval of a number, or of the numbers of a tuple, for example '[0, 1)'; the
+        allowed names, for example 'none | pad'; DURATION, also for the items of a tuple; '' if the
+        specification that reads the field checks it.
+      doc: one line of documentation.
+      length: the length of a tuple; 0: any.
       change: the effect on a run that continues with another value: SAME, FREE or LENGTH.
     """
 
@@ -41,7 +41,7 @@ class Field:
 
     @property
     def interval(self) -> tuple[float, float, bool, bool] | None:
-        """(low, high, low is included, high is included), or None for a field of names."""
+        """(low, high, low is included, high is included), or None without an interval."""
         match = _INTERVAL.fullmatch(self.values)
         return match and (
             _number(match[2]),
@@ -80,14 +80,14 @@ class Field:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The allowed names, () for a field of other values."""
+        """The allowed names, () if `values` are not names."""
         names = self.values.split(' | ') if ' | ' in self.values else []
         return tuple('' if name == "''" else name for name in names)
 
 
 def _not_durations(value: str | tuple[str, ...]) -> str:
     if value == '':
-        return ''  # the specification that reads it refuses an empty one
+        return ''  # the specification that reads the field refuses an empty one
     try:
         for text in value if isinstance(value, tuple) else (value,):
             durations.read(text)

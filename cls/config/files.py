@@ -7,7 +7,7 @@ from cls.errors import UserError, nearest
 
 ROOT = Path(__file__).resolve().parents[2]  # of the checkout; in a wheel the site-packages folder
 _PACKAGE = Path(__file__).resolve().parents[1]
-# The wheel's folder comes first: next to an installed cls/, configs/ is another project's.
+# The wheel's folder comes first: a configs/ next to an installed cls/ belongs to another project.
 RECIPES = next(
     (f for f in (_PACKAGE / 'recipes', ROOT / 'configs') if (f / 'common.py').is_file()),
     ROOT / 'configs',
@@ -15,20 +15,20 @@ RECIPES = next(
 
 
 class UnknownArm(UserError):
-    """An argument that a recipe does not have, with the arms that it has.
+    """An unknown argument of a recipe, with the list of its arms.
 
     Attributes:
-      arms: name of an arm -> one line about it.
+      arms: name of an arm -> one line of documentation.
     """
 
     def __init__(self, message: str, arms: Mapping[str, str]) -> None:
-        """Takes the line that the user reads, and the arms."""
+        """Stores the message for the user, and the arms."""
         super().__init__(message)
         self.arms = arms
 
 
 def names() -> list[str]:
-    """Returns the names of the recipes, as 'resnet' or 'search/nasnet', sorted."""
+    """Returns the sorted names of the recipes, such as 'resnet' or 'search/nasnet'."""
     files = [*sorted(RECIPES.glob('*.py')), *sorted((RECIPES / 'search').glob('*.py'))]
     paths = (file.relative_to(RECIPES).with_suffix('').as_posix() for file in files)
     return [path for path in paths if path.rpartition('/')[2] not in ('common', '__init__')]
@@ -38,11 +38,11 @@ def find(name: str) -> Path:
     """Returns the file of a config.
 
     Args:
-      name: a path, or the name of a recipe. 'configs/NAME.py' is the recipe from any folder that
-        has no such file of its own.
+      name: a path, or the name of a recipe. 'configs/NAME.py' is the recipe in any folder that does
+        not have such a file itself.
 
     Raises:
-      UserError: neither is there; the message has the nearest ones.
+      UserError: there is no such file or recipe; the message has the nearest names.
     """
     bare = name.removesuffix('.py').removeprefix('configs/')
     is_recipe, is_file = bare in names(), name.endswith('.py')

@@ -1,4 +1,4 @@
-"""Configs: loading a file with its argument, overriding fields, comparing and saving."""
+"""Configs: loading from files, overrides of fields, comparison, and conversion to JSON."""
 
 import ast
 import importlib.util
@@ -24,16 +24,16 @@ ROOT = files.ROOT
 def load(
     spec: str, overrides: Sequence[tuple[str, str]] = (), begun: ConfigDict | None = None
 ) -> ConfigDict:
-    """Returns the config of a file or a recipe, as 'FILE.py:ARGUMENT' or 'resnet:cifar10', locked.
+    """Returns the locked config of a file or recipe, 'FILE.py:ARGUMENT' or 'resnet:cifar10'.
 
     Args:
       spec: path of a file that defines get_config(argument), or name of a recipe, and the argument.
-      overrides: (dotted name, text) pairs; the text is read as the type of the field.
-      begun: the config of the run that is to continue, for the arms that count images: see
+      overrides: (dotted name, text) pairs; the text is parsed as the type of the field.
+      begun: the config of the run to continue, for arms that count images, see
         cls.config.presets.
 
     Raises:
-      UserError: no such file, an argument it does not know, or an override that does not fit.
+      UserError: there is no such file, its argument is unknown, or an override does not fit.
     """
     path, _, argument = spec.partition(':')
     config = _run(files.find(path), argument)
@@ -50,12 +50,12 @@ def arms(file: Path) -> Mapping[str, str]:
     except files.UnknownArm as error:
         return error.arms
     except UserError:
-        pass  # a file of a user, with arguments of its own
+        pass  # a user's file, with its own arguments
     return {}
 
 
 def _fill(config: ConfigDict, given: Set[str], begun: ConfigDict | None) -> None:
-    """Sets the fields that follow from images and weights, in the parts with a preset."""
+    """Sets the fields that depend on images and weights, in the parts with a preset."""
     before = {} if begun is None else {prefix: part for prefix, part, _ in defaults.parts(begun)}
     for prefix, part, _ in defaults.parts(config):
         if part.get('preset'):
@@ -64,7 +64,7 @@ def _fill(config: ConfigDict, given: Set[str], begun: ConfigDict | None) -> None
 
 
 def _run(file: Path, argument: str) -> ConfigDict:
-    """Returns the config that a file makes of its argument. Raises UserError if it makes none."""
+    """Returns the config of a file for an argument. Raises UserError if there is none."""
     try:
         module_spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
         if module_spec is None or module_spec.loader is None:
@@ -77,7 +77,7 @@ def _run(file: Path, argument: str) -> ConfigDict:
             config = module.get_config(argument)
     except UserError:
         raise
-    except (Exception, SystemExit) as error:  # the file's own, of any kind
+    except (Exception, SystemExit) as error:  # of any kind, raised by the file
         where = _line_of(file, error)
         text = (str(error).splitlines() or [''])[0]
         raise UserError(
@@ -100,7 +100,7 @@ def _run(file: Path, argument: str) -> ConfigDict:
 
 
 def _line_of(file: Path, error: BaseException) -> str:
-    """Returns ' in line N' for the last line of a file that an error went through, or ''."""
+    """Returns ' in line N' for the last line of a file in the traceback of an error, or ''."""
     if isinstance(error, SyntaxError):
         return f' in line {error.lineno}' if error.lineno else ''
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)]
@@ -110,7 +110,7 @@ def _line_of(file: Path, error: BaseException) -> str:
 def parse_overrides(arguments: Sequence[str]) -> list[tuple[str, str]]:
     """Returns the (name, text) pairs of '--config.name=text' arguments.
 
-    Raises UserError for anything that is not one.
+    Raises UserError for any other argument.
     """
     pairs = []
     for argument in arguments:
@@ -124,7 +124,7 @@ def parse_overrides(arguments: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _override_all(config: ConfigDict, overrides: Sequence[tuple[str, str]]) -> None:
-    # A genotype is checked when it is set: its limit must be set before.
+    # A genotype is checked when it is set, so its limit must be set first.
     for name, text in sorted(overrides, key=lambda pair: not pair[0].endswith('limits.layers')):
         _override(config, name, text)
         if name.endswith('limits.layers'):
@@ -141,8 +141,8 @@ def _override(config: ConfigDict, name: str, text: str) -> None:
     for parent in parents:
         node = node.get(parent) if isinstance(node, ConfigDict) else None
     if not isinstance(node, ConfigDict) or (field not in node and parents[-1:] != ['model']):
-        known = [key for key, _ in flatten(config)]
-        hint = defaults.renamed(name) or nearest(name, known) or ' `--job print` shows all fields.'
+        names = [key for key, _ in flatten(config)]
+        hint = defaults.renamed(name) or nearest(name, names) or ' `--job print` shows all fields.'
         raise UserError(f'the config has no field {name!r}.{hint}')
     if field == 'genotype' and parents[-1:] == ['model']:
         node[field] = _genotype(node, text)
@@ -153,16 +153,16 @@ def _override(config: ConfigDict, name: str, text: str) -> None:
         )
     if field in node:
         node[field] = _read(text, node[field], name)
-    else:  # a field of the module that the config does not have; its type is that of the variant's
+    else:  # a field of the module that is not in the config; the variant's value has its type
         current = getattr(models.create(node.name), field, None)
         plain = isinstance(current, (bool, int, float, str, tuple))
         node[field] = _read(text, current, name) if plain else _literal(text)
 
 
 def _genotype(model: ConfigDict, path: str) -> Any:
-    """Returns the content of a genotype's file: the config must not depend on the file."""
+    """Returns the content of a genotype file, so that the config does not depend on the file."""
     data = genotype_files.load(path)
-    models.create(model.name, genotype=data)  # whether it fits
+    models.create(model.name, genotype=data)  # raises if it does not fit
     return _tuples(data)
 
 
@@ -174,7 +174,7 @@ def _literal(text: str) -> Any:
 
 
 def _read(text: str, current: Any, name: str) -> Any:
-    """Reads text as the type of the field's current value."""
+    """Parses text as the type of the field's current value."""
     value: Any = text if isinstance(current, str) else _literal(text)
     if isinstance(current, bool):
         value = {'true': True, 'false': False}.get(text.lower(), value)
@@ -204,11 +204,11 @@ def flatten(config: ConfigDict, prefix: str = '') -> Iterator[tuple[str, Any]]:
 
 
 def create_model(config: ConfigDict, num_classes: int) -> Any:
-    """Returns the module that config.model describes. Raises UserError if there is none."""
+    """Returns the module that config.model describes. Raises UserError if it is invalid."""
     overrides = {key: value for key, value in config.model.to_dict().items() if key != 'name'}
     if overrides.get('dtype') not in DTYPES:
-        known = ', '.join(DTYPES)
-        raise UserError(f'config.model.dtype is {overrides.get("dtype")!r}; known: {known}.')
+        dtypes = ', '.join(DTYPES)
+        raise UserError(f'config.model.dtype is {overrides.get("dtype")!r}; known: {dtypes}.')
     for key, value in overrides.items():
         if wanted := _unlike_a_size(key, value):
             raise UserError(f'config.model.{key} is {value!r}: expected {wanted}.')
@@ -220,9 +220,9 @@ def create_model(config: ConfigDict, num_classes: int) -> Any:
 
 
 def _unlike_a_size(key: str, value: Any) -> str:
-    """Returns the expected range for a number, or numbers, outside of it; '' within.
+    """Returns the expected range of a number, or of numbers, that are outside it; '' if inside.
 
-    Modules state no ranges: their numbers are sizes, counts and rates, and none is negative.
+    Modules state no ranges: their numbers are sizes, counts and rates, and never negative.
     """
     numbers = [x for x in (value if isinstance(value, tuple) else (value,)) if is_number(x)]
     if key.endswith(('rate', 'momentum')):
@@ -232,14 +232,14 @@ def _unlike_a_size(key: str, value: Any) -> str:
 
 
 def to_json(config: ConfigDict) -> str:
-    """Returns the config as JSON text, sorted; `from_json` reads it back."""
+    """Returns the config as sorted JSON text, the inverse of `from_json`."""
     return json.dumps(config.to_dict(), indent=2, sort_keys=True) + '\n'
 
 
 def from_json(text: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
-    """Returns a locked config, with fields overridden; lists become tuples.
+    """Returns a locked config with overridden fields; lists become tuples.
 
-    Fields that are newer than the text have their defaults.
+    Fields that did not exist when the text was written have their defaults.
     """
     config = ConfigDict(_upgraded(_tuples(paths.parse_json(text))))
     config = defaults.complete(defaults.with_new_names(config))
@@ -250,7 +250,7 @@ def from_json(text: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDic
 
 
 def _upgraded(value: Any) -> Any:
-    """Returns fields of an earlier version with today's meaning.
+    """Returns fields of an earlier version with their current meaning.
 
     Before data.class_order existed, the default of data.eval_split was 'test', or for ImageNet
     'validation', without a meaning for folders. It becomes '', the default that finds these splits.
@@ -271,33 +271,35 @@ def _tuples(value: Any) -> Any:
 
 
 def is_outward(name: str) -> bool:
-    """Whether the training does not depend on a field."""
+    """Whether the training is independent of a field."""
     field = defaults.field(name)
     return field is not None and field.change == FREE
 
 
 def is_length(name: str) -> bool:
-    """Whether a field is the length of a training; a run that continues may change it."""
+    """Whether a field is the length of a training; it may change when a run continues."""
     field = defaults.field(name)
-    in_search = name.startswith('proxy.')  # trials of another length are another search's
+    in_search = name.startswith(
+        'proxy.'
+    )  # a search with trials of another length is another search
     return field is not None and field.change == LENGTH and not in_search
 
 
 def identity(config: ConfigDict) -> str:
-    """Returns text that is the same for two configs of the same training."""
+    """Returns a text that is equal for two configs if they describe the same training."""
     return json.dumps([pair for pair in flatten(config) if not is_outward(pair[0])])
 
 
 def differences(one: str, other: str) -> str:
-    """Returns the differences of two configs in JSON, as 'optim.lr (0.1, now 0.2), ...'.
+    """Returns the differences of two configs in JSON, for example 'optim.lr (0.1, now 0.2), ...'.
 
-    Fields that the training does not depend on are ignored, and so is its length, see `lengths`.
+    Fields that the training is independent of are ignored, and so is its length, see `lengths`.
     """
     return _changes(one, other, lambda name: not is_outward(name) and not is_length(name))
 
 
 def lengths(one: str, other: str) -> str:
-    """Returns the differences of two configs in the length of the training, as `differences`."""
+    """Returns the differences of two configs in the length of the training, like `differences`."""
     return _changes(one, other, is_length)
 
 

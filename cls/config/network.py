@@ -1,4 +1,4 @@
-"""The network that config.model describes, and whether it and its images fit into the machine."""
+"""Checks of the network of config.model: its shapes, and the memory for it and its images."""
 
 import math
 import os
@@ -15,7 +15,7 @@ from cls.models.registry import abstract_variables, introspection
 
 
 def check_memory(config: ConfigDict, hosts: int, size: int, channels: int) -> None:
-    """Raises UserError if the images of a batch, as bytes, do not fit into the memory of a host."""
+    """Raises UserError if the uint8 images of a batch do not fit into the memory of a host."""
     needed = config.batch * size**2 * channels // hosts
     if needed > _memory():
         raise UserError(
@@ -26,7 +26,7 @@ def check_memory(config: ConfigDict, hosts: int, size: int, channels: int) -> No
 
 
 def _memory() -> int:
-    """Returns the bytes of this machine's memory."""
+    """Returns the size of this machine's memory in bytes."""
     return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
 
 
@@ -37,7 +37,7 @@ def variable_shapes(config: ConfigDict, model: nn.Module, image_shape: tuple[int
         shapes = abstract_variables(model, size, channels)
     except UserError:
         raise
-    except Exception as error:  # of a module, Flax or JAX, for fields that mean nothing to them
+    except Exception as error:  # of a module, Flax or JAX, for invalid fields
         fields = ', '.join(f'{k}={v!r}' for k, v in config.model.items() if k != 'name')
         text = (str(error).splitlines() or [''])[0][:200]
         frame = traceback.extract_tb(error.__traceback__)[-1]
@@ -69,7 +69,7 @@ def check_size(
     other: int,
     where: str,
 ) -> None:
-    """Raises UserError, with a message that begins with `where`, for images of a wrong size."""
+    """Raises UserError, with a message that starts with `where`, for images of a wrong size."""
     size, _, channels = image_shape
     subject = f'{where}, but {config.model.name}'
     try:

@@ -1,12 +1,13 @@
-"""The preset `finetune`: a recipe that follows from the images of a folder and from the weights.
+"""The preset `finetune`: a recipe that depends on the images of a folder and on the weights.
 
   python -m cls.main --config configs/resnet.py:finetune,folder=/data/birds --config.init=FILE
 
-The arm `finetune` of a config names the model and the folder. `fill` sets the rest, once, when the
-config is made: it counts the folder, and prepares images as the weights of config.init expect.
-The run folder's config.json has the resulting values, so a run that continues counts nothing.
+The arm `finetune` of a config names the model and the folder. `fill` sets the other fields only
+once, when the config is made: it counts the images of the folder, and prepares images as the
+weights of config.init expect. The run folder's config.json has the resulting values, so a run that
+continues does not count again.
 
-n training images of k classes give (the constants are below):
+The values for n training images of k classes (the constants are below):
 
   batch      a third of n, a power of two from 8 to 64, never more than n
   duration   10 epochs, but at least 100 steps and 5 for each class, and at most 20,000
@@ -15,10 +16,10 @@ n training images of k classes give (the constants are below):
   ema        over a tenth of the run
   norms      over the whole batch; below 1,000 images they keep the statistics of the weights
 
-AdamW's steps do not depend on the scale of the gradients, so one rate serves models with and
-without batch norm; 100 of them bring a classifier from near zero to about a linear probe. Choosing
-by n follows Kolesnikov et al. 2020 (1912.11370, section 3.3). Without config.init all parameters
-have a rate of 0.001, and norms use their batches.
+AdamW's steps do not depend on the scale of the gradients, so one rate fits models with and without
+batch norm; 100 steps bring a classifier from near zero to about a linear probe. The choice by n
+follows Kolesnikov et al. 2020 (1912.11370, section 3.3). Without config.init all parameters have a
+rate of 0.001, and norms use the statistics of their batches.
 """
 
 import dataclasses
@@ -43,10 +44,10 @@ LEAST_BATCH, MOST_BATCH = 8, 64
 EPOCHS, LEAST_STEPS, STEPS_PER_CLASS, MOST_STEPS = 10, 100, 5, 20_000
 RATE, LEAST_BODY, MOST_BODY, BODY_PER_IMAGE = 3e-3, 0.01, 0.1, 5e-5
 SCRATCH_RATE = 1e-3
-HELD_OUT = 0.2  # of each class, where a folder has nothing to evaluate on
+HELD_OUT = 0.2  # fraction of each class to evaluate on, if the folder has no images for that
 ENOUGH_FOR_NORMS = 1000  # training images
 
-# The fields of config.data that say how images look to the model.
+# The fields of config.data that determine the preparation of images.
 _IMAGES = ('image_size', 'eval_size', 'eval_resize', 'interpolation', 'mean', 'std', 'contrast')
 FILLED = (
     *(f'data.{field}' for field in _IMAGES),
@@ -58,17 +59,17 @@ FILLED = (
     'ema',
     'freeze_bn',
 )
-_SAME = ('preset', 'init', 'data.name', 'model.name')  # of a run that continues
+_SAME = ('preset', 'init', 'data.name', 'model.name')  # equal in a run that continues
 
 
 def fill(config: ConfigDict, given: Set[str], begun: ConfigDict | None = None) -> None:
-    """Sets, in place, the fields that follow from the folder and the weights.
+    """Sets, in place, the fields that depend on the folder and the weights.
 
     Args:
-      config: of the arm `finetune`, with the user's fields set.
-      given: names of the fields that the user has set. They stay, and others follow from them.
-      begun: the config of the run in the same run folder, if there is one. If it is of the same
-        images, model and weights its values are taken, and nothing is counted.
+      config: the config of the arm `finetune`, with the user's fields set.
+      given: names of the fields that the user has set. They are kept, and others depend on them.
+      begun: the config of the run in the same run folder, if there is one. If it has the same
+        images, model and weights, its values are used, and the images are not counted.
 
     Raises:
       UserError: the folder or the weights cannot be opened, or there is no such model.
@@ -106,27 +107,27 @@ def fill(config: ConfigDict, given: Set[str], begun: ConfigDict | None = None) -
 
 
 def batch(count: int) -> int:
-    """Returns the images of a step for that many training images."""
+    """Returns the batch size for `count` training images."""
     wanted = min(max(count // 3, LEAST_BATCH), MOST_BATCH, count)
     return 2 ** math.floor(math.log2(wanted))
 
 
 def steps(count: int, classes: int, batch: int) -> int:
-    """Returns the steps of a run, to two digits."""
+    """Returns the number of steps of a run, rounded to two digits."""
     wanted = max(EPOCHS * count / batch, LEAST_STEPS, STEPS_PER_CLASS * classes)
     return int(float(f'{min(wanted, MOST_STEPS):.1e}'))
 
 
 def body_lr_mult(count: int) -> float:
-    """Returns the factor of the learning rate of all but the classifiers, to one digit."""
+    """Returns the learning rate's factor for all but the classifiers, rounded to one digit."""
     return float(f'{min(max(count * BODY_PER_IMAGE, LEAST_BODY), MOST_BODY):.0e}')
 
 
 def describe(config: ConfigDict, count: int, classes: int) -> list[str]:
-    """Returns lines on the recipe of a run on a folder; none for other data.
+    """Returns lines that describe the recipe of a run on a folder; none for other data.
 
-    They list the choices of the preset and say whether training starts from scratch. For another
-    recipe they warn if each step takes a tenth or more of the images of a folder.
+    They list the choices of the preset and say whether training starts from scratch. For other
+    recipes they warn if a batch has a tenth or more of the images of a folder.
     """
     kind, _, folder = config.data.name.partition(':')
     if config.get('preset') != NAME:
@@ -170,10 +171,10 @@ def _flat(config: ConfigDict) -> dict[str, Any]:
 
 
 def _training(data: DataSpec, fixed: bool) -> tuple[Source, float]:
-    """Opens the training images; returns them and the part of each class that is held out.
+    """Opens the training images; returns them and the fraction of each class that is held out.
 
-    That is config.data.eval_fraction, but HELD_OUT for a folder without images to evaluate on
-    unless `fixed`.
+    The fraction is config.data.eval_fraction, or HELD_OUT for a folder without images to evaluate
+    on, unless `fixed`.
     """
     try:
         datasets.load(data, 'eval')
@@ -192,7 +193,7 @@ def _training(data: DataSpec, fixed: bool) -> tuple[Source, float]:
 
 
 def _images(config: ConfigDict, given: Set[str]) -> dict[str, Any]:
-    """Returns the fields of how images are prepared for the weights, or the model's reference."""
+    """Returns the fields of the preparation of images for the weights, or the model's reference."""
     variant = models.variant(config.model.name)
     source, card = config.init, {}
     if source:
@@ -220,7 +221,7 @@ def _images(config: ConfigDict, given: Set[str]) -> dict[str, Any]:
 
 
 def _images_of_run(folder: Any) -> dict[str, Any]:
-    """Returns the fields of how a run prepares its images."""
+    """Returns the fields of the preparation of images in a run."""
     try:
         data = paths.parse_json((folder / 'config.json').read_text())['data']
         values = {f'data.{field}': data[field] for field in _IMAGES if field in data}
@@ -232,7 +233,7 @@ def _images_of_run(folder: Any) -> dict[str, Any]:
 
 
 def _has_norms(config: ConfigDict, classes: int) -> bool:
-    """Whether the model has batch norms whose statistics config.freeze_bn can hold."""
+    """Whether the model has batch norms whose statistics config.freeze_bn can freeze."""
     fields = {k: v for k, v in config.model.to_dict().items() if k not in ('name', 'dtype')}
     model = models.create(config.model.name, **{'num_classes': classes, **fields})
     variables = models.abstract_variables(model, config.data.image_size)

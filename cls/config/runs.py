@@ -1,4 +1,4 @@
-"""The configs of run folders: reading them, and the comparison with a config that continues one."""
+"""The configs of run folders: reading, and comparison with the config of a continued run."""
 
 import functools
 import hashlib
@@ -19,13 +19,13 @@ from cls.storage import paths
 
 log = logging.getLogger(__name__)
 
-# Fields that an evaluation of the same weights may change, in an ensemble those of a member.
+# Fields, in an ensemble those of a member, that an evaluation of the same weights may change.
 _NAMED = re.compile(r'(members\.(?P<member>[^.]+\.))?(data|model)\.(.+\.)?(?P<field>[^.]+)')
 _LONGEST = 150  # letters of a file's name; file systems allow 255
 
 
 def run_config(config: ConfigDict) -> RunConfig:
-    """Returns a config in the form that run folders keep and compare."""
+    """Returns a config in the form that run folders store and compare."""
     text, name = configs.to_json(config), config.get('model', {}).get('name')
     return RunConfig(
         text,
@@ -36,9 +36,9 @@ def run_config(config: ConfigDict) -> RunConfig:
 
 
 def load_config(workdir: Path, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
-    """Returns the config of a run folder, with fields overridden.
+    """Returns the config of a run folder, with overridden fields.
 
-    If config.json cannot be read it is that of the newest checkpoint, with a warning.
+    If config.json cannot be read, the config of the newest checkpoint is returned, with a warning.
 
     Raises UserError if there is none.
     """
@@ -67,13 +67,13 @@ def _names(text: str) -> set[str]:
 
 
 def check_models(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Raises UserError for a run of a variant that a config file of the user's own registers.
+    """Raises UserError for a run of a variant that is registered by a user's config file.
 
-    The error asks for the file: nothing that a run folder names is executed.
+    The error asks for the file, because no file that a run folder names is executed.
 
     Args:
       workdir: the run folder.
-      config: as its config.json has it.
+      config: the content of its config.json.
     """
 
     def inside(part: Any, key: str) -> Any:
@@ -91,15 +91,15 @@ def check_models(workdir: Path, config: Mapping[str, Any]) -> None:
 
 
 def report_name(title: str, config: ConfigDict, workdir: Path) -> str:
-    """Returns the name, without its suffix, of the file for an evaluation in a run folder.
+    """Returns the file name of an evaluation in a run folder, without suffix.
 
     Evaluations that can differ have different names: 'evaluation', 'evaluation-dense-256-512',
     'evaluation-ten_crop-eval_size=288'.
 
     Args:
-      title: of the protocol, see `EvalSpec.title`.
-      config: of the evaluation, of a run or an ensemble.
-      workdir: the folder; its config.json has the values that are not named.
+      title: the title of the protocol, see `EvalSpec.title`.
+      config: the config of the evaluation, of a run or an ensemble.
+      workdir: the run folder; values that are equal in its config.json are not in the name.
     """
     parts = [title] if title != 'single' else []
     saved = folders.saved_config(workdir)

@@ -19,7 +19,7 @@ from cls.data.decode import BrokenImage, DamagedImage, Rules, decode
 from cls.errors import UserError
 from cls.storage.cache import cache_dir
 
-SECONDS = 30  # the longest search for further broken files
+SECONDS = 30  # the duration of the longest search for further broken files
 NAMED = 20  # broken files that are named on one line
 _WAITS = (0.1, 0.5)  # seconds before each retry of a read
 _STEP = 64  # files that are checked between two looks at the clock

@@ -75,12 +75,12 @@ def _open(data: DataSpec, split: str, classes: tuple[str, ...]) -> Source:
         return imagenet_variants.open_benchmark(kind, rest, split, data.dir, classes)
     if data.name == 'synthetic':
         return _synthetic(data, split)
-    known = ['digits', 'synthetic', *(f'tfds:{name}' for name in tfds_sets.known_datasets())]
-    known += [f'{name}:' for name in BENCHMARKS]
+    names = ['digits', 'synthetic', *(f'tfds:{name}' for name in tfds_sets.known_datasets())]
+    names += [f'{name}:' for name in BENCHMARKS]
     raise UserError(
         f"config.data.name is '{data.name}': expected digits, tfds:NAME, folder:DIR, synthetic or, "
         f'to evaluate on, {", ".join(f"{name}:DIR" for name in BENCHMARKS)}.'
-        f'{nearest(data.name, known)}'
+        f'{nearest(data.name, names)}'
     )
 
 

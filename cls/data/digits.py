@@ -109,8 +109,8 @@ def prepare(cache_dir: str = '') -> tfds.core.DatasetBuilder:
 def opened(data_dir: str) -> tfds.core.DatasetBuilder:
     """Returns the builder of the digits for config.data.dir.
 
-    They are read from data_dir if they are prepared there, and else prepared in the default cache:
-    a config of somebody else must not make a run write elsewhere.
+    They are read from data_dir if they are prepared there, and otherwise prepared in the default
+    cache: an untrusted config must not make a run write elsewhere.
     """
     there = data_dir and (Path(data_dir).expanduser() / Digits.name / str(Digits.VERSION)).is_dir()
     return prepare(data_dir if there or paths.is_remote(data_dir) else '')

@@ -71,9 +71,11 @@ def read_header(encoded: bytes) -> Header | None:
                 if frame is None:
                     return None
                 kind, height, width, components, height_at = frame
-                whole = kind != _PROGRESSIVE and encoded[at + 4] == components and not restarts
+                single_scan = (
+                    kind != _PROGRESSIVE and encoded[at + 4] == components and not restarts
+                )
                 end = at + 2 + length
-                return Header(height, width, components, height_at, whole, orientation, end)
+                return Header(height, width, components, height_at, single_scan, orientation, end)
             at += 2 + length
     except (struct.error, IndexError):  # the file ends before the first scan
         return None

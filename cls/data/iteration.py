@@ -95,7 +95,7 @@ def shared_memory(train: 'TrainIterator | ZippedIterator') -> int:
 
 
 def missing_shared_memory(needs: Sequence[int], free: int | None) -> str:
-    """Returns a warning about the shared memory of a machine, '' if it suffices.
+    """Returns a warning about the shared memory of a machine, '' if there is enough.
 
     Args:
       needs: The bytes that each process of a run on this machine needs.
@@ -113,10 +113,10 @@ def missing_shared_memory(needs: Sequence[int], free: int | None) -> str:
 def free_shared_memory() -> int | None:
     """Returns the free bytes in SHARED; None on systems without it."""
     try:
-        found = os.statvfs(SHARED)
+        stats = os.statvfs(SHARED)
     except OSError:
         return None
-    return found.f_bavail * found.f_frsize
+    return stats.f_bavail * stats.f_frsize
 
 
 class TrainIterator:

@@ -56,18 +56,18 @@ def part_of(root: Path, split: str, eval_fraction: float, eval_split: str) -> tu
         )
     if split == 'eval' and (held := _evaluated(root, layout, eval_fraction, eval_split)):
         return held, False
-    whole = layout.train
-    if whole is None and layout.labeled:
+    folder = layout.train
+    if folder is None and layout.labeled:
         raise UserError(
             f'{root / "train"} is not a folder: expected the training images as '
             f'{root / "train"}/<class>/*.jpg.'
         )
-    if whole is None:
-        whole = root
+    if folder is None:
+        folder = root
         _check_flat(root, layout)
         if split == 'train' and not eval_fraction:
             raise _nothing_held(root, layout)
-    return whole, eval_fraction > 0
+    return folder, eval_fraction > 0
 
 
 def _name_unread(root: Path, eval_split: str) -> None:
@@ -85,15 +85,15 @@ def _evaluated(root: Path, layout: Layout, eval_fraction: float, eval_split: str
     """Returns the folder to evaluate on; None: the held-out images, or all of DIR/<class>/."""
     if eval_split:
         return _asked_for(root, layout, eval_fraction, eval_split)
-    found = layout.labeled.get(splits.VALIDATION, [])
-    if not found and not eval_fraction:
+    folders = layout.labeled.get(splits.VALIDATION, [])
+    if not folders and not eval_fraction:
         if layout.train is None and not layout.labeled:
             return None
-        found = layout.labeled.get(splits.TEST, [])
+        folders = layout.labeled.get(splits.TEST, [])
         unusable = [path for path in layout.others if splits.kind(path.name) == splits.VALIDATION]
-        if not found or unusable:
+        if not folders or unusable:
             raise _nothing_held(root, layout)
-    return _one_of(found) if found else None
+    return _one_of(folders) if folders else None
 
 
 def _asked_for(root: Path, layout: Layout, eval_fraction: float, eval_split: str) -> Path | None:

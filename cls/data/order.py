@@ -24,13 +24,13 @@ def positions(step: int, batch: int, process: tuple[int, int]) -> np.ndarray:
 def shuffled(at: np.ndarray, length: int, seed: int) -> np.ndarray:
     """Returns the examples at these positions, (n,) int64 in range(length).
 
-    Each epoch of `length` positions has every example once, in a new order.
+    Each epoch of `length` positions has every example exactly once, in a new order.
     """
     epochs, offsets = np.divmod(at, length)
     indices = np.empty_like(at)
     for epoch in np.unique(epochs):
-        here = epochs == epoch
-        indices[here] = _permutation(length, seed, int(epoch))[offsets[here]]
+        in_epoch = epochs == epoch
+        indices[in_epoch] = _permutation(length, seed, int(epoch))[offsets[in_epoch]]
     return indices
 
 
@@ -102,7 +102,7 @@ class Draws:
     """The random numbers of one position, with the interface of a NumPy Generator.
 
     Making a Generator for each image would take longer than drawing a crop, and hold Python's lock.
-    So `draws` makes the first numbers for a whole batch at once; they nearly always suffice.
+    So `draws` makes the first numbers for a whole batch together; they nearly always suffice.
     """
 
     def __init__(self, first: list[float], stream: np.ndarray, position: int):

@@ -127,7 +127,7 @@ def train_batches(
 ) -> TrainIterator:
     """Returns an endless iterator over this process's part of the training batches.
 
-    Each example comes once in an epoch, in an order that changes with the epoch, and a batch may
+    Each example occurs once per epoch, in an order that changes with the epoch, and a batch may
     have examples of two epochs; data.repeats and data.balanced change that, see `order`.
 
     With data.workers, Grain starts data.workers processes at the first batch; the main module of

@@ -45,12 +45,12 @@ def resize(
       tf_bilinear          largest 1
       tf_bicubic           largest 1
     """
-    whole = (0, 0, *image.shape[:2])
-    box = box or whole
-    if image.shape[:2] == (height, width) and box == whole:
+    full_box = (0, 0, *image.shape[:2])
+    box = box or full_box
+    if image.shape[:2] == (height, width) and box == full_box:
         return image
     if interpolation.startswith('tf_'):
-        if box != whole:
+        if box != full_box:
             raise ValueError(f'{interpolation} cannot resize a box, {box}')
         resized = (_tf_bilinear if interpolation == 'tf_bilinear' else _tf_bicubic)(
             image, height, width

@@ -84,7 +84,7 @@ def image_files(folder: Path, left_out: LeftOut) -> list[str]:
     Links are followed, but each folder is read once. Raises UserError for a folder that cannot be
     read.
     """
-    found, pending = [], ['']
+    files, pending = [], ['']
     read = _above(folder) | {_identity(folder)}
     while pending:
         inner = pending.pop(0)
@@ -102,8 +102,8 @@ def image_files(folder: Path, left_out: LeftOut) -> list[str]:
             elif not _is_file(entry):
                 left_out.count('no files, or links to nothing')
             else:
-                found.append(inner + entry.name)
-    return [os.path.join(folder, name) for name in sorted(found)]
+                files.append(inner + entry.name)
+    return [os.path.join(folder, name) for name in sorted(files)]
 
 
 def _above(folder: Path) -> set[tuple[int, int]]:

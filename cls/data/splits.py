@@ -37,8 +37,8 @@ def to_evaluate(name: str, names: Iterable[str]) -> str:
     """
     names = list(names)
     for group in (VALIDATION_NAMES, TEST_NAMES):
-        if found := [split for split in names if split.lower() in group]:
-            return found[0]
+        if matches := [split for split in names if split.lower() in group]:
+            return matches[0]
     raise UserError(
         f'{name} has no split to evaluate on, it has {", ".join(names)}: expected '
         'config.data.eval_split, as train[90%:], and config.data.train_split, as train[:90%].'

@@ -132,12 +132,12 @@ def find_prepared(name: str, directory: str = '') -> Path | None:
 
 def _versions(folder: Path) -> list[Path]:
     """Returns the folders of complete versions, in ascending order."""
-    found = [
+    folders = [
         child
         for child in folder.iterdir()
         if _VERSION.fullmatch(child.name) and (child / 'dataset_info.json').exists()
     ]
-    return sorted(found, key=lambda child: [int(part) for part in child.name.split('.')])
+    return sorted(folders, key=lambda child: [int(part) for part in child.name.split('.')])
 
 
 def prepared(name: str, directory: str):
@@ -151,12 +151,12 @@ def prepared(name: str, directory: str):
     folder = find_prepared(name, directory)
     command = prepare_command(name, directory)
     if folder is None:
-        known = known_datasets()
-        if name.partition('/')[0] in known:
+        names = known_datasets()
+        if name.partition('/')[0] in names:
             raise UserError(f'{name} is not prepared in {tfds_dir(directory)}: run `{command}`.')
         raise UserError(
             f"'{name}' is neither prepared in {tfds_dir(directory)} nor known to TFDS: expected "
-            f'the name of a TFDS data set.{nearest(name, known)}'
+            f'the name of a TFDS data set.{nearest(name, names)}'
         )
     if not os.fspath(folder).startswith('gs://'):  # array_record reads these itself
         folder = download.fetched(folder)
@@ -173,8 +173,8 @@ def prepared(name: str, directory: str):
 def open_builder(folder: Path):
     """Returns TFDS's builder for the folder of a prepared version.
 
-    TFDS imports the module of any class that features.json names, and the folder may come from
-    anybody. So nothing is opened before all names in it are found to be TFDS's own features.
+    TFDS imports the module of any class that features.json names, and the folder may be untrusted.
+    So nothing is opened before all names in it are known to be TFDS's own features.
 
     Raises UserError for another class, and for a folder that TFDS cannot read.
     """
@@ -310,11 +310,11 @@ class _Chosen:
 def texts(builder, split: str, feature: str) -> list[str]:
     """Returns a text feature of all examples of a split, in their order; reads all records."""
     records = _split_records(builder, builder.name, split)
-    found = []
+    values = []
     for start in range(0, len(records), 2048):
         rows = range(start, min(start + 2048, len(records)))
-        found += [record[feature].decode() for record in records.__getitems__(list(rows))]
-    return found
+        values += [record[feature].decode() for record in records.__getitems__(list(rows))]
+    return values
 
 
 def has_split(builder, split: str) -> bool:

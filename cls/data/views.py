@@ -68,15 +68,15 @@ def square_crops(
     Returns:
       (6 * scales * places, size, size, C): scale by scale, place by place.
     """
-    found = []
+    views = []
     for scale in scales:
         resized = _shorter_resized(image, scale, interpolation)
         for top, left in square_places(*resized.shape, where):
             square = resized.window(top, left, scale, scale)
             places = five_places(scale, scale, size)
-            found += [square[y : y + size, x : x + size] for y, x in places]
-            found.append(resize(square, size, size, interpolation))
-    return np.stack(found)
+            views += [square[y : y + size, x : x + size] for y, x in places]
+            views.append(resize(square, size, size, interpolation))
+    return np.stack(views)
 
 
 def _shorter_resized(image: np.ndarray, side: int, interpolation: str) -> Resized:
@@ -129,8 +129,8 @@ def sizes(source: Source, indices: Sequence[int]) -> np.ndarray:
     """Returns (n, 2) heights and widths of images; only the header of a JPEG is read."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         size: Any = operator.attrgetter('size')  # of a picture, in place of a crop of it
-        found = pool.map(lambda i: source.read(i, size)[0], map(int, indices))
-        return np.array(list(found), np.int32).reshape(-1, 2)
+        shapes = pool.map(lambda i: source.read(i, size)[0], map(int, indices))
+        return np.array(list(shapes), np.int32).reshape(-1, 2)
 
 
 def batches(

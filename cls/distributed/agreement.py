@@ -112,7 +112,7 @@ def _bind_address(host: str, port: int) -> str | None:
 
 
 def is_main_process() -> bool:
-    """Returns whether this is process 0, which writes and prints for all."""
+    """Returns whether this is process 0: it writes and prints for all processes."""
     return peers is None or peers.index == 0
 
 

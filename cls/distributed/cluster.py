@@ -107,7 +107,7 @@ def _found(timeout: int, coordinator: str = '') -> Cluster | None:
 def _open_mpi(env: Mapping[str, str], coordinator: str, timeout: int) -> Cluster | None:
     if 'OMPI_COMM_WORLD_SIZE' not in env:
         return None
-    count, index, local, here = (
+    count, index, local, local_count = (
         _number(env, f'OMPI_COMM_WORLD_{name}', 'Open MPI')
         for name in ('SIZE', 'RANK', 'LOCAL_RANK', 'LOCAL_SIZE')
     )
@@ -116,8 +116,8 @@ def _open_mpi(env: Mapping[str, str], coordinator: str, timeout: int) -> Cluster
     if not address and 'OMPI_MCA_orte_hnp_uri' in env:
         port = env.get('JAX_COORDINATOR_PORT')
         address = clusters.OmpiCluster.get_coordinator_address(timeout, port)
-        address = _loopback(address) if here == count else address
-    if not address and here == count:
+        address = _loopback(address) if local_count == count else address
+    if not address and local_count == count:
         job = env.get('PMIX_NAMESPACE', '')
         address = f'127.0.0.1:{2**16 - _PORTS + zlib.crc32(job.encode()) % _PORTS}'
     if not address and count > 1:
@@ -125,7 +125,7 @@ def _open_mpi(env: Mapping[str, str], coordinator: str, timeout: int) -> Cluster
             'Open MPI does not report the host of process 0: expected --coordinator HOST:PORT, the '
             'first host of the run and a free port there.'
         )
-    return Cluster('Open MPI', address, count, index, _gpus(env, local, here, 'Open MPI'))
+    return Cluster('Open MPI', address, count, index, _gpus(env, local, local_count, 'Open MPI'))
 
 
 def _slurm(env: Mapping[str, str], coordinator: str, timeout: int) -> Cluster | None:
@@ -147,13 +147,13 @@ def _slurm(env: Mapping[str, str], coordinator: str, timeout: int) -> Cluster | 
     _number(env, 'SLURM_JOB_ID', name)
     if index >= count:
         raise UserError(f'SLURM_PROCID is {index} and SLURM_NTASKS {count}: expected a lower one.')
-    here = _tasks_here(env, count)
+    local_count = _tasks_here(env, count)
     address = coordinator or env.get('JAX_COORDINATOR_ADDRESS', '')
     if not address:
         port = env.get('JAX_COORDINATOR_PORT')
         address = clusters.SlurmCluster.get_coordinator_address(timeout, port)
-        address = _loopback(address) if here == count else address
-    return Cluster(name, address, count, index, _gpus(env, local, here, name))
+        address = _loopback(address) if local_count == count else address
+    return Cluster(name, address, count, index, _gpus(env, local, local_count, name))
 
 
 def _loopback(address: str) -> str:

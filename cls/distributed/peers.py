@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 Message = dict[str, Any]
 
-_PATIENCE = 10.0  # seconds for the others to end before process 0, which runs JAX's service
+_PATIENCE = 10.0  # seconds for the others to end before process 0, the server of JAX's service
 _STALLED = 60.0  # seconds until a process that does not read counts as gone
 _LONGEST = 2**24  # the most bytes of a line
 _SIGNALS = 1000  # the most signals kept until `listen` is called
@@ -212,9 +212,9 @@ class Peers:
           name: identifies the call in the program.
           value: any JSON value.
         """
-        mine = {'kind': 'value', 'name': name, 'value': value}
+        message = {'kind': 'value', 'name': name, 'value': value}
         if self.index:
-            self._lines[0].send(mine)
+            self._lines[0].send(message)
             values = self._value(0, name)
             if not isinstance(values, list) or len(values) != self.count:
                 self.fail(f'process 0 answers {name!r} with no list of {self.count} values.', 1)

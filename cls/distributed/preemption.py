@@ -77,7 +77,7 @@ class Preemption:
                 self._nothing = _NOTHING_NEW
 
     def due(self) -> bool:
-        """Returns whether to stop now, the same on all processes, which call it in step."""
+        """Returns whether to stop now. All processes call it in step and get the same result."""
         if not self._peers:
             return self._signal is not None
         with self._changed:
@@ -128,7 +128,7 @@ class Preemption:
         _check(message, by_first=self._peers.index > 0)
         what = message['what']
         with self._changed:
-            if what == 'asked':  # sent to process 0, which asks only once
+            if what == 'asked':  # sent to process 0; it asks only once
                 if self._asked:
                     return
                 self._asked = True

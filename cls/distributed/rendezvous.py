@@ -233,10 +233,10 @@ class _Meeting:
     def _deny(self, caller: _Caller) -> None:
         with contextlib.suppress(OSError):
             caller.connection.sendall(b'denied\n')
-        known = caller.host in self._denied
-        if known or len(self._denied) < 8:
+        logged = caller.host in self._denied
+        if logged or len(self._denied) < 8:
             self._denied[caller.host] += 1
-        if not known and len(self._denied) < 8:
+        if not logged and len(self._denied) < 8:
             log.warning(
                 'refused a process at %s that has another token: %s has to be the same for all '
                 'processes of a run.',
@@ -369,13 +369,13 @@ def _call(sockaddr: tuple, hello: Message, token: str | None, timeout: float) ->
         if rest or not greeting.startswith(_GREETING) or len(theirs) != _NONCE:
             raise _Stranger('another program, or another version, answers')
         # Process 0 has written the file before it greets.
-        known = token if token is not None else run_token.read(sockaddr[1])
-        if token is None and not known:
+        secret = token if token is not None else run_token.read(sockaddr[1])
+        if token is None and not secret:
             raise _Stranger(
                 f'there is no token in {run_token.path(sockaddr[1])}; process 0 makes it where '
                 f'{run_token.VARIABLE} is set for none, and TMPDIR the same for all'
             )
-        key, ours = known.encode(), secrets.token_hex(_NONCE // 2).encode()
+        key, ours = secret.encode(), secrets.token_hex(_NONCE // 2).encode()
         text = json.dumps(hello).encode()
         said = theirs, ours, text
         connection.sendall(ours + b' ' + proof(key, b'hello', *said) + b' ' + text + b'\n')

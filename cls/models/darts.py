@@ -9,8 +9,8 @@ into each node are kept. This file has the resulting networks, not the search.
 Agrees with: pytorchcv's darts (ImageNet), the authors' code (quark0/darts) without an auxiliary
 head; the CIFAR-10 networks agree with an independent reimplementation of that code. Of L cells each
 stage has a third; the second and the third stage begin with a reduction cell. The paper counts 574
-million multiply-adds for the ImageNet network, of which convolutions and the classifier have 530
-million. An image whose side is odd at a factorized reduction is padded, where that code refuses it.
+million multiply-adds for the ImageNet network; convolutions and the classifier have 530 million of
+them. An image whose side is odd at a factorized reduction is padded, where that code refuses it.
 
 The authors' auxiliary head for ImageNet lacks its second norm, by an oversight that they kept; so
 does this one. A cell numbers its inputs as cls.nn.cells does, in genotype files too; `published`

@@ -8,7 +8,7 @@ a wide network does not train.
 
 Agrees with: timm's inception_resnet_v2, with the same parameter names: the authors' released
 network (inception_resnet_v2.py in TF-Slim). Departs from that, as timm does: norms have a scale,
-and there is no auxiliary head (nor has the paper one). The released network departs from the
+and there is no auxiliary head (the paper has none either). The released network departs from the
 paper's figures: its stem is Inception-v3's and a block of branches, where the paper has
 Inception-v4's; there are 10, 20, 10 residual blocks of 320, 1088, 2080 channels, where the paper
 has 5, 10, 5 of 384, 1154, 2048; the last block has no rectifier, and a 1x1 convolution follows it.

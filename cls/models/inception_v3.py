@@ -100,7 +100,7 @@ INCEPTION_C = {
 
 
 class AuxiliaryHead(nn.Module):
-    """The normalised auxiliary classifier on the last 17x17 block (section 4, figure 8)."""
+    """The normalized auxiliary classifier on the last 17x17 block (section 4, figure 8)."""
 
     num_classes: int
     unit: inception.MakeUnit

@@ -8,7 +8,7 @@ itself has branches (figures 3 to 9).
 
 Agrees with: timm's inception_v4, with the same parameter names: the authors' released network
 (inception_v4.py in TF-Slim), also the source of the order of 1xn and nx1 in a branch. Departs from
-that, as timm does: norms have a scale, and there is no auxiliary head (nor has the paper one).
+that, as timm does: norms have a scale, and there is no auxiliary head (the paper has none either).
 Initial values are those of the released code. Images have at least 75 pixels a side.
 """
 

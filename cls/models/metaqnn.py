@@ -113,7 +113,7 @@ def parse(chain: Chain) -> list[tuple[str, tuple[int, ...]]]:
         numbers = tuple(map(int, match[2].split(','))) if match else ()
         if not match or ARGUMENTS.get(match[1]) != len(numbers):
             raise ValueError(
-                f'{text!r} is not a layer: write C(width,window,1), P(window,stride), FC(width), '
+                f'{text!r} is no layer: write C(width,window,1), P(window,stride), FC(width), '
                 f'GAP(width), or SM at the end'
             )
         parsed.append((match[1], numbers))

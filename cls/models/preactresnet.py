@@ -48,7 +48,7 @@ class PreActResNet(nn.Module):
     widths: Sequence[int] = (64, 128, 256, 512)
     bottleneck: bool = False
     stride_on_first: bool = False  # of a bottleneck's convolutions
-    cifar: bool = False  # a 3x3 stem without normalisation and pooling
+    cifar: bool = False  # a 3x3 stem without normalization and pooling
     num_classes: int = 1000
     bn_group: int = 0
     dtype: Any = jnp.float32

@@ -239,8 +239,8 @@ class Cell(nn.Module):
         Args:
           current: output of the previous cell.
           previous: output of the cell before it, or None.
-          drop_rate: of every path except identities (ScheduledDropPath, NASNet); 0.0 in evaluation.
-            DARTS's skip_connect is an identity if its stride is 1.
+          drop_rate: drop rate of every path except identities (ScheduledDropPath, NASNet); 0.0 in
+            evaluation. DARTS's skip_connect is an identity if its stride is 1.
         """
         adjusted = current if previous is None else self._adjust(previous, current)
         begin = self.conv(self.features, 1, name='1x1')(nn.relu(current))

@@ -1,4 +1,4 @@
-"""Random drops of whole paths in training (of single elements: Flax's Dropout)."""
+"""Drop path (stochastic depth) in training; Flax's Dropout drops single elements."""
 
 import flax.linen as nn
 import jax

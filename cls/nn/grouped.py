@@ -41,7 +41,7 @@ def stem(
       images: (N, H, W, C).
       conv: constructor of convolutions, see `layers`.
       norm: constructor of normalizations.
-      window: of the convolution.
+      window: window of the convolution.
 
     Returns:
       (N, H / 4, W / 4, stem_features), rounded up twice.
@@ -69,8 +69,8 @@ def bottleneck(
       x: (N, H, W, C).
       inner: channels of the first two convolutions.
       features: channels of the last.
-      strides: of the 3x3 convolution.
-      groups: of the 3x3 convolution.
+      strides: strides of the 3x3 convolution.
+      groups: number of groups of the 3x3 convolution.
 
     Returns:
       (N, H / strides, W / strides, features), rounded up.

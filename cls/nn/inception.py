@@ -72,7 +72,7 @@ def layers(module: nn.Module, train: bool, kernel_init: Callable) -> tuple[Calla
     Args:
       module: the network; has `width`, `bn_momentum`, `bn_group` and `dtype`.
       train: whether the statistics of the batch normalize it.
-      kernel_init: of the convolutions.
+      kernel_init: initializer of the convolutions.
     """
     conv = functools.partial(Conv, dtype=module.dtype, kernel_init=kernel_init)
     norm = functools.partial(
@@ -156,8 +156,8 @@ def head(
       module: the network; has `num_classes`, `dropout_rate` and `dtype`.
       x: (N, H, W, C).
       train: whether dropout is on.
-      name: of the linear layer.
-      kernel_init: of the linear layer.
+      name: name of the linear layer.
+      kernel_init: initializer of the linear layer.
     """
     x = jnp.mean(x, (1, 2))
     module.sow('intermediates', 'pre_logits', x)

@@ -1,4 +1,4 @@
-"""Initializers that also draw on the host, so that the start of a run compiles nothing.
+"""Initializers that can also sample on the host, so that the start of a run compiles nothing.
 
 XLA compiles a random draw for each shape, and a deep network has dozens of shapes. An initializer
 here is a Flax initializer (`model.init` works as usual), and its method `draw` samples the same
@@ -65,7 +65,7 @@ class VarianceScaling:
     def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32):
         return jnp.zeros(shape, dtype) if _shapes_only.get() else self._traced(key, shape, dtype)
 
-    # Jitted, a draw is traced once for each shape.
+    # Jitted, so that a draw is traced only once for each shape.
     @functools.partial(jax.jit, static_argnums=(0, 2, 3))
     def _traced(self, key, shape, dtype):
         initializer = jax.nn.initializers.variance_scaling(self.scale, self.fan, self.distribution)

@@ -50,7 +50,7 @@ def round_channels(width: float, divisor: int = 8) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run of equal blocks, of which the first has the stride."""
+    """A run of equal blocks; only the first has the stride."""
 
     repeats: int
     window: int
@@ -183,7 +183,7 @@ def share_of_input(share: float, channels: int, expanded: int) -> int:
 
     Args:
       share: relative width.
-      channels: of the input of the block.
+      channels: channels of the input of the block.
       expanded: channels after the expansion.
     """
     return max(1, int(channels * share))
@@ -216,7 +216,7 @@ class InvertedResidual(nn.Module):
 
         Args:
           x: (N, H, W, C).
-          drop_rate: of the residual, per example.
+          drop_rate: drop rate of the residual, per example.
         """
         channels = x.shape[-1]
         divisor = 8 if self.groups == 1 else self.groups
@@ -261,7 +261,7 @@ def stages(
     Args:
       module: the network.
       x: (N, H, W, C).
-      runs: of each stage.
+      runs: the runs of each stage.
       block: constructor of InvertedResidual, with the fields common to all blocks.
       act: name of the activation of runs without one.
       drop_rate: limit of the rates of residuals; they grow linearly from 0 in the first block.
@@ -333,7 +333,7 @@ def head(
       norm: constructor of normalizations.
       act: name of the activation.
       train: whether dropout is on.
-      kernel_init: of the linear layer.
+      kernel_init: initializer of the linear layer.
     """
     x = ACTIVATIONS[act](norm(name='bn2')(conv(width, 1, name='conv_head')(x)))
     x = jnp.mean(x, (1, 2))

@@ -106,7 +106,7 @@ class BatchNorm(nn.Module):
         running.value = self.momentum * running.value + (1 - self.momentum) * batch
 
 
-# Jitted on its own, a layer is traced once for each shape; deep networks repeat theirs.
+# Jitted separately, a layer is traced only once for each shape; deep networks repeat shapes.
 @functools.partial(jax.jit, static_argnums=5)
 def _normalized(x, mean, var, scale, bias, epsilon):
     factor = jax.lax.rsqrt(var + epsilon) * scale
@@ -133,7 +133,7 @@ def kept(batch_stats: Any, keep: Callable[[tuple[str, ...]], bool]) -> dict[str,
     """Returns the collection `kept` for `model.apply`, to freeze running statistics in training.
 
     Args:
-      batch_stats: of the model, or their shapes.
+      batch_stats: the statistics of the model, or their shapes.
       keep: whether the BatchNorm at a path, such as ('layer1', 'bn1'), uses its running statistics
         and does not update them.
     """

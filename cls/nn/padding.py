@@ -37,8 +37,8 @@ def explicit_padding(
       padding: the convention, see the module.
       size: height and width of the input.
       window: height and width of the kernel or pooling window.
-      strides: in height and width.
-      dilation: in height and width.
+      strides: strides in height and width.
+      dilation: dilation in height and width.
     """
     extent = tuple(d * (k - 1) + 1 for d, k in zip(dilation, window, strict=True))
     if padding is None:
@@ -63,7 +63,7 @@ def pooling_padding(
       padding: the convention, see the module.
       size: height and width of the input.
       window: height and width of the pooling window.
-      strides: in height and width.
+      strides: strides in height and width.
       ceil_mode: whether a last window counts that starts inside the image and overhangs it.
     """
     pads = explicit_padding(padding, size, window, strides)

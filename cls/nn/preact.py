@@ -79,7 +79,7 @@ def stages(
       module: the network.
       x: (N, H, W, C).
       unit: constructor of a unit, (width, strides, name=).
-      widths: of each unit of each stage.
+      widths: widths of each unit of each stage.
     """
     for i, stage in enumerate(widths, 1):
         for j, width in enumerate(stage, 1):

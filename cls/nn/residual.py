@@ -122,7 +122,7 @@ def option_b(block: nn.Module, x: jax.Array) -> jax.Array:
 
 
 class Stage(nn.Module):
-    """Blocks of one resolution, of which the first has the stride.
+    """Blocks of one resolution; only the first has the stride.
 
     `first` is the index of the first block in the network.
     """
@@ -188,7 +188,7 @@ def stages(
       x: (N, H, W, C).
       block: constructor of a block, (width, strides, index, name=).
       sizes: blocks of each stage.
-      widths: of the blocks of each stage.
+      widths: widths of the blocks of each stage.
     """
     for i, (size, width) in enumerate(zip(sizes, widths, strict=True), 1):
         strides, first = 1 if i == 1 else 2, sum(sizes[: i - 1])
@@ -207,7 +207,7 @@ def head(
     Args:
       module: the network; has `num_classes` and `dtype`.
       x: (N, H, W, C).
-      name: of the linear layer.
+      name: name of the linear layer.
       dropout: applied to the mean.
     """
     x = jnp.mean(x, (1, 2))

@@ -326,7 +326,7 @@ def _misfit(checkpoint: Path, problem: str) -> UserError:
 
 @contextlib.contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Turns errors of Orbax and TensorStore, which have no common class, into a UserError."""
+    """Turns errors of Orbax and TensorStore, without a common class, into a UserError."""
     try:
         yield
     except UserError:

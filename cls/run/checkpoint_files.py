@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def steps(folder: Path) -> list[int]:
-    """Returns the steps of the complete checkpoints in a folder, which may be missing."""
+    """Returns the steps of the complete checkpoints in a folder; [] if it is missing."""
     names = [path.name for path in folder.glob('[0-9]*') if path.name.isascii()]
     numbers = [int(name) for name in names if name.isdecimal() and name == str(int(name))]
     return [step for step in numbers if is_complete(folder / str(step))]
@@ -110,15 +110,17 @@ def damage(folder: Path) -> str:
     if step is not None and folder.name != str(step):
         return f'it holds step {step}'
     try:
-        found = checksums(folder)
+        current = checksums(folder)
     except OSError as error:
         return f'{reason(error)}'
     for name, crc in expected.items():
-        if name not in found:
+        if name not in current:
             return f'{name} is missing'
-        if found[name] != crc:
+        if current[name] != crc:
             return f'{name} has changed since it was written'
-    more = [name for name in found if name not in expected and not Path(name).name.startswith('.')]
+    more = [
+        name for name in current if name not in expected and not Path(name).name.startswith('.')
+    ]
     return f'{more[0]} is not in {sums.name}' if more else ''
 
 
@@ -128,14 +130,14 @@ def checksums(folder: Path) -> dict[str, Any]:
     For a store these are its own checksums, so no file is read.
     """
     if paths.is_remote(folder):
-        found = {name: paths.fingerprint(entry) for name, entry in paths.find(folder).items()}
+        sums = {name: paths.fingerprint(entry) for name, entry in paths.find(folder).items()}
     else:
-        found = {
+        sums = {
             file.relative_to(folder).as_posix(): _crc(file)
             for file in sorted(folder.rglob('*'))
             if file.is_file()
         }
-    return {name: found[name] for name in found if name not in (CHECKSUMS, STORE_SUMS)}
+    return {name: sums[name] for name in sums if name not in (CHECKSUMS, STORE_SUMS)}
 
 
 def sums_file(folder: Path) -> Path:

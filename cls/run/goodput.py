@@ -135,13 +135,13 @@ def continued(checkpoint: Record, newest: Record, began: float) -> dict[str, flo
     newest = max(newest, checkpoint, key=total)  # that of a copied folder may be missing or old
     if not newest:
         return {}
-    found = {bucket: newest.get(bucket, 0.0) for bucket in BUCKETS}
+    record = {bucket: newest.get(bucket, 0.0) for bucket in BUCKETS}
     for bucket in REPEATED:
-        kept = min(checkpoint.get(bucket, 0.0), found[bucket])
-        found['rework'] += found[bucket] - kept
-        found[bucket] = kept
-    found['downtime'] += max(began - newest.get('at', began), 0.0)
-    return found | {'restarts': newest.get('restarts', 0) + 1}
+        kept = min(checkpoint.get(bucket, 0.0), record[bucket])
+        record['rework'] += record[bucket] - kept
+        record[bucket] = kept
+    record['downtime'] += max(began - newest.get('at', began), 0.0)
+    return record | {'restarts': newest.get('restarts', 0) + 1}
 
 
 def _renamed(record: Record) -> Record:
@@ -154,7 +154,7 @@ def total(record: Record) -> float:
 
 
 def running(record: Record) -> float:
-    """Returns the seconds during which there was a process of the run."""
+    """Returns the seconds with a running process of the run."""
     return total(record) - record.get('downtime', 0.0)
 
 
@@ -172,9 +172,9 @@ def goodput(record: Record, downtime: bool = False) -> float:
 def load_record(path: Path) -> dict[str, float]:
     """Returns the newest record of a run's earlier processes; {} if none can be read."""
     try:
-        found = {name: float(value) for name, value in paths.parse_json(path.read_bytes()).items()}
-        if all(0 <= value < math.inf for value in found.values()):
-            return found
+        record = {name: float(value) for name, value in paths.parse_json(path.read_bytes()).items()}
+        if all(0 <= value < math.inf for value in record.values()):
+            return record
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError):
@@ -185,7 +185,7 @@ def load_record(path: Path) -> dict[str, float]:
 
 @contextlib.contextmanager
 def written(ledger: TimeLedger, path: Path, leader: bool = True) -> Iterator[None]:
-    """A context in which a file is kept up to date with a ledger; does nothing unless `leader`.
+    """A context that keeps a file up to date with a ledger; does nothing unless `leader`.
 
     A file that cannot be written is logged once, unless the block ends in an error: that error
     already reports the disk or the folder.

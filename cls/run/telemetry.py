@@ -46,7 +46,7 @@ class Metrics:
                 paths.write_whole(kept, path.read_bytes())
                 log.warning('%s: %s lines are damaged; see %s.', path, damaged, kept.name)
             paths.write_whole(folder / path.name, content)
-        # Not buffered: a line for which the disk has no room must not be retried.
+        # Not buffered: a line that did not fit on the disk must not be retried.
         self._file = (folder / path.name).open('ab', buffering=0)
         self._board = tensorboard.Board(folder / 'tensorboard', step)
         self._sent = time.monotonic()

@@ -10,7 +10,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def _hidden(*modules: str) -> Iterator[None]:
-    """A context in which modules that are not imported yet cannot be imported."""
+    """A context that prevents the import of modules that are not imported yet."""
     absent = [name for name in modules if name not in sys.modules]
     sys.modules |= dict.fromkeys(absent)
     try:

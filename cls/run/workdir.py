@@ -214,7 +214,7 @@ def _take(
 
 
 def exclusive(workdir: Path) -> contextlib.AbstractContextManager[str]:
-    """Returns a context in which no other process uses a run folder, see cls.storage.lock.
+    """Returns a context with exclusive use of a run folder, see cls.storage.lock.
 
     Raises UserError when another process uses it, OSError when it cannot be written to.
     """

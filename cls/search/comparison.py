@@ -1,7 +1,7 @@
-"""Searches compared with random search, over many seeds: the best so far, and Pareto fronts.
+"""Comparison of searches with random search, over many seeds: the best so far, and Pareto fronts.
 
-The searches run in memory, in processes of this machine, by configs that look their trials up in a
-table. cls.tools.search_report prints the comparisons.
+The searches run in memory, in processes of this machine, with configs that look up their trials in
+a table. cls.tools.search_report prints the comparisons.
 """
 
 import dataclasses
@@ -73,10 +73,10 @@ def with_random(
     """Returns function(config, seed, *more) for seeds 0, 1, ... of configs and of random search.
 
     Args:
-      function: to call in processes.
+      function: the function to call in processes.
       groups: config -> group; random search runs once for each group.
-      overrides: of all configs.
-      seeds: their number.
+      overrides: overrides of all configs.
+      seeds: number of seeds.
       *more: further arguments.
     """
     first = {of: spec for spec, of in reversed(list(groups.items()))}

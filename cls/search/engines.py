@@ -1,8 +1,8 @@
-"""The places where evaluations run: this process, processes of this machine, or a Ray cluster.
+"""Engines that run evaluations: this process, processes of this machine, or a Ray cluster.
 
-An engine starts with a function that evaluates a trial, and then takes trials. A process that dies
-loses only its own trial. The engine evaluates it again, TRIES times in all: memory runs out, and
-machines are taken away.
+An engine is started with a function that evaluates a trial, and then accepts trials. If a process
+dies, only its own trial is lost. The engine evaluates it again, up to TRIES times in total, because
+memory may run out, and machines may be preempted.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from cls.errors import UserError
 from cls.search.loop import Failed, Metrics, Submit, failure, submit_inline
 from cls.search.searcher import Trial
 
-TRIES = 3  # processes that one trial may bring down before it counts as failed
+TRIES = 3  # number of processes that may die of one trial until it counts as failed
 _SPAWN = multiprocessing.get_context('spawn')  # JAX has threads, which a fork would not copy
 
 Evaluate = Callable[[Trial], Metrics]
@@ -45,7 +45,7 @@ class EngineSpec:
 
 @contextlib.contextmanager
 def started(spec: EngineSpec, evaluate: Evaluate) -> Iterator[Submit]:
-    """Yields the function that starts an evaluation; those still running at the end are dropped.
+    """Yields the function that starts an evaluation; evaluations running at the end are dropped.
 
     Args:
       spec: the engine.

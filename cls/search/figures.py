@@ -1,4 +1,4 @@
-"""Figures of a search: its course, and its best genotype as a graph."""
+"""Figures of a search: its progress, and its best genotype as a graph."""
 
 import functools
 import io
@@ -39,7 +39,7 @@ def course(logged: Sequence[Mapping[str, Any]], file: Path) -> None:
 
     Args:
       logged: lines of metrics.jsonl.
-      file: to write.
+      file: the file to write.
     """
     figure = Figure((6, 5), layout='constrained')
     accuracies = [f'{kind}/top1' for kind in metric_names.KINDS]

@@ -1,10 +1,10 @@
-"""The history of a search, one JSON line for each event; a search continues from it.
+"""The history of a search, with one JSON line for each event; a search continues from it.
 
   {"asked": 3, "code": [0, 2, 1], "parents": [1], "genotype": ...}
   {"told": 3, "fitness": 0.93, "metrics": {"accuracy": 0.93, "seeds": [1234], "seconds": 4.1}}
 
-A line is on the disk before anything follows from it. A process that is killed leaves at most an
-incomplete last line; it is removed.
+A line is on the disk before the search acts on it. A killed process leaves at most an incomplete
+last line, which is removed.
 """
 
 import dataclasses
@@ -28,12 +28,12 @@ class Result:
     """The result of a trial."""
 
     trial: Trial
-    fitness: float  # FAILED: it could not be evaluated
+    fitness: float  # FAILED if the trial could not be evaluated
     metrics: Mapping[str, Any]  # accuracy, params, seconds, ...; of a failed trial, error
 
 
 class History:
-    """The results in the order of their arrival, kept in a file if there is one."""
+    """The results in the order of their arrival, optionally stored in a file."""
 
     def __init__(
         self, file: Path | None = None, genotype: Callable[[Code], Any] | None = None
@@ -41,13 +41,13 @@ class History:
         """Reads the events of the file.
 
         Args:
-          file: of the lines; None: they are not kept.
-          genotype: code -> genotype as JSON, for readers; a search continues by the codes.
+          file: the file of the events; None: they are not stored.
+          genotype: code -> genotype as JSON, only for readers; a search continues from the codes.
 
         Raises UserError for a file that is not a history.
         """
         self.results: list[Result] = []
-        self.pending: dict[int, Trial] = {}  # asked, without a result
+        self.pending: dict[int, Trial] = {}  # trials without a result
         self._file, self._genotype = file, genotype
         self._events = list(_read(file)) if file and file.exists() else []
 
@@ -57,9 +57,9 @@ class History:
         return sum('told' in event for event in self._events)
 
     def replay(self, searcher: Searcher) -> None:
-        """Brings a fresh searcher to its state after the last line of the history.
+        """Brings a new searcher to the state after the last line of the history.
 
-        Raises UserError if it asks for other trials: it is another searcher, or another version.
+        Raises UserError if it asks for other trials, as another searcher or version does.
         """
         for event in self._events:
             if 'asked' in event:
@@ -92,7 +92,7 @@ class History:
         self._write({'told': number, 'fitness': fitness, 'metrics': dict(result.metrics)})
 
     def best(self) -> Result | None:
-        """Returns the result of the highest fitness, see `best`."""
+        """Returns the result with the highest fitness, see `best`."""
         return best(self.results)
 
     def _write(self, event: dict[str, Any]) -> None:
@@ -105,7 +105,7 @@ class History:
 
 
 def best(results: Iterable[Result]) -> Result | None:
-    """Returns the first result of the highest fitness; None if all trials failed."""
+    """Returns the first result with the highest fitness; None if all trials failed."""
     good = [result for result in results if result.fitness != FAILED]
     return max(good, key=lambda result: result.fitness, default=None)
 

@@ -1,6 +1,6 @@
-"""The job of a config that has `search`: runs a search in a run folder, or continues it.
+"""The search job: runs the search of a config in a run folder, or continues it.
 
-Next to the files of every run the folder has
+In addition to the files of every run the folder has
 
   history.jsonl   all trials and results; a search continues from it, see cls.search.history
   result.json     at the end: fitness, trial, genotype and metrics of the best, evaluations, ...
@@ -8,8 +8,8 @@ Next to the files of every run the folder has
   curve.png       the best so far against evaluations
   cell.png        a drawing of the best
 
-A search has nothing to save before it stops: it may be stopped or killed at any moment, and the
-same command continues with the evaluations that were running.
+A search has nothing to save when it stops: it may be stopped or killed at any time, and the same
+command continues with the evaluations that were running.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ PAUSE = 10.0  # seconds between lines of progress without a better trial
 
 
 def is_search(config: ConfigDict) -> bool:
-    """Whether a config is of a search by trials; the training of a supernet is a training."""
+    """Whether a config describes a search by trials; training a supernet is a training."""
     return 'search' in config and 'supernet' not in config.search
 
 
@@ -165,7 +165,7 @@ def _same_data(config: ConfigDict, workdir: Path) -> same_data.Data | None:
 
 @contextlib.contextmanager
 def _continued(ledger: TimeLedger, file: Path) -> Iterator[None]:
-    """Adds the time of earlier processes, none of it lost, and keeps the file up to date."""
+    """Adds the time of earlier processes, without rework, and keeps the file up to date."""
     spent = load_record(file)  # before it is written
     ledger.continue_from(spent, spent)
     with written(ledger, file):
@@ -179,9 +179,9 @@ def finish(
 
     Args:
       workdir: the run folder.
-      space: that was searched.
+      space: the space that was searched.
       events: the history of the search.
-      ledger: of its time.
+      ledger: the ledger of its time.
       trains: whether trials were trained, as their best genotype can be.
 
     Raises UserError if none of the trials could be evaluated.

@@ -62,9 +62,9 @@ def layers(
     Args:
       runs: its blocks, each a run of one.
       size: height and width of the images.
-      channels: of the images.
-      stem: channels.
-      head: channels.
+      channels: channels of the images.
+      stem: channels of the stem.
+      head: channels of the head.
       classes: number of logits.
     """
     rows = [Layer('Conv', size, channels, stem, 3, 2)]

@@ -1,9 +1,9 @@
 """The loop of a search: ask for a trial, evaluate it, report its fitness.
 
-Evaluations run wherever `submit` sends them. If results are reported in the order of asking, the
-course of a search is a function of its seed, of the results and of the number of concurrent
-evaluations: neither the number of workers nor their speed changes it. Otherwise each result is
-reported as soon as it is there, to keep all workers busy.
+Evaluations run where `submit` sends them. If results are reported in the order of asking, a search
+is a function of its seed, of the results and of the number of concurrent evaluations: neither the
+number of workers nor their speed changes it. Otherwise each result is reported as soon as it is
+available, to keep all workers busy.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,16 +40,16 @@ def search(
 ) -> None:
     """Runs a search, or the rest of it, to its number of evaluations or the end of its space.
 
-    An evaluation that raises makes a failed trial, whose metrics say why. Only a UserError is
-    raised again: with a mistake in the config no trial can be evaluated.
+    An evaluation that raises gives a failed trial, whose metrics have the reason. Only a UserError
+    is re-raised: with a mistake in the config no trial can be evaluated.
 
     Args:
-      searcher: a fresh one; the history is replayed to it.
+      searcher: a new searcher, to which the history is replayed.
       submit: starts an evaluation.
       objective: metrics -> fitness.
-      history: of this search; all events are added to it.
-      evaluations: trials in all, those of the history included.
-      max_concurrent: evaluations at the same time.
+      history: the history of this search; all events are added to it.
+      evaluations: total number of trials, including those in the history.
+      max_concurrent: number of concurrent evaluations.
       in_order: whether results are reported in the order of asking.
       on_result: called after each result is reported.
     """
@@ -89,7 +89,7 @@ def _result(trial: Trial, future: Future[Metrics], objective: Callable[[Metrics]
 
 
 def submit_inline(evaluate: Callable[[Trial], Metrics]) -> Submit:
-    """Returns a `submit` that evaluates at once, in this process and thread."""
+    """Returns a `submit` that evaluates synchronously, in this thread."""
 
     def submit(trial: Trial) -> Future[Metrics]:
         future: Future[Metrics] = Future()

@@ -40,7 +40,7 @@ def accuracy_latency(
     softly: twice the latency is worth 5 % more accuracy. 0 and -1 make the target a limit.
 
     Args:
-      target: in the metric's units.
+      target: the target, in the metric's units.
       alpha: exponent of networks up to the target.
       beta: exponent of slower networks.
       metric: the cost of a trial: 'latency', 'macs', ...

@@ -27,7 +27,7 @@ from cls.search.spaces import (
 class Slow(NamedTuple):
     """An entry whose module is imported on demand.
 
-    Trainings and supernets take seconds to import, and a search in a table does without them.
+    Trainings and supernets take seconds to import, and a search in a table does not need them.
     """
 
     load: Callable[[], Callable[..., Any]]
@@ -105,7 +105,7 @@ GROUPS: dict[str, Mapping[str, Callable[..., Any] | Slow]] = {
 }
 
 
-# The largest size, count or rate in the fields of a group. Each entry refuses smaller nonsense.
+# The largest size, count or rate in the fields of a group. Each entry checks smaller values itself.
 MOST = {
     'space': 2**12,
     'searcher': 2**24,
@@ -116,7 +116,7 @@ MOST = {
 
 
 def find(group: str, name: str) -> Callable[..., Any]:
-    """Returns the entry of a name in a group. Raises UserError for a name without one."""
+    """Returns the entry with a name in a group. Raises UserError for an unknown name."""
     entries = GROUPS[group]
     if name not in entries:
         hint = nearest(name, entries) or f' Known: {", ".join(entries)}.'

@@ -1,8 +1,8 @@
 """The interface of searchers: `ask` for the next trial, `tell` the fitness of each.
 
-Several trials may run at once, and their results may come in any order. All randomness is a
+Several trials may run concurrently, and their results may arrive in any order. All randomness is a
 function of the seed and of the number of calls. The same calls bring a searcher into the same
-state, and so a search continues (see cls.search.history).
+state, which is how a search continues (see cls.search.history).
 """
 
 import abc
@@ -24,16 +24,16 @@ class Trial:
 
     number: int
     code: Code
-    parents: tuple[int, ...] = ()  # numbers of the trials it derives from
+    parents: tuple[int, ...] = ()  # numbers of the trials from which it is derived
 
 
 Proposal = tuple[Code, tuple[int, ...]]  # code and parents of a trial
 
 
 class Searcher(abc.ABC):
-    """A search strategy; subclasses have `propose`, `observe` and their hyperparameters.
+    """A search strategy; subclasses define `propose`, `observe` and their hyperparameters.
 
-    Raises UserError for a space without a method that the searcher needs.
+    Raises UserError for a space that lacks a method that the searcher needs.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()  # optional methods of Space
@@ -58,13 +58,13 @@ class Searcher(abc.ABC):
         return trial
 
     def tell(self, trial: Trial, fitness: float) -> None:
-        """Takes the fitness of a trial: higher is better; FAILED: it could not be evaluated."""
+        """Reports the fitness of a trial, higher is better; FAILED if it could not be evaluated."""
         self.observe(trial, fitness, np.random.default_rng([self.seed, self.told, 1]))
         self.told += 1
 
     @abc.abstractmethod
     def propose(self, rng: np.random.Generator) -> Proposal | None:
-        """Returns the next code and its parents, or None; `rng` is of this trial only."""
+        """Returns the next code and its parents, or None; `rng` is only for this trial."""
 
     @abc.abstractmethod
     def observe(self, trial: Trial, fitness: float, rng: np.random.Generator) -> None:

@@ -216,9 +216,9 @@ def _not_depthwise(params, depthwise):
 
 def _with_kernels(params):
     """True at all parameters of modules that have a kernel."""
-    here = 'kernel' in params
+    has_kernel = 'kernel' in params
     return {
-        key: _with_kernels(below) if isinstance(below, Mapping) else here
+        key: _with_kernels(below) if isinstance(below, Mapping) else has_kernel
         for key, below in params.items()
     }
 

@@ -17,9 +17,9 @@ log = logging.getLogger(__name__)
 def fetched(source: str | os.PathLike) -> Path:
     """Returns a local path: for a file or folder in a store, that of its copy in the cache.
 
-    The copy is made once, by one process, and logged; an interrupted copy is continued. A copied
-    folder is not compared with the store again: remove it to have it copied again. A file that has
-    changed in the store is copied again.
+    The copy is made only once, by one process, and logged; an interrupted copy is continued. A
+    copied folder is not compared with the store again: remove it to have it copied again. A file
+    that has changed in the store is copied again.
 
     Raises UserError if it does not exist, cannot be read, or the disk has no room for it.
     """

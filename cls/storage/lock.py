@@ -1,10 +1,10 @@
 """Exclusive use of a run folder: a file lock on a disk, a lease in an object store.
 
 On a disk the kernel releases the lock when a process ends, however it ends. An object store has no
-file locks: there `.lock` names the process that uses the folder, and this process rewrites it every
-RENEW seconds. Another process that finds the file watches it for PATIENCE seconds before it takes
-the owner for killed; for a process of its own machine, the kernel says at once whether it is alive.
-Clocks of different machines are not compared.
+file locks: there `.lock` names the process that uses the folder, which rewrites the file every
+RENEW seconds. Another process that finds the file watches it for PATIENCE seconds before it assumes
+that the owner was killed; for a process on the same machine, the kernel reports immediately whether
+it is alive. Clocks of different machines are not compared.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ RENEW, PATIENCE, SETTLE = 15.0, 60.0, 2.0  # seconds
 
 
 def exclusive(workdir: Path) -> contextlib.AbstractContextManager[str]:
-    """Returns a context of exclusive use of a run folder; its value is a unique token.
+    """Returns a context with exclusive use of a run folder; its value is a unique token.
 
     Raises UserError, on entering, when another process uses it.
     """
@@ -66,21 +66,21 @@ def _lease(workdir: Path) -> Iterator[str]:
     """Leases a run folder in an object store for the duration.
 
     If another process takes it over nevertheless, because this one was cut off from the store for
-    longer than PATIENCE, this process ends at once: two must not write.
+    longer than PATIENCE, this process ends immediately: two must not write.
 
     Raises UserError when another process is training in it.
     """
-    file, mine = workdir / '.lock', _owner()
-    _take(file, mine, workdir)
+    file, owner = workdir / '.lock', _owner()
+    _take(file, owner, workdir)
     ended = threading.Event()
-    renewing = threading.Thread(target=_renew, args=(file, mine, ended), daemon=True)
+    renewing = threading.Thread(target=_renew, args=(file, owner, ended), daemon=True)
     renewing.start()
     try:
-        yield mine['id']
+        yield owner['id']
     finally:
         ended.set()
         renewing.join()
-        if _is_mine(_read(file), mine):
+        if _is_mine(_read(file), owner):
             file.unlink(missing_ok=True)
 
 
@@ -98,20 +98,20 @@ def _machine() -> dict[str, str]:
 
 
 def _take(file: Path, mine: dict[str, Any], workdir: Path) -> None:
-    found = _read(file)
-    if found is None:
+    current = _read(file)
+    if current is None:
         try:
             _write(file, mine, mode='create')  # the store refuses if another was first
         except FileExistsError:
-            found = _read(file)
+            current = _read(file)
         else:
             return
-    if found is not None and not _has_ended(found):
+    if current is not None and not _has_ended(current):
         log.info(
             '%s is held by process %s on %s: waiting %.0f s for a sign of life of it.',
-            *(workdir, found.get('pid'), found.get('host'), PATIENCE),
+            *(workdir, current.get('pid'), current.get('host'), PATIENCE),
         )
-        _watch(file, found, workdir)
+        _watch(file, current, workdir)
     _write(file, mine)
     time.sleep(SETTLE)  # another may take it in the same moment: the last stays
     if not _is_mine(_read(file), mine):
@@ -119,7 +119,7 @@ def _take(file: Path, mine: dict[str, Any], workdir: Path) -> None:
 
 
 def _watch(file: Path, found: dict[str, Any], workdir: Path) -> None:
-    """Returns when a lock has not changed for PATIENCE seconds, or is gone."""
+    """Waits until a lock has not changed for PATIENCE seconds, or is gone."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         time.sleep(min(1.0, RENEW))
@@ -138,7 +138,7 @@ def _refusal(workdir: Path, owner: dict[str, Any]) -> UserError:
 
 
 def _has_ended(owner: dict[str, Any]) -> bool:
-    """Whether an owner was a process of this machine that is no more."""
+    """Whether an owner was a process of this machine that has ended."""
     if 'machine' not in owner or owner['machine'] != _machine().get('machine'):
         return False
     return not Path(f'/proc/{owner["pid"]}').exists()
@@ -149,10 +149,10 @@ def _renew(file: Path, mine: dict[str, Any], ended: threading.Event) -> None:
     while not ended.wait(RENEW):
         count += 1
         with contextlib.suppress(Exception):  # the store cannot be reached: try again later
-            found = _read(file)
-            if found is not None and not _is_mine(found, mine):
+            current = _read(file)
+            if current is not None and not _is_mine(current, mine):
                 message = (
-                    f'error: {found.get("host")} has taken over {file.parent}, '
+                    f'error: {current.get("host")} has taken over {file.parent}, '
                     f'which this process did not renew for {PATIENCE:.0f} s.'
                 )
                 print(message, file=sys.stderr, flush=True)
@@ -167,12 +167,12 @@ def _is_mine(found: dict[str, Any] | None, mine: dict[str, Any]) -> bool:
 def _read(file: Path) -> dict[str, Any] | None:
     try:
         # In one request: between two requests the file may be rewritten.
-        found = paths.parse_json(paths.filesystem(file).cat_file(os.fspath(file)))
+        owner = paths.parse_json(paths.filesystem(file).cat_file(os.fspath(file)))
     except FileNotFoundError:
         return None
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return owner if isinstance(owner, dict) else {}
 
 
 def _write(file: Path, owner: dict[str, Any], mode: str = 'overwrite') -> None:

@@ -66,7 +66,7 @@ def path(text: str | os.PathLike) -> Path:
 
 @functools.cache
 def _settle(scheme: str) -> None:
-    """Turns off the cache of listings: other programs, and TensorStore, write to the store too."""
+    """Disables the cache of listings: other programs, and TensorStore, also write to the store."""
     import fsspec.config
 
     fsspec.config.conf.setdefault(scheme, {}).setdefault('use_listings_cache', False)
@@ -83,7 +83,7 @@ def orbax_writes_to(path: str | os.PathLike) -> bool:
 
 
 def filesystem(path: os.PathLike) -> Any:
-    """Returns fsspec's file system of a path in a store."""
+    """Returns the fsspec file system of a path in a store."""
     import fsspec
 
     return fsspec.filesystem(os.fspath(path).partition('://')[0])
@@ -91,7 +91,7 @@ def filesystem(path: os.PathLike) -> Any:
 
 @contextlib.contextmanager
 def explained(what: str | os.PathLike) -> Iterator[None]:
-    """Turns the errors of fsspec and its libraries, of no common class, into one line."""
+    """Turns errors of fsspec and its libraries, which have no common class, into a UserError."""
     try:
         yield
     except UserError:
@@ -106,14 +106,14 @@ def explained(what: str | os.PathLike) -> Iterator[None]:
 
 def checked(text: str | os.PathLike) -> Path:
     """Returns `path`. Raises UserError also for a bucket that is missing or may not be listed."""
-    found = path(text)
-    if is_remote(found):
-        with explained(found):
+    checked_path = path(text)
+    if is_remote(checked_path):
+        with explained(checked_path):
             try:
-                filesystem(found).ls(os.fspath(found), detail=False)
+                filesystem(checked_path).ls(os.fspath(checked_path), detail=False)
             except FileNotFoundError:  # nothing has this name yet, or the bucket is misspelled
-                filesystem(found).ls(f'{found.parts[2]}', detail=False)
-    return found
+                filesystem(checked_path).ls(f'{checked_path.parts[2]}', detail=False)
+    return checked_path
 
 
 def make_folder(folder: Path) -> None:
@@ -227,7 +227,7 @@ def download(folder: Path, to: Path) -> None:
 
 
 def fetch_files(folder: Path, sizes: dict[str, int], to: Path) -> None:
-    """Copies files of the given sizes, many at once, except those that are complete already."""
+    """Copies files of the given sizes in parallel, except those that are already complete."""
     system, root = filesystem(folder), os.fspath(folder)
     missing = [
         name
@@ -280,7 +280,7 @@ def _is_abandoned(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def only_one(lock: Path) -> Iterator[None]:
-    """A context that one process at a time is in; the others wait."""
+    """A context for one process at a time; others wait."""
     with lock.open('w') as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -5,9 +5,9 @@ python -m cls.tools.benchmark --model NAME --batch N [--loop], --layers, --input
 Prints images per second of the jitted train step on a batch that stays on the devices. --loop
 measures the training loop too, in rounds that alternate with those of the bare step: with its data
 pipeline (synthetic images), metrics, logging and checkpoint bookkeeping. The ratio of the two
-speeds is printed as well. So are start-up times: setup, tracing, and compilation without the
-persistent cache. --layers times the forward and backward passes of convolutions and pools, here and
-in XLA's own lowering. --input times the data pipeline, see cls.tools.benchmark_input.
+speeds is printed as well, and start-up times: setup, tracing, and compilation without the
+persistent cache. --layers times the forward and backward passes of convolutions and pools, in our
+forms and in XLA's own lowering. --input times the data pipeline, see cls.tools.benchmark_input.
 """
 
 import argparse

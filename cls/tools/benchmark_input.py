@@ -7,11 +7,11 @@ pixels, and flips, on all cores. The pipeline of the trainer is timed, and for c
 (`--tensorflow PYTHON`) and torchvision's transforms in a DataLoader (`--torch PYTHON`), each in an
 interpreter that has these packages. TensorFlow's crops are smaller than torchvision's and its
 filter is not antialiased, so each is compared to ours with the same crop and filter. The pipelines
-take turns. One that has no turn is stopped, and each processes some batches before its clock
-starts. So start-up does not count, nor do batches that were prepared during another's turn.
+take turns, and a waiting pipeline is stopped. Each processes some batches before its clock starts,
+so neither start-up nor batches that were prepared during another pipeline's turn count.
 
-digits and cifar-like (random images of CIFAR's size) are in memory. For these the share of the time
-is measured that the loop waits for data if a step takes 20 ms.
+digits and cifar-like (random images of CIFAR's size) are in memory. For them, the fraction of time
+that the loop waits for data is measured, with steps of 20 ms.
 """
 
 import argparse
@@ -90,13 +90,13 @@ def _images_per_second(args: argparse.Namespace) -> dict[str, float]:
         for _ in range(args.rounds):
             for name, timed in turns.items():
                 rates[name].append(BATCH * COUNT / timed(SKIP, COUNT))
-    result = {name: statistics.median(found) for name, found in rates.items()}
-    for name, found in rates.items():
-        print(f'{name}: {result[name]:,.0f} images/s ({min(found):,.0f} to {max(found):,.0f})')
+    result = {name: statistics.median(samples) for name, samples in rates.items()}
+    for name, samples in rates.items():
+        print(f'{name}: {result[name]:,.0f} images/s ({min(samples):,.0f} to {max(samples):,.0f})')
     ratios = {}
     for name in pythons:
         pairs = zip(rates[f'ours like {name}'], rates[name], strict=True)
-        ratios[name] = statistics.median(mine / other for mine, other in pairs)
+        ratios[name] = statistics.median(ours / other for ours, other in pairs)
         print(f'ours like {name} / {name}: {ratios[name]:.2f}')
     if ratios:
         result['ratio_to_best_peer'] = ratios[max(ratios, key=lambda name: result[name])]

@@ -15,15 +15,15 @@ the kept results are used.
 
 --quick makes the compiler spend the least effort, for a third of the time (SqueezeNet on v5e:2x4:
 22 seconds, not 76). The memory differs by some percent (there 2.12 GiB, not 1.98). The time of the
-kernels is left out, as nobody would run these. A later --all without --quick compiles such entries
-again.
+kernels is left out, because such kernels are not for use. A later --all without --quick compiles
+these entries again.
 
 The output:
 
 memory      of a chip, in GiB. Donated buffers (the state) count once. If the program does not fit,
             the compiler reports only the memory that it would need.
 a step      of a chip: floating-point operations and bytes read and written, by XLA's count. Some of
-            these bytes never leave the chip, so their time at the HBM's bandwidth is no strict
+            these bytes never leave the chip, so their time at the HBM's bandwidth is not a strict
             bound. For a gather, as in rotating an image, XLA counts far more bytes than are read.
 collectives of a chip: the bytes of their results.
 bounds      the time of the step's operations, bytes and collectives, each at the chip's peak (see
@@ -146,9 +146,9 @@ def parser(prog: str = PROG) -> Parser:
 
 def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     """Prints the costs of a step, or compiles the table; returns the exit code."""
-    given = sys.argv[1:] if argv is None else argv
-    fields = [argument for argument in given if argument.startswith('--config.')]
-    args = parser(prog).parse_args([a for a in given if a not in fields])
+    arguments = sys.argv[1:] if argv is None else argv
+    fields = [argument for argument in arguments if argument.startswith('--config.')]
+    args = parser(prog).parse_args([a for a in arguments if a not in fields])
     if args.all or args.write:
         if args.topology or args.config or fields:
             raise UserError('--all and --write take no --topology and no --config.')
@@ -198,7 +198,7 @@ def report_of(setup: Setup) -> Report:
     where = abstract_state(state, setup.mesh)
     phase = largest_phase(setup)
     cost = complexity(setup.model, phase.size, setup.info.image_shape[2])
-    known = {
+    fields = {
         'chips': setup.mesh.size,
         'batch': setup.batch,
         'pixels': phase.size,
@@ -213,18 +213,19 @@ def report_of(setup: Setup) -> Report:
         if needed is None:
             raise
         seconds = time.perf_counter() - begin
-        return Report(**known, compile_seconds=seconds, fits=False, memory=Memory(needed))
+        return Report(**fields, compile_seconds=seconds, fits=False, memory=Memory(needed))
     seconds = time.perf_counter() - begin
-    found = costs(compiled, setup.recipe.accumulate)
-    if known['quick']:
-        found['cycles'] = 0.0  # the kernels of this mode are slow, and nobody would run them
-    return Report(**known, compile_seconds=seconds, fits=True, **found)
+    measured = costs(compiled, setup.recipe.accumulate)
+    if fields['quick']:
+        measured['cycles'] = 0.0  # the kernels of this mode are slow, and not for use
+    return Report(**fields, compile_seconds=seconds, fits=True, **measured)
 
 
 def without_files(config: ConfigDict) -> ConfigDict:
     """Returns the config with random images instead of ImageNet's, so that no file is read.
 
-    The numbers of images and classes stay. A compiled step depends on nothing else of the data.
+    The numbers of images and classes are kept; a compiled step depends on no other property of
+    data.
     """
     if config.data.name != 'tfds:imagenet2012':
         return config
@@ -271,15 +272,15 @@ def costs(compiled: Any, accumulate: int = 1) -> dict[str, Any]:
 
 def sent(collectives: Sequence[hlo.Collective]) -> dict[str, Sent]:
     """Returns the sums of collectives by kind."""
-    found: dict[str, Sent] = {}
+    totals: dict[str, Sent] = {}
     for each in collectives:
-        old = found.get(each.kind, Sent(0, 0, 0.0))
-        found[each.kind] = Sent(
+        old = totals.get(each.kind, Sent(0, 0, 0.0))
+        totals[each.kind] = Sent(
             old.count + each.times,
             old.bytes + each.times * each.bytes,
             old.sent + each.times * least_sent(each),
         )
-    return found
+    return totals
 
 
 def least_sent(collective: hlo.Collective) -> float:
@@ -323,20 +324,20 @@ def estimate(report: Report, chip: Chip) -> float:
 
 def to_json(report: Report, chip: Chip) -> dict[str, Any]:
     """Returns a report and its bounds for a chip as plain data, in seconds and bytes."""
-    found = dataclasses.asdict(report) | {'memory_of_chip': round(chip.memory)}
+    values = dataclasses.asdict(report) | {'memory_of_chip': round(chip.memory)}
     if not report.fits:
-        return found
+        return values
     limits = bounds(report, chip)
-    found |= {
+    values |= {
         'bounds': dataclasses.asdict(limits),
         'bound_by': limits.resource,
         'images_per_second_bound': report.batch / limits.seconds,
         'mfu_bound': mfu(report, chip, limits.seconds),
     }
     if not report.cycles:
-        return found
+        return values
     expected = estimate(report, chip)
-    return found | {
+    return values | {
         'seconds_estimate': expected,
         'images_per_second_estimate': report.batch / expected,
         'mfu_estimate': mfu(report, chip, expected),
@@ -351,14 +352,14 @@ def text(report: Report, chip: Chip) -> str:
 def _lines(report: Report, chip: Chip) -> Iterator[tuple[str, str]]:
     each, parts = report.memory, report.chips
     yield 'batch', f'{report.batch:,} on {parts} chips, {report.pixels} pixels'
-    whole = f'{each.needed / GIB:.2f} GiB of {chip.memory / GIB:.2f}'
+    usage = f'{each.needed / GIB:.2f} GiB of {chip.memory / GIB:.2f}'
     if not report.fits:
-        yield 'memory', f'{whole}: DOES NOT FIT'
+        yield 'memory', f'{usage}: DOES NOT FIT'
         yield 'compiled in', f'{report.compile_seconds:.0f} s'
         return
     sizes = ('arguments', 'outputs', 'temporaries', 'code')
     named = ', '.join(f'{name} {getattr(each, name) / GIB:.2f}' for name in sizes)
-    yield 'memory', f'{whole}: {named}, outputs in place {each.aliased / GIB:.2f}: fits'
+    yield 'memory', f'{usage}: {named}, outputs in place {each.aliased / GIB:.2f}: fits'
     yield (
         'a step',
         f'{report.flops / 1e9:,.2f} GFLOP, {report.bytes_accessed / 1e9:.2f} GB accessed',

@@ -134,7 +134,7 @@ def key(module: str, root: Path = ROOT) -> str:
         if path is None:
             return ''  # no source file, as in a package of byte code
         seen[name], imports = _code(path, path.stat().st_mtime_ns)
-        waiting += [found for parts in imports if (found := _module(parts, root))]
+        waiting += [imported for parts in imports if (imported := _module(parts, root))]
     digest = hashlib.sha256(json.dumps(seen, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 

@@ -156,9 +156,9 @@ def _prepared(variant: Variant, card: dict[str, Any], given: dict[str, str]) -> 
 
 def _check_count(card: dict[str, Any], count: int) -> None:
     """Raises UserError if a card has another number of classes than the file."""
-    told = card.get('num_classes')
-    if type(told) is int and told > 0 and told != count:
-        raise UserError(f'num_classes is {told}, but the weights have {count} outputs')
+    stated = card.get('num_classes')
+    if type(stated) is int and stated > 0 and stated != count:
+        raise UserError(f'num_classes is {stated}, but the weights have {count} outputs')
 
 
 def _classes(

@@ -136,7 +136,7 @@ def table() -> str:
     for variant in map(models.variant, models.names()):
         of_system.setdefault(variant.system, []).append(variant)
     lines = [HEADER]
-    rows = [(s.arxiv, _system_cells(s, found, measured)) for s, found in of_system.items()]
+    rows = [(s.arxiv, _system_cells(s, variants, measured)) for s, variants in of_system.items()]
     rows += [(e.system.arxiv, _ensemble_cells(e, measured)) for e in models.ensembles()]
     lines += [cells for _, cells in sorted(rows)]  # in the order of publication
     text = markdown.table(lines) + _real(measured)
@@ -229,8 +229,8 @@ def _names(names: list[str]) -> str:
 
 
 def _digits(file: str, measured: dict) -> str:
-    found = measured.get('digits', {}).get(f'configs/{file}')
-    return f'{found[0]:.1f} % in {found[1]} s' if found else '-'
+    result = measured.get('digits', {}).get(f'configs/{file}')
+    return f'{result[0]:.1f} % in {result[1]} s' if result else '-'
 
 
 if __name__ == '__main__':

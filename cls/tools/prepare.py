@@ -75,11 +75,11 @@ def check(name: str, data_dir: str, manual: epath.Path) -> None:
     from cls.data.prepare import builders, imagenet
 
     dataset, _, config = name.partition('/')
-    known = tfds_sets.known_datasets()
-    if dataset not in known:
+    names = tfds_sets.known_datasets()
+    if dataset not in names:
         raise UserError(
             f"'{dataset}' is not known to TFDS: expected one of its data sets, see "
-            f'https://www.tensorflow.org/datasets/catalog.{nearest(dataset, known)}'
+            f'https://www.tensorflow.org/datasets/catalog.{nearest(dataset, names)}'
         )
     builder = tfds.builder_cls(dataset)
     if config and config not in builder.builder_configs:

@@ -1,4 +1,4 @@
-"""Evaluates a run on ImageNet's other test sets, those that a folder contains.
+"""Evaluates a run on those of ImageNet's other test sets that a folder contains.
 
   python -m cls.tools.robustness --workdir runs/r50 --data DIR
 
@@ -13,12 +13,12 @@ DIR may contain these, extracted from their authors' archives or prepared by TFD
   imagenet_sketch   sketch/
   imagenet_c        {imagenet-c,ImageNet-C,.}/{noise,blur,weather,digital,.}/CORRUPTION/SEVERITY/
 
-A line for each test set has top-1 and top-5 in percent over all images. ImageNet-A and -R let only
-their 200 classes compete. ReaL counts an answer as right if it is among the labels of an image, and
-leaves out images without labels. The images of ImageNet-C are resized to the model's size without a
-margin, as their authors made them 224 pixels wide by a center crop. mCE is reported if all 75 parts
-of ImageNet-C are present. Everything is written to robustness.json in the run folder, or in
---output. If a run keeps an average of its weights, the average is evaluated.
+A line for each test set has top-1 and top-5 in percent over all images. For ImageNet-A and -R, only
+their 200 classes compete. ReaL counts a prediction as correct if it is among the labels of an
+image, and leaves out images without labels. The images of ImageNet-C are resized to the model's
+size without a margin, as their authors made them 224 pixels wide by a center crop. mCE is reported
+if all 75 parts of ImageNet-C are present. Everything is written to robustness.json in the run
+folder, or in --output. If a run keeps an average of its weights, the average is evaluated.
 """
 
 import dataclasses
@@ -94,19 +94,19 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
         configs.load(args.config)
     agreement.start(args)
     logging.basicConfig(level=logging.WARNING, format='%(levelname)s: %(message)s')
-    found = list(find(args.data))
-    if not found:
+    test_sets = list(find(args.data))
+    if not test_sets:
         raise UserError(
             f'{args.data} has none of the test sets: expected one of imagenet2012, real.json, '
             f'{", ".join(_FOLDERS.values())}, imagenet-c.'
         )
     start()
-    report(args.workdir, args.data, found, args.output)
+    report(args.workdir, args.data, test_sets, args.output)
     return 0
 
 
 def find(root: Path) -> Iterator[TestSet]:
-    """Yields the test sets that lie in a folder."""
+    """Yields the test sets in a folder."""
 
     def is_prepared(name: str) -> bool:
         return tfds_sets.find_prepared(name, str(root)) is not None
@@ -180,8 +180,8 @@ def report(
     if errors:
         mean = robustness.mean_corruption_error(errors)
         result['imagenet_c'] = {'mCE': mean, 'CE': robustness.corruption_errors(errors)}
-        known = f'{len(errors)} of 75 parts are present, all are needed' if mean is None else ''
-        agreement.print_once(f'imagenet_c: mCE {known or f"{mean:.2f} %"}')
+        missing = f'{len(errors)} of 75 parts are present, all are needed' if mean is None else ''
+        agreement.print_once(f'imagenet_c: mCE {missing or f"{mean:.2f} %"}')
 
     def write(folder: Path) -> None:
         write_json(folder / 'robustness.json', result)

@@ -126,14 +126,14 @@ def check(card: Mapping[str, Any], variant: Variant, *, strict: bool = True) -> 
       strict: whether every other name is refused. Otherwise only names of another known network
         are refused, because training scripts may name their models freely.
     """
-    told, own = word(card), words(variant)
-    plain = plain_word(told)
-    if told and not {told, plain} & own and (strict or _is_known(plain)):
+    architecture, own = word(card), words(variant)
+    plain = plain_word(architecture)
+    if architecture and not {architecture, plain} & own and (strict or _is_known(plain)):
         fitting = _index(tuple(registry.names())).get(plain, [])
         choose = f'choose {" or ".join(fitting[:3])}' if fitting else 'cls lacks this network'
         raise UserError(
-            f'architecture is {told!r}, not {_listed(variant)}: there the tensors would compute '
-            f'something else; {choose}'
+            f'architecture is {architecture!r}, not {_listed(variant)}: there the tensors would '
+            f'compute something else; {choose}'
         )
     arguments = card.get('model_args') or {}
     if not isinstance(arguments, Mapping):
@@ -161,18 +161,18 @@ def _is_default(variant: Variant, name: str, value: Any) -> bool:
 
 
 def _is_known(word: str) -> bool:
-    known = _index(tuple(registry.names()))
-    return word in known or any(word in names for names in LOOKALIKES.values())
+    index = _index(tuple(registry.names()))
+    return word in index or any(word in names for names in LOOKALIKES.values())
 
 
 @functools.cache
 def _index(names: tuple[str, ...]) -> dict[str, list[str]]:
     """Returns {name of a network: its variants}."""
-    found: dict[str, list[str]] = {}
+    index: dict[str, list[str]] = {}
     for name in names:
         for own in words(registry.variant(name)):
-            found.setdefault(own, []).append(name)
-    return found
+            index.setdefault(own, []).append(name)
+    return index
 
 
 def _listed(variant: Variant) -> str:
@@ -253,8 +253,8 @@ def size(fields: Mapping[str, Any], name: str) -> int:
     value = fields.get(name)
     if value is None:
         return 0
-    whole = isinstance(value, list | tuple) and all(type(n) is int and n > 0 for n in value)
-    if not whole or len(value) != 3 or value[0] != 3 or value[1] != value[2]:
+    valid = isinstance(value, list | tuple) and all(type(n) is int and n > 0 for n in value)
+    if not valid or len(value) != 3 or value[0] != 3 or value[1] != value[2]:
         raise UserError(
             f'{name} is {value!r:.60}: expected three channels and a square, as (3, 224, 224)'
         )

@@ -124,8 +124,8 @@ def fit(
         return _fit(state_dict, model_name, without_head, overrides)
     except UserError as error:
         named = f'{source}: {error}' if source else str(error)
-        given = {'num_classes', 'aux_head'} & overrides.keys()
-        hint = _hint(state_dict, model_name, overrides) if given else ''
+        fixed = {'num_classes', 'aux_head'} & overrides.keys()
+        hint = _hint(state_dict, model_name, overrides) if fixed else ''
         raise UserError(named + hint) from None
 
 
@@ -358,14 +358,14 @@ def _problems(
             kinds.setdefault(kind, []).append(f'{name} is {tensor.dtype}')
     shared = [f'{name} for {" and ".join(paths)}' for name, paths in owners.items() if paths[1:]]
     missing_parts, unused = _pair(missing, unused)
-    found = (
+    groups = (
         (f'missing of {len(used)} tensors', missing_parts),
         (f'unused of {len(state_dict)} tensors', unused),
         ('different shapes', unlike),
         *((f'not {kind}', parts) for kind, parts in kinds.items()),
         ('wanted more than once', shared),
     )
-    return [f'{what}: {_some(parts)}' for what, parts in found if parts]
+    return [f'{what}: {_some(parts)}' for what, parts in groups if parts]
 
 
 def _kind(dtype: Any) -> str:

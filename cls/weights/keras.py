@@ -48,10 +48,10 @@ def to_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             f'{len(foreign)} of {len(named)} tensors, as {foreign[0]}, have no name of Keras or '
             f'TF-Slim: expected MODULE/LEAF with LEAF one of {", ".join(LEAVES)}'
         )
-    found = dict(_to_torch(name, value) for name, value in named)
-    if len(found) < len(named):
+    converted = dict(_to_torch(name, value) for name, value in named)
+    if len(converted) < len(named):
         raise UserError('some tensors have names that become the same')
-    return found
+    return converted
 
 
 def _to_torch(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:

@@ -72,21 +72,21 @@ def _prefix(
         names = {renamed(name.removeprefix(prefix)): tensors[name] for name in inside}
         return {name: value for name, value in names.items() if name in wanted}
 
-    known = under('')
-    if 2 * len(known) > len(wanted):
+    unprefixed = under('')
+    if 2 * len(unprefixed) > len(wanted):
         return ''
     sizes = collections.Counter(
         prefix for name in tensors for prefix in itertools.accumulate(_modules(name))
     )
-    found = {prefix: under(prefix) for prefix, size in sizes.items() if 2 * size > len(wanted)}
-    most = max(map(len, found.values()), default=0)
-    if most <= len(known) or 2 * most <= len(wanted):
+    candidates = {prefix: under(prefix) for prefix, size in sizes.items() if 2 * size > len(wanted)}
+    most = max(map(len, candidates.values()), default=0)
+    if most <= len(unprefixed) or 2 * most <= len(wanted):
         return ''
-    best, *others = (prefix for prefix, names in found.items() if len(names) == most)
+    best, *others = (prefix for prefix, names in candidates.items() if len(names) == most)
     for other in others:
         same = all(
-            n in found[best] and np.array_equal(found[best][n], value)
-            for n, value in found[other].items()
+            n in candidates[best] and np.array_equal(candidates[best][n], value)
+            for n, value in candidates[other].items()
         )
         if not same:
             raise UserError(

@@ -379,8 +379,8 @@ def _refuse_empty(content: Mapping[Any, Any], used: str) -> None:
     where = f'its entry {used!r}' if used else 'it'
     modules = [f'{_shown(k)} is a {v.name}' for k, v in content.items() if isinstance(v, Inert)]
     names = ', '.join(map(_shown, list(content)[:10])) or 'nothing'
-    whole = f' ({", ".join(modules[:3])}: if that is the network, {ADVICE})' if modules else ''
-    raise UserError(f'{where} holds no tensors but {names}{whole}; name the entry that does')
+    hint = f' ({", ".join(modules[:3])}: if that is the network, {ADVICE})' if modules else ''
+    raise UserError(f'{where} holds no tensors but {names}{hint}; name the entry that does')
 
 
 def _shown(key: Any) -> str:

@@ -4,8 +4,8 @@ A pickle is a program. `_GLOBALS` lists the few names that tensors, containers a
 each is replaced by an inert object or a function of this module. Every other class or function (a
 training script's argparse.Namespace, a path, a date, a loss) becomes a `Standin`, which has only a
 name. An object of a `Standin`, or a call of it, is an `Inert`, which keeps its state and does
-nothing. Names that run programs raise a `UserError`: here they are harmless, but no honest
-checkpoint asks for them.
+nothing. Names that run programs raise a `UserError`: they would be harmless, but no legitimate
+checkpoint contains them.
 
 The instructions that make or change objects are reimplemented here for exactly these types, and
 for containers with plain keys; they raise on anything else. A file of a few bytes cannot make them

@@ -70,9 +70,9 @@ def test_random_strings_build_and_train(seed):
     [
         ('C(64,4,1)', r'C\(64,4,1\): a convolution has window 1, 3 or 5'),
         ('C(64,3,2)', 'stride 1'),
-        ('C(64,3)', r"'C\(64,3\)' is not a layer"),
+        ('C(64,3)', r"'C\(64,3\)' is no layer"),
         ('C(0,3,1)', 'positive'),
-        ('D(1,2)', 'is not a layer'),
+        ('D(1,2)', 'is no layer'),
         ('P(2,2)', 'neither the first'),
         ('C(64,3,1) P(2,2) P(2,2)', 'nor after another'),
         ('C(64,3,1) P(3,3)', r'P\(5,3\)'),
@@ -80,7 +80,7 @@ def test_random_strings_build_and_train(seed):
         ('GAP(10) FC(64)', 'after GAP'),
         ('FC(64) FC(128)', 'no wider'),
         ('FC(64) FC(64) FC(64)', '3 linear layers'),
-        ('SM(10) C(64,3,1)', 'is not a layer'),
+        ('SM(10) C(64,3,1)', 'is no layer'),
     ],
 )
 def test_strings_outside_the_grammar_are_refused(text, pattern):

@@ -40,17 +40,17 @@ def read_idx(file: Path) -> np.ndarray:
 
 def read_members(archive: Path, names: Sequence[str]) -> dict[str, bytes]:
     """Returns members of a tar, compressed or not, by the last part of their names."""
-    found = {}
+    members = {}
     try:
         with tarfile.open(archive) as tar:
             for member in tar:
                 if member.isfile() and (name := Path(member.name).name) in names:
-                    found[name] = _file(tar, member).read()
+                    members[name] = _file(tar, member).read()
     except (EOFError, OSError, tarfile.TarError) as error:
         raise ValueError(f'{archive} is broken ({error})') from error
-    if missing := [name for name in names if name not in found]:
+    if missing := [name for name in names if name not in members]:
         raise ValueError(f'{archive} has no {missing[0]}')
-    return found
+    return members
 
 
 def cifar_binary(content: bytes, labels: int) -> tuple[np.ndarray, np.ndarray]:

@@ -92,11 +92,11 @@ def _cifar(builder: Any, files: dict[str, Path]) -> dict[str, Examples]:
     else:
         meta = info.label_files
     content = archives.read_members(archive, [*meta, *parts['train'], *parts['test']])
-    for place, (key, (names_key, _)) in enumerate(keys.items()):
+    for column, (key, (names_key, _)) in enumerate(keys.items()):
         if python:
             names = [name.decode() for name in archives.unpickle(content[meta[0]])[names_key]]
         else:
-            names = content[meta[place]].decode().split()
+            names = content[meta[column]].decode().split()
         builder.info.features[key].names = names
 
     def batch(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -157,13 +157,13 @@ def locate(name: str, manual: Path) -> dict[str, Path]:
     recipe = RECIPES[name]
     folders = [manual / name, manual]
     folders += sorted(DEBIAN.glob(recipe.debian)) if recipe.debian else []
-    found = {}
+    files = {}
     for names in recipe.files:
         wanted = [*names, *(n.removesuffix('.gz') for n in names if not n.endswith('.tar.gz'))]
         candidates = (folder / n for folder in folders for n in wanted)
         if file := next((c for c in candidates if c.is_file()), None):
-            found[names[0]] = file
-    return found
+            files[names[0]] = file
+    return files
 
 
 def download(name: str, file: str, folder: Path) -> Path:

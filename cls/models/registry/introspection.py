@@ -21,7 +21,7 @@ def head(model: nn.Module, size: int, channels: int) -> frozenset[str]:
     Args:
       model: a module of the registry.
       size: height and width of the images.
-      channels: of the images.
+      channels: channels of the images.
     """
     more = model.clone(num_classes=model.num_classes + 1)
     return _changed(*(abstract_variables(each, size, channels) for each in (model, more)))

@@ -59,9 +59,9 @@ def conv(images, kernel, out, strides, pads, dilation):
       images: (N, H, W, I).
       kernel: (h, w, I, O); of a depthwise convolution (h, w, 1, I).
       out: height and width of the result.
-      strides: in height and width.
+      strides: strides in height and width.
       pads: ((top, bottom), (left, right)) in pixels.
-      dilation: in height and width.
+      dilation: dilation in height and width.
     """
     count, *size, channels = images.shape
     *window, inputs, outputs = kernel.shape
@@ -83,7 +83,7 @@ def sum_pool(images, out, window, strides, pads):
       images: (N, H, W, C).
       out: height and width of the result.
       window: height and width.
-      strides: in height and width.
+      strides: strides in height and width.
       pads: ((top, bottom), (left, right)) in pixels.
     """
     count, *size, channels = images.shape

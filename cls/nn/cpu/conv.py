@@ -42,9 +42,9 @@ def conv(
     Args:
       images: (N, H, W, I).
       kernel: (h, w, I / groups, O).
-      strides: in height and width.
+      strides: strides in height and width.
       pads: ((top, bottom), (left, right)) in pixels.
-      dilation: in height and width.
+      dilation: dilation in height and width.
       groups: groups of channels that are convolved separately.
     """
     channels, window = images.shape[-1], kernel.shape[:2]
@@ -100,7 +100,7 @@ def _pointwise_backward(strides, residuals, grad):
 
 
 _pointwise.defvjp(_pointwise_forward, _pointwise_backward)
-# Jitted on its own, a layer is traced once for each shape; deep networks repeat theirs.
+# Jitted separately, a layer is traced only once for each shape; deep networks repeat shapes.
 _pointwise_jitted = jax.jit(_pointwise, static_argnums=(2,))
 
 

@@ -31,7 +31,7 @@ def max_pool(
     Args:
       images: (N, H, W, C).
       window: height and width.
-      strides: in height and width.
+      strides: strides in height and width.
       pads: ((top, bottom), (left, right)) in pixels.
     """
     return _max_pool_jitted(images, window, strides, pads)
@@ -126,11 +126,11 @@ def _max_pool_image_grad(shape, winner, grad, window, strides, pads):
     """Returns for every pixel the sum of the gradients of the windows that it was the maximum of.
 
     Args:
-      shape: of the images.
+      shape: shape of the images.
       winner: int16 (N, H', W', C), the tap of each window's maximum.
       grad: (N, H', W', C), of the loss with respect to the outputs.
       window: height and width.
-      strides: in height and width.
+      strides: strides in height and width.
       pads: ((top, bottom), (left, right)) in pixels.
     """
     around = transposed_pads(shape, window, grad.shape, strides, pads, (1, 1))

@@ -91,12 +91,12 @@ def transposed_pads(
     With it, the window of a pixel covers all outputs that saw the pixel.
 
     Args:
-      shape: of the images.
+      shape: shape of the images.
       window: height and width.
-      grad_shape: of the gradient with respect to the outputs.
-      strides: of the forward pass, as `pads` and `dilation`.
-      pads: in pixels.
-      dilation: in height and width.
+      grad_shape: shape of the gradient with respect to the outputs.
+      strides: strides of the forward pass, as `pads` and `dilation`.
+      pads: padding in pixels.
+      dilation: dilation in height and width.
     """
     sizes = (shape[1:3], window, grad_shape[1:3], strides, pads, dilation)
     rows, columns = (_transposed_pad(*axis) for axis in zip(*sizes, strict=True))

@@ -28,7 +28,7 @@ def milliseconds(model: nn.Module, size: int, channels: int, batch: int, passes:
     Args:
       model: a network.
       size: height and width of the images.
-      channels: of the images.
+      channels: channels of the images.
       batch: images of a pass.
       passes: timed passes, after three for warm-up.
     """
@@ -73,8 +73,8 @@ class Timed:
         """Returns the training of config.proxy, with latencies.
 
         Args:
-          space: to search.
-          config: of the search.
+          space: the space to search.
+          config: the config of the search.
           quick: see cls.search.evaluators.train.
           repeats: likewise.
           restarts: likewise.

@@ -61,7 +61,7 @@ def fit(counts: tuple[int, ...], codes: np.ndarray, values: np.ndarray, penalty:
       counts: number of choices of each decision.
       codes: (N, decisions).
       values: (N, targets).
-      penalty: on the squares of all weights except the constant.
+      penalty: the factor of the squares of all weights except the constant.
     """
     pairs = Pairs(counts)
     ones = np.zeros((len(codes), pairs.size))
@@ -109,11 +109,11 @@ class Surrogate:
 
         Args:
           space: with names, see Named.
-          config: of the search.
+          config: the config of the search.
           key: the columns that make a name, joined by commas.
           accuracy: the column to maximize.
           latency: a column of positive numbers, predicted by their logarithms.
-          penalty: of the regression.
+          penalty: the penalty of the regression.
 
         Raises UserError for another space, and as `sample`.
         """

@@ -1,4 +1,4 @@
-"""Evaluation by a table: others have measured every architecture of a space."""
+"""Evaluation by a table of published measurements of every architecture of a space."""
 
 import csv
 import dataclasses
@@ -21,8 +21,8 @@ class Table:
     """A CSV file (.csv or .csv.gz) with a row for each architecture of a space.
 
     The `accuracy` of a trial is the value that a search sees: that of one of the columns `signals`,
-    drawn for each trial if there are several, as of trainings with several seeds. `truth`, of
-    another column, is the true worth of the architecture: for reports, never for a searcher.
+    drawn for each trial if there are several, for example of trainings with several seeds. `truth`,
+    from another column, is the true score of the architecture, for reports only.
     """
 
     space: Space
@@ -70,9 +70,9 @@ def read(
     """Returns the columns of a table, as numbers, by its key.
 
     Args:
-      file: CSV.
+      file: a CSV file.
       key: the column that names a row, or several, joined by commas.
-      columns: to read.
+      columns: columns to read.
       sample: whether the table is a sample of a space; rows with an empty column are then left out.
 
     Raises UserError for a file that is missing, is not such a table or lacks a column.

@@ -71,8 +71,8 @@ class Training:
         """Returns the training of config.proxy.
 
         Args:
-          space: to search.
-          config: of the search.
+          space: the space to search.
+          config: the config of the search.
           quick: whether to compile with the least effort on CPUs, for networks that train in
             seconds.
           repeats: trainings of each trial, whose mean accuracy counts.
@@ -169,7 +169,7 @@ class Compiled:
         """Returns the accuracy in percent after training with a seed.
 
         Args:
-          seed: of all randomness.
+          seed: the seed of all randomness.
           give_up: whether to return None if the first epoch ends no better than chance.
 
         Raises Failed if the loss does not stay finite.

@@ -38,8 +38,8 @@ class Evolution(Searcher):
         """Sets the hyperparameters; defaults are AmoebaNet's.
 
         Args:
-          space: to search.
-          seed: of all randomness.
+          space: the space to search.
+          seed: the seed of all randomness.
           population: random codes at the start, and members kept.
           sample: members drawn with replacement; the best is the parent.
           fraction: if not 0, the part of the population drawn without replacement instead.

@@ -1,8 +1,8 @@
 """GeNet's genetic algorithm: generations by roulette, exchange of stages, flipped bits.
 
 Xie, Yuille 2017 (https://arxiv.org/abs/1703.01513), algorithm 1 and section 3.2. The paper's text
-was not at hand: its steps are from memory, its numbers as in github.com/gmontamat/gentun. If no
-individual is better than another, all have the same probability; the paper does not say.
+was not available to us: its steps are from memory, its numbers as in github.com/gmontamat/gentun.
+If no individual is better than another, all have the same probability; the paper does not say.
 """
 
 import collections
@@ -37,8 +37,8 @@ class Genetic(Searcher):
         """Sets the hyperparameters; defaults are the paper's for CIFAR-10.
 
         Args:
-          space: to search; crossover exchanges its stages.
-          seed: of all randomness.
+          space: the space to search; crossover exchanges its stages.
+          seed: the seed of all randomness.
           population: individuals of a generation [N].
           crossover: probability that a pair exchanges stages [p_C].
           crossover_rate: probability of each stage of these [q_C]; on MNIST 0.3.

@@ -41,17 +41,17 @@ class PolicyGradient(Searcher):
         """Sets the hyperparameters; defaults are NASNet's, but for `epochs`.
 
         Args:
-          space: to search, of a fixed number of decisions.
-          seed: of all randomness.
+          space: the space to search, of a fixed number of decisions.
+          seed: the seed of all randomness.
           controller: 'lstm', or 'factorised', with independent decisions.
           algorithm: 'ppo' or 'reinforce'.
-          units: of the LSTM.
-          batch: trials of an update.
-          learning_rate: of Adam.
+          units: number of units of the LSTM.
+          batch: number of trials in an update.
+          learning_rate: Adam's learning rate.
           entropy: weight of the controller's entropy.
           baseline: decay of the moving average of rewards. It starts as the mean of the first
             batch: from 0, the first steps would reinforce every sample.
-          clip: of PPO's ratios.
+          clip: the range of PPO's ratios, 1 +- clip.
           epochs: steps of PPO for each batch; REINFORCE takes one.
 
         Raises UserError for other values.

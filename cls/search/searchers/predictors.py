@@ -1,8 +1,8 @@
 """Predictors of the accuracy of cells, from that of smaller ones: PNAS's MLP and LSTM, and a ridge.
 
-Liu et al. 2018 (https://arxiv.org/abs/1712.00559), sections 4.3 and 5.2. The text was not at hand:
-the predictors are from memory. The number of training steps and the batch size are ours, and so is
-the ridge regression, a baseline.
+Liu et al. 2018 (https://arxiv.org/abs/1712.00559), sections 4.3 and 5.2. The text was not available
+to us: the predictors are from memory. The number of training steps and the batch size are ours, and
+so is the ridge regression, a baseline.
 
 Cells are integers (n, nodes, 4): two states of each node, then its two operations; -1 after the
 last node of a cell. Predictions are accuracies from 0 to 1, (n,).
@@ -128,7 +128,7 @@ def trained(
 
     Args:
       net: 'mlp' or 'lstm'.
-      params: of all members.
+      params: parameters of all members.
       cells: a batch of each step and member, (steps, members, batch, nodes, 4).
       accuracies: their accuracies, (steps, members, batch).
       rate: the learning rate.

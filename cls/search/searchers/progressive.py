@@ -1,10 +1,10 @@
 """PNAS: cells grow by one block at a time, and a predictor chooses the cells to train.
 
-Liu et al. 2018 (https://arxiv.org/abs/1712.00559), algorithm 1. The paper's text was not at hand:
-its steps and numbers are from memory, as in cls.search.searchers.predictors. As far as is known,
-the paper does not mention two cases. A cell may arise with its blocks in several orders: this
-search takes the order with the highest prediction. A training may fail: such a cell neither grows
-nor trains the predictor.
+Liu et al. 2018 (https://arxiv.org/abs/1712.00559), algorithm 1. The paper's text was not available
+to us: its steps and numbers are from memory, as in cls.search.searchers.predictors. As far as is
+known, the paper does not mention two cases. A cell may arise with its blocks in several orders:
+this search takes the order with the highest prediction. A training may fail: such a cell neither
+grows nor trains the predictor.
 
 A search that grows needs small cells that predict the large ones. A tabular benchmark does not have
 them: a prefix of a name, filled up with a default operation, is another network, whose accuracy
@@ -49,14 +49,14 @@ class Progressive(Searcher):
         """Sets the hyperparameters; defaults are the paper's.
 
         Args:
-          space: to search; its `nodes` are the paper's blocks.
-          seed: of all randomness.
+          space: the space to search; its `nodes` are the paper's blocks.
+          seed: the seed of all randomness.
           beam: cells of each level after the first [K].
           predictor: 'mlp' or 'lstm'; 'ridge' is not the paper's.
           ensemble: number of networks, whose predictions are averaged.
-          first_learning_rate: of networks that see only the first level.
-          learning_rate: of later networks.
-          steps: of training a network; the paper's number is not known.
+          first_learning_rate: learning rate of networks that see only the first level.
+          learning_rate: learning rate of later networks.
+          steps: training steps of a network; the paper's number is not known.
 
         Raises UserError for other values.
         """

@@ -2,8 +2,8 @@
 
 Baker et al. 2017 (https://arxiv.org/abs/1611.02167), section 4 and the authors' code
 (github.com/bowenbaker/metaqnn); Zhong et al. 2018 (https://arxiv.org/abs/1708.05552), section 3,
-whose text was not at hand: its values are from memory and from an independent implementation
-(elenathfgs/BlockQNN_Keras).
+whose text was not available to us: its values are from memory and from an independent
+implementation (elenathfgs/BlockQNN_Keras).
 """
 
 import math
@@ -71,8 +71,8 @@ class QLearning(Searcher):
         """Sets the hyperparameters; defaults are MetaQNN's.
 
         Args:
-          space: to search.
-          seed: of all randomness.
+          space: the space to search.
+          seed: the seed of all randomness.
           schedule: pairs of epsilon and the number of new models drawn with it; with batches, the
             number of batches.
           rate: alpha, the learning rate of the values.

@@ -1,8 +1,8 @@
 """Block-QNN's space: a block as a network structure code (Zhong et al. 2018, section 3.1).
 
-The paper's text was not at hand: the types and their kernels are as in cls.models.block_qnn. One
-decision is a whole layer and the state is the last layer, as in the public implementation of the
-search (elenathfgs/BlockQNN_Keras).
+The paper's text was not available to us: the types and their kernels are as in
+cls.models.block_qnn. One decision is a whole layer and the state is the last layer, as in the
+public implementation of the search (elenathfgs/BlockQNN_Keras).
 """
 
 import dataclasses

@@ -71,12 +71,12 @@ class ProxylessNAS(Fixed):
         """Returns the network: a stage for each resolution, with equal blocks as one string."""
         stages = [[f'k3_s1_e1_o{self.first}']]
         starts = {sum(self.repeats[:i]): stride for i, stride in enumerate(self.strides)}
-        for i, (choice, place) in enumerate(zip(code, self.places, strict=True)):
+        for i, (choice, run) in enumerate(zip(code, self.places, strict=True)):
             if i == 0 or starts.get(i, 1) > 1:
                 stages.append([])
             if choice != self.none:
                 window, expansion = self.candidates[choice]
-                text = f'k{window}_s{place.strides}_e{expansion}_o{place.features}'
+                text = f'k{window}_s{run.strides}_e{expansion}_o{run.features}'
                 stages[-1].append(text)
         return Genotype(tuple(tuple(_counted(stage)) for stage in stages))
 

@@ -1,4 +1,4 @@
-"""Tabular spaces, whose every architecture others have trained: fixed numbers of operations.
+"""Tabular spaces: fixed numbers of operations, with published results for every architecture.
 
 A code is the digits of the architecture's name in the table. Genotypes are these names, and no
 network is built from them.

@@ -1,4 +1,4 @@
-"""Searches that train one network that holds the whole space, the supernet.
+"""Searches that train a supernet, a single network that contains the whole space.
 
   base.py         the training of a supernet in a run
   darts.py        DARTS: its network of mixed operations, and its bilevel step
@@ -7,11 +7,12 @@
                   proxyless_paths.py their draws, gates and costs
   report.py       tables of finished runs
 
-Such a run is an ordinary run of cls.train, on a config with config.search.supernet: it has its own
-step and batches, and checkpoints, preemption, metrics and goodput are the trainer's. config.model
-is the supernet, whose architecture's parameters are params['alpha']. The weights learn from the
-training images, the architecture from the images of the evaluation: a config points
-data.train_split and data.eval_split at two parts of the training set.
+Such a run is an ordinary run of cls.train, on a config with config.search.supernet. It has its own
+step and batches; checkpoints, preemption, metrics and goodput are the trainer's. config.model is
+the supernet, whose architecture parameters are params['alpha']. The weights are trained on the
+training
+images, the architecture on the images of the evaluation: a config sets data.train_split and
+data.eval_split to two parts of the training set.
 
 The import of this package registers the supernets with cls.models and their training with
 cls.steps.supernet.

@@ -1,7 +1,7 @@
-"""The training of a supernet in a run: the method that trains it, and the architecture at its end.
+"""The training of a supernet in a run: the method that trains it, and the derived architecture.
 
-It fills the interface of cls.steps.supernet. A method (DARTS, ProxylessNAS) has the update rule and
-the step; the rest is the same for all of them.
+It implements the interface of cls.steps.supernet. A method (DARTS, ProxylessNAS) has the update
+rule and the step; the rest is common to all methods.
 """
 
 import abc
@@ -31,7 +31,7 @@ UNUSED = (('accumulate', 1), ('ema', 0.0), ('init', ''))  # fields, and the one 
 
 @dataclasses.dataclass(frozen=True)
 class SupernetSpec:
-    """The part of a config that the training of a supernet reads, but for its method's fields."""
+    """The part of a config that the training of a supernet reads, without its method's fields."""
 
     table: Path | None  # of the worth of architectures, or the cost of layers
     key: str  # the columns of the table
@@ -42,7 +42,7 @@ class SupernetSpec:
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> Self:
-        """Returns the specification. Raises UserError for all fields that have no use here."""
+        """Returns the specification. Raises UserError for all fields that it does not support."""
         wrong = [
             f'config.{field} is {config[field]!r}: the training of a supernet takes {none!r}.'
             for field, none in UNUSED
@@ -98,8 +98,8 @@ class Options(Protocol):
     ) -> Method:
         """Returns the method in a run.
 
-        Raises UserError for a config that does not suit, and for a missing table: only the end of
-        the run would read it, hours later.
+        Raises UserError for an unsuitable config, and for a missing table, which otherwise would be
+        noticed only at the end of the run, hours later.
         """
         raise NotImplementedError
 
@@ -123,7 +123,7 @@ class SupernetTraining:
         return self.method.make_train_step(model, optimizer, recipe, batch_sharding)
 
     def finish(self, params: Any, workdir: Path) -> dict[str, Any]:
-        """Writes the derived genotype into the run folder, and draws it and the course of the run.
+        """Writes the derived genotype to the run folder, and plots it and the progress of the run.
 
         Returns the fields of the result on it.
         """

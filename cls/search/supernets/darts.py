@@ -41,11 +41,11 @@ ORDERS = ('first', 'second', 'fd')
 
 
 class Mixed(nn.Module):
-    """The weighted sums of all operations, for all edges that leave one state at once.
+    """The weighted sums of all operations, for all edges from one state together.
 
     For E edges the state's channels are repeated E times, and convolutions over all channels have E
-    groups. Operations without parameters are computed once for all edges. The network has a third
-    of the operations that it would have edge by edge, and compiles faster in proportion.
+    groups. Operations without parameters are computed only once for all edges. The network has a
+    third of the operations of a network with separate edges, and compiles proportionally faster.
     """
 
     operations: tuple[str, ...]

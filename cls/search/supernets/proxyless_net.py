@@ -1,4 +1,4 @@
-"""ProxylessNAS's supernet: places with candidate blocks, of which it computes a few."""
+"""ProxylessNAS's supernet: places with candidate blocks, some of which are computed."""
 
 import functools
 from collections.abc import Callable

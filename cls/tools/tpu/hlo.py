@@ -113,14 +113,14 @@ def _times(text: str) -> dict[str, int]:
 
 def _elements(shape: str) -> list[str]:
     """Returns the elements of a tuple's shape."""
-    found, depth = [''], 0
+    parts, depth = [''], 0
     for char in shape[1:-1]:
         depth += (char in '({[') - (char in ')}]')
         if char == ',' and not depth:
-            found.append('')
+            parts.append('')
         else:
-            found[-1] += char
-    return found
+            parts[-1] += char
+    return parts
 
 
 def _group(line: str, devices: int) -> int:

@@ -88,24 +88,24 @@ class Pod:
 
 def pods(pattern: str = '*') -> list[Pod]:
     """Returns the rows of the table with a matching config, in the order of chip and config."""
-    found = []
+    rows = []
     for kind in KINDS:
         for file in sorted(RECIPES.glob('*.py')):
             if fnmatch.fnmatchcase(file.stem, pattern):
-                found += _pods_of(file, kind)
-    return found
+                rows += _pods_of(file, kind)
+    return rows
 
 
 def _pods_of(file: Path, kind: str) -> list[Pod]:
-    found = []
+    rows = []
     for argument, fields in (('', ()), *MORE.get(file.stem, ())):
         spec = f'configs/{file.name}:imagenet2012' + (argument and f',{argument}')
         config = imagenet(spec, fields)
         if config is None:
             return []
         name, fit = OTHERWISE.get((config.model.name, kind)) or suited(config, kind)
-        found.append(Pod(spec, fields, f'{kind}:{name}', fit))
-    return found
+        rows.append(Pod(spec, fields, f'{kind}:{name}', fit))
+    return rows
 
 
 @functools.cache
@@ -134,8 +134,8 @@ def suited(config: ConfigDict, kind: str) -> tuple[str, tuple[str, ...]]:
         for name in reversed(CHIPS[kind].shapes):
             chips = math.prod(map(int, name.split('x')))
             if together % (chips * images) == 0 and together // chips >= least:
-                whole = images == group
-                return name, () if whole else (f'model.bn_group={together // chips}',)
+                whole_groups = images == group
+                return name, () if whole_groups else (f'model.bn_group={together // chips}',)
     return CHIPS[kind].shapes[0], ()
 
 
@@ -157,8 +157,8 @@ def compile_all(pattern: str, quick: bool = False) -> bool:
         raise UserError(f'no config with ImageNet matches {pattern!r}, as resnet or *net*.')
     complete = True
     for number, pod in enumerate(wanted, 1):
-        known = load()
-        if pod.key in known and (quick or not known[pod.key]['quick']):
+        results = load()
+        if pod.key in results and (quick or not results[pod.key]['quick']):
             continue
         print(f'{number} of {len(wanted)}: {pod.key}', flush=True)
         begin = time.perf_counter()

@@ -85,12 +85,12 @@ def parse(text: str, count: int = 1) -> Slice:
             f'--topology is {text!r}: expected CHIP:SHAPE, as v5e:4x4, of a chip among '
             f'{", ".join(CHIPS)}.{nearest(name, CHIPS)}'
         )
-    known = CHIPS[name].shapes
-    axes = known[0].count('x')
+    shapes = CHIPS[name].shapes
+    axes = shapes[0].count('x')
     if not re.fullmatch(rf'[1-9]\d*(x[1-9]\d*){{{axes}}}', shape):
         raise UserError(
             f'--topology is {text!r}: expected the chips along {axes + 1} axes, as '
-            f'{", ".join(f"{name}:{one}" for one in known[:3])}.'
+            f'{", ".join(f"{name}:{one}" for one in shapes[:3])}.'
         )
     if count < 1:
         raise UserError(f'--slices is {count}: expected 1 or more.')
@@ -134,9 +134,9 @@ def devices(wanted: Slice) -> list[Any]:
             **options,
         )
     except Exception as error:  # of any kind; libtpu's messages are long
-        known = ', '.join(f'{wanted.chip}:{shape}' for shape in chip.shapes)
+        shapes = ', '.join(f'{wanted.chip}:{shape}' for shape in chip.shapes)
         raise UserError(
             f'libtpu cannot make the slice {wanted} ({str(error).strip().splitlines()[0]}): '
-            f'choose one of {known}.'
+            f'choose one of {shapes}.'
         ) from error
     return list(topology.devices)
