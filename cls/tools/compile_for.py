@@ -203,7 +203,7 @@ def report_of(setup: Setup) -> Report:
         'batch': setup.batch,
         'pixels': phase.size,
         'model_flops': 6.0 * setup.batch * cost.macs,
-        'quick': jax.config.read('jax_optimization_level') == 'O0',
+        'quick': jax.config.jax_optimization_level == 'O0',  # pyright: ignore[reportAttributeAccessIssue]
     }
     begin = time.perf_counter()
     try:
