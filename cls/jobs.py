@@ -37,7 +37,9 @@ def run(args: argparse.Namespace, fields: list[str], began: float, prog: str) ->
       began: time.perf_counter() at the start of the program.
       prog: the command, as the next ones are shown.
     """
-    overrides = configs.parse_overrides(fields)
+    flags = ['config', 'workdir', *(['output'] if 'output' in args else [])]
+    flags += ['job'] if prog == 'python -m cls.main' else []
+    overrides = configs.parse_overrides(fields, [f'--{name}' for name in flags])
     if args.help:
         print(describe.recipe(args.config, overrides))
         return 0

@@ -6,7 +6,7 @@ is its documentation. Durations are strings of a number and a unit: '200 epochs'
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from ml_collections import ConfigDict
 
@@ -382,12 +382,14 @@ class MistakenConfig(UserError):
 
     Attributes:
       config: the config.
+      mistakes: dotted name -> a sentence.
     """
 
-    def __init__(self, config: ConfigDict, mistakes: Iterable[str]) -> None:
-        """Takes the config and its mistakes, each a sentence."""
-        super().__init__(joined(mistakes))
+    def __init__(self, config: ConfigDict, mistakes: Mapping[str, str]) -> None:
+        """Takes the config and its mistakes."""
+        super().__init__(joined(mistakes.values()))
         self.config = config
+        self.mistakes = mistakes
 
 
 def mistakes(config: ConfigDict) -> dict[str, str]:
@@ -435,7 +437,12 @@ def _parents(name: str) -> Iterator[str]:
         name = name.rpartition('.')[0]
 
 
-def check(config: ConfigDict) -> None:
-    """Raises MistakenConfig, with all mistakes, for fields with values that they do not take."""
-    if found := mistakes(config):
-        raise MistakenConfig(config, found.values())
+def check(config: ConfigDict, overrides: Mapping[str, str] | None = None) -> None:
+    """Raises MistakenConfig, with all mistakes, for fields with values that they do not take.
+
+    Args:
+      config: the config.
+      overrides: mistakes of overrides, which the config does not show: dotted name -> a sentence.
+    """
+    if found := {**(overrides or {}), **mistakes(config)}:
+        raise MistakenConfig(config, found)

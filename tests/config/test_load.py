@@ -127,7 +127,7 @@ def test_overrides_have_the_type_of_the_field(name, text, expected):
 @pytest.mark.parametrize(
     ('name', 'text', 'pattern'),
     [
-        ('batch', '1.5', r'config\.batch is a int \(now 64\).*1\.5'),
+        ('batch', '1.5', r'config\.batch is an int \(now 64\).*1\.5'),
         ('batch', 'many', 'config.batch'),
         ('batch', 'True', 'config.batch'),
         ('optim.lr', 'fast', 'config.optim.lr is a float'),
