@@ -3,7 +3,7 @@
 A config of an ensemble has `members`, each a complete config, and `loaded`, a run folder for each
 member that is trained already. Its own run folder has one for each member that it trains.
 
-May import: anything but main, search, tools.
+May import: anything but main, recipes, search, tools.
 """
 
 import time

@@ -13,7 +13,7 @@ predictions, if config.eval.predictions has that value. The latter two are of th
 weights, if one is kept. `--output DIR` writes all of it to DIR. A run folder that cannot be written
 to, or that another process is running in, stays as it is; the result is printed first.
 
-May import: anything but ensemble, main, search, tools, train.
+May import: anything but ensemble, main, recipes, search, tools, train.
 """
 
 import contextlib

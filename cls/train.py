@@ -3,7 +3,7 @@
 A run can be killed at any moment; the same call continues it from its newest checkpoint and ends in
 the same state, to the bit, as without the interruption.
 
-May import: anything but ensemble, main, search, tools.
+May import: anything but ensemble, main, recipes, search, tools.
 """
 
 import dataclasses
