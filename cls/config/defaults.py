@@ -214,7 +214,7 @@ FIELDS: dict[str, Field] = {
     'eval.protocol': Field(
         'single',
         '',
-        '--job evaluate: the views of an image, see cls/evaluation/protocols.py',
+        'cls evaluate: the views of an image, see cls/evaluation/protocols.py',
         FREE,
     ),
     'eval.scales': Field((), '', 'dense: shorter sides of the images; (): data.eval_resize', FREE),
@@ -225,7 +225,7 @@ FIELDS: dict[str, Field] = {
         FREE,
     ),
     'eval.predictions': Field(
-        '', '', '--job evaluate: NAME.csv in the run folder for the predictions', FREE
+        '', '', 'cls evaluate: NAME.csv in the run folder for the predictions', FREE
     ),
     'eval.precise_bn': Field(
         0,
@@ -397,7 +397,7 @@ def mistakes(config: ConfigDict) -> dict[str, str]:
     found = {}
     for prefix, part, fields in parts(config):
         for name in _unknown(part, fields):
-            hint = renamed(name) or nearest(name, fields) or ' `--job print` shows all fields.'
+            hint = renamed(name) or nearest(name, fields) or ' `cls print` shows all fields.'
             found[prefix + name] = f'config.{prefix}{name} is no field.{hint}'
         for name, field in fields.items():
             value = part

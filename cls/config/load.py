@@ -155,7 +155,7 @@ def _override(config: ConfigDict, name: str, text: str) -> None:
         node = node.get(parent) if isinstance(node, ConfigDict) else None
     if not isinstance(node, ConfigDict) or (field not in node and parents[-1:] != ['model']):
         known = [key for key, _ in flatten(config)]
-        hint = defaults.renamed(name) or nearest(name, known) or ' `--job print` shows all fields.'
+        hint = defaults.renamed(name) or nearest(name, known) or ' `cls print` shows all fields.'
         raise UserError(f'the config has no field {name!r}.{hint}')
     if field == 'genotype' and parents[-1:] == ['model']:
         node[field] = _genotype(node, text)
