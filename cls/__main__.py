@@ -34,6 +34,8 @@ def usage(prog: str) -> str:
 def dispatch(prog: str) -> int:
     """Runs the command of sys.argv; returns its exit code. Raises UserError for an unknown one."""
     name, *flags = sys.argv[1:] or ['--help']
+    if name == 'help' and flags:
+        name, flags = flags[0], ['--help']
     if name in ('-h', '--help', 'help'):
         print(usage(prog))
         return 0

@@ -4,7 +4,7 @@ The config of an ensemble has `members`, each a complete config, and `loaded`, a
 member that is already trained. The ensemble's run folder contains a run folder for each member that
 it trains.
 
-May import: anything but main, search, tools.
+May import: anything but main, recipes, search, tools.
 """
 
 import time

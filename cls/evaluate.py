@@ -18,7 +18,7 @@ The latter two are of the average of the weights, if the run keeps one. `--outpu
 files to DIR. The result is printed first. A run folder that cannot be written to, or that another
 process uses, is not changed.
 
-May import: anything but ensemble, main, search, tools, train.
+May import: anything but ensemble, main, recipes, search, tools, train.
 """
 
 import contextlib
@@ -404,7 +404,7 @@ def restore(config: ConfigDict, workdir: Path) -> tuple[Setup, TrainState]:
     Nothing in the folder is changed. Raises UserError if the run has no checkpoint.
     """
     if not (workdir / 'checkpoints').is_dir():
-        raise UserError(f'{workdir} has no checkpoint to evaluate; train first (--job train).')
+        raise UserError(f'{workdir} has no checkpoint to evaluate; train first (`cls train`).')
     classes = load_classes(workdir)
     setup = agreement.on_all('set-up', lambda: set_up(config, classes=classes))
     if not classes and (names := setup.test.class_names):
@@ -416,5 +416,5 @@ def restore(config: ConfigDict, workdir: Path) -> tuple[Setup, TrainState]:
     shapes, _ = setup.new_state_shapes()
     restored = restore_newest(workdir / 'checkpoints', abstract_state(shapes, setup.mesh))
     if restored is None:
-        raise UserError(f'{workdir} has no checkpoint to evaluate; train first (--job train).')
+        raise UserError(f'{workdir} has no checkpoint to evaluate; train first (`cls train`).')
     return setup, restored

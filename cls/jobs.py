@@ -37,7 +37,9 @@ def run(args: argparse.Namespace, fields: list[str], began: float, prog: str) ->
       began: time.perf_counter() at the start of the program.
       prog: the command, as shown in suggestions of further commands.
     """
-    overrides = configs.parse_overrides(fields)
+    flags = ['config', 'workdir', *(['output'] if 'output' in args else [])]
+    flags += ['job'] if prog == 'python -m cls.main' else []
+    overrides = configs.parse_overrides(fields, [f'--{name}' for name in flags])
     if args.help:
         print(describe.recipe(args.config, overrides))
         return 0
@@ -45,7 +47,7 @@ def run(args: argparse.Namespace, fields: list[str], began: float, prog: str) ->
         raise UserError(f'--job is {args.job!r}; known: {", ".join(signals.JOBS)}.')
     output = getattr(args, 'output', None)
     if output and args.job != 'evaluate':
-        raise UserError(f'--output is for --job evaluate, not for --job {args.job}.')
+        raise UserError(f'--output is for `cls evaluate`, not for `cls {args.job}`.')
     if args.job != 'print':
         agreement.start(args)
         start()
@@ -99,7 +101,7 @@ def _evaluate_together(args: argparse.Namespace, overrides: list[tuple[str, str]
     """Evaluates several run folders as an ensemble."""
     registers = bool(args.config) and _registers(configs.load(args.config))
     if args.job != 'evaluate' or (args.config and not registers):
-        raise UserError('several --workdir folders are for --job evaluate, without --config.')
+        raise UserError('several --workdir folders are for `cls evaluate`, without --config.')
     runs = [(load_config(folder, overrides), folder) for folder in args.workdir]
     for one in runs:
         search.refuse(*one)

@@ -262,7 +262,7 @@ def refuse_mistaken(error: defaults.MistakenConfig) -> NoReturn:
     """Raises a UserError for invalid values in a config, together with all its other mistakes."""
     config, mistakes = error.config, Mistakes()
     if 'optim' in config:  # the config of one run
-        _read(config, None, True, defaults.mistakes(config), mistakes)
+        _read(config, None, True, error.mistakes, mistakes)
         mistakes.refuse()
     raise error
 
@@ -470,7 +470,7 @@ def _check_frozen(config: ConfigDict, parts: dict[str, Any], shapes: Any) -> Non
     frozen = mistakes.attempt(freeze.frozen_params, pattern, shapes['params'])
     if config.eval.precise_bn:
         together = config.batch // config.accumulate
-        where = 'that config.eval.precise_bn computes together (config.batch / config.accumulate)'
+        where = 'config.batch / config.accumulate, which config.eval.precise_bn computes together'
         mistakes.attempt(parts['data'].check_repeats, together, where)
     fields = {'freeze_bn': config.freeze_bn, 'eval.precise_bn': config.eval.precise_bn}
     used = [field for field, value in fields.items() if value]

@@ -3,7 +3,7 @@
 A run can be killed at any time; the same call continues it from its newest checkpoint and ends in a
 state that is bit-identical to that of an uninterrupted run.
 
-May import: anything but ensemble, main, search, tools.
+May import: anything but ensemble, main, recipes, search, tools.
 """
 
 import dataclasses

@@ -7,7 +7,7 @@
   python -m cls.main --config configs/fractalnet.py:folder=DIR      the ImageNet recipe, your images
   python -m cls.main --config configs/fractalnet.py:finetune,folder=DIR --config.init=FILE
 
-Only the deepest of three columns: --job evaluate --workdir runs/NAME --config.model.column=3. Only
+Only the deepest of three columns: cls evaluate --workdir runs/NAME --config.model.column=3. Only
 the first: --config.model.column=1.
 
 Expected on the digits: above 97 % (measured: cls/models/README.md). Published top-1, not reproduced

@@ -82,6 +82,11 @@ def test_the_list_of_commands(flags, monkeypatch, capsys):
         assert re.search(rf'^  {name} +{re.escape(row.summary)}$', out, re.MULTILINE)
 
 
+def test_help_of_a_command_by_its_name(monkeypatch, capsys):
+    assert program(monkeypatch, 'help', 'print') == 0
+    assert capsys.readouterr().out.startswith('usage: cls print ')
+
+
 def test_the_version(monkeypatch, capsys):
     assert program(monkeypatch, '--version') == 0
     assert capsys.readouterr().out == f'cls {cls.__version__}\n'
@@ -112,7 +117,10 @@ def test_paragraphs_are_filled_and_commands_stay():
         (['serach-report'], 'Did you mean search-report'),
         (['qqqq'], 'cls --help lists them'),
         (['--config', 'resnet'], "no command '--config'"),
-        (['train', '--confg', 'resnet'], '--config'),
+        (['help', 'trian'], "there is no command 'trian'. Did you mean train"),
+        (['train', '--confg', 'resnet'], 'Did you mean --config, --config.FIELD=VALUE?'),
+        (['print', 'resnet'], 'Known: --config, --workdir, --config.FIELD=VALUE.'),
+        (['evaluate', '--outptu', 'd'], 'Did you mean --output'),
         (['train', '--config', 'resnet', '--job', 'print'], "'--job'"),
         (['print', '--config', 'resnte'], 'Did you mean resnet'),
         (['print', '--config', 'resnet:cifar1'], 'Did you mean cifar10'),

@@ -88,6 +88,29 @@ def test_mistakes_in_single_values_are_reported_with_the_others(tmp_path, monkey
         set_up(config)
 
 
+def test_mistaken_overrides_are_reported_with_the_other_mistakes(tmp_path, monkeypatch):
+    """What depends on the value of a mistaken one, here the repeats, is not checked."""
+    monkeypatch.chdir(tmp_path)
+    wrong = {
+        'optim.body_lr': '1',
+        'dat.pad': '1',
+        'batch': 'x',
+        'ema': '2',
+        'schedule.name': 'cosin',
+    }
+    fields = [f'--config.{name}={value}' for name, value in wrong.items()]
+    with pytest.raises(UserError) as caught:
+        main(['--config=resnet', *fields, '--config.data.repeats=7'])
+    line = str(caught.value)
+    assert "no field 'optim.body_lr'. It is now called optim.body_lr_mult." in line
+    assert "no field 'dat.pad'. Did you mean data.pad" in line
+    assert "config.batch is an int (now 64); 'x' is not." in line
+    assert 'config.ema is 2.0' in line
+    assert "config.schedule.name is 'cosin'" in line
+    assert 'repeats' not in line
+    assert not list(tmp_path.iterdir())
+
+
 def test_mistakes_that_need_the_data_are_reported_together():
     line = refusal(tuple(LATE_MISTAKES.items()), spec='configs/vgg.py')
     for name in LATE_MISTAKES:

@@ -6,7 +6,7 @@ length of the run).
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from ml_collections import ConfigDict
 
@@ -214,7 +214,7 @@ FIELDS: dict[str, Field] = {
     'eval.protocol': Field(
         'single',
         '',
-        '--job evaluate: the views of an image, see cls/evaluation/protocols.py',
+        'cls evaluate: the views of an image, see cls/evaluation/protocols.py',
         FREE,
     ),
     'eval.scales': Field((), '', 'dense: shorter sides of the images; (): data.eval_resize', FREE),
@@ -225,7 +225,7 @@ FIELDS: dict[str, Field] = {
         FREE,
     ),
     'eval.predictions': Field(
-        '', '', '--job evaluate: NAME.csv in the run folder for the predictions', FREE
+        '', '', 'cls evaluate: NAME.csv in the run folder for the predictions', FREE
     ),
     'eval.precise_bn': Field(
         0,
@@ -382,12 +382,20 @@ class MistakenConfig(UserError):
 
     Attributes:
       config: the config.
+      mistakes: dotted name -> a sentence.
     """
 
+<<<<<<< HEAD
     def __init__(self, config: ConfigDict, mistakes: Iterable[str]) -> None:
         """Stores a config and its mistakes, each a sentence."""
         super().__init__(joined(mistakes))
+=======
+    def __init__(self, config: ConfigDict, mistakes: Mapping[str, str]) -> None:
+        """Takes the config and its mistakes."""
+        super().__init__(joined(mistakes.values()))
+>>>>>>> newcomer
         self.config = config
+        self.mistakes = mistakes
 
 
 def mistakes(config: ConfigDict) -> dict[str, str]:
@@ -395,8 +403,13 @@ def mistakes(config: ConfigDict) -> dict[str, str]:
     messages = {}
     for prefix, part, fields in parts(config):
         for name in _unknown(part, fields):
+<<<<<<< HEAD
             hint = renamed(name) or nearest(name, fields) or ' `--job print` shows all fields.'
             messages[prefix + name] = f'config.{prefix}{name} is not a field.{hint}'
+=======
+            hint = renamed(name) or nearest(name, fields) or ' `cls print` shows all fields.'
+            found[prefix + name] = f'config.{prefix}{name} is no field.{hint}'
+>>>>>>> newcomer
         for name, field in fields.items():
             value = part
             for key in name.split('.'):
@@ -435,7 +448,19 @@ def _parents(name: str) -> Iterator[str]:
         name = name.rpartition('.')[0]
 
 
+<<<<<<< HEAD
 def check(config: ConfigDict) -> None:
     """Raises MistakenConfig, with all mistakes, for fields with invalid values."""
     if messages := mistakes(config):
         raise MistakenConfig(config, messages.values())
+=======
+def check(config: ConfigDict, overrides: Mapping[str, str] | None = None) -> None:
+    """Raises MistakenConfig, with all mistakes, for fields with values that they do not take.
+
+    Args:
+      config: the config.
+      overrides: mistakes of overrides, which the config does not show: dotted name -> a sentence.
+    """
+    if found := {**(overrides or {}), **mistakes(config)}:
+        raise MistakenConfig(config, found)
+>>>>>>> newcomer

@@ -37,8 +37,7 @@ def load(
     """
     path, _, argument = spec.partition(':')
     config = _run(files.find(path), argument)
-    _override_all(config, overrides)
-    defaults.check(config)
+    defaults.check(config, _override_all(config, overrides))
     _fill(config, {name for name, _ in overrides}, begun)
     return config.lock()
 
@@ -107,32 +106,55 @@ def _line_of(file: Path, error: BaseException) -> str:
     return f' in line {frames[-1].lineno}' if frames else ''
 
 
-def parse_overrides(arguments: Sequence[str]) -> list[tuple[str, str]]:
+def parse_overrides(
+    arguments: Sequence[str], flags: Sequence[str] = ('--config', '--workdir')
+) -> list[tuple[str, str]]:
     """Returns the (name, text) pairs of '--config.name=text' arguments.
 
+<<<<<<< HEAD
     Raises UserError for any other argument.
+=======
+    Args:
+      arguments: those that a program's parser left.
+      flags: of the program, for the message.
+
+    Raises:
+      UserError: an argument is not such a pair.
+>>>>>>> newcomer
     """
     pairs = []
     for argument in arguments:
         name, equals, text = argument.removeprefix('--config.').partition('=')
         if not argument.startswith('--config.') or not equals:
-            flags = ('--config', '--workdir', '--job', '--config.FIELD=VALUE')
-            hint = nearest(argument, flags) or f' Known: {", ".join(flags)}.'
+            known = (*flags, '--config.FIELD=VALUE')
+            hint = nearest(argument, known) or f' Known: {", ".join(known)}.'
             raise UserError(f'cannot read the argument {argument!r}.{hint}')
         pairs.append((name, text))
     return pairs
 
 
+<<<<<<< HEAD
 def _override_all(config: ConfigDict, overrides: Sequence[tuple[str, str]]) -> None:
     # A genotype is checked when it is set, so its limit must be set first.
+=======
+def _override_all(config: ConfigDict, overrides: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Sets fields; returns the mistakes among them: dotted name -> a sentence."""
+    wrong = {}
+    # A genotype is checked when it is set: its limit must be set before.
+>>>>>>> newcomer
     for name, text in sorted(overrides, key=lambda pair: not pair[0].endswith('limits.layers')):
-        _override(config, name, text)
+        try:
+            _override(config, name, text)
+        except UserError as error:
+            wrong[name] = str(error)
+            continue
         if name.endswith('limits.layers'):
-            defaults.check(config)
+            defaults.check(config, wrong)
             node = config
             for part in name.split('.')[:-1]:
                 node = node[part]
             limits.limit_layers(node.layers)
+    return wrong
 
 
 def _override(config: ConfigDict, name: str, text: str) -> None:
@@ -141,8 +163,13 @@ def _override(config: ConfigDict, name: str, text: str) -> None:
     for parent in parents:
         node = node.get(parent) if isinstance(node, ConfigDict) else None
     if not isinstance(node, ConfigDict) or (field not in node and parents[-1:] != ['model']):
+<<<<<<< HEAD
         names = [key for key, _ in flatten(config)]
         hint = defaults.renamed(name) or nearest(name, names) or ' `--job print` shows all fields.'
+=======
+        known = [key for key, _ in flatten(config)]
+        hint = defaults.renamed(name) or nearest(name, known) or ' `cls print` shows all fields.'
+>>>>>>> newcomer
         raise UserError(f'the config has no field {name!r}.{hint}')
     if field == 'genotype' and parents[-1:] == ['model']:
         node[field] = _genotype(node, text)
@@ -190,7 +217,8 @@ def _read(text: str, current: Any, name: str) -> Any:
         fits = all(isinstance(item, kinds) for item in value)
     if not fits:
         wanted = type(current).__name__
-        raise UserError(f'config.{name} is a {wanted} (now {current!r}); {text!r} is not.')
+        article = 'an' if wanted == 'int' else 'a'
+        raise UserError(f'config.{name} is {article} {wanted} (now {current!r}); {text!r} is not.')
     return value
 
 
@@ -243,9 +271,8 @@ def from_json(text: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDic
     """
     config = ConfigDict(_upgraded(_tuples(paths.parse_json(text))))
     config = defaults.complete(defaults.with_new_names(config))
-    _override_all(config, overrides)
     if overrides:
-        defaults.check(config)
+        defaults.check(config, _override_all(config, overrides))
     return config.lock()
 
 

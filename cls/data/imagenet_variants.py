@@ -48,7 +48,7 @@ def open_benchmark(
     Raises UserError for a missing or unknown class and for another layout.
     """
     if split == 'train':
-        raise UserError(f'{name} is a test set: expected --job evaluate, or another data set.')
+        raise UserError(f'{name} is a test set: expected `cls evaluate`, or another data set.')
     classes = classes or wnids()
     root = download.fetched(where)
     if name == 'imagenet_real':

@@ -15,5 +15,5 @@
 A code is a tuple of small integers, one for each decision. A genotype is the architecture as a
 network takes it (`config.model.genotype`). Only spaces know both.
 
-May import: anything but main, tools.
+May import: anything but main, recipes, tools.
 """

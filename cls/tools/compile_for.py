@@ -136,7 +136,7 @@ def parser(prog: str = PROG) -> Parser:
     flags = Parser(prog=prog, description=__doc__, allow_abbrev=False)
     flags.add_argument('--topology', help='CHIP:SHAPE, as v5e:4x4, v5p:2x2x2')
     flags.add_argument('--slices', type=int, default=1, help='number of such slices, connected')
-    flags.add_argument('--config', help='FILE.py:ARGUMENT, as for cls.main')
+    flags.add_argument('--config', help='RECIPE[:ARM], as for cls train')
     flags.add_argument('--json', action='store_true', help='one JSON object')
     flags.add_argument('--quick', action='store_true', help='a third of the time, no estimate')
     flags.add_argument('--all', nargs='?', const='*', metavar='PATTERN', help='compile the table')

@@ -55,7 +55,7 @@ def parser(prog: str = PROG) -> Parser:
     """Returns the parser of the flags."""
     flags = Parser(prog=prog, description=__doc__, allow_abbrev=False)
     flags.add_argument('folders', nargs='*', type=Path, help='run folders of searches')
-    flags.add_argument('--config', nargs='+', default=[], help='FILE.py:ARGUMENT, as for cls.main')
+    flags.add_argument('--config', nargs='+', default=[], help='RECIPE[:ARM], as for cls train')
     flags.add_argument('--seeds', type=int, default=100, help='number of seeds, 0, 1, ...')
     flags.add_argument('--fronts', nargs='+', type=float, metavar='W', help='exponents, below 0')
     flags.add_argument('--json', type=Path, metavar='FILE', help='write all numbers')
@@ -69,9 +69,9 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     fields = [argument for argument in arguments if argument.startswith('--config.')]
     args = parser(prog).parse_args([a for a in arguments if a not in fields])
     if bool(args.config) == bool(args.folders):
-        raise UserError('give --config FILE.py:ARGUMENT of tabular searches, or run folders.')
+        raise UserError('give --config RECIPE:ARM of tabular searches, or run folders.')
     if args.fronts and not args.config:
-        raise UserError('--fronts is for --config FILE.py:ARGUMENT, not for run folders.')
+        raise UserError('--fronts is for --config RECIPE:ARM, not for run folders.')
     if args.seeds < 2:
         raise UserError(f'--seeds is {args.seeds}: expected 2 or more.')
     overrides = tuple(configs.parse_overrides(fields))

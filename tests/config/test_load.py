@@ -127,7 +127,7 @@ def test_overrides_have_the_type_of_the_field(name, text, expected):
 @pytest.mark.parametrize(
     ('name', 'text', 'pattern'),
     [
-        ('batch', '1.5', r'config\.batch is a int \(now 64\).*1\.5'),
+        ('batch', '1.5', r'config\.batch is an int \(now 64\).*1\.5'),
         ('batch', 'many', 'config.batch'),
         ('batch', 'True', 'config.batch'),
         ('optim.lr', 'fast', 'config.optim.lr is a float'),
@@ -138,7 +138,7 @@ def test_overrides_have_the_type_of_the_field(name, text, expected):
         ('optim.lrr', '1', r"'optim.lrr'.*Did you mean .*optim\.lr\b"),
         ('otpim.lr', '1', r"'otpim.lr'.*Did you mean .*optim\.lr\b"),
         ('bach', '1', r"'bach'.*Did you mean batch"),
-        ('zzzz', '1', '--job print'),
+        ('zzzz', '1', '`cls print`'),
         ('optim', '1', r'config.optim is a group.*lr'),
         ('optim.lr.x', '1', 'no field'),
         ('batch.size', '1', 'no field'),

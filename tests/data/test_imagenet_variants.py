@@ -99,7 +99,7 @@ def test_incomplete_sets_are_refused(tmp_path, make_data, twelve):
         UserError, match='12 class folders are missing from .*from 0 to 11; write f'
     ):
         datasets.load(make_data(name=f'imagenet_v2:{tmp_path}'), 'eval')
-    with pytest.raises(UserError, match='imagenet_a is a test set: expected --job evaluate'):
+    with pytest.raises(UserError, match='imagenet_a is a test set: expected `cls evaluate`'):
         datasets.load(data, 'train')
     message = '/nowhere is not a folder: expected the extracted imagenet_r'
     with pytest.raises(UserError, match=message):
