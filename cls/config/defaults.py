@@ -385,15 +385,9 @@ class MistakenConfig(UserError):
       mistakes: dotted name -> a sentence.
     """
 
-<<<<<<< HEAD
-    def __init__(self, config: ConfigDict, mistakes: Iterable[str]) -> None:
-        """Stores a config and its mistakes, each a sentence."""
-        super().__init__(joined(mistakes))
-=======
     def __init__(self, config: ConfigDict, mistakes: Mapping[str, str]) -> None:
         """Takes the config and its mistakes."""
         super().__init__(joined(mistakes.values()))
->>>>>>> newcomer
         self.config = config
         self.mistakes = mistakes
 
@@ -403,13 +397,8 @@ def mistakes(config: ConfigDict) -> dict[str, str]:
     messages = {}
     for prefix, part, fields in parts(config):
         for name in _unknown(part, fields):
-<<<<<<< HEAD
-            hint = renamed(name) or nearest(name, fields) or ' `--job print` shows all fields.'
-            messages[prefix + name] = f'config.{prefix}{name} is not a field.{hint}'
-=======
             hint = renamed(name) or nearest(name, fields) or ' `cls print` shows all fields.'
-            found[prefix + name] = f'config.{prefix}{name} is no field.{hint}'
->>>>>>> newcomer
+            messages[prefix + name] = f'config.{prefix}{name} is not a field.{hint}'
         for name, field in fields.items():
             value = part
             for key in name.split('.'):
@@ -448,12 +437,6 @@ def _parents(name: str) -> Iterator[str]:
         name = name.rpartition('.')[0]
 
 
-<<<<<<< HEAD
-def check(config: ConfigDict) -> None:
-    """Raises MistakenConfig, with all mistakes, for fields with invalid values."""
-    if messages := mistakes(config):
-        raise MistakenConfig(config, messages.values())
-=======
 def check(config: ConfigDict, overrides: Mapping[str, str] | None = None) -> None:
     """Raises MistakenConfig, with all mistakes, for fields with values that they do not take.
 
@@ -461,6 +444,5 @@ def check(config: ConfigDict, overrides: Mapping[str, str] | None = None) -> Non
       config: the config.
       overrides: mistakes of overrides, which the config does not show: dotted name -> a sentence.
     """
-    if found := {**(overrides or {}), **mistakes(config)}:
-        raise MistakenConfig(config, found)
->>>>>>> newcomer
+    if messages := {**(overrides or {}), **mistakes(config)}:
+        raise MistakenConfig(config, messages)

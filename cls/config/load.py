@@ -111,16 +111,12 @@ def parse_overrides(
 ) -> list[tuple[str, str]]:
     """Returns the (name, text) pairs of '--config.name=text' arguments.
 
-<<<<<<< HEAD
-    Raises UserError for any other argument.
-=======
     Args:
       arguments: those that a program's parser left.
       flags: of the program, for the message.
 
     Raises:
       UserError: an argument is not such a pair.
->>>>>>> newcomer
     """
     pairs = []
     for argument in arguments:
@@ -133,15 +129,10 @@ def parse_overrides(
     return pairs
 
 
-<<<<<<< HEAD
-def _override_all(config: ConfigDict, overrides: Sequence[tuple[str, str]]) -> None:
-    # A genotype is checked when it is set, so its limit must be set first.
-=======
 def _override_all(config: ConfigDict, overrides: Sequence[tuple[str, str]]) -> dict[str, str]:
     """Sets fields; returns the mistakes among them: dotted name -> a sentence."""
     wrong = {}
     # A genotype is checked when it is set: its limit must be set before.
->>>>>>> newcomer
     for name, text in sorted(overrides, key=lambda pair: not pair[0].endswith('limits.layers')):
         try:
             _override(config, name, text)
@@ -163,13 +154,8 @@ def _override(config: ConfigDict, name: str, text: str) -> None:
     for parent in parents:
         node = node.get(parent) if isinstance(node, ConfigDict) else None
     if not isinstance(node, ConfigDict) or (field not in node and parents[-1:] != ['model']):
-<<<<<<< HEAD
-        names = [key for key, _ in flatten(config)]
-        hint = defaults.renamed(name) or nearest(name, names) or ' `--job print` shows all fields.'
-=======
         known = [key for key, _ in flatten(config)]
         hint = defaults.renamed(name) or nearest(name, known) or ' `cls print` shows all fields.'
->>>>>>> newcomer
         raise UserError(f'the config has no field {name!r}.{hint}')
     if field == 'genotype' and parents[-1:] == ['model']:
         node[field] = _genotype(node, text)
