@@ -271,7 +271,7 @@ SEARCH: dict[str, Field] = {
     'search.evaluations': Field(100, '[1, 2**24]', 'trials in all'),
     'search.max_concurrent': Field(1, '[1, 2**16]', 'trials that are evaluated at the same time'),
     'search.synchronous': Field(
-        True, '', 'told in the order asked: results do not depend on timing'
+        True, '', 'observed in the order of the proposals: results do not depend on timing'
     ),
     'search.engine': Field(
         'local', 'local | processes | ray', 'this process, others of this machine, Ray', FREE
