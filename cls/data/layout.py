@@ -13,7 +13,7 @@ class Layout:
     """The folders in DIR that have the name of a split."""
 
     train: Path | None
-    labeled: dict[str, list[Path]]  # kind (`splits.KINDS`) -> folders of class folders
+    labeled: dict[str, list[Path]]  # kind, see `splits.kind` -> folders of class folders
     others: list[Path]  # without class folders: empty, or with images only
 
 

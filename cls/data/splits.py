@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from cls.errors import UserError
 
 VALIDATION, TEST = 'validation', 'test'
-KINDS = (VALIDATION, TEST)
 # Names of each kind of split, in lower case, in TFDS and in folders.
 TRAIN_NAMES = ('train', 'training')
 VALIDATION_NAMES = ('val', 'valid', 'validation')

@@ -39,7 +39,8 @@ import jax.numpy as jnp
 
 from cls.models.registry import System, register_table
 from cls.nn import grouped, init, residual
-from cls.nn.conv import Size, conv, pair
+from cls.nn.conv import conv
+from cls.nn.padding import Size, pair
 
 SYSTEM = System(
     name='CRU-Net',

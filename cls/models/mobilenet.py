@@ -28,8 +28,9 @@ import jax.numpy as jnp
 
 from cls.models.registry import System, register_table
 from cls.nn import inception, init
-from cls.nn.conv import Conv, Padding
+from cls.nn.conv import Conv
 from cls.nn.norm import batch_norm
+from cls.nn.padding import Padding
 
 SYSTEM = System(
     name='MobileNet',

@@ -27,9 +27,10 @@ import jax.numpy as jnp
 
 from cls.models.registry import System, Variant, register, register_table
 from cls.nn import inverted
-from cls.nn.conv import Conv, Padding
+from cls.nn.conv import Conv
 from cls.nn.inverted import Genotype, InvertedResidual, round_channels
 from cls.nn.norm import batch_norm
+from cls.nn.padding import Padding
 
 SYSTEM = System(
     name='MobileNetV2',

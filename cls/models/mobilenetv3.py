@@ -27,10 +27,11 @@ import jax.numpy as jnp
 
 from cls.models.registry import System, register_table
 from cls.nn import inverted
-from cls.nn.conv import Conv, Padding
+from cls.nn.conv import Conv
 from cls.nn.dense import Dense
 from cls.nn.inverted import ACTIVATIONS, Genotype, InvertedResidual, round_channels
 from cls.nn.norm import batch_norm
+from cls.nn.padding import Padding
 
 SYSTEM = System(
     name='MobileNetV3',

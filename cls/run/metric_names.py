@@ -8,7 +8,7 @@ statistics, are 'validation_ema/top1' and so on, see `weights_name`.
 from collections.abc import Mapping
 from typing import Any
 
-KINDS = ('validation', 'test')  # the kinds of cls.data.splits
+KINDS = ('validation', 'test')  # the results of cls.data.splits.kind
 
 
 def weights_name(kind: str, *, ema: bool = False, precise: bool = False) -> str:

@@ -13,10 +13,9 @@ cls/tools/tpu/pods.py. PATTERN, as 'resnet*', selects configs by name. Results a
 launch/compiled.json and not compiled again. --write renews the table in a file; without --all only
 the kept results are used.
 
---quick makes the compiler spend the least effort, for a third of the time (SqueezeNet on v5e:2x4:
-22 seconds, not 76). The memory differs by some percent (there 2.12 GiB, not 1.98). The time of the
-kernels is left out, because such kernels are not for use. A later --all without --quick compiles
-these entries again.
+--quick compiles with the lowest level of optimization of JAX, in less time. The memory differs by
+some percent. The time of the kernels is left out, because such kernels are not for use. A later
+--all without --quick compiles these entries again.
 
 The output:
 
@@ -138,7 +137,7 @@ def parser(prog: str = PROG) -> Parser:
     flags.add_argument('--slices', type=int, default=1, help='number of such slices, connected')
     flags.add_argument('--config', help='RECIPE[:ARM], as for cls train')
     flags.add_argument('--json', action='store_true', help='one JSON object')
-    flags.add_argument('--quick', action='store_true', help='a third of the time, no estimate')
+    flags.add_argument('--quick', action='store_true', help='no optimization, no estimate')
     flags.add_argument('--all', nargs='?', const='*', metavar='PATTERN', help='compile the table')
     flags.add_argument('--write', type=Path, metavar='FILE', help='renew the table in a file')
     return flags

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import table_of
+from logs import logged
 
 from cls.main import main
 
@@ -54,13 +55,6 @@ def unpacked(folder, name):
     with tarfile.open(WRITTEN / f'{name}.tar.xz') as archive:
         archive.extractall(folder / name, filter='data')
     return folder / name
-
-
-def logged(run):
-    """The numbers of each event that follow from the computation alone."""
-    events = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
-    kept = ('step', 'train/', 'test/', 'learning_rate')
-    return [{k: v for k, v in event.items() if k.startswith(kept)} for event in events]
 
 
 def test_a_training_goes_on(folder):
