@@ -46,7 +46,7 @@ from cls.evaluation import metrics, precise_bn, protocols, robustness
 from cls.evaluation.metrics import Predictions
 from cls.evaluation.protocols import EvalSpec
 from cls.run import metric_names
-from cls.run.checkpoint import restore_newest
+from cls.run.checkpoint import restore_newest, unread
 from cls.run.reports import deliver, prepare
 from cls.run.telemetry import write_json
 from cls.run.workdir import load_classes
@@ -399,7 +399,7 @@ def write(path: Path, result: dict[str, Any], predictions: Predictions) -> None:
 
 
 def restore(config: ConfigDict, workdir: Path) -> tuple[Setup, TrainState]:
-    """Returns the setup of a config, and the newest state of a run folder.
+    """Returns the setup of a config, and the newest state of a run folder, without the optimizer's.
 
     Nothing in the folder is changed. Raises UserError if the run has no checkpoint.
     """
@@ -414,7 +414,9 @@ def restore(config: ConfigDict, workdir: Path) -> tuple[Setup, TrainState]:
             f'{", ..." if len(names) > 4 else ""} (classes.json would name them).'
         )
     shapes, _ = setup.new_state_shapes()
-    restored = restore_newest(workdir / 'checkpoints', abstract_state(shapes, setup.mesh))
+    where = abstract_state(shapes, setup.mesh)
+    wanted = where.replace(opt_state=unread(where.opt_state))
+    restored = restore_newest(workdir / 'checkpoints', wanted)
     if restored is None:
         raise UserError(f'{workdir} has no checkpoint to evaluate; train first (`cls train`).')
-    return setup, restored
+    return setup, restored.replace(opt_state=())

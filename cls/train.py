@@ -9,6 +9,7 @@ May import: anything but ensemble, main, recipes, search, tools.
 import dataclasses
 import functools
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
     data = agreement.on_all('data', lambda: datasets.identity(setup.train, setup.test))
     same_data.check(workdir, data, begun, setup.data.allow_changed)
     load = setup.init.source and not begun
-    variables = agreement.on_all('init', lambda: initial_weights(setup)) if load else None
+    given = [agreement.on_all('init', lambda: initial_weights(setup))] if load else []
     for line in presets.describe(config, setup.info.num_train, setup.info.num_classes):
         agreement.print_once(line)
     with open_run(workdir, run_config, setup.info.class_names):
@@ -68,7 +69,8 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
             write_json(workdir / same_data.FILE, data)
         agreement.print_once(f'run folder: {workdir}')
         agreement.print_once(evaluated_on(setup))
-        result = fit(setup, workdir, variables, ledger, data)
+        # Handed over by `pop`: kept here, they would take memory for the whole run.
+        result = fit(setup, workdir, given.pop if given else None, ledger, data)
     broken.report(setup.data.workers)
     return result
 
@@ -91,14 +93,14 @@ def initial_weights(setup: Setup) -> Any:
 def fit(
     setup: Setup,
     workdir: Path,
-    variables: Any = None,
+    initial: Callable[[], Any] | None = None,
     ledger: TimeLedger | None = None,
     data: same_data.Data | None = None,
 ) -> dict[str, Any] | None:
     """Trains to the end and returns the result, or None when stopped before.
 
-    A run without a checkpoint starts from `variables`, in host memory. If they are None, it starts
-    from config.init, or from newly initialized variables.
+    A run without a checkpoint starts from the variables that `initial` returns, in host memory. If
+    it is None, it starts from config.init, or from newly initialized variables.
 
     Every checkpoint stores `data`, see cls.run.same_data.
 
@@ -120,7 +122,7 @@ def fit(
         check_shared_memory(iterator)
         saved = saved_config(workdir) if leader else None
         checkpoints = _checkpoints(setup, workdir, data)
-        state, record = _start(setup, where, checkpoints, iterator, variables)
+        state, record = _start(setup, where, checkpoints, iterator, initial)
         ledger.continue_from(record or {}, spent)
         step = int(state.step)
         _check_step(setup, workdir, step)
@@ -173,7 +175,7 @@ def _start(
     where: TrainState,
     checkpoints: Checkpoints,
     iterator: TrainBatches,
-    variables: Any,
+    initial: Callable[[], Any] | None,
 ) -> tuple[TrainState, dict[str, float] | None]:
     """Returns (the state that training starts from, the record of its time).
 
@@ -185,6 +187,7 @@ def _start(
         state, data_state, record = restored
         iterator.set_state(data_state)
         return state, record
+    variables = initial() if initial else None
     if setup.init.source and variables is None:  # all checkpoints were damaged
         variables = initial_weights(setup)
     state, _ = setup.new_state(variables)

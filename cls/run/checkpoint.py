@@ -46,6 +46,7 @@ from cls.storage import paths
 
 log = logging.getLogger(__name__)
 
+_CHUNK = 2**25  # bytes
 _STALE = 90.0  # seconds until all hosts must see that one of them has moved a folder
 
 
@@ -105,7 +106,7 @@ class Checkpoints:
         if alone:  # on a CPU views, whose memory the next step does not reuse
             state = jax.device_get(state)
         items = {
-            'state': ocp.args.PyTreeSave(state),
+            'state': ocp.args.PyTreeSave(state, jax.tree.map(_in_chunks, state)),
             'data': ocp.args.JsonSave(data),
             'account': ocp.args.JsonSave(ledger),
         }
@@ -331,6 +332,11 @@ def _state_handler() -> ocp.PyTreeCheckpointHandler:
     return ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
 
 
+def _in_chunks(array: Any) -> ocp.SaveArgs:
+    """Returns the arguments for saving in chunks; the one being compressed takes memory."""
+    return ocp.SaveArgs(chunk_byte_size=_CHUNK)
+
+
 def _restore_args(abstract: Any) -> ocp.args.PyTreeRestore:
     """Returns the arguments for a state with shapes, dtypes and shardings."""
     args = ocp.checkpoint_utils.construct_restore_args(abstract)
@@ -381,6 +387,11 @@ def _gone(folder: Path) -> UserError:
     )
 
 
+def unread(tree: Any) -> Any:
+    """Returns a part of an abstract state as placeholders: `restore_newest` does not read it."""
+    return jax.tree.map(lambda _: ocp.PLACEHOLDER, tree)
+
+
 def restore_newest(folder: Path, abstract: Any) -> Any | None:
     """Returns the state of the newest undamaged checkpoint of a run, or None; changes no file.
 
@@ -403,7 +414,9 @@ def restore_newest(folder: Path, abstract: Any) -> Any | None:
         checkpoint, state, problem = folder / str(step), None, ''
         try:
             with readable(checkpoint) as local:
-                state = ocp.StandardCheckpointer().restore(_absolute(local) / 'state', abstract)
+                args = _restore_args(abstract)
+                reader = ocp.Checkpointer(_state_handler())
+                state = reader.restore(_absolute(local) / 'state', args=args)
         except Exception as error:  # Orbax and TensorStore raise many kinds
             problem = _first_line(error)
         problem = problem or _other_step(state, step)

@@ -24,7 +24,7 @@ ignores config.init.
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from cls import models, weights
 from cls.errors import UserError
 from cls.models.registry import fields as fields_of
 from cls.models.registry import introspection
-from cls.models.registry.init import init
+from cls.models.registry.init import draw
 from cls.run import workdir as folders
 from cls.run.checkpoint_files import newest_whole
 from cls.storage import paths as storage
@@ -130,8 +130,8 @@ def load(
         loaded = _of_run(spec, folder)
     else:
         loaded = _of_file(spec)
-    fresh, auxiliary = init(model, seed, size, channels), _auxiliary(model, image_shape)
-    head = introspection.head(model, size, channels)
+    auxiliary, head = _auxiliary(model, image_shape), introspection.head(model, size, channels)
+    fresh = _fresh(model, image_shape, seed, head | auxiliary)
     given, dropped = _trimmed(loaded.variables, fresh, auxiliary)
     names = (loaded.classes, class_names)
     variables, new, kept = graft(given, fresh, head, source, names, auxiliary)
@@ -149,6 +149,16 @@ def load(
         if warning := _warning(spec, *loaded.prepared):
             log.info('warning: %s: %s', source, warning)
     return variables
+
+
+def _fresh(
+    model: nn.Module, image_shape: tuple[int, int, int], seed: int, drawn: Set[str]
+) -> dict[str, Any]:
+    """Returns the variables of a network: new ones at the paths `drawn`, shapes elsewhere."""
+    size, _, channels = image_shape
+    flat = _flat(models.abstract_variables(model, size, channels))
+    only = {path for path in flat if '/'.join(path[1:]) in drawn}
+    return traverse_util.unflatten_dict(flat | draw(model, seed, size, channels, only))
 
 
 def _auxiliary(model: nn.Module, image_shape: tuple[int, int, int]) -> frozenset[str]:
@@ -198,7 +208,8 @@ def graft(
 
     Args:
       given: {'params', 'batch_stats'}, loaded; may lack the head, or all auxiliary heads.
-      fresh: {'params', 'batch_stats'}, newly drawn for the network to train.
+      fresh: {'params', 'batch_stats'} of the network to train, newly drawn for the heads; elsewhere
+        shapes are enough.
       head: paths of the head's variables, 'module/leaf'.
       source: the name of `given` in messages.
       names: class names by output, of `given` and of `fresh`; () if unknown.
@@ -305,15 +316,13 @@ def _of_run(spec: InitSpec, folder: Path) -> _Loaded:
         if checkpoint is None:
             raise UserError(f'config.init: {folder} has no checkpoint that can be read.')
         try:
-            state = _arrays(checkpoint / 'state')
+            variables = _arrays(checkpoint / 'state')
         except Exception as error:  # Orbax and TensorStore raise many kinds
             why = (str(error).splitlines() or [''])[0][:200]
             raise UserError(
                 f'config.init: {checkpoint} cannot be read ({type(error).__name__}: {why}). If its '
                 'run goes on, it has removed that meanwhile: run the same command again.'
             ) from error
-    variables = state.get('ema') or state
-    variables = {name: variables[name] for name in ('params', 'batch_stats') if variables.get(name)}
     prepared = (theirs['data']['mean'], theirs['data']['std'], f'{folder}/config.json')
     return _Loaded(variables, folders.load_classes(folder), prepared)
 
@@ -335,13 +344,24 @@ def _config_of(folder: Path) -> dict[str, Any]:
 
 
 def _arrays(checkpoint: Path) -> dict[str, Any]:
-    """Returns a saved state as NumPy arrays, regardless of its sharding."""
+    """Returns the variables of a saved state as NumPy arrays, regardless of its sharding.
+
+    They are its averages if it has any. Nothing else is read.
+    """
     reader = ocp.PyTreeCheckpointer()
     checkpoint = checkpoint if storage.is_remote(checkpoint) else checkpoint.absolute()
     metadata: Any = reader.metadata(checkpoint)
     saved = metadata.item_metadata.tree
+    used = {'ema'} if saved.get('ema') else {'params', 'batch_stats'}
+    wanted = {
+        name: tree if name in used else jax.tree.map(lambda _: ocp.PLACEHOLDER, tree)
+        for name, tree in saved.items()
+    }
     arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
-    return reader.restore(checkpoint, restore_args=arguments)
+    args = ocp.args.PyTreeRestore(wanted, restore_args=arguments)
+    state = reader.restore(checkpoint, args=args)
+    variables = state['ema'] if 'ema' in used else state
+    return {name: variables[name] for name in ('params', 'batch_stats') if variables.get(name)}
 
 
 def _of_file(spec: InitSpec) -> _Loaded:

@@ -1,5 +1,6 @@
 """Checkpoints: the loop does not wait for them, and they have the state of their save."""
 
+import copy
 import threading
 
 import jax
@@ -56,3 +57,45 @@ def test_the_loop_does_not_wait_for_orbax_but_learns_of_its_errors(tmp_path, mon
         checkpoints.save(3, {'step': np.int32(3)}, {}, {})
     assert checkpoints.failed
     assert checkpoint_files.steps(tmp_path) == [1]
+
+
+def saved(folder, **parts):
+    """Saves step 1 with these parts; returns the folder and their shapes on the first device."""
+    state = {'step': np.int32(1), **parts}
+    checkpoints = checkpoint.Checkpoints(folder, keep=1)
+    checkpoints.save(1, state, {}, {})
+    checkpoints.close()
+    mesh = sharding.make_mesh(1, jax.devices()[:1])
+    return folder, abstract(state, sharding.state_shardings(state, mesh))
+
+
+def test_an_evaluation_reads_no_state_of_the_optimizer_but_compares_its_form(tmp_path):
+    momentum = {'fc': np.ones(3, np.float32)}
+    folder, where = saved(tmp_path, params={'fc': np.arange(3.0)}, opt_state=momentum)
+    unread = checkpoint.unread(where['opt_state'])
+    state = checkpoint.restore_newest(folder, where | {'opt_state': unread})
+    np.testing.assert_array_equal(state['params']['fc'], np.arange(3.0))
+    assert state['opt_state'] == {'fc': ocp.PLACEHOLDER}
+    for part in ('params', 'opt_state'):
+        other = where | {'opt_state': unread} | {part: {'conv': ocp.PLACEHOLDER}}
+        with pytest.raises(UserError, match='undamaged but has another state'):
+            checkpoint.restore_newest(folder, other)
+
+
+def test_a_large_array_is_saved_in_chunks(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, '_CHUNK', 2**12)
+    folder, where = saved(tmp_path, kernel=np.arange(2**12, dtype=np.float32).reshape(64, 64))
+    metadata = ocp.PyTreeCheckpointer().metadata(folder / '1' / 'state').item_metadata.tree
+    assert np.prod(metadata['kernel'].storage.chunk_shape) * 4 == 2**12
+    state = checkpoint.restore_newest(folder, where)
+    np.testing.assert_array_equal(state['kernel'].ravel(), np.arange(2**12))
+
+
+def test_the_host_copies_no_array_for_orbax(tmp_path, monkeypatch):
+    """Zeros of momentum, views of one element, take no memory when weights are imported."""
+    copied = []
+    monkeypatch.setattr(copy, 'deepcopy', lambda x, *_: copied.append(x) or x)
+    zeros = np.broadcast_to(np.float32(0), (64, 64))
+    folder, where = saved(tmp_path, momentum=zeros)
+    assert not [x for x in copied if isinstance(x, np.ndarray)]
+    np.testing.assert_array_equal(checkpoint.restore_newest(folder, where)['momentum'], zeros)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import weakref
 
 import cv2
 import jax
@@ -178,6 +179,17 @@ def test_a_body_without_a_head_and_with_a_prefix(tmp_path, capsys):
     ) in capsys.readouterr().out
 
 
+def test_only_heads_are_drawn(file, monkeypatch):
+    drawn, draw = [], pretrained.draw
+    monkeypatch.setattr(
+        pretrained, 'draw', lambda *args: drawn.append(draw(*args)) or dict(drawn[-1])
+    )
+    train.initial_weights(made(file))
+    assert [values.keys() for values in drawn] == [
+        {('params', 'fc', 'kernel'), ('params', 'fc', 'bias')}
+    ]
+
+
 def _tree(**leaves):
     return {'params': {path: {'kernel': np.full(shape, 1.0)} for path, shape in leaves.items()}}
 
@@ -314,7 +326,15 @@ def test_a_mistake_writes_nothing_and_a_run_that_continues_does_not_look(
     assert not (tmp_path / 'run').exists()
 
     given = []
-    monkeypatch.setattr(train, 'fit', lambda setup, workdir, start, *_: given.append(start))
+
+    def fit(setup, workdir, initial, *_):
+        variables = initial() if initial else None
+        given.append(jax.tree.map(np.copy, variables))
+        leaves = [weakref.ref(leaf) for leaf in jax.tree.leaves(variables)]
+        del variables  # as when they are on the devices
+        assert not any(leaf() is not None for leaf in leaves)
+
+    monkeypatch.setattr(train, 'fit', fit)
     begun = config_of(file)
     train.job(begun, tmp_path / 'run')
     (tmp_path / 'run' / 'checkpoints' / '3').mkdir(parents=True)
