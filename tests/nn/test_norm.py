@@ -219,7 +219,10 @@ def test_gradients_are_those_of_the_definition(groups, dtype, rtol):
 @pytest.mark.parametrize('groups', [1, 4])
 def test_second_derivatives_are_those_of_the_definition(groups):
     """Of a norm after a norm, as a gradient through a step of training has them."""
-    x, direction = jnp.asarray(WELL_CONDITIONED), jnp.asarray(RNG.standard_normal(SHAPE), jnp.float32)
+    x, direction = (
+        jnp.asarray(WELL_CONDITIONED),
+        jnp.asarray(RNG.standard_normal(SHAPE), jnp.float32),
+    )
 
     def ours(x, scale, bias, groups, epsilon):
         return norm._batch_norm(x, scale, bias, jnp.zeros(5), groups, epsilon, jnp.float32)
