@@ -56,7 +56,7 @@ class Process:
 
 def command_of(command: Any) -> str:
     """Returns the part of a command that names the program."""
-    return ' '.join(map(str, command[:2]))
+    return ' '.join(word.strip().splitlines()[0] for word in command[:2])
 
 
 @contextmanager

@@ -2,45 +2,84 @@
 
 import json
 import sys
+import time
+from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
+import tiny
 
 from cls.errors import UserError
 from cls.tools import benchmark_networks, benchmark_turns
 from cls.tools.benchmark import main
 from cls.tools.benchmark_networks import Case, case_of
+from cls.tools.benchmark_worker import Training
 
-# Takes a millisecond for each training step with channels last, two otherwise.
-PEER = """
+SIDE = """
 import sys
 
-layout = sys.argv[5]
-print('ready {"params": 269722, "versions": {"torch": "0"}}', flush=True)
+layout = (sys.argv[5:] or ['ours'])[0]
+print('ready {"params": 269722, "versions": {"%s": "0"}}' % layout, flush=True)
 for line in sys.stdin:
     work, skip, count = line.split()
-    print(int(count) * (0.001 if (layout == 'channels_last') == (work == 'train') else 0.002))
-    sys.stdout.flush()
+    print(int(count) * seconds(work, layout), flush=True)
+"""
+OURS = 'seconds = lambda work, layout: 0.0005\n'
+# A millisecond for a training step with channels last and for inference otherwise, else two.
+PEER = """
+seconds = lambda work, layout: 0.001 if (layout == 'channels_last') == (work == 'train') else 0.002
 """
 
 
-def test_a_network_is_compared_with_the_faster_format_of_its_peer(tmp_path, monkeypatch, capsys):
-    (tmp_path / 'networks_with_torch.py').write_text(PEER)
-    monkeypatch.setattr(benchmark_turns, 'PEERS', tmp_path)
-    effort = benchmark_networks.Effort(rounds=2, seconds=0.01, starts=False)
-    monkeypatch.setattr(benchmark_networks, 'QUICK', effort)
+@pytest.fixture
+def sides(tmp_path, monkeypatch):
+    """Stand-ins for our process and PyTorch's, of known speed."""
+    (tmp_path / 'networks_with_torch.py').write_text(PEER + SIDE)
+    monkeypatch.setattr(benchmark_networks, 'PEERS', tmp_path)
+    monkeypatch.setattr(benchmark_networks, 'SERVE', OURS + SIDE.replace('sys.argv[5:]', '[]'))
+    return tmp_path
+
+
+def test_a_network_is_compared_with_the_faster_format_of_its_peer(sides, tmp_path, capsys):
     report = tmp_path / 'report.json'
-    case = ['resnet20_cifar:8x8', '--quick', f'--torch={sys.executable}', f'--json={report}']
+    case = ['resnet20_cifar', '--rounds=2', f'--torch={sys.executable}', f'--json={report}']
     assert main(['networks', *case]) == 0
     result = json.loads(report.read_text())
     row = result['networks']['resnet20_cifar']
     assert (row['train']['format'], row['infer']['format']) == ('channels_last', 'contiguous')
     for work in ('train', 'infer'):
-        assert row[work]['peer'] == pytest.approx(8 / 0.001)
-        assert row[work]['ratio'] == pytest.approx(row[work]['ours'] / 8000, abs=0.002)
+        assert row[work]['peer'] == pytest.approx(128 / 0.001)
+        assert row[work]['ratio'] == pytest.approx(2)
         assert result['summary'][work]['geometric_mean'] == row[work]['ratio']
-    assert 50 * 2**20 < row['peak']['ours'] < 2**33
-    assert {'jax', 'torch', 'cls'} <= result['versions'].keys()
-    assert 'ratio' in capsys.readouterr().out
+    assert row['peak']['ratio'] == pytest.approx(
+        row['peak']['ours'] / row['peak']['peer'], abs=0.001
+    )
+    assert {'cold', 'warm', 'peer'} <= row['start'].keys()
+    assert {'ours', 'channels_last', 'cls'} <= result['versions'].keys()
+    assert 'ratio 2.00' in capsys.readouterr().out
+
+
+def test_our_side_trains_and_infers():
+    training = Training(tiny.setup())
+    training.compile()
+    before = jax.device_get(training.state)
+    training.steps(3)
+    assert int(training.state.step) == 3
+    assert np.any(before.params['head']['kernel'] != training.state.params['head']['kernel'])
+    training.inference()(2)
+
+
+def test_a_process_is_stopped_between_its_turns(tmp_path):
+    program = "import json; print('ready {}', flush=True); input(); print(1.5, flush=True); input()"
+    with benchmark_turns.process([sys.executable, '-c', program]) as side:
+        status = Path(f'/proc/{side.pid}/status')
+        assert side.timed('work', 1, 1) == 1.5
+        while 'State:\tT' not in status.read_text():
+            time.sleep(0.01)
+        assert 2**20 < side.peak() < 2**30
+    with pytest.raises(FileNotFoundError):
+        status.read_text()
 
 
 def test_the_cases():
@@ -63,15 +102,10 @@ def test_mistaken_cases(case, said):
         case_of(case)
 
 
-def test_another_network_of_the_peer_is_refused(tmp_path, monkeypatch):
-    (tmp_path / 'networks_with_torch.py').write_text(PEER.replace('269722', '3'))
-    monkeypatch.setattr(benchmark_turns, 'PEERS', tmp_path)
-    with pytest.raises(UserError, match='expected the same network'):
-        benchmark_networks._check_same(
-            benchmark_turns.Process(0, 0, {'params': 4}, None),
-            benchmark_turns.Process(0, 0, {'params': 3}, None),
-            Case('resnet50', 1, 32),
-        )
+def test_another_network_of_the_peer_is_refused(sides):
+    with pytest.raises(UserError, match='269,722.*expected the same network'):
+        (sides / 'networks_with_torch.py').write_text(PEER + SIDE.replace('269722', '3'))
+        main(['networks', 'resnet20_cifar', '--quick', f'--torch={sys.executable}'])
 
 
 def test_the_summary_names_the_smallest_ratio():
