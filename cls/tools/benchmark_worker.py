@@ -7,16 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from cls import models
+from cls.data.sources import InMemory
 from cls.recipes import common  # pyright: ignore[reportAttributeAccessIssue]
 from cls.run import environment
 from cls.setup import Setup, abstract_state, set_up
 from cls.steps import sharding as meshes
 from cls.steps.state import TrainState
 from cls.tools.peers.answering import answer
-from cls.train import compile_train_step, train_batches
+from cls.train import compile_train_step
 from cls.trainer import TrainStep
 
 
@@ -40,6 +42,13 @@ def config_of(name: str, batch: int, size: int = 0, dtype: str = 'float32') -> C
     return config
 
 
+def first_batch(setup: Setup) -> dict[str, np.ndarray]:
+    """Returns the first images of a source in memory as a batch, without the package Grain."""
+    assert isinstance(setup.train, InMemory)
+    images, labels = setup.train.take(np.arange(setup.batch))
+    return {'image': images, 'label': labels, 'mask': np.ones(setup.batch, bool)}
+
+
 class Training:
     """A train step, its newest state, and a batch, all on the devices."""
 
@@ -49,9 +58,7 @@ class Training:
         state, self._optimizer = setup.new_state()
         self._where = abstract_state(state, setup.mesh)
         self.state: TrainState = meshes.put(state, jax.tree.map(lambda x: x.sharding, self._where))
-        batches = train_batches(setup)
-        self.batch = meshes.put_batch(next(batches), meshes.batch_sharding(setup.mesh))
-        batches.close()
+        self.batch = meshes.put_batch(first_batch(setup), meshes.batch_sharding(setup.mesh))
 
     def compile(self) -> None:
         """Compiles the train step."""
@@ -84,13 +91,13 @@ class Training:
         return steps
 
 
-def serve(name: str, batch: str, size: str) -> None:
+def serve(name: str, batch: str, size: str, dtype: str = 'float32') -> None:
     """Takes a training step, and answers requests until the input ends."""
     environment.start()
-    training = Training(set_up(config_of(name, int(batch), int(size))))
+    training = Training(set_up(config_of(name, int(batch), int(size), dtype)))
     training.compile()
     training.steps(1)
     params = sum(x.size for x in jax.tree.leaves(training.state.params))
-    versions = {'jax': jax.__version__}
     works = {'train': training.steps, 'infer': training.inference()}
-    answer(works, params=params, versions=versions)
+    versions = {'jax': jax.__version__}
+    answer(works, params=params, versions=versions, device=jax.devices()[0].device_kind)

@@ -20,7 +20,7 @@ SIDE = """
 import sys
 
 layout = (sys.argv[5:] or ['ours'])[0]
-print('ready {"params": 269722, "versions": {"%s": "0"}}' % layout, flush=True)
+print('ready {"params": 269722, "device": "H100", "versions": {"%s": "0"}}' % layout, flush=True)
 for line in sys.stdin:
     work, skip, count = line.split()
     print(int(count) * seconds(work, layout), flush=True)
@@ -83,9 +83,11 @@ def test_a_process_is_stopped_between_its_turns(tmp_path):
 
 
 def test_the_cases():
-    assert case_of('resnet50') == Case('resnet50', 16, 160)
-    assert case_of('resnet18:4x64') == Case('resnet18', 4, 64)
-    assert case_of('resnet18:4x64').reference == 'torchvision:resnet18'
+    sizes = {'resnet50': (16, 160)}
+    resnet50 = Case('resnet50', 16, 160, 'torchvision:resnet50')
+    assert case_of('resnet50', sizes, {}) == resnet50
+    assert case_of('resnet18:4x64', {}, {}) == Case('resnet18', 4, 64, 'torchvision:resnet18')
+    assert case_of('resnet50', sizes, {'resnet50': 'plain:resnet50'}).reference == 'plain:resnet50'
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,7 @@ def test_the_cases():
 )
 def test_mistaken_cases(case, said):
     with pytest.raises(UserError, match=said):
-        case_of(case)
+        case_of(case, {}, {})
 
 
 def test_another_network_of_the_peer_is_refused(sides):

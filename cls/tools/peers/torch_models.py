@@ -32,7 +32,8 @@ def create(name: str) -> torch.nn.Module:
     if package == 'timm':
         import timm
 
-        return timm.create_model(variant)
+        dropped = {'drop_rate': 0.2, 'drop_path_rate': 0.2} if 'efficientnet' in variant else {}
+        return timm.create_model(variant, **dropped)  # as the paper trains, and ours
     from pytorchcv.model_provider import get_model
 
     return get_model(variant)
