@@ -159,6 +159,7 @@ def test_convolutions_that_onednn_lacks_keep_their_form(extension, monkeypatch):
     images = jnp.ones((2, 4, 4, 3))
     assert native.fits(images, [4, 4], ((0, 0), (0, 0)))
     assert not native.fits(images, [0, 4], ((0, 0), (0, 0)))
+    assert not native.fits(images.astype('int32'), [4, 4], ((0, 0), (0, 0)))
     assert not native.fits(images, [3, 4], ((-1, 0), (0, 0)))
 
 

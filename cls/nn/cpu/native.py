@@ -33,7 +33,7 @@ def fits(images: jax.Array, size: list[int], pads: Pads) -> bool:
     """Returns whether a convolution of images to a size can call the extension."""
     return (
         _enabled
-        and images.dtype != jnp.float64
+        and images.dtype in (jnp.float32, jnp.bfloat16, jnp.float16)
         and min(*images.shape, *size) > 0
         and min(*pads[0], *pads[1]) >= 0
         and jax.default_backend() == 'cpu'
