@@ -36,7 +36,16 @@ from cls.errors import UserError
 from cls.models.registry.complexity import complexity
 from cls.run.telemetry import write_json
 from cls.tools import benchmark_machine
-from cls.tools.benchmark_turns import PEERS, Process, compare, process, repetitions, summary
+from cls.tools.benchmark_turns import (
+    PEERS,
+    Process,
+    compared,
+    disturbance,
+    process,
+    repetitions,
+    summary,
+    take_turns,
+)
 
 NETWORKS = {  # variant -> (images in a step, pixels)
     'resnet50': (16, 160),
@@ -186,8 +195,9 @@ def measure(case: Case, python: str, threads: int, plan: Plan) -> dict[str, Any]
             layout = _faster(peers, work)
             peer = peers[layout]
             _check_same(ours, peer, case)
-            compared = compare(ours, peer, work, case.batch, plan.rounds, plan.seconds)
-            row[work] = compared.record() | {'format': layout}
+            sides = {'ours': (ours, work), 'peer': (peer, work)}
+            rates, others = take_turns(sides, case.batch, plan.rounds, plan.seconds)
+            row[work] = compared(**rates) | {'others': others, 'format': layout}
             if work == 'train':
                 row['start'] |= {'warm': ours.start, 'peer': peer.start}
                 row['peak'] |= {'ours': ours.peak(), 'peer': peer.peak()}
@@ -249,6 +259,7 @@ def line(case: Case, row: dict[str, Any]) -> str:
         lines.append(
             f'  {WORKS[work]}: {one["ours"]:,.1f} images/s, PyTorch ({one["format"]}) '
             f'{one["peer"]:,.1f}, ratio {one["ratio"]:.2f}'
+            f'{disturbance(one["others"])}'
         )
     if 'of_peak' in row:
         parts = {side: f'{100 * part:.1f} %' for side, part in row['of_peak'].items()}

@@ -3,6 +3,7 @@
 Every process answers requests as cls/tools/peers/answering.py describes.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -13,7 +14,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def command_of(command: Any) -> str:
     return ' '.join(word.strip().splitlines()[0] for word in command[:2])
 
 
-@contextmanager
+@contextlib.contextmanager
 def process(command: Sequence[str], **variables: str) -> Iterator[Process]:
     """Starts a program, waits until it is ready, and ends it at the end of the block.
 
@@ -97,53 +97,60 @@ def process(command: Sequence[str], **variables: str) -> Iterator[Process]:
             channel.communicate()
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """Units per second of two processes in rounds that alternate.
+def take_turns(
+    sides: Mapping[str, tuple[Process, str]], units: int, rounds: int, seconds: float
+) -> tuple[dict[str, list[float]], float]:
+    """Returns the units per second of each side in each round, and the work of other programs.
 
-    Attributes:
-      ours, peer: one rate for each round.
-    """
-
-    ours: list[float]
-    peer: list[float]
-
-    @property
-    def ratio(self) -> float:
-        """The median over the rounds of ours / peer."""
-        return statistics.median(a / b for a, b in zip(self.ours, self.peer, strict=True))
-
-    def record(self) -> dict[str, Any]:
-        """Returns the medians, the ratio and the ratio of each round, for JSON."""
-        ratios = [round(a / b, 3) for a, b in zip(self.ours, self.peer, strict=True)]
-        return {
-            'ours': round(statistics.median(self.ours), 3),
-            'peer': round(statistics.median(self.peer), 3),
-            'ratio': round(self.ratio, 3),
-            'rounds': ratios,
-        }
-
-
-def compare(
-    ours: Process, peer: Process, work: str, units: int, rounds: int, seconds: float
-) -> Comparison:
-    """Compares two processes at a work.
+    The second is the part of the processors' time that other programs used meanwhile.
 
     Args:
-      ours: our process.
-      peer: the process of the other library.
-      work: the name of the work.
+      sides: name -> (process, work).
       units: images in a unit of work.
       rounds: the number of rounds.
-      seconds: the approximate time of a process in a round.
+      seconds: the approximate time of a side in a round.
     """
-    rates: dict[str, list[float]] = {'ours': [], 'peer': []}
-    sides = {'ours': ours, 'peer': peer}
-    counts = {name: repetitions(side, work, seconds) for name, side in sides.items()}
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    counts = {name: repetitions(*side, seconds) for name, side in sides.items()}
+    groups = {side.pid for side, _ in sides.values()} | {os.getpgid(0)}
+    began, busy = time.perf_counter(), _others(groups)
     for _ in range(rounds):
-        for name, side in sides.items():
+        for name, (side, work) in sides.items():
             rates[name].append(counts[name] * units / side.timed(work, 1, counts[name]))
-    return Comparison(**rates)
+    capacity = len(os.sched_getaffinity(0)) * (time.perf_counter() - began)
+    return rates, round(max(0.0, _others(groups) - busy) / capacity, 3)
+
+
+def _others(groups: set[int]) -> float:
+    """Returns the seconds that processors have worked for other process groups so far."""
+    ticks, own = os.sysconf('SC_CLK_TCK'), 0
+    user, nice, system, _, _, *rest = map(int, Path('/proc/stat').read_text().split()[1:9])
+    for stat in Path('/proc').glob('[0-9]*/stat'):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            fields = stat.read_text().rpartition(')')[2].split()
+            if int(fields[2]) in groups:
+                own += int(fields[11]) + int(fields[12])
+    return (user + nice + system + sum(rest) - own) / ticks
+
+
+def disturbance(others: float) -> str:
+    """Returns a note on other programs that used more than a twentieth of the processors."""
+    return f' (other programs used {100 * others:.0f} % of the cores)' if others > 0.05 else ''
+
+
+def compared(ours: Sequence[float], peer: Sequence[float]) -> dict[str, Any]:
+    """Returns the medians of rates, the median of their ratios, and all ratios, for JSON.
+
+    `best` is the ratio of the best rates, with less of the work of other programs in it.
+    """
+    ratios = [a / b for a, b in zip(ours, peer, strict=True)]
+    return {
+        'ours': round(statistics.median(ours), 3),
+        'peer': round(statistics.median(peer), 3),
+        'ratio': round(statistics.median(ratios), 3),
+        'best': round(max(ours) / max(peer), 3),
+        'rounds': [round(ratio, 3) for ratio in ratios],
+    }
 
 
 def repetitions(side: Process, work: str, seconds: float) -> int:
