@@ -29,9 +29,9 @@ from cls.errors import UserError
 from cls.run import environment
 from cls.run.checkpoint import Checkpoints
 from cls.run.goodput import TimeLedger
-from cls.run.telemetry import Metrics, Progress, write_json
+from cls.run.telemetry import Metrics, Progress
 from cls.setup import Setup, set_up
-from cls.tools import benchmark_machine
+from cls.tools import benchmark_machine, benchmark_record
 from cls.tools.benchmark_turns import (
     PEERS,
     Process,
@@ -63,21 +63,24 @@ def add_flags(flags: Parser) -> None:
     flags.add_argument('--rounds', type=int, default=5, help='default: 5')
     flags.add_argument('--quick', action='store_true', help='shorter rounds')
     flags.add_argument('--threads', type=int, default=0, help='cores of each side; default: all')
-    flags.add_argument('--json', help='file for the results')
+    benchmark_record.add_flags(flags)
 
 
 def run_task(args: argparse.Namespace) -> int:
     """Measures, prints and writes the results; returns the exit code."""
     if args.rounds < 1:
         raise UserError(f'--rounds is {args.rounds}: expected 1 or more.')
-    for name in args.networks:
+    names = args.networks or list(NETWORKS)
+    for name in names:
         if name not in NETWORKS:
             raise UserError(f'{name!r}: expected {" or ".join(NETWORKS)}.')
+    if args.check:
+        benchmark_record.recorded('loop', names)
     seconds = 2 if args.quick else 8
     with benchmark_machine.cores(args.threads) as threads:
         result = benchmark_machine.record(threads)
-        result['loops'] = rows = {}
-        for name in args.networks or NETWORKS:
+        rows = result['rows'] = {}
+        for name in names:
             rows[name] = row = measure(name, args.torch, threads, args.rounds, seconds)
             result['versions'] |= row.pop('versions')
             print(
@@ -87,9 +90,7 @@ def run_task(args: argparse.Namespace) -> int:
                 flush=True,
             )
     result['summary'] = {'loop': summary({name: row['ratio'] for name, row in rows.items()})}
-    if args.json:
-        write_json(Path(args.json), result)
-    return 0
+    return benchmark_record.finish('loop', result, args)
 
 
 def measure(name: str, python: str, threads: int, rounds: int, seconds: float) -> dict[str, Any]:

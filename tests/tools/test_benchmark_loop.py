@@ -36,7 +36,7 @@ def test_the_loop_is_compared_with_the_fastest_of_the_peer(tmp_path, monkeypatch
     report = tmp_path / 'report.json'
     case = ['resnet20_cifar', '--rounds=2', f'--torch={sys.executable}', f'--json={report}']
     assert main(['loop', *case]) == 0
-    row = json.loads(report.read_text())['loops']['resnet20_cifar']
+    row = json.loads(report.read_text())['rows']['resnet20_cifar']
     assert (row['format'], row['workers']) == ('contiguous', 0)
     assert row['peer'] == pytest.approx(128 / 0.1)
     assert row['ratio'] == pytest.approx(2)

@@ -47,7 +47,7 @@ def test_a_network_is_compared_with_the_faster_format_of_its_peer(sides, tmp_pat
     case = ['resnet20_cifar', '--rounds=2', f'--torch={sys.executable}', f'--json={report}']
     assert main(['networks', *case]) == 0
     result = json.loads(report.read_text())
-    row = result['networks']['resnet20_cifar']
+    row = result['rows']['resnet20_cifar']
     assert (row['train']['format'], row['infer']['format']) == ('channels_last', 'contiguous')
     for work in ('train', 'infer'):
         assert row[work]['peer'] == pytest.approx(128 / 0.001)
