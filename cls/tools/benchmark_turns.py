@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from cls.errors import UserError
 
@@ -31,12 +31,14 @@ class Process:
       start: seconds from the creation of the process until it was ready.
       about: its description of itself.
       channel: the running program.
+      said: its standard error.
     """
 
     pid: int
     start: float
     about: dict[str, Any]
     channel: subprocess.Popen[str]
+    said: IO[str]
 
     def timed(self, work: str, skip: int, count: int) -> float:
         """Returns the seconds of `count` units of a work, after `skip` units."""
@@ -44,19 +46,29 @@ class Process:
         print(work, skip, count, file=self.channel.stdin, flush=True)
         line = self.channel.stdout.readline()  # pyright: ignore[reportOptionalMemberAccess]
         if not line:
-            raise UserError(f'{command_of(self.channel.args)} ended at {work!r}.')
+            raise failure(self.channel.args, self.said)
         os.killpg(self.pid, signal.SIGSTOP)
         return float(line)
 
     def peak(self) -> int:
         """Returns the largest resident memory of the process so far, in bytes."""
+        return self._memory('VmHWM')
+
+    def resident(self) -> int:
+        """Returns the resident memory of the process, in bytes."""
+        return self._memory('VmRSS')
+
+    def _memory(self, field: str) -> int:
         status = Path(f'/proc/{self.pid}/status').read_text()
-        return 1024 * int(re.findall(r'^VmHWM:\s+(\d+) kB$', status, re.MULTILINE)[0])
+        return 1024 * int(re.findall(rf'^{field}:\s+(\d+) kB$', status, re.MULTILINE)[0])
 
 
-def command_of(command: Any) -> str:
-    """Returns the part of a command that names the program."""
-    return ' '.join(word.strip().splitlines()[0] for word in command[:2])
+def failure(command: Any, said: IO[str]) -> UserError:
+    """Returns the error for a program that ended, with the last line that it printed."""
+    said.seek(0)
+    last = said.read().strip().splitlines()[-1:]
+    program = ' '.join(word.strip().splitlines()[0] for word in command[:2])
+    return UserError(f'{program} ended with: {"".join(last)}')
 
 
 @contextlib.contextmanager
@@ -87,11 +99,9 @@ def process(command: Sequence[str], **variables: str) -> Iterator[Process]:
             word, _, about = channel.stdout.readline().partition(' ')  # pyright: ignore[reportOptionalMemberAccess]
             seconds = time.perf_counter() - began
             if word != 'ready':
-                said.seek(0)
-                last = said.read().strip().splitlines()[-1:]
-                raise UserError(f'{command_of(command)} ended with: {"".join(last)}')
+                raise failure(command, said)
             os.killpg(channel.pid, signal.SIGSTOP)
-            yield Process(channel.pid, seconds, json.loads(about), channel)
+            yield Process(channel.pid, seconds, json.loads(about), channel, said)
         finally:
             os.killpg(channel.pid, signal.SIGKILL)
             channel.communicate()
