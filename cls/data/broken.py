@@ -72,7 +72,27 @@ def _content(file: str) -> bytes:
         return opened.read()
 
 
-def made(name: str, rules: Rules, make: Callable[[Rules], T], verified: bytearray, index: int) -> T:
+class Verified:
+    """For each image of a source, whether this process has found it intact.
+
+    A process decodes each image in full the first time, so workers begin without any.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._flags = bytearray(count)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Verified, (len(self._flags),)
+
+    def __getitem__(self, index: int) -> bool:
+        return bool(self._flags[index])
+
+    def add(self, index: int) -> None:
+        """Notes that an image is intact."""
+        self._flags[index] = True
+
+
+def made(name: str, rules: Rules, make: Callable[[Rules], T], verified: Verified, index: int) -> T:
     """Returns make(rules) for an image; repairs a damaged image if the rules allow it.
 
     Damaged images are counted, and named in the log. A process decodes each file in full the first
@@ -82,7 +102,7 @@ def made(name: str, rules: Rules, make: Callable[[Rules], T], verified: bytearra
       name: The name of the image, for messages.
       rules: The options of decoding.
       make: (rules) -> result.
-      verified: For each image, whether it was found intact; updated in place.
+      verified: The images that were found intact; updated in place.
       index: The index of the image in `verified`.
 
     Raises the errors of `make`.
@@ -90,7 +110,7 @@ def made(name: str, rules: Rules, make: Callable[[Rules], T], verified: bytearra
     try:
         strict = dataclasses.replace(rules, repair=False, verify=not verified[index])
         result = make(strict)
-        verified[index] = True
+        verified.add(index)
         return result
     except DamagedImage as error:
         if not rules.repair:

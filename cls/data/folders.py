@@ -53,7 +53,7 @@ class Folder(Source):
         self.files: FileList = files
         self._folder, self._labels = folder, SharedArray(labels)
         self.rules = Rules(exif=exif)
-        self._verdict, self._verified = '', bytearray(len(files))
+        self._verdict, self._verified = '', broken.Verified(len(files))
 
     def __len__(self) -> int:
         return len(self.files)

@@ -39,7 +39,7 @@ class Records(Source):
     ):
         self.num_classes, self.class_names, self.channels = num_classes, class_names, channels
         self._examples, self._name = examples, name
-        self._verified = bytearray(len(examples))
+        self._verified = broken.Verified(len(examples))
 
     def __len__(self) -> int:
         return len(self._examples)

@@ -8,8 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from cls.data import order, shared
+from cls.data import folders, order, shared, tfds_sets
 from cls.data.file_list import FileList
+from cls.data.shards import Part, Shards
 
 MANY = [(f'n{c:04}/', [f'n{c:04}_{i}.JPEG' for i in range(100)]) for c in range(300)]
 NAMES = [prefix + name for prefix, names in MANY for name in names]
@@ -83,3 +84,21 @@ def test_the_balanced_order_is_shared_too():
     assert len(content) < 2000
     at = np.arange(70, 500)
     np.testing.assert_array_equal(pickle.loads(content)(at), balanced(at))
+
+
+@pytest.mark.parametrize('name', ['folder', 'tfds'])
+def test_no_pickle_of_a_source_grows_with_its_examples(name, tmp_path):
+    """Neither in the names nor in the notes on each image."""
+
+    def pickled(count):
+        if name == 'folder':
+            files = FileList(tmp_path, [('cat/', (f'{i:06}.png' for i in range(count)))])
+            source = folders.Folder(tmp_path, files, np.zeros(count, np.int32), ('cat',))
+        else:
+            examples = tfds_sets.Examples(Shards([Part('file', 0, count)]), None)
+            source = tfds_sets.Records(examples, 'birds', 3, 1, ('cat',))
+        copy = pickle.loads(pickle.dumps(source))
+        assert len(copy) == count
+        return len(pickle.dumps(source))
+
+    assert abs(pickled(200_000) - pickled(100_000)) < 20

@@ -131,7 +131,8 @@ def test_examples_are_those_of_tfds_in_its_order(speckles, split):
     assert list(ours) == [ours[i] for i in range(len(ours))] == list(theirs)
 
 
-def test_labels_are_read_once_for_all_runs(make_data, speckles, monkeypatch, cache):
+def test_labels_are_read_once_for_all_runs(make_data, speckles, monkeypatch, tmp_path):
+    monkeypatch.setenv('CLS_CACHE_DIR', str(tmp_path))
     data = make_data(name='tfds:speckles', dir=str(speckles), train_split='train[:90%]')
     source = datasets.load(data, 'train')
     expected = [source[i]['label'] for i in range(len(source))]
@@ -144,7 +145,7 @@ def test_labels_are_read_once_for_all_runs(make_data, speckles, monkeypatch, cac
         assert in_other_order.tolist() == [[2, 3, 0][label] for label in expected]
         assert len(reads) == 1
     # Read again if the cached file is damaged, the records have changed, or it cannot be written.
-    (file,) = (cache / 'labels').iterdir()
+    (file,) = (tmp_path / 'labels').iterdir()
     file.write_bytes(file.read_bytes()[:100])
     assert source.labels().tolist() == expected and len(reads) == 2
     os.utime(source._examples.shards.parts[0].path)
