@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from cls.data import broken, label_cache, sources
+from cls.data import broken, feature_cache, sources
 from cls.data.classes import class_indices, subset
 from cls.data.decode import RULES, BrokenImage, Rules, decode, picture
 from cls.data.shards import Part, Shards
@@ -309,7 +309,7 @@ class Examples:
 
     def labels(self) -> np.ndarray:
         """Returns all labels, (N,) int32; they are kept in the cache."""
-        labels = label_cache.labels(self.shards)
+        labels = feature_cache.labels(self.shards)
         labels = labels if self.rows is None else labels[self.rows]
         if self.labels_of is None:
             return labels
@@ -333,10 +333,8 @@ def _undecoded() -> dict[str, Any]:
 
 
 def texts(builder, split: str, feature: str) -> list[str]:
-    """Returns a text feature of all examples of a split, in their order; reads all records."""
-    shards = _shards(builder, builder.name, split)
-    values = label_cache.values(shards, feature)
-    return [value.bytes_list.value[0].decode() for value in values]
+    """Returns a text feature of all examples of a split, in their order; kept in the cache."""
+    return feature_cache.texts(_shards(builder, builder.name, split), feature)
 
 
 def has_split(builder, split: str) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from cls.data import broken, datasets, label_cache, shards, tfds_sets
+from cls.data import broken, datasets, feature_cache, shards, tfds_sets
 from cls.data.shards import Part, Shards
 from cls.errors import UserError
 
@@ -145,7 +145,7 @@ def test_labels_are_read_once_for_all_runs(make_data, speckles, monkeypatch, tmp
         assert in_other_order.tolist() == [[2, 3, 0][label] for label in expected]
         assert len(reads) == 1
     # Read again if the cached file is damaged, the records have changed, or it cannot be written.
-    (file,) = (tmp_path / 'labels').iterdir()
+    (file,) = (tmp_path / 'features').iterdir()
     file.write_bytes(file.read_bytes()[:100])
     assert source.labels().tolist() == expected and len(reads) == 2
     os.utime(source._examples.shards.parts[0].path)
@@ -154,9 +154,19 @@ def test_labels_are_read_once_for_all_runs(make_data, speckles, monkeypatch, tmp
     assert source.labels().tolist() == expected and len(reads) == 4
 
 
+def test_texts_are_read_once_too(speckles, monkeypatch, tmp_path):
+    """As the names of ImageNet's validation images, to find their labels of ImageNet-ReaL."""
+    monkeypatch.setenv('CLS_CACHE_DIR', str(tmp_path))
+    builder = tfds_sets.prepared('speckles', str(speckles))
+    expected = [record['file'].decode() for record in builder.as_data_source('train')]
+    assert tfds_sets.texts(builder, 'train', 'file') == expected
+    monkeypatch.setattr(Shards, 'between', None)
+    assert tfds_sets.texts(builder, 'train', 'file') == expected
+
+
 def test_unlabeled_records_keep_their_negative_label(speckles, monkeypatch):
     builder = tfds_sets.prepared('speckles', str(speckles))
     records = tfds_sets._shards(builder, 'speckles', 'train')
-    monkeypatch.setattr(label_cache, 'labels', lambda _: np.array([-1, 2, 0], np.int32))
+    monkeypatch.setattr(feature_cache, 'labels', lambda _: np.array([-1, 2, 0], np.int32))
     examples = tfds_sets.Examples(records, None, np.array([1, 0]), np.array([7, 8, 9], np.int32))
     assert examples.labels().tolist() == [9, -1]
