@@ -29,6 +29,7 @@ import numpy as np
 
 from cls.cli import Parser
 from cls.data import folders, pipeline
+from cls.data.file_list import FileList
 from cls.data.spec import DataSpec
 from cls.errors import UserError
 from cls.recipes import common  # pyright: ignore[reportAttributeAccessIssue]
@@ -118,7 +119,8 @@ def _images_per_second(args: argparse.Namespace) -> dict[str, float]:
 
 @contextmanager
 def _ours(folder: Path, files: list[str], fields: dict[str, Any]) -> Iterator[Timed]:
-    source = folders.Folder(folder, files, np.zeros(len(files), np.int32), ('images',))
+    names = FileList(folder, [('', (os.path.relpath(file, folder) for file in files))])
+    source = folders.Folder(folder, names, np.zeros(len(files), np.int32), ('images',))
     data = DataSpec(f'folder:{folder}', image_size=SIZE, **fields)
     batches = pipeline.train_batches(source, data, batch=BATCH, seed=0, num_classes=1)
     flips = np.random.default_rng(0)
