@@ -65,9 +65,12 @@ def test_input_with_peers(photos, tmp_path, monkeypatch, capsys):
     arguments = ['input', str(photos), '--rounds=1', f'--json={report}']
     assert main([*arguments, f'--tensorflow={sys.executable}', f'--torch={sys.executable}']) == 0
     found = json.loads(report.read_text())
-    assert (found['tensorflow'], found['torch']) == (50, 40)
-    assert found['ratio_to_best_peer'] == pytest.approx(found['ours like tensorflow'] / 50)
-    assert 'ours like torch / torch' in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    for work in ('training', 'evaluation'):
+        assert (found[f'{work}, tensorflow'], found[f'{work}, torch']) == (50, 40)
+        ours = found[f'{work} like tensorflow']
+        assert found[f'{work}, ratio to the best peer'] == pytest.approx(ours / 50)
+        assert f'{work} like torch / torch' in printed
 
 
 @pytest.mark.parametrize(
