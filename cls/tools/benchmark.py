@@ -3,13 +3,20 @@
   cls benchmark networks --torch PYTHON     training and inference steps, compared with PyTorch's
   cls benchmark model NAME --batch N        the train step of a network, and the training loop
   cls benchmark layers                      convolutions and pools, compared with XLA's own
+  cls benchmark augment                     augmentations inside the compiled step
   cls benchmark input FOLDER                decoding and augmentation, compared with other libraries
 
 cls benchmark TASK --help describes a task and its flags.
 """
 
 from cls.cli import Parser, run
-from cls.tools import benchmark_input, benchmark_layers, benchmark_model, benchmark_networks
+from cls.tools import (
+    benchmark_augment,
+    benchmark_input,
+    benchmark_layers,
+    benchmark_model,
+    benchmark_networks,
+)
 
 PROG = 'python -m cls.tools.benchmark'
 
@@ -17,6 +24,7 @@ TASKS = {
     'networks': benchmark_networks,
     'model': benchmark_model,
     'layers': benchmark_layers,
+    'augment': benchmark_augment,
     'input': benchmark_input,
 }
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cls.errors import UserError
-from cls.tools import benchmark_input, benchmark_turns
+from cls.tools import benchmark_augment, benchmark_input, benchmark_turns
 from cls.tools.benchmark import main
 
 
@@ -100,3 +100,11 @@ def test_waiting(tmp_path, monkeypatch):
     report = tmp_path / 'report.json'
     assert main(['input', 'cifar-like', '--rounds=1', f'--json={report}']) == 0
     assert 0 < json.loads(report.read_text())['waiting'] < 1
+
+
+def test_augmentations(monkeypatch, capsys):
+    erasing = {'erasing': benchmark_augment.AUGMENTATIONS['erasing']}
+    monkeypatch.setattr(benchmark_augment, 'AUGMENTATIONS', erasing)
+    assert main(['augment', '--size=8', '--batches', '2', '4']) == 0
+    cost = r'[\d.]+ ms, [\d.]+ MB'
+    assert re.fullmatch(f'erasing: {cost}; {cost}\n', capsys.readouterr().out)
