@@ -4,7 +4,11 @@
   cls benchmark loop --torch PYTHON         the training loop on small images, likewise
   cls benchmark model NAME --batch N        the train step of a network, and the training loop
   cls benchmark layers                      convolutions and pools, compared with XLA's own
-  cls benchmark growth                      time and memory as the work grows
+    benchmark_augment,
+    benchmark_growth,
+    benchmark_input,
+    benchmark_layers,
+    benchmark_loop,
   cls benchmark input FOLDER                decoding and augmentation, compared with other libraries
 
 cls benchmark TASK --help describes a task and its flags.
@@ -12,6 +16,7 @@ cls benchmark TASK --help describes a task and its flags.
 
 from cls.cli import Parser, run
 from cls.tools import (
+    benchmark_augment,
     benchmark_growth,
     benchmark_input,
     benchmark_layers,
@@ -28,6 +33,7 @@ TASKS = {
     'growth': benchmark_growth,
     'model': benchmark_model,
     'layers': benchmark_layers,
+    'augment': benchmark_augment,
     'input': benchmark_input,
 }
 
