@@ -141,6 +141,6 @@ def split_groups(batch: int, devices: int, group: int, batch_stats: Any) -> str:
         )
     return (
         f'batch norm: groups of {group} examples (config.model.bn_group) and devices of {share} do '
-        'not divide one another: devices send one another activations and compute some of them '
-        'twice. Choose config.batch, or a number of devices, with which they do.'
+        'not divide one another: in every norm devices send one another the sums of all examples. '
+        'Choose config.batch, or a number of devices, with which they do.'
     )
