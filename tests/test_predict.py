@@ -306,7 +306,7 @@ def test_an_ensemble_writes_no_predictions_of_one(run):
 
 
 class Others(Photos):
-    """Images of which one has another label."""
+    """Images with another label for one of them."""
 
     def __getitem__(self, index):
         example = super().__getitem__(index)

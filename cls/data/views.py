@@ -187,9 +187,9 @@ def reader(source: Source, scales: Sequence[Views], pool: ThreadPoolExecutor) ->
 def schedule(order: Order, scales: Sequence[Scale], processes: int) -> Iterator[Step]:
     """Yields the steps of all processes; every view comes once.
 
-    Image i of the order belongs to process i % processes, which decodes it once. A batch is full
-    but for the last one of each shape. In an order in which images of one shape follow one another
-    few batches are begun at a time.
+    Image i of the order belongs to process i % processes and is decoded there once. A batch is full
+    but for the last one of each shape. If images of one shape are in a row, few batches are begun
+    at a time.
 
     Args:
       order: the images.

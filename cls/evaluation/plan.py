@@ -71,7 +71,7 @@ def together(plans: Iterable[Plan]) -> list[Plan]:
 
 
 def _order(scales: Sequence[Scale], count: int) -> Order:
-    """Returns an order of all images in which those of one shape follow one another."""
+    """Returns an order of all images, with those of one shape in a row."""
     ranks = [scale.shape_of for scale in scales if len(scale.shapes) > 1]
     return np.lexsort(ranks[::-1]).astype(np.int32) if ranks else range(count)
 

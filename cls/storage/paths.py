@@ -343,7 +343,7 @@ class Mirror:
         self.folder = self._scratch.folder
 
     def send(self) -> None:
-        """Copies the files that have changed, or the parts by which they have grown."""
+        """Copies the files that have changed, or what they have grown by."""
         for file in sorted(self.folder.rglob('*')):
             if file.is_file():
                 state = file.stat()

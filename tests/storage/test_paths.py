@@ -153,7 +153,7 @@ def test_a_mirror_sends_what_has_changed(s3_bucket):
 
 
 def test_a_log_is_sent_in_parts(bucket, monkeypatch):
-    """Once it has 5 MiB in S3, which joins no smaller parts."""
+    """S3 joins no parts below 5 MiB: there the first part is that large."""
     whole, upload = [], paths.upload
     monkeypatch.setattr(paths, 'upload', lambda *names: (whole.append(names), upload(*names)))
     mirror = paths.Mirror(bucket / 'run')
