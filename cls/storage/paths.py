@@ -8,7 +8,7 @@ A local path is a `pathlib.Path`; one in a store is an `epath.Path`, with most m
   - there are no folders, only names with slashes, so none is made;
   - renaming is copying, so files are written under their final names (`write_whole`).
 
-Files that grow are written to a local folder, and `Mirror` copies what they grow by.
+Files that grow are written to a local folder, and `Mirror` copies their new parts.
 """
 
 import contextlib
@@ -248,14 +248,17 @@ def append(file: Path, start: int, end: int, to: Path) -> None:
     an append whose reply was lost.
     """
     system, name = filesystem(to), os.fspath(to)
-    joins = os.fspath(to).startswith('gs://') or start >= S3_PART
-    if not joins or system.info(name)['size'] != start:
+    composes = name.startswith('gs://')
+    size = None
+    with contextlib.suppress(FileNotFoundError):
+        size = system.info(name)['size']
+    if size != start or not (composes or start >= S3_PART):
         upload(file, to)
         return
     with file.open('rb') as content:
         content.seek(start)
         new = content.read(end - start)
-    if not name.startswith('gs://'):
+    if not composes:
         with system.open(name, 'ab') as copy:
             copy.write(new)
         return
@@ -331,10 +334,9 @@ def only_one(lock: Path) -> Iterator[None]:
 
 
 class Mirror:
-    """A local folder, `folder`, whose files are copied to a store as they grow.
+    """A local folder, `folder`, whose files are copied to a store as they change.
 
-    A file may be appended to, and by that grows; other changes of its content keep or lower its
-    size. Only what was appended is sent, see `append`.
+    A file that has become larger was appended to: only the new part is sent, see `append`.
     """
 
     def __init__(self, to: Path) -> None:
@@ -343,7 +345,7 @@ class Mirror:
         self.folder = self._scratch.folder
 
     def send(self) -> None:
-        """Copies the files that have changed, or what they have grown by."""
+        """Copies the files that have changed, or their new parts."""
         for file in sorted(self.folder.rglob('*')):
             if file.is_file():
                 state = file.stat()

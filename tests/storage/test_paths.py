@@ -172,9 +172,14 @@ def test_a_log_is_sent_in_parts(bucket, monkeypatch):
     there.write_bytes(content + b'four\n')  # an append whose reply was lost
     with log.open('ab') as file:
         file.write(b'four\nfive\n')
-    mirror.close()
+    mirror.send()
     assert there.read_bytes() == content + b'four\nfive\n'
-    assert len(whole) == 2
+    there.unlink()
+    with log.open('ab') as file:
+        file.write(b'six\n')
+    mirror.close()
+    assert there.read_bytes() == content + b'four\nfive\nsix\n'
+    assert len(whole) == 3
     assert list(paths.find(bucket / 'run')) == ['log']
 
 
