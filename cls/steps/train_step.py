@@ -275,18 +275,17 @@ def make_train_step(
 
 def make_logits_step(
     model: nn.Module, recipe: Recipe, mirrored: bool = False
-) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array, jax.Array]]:
-    """Returns logits_step(variables, batch) -> (logits (1, N, K) float32, labels, indices).
+) -> Callable[[Any, jax.Array], jax.Array]:
+    """Returns logits_step(variables, images) -> logits (1, N, K) float32.
 
-    With `mirrored` the logits are (2, N, K), the second ones of the mirror images. `label` and
-    `index` of a batch are returned unchanged, gathered from all processes.
+    With `mirrored` the logits are (2, N, K), the second ones of the mirror images.
     """
 
-    def logits_step(variables: Any, batch: Batch):
-        images = recipe.normalize(batch['image'])
+    def logits_step(variables: Any, images: jax.Array) -> jax.Array:
+        images = recipe.normalize(images)
         views = (images, images[:, :, ::-1]) if mirrored else (images,)
         logits: list[Any] = [model.apply(variables, x, train=False) for x in views]
-        return jnp.stack(logits), batch['label'], batch['index']
+        return jnp.stack(logits)
 
     return logits_step
 
