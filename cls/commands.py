@@ -31,7 +31,7 @@ COMMANDS = {
     'fields': Command('cls.tools.fields', 'list the fields of a training config'),
     'import': Command('cls.tools.import_weights', 'make a run folder from foreign weights'),
     'prepare': Command('cls.tools.prepare', 'prepare data sets for training'),
-    'benchmark': Command('cls.tools.benchmark', 'measure the speed of a model or of the input'),
+    'benchmark': Command('cls.tools.benchmark', 'measure speed, and compare it'),
     'robustness': Command('cls.tools.robustness', "evaluate on ImageNet's other test sets"),
     'condense': Command('cls.tools.condense', 'convert a CondenseNet for inference'),
     'compile-for': Command('cls.tools.compile_for', 'compile a train step for TPUs'),

@@ -24,6 +24,8 @@ OPTIONAL = {
     'tensorflow': 'cls/tools/prepare.py',
     'torch': 'cls/tools/benchmark_input.py',
     'torchvision': 'cls/tools/benchmark_input.py',
+    'timm': 'cls/tools/benchmark_networks.py',
+    'pytorchcv': 'cls/tools/benchmark_networks.py',
 }
 # Required by other packages: JAX's binary, the file format of TFDS, pip's build.
 FOR_OTHERS = {'jaxlib', 'array-record', 'setuptools'}

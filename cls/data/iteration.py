@@ -11,14 +11,16 @@ import re
 import signal
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import grain
 import numpy as np
 from absl import flags
 
 from cls import signals
 from cls.errors import UserError
+
+if TYPE_CHECKING:
+    import grain
 
 Batch = dict[str, np.ndarray]
 
@@ -44,8 +46,10 @@ class StepSequence:
         return self.batch_at(int(step))
 
 
-def _ahead(steps: StepSequence, start: int, workers: int) -> grain.DatasetIterator:
+def _ahead(steps: StepSequence, start: int, workers: int) -> 'grain.DatasetIterator':
     """Iterates from step `start` on, in order, with two batches (of each worker) made ahead."""
+    import grain  # machines without it can import this file, and measure steps
+
     source: Any = steps
     batches = grain.MapDataset.source(source)[start:]
     if not workers:
@@ -189,7 +193,7 @@ class ZippedIterator:
             iterator.close()
 
 
-def _close_all(running: list[grain.DatasetIterator]) -> None:
+def _close_all(running: 'list[grain.DatasetIterator]') -> None:
     while running:
         running.pop().close()
 

@@ -1,6 +1,6 @@
 """Measures the speed of input pipelines, side by side with those of other libraries.
 
-python -m cls.tools.benchmark --input FOLDER|digits|cifar-like
+  cls benchmark input FOLDER|digits|cifar-like
 
 FOLDER contains images, at any depth. The work is decoding, Inception's random crop resized to 224
 pixels, and flips, on all cores. The pipeline of the trainer is timed, and for comparison tf.data
@@ -15,11 +15,9 @@ that the loop waits for data is measured, with steps of 20 ms.
 """
 
 import argparse
+import functools
 import os
-import signal
 import statistics
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -29,6 +27,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from cls.cli import Parser
 from cls.data import folders, pipeline
 from cls.data.spec import DataSpec
 from cls.errors import UserError
@@ -37,6 +36,7 @@ from cls.run.goodput import TimeLedger
 from cls.run.telemetry import write_json
 from cls.search import supernets  # noqa: F401  registers networks and trainings
 from cls.setup import set_up
+from cls.tools import benchmark_turns as turns
 from cls.train import train_batches
 from cls.trainer import prefetch_to_device
 
@@ -48,16 +48,26 @@ LIKE = {  # fields of config.data for the same work as a peer
     'torch': {'train_crop': 'random_resized', 'interpolation': 'bilinear'},
 }
 PROCESSES = True  # time ours with worker processes too, not only with threads
-PEERS = Path(__file__).with_name('peers')
 
 Timed = Callable[[int, int], float]  # (batches to skip, batches) -> seconds
 
 
-def measure(args: argparse.Namespace) -> dict[str, float]:
-    """Measures as `args.input` says; prints the results, writes `args.json`, returns them.
+def add_flags(flags: Parser) -> None:
+    """Adds the flags of the task."""
+    flags.add_argument('input', help='FOLDER, digits or cifar-like')
+    flags.add_argument('--tensorflow', metavar='PYTHON', help='a Python with TensorFlow')
+    flags.add_argument('--torch', metavar='PYTHON', help='a Python with torchvision')
+    flags.add_argument('--rounds', type=int, default=5, help='default: 5')
+    flags.add_argument('--json', help='file for the results')
+
+
+def run_task(args: argparse.Namespace) -> int:
+    """Prints and writes the measurements; returns the exit code.
 
     Raises UserError for a folder without images and for a peer that does not start.
     """
+    if args.rounds < 1:
+        raise UserError(f'--rounds is {args.rounds}: expected 1 or more.')
     if args.input in IN_MEMORY:
         result = {'waiting': _waiting(args.input, args.rounds)}
         print(f'{args.input}: the loop waits {100 * result["waiting"]:.2f} % of its time for data')
@@ -65,30 +75,33 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
         result = _images_per_second(args)
     if args.json:
         write_json(Path(args.json), result)
-    return result
+    return 0
 
 
 def _images_per_second(args: argparse.Namespace) -> dict[str, float]:
     folder = Path(args.input).expanduser()
     files = sorted(str(path) for path in folder.rglob('*') if path.is_file())
     if not files:
-        raise UserError(f'--input {args.input}: expected a folder of images, digits or cifar-like.')
+        raise UserError(f'{args.input}: expected a folder of images, digits or cifar-like.')
     pythons = {'tensorflow': args.tensorflow, 'torch': args.torch}
     pythons = {name: python for name, python in pythons.items() if python}
+    cores = os.cpu_count()
     with ExitStack() as stack:
-        turns = {}
+        pipelines = {}
         for name in pythons or {'torch': ''}:
-            turns[f'ours like {name}'] = _ours(folder, files, LIKE[name] | {'workers': 0})
+            pipelines[f'ours like {name}'] = _ours(folder, files, LIKE[name] | {'workers': 0})
             if PROCESSES:
                 workers = {'workers': os.cpu_count()}
-                turns[f'ours like {name}, processes'] = _ours(folder, files, LIKE[name] | workers)
+                pipelines[f'ours like {name}, processes'] = _ours(
+                    folder, files, LIKE[name] | workers
+                )
         for name, python in pythons.items():
-            script = PEERS / f'with_{name}.py'
-            turns[name] = _peer([python, *map(str, (script, folder, BATCH, SIZE, os.cpu_count()))])
-        turns = {name: stack.enter_context(timed) for name, timed in turns.items()}
-        rates = {name: [] for name in turns}
+            script = turns.PEERS / f'input_with_{name}.py'
+            pipelines[name] = _peer([python, *map(str, (script, folder, BATCH, SIZE, cores))])
+        pipelines = {name: stack.enter_context(timed) for name, timed in pipelines.items()}
+        rates = {name: [] for name in pipelines}
         for _ in range(args.rounds):
-            for name, timed in turns.items():
+            for name, timed in pipelines.items():
                 rates[name].append(BATCH * COUNT / timed(SKIP, COUNT))
     result = {name: statistics.median(samples) for name, samples in rates.items()}
     for name, samples in rates.items():
@@ -127,36 +140,8 @@ def _ours(folder: Path, files: list[str], fields: dict[str, Any]) -> Iterator[Ti
 
 @contextmanager
 def _peer(command: list[str]) -> Iterator[Timed]:
-    with tempfile.TemporaryFile('w+') as said:
-        try:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=said,
-                text=True,
-                start_new_session=True,  # so that signals reach its workers too
-            )
-        except OSError as error:
-            raise UserError(f'{command[0]} cannot be run: {error.strerror}.') from error
-        try:
-            if process.stdout.readline() != 'ready\n':  # pyright: ignore[reportOptionalMemberAccess]
-                said.seek(0)
-                last = said.read().strip().splitlines()[-1:]
-                raise UserError(f'{" ".join(command[:2])} ended with: {"".join(last)}')
-
-            def timed(skip: int, count: int) -> float:
-                os.killpg(process.pid, signal.SIGCONT)
-                print(skip, count, file=process.stdin, flush=True)
-                seconds = float(process.stdout.readline())  # pyright: ignore[reportOptionalMemberAccess]
-                os.killpg(process.pid, signal.SIGSTOP)
-                return seconds
-
-            os.killpg(process.pid, signal.SIGSTOP)
-            yield timed
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+    with turns.process(command) as peer:
+        yield functools.partial(peer.timed, 'batches')
 
 
 def _waiting(name: str, rounds: int) -> float:

@@ -2,7 +2,7 @@
 
 XLA's CPU backend runs depthwise and grouped convolutions, and convolutions with an output smaller
 than their window, one to two orders of magnitude slower than necessary, and the gradients of 1x1
-convolutions several times slower than a matrix product (`python -m cls.tools.benchmark --layers`
+convolutions several times slower than a matrix product (`python -m cls.tools.benchmark layers`
 measures them). `conv` lowers these differently on CPU. Results and gradients are the same up to
 rounding, and programs for other platforms contain XLA's convolution.
 """

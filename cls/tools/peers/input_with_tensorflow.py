@@ -1,6 +1,6 @@
-"""The input pipeline of `benchmark --input` as usually written with tf.data.
+"""The input pipeline of `benchmark input` as usually written with tf.data.
 
-Run by that tool with an interpreter that has TensorFlow: with_tensorflow.py FOLDER BATCH SIZE
+Run by that tool with an interpreter that has TensorFlow: input_with_tensorflow.py FOLDER BATCH SIZE
 THREADS. See answering.py for its input and output.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
 
 import tensorflow as tf  # noqa: E402
-from answering import answer  # noqa: E402  next to this file, a script
+from answering import answer_with  # noqa: E402  next to this file, a script
 
 
 def main(folder: str, batch: int, size: int, threads: int) -> None:
@@ -45,7 +45,7 @@ def main(folder: str, batch: int, size: int, threads: int) -> None:
     )
     options = tf.data.Options()
     options.threading.private_threadpool_size = threads
-    answer(batches.with_options(options).as_numpy_iterator())
+    answer_with(batches.with_options(options).as_numpy_iterator())
 
 
 if __name__ == '__main__':

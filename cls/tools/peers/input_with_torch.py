@@ -1,7 +1,7 @@
-"""The input pipeline of `benchmark --input` as usually written with PyTorch and torchvision.
+"""The input pipeline of `benchmark input` as usually written with PyTorch and torchvision.
 
-Run by that tool with an interpreter that has both: with_torch.py FOLDER BATCH SIZE WORKERS. See
-answering.py for its input and output.
+Run by that tool with an interpreter that has both: input_with_torch.py FOLDER BATCH SIZE
+WORKERS. See answering.py for its input and output.
 """
 
 import sys
@@ -9,18 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from answering import answer  # next to this file, a script
+from answering import answer_with  # next to this file, a script
 from PIL import Image
+from torch_models import torchvision  # likewise
 
-try:
-    from torchvision import transforms
-except RuntimeError:  # compiled for another build of torch: declare the operators that it looks up
-    for name in [name for name in sys.modules if name.split('.')[0] == 'torchvision']:
-        del sys.modules[name]
-    library = torch.library.Library('torchvision', 'DEF')
-    for name in ('nms', 'qnms'):
-        library.define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
-    from torchvision import transforms
+transforms = torchvision().transforms
 
 
 class Files(torch.utils.data.Dataset):
@@ -62,7 +55,7 @@ def main(folder: str, batch: int, size: int, workers: int) -> None:
     loader = torch.utils.data.DataLoader(
         files, batch_size=batch, sampler=Endless(len(files)), num_workers=workers, drop_last=True
     )
-    answer(iter(loader))
+    answer_with(iter(loader))
 
 
 if __name__ == '__main__':
