@@ -205,7 +205,7 @@ def _evaluated(size: int, folder: Path) -> Work:
     _tree(folder / 'data', 'train', 1000, 1000)
     _tree(folder / 'data', 'val', 10, 40)
     train.job(_small(folder / 'data'), folder / 'run')
-    os.rename(folder / 'data' / 'val', folder / 'data' / 'few')
+    os.rename(folder / 'data' / 'val', folder / 'few')
     _tree(folder / 'data', 'val', 10, size)
 
     def work() -> None:
