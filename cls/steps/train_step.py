@@ -95,7 +95,7 @@ def random_flip(images: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def augmented(
-    recipe: Recipe, batch: Batch, key: jax.Array, model: nn.Module
+    recipe: Recipe, batch: Batch, key: jax.Array, model: nn.Module, batch_sharding: NamedSharding
 ) -> tuple[jax.Array, jax.Array]:
     """Returns a training batch, mirrored and augmented with the random numbers of the step's key.
 
@@ -110,7 +110,7 @@ def augmented(
     if recipe.augment.active:  # the key: split makes the first two that fold_in does
         key = jax.random.fold_in(key, 2)
         classes = model.num_classes if recipe.augment.mixes else 0
-        images, labels = apply(recipe.augment, images, labels, key, recipe.normalize, classes)
+        return apply(recipe.augment, images, labels, key, recipe.normalize, classes, batch_sharding)
     return images, labels
 
 
@@ -245,7 +245,7 @@ def make_train_step(
         chex.assert_rank((batch['image'], batch['label']), (4, 1))
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         _, net_key = jax.random.split(key)  # the first key is for the flips
-        images, labels = augmented(recipe, batch, key, model)
+        images, labels = augmented(recipe, batch, key, model, batch_sharding)
         grads, (batch_stats, metrics) = gradients(state, images, labels, net_key)
         mask = frozen_mask(state.params, state.batch_stats, recipe.freeze_bn)
         batch_stats = freeze.select(mask['batch_stats'], state.batch_stats, batch_stats)
@@ -317,7 +317,7 @@ def make_eval_step(
 
 
 def make_moments_step(
-    model: nn.Module, recipe: Recipe
+    model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding
 ) -> Callable[[Any, Batch, jax.Array, jax.Array], Any]:
     """Returns moments_step(variables, batch, step, key) -> the moments of each norm in a batch.
 
@@ -329,7 +329,7 @@ def make_moments_step(
 
     def moments_step(variables: Any, batch: Batch, step: jax.Array, key: jax.Array) -> Any:
         _, net_key = jax.random.split(key)
-        images, _ = augmented(recipe, batch, key, model)
+        images, _ = augmented(recipe, batch, key, model, batch_sharding)
         progress = jnp.minimum(step / recipe.total_steps, 1.0)
         extra: dict[str, Any] = {'progress': progress} if takes_progress else {}
         _, updated = model.apply(

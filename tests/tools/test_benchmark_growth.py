@@ -40,7 +40,7 @@ def test_a_work_can_be_repeated(name, tmp_path):
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize('name', ['evaluated', 'augmented', 'depth'])
+@pytest.mark.parametrize('name', ['evaluated', 'depth'])
 def test_a_work_that_compiles_can_be_repeated(name, tmp_path):
     work = benchmark_growth.CASES[name].prepare(1, tmp_path)
     work()

@@ -5,6 +5,7 @@ A process prints 'ready ' and a JSON object that describes it. Then each line of
 not timed.
 """
 
+import functools
 import json
 import sys
 import time
@@ -29,12 +30,14 @@ def answer(works: Mapping[str, Callable[[int], float | None]], **about: Any) -> 
         print(time.perf_counter() - begin if seconds is None else seconds, flush=True)
 
 
-def answer_with(batches: Iterator[Any]) -> None:
-    """Answers requests for the work 'batches': the next batches of a pipeline."""
+def answer_with(**pipelines: Iterator[Any]) -> None:
+    """Answers requests for works that are the next batches of a pipeline, by its name."""
 
-    def take(count: int) -> None:
+    def take(batches: Iterator[Any], count: int) -> None:
         for _ in range(count):
             next(batches)
 
-    take(1)
-    answer({'batches': take})
+    works = {name: functools.partial(take, batches) for name, batches in pipelines.items()}
+    for work in works.values():
+        work(1)
+    answer(works)
