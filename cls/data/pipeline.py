@@ -171,7 +171,8 @@ def train_batches(
     )
     size = max([size for _, size in sizes] or [data.image_size])
     batch_bytes = batch // process[1] * size**2 * source.channels
-    return TrainIterator(StepSequence(batch_at, _WITHOUT_END), workers, batch_bytes)
+    steps = StepSequence(batch_at, _WITHOUT_END)
+    return TrainIterator(steps, workers, batch_bytes, source.explained)
 
 
 def eval_batches(

@@ -12,6 +12,7 @@ import numpy as np
 
 from cls.data import splits
 from cls.data.decode import RULES, Decoded, Picture, Rules
+from cls.errors import UserError
 
 MEMORY_LIMIT = 256 * 2**20  # bytes of decoded images; a larger set is decoded on each access
 
@@ -60,6 +61,10 @@ class Source(abc.ABC):
         """Returns (crop of an image, its label); pixels outside the crop need not be decoded."""
         example = self[index]
         return crop(Decoded(example['image'])), example['label']
+
+    def explained(self, error: UserError) -> UserError:
+        """Returns an error that a worker process raised in `read`, with all that is to be said."""
+        return error
 
     def labels(self) -> np.ndarray:
         """Returns all labels, (N,) int32."""

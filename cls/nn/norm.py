@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from cls.nn import init
+from cls.nn.cpu import native
 
 
 def local_response_norm(
@@ -224,6 +225,12 @@ def _moments(x, guess, groups):
         shift = _by_group(sample.astype(jnp.float32), groups) / _count(sample, groups)
         return _moments_about(shift, x, groups)
 
+    if native.usable(x):
+
+        def native_moments(x, guess):
+            return native.moments(x.astype(jnp.float32), groups)
+
+        return jax.lax.platform_dependent(x, guess, cpu=native_moments, default=by_sample)
     if x.dtype != jnp.bfloat16:
         return by_sample(x, guess)
     return jax.lax.platform_dependent(x, guess, tpu=by_guess, default=by_sample)
@@ -242,9 +249,15 @@ def _sums(x, shift, groups):
 
 def _grad_sums(dout, x, mean):
     """Returns the sums (G, C) of dout and of dout * (x - mean)."""
-    dout = dout.astype(jnp.float32)
-    moved = x.astype(jnp.float32) - _spread(mean, x)
-    return _by_group(dout, len(mean)), _by_group(dout * moved, len(mean))
+
+    def plain(dout, x, mean):
+        moved = x - _spread(mean, x)
+        return _by_group(dout, len(mean)), _by_group(dout * moved, len(mean))
+
+    dout, x = dout.astype(jnp.float32), x.astype(jnp.float32)
+    if not native.usable(x):
+        return plain(dout, x, mean)
+    return jax.lax.platform_dependent(dout, x, mean, cpu=native.grad_sums, default=plain)
 
 
 def _by_group(x, groups):

@@ -1,9 +1,14 @@
 """Measures the speed of networks, layers, the training loop and input pipelines.
 
   cls benchmark networks --torch PYTHON     training and inference steps, compared with PyTorch's
+  cls benchmark loop --torch PYTHON         the training loop on small images, likewise
   cls benchmark model NAME --batch N        the train step of a network, and the training loop
   cls benchmark layers                      convolutions and pools, compared with XLA's own
-  cls benchmark augment                     augmentations inside the compiled step
+    benchmark_augment,
+    benchmark_growth,
+    benchmark_input,
+    benchmark_layers,
+    benchmark_loop,
   cls benchmark input FOLDER                decoding and augmentation, compared with other libraries
 
 cls benchmark TASK --help describes a task and its flags.
@@ -12,8 +17,10 @@ cls benchmark TASK --help describes a task and its flags.
 from cls.cli import Parser, run
 from cls.tools import (
     benchmark_augment,
+    benchmark_growth,
     benchmark_input,
     benchmark_layers,
+    benchmark_loop,
     benchmark_model,
     benchmark_networks,
 )
@@ -22,6 +29,8 @@ PROG = 'python -m cls.tools.benchmark'
 
 TASKS = {
     'networks': benchmark_networks,
+    'loop': benchmark_loop,
+    'growth': benchmark_growth,
     'model': benchmark_model,
     'layers': benchmark_layers,
     'augment': benchmark_augment,

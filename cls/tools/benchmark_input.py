@@ -30,6 +30,7 @@ import numpy as np
 
 from cls.cli import Parser
 from cls.data import folders, pipeline
+from cls.data.file_list import FileList
 from cls.data.spec import DataSpec
 from cls.errors import UserError
 from cls.recipes import common  # pyright: ignore[reportAttributeAccessIssue]
@@ -127,7 +128,8 @@ def _images_per_second(args: argparse.Namespace) -> dict[str, float]:
 
 
 def _source(folder: Path, files: list[str]) -> folders.Folder:
-    return folders.Folder(folder, files, np.zeros(len(files), np.int32), ('images',))
+    names = FileList(folder, [('', (os.path.relpath(file, folder) for file in files))])
+    return folders.Folder(folder, names, np.zeros(len(files), np.int32), ('images',))
 
 
 @contextmanager

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 
-def answer(works: Mapping[str, Callable[[int], None]], **about: Any) -> None:
+def answer(works: Mapping[str, Callable[[int], float | None]], **about: Any) -> None:
     """Answers requests until the input ends.
 
     Args:
-      works: name -> function that completes a number of units.
+      works: name -> function that completes a number of units; it may return the seconds that
+        count, by default all.
       **about: the description of the process.
     """
     print('ready', json.dumps(about), flush=True)
@@ -25,8 +26,8 @@ def answer(works: Mapping[str, Callable[[int], None]], **about: Any) -> None:
         name, skip, count = line.split()
         works[name](int(skip))
         begin = time.perf_counter()
-        works[name](int(count))
-        print(time.perf_counter() - begin, flush=True)
+        seconds = works[name](int(count))
+        print(time.perf_counter() - begin if seconds is None else seconds, flush=True)
 
 
 def answer_with(**pipelines: Iterator[Any]) -> None:
