@@ -165,7 +165,8 @@ class Setup:
     def moments_step(self) -> Callable[[Any, Any, int, jax.Array], Any]:
         """The jitted step that computes the moments of a batch, see cls.evaluation.precise_bn."""
         return jax.jit(
-            make_moments_step(self.model, self.recipe), out_shardings=meshes.replicated(self.mesh)
+            make_moments_step(self.model, self.recipe, meshes.batch_sharding(self.mesh)),
+            out_shardings=meshes.replicated(self.mesh),
         )
 
 

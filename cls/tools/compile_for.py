@@ -2,6 +2,7 @@
 
   python -m cls.tools.compile_for --topology v5e:4x4 --config configs/resnet.py:imagenet2012
                                   [--slices N] [--config.FIELD=VALUE ...] [--json] [--quick]
+                                  [--against linen|FILE.py]
   python -m cls.tools.compile_for --all [PATTERN] [--quick] [--write launch/README.md]
 
 The step is the trainer's own for the chips of the slice, with the config's batch, augmentation,
@@ -16,6 +17,11 @@ the kept results are used.
 --quick compiles with the lowest level of optimization of JAX, in less time. The memory differs by
 some percent. The time of the kernels is left out, because such kernels are not for use. A later
 --all without --quick compiles these entries again.
+
+--against compiles a second step for the same chips, images and pixels, and prints its bytes and
+cycles, and those of ours as a multiple. `linen` is the same step with the convolutions, norms and
+pools of flax.linen instead of ours. A file has a function lower(devices, batch, pixels) and returns
+a jax.stages.Lowered, as tests/tools/flax_resnet50.py does.
 
 The output:
 
@@ -35,10 +41,9 @@ estimate    the sum of the cycles that the TPU's compiler expects for the kernel
 
 import dataclasses
 import json
-import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,41 +58,12 @@ from cls.models.registry.complexity import complexity
 from cls.search import supernets  # noqa: F401  registers networks and trainings
 from cls.setup import Setup, abstract_state, set_up
 from cls.steps.phases import Phase
-from cls.tools.tpu import hlo, pods, slices
+from cls.tools.tpu import against, pods, slices
+from cls.tools.tpu.costs import Memory, Sent, costs, too_large
 from cls.tools.tpu.slices import GIB, Chip
 from cls.train import compile_train_step
 
 PROG = 'python -m cls.tools.compile_for'
-
-_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
-_TOO_LARGE = re.compile(
-    r'(?:Used |\()([\d.]+)([KMGT])\)?(?: of [\d.]+\w hbm| exceeds available HBM)'
-)
-_UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
-
-
-@dataclasses.dataclass(frozen=True)
-class Memory:
-    """Bytes of a chip's memory that a program takes; only `needed` is known if it does not fit.
-
-    `aliased` bytes of the outputs reuse the buffers of arguments.
-    """
-
-    needed: int
-    arguments: int = 0
-    outputs: int = 0
-    aliased: int = 0
-    temporaries: int = 0
-    code: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Sent:
-    """The collectives of one kind in a step."""
-
-    count: int
-    bytes: int  # of their results on a chip
-    sent: float  # the fewest bytes that a chip has to send for them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +82,16 @@ class Report:
     bytes_accessed: float = 0.0
     cycles: float = 0.0  # expected for the kernels; 0 if the compiler does not report them
     collectives: dict[str, Sent] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Baseline:
+    """The costs of a step that ours is compared with, per chip."""
+
+    fits: bool
+    memory: Memory
+    bytes_accessed: float = 0.0
+    cycles: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +124,9 @@ def parser(prog: str = PROG) -> Parser:
     flags.add_argument('--config', help='RECIPE[:ARM], as for cls train')
     flags.add_argument('--json', action='store_true', help='one JSON object')
     flags.add_argument('--quick', action='store_true', help='no optimization, no estimate')
+    flags.add_argument(
+        '--against', metavar='FILE', help=f"another step: '{against.LINEN}' or a file's"
+    )
     flags.add_argument('--all', nargs='?', const='*', metavar='PATTERN', help='compile the table')
     flags.add_argument('--write', type=Path, metavar='FILE', help='renew the table in a file')
     return flags
@@ -149,8 +138,8 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     fields = [argument for argument in arguments if argument.startswith('--config.')]
     args = parser(prog).parse_args([a for a in arguments if a not in fields])
     if args.all or args.write:
-        if args.topology or args.config or fields:
-            raise UserError('--all and --write take no --topology and no --config.')
+        if args.topology or args.config or args.against or fields:
+            raise UserError('--all and --write take no --topology, --config and --against.')
         complete = pods.compile_all(args.all, args.quick) if args.all else True
         if args.write:
             pods.write(args.write)
@@ -162,24 +151,28 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
         )
     wanted = slices.parse(args.topology, args.slices)
     config = configs.load(args.config, configs.parse_overrides(fields))
+    other = against.read(args.against) if args.against else None
     if args.quick:
         jax.config.update('jax_optimization_level', 'O0')
-    report = measure(config, slices.devices(wanted))
+    setup = prepared(config, slices.devices(wanted))
+    report = report_of(setup)
+    baseline = baseline_of(setup, other) if other else None
     chip = slices.CHIPS[wanted.chip]
     if args.json:
-        print(json.dumps(to_json(report, chip)))
+        values = to_json(report, chip)
+        print(json.dumps(values | ({'against': dataclasses.asdict(baseline)} if baseline else {})))
     else:
         print(f'{args.config} on {wanted}\n{text(report, chip)}')
+        if baseline:
+            print(comparison(report, baseline, args.against))
     return 0
 
 
 # --------------------------------------------------------------------------------- the measurement
 
 
-def measure(config: ConfigDict, devices: Sequence[Any]) -> Report:
-    """Returns the costs of a config's train step, compiled for devices that may be absent.
-
-    For a run with images of several sizes it is the step on the largest.
+def prepared(config: ConfigDict, devices: Sequence[Any]) -> Setup:
+    """Returns the setup of a config, for devices that may be absent.
 
     Raises UserError if a config's fields do not fit together, as training does.
     """
@@ -188,36 +181,74 @@ def measure(config: ConfigDict, devices: Sequence[Any]) -> Report:
             f'the config is of {len(config.members)} models, trained one after the other '
             f'({", ".join(config.members)}): give the config of one of them.'
         )
-    return report_of(set_up(without_files(config), list(devices)))
+    return set_up(without_files(config), list(devices))
 
 
 def report_of(setup: Setup) -> Report:
-    """Returns the costs of the train step of a setup, see `measure`."""
-    state, optimizer = setup.new_state_shapes()
-    where = abstract_state(state, setup.mesh)
+    """Returns the costs of the train step of a setup.
+
+    For a run with images of several sizes it is the step on the largest.
+    """
     phase = largest_phase(setup)
     cost = complexity(setup.model, phase.size, setup.info.image_shape[2])
-    fields = {
-        'chips': setup.mesh.size,
-        'batch': setup.batch,
-        'pixels': phase.size,
-        'model_flops': 6.0 * setup.batch * cost.macs,
-        'quick': jax.config.jax_optimization_level == 'O0',  # pyright: ignore[reportAttributeAccessIssue]
-    }
     begin = time.perf_counter()
+    measured = compiled_costs(lambda: _compile(setup), setup.recipe.accumulate)
+    return Report(
+        chips=setup.mesh.size,
+        batch=setup.batch,
+        pixels=phase.size,
+        model_flops=6.0 * setup.batch * cost.macs,
+        compile_seconds=time.perf_counter() - begin,
+        quick=_is_quick(),
+        **measured,
+    )
+
+
+def baseline_of(setup: Setup, other: against.Lower | str) -> Baseline:
+    """Returns the costs of another step on the same chips, images and pixels.
+
+    Args:
+      setup: the setup of our step.
+      other: makes the other step; LINEN for ours with the layers of flax.linen.
+    """
+    if isinstance(other, str):
+        with against.linen():
+            measured = compiled_costs(lambda: _compile(setup), setup.recipe.accumulate)
+    else:
+        lowered = other(list(setup.mesh.devices.flat), setup.batch, largest_phase(setup).size)
+        measured = compiled_costs(lowered.compile)
+    fields = {field.name for field in dataclasses.fields(Baseline)}
+    return Baseline(**{name: value for name, value in measured.items() if name in fields})
+
+
+def compiled_costs(compile_step: Callable[[], Any], accumulate: int = 1) -> dict[str, Any]:
+    """Returns the costs of a program, by the names of Report's fields.
+
+    Args:
+      compile_step: compiles the program.
+      accumulate: the number of microbatches.
+    """
     try:
-        compiled = compile_train_step(setup, optimizer, where, phase)
+        compiled = compile_step()
     except jax.errors.JaxRuntimeError as error:
         needed = too_large(str(error))
         if needed is None:
             raise
-        seconds = time.perf_counter() - begin
-        return Report(**fields, compile_seconds=seconds, fits=False, memory=Memory(needed))
-    seconds = time.perf_counter() - begin
-    measured = costs(compiled, setup.recipe.accumulate)
-    if fields['quick']:
+        return {'fits': False, 'memory': Memory(needed)}
+    measured = {'fits': True, **costs(compiled, accumulate)}
+    if _is_quick():
         measured['cycles'] = 0.0  # the kernels of this mode are slow, and not for use
-    return Report(**fields, compile_seconds=seconds, fits=True, **measured)
+    return measured
+
+
+def _compile(setup: Setup) -> Any:
+    state, optimizer = setup.new_state_shapes()
+    where = abstract_state(state, setup.mesh)
+    return compile_train_step(setup, optimizer, where, largest_phase(setup))
+
+
+def _is_quick() -> bool:
+    return jax.config.jax_optimization_level == 'O0'  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def without_files(config: ConfigDict) -> ConfigDict:
@@ -236,67 +267,6 @@ def without_files(config: ConfigDict) -> ConfigDict:
 def largest_phase(setup: Setup) -> Phase:
     """Returns the first phase of a run with the largest images."""
     return max(setup.phases.following(0), key=lambda phase: phase.size)
-
-
-def too_large(message: str) -> int | None:
-    """Returns the bytes that a program needs, from the compiler's error; None for other errors."""
-    match = _TOO_LARGE.search(message)
-    return round(float(match[1]) * _UNITS[match[2]]) if match else None
-
-
-def costs(compiled: Any, accumulate: int = 1) -> dict[str, Any]:
-    """Returns the costs of a compiled program for a chip, by the names of Report's fields.
-
-    XLA counts the body of a loop once. Almost all of a step is in the loop over its microbatches,
-    if it has one, so operations, bytes and cycles are multiplied by their number.
-    """
-    memory, cost, program = compiled.memory_analysis(), compiled.cost_analysis(), compiled.as_text()
-    sizes = {
-        'arguments': memory.argument_size_in_bytes,
-        'outputs': memory.output_size_in_bytes,
-        'aliased': memory.alias_size_in_bytes,
-        'temporaries': memory.temp_size_in_bytes,
-        'code': memory.generated_code_size_in_bytes,
-    }
-    apart = sum(size for name, size in sizes.items() if name != 'aliased')
-    return {
-        'memory': Memory(apart - sizes['aliased'], **sizes),
-        'flops': accumulate * cost['flops'],
-        'bytes_accessed': accumulate * cost['bytes accessed'],
-        # Not the 'optimal_seconds' of XLA's analysis: they count -1 second for each custom call.
-        'cycles': accumulate * sum(map(int, _CYCLES.findall(program))),
-        'collectives': sent(hlo.collectives(program)),
-    }
-
-
-def sent(collectives: Sequence[hlo.Collective]) -> dict[str, Sent]:
-    """Returns the sums of collectives by kind."""
-    totals: dict[str, Sent] = {}
-    for each in collectives:
-        old = totals.get(each.kind, Sent(0, 0, 0.0))
-        totals[each.kind] = Sent(
-            old.count + each.times,
-            old.bytes + each.times * each.bytes,
-            old.sent + each.times * least_sent(each),
-        )
-    return totals
-
-
-def least_sent(collective: hlo.Collective) -> float:
-    """Returns the fewest bytes that each device has to send (Patarasuk & Yuan 2009).
-
-    Each of n devices has, or gets, an n-th of the reduced or gathered array. It sends n - 1 such
-    parts, in an all-reduce twice.
-    """
-    others = collective.group - 1
-    size = collective.bytes
-    return {
-        'all-reduce': 2 * size * others / collective.group,
-        'all-gather': size * others / collective.group,
-        'reduce-scatter': size * others,
-        'all-to-all': size * others / collective.group,
-        'collective-permute': size,
-    }[collective.kind]
 
 
 # -------------------------------------------------------------------------------------- the report
@@ -343,6 +313,20 @@ def to_json(report: Report, chip: Chip) -> dict[str, Any]:
     }
 
 
+def comparison(report: Report, baseline: Baseline, name: str) -> str:
+    """Returns the costs of another step, and ours as a multiple of them, as text."""
+    if not (report.fits and baseline.fits):
+        usage = f'{baseline.memory.needed / GIB:.2f} GiB'
+        return f'{"against":12}{name}: {usage}{"" if baseline.fits else ": DOES NOT FIT"}'
+    rows = [('bytes', 'GB accessed', report.bytes_accessed, baseline.bytes_accessed, 1e9)]
+    if report.cycles:
+        rows.append(('cycles', 'million cycles', report.cycles, baseline.cycles, 1e6))
+    rows.append(('memory', 'GiB', report.memory.needed, baseline.memory.needed, GIB))
+    theirs = ', '.join(f'{value / unit:.2f} {what}' for _, what, _, value, unit in rows)
+    ratios = ', '.join(f'{own / other:.3f} x the {kind}' for kind, _, own, other, _ in rows)
+    return f'{"against":12}{name}: {theirs}\n{"ours":12}{ratios}'
+
+
 def text(report: Report, chip: Chip) -> str:
     """Returns a report as text."""
     return '\n'.join(f'{name:12}{line}' for name, line in _lines(report, chip))
@@ -361,7 +345,8 @@ def _lines(report: Report, chip: Chip) -> Iterator[tuple[str, str]]:
     yield 'memory', f'{usage}: {named}, outputs in place {each.aliased / GIB:.2f}: fits'
     yield (
         'a step',
-        f'{report.flops / 1e9:,.2f} GFLOP, {report.bytes_accessed / 1e9:.2f} GB accessed',
+        f'{report.flops / 1e9:,.2f} GFLOP, {report.bytes_accessed / 1e9:.2f} GB accessed'
+        + (f', {report.cycles / 1e6:.1f} million cycles' if report.cycles else ''),
     )
     yield (
         'collectives',

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from compiling import jit
 
+from cls.nn import norm
 from cls.nn.norm import BatchNorm
 from cls.steps.sharding import batch_sharding, make_mesh, replicated
 
 RNG = np.random.default_rng(2)
 SHAPE = (16, 3, 2, 5)
 X = (RNG.standard_normal(SHAPE) * [1, 2, 3, 0.1, 5] + [0, 1, -2, 30, 4]).astype(np.float32)
+WELL_CONDITIONED = X - np.float32([0, 0, 0, 30, 0])
 SCALE, BIAS = RNG.uniform(0.5, 2, 5).astype(np.float32), np.float32([0, 1, 2, 3, 4])
 MEAN, VAR = np.float32([1, 2, 3, 4, 5]), np.float32([0.5, 1, 2, 3, 4])
 VARIABLES = {
@@ -83,11 +85,29 @@ def test_evaluation_uses_running_statistics_and_does_not_update_them():
         np.testing.assert_array_equal(updated['batch_stats'][name], value)
 
 
-def test_a_large_mean_does_not_cancel():
-    x = (1e4 + RNG.standard_normal((8, 4, 4, 5))).astype(np.float32)
-    out, _ = train(BatchNorm(True), VARIABLES, x)
-    expected, _ = by_numpy(x, 1e-5, 0.9, 8)
-    np.testing.assert_allclose(out, expected, atol=0.01)
+@pytest.mark.parametrize('groups', [1, 4])
+@pytest.mark.parametrize('mean', [0, 30, 1e5])
+@pytest.mark.parametrize('guess', [0, 1e5])
+def test_moments_have_seven_digits_at_any_mean(guess, mean, groups):
+    x = (mean + RNG.standard_normal((16, 5, 4, 3))).astype(np.float32)
+    wide = x.astype(np.float64).reshape(groups, -1, 3)
+    moments = jit(norm.moments, static_argnums=2)(x, jnp.full(3, guess), groups)
+    for computed, expected in zip(moments, (wide.mean(1), wide.var(1)), strict=True):
+        np.testing.assert_allclose(computed, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize('distance', [0, 1, 3, 30])
+def test_sums_about_a_guess_err_less_than_bfloat16_rounds(distance):
+    """The form of the program for TPU."""
+    exact = RNG.standard_normal((64, 14, 14, 4)) + 30
+    x = jnp.asarray(exact, jnp.bfloat16)
+    guess = jnp.full(4, 30 - distance)
+    _, var = jit(norm._moments_about, static_argnums=2)(x, guess, 1)
+    rounded = np.asarray(x, np.float64)
+    expected = rounded.var((0, 1, 2))
+    error = np.abs(var[0] / expected - 1).max()
+    assert error < 5e-7 * (1 + distance**2)
+    assert error < np.abs(expected / exact.var((0, 1, 2)) - 1).max() / 4
 
 
 def test_vectors():
@@ -162,6 +182,67 @@ def test_gradients_are_those_of_finite_differences(group):
     assert all(not np.any(g) for g in jax.tree.leaves(of_variables['batch_stats']))
 
 
+def plain(x, scale, bias, groups, epsilon):
+    """Returns output, means and variances by the definition, in the type of x."""
+    grouped = x.reshape(groups, -1, x.shape[-1])
+    mean = grouped.mean(1, keepdims=True)
+    var = jnp.square(grouped - mean).mean(1, keepdims=True)
+    out = (grouped - mean) / jnp.sqrt(var + epsilon) * scale + bias
+    return out.reshape(x.shape), mean[:, 0], var[:, 0]
+
+
+@pytest.mark.parametrize('groups', [1, 4])
+@pytest.mark.parametrize(('dtype', 'rtol'), [(jnp.float32, 1e-5), (jnp.bfloat16, 0.01)])
+def test_gradients_are_those_of_the_definition(groups, dtype, rtol):
+    """Also those that come through the moments, such as of a penalty on them."""
+    x = jnp.asarray(WELL_CONDITIONED, dtype)
+    weights = [RNG.standard_normal(shape) for shape in (SHAPE, (groups, 5), (groups, 5))]
+
+    def loss(layer, *inputs):
+        outputs = layer(*inputs)
+        products = zip(weights, outputs, strict=True)
+        return sum(jnp.sum(w * jnp.asarray(y, jnp.float32)) for w, y in products)
+
+    def ours(x, scale, bias):
+        return norm._batch_norm(x, scale, bias, jnp.zeros(5), groups, 1e-2, dtype)
+
+    grads = jit(jax.grad(functools.partial(loss, ours), (0, 1, 2)))(x, SCALE, BIAS)
+    definition = functools.partial(plain, groups=groups, epsilon=1e-2)
+    inputs = (x.astype(jnp.float32), SCALE, BIAS)
+    expected = jit(jax.grad(functools.partial(loss, definition), (0, 1, 2)))(*inputs)
+    assert grads[0].dtype == dtype
+    for computed, wanted in zip(grads, expected, strict=True):
+        size = float(jnp.abs(wanted).max())
+        np.testing.assert_allclose(computed.astype(jnp.float32), wanted, rtol, rtol * size)
+
+
+@pytest.mark.parametrize('groups', [1, 4])
+def test_second_derivatives_are_those_of_the_definition(groups):
+    """Of a norm after a norm, as a gradient through a step of training has them."""
+    x, direction = (
+        jnp.asarray(WELL_CONDITIONED),
+        jnp.asarray(RNG.standard_normal(SHAPE), jnp.float32),
+    )
+
+    def ours(x, scale, bias, groups, epsilon):
+        return norm._batch_norm(x, scale, bias, jnp.zeros(5), groups, epsilon, jnp.float32)
+
+    def curvature(layer):
+        def loss(x, scale, bias):
+            y, mean, var = layer(x, scale, bias, groups, 1e-2)
+            y, *_ = layer(jnp.sin(y), scale, bias, groups, 1e-2)
+            return jnp.sum(jnp.square(y) * direction) + jnp.sum(mean * var)
+
+        def slope(x, scale, bias):
+            grads = jax.grad(loss, (0, 1, 2))(x, scale, bias)
+            return sum(jnp.sum(jnp.sin(g)) for g in grads)
+
+        return jit(jax.grad(slope, (0, 1, 2)))(x, SCALE, BIAS)
+
+    for computed, wanted in zip(curvature(ours), curvature(plain), strict=True):
+        np.testing.assert_allclose(computed, wanted, 1e-3, 1e-4 * float(jnp.abs(wanted).max()))
+
+
 @pytest.mark.parametrize('group', [3, 32])
 def test_a_group_that_does_not_divide_the_batch(group):
     with pytest.raises(ValueError, match=f'16.*{group}'):
@@ -190,11 +271,10 @@ def test_eight_devices_are_as_one(group):
 
         return jax.grad(loss, (0, 1), has_aux=True)(variables, x)
 
-    x = X - np.float32([0, 0, 0, 30, 0])  # well conditioned
     results = []
     for devices in (1, 8):
         split, copied = on(devices)
-        args = jax.device_put(VARIABLES, copied), jax.device_put(x, split)
+        args = jax.device_put(VARIABLES, copied), jax.device_put(WELL_CONDITIONED, split)
         results.append(jit(step)(*args))
     for one, eight in zip(*map(jax.tree.leaves, results), strict=True):
         np.testing.assert_allclose(one, eight, rtol=1e-4, atol=1e-4)

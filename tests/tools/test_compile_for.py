@@ -15,8 +15,9 @@ from cls.setup import set_up
 from cls.steps.sharding import state_shardings
 from cls.steps.state import abstract
 from cls.tools import compile_for
-from cls.tools.compile_for import Memory, Report, main
-from cls.tools.tpu import slices
+from cls.tools.compile_for import Report, main
+from cls.tools.tpu import costs, slices
+from cls.tools.tpu.costs import Memory
 from cls.tools.tpu.hlo import Collective
 from cls.tools.tpu.slices import Chip
 from tests import tiny
@@ -24,7 +25,7 @@ from tests import tiny
 # A second for each 1e12 operations, 1e10 bytes of HBM, 1e9 bytes sent, 1e6 cycles.
 CHIP = Chip(1e12, 2**34, 1e10, 1e9, 1e6, 'made-up', 1, ('2x2',))
 FIELDS = {'chips': 4, 'batch': 128, 'pixels': 224, 'model_flops': 8e11, 'compile_seconds': 1.5}
-SENT = compile_for.sent([Collective('all-reduce', 10**6, 4), Collective('all-gather', 10**6, 2)])
+SENT = costs.sent([Collective('all-reduce', 10**6, 4), Collective('all-gather', 10**6, 2)])
 REPORT = Report(
     **FIELDS,
     quick=False,
@@ -118,7 +119,7 @@ def test_the_largest_images():
     ],
 )
 def test_what_does_not_fit(message, needed):
-    assert compile_for.too_large(message) == needed
+    assert costs.too_large(message) == needed
 
 
 @pytest.mark.parametrize(
@@ -133,13 +134,13 @@ def test_what_does_not_fit(message, needed):
     ],
 )
 def test_what_a_device_has_to_send(collective, bytes):
-    assert compile_for.least_sent(collective) == bytes
+    assert costs.least_sent(collective) == bytes
 
 
 def test_collectives_are_summed_by_kind():
     twice = Collective('all-reduce', 800, 8, times=2)
-    found = compile_for.sent([twice, Collective('all-reduce', 80, 8)])
-    assert found == {'all-reduce': compile_for.Sent(3, 1680, 2 * 1400 + 140)}
+    found = costs.sent([twice, Collective('all-reduce', 80, 8)])
+    assert found == {'all-reduce': costs.Sent(3, 1680, 2 * 1400 + 140)}
 
 
 def test_bounds():
@@ -159,7 +160,7 @@ def test_text():
         'batch       128 on 4 chips, 224 pixels',
         'memory      8.00 GiB of 16.00: arguments 1.00, outputs 1.00, temporaries 4.00, '
         'code 0.25, outputs in place 0.50: fits',
-        'a step      300.00 GFLOP, 5.00 GB accessed',
+        'a step      300.00 GFLOP, 5.00 GB accessed, 0.6 million cycles',
         'collectives all-reduce 1 (1.00 MB), all-gather 1 (1.00 MB)',
         'bounds      compute 300.00 ms, HBM 500.00 ms, links 2.00 ms: 256 images/s, MFU 40.0 %',
         'estimate    600.00 ms: 213 images/s, MFU 33.3 %',
@@ -209,7 +210,7 @@ def test_mistakes(argv, message, monkeypatch):
 def test_an_ensemble_is_several_programs():
     config = configs.load('configs/inception_ensemble.py:imagenet2012')
     with pytest.raises(UserError, match='of 4 models, .*inception_v4.*: give the config of one'):
-        compile_for.measure(config, jax.devices())
+        compile_for.prepared(config, jax.devices())
 
 
 @pytest.mark.sweep

@@ -10,8 +10,9 @@ import pytest
 from cls.config import load as configs
 from cls.config.load import ROOT
 from cls.errors import UserError
-from cls.tools.compile_for import Memory, Report, main, to_json
+from cls.tools.compile_for import Report, main, to_json
 from cls.tools.tpu import pods, slices
+from cls.tools.tpu.costs import Memory
 from cls.tools.tpu.slices import CHIPS, parse
 
 FITS = {'chips': 8, 'batch': 256, 'pixels': 224, 'model_flops': 6e12, 'compile_seconds': 60.0}

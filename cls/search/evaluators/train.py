@@ -22,6 +22,7 @@ from cls import train
 from cls.config import load as configs
 from cls.errors import UserError, refuse
 from cls.evaluate import evaluate_state
+from cls.feed import feed
 from cls.models.registry import genotypes
 from cls.models.registry.complexity import Complexity, complexity
 from cls.nn.cpu import compact
@@ -33,7 +34,7 @@ from cls.setup import Setup, abstract_state, set_up
 from cls.steps import sharding as meshes
 from cls.steps.phases import Phase
 from cls.steps.state import abstract
-from cls.trainer import TrainStep, prefetch_to_device
+from cls.trainer import TrainStep
 
 # XLA's compiler for CPUs takes longer for a small network than its training does. Measured on a
 # network of AmoebaNet's cells: its newer fusion emitters take a third longer than the older ones.
@@ -174,14 +175,17 @@ class Compiled:
         first = setup.steps('1 epochs') if give_up else -1
         chance = chance_level(setup.info.num_classes)
         with (
-            closing(train.train_batches(setup)) as iterator,
-            closing(prefetch_to_device(iterator, setup)) as batches,
+            closing(train.batches(setup)) as iterator,
+            closing(feed(iterator, setup)) as batches,
         ):
-            for step in range(setup.total_steps):
-                batch, _ = next(batches)
+            step = 0
+            while step < setup.total_steps:
+                ends = (setup.phases.end(step), first, setup.total_steps)
+                fed = batches.take(min(end - step for end in ends if end > step))
                 train_step = self.train_steps[setup.phases.at(step)]
-                state, _ = jax.block_until_ready(train_step(state, batch))
-                if step + 1 == first:
+                state, _ = jax.block_until_ready(train_step(state, fed.batch))
+                step += fed.count
+                if step == first:
                     values = evaluate_state(setup, self.eval_step, state)
                     if not metric_names.figure(values, 'top1') > chance:
                         return None
@@ -233,11 +237,13 @@ def _compile(setup: Setup, options: Mapping[str, Any] | None) -> Compiled:
     }
     replicated = jax.tree.map(lambda _: meshes.replicated(setup.mesh), where.variables())
     variables = abstract(where.variables(), replicated)
+    with closing(train.batches(setup)) as iterator:
+        train_steps = train.compile_train_steps(
+            setup, optimizer, where, 0, iterator, metrics=False, compiler_options=options
+        )
     return Compiled(
         setup,
-        train.compile_train_steps(
-            setup, optimizer, where, 0, metrics=False, compiler_options=options
-        ),
+        train_steps,
         setup.eval_step().lower(variables, batch).compile(compiler_options=options),
         complexity(setup.model, pixels, setup.info.image_shape[2]),
     )
