@@ -19,7 +19,6 @@ from cls.main import main
 from cls.models.registry import tracing
 from cls.recipes import common
 from cls.setup import set_up
-from cls.steps import sharding
 from cls.steps.optim import OptimSpec
 
 REPEATED = (('batch', '64'), ('accumulate', '16'), ('data.repeats', '8'))
@@ -239,15 +238,6 @@ def test_a_new_state_has_the_weights_themselves_and_one_element_for_each_constan
     assert {id(leaf) for leaf in jax.tree.leaves(kept)} == leaves
     assert {id(leaf) for leaf in jax.tree.leaves(new.ema)} == (leaves if ema else set())
     assert all(not any(leaf.strides) for leaf in jax.tree.leaves(new.opt_state))
-
-
-def test_the_leaves_of_a_state_on_devices_share_no_memory():
-    """The step donates them, and can reuse only memory of their own."""
-    made = tiny.setup(('ema', '0.9'), ('optim.name', 'rmsprop'))
-    new, _ = made.new_state()
-    on_devices = sharding.put(new, sharding.state_shardings(new, made.mesh))
-    pointers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(on_devices)]
-    assert len(pointers) == len(set(pointers)) == len(jax.tree.leaves(new))
 
 
 @pytest.fixture

@@ -115,13 +115,15 @@ def _same(tree: Any) -> Any:
 
 
 def put(tree: Any, shardings: Any) -> Any:
-    """Copies host arrays, the same on every process, to the devices."""
+    """Puts host arrays, the same on every process, on the devices.
+
+    A CPU device may use the memory of an array itself. A step that donates it writes elsewhere, so
+    leaves may share memory on the host, but the arrays must not change.
+    """
 
     def place(x, sharding):
         x = np.asarray(x)
-        # A CPU device may use the memory of an array that it is given. Without the copy, that of
-        # the caller would stay in use, and leaves that share it would share it on the device.
-        return jax.make_array_from_callback(x.shape, sharding, lambda index: np.array(x[index]))
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
     return jax.tree.map(place, tree, shardings)
 

@@ -132,3 +132,20 @@ def test_why_the_height_of_images_is_not_split():
     whole = jax.jit(gradient)(*arrays)
     split = jax.jit(gradient)(*(jax.device_put(x, rows) for x in arrays))
     assert np.linalg.norm(split - whole) > 0.5 * np.linalg.norm(whole)
+
+
+def test_leaves_that_share_memory_on_the_host_are_updated_separately():
+    memory = np.zeros(2**12 + 16, np.float32)
+    start = -memory.ctypes.data % 64 // 4  # at such an address a CPU device uses the memory itself
+    shared = memory[start : start + 2**12]
+    mesh = make_mesh(1, jax.devices()[:1])
+    state = {'params': shared, 'ema': shared, 'momentum': np.broadcast_to(np.float32(0), (2**12,))}
+    state = put(state, state_shardings(state, mesh))
+    add = {'params': 1.0, 'ema': 2.0, 'momentum': 3.0}
+    step = jax.jit(lambda tree: jax.tree.map(jnp.add, tree, add), donate_argnums=0)
+    for count in (1, 2, 3):
+        state = step(state)
+        assert {name: set(np.unique(x)) for name, x in state.items()} == {
+            name: {count * value} for name, value in add.items()
+        }
+    assert not memory.any()
