@@ -166,8 +166,8 @@ def test_all_trials_of_a_process_share_the_data_of_their_proxy(quick, monkeypatc
     monkeypatch.setattr(datasets, 'load', lambda *args: opened.append(args) or load(*args))
     monkeypatch.setattr(evaluator, '_compile', lambda setup, options: setup)
     first, other, restarted = (
-        evaluator.compiled.__wrapped__(quick.proxy, genotype, True, restart)
-        for genotype, restart in (('["0"]', 0), ('["1"]', 0), ('["0"]', 1))
+        evaluator.compiled.__wrapped__(quick.proxy, f'{{"stages": ["{bit}"]}}', True, restart)
+        for bit, restart in ((0, 0), (1, 0), (0, 1))
     )
     assert first.train is other.train is restarted.train
     assert first.test is other.test is restarted.test
