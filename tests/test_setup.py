@@ -18,6 +18,7 @@ from cls.evaluation.protocols import EvalSpec
 from cls.main import main
 from cls.models.registry import tracing
 from cls.recipes import common
+from cls.run import checkpoint_files
 from cls.setup import set_up
 from cls.steps.optim import OptimSpec
 
@@ -217,15 +218,19 @@ def test_only_the_start_of_a_run_draws_weights(tmp_path, draws, monkeypatch):
     assert len(draws) == 1
 
 
-def test_durations_are_parsed_before_the_first_step(tmp_path, monkeypatch):
+def test_durations_are_parsed_before_the_first_step_and_small_files_written_once(tmp_path, monkeypatch):
     made = tiny.setup(('duration', '6 steps'), ('eval.every', '2 steps'))
     parsed, read = [], durations.read
     monkeypatch.setattr(durations, 'read', lambda text: parsed.append(text) or read(text))
     made.steps('1 epochs')
     assert parsed == ['1 epochs']  # the counter works
     parsed.clear()
+    settled, settle = [], train.settle
+    monkeypatch.setattr(train, 'settle', lambda *args: settled.append(args) or settle(*args))
     train.fit(made, tmp_path)
     assert parsed == []
+    assert checkpoint_files.steps(tmp_path / 'checkpoints') == [3, 6]
+    assert len(settled) == 1
 
 
 @pytest.mark.parametrize('ema', [False, True])
