@@ -218,7 +218,7 @@ def test_only_the_start_of_a_run_draws_weights(tmp_path, draws, monkeypatch):
     assert len(draws) == 1
 
 
-def test_durations_are_parsed_before_the_first_step_and_small_files_written_once(tmp_path, monkeypatch):
+def test_durations_are_parsed_once_and_small_files_written_once(tmp_path, monkeypatch):
     made = tiny.setup(('duration', '6 steps'), ('eval.every', '2 steps'))
     parsed, read = [], durations.read
     monkeypatch.setattr(durations, 'read', lambda text: parsed.append(text) or read(text))
