@@ -7,6 +7,7 @@ records in its file: `read([i])` makes a list for each of them, and `read(i, i +
 
 import bisect
 import collections
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -128,17 +129,14 @@ def _open(path: str) -> Any:
 
 @functools.cache
 def _most_readers() -> int:
-    """Returns half of the number of files that this process may open.
+    """Returns the number of readers that may be open: all files but 512, at least half of them.
 
-    That limit is raised first, as far as the process may.
+    The limit on the files of this process is raised first, as far as the process may.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    allowed = [_WANTED if limit == resource.RLIM_INFINITY else limit for limit in (soft, hard)]
-    wanted = min(_WANTED, allowed[1])
-    if allowed[0] >= wanted:
-        return allowed[0] // 2
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    except (OSError, ValueError):
-        return allowed[0] // 2
-    return wanted // 2
+    allowed, most = (_WANTED if n == resource.RLIM_INFINITY else n for n in (soft, hard))
+    if allowed < min(most, _WANTED):
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, _WANTED), hard))
+            allowed = min(most, _WANTED)
+    return max(allowed - 512, allowed // 2)
