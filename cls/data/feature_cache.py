@@ -64,5 +64,5 @@ def _stored(shards: Shards, feature: str) -> Iterator[Any]:
 
     messages: Any = tf_example_pb2
     parse = messages.Example.FromString
-    for record in shards.between(0, len(shards)):
+    for record in shards:
         yield parse(record).features.feature[feature]

@@ -62,8 +62,9 @@ def open_benchmark(
     expected = {str(place) if benchmark.numbered else wnids()[place]: place for place in places}
     left_out = scan.LeftOut(root)
     found = scan.class_folders(root, left_out)
+    present = set(found)
     for wrong, are in (
-        ([folder for folder in expected if folder not in found], 'missing from'),
+        ([folder for folder in expected if folder not in present], 'missing from'),
         ([folder for folder in found if folder not in expected], 'unexpected in'),
     ):
         if wrong:

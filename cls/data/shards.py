@@ -7,6 +7,7 @@ records in its file: `read([i])` makes a list for each of them, and `read(i, i +
 
 import bisect
 import collections
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -22,8 +23,12 @@ from cls.data import broken
 from cls.storage import paths
 
 _WANTED = 2**16  # open files, if the system allows that many
-_AT_ONCE = 2048  # records
-_OPTIONS = 'readahead_buffer_size:0,max_parallelism:0'  # for random access
+_AT_ONCE = 2048  # records that are read in a row
+# Options of a reader for random access: without buffers and threads.
+_AT_RANDOM = {
+    'options': 'readahead_buffer_size:0,max_parallelism:0',
+    'file_reader_buffer_size': 2**15,
+}
 
 
 class Part(NamedTuple):
@@ -49,30 +54,30 @@ class Shards:
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int) -> bytes:
+        """Returns a record. Raises UserError for an unreadable file."""
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return next(self.between(index, index + 1))
+        number = bisect.bisect_right(self._ends, index)
+        path, first, count = self.parts[number]
+        record = first + index - (self._ends[number] - count)
 
-    def between(self, start: int, stop: int) -> Iterator[bytes]:
-        """Yields the records from `start` to `stop`. Raises UserError for an unreadable file."""
-        number = bisect.bisect_right(self._ends, start)
-        while start < stop:
-            end = min(stop, self._ends[number], start + _AT_ONCE)
-            yield from self._read(number, start, end)
-            number, start = number + (end == self._ends[number]), end
-
-    def _read(self, number: int, start: int, stop: int) -> list[bytes]:
-        part = self.parts[number]
-        first = part.first + start - (self._ends[number] - part.count)
-
-        def read() -> list[bytes]:
+        def read() -> bytes:
             try:
-                return _opened(self, number).read(first, first + stop - start)
-            except (IndexError, RuntimeError, ValueError) as error:
-                self.readers.pop(number, None)
-                raise OSError(str(error)) from error
+                return _records(_opened(self, number), record, record + 1)[0]
+            except OSError:
+                self.readers.pop(number, None)  # the next try opens the file again
+                raise
 
-        return broken.insisting(read, part.path)
+        return broken.insisting(read, path)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yields all records, some of them read ahead. Raises UserError for an unreadable file."""
+        for path, first, count in self.parts:
+            reader = broken.insisting(functools.partial(_open, path), path)
+            for start in range(first, first + count, _AT_ONCE):
+                stop = min(start + _AT_ONCE, first + count)
+                read = functools.partial(_records, reader, start, stop)
+                yield from broken.insisting(read, path)
 
     def fingerprint(self) -> str:
         """Returns a digest of the records' files, changed when their content is; '' if unknown.
@@ -104,7 +109,7 @@ def _opened(shards: Shards, number: int) -> Any:
     """Returns the reader of a part, and closes others if there are too many. Raises OSError."""
     reader = shards.readers.get(number)
     if reader is None:
-        reader = shards.readers[number] = _open(shards.parts[number].path)
+        reader = shards.readers[number] = _open(shards.parts[number].path, **_AT_RANDOM)
     key = id(shards), number
     with _lock:
         _recent[key] = weakref.ref(shards)
@@ -116,9 +121,17 @@ def _opened(shards: Shards, number: int) -> Any:
     return reader
 
 
-def _open(path: str) -> Any:
+def _records(reader: Any, start: int, stop: int) -> list[bytes]:
+    try:
+        return reader.read(start, stop)
+    except (IndexError, RuntimeError, ValueError) as error:
+        raise OSError(str(error)) from error
+
+
+def _open(path: str, **options: Any) -> Any:
+    """Returns a reader, by default one that reads ahead. Raises OSError."""
     module: Any = importlib.import_module('array_record.python.array_record_module')
-    reader = module.ArrayRecordReader(path, options=_OPTIONS, file_reader_buffer_size=2**15)
+    reader = module.ArrayRecordReader(path, **options)
     if reader.ok():
         return reader
     if not paths.is_remote(path):
@@ -128,17 +141,14 @@ def _open(path: str) -> Any:
 
 @functools.cache
 def _most_readers() -> int:
-    """Returns half of the number of files that this process may open.
+    """Returns the number of readers that may be open: all files but 512, at least half of them.
 
-    That limit is raised first, as far as the process may.
+    The limit on the files of this process is raised first, as far as the process may.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    allowed = [_WANTED if limit == resource.RLIM_INFINITY else limit for limit in (soft, hard)]
-    wanted = min(_WANTED, allowed[1])
-    if allowed[0] >= wanted:
-        return allowed[0] // 2
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    except (OSError, ValueError):
-        return allowed[0] // 2
-    return wanted // 2
+    allowed, most = (_WANTED if n == resource.RLIM_INFINITY else n for n in (soft, hard))
+    if allowed < min(most, _WANTED):
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, _WANTED), hard))
+            allowed = min(most, _WANTED)
+    return max(allowed - 512, allowed // 2)

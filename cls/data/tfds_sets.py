@@ -305,7 +305,7 @@ class Examples:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         if self.rows is not None:
             return map(self.__getitem__, range(len(self)))
-        return map(self._parsed, self.shards.between(0, len(self)))
+        return map(self._parsed, self.shards)
 
     def labels(self) -> np.ndarray:
         """Returns all labels, (N,) int32; they are kept in the cache."""
