@@ -458,6 +458,7 @@ STEPS = 24
 RUN = (
     '--config=configs/metaqnn.py',
     f'--config.duration={STEPS} steps',
+    '--config.schedule.warmup=10 percent',
     '--config.log_every=1 steps',
     '--config.checkpoint.every=8 steps',
     '--config.checkpoint.keep=2',
