@@ -19,6 +19,7 @@ from cls.augment.apply import apply
 from cls.augment.spec import AugmentSpec
 from cls.steps import freeze, losses, remat
 from cls.steps import sharding as meshes
+from cls.steps.norms import global_norm
 from cls.steps.state import TrainState
 
 Batch = dict[str, jax.Array]  # image (N, H, W, C) uint8, label (N,) int32, mask (N,) bool
@@ -181,7 +182,7 @@ def norms(grads: Any, params: Any, batch_stats: Any) -> dict[str, jax.Array]:
     """Returns the norms among the metrics of `make_train_step`."""
     numbers = [x for x in jax.tree.leaves(batch_stats) if _is_number(x)]
     trees = {'grad_norm': grads, 'param_norm': params, 'stats_norm': numbers}
-    return {name: optax.tree.norm(tree) for name, tree in trees.items()}
+    return {name: global_norm(tree) for name, tree in trees.items()}
 
 
 def make_gradients(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -> Callable:
