@@ -215,8 +215,8 @@ def predict(setup: Setup, variables: Any, plan: Plan) -> Iterator[Part]:
             _check_shape(step, variables, images, setup.init.model)
         logits = meshes.local_rows(jitted(variables, images), 1)
         done += batch['views']
-        real = batch['index'] >= 0
-        complete = mean.add(logits[:, real], batch['label'][real], batch['index'][real])
+        real = int((batch['index'] >= 0).sum())  # the rows after them are padding
+        complete = mean.add(logits[:, :real], batch['label'][:real], batch['index'][:real])
         yield Part(complete, done / (views * len(plan.order)))
     if mean.begun:
         raise AssertionError(f'{mean.begun} images lack some of their {views} views')

@@ -4,7 +4,7 @@ Images are complete at different times. Only those with some of their views, or 
 of some models, are in memory.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -52,19 +52,38 @@ class MeanOfViews:
         """
         starts = np.flatnonzero(np.diff(index, prepend=-1))
         labels, index, seen = labels[starts], index[starts], np.diff(starts, append=len(index))
-        total = np.zeros((len(starts), logits.shape[-1]))
+        before = {}
         for row, image in enumerate(index.tolist()):
             if image in self._begun:
-                total[row], before = self._begun.pop(image)
-                seen[row] += before
-        for of_views in logits if len(starts) else ():
-            total += np.add.reduceat(softmax(of_views), starts)
+                before[row], views = self._begun.pop(image)
+                seen[row] += views
+        total = _sums(logits, starts, before)
         done = seen == self._views
         for row in np.flatnonzero(~done).tolist():
             self._begun[int(index[row])] = total[row].copy(), int(seen[row])
-        total = total[done]
+        if not done.all():
+            total, labels, index = total[done], labels[done], index[done]
         total /= len(logits) * self._views
-        return Predictions(total, labels[done], index[done])
+        return Predictions(total, labels, index)
+
+
+def _sums(logits: np.ndarray, starts: np.ndarray, before: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Returns the (n, K) sums of softmax from each of n starts to the next, added to `before`.
+
+    Those of the mirror images are added last.
+    """
+    total = np.zeros((0, logits.shape[-1]))
+    for number, of_views in enumerate(logits if len(starts) else ()):
+        part = softmax(of_views)
+        if len(starts) < len(part):
+            part = np.add.reduceat(part, starts)
+        if number:
+            total += part
+            continue
+        total = part
+        for row, earlier in before.items():
+            total[row] += earlier
+    return total
 
 
 def together(members: Sequence[Iterator[Part]], names: Sequence[str]) -> Iterator[Predictions]:

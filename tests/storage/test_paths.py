@@ -137,6 +137,19 @@ def test_files_are_written_found_moved_and_removed(bucket):
     assert not paths.find(bucket)
 
 
+def test_a_file_whose_writing_fails_keeps_its_content(tmp_path, s3_bucket):
+    for folder in (tmp_path / 'run', s3_bucket / 'run'):
+        paths.make_folder(folder)
+        with paths.writing(folder / 'a.csv') as file:
+            file.write(b'one\n')
+            file.write(b'two\n')
+        with pytest.raises(KeyboardInterrupt), paths.writing(folder / 'a.csv') as file:
+            file.write(b'three')
+            raise KeyboardInterrupt
+        assert (folder / 'a.csv').read_bytes() == b'one\ntwo\n'
+    assert [path.name for path in (tmp_path / 'run').iterdir()] == ['a.csv']
+
+
 def test_a_mirror_sends_what_has_changed(s3_bucket):
     mirror = paths.Mirror(s3_bucket / 'run')
     (mirror.folder / 'sub').mkdir()
@@ -445,6 +458,7 @@ STEPS = 24
 RUN = (
     '--config=configs/metaqnn.py',
     f'--config.duration={STEPS} steps',
+    '--config.schedule.warmup=10 percent',
     '--config.log_every=1 steps',
     '--config.checkpoint.every=8 steps',
     '--config.checkpoint.keep=2',
