@@ -31,10 +31,11 @@ COMMANDS = {
     'fields': Command('cls.tools.fields', 'list the fields of a training config'),
     'import': Command('cls.tools.import_weights', 'make a run folder from foreign weights'),
     'prepare': Command('cls.tools.prepare', 'prepare data sets for training'),
-    'benchmark': Command('cls.tools.benchmark', 'measure the speed of a model or of the input'),
+    'benchmark': Command('cls.tools.benchmark', 'measure speed, and compare it'),
     'robustness': Command('cls.tools.robustness', "evaluate on ImageNet's other test sets"),
     'condense': Command('cls.tools.condense', 'convert a CondenseNet for inference'),
     'compile-for': Command('cls.tools.compile_for', 'compile a train step for TPUs'),
     'search-report': Command('cls.tools.search_report', 'compare searches'),
+    'build-onednn': Command('cls.tools.onednn', 'speed up training on a CPU'),
     'completion': Command('cls.tools.completion', 'print the completion of a shell'),
 }

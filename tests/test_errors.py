@@ -212,7 +212,7 @@ def main_config(*overrides):
         ['cls.main', '--config=configs/resnet.py', '--config.batch=7.5'],
         ['cls.tools.models', 'no_such_*'],
         ['cls.tools.prepare', 'cifar11'],
-        ['cls.tools.benchmark', '--model=resnet51', '--batch=8'],
+        ['cls.tools.benchmark', 'model', 'resnet51', '--batch=8'],
     ],
 )
 def test_programs_exit_with_2_and_one_line(command):

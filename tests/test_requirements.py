@@ -24,6 +24,8 @@ OPTIONAL = {
     'tensorflow': 'cls/tools/prepare.py',
     'torch': 'cls/tools/benchmark_input.py',
     'torchvision': 'cls/tools/benchmark_input.py',
+    'timm': 'cls/tools/benchmark_networks.py',
+    'pytorchcv': 'cls/tools/benchmark_networks.py',
 }
 # Required by other packages: JAX's binary, the file format of TFDS, pip's build.
 FOR_OTHERS = {'jaxlib', 'array-record', 'setuptools'}
@@ -99,7 +101,7 @@ def test_a_checkout_and_a_wheel_require_the_same():
 
 def test_the_extras():
     extras = PROJECT['project']['optional-dependencies']
-    assert set(extras) == {'search', 'gcs', 's3', 'ray', 'dev'}
+    assert set(extras) == {'search', 'gcs', 's3', 'ray', 'onednn', 'dev'}
 
 
 def test_training_and_import_need_no_extra():

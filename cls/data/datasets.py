@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from cls.data import decode, digits, folders, imagenet_variants, layout, splits, tfds_sets
+from cls.data import decode, folders, imagenet_variants, layout, splits, tfds_sets
 from cls.data.classes import BENCHMARKS
 from cls.data.sources import InMemory, Source
 from cls.data.spec import DataSpec
@@ -57,6 +57,8 @@ def _open(data: DataSpec, split: str, classes: tuple[str, ...]) -> Source:
             'train[90%:].'
         )
     if data.name == 'digits':
+        from cls.data import digits  # machines without TFDS can import this file, to measure steps
+
         return _open_tfds(digits.opened(data.dir), 'digits', data, split, classes)
     if kind == 'tfds' and rest:
         return _open_tfds(tfds_sets.prepared(rest, data.dir), rest, data, split, classes)

@@ -22,7 +22,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from cls.data.headers import (
@@ -317,6 +316,8 @@ class Jpeg:
     def _decoded(
         self, encoded: bytes | bytearray, rows: int, scale: int, roughly: bool
     ) -> np.ndarray:
+        import simplejpeg  # machines without it can import this file, and measure steps
+
         shape = -(-rows // scale), -(-self.header.width // scale), self.channels
         pixels = np.empty(shape, np.uint8)
         least: dict[str, Any] = {'min_height': shape[0], 'min_width': shape[1], 'min_factor': scale}
@@ -357,6 +358,8 @@ def picture(encoded: bytes, channels: int, rules: Rules = RULES) -> Picture:
 def _jpeg_picture(encoded: bytes, channels: int, rules: Rules) -> Picture:
     header = read_header(encoded)
     if header is None or header.components > channels:
+        import simplejpeg
+
         # Pillow converts colors, and simplejpeg reports damage if it supports this kind of JPEG.
         image = Decoded(_pillow(encoded, channels, rules))
         try:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from cls.nn import init
+from cls.nn.cpu import native
 
 
 def local_response_norm(
@@ -240,10 +241,17 @@ moments.defvjp(_moments_forward, _moments_backward)
 @functools.partial(jax.jit, static_argnames='groups')
 def _moments(x, guess, groups):
     about_sample = functools.partial(_moments_about_sample, groups=groups)
+    if native.usable(x):
+        summed = functools.partial(_native_moments, groups=groups)
+        return jax.lax.platform_dependent(x, guess, cpu=summed, default=about_sample)
     if x.dtype != jnp.bfloat16:
         return about_sample(x, guess)
     about_guess = functools.partial(_moments_about, groups=groups)
     return jax.lax.platform_dependent(x, guess, tpu=about_guess, default=about_sample)
+
+
+def _native_moments(x, guess, groups):
+    return native.moments(x.astype(jnp.float32), groups)
 
 
 def _moments_about_sample(x, guess, groups):
@@ -267,9 +275,15 @@ def _sums(x, shift, groups):
 
 def _grad_sums(dout, x, mean):
     """Returns the sums (G, C) of dout and of dout * (x - mean)."""
-    dout = dout.astype(jnp.float32)
-    moved = x.astype(jnp.float32) - _spread(mean, x)
-    return _by_group(dout, len(mean)), _by_group(dout * moved, len(mean))
+
+    def plain(dout, x, mean):
+        moved = x - _spread(mean, x)
+        return _by_group(dout, len(mean)), _by_group(dout * moved, len(mean))
+
+    dout, x = dout.astype(jnp.float32), x.astype(jnp.float32)
+    if not native.usable(x):
+        return plain(dout, x, mean)
+    return jax.lax.platform_dependent(dout, x, mean, cpu=native.grad_sums, default=plain)
 
 
 def _by_group(x, groups):

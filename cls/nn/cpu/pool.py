@@ -1,6 +1,6 @@
 """Pools as operations on shifted images on CPU, where XLA's window reductions are slow.
 
-The gradient of XLA's max pool is slower still (`python -m cls.tools.benchmark --layers` measures
+The gradient of XLA's max pool is slower still (`python -m cls.tools.benchmark layers` measures
 it). Results are the same: at ties the gradient of a max pool goes to the first maximum of the
 window, as in XLA and PyTorch. Programs for other platforms contain XLA's reductions.
 """
