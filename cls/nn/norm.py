@@ -241,13 +241,14 @@ moments.defvjp(_moments_forward, _moments_backward)
 @functools.partial(jax.jit, static_argnames='groups')
 def _moments(x, guess, groups):
     about_sample = functools.partial(_moments_about_sample, groups=groups)
+    forms = {}
     if native.usable(x):
-        summed = functools.partial(_native_moments, groups=groups)
-        return jax.lax.platform_dependent(x, guess, cpu=summed, default=about_sample)
-    if x.dtype != jnp.bfloat16:
+        forms['cpu'] = functools.partial(_native_moments, groups=groups)
+    if x.dtype == jnp.bfloat16:
+        forms['tpu'] = functools.partial(_moments_about, groups=groups)
+    if not forms:
         return about_sample(x, guess)
-    about_guess = functools.partial(_moments_about, groups=groups)
-    return jax.lax.platform_dependent(x, guess, tpu=about_guess, default=about_sample)
+    return jax.lax.platform_dependent(x, guess, **forms, default=about_sample)
 
 
 def _native_moments(x, guess, groups):
