@@ -74,9 +74,9 @@ class BatchNorm(nn.Module):
     ) -> jax.Array:
         """Returns x (N, ..., C) normalized over all axes but the last.
 
-        With `pool`, which takes maxima over windows, returns the pooled result. The pool is
-        computed first, so that fewer pixels are normalized. The values are the same: normalization
-        is increasing, after the sign of channels with a negative scale is changed.
+        With `pool`, a maximum over windows, returns the pooled result. The pool is computed first,
+        so that fewer pixels are normalized. The values are the same, because normalization is
+        increasing once channels with a negative scale have changed their sign.
         """
         channels = x.shape[-1]
         running_mean = self.variable('batch_stats', 'mean', self.mean_init, None, (channels,))
