@@ -111,6 +111,19 @@ def test_sums_about_a_guess_err_less_than_bfloat16_rounds(distance):
     assert error < np.abs(expected / exact.var((0, 1, 2)) - 1).max() / 4
 
 
+@pytest.mark.parametrize(
+    ('platform', 'dtype', 'samples'),
+    [('tpu', jnp.bfloat16, False), ('tpu', jnp.float32, True), ('cpu', jnp.bfloat16, True)],
+)
+def test_only_bfloat16_on_tpu_sums_about_the_guess(platform, dtype, samples):
+    """There nothing but the sums reads x, which XLA moves into the convolution before it."""
+    x, guess = jax.ShapeDtypeStruct(SHAPE, dtype), jax.ShapeDtypeStruct((5,), jnp.float32)
+    traced = jax.jit(norm.moments, static_argnums=2).trace(x, guess, 1)
+    program = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert ('stablehlo.slice' in program) == samples
+    assert program.count('stablehlo.reduce') == (3 if samples else 2)
+
+
 def test_vectors():
     layer = BatchNorm(True)
     x = X[:, 0, 0]
