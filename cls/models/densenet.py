@@ -102,7 +102,8 @@ class DenseNet(nn.Module):
             x = conv(self.stem_features, 3, name='conv0')(images)
         else:
             x = conv(self.stem_features, 7, 2, name='conv0')(images)
-            x = max_pool(nn.relu(norm(name='norm0')(x)), 3, 2, padding=1)
+            pool = functools.partial(max_pool, window=3, strides=2, padding=1)
+            x = nn.relu(norm(name='norm0')(x, pool))
         self.sow('intermediates', 'stem', x)
         for i, size in enumerate(self.block_sizes, 1):
             if i > 1:

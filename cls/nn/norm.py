@@ -69,8 +69,15 @@ class BatchNorm(nn.Module):
     var_init: Any = init.ones
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns x (N, ..., C) normalized over all axes but the last."""
+    def __call__(
+        self, x: jax.Array, pool: Callable[[jax.Array], jax.Array] | None = None
+    ) -> jax.Array:
+        """Returns x (N, ..., C) normalized over all axes but the last.
+
+        With `pool`, a maximum over windows, returns the pooled result. The pool is computed first,
+        so that fewer pixels are normalized. The values are the same, because normalization is
+        increasing once channels with a negative scale have changed their sign.
+        """
         channels = x.shape[-1]
         running_mean = self.variable('batch_stats', 'mean', self.mean_init, None, (channels,))
         running_var = self.variable('batch_stats', 'var', self.var_init, None, (channels,))
@@ -80,15 +87,16 @@ class BatchNorm(nn.Module):
             bias = self.param('bias', self.bias_init, (channels,), jnp.float32)
         if not self.train or self.has_variable('kept', 'statistics'):
             if init.only_shapes() and not self.train:
-                return x.astype(self.dtype)
+                return (pool(x) if pool else x).astype(self.dtype)
             mean, var = running_mean.value, running_var.value
+            if pool:
+                sign = _sign(scale)
+                x, mean, scale = pool(x * sign.astype(x.dtype)), mean * sign, scale * sign
             return _normalized(x, mean, var, scale, bias, self.epsilon, self.dtype)
         size = self.group or len(x)
         if len(x) % size:
             raise ValueError(f'batch of {len(x)} is not a multiple of the BN group, {size}')
-        guess = running_mean.value
-        outputs: Any = _batch_norm(x, scale, bias, guess, len(x) // size, self.epsilon, self.dtype)
-        out, mean, var = outputs
+        out, mean, var = self._by_batch(x, scale, bias, running_mean.value, len(x) // size, pool)
         if not self.is_initializing():
             count = x.size // channels // len(mean)
             self._update(running_mean, jnp.mean(mean, 0))
@@ -98,9 +106,24 @@ class BatchNorm(nn.Module):
             self.sow('moments', 'var', jnp.mean(var, 0) + jnp.var(mean, 0))
         return out
 
+    def _by_batch(self, x, scale, bias, guess, groups, pool) -> Any:
+        """Returns the output, and the moments of the groups."""
+        if pool is None:
+            return _batch_norm(x, scale, bias, guess, groups, self.epsilon, self.dtype)
+        sign = _sign(scale)
+        x = x * sign.astype(x.dtype)
+        moments_: Any = moments(x, guess * sign, groups)
+        mean, var = moments_
+        out = _normalized(pool(x), mean, var, scale * sign, bias, self.epsilon, self.dtype)
+        return out, mean * sign, var
+
     def _update(self, running: nn.Variable, batch: jax.Array) -> None:
         batch = jax.lax.stop_gradient(batch)
         running.value = self.momentum * running.value + (1 - self.momentum) * batch
+
+
+def _sign(scale):
+    return jnp.where(scale < 0, -1.0, 1.0)
 
 
 # Jitted separately, a layer is traced only once for each shape; deep networks repeat shapes.
@@ -218,13 +241,14 @@ moments.defvjp(_moments_forward, _moments_backward)
 @functools.partial(jax.jit, static_argnames='groups')
 def _moments(x, guess, groups):
     about_sample = functools.partial(_moments_about_sample, groups=groups)
+    forms = {}
     if native.usable(x):
-        summed = functools.partial(_native_moments, groups=groups)
-        return jax.lax.platform_dependent(x, guess, cpu=summed, default=about_sample)
-    if x.dtype != jnp.bfloat16:
+        forms['cpu'] = functools.partial(_native_moments, groups=groups)
+    if x.dtype == jnp.bfloat16:
+        forms['tpu'] = functools.partial(_moments_about, groups=groups)
+    if not forms:
         return about_sample(x, guess)
-    about_guess = functools.partial(_moments_about, groups=groups)
-    return jax.lax.platform_dependent(x, guess, tpu=about_guess, default=about_sample)
+    return jax.lax.platform_dependent(x, guess, **forms, default=about_sample)
 
 
 def _native_moments(x, guess, groups):

@@ -4,6 +4,7 @@ Blocks end in a rectifier after the sum ('post-activation'). Names are torchvisi
 layer1.0.conv1, ..., downsample.0, fc.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
@@ -157,8 +158,8 @@ def stem(
     Returns:
       (N, H / 4, W / 4, width), rounded up twice.
     """
-    x = nn.relu(norm(name='bn1')(conv(width, 7, 2, name='conv1')(images)))
-    x = max_pool(x, 3, 2, padding=1)
+    pool = functools.partial(max_pool, window=3, strides=2, padding=1)
+    x = nn.relu(norm(name='bn1')(conv(width, 7, 2, name='conv1')(images), pool))
     module.sow('intermediates', 'stem', x)
     return x
 

@@ -10,6 +10,7 @@ from compiling import jit
 
 from cls.nn import norm
 from cls.nn.norm import BatchNorm
+from cls.nn.pool import max_pool
 from cls.steps.sharding import batch_sharding, make_mesh, replicated
 
 RNG = np.random.default_rng(2)
@@ -108,6 +109,19 @@ def test_sums_about_a_guess_err_less_than_bfloat16_rounds(distance):
     error = np.abs(var[0] / expected - 1).max()
     assert error < 5e-7 * (1 + distance**2)
     assert error < np.abs(expected / exact.var((0, 1, 2)) - 1).max() / 4
+
+
+@pytest.mark.parametrize(
+    ('platform', 'dtype', 'samples'),
+    [('tpu', jnp.bfloat16, False), ('tpu', jnp.float32, True), ('cpu', jnp.bfloat16, True)],
+)
+def test_only_bfloat16_on_tpu_sums_about_the_guess(platform, dtype, samples):
+    """There nothing but the sums reads x, which XLA moves into the convolution before it."""
+    x, guess = jax.ShapeDtypeStruct(SHAPE, dtype), jax.ShapeDtypeStruct((5,), jnp.float32)
+    traced = jax.jit(norm.moments, static_argnums=2).trace(x, guess, 1)
+    program = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert ('stablehlo.slice' in program) == samples
+    assert program.count('stablehlo.reduce') == (3 if samples else 2)
 
 
 def test_vectors():
@@ -249,6 +263,31 @@ def test_a_group_that_does_not_divide_the_batch(group):
         jax.eval_shape(
             lambda: BatchNorm(True, group=group).apply(VARIABLES, X, mutable=['batch_stats'])
         )
+
+
+@pytest.mark.parametrize(('training', 'group'), [(False, 0), (True, 0), (True, 4)])
+def test_a_maximum_before_the_norm_is_the_maximum_after_it(training, group):
+    """Also in channels with a negative scale, where the norm turns the order around."""
+    scale = SCALE * np.float32([1, -1, 1, -1, 1])
+    variables = {**VARIABLES, 'params': {'scale': scale, 'bias': BIAS}}
+    x = jnp.asarray(RNG.standard_normal((16, 8, 6, 5)), jnp.float32)
+    layer = BatchNorm(training, group=group)
+    pool = functools.partial(max_pool, window=3, strides=2, padding=1)
+
+    def results(apply):
+        def loss(params, x):
+            out, updated = apply({**variables, 'params': params}, x, mutable=['batch_stats'])
+            return jnp.sum(jnp.sin(out)), (out, updated)
+
+        return jit(jax.grad(loss, (0, 1), has_aux=True))(variables['params'], x)
+
+    def after(variables, x, mutable):
+        out, updated = layer.apply(variables, x, mutable=mutable)
+        return pool(out), updated
+
+    before = results(functools.partial(layer.apply, pool=pool))
+    for one, other in zip(*map(jax.tree.leaves, (before, results(after))), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
 # ------------------------------------------------------------------------------- many devices

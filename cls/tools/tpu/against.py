@@ -47,7 +47,7 @@ def read(name: str) -> Lower | str:
 
 @contextlib.contextmanager
 def linen() -> Iterator[None]:
-    """A context in which the convolutions, norms and pools of cls.nn are those of flax.linen.
+    """A context with flax.linen's convolutions, norms and pools in place of those of cls.nn.
 
     Parameters and their names stay. A norm over groups of examples is flax's, mapped over them.
     """
