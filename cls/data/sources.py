@@ -111,6 +111,15 @@ class InMemory(Source):
         rows = indices % len(self._images)
         return self._images[rows], self._labels[rows]
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all images."""
+        return self._images.nbytes
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the images (N, H, W, C) uint8 and labels (N,) int32 themselves."""
+        return self._images, self._labels
+
     def mapped(self, function: Callable[[np.ndarray], np.ndarray]) -> 'InMemory':
         """Returns a source of function(image) for every image; all results have one shape."""
         images = np.stack([function(image) for image in self._images])

@@ -4,11 +4,8 @@
   cls benchmark loop --torch PYTHON         the training loop on small images, likewise
   cls benchmark model NAME --batch N        the train step of a network, and the training loop
   cls benchmark layers                      convolutions and pools, compared with XLA's own
-    benchmark_augment,
-    benchmark_growth,
-    benchmark_input,
-    benchmark_layers,
-    benchmark_loop,
+  cls benchmark augment                     augmentations, an image in batches of two sizes
+  cls benchmark growth                      time and memory as the work grows
   cls benchmark input FOLDER                decoding and augmentation, compared with other libraries
 
 cls benchmark TASK --help describes a task and its flags.

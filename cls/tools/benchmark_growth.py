@@ -30,8 +30,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cls import evaluate, models, train
-from cls.augment.apply import apply
-from cls.augment.spec import AugmentSpec
 from cls.cli import Parser
 from cls.data import datasets
 from cls.data.spec import DataSpec
@@ -205,7 +203,7 @@ def _evaluated(size: int, folder: Path) -> Work:
     _tree(folder / 'data', 'train', 1000, 1000)
     _tree(folder / 'data', 'val', 10, 40)
     train.job(_small(folder / 'data'), folder / 'run')
-    os.rename(folder / 'data' / 'val', folder / 'data' / 'few')
+    os.rename(folder / 'data' / 'val', folder / 'few')
     _tree(folder / 'data', 'val', 10, size)
 
     def work() -> None:
@@ -266,22 +264,6 @@ def _processes(size: int, folder: Path) -> Work:
     return work
 
 
-def _augmented(size: int, folder: Path) -> Work:
-    del folder
-    config = common.base()
-    config.augment.policy = 'randaugment'
-    spec = AugmentSpec.from_config(config, 3)
-    images = np.random.default_rng(0).integers(256, size=(size, 64, 64, 3), dtype=np.uint8)
-    labels, key = np.zeros(size, np.int32), jax.random.key(0)
-
-    @jax.jit
-    def program(images: Any, labels: Any, key: Any) -> jax.Array:
-        return apply(spec, images, labels, key, lambda x: x.astype(jnp.float32), 10)[0]
-
-    jax.block_until_ready(program(images, labels, key))
-    return lambda: jax.block_until_ready(program(images, labels, key))
-
-
 def _compiled(size: int, folder: Path) -> Work:
     del folder
     jax.config.update('jax_enable_compilation_cache', False)
@@ -308,6 +290,5 @@ CASES = {
     'steps': Case('log steps, and continue', 50, _logged),
     'trials': Case('search by evolution in a table, and continue', 20, _trials),
     'processes': Case('processes meet (threads of one)', 4, _processes),
-    'augmented': Case('augment the images of a batch by RandAugment', 4, _augmented),
     'depth': Case('compile residual blocks of each stage', 1, _compiled, (1, 3, 9)),
 }

@@ -33,6 +33,7 @@ from cls.data import folders, pipeline
 from cls.data.file_list import FileList
 from cls.data.spec import DataSpec
 from cls.errors import UserError
+from cls.feed import feed
 from cls.recipes import common  # pyright: ignore[reportAttributeAccessIssue]
 from cls.run.goodput import TimeLedger
 from cls.run.telemetry import write_json
@@ -40,7 +41,6 @@ from cls.search import supernets  # noqa: F401  registers networks and trainings
 from cls.setup import set_up
 from cls.tools import benchmark_turns as turns
 from cls.train import train_batches
-from cls.trainer import prefetch_to_device
 
 BATCH, SIZE, SHORTER = 32, 224, 256
 SKIP, COUNT = 8, 24  # SKIP batches are not timed, the next COUNT are
@@ -182,14 +182,14 @@ def _waiting(name: str, rounds: int) -> float:
         config.data.name = 'synthetic'
     setup = set_up(config)
     iterator = train_batches(setup)
-    batches = prefetch_to_device(iterator, setup)
+    batches = feed(iterator, setup)
     for _ in range(50):
-        next(batches)
+        batches.take(1)
     ledger = TimeLedger()
     begin = time.perf_counter()
     for _ in range(100 * rounds):
         with ledger.spend('data'):
-            next(batches)
+            batches.take(1)
         with ledger.spend('step'):
             time.sleep(STEP)
     seconds = time.perf_counter() - begin

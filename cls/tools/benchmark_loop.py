@@ -19,7 +19,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from cls.cli import Parser
@@ -41,7 +40,7 @@ from cls.tools.benchmark_turns import (
     summary,
     take_turns,
 )
-from cls.tools.benchmark_worker import Training, config_of
+from cls.tools.benchmark_worker import Training, config_of, versions
 from cls.tools.peers.answering import answer
 from cls.train import train_batches
 from cls.trainer import Trainer
@@ -105,11 +104,11 @@ def measure(name: str, python: str, threads: int, rounds: int, seconds: float) -
         way = min(peers, key=lambda way: peers[way].timed('loop', 2, 5))
         sides = {'ours': (ours, 'loop'), 'bare': (ours, 'bare'), 'peer': (peers[way], 'loop')}
         rates, others = take_turns(sides, BATCH, rounds, seconds)
-        versions = ours.about['versions'] | peers[way].about['versions']
+        both = ours.about['versions'] | peers[way].about['versions']
     of_bare = compared(rates['ours'], rates['bare'])
     row = compared(rates['ours'], rates['peer'])
     row['of_bare'] = {'bare': of_bare['peer'], 'ratio': of_bare['ratio']}
-    return row | {'others': others, 'format': way[0], 'workers': way[1], 'versions': versions}
+    return row | {'others': others, 'format': way[0], 'workers': way[1], 'versions': both}
 
 
 def serve(name: str) -> None:
@@ -118,9 +117,8 @@ def serve(name: str) -> None:
     training = Training(cifar_like(name))
     training.compile()
     training.steps(1)
-    versions = {'jax': jax.__version__}
     works = {'loop': lambda count: run_loop(training, count), 'bare': training.steps}
-    answer(works, versions=versions)
+    answer(works, versions=versions())
 
 
 def cifar_like(name: str, images: int = IMAGES) -> Setup:

@@ -16,6 +16,7 @@ import time
 
 from cls.cli import Parser
 from cls.errors import UserError
+from cls.onednn.load import load
 from cls.search import supernets  # noqa: F401  registers networks and trainings
 from cls.setup import set_up
 from cls.tools.benchmark_loop import run_loop
@@ -38,6 +39,7 @@ def run_task(args: argparse.Namespace) -> int:
     """Prints the measurements; returns the exit code."""
     if min(args.steps, args.batch) < 1:
         raise UserError('--batch and --steps: expected 1 or more.')
+    load()
     begin = time.perf_counter()
     training = Training(set_up(config_of(args.model, args.batch, args.size, args.dtype)))
     print(f'setup and initialization: {time.perf_counter() - begin:.1f} s')

@@ -62,9 +62,8 @@ NETWORKS = {  # variant -> (images in a step, pixels)
 }
 GPU_NETWORKS = {'resnet50': (256, 224), 'efficientnet_b0': (256, 224), 'densenet121': (256, 224)}
 REFERENCES = {'resnet20_cifar': 'plain:resnet20_cifar'}  # of variants without one
-GPU_REFERENCES = {name: f'plain:{name}' for name in GPU_NETWORKS} | {
-    'nasnet_a_large': 'timm:nasnetalarge'
-}
+GPU_REFERENCES = REFERENCES | {name: f'plain:{name}' for name in GPU_NETWORKS}
+GPU_REFERENCES['nasnet_a_large'] = 'timm:nasnetalarge'
 FORMATS = ('channels_last', 'contiguous')
 WORKS = {'train': 'training', 'infer': 'inference'}
 # Operations per second in bfloat16 without sparsity, of NVIDIA's data sheets (SXM where there is

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from cls.errors import UserError
-from cls.tools import benchmark_record
+from cls.tools import benchmark_record, markdown
 from cls.tools.benchmark_record import TOLERANCE, finish, regressions
 
 ABOUT = {
@@ -88,3 +88,12 @@ def test_a_network_without_a_record_is_refused(page):
     written(a=row())
     with pytest.raises(UserError, match='has no ratios of c: measure with --write first'):
         checked(a=row(), c=row())
+
+
+@pytest.mark.parametrize('task', ['networks', 'loop', 'gpu'])
+def test_the_readme_has_the_recorded_ratios(task):
+    text = benchmark_record.PAGE.read_text()
+    inner = text.partition(f'<!-- cls benchmark {task} --write -->')[2]
+    inner = inner.partition(markdown.END)[0].strip()
+    rows = benchmark_record._read().get(task, {})
+    assert inner == (benchmark_record.table(task, rows) if rows else '')
