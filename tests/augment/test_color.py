@@ -103,6 +103,7 @@ def test_lighting_has_the_published_covariance():
     np.testing.assert_allclose(vectors.T @ vectors, np.eye(3), atol=2e-4)  # none is mistyped
 
 
+@pytest.mark.usefixtures('form')
 def test_rotation_is_torchvisions():
     angles = jnp.array([-10.0, 3.3, 90.0, 180.0])
     images = repeated(TORCH['warp_image'], 4)
