@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding
 
 from cls.data.iteration import TrainIterator, ZippedIterator
 from cls.data.resident import ResidentIterator, ZippedResident
@@ -86,7 +87,7 @@ class Resident:
         if self._size != size:
             self._table = {}  # frees the memory of the previous size
             arrays = self._iterator.arrays(size)
-            self._table = meshes.put(arrays, jax.tree.map(lambda _: everywhere, arrays))
+            self._table = jax.tree.map(lambda x: _shared(x, everywhere), arrays)
             self._size = size
         plan = jax.tree.map(self._padded, self._iterator.take(count))
         batch = {
@@ -105,6 +106,11 @@ class Resident:
     def close(self) -> None:
         """Frees the arrays."""
         self._size, self._table = 0, {}
+
+
+def _shared(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """Puts an array that nobody changes on the devices; CPU devices use its memory if they can."""
+    return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
 
 def feed(iterator: TrainBatches, setup: Setup) -> Streamed | Resident:
