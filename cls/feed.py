@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding
 
 from cls.data.iteration import TrainIterator, ZippedIterator
 from cls.data.resident import ResidentIterator, ZippedResident
@@ -25,6 +26,7 @@ TrainBatches = HostBatches | ResidentBatches
 # Devices with one step in a call. On CPUs a step of ResNet-20 in a loop of XLA takes seven times as
 # long as outside of it, and a call costs next to nothing.
 ONE_BY_ONE = ('cpu',)
+MOST = 64  # steps in a call elsewhere
 SECONDS = 0.25  # of the steps in one call; two calls may be under way when a signal comes
 
 
@@ -85,7 +87,7 @@ class Resident:
         if self._size != size:
             self._table = {}  # frees the memory of the previous size
             arrays = self._iterator.arrays(size)
-            self._table = meshes.put(arrays, jax.tree.map(lambda _: everywhere, arrays))
+            self._table = jax.tree.map(lambda x: _shared(x, everywhere), arrays)
             self._size = size
         plan = jax.tree.map(self._padded, self._iterator.take(count))
         batch = {
@@ -106,6 +108,11 @@ class Resident:
         self._size, self._table = 0, {}
 
 
+def _shared(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """Puts an array that nobody changes on the devices; CPU devices use its memory if they can."""
+    return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+
 def feed(iterator: TrainBatches, setup: Setup) -> Streamed | Resident:
     """Returns the batches of an iterator on the devices. Close it before the iterator."""
     if isinstance(iterator, TrainIterator | ZippedIterator):
@@ -115,10 +122,7 @@ def feed(iterator: TrainBatches, setup: Setup) -> Streamed | Resident:
 
 def most_steps(setup: Setup) -> int:
     """Returns the most steps in one call of a compiled step of a resident data set."""
-    run = setup.run
-    if setup.mesh.devices.flat[0].platform in ONE_BY_ONE:
-        return 1
-    return min(resident.MOST, run.log_every, run.save_every, setup.total_steps)
+    return 1 if setup.mesh.devices.flat[0].platform in ONE_BY_ONE else MOST
 
 
 def abstract_resident_batch(setup: Setup, iterator: ResidentBatches, size: int) -> dict[str, Any]:

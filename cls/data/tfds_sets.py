@@ -77,7 +77,7 @@ class Records(Source):
 
     def in_memory(self, shape: tuple[int, int, int]) -> InMemory:
         """Returns a source of all images, decoded; `shape` is the shape of every image."""
-        images = np.empty((len(self), *shape), np.uint8)
+        images = sources.aligned((len(self), *shape))
         labels = np.empty(len(self), np.int32)
         for row, record in enumerate(self._examples):
             example = self._decoded(row, record)

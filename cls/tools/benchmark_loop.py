@@ -42,7 +42,7 @@ from cls.tools.benchmark_turns import (
 )
 from cls.tools.benchmark_worker import Training, config_of, versions
 from cls.tools.peers.answering import answer
-from cls.train import train_batches
+from cls.train import batches
 from cls.trainer import Trainer
 
 BATCH, PIXELS, IMAGES = 128, 32, 50_000
@@ -158,7 +158,7 @@ def run_loop(training: Training, steps: int) -> float:
     first_log = -(-(first + 1) // every) * every
     spec = dataclasses.replace(setup.run, log_every=every)
     setup = dataclasses.replace(setup, total_steps=first_log + 2 * every, run=spec)
-    ledger, iterator = TimeLedger(), train_batches(setup)
+    ledger, iterator = TimeLedger(), batches(setup)
     with tempfile.TemporaryDirectory() as folder, Preemption() as preemption:
         workdir = Path(folder)
         clock = _Clock(workdir)
@@ -172,8 +172,7 @@ def run_loop(training: Training, steps: int) -> float:
             eval_step=setup.eval_step(),
             workdir=workdir,
         )
-        train_steps = {setup.phases.at(first): training.train_step}
-        training.state = trainer.loop(train_steps, training.state, iterator)
+        training.state = trainer.loop(training.loop_steps, training.state, iterator)
         iterator.close()
         trainer.close()
     (begin, began), *_, (end, ended) = clock.events

@@ -3,7 +3,9 @@
 See cls/tools/peers/answering.py for its input and output.
 """
 
+import functools
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import jax
@@ -17,9 +19,10 @@ from cls.recipes import common  # pyright: ignore[reportAttributeAccessIssue]
 from cls.run import environment
 from cls.setup import Setup, abstract_state, set_up
 from cls.steps import sharding as meshes
+from cls.steps.phases import Phase
 from cls.steps.state import TrainState
 from cls.tools.peers.answering import answer
-from cls.train import compile_train_step
+from cls.train import batches, compile_train_step, compile_train_steps
 from cls.trainer import TrainStep
 
 
@@ -67,6 +70,12 @@ class Training:
         self.train_step: TrainStep = compile_train_step(
             self.setup, self._optimizer, self._where, phase
         )
+
+    @functools.cached_property
+    def loop_steps(self) -> dict[Phase, TrainStep]:
+        """The compiled steps of the training loop, that takes images from a resident data set."""
+        with closing(batches(self.setup)) as iterator:
+            return compile_train_steps(self.setup, self._optimizer, self._where, 0, iterator)
 
     def steps(self, count: int) -> None:
         """Takes training steps."""
