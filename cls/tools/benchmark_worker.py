@@ -56,16 +56,16 @@ class Training:
     def __init__(self, setup: Setup):
         """Initializes the state."""
         self.setup = setup
-        state, self._optimizer = setup.new_state()
-        self._where = abstract_state(state, setup.mesh)
-        self.state: TrainState = meshes.put(state, jax.tree.map(lambda x: x.sharding, self._where))
+        state, self.optimizer = setup.new_state()
+        self.where = abstract_state(state, setup.mesh)
+        self.state: TrainState = meshes.put(state, jax.tree.map(lambda x: x.sharding, self.where))
         self.batch = meshes.put_batch(first_batch(setup), meshes.batch_sharding(setup.mesh))
 
     def compile(self) -> None:
         """Compiles the train step."""
         phase = self.setup.phases.at(0)
         self.train_step: TrainStep = compile_train_step(
-            self.setup, self._optimizer, self._where, phase
+            self.setup, self.optimizer, self.where, phase
         )
 
     def steps(self, count: int) -> None:
