@@ -165,15 +165,22 @@ def case_of(text: str, sizes: Mapping[str, Any], references: Mapping[str, str]) 
 
     Raises UserError for another text, and for a network that the peer does not have.
     """
-    name, _, size = text.partition(':')
+    name = text.partition(':')[0]
     reference = references.get(name, models.variant(name).reference)
+    batch, pixels = sizes_of(text, sizes)
+    if not reference:
+        raise UserError(f'{name} has no reference in PyTorch: choose another network.')
+    return Case(name, batch, pixels, reference)
+
+
+def sizes_of(text: str, sizes: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
+    """Returns (batch, pixels) of NAME or NAME:BATCHxPIXELS. Raises UserError for another text."""
+    name, _, size = text.partition(':')
     try:
         batch, pixels = map(int, size.split('x')) if size else sizes[name]
     except (ValueError, KeyError):
         raise UserError(f'{text!r}: expected {name}:BATCHxPIXELS, as in {name}:16x160.') from None
-    if not reference:
-        raise UserError(f'{name} has no reference in PyTorch: choose another network.')
-    return Case(name, batch, pixels, reference)
+    return batch, pixels
 
 
 def measure(case: Case, python: str, threads: int, plan: Plan) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 See cls/tools/peers/answering.py for its input and output.
 """
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -99,10 +100,20 @@ def versions() -> dict[str, str]:
 
 def serve(name: str, batch: str, size: str, dtype: str = 'float32') -> None:
     """Takes a training step, and answers requests until the input ends."""
+    clock, parts = time.perf_counter(), {}
+
+    def note(part: str) -> None:
+        nonlocal clock
+        parts[part], clock = time.perf_counter() - clock, time.perf_counter()
+
     environment.start()
     training = Training(set_up(config_of(name, int(batch), int(size), dtype)))
+    note('set-up')
     training.compile()
+    note('compilation')
     training.steps(1)
+    note('step')
     params = sum(x.size for x in jax.tree.leaves(training.state.params))
     works = {'train': training.steps, 'infer': training.inference()}
-    answer(works, params=params, versions=versions(), device=jax.devices()[0].device_kind)
+    device = jax.devices()[0].device_kind
+    answer(works, params=params, versions=versions(), device=device, parts=parts)

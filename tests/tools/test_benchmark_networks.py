@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 from cls.errors import UserError
-from cls.tools import benchmark_networks, benchmark_turns
+from cls.tools import benchmark_networks, benchmark_start, benchmark_turns
 from cls.tools.benchmark import main
 from cls.tools.benchmark_networks import Case, case_of
 from cls.tools.benchmark_worker import Training
@@ -100,6 +100,26 @@ def test_a_process_is_stopped_between_its_turns(tmp_path):
         assert 2**20 < side.peak() < 2**30
     with pytest.raises(FileNotFoundError):
         status.read_text()
+
+
+def test_a_network_starts_with_an_empty_and_a_filled_cache(tmp_path, monkeypatch, capsys):
+    """The stand-in compiles for 2 s if its cache is empty; the times are its own."""
+    program = """
+import json, os, pathlib, sys
+
+entry = pathlib.Path(os.environ['JAX_COMPILATION_CACHE_DIR'], 'program')
+parts = {'set-up': 0.0, 'compilation': 0.0 if entry.exists() else 2.0}
+entry.touch()
+print('ready', json.dumps({'parts': parts}), flush=True)
+input()
+"""
+    monkeypatch.setattr(benchmark_start, 'SERVE', program)
+    report = tmp_path / 'report.json'
+    assert main(['start', 'resnet18:2x64', f'--json={report}']) == 0
+    row = json.loads(report.read_text())['rows']['resnet18']
+    assert [row[kind]['parts']['compilation'] for kind in ('cold', 'warm')] == [2.0, 0.0]
+    assert 2**20 < row['warm']['peak'] < 2**30
+    assert 'compilation 2.0' in capsys.readouterr().out
 
 
 def test_the_cases():
