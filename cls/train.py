@@ -163,11 +163,13 @@ def fit(
 def _checkpoints(setup: Setup, workdir: Path, data: same_data.Data | None) -> Checkpoints:
     """Opens the checkpoints of a run, each with a record of its config, classes and data."""
     config, names = setup.config, setup.info.class_names
+    # Once: after the first new checkpoint these files are those of this process.
+    settle_once = functools.cache(lambda: settle(workdir, config, names))
     return Checkpoints(
         workdir / 'checkpoints',
         setup.run.keep,
         record=config.record(names, data),
-        completed=lambda step: settle(workdir, config, names),
+        completed=lambda step: settle_once(),
     )
 
 

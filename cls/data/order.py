@@ -72,17 +72,14 @@ class Balanced:
     def __init__(self, labels: np.ndarray, seed: int):
         by_class, self._starts = sorted_by_class(labels)
         self._examples = SharedArray(by_class)
-        self._order, self._within = key(seed, CLASSES), key(seed, IN_CLASS)
+        self._seed, self._within = seed, key(seed, IN_CLASS)
         self._kept: dict[int, tuple[int, np.ndarray]] = {}  # by class: its last permutation
 
     def __call__(self, at: np.ndarray) -> np.ndarray:
         """Returns the examples at these positions, (n,) int64."""
         count = len(self._starts) - 1
-        orders = {
-            turn: _permuted(count, self._order, turn) for turn in np.unique(at // count).tolist()
-        }
         chosen = [
-            self._example(int(orders[turn][place]), turn)
+            self._example(int(_turn(count, self._seed, turn)[place]), turn)
             for turn, place in zip((at // count).tolist(), (at % count).tolist(), strict=True)
         ]
         return np.array(chosen, np.int64)
@@ -95,6 +92,11 @@ class Balanced:
             order = _permuted(stop - start, self._within, epoch, index)
             self._kept[index] = epoch, order  # one tuple: other threads may read it meanwhile
         return int(self._examples.values[start + int(order[offset])])
+
+
+@functools.lru_cache(maxsize=2)  # a batch may be a small part of a turn
+def _turn(count: int, seed: int, turn: int) -> np.ndarray:
+    return _permuted(count, key(seed, CLASSES), turn)
 
 
 def sorted_by_class(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -19,10 +19,10 @@ class SharedArray:
     """
 
     def __init__(self, values: np.ndarray) -> None:
-        self.values = values
+        self.values = values.view()
+        self.values.flags.writeable = False
         self._file: Any = None
         self._path = ''
-        values.flags.writeable = False
 
     def __len__(self) -> int:
         return len(self.values)

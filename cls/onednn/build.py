@@ -13,7 +13,7 @@ import jax
 from cls.errors import UserError
 from cls.storage.cache import cache_dir
 
-SOURCE = Path(__file__).with_name('convolutions.cc')
+SOURCES = [Path(__file__).with_name(f'{name}.cc') for name in ('convolutions', 'moments')]
 PACKAGES = ('onednn-cpu-gomp', 'onednn-devel-cpu-gomp')
 LIBRARY, HEADER = 'libdnnl.so.3', 'oneapi/dnnl/dnnl.hpp'
 
@@ -36,7 +36,8 @@ def target() -> Path:
             versions.append(importlib.metadata.version(package))
         except importlib.metadata.PackageNotFoundError:
             versions.append('none')
-    key = hashlib.sha256(SOURCE.read_bytes() + ' '.join(versions).encode()).hexdigest()
+    texts = [source.read_text() for source in SOURCES]
+    key = hashlib.sha256(repr([*texts, *versions]).encode()).hexdigest()
     return cache_dir() / f'onednn-{key[:16]}.so'
 
 
@@ -61,7 +62,8 @@ def build() -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
-        command = [compiler, '-std=c++17', '-O2', '-fPIC', '-shared', '-w', str(SOURCE)]
+        command = [compiler, '-std=c++17', '-O2', '-fopenmp', '-fPIC', '-shared', '-w']
+        command += [*map(str, SOURCES)]
         command += [f'-I{include}', f'-I{jax.ffi.include_dir()}', str(library), '-o', str(made)]
         try:
             subprocess.run(command, check=True, capture_output=True, text=True)

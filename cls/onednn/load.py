@@ -11,7 +11,10 @@ from cls.onednn import build
 
 log = logging.getLogger(__name__)
 
-FUNCTIONS = ('cls_conv', 'cls_conv_image_grad', 'cls_conv_kernel_grad')
+FUNCTIONS = (
+    *('cls_conv', 'cls_conv_image_grad', 'cls_conv_kernel_grad'),
+    *('cls_moments', 'cls_grad_sums'),
+)
 
 
 def load() -> str:

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import optax
 
 from cls.errors import nearest, refuse
-from cls.steps import freeze
+from cls.steps import freeze, norms
+from cls.steps.state import initial_opt_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,11 +119,11 @@ def initial_state(spec: OptimSpec, params: Any) -> Any:
     def no_rate(step):
         raise AssertionError('the state of an optimizer does not depend on the learning rate')
 
-    return make_optimizer(spec, no_rate, params).init(params)
+    return initial_opt_state(make_optimizer(spec, no_rate, params), params)
 
 
 def _rule(spec: OptimSpec, schedule: optax.Schedule, mask: Any) -> optax.GradientTransformation:
-    clip = optax.clip_by_global_norm(spec.clip_norm) if spec.clip_norm else optax.identity()
+    clip = norms.clip_by_global_norm(spec.clip_norm) if spec.clip_norm else optax.identity()
     if spec.name in _DECOUPLED:
         return optax.chain(clip, _DECOUPLED[spec.name](spec, schedule, mask))
     decay = optax.add_decayed_weights(spec.weight_decay, mask)

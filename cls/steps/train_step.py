@@ -19,6 +19,7 @@ from cls.augment.apply import apply
 from cls.augment.spec import AugmentSpec
 from cls.steps import freeze, losses, remat
 from cls.steps import sharding as meshes
+from cls.steps.norms import global_norm
 from cls.steps.state import TrainState
 
 Batch = dict[str, jax.Array]  # image (N, H, W, C) uint8, label (N,) int32, mask (N,) bool
@@ -181,7 +182,7 @@ def norms(grads: Any, params: Any, batch_stats: Any) -> dict[str, jax.Array]:
     """Returns the norms among the metrics of `make_train_step`."""
     numbers = [x for x in jax.tree.leaves(batch_stats) if _is_number(x)]
     trees = {'grad_norm': grads, 'param_norm': params, 'stats_norm': numbers}
-    return {name: optax.tree.norm(tree) for name, tree in trees.items()}
+    return {name: global_norm(tree) for name, tree in trees.items()}
 
 
 def make_gradients(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -> Callable:
@@ -275,18 +276,17 @@ def make_train_step(
 
 def make_logits_step(
     model: nn.Module, recipe: Recipe, mirrored: bool = False
-) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array, jax.Array]]:
-    """Returns logits_step(variables, batch) -> (logits (1, N, K) float32, labels, indices).
+) -> Callable[[Any, jax.Array], jax.Array]:
+    """Returns logits_step(variables, images) -> logits (1, N, K) float32.
 
-    With `mirrored` the logits are (2, N, K), the second ones of the mirror images. `label` and
-    `index` of a batch are returned unchanged, gathered from all processes.
+    With `mirrored` the logits are (2, N, K), the second ones of the mirror images.
     """
 
-    def logits_step(variables: Any, batch: Batch):
-        images = recipe.normalize(batch['image'])
+    def logits_step(variables: Any, images: jax.Array) -> jax.Array:
+        images = recipe.normalize(images)
         views = (images, images[:, :, ::-1]) if mirrored else (images,)
         logits: list[Any] = [model.apply(variables, x, train=False) for x in views]
-        return jnp.stack(logits), batch['label'], batch['index']
+        return jnp.stack(logits)
 
     return logits_step
 

@@ -21,6 +21,7 @@ from cls.data.classes import wnids
 from cls.data.decode import SUFFIXES
 from cls.errors import UserError
 from cls.evaluation import metrics
+from cls.evaluation.files import Listing
 from cls.models.registry import init
 from cls.run.workdir import load_classes, open_run
 from cls.tools import import_weights
@@ -604,8 +605,10 @@ def test_names_need_not_be_utf_8(tmp_path, make_data):
     assert len(source.identity()['digest']) == 16
     data = dataclasses.replace(data, eval_fraction=0.0)
     source = datasets.load(data, 'eval')
-    one = metrics.Predictions(np.ones((2, 1)), np.zeros(2, np.int32))
-    metrics.write_predictions(tmp_path / 'p.csv', one, source.class_names, source.files)
+    one = metrics.Predictions(np.ones((2, 1)), np.zeros(2, np.int32), np.arange(2))
+    with Listing() as listing:
+        listing.add(metrics.outcomes(one, listed=True))
+        listing.write(tmp_path / 'p.csv', 1, source.class_names, source.files)
     assert b'cat/a\xff.png,cat' in (tmp_path / 'p.csv').read_bytes()
 
 

@@ -76,3 +76,15 @@ def test_sorting_by_class_takes_one_pass_for_any_number_of_classes(monkeypatch):
         passes.clear()
         order.Balanced(np.arange(5000) % count, seed=0)
         assert len(passes) == 2
+
+
+def test_the_order_of_the_classes_is_drawn_once_for_many_batches(monkeypatch):
+    """A batch is a small part of it if there are many classes."""
+    lengths, permuted = [], order._permuted
+    monkeypatch.setattr(
+        order, '_permuted', lambda *args: lengths.append(args[0]) or permuted(*args)
+    )
+    balanced = order.Balanced(np.repeat(np.arange(500), 3), seed=11)
+    chosen = np.concatenate([balanced(np.arange(at, at + 50)) for at in range(0, 1500, 50)])
+    assert lengths.count(500) == 3
+    assert sorted(chosen) == list(range(1500))

@@ -1,4 +1,4 @@
-"""Convolutions of oneDNN, where its extension was loaded (`cls.onednn`).
+"""Convolutions of oneDNN and fast sums, where the extension for them was loaded (`cls.onednn`).
 
 XLA's convolutions on CPU are two to ten times slower than oneDNN's, most of all the gradients of
 kernels (`python -m cls.tools.benchmark layers`). With the extension, programs for a single CPU
@@ -31,11 +31,15 @@ def is_enabled() -> bool:
 
 def fits(images: jax.Array, size: list[int], pads: Pads) -> bool:
     """Returns whether a convolution of images to a size can call the extension."""
+    return usable(images) and min(size) > 0 and min(*pads[0], *pads[1]) >= 0
+
+
+def usable(x: jax.Array) -> bool:
+    """Returns whether a program on an array can call the extension."""
     return (
         _enabled
-        and images.dtype in (jnp.float32, jnp.bfloat16, jnp.float16)
-        and min(*images.shape, *size) > 0
-        and min(*pads[0], *pads[1]) >= 0
+        and x.dtype in (jnp.float32, jnp.bfloat16, jnp.float16)
+        and x.size > 0
         and jax.default_backend() == 'cpu'
         and jax.device_count() == 1
     )
@@ -115,8 +119,12 @@ def _call(name, shape, static, *operands):
     numbers = {key: np.asarray(static[key], np.int64).reshape(-1) for key in static}
     numbers['groups'] = numbers['groups'][0]
     result = jax.ShapeDtypeStruct(shape, operands[0].dtype)
+    return _ffi(name, result)(*operands, **numbers)
+
+
+def _ffi(name, results):
     # Under vmap one after another: each call uses all cores.
-    return jax.ffi.ffi_call(name, result, vmap_method='sequential')(*operands, **numbers)
+    return jax.ffi.ffi_call(name, results, vmap_method='sequential')
 
 
 # The three functions are linear in each argument, and the gradients of each are the other two.
@@ -157,3 +165,47 @@ image_grad.defvjp(_image_grad_forward, _image_grad_backward)
 kernel_grad.defvjp(_kernel_grad_forward, _kernel_grad_backward)
 # Jitted separately, a layer is traced only once for each shape; deep networks repeat shapes.
 conv_jitted = jax.jit(conv, static_argnums=(2, 3, 4, 5))
+
+
+def moments(x: jax.Array, groups: int) -> tuple[jax.Array, jax.Array]:
+    """Returns the means and variances (G, C) of groups of examples of x (N, ..., C).
+
+    Without a gradient, see `cls.nn.norm.moments`. Only for programs for CPU.
+    """
+    result = jax.ShapeDtypeStruct((groups, x.shape[-1]), jnp.float32)
+    return _ffi('cls_moments', (result, result))(x)
+
+
+@jax.custom_vjp
+def grad_sums(dout: jax.Array, x: jax.Array, mean: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the sums (G, C) of dout and of dout * (x - mean) over groups of examples.
+
+    Only for programs for CPU.
+
+    Args:
+      dout: (N, ..., C).
+      x: (N, ..., C).
+      mean: (G, C).
+    """
+    result = jax.ShapeDtypeStruct(mean.shape, jnp.float32)
+    return _ffi('cls_grad_sums', (result, result))(dout, x, mean)
+
+
+def _grad_sums_forward(dout, x, mean):
+    first, second = grad_sums(dout, x, mean)
+    return (first, second), (dout, x, mean, first)
+
+
+def _grad_sums_backward(residuals, grads):
+    dout, x, mean, first = residuals
+
+    def spread(values):  # (G, C) to a row for each example
+        each = jnp.repeat(values, len(x) // len(values), 0)
+        return each.reshape(-1, *(1,) * (x.ndim - 2), x.shape[-1])
+
+    of_first, of_second = grads
+    d_dout = spread(of_first) + spread(of_second) * (x - spread(mean))
+    return d_dout, spread(of_second) * dout, -of_second * first
+
+
+grad_sums.defvjp(_grad_sums_forward, _grad_sums_backward)

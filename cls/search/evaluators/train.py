@@ -92,7 +92,7 @@ class Training:
         mistakes += [f'{evaluator}.restarts is {restarts}: expected 0 or more.'] * (restarts < 0)
         refuse(mistakes)
         proxy = configs.to_json(config.proxy)
-        _check(proxy)
+        _proxy(proxy)
         return cls(space, proxy, config.seed, quick, repeats, restarts)
 
     def __call__(self, trial: Trial) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class Training:
         for of_training in seeds:
             for restart in range(self.restarts + 1):
                 started = time.perf_counter()
-                network = compiled(_slower(self.proxy, restart), genotype, self.quick)
+                network = compiled(self.proxy, genotype, self.quick, restart)
                 compiling += time.perf_counter() - started
                 last = restart == self.restarts
                 accuracy = network.trained(of_training, give_up=not last)
@@ -141,20 +141,14 @@ def seed(of_search: int, trial: Trial, repeat: int = 0) -> int:
     return int(drawn[0] >> 1)
 
 
-def _slower(proxy: str, restart: int) -> str:
-    """Returns a proxy with the learning rate of its restart 1, 2, ...; 0: the proxy itself."""
-    if not restart:
-        return proxy
-    fields = json.loads(proxy)
-    fields['optim']['lr'] *= SLOWER**restart
-    return json.dumps(fields)
-
-
 @functools.cache
-def _check(proxy: str) -> None:
-    """Raises UserError for a proxy that cannot be trained with any genotype."""
+def _proxy(proxy: str) -> Setup:
+    """Returns the setup of a proxy without a genotype, whose data all trials of a process share.
+
+    Raises UserError for a proxy that cannot be trained with any genotype.
+    """
     environment.start()
-    set_up(configs.from_json(proxy), complete=False)
+    return set_up(configs.from_json(proxy), complete=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,17 +203,24 @@ def chance_level(num_classes: int) -> float:
 
 
 @functools.lru_cache(maxsize=16)
-def compiled(proxy: str, genotype: str, quick: bool) -> Compiled:
+def compiled(proxy: str, genotype: str, quick: bool, restart: int = 0) -> Compiled:
     """Returns the network of a proxy with a genotype, both as JSON.
+
+    Args:
+      proxy: a training config.
+      genotype: the genotype of a trial.
+      quick: whether to compile with the least effort, on a CPU.
+      restart: the number of restarts, each with 0.4 times the learning rate.
 
     Raises Failed for a genotype that does not fit, and UserError for a proxy that does not.
     """
-    _check(proxy)
+    shared = _proxy(proxy)
     fields = json.loads(proxy)
     fields['model']['genotype'] = json.loads(genotype)
+    fields['optim']['lr'] *= SLOWER**restart
     options = QUICK if quick and jax.default_backend() == 'cpu' else None
     try:
-        setup = set_up(configs.from_json(json.dumps(fields)))
+        setup = set_up(configs.from_json(json.dumps(fields)), data_of=shared)
     except UserError as error:  # of the network: without a genotype the proxy passed
         raise Failed(str(error)) from error
     with compact.few_operations() if options else contextlib.nullcontext():
