@@ -1,5 +1,6 @@
 """The comparison with PyTorch, against a stand-in of known speed; speeds are not tested."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -100,6 +101,30 @@ def test_a_process_is_stopped_between_its_turns(tmp_path):
         assert 2**20 < side.peak() < 2**30
     with pytest.raises(FileNotFoundError):
         status.read_text()
+
+
+KILLED = """
+import sys
+from cls.tools.benchmark_turns import process
+
+with process([sys.executable, '-c', sys.argv[1]]) as side:
+    print(side.pid, flush=True)
+    input()
+"""
+ANSWERS = 'from cls.tools.peers.answering import answer; answer({})'
+
+
+def test_no_stopped_process_stays_when_the_benchmark_is_killed():
+    command = [sys.executable, '-c', KILLED, ANSWERS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        stopped = Path(f'/proc/{int(parent.stdout.readline())}')
+        assert stopped.exists()
+        parent.kill()
+    deadline = time.monotonic() + 20
+    with contextlib.suppress(FileNotFoundError):
+        while ') Z ' not in (stopped / 'stat').read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 def test_a_network_starts_with_an_empty_and_a_filled_cache(tmp_path, monkeypatch, capsys):
