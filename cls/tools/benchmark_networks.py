@@ -3,7 +3,6 @@
   cls benchmark networks --torch PYTHON                     the eleven networks of the table
   cls benchmark networks resnet50 --torch PYTHON --quick    one network, less exactly
   cls benchmark networks resnet50:8x64 --torch PYTHON       batch 8, 64 pixels
-
   cls benchmark networks --torch PYTHON --gpu               bfloat16, on a GPU
 
 PYTHON is an interpreter with PyTorch and the package of the network's reference: timm, torchvision
@@ -144,7 +143,7 @@ def run_task(args: argparse.Namespace) -> int:
             rows[case.name] = row = measure(case, args.torch, threads, plan)
             result['versions'] |= row.pop('versions')
             print(line(case, row), flush=True)
-            result['summary'] = summarize(rows, plan.works)
+            result['summary'] = summarize(rows, plan.works if args.gpu else (*plan.works, 'peak'))
             if args.json:  # after each network: a measurement of all takes half an hour
                 write_json(Path(args.json), result)
     for key, values in result['summary'].items():
@@ -284,8 +283,7 @@ def line(case: Case, row: dict[str, Any]) -> str:
     return '\n'.join(lines)
 
 
-def summarize(rows: Mapping[str, Any], works: Sequence[str]) -> dict[str, Any]:
+def summarize(rows: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     """Returns the geometric means and minima of the ratios of networks."""
-    keys = (*works, 'peak')
     ratios = {key: {name: row[key]['ratio'] for name, row in rows.items()} for key in keys}
     return {key: summary(values) for key, values in ratios.items()}
