@@ -25,6 +25,7 @@ TrainBatches = HostBatches | ResidentBatches
 # Devices with one step in a call. On CPUs a step of ResNet-20 in a loop of XLA takes seven times as
 # long as outside of it, and a call costs next to nothing.
 ONE_BY_ONE = ('cpu',)
+MOST = 64  # steps in a call elsewhere
 SECONDS = 0.25  # of the steps in one call; two calls may be under way when a signal comes
 
 
@@ -115,10 +116,7 @@ def feed(iterator: TrainBatches, setup: Setup) -> Streamed | Resident:
 
 def most_steps(setup: Setup) -> int:
     """Returns the most steps in one call of a compiled step of a resident data set."""
-    run = setup.run
-    if setup.mesh.devices.flat[0].platform in ONE_BY_ONE:
-        return 1
-    return min(resident.MOST, run.log_every, run.save_every, setup.total_steps)
+    return 1 if setup.mesh.devices.flat[0].platform in ONE_BY_ONE else MOST
 
 
 def abstract_resident_batch(setup: Setup, iterator: ResidentBatches, size: int) -> dict[str, Any]:

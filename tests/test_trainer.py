@@ -1,6 +1,11 @@
 """The training loop: the same run with data from the host and with data on the devices."""
 
 import functools
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -20,6 +25,7 @@ from cls.steps import sharding as meshes
 from cls.tools.tpu import hlo
 from cls.trainer import Trainer
 
+ROOT = Path(__file__).parents[1]
 # Two sizes of images; events at different steps; two epochs end, of 90.1 steps; all kinds of state.
 RUN = (
     ('duration', '200 steps'),
@@ -33,7 +39,6 @@ RUN = (
     ('ema', '0.9'),
     ('optim.name', 'rmsprop'),
     ('optim.lr', '0.003'),
-    ('freeze_bn', '151 steps'),
 )
 
 
@@ -68,9 +73,9 @@ class Stop(Preemption):
         return self._left < 0
 
 
-def run(workdir, devices=1, held=True, stop=10**9, more=(), broken_at=None):
+def run(workdir, held=True, stop=10**9, broken_at=None, killed_at=None):
     """Trains in a folder, from its newest checkpoint; returns the counts of the calls."""
-    setup, where, steps = compiled(devices, held, *more)
+    setup, where, steps = compiled(1, held)
     iterator = train.batches(setup) if held else train.train_batches(setup)
     checkpoints = Checkpoints(workdir / 'checkpoints', keep=9)
     restored = checkpoints.restore(where)
@@ -84,6 +89,8 @@ def run(workdir, devices=1, held=True, stop=10**9, more=(), broken_at=None):
     def counted(step):
         def call(state, batch):
             before = int(state.step)
+            if killed_at and before >= killed_at:
+                os.kill(os.getpid(), signal.SIGKILL)
             state, metrics = step(state, batch)
             calls.append(int(state.step) - before)
             if broken_at and before < broken_at <= before + calls[-1]:
@@ -109,16 +116,16 @@ def run(workdir, devices=1, held=True, stop=10**9, more=(), broken_at=None):
     return calls
 
 
-def arrays(workdir, devices=1):
+def arrays(workdir):
     """Returns the state of the newest checkpoint and its data position."""
-    _, where, _ = compiled(devices, True)
+    _, where, _ = compiled(1, True)
     state, data, _ = Checkpoints(workdir / 'checkpoints', keep=9).restore(where)
     return jax.tree.leaves(state), data
 
 
-def assert_same(one, other, devices=1):
+def assert_same(one, other):
     assert logged(one) == logged(other)
-    (ours, data), (theirs, position) = arrays(one, devices), arrays(other, devices)
+    (ours, data), (theirs, position) = arrays(one), arrays(other)
     assert data == position == {'step': 200}
     for x, y in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(x, y)
@@ -134,7 +141,7 @@ def whole(tmp_path_factory):
 def test_several_steps_in_a_call_end_at_each_event(whole):
     workdir, calls = whole
     ends = set(np.cumsum(calls).tolist())
-    events = {*range(10, 201, 10), *range(35, 201, 35), *range(50, 201, 50), 63, 151, 200}
+    events = {*range(10, 201, 10), *range(35, 201, 35), *range(50, 201, 50), 63, 200}
     assert events <= ends
     assert max(calls) == 10
     lines = logged(workdir)
@@ -162,6 +169,20 @@ def test_a_run_can_change_between_host_and_device(whole, tmp_path):
     assert_same(whole[0], tmp_path)
 
 
+def test_a_run_that_is_killed_between_its_events_continues_to_the_bit(whole, tmp_path):
+    script = (
+        'import sys, pathlib; sys.path.append("tests"); import test_trainer as t; '
+        't.feed.ONE_BY_ONE = (); '
+        't.run(pathlib.Path(sys.argv[1]), killed_at=84)'
+    )
+    process = subprocess.run([sys.executable, '-c', script, tmp_path], cwd=ROOT)
+    assert process.returncode == -signal.SIGKILL
+    assert logged(tmp_path)[-1]['step'] in (70, 80)
+    assert max(int(x.name) for x in (tmp_path / 'checkpoints').glob('[0-9]*')) < 84
+    run(tmp_path)
+    assert_same(whole[0], tmp_path)
+
+
 def test_a_loss_that_is_not_finite_is_reported_at_its_step(tmp_path):
     with pytest.raises(UserError, match='^loss not finite at step 44; .*/35. Lower'):
         run(tmp_path, broken_at=44)
@@ -173,8 +194,8 @@ def test_on_many_devices_the_data_are_on_each_and_nothing_more_is_sent():
     """Batch and crop need no communication; images of a shard of the batch are on its device."""
     sent = []
     for held in (False, True):
-        _, _, steps = compiled(8, held, ('mesh.fsdp', '2'))
-        program = next(iter(steps.values())).as_text()
+        _, _, steps = compiled(8, held, ('mesh.fsdp', '2'), ('progressive', '()'))
+        (program,) = (step.as_text() for step in steps.values())
         sent.append(sorted((x.kind, x.bytes, x.group) for x in hlo.collectives(program)))
     assert sent[0] == sent[1] != []
 

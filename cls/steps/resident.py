@@ -18,8 +18,6 @@ from jax.sharding import PartitionSpec as P
 from cls.steps import sharding as meshes
 from cls.steps.train_step import Batch
 
-MOST = 64  # steps in one call, at most
-
 
 def plan_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of a plan: examples, the second axis, over all devices."""
