@@ -107,7 +107,10 @@ def serve(name: str, batch: str, size: str, dtype: str = 'float32') -> None:
         parts[part], clock = time.perf_counter() - clock, time.perf_counter()
 
     environment.start()
-    training = Training(set_up(config_of(name, int(batch), int(size), dtype)))
+    config = config_of(name, int(batch), int(size), dtype)
+    if hasattr(models.create(name), 'aux_head'):
+        config.model.aux_head = False  # as the networks of the peers
+    training = Training(set_up(config))
     note('set-up')
     training.compile()
     note('compilation')
