@@ -185,7 +185,7 @@ def sizes_of(text: str, sizes: Mapping[str, tuple[int, int]]) -> tuple[int, int]
 def measure(case: Case, python: str, threads: int, plan: Plan) -> dict[str, Any]:
     """Returns the measurements of a network, for JSON. Raises UserError for a failing peer."""
     sizes = [case.name, str(case.batch), str(case.pixels)]
-    command = [sys.executable, '-c', SERVE, *sizes, plan.dtype]
+    command = [sys.executable, '-c', SERVE, *sizes, plan.dtype, 'main']
     with contextlib.ExitStack() as stack:
         variables = {'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.45'}  # both sides are on one GPU
         row: dict[str, Any] = {'batch': case.batch, 'pixels': case.pixels, 'start': {}, 'peak': {}}

@@ -98,8 +98,11 @@ def versions() -> dict[str, str]:
     return {'jax': jax.__version__, 'oneDNN': load() or 'not built'}
 
 
-def serve(name: str, batch: str, size: str, dtype: str = 'float32') -> None:
-    """Takes a training step, and answers requests until the input ends."""
+def serve(name: str, batch: str, size: str, dtype: str = 'float32', head: str = '') -> None:
+    """Takes a training step, and answers requests until the input ends.
+
+    With `head` 'main' the network has no auxiliary head, as the networks of PyTorch's packages.
+    """
     clock, parts = time.perf_counter(), {}
 
     def note(part: str) -> None:
@@ -108,8 +111,8 @@ def serve(name: str, batch: str, size: str, dtype: str = 'float32') -> None:
 
     environment.start()
     config = config_of(name, int(batch), int(size), dtype)
-    if hasattr(models.create(name), 'aux_head'):
-        config.model.aux_head = False  # as the networks of the peers
+    if head == 'main' and hasattr(models.create(name), 'aux_head'):
+        config.model.aux_head = False
     training = Training(set_up(config))
     note('set-up')
     training.compile()
