@@ -2,6 +2,7 @@
 
   cls benchmark networks --torch PYTHON     training and inference steps, compared with PyTorch's
   cls benchmark loop --torch PYTHON         the training loop on small images, likewise
+  cls benchmark start                       time to the end of the first step
   cls benchmark model NAME --batch N        the train step of a network, and the training loop
   cls benchmark layers                      convolutions and pools, compared with XLA's own
   cls benchmark augment                     augmentations, an image in batches of two sizes
@@ -20,6 +21,7 @@ from cls.tools import (
     benchmark_loop,
     benchmark_model,
     benchmark_networks,
+    benchmark_start,
 )
 
 PROG = 'python -m cls.tools.benchmark'
@@ -27,6 +29,7 @@ PROG = 'python -m cls.tools.benchmark'
 TASKS = {
     'networks': benchmark_networks,
     'loop': benchmark_loop,
+    'start': benchmark_start,
     'growth': benchmark_growth,
     'model': benchmark_model,
     'layers': benchmark_layers,

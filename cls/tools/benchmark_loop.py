@@ -42,7 +42,7 @@ from cls.tools.benchmark_turns import (
 )
 from cls.tools.benchmark_worker import Training, config_of, versions
 from cls.tools.peers.answering import answer
-from cls.train import batches
+from cls.train import batches, compile_train_steps
 from cls.trainer import Trainer
 
 BATCH, PIXELS, IMAGES = 128, 32, 50_000
@@ -50,6 +50,7 @@ NETWORKS = {  # name -> (variant, fields of config.model)
     'resnet20_cifar': ('resnet20_cifar', {}),
     'wrn16_4_cifar': ('wrn16_8_cifar', {'k': 4}),
 }
+LOG_EVERY = 5  # steps
 FORMATS, WORKERS = ('channels_last', 'contiguous'), (0, 2)
 SERVE = 'import sys; from cls.tools.benchmark_loop import serve; serve(*sys.argv[1:])'
 
@@ -116,8 +117,9 @@ def serve(name: str) -> None:
     environment.start()
     training = Training(cifar_like(name))
     training.compile()
-    training.steps(1)
-    works = {'loop': lambda count: run_loop(training, count), 'bare': training.steps}
+    loop = Loop(training)
+    loop.run(1)
+    works = {'loop': loop.run, 'bare': training.steps}
     answer(works, versions=versions())
 
 
@@ -148,32 +150,42 @@ class _Clock(Metrics):
         self.events.append((step, time.perf_counter()))
 
 
-def run_loop(training: Training, steps: int) -> float:
-    """Runs the trainer's own loop; returns the seconds of `steps` steps between two log events.
+class Loop:
+    """The trainer's own loop around the training of a benchmark, with compiled steps."""
 
-    The steps before the first log event are not timed, nor is the save at the end.
-    """
-    setup, first = training.setup, int(training.state.step)
-    every = -(-steps // 2)
-    first_log = -(-(first + 1) // every) * every
-    spec = dataclasses.replace(setup.run, log_every=every)
-    setup = dataclasses.replace(setup, total_steps=first_log + 2 * every, run=spec)
-    ledger, iterator = TimeLedger(), batches(setup)
-    with tempfile.TemporaryDirectory() as folder, Preemption() as preemption:
-        workdir = Path(folder)
-        clock = _Clock(workdir)
-        trainer = Trainer(
-            setup=setup,
-            ledger=ledger,
-            checkpoints=Checkpoints(workdir / 'checkpoints', keep=1),
-            metrics=clock,
-            progress=Progress(first, setup.total_steps, show=False),
-            preemption=preemption,
-            eval_step=setup.eval_step(),
-            workdir=workdir,
+    def __init__(self, training: Training, log_every: int = LOG_EVERY) -> None:
+        """Opens the data pipeline and compiles the steps."""
+        setup = training.setup
+        spec = dataclasses.replace(setup.run, log_every=log_every)
+        self.training, self.setup = training, dataclasses.replace(setup, run=spec)
+        self.iterator = batches(self.setup)
+        self.train_steps = compile_train_steps(
+            self.setup, training.optimizer, training.where, 0, self.iterator
         )
-        training.state = trainer.loop(training.loop_steps, training.state, iterator)
-        iterator.close()
-        trainer.close()
-    (begin, began), *_, (end, ended) = clock.events
-    return steps * (ended - began) / (end - begin)
+
+    def run(self, steps: int) -> float:
+        """Trains; returns the seconds of `steps` steps, from the time between two log events.
+
+        The steps before the first log event are not timed, nor is the save at the end.
+        """
+        training, every = self.training, self.setup.run.log_every
+        step = int(training.state.step)
+        first = (step // every + 1) * every
+        setup = dataclasses.replace(self.setup, total_steps=first + -(-steps // every) * every)
+        with tempfile.TemporaryDirectory() as folder, Preemption() as preemption:
+            workdir = Path(folder)
+            clock = _Clock(workdir)
+            trainer = Trainer(
+                setup=setup,
+                ledger=TimeLedger(),
+                checkpoints=Checkpoints(workdir / 'checkpoints', keep=1),
+                metrics=clock,
+                progress=Progress(step, setup.total_steps, show=False),
+                preemption=preemption,
+                eval_step=setup.eval_step(),
+                workdir=workdir,
+            )
+            training.state = trainer.loop(self.train_steps, training.state, self.iterator)
+            trainer.close()
+        (begin, began), *_, (end, ended) = clock.events
+        return steps * (ended - began) / (end - begin)

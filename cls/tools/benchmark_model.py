@@ -19,7 +19,7 @@ from cls.errors import UserError
 from cls.onednn.load import load
 from cls.search import supernets  # noqa: F401  registers networks and trainings
 from cls.setup import set_up
-from cls.tools.benchmark_loop import run_loop
+from cls.tools.benchmark_loop import Loop
 from cls.tools.benchmark_worker import Training, config_of
 
 ROUNDS = 5
@@ -49,13 +49,14 @@ def run_task(args: argparse.Namespace) -> int:
 
     bare, looped = [], []
     images = args.steps * args.batch
+    loop = Loop(training, max(1, args.steps // 2)) if args.loop else None
     training.steps(args.steps)  # warm up
     for _ in range(ROUNDS):
         begin = time.perf_counter()
         training.steps(args.steps)
         bare.append(images / (time.perf_counter() - begin))
-        if args.loop:
-            looped.append(images / run_loop(training, args.steps))
+        if loop:
+            looped.append(images / loop.run(args.steps))
     _report('bare step', bare)
     if looped:
         _report('training loop', looped)

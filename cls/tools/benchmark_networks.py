@@ -3,7 +3,6 @@
   cls benchmark networks --torch PYTHON                     the eleven networks of the table
   cls benchmark networks resnet50 --torch PYTHON --quick    one network, less exactly
   cls benchmark networks resnet50:8x64 --torch PYTHON       batch 8, 64 pixels
-
   cls benchmark networks --torch PYTHON --gpu               bfloat16, on a GPU
 
 PYTHON is an interpreter with PyTorch and the package of the network's reference: timm, torchvision
@@ -144,7 +143,7 @@ def run_task(args: argparse.Namespace) -> int:
             rows[case.name] = row = measure(case, args.torch, threads, plan)
             result['versions'] |= row.pop('versions')
             print(line(case, row), flush=True)
-            result['summary'] = summarize(rows, plan.works)
+            result['summary'] = summarize(rows, plan.works if args.gpu else (*plan.works, 'peak'))
             if args.json:  # after each network: a measurement of all takes half an hour
                 write_json(Path(args.json), result)
     for key, values in result['summary'].items():
@@ -165,21 +164,28 @@ def case_of(text: str, sizes: Mapping[str, Any], references: Mapping[str, str]) 
 
     Raises UserError for another text, and for a network that the peer does not have.
     """
-    name, _, size = text.partition(':')
+    name = text.partition(':')[0]
     reference = references.get(name, models.variant(name).reference)
-    try:
-        batch, pixels = map(int, size.split('x')) if size else sizes[name]
-    except (ValueError, KeyError):
-        raise UserError(f'{text!r}: expected {name}:BATCHxPIXELS, as in {name}:16x160.') from None
+    batch, pixels = sizes_of(text, sizes)
     if not reference:
         raise UserError(f'{name} has no reference in PyTorch: choose another network.')
     return Case(name, batch, pixels, reference)
 
 
+def sizes_of(text: str, sizes: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
+    """Returns (batch, pixels) of NAME or NAME:BATCHxPIXELS. Raises UserError for another text."""
+    name, _, size = text.partition(':')
+    try:
+        batch, pixels = map(int, size.split('x')) if size else sizes[name]
+    except (ValueError, KeyError):
+        raise UserError(f'{text!r}: expected {name}:BATCHxPIXELS, as in {name}:16x160.') from None
+    return batch, pixels
+
+
 def measure(case: Case, python: str, threads: int, plan: Plan) -> dict[str, Any]:
     """Returns the measurements of a network, for JSON. Raises UserError for a failing peer."""
     sizes = [case.name, str(case.batch), str(case.pixels)]
-    command = [sys.executable, '-c', SERVE, *sizes, plan.dtype]
+    command = [sys.executable, '-c', SERVE, *sizes, plan.dtype, 'main']
     with contextlib.ExitStack() as stack:
         variables = {'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.45'}  # both sides are on one GPU
         row: dict[str, Any] = {'batch': case.batch, 'pixels': case.pixels, 'start': {}, 'peak': {}}
@@ -277,8 +283,7 @@ def line(case: Case, row: dict[str, Any]) -> str:
     return '\n'.join(lines)
 
 
-def summarize(rows: Mapping[str, Any], works: Sequence[str]) -> dict[str, Any]:
+def summarize(rows: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     """Returns the geometric means and minima of the ratios of networks."""
-    keys = (*works, 'peak')
     ratios = {key: {name: row[key]['ratio'] for name, row in rows.items()} for key in keys}
     return {key: summary(values) for key, values in ratios.items()}

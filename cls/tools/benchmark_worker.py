@@ -3,9 +3,8 @@
 See cls/tools/peers/answering.py for its input and output.
 """
 
-import functools
+import time
 from collections.abc import Callable
-from contextlib import closing
 from typing import Any
 
 import jax
@@ -19,10 +18,9 @@ from cls.recipes import common  # pyright: ignore[reportAttributeAccessIssue]
 from cls.run import environment
 from cls.setup import Setup, abstract_state, set_up
 from cls.steps import sharding as meshes
-from cls.steps.phases import Phase
 from cls.steps.state import TrainState
 from cls.tools.peers.answering import answer
-from cls.train import batches, compile_train_step, compile_train_steps
+from cls.train import compile_train_step
 from cls.trainer import TrainStep
 
 
@@ -59,23 +57,17 @@ class Training:
     def __init__(self, setup: Setup):
         """Initializes the state."""
         self.setup = setup
-        state, self._optimizer = setup.new_state()
-        self._where = abstract_state(state, setup.mesh)
-        self.state: TrainState = meshes.put(state, jax.tree.map(lambda x: x.sharding, self._where))
+        state, self.optimizer = setup.new_state()
+        self.where = abstract_state(state, setup.mesh)
+        self.state: TrainState = meshes.put(state, jax.tree.map(lambda x: x.sharding, self.where))
         self.batch = meshes.put_batch(first_batch(setup), meshes.batch_sharding(setup.mesh))
 
     def compile(self) -> None:
         """Compiles the train step."""
         phase = self.setup.phases.at(0)
         self.train_step: TrainStep = compile_train_step(
-            self.setup, self._optimizer, self._where, phase
+            self.setup, self.optimizer, self.where, phase
         )
-
-    @functools.cached_property
-    def loop_steps(self) -> dict[Phase, TrainStep]:
-        """The compiled steps of the training loop, that takes images from a resident data set."""
-        with closing(batches(self.setup)) as iterator:
-            return compile_train_steps(self.setup, self._optimizer, self._where, 0, iterator)
 
     def steps(self, count: int) -> None:
         """Takes training steps."""
@@ -106,12 +98,28 @@ def versions() -> dict[str, str]:
     return {'jax': jax.__version__, 'oneDNN': load() or 'not built'}
 
 
-def serve(name: str, batch: str, size: str, dtype: str = 'float32') -> None:
-    """Takes a training step, and answers requests until the input ends."""
+def serve(name: str, batch: str, size: str, dtype: str = 'float32', head: str = '') -> None:
+    """Takes a training step, and answers requests until the input ends.
+
+    With `head` 'main' the network has no auxiliary head, as the networks of PyTorch's packages.
+    """
+    clock, parts = time.perf_counter(), {}
+
+    def note(part: str) -> None:
+        nonlocal clock
+        parts[part], clock = time.perf_counter() - clock, time.perf_counter()
+
     environment.start()
-    training = Training(set_up(config_of(name, int(batch), int(size), dtype)))
+    config = config_of(name, int(batch), int(size), dtype)
+    if head == 'main' and hasattr(models.create(name), 'aux_head'):
+        config.model.aux_head = False
+    training = Training(set_up(config))
+    note('set-up')
     training.compile()
+    note('compilation')
     training.steps(1)
+    note('step')
     params = sum(x.size for x in jax.tree.leaves(training.state.params))
     works = {'train': training.steps, 'infer': training.inference()}
-    answer(works, params=params, versions=versions(), device=jax.devices()[0].device_kind)
+    device = jax.devices()[0].device_kind
+    answer(works, params=params, versions=versions(), device=device, parts=parts)

@@ -1,5 +1,6 @@
 """The comparison with PyTorch, against a stand-in of known speed; speeds are not tested."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import tiny
 
 from cls.errors import UserError
-from cls.tools import benchmark_networks, benchmark_turns
+from cls.tools import benchmark_networks, benchmark_start, benchmark_turns
 from cls.tools.benchmark import main
 from cls.tools.benchmark_networks import Case, case_of
 from cls.tools.benchmark_worker import Training
@@ -100,6 +101,50 @@ def test_a_process_is_stopped_between_its_turns(tmp_path):
         assert 2**20 < side.peak() < 2**30
     with pytest.raises(FileNotFoundError):
         status.read_text()
+
+
+KILLED = """
+import sys
+from cls.tools.benchmark_turns import process
+
+with process([sys.executable, '-c', sys.argv[1]]) as side:
+    print(side.pid, flush=True)
+    input()
+"""
+ANSWERS = 'from cls.tools.peers.answering import answer; answer({})'
+
+
+def test_no_stopped_process_stays_when_the_benchmark_is_killed():
+    command = [sys.executable, '-c', KILLED, ANSWERS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        stopped = Path(f'/proc/{int(parent.stdout.readline())}')
+        assert stopped.exists()
+        parent.kill()
+    deadline = time.monotonic() + 20
+    with contextlib.suppress(FileNotFoundError):
+        while ') Z ' not in (stopped / 'stat').read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_a_network_starts_with_an_empty_and_a_filled_cache(tmp_path, monkeypatch, capsys):
+    """The stand-in compiles for 2 s if its cache is empty; the times are its own."""
+    program = """
+import json, os, pathlib, sys
+
+entry = pathlib.Path(os.environ['JAX_COMPILATION_CACHE_DIR'], 'program')
+parts = {'set-up': 0.0, 'compilation': 0.0 if entry.exists() else 2.0}
+entry.touch()
+print('ready', json.dumps({'parts': parts}), flush=True)
+input()
+"""
+    monkeypatch.setattr(benchmark_start, 'SERVE', program)
+    report = tmp_path / 'report.json'
+    assert main(['start', 'resnet18:2x64', f'--json={report}']) == 0
+    row = json.loads(report.read_text())['rows']['resnet18']
+    assert [row[kind]['parts']['compilation'] for kind in ('cold', 'warm')] == [2.0, 0.0]
+    assert 2**20 < row['warm']['peak'] < 2**30
+    assert 'compilation 2.0' in capsys.readouterr().out
 
 
 def test_the_cases():

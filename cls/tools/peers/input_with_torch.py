@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from answering import answer_with  # next to this file, a script
+from answering import answer_with, end_with_parent  # next to this file, a script
 from PIL import Image
 from torch_models import torchvision  # likewise
 
@@ -51,6 +51,7 @@ def main(folder: str, batch: int, size: int, shorter: int, workers: int) -> None
     def batches(files: Files, shuffled: bool) -> Iterator[Any]:
         sampler = Endless(len(files), shuffled)
         options = {'batch_size': batch, 'num_workers': workers, 'drop_last': True}
+        options['worker_init_fn'] = end_with_parent
         return iter(torch.utils.data.DataLoader(files, sampler=sampler, **options))
 
     flip = transforms.RandomHorizontalFlip()

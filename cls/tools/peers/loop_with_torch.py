@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 import torch_models  # next to this file, a script
-from answering import answer
+from answering import answer, end_with_parent
 from PIL import Image
 
 transforms = torch_models.torchvision().transforms
@@ -58,7 +58,12 @@ def main(
     torch.manual_seed(0)
     data = Images(images, pixels)
     loader = torch.utils.data.DataLoader(
-        data, batch_size=batch, sampler=Endless(len(data)), num_workers=workers, drop_last=True
+        data,
+        batch_size=batch,
+        sampler=Endless(len(data)),
+        num_workers=workers,
+        drop_last=True,
+        worker_init_fn=end_with_parent,
     )
     memory_format = torch.contiguous_format if layout == 'contiguous' else torch.channels_last
     model = torch_models.create(network).to(memory_format=memory_format).train()
