@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 from cls import models
 from cls.augment.apply import apply
 from cls.augment.spec import AugmentSpec
-from cls.steps import freeze, losses, remat
+from cls.steps import freeze, loops, losses, remat
 from cls.steps import sharding as meshes
 from cls.steps.norms import global_norm
 from cls.steps.state import TrainState
@@ -150,8 +150,8 @@ def make_loss(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -
         params = meshes.gathered(params, batch_sharding.mesh)
         params = freeze.select(mask['params'], jax.lax.stop_gradient(params), params)
         kept = freeze.kept_norms(mask['batch_stats'])
-        logits, updated = remat.apply(
-            recipe.remat,
+        apply = functools.partial(remat.apply, recipe.remat) if recipe.remat else loops.apply
+        logits, updated = apply(
             model,
             {'params': params, 'batch_stats': batch_stats, 'kept': kept},
             images if recipe.augment.active else recipe.normalize(images),
