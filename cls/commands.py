@@ -36,5 +36,6 @@ COMMANDS = {
     'condense': Command('cls.tools.condense', 'convert a CondenseNet for inference'),
     'compile-for': Command('cls.tools.compile_for', 'compile a train step for TPUs'),
     'search-report': Command('cls.tools.search_report', 'compare searches'),
+    'build-onednn': Command('cls.tools.onednn', 'speed up training on a CPU'),
     'completion': Command('cls.tools.completion', 'print the completion of a shell'),
 }

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from cls import train
@@ -21,14 +20,17 @@ from cls.config import runs
 from cls.distributed import agreement
 from cls.errors import UserError
 from cls.evaluate import (
+    plan,
     predict,
     report,
     restore,
-    scored,
     summary,
     write,
 )
-from cls.evaluation.metrics import Predictions
+from cls.evaluation import average
+from cls.evaluation.measure import measure
+from cls.evaluation.metrics import Tally
+from cls.evaluation.plan import together
 from cls.evaluation.protocols import EvalSpec
 from cls.run import metric_names
 from cls.run.reports import deliver, prepare
@@ -91,20 +93,20 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
 
 def evaluate_runs(
     parts: Sequence[tuple[ConfigDict, Path]], protocol: str = ''
-) -> tuple[dict[str, Any], Predictions]:
+) -> tuple[dict[str, Any], Tally]:
     """Returns the metrics of an ensemble of runs, and the sum of their parameter counts.
 
     They are validation/top1, validation/top5 (percent), validation/loss (nats), ..., or test/...
 
     Each run prepares the images in its own way. The average of the weights is used where a run
-    keeps one.
+    keeps one. The weights of all runs are in memory together, the predictions of few images.
 
     Args:
       parts: configs, and folders with a checkpoint.
       protocol: the protocol of the evaluation; '': the config.eval.protocol of each run.
 
     Returns:
-      (values, the mean of the predictions).
+      (values, the metrics of the mean of the predictions).
 
     Raises:
       UserError: a folder without a checkpoint, runs of different data or classes, or a config with
@@ -116,40 +118,36 @@ def evaluate_runs(
                 f'config.eval.predictions of {run} is {config.eval.predictions!r}, but predictions '
                 "are written of one run: expected '' where several are taken together."
             )
-    total: Any = 0.0
-    params, used = 0, []
-    for i, (config, run) in enumerate(parts):
+    setups, weights, params, used = [], [], 0, []
+    names = [str(run) for _, run in parts]
+    for config, run in parts:
         setup, state = restore(config, run)
         used.append(protocol or EvalSpec.from_config(config).title)
-        one = predict(setup, state.ema or state.variables(), protocol or config.eval.protocol)
-        if i == 0:
-            labels, classes, names = one.labels, one.probabilities.shape[1], setup.info.class_names
-            source = setup.test
-        if one.probabilities.shape[1] != classes:
-            raise UserError(
-                f'{run} has {one.probabilities.shape[1]} classes, {parts[0][1]} has {classes}: '
-                'expected runs of the same classes.'
-            )
-        if not np.array_equal(one.labels, labels):
-            raise UserError(
-                f'{run} is evaluated on other images than {parts[0][1]}: expected the same.'
-            )
-        total = total + one.probabilities
         params += sum(x.size for x in jax.tree.leaves(state.params))
-    mean = scored(Predictions(np.asarray(total / len(parts)), labels), source)
-    values = report(mean, source.split_kind, names)
+        setups.append(setup)
+        weights.append(state.ema or state.variables())
+        if len(setup.test) != len(setups[0].test):
+            raise average.other_images(names[len(setups) - 1], names[0])
+    plans = together(
+        plan(setup, protocol or config.eval.protocol)
+        for setup, (config, _) in zip(setups, parts, strict=True)
+    )
+    streams = [predict(*each) for each in zip(setups, weights, plans, strict=True)]
+    source, first = setups[0].test, setups[0]
+    tally = measure(average.together(streams, names), source, first.model.num_classes)
+    values = report(tally, source.split_kind, first.info.class_names)
     conditions = {'protocol': ','.join(dict.fromkeys(used)), 'split': source.split}
-    return conditions | values | {'params': params}, mean
+    return conditions | values | {'params': params}, tally
 
 
 def evaluate_job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[str, Any]:
     """Evaluates an ensemble's run folder by its members' protocols, as cls.evaluate.job does."""
     agreement.on_first('output', lambda: prepare(workdir, output))
-    values, predictions = evaluate_runs(members(config, workdir))
+    values, tally = evaluate_runs(members(config, workdir))
     agreement.print_once(summary(values))
 
     def write_all(folder: Path) -> None:
-        write(folder / runs.report_name(values['protocol'], config, workdir), values, predictions)
+        write(folder / runs.report_name(values['protocol'], config, workdir), values, tally)
 
     agreement.on_first('written', lambda: deliver(write_all, workdir, output))
     return values
@@ -162,11 +160,11 @@ def together_job(parts: Sequence[tuple[ConfigDict, Path]], output: Path | None) 
     """
     if output is not None:
         agreement.on_first('output', lambda: prepare(output, output))
-    values, predictions = evaluate_runs(parts)
+    values, tally = evaluate_runs(parts)
     agreement.print_once(summary(values))
 
     def write_all(folder: Path) -> None:
-        write(folder / 'evaluation', values, predictions)
+        write(folder / 'evaluation', values, tally)
 
     if output is not None:
         agreement.on_first('written', lambda: deliver(write_all, output, output))

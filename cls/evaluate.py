@@ -11,7 +11,7 @@ It writes these files to the run folder:
   evaluation.json     top-1, top-5, loss, calibration error, and the accuracy of each class; for
                       other protocols evaluation-PROTOCOL.json, with the values of data fields that
                       differ from those of the run in the name
-  ...-confusion.npy   the confusion matrix
+  ...-confusion.npz   the confusion matrix, sparse: scipy.sparse.load_npz reads it
   NAME.csv            the predictions, if config.eval.predictions has that value
 
 The latter two are of the average of the weights, if the run keeps one. `--output DIR` writes all
@@ -25,25 +25,30 @@ import contextlib
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import flax.errors
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cls.config import runs
 from cls.data import broken, pipeline
 from cls.data import views as data_views
-from cls.data.sources import InMemory, Source
+from cls.data.readers import eval_reader, reading_threads
 from cls.distributed import agreement
 from cls.errors import UserError
-from cls.evaluation import metrics, precise_bn, protocols, robustness
-from cls.evaluation.metrics import Predictions
+from cls.evaluation import plan as plans
+from cls.evaluation import precise_bn, protocols
+from cls.evaluation.average import MeanOfViews, Part
+from cls.evaluation.files import Listing, write_confusion
+from cls.evaluation.measure import measure
+from cls.evaluation.metrics import Tally
+from cls.evaluation.plan import Plan
 from cls.evaluation.protocols import EvalSpec
 from cls.run import metric_names
 from cls.run.checkpoint import restore_newest
@@ -175,68 +180,53 @@ def precise_variables(
 # ------------------------------------------------------------------------------------------------
 
 
-def predict(setup: Setup, variables: Any, protocol: str) -> Predictions:
-    """Returns the predictions for all test images, on every process, see cls.evaluation.protocols.
+def plan(setup: Setup, protocol: str) -> Plan:
+    """Returns the plan of an evaluation by a protocol. Raises UserError if there is none."""
+    batching = plans.Batching(setup.eval_batch(), setup.mesh.size, process())
+    return plans.plan(protocols.find(protocol), setup.eval, setup.data, setup.test, batching)
 
-    Batches have at most as many pixels as config.eval.batch images of the training size. One
-    program is compiled for each shape of views: one for crops, and for dense protocols one for
+
+def predict(setup: Setup, variables: Any, plan: Plan) -> Iterator[Part]:
+    """Yields the predictions for this process's share of the test images, batch by batch.
+
+    One program is compiled for each shape of views: one for crops, and for dense protocols one for
     every image shape at a scale.
 
     Args:
       setup: the setup of the data and the model.
       variables: the variables, on setup.mesh.
-      protocol: the name of the protocol.
+      plan: the views of the images.
 
     Raises:
-      UserError: the protocol is unknown, the model cannot take images of its shapes, or an image
-        has a label beyond the model's outputs.
+      UserError: the model cannot take images of the shapes of the views.
     """
-    chosen = protocols.find(protocol)
-    model = protocols.dense_form(setup.model, setup.data) if chosen.dense else setup.model
-    step = make_logits_step(model, setup.recipe, chosen.mirrored)
-    jitted = jax.jit(step, out_shardings=meshes.replicated(setup.mesh))
+    dense = plan.protocol.dense
+    model = protocols.dense_form(setup.model, setup.data) if dense else setup.model
+    step = make_logits_step(model, setup.recipe, plan.protocol.mirrored)
+    jitted = jax.jit(step, out_shardings=meshes.batch_sharding(setup.mesh, 1))
     sharding = meshes.batch_sharding(setup.mesh)
     variables = meshes.whole(variables, setup.mesh)
 
-    total = np.zeros((len(setup.test), model.num_classes))
-    labels = np.zeros(len(total), np.int32)
-    views = np.zeros(len(total), np.int64)
-    for batch in _batches(setup, chosen):
-        batch = meshes.put_batch(batch, sharding)
-        if chosen.dense and not views.any():
-            _check_shape(step, variables, batch, setup.init.model)
-        logits, label, index = jax.device_get(jitted(variables, batch))
-        real = index >= 0
-        index, label = index[real], label[real]
-        starts = np.flatnonzero(np.diff(index, prepend=-1))  # views of an image follow one another
-        for of_views in logits[:, real]:
-            total[index[starts]] += np.add.reduceat(_softmax(of_views), starts)
-            views[index[starts]] += np.diff(starts, append=len(index))
-        labels[index] = label
-    if views.min() < 1 or views.min() != views.max():
-        raise AssertionError(f'images have {views.min()} to {views.max()} views')
-    if labels.min() < 0 or labels.max() >= total.shape[1]:
-        wrong = int(np.flatnonzero((labels < 0) | (labels >= total.shape[1]))[0])
-        raise UserError(
-            f'Example {wrong} has the label {labels[wrong]}: expected 0 to {total.shape[1] - 1}.'
-        )
-    total /= views[0]
-    return Predictions(total, labels)
+    views = sum(scale.count for scale in plan.scales)
+    mean, done = MeanOfViews(views), 0
+    for batch in _batches(setup, plan):
+        images = meshes.put_batch(batch['image'], sharding)
+        if dense and not done:
+            _check_shape(step, variables, images, setup.init.model)
+        logits = meshes.local_rows(jitted(variables, images), 1)
+        done += batch['views']
+        real = batch['index'] >= 0
+        complete = mean.add(logits[:, real], batch['label'][real], batch['index'][real])
+        yield Part(complete, done / (views * len(plan.order)))
+    if mean.begun:
+        raise AssertionError(f'{mean.begun} images lack some of their {views} views')
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    logits = logits.astype(
-        np.float64
-    )  # so that no probability comes to 0, and none to that of another
-    logits = np.exp(logits - logits.max(1, keepdims=True))
-    return logits / logits.sum(1, keepdims=True)
-
-
-def _check_shape(step: Callable, variables: Any, batch: Any, name: str) -> None:
+def _check_shape(step: Callable, variables: Any, images: jax.Array, name: str) -> None:
     try:
-        jax.eval_shape(step, variables, batch)
+        jax.eval_shape(step, variables, images)
     except (TypeError, ValueError, flax.errors.FlaxError) as error:
-        height, width = batch['image'].shape[1:3]
+        height, width = images.shape[1:3]
         raise UserError(
             f'{name} cannot take images of {height} x {width} pixels ({error}): dense protocols '
             'are for networks that end in a mean over positions, for VGG and PReLU-nets, and for '
@@ -245,61 +235,18 @@ def _check_shape(step: Callable, variables: Any, batch: Any, name: str) -> None:
         ) from error
 
 
-def _batches(setup: Setup, protocol: protocols.Protocol) -> Iterator[dict[str, np.ndarray]]:
-    """Yields this process's share of batches with `image`, `label` and `index`, -1 for padding.
+def _batches(setup: Setup, plan: Plan) -> Iterator[dict[str, Any]]:
+    """Yields this process's share of the batches, see cls.data.views.batches."""
+    threads = reading_threads(setup.test)
+    crop = eval_reader(setup.test, setup.data, threads)
 
-    Every process yields the same shapes in the same order.
-    """
-    full, devices = setup.eval_batch(), setup.mesh.size
-    if protocol.views is None:
-        share = full // jax.process_count()
-        for step, batch in enumerate(setup.eval_batches()):
-            index = step * full + jax.process_index() * share + np.arange(share, dtype=np.int32)
-            index = np.where(batch['mask'], index, -1).astype(np.int32)
-            yield {'image': batch['image'], 'label': batch['label'], 'index': index}
-        return
-    size = setup.data.eval_pixels
-    for views in protocol.views(setup.eval, setup.data):
-        for shape, indices in _groups(setup, views):
-            fit = full * size**2 // (shape[0] * shape[1])
-            wanted = min(max(fit, 1), len(indices) * views.count)
-            yield from data_views.batches(
-                setup.test,
-                views,
-                indices,
-                shape,
-                batch=-(-wanted // devices) * devices,
-                process=process(),
-            )
+    def center_crops(images: Sequence[int]) -> tuple[Any, Any]:
+        pixels, labels = crop(np.array(images), np.array(images))
+        return [[each[None]] for each in pixels], labels.tolist()
 
-
-def _groups(setup: Setup, views: data_views.Views) -> list[tuple[tuple[int, int], np.ndarray]]:
-    """Returns the shapes of views, the smallest first, with the images of each shape."""
-    count = len(setup.test)
-    if views.fixed:
-        return [(views.shape(0, 0), np.arange(count, dtype=np.int32))]
-    shapes = np.array([views.shape(*size) for size in _sizes(setup).tolist()])
-    unique_shapes, group = np.unique(shapes, axis=0, return_inverse=True)
-    groups = [
-        np.flatnonzero(group.ravel() == i).astype(np.int32) for i in range(len(unique_shapes))
-    ]
-    order = sorted(
-        range(len(unique_shapes)), key=lambda i: (unique_shapes[i].prod(), *unique_shapes[i])
-    )
-    return [(tuple(unique_shapes[i].tolist()), groups[i]) for i in order]
-
-
-def _sizes(setup: Setup) -> np.ndarray:
-    """Returns (N, 2), heights and widths of all test images; each process reads its share."""
-    count, (index, processes) = len(setup.test), process()
-    if isinstance(setup.test, InMemory):
-        return np.tile(setup.test.shape[:2], (count, 1))
-    share = -(-count // processes)
-    sizes = data_views.sizes(setup.test, range(index * share, min((index + 1) * share, count)))
-    if processes == 1:
-        return sizes
-    padded = np.concatenate([sizes, np.zeros((share - len(sizes), 2), np.int32)])
-    return multihost_utils.process_allgather(padded).reshape(-1, 2)[:count]
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
+        read = data_views.reader(setup.test, plan.views, pool) if plan.views else center_crops
+        yield from data_views.batches(read, plan.order, plan.scales, setup.test.channels, process())
 
 
 # ------------------------------------------------------------------------------------------------
@@ -323,20 +270,24 @@ def job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[s
     agreement.on_first('output', lambda: prepare(workdir, output, wanted))
     setup, state = restore(config, workdir)
     result: dict[str, Any] = {'step': int(state.step)} | conditions(setup)
-    for name, variables in weight_sets(setup, state).items():
-        predictions = scored(predict(setup, variables, spec.protocol), setup.test)
-        result |= report(predictions, name, setup.info.class_names)
-    agreement.print_once(summary(result))
-    broken.report()
+    names, classes = setup.info.class_names, setup.model.num_classes
+    weights, the_plan = weight_sets(setup, state), plan(setup, spec.protocol)
+    *_, last = weights
+    with Listing(kept=wanted and agreement.is_main_process()) as listing:
+        for name, variables in weights.items():
+            parts = (part.predictions for part in predict(setup, variables, the_plan))
+            listed = listing if wanted and name == last else None
+            tally = measure(parts, setup.test, classes, listed)
+            result |= report(tally, name, names)
+        agreement.print_once(summary(result))
+        broken.report()
 
-    def write_all(folder: Path) -> None:
-        write(folder / runs.report_name(spec.title, config, workdir), result, predictions)
-        if wanted:
-            names = setup.info.class_names
-            file = folder / spec.predictions
-            metrics.write_predictions(file, predictions, names, setup.test.files)
+        def write_all(folder: Path) -> None:
+            write(folder / runs.report_name(spec.title, config, workdir), result, tally)
+            if wanted:
+                listing.write(folder / spec.predictions, classes, names, setup.test.files)
 
-    agreement.on_first('written', lambda: deliver(write_all, workdir, output, wanted))
+        agreement.on_first('written', lambda: deliver(write_all, workdir, output, wanted))
     return result
 
 
@@ -378,23 +329,16 @@ def conditions(setup: Setup) -> dict[str, Any]:
     return result
 
 
-def scored(predictions: Predictions, source: Source) -> Predictions:
-    """Returns the predictions as a test set scores them, see cls.evaluation.robustness."""
-    pair = predictions.probabilities, predictions.labels
-    return Predictions(*robustness.scored(*pair, source.subset, source.label_sets))
-
-
-def report(predictions: Predictions, name: str, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """Returns 'NAME/top1', ... and 'NAME/classes' of predictions."""
-    values: dict[str, Any] = dict(metrics.scalars(predictions))
-    values['classes'] = metrics.per_class(predictions, class_names)
+def report(tally: Tally, name: str, class_names: Sequence[str]) -> dict[str, Any]:
+    """Returns 'NAME/top1', ... and 'NAME/classes' of an evaluation."""
+    values: dict[str, Any] = dict(tally.scalars())
+    values['classes'] = tally.per_class(class_names)
     return {f'{name}/{metric}': value for metric, value in values.items()}
 
 
-def write(path: Path, result: dict[str, Any], predictions: Predictions) -> None:
-    """Writes PATH.json and PATH-confusion.npy."""
-    matrix = metrics.confusion(predictions.probabilities, predictions.labels)
-    metrics.write_confusion(path.with_name(path.name + '-confusion.npy'), matrix)
+def write(path: Path, result: dict[str, Any], tally: Tally) -> None:
+    """Writes PATH.json and PATH-confusion.npz."""
+    write_confusion(path.with_name(path.name + '-confusion.npz'), tally)
     write_json(path.with_name(path.name + '.json'), result)
 
 

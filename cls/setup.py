@@ -165,7 +165,8 @@ class Setup:
     def moments_step(self) -> Callable[[Any, Any, int, jax.Array], Any]:
         """The jitted step that computes the moments of a batch, see cls.evaluation.precise_bn."""
         return jax.jit(
-            make_moments_step(self.model, self.recipe), out_shardings=meshes.replicated(self.mesh)
+            make_moments_step(self.model, self.recipe, meshes.batch_sharding(self.mesh)),
+            out_shardings=meshes.replicated(self.mesh),
         )
 
 
@@ -203,6 +204,7 @@ def set_up(
     classes: tuple[str, ...] | None = None,
     complete: bool = True,
     begun: bool = False,
+    data_of: Setup | None = None,
 ) -> Setup:
     """Opens the data, builds the model and reads the complete config.
 
@@ -215,6 +217,7 @@ def set_up(
         genotype.
       begun: whether the run already has a checkpoint; earlier versions allowed a warm-up longer
         than the run, or a profile of steps beyond its end.
+      data_of: a setup with the same config.data, whose data are used; None: they are opened.
 
     Raises UserError for all mistakes together.
     """
@@ -224,7 +227,7 @@ def set_up(
     if wrong:
         raise mistakes.error()
     limits.limit_layers(config.limits.layers)
-    opened = mistakes.attempt(_open, parts['data'], classes) if parts['data'] else None
+    opened = mistakes.attempt(_open, parts['data'], classes, data_of) if parts['data'] else None
     num_classes = opened['info'].num_classes if opened else 1
     model = mistakes.attempt(configs.create_model, config, num_classes)
     if opened is None or model is None or None in parts.values():
@@ -309,8 +312,10 @@ def _read(
     return parts
 
 
-def _open(data: DataSpec, classes: tuple[str, ...] | None) -> dict[str, Any]:
+def _open(data: DataSpec, classes: tuple[str, ...] | None, data_of: Setup | None) -> dict[str, Any]:
     """Returns the images to train and to evaluate on, and their `Info`."""
+    if data_of is not None:
+        return {'train': data_of.train, 'test': data_of.test, 'info': data_of.info}
     names, train = classes or (), None
     if classes is None or datasets.has_training(data):
         train = datasets.load(data, 'train', names)

@@ -7,8 +7,8 @@ May import: anything but ensemble, main, recipes, search, tools.
 """
 
 import dataclasses
-import functools
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ import jax
 from ml_collections import ConfigDict
 
 from cls.config import presets, runs
-from cls.data import broken, datasets, iteration, pipeline
+from cls.data import broken, datasets, iteration, pipeline, resident
 from cls.distributed import agreement
 from cls.distributed.preemption import Preemption
 from cls.errors import UserError
+from cls.feed import HostBatches, ResidentBatches, TrainBatches, abstract_resident_batch
 from cls.run import same_data
 from cls.run.checkpoint import Checkpoints
 from cls.run.goodput import FILE, TimeLedger, load_record, written
@@ -28,9 +29,10 @@ from cls.run.workdir import finished_result, open_run, saved_config, settle
 from cls.setup import Setup, abstract_state, former_length, process, set_up
 from cls.steps import sharding as meshes
 from cls.steps.phases import Phase
+from cls.steps.resident import make_resident_steps
 from cls.steps.state import TrainState
 from cls.steps.train_step import make_train_step
-from cls.trainer import TrainBatches, Trainer, TrainStep, lazy_jit
+from cls.trainer import Trainer, TrainStep, lazy_jit
 from cls.weights import pretrained
 
 FINISHED = (
@@ -116,8 +118,9 @@ def fit(
         where = abstract_state(shapes, setup.mesh)
         if line := setup.split_groups(shapes.batch_stats):
             agreement.print_once(line)
-        iterator = train_batches(setup)
-        check_shared_memory(iterator)
+        iterator = batches(setup)
+        if isinstance(iterator, HostBatches):
+            check_shared_memory(iterator)
         saved = saved_config(workdir) if leader else None
         checkpoints = _checkpoints(setup, workdir, data)
         state, record = _start(setup, where, checkpoints, iterator, variables)
@@ -136,7 +139,9 @@ def fit(
             )
         with ledger.spend('compile'):
             more = step < setup.total_steps
-            train_steps = compile_train_steps(setup, optimizer, where, step) if more else {}
+            train_steps = {}
+            if more:
+                train_steps = compile_train_steps(setup, optimizer, where, step, iterator)
 
             # Devices wait for one another by far less than compilers may differ.
             agreement.gather('compiled', None)
@@ -158,11 +163,13 @@ def fit(
 def _checkpoints(setup: Setup, workdir: Path, data: same_data.Data | None) -> Checkpoints:
     """Opens the checkpoints of a run, each with a record of its config, classes and data."""
     config, names = setup.config, setup.info.class_names
+    # Once: after the first new checkpoint these files are those of this process.
+    settle_once = functools.cache(lambda: settle(workdir, config, names))
     return Checkpoints(
         workdir / 'checkpoints',
         setup.run.keep,
         record=config.record(names, data),
-        completed=lambda step: settle(workdir, config, names),
+        completed=lambda step: settle_once(),
     )
 
 
@@ -217,27 +224,52 @@ def lengthened(setup: Setup, saved: str, step: int) -> str:
     )
 
 
-def train_batches(setup: Setup) -> TrainBatches:
+def batches(setup: Setup) -> TrainBatches:
     """Returns this process's share of the endless training batches.
+
+    They are taken from data on the devices if the data set is small, and else made on the host.
+    """
+    return resident_batches(setup) or train_batches(setup)
+
+
+def train_batches(setup: Setup) -> HostBatches:
+    """Returns this process's share of the endless training batches, made on the host.
 
     For a supernet, each has a second batch under 'valid', of the images to evaluate on.
     """
-    batches = functools.partial(
-        pipeline.train_batches,
-        data=setup.data,
-        batch=setup.batch,
-        seed=setup.seed,
-        num_classes=setup.info.num_classes,
-        process=process(),
-        sizes=setup.phases.sizes,
-    )
     assert setup.train is not None  # the setup is for training
+    first = pipeline.train_batches(setup.train, **_batch_options(setup))
     if setup.supernet is None:
-        return batches(setup.train)
-    return iteration.ZippedIterator(batches(setup.train), batches(setup.test))
+        return first
+    second = pipeline.train_batches(setup.test, **_batch_options(setup))
+    return iteration.ZippedIterator(first, second)
 
 
-def check_shared_memory(iterator: TrainBatches) -> None:
+def resident_batches(setup: Setup) -> ResidentBatches | None:
+    """Returns the batches of `train_batches` for a small data set that devices can hold, or None.
+
+    See `pipeline.resident_batches` for the data sets.
+    """
+    assert setup.train is not None  # the setup is for training
+    first = pipeline.resident_batches(setup.train, **_batch_options(setup))
+    if setup.supernet is None or first is None:
+        return first
+    second = pipeline.resident_batches(setup.test, **_batch_options(setup))
+    return resident.ZippedResident(first, second) if second else None
+
+
+def _batch_options(setup: Setup) -> dict[str, Any]:
+    return {
+        'data': setup.data,
+        'batch': setup.batch,
+        'seed': setup.seed,
+        'num_classes': setup.info.num_classes,
+        'process': process(),
+        'sizes': setup.phases.sizes,
+    }
+
+
+def check_shared_memory(iterator: HostBatches) -> None:
     """Warns, before compilation, if the workers of a machine will lack shared memory."""
     need, free = iteration.shared_memory(iterator), iteration.free_shared_memory()
     processes = agreement.gather('shared memory', (socket.gethostname(), need, free))
@@ -264,11 +296,16 @@ def abstract_batch(setup: Setup, pixels: int) -> dict[str, Any]:
 
 
 def compile_train_steps(
-    setup: Setup, optimizer: Any, where: TrainState, step: int, **options: Any
+    setup: Setup,
+    optimizer: Any,
+    where: TrainState,
+    step: int,
+    iterator: TrainBatches,
+    **options: Any,
 ) -> dict[Phase, TrainStep]:
     """Returns the compiled step of each phase from a step to the end, see `compile_train_step`."""
     phases = setup.phases.following(step)
-    return {p: compile_train_step(setup, optimizer, where, p, **options) for p in phases}
+    return {p: compile_train_step(setup, optimizer, where, p, iterator, **options) for p in phases}
 
 
 def compile_train_step(
@@ -276,6 +313,7 @@ def compile_train_step(
     optimizer: Any,
     where: TrainState,
     phase: Phase,
+    iterator: TrainBatches | None = None,
     metrics: bool = True,
     compiler_options: Any = None,
 ) -> TrainStep:
@@ -286,17 +324,28 @@ def compile_train_step(
       optimizer: the update rule.
       where: the shapes and shardings of a state.
       phase: the phase of the training.
+      iterator: the batches; with those of a resident data set one call makes several steps, see
+        cls.steps.resident.
       metrics: whether the step returns metrics; without them compilation is faster.
       compiler_options: names and values for XLA's compiler.
     """
     recipe = dataclasses.replace(setup.recipe, freeze_bn=phase.freeze_bn)
     make = setup.supernet.make_train_step if setup.supernet else make_train_step
     step = make(setup.model, optimizer, recipe, meshes.batch_sharding(setup.mesh))
+    batch = abstract_batch(setup, phase.size)
+    if not metrics:
+        step = _without_metrics(step)
+    if isinstance(iterator, ResidentBatches):
+        table = iterator.table(phase.size)
+        step = make_resident_steps(step, table.pad, table.border, meshes.batch_sharding(setup.mesh))
+        batch = abstract_resident_batch(setup, iterator, phase.size)
     shardings = jax.tree.map(lambda x: x.sharding, where)
     jitted = jax.jit(
-        step if metrics else lambda state, batch: (step(state, batch)[0], {}),
-        donate_argnums=0,
-        out_shardings=(shardings, meshes.replicated(setup.mesh)),
+        step, donate_argnums=0, out_shardings=(shardings, meshes.replicated(setup.mesh))
     )
-    lowered = jitted.lower(where, abstract_batch(setup, phase.size))
+    lowered = jitted.lower(where, batch)
     return lowered.compile(compiler_options=compiler_options)
+
+
+def _without_metrics(step: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda state, batch: (step(state, batch)[0], {})

@@ -1,35 +1,34 @@
 """The training loop of a run: steps, logging, evaluations and checkpoints.
 
-May import: data, distributed, errors, evaluate, run, setup, steps.
+May import: distributed, errors, evaluate, feed, run, setup, steps.
 """
 
 import contextlib
 import dataclasses
-import math
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
-from cls.data import iteration
 from cls.distributed import agreement
 from cls.distributed.preemption import Preempted, Preemption
 from cls.errors import UserError
 from cls.evaluate import EvalStep, evaluate_state, summary
+from cls.feed import Pace, Resident, Streamed, TrainBatches, feed
 from cls.run.checkpoint import Checkpoints
 from cls.run.goodput import BUCKETS, TimeLedger, goodput
 from cls.run.telemetry import NEVER, Metrics, Profile, Progress, write_json
 from cls.setup import Setup
-from cls.steps import sharding as meshes
 from cls.steps.phases import Phase
 from cls.steps.state import TrainState
 
 TrainStep = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
-TrainBatches = iteration.TrainIterator | iteration.ZippedIterator
+# The steps of one call: (number of the first, count, their metrics, scalars or (K,)).
+Steps = tuple[int, int, dict[str, jax.Array]]
 
 
 def lazy_jit(eval_step: Any, ledger: TimeLedger) -> EvalStep:
@@ -47,27 +46,6 @@ def lazy_jit(eval_step: Any, ledger: TimeLedger) -> EvalStep:
         return compiled(variables, batch)
 
     return step
-
-
-def prefetch_to_device(
-    iterator: TrainBatches, setup: Setup
-) -> Generator[tuple[Any, Any], None, None]:
-    """Yields (batch on the devices, data position after it).
-
-    A thread fetches and transfers the next batch meanwhile. Closing waits for the thread.
-    """
-    sharding = meshes.batch_sharding(setup.mesh)
-
-    def following() -> tuple[Any, Any]:
-        batch = meshes.put_batch(next(iterator), sharding)
-        return batch, iterator.get_state()
-
-    with ThreadPoolExecutor(1, thread_name_prefix='prefetch') as thread:
-        ahead = thread.submit(following)
-        while True:
-            batch = ahead.result()
-            ahead = thread.submit(following)
-            yield batch
 
 
 @dataclasses.dataclass
@@ -107,22 +85,23 @@ class Trainer:
     ) -> TrainState:
         """Trains to the last step, or until stopped; saves and returns the state."""
         # Closed before the iterator, whatever happens: its thread reads from the iterator.
-        with closing(prefetch_to_device(iterator, self.setup)) as batches:
+        with closing(feed(iterator, self.setup)) as batches:
             return self._loop(train_steps, state, batches, iterator.get_state())
 
     def _loop(
         self,
         train_steps: Mapping[Phase, TrainStep],
         state: TrainState,
-        batches: Iterator[tuple[Any, Any]],
+        batches: Streamed | Resident,
         data_state: Any,
     ) -> TrainState:
         setup, spec = self.setup, self.setup.run
         profile = Profile(spec.profile if agreement.is_main_process() else NEVER, self.workdir)
-        pending: list[tuple[int, dict[str, jax.Array]]] = []  # metrics that are not fetched yet
+        pending: list[Steps] = []  # metrics that are not fetched yet
         self._start_clock()
         self.preemption.guard(True)
         step, last_saved = int(state.step), int(state.step)
+        pace = Pace(batches.most, lambda: time.perf_counter() - self._idle_seconds())
 
         try:
             while step < setup.total_steps and not self.preemption.due():
@@ -132,17 +111,21 @@ class Trainer:
                     break
                 profile.at(step)
                 with self.ledger.spend('data'):
-                    batch, data_state = next(batches)
+                    fed = batches.take(min(pace.steps, self._until_event(step)))
+                    data_state = fed.data
                 with self.ledger.spend('step'):
-                    state, metrics = train_steps[setup.phases.at(step)](state, batch)
-                    step += 1
-                    pending.append((step, metrics))
-                    if len(pending) > 1:  # the host runs one step ahead of the devices, not more
-                        jax.block_until_ready(pending[-2])
-                last = step == setup.total_steps
-                if step % spec.log_every == 0 or last:
-                    self._log(pending)
-                if step % spec.save_every == 0 or last:
+                    state, metrics = train_steps[setup.phases.at(step)](state, fed.batch)
+                    pending.append((step + 1, fed.count, metrics))
+                    step += fed.count
+                    if len(pending) > 1:  # the host runs one call ahead of the devices, not more
+                        jax.block_until_ready(pending[-2][2])
+                        pace.completed(step - fed.count)
+                # Logged while the devices compute the next steps, unless something else is due.
+                self._log(pending, step - fed.count)
+                if self._wait_at(step):
+                    self._log(pending, step)
+                    pace.completed(step)
+                if step % spec.save_every == 0 or step == setup.total_steps:
                     self._save(state, step, data_state, pending)
                     last_saved = step
         except (UserError, OSError):  # of data or files; the state is that of the last step
@@ -151,12 +134,26 @@ class Trainer:
             raise
 
         profile.stop()
+        self._log(pending, step)
         if last_saved < step:
             self._save(state, step, data_state, pending)
         with self.ledger.spend('checkpoint'):
             self.checkpoints.wait()
         self.preemption.guard(False)
         return state
+
+    def _until_event(self, step: int) -> int:
+        """Returns the number of steps until the loop has something else to do."""
+        setup, spec = self.setup, self.setup.run
+        every = filter(None, (spec.log_every, spec.save_every, spec.eval_every))
+        ends = (setup.phases.end(step), setup.total_steps, *spec.profile)
+        return min(*(n - step % n for n in every), *(end - step for end in ends if end > step))
+
+    def _wait_at(self, step: int) -> bool:
+        """Returns whether more than the next steps comes after a step: a save, an evaluation."""
+        setup, spec = self.setup, self.setup.run
+        every = filter(None, (spec.save_every, spec.eval_every))
+        return step == setup.total_steps or any(step % n == 0 for n in every)
 
     def _start_clock(self) -> None:
         self._clock = time.perf_counter()
@@ -167,26 +164,47 @@ class Trainer:
         seconds = self.ledger.seconds
         return seconds['eval'] + seconds['checkpoint'] + seconds['compile']
 
-    def _fetch(self, pending: list[tuple[int, Any]]) -> tuple[int, dict[str, float]]:
-        """Fetches all pending metrics; returns the last. Raises UserError if any is not finite."""
-        with self.ledger.spend('step'):
-            fetched = jax.device_get(pending)
-        self._steps_seen += len(pending)
-        pending.clear()
-        for step, values in fetched:
-            broken = [name for name, value in values.items() if not math.isfinite(value)]
-            if broken:
-                self.broken = True
-                good = self.checkpoints.newest()
-                raise UserError(
-                    f'{" and ".join(broken)} not finite at step {step}; the last good checkpoint '
-                    f'is {good or "none"}. Lower config.optim.lr, or set config.optim.clip_norm.'
-                )
-        step, values = fetched[-1]
-        return step, {f'train/{name}': float(value) for name, value in values.items()}
+    def _fetch(self, pending: list[Steps], upto: int) -> tuple[int, dict[str, float]]:
+        """Fetches the pending metrics up to a step, and returns the last.
 
-    def _log(self, pending: list[tuple[int, Any]]) -> None:
-        step, values = self._fetch(pending)
+        Raises UserError if any is not finite.
+        """
+        complete = [item for item in pending if item[0] <= upto]
+        del pending[: len(complete)]
+        with self.ledger.spend('step'):
+            fetched = jax.device_get(complete)
+        step, values = upto, {}
+        for first, count, metrics in fetched:
+            self._steps_seen += count
+            rows = {name: np.atleast_1d(value)[:count] for name, value in metrics.items()}
+            broken = {name: ~np.isfinite(row) for name, row in rows.items()}
+            if any(row.any() for row in broken.values()):
+                self._refuse(first, broken)
+            step = first + count - 1
+            values = {f'train/{name}': float(row[-1]) for name, row in rows.items()}
+        return step, values
+
+    def _refuse(self, first: int, broken: dict[str, np.ndarray]) -> None:
+        """Raises UserError for metrics that are not finite, of the steps from `first` on."""
+        self.broken = True
+        row = min(int(rows.argmax()) for rows in broken.values() if rows.any())
+        names = ' and '.join(name for name, rows in broken.items() if rows[row])
+        good = self.checkpoints.newest()
+        raise UserError(
+            f'{names} not finite at step {first + row}; the last good checkpoint is '
+            f'{good or "none"}. Lower config.optim.lr, or set config.optim.clip_norm.'
+        )
+
+    def _log(self, pending: list[Steps], upto: int) -> None:
+        """Logs the pending events up to a step."""
+        for first, count, _ in tuple(pending):
+            step = first + count - 1
+            at_event = step % self.setup.run.log_every == 0 or step == self.setup.total_steps
+            if at_event and step <= upto:
+                self._log_event(pending, step)
+
+    def _log_event(self, pending: list[Steps], step: int) -> None:
+        step, values = self._fetch(pending, step)
         busy = time.perf_counter() - self._clock - (self._idle_seconds() - self._idle)
         rate = self._steps_seen / busy
         self._start_clock()
@@ -219,16 +237,18 @@ class Trainer:
             self.progress.note(f'step {step}: ' + summary(values))
         return values
 
-    def _save(self, state: TrainState, step: int, data_state: Any, pending: list) -> None:
+    def _save(self, state: TrainState, step: int, data_state: Any, pending: list[Steps]) -> None:
         if pending:
-            self._fetch(pending)  # a broken state must not replace a good checkpoint
+            self._fetch(pending, step)  # a broken state must not replace a good checkpoint
         with self.ledger.spend('checkpoint'):
             if self.metrics:
                 self.metrics.flush()  # a run that continues here logs later steps only
             self.checkpoints.save(step, state, data_state, self.ledger.record())
 
-    def _rescue(self, state: TrainState, step: int, data_state: Any, pending: list) -> None:
+    def _rescue(self, state: TrainState, step: int, data_state: Any, pending: list[Steps]) -> None:
         """Saves the state of a run that cannot continue, if the state is valid."""
+        with contextlib.suppress(Exception):  # the first error is reported
+            self._log(pending, step)
         if self.broken or self.checkpoints.failed or jax.process_count() > 1:
             return
         with contextlib.suppress(Exception):  # the first error is reported

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from scipy import sparse
 
 from cls import ensemble, evaluate
 from cls.config import load as configs
@@ -22,6 +23,7 @@ from cls.data import transforms, views
 from cls.data.sources import Source
 from cls.errors import UserError
 from cls.evaluation import metrics
+from cls.evaluation.measure import measure
 from cls.evaluation.metrics import Predictions
 from cls.evaluation.protocols import EvalSpec
 from cls.setup import set_up
@@ -114,6 +116,24 @@ def expected(setup, protocol):
     return np.array(result)
 
 
+def predictions(setup, protocol, variables=None):
+    """Returns the predictions for all images, in the order of the source."""
+    parts = evaluate.predict(setup, variables or {}, evaluate.plan(setup, protocol))
+    parts = [vars(part.predictions) for part in parts]
+    names = ('probabilities', 'labels', 'index')
+    found = {name: np.concatenate([part[name] for part in parts]) for name in names}
+    np.testing.assert_array_equal(np.sort(found['index']), np.arange(len(setup.test)))
+    order = np.argsort(found['index'])
+    return Predictions(**{name: values[order] for name, values in found.items()})
+
+
+def measured(setup, protocol, variables=None, listing=None):
+    """Returns the metrics of an evaluation."""
+    parts = evaluate.predict(setup, variables or {}, evaluate.plan(setup, protocol))
+    parts = (part.predictions for part in parts)
+    return measure(parts, setup.test, setup.model.num_classes, listing)
+
+
 PROTOCOLS = ('single', 'flip', 'ten_crop', 'crops_12', 'crops_144', 'dense', 'dense_flip')
 
 
@@ -122,7 +142,7 @@ def test_predictions_are_the_mean_over_the_views(protocol):
     wanted = expected(made(), protocol)
     for devices, batch in ((1, 5), (8, 64)) if protocol in ('single', 'crops_12') else ((1, 50),):
         setup = made(devices, eval_scales='8,12', eval_size_divisor=4, eval_batch=batch)
-        found = evaluate.predict(setup, {}, protocol)
+        found = predictions(setup, protocol)
         np.testing.assert_allclose(found.probabilities, wanted, rtol=2e-5, atol=1e-7)
         np.testing.assert_array_equal(found.labels, np.arange(COUNT) % CLASSES)
 
@@ -136,7 +156,7 @@ def test_dense_compiles_once_for_each_shape():
             traced.append(images.shape)
             return super().__call__(images, train)
 
-    evaluate.predict(dataclasses.replace(setup, model=Counting()), {}, 'dense')
+    predictions(dataclasses.replace(setup, model=Counting()), 'dense')
     shapes = {
         views.whole_shape(*setup.test[i]['image'].shape[:2], scale=10, multiple=4)
         for i in range(COUNT)
@@ -147,14 +167,14 @@ def test_dense_compiles_once_for_each_shape():
 
 def test_a_network_for_one_size_is_refused_in_one_line():
     setup = made(model=OneSize())
-    evaluate.predict(setup, {}, 'crops_12')
+    predictions(setup, 'crops_12')
     with pytest.raises(UserError, match='cannot take images of 10 x'):
-        evaluate.predict(setup, {}, 'dense')
+        predictions(setup, 'dense')
 
 
 def test_labels_beyond_the_network_are_refused():
     with pytest.raises(UserError, match='Example 3 has the label 3: expected 0 to 2'):
-        evaluate.predict(made(model=Net(num_classes=3)), {}, 'ten_crop')
+        measured(made(model=Net(num_classes=3)), 'ten_crop')
 
 
 def test_certain_predictions_have_a_finite_loss():
@@ -162,9 +182,9 @@ def test_certain_predictions_have_a_finite_loss():
         def __call__(self, images, train=False):
             return 30 * super().__call__(images, train)
 
-    found = evaluate.predict(made(model=Certain()), {}, 'single')
-    assert np.float32(found.probabilities).min() == 0
-    assert 0 < metrics.scalars(found)['loss'] < 700
+    setup = made(model=Certain())
+    assert np.float32(predictions(setup, 'single').probabilities).min() == 0
+    assert 0 < measured(setup, 'single').scalars()['loss'] < 700
 
 
 # ---- the job
@@ -241,9 +261,10 @@ def test_the_job_writes_what_it_found(run):
     assert written == json.loads(json.dumps(values))
     assert (written['step'], written['protocol'], written['data']) == (7, 'flip', 'digits')
     assert written['test/images'] == COUNT
-    matrix = np.load(folder / 'evaluation-flip-confusion.npy')
+    matrix = sparse.load_npz(folder / 'evaluation-flip-confusion.npz')
+    assert matrix.shape == (CLASSES, CLASSES)
     assert matrix.sum() == COUNT
-    assert 100 * np.trace(matrix) / COUNT == pytest.approx(written['test/top1'])
+    assert 100 * matrix.trace() / COUNT == pytest.approx(written['test/top1'])
     assert len((folder / 'p.csv').read_text().splitlines()) == COUNT + 1
     line = evaluate.summary(values)
     assert f'top-1 {written["test/top1"]:.2f} %' in line
@@ -265,13 +286,16 @@ def test_members_of_an_ensemble_have_protocols_of_their_own(run):
     runs = [(config, folder), (changed(config, ('eval.protocol', 'ten_crop')), folder)]
     values, found = ensemble.evaluate_runs(runs)
     setup = evaluate.restore(config, folder)[0]
-    parts = [evaluate.predict(setup, {}, protocol) for protocol in ('single', 'ten_crop')]
+    parts = [predictions(setup, protocol) for protocol in ('single', 'ten_crop')]
     mean = sum(part.probabilities for part in parts) / 2
-    np.testing.assert_allclose(found.probabilities, mean, rtol=1e-12)
+    tally = metrics.Tally(CLASSES)
+    tally.add(metrics.outcomes(Predictions(mean, parts[0].labels, parts[0].index)))
+    assert found.scalars() == tally.scalars()
+    np.testing.assert_array_equal(found.confusion(), tally.confusion())
     assert values['protocol'] == 'single,ten_crop'
     assert values['params'] == 10
     single, _ = ensemble.evaluate_runs(runs, 'single')
-    assert single['test/loss'] == pytest.approx(metrics.scalars(parts[0])['loss'])
+    assert single['test/loss'] == pytest.approx(measured(setup, 'single').scalars()['loss'])
 
 
 def test_an_ensemble_writes_no_predictions_of_one(run):
@@ -281,14 +305,66 @@ def test_an_ensemble_writes_no_predictions_of_one(run):
         ensemble.evaluate_runs([(config, folder), (config, folder)])
 
 
-def test_an_ensemble_is_of_the_same_images(run, monkeypatch):
+class Others(Photos):
+    """Images with another label for one of them."""
+
+    def __getitem__(self, index):
+        example = super().__getitem__(index)
+        return example | {'label': 0} if index == 9 else example
+
+
+class Fewer(Photos):
+    """All images but the last."""
+
+    def __len__(self):
+        return COUNT - 1
+
+
+@pytest.mark.parametrize('other', [Others, Fewer])
+def test_an_ensemble_is_of_the_same_images(run, monkeypatch, other):
     config, folder = run
-    several = [np.zeros(3, np.int32), np.ones(3, np.int32)]
-    monkeypatch.setattr(
-        ensemble, 'predict', lambda *_: Predictions(np.full((3, 4), 0.25), several.pop())
-    )
+    sources = [Photos(), other()]
+    restored = evaluate.restore(config, folder)
+
+    def restore(config, workdir):
+        return dataclasses.replace(restored[0], test=sources.pop(0)), restored[1]
+
+    monkeypatch.setattr(ensemble, 'restore', restore)
     with pytest.raises(UserError, match='other images'):
         ensemble.evaluate_runs([(config, folder), (config, folder)])
+
+
+def test_an_ensemble_is_of_the_same_classes(run, monkeypatch):
+    config, folder = run
+    models = [Net(), Net(num_classes=7)]
+    restored = evaluate.restore(config, folder)
+
+    def restore(config, workdir):
+        return dataclasses.replace(restored[0], model=models.pop(0)), restored[1]
+
+    monkeypatch.setattr(ensemble, 'restore', restore)
+    with pytest.raises(UserError, match='has 7 classes, .* has 6: expected runs of the same'):
+        ensemble.evaluate_runs([(config, folder), (config, folder)])
+
+
+@pytest.mark.parametrize('protocol', ['single', 'crops_12', 'dense'])
+def test_few_predictions_are_in_memory_at_once(protocol):
+    """The images in parts and those that lack some views are of a few batches."""
+    setup = made(eval_scales='8,12', eval_batch=2, source=Many())
+    plan = evaluate.plan(setup, protocol)
+    parts = [len(part.predictions.index) for part in evaluate.predict(setup, {}, plan)]
+    assert sum(parts) == len(setup.test)
+    assert max(parts) <= max(batch for scale in plan.scales for batch in scale.batches)
+
+
+class Many(Photos):
+    """The images of `Photos` ten times."""
+
+    def __len__(self):
+        return 10 * COUNT
+
+    def __getitem__(self, index):
+        return super().__getitem__(index % COUNT)
 
 
 @pytest.mark.parametrize('contrast', ['', 'global'])
@@ -297,7 +373,7 @@ def test_prediction_of_the_center_crop_is_that_of_training(contrast):
     setup = made(eval_batch=5, data_contrast=contrast)
     variables = meshes.put({}, {})
     sums = evaluate.evaluate_batches(setup.eval_step(), variables, setup.eval_batches(), setup.mesh)
-    found = metrics.scalars(evaluate.predict(setup, variables, 'single'))
+    found = measured(setup, 'single', variables).scalars()
     assert {name: found[name] for name in sums} == pytest.approx(sums, rel=1e-5)
 
 
@@ -310,12 +386,19 @@ index, count, port, folder = (*map(int, sys.argv[1:4]), sys.argv[4])
 if count > 1:
     jax.distributed.initialize(f'localhost:{port}', count, index)
 import numpy as np
+import pathlib
 import test_predict
-from cls import evaluate
+from cls.evaluation.files import Listing
 found = {}
 for protocol in test_predict.PROTOCOLS:
     setup = test_predict.made(None, eval_scales='8,12', eval_size_divisor=4, eval_batch=8)
-    found[protocol] = evaluate.predict(setup, {}, protocol).probabilities
+    tally = test_predict.measured(setup, protocol)
+    scalars = tally.scalars()
+    found[protocol] = [scalars['top1'], scalars['top5'], scalars['loss'], scalars['ece']]
+    found[protocol + '-confusion'] = np.concatenate(tally.confusion())
+    files = Listing()
+    test_predict.measured(setup, protocol, listing=files)
+    files.write(pathlib.Path(folder, f'{count}-{index}-{protocol}.csv'), 6)
 np.savez(f'{folder}/{count}-{index}.npz', **found)
 """
 
@@ -344,3 +427,15 @@ def test_predictions_are_the_same_on_two_processes(tmp_path):
     for protocol in PROTOCOLS:
         np.testing.assert_array_equal(first[protocol], second[protocol])
         np.testing.assert_allclose(first[protocol], alone[protocol], rtol=1e-5, atol=1e-8)
+        pairs = f'{protocol}-confusion'
+        np.testing.assert_array_equal(first[pairs], second[pairs])
+        np.testing.assert_array_equal(first[pairs], alone[pairs])
+        one, two, three = (
+            [line.split(',') for line in (tmp_path / f'{name}-{protocol}.csv').open()]
+            for name in files
+        )
+        assert two == three
+        assert len(one) == len(two) == COUNT + 1
+        for ours, theirs in zip(one[1:], two[1:], strict=True):
+            assert ours[:3] == theirs[:3]
+            assert float(ours[3]) == pytest.approx(float(theirs[3]), rel=1e-4)

@@ -101,7 +101,7 @@ def test_a_checkout_and_a_wheel_require_the_same():
 
 def test_the_extras():
     extras = PROJECT['project']['optional-dependencies']
-    assert set(extras) == {'search', 'gcs', 's3', 'ray', 'dev'}
+    assert set(extras) == {'search', 'gcs', 's3', 'ray', 'onednn', 'dev'}
 
 
 def test_training_and_import_need_no_extra():

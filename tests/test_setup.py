@@ -1,6 +1,7 @@
 """From a config to a setup: specifications, all mistakes at once, and no repeated work."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -15,9 +16,10 @@ from cls.data.spec import DataSpec
 from cls.errors import Mistakes, UserError, refuse
 from cls.evaluation.protocols import EvalSpec
 from cls.main import main
+from cls.models.registry import tracing
 from cls.recipes import common
 from cls.setup import set_up
-from cls.steps import state
+from cls.steps import sharding
 from cls.steps.optim import OptimSpec
 
 REPEATED = (('batch', '64'), ('accumulate', '16'), ('data.repeats', '8'))
@@ -228,19 +230,62 @@ def test_durations_are_parsed_before_the_first_step(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('ema', [False, True])
-def test_weights_are_copied_for_an_average_only(ema, monkeypatch):
-    made, copies, copy = tiny.setup(), [], np.array
+def test_a_new_state_has_the_weights_themselves_and_one_element_for_each_constant(ema):
+    made = tiny.setup(('optim.name', 'rmsprop'), ('ema', '0.9' if ema else '0.0'))
     variables = made.initial()
-    optimizer = made.optimizer(variables['params'])
-    monkeypatch.setattr(state.np, 'array', lambda x: copies.append(x) or copy(x))
-    new = state.new_state(variables, optimizer, 0, ema)
-    leaves = jax.tree.leaves(variables)
-    assert len(copies) == (len(leaves) if ema else 0)
-    assert (new.ema is None) != ema
-    kept = jax.tree.leaves({'params': new.params, 'batch_stats': new.batch_stats})
-    assert {id(leaf) for leaf in kept} == {id(leaf) for leaf in leaves}
-    if ema:
-        assert not {id(leaf) for leaf in jax.tree.leaves(new.ema)} & {id(leaf) for leaf in leaves}
+    new, _ = made.new_state(variables)
+    leaves = {id(leaf) for leaf in jax.tree.leaves(variables)}
+    kept = {'params': new.params, 'batch_stats': new.batch_stats}
+    assert {id(leaf) for leaf in jax.tree.leaves(kept)} == leaves
+    assert {id(leaf) for leaf in jax.tree.leaves(new.ema)} == (leaves if ema else set())
+    assert all(not any(leaf.strides) for leaf in jax.tree.leaves(new.opt_state))
+
+
+def test_the_leaves_of_a_state_on_devices_share_no_memory():
+    """The step donates them, and can reuse only memory of their own."""
+    made = tiny.setup(('ema', '0.9'), ('optim.name', 'rmsprop'))
+    new, _ = made.new_state()
+    on_devices = sharding.put(new, sharding.state_shardings(new, made.mesh))
+    pointers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(on_devices)]
+    assert len(pointers) == len(set(pointers)) == len(jax.tree.leaves(new))
+
+
+@pytest.fixture
+def compiled():
+    """The compilations during a test, one entry each."""
+    times = []
+
+    def note(event, seconds, **_):
+        if event == '/jax/core/compile/backend_compile_duration':
+            times.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    yield times
+    jax.monitoring.unregister_event_duration_listener(note)
+
+
+def test_the_start_of_a_run_compiles_nothing_but_the_key(compiled):
+    """Neither for the parameters nor for the optimizer, with their many shapes."""
+    made = tiny.setup(('optim.name', 'adam'), ('ema', '0.9'))
+    jax.random.key_data(jax.random.key(0))
+    compiled.clear()
+    new, _ = made.new_state()
+    assert len({leaf.shape for leaf in jax.tree.leaves(new)}) > 5
+    assert compiled == []
+    jax.jit(lambda x: x + len(compiled))(np.float32(0.1))
+    assert len(compiled) == 1  # the counter works
+
+
+def test_a_network_is_traced_once_for_its_shapes_and_values(monkeypatch):
+    config = configs.load('configs/resnet.py', (*tiny.FIELDS, ('model.stage_sizes', '(1, 1, 2)')))
+    traces, trace = [], tracing._trace
+    counted = functools.lru_cache(lambda *key: traces.append(key) or trace(*key))
+    monkeypatch.setattr(tracing, '_kept', counted)
+    made = set_up(config, jax.devices()[:1])
+    made.new_state_shapes()
+    made.new_state()
+    dataclasses.replace(made, seed=1).initial()
+    assert len(traces) == 1
 
 
 def test_the_learning_rate_is_built_once():

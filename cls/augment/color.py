@@ -6,6 +6,8 @@ Images are float32 (N, H, W, C) in 0..255. Those of one channel have neither hue
 import jax
 import jax.numpy as jnp
 
+from cls.augment.batch import channels, column, one_by_one
+
 # Principal components of ImageNet's RGB values in 0..1 (fb.resnet.torch): rows are channels,
 # columns components.
 EIGENVALUES = (0.2175, 0.0188, 0.0045)
@@ -57,21 +59,20 @@ def jitter(
     order = jnp.argsort(numbers[:, 4:], axis=1) if hue else jnp.argsort(numbers[:, 4:7], axis=1)
     used = [i for i, range_ in enumerate((brightness, saturation, contrast)) if range_]
 
-    def change(images, index):
-        return jnp.clip(_adjust(images, factors, index, used), 0, 255)
+    def change(images, index, factors):
+        return jnp.clip(_adjust(images, index, factors, used), 0, 255)
 
-    return _in_order(images, order, change, shift if hue else None, len(used))
+    return _in_order(images, order, change, factors, shift if hue else None, used)
 
 
-def _adjust(images, factors, index, used) -> jax.Array:
+def _adjust(images, index, factors, used) -> jax.Array:
     """Returns images blended with black (index 0), their gray image (1) or mean gray (2)."""
     factor = jnp.ones_like(factors[:, 0])
     for i in used:
         factor = jnp.where(index == i, factors[:, i], factor)
-    luminance = _gray(images)
-    mean = luminance.mean((1, 2, 3), keepdims=True)
-    other = jnp.where(_column(index == 1), luminance, jnp.where(_column(index == 2), mean, 0))
-    return other + _column(factor) * (images - other)
+    mean = _gray(images.mean((1, 2), keepdims=True))
+    other = jnp.where(column(index == 1), _gray(images), jnp.where(column(index == 2), mean, 0))
+    return other + column(factor) * (images - other)
 
 
 def inception(images: jax.Array, keys: jax.Array, fast: bool = False) -> jax.Array:
@@ -92,46 +93,61 @@ def inception(images: jax.Array, keys: jax.Array, fast: bool = False) -> jax.Arr
     brightness = 32 * (2 * numbers[:, 0] - 1)
     saturation, contrast = 0.5 + numbers[:, 1], 0.5 + numbers[:, 2]
     if fast:
-        return jnp.clip(saturate(images + _column(brightness), saturation), 0, 255)
+        return jnp.clip(saturate(images + column(brightness), saturation), 0, 255)
     shift = 0.2 * (2 * numbers[:, 3] - 1)
     order = jnp.array(INCEPTION_ORDERS)[jnp.int32(4 * numbers[:, 4])]
 
-    def change(images, index):
-        images = images + _column(jnp.where(index == 0, brightness, 0))
+    def change(images, index, amounts):
+        brightness, saturation, contrast = amounts.T
+        images = images + column(jnp.where(index == 0, brightness, 0))
         mean = images.mean((1, 2), keepdims=True)
-        stretched = mean + _column(contrast) * (images - mean)
-        images = jnp.where(_column(index == 2), stretched, images)
-        return jnp.where(_column(index == 1), saturate(images, saturation), images)
+        stretched = mean + column(contrast) * (images - mean)
+        images = jnp.where(column(index == 2), stretched, images)
+        return jnp.where(column(index == 1), saturate(images, saturation), images)
 
-    return jnp.clip(_in_order(images, order, change, shift, 3), 0, 255)
+    amounts = jnp.stack([brightness, saturation, contrast], -1)
+    return jnp.clip(_in_order(images, order, change, amounts, shift, [0, 1, 2]), 0, 255)
 
 
-def _in_order(images, order, change, shift, count) -> jax.Array:
+def _in_order(images, order, change, amounts, shift, used) -> jax.Array:
     """Returns images after all changes, in each image's order.
-
-    Hue is the most expensive change and is computed only once: a first round makes the changes
-    before it, a second round those after it.
 
     Args:
       images: (N, H, W, C).
       order: (N, 3 or 4), permutations of 0, 1, 2 and HUE.
-      change: (images, index (N,)) -> images; -1 leaves an image unchanged.
+      change: (images, index (N,), amounts) -> images; -1 leaves an image unchanged.
+      amounts: the amounts of changes, (N, 3).
       shift: shift of hue, (N,), in turns; None: `order` has no HUE.
-      count: number of operations other than hue; with 0, `change` is not called.
+      used: the indices that `change` is called with.
     """
-    if not count:
+    if not used:
         return shift_hue(images, shift)
-    if shift is None:
-        for index in order.T:
-            images = change(images, index)
+    hues = [] if shift is None else [shift]
+
+    def one(images, order, amounts, *hues):
+        branches = [lambda images: images] * 3 + [lambda images: shift_hue(images, *hues)]
+        for i in used:
+            branches[i] = lambda images, i=i: change(images, jnp.full(1, i), amounts)
+        branches = branches[: 3 + len(hues)]
+        step = lambda images, index: (jax.lax.switch(index, branches, images), None)  # noqa: E731
+        return jax.lax.scan(step, images, order[0])[0]
+
+    def together(images, order, amounts, *hues):
+        if not hues:
+            for index in order.T:
+                images = change(images, index, amounts)
+            return images
+        # Hue is the most expensive change and is computed only once: a first round makes the
+        # changes before it, a second round those after it.
+        position = jnp.argmax(order == HUE, axis=1)
+        for i in range(3):
+            images = change(images, jnp.where(i < position, order[:, i], -1), amounts)
+        images = shift_hue(images, *hues)
+        for i in range(1, 4):
+            images = change(images, jnp.where(i > position, order[:, i], -1), amounts)
         return images
-    position = jnp.argmax(order == HUE, axis=1)
-    for i in range(3):
-        images = change(images, jnp.where(i < position, order[:, i], -1))
-    images = shift_hue(images, shift)
-    for i in range(1, 4):
-        images = change(images, jnp.where(i > position, order[:, i], -1))
-    return images
+
+    return one_by_one(one, together, images, order, amounts, *hues)
 
 
 def shift_hue(images: jax.Array, shift: jax.Array) -> jax.Array:
@@ -143,16 +159,23 @@ def shift_hue(images: jax.Array, shift: jax.Array) -> jax.Array:
     """
     if images.shape[-1] == 1:
         return images
-    high = images.max(-1, keepdims=True)
-    chroma = high - images.min(-1, keepdims=True)
-    hue = _hue(images, chroma) + 6 * _column(shift)
-    k = (jnp.array([5.0, 3.0, 1.0]) + hue) % 6
+    high, chroma = _range(images)
+    hue = _hue(images, chroma) + 6 * column(shift)
+    k = jnp.array([5.0, 3.0, 1.0]) + hue
+    k = k - 6 * jnp.floor(k / 6)  # faster than a remainder
     return high - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
+
+
+def _range(images) -> tuple[jax.Array, jax.Array]:
+    """Returns the largest of the values of each pixel, and its distance to the smallest."""
+    red, green, blue = channels(images)
+    high = jnp.maximum(red, jnp.maximum(green, blue))
+    return high, high - jnp.minimum(red, jnp.minimum(green, blue))
 
 
 def _hue(images, chroma) -> jax.Array:
     """Returns hues in sixths of a turn, (N, H, W, 1), in -1..5."""
-    red, green, blue = (images[..., i : i + 1] for i in range(3))
+    red, green, blue = channels(images)
     chroma = jnp.where(chroma > 0, chroma, 1)
     # Not `red == high`: a compiler may round two computations of the same pixel differently.
     sixths = jnp.where(green >= blue, (blue - red) / chroma + 2, (red - green) / chroma + 4)
@@ -168,10 +191,9 @@ def saturate(images: jax.Array, factor: jax.Array) -> jax.Array:
     """
     if images.shape[-1] == 1:
         return images
-    high = images.max(-1, keepdims=True)
-    chroma = high - images.min(-1, keepdims=True)
+    high, chroma = _range(images)
     most = high / jnp.where(chroma > 0, chroma, 1)  # the factor to a saturation of 1
-    factor = jnp.where(high > 0, jnp.minimum(_column(factor), most), 0)
+    factor = jnp.where(high > 0, jnp.minimum(column(factor), most), 0)
     return high - jnp.where(chroma > 0, factor, 1) * (high - images)
 
 
@@ -185,15 +207,17 @@ def shift_hsl(images: jax.Array, shifts: jax.Array) -> jax.Array:
       shifts: (N, 3), of values in 0..1.
     """
     images = images / 255
-    high, low = images.max(-1, keepdims=True), images.min(-1, keepdims=True)
-    chroma, light = high - low, (high + low) / 2
+    high, chroma = _range(images)
+    light = high - chroma / 2
     room = 1 - jnp.abs(2 * light - 1)
     saturation = jnp.where(chroma > 0, chroma / jnp.where(room > 0, room, 1), 0)
-    hue = jnp.where(chroma > 0, _hue(images, chroma) / 6 % 1, 0)
+    hue = _hue(images, chroma) / 6
+    hue = jnp.where(chroma > 0, hue - jnp.floor(hue), 0)
     hue, saturation, light = (
-        jnp.clip(x + _column(shifts[:, i]), 0, 1) for i, x in enumerate((hue, saturation, light))
+        jnp.clip(x + column(shifts[:, i]), 0, 1) for i, x in enumerate((hue, saturation, light))
     )
-    k = (jnp.array([0.0, 8.0, 4.0]) + 12 * hue) % 12
+    k = jnp.array([0.0, 8.0, 4.0]) + 12 * hue  # less than 24
+    k = jnp.where(k < 12, k, k - 12)
     reach = saturation * jnp.minimum(light, 1 - light)
     return 255 * (light - reach * jnp.clip(jnp.minimum(k - 3, 9 - k), -1, 1))
 
@@ -211,13 +235,25 @@ def light(images: jax.Array, amounts: jax.Array) -> jax.Array:
     return images + 255 * shifts[:, None, None]
 
 
+def add_noise(images: jax.Array, keys: jax.Array, most: float) -> jax.Array:
+    """Returns images plus uniform noise for each value, clipped to 0..255.
+
+    Args:
+      images: float32 (N, H, W, C).
+      keys: (N,).
+      most: the noise is from -most to most.
+    """
+
+    def noisy(images, keys):
+        noise = 2 * uniform(keys, images.shape[1:]) - 1
+        return jnp.clip(images + most * noise, 0, 255)
+
+    return one_by_one(noisy, noisy, images, keys)
+
+
 def _gray(images: jax.Array) -> jax.Array:
     """Returns luminance (N, H, W, 1)."""
     if images.shape[-1] == 1:
         return images
-    return (images * jnp.array([0.299, 0.587, 0.114])).sum(-1, keepdims=True)
-
-
-def _column(values: jax.Array) -> jax.Array:
-    """Returns values (N,) as (N, 1, 1, 1)."""
-    return values[:, None, None, None]
+    red, green, blue = channels(images)
+    return 0.299 * red + 0.587 * green + 0.114 * blue

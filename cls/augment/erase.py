@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from cls.augment.batch import column, one_by_one
 from cls.augment.color import uniform
 from cls.augment.operations import box
 
@@ -82,9 +83,17 @@ def random_erasing(images: jax.Array, keys: jax.Array, chance: float, fill: str)
     n, height, width, _ = images.shape
     numbers = uniform(keys, (1 + 4 * TRIES,))
     corners = rectangles(numbers[:, 1:].reshape(n, TRIES, 4), height, width)
-    erased = inside(images.shape, corners) & (numbers[:, 0] < chance)[:, None, None, None]
+    drawn = numbers[:, 0] < chance
     if fill == 'mean':
-        return jnp.where(erased, 0, images)
+        return jnp.where(inside(images.shape, corners) & column(drawn), 0, images)
+
+    def erased(images, keys, corners, drawn):
+        noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(keys)
+        return jnp.where(inside(images.shape, corners) & column(drawn), noise, images)
+
+    def drawn_only(images, keys, corners, drawn):
+        unchanged = lambda images, *_: images  # noqa: E731
+        return jax.lax.cond(drawn[0], erased, unchanged, images, keys, corners, drawn)
+
     keys = jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
-    noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(keys)
-    return jnp.where(erased, noise, images)
+    return one_by_one(drawn_only, erased, images, keys, corners, drawn)

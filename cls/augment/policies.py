@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cls.augment.operations import OPERATIONS, operate
+from cls.augment.operations import OPERATIONS, operate_in_turn
 
 # A sub-policy is twice (operation, probability, magnitude).
 _IMAGENET = """
@@ -175,7 +175,7 @@ def auto_augment(images: jax.Array, keys: jax.Array, policy: str) -> jax.Array:
     argument = base + spread * jnp.where(uniform[:, 3:] < 0.5, -1, 1)
     centers = jnp.zeros((*operation.shape, 2))  # unused: no table has a cutout
     names = {name for row in rows for name, _, _ in row}
-    return _in_turn(images, operation.T, argument.T, centers.swapaxes(0, 1), names)
+    return operate_in_turn(images, operation, argument, centers, names)
 
 
 def rand_augment(
@@ -209,21 +209,8 @@ def rand_augment(
     )
     argument = base + spread * jnp.where(sign < 0.5, -1, 1)
     operation = jnp.where(applied < chance, indices[choice], 0)
-    return _in_turn(images, operation, argument, jnp.stack(center, -1), set(names))
-
-
-def _in_turn(images, operations, arguments, centers, names) -> jax.Array:
-    """Returns images after the operations along the first axis, in order.
-
-    In a loop, an operation is compiled only once and not fused into the next, where it would be
-    recomputed for every pixel that is read.
-    """
-
-    def one(images, inputs):
-        operation, argument, center = inputs
-        return operate(images, operation, argument, center, names), None
-
-    return jax.lax.scan(one, images, (operations, arguments, centers))[0]
+    centers = jnp.stack(center, -1).swapaxes(0, 1)
+    return operate_in_turn(images, operation.T, argument.T, centers, set(names))
 
 
 def _argument(reading: Reading, name: str, magnitude, shape: tuple[int, ...]) -> tuple:

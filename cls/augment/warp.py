@@ -55,13 +55,23 @@ def bilinear(images: jax.Array, matrix: jax.Array, fill: float) -> jax.Array:
 
     Pixels outside the image count as `fill`.
     """
-    x, y = (value - 0.5 for value in _sources(matrix, *images.shape[1:3]))
+    n, height, width, channels = images.shape
+    x, y = (value - 0.5 for value in _sources(matrix, height, width))
     left, top = jnp.floor(x), jnp.floor(y)
     across, down = (x - left)[..., None], (y - top)[..., None]
-    left, top = jnp.int32(left), jnp.int32(top)
+    # With a border of two pixels, four pixels next to each other are always inside. Fused into
+    # the four lookups, the border and the index would be computed for each.
+    border = ((0, 0), (2, 2), (2, 2), (0, 0))
+    flat = jnp.pad(images, border, constant_values=fill).reshape(n, -1, channels)
+    row = width + 4
+    index = jnp.clip(jnp.int32(top) + 2, 0, height + 2) * row
+    index = (index + jnp.clip(jnp.int32(left) + 2, 0, width + 2)).reshape(n, -1, 1)
+    flat, index = jax.lax.optimization_barrier((flat, index))
 
-    def row(y):
-        one, other = (_take(images, left + i, y, fill) for i in (0, 1))
-        return one * (1 - across) + other * across
+    def take(offset):
+        taken = jnp.take_along_axis(flat, index + offset, 1, mode='promise_in_bounds')
+        return taken.reshape(images.shape)
 
-    return row(top) * (1 - down) + row(top + 1) * down
+    upper = take(0) * (1 - across) + take(1) * across
+    lower = take(row) * (1 - across) + take(row + 1) * across
+    return upper * (1 - down) + lower * down

@@ -10,12 +10,14 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from cls import signals
 from cls.data.decode import BrokenImage, DamagedImage, Rules, decode
+from cls.data.file_list import FileList
 from cls.errors import UserError
 from cls.storage.cache import cache_dir
 
@@ -24,17 +26,32 @@ NAMED = 20  # broken files that are named on one line
 _WAITS = (0.1, 0.5)  # seconds before each retry of a read
 _STEP = 64  # files that are checked between two looks at the clock
 
+
+class BrokenFile(UserError):
+    """A file that cannot be decoded, without a search for further ones."""
+
+    def __init__(self, folder: Path, name: str, reason: BrokenImage) -> None:
+        super().__init__(f'{name} in {folder} cannot be decoded ({reason}): replace or remove it.')
+        self.folder, self.name, self.reason = folder, name, reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BrokenFile, (self.folder, self.name, self.reason)
+
+
 T = TypeVar('T')
 _repaired: set[str] = set()  # of this process
 _counting = threading.Lock()
 log = logging.getLogger(__name__)
 
 
-def read_file(file: str) -> bytes:
-    """Returns a file's content. Raises UserError with the operating system's reason."""
+def insisting(read: Callable[[], T], file: str) -> T:
+    """Returns read(), and tries it again after an OSError.
+
+    Raises UserError with the file and the operating system's reason.
+    """
     for wait in (*_WAITS, None):
         try:
-            return _content(file)
+            return read()
         except OSError as error:
             if wait is None:
                 raise UserError(
@@ -45,12 +62,37 @@ def read_file(file: str) -> bytes:
     raise AssertionError
 
 
+def read_file(file: str) -> bytes:
+    """Returns a file's content. Raises UserError with the operating system's reason."""
+    return insisting(lambda: _content(file), file)
+
+
 def _content(file: str) -> bytes:
     with open(file, 'rb', buffering=0) as opened:  # a buffer would add a copy
         return opened.read()
 
 
-def made(name: str, rules: Rules, make: Callable[[Rules], T], verified: bytearray, index: int) -> T:
+class Verified:
+    """For each image of a source, whether this process has found it intact.
+
+    A process decodes each image in full the first time, so workers begin without any.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._flags = bytearray(count)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Verified, (len(self._flags),)
+
+    def __getitem__(self, index: int) -> bool:
+        return bool(self._flags[index])
+
+    def add(self, index: int) -> None:
+        """Notes that an image is intact."""
+        self._flags[index] = True
+
+
+def made(name: str, rules: Rules, make: Callable[[Rules], T], verified: Verified, index: int) -> T:
     """Returns make(rules) for an image; repairs a damaged image if the rules allow it.
 
     Damaged images are counted, and named in the log. A process decodes each file in full the first
@@ -60,7 +102,7 @@ def made(name: str, rules: Rules, make: Callable[[Rules], T], verified: bytearra
       name: The name of the image, for messages.
       rules: The options of decoding.
       make: (rules) -> result.
-      verified: For each image, whether it was found intact; updated in place.
+      verified: The images that were found intact; updated in place.
       index: The index of the image in `verified`.
 
     Raises the errors of `make`.
@@ -68,7 +110,7 @@ def made(name: str, rules: Rules, make: Callable[[Rules], T], verified: bytearra
     try:
         strict = dataclasses.replace(rules, repair=False, verify=not verified[index])
         result = make(strict)
-        verified[index] = True
+        verified.add(index)
         return result
     except DamagedImage as error:
         if not rules.repair:
@@ -101,30 +143,27 @@ def report(workers: int = 0) -> None:
         )  # fmt: skip
 
 
-def verdict(
-    folder: Path, files: Sequence[str], found: str, error: BrokenImage, channels: int, rules: Rules
-) -> str:
+def verdict(error: BrokenFile, files: FileList, channels: int, rules: Rules) -> str:
     """Returns a line that counts and names the broken images of a folder.
 
     A folder with one broken file often has more, so they are reported together. The search takes at
-    most `SECONDS`; if there are more than `NAMED`, the line names a file that lists them.
+    most `SECONDS`, and ends when a signal asks the program to stop: the run has to be saved in the
+    time that is left. If there are more than `NAMED`, the line names a file that lists them.
 
     Args:
-      folder: The folder of the images.
-      files: The paths of the images.
-      found: The path of an image that is known to be broken.
-      error: The reason why `found` cannot be decoded.
+      error: The image that is known to be broken.
+      files: The images in its folder.
       channels: The number of channels to decode to.
       rules: The options of decoding.
     """
-    name = os.path.relpath(found, folder)
+    folder, found = error.folder, error.name
     log.warning(
         '%s in %s cannot be decoded (%s). Looking for further ones among its %d images, for %d '
-        'seconds at most.', name, folder, error, len(files), SECONDS,
+        'seconds at most.', found, folder, error.reason, len(files), SECONDS,
     )  # fmt: skip
     looked, reasons = _search(files, channels, rules)
-    reasons = {found: error} | reasons
-    listed = [f'{os.path.relpath(file, folder)} ({why})' for file, why in reasons.items()]
+    reasons = {found: error.reason} | reasons
+    listed = [f'{file} ({why})' for file, why in reasons.items()]
     shown = ', '.join(sorted(listed[:NAMED]))
     if len(listed) > NAMED:
         shown += f', ... (all are listed in {_write_list(folder, sorted(listed))})'
@@ -137,19 +176,17 @@ def verdict(
     )
 
 
-def _search(
-    files: Sequence[str], channels: int, rules: Rules
-) -> tuple[int, dict[str, BrokenImage]]:
-    """Decodes files until the time is over.
+def _search(files: FileList, channels: int, rules: Rules) -> tuple[int, dict[str, BrokenImage]]:
+    """Decodes files until the time is over, or the program is asked to stop.
 
     Returns:
-      (number of decoded files, {path of a broken file: reason}).
+      (number of decoded files, {name of a broken file: reason}).
     """
     until, looked, reasons = time.monotonic() + SECONDS, 0, {}
 
-    def reason(file: str) -> BrokenImage | None:
+    def reason(index: int) -> BrokenImage | None:
         try:
-            decode(_content(file), channels, rules)
+            decode(_content(files.path(index)), channels, rules)
         except OSError as error:
             return BrokenImage(error.strerror or str(error))
         except BrokenImage as error:
@@ -157,11 +194,11 @@ def _search(
         return None
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while looked < len(files) and time.monotonic() < until:
-            part = files[looked : looked + _STEP]
-            for file, why in zip(part, pool.map(reason, part), strict=True):
+        while looked < len(files) and time.monotonic() < until and signals.stopped_by is None:
+            part = range(looked, min(looked + _STEP, len(files)))
+            for index, why in zip(part, pool.map(reason, part), strict=True):
                 if why is not None:
-                    reasons[file] = why
+                    reasons[files[index]] = why
             looked += len(part)
     return looked, reasons
 

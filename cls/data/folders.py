@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import math
+import multiprocessing
 import os
 import re
 import threading
@@ -15,8 +16,10 @@ import numpy as np
 from cls.data import broken, splits
 from cls.data.classes import class_indices
 from cls.data.decode import SUFFIXES, BrokenImage, Rules, decode, picture
+from cls.data.file_list import FileList
 from cls.data.layout import layout_of, part_of
-from cls.data.scan import LeftOut, class_folders, image_files, listed, once
+from cls.data.scan import LeftOut, above, class_folders, image_files, listed, once
+from cls.data.shared import SharedArray
 from cls.data.sources import Crop, Source
 from cls.errors import UserError, nearest
 
@@ -29,58 +32,54 @@ class Folder(Source):
 
     Args:
       folder: The folder of the files, for messages.
-      files: The paths of the images.
+      files: The images in that folder.
       labels: (N,) int32.
       class_names: The names of the classes, by label.
       exif: Whether the images are turned as their EXIF data say.
     """
 
     channels = 3
-    _verifying = threading.Lock()  # one for all folders: it is held once, before the run ends
+    _searching = threading.Lock()  # one for all folders: it is held once, before the run ends
 
     def __init__(
         self,
         folder: Path,
-        files: list[str],
+        files: FileList,
         labels: np.ndarray,
         class_names: tuple[str, ...],
         exif: bool = False,
     ):
         self.num_classes, self.class_names = len(class_names), class_names
-        self._folder, self._files, self._labels = folder, files, labels
+        self.files: FileList = files
+        self._folder, self._labels = folder, SharedArray(labels)
         self.rules = Rules(exif=exif)
-        self._verdict, self._verified = '', bytearray(len(files))
+        self._verdict, self._verified = '', broken.Verified(len(files))
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self.files)
 
     def __getitem__(self, index: int) -> dict:
         image = self._made(index, decode)
-        return {'image': image, 'label': int(self._labels[index])}
+        return {'image': image, 'label': int(self._labels.values[index])}
 
     def read(self, index: int, crop: Crop) -> tuple[np.ndarray, int]:
         image = self._made(index, lambda *file: crop(picture(*file)))
-        return image, int(self._labels[index])
+        return image, int(self._labels.values[index])
 
     def labels(self) -> np.ndarray:
-        return self._labels
+        return self._labels.values
 
     def identity(self) -> dict[str, Any]:
         """Returns `Source.identity` and a digest of the labels and the files' names and sizes."""
-        digest = hashlib.sha256()
-        for file, path, label in zip(self.files, self._files, self._labels, strict=True):
-            digest.update(b'%b\0%d\0%d\n' % (os.fsencode(file), os.stat(path).st_size, label))
+        digest, folder = hashlib.sha256(), os.path.join(self._folder, '')
+        for file, label in zip(self.files, self._labels.values.tolist(), strict=True):
+            size = os.stat(folder + file).st_size
+            digest.update(b'%b\0%d\0%d\n' % (os.fsencode(file), size, label))
         return super().identity() | {'digest': digest.hexdigest()[:16]}
-
-    @property
-    def files(self) -> list[str]:
-        """The paths of the images in the folder."""
-        prefix = os.path.join(self._folder, '')
-        return [file.removeprefix(prefix) for file in self._files]
 
     def _made(self, index: int, make: Callable[[bytes, int, Rules], T]) -> T:
         """Returns make(content of a file, channels, rules). Raises UserError with file names."""
-        file = self._files[index]
+        name, file = self.files[index], self.files.path(index)
         content = broken.read_file(file)
         try:
             return broken.made(
@@ -91,12 +90,19 @@ class Folder(Source):
                 index,
             )
         except BrokenImage as error:
-            with self._verifying:  # several threads may find broken files at the same time
-                if not self._verdict:
-                    self._verdict = broken.verdict(
-                        self._folder, self._files, file, error, self.channels, self.rules
-                    )
-            raise UserError(self._verdict) from error
+            found = broken.BrokenFile(self._folder, name, error)
+            # Signals reach only the process that started the workers, so it searches.
+            raise found if multiprocessing.parent_process() else self.explained(found) from error
+
+    def explained(self, error: UserError) -> UserError:
+        """Returns an error of `read`; that of a broken file counts and names further ones."""
+        if not isinstance(error, broken.BrokenFile):
+            return error
+        with self._searching:  # several threads may find broken files at the same time
+            self._verdict = self._verdict or broken.verdict(
+                error, self.files, self.channels, self.rules
+            )
+        return UserError(self._verdict)
 
 
 def open_folder(
@@ -149,7 +155,7 @@ def open_folder(
     own = ordered(own, class_order)
     if classes:
         labels_of = class_indices(names, classes, str(part))
-    elif layout.train and (unknown := [name for name in names if name not in own]):
+    elif layout.train and (unknown := sorted(set(names).difference(own))):
         raise UserError(
             f"{part} has the class '{unknown[0]}', which {layout.train} does not have: expected "
             f'only classes of {layout.train.name}.{nearest(unknown[0], own)}'
@@ -157,7 +163,8 @@ def open_folder(
     else:
         _warn_of_order(own, class_order, root)
         labels_of = class_indices(names, own, str(part))
-    if missing := [name for name in classes or own if name not in set(names)]:
+    present = set(names)
+    if missing := [name for name in classes or own if name not in present]:
         once(
             f'{part} has no images of {len(missing)} of the {len(classes or own)} classes: '
             f'{listed(missing, 5)}'
@@ -222,17 +229,18 @@ def of_classes(
       names: The names of the class folders.
       labels_of: (len(names),) int32, the label of each class folder.
       class_names: The names of all classes, by label.
-      share: (images of a class, its folder) -> the images to take; None: all.
+      share: (names of a class's images, its folder) -> the names to take; None: all.
       exif: Whether the images are turned as their EXIF data say.
       left_out: The counts of `class_folders`, to be continued.
 
     Raises UserError if a class folder is empty.
     """
     left_out = left_out or LeftOut(part)
-    files, labels = [], []
-    for name, label in zip(names, labels_of, strict=True):
+    around, counts = above(part), []
+
+    def images_of(name: str) -> list[str]:
         inner = LeftOut(part / name)
-        images = image_files(part / name, inner)
+        images = image_files(part / name, inner, around)
         if not images:
             raise UserError(
                 f'{part / name} has no images{inner.within()}: expected files that end in '
@@ -240,14 +248,17 @@ def of_classes(
             )
         left_out.add(inner)
         images = share(images, part / name) if share else images
-        files += images
-        labels += [label] * len(images)
+        counts.append(len(images))
+        return images
+
+    files = FileList(part, ((f'{name}/', images_of(name)) for name in names))
     left_out.report()
-    return Folder(part, files, np.array(labels, np.int32), class_names, exif)
+    labels = np.repeat(np.asarray(labels_of, np.int32), counts)
+    return Folder(part, files, labels, class_names, exif)
 
 
 def _share(images: list[str], folder: Path, split: str, eval_fraction: float) -> list[str]:
-    """Returns the images of a class in a split: those with the smallest hashes are 'eval'.
+    """Returns the names of a class in a split: those with the smallest hashes are 'eval'.
 
     Hashes are taken of the names of file and class folder, so the choice is the same on every
     machine and hardly changes when images are added.
@@ -259,9 +270,7 @@ def _share(images: list[str], folder: Path, split: str, eval_fraction: float) ->
         )
 
     def rank(file: str) -> bytes:
-        return hashlib.sha256(
-            os.fsencode(f'{folder.name}/{os.path.relpath(file, folder)}')
-        ).digest()
+        return hashlib.sha256(os.fsencode(f'{folder.name}/{file}')).digest()
 
     count = min(max(math.floor(eval_fraction * len(images) + 0.5), 1), len(images) - 1)
     held = set(sorted(images, key=rank)[:count])

@@ -19,6 +19,7 @@ have the same labels and subsets. A benchmark must be complete, or its accuracy 
 comparable; folder:DIR opens any part of one.
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -26,6 +27,7 @@ import numpy as np
 
 from cls.data import folders, scan, tfds_sets
 from cls.data.classes import BENCHMARKS, class_indices, subset, validation_labels, wnids
+from cls.data.file_list import FileList
 from cls.data.sources import Source
 from cls.errors import UserError
 from cls.storage import download, paths
@@ -96,7 +98,8 @@ def _open_real(root: Path, data_dir: str, classes: tuple[str, ...]) -> Source:
         numbers[number] = file
     _check_complete(sorted(numbers), len(right), str(root))
     kept = [number for number in sorted(numbers) if right[number - 1]]
-    files = [str(numbers[number]) for number in kept]
+    paths_of = (os.path.relpath(numbers[number], root) for number in kept)
+    files = FileList(root, [('', paths_of)])
     names = [validation_labels()[number - 1] for number in kept]
     source = folders.Folder(root, files, class_indices(names, classes, 'ImageNet'), classes)
     source.split = BENCHMARKS['imagenet_real'].split

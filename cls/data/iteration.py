@@ -126,8 +126,15 @@ def free_shared_memory() -> int | None:
 class TrainIterator:
     """Endless training batches, with the global step as state. See `train_batches`."""
 
-    def __init__(self, steps: StepSequence, workers: int, batch_bytes: int = 0):
+    def __init__(
+        self,
+        steps: StepSequence,
+        workers: int,
+        batch_bytes: int = 0,
+        explained: Callable[[UserError], UserError] = lambda error: error,
+    ):
         self._steps, self.workers, self.batch_bytes = steps, workers, batch_bytes
+        self._explained = explained  # see Source.explained
         self._step = 0
         self._running = []  # Grain's iterator, between the first batch and `close`
         # Also at the end of the program: Grain's own __del__ may come too late, after Python has
@@ -145,6 +152,9 @@ class TrainIterator:
                 with signals.withheld() if self.workers else contextlib.nullcontext():
                     self._running.append(_ahead(self._steps, self._step, self.workers))
                     batch = next(self._running[0])
+        except UserError as error:
+            self.close()  # its workers would compete with a search for further broken files
+            raise self._explained(error) from error
         except RuntimeError as error:
             if problem := _of_worker(error):
                 raise problem from error

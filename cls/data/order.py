@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from cls.data.shared import SharedArray
+
 # Each purpose has its own stream of random numbers from the same seed.
 ORDER, CROP, CLASSES, IN_CLASS = 0, 1, 2, 3
 
@@ -42,7 +44,8 @@ def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
 def _permuted(length: int, stream: np.ndarray, *counter: int) -> np.ndarray:
     # NumPy guarantees stable streams for its bit generators, but not for Generator.permutation.
     bits = np.random.Philox(key=stream, counter=[0, *counter, *(2 - len(counter)) * [0], 0])
-    return np.argsort(bits.random_raw(length), kind='stable')
+    order = np.argsort(bits.random_raw(length), kind='stable')
+    return order.astype(np.min_scalar_type(length))  # kept for an epoch, in every worker
 
 
 def repeated(at: np.ndarray, batch: int, repeats: int) -> np.ndarray:
@@ -67,30 +70,53 @@ class Balanced:
     """
 
     def __init__(self, labels: np.ndarray, seed: int):
-        self._classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-        self._order, self._within = key(seed, CLASSES), key(seed, IN_CLASS)
+        by_class, self._starts = sorted_by_class(labels)
+        self._examples = SharedArray(by_class)
+        self._seed, self._within = seed, key(seed, IN_CLASS)
         self._kept: dict[int, tuple[int, np.ndarray]] = {}  # by class: its last permutation
 
     def __call__(self, at: np.ndarray) -> np.ndarray:
         """Returns the examples at these positions, (n,) int64."""
-        count = len(self._classes)
-        orders = {
-            turn: _permuted(count, self._order, turn) for turn in np.unique(at // count).tolist()
-        }
+        count = len(self._starts) - 1
         chosen = [
-            self._example(int(orders[turn][place]), turn)
+            self._example(int(_turn(count, self._seed, turn)[place]), turn)
             for turn, place in zip((at // count).tolist(), (at % count).tolist(), strict=True)
         ]
         return np.array(chosen, np.int64)
 
     def _example(self, index: int, turn: int) -> int:
-        examples = self._classes[index]
-        epoch, offset = divmod(turn, len(examples))
+        start, stop = self._starts[index : index + 2].tolist()
+        epoch, offset = divmod(turn, stop - start)
         kept, order = self._kept.get(index, (-1, None))
         if order is None or kept != epoch:
-            order = _permuted(len(examples), self._within, epoch, index)
+            order = _permuted(stop - start, self._within, epoch, index)
             self._kept[index] = epoch, order  # one tuple: other threads may read it meanwhile
-        return int(examples[order[offset]])
+        return int(self._examples.values[start + int(order[offset])])
+
+
+@functools.lru_cache(maxsize=2)  # a batch may be a small part of a turn
+def _turn(count: int, seed: int, turn: int) -> np.ndarray:
+    return _permuted(count, key(seed, CLASSES), turn)
+
+
+def sorted_by_class(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the examples sorted by label, and where each label that occurs begins.
+
+    Args:
+      labels: (N,) integers.
+
+    Returns:
+      ((N,) unsigned integers, the examples of a label in their order; (K + 1,) int64, the begins
+      of K labels, in ascending order, and N).
+    """
+    rest = labels - labels.min()
+    examples = np.arange(len(labels), dtype=np.min_scalar_type(len(labels)))
+    # NumPy sorts integers of 16 bits by radix, in linear time: first the lower half of the labels.
+    for shift in range(0, max(int(rest.max()).bit_length(), 1), 16):
+        part = ((rest >> shift) & 0xFFFF).astype(np.uint16)
+        examples = examples[np.argsort(part[examples], kind='stable')]
+    starts = np.flatnonzero(np.diff(rest[examples], prepend=-1))
+    return examples, np.append(starts, len(labels))
 
 
 def key(seed: int, purpose: int) -> np.ndarray:

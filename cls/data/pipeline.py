@@ -17,9 +17,18 @@ import numpy as np
 
 from cls.data import order
 from cls.data.iteration import Batch, EvalBatches, StepSequence, TrainIterator
-from cls.data.readers import Reader, eval_reader, reading_threads, train_reader
+from cls.data.readers import (
+    Reader,
+    eval_reader,
+    padding,
+    reading_threads,
+    ready_images,
+    train_reader,
+)
+from cls.data.resident import LIMIT, ResidentIterator, Table
 from cls.data.sources import InMemory, Source
 from cls.data.spec import DataSpec
+from cls.data.transforms import border
 from cls.errors import UserError
 
 _WITHOUT_END = 2**48  # steps; Grain wants a length, and adds to it
@@ -115,6 +124,19 @@ def _check_batch(batch: int, process: tuple[int, int]) -> None:
         )
 
 
+def _check_training(data: DataSpec, batch: int, seed: int, process: tuple[int, int]) -> None:
+    _check_batch(batch, process)
+    if seed < 0:
+        raise UserError(f'config.seed is {seed}: expected 0 or more.')
+    data.check_repeats(batch, 'a batch')
+
+
+def _order(source: Source, data: DataSpec, seed: int) -> Order:
+    if data.balanced:
+        return order.Balanced(source.labels(), seed)
+    return functools.partial(order.shuffled, length=len(source), seed=seed)
+
+
 def train_batches(
     source: Source,
     data: DataSpec,
@@ -145,10 +167,7 @@ def train_batches(
 
     Raises UserError for the configuration; `next` raises UserError for the data.
     """
-    _check_batch(batch, process)
-    if seed < 0:
-        raise UserError(f'config.seed is {seed}: expected 0 or more.')
-    data.check_repeats(batch, 'a batch')
+    _check_training(data, batch, seed, process)
     # Workers are for decoding: images in memory would only be copied to them and back.
     workers = 0 if isinstance(source, InMemory) else data.workers
     threads = 0 if workers else reading_threads(source)
@@ -159,11 +178,7 @@ def train_batches(
     batch_at = functools.partial(
         train_batch,
         readers=readers,
-        example_at=(
-            order.Balanced(source.labels(), seed)
-            if data.balanced
-            else functools.partial(order.shuffled, length=len(source), seed=seed)
-        ),
+        example_at=_order(source, data, seed),
         batch=batch,
         repeats=data.repeats,
         num_classes=num_classes,
@@ -171,7 +186,46 @@ def train_batches(
     )
     size = max([size for _, size in sizes] or [data.image_size])
     batch_bytes = batch // process[1] * size**2 * source.channels
-    return TrainIterator(StepSequence(batch_at, _WITHOUT_END), workers, batch_bytes)
+    steps = StepSequence(batch_at, _WITHOUT_END)
+    return TrainIterator(steps, workers, batch_bytes, source.explained)
+
+
+def resident_batches(
+    source: Source,
+    data: DataSpec,
+    *,
+    batch: int,
+    seed: int,
+    num_classes: int,
+    process: tuple[int, int] = (0, 1),
+    sizes: tuple[tuple[int, int], ...] = (),
+) -> ResidentIterator | None:
+    """Returns the batches of `train_batches` as rows of arrays, or None for other data.
+
+    The data must be images in memory of at most `resident.LIMIT` bytes at each size, that
+    training crops by padding or not at all. Arguments and errors are those of `train_batches`; all
+    labels are checked here.
+    """
+    _check_training(data, batch, seed, process)
+    tables, sizes = {}, sizes or ((0, data.image_size),)
+    for _, size in sizes:
+        tables[size] = _table(source, data.at_size(size), seed)
+        if tables[size] is None:
+            return None
+        labels = tables[size].labels
+        _check_labels(labels, np.arange(len(labels)), num_classes)
+    example_at = _order(source, data, seed)
+    return ResidentIterator(sizes, tables, example_at, batch, data.repeats, process)
+
+
+def _table(source: Source, data: DataSpec, seed: int) -> Table | None:
+    images = ready_images(source, data)
+    if images is None or images.nbytes > LIMIT:
+        return None
+    pad, offsets = padding(data), None
+    if pad:
+        offsets = functools.partial(order.pad_offsets, order.key(seed, order.CROP), pad=pad)
+    return Table(*images.arrays(), pad, border(data), offsets)
 
 
 def eval_batches(

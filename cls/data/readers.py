@@ -71,18 +71,32 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 def train_reader(source: Source, data: DataSpec, seed: int, threads: int) -> Reader:
     """Returns the function from positions to training images and labels."""
     crop = transforms.train_crop(data)
-    if data.train_crop in ('none', 'pad') and (ready := _at_size(source, data, data.image_size)):
-        pad = data.pad if data.train_crop == 'pad' else 0
+    if ready := ready_images(source, data):
         border = transforms.border(data)
-        return functools.partial(_take, source=ready, pad=pad, border=border, seed=seed)
-    # These images measure a step without its input.
-    if data.name == 'synthetic' and isinstance(source, InMemory):
-        return functools.partial(_take, source=_resized(source, data, data.image_size))
+        return functools.partial(_take, source=ready, pad=padding(data), border=border, seed=seed)
     stream = order.key(seed, order.CROP)
     size = data.image_size
     return functools.partial(
         _read, source=source, crop=crop, size=size, threads=threads, stream=stream
     )
+
+
+def ready_images(source: Source, data: DataSpec) -> InMemory | None:
+    """Returns the training images before padding and crop, if they are equal in all epochs.
+
+    None if they are not in memory, or would not fit at the size of the network's input.
+    """
+    if data.train_crop in ('none', 'pad') and (ready := _at_size(source, data, data.image_size)):
+        return ready
+    # These images measure a step without its input.
+    if data.name == 'synthetic' and isinstance(source, InMemory):
+        return _resized(source, data, data.image_size)
+    return None
+
+
+def padding(data: DataSpec) -> int:
+    """Returns the pixels that are added on every side of `ready_images` before their crop."""
+    return data.pad if data.train_crop == 'pad' else 0
 
 
 def eval_reader(source: Source, data: DataSpec, threads: int) -> Reader:

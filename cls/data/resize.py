@@ -17,6 +17,7 @@ INTERPOLATIONS = ('bilinear', 'bicubic', 'tf_bilinear', 'tf_bicubic')
 PILLOW = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
 _STRONG = 16  # the least reduction at which Pillow's filter is the faster one
 _SPARE = 32  # a resized image of at most this many times a window's pixels is made in full
+_PART = 0.6  # a window of at most this part is made alone faster than in the whole image
 _PILLOW_13 = int(Image.__version__.split('.')[0]) >= 13
 _BITS = 22  # fractional bits of Pillow's integer weights
 
@@ -110,6 +111,16 @@ class Resized:
             )
         return self._whole[top : top + height, left : left + width]
 
+    def only_window(self, top: int, left: int, height: int, width: int) -> np.ndarray:
+        """Returns the pixels of `window`, faster if no other window is read."""
+        part = height * width / (self.shape[0] * self.shape[1])
+        rough = self._roughly and self._interpolation == 'bilinear'
+        if part > _PART or rough or self._interpolation not in PILLOW:
+            return self.window(top, left, height, width)
+        rows, columns = (top, height), (left, width)
+        box = self._box
+        return _pillow_window(self._image, self.shape, rows, columns, self._interpolation, box)
+
 
 def _pillow(image: np.ndarray, height: int, width: int, interpolation: str, box: Box) -> np.ndarray:
     pillow = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
@@ -171,12 +182,12 @@ def _pillow_window(
     y, down = _pillow_taps(image.shape[0], box[0], box[2], to[0], *rows, interpolation)
     x, across = _pillow_taps(image.shape[1], box[1], box[3], to[1], *columns, interpolation)
     image = image[y.min() : y.max() + 1, x.min() : x.max() + 1]
-    passes = [(1, x - x.min(), across), (0, y - y.min(), down)]
+    y, x = y - y.min(), x - x.min()
     if to[0] < box[2] and _columns_first(box, to):
-        passes.reverse()
-    for axis, at, weights in passes:
-        image = _weighted(image, axis, at, weights)
-    return image
+        image = _transposed(_weighted(image, y, down))
+        return _transposed(_weighted(image, x, across))
+    image = _transposed(_weighted(_transposed(image), x, across))
+    return _weighted(image, y, down)
 
 
 def _columns_first(box: Box, to: tuple[int, int]) -> bool:
@@ -189,20 +200,32 @@ def _columns_first(box: Box, to: tuple[int, int]) -> bool:
     return box[2] > 100 * box[3]
 
 
-def _weighted(image: np.ndarray, axis: int, at: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Returns weighted sums of an image's rows (axis 0) or columns (1), rounded to uint8."""
-    shape = list(image.shape)
-    shape[axis] = at.shape[1]
-    total = np.full(shape, 1 << _BITS - 1, np.int64)
-    for places, factors in zip(at, weights, strict=True):
-        total += image.take(places, axis) * (factors[:, None] if axis else factors[:, None, None])
-    return np.clip(total >> _BITS, 0, 255).astype(np.uint8)
+def _transposed(image: np.ndarray) -> np.ndarray:
+    """Returns (W, H, C) of an image (H, W, C), contiguous."""
+    return cv2.transpose(image).reshape(image.shape[1], image.shape[0], -1)
+
+
+def _weighted(image: np.ndarray, at: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Returns weighted sums of an image's rows, rounded to uint8.
+
+    The sums fit int32: the weights of one sign are less than 1.25, times 255, times 2 ** _BITS.
+    """
+    rows = image.reshape(len(image), -1)
+    total = rows[at[0]] * weights[0][:, None]
+    product = np.empty_like(total)
+    for places, factors in zip(at[1:], weights[1:], strict=True):
+        total += np.multiply(rows[places], factors[:, None], out=product)
+    total += 1 << _BITS - 1
+    total >>= _BITS
+    if weights.min() < 0:  # only then a sum may exceed the values
+        total = np.clip(total, 0, 255, out=total)
+    return total.astype(np.uint8).reshape(-1, *image.shape[1:])
 
 
 def _pillow_taps(
     length: int, start: float, span: float, to: int, first: int, count: int, interpolation: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the input pixels of each output pixel and their weights, both (taps, count) int64.
+    """Returns the input pixels of each output pixel and their weights, both (taps, count) int32.
 
     The operations are those of Pillow's Resample.c, in the same order.
 
@@ -230,8 +253,8 @@ def _pillow_taps(
     for row in weights:  # np.sum would add in another order
         total += row
     weights = np.where(total != 0, weights / np.where(total != 0, total, 1), weights)
-    weights = np.trunc(weights * (1 << _BITS) + np.where(weights < 0, -0.5, 0.5)).astype(np.int64)
-    return np.minimum(at, length - 1), weights
+    weights = np.trunc(weights * (1 << _BITS) + np.where(weights < 0, -0.5, 0.5))
+    return np.minimum(at, length - 1).astype(np.int32), weights.astype(np.int32)
 
 
 def _triangle(x: np.ndarray) -> np.ndarray:

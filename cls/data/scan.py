@@ -1,5 +1,6 @@
 """The image files of a folder, and the files left out, with reasons."""
 
+import collections
 import functools
 import logging
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 from cls.data.decode import SUFFIXES
 from cls.errors import UserError
 
+Identity = tuple[int, int]  # of a file: device and inode
 log = logging.getLogger(__name__)
 
 
@@ -59,14 +61,14 @@ def class_folders(folder: Path, left_out: LeftOut | None = None) -> list[str]:
 
     Raises UserError if there are no class folders.
     """
-    left_out, above = left_out or LeftOut(folder), _above(folder) | {_identity(folder)}
+    left_out, around = left_out or LeftOut(folder), above(folder)
     names = []
     for entry in _entries(folder):
         if entry.name.startswith('.'):
             left_out.count('hidden')
         elif not _is_dir(entry):
             left_out.count('outside the class folders')
-        elif _identity(entry) in above:
+        elif _identity(entry) in around:
             left_out.count('links that lead back')
         else:
             names.append(entry.name)
@@ -78,16 +80,24 @@ def class_folders(folder: Path, left_out: LeftOut | None = None) -> list[str]:
     return sorted(names)
 
 
-def image_files(folder: Path, left_out: LeftOut) -> list[str]:
-    """Returns the sorted paths of the images below a class folder, at any depth.
+def image_files(folder: Path, left_out: LeftOut, around: set[Identity] | None = None) -> list[str]:
+    """Returns the sorted names of the images below a class folder, at any depth: 'inner/1.jpg'.
 
-    Links are followed, but each folder is read once. Raises UserError for a folder that cannot be
-    read.
+    Links are followed, but each folder is read once.
+
+    Args:
+      folder: The class folder.
+      left_out: Counts the files that are not read.
+      around: `above` of the folder that has this class folder, if that is known: finding it takes
+        longer than reading a folder with a few images.
+
+    Raises UserError for a folder that cannot be read.
     """
-    files, pending = [], ['']
-    read = _above(folder) | {_identity(folder)}
+    files, pending = [], collections.deque([''])
+    read = {_identity(folder)}
+    read |= above(folder) if around is None or folder.is_symlink() else around
     while pending:
-        inner = pending.pop(0)
+        inner = pending.popleft()
         for entry in _entries(folder / inner):
             if entry.name.startswith('.'):
                 left_out.count('hidden')
@@ -103,16 +113,16 @@ def image_files(folder: Path, left_out: LeftOut) -> list[str]:
                 left_out.count('no files, or links to nothing')
             else:
                 files.append(inner + entry.name)
-    return [os.path.join(folder, name) for name in sorted(files)]
+    return sorted(files)
 
 
-def _above(folder: Path) -> set[tuple[int, int]]:
-    """Returns the identities of a folder's parents, also of the folder behind a link."""
+def above(folder: Path) -> set[Identity]:
+    """Returns the identities of a folder and its parents, also of the folder behind a link."""
     real = folder.resolve()
-    return {_identity(parent) for parent in (*folder.absolute().parents, *real.parents)}
+    return {_identity(path) for path in (folder, *folder.absolute().parents, *real.parents)}
 
 
-def _identity(entry: os.DirEntry | Path) -> tuple[int, int]:
+def _identity(entry: os.DirEntry | Path) -> Identity:
     status = entry.stat()
     return status.st_dev, status.st_ino
 

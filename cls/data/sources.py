@@ -12,6 +12,7 @@ import numpy as np
 
 from cls.data import splits
 from cls.data.decode import RULES, Decoded, Picture, Rules
+from cls.errors import UserError
 
 MEMORY_LIMIT = 256 * 2**20  # bytes of decoded images; a larger set is decoded on each access
 
@@ -61,6 +62,10 @@ class Source(abc.ABC):
         example = self[index]
         return crop(Decoded(example['image'])), example['label']
 
+    def explained(self, error: UserError) -> UserError:
+        """Returns an error that a worker process raised in `read`, with all that is to be said."""
+        return error
+
     def labels(self) -> np.ndarray:
         """Returns all labels, (N,) int32."""
         return np.array([self[index]['label'] for index in range(len(self))], np.int32)
@@ -105,6 +110,15 @@ class InMemory(Source):
         """Returns copies of images (n, H, W, C) uint8 and labels (n,) int32 for (n,) indices."""
         rows = indices % len(self._images)
         return self._images[rows], self._labels[rows]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all images."""
+        return self._images.nbytes
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the images (N, H, W, C) uint8 and labels (N,) int32 themselves."""
+        return self._images, self._labels
 
     def mapped(self, function: Callable[[np.ndarray], np.ndarray]) -> 'InMemory':
         """Returns a source of function(image) for every image; all results have one shape."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -10,9 +11,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from cls.data import broken, sources
+from cls.data import broken, feature_cache, sources
 from cls.data.classes import class_indices, subset
 from cls.data.decode import RULES, BrokenImage, Rules, decode, picture
+from cls.data.shards import Part, Shards
 from cls.data.sources import Crop, InMemory, Source
 from cls.errors import UserError, nearest
 from cls.storage import download, paths
@@ -25,34 +27,33 @@ class Records(Source):
     """A split of a prepared TFDS data set, decoded example by example.
 
     Args:
-      records: TFDS's data source of {'image': bytes, 'label': int}.
+      examples: The examples of the split.
       name: The name of the data set, for messages.
       channels: The number of channels of the images.
       num_classes: The number of classes.
       class_names: The names of the classes.
     """
 
-    def __init__(self, records, name: str, channels: int, num_classes: int, class_names: tuple):
+    def __init__(
+        self, examples: 'Examples', name: str, channels: int, num_classes: int, class_names: tuple
+    ):
         self.num_classes, self.class_names, self.channels = num_classes, class_names, channels
-        self._records, self._name = records, name
-        self._verified = bytearray(len(records))
+        self._examples, self._name = examples, name
+        self._verified = broken.Verified(len(examples))
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._examples)
 
     def __getitem__(self, index: int) -> dict:
-        return self._decoded(index, self._records[int(index)])
+        return self._decoded(index, self._examples[int(index)])
 
     def read(self, index: int, crop: Crop) -> tuple[np.ndarray, int]:
-        record = self._records[int(index)]
+        record = self._examples[int(index)]
         image = self._made(index, record, lambda *file: crop(picture(*file)))
         return image, int(record['label'])
 
     def labels(self) -> np.ndarray:
-        labels = np.empty(len(self), np.int32)
-        for rows, records in self._all():
-            labels[rows] = [record['label'] for record in records]
-        return labels
+        return self._examples.labels()
 
     def _decoded(self, index: int, record: dict) -> dict:
         return {'image': self._made(index, record, decode), 'label': int(record['label'])}
@@ -74,20 +75,13 @@ class Records(Source):
                 'intact files.'
             ) from error
 
-    def _all(self) -> Iterator[tuple[range, list[dict]]]:
-        """Yields (rows, records) for all records; reading many at once is several times faster."""
-        for start in range(0, len(self), 2048):
-            rows = range(start, min(start + 2048, len(self)))
-            yield rows, self._records.__getitems__(list(rows))
-
     def in_memory(self, shape: tuple[int, int, int]) -> InMemory:
         """Returns a source of all images, decoded; `shape` is the shape of every image."""
         images = np.empty((len(self), *shape), np.uint8)
         labels = np.empty(len(self), np.int32)
-        for rows, records in self._all():
-            for row, record in zip(rows, records, strict=True):
-                example = self._decoded(row, record)
-                images[row], labels[row] = example['image'], example['label']
+        for row, record in enumerate(self._examples):
+            example = self._decoded(row, record)
+            images[row], labels[row] = example['image'], example['label']
         return InMemory(images, labels, self.num_classes, self.class_names)
 
 
@@ -265,16 +259,18 @@ def open_split(
             f'{name} is not a set for classification, its features are '
             f"{', '.join(sorted(features))}: expected an 'image' and a 'label' that is a class."
         )
-    records = _split_records(builder, name, split)
     names = tuple(label.names)
-    if rows is not None or (classes and classes != names):
-        labels_of = class_indices(names, classes or names, name)
-        records = _Chosen(records, range(len(records)) if rows is None else rows, labels_of)
+    examples = Examples(
+        _shards(builder, name, split),
+        builder.info.features,
+        rows if rows is None else np.array(rows, np.int64),
+        class_indices(names, classes, name) if classes and classes != names else None,
+    )
     shape: Any = image.shape
     height, width, channels = shape
     channels = 1 if channels == 1 else 3
     count = len(classes) or label.num_classes or 0
-    source = Records(records, name, channels, count, classes or names)
+    source = Records(examples, name, channels, count, classes or names)
     source.rules = rules
     if height and width and len(source) * height * width * channels <= sources.MEMORY_LIMIT:
         source = source.in_memory((height, width, channels))
@@ -284,58 +280,82 @@ def open_split(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Chosen:
-    """Some of the records of a TFDS data source, with other labels."""
+class Examples:
+    """The examples of a split, or some of them, without decoding of their images.
 
-    records: Any  # a TFDS data source
-    rows: Sequence[int]  # the records to take
-    labels_of: np.ndarray  # (K,) int32, the new labels by the labels in the records
+    Attributes:
+      shards: The records of the split.
+      features: TFDS's features of a record.
+      rows: (N,) the records to take, in ascending order; None: all.
+      labels_of: (K,) int32, the new labels by the labels in the records; None: the same.
+    """
+
+    shards: Shards
+    features: Any
+    rows: np.ndarray | None = None
+    labels_of: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.shards) if self.rows is None else len(self.rows)
 
-    def __getitem__(self, index: int) -> dict:
-        return self._labeled(self.records[self.rows[index]])
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = index if self.rows is None else int(self.rows[index])
+        return self._parsed(self.shards[row])
 
-    def __getitems__(self, indices: Sequence[int]) -> list[dict]:
-        rows = [self.rows[index] for index in indices]
-        return [self._labeled(record) for record in self.records.__getitems__(rows)]
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        if self.rows is not None:
+            return map(self.__getitem__, range(len(self)))
+        return map(self._parsed, self.shards.between(0, len(self)))
 
-    def _labeled(self, record: dict) -> dict:
-        label = int(record['label'])
+    def labels(self) -> np.ndarray:
+        """Returns all labels, (N,) int32; they are kept in the cache."""
+        labels = feature_cache.labels(self.shards)
+        labels = labels if self.rows is None else labels[self.rows]
+        if self.labels_of is None:
+            return labels
+        return np.where(labels < 0, labels, self.labels_of[labels])
+
+    def _parsed(self, record: bytes) -> dict[str, Any]:
+        example = self.features.deserialize_example_np(record, decoders=_undecoded())
+        label = int(example['label'])
         # A negative label, of a set without labels, is kept here and refused later.
-        return record | {'label': int(self.labels_of[label]) if label >= 0 else label}
+        if self.labels_of is not None and label >= 0:
+            label = int(self.labels_of[label])
+        return example | {'label': label}
+
+
+@functools.cache
+def _undecoded() -> dict[str, Any]:
+    """Returns TFDS's option that leaves images encoded."""
+    import tensorflow_datasets as tfds
+
+    return {'image': tfds.decode.SkipDecoding()}
 
 
 def texts(builder, split: str, feature: str) -> list[str]:
-    """Returns a text feature of all examples of a split, in their order; reads all records."""
-    records = _split_records(builder, builder.name, split)
-    values = []
-    for start in range(0, len(records), 2048):
-        rows = range(start, min(start + 2048, len(records)))
-        values += [record[feature].decode() for record in records.__getitems__(list(rows))]
-    return values
+    """Returns a text feature of all examples of a split, in their order; kept in the cache."""
+    return feature_cache.texts(_shards(builder, builder.name, split), feature)
 
 
 def has_split(builder, split: str) -> bool:
     """Returns whether a prepared data set has a split or part of a split."""
     try:
-        builder.as_data_source(split)
-    except ValueError:
+        _shards(builder, builder.name, split)
+    except UserError:
         return False
     return True
 
 
-def _split_records(builder, name: str, split: str):
-    """Returns TFDS's data source of a split such as 'train' or 'train[:90%]'."""
-    import tensorflow_datasets as tfds
-
+def _shards(builder, name: str, split: str) -> Shards:
+    """Returns the records of a split such as 'train' or 'train[:90%]'."""
     try:
-        records = builder.as_data_source(split, decoders={'image': tfds.decode.SkipDecoding()})
-        if not len(records):  # raises ValueError itself for a split that ends before it begins
+        # Raises ValueError for a part that ends before it begins, KeyError for an unknown split.
+        files = builder.info.splits[split].file_instructions
+        shards = Shards([Part(os.fspath(file.filename), file.skip, file.take) for file in files])
+        if not len(shards):
             raise ValueError('the split has no examples')
-        return records
-    except ValueError as error:  # of a split that is unknown, malformed or empty
+        return shards
+    except (KeyError, ValueError) as error:  # of a split that is unknown, malformed or empty
         raise UserError(
             f"'{split}' is not a split of {name}: expected one of "
             f'{", ".join(builder.info.splits)}, or a part of one that has examples, such as '

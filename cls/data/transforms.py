@@ -55,7 +55,7 @@ def center_crop(
     to = shorter_to(shape, resize_to)
     top, left = (round((side - size) / 2) for side in to)
     resized = _resized(image, (0, 0, *shape), to, interpolation, exact=True)
-    return resized.window(top, left, size, size)
+    return resized.only_window(top, left, size, size)
 
 
 def plain(
@@ -125,7 +125,7 @@ def scale_jitter(
     shape = _size(image)
     to = shorter_to(shape, rng.integers(scale[0], scale[1] + 1))
     top, left = (rng.integers(side - size + 1) for side in to)
-    return _resized(image, (0, 0, *shape), to, interpolation).window(top, left, size, size)
+    return _resized(image, (0, 0, *shape), to, interpolation).only_window(top, left, size, size)
 
 
 def random_part(

@@ -7,15 +7,19 @@ import dataclasses
 import functools
 import operator
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cls.data.decode import MAX_PIXELS, Picture, Rules
 from cls.data.resize import Resized, resize, shorter_to
 from cls.data.sources import Source
+
+TOGETHER = 4096  # images whose sizes are read at a time
+AHEAD = 2  # batches that are made ahead
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,63 +131,151 @@ def wholes(scale: int, multiple: int, interpolation: str, max_pixels: int = MAX_
 
 def sizes(source: Source, indices: Sequence[int]) -> np.ndarray:
     """Returns (n, 2) heights and widths of images; only the header of a JPEG is read."""
+    size: Any = operator.attrgetter('size')  # of a picture, in place of a crop of it
+    found = np.zeros((len(indices), 2), np.int32)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        size: Any = operator.attrgetter('size')  # of a picture, in place of a crop of it
-        shapes = pool.map(lambda i: source.read(i, size)[0], map(int, indices))
-        return np.array(list(shapes), np.int32).reshape(-1, 2)
+        for start in range(0, len(indices), TOGETHER):  # the pool holds a task for each image
+            part = indices[start : start + TOGETHER]
+            shapes = pool.map(lambda i: source.read(i, size)[0], map(int, part))
+            found[start : start + len(part)] = list(shapes)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------
+# Batches
+# ------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """The shapes of the views of all images at one scale."""
+
+    count: int  # views of an image
+    shapes: np.ndarray  # (kinds, 2), (h, w), all different
+    shape_of: np.ndarray  # (N,), the row of `shapes` of each image of the source
+    batches: tuple[int, ...]  # the number of views in a global batch of each of the shapes
+
+
+class Step(NamedTuple):
+    """The views of one batch, as (image, number of the view) of each process."""
+
+    scale: int
+    kind: int  # the row of Scale.shapes
+    rows: list[list[tuple[int, int]]]
+
+
+Order = range | np.ndarray  # (n,) images of a source
+# (images) -> for each image the views at each scale, each (count, h, w, C) uint8; labels
+Reader = Callable[[Sequence[int]], tuple[list[list[np.ndarray]], Sequence[int]]]
+
+
+def reader(source: Source, scales: Sequence[Views], pool: ThreadPoolExecutor) -> Reader:
+    """Returns a function that decodes images, each once for its views at all scales."""
+
+    def seen(image: Picture) -> Any:
+        pixels = image.region(0, 0, *image.size, to=image.size)[0]
+        return [views.make(pixels) for views in scales]
+
+    def read(images: Sequence[int]) -> tuple[Any, Any]:
+        # The errors of a source name the image.
+        made = list(pool.map(lambda index: source.read(index, seen), images))
+        return [views for views, _ in made], [label for _, label in made]
+
+    return read
+
+
+def schedule(order: Order, scales: Sequence[Scale], processes: int) -> Iterator[Step]:
+    """Yields the steps of all processes; every view comes once.
+
+    Image i of the order belongs to process i % processes and is decoded there once. A batch is full
+    but for the last one of each shape. If images of one shape are in a row, few batches are begun
+    at a time.
+
+    Args:
+      order: the images.
+      scales: the scales of each image.
+      processes: the number of processes.
+    """
+    left = [[scale.count * count for count in _counts(scale, order)] for scale in scales]
+    begun: dict[tuple[int, int], list[list[tuple[int, int]]]] = {}
+    for start in range(0, len(order), processes):
+        images = [int(image) for image in order[start : start + processes]]
+        for number, scale in enumerate(scales):
+            kinds = [int(scale.shape_of[image]) for image in images]
+            for view in range(scale.count):
+                for process, (image, kind) in enumerate(zip(images, kinds, strict=True)):
+                    key, share = (number, kind), scale.batches[kind] // processes
+                    rows = begun.setdefault(key, [[] for _ in range(processes)])
+                    if len(rows[process]) == share:
+                        yield Step(*key, begun[key])
+                        rows = begun[key] = [[] for _ in range(processes)]
+                    rows[process].append((image, view))
+                    left[number][kind] -= 1
+                    if not left[number][kind]:
+                        yield Step(*key, begun.pop(key))
+
+
+def _counts(scale: Scale, order: Order) -> list[int]:
+    """Returns the number of images of each shape."""
+    if len(scale.shapes) == 1:
+        return [len(order)]
+    return np.bincount(scale.shape_of[order], minlength=len(scale.shapes)).tolist()
 
 
 def batches(
-    source: Source,
-    views: Views,
-    indices: np.ndarray,
-    shape: tuple[int, int],
-    *,
-    batch: int,
+    read: Reader,
+    order: Order,
+    scales: Sequence[Scale],
+    channels: int,
     process: tuple[int, int] = (0, 1),
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Iterator[dict[str, Any]]:
     """Yields this process's share of the batches of all views of some images.
 
+    An image stays in memory from the first batch with one of its views to the last.
+
     Args:
-      source: The source of the images.
-      views: The views of each image; they follow one another.
-      indices: The images, all with views of this shape.
-      shape: (h, w).
-      batch: The number of views in a global batch; process p of P has the p-th of its P parts.
-      process: (index, count).
+      read: reads images, see `reader`.
+      order: the images.
+      scales: the scales of each image.
+      channels: those of each image.
+      process: (index, count); process p of P has the p-th of the P parts of a global batch.
 
-    Yields {'image': (n, h, w, C) uint8, 'label': (n,) int32, 'index': (n,) int32}; index is that of
-    the image in the source, -1 for the zeros that pad the last batch.
+    Yields {'image': (n, h, w, C) uint8, 'label': (n,) int32, 'index': (n,) int32, 'views': int}.
+    The index is that of the image in the source, -1 for the zeros that pad a batch; `views` is the
+    number of views in the global batch, the same for every process.
     """
-    share = batch // process[1]
-    steps = -(-len(indices) * views.count // batch)
+    shelf: dict[int, tuple[list[Any], int]] = {}  # image -> (views at each scale, label)
+    total = sum(scale.count for scale in scales)
+    used: dict[int, int] = {}  # image -> views that have been in a batch
 
-    def seen(image: Picture) -> np.ndarray:
-        return views.make(image.region(0, 0, *image.size, to=image.size)[0])
-
-    def example(index: int) -> tuple[np.ndarray, int]:
-        return source.read(index, seen)  # its errors name the image
-
-    def make(step: int) -> dict[str, np.ndarray]:
-        at = step * batch + process[0] * share + np.arange(share)
+    def make(step: Step) -> dict[str, Any]:
+        scale, rows = scales[step.scale], step.rows[process[0]]
+        share = scale.batches[step.kind] // process[1]
         made = {
-            'image': np.zeros((share, *shape, source.channels), np.uint8),
+            'image': np.zeros((share, *scale.shapes[step.kind], channels), np.uint8),
             'label': np.zeros(share, np.int32),
             'index': np.full(share, -1, np.int32),
+            'views': sum(map(len, step.rows)),
         }
-        at = at[at < len(indices) * views.count]
-        made['index'][: len(at)] = indices[at // views.count]
-        images = list(dict.fromkeys(made['index'][: len(at)].tolist()))
-        for index, (seen, label) in zip(images, pool.map(example, images), strict=True):
-            rows = np.flatnonzero(made['index'] == index)
-            made['image'][rows] = seen[at[rows] % views.count]
-            made['label'][rows] = label
+        missing = [image for image in dict.fromkeys(i for i, _ in rows) if image not in shelf]
+        if missing:
+            shelf.update(zip(missing, zip(*read(missing), strict=True), strict=True))
+        for row, (image, view) in enumerate(rows):
+            views, label = shelf[image]
+            made['image'][row] = views[step.scale][view]
+            made['label'][row], made['index'][row] = label, image
+            used[image] = used.get(image, 0) + 1
+            if view == scale.count - 1:
+                views[step.scale] = None
+            if used[image] == total:
+                del used[image], shelf[image]
         return made
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool, ThreadPoolExecutor(1) as ahead:
-        waiting = ahead.submit(make, 0)
-        for step in range(1, steps + 1):
-            ready = waiting.result()
-            if step < steps:
-                waiting = ahead.submit(make, step)
-            yield ready
+    with ThreadPoolExecutor(1) as ahead:
+        waiting: deque[Future] = deque()
+        for step in schedule(order, scales, process[1]):
+            waiting.append(ahead.submit(make, step))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -1,129 +1,218 @@
-"""Metrics of probabilities and labels, in float64 NumPy; cls.steps.losses has those of a step."""
+"""Metrics of probabilities and labels, in float64 NumPy; cls.steps.losses has those of a step.
 
-import csv
+An evaluation keeps no probabilities. `outcomes` has a few numbers for each image, and a `Tally`
+adds them up: integers, and sums that do not depend on the order of the images. Its memory grows
+with the classes and with the pairs of class and prediction that occur, at most one for each image.
+"""
+
 import dataclasses
-import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cls.storage import paths
+from cls.errors import UserError
 
 BINS = 15
+LISTED = 5  # classes of each image in a file of predictions
+# The outcome of an image: index in the source, label, prediction, classes that reach the label's
+# probability, this probability, the largest one, and the most probable classes.
+OUTCOME = np.dtype(
+    [
+        ('index', np.int32),
+        ('label', np.int32),
+        ('guess', np.int32),
+        ('reached', np.int32),
+        ('own', np.float64),
+        ('confidence', np.float64),
+        ('classes', np.int32, LISTED),
+        ('probabilities', np.float64, LISTED),
+    ]
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """The predictions of a classifier for images, in the order of their source."""
+    """The predictions of a classifier for some images."""
 
-    probabilities: np.ndarray  # (N, K) float64, rows sum to 1
-    labels: np.ndarray  # (N,) int32
-
-
-def topk_correct(probabilities: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
-    """Returns (N,) bool: whether fewer than k other classes reach the label's probability.
-
-    Ties count against the label, as in cls.steps.losses.topk_correct; a row with a NaN is wrong.
-    """
-    own = probabilities[np.arange(len(labels)), labels]
-    reached = (probabilities >= own[:, None]).sum(1)  # the label itself is one
-    return (reached <= k) & ~np.isnan(probabilities).any(1)
+    probabilities: np.ndarray  # (n, K) float64, rows sum to 1
+    labels: np.ndarray  # (n,) int32
+    index: np.ndarray  # (n,) int32, the images in their source
 
 
-def loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the mean negative logarithm of the labels' probabilities, in nats."""
-    with np.errstate(divide='ignore'):  # a probability of 0 is a loss of infinity
-        return float(-np.log(probabilities[np.arange(len(labels)), labels]).mean())
+def outcomes(predictions: Predictions, listed: bool = False) -> np.ndarray:
+    """Returns the (n,) OUTCOMEs of images.
 
-
-def confusion(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns (K, K) int64, the number of images of class [row] with the prediction [column].
-
-    The prediction is the class of the largest probability, the first of equal ones.
-    """
-    classes = probabilities.shape[1]
-    pairs = labels.astype(np.int64) * classes + probabilities.argmax(1)
-    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
-
-
-def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> float:
-    """Returns the expected calibration error in percent (Guo et al. 2017, 1706.04599, section 3).
-
-    The largest probabilities are sorted into bins of equal width, ((m - 1) / bins, m / bins]; the
-    error is the mean of |accuracy - mean probability|, weighted by the images in each bin.
-    """
-    confidence = probabilities.max(1)
-    correct = probabilities.argmax(1) == labels
-    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(bin_of, correct - confidence, minlength=bins)
-    return 100 * float(np.abs(gaps).sum() / len(labels))
-
-
-def scalars(predictions: Predictions) -> dict[str, float | int]:
-    """Returns top1, top5, ece (percent), loss (nats) and images."""
-    pair = predictions.probabilities, predictions.labels
-    return {
-        'top1': 100 * float(topk_correct(*pair, 1).mean()),
-        'top5': 100 * float(topk_correct(*pair, 5).mean()),
-        'loss': loss(*pair),
-        'ece': calibration_error(*pair),
-        'images': len(predictions.labels),
-    }
-
-
-def per_class(predictions: Predictions, names: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Returns for each class {'class': name or number, 'images', 'top1': percent}.
-
-    Classes without images are left out.
-    """
-    correct = topk_correct(predictions.probabilities, predictions.labels, 1)
-    classes = predictions.probabilities.shape[1]
-    images = np.bincount(predictions.labels, minlength=classes)
-    hits = np.bincount(predictions.labels, correct, minlength=classes)
-    return [
-        {
-            'class': names[i] if i < len(names) else i,
-            'images': int(images[i]),
-            'top1': 100 * hits[i] / images[i],
-        }
-        for i in np.flatnonzero(images).tolist()
-    ]
-
-
-def write_predictions(
-    path: Path, predictions: Predictions, names: Sequence[str] = (), files: Sequence[str] = ()
-) -> None:
-    """Writes a CSV file atomically: file or index, label and top five classes of each image.
+    `reached` is the number of classes with at least the label's probability, itself included: ties
+    count against the label, as in cls.steps.losses.topk_correct. It exceeds the number of classes
+    if any probability is NaN, or the label is not one of the classes.
 
     Args:
-      path: the CSV file.
-      predictions: the predictions to write.
-      names: names of the classes; (): classes are written as numbers.
-      files: files of the images; (): images are written as numbers.
+      predictions: the predictions of n images.
+      listed: whether to list the most probable classes.
     """
-    count = min(5, predictions.probabilities.shape[1])
+    probabilities, labels = predictions.probabilities, predictions.labels
+    rows, classes = np.arange(len(labels)), probabilities.shape[1]
+    found = np.zeros(len(labels), OUTCOME)
+    found['index'], found['label'] = predictions.index, labels
+    found['guess'] = probabilities.argmax(1)  # the first of equal ones
+    found['confidence'] = probabilities.max(1)
+    found['own'] = probabilities[rows, np.clip(labels, 0, classes - 1)]
+    found['reached'] = (probabilities >= found['own'][:, None]).sum(1)
+    wrong = np.isnan(probabilities).any(1) | (labels < 0) | (labels >= classes)
+    found['reached'][wrong] = classes + 1
+    if listed and len(labels):
+        count = min(LISTED, classes)
+        found['classes'][:, :count] = [most_probable(row, count) for row in probabilities]
+        best = np.take_along_axis(probabilities, found['classes'][:, :count], 1)
+        found['probabilities'][:, :count] = best
+    return found
 
-    def name(label: int) -> str | int:
-        return names[label] if label < len(names) else int(label)
 
-    file = io.StringIO()
-    writer = csv.writer(file)
-    columns = [f'{kind}{i}' for i in range(1, count + 1) for kind in ('class', 'probability')]
-    writer.writerow(['image', 'label', *columns])
-    pairs = zip(predictions.labels, predictions.probabilities, strict=True)
-    for i, (label, probabilities) in enumerate(pairs):
-        row = [files[i] if files else i, name(label)]
-        for guess in np.argsort(-probabilities, kind='stable')[:count]:
-            row += [name(guess), f'{probabilities[guess]:.6g}']
-        writer.writerow(row)
-    # File names need not be UTF-8: their bytes are written unchanged.
-    paths.write_whole(path, file.getvalue().encode(errors='surrogateescape'))
+def most_probable(probabilities: np.ndarray, count: int) -> np.ndarray:
+    """Returns the `count` classes of the largest (K,) probabilities, the first of equal ones first.
+
+    They are those of a stable sort, NaN last, without sorting all classes.
+    """
+    descending = -probabilities
+    last = np.partition(descending, count - 1)[count - 1]  # NaN is larger than any number
+    if np.isnan(last):
+        return np.argsort(descending, kind='stable')[:count]
+    able = np.flatnonzero(descending <= last)
+    return able[np.argsort(descending[able], kind='stable')[:count]]
 
 
-def write_confusion(path: Path, matrix: np.ndarray) -> None:
-    """Writes a confusion matrix as a .npy file, atomically."""
-    file = io.BytesIO()
-    np.save(file, matrix)
-    paths.write_whole(path, file.getvalue())
+class ExactSum:
+    """The sum of float64 numbers, rounded once: their order makes no difference."""
+
+    _UNIT = 1074  # every float64 is a multiple of 2**-1074
+
+    def __init__(self) -> None:
+        """Starts at 0."""
+        self._units, self._special = 0, 0.0
+
+    def add(self, values: np.ndarray) -> None:
+        """Adds (n,) numbers."""
+        finite = np.isfinite(values)
+        self._special += float(values[~finite].sum())
+        for value in values[finite].tolist():
+            numerator, denominator = value.as_integer_ratio()
+            self._units += numerator << (self._UNIT + 1 - denominator.bit_length())
+
+    def __float__(self) -> float:
+        return self._special or self._units / 2**self._UNIT
+
+
+class PairCounts:
+    """The number of images for each pair of classes that occurs."""
+
+    BUFFER = 2**16  # pairs that are not counted yet
+
+    def __init__(self) -> None:
+        """Starts without images."""
+        self._pairs, self._counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        self._new: list[np.ndarray] = []
+        self._waiting = 0
+
+    def add(self, pairs: np.ndarray) -> None:
+        """Adds (n,) int64, a number for each pair."""
+        self._new.append(pairs)
+        self._waiting += len(pairs)
+        if self._waiting >= max(self.BUFFER, len(self._pairs)):  # so each is moved a few times
+            self._count()
+
+    def counted(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the different pairs, ascending, and their numbers of images."""
+        self._count()
+        return self._pairs, self._counts
+
+    def _count(self) -> None:
+        if self._new:
+            pairs, counts = np.unique(np.concatenate(self._new), return_counts=True)
+            self._new, self._waiting = [], 0
+            before = self._counts
+            both = np.concatenate([self._pairs, pairs])
+            self._pairs, where = np.unique(both, return_inverse=True)
+            self._counts = np.zeros(len(self._pairs), np.int64)
+            np.add.at(self._counts, where, np.concatenate([before, counts]))
+
+
+class Tally:
+    """The metrics of the images that were added."""
+
+    def __init__(self, classes: int) -> None:
+        """Starts without images."""
+        self.classes = classes
+        self._images, self._hits = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
+        self._top5 = 0
+        self._loss = ExactSum()
+        self._gaps = [ExactSum() for _ in range(BINS)]
+        self._pairs = PairCounts()
+
+    @property
+    def images(self) -> int:
+        """The number of images."""
+        return int(self._images.sum())
+
+    def add(self, outcomes: np.ndarray) -> None:
+        """Adds (n,) OUTCOMEs. Raises UserError for a label that is not one of the classes."""
+        labels = outcomes['label']
+        wrong = outcomes[(labels < 0) | (labels >= self.classes)]
+        if len(wrong):
+            first = wrong[wrong['index'].argmin()]
+            raise UserError(
+                f'Example {first["index"]} has the label {first["label"]}: expected 0 to '
+                f'{self.classes - 1}. Check config.data.num_classes, and that the split has labels.'
+            )
+        correct = outcomes['reached'] <= 1
+        np.add.at(self._images, labels, 1)
+        np.add.at(self._hits, labels[correct], 1)
+        self._top5 += int((outcomes['reached'] <= min(5, self.classes)).sum())
+        with np.errstate(divide='ignore'):  # a probability of 0 is a loss of infinity
+            self._loss.add(-np.log(outcomes['own']))
+        confidence, guess = outcomes['confidence'], outcomes['guess']
+        gaps = (guess == labels) - confidence
+        with np.errstate(invalid='ignore'):  # NaN is in the first bin
+            bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+        for number in np.unique(bins).tolist():
+            self._gaps[number].add(gaps[bins == number])
+        self._pairs.add(labels.astype(np.int64) * self.classes + guess)
+
+    def scalars(self) -> dict[str, float | int]:
+        """Returns top1, top5, ece (percent), loss (nats) and images.
+
+        The expected calibration error is that of Guo et al. 2017, 1706.04599, section 3. The
+        largest probabilities are sorted into bins of equal width, ((m - 1) / bins, m / bins]; the
+        error is the mean of |accuracy - mean probability|, weighted by the images in each bin.
+        """
+        images = self.images
+        return {
+            'top1': 100 * (int(self._hits.sum()) / images),
+            'top5': 100 * (self._top5 / images),
+            'loss': float(self._loss) / images,
+            'ece': 100 * float(np.abs([float(gap) for gap in self._gaps]).sum() / images),
+            'images': images,
+        }
+
+    def per_class(self, names: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """Returns for each class {'class': name or number, 'images', 'top1': percent}.
+
+        Classes without images are left out.
+        """
+        return [
+            {
+                'class': names[i] if i < len(names) else i,
+                'images': int(self._images[i]),
+                'top1': 100 * float(self._hits[i]) / int(self._images[i]),
+            }
+            for i in np.flatnonzero(self._images).tolist()
+        ]
+
+    def confusion(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns the entries of the confusion matrix that are not 0, row by row.
+
+        They are (class (M,), prediction (M,), images (M,)). The prediction is the class of the
+        largest probability, the first of equal ones.
+        """
+        pairs, counts = self._pairs.counted()
+        return pairs // self.classes, pairs % self.classes, counts

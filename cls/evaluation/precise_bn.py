@@ -18,7 +18,6 @@ from jax.sharding import Mesh
 
 from cls.steps import sharding as meshes
 
-Moments = dict[tuple[str, ...], tuple[np.ndarray, ...]]
 # (variables, batch, steps taken, key) -> moments, see cls.steps.train_step.make_moments_step
 MomentsStep = Callable[[Any, Any, int, jax.Array], Any]
 
@@ -51,33 +50,56 @@ def with_precise_statistics(
     sharding = meshes.batch_sharding(mesh)
     key = jax.random.fold_in(jax.random.key(seed), step)
     gathered = meshes.whole(weights, mesh)
-    trees = []
+    pooled: dict[tuple[str, ...], Pooled] = {}  # by the path of the norm
     for index in range(count):
         check()
         batch = meshes.put_batch(next(batches), sharding)
         batch_key = jax.random.fold_in(key, index)
-        trees.append(jax.device_get(moments_step(gathered, batch, step, batch_key)))
-    moments: list[Any] = [traverse_util.flatten_dict(tree) for tree in trees]
+        tree = jax.device_get(moments_step(gathered, batch, step, batch_key))
+        moments: Any = traverse_util.flatten_dict(tree)
+        for path in {path[:-1] for path in moments}:
+            used = zip(moments[*path, 'mean'], moments[*path, 'var'], strict=True)
+            for mean, var in used:  # once for each time that the norm was used
+                pooled.setdefault(path, Pooled()).add(mean, var)
     flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(weights['batch_stats'])
     exact = {
-        path: meshes.put(pooled(moments, path), x.sharding) if path in moments[0] else x
+        path: meshes.put(getattr(pooled[path[:-1]], path[-1]), x.sharding)
+        if path[:-1] in pooled and path[-1] in ('mean', 'var')
+        else x
         for path, x in flat.items()
     }
     return {'params': weights['params'], 'batch_stats': traverse_util.unflatten_dict(exact)}
 
 
-def pooled(moments: list[Moments], path: tuple[str, ...]) -> np.ndarray:
-    """Returns the mean or the variance over all batches, (C,) float32, from those of each batch.
+class Pooled:
+    """The mean and the variance of a norm's inputs over all batches, from those of each batch.
 
-    Args:
-      moments: for each batch, path -> one array (C,) for each time that the norm was used.
-      path: the path of a statistic of a norm, with 'mean' or 'var' as its leaf.
+    The variance of the means is updated as by Welford 1962, in float64: no batch is kept.
     """
 
-    def of_all(leaf: str) -> np.ndarray:
-        return np.asarray([x for batch in moments for x in batch[*path[:-1], leaf]], np.float64)
+    def __init__(self) -> None:
+        """Starts without batches."""
+        self._count = 0
+        self._sum: Any = 0.0  # of the means
+        self._mean: Any = 0.0  # of the means, for the next line
+        self._squares: Any = 0.0  # of their differences from their mean, summed
+        self._var: Any = 0.0  # of the variances, summed
 
-    means = of_all('mean')
-    if path[-1] == 'mean':
-        return means.mean(0).astype(np.float32)
-    return (of_all('var').mean(0) + means.var(0)).astype(np.float32)
+    def add(self, mean: np.ndarray, var: np.ndarray) -> None:
+        """Adds the moments of a batch, (C,) float32 each."""
+        self._count += 1
+        self._sum = self._sum + np.float64(mean)
+        difference = np.float64(mean) - self._mean
+        self._mean = self._mean + difference / self._count
+        self._squares = self._squares + difference * (mean - self._mean)
+        self._var = self._var + np.float64(var)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """The mean, (C,) float32."""
+        return (self._sum / self._count).astype(np.float32)
+
+    @property
+    def var(self) -> np.ndarray:
+        """The variance, (C,) float32."""
+        return (self._var / self._count + self._squares / self._count).astype(np.float32)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from cls.nn import init
+from cls.nn.cpu import native
 
 
 def local_response_norm(
@@ -180,14 +181,15 @@ def _backward(x, scale, mean, var, dout, dmean, dvar, epsilon):
 def moments(x: jax.Array, guess: jax.Array, groups: int) -> tuple[jax.Array, jax.Array]:
     """Returns means and (biased) variances (G, C) of groups of consecutive examples, float32.
 
-    Both are from sums about a shift, and as exact as float32 allows if the shift is within a few
-    standard deviations of the mean. Such a shift is the mean of a sample of x.
+    One pass over x sums about a shift, for each group the mean of a sample of its pixels. The
+    variance is as exact as float32 allows, if the shift is within a few standard deviations of the
+    mean.
 
-    The TPU's compiler computes sums about `guess` together with the convolution that makes x, and
-    need not read x again. This is the form for bfloat16 there. If the guess is R standard
-    deviations from the mean, as it may be in the first steps of a training, the error of the
-    variance is about 1e-7 R^2 of it; the rounding of x to bfloat16 alone changes a variance by up
-    to 1e-6 R^2 of it, for a mean of R.
+    For bfloat16 on TPU the shift is `guess`: XLA then sums in the kernel of the convolution that
+    makes x, and does not read x again. If the guess is R standard deviations from the mean, as it
+    may be in the first steps of a training, the error of the variance is about 1e-7 R^2 of it. The
+    rounding of x to bfloat16 alone changes the variance by up to 1e-6 R^2 of it, for a mean of R
+    standard deviations.
 
     Args:
       x: (N, ..., C).
@@ -215,36 +217,50 @@ moments.defvjp(_moments_forward, _moments_backward)
 
 @functools.partial(jax.jit, static_argnames='groups')
 def _moments(x, guess, groups):
-    def by_guess(x, guess):
-        return _moments_about(guess[None], x, groups)
-
-    def by_sample(x, guess):
-        # A row of each image: no device needs an example of another one. Of vectors all.
-        sample = x[:, x.shape[1] // 2] if x.ndim > 2 else x
-        shift = _by_group(sample.astype(jnp.float32), groups) / _count(sample, groups)
-        return _moments_about(shift, x, groups)
-
+    about_sample = functools.partial(_moments_about_sample, groups=groups)
+    if native.usable(x):
+        summed = functools.partial(_native_moments, groups=groups)
+        return jax.lax.platform_dependent(x, guess, cpu=summed, default=about_sample)
     if x.dtype != jnp.bfloat16:
-        return by_sample(x, guess)
-    return jax.lax.platform_dependent(x, guess, tpu=by_guess, default=by_sample)
+        return about_sample(x, guess)
+    about_guess = functools.partial(_moments_about, groups=groups)
+    return jax.lax.platform_dependent(x, guess, tpu=about_guess, default=about_sample)
 
 
-def _moments_about(shift, x, groups):
+def _native_moments(x, guess, groups):
+    return native.moments(x.astype(jnp.float32), groups)
+
+
+def _moments_about_sample(x, guess, groups):
+    # A row of each image: no device needs the example of another one. Of vectors all.
+    sample = x[:, x.shape[1] // 2] if x.ndim > 2 else x
+    shift = _by_group(sample.astype(jnp.float32), groups) / _count(sample, groups)
+    return _moments_about(x, shift, groups)
+
+
+def _moments_about(x, shift, groups):
+    """Returns the moments of groups, from sums about a shift (G, C) or (C,)."""
     first, second = (total / _count(x, groups) for total in _sums(x, shift, groups))
     return shift + first, jnp.maximum(second - jnp.square(first), 0)
 
 
 def _sums(x, shift, groups):
-    """Returns the sums (G, C) of x - shift and of its square, shift (G, C) or (1, C)."""
+    """Returns the sums (G, C) of x - shift and of its square, with a shift (G, C) or (C,)."""
     moved = x.astype(jnp.float32) - _spread(shift, x)
     return _by_group(moved, groups), _by_group(jnp.square(moved), groups)
 
 
 def _grad_sums(dout, x, mean):
     """Returns the sums (G, C) of dout and of dout * (x - mean)."""
-    dout = dout.astype(jnp.float32)
-    moved = x.astype(jnp.float32) - _spread(mean, x)
-    return _by_group(dout, len(mean)), _by_group(dout * moved, len(mean))
+
+    def plain(dout, x, mean):
+        moved = x - _spread(mean, x)
+        return _by_group(dout, len(mean)), _by_group(dout * moved, len(mean))
+
+    dout, x = dout.astype(jnp.float32), x.astype(jnp.float32)
+    if not native.usable(x):
+        return plain(dout, x, mean)
+    return jax.lax.platform_dependent(dout, x, mean, cpu=native.grad_sums, default=plain)
 
 
 def _by_group(x, groups):

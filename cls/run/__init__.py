@@ -1,4 +1,4 @@
 """The run folder: its lock, checkpoints, metrics and time ledger.
 
-May import: distributed, errors, storage.
+May import: distributed, errors, onednn, storage.
 """

@@ -1,6 +1,8 @@
 """Checkpoints with Orbax: a folder for each step, with state, data position and time ledger.
 
-Saving is asynchronous. Orbax writes under a temporary name; then a copy of the run's config and a
+Saving is asynchronous. On one process the loop waits only until the state is in host memory, and a
+thread hands it to Orbax, whose work in Python grows with the number of arrays; several processes
+start Orbax together. Orbax writes under a temporary name; then a copy of the run's config and a
 list of checksums are added, and only then is the folder renamed. So a complete checkpoint always
 has checksums, and one without them is damaged. Orbax itself does not notice bytes that changed
 later (a disk that failed, a truncated copy, another step's folder under this name).
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from cls.distributed import agreement
@@ -97,24 +100,32 @@ class Checkpoints:
         possible before anything is written: a writer that fails halfway prints a hundred lines.
         Later errors are raised by the next call, or by `wait`.
         """
+        self.wait()
+        alone = jax.process_count() == 1
+        if alone:  # on a CPU views, whose memory the next step does not reuse
+            state = jax.device_get(state)
         items = {
-            'state': ocp.args.StandardSave(state),
+            'state': ocp.args.PyTreeSave(state),
             'data': ocp.args.JsonSave(data),
             'account': ocp.args.JsonSave(ledger),
         }
-        self.wait()
+        args = ocp.args.Composite(**items)
+        start = functools.partial(self._checkpointer.save, self._staged(step), args, force=True)
         try:
             if agreement.is_main_process() and not paths.is_remote(self._local):
                 self._make_again()
                 _check_writable(self._local, _bytes(state))
-            with _explained(self._folder / str(step)):
-                staged = self._staged(step)
-                self._checkpointer.save(staged, args=ocp.args.Composite(**items), force=True)
+            if not alone:
+                with _explained(self._folder / str(step)):
+                    start()
         except UserError:
             self.failed = True
             raise
         if agreement.is_main_process():
-            self._finishing = threading.Thread(target=self._finish, args=(step,), daemon=True)
+            to_start = start if alone else None
+            self._finishing = threading.Thread(
+                target=self._finish, args=(step, to_start), daemon=True
+            )
             self._finishing.start()
 
     def _make_again(self) -> None:
@@ -186,7 +197,7 @@ class Checkpoints:
 
     def _read(self, step: int, abstract: Any) -> tuple[Any, Any, dict[str, float]]:
         items = {
-            'state': ocp.args.StandardRestore(abstract),
+            'state': _restore_args(abstract),
             'data': ocp.args.JsonRestore(),
             'account': ocp.args.JsonRestore(),
         }
@@ -248,10 +259,15 @@ class Checkpoints:
         remote = paths.is_remote(self._local)
         return self._local / (str(step) if remote else f'.{step}.{_PARTIAL}')
 
-    def _finish(self, step: int) -> None:
-        """Waits for Orbax, completes the checkpoint, removes old ones, and calls `completed`."""
+    def _finish(self, step: int, start: Callable[[], Any] | None) -> None:
+        """Waits for Orbax, completes the checkpoint, removes old ones, and calls `completed`.
+
+        Calls `start` before, if it is not None.
+        """
         try:
             with _explained(self._folder / str(step)):
+                if start:
+                    start()
                 self._checkpointer.wait_until_finished()
                 self._complete(step)
                 self._remove_old()
@@ -300,7 +316,25 @@ def _checkpointer() -> ocp.AsyncCheckpointer:
     # Folders are made before `save` returns: a thread would wait five minutes for a folder that
     # cannot be made, and the process for the thread.
     options = ocp.options.AsyncOptions(create_directories_asynchronously=False)
-    return ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(), async_options=options)
+    json = ocp.JsonCheckpointHandler
+    handler = ocp.CompositeCheckpointHandler(state=_state_handler(), data=json(), account=json())
+    return ocp.AsyncCheckpointer(handler, async_options=options)
+
+
+def _state_handler() -> ocp.PyTreeCheckpointHandler:
+    """Returns Orbax's handler of trees, without its copy of every array on the host."""
+    types = ocp.type_handlers
+    registry = types.create_type_handler_registry(
+        (np.ndarray, types.NumpyHandler(deepcopy_host_arrays=False)),
+        (jax.Array, types.get_type_handler(jax.Array)),
+    )
+    return ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
+
+
+def _restore_args(abstract: Any) -> ocp.args.PyTreeRestore:
+    """Returns the arguments for a state with shapes, dtypes and shardings."""
+    args = ocp.checkpoint_utils.construct_restore_args(abstract)
+    return ocp.args.PyTreeRestore(abstract, restore_args=args)
 
 
 def _move_aside(folder: Path, step: int) -> None:

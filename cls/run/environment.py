@@ -15,6 +15,7 @@ import jax
 from absl import logging as absl_logging
 
 from cls.errors import reason
+from cls.onednn.load import load
 from cls.storage.cache import cache_dir
 
 log = logging.getLogger(__name__)
@@ -23,10 +24,12 @@ PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'nump
 
 
 def start() -> None:
-    """Enables JAX's persistent compilation cache, unless JAX_COMPILATION_CACHE_DIR is set.
+    """Enables the extension for CPUs, if it was built, and JAX's persistent compilation cache.
 
-    If the cache cannot be written, one warning replaces JAX's warnings for each program.
+    The cache is in the folder JAX_COMPILATION_CACHE_DIR, if this is set. If it cannot be written,
+    one warning replaces JAX's warnings for each program.
     """
+    load()
     if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
         cache = cache_dir() / 'xla'
         jax.config.update('jax_compilation_cache_dir', str(cache))

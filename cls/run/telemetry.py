@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 class Metrics:
     """metrics.jsonl and TensorBoard files of a run; every line is flushed.
 
-    Object stores cannot append: for them the files are written on this machine, and copied by
-    `flush` and every SEND seconds.
+    For object stores the files are written on this machine, and what they have grown by is copied
+    by `flush` and every SEND seconds.
     """
 
     def __init__(self, workdir: Path, step: int) -> None:

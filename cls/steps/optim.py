@@ -11,6 +11,7 @@ import optax
 
 from cls.errors import nearest, refuse
 from cls.steps import freeze, norms
+from cls.steps.state import initial_opt_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +119,7 @@ def initial_state(spec: OptimSpec, params: Any) -> Any:
     def no_rate(step):
         raise AssertionError('the state of an optimizer does not depend on the learning rate')
 
-    return make_optimizer(spec, no_rate, params).init(params)
+    return initial_opt_state(make_optimizer(spec, no_rate, params), params)
 
 
 def _rule(spec: OptimSpec, schedule: optax.Schedule, mask: Any) -> optax.GradientTransformation:

@@ -52,10 +52,18 @@ class Phases:
 
     def following(self, step: int) -> list[Phase]:
         """Returns the distinct phases from `step` to the end of the run."""
+        starts = [step, *self._starts(step)]
+        return list(dict.fromkeys(map(self.at, starts)))
+
+    def end(self, step: int) -> int:
+        """Returns the step after the last one of the phase of `step`."""
+        return min(self._starts(step), default=self.total)
+
+    def _starts(self, step: int) -> list[int]:
+        """Returns the first steps of the phases that begin after `step`, in ascending order."""
         borders = [start for start, _ in self.sizes]
         borders += [] if self.freeze_bn is None else [self.freeze_bn]
-        starts = sorted({step, *(b for b in borders if step < b < self.total)})
-        return list(dict.fromkeys(map(self.at, starts)))
+        return sorted({b for b in borders if step < b < self.total})
 
 
 def _sizes(config: Any, to_steps: ToSteps) -> tuple[tuple[int, int], ...]:

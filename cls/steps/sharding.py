@@ -38,9 +38,17 @@ def make_mesh(fsdp: int, devices: list[Any] | None = None) -> Mesh:
     return Mesh(np.asarray(devices).reshape(-1, fsdp), AXES)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of a batch: examples, the first axis, over all devices."""
-    return NamedSharding(mesh, P(AXES))
+def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """Returns the sharding of a batch: examples, by default the first axis, over all devices."""
+    return NamedSharding(mesh, P(*[None] * axis, AXES))
+
+
+def local_rows(batch: jax.Array, axis: int = 0) -> np.ndarray:
+    """Returns this process's share of an array with `batch_sharding`, in host memory."""
+    if batch.is_fully_addressable:
+        return np.asarray(batch)
+    shards = sorted(batch.addressable_shards, key=lambda shard: shard.index[axis].start)
+    return np.concatenate([np.asarray(shard.data) for shard in shards], axis)
 
 
 def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
@@ -107,11 +115,13 @@ def _same(tree: Any) -> Any:
 
 
 def put(tree: Any, shardings: Any) -> Any:
-    """Puts host arrays, the same on every process, on the devices."""
+    """Copies host arrays, the same on every process, to the devices."""
 
     def place(x, sharding):
         x = np.asarray(x)
-        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+        # A CPU device may use the memory of an array that it is given. Without the copy, that of
+        # the caller would stay in use, and leaves that share it would share it on the device.
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: np.array(x[index]))
 
     return jax.tree.map(place, tree, shardings)
 
@@ -141,6 +151,6 @@ def split_groups(batch: int, devices: int, group: int, batch_stats: Any) -> str:
         )
     return (
         f'batch norm: groups of {group} examples (config.model.bn_group) and devices of {share} do '
-        'not divide one another: devices send one another activations and compute some of them '
-        'twice. Choose config.batch, or a number of devices, with which they do.'
+        'not divide one another: in every norm devices send one another the sums of all examples. '
+        'Choose config.batch, or a number of devices, with which they do.'
     )

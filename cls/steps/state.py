@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
+from jax.extend import core
 
 
 class TrainState(struct.PyTreeNode):
@@ -27,16 +28,49 @@ class TrainState(struct.PyTreeNode):
 def new_state(
     variables: Any, optimizer: optax.GradientTransformation, seed: int, ema: bool
 ) -> TrainState:
-    """Returns the state before the first step.
+    """Returns the state before the first step, in host memory.
+
+    Averages are the variables themselves, and share their memory until they are on the devices.
 
     Args:
-      variables: 'params' and, if the network has any, 'batch_stats'.
+      variables: 'params' and, if the network has any, 'batch_stats', in host memory.
       optimizer: the update rule.
       seed: the seed of augmentation, dropout and all other randomness of a step.
       ema: whether to keep averages, which start at the variables.
     """
-    opt_state = optimizer.init(variables['params'])
+    opt_state = initial_opt_state(optimizer, variables['params'])
     return first_state(variables, opt_state, seed, dict(variables) if ema else None)
+
+
+def initial_opt_state(optimizer: optax.GradientTransformation, params: Any) -> Any:
+    """Returns `optimizer.init(params)` as NumPy arrays, of constants: nothing is compiled.
+
+    Computed by JAX it would be a program for each shape. An array is a read-only view of one
+    element, and takes no memory before it is on the devices.
+
+    Args:
+      optimizer: an update rule.
+      params: the parameters, or their shapes.
+
+    Raises:
+      NotImplementedError: the state depends on the values of the parameters.
+    """
+    traced, shapes = jax.make_jaxpr(optimizer.init, return_shape=True)(params)
+    values = dict(zip(traced.jaxpr.constvars, traced.consts, strict=True))
+
+    def value(atom: Any) -> Any:
+        return atom.val if isinstance(atom, core.Literal) else values[atom]
+
+    for equation in traced.jaxpr.eqns:
+        name = equation.primitive.name
+        if name != 'broadcast_in_dim' or not isinstance(equation.invars[0], core.Literal):
+            raise NotImplementedError(f'{name} in the initial state of an optimizer')
+        values[equation.outvars[0]] = value(equation.invars[0])
+    leaves = [
+        np.broadcast_to(np.asarray(value(atom), leaf.dtype), leaf.shape)
+        for atom, leaf in zip(traced.jaxpr.outvars, jax.tree.leaves(shapes), strict=True)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
 
 
 def first_state(variables: Any, opt_state: Any, seed: int, averages: Any = None) -> TrainState:
@@ -48,13 +82,12 @@ def first_state(variables: Any, opt_state: Any, seed: int, averages: Any = None)
       seed: the seed of all randomness of a step.
       averages: the initial averages, in the form of `variables`; None: no averages are kept.
     """
-    # The averages are copied: the step donates its input's buffers, and leaves may not share one.
     return TrainState(
         step=np.zeros((), np.int32),
         params=variables['params'],
         batch_stats=variables.get('batch_stats', {}),
         opt_state=opt_state,
-        ema=None if averages is None else jax.tree.map(np.array, _both(averages)),
+        ema=None if averages is None else _both(averages),
         rng=np.asarray(jax.random.key_data(jax.random.key(seed))),
     )
 

@@ -96,7 +96,7 @@ def random_flip(images: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def augmented(
-    recipe: Recipe, batch: Batch, key: jax.Array, model: nn.Module
+    recipe: Recipe, batch: Batch, key: jax.Array, model: nn.Module, batch_sharding: NamedSharding
 ) -> tuple[jax.Array, jax.Array]:
     """Returns a training batch, mirrored and augmented with the random numbers of the step's key.
 
@@ -111,7 +111,7 @@ def augmented(
     if recipe.augment.active:  # the key: split makes the first two that fold_in does
         key = jax.random.fold_in(key, 2)
         classes = model.num_classes if recipe.augment.mixes else 0
-        images, labels = apply(recipe.augment, images, labels, key, recipe.normalize, classes)
+        return apply(recipe.augment, images, labels, key, recipe.normalize, classes, batch_sharding)
     return images, labels
 
 
@@ -246,7 +246,7 @@ def make_train_step(
         chex.assert_rank((batch['image'], batch['label']), (4, 1))
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         _, net_key = jax.random.split(key)  # the first key is for the flips
-        images, labels = augmented(recipe, batch, key, model)
+        images, labels = augmented(recipe, batch, key, model, batch_sharding)
         grads, (batch_stats, metrics) = gradients(state, images, labels, net_key)
         mask = frozen_mask(state.params, state.batch_stats, recipe.freeze_bn)
         batch_stats = freeze.select(mask['batch_stats'], state.batch_stats, batch_stats)
@@ -276,18 +276,17 @@ def make_train_step(
 
 def make_logits_step(
     model: nn.Module, recipe: Recipe, mirrored: bool = False
-) -> Callable[[Any, Batch], tuple[jax.Array, jax.Array, jax.Array]]:
-    """Returns logits_step(variables, batch) -> (logits (1, N, K) float32, labels, indices).
+) -> Callable[[Any, jax.Array], jax.Array]:
+    """Returns logits_step(variables, images) -> logits (1, N, K) float32.
 
-    With `mirrored` the logits are (2, N, K), the second ones of the mirror images. `label` and
-    `index` of a batch are returned unchanged, gathered from all processes.
+    With `mirrored` the logits are (2, N, K), the second ones of the mirror images.
     """
 
-    def logits_step(variables: Any, batch: Batch):
-        images = recipe.normalize(batch['image'])
+    def logits_step(variables: Any, images: jax.Array) -> jax.Array:
+        images = recipe.normalize(images)
         views = (images, images[:, :, ::-1]) if mirrored else (images,)
         logits: list[Any] = [model.apply(variables, x, train=False) for x in views]
-        return jnp.stack(logits), batch['label'], batch['index']
+        return jnp.stack(logits)
 
     return logits_step
 
@@ -318,7 +317,7 @@ def make_eval_step(
 
 
 def make_moments_step(
-    model: nn.Module, recipe: Recipe
+    model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding
 ) -> Callable[[Any, Batch, jax.Array, jax.Array], Any]:
     """Returns moments_step(variables, batch, step, key) -> the moments of each norm in a batch.
 
@@ -330,7 +329,7 @@ def make_moments_step(
 
     def moments_step(variables: Any, batch: Batch, step: jax.Array, key: jax.Array) -> Any:
         _, net_key = jax.random.split(key)
-        images, _ = augmented(recipe, batch, key, model)
+        images, _ = augmented(recipe, batch, key, model, batch_sharding)
         progress = jnp.minimum(step / recipe.total_steps, 1.0)
         extra: dict[str, Any] = {'progress': progress} if takes_progress else {}
         _, updated = model.apply(

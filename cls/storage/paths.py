@@ -3,11 +3,12 @@
 A local path is a `pathlib.Path`; one in a store is an `epath.Path`, with most methods of
 `pathlib.Path`, through fsspec. Stores differ from disks in three ways:
 
-  - an object appears as a whole, and cannot be appended to or locked (see `cls.storage.lock`);
+  - an object appears as a whole, and cannot be locked (see `cls.storage.lock`) or written to, only
+    joined with another (see `append`);
   - there are no folders, only names with slashes, so none is made;
   - renaming is copying, so files are written under their final names (`write_whole`).
 
-Files that grow are written to a local folder, and `Mirror` copies it to the store.
+Files that grow are written to a local folder, and `Mirror` copies their new parts.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from cls.errors import UserError, nearest
 from cls.storage.cache import cache_dir
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 PACKAGES = {'gs': 'gcsfs', 's3': 's3fs'}  # optional requirements, see pyproject.toml
 CHUNK = 256  # files that are fetched together
+S3_PART = 5 * 2**20  # bytes, the least that S3 takes for all but the last part of an object
 
 # Through fsspec even with TensorFlow installed: a single tested way with known errors.
 os.environ.setdefault('EPATH_USE_TF', 'false')
@@ -133,8 +135,7 @@ def parse_json(text: str | bytes) -> Any:
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file atomically, unless it has that content already.
 
-    A reader sees the old or the new content, also after a loss of power. A process that is killed
-    while writing leaves a file `.NAME.PROCESS.partial`, see `remove_partial`.
+    A reader sees the old or the new content, see `writing`.
     """
     if is_remote(path):
         path.write_bytes(content)
@@ -142,14 +143,31 @@ def write_whole(path: Path, content: bytes) -> None:
     with contextlib.suppress(OSError):
         if path.stat().st_size == len(content) and path.read_bytes() == content:
             return
+    with writing(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A context with a file for the new content of a path, written atomically if it does not raise.
+
+    A reader sees the old or the new content, also after a loss of power. A process that is killed
+    while writing leaves a file `.NAME.PROCESS.partial`, see `remove_partial`.
+    """
+    if is_remote(path):
+        with tempfile.NamedTemporaryFile() as file:
+            yield file  # pyright: ignore[reportReturnType]
+            file.flush()
+            upload(Path(file.name), path)
+        return
     partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
     try:
         with partial.open('wb') as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except OSError:
+    except BaseException:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
@@ -221,6 +239,35 @@ def upload(file: Path, to: Path) -> None:
     filesystem(to).put_file(str(file), os.fspath(to))
 
 
+def append(file: Path, start: int, end: int, to: Path) -> None:
+    """Appends the bytes from `start` to `end` of a local file to its copy in a store.
+
+    The copy is replaced as a whole: its reader sees the old or the new content. The store joins the
+    parts, so only the new one is sent; except that S3 joins no parts below 5 MiB: up to that size
+    the file is sent again. It is also sent again if the copy does not have `start` bytes, as after
+    an append whose reply was lost.
+    """
+    system, name = filesystem(to), os.fspath(to)
+    composes = name.startswith('gs://')
+    size = None
+    with contextlib.suppress(FileNotFoundError):
+        size = system.info(name)['size']
+    if size != start or not (composes or start >= S3_PART):
+        upload(file, to)
+        return
+    with file.open('rb') as content:
+        content.seek(start)
+        new = content.read(end - start)
+    if not composes:
+        with system.open(name, 'ab') as copy:
+            copy.write(new)
+        return
+    part = os.fspath(to.with_name(f'.{to.name}.part'))
+    system.pipe_file(part, new)
+    system.merge(name, [name, part])
+    system.rm_file(part)
+
+
 def download(folder: Path, to: Path) -> None:
     """Copies the objects under a name to a new local folder."""
     fetch_files(folder, {name: entry['size'] for name, entry in find(folder).items()}, to)
@@ -287,7 +334,10 @@ def only_one(lock: Path) -> Iterator[None]:
 
 
 class Mirror:
-    """A local folder, `folder`, whose files are copied to a store as they change."""
+    """A local folder, `folder`, whose files are copied to a store as they change.
+
+    A file that has become larger was appended to: only the new part is sent, see `append`.
+    """
 
     def __init__(self, to: Path) -> None:
         self._scratch, self._to = Scratch(), to
@@ -295,12 +345,17 @@ class Mirror:
         self.folder = self._scratch.folder
 
     def send(self) -> None:
-        """Copies the files that have changed."""
+        """Copies the files that have changed, or their new parts."""
         for file in sorted(self.folder.rglob('*')):
             if file.is_file():
                 state = file.stat()
-                if self._sent.get(file) != (now := (state.st_size, state.st_mtime_ns)):
-                    upload(file, self._to / file.relative_to(self.folder).as_posix())
+                sent = self._sent.get(file)
+                if sent != (now := (state.st_size, state.st_mtime_ns)):
+                    to = self._to / file.relative_to(self.folder).as_posix()
+                    if sent and sent[0] < state.st_size:
+                        append(file, sent[0], state.st_size, to)
+                    else:
+                        upload(file, to)
                     self._sent[file] = now
 
     def close(self) -> None:

@@ -1,22 +1,36 @@
 """Measures the speed of networks, layers, the training loop and input pipelines.
 
   cls benchmark networks --torch PYTHON     training and inference steps, compared with PyTorch's
+  cls benchmark loop --torch PYTHON         the training loop on small images, likewise
   cls benchmark model NAME --batch N        the train step of a network, and the training loop
   cls benchmark layers                      convolutions and pools, compared with XLA's own
+  cls benchmark augment                     augmentations, an image in batches of two sizes
+  cls benchmark growth                      time and memory as the work grows
   cls benchmark input FOLDER                decoding and augmentation, compared with other libraries
 
 cls benchmark TASK --help describes a task and its flags.
 """
 
 from cls.cli import Parser, run
-from cls.tools import benchmark_input, benchmark_layers, benchmark_model, benchmark_networks
+from cls.tools import (
+    benchmark_augment,
+    benchmark_growth,
+    benchmark_input,
+    benchmark_layers,
+    benchmark_loop,
+    benchmark_model,
+    benchmark_networks,
+)
 
 PROG = 'python -m cls.tools.benchmark'
 
 TASKS = {
     'networks': benchmark_networks,
+    'loop': benchmark_loop,
+    'growth': benchmark_growth,
     'model': benchmark_model,
     'layers': benchmark_layers,
+    'augment': benchmark_augment,
     'input': benchmark_input,
 }
 

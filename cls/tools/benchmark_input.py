@@ -2,13 +2,15 @@
 
   cls benchmark input FOLDER|digits|cifar-like
 
-FOLDER contains images, at any depth. The work is decoding, Inception's random crop resized to 224
-pixels, and flips, on all cores. The pipeline of the trainer is timed, and for comparison tf.data
-(`--tensorflow PYTHON`) and torchvision's transforms in a DataLoader (`--torch PYTHON`), each in an
-interpreter that has these packages. TensorFlow's crops are smaller than torchvision's and its
-filter is not antialiased, so each is compared to ours with the same crop and filter. The pipelines
-take turns, and a waiting pipeline is stopped. Each processes some batches before its clock starts,
-so neither start-up nor batches that were prepared during another pipeline's turn count.
+FOLDER contains images, at any depth. The work of training is decoding, Inception's random crop
+resized to 224 pixels, and flips, on all cores; that of evaluation is decoding, the shorter side
+resized to 256 pixels, and the crop of 224 at the center. The pipelines of the trainer are timed,
+and for comparison tf.data (`--tensorflow PYTHON`) and torchvision's transforms in a DataLoader
+(`--torch PYTHON`), each in an interpreter that has these packages. TensorFlow's crops are smaller
+than torchvision's and its filter is not antialiased, so each is compared to ours with the same crop
+and filter. The pipelines take turns, and a waiting pipeline is stopped. Each processes some batches
+before its clock starts, so neither start-up nor batches that were prepared during another
+pipeline's turn count.
 
 digits and cifar-like (random images of CIFAR's size) are in memory. For them, the fraction of time
 that the loop waits for data is measured, with steps of 20 ms.
@@ -22,15 +24,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
 from cls.cli import Parser
 from cls.data import folders, pipeline
+from cls.data.file_list import FileList
 from cls.data.spec import DataSpec
 from cls.errors import UserError
+from cls.feed import feed
 from cls.recipes import common  # pyright: ignore[reportAttributeAccessIssue]
 from cls.run.goodput import TimeLedger
 from cls.run.telemetry import write_json
@@ -38,9 +41,9 @@ from cls.search import supernets  # noqa: F401  registers networks and trainings
 from cls.setup import set_up
 from cls.tools import benchmark_turns as turns
 from cls.train import train_batches
-from cls.trainer import prefetch_to_device
 
-BATCH, SIZE, SKIP, COUNT = 32, 224, 8, 24  # SKIP batches are not timed, the next COUNT are
+BATCH, SIZE, SHORTER = 32, 224, 256
+SKIP, COUNT = 8, 24  # SKIP batches are not timed, the next COUNT are
 STEP = 0.02  # seconds
 IN_MEMORY = {'digits': 64, 'cifar-like': 128}  # name -> batch
 LIKE = {  # fields of config.data for the same work as a peer
@@ -48,6 +51,7 @@ LIKE = {  # fields of config.data for the same work as a peer
     'torch': {'train_crop': 'random_resized', 'interpolation': 'bilinear'},
 }
 PROCESSES = True  # time ours with worker processes too, not only with threads
+WORKS = 'training', 'evaluation'
 
 Timed = Callable[[int, int], float]  # (batches to skip, batches) -> seconds
 
@@ -87,18 +91,24 @@ def _images_per_second(args: argparse.Namespace) -> dict[str, float]:
     pythons = {name: python for name, python in pythons.items() if python}
     cores = os.cpu_count()
     with ExitStack() as stack:
-        pipelines = {}
+        pipelines: dict[str, Timed] = {}
         for name in pythons or {'torch': ''}:
-            pipelines[f'ours like {name}'] = _ours(folder, files, LIKE[name] | {'workers': 0})
+            data = functools.partial(
+                DataSpec, f'folder:{folder}', image_size=SIZE, eval_resize=SHORTER, **LIKE[name]
+            )
+            ours = _training(folder, files, data(workers=0))
+            pipelines[f'training like {name}'] = stack.enter_context(ours)
             if PROCESSES:
-                workers = {'workers': os.cpu_count()}
-                pipelines[f'ours like {name}, processes'] = _ours(
-                    folder, files, LIKE[name] | workers
-                )
+                ours = _training(folder, files, data(workers=cores))
+                pipelines[f'training like {name}, processes'] = stack.enter_context(ours)
+            ours = _evaluation(folder, files, data(), args.rounds)
+            pipelines[f'evaluation like {name}'] = stack.enter_context(ours)
         for name, python in pythons.items():
             script = turns.PEERS / f'input_with_{name}.py'
-            pipelines[name] = _peer([python, *map(str, (script, folder, BATCH, SIZE, cores))])
-        pipelines = {name: stack.enter_context(timed) for name, timed in pipelines.items()}
+            command = [python, *map(str, (script, folder, BATCH, SIZE, SHORTER, cores))]
+            peer = stack.enter_context(turns.process(command))
+            for work in WORKS:
+                pipelines[f'{work}, {name}'] = functools.partial(peer.timed, work)
         rates = {name: [] for name in pipelines}
         for _ in range(args.rounds):
             for name, timed in pipelines.items():
@@ -106,20 +116,43 @@ def _images_per_second(args: argparse.Namespace) -> dict[str, float]:
     result = {name: statistics.median(samples) for name, samples in rates.items()}
     for name, samples in rates.items():
         print(f'{name}: {result[name]:,.0f} images/s ({min(samples):,.0f} to {max(samples):,.0f})')
-    ratios = {}
-    for name in pythons:
-        pairs = zip(rates[f'ours like {name}'], rates[name], strict=True)
-        ratios[name] = statistics.median(ours / other for ours, other in pairs)
-        print(f'ours like {name} / {name}: {ratios[name]:.2f}')
-    if ratios:
-        result['ratio_to_best_peer'] = ratios[max(ratios, key=lambda name: result[name])]
+    for work in WORKS if pythons else ():
+        ratios = {}
+        for name in pythons:
+            pairs = zip(rates[f'{work} like {name}'], rates[f'{work}, {name}'], strict=True)
+            ratios[name] = statistics.median(ours / other for ours, other in pairs)
+            print(f'{work} like {name} / {name}: {ratios[name]:.2f}')
+        best = max(ratios, key=lambda name: result[f'{work}, {name}'])
+        result[f'{work}, ratio to the best peer'] = ratios[best]
     return result
 
 
+def _source(folder: Path, files: list[str]) -> folders.Folder:
+    names = FileList(folder, [('', (os.path.relpath(file, folder) for file in files))])
+    return folders.Folder(folder, names, np.zeros(len(files), np.int32), ('images',))
+
+
 @contextmanager
-def _ours(folder: Path, files: list[str], fields: dict[str, Any]) -> Iterator[Timed]:
-    source = folders.Folder(folder, files, np.zeros(len(files), np.int32), ('images',))
-    data = DataSpec(f'folder:{folder}', image_size=SIZE, **fields)
+def _evaluation(folder: Path, files: list[str], data: DataSpec, rounds: int) -> Iterator[Timed]:
+    epochs = -(-BATCH * (1 + rounds * (SKIP + COUNT)) // len(files))
+    source = _source(folder, files * epochs)
+    batches = iter(pipeline.eval_batches(source, data, batch=BATCH, num_classes=1))
+
+    def timed(skip: int, count: int) -> float:
+        for _ in range(skip):
+            next(batches)
+        begin = time.perf_counter()
+        for _ in range(count):
+            next(batches)
+        return time.perf_counter() - begin
+
+    next(batches)
+    yield timed
+
+
+@contextmanager
+def _training(folder: Path, files: list[str], data: DataSpec) -> Iterator[Timed]:
+    source = _source(folder, files)
     batches = pipeline.train_batches(source, data, batch=BATCH, seed=0, num_classes=1)
     flips = np.random.default_rng(0)
 
@@ -138,12 +171,6 @@ def _ours(folder: Path, files: list[str], fields: dict[str, Any]) -> Iterator[Ti
     batches.close()
 
 
-@contextmanager
-def _peer(command: list[str]) -> Iterator[Timed]:
-    with turns.process(command) as peer:
-        yield functools.partial(peer.timed, 'batches')
-
-
 def _waiting(name: str, rounds: int) -> float:
     """Returns the share of its time that the loop waits for data, with steps of 20 ms."""
     config = common.base()
@@ -155,14 +182,14 @@ def _waiting(name: str, rounds: int) -> float:
         config.data.name = 'synthetic'
     setup = set_up(config)
     iterator = train_batches(setup)
-    batches = prefetch_to_device(iterator, setup)
+    batches = feed(iterator, setup)
     for _ in range(50):
-        next(batches)
+        batches.take(1)
     ledger = TimeLedger()
     begin = time.perf_counter()
     for _ in range(100 * rounds):
         with ledger.spend('data'):
-            next(batches)
+            batches.take(1)
         with ledger.spend('step'):
             time.sleep(STEP)
     seconds = time.perf_counter() - begin

@@ -2,7 +2,8 @@
 
   cls benchmark layers
 
-Each layer is timed in our form and in XLA's own lowering.
+Each layer is timed in our form and in XLA's own lowering. Our convolutions are those of oneDNN if
+the extension was built (`cls build-onednn`).
 """
 
 import argparse
@@ -17,6 +18,7 @@ from jax import lax
 from cls.cli import Parser
 from cls.nn.conv import conv
 from cls.nn.pool import max_pool
+from cls.onednn.load import load
 
 
 def add_flags(flags: Parser) -> None:
@@ -25,6 +27,7 @@ def add_flags(flags: Parser) -> None:
 
 def run_task(args: argparse.Namespace) -> int:
     """Prints the milliseconds of forward and backward passes; returns the exit code."""
+    load()
 
     def grouped(x, kernel):
         return conv(x, kernel, groups=x.shape[-1] // kernel.shape[2])

@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import os
 import platform
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,3 +47,9 @@ def processor() -> str:
             if name.strip() == 'model name':
                 return value.strip()
     return platform.machine()
+
+
+def free_port() -> int:
+    """Returns a port of this machine that no program listens to."""
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        return server.getsockname()[1]

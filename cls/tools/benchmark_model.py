@@ -11,23 +11,16 @@ persistent cache.
 """
 
 import argparse
-import dataclasses
 import statistics
-import tempfile
 import time
-from pathlib import Path
 
 from cls.cli import Parser
-from cls.distributed.preemption import Preemption
 from cls.errors import UserError
-from cls.run.checkpoint import Checkpoints
-from cls.run.goodput import TimeLedger
-from cls.run.telemetry import Metrics, Progress
+from cls.onednn.load import load
 from cls.search import supernets  # noqa: F401  registers networks and trainings
 from cls.setup import set_up
+from cls.tools.benchmark_loop import run_loop
 from cls.tools.benchmark_worker import Training, config_of
-from cls.train import train_batches
-from cls.trainer import Trainer
 
 ROUNDS = 5
 
@@ -46,6 +39,7 @@ def run_task(args: argparse.Namespace) -> int:
     """Prints the measurements; returns the exit code."""
     if min(args.steps, args.batch) < 1:
         raise UserError('--batch and --steps: expected 1 or more.')
+    load()
     begin = time.perf_counter()
     training = Training(set_up(config_of(args.model, args.batch, args.size, args.dtype)))
     print(f'setup and initialization: {time.perf_counter() - begin:.1f} s')
@@ -61,39 +55,13 @@ def run_task(args: argparse.Namespace) -> int:
         training.steps(args.steps)
         bare.append(images / (time.perf_counter() - begin))
         if args.loop:
-            looped.append(images / loop(training, args.steps))
+            looped.append(images / run_loop(training, args.steps))
     _report('bare step', bare)
     if looped:
         _report('training loop', looped)
         part = statistics.median(looped) / statistics.median(bare)
         print(f'loop / bare step: {100 * part:.1f} %')
     return 0
-
-
-def loop(training: Training, steps: int) -> float:
-    """Runs the trainer's own loop for some steps; returns the seconds without the final save."""
-    setup, first = training.setup, int(training.state.step)
-    setup = dataclasses.replace(setup, total_steps=first + steps)
-    ledger, iterator = TimeLedger(), train_batches(setup)
-    with tempfile.TemporaryDirectory() as folder, Preemption() as preemption:
-        workdir = Path(folder)
-        trainer = Trainer(
-            setup=setup,
-            ledger=ledger,
-            checkpoints=Checkpoints(workdir / 'checkpoints', keep=1),
-            metrics=Metrics(workdir, 0),
-            progress=Progress(0, setup.total_steps, show=False),
-            preemption=preemption,
-            eval_step=setup.eval_step(),
-            workdir=workdir,
-        )
-        begin = time.perf_counter()
-        train_steps = {setup.phases.at(first): training.train_step}
-        training.state = trainer.loop(train_steps, training.state, iterator)
-        seconds = time.perf_counter() - begin - ledger.seconds['checkpoint']
-        iterator.close()
-        trainer.close()
-    return seconds
 
 
 def _report(what: str, rates: list[float]) -> None:

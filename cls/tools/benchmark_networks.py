@@ -35,8 +35,17 @@ from cls.cli import Parser
 from cls.errors import UserError
 from cls.models.registry.complexity import complexity
 from cls.run.telemetry import write_json
-from cls.tools import benchmark_machine
-from cls.tools.benchmark_turns import PEERS, Process, compare, process, repetitions, summary
+from cls.tools import benchmark_machine, benchmark_record
+from cls.tools.benchmark_turns import (
+    PEERS,
+    Process,
+    compared,
+    disturbance,
+    process,
+    repetitions,
+    summary,
+    take_turns,
+)
 
 NETWORKS = {  # variant -> (images in a step, pixels)
     'resnet50': (16, 160),
@@ -53,9 +62,8 @@ NETWORKS = {  # variant -> (images in a step, pixels)
 }
 GPU_NETWORKS = {'resnet50': (256, 224), 'efficientnet_b0': (256, 224), 'densenet121': (256, 224)}
 REFERENCES = {'resnet20_cifar': 'plain:resnet20_cifar'}  # of variants without one
-GPU_REFERENCES = {name: f'plain:{name}' for name in GPU_NETWORKS} | {
-    'nasnet_a_large': 'timm:nasnetalarge'
-}
+GPU_REFERENCES = REFERENCES | {name: f'plain:{name}' for name in GPU_NETWORKS}
+GPU_REFERENCES['nasnet_a_large'] = 'timm:nasnetalarge'
 FORMATS = ('channels_last', 'contiguous')
 WORKS = {'train': 'training', 'infer': 'inference'}
 # Operations per second in bfloat16 without sparsity, of NVIDIA's data sheets (SXM where there is
@@ -114,7 +122,7 @@ def add_flags(flags: Parser) -> None:
     flags.add_argument('--gpu', action='store_true', help='bfloat16 training steps on a GPU')
     flags.add_argument('--quick', action='store_true', help='few short rounds, no cold starts')
     flags.add_argument('--threads', type=int, default=0, help='cores of each side; default: all')
-    flags.add_argument('--json', help='file for the results')
+    benchmark_record.add_flags(flags)
 
 
 def run_task(args: argparse.Namespace) -> int:
@@ -126,22 +134,25 @@ def run_task(args: argparse.Namespace) -> int:
         raise UserError(f'--rounds is {args.rounds}: expected 1 or more.')
     sizes, references = (GPU_NETWORKS, GPU_REFERENCES) if args.gpu else (NETWORKS, REFERENCES)
     cases = [case_of(text, sizes, references) for text in args.networks or sizes]
+    record = 'gpu' if args.gpu else 'networks'
+    if args.check:
+        benchmark_record.recorded(record, [case.name for case in cases])  # before hours of work
     with benchmark_machine.cores(args.threads) as threads:
         result = benchmark_machine.record(threads)
-        result['networks'] = {}
+        rows = result['rows'] = {}
         for case in cases:
-            result['networks'][case.name] = row = measure(case, args.torch, threads, plan)
+            rows[case.name] = row = measure(case, args.torch, threads, plan)
             result['versions'] |= row.pop('versions')
             print(line(case, row), flush=True)
-            result['summary'] = summarize(result['networks'], plan.works)
+            result['summary'] = summarize(rows, plan.works)
             if args.json:  # after each network: a measurement of all takes half an hour
                 write_json(Path(args.json), result)
-    for work, values in result['summary'].items():
+    for key, values in result['summary'].items():
         print(
-            f'{work}: geometric mean {values["geometric_mean"]:.2f}, '
-            f'minimum {values["minimum"]:.2f} ({values["of"]})'
+            f'{benchmark_record.TITLES[key]}: geometric mean {values["geometric_mean"]:.2f}, '
+            f'from {values["minimum"]:.2f} ({values["of"]})'
         )
-    return 0
+    return benchmark_record.finish(record, result, args)
 
 
 def case_of(text: str, sizes: Mapping[str, Any], references: Mapping[str, str]) -> Case:
@@ -186,8 +197,9 @@ def measure(case: Case, python: str, threads: int, plan: Plan) -> dict[str, Any]
             layout = _faster(peers, work)
             peer = peers[layout]
             _check_same(ours, peer, case)
-            compared = compare(ours, peer, work, case.batch, plan.rounds, plan.seconds)
-            row[work] = compared.record() | {'format': layout}
+            sides = {'ours': (ours, work), 'peer': (peer, work)}
+            rates, others = take_turns(sides, case.batch, plan.rounds, plan.seconds)
+            row[work] = compared(**rates) | {'others': others, 'format': layout}
             if work == 'train':
                 row['start'] |= {'warm': ours.start, 'peer': peer.start}
                 row['peak'] |= {'ours': ours.peak(), 'peer': peer.peak()}
@@ -249,6 +261,7 @@ def line(case: Case, row: dict[str, Any]) -> str:
         lines.append(
             f'  {WORKS[work]}: {one["ours"]:,.1f} images/s, PyTorch ({one["format"]}) '
             f'{one["peer"]:,.1f}, ratio {one["ratio"]:.2f}'
+            f'{disturbance(one["others"])}'
         )
     if 'of_peak' in row:
         parts = {side: f'{100 * part:.1f} %' for side, part in row['of_peak'].items()}

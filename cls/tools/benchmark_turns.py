@@ -3,6 +3,7 @@
 Every process answers requests as cls/tools/peers/answering.py describes.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -13,9 +14,8 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from cls.errors import UserError
 
@@ -31,12 +31,14 @@ class Process:
       start: seconds from the creation of the process until it was ready.
       about: its description of itself.
       channel: the running program.
+      said: its standard error.
     """
 
     pid: int
     start: float
     about: dict[str, Any]
     channel: subprocess.Popen[str]
+    said: IO[str]
 
     def timed(self, work: str, skip: int, count: int) -> float:
         """Returns the seconds of `count` units of a work, after `skip` units."""
@@ -44,22 +46,32 @@ class Process:
         print(work, skip, count, file=self.channel.stdin, flush=True)
         line = self.channel.stdout.readline()  # pyright: ignore[reportOptionalMemberAccess]
         if not line:
-            raise UserError(f'{command_of(self.channel.args)} ended at {work!r}.')
+            raise failure(self.channel.args, self.said)
         os.killpg(self.pid, signal.SIGSTOP)
         return float(line)
 
     def peak(self) -> int:
         """Returns the largest resident memory of the process so far, in bytes."""
+        return self._memory('VmHWM')
+
+    def resident(self) -> int:
+        """Returns the resident memory of the process, in bytes."""
+        return self._memory('VmRSS')
+
+    def _memory(self, field: str) -> int:
         status = Path(f'/proc/{self.pid}/status').read_text()
-        return 1024 * int(re.findall(r'^VmHWM:\s+(\d+) kB$', status, re.MULTILINE)[0])
+        return 1024 * int(re.findall(rf'^{field}:\s+(\d+) kB$', status, re.MULTILINE)[0])
 
 
-def command_of(command: Any) -> str:
-    """Returns the part of a command that names the program."""
-    return ' '.join(word.strip().splitlines()[0] for word in command[:2])
+def failure(command: Any, said: IO[str]) -> UserError:
+    """Returns the error for a program that ended, with the last line that it printed."""
+    said.seek(0)
+    last = said.read().strip().splitlines()[-1:]
+    program = ' '.join(word.strip().splitlines()[0] for word in command[:2])
+    return UserError(f'{program} ended with: {"".join(last)}')
 
 
-@contextmanager
+@contextlib.contextmanager
 def process(command: Sequence[str], **variables: str) -> Iterator[Process]:
     """Starts a program, waits until it is ready, and ends it at the end of the block.
 
@@ -87,63 +99,68 @@ def process(command: Sequence[str], **variables: str) -> Iterator[Process]:
             word, _, about = channel.stdout.readline().partition(' ')  # pyright: ignore[reportOptionalMemberAccess]
             seconds = time.perf_counter() - began
             if word != 'ready':
-                said.seek(0)
-                last = said.read().strip().splitlines()[-1:]
-                raise UserError(f'{command_of(command)} ended with: {"".join(last)}')
+                raise failure(command, said)
             os.killpg(channel.pid, signal.SIGSTOP)
-            yield Process(channel.pid, seconds, json.loads(about), channel)
+            yield Process(channel.pid, seconds, json.loads(about), channel, said)
         finally:
             os.killpg(channel.pid, signal.SIGKILL)
             channel.communicate()
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """Units per second of two processes in rounds that alternate.
+def take_turns(
+    sides: Mapping[str, tuple[Process, str]], units: int, rounds: int, seconds: float
+) -> tuple[dict[str, list[float]], float]:
+    """Returns the units per second of each side in each round, and the work of other programs.
 
-    Attributes:
-      ours, peer: one rate for each round.
-    """
-
-    ours: list[float]
-    peer: list[float]
-
-    @property
-    def ratio(self) -> float:
-        """The median over the rounds of ours / peer."""
-        return statistics.median(a / b for a, b in zip(self.ours, self.peer, strict=True))
-
-    def record(self) -> dict[str, Any]:
-        """Returns the medians, the ratio and the ratio of each round, for JSON."""
-        ratios = [round(a / b, 3) for a, b in zip(self.ours, self.peer, strict=True)]
-        return {
-            'ours': round(statistics.median(self.ours), 3),
-            'peer': round(statistics.median(self.peer), 3),
-            'ratio': round(self.ratio, 3),
-            'rounds': ratios,
-        }
-
-
-def compare(
-    ours: Process, peer: Process, work: str, units: int, rounds: int, seconds: float
-) -> Comparison:
-    """Compares two processes at a work.
+    The second is the part of the processors' time that other programs used meanwhile.
 
     Args:
-      ours: our process.
-      peer: the process of the other library.
-      work: the name of the work.
+      sides: name -> (process, work).
       units: images in a unit of work.
       rounds: the number of rounds.
-      seconds: the approximate time of a process in a round.
+      seconds: the approximate time of a side in a round.
     """
-    rates: dict[str, list[float]] = {'ours': [], 'peer': []}
-    sides = {'ours': ours, 'peer': peer}
-    counts = {name: repetitions(side, work, seconds) for name, side in sides.items()}
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    counts = {name: repetitions(*side, seconds) for name, side in sides.items()}
+    groups = {side.pid for side, _ in sides.values()} | {os.getpgid(0)}
+    began, busy = time.perf_counter(), _others(groups)
     for _ in range(rounds):
-        for name, side in sides.items():
+        for name, (side, work) in sides.items():
             rates[name].append(counts[name] * units / side.timed(work, 1, counts[name]))
-    return Comparison(**rates)
+    capacity = len(os.sched_getaffinity(0)) * (time.perf_counter() - began)
+    return rates, round(max(0.0, _others(groups) - busy) / capacity, 3)
+
+
+def _others(groups: set[int]) -> float:
+    """Returns the seconds that processors have worked for other process groups so far."""
+    ticks, own = os.sysconf('SC_CLK_TCK'), 0
+    user, nice, system, _, _, *rest = map(int, Path('/proc/stat').read_text().split()[1:9])
+    for stat in Path('/proc').glob('[0-9]*/stat'):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            fields = stat.read_text().rpartition(')')[2].split()
+            if int(fields[2]) in groups:
+                own += int(fields[11]) + int(fields[12])
+    return (user + nice + system + sum(rest) - own) / ticks
+
+
+def disturbance(others: float) -> str:
+    """Returns a note on other programs that used more than a twentieth of the processors."""
+    return f' (other programs used {100 * others:.0f} % of the cores)' if others > 0.05 else ''
+
+
+def compared(ours: Sequence[float], peer: Sequence[float]) -> dict[str, Any]:
+    """Returns the medians of rates, the median of their ratios, and all ratios, for JSON.
+
+    `best` is the ratio of the best rates, with less of the work of other programs in it.
+    """
+    ratios = [a / b for a, b in zip(ours, peer, strict=True)]
+    return {
+        'ours': round(statistics.median(ours), 3),
+        'peer': round(statistics.median(peer), 3),
+        'ratio': round(statistics.median(ratios), 3),
+        'best': round(max(ours) / max(peer), 3),
+        'rounds': [round(ratio, 3) for ratio in ratios],
+    }
 
 
 def repetitions(side: Process, work: str, seconds: float) -> int:

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from cls import models
 from cls.data.sources import InMemory
+from cls.onednn.load import load
 from cls.recipes import common  # pyright: ignore[reportAttributeAccessIssue]
 from cls.run import environment
 from cls.setup import Setup, abstract_state, set_up
@@ -91,6 +92,11 @@ class Training:
         return steps
 
 
+def versions() -> dict[str, str]:
+    """Returns the versions of the libraries that compute."""
+    return {'jax': jax.__version__, 'oneDNN': load() or 'not built'}
+
+
 def serve(name: str, batch: str, size: str, dtype: str = 'float32') -> None:
     """Takes a training step, and answers requests until the input ends."""
     environment.start()
@@ -99,5 +105,4 @@ def serve(name: str, batch: str, size: str, dtype: str = 'float32') -> None:
     training.steps(1)
     params = sum(x.size for x in jax.tree.leaves(training.state.params))
     works = {'train': training.steps, 'infer': training.inference()}
-    versions = {'jax': jax.__version__}
-    answer(works, params=params, versions=versions, device=jax.devices()[0].device_kind)
+    answer(works, params=params, versions=versions(), device=jax.devices()[0].device_kind)

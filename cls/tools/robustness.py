@@ -37,7 +37,8 @@ from cls.data import datasets, sources, tfds_sets
 from cls.data.spec import DataSpec
 from cls.distributed import agreement
 from cls.errors import UserError
-from cls.evaluation import metrics, robustness
+from cls.evaluation import robustness
+from cls.evaluation.measure import measure
 from cls.run import reports
 from cls.run.environment import start
 from cls.run.telemetry import write_json
@@ -202,8 +203,9 @@ def accuracy(
       variables: the variables, on the mesh.
     """
     setup = dataclasses.replace(setup, data=data, test=source)
-    predictions = evaluate.predict(setup, variables, 'single')
-    values = metrics.scalars(evaluate.scored(predictions, source))
+    parts = evaluate.predict(setup, variables, evaluate.plan(setup, 'single'))
+    classes = setup.model.num_classes
+    values = measure((part.predictions for part in parts), source, classes).scalars()
     return {name: values[name] for name in ('top1', 'top5', 'images')}
 
 

@@ -46,10 +46,14 @@ def scaled(images):
     return normalize(images, (120.0,), (60.0,))
 
 
+def sharding_of(count):
+    return meshes.batch_sharding(meshes.make_mesh(1, jax.devices()[:count]))
+
+
 def on_devices(augment, count):
     """Returns images and labels augmented on `count` devices, and the text of the program."""
-    sharding = meshes.batch_sharding(meshes.make_mesh(1, jax.devices()[:count]))
-    run = jit(lambda x, y: apply(augment, x, y, jax.random.key(3), scaled, 5))
+    sharding = sharding_of(count)
+    run = jit(lambda x, y: apply(augment, x, y, jax.random.key(3), scaled, 5, sharding))
     inputs = jax.device_put(batch(), sharding)
     compiled = run.lower(*inputs).compile()
     return jax.tree.map(np.asarray, compiled(*inputs)), compiled.as_text()
@@ -78,7 +82,7 @@ def test_no_device_needs_anothers_images_for_a_policy():
 
 def test_without_operations_a_batch_is_only_normalized():
     images, labels = batch()
-    ours, same = apply(AugmentSpec(), images, labels, jax.random.key(0), scaled, 5)
+    ours, same = apply(AugmentSpec(), images, labels, jax.random.key(0), scaled, 5, sharding_of(1))
     np.testing.assert_array_equal(ours, scaled(images))
     assert same is labels
     assert not AugmentSpec().active
@@ -103,7 +107,8 @@ def test_without_operations_a_batch_is_only_normalized():
 def test_ranges_of_uniform_draws(fields, low, high, moments):
     images = np.full((800, 1, 1, 3), 100, np.uint8)
     labels = np.zeros(800, np.int32)
-    run = jit(lambda x, k: apply(AugmentSpec(**fields), x, labels, k, jnp.float32, 5)[0])
+    augment, sharding = AugmentSpec(**fields), sharding_of(1)
+    run = jit(lambda x, k: apply(augment, x, labels, k, jnp.float32, 5, sharding)[0])
     results = np.asarray(run(images, jax.random.key(0)))
     assert low - 1e-3 <= results.min() < low + 2
     assert high - 2 < results.max() <= high + 1e-3
@@ -124,7 +129,7 @@ class Classes(nn.Module):
 
 @functools.partial(jit, static_argnums=0)
 def augmented(augment, images, labels, key):
-    return apply(augment, images, labels, key, scaled, 5)
+    return apply(augment, images, labels, key, scaled, 5, sharding_of(1))
 
 
 @pytest.mark.parametrize(

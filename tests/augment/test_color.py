@@ -4,6 +4,7 @@ import colorsys
 import itertools
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -23,10 +24,19 @@ def drawing(monkeypatch, numbers):
     monkeypatch.setattr(color, 'uniform', lambda keys, shape: jnp.asarray(numbers))
 
 
+@pytest.fixture(params=['cpu', 'elsewhere'])
+def form(request, monkeypatch):
+    """On CPUs a loop over images, elsewhere the batch at once; both are compiled for the CPU."""
+    if request.param == 'elsewhere':
+        at_once = lambda *args, cpu, default: default(*args)  # noqa: E731
+        monkeypatch.setattr(jax.lax, 'platform_dependent', at_once)
+
+
 def repeated(image, n):
     return jnp.tile(jnp.float32(image), (n, 1, 1, 1))
 
 
+@pytest.mark.usefixtures('form')
 def test_jitter_in_every_order_is_torchvisions(monkeypatch):
     """Factors 1.3, 0.4, 1.6 and a shift by -0.23, in ranges of 1, 1, 1 and 0.5."""
     fixed = [(factor - 0) / 2 for factor in (1.3, 0.4, 1.6)] + [(-0.23 / 0.5 + 1) / 2]
@@ -58,6 +68,7 @@ def test_ranges_of_jitter_and_what_a_gray_image_keeps(ranges, expected, monkeypa
     np.testing.assert_allclose(ours[0, ..., 0], expected, rtol=1e-5)
 
 
+@pytest.mark.usefixtures('form')
 def test_distortions_in_every_order_are_those_of_tensorflow(monkeypatch):
     fixed = [(-30 / 32 + 1) / 2, 1.45 - 0.5, 1.35 - 0.5, (0.17 / 0.2 + 1) / 2]
     drawing(monkeypatch, [[*fixed, (i + 0.5) / 4] for i in range(4)])

@@ -120,3 +120,16 @@ def test_shares_have_scipys_distribution(alpha):
     inner = (shares > 1e-6) & (shares < 1 - 1e-6)
     distance = np.abs(expected - (np.arange(n) + 0.5) / n)[inner].max()
     assert distance < 1.95 / n**0.5
+
+
+def test_noise_is_the_same_if_only_erased_images_draw_it(monkeypatch):
+    """On a CPU only erased images draw noise; elsewhere all do."""
+    images = jnp.full((40, 8, 8, 3), 50.0)
+
+    def run():
+        return jit(lambda x, k: erase.random_erasing(x, k, 0.5, 'noise'))(images, keys(40))
+
+    alone = run()
+    at_once = lambda *args, cpu, default: default(*args)  # noqa: E731
+    monkeypatch.setattr(jax.lax, 'platform_dependent', at_once)
+    np.testing.assert_allclose(alone, run(), rtol=1e-5, atol=1e-6)

@@ -10,7 +10,7 @@ from compiling import jit
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from cls.augment import operations
-from cls.augment.operations import OPERATIONS, operate
+from cls.augment.operations import OPERATIONS, operate, operate_in_turn
 
 
 def images(channels=3, size=24):
@@ -149,3 +149,43 @@ def test_both_forms_of_counting_and_looking_up_agree(monkeypatch):
         plain[1][0],
         np.stack([t[x] for t, x in zip(tables[0], np.moveaxis(batch[0], -1, 0), strict=True)], -1),
     )
+
+
+def drawn(n, layers):
+    """Returns the operations (n, layers), their arguments and centers, of n images."""
+    rng = np.random.default_rng(2)
+    operation = rng.integers(len(OPERATIONS), size=(n, layers))
+    argument = np.where(operation > 15, 5, rng.uniform(0.1, 0.9, size=operation.shape))
+    return operation, np.float32(argument), np.float32(rng.uniform(size=(n, layers, 2)))
+
+
+def test_operations_are_applied_in_order_to_each_image_alone():
+    """On a CPU, images take their branches in a loop; `operate` computes on the whole batch."""
+    batch = np.tile(images(), (8, 1, 1, 1))
+    operation, argument, center = drawn(len(batch), 3)
+    run = jit(functools.partial(operate_in_turn, names=set(OPERATIONS[1:])))
+    expected = batch
+    for i in range(3):
+        expected = compiled()(expected, operation[:, i], argument[:, i], center[:, i])
+    np.testing.assert_array_equal(run(batch, operation, argument, center), expected)
+
+
+def test_only_programs_for_cpus_have_loops_over_images():
+    batch = np.tile(images(), (2, 1, 1, 1))
+    operate = functools.partial(operate_in_turn, names={'rotate', 'equalize'})
+    traced = jax.jit(operate).trace(batch, *drawn(len(batch), 2))
+    loops = {
+        name: traced.lower(lowering_platforms=(name,)).as_text().count('stablehlo.while')
+        for name in ('cpu', 'tpu', 'cuda')
+    }
+    assert loops == {'cpu': 2, 'tpu': 1, 'cuda': 1}  # over images, and over layers
+
+
+def test_a_larger_batch_needs_no_more_memory_than_for_its_images():
+    def temporary(n):
+        batch = np.zeros((n, 64, 64, 3), np.uint8)
+        run = jax.jit(functools.partial(operate_in_turn, names={'equalize', 'color', 'rotate'}))
+        return run.lower(batch, *drawn(n, 2)).compile().memory_analysis().temp_size_in_bytes
+
+    few, many = temporary(4), temporary(36)
+    assert many - few < 1.5 * 32 * 64 * 64 * 3

@@ -55,9 +55,8 @@ def test_both_operations_of_every_sub_policy_make_torchvisions_picture(policy):
     shifts = np.isin(chosen, [OPERATIONS.index(f'translate_{axis}') for axis in 'xy'])
     argument = np.where(shifts, -argument, argument)
     names = {OPERATIONS[i] for i in chosen.ravel()}
-    operate = jit(lambda *inputs: operations.operate(*inputs, names))
-    for i in range(2):
-        images = operate(images, chosen[:, i], argument[:, i], jnp.zeros((25, 2)))
+    operate = jit(lambda *inputs: operations.operate_in_turn(*inputs, names))
+    images = operate(images, chosen, argument, jnp.zeros((25, 2, 2)))
     different = np.abs(np.int32(images) - ORACLE[policy]).max(-1)
     # A shear by 0.2 (SVHN's 20th) samples every fifth row exactly between two pixels.
     assert (different > 2).mean((1, 2)).max() < 0.14
@@ -92,7 +91,7 @@ def test_cutout_and_published_sides():
 
 def record(monkeypatch, policy, n):
     """Returns the operations (L, n) and arguments that a policy draws for n images."""
-    monkeypatch.setattr(policies, '_in_turn', lambda *args: args[1:3])
+    monkeypatch.setattr(policies, 'operate_in_turn', lambda *args: (args[1].T, args[2].T))
     images, keys = jnp.zeros((n, 32, 32, 3), jnp.uint8), jax.random.split(jax.random.key(0), n)
     if policy in policies.TABLES:
         return jax.device_get(jit(lambda: policies.auto_augment(images, keys, policy))())
@@ -133,19 +132,3 @@ def test_randaugment_draws_every_operation_and_sign_evenly(monkeypatch):
     assert abs(level.mean() - 9) < 0.1
     assert abs(level.std() - 0.48) < 0.05  # 0.5, cut at 10
     assert level.max() <= 10 + 1e-5
-
-
-def test_operations_are_applied_in_order(monkeypatch):
-    def operate(images, operation, argument, center, names):
-        assert names == {'rotate'}
-        return images * 3 + jnp.uint8(operation)[:, None, None, None]
-
-    monkeypatch.setattr(policies, 'operate', operate)
-    images = policies._in_turn(
-        jnp.ones((2, 1, 1, 1), jnp.uint8),
-        jnp.array([[5, 0], [7, 1]]),
-        jnp.zeros((2, 2)),
-        jnp.zeros((2, 2, 2)),
-        {'rotate'},
-    )
-    assert images.ravel().tolist() == [(3 + 5) * 3 + 7, 3 * 3 + 1]

@@ -72,6 +72,18 @@ def test_windows_are_those_of_the_whole(interpolation):
         np.testing.assert_array_equal(got, expected[y, x])
 
 
+@pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic'])
+def test_only_windows_are_those_of_the_whole(interpolation):
+    """The center, smaller than 60 % of the whole and larger, as evaluation crops it."""
+    for number, image in enumerate(photographs(30)):
+        to = shorter_to(image.shape[:2], (256, 64, 480)[number % 3])
+        size = min(to) - 12 * (number % 5)
+        top, left = ((side - size) // 2 for side in to)
+        got = Resized(image, to, interpolation).only_window(top, left, size, size)
+        expected = of_pillow(image, to, interpolation)[top : top + size, left : left + size]
+        np.testing.assert_array_equal(got, expected)
+
+
 @pytest.mark.parametrize('interpolation', ['tf_bilinear', 'tf_bicubic'])
 def test_windows_by_tensorflows_filters(interpolation):
     image = np.random.default_rng(0).integers(256, size=(900, 12, 3), dtype=np.uint8)

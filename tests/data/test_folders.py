@@ -16,11 +16,12 @@ from PIL import Image
 from cls import evaluate
 from cls.config import load as configs
 from cls.config.runs import run_config
-from cls.data import datasets, splits
+from cls.data import datasets, folders, scan, splits
 from cls.data.classes import wnids
 from cls.data.decode import SUFFIXES
 from cls.errors import UserError
 from cls.evaluation import metrics
+from cls.evaluation.files import Listing
 from cls.models.registry import init
 from cls.run.workdir import load_classes, open_run
 from cls.tools import import_weights
@@ -71,7 +72,7 @@ def test_the_part_is_a_function_of_the_names(tmp_path, make_data):
 
     def held(root):
         data = make_data(name=f'folder:{tmp_path / root}', eval_fraction=0.25)
-        files = datasets.load(data, 'eval')._files
+        files = datasets.load(data, 'eval').files
         return {'/'.join(file.split('/')[-2:]) for file in files}
 
     before = held('a')
@@ -152,6 +153,40 @@ def test_labels_of_a_prepared_set_in_the_runs_order(make_data, speckles):
     assert turned.num_classes == 4
     with pytest.raises(UserError, match="speckles has 1 of 3 classes .* know: 'blue'"):
         datasets.load(data, 'train', ('red', 'green'))
+
+
+class Counted(str):
+    """A name that counts how often it is compared."""
+
+    count = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other):
+        Counted.count += 1
+        return str.__eq__(self, other)
+
+
+@pytest.mark.parametrize('known', [True, False])
+def test_opening_takes_time_in_proportion_to_the_classes(tmp_path, make_data, monkeypatch, known):
+    """Each name is looked up in a set, and the parents of the class folders are found once."""
+    names = [f'c{number}' for number in range(120)]
+    for part in ('train', 'val'):
+        folder_of(tmp_path / part, dict.fromkeys(names, 0))
+        for name in names:
+            (tmp_path / part / name / '0.jpg').touch()
+    parents = []
+    find, list_parents = scan.class_folders, scan.above
+    monkeypatch.setattr(
+        folders, 'class_folders', lambda *args: [Counted(name) for name in find(*args)]
+    )
+    monkeypatch.setattr(folders, 'above', lambda path: parents.append(path) or list_parents(path))
+    monkeypatch.setattr(scan, 'above', folders.above)
+    Counted.count = 0
+    classes = tuple(Counted(name) for name in reversed(names)) if known else ()
+    source = datasets.load(make_data(name=f'folder:{tmp_path}'), 'eval', classes)
+    assert len(source) == 120
+    assert Counted.count < 10 * 120  # 120 ** 2 / 2 in a list
+    assert len(parents) < 10
 
 
 # ------------------------------------------------------------------------------------------------
@@ -496,7 +531,7 @@ def test_images_are_taken_from_any_depth(tmp_path, make_data):
         f'cat/{place}' for place in ('a/b/c/d/x.png', 'a/x.png', 'x.png', 'z/x.png')
     ]
     halves = [
-        datasets.load(make_data(name=f'folder:{tmp_path}', eval_fraction=0.5), split).files
+        list(datasets.load(make_data(name=f'folder:{tmp_path}', eval_fraction=0.5), split).files)
         for split in ('train', 'eval')
     ]
     assert sorted(sum(halves, [])) == sorted(every.files)
@@ -520,7 +555,7 @@ def test_what_is_left_out_is_counted_by_reason_once(tmp_path, make_data, caplog)
     data = make_data(name=f'folder:{tmp_path}')
     for _ in range(2):
         source = datasets.load(data, 'eval')
-        assert source.files == ['cat/000.png', 'cat/001.png', 'dog/000.png']
+        assert list(source.files) == ['cat/000.png', 'cat/001.png', 'dog/000.png']
         assert source.class_names == ('cat', 'dog')
     (record,) = caplog.records
     assert record.getMessage() == (
@@ -558,7 +593,7 @@ def test_links_to_folders_are_followed_but_not_forever(tmp_path, make_data):
     (tmp_path / 'data').mkdir()
     (tmp_path / 'data' / 'cat').symlink_to(below)
     source = datasets.load(make_data(name=f'folder:{tmp_path / "data"}'), 'eval')
-    assert source.files == [f'cat/{"a/" * 30}000.png']
+    assert list(source.files) == [f'cat/{"a/" * 30}000.png']
 
 
 def test_names_need_not_be_utf_8(tmp_path, make_data):
@@ -570,8 +605,10 @@ def test_names_need_not_be_utf_8(tmp_path, make_data):
     assert len(source.identity()['digest']) == 16
     data = dataclasses.replace(data, eval_fraction=0.0)
     source = datasets.load(data, 'eval')
-    one = metrics.Predictions(np.ones((2, 1)), np.zeros(2, np.int32))
-    metrics.write_predictions(tmp_path / 'p.csv', one, source.class_names, source.files)
+    one = metrics.Predictions(np.ones((2, 1)), np.zeros(2, np.int32), np.arange(2))
+    with Listing() as listing:
+        listing.add(metrics.outcomes(one, listed=True))
+        listing.write(tmp_path / 'p.csv', 1, source.class_names, source.files)
     assert b'cat/a\xff.png,cat' in (tmp_path / 'p.csv').read_bytes()
 
 

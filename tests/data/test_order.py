@@ -1,6 +1,7 @@
 """The order of examples and random numbers: uniform, and functions of the position."""
 
 import numpy as np
+import pytest
 
 from cls.data import order
 
@@ -38,3 +39,52 @@ def test_draws_are_functions_of_their_position():
     np.testing.assert_allclose(
         np.quantile(values, [0, 0.25, 0.5, 0.75, 1]), range(-1, 4), atol=0.05
     )
+
+
+@pytest.mark.parametrize(
+    'labels',
+    [
+        np.random.default_rng(0).integers(7, size=500),
+        np.random.default_rng(1).integers(-1, 3, size=50).astype(np.int32),
+        np.random.default_rng(2).integers(2**17, size=5000),  # more than 16 bits
+        np.array([2**31 - 1, -5, 2**31 - 1, 3]),
+        np.array([4]),
+    ],
+)
+def test_examples_sorted_by_class_are_those_of_each_class(labels):
+    examples, starts = order.sorted_by_class(labels)
+    unique = np.unique(labels)
+    assert len(starts) == len(unique) + 1
+    for label, start, stop in zip(unique, starts, starts[1:], strict=False):
+        np.testing.assert_array_equal(examples[start:stop], np.flatnonzero(labels == label))
+
+
+def test_sorting_by_class_takes_one_pass_for_any_number_of_classes(monkeypatch):
+    """Not one pass over all labels for each class."""
+    passes = []
+
+    def counted(function):
+        def call(*args, **options):
+            passes.append(function)
+            return function(*args, **options)
+
+        return call
+
+    for name in ('argsort', 'flatnonzero'):
+        monkeypatch.setattr(np, name, counted(getattr(np, name)))
+    for count in (10, 1000):
+        passes.clear()
+        order.Balanced(np.arange(5000) % count, seed=0)
+        assert len(passes) == 2
+
+
+def test_the_order_of_the_classes_is_drawn_once_for_many_batches(monkeypatch):
+    """A batch is a small part of it if there are many classes."""
+    lengths, permuted = [], order._permuted
+    monkeypatch.setattr(
+        order, '_permuted', lambda *args: lengths.append(args[0]) or permuted(*args)
+    )
+    balanced = order.Balanced(np.repeat(np.arange(500), 3), seed=11)
+    chosen = np.concatenate([balanced(np.arange(at, at + 50)) for at in range(0, 1500, 50)])
+    assert lengths.count(500) == 3
+    assert sorted(chosen) == list(range(1500))

@@ -288,7 +288,7 @@ import sys
 import numpy as np
 import dataclasses
 from absl import flags
-from cls.data import pipeline, sources
+from cls.data import datasets, pipeline
 from cls.data.spec import DataSpec
 from cls.errors import UserError
 

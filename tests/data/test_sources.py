@@ -2,9 +2,11 @@
 
 import errno
 import io
+import multiprocessing
 import os
 import pickle
 import shutil
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +15,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from cls import signals
 from cls.data import broken, datasets, digits, sources, tfds_sets
 from cls.errors import UserError
 
@@ -153,6 +156,33 @@ def test_the_search_for_broken_images_is_bounded(make_data, tmp_path, monkeypatc
     with pytest.raises(UserError, match=r'1 of the 230 .*\(the search ended after 64 of them\)'):
         source[229]
     assert len(decoded) == 64
+
+
+def test_the_search_for_broken_images_ends_with_the_program(make_data, birds, monkeypatch):
+    """After SIGTERM the time that is left is for saving the run."""
+    (birds / 'train' / 'owl' / '0.jpg').write_bytes(b'no image')
+    monkeypatch.setattr(signals, 'stopped_by', signal.SIGTERM)
+    source = datasets.load(make_data(name=f'folder:{birds}'), 'train')
+    with pytest.raises(UserError, match=r'1 of the 11 .*\(the search ended after 0 of them\): owl'):
+        source[8]
+
+
+def test_workers_leave_the_search_to_the_process_that_started_them(make_data, birds, monkeypatch):
+    """Only that one knows of signals, and one search is enough for all workers."""
+    (birds / 'train' / 'owl' / '0.jpg').write_bytes(b'no image')
+    source = datasets.load(make_data(name=f'folder:{birds}'), 'train')
+    with monkeypatch.context() as patch:
+        patch.setattr(multiprocessing, 'parent_process', lambda: 'the trainer')
+        patch.setattr(broken, 'verdict', None)  # no search
+        with pytest.raises(
+            UserError, match=r'owl/0.jpg in .*/train cannot be .*\(not an'
+        ) as raised:
+            source[8]
+    passed_on = pickle.loads(pickle.dumps(raised.value))
+    assert str(passed_on) == str(raised.value)
+    assert str(source.explained(passed_on)).startswith('1 of the 11 images in ')
+    other = UserError('another mistake')
+    assert source.explained(other) is other
 
 
 def test_a_file_that_cannot_be_read_is_tried_again(make_data, birds, monkeypatch):

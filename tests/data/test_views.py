@@ -94,27 +94,92 @@ def three(image):
     return np.stack([image + 20 * i for i in range(3)])
 
 
+def read(of, reads=None):
+    """Returns a reader of Numbered's images with these views, that lists the images it reads."""
+
+    def read(images):
+        if reads is not None:
+            reads.extend(images)
+        examples = [Numbered()[i] for i in images]
+        return (
+            [[views.make(e['image']) for views in of] for e in examples],
+            [e['label'] for e in examples],
+        )
+
+    return read
+
+
 @pytest.mark.parametrize('batch', [2, 4, 6, 32, 64])
 @pytest.mark.parametrize('processes', [1, 2])
-def test_every_view_comes_once(batch, processes):
+def test_every_view_comes_once_and_every_image_is_read_once(batch, processes):
     indices = np.array([0, 2, 3, 7, 9, 10], np.int32)
     of = views.Views(three, 3, lambda height, width: (4, 4))
-    seen = []
+    scale = views.Scale(3, np.array([[4, 4]]), np.zeros(11, np.int32), (batch,))
+    seen, reads = [], []
     shares = [
-        list(views.batches(Numbered(), of, indices, (4, 4), batch=batch, process=(p, processes)))
+        list(views.batches(read([of], reads), indices, [scale], 1, (p, processes)))
         for p in range(processes)
     ]
+    assert sorted(reads) == indices.tolist()
     assert len({len(share) for share in shares}) == 1
     for step in zip(*shares, strict=True):
         assert all(len(part['index']) == batch // processes for part in step)
         index = np.concatenate([part['index'] for part in step])
         real = index >= 0
+        assert {part['views'] for part in step} == {real.sum()}
         pixels = np.concatenate([part['image'] for part in step])[real, 0, 0, 0]
         labels = np.concatenate([part['label'] for part in step])[real]
         np.testing.assert_array_equal(pixels % 20, index[real])
         np.testing.assert_array_equal(labels, 10 - index[real])
         seen += pixels.tolist()
-    assert seen == [i + 20 * view for i in indices for view in range(3)]
+    assert sorted(seen) == sorted(i + 20 * view for i in indices for view in range(3))
+    assert processes > 1 or seen == [i + 20 * view for i in indices for view in range(3)]
+
+
+@pytest.mark.parametrize('processes', [1, 2])
+def test_images_are_read_once_for_all_scales_and_shapes(processes):
+    """Two scales with one view; at the second one the images have three shapes."""
+    small = views.Views(lambda image: image[None], 1, lambda height, width: (4, 4))
+    wide = views.Views(
+        lambda image: np.tile(image, (1, 1 + image[0, 0, 0] // 4, 1))[None], 1, None, fixed=False
+    )
+    kinds = np.array([i // 4 for i in range(11)], np.int32)
+    scales = [
+        views.Scale(1, np.array([[4, 4]]), np.zeros(11, np.int32), (6,)),
+        views.Scale(1, np.array([[4, 4], [4, 8], [4, 12]]), kinds, (2, 4, 4)),
+    ]
+    reads, seen = [], []
+    shares = [
+        list(views.batches(read([small, wide], reads), np.arange(11), scales, 1, (p, processes)))
+        for p in range(processes)
+    ]
+    assert sorted(reads) == list(range(11))
+    for step in zip(*shares, strict=True):
+        assert len({part['image'].shape for part in step}) == 1
+        for part in step:
+            shape = part['image'].shape[1:3]
+            assert len(part['image']) * processes in (6, {4: 2, 8: 4, 12: 4}[shape[1]])
+            for image, index in zip(part['image'], part['index'], strict=True):
+                assert index < 0 or (image == index).all()
+            seen += [(shape, int(index)) for index in part['index'] if index >= 0]
+    wanted = [((4, 4), i) for i in range(11)] + [((4, 4 + i // 4 * 4), i) for i in range(11)]
+    assert sorted(seen) == sorted(wanted)
+
+
+def test_few_images_wait_for_their_batches():
+    """Those of one shape follow one another, so that batches of few shapes are begun at a time."""
+    kinds = np.sort(np.random.default_rng(0).integers(9, size=400)).astype(np.int32)
+    shapes = np.array([[4, 4 + i] for i in range(9)])
+    scales = [views.Scale(1, shapes, kinds, (size,) * 9) for size in (16, 8)]
+    waiting, most = {}, 0
+    for step in views.schedule(np.arange(400), scales, 2):
+        for image, _ in [row for rows in step.rows for row in rows]:
+            waiting[image] = waiting.get(image, 0) + 1
+            if waiting[image] == 2:
+                del waiting[image]
+        most = max(most, len(waiting))
+    assert not waiting
+    assert most <= 16
 
 
 def test_sizes_are_those_of_the_images():

@@ -1,12 +1,16 @@
 """Metrics against scikit-learn and closed forms."""
 
 import csv
+import math
+import tracemalloc
 
 import numpy as np
 import pytest
+from scipy import sparse
 from sklearn import metrics as oracle
 
-from cls.evaluation import metrics
+from cls.errors import UserError
+from cls.evaluation import files, metrics
 from cls.evaluation.metrics import Predictions
 from cls.steps import losses
 
@@ -18,17 +22,38 @@ def softmax(logits):
     return exp / exp.sum(1, keepdims=True)
 
 
+def predictions(probabilities, labels):
+    return Predictions(probabilities, np.asarray(labels, np.int32), np.arange(len(labels)))
+
+
+def tally_of(found, sizes=(1000,)):
+    """Returns the metrics of predictions that arrive in parts of these sizes, in turn."""
+    tally, start, turn = metrics.Tally(found.probabilities.shape[1]), 0, 0
+    while start < len(found.labels):
+        part = slice(start, start + sizes[turn % len(sizes)])
+        tally.add(metrics.outcomes(Predictions(*(x[part] for x in vars(found).values()))))
+        start, turn = part.stop, turn + 1
+    return tally
+
+
+def dense(tally):
+    matrix = np.zeros((tally.classes, tally.classes), int)
+    rows, columns, images = tally.confusion()
+    matrix[rows, columns] = images
+    return matrix
+
+
 @pytest.fixture(scope='module')
 def found():
     """Predictions of 7 classes; the last has no image."""
     labels = RNG.integers(6, size=500).astype(np.int32)
     logits = RNG.normal(size=(500, 7)) * 2
     logits[np.arange(500), labels] += 2
-    return Predictions(softmax(logits), labels)
+    return predictions(softmax(logits), labels)
 
 
 def test_scalars_are_scikit_learns(found):
-    values = metrics.scalars(found)
+    values = tally_of(found).scalars()
     for k in (1, 5):
         expected = oracle.top_k_accuracy_score(
             found.labels, found.probabilities, k=k, labels=range(7)
@@ -41,10 +66,10 @@ def test_scalars_are_scikit_learns(found):
 
 def test_the_confusion_matrix_and_class_accuracies_are_scikit_learns(found):
     guesses = found.probabilities.argmax(1)
-    matrix = metrics.confusion(found.probabilities, found.labels)
+    tally = tally_of(found)
     expected = oracle.confusion_matrix(found.labels, guesses, labels=range(7))
-    np.testing.assert_array_equal(matrix, expected)
-    rows = metrics.per_class(found, ('a', 'b', 'c', 'd', 'e', 'f', 'g'))
+    np.testing.assert_array_equal(dense(tally), expected)
+    rows = tally.per_class(('a', 'b', 'c', 'd', 'e', 'f', 'g'))
     recall = oracle.recall_score(found.labels, guesses, labels=range(6), average=None)
     assert [row['class'] for row in rows] == list('abcdef')
     assert [row['top1'] for row in rows] == pytest.approx(100 * recall)
@@ -52,10 +77,10 @@ def test_the_confusion_matrix_and_class_accuracies_are_scikit_learns(found):
 
 
 def test_classes_of_one_name_stay_apart():
-    found = Predictions(np.eye(3), np.arange(3, dtype=np.int32))
-    rows = metrics.per_class(found, ('crane', 'crane', 'crab'))
+    tally = tally_of(predictions(np.eye(3), range(3)))
+    rows = tally.per_class(('crane', 'crane', 'crab'))
     assert [row['class'] for row in rows] == ['crane', 'crane', 'crab']
-    assert metrics.per_class(found)[1] == {'class': 1, 'images': 1, 'top1': 100}
+    assert tally.per_class()[1] == {'class': 1, 'images': 1, 'top1': 100}
 
 
 def test_calibration_error_by_hand():
@@ -65,7 +90,8 @@ def test_calibration_error_by_hand():
     labels = np.array([0, 0, 1, 0])
     gaps = [abs(1 - 0.6), abs(1 - 1.23), abs(1 - 1.0)]  # of sums: right minus sure
     expected = 100 * sum(gaps) / 4
-    assert metrics.calibration_error(probabilities, labels) == pytest.approx(expected)
+    found = tally_of(predictions(probabilities, labels)).scalars()
+    assert found['ece'] == pytest.approx(expected)
 
 
 def test_calibration_error_is_the_mean_gap_of_the_bins(found):
@@ -76,11 +102,46 @@ def test_calibration_error_is_the_mean_gap_of_the_bins(found):
         if here.any():
             accuracy = (guess[here] == found.labels[here]).mean()
             total += here.mean() * abs(accuracy - sure[here].mean())
-    assert metrics.calibration_error(*_pair(found)) == pytest.approx(100 * total)
+    assert tally_of(found).scalars()['ece'] == pytest.approx(100 * total)
 
 
-def _pair(found):
-    return found.probabilities, found.labels
+def test_the_order_and_the_parts_of_the_images_make_no_difference(found):
+    order = RNG.permutation(500)
+    shuffled = Predictions(*(x[order] for x in vars(found).values()))
+    first, second = tally_of(found), tally_of(shuffled, (1, 7, 64))
+    assert first.scalars() == second.scalars()
+    assert first.per_class() == second.per_class()
+    np.testing.assert_array_equal(dense(first), dense(second))
+
+
+def test_an_exact_sum_is_rounded_once():
+    values = RNG.normal(size=300) * 10.0 ** RNG.integers(-200, 200, 300)
+    values = np.concatenate([values, -values[1:], [5e-324, 0.0]])
+    total = metrics.ExactSum()
+    for part in np.array_split(values, 7):
+        total.add(part)
+    assert float(total) == math.fsum(values) == values[0] != values.sum()
+    total.add(np.array([np.inf]))
+    assert float(total) == np.inf
+    total.add(np.array([np.nan]))
+    assert math.isnan(float(total))
+
+
+def test_pairs_of_classes_are_counted_as_numpy_counts_them(monkeypatch):
+    monkeypatch.setattr(metrics.PairCounts, 'BUFFER', 50)
+    pairs = RNG.integers(300, size=3000)
+    counts = metrics.PairCounts()
+    for part in np.array_split(pairs, 90):
+        counts.add(part)
+        assert counts._waiting <= 350
+    for one, other in zip(counts.counted(), np.unique(pairs, return_counts=True), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_label_beyond_the_classes_names_the_first_image():
+    found = Predictions(np.eye(3), np.array([1, 3, -1], np.int32), np.array([9, 8, 7]))
+    with pytest.raises(UserError, match='Example 7 has the label -1: expected 0 to 2'):
+        tally_of(found)
 
 
 @pytest.mark.parametrize('k', [1, 2, 5])
@@ -89,16 +150,31 @@ def test_ties_and_broken_rows_are_as_in_training(k):
     probabilities[::50, 2] = np.nan
     labels = RNG.integers(6, size=200)
     expected = losses.topk_correct(np.float32(probabilities), labels, k)
-    np.testing.assert_array_equal(metrics.topk_correct(probabilities, labels, k), expected)
+    reached = metrics.outcomes(predictions(probabilities, labels))['reached']
+    np.testing.assert_array_equal(reached <= k, expected)
+
+
+@pytest.mark.parametrize('count', [1, 5, 6])
+def test_the_most_probable_classes_are_those_of_a_stable_sort(count):
+    rows = RNG.integers(4, size=(300, 6)) / 4.0
+    rows[::7, 3], rows[::11, 1:5], rows[::50] = np.nan, np.nan, np.nan
+    for row in rows:
+        expected = np.argsort(-row, kind='stable')[:count]
+        np.testing.assert_array_equal(metrics.most_probable(row, count), expected)
 
 
 def test_a_file_has_a_line_for_every_image(tmp_path, found):
-    names, files = ('a', 'b', 'c', 'd, e', 'f', 'g', 'h'), [f'{i}.png' for i in range(500)]
+    """In the order of the source, from outcomes in another order."""
+    names, images = ('a', 'b', 'c', 'd, e', 'f', 'g', 'h'), [f'{i}.png' for i in range(500)]
     (tmp_path / 'p.csv').write_text('older')
-    metrics.write_predictions(tmp_path / 'p.csv', found, names, files)
+    outcomes = metrics.outcomes(found, listed=True)
+    with files.Listing() as listing:
+        for part in np.array_split(RNG.permutation(500), 9):
+            listing.add(outcomes[part])
+        listing.write(tmp_path / 'p.csv', 7, names, images)
     with open(tmp_path / 'p.csv', newline='') as file:
         rows = list(csv.DictReader(file))
-    assert [row['image'] for row in rows] == files
+    assert [row['image'] for row in rows] == images
     assert [row['label'] for row in rows] == [names[label] for label in found.labels]
     best = np.sort(found.probabilities, 1)[:, ::-1]
     for i in range(5):
@@ -110,7 +186,38 @@ def test_a_file_has_a_line_for_every_image(tmp_path, found):
 
 
 def test_images_and_classes_without_names_are_numbered(tmp_path):
-    found = Predictions(np.array([[0.25, 0.75], [0.5, 0.5]]), np.array([1, 0]))
-    metrics.write_predictions(tmp_path / 'p.csv', found)
+    found = predictions(np.array([[0.25, 0.75], [0.5, 0.5]]), [1, 0])
+    with files.Listing() as listing:
+        listing.add(metrics.outcomes(found, listed=True))
+        listing.write(tmp_path / 'p.csv', 2)
     lines = (tmp_path / 'p.csv').read_text().splitlines()
     assert lines[1:] == ['0,1,1,0.75,0,0.25', '1,0,0,0.5,1,0.5']
+
+
+def test_the_matrix_has_an_entry_for_each_pair_that_occurs(tmp_path, found):
+    tally = tally_of(found)
+    files.write_confusion(tmp_path / 'm.npz', tally)
+    matrix = sparse.load_npz(tmp_path / 'm.npz')
+    np.testing.assert_array_equal(matrix.toarray(), dense(tally))
+    assert matrix.nnz == np.count_nonzero(dense(tally))
+
+
+def test_many_classes_need_no_square_of_them():
+    """21,841 classes: a dense matrix would have 477 million entries."""
+    classes = 21_841
+    found = np.zeros(1000, metrics.OUTCOME)
+    found['label'] = found['index'] = np.arange(1000) * 21
+    found['guess'] = RNG.integers(classes, size=1000)
+    tally = metrics.Tally(classes)
+    tracemalloc.start()
+    tally.add(found)
+    assert len(tally.confusion()[0]) == 1000
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+def test_a_batch_without_a_complete_image_adds_nothing():
+    none = Predictions(np.zeros((0, 7)), np.zeros(0, np.int32), np.zeros(0, np.int32))
+    tally = metrics.Tally(7)
+    tally.add(metrics.outcomes(none, listed=True))
+    assert tally.images == 0

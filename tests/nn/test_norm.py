@@ -101,8 +101,8 @@ def test_sums_about_a_guess_err_less_than_bfloat16_rounds(distance):
     """The form of the program for TPU."""
     exact = RNG.standard_normal((64, 14, 14, 4)) + 30
     x = jnp.asarray(exact, jnp.bfloat16)
-    guess = jnp.full((1, 4), 30 - distance)
-    _, var = jit(norm._moments_about, static_argnums=2)(guess, x, 1)
+    guess = jnp.full(4, 30 - distance)
+    _, var = jit(norm._moments_about, static_argnums=2)(x, guess, 1)
     rounded = np.asarray(x, np.float64)
     expected = rounded.var((0, 1, 2))
     error = np.abs(var[0] / expected - 1).max()

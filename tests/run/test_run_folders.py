@@ -541,7 +541,7 @@ def test_a_folder_that_cannot_be_written_to_is_evaluated(whole, tmp_path, capsys
         assert '--output DIR' in printed
         evaluated(capsys, where, f'--output={tmp_path}/out', '--config.eval.predictions=a.csv')
         names = {path.name for path in (tmp_path / 'out').iterdir()}
-        assert names == {'evaluation.json', 'evaluation-confusion.npy', 'a.csv'}
+        assert names == {'evaluation.json', 'evaluation-confusion.npz', 'a.csv'}
         line = line_of(main, ['--job=evaluate', where, '--config.eval.predictions=a.csv'])
         assert 'read-only' in line
         (tmp_path / 'file').write_bytes(b'')

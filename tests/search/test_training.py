@@ -9,6 +9,7 @@ import pytest
 
 from cls import train
 from cls.config import load as configs
+from cls.data import datasets
 from cls.errors import UserError
 from cls.models import genet
 from cls.models.registry import genotypes
@@ -158,3 +159,18 @@ def test_chance_is_within_what_any_number_of_classes_can_reach():
     assert evaluator.chance_level(10) == 15  # as the authors of MetaQNN have it
     assert evaluator.chance_level(2) == 55  # 1.5 times 50 % would be 75 %
     assert evaluator.chance_level(100) == 1.5
+
+
+def test_all_trials_of_a_process_share_the_data_of_their_proxy(quick, monkeypatch):
+    opened, load = [], datasets.load
+    monkeypatch.setattr(datasets, 'load', lambda *args: opened.append(args) or load(*args))
+    monkeypatch.setattr(evaluator, '_compile', lambda setup, options: setup)
+    first, other, restarted = (
+        evaluator.compiled.__wrapped__(quick.proxy, genotype, True, restart)
+        for genotype, restart in (('["0"]', 0), ('["1"]', 0), ('["0"]', 1))
+    )
+    assert first.train is other.train is restarted.train
+    assert first.test is other.test is restarted.test
+    assert opened == []  # when the evaluator was made
+    assert first.model.genotype != other.model.genotype
+    assert restarted.optim.lr == evaluator.SLOWER * first.optim.lr

@@ -53,7 +53,8 @@ def test_devices_send_gradients_statistics_and_metrics_alone(file, overrides):
     gradients, statistics = (
         4 * sum(x.size for x in jax.tree.leaves(tree)) for tree in (state.params, state.batch_stats)
     )
-    assert 0 <= sent - gradients - statistics <= 64  # losses, top-1
+    # Of each norm a mean of samples and two sums; losses, top-1.
+    assert 0 <= sent - gradients - 3 * statistics // 2 <= 64
 
 
 # A ResNet of four layers on 2 x 4 chips, state over four; prints [[kind, bytes, group], ...].

@@ -11,6 +11,7 @@ from cls.errors import UserError
 from cls.recipes import common
 from cls.steps.optim import OptimSpec, make_optimizer
 from cls.steps.schedule import ScheduleSpec, make_schedule
+from cls.steps.state import initial_opt_state
 
 STEPS_PER_EPOCH = 10
 
@@ -454,3 +455,27 @@ def test_the_rate_used_is_the_schedules_at_the_count_of_updates():
 def test_bad_optimizers_are_refused(fields, message):
     with pytest.raises(UserError, match=message):
         optimizer_of(**fields)
+
+
+# ------------------------------------------------------------------------------------- state
+
+
+@pytest.mark.parametrize('name', ['sgd', 'rmsprop', 'adam', 'adamw', 'lamb'])
+@pytest.mark.parametrize(
+    'fields', [{}, {'momentum': 0.0}, {'freeze': 'bias', 'clip_norm': 1.0, 'bias_lr_mult': 2.0}]
+)
+def test_the_initial_state_is_that_of_optax(name, fields):
+    params = {'a': {'kernel': np.ones((3, 4), np.float32), 'bias': np.ones(4, jnp.bfloat16)}}
+    rule = make_optimizer(OptimSpec(name=name, **fields), lambda _: 0.1, params)
+    ours, expected = initial_opt_state(rule, params), rule.init(params)
+    assert jax.tree.structure(ours) == jax.tree.structure(expected)
+    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+
+
+def test_an_initial_state_that_depends_on_the_parameters_is_refused():
+    params = {'kernel': np.arange(3.0, dtype=np.float32)}
+    copies = optax.GradientTransformation(lambda params: jax.tree.map(jnp.sin, params), None)
+    with pytest.raises(NotImplementedError, match='sin'):
+        initial_opt_state(copies, params)

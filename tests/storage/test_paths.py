@@ -152,6 +152,37 @@ def test_a_mirror_sends_what_has_changed(s3_bucket):
     assert not mirror.folder.exists()
 
 
+def test_a_log_is_sent_in_parts(bucket, monkeypatch):
+    """S3 joins no parts below 5 MiB: there the first part is that large."""
+    whole, upload = [], paths.upload
+    monkeypatch.setattr(paths, 'upload', lambda *names: (whole.append(names), upload(*names)))
+    mirror = paths.Mirror(bucket / 'run')
+    log, there = mirror.folder / 'log', bucket / 'run' / 'log'
+    least = paths.S3_PART if str(bucket).startswith('s3') else 1000
+    content = np.random.default_rng(0).bytes(least)
+    log.write_bytes(content)
+    mirror.send()
+    for part in (b'two\n', b'three\n', b''):
+        with log.open('ab') as file:
+            file.write(part)
+        mirror.send()
+        content += part
+        assert there.read_bytes() == content
+    assert len(whole) == 1
+    there.write_bytes(content + b'four\n')  # an append whose reply was lost
+    with log.open('ab') as file:
+        file.write(b'four\nfive\n')
+    mirror.send()
+    assert there.read_bytes() == content + b'four\nfive\n'
+    there.unlink()
+    with log.open('ab') as file:
+        file.write(b'six\n')
+    mirror.close()
+    assert there.read_bytes() == content + b'four\nfive\nsix\n'
+    assert len(whole) == 3
+    assert list(paths.find(bucket / 'run')) == ['log']
+
+
 def test_what_a_killed_process_left_is_cleared_away(cache):
     code = (
         'from cls.storage import paths; s = paths.Scratch(); print(s.folder, flush=True); input()'
@@ -456,7 +487,7 @@ def test_a_run_in_a_store_that_is_killed_ends_as_one_in_a_folder(bucket, tmp_pat
             == 0
         )
     assert not (there / '.lock').exists()
-    for name in ('evaluation.json', 'evaluation-confusion.npy', 'all.csv'):
+    for name in ('evaluation.json', 'evaluation-confusion.npz', 'all.csv'):
         assert (there / name).read_bytes() == (here / name).read_bytes(), name
 
     for name, folder in (('a', there), ('b', here)):

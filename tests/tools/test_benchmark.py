@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cls.errors import UserError
-from cls.tools import benchmark_input, benchmark_turns
+from cls.tools import benchmark_augment, benchmark_input, benchmark_turns
 from cls.tools.benchmark import main
 
 
@@ -65,9 +65,12 @@ def test_input_with_peers(photos, tmp_path, monkeypatch, capsys):
     arguments = ['input', str(photos), '--rounds=1', f'--json={report}']
     assert main([*arguments, f'--tensorflow={sys.executable}', f'--torch={sys.executable}']) == 0
     found = json.loads(report.read_text())
-    assert (found['tensorflow'], found['torch']) == (50, 40)
-    assert found['ratio_to_best_peer'] == pytest.approx(found['ours like tensorflow'] / 50)
-    assert 'ours like torch / torch' in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    for work in ('training', 'evaluation'):
+        assert (found[f'{work}, tensorflow'], found[f'{work}, torch']) == (50, 40)
+        ours = found[f'{work} like tensorflow']
+        assert found[f'{work}, ratio to the best peer'] == pytest.approx(ours / 50)
+        assert f'{work} like torch / torch' in printed
 
 
 @pytest.mark.parametrize(
@@ -97,3 +100,11 @@ def test_waiting(tmp_path, monkeypatch):
     report = tmp_path / 'report.json'
     assert main(['input', 'cifar-like', '--rounds=1', f'--json={report}']) == 0
     assert 0 < json.loads(report.read_text())['waiting'] < 1
+
+
+def test_augmentations(monkeypatch, capsys):
+    erasing = {'erasing': benchmark_augment.AUGMENTATIONS['erasing']}
+    monkeypatch.setattr(benchmark_augment, 'AUGMENTATIONS', erasing)
+    assert main(['augment', '--size=8', '--batches', '2', '4']) == 0
+    cost = r'[\d.]+ ms, [\d.]+ MB'
+    assert re.fullmatch(f'erasing: {cost}; {cost}\n', capsys.readouterr().out)

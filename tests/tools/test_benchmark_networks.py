@@ -1,6 +1,7 @@
 """The comparison with PyTorch, against a stand-in of known speed; speeds are not tested."""
 
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -46,7 +47,7 @@ def test_a_network_is_compared_with_the_faster_format_of_its_peer(sides, tmp_pat
     case = ['resnet20_cifar', '--rounds=2', f'--torch={sys.executable}', f'--json={report}']
     assert main(['networks', *case]) == 0
     result = json.loads(report.read_text())
-    row = result['networks']['resnet20_cifar']
+    row = result['rows']['resnet20_cifar']
     assert (row['train']['format'], row['infer']['format']) == ('channels_last', 'contiguous')
     for work in ('train', 'infer'):
         assert row[work]['peer'] == pytest.approx(128 / 0.001)
@@ -68,6 +69,25 @@ def test_our_side_trains_and_infers():
     assert int(training.state.step) == 3
     assert np.any(before.params['head']['kernel'] != training.state.params['head']['kernel'])
     training.inference()(2)
+
+
+WITHOUT = """
+import sys
+
+for name in ('array_record', 'grain', 'simplejpeg', 'tensorflow_datasets', 'timm', 'torch'):
+    sys.modules[name] = None
+from cls.setup import set_up
+from cls.tools import benchmark
+from cls.tools.benchmark_worker import config_of, first_batch
+
+setup = set_up(config_of('resnet20_cifar', 8, 8))
+print(first_batch(setup)['image'].shape, setup.new_state_shapes()[0].step.shape)
+"""
+
+
+def test_steps_are_measured_without_the_packages_for_input():
+    done = subprocess.run([sys.executable, '-c', WITHOUT], capture_output=True, text=True)
+    assert done.stdout == '(8, 8, 8, 3) ()\n', done.stderr
 
 
 def test_a_process_is_stopped_between_its_turns(tmp_path):

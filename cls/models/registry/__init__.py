@@ -30,6 +30,8 @@ import jax.numpy as jnp
 
 from cls.errors import UserError, nearest
 from cls.models.registry import genotypes
+from cls.models.registry.tracing import abstract_variables as abstract_variables
+from cls.models.registry.tracing import flax_norms as flax_norms
 from cls.nn import limits
 from cls.nn.init import shapes_only
 
@@ -88,9 +90,6 @@ class Ensemble:
     members: tuple[str, ...]
 
 
-# Limit of traced modules for each layer of config.limits.layers, as a mistake in a config may ask
-# for a huge network.
-MODULES = 5
 # Fields of modules that count blocks or layers.
 _DEPTHS = frozenset({'stage_sizes', 'block_sizes', 'blocks', 'depths', 'depth', 'modules'})
 
@@ -296,27 +295,6 @@ def fields(module: type[nn.Module]) -> dict[str, dataclasses.Field]:
     return {f.name: f for f in own if f.init and f.name not in ('parent', 'name')}
 
 
-def abstract_variables(model: nn.Module, input_size: int, channels: int = 3) -> Any:
-    """Returns the tree of shapes of `model.init` for square images, without any computation.
-
-    Raises UserError for a network with so large a number of modules that a trace takes minutes.
-    """
-    images = jax.ShapeDtypeStruct((1, input_size, input_size, channels), jnp.float32)
-    seen, most = set(), MODULES * limits.max_layers()
-
-    def count(next_call, args, kwargs, context):
-        seen.add(context.module.path)
-        if len(seen) > most:
-            raise UserError(
-                f'config.model describes a network of more than {most:,} modules: expected at most '
-                f'that, {MODULES} for each of config.limits.layers (ResNet-1202 has 3,007).'
-            )
-        return next_call(*args, **kwargs)
-
-    with shapes_only(), nn.intercept_methods(count):
-        return jax.eval_shape(model.init, jax.random.key(0), images)
-
-
 def check_logits(model: nn.Module, input_size: int, channels: int) -> None:
     """Raises UserError for a model with an output other than (N, num_classes)."""
     images = jax.ShapeDtypeStruct((2, input_size, input_size, channels), jnp.float32)
@@ -329,20 +307,6 @@ def check_logits(model: nn.Module, input_size: int, channels: int) -> None:
             f'{type(model).__name__} returns {actual} for two images of {input_size} pixels: '
             f'expected logits of shape {expected}.'
         )
-
-
-def flax_norms(model: nn.Module, input_size: int, channels: int = 3) -> list[str]:
-    """Returns the paths of batch norms of Flax's own class, in place of cls.nn.norm.BatchNorm."""
-    found = {}
-
-    def note(next_call, args, kwargs, context):
-        if isinstance(context.module, nn.BatchNorm):
-            found['/'.join(context.module.path)] = None
-        return next_call(*args, **kwargs)
-
-    with nn.intercept_methods(note):
-        abstract_variables(model, input_size, channels)
-    return list(found)
 
 
 def takes_progress(model: nn.Module) -> bool:

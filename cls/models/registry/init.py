@@ -1,13 +1,14 @@
 """Initial variables of a model, without compiling or running it."""
 
 import hashlib
+from collections.abc import Set
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 
-from cls.models.registry import abstract_variables
+from cls.models.registry.tracing import trace
 
 
 def init(model: nn.Module, seed: int, input_size: int, channels: int = 3) -> Any:
@@ -19,34 +20,38 @@ def init(model: nn.Module, seed: int, input_size: int, channels: int = 3) -> Any
     `x_init` of cls.nn.init for a variable `x`: such variables come from `model.init`, compiled for
     this host's CPU.
     """
-    modules: dict[tuple[str, ...], nn.Module] = {}
+    shapes = trace(model, input_size, channels).shapes
+    values = draw(model, seed, input_size, channels)
+    return jax.tree.map_with_path(lambda path, _: values[_names(path)], shapes)
 
-    def note(next_call, args, kwargs, context):
-        modules[context.module.path] = context.module
-        return next_call(*args, **kwargs)
 
-    with nn.intercept_methods(note):
-        shapes = abstract_variables(model, input_size, channels)
-
-    def initializer(path) -> Any:
-        _, *module, name = [entry.key for entry in path]
-        return getattr(modules.get(tuple(module)), f'{name}_init', None)
-
-    def draw(path, shape):
-        digest = hashlib.sha256('/'.join(entry.key for entry in path).encode()).digest()
+def draw(
+    model: nn.Module,
+    seed: int,
+    input_size: int,
+    channels: int = 3,
+    only: Set[tuple[str, ...]] | None = None,
+) -> dict[tuple[str, ...], np.ndarray]:
+    """Returns variables of `init` by their paths, those of `only`; None: all."""
+    traced = trace(model, input_size, channels)
+    drawn: dict[tuple[str, ...], Any] = {}
+    for path, shape in jax.tree.leaves_with_path(traced.shapes):
+        names = _names(path)
+        if only is not None and names not in only:
+            continue
+        initializer = traced.initializers.get(names)
+        digest = hashlib.sha256('/'.join(names).encode()).digest()
         rng = np.random.default_rng((seed, int.from_bytes(digest[:8], 'little')))
-        return initializer(path).draw(rng, shape.shape)
+        drawn[names] = initializer and initializer.draw(rng, shape.shape)
+    if any(value is None for value in drawn.values()):
+        compiled = _drawn_by_flax(model, seed, input_size, channels)
+        flat = {_names(path): value for path, value in jax.tree.leaves_with_path(compiled)}
+        drawn = {path: flat[path] if x is None else x for path, x in drawn.items()}
+    return drawn
 
-    plain = jax.tree.map_with_path(lambda path, _: not hasattr(initializer(path), 'draw'), shapes)
-    drawn = jax.tree.map_with_path(
-        lambda path, shape, is_plain: None if is_plain else draw(path, shape), shapes, plain
-    )
-    if not any(jax.tree.leaves(plain)):
-        return drawn
-    compiled = _drawn_by_flax(model, seed, input_size, channels)
-    return jax.tree.map(
-        lambda is_plain, theirs, ours: theirs if is_plain else ours, plain, compiled, drawn
-    )
+
+def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
+    return tuple(entry.key for entry in path)
 
 
 def _drawn_by_flax(model: nn.Module, seed: int, input_size: int, channels: int) -> Any:

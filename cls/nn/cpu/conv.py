@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cls.nn.cpu import compact
+from cls.nn.cpu import compact, native
 from cls.nn.cpu.lowering import by_platform, xla_conv
 from cls.nn.cpu.windows import (
     Pads,
@@ -36,6 +36,7 @@ def conv(
 ) -> jax.Array:
     """Returns the convolution (N, H', W', O) of images with a kernel.
 
+    With the extension of `cls.nn.cpu.native` all are oneDNN's, on one device.
     Within `compact.few_operations`, depthwise convolutions and those with few output pixels take
     that form, on every platform.
 
@@ -53,6 +54,8 @@ def conv(
     small = groups == 1 and (size[0] < window[0] or size[1] < window[1])
     if (depthwise or small) and compact.fits(images.shape[1:3], size):
         return compact.conv(images, kernel, tuple(size), strides, pads, dilation)
+    if native.fits(images, size, pads):
+        return native.conv_jitted(images, kernel, strides, pads, dilation, groups)
     if depthwise:
         return _depthwise_jitted(images, kernel, strides, pads, dilation)
     if window == (1, 1) and groups == 1 and pads == ((0, 0), (0, 0)):

@@ -14,6 +14,7 @@ from typing import Any, Self
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from cls.models.registry import abstract_variables, genotypes
@@ -33,7 +34,9 @@ def milliseconds(model: nn.Module, size: int, channels: int, batch: int, passes:
       passes: timed passes, after three for warm-up.
     """
     shapes = abstract_variables(model, size, channels)
-    variables = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+    # Made on the host: JAX would compile a program for each shape.
+    zeros = jax.tree.map(lambda shape: np.zeros(shape.shape, shape.dtype), shapes)
+    variables = jax.device_put(zeros)
     images = jnp.zeros((batch, size, size, channels))
     forward = jax.jit(model.apply).lower(variables, images).compile()
     return median(lambda: jax.block_until_ready(forward(variables, images)), passes)

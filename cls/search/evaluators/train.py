@@ -22,6 +22,7 @@ from cls import train
 from cls.config import load as configs
 from cls.errors import UserError, refuse
 from cls.evaluate import evaluate_state
+from cls.feed import feed
 from cls.models.registry import genotypes
 from cls.models.registry.complexity import Complexity, complexity
 from cls.nn.cpu import compact
@@ -33,7 +34,7 @@ from cls.setup import Setup, abstract_state, set_up
 from cls.steps import sharding as meshes
 from cls.steps.phases import Phase
 from cls.steps.state import abstract
-from cls.trainer import TrainStep, prefetch_to_device
+from cls.trainer import TrainStep
 
 # XLA's compiler for CPUs takes longer for a small network than its training does. Measured on a
 # network of AmoebaNet's cells: its newer fusion emitters take a third longer than the older ones.
@@ -91,7 +92,7 @@ class Training:
         mistakes += [f'{evaluator}.restarts is {restarts}: expected 0 or more.'] * (restarts < 0)
         refuse(mistakes)
         proxy = configs.to_json(config.proxy)
-        _check(proxy)
+        _proxy(proxy)
         return cls(space, proxy, config.seed, quick, repeats, restarts)
 
     def __call__(self, trial: Trial) -> dict[str, Any]:
@@ -115,7 +116,7 @@ class Training:
         for of_training in seeds:
             for restart in range(self.restarts + 1):
                 started = time.perf_counter()
-                network = compiled(_slower(self.proxy, restart), genotype, self.quick)
+                network = compiled(self.proxy, genotype, self.quick, restart)
                 compiling += time.perf_counter() - started
                 last = restart == self.restarts
                 accuracy = network.trained(of_training, give_up=not last)
@@ -140,20 +141,14 @@ def seed(of_search: int, trial: Trial, repeat: int = 0) -> int:
     return int(drawn[0] >> 1)
 
 
-def _slower(proxy: str, restart: int) -> str:
-    """Returns a proxy with the learning rate of its restart 1, 2, ...; 0: the proxy itself."""
-    if not restart:
-        return proxy
-    fields = json.loads(proxy)
-    fields['optim']['lr'] *= SLOWER**restart
-    return json.dumps(fields)
-
-
 @functools.cache
-def _check(proxy: str) -> None:
-    """Raises UserError for a proxy that cannot be trained with any genotype."""
+def _proxy(proxy: str) -> Setup:
+    """Returns the setup of a proxy without a genotype, whose data all trials of a process share.
+
+    Raises UserError for a proxy that cannot be trained with any genotype.
+    """
     environment.start()
-    set_up(configs.from_json(proxy), complete=False)
+    return set_up(configs.from_json(proxy), complete=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,14 +175,17 @@ class Compiled:
         first = setup.steps('1 epochs') if give_up else -1
         chance = chance_level(setup.info.num_classes)
         with (
-            closing(train.train_batches(setup)) as iterator,
-            closing(prefetch_to_device(iterator, setup)) as batches,
+            closing(train.batches(setup)) as iterator,
+            closing(feed(iterator, setup)) as batches,
         ):
-            for step in range(setup.total_steps):
-                batch, _ = next(batches)
+            step = 0
+            while step < setup.total_steps:
+                ends = (setup.phases.end(step), first, setup.total_steps)
+                fed = batches.take(min(end - step for end in ends if end > step))
                 train_step = self.train_steps[setup.phases.at(step)]
-                state, _ = jax.block_until_ready(train_step(state, batch))
-                if step + 1 == first:
+                state, _ = jax.block_until_ready(train_step(state, fed.batch))
+                step += fed.count
+                if step == first:
                     values = evaluate_state(setup, self.eval_step, state)
                     if not metric_names.figure(values, 'top1') > chance:
                         return None
@@ -205,17 +203,24 @@ def chance_level(num_classes: int) -> float:
 
 
 @functools.lru_cache(maxsize=16)
-def compiled(proxy: str, genotype: str, quick: bool) -> Compiled:
+def compiled(proxy: str, genotype: str, quick: bool, restart: int = 0) -> Compiled:
     """Returns the network of a proxy with a genotype, both as JSON.
+
+    Args:
+      proxy: a training config.
+      genotype: the genotype of a trial.
+      quick: whether to compile with the least effort, on a CPU.
+      restart: the number of restarts, each with 0.4 times the learning rate.
 
     Raises Failed for a genotype that does not fit, and UserError for a proxy that does not.
     """
-    _check(proxy)
+    shared = _proxy(proxy)
     fields = json.loads(proxy)
     fields['model']['genotype'] = json.loads(genotype)
+    fields['optim']['lr'] *= SLOWER**restart
     options = QUICK if quick and jax.default_backend() == 'cpu' else None
     try:
-        setup = set_up(configs.from_json(json.dumps(fields)))
+        setup = set_up(configs.from_json(json.dumps(fields)), data_of=shared)
     except UserError as error:  # of the network: without a genotype the proxy passed
         raise Failed(str(error)) from error
     with compact.few_operations() if options else contextlib.nullcontext():
@@ -232,11 +237,13 @@ def _compile(setup: Setup, options: Mapping[str, Any] | None) -> Compiled:
     }
     replicated = jax.tree.map(lambda _: meshes.replicated(setup.mesh), where.variables())
     variables = abstract(where.variables(), replicated)
+    with closing(train.batches(setup)) as iterator:
+        train_steps = train.compile_train_steps(
+            setup, optimizer, where, 0, iterator, metrics=False, compiler_options=options
+        )
     return Compiled(
         setup,
-        train.compile_train_steps(
-            setup, optimizer, where, 0, metrics=False, compiler_options=options
-        ),
+        train_steps,
         setup.eval_step().lower(variables, batch).compile(compiler_options=options),
         complexity(setup.model, pixels, setup.info.image_shape[2]),
     )

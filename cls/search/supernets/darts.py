@@ -333,8 +333,9 @@ class Darts(Method):
         def train_step(state, batch):
             key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
             _, net_key = jax.random.split(key)  # as in cls.steps.train_step
-            shown = augmented(recipe, batch, key, model)
-            held = augmented(recipe, batch['valid'], jax.random.fold_in(key, 3), model)
+            shown = augmented(recipe, batch, key, model, batch_sharding)
+            held_key = jax.random.fold_in(key, 3)
+            held = augmented(recipe, batch['valid'], held_key, model, batch_sharding)
             weights, alpha = split(state.params)
             rules = state.opt_state
 

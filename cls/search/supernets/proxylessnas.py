@@ -166,8 +166,8 @@ class Training(Method):
             key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
             _, net_key = jax.random.split(key)  # as in cls.steps.train_step
             held_key, path_key, alpha_key = (jax.random.fold_in(key, n) for n in (3, 4, 5))
-            shown = augmented(recipe, batch, key, model)
-            held = augmented(recipe, batch['valid'], held_key, model)
+            shown = augmented(recipe, batch, key, model, batch_sharding)
+            held = augmented(recipe, batch['valid'], held_key, model, batch_sharding)
             progress = state.step / recipe.total_steps
             weights, alpha = split(state.params)
             rules = state.opt_state

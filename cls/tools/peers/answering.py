@@ -5,6 +5,7 @@ A process prints 'ready ' and a JSON object that describes it. Then each line of
 not timed.
 """
 
+import functools
 import json
 import sys
 import time
@@ -12,11 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 
-def answer(works: Mapping[str, Callable[[int], None]], **about: Any) -> None:
+def answer(works: Mapping[str, Callable[[int], float | None]], **about: Any) -> None:
     """Answers requests until the input ends.
 
     Args:
-      works: name -> function that completes a number of units.
+      works: name -> function that completes a number of units; it may return the seconds that
+        count, by default all.
       **about: the description of the process.
     """
     print('ready', json.dumps(about), flush=True)
@@ -24,16 +26,18 @@ def answer(works: Mapping[str, Callable[[int], None]], **about: Any) -> None:
         name, skip, count = line.split()
         works[name](int(skip))
         begin = time.perf_counter()
-        works[name](int(count))
-        print(time.perf_counter() - begin, flush=True)
+        seconds = works[name](int(count))
+        print(time.perf_counter() - begin if seconds is None else seconds, flush=True)
 
 
-def answer_with(batches: Iterator[Any]) -> None:
-    """Answers requests for the work 'batches': the next batches of a pipeline."""
+def answer_with(**pipelines: Iterator[Any]) -> None:
+    """Answers requests for works that are the next batches of a pipeline, by its name."""
 
-    def take(count: int) -> None:
+    def take(batches: Iterator[Any], count: int) -> None:
         for _ in range(count):
             next(batches)
 
-    take(1)
-    answer({'batches': take})
+    works = {name: functools.partial(take, batches) for name, batches in pipelines.items()}
+    for work in works.values():
+        work(1)
+    answer(works)

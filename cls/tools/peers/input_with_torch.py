@@ -1,12 +1,13 @@
-"""The input pipeline of `benchmark input` as usually written with PyTorch and torchvision.
+"""The input pipelines of `benchmark input` as usually written with PyTorch and torchvision.
 
 Run by that tool with an interpreter that has both: input_with_torch.py FOLDER BATCH SIZE
-WORKERS. See answering.py for its input and output.
+SHORTER_SIDE WORKERS. See answering.py for its input and output.
 """
 
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from answering import answer_with  # next to this file, a script
@@ -19,15 +20,9 @@ transforms = torchvision().transforms
 class Files(torch.utils.data.Dataset):
     """Images as torchvision's ImageFolder reads them."""
 
-    def __init__(self, folder: str, size: int):
+    def __init__(self, folder: str, *steps: Any):
         self.files = sorted(str(path) for path in Path(folder).rglob('*') if path.is_file())
-        self.transform = transforms.Compose(
-            [
-                transforms.RandomResizedCrop(size),
-                transforms.RandomHorizontalFlip(),
-                transforms.PILToTensor(),
-            ]
-        )
+        self.transform = transforms.Compose([*steps, transforms.PILToTensor()])
 
     def __len__(self) -> int:
         return len(self.files)
@@ -39,23 +34,29 @@ class Files(torch.utils.data.Dataset):
 
 
 class Endless(torch.utils.data.Sampler):
-    """Shuffled epochs without end, so that no workers restart between epochs."""
+    """Epochs without end, so that no workers restart between epochs."""
 
-    def __init__(self, length: int):
-        self.length = length
+    def __init__(self, length: int, shuffled: bool):
+        self.length, self.shuffled = length, shuffled
 
     def __iter__(self) -> Iterator[int]:
         while True:
-            yield from torch.randperm(self.length).tolist()
+            order = torch.randperm if self.shuffled else torch.arange
+            yield from order(self.length).tolist()
 
 
-def main(folder: str, batch: int, size: int, workers: int) -> None:
+def main(folder: str, batch: int, size: int, shorter: int, workers: int) -> None:
     """Answers requests until the input ends."""
-    files = Files(folder, size)
-    loader = torch.utils.data.DataLoader(
-        files, batch_size=batch, sampler=Endless(len(files)), num_workers=workers, drop_last=True
-    )
-    answer_with(iter(loader))
+
+    def batches(files: Files, shuffled: bool) -> Iterator[Any]:
+        sampler = Endless(len(files), shuffled)
+        options = {'batch_size': batch, 'num_workers': workers, 'drop_last': True}
+        return iter(torch.utils.data.DataLoader(files, sampler=sampler, **options))
+
+    flip = transforms.RandomHorizontalFlip()
+    training = Files(folder, transforms.RandomResizedCrop(size), flip)
+    evaluation = Files(folder, transforms.Resize(shorter), transforms.CenterCrop(size))
+    answer_with(training=batches(training, True), evaluation=batches(evaluation, False))
 
 
 if __name__ == '__main__':

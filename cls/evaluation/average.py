@@ -1,0 +1,128 @@
+"""The mean of the softmax over the views of an image, and over several models.
+
+Images are complete at different times. Only those with some of their views, or with the predictions
+of some models, are in memory.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from cls.errors import UserError
+from cls.evaluation.metrics import Predictions
+
+
+class Part(NamedTuple):
+    """The images of this process that are complete after a batch."""
+
+    predictions: Predictions
+    done: float  # the part of all views that the batches had until now, the same on every process
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Returns the (n, K) softmax in float64: no probability comes to 0, or to that of another."""
+    result = logits.astype(np.float64)
+    result -= result.max(1, keepdims=True)
+    np.exp(result, out=result)
+    result /= result.sum(1, keepdims=True)
+    return result
+
+
+class MeanOfViews:
+    """The mean of the softmax over the views of each image."""
+
+    def __init__(self, views: int) -> None:
+        """Takes the number of views of an image, without mirror images."""
+        self._views = views
+        self._begun: dict[int, tuple[np.ndarray, int]] = {}  # image -> (sum, number of views)
+
+    @property
+    def begun(self) -> int:
+        """The number of images that lack some of their views."""
+        return len(self._begun)
+
+    def add(self, logits: np.ndarray, labels: np.ndarray, index: np.ndarray) -> Predictions:
+        """Adds views; returns the images that are complete.
+
+        Args:
+          logits: (m, n, K), those of the views and, if m is 2, of their mirror images.
+          labels: (n,).
+          index: (n,), the images; the views of an image follow one another.
+        """
+        starts = np.flatnonzero(np.diff(index, prepend=-1))
+        labels, index, seen = labels[starts], index[starts], np.diff(starts, append=len(index))
+        total = np.zeros((len(starts), logits.shape[-1]))
+        for row, image in enumerate(index.tolist()):
+            if image in self._begun:
+                total[row], before = self._begun.pop(image)
+                seen[row] += before
+        for of_views in logits if len(starts) else ():
+            total += np.add.reduceat(softmax(of_views), starts)
+        done = seen == self._views
+        for row in np.flatnonzero(~done).tolist():
+            self._begun[int(index[row])] = total[row].copy(), int(seen[row])
+        total = total[done]
+        total /= len(logits) * self._views
+        return Predictions(total, labels[done], index[done])
+
+
+def together(members: Sequence[Iterator[Part]], names: Sequence[str]) -> Iterator[Predictions]:
+    """Yields the mean over the predictions of several models, of the same images on each process.
+
+    The models take turns: the next batch is that of the one with the fewest images, in the same
+    order on every process.
+
+    Args:
+      members: the predictions of each model.
+      names: names of the models, for errors.
+
+    Raises UserError if the models have different classes, or labels of an image.
+    """
+    arrived: dict[int, tuple[int, list[np.ndarray | None]]] = {}  # image -> (label, softmaxes)
+    done: dict[int, float] = dict.fromkeys(range(len(members)), 0)
+    classes: dict[int, int] = {}
+    while done:
+        member = min(done, key=lambda number: done[number])
+        part = next(members[member], None)
+        if part is None:
+            del done[member]
+            continue
+        done[member], one = part.done, part.predictions
+        classes[member] = one.probabilities.shape[1]
+        _check_classes(classes, names)
+        complete = []
+        triples = zip(one.index.tolist(), one.labels.tolist(), one.probabilities, strict=True)
+        for image, label, probabilities in triples:
+            wanted, softmaxes = arrived.setdefault(image, (label, [None] * len(members)))
+            if label != wanted:
+                raise other_images(names[member], names[0])
+            softmaxes[member] = probabilities
+            if all(each is not None for each in softmaxes):
+                complete.append((image, *arrived.pop(image)))
+        yield _mean(complete, classes[member])
+
+
+def other_images(name: str, first: str) -> UserError:
+    """Returns the error of a model whose images are not those of the first."""
+    return UserError(f'{name} is evaluated on other images than {first}: expected the same.')
+
+
+def _check_classes(classes: dict[int, int], names: Sequence[str]) -> None:
+    first = min(classes)
+    for member, count in classes.items():
+        if count != classes[first]:
+            raise UserError(
+                f'{names[member]} has {count} classes, {names[first]} has {classes[first]}: '
+                'expected runs of the same classes.'
+            )
+
+
+def _mean(complete: list[tuple[int, int, list[np.ndarray]]], classes: int) -> Predictions:
+    total = np.zeros((len(complete), classes))
+    for row, (_, _, softmaxes) in enumerate(complete):
+        for probabilities in softmaxes:  # in the order of the models
+            total[row] += probabilities
+        total[row] /= len(softmaxes)
+    images, labels = ([each[i] for each in complete] for i in range(2))
+    return Predictions(total, np.array(labels, np.int32), np.array(images, np.int32))

@@ -1,0 +1,199 @@
+// Convolutions of oneDNN and their two gradients, as functions that XLA's programs for CPU call.
+//
+// Images are NHWC and kernels HWIO, as in cls.nn. oneDNN prefers kernels in blocks: they are reordered
+// in each call, which costs little, since kernels are small beside images.
+
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "oneapi/dnnl/dnnl.hpp"
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+using dnnl::memory;
+using Array = ffi::Buffer<ffi::F32>;
+using Result = ffi::Result<Array>;
+using Numbers = ffi::Span<const int64_t>;
+
+namespace {
+
+enum Kind { kForward, kImageGrad, kKernelGrad };
+
+struct Shapes {
+  Numbers images, kernel, output, strides, pads, dilation;
+  int64_t groups;
+};
+
+struct Prepared {
+  dnnl::primitive convolution, reorder;
+  memory::desc images, kernel, blocked_kernel, output, scratchpad;
+};
+
+// One convolution at a time: each uses all cores, and all share the memory for kernels and scratch.
+std::mutex mutex;
+std::map<std::vector<int64_t>, Prepared> prepared;
+std::vector<char> kernel_memory, scratch_memory;
+
+const dnnl::engine& Cpu() {
+  static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  return engine;
+}
+
+memory In(std::vector<char>& space, const memory::desc& desc) {
+  constexpr uintptr_t kAlignment = 64;
+  const size_t size = desc.get_size() + kAlignment;
+  if (space.size() < size) std::vector<char>(size).swap(space);
+  const auto begin = reinterpret_cast<uintptr_t>(space.data());
+  const auto aligned = (begin + kAlignment - 1) / kAlignment * kAlignment;
+  return memory(desc, Cpu(), reinterpret_cast<void*>(aligned));
+}
+
+memory::desc Images(Numbers shape) {
+  return memory::desc({shape[0], shape[3], shape[1], shape[2]}, memory::data_type::f32,
+                      memory::format_tag::nhwc);
+}
+
+memory::desc Kernel(Numbers shape, int64_t groups) {
+  const int64_t height = shape[0], width = shape[1], in = shape[2], out = shape[3];
+  memory::dims dims{out / groups, in, height, width};
+  memory::dims strides{1, out, width * in * out, in * out};
+  if (groups > 1) {
+    dims.insert(dims.begin(), groups);
+    strides.insert(strides.begin(), out / groups);
+  }
+  return memory::desc(dims, memory::data_type::f32, strides);
+}
+
+template <typename Descriptor>
+void Fill(Prepared& p, const Descriptor& descriptor, const memory::desc& blocked_kernel) {
+  p.convolution = dnnl::primitive(descriptor.get());
+  p.blocked_kernel = blocked_kernel;
+  p.scratchpad = descriptor.scratchpad_desc();
+}
+
+Prepared Prepare(Kind kind, const Shapes& s) {
+  Prepared p;
+  p.images = Images(s.images);
+  p.kernel = Kernel(s.kernel, s.groups);
+  p.output = Images(s.output);
+  const memory::desc any(p.kernel.get_dims(), memory::data_type::f32, memory::format_tag::any);
+  const memory::dims strides{s.strides[0], s.strides[1]};
+  const memory::dims dilation{s.dilation[0] - 1, s.dilation[1] - 1};
+  const memory::dims before{s.pads[0], s.pads[2]}, after{s.pads[1], s.pads[3]};
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  const auto direct = dnnl::algorithm::convolution_direct;
+  const dnnl::convolution_forward::primitive_desc forward(
+      Cpu(), dnnl::prop_kind::forward_training, direct, p.images, any, p.output, strides, dilation,
+      before, after, attributes);
+  if (kind == kForward) {
+    Fill(p, forward, forward.weights_desc());
+  } else if (kind == kImageGrad) {
+    const dnnl::convolution_backward_data::primitive_desc backward(
+        Cpu(), direct, p.images, any, p.output, strides, dilation, before, after, forward,
+        attributes);
+    Fill(p, backward, backward.weights_desc());
+  } else {
+    const dnnl::convolution_backward_weights::primitive_desc backward(
+        Cpu(), direct, p.images, any, p.output, strides, dilation, before, after, forward,
+        attributes);
+    Fill(p, backward, backward.diff_weights_desc());
+  }
+  if (p.blocked_kernel != p.kernel) {
+    const bool back = kind == kKernelGrad;
+    p.reorder = dnnl::reorder({Cpu(), back ? p.blocked_kernel : p.kernel, Cpu(),
+                               back ? p.kernel : p.blocked_kernel});
+  }
+  return p;
+}
+
+const Prepared& Find(Kind kind, const Shapes& s) {
+  std::vector<int64_t> key{kind, s.groups};
+  for (Numbers numbers : {s.images, s.kernel, s.output, s.strides, s.pads, s.dilation}) {
+    key.insert(key.end(), numbers.begin(), numbers.end());
+  }
+  const auto found = prepared.find(key);
+  if (found != prepared.end()) return found->second;
+  return prepared.emplace(key, Prepare(kind, s)).first->second;
+}
+
+ffi::Error Run(Kind kind, const Shapes& shapes, void* images, void* kernel, void* output) {
+  try {
+    const std::lock_guard<std::mutex> lock(mutex);
+    const Prepared& p = Find(kind, shapes);
+    dnnl::stream stream(Cpu());
+    const bool reordered = p.blocked_kernel != p.kernel;
+    const memory user(p.kernel, Cpu(), kernel);
+    const memory blocked = reordered ? In(kernel_memory, p.blocked_kernel) : user;
+    if (reordered && kind != kKernelGrad) {
+      p.reorder.execute(stream, {{DNNL_ARG_FROM, user}, {DNNL_ARG_TO, blocked}});
+    }
+    const bool forward = kind == kForward;
+    p.convolution.execute(
+        stream,
+        {{kind == kImageGrad ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, memory(p.images, Cpu(), images)},
+         {kind == kKernelGrad ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, blocked},
+         {forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, memory(p.output, Cpu(), output)},
+         {DNNL_ARG_SCRATCHPAD, In(scratch_memory, p.scratchpad)}});
+    if (reordered && kind == kKernelGrad) {
+      p.reorder.execute(stream, {{DNNL_ARG_FROM, blocked}, {DNNL_ARG_TO, user}});
+    }
+    stream.wait();
+  } catch (const std::exception& error) {
+    return ffi::Error::Internal(std::string("oneDNN: ") + error.what());
+  }
+  return ffi::Error::Success();
+}
+
+ffi::Error Forward(Array images, Array kernel, Result output, Numbers strides, Numbers pads,
+                   Numbers dilation, int64_t groups) {
+  const Shapes shapes{images.dimensions(), kernel.dimensions(), output->dimensions(), strides,
+                      pads, dilation, groups};
+  return Run(kForward, shapes, images.untyped_data(), kernel.untyped_data(),
+             output->untyped_data());
+}
+
+ffi::Error ImageGrad(Array kernel, Array grad, Result images, Numbers strides, Numbers pads,
+                     Numbers dilation, int64_t groups) {
+  const Shapes shapes{images->dimensions(), kernel.dimensions(), grad.dimensions(), strides,
+                      pads, dilation, groups};
+  return Run(kImageGrad, shapes, images->untyped_data(), kernel.untyped_data(),
+             grad.untyped_data());
+}
+
+ffi::Error KernelGrad(Array images, Array grad, Result kernel, Numbers strides, Numbers pads,
+                      Numbers dilation, int64_t groups) {
+  const Shapes shapes{images.dimensions(), kernel->dimensions(), grad.dimensions(), strides,
+                      pads, dilation, groups};
+  return Run(kKernelGrad, shapes, images.untyped_data(), kernel->untyped_data(),
+             grad.untyped_data());
+}
+
+}  // namespace
+
+#define CLS_CONVOLUTION(name, function)                           \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(name, function,                   \
+                                ffi::Ffi::Bind()                  \
+                                    .Arg<Array>()                 \
+                                    .Arg<Array>()                 \
+                                    .Ret<Array>()                 \
+                                    .Attr<Numbers>("strides")     \
+                                    .Attr<Numbers>("pads")        \
+                                    .Attr<Numbers>("dilation")    \
+                                    .Attr<int64_t>("groups"))
+
+CLS_CONVOLUTION(cls_conv, Forward);
+CLS_CONVOLUTION(cls_conv_image_grad, ImageGrad);
+CLS_CONVOLUTION(cls_conv_kernel_grad, KernelGrad);
+
+extern "C" const char* cls_onednn_version() {
+  static const std::string version = [] {
+    const dnnl_version_t* v = dnnl_version();
+    return std::to_string(v->major) + "." + std::to_string(v->minor) + "." +
+           std::to_string(v->patch);
+  }();
+  return version.c_str();
+}

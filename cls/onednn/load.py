@@ -1,0 +1,43 @@
+"""Registers the extension, if it was built, before the first program is traced."""
+
+import ctypes
+import logging
+import os
+
+import jax
+
+from cls.nn.cpu import native
+from cls.onednn import build
+
+log = logging.getLogger(__name__)
+
+FUNCTIONS = (
+    *('cls_conv', 'cls_conv_image_grad', 'cls_conv_kernel_grad'),
+    *('cls_moments', 'cls_grad_sums'),
+)
+
+
+def load() -> str:
+    """Registers the extension; returns the version of oneDNN, '' if none was built.
+
+    Programs traced from then on call it, see `cls.nn.cpu.native`. A file that cannot be loaded
+    is one warning.
+    """
+    path, library = build.target(), build.installed(build.PACKAGES[0], build.LIBRARY)
+    if library is None or not path.exists():
+        return ''
+    # The threads of OpenMP sleep between convolutions: XLA's own need the cores.
+    os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+    try:
+        ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+        extension = ctypes.CDLL(str(path))
+    except OSError as error:
+        log.warning('the extension %s cannot be loaded, XLA computes: %s.', path, error)
+        return ''
+    if not native.is_enabled():
+        for name in FUNCTIONS:
+            capsule = jax.ffi.pycapsule(getattr(extension, name))
+            jax.ffi.register_ffi_target(name, capsule, platform='cpu')
+        native.enable()
+    extension.cls_onednn_version.restype = ctypes.c_char_p
+    return extension.cls_onednn_version().decode()

@@ -1,0 +1,150 @@
+// Sums over all axes but the last, for batch normalization: XLA's reductions on CPU write the
+// shifted images to memory first and read them twice.
+//
+// Sums of a block of rows are in float32, about a shift; those of the blocks are added in float64.
+// Threads divide the rows, so results depend on their number only by the rounding of float64.
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+using Array = ffi::Buffer<ffi::F32>;
+using Result = ffi::Result<Array>;
+
+namespace {
+
+constexpr int64_t kBlock = 64;
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define CLS_VECTORIZED \
+  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), optimize("O3")))
+#else
+#define CLS_VECTORIZED
+#endif
+
+// Adds the sums over rows (rows, channels) of x - shift and of its square to `sums` (2, channels).
+CLS_VECTORIZED void AddMoments(const float* __restrict x, const float* __restrict shift,
+                               int64_t rows, int64_t channels, float* __restrict sums) {
+  float* __restrict squares = sums + channels;
+  int64_t row = 0;
+  for (; row + 4 <= rows; row += 4) {
+    const float* __restrict a = x + row * channels;
+    for (int64_t c = 0; c < channels; ++c) {
+      const float p = a[c] - shift[c], q = a[c + channels] - shift[c];
+      const float r = a[c + 2 * channels] - shift[c], s = a[c + 3 * channels] - shift[c];
+      sums[c] += (p + q) + (r + s);
+      squares[c] += (p * p + q * q) + (r * r + s * s);
+    }
+  }
+  for (; row < rows; ++row) {
+    for (int64_t c = 0; c < channels; ++c) {
+      const float p = x[row * channels + c] - shift[c];
+      sums[c] += p;
+      squares[c] += p * p;
+    }
+  }
+}
+
+// Adds the sums over rows of grad and of grad * (x - mean) to `sums` (2, channels).
+CLS_VECTORIZED void AddGradSums(const float* __restrict grad, const float* __restrict x,
+                                const float* __restrict mean, int64_t rows, int64_t channels,
+                                float* __restrict sums) {
+  float* __restrict products = sums + channels;
+  int64_t row = 0;
+  for (; row + 2 <= rows; row += 2) {
+    const float* __restrict g = grad + row * channels;
+    const float* __restrict a = x + row * channels;
+    for (int64_t c = 0; c < channels; ++c) {
+      const float p = g[c], q = g[c + channels];
+      sums[c] += p + q;
+      products[c] += p * (a[c] - mean[c]) + q * (a[c + channels] - mean[c]);
+    }
+  }
+  for (; row < rows; ++row) {
+    for (int64_t c = 0; c < channels; ++c) {
+      const float p = grad[row * channels + c];
+      sums[c] += p;
+      products[c] += p * (x[row * channels + c] - mean[c]);
+    }
+  }
+}
+
+// Calls add(first row, rows, sums) for all blocks of rows, and returns the totals (2, channels).
+template <typename Add>
+std::vector<double> Totals(int64_t rows, int64_t channels, const Add& add) {
+  std::vector<double> totals(2 * channels, 0.0);
+  const int64_t blocks = (rows + kBlock - 1) / kBlock;
+  const int threads = static_cast<int>(
+      std::min<int64_t>(omp_get_max_threads(), 1 + rows * channels / 16384));
+  std::vector<std::vector<double>> parts(threads);
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+  for (int thread = 0; thread < threads; ++thread) {
+    std::vector<double> part(2 * channels, 0.0);
+    std::vector<float> sums(2 * channels);
+    for (int64_t b = blocks * thread / threads; b < blocks * (thread + 1) / threads; ++b) {
+      std::fill(sums.begin(), sums.end(), 0.0f);
+      add(b * kBlock, std::min(kBlock, rows - b * kBlock), sums.data());
+      for (int64_t c = 0; c < 2 * channels; ++c) part[c] += sums[c];
+    }
+    parts[thread].swap(part);
+  }
+  for (const auto& part : parts) {
+    for (int64_t c = 0; c < 2 * channels; ++c) totals[c] += part[c];
+  }
+  return totals;
+}
+
+// Means and variances (groups, channels) of groups of consecutive rows of x (rows, channels).
+ffi::Error Moments(Array x, Result mean, Result variance) {
+  const auto shape = mean->dimensions();
+  const int64_t groups = shape[0], channels = shape[1];
+  const int64_t rows = x.element_count() / (groups * channels);
+  for (int64_t g = 0; g < groups; ++g) {
+    const float* values = x.typed_data() + g * rows * channels;
+    const float* shift = values + rows / 2 * channels;
+    const auto totals = Totals(rows, channels, [&](int64_t first, int64_t count, float* sums) {
+      AddMoments(values + first * channels, shift, count, channels, sums);
+    });
+    for (int64_t c = 0; c < channels; ++c) {
+      const double moved = totals[c] / rows;
+      mean->typed_data()[g * channels + c] = static_cast<float>(shift[c] + moved);
+      variance->typed_data()[g * channels + c] =
+          static_cast<float>(std::max(totals[channels + c] / rows - moved * moved, 0.0));
+    }
+  }
+  return ffi::Error::Success();
+}
+
+// Sums (groups, channels) of grad and of grad * (x - mean) over groups of rows.
+ffi::Error GradSums(Array grad, Array x, Array mean, Result first, Result second) {
+  const auto shape = mean.dimensions();
+  const int64_t groups = shape[0], channels = shape[1];
+  const int64_t rows = x.element_count() / (groups * channels);
+  for (int64_t g = 0; g < groups; ++g) {
+    const int64_t begin = g * rows * channels;
+    const auto totals = Totals(rows, channels, [&](int64_t row, int64_t count, float* sums) {
+      AddGradSums(grad.typed_data() + begin + row * channels,
+                  x.typed_data() + begin + row * channels, mean.typed_data() + g * channels, count,
+                  channels, sums);
+    });
+    for (int64_t c = 0; c < channels; ++c) {
+      first->typed_data()[g * channels + c] = static_cast<float>(totals[c]);
+      second->typed_data()[g * channels + c] = static_cast<float>(totals[channels + c]);
+    }
+  }
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(cls_moments, Moments,
+                              ffi::Ffi::Bind().Arg<Array>().Ret<Array>().Ret<Array>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    cls_grad_sums, GradSums,
+    ffi::Ffi::Bind().Arg<Array>().Arg<Array>().Arg<Array>().Ret<Array>().Ret<Array>());

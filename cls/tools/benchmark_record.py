@@ -1,0 +1,147 @@
+"""The recorded ratios of benchmarks: written, shown in README.md, and compared with new ones.
+
+`--write` stores the measured rows in benchmark.json next to this file and renews the table of
+README.md; rows of other networks stay. `--check` compares ratios, never absolute times, with the
+recorded ones: each may be worse by TOLERANCE. Ratios of speed are ours / peer, so smaller is worse;
+of memory larger is worse.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cls.cli import Parser
+from cls.errors import UserError
+from cls.run.telemetry import write_json
+from cls.tools import markdown
+
+FILE = Path(__file__).with_name('benchmark.json')
+PAGE = Path(__file__).with_name('README.md')
+TOLERANCE = 0.15  # of a ratio: repeated measurements on an idle machine differ by up to 0.1
+LOWER = ('peak',)  # ratios that are better if they are smaller
+TITLES = {'train': 'training', 'infer': 'inference', 'peak': 'peak memory', 'loop': 'loop'}
+
+
+def add_flags(flags: Parser) -> None:
+    """Adds the flags that choose the output of a measurement."""
+    flags.add_argument('--json', help='file for the results')
+    also = flags.add_mutually_exclusive_group()
+    also.add_argument('--check', action='store_true', help='compare with the recorded ratios')
+    also.add_argument('--write', action='store_true', help='record the ratios, renew the table')
+
+
+def recorded(task: str, names: Sequence[str]) -> dict[str, Any]:
+    """Returns the recorded rows of networks. Raises UserError for a network without one."""
+    rows = _read().get(task, {})
+    missing = [name for name in names if name not in rows]
+    if missing:
+        raise UserError(
+            f'{FILE.name} has no ratios of {", ".join(missing)}: measure with --write first.'
+        )
+    return {name: rows[name] for name in names}
+
+
+def finish(task: str, result: Mapping[str, Any], args: argparse.Namespace) -> int:
+    """Writes or compares the result of a task, as the flags say; returns the exit code.
+
+    Args:
+      task: the name of the record and of the table in README.md.
+      result: has `date`, `machine`, `versions` and `rows`: network -> row.
+      args: the flags of `add_flags`.
+    """
+    if args.json:
+        write_json(Path(args.json), dict(result))
+    if args.write:
+        about = {key: result[key] for key in ('date', 'machine', 'versions')}
+        record = _read()
+        record.setdefault(task, {}).update(
+            {name: _ratios(row) | about for name, row in result['rows'].items()}
+        )
+        write_json(FILE, record)
+        begin = f'<!-- cls benchmark {task} --write -->'
+        page = markdown.renewed(
+            markdown.text_of(PAGE), begin, markdown.END, table(task, record[task])
+        )
+        PAGE.write_text(page)
+    if not args.check:
+        return 0
+    before = recorded(task, list(result['rows']))
+    worse = regressions(before, {name: _ratios(row) for name, row in result['rows'].items()})
+    for line in worse:
+        print(line)
+    if not worse:
+        print(f'all ratios are within {100 * TOLERANCE:.0f} % of the recorded ones, or better')
+    return 1 if worse else 0
+
+
+def regressions(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Returns a line for each ratio that is worse than the recorded one by more than TOLERANCE.
+
+    Args:
+      before: network -> recorded ratios.
+      now: network -> measured ratios.
+    """
+    lines = []
+    for name, row in now.items():
+        for key in [key for key in TITLES if key in row and key in before[name]]:
+            old, new = before[name][key], row[key]
+            worse = new > old * (1 + TOLERANCE) if key in LOWER else new < old * (1 - TOLERANCE)
+            if worse:
+                lines.append(f'{name}: the ratio of {TITLES[key]} was {old:.2f} and is {new:.2f}')
+    return lines
+
+
+def table(task: str, rows: Mapping[str, Any]) -> str:
+    """Returns the table of a task in Markdown, with a line on machines and versions below."""
+    first = next(iter(rows.values()))
+    columns = {'networks': _network_cells, 'gpu': _gpu_cells, 'loop': _loop_cells}[task]
+    cells = [[f'`{name}`', *columns(row).values(), row['date']] for name, row in rows.items()]
+    lines = [['network', *columns(first), 'date'], *cells]
+    machines = dict.fromkeys(_machine(row) for row in rows.values())
+    return markdown.table(lines) + '\n\n' + '; '.join(machines) + '.'
+
+
+def _network_cells(row: Mapping[str, Any]) -> dict[str, str]:
+    starts = row.get('start', {})
+    seconds = ' / '.join(f'{starts[key]:.1f}' for key in ('cold', 'warm', 'peer') if key in starts)
+    return {
+        'step': row['size'],
+        'training': f'{row["train"]:.2f}',
+        'inference': f'{row["infer"]:.2f}',
+        'peak memory': f'{row["peak"]:.2f}',
+        'first step: cold / warm / PyTorch, s': seconds,
+    }
+
+
+def _gpu_cells(row: Mapping[str, Any]) -> dict[str, str]:
+    parts = row.get('of_peak')
+    shown = f'{100 * parts["ours"]:.0f} % / {100 * parts["peer"]:.0f} %' if parts else '-'
+    return {'step': row['size'], 'training': f'{row["train"]:.2f}', 'of the peak': shown}
+
+
+def _loop_cells(row: Mapping[str, Any]) -> dict[str, str]:
+    return {'loop': f'{row["loop"]:.2f}', 'loop / bare step': f'{row["of_bare"]:.3f}'}
+
+
+def _machine(row: Mapping[str, Any]) -> str:
+    machine, versions = row['machine'], row['versions']
+    packages = ', '.join(f'{name} {version}' for name, version in versions.items())
+    device = f'{row["device"]}, ' if row.get('device', 'cpu') != 'cpu' else ''
+    cores = f'{machine["threads"]} cores of {machine["processor"]}, {machine["memory_gib"]} GiB'
+    return f'{device}{cores}; {packages}'
+
+
+def _ratios(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the parts of a row that are recorded."""
+    kept = {key: row[key] for key in ('start', 'of_peak', 'device') if key in row}
+    if 'batch' in row:
+        kept['size'] = f'{row["batch"]} x {row["pixels"]}'
+    if 'of_bare' in row:
+        return kept | {'loop': row['ratio'], 'of_bare': row['of_bare']['ratio']}
+    return kept | {key: row[key]['ratio'] for key in ('train', 'infer', 'peak') if key in row}
+
+
+def _read() -> dict[str, Any]:
+    return json.loads(FILE.read_text()) if FILE.is_file() else {}

@@ -1,0 +1,255 @@
+"""The extension that calls oneDNN, built and loaded as a user does."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from cls.errors import UserError
+from cls.nn import norm
+from cls.nn.conv import conv
+from cls.nn.cpu import native
+from cls.nn.cpu.lowering import DIMENSIONS
+from cls.onednn import build, load
+
+PACKAGES = build.installed(build.PACKAGES[0], build.LIBRARY) and shutil.which('g++')
+pytestmark = pytest.mark.skipif(not PACKAGES, reason='without oneDNN or g++')
+
+
+@pytest.fixture(scope='module')
+def extension(tmp_path_factory):
+    """The extension in a cache of its own, registered in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('CLS_CACHE_DIR', str(tmp_path_factory.mktemp('cache')))
+        build.build()
+        patch.setattr(native, '_enabled', False)
+        yield load.load()
+
+
+def cases(count):
+    """Yields random convolutions: shapes of images and kernel, strides, pads, dilation, groups."""
+    rng = np.random.default_rng(0)
+    pair = lambda low, high: tuple(int(x) for x in rng.integers(low, high, 2))  # noqa: E731
+    for number in range(count):
+        groups = int(rng.choice([1, 1, 2, 4, 16]))
+        inputs, outputs = (1, 1) if number % 5 == 0 else pair(1, 5)
+        window, strides, dilation = pair(1, 5), pair(1, 4), pair(1, 3)
+        pads = (pair(0, 4), pair(0, 4))
+        size = [
+            int(rng.integers(d * (k - 1) + 1, 14)) for k, d in zip(window, dilation, strict=True)
+        ]
+        images = (int(rng.integers(1, 4)), *size, groups * inputs)
+        yield images, (*window, inputs, groups * outputs), strides, pads, dilation, groups
+
+
+def in_float64(images, kernel, strides, pads, dilation, groups):
+    """Returns NumPy's convolution: a sum over taps of products."""
+    images, kernel = np.asarray(images, np.float64), np.asarray(kernel, np.float64)
+    padded = np.pad(images, ((0, 0), *pads, (0, 0)))
+    size = [
+        (n - d * (k - 1) - 1) // s + 1
+        for n, k, s, d in zip(padded.shape[1:3], kernel.shape[:2], strides, dilation, strict=True)
+    ]
+    out = np.zeros((len(images), *size, kernel.shape[-1]))
+    grouped = kernel.reshape(*kernel.shape[:3], groups, -1)
+    for i, j in np.ndindex(*kernel.shape[:2]):
+        rows = i * dilation[0] + strides[0] * np.arange(size[0])
+        columns = j * dilation[1] + strides[1] * np.arange(size[1])
+        seen = padded[:, rows][:, :, columns].reshape(*out.shape[:3], groups, -1)
+        out += np.einsum('nhwgi,igo->nhwgo', seen, grouped[i, j]).reshape(out.shape)
+    return out
+
+
+def test_values_and_gradients_are_those_of_a_sum_over_taps(extension):
+    for images_shape, kernel_shape, *static in cases(40):
+        rng = np.random.default_rng(1)
+        images = rng.standard_normal(images_shape, np.float32)
+        kernel = rng.standard_normal(kernel_shape, np.float32)
+        out, undo = jax.vjp(lambda x, w, s=static: native.conv(x, w, *s), images, kernel)
+        expected = in_float64(images, kernel, *static)
+        grad = rng.standard_normal(expected.shape, np.float32)
+        d_images, d_kernel = undo(grad)
+        case = (images_shape, kernel_shape, static)
+        close(out, expected, kernel[..., 0].size, case)
+        # <grad, conv(x, w)> is linear in both: its gradients by perturbation are exact.
+        for value, at, summands in (
+            (d_images, lambda v, s=static, w=kernel: in_float64(v, w, *s), kernel.size),
+            (d_kernel, lambda v, s=static, x=images: in_float64(x, v, *s), grad.size),
+        ):
+            direction = rng.standard_normal(value.shape)
+            change = np.sum(grad * at(direction))
+            scale = np.sqrt(np.sum(np.square(value)) * direction.size) + 1
+            error = abs(np.sum(np.asarray(value, np.float64) * direction) - change)
+            assert error < 1e-6 * np.sqrt(summands) * scale, case
+
+
+def close(value, expected, summands, case):
+    scale = np.sqrt(summands) * 1e-6 * (1 + np.abs(expected).max())
+    assert value.shape == expected.shape, case
+    assert np.abs(value - expected).max() < scale, case
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+def test_narrow_types_are_computed_in_float32(extension, dtype):
+    images = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5, 5, 4)), dtype)
+    kernel = jnp.asarray(np.random.default_rng(1).standard_normal((3, 3, 4, 6)), dtype)
+    static = ((1, 1), ((1, 1), (1, 1)), (1, 1), 1)
+    out = native.conv(images, kernel, *static)
+    expected = in_float64(images, kernel, *static)
+    assert out.dtype == dtype
+    np.testing.assert_array_equal(np.asarray(out), np.asarray(jnp.asarray(expected, dtype)))
+
+
+def test_second_derivatives_and_vmap(extension):
+    images = jnp.asarray(np.random.default_rng(0).standard_normal((3, 2, 6, 6, 4)), jnp.float32)
+    kernel = jnp.asarray(np.random.default_rng(1).standard_normal((3, 3, 2, 6)), jnp.float32)
+    static = ((2, 1), ((1, 1), (0, 1)), (1, 1), 2)
+
+    def plain(x, w):
+        return lax.conv_general_dilated(
+            x, w, static[0], static[1], dimension_numbers=DIMENSIONS, feature_group_count=2
+        )
+
+    def curvature(f):
+        def loss(x, w):
+            return jnp.sum(jnp.sin(f(x, w)))
+
+        def norm(x, w):
+            grads = jax.grad(loss, (0, 1))(x, w)
+            return sum(jnp.sum(jnp.square(g) * g) for g in grads)
+
+        return jax.vmap(jax.grad(norm, (0, 1)), (0, None))
+
+    ours = curvature(lambda x, w: native.conv(x, w, *static))(images, kernel)
+    for value, expected in zip(ours, curvature(plain)(images, kernel), strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-6 * abs(expected).max())
+
+
+def text(platform, images, kernel):
+    def loss(x, w):
+        return jnp.sum(conv(x, w, strides=2) ** 2)
+
+    lowered = jax.jit(jax.grad(loss, (0, 1))).trace(images, kernel)
+    return lowered.lower(lowering_platforms=(platform,)).as_text()
+
+
+def test_only_programs_for_one_cpu_device_call_it(extension, monkeypatch):
+    images, kernel = jnp.ones((2, 9, 8, 6)), jnp.ones((3, 3, 6, 5))
+    assert jax.device_count() == 8  # of these tests
+    assert 'cls_conv' not in text('cpu', images, kernel)
+    monkeypatch.setattr(jax, 'device_count', lambda: 1)
+    calls = ('@cls_conv(', '@cls_conv_image_grad(', '@cls_conv_kernel_grad(')
+    jax.clear_caches()
+    assert all(call in text('cpu', images, kernel) for call in calls)
+    for platform in ('tpu', 'cuda'):
+        program = text(platform, images, kernel)
+        assert 'cls_conv' not in program
+        assert program.count('stablehlo.convolution') == 3
+    jax.clear_caches()
+
+
+def test_convolutions_that_onednn_lacks_keep_their_form(extension, monkeypatch):
+    monkeypatch.setattr(jax, 'device_count', lambda: 1)
+    images = jnp.ones((2, 4, 4, 3))
+    assert native.fits(images, [4, 4], ((0, 0), (0, 0)))
+    assert not native.fits(images, [0, 4], ((0, 0), (0, 0)))
+    assert not native.fits(images.astype('int32'), [4, 4], ((0, 0), (0, 0)))
+    assert not native.fits(images, [3, 4], ((-1, 0), (0, 0)))
+
+
+@pytest.mark.parametrize(
+    ('shape', 'groups', 'dtype'),
+    [
+        ((4, 9, 7, 33), 1, 'float32'),
+        ((6, 5, 5, 2048), 3, 'float32'),
+        ((8, 10), 2, 'float32'),
+        ((2, 70, 70, 16), 1, 'float32'),
+        ((4, 8, 8, 5), 2, 'bfloat16'),
+    ],
+)
+def test_batch_norm_sums_are_exact_at_a_large_mean(extension, monkeypatch, shape, groups, dtype):
+    rng = np.random.default_rng(0)
+    mean = 0 if dtype == 'bfloat16' else 1e5
+    x = jnp.asarray(mean + rng.standard_normal(shape), dtype)
+    grad = jnp.asarray(rng.standard_normal(shape), dtype)
+    monkeypatch.setattr(jax, 'device_count', lambda: 1)
+    jax.clear_caches()
+    means, variances = norm.moments(x, jnp.zeros(shape[-1]), groups)
+    first, second = norm._grad_sums(grad, x, means)
+    jax.clear_caches()
+    grouped, grads = (np.asarray(v, np.float64).reshape(groups, -1, shape[-1]) for v in (x, grad))
+    np.testing.assert_allclose(means, grouped.mean(1), rtol=1e-7, atol=1e-7)
+    np.testing.assert_allclose(variances, grouped.var(1), rtol=1e-5)
+    np.testing.assert_allclose(first, grads.sum(1), rtol=1e-5, atol=1e-4)
+    moved = grouped - np.asarray(means, np.float64)[:, None]
+    np.testing.assert_allclose(second, (grads * moved).sum(1), rtol=1e-5, atol=1e-3)
+
+
+def test_second_derivatives_of_the_gradient_sums(extension):
+    rng = np.random.default_rng(0)
+    dout, x = (jnp.asarray(rng.standard_normal((4, 3, 3, 5)), jnp.float32) for _ in range(2))
+    mean = jnp.asarray(rng.standard_normal((2, 5)), jnp.float32)
+
+    def plain(dout, x, mean):
+        moved = x - jnp.repeat(mean, 2, 0)[:, None, None]
+        return tuple(v.reshape(2, -1, 5).sum(1) for v in (dout, dout * moved))
+
+    def loss(f):
+        return jax.grad(lambda *args: sum(jnp.sum(jnp.sin(v)) for v in f(*args)), (0, 1, 2))
+
+    ours, expected = (loss(f)(dout, x, mean) for f in (native.grad_sums, plain))
+    for value, wanted in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(value, wanted, rtol=1e-4, atol=1e-5)
+
+
+PROGRAM = """
+import json, sys
+import jax
+from cls.run import environment
+from cls.tools.benchmark_worker import Training, config_of
+from cls.setup import set_up
+environment.start()
+training = Training(set_up(config_of('resnet20_cifar', 4, 8)))
+training.compile()
+training.steps(3)
+calls = training.train_step.as_text().count('custom_call_target="cls_conv')
+norms = [float((x ** 2).sum()) for x in jax.tree.leaves(training.state.params)]
+print(json.dumps([calls, norms]))
+"""
+
+
+def test_a_training_with_it_agrees_with_one_without(extension):
+    variables = {k: v for k, v in os.environ.items() if k not in ('XLA_FLAGS', 'PYTEST_XDIST')}
+    results = []
+    for cache in (os.environ['CLS_CACHE_DIR'], os.environ['CLS_CACHE_DIR'] + '/none'):
+        done = subprocess.run(
+            [sys.executable, '-c', PROGRAM],
+            env=variables | {'CLS_CACHE_DIR': cache},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        results.append(json.loads(done.stdout.splitlines()[-1]))
+    (calls, ours), (none, xla) = results
+    assert calls == 3 * 19 - 1  # the images need no gradient
+    assert none == 0
+    np.testing.assert_allclose(ours, xla, rtol=1e-4)
+
+
+def test_a_build_without_packages_or_compiler_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setenv('CLS_CACHE_DIR', str(tmp_path))
+    monkeypatch.setenv('CXX', str(tmp_path / 'absent'))
+    with pytest.raises(UserError, match='cannot be run'):
+        build.build()
+    monkeypatch.setattr(build, 'installed', lambda *_: None)
+    with pytest.raises(UserError, match='are not installed'):
+        build.build()
+    assert not list(tmp_path.glob('*.so'))
+    assert load.load() == ''
