@@ -7,6 +7,7 @@ May import: anything but ensemble, main, recipes, search, tools.
 """
 
 import dataclasses
+import functools
 import socket
 from collections.abc import Callable
 from pathlib import Path
