@@ -4,17 +4,17 @@ A network of 200 equal residual blocks is a program of 200 copies, and compilers
 times as long for it (on a CPU with the square of the depth, mostly for the order and the memory of
 its operations). A loop is compiled once.
 
-As in cls.steps.remat, the unchanged network is traced, and its program (jaxpr) is cut at the ends of
-its blocks. Consecutive pieces with equal operations become a `lax.scan`. Their parameters,
-statistics and constants, such as the numbers that make a random key, are stacked inside the program.
-So networks need no code for this, names of parameters stay, and random numbers are the same.
+As in cls.steps.remat, the unchanged network is traced, and its program (jaxpr) is cut at the
+ends of its blocks. Consecutive pieces with equal operations become a `lax.scan`. Their
+parameters, statistics and constants, such as the numbers that make a random key, are stacked inside
+the program. So networks need no code for this, and names of parameters and random numbers stay.
 """
 
 import collections
 import dataclasses
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -23,9 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from cls.nn.cpu import looped
+from cls.nn.cpu.lowering import xla_conv
 from cls.steps import traces
 
-# Fewer equal blocks are copied: reading what a loop keeps for its gradients costs time in each step.
+# Fewer equal blocks are not worth a loop, whose iterations store what gradients read later.
 MIN_BLOCKS = 12
 _ADDRESS = re.compile('0x[0-9a-f]+')
 
@@ -88,7 +90,7 @@ class _Shape:
     equations: traces.Piece
     operations: tuple[Any, ...]
     takes: list[Any]  # variables from outside, and literals
-    outputs: list[core.Var]
+    outputs: list[Any]
 
     @classmethod
     def of_piece(cls, piece: traces.Piece) -> '_Shape':
@@ -166,12 +168,15 @@ class _Loop:
         constant = {k: value(first.takes[k]) for k in self.fixed}
         piece, names = _with_names(first, self.stacked)
         arguments = [k for k, x in enumerate(names) if isinstance(x, core.Var)]
-        compute = traced.function(piece, [names[k] for k in arguments], first.outputs)
+        needed = {*self.last, *self.all, *(q for q, _ in self.delayed.values())}
+        gives = {q: first.outputs[q] for q in sorted(needed)}
+        compute = _function(traced, piece, [names[k] for k in arguments], list(gives.values()))
 
         def body(carry, xs):
             lines, _ = carry
             inputs = constant | xs | {k: line[-1] for k, line in lines.items()}
-            outputs = compute(*(inputs[k] for k in arguments))
+            results = compute(*(inputs[k] for k in arguments))
+            outputs = dict(zip(gives, results, strict=True))
             lines = {k: [outputs[self.delayed[k][0]], *line[:-1]] for k, line in lines.items()}
             return (lines, {q: outputs[q] for q in self.last}), {q: outputs[q] for q in self.all}
 
@@ -213,17 +218,52 @@ def _with_names(shape: _Shape, stacked: Sequence[int]) -> tuple[traces.Piece, li
     types = [jax.ShapeDtypeStruct((), takes[k].aval.dtype) for k in literals]
     for k, name in zip(literals, jax.make_jaxpr(tuple)(types).jaxpr.invars, strict=True):
         takes[k] = name
-    names = {id(old): new for old, new in zip(shape.takes, takes, strict=True)}
+    # A literal may be one object in several places, and stacked in some of them.
+    old = shape.takes
+    places = iter([takes[k] for k, x in enumerate(old) if isinstance(x, core.Literal)])
     piece = [
-        eqn.replace(invars=[names.get(id(x), x) for x in eqn.invars]) for eqn in shape.equations
+        eqn.replace(invars=[next(places) if isinstance(x, core.Literal) else x for x in eqn.invars])
+        for eqn in shape.equations
     ]
     return piece, takes
 
 
+def _function(
+    traced: traces.Traced, piece: traces.Piece, takes: Sequence[Any], gives: Sequence[Any]
+) -> Callable:
+    """Returns a piece as a function, with convolutions for loops, see cls.nn.cpu.looped."""
+
+    def compute(*inputs):
+        values = dict(zip(takes, inputs, strict=True))
+        used = {*traces.read(piece), *gives}
+        for plain, equations in itertools.groupby(piece, lambda eqn: not _is_conv(eqn)):
+            equations = list(equations)
+            if plain:
+                values.update(traced.evaluate(equations, values, used))
+                continue
+            for eqn in equations:
+                images, kernel = (values[x] for x in eqn.invars)
+                values[eqn.outvars[0]] = looped.conv(images, kernel, eqn.params['padding'])
+        return [values[x] for x in gives]
+
+    return compute
+
+
+def _is_conv(eqn: core.JaxprEqn) -> bool:
+    """Whether an operation is a convolution of cls.nn.cpu.looped."""
+    if eqn.primitive.name != 'conv_general_dilated':
+        return False
+    shapes: Any = [x.aval for x in eqn.invars]
+    pads = eqn.params['padding']
+    if pads is None or shapes[0].shape[3] != shapes[1].shape[2]:  # in groups
+        return False
+    (other,) = jax.make_jaxpr(lambda x, kernel: xla_conv(x, kernel, (1, 1), pads))(*shapes).eqns
+    return _plain(other.params) == _plain(eqn.params)
+
+
 def _delay(sources: Sequence[tuple[int, int] | None]) -> tuple[int, int] | None:
     """Returns (output, d) if all pieces from the d-th on read this output of the d-th before."""
-    d = sources.index(next(filter(None, sources)))
-    output = sources[d][1]
+    d, (_, output) = next((i, source) for i, source in enumerate(sources) if source)
     expected = [None] * d + [(i - d, output) for i in range(d, len(sources))]
     return (output, d) if list(sources) == expected else None
 

@@ -143,6 +143,9 @@ def make_loss(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -
     """
     takes_progress = models.takes_progress(model)
     frozen_mask = functools.partial(freeze.frozen_mask, recipe.freeze)
+    apply = functools.partial(remat.apply, recipe.remat)
+    if not recipe.remat and meshes.is_cpu(batch_sharding.mesh):  # elsewhere not measured
+        apply = loops.apply
 
     def loss_fn(params, batch_stats, images, labels, key, progress, **arguments):
         extra = arguments | ({'progress': progress} if takes_progress else {})
@@ -150,7 +153,6 @@ def make_loss(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -
         params = meshes.gathered(params, batch_sharding.mesh)
         params = freeze.select(mask['params'], jax.lax.stop_gradient(params), params)
         kept = freeze.kept_norms(mask['batch_stats'])
-        apply = functools.partial(remat.apply, recipe.remat) if recipe.remat else loops.apply
         logits, updated = apply(
             model,
             {'params': params, 'batch_stats': batch_stats, 'kept': kept},
