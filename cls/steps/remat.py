@@ -21,15 +21,14 @@ saves the named ends, imposes no order: the compiler may recompute a block long 
 arrive, and the TPU compiler does so.
 """
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
-from jax.extend import core
 
 from cls.errors import UserError, nearest
+from cls.steps import traces
 
 REMATS = ('', 'stage', 'block')
 
@@ -62,81 +61,12 @@ def apply(
     """
     if not remat:
         return model.apply(variables, images, train=True, mutable=mutable, **arrays)
-    captured = set(blocks(variables['params'])) if remat == 'block' else ()
-
-    def forward(variables, images, arrays):
-        result: Any = model.apply(
-            variables,
-            images,
-            train=True,
-            mutable=[*mutable, 'intermediates'],
-            capture_intermediates=lambda module, _: module.path in captured,
-            **arrays,
-        )
-        logits, updated = result
-        ends = updated.pop('intermediates', {})
-        ends.pop('pre_logits', None)
-        return (logits, updated), ends
-
-    arguments = (variables, images, arrays)
-    closed, shapes = jax.make_jaxpr(forward, return_shape=True)(*arguments)
-    results, ends = jax.tree.unflatten(jax.tree.structure(shapes), closed.jaxpr.outvars)
-    results, tree = jax.tree.flatten(results)
-    made = {out: i for i, eqn in enumerate(closed.eqns, 1) for out in eqn.outvars}
-    cuts = sorted({made[end] for end in jax.tree.leaves(ends)})
+    traced = traces.trace(model, variables, images, mutable, remat, arrays)
     # The piece after the last cut would be recomputed immediately, which saves nothing.
-    values = _in_pieces(closed, cuts[:-1], results, jax.tree.leaves(arguments))
-    return jax.tree.unflatten(tree, values)
-
-
-def blocks(params: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Yields the paths of a network's blocks, by its parameters.
-
-    A block is a module that contains two convolutions or more. A module that consists of such
-    modules, such as a stage of residual blocks, is not a block itself.
-    """
-    for name, inside in params.items():
-        if _convolutions(inside) < 2:
-            continue
-        if all(_convolutions(part) > 1 for part in inside.values()):
-            yield from blocks(inside, (*path, name))
-        else:
-            yield (*path, name)
-
-
-def _convolutions(params: Any) -> int:
-    return sum(x.ndim == 4 for x in jax.tree.leaves(params))
-
-
-def _in_pieces(
-    closed: core.ClosedJaxpr, cuts: Sequence[int], results: Sequence[Any], arguments: Sequence[Any]
-) -> list[Any]:
-    """Evaluates a program piece by piece; gradients recompute all pieces except the last.
-
-    Args:
-      closed: the program.
-      cuts: for each piece except the last, the number of equations up to its end, increasing.
-      results: variables of the program, or literals, whose values are returned.
-      arguments: the arguments of the program.
-    """
-    jaxpr = closed.jaxpr
-    inputs = (*closed.consts, *arguments)
-    values = dict(zip((*jaxpr.constvars, *jaxpr.invars), inputs, strict=True))
-    pieces = [jaxpr.eqns[a:b] for a, b in itertools.pairwise((0, *cuts, None))]
-    used = [{x for x in results if isinstance(x, core.Var)}]  # after each piece
-    for piece in reversed(pieces[1:]):
-        used.insert(0, used[0].union(_read(piece)))
-    for number, (piece, later) in enumerate(zip(pieces, used, strict=True), 1):
-        takes = [x for x in _read(piece) if x in values]
-        gives = [x for eqn in piece for x in eqn.outvars if x in later]
-        part = jaxpr.replace(constvars=(), invars=takes, outvars=gives, eqns=piece)
-        compute = core.jaxpr_as_fun(core.ClosedJaxpr(part, ()))
-        compute = compute if number == len(pieces) else jax.checkpoint(compute)
-        values.update(zip(gives, compute(*(values[x] for x in takes)), strict=True))
-    return [values[x] if isinstance(x, core.Var) else x.val for x in results]
-
-
-def _read(equations: Sequence[core.JaxprEqn]) -> list[Any]:
-    """Returns the distinct variables that equations read, in their order."""
-    read = (x for eqn in equations for x in eqn.invars if isinstance(x, core.Var))
-    return list(dict.fromkeys(read))
+    *pieces, last = traced.pieces(traced.cuts[:-1])
+    *used, end = traces.used_after([*pieces, last], traced.results)
+    values = traced.values()
+    for piece, later in zip(pieces, used, strict=True):
+        values.update(traced.evaluate(piece, values, later, jax.checkpoint))
+    values.update(traced.evaluate(last, values, end))
+    return traced.result(values)

@@ -38,6 +38,11 @@ def make_mesh(fsdp: int, devices: list[Any] | None = None) -> Mesh:
     return Mesh(np.asarray(devices).reshape(-1, fsdp), AXES)
 
 
+def is_cpu(mesh: Mesh | AbstractMesh) -> bool:
+    """Whether the devices are known to be CPUs."""
+    return isinstance(mesh, Mesh) and mesh.devices.flat[0].platform == 'cpu'
+
+
 def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
     """Returns the sharding of a batch: examples, by default the first axis, over all devices."""
     return NamedSharding(mesh, P(*[None] * axis, AXES))

@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 from cls import models
 from cls.augment.apply import apply
 from cls.augment.spec import AugmentSpec
-from cls.steps import freeze, losses, remat
+from cls.steps import freeze, loops, losses, remat
 from cls.steps import sharding as meshes
 from cls.steps.norms import global_norm
 from cls.steps.state import TrainState
@@ -143,6 +143,9 @@ def make_loss(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -
     """
     takes_progress = models.takes_progress(model)
     frozen_mask = functools.partial(freeze.frozen_mask, recipe.freeze)
+    apply = functools.partial(remat.apply, recipe.remat)
+    if not recipe.remat and meshes.is_cpu(batch_sharding.mesh):  # elsewhere not measured
+        apply = loops.apply
 
     def loss_fn(params, batch_stats, images, labels, key, progress, **arguments):
         extra = arguments | ({'progress': progress} if takes_progress else {})
@@ -150,8 +153,7 @@ def make_loss(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -
         params = meshes.gathered(params, batch_sharding.mesh)
         params = freeze.select(mask['params'], jax.lax.stop_gradient(params), params)
         kept = freeze.kept_norms(mask['batch_stats'])
-        logits, updated = remat.apply(
-            recipe.remat,
+        logits, updated = apply(
             model,
             {'params': params, 'batch_stats': batch_stats, 'kept': kept},
             images if recipe.augment.active else recipe.normalize(images),

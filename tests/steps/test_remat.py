@@ -28,7 +28,7 @@ from cls.nn.conv import Conv
 from cls.nn.dense import Dense
 from cls.nn.norm import BatchNorm
 from cls.setup import set_up
-from cls.steps import remat
+from cls.steps import remat, traces
 from cls.steps import sharding as meshes
 from cls.steps.train_step import make_train_step
 from cls.train import abstract_batch
@@ -193,7 +193,7 @@ def test_a_training_step_computes_once_more_what_was_not_kept():
 
 def names_of_blocks(name, **fields):
     variables = models.registry.abstract_variables(models.create(name, **fields), 64)
-    return {'/'.join(path) for path in remat.blocks(variables['params'])}
+    return {'/'.join(path) for path in traces.blocks(variables['params'])}
 
 
 def test_what_blocks_are():
