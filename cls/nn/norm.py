@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.nn import init
+from cls.nn import folding, init
 from cls.nn.cpu import native
 
 
@@ -82,6 +82,9 @@ class BatchNorm(nn.Module):
             if init.only_shapes() and not self.train:
                 return x.astype(self.dtype)
             mean, var = running_mean.value, running_var.value
+            if folding.is_tracing() and self.dtype == x.dtype == jnp.float32:
+                factor = jax.lax.rsqrt(var + self.epsilon) * scale
+                return folding.scale_and_shift(x, factor, bias - mean * factor)
             return _normalized(x, mean, var, scale, bias, self.epsilon, self.dtype)
         size = self.group or len(x)
         if len(x) % size:
