@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.nn import init
+from cls.nn import folding, init
 from cls.nn.cpu import conv as cpu
 from cls.nn.cpu.lowering import xla_conv
 from cls.nn.padding import Padding, Size, explicit_padding, pair
@@ -53,6 +53,8 @@ class Conv(nn.Module):
         )
         if self.use_bias:
             bias = self.param('bias', self.bias_init, (self.features,), jnp.float32)
+            if folding.is_tracing():
+                return folding.scale_and_shift(out, jnp.ones_like(bias), bias)
             out = out + bias.astype(self.dtype)
         return out
 

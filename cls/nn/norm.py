@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.nn import init
+from cls.nn import folding, init
 from cls.nn.cpu import native
 
 
@@ -89,6 +89,10 @@ class BatchNorm(nn.Module):
             if init.only_shapes() and not self.train:
                 return (pool(x) if pool else x).astype(self.dtype)
             mean, var = running_mean.value, running_var.value
+            if folding.is_tracing() and self.dtype == x.dtype == jnp.float32:
+                factor = jax.lax.rsqrt(var + self.epsilon) * scale
+                out = folding.scale_and_shift(x, factor, bias - mean * factor)
+                return pool(out) if pool else out
             if pool:
                 sign = _sign(scale)
                 x, mean, scale = pool(x * sign.astype(x.dtype)), mean * sign, scale * sign

@@ -1,12 +1,15 @@
 // Convolutions of oneDNN and their two gradients, as functions that XLA's programs for CPU call.
 //
-// Images are NHWC and kernels HWIO, as in cls.nn. oneDNN prefers kernels in blocks: they are reordered
-// in each call, which costs little, since kernels are small beside images.
+// Images are NHWC and kernels HWIO, as in cls.nn. oneDNN prefers kernels in blocks: they are
+// reordered in each call, which costs little, since kernels are small beside images. In inference a
+// convolution also adds a bias for each channel, then on request an array of the result's shape, and
+// applies an activation, before it writes the result.
 
 #include <cstdint>
 #include <map>
 #include <mutex>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "oneapi/dnnl/dnnl.hpp"
@@ -20,16 +23,21 @@ using Numbers = ffi::Span<const int64_t>;
 
 namespace {
 
-enum Kind { kForward, kImageGrad, kKernelGrad };
+enum Kind { kForward, kImageGrad, kKernelGrad, kInference };
+enum Activation { kNone, kRelu, kRelu6, kSwish, kHardSwish };
 
 struct Shapes {
   Numbers images, kernel, output, strides, pads, dilation;
   int64_t groups;
+  int64_t activation = kNone;
+  bool adds = false;
 };
 
 struct Prepared {
   dnnl::primitive convolution, reorder;
   memory::desc images, kernel, blocked_kernel, output, scratchpad;
+
+  void Reorder(bool back);
 };
 
 // One convolution at a time: each uses all cores, and all share the memory for kernels and scratch.
@@ -40,6 +48,12 @@ std::vector<char> kernel_memory, scratch_memory;
 const dnnl::engine& Cpu() {
   static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
   return engine;
+}
+
+void Prepared::Reorder(bool back) {
+  if (blocked_kernel == kernel) return;
+  reorder = dnnl::reorder({Cpu(), back ? blocked_kernel : kernel, Cpu(),
+                           back ? kernel : blocked_kernel});
 }
 
 memory In(std::vector<char>& space, const memory::desc& desc) {
@@ -67,6 +81,32 @@ memory::desc Kernel(Numbers shape, int64_t groups) {
   return memory::desc(dims, memory::data_type::f32, strides);
 }
 
+dnnl::post_ops After(const Shapes& s) {
+  dnnl::post_ops ops;
+  if (s.adds) ops.append_binary(dnnl::algorithm::binary_add, Images(s.output));
+  switch (s.activation) {
+    case kRelu:
+      ops.append_eltwise(dnnl::algorithm::eltwise_relu, 0.0f, 0.0f);
+      break;
+    case kRelu6:
+      ops.append_eltwise(dnnl::algorithm::eltwise_clip, 0.0f, 6.0f);
+      break;
+    case kSwish:
+      ops.append_eltwise(dnnl::algorithm::eltwise_swish, 1.0f, 0.0f);
+      break;
+    case kHardSwish:
+      ops.append_eltwise(dnnl::algorithm::eltwise_hardswish, 1.0f / 6, 0.5f);
+      break;
+    default:
+      break;
+  }
+  return ops;
+}
+
+memory::desc Bias(Numbers output) {
+  return memory::desc({output[3]}, memory::data_type::f32, memory::format_tag::x);
+}
+
 template <typename Descriptor>
 void Fill(Prepared& p, const Descriptor& descriptor, const memory::desc& blocked_kernel) {
   p.convolution = dnnl::primitive(descriptor.get());
@@ -86,6 +126,15 @@ Prepared Prepare(Kind kind, const Shapes& s) {
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   const auto direct = dnnl::algorithm::convolution_direct;
+  if (kind == kInference) {
+    attributes.set_post_ops(After(s));
+    const dnnl::convolution_forward::primitive_desc inference(
+        Cpu(), dnnl::prop_kind::forward_inference, direct, p.images, any, Bias(s.output), p.output,
+        strides, dilation, before, after, attributes);
+    Fill(p, inference, inference.weights_desc());
+    p.Reorder(false);
+    return p;
+  }
   const dnnl::convolution_forward::primitive_desc forward(
       Cpu(), dnnl::prop_kind::forward_training, direct, p.images, any, p.output, strides, dilation,
       before, after, attributes);
@@ -102,16 +151,12 @@ Prepared Prepare(Kind kind, const Shapes& s) {
         attributes);
     Fill(p, backward, backward.diff_weights_desc());
   }
-  if (p.blocked_kernel != p.kernel) {
-    const bool back = kind == kKernelGrad;
-    p.reorder = dnnl::reorder({Cpu(), back ? p.blocked_kernel : p.kernel, Cpu(),
-                               back ? p.kernel : p.blocked_kernel});
-  }
+  p.Reorder(kind == kKernelGrad);
   return p;
 }
 
 const Prepared& Find(Kind kind, const Shapes& s) {
-  std::vector<int64_t> key{kind, s.groups};
+  std::vector<int64_t> key{kind, s.groups, s.activation, s.adds};
   for (Numbers numbers : {s.images, s.kernel, s.output, s.strides, s.pads, s.dilation}) {
     key.insert(key.end(), numbers.begin(), numbers.end());
   }
@@ -120,7 +165,8 @@ const Prepared& Find(Kind kind, const Shapes& s) {
   return prepared.emplace(key, Prepare(kind, s)).first->second;
 }
 
-ffi::Error Run(Kind kind, const Shapes& shapes, void* images, void* kernel, void* output) {
+ffi::Error Run(Kind kind, const Shapes& shapes, void* images, void* kernel, void* output,
+               void* bias = nullptr, void* added = nullptr) {
   try {
     const std::lock_guard<std::mutex> lock(mutex);
     const Prepared& p = Find(kind, shapes);
@@ -131,13 +177,18 @@ ffi::Error Run(Kind kind, const Shapes& shapes, void* images, void* kernel, void
     if (reordered && kind != kKernelGrad) {
       p.reorder.execute(stream, {{DNNL_ARG_FROM, user}, {DNNL_ARG_TO, blocked}});
     }
-    const bool forward = kind == kForward;
-    p.convolution.execute(
-        stream,
-        {{kind == kImageGrad ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, memory(p.images, Cpu(), images)},
-         {kind == kKernelGrad ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, blocked},
-         {forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, memory(p.output, Cpu(), output)},
-         {DNNL_ARG_SCRATCHPAD, In(scratch_memory, p.scratchpad)}});
+    const bool forward = kind == kForward || kind == kInference;
+    std::unordered_map<int, memory> arguments{
+        {kind == kImageGrad ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, memory(p.images, Cpu(), images)},
+        {kind == kKernelGrad ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, blocked},
+        {forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, memory(p.output, Cpu(), output)},
+        {DNNL_ARG_SCRATCHPAD, In(scratch_memory, p.scratchpad)}};
+    if (bias) arguments.emplace(DNNL_ARG_BIAS, memory(Bias(shapes.output), Cpu(), bias));
+    if (added) {
+      arguments.emplace(DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1,
+                        memory(p.output, Cpu(), added));
+    }
+    p.convolution.execute(stream, arguments);
     if (reordered && kind == kKernelGrad) {
       p.reorder.execute(stream, {{DNNL_ARG_FROM, blocked}, {DNNL_ARG_TO, user}});
     }
@@ -172,7 +223,31 @@ ffi::Error KernelGrad(Array images, Array grad, Result kernel, Numbers strides, 
              grad.untyped_data());
 }
 
+ffi::Error Inference(Array images, Array kernel, Array bias, ffi::RemainingArgs others,
+                     Result output, Numbers strides, Numbers pads, Numbers dilation,
+                     int64_t groups, int64_t activation) {
+  const bool adds = others.size() > 0;
+  const Shapes shapes{images.dimensions(), kernel.dimensions(), output->dimensions(), strides,
+                      pads, dilation, groups, activation, adds};
+  void* added = adds ? others.get<Array>(0)->untyped_data() : nullptr;
+  return Run(kInference, shapes, images.untyped_data(), kernel.untyped_data(),
+             output->untyped_data(), bias.untyped_data(), added);
+}
+
 }  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(cls_conv_inference, Inference,
+                              ffi::Ffi::Bind()
+                                  .Arg<Array>()
+                                  .Arg<Array>()
+                                  .Arg<Array>()
+                                  .RemainingArgs()
+                                  .Ret<Array>()
+                                  .Attr<Numbers>("strides")
+                                  .Attr<Numbers>("pads")
+                                  .Attr<Numbers>("dilation")
+                                  .Attr<int64_t>("groups")
+                                  .Attr<int64_t>("activation"));
 
 #define CLS_CONVOLUTION(name, function)                           \
   XLA_FFI_DEFINE_HANDLER_SYMBOL(name, function,                   \

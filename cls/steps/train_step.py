@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from cls import models
 from cls.augment.apply import apply
 from cls.augment.spec import AugmentSpec
+from cls.nn import folding
 from cls.steps import freeze, loops, losses, remat
 from cls.steps import sharding as meshes
 from cls.steps.norms import global_norm
@@ -283,11 +284,12 @@ def make_logits_step(
 
     With `mirrored` the logits are (2, N, K), the second ones of the mirror images.
     """
+    forward = folding.folded(functools.partial(model.apply, train=False))
 
     def logits_step(variables: Any, images: jax.Array) -> jax.Array:
         images = recipe.normalize(images)
         views = (images, images[:, :, ::-1]) if mirrored else (images,)
-        logits: list[Any] = [model.apply(variables, x, train=False) for x in views]
+        logits: list[Any] = [forward(variables, x) for x in views]
         return jnp.stack(logits)
 
     return logits_step
@@ -300,10 +302,11 @@ def make_eval_step(
 
     Sums are `top1` and `top5` (int32, examples), `loss` (float32, nats), `count` (int32).
     """
+    forward = folding.folded(functools.partial(model.apply, train=False))
 
     def eval_step(variables: Any, batch: Batch) -> dict[str, jax.Array]:
         images = recipe.normalize(batch['image'])
-        logits: Any = model.apply(variables, images, train=False)
+        logits = forward(variables, images)
         labels, mask = batch['label'], batch['mask']
         chex.assert_rank((logits, labels), (2, 1))
         chex.assert_equal_shape((labels, mask))

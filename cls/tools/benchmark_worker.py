@@ -3,6 +3,7 @@
 See cls/tools/peers/answering.py for its input and output.
 """
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from ml_collections import ConfigDict
 
 from cls import models
 from cls.data.sources import InMemory
+from cls.nn import folding
 from cls.onednn.load import load
 from cls.recipes import common  # pyright: ignore[reportAttributeAccessIssue]
 from cls.run import environment
@@ -78,11 +80,12 @@ class Training:
 
     def inference(self) -> Callable[[int], None]:
         """Returns a function that computes the logits of the batch a number of times."""
-        model, normalize = self.setup.model, self.setup.recipe.normalize
+        forward = folding.folded(functools.partial(self.setup.model.apply, train=False))
+        normalize = self.setup.recipe.normalize
 
         @jax.jit
         def logits(variables: Any, images: jax.Array) -> Any:
-            return model.apply(variables, normalize(images), train=False)
+            return forward(variables, normalize(images))
 
         def steps(count: int) -> None:
             state = self.state

@@ -6,6 +6,7 @@ device call it. Programs for several devices keep XLA's forms, which XLA can par
 """
 
 import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -115,8 +116,8 @@ def _static(strides, pads, dilation, groups) -> dict[str, Any]:
     return {'strides': strides, 'pads': pads, 'dilation': dilation, 'groups': groups}
 
 
-def _call(name, shape, static, *operands):
-    numbers = {key: np.asarray(static[key], np.int64).reshape(-1) for key in static}
+def _call(name, shape, static, *operands, **numbers):
+    numbers |= {key: np.asarray(static[key], np.int64).reshape(-1) for key in static}
     numbers['groups'] = numbers['groups'][0]
     result = jax.ShapeDtypeStruct(shape, operands[0].dtype)
     return _ffi(name, result)(*operands, **numbers)
@@ -163,8 +164,62 @@ def _kernel_grad_backward(shape, *args):
 conv.defvjp(_forward, _backward)
 image_grad.defvjp(_image_grad_forward, _image_grad_backward)
 kernel_grad.defvjp(_kernel_grad_forward, _kernel_grad_backward)
-# Jitted separately, a layer is traced only once for each shape; deep networks repeat shapes.
-conv_jitted = jax.jit(conv, static_argnums=(2, 3, 4, 5))
+
+
+@functools.cache
+def jitted_conv(
+    strides: tuple[int, int], pads: Pads, dilation: tuple[int, int], groups: int
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Returns `conv` as a jitted function of images and kernel, known to `statics` by its name."""
+    # Jitted separately, a layer is traced only once for each shape; deep networks repeat shapes.
+    numbers = np.ravel([*strides, *np.ravel(pads), *dilation, groups])
+    name = '_'.join(map(str, ['native_conv', *numbers]))
+    _STATICS[name] = _static(strides, pads, dilation, groups)
+
+    def named(images: jax.Array, kernel: jax.Array) -> jax.Array:
+        return conv(images, kernel, strides, pads, dilation, groups)
+
+    named.__name__ = name
+    return jax.jit(named)
+
+
+_STATICS: dict[str, dict[str, Any]] = {}
+
+
+def statics(name: str) -> dict[str, Any] | None:
+    """Returns strides, pads, dilation and groups of a `jitted_conv`, None for other functions."""
+    return _STATICS.get(name)
+
+
+ACTIVATIONS = {'relu': 1, 'relu6': 2, 'silu': 3, 'hard_silu': 4}  # names of JAX's functions
+
+
+def inference_conv(
+    images: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    added: jax.Array | None,
+    activation: str,
+    static: Mapping[str, Any],
+) -> jax.Array:
+    """Returns activation(convolution + bias + added), in one pass. Only for programs for CPU.
+
+    Args:
+      images: float32 (N, H, W, I).
+      kernel: float32 (h, w, I / groups, O).
+      bias: float32 (O,).
+      added: float32 (N, H', W', O), or None.
+      activation: one of ACTIVATIONS, or ''.
+      static: see `statics`.
+    """
+    size = output_size(
+        images, kernel.shape[:2], static['strides'], static['pads'], static['dilation']
+    )
+    shape = (len(images), *size, kernel.shape[-1])
+    others = () if added is None else (added,)
+    code = np.int64(ACTIVATIONS.get(activation, 0))
+    operands = (images, kernel, bias, *others)
+    return _call('cls_conv_inference', shape, static, *operands, activation=code)
 
 
 def moments(x: jax.Array, groups: int) -> tuple[jax.Array, jax.Array]:

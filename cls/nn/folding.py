@@ -1,0 +1,153 @@
+"""Inference with batch norms folded into convolutions.
+
+In inference a batch norm is a factor and a shift for each channel. Both go into the convolution
+before it, and with the extension for CPUs (`cls.nn.cpu.native`) an addition and an activation after
+the norm do too, so that results are written to memory once. Results agree up to rounding.
+
+The unchanged network is traced, and its program (jaxpr) is evaluated with these patterns replaced.
+Only float32 is folded: in bfloat16 the product of a kernel and a factor would be rounded.
+"""
+
+import collections
+import contextlib
+import contextvars
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+from cls.nn.cpu import native
+
+_tracing = contextvars.ContextVar('tracing', default=False)
+
+
+def is_tracing() -> bool:
+    """Returns whether the caller is traced to be folded: norms then call `scale_and_shift`."""
+    return _tracing.get()
+
+
+@contextlib.contextmanager
+def _marked() -> Iterator[None]:
+    token = _tracing.set(True)
+    try:
+        yield
+    finally:
+        _tracing.reset(token)
+
+
+@jax.jit
+def scale_and_shift(x: jax.Array, factor: jax.Array, shift: jax.Array) -> jax.Array:
+    """Returns x * factor + shift, of the type of x (..., C), for factor (C,) and shift (C,)."""
+    return (x * factor + shift).astype(x.dtype)
+
+
+def folded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns an inference function with its norms folded, for programs for one CPU device.
+
+    Elsewhere, and without the extension, it is the function itself.
+
+    Args:
+      function: computes from arrays and trees of them, for example `model.apply` with train=False.
+    """
+
+    def compute(*args: Any) -> Any:
+        leaves = jax.tree.leaves(args)
+        if not any(native.usable(x) and x.dtype == jnp.float32 for x in leaves):
+            return function(*args)
+
+        def marked(*args: Any) -> Any:  # a new function: JAX may know the program of the other
+            with _marked():
+                return function(*args)
+
+        closed, shapes = jax.make_jaxpr(marked, return_shape=True)(*args)
+        return jax.tree.unflatten(jax.tree.structure(shapes), _evaluated(closed, leaves))
+
+    return compute
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pending:
+    """A convolution that is not computed yet: what follows may still go into it."""
+
+    name: str
+    images: jax.Array
+    kernel: jax.Array
+    bias: jax.Array | None = None
+    added: jax.Array | None = None
+    activation: str = ''
+
+    def value(self) -> jax.Array:
+        static = native.statics(self.name)
+        assert static is not None
+        if self.bias is None:
+            return native.jitted_conv(**static)(self.images, self.kernel)
+        return native.inference_conv(
+            self.images, self.kernel, self.bias, self.added, self.activation, static
+        )
+
+
+def _evaluated(closed: core.ClosedJaxpr, leaves: list[Any]) -> list[Any]:
+    """Returns the results of a program, with its patterns replaced."""
+    jaxpr = closed.jaxpr
+    uses = collections.Counter(x for eqn in jaxpr.eqns for x in eqn.invars if _is_var(x))
+    uses.update(x for x in jaxpr.outvars if _is_var(x))
+    values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*closed.consts, *leaves), strict=True))
+
+    def read(x: Any) -> Any:
+        value = values[x] if _is_var(x) else x.val
+        return value.value() if isinstance(value, _Pending) else value
+
+    def pending(x: Any) -> _Pending | None:
+        value = values.get(x) if _is_var(x) else None
+        return value if isinstance(value, _Pending) else None
+
+    for eqn in jaxpr.eqns:
+        result = _extended(eqn, pending, read)
+        if result is not None:
+            (out,) = eqn.outvars
+            values[out] = result if uses[out] == 1 else result.value()
+            continue
+        takes = list(dict.fromkeys(x for x in eqn.invars if _is_var(x)))
+        part = jaxpr.replace(constvars=(), invars=takes, outvars=eqn.outvars, eqns=[eqn])
+        compute = core.jaxpr_as_fun(core.ClosedJaxpr(part, ()))
+        values.update(zip(eqn.outvars, compute(*map(read, takes)), strict=True))
+    return [read(x) for x in jaxpr.outvars]
+
+
+def _extended(eqn: Any, pending: Callable, read: Callable) -> _Pending | None:
+    """Returns the pending convolution that an equation starts or continues, None if it does not."""
+    name = eqn.params.get('name') or _inner_name(eqn)
+    if native.statics(name or ''):
+        images, kernel = map(read, eqn.invars)
+        return _Pending(name, images, kernel) if images.dtype == jnp.float32 else None
+    before = next(filter(None, map(pending, reversed(eqn.invars))), None)
+    if before is None or before.activation:
+        return None
+    if name == scale_and_shift.__name__:
+        return _scaled(before, *map(read, eqn.invars[1:])) if before.added is None else None
+    if name in native.ACTIVATIONS and before.bias is not None:
+        return dataclasses.replace(before, activation=name)
+    if eqn.primitive.name == 'add' and before.bias is not None and before.added is None:
+        others = [x for x in eqn.invars if pending(x) is not before]
+        if len(others) == 1 and others[0].aval.shape == eqn.outvars[0].aval.shape:
+            return dataclasses.replace(before, added=read(others[0]))
+    return None
+
+
+def _scaled(before: _Pending, factor: jax.Array, shift: jax.Array) -> _Pending:
+    bias = shift if before.bias is None else before.bias * factor + shift
+    return dataclasses.replace(before, kernel=before.kernel * factor, bias=bias)
+
+
+def _inner_name(eqn: Any) -> str:
+    """Returns the name of the function that a custom derivative is of; '' for other equations."""
+    inner = eqn.params.get('call_jaxpr')
+    equations = inner.jaxpr.eqns if hasattr(inner, 'jaxpr') else ()
+    return equations[0].params.get('name', '') if len(equations) == 1 else ''
+
+
+def _is_var(x: Any) -> bool:
+    return isinstance(x, core.Var)

@@ -1,0 +1,98 @@
+"""Inference with batch norms folded into convolutions of the extension."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from onednn.test_extension import extension, pytestmark  # noqa: F401
+
+from cls import models
+from cls.nn import folding
+from cls.nn.conv import Conv
+from cls.nn.norm import BatchNorm
+
+
+class Net(nn.Module):
+    """Norms after a convolution, after a sum, and twice; a convolution that is used twice."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        norm = functools.partial(BatchNorm, train)
+        x = nn.relu(norm(name='bn1')(Conv(8, 3, name='conv1')(x)))
+        shortcut = norm(name='bn2')(Conv(8, 1, name='conv2')(x))
+        x = nn.relu6(shortcut + norm(name='bn3')(Conv(8, 3, name='conv3', use_bias=True)(x)))
+        x = x + nn.swish(norm(name='bn4')(Conv(8, 3, groups=2, name='conv4')(x)))
+        x = nn.hard_swish(norm(name='bn6')(norm(name='bn5')(Conv(8, 3, name='conv5')(x))))
+        twice = Conv(8, 3, name='conv6')(x)
+        x = norm(name='bn7')(twice) + nn.relu(twice)
+        return nn.relu(norm(name='bn8')(x)).mean((1, 2))
+
+
+@pytest.fixture
+def one_device(extension, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(jax, 'device_count', lambda: 1)
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+def variables_of(model, images):
+    """Returns variables with statistics and scales that are not those of the start."""
+    drawn = jax.jit(lambda: model.init(jax.random.key(0), images, train=False))()
+    rng = np.random.default_rng(0)
+
+    def value(path, x):
+        name = path[-1].key
+        if name == 'kernel':
+            return x
+        low, high = (0.5, 2) if name in ('var', 'scale') else (-0.5, 0.5)
+        return jnp.asarray(rng.uniform(low, high, x.shape), jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(value, drawn)
+
+
+def both(model, images):
+    """Returns the results of a model and of its folded form, and the program of the latter."""
+    variables = variables_of(model, images)
+    plain = functools.partial(model.apply, train=False)
+    folded = jax.jit(folding.folded(plain))
+    text = folded.lower(variables, images).compile().as_text()
+    return jax.jit(plain)(variables, images), folded(variables, images), text
+
+
+def test_each_pattern_gives_the_same_numbers(one_device):
+    images = jnp.asarray(np.random.default_rng(1).standard_normal((2, 9, 9, 4)), jnp.float32)
+    plain, folded, text = both(Net(), images)
+    np.testing.assert_allclose(folded, plain, rtol=1e-5, atol=1e-5)
+    calls = [text.count(f'custom_call_target="{n}"') for n in ('cls_conv_inference', 'cls_conv')]
+    assert calls == [5, 1]
+
+
+@pytest.mark.parametrize('name', ['mobilenetv2_100', 'resnet18'])
+def test_networks_agree_and_have_no_other_pass_over_images(one_device, name):
+    images = jnp.asarray(np.random.default_rng(1).standard_normal((2, 32, 32, 3)), jnp.float32)
+    plain, folded, text = both(models.create(name), images)
+    np.testing.assert_allclose(folded, plain, rtol=1e-4, atol=1e-4 * abs(plain).max())
+    assert 'custom_call_target="cls_conv"' not in text
+    assert text.count('custom_call_target="cls_conv_inference"') >= 20
+
+
+def test_bfloat16_and_several_devices_are_not_folded(extension, monkeypatch):  # noqa: F811
+    images = jnp.ones((2, 9, 9, 4))
+    net = Net()
+    variables = variables_of(net, images)
+    plain = functools.partial(net.apply, train=False)
+    jax.clear_caches()
+    text = jax.jit(folding.folded(plain)).lower(variables, images).as_text()
+    assert 'cls_conv' not in text  # these tests have eight devices
+    monkeypatch.setattr(jax, 'device_count', lambda: 1)
+    jax.clear_caches()
+    low = functools.partial(BatchNorm, False, dtype=jnp.bfloat16)()
+    x = jnp.ones((2, 5, 5, 3), jnp.bfloat16)
+    stats = low.init(jax.random.key(0), x)
+    text = jax.jit(folding.folded(low.apply)).lower(stats, x).as_text()
+    assert 'scale_and_shift' not in text
+    jax.clear_caches()
