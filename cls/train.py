@@ -24,6 +24,7 @@ from cls.errors import UserError
 from cls.feed import HostBatches, ResidentBatches, TrainBatches, abstract_resident_batch
 from cls.run import same_data
 from cls.run.checkpoint import Checkpoints
+from cls.run.environment import return_memory
 from cls.run.goodput import FILE, TimeLedger, load_record, written
 from cls.run.telemetry import Metrics, Progress, write_json
 from cls.run.workdir import finished_result, open_run, saved_config, settle
@@ -347,7 +348,9 @@ def compile_train_step(
         step, donate_argnums=0, out_shardings=(shardings, meshes.replicated(setup.mesh))
     )
     lowered = jitted.lower(where, batch)
-    return lowered.compile(compiler_options=compiler_options)
+    compiled = lowered.compile(compiler_options=compiler_options)
+    return_memory()
+    return compiled
 
 
 def _without_metrics(step: Callable[..., Any]) -> Callable[..., Any]:

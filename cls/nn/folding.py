@@ -126,7 +126,7 @@ def _extended(eqn: Any, pending: Callable, read: Callable) -> _Pending | None:
     before = next(filter(None, map(pending, reversed(eqn.invars))), None)
     if before is None or before.activation:
         return None
-    if name == scale_and_shift.__name__:
+    if name == 'scale_and_shift':
         return _scaled(before, *map(read, eqn.invars[1:])) if before.added is None else None
     if name in native.ACTIVATIONS and before.bias is not None:
         return dataclasses.replace(before, activation=name)

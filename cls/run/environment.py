@@ -1,5 +1,6 @@
 """The environment of a run: settings of JAX and other libraries, versions, devices."""
 
+import ctypes
 import importlib.metadata
 import logging
 import os
@@ -41,6 +42,17 @@ def start() -> None:
             log.warning('compiled programs are not kept in %s: %s.', cache, error.strerror)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
     quiet()
+
+
+def return_memory() -> None:
+    """Gives freed memory back to the system, with the GNU C library.
+
+    A compilation frees hundreds of MB that the library would keep, in pieces too small for the
+    arrays of a step.
+    """
+    trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
+    if trim is not None:
+        trim(0)
 
 
 def quiet() -> None:

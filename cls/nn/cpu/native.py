@@ -172,7 +172,7 @@ def jitted_conv(
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Returns `conv` as a jitted function of images and kernel, known to `statics` by its name."""
     # Jitted separately, a layer is traced only once for each shape; deep networks repeat shapes.
-    numbers = np.ravel([*strides, *np.ravel(pads), *dilation, groups])
+    numbers = (*strides, *pads[0], *pads[1], *dilation, groups)
     name = '_'.join(map(str, ['native_conv', *numbers]))
     _STATICS[name] = _static(strides, pads, dilation, groups)
 
