@@ -8,7 +8,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from cls import __version__, signals
+from cls import __version__, huge_pages, signals
 from cls.cli import run
 from cls.commands import COMMANDS
 from cls.errors import UserError, nearest
@@ -54,6 +54,8 @@ def dispatch(prog: str) -> int:
 
 def main() -> None:
     """Runs the program and exits."""
+    if sys.argv[1:2] in (['train'], ['evaluate']) or sys.argv[1:3] == ['benchmark', 'model']:
+        huge_pages.restart()
     is_module = Path(sys.argv[0]).name == '__main__.py'
     signals.begin(['cls', *sys.argv[1:]])  # python -m has begun already
     run(functools.partial(dispatch, 'python -m cls' if is_module else 'cls'))

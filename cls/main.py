@@ -11,7 +11,7 @@ May import: anything.
 import sys
 import time
 
-from cls import BEGAN, cli, signals
+from cls import BEGAN, cli, huge_pages, signals
 from cls.cli import Parser, run
 from cls.distributed import agreement
 from cls.storage import paths as storage
@@ -100,5 +100,6 @@ def main(argv: list[str] | None = None, prog: str = 'python -m cls.main', job: s
 
 
 if __name__ == '__main__':
+    huge_pages.restart()
     signals.begin(['cls.main', *sys.argv[1:]])  # python -m has begun already
     run(main)

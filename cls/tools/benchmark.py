@@ -12,6 +12,9 @@
 cls benchmark TASK --help describes a task and its flags.
 """
 
+import sys
+
+from cls import huge_pages
 from cls.cli import Parser, run
 from cls.tools import (
     benchmark_augment,
@@ -54,4 +57,6 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
 
 
 if __name__ == '__main__':
+    if sys.argv[1:2] == ['model']:
+        huge_pages.restart()
     run(main)

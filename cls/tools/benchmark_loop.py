@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from cls import huge_pages
 from cls.cli import Parser
 from cls.data.sources import InMemory
 from cls.distributed.preemption import Preemption
@@ -97,7 +98,9 @@ def measure(name: str, python: str, threads: int, rounds: int, seconds: float) -
     """Returns the measurements of a network, for JSON. Raises UserError for a failing peer."""
     script = str(PEERS / 'loop_with_torch.py')
     with contextlib.ExitStack() as stack:
-        ours = stack.enter_context(process([sys.executable, '-c', SERVE, name]))
+        ours = stack.enter_context(
+            process([sys.executable, '-c', SERVE, name], **huge_pages.setting())
+        )
         peers: dict[tuple[str, int], Process] = {}
         for way in ((layout, workers) for layout in FORMATS for workers in WORKERS):
             sizes = map(str, (BATCH, PIXELS, IMAGES, threads, *way))

@@ -29,7 +29,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cls import models
+from cls import huge_pages, models
 from cls.cli import Parser
 from cls.errors import UserError
 from cls.models.registry.complexity import complexity
@@ -187,7 +187,8 @@ def measure(case: Case, python: str, threads: int, plan: Plan) -> dict[str, Any]
     sizes = [case.name, str(case.batch), str(case.pixels)]
     command = [sys.executable, '-c', SERVE, *sizes, plan.dtype, 'main']
     with contextlib.ExitStack() as stack:
-        variables = {'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.45'}  # both sides are on one GPU
+        # Memory: both sides are on one GPU. Pages: as for `cls train`.
+        variables = {'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.45'} | huge_pages.setting()
         row: dict[str, Any] = {'batch': case.batch, 'pixels': case.pixels, 'start': {}, 'peak': {}}
         if plan.starts:
             folder = stack.enter_context(tempfile.TemporaryDirectory())

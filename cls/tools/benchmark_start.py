@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from cls import models
+from cls import huge_pages, models
 from cls.cli import Parser
 from cls.run.telemetry import write_json
 from cls.tools import benchmark_machine
@@ -63,7 +63,7 @@ def measure(name: str, batch: int, pixels: int) -> dict[str, Any]:
     command, result = [sys.executable, '-c', SERVE, name, str(batch), str(pixels)], {}
     with tempfile.TemporaryDirectory() as cache:
         for kind in ('cold', 'warm'):
-            with process(command, JAX_COMPILATION_CACHE_DIR=cache) as side:
+            with process(command, JAX_COMPILATION_CACHE_DIR=cache, **huge_pages.setting()) as side:
                 parts = side.about['parts']
                 start = {'start': max(0.0, side.start - sum(parts.values()))}
                 result[kind] = {'seconds': round(side.start, 2), 'peak': side.peak()}
