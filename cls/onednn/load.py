@@ -26,18 +26,28 @@ def load() -> str:
     path, library = build.target(), build.installed(build.PACKAGES[0], build.LIBRARY)
     if library is None or not path.exists():
         return ''
-    # The threads of OpenMP sleep between convolutions: XLA's own need the cores.
-    os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
     try:
-        ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
-        extension = ctypes.CDLL(str(path))
+        version = _registered(str(library), str(path))
     except OSError as error:
         log.warning('the extension %s cannot be loaded, XLA computes: %s.', path, error)
         return ''
-    if not native.is_enabled():
+    native.enable()
+    return version
+
+
+_versions: list[str] = []  # of the extension that is registered; a process can register only one
+
+
+def _registered(library: str, path: str) -> str:
+    """Registers the functions of the extension, once; returns the version of oneDNN."""
+    if not _versions:
+        # The threads of OpenMP sleep between convolutions: XLA's own need the cores.
+        os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+        ctypes.CDLL(library, ctypes.RTLD_GLOBAL)
+        extension = ctypes.CDLL(path)
         for name in FUNCTIONS:
             capsule = jax.ffi.pycapsule(getattr(extension, name))
             jax.ffi.register_ffi_target(name, capsule, platform='cpu')
-        native.enable()
-    extension.cls_onednn_version.restype = ctypes.c_char_p
-    return extension.cls_onednn_version().decode()
+        extension.cls_onednn_version.restype = ctypes.c_char_p
+        _versions.append(extension.cls_onednn_version().decode())
+    return _versions[0]

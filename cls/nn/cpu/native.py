@@ -25,11 +25,6 @@ def enable() -> None:
     _enabled = True
 
 
-def is_enabled() -> bool:
-    """Returns whether the extension is registered."""
-    return _enabled
-
-
 def fits(images: jax.Array, size: list[int], pads: Pads) -> bool:
     """Returns whether a convolution of images to a size can call the extension."""
     return usable(images) and min(size) > 0 and min(*pads[0], *pads[1]) >= 0
