@@ -3,10 +3,10 @@
 #
 # One would guess that a compiled program keeps its workspace, or that the allocator does. XLA allocates
 # the temporary memory of a program as one block in each call, and the GNU C library maps a block of more
-# than 32 MB anew and unmaps it when it is freed, whatever its options. A training step with a workspace of
+# than 32 MB for each call and unmaps it afterwards, whatever its options. A training step with a workspace of
 # 1 GB has 260,000 page faults, and the kernel clears 1 GB. M_MMAP_MAX=0 does not help: threads other than
-# the first have arenas of 64 MB and map what is larger. With GLIBC_TUNABLES=glibc.malloc.hugetlb=1, which
-# only the start of a process reads, the library asks for huge pages, with 512 times fewer faults.
+# the first have arenas of 64 MB and map what is larger. With GLIBC_TUNABLES=glibc.malloc.hugetlb=1,
+# read only at the start of a process, the library asks for huge pages, with 512 times fewer faults.
 # Hurt: training and inference on CPUs, by a sixth to a third of a step of ResNet-50 or EfficientNet-B0.
 # Source: glibc's manual, "Memory Allocation Tunables"; sysmalloc in malloc/malloc.c of glibc 2.36.
 set -euo pipefail
