@@ -2,8 +2,8 @@
 # jax 0.10.2 on CPUs: the gradient of a convolution takes many times as long inside lax.fori_loop or lax.scan.
 #
 # One would guess that a loop costs nothing next to the work of its body: docs.jax.dev recommends lax.scan
-# for training steps and for microbatches. XLA's pass ConvCanonicalization, which orders the axes so that
-# Eigen's threaded kernel can be called, visits the entry computation only. The gradients of convolutions are
+# for training steps and for microbatches. XLA's pass ConvCanonicalization orders the axes so that
+# Eigen's threaded kernel can be called. It visits the entry computation only. The gradients of convolutions are
 # written with other orders; in the body of a loop they stay so and become naive loops on one thread. A
 # forward convolution in NHWC has the order already. On TPU and GPU there is no such pass.
 # Hurt: epochs in one lax.scan, accumulation of gradients by lax.scan and layers under lax.scan, on CPUs.
