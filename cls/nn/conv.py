@@ -53,7 +53,7 @@ class Conv(nn.Module):
         )
         if self.use_bias:
             bias = self.param('bias', self.bias_init, (self.features,), jnp.float32)
-            if folding.is_tracing():
+            if folding.is_tracing() and out.dtype == jnp.float32:
                 return folding.scale_and_shift(out, jnp.ones_like(bias), bias)
             out = out + bias.astype(self.dtype)
         return out

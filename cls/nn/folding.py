@@ -72,7 +72,7 @@ def folded(function: Callable[..., Any]) -> Callable[..., Any]:
 class _Pending:
     """A convolution that is not computed yet: what follows may still go into it."""
 
-    name: str
+    geometry: native.Geometry
     images: jax.Array
     kernel: jax.Array
     bias: jax.Array | None = None
@@ -80,12 +80,10 @@ class _Pending:
     activation: str = ''
 
     def value(self) -> jax.Array:
-        static = native.statics(self.name)
-        assert static is not None
         if self.bias is None:
-            return native.jitted_conv(**static)(self.images, self.kernel)
+            return native.jitted_conv(self.geometry)(self.images, self.kernel)
         return native.inference_conv(
-            self.images, self.kernel, self.bias, self.added, self.activation, static
+            self.images, self.kernel, self.bias, self.added, self.activation, self.geometry
         )
 
 
@@ -120,9 +118,10 @@ def _evaluated(closed: core.ClosedJaxpr, leaves: list[Any]) -> list[Any]:
 def _extended(eqn: Any, pending: Callable, read: Callable) -> _Pending | None:
     """Returns the pending convolution that an equation starts or continues, None if it does not."""
     name = eqn.params.get('name') or _inner_name(eqn)
-    if native.statics(name or ''):
+    geometry = native.geometry_of(name)
+    if geometry:
         images, kernel = map(read, eqn.invars)
-        return _Pending(name, images, kernel) if images.dtype == jnp.float32 else None
+        return _Pending(geometry, images, kernel) if images.dtype == jnp.float32 else None
     before = next(filter(None, map(pending, reversed(eqn.invars))), None)
     if before is None or before.activation:
         return None

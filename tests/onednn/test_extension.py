@@ -72,7 +72,9 @@ def test_values_and_gradients_are_those_of_a_sum_over_taps(extension):
         rng = np.random.default_rng(1)
         images = rng.standard_normal(images_shape, np.float32)
         kernel = rng.standard_normal(kernel_shape, np.float32)
-        out, undo = jax.vjp(lambda x, w, s=static: native.conv(x, w, *s), images, kernel)
+        out, undo = jax.vjp(
+            lambda x, w, s=static: native.conv(x, w, native.Geometry(*s)), images, kernel
+        )
         expected = in_float64(images, kernel, *static)
         grad = rng.standard_normal(expected.shape, np.float32)
         d_images, d_kernel = undo(grad)
@@ -101,7 +103,7 @@ def test_narrow_types_are_computed_in_float32(extension, dtype):
     images = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5, 5, 4)), dtype)
     kernel = jnp.asarray(np.random.default_rng(1).standard_normal((3, 3, 4, 6)), dtype)
     static = ((1, 1), ((1, 1), (1, 1)), (1, 1), 1)
-    out = native.conv(images, kernel, *static)
+    out = native.conv(images, kernel, native.Geometry(*static))
     expected = in_float64(images, kernel, *static)
     assert out.dtype == dtype
     np.testing.assert_array_equal(np.asarray(out), np.asarray(jnp.asarray(expected, dtype)))
@@ -127,7 +129,7 @@ def test_second_derivatives_and_vmap(extension):
 
         return jax.vmap(jax.grad(norm, (0, 1)), (0, None))
 
-    ours = curvature(lambda x, w: native.conv(x, w, *static))(images, kernel)
+    ours = curvature(lambda x, w: native.conv(x, w, native.Geometry(*static)))(images, kernel)
     for value, expected in zip(ours, curvature(plain)(images, kernel), strict=True):
         np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-6 * abs(expected).max())
 

@@ -55,7 +55,8 @@ def conv(
     if (depthwise or small) and compact.fits(images.shape[1:3], size):
         return compact.conv(images, kernel, tuple(size), strides, pads, dilation)
     if native.fits(images, size, pads):
-        return native.jitted_conv(strides, pads, dilation, groups)(images, kernel)
+        geometry = native.Geometry(strides, pads, dilation, groups)
+        return native.jitted_conv(geometry)(images, kernel)
     if depthwise:
         return _depthwise_jitted(images, kernel, strides, pads, dilation)
     if window == (1, 1) and groups == 1 and pads == ((0, 0), (0, 0)):

@@ -6,8 +6,8 @@ device call it. Programs for several devices keep XLA's forms, which XLA can par
 """
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,81 +41,75 @@ def usable(x: jax.Array) -> bool:
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
-def conv(
-    images: jax.Array,
-    kernel: jax.Array,
-    strides: tuple[int, int],
-    pads: Pads,
-    dilation: tuple[int, int],
-    groups: int,
-) -> jax.Array:
+class Geometry(NamedTuple):
+    """The numbers of a convolution, see `cls.nn.cpu.conv.conv`."""
+
+    strides: tuple[int, int]
+    pads: Pads
+    dilation: tuple[int, int]
+    groups: int
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv(images: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """Returns a convolution, see `cls.nn.cpu.conv.conv`."""
-    static = _static(strides, pads, dilation, groups)
-    size = output_size(images, kernel.shape[:2], strides, pads, dilation)
-    shape = (len(images), *size, kernel.shape[-1])
 
-    def ours(images, kernel):
-        return _call('cls_conv', shape, static, images, kernel)
+    def own(images, kernel):
+        shape = _output_shape(images, kernel, geometry)
+        return _call('cls_conv', shape, geometry, images, kernel)
 
-    return by_platform(ours, functools.partial(xla_conv, **static), images, kernel)
+    return by_platform(own, functools.partial(xla_conv, **geometry._asdict()), images, kernel)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5, 6))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def image_grad(
-    kernel: jax.Array,
-    grad: jax.Array,
-    shape: tuple[int, ...],
-    strides: tuple[int, int],
-    pads: Pads,
-    dilation: tuple[int, int],
-    groups: int,
+    kernel: jax.Array, grad: jax.Array, shape: tuple[int, ...], geometry: Geometry
 ) -> jax.Array:
     """Returns the gradient of `conv` with respect to images of a shape."""
-    static = _static(strides, pads, dilation, groups)
 
-    def ours(kernel, grad):
-        return _call('cls_conv_image_grad', shape, static, kernel, grad)
+    def forward(images, kernel):
+        return xla_conv(images, kernel, **geometry._asdict())
 
-    def xla(kernel, grad):
-        like = jax.ShapeDtypeStruct(shape, grad.dtype)
-        return jax.linear_transpose(lambda x: xla_conv(x, kernel, **static), like)(grad)[0]
-
-    return by_platform(ours, xla, kernel, grad)
+    return _gradient('cls_conv_image_grad', forward, kernel, grad, shape, geometry)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5, 6))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def kernel_grad(
-    images: jax.Array,
-    grad: jax.Array,
-    shape: tuple[int, ...],
-    strides: tuple[int, int],
-    pads: Pads,
-    dilation: tuple[int, int],
-    groups: int,
+    images: jax.Array, grad: jax.Array, shape: tuple[int, ...], geometry: Geometry
 ) -> jax.Array:
     """Returns the gradient of `conv` with respect to a kernel of a shape."""
-    static = _static(strides, pads, dilation, groups)
 
-    def ours(images, grad):
-        return _call('cls_conv_kernel_grad', shape, static, images, grad)
+    def forward(kernel, images):
+        return xla_conv(images, kernel, **geometry._asdict())
 
-    def xla(images, grad):
+    return _gradient('cls_conv_kernel_grad', forward, images, grad, shape, geometry)
+
+
+def _gradient(name, forward, other, grad, shape, geometry):
+    """Returns the gradient of forward(x, other) with respect to x of a shape; linear in x."""
+
+    def own(other, grad):
+        return _call(name, shape, geometry, other, grad)
+
+    def xla(other, grad):
         like = jax.ShapeDtypeStruct(shape, grad.dtype)
-        return jax.linear_transpose(lambda x: xla_conv(images, x, **static), like)(grad)[0]
+        return jax.linear_transpose(lambda x: forward(x, other), like)(grad)[0]
 
-    return by_platform(ours, xla, images, grad)
-
-
-def _static(strides, pads, dilation, groups) -> dict[str, Any]:
-    return {'strides': strides, 'pads': pads, 'dilation': dilation, 'groups': groups}
+    return by_platform(own, xla, other, grad)
 
 
-def _call(name, shape, static, *operands, **numbers):
-    numbers |= {key: np.asarray(static[key], np.int64).reshape(-1) for key in static}
-    numbers['groups'] = numbers['groups'][0]
+def _output_shape(images, kernel, geometry):
+    strides, pads, dilation, _ = geometry
+    size = output_size(images, kernel.shape[:2], strides, pads, dilation)
+    return (len(images), *size, kernel.shape[-1])
+
+
+def _call(name, shape, geometry, *operands, **numbers):
+    strides, pads, dilation, groups = geometry
+    lists = {'strides': strides, 'pads': (*pads[0], *pads[1]), 'dilation': dilation}
+    numbers |= {key: np.asarray(values, np.int64) for key, values in lists.items()}
     result = jax.ShapeDtypeStruct(shape, operands[0].dtype)
-    return _ffi(name, result)(*operands, **numbers)
+    return _ffi(name, result)(*operands, groups=np.int64(groups), **numbers)
 
 
 def _ffi(name, results):
@@ -126,34 +120,34 @@ def _ffi(name, results):
 # The three functions are linear in each argument, and the gradients of each are the other two.
 
 
-def _forward(images, kernel, *static):
-    return conv(images, kernel, *static), (images, kernel)
+def _forward(images, kernel, geometry):
+    return conv(images, kernel, geometry), (images, kernel)
 
 
-def _backward(*args):
-    *static, (images, kernel), grad = args
+def _backward(geometry, residuals, grad):
+    images, kernel = residuals
     return (
-        image_grad(kernel, grad, images.shape, *static),
-        kernel_grad(images, grad, kernel.shape, *static),
+        image_grad(kernel, grad, images.shape, geometry),
+        kernel_grad(images, grad, kernel.shape, geometry),
     )
 
 
-def _image_grad_forward(kernel, grad, *static):
-    return image_grad(kernel, grad, *static), (kernel, grad)
+def _image_grad_forward(kernel, grad, shape, geometry):
+    return image_grad(kernel, grad, shape, geometry), (kernel, grad)
 
 
-def _image_grad_backward(shape, *args):
-    *static, (kernel, grad), images = args
-    return kernel_grad(images, grad, kernel.shape, *static), conv(images, kernel, *static)
+def _image_grad_backward(shape, geometry, residuals, images):
+    kernel, grad = residuals
+    return kernel_grad(images, grad, kernel.shape, geometry), conv(images, kernel, geometry)
 
 
-def _kernel_grad_forward(images, grad, *static):
-    return kernel_grad(images, grad, *static), (images, grad)
+def _kernel_grad_forward(images, grad, shape, geometry):
+    return kernel_grad(images, grad, shape, geometry), (images, grad)
 
 
-def _kernel_grad_backward(shape, *args):
-    *static, (images, grad), kernel = args
-    return image_grad(kernel, grad, images.shape, *static), conv(images, kernel, *static)
+def _kernel_grad_backward(shape, geometry, residuals, kernel):
+    images, grad = residuals
+    return image_grad(kernel, grad, images.shape, geometry), conv(images, kernel, geometry)
 
 
 conv.defvjp(_forward, _backward)
@@ -161,29 +155,28 @@ image_grad.defvjp(_image_grad_forward, _image_grad_backward)
 kernel_grad.defvjp(_kernel_grad_forward, _kernel_grad_backward)
 
 
+_GEOMETRIES: dict[str, Geometry] = {}
+
+
 @functools.cache
-def jitted_conv(
-    strides: tuple[int, int], pads: Pads, dilation: tuple[int, int], groups: int
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Returns `conv` as a jitted function of images and kernel, known to `statics` by its name."""
+def jitted_conv(geometry: Geometry) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Returns `conv` as a jitted function of images and kernel, known to `geometry_of` by name."""
     # Jitted separately, a layer is traced only once for each shape; deep networks repeat shapes.
+    strides, pads, dilation, groups = geometry
     numbers = (*strides, *pads[0], *pads[1], *dilation, groups)
     name = '_'.join(map(str, ['native_conv', *numbers]))
-    _STATICS[name] = _static(strides, pads, dilation, groups)
+    _GEOMETRIES[name] = geometry
 
     def named(images: jax.Array, kernel: jax.Array) -> jax.Array:
-        return conv(images, kernel, strides, pads, dilation, groups)
+        return conv(images, kernel, geometry)
 
     named.__name__ = name
     return jax.jit(named)
 
 
-_STATICS: dict[str, dict[str, Any]] = {}
-
-
-def statics(name: str) -> dict[str, Any] | None:
-    """Returns strides, pads, dilation and groups of a `jitted_conv`, None for other functions."""
-    return _STATICS.get(name)
+def geometry_of(name: str) -> Geometry | None:
+    """Returns the geometry of a `jitted_conv` by its name, None for other functions."""
+    return _GEOMETRIES.get(name)
 
 
 ACTIVATIONS = {'relu': 1, 'relu6': 2, 'silu': 3, 'hard_silu': 4}  # names of JAX's functions
@@ -195,7 +188,7 @@ def inference_conv(
     bias: jax.Array,
     added: jax.Array | None,
     activation: str,
-    static: Mapping[str, Any],
+    geometry: Geometry,
 ) -> jax.Array:
     """Returns activation(convolution + bias + added), in one pass. Only for programs for CPU.
 
@@ -205,16 +198,12 @@ def inference_conv(
       bias: float32 (O,).
       added: float32 (N, H', W', O), or None.
       activation: one of ACTIVATIONS, or ''.
-      static: see `statics`.
+      geometry: that of the convolution.
     """
-    size = output_size(
-        images, kernel.shape[:2], static['strides'], static['pads'], static['dilation']
-    )
-    shape = (len(images), *size, kernel.shape[-1])
-    others = () if added is None else (added,)
+    shape = _output_shape(images, kernel, geometry)
+    operands = (images, kernel, bias) if added is None else (images, kernel, bias, added)
     code = np.int64(ACTIVATIONS.get(activation, 0))
-    operands = (images, kernel, bias, *others)
-    return _call('cls_conv_inference', shape, static, *operands, activation=code)
+    return _call('cls_conv_inference', shape, geometry, *operands, activation=code)
 
 
 def moments(x: jax.Array, groups: int) -> tuple[jax.Array, jax.Array]:
