@@ -1,8 +1,8 @@
 """Huge pages for the arrays of programs on CPUs.
 
 A training step allocates its intermediate results, often a gigabyte, and returns them at its end.
-In pages of 4 KB the system needs up to a third of the step's time to provide them; in pages of
-2 MB (Linux, "transparent huge pages") much less.
+To provide them in pages of 4 KB takes the system a good part of the step's time; in pages of 2 MB
+(Linux, "transparent huge pages") much less. findings/jax_cpu_page_faults.sh counts the page faults.
 
 May import: nothing.
 """

@@ -7,7 +7,7 @@
 # 1 GB has 260,000 page faults, and the kernel clears 1 GB. M_MMAP_MAX=0 does not help: threads other than
 # the first have arenas of 64 MB and map what is larger. With GLIBC_TUNABLES=glibc.malloc.hugetlb=1,
 # read only at the start of a process, the library asks for huge pages, with 512 times fewer faults.
-# Hurt: training and inference on CPUs, by a sixth to a third of a step of ResNet-50 or EfficientNet-B0.
+# Hurt: training and inference on CPUs, whose steps have workspaces of such sizes.
 # Source: glibc's manual, "Memory Allocation Tunables"; sysmalloc in malloc/malloc.c of glibc 2.36.
 set -euo pipefail
 if ! grep -q '\[madvise\]' /sys/kernel/mm/transparent_hugepage/enabled; then

@@ -1,6 +1,6 @@
 """Builds the extension that lets programs for one CPU device call oneDNN.
 
-Training steps on an x86-64 CPU are about twice as fast with it. It needs g++ and the packages of
+Training steps on an x86-64 CPU are faster with it. It needs g++ and the packages of
 `pip install 'cls[onednn]'`, takes a few seconds, and is kept in the cache (CLS_CACHE_DIR), where
 every later run finds it.
 """

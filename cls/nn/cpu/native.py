@@ -1,7 +1,7 @@
 """Convolutions of oneDNN and fast sums, where the extension for them was loaded (`cls.onednn`).
 
-XLA's convolutions on CPU are two to ten times slower than oneDNN's, most of all the gradients of
-kernels (`python -m cls.tools.benchmark layers`). With the extension, programs for a single CPU
+XLA's convolutions on CPU are slower than oneDNN's, most of all the gradients of kernels
+(`python -m cls.tools.benchmark layers`). With the extension, programs for a single CPU
 device call it. Programs for several devices keep XLA's forms, which XLA can partition.
 """
 
