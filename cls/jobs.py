@@ -27,6 +27,8 @@ from cls.search import job as search
 from cls.search import supernets  # noqa: F401  registers networks and trainings
 from cls.setup import refuse_mistaken
 
+_LONGEST_NAME = 240  # bytes; file systems allow 255, and files next to a run folder add a suffix
+
 
 def run(args: argparse.Namespace, fields: list[str], began: float, prog: str) -> int:
     """Runs a job; returns the exit code. Raises UserError for mistakes.
@@ -169,11 +171,17 @@ def default_workdir(spec: str, config: ConfigDict) -> Path:
     digest = hashlib.sha256(configs.identity(config).encode()).hexdigest()[:8]
     stem = Path(spec.partition(':')[0]).stem
     if search.is_search(config):
-        return Path('runs') / f'search-{stem}-{digest}'
+        return Path('runs') / _short(f'search-{stem}', digest)
     first = next(iter(config.members.values())) if ensemble.is_ensemble(config) else config
     data = first.data.name.partition(':')
     data = Path(data[2]).name or data[0]
-    return Path('runs') / f'{stem}-{data}-{digest}'
+    return Path('runs') / _short(f'{stem}-{data}', digest)
+
+
+def _short(name: str, digest: str) -> str:
+    """Returns NAME-DIGEST, with the end of a name that is too long for a folder cut off."""
+    room = _LONGEST_NAME - len(digest) - 1
+    return f'{os.fsdecode(os.fsencode(name)[:room])}-{digest}'
 
 
 def _registers(config: ConfigDict) -> bool:

@@ -26,6 +26,8 @@ from cls.setup import Setup
 from cls.steps.phases import Phase
 from cls.steps.state import TrainState
 
+_MOST_PENDING = 64  # calls whose metrics stay on the devices
+
 TrainStep = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
 # The steps of one call: (number of the first, count, their metrics, scalars or (K,)).
 Steps = tuple[int, int, dict[str, jax.Array]]
@@ -122,6 +124,8 @@ class Trainer:
                         pace.completed(step - fed.count)
                 # Logged while the devices compute the next steps, unless something else is due.
                 self._log(pending, step - fed.count)
+                if len(pending) > _MOST_PENDING:  # an event comes late: free the devices' memory
+                    self._fetch(pending, step - fed.count)
                 if self._wait_at(step):
                     self._log(pending, step)
                     pace.completed(step)

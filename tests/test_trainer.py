@@ -190,6 +190,25 @@ def test_a_loss_that_is_not_finite_is_reported_at_its_step(tmp_path):
     assert max(int(x.name) for x in (tmp_path / 'checkpoints').iterdir()) == 35
 
 
+def test_few_metrics_wait_on_the_devices_and_the_logs_are_the_same(whole, tmp_path, monkeypatch):
+    """Between two events come up to ten calls; at most four may wait to be fetched, and one runs."""
+    waiting = []
+    fetch = Trainer._fetch
+
+    def spy(self, pending, upto):
+        waiting.append(len(pending))
+        return fetch(self, pending, upto)
+
+    monkeypatch.setattr(Trainer, '_fetch', spy)
+    run(tmp_path / 'many', held=False)
+    assert max(waiting) > 5
+    waiting.clear()
+    monkeypatch.setattr('cls.trainer._MOST_PENDING', 4)
+    run(tmp_path / 'few', held=False)
+    assert max(waiting) == 5
+    assert_same(whole[0], tmp_path / 'few')
+
+
 def test_on_many_devices_the_data_are_on_each_and_nothing_more_is_sent():
     """Batch and crop need no communication; images of a shard of the batch are on its device."""
     sent = []

@@ -309,8 +309,9 @@ def _check_classes(workdir: Path, config: RunConfig, classes: Sequence[str]) -> 
         )
     if not before or before == now:
         return
-    changed = [name for name in before if name not in now] or [
-        name for name in now if name not in before
+    known, wanted = set(before), set(now)
+    changed = [name for name in before if name not in wanted] or [
+        name for name in now if name not in known
     ]
     raise UserError(
         f'{workdir} holds a run of {len(before)} classes, and the data set has {len(now)}, in '

@@ -158,14 +158,12 @@ def report(
     config, classes = load_config(workdir), load_classes(workdir)
     data = [data_of(config, test, root) for test in found]
     # A broken test set is found before hours of evaluation on the others.
-    for fields in data:
-        datasets.load(fields, 'eval', classes)
+    sets = [datasets.load(fields, 'eval', classes) for fields in data]
     with config.unlocked():
         config.data.update(dataclasses.asdict(data[0]))
     setup, state = evaluate.restore(config, workdir)
     result = {'step': int(state.step), 'sets': {}}
-    for test, fields in zip(found, data, strict=True):
-        source = datasets.load(fields, 'eval', classes)
+    for test, fields, source in zip(found, data, sets, strict=True):
         values = accuracy(setup, fields, source, state.ema or state.variables())
         result['sets'][test.title] = values | {'split': source.split}
         agreement.print_once(
