@@ -191,7 +191,7 @@ def test_a_loss_that_is_not_finite_is_reported_at_its_step(tmp_path):
 
 
 def test_few_metrics_wait_on_the_devices_and_the_logs_are_the_same(whole, tmp_path, monkeypatch):
-    """Between two events come up to ten calls; at most four may wait to be fetched, and one runs."""
+    """Up to ten calls come between two events; four may wait to be fetched while one runs."""
     waiting = []
     fetch = Trainer._fetch
 
