@@ -12,7 +12,8 @@ import pytest
 from cls import models
 from cls.errors import UserError
 from cls.weights import convert as convert_module
-from cls.weights.convert import convert, fit, from_torch, torch_name
+from cls.weights.convert import convert, torch_name
+from cls.weights.fitting import fit, from_torch
 
 
 class Block(nn.Module):

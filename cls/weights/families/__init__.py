@@ -8,6 +8,9 @@ May import: errors, models.
 """
 
 import dataclasses
+import functools
+import importlib
+import pkgutil
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -56,3 +59,14 @@ class Family:
     tables: tuple[Names, ...] = ()
     networks: Mapping[str, str] = dataclasses.field(default_factory=dict)
     missing: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@functools.cache
+def families() -> tuple[Family, ...]:
+    """Returns the `FAMILY` of each file in this folder that has one, in the order of the names."""
+    modules = (
+        importlib.import_module(f'{__name__}.{module.name}')
+        for module in pkgutil.iter_modules(__path__)
+    )
+    found = (getattr(module, 'FAMILY', None) for module in modules)
+    return tuple(family for family in found if isinstance(family, Family))

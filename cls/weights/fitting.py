@@ -1,0 +1,272 @@
+"""Fills the variables of a registered variant from the tensors of a file."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+from flax import traverse_util
+
+from cls import models
+from cls.errors import UserError
+from cls.models.registry import Variant
+from cls.models.registry import fields as fields_of
+from cls.models.registry.init import draw
+from cls.weights import naming
+from cls.weights.convert import convert, shapes, some, torch_name, wanted_of
+
+_log = logging.getLogger(__name__)
+
+Path = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """Variables filled from a file, and the properties of the file.
+
+    Attributes:
+      variables: the filled variables.
+      fields: the fields of the module that the file determines: `num_classes`, `aux_head` as False
+        if it has no auxiliary heads, and those that its package has otherwise.
+      left_out: the names of tensors that are not part of the network.
+      headless: whether the file has no classifier, so that the variables have none either.
+      family: the package with the names in the file.
+      drawn: the names of the tensors of auxiliary heads that the file lacks.
+      channels: the channels of the images.
+    """
+
+    variables: dict[str, Any]
+    fields: dict[str, Any]
+    left_out: list[str]
+    headless: bool = False
+    family: str = ''
+    drawn: tuple[str, ...] = ()
+    channels: int = 3
+
+
+def from_torch(
+    state_dict: Mapping[str, np.ndarray], model_name: str, **overrides: Any
+) -> dict[str, Any]:
+    """Returns a registered model's variables, filled from a state dict of any family of names.
+
+    Prefixes that wrappers add to the names are removed (see `names.own`). The names of tensors that
+    are left out are logged, and those of auxiliary heads that are drawn because `aux_head=True`
+    asks for them.
+
+    Args:
+      state_dict: torch name -> array, as from `cls.weights.read`.
+      model_name: a registered variant.
+      **overrides: fields of the module, as for `models.create`.
+
+    Returns:
+      {'params': ..., 'batch_stats': ...}, the tree of `model.init` with NumPy arrays.
+
+    Raises:
+      UserError: see `convert`; or the file's package has another value of a field.
+    """
+    model = models.create(model_name, **overrides)
+    fixed = {'num_classes': getattr(model, 'num_classes', None)}
+    fixed |= {'aux_head': True} if getattr(model, 'aux_head', False) else {}
+    asked = 'aux_head' in overrides
+    try:
+        fitted = _fit(state_dict, model_name, False, {**fixed, **overrides}, drawing=asked)
+    except UserError as error:
+        raise UserError(f'{error}{_hint(state_dict, model_name, overrides)}') from None
+    if unlike := {name: value for name, value in fitted.fields.items() if name not in overrides}:
+        listed = ', '.join(f'{name}={value!r}' for name, value in unlike.items())
+        raise UserError(
+            f'{model_name}: the tensors have the names of {fitted.family}, whose network has '
+            f'{listed}: expected these fields in the call, or weights.fit, which returns them'
+        )
+    if fitted.left_out:
+        _log.warning('left out, as no part of %s: %s', model_name, some(fitted.left_out))
+    if fitted.drawn:
+        _log.warning('drawn, as the weights lack them: %s', some(list(fitted.drawn)))
+    return fitted.variables
+
+
+def fit(
+    state_dict: Mapping[str, np.ndarray],
+    model_name: str,
+    *,
+    source: Any = '',
+    without_head: bool = False,
+    **overrides: Any,
+) -> Fitted:
+    """Returns variables as `from_torch` does, with the number of classes and heads of the file.
+
+    Args:
+      state_dict: torch name -> array.
+      model_name: a registered variant.
+      source: the name of the file, for messages.
+      without_head: whether a file may lack the classifier.
+      **overrides: fields of the module. `num_classes` among them has to be the file's. Auxiliary
+        heads are drawn if `aux_head=True` asks for them and the file has none.
+
+    Raises:
+      UserError: see `convert`.
+    """
+    try:
+        return _fit(state_dict, model_name, without_head, overrides)
+    except UserError as error:
+        message = f'{source}: {error}' if source else str(error)
+        fixed = {'num_classes', 'aux_head'} & overrides.keys()
+        hint = _hint(state_dict, model_name, overrides) if fixed else ''
+        raise UserError(message + hint) from None
+
+
+def _hint(
+    state_dict: Mapping[str, np.ndarray], model_name: str, overrides: Mapping[str, Any]
+) -> str:
+    """Returns a hint on fields with which a state dict would fit, '' if there are none."""
+    others = {k: v for k, v in overrides.items() if k not in ('num_classes', 'aux_head')}
+    try:
+        fields = _fit(state_dict, model_name, False, others).fields
+    except UserError:
+        return ''
+    return f'; it fits with {", ".join(f"{k}={v}" for k, v in fields.items())}'
+
+
+class _Wanted:
+    """The variables of a module, in trees and by the names of the variant's reference.
+
+    Attributes:
+      head: the names of the tensors with the number of classes in their shapes.
+      aux: the names of the tensors of auxiliary heads, also if the module has none.
+      shapes: the names and shapes of all these tensors, with naming.CLASSES in those of the head.
+    """
+
+    def __init__(self, model: nn.Module, variant: Variant):
+        """Traces the module."""
+        self.variant = variant
+        every = model.clone(aux_head=True) if 'aux_head' in fields_of(type(model)) else model
+        self.shapes = shapes(every, variant)
+        more = shapes(every.clone(num_classes=every.num_classes + 1), variant)  # type: ignore
+        self.head = {name for name, shape in self.shapes.items() if more[name] != shape}
+        for name in self.head:
+            self.shapes[name] = tuple(
+                naming.CLASSES if size != other else size
+                for size, other in zip(self.shapes[name], more[name], strict=True)
+            )
+        plain = every.clone(aux_head=False) if every is not model or _has_aux(model) else every
+        self.aux = self.shapes.keys() - shapes(plain, variant).keys()
+
+    def tree(self, model: nn.Module, channels: int, without: set[str]) -> Any:
+        """Returns the variables of a module, without those of some names."""
+        abstract = models.abstract_variables(model, self.variant.input_size, channels)
+        if not without:
+            return abstract
+        kept = {
+            path: v for path, v in wanted_of(abstract).items() if self.name(path) not in without
+        }
+        return traverse_util.unflatten_dict(kept)
+
+    def name(self, path: Path) -> str:
+        """Returns the name of a variable in a file of the reference."""
+        return torch_name(path, self.variant.renames)
+
+
+def _has_aux(model: nn.Module) -> bool:
+    return bool(getattr(model, 'aux_head', False))
+
+
+def _fit(
+    state_dict: Mapping[str, np.ndarray],
+    model_name: str,
+    without_head: bool,
+    overrides: Mapping[str, Any],
+    drawing: bool = True,
+) -> Fitted:
+    variant = models.variant(model_name)
+    model = models.create(model_name, **overrides)
+    wanted = _Wanted(model, variant)
+    named = _named(state_dict, variant, wanted)
+    fields = _fields(variant, named.naming, overrides)
+    tensors, left_out = named.tensors, list(named.left_out)
+    drawn: set[str] = set()
+    if not wanted.aux & tensors.keys():
+        if _has_aux(model) and 'aux_head' not in overrides:
+            fields['aux_head'] = False
+        elif _has_aux(model) and drawing:
+            drawn = set(wanted.aux)
+    elif not _has_aux(model):
+        left_out += [name for name in tensors if name in wanted.aux or _is_of(name, wanted.aux)]
+        tensors = {name: value for name, value in tensors.items() if name not in left_out}
+    main = wanted.head - wanted.aux
+    present = [tensors[name] for name in wanted.head if name in tensors and tensors[name].ndim]
+    if present and 'num_classes' not in overrides:
+        fields['num_classes'] = max(len(tensor) for tensor in present)
+    model = model.clone(**fields)
+    headless = without_head and not present
+    channels = naming.difference(tensors, wanted.shapes).channels
+    abstract = wanted.tree(model, channels, drawn | (main if headless else set()))
+    variables = _converted(tensors, variant, abstract, left_out)
+    if drawn:
+        variables = _with_drawn(variables, model, wanted, drawn, channels)
+    family = named.naming.family
+    return Fitted(variables, fields, left_out, headless, family, tuple(sorted(drawn)), channels)
+
+
+def _is_of(name: str, tensors: set[str]) -> bool:
+    """Returns whether a name is that of a counter in a norm among these tensors."""
+    return naming.is_counter(name, tensors)
+
+
+def _fields(
+    variant: Variant, chosen: naming.Naming, overrides: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns the fields of a family. Raises UserError if another value is asked for."""
+    for name, value in chosen.fields.items():
+        if name in overrides and overrides[name] != value:
+            raise UserError(
+                f'{variant.name}: the tensors have the names of {chosen.family}, whose network has '
+                f'{name}={value!r}, not {overrides[name]!r}'
+            )
+    return chosen.fields
+
+
+def _with_drawn(
+    variables: dict[str, Any],
+    model: nn.Module,
+    wanted: _Wanted,
+    drawn: set[str],
+    channels: int,
+) -> dict[str, Any]:
+    """Returns variables with newly drawn ones."""
+    size = wanted.variant.input_size
+    abstract = models.abstract_variables(model, size, channels)
+    only = {path for path in wanted_of(abstract) if wanted.name(path) in drawn}
+    flat: dict[Path, Any] = traverse_util.flatten_dict(variables)
+    return traverse_util.unflatten_dict(flat | draw(model, 0, size, channels, only))
+
+
+def _named(state_dict: Mapping[str, np.ndarray], variant: Variant, wanted: _Wanted) -> naming.Named:
+    try:
+        return naming.best(state_dict, variant, wanted.shapes, wanted.aux)
+    except UserError as error:
+        raise UserError(f'{variant.name}: {error}') from None
+
+
+def _converted(
+    tensors: Mapping[str, np.ndarray], variant: Variant, abstract: Any, left_out: list[str]
+) -> dict[str, Any]:
+    try:
+        return convert(tensors, abstract, variant.renames)
+    except UserError as error:
+        more = f'; left out, as no part of it: {some(left_out)}' if left_out else ''
+        raise UserError(f'{variant.name}: {error}{more}') from None
+
+
+def same_tensors(model_name: str) -> list[str]:
+    """Returns the other variants with the same names and shapes in their state dicts."""
+    from cls.weights import index
+
+    own = index.tensors(model_name).body
+    of_each = index.counts()
+    return [
+        name
+        for name, count in of_each.items()
+        if name != model_name and count == of_each[model_name] and index.tensors(name).body == own
+    ]
