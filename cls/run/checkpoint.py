@@ -359,8 +359,9 @@ def _other_step(state: Any, step: int) -> str:
 def _misfit(checkpoint: Path, problem: str) -> UserError:
     return UserError(
         f'checkpoint {checkpoint} is undamaged but has another state than this run ({problem}); '
-        'it may be of another version of the code. Choose another --workdir, and to begin with '
-        f'these weights --config.init={checkpoint.parent.parent}.'
+        'it may be of another version of the code, or have no classifier (cls import --part '
+        'backbone). Choose another --workdir, and to begin with these weights '
+        f'--config.init={checkpoint.parent.parent}.'
     )
 
 

@@ -1,17 +1,21 @@
 """Makes a run folder from a foreign checkpoint.
 
-  python -m cls.tools.import_weights --model resnet50 --from resnet50.pth --workdir runs/r50
-  python -m cls.tools.import_weights --model resnet50 --from hf:timm/resnet50.tv_in1k --workdir ...
+  python -m cls.tools.import_weights --from resnet50.pth --workdir runs/r50
+  python -m cls.tools.import_weights --from hf:timm/resnet50.tv_in1k --workdir runs/r50
   python -m cls.main --job evaluate --workdir runs/r50 --config.data.name=folder:/data/imagenet
   python -m cls.main --workdir runs/r50 --config.data.name=... --config.optim.lr=0.01
 
 --from takes a PyTorch or safetensors file, an .npz with the tensors of a Keras model, a snapshot
-folder of the Hugging Face Hub, or hf:OWNER/NAME. Every tensor is used once and every variable
-filled, or nothing is written. The number of classes is the file's. Nothing is written either if the
-weights are of another network by a snapshot's config.json or a training script's arguments in the
-file. The config for evaluation and fine-tuning is printed and saved; --config.FIELD=VALUE changes
-it. A run of another config, with another head if need be, starts from the folder or from the file
-itself by --config.init (see cls.weights.pretrained).
+folder of the Hugging Face Hub, or hf:OWNER/NAME. The network, the package with the names in the
+file and the number of classes are recognized from the names and shapes of the tensors, and a line
+names them with the evidence. If the tensors fit several networks, config.json, the name of the
+repository or of the file decides, or else --model has to. Every tensor is used once and every
+variable filled, or nothing is written. Nothing is written either if the weights are of another
+network by a snapshot's config.json or a training script's arguments in the file. `--part backbone`
+imports the body of a network without a classifier, as of a detector, to fine-tune it. The
+config for evaluation and fine-tuning is printed and saved; --config.FIELD=VALUE changes it. A run
+of another config, with another head if need be, starts from the folder or from the file itself by
+--config.init (see cls.weights.pretrained).
 
 The names of the classes, in the order of the outputs (classes.json in the folder), are those of
 config.json. Without names, a network of 1,000 classes is assumed to have ImageNet's, in the order
@@ -19,12 +23,13 @@ of the sorted WordNet ids, and a line is printed that says so. With classes.json
 subset of the classes, in any order, can be evaluated.
 """
 
+import argparse
 import contextlib
 import dataclasses
 import logging
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +55,9 @@ from cls.steps.optim import OptimSpec
 from cls.steps.state import first_state
 from cls.storage import paths
 from cls.weights import card as cards
+from cls.weights.hints import Hints
 from cls.weights.hub import CARD, Located, Preparation, locate, preparation
+from cls.weights.recognition import BACKBONE, Match, contradict, hints_of, identify, recognize
 
 PROG = 'python -m cls.tools.import_weights'
 
@@ -61,10 +68,13 @@ _DATA_SETS = {'imagenet2012': 1000, 'cifar10': 10, 'cifar100': 100}
 def parser(prog: str = PROG) -> Parser:
     """Returns the parser of the flags."""
     flags = Parser(prog=prog, description=__doc__, allow_abbrev=False)
-    flags.add_argument('--model', required=True, help='a variant of python -m cls.tools.models')
+    flags.add_argument('--model', default='', help='a variant; by default recognized')
     flags.add_argument('--from', dest='source', required=True, help='file, folder, hf:OWNER/NAME')
     flags.add_argument('--workdir', required=True, type=paths.checked, help='the folder to make')
     flags.add_argument('--entry', default='', help='key, in a file with several sets of weights')
+    flags.add_argument(
+        '--part', default='', choices=('', BACKBONE), help='backbone: without the classifier'
+    )
     flags.add_argument('--bgr', action='store_true', help='weights trained on BGR (Caffe)')
     return flags
 
@@ -75,19 +85,21 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     logging.basicConfig(level=logging.INFO, format='%(message)s')
     logging.getLogger('absl').setLevel(logging.WARNING)
 
-    variant = models.variant(args.model)
+    if args.model:
+        models.variant(args.model)
     if args.workdir.exists() and any(args.workdir.iterdir()):
         raise UserError(f'{args.workdir} is not empty; choose another --workdir.')
-    found = _read(variant, args.source, args.entry, configs.parse_overrides(rest))
+    found = _read(args, configs.parse_overrides(rest))
     if args.bgr:
         reverse_colors(found.variables['params'])
     start()
     write(found.config, found.variables, args.workdir, classes=found.classes)
     count = sum(x.size for x in jax.tree.leaves(found.variables['params']))
-    print(f'{args.workdir}: {variant.name}, {count:,} parameters, every tensor used.')
+    used = 'the body of the network' if args.part else 'every tensor used'
+    print(f'{args.workdir}: {found.config.model.name}, {count:,} parameters, {used}.')
     for line in found.lines:
         print(line)
-    print(_what_next(args.workdir, found.config))
+    print(_fine_tuning(args.workdir) if args.part else _what_next(args.workdir, found.config))
     return 0
 
 
@@ -101,14 +113,18 @@ class _Found:
     lines: list[str]
 
 
-def _read(
-    variant: Variant, source: str, entry: str, overrides: Sequence[tuple[str, str]]
-) -> _Found:
+def _read(args: argparse.Namespace, overrides: Sequence[tuple[str, str]]) -> _Found:
     """Returns a checkpoint and its settings. Raises UserError if they do not fit the variant."""
-    located = locate(source)
+    located = locate(args.source)
     limits = [pair for pair in overrides if pair[0].startswith('limits.')]
     inflation = _overridden(defaults.base(), limits).limits.inflation
-    checkpoint = weights.open_checkpoint(located.file, entry, inflation)
+    checkpoint = weights.open_checkpoint(located.file, args.entry, inflation)
+    hints = hints_of(args.source, located, checkpoint)
+    match = None
+    if not args.model:
+        with _naming(located.file):
+            match = identify(checkpoint.tensors, hints, args.part)
+    variant = models.variant(match.variant if match else args.model)
     with located.naming_card():
         cards.check(located.card, variant)
     with Located(located.file, {}).naming_card():
@@ -116,14 +132,24 @@ def _read(
     given = dict(overrides)
     with located.naming_card():
         prepared = _prepared(variant, located.card, given)
-    draft = _overridden(config_of(variant, prepared, {}), overrides)
+    own = dict(match.fields) if match else {}
+    draft = _overridden(config_of(variant, prepared, own), overrides)
     fields = {k: v for k, v in draft.model.items() if k not in ('name', 'dtype')}
-    if 'model.num_classes' not in given:
-        del fields['num_classes']
-    fitted = weights.fit(checkpoint.tensors, variant.name, source=located.file, **fields)
+    for name in ('num_classes', 'aux_head'):
+        if f'model.{name}' not in given:
+            fields.pop(name, None)
+    fitted = _fitted(checkpoint, variant, located, hints, args.part, fields)
     config = _overridden(config_of(variant, prepared, fitted.fields), overrides)
     with located.naming_card() if not overrides else contextlib.nullcontext():
         defaults.check(config)
+    lines = [
+        _of_network(variant, located, checkpoint.card, fitted, match),
+        *_of_entry(located, checkpoint),
+        *_of_fields(fitted, given),
+        _of_images(config, prepared, given),
+    ]
+    if fitted.headless:
+        return _Found(config, fitted.variables, (), lines)
     with located.naming_card():
         _check_count(located.card, config.model.num_classes)
         named = (*cards.class_names(located.card, config.model.num_classes), CARD)
@@ -132,14 +158,50 @@ def _read(
             names, field = cards.class_names(checkpoint.card, config.model.num_classes)
         named = (names, field, located.file.name)
     classes, line = _classes(*named, config)
-    lines = [
-        *_of_network(variant, located, checkpoint.card),
-        *_of_entry(located, checkpoint),
-        *_of_fields(fitted, given),
-        _of_images(config, prepared, given),
-        line,
-    ]
-    return _Found(config, fitted.variables, classes, lines)
+    return _Found(config, fitted.variables, classes, [*lines, line])
+
+
+@contextlib.contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Puts the path of a file before the message of a UserError."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f'{file}: {error}') from None
+
+
+def _fitted(
+    checkpoint: weights.Checkpoint,
+    variant: Variant,
+    located: Located,
+    hints: Hints,
+    part: str,
+    fields: Mapping[str, Any],
+) -> weights.Fitted:
+    """Returns the variables of a file. Raises UserError if the evidence is of another network."""
+    try:
+        fitted = weights.fit(
+            checkpoint.tensors, variant.name, source=located.file, part=part, **fields
+        )
+    except UserError as error:
+        raise UserError(f'{error}{_instead(checkpoint.tensors, variant)}') from None
+    if fitted.channels != 3:
+        raise UserError(
+            f'{located.file}: its first convolution takes {fitted.channels} channels: expected '
+            'three, of color images'
+        )
+    with _naming(located.file):
+        contradict(variant.name, fitted.family, hints)
+    return fitted
+
+
+def _instead(tensors: Mapping[str, np.ndarray], variant: Variant) -> str:
+    """Returns a text on the network that tensors fit in place of a variant, '' for none."""
+    try:
+        matches = [m for m in recognize(tensors) if m.variant != variant.name and not m.part]
+    except UserError:
+        return ''
+    return f'; they are the tensors of {" or ".join(map(str, matches))}' if matches else ''
 
 
 def _overridden(config: ConfigDict, overrides: Sequence[tuple[str, str]]) -> ConfigDict:
@@ -189,21 +251,33 @@ def _classes(
     )
 
 
-def _of_network(variant: Variant, located: Located, card: dict[str, Any]) -> list[str]:
-    """Returns lines on the network of the weights and the source of its name."""
+def _of_network(
+    variant: Variant,
+    located: Located,
+    card: dict[str, Any],
+    fitted: weights.Fitted,
+    match: Match | None,
+) -> str:
+    """Returns a line on the network of the weights, the family of their names, and the evidence."""
+    classes = fitted.fields.get('num_classes', 0)
+    text = f"Network: {variant.name}, {fitted.family}'s names, "
+    text += f'{classes:,} classes' if classes else 'no classifier'
     word = cards.word(located.card)
     if word:
-        return [f'Network: {variant.name}, which config.json calls {word}.']
+        return f'{text}; config.json calls it {word}.'
+    if match:
+        alike = f' The tensors also fit {", ".join(match.alike)}, which is not here.'
+        return f'{text}; by {match.evidence}.{alike if match.alike else ""}'
     if word := cards.word(card):
         same = 'that is' if cards.plain_word(word) in cards.words(variant) else 'taken for'
-        return [f'Network: {located.file.name} calls it {word!r}, {same} {variant.name}.']
+        return f'{text}; {located.file.name} calls it {word!r}, {same} {variant.name}.'
     others = [*weights.same_tensors(variant.name), *cards.LOOKALIKES.get(variant.name, ())]
     if not others:
-        return []
-    return [
-        f'Network: {located.file.name} names none; assumed: {variant.name}, as --model says. '
+        return f'{text}, as --model says.'
+    return (
+        f'{text}; {located.file.name} names none; assumed: {variant.name}, as --model says. '
         f'The tensors also fit: {", ".join(others)}.'
-    ]
+    )
 
 
 def _of_entry(located: Located, checkpoint: weights.Checkpoint) -> list[str]:
@@ -220,6 +294,11 @@ def _of_fields(fitted: weights.Fitted, given: dict[str, str]) -> list[str]:
     lines = []
     if fitted.fields.get('aux_head') is False:
         lines.append('The file has no auxiliary heads: model.aux_head=False.')
+    if fitted.drawn:
+        lines.append(
+            f'The file has no auxiliary heads: drawn, as model.aux_head asks for them '
+            f'({len(fitted.drawn)} tensors, as {fitted.drawn[0]}).'
+        )
     if fitted.left_out:
         lines.append(f'Left out, as no part of the network: {", ".join(fitted.left_out[:6])}')
         lines[-1] += f', and {len(fitted.left_out) - 6} more.' if fitted.left_out[6:] else '.'
@@ -250,6 +329,13 @@ def _of_images(config: ConfigDict, prepared: Preparation, given: dict[str, str])
             f'--config.data.eval_resize={math.floor(size / crop)}'
         )
     return f'Images: {line}.'
+
+
+def _fine_tuning(workdir: Path) -> str:
+    return (
+        'The folder has no classifier, so it cannot be evaluated. Train one on images with\n'
+        f'  python -m cls.main --config ... --config.init={shlex.quote(str(workdir))}'
+    )
 
 
 def _what_next(workdir: Path, config: ConfigDict) -> str:

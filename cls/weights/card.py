@@ -15,6 +15,7 @@ from typing import Any
 from cls.errors import UserError
 from cls.models import registry
 from cls.models.registry import Variant
+from cls.weights.families import families
 
 # timm's networks that accept the state dict of a variant's reference but compute something else, by
 # other padding, epsilon or blurred strides. A comparison of all networks of timm 1.0.31 found them.
@@ -104,7 +105,15 @@ def words(variant: Variant) -> set[str]:
     """Returns the names that timm and torchvision use for the network of a variant."""
     reference = (variant.reference or '').rpartition(':')[2]
     named = {variant.name, variant.name.removesuffix('_cifar'), reference} - {''}
-    return named - {*_OTHERS_IN_TIMM.get(variant.name, ())} | {*_ALSO.get(variant.name, ())}
+    in_families = {
+        word
+        for family in families()
+        if family.name in ('timm', 'torchvision')
+        for word, name in family.networks.items()
+        if name == variant.name
+    }
+    named -= {*_OTHERS_IN_TIMM.get(variant.name, ())}
+    return named | {*_ALSO.get(variant.name, ())} | in_families
 
 
 def plain_word(word: str) -> str:
@@ -128,7 +137,7 @@ def check(card: Mapping[str, Any], variant: Variant, *, strict: bool = True) -> 
     """
     architecture, own = word(card), words(variant)
     plain = plain_word(architecture)
-    if architecture and not {architecture, plain} & own and (strict or _is_known(plain)):
+    if architecture and not {architecture, plain} & own and (strict or is_known(plain)):
         fitting = _index(tuple(registry.names())).get(plain, [])
         choose = f'choose {" or ".join(fitting[:3])}' if fitting else 'cls lacks this network'
         raise UserError(
@@ -160,7 +169,8 @@ def _is_default(variant: Variant, name: str, value: Any) -> bool:
     return name in _DEFAULTS and _DEFAULTS[name] == value
 
 
-def _is_known(word: str) -> bool:
+def is_known(word: str) -> bool:
+    """Returns whether timm or torchvision has a network of that name like those here."""
     index = _index(tuple(registry.names()))
     return word in index or any(word in names for names in LOOKALIKES.values())
 

@@ -93,6 +93,7 @@ def fit(
     *,
     source: Any = '',
     without_head: bool = False,
+    part: str = '',
     **overrides: Any,
 ) -> Fitted:
     """Returns variables as `from_torch` does, with the number of classes and heads of the file.
@@ -102,6 +103,7 @@ def fit(
       model_name: a registered variant.
       source: the name of the file, for messages.
       without_head: whether a file may lack the classifier.
+      part: 'backbone' for the variables without the classifier; the file may have other tensors.
       **overrides: fields of the module. `num_classes` among them has to be the file's. Auxiliary
         heads are drawn if `aux_head=True` asks for them and the file has none.
 
@@ -109,7 +111,7 @@ def fit(
       UserError: see `convert`.
     """
     try:
-        return _fit(state_dict, model_name, without_head, overrides)
+        return _fit(state_dict, model_name, without_head, overrides, part)
     except UserError as error:
         message = f'{source}: {error}' if source else str(error)
         fixed = {'num_classes', 'aux_head'} & overrides.keys()
@@ -177,6 +179,7 @@ def _fit(
     model_name: str,
     without_head: bool,
     overrides: Mapping[str, Any],
+    part: str = '',
     drawing: bool = True,
 ) -> Fitted:
     variant = models.variant(model_name)
@@ -195,11 +198,15 @@ def _fit(
         left_out += [name for name in tensors if name in wanted.aux or _is_of(name, wanted.aux)]
         tensors = {name: value for name, value in tensors.items() if name not in left_out}
     main = wanted.head - wanted.aux
+    if part:
+        kept = wanted.shapes.keys() - wanted.head
+        left_out += [name for name in tensors if name not in kept]
+        tensors = {name: value for name, value in tensors.items() if name in kept}
     present = [tensors[name] for name in wanted.head if name in tensors and tensors[name].ndim]
     if present and 'num_classes' not in overrides:
         fields['num_classes'] = max(len(tensor) for tensor in present)
     model = model.clone(**fields)
-    headless = without_head and not present
+    headless = bool(part) or (without_head and not present)
     channels = naming.difference(tensors, wanted.shapes).channels
     abstract = wanted.tree(model, channels, drawn | (main if headless else set()))
     variables = _converted(tensors, variant, abstract, left_out)
@@ -263,10 +270,10 @@ def same_tensors(model_name: str) -> list[str]:
     """Returns the other variants with the same names and shapes in their state dicts."""
     from cls.weights import index
 
-    own = index.tensors(model_name).body
+    own = index.tensors(model_name)
     of_each = index.counts()
     return [
         name
         for name, count in of_each.items()
-        if name != model_name and count == of_each[model_name] and index.tensors(name).body == own
+        if name != model_name and count == of_each[model_name] and index.tensors(name) == own
     ]

@@ -1,0 +1,158 @@
+"""The names and shapes of the tensors of all variants, in the files of the folder `tensors`.
+
+Tracing all networks takes minutes, and recognition compares a file with each of them. A file has
+the variants of one system, compressed, in lines of JSON: first the shapes of each variant, with the
+number of tensors of each shape, and then one line for each variant. Recognition reads the first
+line of each file, and more only of the few nearest variants. Variants that the files lack, as those
+of a config file of the user, are traced when they are asked for.
+
+`python -m cls.tools.models --recount` writes the files; a test compares them with the code.
+"""
+
+import collections
+import dataclasses
+import functools
+import json
+import lzma
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cls import models
+from cls.models.registry import Variant
+from cls.weights import convert
+
+FOLDER = Path(__file__).with_name('tensors')
+SUFFIX = '.json.xz'
+CLASSES = -1  # the number of classes in a shape
+# A number of classes that is no other size in any network.
+_MARK = 7919
+
+Shape = tuple[int, ...]
+Counts = Mapping[Shape, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensors:
+    """The tensors of a variant, by the names of its reference.
+
+    Attributes:
+      body: name -> shape, of all tensors that do not depend on the number of classes.
+      head: the tensors of the classifier, with CLASSES for the number of classes.
+      aux: the tensors of auxiliary heads, with CLASSES likewise.
+    """
+
+    body: Mapping[str, Shape]
+    head: Mapping[str, Shape]
+    aux: Mapping[str, Shape]
+
+    @functools.cached_property
+    def all(self) -> dict[str, Shape]:
+        """All tensors."""
+        return {**self.body, **self.head, **self.aux}
+
+
+def tensors(name: str) -> Tensors:
+    """Returns the tensors of a variant. Raises UserError for an unknown one."""
+    variant = models.variant(name)
+    module = variant.module.__module__
+    if models.registry.origin(name) or name not in _counts_of(module):
+        return traced(variant)
+    return _read(module, list(_counts_of(module)).index(name))
+
+
+def counts() -> dict[str, Counts]:
+    """Returns variant -> the number of tensors of each shape in its body."""
+    result, of_file = {}, {}
+    for name in models.names():
+        module = models.variant(name).module.__module__
+        of_file = {} if models.registry.origin(name) else _counts_of(module)
+        result[name] = of_file[name] if name in of_file else count(tensors(name).body.values())
+    return result
+
+
+def count(shapes: Iterable[Shape]) -> collections.Counter[Shape]:
+    """Returns the number of tensors of each shape, the same for linear layers as 1x1 convolutions.
+
+    Single numbers, as counters of batches, are left out.
+    """
+    plain = (shape[:2] if shape[2:] == (1, 1) else shape for shape in shapes)
+    return collections.Counter(shape for shape in plain if shape)
+
+
+def traced(variant: Variant) -> Tensors:
+    """Returns the tensors of a variant by its code."""
+    model: Any = models.create(variant.name, num_classes=_MARK)
+    every = convert.shapes(model, variant)
+    marked = {
+        name: tuple(CLASSES if size == _MARK else size for size in shape)
+        for name, shape in every.items()
+    }
+    aux: set[str] = set()
+    if getattr(model, 'aux_head', False):
+        aux = every.keys() - convert.shapes(model.clone(aux_head=False), variant).keys()
+    parts: tuple[dict, dict, dict] = {}, {}, {}
+    for name, shape in marked.items():
+        parts[2 if name in aux else 1 if CLASSES in shape else 0][name] = shape
+    return Tensors(*parts)
+
+
+# ------------------------------------------------------------------------------------ the files
+
+
+def path_of(module: str) -> Path:
+    """Returns the file of a system's module, as 'cls.models.resnet'."""
+    return FOLDER / f'{module.rpartition(".")[2]}{SUFFIX}'
+
+
+def data(variants: Mapping[str, Tensors], key: str) -> bytes:
+    """Returns the content of the file of a system.
+
+    Args:
+      variants: name -> tensors, of all its variants.
+      key: a digest of the code that the tensors depend on.
+    """
+    shapes = {
+        name: [[number, *shape] for shape, number in count(of.body.values()).items()]
+        for name, of in variants.items()
+    }
+    lines = [{'key': key, 'counts': shapes}]
+    lines += [
+        [[list(part), list(part.values())] for part in (of.body, of.head, of.aux)]
+        for of in variants.values()
+    ]
+    text = ''.join(json.dumps(line, separators=(',', ':')) + '\n' for line in lines)
+    return lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME)
+
+
+def key_of(module: str) -> str:
+    """Returns the key of a system's file, '' without a file."""
+    path = path_of(module)
+    return _first_line(path)['key'] if path.is_file() else ''
+
+
+@functools.cache
+def _counts_of(module: str) -> dict[str, Counts]:
+    """Returns variant -> counts of shapes, from the file of a system; {} without a file."""
+    path = path_of(module)
+    if not module.startswith('cls.models.') or not path.is_file():
+        return {}
+    return {
+        name: {tuple(shape): number for number, *shape in rows}
+        for name, rows in _first_line(path)['counts'].items()
+    }
+
+
+def _first_line(path: Path) -> dict[str, Any]:
+    with lzma.open(path) as file:
+        return json.loads(file.readline())
+
+
+@functools.lru_cache(64)
+def _read(module: str, number: int) -> Tensors:
+    """Returns the tensors in a line of the file of a system, counted from 0 after the first."""
+    with lzma.open(path_of(module)) as file:
+        for _ in range(number + 1):
+            file.readline()
+        parts = json.loads(file.readline())
+    return Tensors(*(dict(zip(part[0], map(tuple, part[1]), strict=True)) for part in parts))
