@@ -9,8 +9,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from cls import models
@@ -25,6 +23,9 @@ from cls.weights.hub import HUB
 BACKBONE = 'backbone'
 _TRIED = 10  # number of variants whose names are compared, at least
 _LEAST = 0.3  # the least common part of the shapes
+# Variants of other modules that compute the same in evaluation.
+SAME = {'resnet152_sd': 'resnet152', 'wrn18_1': 'resnet18', 'wrn34_1': 'resnet34'}
+_OF_TRAINING = ('num_classes', 'dtype', 'aux_head', 'bn_momentum')
 _SHOWN = 3  # number of the nearest variants that an error names
 
 
@@ -217,32 +218,20 @@ def _distinct(matches: list[Match], hints: Hints) -> list[Match]:
     """Returns one match of those that compute the same."""
     groups: dict[str, list[Match]] = {}
     for match in matches:
-        key = program(match) if len(matches) > 1 else ''
-        groups.setdefault(key, []).append(match)
+        groups.setdefault(repr(_computing(match)), []).append(match)
     texts = [word.text for word in hinting.words(hints)]
 
     def order(match: Match) -> tuple:
         default = getattr(models.create(match.variant), 'num_classes', 0)
-        return match.variant not in texts, default != match.num_classes, len(match.variant)
+        other = default != match.num_classes
+        return match.variant not in texts, match.variant in SAME, other, len(match.variant)
 
     return [min(group, key=order) for group in groups.values()]
 
 
-def program(match: Match) -> str:
-    """Returns a text of the program of a match's network in evaluation."""
-    variant = models.variant(match.variant)
-    fields: dict[str, Any] = dict(match.fields)
-    fields |= {'num_classes': match.num_classes} if match.num_classes else {}
-    model: Any = models.create(match.variant, **fields)
-    size, channels = variant.input_size, match.channels
-    variables = models.abstract_variables(model, size, channels)
-    images = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
-    return str(jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))(variables, images))
-
-
 def differences(matches: list[Match]) -> str:
     """Returns a text on the fields of the modules in which matches differ."""
-    values = [_values(match) for match in matches]
+    values = [_computing(match) for match in matches]
     names = [
         name
         for name in dict.fromkeys(name for each in values for name in each)
@@ -255,11 +244,11 @@ def differences(matches: list[Match]) -> str:
     )
 
 
-def _values(match: Match) -> dict[str, Any]:
-    model = models.create(match.variant, **match.fields)
-    known = models.registry.fields(type(model))
-    values = {name: getattr(model, name) for name in known if name not in ('num_classes', 'dtype')}
-    return {'module': type(model).__name__, **values}
+def _computing(match: Match) -> dict[str, Any]:
+    """Returns the fields of a match's module that its numbers in evaluation depend on."""
+    model = models.create(SAME.get(match.variant, match.variant), **match.fields)
+    names = [name for name in models.registry.fields(type(model)) if name not in _OF_TRAINING]
+    return {'module': type(model).__name__, **{name: getattr(model, name) for name in names}}
 
 
 # ------------------------------------------------------------------------------- one match
