@@ -3,6 +3,17 @@
 from golden import cifar
 from golden.task import Task
 
+
+def seresnetbc14b():
+    """Returns pytorchcv's network of this depth, which has a name only for 200 classes."""
+    import torch
+    from pytorchcv.models.seresnet import get_seresnet
+
+    module = get_seresnet(14, bottleneck=True, conv1_stride=False)
+    module.features.final_pool = torch.nn.AdaptiveAvgPool2d(1)
+    return module
+
+
 RESIDUAL = (
     'seresnet50',
     'seresnet101',
@@ -29,6 +40,7 @@ TASKS = (
     # Logits of smaller images differ too little, or chaotically.
     Task('restated:se_bn_inception', size=160),
     *(Task(f'pytorchcv:{name}') for name in SHALLOW),
+    Task('pytorchcv:seresnetbc14b', build=seresnetbc14b),
     *(
         cifar.task(family, depth, bottleneck)
         for family in ('seresnet', 'sepreresnet')
