@@ -4,7 +4,7 @@ A variant's `renames` give the names of its reference. Files of other packages h
 the same tensors; a family's tables turn them into those of the reference, and the one rule of
 `convert` does the rest.
 
-May import: errors, models.
+May import: errors, models, nn.
 """
 
 import dataclasses

@@ -1,0 +1,39 @@
+"""Writes <package>.npz here: logits of a package's networks, by which its table of names is tested.
+
+    python tests/weights/families/make_rows.py transformers               # all rows
+    python tests/weights/families/make_rows.py transformers 'resnet-*'    # some rows
+
+Needs PyTorch and the package, and nothing of `cls`. Rows are those of tests/golden/rows.py, with
+weights drawn from the names of the package's file. Images are small where a network allows; a pool
+of fixed size is made adaptive, which is the same for images of the network's own size.
+"""
+
+import fnmatch
+import importlib
+import sys
+import warnings
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parents[1] / 'golden'), str(HERE)]
+import make  # noqa: E402
+import rows  # noqa: E402
+from make import Task  # noqa: E402
+
+warnings.filterwarnings('ignore')
+
+
+def main(package: str, pattern: str = '*') -> None:
+    """Writes the rows of a package's networks that match a shell pattern."""
+    networks = importlib.import_module(f'packages.{package}').NETWORKS
+    file = f'../weights/families/{package}'
+    result = {name: row for name, row in rows.read(file).items() if name in networks}
+    for name, (build, size) in networks.items():
+        if fnmatch.fnmatchcase(name, pattern):
+            task = Task(f'{package}:{name}', size, build=build)
+            result[name] = make.make_row('', task)
+            rows.write(file, result)
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])

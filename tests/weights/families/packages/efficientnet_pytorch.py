@@ -1,0 +1,24 @@
+"""Networks of efficientnet-pytorch and efficientnet-lite-pytorch: name -> (builder, image size).
+
+Sizes have the parities of the network's own size at each stride, on which its padding depends.
+"""
+
+import functools
+
+from efficientnet_lite_pytorch import EfficientNet as Lite
+from efficientnet_pytorch import EfficientNet
+
+SIZES = {'b0': 64, 'b1': 48, 'b2': 36, 'b3': 44, 'b4': 60, 'b5': 40, 'b6': 48, 'b7': 56, 'b8': 64}
+LITE = {'lite0': 64, 'lite1': 48, 'lite2': 36, 'lite3': 56, 'lite4': 44}
+
+
+def build(package, name):
+    module = package.from_name(name, override_params={'num_classes': 10})
+    return module
+
+
+NETWORKS = {
+    f'efficientnet-{name}': (functools.partial(build, package, f'efficientnet-{name}'), size)
+    for package, sizes in ((EfficientNet, SIZES), (Lite, LITE))
+    for name, size in sizes.items()
+}
