@@ -65,6 +65,7 @@ def parser(prog: str = PROG) -> Parser:
     flags.add_argument('--from', dest='source', required=True, help='file, folder, hf:OWNER/NAME')
     flags.add_argument('--workdir', required=True, type=paths.checked, help='the folder to make')
     flags.add_argument('--entry', default='', help='key, in a file with several sets of weights')
+    flags.add_argument('--ema', action='store_true', help='the average of the weights in the file')
     flags.add_argument('--bgr', action='store_true', help='weights trained on BGR (Caffe)')
     return flags
 
@@ -78,7 +79,8 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     variant = models.variant(args.model)
     if args.workdir.exists() and any(args.workdir.iterdir()):
         raise UserError(f'{args.workdir} is not empty; choose another --workdir.')
-    found = _read(variant, args.source, args.entry, configs.parse_overrides(rest))
+    entry = args.entry, args.ema
+    found = _read(variant, args.source, entry, configs.parse_overrides(rest))
     if args.bgr:
         reverse_colors(found.variables['params'])
     start()
@@ -102,13 +104,17 @@ class _Found:
 
 
 def _read(
-    variant: Variant, source: str, entry: str, overrides: Sequence[tuple[str, str]]
+    variant: Variant,
+    source: str,
+    entry: tuple[str, bool],
+    overrides: Sequence[tuple[str, str]],
 ) -> _Found:
     """Returns a checkpoint and its settings. Raises UserError if they do not fit the variant."""
+    key, ema = entry
     located = locate(source)
     limits = [pair for pair in overrides if pair[0].startswith('limits.')]
     inflation = _overridden(defaults.base(), limits).limits.inflation
-    checkpoint = weights.open_checkpoint(located.file, entry, inflation)
+    checkpoint = weights.open_checkpoint(located.file, key, inflation, ema)
     with located.naming_card():
         cards.check(located.card, variant)
     with Located(located.file, {}).naming_card():
@@ -210,10 +216,13 @@ def _of_entry(located: Located, checkpoint: weights.Checkpoint) -> list[str]:
     """Returns lines on the chosen set of weights, for a file with several."""
     if not checkpoint.unused:
         return []
-    return [
+    line = (
         f'Weights: {checkpoint.entry!r} of {located.file.name}; --entry chooses another: '
         f'{", ".join(checkpoint.unused[:6])}.'
-    ]
+    )
+    if averages := [name for name in checkpoint.averages if name != checkpoint.entry]:
+        line += f' The file has an average of the weights too, {averages[0]!r}: --ema takes it.'
+    return [line]
 
 
 def _of_fields(fitted: weights.Fitted, given: dict[str, str]) -> list[str]:

@@ -112,8 +112,8 @@ def test_model_entry_and_an_entry_by_name():
     with pytest.raises(UserError, match=r"no dict 'othr'.* Did you mean other\?"):
         weights.read(path, entry='othr')
     message = _refused(FIXTURES / 'unnamed.pt')
-    assert 'no tensors' in message and 'epoch, net' in message
-    _assert_same(weights.read(FIXTURES / 'unnamed.pt', entry='net'), {'a': np.ones(2, 'f')})
+    assert 'no tensors' in message and 'epoch, generator' in message
+    _assert_same(weights.read(FIXTURES / 'unnamed.pt', entry='generator'), {'a': np.ones(2, 'f')})
 
 
 @pytest.mark.parametrize('name', ['script.pth.tar', 'script.th'])
@@ -208,7 +208,7 @@ def test_sizes_that_a_pickle_states_take_no_memory(tmp_path, monkeypatch, progra
     monkeypatch.setattr(unpickle, 'MAX_READS', 1000)
     path = _archive(tmp_path, program)
     if stream:
-        path.write_bytes(torch_file._STREAM_START + pickle.dumps(1001, 2) + program)
+        path.write_bytes(torch_file.STREAM_START + pickle.dumps(1001, 2) + program)
     assert _peak(path) < 2**22
 
 
