@@ -18,7 +18,7 @@ from cls.weights.unpickle import ADVICE, Inert, Standin
 # Entries of a checkpoint's outermost dict for the weights; the first present one is used.
 ENTRIES = (
     *('state_dict', 'model', 'model_state_dict', 'net', 'network', 'model_state', 'module'),
-    *('backbone', 'weights', 'params'),
+    *('backbone', 'weights', 'params', 'variables'),
 )
 # Entries for an exponential average of the weights.
 AVERAGES = (

@@ -10,6 +10,7 @@ states are compared with the size of the file before any memory is allocated.
 """
 
 import dataclasses
+import io
 import mmap
 import re
 import zipfile
@@ -21,7 +22,17 @@ import numpy as np
 
 from cls.errors import UserError
 from cls.storage import paths
-from cls.weights import archive, entries, foreign, keras, torch_file
+from cls.weights import (
+    archive,
+    caffe,
+    entries,
+    foreign,
+    hdf5,
+    keras,
+    msgpack_file,
+    tensorflow,
+    torch_file,
+)
 from cls.weights.archive import ALWAYS, INFLATED
 from cls.weights.safetensors_file import is_safetensors, load_safetensors
 from cls.weights.unpickle import ADVICE
@@ -81,14 +92,14 @@ def open_checkpoint(
     Raises:
       UserError: a missing, damaged or foreign file, or one that is refused (see above).
     """
-    path = Path(path)
+    path = tensorflow.index_of(Path(path))
     if entry and ema:
         raise UserError('both --entry and --ema: expected one of them')
     try:
         if path.name.endswith(INDEX):
             content, size = _parts(path, inflation)
         else:
-            content, size = _load(path, inflation), path.stat().st_size
+            content, size = _load(path, inflation)
         _check_whole(path)
         chosen = entries.select(content, entry, ema, path)
         _check_sizes(chosen.tensors, size, inflation)
@@ -132,7 +143,7 @@ def _parts(index: Path, inflation: float) -> tuple[dict[str, Any], int]:
         path = index.parent / file
         if not path.is_file():
             raise UserError(f'its file {file} is missing; fetch all {len(set(parts.values()))}')
-        content = _load(path, inflation)
+        content, part_size = _load(path, inflation)
         if not isinstance(content, dict):
             raise UserError(f'its file {file} holds no tensors by name')
         expected = {name for name, place in parts.items() if place == file}
@@ -142,7 +153,7 @@ def _parts(index: Path, inflation: float) -> tuple[dict[str, Any], int]:
                 f'{entries.shown(wrong[0])}; fetch both again'
             )
         tensors |= content
-        size += path.stat().st_size
+        size += part_size
     return tensors, size
 
 
@@ -169,20 +180,35 @@ def _check_sizes(tensors: Mapping[str, np.ndarray], size: int, inflation: float)
             )
 
 
-def _load(path: Path, inflation: float) -> Any:
-    """Returns the outermost object of the file, with its tensors as arrays."""
+def _load(path: Path, inflation: float) -> tuple[Any, int]:
+    """Returns (the outermost object, with its tensors as arrays; the size of the files)."""
     with path.open('rb') as file:
         start = file.read(512)
         if not start:
             raise UserError('an empty file; fetch or save it again')
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         file.seek(0)
+        size = len(mapped)
         if start.startswith(b'PK\x03\x04'):
-            return _load_zip(zipfile.ZipFile(file), mapped, inflation)
-        if start.startswith(torch_file.STREAM_START):
-            return torch_file.load_stream(mapped)
+            return _load_zip(zipfile.ZipFile(file), mapped, inflation), size
+    if tensorflow.is_table(mapped):
+        return tensorflow.load_tensorflow(path, mapped)
+    return _load_mapped(path, start, mapped, inflation), size
+
+
+def _load_mapped(path: Path, start: bytes, mapped: mmap.mmap, inflation: float) -> Any:
+    """Returns the outermost object of a file in a format of one file."""
+    if start.startswith(torch_file.STREAM_START):
+        return torch_file.load_stream(mapped)
+    if start.startswith(hdf5.SIGNATURE):
+        return keras.to_torch(hdf5.load_hdf5(path, mapped, len(mapped), inflation))
     if is_safetensors(mapped):
         return load_safetensors(path, mapped)
+    name = path.name.lower()
+    if name.endswith(caffe.SUFFIX):
+        return caffe.load_caffe(memoryview(mapped))
+    if name.endswith(msgpack_file.SUFFIXES):
+        return msgpack_file.load_msgpack(memoryview(mapped))
     raise UserError(
         foreign.advice(start, path.name)
         or 'not a PyTorch checkpoint (zip or stream format) nor a safetensors file, or its '
@@ -195,6 +221,7 @@ def _load_zip(file: zipfile.ZipFile, mapped: mmap.mmap, inflation: float) -> Any
     archive.check_inflated(file, len(mapped), inflation)
     if names and all(name.endswith('.npy') for name in names):
         return keras.to_torch({name[:-4]: archive.npy(file, name) for name in sorted(names)})
-    if names >= foreign.KERAS_ARCHIVE:
-        raise UserError(foreign.KERAS)
+    if hdf5.IN_KERAS in names:
+        data = archive.record(mapped, file, hdf5.IN_KERAS)
+        return keras.to_torch(hdf5.load_hdf5(io.BytesIO(data), None, len(data), inflation))
     return torch_file.load_zip(file, mapped)
