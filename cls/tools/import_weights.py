@@ -75,6 +75,7 @@ def parser(prog: str = PROG) -> Parser:
     flags.add_argument(
         '--part', default='', choices=('', BACKBONE), help='backbone: without the classifier'
     )
+    flags.add_argument('--ema', action='store_true', help='the average of the weights in the file')
     flags.add_argument('--bgr', action='store_true', help='weights trained on BGR (Caffe)')
     return flags
 
@@ -118,7 +119,7 @@ def _read(args: argparse.Namespace, overrides: Sequence[tuple[str, str]]) -> _Fo
     located = locate(args.source)
     limits = [pair for pair in overrides if pair[0].startswith('limits.')]
     inflation = _overridden(defaults.base(), limits).limits.inflation
-    checkpoint = weights.open_checkpoint(located.file, args.entry, inflation)
+    checkpoint = weights.open_checkpoint(located.file, args.entry, inflation, args.ema)
     hints = hints_of(args.source, located, checkpoint)
     match = None
     if not args.model:
@@ -284,10 +285,13 @@ def _of_entry(located: Located, checkpoint: weights.Checkpoint) -> list[str]:
     """Returns lines on the chosen set of weights, for a file with several."""
     if not checkpoint.unused:
         return []
-    return [
+    line = (
         f'Weights: {checkpoint.entry!r} of {located.file.name}; --entry chooses another: '
         f'{", ".join(checkpoint.unused[:6])}.'
-    ]
+    )
+    if averages := [name for name in checkpoint.averages if name != checkpoint.entry]:
+        line += f' The file has an average of the weights too, {averages[0]!r}: --ema takes it.'
+    return [line]
 
 
 def _of_fields(fitted: weights.Fitted, given: dict[str, str]) -> list[str]:

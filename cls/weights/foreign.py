@@ -6,28 +6,17 @@ _NPZ = (
     'numpy.savez("weights.npz", **{name: array, ...}), names as MODULE/kernel and axes as they '
     'are, and import that'
 )
-KERAS = (
-    'a Keras file, which is not read; in Keras, numpy.savez("weights.npz", **{w.path: w.numpy() '
-    'for w in model.weights}), and import that'
-)
-KERAS_ARCHIVE = {'config.json', 'metadata.json', 'model.weights.h5'}
 _LFS = 'a Git LFS pointer, not the checkpoint itself; fetch it with git lfs pull'
-_FLAX = (
-    'a Flax msgpack file, which is not read; save the PyTorch weights where it was made, or, after '
-    'flax.serialization.msgpack_restore, write its tensors under the names and in the axes of the '
-    "reference's state_dict, each through numpy.ascontiguousarray, by safetensors.numpy.save_file, "
-    'and import that'
-)
 _ONNX = (
     'an ONNX file, a program rather than named weights, which is not read; import the checkpoint '
     'that it was exported from'
 )
-_CAFFE = (
-    'a Caffe file, which is not read; in Caffe (or a converter), write the blobs, axes turned to '
-    '(height, width, inputs, outputs), by numpy.savez("weights.npz", **{"LAYER/weights": array, '
-    '"LAYER/biases": array}), and import that with --bgr'
+_CAFFE = 'the description of a Caffe network, without weights; import its .caffemodel'
+_HDF5 = 'not a Keras file, or its beginning is damaged; fetch or save it again'
+_TENSORFLOW = (
+    'a TensorFlow file without the variables, or a damaged one; import the .index of a checkpoint, '
+    'with its .data files next to it'
 )
-_TENSORFLOW = f'a TensorFlow file, which is not read; in TensorFlow, read its variables and {_NPZ}'
 _TFLITE = 'a TensorFlow Lite file, which is not read; import the checkpoint that it was made from'
 _PACKED = 'a compressed or tar archive; unpack it, and import the checkpoint in it'
 _PICKLE = (
@@ -36,10 +25,9 @@ _PICKLE = (
 )
 _NPY = f'a single NumPy array; {_NPZ}'
 
-# First bytes -> description. Protocol buffers of ONNX and Caffe, and msgpack, have no fixed first
-# bytes, and are recognized by their suffix.
+# First bytes -> description. Protocol buffers, as of ONNX, have no fixed first bytes, and are
+# recognized by their suffix.
 _STARTS = (
-    (b'\x89HDF\r\n\x1a\n', KERAS),
     (b'version https://', _LFS),
     (b'\x93NUMPY', _NPY),
     (b'\x1f\x8b', _PACKED),
@@ -50,10 +38,9 @@ _STARTS = (
     (b'Rar!', _PACKED),
 )
 _SUFFIXES = (
-    (('.h5', '.hdf5', '.keras'), KERAS),
-    (('.msgpack', '.flax'), _FLAX),
+    (('.h5', '.hdf5', '.keras'), _HDF5),
     (('.onnx',), _ONNX),
-    (('.caffemodel', '.prototxt'), _CAFFE),
+    (('.prototxt',), _CAFFE),
     (('.tflite',), _TFLITE),
     (('.pb', '.ckpt.index', '.ckpt.meta', '.index', '.meta'), _TENSORFLOW),
     (('.tgz', '.gz', '.xz', '.bz2', '.zst', '.7z', '.rar'), _PACKED),

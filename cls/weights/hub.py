@@ -14,9 +14,14 @@ from urllib.parse import urlsplit
 from cls.errors import UserError
 from cls.storage import download, paths
 from cls.weights import card as cards
+from cls.weights.files import INDEX, parts_of
 
 CARD = 'config.json'
-FILES = ('model.safetensors', 'pytorch_model.bin')  # of a snapshot on the Hugging Face Hub
+# The weights of a snapshot on the Hugging Face Hub; an index names the files of several parts.
+FILES = (
+    *('model.safetensors', 'pytorch_model.bin'),
+    *('model.safetensors.index.json', 'pytorch_model.bin.index.json'),
+)
 HUB = 'hf:'
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -115,9 +120,9 @@ def locate(source: str) -> Located:
 
     Args:
       source: a file; or a folder in the layout of the Hugging Face Hub (model.safetensors or
-        pytorch_model.bin, and config.json); or 'hf:OWNER/NAME', with an optional '@REVISION'.
-        Files and folders in a store (gs://, s3://) are copied to the cache. hf: is fetched from
-        the Hub or found in its local cache.
+        pytorch_model.bin, or the index of their parts, and config.json); or 'hf:OWNER/NAME', with
+        an optional '@REVISION'. Files and folders in a store (gs://, s3://) are copied to the
+        cache. hf: is fetched from the Hub or found in its local cache.
 
     Raises:
       UserError: the source does not exist, or the Hub cannot be reached.
@@ -132,7 +137,7 @@ def locate(source: str) -> Located:
         there = ', '.join(sorted(x.name for x in path.iterdir())[:8]) or 'nothing'
         raise UserError(
             f'{path}: expected one of {", ".join(FILES)} in this folder, which has {there}. Give '
-            "the weights' file itself; of one in several parts, join them."
+            "the weights' file itself; of one in several parts, its index."
         )
     return Located(file, _card(path / CARD))
 
@@ -148,6 +153,9 @@ def _fetch(source: str) -> Located:
     for file in FILES:
         try:
             weights = Path(hf_hub_download(name, file, **options))
+            if file.endswith(INDEX):
+                for part in sorted(set(parts_of(weights).values())):
+                    hf_hub_download(name, part, **options)
         except NotCachedError:
             raise UserError(
                 f'{source}: the Hugging Face Hub cannot be reached, and the local cache has no '

@@ -3,13 +3,19 @@
 After this, one rule (see convert.py) is enough. For example, blocks/conv1/depthwise_kernel with
 axes (h, w, C, M) becomes blocks.conv1.weight with axes (C * M, 1, h, w).
 
-  Keras               TF-Slim               torch           array
-  kernel              weights               weight          (*spatial, I, O) -> (O, I, *spatial)
-  depthwise_kernel    depthwise_weights     weight          (h, w, C, M) -> (C * M, 1, h, w)
-  bias, beta          biases, beta          bias            unchanged
-  gamma               gamma                 weight          unchanged
-  moving_mean         moving_mean           running_mean    unchanged
-  moving_variance     moving_variance       running_var     unchanged
+  Keras               TF-Slim               torch             array
+  kernel              weights               weight            (*spatial, I, O) -> (O, I, *spatial)
+  depthwise_kernel    depthwise_weights     weight            (h, w, C, M) -> (C * M, 1, h, w)
+  pointwise_kernel    pointwise_weights     pointwise.weight  as kernel
+  bias, beta          biases, beta          bias              unchanged
+  gamma               gamma                 weight            unchanged
+  moving_mean         moving_mean           running_mean      unchanged
+  moving_variance     moving_variance       running_var       unchanged
+  mean, variance,                           the same names    unchanged, of a Normalization layer
+  count
+
+Keras 3 calls a depthwise kernel `kernel` too. One of a single output for each input, (h, w, C, 1),
+is recognized by its shape.
 """
 
 from collections.abc import Mapping
@@ -23,12 +29,17 @@ LEAVES = {
     'weights': 'weight',
     'depthwise_kernel': 'weight',
     'depthwise_weights': 'weight',
+    'pointwise_kernel': 'pointwise.weight',
+    'pointwise_weights': 'pointwise.weight',
     'gamma': 'weight',
     'bias': 'bias',
     'biases': 'bias',
     'beta': 'bias',
     'moving_mean': 'running_mean',
     'moving_variance': 'running_var',
+    'mean': 'mean',
+    'variance': 'variance',
+    'count': 'count',
 }
 
 
@@ -56,9 +67,18 @@ def to_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _to_torch(name: str, value: np.ndarray) -> tuple[str, np.ndarray]:
     *modules, leaf = name.split('/')
-    if leaf.startswith('depthwise'):
+    if leaf.startswith('depthwise') or _is_depthwise(leaf, value.shape):
         height, width, channels, multiplier = value.shape
         value = value.reshape(height, width, 1, channels * multiplier)
-    if LEAVES[leaf] == 'weight' and leaf != 'gamma':
+    if LEAVES[leaf].endswith('weight') and leaf != 'gamma':
         value = value.transpose(-1, -2, *range(value.ndim - 2))
     return '.'.join((*modules, LEAVES[leaf])), value
+
+
+def _is_depthwise(leaf: str, shape: tuple[int, ...]) -> bool:
+    """Returns whether a kernel of Keras 3 is depthwise, with one output for each input.
+
+    A spatial convolution of many channels to a single one, with the same shape, occurs in no
+    classifier here.
+    """
+    return leaf == 'kernel' and len(shape) == 4 and shape[3] == 1 < shape[2] and shape[0] > 1

@@ -209,7 +209,11 @@ class Unpickler(pickle._Unpickler):
         target = self.stack[-1]
         if isinstance(target, dict):
             target.update(_pairs(items))
-        elif not isinstance(target, Inert):
+        elif isinstance(target, Inert):
+            target.items |= {
+                k: v for k, v in zip(items[::2], items[1::2], strict=False) if type(k) is str
+            }
+        else:
             raise ValueError(f'the file sets an item of a {type(target).__name__}')
 
     def load_dict(self) -> None:
@@ -285,12 +289,13 @@ class Standin:
 
 
 class Inert:
-    """An object that a stand-in would have made, with its state in the file, never used."""
+    """An object that a stand-in would have made, with its state and items, never used."""
 
-    __slots__ = ('name', 'state', 'why')
+    __slots__ = ('items', 'name', 'state', 'why')
 
     def __init__(self, name: str, why: str = ''):
         self.name, self.why, self.state = name, why, None
+        self.items: dict[str, Any] = {}
 
 
 class _Name:

@@ -329,7 +329,8 @@ def test_the_chosen_set_of_weights_is_printed(snapshot, tmp_path, capsys):
     whole = {'state_dict': tensors, 'state_dict_ema': tensors, 'optimizer': {'state': {}}}
     assert imported(pickled(tmp_path, whole), tmp_path / 'run') == 0
     line = "Weights: 'state_dict' of script.pth; --entry chooses another: "
-    assert f'{line}state_dict_ema.\n' in capsys.readouterr().out
+    average = " The file has an average of the weights too, 'state_dict_ema': --ema takes it."
+    assert f'{line}state_dict_ema.{average}\n' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from huggingface_hub import save_torch_state_dict
 from safetensors.torch import save_file
+from torch import serialization
 
 FOLDER = Path(__file__).parent / 'fixtures'
 
@@ -92,8 +94,53 @@ def save(content: object, name: str, zipped: bool = True) -> None:
     torch.save(content, FOLDER / name, _use_new_zipfile_serialization=zipped)
 
 
+class AttributeDict(dict):
+    """Stored hyper-parameters of a class of their own, as Lightning's."""
+
+
+def wrapped(value: float) -> dict[str, torch.Tensor]:
+    """Returns a state dict of a module in a wrapper of the whole module."""
+    return {'module.a': torch.full((2,), value), 'module.b': torch.full((1, 2), value)}
+
+
+def averages() -> None:
+    """Writes files with weights of 1 and an average of 2, in the ways of training scripts."""
+    plain, average = wrapped(1.0), wrapped(2.0)
+    inner = {name.removeprefix('module.'): value for name, value in average.items()}
+    save({'epoch': 1, 'state_dict': plain, 'state_dict_ema': inner}, 'average_timm.pth.tar')
+    counted = {'n_averaged': torch.tensor(3), **average}
+    save({'model': plain, 'model_ema': counted, 'epoch': 1}, 'average_torchvision.pth')
+    both = {f'model.{name}': value for name, value in plain.items()}
+    both |= {f'ema_model.{name}': value for name, value in average.items()}
+    save({'state_dict': both, 'hyper_parameters': AttributeDict(arch='resnet50')}, 'average.ckpt')
+    lightning = {f'model.{name.removeprefix("module.")}': value for name, value in plain.items()}
+    averaged = {name: value + 1 for name, value in lightning.items()}
+    state = {'n_averaged': torch.tensor(3)}
+    swapped = {'current_model_state': lightning, 'averaging_state': state, 'state_dict': averaged}
+    save({'epoch': 1, 'pytorch-lightning_version': '2.6.0', **swapped}, 'average_lightning.ckpt')
+    save({'ema': {'decay': 0.9, 'module': average}, 'last_epoch': 1}, 'average_only.pth')
+
+
+def parts() -> None:
+    """Writes the tensors in several files with an index, of both kinds."""
+    tensors = {name: torch.full((64,), float(i)) for i, name in enumerate('abcd')}
+    for safe in (True, False):
+        folder = FOLDER / ('parts_safetensors' if safe else 'parts_bin')
+        folder.mkdir(exist_ok=True)
+        save_torch_state_dict(tensors, folder, max_shard_size=600, safe_serialization=safe)
+
+
+def on_a_gpu() -> None:
+    """Writes tensors with the tags of storages on a GPU, in both formats."""
+    serialization.register_package(0, lambda storage: 'cuda:0', lambda storage, location: storage)
+    for name, zipped in (('gpu.pt', True), ('gpu.pth', False)):
+        save({'model': {'_orig_mod.module.a': torch.arange(3).half()}}, name, zipped)
+
+
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
+    averages()
+    parts()
     for name, zipped in (('zip.pt', True), ('stream.pth', False)):
         save(tensors(), name, zipped)
     save({'uint16': torch.arange(3).to(torch.uint16)}, 'uint16.pt')
@@ -119,11 +166,12 @@ def main() -> None:
     save({'a': torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)}, 'quantized.pt')
     save({'a': torch.empty(2, device='meta')}, 'meta.pt')
     save([torch.ones(2)], 'list.pt')
-    save({'epoch': 3, 'net': {'a': torch.ones(2)}}, 'unnamed.pt')
+    save({'epoch': 3, 'generator': {'a': torch.ones(2)}}, 'unnamed.pt')
     save(training_script(), 'script.pth.tar')
     save(training_script(), 'script.th', zipped=False)
     plain = {name: t.detach().contiguous().clone() for name, t in tensors().items()}
     save_file(plain, FOLDER / 'tensors.safetensors')
+    on_a_gpu()  # the last one: it changes the tags of all later files
 
 
 if __name__ == '__main__':
