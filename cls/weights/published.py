@@ -121,7 +121,8 @@ def named(name: str) -> Published | None:
     ]
     # timm's rows name the files of the packages that it copied.
     publishers = [row for row in fitting if row.source.rpartition('/')[2] == file]
-    fitting = publishers or fitting
+    if publishers:
+        return max(publishers, key=lambda row: row.interpolation != '')
     return fitting[0] if len({row.source for row in fitting}) == 1 else None
 
 

@@ -22,25 +22,9 @@ from urllib.parse import urlsplit
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / 'cls' / 'weights' / 'published.csv'
 # Files of timm that have models of the systems here, and networks in them that are of others.
-TIMM = [
-    'densenet',
-    'dpn',
-    'efficientnet',
-    'inception_resnet_v2',
-    'inception_v3',
-    'inception_v4',
-    'mobilenetv3',
-    'nasnet',
-    'pnasnet',
-    'res2net',
-    'resnet',
-    'senet',
-    'sknet',
-    'vgg',
-    'xception',
-    'dla',
-    'resnetv2',
-]
+TIMM = ('densenet', 'dpn', 'efficientnet', 'inception_resnet_v2', 'inception_v3', 'inception_v4')
+TIMM += ('mobilenetv3', 'nasnet', 'pnasnet', 'res2net', 'resnet', 'senet', 'sknet', 'vgg')
+TIMM += ('xception', 'dla', 'resnetv2')
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5,) * 3, (0.5,) * 3
 CAFFE = tuple(round(x / 255, 6) for x in (123.68, 116.779, 103.939)), (round(1 / 255, 9),) * 3
@@ -89,7 +73,7 @@ ALSO = {
         'inceptionresnetv2': 'inception_resnet_v2',
     },
 }
-COLUMNS = [
+COLUMNS = (
     'variant',
     'package',
     'name',
@@ -100,16 +84,9 @@ COLUMNS = [
     'classes',
     'size',
     'resize',
-    'interpolation',
-    'mean',
-    'std',
-    'space',
-    'test_size',
-    'test_resize',
-    'license',
-    'top1',
-    'default',
-]
+)
+COLUMNS += ('interpolation', 'mean', 'std', 'space', 'test_size', 'test_resize', 'license', 'top1')
+COLUMNS += ('default',)
 
 
 def row(package: str, name: str, tag: str, source: str, **columns: Any) -> dict[str, Any]:
@@ -228,10 +205,10 @@ def pretrainedmodels() -> Iterator[dict[str, Any]]:
         text = file.read_text()
         if found := re.search(r'^pretrained_settings = (\{.*?^\})', text, re.M | re.S):
             settings |= eval(found[1], {})
-        elif 'settings' in text and file.stem == 'torchvision_models':
-            pass
     for name, sets in settings.items():
         for tag, fields in sets.items():
+            if tag == 'imagenet+background':  # the same file with a further output
+                continue
             yield row(
                 'pretrainedmodels',
                 name,
