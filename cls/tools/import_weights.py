@@ -50,7 +50,9 @@ from cls.steps.optim import OptimSpec
 from cls.steps.state import first_state
 from cls.storage import paths
 from cls.weights import card as cards
-from cls.weights.hub import CARD, Located, Preparation, locate, preparation
+from cls.weights import origin as origins
+from cls.weights.hub import CARD, Located, Preparation, locate, prepared_for
+from cls.weights.origin import Origin
 
 PROG = 'python -m cls.tools.import_weights'
 
@@ -78,11 +80,10 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     variant = models.variant(args.model)
     if args.workdir.exists() and any(args.workdir.iterdir()):
         raise UserError(f'{args.workdir} is not empty; choose another --workdir.')
-    found = _read(variant, args.source, args.entry, configs.parse_overrides(rest))
-    if args.bgr:
-        reverse_colors(found.variables['params'])
+    found = _read(variant, args.source, args.entry, configs.parse_overrides(rest), args.bgr)
     start()
     write(found.config, found.variables, args.workdir, classes=found.classes)
+    origins.write(args.workdir, found.origin)
     count = sum(x.size for x in jax.tree.leaves(found.variables['params']))
     print(f'{args.workdir}: {variant.name}, {count:,} parameters, every tensor used.')
     for line in found.lines:
@@ -99,10 +100,11 @@ class _Found:
     variables: dict[str, Any]
     classes: tuple[str, ...]
     lines: list[str]
+    origin: Origin
 
 
 def _read(
-    variant: Variant, source: str, entry: str, overrides: Sequence[tuple[str, str]]
+    variant: Variant, source: str, entry: str, overrides: Sequence[tuple[str, str]], bgr: bool
 ) -> _Found:
     """Returns a checkpoint and its settings. Raises UserError if they do not fit the variant."""
     located = locate(source)
@@ -115,7 +117,7 @@ def _read(
         cards.check(checkpoint.card, variant, strict=False)
     given = dict(overrides)
     with located.naming_card():
-        prepared = _prepared(variant, located.card, given)
+        prepared = _prepared(variant, located, source, given)
     draft = _overridden(config_of(variant, prepared, {}), overrides)
     fields = {k: v for k, v in draft.model.items() if k not in ('name', 'dtype')}
     if 'model.num_classes' not in given:
@@ -132,25 +134,32 @@ def _read(
             names, field = cards.class_names(checkpoint.card, config.model.num_classes)
         named = (names, field, located.file.name)
     classes, line = _classes(*named, config)
+    if bgr := bgr or prepared.space == 'BGR':
+        reverse_colors(fitted.variables['params'])
+    origin = origins.of(source, located, prepared, '', bgr)
     lines = [
         *_of_network(variant, located, checkpoint.card),
         *_of_entry(located, checkpoint),
         *_of_fields(fitted, given),
         _of_images(config, prepared, given),
+        *_of_colors(prepared),
         line,
+        *origin.lines(),
     ]
-    return _Found(config, fitted.variables, classes, lines)
+    return _Found(config, fitted.variables, classes, lines, origin)
 
 
 def _overridden(config: ConfigDict, overrides: Sequence[tuple[str, str]]) -> ConfigDict:
     return configs.from_json(configs.to_json(config), overrides)
 
 
-def _prepared(variant: Variant, card: dict[str, Any], given: dict[str, str]) -> Preparation:
+def _prepared(
+    variant: Variant, located: Located, source: str, given: dict[str, str]
+) -> Preparation:
     """Returns the preparation of images, at the size of --config.data.image_size if set."""
     asked = given.get('data.image_size', '')
     size = int(asked) if asked.isdecimal() and int(asked) > 0 else 0
-    prepared = preparation(variant.reference or variant.name, card, size or variant.input_size)
+    prepared = prepared_for(variant, located, source, size)
     return dataclasses.replace(prepared, size=size) if size else prepared
 
 
@@ -249,7 +258,14 @@ def _of_images(config: ConfigDict, prepared: Preparation, given: dict[str, str])
             f'. The card has another size to evaluate at: --config.data.eval_size={size} '
             f'--config.data.eval_resize={math.floor(size / crop)}'
         )
-    return f'Images: {line}.'
+    return f'Images: {line}.' + (f' {prepared.assumed}' if prepared.assumed else '')
+
+
+def _of_colors(prepared: Preparation) -> list[str]:
+    """Returns a line on weights whose first convolution was reversed."""
+    if prepared.space != 'BGR' or prepared.row is None:
+        return []
+    return [f'Colors: {prepared.row.title} expects BGR; its first convolution is reversed, to RGB.']
 
 
 def _what_next(workdir: Path, config: ConfigDict) -> str:

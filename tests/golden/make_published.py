@@ -27,7 +27,7 @@ TIMM += ('mobilenetv3', 'nasnet', 'pnasnet', 'res2net', 'resnet', 'senet', 'skne
 TIMM += ('xception', 'dla', 'resnetv2')
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5,) * 3, (0.5,) * 3
-CAFFE = tuple(round(x / 255, 6) for x in (123.68, 116.779, 103.939)), (round(1 / 255, 9),) * 3
+CAFFE = tuple(round(x / 255, 8) for x in (123.68, 116.779, 103.939)), (round(1 / 255, 9),) * 3
 
 # Packages' names of networks -> variants, where `reference` and the families lack them. Numbers are
 # equal, see tests/golden and the families.
@@ -209,6 +209,7 @@ def pretrainedmodels() -> Iterator[dict[str, Any]]:
         for tag, fields in sets.items():
             if tag == 'imagenet+background':  # the same file with a further output
                 continue
+            order = -1 if fields['input_space'] == 'BGR' else 1
             yield row(
                 'pretrainedmodels',
                 name,
@@ -219,8 +220,8 @@ def pretrainedmodels() -> Iterator[dict[str, Any]]:
                 classes=fields['num_classes'],
                 size=fields['input_size'][1],
                 resize=math.floor(fields['input_size'][1] / fields.get('scale', 0.875)),
-                mean=tuple(x / max(fields['input_range']) for x in fields['mean']),
-                std=tuple(x / max(fields['input_range']) for x in fields['std']),
+                mean=[x / max(fields['input_range']) for x in fields['mean']][::order],
+                std=[x / max(fields['input_range']) for x in fields['std']][::order],
                 space='' if fields['input_space'] == 'RGB' else fields['input_space'],
             )
 
