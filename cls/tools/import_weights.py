@@ -82,8 +82,8 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
         raise UserError(f'{args.workdir} is not empty; choose another --workdir.')
     found = _read(variant, args.source, args.entry, configs.parse_overrides(rest), args.bgr)
     start()
-    write(found.config, found.variables, args.workdir, classes=found.classes)
-    origins.write(args.workdir, found.origin)
+    options = {'classes': found.classes, 'origin': found.origin}
+    write(found.config, found.variables, args.workdir, **options)
     count = sum(x.size for x in jax.tree.leaves(found.variables['params']))
     print(f'{args.workdir}: {variant.name}, {count:,} parameters, every tensor used.')
     for line in found.lines:
@@ -342,11 +342,12 @@ def write(
     workdir: Path,
     averages: dict | None = None,
     classes: Sequence[str] = (),
+    origin: Origin | None = None,
 ) -> None:
     """Writes config.json, environment.json, classes.json and the checkpoint of step 0.
 
     The averages of weights start at `averages`, by default at the weights. `classes` are the names
-    of the outputs, if known.
+    of the outputs, if known, and `origin` is written to weights.json.
     """
     opt_state = optim.initial_state(OptimSpec.from_config(config), variables['params'])
     averages = variables if config.ema and averages is None else averages
@@ -358,6 +359,8 @@ def write(
         )
         checkpoints.save(0, state, {'step': 0}, {})
         checkpoints.close()
+        if origin is not None:
+            origins.write(workdir, origin)
 
 
 if __name__ == '__main__':
