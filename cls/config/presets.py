@@ -37,7 +37,7 @@ from cls.data.spec import DataSpec
 from cls.errors import UserError
 from cls.nn import norm
 from cls.storage import paths
-from cls.weights.hub import HUB, locate, preparation
+from cls.weights.hub import HUB, locate, preparation, prepared_for
 
 NAME = 'finetune'
 LEAST_BATCH, MOST_BATCH = 8, 64
@@ -195,25 +195,28 @@ def _training(data: DataSpec, fixed: bool) -> tuple[Source, float]:
 def _images(config: ConfigDict, given: Set[str]) -> dict[str, Any]:
     """Returns the fields of the preparation of images for the weights, or the model's reference."""
     variant = models.variant(config.model.name)
-    source, card = config.init, {}
+    source, located = config.init, None
     if source:
         folder = None if source.startswith(HUB) else paths.checked(source)
         if folder and (
             (folder / 'environment.json').is_file() or (folder / 'checkpoints').is_dir()
         ):
             return _images_of_run(folder)
-        card = locate(source).card
+        located = locate(source)
     wanted = config.data.image_size if 'data.image_size' in given else 0
     reference = variant.reference or variant.name
     try:
         # A card may have a crop for the wanted size; the tables go by the model's own.
-        prepared = preparation(reference, card, (wanted if card else 0) or variant.input_size)
+        if located is None:
+            prepared = preparation(reference, {}, variant.input_size)
+        else:
+            prepared = prepared_for(variant, located, source, wanted if located.card else 0)
     except UserError as error:
         raise UserError(f'config.init: {source}: {error}') from None
     size = wanted or prepared.size
     return {
         'data.image_size': size,
-        'data.eval_resize': round(size / prepared.crop),
+        'data.eval_resize': dataclasses.replace(prepared, size=size).resize,
         'data.interpolation': prepared.interpolation,
         'data.mean': prepared.mean,
         'data.std': prepared.std,

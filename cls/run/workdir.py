@@ -23,7 +23,7 @@ from cls.storage import lock, paths
 log = logging.getLogger(__name__)
 
 # The files of a run folder. time.json is not among them: a run does not need it.
-_FILES = ('config.json', 'environment.json', 'classes.json', 'data.json')
+_FILES = ('config.json', 'environment.json', 'classes.json', 'data.json', 'weights.json')
 _FILES += ('metrics.jsonl', 'history.jsonl', 'result.json', '.lock')
 _FOLDERS = ('checkpoints', 'tensorboard')
 _GROUPS = ('data', 'members', 'model', 'optim', 'schedule', 'search')  # fields of a config

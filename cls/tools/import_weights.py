@@ -55,8 +55,10 @@ from cls.steps.optim import OptimSpec
 from cls.steps.state import first_state
 from cls.storage import paths
 from cls.weights import card as cards
+from cls.weights import origin as origins
 from cls.weights.hints import Hints
-from cls.weights.hub import CARD, Located, Preparation, locate, preparation
+from cls.weights.hub import CARD, Located, Preparation, locate, prepared_for
+from cls.weights.origin import Origin
 from cls.weights.recognition import BACKBONE, Match, contradict, hints_of, identify, recognize
 
 PROG = 'python -m cls.tools.import_weights'
@@ -91,10 +93,9 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     if args.workdir.exists() and any(args.workdir.iterdir()):
         raise UserError(f'{args.workdir} is not empty; choose another --workdir.')
     found = _read(args, configs.parse_overrides(rest))
-    if args.bgr:
-        reverse_colors(found.variables['params'])
     start()
-    write(found.config, found.variables, args.workdir, classes=found.classes)
+    options = {'classes': found.classes, 'origin': found.origin}
+    write(found.config, found.variables, args.workdir, **options)
     count = sum(x.size for x in jax.tree.leaves(found.variables['params']))
     used = 'the body of the network' if args.part else 'every tensor used'
     print(f'{args.workdir}: {found.config.model.name}, {count:,} parameters, {used}.')
@@ -112,6 +113,7 @@ class _Found:
     variables: dict[str, Any]
     classes: tuple[str, ...]
     lines: list[str]
+    origin: Origin
 
 
 def _read(args: argparse.Namespace, overrides: Sequence[tuple[str, str]]) -> _Found:
@@ -132,7 +134,7 @@ def _read(args: argparse.Namespace, overrides: Sequence[tuple[str, str]]) -> _Fo
         cards.check(checkpoint.card, variant, strict=False)
     given = dict(overrides)
     with located.naming_card():
-        prepared = _prepared(variant, located.card, given)
+        prepared = _prepared(variant, located, args.source, given)
     own = dict(match.fields) if match else {}
     draft = _overridden(config_of(variant, prepared, own), overrides)
     fields = {k: v for k, v in draft.model.items() if k not in ('name', 'dtype')}
@@ -149,8 +151,12 @@ def _read(args: argparse.Namespace, overrides: Sequence[tuple[str, str]]) -> _Fo
         *_of_fields(fitted, given),
         _of_images(config, prepared, given),
     ]
+    if bgr := args.bgr or prepared.space == 'BGR':
+        reverse_colors(fitted.variables['params'])
+    origin = origins.of(args.source, located, prepared, fitted.family, bgr)
+    lines += _of_colors(prepared)
     if fitted.headless:
-        return _Found(config, fitted.variables, (), lines)
+        return _Found(config, fitted.variables, (), [*lines, *origin.lines()], origin)
     with located.naming_card():
         _check_count(located.card, config.model.num_classes)
         named = (*cards.class_names(located.card, config.model.num_classes), CARD)
@@ -159,7 +165,7 @@ def _read(args: argparse.Namespace, overrides: Sequence[tuple[str, str]]) -> _Fo
             names, field = cards.class_names(checkpoint.card, config.model.num_classes)
         named = (names, field, located.file.name)
     classes, line = _classes(*named, config)
-    return _Found(config, fitted.variables, classes, [*lines, line])
+    return _Found(config, fitted.variables, classes, [*lines, line, *origin.lines()], origin)
 
 
 @contextlib.contextmanager
@@ -209,11 +215,13 @@ def _overridden(config: ConfigDict, overrides: Sequence[tuple[str, str]]) -> Con
     return configs.from_json(configs.to_json(config), overrides)
 
 
-def _prepared(variant: Variant, card: dict[str, Any], given: dict[str, str]) -> Preparation:
+def _prepared(
+    variant: Variant, located: Located, source: str, given: dict[str, str]
+) -> Preparation:
     """Returns the preparation of images, at the size of --config.data.image_size if set."""
     asked = given.get('data.image_size', '')
     size = int(asked) if asked.isdecimal() and int(asked) > 0 else 0
-    prepared = preparation(variant.reference or variant.name, card, size or variant.input_size)
+    prepared = prepared_for(variant, located, source, size)
     return dataclasses.replace(prepared, size=size) if size else prepared
 
 
@@ -332,7 +340,14 @@ def _of_images(config: ConfigDict, prepared: Preparation, given: dict[str, str])
             f'. The card has another size to evaluate at: --config.data.eval_size={size} '
             f'--config.data.eval_resize={math.floor(size / crop)}'
         )
-    return f'Images: {line}.'
+    return f'Images: {line}.' + (f' {prepared.assumed}' if prepared.assumed else '')
+
+
+def _of_colors(prepared: Preparation) -> list[str]:
+    """Returns a line on weights whose first convolution was reversed."""
+    if prepared.space != 'BGR' or prepared.row is None:
+        return []
+    return [f'Colors: {prepared.row.title} expects BGR; its first convolution is reversed, to RGB.']
 
 
 def _fine_tuning(workdir: Path) -> str:
@@ -416,11 +431,12 @@ def write(
     workdir: Path,
     averages: dict | None = None,
     classes: Sequence[str] = (),
+    origin: Origin | None = None,
 ) -> None:
     """Writes config.json, environment.json, classes.json and the checkpoint of step 0.
 
     The averages of weights start at `averages`, by default at the weights. `classes` are the names
-    of the outputs, if known.
+    of the outputs, if known, and `origin` is written to weights.json.
     """
     opt_state = optim.initial_state(OptimSpec.from_config(config), variables['params'])
     averages = variables if config.ema and averages is None else averages
@@ -432,6 +448,8 @@ def write(
         )
         checkpoints.save(0, state, {'step': 0}, {})
         checkpoints.close()
+        if origin is not None:
+            origins.write(workdir, origin)
 
 
 if __name__ == '__main__':

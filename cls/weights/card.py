@@ -93,6 +93,22 @@ def preprocessing(card: Mapping[str, Any]) -> Mapping[str, Any]:
     return fields
 
 
+def license_of(readme: str) -> str:
+    """Returns the license in the metadata of a model card, '' if it has none.
+
+    The metadata are lines `name: value` between two lines `---` at the start of README.md. A
+    `license_name` is the name of a license that the Hub calls `other`.
+    """
+    match = re.match(r'---[ \t]*\r?\n(.*?)^---', readme, re.DOTALL | re.MULTILINE)
+    if not match:
+        return ''
+    fields = dict(re.findall(r'^(license(?:_name)?):[ \t]*(.*?)[ \t]*\r?$', match[1], re.MULTILINE))
+    values = {name: value.strip('\'"') for name, value in fields.items()}
+    name = values.get('license', '')
+    name = values.get('license_name', name) if name in ('', 'other') else name
+    return name if name.isprintable() else ''
+
+
 def word(card: Mapping[str, Any]) -> str:
     """Returns a card's architecture, '' if it has none. Raises UserError if it is not a text."""
     name = card.get('architecture') or preprocessing(card).get('architecture') or ''

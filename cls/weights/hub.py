@@ -6,17 +6,22 @@ import math
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from cls.errors import UserError
+from cls.models.registry import Variant
 from cls.storage import download, paths
 from cls.weights import card as cards
+from cls.weights import processor, published
 from cls.weights.files import INDEX, parts_of
+from cls.weights.published import Published
 
 CARD = 'config.json'
+PROCESSOR = 'preprocessor_config.json'  # the preparation of images of Transformers' models
+README = 'README.md'
 # The weights of a snapshot on the Hugging Face Hub; an index names the files of several parts.
 FILES = (
     *('model.safetensors', 'pytorch_model.bin'),
@@ -79,6 +84,9 @@ class Preparation:
       interpolation: as config.data.interpolation.
       known_from: the source of each of these.
       other: (size, crop) that the card has only for evaluation; () if none.
+      space: 'BGR' if the first convolution expects the channels in this order, otherwise ''.
+      row: the published weights that these are, None if unknown.
+      assumed: a sentence on fields that published weights of this kind differ in, '' if none.
     """
 
     mean: tuple[float, ...]
@@ -88,6 +96,9 @@ class Preparation:
     interpolation: str
     known_from: Mapping[str, str]
     other: tuple[int, float] | tuple[()] = ()
+    space: str = ''
+    row: Published | None = None
+    assumed: str = ''
 
     @property
     def resize(self) -> int:
@@ -97,10 +108,19 @@ class Preparation:
 
 @dataclasses.dataclass(frozen=True)
 class Located:
-    """A checkpoint's file, and the `config.json` of its snapshot ({} without a snapshot)."""
+    """A checkpoint's file, and the metadata of its snapshot ({} and '' without a snapshot).
+
+    Attributes:
+      file: the file.
+      card: config.json.
+      processor: preprocessor_config.json, of Transformers.
+      license: the license in the metadata of README.md.
+    """
 
     file: Path
     card: dict[str, Any]
+    processor: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    license: str = ''
 
     @contextlib.contextmanager
     def naming_card(self) -> Iterator[None]:
@@ -139,7 +159,7 @@ def locate(source: str) -> Located:
             f'{path}: expected one of {", ".join(FILES)} in this folder, which has {there}. Give '
             "the weights' file itself; of one in several parts, its index."
         )
-    return Located(file, _card(path / CARD))
+    return _with_metadata(file, *(path / name for name in (CARD, PROCESSOR, README)))
 
 
 def _fetch(source: str) -> Located:
@@ -166,12 +186,20 @@ def _fetch(source: str) -> Located:
             continue
         except (HfHubHTTPError, ValueError) as refused:  # no such repository; a malformed name
             raise UserError(f'{source}: {str(refused).splitlines()[0]}') from None
-        try:
-            card = _card(Path(hf_hub_download(name, CARD, **options)))
-        except (EntryNotFoundError, NotCachedError):
-            card = {}
-        return Located(weights, card)
+        found = []
+        for more in (CARD, PROCESSOR, README):
+            try:
+                found.append(Path(hf_hub_download(name, more, **options)))
+            except (EntryNotFoundError, NotCachedError):
+                found.append(weights.parent / more)
+        return _with_metadata(weights, *found)
     raise UserError(f'{source}: it has none of {", ".join(FILES)}.') from error
+
+
+def _with_metadata(file: Path, card: Path, images: Path, readme: Path) -> Located:
+    """Returns a file with the metadata next to it, as far as there is any."""
+    text = readme.read_text(errors='replace') if readme.is_file() else ''
+    return Located(file, _card(card), _card(images), cards.license_of(text))
 
 
 def _reachable() -> bool:
@@ -208,10 +236,69 @@ def _check_pixels(told: Mapping[str, Any]) -> None:
         )
     if told.get('input_range') not in (None, [0, 1], (0, 1)):
         raise UserError(f'input_range is {told["input_range"]!r:.40}: expected [0, 1]')
+    mode = told.get('crop_mode') or 'center'
+    if mode != 'center':
+        raise UserError(f'crop_mode is {mode!r:.40}: expected center')
 
 
-def preparation(reference: str, card: Mapping[str, Any], input_size: int) -> Preparation:
-    """Returns the preparation of images by the snapshot's card, or else by the reference.
+def prepared_for(
+    variant: Variant, located: Located, source: str, wanted: int = 0, package: str = ''
+) -> Preparation:
+    """Returns the preparation of images for a checkpoint.
+
+    Each field is from the first of these that states it: the snapshot's metadata; the table of
+    published weights, if it has this checkpoint (see `published.find`); all published weights of
+    the package for this variant, if they agree; the table of the reference.
+
+    Args:
+      variant: the variant of the checkpoint.
+      located: its files.
+      source: the checkpoint as the user gave it.
+      wanted: the wanted pixels, used if the source of the size has them; 0: its default.
+      package: the package whose names the tensors have, '' for the reference's.
+
+    Raises:
+      UserError: see `preparation`.
+    """
+    card = located.card
+    if located.processor:
+        card = {**card, 'pretrained_cfg': processor.as_card(located.processor, PROCESSOR)}
+    row, evidence = published.find(variant.name, source, located.file, located.card)
+    reference = variant.reference or variant.name
+    if row is not None:
+        rows, known = (row,), f'{row.title}, by {evidence}'
+    else:
+        package = package or reference.partition(':')[0]
+        rows = tuple(r for r in published.of_variant(variant.name) if r.package == package)
+        known = f'all published weights of {package}'
+    told = preparation(reference, card, wanted or variant.input_size, rows, known)
+    return dataclasses.replace(told, row=row, assumed='' if row else _differences(told, rows))
+
+
+def _differences(told: Preparation, rows: Sequence[Published]) -> str:
+    """Returns a sentence on published weights with another preparation than the assumed one."""
+    guessed = [field for field, source in told.known_from.items() if source.startswith(_TABLE)]
+    differing = {}
+    for field, name in (('crop', 'resize'), ('interpolation', 'interpolation'), ('size', 'size')):
+        own = getattr(told, name)
+        for row in rows if field in guessed else ():
+            if value := getattr(row, name):
+                differing.setdefault((name, value), []).append(row.tag or row.name)
+        differing.pop((name, own), None)
+    if not differing:
+        return ''
+    listed = '; '.join(f'{n} {v} of {", ".join(tags[:3])}' for (n, v), tags in differing.items())
+    return f'Assumed, as no published weights are recognized; some differ: {listed}.'
+
+
+def preparation(
+    reference: str,
+    card: Mapping[str, Any],
+    input_size: int,
+    rows: Sequence[Published] = (),
+    known: str = '',
+) -> Preparation:
+    """Returns the preparation of images by the snapshot's card, or else by tables.
 
     A card's `crop_pct` belongs to its `input_size`, and `test_crop_pct` to `test_input_size`. The
     wanted size is used if it is one of the two, otherwise the card's `input_size`.
@@ -221,37 +308,82 @@ def preparation(reference: str, card: Mapping[str, Any], input_size: int) -> Pre
         without one.
       card: config.json of a timm snapshot, or {}.
       input_size: the wanted pixels; without a card, 32 means CIFAR.
+      rows: published weights; fields in which all that state them agree are used.
+      known: the name of `rows` for `known_from`.
 
     Raises:
       UserError: the card has invalid values, or an unsupported preparation of images.
     """
     told = cards.preprocessing(card)
-    bicubic = reference.startswith('timm:') and not BILINEAR_IN_TIMM.match(reference)
-    mean, std, crop = PREPARED.get(reference, (*IMAGENET, 0.875))
-    table = f'the table of {reference}'
-    if input_size == 32:
-        mean, std, crop, table = *CIFAR, 1.0, 'the table of pytorchcv on CIFAR'
+    origin = PROCESSOR if told.get('_processor') else CARD
     _check_pixels(told)
-    mode = told.get('crop_mode') or 'center'
-    if mode != 'center':
-        raise UserError(f'crop_mode is {mode!r:.40}: expected center')
-    interpolation = told.get('interpolation') or ('bicubic' if bicubic else 'bilinear')
+    stated = _agreed(rows)
+    usual, table = _table(reference, input_size)
+    interpolation = told.get('interpolation') or stated.get('interpolation')
+    interpolation = interpolation or usual['interpolation']
     if interpolation not in ('bilinear', 'bicubic'):
         raise UserError(f'interpolation is {interpolation!r:.40}: expected bilinear or bicubic')
 
+    crop = stated.get('crop', usual['crop'])
     sizes = [(cards.size(told, 'input_size'), cards.number(told, 'crop_pct', crop), 'crop_pct')]
     if test := cards.size(told, 'test_input_size'):
         sizes.append((test, cards.number(told, 'test_crop_pct', sizes[0][1]), 'test_crop_pct'))
+    elif not sizes[0][0] and 'size' in stated:
+        sizes = [(stated['size'], sizes[0][1], 'crop_pct')]
+        sizes += [(*stated['test'], 'crop_pct')] if 'test' in stated else []
     size, part, field = next((s for s in sizes if s[0] in (input_size, 0)), sizes[0])
     other = next(((s, c) for s, c, _ in sizes if s not in (size, 0)), ())
     fields = {'mean': 'mean', 'std': 'std', 'interpolation': 'interpolation'}
     fields |= {'size': 'input_size', 'crop': field if field in told else 'crop_pct'}
+    known_from = {}
+    for name, of_card in fields.items():
+        here = told.get(of_card) is not None
+        known_from[name] = origin if here else known if name in stated else table
+    channels = [
+        cards.channels(told, name) or stated.get(name) or usual[name] for name in ('mean', 'std')
+    ]
     return Preparation(
-        tuple(round(255 * x, 4) for x in cards.channels(told, 'mean') or mean),
-        tuple(round(255 * x, 4) for x in cards.channels(told, 'std') or std),
+        *(tuple(round(255 * x, 4) for x in values) for values in channels),
         size or input_size,
         part,
         interpolation,
-        {name: CARD if told.get(field) is not None else table for name, field in fields.items()},
+        known_from,
         other,
+        stated.get('space', ''),
     )
+
+
+_TABLE = 'the table of '
+
+
+def _table(reference: str, input_size: int) -> tuple[dict[str, Any], str]:
+    """Returns the preparation of images by a reference alone, and the name of this table."""
+    bicubic = reference.startswith('timm:') and not BILINEAR_IN_TIMM.match(reference)
+    mean, std, crop = PREPARED.get(reference, (*IMAGENET, 0.875))
+    table = f'{_TABLE}{reference}'
+    if input_size == 32:
+        mean, std, crop, table = *CIFAR, 1.0, f'{_TABLE}pytorchcv on CIFAR'
+    interpolation = 'bicubic' if bicubic else 'bilinear'
+    return {'mean': mean, 'std': std, 'crop': crop, 'interpolation': interpolation}, table
+
+
+def _agreed(rows: Sequence[Published]) -> dict[str, Any]:
+    """Returns the fields that have one value in all rows that state them."""
+    agreed: dict[str, Any] = {}
+    for field in ('mean', 'std', 'interpolation', 'size', 'space'):
+        values = {getattr(row, field) for row in rows} - {(), '', 0}
+        if len(values) == 1:
+            agreed[field] = values.pop()
+    crops = {(row.size, row.resize) for row in rows if row.resize}
+    if len(crops) == 1:
+        agreed['crop'] = _crop(*crops.pop())
+    tests = {(row.test_size, row.test_resize) for row in rows}
+    if len(tests) == 1 and 'size' in agreed and (test := tests.pop())[0]:
+        agreed['test'] = test[0], _crop(*test)
+    return agreed
+
+
+def _crop(size: int, resize: int) -> float:
+    """Returns the fraction with which `Preparation.resize` is `resize`."""
+    crop = round(size / resize, 6)
+    return crop if math.floor(size / crop) == resize else math.nextafter(size / resize, 0)

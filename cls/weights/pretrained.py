@@ -43,7 +43,7 @@ from cls.run import workdir as folders
 from cls.run.checkpoint_files import newest_whole
 from cls.storage import paths as storage
 from cls.weights import card as cards
-from cls.weights.hub import HUB, Located, locate, preparation
+from cls.weights.hub import HUB, Located, locate, prepared_for
 
 log = logging.getLogger(__name__)
 
@@ -371,7 +371,7 @@ def _of_file(spec: InitSpec) -> _Loaded:
     checkpoint = weights.open_checkpoint(located.file, inflation=spec.inflation)
     with located.naming_card():
         cards.check(located.card, variant)
-        prepared = preparation(variant.reference or variant.name, located.card, spec.image_size)
+        prepared = prepared_for(variant, located, spec.source, spec.image_size)
     with Located(located.file, {}).naming_card():
         cards.check(checkpoint.card, variant, strict=False)
     others = ('dtype', 'num_classes', 'aux_head')
