@@ -1,4 +1,4 @@
-"""Models from run folders, files of weights, the Hugging Face Hub, and published weights by name."""
+"""Models from run folders, files of weights, the Hugging Face Hub, and published weights."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -171,9 +171,8 @@ def _of_run(folder: Path, dtype: str | None, which: str) -> Model:
         )
     if 'model' not in config or 'genotype' in config.get('search', {}):
         raise UserError(f'{folder} is not the run of one network: expected a run of `cls train`.')
-    variables, step = pretrained.of_run(
-        folder, average=None if which == 'auto' else which == 'average'
-    )
+    average = None if which == 'auto' else which == 'average'
+    variables, step = pretrained.of_run(folder, average)
     data = DataSpec.from_config(config)
     module, channels = fitted(config, variables, data.image_size, folder)
     if config.eval.precise_bn and variables.get('batch_stats'):

@@ -288,21 +288,9 @@ class Model:
         each, _ = split(images)
         program, most = self.program(key, function), self.batch * self.mesh.size
         for crops in streams.crops(self.preprocess, each, most):
-            padded = padded_to(crops, bucket(len(crops), most, self.mesh.size))
+            padded = padded_to(crops, streams.bucket(len(crops), most, self.mesh.size))
             result = program(self.variables, self.put(padded))
-            yield jax.tree.map(lambda x, n=len(crops): np.asarray(x)[:n], result)
-
-
-def bucket(count: int, most: int, devices: int) -> int:
-    """Returns the size of the batch for some images: few sizes, so that few programs are compiled.
-
-    Args:
-      count: the number of images, at most `most`.
-      most: the size of a full batch.
-      devices: the number of devices.
-    """
-    size = min(1 << (count - 1).bit_length(), most)
-    return -(-size // devices) * devices
+            yield jax.tree.map(functools.partial(_first, count=len(crops)), result)
 
 
 def padded_to(images: np.ndarray, size: int) -> np.ndarray:
@@ -310,6 +298,10 @@ def padded_to(images: np.ndarray, size: int) -> np.ndarray:
     if len(images) == size:
         return images
     return np.concatenate([images, np.zeros((size - len(images), *images.shape[1:]), images.dtype)])
+
+
+def _first(rows: jax.Array, count: int) -> np.ndarray:
+    return np.asarray(rows)[:count]
 
 
 def _joined(parts: Iterable[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:

@@ -68,6 +68,18 @@ class Predictor(Protocol):
         ...
 
 
+def bucket(count: int, most: int, devices: int) -> int:
+    """Returns the size of the batch for some images: few sizes, so that few programs are compiled.
+
+    Args:
+      count: the number of images, at most `most`.
+      most: the size of a full batch.
+      devices: the number of devices.
+    """
+    size = min(1 << (count - 1).bit_length(), most)
+    return -(-size // devices) * devices
+
+
 def threads() -> int:
     """Returns the number of threads that decode at once, and one more to read files meanwhile."""
     return (os.cpu_count() or 1) + 1
@@ -126,9 +138,7 @@ class _Begun:
 class _Stream:
     """The state of a stream: rows that wait for a batch, batches in flight, results in order."""
 
-    def __init__(
-        self, model: Predictor, protocol: str, spec: EvalSpec, embed: str, sized: bool
-    ) -> None:
+    def __init__(self, model: Predictor, protocol: str, spec: EvalSpec, embed: str) -> None:
         chosen = protocols.find(protocol)
         self.model, self.embed, self.mirrored, self.dense = model, embed, chosen.mirrored, False
         data = model.preprocess.data()
@@ -137,7 +147,6 @@ class _Stream:
             self.dense, module = True, protocols.dense_form(module, data)
         self.views = chosen.views(spec, data) if chosen.views else ()
         self.full = model.batch * model.mesh.size
-        self.pad_small = sized  # whether all batches of a shape have one size
         key = ('stream', protocol, dataclasses.astuple(spec), embed)
         step = _step(module, self.mirrored, embed)
         self.program = model.program(key, step, axis=1)
@@ -146,6 +155,7 @@ class _Stream:
         self.flying: collections.deque[tuple[Any, list[int]]] = collections.deque()
         self.begun: dict[int, _Begun] = {}
         self.checked: set[tuple[int, ...]] = set()
+        self.full_shapes: set[tuple[int, ...]] = set()
 
     def seen(self, named: Named) -> list[np.ndarray]:
         """Returns the views of an image, each (count, h, w, C) uint8. Raises UnreadableImage."""
@@ -183,7 +193,9 @@ class _Stream:
     def _compute(self, shape: tuple[int, ...]) -> None:
         rows, devices = self.rows.pop(shape), self.model.mesh.size
         most = self._most(shape)
-        size = most if self.pad_small else -(-len(rows) // devices) * devices
+        # Once a program for full batches is there, a part of a batch is padded to one.
+        size = most if shape in self.full_shapes else bucket(len(rows), most, devices)
+        self.full_shapes |= {shape} if size == most else set()
         images = np.zeros((size, *shape), np.uint8)
         for row, (_, view) in enumerate(rows):
             images[row] = view
@@ -247,14 +259,15 @@ def stream(
       model: the model.
       images: (name, image) pairs; an iterable that is read as far as needed.
       protocol: one of cls.evaluation.protocols.PROTOCOLS.
-      scales, size_divisor: for dense protocols, as in config.eval.
+      scales: for dense protocols, as config.eval.scales.
+      size_divisor: for dense protocols, as config.eval.size_divisor.
       embed: the name of the layer for `Result.embedding`; '' for none.
 
     Raises:
       UserError: there is no such protocol, or the model cannot take images of its shapes.
     """
     spec = EvalSpec(protocol=protocol, scales=tuple(scales), size_divisor=size_divisor)
-    state = _Stream(model, protocol, spec, embed, sized=True)
+    state = _Stream(model, protocol, spec, embed)
     names: collections.deque[Named] = collections.deque()
 
     def noted() -> Iterator[Named]:
