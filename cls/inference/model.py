@@ -16,6 +16,7 @@ from cls.data.classes import words
 from cls.errors import UserError, nearest
 from cls.evaluation.average import softmax
 from cls.inference import stream as streams
+from cls.inference.explaining import Explanation, explain
 from cls.inference.preprocess import Image, Images, Preprocess, split
 from cls.inference.stream import Result
 from cls.models.registry import introspection
@@ -200,22 +201,40 @@ class Model:
 
     @functools.cached_property
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        p = self.preprocess
+        p, order = self.preprocess, []
+
+        def features(variables: Any, images: jax.Array) -> dict[str, jax.Array]:
+            values = models.features(self.module, variables, images)
+            order.extend(values)  # the results of JAX are sorted by name
+            return values
+
         images = jax.ShapeDtypeStruct((1, p.size, p.size, p.channels), jnp.float32)
-        shapes = jax.eval_shape(
-            functools.partial(models.features, self.module), self.variables, images
-        )
-        return {name: x.shape[1:] for name, x in shapes.items()}
+        shapes = jax.eval_shape(features, self.variables, images)
+        return {name: shapes[name].shape[1:] for name in order}
 
     def feature_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Returns the shapes of `features` for one image, without the first axis, by name."""
+        """Returns the shapes of `features` for one image, by name, from the first stage on."""
         return dict(self._shapes)
 
-    def explain(self, image: Image, **options: Any) -> Any:
-        """Returns a map of the pixels that speak for a class, see cls.inference.explaining."""
-        from cls.inference.explaining import explain
+    def explain(
+        self,
+        image: Image,
+        method: str = 'gradcam',
+        *,
+        target: int | str | None = None,
+        **options: Any,
+    ) -> Explanation:
+        """Returns a map of the pixels of an image that speak for a class.
 
-        return explain(self, image, **options)
+        Args:
+          image: one image, see the class.
+          method: 'gradcam' or 'integrated_gradients'.
+          target: the class, by its index, label or name; None: the most probable one.
+          **options: see `cls.inference.explaining.explain`.
+
+        Raises as that function does.
+        """
+        return explain(self, image, method, target=target, **options)
 
     def reset_classifier(
         self, num_classes: int, classes: Sequence[str] = (), seed: int = 0
@@ -270,6 +289,12 @@ class Model:
 
             sharding = meshes.batch_sharding(self.mesh, axis)
             self._programs[key] = jax.jit(compute, out_shardings=sharding)
+        return self._programs[key]
+
+    def own_program(self, key: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns a jitted function of any arguments, compiled once. Args: see `program`."""
+        if key not in self._programs:
+            self._programs[key] = jax.jit(function)
         return self._programs[key]
 
     def put(self, images: np.ndarray) -> jax.Array:
