@@ -1,7 +1,11 @@
 """Published image classifiers as pure-function Flax models, their recipes, and one trainer.
 
-Importing this package loads neither JAX nor any other library. `create_model`, `list_models`,
-`load_config` and `UserError` are imported from their modules when they are first used.
+  model = cls.load('runs/birds')  # or a file, 'hf:timm/resnet50.a1_in1k', 'resnet50'
+  model.predict('bird.jpg')
+
+Importing this package loads neither JAX nor any other library. `load`, `create`, `list_models`,
+`fit`, `Model`, `Prediction`, `create_model`, `load_config` and `UserError` are imported from their
+modules when they are first used.
 """
 
 import importlib
@@ -12,9 +16,14 @@ __version__ = '0.1.0'
 
 # Name -> module and attribute. No name here is that of a module or folder of the package.
 _EXPORTS = {
+    'Model': 'cls.inference:Model',
+    'Prediction': 'cls.inference:Prediction',
     'UserError': 'cls.errors:UserError',
+    'create': 'cls.inference:create',
     'create_model': 'cls.models:create',
-    'list_models': 'cls.models:names',
+    'fit': 'cls.jobs:fit',
+    'list_models': 'cls.inference:list_models',
+    'load': 'cls.inference:load',
     'load_config': 'cls.config.load:load',
 }
 # No `__all__`: with it pdoc leaves out the modules of the package.

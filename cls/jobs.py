@@ -11,7 +11,9 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -26,6 +28,7 @@ from cls.run.workdir import check_entries
 from cls.search import job as search
 from cls.search import supernets  # noqa: F401  registers networks and trainings
 from cls.setup import refuse_mistaken
+from cls.storage import paths as storage
 
 _LONGEST_NAME = 240  # bytes; file systems allow 255, and files next to a run folder add a suffix
 
@@ -67,19 +70,17 @@ def run(args: argparse.Namespace, fields: list[str], began: float, prog: str) ->
         return 0
 
     workdir = args.workdir[0] if args.workdir else default_workdir(args.config, config)
-    together = ensemble.is_ensemble(config)
     if args.job == 'evaluate':
         if args.config and args.workdir and _registers(config):
             config = load_config(workdir, overrides)  # the file is there to register the model
         search.refuse(config, workdir)
-        job = ensemble.evaluate_job if together else evaluate.job
+        job = ensemble.evaluate_job if ensemble.is_ensemble(config) else evaluate.job
         job(config, workdir, output)
         return 0
+    result = _trained(config, workdir, began)
     if search.is_search(config):
-        result = search.job(config, workdir, began)
         agreement.print_once(search.summary(result, config, workdir))
         return 0
-    result = (ensemble.job if together else train.job)(config, workdir, began)
     if result is None:
         agreement.print_once(
             f'stopped before the end; the same command continues the run in {workdir}'
@@ -88,6 +89,53 @@ def run(args: argparse.Namespace, fields: list[str], began: float, prog: str) ->
     agreement.print_once(f'{evaluate.summary(result)}; run folder: {workdir}')
     agreement.print_once(_what_next(args.config, workdir, prog))
     return 0
+
+
+def _trained(config: ConfigDict, workdir: Path, began: float | None) -> Any:
+    """Trains, or searches, and returns the result; None when stopped before the end."""
+    if search.is_search(config):
+        return search.job(config, workdir, began)
+    return (ensemble.job if ensemble.is_ensemble(config) else train.job)(config, workdir, began)
+
+
+def fit(
+    config: str | ConfigDict,
+    workdir: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> dict[str, Any] | None:
+    """Trains a config, or continues its run, and returns the result of `cls train`.
+
+    The run folder is the same as that of the command, and either continues a run of the other.
+
+    Args:
+      config: a recipe ('resnet', 'resnet:cifar10', 'my_config.py'), or the config itself, as from
+        `cls.load_config`.
+      workdir: the run folder; None: a folder in runs/ with a name made from the config.
+      overrides: fields by their dotted names, as {'optim.lr': 0.1}.
+
+    Returns:
+      The content of result.json ('test/top1', ...); None when stopped before the end.
+
+    Raises:
+      UserError: for mistakes in the config, all of them together, before anything is written.
+
+    Example:
+      >>> result = cls.fit('resnet', 'runs/digits', {'duration': '2 epochs'})
+      >>> result['test/top1']
+    """
+    pairs = [(name, value if isinstance(value, str) else repr(value))
+             for name, value in (overrides or {}).items()]  # fmt: skip
+    folder = None if workdir is None else storage.checked(workdir)
+    spec = config if isinstance(config, str) else config.get('model', {}).get('name', 'run')
+    try:
+        if isinstance(config, str):
+            loaded = configs.load(config, pairs, _begun([folder] if folder else []))
+        else:
+            loaded = configs.from_json(configs.to_json(config), pairs)
+    except defaults.MistakenConfig as error:
+        refuse_mistaken(error)
+    start()
+    return _trained(loaded, folder or default_workdir(spec, loaded), None)
 
 
 def _config(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> ConfigDict:

@@ -1,8 +1,10 @@
 """Classes of data sets: their order, ImageNet's classes, and the subsets in its other test sets."""
 
+import collections
 import dataclasses
 import functools
 import importlib.util
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,33 @@ def _imagenet_file(name: str) -> tuple[str, ...]:
 def wnids() -> tuple[str, ...]:
     """Returns the WordNet ids of ImageNet's 1,000 classes, sorted: the order of all logits."""
     return _imagenet_file('labels.txt')
+
+
+@functools.cache
+def _lemmas() -> dict[str, str]:
+    """Returns the English words of ImageNet's classes in WordNet 3.0, by WordNet id."""
+    file = Path(__file__).with_name('imagenet_words.json')
+    return json.loads(file.read_text(encoding='utf-8'))['words']
+
+
+@functools.cache
+def _words() -> dict[str, str]:
+    """Returns a short and different name for each of ImageNet's classes, by WordNet id."""
+    short = {wnid: lemmas.partition(',')[0] for wnid, lemmas in _lemmas().items()}
+    counts = collections.Counter(short.values())
+    names = {wnid: _lemmas()[wnid] if counts[name] > 1 else name for wnid, name in short.items()}
+    return names | {'n02012849': 'crane (bird)', 'n03126707': 'crane (machine)'}
+
+
+def words(label: str) -> str:
+    """Returns the English name of a class: of a WordNet id of ImageNet, else the label itself."""
+    return _words().get(label, label)
+
+
+def both(label: str) -> str:
+    """Returns 'tench (n01440764)' for a WordNet id of ImageNet, else the label itself."""
+    name = words(label)
+    return label if name == label else f'{name} ({label})'
 
 
 @functools.cache

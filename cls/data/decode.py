@@ -175,6 +175,20 @@ def _pixels(image: Image.Image, channels: int) -> np.ndarray:
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
+def of_pillow(image: Image.Image, channels: int, rules: Rules = RULES) -> np.ndarray:
+    """Returns the pixels of an image of Pillow, (H, W, channels) uint8, as `decode` of its file.
+
+    Raises BrokenImage for pixels of 32 bits, for a damaged file that Pillow has not read yet, and
+    for an image above the limit of pixels.
+    """
+    rules.check(image.height, image.width)
+    try:
+        image = image.copy()  # `_pixels` changes it
+    except (OSError, SyntaxError, ValueError) as error:
+        raise BrokenImage(f'not an image, or damaged ({error})') from error
+    return _turned(_pixels(image, channels), _orientation(image) if rules.exif else 1)
+
+
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(0x0112, 1)

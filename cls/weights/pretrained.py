@@ -312,19 +312,38 @@ def _of_run(spec: InitSpec, folder: Path) -> _Loaded:
         raise UserError(
             f'config.init: {folder} holds {name}, this run is of {own}: expected the same network.'
         )
+    try:
+        variables, _ = of_run(folder)
+    except UserError as error:
+        raise UserError(f'config.init: {error}') from error
+    prepared = (theirs['data']['mean'], theirs['data']['std'], f'{folder}/config.json')
+    return _Loaded(variables, folders.load_classes(folder), prepared)
+
+
+def of_run(folder: Path, average: bool | None = None) -> tuple[dict[str, Any], int]:
+    """Returns (variables of a run's newest undamaged checkpoint as NumPy arrays, its step).
+
+    The optimizer's state is not read, and nothing in the folder is changed.
+
+    Args:
+      folder: the run folder.
+      average: whether to return the average of the weights; None: if the run keeps one.
+
+    Raises UserError if there is no checkpoint that can be read, or no average.
+    """
     with newest_whole(folder / 'checkpoints') as checkpoint:
         if checkpoint is None:
-            raise UserError(f'config.init: {folder} has no checkpoint that can be read.')
+            raise UserError(f'{folder} has no checkpoint that can be read.')
         try:
-            variables = _arrays(checkpoint / 'state')
+            return _arrays(checkpoint / 'state', average), int(checkpoint.name)
+        except UserError as error:
+            raise UserError(f'{folder} {error}') from error
         except Exception as error:  # Orbax and TensorStore raise many kinds
             why = (str(error).splitlines() or [''])[0][:200]
             raise UserError(
-                f'config.init: {checkpoint} cannot be read ({type(error).__name__}: {why}). If its '
-                'run goes on, it has removed that meanwhile: run the same command again.'
+                f'{checkpoint} cannot be read ({type(error).__name__}: {why}). If its run goes on, '
+                'it has removed that meanwhile: run the same command again.'
             ) from error
-    prepared = (theirs['data']['mean'], theirs['data']['std'], f'{folder}/config.json')
-    return _Loaded(variables, folders.load_classes(folder), prepared)
 
 
 def _config_of(folder: Path) -> dict[str, Any]:
@@ -343,16 +362,19 @@ def _config_of(folder: Path) -> dict[str, Any]:
     )
 
 
-def _arrays(checkpoint: Path) -> dict[str, Any]:
+def _arrays(checkpoint: Path, average: bool | None) -> dict[str, Any]:
     """Returns the variables of a saved state as NumPy arrays, regardless of its sharding.
 
-    They are its averages if it has any. Nothing else is read.
+    They are its averages if `average` says so; None: if it has any. Nothing else is read.
     """
     reader = ocp.PyTreeCheckpointer()
     checkpoint = checkpoint if storage.is_remote(checkpoint) else checkpoint.absolute()
     metadata: Any = reader.metadata(checkpoint)
     saved = metadata.item_metadata.tree
-    used = {'ema'} if saved.get('ema') else {'params', 'batch_stats'}
+    if average and not saved.get('ema'):
+        raise UserError('keeps no average of the weights (config.ema is 0): expected another set.')
+    averaged = bool(saved.get('ema')) if average is None else average
+    used = {'ema'} if averaged else {'params', 'batch_stats'}
     wanted = {
         name: tree if name in used else jax.tree.map(lambda _: ocp.PLACEHOLDER, tree)
         for name, tree in saved.items()

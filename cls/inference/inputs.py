@@ -1,0 +1,141 @@
+"""The images that a command names: files, folders, globs, CSV lists, and standard input."""
+
+import csv
+import dataclasses
+import glob
+import io
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from cls.data.decode import SUFFIXES
+from cls.data.scan import LeftOut, image_files
+from cls.errors import UserError
+from cls.inference.preprocess import Image
+from cls.storage import paths
+
+LISTS = ('.csv', '.tsv')
+COLUMNS = ('image', 'path', 'file', 'filename', 'file_name')  # of a list, in this order
+STDIN = '-'
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """An image that a command names.
+
+    Attributes:
+      name: its path, or '-' for an image from standard input.
+      image: its path or its content.
+      label: the name of its class; '' if unknown.
+    """
+
+    name: str
+    image: Image
+    label: str = ''
+
+
+def expand(arguments: Sequence[str], classes: Sequence[str] = ()) -> list[Input]:
+    """Returns the images of some arguments, in their order.
+
+    An argument is one of these:
+      a folder: its images at any depth, sorted. An image has a label if a folder in its path, below
+        the argument, has the name of a class, the innermost one if there are several;
+      a pattern with *, ? or [...]: the files that match, sorted; ** matches folders at any depth;
+      a .csv or .tsv file: its column 'image', 'path', 'file', 'filename' or 'file_name', or without
+        a header its first column; a column 'label' has labels. Paths are relative to the working
+        directory or, if there is no such file, to the list;
+      '-': standard input, either an image or one path on each line;
+      any other path: an image, also if there is no such file.
+
+    Args:
+      arguments: the arguments.
+      classes: the labels of the model's outputs.
+
+    Raises UserError for a folder or pattern without images, or a list that cannot be read.
+    """
+    known = frozenset(classes)
+    return [each for argument in arguments for each in _expanded(argument, known)]
+
+
+def _expanded(argument: str, known: frozenset[str]) -> Iterable[Input]:
+    if argument == STDIN:
+        return _stdin(sys.stdin.buffer.read())
+    path = paths.path(argument)
+    if path.is_dir():
+        return _folder(path, known)
+    if path.suffix.lower() in LISTS:
+        return _list(path)
+    if glob.has_magic(argument) and not paths.is_remote(path) and not path.exists():
+        return _matching(argument)
+    return [Input(argument, argument)]
+
+
+def _folder(folder: Path, known: frozenset[str]) -> list[Input]:
+    if paths.is_remote(folder):
+        with paths.explained(folder):
+            every = (str(p.relative_to(folder)) for p in folder.rglob('*'))
+            files = sorted(name for name in every if name.lower().endswith(SUFFIXES))
+    else:
+        left_out = LeftOut(folder)
+        files = image_files(folder, left_out)
+        left_out.report()
+    if not files:
+        raise UserError(f'{folder} has no images: expected files as {", ".join(SUFFIXES[:4])}.')
+    return [
+        Input(path, path, _label(name, known))
+        for name in files
+        for path in (str(folder / name) if paths.is_remote(folder) else os.path.join(folder, name),)
+    ]
+
+
+def _label(name: str, known: frozenset[str]) -> str:
+    folders = name.split('/')[:-1]
+    return next((folder for folder in reversed(folders) if folder in known), '')
+
+
+def _matching(pattern: str) -> list[Input]:
+    files = sorted(name for name in glob.glob(pattern, recursive=True) if not os.path.isdir(name))
+    if not files:
+        raise UserError(f'no file matches {pattern!r}: expected a pattern of images.')
+    return [Input(name, name) for name in files]
+
+
+def _list(file: Path) -> Iterator[Input]:
+    try:
+        text = file.read_text(encoding='utf-8-sig')
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, 'strerror', None) or 'not UTF-8'
+        raise UserError(f'{file} cannot be read ({why}): expected a list of paths.') from error
+    delimiter = '\t' if file.suffix.lower() == '.tsv' else ','
+    rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if any(row)]
+    header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    column = next((header.index(name) for name in COLUMNS if name in header), None)
+    labels = header.index('label') if column is not None and 'label' in header else None
+    if column is not None:
+        rows = rows[1:]
+    if not rows:
+        raise UserError(f'{file} lists no images: expected a path on each line.')
+    for number, row in enumerate(rows, start=1 + (column is not None)):
+        place = column or 0
+        if place >= len(row) or not row[place]:
+            raise UserError(f'{file}: line {number} has no path: expected one on each line.')
+        path = row[place]
+        inner = file.parent / path
+        there = os.path.exists(path) or paths.is_remote(path) or not inner.exists()
+        label = row[labels] if labels is not None and labels < len(row) else ''
+        yield Input(path, path if there else str(inner), label)
+
+
+def _stdin(content: bytes) -> list[Input]:
+    """Returns the image of standard input, or the images that its lines name."""
+    try:
+        lines = content.decode() if b'\0' not in content else None
+    except UnicodeDecodeError:
+        lines = None
+    if lines is None:
+        return [Input(STDIN, content)]
+    names = [line for line in lines.splitlines() if line.strip()]
+    if not names:
+        raise UserError('standard input is empty: expected an image, or a path on each line.')
+    return [Input(name, name) for name in names]

@@ -1,0 +1,349 @@
+"""Models from run folders, files of weights, the Hugging Face Hub, and published weights."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from cls import models, weights
+from cls.config import load as configs
+from cls.config import runs
+from cls.data.classes import wnids
+from cls.data.spec import DataSpec
+from cls.errors import UserError, nearest
+from cls.inference.model import Model
+from cls.inference.preprocess import Preprocess
+from cls.models.registry import abstract_variables, introspection
+from cls.models.registry.init import init
+from cls.run import workdir as folders
+from cls.run.environment import start
+from cls.storage import paths
+from cls.weights import card as cards
+from cls.weights import pretrained
+from cls.weights.hub import HUB, Located, Preparation, locate, preparation
+
+log = logging.getLogger(__name__)
+
+DTYPES = ('float32', 'bfloat16', 'float16')
+SETS = ('auto', 'average', 'trained')  # the sets of weights of a run folder
+_INFLATION = 50.0  # as config.limits.inflation
+
+
+def load(
+    where: str | Path,
+    dtype: str | None = None,
+    weights: str = 'auto',
+    *,
+    variant: str = '',
+    **fields: Any,
+) -> Model:
+    """Returns a model with its weights, classes and preparation of images.
+
+    No data set is opened, and nothing is written but caches.
+
+    Args:
+      where: one of these:
+        a run folder ('runs/birds'): its newest checkpoint;
+        a file of weights ('resnet50.pth', '.safetensors', '.npz'), or a snapshot folder of the
+          Hugging Face Hub;
+        'hf:OWNER/NAME', with an optional '@REVISION';
+        the name of a variant ('resnet50'): its published weights; 'resnet50.TAG' chooses others.
+      dtype: the type that the network computes in, 'float32', 'bfloat16' or 'float16'; None: as
+        the run did, or float32. The weights stay float32.
+      weights: of a run folder, 'auto' (the average of the weights if the run kept one), 'average',
+        or 'trained' (those of the last step). Of a name, the tag of published weights, or a file
+        or 'hf:...' with weights of that variant.
+      variant: the variant of a file, if it does not show it.
+      **fields: fields of the module of a file's network that differ from the variant's.
+
+    Raises UserError if there is nothing of that name, or it does not fit.
+
+    Example:
+      >>> model = cls.load('runs/birds')
+      >>> model.predict('bird.jpg', top=3)
+    """
+    name = str(where)
+    if dtype is not None and dtype not in DTYPES:
+        raise UserError(
+            f'dtype is {dtype!r}: expected one of {", ".join(DTYPES)}.{nearest(dtype, DTYPES)}'
+        )
+    start()
+    if not name.startswith(HUB):
+        path = paths.checked(name)
+        if _is_run(path):
+            return _of_run(path, dtype, weights)
+        if not path.exists() and not paths.is_remote(path):
+            return _of_name(name, dtype, weights, fields)
+    if weights != 'auto':
+        raise UserError(
+            f'weights is {weights!r}, but {name} is no run folder and no name of a model: leave it '
+            'out.'
+        )
+    return _of_file(name, variant, dtype, fields)
+
+
+def create(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    in_chans: int = 3,
+    size: int = 0,
+    classes: Sequence[str] = (),
+    seed: int = 0,
+    dtype: str | None = None,
+    **fields: Any,
+) -> Model:
+    """Returns a model with new weights.
+
+    Args:
+      name: a registered variant, see `list_models`.
+      num_classes: the number of outputs; None: the variant's.
+      in_chans: channels of the images; normalization of other than 3 channels is the mean of those
+        of the colors.
+      size: height and width of the images; 0: the variant's.
+      classes: the labels of the outputs; () if they have none.
+      seed: the seed of the weights.
+      dtype: the type that the network computes in; None: float32.
+      **fields: further fields of the module, as `stage_sizes`.
+
+    Raises UserError, with the nearest names, for an unknown variant or field.
+    """
+    chosen = models.variant(name)
+    if num_classes is not None:
+        fields['num_classes'] = num_classes
+    for field, value in (('num_classes', num_classes), ('in_chans', in_chans)):
+        if value is not None and (type(value) is not int or value < 1):
+            raise UserError(f'{field} is {value!r}: expected a number of 1 or more.')
+    module = _typed(models.create(name, **fields), dtype)
+    prepared = preparation(chosen.reference or chosen.name, {}, chosen.input_size)
+    preprocess = _preprocess(prepared, in_chans, size)
+    variables = init(module, seed, preprocess.size, in_chans)
+    names = classes or (_imagenet(module) if num_classes is None else ())
+    return Model(
+        module,
+        variables,
+        preprocess,
+        classes=names,
+        variant=chosen.name,
+        source=f'new weights of seed {seed}',
+    )
+
+
+def list_models(pattern: str = '*', weights: bool = False) -> list[str]:
+    """Returns the names of the variants that match a shell pattern, in the order of the files.
+
+    Args:
+      pattern: as 'resnet*'.
+      weights: whether to list only those with published weights, which `load` takes by name.
+    """
+    known = models.names(pattern)
+    if not weights:
+        return known
+    table = published()
+    return [name for name in known if table.of(name)]
+
+
+# ------------------------------------------------------------------------------------ run folders
+
+
+def _is_run(path: Path) -> bool:
+    """Whether a path is a run folder, and not a snapshot of the Hub."""
+    return path.is_dir() and (
+        (path / 'environment.json').is_file() or (path / 'checkpoints').is_dir()
+    )
+
+
+def _of_run(folder: Path, dtype: str | None, which: str) -> Model:
+    if which not in SETS:
+        raise UserError(
+            f'weights is {which!r}: expected one of {", ".join(SETS)} for the run folder {folder}.'
+            f'{nearest(which, SETS)}'
+        )
+    config = runs.load_config(folder)
+    if 'members' in config:
+        raise UserError(
+            f'{folder} is the run of an ensemble: load the folder of each member and average their '
+            'probabilities.'
+        )
+    if 'model' not in config or 'genotype' in config.get('search', {}):
+        raise UserError(f'{folder} is not the run of one network: expected a run of `cls train`.')
+    average = None if which == 'auto' else which == 'average'
+    variables, step = pretrained.of_run(folder, average)
+    data = DataSpec.from_config(config)
+    module, channels = fitted(config, variables, data.image_size, folder)
+    if config.eval.precise_bn and variables.get('batch_stats'):
+        log.warning(
+            '%s: its evaluations recompute statistics of batch norms (config.eval.precise_bn); '
+            'those of the checkpoint are used here.', folder,
+        )  # fmt: skip
+    return Model(
+        _typed(module, dtype),
+        variables,
+        Preprocess.of_data(data, channels),
+        classes=folders.load_classes(folder),
+        variant=config.model.name,
+        source=f'{folder}, step {step}',
+    )
+
+
+def fitted(config: Any, variables: Any, size: int, source: Path) -> tuple[nn.Module, int]:
+    """Returns (the module of a run, channels of its images), by the shapes of its variables.
+
+    Neither is always in the config: a data set determines them in training.
+
+    Args:
+      config: the config of the run.
+      variables: the variables of its checkpoint.
+      size: height and width of the images in training.
+      source: the run folder, for messages.
+
+    Raises UserError if the variables do not fit the config.
+    """
+    shapes = _shapes(variables)
+    kernels = {shape[2] for shape in shapes.values() if len(shape) == 4}
+    kernels |= {shape[0] for shape in shapes.values() if len(shape) == 2}
+    candidates = [c for c in (3, 1, *sorted(kernels)) if c <= 64]
+    for channels in dict.fromkeys(candidates):
+        count = config.model.get('num_classes') or _outputs(config, shapes, size, channels)
+        module = count and configs.create_model(config, count)
+        if module and _fits(_shapes(abstract_variables(module, size, channels)), shapes):
+            return module, channels
+    raise UserError(
+        f'{source}: the checkpoint does not fit the network of config.json, '
+        f'{config.model.name}: was one of them changed?'
+    )
+
+
+def _fits(own: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    """Whether all variables are given, of their shapes; auxiliary heads may be given too."""
+    return all(given.get(path) == shape for path, shape in own.items())
+
+
+def _outputs(config: Any, shapes: Mapping[str, Any], size: int, channels: int) -> int:
+    """Returns the number of outputs of a network by the variables of its head; 0 if unknown."""
+    module = configs.create_model(config, 7)
+    head = introspection.head(module, size, channels)
+    sizes = [shape[-1] for path, shape in shapes.items() if path.partition('/')[2] in head]
+    return min(sizes, default=0)
+
+
+def _shapes(variables: Any) -> dict[str, tuple[int, ...]]:
+    return {
+        '/'.join(entry.key for entry in path): tuple(leaf.shape)
+        for path, leaf in jax.tree.leaves_with_path(variables)
+    }
+
+
+# -------------------------------------------------------------------------------- files, the Hub
+
+
+def _of_file(source: str, variant: str, dtype: str | None, fields: Mapping[str, Any]) -> Model:
+    located = locate(source)
+    checkpoint = weights.open_checkpoint(located.file, inflation=_INFLATION)
+    chosen = models.variant(variant or _recognized(source, located, checkpoint))
+    with located.naming_card():
+        cards.check(located.card, chosen)
+        prepared = preparation(chosen.reference or chosen.name, located.card, chosen.input_size)
+    with Located(located.file, {}).naming_card():
+        cards.check(checkpoint.card, chosen, strict=False)
+    result = weights.fit(checkpoint.tensors, chosen.name, source=located.file, **fields)
+    module = models.create(chosen.name, **{**fields, **result.fields})
+    count: int = getattr(module, 'num_classes')  # noqa: B009  a field of every module
+    with located.naming_card():
+        labels, _ = cards.class_names(located.card, count)
+    if not labels:
+        with Located(located.file, {}).naming_card():
+            labels, _ = cards.class_names(checkpoint.card, count)
+    return Model(
+        _typed(module, dtype),
+        result.variables,
+        _preprocess(prepared, 3),
+        classes=labels or _imagenet(module),
+        variant=chosen.name,
+        source=source,
+        license=str(cards.preprocessing(located.card).get('license') or ''),
+    )
+
+
+def _recognized(source: str, located: Located, checkpoint: Any) -> str:
+    """Returns the variant of a file. Raises UserError if nothing shows it."""
+    word = cards.plain_word(cards.word(located.card)) or cards.word(checkpoint.card)
+    if word and models.is_known(word):
+        return models.variant(word).name
+    raise UserError(
+        f'{source} does not say of which network its weights are: give variant=NAME '
+        '(`cls models` lists the names).'
+    )
+
+
+def _preprocess(prepared: Preparation, channels: int, size: int = 0) -> Preprocess:
+    """Returns the preparation of published weights, for some channels and perhaps another size."""
+    mean, std = prepared.mean, prepared.std
+    if channels != 3:
+        mean, std = ((float(np.mean(x)),) for x in (mean, std))
+    size = size or prepared.size
+    return Preprocess(
+        size=size,
+        resize=max(int(size / prepared.crop), size),
+        interpolation=prepared.interpolation,
+        mean=mean,
+        std=std,
+        channels=channels,
+    )
+
+
+def _imagenet(module: Any) -> tuple[str, ...]:
+    """Returns ImageNet's WordNet ids for 1,000 outputs without names, () for other numbers."""
+    return wnids() if module.num_classes == 1000 else ()
+
+
+def _typed(module: nn.Module, dtype: str | None) -> nn.Module:
+    """Returns a module that computes in a type; None: as it does."""
+    if dtype is None:
+        return module
+    if 'dtype' not in models.fields(type(module)):
+        if dtype == 'float32':
+            return module
+        raise UserError(
+            f'{type(module).__name__} has no field dtype: it computes in float32, expected '
+            'dtype=None.'
+        )
+    return module.clone(dtype=dtype)
+
+
+# ------------------------------------------------------------------------------ published weights
+
+
+class _NoTable:
+    """The table of published weights before there is one."""
+
+    def of(self, name: str) -> list[Any]:
+        """Returns the published weights of a variant: none."""
+        del name
+        return []
+
+
+def published() -> Any:
+    """Returns the table of published weights."""
+    return _NoTable()
+
+
+def _of_name(name: str, dtype: str | None, which: str, fields: Mapping[str, Any]) -> Model:
+    plain, _, tag = name.partition('.')
+    if not models.is_known(plain):
+        raise UserError(
+            f'{name}: there is no such folder or file, and no model of that name.'
+            f'{nearest(plain, models.names())} Expected a run folder, a file of weights, '
+            'hf:OWNER/NAME, or a name of `cls models`.'
+        )
+    variant = models.variant(plain).name
+    if which.startswith(HUB) or (which != 'auto' and Path(which).exists()):
+        return _of_file(which, variant, dtype, fields)
+    raise UserError(
+        f'no published weights of {variant} are known; give a file or hf:OWNER/NAME, or '
+        f"cls.create('{variant}') for new weights."
+    )
