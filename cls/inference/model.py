@@ -147,7 +147,7 @@ class Model:
         program, parts = self.program('logits', self._logits), []
         for start in range(0, len(pixels), most):
             part = pixels[start : start + most]
-            padded = padded_to(part, bucket(len(part), most, self.mesh.size))
+            padded = padded_to(part, streams.bucket(len(part), most, self.mesh.size))
             logits = np.asarray(program(self.variables, self.put(padded)))[: len(part)]
             parts.append(softmax(logits))
         return _joined(parts, (self.num_classes,))

@@ -118,6 +118,18 @@ def test_an_answer_is_the_models_prediction(server, model):
         assert ours['probability'] == pytest.approx(theirs.probability, abs=1e-5)
 
 
+def test_a_heat_map_is_that_of_the_model(server, model):
+    content = png()
+    status, body = server.ask('POST', '/explain?index=3', content)
+    assert status == 200
+    image = np.asarray(Image.open(io.BytesIO(body)))
+    np.testing.assert_array_equal(image, model.explain(content, target=3).overlay())
+    best = model.predict(content, top=1)[0].index
+    assert server.ask('POST', '/explain', content) == server.ask(
+        'POST', f'/explain?index={best}', content
+    )
+
+
 def test_a_form_is_taken_as_the_body_is(server):
     content, boundary = png(), 'xyz'
     form = (

@@ -8,13 +8,13 @@ bounded by its limits.
 import asyncio
 import contextlib
 import dataclasses
-import io
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
+import cv2
 import fastapi
 import numpy as np
 import prometheus_client as prometheus
@@ -26,6 +26,7 @@ from starlette.requests import ClientDisconnect
 
 from cls import __version__
 from cls.errors import UserError
+from cls.inference.explaining import explain_pixels
 from cls.inference.model import Model
 from cls.inference.preprocess import UnreadableImage
 from cls.inference.serving.batcher import SIZES, Batcher, closing_batcher
@@ -343,7 +344,6 @@ def _routes() -> fastapi.APIRouter:
 
 
 def _heat_map(model: Model, crop: np.ndarray, index: int | None) -> bytes:
-    explained = model.explain(crop, index=index)
-    file = io.BytesIO()
-    explained.overlay().save(file, 'PNG')
-    return file.getvalue()
+    explained = explain_pixels(model, crop[None], target=index)
+    _, png = cv2.imencode('.png', explained.overlay()[..., ::-1])
+    return png.tobytes()
