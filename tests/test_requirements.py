@@ -20,6 +20,11 @@ OPTIONAL = {
     'gcsfs': 'pyproject.toml',
     's3fs': 'pyproject.toml',
     'ray': 'pyproject.toml',
+    'fastapi': 'pyproject.toml',
+    'starlette': 'cls/inference/serving/app.py',
+    'uvicorn': 'pyproject.toml',
+    'prometheus_client': 'pyproject.toml',
+    'pydantic': 'cls/inference/serving/app.py',
     'libtpu': 'launch/requirements-tpu.txt',
     'tensorflow': 'cls/tools/prepare.py',
     'torch': 'cls/tools/benchmark_input.py',
@@ -101,7 +106,7 @@ def test_a_checkout_and_a_wheel_require_the_same():
 
 def test_the_extras():
     extras = PROJECT['project']['optional-dependencies']
-    assert set(extras) == {'search', 'gcs', 's3', 'ray', 'onednn', 'dev'}
+    assert set(extras) == {'search', 'gcs', 's3', 'ray', 'onednn', 'serve', 'dev'}
 
 
 def test_training_and_import_need_no_extra():

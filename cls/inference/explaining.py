@@ -122,7 +122,34 @@ def explain(
     if len(each) != 1:
         raise UserError(f'{len(each)} images: expected one to explain.')
     pixels = model.preprocess.pixels(each[0][1])
-    probabilities = model(pixels)[0]
+    start = None if baseline is None else model.preprocess.pixels(baseline)
+    return explain_pixels(
+        model, pixels, method, target=target, layer=layer, steps=steps, baseline=start
+    )
+
+
+def explain_pixels(
+    model: Any,
+    pixels: np.ndarray,
+    method: str = 'gradcam',
+    *,
+    target: int | str | None = None,
+    layer: str = '',
+    steps: int = STEPS,
+    baseline: np.ndarray | None = None,
+) -> Explanation:
+    """Returns the map of a prepared image; arguments and errors as those of `explain`.
+
+    Args:
+      model: a `cls.inference.model.Model`.
+      pixels: (1, size, size, C) uint8, as of `model.preprocess.pixels`.
+      method: 'gradcam' or 'integrated_gradients'.
+      target: the class.
+      layer: the stage for Grad-CAM.
+      steps: of integrated gradients.
+      baseline: of integrated gradients, (1, size, size, C) uint8.
+    """
+    probabilities = model.of_pixels(pixels)[0]
     index = int(probabilities.argmax()) if target is None else _index(model, target)
     label, name = model.named(index)
     shown: dict[str, Any] = {'pixels': pixels[0], 'index': index, 'label': label, 'name': name}
@@ -133,8 +160,7 @@ def explain(
         size = model.preprocess.size
         heat = jax.image.resize(cam, (size, size), 'linear', antialias=False)
         return Explanation(np.asarray(heat), layer=layer, cam=cam, **shown)
-    start = None if baseline is None else model.preprocess.pixels(baseline)
-    attributions, gap = integrated_gradients(model, pixels, index, steps, start)
+    attributions, gap = integrated_gradients(model, pixels, index, steps, baseline)
     return Explanation(attributions.sum(-1), gap=gap, **shown)
 
 

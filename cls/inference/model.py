@@ -136,6 +136,22 @@ class Model:
         """Returns the logits of images, (N, num_classes) float32. Raises as a call does."""
         return _joined(self._computed(images, 'logits', self._logits), (self.num_classes,))
 
+    def of_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """Returns the probabilities of prepared images, (N, num_classes) float32.
+
+        Args:
+          pixels: (N, size, size, C) uint8, as of `preprocess.pixels`. Each power of two of N is
+            compiled once; on several devices it is a multiple of theirs.
+        """
+        most = self.batch * self.mesh.size
+        program, parts = self.program('logits', self._logits), []
+        for start in range(0, len(pixels), most):
+            part = pixels[start : start + most]
+            padded = padded_to(part, streams.bucket(len(part), most, self.mesh.size))
+            logits = np.asarray(program(self.variables, self.put(padded)))[: len(part)]
+            parts.append(softmax(logits))
+        return _joined(parts, (self.num_classes,))
+
     def predict(self, images: Images, top: int = 5) -> list[Any]:
         """Returns the most probable classes: a list of `Prediction`, the best first.
 

@@ -1,0 +1,105 @@
+"""Serves a model over HTTP: a page to drop images on, and predictions as JSON.
+
+  cls serve --from runs/birds --port 8000
+  curl --data-binary @bird.jpg http://127.0.0.1:8000/predict?top=3
+
+POST /predict   the most probable classes of an image: the body, or the file of a form (curl -F)
+POST /explain   the image with a heat map, as PNG; ?index=N chooses the class
+GET  /          the page
+GET  /model     the model, its license and classes
+GET  /health    200 as long as requests are accepted
+GET  /metrics   counters, for Prometheus
+GET  /openapi.json
+
+Requests that arrive at once are computed in batches. Further ones than --requests get 503; a larger
+upload than --upload MiB 413; a file that is no image, or one of more than --pixels, 400. SIGTERM
+ends the server after the answers to all accepted requests. Nobody is authenticated: the default
+--host accepts only connections of this machine.
+
+--from takes a run folder, a file of weights, hf:OWNER/NAME, or the name of a variant.
+"""
+
+import signal
+import socket
+from collections.abc import Sequence
+
+from cls import signals
+from cls.cli import Parser, run
+from cls.errors import UserError
+from cls.inference import loading
+
+PROG = 'python -m cls.tools.serve'
+
+
+def parser(prog: str = PROG) -> Parser:
+    """Returns the parser of the flags."""
+    flags = Parser(prog=prog, description=__doc__, allow_abbrev=False)
+    flags.add_argument('--from', dest='where', required=True, help='the model')
+    flags.add_argument('--host', default='127.0.0.1', help='0.0.0.0: all interfaces')
+    flags.add_argument('--port', type=int, default=8000, help='0: a free one')
+    flags.add_argument('--requests', type=int, default=256, help='at once, default 256')
+    flags.add_argument('--upload', type=float, default=20, help='MiB, default 20')
+    flags.add_argument('--pixels', type=float, default=50e6, help='of an image, default 50e6')
+    return flags
+
+
+def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
+    """Serves until SIGTERM or Ctrl-C; returns the exit code."""
+    args = parser(prog).parse_args(argv)
+    try:
+        import uvicorn
+
+        from cls.inference.serving.app import Limits, create
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{error.name} is not installed, which `cls serve` needs: pip install 'cls[serve]'."
+        ) from None
+    for name in ('requests', 'upload', 'pixels'):
+        if not getattr(args, name) > 0:
+            raise UserError(f'--{name} is {getattr(args, name):g}: expected more than 0.')
+    if not 0 <= args.port < 65536:
+        raise UserError(f'--port is {args.port}: expected 0 to 65535.')
+    opened = listening(args.host, args.port)  # before minutes of compilation
+    model = loading.load(args.where)
+    limits = Limits(args.requests, int(args.upload * 2**20), int(args.pixels))
+    config = uvicorn.Config(create(model, limits), log_level='warning', access_log=False)
+    host, port = opened.getsockname()[:2]
+    shown = f'[{host}]' if ':' in host else host
+
+    class Announced(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            print(f'serving at http://{shown}:{port} (Ctrl-C ends it)', flush=True)
+
+    server = Announced(config)
+
+    def stop(_: int, again: bool) -> None:
+        server.should_exit, server.force_exit = True, again
+
+    print(f'{model}\ncompiling ...', flush=True)
+    # uvicorn raises the signal again when it has stopped; the stop was the purpose of it.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    with signals.heard_by(stop):
+        server.run(sockets=[opened])
+    if not server.started:
+        raise UserError('the server could not start, see above.')
+    return 0
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """Returns a bound socket. Raises UserError if the address is taken or not this machine's."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        opened = socket.socket(family, kind)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind(address)
+    except OSError as error:
+        raise UserError(
+            f'{host}:{port} cannot be listened on ({error.strerror or error}): choose another '
+            '--port or --host.'
+        ) from error
+    return opened
+
+
+if __name__ == '__main__':
+    run(main)

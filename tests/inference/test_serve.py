@@ -1,0 +1,356 @@
+"""`cls serve` as a real process, with a real client: answers, refusals, load, and its end."""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import http.client
+import io
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+import pytest
+from PIL import Image
+
+import cls
+from cls.inference.serving.batcher import Batcher, Closed
+
+ROOT = Path(__file__).parents[2]
+LIMITS = ('--requests', '40', '--upload', '0.5', '--pixels', '100000')
+
+
+class Served:
+    """A server in its own process."""
+
+    def __init__(self, workdir, *flags):
+        command = [sys.executable, '-m', 'cls.tools.serve', '--from', str(workdir), '--port', '0']
+        self.process = subprocess.Popen(
+            [*command, *flags],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        lines = []
+        for line in self.process.stdout:
+            lines.append(line)
+            if match := re.search(r'http://(\S+):(\d+)', line):
+                self.host, self.port = match[1], int(match[2])
+                break
+        else:
+            raise AssertionError(''.join(lines))
+        self.output: list[str] = []
+        # Read all the time: a full pipe would stop the server.
+        self.reader = threading.Thread(target=self.output.extend, args=[self.process.stdout])
+        self.reader.start()
+        assert self.ask('GET', '/health')[0] == 200
+
+    def connected(self):
+        return contextlib.closing(http.client.HTTPConnection(self.host, self.port, timeout=60))
+
+    def ask(self, method, path, body=None, headers=None):
+        """Returns (status, content)."""
+        with self.connected() as connection:
+            connection.request(method, path, body, headers or {})
+            response = connection.getresponse()
+            return response.status, response.read()
+
+    def ended(self, number=signal.SIGTERM):
+        """Sends a signal; returns the exit code and the output."""
+        self.process.send_signal(number)
+        return self.waited()
+
+    def waited(self):
+        code = self.process.wait(timeout=60)
+        self.reader.join()
+        return code, ''.join(self.output)
+
+
+def png(seed=0, size=(12, 10)):
+    """Returns the content of a file with a random image."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, 'PNG')
+    return file.getvalue()
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """A run folder of a small network on the digits."""
+    workdir = tmp_path_factory.mktemp('serve') / 'run'
+    command = [sys.executable, '-m', 'cls.main', '--config=configs/resnet.py']
+    command += ['--config.duration=2 steps', '--config.schedule.warmup=100 percent']
+    command += [f'--workdir={workdir}']
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return workdir
+
+
+@pytest.fixture(scope='module')
+def server(run):
+    served = Served(run, *LIMITS)
+    yield served
+    served.process.kill()
+    served.process.wait()
+
+
+@pytest.fixture(scope='module')
+def model(run):
+    return cls.load(run)
+
+
+def test_an_answer_is_the_models_prediction(server, model):
+    content = png()
+    status, body = server.ask('POST', '/predict?top=3', content)
+    answer = json.loads(body)
+    assert status == 200
+    assert answer['model'] == 'resnet20_cifar'
+    expected = model.predict(content, top=3)
+    assert [x['label'] for x in answer['predictions']] == [x.label for x in expected]
+    for ours, theirs in zip(answer['predictions'], expected, strict=True):
+        assert ours['probability'] == pytest.approx(theirs.probability, abs=1e-5)
+
+
+def test_a_heat_map_is_that_of_the_model(server, model):
+    content = png()
+    status, body = server.ask('POST', '/explain?index=3', content)
+    assert status == 200
+    image = np.asarray(Image.open(io.BytesIO(body)))
+    np.testing.assert_array_equal(image, model.explain(content, target=3).overlay())
+    best = model.predict(content, top=1)[0].index
+    assert server.ask('POST', '/explain', content) == server.ask(
+        'POST', f'/explain?index={best}', content
+    )
+
+
+def test_a_form_is_taken_as_the_body_is(server):
+    content, boundary = png(), 'xyz'
+    form = (
+        (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="x.png"\r\n'
+            'Content-Type: image/png\r\n\r\n'
+        ).encode()
+        + content
+        + f'\r\n--{boundary}--\r\n'.encode()
+    )
+    headers = {'Content-Type': f'multipart/form-data; boundary={boundary}'}
+    assert server.ask('POST', '/predict', form, headers) == server.ask('POST', '/predict', content)
+
+
+@pytest.mark.parametrize(
+    ('method', 'path', 'body', 'status', 'text'),
+    [
+        ('POST', '/predict', b'', 400, 'the body is empty'),
+        ('POST', '/predict', b'no image', 400, 'cannot be read'),
+        ('POST', '/predict', png()[:80], 400, 'cannot be read'),
+        ('POST', '/predict', png(size=(400, 300)), 400, 'pixels'),
+        ('POST', '/predict', bytes(2**20), 413, 'larger than 0.5 MiB'),
+        ('POST', '/predict?top=0', png(), 422, 'greater than or equal to 1'),
+        ('POST', '/predict?top=many', png(), 422, 'integer'),
+        ('POST', '/explain?index=10', png(), 400, 'expected 0 to 9'),
+        ('GET', '/predict', None, 405, 'Method Not Allowed'),
+        ('GET', '/other', None, 404, 'Not Found'),
+    ],
+)
+def test_bad_input_is_refused_with_its_reason(server, method, path, body, status, text):
+    code, content = server.ask(method, path, body)
+    assert code == status
+    assert text in json.dumps(json.loads(content)['detail'])
+    assert server.ask('POST', '/predict', png())[0] == 200
+
+
+def test_a_form_without_a_file_is_refused(server):
+    headers = {'Content-Type': 'multipart/form-data; boundary=x'}
+    form = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\nb\r\n--x--\r\n'
+    for body, text in ((form, 'has no file'), (b'nothing of a form', 'form')):
+        status, content = server.ask('POST', '/predict', body, headers)
+        assert status == 400
+        assert text in json.loads(content)['detail']
+
+
+def test_an_upload_of_unknown_length_ends_at_the_limit(server):
+    """Sent in chunks, without Content-Length."""
+    parts = (bytes(2**16) for _ in range(64))
+    with server.connected() as connection:
+        try:
+            connection.request('POST', '/predict', parts, {'Transfer-Encoding': 'chunked'})
+        except (BrokenPipeError, ConnectionResetError):
+            return  # the server closed the connection after its answer
+        assert connection.getresponse().status == 413
+
+
+def test_the_description_and_the_page_need_no_other_server(server, model):
+    status, body = server.ask('GET', '/model')
+    assert status == 200
+    described = json.loads(body)
+    assert described['num_classes'] == 10
+    assert described['classes'] == list(model.names)
+    status, page = server.ask('GET', '/')
+    assert status == 200
+    assert not re.findall(rb'(?:https?:)?//[a-z]', page)
+    paths = json.loads(server.ask('GET', '/openapi.json')[1])['paths']
+    assert {'/predict', '/explain', '/model', '/health', '/metrics'} == set(paths)
+    assert set(paths['/predict']['post']['responses']) >= {'200', '400', '408', '413', '503'}
+
+
+def counted(server):
+    """Returns {(path, status): number} of the server's own counters."""
+    text = server.ask('GET', '/metrics')[1].decode()
+    pattern = r'cls_requests_total\{path="([^"]*)",status="(\d+)"\} (\S+)'
+    return {(path, int(s)): int(float(n)) for path, s, n in re.findall(pattern, text)}
+
+
+async def _load(server, bodies):
+    """Posts all bodies at once; returns their answers as (status, JSON)."""
+    connector = aiohttp.TCPConnector(limit=0)
+    url = f'http://{server.host}:{server.port}/predict?top=1'
+    async with aiohttp.ClientSession(connector=connector) as session:
+
+        async def one(body):
+            async with session.post(url, data=body) as response:
+                return response.status, await response.json()
+
+        return await asyncio.gather(*map(one, bodies))
+
+
+def test_hundreds_of_requests_at_once_are_all_answered_rightly_or_refused(server, model):
+    """A third is hostile. Each answer belongs to its own image, and the counters agree."""
+    images = [png(seed) for seed in range(200)]
+    hostile = [b'no image', images[0][:60], png(size=(400, 300)), b'']
+    bodies = [images[i] if i % 3 else hostile[i % len(hostile)] for i in range(len(images))]
+    before = counted(server)
+    answers = asyncio.run(_load(server, bodies))
+    after = counted(server)
+    assert {status for status, _ in answers} <= {200, 400, 503}
+    for i, (status, answer) in enumerate(answers):
+        if status == 503:
+            continue
+        assert status == (200 if i % 3 else 400)
+        if status == 200:
+            (expected,) = model.predict(images[i], top=1)
+            (ours,) = answer['predictions']
+            assert ours['probability'] == pytest.approx(expected.probability, abs=1e-4)
+    for status in (200, 400, 503):
+        key = ('/predict', status)
+        count = sum(code == status for code, _ in answers)
+        assert after.get(key, 0) - before.get(key, 0) == count
+    assert any(status == 200 for status, _ in answers)
+    assert server.ask('POST', '/predict', png())[0] == 200  # everything was released
+
+
+def test_more_requests_than_allowed_get_503_and_others_their_answer(run):
+    """Forty uploads that are not complete hold all places."""
+    served = Served(run, *LIMITS)
+    held = []
+    for _ in range(40):
+        connection = socket.create_connection((served.host, served.port))
+        connection.sendall(b'POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nabc')
+        held.append(connection)
+    deadline = time.monotonic() + 30
+    while (status := served.ask('POST', '/predict', png())[0]) != 503:
+        assert status == 200
+        assert time.monotonic() < deadline
+    assert served.ask('GET', '/health')[0] == 200
+    for connection in held:
+        connection.close()
+    while served.ask('POST', '/predict', png())[0] != 200:
+        assert time.monotonic() < deadline
+    assert served.ended() == (0, '')
+
+
+def test_sigterm_answers_all_that_was_accepted(run):
+    served = Served(run, '--requests', '500')
+    content = png()
+    connections = [http.client.HTTPConnection(served.host, served.port) for _ in range(60)]
+    for connection in connections:  # accepted, and half of the body sent
+        connection.putrequest('POST', '/predict')
+        connection.putheader('Content-Length', str(len(content)))
+        connection.endheaders(content[:50])
+    while (
+        int(re.search(rb'cls_requests_in_progress (\d+)', served.ask('GET', '/metrics')[1])[1]) < 60
+    ):
+        time.sleep(0.05)
+    served.process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    assert served.process.poll() is None
+    with pytest.raises(OSError):
+        socket.create_connection((served.host, served.port), timeout=5).close()
+    with concurrent.futures.ThreadPoolExecutor(60) as pool:
+
+        def rest(connection):
+            connection.send(content[50:])
+            return connection.getresponse().status
+
+        assert set(pool.map(rest, connections)) == {200}
+    assert served.waited() == (0, '')
+
+
+@pytest.mark.parametrize(
+    ('flags', 'text'),
+    [
+        (('--from', 'nothing/there', '--port', '0'), 'nothing/there'),
+        (('--from', 'x', '--port', '70000'), 'expected 0 to 65535'),
+        (('--from', 'x', '--requests', '0'), 'expected more than 0'),
+        (('--from', 'x', '--host', 'no.such.host.invalid'), 'cannot be listened on'),
+    ],
+)
+def test_mistakes_are_one_line(flags, text):
+    command = [sys.executable, '-m', 'cls.tools.serve', *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert text in done.stderr
+    assert done.stderr.count('\n') == 1
+
+
+def test_a_port_that_is_taken_is_refused(tmp_path):
+    with socket.create_server(('127.0.0.1', 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, '-m', 'cls.tools.serve', '--from', 'x', '--port', port]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert 'in use' in done.stderr
+
+
+def test_images_that_wait_are_computed_together():
+    computed, release = [], threading.Event()
+
+    def compute(images):
+        computed.append(len(images))
+        release.wait()
+        return images.sum((1, 2, 3))
+
+    batcher = Batcher(compute, (1, 4, 16))
+    first = batcher.submit(np.full((2, 2, 1), 7))
+    while not computed:
+        time.sleep(0.01)
+    rest = [batcher.submit(np.full((2, 2, 1), n)) for n in range(21)]
+    rest[3].cancel()
+    release.set()
+    assert first.result() == 28
+    assert [f.result() for f in rest if not f.cancelled()] == [4 * n for n in range(21) if n != 3]
+    batcher.close()
+    assert computed == [1, 16, 16]  # 16 wait, one of them cancelled; then 5 in a batch of 16
+    with pytest.raises(Closed):
+        batcher.submit(np.zeros((2, 2, 1)))
+
+
+def test_an_error_of_a_batch_reaches_its_requests_and_no_later_ones():
+    def compute(images):
+        if images.max() > 5:
+            raise ValueError('too large')
+        return images[:, 0, 0, 0]
+
+    batcher = Batcher(compute, (1,))
+    bad, good = batcher.submit(np.full((1, 1, 1), 9)), batcher.submit(np.full((1, 1, 1), 3))
+    with pytest.raises(ValueError, match='too large'):
+        bad.result()
+    assert good.result() == 3
+    assert batcher.call(lambda: 'between').result() == 'between'
+    batcher.close()
