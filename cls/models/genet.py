@@ -155,7 +155,7 @@ class GeNet(nn.Module):
             self.sow('intermediates', f'stage{i}', x)
 
         x = adaptive_avg_pool(x, self.bins)
-        x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # in PyTorch's order (N, C, H, W)
+        x = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)  # in PyTorch's order (N, C, H, W)
         for i, width in enumerate(self.hidden, 1):
             x = nn.relu(Dense(width, dtype=self.dtype, name=f'fc{i}')(x))
             x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)

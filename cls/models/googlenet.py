@@ -110,7 +110,7 @@ class AuxiliaryHead(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (N, H, W, C) to (N, num_classes) logits."""
         x = self.unit(128, 1, name='conv')(self.pool(x))
-        x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # in PyTorch's order (N, C, H, W)
+        x = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)  # in PyTorch's order (N, C, H, W)
         x = nn.relu(self.dense(1024, bias_init=init.Constant(0.2), name='fc1')(x))
         return self.dense(self.num_classes, name='fc2')(self.dropout(x))
 

@@ -207,7 +207,7 @@ class MetaQNN(nn.Module):
 
 def _flat(x):
     """Returns x flattened in the order (N, C, H, W) of Caffe and PyTorch, or x if already flat."""
-    return x if x.ndim == 2 else x.transpose(0, 3, 1, 2).reshape(len(x), -1)
+    return x if x.ndim == 2 else x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
 
 
 def chain(text: str) -> Chain:

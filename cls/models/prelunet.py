@@ -74,7 +74,7 @@ def spatial_pyramid(x: jax.Array, levels: Sequence[int]) -> jax.Array:
     The result is (N, C * sum of n * n), each level flattened in PyTorch's order (N, C, n, n).
     """
     pooled = (adaptive_max_pool(x, n).transpose(0, 3, 1, 2) for n in levels)
-    return jnp.concatenate([bins.reshape(len(x), -1) for bins in pooled], 1)
+    return jnp.concatenate([bins.reshape(x.shape[0], -1) for bins in pooled], 1)
 
 
 class PReLUNet(nn.Module):

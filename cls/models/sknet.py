@@ -73,7 +73,7 @@ class SelectiveKernel(nn.Module):
         z = jnp.mean(sum(kernels), (1, 2), keepdims=True)
         z = nn.relu(self.norm(name='attn.bn')(small(self.fused, name='attn.fc_reduce')(z)))
         z = small(len(kernels) * self.features, name='attn.fc_select')(z)
-        choice = nn.softmax(z.reshape(len(z), 1, 1, len(kernels), self.features), axis=-2)
+        choice = nn.softmax(z.reshape(z.shape[0], 1, 1, len(kernels), self.features), axis=-2)
         selected: Any = sum(kernel * choice[..., i, :] for i, kernel in enumerate(kernels))
         return selected
 

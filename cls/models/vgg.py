@@ -103,7 +103,7 @@ class VGG(nn.Module):
 
 def flatten(x: jax.Array) -> jax.Array:
     """Returns (N, H, W, C) as (N, C * H * W), in PyTorch's order."""
-    return x.transpose(0, 3, 1, 2).reshape(len(x), -1)
+    return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
 
 
 # Convolutions of the five stages are Table 1's. Top-1 and top-5 are the paper's at a single scale,

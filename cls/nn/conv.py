@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from cls.nn import folding, init
 from cls.nn.cpu import conv as cpu
-from cls.nn.cpu.lowering import xla_conv
+from cls.nn.cpu.lowering import is_portable, xla_conv
 from cls.nn.padding import Padding, Size, explicit_padding, pair
 
 
@@ -80,6 +80,6 @@ def conv(
     """
     strides, dilation = pair(strides), pair(dilation)
     pads = explicit_padding(padding, images.shape[1:3], kernel.shape[:2], strides, dilation)
-    if init.only_shapes():
+    if init.only_shapes() or is_portable():
         return xla_conv(images, kernel, strides, pads, dilation, groups)
     return cpu.conv(images, kernel, strides, pads, dilation, groups)

@@ -30,7 +30,8 @@ def is_tracing() -> bool:
 
 
 @contextlib.contextmanager
-def _marked() -> Iterator[None]:
+def marked() -> Iterator[None]:
+    """A context in which norms and biases are traced as `scale_and_shift`."""
     token = _tracing.set(True)
     try:
         yield
@@ -58,11 +59,11 @@ def folded(function: Callable[..., Any]) -> Callable[..., Any]:
         if not any(native.usable(x) and x.dtype == jnp.float32 for x in leaves):
             return function(*args)
 
-        def marked(*args: Any) -> Any:  # a new function: JAX may know the program of the other
-            with _marked():
+        def new(*args: Any) -> Any:  # JAX may know the program of the other function
+            with marked():
                 return function(*args)
 
-        closed, shapes = jax.make_jaxpr(marked, return_shape=True)(*args)
+        closed, shapes = jax.make_jaxpr(new, return_shape=True)(*args)
         return jax.tree.unflatten(jax.tree.structure(shapes), _evaluated(closed, leaves))
 
     return compute

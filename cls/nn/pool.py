@@ -12,7 +12,7 @@ from jax import lax
 
 from cls.nn import init
 from cls.nn.cpu import pool as cpu
-from cls.nn.cpu.lowering import xla_max_pool, xla_sum_pool
+from cls.nn.cpu.lowering import is_portable, xla_max_pool, xla_sum_pool
 from cls.nn.padding import Padding, Size, explicit_padding, pair, pooling_padding
 
 
@@ -37,7 +37,7 @@ def max_pool(
     """
     window, strides = pair(window), pair(strides)
     pads = pooling_padding(padding, images.shape[1:3], window, strides, ceil_mode)
-    if init.only_shapes():
+    if init.only_shapes() or is_portable():
         return xla_max_pool(images, window, strides, pads)
     return cpu.max_pool(images, window, strides, pads)
 
@@ -67,7 +67,12 @@ def avg_pool(
     counted = explicit_padding(padding, size, window, strides) if count_padding else ((0, 0),) * 2
     if init.only_shapes():
         return xla_sum_pool(images, window, strides, pads)
-    total = cpu.sum_pool(images, window, strides, pads)
+    if is_portable():
+        total = xla_sum_pool(images, window, strides, pads)
+        if pads == ((0, 0), (0, 0)):  # needs no size, which may be symbolic
+            return total / (window[0] * window[1])
+    else:
+        total = cpu.sum_pool(images, window, strides, pads)
     rows, columns = (
         _counts(*along) for along in zip(size, window, strides, pads, counted, strict=True)
     )

@@ -1,6 +1,8 @@
 """The choice of a form by platform, and XLA's own convolution and pools."""
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -8,6 +10,27 @@ import jax.numpy as jnp
 from jax import lax
 
 DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
+
+_portable = contextvars.ContextVar('portable', default=False)
+
+
+@contextlib.contextmanager
+def portable() -> Iterator[None]:
+    """A context in which layers are traced as XLA's operations, the same for every platform.
+
+    The number of images may be symbolic (`jax.export.symbolic_shape`), and their height and width
+    too where a layer does not depend on them.
+    """
+    token = _portable.set(True)
+    try:
+        yield
+    finally:
+        _portable.reset(token)
+
+
+def is_portable() -> bool:
+    """Returns whether the caller is traced within `portable`."""
+    return _portable.get()
 
 
 def by_platform(cpu: Callable, elsewhere: Callable, *args: jax.Array) -> Any:

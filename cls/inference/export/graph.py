@@ -1,0 +1,441 @@
+"""The inference graph of a model: a flat list of primitives, with its weights as constants.
+
+The program (jaxpr) of a model is traced with XLA's operations alone (`cls.nn.cpu.lowering.portable`)
+and flattened: calls are replaced by their bodies, all that depends on weights alone is computed, and
+batch norms are folded into the convolutions and matrix products before them. A graph can be traced
+by JAX again (`Graph.run`), and other formats are written from its nodes.
+"""
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+from cls.errors import UserError
+from cls.nn import folding
+from cls.nn.cpu.lowering import portable
+
+SCALE_AND_SHIFT = folding.scale_and_shift.__name__
+_MAX_UNROLLED = 400  # iterations of a loop
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Value:
+    """A result of a node, or the input; dimensions may be symbolic."""
+
+    shape: tuple[Any, ...]
+    dtype: np.dtype
+
+
+Operand = Value | np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Node:
+    """A primitive of JAX, or `scale_and_shift`, applied to values and constants.
+
+    Attributes:
+      op: name of the primitive.
+      inputs: its operands.
+      outputs: its results.
+      params: the parameters of the primitive.
+      compute: maps arrays for `inputs` to the list of results.
+    """
+
+    op: str
+    inputs: tuple[Operand, ...]
+    outputs: tuple[Value, ...]
+    params: dict[str, Any]
+    compute: Callable[..., Sequence[Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """A program with one input and one output, in the order of its computation."""
+
+    input: Value
+    nodes: tuple[Node, ...]
+    output: Value
+
+    def constants(self) -> list[np.ndarray]:
+        """Returns the constants of all nodes, each once."""
+        every = (x for node in self.nodes for x in node.inputs if isinstance(x, np.ndarray))
+        return list({id(x): x for x in every}.values())
+
+    def run(self, images: Any, constants: Sequence[Any] | None = None) -> Any:
+        """Returns the output for images, with arrays in the place of `constants()` if given."""
+        values: dict[int, Any] = {id(self.input): images}
+        own = self.constants()
+        given = own if constants is None else constants
+        values |= {id(x): value for x, value in zip(own, given, strict=True)}
+        for node in self.nodes:
+            results = node.compute(*(values[id(x)] for x in node.inputs))
+            values |= {id(x): value for x, value in zip(node.outputs, results, strict=True)}
+        return values[id(self.output)]
+
+
+def traced(function: Callable[[Any], Any], images: jax.ShapeDtypeStruct) -> Graph:
+    """Returns the folded graph of a function from images to one array.
+
+    Raises UserError for a loop or a branch that depends on the images.
+
+    Args:
+      function: for example `model.apply` with its variables and train=False.
+      images: the shape and type of its argument; dimensions may be symbolic.
+    """
+
+    def marked(images: Any) -> Any:  # a new function: JAX may know the program of the other
+        with folding.marked(), portable():
+            return function(images)
+
+    closed = jax.make_jaxpr(marked)(images)
+    flat = _Flat()
+    image = Value(tuple(images.shape), np.dtype(images.dtype))
+    (output,) = flat.inline(closed.jaxpr, closed.consts, [image])
+    if not isinstance(output, Value):
+        raise UserError('the model does not depend on its images: expected one that does.')
+    return _pruned(Graph(image, tuple(_folded(flat.nodes, output)), output))
+
+
+class _Flat:
+    """The nodes of a program while its calls are inlined and its constants are computed."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self._reads: dict[int, np.ndarray] = {}  # id of a JAX array -> the same on the host
+        self._held: list[Any] = []  # keeps these ids taken
+
+    def inline(self, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Operand]) -> list[Operand]:
+        """Returns the outputs of a jaxpr, and adds its nodes."""
+        values: dict[Any, Operand] = dict(zip(jaxpr.constvars, map(self._host, consts), strict=True))
+        values.update(zip(jaxpr.invars, inputs, strict=True))
+
+        def read(x: Any) -> Operand:
+            return values[x] if isinstance(x, core.Var) else np.asarray(x.val, x.aval.dtype)
+
+        for eqn in jaxpr.eqns:
+            results = self._evaluate(eqn, [read(x) for x in eqn.invars])
+            values.update(zip(eqn.outvars, results, strict=True))
+        return [read(x) for x in jaxpr.outvars]
+
+    def _host(self, array: Any) -> np.ndarray:
+        if isinstance(array, np.ndarray):
+            return array
+        if id(array) not in self._reads:
+            self._held.append(array)
+            self._reads[id(array)] = np.asarray(array)
+        return self._reads[id(array)]
+
+    def _evaluate(self, eqn: Any, inputs: list[Operand]) -> Sequence[Operand]:
+        """Returns the results of an equation: computed, inlined, or those of a new node."""
+        name, params = eqn.primitive.name, eqn.params
+        known = all(isinstance(x, np.ndarray) for x in inputs)
+        fixed = all(_is_static(x.aval.shape) for x in eqn.outvars)
+        if params.get('name') == SCALE_AND_SHIFT and not known:
+            return [self.add(SCALE_AND_SHIFT, inputs, eqn.outvars, {}, _scaled_and_shifted)]
+        if name == 'cond' and isinstance(inputs[0], np.ndarray):
+            branch = params['branches'][int(np.clip(inputs[0], 0, len(params['branches']) - 1))]
+            return self.inline(branch.jaxpr, branch.consts, inputs[1:])
+        if name == 'scan' and not known:
+            return self._unrolled(params, inputs)
+        inner = next((params[key] for key in ('jaxpr', 'call_jaxpr') if key in params), None)
+        if inner is not None and name != 'scan':
+            closed = inner if hasattr(inner, 'consts') else core.ClosedJaxpr(inner, ())
+            return self.inline(closed.jaxpr, closed.consts, inputs)
+        if known and fixed:
+            return _computed(eqn, inputs)
+        if name in ('stop_gradient', 'copy', 'copy_p', 'optimization_barrier', 'name'):
+            return inputs
+        if name == 'dynamic_slice' and all(isinstance(x, np.ndarray) for x in inputs[1:]):
+            return [self._sliced(inputs, eqn)]
+        if name == 'gather' and isinstance(inputs[1], np.ndarray):
+            taken = self._taken(inputs[0], inputs[1], params)
+            if taken is not None:
+                return [taken]
+        out = self.add(name, inputs, eqn.outvars, dict(params), _bound(eqn))
+        return out if isinstance(out, list) else [out]
+
+    def add(self, op: str, inputs: Any, avals: Any, params: Any, compute: Any) -> Any:
+        """Returns the result, or the list of results, of a new node."""
+        outputs = tuple(Value(tuple(x.aval.shape), np.dtype(x.aval.dtype)) for x in avals)
+        self.nodes.append(Node(op, tuple(inputs), outputs, params, compute))
+        return outputs[0] if len(outputs) == 1 else list(outputs)
+
+    def _taken(self, x: Any, indices: np.ndarray, params: Any) -> Operand | None:
+        """Returns a gather at known places as slices and `take` nodes, one for each axis.
+
+        None for one that does not pick rows of axes, or has indices beyond them.
+        """
+        numbers, sizes = params['dimension_numbers'], params['slice_sizes']
+        axes = numbers.start_index_map
+        if indices.ndim == 1:  # one window, as of x[:, 1:]
+            return self._window(x, dict(zip(axes, indices.tolist(), strict=True)), params)
+        grid = indices.shape[:-1]
+        out = [i for i in range(len(grid) + len(numbers.offset_dims)) if i not in numbers.offset_dims]
+        if not (axes == numbers.collapsed_slice_dims == tuple(out) and len(axes) == len(grid)):
+            return None
+        if numbers.operand_batching_dims or any(
+            n is not size and n != size for a, (n, size) in enumerate(zip(x.shape, sizes)) if a not in axes
+        ):
+            return None
+        for i, axis in enumerate(axes):
+            rows = np.moveaxis(indices[..., i], i, 0).reshape(grid[i], -1)
+            if (rows != rows[:, :1]).any() or rows.min() < 0 or rows.max() >= x.shape[axis]:
+                return None
+            x = self._rows(x, axis, rows[:, 0])
+        return x
+
+    def _window(self, x: Any, first: dict[int, int], params: Any) -> Operand | None:
+        """Returns a part of x that starts at known places, without its collapsed axes."""
+        numbers, sizes = params['dimension_numbers'], params['slice_sizes']
+        if numbers.offset_dims != tuple(range(len(sizes) - len(numbers.collapsed_slice_dims))):
+            return None
+        for axis, start in first.items():
+            if not 0 <= start <= x.shape[axis] - sizes[axis]:
+                return None
+            x = self._rows(x, axis, np.arange(start, start + sizes[axis]))
+        if not numbers.collapsed_slice_dims:
+            return x
+        dimensions = numbers.collapsed_slice_dims
+        shape = tuple(n for a, n in enumerate(x.shape) if a not in dimensions)
+        out, params = Value(shape, x.dtype), {'dimensions': dimensions}
+        compute = functools.partial(_squeeze, **params)
+        self.nodes.append(Node('squeeze', (x,), (out,), params, compute))
+        return out
+
+    def _rows(self, x: Value, axis: int, rows: np.ndarray) -> Value:
+        """Returns the result of a new node: rows of an axis."""
+        shape = (*x.shape[:axis], len(rows), *x.shape[axis + 1 :])
+        out = Value(shape, x.dtype)
+        step = int(rows[1] - rows[0]) if len(rows) > 1 else 1
+        if step > 0 and (np.diff(rows) == step).all():
+            params = {
+                'start_indices': tuple(int(rows[0]) if a == axis else 0 for a in range(len(shape))),
+                'limit_indices': tuple(
+                    int(rows[-1]) + 1 if a == axis else n for a, n in enumerate(x.shape)
+                ),
+                'strides': tuple(step if a == axis else 1 for a in range(len(shape))),
+            }
+            compute = functools.partial(_slice, **params)
+            self.nodes.append(Node('slice', (x,), (out,), params, compute))
+        else:
+            params = {'axis': axis, 'rows': rows}
+            compute = functools.partial(_take, **params)
+            self.nodes.append(Node('take', (x,), (out,), params, compute))
+        return out
+
+    def _sliced(self, inputs: Sequence[Any], eqn: Any) -> Operand:
+        """Returns a slice at known positions, clamped as `dynamic_slice` does."""
+        images, starts = inputs[0], [int(x) for x in inputs[1:]]
+        sizes = eqn.params['slice_sizes']
+        limits = zip(starts, images.shape, sizes, strict=True)
+        first = [0 if n is size or n == size else min(max(s, 0), n - size) for s, n, size in limits]
+        last = [start + size for start, size in zip(first, sizes, strict=True)]
+        params = {'start_indices': tuple(first), 'limit_indices': tuple(last), 'strides': None}
+        compute = functools.partial(_slice, **params)
+        return self.add('slice', [images], eqn.outvars, params, compute)
+
+    def _unrolled(self, params: dict[str, Any], inputs: list[Operand]) -> list[Operand]:
+        """Returns the results of a loop of known length, whose steps are inlined."""
+        length, body = params['length'], params['jaxpr']
+        if not isinstance(length, int) or length > _MAX_UNROLLED:
+            raise UserError(
+                f'the model has a loop of {length} steps: expected at most {_MAX_UNROLLED}; '
+                'export it for a smaller input.'
+            )
+        fixed, carried = params['num_consts'], params['num_carry']
+        consts, carry, rows = (
+            inputs[:fixed],
+            inputs[fixed : fixed + carried],
+            inputs[fixed + carried :],
+        )
+        if not all(isinstance(x, np.ndarray) for x in rows):
+            raise UserError('the model has a loop over its images: expected none in inference.')
+        outputs: list[list[Operand]] = []
+        order = range(length)
+        for step in reversed(order) if params['reverse'] else order:
+            results = self.inline(body.jaxpr, body.consts, [*consts, *carry, *(x[step] for x in rows)])
+            carry = results[:carried]
+            outputs.append(results[carried:])
+        if params['reverse']:
+            outputs.reverse()
+        return [*carry, *(self._stacked(list(column)) for column in zip(*outputs, strict=True))]
+
+    def _stacked(self, parts: list[Operand]) -> Operand:
+        """Returns parts of one shape along a new first axis."""
+        if all(isinstance(x, np.ndarray) for x in parts):
+            return np.stack([np.asarray(x) for x in parts])
+        shape = tuple(parts[0].shape)
+        rows = []
+        for part in parts:
+            params = {'shape': (1, *shape), 'broadcast_dimensions': tuple(range(1, len(shape) + 1))}
+            out = Value((1, *shape), np.dtype(part.dtype))
+            compute = functools.partial(_broadcast, **params)
+            self.nodes.append(Node('broadcast_in_dim', (part,), (out,), params, compute))
+            rows.append(out)
+        out = Value((len(parts), *shape), rows[0].dtype)
+        self.nodes.append(Node('concatenate', tuple(rows), (out,), {'dimension': 0}, _concatenated))
+        return out
+
+
+def _is_static(shape: Sequence[Any]) -> bool:
+    return all(isinstance(n, int) for n in shape)
+
+
+# Computed by NumPy: XLA would compile each of these for each shape of a network.
+_BY_NUMPY: dict[str, Callable[..., Any]] = {
+    'add': lambda a, b: a + b,
+    'sub': lambda a, b: a - b,
+    'mul': lambda a, b: a * b,
+    'neg': lambda a: -a,
+    'max': np.maximum,
+    'min': np.minimum,
+    'sqrt': np.sqrt,
+    'rsqrt': lambda a: 1 / np.sqrt(a),
+    'convert_element_type': lambda a, **_: a,
+    'reshape': lambda a, new_sizes, **_: a.reshape(new_sizes),
+    'squeeze': lambda a, dimensions: np.squeeze(a, dimensions),
+    'transpose': lambda a, permutation: a.transpose(permutation),
+    'concatenate': lambda *parts, dimension: np.concatenate(parts, dimension),
+    'iota': lambda dtype, shape, dimension, **_: np.broadcast_to(
+        np.arange(shape[dimension]).reshape([-1 if i == dimension else 1 for i in range(len(shape))]),
+        shape,
+    ),
+    'broadcast_in_dim': lambda a, shape, broadcast_dimensions, **_: np.broadcast_to(
+        a.reshape(
+            [
+                a.shape[broadcast_dimensions.index(i)] if i in broadcast_dimensions else 1
+                for i in range(len(shape))
+            ]
+        ),
+        shape,
+    ),
+}
+_WITHOUT_PARAMS = ('add', 'sub', 'mul', 'neg', 'max', 'min', 'sqrt', 'rsqrt')
+
+
+def _computed(eqn: Any, inputs: Sequence[Any]) -> list[np.ndarray]:
+    """Returns the results of an equation on constants."""
+    name = eqn.primitive.name
+    if name in _BY_NUMPY:
+        params = {} if name in _WITHOUT_PARAMS else eqn.params
+        result = _BY_NUMPY[name](*inputs, **params)
+        return [np.asarray(result, eqn.outvars[0].aval.dtype)]
+    return [np.asarray(x) for x in _bound(eqn)(*inputs)]
+
+
+def _bound(eqn: Any) -> Callable[..., list[Any]]:
+    """Returns the function of an equation, from arrays to the list of results."""
+    several = eqn.primitive.multiple_results
+
+    def compute(*inputs: Any) -> list[Any]:
+        result = eqn.primitive.bind(*map(jnp.asarray, inputs), **eqn.params)
+        return list(result) if several else [result]
+
+    return compute
+
+
+def _scaled_and_shifted(x: Any, factor: Any, shift: Any) -> list[Any]:
+    return [x * factor + shift]
+
+
+def _shifted(x: Any, shift: Any) -> list[Any]:
+    return [x + shift]
+
+
+def _slice(images: Any, start_indices: Any, limit_indices: Any, strides: Any) -> list[Any]:
+    return [jax.lax.slice(images, start_indices, limit_indices, strides)]
+
+
+def _take(x: Any, axis: int, rows: np.ndarray) -> list[Any]:
+    return [jnp.take(x, rows, axis, mode='clip')]
+
+
+def _squeeze(x: Any, dimensions: Any) -> list[Any]:
+    return [jax.lax.squeeze(x, dimensions)]
+
+
+def _broadcast(x: Any, shape: Any, broadcast_dimensions: Any) -> list[Any]:
+    return [jax.lax.broadcast_in_dim(jnp.asarray(x), shape, broadcast_dimensions)]
+
+
+def _concatenated(*parts: Any) -> list[Any]:
+    return [jax.lax.concatenate(list(map(jnp.asarray, parts)), 0)]
+
+
+def _folded(nodes: Sequence[Node], output: Value) -> Iterator[Node]:
+    """Yields nodes with each scale and shift folded into the node before it, where that may be.
+
+    A convolution and a matrix product take the factor into their kernel. The shift remains, and is
+    the bias of the format.
+    """
+    uses = collections.Counter(id(x) for node in nodes for x in node.inputs)
+    uses[id(output)] += 1
+    makers: dict[int, Node] = {}
+    folded: list[Node] = []
+
+    def emit(node: Node) -> None:
+        makers.update((id(x), node) for x in node.outputs)
+        folded.append(node)
+
+    def drop(node: Node) -> None:
+        folded.remove(node)
+
+    for node in nodes:
+        if node.op != SCALE_AND_SHIFT:
+            emit(node)
+            continue
+        x, factor, shift = node.inputs
+        before = makers.get(id(x)) if uses[id(x)] == 1 else None
+        if not (isinstance(factor, np.ndarray) and isinstance(shift, np.ndarray)):
+            before = None
+        if before is not None and before.op == SCALE_AND_SHIFT:
+            drop(before)
+            x, *numbers = before.inputs
+            earlier, moved = (numbers[0], numbers[1]) if len(numbers) == 2 else (1, numbers[0])
+            factor, shift = earlier * factor, moved * factor + shift
+            before = makers.get(id(x))
+        kernel = _scalable_kernel(before)
+        if kernel is not None:
+            drop(before)
+            scaled = dataclasses.replace(before, inputs=(before.inputs[0], kernel * factor))
+            emit(scaled)
+            emit(dataclasses.replace(node, inputs=(x, shift), compute=_shifted))
+        else:
+            emit(dataclasses.replace(node, inputs=(x, factor, shift)))
+    return iter(folded)
+
+
+def _scalable_kernel(node: Node | None) -> np.ndarray | None:
+    """Returns the kernel of a node whose outputs can be scaled by it, None for others."""
+    if node is None or len(node.inputs) != 2 or not isinstance(node.inputs[1], np.ndarray):
+        return None
+    kernel = node.inputs[1]
+    if node.op == 'conv_general_dilated':
+        return kernel if node.params['dimension_numbers'].rhs_spec[0] == kernel.ndim - 1 else None
+    if node.op == 'dot_general':
+        ((_, rhs), batch) = node.params['dimension_numbers']
+        return kernel if tuple(rhs) == (0,) and kernel.ndim == 2 and not any(batch) else None
+    return None
+
+
+def _pruned(graph: Graph) -> Graph:
+    """Returns a graph without the nodes that its output does not need."""
+    needed, nodes = {id(graph.output)}, []
+    for node in reversed(graph.nodes):
+        if any(id(x) in needed for x in node.outputs):
+            needed.update(map(id, node.inputs))
+            nodes.append(node)
+    return dataclasses.replace(graph, nodes=tuple(reversed(nodes)))
+
+
+def primitives(graph: Graph) -> collections.Counter[str]:
+    """Returns the number of nodes of each primitive."""
+    return collections.Counter(node.op for node in graph.nodes)
+
