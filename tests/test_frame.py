@@ -70,4 +70,4 @@ def test_templates_are_forms(name):
 
 def test_what_is_built_is_ignored():
     ignored = (ROOT / '.gitignore').read_text().split()
-    assert {'build/', 'dist/', '*.egg-info/', '.venv/', 'runs/'} <= set(ignored)
+    assert {'build/', 'dist/', '*.egg-info/', '.venv', 'runs/'} <= set(ignored)

@@ -23,7 +23,7 @@ import signal
 import socket
 from collections.abc import Sequence
 
-from cls import signals
+from cls import __version__, signals
 from cls.cli import Parser, run
 from cls.errors import UserError
 from cls.inference import loading
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     opened = listening(args.host, args.port)  # before minutes of compilation
     model = loading.load(args.where)
     limits = Limits(args.requests, int(args.upload * 2**20), int(args.pixels))
-    config = uvicorn.Config(create(model, limits), log_level='warning', access_log=False)
+    config = uvicorn.Config(create(model, limits, __version__), log_level='warning', access_log=False)
     host, port = opened.getsockname()[:2]
     shown = f'[{host}]' if ':' in host else host
 

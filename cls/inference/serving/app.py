@@ -24,7 +24,6 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
 
-from cls import __version__
 from cls.errors import UserError
 from cls.inference.explaining import explain_pixels
 from cls.inference.model import Model
@@ -214,7 +213,7 @@ class Server:
         return min(top, self.model.num_classes)
 
 
-def create(model: Model, limits: Limits | None = None) -> fastapi.FastAPI:
+def create(model: Model, limits: Limits | None = None, version: str = '') -> fastapi.FastAPI:
     """Returns the application for a model.
 
     Its programs are compiled at the start, before the first request.
@@ -222,6 +221,7 @@ def create(model: Model, limits: Limits | None = None) -> fastapi.FastAPI:
     Args:
       model: the model.
       limits: the limits of requests.
+      version: that of the package, for the OpenAPI description.
     """
     limits = limits or Limits()
 
@@ -239,7 +239,7 @@ def create(model: Model, limits: Limits | None = None) -> fastapi.FastAPI:
 
     # Swagger's pages load scripts from other servers, so they are off; /openapi.json stays.
     app = fastapi.FastAPI(
-        title=f'cls serve: {model.variant}', version=__version__, lifespan=lifespan,
+        title=f'cls serve: {model.variant}', version=version or '0', lifespan=lifespan,
         docs_url=None, redoc_url=None,
     )  # fmt: skip
     app.middleware('http')(_measured)
