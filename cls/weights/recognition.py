@@ -18,7 +18,6 @@ from cls.weights import hints as hinting
 from cls.weights import index, naming
 from cls.weights.convert import some
 from cls.weights.hints import Hints
-from cls.weights.hub import HUB
 
 BACKBONE = 'backbone'
 _TRIED = 10  # number of variants whose names are compared, at least
@@ -326,18 +325,6 @@ def contradict(variant: str, family: str, hints: Hints) -> None:
                     f'{word.source} says that this is {other}, not {variant}: it has the same '
                     'tensors and computes something else'
                 )
-
-
-def hints_of(source: str, located: Any, checkpoint: Any) -> Hints:
-    """Returns the hints of a checkpoint.
-
-    Args:
-      source: the name of its file or repository, as of `hub.locate`.
-      located: its files, see `hub.Located`.
-      checkpoint: its contents, see `torch_file.Checkpoint`.
-    """
-    repository = source.removeprefix(HUB) if source.startswith(HUB) else ''
-    return Hints(located.card, repository, checkpoint.card, located.file.name)
 
 
 def nearest(state_dict: Mapping[str, Any]) -> str:
