@@ -7,6 +7,7 @@
   cls benchmark layers                      convolutions and pools, compared with XLA's own
   cls benchmark augment                     augmentations, an image in batches of two sizes
   cls benchmark growth                      time and memory as the work grows
+  cls benchmark weights --torch PYTHON      recognition and import of checkpoints, likewise
   cls benchmark input FOLDER                decoding and augmentation, compared with other libraries
 
 cls benchmark TASK --help describes a task and its flags.
@@ -25,6 +26,7 @@ from cls.tools import (
     benchmark_model,
     benchmark_networks,
     benchmark_start,
+    benchmark_weights,
 )
 
 PROG = 'python -m cls.tools.benchmark'
@@ -38,6 +40,7 @@ TASKS = {
     'layers': benchmark_layers,
     'augment': benchmark_augment,
     'input': benchmark_input,
+    'weights': benchmark_weights,
 }
 
 

@@ -29,7 +29,7 @@ import dataclasses
 import logging
 import math
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +56,10 @@ from cls.steps.state import first_state
 from cls.storage import paths
 from cls.weights import card as cards
 from cls.weights import origin as origins
-from cls.weights.hints import Hints
 from cls.weights.hub import CARD, Located, Preparation, locate, prepared_for
+from cls.weights.loading import fill, hints_of, naming
 from cls.weights.origin import Origin
-from cls.weights.recognition import BACKBONE, Match, contradict, hints_of, identify, recognize
+from cls.weights.recognition import BACKBONE, Match, identify
 
 PROG = 'python -m cls.tools.import_weights'
 
@@ -125,7 +125,7 @@ def _read(args: argparse.Namespace, overrides: Sequence[tuple[str, str]]) -> _Fo
     hints = hints_of(args.source, located, checkpoint)
     match = None
     if not args.model:
-        with _naming(located.file):
+        with naming(located.file):
             match = identify(checkpoint.tensors, hints, args.part)
     variant = models.variant(match.variant if match else args.model)
     with located.naming_card():
@@ -141,7 +141,12 @@ def _read(args: argparse.Namespace, overrides: Sequence[tuple[str, str]]) -> _Fo
     for name in ('num_classes', 'aux_head'):
         if f'model.{name}' not in given:
             fields.pop(name, None)
-    fitted = _fitted(checkpoint, variant, located, hints, args.part, fields)
+    fitted = fill(checkpoint, variant.name, located.file, hints, fields, part=args.part)
+    if fitted.channels != 3:
+        raise UserError(
+            f'{located.file}: its first convolution takes {fitted.channels} channels: expected '
+            'three, of color images'
+        )
     config = _overridden(config_of(variant, prepared, fitted.fields), overrides)
     with located.naming_card() if not overrides else contextlib.nullcontext():
         defaults.check(config)
@@ -166,49 +171,6 @@ def _read(args: argparse.Namespace, overrides: Sequence[tuple[str, str]]) -> _Fo
         named = (names, field, located.file.name)
     classes, line = _classes(*named, config)
     return _Found(config, fitted.variables, classes, [*lines, line, *origin.lines()], origin)
-
-
-@contextlib.contextmanager
-def _naming(file: Path) -> Iterator[None]:
-    """Puts the path of a file before the message of a UserError."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f'{file}: {error}') from None
-
-
-def _fitted(
-    checkpoint: weights.Checkpoint,
-    variant: Variant,
-    located: Located,
-    hints: Hints,
-    part: str,
-    fields: Mapping[str, Any],
-) -> weights.Fitted:
-    """Returns the variables of a file. Raises UserError if the evidence is of another network."""
-    try:
-        fitted = weights.fit(
-            checkpoint.tensors, variant.name, source=located.file, part=part, **fields
-        )
-    except UserError as error:
-        raise UserError(f'{error}{_instead(checkpoint.tensors, variant)}') from None
-    if fitted.channels != 3:
-        raise UserError(
-            f'{located.file}: its first convolution takes {fitted.channels} channels: expected '
-            'three, of color images'
-        )
-    with _naming(located.file):
-        contradict(variant.name, fitted.family, hints)
-    return fitted
-
-
-def _instead(tensors: Mapping[str, np.ndarray], variant: Variant) -> str:
-    """Returns a text on the network that tensors fit in place of a variant, '' for none."""
-    try:
-        matches = [m for m in recognize(tensors) if m.variant != variant.name and not m.part]
-    except UserError:
-        return ''
-    return f'; they are the tensors of {" or ".join(map(str, matches))}' if matches else ''
 
 
 def _overridden(config: ConfigDict, overrides: Sequence[tuple[str, str]]) -> ConfigDict:

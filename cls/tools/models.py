@@ -2,8 +2,9 @@
 
 Parameters and multiply-adds are counted in a trace of each network. Counts are kept per system in
 cls/tools/counts.json. After a change of a system's code they are counted again, and --recount
-writes that file. --write rewrites the table of systems between the two marks of a file, from the
-registry and the last recorded results of the tests (tests/results.json).
+writes that file, and the shapes of tensors in cls/weights/tensors. --write rewrites the table of
+systems between the two marks of a file, from the registry and the last recorded results of the
+tests (tests/results.json).
 """
 
 import json
@@ -20,7 +21,7 @@ from cls.config.load import ROOT
 from cls.errors import UserError
 from cls.models.registry import System, Variant
 from cls.models.registry.complexity import Complexity
-from cls.tools import counts, markdown
+from cls.tools import counts, markdown, tensors
 
 PROG = 'python -m cls.tools.models'
 
@@ -77,7 +78,9 @@ def parser(prog: str = PROG) -> Parser:
     flags.add_argument('pattern', nargs='?', default='*', help='pattern of names, as resnet*')
     flags.add_argument('--json', action='store_true', help='one JSON list')
     flags.add_argument('--write', type=Path, metavar='FILE', help='rewrite the table of systems')
-    flags.add_argument('--recount', action='store_true', help=f'rewrite {counts.FILE.name}')
+    flags.add_argument(
+        '--recount', action='store_true', help=f'rewrite {counts.FILE.name} and tensors/'
+    )
     return flags
 
 
@@ -87,6 +90,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     if args.recount:
         _say_that_it_takes_long(models.names())
         counts.write(counts.FILE)
+        tensors.write()
         return 0
     if args.write:
         args.write.write_text(renewed(markdown.text_of(args.write)))

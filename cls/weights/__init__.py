@@ -11,3 +11,7 @@ from cls.weights.fitting import Fitted as Fitted
 from cls.weights.fitting import fit as fit
 from cls.weights.fitting import from_torch as from_torch
 from cls.weights.fitting import same_tensors as same_tensors
+from cls.weights.hints import Hints as Hints
+from cls.weights.recognition import Match as Match
+from cls.weights.recognition import identify as identify
+from cls.weights.recognition import recognize as recognize

@@ -44,6 +44,7 @@ from cls.run.checkpoint_files import newest_whole
 from cls.storage import paths as storage
 from cls.weights import card as cards
 from cls.weights.hub import HUB, Located, locate, prepared_for
+from cls.weights.loading import fill, hints_of
 
 log = logging.getLogger(__name__)
 
@@ -398,9 +399,9 @@ def _of_file(spec: InitSpec) -> _Loaded:
         cards.check(checkpoint.card, variant, strict=False)
     others = ('dtype', 'num_classes', 'aux_head')
     fields = {name: value for name, value in spec.fields.items() if name not in others}
-    fitted = weights.fit(
-        checkpoint.tensors, variant.name, source=located.file, without_head=True, **fields
-    )
+    hints = hints_of(spec.source, located, checkpoint)
+    fitted = fill(checkpoint, variant.name, located.file, hints, fields, without_head=True)
+    _check_fields(variant, fitted, fields, located.file)
     with located.naming_card():
         count = fitted.fields.get('num_classes', 0)
         classes, _ = cards.class_names(located.card, count) if count else ((), '')
@@ -414,6 +415,19 @@ def _of_file(spec: InitSpec) -> _Loaded:
         tuple(fitted.left_out),
         _on_entry(checkpoint),
     )
+
+
+def _check_fields(
+    variant: models.Variant, fitted: weights.Fitted, fields: Mapping[str, Any], file: Path
+) -> None:
+    """Raises UserError if the package of a file has other fields than the network to train."""
+    model = models.create(variant.name, **fields)
+    for name, value in fitted.fields.items():
+        if name not in ('num_classes', 'aux_head') and getattr(model, name) != value:
+            raise UserError(
+                f'config.init: {file} has the names of {fitted.family}, whose {variant.name} has '
+                f'{name}={value!r}: expected --config.model.{name}={value!r}.'
+            )
 
 
 def _on_entry(checkpoint: weights.Checkpoint) -> str:

@@ -8,6 +8,7 @@ not timed.
 import ctypes
 import functools
 import json
+import os
 import signal
 import sys
 import time
@@ -31,6 +32,15 @@ def answer(works: Mapping[str, Callable[[int], float | None]], **about: Any) -> 
         begin = time.perf_counter()
         seconds = works[name](int(count))
         print(time.perf_counter() - begin if seconds is None else seconds, flush=True)
+
+
+def resident() -> int:
+    """Returns the resident memory of this process in bytes, 0 on systems without /proc."""
+    try:
+        with open('/proc/self/statm') as file:
+            return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
+    except OSError:
+        return 0
 
 
 def end_with_parent(*_: Any) -> None:
