@@ -41,11 +41,9 @@ _OTHERS_IN_TIMM = {
     **{f'se{name}': (f'se{name}',) for name in ('resnet50', 'resnet101', 'resnet152', 'net154')},
     **{f'se{name}': (f'se{name}',) for name in ('resnext50_32x4d', 'resnext101_32x4d')},
 }
-# More names of the same network: timm's if the reference is in another package, and those of the
-# network at inference if a variant differs only in training.
+# More names of the same network: timm's if the reference is in another package.
 _ALSO = {
     'mnasnet_b1': ('mnasnet_100',),
-    'resnet152_sd': ('resnet152',),
 }
 # timm's former names -> its present names.
 _FORMER = (

@@ -80,13 +80,18 @@ def words(hints: Hints) -> Iterator[Word]:
 def _known_part(name: str, source: str, strict: bool, package: str = '') -> Iterator[Word]:
     """Yields the longest beginning of a name that a network has."""
     text = re.sub(r'\.(pth|pt|th|bin|tar|safetensors|npz|h5|keras|ckpt)$', '', name.lower())
-    ends = [len(text), *(match.start() for match in reversed([*re.finditer(r'[-_.]', text)]))]
-    for end in ends:
-        plain = cards.plain_word(text[:end]) if end == len(text) else text[:end]
-        for part in dict.fromkeys((text[:end], plain)):
-            if cards.is_known(part) or any(_entry(family, part) for family in families()):
-                yield Word(part, source, strict, package)
-                return
+    ends = [*(match.start() for match in re.finditer(r'[-_.]', text)), len(text)]
+    parts = [part for end in ends for part in (text[:end], cards.plain_word(text[:end]))]
+    here = [part for part in parts if _is_known(part)]
+    # A longer name may be of a network that is not here, as resnet50_gn.
+    absent = next((part for part in parts if any(_absent(f, part) for f in families())), '')
+    best = max((*here, absent), key=len, default='')
+    if best:
+        yield Word(best, source, strict, package)
+
+
+def _is_known(text: str) -> bool:
+    return cards.is_known(text) or any(text in family.networks for family in families())
 
 
 def meaning(word: Word, variant: str, family: str) -> tuple[bool | None, str]:
@@ -124,7 +129,11 @@ def _entry(family: Family, text: str) -> tuple[str, str] | None:
     """Returns (variant, '') or ('', the reason of its absence) of a family's name of a network."""
     if text in family.networks:
         return family.networks[text], ''
-    for pattern, difference in family.missing.items():
-        if re.fullmatch(pattern, text):
-            return '', f"{family.name}'s {text} ({difference})"
-    return None
+    difference = _absent(family, text)
+    return ('', f"{family.name}'s {text} ({difference})") if difference else None
+
+
+def _absent(family: Family, text: str) -> str:
+    """Returns the difference of a family's network that is not here, '' for any other name."""
+    differences = (d for pattern, d in family.missing.items() if re.fullmatch(pattern, text))
+    return next(differences, '')

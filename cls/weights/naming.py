@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cls.errors import UserError
+from cls.models import registry
 from cls.models.registry import Variant
 from cls.weights import names
 from cls.weights.families import Names, families
@@ -27,7 +28,7 @@ class Naming:
     """The names of a variant's tensors in the files of a package.
 
     Attributes:
-      family: the name of the package, 'cls' for a variant without a reference.
+      family: the name of the package, 'cls' for a variant that no package has.
       table: a table of the family, None for the names of the variant's reference.
     """
 
@@ -57,11 +58,19 @@ class Named:
 
 def namings(variant: Variant) -> Iterator[Naming]:
     """Yields the names that files have for a variant, first those of its reference."""
-    yield Naming((variant.reference or 'cls').partition(':')[0])
+    yield Naming('cls' if _is_derived(variant) else (variant.reference or 'cls').partition(':')[0])
     for family in families():
         for table in family.tables:
             if re.fullmatch(table.variants, variant.name):
                 yield Naming(family.name, table)
+
+
+def _is_derived(variant: Variant) -> bool:
+    """Returns whether the package of the reference has another variant, the one of its name."""
+    constructor = (variant.reference or '').rpartition(':')[2]
+    if constructor in ('', variant.name) or constructor not in registry.names():
+        return False
+    return registry.variant(constructor).reference == variant.reference
 
 
 def renamed(name: str, renames: Renames) -> str:

@@ -23,8 +23,6 @@ from cls.weights.hub import HUB
 BACKBONE = 'backbone'
 _TRIED = 10  # number of variants whose names are compared, at least
 _LEAST = 0.3  # the least common part of the shapes
-# Variants of other modules that compute the same in evaluation.
-SAME = {'resnet152_sd': 'resnet152', 'wrn18_1': 'resnet18', 'wrn34_1': 'resnet34'}
 _OF_TRAINING = ('num_classes', 'dtype', 'aux_head', 'bn_momentum')
 _SHOWN = 3  # number of the nearest variants that an error names
 
@@ -87,7 +85,7 @@ def recognize(
                 group = parts if match.part else matches
                 group.setdefault((match.variant, repr(match.fields)), match)
     if matches:
-        return _distinct(_told_apart(list(matches.values()), hints), hints)
+        return _distinct(_published(_told_apart(list(matches.values()), hints)), hints)
     whole = [match for match in parts.values() if not match.left_out]
     return _distinct(_told_apart(whole or _largest(list(parts.values())), hints), hints)
 
@@ -104,25 +102,33 @@ def _empty(value: Any) -> np.ndarray:
 
 def _candidates(tensors: Mapping[str, np.ndarray]) -> list[str]:
     """Returns the variants nearest by their shapes, and those that may be a part of the file."""
-    similar, inside = _similar(tensors)
-    best = sorted(similar, key=lambda name: -similar[name])
-    limit = similar[best[min(_TRIED, len(best)) - 1]] if best else 0.0
-    chosen = [name for name in best if similar[name] >= max(_LEAST, limit)]
-    return list(dict.fromkeys((*chosen, *inside)))
+    shared = _shared(tensors)
+    similar = sorted(shared, key=lambda name: -shared[name].similarity)
+    least = shared[similar[min(_TRIED, len(similar)) - 1]].similarity
+    chosen = [name for name in similar if shared[name].similarity >= max(_LEAST, least)]
+    inside = [name for name, counts in shared.items() if counts.common >= 0.97 * counts.size]
+    inside.sort(key=lambda name: -shared[name].size)
+    return list(dict.fromkeys((*chosen, *inside[:4])))
 
 
-def _similar(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, float], list[str]]:
-    """Returns (variant -> the common part of the shapes, the largest variants inside the file)."""
+@dataclasses.dataclass(frozen=True)
+class _Shared:
+    """Numbers of tensors: of the body of a variant, and those with a shape of the file's."""
+
+    size: int
+    common: int
+    similarity: float
+
+
+def _shared(tensors: Mapping[str, np.ndarray]) -> dict[str, _Shared]:
+    """Returns variant -> the part of its shapes that a file has too."""
     own = index.count(tuple(value.shape) for value in tensors.values())
-    total = sum(own.values())
-    similar, inside = {}, {}
+    total, result = sum(own.values()), {}
     for name, counts in index.counts().items():
         common = sum(min(number, own[shape]) for shape, number in counts.items() if shape in own)
         size = sum(counts.values())
-        similar[name] = common / max(1, total + size - common)
-        if common >= 0.97 * size:
-            inside[name] = size
-    return similar, sorted(inside, key=lambda name: -inside[name])[:4]
+        result[name] = _Shared(size, common, common / max(1, total + size - common))
+    return result
 
 
 def _match(tensors: Mapping[str, np.ndarray], name: str, names: naming.Naming) -> Match | None:
@@ -139,6 +145,9 @@ def _match(tensors: Mapping[str, np.ndarray], name: str, names: naming.Naming) -
     body = not missing & wanted.body.keys() and not {*differs.unlike} & wanted.body.keys()
     if not body:
         return None
+    modules = {tensor.partition('.')[0] for tensor in wanted.body}
+    if any(tensor.partition('.')[0] in modules for tensor in differs.unused):
+        return None  # a larger network
     aux = wanted.aux and not missing & wanted.aux.keys()
     if not aux and not wanted.aux.keys() <= missing:
         return None  # a part of the auxiliary heads
@@ -214,6 +223,18 @@ def _told_apart(matches: list[Match], hints: Hints) -> list[Match]:
     return matches
 
 
+def _published(matches: list[Match]) -> list[Match]:
+    """Returns the matches with the names of a package, all of them if there are none."""
+    of_packages = [match for match in matches if match.family != 'cls']
+    left = ', '.join(match.variant for match in matches if match.family == 'cls')
+    if not of_packages or not left:
+        return matches
+    reason = f'not {left}, which no package has'
+    return [
+        dataclasses.replace(match, evidence=f'{match.evidence}; {reason}') for match in of_packages
+    ]
+
+
 def _distinct(matches: list[Match], hints: Hints) -> list[Match]:
     """Returns one match of those that compute the same."""
     groups: dict[str, list[Match]] = {}
@@ -224,7 +245,7 @@ def _distinct(matches: list[Match], hints: Hints) -> list[Match]:
     def order(match: Match) -> tuple:
         default = getattr(models.create(match.variant), 'num_classes', 0)
         other = default != match.num_classes
-        return match.variant not in texts, match.variant in SAME, other, len(match.variant)
+        return match.variant not in texts, other, len(match.variant)
 
     return [min(group, key=order) for group in groups.values()]
 
@@ -246,7 +267,7 @@ def differences(matches: list[Match]) -> str:
 
 def _computing(match: Match) -> dict[str, Any]:
     """Returns the fields of a match's module that its numbers in evaluation depend on."""
-    model = models.create(SAME.get(match.variant, match.variant), **match.fields)
+    model = models.create(match.variant, **match.fields)
     names = [name for name in models.registry.fields(type(model)) if name not in _OF_TRAINING]
     return {'module': type(model).__name__, **{name: getattr(model, name) for name in names}}
 
@@ -322,8 +343,10 @@ def hints_of(source: str, located: Any, checkpoint: Any) -> Hints:
 def nearest(state_dict: Mapping[str, Any]) -> str:
     """Returns a text on the nearest variants, and the differences of the tensors from theirs."""
     tensors = {name: _empty(value) for name, value in state_dict.items()}
-    similar, _ = _similar(tensors)
-    ranked = sorted(similar, key=lambda name: -similar[name])[:_TRIED]
+    shared = _shared(tensors)
+    similar = sorted(shared, key=lambda name: -shared[name].similarity)
+    around = sorted(shared, key=lambda name: (-shared[name].common, shared[name].size))
+    ranked = dict.fromkeys((*similar[:_TRIED], *around[: _TRIED // 2]))
     scored = [(_wrong(tensors, name), name) for name in ranked]
     scored.sort(key=lambda entry: entry[0][0])
     return '; '.join(f'{name} {text}' for (_, text), name in scored[:_SHOWN])
@@ -349,8 +372,9 @@ def _wrong(tensors: Mapping[str, np.ndarray], name: str) -> tuple[float, str]:
             ('has other shapes of', list(differs.unlike)),
         )
         text = ', '.join(f'{verb} {_few(names)}' for verb, names in parts if names)
-        half = 'half of it: ' if not differs.unused and not differs.unlike else ''
-        return differs.wrong / len(required), f'({half}the file {text})'
+        if not differs.unused and not differs.unlike:
+            return len(missing) / len(required) - 1, f'(a part of it: the file {text})'
+        return differs.wrong / len(required), f'(the file {text})'
     own = index.count(tuple(value.shape) for value in tensors.values())
     counts = index.count(wanted.body.values())
     shared = sum(min(number, own[shape]) for shape, number in counts.items())

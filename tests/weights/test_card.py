@@ -62,7 +62,7 @@ def refused(pattern, call, *args):
         ('seresnet50', []),
         ('legacy_seresnet50', ['seresnet50']),
         ('mobilenetv3_large_100', []),
-        ('resnet152', ['resnet152', 'resnet152_sd']),
+        ('resnet152', ['resnet152']),  # resnet152_sd scales its residuals
         # Tags, prefixes of hubs, and former names.
         ('resnet50.a1_in1k', ['resnet50']),
         ('timm/resnet50.tv2_in1k', ['resnet50']),
