@@ -149,6 +149,11 @@ def _renames(genotype: Genotype) -> tuple[tuple[str, str], ...]:
     return inverted.renames(_torchvision(genotype))
 
 
+def from_timm(genotype: Genotype) -> tuple[tuple[str, str], ...]:
+    """Returns renames from timm's names of a network to torchvision's."""
+    return inverted.from_timm(_torchvision(genotype))
+
+
 LARGE_FIELDS = {'genotype': LARGE, 'last_features': 960, 'head_features': 1280}
 SMALL_FIELDS = {'genotype': SMALL, 'last_features': 576, 'head_features': 1024}
 # Top-1 is the paper's (Table 3).
