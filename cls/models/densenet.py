@@ -8,8 +8,9 @@ channels by a 1x1 convolution (B) and halves the channels between blocks (C).
 
 Agrees with: torchvision's densenet121, 161, 169, 201, and its DenseNet class for 264; pytorchcv's
 CIFAR networks of the BC form. The paper's plain CIFAR networks have no compression (figure and
-section 3, theta = 1; parameters of Table 2), while pytorchcv's halve the channels; ours are tested
-against an independent reimplementation instead. DenseNet-161 is from the authors' repository.
+section 3, theta = 1; parameters of Table 2), and are tested against an independent
+reimplementation; pytorchcv's halve the channels, as the `_c` variants do. DenseNet-161 is from the
+authors' repository.
 
 Dropout follows every convolution but the first, as in the paper and the authors' code
 (models/densenet.lua); torchvision and pytorchcv have it only at the end of a layer.
@@ -81,6 +82,7 @@ class DenseNet(nn.Module):
     growth: int
     stem_features: int
     bc: bool = True  # bottlenecks, and half the channels after each block
+    c: bool = False  # half the channels after each block, without bottlenecks
     cifar: bool = False
     dropout_rate: float = 0.0
     num_classes: int = 1000
@@ -107,7 +109,7 @@ class DenseNet(nn.Module):
         self.sow('intermediates', 'stem', x)
         for i, size in enumerate(self.block_sizes, 1):
             if i > 1:
-                features = x.shape[-1] // 2 if self.bc else x.shape[-1]
+                features = x.shape[-1] // 2 if self.bc or self.c else x.shape[-1]
                 x, _ = unit(features, 1, name=f'transition{i - 1}')(x)
                 x = avg_pool(dropout()(x), 2, 2)
             x = DenseBlock(size, layer, name=f'denseblock{i}')(x)
@@ -130,12 +132,21 @@ CIFAR_BC = {
     'densenet100_k12_bc_cifar': (12, 16, 769_162, 287_929_692, 95.49),
     'densenet250_k24_bc_cifar': (24, 41, 15_324_406, 5_418_785_724, 96.38),
     'densenet190_k40_bc_cifar': (40, 31, 25_624_430, 9_301_945_740, 96.54),
+    'densenet40_k12_bc_cifar': (12, 6, 176_122, 72_365_352, None),
+    'densenet40_k24_bc_cifar': (24, 6, 690_346, 288_131_664, None),
+    'densenet40_k36_bc_cifar': (36, 6, 1_542_682, 647_298_936, None),
 }
 # The same without bottlenecks and compression.
 CIFAR = {
     'densenet40_k12_cifar': (12, 12, 1_019_722, 264_812_928, 94.76),
     'densenet100_k12_cifar': (12, 32, 6_979_642, 1_769_516_448, 95.90),
     'densenet100_k24_cifar': (24, 32, 27_249_082, 6_889_347_744, 96.26),
+}
+# pytorchcv's form of these: compression without bottlenecks, and a stem of 2k channels.
+CIFAR_C = {
+    'densenet40_k12_c_cifar': (12, 12, 599_050, 205_906_452),
+    'densenet100_k12_c_cifar': (12, 32, 4_068_490, 1_324_548_732),
+    'densenet100_k24_c_cifar': (24, 32, 16_114_138, 5_296_854_264),
 }
 TORCHVISION = (
     (r'\.bn\.', '.norm.'),
@@ -157,13 +168,14 @@ def _imagenet(growth: int, **fields: Any) -> dict[str, Any]:
     return {'growth': growth, 'stem_features': 2 * growth, **fields}
 
 
-def _cifar(growth: int, layers: int, bc: bool) -> dict[str, Any]:
+def _cifar(growth: int, layers: int, bc: bool, c: bool = False) -> dict[str, Any]:
     """Returns the fields of a CIFAR network; its stem has 2k channels, 16 in the plain form."""
     return {
         'block_sizes': (layers,) * 3,
         'growth': growth,
-        'stem_features': 2 * growth if bc else 16,
+        'stem_features': 2 * growth if bc or c else 16,
         'bc': bc,
+        'c': c,
         'cifar': True,
         'num_classes': 10,
     }
@@ -197,5 +209,15 @@ register_table(
     module=DenseNet,
     fields=functools.partial(_cifar, bc=False),
     input_size=32,
+    renames=PYTORCHCV,
+)
+register_table(
+    CIFAR_C,
+    'growth layers params macs',
+    system=SYSTEM,
+    module=DenseNet,
+    fields=functools.partial(_cifar, bc=False, c=True),
+    input_size=32,
+    reference=lambda name: f'pytorchcv:{name.replace("_c_cifar", "_cifar10")}',
     renames=PYTORCHCV,
 )

@@ -21,7 +21,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.models.registry import System, register_table
+from cls.models.registry import System, Variant, register, register_table
 from cls.nn import residual
 from cls.nn.conv import Conv
 from cls.nn.norm import batch_norm
@@ -43,10 +43,11 @@ class ResNet(nn.Module):
     """A residual network of basic or bottleneck blocks, with the ImageNet or the CIFAR stem."""
 
     stage_sizes: Sequence[int]
-    widths: Sequence[int] = (64, 128, 256, 512)
+    widths: Sequence[residual.Width] = (64, 128, 256, 512)
     bottleneck: bool = False
     stride_on_first: bool = False  # of a bottleneck's convolutions (the paper's form)
     cifar: bool = False  # 3x3 stem without pooling, and option A shortcuts
+    projected: bool = False  # option B shortcuts also in a network for CIFAR
     num_classes: int = 1000
     bn_group: int = 0
     dtype: Any = jnp.float32
@@ -59,11 +60,11 @@ class ResNet(nn.Module):
         block = BasicBlock
         if self.bottleneck:
             block = functools.partial(Bottleneck, stride_on_first=self.stride_on_first)
-        shortcut = residual.option_a if self.cifar else residual.option_b
+        shortcut = residual.option_a if self.cifar and not self.projected else residual.option_b
         block = functools.partial(block, conv=conv, norm=norm, shortcut=shortcut)
 
         stem = residual.cifar_stem if self.cifar else residual.stem
-        x = stem(self, images, conv, norm, self.widths[0])
+        x = stem(self, images, conv, norm, residual.each(self.widths[0], 1)[0])
         x = residual.stages(self, x, block, self.stage_sizes, self.widths)
         return residual.head(self, x)
 
@@ -97,13 +98,65 @@ CIFAR = {
 CIFAR_WEIGHTS = ((r'^fc\.', 'linear.'),)
 
 
-def _cifar(blocks: int) -> dict[str, Any]:
+# Networks that pytorchcv added, here and in the next two tables. The thin ones end at full width.
+SMALL = {
+    'resnet10': ((1, 1, 1, 1), {}, 5_418_792, 889_229_312),
+    'resnet12': ((2, 1, 1, 1), {}, 5_492_776, 1_120_440_320),
+    'resnet14': ((2, 2, 1, 1), {}, 5_788_200, 1_351_651_328),
+    'resnet16': ((2, 2, 2, 1), {}, 6_968_872, 1_582_862_336),
+    'resnet18_wd4': ((2, 2, 2, 2), {'widths': (16, 32, 64, (128, 512))}, 3_937_400, 269_254_656),
+    'resnet18_wd2': ((2, 2, 2, 2), {'widths': (32, 64, 128, (256, 512))}, 5_804_296, 605_433_856),
+    'resnet18_w3d4': (
+        (2, 2, 2, 2),
+        {'widths': (48, 96, 192, (384, 512))},
+        8_476_056,
+        1_124_655_104,
+    ),
+    'resnet26_basic': ((3, 3, 3, 3), {}, 17_960_232, 2_738_917_376),
+    'resnetbc14b': ((1, 1, 1, 1), {'bottleneck': True}, 10_064_936, 1_468_792_832),
+    'resnetbc38b': ((3, 3, 3, 3), {'bottleneck': True}, 21_925_416, 3_215_720_448),
+    'resnet200': ((3, 24, 36, 3), {'bottleneck': True}, 64_673_832, 15_007_481_856),
+    'resnet200_v1': (
+        (3, 24, 36, 3),
+        {'bottleneck': True, 'stride_on_first': True},
+        64_673_832,
+        14_776_270_848,
+    ),
+}
+# The networks for CIFAR with projections where the number of channels changes (option B).
+PROJECTED = {
+    'resnet20_cifar_projected': (3, False, 272_474, 40_813_184),
+    'resnet56_cifar_projected': (9, False, 855_770, 125_747_840),
+    'resnet110_cifar_projected': (18, False, 1_730_714, 253_149_824),
+    'resnet1202_cifar_projected': (200, False, 19_424_026, 2_829_501_056),
+    'resnet164_cifar': (18, True, 1_704_154, 247_646_720),
+    'resnet272_cifar': (30, True, 2_816_986, 408_078_848),
+    'resnet542_cifar': (60, True, 5_599_066, 809_159_168),
+    'resnet1001_cifar': (111, True, 10_328_602, 1_490_995_712),
+}
+# The names of pytorchcv, other than a variant's own.
+RENAMED = {
+    'resnet26_basic': 'resnet26',
+    'resnet200': 'resnet200b',
+    'resnet200_v1': 'resnet200',
+}
+
+
+def _cifar(blocks: int, bottleneck: bool | None = None) -> dict[str, Any]:
+    """Returns the fields of a network for CIFAR: the paper's, or for a `bottleneck` projected."""
     return {
         'stage_sizes': (blocks,) * 3,
         'widths': (16, 32, 64),
+        'bottleneck': bool(bottleneck),
         'cifar': True,
+        'projected': bottleneck is not None,
         'num_classes': 10,
     }
+
+
+def _projected(name: str) -> str:
+    depth, *_ = name.removeprefix('resnet').split('_')
+    return f'pytorchcv:resnet{depth}{"bn" if depth in ("164", "272", "542") else ""}_cifar10'
 
 
 register_table(
@@ -141,4 +194,35 @@ register_table(
     fields=_cifar,
     input_size=32,
     renames=CIFAR_WEIGHTS,
+)
+register_table(
+    SMALL,
+    'stage_sizes fields params macs',
+    system=SYSTEM,
+    module=ResNet,
+    input_size=224,
+    reference=lambda name: f'pytorchcv:{RENAMED.get(name, name)}',
+    renames=residual.PYTORCHCV,
+)
+register(
+    Variant(
+        'resnet26',
+        SYSTEM,
+        ResNet,
+        {'stage_sizes': (2, 2, 2, 2), 'bottleneck': True},
+        input_size=224,
+        params=15_995_176,
+        macs=2_342_256_640,
+        reference='timm:resnet26',
+    )
+)
+register_table(
+    PROJECTED,
+    'blocks bottleneck params macs',
+    system=SYSTEM,
+    module=ResNet,
+    fields=_cifar,
+    input_size=32,
+    reference=_projected,
+    renames=residual.PYTORCHCV_CIFAR,
 )

@@ -75,6 +75,22 @@ IMAGENET = {
     'resnext101_32x4d': ((3, 4, 23, 3), 32, 4, 44_177_704, 7_969_996_800, 78.8, 94.4),
     'resnext101_64x4d': ((3, 4, 23, 3), 64, 4, 83_455_272, 15_460_270_080, 79.6, 94.7),
 }
+# Shallow networks that pytorchcv added.
+SHALLOW = {
+    'resnext14_16x4d': (1, 16, 4, 7_127_336, 1_035_272_192),
+    'resnext14_32x2d': (1, 32, 2, 7_029_416, 1_020_821_504),
+    'resnext14_32x4d': (1, 32, 4, 9_411_880, 1_590_820_864),
+    'resnext26_16x4d': (2, 16, 4, 10_119_976, 1_475_215_360),
+    'resnext26_32x2d': (2, 32, 2, 9_924_136, 1_446_313_984),
+    'resnext26_32x4d': (2, 32, 4, 15_389_480, 2_470_707_200),
+    'resnext38_32x4d': (3, 32, 4, 21_367_080, 3_350_593_536),
+}
+
+
+def _shallow(blocks: int, **fields: int) -> dict[str, Any]:
+    return {'stage_sizes': (blocks,) * 4, **fields}
+
+
 register_table(
     IMAGENET,
     'stage_sizes cardinality path_width params macs top1 top5',
@@ -96,25 +112,47 @@ register(
     )
 )
 
-# Top-1 on CIFAR-10 (Table 7; means of ten runs).
-CIFAR = {
-    'resnext29_8x64d_cifar': (8, 64, 34_426_698, 5_387_266_048, 96.35),
-    'resnext29_16x64d_cifar': (16, 64, 68_155_210, 10_688_866_304, 96.42),
-}
-# Names of pytorchcv, whose CIFAR stems are one level less deep.
-PYTORCHCV_CIFAR = ((r'^(conv|bn)1\.', r'features.init_block.\1.'), *residual.PYTORCHCV)
 register_table(
-    CIFAR,
-    'cardinality path_width params macs top1',
+    SHALLOW,
+    'blocks cardinality path_width params macs',
     system=SYSTEM,
     module=ResNeXt,
-    fields={
-        'stage_sizes': (3, 3, 3),
+    fields=_shallow,
+    input_size=224,
+    reference=lambda name: f'pytorchcv:{name}',
+    renames=residual.PYTORCHCV,
+)
+
+# Top-1 on CIFAR-10 (Table 7; means of ten runs).
+CIFAR = {
+    'resnext29_8x64d_cifar': (3, 8, 64, 34_426_698, 5_387_266_048, 96.35),
+    'resnext29_16x64d_cifar': (3, 16, 64, 68_155_210, 10_688_866_304, 96.42),
+    'resnext20_16x4d_cifar': (2, 16, 4, 1_995_082, 322_119_680, None),
+    'resnext20_32x2d_cifar': (2, 32, 2, 1_946_698, 315_041_792, None),
+    'resnext20_32x4d_cifar': (2, 32, 4, 3_295_562, 558_573_568, None),
+    'resnext29_32x4d_cifar': (3, 32, 4, 4_775_754, 774_055_936, None),
+    'resnext272_1x64d_cifar': (30, 1, 64, 44_540_746, 6_523_922_432, None),
+    'resnext272_2x32d_cifar': (30, 2, 32, 32_928_586, 4_825_229_312, None),
+}
+
+
+def _cifar(blocks: int, **fields: int) -> dict[str, Any]:
+    return {
+        'stage_sizes': (blocks,) * 3,
         'widths': (64, 128, 256),
         'cifar': True,
         'num_classes': 10,
-    },
+        **fields,
+    }
+
+
+register_table(
+    CIFAR,
+    'blocks cardinality path_width params macs top1',
+    system=SYSTEM,
+    module=ResNeXt,
+    fields=_cifar,
     input_size=32,
     reference=lambda name: f'pytorchcv:{name}10',
-    renames=PYTORCHCV_CIFAR,
+    renames=residual.PYTORCHCV_CIFAR,
 )

@@ -128,6 +128,10 @@ TABLE = {
     'shufflenet_g8_1x': (8, 1, 2_434_768, 138_365_952, 67.6, 'pytorchcv:shufflenet_g8_w1'),
     'shufflenet_g3_0.25x': (3, 0.25, 305_902, 11_009_808, 45.0, 'pytorchcv:shufflenet_g3_wd4'),
     'shufflenet_g3_0.5x': (3, 0.5, 718_324, 37_589_856, 56.8, 'pytorchcv:shufflenet_g3_wd2'),
+    'shufflenet_g1_0.25x': (1, 0.25, 209_746, 11_003_184, None, 'pytorchcv:shufflenet_g1_wd4'),
+    'shufflenet_g1_0.5x': (1, 0.5, 534_484, 38_517_408, None, 'pytorchcv:shufflenet_g1_wd2'),
+    'shufflenet_g1_0.75x': (1, 0.75, 975_214, 82_542_672, None, 'pytorchcv:shufflenet_g1_w3d4'),
+    'shufflenet_g3_0.75x': (3, 0.75, 1_238_266, 79_740_144, None, 'pytorchcv:shufflenet_g3_w3d4'),
     'shufflenet_g3_1.5x': (3, 1.5, 3_443_212, 299_612_448, 71.5, 'pytorchcv:shufflenet_g3_w3d2'),
     'shufflenet_g3_2x': (3, 2, 5_450_776, 524_045_184, 73.7, 'pytorchcv:shufflenet_g3_w2'),
 }

@@ -123,16 +123,20 @@ V1_1 = {
     'stem_features': 64,
     'stem_window': 3,
 }
-# Names of pytorchcv; units are numbered within a stage.
-PYTORCHCV = (
-    (r'^features\.0\.', 'features.init_block.conv.'),
-    *(
-        (rf'^features\.{index}\.(\w+)\.', rf'features.stage{stage}.unit{unit}.\1.conv.')
-        for stage, units in enumerate(((3, 4, 5), (7, 8, 9, 10), (12,)), 1)
-        for unit, index in enumerate(units, 1)
-    ),
-    (r'^classifier\.1\.', 'output.final_conv.'),
-)
+
+
+def pytorchcv(stages: Sequence[Sequence[int]]) -> tuple[tuple[str, str], ...]:
+    """Returns the pairs for pytorchcv's names, with units numbered within a stage."""
+    pairs, index = [(r'^features\.0\.', 'features.init_block.conv.')], 1
+    for stage, modules in enumerate(stages, 1):
+        index += 1  # a max pool
+        for unit in range(1, len(modules) + 1):
+            index += 1
+            new = rf'features.stage{stage}.unit{unit}.\1.conv.'
+            pairs.append((rf'^features\.{index}\.(\w+)\.', new))
+    return (*pairs, (r'^classifier\.1\.', 'output.final_conv.'))
+
+
 # The authors' names in Caffe, with Fire modules numbered from 2, and torchvision's.
 CAFFE = (
     (r'^conv1\.', 'features.0.'),
@@ -172,7 +176,17 @@ TABLE = {
         60.4,
         82.5,
         'pytorchcv:squeezeresnet_v1_0',
-        PYTORCHCV,
+        pytorchcv(V1_0['stages']),
+        (),
+    ),
+    'squeezenet1_1_simple': (
+        {**V1_1, 'bypass': 'simple'},
+        1_235_496,
+        349_151_936,
+        None,
+        None,
+        'pytorchcv:squeezeresnet_v1_1',
+        pytorchcv(V1_1['stages']),
         (),
     ),
     'squeezenet1_0_complex': (

@@ -50,6 +50,7 @@ class PreActUnit(nn.Module):
     conv: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
     act: Callable[[jax.Array], jax.Array] = nn.relu
+    refine: residual.Refine | None = None  # of f(x), as attention
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -59,6 +60,7 @@ class PreActUnit(nn.Module):
         y, activated = unit(width, window, strides=strides, name='conv1')(x)
         for i, (width, window, strides) in enumerate(others, 2):
             y, _ = unit(width, window, strides=strides, act=self.act, name=f'conv{i}')(y)
+        y = self.refine(self, y) if self.refine else y
         if y.shape != x.shape:
             strides = max(strides for _, _, strides in self.layers)
             x = self.conv(y.shape[-1], 1, strides, name='identity_conv')(activated)

@@ -5,6 +5,7 @@ layer1.0.conv1, ..., downsample.0, fc.
 """
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
@@ -17,16 +18,26 @@ from cls.nn.pool import max_pool
 
 # (block, residual) -> the residual with attention, or with paths dropped at random.
 Refine = Callable[[nn.Module, jax.Array], jax.Array]
+# The width of the blocks of a stage: one number, or one for each block.
+Width = int | Sequence[int]
+
+
+def _unit(match: re.Match[str]) -> str:
+    """Returns pytorchcv's name of a block, counted from 1."""
+    return f'features.stage{match[1]}.unit{int(match[2]) + 1}.'
+
 
 # From the names here to those of pytorchcv.
 PYTORCHCV = (
     (r'^(conv|bn)1\.', r'features.init_block.conv.\1.'),
     (r'^fc\.', 'output.'),
-    *((rf'^layer(\d)\.{i}\.', rf'features.stage\1.unit{i + 1}.') for i in range(36)),
+    (r'^layer(\d)\.(\d+)\.', _unit),
     (r'\.(conv|bn)(\d)\.(\w+)$', r'.body.conv\2.\1.\3'),
     (r'\.downsample\.0\.', '.identity_conv.conv.'),
     (r'\.downsample\.1\.', '.identity_conv.bn.'),
 )
+# The same for a network for CIFAR, with a stem one level less deep.
+PYTORCHCV_CIFAR = ((r'^(conv|bn)1\.', r'features.init_block.\1.'), *PYTORCHCV)
 
 
 class BasicBlock(nn.Module):
@@ -122,6 +133,11 @@ def option_b(block: nn.Module, x: jax.Array) -> jax.Array:
     return Projection(features, block.strides, block.conv, block.norm, name='downsample')(x)
 
 
+def each(width: Width, size: int) -> tuple[int, ...]:
+    """Returns the width of each of `size` blocks of a stage."""
+    return (width,) * size if isinstance(width, int) else tuple(width[:size])
+
+
 class Stage(nn.Module):
     """Blocks of one resolution; only the first has the stride.
 
@@ -130,16 +146,16 @@ class Stage(nn.Module):
 
     block: Callable[..., nn.Module]  # (width, strides, index, name=)
     size: int
-    width: int
+    width: Width
     strides: int
     first: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (N, H, W, C) to the output of the last block."""
-        for i in range(self.size):
+        for i, width in enumerate(each(self.width, self.size)):
             strides = self.strides if i == 0 else 1
-            x = self.block(self.width, strides, self.first + i, name=str(i))(x)
+            x = self.block(width, strides, self.first + i, name=str(i))(x)
         return x
 
 
@@ -178,7 +194,7 @@ def stages(
     x: jax.Array,
     block: Callable[..., nn.Module],
     sizes: Sequence[int],
-    widths: Sequence[int],
+    widths: Sequence[Width],
 ) -> jax.Array:
     """Returns x after the stages `layer1`, ...; all except the first begin with stride 2.
 

@@ -1,5 +1,6 @@
 """Test data for SENet: golden tasks, default variants and listed rows; see zoo.py."""
 
+from golden import cifar
 from golden.task import Task
 
 RESIDUAL = (
@@ -10,12 +11,29 @@ RESIDUAL = (
     'seresnext101_32x4d',
     'senet154',
 )
+DEPTHS = ('10', '12', '14', '16', '18', '26', '34', 'bc26b', 'bc38b', '50b', '101b', '152b')
+DEPTHS += ('200', '200b')
+SHALLOW = (
+    *(f'{family}{depth}' for family in ('seresnet', 'sepreresnet') for depth in DEPTHS),
+    *(f'sepreresnet{depth}' for depth in ('50', '101', '152')),
+    *(f'senet{depth}' for depth in (16, 28, 40, 52, 103)),
+    'seresnext101_64x4d',
+)
+# Depth, and whether its units are bottlenecks.
+CIFAR = {20: False, 56: False, 110: False, 1202: False, 164: True, 272: True, 542: True, 1001: True}
 TASKS = (
     *(Task(f'timm:legacy_{name}') for name in RESIDUAL),
     # Logits of smaller images differ too little, or chaotically.
     Task('restated:se_bn_inception', size=160),
+    *(Task(f'pytorchcv:{name}') for name in SHALLOW),
+    *(
+        cifar.task(family, depth, bottleneck)
+        for family in ('seresnet', 'sepreresnet')
+        for depth, bottleneck in CIFAR.items()
+    ),
 )
-DEFAULT = ('seresnet50', 'seresnext50_32x4d', 'se_bn_inception')
+DEFAULT = ('seresnet50', 'seresnext50_32x4d', 'se_bn_inception', 'seresnet10', 'senet16')
+DEFAULT += ('seresnet20_cifar', 'sepreactresnet10', 'sepreactresnet20_cifar')
 CSV = ('SENet',)
 LISTED = {name: name for name in (*RESIDUAL, 'se_bn_inception')}
 UNLISTED = {}

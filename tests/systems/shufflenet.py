@@ -15,7 +15,8 @@ def _scaled(scale):
     return module
 
 
-NAMED = ('g1_w1', 'g2_w1', 'g3_w1', 'g4_w1', 'g8_w1', 'g3_wd4', 'g3_wd2')
+NAMED = ('g1_w1', 'g2_w1', 'g3_w1', 'g4_w1', 'g8_w1', 'g3_wd4', 'g3_wd2', 'g3_w3d4')
+NAMED += ('g1_wd4', 'g1_wd2', 'g1_w3d4')
 TASKS = (
     *(Task(f'pytorchcv:shufflenet_{name}') for name in NAMED),
     Task('pytorchcv:shufflenet_g3_w3d2', build=functools.partial(_scaled, 1.5)),

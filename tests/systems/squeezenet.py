@@ -1,14 +1,16 @@
 """Test data for SqueezeNet: golden tasks, default variants and listed rows; see zoo.py."""
 
+import functools
+
 from golden.task import Task
 
 
-def _of_any_size():
+def _of_any_size(version):
     """Returns pytorchcv's network, with global average pooling in place of 13x13."""
     import torch
     from pytorchcv.model_provider import get_model
 
-    module = get_model('squeezeresnet_v1_0', pretrained=False)
+    module = get_model(f'squeezeresnet_{version}', pretrained=False)
     module.output.final_pool = torch.nn.AdaptiveAvgPool2d(1)
     return module
 
@@ -16,7 +18,10 @@ def _of_any_size():
 TASKS = (
     Task('torchvision:squeezenet1_0'),
     Task('torchvision:squeezenet1_1'),
-    Task('pytorchcv:squeezeresnet_v1_0', build=_of_any_size),
+    *(
+        Task(f'pytorchcv:squeezeresnet_{version}', build=functools.partial(_of_any_size, version))
+        for version in ('v1_0', 'v1_1')
+    ),
     Task('restated:squeezenet1_0_complex'),
 )
 DEFAULT = ('squeezenet1_1', 'squeezenet1_0_simple', 'squeezenet1_0_complex')
