@@ -7,8 +7,8 @@ What is new: the output of a ResNeXt bottleneck is split. Some channels are adde
 block sees both. The paper has DPN-92, 98 and 131, the authors' repository
 (https://github.com/cypw/DPNs) also 68 and 107.
 
-Agrees with: timm's dpn68, dpn92, dpn98, dpn131, dpn107, and so with the authors' MXNet code:
-epsilon is 1e-3, the default of MXNet; the classifier is a 1x1 convolution. Not included: the
+Agrees with: timm's dpn68, dpn68b, dpn92, dpn98, dpn131, dpn107, and so with the authors' MXNet
+code: epsilon is 1e-3, the default of MXNet; the classifier is a 1x1 convolution. Not included: the
 authors' mean-max pooling for tests at 320 pixels.
 """
 
@@ -48,6 +48,7 @@ class DualPath(nn.Module):
     strides: int
     project: bool
     unit: Callable[..., nn.Module]
+    split: bool = False  # whether each path has a convolution of its own at the end
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -57,7 +58,8 @@ class DualPath(nn.Module):
             features, name = self.width + 2 * self.increment, f'c1x1_w_s{self.strides}'
             old, _ = self.unit(features, 1, strides=self.strides, name=name)(x)
         features = self.width + self.increment
-        new = grouped.bottleneck(self.unit, x, self.inner, features, self.strides, self.groups)
+        parts = (self.width, self.increment) if self.split else features
+        new = grouped.bottleneck(self.unit, x, self.inner, parts, self.strides, self.groups)
         (residual, dense), (add, append) = (
             jnp.split(path, [self.width], axis=-1) for path in (old, new)
         )
@@ -74,6 +76,7 @@ class DPN(nn.Module):
     width: int = 256  # of the first stage's residual path
     stem_features: int = 64
     stem_window: int = 7
+    split: bool = False  # the authors' form `b` of a block
     num_classes: int = 1000
     bn_group: int = 0
     dtype: Any = jnp.float32
@@ -93,6 +96,7 @@ class DPN(nn.Module):
                     strides=2 if i and not j else 1,
                     project=not j,
                     unit=unit,
+                    split=self.split,
                     name=f'conv{i + 2}_{j + 1}',
                 )(x)
             self.sow('intermediates', f'stage{i + 1}', x)
@@ -156,6 +160,7 @@ TIMM = (
     (r'^conv', 'features.conv'),
     (r'\.conv1\.', '.c1x1_a.'),
     (r'\.conv2\.', '.c3x3_b.'),
+    (r'\.conv3\.(conv\d)\.', lambda match: f'.c1x1_c{match[1][-1]}.'),
     (r'\.conv3\.', '.c1x1_c.'),
 )
 
@@ -168,20 +173,34 @@ register_table(
     reference=lambda name: f'timm:{name}',
     renames=TIMM,
 )
+DPN68 = {
+    'block_sizes': (3, 4, 12, 3),
+    'increments': (16, 32, 32, 64),
+    'inner': 128,
+    'groups': 32,
+    'width': 64,
+    'stem_features': 10,
+    'stem_window': 3,
+}
+register(
+    Variant(
+        'dpn68b',
+        SYSTEM,
+        DPN,
+        {**DPN68, 'split': True},
+        input_size=224,
+        params=12_611_602,
+        macs=2_326_163_456,
+        reference='timm:dpn68b',
+        renames=TIMM,
+    )
+)
 register(
     Variant(
         'dpn68',
         SYSTEM,
         DPN,
-        {
-            'block_sizes': (3, 4, 12, 3),
-            'increments': (16, 32, 32, 64),
-            'inner': 128,
-            'groups': 32,
-            'width': 64,
-            'stem_features': 10,
-            'stem_window': 3,
-        },
+        DPN68,
         input_size=224,
         params=12_611_602,
         macs=2_326_163_456,

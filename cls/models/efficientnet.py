@@ -8,6 +8,7 @@ with squeeze and excitation and swish. `genotype` may be any other network of su
 
 Agrees with: timm's tf_efficientnet_*, the authors' networks (TensorFlow's padding; epsilon 1e-3),
 and its efficientnet_*, the same with PyTorch's padding and epsilon, for weights trained in PyTorch.
+ES, EM and EL are the authors' EdgeTPU-S, -M and -L: fused blocks, ReLU, no squeeze and excitation.
 Lite are the authors' networks for mobile devices (lite/ in their code): ReLU6, no squeeze and
 excitation, and a stem and head of fixed size. The tf_ variants also read weights with the names of
 efficientnet-pytorch and efficientnet-lite-pytorch.
@@ -30,7 +31,7 @@ import jax.numpy as jnp
 from cls.models.registry import System, register_table
 from cls.nn import init, inverted
 from cls.nn.conv import Conv
-from cls.nn.inverted import Genotype, InvertedResidual, Run, round_channels
+from cls.nn.inverted import FusedResidual, Genotype, InvertedResidual, Run, round_channels
 from cls.nn.norm import batch_norm
 
 SYSTEM = System(
@@ -67,6 +68,17 @@ LITE = Genotype(
         ('r1_k3_s1_e6_o320',),
     )
 )
+# Networks for an accelerator (edgetpu/ in the authors' code).
+EDGE = Genotype(
+    (
+        ('r1_k3_s1_e4_o24_fused_i24_noskip',),
+        ('r2_k3_s2_e8_o32_fused',),
+        ('r4_k3_s2_e8_o48_fused',),
+        ('r5_k5_s2_e8_o96',),
+        ('r4_k5_s1_e8_o144',),
+        ('r2_k5_s2_e8_o192',),
+    )
+)
 
 
 def compound_scaling(phi: float) -> tuple[float, float, float]:
@@ -93,6 +105,7 @@ class EfficientNet(nn.Module):
     width: float = 1.0  # multiplier of all channels
     depth: float = 1.0  # multiplier of the repeats of a block, rounded up
     lite: bool = False  # ReLU6; fixed stem and head, fixed depth of the outer stages
+    act: str = 'swish'  # unless `lite`
     padding: str | None = 'SAME'
     dropout_rate: float = 0.2
     drop_path_rate: float = 0.2  # of the last block, rising from 0 (1 - survival_prob)
@@ -108,12 +121,13 @@ class EfficientNet(nn.Module):
         conv = functools.partial(Conv, padding=self.padding, dtype=self.dtype)
         norm = batch_norm(self, train, momentum=self.bn_momentum, epsilon=self.bn_epsilon)
         block = functools.partial(InvertedResidual, conv=conv, norm=norm)
-        act, ends = ('relu6', 1.0) if self.lite else ('swish', self.width)
+        fused = functools.partial(FusedResidual, conv=conv, norm=norm)
+        act, ends = ('relu6', 1.0) if self.lite else (self.act, self.width)
         runs = scaled(self.genotype, self.width, self.depth, self.lite)
         drop_rate = self.drop_path_rate if train else 0.0
 
         x = inverted.stem(self, images, round_channels(32 * ends), conv, norm, act)
-        x = inverted.stages(self, x, runs, block, act, drop_rate)
+        x = inverted.stages(self, x, runs, block, act, drop_rate, fused)
         kernel_init = init.VarianceScaling(1 / 3, 'fan_out', 'uniform')
         width = round_channels(1280 * ends)
         return inverted.head(self, x, width, conv, norm, act, train, kernel_init)
@@ -158,6 +172,13 @@ COEFFICIENTS = {
     'lite3': (1.2, 1.4, 280, 0.3, 8_197_096, 1_383_321_872, 79.8, None),
     'lite4': (1.4, 1.8, 300, 0.3, 13_006_568, 2_553_034_336, 81.5, None),
 }
+# The networks for an accelerator, in the authors' form and in PyTorch's; top-1 is from their
+# edgetpu/README.md.
+EDGES = {
+    'es': (1.0, 1.0, 224, 0.2, 5_438_392, 1_788_731_008, 77.23),
+    'em': (1.0, 1.1, 240, 0.2, 6_899_496, 3_013_321_088, 78.69),
+    'el': (1.2, 1.4, 300, 0.3, 10_589_712, 7_936_082_848, 80.62),
+}
 PYTORCH = {'padding': None, 'bn_momentum': 0.9, 'bn_epsilon': 1e-5}
 WITH_PYTORCH = ('b0', 'b1', 'b2', 'b3', 'b4', 'b5', 'b6', 'b7', 'b8', 'l2', 'lite0')
 
@@ -195,4 +216,16 @@ register_table(
     reference=lambda name: f'timm:{name}',
     renames=inverted.TIMM,
     old_names=_old_names,
+)
+register_table(
+    {
+        f'{prefix}efficientnet_{name}': (*row, fields)
+        for name, row in EDGES.items()
+        for prefix, fields in (('tf_', {}), ('', PYTORCH))
+    },
+    'width depth input_size dropout_rate params macs top1 fields',
+    system=SYSTEM,
+    module=EfficientNet,
+    fields={'genotype': EDGE, 'act': 'relu'},
+    reference=lambda name: f'timm:{name}',
 )

@@ -9,9 +9,10 @@ them). Figure 7 has MnasNet-A1; B1 was found without squeeze and excitation, sma
 budget.
 
 Agrees with: timm's semnasnet_* (A1), mnasnet_* (B1) and mnasnet_small, and for B1 at width 1 with
-torchvision's mnasnet1_0. The parameters of mnasnet_b1 have torchvision's names (its importer also
-reads timm's). All pad symmetrically and have PyTorch's epsilon in the norms, where the authors'
-code (tensorflow/tpu, models/official/mnasnet) has 'SAME' padding and 1e-3.
+torchvision's mnasnet1_0, at 1.3 with its mnasnet1_3. The parameters of these two have torchvision's
+names (the importer also reads timm's). All pad symmetrically and have PyTorch's epsilon in the
+norms, where the authors' code (tensorflow/tpu, models/official/mnasnet) has 'SAME' padding and
+1e-3.
 
 Not included, as their architectures are not published: A2, A3, and MnasNet-92 of the paper's first
 edition, the source of the reading list's 76.13. Weights are drawn as in the authors' code.
@@ -162,6 +163,20 @@ register(
         macs=314_415_872,
         top1=74.5,
         reference='torchvision:mnasnet1_0',
+        renames=inverted.renames(_torchvision()),
+        old_names=inverted.from_timm(_torchvision()),
+    )
+)
+register(
+    Variant(
+        'mnasnet_b1_130',
+        SYSTEM,
+        MnasNet,
+        {'genotype': B1, 'width': 1.3},
+        input_size=224,
+        params=6_282_256,
+        macs=526_362_432,
+        reference='torchvision:mnasnet1_3',
         renames=inverted.renames(_torchvision()),
         old_names=inverted.from_timm(_torchvision()),
     )

@@ -7,8 +7,9 @@ their two parts (figure 3), and two numbers that shrink it: the width multiplier
 (section 3.3), the resolution multiplier is the size of the images (section 3.4; any size works).
 At 224, 192, 160 and 128 pixels the paper has 70.6, 69.1, 67.2 and 64.4 % top-1 (Table 7).
 
-Agrees with: mobilenet_100 with timm's mobilenetv1_100 (the same parameter names, and ReLU6); _075,
-_050 and _025 with pytorchcv's mobilenet_w3d4, wd2 and wd4 (unbounded rectifiers, as in the paper).
+Agrees with: mobilenet_100 and _125 with timm's mobilenetv1_* (the same parameter names, and ReLU6);
+_075, _050 and _025 with pytorchcv's mobilenet_w3d4, wd2 and wd4 (unbounded rectifiers, as in the
+paper).
 Both pad strided convolutions on all sides. The _tf networks are those of the authors' TensorFlow
 code (slim's mobilenet_v1.py) and of Keras, with Keras's tensor names: 'SAME' padding (with stride 2
 and an even size only at the end), ReLU6, and an epsilon of 1e-3; they are tested against an
@@ -142,6 +143,7 @@ TABLE = {
         'timm:mobilenetv1_100',
         (),
     ),
+    'mobilenet_125': (1.25, CLIPPED, 6_270_840, 879_516_800, None, 'timm:mobilenetv1_125', ()),
     'mobilenet_100_tf': (1.0, TENSORFLOW, 4_231_976, 568_740_352, 70.6, None, KERAS),
     'mobilenet_075': (
         0.75,

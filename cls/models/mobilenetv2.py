@@ -62,6 +62,8 @@ class MobileNetV2(nn.Module):
 
     genotype: Genotype = TABLE_2
     width: float = 1.0  # multiplier of all channels; at least 1 for the last convolution
+    depth: float = 1.0  # multiplier of the repeats of a block, rounded up, but of the outer stages
+    fixed_ends: bool = False  # whether the first and the last convolution have no multiplier
     stem_features: int = 32
     head_features: int = 1280
     padding: Padding = None
@@ -78,9 +80,12 @@ class MobileNetV2(nn.Module):
         conv = functools.partial(Conv, padding=self.padding, dtype=self.dtype)
         norm = batch_norm(self, train, momentum=self.bn_momentum, epsilon=self.epsilon)
         block = functools.partial(InvertedResidual, conv=conv, norm=norm)
-        runs = inverted.scaled(self.genotype, self.width)
-        stem = round_channels(self.stem_features * self.width)
-        last = round_channels(self.head_features * max(1.0, self.width))
+        runs = inverted.scaled(self.genotype, self.width, self.depth)
+        ends = inverted.scaled(self.genotype, self.width)
+        runs[0], runs[-1] = ends[0], ends[-1]
+        width = 1.0 if self.fixed_ends else self.width
+        stem = round_channels(self.stem_features * width)
+        last = round_channels(self.head_features * max(1.0, width))
 
         x = inverted.stem(self, images, stem, conv, norm, 'relu6')
         x = inverted.stages(self, x, runs, block, 'relu6')
@@ -110,6 +115,11 @@ TIMM = {
     'mobilenetv2_075': (0.75, 2_636_424, 209_069_792, 69.8, 89.6),
     'mobilenetv2_050': (0.5, 1_968_680, 97_131_840, 65.4, 86.4),
     'mobilenetv2_035': (0.35, 1_677_128, 59_285_808, 60.3, 82.9),
+}
+# timm's deeper networks, with the first and the last convolution of width 1.
+DEEP = {
+    'mobilenetv2_110d': (1.1, 1.2, 4_516_520, 430_516_080),
+    'mobilenetv2_120d': (1.2, 1.4, 5_831_144, 668_857_568),
 }
 FULL = {'params': 3_504_872, 'macs': 300_774_272, 'top1': 72.0}
 
@@ -141,6 +151,16 @@ register_table(
     'width params macs top1 top5',
     system=SYSTEM,
     module=MobileNetV2,
+    input_size=224,
+    reference=lambda name: f'timm:{name}',
+    renames=inverted.TIMM,
+)
+register_table(
+    DEEP,
+    'width depth params macs',
+    system=SYSTEM,
+    module=MobileNetV2,
+    fields={'fixed_ends': True},
     input_size=224,
     reference=lambda name: f'timm:{name}',
     renames=inverted.TIMM,

@@ -9,8 +9,9 @@ on a single pixel (figure 5). Tables 1 and 2 have the networks. The minimalistic
 authors' code have no h-swish, no squeeze and excitation and no 5x5 windows.
 
 Agrees with: torchvision's mobilenet_v3_large and _small, with the same parameter names in these
-two; timm's mobilenetv3_* for the widths 0.75 and 0.5, with PyTorch's epsilon in the norms; and
-timm's tf_mobilenetv3_*_minimal_100, which pad as TensorFlow does. The stem has 16 channels in all.
+two; timm's mobilenetv3_* for the widths 0.75 and 0.5 and its deeper large_150d, with PyTorch's
+epsilon in the norms; and timm's tf_mobilenetv3_*, which pad as TensorFlow does. The stem has 16
+channels up to width 1.
 
 Departs from the paper: torchvision's and timm's plain networks pad symmetrically, the authors' code
 as TensorFlow does. The small network has 2.54 million parameters and 56.5 million multiply-adds,
@@ -25,7 +26,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.models.registry import System, register_table
+from cls.models.registry import System, Variant, register, register_table
 from cls.nn import inverted
 from cls.nn.conv import Conv
 from cls.nn.dense import Dense
@@ -88,6 +89,7 @@ class MobileNetV3(nn.Module):
     head_features: int  # of the linear layer after the pooling
     width: float = 1.0  # multiplier of the channels of the blocks and the last convolution
     stem_features: int = 16
+    last_layers: int = 1  # 1x1 convolutions before the pooling
     act: str = 'hswish'
     padding: Padding = None
     epsilon: float = 1e-3
@@ -115,9 +117,11 @@ class MobileNetV3(nn.Module):
 
         x = inverted.stem(self, images, self.stem_features, conv, norm, self.act)
         x = inverted.stages(self, x, runs, block, self.act)
-        last = f'blocks.{len(runs)}.0'
-        x = conv(round_channels(self.last_features * self.width), name=f'{last}.conv')(x)
-        x = jnp.mean(act(norm(name=f'{last}.bn1')(x)), (1, 2))
+        for i in range(self.last_layers):
+            last = f'blocks.{len(runs)}.{i}'
+            x = conv(round_channels(self.last_features * self.width), name=f'{last}.conv')(x)
+            x = act(norm(name=f'{last}.bn1')(x))
+        x = jnp.mean(x, (1, 2))
         x = act(Dense(self.head_features, dtype=self.dtype, name='conv_head')(x))
         self.sow('intermediates', 'pre_logits', x)
         x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
@@ -181,6 +185,24 @@ TIMM = {
     'mobilenetv3_small_075': (SMALL_FIELDS, 0.75, 2_041_872, 43_399_344, 65.4),
     'mobilenetv3_small_050': (SMALL_FIELDS, 0.5, 1_593_224, 24_188_688, None),
 }
+# timm's network of depth 1.2, by its rule for stages of several runs.
+DEEP = Genotype(
+    (
+        ('r2_k3_s1_e1_o16_relu',),
+        ('r1_k3_s2_e4_o24_relu', 'r2_k3_s1_e3_o24_relu'),
+        ('r4_k5_s2_e3_o40_se0.25_relu',),
+        ('r1_k3_s2_e6_o80', 'r2_k3_s1_e2.5_o80', 'r2_k3_s1_e2.3_o80'),
+        ('r3_k3_s1_e6_o112_se0.25',),
+        ('r4_k5_s2_e6_o160_se0.25',),
+    )
+)
+# The authors' form of the networks above: TensorFlow's padding and epsilon.
+TENSORFLOW = {
+    'tf_mobilenetv3_large_100': (LARGE_FIELDS, 1.0, 5_483_032, 216_589_760, 75.2),
+    'tf_mobilenetv3_large_075': (LARGE_FIELDS, 0.75, 3_993_528, 154_560_624, 73.3),
+    'tf_mobilenetv3_small_100': (SMALL_FIELDS, 1.0, 2_542_856, 56_510_400, 67.4),
+    'tf_mobilenetv3_small_075': (SMALL_FIELDS, 0.75, 2_041_872, 43_399_344, 65.4),
+}
 LARGE_MINIMAL = {**LARGE_FIELDS, 'genotype': minimal(LARGE)}
 SMALL_MINIMAL = {**SMALL_FIELDS, 'genotype': minimal(SMALL)}
 MINIMAL = {
@@ -213,4 +235,34 @@ register_table(
     input_size=224,
     reference=lambda name: f'timm:tf_{name}',
     renames=inverted.TIMM,
+)
+register_table(
+    TENSORFLOW,
+    'fields width params macs top1',
+    system=SYSTEM,
+    module=MobileNetV3,
+    fields={'padding': 'SAME'},
+    input_size=224,
+    reference=lambda name: f'timm:{name}',
+    renames=inverted.TIMM,
+)
+register(
+    Variant(
+        'mobilenetv3_large_150d',
+        SYSTEM,
+        MobileNetV3,
+        {
+            **LARGE_FIELDS,
+            'genotype': DEEP,
+            'width': 1.5,
+            'stem_features': 24,
+            'last_layers': 2,
+            'epsilon': 1e-5,
+        },
+        input_size=256,
+        params=14_622_320,
+        macs=1_010_021_120,
+        reference='timm:mobilenetv3_large_150d',
+        renames=inverted.TIMM,
+    )
 )

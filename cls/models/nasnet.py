@@ -9,11 +9,11 @@ stack.
 
 Agrees with: the authors' TensorFlow code (nasnet in TF-Slim), in the form of pretrainedmodels, for
 images whose sides are odd and even at the same strides as those of 331 or 224 pixels. timm has the
-same layers with the same names, but its strided average pools include the zeros around an image. In
-the large network the cell after a reduction cell has the input of the reduction cell as its second
-input, in the other networks the output of the cell before the reduction. pretrainedmodels pads
-strided layers by an extra row and column and crops their outputs, and so has larger multiply-adds
-(mobile: 568 M; the paper has 564 M) for the same network.
+same layers with the same names, but its strided average pools include the zeros around an image
+(nasnet_a_large_zeros). In the large network the cell after a reduction cell has the input of the
+reduction cell as its second input, in the other networks the output of the cell before the
+reduction. pretrainedmodels pads strided layers by an extra row and column and crops their outputs,
+and so has larger multiply-adds (mobile: 568 M; the paper has 564 M) for the same network.
 
 The CIFAR networks are from that code too, tested against an independent reimplementation: 6 @ 768
 meets the paper's 3.3 M parameters, 7 @ 2304 has 32.6 M for its 27.6 M. Not included: NASNet-B and
@@ -99,12 +99,32 @@ register(
         renames=MOBILE,
     )
 )
+LARGE = {'genotype': A, 'cells': 6, 'filters': 168, 'stem_filters': 96, 'skip_reduction': True}
+# timm's form: the strided average pools of its reduction cells count the zeros around an image.
+(_first, _second, _third, *_last) = A.reduce.nodes
+_zeros = (('avg_3x3_zeros', 0), _third[1])
+A_ZEROS = dataclasses.replace(
+    A, reduce=CellSpec((_first, _second, _zeros, *_last), A.reduce.concat)
+)
+register(
+    Variant(
+        'nasnet_a_large_zeros',
+        SYSTEM,
+        NASNet,
+        {**LARGE, 'genotype': A_ZEROS},
+        input_size=331,
+        params=88_753_150,
+        macs=23_783_414_658,
+        reference='timm:nasnetalarge',
+        renames=PRETRAINEDMODELS,
+    )
+)
 register(
     Variant(
         'nasnet_a_large',  # 6 @ 4032
         SYSTEM,
         NASNet,
-        {'genotype': A, 'cells': 6, 'filters': 168, 'stem_filters': 96, 'skip_reduction': True},
+        LARGE,
         input_size=331,
         params=88_753_150,
         macs=23_783_414_658,

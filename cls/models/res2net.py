@@ -89,13 +89,14 @@ class Bottle2neck(nn.Module):
     base_width: int  # of a scale and group, at `width` 64
     scales: int
     groups: int
+    shortcut: Callable[[nn.Module, jax.Array], jax.Array] = residual.option_b
     expansion = 4
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (N, H, W, C) to (N, H', W', 4 * width)."""
         inner = math.floor(self.width * self.base_width / 64) * self.groups
-        shortcut = residual.option_b(self, x)
+        shortcut = self.shortcut(self, x)
         first = shortcut is not x
         return bottle2neck(self, x, shortcut, inner, self.width * self.expansion, first)
 
@@ -109,6 +110,8 @@ class Res2Net(nn.Module):
     groups: int = 1
     widths: Sequence[int] = (64, 128, 256, 512)
     cifar: bool = False
+    deep_stem: Sequence[int] = ()  # as ResNet's
+    averaged: bool = False  # as ResNet's
     num_classes: int = 1000
     bn_group: int = 0
     dtype: Any = jnp.float32
@@ -125,9 +128,13 @@ class Res2Net(nn.Module):
             base_width=self.base_width,
             scales=self.scales,
             groups=self.groups,
+            shortcut=residual.averaged if self.averaged else residual.option_b,
         )
-        stem = residual.cifar_stem if self.cifar else residual.stem
-        x = stem(self, images, conv, norm, self.widths[0])
+        if self.deep_stem:
+            x = residual.deep_stem(self, images, conv, norm, self.deep_stem)
+        else:
+            stem = residual.cifar_stem if self.cifar else residual.stem
+            x = stem(self, images, conv, norm, self.widths[0])
         x = residual.stages(self, x, block, self.stage_sizes, self.widths)
         return residual.head(self, x)
 
@@ -205,6 +212,11 @@ IMAGENET = {
     'res2net101_26w_4s': ((3, 4, 23, 3), 26, 4, 1, 45_206_688, 8_066_974_464, 79.19, 94.43),
     'res2next50': ((3, 4, 6, 3), 4, 4, 8, 24_671_464, 4_172_677_120, 78.24, 93.91),
 }
+# The authors' networks with the stem and shortcuts of ResNet-D (1812.01187).
+D = {
+    'res2net50d': ((3, 4, 6, 3), 25_718_352, 4_494_807_040),
+    'res2net101d': ((3, 4, 23, 3), 45_225_920, 8_306_615_040),
+}
 DLA = {
     'dla60_res2net': (28, 1, 20_848_072, 4_122_681_344, 78.47, 94.20),
     'dla60_res2next': (4, 8, 17_032_984, 3_458_752_512, 78.45, 94.14),
@@ -221,6 +233,15 @@ register_table(
     'stage_sizes base_width scales groups params macs top1 top5',
     system=SYSTEM,
     module=Res2Net,
+    input_size=224,
+    reference=lambda name: f'timm:{name}',
+)
+register_table(
+    D,
+    'stage_sizes params macs',
+    system=SYSTEM,
+    module=Res2Net,
+    fields={'base_width': 26, 'scales': 4, 'deep_stem': (32, 32, 64), 'averaged': True},
     input_size=224,
     reference=lambda name: f'timm:{name}',
 )

@@ -10,7 +10,8 @@ Agrees with: torchvision's resnet18 ... resnet152, with the same parameter names
 bottleneck in the 3x3 convolution; the `_v1` variants have the paper's graph, with the stride in the
 first 1x1 (pytorchcv's resnet50, 101, 152). The CIFAR networks use the paper's option A: shortcuts
 take every second pixel and pad the new channels with zeros, half on each side, as in the public
-PyTorch weights for these networks (the paper does not specify the side).
+PyTorch weights for these networks (the paper does not specify the side). The forms C, D, S and T
+agree with timm's networks of these names.
 """
 
 import functools
@@ -48,6 +49,8 @@ class ResNet(nn.Module):
     stride_on_first: bool = False  # of a bottleneck's convolutions (the paper's form)
     cifar: bool = False  # 3x3 stem without pooling, and option A shortcuts
     projected: bool = False  # option B shortcuts also in a network for CIFAR
+    deep_stem: Sequence[int] = ()  # channels of 3x3 convolutions in place of the 7x7 one (C, D)
+    averaged: bool = False  # shortcuts average pixels instead of skipping them (D)
     num_classes: int = 1000
     bn_group: int = 0
     dtype: Any = jnp.float32
@@ -61,10 +64,14 @@ class ResNet(nn.Module):
         if self.bottleneck:
             block = functools.partial(Bottleneck, stride_on_first=self.stride_on_first)
         shortcut = residual.option_a if self.cifar and not self.projected else residual.option_b
+        shortcut = residual.averaged if self.averaged else shortcut
         block = functools.partial(block, conv=conv, norm=norm, shortcut=shortcut)
 
-        stem = residual.cifar_stem if self.cifar else residual.stem
-        x = stem(self, images, conv, norm, residual.each(self.widths[0], 1)[0])
+        if self.deep_stem:
+            x = residual.deep_stem(self, images, conv, norm, self.deep_stem)
+        else:
+            stem = residual.cifar_stem if self.cifar else residual.stem
+            x = stem(self, images, conv, norm, residual.each(self.widths[0], 1)[0])
         x = residual.stages(self, x, block, self.stage_sizes, self.widths)
         return residual.head(self, x)
 
@@ -133,6 +140,30 @@ PROJECTED = {
     'resnet272_cifar': (30, True, 2_816_986, 408_078_848),
     'resnet542_cifar': (60, True, 5_599_066, 809_159_168),
     'resnet1001_cifar': (111, True, 10_328_602, 1_490_995_712),
+}
+# Bag of Tricks (1812.01187) has a deep stem (C), and with averaging shortcuts ResNet-D; S has the
+# wide stem of SENet-154, T a stem of growing width.
+C = {'deep_stem': (32, 32, 64)}
+D = {**C, 'averaged': True}
+S = {'deep_stem': (64, 64, 128)}
+T = {'deep_stem': (24, 32, 64), 'averaged': True}
+TRICKS = {
+    'resnet10t': (T, False, (1, 1, 1, 1), 5_435_488, 1_097_259_008),
+    'resnet14t': (T, True, (1, 1, 1, 1), 10_081_632, 1_676_822_528),
+    'resnet18d': (D, False, (2, 2, 2, 2), 11_708_744, 2_053_713_920),
+    'resnet26d': (D, True, (2, 2, 2, 2), 16_014_408, 2_581_897_216),
+    'resnet26t': (T, True, (2, 2, 2, 2), 16_011_872, 2_550_286_336),
+    'resnet34d': (D, False, (3, 4, 6, 3), 21_816_904, 3_903_401_984),
+    'resnet50c': (C, True, (3, 4, 6, 3), 25_576_264, 4_328_824_832),
+    'resnet50d': (D, True, (3, 4, 6, 3), 25_576_264, 4_328_824_832),
+    'resnet50s': (S, True, (3, 4, 6, 3), 25_680_808, 5_444_337_664),
+    'resnet101c': (C, True, (3, 4, 23, 3), 44_568_392, 8_041_046_016),
+    'resnet101d': (D, True, (3, 4, 23, 3), 44_568_392, 8_041_046_016),
+    'resnet101s': (S, True, (3, 4, 23, 3), 44_672_936, 9_156_558_848),
+    'resnet152c': (C, True, (3, 8, 36, 3), 60_212_040, 11_753_267_200),
+    'resnet152d': (D, True, (3, 8, 36, 3), 60_212_040, 11_753_267_200),
+    'resnet152s': (S, True, (3, 8, 36, 3), 60_316_584, 12_868_780_032),
+    'resnet200d': (D, True, (3, 24, 36, 3), 64_693_064, 15_247_122_432),
 }
 # The names of pytorchcv, other than a variant's own.
 RENAMED = {
@@ -225,4 +256,12 @@ register_table(
     input_size=32,
     reference=_projected,
     renames=residual.PYTORCHCV_CIFAR,
+)
+register_table(
+    TRICKS,
+    'fields bottleneck stage_sizes params macs',
+    system=SYSTEM,
+    module=ResNet,
+    input_size=224,
+    reference=lambda name: f'timm:{name}',
 )

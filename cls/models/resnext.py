@@ -8,8 +8,9 @@ What is new: 'cardinality'. A bottleneck becomes C paths of the same form, each 
 is ResNet (cls/nn/residual.py), with the stride in the 3x3 convolution as in the authors' code.
 
 Agrees with: timm's networks of these names, with the same parameter names (torchvision's
-resnext50_32x4d, 101_64x4d and 101_32x8d are the same); resnext101_32x8d is torchvision's and not in
-the paper. The CIFAR networks agree with pytorchcv's and the authors' code. That code says that the
+resnext50_32x4d, 101_64x4d and 101_32x8d are the same); the networks of 32 wide paths and ResNeXt-D
+are not in the paper. The CIFAR networks agree with pytorchcv's and the authors' code. That code
+says that the
 paper's numbers for CIFAR are from pre-activation blocks and batches of 256, and that these blocks
 and batches of 128 give better ones.
 """
@@ -48,6 +49,8 @@ class ResNeXt(nn.Module):
     path_width: int  # d, channels of a path in the first stage; each stage doubles them
     widths: Sequence[int] = (64, 128, 256, 512)  # a quarter of the stages' outputs
     cifar: bool = False  # 3x3 stem without pooling
+    deep_stem: Sequence[int] = ()  # as ResNet's
+    averaged: bool = False  # as ResNet's
     num_classes: int = 1000
     bn_group: int = 0
     dtype: Any = jnp.float32
@@ -58,13 +61,18 @@ class ResNeXt(nn.Module):
         conv = functools.partial(Conv, dtype=self.dtype)
         norm = batch_norm(self, train)
 
+        shortcut = residual.averaged if self.averaged else residual.option_b
+
         def block(width, strides, index, name):
             inner = self.cardinality * self.path_width * width // self.widths[0]
-            parts = (width, strides, index, conv, norm, residual.option_b)
+            parts = (width, strides, index, conv, norm, shortcut)
             return Bottleneck(*parts, inner=inner, groups=self.cardinality, name=name)
 
-        stem = residual.cifar_stem if self.cifar else residual.stem
-        x = stem(self, images, conv, norm, self.widths[0])
+        if self.deep_stem:
+            x = residual.deep_stem(self, images, conv, norm, self.deep_stem)
+        else:
+            stem = residual.cifar_stem if self.cifar else residual.stem
+            x = stem(self, images, conv, norm, self.widths[0])
         x = residual.stages(self, x, block, self.stage_sizes, self.widths)
         return residual.head(self, x)
 
@@ -74,6 +82,19 @@ IMAGENET = {
     'resnext50_32x4d': ((3, 4, 6, 3), 32, 4, 25_028_904, 4_230_479_872, 77.8, None),
     'resnext101_32x4d': ((3, 4, 23, 3), 32, 4, 44_177_704, 7_969_996_800, 78.8, 94.4),
     'resnext101_64x4d': ((3, 4, 23, 3), 64, 4, 83_455_272, 15_460_270_080, 79.6, 94.7),
+}
+# Wide networks pretrained on photographs with hashtags (1805.00932), and ResNeXt with the stem and
+# shortcuts of ResNet-D.
+MORE = {
+    'resnext101_32x16d': ((3, 4, 23, 3), 16, {}, 194_026_792, 36_163_289_088),
+    'resnext101_32x32d': ((3, 4, 23, 3), 32, {}, 468_530_472, 87_106_781_184),
+    'resnext50d_32x4d': (
+        (3, 4, 6, 3),
+        4,
+        {'deep_stem': (32, 32, 64), 'averaged': True},
+        25_048_136,
+        4_470_120_448,
+    ),
 }
 # Shallow networks that pytorchcv added.
 SHALLOW = {
@@ -112,6 +133,15 @@ register(
     )
 )
 
+register_table(
+    MORE,
+    'stage_sizes path_width fields params macs',
+    system=SYSTEM,
+    module=ResNeXt,
+    fields={'cardinality': 32},
+    input_size=224,
+    reference=lambda name: f'timm:{name}',
+)
 register_table(
     SHALLOW,
     'blocks cardinality path_width params macs',

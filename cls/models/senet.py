@@ -56,6 +56,8 @@ class SENet(nn.Module):
     groups: int = 1  # of the 3x3 convolutions
     stride_on_first: bool = False  # of a block's convolutions
     deep: bool = False  # SENet-154's stem and projections
+    deep_stem: Sequence[int] = ()  # channels of 3x3 convolutions in place of the 7x7 one
+    averaged: bool = False  # shortcuts average pixels instead of skipping them
     cifar: bool = False  # a 3x3 stem without pooling
     padded: bool = False  # the stem's pooling, on all sides, as in PyTorch's ResNet
     reduction: int = 16  # r
@@ -70,10 +72,11 @@ class SENet(nn.Module):
         conv = functools.partial(Conv, dtype=self.dtype)
         norm = batch_norm(self, train)
 
+        shortcut = residual.averaged if self.averaged else residual.option_b
         shape = {
             'conv': conv,
             'norm': norm,
-            'shortcut': wide_projection if self.deep else residual.option_b,
+            'shortcut': wide_projection if self.deep else shortcut,
             'refine': excite(self.reduction, conv),
         }
 
@@ -92,11 +95,10 @@ class SENet(nn.Module):
             )
 
         x, width = images, self.widths[0]
-        stem = ((width, 7, 2),)
-        if self.deep:
-            stem = ((width, 3, 2), (width, 3, 1), (2 * width, 3, 1))
-        if self.cifar:
-            stem = ((width, 3, 1),)
+        stem = ((width, 3, 1),) if self.cifar else ((width, 7, 2),)
+        widths = (width, width, 2 * width) if self.deep else self.deep_stem
+        if widths:
+            stem = tuple((width, 3, 1 if i else 2) for i, width in enumerate(widths))
         for i, convolution in enumerate(stem, 1):
             x = nn.relu(norm(name=f'layer0.bn{i}')(conv(*convolution, name=f'layer0.conv{i}')(x)))
         if not self.cifar:
@@ -262,8 +264,74 @@ register_table(
     input_size=224,
     reference=lambda name: f'timm:legacy_{name}',
 )
-# Networks that pytorchcv added, with the pooling of PyTorch's ResNet. Those named `b` have the stride
-# of a bottleneck in the 3x3 convolution.
+# Networks that timm added. The legacy ones have the authors' pooling, the rest that of PyTorch's
+# ResNet and of the tricks of 1812.01187.
+LEGACY = {
+    'legacy_seresnet18': ({'bottleneck': False}, (2, 2, 2, 2), 11_778_592, 1_814_160_384),
+    'legacy_seresnet34': ({'bottleneck': False}, (3, 4, 6, 3), 21_958_868, 3_663_918_592),
+    'legacy_seresnext26_32x4d': (RESNEXT, (2, 2, 2, 2), 16_790_280, 2_472_099_840),
+}
+D = {'deep_stem': (32, 32, 64), 'averaged': True}
+TIMM = {
+    'seresnet152d': (D, (3, 8, 36, 3), 66_841_080, 11_759_845_376),
+    'seresnext26d_32x4d': (RESNEXT | D, (2, 2, 2, 2), 16_809_512, 2_711_740_416),
+    'seresnext26t_32x4d': (
+        RESNEXT | D | {'deep_stem': (24, 32, 64)},
+        (2, 2, 2, 2),
+        16_806_976,
+        2_680_129_536,
+    ),
+    'seresnext101_32x8d': (
+        {'inner': (4, 4), 'groups': 32},
+        (3, 4, 23, 3),
+        93_569_048,
+        16_418_758_656,
+    ),
+    'seresnext101d_32x8d': (
+        D | {'inner': (4, 4), 'groups': 32},
+        (3, 4, 23, 3),
+        93_588_280,
+        16_658_399_232,
+    ),
+}
+
+
+def _timm(name: str) -> tuple[tuple[str, str], ...]:
+    """Returns renames to timm's names, which are those of its ResNets."""
+    last = 3 if 'deep_stem' in TIMM[name][0] else 1
+    numbered = last > 1
+    return (
+        (rf'^layer0\.bn{last}\.', 'bn1.'),
+        *(
+            (rf'^layer0\.conv{i + 1}\.', f'conv1.{3 * i}.' if numbered else 'conv1.')
+            for i in range(3)
+        ),
+        *((rf'^layer0\.bn{i + 1}\.', f'conv1.{3 * i + 1}.') for i in range(2)),
+        (r'\.se_module\.', '.se.'),
+        (r'^last_linear\.', 'fc.'),
+    )
+
+
+register_table(
+    LEGACY,
+    'fields stage_sizes params macs',
+    system=SYSTEM,
+    module=SENet,
+    input_size=224,
+    reference=lambda name: f'timm:{name}',
+)
+register_table(
+    TIMM,
+    'fields stage_sizes params macs',
+    system=SYSTEM,
+    module=SENet,
+    fields={'padded': True},
+    input_size=224,
+    reference=lambda name: f'timm:{name}',
+    renames=_timm,
+)
+# Networks that pytorchcv added, with the pooling of PyTorch's ResNet. Those named `b` have the
+# stride of a bottleneck in the 3x3 convolution.
 FIRST = {'stride_on_first': True}
 BOTTLENECK = {'bottleneck': True}
 BASIC = {'bottleneck': False}

@@ -6,8 +6,8 @@ What is new: residual networks k times as wide and far less deep train faster an
 than thin ones of a thousand layers; dropout is between the two convolutions of a block.
 
 Agrees with: pytorchcv's wrn* for CIFAR; the ImageNet networks are not pre-activated (page 6), and
-agree with torchvision's wide_resnet50_2, and with timm's ResNet of basic blocks with wider stages.
-As in the authors' code the stem of the latter keeps its 64 channels.
+agree with torchvision's wide_resnet50_2 and wide_resnet101_2, and with timm's ResNet of basic
+blocks with wider stages. As in the authors' code the stem of the latter keeps its 64 channels.
 
 Tables 8 and 9 of the paper disagree on the top-5 error of WRN-50-2-bottleneck: 6.03 in Table 8; in
 Table 9, as in the reading list, 5.79, Table 8's number for ResNet-200.
@@ -119,14 +119,20 @@ IMAGENET = {
     'wrn34_1.5': (34, 1.5, 48_613_608, 8_028_125_184, 75.50, 92.42),
     'wrn34_2': (34, 2, 86_036_008, 14_094_458_880, 76.61, 93.00),
     'wrn50_2': (50, 2, 68_883_240, 11_398_021_120, 78.10, 93.97),
+    'wrn101_2': (101, 2, 126_886_696, 22_753_050_624, None, None),  # torchvision's
 }
-STAGE_SIZES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+STAGE_SIZES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 # References other than timm's ResNet, widened.
-TORCHVISION = {'wrn18_1': 'resnet18', 'wrn34_1': 'resnet34', 'wrn50_2': 'wide_resnet50_2'}
+TORCHVISION = {
+    'wrn18_1': 'resnet18',
+    'wrn34_1': 'resnet34',
+    'wrn50_2': 'wide_resnet50_2',
+    'wrn101_2': 'wide_resnet101_2',
+}
 
 
 def _imagenet(depth: int, k: float) -> dict[str, Any]:
-    return {'stage_sizes': STAGE_SIZES[depth], 'k': k, 'bottleneck': depth == 50}
+    return {'stage_sizes': STAGE_SIZES[depth], 'k': k, 'bottleneck': depth >= 50}
 
 
 def _reference(name: str) -> str:

@@ -10,6 +10,7 @@ Names of layers are those of the TensorFlow code of NASNet, PNASNet and AmoebaNe
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -199,6 +200,7 @@ OPERATIONS: dict[str, tuple[Any, ...]] = {
     'sep_5x5': (_separable, 5),
     'sep_7x7': (_separable, 7),
     'avg_3x3': (_pool, avg_pool, 3, 'SAME'),
+    'avg_3x3_zeros': (_pool, functools.partial(avg_pool, count_padding=True), 3, 'SAME'),
     'max_2x2': (_pool, max_pool, 2, 'SAME'),
     'max_3x3': (_pool, max_pool, 3, 'SAME'),
     'max_5x5': (_pool, max_pool, 5, 'SAME'),

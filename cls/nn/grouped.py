@@ -2,9 +2,11 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from cls.nn import init
 from cls.nn.conv import Conv
@@ -53,10 +55,10 @@ def stem(
 
 
 def bottleneck(
-    unit: Callable[..., nn.Module],
+    unit: Any,
     x: jax.Array,
     inner: int,
-    features: int,
+    features: int | tuple[int, ...],
     strides: int,
     groups: int,
 ) -> jax.Array:
@@ -68,7 +70,8 @@ def bottleneck(
       unit: constructor of NormConvs, (features, window, strides=, groups=, name=).
       x: (N, H, W, C).
       inner: channels of the first two convolutions.
-      features: channels of the last.
+      features: channels of the last; several numbers for as many convolutions, `conv3.conv1` and
+        so on, of which the outputs are concatenated.
       strides: strides of the 3x3 convolution.
       groups: number of groups of the 3x3 convolution.
 
@@ -77,5 +80,22 @@ def bottleneck(
     """
     x, _ = unit(inner, 1, name='conv1')(x)
     x, _ = unit(inner, 3, strides=strides, groups=groups, name='conv2')(x)
-    x, _ = unit(features, 1, name='conv3')(x)
-    return x
+    if isinstance(features, int):
+        x, _ = unit(features, 1, name='conv3')(x)
+        return x
+    return _Split(features, unit.keywords['conv'], unit.keywords['norm'], name='conv3')(x)
+
+
+class _Split(nn.Module):
+    """A normalization, a rectifier and several 1x1 convolutions; `bn` and `conv1`, ...."""
+
+    features: tuple[int, ...]
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H, W, C'), the concatenated outputs."""
+        x = nn.relu(self.norm(name='bn')(x))
+        parts = [self.conv(size, 1, name=f'conv{i}')(x) for i, size in enumerate(self.features, 1)]
+        return jnp.concatenate(parts, -1)

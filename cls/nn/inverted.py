@@ -9,7 +9,9 @@ EfficientNet followed. The letters are those of MnasNet's code:
   r2_k5_s2_e6_o40_se0.25    two blocks with 5x5 windows, the first with stride 2, expansion 6,
                             40 output channels, gates (squeeze and excite) of a quarter;
   noskip                    without shortcuts;
-  relu, relu6, swish, hswish   an activation other than the network's.
+  relu, relu6, swish, hswish   an activation other than the network's;
+  fused                     one convolution in place of the expansion and the depthwise one, as in
+                            EfficientNet-EdgeTPU; i24: it expands as many channels as of 24 inputs.
 
 A stage is a tuple of such strings, and its blocks are numbered in order. Names of layers are those
 of timm, except in blocks with expansion 1: these have no `conv_pw`, and their other layers keep
@@ -60,6 +62,8 @@ class Run:
     gate: float = 0.0  # relative width of the inner layer of the gates; 0: no gates
     skip: bool = True
     act: str = ''
+    fused: bool = False
+    inputs: int = 0  # channels that a fused block expands, if not those of its input
 
 
 def decode(text: str) -> Run:
@@ -67,13 +71,15 @@ def decode(text: str) -> Run:
 
     Raises ValueError for a string that cannot be read, or for numbers out of range.
     """
-    types = {'r': int, 'k': int, 's': int, 'e': float, 'o': int, 'se': float}
-    values: dict[str, Any] = {'se': 0.0}
-    skip, act = True, ''
+    types = {'r': int, 'k': int, 's': int, 'e': float, 'o': int, 'se': float, 'i': int}
+    values: dict[str, Any] = {'se': 0.0, 'i': 0}
+    skip, act, fused = True, '', False
     for part in text.split('_'):
-        match = re.fullmatch(r'(r|k|s|e|o|se)(\d+(?:\.\d+)?)', part)
+        match = re.fullmatch(r'(r|k|s|e|o|se|i)(\d+(?:\.\d+)?)', part)
         if part == 'noskip':
             skip = False
+        elif part == 'fused':
+            fused = True
         elif part in ACTIVATIONS:
             act = part
         elif match and not (types[match[1]] is int and '.' in match[2]):
@@ -82,8 +88,8 @@ def decode(text: str) -> Run:
             values[match[1]] = types[match[1]](match[2])
         else:
             raise ValueError(
-                f'cannot read {part!r} in {text!r}: expected r, k, s, e, o or se with a number, '
-                f'noskip, {" or ".join(ACTIVATIONS)}'
+                f'cannot read {part!r} in {text!r}: expected r, k, s, e, o, se or i with a number, '
+                f'noskip, fused, {" or ".join(ACTIVATIONS)}'
             )
     missing = [letter for letter in types if letter not in values]
     if missing:
@@ -92,7 +98,11 @@ def decode(text: str) -> Run:
         raise ValueError(f'{text!r}: expected r, k, s, e and o of at least 1')
     if values['k'] % 2 == 0:
         raise ValueError(f'{text!r}: expected an odd k')
-    return Run(*(values[letter] for letter in types), skip=skip, act=act)
+    inputs = values.pop('i')
+    if (inputs and not fused) or (values['se'] and fused):
+        raise ValueError(f'{text!r}: expected i only, and no gates, in fused blocks')
+    numbers = (values[letter] for letter in types if letter in values)
+    return Run(*numbers, skip=skip, act=act, fused=fused, inputs=inputs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +138,7 @@ def scaled(genotype: Genotype, width: float = 1.0, depth: float = 1.0) -> list[l
             dataclasses.replace(
                 run,
                 features=round_channels(run.features * width),
+                inputs=round_channels(run.inputs * width) if run.inputs else 0,
                 repeats=math.ceil(run.repeats * depth),
             )
             for run in map(decode, stage)
@@ -187,6 +198,34 @@ def share_of_input(share: float, channels: int, expanded: int) -> int:
       expanded: channels after the expansion.
     """
     return max(1, int(channels * share))
+
+
+class FusedResidual(nn.Module):
+    """A block of a convolution that expands, and 1x1 projection (EfficientNet-EdgeTPU).
+
+    Fields are those of InvertedResidual and Run.
+    """
+
+    features: int
+    window: int
+    strides: int
+    expansion: float
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+    act: Activation = nn.relu
+    skip: bool = True
+    inputs: int = 0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, drop_rate: jax.Array | float = 0.0) -> jax.Array:
+        """Maps (N, H, W, C) to (N, H / strides, W / strides, features), as InvertedResidual."""
+        expanded = round_channels((self.inputs or x.shape[-1]) * self.expansion)
+        y = self.conv(expanded, self.window, self.strides, name='conv_exp')(x)
+        y = self.act(self.norm(name='bn1')(y))
+        y = self.norm(name='bn2')(self.conv(self.features, 1, name='conv_pwl')(y))
+        if not (self.skip and self.strides == 1 and x.shape[-1] == self.features):
+            return y
+        return x + path_of(self, y, drop_rate)
 
 
 class InvertedResidual(nn.Module):
@@ -255,6 +294,7 @@ def stages(
     block: Callable[..., nn.Module],
     act: str,
     drop_rate: float = 0.0,
+    fused: Callable[..., nn.Module] | None = None,
 ) -> jax.Array:
     """Returns x after all blocks, `blocks.S.I`; outputs of stages are sown as `stage1`, ....
 
@@ -265,20 +305,19 @@ def stages(
       block: constructor of InvertedResidual, with the fields common to all blocks.
       act: name of the activation of runs without one.
       drop_rate: limit of the rates of residuals; they grow linearly from 0 in the first block.
+      fused: constructor of FusedResidual likewise, None for a network without them.
     """
     total, index = len(blocks(runs)), 0
     for s, stage in enumerate(runs):
         for name, run in _blocks_of(s, stage):
-            make = block(
-                run.features,
-                run.window,
-                run.strides,
-                run.expansion,
-                act=ACTIVATIONS[run.act or act],
-                gate=run.gate,
-                skip=run.skip,
-                name=name,
-            )
+            shape = (run.features, run.window, run.strides, run.expansion)
+            shared = {'act': ACTIVATIONS[run.act or act], 'skip': run.skip, 'name': name}
+            if run.fused and fused:
+                make = fused(*shape, inputs=run.inputs, **shared)
+            elif run.fused:
+                raise ValueError(f'{type(module).__name__} has no fused blocks')
+            else:
+                make = block(*shape, gate=run.gate, **shared)
             x = make(x, drop_rate * index / total)
             index += 1
         module.sow('intermediates', f'stage{s + 1}', x)

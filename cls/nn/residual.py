@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from cls.nn.dense import Dense
 from cls.nn.padding import pair
-from cls.nn.pool import max_pool
+from cls.nn.pool import avg_pool, max_pool
 
 # (block, residual) -> the residual with attention, or with paths dropped at random.
 Refine = Callable[[nn.Module, jax.Array], jax.Array]
@@ -103,19 +103,23 @@ class Bottleneck(nn.Module):
 
 
 class Projection(nn.Module):
-    """The convolution of a shortcut that changes the shape (option B); 1x1 in the paper."""
+    """The convolution of a shortcut that changes the shape (option B); 1x1 in the paper.
+
+    `first` is the name of the convolution, a number; the norm has the next one.
+    """
 
     features: int
     strides: int
     conv: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
     window: int = 1
+    first: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (N, H, W, C) to (N, H / strides, W / strides, features), rounded up."""
-        x = self.conv(self.features, self.window, self.strides, name='0')(x)
-        return self.norm(name='1')(x)
+        x = self.conv(self.features, self.window, self.strides, name=f'{self.first}')(x)
+        return self.norm(name=f'{self.first + 1}')(x)
 
 
 def option_a(block: nn.Module, x: jax.Array) -> jax.Array:
@@ -131,6 +135,18 @@ def option_b(block: nn.Module, x: jax.Array) -> jax.Array:
     if block.strides == 1 and x.shape[-1] == features:
         return x
     return Projection(features, block.strides, block.conv, block.norm, name='downsample')(x)
+
+
+def averaged(block: nn.Module, x: jax.Array) -> jax.Array:
+    """Returns the shortcut of ResNet-D: option B with 2x2 means in place of the stride.
+
+    He et al. 2019 (1812.01187), figure 2c. Odd sizes are rounded up.
+    """
+    features = block.width * block.expansion
+    if block.strides == 1 and x.shape[-1] == features:
+        return x
+    x = avg_pool(x, 2, 2, 'SAME') if block.strides > 1 else x
+    return Projection(features, 1, block.conv, block.norm, first=1, name='downsample')(x)
 
 
 def each(width: Width, size: int) -> tuple[int, ...]:
@@ -176,6 +192,25 @@ def stem(
     """
     pool = functools.partial(max_pool, window=3, strides=2, padding=1)
     x = nn.relu(norm(name='bn1')(conv(width, 7, 2, name='conv1')(images), pool))
+    module.sow('intermediates', 'stem', x)
+    return x
+
+
+def deep_stem(
+    module: nn.Module, images: jax.Array, conv: Callable, norm: Callable, widths: Sequence[int]
+) -> jax.Array:
+    """Returns the stem of ResNet-C and -D: 3x3 convolutions in place of the 7x7 one.
+
+    He et al. 2019 (1812.01187), figure 2b; the first has stride 2. Names are timm's, `conv1.0`,
+    `conv1.1`, `conv1.3`, ...; the last norm is `bn1`. Arguments are those of `stem`, with the
+    channels of each convolution.
+    """
+    x, pool = images, functools.partial(max_pool, window=3, strides=2, padding=1)
+    for i, width in enumerate(widths):
+        x = conv(width, 3, 1 if i else 2, name=f'conv1.{3 * i}')(x)
+        if i < len(widths) - 1:
+            x = nn.relu(norm(name=f'conv1.{3 * i + 1}')(x))
+    x = nn.relu(norm(name='bn1')(x, pool))
     module.sow('intermediates', 'stem', x)
     return x
 

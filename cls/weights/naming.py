@@ -92,7 +92,8 @@ def named(state_dict: Tensors, variant: Variant, naming: Naming, wanted: Collect
       wanted: the names of the variant's tensors.
 
     Raises:
-      UserError: see `names.own`; or the tensors do not have the forms that a table converts.
+      UserError: see `names.own`; or the tensors do not have the forms that a table converts, or
+        none of their names is of the table.
     """
     table = naming.table
     renames = variant.old_names if table is None else table.renames
@@ -100,7 +101,20 @@ def named(state_dict: Tensors, variant: Variant, naming: Naming, wanted: Collect
     if table is not None and table.tensors is not None:
         state_dict = _converted(state_dict, variant, table)
     rename = functools.cache(functools.partial(renamed, renames=tuple(pairs)))
-    return Named(naming, *names.own(state_dict, wanted, rename))
+    tensors, left_out = names.own(state_dict, wanted, rename)
+    if table is not None and pairs and tensors.keys() <= _ends(state_dict):
+        # The file may be of the reference, whose network may have other fields.
+        raise UserError(f"none of the names is {naming.family}'s own")
+    return Named(naming, tensors, left_out)
+
+
+def _ends(names: Iterable[str]) -> set[str]:
+    """Returns names, and what is left of them without one or more prefixes."""
+    ends = set()
+    for name in names:
+        parts = name.split('.')
+        ends |= {'.'.join(parts[start:]) for start in range(len(parts))}
+    return ends
 
 
 def _converted(state_dict: Tensors, variant: Variant, table: Names) -> dict[str, np.ndarray]:

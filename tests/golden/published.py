@@ -26,22 +26,24 @@ import torch
 
 OUTPUT = Path(__file__).with_name('published.json.xz')
 TIMM = (
-    'densenet dpn efficientnet inception_resnet_v2 inception_v3 inception_v4 mobilenetv3 nasnet '
-    'pnasnet res2net resnet senet sknet vgg xception'
-).split()
+    'densenet', 'dpn', 'efficientnet', 'inception_resnet_v2', 'inception_v3', 'inception_v4',
+    'mobilenetv3', 'nasnet', 'pnasnet', 'res2net', 'resnet', 'senet', 'sknet', 'vgg', 'xception',
+)  # fmt: skip
 TORCHVISION = (
-    'densenet efficientnet googlenet inception mnasnet mobilenetv2 mobilenetv3 resnet shufflenetv2 '
-    'squeezenet vgg'
-).split()
+    'densenet', 'efficientnet', 'googlenet', 'inception', 'mnasnet', 'mobilenetv2', 'mobilenetv3',
+    'resnet', 'shufflenetv2', 'squeezenet', 'vgg',
+)  # fmt: skip
 PYTORCHCV = (
-    'bninception condensenet darts densenet densenet_cifar dpn efficientnet efficientnetedge '
-    'fdmobilenet fractalnet_cifar igcv3 inceptionresnetv1 inceptionresnetv2 inceptionv3 '
-    'inceptionv4 mnasnet mobilenet mobilenet_cub mobilenetb mobilenetv2 mobilenetv3 nasnet pnasnet '
-    'polynet preresnet preresnet_cifar proxylessnas proxylessnas_cub pyramidnet pyramidnet_cifar '
-    'resattnet resnet resnet_cifar resnet_cub resneta resnetd resnext resnext_cifar rir_cifar '
-    'senet sepreresnet sepreresnet_cifar seresnet seresnet_cifar seresnet_cub seresnext shufflenet '
-    'shufflenetv2 shufflenetv2b sknet squeezenet vgg wrn wrn1bit_cifar wrn_cifar xception'
-).split()
+    'bninception', 'condensenet', 'darts', 'densenet', 'densenet_cifar', 'dpn', 'efficientnet',
+    'efficientnetedge', 'fdmobilenet', 'fractalnet_cifar', 'igcv3', 'inceptionresnetv1',
+    'inceptionresnetv2', 'inceptionv3', 'inceptionv4', 'mnasnet', 'mobilenet', 'mobilenet_cub',
+    'mobilenetb', 'mobilenetv2', 'mobilenetv3', 'nasnet', 'pnasnet', 'polynet', 'preresnet',
+    'preresnet_cifar', 'proxylessnas', 'proxylessnas_cub', 'pyramidnet', 'pyramidnet_cifar',
+    'resattnet', 'resnet', 'resnet_cifar', 'resnet_cub', 'resneta', 'resnetd', 'resnext',
+    'resnext_cifar', 'rir_cifar', 'senet', 'sepreresnet', 'sepreresnet_cifar', 'seresnet',
+    'seresnet_cifar', 'seresnet_cub', 'seresnext', 'shufflenet', 'shufflenetv2', 'shufflenetv2b',
+    'sknet', 'squeezenet', 'vgg', 'wrn', 'wrn1bit_cifar', 'wrn_cifar', 'xception',
+)  # fmt: skip
 
 Entry = tuple[str, str, str, torch.nn.Module, int]
 

@@ -3,7 +3,7 @@
 from golden.task import Task
 
 VARIANTS = ('dpn68', 'dpn92', 'dpn98', 'dpn131', 'dpn107')
-TASKS = tuple(Task(f'timm:{name}') for name in VARIANTS)
+TASKS = tuple(Task(f'timm:{name}') for name in (*VARIANTS, 'dpn68b'))
 DEFAULT = ('dpn68',)
 CSV = ('DPN',)
 LISTED = {name: name for name in VARIANTS}

@@ -14,6 +14,7 @@ PUBLISHED = {
     'l2': (4.3, 5.3),
 }
 NAMES = ('b0', 'b1', 'b2', 'b3', 'b4', *REDUCED)
+EDGES = ('es', 'em', 'el')
 LITE = tuple(f'lite{n}' for n in range(5))
 
 
@@ -42,8 +43,10 @@ def _task(name, size):
 TASKS = (
     *(_task(f'efficientnet_{name}', 64) for name in (*NAMES, 'lite0')),
     *(_task(f'tf_efficientnet_{name}', 72) for name in (*NAMES, *LITE)),
+    *(Task(f'timm:efficientnet_{name}') for name in EDGES),
+    *(Task(f'timm:tf_efficientnet_{name}', 72) for name in EDGES),
 )
-DEFAULT = ('tf_efficientnet_b0', 'efficientnet_lite0')
+DEFAULT = ('tf_efficientnet_b0', 'efficientnet_lite0', 'tf_efficientnet_es')
 CSV = ('EfficientNet',)
 LISTED = {
     f'{form}efficientnet_{name}': f'efficientnet_{name}' for form in ('', 'tf_') for name in NAMES

@@ -5,12 +5,12 @@ import functools
 from golden.task import Task
 
 
-def _without_versions():
+def _without_versions(name):
     """Returns torchvision's network, without its check of the version in a state dict."""
     import torch
     import torchvision
 
-    module = torchvision.models.mnasnet1_0()
+    module = torchvision.models.get_model(name)
     module._load_from_state_dict = functools.partial(torch.nn.Module._load_from_state_dict, module)
     return module
 
@@ -22,7 +22,10 @@ TIMM = {
     'mnasnet_small': 'mnasnet_small',
 }
 TASKS = (
-    Task('torchvision:mnasnet1_0', build=_without_versions),
+    *(
+        Task(f'torchvision:{name}', build=functools.partial(_without_versions, name))
+        for name in ('mnasnet1_0', 'mnasnet1_3')
+    ),
     *(Task(f'timm:{name}') for name in TIMM.values()),
 )
 DEFAULT = ('mnasnet_small',)

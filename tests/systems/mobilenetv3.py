@@ -4,12 +4,18 @@ from golden.task import Task
 
 TIMM = ('mobilenetv3_large_075', 'mobilenetv3_small_075', 'mobilenetv3_small_050')
 MINIMAL = ('mobilenetv3_large_minimal_100', 'mobilenetv3_small_minimal_100')
+TENSORFLOW = tuple(
+    f'tf_mobilenetv3_{size}_{width}' for size in ('large', 'small') for width in ('100', '075')
+)
 TASKS = (
     *(Task(f'torchvision:mobilenet_v3_{size}') for size in ('large', 'small')),
     *(Task(f'timm:{name}') for name in TIMM),
     *(Task(f'timm:tf_{name}') for name in MINIMAL),
+    *(Task(f'timm:{name}', 72) for name in TENSORFLOW),
+    Task('timm:mobilenetv3_large_150d'),
 )
 DEFAULT = ('mobilenetv3_small_100', 'mobilenetv3_small_minimal_100')
+DEFAULT += ('tf_mobilenetv3_small_075',)
 CSV = ('MobileNetV3',)
 LISTED = {
     'mobilenetv3_large_100': 'mobilenetv3_large_1.0',

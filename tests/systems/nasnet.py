@@ -25,6 +25,7 @@ TASKS = (
         )
         for name, size in (('nasnetamobile', 32), ('nasnetalarge', 43))
     ),
+    Task('timm:nasnetalarge', 43),
     Task(
         'restated:nasnet_a_6_768_cifar',
         12,

@@ -11,7 +11,7 @@ IMAGENET = (
 )
 SMALL = {'stage_sizes': (2, 1, 1), 'widths': (32, 64, 128), 'num_classes': 20}
 TASKS = (
-    *(Task(f'timm:{name}') for name in IMAGENET),
+    *(Task(f'timm:{name}') for name in (*IMAGENET, 'res2net50d', 'res2net101d')),
     *(
         Task(f'restated:res2next29_{name}_cifar', size=32, fields=SMALL)
         for name in ('6c_24w_4s', '8c_25w_4s', '6c_24w_6s')

@@ -10,11 +10,24 @@ def resnext29_8x64d():
     return get_resnext_cifar(10, blocks=29, cardinality=8, bottleneck_width=64)
 
 
+def resnext101_32x32d(stage_sizes):
+    """Returns timm's network with fewer blocks; the whole has half a billion parameters."""
+    from timm.models import resnet
+
+    return resnet.ResNet(resnet.Bottleneck, stage_sizes, cardinality=32, base_width=32)
+
+
 SHALLOW = ('14_16x4d', '14_32x2d', '14_32x4d', '26_16x4d', '26_32x2d', '26_32x4d', '38_32x4d')
 CIFAR = ('20_16x4d', '20_32x2d', '20_32x4d', '29_32x4d', '272_1x64d', '272_2x32d')
 TASKS = (
     *(Task(f'timm:resnext{name}') for name in ('50_32x4d', '101_32x4d', '101_64x4d')),
     Task('torchvision:resnext101_32x8d'),
+    *(Task(f'timm:resnext{name}') for name in ('101_32x16d', '50d_32x4d')),
+    Task(
+        'timm:resnext101_32x32d',
+        fields={'stage_sizes': (1, 1, 2, 1)},
+        build=resnext101_32x32d,
+    ),
     Task('pytorchcv:resnext29_8x64d_cifar10', size=32, build=resnext29_8x64d),
     Task('pytorchcv:resnext29_16x64d_cifar10', size=32),
     *(Task(f'pytorchcv:resnext{name}') for name in SHALLOW),

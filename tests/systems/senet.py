@@ -21,8 +21,11 @@ SHALLOW = (
 )
 # Depth, and whether its units are bottlenecks.
 CIFAR = {20: False, 56: False, 110: False, 1202: False, 164: True, 272: True, 542: True, 1001: True}
+TIMM = ('legacy_seresnet18', 'legacy_seresnet34', 'legacy_seresnext26_32x4d', 'seresnet152d')
+TIMM += tuple(f'seresnext{name}' for name in ('26d_32x4d', '26t_32x4d', '101_32x8d', '101d_32x8d'))
 TASKS = (
     *(Task(f'timm:legacy_{name}') for name in RESIDUAL),
+    *(Task(f'timm:{name}') for name in TIMM),
     # Logits of smaller images differ too little, or chaotically.
     Task('restated:se_bn_inception', size=160),
     *(Task(f'pytorchcv:{name}') for name in SHALLOW),
@@ -33,7 +36,7 @@ TASKS = (
     ),
 )
 DEFAULT = ('seresnet50', 'seresnext50_32x4d', 'se_bn_inception', 'seresnet10', 'senet16')
-DEFAULT += ('seresnet20_cifar', 'sepreactresnet10', 'sepreactresnet20_cifar')
+DEFAULT += ('seresnet20_cifar', 'sepreactresnet10', 'sepreactresnet20_cifar', 'seresnext26t_32x4d')
 CSV = ('SENet',)
 LISTED = {name: name for name in (*RESIDUAL, 'se_bn_inception')}
 UNLISTED = {}

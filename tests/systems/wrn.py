@@ -52,6 +52,7 @@ TASKS = (
         for name, shape in IMAGENET.items()
     ),
     Task('torchvision:wide_resnet50_2'),
+    Task('torchvision:wide_resnet101_2'),
 )
 DEFAULT = ('wrn40_2_cifar', 'wrn18_1.5', 'wrn50_2')
 CSV = ('WRN',)

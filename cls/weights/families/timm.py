@@ -72,15 +72,19 @@ FAMILY = Family(
     tables=(
         Names(r'vgg(11|13|16|19)(_bn)?', VGG, _vgg),
         Names(r'senet154|seresnext(50|101)_32x4d', _senet, fields={'padded': True}),
+        Names(r'seresnet(18|34|50b|101b|152b)|seresnext101_64x4d', _senet),
         Names(r'mobilenetv3_(large|small)_100', _mobilenetv3, fields={'epsilon': 1e-5}),
     ),
     networks={
-        **{f'vgg{depth}{bn}': f'vgg{depth}{bn}' for depth in (11, 13, 16, 19) for bn in ('', '_bn')},
+        **{
+            f'vgg{depth}{bn}': f'vgg{depth}{bn}' for depth in (11, 13, 16, 19) for bn in ('', '_bn')
+        },
         **{name: name for name in ('senet154', 'seresnext50_32x4d', 'seresnext101_32x4d')},
         **{f'mobilenetv3_{size}_100': f'mobilenetv3_{size}_100' for size in ('large', 'small')},
+        **{f'seresnet{depth}': f'seresnet{depth}b' for depth in (50, 101, 152)},
         'wide_resnet50_2': 'wrn50_2',
         'wide_resnet101_2': 'wrn101_2',
-        'nasnetalarge': 'nasnet_a_large_timm',
+        'nasnetalarge': 'nasnet_a_large_zeros',
     },
     missing=MISSING,
 )

@@ -63,7 +63,7 @@ FAMILY = Family(
     tables=(
         Names('efficientnet_b[0-4]', EFFICIENTNET),
         Names('efficientnet_b[5-7]', EFFICIENTNET, fields={'bn_epsilon': 1e-3}),
-        Names('mnasnet_b1_(050|075|130)', MNASNET),
+        Names('mnasnet_b1_(050|075)', MNASNET),
     ),
     networks={
         **{f'efficientnet_b{i}': f'efficientnet_b{i}' for i in range(8)},
