@@ -76,6 +76,7 @@ class MobileNet(nn.Module):
     width: float = 1.0  # multiplier of all channels
     padding: Padding = None  # of 3x3 convolutions: None (symmetric) or 'SAME' (TensorFlow's)
     clipped: bool = False  # ReLU6 in place of ReLU
+    head_features: int = 0  # of a 1x1 convolution before the pooling; 0: none (the paper)
     dropout_rate: float = 0.001
     num_classes: int = 1000
     bn_group: int = 0
@@ -101,6 +102,8 @@ class MobileNet(nn.Module):
                 shape = (int(features * self.width), strides, self.padding)
                 x = Separable(*shape, conv, norm, act, name=f'blocks.{stage}.{i}')(x)
             self.sow('intermediates', f'stage{stage + 1}', x)
+        if self.head_features:
+            x = act(norm(name='bn2')(conv(self.head_features, 1, name='conv_head')(x)))
         return inception.head(self, x, train, 'classifier', kernel_init)
 
 
@@ -144,6 +147,15 @@ TABLE = {
         (),
     ),
     'mobilenet_125': (1.25, CLIPPED, 6_270_840, 879_516_800, None, 'timm:mobilenetv1_125', ()),
+    'mobilenet_100h': (
+        1.0,
+        {**CLIPPED, 'head_features': 1024},
+        5_282_600,
+        620_120_576,
+        None,
+        'timm:mobilenetv1_100h',
+        (),
+    ),
     'mobilenet_100_tf': (1.0, TENSORFLOW, 4_231_976, 568_740_352, 70.6, None, KERAS),
     'mobilenet_075': (
         0.75,

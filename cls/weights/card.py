@@ -23,18 +23,15 @@ from cls.weights.families import families
 LOOKALIKES = {
     'efficientnet_b0': ('efficientnet_blur_b0',),
     'tf_efficientnet_b0': ('efficientnet_blur_b0',),
-    'mobilenetv3_large_075': ('tf_mobilenetv3_large_075',),
-    'mobilenetv3_small_075': ('tf_mobilenetv3_small_075',),
     'resnet18': ('resnetblur18',),
     'wrn18_1': ('resnetblur18',),
     'resnet50': ('resnetaa50', 'resnetblur50'),
-    'nasnet_a_large': ('nasnetalarge',),
 }
 # Names of one network in cls or pytorchcv and of another in timm; the cards are timm's.
 _OTHERS_IN_TIMM = {
     'mobilenetv3_large_100': ('mobilenetv3_large_100',),
     'mobilenetv3_small_100': ('mobilenetv3_small_100',),
-    'nasnet_a_large': ('nasnetalarge',),  # pads as TensorFlow; pretrainedmodels' does not
+    'nasnet_a_large': ('nasnetalarge',),  # other averages; pretrainedmodels has that name too
     'resnet50_v1': ('resnet50',),
     'resnet101_v1': ('resnet101',),
     'resnet152_v1': ('resnet152',),

@@ -13,7 +13,7 @@ The file is a JSON object of
   networks    for each distinct state dict, its tensors in order: a flat list of the number of the
               name, and the number of the form;
   forms       [dtype, shape] of tensors;
-  entries     [package, network, tag, number of the network, classes] of each published weight.
+  entries     [package, network, tag, file, number of the network, classes] of each published weight.
 """
 
 import importlib.metadata
@@ -45,11 +45,11 @@ PYTORCHCV = (
     'sknet', 'squeezenet', 'vgg', 'wrn', 'wrn1bit_cifar', 'wrn_cifar', 'xception',
 )  # fmt: skip
 
-Entry = tuple[str, str, str, torch.nn.Module, int]
+Entry = tuple[str, str, str, str, torch.nn.Module, int]
 
 
 def of_timm() -> Iterator[Entry]:
-    """Yields (package, network, tag, module, classes) of timm's published weights."""
+    """Yields (package, network, tag, file, module, classes) of timm's published weights."""
     import timm
     from timm.models import get_pretrained_cfg
     from timm.models._registry import _model_to_module
@@ -58,12 +58,14 @@ def of_timm() -> Iterator[Entry]:
         name, _, tag = full.partition('.')
         file = _model_to_module[name]
         if file in TIMM or (file == 'dla' and 'res2ne' in name):
-            classes = get_pretrained_cfg(full).num_classes
-            yield 'timm', name, tag, timm.create_model(name, num_classes=classes), classes
+            settings = get_pretrained_cfg(full)
+            module = timm.create_model(name, num_classes=settings.num_classes)
+            file = settings.hf_hub_id or settings.url
+            yield 'timm', name, tag, file or '', module, settings.num_classes
 
 
 def of_torchvision() -> Iterator[Entry]:
-    """Yields (package, network, tag, module, classes) of torchvision's published weights."""
+    """Yields (package, network, tag, file, module, classes) of torchvision's published weights."""
     from torchvision import models
 
     for name in models.list_models(module=models):
@@ -76,7 +78,8 @@ def of_torchvision() -> Iterator[Entry]:
             module = models.get_model(name, weights=None, **more, **uninitialized(name))
             # The last tensor is of the classifier; not every entry lists its categories.
             classes = list(module.state_dict().values())[-1].shape[0]
-            yield 'torchvision', name, entry.name, module, classes
+            file = entry.url.rpartition('/')[2]
+            yield 'torchvision', name, entry.name, file, module, classes
 
 
 def uninitialized(name: str) -> dict[str, bool]:
@@ -85,15 +88,16 @@ def uninitialized(name: str) -> dict[str, bool]:
 
 
 def of_pytorchcv() -> Iterator[Entry]:
-    """Yields (package, network, tag, module, classes) of pytorchcv's published weights."""
+    """Yields (package, network, tag, file, module, classes) of pytorchcv's published weights."""
     from pytorchcv import model_provider
     from pytorchcv.models.common.model_store import get_model_metainfo_dict
 
-    for name in get_model_metainfo_dict():
+    for name, (_, error, digest, _) in get_model_metainfo_dict().items():
         builder = model_provider._models.get(name)
         if builder and builder.__module__.split('.')[-1] in PYTORCHCV:
             module = builder(pretrained=False)
-            yield 'pytorchcv', name, '', module, module.num_classes
+            file = f'{name}-{error}-{digest[:8]}.pth'
+            yield 'pytorchcv', name, '', file, module, module.num_classes
 
 
 def main():

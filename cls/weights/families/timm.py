@@ -65,7 +65,6 @@ MISSING = {
         'a network of another paper'
     ),
     r'mobilenetv3_rw': 'an early MobileNetV3 with other gates',
-    r'mobilenetv1_100h': 'MobileNet with a further layer before the pooling',
 }
 FAMILY = Family(
     'timm',

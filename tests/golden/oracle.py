@@ -1,0 +1,79 @@
+"""Computes logits of the networks of three packages with random weights, for tests/weights.
+
+    python tests/golden/oracle.py
+
+A line of standard input is a JSON object of `package`, `network`, `classes`, `size` and `file`. The
+program writes the state dict (`tensor.NAME`), images (N, 3, H, W) and logits to the file, in NumPy's
+format, and prints `done`. Needs PyTorch and the packages of requirements.txt, and nothing of `cls`.
+
+Kernels are drawn after He et al. 2015; scales, shifts and biases are drawn. The statistics of norms
+are those of random images, multiplied and shifted at random: so no layer outweighs the rest, and
+each statistic counts.
+"""
+
+import json
+import sys
+
+import numpy as np
+import torch
+
+
+def built(package: str, network: str, classes: int) -> torch.nn.Module:
+    """Returns a network of a package, without weights."""
+    if package == 'timm':
+        import timm
+
+        return timm.create_model(network, num_classes=classes)
+    if package == 'torchvision':
+        import torchvision
+
+        more = {'init_weights': False} if network in ('googlenet', 'inception_v3') else {}
+        return torchvision.models.get_model(network, weights=None, num_classes=classes, **more)
+    from pytorchcv.model_provider import get_model
+
+    module = get_model(network, pretrained=False)
+    if isinstance(getattr(module.features, 'final_pool', None), torch.nn.AvgPool2d):
+        module.features.final_pool = torch.nn.AdaptiveAvgPool2d(1)  # the same for full-sized images
+    return module
+
+
+@torch.no_grad()
+def draw(module: torch.nn.Module, images: torch.Tensor) -> None:
+    """Draws the weights of a network, and measures the statistics of its norms on images."""
+    module.eval()
+    for parameter in module.parameters():
+        if parameter.ndim > 1:
+            parameter.normal_(0, (2 / parameter[0].numel()) ** 0.5)
+        else:
+            parameter.uniform_(-0.3, 0.3)
+    norms = [each for each in module.modules() if isinstance(each, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        if norm.affine:
+            norm.weight.uniform_(0.5, 1.5)
+        norm.momentum, norm.training = 1.0, True
+    module(images)
+    for norm in norms:
+        norm.training = False
+        deviation = norm.running_var.sqrt()
+        norm.running_mean += deviation * torch.empty_like(deviation).uniform_(-0.2, 0.2)
+        norm.running_var *= torch.empty_like(deviation).uniform_(0.7, 1.4)
+
+
+def answer(request: dict) -> None:
+    """Writes the file of a request."""
+    torch.manual_seed(0)
+    module = built(request['package'], request['network'], request['classes'])
+    images = torch.randn(8, 3, request['size'], request['size'])
+    draw(module, images)
+    with torch.no_grad():
+        logits = module(images[:2])
+    logits = logits[0] if isinstance(logits, tuple) else logits
+    tensors = {f'tensor.{name}': value.numpy() for name, value in module.state_dict().items()}
+    np.savez(request['file'], images=images[:2].numpy(), logits=logits.numpy(), **tensors)
+
+
+if __name__ == '__main__':
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        answer(json.loads(line))
+        print('done', flush=True)
