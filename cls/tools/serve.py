@@ -62,7 +62,9 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     opened = listening(args.host, args.port)  # before minutes of compilation
     model = loading.load(args.where)
     limits = Limits(args.requests, int(args.upload * 2**20), int(args.pixels))
-    config = uvicorn.Config(create(model, limits, __version__), log_level='warning', access_log=False)
+    config = uvicorn.Config(
+        create(model, limits, __version__), log_level='warning', access_log=False
+    )
     host, port = opened.getsockname()[:2]
     shown = f'[{host}]' if ':' in host else host
 
