@@ -13,6 +13,9 @@ PyTorch's batch norm; mobilenetv2_100_tf has the authors' (TensorFlow's slim): '
 epsilon of 1e-3. It agrees with an independent reimplementation; its public weights have 1,001
 classes, the first of them the background.
 
+pytorchcv's networks, of names with `w`, have channels that are not rounded to multiples of 8 and a
+classifier without a bias; those without `b` begin with a 1x1 convolution in the first block too.
+
 Departs from the paper, with the authors' code: the network of width 1.4 has 6.1 million parameters
 and not 6.9. Convolutions are drawn as torchvision draws them; the authors' code draws all kernels
 from a normal distribution of deviation 0.09.
@@ -66,6 +69,9 @@ class MobileNetV2(nn.Module):
     fixed_ends: bool = False  # whether the first and the last convolution have no multiplier
     stem_features: int = 32
     head_features: int = 1280
+    divisor: int = 8  # of all channels
+    always_expands: bool = False  # with a 1x1 convolution also in the first block
+    head_bias: bool = True  # of the classifier
     padding: Padding = None
     epsilon: float = 1e-5
     dropout_rate: float = 0.2
@@ -79,17 +85,24 @@ class MobileNetV2(nn.Module):
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         conv = functools.partial(Conv, padding=self.padding, dtype=self.dtype)
         norm = batch_norm(self, train, momentum=self.bn_momentum, epsilon=self.epsilon)
-        block = functools.partial(InvertedResidual, conv=conv, norm=norm)
-        runs = inverted.scaled(self.genotype, self.width, self.depth)
-        ends = inverted.scaled(self.genotype, self.width)
+        block = functools.partial(
+            InvertedResidual,
+            conv=conv,
+            norm=norm,
+            divisor=self.divisor,
+            always_expands=self.always_expands,
+        )
+        runs = inverted.scaled(self.genotype, self.width, self.depth, self.divisor)
+        ends = inverted.scaled(self.genotype, self.width, divisor=self.divisor)
         runs[0], runs[-1] = ends[0], ends[-1]
         width = 1.0 if self.fixed_ends else self.width
-        stem = round_channels(self.stem_features * width)
-        last = round_channels(self.head_features * max(1.0, width))
+        stem = round_channels(self.stem_features * width, self.divisor)
+        last = round_channels(self.head_features * max(1.0, width), self.divisor)
 
         x = inverted.stem(self, images, stem, conv, norm, 'relu6')
         x = inverted.stages(self, x, runs, block, 'relu6')
-        return inverted.head(self, x, last, conv, norm, 'relu6', train)
+        parts = (conv, norm, 'relu6', train)
+        return inverted.head(self, x, last, *parts, use_bias=self.head_bias)
 
 
 def _torchvision():
@@ -164,4 +177,37 @@ register_table(
     input_size=224,
     reference=lambda name: f'timm:{name}',
     renames=inverted.TIMM,
+)
+
+# pytorchcv's names, after the rest of the pairs of inverted residuals.
+PYTORCHCV = (
+    (r'^conv_stem\.', 'features.init_block.conv.'),
+    (r'^bn1\.', 'features.init_block.bn.'),
+    (r'^conv_head\.', 'features.final_block.conv.'),
+    (r'^bn2\.', 'features.final_block.bn.'),
+    (r'^classifier\.', 'output.'),
+    (r'\.conv_pw\.', '.conv1.conv.'),
+    (r'\.conv_dw\.', '.conv2.conv.'),
+    (r'\.conv_pwl\.', '.conv3.conv.'),
+    (r'\.bn(\d)\.', r'.conv\1.bn.'),
+)
+PLAIN = {'divisor': 1, 'head_bias': False}
+EXPANDED = {**PLAIN, 'always_expands': True}
+NARROW = {
+    'mobilenetv2_w1': (1.0, EXPANDED, 3_504_960, 313_619_328),
+    'mobilenetv2_w3d4': (0.75, EXPANDED, 2_627_592, 186_650_528),
+    'mobilenetv2_wd2': (0.5, EXPANDED, 1_964_736, 92_271_040),
+    'mobilenetv2_wd4': (0.25, EXPANDED, 1_516_392, 30_480_864),
+    'mobilenetv2b_w3d4': (0.75, PLAIN, 2_626_968, 179_425_184),
+    'mobilenetv2b_wd2': (0.5, PLAIN, 1_964_448, 89_059_776),
+    'mobilenetv2b_wd4': (0.25, PLAIN, 1_516_312, 29_678_048),
+}
+register_table(
+    NARROW,
+    'width fields params macs',
+    system=SYSTEM,
+    module=MobileNetV2,
+    input_size=224,
+    reference=lambda name: f'pytorchcv:{name}',
+    renames=(*inverted.pytorchcv(inverted.scaled(TABLE_2)), *PYTORCHCV),
 )

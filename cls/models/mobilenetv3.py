@@ -91,6 +91,7 @@ class MobileNetV3(nn.Module):
     stem_features: int = 16
     last_layers: int = 1  # 1x1 convolutions before the pooling
     act: str = 'hswish'
+    hidden_bias: bool = True  # of the first linear layer
     padding: Padding = None
     epsilon: float = 1e-3
     dropout_rate: float = 0.2
@@ -122,10 +123,11 @@ class MobileNetV3(nn.Module):
             x = conv(round_channels(self.last_features * self.width), name=f'{last}.conv')(x)
             x = act(norm(name=f'{last}.bn1')(x))
         x = jnp.mean(x, (1, 2))
-        x = act(Dense(self.head_features, dtype=self.dtype, name='conv_head')(x))
+        dense = functools.partial(Dense, dtype=self.dtype)
+        x = act(dense(self.head_features, use_bias=self.hidden_bias, name='conv_head')(x))
         self.sow('intermediates', 'pre_logits', x)
         x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
-        x = Dense(self.num_classes, dtype=self.dtype, name='classifier')(x)
+        x = dense(self.num_classes, name='classifier')(x)
         return x.astype(jnp.float32)
 
 
@@ -265,4 +267,81 @@ register(
         reference='timm:mobilenetv3_large_150d',
         renames=inverted.TIMM,
     )
+)
+
+
+def rescaled(genotype: Genotype, scale: float) -> Genotype:
+    """Returns the genotype with all channels scaled as in pytorchcv.
+
+    It rounds the expanded channels of the full network times `scale`, where the authors round the
+    expansion of the scaled inputs.
+    """
+    stages, full, channels = [], 16, round_channels(16 * scale)
+    for stage in inverted.scaled(genotype):
+        texts = []
+        for run in (block for _, block in inverted.blocks([stage])):
+            expanded = round_channels(round_channels(full * run.expansion) * scale)
+            full, features = run.features, round_channels(run.features * scale)
+            gate, act = '_se0.25' * bool(run.gate), f'_{run.act}' * bool(run.act)
+            ratio = f'{expanded / channels:.6f}' if run.expansion != 1 else '1'
+            texts.append(f'r1_k{run.window}_s{run.strides}_e{ratio}_o{features}{gate}{act}')
+            channels = features
+        stages.append(tuple(texts))
+    return Genotype(tuple(stages))
+
+
+def _pytorchcv(genotype: Genotype) -> tuple[tuple[str, str], ...]:
+    runs = inverted.scaled(genotype)
+    return (
+        (rf'^blocks\.{len(runs)}\.0\.conv\.', 'features.final_block.conv.conv.'),
+        (rf'^blocks\.{len(runs)}\.0\.bn1\.', 'features.final_block.conv.bn.'),
+        *inverted.pytorchcv(runs),
+        (r'^conv_stem\.', 'features.init_block.conv.'),
+        (r'^bn1\.', 'features.init_block.bn.'),
+        (r'^conv_head\.', 'output.conv1.'),
+        (r'^classifier\.', 'output.conv2.'),
+        (r'\.conv_pw\.', '.exp_conv.conv.'),
+        (r'\.conv_dw\.', '.conv1.conv.'),
+        (r'\.conv_pwl\.', '.conv2.conv.'),
+        (r'\.(unit\d)\.bn1\.', r'.\1.exp_conv.bn.'),
+        (r'\.(unit\d)\.bn2\.', r'.\1.conv1.bn.'),
+        (r'\.(unit\d)\.bn3\.', r'.\1.conv2.bn.'),
+        (r'\.se\.conv_reduce\.', '.se.conv1.'),
+        (r'\.se\.conv_expand\.', '.se.conv2.'),
+    )
+
+
+def _pytorchcv_fields(small: bool, scale: float) -> dict[str, Any]:
+    last = 576 if small else 960
+    return {
+        'genotype': rescaled(SMALL if small else LARGE, scale),
+        'last_features': round_channels(last * scale) if scale > 1 else last,
+        'head_features': 1280,
+        'stem_features': round_channels(16 * scale),
+        'hidden_bias': False,
+        'epsilon': 1e-5,
+    }
+
+
+# pytorchcv's networks; the large one of width 1 is the paper's.
+PYTORCHCV = {
+    'mobilenetv3_small_w1': (True, 1.0, 2_945_288, 56_913_856),
+    'mobilenetv3_small_w7d20': (True, 0.35, 2_159_600, 13_429_208),
+    'mobilenetv3_small_wd2': (True, 0.5, 2_288_976, 21_005_936),
+    'mobilenetv3_small_w3d4': (True, 0.75, 2_581_312, 40_541_112),
+    'mobilenetv3_small_w5d4': (True, 1.25, 3_643_632, 88_155_944),
+    'mobilenetv3_large_w7d20': (False, 0.35, 2_943_080, 38_900_936),
+    'mobilenetv3_large_wd2': (False, 0.5, 3_334_896, 68_405_392),
+    'mobilenetv3_large_w3d4': (False, 0.75, 4_263_496, 142_302_616),
+    'mobilenetv3_large_w5d4': (False, 1.25, 7_459_144, 342_757_000),
+}
+register_table(
+    PYTORCHCV,
+    'small scale params macs',
+    system=SYSTEM,
+    module=MobileNetV3,
+    fields=_pytorchcv_fields,
+    input_size=224,
+    reference=lambda name: f'pytorchcv:{name}',
+    renames=lambda name: _pytorchcv(SMALL if 'small' in name else LARGE),
 )

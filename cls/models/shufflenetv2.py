@@ -29,6 +29,7 @@ single crop.
 """
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -65,6 +66,7 @@ class ShuffleUnit(nn.Module):
     features: int
     strides: int
     se_residual: bool  # figure 2 (c) of the appendix
+    keeps: bool  # the channels of the first half, where the shape changes
     conv: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
 
@@ -75,13 +77,15 @@ class ShuffleUnit(nn.Module):
         changes = self.strides > 1 or channels != self.features
         if changes:
             first = self.conv(channels, 3, self.strides, groups=channels, name='branch1.0')(x)
-            first = self.conv(half, 1, name='branch1.2')(self.norm(name='branch1.1')(first))
+            kept = channels if self.keeps else half
+            first = self.conv(kept, 1, name='branch1.2')(self.norm(name='branch1.1')(first))
             first = nn.relu(self.norm(name='branch1.3')(first))
         else:
             first, x = jnp.split(x, 2, -1)
         y = nn.relu(self.norm(name='branch2.1')(self.conv(half, 1, name='branch2.0')(x)))
         y = self.conv(half, 3, self.strides, groups=half, name='branch2.3')(y)
-        y = self.conv(half, 1, name='branch2.5')(self.norm(name='branch2.4')(y))
+        new = self.features - first.shape[-1]
+        y = self.conv(new, 1, name='branch2.5')(self.norm(name='branch2.4')(y))
         y = self.norm(name='branch2.6')(y)
         if self.se_residual:
             y = SqueezeExcite(half // 2, self.conv, name='se')(y)
@@ -98,6 +102,8 @@ class ShuffleNetV2(nn.Module):
     stem: Sequence[int] = (24,)  # channels of its convolutions, the first with stride 2
     head_features: int = 1024
     se_residual: bool = False  # squeeze and excitation, and a sum, in every unit
+    keeps: bool = False  # the number of channels in one half of a unit that changes the shape
+    ceil: bool = False  # the stem's pooling, rounding its size up in place of padding
     num_classes: int = 1000
     bn_group: int = 0
     dtype: Any = jnp.float32
@@ -112,12 +118,13 @@ class ShuffleNetV2(nn.Module):
         for i, width in enumerate(self.stem):
             x = conv(width, 3, 2 if i == 0 else 1, name=f'conv1.{3 * i}')(x)
             x = nn.relu(norm(name=f'conv1.{3 * i + 1}')(x))
-        x = max_pool(x, 3, 2, padding=1)
+        pooling = {'ceil_mode': True} if self.ceil else {'padding': 1}
+        x = max_pool(x, 3, 2, **pooling)
         self.sow('intermediates', 'stem', x)
         stages = zip(self.stage_sizes, self.widths, self.strides, strict=True)
         for stage, (size, width, strides) in enumerate(stages, 1):
             for i in range(size):
-                shape = (width, strides if i == 0 else 1, self.se_residual)
+                shape = (width, strides if i == 0 else 1, self.se_residual, self.keeps)
                 # The paper and torchvision count the stem as the first stage.
                 x = ShuffleUnit(*shape, conv, norm, name=f'stage{stage + 1}.{i}')(x)
             self.sow('intermediates', f'stage{stage}', x)
@@ -193,4 +200,58 @@ register_table(
     module=ShuffleNetV2,
     fields={'strides': (1, 2, 2, 2), 'head_features': 2048},
     input_size=224,
+)
+
+# pytorchcv's networks, of the widths of Table 5 but for the head. Their stem's pooling is not
+# padded. Those named `b` are the authors' code (megvii-model/ShuffleNet-Series) up to the order of
+# channels: in a unit that changes the shape, one half keeps its number of channels.
+HEADS = {'w1': ((116, 232, 464), 1024), 'w3d2': ((176, 352, 704), 1553)}
+HEADS |= {'w2': ((244, 488, 976), 2153)}
+PYTORCHCV = {
+    'shufflenetv2_w3d2': ('w3d2', {'ceil': True}, 4_406_098, 314_536_776),
+    'shufflenetv2_w2': ('w2', {'ceil': True}, 7_601_686, 588_379_984),
+    'shufflenetv2b_w1': ('w1', {'keeps': True}, 2_279_760, 145_814_296),
+    'shufflenetv2b_w3d2': ('w3d2', {'keeps': True}, 4_410_194, 317_748_040),
+    'shufflenetv2b_w2': ('w2', {'keeps': True}, 7_611_290, 595_909_520),
+}
+ENDS = (
+    (r'^conv1\.0\.', 'features.init_block.conv.conv.'),
+    (r'^conv1\.1\.', 'features.init_block.conv.bn.'),
+    (r'^conv5\.0\.', 'features.final_block.conv.'),
+    (r'^conv5\.1\.', 'features.final_block.bn.'),
+    (r'^fc\.', 'output.'),
+    (
+        r'^stage(\d)\.(\d)\.',
+        lambda match: f'features.stage{int(match[1]) - 1}.unit{int(match[2]) + 1}.',
+    ),
+)
+# Layer of a unit here -> in pytorchcv, without and with `b`.
+LAYERS = {
+    'branch2.0': ('compress_conv1', 'conv1.conv'),
+    'branch2.1': ('compress_bn1', 'conv1.bn'),
+    'branch2.3': ('dw_conv2', 'dconv.conv'),
+    'branch2.4': ('dw_bn2', 'dconv.bn'),
+    'branch2.5': ('expand_conv3', 'conv2.conv'),
+    'branch2.6': ('expand_bn3', 'conv2.bn'),
+    'branch1.0': ('dw_conv4', 'shortcut_dconv.conv'),
+    'branch1.1': ('dw_bn4', 'shortcut_dconv.bn'),
+    'branch1.2': ('expand_conv5', 'shortcut_conv.conv'),
+    'branch1.3': ('expand_bn5', 'shortcut_conv.bn'),
+}
+
+
+def _pytorchcv(name: str) -> tuple[tuple[str, Any], ...]:
+    form = int(name.startswith('shufflenetv2b'))
+    inner = ((rf'\.{re.escape(ours)}\.', f'.{both[form]}.') for ours, both in LAYERS.items())
+    return (*ENDS, *inner)
+
+
+register_table(
+    {name: (*HEADS[width], *row) for name, (width, *row) in PYTORCHCV.items()},
+    'widths head_features fields params macs',
+    system=SYSTEM,
+    module=ShuffleNetV2,
+    input_size=224,
+    reference=lambda name: f'pytorchcv:{name}',
+    renames=_pytorchcv,
 )

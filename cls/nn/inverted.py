@@ -125,20 +125,23 @@ class Genotype:
                 decode(part)
 
 
-def scaled(genotype: Genotype, width: float = 1.0, depth: float = 1.0) -> list[list[Run]]:
+def scaled(
+    genotype: Genotype, width: float = 1.0, depth: float = 1.0, divisor: int = 8
+) -> list[list[Run]]:
     """Returns the runs of each stage, scaled.
 
     Args:
       genotype: the network.
       width: factor of channels, see `round_channels`.
       depth: factor of repetitions, rounded up.
+      divisor: of the channels, see `round_channels`.
     """
     return [
         [
             dataclasses.replace(
                 run,
-                features=round_channels(run.features * width),
-                inputs=round_channels(run.inputs * width) if run.inputs else 0,
+                features=round_channels(run.features * width, divisor),
+                inputs=round_channels(run.inputs * width, divisor) if run.inputs else 0,
                 repeats=math.ceil(run.repeats * depth),
             )
             for run in map(decode, stage)
@@ -187,6 +190,18 @@ def _timm(name: str) -> str:
     for pattern, replacement in TIMM:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def pytorchcv(runs: Sequence[Sequence[Run]]) -> tuple[tuple[str, str], ...]:
+    """Returns pairs from the names of blocks to pytorchcv's, whose stages begin with a stride."""
+    pairs, stage, unit = [], 0, 0
+    for s, of_stage in enumerate(runs):
+        if s == 0 or of_stage[0].strides > 1:
+            stage, unit = stage + 1, 0
+        for name, _ in _blocks_of(s, of_stage):
+            unit += 1
+            pairs.append((rf'^{re.escape(name)}\.', f'features.stage{stage}.unit{unit}.'))
+    return tuple(pairs)
 
 
 def share_of_input(share: float, channels: int, expanded: int) -> int:
@@ -248,6 +263,8 @@ class InvertedResidual(nn.Module):
     gate_function: Activation = nn.sigmoid
     skip: bool = True
     groups: int = 1
+    divisor: int = 8  # of the expanded channels, without groups
+    always_expands: bool = False  # by a 1x1 convolution also with expansion 1
 
     @nn.compact
     def __call__(self, x: jax.Array, drop_rate: jax.Array | float = 0.0) -> jax.Array:
@@ -258,12 +275,12 @@ class InvertedResidual(nn.Module):
           drop_rate: drop rate of the residual, per example.
         """
         channels = x.shape[-1]
-        divisor = 8 if self.groups == 1 else self.groups
+        divisor = self.divisor if self.groups == 1 else self.groups
         expanded = channels
         if self.expansion != 1:
             expanded = round_channels(channels * self.expansion, divisor)
         y = x
-        if self.expansion != 1 or self.groups > 1:
+        if self.expansion != 1 or self.groups > 1 or self.always_expands:
             y = self.conv(expanded, 1, groups=self.groups, name='conv_pw')(y)
             y = self.norm(name='bn1')(y)
             y = self.act(y) if self.groups == 1 else channel_shuffle(y, self.groups)
@@ -359,6 +376,7 @@ def head(
     act: str,
     train: bool,
     kernel_init: Any = Dense.kernel_init,
+    use_bias: bool = True,
 ) -> jax.Array:
     """Returns float32 logits (N, num_classes).
 
@@ -373,12 +391,17 @@ def head(
       act: name of the activation.
       train: whether dropout is on.
       kernel_init: initializer of the linear layer.
+      use_bias: whether the linear layer has a bias.
     """
     x = ACTIVATIONS[act](norm(name='bn2')(conv(width, 1, name='conv_head')(x)))
     x = jnp.mean(x, (1, 2))
     module.sow('intermediates', 'pre_logits', x)
     x = nn.Dropout(module.dropout_rate, deterministic=not train)(x)
     dense = Dense(
-        module.num_classes, dtype=module.dtype, kernel_init=kernel_init, name='classifier'
+        module.num_classes,
+        use_bias=use_bias,
+        dtype=module.dtype,
+        kernel_init=kernel_init,
+        name='classifier',
     )
     return dense(x).astype(jnp.float32)

@@ -113,7 +113,9 @@ class _Flat:
 
     def inline(self, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Operand]) -> list[Operand]:
         """Returns the outputs of a jaxpr, and adds its nodes."""
-        values: dict[Any, Operand] = dict(zip(jaxpr.constvars, map(self._host, consts), strict=True))
+        values: dict[Any, Operand] = dict(
+            zip(jaxpr.constvars, map(self._host, consts), strict=True)
+        )
         values.update(zip(jaxpr.invars, inputs, strict=True))
 
         def read(x: Any) -> Operand:
@@ -177,11 +179,15 @@ class _Flat:
         if indices.ndim == 1:  # one window, as of x[:, 1:]
             return self._window(x, dict(zip(axes, indices.tolist(), strict=True)), params)
         grid = indices.shape[:-1]
-        out = [i for i in range(len(grid) + len(numbers.offset_dims)) if i not in numbers.offset_dims]
+        out = [
+            i for i in range(len(grid) + len(numbers.offset_dims)) if i not in numbers.offset_dims
+        ]
         if not (axes == numbers.collapsed_slice_dims == tuple(out) and len(axes) == len(grid)):
             return None
         if numbers.operand_batching_dims or any(
-            n is not size and n != size for a, (n, size) in enumerate(zip(x.shape, sizes)) if a not in axes
+            n is not size and n != size
+            for a, (n, size) in enumerate(zip(x.shape, sizes))
+            if a not in axes
         ):
             return None
         for i, axis in enumerate(axes):
@@ -260,7 +266,9 @@ class _Flat:
         outputs: list[list[Operand]] = []
         order = range(length)
         for step in reversed(order) if params['reverse'] else order:
-            results = self.inline(body.jaxpr, body.consts, [*consts, *carry, *(x[step] for x in rows)])
+            results = self.inline(
+                body.jaxpr, body.consts, [*consts, *carry, *(x[step] for x in rows)]
+            )
             carry = results[:carried]
             outputs.append(results[carried:])
         if params['reverse']:
@@ -304,7 +312,9 @@ _BY_NUMPY: dict[str, Callable[..., Any]] = {
     'transpose': lambda a, permutation: a.transpose(permutation),
     'concatenate': lambda *parts, dimension: np.concatenate(parts, dimension),
     'iota': lambda dtype, shape, dimension, **_: np.broadcast_to(
-        np.arange(shape[dimension]).reshape([-1 if i == dimension else 1 for i in range(len(shape))]),
+        np.arange(shape[dimension]).reshape(
+            [-1 if i == dimension else 1 for i in range(len(shape))]
+        ),
         shape,
     ),
     'broadcast_in_dim': lambda a, shape, broadcast_dimensions, **_: np.broadcast_to(
@@ -438,4 +448,3 @@ def _pruned(graph: Graph) -> Graph:
 def primitives(graph: Graph) -> collections.Counter[str]:
     """Returns the number of nodes of each primitive."""
     return collections.Counter(node.op for node in graph.nodes)
-

@@ -115,7 +115,9 @@ class Builder:
         if x.stored == x.shape:
             return x
         sizes = [
-            1 if x.stored[axis] is x.shape[axis] or x.stored[axis] == x.shape[axis] else x.shape[axis]
+            1
+            if x.stored[axis] is x.shape[axis] or x.stored[axis] == x.shape[axis]
+            else x.shape[axis]
             for axis in x.order
         ]
         if all(isinstance(n, int) for n in sizes):
@@ -123,9 +125,7 @@ class Builder:
         else:
             if not self._batch:
                 self._batch = self.node('Shape', [images], start=0, end=1)
-            parts = [
-                self.integers([n]) if isinstance(n, int) else self._batch for n in sizes
-            ]
+            parts = [self.integers([n]) if isinstance(n, int) else self._batch for n in sizes]
             shape = self.node('Concat', parts, axis=0)
         return Tensor(self.node('Expand', [x.name, shape]), x.shape, x.shape, x.order)
 

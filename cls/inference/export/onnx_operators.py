@@ -25,7 +25,9 @@ class Writer:
     def __init__(self, graph: Graph, builder: Builder, name: str) -> None:
         """Begins a graph whose input has a name."""
         self.graph, self.builder, self.images = graph, builder, name
-        self._tensors = {id(graph.input): as_tensor(name, graph.input, plain(len(graph.input.shape)))}
+        self._tensors = {
+            id(graph.input): as_tensor(name, graph.input, plain(len(graph.input.shape)))
+        }
         self._uses = Counter(id(x) for node in graph.nodes for x in node.inputs)
         self._uses[id(graph.output)] += 1
         self._user = {id(x): node for node in graph.nodes for x in node.inputs}
@@ -97,7 +99,9 @@ def _scalar(x: Operand) -> float | None:
 # ---------------------------------------------------------------------------------- elementwise
 
 
-def _elementwise(write: Writer, node: Node, op: str, inputs: Sequence[Operand] | None = None) -> None:
+def _elementwise(
+    write: Writer, node: Node, op: str, inputs: Sequence[Operand] | None = None
+) -> None:
     """Writes an operator that broadcasts; constants and axes follow the first full operand."""
     inputs = node.inputs if inputs is None else inputs
     values = [write.tensor(x) for x in inputs if isinstance(x, Value)]
@@ -176,7 +180,9 @@ def _max(write: Writer, node: Node) -> None:
 
 def _clamp(write: Writer, node: Node) -> None:
     low, x, high = node.inputs
-    inner = Node('max', (x, low), (Value(node.outputs[0].shape, node.outputs[0].dtype),), {}, node.compute)
+    inner = Node(
+        'max', (x, low), (Value(node.outputs[0].shape, node.outputs[0].dtype),), {}, node.compute
+    )
     _elementwise(write, inner, 'Max')
     _elementwise(write, node, 'Min', (inner.outputs[0], high))
 

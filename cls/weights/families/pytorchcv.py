@@ -12,10 +12,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cls.models import efficientnet
+from cls.models import registry
 from cls.models.registry import Variant
-from cls.nn import inverted
 from cls.weights.families import Family, Names, Renames, Tensors
+from cls.weights.families import pytorchcv_inception as inception
+from cls.weights.families import pytorchcv_mobile as mobile
 
 
 def _of(pairs: Renames | Callable[[Variant], Renames]) -> Callable[[Variant], Renames]:
@@ -122,112 +123,86 @@ def _squeezenet(variant: Variant) -> Renames:
     return (*pairs, (r'^output\.final_conv\.', 'classifier.1.'))
 
 
-MOBILENET = (
-    (r'^features\.init_block\.conv\.', 'conv_stem.'),
-    (r'^features\.init_block\.bn\.', 'bn1.'),
-    (
-        r'^features\.stage(\d)\.unit(\d)\.(dw|pw)_conv\.(conv|bn)\.',
-        lambda m: (
-            f'blocks.{int(m[1]) - 1}.{int(m[2]) - 1}.'
-            f'{f"conv_{m[3]}" if m[4] == "conv" else {"dw": "bn1", "pw": "bn2"}[m[3]]}.'
-        ),
-    ),
-    (r'^output\.', 'classifier.'),
-)
-
-# Layers of inverted residuals, in each file's names, after the name of a block here.
-EXPAND, DEPTHWISE, PROJECT = ('conv_pw', 'bn1'), ('conv_dw', 'bn2'), ('conv_pwl', 'bn3')
-LAYERS = {
-    'conv1': EXPAND,
-    'conv2': DEPTHWISE,
-    'conv3': PROJECT,
-    'exp_conv': EXPAND,
-    'dw_conv': DEPTHWISE,
-    'pw_conv': PROJECT,
+# pytorchcv's names of networks whose reference is another package, for ImageNet.
+FOREIGN = {
+    **{f'resnet{d}': f'resnet{d}' for d in (18, 34)},
+    **{f'resnet{d}b': f'resnet{d}' for d in (50, 101, 152)},
+    'resnetbc26b': 'resnet26',
+    **{f'resnext{n}': f'resnext{n}' for n in ('50_32x4d', '101_32x4d', '101_64x4d')},
+    **{f'seresnet{d}': f'seresnet{d}' for d in (50, 101, 152)},
+    **{f'seresnext{d}_32x4d': f'seresnext{d}_32x4d' for d in (50, 101)},
+    'senet154': 'senet154',
+    'wrn50_2': 'wrn50_2',
+    **{f'densenet{d}': f'densenet{d}' for d in (121, 161, 169, 201)},
+    **{f'vgg{d}': f'vgg{d}' for d in (11, 13, 16, 19)},
+    **{f'bn_vgg{d}{form}': f'vgg{d}_bn' for d in (11, 13, 16, 19) for form in ('', 'b')},
+    'squeezenet_v1_0': 'squeezenet1_0',
+    'squeezenet_v1_1': 'squeezenet1_1',
+    'mobilenet_w1': 'mobilenet_100',
+    'shufflenetv2_wd2': 'shufflenetv2_0.5x',
+    'shufflenetv2_w1': 'shufflenetv2_1.0x',
+    'shufflenetv2b_wd2': 'shufflenetv2_0.5x',
+    'mobilenetv2b_w1': 'mobilenetv2_100',
+    'mobilenetv3_large_w1': 'mobilenetv3_large_100',
+    **{f'mnasnet_{n}': f'mnasnet_{n}' for n in ('a1', 'b1', 'small')},
+    **{f'efficientnet_b{n}': f'efficientnet_b{n}' for n in range(8)},
+    **{f'efficientnet_b{n}{form}': f'tf_efficientnet_b{n}' for n in range(8) for form in 'bc'},
+    'efficientnet_b8c': 'tf_efficientnet_b8',
+    'inceptionv3': 'inception_v3',
+    'inceptionv4': 'inception_v4',
+    'inceptionresnetv2': 'inception_resnet_v2',
+    'xception': 'xception',
+    **{f'dpn{d}': f'dpn{d}' for d in (68, 98, 107, 131)},
+    'polynet': 'polynet',
+    'nasnet_4a1056': 'nasnet_a_mobile',
+    'nasnet_6a4032': 'nasnet_a_large',
+    'pnasnet5large': 'pnasnet5_large',
 }
-V3_LAYERS = {'exp_conv': EXPAND, 'conv1': DEPTHWISE, 'conv2': PROJECT}
-ENDS = (
-    (r'^features\.init_block\.(?:conv\.|conv1\.)?bn\.', 'bn1.'),
-    (r'^features\.init_block\.(?:conv\.|conv1\.)?conv\.', 'conv_stem.'),
-    (r'^features\.final_block\.(?:conv2\.)?bn\.', 'bn2.'),
-    (r'^features\.final_block\.(?:conv2\.)?conv\.', 'conv_head.'),
-    (r'^output\.(?:fc\.)?', 'classifier.'),
-)
 
 
-def _runs(variant: Variant) -> list[list[inverted.Run]]:
-    """Returns the runs of each stage of a network of inverted residuals."""
-    fields = {**{f: getattr(variant.module, f, None) for f in ('genotype', 'width')}}
-    fields |= variant.fields
-    if variant.module is efficientnet.EfficientNet:
-        lite = fields.get('lite', False)
-        return efficientnet.scaled(fields['genotype'], fields['width'], fields['depth'], lite)
-    return inverted.scaled(fields['genotype'], fields['width'])
+def _networks() -> dict[str, str]:
+    """Returns name in pytorchcv -> variant, also for further data sets."""
+    networks = dict(FOREIGN)
+    for name in registry.names():
+        package, _, constructor = (registry.variant(name).reference or '').partition(':')
+        if package == 'pytorchcv' and constructor.isidentifier():
+            networks[constructor] = name
+    networks['preresnet1001_cifar10'] = 'preactresnet1001_cifar'
+    for constructor, name in [*networks.items()]:
+        stem, _, data = constructor.rpartition('_')
+        if data == 'cifar10':
+            for other in ('cifar100', 'svhn'):
+                networks.setdefault(f'{stem}_{other}', name)
+        elif data not in ('cifar100', 'svhn'):
+            networks[f'{constructor}_cub'] = name
+    return networks
 
 
-def _units(variant: Variant) -> list[tuple[str, str]]:
-    """Returns (name in pytorchcv, name here) of each block; a stage begins with each stride."""
-    runs = _runs(variant)
-    strided = {f'blocks.{s}.0' for s, stage in enumerate(runs) if s == 0 or stage[0].strides > 1}
-    units, stage, unit = [], 0, 0
-    for name, _ in inverted.blocks(runs):
-        stage, unit = (stage + 1, 1) if name in strided else (stage, unit + 1)
-        units.append((f'features.stage{stage}.unit{unit}', name))
-    return units
-
-
-def _inside(units: list[tuple[str, str]], layers: dict[str, tuple[str, str]]) -> Renames:
-    """Returns the pairs of layers and gates of blocks, given (name in pytorchcv, name here)."""
-    return (
-        *((rf'^{re.escape(theirs)}\.', f'{ours}.') for theirs, ours in units),
-        (
-            rf'^(blocks\.\d+\.\d+)\.({"|".join(layers)})\.(conv|bn)\.',
-            lambda m: f'{m[1]}.{layers[m[2]][m[3] == "bn"]}.',
-        ),
-        (r'^(blocks\.\d+\.\d+\.se)\.conv1\.', r'\1.conv_reduce.'),
-        (r'^(blocks\.\d+\.\d+\.se)\.conv2\.', r'\1.conv_expand.'),
-    )
-
-
-def _inverted(variant: Variant) -> Renames:
-    return (*_inside(_units(variant), LAYERS), *ENDS)
-
-
-def _mnasnet(variant: Variant) -> Renames:
-    """Returns the pairs of a network whose first and last blocks belong to its ends."""
-    (_, first), *units, (_, last) = _units(variant)
-    units = [
-        (theirs.replace(theirs[:15], f'features.stage{int(theirs[14]) - 1}'), ours)
-        for theirs, ours in units
-    ]
-    ends = [('features.init_block.conv2', first), ('features.final_block.conv1', last)]
-    return (*_inside(units + ends, LAYERS), *ENDS)
-
-
-def _mobilenetv3(variant: Variant) -> Renames:
-    last = f'blocks.{len(_runs(variant))}.0'
-    return (
-        *_inside(_units(variant), V3_LAYERS),
-        (r'^features\.final_block\.conv\.conv\.', f'{last}.conv.'),
-        (r'^features\.final_block\.conv\.bn\.', f'{last}.bn1.'),
-        (r'^output\.conv1\.', 'conv_head.'),
-        (r'^output\.conv2\.', 'classifier.'),
-        *ENDS[:2],
-    )
-
-
-def _biased(layer: str) -> Callable[[Tensors, Variant], Tensors]:
-    """Returns a function that adds a bias of 0 to a linear layer, which has none in pytorchcv."""
-
-    def tensors(tensors: Tensors, variant: Variant) -> Tensors:
-        del variant
-        weight = tensors.get(f'{layer}.weight')
-        if weight is None:
-            return tensors
-        return {**tensors, f'{layer}.bias': np.zeros(weight.shape[0], weight.dtype)}
-
-    return tensors
-
+_SEGMENTATION = 'a network for segmentation'
+_POSE = 'a network for poses or key points'
+_OTHER = 'a network of another paper'
+MISSING = {
+    r'resneta(bc)?\d+b?': 'ResNet with three convolutions in the stem and pooled shortcuts',
+    r'resnetd\d+b': 'ResNet with dilated convolutions',
+    r'(ibnb?|bam|cbam)_\w+': 'a residual network with other norms or attention',
+    r'(dia|dia(pre)?|share)resnet\w*': 'a residual network with shared modules',
+    r'(airne[x]?t|diracnet|resnesta|scneta?|regnet[xy]|tresnet_|octresnet)\w*': _OTHER,
+    r'(ror3|shakeshakeresnet|shakedropresnet|resdropresnet)\w*': _OTHER,
+    r'wrn20_10_(1|32)bit_\w+': 'WRN with binary weights',
+    r'x?densenet40_2_\w+': 'DenseNet with sparse connections',
+    r'(sparsenet|peleenet|drn[cd]|darknet|irevnet|bagnet|dla|fishnet|dicenet|hrnet)\w*': _OTHER,
+    r'(espnetv2|vovnet|selecsls|hardnet|sqnxt|menet|fbnet|spnasnet|mixnet|ghostnet)\w*': _OTHER,
+    r'(alexnet|zfnet|nin_|msdnet|ntsnet|channelnet|isqrtcov|revnet)\w*': _OTHER,
+    r'mobilenetb_\w+': 'MobileNet without a norm between its two convolutions',
+    r'fdmobilenet_\w+': 'MobileNet with faster downsampling',
+    r'efficientnet_edge_\w+': 'EfficientNet-EdgeTPU',
+    r'dpn68b': 'DPN with pooling of the first norm',
+    r'bninception': 'BN-Inception without squeeze and excitation',
+    r'inceptionresnetv1': 'Inception-ResNet-v1',
+    r'(pspnet|deeplabv3|fcn8sd|icnet|fastscnn|sinet|bisenet|danet)_\w+': _SEGMENTATION,
+    r'(erfnet|esnet|linknet|sqnet|cgnet|edanet|enet|lednet|espcnet|fpenet)_\w+': _SEGMENTATION,
+    r'(alphapose|simplepose|lwopenpose[23]d|ibppose)_\w+': _POSE,
+}
 
 FAMILY = Family(
     name='pytorchcv',
@@ -243,15 +218,29 @@ FAMILY = Family(
         Names(r'vgg(11|13|16|19)', _of(_vgg)),
         Names(r'vgg(11|13|16|19)_bn', _of(_vgg), with_biases),
         Names(r'squeezenet1_[01]', _of(_squeezenet)),
-        Names(r'mobilenet_100', _of(MOBILENET), fields={'clipped': False}),
-        Names(r'(tf_)?efficientnet_b\d', _of(_inverted)),
-        Names(r'mobilenetv2_100', _of(_inverted), _biased('output')),
-        Names(r'mnasnet_(a1|b1|small)', _of(_mnasnet)),
+        Names(r'mobilenet_100', _of(mobile.MOBILENET), fields={'clipped': False}),
+        Names(
+            r'shufflenetv2_(0\.5|1\.0)x', _of(mobile.shufflenetv2_pairs(0)), fields={'ceil': True}
+        ),
+        Names(r'shufflenetv2_0\.5x', _of(mobile.shufflenetv2_pairs(1))),
+        Names(r'(tf_)?efficientnet_b\d', _of(mobile.inverted_pairs)),
+        Names(r'mobilenetv2_100', _of(mobile.inverted_pairs), mobile.biased('output')),
+        Names(r'mnasnet_(a1|b1|small)', _of(mobile.mnasnet)),
         Names(
             r'mobilenetv3_large_100',
-            _of(_mobilenetv3),
-            _biased('output.conv1'),
+            _of(mobile.mobilenetv3),
+            mobile.biased('output.conv1'),
             {'epsilon': 1e-5},
         ),
+        Names(r'inception_v3', _of(inception.INCEPTION_V3)),
+        Names(r'inception_v4', _of(inception.INCEPTION_V4)),
+        Names(r'inception_resnet_v2', _of(inception.INCEPTION_RESNET_V2)),
+        Names(r'xception', _of(inception.XCEPTION)),
+        Names(r'dpn(68|98|107|131)', _of(inception.DPN)),
+        Names(r'polynet', _of(inception.POLYNET)),
+        Names(r'nasnet_a_(mobile|large)', inception.NASNET),
+        Names(r'pnasnet5_large', inception.PNASNET),
     ),
+    networks=_networks(),
+    missing=MISSING,
 )
