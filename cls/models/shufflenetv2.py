@@ -65,6 +65,7 @@ class ShuffleUnit(nn.Module):
     features: int
     strides: int
     se_residual: bool  # figure 2 (c) of the appendix
+    released: bool  # see ShuffleNetV2
     conv: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
 
@@ -74,19 +75,24 @@ class ShuffleUnit(nn.Module):
         channels, half = x.shape[-1], self.features // 2
         changes = self.strides > 1 or channels != self.features
         if changes:
+            kept = channels if self.released else half
             first = self.conv(channels, 3, self.strides, groups=channels, name='branch1.0')(x)
-            first = self.conv(half, 1, name='branch1.2')(self.norm(name='branch1.1')(first))
+            first = self.conv(kept, 1, name='branch1.2')(self.norm(name='branch1.1')(first))
             first = nn.relu(self.norm(name='branch1.3')(first))
+        elif self.released:
+            first, x = x[..., ::2], x[..., 1::2]
         else:
             first, x = jnp.split(x, 2, -1)
         y = nn.relu(self.norm(name='branch2.1')(self.conv(half, 1, name='branch2.0')(x)))
         y = self.conv(half, 3, self.strides, groups=half, name='branch2.3')(y)
-        y = self.conv(half, 1, name='branch2.5')(self.norm(name='branch2.4')(y))
+        new = self.features - first.shape[-1]
+        y = self.conv(new, 1, name='branch2.5')(self.norm(name='branch2.4')(y))
         y = self.norm(name='branch2.6')(y)
         if self.se_residual:
             y = SqueezeExcite(half // 2, self.conv, name='se')(y)
             y = y if changes else y + x
-        return channel_shuffle(jnp.concatenate((first, nn.relu(y)), -1), 2)
+        x = jnp.concatenate((first, nn.relu(y)), -1)
+        return x if self.released else channel_shuffle(x, 2)
 
 
 class ShuffleNetV2(nn.Module):
@@ -98,6 +104,9 @@ class ShuffleNetV2(nn.Module):
     stem: Sequence[int] = (24,)  # channels of its convolutions, the first with stride 2
     head_features: int = 1024
     se_residual: bool = False  # squeeze and excitation, and a sum, in every unit
+    # The form of megvii-model/ShuffleNet-Series: units split into even and odd channels in place of
+    # halves and a shuffle, and the first branch of a change of shape keeps its number of channels.
+    released: bool = False
     num_classes: int = 1000
     bn_group: int = 0
     dtype: Any = jnp.float32
@@ -117,7 +126,7 @@ class ShuffleNetV2(nn.Module):
         stages = zip(self.stage_sizes, self.widths, self.strides, strict=True)
         for stage, (size, width, strides) in enumerate(stages, 1):
             for i in range(size):
-                shape = (width, strides if i == 0 else 1, self.se_residual)
+                shape = (width, strides if i == 0 else 1, self.se_residual, self.released)
                 # The paper and torchvision count the stem as the first stage.
                 x = ShuffleUnit(*shape, conv, norm, name=f'stage{stage + 1}.{i}')(x)
             self.sow('intermediates', f'stage{stage}', x)
