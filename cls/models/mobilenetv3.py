@@ -94,6 +94,7 @@ class MobileNetV3(nn.Module):
     hidden_bias: bool = True  # of the first linear layer
     padding: Padding = None
     epsilon: float = 1e-3
+    gate_first: bool = False  # gates before the activation (d-li14/mobilenetv3.pytorch)
     dropout_rate: float = 0.2
     num_classes: int = 1000
     bn_group: int = 0
@@ -112,6 +113,7 @@ class MobileNetV3(nn.Module):
             gate_width=share_of_expanded,
             gate_act=nn.relu,
             gate_function=nn.hard_sigmoid,
+            gate_first=self.gate_first,
         )
         runs = inverted.scaled(self.genotype, self.width)
         act = ACTIVATIONS[self.act]

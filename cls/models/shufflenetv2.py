@@ -67,6 +67,7 @@ class ShuffleUnit(nn.Module):
     strides: int
     se_residual: bool  # figure 2 (c) of the appendix
     keeps: bool  # the channels of the first half, where the shape changes
+    released: bool  # see ShuffleNetV2
     conv: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
 
@@ -76,10 +77,12 @@ class ShuffleUnit(nn.Module):
         channels, half = x.shape[-1], self.features // 2
         changes = self.strides > 1 or channels != self.features
         if changes:
+            kept = channels if self.keeps or self.released else half
             first = self.conv(channels, 3, self.strides, groups=channels, name='branch1.0')(x)
-            kept = channels if self.keeps else half
             first = self.conv(kept, 1, name='branch1.2')(self.norm(name='branch1.1')(first))
             first = nn.relu(self.norm(name='branch1.3')(first))
+        elif self.released:
+            first, x = x[..., ::2], x[..., 1::2]
         else:
             first, x = jnp.split(x, 2, -1)
         y = nn.relu(self.norm(name='branch2.1')(self.conv(half, 1, name='branch2.0')(x)))
@@ -90,7 +93,8 @@ class ShuffleUnit(nn.Module):
         if self.se_residual:
             y = SqueezeExcite(half // 2, self.conv, name='se')(y)
             y = y if changes else y + x
-        return channel_shuffle(jnp.concatenate((first, nn.relu(y)), -1), 2)
+        x = jnp.concatenate((first, nn.relu(y)), -1)
+        return x if self.released else channel_shuffle(x, 2)
 
 
 class ShuffleNetV2(nn.Module):
@@ -104,6 +108,9 @@ class ShuffleNetV2(nn.Module):
     se_residual: bool = False  # squeeze and excitation, and a sum, in every unit
     keeps: bool = False  # the number of channels in one half of a unit that changes the shape
     ceil: bool = False  # the stem's pooling, rounding its size up in place of padding
+    # The form of megvii-model/ShuffleNet-Series: units split into even and odd channels in place of
+    # halves and a shuffle, and the first branch of a change of shape keeps its number of channels.
+    released: bool = False
     num_classes: int = 1000
     bn_group: int = 0
     dtype: Any = jnp.float32
@@ -124,7 +131,8 @@ class ShuffleNetV2(nn.Module):
         stages = zip(self.stage_sizes, self.widths, self.strides, strict=True)
         for stage, (size, width, strides) in enumerate(stages, 1):
             for i in range(size):
-                shape = (width, strides if i == 0 else 1, self.se_residual, self.keeps)
+                first = strides if i == 0 else 1
+                shape = (width, first, self.se_residual, self.keeps, self.released)
                 # The paper and torchvision count the stem as the first stage.
                 x = ShuffleUnit(*shape, conv, norm, name=f'stage{stage + 1}.{i}')(x)
             self.sow('intermediates', f'stage{stage}', x)

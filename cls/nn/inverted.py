@@ -261,6 +261,7 @@ class InvertedResidual(nn.Module):
     gate_width: Callable[[float, int, int], int] = share_of_input
     gate_act: Activation | None = None  # inside the gates; None: `act`
     gate_function: Activation = nn.sigmoid
+    gate_first: bool = False  # the gates of a block that expands precede the activation
     skip: bool = True
     groups: int = 1
     divisor: int = 8  # of the expanded channels, without groups
@@ -292,11 +293,14 @@ class InvertedResidual(nn.Module):
             kernel_init=init.he_normal,
             name='conv_dw',
         )(y)
-        y = self.act(self.norm(name='bn2')(y))
+        y = self.norm(name='bn2')(y)
+        gate_first = self.gate_first and self.expansion != 1
+        y = y if gate_first else self.act(y)
         if self.gate:
             inner, act = self.gate_width(self.gate, channels, expanded), self.gate_act or self.act
             names = ('conv_reduce', 'conv_expand')
             y = SqueezeExcite(inner, self.conv, act, self.gate_function, names, name='se')(y)
+        y = self.act(y) if gate_first else y
         y = self.conv(self.features, 1, groups=self.groups, name='conv_pwl')(y)
         y = self.norm(name='bn3')(y)
         if not (self.skip and self.strides == 1 and channels == self.features):

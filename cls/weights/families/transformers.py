@@ -13,7 +13,6 @@ from cls.nn import inverted
 from cls.weights.families import Family, Names, Renames
 from cls.weights.families.own_names import block_names, numbered, ours
 
-_UNIT = ((r'\.convolution\.', '.conv.'), (r'\.normalization\.', '.bn.'))
 _RESNET = (
     (r'^(?:resnet\.)?embedder\.embedder\.convolution\.', 'conv1.'),
     (r'^(?:resnet\.)?embedder\.embedder\.normalization\.', 'bn1.'),
@@ -43,12 +42,18 @@ _EFFICIENTNET = (
 _MOBILENET_V1 = (
     (r'^(?:mobilenet_v1\.)?conv_stem\.convolution\.', 'conv_stem.'),
     (r'^(?:mobilenet_v1\.)?conv_stem\.normalization\.', 'bn1.'),
-    *(
-        (rf'^(?:mobilenet_v1\.)?layer\.{2 * i + j}\.{theirs}\.', f'blocks.{stage}.{block}.{name}.')
-        for i, (stage, block) in enumerate(mobilenet.BLOCKS)
-        for j, names in enumerate((('conv_dw', 'bn1'), ('conv_pw', 'bn2')))
-        for theirs, name in zip(('convolution', 'normalization'), names, strict=True)
+    numbered(
+        [
+            f'blocks.{stage}.{block}.{part}'
+            for stage, block in mobilenet.BLOCKS
+            for part in ('depthwise', 'pointwise')
+        ],
+        r'^(?:mobilenet_v1\.)?layer\.(\d+)\.',
     ),
+    (r'\.depthwise\.convolution\.', '.conv_dw.'),
+    (r'\.depthwise\.normalization\.', '.bn1.'),
+    (r'\.pointwise\.convolution\.', '.conv_pw.'),
+    (r'\.pointwise\.normalization\.', '.bn2.'),
 )
 _MOBILENET_V2 = (
     (r'^(?:mobilenet_v2\.)?conv_stem\.first_conv\.convolution\.', 'conv_stem.'),
@@ -56,8 +61,9 @@ _MOBILENET_V2 = (
     (r'^(?:mobilenet_v2\.)?conv_1x1\.convolution\.', 'conv_head.'),
     (r'^(?:mobilenet_v2\.)?conv_1x1\.normalization\.', 'bn2.'),
     (r'^(?:mobilenet_v2\.)?conv_stem\.(?=conv_3x3|reduce_1x1)', 'blocks.0.0.'),
-    *numbered(
-        block_names(inverted.scaled(mobilenetv2.TABLE_2))[1:], r'^(?:mobilenet_v2\.)?layer\.{}\.'
+    numbered(
+        block_names(inverted.scaled(mobilenetv2.TABLE_2))[1:],
+        r'^(?:mobilenet_v2\.)?layer\.(\d+)\.',
     ),
     *(
         (rf'\.{theirs}\.{kind}\.', f'.{name}.')
@@ -70,14 +76,13 @@ _MOBILENET_V2 = (
     ),
 )
 TENSORFLOW = {'padding': 'SAME', 'epsilon': 1e-3}
-_TIMM = ((r'^timm_model\.', ''),)
 
 
 def _efficientnet(variant: Variant) -> Renames:
     fields = variant.fields
     runs = efficientnet.scaled(fields['genotype'], fields['width'], fields['depth'], lite=False)
-    numbers = numbered(block_names(runs), r'^(?:efficientnet\.)?encoder\.blocks\.{}\.')
-    return (*numbers, *_EFFICIENTNET, *variant.renames)
+    numbers = numbered(block_names(runs), r'^(?:efficientnet\.)?encoder\.blocks\.(\d+)\.')
+    return (numbers, *_EFFICIENTNET, *variant.renames)
 
 
 FAMILY = Family(

@@ -10,6 +10,7 @@ of fixed size is made adaptive, which is the same for images of the network's ow
 
 import fnmatch
 import importlib
+import importlib.metadata
 import sys
 import warnings
 from pathlib import Path
@@ -21,6 +22,15 @@ import rows  # noqa: E402
 from make import Task  # noqa: E402
 
 warnings.filterwarnings('ignore')
+_installed = importlib.metadata.version
+
+
+def _version(package: str) -> str:
+    """Returns the version of a package, or that its networks are of clones (packages/clones.py)."""
+    return 'clones' if package in ('authors', 'repositories') else _installed(package)
+
+
+importlib.metadata.version = _version
 
 
 def main(package: str, pattern: str = '*') -> None:

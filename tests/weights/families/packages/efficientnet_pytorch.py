@@ -13,8 +13,9 @@ LITE = {'lite0': 64, 'lite1': 48, 'lite2': 36, 'lite3': 56, 'lite4': 44}
 
 
 def build(package, name):
-    module = package.from_name(name, override_params={'num_classes': 10})
-    return module
+    """Returns a network; the pool of Lite has the size of its map."""
+    size = {'image_size': LITE[name.removeprefix('efficientnet-')]} if package is Lite else {}
+    return package.from_name(name, override_params={'num_classes': 10, **size})
 
 
 NETWORKS = {

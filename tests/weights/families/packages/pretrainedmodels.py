@@ -22,23 +22,49 @@ def build(name):
     return module
 
 
+# The cheap and the different first, as each takes a while.
 SIZES = {
-    64: (
-        *('resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152', 'fbresnet152'),
-        *('resnext101_32x4d', 'resnext101_64x4d', 'squeezenet1_0', 'squeezenet1_1', 'xception'),
-        *('se_resnet50', 'se_resnet101', 'se_resnet152', 'senet154'),
-        *('se_resnext50_32x4d', 'se_resnext101_32x4d', 'pnasnet5large'),
-        *('nasnetamobile', 'nasnetalarge', 'cafferesnet101'),
-    ),
-    107: ('inceptionv4', 'inceptionresnetv2'),
-    224: (
-        *('densenet121', 'densenet169', 'densenet201', 'densenet161'),
-        *('vgg11', 'vgg11_bn', 'vgg13', 'vgg13_bn', 'vgg16', 'vgg16_bn', 'vgg19', 'vgg19_bn'),
-        *('dpn68', 'dpn68b', 'dpn92', 'dpn98', 'dpn131', 'dpn107'),
-    ),
-    299: ('inceptionv3',),
-    331: ('polynet',),
+    'resnet18': 64,
+    'squeezenet1_0': 64,
+    'se_resnet50': 64,
+    'xception': 64,
+    'dpn68': 224,
+    'densenet121': 224,
+    'resnext101_32x4d': 64,
+    'vgg11_bn': 224,
+    'fbresnet152': 64,
+    'inceptionv4': 107,
+    'inceptionresnetv2': 107,
+    'inceptionv3': 299,
+    'se_resnext50_32x4d': 64,
+    'senet154': 64,
+    'pnasnet5large': 64,
+    'squeezenet1_1': 64,
+    'resnet34': 64,
+    'resnet50': 64,
+    'dpn68b': 224,
+    'nasnetamobile': 64,
+    'dpn92': 224,
+    'vgg11': 224,
+    'densenet161': 224,
+    'resnet101': 64,
+    'resnext101_64x4d': 64,
+    'se_resnext101_32x4d': 64,
+    'se_resnet101': 64,
+    'resnet152': 64,
+    'se_resnet152': 64,
+    'densenet169': 224,
+    'densenet201': 224,
+    'dpn98': 224,
+    'dpn107': 224,
+    'dpn131': 224,
+    'vgg13': 224,
+    'vgg13_bn': 224,
+    'vgg16': 224,
+    'vgg16_bn': 224,
+    'vgg19': 224,
+    'vgg19_bn': 224,
+    'nasnetalarge': 64,
+    'polynet': 331,
 }
-NETWORKS = {
-    name: (functools.partial(build, name), size) for size, names in SIZES.items() for name in names
-}
+NETWORKS = {name: (functools.partial(build, name), size) for name, size in SIZES.items()}
