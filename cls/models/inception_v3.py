@@ -12,9 +12,9 @@ including those of the auxiliary head, a training-only part. Both are the author
 ends in three 3x3 convolutions, where this one has 1x1, 3x3 and a pool, and it has 3, 5, 2 blocks.
 
 Departs from the released network, with both packages: the average pool of a block includes the
-zeros of its padding, where TensorFlow excludes them (`count_padding`), and norms have a scale. Initial values are
-those of the released code. Images have at least 75 pixels a side; the auxiliary head, designed for
-17x17 pixels, has a smaller window on smaller maps and averages over larger ones.
+zeros of its padding, where TensorFlow excludes them (`count_padding`), and norms have a scale.
+Initial values are those of the released code. Images have at least 75 pixels a side; the auxiliary
+head, designed for 17x17 pixels, has a smaller window on smaller maps and averages over larger ones.
 """
 
 import functools

@@ -47,6 +47,7 @@ class ResNet(nn.Module):
     bottleneck: bool = False
     stride_on_first: bool = False  # of a bottleneck's convolutions (the paper's form)
     cifar: bool = False  # 3x3 stem without pooling, and option A shortcuts
+    ceil_pool: bool = False  # the stem's pool as in the authors' Caffe files, see residual.stem
     num_classes: int = 1000
     bn_group: int = 0
     dtype: Any = jnp.float32
@@ -62,7 +63,8 @@ class ResNet(nn.Module):
         shortcut = residual.option_a if self.cifar else residual.option_b
         block = functools.partial(block, conv=conv, norm=norm, shortcut=shortcut)
 
-        stem = residual.cifar_stem if self.cifar else residual.stem
+        imagenet_stem = functools.partial(residual.stem, ceil_pool=self.ceil_pool)
+        stem = residual.cifar_stem if self.cifar else imagenet_stem
         x = stem(self, images, conv, norm, self.widths[0])
         x = residual.stages(self, x, block, self.stage_sizes, self.widths)
         return residual.head(self, x)

@@ -380,7 +380,7 @@ FAMILY = Family(
         **{f'EfficientNetB{i}': f'tf_efficientnet_b{i}' for i in range(8)},
     },
     missing={
-        r'(?i)resnet(50|101|152)v2': 'strides in the last block of a stage, and a stem without a norm',
+        r'(?i)resnet(50|101|152)v2': 'strides in the last block of a stage, no norm in the stem',
         r'(?i)efficientnetv2.*': 'fused blocks',
         r'(?i)convnext.*': 'another system',
     },
