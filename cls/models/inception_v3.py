@@ -12,9 +12,9 @@ including those of the auxiliary head, a training-only part. Both are the author
 ends in three 3x3 convolutions, where this one has 1x1, 3x3 and a pool, and it has 3, 5, 2 blocks.
 
 Departs from the released network, with both packages: the average pool of a block includes the
-zeros of its padding, where TensorFlow excludes them, and norms have a scale. Initial values are
-those of the released code. Images have at least 75 pixels a side; the auxiliary head, designed for
-17x17 pixels, has a smaller window on smaller maps and averages over larger ones.
+zeros of its padding, where TensorFlow excludes them (`count_padding`), and norms have a scale.
+Initial values are those of the released code. Images have at least 75 pixels a side; the auxiliary
+head, designed for 17x17 pixels, has a smaller window on smaller maps and averages over larger ones.
 """
 
 import functools
@@ -45,13 +45,13 @@ SYSTEM = System(
 AVERAGE = functools.partial(inception.AVERAGE, count_padding=True)
 
 
-def inception_a(pool: int) -> inception.Branches:
+def inception_a(pool: int, average: inception.Pool = AVERAGE) -> inception.Branches:
     """Returns the branches at 35x35 (figure 5, with one 5x5 kept); pooling has `pool` channels."""
     return {
         'branch1x1': (Unit(64, 1),),
         'branch5x5': (Unit(48, 1), Unit(64, 5)),
         'branch3x3dbl': (Unit(64, 1), Unit(96, 3), Unit(96, 3)),
-        'branch_pool': (AVERAGE, Unit(pool, 1)),
+        'branch_pool': (average, Unit(pool, 1)),
     }
 
 
@@ -63,7 +63,7 @@ REDUCTION_A = {
 }
 
 
-def inception_b(inner: int) -> inception.Branches:
+def inception_b(inner: int, average: inception.Pool = AVERAGE) -> inception.Branches:
     """Returns the branches at 17x17, with factorized 7x7 (figure 6, n = 7) of `inner` channels."""
     row, column = (1, 7), (7, 1)
     return {
@@ -74,7 +74,7 @@ def inception_b(inner: int) -> inception.Branches:
             *(Unit(inner, window) for window in (column, row, column)),
             Unit(192, row),
         ),
-        'branch_pool': (AVERAGE, Unit(192, 1)),
+        'branch_pool': (average, Unit(192, 1)),
     }
 
 
@@ -89,14 +89,17 @@ REDUCTION_B = {
     ),
     'branch_pool': (MAX,),
 }
-# 8x8: 1x3 and 3x1 in parallel (figure 7).
 BOTH_WAYS = (Unit(384, (1, 3)), Unit(384, (3, 1)))
-INCEPTION_C = {
-    'branch1x1': (Unit(320, 1),),
-    'branch3x3': (Unit(384, 1), BOTH_WAYS),
-    'branch3x3dbl': (Unit(448, 1), Unit(384, 3), BOTH_WAYS),
-    'branch_pool': (AVERAGE, Unit(192, 1)),
-}
+
+
+def inception_c(average: inception.Pool = AVERAGE) -> inception.Branches:
+    """Returns the branches at 8x8, with 1x3 and 3x1 in parallel (figure 7)."""
+    return {
+        'branch1x1': (Unit(320, 1),),
+        'branch3x3': (Unit(384, 1), BOTH_WAYS),
+        'branch3x3dbl': (Unit(448, 1), Unit(384, 3), BOTH_WAYS),
+        'branch_pool': (average, Unit(192, 1)),
+    }
 
 
 class AuxiliaryHead(nn.Module):
@@ -128,6 +131,7 @@ class InceptionV3(nn.Module):
     last_blocks: int = 2  # at 8x8
     width: float = 1.0  # multiplier of the features of all units
     small_images: bool = False  # a stem of one convolution for 16 to 32 pixels (ours)
+    count_padding: bool = True  # in average pools; False: TensorFlow's
     aux_head: bool = True
     dropout_rate: float = 0.2  # of the released code
     num_classes: int = 1000
@@ -139,16 +143,17 @@ class InceptionV3(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         conv, unit = inception.layers(self, train, init.Normal(0.1, cut=True))
+        average = functools.partial(inception.AVERAGE, count_padding=self.count_padding)
 
         stem = inception.SMALL_STEM if self.small_images else inception.STEM
         x = inception.chain(images, stem, unit)
         self.sow('intermediates', 'stem', x)
         for letter, pool in zip('bcdefgh', self.pool_widths, strict=False):
-            x = Mixed(inception_a(pool), unit, name=f'Mixed_5{letter}')(x)
+            x = Mixed(inception_a(pool, average), unit, name=f'Mixed_5{letter}')(x)
         self.sow('intermediates', 'stage1', x)
         x = Mixed(REDUCTION_A, unit, name='Mixed_6a')(x)
         for letter, inner in zip('bcdefgh', self.inner_widths, strict=False):
-            x = Mixed(inception_b(inner), unit, name=f'Mixed_6{letter}')(x)
+            x = Mixed(inception_b(inner, average), unit, name=f'Mixed_6{letter}')(x)
         self.sow('intermediates', 'stage2', x)
         if self.aux_head and (train or self.is_initializing()):
             last_conv = functools.partial(conv, kernel_init=init.Normal(0.01, cut=True))
@@ -159,7 +164,7 @@ class InceptionV3(nn.Module):
                 self.sow('aux_logits', 'aux', aux_logits)
         x = Mixed(REDUCTION_B, unit, name='Mixed_7a')(x)
         for letter in 'bcdefgh'[: self.last_blocks]:
-            x = Mixed(INCEPTION_C, unit, name=f'Mixed_7{letter}')(x)
+            x = Mixed(inception_c(average), unit, name=f'Mixed_7{letter}')(x)
         self.sow('intermediates', 'stage3', x)
         return inception.head(self, x, train, 'fc', init.Normal(0.01, cut=True))
 

@@ -51,6 +51,7 @@ class ResNet(nn.Module):
     projected: bool = False  # option B shortcuts also in a network for CIFAR
     deep_stem: Sequence[int] = ()  # channels of 3x3 convolutions in place of the 7x7 one (C, D)
     averaged: bool = False  # shortcuts average pixels instead of skipping them (D)
+    ceil_pool: bool = False  # the stem's pool as in the authors' Caffe files, see residual.stem
     num_classes: int = 1000
     bn_group: int = 0
     dtype: Any = jnp.float32
@@ -70,7 +71,8 @@ class ResNet(nn.Module):
         if self.deep_stem:
             x = residual.deep_stem(self, images, conv, norm, self.deep_stem)
         else:
-            stem = residual.cifar_stem if self.cifar else residual.stem
+            imagenet_stem = functools.partial(residual.stem, ceil_pool=self.ceil_pool)
+            stem = residual.cifar_stem if self.cifar else imagenet_stem
             x = stem(self, images, conv, norm, residual.each(self.widths[0], 1)[0])
         x = residual.stages(self, x, block, self.stage_sizes, self.widths)
         return residual.head(self, x)

@@ -7,7 +7,8 @@ convolutions, without a rectifier between their two parts, in residual blocks (f
 
 Agrees with: timm's legacy_xception, with the same parameter names. Its layers are those of Keras,
 with two departures that come with this reference: norms add 1e-5 to the variance, where Keras adds
-1e-3, and a max pool pads both sides, where TensorFlow pads images of even size only at the end.
+1e-3, and a max pool pads both sides, where TensorFlow pads images of even size only at the end
+(`epsilon` and `pool_padding`).
 Initial values are Keras's. Inputs may have any size.
 """
 
@@ -23,6 +24,7 @@ from cls.models.registry import System, Variant, register
 from cls.nn import inception, init
 from cls.nn.conv import Conv
 from cls.nn.norm import batch_norm
+from cls.nn.padding import Padding
 from cls.nn.pool import max_pool
 
 SYSTEM = System(
@@ -62,6 +64,7 @@ class Block(nn.Module):
     conv: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
     rectified: bool = True  # begins with a rectifier
+    pool_padding: Padding = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -74,7 +77,7 @@ class Block(nn.Module):
             y = self.norm(name=f'rep.{layer + 1}')(y)
             layer += 2
         if self.strides > 1:
-            y = max_pool(y, 3, self.strides, padding=1)
+            y = max_pool(y, 3, self.strides, self.pool_padding)
         if x.shape != y.shape:
             x = self.conv(self.widths[-1], 1, self.strides, name='skip')(x)
             x = self.norm(name='skipbn')(x)
@@ -90,6 +93,8 @@ class Xception(nn.Module):
     exit: Sequence[int] = (1024, 1536, 2048)  # a block with stride 2 and two separable convolutions
     dropout_rate: float = 0.5
     num_classes: int = 1000
+    pool_padding: Padding = 1  # 'SAME' is Keras's, and its epsilon 1e-3
+    epsilon: float = 1e-5
     bn_group: int = 0
     bn_momentum: float = 0.99
     dtype: Any = jnp.float32
@@ -98,8 +103,8 @@ class Xception(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
         conv = functools.partial(Conv, dtype=self.dtype, kernel_init=init.glorot_uniform)
-        norm = batch_norm(self, train, momentum=self.bn_momentum)
-        block = functools.partial(Block, conv=conv, norm=norm)
+        norm = batch_norm(self, train, momentum=self.bn_momentum, epsilon=self.epsilon)
+        block = functools.partial(Block, conv=conv, norm=norm, pool_padding=self.pool_padding)
 
         x = images
         for i, (width, strides) in enumerate(zip(self.stem, (2, 1), strict=True), 1):

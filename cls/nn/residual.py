@@ -176,7 +176,12 @@ class Stage(nn.Module):
 
 
 def stem(
-    module: nn.Module, images: jax.Array, conv: Callable, norm: Callable, width: int
+    module: nn.Module,
+    images: jax.Array,
+    conv: Callable,
+    norm: Callable,
+    width: int,
+    ceil_pool: bool = False,
 ) -> jax.Array:
     """Returns a 7x7 convolution and a 3x3 max pool of images, each with stride 2; sown as `stem`.
 
@@ -186,11 +191,13 @@ def stem(
       conv: constructor of convolutions.
       norm: constructor of normalizations.
       width: channels.
+      ceil_pool: whether the pool overhangs the end (Caffe's), in place of a padding on each side.
 
     Returns:
       (N, H / 4, W / 4, width), rounded up twice.
     """
-    pool = functools.partial(max_pool, window=3, strides=2, padding=1)
+    edges = {'ceil_mode': True} if ceil_pool else {'padding': 1}
+    pool = functools.partial(max_pool, window=3, strides=2, **edges)
     x = nn.relu(norm(name='bn1')(conv(width, 7, 2, name='conv1')(images), pool))
     module.sow('intermediates', 'stem', x)
     return x

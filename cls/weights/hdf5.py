@@ -145,9 +145,16 @@ def _legacy(group: h5py.Group, datasets: list) -> Iterator[tuple[str, h5py.Datas
             'a Keras file of the Theano backend, whose kernels are turned by 180 degrees; load and '
             'save it by Keras with TensorFlow'
         )
+    layers = {
+        name for key in group.attrs if key.startswith('layer_names') for name in group.attrs[key]
+    }
+    names = {_text(name) for name in layers}
     by_layer: dict[str, list] = {}
     for path, dataset in datasets:
-        by_layer.setdefault(path[0], []).append((path[1:], dataset))
+        # Names of layers may have slashes, thus be several groups.
+        prefixes = ('/'.join(path[:k]) for k in range(len(path) - 1, 0, -1))
+        layer = next((prefix for prefix in prefixes if prefix in names), path[0])
+        by_layer.setdefault(layer, []).append((path[layer.count('/') + 1 :], dataset))
     for layer, parts in by_layer.items():
         leaves = [_leaf(layer, path[-1]) if path else layer for path, _ in parts]
         nested = len(set(leaves)) < len(leaves)

@@ -126,6 +126,8 @@ def _version_2(
     prefix, files, total = path.name.removesuffix('.index'), {}, 0
     tensors = {}
     for key, entry in entries.items():
+        if key.startswith(b'\0'):  # a slice of a variable that has an entry itself
+            continue
         name, kind = key.decode(), protobuf.number(entry, 1)
         if kind == _STRING:
             continue
