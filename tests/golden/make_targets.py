@@ -51,6 +51,17 @@ def timm() -> Iterator[tuple[str, Tensors, list[str]]]:
             yield name, _marked(*both), []
 
 
+def configs() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields the names of layers that timm's loader replaces for other classes or channels."""
+    from timm import list_models
+    from timm.models import get_pretrained_cfg
+    from timm.models._registry import _model_to_module
+
+    for name in list_models():
+        if _model_to_module[name] in make_published.TIMM and (fields := get_pretrained_cfg(name)):
+            yield name, {key: getattr(fields, key) for key in ('first_conv', 'classifier')}
+
+
 def torchvision() -> Iterator[tuple[str, Tensors, list[str]]]:
     import torch
     from torchvision import models
@@ -99,6 +110,9 @@ def keras() -> Iterator[tuple[str, Tensors, list[str]]]:
 def main(command: str, *arguments: str) -> None:
     if command == 'facts':
         for package in arguments:
+            if package == 'timm':
+                for name, config in configs():
+                    print(json.dumps(['config', name, config]))
             for name, tensors, optional in globals()[package]():
                 print(json.dumps([package, name, tensors, optional]), flush=True)
         return
@@ -108,17 +122,22 @@ def main(command: str, *arguments: str) -> None:
     by_reference: dict[str, str] = {}
     for name in models.names():
         by_reference.setdefault(models.variant(name).reference or '', name)
-    entries = {}
+    entries, layers = {}, {}
     for path in arguments:
         for line in Path(path).read_text().splitlines():
-            package, name, tensors, optional = json.loads(line)
+            package, name, tensors, *more = json.loads(line)
+            if package == 'config':
+                layers[name] = tensors
+                continue
             variant = make_published.variant_of(package, name, by_reference)
             if variant in models.names():
                 entries[f'{package}:{name}'] = {
                     'variant': variant,
                     'tensors': [f'{n} {t} {" ".join(map(str, s))}'.rstrip() for n, t, s in tensors],
-                    'optional': optional,
+                    'optional': more[0],
                 }
+                if package == 'timm':
+                    entries[f'timm:{name}'] |= layers.get(name) or {}
     text = json.dumps(dict(sorted(entries.items())))
     FILE.write_bytes(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
     print(f'{FILE}: {len(entries)} networks, {len(text):,} bytes, {FILE.stat().st_size:,} packed')
