@@ -31,6 +31,7 @@ COMMANDS = {
     'models': Command('cls.tools.models', 'list the registered models'),
     'fields': Command('cls.tools.fields', 'list the fields of a training config'),
     'import': Command('cls.tools.import_weights', 'make a run folder from foreign weights'),
+    'export-weights': Command('cls.tools.export_weights', 'write weights for timm, Keras ...'),
     'serve': Command('cls.tools.serve', 'answer over HTTP, with a page for images'),
     'prepare': Command('cls.tools.prepare', 'prepare data sets for training'),
     'benchmark': Command('cls.tools.benchmark', 'measure speed, and compare it'),

@@ -326,7 +326,7 @@ def table(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
         by_reference.setdefault(variant.reference or '', name)
     rows = []
     for fact in facts:
-        variant = _variant(fact['package'], fact['name'], by_reference)
+        variant = variant_of(fact['package'], fact['name'], by_reference)
         if variant is None or variant not in variants or not fact['classes']:
             continue
         fact['variant'] = variant
@@ -353,7 +353,7 @@ def table(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda r: (r['variant'], r['package'], r['name'], r['tag']))
 
 
-def _variant(package: str, name: str, by_reference: dict[str, str]) -> str | None:
+def variant_of(package: str, name: str, by_reference: dict[str, str]) -> str | None:
     """Returns the variant of a package's network: by families, by references, then by ALSO."""
     try:
         family = importlib.import_module(f'cls.weights.families.{package}').FAMILY
@@ -365,7 +365,7 @@ def _variant(package: str, name: str, by_reference: dict[str, str]) -> str | Non
     base, _, data = name.rpartition('_')
     if own or package != 'pytorchcv' or data not in ('cifar100', 'svhn', 'cub'):
         return own
-    return _variant(package, base if data == 'cub' else f'{base}_cifar10', by_reference)
+    return variant_of(package, base if data == 'cub' else f'{base}_cifar10', by_reference)
 
 
 def main(command: str, *arguments: str) -> None:
