@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import export
 
 from cls.errors import UserError, require
 from cls.inference.export.graph import Graph, traced
@@ -17,8 +16,13 @@ _IR_VERSION = 9
 INSIDE = 10**9  # bytes; larger weights are written to a file of their own
 
 
-def write(source: Source, file: Path) -> list[Path]:
+def write(source: Source, file: Path, graph: Graph | None = None) -> list[Path]:
     """Writes a model for any number of images; returns the file, and FILE.data of large weights.
+
+    Args:
+      source: the model.
+      file: the file to write.
+      graph: its graph, for `source.spec_of_any_number()`; None: it is traced.
 
     Raises UserError for a primitive without an operator, or if a package is not installed.
     """
@@ -26,8 +30,7 @@ def write(source: Source, file: Path) -> list[Path]:
         require(package, 'onnx')
     import onnx
 
-    (count,) = export.symbolic_shape('N')
-    graph = traced(source.compute, source.spec(count, source.size, source.size))
+    graph = graph or traced(source.compute, source.spec_of_any_number())
     model = proto(graph, source.output_name)
     model.producer_name = 'cls'
     _describe(model, source.metadata(opset=OPSET))

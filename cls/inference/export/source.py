@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import export
 
 from cls.errors import UserError
 
@@ -59,6 +60,11 @@ class Source:
     def spec(self, *shape: Any) -> jax.ShapeDtypeStruct:
         """Returns the shape and type of images (N, H, W), which may be symbolic."""
         return jax.ShapeDtypeStruct((*shape, self.channels), self.dtype)
+
+    def spec_of_any_number(self) -> jax.ShapeDtypeStruct:
+        """Returns the shape and type of images of the model's size, of a symbolic number N."""
+        (count,) = export.symbolic_shape('N')
+        return self.spec(count, self.size, self.size)
 
     def samples(self, count: int, size: int = 0) -> np.ndarray:
         """Returns images to compare outputs on, each with a frequency, colors and noise of its own.

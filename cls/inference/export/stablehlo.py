@@ -24,7 +24,7 @@ import numpy as np
 from jax import export
 
 from cls.errors import UserError
-from cls.inference.export.graph import traced
+from cls.inference.export.graph import Graph, traced
 from cls.inference.export.source import Source, check
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
@@ -71,15 +71,15 @@ def program(source: Source, beside: bool | None = None, any_size: bool = True) -
         least = [f'{name} >= {source.size}' for name in 'HW']
         # JAX has many errors for a size that has to be known.
         with contextlib.suppress(Exception):
-            shape = export.symbolic_shape('N, H, W', constraints=least)
-            return _program(source, shape, beside, ('N', 'H', 'W'))
-    (count,) = export.symbolic_shape('N')
-    return _program(source, (count, source.size, source.size), beside, ('N',))
+            spec = source.spec(*export.symbolic_shape('N, H, W', constraints=least))
+            return program_of(traced(source.compute, spec), spec, beside)
+    spec = source.spec_of_any_number()
+    return program_of(traced(source.compute, spec), spec, beside)
 
 
-def _program(source: Source, shape: Any, beside: bool | None, free: tuple[str, ...]) -> Program:
-    spec = source.spec(*shape)
-    graph = traced(source.compute, spec)
+def program_of(graph: Graph, spec: jax.ShapeDtypeStruct, beside: bool | None = None) -> Program:
+    """Returns the program of a graph; arguments as for `program`."""
+    free = tuple(str(n) for n in spec.shape if not isinstance(n, int))
     constants = graph.constants()
     if beside is None:
         beside = sum(x.nbytes for x in constants) > INSIDE
