@@ -150,7 +150,7 @@ class _Flat:
         if inner is not None and name != 'scan':
             closed = inner if hasattr(inner, 'consts') else core.ClosedJaxpr(inner, ())
             return self.inline(closed.jaxpr, closed.consts, inputs)
-        if known and fixed:
+        if known and fixed and name != 'dim_as_value':  # that is a symbolic size
             return _computed(eqn, inputs)
         if name in ('stop_gradient', 'copy', 'copy_p', 'optimization_barrier', 'name'):
             return inputs
