@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from cls import models
+from cls.nn import limits
 from cls.storage import paths
 from cls.tools import counts
 from cls.weights import index
@@ -63,4 +64,5 @@ def _traced(names: list[str]) -> list[index.Tensors]:
 
 
 def _one(name: str) -> index.Tensors:
+    limits.limit_layers(10**5)  # no variant is refused
     return index.traced(models.variant(name))

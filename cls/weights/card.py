@@ -9,7 +9,7 @@ with the weights.
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cls.errors import UserError
@@ -26,17 +26,6 @@ LOOKALIKES = {
     'resnet18': ('resnetblur18',),
     'wrn18_1': ('resnetblur18',),
     'resnet50': ('resnetaa50', 'resnetblur50'),
-}
-# Names of one network in cls or pytorchcv and of another in timm; the cards are timm's.
-_OTHERS_IN_TIMM = {
-    'mobilenetv3_large_100': ('mobilenetv3_large_100',),
-    'mobilenetv3_small_100': ('mobilenetv3_small_100',),
-    'nasnet_a_large': ('nasnetalarge',),  # other averages; pretrainedmodels has that name too
-    'resnet50_v1': ('resnet50',),
-    'resnet101_v1': ('resnet101',),
-    'resnet152_v1': ('resnet152',),
-    **{f'se{name}': (f'se{name}',) for name in ('resnet50', 'resnet101', 'resnet152', 'net154')},
-    **{f'se{name}': (f'se{name}',) for name in ('resnext50_32x4d', 'resnext101_32x4d')},
 }
 # More names of the same network: timm's if the reference is in another package.
 _ALSO = {
@@ -115,16 +104,24 @@ def word(card: Mapping[str, Any]) -> str:
 def words(variant: Variant) -> set[str]:
     """Returns the names that timm and torchvision use for the network of a variant."""
     reference = (variant.reference or '').rpartition(':')[2]
-    named = {variant.name, variant.name.removesuffix('_cifar'), reference} - {''}
-    in_families = {
-        word
-        for family in families()
-        if family.name in ('timm', 'torchvision')
-        for word, name in family.networks.items()
-        if name == variant.name
+    if reference in registry.names():  # pytorchcv's resnet50 is not the one of that name here
+        same = registry.variant(reference).reference == variant.reference
+        reference = reference if same else ''
+    own = {variant.name, variant.name.removesuffix('_cifar'), reference} - {''}
+    return own - _of_others(variant) | {*_ALSO.get(variant.name, ())} | {
+        word for word, name in _networks() if name == variant.name
     }
-    named -= {*_OTHERS_IN_TIMM.get(variant.name, ())}
-    return named | {*_ALSO.get(variant.name, ())} | in_families
+
+
+def _networks() -> Iterator[tuple[str, str]]:
+    """Yields (name of a network of timm or torchvision, its variant)."""
+    for family in families():
+        if family.name in ('timm', 'torchvision'):
+            yield from family.networks.items()
+
+
+def _of_others(variant: Variant) -> set[str]:
+    return {word for word, name in _networks() if name != variant.name}
 
 
 def plain_word(word: str) -> str:

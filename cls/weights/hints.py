@@ -68,8 +68,11 @@ def words(hints: Hints) -> Iterator[Word]:
         text = 'stride-in-1x1' if first else 'stride-in-3x3'
         yield Word(text, "config.json's downsample_in_bottleneck", False, 'transformers')
     if hints.repository:
-        owner, _, name = hints.repository.partition('@')[0].rpartition('/')
+        full = hints.repository.partition('@')[0]
+        owner, _, name = full.rpartition('/')
         package = owner if owner == 'timm' else ''
+        if any(_entry(family, full) for family in families()):
+            yield Word(full, 'the name of the repository', True)
         yield from _known_part(name, 'the name of the repository', bool(package), package)
     if text := cards.word(hints.script):
         yield from _known_part(cards.plain_word(text), "the training script's arguments", False)
@@ -79,9 +82,9 @@ def words(hints: Hints) -> Iterator[Word]:
 
 def _known_part(name: str, source: str, strict: bool, package: str = '') -> Iterator[Word]:
     """Yields the longest beginning of a name that a network has."""
-    text = re.sub(r'\.(pth|pt|th|bin|tar|safetensors|npz|h5|keras|ckpt)$', '', name.lower())
-    ends = [*(match.start() for match in re.finditer(r'[-_.]', text)), len(text)]
-    parts = [part for end in ends for part in (text[:end], cards.plain_word(text[:end]))]
+    ends = [*(match.start() for match in re.finditer(r'[-_.]', name)), len(name)]
+    starts = [text for end in ends for text in (name[:end], name[:end].lower())]
+    parts = [part for text in starts for part in (text, cards.plain_word(text))]
     here = [part for part in parts if _is_known(part)]
     # A longer name may be of a network that is not here, as resnet50_gn.
     absent = next((part for part in parts if any(_absent(f, part) for f in families())), '')

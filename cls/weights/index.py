@@ -3,8 +3,8 @@
 Tracing all networks takes minutes, and recognition compares a file with each of them. A file has
 the variants of one system, compressed, in lines of JSON: first the shapes of each variant, with the
 number of tensors of each shape, and then one line for each variant. Recognition reads the first
-line of each file, and more only of the few nearest variants. Variants that the files lack, as those
-of a config file of the user, are traced when they are asked for.
+line of each file, and more only of the few nearest variants. Variants of a config file of the user
+are traced when they are asked for.
 
 `python -m cls.tools.models --recount` writes the files; a test compares them with the code.
 """
@@ -62,13 +62,26 @@ def tensors(name: str) -> Tensors:
 
 
 def counts() -> dict[str, Counts]:
-    """Returns variant -> the number of tensors of each shape in its body."""
-    result, of_file = {}, {}
+    """Returns variant -> the number of tensors of each shape in its body.
+
+    Variants of cls.models that the files lack are left out (see `missing`).
+    """
+    result = {}
     for name in models.names():
-        module = models.variant(name).module.__module__
-        of_file = {} if models.registry.origin(name) else _counts_of(module)
-        result[name] = of_file[name] if name in of_file else count(tensors(name).body.values())
+        of_file = _counts_of(models.variant(name).module.__module__)
+        if models.registry.origin(name):
+            result[name] = count(tensors(name).body.values())
+        elif name in of_file:
+            result[name] = of_file[name]
     return result
+
+
+def missing() -> list[str]:
+    """Returns the variants of cls.models that the files lack."""
+    every = [name for name in models.names() if not models.registry.origin(name)]
+    return [
+        name for name in every if name not in _counts_of(models.variant(name).module.__module__)
+    ]
 
 
 def count(shapes: Iterable[Shape]) -> collections.Counter[Shape]:

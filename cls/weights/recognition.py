@@ -292,7 +292,10 @@ def identify(
     """
     matches = recognize(state_dict, hints)
     if not matches:
-        raise UserError(f'not the tensors of a network here: {nearest(state_dict)}')
+        lacking = index.missing()
+        stale = f'; not compared with {len(lacking)}, as {lacking[0]}: ' if lacking else ''
+        stale += 'python -m cls.tools.models --recount' if lacking else ''
+        raise UserError(f'not the tensors of a network here: {nearest(state_dict)}{stale}')
     if len(matches) > 1:
         raise UserError(
             f'the tensors are those of {len(matches)} networks that compute different numbers, and '
