@@ -3,10 +3,12 @@
 The files of the systems whose code is the same as before are kept.
 """
 
+import contextlib
 import gc
 import hashlib
 import multiprocessing
 import os
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -47,20 +49,21 @@ def write(all_systems: bool = False) -> None:
         if path not in map(index.path_of, systems()):
             path.unlink()
     names = [name for module in chosen for name in systems()[module]]
-    traced = dict(zip(names, _traced(names), strict=True))
-    for module in chosen:
-        variants = {name: traced[name] for name in systems()[module]}
-        paths.write_whole(index.path_of(module), index.data(variants, key(module)))
+    with contextlib.closing(_traced(names)) as traced:
+        for module in chosen:
+            variants = dict(zip(systems()[module], traced, strict=False))
+            paths.write_whole(index.path_of(module), index.data(variants, key(module)))
 
 
-def _traced(names: list[str]) -> list[index.Tensors]:
-    """Returns the tensors of variants; many are traced in one process per core."""
+def _traced(names: list[str]) -> Iterator[index.Tensors]:
+    """Yields the tensors of variants; many are traced in one process per core."""
     processes = min(os.cpu_count() or 1, len(names) // 4)
     if processes < 2:
-        return [_one(name) for name in names]
+        yield from map(_one, names)
+        return
     context = multiprocessing.get_context('spawn')  # a fork of a process that uses JAX may hang
     with ProcessPoolExecutor(processes, context, initializer=gc.disable) as pool:
-        return list(pool.map(_one, names))
+        yield from pool.map(_one, names)
 
 
 def _one(name: str) -> index.Tensors:

@@ -19,7 +19,7 @@ from golden import keyed, rows
 from orbax.checkpoint import StandardCheckpointer
 from safetensors.numpy import save_file
 
-from cls import main, models, weights
+from cls import main, models, train, weights
 from cls.config import load as configs
 from cls.errors import UserError
 from cls.setup import set_up
@@ -447,3 +447,102 @@ def test_no_schedule_is_built_for_the_state_of_an_optimizer(tmp_path, monkeypatc
     assert len(ours) == len(theirs) > 0
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+# ------------------------------------------------------------------------------- recognition
+
+
+def recognized(source, workdir, *more):
+    return import_weights.main(['--from', str(source), '--workdir', str(workdir), *more])
+
+
+def test_a_network_is_recognized_and_a_line_names_the_evidence(tmp_path, capsys):
+    file = tmp_path / 'best.safetensors'
+    save_file({f'model.{key}': value for key, value in STATE.items()}, file)
+    recognized(file, tmp_path / 'run')
+    assert f"Network: {NAME}, cls's names, 10 classes; by names and shapes of" in (
+        capsys.readouterr().out
+    )
+    config = configs.from_json((tmp_path / 'run' / 'config.json').read_text(), [])
+    assert (config.model.name, config.model.num_classes) == (NAME, 10)
+    loaded, expected = (
+        jax.tree.leaves_with_path(each)
+        for each in (restored(tmp_path / 'run'), weights.from_torch(STATE, NAME)['params'])
+    )
+    for (path, value), (_, other) in zip(loaded, expected, strict=True):
+        np.testing.assert_array_equal(value, other, err_msg=str(path))
+
+
+def restored(folder):
+    (step,) = (folder / 'checkpoints').glob('0/state')
+    return StandardCheckpointer().restore(step.absolute())['params']
+
+
+def half(state):
+    return {key: value for key, value in state.items() if not key.startswith(('layer3', 'fc'))}
+
+
+@pytest.mark.parametrize(
+    ('change', 'pattern'),
+    [
+        (half, r'resnet20_cifar \(a part of it: the file lacks'),
+        (lambda state: {f'b{key}': v for key, v in state.items()}, 'under other names'),
+        (lambda state: {k: v for k, v in state.items() if k[:2] != 'fc'}, '--part backbone takes'),
+        (lambda state: state | {'neck.w': np.zeros(3, np.float32)}, 'further tensors: 1 .neck.w.'),
+    ],
+)
+def test_a_file_of_no_network_leaves_nothing(change, pattern, tmp_path):
+    file = tmp_path / 'net.safetensors'
+    save_file(change(STATE), file)
+    with pytest.raises(UserError, match=pattern) as error:
+        recognized(file, tmp_path / 'run')
+    assert '\n' not in str(error.value)
+    assert str(error.value).startswith(f'{file}: ')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_model_that_the_evidence_contradicts_is_refused(tmp_path):
+    file = tmp_path / 'net.safetensors'
+    save_file(STATE, file)
+    arguments = ['--model', 'resnet32_cifar', '--from', str(file), '--workdir', str(tmp_path / 'a')]
+    with pytest.raises(
+        UserError, match=f"they are the tensors of {NAME}, cls's names, 10 classes$"
+    ):
+        import_weights.main(arguments)
+    file = tmp_path / 'tf_efficientnet_b0-1234.safetensors'
+    save_file(shapes_of('efficientnet_b0'), file)
+    arguments[1], arguments[3] = 'efficientnet_b0', str(file)
+    with pytest.raises(UserError, match='name says that this is tf_efficientnet_b0, not eff'):
+        import_weights.main(arguments)
+    assert not (tmp_path / 'a').exists()
+
+
+def test_a_backbone_is_for_fine_tuning_and_is_not_evaluated(photographs, tmp_path, capsys):
+    folder, file = tmp_path / 'run', tmp_path / 'detector.safetensors'
+    detector = {f'backbone.{key}': v for key, v in STATE.items() if not key.startswith('fc')}
+    save_file(detector | {'head.weight': np.zeros((3, 3), np.float32)}, file)
+    recognized(file, folder, '--part', 'backbone')
+    out = capsys.readouterr().out
+    assert 'no classifier' in out
+    assert 'Left out, as no part of the network: head.weight.' in out
+    assert f'--config.init={shlex.quote(str(folder))}' in out
+    assert 'fc' not in restored(folder)
+
+    images = f'folder:{photographs[0]}'
+    with pytest.raises(UserError, match='no classifier .cls import --part'):
+        main.main(['--job', 'evaluate', '--workdir', str(folder), f'--config.data.name={images}'])
+    config = configs.from_json((folder / 'config.json').read_text(), [])
+    config.init, config.data.name, config.batch = str(folder), images, 8
+    variables = train.initial_weights(set_up(config))
+    np.testing.assert_array_equal(
+        variables['params']['conv1']['kernel'], restored(folder)['conv1']['kernel']
+    )
+    assert 'which the weights lack' in capsys.readouterr().out
+
+
+def test_auxiliary_heads_are_drawn_on_request(tmp_path, capsys):
+    bare = {k: v for k, v in shapes_of('googlenet_bn').items() if not k.startswith('aux')}
+    save_file(bare, tmp_path / 'googlenet.safetensors')
+    recognized(tmp_path / 'googlenet.safetensors', tmp_path / 'a', '--config.model.aux_head=True')
+    assert 'drawn, as model.aux_head asks for them' in capsys.readouterr().out
+    assert any(name.startswith('aux') for name in restored(tmp_path / 'a'))

@@ -52,16 +52,16 @@ def refused(pattern, call, *args):
         ('resnet18', ['resnet18', 'wrn18_1']),
         ('resnetblur18', []),
         ('mobilenetv3_small_075', ['mobilenetv3_small_075']),
-        ('tf_mobilenetv3_small_075', []),
-        ('nasnetalarge', []),  # pads as TensorFlow; the reference of nasnet_a_large does not
+        ('tf_mobilenetv3_small_075', ['tf_mobilenetv3_small_075']),
+        ('nasnetalarge', ['nasnet_a_large_zeros']),  # and pretrainedmodels' is nasnet_a_large
         ('mobilenetv2_100', ['mobilenetv2_100']),
         ('mnasnet_100', ['mnasnet_b1']),
         ('wide_resnet50_2', ['wrn50_2']),
         ('resnext101_32x8d', ['resnext101_32x8d']),
         # Names of another network in timm.
-        ('seresnet50', []),
+        ('seresnet50', ['seresnet50b']),
         ('legacy_seresnet50', ['seresnet50']),
-        ('mobilenetv3_large_100', []),
+        ('mobilenetv3_large_100', ['mobilenetv3_large_100']),
         ('resnet152', ['resnet152']),  # resnet152_sd scales its residuals
         # Tags, prefixes of hubs, and former names.
         ('resnet50.a1_in1k', ['resnet50']),

@@ -16,8 +16,7 @@ import pytest
 from compiling import FAST
 from golden import keyed, rows
 
-from cls import models
-from cls.weights import convert
+from cls import models, weights
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -89,9 +88,10 @@ def _logits(model, variables, images):
 def test_files_of_packages_fill_variants_that_compute_the_same(package, network, record_property):
     row, variant = ROWS[package][network], variant_of(package, network)
     table = table_of(package, variant)
-    fitted = convert.fit(renamed(state_dict(row, network), table, variant), variant.name, **table.fields)
+    tensors = renamed(state_dict(row, network), table, variant)
+    fitted = weights.fit(tensors, variant.name, **table.fields)
     assert not fitted.left_out
-    model = models.create(variant.name, **table.fields, **fitted.fields)
+    model = models.create(variant.name, **{**table.fields, **fitted.fields})
     images = keyed.images(row.count, row.size, row.channels)
     ours = np.asarray(_logits(model, fitted.variables, images))
     spread = row.logits.std(axis=1).mean()
