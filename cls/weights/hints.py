@@ -123,6 +123,15 @@ def meaning(word: Word, variant: str, family: str) -> tuple[bool | None, str]:
     return (False if cards.is_known(word.text) else None), ''
 
 
+def absent(hints: Hints) -> str:
+    """Returns a text on a name of a network that a package has and that is not here; '' if none."""
+    for word in words(hints):
+        entries = filter(None, (_entry(family, word.text) for family in families()))
+        for variant, reason in entries:
+            return '' if variant else f'{word.source} says that this is {reason}, which is not here'
+    return ''
+
+
 def _names(variant: str) -> tuple[str, ...]:
     reference = models.variant(variant).reference
     return (variant, reference.rpartition(':')[2]) if reference else (variant,)

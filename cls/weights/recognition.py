@@ -85,6 +85,8 @@ def recognize(
                 group.setdefault((match.variant, repr(match.fields)), match)
     if matches:
         return _distinct(_published(_told_apart(list(matches.values()), hints)), hints)
+    if not parts and (reason := hinting.absent(hints)):
+        raise UserError(reason)
     whole = [match for match in parts.values() if not match.left_out]
     return _distinct(_told_apart(whole or _largest(list(parts.values())), hints), hints)
 

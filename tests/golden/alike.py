@@ -4,8 +4,8 @@
 
 Needs PyTorch and the packages of requirements.txt, and nothing of `cls`. Networks are those of the
 model files in published.py, published or not. A group has equal names and shapes of tensors. With
-the same random weights its networks compute different numbers in part: the file is a list of groups,
-each a list of classes of equal logits, each a list of `package:network`. Groups of one class are
+the same random weights some of its networks compute different numbers: the file is a list of
+groups, each a list of classes of equal logits, each a list of `package:network`. Groups of one class are
 left out.
 """
 

@@ -13,7 +13,7 @@ The file is a JSON object of
   networks    for each distinct state dict, its tensors in order: a flat list of the number of the
               name, and the number of the form;
   forms       [dtype, shape] of tensors;
-  entries     [package, network, tag, file, number of the network, classes] of each published weight.
+  entries     [package, network, tag, file, number of the network, classes] of each weight.
 """
 
 import importlib.metadata

@@ -10,8 +10,8 @@ def resnext29_8x64d():
     return get_resnext_cifar(10, blocks=29, cardinality=8, bottleneck_width=64)
 
 
-def resnext101_32x32d(stage_sizes):
-    """Returns timm's network with fewer blocks; the whole has half a billion parameters."""
+def resnext101_32x32d(stage_sizes=(3, 4, 23, 3)):
+    """Returns timm's network, of any depth; the whole has half a billion parameters."""
     from timm.models import resnet
 
     return resnet.ResNet(resnet.Bottleneck, stage_sizes, cardinality=32, base_width=32)
