@@ -167,6 +167,19 @@ TRICKS = {
     'resnet152s': (S, True, (3, 8, 36, 3), 60_316_584, 12_868_780_032),
     'resnet200d': (D, True, (3, 24, 36, 3), 64_693_064, 15_247_122_432),
 }
+# Further networks of pytorchcv with the last two.
+TRICKS_B = {
+    'resneta10': (D, False, (1, 1, 1, 1), 5_438_024, 1_128_869_888),
+    'resnetabc14b': (D, True, (1, 1, 1, 1), 10_084_168, 1_708_433_408),
+}
+PYTORCHCV_D = (
+    (r'^bn1\.', 'features.init_block.conv3.bn.'),
+    *((rf'^conv1\.{3 * i}\.', f'features.init_block.conv{i + 1}.conv.') for i in range(3)),
+    *((rf'^conv1\.{3 * i + 1}\.', f'features.init_block.conv{i + 1}.bn.') for i in range(2)),
+    (r'\.downsample\.1\.', '.identity_block.conv.conv.'),
+    (r'\.downsample\.2\.', '.identity_block.conv.bn.'),
+    *residual.PYTORCHCV,
+)
 # The names of pytorchcv, other than a variant's own.
 RENAMED = {
     'resnet26_basic': 'resnet26',
@@ -248,6 +261,15 @@ register(
         macs=2_342_256_640,
         reference='timm:resnet26',
     )
+)
+register_table(
+    TRICKS_B,
+    'fields bottleneck stage_sizes params macs',
+    system=SYSTEM,
+    module=ResNet,
+    input_size=224,
+    reference=lambda name: f'pytorchcv:{name}',
+    renames=PYTORCHCV_D,
 )
 register_table(
     PROJECTED,

@@ -15,6 +15,7 @@ TASKS = (
     *(Task(f'restated:resnet{depth}_cifar', size=32) for depth in (20, 32, 44, 56, 110)),
     *(Task(f'pytorchcv:resnet{name}') for name in (*SMALL, '200', '200b')),
     Task('timm:resnet26'),
+    *(Task(f'pytorchcv:{name}') for name in ('resneta10', 'resnetabc14b')),
     *(Task(f'timm:resnet{name}') for name in TRICKS),
     *(cifar.task('resnet', depth, bottleneck) for depth, bottleneck in PROJECTED.items()),
 )

@@ -44,6 +44,19 @@ RESIDUAL = (
     *BLOCKS,
     (r'^output\.', 'fc.'),
 )
+# Three convolutions in the stem, and pooled shortcuts.
+RESNET_D = (
+    (r'^features\.init_block\.conv3\.bn\.', 'bn1.'),
+    (
+        r'^features\.init_block\.conv(\d)\.(conv|bn)\.',
+        lambda m: f'conv1.{3 * int(m[1]) - 3 + (m[2] == "bn")}.',
+    ),
+    (r'^features\.stage(\d)\.unit(\d+)\.', _block),
+    (r'\.body\.conv(\d)\.(conv|bn)\.', r'.\2\1.'),
+    (r'\.identity_block\.conv\.conv\.', '.downsample.1.'),
+    (r'\.identity_block\.conv\.bn\.', '.downsample.2.'),
+    (r'^output\.', 'fc.'),
+)
 SENET = (
     (r'^features\.init_block\.conv\.(conv|bn)\.', r'layer0.\g<1>1.'),
     (r'^features\.init_block\.conv(\d)\.(conv|bn)\.', r'layer0.\2\1.'),
@@ -128,6 +141,8 @@ FOREIGN = {
     **{f'resnet{d}': f'resnet{d}' for d in (18, 34)},
     **{f'resnet{d}b': f'resnet{d}' for d in (50, 101, 152)},
     'resnetbc26b': 'resnet26',
+    'resneta18': 'resnet18d',
+    **{f'resneta{d}b': f'resnet{d}d' for d in (50, 101, 152)},
     **{f'resnext{n}': f'resnext{n}' for n in ('50_32x4d', '101_32x4d', '101_64x4d')},
     **{f'seresnet{d}': f'seresnet{d}' for d in (50, 101, 152)},
     **{f'seresnext{d}_32x4d': f'seresnext{d}_32x4d' for d in (50, 101)},
@@ -152,7 +167,7 @@ FOREIGN = {
     'inceptionv4': 'inception_v4',
     'inceptionresnetv2': 'inception_resnet_v2',
     'xception': 'xception',
-    **{f'dpn{d}': f'dpn{d}' for d in (68, 98, 107, 131)},
+    **{f'dpn{d}': f'dpn{d}' for d in ('68', '68b', '98', '107', '131')},
     'polynet': 'polynet',
     'nasnet_4a1056': 'nasnet_a_mobile',
     'nasnet_6a4032': 'nasnet_a_large',
@@ -182,7 +197,6 @@ _SEGMENTATION = 'a network for segmentation'
 _POSE = 'a network for poses or key points'
 _OTHER = 'a network of another paper'
 MISSING = {
-    r'resneta(bc)?\d+b?': 'ResNet with three convolutions in the stem and pooled shortcuts',
     r'resnetd\d+b': 'ResNet with dilated convolutions',
     r'(ibnb?|bam|cbam)_\w+': 'a residual network with other norms or attention',
     r'(dia|dia(pre)?|share)resnet\w*': 'a residual network with shared modules',
@@ -195,8 +209,7 @@ MISSING = {
     r'(alexnet|zfnet|nin_|msdnet|ntsnet|channelnet|isqrtcov|revnet)\w*': _OTHER,
     r'mobilenetb_\w+': 'MobileNet without a norm between its two convolutions',
     r'fdmobilenet_\w+': 'MobileNet with faster downsampling',
-    r'efficientnet_edge_\w+': 'EfficientNet-EdgeTPU',
-    r'dpn68b': 'DPN with pooling of the first norm',
+    r'efficientnet_edge_\w+': 'EfficientNet-EdgeTPU with strides in its 1x1 convolutions',
     r'bninception': 'BN-Inception without squeeze and excitation',
     r'inceptionresnetv1': 'Inception-ResNet-v1',
     r'(pspnet|deeplabv3|fcn8sd|icnet|fastscnn|sinet|bisenet|danet)_\w+': _SEGMENTATION,
@@ -208,6 +221,7 @@ FAMILY = Family(
     name='pytorchcv',
     tables=(
         Names(r'resnet(18|26|34|50|101|152)|resnext(50_32x4d|101_32x4d|101_64x4d)', _of(RESIDUAL)),
+        Names(r'resnet(18|50|101|152)d', _of(RESNET_D)),
         Names(
             r'seresnet(50|101|152)|seresnext(50|101)_32x4d|senet154',
             _of(SENET),
@@ -236,7 +250,7 @@ FAMILY = Family(
         Names(r'inception_v4', _of(inception.INCEPTION_V4)),
         Names(r'inception_resnet_v2', _of(inception.INCEPTION_RESNET_V2)),
         Names(r'xception', _of(inception.XCEPTION)),
-        Names(r'dpn(68|98|107|131)', _of(inception.DPN)),
+        Names(r'dpn(68b?|98|107|131)', _of(inception.DPN)),
         Names(r'polynet', _of(inception.POLYNET)),
         Names(r'nasnet_a_(mobile|large)', inception.NASNET),
         Names(r'pnasnet5_large', inception.PNASNET),

@@ -174,6 +174,9 @@ DPN = (
     ),
     (r'^(conv2_1)\.conv_proj\.', r'\1.c1x1_w_s1.'),
     (r'\.conv_proj\.', '.c1x1_w_s2.'),
+    (r'\.preactiv\.bn\.', '.conv3.bn.'),
+    (r'\.conv3a\.', '.conv3.conv1.'),
+    (r'\.conv3b\.', '.conv3.conv2.'),
     (r'^features\.final_block\.activ\.bn\.', 'conv5_bn_ac.'),
     (r'^output\.classifier\.', 'classifier.'),
 )
