@@ -3,8 +3,8 @@
 Layers without a name of their own are numbered through a whole session, `conv2d_7`. Here their rank
 among the numbered layers of a kind counts.
 
-Convolutions of ResNet have a bias before the norm, which its mean takes over. Norms of the
-Inceptions have no scale, which is 1. The layer that normalizes the images in EfficientNet has to
+Convolutions of ResNet have a bias before the norm; the mean of the norm takes it over. Norms of the
+Inceptions have no scale; it is 1. The layer that normalizes the images in EfficientNet has to
 have ImageNet's statistics, or none for images in 0..1.
 
 Weights of VGG and ResNet expect images as blue, green, red; the tables of published weights in
