@@ -30,6 +30,7 @@ from cls.nn import init, inverted
 from cls.nn.conv import Conv
 from cls.nn.inverted import Genotype, InvertedResidual, round_channels
 from cls.nn.norm import batch_norm
+from cls.nn.padding import Padding
 
 SYSTEM = System(
     name='MnasNet',
@@ -86,6 +87,8 @@ class MnasNet(nn.Module):
     width: float = 1.0  # multiplier of all channels but those of the last convolution
     stem_features: int = 32
     head_features: int = 1280
+    padding: Padding = None  # 'SAME' is that of the authors' code, and its epsilon 1e-3
+    epsilon: float = 1e-5
     dropout_rate: float = 0.2
     num_classes: int = 1000
     bn_group: int = 0
@@ -95,8 +98,8 @@ class MnasNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Maps (N, H, W, C) images to (N, num_classes) float32 logits."""
-        conv = functools.partial(Conv, dtype=self.dtype)
-        norm = batch_norm(self, train, momentum=self.bn_momentum)
+        conv = functools.partial(Conv, padding=self.padding, dtype=self.dtype)
+        norm = batch_norm(self, train, momentum=self.bn_momentum, epsilon=self.epsilon)
         block = functools.partial(InvertedResidual, conv=conv, norm=norm)
         runs = inverted.scaled(self.genotype, self.width)
         stem = round_channels(self.stem_features * self.width)

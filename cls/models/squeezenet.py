@@ -85,6 +85,7 @@ class SqueezeNet(nn.Module):
     # none | simple (where the channels fit) | complex (with a convolution elsewhere)
     bypass: str = 'none'
     logit_bias: float = 0.0  # initial value; needs to be positive for few classes
+    logit_padding: int = 0  # zeros around the last map; the authors' file of version 1.0 has 1
     dropout_rate: float = 0.5
     num_classes: int = 1000
     dtype: Any = jnp.float32
@@ -109,7 +110,8 @@ class SqueezeNet(nn.Module):
         self.sow('intermediates', 'pre_logits', jnp.mean(x, (1, 2)))
         x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
         initial = {'kernel_init': init.Normal(0.01), 'bias_init': init.Constant(self.logit_bias)}
-        x = conv(self.num_classes, 1, **initial, name='classifier.1')(x)
+        padding = self.logit_padding
+        x = conv(self.num_classes, 1, padding=padding, **initial, name='classifier.1')(x)
         return jnp.mean(nn.relu(x).astype(jnp.float32), (1, 2))
 
 

@@ -31,7 +31,7 @@ _SUFFIXES = {
     'ConvolutionDepthwise': ('weight', 'bias'),
     'CuDNNBatchNorm': ('weight', 'bias', 'running_mean', 'running_var'),
 }
-# Types of layers in files before 2014, which have numbers, see V1LayerParameter.
+# Numbers of the types of layers in files before 2014, see V1LayerParameter.
 _NUMBERED = {4: 'Convolution', 14: 'InnerProduct', 39: 'Deconvolution'}
 
 

@@ -25,7 +25,7 @@ SIGNATURE = b'\x89HDF\r\n\x1a\n'
 IN_KERAS = 'model.weights.h5'  # the name of such a file in a .keras archive
 _DEEPEST = 32  # groups in groups
 _LEFT_OUT = ('optimizer', 'optimizer_weights', '_loss_tracker', 'compile_metrics', 'loss_tracker')
-# The variables of a layer of Keras 3, in the order in which they are stored, by its class.
+# The variables of a layer of Keras 3, in the stored order, by its class.
 _VARIABLES = {
     'depthwise_conv2d': ('depthwise_kernel', 'bias'),
     'separable_conv2d': ('depthwise_kernel', 'pointwise_kernel', 'bias'),
@@ -137,18 +137,16 @@ def _text(value: Any) -> str:
 def _legacy(group: h5py.Group, datasets: list) -> Iterator[tuple[str, h5py.Dataset]]:
     """Yields (name, dataset) of the layouts of Keras 1 and 2.
 
-    A layer's group has its tensors below the scopes of TensorFlow, which can differ from the name
-    of the layer. A model within the model has the names of its layers there.
+    A layer's group has its tensors below the scopes of TensorFlow, whose names can differ
+    from that of the layer. A model within the model has the names of its layers there.
     """
     if _text(group.attrs.get('backend', '')) == 'theano':
         raise UserError(
             'a Keras file of the Theano backend, whose kernels are turned by 180 degrees; load and '
             'save it by Keras with TensorFlow'
         )
-    layers = {
-        name for key in group.attrs if key.startswith('layer_names') for name in group.attrs[key]
-    }
-    names = {_text(name) for name in layers}
+    lists = [group.attrs[key] for key in group.attrs if key.startswith('layer_names')]
+    names = {_text(name) for some in lists for name in some}
     by_layer: dict[str, list] = {}
     for path, dataset in datasets:
         # Names of layers may have slashes, thus be several groups.

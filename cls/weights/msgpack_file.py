@@ -65,7 +65,7 @@ def _leaves(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...],
 
 
 def _joined(tree: dict[str, Any]) -> np.ndarray:
-    """Returns an array of more than 2 GiB, which is stored in parts."""
+    """Returns an array of more than 1 GiB, stored in parts."""
     shape, chunks = (
         [part[str(i)] for i in range(len(part))] for part in (tree['shape'], tree['chunks'])
     )

@@ -135,7 +135,8 @@ def test_an_hdf5_file_reads_nothing_but_itself(tmp_path):
             file['a'] = link
         assert reason in refused(path)
     with h5py.File(path, 'w') as file:
-        file.create_group('a')['a'] = file['a']
+        group = file.create_group('a')
+        group['a'] = group
     assert 'contain each other' in refused(path)
     (tmp_path / 'raw').write_bytes(bytes(24))
     with h5py.File(path, 'w') as file:

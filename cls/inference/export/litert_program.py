@@ -1,6 +1,6 @@
 """Converts StableHLO text to LiteRT and runs it; for an interpreter with LiteRT, without cls.
 
-  python litert_program.py MODEL.mlir MODEL.tflite IMAGES.npz OUTPUTS.npz OUTPUT_NAME
+python litert_program.py MODEL.mlir MODEL.tflite IMAGES.npz OUTPUTS.npz OUTPUT_NAME
 """
 
 import sys

@@ -10,7 +10,7 @@ forresti/SqueezeNet and hujie-frank/SENet, and those of Simonyan and Zisserman f
 import re
 
 from cls.models.registry import Variant
-from cls.weights.families import Family, Names, Renames
+from cls.weights.families import Family, Names, Renames, Tensors
 
 
 def _vgg(variant: Variant) -> Renames:
@@ -22,6 +22,14 @@ def _vgg(variant: Variant) -> Renames:
         index += 1
     heads = (('fc6', 'classifier.0'), ('fc7', 'classifier.3'), ('fc8', 'classifier.6'))
     return (*pairs, *((rf'^{theirs}\.', f'{ours}.') for theirs, ours in heads))
+
+
+def _without_bias(tensors: Tensors, variant: Variant) -> Tensors:
+    """Returns the tensors without ResNet-50's bias of the first convolution; its norm has it."""
+    result, mean = dict(tensors), 'bn_conv1.running_mean'
+    if 'conv1.bias' in result and mean in result:
+        result[mean] = result[mean] - result.pop('conv1.bias')
+    return result
 
 
 def _block(letters: str) -> int:
@@ -121,8 +129,9 @@ FAMILY = Family(
     'caffe',
     tables=(
         Names('vgg(16|19)', _vgg),
-        Names('resnet(50|101|152)_v1', _resnet, fields={'ceil_pool': True}),
-        Names('squeezenet1_[01]', _squeezenet),
+        Names('resnet(50|101|152)_v1', _resnet, _without_bias, {'ceil_pool': True}),
+        Names('squeezenet1_0', _squeezenet, fields={'logit_padding': 1}),
+        Names('squeezenet1_1', _squeezenet),
         Names('googlenet', _googlenet),
         Names('se(resnet(50|101|152)|resnext(50|101)_32x4d|net154)', _senet),
     ),

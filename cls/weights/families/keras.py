@@ -3,8 +3,8 @@
 Layers without a name of their own are numbered through a whole session, `conv2d_7`. Here their rank
 among the numbered layers of a kind counts.
 
-Convolutions of ResNet have a bias before the norm, which its mean takes over. Norms of the
-Inceptions have no scale, which is 1. The layer that normalizes the images in EfficientNet has to
+Convolutions of ResNet have a bias before the norm; the mean of the norm takes it over. Norms of the
+Inceptions have no scale; it is 1. The layer that normalizes the images in EfficientNet has to
 have ImageNet's statistics, or none for images in 0..1.
 
 Weights of VGG and ResNet expect images as blue, green, red; the tables of published weights in
@@ -15,11 +15,12 @@ Source: keras/src/applications of Keras 3.15.
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from cls.errors import UserError
-from cls.models import inception_resnet_v2, inception_v3, mobilenet
+from cls.models import efficientnet, inception_resnet_v2, inception_v3, mobilenet
 from cls.models.registry import Variant
 from cls.nn import inception, inverted
 from cls.weights.families import Family, Names, Renames, Tensors
@@ -29,7 +30,7 @@ _TF = {'padding': 'SAME', 'epsilon': 1e-3}
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def _home(renames: Renames, variant: Variant) -> Renames:
+def home(renames: Renames, variant: Variant) -> Renames:
     """Returns renames to the names of a variant's reference, from those to the names here."""
     return (*renames, *variant.renames)
 
@@ -123,7 +124,7 @@ def _vgg(variant: Variant) -> Renames:
 
 
 def _resnet(variant: Variant) -> Renames:
-    return _home(
+    return home(
         (
             (r'^conv1_conv\.', 'conv1.'),
             (r'^conv1_bn\.', 'bn1.'),
@@ -138,7 +139,7 @@ def _resnet(variant: Variant) -> Renames:
 
 
 def _densenet(variant: Variant) -> Renames:
-    return _home(
+    return home(
         (
             (r'^conv1[._]conv\.', 'conv0.'),
             (r'^conv1[._]bn\.', 'norm0.'),
@@ -164,12 +165,12 @@ def _xception(variant: Variant) -> Renames:
             return f'{"bn" if norm else "conv"}{k + 3}.'
         return f'block{block}.rep.{3 * k + (block > 1) + norm}.'
 
-    return _home(
+    return home(
         (
             (r'^block1_conv(\d)\.', r'conv\1.'),
             (r'^block1_conv(\d)_bn\.', r'bn\1.'),
-            (r'^conv2d\.(\d)\.', lambda m: f'block{_at(skips, m[1])}.skip.'),
-            (r'^batch_normalization\.(\d)\.', lambda m: f'block{_at(skips, m[1])}.skipbn.'),
+            (r'^conv2d\.(\d)\.', lambda m: f'block{at_rank(skips, m[1])}.skip.'),
+            (r'^batch_normalization\.(\d)\.', lambda m: f'block{at_rank(skips, m[1])}.skipbn.'),
             (r'^block(\d+)_sepconv(\d)(_bn)?\.', layer),
             (r'^((?:block\d+\.rep\.\d+|conv[34]))\.weight$', r'\1.conv1.weight'),
             # Norms of the blocks, whose names end as those of the convolutions do.
@@ -181,11 +182,12 @@ def _xception(variant: Variant) -> Renames:
     )
 
 
-def _at(names: tuple, rank: str) -> object:
+def at_rank(names: tuple, rank: str) -> object:
+    """Returns the name of a rank, or one that fits nothing."""
     return names[int(rank)] if int(rank) < len(names) else f'of_rank_{rank}'
 
 
-def _units(branches: inception.Branches, name: str) -> Iterable[str]:
+def unit_names(branches: inception.Branches, name: str) -> Iterable[str]:
     """Yields the names of a block's units, in order."""
     for branch, steps in branches.items():
         for k, step in enumerate(steps):
@@ -199,10 +201,10 @@ def _units(branches: inception.Branches, name: str) -> Iterable[str]:
 def _numbered(units: list[str], variant: Variant, own: Renames) -> Renames:
     """Returns renames of numbered convolutions and norms to those of units."""
     names = tuple(units)
-    return _home(
+    return home(
         (
-            (r'^conv2d\.(\d+)\.', lambda m: f'{_at(names, m[1])}.conv.'),
-            (r'^batch_normalization\.(\d+)\.', lambda m: f'{_at(names, m[1])}.bn.'),
+            (r'^conv2d\.(\d+)\.', lambda m: f'{at_rank(names, m[1])}.conv.'),
+            (r'^batch_normalization\.(\d+)\.', lambda m: f'{at_rank(names, m[1])}.bn.'),
             *own,
         ),
         variant,
@@ -220,7 +222,7 @@ def _inception_v3(variant: Variant) -> Renames:
     blocks |= {f'Mixed_6{letter}': model.inception_b(128) for letter in 'bcde'}
     blocks |= {'Mixed_7a': model.REDUCTION_B}
     blocks |= {f'Mixed_7{letter}': model.inception_c() for letter in 'bc'}
-    units = [unit for name, block in blocks.items() for unit in _units(block, name)]
+    units = [unit for name, block in blocks.items() for unit in unit_names(block, name)]
     return _numbered([*_stem(), *units], variant, ((r'^predictions\.', 'fc.'),))
 
 
@@ -233,7 +235,7 @@ def _inception_resnet_v2(variant: Variant) -> Renames:
     blocks |= {'mixed_7a': model.REDUCTION_B}
     blocks |= {f'repeat_2.{i}': model.BLOCK8 for i in range(9)}
     blocks |= {'block8': model.BLOCK8}
-    units = [unit for name, block in blocks.items() for unit in _units(block, name)]
+    units = [unit for name, block in blocks.items() for unit in unit_names(block, name)]
     stages = {'block35': 'repeat', 'block17': 'repeat_1', 'block8': 'repeat_2'}
     own: Renames = (
         (r'^conv_7b\.', 'conv2d_7b.conv.'),
@@ -256,7 +258,7 @@ def _mobilenet(variant: Variant) -> Renames:
         kind = {'dw': ('conv_dw', 'bn1'), 'pw': ('conv_pw', 'bn2')}[match[1]][bool(match[3])]
         return f'blocks.{stage}.{i}.{kind}.'
 
-    return _home(
+    return home(
         (
             (r'^conv1\.', 'conv_stem.'),
             (r'^conv1_bn\.', 'bn1.'),
@@ -268,7 +270,7 @@ def _mobilenet(variant: Variant) -> Renames:
 
 
 # Layers of an inverted residual, as MobileNetV2, MobileNetV3 and EfficientNet name them.
-_INVERTED: Renames = (
+INVERTED: Renames = (
     (r'\.(?:expand|expand_conv)\.', '.conv_pw.'),
     (r'\.expand_(?:BN|bn)\.', '.bn1.'),
     (r'\.(?:depthwise|dwconv)\.', '.conv_dw.'),
@@ -280,25 +282,31 @@ _INVERTED: Renames = (
 )
 
 
-def _blocks(variant: Variant) -> list[str]:
+def network_runs(variant: Variant) -> list[list[inverted.Run]]:
+    """Returns the runs of a network of inverted residuals."""
+
+    def field(name: str) -> Any:
+        return variant.fields.get(name, getattr(variant.module, name, 1.0))
+
+    scales = field('genotype'), field('width'), field('depth')
+    if hasattr(variant.module, 'lite'):
+        return efficientnet.scaled(*scales, bool(variant.fields.get('lite')))
+    return inverted.scaled(*scales)
+
+
+def block_names(variant: Variant) -> list[str]:
     """Returns the names of a network's blocks, in order."""
-    fields = {**_defaults(variant), **variant.fields}
-    runs = inverted.scaled(fields['genotype'], fields.get('width', 1.0), fields.get('depth', 1.0))
-    return [name for name, _ in inverted.blocks(runs)]
+    return [name for name, _ in inverted.blocks(network_runs(variant))]
 
 
-def _defaults(variant: Variant) -> dict[str, object]:
-    names = ('genotype', 'width', 'depth')
-    return {n: getattr(variant.module, n) for n in names if hasattr(variant.module, n)}
-
-
-def _by_number(names: list[str], number: int) -> str:
+def by_number(names: list[str], number: int) -> str:
+    """Returns the name of a block, or one that fits nothing."""
     return names[number] if number < len(names) else f'blocks.of_number_{number}'
 
 
 def _mobilenetv2(variant: Variant) -> Renames:
-    names = _blocks(variant)
-    return _home(
+    names = block_names(variant)
+    return home(
         (
             (r'^Conv1\.', 'conv_stem.'),
             (r'^bn_Conv1\.', 'bn1.'),
@@ -306,17 +314,17 @@ def _mobilenetv2(variant: Variant) -> Renames:
             (r'^Conv_1_bn\.', 'bn2.'),
             (r'^(?:predictions|Logits)\.', 'classifier.'),
             (r'^expanded_conv_', f'{names[0]}.'),
-            (r'^block_(\d+)_', lambda m: f'{_by_number(names, int(m[1]))}.'),
-            *_INVERTED,
+            (r'^block_(\d+)_', lambda m: f'{by_number(names, int(m[1]))}.'),
+            *INVERTED,
         ),
         variant,
     )
 
 
 def _mobilenetv3(variant: Variant) -> Renames:
-    names = _blocks(variant)
+    names = block_names(variant)
     last = f'blocks.{int(names[-1].split(".")[1]) + 1}.0'
-    return _home(
+    return home(
         (
             # Before Keras 3, names of layers had slashes.
             (r'[./]BatchNorm\.', '_bn.'),
@@ -332,16 +340,16 @@ def _mobilenetv3(variant: Variant) -> Renames:
             (r'^logits\.', 'classifier.'),
             (
                 r'^expanded_conv_(?:(\d+)_)?(?=\D)',
-                lambda m: f'{_by_number(names, int(m[1] or 0))}.',
+                lambda m: f'{by_number(names, int(m[1] or 0))}.',
             ),
-            *_INVERTED,
+            *INVERTED,
         ),
         variant,
     )
 
 
 def _efficientnet(variant: Variant) -> Renames:
-    return _home(
+    return home(
         (
             (r'^stem_conv\.', 'conv_stem.'),
             (r'^stem_bn\.', 'bn1.'),
@@ -349,7 +357,7 @@ def _efficientnet(variant: Variant) -> Renames:
             (r'^top_bn\.', 'bn2.'),
             (r'^(?:predictions|probs)\.', 'classifier.'),
             (r'^block(\d)([a-z])_', lambda m: f'blocks.{int(m[1]) - 1}.{ord(m[2]) - ord("a")}.'),
-            *_INVERTED,
+            *INVERTED,
         ),
         variant,
     )

@@ -17,7 +17,7 @@ from cls.models import mobilenetv2
 from cls.models.registry import Variant
 from cls.nn import inverted
 from cls.weights.families import Family, Names, Renames, Tensors
-from cls.weights.families.own_names import block_names, numbered, ours, unit_names
+from cls.weights.families.own_names import ours, unit_names
 
 _WRN = (
     unit_names(r'^block(\d)\.layer\.(\d+)\.'),
