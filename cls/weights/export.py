@@ -9,8 +9,10 @@ converted by the tables again and compared, so that only exact inverses are writ
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from cls import models
@@ -279,3 +281,21 @@ def _compare(own: Tensors, again: Tensors, target: Target) -> None:
                 f'{name} has values that {target.package} {target.name} has no tensor for (as a '
                 'scale other than 1); --format safetensors writes the tensors as they are.'
             )
+
+
+def write_keras(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes Keras's HDF5 file of weights: groups of layers, in the order of the network.
+
+    `load_weights` of Keras takes it, as it takes those of Keras Applications.
+    """
+    layers: dict[str, list[str]] = {}
+    for name in tensors:
+        layers.setdefault(name.partition('/')[0], []).append(name)
+    with h5py.File(file, 'w') as top:
+        top.attrs['layer_names'] = [layer.encode() for layer in layers]
+        top.attrs['backend'], top.attrs['keras_version'] = b'tensorflow', b'3.0.0'
+        for layer, names in layers.items():
+            group = top.create_group(layer)
+            group.attrs['weight_names'] = [f'{name}:0'.encode() for name in names]
+            for name in names:
+                group.create_dataset(f'{name}:0', data=tensors[name])
