@@ -19,9 +19,6 @@ CLASSES = 13
 MOST = 45_000_000  # parameters of networks that are not named
 STATISTICS = {'mean': np.array([0.485, 0.456, 0.406])}
 STATISTICS['variance'] = np.array([0.229, 0.224, 0.225]) ** 2
-    'mean': np.array([0.485, 0.456, 0.406]),
-    'variance': np.array([0.0524, 0.0502, 0.0506]),
-}
 
 
 def random_variables(module: Any, size: int) -> dict[str, Any]:

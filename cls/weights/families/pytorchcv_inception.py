@@ -76,7 +76,7 @@ INCEPTION_V3 = _inception(
             3,
             [
                 ('Mixed_7a', inception_v3.REDUCTION_B),
-                *((f'Mixed_7{letter}', inception_v3.INCEPTION_C) for letter in 'bc'),
+                *((f'Mixed_7{letter}', inception_v3.inception_c()) for letter in 'bc'),
             ],
         ),
     },
