@@ -241,27 +241,7 @@ def _write(file: Path, tensors: dict[str, np.ndarray], facts: Facts) -> None:
     if facts.format != 'keras':
         save_file(tensors, file, {'format': 'pt'})
         return
-    _write_keras(file, tensors)
-
-
-def _write_keras(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes Keras's HDF5 file of weights: groups of layers, in the order of the network."""
-    try:
-        import h5py
-    except ImportError:
-        raise UserError('--format keras needs h5py: pip install h5py.') from None
-
-    layers: dict[str, list[str]] = {}
-    for name in tensors:
-        layers.setdefault(name.partition('/')[0], []).append(name)
-    with h5py.File(file, 'w') as top:
-        top.attrs['layer_names'] = [layer.encode() for layer in layers]
-        top.attrs['backend'], top.attrs['keras_version'] = b'tensorflow', b'3.0.0'
-        for layer, names in layers.items():
-            group = top.create_group(layer)
-            group.attrs['weight_names'] = [f'{name}:0'.encode() for name in names]
-            for name in names:
-                group.create_dataset(f'{name}:0', data=tensors[name])
+    export.write_keras(file, tensors)
 
 
 def _push(folder: Path, name: str, private: bool) -> str:

@@ -8,9 +8,11 @@ converted by the tables again and compared, so that only exact inverses are writ
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from cls import models
@@ -18,13 +20,15 @@ from cls.errors import UserError
 from cls.models.registry import Variant
 from cls.models.registry import fields as fields_of
 from cls.weights import keras, naming
+from cls.weights.convert import shapes as shapes_of
 from cls.weights.convert import torch_name, wanted_of
 from cls.weights.naming import Naming
 from cls.weights.targets import Target
 
 Tensors = dict[str, np.ndarray]
 _BASE = 1 << 15  # places are numbers of this base
-_LEAST = 1 << 17  # more than any constant in a table; 2 * _BASE + _LEAST is exact in float32
+_LEAST = 1 << 17  # more than any constant in a table, and exact in float32 with what is added
+_LARGE = 1 << 22  # tensors of more elements are converted alone, to bound the memory
 # Fields of modules that do not change what a network computes in evaluation, or are checked by the
 # shapes of the tensors.
 _FREE = re.compile(r'num_classes|aux_head|dtype|name|parent|bn_(group|momentum)|.*drop.*|remat.*')
@@ -66,9 +70,12 @@ def package_tensors(
       UserError: the network computes something else, or cannot hold these variables.
     """
     own = reference_tensors(variables, variant)
-    names = [name for name in target.tensors if getattr(module, 'aux_head', False)] or [
-        name for name in target.tensors if name not in target.optional
-    ]
+    names = list(target.tensors)
+    if not getattr(module, 'aux_head', False):
+        names = [name for name in names if name not in target.optional]
+    elif not target.optional:
+        plain = shapes_of(module.clone(aux_head=False), variant)
+        own = {name: value for name, value in own.items() if name in plain}
     shapes = {name: target.shape(name, module.num_classes) for name in names}
     chosen = _naming(own, variant, target, shapes)
     _check_fields(module, variant, chosen, target)
@@ -119,8 +126,10 @@ def _naming(
     }
     wanted = {name: value.shape for name, value in own.items()}
     problem = ''
-    for candidate in naming.namings(variant):
-        if candidate.family != target.package:
+    # A family has no table for the variants whose names are those of the reference.
+    candidates = sorted(naming.namings(variant), key=lambda n: n.family != target.package)
+    for candidate in candidates:
+        if candidate.family != target.package and candidate.table is not None:
             continue
         try:
             differs = naming.difference(_forward(zeros, variant, candidate, target, own), wanted)
@@ -129,6 +138,8 @@ def _naming(
             continue
         if not differs.wrong and differs.channels == 3:
             return candidate
+        if problem:
+            continue
         first = (*differs.unlike, *differs.missing, *differs.unused, 'channels of the images')[0]
         problem = f'they differ in {first}'
     raise UserError(
@@ -173,68 +184,85 @@ def _by_places(
 
     A bias that is added to another tensor has no place of its own; it is 0 in the result.
     """
-    offsets, total = {}, 0
-    for name, shape in shapes.items():
-        offsets[name] = total
-        total += math.prod(shape)
-    zero: set[str] = {name for name in shapes if '/' in name and _is_statistic(name)}
+    names = list(shapes)
+    fixed = {name for name in names if '/' in name and _is_statistic(name)}
     for _ in range(2):
-        places = _places(own, shapes, offsets, zero, total, forward)
-        flat, filled = np.zeros(total, np.float32), np.zeros(total, bool)
-        for name, where in places.items():
-            valid = where >= 0
-            flat[where[valid]] = own[name].reshape(-1)[valid]
-            filled[where[valid]] = True
-        covered = {
-            name: filled[start : start + math.prod(shapes[name])].all()
-            for name, start in offsets.items()
-        }
-        open_ = {name for name, full in covered.items() if not full} - zero
-        if not open_:
+        sources = _sources(own, shapes, fixed, forward)
+        used = {names[k] for numbers in sources.values() for k in np.unique(numbers) if k >= 0}
+        if not (rest := {*names} - used - fixed):
             break
-        zero |= {name for name in open_ if name.rpartition('/')[2].endswith('bias')}
-    if open_ := open_ - zero:
+        fixed |= {name for name in rest if re.search(r'\bbias$', name)}
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    filled = dict.fromkeys(names, 0)
+    result = {name: np.full(shape, _constant(name, fixed)) for name, shape in shapes.items()}
+    large = [[name] for name in used if sizes[name] > _LARGE]
+    for group in ([name for name in used if sizes[name] <= _LARGE], *large):
+        places = _places(own, shapes, group, forward)
+        for name, numbers in sources.items():
+            for k in np.unique(numbers):
+                if k < 0 or names[k] not in group:
+                    continue
+                there = slice(None) if numbers.ndim == 0 else numbers == k
+                where = places[name][there]
+                result[names[k]].reshape(-1)[where] = own[name].reshape(-1)[there]
+                filled[names[k]] += where.size
+    if rest := [name for name in names if name not in fixed and filled[name] != sizes[name]]:
         raise UserError(
-            f'{target.package} {target.name}: {sorted(open_)[0]} has no tensor here to fill it; '
+            f'{target.package} {target.name}: {rest[0]} has no tensor here to fill it; '
             '--format safetensors writes the tensors as they are.'
         )
-    result = {
-        name: flat[start : start + math.prod(shapes[name])].reshape(shapes[name])
-        for name, start in offsets.items()
-    }
-    for name in result:
-        if '/' in name and _is_statistic(name):
-            result[name] = np.full(shapes[name], _statistic(name), np.float32)
     return result
 
 
-def _places(
-    own: Tensors,
-    shapes: Mapping[str, tuple[int, ...]],
-    offsets: Mapping[str, int],
-    zero: set[str],
-    total: int,
-    forward: Callable,
+def _constant(name: str, fixed: set[str]) -> np.float32:
+    return np.float32(_statistic(name) if name in fixed else 0)
+
+
+def _sources(
+    own: Tensors, shapes: Mapping[str, tuple[int, ...]], fixed: set[str], forward: Callable
 ) -> dict[str, np.ndarray]:
-    """Returns for each own tensor the places of its elements, -1 for those without one."""
-    places = {name: np.zeros(value.size, np.int64) for name, value in own.items()}
-    factor = 1
-    while factor < total:
+    """Returns for each own tensor the number of the tensor that it is from.
+
+    It is an array of the number for each element if there are several. A number is negative for
+    elements that are computed, or constant.
+    """
+    marked = {}
+    for k, (name, shape) in enumerate(shapes.items()):
+        value = _constant(name, fixed) if name in fixed else np.float32(2 * k + 1 + _LEAST)
+        marked[name] = np.broadcast_to(value, shape)
+    sources = {}
+    for name, values in forward(marked).items():
+        if name not in own:
+            continue
+        first = values.reshape(-1)[:1] if values.size else np.zeros(1, np.float32)
+        same = not any(values.strides) or bool((values == first[0]).all())
+        numbers = np.asarray(first[0] if same else values.reshape(-1), np.float64) - _LEAST
+        valid = (numbers > 0) & (numbers < 2 * len(shapes)) & (numbers % 2 == 1)
+        sources[name] = np.where(valid, (numbers - 1) // 2, -1).astype(np.int32)
+    return sources
+
+
+def _places(
+    own: Tensors, shapes: Mapping[str, tuple[int, ...]], group: Iterable[str], forward: Callable
+) -> dict[str, np.ndarray]:
+    """Returns for each own tensor the places of its elements in those of a group."""
+    places, factor = {}, 1
+    most = max((math.prod(shapes[name]) for name in group), default=0)
+    inside = frozenset(group)
+    while factor < most:
         marked = {}
         for name, shape in shapes.items():
-            if name in zero:
-                marked[name] = np.full(shape, _statistic(name), np.float32)
-                continue
-            numbers = np.arange(offsets[name], offsets[name] + math.prod(shape)) // factor % _BASE
-            marked[name] = (2 * numbers + 1 + _LEAST).astype(np.float32).reshape(shape)
+            if name in inside:
+                numbers = np.arange(math.prod(shape), dtype=np.int32) // factor % _BASE
+                marked[name] = numbers.astype(np.float32).reshape(shape)
+            else:
+                marked[name] = np.broadcast_to(np.float32(_statistic(name)), shape)
         for name, values in forward(marked).items():
-            numbers = np.asarray(values, np.float64).reshape(-1) - _LEAST
-            valid = (numbers > 0) & (numbers < 2 * _BASE) & (numbers % 2 == 1)
-            digits = (np.where(valid, numbers, 1).astype(np.int64) - 1) // 2
-            where = places[name]
-            where[:] = np.where(valid & (where >= 0), where + digits * factor, -1)
+            if name in own and any(values.strides):
+                digits = values.astype(np.int32).reshape(-1)
+                places[name] = places.get(name, 0) + digits * factor
         factor *= _BASE
-    return places
+    return {name: places.get(name, np.zeros(value.size, np.int32)) for name, value in own.items()}
 
 
 def _is_statistic(name: str) -> bool:
@@ -253,3 +281,21 @@ def _compare(own: Tensors, again: Tensors, target: Target) -> None:
                 f'{name} has values that {target.package} {target.name} has no tensor for (as a '
                 'scale other than 1); --format safetensors writes the tensors as they are.'
             )
+
+
+def write_keras(file: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes Keras's HDF5 file of weights: groups of layers, in the order of the network.
+
+    `load_weights` of Keras takes it, as it takes those of Keras Applications.
+    """
+    layers: dict[str, list[str]] = {}
+    for name in tensors:
+        layers.setdefault(name.partition('/')[0], []).append(name)
+    with h5py.File(file, 'w') as top:
+        top.attrs['layer_names'] = [layer.encode() for layer in layers]
+        top.attrs['backend'], top.attrs['keras_version'] = b'tensorflow', b'3.0.0'
+        for layer, names in layers.items():
+            group = top.create_group(layer)
+            group.attrs['weight_names'] = [f'{name}:0'.encode() for name in names]
+            for name in names:
+                group.create_dataset(f'{name}:0', data=tensors[name])

@@ -1,104 +1,186 @@
-"""Each weight that three packages publish for the systems: recognized whole, or refused by name."""
+"""The table of published weights, and the preparation of images that it gives to checkpoints."""
 
+import hashlib
 import json
-import sys
-from pathlib import Path
 
-import jax
-import numpy as np
 import pytest
 
-from cls import models, weights
-from cls.weights.hints import Hints
+from cls import models
+from cls.errors import UserError
+from cls.models import registry
+from cls.weights import card as cards
+from cls.weights import hub, origin, processor, published
 
-sys.path.append(str(Path(__file__).parent))
-import published
-
-PAGE = Path(__file__).resolve().parents[2] / 'cls' / 'weights' / 'README.md'
-ALIKE = published.FILE.with_name('alike.json')
-ROWS = published.distinct(published.rows())
-# Rows whose tensors are converted by default: each form of a table, on small networks.
-SMALL = (
-    'torchvision:efficientnet_b0.IMAGENET1K_V1',
-    'torchvision:mnasnet0_5.IMAGENET1K_V1',
-    'timm:mobilenetv3_small_100.lamb_in1k',
-    'timm:seresnet50.a1_in1k',
-    'timm:resnet10t.c3_in1k',
-    'timm:tf_efficientnet_es.in1k',
-    'timm:tf_mobilenetv3_small_075.in1k',
-    'timm:dpn68b.mx_in1k',
-)
-
-
-@pytest.mark.parametrize('package', published.PACKAGES)
-def test_none_falls_through(package):
-    """Each row fits with its number of classes, or is refused by the name of its network."""
-    outcomes = {str(row): published.outcome(row) for row in ROWS if row.package == package}
-    through = {name: each.text for name, each in outcomes.items() if each.kind == 'fall through'}
-    assert not through
-    assert {each.kind for each in outcomes.values()} <= {*published.HEADER[2:4]}
+V1, V2 = 'resnet50-0676ba61.pth', 'resnet50-11ad3fa6.pth'
+VIT = {'do_resize': True, 'size': {'height': 224, 'width': 224}, 'resample': 2}
+RESNET = {  # of microsoft/resnet-50
+    'crop_pct': 0.875,
+    'do_normalize': True,
+    'do_resize': True,
+    'image_mean': [0.485, 0.456, 0.406],
+    'image_std': [0.229, 0.224, 0.225],
+    'resample': 3,
+    'size': {'shortest_edge': 224},
+}
+MOBILENET = {  # of google/mobilenet_v2_1.0_224
+    'crop_size': {'height': 224, 'width': 224},
+    'do_center_crop': True,
+    'do_normalize': True,
+    'do_rescale': True,
+    'do_resize': True,
+    'image_mean': [0.5, 0.5, 0.5],
+    'image_std': [0.5, 0.5, 0.5],
+    'resample': 2,
+    'rescale_factor': 0.00392156862745098,
+    'size': {'shortest_edge': 256},
+}
 
 
-def test_page():
-    """The page on weights has the coverage."""
-    assert published.coverage() in PAGE.read_text()
+def located(tmp_path, name='weights.pth', card=None, **more):
+    file = tmp_path / name
+    file.write_bytes(b'weights')
+    return hub.Located(file, card or {}, **more)
+
+
+def test_rows_are_of_registered_variants_with_possible_values():
+    names = set(models.names())
+    for row in published.rows():
+        assert row.variant in names, row
+        assert row.source.startswith(('hf:', 'http')) and row.classes > 1, row
+        assert not row.resize or row.resize >= row.size > 0, row
+        assert len(row.mean) == len(row.std) in (0, 3), row
+        assert all(0 <= x <= 1 for x in row.mean) and all(0 < x <= 1 for x in row.std), row
+        assert row.interpolation in ('', 'bilinear', 'bicubic'), row
+
+
+def test_a_name_alone_stands_for_one_set_of_weights_of_its_classes():
+    for name in models.names():
+        defaults = [row for row in published.of_variant(name) if row.default]
+        assert len(defaults) <= 1
+        for row in defaults:
+            assert row.classes == registry.create(name).num_classes, row
+    assert published.default('resnet50').file == V2
+    assert published.default('amoebanet_a_n6_f190') is None
+
+
+def test_the_two_recipes_of_torchvision_resize_differently(tmp_path):
+    """The numbers are those of torchvision's documentation of ResNet50_Weights."""
+    variant = models.variant('resnet50')
+    for file, resize in ((V1, 256), (V2, 232)):
+        prepared = hub.prepared_for(variant, located(tmp_path, file), file)
+        assert (prepared.size, prepared.resize, prepared.assumed) == (224, resize, '')
+        assert file in prepared.known_from['crop']
+    unknown = hub.prepared_for(variant, located(tmp_path), 'weights.pth')
+    assert unknown.resize == 256 and unknown.row is None
+    assert 'resize 232 of IMAGENET1K_V2' in unknown.assumed
+
+
+def test_weights_are_recognized_by_source_tag_name_and_content(tmp_path, monkeypatch):
+    there = located(tmp_path)
+    row = published.named('hf:timm/resnet50.a1_in1k')
+    assert published.find('resnet50', 'hf:timm/resnet50.a1_in1k@main')[0] == row
+    card = {'architecture': 'resnet50', 'pretrained_cfg': {'tag': 'a1_in1k'}}
+    assert published.find('resnet50', str(there.file), there.file, card)[0] == row
+    assert published.find('resnet50', V1, tmp_path / V1)[0].tag == 'IMAGENET1K_V1'
+    assert published.find('resnet50', str(there.file), there.file) == (None, '')
+    digest = 'sha256:' + hashlib.sha256(b'weights').hexdigest()[:8]
+    own = [r for r in published.rows() if r.file != V1]
+    own += [r.__class__(**{**r.__dict__, 'hash': digest}) for r in published.rows() if r.file == V1]
+    monkeypatch.setattr(published, 'rows', lambda: tuple(own))
+    found, evidence = published.find('resnet50', str(there.file), there.file)
+    assert found.file == V1 and evidence == 'the sha256 of weights.pth'
+
+
+def test_the_preparation_of_tags_differs(tmp_path):
+    variant = models.variant('resnet50')
+    a1 = hub.prepared_for(variant, located(tmp_path), 'hf:timm/resnet50.a1_in1k')
+    assert (a1.size, a1.resize, a1.interpolation, a1.other) == (224, 235, 'bicubic', (288, 1.0))
+    larger = hub.prepared_for(variant, located(tmp_path), 'hf:timm/resnet50.a1_in1k', 288)
+    assert (larger.size, larger.resize) == (288, 288)
+
+
+def test_keras_in_the_mode_of_caffe_is_bgr_without_scaling(tmp_path):
+    file = 'vgg16_weights_tf_dim_ordering_tf_kernels.h5'
+    prepared = hub.prepared_for(models.variant('vgg16'), located(tmp_path, file), file)
+    assert prepared.space == 'BGR'
+    assert prepared.mean == pytest.approx((123.68, 116.779, 103.939), abs=1e-3)
+    assert prepared.std == pytest.approx((1, 1, 1), abs=1e-3)
+    by_package = hub.prepared_for(models.variant('vgg16'), located(tmp_path), 'x', package='keras')
+    assert by_package.space == 'BGR' and by_package.mean == prepared.mean
 
 
 @pytest.mark.parametrize(
-    'row',
-    [pytest.param(r, marks=() if str(r) in SMALL else pytest.mark.sweep) for r in ROWS],
-    ids=str,
+    ('fields', 'size', 'resize', 'interpolation', 'mean'),
+    [
+        (RESNET, 224, 256, 'bicubic', (123.675, 116.28, 103.53)),
+        (MOBILENET, 224, 256, 'bilinear', (127.5,) * 3),
+        (RESNET | {'size': 224}, 224, 256, 'bicubic', (123.675, 116.28, 103.53)),
+        (MOBILENET | {'do_normalize': False}, 224, 256, 'bilinear', (0, 0, 0)),
+    ],
 )
-def test_complete(row):
-    """Each tensor of a row is used, and each variable is filled."""
-    outcome = published.outcome(row)
-    if outcome.kind != 'fit':
-        pytest.skip(outcome.text)
-    match = outcome.match
-    tensors = published.tensors(row)
-    fitted = weights.fit(tensors, match.variant, without_head=not row.classes, **match.fields)
-    assert not fitted.left_out
-    model = models.create(match.variant, **fitted.fields)
-    size = models.variant(match.variant).input_size
-    abstract = models.abstract_variables(model, size, fitted.channels)
-    shapes = {c: jax.tree.map(lambda leaf: leaf.shape, abstract[c]) for c in fitted.variables}
-    filled = jax.tree.map(np.shape, fitted.variables)
-    if not fitted.headless:
-        assert filled == shapes
-    counters = sum(name.endswith('num_batches_tracked') for name in tensors)
-    assert len(jax.tree.leaves(fitted.variables)) == len(tensors) - counters
+def test_preprocessor_config_of_transformers(tmp_path, fields, size, resize, interpolation, mean):
+    there = located(tmp_path, processor=fields)
+    prepared = hub.prepared_for(models.variant('resnet50'), there, 'x')
+    assert (prepared.size, prepared.resize) == (size, resize)
+    assert prepared.interpolation == interpolation
+    assert prepared.mean == pytest.approx(mean, abs=1e-3)
+    assert set(prepared.known_from.values()) == {hub.PROCESSOR}
 
 
-def test_default_rows_exist():
-    """The rows by default are in the table."""
-    assert {*SMALL} <= {str(row) for row in ROWS}
+def test_efficientnet_of_transformers_divides_by_the_deviation_twice():
+    fields = MOBILENET | {'image_std': [0.5, 0.25, 0.5], 'include_top': True}
+    assert processor.as_card(fields, 'x')['std'] == [0.25, 0.0625, 0.25]
 
 
-def _groups():
-    """Returns (row with the tensors, classes of networks) of each group of alike.json."""
-    rows = {f'{row.package}:{row.network}': row for row in reversed(published.rows())}
-    for classes in json.loads(ALIKE.read_text()):
-        known = [rows[name] for each in classes for name in each if name in rows]
-        if known:
-            yield pytest.param(known[0], classes, id=classes[0][0])
+def test_pixels_from_minus_one_to_one():
+    """(x / 127.5 - 1 - 0.5) / 0.5 = (x / 255 - 0.75) / 0.25."""
+    fields = MOBILENET | {'rescale_factor': 1 / 127.5, 'rescale_offset': True}
+    card = processor.as_card(fields, 'x')
+    assert card['mean'] == [0.75] * 3 and card['std'] == [0.25] * 3
 
 
-@pytest.mark.parametrize(('row', 'classes'), _groups())
-def test_alike(row, classes):
-    """Networks of equal tensors that compute different numbers are not taken for each other."""
-    meant = []
-    for names in classes:
-        found = set()
-        for name in names:
-            package, _, network = name.partition(':')
-            card = {'architecture': network} if package == 'timm' else {}
-            file = f'{network}.pth' if package != 'timm' else ''
-            outcome = published.outcome(row, Hints(card=card, file=file))
-            assert outcome.kind != 'fall through', (name, outcome.text)
-            if outcome.match:
-                fields = {k: v for k, v in outcome.match.fields.items() if k != 'aux_head'}
-                found.add((outcome.match.variant, str(sorted(fields.items()))))
-        meant.append(found)
-    for i, found in enumerate(meant):
-        for other in meant[:i]:
-            assert not found & other
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        (VIT, 'distorts'),
+        (RESNET | {'resample': 0}, 'resample is 0'),
+        (RESNET | {'image_mean': 0.5}, 'three channels'),
+        (RESNET | {'size': {'longest_edge': 224}}, 'no size'),
+        (RESNET | {'do_rescale': False}, 'do_rescale'),
+    ],
+)
+def test_other_image_processors_are_refused(fields, message):
+    with pytest.raises(UserError, match=message):
+        processor.as_card({**RESNET, 'crop_pct': None, **fields}, 'preprocessor_config.json')
+
+
+@pytest.mark.parametrize(
+    ('text', 'license'),
+    [
+        ('---\ntags: [a]\nlicense: cc-by-nc-4.0\n---\n# Model', 'cc-by-nc-4.0'),
+        ('---\nlicense: other\nlicense_name: "apple-ascl"\n---\n', 'apple-ascl'),
+        ('# Model\nlicense: mit\n', ''),
+        ('---\ntags:\n- a\n---\nlicense: mit\n', ''),
+        ('', ''),
+    ],
+)
+def test_the_license_of_a_model_card(text, license):
+    assert cards.license_of(text) == license
+
+
+def test_the_license_is_the_cards_or_else_the_tables(tmp_path):
+    variant, source = models.variant('resnet50'), 'hf:timm/resnet50.fb_swsl_ig1b_ft_in1k'
+    prepared = hub.prepared_for(variant, located(tmp_path), source)
+    of_table = origin.of(source, located(tmp_path), prepared, 'timm', False)
+    assert of_table.published == 'timm resnet50.fb_swsl_ig1b_ft_in1k'
+    assert of_table.lines() == [
+        'License: cc-by-nc-4.0 (from the table of timm): no commercial use.'
+    ]
+    of_card = origin.of(source, located(tmp_path, license='mit'), prepared, 'timm', False)
+    assert of_card.lines() == ['License: mit (from README.md).']
+    origin.write(tmp_path, of_card)
+    assert origin.read(tmp_path) == of_card
+    assert json.loads((tmp_path / 'weights.json').read_text())['sha256'] == of_card.sha256
+    (tmp_path / 'weights.json').write_text('[1]')
+    with pytest.raises(UserError, match='weights.json: expected the JSON'):
+        origin.read(tmp_path)
