@@ -28,6 +28,7 @@ COMMANDS = {
     'evaluate': Command('cls.main', 'evaluate checkpoints', {'job': 'evaluate'}),
     'print': Command('cls.main', 'print the resolved config', {'job': 'print'}),
     'predict': Command('cls.tools.predict', 'predict the classes of images'),
+    'summary': Command('cls.tools.summary', 'describe a network, its weights and its recipes'),
     'models': Command('cls.tools.models', 'list the registered models'),
     'fields': Command('cls.tools.fields', 'list the fields of a training config'),
     'import': Command('cls.tools.import_weights', 'make a run folder from foreign weights'),

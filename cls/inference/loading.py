@@ -1,7 +1,8 @@
 """Models from run folders, files of weights, the Hugging Face Hub, and published weights."""
 
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,12 @@ from cls.run import workdir as folders
 from cls.run.environment import start
 from cls.storage import paths
 from cls.weights import card as cards
-from cls.weights import pretrained
-from cls.weights.hub import HUB, Located, Preparation, locate, preparation
+from cls.weights import origin as origins
+from cls.weights import pretrained, published
+from cls.weights.colors import reverse_colors
+from cls.weights.fetch import fetch
+from cls.weights.hub import HUB, Located, Preparation, locate, preparation, prepared_for
+from cls.weights.recognition import contradict, hints_of, identify
 
 log = logging.getLogger(__name__)
 
@@ -143,8 +148,7 @@ def list_models(pattern: str = '*', weights: bool = False) -> list[str]:
     known = models.names(pattern)
     if not weights:
         return known
-    table = published()
-    return [name for name in known if table.of(name)]
+    return [name for name in known if published.default(name)]
 
 
 # ------------------------------------------------------------------------------------ run folders
@@ -187,6 +191,7 @@ def _of_run(folder: Path, dtype: str | None, which: str) -> Model:
         classes=folders.load_classes(folder),
         variant=config.model.name,
         source=f'{folder}, step {step}',
+        license=origin.license if (origin := origins.read(folder)) else '',
     )
 
 
@@ -241,43 +246,68 @@ def _shapes(variables: Any) -> dict[str, tuple[int, ...]]:
 # -------------------------------------------------------------------------------- files, the Hub
 
 
-def _of_file(source: str, variant: str, dtype: str | None, fields: Mapping[str, Any]) -> Model:
+def _of_file(
+    source: str, variant: str, dtype: str | None, fields: Mapping[str, Any], name: str = ''
+) -> Model:
+    """Returns the model of a file of weights.
+
+    Args:
+      source: the place of the file.
+      variant: its variant; '': it is recognized.
+      dtype: the type that the network computes in.
+      fields: fields of the module.
+      name: the published source of a file in the cache, '' for none.
+    """
     located = locate(source)
-    checkpoint = weights.open_checkpoint(located.file, inflation=_INFLATION)
-    chosen = models.variant(variant or _recognized(source, located, checkpoint))
+    checkpoint = weights.open_checkpoint(located.file, '', _INFLATION)
+    hints = hints_of(source, located, checkpoint)
+    match = None
+    if not variant:
+        with _naming(located.file):
+            match = identify(checkpoint.tensors, hints)
+    chosen = models.variant(match.variant if match else variant)
     with located.naming_card():
         cards.check(located.card, chosen)
-        prepared = preparation(chosen.reference or chosen.name, located.card, chosen.input_size)
     with Located(located.file, {}).naming_card():
         cards.check(checkpoint.card, chosen, strict=False)
-    result = weights.fit(checkpoint.tensors, chosen.name, source=located.file, **fields)
-    module = models.create(chosen.name, **{**fields, **result.fields})
-    count: int = getattr(module, 'num_classes')  # noqa: B009  a field of every module
+    own = {**(match.fields if match else {}), **fields}
+    result = weights.fit(checkpoint.tensors, chosen.name, source=located.file, **own)
+    with _naming(located.file):
+        contradict(chosen.name, result.family, hints)
     with located.naming_card():
-        labels, _ = cards.class_names(located.card, count)
-    if not labels:
-        with Located(located.file, {}).naming_card():
-            labels, _ = cards.class_names(checkpoint.card, count)
+        prepared = prepared_for(chosen, located, name or source, package=result.family)
+    if bgr := prepared.space == 'BGR':
+        reverse_colors(result.variables['params'])
+    module = models.create(chosen.name, **{**own, **result.fields})
+    origin = origins.of(name or source, located, prepared, result.family, bgr)
     return Model(
         _typed(module, dtype),
         result.variables,
-        _preprocess(prepared, 3),
-        classes=labels or _imagenet(module),
+        _preprocess(prepared, result.channels),
+        classes=_names(located, checkpoint, module) or _imagenet(module),
         variant=chosen.name,
-        source=source,
-        license=str(cards.preprocessing(located.card).get('license') or ''),
+        source=name or source,
+        license=origin.license,
     )
 
 
-def _recognized(source: str, located: Located, checkpoint: Any) -> str:
-    """Returns the variant of a file. Raises UserError if nothing shows it."""
-    word = cards.plain_word(cards.word(located.card)) or cards.word(checkpoint.card)
-    if word and models.is_known(word):
-        return models.variant(word).name
-    raise UserError(
-        f'{source} does not say of which network its weights are: give variant=NAME '
-        '(`cls models` lists the names).'
-    )
+@contextlib.contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Puts the path of a file before the message of a UserError."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f'{file}: {error}') from None
+
+
+def _names(located: Located, checkpoint: Any, module: Any) -> tuple[str, ...]:
+    """Returns the names of the outputs in the metadata of a file, () for none."""
+    with located.naming_card():
+        labels, _ = cards.class_names(located.card, module.num_classes)
+    if not labels:
+        with Located(located.file, {}).naming_card():
+            labels, _ = cards.class_names(checkpoint.card, module.num_classes)
+    return labels
 
 
 def _preprocess(prepared: Preparation, channels: int, size: int = 0) -> Preprocess:
@@ -318,32 +348,37 @@ def _typed(module: nn.Module, dtype: str | None) -> nn.Module:
 # ------------------------------------------------------------------------------ published weights
 
 
-class _NoTable:
-    """The table of published weights before there is one."""
-
-    def of(self, name: str) -> list[Any]:
-        """Returns the published weights of a variant: none."""
-        del name
-        return []
-
-
-def published() -> Any:
-    """Returns the table of published weights."""
-    return _NoTable()
-
-
 def _of_name(name: str, dtype: str | None, which: str, fields: Mapping[str, Any]) -> Model:
-    plain, _, tag = name.partition('.')
-    if not models.is_known(plain):
-        raise UserError(
-            f'{name}: there is no such folder or file, and no model of that name.'
-            f'{nearest(plain, models.names())} Expected a run folder, a file of weights, '
-            'hf:OWNER/NAME, or a name of `cls models`.'
-        )
-    variant = models.variant(plain).name
+    variant, tag = _variant_and_tag(name)
+    if which != 'auto' and tag:
+        raise UserError(f'{name} names weights already, and weights is {which!r}: leave one out.')
     if which.startswith(HUB) or (which != 'auto' and Path(which).exists()):
         return _of_file(which, variant, dtype, fields)
+    tag = tag or ('' if which == 'auto' else which)
+    rows = published.of_variant(variant)
+    row = published.default(variant)
+    if tag:
+        row = next((r for r in rows if tag in (r.tag, r.title, f'{r.name}.{r.tag}')), None)
+    if row is None:
+        tags = [row.tag or row.title for row in rows]
+        wrong = f'of the tag {tag!r} ' if tag else ''
+        listed = f'Known: {", ".join(tags)}. ' if tags else ''
+        raise UserError(
+            f'no published weights {wrong}of {variant} are known.{nearest(tag, tags)} {listed}'
+            f"Expected a tag, a file or hf:OWNER/NAME, or cls.create('{variant}') for new weights."
+        )
+    return _of_file(fetch(row), variant, dtype, fields, row.source)
+
+
+def _variant_and_tag(name: str) -> tuple[str, str]:
+    """Returns the variant and the tag of 'resnet50.a1_in1k'. Raises UserError for other names."""
+    plain, _, tag = name.rpartition('.')
+    if models.is_known(name):
+        return models.variant(name).name, ''
+    if models.is_known(plain):
+        return models.variant(plain).name, tag
     raise UserError(
-        f'no published weights of {variant} are known; give a file or hf:OWNER/NAME, or '
-        f"cls.create('{variant}') for new weights."
+        f'{name}: there is no such folder or file, and no model of that name.'
+        f'{nearest(name, models.names())} Expected a run folder, a file of weights, '
+        'hf:OWNER/NAME, or a name of `cls models`.'
     )

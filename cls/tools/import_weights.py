@@ -35,7 +35,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import traverse_util
 from ml_collections import ConfigDict
 
 from cls import models, weights
@@ -56,6 +55,7 @@ from cls.steps.state import first_state
 from cls.storage import paths
 from cls.weights import card as cards
 from cls.weights import origin as origins
+from cls.weights.colors import reverse_colors
 from cls.weights.hub import CARD, Located, Preparation, locate, prepared_for
 from cls.weights.loading import fill, hints_of, naming
 from cls.weights.origin import Origin
@@ -341,24 +341,6 @@ def _is_prepared(name: str, directory: str) -> bool:
         return tfds_sets.find_prepared(name, directory) is not None
     except UserError:
         return False
-
-
-def reverse_colors(params: dict) -> None:
-    """Reverses, in place, the order of the colors that the first convolution expects.
-
-    Raises UserError unless exactly one layer can be the first convolution.
-    """
-    layers: dict[str, Any] = traverse_util.flatten_dict(params, sep='/')
-    first = [
-        layer
-        for path, layer in layers.items()
-        if path.endswith('/kernel') and layer.ndim == 4 and layer.shape[2] == 3
-    ]
-    if len(first) != 1:
-        raise UserError(
-            f'--bgr: {len(first)} convolutions have three input channels; expected exactly one.'
-        )
-    first[0][:] = first[0][:, :, ::-1].copy()
 
 
 def config_of(variant: Variant, prepared: Preparation, fields: Mapping[str, Any]) -> ConfigDict:

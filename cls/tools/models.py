@@ -1,4 +1,4 @@
-"""Lists the registered models: python -m cls.tools.models [PATTERN] [--json | --write FILE].
+"""Lists the registered models: python -m cls.tools.models [PATTERN] [--recipes] [--json].
 
 Parameters and multiply-adds are counted in a trace of each network. Counts are kept per system in
 cls/tools/counts.json. After a change of a system's code they are counted again, and --recount
@@ -21,7 +21,7 @@ from cls.config.load import ROOT
 from cls.errors import UserError
 from cls.models.registry import System, Variant
 from cls.models.registry.complexity import Complexity
-from cls.tools import counts, markdown, tensors
+from cls.tools import counts, markdown, recipes, tensors
 
 PROG = 'python -m cls.tools.models'
 
@@ -78,6 +78,7 @@ def parser(prog: str = PROG) -> Parser:
     flags.add_argument('pattern', nargs='?', default='*', help='pattern of names, as resnet*')
     flags.add_argument('--json', action='store_true', help='one JSON list')
     flags.add_argument('--write', type=Path, metavar='FILE', help='rewrite the table of systems')
+    flags.add_argument('--recipes', action='store_true', help='list the recipes of the models')
     flags.add_argument(
         '--recount', action='store_true', help=f'rewrite {counts.FILE.name} and tensors/'
     )
@@ -98,17 +99,35 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     names = models.names(args.pattern)
     if not names:
         raise UserError(f'no model matches {args.pattern!r}; without a pattern all are listed.')
+    if args.recipes:
+        _print_recipes(args.pattern, args.json)
+        return 0
     stored = counts.read(counts.FILE)
     _say_that_it_takes_long([name for name in names if name not in stored])
     rows = [row(name, cost) for name, cost in counts.costs(names, stored).items()]
     if args.json:
         print(json.dumps(rows, indent=1))
         return 0
-    cells = [COLUMNS, *([_text(r[c]) for c in COLUMNS] for r in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
+    _print_table([COLUMNS, *([_text(r[c]) for c in COLUMNS] for r in rows)])
+    return 0
+
+
+def _print_table(cells: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     for line in cells:
         print('  '.join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip())
-    return 0
+
+
+def _print_recipes(pattern: str, as_json: bool) -> None:
+    header, *rows = recipes.table(pattern)
+    if not rows:
+        raise UserError(
+            f'no recipe trains a model that matches {pattern!r}; without a pattern all.'
+        )
+    if as_json:
+        print(json.dumps([dict(zip(header, row, strict=True)) for row in rows], indent=1))
+    else:
+        _print_table([header, *rows])
 
 
 def _say_that_it_takes_long(names: Sequence[str]) -> None:

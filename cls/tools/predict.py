@@ -49,7 +49,9 @@ def add_source(flags: Parser) -> None:
         '--from', dest='source', required=True, metavar='WHERE', help='run, file, hf:..., or name'
     )
     flags.add_argument('--variant', default='', help="of a file's network, if it does not show it")
-    flags.add_argument('--weights', default='auto', help='of a run: auto, average or trained')
+    flags.add_argument(
+        '--weights', default='auto', help='of a run: auto, average, trained; of a name: a tag'
+    )
     flags.add_argument('--dtype', choices=DTYPES, help='type that the network computes in')
 
 

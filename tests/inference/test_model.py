@@ -1,15 +1,21 @@
 """Models for use: what is loaded, the answers for all kinds of images, and mistakes."""
 
 import csv
+import dataclasses
+import functools
+import hashlib
+import http.server
 import subprocess
 import sys
+import threading
+import zipfile
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
-from safetensors.numpy import save_file
+from safetensors.numpy import save, save_file
 from tiny_run import CLASSES, encoded, pixels, write_run
 
 import cls
@@ -18,6 +24,7 @@ from cls.config.runs import load_config
 from cls.data.classes import words
 from cls.errors import UserError
 from cls.inference.preprocess import Preprocess, UnreadableImage
+from cls.weights import published
 
 pytestmark = pytest.mark.usefixtures('quick_programs')
 
@@ -221,19 +228,10 @@ def test_channels_and_classes_follow_from_the_weights(tmp_path, channels, output
 def test_a_file_of_weights_is_loaded_by_its_variant(tmp_path):
     array, name = pixels(0, 40, 50), 'resnet20_cifar'
     made = cls.create(name, seed=5)
-    tensors = {}
-    for path, leaf in jax.tree.leaves_with_path(made.variables):
-        _, *modules, last = [entry.key for entry in path]
-        ours = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var'}
-        value = np.asarray(leaf)
-        if last == 'kernel':
-            value = value.transpose(*((3, 2, 0, 1) if value.ndim == 4 else (1, 0)))
-        key = '.'.join([*modules, ours.get(last, last)]).replace('fc.', 'linear.')
-        tensors[key] = np.ascontiguousarray(value)
     file = tmp_path / 'weights.safetensors'
-    save_file(tensors, file)
+    save_file(state_dict(made), file)
     loaded = cls.load(file, variant=name)
-    assert loaded.variant == name
+    assert cls.load(file).variant == loaded.variant == name
     np.testing.assert_allclose(loaded(array), made(array), rtol=1e-5)
     with pytest.raises(UserError, match='weights is'):
         cls.load(file, weights='average', variant=name)
@@ -289,7 +287,7 @@ def test_input_of_another_kind_is_refused(model, images):
     [
         ('/nowhere/run', 'there is no such folder or file, and no model of that name'),
         ('resnet5', 'Did you mean resnet50'),
-        ('resnet20_cifar', 'no published weights of resnet20_cifar are known'),
+        ('metaqnn_0_mnist', 'no published weights of metaqnn_0_mnist are known'),
     ],
 )
 def test_a_place_without_a_model_is_named(where, said):
@@ -377,3 +375,98 @@ def test_imagenets_words_are_complete_and_different():
     # Independent: the photographs of TFDS's documentation and torchvision's list begin so.
     assert names[:4] == ['tench', 'goldfish', 'great white shark', 'tiger shark']
     assert names[999] == 'toilet tissue'
+
+
+# ------------------------------------------------------------------------------ published weights
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A web server of a folder; gives (the folder, its address)."""
+    folder = tmp_path / 'www'
+    folder.mkdir()
+    handler = functools.partial(Handler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(('localhost', 0), handler) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        yield folder, f'http://localhost:{web.server_port}'
+        web.shutdown()
+
+
+def state_dict(model):
+    """Returns the tensors of a CIFAR ResNet under the names of its public weights."""
+    tensors = {}
+    for path, leaf in jax.tree.leaves_with_path(model.variables):
+        _, *modules, last = [entry.key for entry in path]
+        ours = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var'}
+        value = np.asarray(leaf)
+        if last == 'kernel':
+            value = value.transpose(*((3, 2, 0, 1) if value.ndim == 4 else (1, 0)))
+        key = '.'.join([*modules, ours.get(last, last)]).replace('fc.', 'linear.')
+        tensors[key] = np.ascontiguousarray(value)
+    return tensors
+
+
+def published_row(source, digest, **changed):
+    fields = dataclasses.asdict(published.default('resnet50'))
+    fields |= {'variant': 'resnet20_cifar', 'package': 'maker', 'name': 'r20', 'tag': 'v1'}
+    fields |= {'source': source, 'file': source.rpartition('/')[2], 'hash': digest, 'classes': 10}
+    fields |= {'size': 32, 'resize': 32, 'license': 'mit'}
+    return published.Published(**{**fields, **changed})
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv('CLS_CACHE_DIR', str(tmp_path / 'cache'))
+    return tmp_path / 'cache'
+
+
+@pytest.mark.parametrize('zipped', [False, True])
+def test_a_name_means_its_published_weights(server, cache, monkeypatch, zipped):
+    folder, address = server
+    made, name = cls.create('resnet20_cifar', seed=5), 'r20.safetensors'
+    content = save(state_dict(made))
+    if zipped:
+        with zipfile.ZipFile(folder / f'{name}.zip', 'w') as archive:
+            archive.writestr(name, content)
+    else:
+        (folder / name).write_bytes(content)
+    digest = f'sha256:{hashlib.sha256(content).hexdigest()[:16]}'
+    row = published_row(f'{address}/{name}' + '.zip' * zipped, digest)
+    monkeypatch.setattr(published, 'rows', lambda: (row,))
+    array = pixels(0, 40, 50)
+    model = cls.load('resnet20_cifar')
+    np.testing.assert_allclose(model(array), made(array), atol=1e-5)
+    assert (model.license, model.source) == ('mit', row.source)
+    assert cls.list_models(weights=True) == ['resnet20_cifar']
+    for file in folder.iterdir():
+        file.unlink()  # now it is in the cache
+    assert cls.load('resnet20_cifar.v1')(array).shape == (1, 10)
+    assert cls.load('resnet20_cifar', weights='v1')(array).shape == (1, 10)
+    with pytest.raises(UserError, match=r"of the tag 'v2' of resnet20_cifar.* Known: v1\."):
+        cls.load('resnet20_cifar.v2')
+    with pytest.raises(UserError, match='leave one out'):
+        cls.load('resnet20_cifar.v1', weights='v1')
+
+
+def test_published_weights_of_another_content_are_refused(server, cache, monkeypatch):
+    folder, address = server
+    (folder / 'a.pth').write_bytes(b'something else')
+    row = published_row(f'{address}/a.pth', 'sha256:0123456789abcdef')
+    monkeypatch.setattr(published, 'rows', lambda: (row,))
+    with pytest.raises(UserError, match='expected 0123456789abcdef: it is damaged'):
+        cls.load('resnet20_cifar')
+    assert not [path for path in (cache / 'weights').rglob('*') if '.lock' not in path.name[1:]
+                and path.is_file()]  # fmt: skip
+
+
+@pytest.mark.parametrize('source', ['http://localhost:9/a.pth', 'http://nowhere.invalid/a.pth'])
+def test_without_a_network_one_line_says_so(cache, monkeypatch, source):
+    monkeypatch.setattr(published, 'rows', lambda: (published_row(source, ''),))
+    with pytest.raises(UserError, match='cannot be fetched .* and the cache has no copy') as error:
+        cls.load('resnet20_cifar')
+    assert '\n' not in str(error.value)
