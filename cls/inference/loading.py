@@ -1,8 +1,7 @@
 """Models from run folders, files of weights, the Hugging Face Hub, and published weights."""
 
-import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,8 @@ from cls.weights import pretrained, published
 from cls.weights.colors import reverse_colors
 from cls.weights.fetch import fetch
 from cls.weights.hub import HUB, Located, Preparation, locate, preparation, prepared_for
-from cls.weights.recognition import contradict, hints_of, identify
+from cls.weights.loading import fill, hints_of, naming
+from cls.weights.recognition import identify
 
 log = logging.getLogger(__name__)
 
@@ -263,7 +263,7 @@ def _of_file(
     hints = hints_of(source, located, checkpoint)
     match = None
     if not variant:
-        with _naming(located.file):
+        with naming(located.file):
             match = identify(checkpoint.tensors, hints)
     chosen = models.variant(match.variant if match else variant)
     with located.naming_card():
@@ -271,9 +271,7 @@ def _of_file(
     with Located(located.file, {}).naming_card():
         cards.check(checkpoint.card, chosen, strict=False)
     own = {**(match.fields if match else {}), **fields}
-    result = weights.fit(checkpoint.tensors, chosen.name, source=located.file, **own)
-    with _naming(located.file):
-        contradict(chosen.name, result.family, hints)
+    result = fill(checkpoint, chosen.name, located.file, hints, own)
     with located.naming_card():
         prepared = prepared_for(chosen, located, name or source, package=result.family)
     if bgr := prepared.space == 'BGR':
@@ -289,15 +287,6 @@ def _of_file(
         source=name or source,
         license=origin.license,
     )
-
-
-@contextlib.contextmanager
-def _naming(file: Path) -> Iterator[None]:
-    """Puts the path of a file before the message of a UserError."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f'{file}: {error}') from None
 
 
 def _names(located: Located, checkpoint: Any, module: Any) -> tuple[str, ...]:

@@ -133,10 +133,13 @@ def _read(args: argparse.Namespace, overrides: Sequence[tuple[str, str]]) -> _Fo
     with Located(located.file, {}).naming_card():
         cards.check(checkpoint.card, variant, strict=False)
     given = dict(overrides)
-    with located.naming_card():
-        prepared = _prepared(variant, located, args.source, given)
+
+    def prepared_by(package: str) -> Preparation:
+        with located.naming_card():
+            return _prepared(variant, located, args.source, given, package)
+
     own = dict(match.fields) if match else {}
-    draft = _overridden(config_of(variant, prepared, own), overrides)
+    draft = _overridden(config_of(variant, prepared_by(''), own), overrides)
     fields = {k: v for k, v in draft.model.items() if k not in ('name', 'dtype')}
     for name in ('num_classes', 'aux_head'):
         if f'model.{name}' not in given:
@@ -147,6 +150,7 @@ def _read(args: argparse.Namespace, overrides: Sequence[tuple[str, str]]) -> _Fo
             f'{located.file}: its first convolution takes {fitted.channels} channels: expected '
             'three, of color images'
         )
+    prepared = prepared_by(fitted.family)
     config = _overridden(config_of(variant, prepared, fitted.fields), overrides)
     with located.naming_card() if not overrides else contextlib.nullcontext():
         defaults.check(config)
@@ -178,12 +182,12 @@ def _overridden(config: ConfigDict, overrides: Sequence[tuple[str, str]]) -> Con
 
 
 def _prepared(
-    variant: Variant, located: Located, source: str, given: dict[str, str]
+    variant: Variant, located: Located, source: str, given: dict[str, str], package: str
 ) -> Preparation:
     """Returns the preparation of images, at the size of --config.data.image_size if set."""
     asked = given.get('data.image_size', '')
     size = int(asked) if asked.isdecimal() and int(asked) > 0 else 0
-    prepared = prepared_for(variant, located, source, size)
+    prepared = prepared_for(variant, located, source, size, package)
     return dataclasses.replace(prepared, size=size) if size else prepared
 
 
