@@ -48,11 +48,12 @@ def write(all_systems: bool = False) -> None:
     for path in index.FOLDER.glob(f'*{index.SUFFIX}'):
         if path not in map(index.path_of, systems()):
             path.unlink()
+    keys = {module: key(module) for module in chosen}  # of the code before it may change
     names = [name for module in chosen for name in systems()[module]]
     with contextlib.closing(_traced(names)) as traced:
         for module in chosen:
             variants = dict(zip(systems()[module], traced, strict=False))
-            paths.write_whole(index.path_of(module), index.data(variants, key(module)))
+            paths.write_whole(index.path_of(module), index.data(variants, keys[module]))
 
 
 def _traced(names: list[str]) -> Iterator[index.Tensors]:

@@ -98,23 +98,26 @@ def named(state_dict: Tensors, variant: Variant, naming: Naming, wanted: Collect
     table = naming.table
     renames = variant.old_names if table is None else table.renames
     pairs = renames(variant) if callable(renames) else renames
+    given = state_dict
     if table is not None and table.tensors is not None:
         state_dict = _converted(state_dict, variant, table)
     rename = functools.cache(functools.partial(renamed, renames=tuple(pairs)))
     tensors, left_out = names.own(state_dict, wanted, rename)
-    if table is not None and pairs and tensors.keys() <= _ends(state_dict):
-        # The file may be of the reference, whose network may have other fields.
-        raise UserError(f"none of the names is {naming.family}'s own")
+    if table is not None and tuple(pairs) not in ((), variant.renames):
+        # The file may be of the reference or of a third package, with other fields of the network.
+        found = tensors.keys() & set(wanted)
+        for others in ((), variant.renames):
+            if found <= _found(given, others, found):
+                raise UserError(f"none of the names is {naming.family}'s own")
     return Named(naming, tensors, left_out)
 
 
-def _ends(names: Iterable[str]) -> set[str]:
-    """Returns names, and what is left of them without one or more prefixes."""
-    ends = set()
-    for name in names:
-        parts = name.split('.')
-        ends |= {'.'.join(parts[start:]) for start in range(len(parts))}
-    return ends
+def _found(state_dict: Tensors, renames: Renames, wanted: Collection[str]) -> set[str]:
+    """Returns the wanted names among those of a file after renames, under any prefix."""
+    rename = functools.cache(functools.partial(renamed, renames=tuple(renames)))
+    parts = (name.split('.') for name in state_dict)
+    ends = {'.'.join(each[start:]) for each in parts for start in range(len(each))}
+    return {new for end in ends if (new := rename(end)) in wanted}
 
 
 def _converted(state_dict: Tensors, variant: Variant, table: Names) -> dict[str, np.ndarray]:
