@@ -28,6 +28,7 @@ VGG: Renames = (
 )
 # From the names of timm's SE-ResNets to those of the authors.
 SENET: Renames = (
+    (r'^(layer0|last_linear)\.', r'authors.\1.'),  # not timm's
     (r'^conv1\.weight$', 'layer0.conv1.weight'),
     *((rf'^conv1\.{3 * i}\.', f'layer0.conv{i + 1}.') for i in range(3)),
     *((rf'^conv1\.{3 * i + 1}\.', f'layer0.bn{i + 1}.') for i in range(2)),
