@@ -97,8 +97,13 @@ def recognize(
 
 
 def _own(matches: dict[tuple, Match], converted: set[tuple]) -> dict[tuple, Match]:
-    """Returns the matches without the converted ones, if the names of a reference fit."""
-    own = {key: match for key, match in matches.items() if key not in converted}
+    """Returns the matches without the converted ones of other packages than those that fit."""
+    packages = {match.family for key, match in matches.items() if key not in converted}
+    own = {
+        key: match
+        for key, match in matches.items()
+        if key not in converted or match.family in packages
+    }
     return own or matches
 
 
