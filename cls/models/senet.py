@@ -61,6 +61,7 @@ class SENet(nn.Module):
     cifar: bool = False  # a 3x3 stem without pooling
     padded: bool = False  # the stem's pooling, on all sides, as in PyTorch's ResNet
     reduction: int = 16  # r
+    rectified: bool = False  # a rectifier before the gates
     dropout_rate: float = 0.0
     num_classes: int = 1000
     bn_group: int = 0
@@ -77,7 +78,7 @@ class SENet(nn.Module):
             'conv': conv,
             'norm': norm,
             'shortcut': wide_projection if self.deep else shortcut,
-            'refine': excite(self.reduction, conv),
+            'refine': excite(self.reduction, conv, self.rectified),
         }
 
         def block(width, strides, index, name):
@@ -110,10 +111,13 @@ class SENet(nn.Module):
         return residual.head(self, x, name='last_linear', dropout=dropout)
 
 
-def excite(reduction: int, conv: Callable[..., nn.Module]) -> residual.Refine:
+def excite(
+    reduction: int, conv: Callable[..., nn.Module], rectified: bool = False
+) -> residual.Refine:
     """Returns squeeze and excitation of a residual, with 1 / `reduction` of the channels inside."""
 
     def refine(block: nn.Module, x: jax.Array) -> jax.Array:
+        x = nn.relu(x) if rectified else x
         return SqueezeExcite(x.shape[-1] // reduction, conv, name='se_module')(x)
 
     return refine
@@ -267,8 +271,18 @@ register_table(
 # Networks that timm added. The legacy ones have the authors' pooling, the rest that of PyTorch's
 # ResNet and of the tricks of 1812.01187.
 LEGACY = {
-    'legacy_seresnet18': ({'bottleneck': False}, (2, 2, 2, 2), 11_778_592, 1_814_160_384),
-    'legacy_seresnet34': ({'bottleneck': False}, (3, 4, 6, 3), 21_958_868, 3_663_918_592),
+    'legacy_seresnet18': (
+        {'bottleneck': False, 'rectified': True},
+        (2, 2, 2, 2),
+        11_778_592,
+        1_814_160_384,
+    ),
+    'legacy_seresnet34': (
+        {'bottleneck': False, 'rectified': True},
+        (3, 4, 6, 3),
+        21_958_868,
+        3_663_918_592,
+    ),
     'legacy_seresnext26_32x4d': (RESNEXT, (2, 2, 2, 2), 16_790_280, 2_472_099_840),
 }
 D = {'deep_stem': (32, 32, 64), 'averaged': True}

@@ -100,8 +100,8 @@ def _is_known(text: str) -> bool:
 def meaning(word: Word, variant: str, family: str) -> tuple[bool | None, str]:
     """Returns (whether a word means a variant, the reason if the network is not here).
 
-    The first is None if the word is unknown. A package's own names come first, then those that a
-    variant has in any package.
+    The first is None if the word is unknown. The names of the package that the word is of come
+    first, or of that with the names of the tensors, then those that a variant has in any package.
 
     Args:
       word: the name.
@@ -111,9 +111,9 @@ def meaning(word: Word, variant: str, family: str) -> tuple[bool | None, str]:
     if word.text.startswith('stride-in-'):
         first = getattr(models.create(variant), 'stride_on_first', None)
         return first is not None and first == (word.text == 'stride-in-1x1'), ''
-    near = {word.package, family}
     entries = {each.name: _entry(each, word.text) for each in families()}
-    own = [entry for name, entry in entries.items() if entry and name in near]
+    near = word.package if entries.get(word.package) else family
+    own = [entry for name, entry in entries.items() if entry and name == near]
     if not own and word.text in {*cards.words(models.variant(variant)), *_names(variant)}:
         return True, ''
     for name, reason in own or filter(None, entries.values()):

@@ -77,18 +77,34 @@ def recognize(
     tensors = {name: _empty(value) for name, value in state_dict.items()}
     matches: dict[tuple, Match] = {}
     parts: dict[tuple, Match] = {}
+    converted: set[tuple] = set()  # by a table of another package, which may pass these names on
     for name in _candidates(tensors):
         for naming_ in naming.namings(models.variant(name)):
             match = _match(tensors, name, naming_)
             if match is not None:
-                group = parts if match.part else matches
-                group.setdefault((match.variant, repr(match.fields)), match)
+                group, key = parts if match.part else matches, (match.variant, repr(match.fields))
+                table = naming_.table
+                if key not in group and table is not None and (table.renames or table.tensors):
+                    converted.add(key)
+                group.setdefault(key, match)
+    matches, parts = (_own(group, converted) for group in (matches, parts))
     if matches:
         return _distinct(_published(_told_apart(list(matches.values()), hints)), hints)
     if not parts and (reason := hinting.absent(hints)):
         raise UserError(reason)
     whole = [match for match in parts.values() if not match.left_out]
     return _distinct(_told_apart(whole or _largest(list(parts.values())), hints), hints)
+
+
+def _own(matches: dict[tuple, Match], converted: set[tuple]) -> dict[tuple, Match]:
+    """Returns the matches without the converted ones of other packages than those that fit."""
+    packages = {match.family for key, match in matches.items() if key not in converted}
+    own = {
+        key: match
+        for key, match in matches.items()
+        if key not in converted or match.family in packages
+    }
+    return own or matches
 
 
 def _empty(value: Any) -> np.ndarray:

@@ -1,17 +1,20 @@
-"""Writes alike.json: networks of three packages with equal tensors and different numbers.
+"""Writes alike.json: published networks with equal tensors and different numbers.
 
     python tests/golden/alike.py
 
-Needs PyTorch and the packages of requirements.txt, and nothing of `cls`. Networks are those of the
-model files in published.py, published or not. A group has equal names and shapes of tensors. With
-the same random weights some of its networks compute different numbers: the file is a list of
-groups, each a list of classes of equal logits, each a list of `package:network`. Groups of one class are
-left out.
+Needs PyTorch and the packages of requirements.txt, and nothing of `cls`. Networks are those of
+published.json.xz, without forms for other data sets of pytorchcv. A group has equal names and shapes
+of tensors, but for the number of classes. With the same random weights its networks compute
+different numbers in part: the file is a list of groups, each a list of classes of equal logits,
+each a list of `package:network`. Groups of one class are left out, and networks of more than
+LARGEST parameters, which have the code of smaller ones.
 """
 
 import collections
 import json
-from collections.abc import Iterator
+import lzma
+import math
+import re
 from pathlib import Path
 
 import oracle
@@ -19,42 +22,35 @@ import published
 import torch
 
 OUTPUT = Path(__file__).with_name('alike.json')
-LARGEST = 300e6  # parameters
-SIZE = 107
+LARGEST = 45e6  # parameters
+SIZE = 64  # of the images: TensorFlow pads even sizes unlike PyTorch
+OTHER_DATA = r'.*_(cub|cifar100|svhn)'
 
 
-def networks() -> Iterator[tuple[str, str]]:
-    """Yields (package, network) of all networks in the files of the systems."""
-    import timm
-    from pytorchcv import model_provider
-    from torchvision import models
-
-    for file in published.TIMM:
-        yield from (('timm', name) for name in timm.list_models(module=file))
-    for name in models.list_models(module=models):
-        if models.get_model_builder(name).__module__.split('.')[-1] in published.TORCHVISION:
-            yield 'torchvision', name
-    for name, builder in model_provider._models.items():
-        if builder.__module__.split('.')[-1] in published.PYTORCHCV:
-            yield 'pytorchcv', name
-
-
-def made(package: str, network: str) -> torch.nn.Module:
-    """Returns a network as its package makes it."""
-    if package == 'pytorchcv':  # with its own number of classes
-        return oracle.built(package, network, 0)
-    return oracle.built(package, network, 1000)
+def groups() -> list[list[tuple[str, str]]]:
+    """Returns the networks (package, network) of each group."""
+    table = json.loads(lzma.decompress(published.OUTPUT.read_bytes()))
+    alike: dict[tuple, dict] = collections.defaultdict(dict)
+    for package, network, _, _, number, classes in table['entries']:
+        flat = table['networks'][number]
+        shapes = [tuple(table['forms'][form][1]) for form in flat[1::2]]
+        if sum(map(math.prod, shapes)) > LARGEST or re.fullmatch(OTHER_DATA, network):
+            continue
+        bodies = (tuple(0 if size == classes else size for size in shape) for shape in shapes)
+        key = tuple(sorted(zip(flat[::2], bodies, strict=True)))
+        alike[key][package, network] = None
+    return [list(networks) for networks in alike.values() if len(networks) > 1]
 
 
 def classes(group: list[tuple[str, str]]) -> list[list[str]]:
     """Returns the networks of a group in classes of equal logits."""
     torch.manual_seed(0)
-    first = made(*group[0])
+    first = oracle.built(*group[0], 1000)
     images = torch.randn(4, 3, SIZE, SIZE)
     oracle.draw(first, images)
     result: list[tuple[torch.Tensor, list[str]]] = []
     for package, network in group:
-        module = made(package, network)
+        module = oracle.built(package, network, 1000)
         module.load_state_dict(first.state_dict(), strict=True)
         with torch.no_grad():
             logits = module.eval()(images)
@@ -70,18 +66,14 @@ def classes(group: list[tuple[str, str]]) -> list[list[str]]:
 
 def main() -> None:
     """Writes the file."""
-    groups = collections.defaultdict(list)
-    for package, network in networks():
-        with torch.device('meta'):
-            module = made(package, network)
-        state = module.state_dict()
-        if sum(value.numel() for value in state.values()) <= LARGEST:
-            groups[tuple((n, tuple(v.shape)) for n, v in state.items())].append((package, network))
-    several = [classes(group) for group in groups.values() if len(group) > 1]
-    different = [group for group in several if len(group) > 1]
+    different = []
+    for group in groups():
+        several = classes(group)
+        print(several, flush=True)
+        different += [several] if len(several) > 1 else []
     text = ',\n'.join(f' {json.dumps(group)}' for group in different)
     OUTPUT.write_text(f'[\n{text}\n]\n')
-    print(f'{len(several)} groups, {len(different)} of different numbers')
+    print(f'{len(different)} groups of different numbers')
 
 
 if __name__ == '__main__':

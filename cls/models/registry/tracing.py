@@ -15,7 +15,7 @@ from cls.nn.init import shapes_only
 
 # Limit of traced modules for each layer of config.limits.layers, as a mistake in a config may ask
 # for a huge network.
-MODULES = 5
+MODULES = 7
 # Set-up, initialization and the search for the head trace the same few networks, in turn.
 _KEPT = 8
 
@@ -69,7 +69,7 @@ def _trace(model: nn.Module, input_size: int, channels: int, most: int) -> Trace
         if len(modules) > most:
             raise UserError(
                 f'config.model describes a network of more than {most:,} modules: expected at most '
-                f'that, {MODULES} for each of config.limits.layers (ResNet-1202 has 3,007).'
+                f'that, {MODULES} for each of config.limits.layers (SE-PreActResNet-1202 has 6,006).'
             )
         return next_call(*args, **kwargs)
 

@@ -28,6 +28,7 @@ VGG: Renames = (
 )
 # From the names of timm's SE-ResNets to those of the authors.
 SENET: Renames = (
+    (r'^(layer0|last_linear)\.', r'authors.\1.'),  # not timm's
     (r'^conv1\.weight$', 'layer0.conv1.weight'),
     *((rf'^conv1\.{3 * i}\.', f'layer0.conv{i + 1}.') for i in range(3)),
     *((rf'^conv1\.{3 * i + 1}\.', f'layer0.bn{i + 1}.') for i in range(2)),
@@ -48,7 +49,7 @@ def _mobilenetv3(variant: Variant) -> Renames:
 
 # Networks in the files of these systems that other papers added.
 MISSING = {
-    r'.*_pruned': 'a pruned network of uneven widths',
+    r'(?!efficientnet_e[sl]_).*_pruned': 'a pruned network of uneven widths',
     r'test_.*': 'a network for tests',
     r'eca(res|_)net.*': 'channel attention by a convolution (ECA)',
     r'resnet(aa|blur)\w+|densenetblur\w+|seresnextaa\w+|efficientnet_blur_\w+': (
@@ -81,6 +82,8 @@ FAMILY = Family(
         **{name: name for name in ('senet154', 'seresnext50_32x4d', 'seresnext101_32x4d')},
         **{f'mobilenetv3_{size}_100': f'mobilenetv3_{size}_100' for size in ('large', 'small')},
         **{f'seresnet{depth}': f'seresnet{depth}b' for depth in (50, 101, 152)},
+        # Pruned weights of these are zeros.
+        **{f'efficientnet_{size}_pruned': f'efficientnet_{size}' for size in ('es', 'el')},
         'wide_resnet50_2': 'wrn50_2',
         'wide_resnet101_2': 'wrn101_2',
         'nasnetalarge': 'nasnet_a_large_zeros',
