@@ -11,7 +11,8 @@ authors' code have no h-swish, no squeeze and excitation and no 5x5 windows.
 Agrees with: torchvision's mobilenet_v3_large and _small, with the same parameter names in these
 two; timm's mobilenetv3_* for the widths 0.75 and 0.5 and its deeper large_150d, with PyTorch's
 epsilon in the norms; and timm's tf_mobilenetv3_*, which pad as TensorFlow does. The stem has 16
-channels up to width 1.
+channels up to width 1. pytorchcv's networks (with `w` in their names) scale the stem and the
+expanded channels too, have 1,280 hidden units, and no bias of these.
 
 Departs from the paper: torchvision's and timm's plain networks pad symmetrically, the authors' code
 as TensorFlow does. The small network has 2.54 million parameters and 56.5 million multiply-adds,

@@ -11,7 +11,8 @@ bottleneck in the 3x3 convolution; the `_v1` variants have the paper's graph, wi
 first 1x1 (pytorchcv's resnet50, 101, 152). The CIFAR networks use the paper's option A: shortcuts
 take every second pixel and pad the new channels with zeros, half on each side, as in the public
 PyTorch weights for these networks (the paper does not specify the side). The forms C, D, S and T
-agree with timm's networks of these names.
+agree with timm's networks of these names. The networks of further depths and widths, `_projected`
+and the bottlenecks for CIFAR (with projections, option B) agree with pytorchcv's.
 """
 
 import functools
@@ -167,8 +168,8 @@ TRICKS = {
     'resnet152s': (S, True, (3, 8, 36, 3), 60_316_584, 12_868_780_032),
     'resnet200d': (D, True, (3, 24, 36, 3), 64_693_064, 15_247_122_432),
 }
-# Further networks of pytorchcv with the last two.
-TRICKS_B = {
+# Shallow networks of pytorchcv with the tricks of form D.
+SHALLOW_D = {
     'resneta10': (D, False, (1, 1, 1, 1), 5_438_024, 1_128_869_888),
     'resnetabc14b': (D, True, (1, 1, 1, 1), 10_084_168, 1_708_433_408),
 }
@@ -263,7 +264,7 @@ register(
     )
 )
 register_table(
-    TRICKS_B,
+    SHALLOW_D,
     'fields bottleneck stage_sizes params macs',
     system=SYSTEM,
     module=ResNet,

@@ -14,6 +14,10 @@ Caffe networks: the stem's pooling is not padded and rounds its size up (Caffe's
 the stride in the first 1x1 convolution. se_bn_inception agrees with an independent reimplementation
 of the authors' Caffe network. Caffe refuses an odd height or width before a strided module; our
 pooling pads it, so that all branches of the module have the size of its convolutions.
+
+The networks that timm and pytorchcv added agree with these packages: they pool as PyTorch's ResNet
+does (`padded`). sepreactresnet* have pre-activation units (1603.05027); those for CIFAR have no
+norm before the classifier.
 """
 
 import functools

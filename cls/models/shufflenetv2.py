@@ -7,7 +7,8 @@ other half without groups or bottlenecks, concatenate the two and shuffle them (
 this avoids elementwise sums and costs little memory access. Both branches read all channels where
 the shape changes. A 1x1 convolution precedes the pooling (Table 5).
 
-Agrees with: shufflenetv2_0.5x ... 2.0x with torchvision's; all variants have its parameter names.
+Agrees with: shufflenetv2_0.5x ... 2.0x with torchvision's, and the networks with `w` in their names
+with pytorchcv's; the other variants have torchvision's parameter names.
 The large networks of the paper's Table 6 are in no package and are tested against an independent
 reimplementation of its appendix:
 
@@ -210,9 +211,9 @@ register_table(
     input_size=224,
 )
 
-# pytorchcv's networks, of the widths of Table 5 but for the head. Their stem's pooling is not
-# padded. Those named `b` are the authors' code (megvii-model/ShuffleNet-Series) up to the order of
-# channels: in a unit that changes the shape, one half keeps its number of channels.
+# pytorchcv's networks, with heads of its own. Without `b` the stem's pooling is not padded. With
+# `b`, one half of a unit that changes the shape keeps its number of channels, as in the authors'
+# code (megvii-model/ShuffleNet-Series).
 HEADS = {'w1': ((116, 232, 464), 1024), 'w3d2': ((176, 352, 704), 1553)}
 HEADS |= {'w2': ((244, 488, 976), 2153)}
 PYTORCHCV = {

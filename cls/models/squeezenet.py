@@ -9,12 +9,12 @@ downsampling.
 Agrees with: torchvision's squeezenet1_0 and squeezenet1_1 (the authors' v1.1: fewer and smaller
 filters in the stem, earlier pooling), with the same parameter names; `_simple` adds the input of a
 Fire module to its output where both have the same number of channels, as pytorchcv's
-squeezeresnet_v1_0; `_complex` adds a 1x1 convolution of the input in the other modules. That
-variant is in no package and is tested against an independent reimplementation. The paper does not
-say whether a rectifier follows the convolution; in ours none does. The convolutions at fire2, 4, 6
-and 8 add 96 x 128 + 128 x 256 + 256 x 384 + 384 x 512 weights and 1,280 biases to the 1,248,424
-parameters, 6.4 MB in all, where the paper's Table 3 has 7.7 MB; on 54 x 54 and 27 x 27 pixels they
-add 346,374,144 multiply-adds.
+squeezeresnet_v1_0 and v1_1; `_complex` adds a 1x1 convolution of the input in the other modules.
+That variant is in no package and is tested against an independent reimplementation. The paper does
+not say whether a rectifier follows the convolution; in ours none does. The convolutions at fire2,
+4, 6 and 8 add 96 x 128 + 128 x 256 + 256 x 384 + 384 x 512 weights and 1,280 biases to the
+1,248,424 parameters, 6.4 MB in all, where the paper's Table 3 has 7.7 MB; on 54 x 54 and 27 x 27
+pixels they add 346,374,144 multiply-adds.
 
 As in the authors' Caffe files the first convolution is not padded (109 pixels of 224; the paper's
 Table 1 has 111), pooling rounds sizes up, weights are drawn from U(-sqrt(3 / fan-in),

@@ -13,7 +13,7 @@ from cls.weights.families import Renames
 
 
 def _branches(theirs: str, ours: str, table: inception.Branches) -> Iterator[tuple[str, str]]:
-    """Yields the pairs of a block of branches, which pytorchcv numbers (see cls.nn.inception)."""
+    """Yields the pairs of a block of numbered branches (see cls.nn.inception)."""
     for number, (branch, steps) in enumerate(table.items(), 1):
         prefix, units = rf'^{theirs}\.branches\.branch{number}\.', 0
         for k, step in enumerate(steps):

@@ -130,7 +130,7 @@ def mobilenetv3(variant: Variant) -> Renames:
 
 
 def biased(layer: str) -> Callable[[Tensors, Variant], Tensors]:
-    """Returns a function that adds a bias of 0 to a linear layer, which has none in pytorchcv."""
+    """Returns a function that adds a bias of 0 to a linear layer without one in pytorchcv."""
 
     def tensors(tensors: Tensors, variant: Variant) -> Tensors:
         del variant
