@@ -102,19 +102,29 @@ def named(state_dict: Tensors, variant: Variant, naming: Naming, wanted: Collect
         state_dict = _converted(state_dict, variant, table)
     rename = functools.cache(functools.partial(renamed, renames=tuple(pairs)))
     tensors, left_out = names.own(state_dict, wanted, rename)
-    if table is not None and pairs and tensors.keys() <= _ends(state_dict):
-        # The file may be of the reference, whose network may have other fields.
+    if table is not None and pairs and not _has_own(state_dict, tensors, variant):
+        # The file may be of another package, whose network may have other fields.
         raise UserError(f"none of the names is {naming.family}'s own")
     return Named(naming, tensors, left_out)
 
 
-def _ends(names: Iterable[str]) -> set[str]:
-    """Returns names, and what is left of them without one or more prefixes."""
-    ends = set()
-    for name in names:
-        parts = name.split('.')
-        ends |= {'.'.join(parts[start:]) for start in range(len(parts))}
-    return ends
+def _has_own(state_dict: Tensors, tensors: Tensors, variant: Variant) -> bool:
+    """Returns whether a table gave a tensor its name.
+
+    The names of a variant's module, and those of its reference, may be those of any package.
+
+    Args:
+      state_dict: the tensors under the names in the file.
+      tensors: the same arrays under the names of the variant's reference.
+      variant: the variant.
+    """
+    names_of = {id(value): name for name, value in state_dict.items()}
+    for name, value in tensors.items():
+        parts = names_of[id(value)].split('.')
+        ends = ['.'.join(parts[start:]) for start in range(len(parts))]
+        if name not in ends and all(renamed(end, variant.renames) != name for end in ends):
+            return True
+    return False
 
 
 def _converted(state_dict: Tensors, variant: Variant, table: Names) -> dict[str, np.ndarray]:
