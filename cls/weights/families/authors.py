@@ -198,14 +198,13 @@ FAMILY = Family(
         Names(r'condensenet\w+_learned', _CONDENSENET, tensors=_masks),
         Names(r'darts_.*', _darts),
         Names(r'proxyless_.*', _proxylessnas),
-        Names(
-            r'shufflenetv2_\d\.\dx', _MEGVII, tensors=_zero_bias, fields={'released': True}
-        ),
+        Names(r'shufflenetv2_0\.5x', _MEGVII, tensors=_zero_bias, fields={'released': True}),
         Names(r'res2net50_26w_4s|res2next50|dla60_res2net', tensors=_without_unused),
     ),
     missing={
         r'ShuffleNetV1.*': 'shortcuts before the convolved channels',
         r'ShuffleNetV2\.(Large|ExLarge)': '3x3 convolutions in groups',
+        r'ShuffleNetV2\.(1\.0|1\.5|2\.0)x': 'first branches that keep their number of channels',
         r'darts_imagenet_(v1|nasnet|amoebanet)': 'other cells',
         r'proxyless_cifar': 'a PyramidNet of trees',
     },

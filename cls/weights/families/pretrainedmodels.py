@@ -14,6 +14,7 @@ import numpy as np
 
 from cls.models.registry import Variant
 from cls.weights.families import Family, Names, Tensors
+from cls.weights.families.own_names import ours
 
 _LINEAR = r'^last_linear\.'
 # A block is Sequential(Sum(Sequential(Sequential(conv1 ... bn2), conv3, bn3), shortcut), ReLU).
@@ -57,6 +58,8 @@ FAMILY = Family(
     (
         # FB-ResNet-152 is the only ResNet with biases before its norms.
         _classifier(r'resnet(18|34|50|101|152)', 'fc', tensors=without_biases),
+        # Caffe's ResNet-101, with the names of ResNet-101.
+        Names(r'resnet101_v1', ours((_LINEAR, 'fc.')), fields={'ceil_pool': True}),
         _classifier(r'xception|inception_v3', 'fc'),
         _classifier(r'densenet(121|161|169|201)|dpn\d+b?', 'classifier'),
         _classifier(r'inception_resnet_v2', 'classif'),
@@ -77,6 +80,8 @@ FAMILY = Family(
         ),
     ),
     networks={
+        **{f'resnet{depth}': f'resnet{depth}' for depth in (18, 34, 50, 101, 152)},
+        'cafferesnet101': 'resnet101_v1',
         'fbresnet152': 'resnet152',
         'inceptionv3': 'inception_v3',
         'inceptionv4': 'inception_v4',
@@ -90,6 +95,5 @@ FAMILY = Family(
     missing={
         r'alexnet': 'AlexNet',
         r'bninception': 'BN-Inception without squeeze and excitation',
-        r'cafferesnet101': "Caffe's unpadded pooling in the stem",
     },
 )

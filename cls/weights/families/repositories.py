@@ -6,12 +6,15 @@
   ResNet        akamaster/pytorch_resnet_cifar10, whose names are those of the variants
   MobileNetV2   d-li14/mobilenetv2.pytorch; tonylins/pytorch-mobilenet-v2 at width 1
   MobileNetV3   d-li14/mobilenetv3.pytorch, whose gates precede the activation
+  SE-ResNet     moskomule/senet.pytorch, without biases in the gates
 
 Networks of kuangliu/pytorch-cifar, weiaicunzai/pytorch-cifar100 and chenyaofo/pytorch-cifar-models
 are those of ImageNet with other strides, channels or shortcuts, for CIFAR, and are not here.
 """
 
 import re
+
+import numpy as np
 
 from cls.models import mobilenetv2
 from cls.models.registry import Variant
@@ -48,6 +51,12 @@ _DENSENET = (
     (r'^trans(\d)\.conv1\.', r'transition\1.conv.'),
     (r'(?<=\d)\.bn([12])\.', r'.conv\1.bn.'),
     (r'(?<=\d)\.conv([12])\.(?=weight)', r'.conv\1.conv.'),
+)
+_SERESNET = (
+    (r'^(conv|bn)1\.', r'layer0.\g<1>1.'),
+    (r'\.se\.fc\.0\.', '.se_module.fc1.'),
+    (r'\.se\.fc\.2\.', '.se_module.fc2.'),
+    (r'^fc\.', 'last_linear.'),
 )
 # The layers of a block after its number, of blocks that expand and of those that do not.
 _EXPANDED = {'0': 'conv_pw', '1': 'bn1', '3': 'conv_dw', '4': 'bn2'}
@@ -99,13 +108,18 @@ def _mobilenet_v3(variant: Variant) -> Renames:
 
 
 def _gates(tensors: Tensors, variant: Variant) -> Tensors:
-    """Returns tensors with 1x1 convolutions for the linear layers of the gates."""
+    """Returns tensors with 1x1 convolutions for the linear layers of the gates.
+
+    Biases that gates lack are zeros.
+    """
     del variant
-    gate = re.compile(r'\.conv\.\d\.fc\.\d\.weight$')
-    return {
-        name: value[:, :, None, None] if gate.search(name) and value.ndim == 2 else value
-        for name, value in tensors.items()
-    }
+    result = dict(tensors)
+    for name, value in tensors.items():
+        if re.search(r'\.fc\.[02]\.weight$', name) and value.ndim == 2:
+            result[name] = value[:, :, None, None]
+            bias = f'{name.removesuffix("weight")}bias'
+            result.setdefault(bias, np.zeros(len(value), value.dtype))
+    return result
 
 
 _OTHER_STRIDES = 'strides and channels for CIFAR'
@@ -123,6 +137,7 @@ FAMILY = Family(
             tensors=_gates,
             fields={'gate_first': True, 'epsilon': 1e-5},
         ),
+        Names(r'seresnet(18|34|50b|101b|152b)', ours(*_SERESNET), tensors=_gates),
     ),
     missing={
         r'kuangliu/.*|weiaicunzai/.*': _OTHER_STRIDES,
@@ -131,6 +146,6 @@ FAMILY = Family(
         r'bearpaw/preresnet\d+': 'projections of inputs that are not normalized',
         r'bearpaw/vgg\w+': 'one linear layer',
         r'tonylins/.*(0\.5|0\.75|1\.4)': 'channels rounded up, and a stem of 32',
-        r'moskomule/se_resnet\w+': 'squeeze and excitation without biases',
+        r'moskomule/se_resnet(20|32|56)': 'projections in the shortcuts (option B) for CIFAR',
     },
 )

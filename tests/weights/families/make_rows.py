@@ -31,6 +31,7 @@ def _version(package: str) -> str:
 
 
 importlib.metadata.version = _version
+make.CONTRAST = 0.25
 
 
 def main(package: str, pattern: str = '*') -> None:
@@ -41,7 +42,11 @@ def main(package: str, pattern: str = '*') -> None:
     for name, (build, size) in networks.items():
         if fnmatch.fnmatchcase(name, pattern):
             task = Task(f'{package}:{name}', size, build=build)
-            result[name] = make.make_row('', task)
+            try:
+                result[name] = make.make_row('', task)
+            except RuntimeError as error:
+                print(error)
+                continue
             rows.write(file, result)
 
 

@@ -15,7 +15,7 @@ LITE = {'lite0': 64, 'lite1': 48, 'lite2': 36, 'lite3': 56, 'lite4': 44}
 def build(package, name):
     """Returns a network; the pool of Lite has the size of its map."""
     size = {'image_size': LITE[name.removeprefix('efficientnet-')]} if package is Lite else {}
-    return package.from_name(name, override_params={'num_classes': 10, **size})
+    return package.from_name(name, num_classes=10, **size)
 
 
 NETWORKS = {
