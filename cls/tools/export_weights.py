@@ -31,8 +31,8 @@ from cls.errors import UserError, reason
 from cls.models.registry import Variant
 from cls.run import workdir as folders
 from cls.storage import paths
-from cls.tools.import_weights import reverse_colors
 from cls.weights import export, model_card, origin, published, targets
+from cls.weights.colors import reverse_colors
 from cls.weights.hub import HUB
 from cls.weights.model_card import Facts, Images
 from cls.weights.targets import Target

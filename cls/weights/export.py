@@ -96,7 +96,8 @@ def package_tensors(
         if target.package == 'keras' and _is_statistic(name):
             value = (statistics or {}).get(name.rpartition('/')[2], result[name])
             result[name] = np.broadcast_to(value, result[name].shape)
-    return {name: np.ascontiguousarray(result[name], target.tensors[name][0]) for name in names}
+    dtypes = {name: target.tensors[name][0] for name in names}
+    return {name: np.array(result[name], dtype, order='C') for name, dtype in dtypes.items()}
 
 
 def _forward(

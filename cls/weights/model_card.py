@@ -192,10 +192,14 @@ def _use(facts: Facts) -> list[str]:
         aux = f', aux_logits={facts.aux_head}' if facts.target and facts.target.optional else ''
         weights = f'num_classes={classes}{aux}'
         code = [
+            'import collections',
             'import torchvision',
             'from safetensors.torch import load_file',
             f"model = torchvision.models.get_model('{name}', weights=None, {weights})",
-            f"model.load_state_dict(load_file('{file}'))",
+            f"state = collections.OrderedDict(load_file('{file}'))",
+            # Its MNASNet asks for the version of its stem, which torch keeps apart from tensors.
+            *(["state._metadata = {'': {'version': 2}}"] if name.startswith('mnasnet') else []),
+            'model.load_state_dict(state)',
         ]
     elif facts.format == 'keras':
         build, fields = name, ''

@@ -10,6 +10,7 @@ logits in units of their deviation, and fails above 1e-4.
 """
 
 import sys
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,9 @@ def of_torch(package: str, name: str, tensors: dict[str, np.ndarray], content: A
         more = {'aux_logits': bool(content['__aux']), 'init_weights': False}
         more = more if name in ('googlenet', 'inception_v3') else {}
         module = torchvision.models.get_model(name, weights=None, num_classes=CLASSES, **more)
-    state = {key: torch.from_numpy(value) for key, value in tensors.items()}
+    state: Any = OrderedDict((key, torch.from_numpy(value)) for key, value in tensors.items())
+    if name.startswith('mnasnet'):  # as the model card says
+        state._metadata = {'': {'version': 2}}
     module.load_state_dict(state, strict=True)
     images = torch.from_numpy(content['__images'].transpose(0, 3, 1, 2).copy())
     with torch.no_grad():
