@@ -28,6 +28,7 @@ COMMANDS = {
     'evaluate': Command('cls.main', 'evaluate checkpoints', {'job': 'evaluate'}),
     'print': Command('cls.main', 'print the resolved config', {'job': 'print'}),
     'predict': Command('cls.tools.predict', 'predict the classes of images'),
+    'explain': Command('cls.tools.explain', 'show the pixels that speak for a class'),
     'summary': Command('cls.tools.summary', 'describe a network, its weights and its recipes'),
     'models': Command('cls.tools.models', 'list the registered models'),
     'fields': Command('cls.tools.fields', 'list the fields of a training config'),
