@@ -74,7 +74,9 @@ def main():
         arrays[f'{name}/integrated'] = integrated(model, images)
         arrays[f'{name}/layer'] = np.array(stage)
         print(name, arrays[f'{name}/logits'][:3], arrays[f'{name}/gradcam'].shape)
-    np.savez_compressed(FILE, **{k: v.astype('f4') if v.dtype == 'f8' else v for k, v in arrays.items()})
+    np.savez_compressed(
+        FILE, **{k: v.astype('f4') if v.dtype == 'f8' else v for k, v in arrays.items()}
+    )
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_run import encoded, pixels, write_run
 
 import cls
 from cls import models, weights
@@ -16,7 +17,6 @@ from cls.errors import UserError
 from cls.inference import Model, Preprocess, explaining
 from cls.tools import explain
 from cls.weights.convert import shapes
-from tiny_run import encoded, pixels, write_run
 
 GOLDEN = Path(__file__).with_name('explanations.npz')
 TARGET, STEPS = 3, 16
