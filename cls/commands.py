@@ -30,6 +30,7 @@ COMMANDS = {
     'predict': Command('cls.tools.predict', 'predict the classes of images'),
     'explain': Command('cls.tools.explain', 'show the pixels that speak for a class'),
     'summary': Command('cls.tools.summary', 'describe a network, its weights and its recipes'),
+    'draw': Command('cls.tools.draw', 'draw the genotype of a network or a search'),
     'models': Command('cls.tools.models', 'list the registered models'),
     'fields': Command('cls.tools.fields', 'list the fields of a training config'),
     'import': Command('cls.tools.import_weights', 'make a run folder from foreign weights'),
