@@ -91,12 +91,13 @@ def of_variant(name: str) -> list[Arm]:
         trained = models.variant(arm.variant)
         if trained.name == name:
             own.append(arm)
-        elif trained.system == chosen.system and arm.data != 'digits':
-            if trained.input_size // 64 == chosen.input_size // 64 or (
-                min(trained.input_size, chosen.input_size) > 64
-            ):
-                recipe, _, argument = arm.config.partition(':')
-                others += _arm(recipe, argument, arm.about, name)
+        elif (
+            trained.system == chosen.system
+            and arm.data != 'digits'
+            and (trained.input_size > 64) == (chosen.input_size > 64)
+        ):
+            recipe, _, argument = arm.config.partition(':')
+            others += _arm(recipe, argument, arm.about, name)
     return own + others
 
 
