@@ -62,7 +62,9 @@ def test_the_page_on_weights(tmp_path, monkeypatch):
     save_file(
         {name: np.full(size, 0.01, 'f4') for name, size in sizes.items()}, f'{small}.safetensors'
     )
-    program = python_of('cls/weights/README.md').replace('resnet50.pth', f'{small}.safetensors')
+    program = python_of('cls/weights/README.md').replace(
+        'resnet50-0676ba61.pth', f'{small}.safetensors'
+    )
     names = run(program.replace('resnet50', small), images=jnp.ones((2, 32, 32, 3)))
     assert names['logits'].shape == (2, 10)
     assert bool(jnp.isfinite(names['logits']).all())
