@@ -98,6 +98,11 @@ def words(label: str) -> str:
     return _words().get(label, label)
 
 
+def has_words(label: str) -> bool:
+    """Whether a label is the WordNet id of a class of ImageNet."""
+    return label in _words()
+
+
 def both(label: str) -> str:
     """Returns 'tench (n01440764)' for a WordNet id of ImageNet, else the label itself."""
     name = words(label)

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from cls.data.classes import has_words, words
 from cls.evaluation.metrics import LISTED, OUTCOME, Tally
 from cls.storage import paths
 
@@ -48,6 +49,8 @@ class Listing:
     ) -> None:
         """Writes a CSV file atomically: file or index, label and top five classes of each image.
 
+        Classes of ImageNet have their names in words in further columns.
+
         Args:
           path: the CSV file.
           classes: the number of classes.
@@ -59,17 +62,20 @@ class Listing:
         def name(label: int) -> str | int:
             return names[label] if label < len(names) else label
 
-        kinds = 'class', 'probability'
+        worded = any(map(has_words, names))  # ImageNet's classes get a column of words
+        kinds = ('class', 'name', 'probability') if worded else ('class', 'probability')
         columns = [f'{kind}{i}' for i in range(1, count + 1) for kind in kinds]
         with paths.writing(path) as file:
             # File names need not be UTF-8: their bytes are written unchanged.
             lines = io.TextIOWrapper(file, 'utf-8', 'surrogateescape', newline='')
             writer = csv.writer(lines)
-            writer.writerow(['image', 'label', *columns])
+            writer.writerow(['image', 'label', *(['label_name'] if worded else []), *columns])
             for i, (label, classes_of, probabilities) in enumerate(self._rows(count)):
                 row: list[Any] = [files[i] if files else i, name(label)]
+                row += [words(str(name(label)))] if worded else []
                 for guess, probability in zip(classes_of, probabilities, strict=True):
-                    row += [name(guess), f'{probability:.6g}']
+                    own = [words(str(name(guess)))] if worded else []
+                    row += [name(guess), *own, f'{probability:.6g}']
                 writer.writerow(row)
             lines.detach()  # writes the rest, and does not close the file
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from cls.data.classes import has_words, words
 from cls.errors import UserError
 
 BINS = 15
@@ -197,11 +198,12 @@ class Tally:
     def per_class(self, names: Sequence[str] = ()) -> list[dict[str, Any]]:
         """Returns for each class {'class': name or number, 'images', 'top1': percent}.
 
-        Classes without images are left out.
+        Classes without images are left out. Those of ImageNet also have their 'name' in words.
         """
         return [
             {
                 'class': names[i] if i < len(names) else i,
+                **({'name': words(names[i])} if i < len(names) and has_words(names[i]) else {}),
                 'images': int(self._images[i]),
                 'top1': 100 * float(self._hits[i]) / int(self._images[i]),
             }

@@ -112,12 +112,7 @@ def explain(
       UserError: there is no such method, class or layer, or not one image.
       UnreadableImage: the image cannot be taken.
     """
-    if method not in METHODS:
-        raise UserError(
-            f'method is {method!r}: expected one of {", ".join(METHODS)}.{nearest(method, METHODS)}'
-        )
-    if steps < 1:
-        raise UserError(f'steps is {steps}: expected 1 or more.')
+    check(model, method, target=target, layer=layer, steps=steps)
     each, _ = split(image)
     if len(each) != 1:
         raise UserError(f'{len(each)} images: expected one to explain.')
@@ -162,6 +157,35 @@ def explain_pixels(
         return Explanation(np.asarray(heat), layer=layer, cam=cam, **shown)
     attributions, gap = integrated_gradients(model, pixels, index, steps, baseline)
     return Explanation(attributions.sum(-1), gap=gap, **shown)
+
+
+def check(
+    model: Any,
+    method: str,
+    *,
+    target: int | str | None = None,
+    layer: str = '',
+    steps: int = STEPS,
+) -> None:
+    """Raises the errors of `explain` that do not depend on an image."""
+    if method not in METHODS:
+        raise UserError(
+            f'method is {method!r}: expected one of {", ".join(METHODS)}.{nearest(method, METHODS)}'
+        )
+    if steps < 1:
+        raise UserError(f'steps is {steps}: expected 1 or more.')
+    if target is not None:
+        _index(model, target)
+    if layer and method == 'gradcam':
+        _check_layer(model, layer)
+
+
+def _check_layer(model: Any, layer: str) -> None:
+    shapes = {name: s for name, s in model.feature_shapes().items() if len(s) == 3}
+    if layer not in shapes:
+        raise UserError(
+            f'there is no stage {layer!r}.{nearest(layer, shapes)} Known: {", ".join(shapes)}.'
+        )
 
 
 def _index(model: Any, target: int | str) -> int:
@@ -215,11 +239,7 @@ def gradcam(model: Any, pixels: np.ndarray, index: int, layer: str) -> np.ndarra
 
     Raises UserError if there is no such stage, or the logits do not depend on it.
     """
-    shapes = {name: s for name, s in model.feature_shapes().items() if len(s) == 3}
-    if layer not in shapes:
-        raise UserError(
-            f'there is no stage {layer!r}.{nearest(layer, shapes)} Known: {", ".join(shapes)}.'
-        )
+    _check_layer(model, layer)
 
     def compute(variables: Any, images: jax.Array, target: jax.Array) -> tuple[Any, Any]:
         def logit(delta: jax.Array) -> tuple[jax.Array, jax.Array]:

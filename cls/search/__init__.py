@@ -9,6 +9,7 @@
   engines.py     where evaluations run: this process, several processes, a cluster
   registry.py    spaces, searchers, objectives, evaluators and supernets by name
   job.py         the job of a config of configs/search/
+  graphs.py      genotypes as graphs
   figures.py     plots of a search, and of its best genotype
   supernets/     searches that train one network that holds the space: runs of cls.train
 

@@ -12,6 +12,7 @@ from cls.config import load as configs
 from cls.errors import UserError
 
 RESULTS = files.ROOT / 'tests' / 'results.json'  # in a checkout: the last measurements
+_CLASSES = {'tfds:cifar10': 10, 'tfds:cifar100': 100, 'tfds:imagenet2012': 1000}
 HEADER = ('recipe', 'network', 'data', 'length', 'batch', "the paper's top-1", 'measured top-1')
 
 
@@ -71,8 +72,16 @@ def _arm(recipe: str, name: str, about: str, variant: str = '') -> Iterator[Arm]
     chosen = models.variant(config.model.name)
     data = config.data.name
     measured = _measured().get(f'configs/{recipe}.py') if data == 'digits' else None
-    paper = chosen.top1 if data.startswith('tfds:') else None
+    paper = chosen.top1 if _is_of(chosen.name, data) else None
     yield Arm(spec, chosen.name, data, config.duration, config.batch, about, paper, measured)
+
+
+def _is_of(variant: str, data: str) -> bool:
+    """Whether a paper's accuracy of a variant is that on a data set."""
+    kind = next((k for k in ('svhn', 'mnist') if k in variant), '')
+    if kind or data.removeprefix('tfds:') in ('svhn_cropped', 'mnist'):
+        return bool(kind) and kind in data
+    return _CLASSES.get(data) == models.create(variant).num_classes
 
 
 def of_variant(name: str) -> list[Arm]:
@@ -82,12 +91,13 @@ def of_variant(name: str) -> list[Arm]:
         trained = models.variant(arm.variant)
         if trained.name == name:
             own.append(arm)
-        elif trained.system == chosen.system and arm.data != 'digits':
-            if trained.input_size // 64 == chosen.input_size // 64 or (
-                min(trained.input_size, chosen.input_size) > 64
-            ):
-                recipe, _, argument = arm.config.partition(':')
-                others += _arm(recipe, argument, arm.about, name)
+        elif (
+            trained.system == chosen.system
+            and arm.data != 'digits'
+            and (trained.input_size > 64) == (chosen.input_size > 64)
+        ):
+            recipe, _, argument = arm.config.partition(':')
+            others += _arm(recipe, argument, arm.about, name)
     return own + others
 
 

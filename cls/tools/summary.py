@@ -80,7 +80,10 @@ def _fields(pairs: list[str]) -> dict[str, Any]:
 
 def _rows(module: Any, size: int, channels: int, name: str) -> list[summarizing.Row]:
     try:
-        return summarizing.summarize(module, size, channels)
+        rows = summarizing.summarize(module, size, channels)
+        if empty := [row.name for row in rows if 0 in row.shape]:
+            raise ValueError(f'{empty[0]} has no positions')
+        return rows
     except UserError:
         raise
     except (TypeError, ValueError, ZeroDivisionError) as error:

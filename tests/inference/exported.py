@@ -46,7 +46,9 @@ def source_of(name, pixels=False, **description):
     Without a row the weights are `drawn`, and images have at most 96 pixels.
     """
     row = row_of(name)
-    size, channels = (row.size, row.channels) if row else (min(models.variant(name).input_size, 96), 3)
+    size, channels = (
+        (row.size, row.channels) if row else (min(models.variant(name).input_size, 96), 3)
+    )
     module = models.create(name, **(row.fields if row else {}))
     if row:
         state_dict = keyed.state_dict(row.tensors, row.gain)

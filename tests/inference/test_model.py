@@ -416,6 +416,7 @@ def published_row(source, digest, **changed):
     fields |= {'variant': 'resnet20_cifar', 'package': 'maker', 'name': 'r20', 'tag': 'v1'}
     fields |= {'source': source, 'file': source.rpartition('/')[2], 'hash': digest, 'classes': 10}
     fields |= {'size': 32, 'resize': 32, 'license': 'mit'}
+    fields |= {'mean': (0.4914, 0.4822, 0.4465), 'std': (0.2023, 0.1994, 0.2010)}
     return published.Published(**{**fields, **changed})
 
 
@@ -466,7 +467,8 @@ def test_published_weights_of_another_content_are_refused(server, cache, monkeyp
 
 @pytest.mark.parametrize('source', ['http://localhost:9/a.pth', 'http://nowhere.invalid/a.pth'])
 def test_without_a_network_one_line_says_so(cache, monkeypatch, source):
-    monkeypatch.setattr(published, 'rows', lambda: (published_row(source, ''),))
+    row = published_row(source, '')
+    monkeypatch.setattr(published, 'rows', lambda: (row,))
     with pytest.raises(UserError, match='cannot be fetched .* and the cache has no copy') as error:
         cls.load('resnet20_cifar')
     assert '\n' not in str(error.value)
