@@ -39,6 +39,7 @@ COMMANDS = {
     'prepare': Command('cls.tools.prepare', 'prepare data sets for training'),
     'benchmark': Command('cls.tools.benchmark', 'measure speed, and compare it'),
     'robustness': Command('cls.tools.robustness', "evaluate on ImageNet's other test sets"),
+    'export': Command('cls.tools.export', 'export a model for other programs'),
     'condense': Command('cls.tools.condense', 'convert a CondenseNet for inference'),
     'compile-for': Command('cls.tools.compile_for', 'compile a train step for TPUs'),
     'search-report': Command('cls.tools.search_report', 'compare searches'),

@@ -20,6 +20,10 @@ OPTIONAL = {
     'gcsfs': 'pyproject.toml',
     's3fs': 'pyproject.toml',
     'ray': 'pyproject.toml',
+    'onnx': 'pyproject.toml',
+    'onnxruntime': 'pyproject.toml',
+    'litert_converter': 'cls/inference/export/litert.py',
+    'ai_edge_litert': 'cls/inference/export/litert.py',
     'fastapi': 'pyproject.toml',
     'starlette': 'cls/inference/serving/app.py',
     'uvicorn': 'pyproject.toml',
@@ -106,7 +110,7 @@ def test_a_checkout_and_a_wheel_require_the_same():
 
 def test_the_extras():
     extras = PROJECT['project']['optional-dependencies']
-    assert set(extras) == {'search', 'gcs', 's3', 'ray', 'onednn', 'serve', 'dev'}
+    assert set(extras) == {'search', 'gcs', 's3', 'ray', 'onednn', 'serve', 'onnx', 'dev'}
 
 
 def test_training_and_import_need_no_extra():

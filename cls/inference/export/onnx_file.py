@@ -85,14 +85,20 @@ def proto(graph: Graph, output: str) -> Any:
     return helper.make_model(made, opset_imports=opsets, ir_version=_IR_VERSION)
 
 
-def session(file: Path, threads: int = 0) -> Any:
-    """Returns onnxruntime's session of a file, on the CPU; 0 threads: one for each core."""
+def session(model: Path | bytes, threads: int = 0) -> Any:
+    """Returns onnxruntime's session of a file or its content, on the CPU.
+
+    Args:
+      model: the file, or its content.
+      threads: their number; 0: one for each core.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(file), options, providers=['CPUExecutionProvider'])
+    source = model if isinstance(model, bytes) else str(model)
+    return onnxruntime.InferenceSession(source, options, providers=['CPUExecutionProvider'])
 
 
 def outputs(opened: Any, images: np.ndarray) -> np.ndarray:

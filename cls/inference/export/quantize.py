@@ -1,6 +1,7 @@
 """ONNX files with weights and activations of 8 bits, by onnxruntime's static quantization."""
 
 import itertools
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ def quantize(file: Path, output: Path, batches: Iterable[np.ndarray]) -> None:
     first = next(iter(batches := iter(batches)), None)
     if first is None:
         raise UserError('no images to calibrate with: expected at least one.')
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # it recommends optimizations that the graph has already
     try:
         quantization.quantize_static(
             str(file),
@@ -43,6 +46,8 @@ def quantize(file: Path, output: Path, batches: Iterable[np.ndarray]) -> None:
     except Exception as error:
         reason = ' '.join(str(error).split())[:200]
         raise UserError(f'onnxruntime cannot quantize the model: {reason}') from error
+    finally:
+        logging.disable(before)
 
 
 class _Reader:
