@@ -25,8 +25,8 @@ from collections.abc import Sequence
 
 from cls import __version__, signals
 from cls.cli import Parser, run
-from cls.errors import UserError
-from cls.inference import loading
+from cls.errors import UserError, require
+from cls.tools.predict import add_source, opened
 
 PROG = 'python -m cls.tools.serve'
 
@@ -34,7 +34,7 @@ PROG = 'python -m cls.tools.serve'
 def parser(prog: str = PROG) -> Parser:
     """Returns the parser of the flags."""
     flags = Parser(prog=prog, description=__doc__, allow_abbrev=False)
-    flags.add_argument('--from', dest='where', required=True, help='the model')
+    add_source(flags)
     flags.add_argument('--host', default='127.0.0.1', help='0.0.0.0: all interfaces')
     flags.add_argument('--port', type=int, default=8000, help='0: a free one')
     flags.add_argument('--requests', type=int, default=256, help='at once, default 256')
@@ -46,26 +46,24 @@ def parser(prog: str = PROG) -> Parser:
 def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Serves until SIGTERM or Ctrl-C; returns the exit code."""
     args = parser(prog).parse_args(argv)
-    try:
-        import uvicorn
+    for package in ('fastapi', 'uvicorn', 'python_multipart', 'prometheus_client'):
+        require(package, 'serve')
+    import uvicorn
 
-        from cls.inference.serving.app import Limits, create
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"{error.name} is not installed, which `cls serve` needs: pip install 'cls[serve]'."
-        ) from None
+    from cls.inference.serving.app import Limits, create
+
     for name in ('requests', 'upload', 'pixels'):
         if not getattr(args, name) > 0:
             raise UserError(f'--{name} is {getattr(args, name):g}: expected more than 0.')
     if not 0 <= args.port < 65536:
         raise UserError(f'--port is {args.port}: expected 0 to 65535.')
-    opened = listening(args.host, args.port)  # before minutes of compilation
-    model = loading.load(args.where)
+    taken = listening(args.host, args.port)  # before minutes of compilation
+    model = opened(args)
     limits = Limits(args.requests, int(args.upload * 2**20), int(args.pixels))
     config = uvicorn.Config(
         create(model, limits, __version__), log_level='warning', access_log=False
     )
-    host, port = opened.getsockname()[:2]
+    host, port = taken.getsockname()[:2]
     shown = f'[{host}]' if ':' in host else host
 
     class Announced(uvicorn.Server):
@@ -82,7 +80,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     # uvicorn raises the signal again when it has stopped; the stop was the purpose of it.
     signal.signal(signal.SIGTERM, lambda *_: None)
     with signals.heard_by(stop):
-        server.run(sockets=[opened])
+        server.run(sockets=[taken])
     if not server.started:
         raise UserError('the server could not start, see above.')
     return 0
