@@ -1,4 +1,4 @@
-"""launch/colab_tpu.ipynb: stored without outputs, and runs from top to bottom."""
+"""The notebooks of launch/: stored without outputs, and run from top to bottom."""
 
 import json
 import re
@@ -11,11 +11,12 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 
 ROOT = Path(__file__).parents[2]
-NOTEBOOK = ROOT / 'launch/colab_tpu.ipynb'
+FOLDER = ROOT / 'launch'
+NOTEBOOKS = sorted(file.name for file in FOLDER.glob('*.ipynb'))
 
 
-def code_cells():
-    return [cell for cell in nbformat.read(NOTEBOOK, 4).cells if cell.cell_type == 'code']
+def code_cells(name='colab_tpu.ipynb'):
+    return [cell for cell in nbformat.read(FOLDER / name, 4).cells if cell.cell_type == 'code']
 
 
 class Session:
@@ -63,11 +64,12 @@ def session():
         each.close()
 
 
-def test_it_is_kept_as_it_was_written():
-    notebook = nbformat.read(NOTEBOOK, 4)
+@pytest.mark.parametrize('name', NOTEBOOKS)
+def test_it_is_kept_as_it_was_written(name):
+    notebook = nbformat.read(FOLDER / name, 4)
     nbformat.validate(notebook)
-    assert all(not cell.outputs and cell.execution_count is None for cell in code_cells())
-    text = NOTEBOOK.read_text()
+    assert all(not cell.outputs and cell.execution_count is None for cell in code_cells(name))
+    text = (FOLDER / name).read_text()
     assert 'tensorflow' not in text
     # One line of text for each line, for readable diffs.
     assert text == json.dumps(json.loads(text), indent=1, ensure_ascii=False) + '\n'
@@ -87,6 +89,12 @@ def committed(folder):
 @pytest.fixture
 def first_cell():
     return next(cell.source for cell in code_cells())
+
+
+@pytest.mark.parametrize('name', NOTEBOOKS)
+def test_all_begin_with_the_same_cells(name):
+    first = [cell.source for cell in code_cells()[:3]]
+    assert [cell.source for cell in code_cells(name)[:3]] == first
 
 
 def test_outside_of_a_checkout_it_asks_once_where_to_clone_from(tmp_path, session, first_cell):
@@ -109,23 +117,48 @@ def test_a_wrong_address_ends_with_the_message_of_git(tmp_path, session, first_c
         session(tmp_path, 'none').run(first_cell)
 
 
+# Notebook -> replacements that shorten it, numbers of pictures of cells, parts of their output.
+RUNS = {
+    'colab_tpu.ipynb': (
+        {"'40 epochs'": "'2 epochs'"},
+        {'curves_plot': 1, 'predictions_plot': 1},
+        {'train_run': 'test top-1', 'predictions_plot': 'of 355 test images'},
+    ),
+    'finetune.ipynb': (
+        {"'10 epochs'": "'1 epochs'"},
+        {'predict': 1},
+        {'finetune': 'test top-1', 'export': 'notebook.stablehlo', 'predict': '2 classes'},
+    ),
+    'search.ipynb': (
+        {"'10 epochs'": "'1 epochs'", 'evaluations = 12': 'evaluations = 3'},
+        {'look': 2, 'curves': 2},
+        {'look': 'genotype', 'train': 'test top-1'},
+    ),
+}
+
+
 @pytest.mark.sweep
-def test_run_all_outside_of_a_checkout(tmp_path, session):
+@pytest.mark.parametrize('name', NOTEBOOKS)
+def test_run_all_outside_of_a_checkout(name, tmp_path, session):
+    shorter, shown, texts = RUNS[name]
     names = ('.git', '.venv', '__pycache__', '.pytest_cache', '.ruff_cache', 'runs')
     shutil.copytree(ROOT, tmp_path / 'repository', ignore=shutil.ignore_patterns(*names))
     (tmp_path / 'here').mkdir()
     opened = session(tmp_path / 'here', committed(tmp_path / 'repository'))
     text, pictures = {}, {}
-    for cell in code_cells():
-        text[cell.id] = opened.run(cell.source.replace("'40 epochs'", "'2 epochs'"))
+    for cell in code_cells(name):
+        source = cell.source
+        for long, short in shorter.items():
+            source = source.replace(long, short)
+        text[cell.id] = opened.run(source)
         pictures[cell.id] = opened.pictures
     assert len(opened.questions) == 1
     assert 'Cpu' in text['devices'] or 'CPU' in text['devices']
-    assert 'test top-1' in text['train_run']
-    assert 'of 355 test images' in text['predictions_plot']
-    assert {cell for cell, count in pictures.items() if count} == {
-        'curves_plot',
-        'predictions_plot',
-    }
-    result = tmp_path / 'here/checkout/runs/notebook/result.json'
-    assert json.loads(result.read_text())['step'] > 0
+    assert {cell: count for cell, count in pictures.items() if count} == shown
+    for cell, part in texts.items():
+        assert part in text[cell], text[cell]
+    assert not [line for each in text.values() for line in each.splitlines() if 'error:' in line]
+
+
+def test_every_notebook_is_run():
+    assert set(RUNS) == set(NOTEBOOKS)
