@@ -122,7 +122,7 @@ def fit(
 def _hint(
     state_dict: Mapping[str, np.ndarray], model_name: str, overrides: Mapping[str, Any]
 ) -> str:
-    """Returns a hint on fields with which a state dict would fit, '' if there are none."""
+    """Returns a hint on the fields that a state dict would fit, '' if there are none."""
     others = {k: v for k, v in overrides.items() if k not in ('num_classes', 'aux_head')}
     try:
         fields = _fit(state_dict, model_name, False, others).fields
