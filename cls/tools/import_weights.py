@@ -241,7 +241,7 @@ def _of_network(
     if word:
         return f'{text}; config.json calls it {word}.'
     if match:
-        alike = f' The tensors also fit {", ".join(match.alike)}, which is not here.'
+        alike = f' The tensors also fit, and are not here: {", ".join(match.alike)}.'
         return f'{text}; by {match.evidence}.{alike if match.alike else ""}'
     if word := cards.word(card):
         same = 'that is' if cards.plain_word(word) in cards.words(variant) else 'taken for'

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import flax.linen as nn
@@ -122,7 +122,7 @@ def fit(
 def _hint(
     state_dict: Mapping[str, np.ndarray], model_name: str, overrides: Mapping[str, Any]
 ) -> str:
-    """Returns a hint on fields with which a state dict would fit, '' if there are none."""
+    """Returns a hint on the fields that a state dict would fit, '' if there are none."""
     others = {k: v for k, v in overrides.items() if k not in ('num_classes', 'aux_head')}
     try:
         fields = _fit(state_dict, model_name, False, others).fields
@@ -185,7 +185,9 @@ def _fit(
     variant = models.variant(model_name)
     model = models.create(model_name, **overrides)
     wanted = _Wanted(model, variant)
-    named = _named(state_dict, variant, wanted)
+    main = wanted.head - wanted.aux
+    optional = wanted.aux | (main if part or without_head else set())
+    named = _named(state_dict, variant, wanted, optional)
     fields = _fields(variant, named.naming, overrides)
     tensors, left_out = named.tensors, list(named.left_out)
     drawn: set[str] = set()
@@ -197,10 +199,9 @@ def _fit(
     elif not _has_aux(model):
         left_out += [name for name in tensors if name in wanted.aux or _is_of(name, wanted.aux)]
         tensors = {name: value for name, value in tensors.items() if name not in left_out}
-    main = wanted.head - wanted.aux
     if part:
         kept = wanted.shapes.keys() - wanted.head
-        left_out += [name for name in tensors if name not in kept]
+        left_out += [name for name in tensors if name not in kept and not _is_of(name, kept)]
         tensors = {name: value for name, value in tensors.items() if name in kept}
     present = [tensors[name] for name in wanted.head if name in tensors and tensors[name].ndim]
     if present and 'num_classes' not in overrides:
@@ -216,7 +217,7 @@ def _fit(
     return Fitted(variables, fields, left_out, headless, family, tuple(sorted(drawn)), channels)
 
 
-def _is_of(name: str, tensors: set[str]) -> bool:
+def _is_of(name: str, tensors: Set[str]) -> bool:
     """Returns whether a name is that of a counter in a norm among these tensors."""
     return naming.is_counter(name, tensors)
 
@@ -249,9 +250,11 @@ def _with_drawn(
     return traverse_util.unflatten_dict(flat | draw(model, 0, size, channels, only))
 
 
-def _named(state_dict: Mapping[str, np.ndarray], variant: Variant, wanted: _Wanted) -> naming.Named:
+def _named(
+    state_dict: Mapping[str, np.ndarray], variant: Variant, wanted: _Wanted, optional: Set[str]
+) -> naming.Named:
     try:
-        return naming.best(state_dict, variant, wanted.shapes, wanted.aux)
+        return naming.best(state_dict, variant, wanted.shapes, optional)
     except UserError as error:
         raise UserError(f'{variant.name}: {error}') from None
 

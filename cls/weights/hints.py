@@ -18,7 +18,7 @@ from cls.weights.families import Family, families
 
 @dataclasses.dataclass(frozen=True)
 class Hints:
-    """The metadata of a checkpoint, as far as it says which network it is of.
+    """The metadata of a checkpoint, as far as it names the network.
 
     Attributes:
       card: a snapshot's config.json, see `card`.

@@ -113,11 +113,13 @@ def named(state_dict: Tensors, variant: Variant, naming: Naming, wanted: Collect
 
 
 def _found(state_dict: Tensors, renames: Renames, wanted: Collection[str]) -> set[str]:
-    """Returns the wanted names among those of a file after renames, under any prefix."""
+    """Returns the wanted names among those of a file after renames, under one prefix."""
     rename = functools.cache(functools.partial(renamed, renames=tuple(renames)))
-    parts = (name.split('.') for name in state_dict)
-    ends = {'.'.join(each[start:]) for each in parts for start in range(len(each))}
-    return {new for end in ends if (new := rename(end)) in wanted}
+    try:
+        tensors, _ = names.own(state_dict, wanted, rename)
+    except UserError:
+        return set()
+    return tensors.keys() & set(wanted)
 
 
 def _converted(state_dict: Tensors, variant: Variant, table: Names) -> dict[str, np.ndarray]:

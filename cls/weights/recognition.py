@@ -268,7 +268,7 @@ def _distinct(matches: list[Match], hints: Hints) -> list[Match]:
 
 
 def differences(matches: list[Match]) -> str:
-    """Returns a text on the fields of the modules in which matches differ."""
+    """Returns a text on the differing fields of the modules of matches."""
     values = [_computing(match) for match in matches]
     names = [
         name

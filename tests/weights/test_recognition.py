@@ -82,7 +82,7 @@ def test_a_variant_of_a_config_file_is_recognized():
 @pytest.mark.parametrize(
     ('name', 'family'),
     [('resnet50', 'torchvision'), ('densenet121', 'torchvision'), ('dpn68', 'timm'),
-     ('resnet20_cifar', 'cls'), ('mobilenet_025', 'pytorchcv'), ('resnet50_v1', 'pytorchcv')],
+     ('resnet20_cifar', 'cls'), ('mobilenet_025', 'pytorchcv')],
 )  # fmt: skip
 @pytest.mark.parametrize('prefix', ['', 'module.', 'model.backbone.'])
 def test_a_network_under_any_prefix_and_of_any_number_of_classes(name, family, prefix):
@@ -97,6 +97,18 @@ def test_a_network_under_any_prefix_and_of_any_number_of_classes(name, family, p
     fitted = weights.fit(tensors, match.variant, **match.fields)
     assert fitted.fields['num_classes'] == 13
     assert fitted.family == family
+
+
+def test_two_networks_of_a_package_with_the_same_names_need_a_hint():
+    """pytorchcv's resnet50 has the stride in the first convolution, its resnet50b in the second."""
+    tensors = state('resnet50_v1')
+    assert len(recognize(tensors)) == 2
+    assert found(tensors, {'file': 'resnet50-0604-728800bf.pth'})[0][0] == 'resnet50_v1'
+    assert found(tensors, {'file': 'resnet50b-0611-ff1ad4a1.pth'})[0][0] == 'resnet50'
+    # torchvision's names are not those of a table of another package for the same module.
+    assert found(state('resnet50')) == [('resnet50', 'torchvision', 7, '')]
+    with pytest.raises(UserError, match='missing of'):
+        weights.fit(state('resnet50'), 'resnet50_v1')
 
 
 def test_images_of_other_channels_are_in_the_evidence():
