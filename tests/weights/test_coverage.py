@@ -51,7 +51,7 @@ def test_none_falls_through(package, step):
 
 @pytest.mark.sweep
 def test_page():
-    """The page on weights has the published."""
+    """The page on weights has the coverage."""
     assert published.coverage() in PAGE.read_text()
 
 
