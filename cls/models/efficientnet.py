@@ -71,7 +71,7 @@ LITE = Genotype(
 # Networks for an accelerator (edgetpu/ in the authors' code).
 EDGE = Genotype(
     (
-        ('r1_k3_s1_e4_o24_fused_i24_noskip',),
+        ('r1_k3_s1_e4_o24_fused_fc24_noskip',),
         ('r2_k3_s2_e8_o32_fused',),
         ('r4_k3_s2_e8_o48_fused',),
         ('r5_k5_s2_e8_o96',),

@@ -11,7 +11,7 @@ EfficientNet followed. The letters are those of MnasNet's code:
   noskip                    without shortcuts;
   relu, relu6, swish, hswish   an activation other than the network's;
   fused                     one convolution in place of the expansion and the depthwise one, as in
-                            EfficientNet-EdgeTPU; i24: it expands as many channels as of 24 inputs.
+                            EfficientNet-EdgeTPU; fc24: it expands as many channels as of 24 inputs.
 
 A stage is a tuple of such strings, and its blocks are numbered in order. Names of layers are those
 of timm, except in blocks with expansion 1: these have no `conv_pw`, and their other layers keep
@@ -28,6 +28,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cls.errors import UserError
 from cls.nn import init
 from cls.nn.attention import SqueezeExcite
 from cls.nn.dense import Dense
@@ -71,11 +72,11 @@ def decode(text: str) -> Run:
 
     Raises ValueError for a string that cannot be read, or for numbers out of range.
     """
-    types = {'r': int, 'k': int, 's': int, 'e': float, 'o': int, 'se': float, 'i': int}
-    values: dict[str, Any] = {'se': 0.0, 'i': 0}
+    types = {'r': int, 'k': int, 's': int, 'e': float, 'o': int, 'se': float, 'fc': int}
+    values: dict[str, Any] = {'se': 0.0, 'fc': 0}
     skip, act, fused = True, '', False
     for part in text.split('_'):
-        match = re.fullmatch(r'(r|k|s|e|o|se|i)(\d+(?:\.\d+)?)', part)
+        match = re.fullmatch(r'(r|k|s|e|o|se|fc)(\d+(?:\.\d+)?)', part)
         if part == 'noskip':
             skip = False
         elif part == 'fused':
@@ -88,8 +89,8 @@ def decode(text: str) -> Run:
             values[match[1]] = types[match[1]](match[2])
         else:
             raise ValueError(
-                f'cannot read {part!r} in {text!r}: expected r, k, s, e, o, se or i with a number, '
-                f'noskip, fused, {" or ".join(ACTIVATIONS)}'
+                f'cannot read {part!r} in {text!r}: expected r, k, s, e, o, se or fc with a '
+                f'number, noskip, fused, {" or ".join(ACTIVATIONS)}'
             )
     missing = [letter for letter in types if letter not in values]
     if missing:
@@ -98,9 +99,9 @@ def decode(text: str) -> Run:
         raise ValueError(f'{text!r}: expected r, k, s, e and o of at least 1')
     if values['k'] % 2 == 0:
         raise ValueError(f'{text!r}: expected an odd k')
-    inputs = values.pop('i')
+    inputs = values.pop('fc')
     if (inputs and not fused) or (values['se'] and fused):
-        raise ValueError(f'{text!r}: expected i only, and no gates, in fused blocks')
+        raise ValueError(f'{text!r}: expected fc only, and no gates, in fused blocks')
     numbers = (values[letter] for letter in types if letter in values)
     return Run(*numbers, skip=skip, act=act, fused=fused, inputs=inputs)
 
@@ -336,7 +337,7 @@ def stages(
             if run.fused and fused:
                 make = fused(*shape, inputs=run.inputs, **shared)
             elif run.fused:
-                raise ValueError(f'{type(module).__name__} has no fused blocks')
+                raise UserError(f'{type(module).__name__} has no fused blocks: expected none')
             else:
                 make = block(*shape, gate=run.gate, **shared)
             x = make(x, drop_rate * index / total)

@@ -4,7 +4,8 @@
 
 A line of standard input is a JSON object of `package`, `network`, `classes`, `size` and `file`. The
 program writes the state dict (`tensor.NAME`), images (N, 3, H, W) and logits to the file, in
-NumPy's format, and prints `done`. Needs PyTorch and the packages of requirements.txt, and nothing of `cls`.
+NumPy's format, and prints `done`. Needs PyTorch and the packages of requirements.txt, nothing of
+`cls`.
 
 Kernels are drawn after He et al. 2015; scales, shifts and biases are drawn. The statistics of norms
 are those of random images, multiplied and shifted at random: so no layer outweighs the rest, and

@@ -49,6 +49,7 @@ def test_channels_are_rounded_to_other_divisors():
         ('r1_k5_s2_e3.67_o40_se0.25', Run(1, 5, 2, 3.67, 40, 0.25)),
         ('se0.5_o8_e1_s1_k3_r1_noskip', Run(1, 3, 1, 1.0, 8, 0.5, skip=False)),
         ('r1_k7_s1_e6_hswish_o8', Run(1, 7, 1, 6.0, 8, act='hswish')),
+        ('r1_k3_s1_e4_o24_fused_fc8', Run(1, 3, 1, 4.0, 24, fused=True, inputs=8)),
     ],
 )
 def test_strings_describe_runs_of_blocks(text, run):

@@ -20,7 +20,7 @@ import pytest
 from cls import models, weights
 
 sys.path.append(str(Path(__file__).parent))
-import published
+import published_weights as published
 
 pytestmark = pytest.mark.live
 ORACLE = Path(__file__).resolve().parents[1] / 'golden' / 'oracle.py'

@@ -69,7 +69,7 @@ def _trace(model: nn.Module, input_size: int, channels: int, most: int) -> Trace
         if len(modules) > most:
             raise UserError(
                 f'config.model describes a network of more than {most:,} modules: expected at most '
-                f'that, {MODULES} for each of config.limits.layers (SE-PreActResNet-1202 has 6,006).'
+                f'that, {MODULES} for each of config.limits.layers (SE-PreActResNet-1202: 6,006).'
             )
         return next_call(*args, **kwargs)
 

@@ -1,7 +1,7 @@
 """The published weights of golden/published.json.xz, and what recognition makes of each.
 
-python tests/weights/published.py                                prints the coverage
-python tests/weights/published.py --write cls/weights/README.md  writes it into the page
+python tests/weights/published_weights.py                                prints the coverage
+python tests/weights/published_weights.py --write cls/weights/README.md  writes it into the page
 """
 
 import argparse
@@ -25,7 +25,9 @@ from cls.weights.hints import Hints  # noqa: E402
 
 FILE = Path(__file__).resolve().parents[1] / 'golden' / 'published.json.xz'
 PACKAGES = ('torchvision', 'timm', 'pytorchcv')
-BEGIN = '<!-- coverage, by python tests/weights/published.py --write cls/weights/README.md -->'
+BEGIN = (
+    '<!-- coverage, by python tests/weights/published_weights.py --write cls/weights/README.md -->'
+)
 HEADER = ('package', 'published weights', 'fit', 'refused by name', 'fall through')
 
 
