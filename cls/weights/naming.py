@@ -98,11 +98,12 @@ def named(state_dict: Tensors, variant: Variant, naming: Naming, wanted: Collect
     table = naming.table
     renames = variant.old_names if table is None else table.renames
     pairs = renames(variant) if callable(renames) else renames
+    original = state_dict
     if table is not None and table.tensors is not None:
         state_dict = _converted(state_dict, variant, table)
     rename = functools.cache(functools.partial(renamed, renames=tuple(pairs)))
     tensors, left_out = names.own(state_dict, wanted, rename)
-    if table is not None and pairs and not _has_own(state_dict, tensors, variant):
+    if table is not None and pairs and not _has_own(original, tensors, variant):
         # The file may be of another package, whose network may have other fields.
         raise UserError(f"none of the names is {naming.family}'s own")
     return Named(naming, tensors, left_out)
@@ -115,16 +116,18 @@ def _has_own(state_dict: Tensors, tensors: Tensors, variant: Variant) -> bool:
 
     Args:
       state_dict: the tensors under the names in the file.
-      tensors: the same arrays under the names of the variant's reference.
+      tensors: those under the names of the variant's reference, the same arrays unless a function
+        of the table made others.
       variant: the variant.
     """
     names_of = {id(value): name for name, value in state_dict.items()}
-    for name, value in tensors.items():
+    unchanged = [(name, value) for name, value in tensors.items() if id(value) in names_of]
+    for name, value in unchanged:
         parts = names_of[id(value)].split('.')
         ends = ['.'.join(parts[start:]) for start in range(len(parts))]
         if name not in ends and all(renamed(end, variant.renames) != name for end in ends):
             return True
-    return False
+    return not unchanged
 
 
 def _converted(state_dict: Tensors, variant: Variant, table: Names) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """Writes <package>.npz here: logits of a package's networks, by which its table of names is tested.
 
-    python tests/weights/families/make_rows.py transformers               # the rows that are missing
-    python tests/weights/families/make_rows.py transformers 'resnet-*'    # some rows
+    python tests/weights/families/make_rows.py transformers             # missing rows
+    python tests/weights/families/make_rows.py transformers "resnet-*"  # some rows
 
 Needs PyTorch and the package, and nothing of `cls`. Rows are those of tests/golden/rows.py, with
 weights drawn from the names of the package's file. Images are small where a network allows; a pool
