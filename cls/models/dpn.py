@@ -159,6 +159,7 @@ TIMM = (
     (r'^conv1\.', 'conv1_1.'),
     (r'^conv5_bn_ac\.', 'conv5_bn_ac.bn.'),
     (r'^conv', 'features.conv'),
+    (r'\.conv3\.(conv\d)\.', lambda match: f'.c1x1_c{match[1][-1]}.'),
     (r'\.conv1\.', '.c1x1_a.'),
     (r'\.conv2\.', '.c3x3_b.'),
     (r'\.conv3\.', '.c1x1_c.'),

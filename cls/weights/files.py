@@ -31,6 +31,7 @@ from cls.weights import (
     keras,
     msgpack_file,
     tensorflow,
+    tflite,
     torch_file,
 )
 from cls.weights.archive import ALWAYS, INFLATED
@@ -220,7 +221,9 @@ def _load_zip(file: zipfile.ZipFile, mapped: mmap.mmap, inflation: float) -> Any
     names = set(file.namelist())
     archive.check_inflated(file, len(mapped), inflation)
     if names and all(name.endswith('.npy') for name in names):
-        return keras.to_torch({name[:-4]: archive.npy(file, name) for name in sorted(names)})
+        tensors = {name[:-4]: archive.npy(file, name) for name in sorted(names)}
+        convert = tflite.to_torch if tflite.is_graph(tensors) else keras.to_torch
+        return convert(tensors)
     if hdf5.IN_KERAS in names:
         data = archive.record(mapped, file, hdf5.IN_KERAS)
         return keras.to_torch(hdf5.load_hdf5(io.BytesIO(data), None, len(data), inflation))

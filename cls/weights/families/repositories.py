@@ -63,7 +63,13 @@ _EXPANDED = {'0': 'conv_pw', '1': 'bn1', '3': 'conv_dw', '4': 'bn2'}
 _PLAIN = {'0': 'conv_dw', '1': 'bn2'}
 _V2 = {**_EXPANDED, '6': 'conv_pwl', '7': 'bn3'}, {**_PLAIN, '3': 'conv_pwl', '4': 'bn3'}
 _V3 = (
-    {**_EXPANDED, '5.fc.0': 'se.conv_reduce', '5.fc.2': 'se.conv_expand', '7': 'conv_pwl', '8': 'bn3'},
+    {
+        **_EXPANDED,
+        '5.fc.0': 'se.conv_reduce',
+        '5.fc.2': 'se.conv_expand',
+        '7': 'conv_pwl',
+        '8': 'bn3',
+    },
     {**_PLAIN, '3.fc.0': 'se.conv_reduce', '3.fc.2': 'se.conv_expand', '4': 'conv_pwl', '5': 'bn3'},
 )
 
@@ -142,7 +148,7 @@ FAMILY = Family(
     missing={
         r'kuangliu/.*|weiaicunzai/.*': _OTHER_STRIDES,
         r'chenyaofo/\w+_(mobilenetv2|shufflenetv2|vgg)\w*': _OTHER_STRIDES,
-        r'(chenyaofo|bearpaw)/(\w+_)?resnet\d+': 'projections in the shortcuts (option B) for CIFAR',
+        r'(chenyaofo|bearpaw)/(\w+_)?resnet\d+': 'projections in the shortcuts (option B)',
         r'bearpaw/preresnet\d+': 'projections of inputs that are not normalized',
         r'bearpaw/vgg\w+': 'one linear layer',
         r'tonylins/.*(0\.5|0\.75|1\.4)': 'channels rounded up, and a stem of 32',

@@ -148,7 +148,7 @@ NETWORKS = {
     **{f'wrn{depth}_{k}_cifar': wrn(depth, k) for depth, k in WRN[:2]},
     'condensenet50_cifar': CONDENSENETS['condensenet50_cifar'],
     'condensenet50_cifar_learned': CONDENSENETS['condensenet50_cifar_learned'],
-    **{f'shufflenetv2_{size}x': megvii(f'{size}x') for size in ('0.5', '1.0', '1.5', '2.0')},
+    'shufflenetv2_0.5x': megvii('0.5x'),
     'pyramidnet110_a48_cifar': pyramidnet(110, 48, False),
     'pyramidnet164_a270_cifar': pyramidnet(164, 270, True),
     'pyramidnet101_a360': pyramidnet_imagenet(101, 360),

@@ -54,9 +54,7 @@ WRN = ((40, 1), (16, 8), (40, 2), (40, 4), (40, 8), (28, 10), (22, 8), (22, 10),
 NETWORKS = {
     **{f'mobilenetv3_{mode}_100': mobilenet_v3(mode, 1.0) for mode in ('large', 'small')},
     **{f'mobilenetv3_{mode}_075': mobilenet_v3(mode, 0.75) for mode in ('large', 'small')},
-    **{
-        f'mobilenetv2_{round(100 * w):03d}': mobilenet_v2(w) for w in (1.0, 0.35, 0.5, 0.75, 1.4)
-    },
+    **{f'mobilenetv2_{round(100 * w):03d}': mobilenet_v2(w) for w in (1.0, 0.35, 0.5, 0.75, 1.4)},
     'mobilenetv2_100 of tonylins': network(
         'tonylins+pytorch-mobilenet-v2', 'MobileNetV2', tonylins, 64
     ),

@@ -77,7 +77,16 @@ class Logits(hf.modeling_utils.nn.Module):
 
 NETWORKS = {
     **{name: (functools.partial(resnet, **fields), 64) for name, fields in RESNET.items()},
-    **{name: (functools.partial(efficientnet, *row[:-1]), row[-1]) for name, row in EFFICIENTNET.items()},
-    **{f'mobilenet_v1_{w}': (functools.partial(mobilenet_v1, w), 65) for w in (0.25, 0.5, 0.75, 1.0)},
-    **{f'mobilenet_v2_{w}': (functools.partial(mobilenet_v2, w), 65) for w in (0.35, 0.5, 0.75, 1.0, 1.4)},
+    **{
+        name: (functools.partial(efficientnet, *row[:-1]), row[-1])
+        for name, row in EFFICIENTNET.items()
+    },
+    **{
+        f'mobilenet_v1_{w}': (functools.partial(mobilenet_v1, w), 65)
+        for w in (0.25, 0.5, 0.75, 1.0)
+    },
+    **{
+        f'mobilenet_v2_{w}': (functools.partial(mobilenet_v2, w), 65)
+        for w in (0.35, 0.5, 0.75, 1.0, 1.4)
+    },
 }
