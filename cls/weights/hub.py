@@ -15,7 +15,7 @@ from cls.errors import UserError
 from cls.models.registry import Variant
 from cls.storage import download, paths
 from cls.weights import card as cards
-from cls.weights import processor, published
+from cls.weights import processor, published, usual
 from cls.weights.files import INDEX, parts_of
 from cls.weights.published import Published
 
@@ -271,6 +271,8 @@ def prepared_for(
         package = package or reference.partition(':')[0]
         rows = tuple(r for r in published.of_variant(variant.name) if r.package == package)
         known = f'all published weights of {package}'
+        if not rows and (one := usual.row(package, variant.name)):
+            rows, known = (one,), f'the usual images of {package}'
     told = preparation(reference, card, wanted or variant.input_size, rows, known)
     return dataclasses.replace(told, row=row, assumed='' if row else _differences(told, rows))
 
