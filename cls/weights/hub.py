@@ -272,7 +272,7 @@ def prepared_for(
         rows = tuple(r for r in published.of_variant(variant.name) if r.package == package)
         known = f'all published weights of {package}'
         if not rows and (one := usual.row(package, variant.name)):
-            rows, known = (one,), f'the usual images of {package}'
+            rows, known = (one,), f'the usual preparation of {package}'
     told = preparation(reference, card, wanted or variant.input_size, rows, known)
     return dataclasses.replace(told, row=row, assumed='' if row else _differences(told, rows))
 
