@@ -22,7 +22,7 @@ import keyed  # noqa: E402
 import rows  # noqa: E402
 
 CLASSES = 10
-GAINS = (1.0, 1.5, 2.0, 0.7, 3.0, 0.5)
+GAINS = (1.0, 1.2, 1.5, 1.8, 2.0, 2.3, 2.6, 0.7, 0.5)
 # Variant -> (network of Keras Applications, its arguments, side of the images).
 NETWORKS = {
     'vgg16': ('VGG16', {}, 224),
