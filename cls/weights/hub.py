@@ -153,6 +153,8 @@ def locate(source: str) -> Located:
     if not path.is_dir():
         return Located(path, {})
     file = next((path / name for name in FILES if (path / name).is_file()), None)
+    indices = sorted(path.glob('*.index'))  # of a checkpoint of TensorFlow
+    file = file or (indices[0] if len(indices) == 1 else None)
     if file is None:
         there = ', '.join(sorted(x.name for x in path.iterdir())[:8]) or 'nothing'
         raise UserError(
