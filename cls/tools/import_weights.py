@@ -311,9 +311,10 @@ def _of_images(config: ConfigDict, prepared: Preparation, given: dict[str, str])
 
 def _of_colors(prepared: Preparation) -> list[str]:
     """Returns a line on weights whose first convolution was reversed."""
-    if prepared.space != 'BGR' or prepared.row is None:
+    if prepared.space != 'BGR':
         return []
-    return [f'Colors: {prepared.row.title} expects BGR; its first convolution is reversed, to RGB.']
+    title = prepared.row.title if prepared.row else prepared.known_from['mean']
+    return [f'Colors: {title} expects BGR; its first convolution is reversed, to RGB.']
 
 
 def _fine_tuning(workdir: Path) -> str:

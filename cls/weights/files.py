@@ -1,9 +1,11 @@
 """Reads checkpoints of any format into NumPy arrays, without executing code in them.
 
 Supported are PyTorch's formats under any file name (see torch_file.py), `.safetensors`, the parts
-of either by their index (`*.index.json`), and NumPy's `.npz` with the tensors of a Keras or TF-Slim
-model (see keras.py). From a training script's file (with its arguments, paths, dates, a loss) the
-tensors are read, and the name of the architecture if it has one.
+of either by their index (`*.index.json`), Keras's HDF5 files and archives (hdf5.py), checkpoints of
+TensorFlow (tensorflow.py), `.caffemodel` (caffe.py), Flax's `.msgpack` (msgpack_file.py), and
+NumPy's `.npz` with the tensors of a Keras or TF-Slim model (keras.py). From a training script's
+file (with its arguments, paths, dates, a loss) the tensors are read, and the name of the
+architecture if it has one.
 
 The formats in foreign.py are refused, with a `UserError` that gives the remedy. Sizes that a file
 states are compared with the size of the file before any memory is allocated.

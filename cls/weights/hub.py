@@ -15,7 +15,7 @@ from cls.errors import UserError
 from cls.models.registry import Variant
 from cls.storage import download, paths
 from cls.weights import card as cards
-from cls.weights import processor, published
+from cls.weights import processor, published, usual
 from cls.weights.files import INDEX, parts_of
 from cls.weights.published import Published
 
@@ -153,6 +153,8 @@ def locate(source: str) -> Located:
     if not path.is_dir():
         return Located(path, {})
     file = next((path / name for name in FILES if (path / name).is_file()), None)
+    indices = sorted(path.glob('*.index'))  # of a checkpoint of TensorFlow
+    file = file or (indices[0] if len(indices) == 1 else None)
     if file is None:
         there = ', '.join(sorted(x.name for x in path.iterdir())[:8]) or 'nothing'
         raise UserError(
@@ -271,6 +273,8 @@ def prepared_for(
         package = package or reference.partition(':')[0]
         rows = tuple(r for r in published.of_variant(variant.name) if r.package == package)
         known = f'all published weights of {package}'
+        if not rows and (one := usual.row(package, variant.name)):
+            rows, known = (one,), f'the usual preparation of {package}'
     told = preparation(reference, card, wanted or variant.input_size, rows, known)
     return dataclasses.replace(told, row=row, assumed='' if row else _differences(told, rows))
 

@@ -90,7 +90,7 @@ _TENSORS = ('_rebuild_sparse_tensor', '_rebuild_nested_tensor', '_get_layout')
 
 
 class Reader:
-    """A buffer as a file, which never returns or reserves more bytes than are left."""
+    """A buffer as a file that never returns or reserves more bytes than are left."""
 
     def __init__(self, data: bytes | mmap.mmap):
         self._data, self.position, self._reads = data, 0, 0
@@ -326,7 +326,7 @@ class _Dict(dict):
 
 
 class NumpyDtype:
-    """A NumPy dtype: its name, and its state, from which the byte order is read."""
+    """A NumPy dtype: its name, and its state, with the byte order."""
 
     __slots__ = ('name', 'state')
 

@@ -16,7 +16,7 @@ from flax import serialization
 
 from cls import weights
 from cls.errors import UserError
-from cls.weights import convert, tensorflow
+from cls.weights import convert, hub, tensorflow
 
 FORMATS = Path(__file__).parent / 'formats'
 
@@ -361,3 +361,12 @@ def test_an_archive_of_keras_inflates_within_a_ratio(tmp_path):
     with zipfile.ZipFile(path, 'w') as archive:
         archive.writestr('model.weights.h5', struct.pack('<Q', 0))
     assert 'damaged' in refused(path) or 'cannot be read' in refused(path)
+
+
+def test_a_folder_with_one_checkpoint_of_tensorflow(tmp_path):
+    for name in TWO:
+        shutil.copy(FORMATS / name, tmp_path)
+    assert hub.locate(str(tmp_path)).file == tmp_path / TWO[0]
+    shutil.copy(tmp_path / TWO[0], tmp_path / 'other.ckpt.index')
+    with pytest.raises(UserError, match='expected one of model.safetensors'):
+        hub.locate(str(tmp_path))

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from shared import SHARED
 
-from cls import weights
+from cls import models, weights
 from cls.errors import UserError
 from cls.nn.conv import conv
 from cls.weights.convert import convert
+from cls.weights.families import keras as families
 from cls.weights.keras import to_torch
 
 
@@ -98,3 +99,54 @@ def test_an_npz_file_is_read(tmp_path):
     found = weights.read(tmp_path / 'net.npz')
     assert found.keys() == {'fc.weight', 'fc.bias'}
     np.testing.assert_array_equal(found['fc.weight'], numbers(2, 3).T)
+
+
+def test_statistics_of_images_in_a_file_are_imagenets_or_none():
+    """EfficientNet of Keras normalizes its images itself."""
+    variant = models.variant('tf_efficientnet_b0')
+    deviation = np.array([0.229, 0.224, 0.225], 'f')
+    usual = {
+        'normalization.mean': np.array([0.485, 0.456, 0.406], 'f'),
+        'normalization.variance': deviation,
+        'normalization.count': np.zeros((), 'i8'),
+    }
+    none = {
+        'normalization_1.mean': np.zeros(3, 'f'),
+        'normalization_1.variance': np.ones(3, 'f'),
+    }
+    (table,) = (t for t in families.FAMILY.tables if 'efficientnet' in t.variants)
+    for stated in (usual, none):
+        assert table.tensors({**stated, 'top_conv.weight': deviation}, variant) == {
+            'top_conv.weight': deviation
+        }
+    with pytest.raises(UserError, match='expected the statistics of ImageNet'):
+        table.tensors({**usual, 'normalization.mean': deviation}, variant)
+
+
+def test_biases_before_a_norm_move_into_its_mean():
+    (table,) = (t for t in families.FAMILY.tables if t.variants.startswith('resnet'))
+    given = {
+        'conv1_conv.weight': numbers(4, 3, 7, 7),
+        'conv1_conv.bias': numbers(4),
+        'conv1_bn.running_mean': 2 * numbers(4),
+        'predictions.bias': numbers(4),
+    }
+    found = table.tensors(given, models.variant('resnet50_v1'))
+    assert found.keys() == given.keys() - {'conv1_conv.bias'}
+    np.testing.assert_array_equal(found['conv1_bn.running_mean'], numbers(4))
+
+
+def test_numbers_of_layers_count_by_rank():
+    """A session that has made other models before numbers on."""
+    (table,) = (t for t in families.FAMILY.tables if t.variants == 'inception_v3')
+    variant = models.variant('inception_v3')
+
+    def named(first):
+        norms = {f'batch_normalization_{first + i}.running_var': numbers(2) for i in range(3)}
+        convs = {f'conv2d_{first + i}.weight': numbers(2, i + 1) for i in range(3)}
+        return table.tensors({**norms, **convs}, variant)
+
+    one, two = named(9), named(94)
+    assert one.keys() == two.keys()
+    assert one['conv2d.2.weight'].shape == (2, 3)
+    np.testing.assert_array_equal(one['batch_normalization.0.weight'], np.ones(2))

@@ -34,6 +34,10 @@ DEFAULT = {
         *('condensenet50_cifar_learned', 'shufflenetv2_0.5x', 'dla60_res2net'),
     },
     'efficientnet_pytorch': {'efficientnet-b0'},
+    'keras': {
+        *('resnet50_v1', 'densenet121', 'xception', 'inception_v3', 'mobilenet_025_tf'),
+        *('mobilenetv2_035', 'mobilenetv3_small_100', 'tf_efficientnet_b0'),
+    },
     'pretrainedmodels': {'resnet18', 'squeezenet1_0', 'xception', 'se_resnet50'},
     'repositories': {'mobilenetv3_small_100', 'mobilenetv2_035', 'wrn40_1_cifar'},
     'transformers': {'resnet-18', 'efficientnet-b0', 'mobilenet_v1_0.25', 'mobilenet_v2_0.35'},
