@@ -110,9 +110,9 @@ def config(facts: Facts) -> dict[str, Any]:
 
 def crop_of(size: int, resize: int) -> float:
     """Returns the shortest fraction with which timm resizes to `resize` pixels."""
-    for digits in range(2, 9):
-        crop = round(size / resize, digits)
-        if 0 < crop <= 1 and math.floor(size / crop) == resize:
+    for digits in range(1, 9):
+        crop = math.floor(size / resize * 10**digits) / 10**digits
+        if crop > 0 and math.floor(size / crop) == resize:
             return crop
     return math.nextafter(size / resize, 0)
 
