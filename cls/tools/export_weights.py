@@ -3,8 +3,8 @@
   cls export-weights --workdir runs/birds --format timm --output birds
   cls export-weights --workdir runs/birds --format timm --output birds --push hf:me/birds
 
---format is the package: timm, torchvision or keras, which load the file strictly into their own
-network, or safetensors for the names of the variant's reference, which any variant has. The folder
+--format is the package: timm, torchvision or keras, and it loads the file strictly into its own
+network; or safetensors, for the names of the variant's reference. The folder
 gets the weights (model.safetensors; model.h5 for Keras), config.json as timm reads it, with the
 names of the classes and the preparation of images, and README.md, the model card, with license,
 origin, training and results. Importing the file again gives the same variables, bit by bit; this is
@@ -95,7 +95,7 @@ def _target(variant: Variant, format: str) -> Target | None:
     rest = f' of {variant.system.name}' if near else ''
     raise UserError(
         f'{format} has no {variant.name}: expected one of its networks{rest}, {listed}; or '
-        '--format safetensors, which writes any.'
+        '--format safetensors, for any variant.'
     )
 
 
@@ -157,7 +157,7 @@ def _notes(images: Images, space: str, format: str, tensors: Mapping[str, Any]) 
         )
     if images.interpolation.startswith('tf_'):
         notes.append(
-            f'Images were resized by {images.interpolation}, for which config.json says '
+            f'Images were resized by {images.interpolation}; config.json says '
             f'{images.interpolation.removeprefix("tf_")}.'
         )
     if images.contrast:

@@ -48,8 +48,8 @@ def _sizes(fields: Mapping[str, Any], name: str) -> tuple[int, int]:
     elif not edge:
         return 0, 0
     raise UserError(
-        f'{name}: size is {fields.get("size")!r:.60} without a center crop of a smaller size, '
-        'which distorts images that are not square: expected shortest_edge and crop_size'
+        f'{name}: size is {fields.get("size")!r:.60} without a center crop of a smaller size: '
+        'images that are not square are distorted; expected shortest_edge and crop_size'
     )
 
 

@@ -65,7 +65,7 @@ def test_the_folder_has_the_weights_their_card_and_their_config(workdir, tmp_pat
         assert fields[name] == pytest.approx(CARD[name], abs=1e-6), name
     readme = (tmp_path / 'out' / 'README.md').read_text()
     assert readme.startswith('---\n') and '\nlicense: cc-by-nc-4.0\n' in readme
-    assert 'excludes commercial use' in readme and 'Not trained further' in readme
+    assert '(no commercial use)' in readme and 'Not trained further' in readme
     assert {path.name for path in tmp_path.iterdir()} == {'out'}
     assert 'License: cc-by-nc-4.0: no commercial use.' in capsys.readouterr().out
 
