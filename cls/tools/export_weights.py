@@ -35,6 +35,7 @@ from cls.weights import export, model_card, origin, published, targets
 from cls.weights.colors import reverse_colors
 from cls.weights.hub import HUB
 from cls.weights.model_card import Facts, Images
+from cls.weights.origin import Origin
 from cls.weights.targets import Target
 
 PROG = 'python -m cls.tools.export_weights'
@@ -176,16 +177,25 @@ def _origin(workdir: Path, license: str) -> tuple[list[str], str]:
     source = config.get('init', '')
     if came is None and source and not source.startswith(HUB) and Path(source).is_dir():
         came, how = origin.read(source), 'The training started from'
+    if came is None and (row := published.named(source)):
+        came = Origin(source, published=row.title, license=row.license, license_from=row.package)
+        how = 'The training started from'
     if came is None:
-        text = [f'The training started from {Path(source).name or source}.'] if source else []
+        text = [f'The training started from {_public(source)}.'] if source else []
         return [*text, 'Exported from a run of cls.'], license
-    text = f'{how} {came.published or came.source} (sha256 {came.sha256[:16]}).'
+    digest = f' (sha256 {came.sha256[:16]})' if came.sha256 else ''
+    text = f'{how} {came.published or _public(came.source)}{digest}.'
     if came.license and license and license != came.license:
         raise UserError(
             f'--license is {license}, but the weights came with {came.license} '
             f'({came.license_from}): leave it out.'
         )
     return [text, 'Exported from a run of cls.'], came.license or license
+
+
+def _public(source: str) -> str:
+    """Returns a source without the folders of this machine."""
+    return source if source.startswith(HUB) or '://' in source else Path(source).name
 
 
 def _training(workdir: Path, source: str) -> list[str]:

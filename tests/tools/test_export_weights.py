@@ -66,6 +66,7 @@ def test_the_folder_has_the_weights_their_card_and_their_config(workdir, tmp_pat
     readme = (tmp_path / 'out' / 'README.md').read_text()
     assert readme.startswith('---\n') and '\nlicense: cc-by-nc-4.0\n' in readme
     assert '(no commercial use)' in readme and 'Not trained further' in readme
+    assert 'The weights are snapshot (sha256 ' in readme and str(workdir.parent) not in readme
     assert {path.name for path in tmp_path.iterdir()} == {'out'}
     assert 'License: cc-by-nc-4.0: no commercial use.' in capsys.readouterr().out
 
@@ -99,6 +100,22 @@ def test_refusals_leave_nothing(workdir, tmp_path, flags, options, message):
     with pytest.raises(UserError, match=message):
         exported(workdir, tmp_path / 'out', *flags, **options)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ('init', 'license', 'text'),
+    [
+        ('hf:timm/resnet50.fb_swsl_ig1b_ft_in1k', 'cc-by-nc-4.0', 'timm resnet50.fb_swsl'),
+        ('/home/me/secret/resnet50.pth', '', 'from resnet50.pth.'),
+        ('', '', 'Exported'),
+    ],
+)
+def test_fine_tuned_weights_keep_the_license_of_their_start(
+    tmp_path, monkeypatch, init, license, text
+):
+    monkeypatch.setattr(export_weights.runs, 'load_config', lambda _: {'init': init})
+    sentences, kept = export_weights._origin(tmp_path, '')
+    assert kept == license and text in sentences[0] and 'secret' not in ' '.join(sentences)
 
 
 def test_a_folder_with_content_is_kept(workdir, tmp_path):
