@@ -97,7 +97,7 @@ def package_tensors(
             value = (statistics or {}).get(name.rpartition('/')[2], result[name])
             result[name] = np.broadcast_to(value, result[name].shape)
     dtypes = {name: target.tensors[name][0] for name in names}
-    return {name: np.array(result[name], dtype, order='C') for name, dtype in dtypes.items()}
+    return {name: np.asarray(result[name], dtype, order='C') for name, dtype in dtypes.items()}
 
 
 def _forward(
