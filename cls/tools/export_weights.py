@@ -3,8 +3,8 @@
   cls export-weights --workdir runs/birds --format timm --output birds
   cls export-weights --workdir runs/birds --format timm --output birds --push hf:me/birds
 
---format is the package: timm, torchvision or keras, which load the file strictly into their own
-network, or safetensors for the names of the variant's reference, which any variant has. The folder
+--format is the package: timm, torchvision or keras, and it loads the file strictly into its own
+network; or safetensors, for the names of the variant's reference. The folder
 gets the weights (model.safetensors; model.h5 for Keras), config.json as timm reads it, with the
 names of the classes and the preparation of images, and README.md, the model card, with license,
 origin, training and results. Importing the file again gives the same variables, bit by bit; this is
@@ -35,6 +35,7 @@ from cls.weights import export, model_card, origin, published, targets
 from cls.weights.colors import reverse_colors
 from cls.weights.hub import HUB
 from cls.weights.model_card import Facts, Images
+from cls.weights.origin import Origin
 from cls.weights.targets import Target
 
 PROG = 'python -m cls.tools.export_weights'
@@ -95,7 +96,7 @@ def _target(variant: Variant, format: str) -> Target | None:
     rest = f' of {variant.system.name}' if near else ''
     raise UserError(
         f'{format} has no {variant.name}: expected one of its networks{rest}, {listed}; or '
-        '--format safetensors, which writes any.'
+        '--format safetensors, for any variant.'
     )
 
 
@@ -157,7 +158,7 @@ def _notes(images: Images, space: str, format: str, tensors: Mapping[str, Any]) 
         )
     if images.interpolation.startswith('tf_'):
         notes.append(
-            f'Images were resized by {images.interpolation}, for which config.json says '
+            f'Images were resized by {images.interpolation}; config.json says '
             f'{images.interpolation.removeprefix("tf_")}.'
         )
     if images.contrast:
@@ -176,16 +177,25 @@ def _origin(workdir: Path, license: str) -> tuple[list[str], str]:
     source = config.get('init', '')
     if came is None and source and not source.startswith(HUB) and Path(source).is_dir():
         came, how = origin.read(source), 'The training started from'
+    if came is None and (row := published.named(source)):
+        came = Origin(source, published=row.title, license=row.license, license_from=row.package)
+        how = 'The training started from'
     if came is None:
-        text = [f'The training started from {Path(source).name or source}.'] if source else []
+        text = [f'The training started from {_public(source)}.'] if source else []
         return [*text, 'Exported from a run of cls.'], license
-    text = f'{how} {came.published or came.source} (sha256 {came.sha256[:16]}).'
+    digest = f' (sha256 {came.sha256[:16]})' if came.sha256 else ''
+    text = f'{how} {came.published or _public(came.source)}{digest}.'
     if came.license and license and license != came.license:
         raise UserError(
             f'--license is {license}, but the weights came with {came.license} '
             f'({came.license_from}): leave it out.'
         )
     return [text, 'Exported from a run of cls.'], came.license or license
+
+
+def _public(source: str) -> str:
+    """Returns a source without the folders of this machine."""
+    return source if source.startswith(HUB) or '://' in source else Path(source).name
 
 
 def _training(workdir: Path, source: str) -> list[str]:

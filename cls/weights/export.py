@@ -27,12 +27,12 @@ from cls.weights.targets import Target
 
 Tensors = dict[str, np.ndarray]
 _BASE = 1 << 15  # places are numbers of this base
-_LEAST = 1 << 17  # more than any constant in a table, and exact in float32 with what is added
+_LEAST = 1 << 17  # more than any constant in a table, and exact in float32 with any place added
 _LARGE = 1 << 22  # tensors of more elements are converted alone, to bound the memory
-# Fields of modules that do not change what a network computes in evaluation, or are checked by the
+# Fields of modules that do not change the numbers of an evaluation, or are checked by the
 # shapes of the tensors.
 _FREE = re.compile(r'num_classes|aux_head|dtype|name|parent|bn_(group|momentum)|.*drop.*|remat.*')
-# Leaves of Keras's layer Normalization -> the values with which it changes nothing.
+# Leaves of Keras's layer Normalization -> their values in a layer without effect.
 _STATISTICS = {'mean': 0.0, 'variance': 1.0, 'count': 0.0}
 
 
@@ -97,7 +97,7 @@ def package_tensors(
             value = (statistics or {}).get(name.rpartition('/')[2], result[name])
             result[name] = np.broadcast_to(value, result[name].shape)
     dtypes = {name: target.tensors[name][0] for name in names}
-    return {name: np.array(result[name], dtype, order='C') for name, dtype in dtypes.items()}
+    return {name: np.asarray(result[name], dtype, order='C') for name, dtype in dtypes.items()}
 
 
 def _forward(

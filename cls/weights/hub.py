@@ -343,11 +343,12 @@ def preparation(
     for name, of_card in fields.items():
         here = told.get(of_card) is not None
         known_from[name] = origin if here else known if name in stated else table
-    channels = [
+    mean, std = (
         cards.channels(told, name) or stated.get(name) or usual[name] for name in ('mean', 'std')
-    ]
+    )
     return Preparation(
-        *(tuple(round(255 * x, 4) for x in values) for values in channels),
+        tuple(round(255 * x, 4) for x in mean),
+        tuple(round(255 * x, 4) for x in std),
         size or input_size,
         part,
         interpolation,

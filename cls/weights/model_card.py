@@ -109,10 +109,10 @@ def config(facts: Facts) -> dict[str, Any]:
 
 
 def crop_of(size: int, resize: int) -> float:
-    """Returns the shortest fraction with which timm resizes to `resize` pixels."""
-    for digits in range(2, 9):
-        crop = round(size / resize, digits)
-        if 0 < crop <= 1 and math.floor(size / crop) == resize:
+    """Returns the shortest fraction that makes timm resize to `resize` pixels."""
+    for digits in range(1, 9):
+        crop = math.floor(size / resize * 10**digits) / 10**digits
+        if crop > 0 and math.floor(size / crop) == resize:
             return crop
     return math.nextafter(size / resize, 0)
 
@@ -173,7 +173,7 @@ def _numbers(values: Sequence[float]) -> str:
 def _license(facts: Facts) -> str:
     if not facts.license:
         return 'The license of these weights is unknown.'
-    more = '' if published.is_commercial(facts.license) else ', which excludes commercial use'
+    more = '' if published.is_commercial(facts.license) else ' (no commercial use)'
     return f'License: {facts.license}{more}.'
 
 
@@ -197,7 +197,7 @@ def _use(facts: Facts) -> list[str]:
             'from safetensors.torch import load_file',
             f"model = torchvision.models.get_model('{name}', weights=None, {weights})",
             f"state = collections.OrderedDict(load_file('{file}'))",
-            # Its MNASNet asks for the version of its stem, which torch keeps apart from tensors.
+            # Its MNASNet asks for the version of its stem; torch keeps it apart from tensors.
             *(["state._metadata = {'': {'version': 2}}"] if name.startswith('mnasnet') else []),
             'model.load_state_dict(state)',
         ]

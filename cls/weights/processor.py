@@ -48,8 +48,8 @@ def _sizes(fields: Mapping[str, Any], name: str) -> tuple[int, int]:
     elif not edge:
         return 0, 0
     raise UserError(
-        f'{name}: size is {fields.get("size")!r:.60} without a center crop of a smaller size, '
-        'which distorts images that are not square: expected shortest_edge and crop_size'
+        f'{name}: size is {fields.get("size")!r:.60} without a center crop of a smaller size: '
+        'images that are not square are distorted; expected shortest_edge and crop_size'
     )
 
 
@@ -60,7 +60,8 @@ def _side(value: Any, name: str) -> tuple[int, bool]:
     if type(value) is int:
         return value, False
     if isinstance(value, Mapping):
-        edge, sides = value.get('shortest_edge'), (value.get('height'), value.get('width'))
+        edge: Any = value.get('shortest_edge')
+        sides: Any = value.get('height'), value.get('width')
         if type(edge) is int and edge > 0:
             return edge, False
         if type(sides[0]) is int and sides[0] == sides[1] > 0:
@@ -79,7 +80,8 @@ def _normalization(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
     if not fields.get('do_rescale', True) or not isinstance(factor, float):
         raise UserError(f'{name}: expected do_rescale, with a rescale_factor')
     scale = 255 * factor  # 1: to 0..1; 2, with an offset: to -1..1
-    mean, std = [0.0] * 3, [1.0] * 3
+    mean: Any = [0.0] * 3
+    std: Any = [1.0] * 3
     if fields.get('do_normalize', True):
         mean, std = (fields.get(key) for key in ('image_mean', 'image_std'))
         if not _is_channels(mean) or not _is_channels(std):

@@ -86,9 +86,10 @@ def rows() -> tuple[Published, ...]:
 
 
 def _row(columns: Mapping[str, str]) -> Published:
+    fields: dict[str, Any] = {name: columns[name] for name in _TEXTS}
+    fields |= {name: int(columns[name] or 0) for name in _NUMBERS}
     return Published(
-        **{name: columns[name] for name in _TEXTS},
-        **{name: int(columns[name] or 0) for name in _NUMBERS},  # pyright: ignore[reportArgumentType]
+        **fields,
         mean=tuple(map(float, columns['mean'].split())),
         std=tuple(map(float, columns['std'].split())),
         top1=float(columns['top1']) if columns['top1'] else None,

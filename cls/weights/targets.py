@@ -1,4 +1,4 @@
-"""The tensors of packages' networks, to which weights can be exported: targets.json.xz.
+"""The tensors of packages' networks, for exports: targets.json.xz.
 
 tests/golden/make_targets.py writes the file from the packages alone.
 """

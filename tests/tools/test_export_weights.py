@@ -65,7 +65,8 @@ def test_the_folder_has_the_weights_their_card_and_their_config(workdir, tmp_pat
         assert fields[name] == pytest.approx(CARD[name], abs=1e-6), name
     readme = (tmp_path / 'out' / 'README.md').read_text()
     assert readme.startswith('---\n') and '\nlicense: cc-by-nc-4.0\n' in readme
-    assert 'excludes commercial use' in readme and 'Not trained further' in readme
+    assert '(no commercial use)' in readme and 'Not trained further' in readme
+    assert 'The weights are snapshot (sha256 ' in readme and str(workdir.parent) not in readme
     assert {path.name for path in tmp_path.iterdir()} == {'out'}
     assert 'License: cc-by-nc-4.0: no commercial use.' in capsys.readouterr().out
 
@@ -91,17 +92,30 @@ def test_an_import_of_the_folder_is_the_same_run(workdir, tmp_path):
         ((), {'format': 'timm'}, 'timm has no squeezenet1_1: expected one of its networks'),
         ((), {'format': 'keras'}, 'keras has no squeezenet1_1'),
         (('--license', 'mit'), {}, 'the weights came with cc-by-nc-4.0'),
-        (('--weights', 'average'), {}, ''),
+        (('--weights', 'average'), {}, 'keeps no average'),
         (('--push', 'me/x'), {}, 'expected hf:OWNER/NAME'),
     ],
 )
 def test_refusals_leave_nothing(workdir, tmp_path, flags, options, message):
-    if not message:  # an import has an average, equal to the weights
-        assert exported(workdir, tmp_path / 'out', *flags, **options) == 0
-        return
     with pytest.raises(UserError, match=message):
         exported(workdir, tmp_path / 'out', *flags, **options)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ('init', 'license', 'text'),
+    [
+        ('hf:timm/resnet50.fb_swsl_ig1b_ft_in1k', 'cc-by-nc-4.0', 'timm resnet50.fb_swsl'),
+        ('/home/me/secret/resnet50.pth', '', 'from resnet50.pth.'),
+        ('', '', 'Exported'),
+    ],
+)
+def test_fine_tuned_weights_keep_the_license_of_their_start(
+    tmp_path, monkeypatch, init, license, text
+):
+    monkeypatch.setattr(export_weights.runs, 'load_config', lambda _: {'init': init})
+    sentences, kept = export_weights._origin(tmp_path, '')
+    assert kept == license and text in sentences[0] and 'secret' not in ' '.join(sentences)
 
 
 def test_a_folder_with_content_is_kept(workdir, tmp_path):
@@ -141,7 +155,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
                 if line['key'] == 'file':
                     content = base64.b64decode(line['value']['content'])
                     self.server.files[line['value']['path']] = content
-            self._answer({'commitUrl': self.server.address, 'commitOid': '1' * 40, 'success': True})
+            url = f'{self.server.address}/me/birds/commit/{"1" * 40}'
+            self._answer({'commitUrl': url, 'commitOid': '1' * 40, 'success': True})
         elif self.path.endswith('/validate-yaml'):
             self._answer({'errors': [], 'warnings': []})
         else:
@@ -181,7 +196,7 @@ def standin(monkeypatch):
 
 def test_an_upload_has_all_files(workdir, tmp_path, standin, capsys):
     exported(workdir, tmp_path / 'out', '--push', 'hf:me/birds', '--private')
-    assert standin.created[0]['name'] == 'birds' and standin.created[0]['private'] is True
+    assert standin.created[0]['name'] == 'birds' and standin.created[0]['visibility'] == 'private'
     for name in ('model.safetensors', 'config.json', 'README.md'):
         assert standin.files[name] == (tmp_path / 'out' / name).read_bytes()
     assert 'Uploaded to ' in capsys.readouterr().out

@@ -142,7 +142,7 @@ def test_pixels_from_minus_one_to_one():
 @pytest.mark.parametrize(
     ('fields', 'message'),
     [
-        (VIT, 'distorts'),
+        (VIT, 'distorted'),
         (RESNET | {'resample': 0}, 'resample is 0'),
         (RESNET | {'image_mean': 0.5}, 'three channels'),
         (RESNET | {'size': {'longest_edge': 224}}, 'no size'),
