@@ -53,7 +53,8 @@ def test_a_table_has_the_answers_of_the_library(run, photos, capsys):
     best = cls.load(run).predict(photos / '4.png')[0]
     shown = {'n01440764': 'tench (n01440764)'}.get(best.label, best.label)
     assert lines[0].split('  ')[1] == f'{shown} {best.probability:.4f}'
-    assert err.startswith('5 images in ')
+    assert 'left out 1 of other formats (.txt 1)' in err
+    assert '\n5 images in ' in err
     assert ' of 3 labeled' in err
 
 
