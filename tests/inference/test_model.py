@@ -205,7 +205,8 @@ def test_the_average_of_the_weights_is_loaded_where_there_is_one(tmp_path):
 
 def test_a_network_computes_in_the_type_of_choice(run, model):
     array = pixels(0, 40, 40)
-    half = cls.load(run, dtype='bfloat16')
+    half = cls.load(run, dtype=jax.numpy.bfloat16)
+    assert half.module.dtype == cls.load(run, dtype='bfloat16').module.dtype
     assert half.features(array)['stage1'].dtype == jax.numpy.bfloat16
     difference = np.abs(half(array) - model(array)).max()
     assert 0 < difference < 0.02
