@@ -39,8 +39,9 @@ def start() -> None:
 
 def prepare() -> None:
     """Does as `start` for a library: a cache that the program has set stays, and so do the logs."""
+    settings: Any = jax.config
     load()
-    if not jax.config.jax_compilation_cache_dir:
+    if not settings.jax_compilation_cache_dir:
         _keep_programs()
         jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
