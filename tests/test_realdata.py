@@ -5,6 +5,7 @@ logits of the original implementations (golden/make_real.py). Accuracies are tho
 photographs only, a set easier than ImageNet's validation images.
 """
 
+import csv
 import zlib
 
 import jax
@@ -13,6 +14,7 @@ import pytest
 from golden import make_real
 from golden.make_real import LITE, REAL
 
+import cls
 from cls import models, weights
 from cls.tools.import_weights import reverse_colors
 
@@ -82,3 +84,13 @@ def test_classes_and_logits_are_the_originals(net, images, record_property):
     assert difference < 1e-4
     np.testing.assert_array_equal(found, expected['classes'])
     assert ours == theirs > 50
+
+
+def test_predictions_of_files_are_the_originals():
+    """From the file of weights and the photographs to the classes, by the library alone."""
+    with np.load(GOLDEN) as file:
+        expected = file['mobilenet_025/sample/classes']
+    model = cls.load(REAL / 'weights' / WEIGHTS['mobilenet_025'][1], variant='mobilenet_025_tf')
+    with (REAL / 'photos' / 'sample.csv').open(newline='') as file:
+        photographs = [REAL / 'photos' / 'sample' / row['file'] for row in csv.DictReader(file)]
+    np.testing.assert_array_equal(model(photographs).argmax(1), expected)

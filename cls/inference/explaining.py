@@ -289,9 +289,10 @@ def _sources(jaxpr: Any) -> list[Any]:
     if stage in needed:
         return [stage]
     made = next((eqn for eqn in jaxpr.eqns if stage in eqn.outvars), None)
-    parts = list(made.invars) if made and made.primitive.name == 'concatenate' else []
-    last = parts and made.params['dimension'] == len(stage.aval.shape) - 1
-    return parts if last and all(part in needed for part in parts) else []
+    if made is None or made.primitive.name != 'concatenate':
+        return []
+    last = made.params['dimension'] == len(stage.aval.shape) - 1
+    return list(made.invars) if last and all(part in needed for part in made.invars) else []
 
 
 def _evaluated(

@@ -7,6 +7,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cls import models, weights
@@ -20,7 +21,7 @@ from cls.inference.preprocess import Preprocess
 from cls.models.registry import abstract_variables, introspection
 from cls.models.registry.init import init
 from cls.run import workdir as folders
-from cls.run.environment import start
+from cls.run.environment import prepare
 from cls.storage import paths
 from cls.weights import card as cards
 from cls.weights import origin as origins
@@ -40,7 +41,7 @@ _INFLATION = 50.0  # as config.limits.inflation
 
 def load(
     where: str | Path,
-    dtype: str | None = None,
+    dtype: Any = None,
     weights: str = 'auto',
     *,
     variant: str = '',
@@ -57,8 +58,8 @@ def load(
           Hugging Face Hub;
         'hf:OWNER/NAME', with an optional '@REVISION';
         the name of a variant ('resnet50'): its published weights; 'resnet50.TAG' chooses others.
-      dtype: the type that the network computes in, 'float32', 'bfloat16' or 'float16'; None: as
-        the run did, or float32. The weights stay float32.
+      dtype: the type that the network computes in, 'bfloat16' or jnp.bfloat16 for example; None:
+        as the run did, or float32. The weights stay float32.
       weights: of a run folder, 'auto' (the average of the weights if the run kept one), 'average',
         or 'trained' (those of the last step). Of a name, the tag of published weights, or a file
         or 'hf:...' with weights of that variant.
@@ -72,11 +73,8 @@ def load(
       >>> model.predict('bird.jpg', top=3)
     """
     name = str(where)
-    if dtype is not None and dtype not in DTYPES:
-        raise UserError(
-            f'dtype is {dtype!r}: expected one of {", ".join(DTYPES)}.{nearest(dtype, DTYPES)}'
-        )
-    start()
+    dtype = _dtype(dtype)
+    prepare()
     if not name.startswith(HUB):
         path = paths.checked(name)
         if _is_run(path):
@@ -99,7 +97,7 @@ def create(
     size: int = 0,
     classes: Sequence[str] = (),
     seed: int = 0,
-    dtype: str | None = None,
+    dtype: Any = None,
     **fields: Any,
 ) -> Model:
     """Returns a model with new weights.
@@ -117,7 +115,8 @@ def create(
 
     Raises UserError, with the nearest names, for an unknown variant or field.
     """
-    chosen = models.variant(name)
+    chosen, dtype = models.variant(name), _dtype(dtype)
+    prepare()
     if num_classes is not None:
         fields['num_classes'] = num_classes
     for field, value in (('num_classes', num_classes), ('in_chans', in_chans)):
@@ -313,6 +312,21 @@ def _preprocess(prepared: Preparation, channels: int, size: int = 0) -> Preproce
         std=std,
         channels=channels,
     )
+
+
+def _dtype(dtype: Any) -> str | None:
+    """Returns the name of a type, as 'bfloat16' of jnp.bfloat16. Raises UserError for others."""
+    if dtype is None:
+        return None
+    try:
+        name = jnp.dtype(dtype).name
+    except TypeError:
+        name = str(dtype)
+    if name not in DTYPES:
+        raise UserError(
+            f'dtype is {dtype!r}: expected one of {", ".join(DTYPES)}.{nearest(name, DTYPES)}'
+        )
+    return name
 
 
 def _imagenet(module: Any) -> tuple[str, ...]:

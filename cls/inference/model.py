@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, overload
 
 import flax.linen as nn
 import jax
@@ -152,7 +152,11 @@ class Model:
             parts.append(softmax(logits))
         return _joined(parts, (self.num_classes,))
 
-    def predict(self, images: Images, top: int = 5) -> list[Any]:
+    @overload
+    def predict(self, images: Image, top: int = 5) -> list[Prediction]: ...
+    @overload
+    def predict(self, images: Iterable[Any], top: int = 5) -> list[list[Prediction]]: ...
+    def predict(self, images: Any, top: int = 5) -> Any:
         """Returns the most probable classes: a list of `Prediction`, the best first.
 
         For a single image this is `list[Prediction]`; for a batch or a sequence it is one such list

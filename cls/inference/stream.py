@@ -7,6 +7,7 @@ does not end the stream.
 
 import collections
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -168,6 +169,12 @@ class _Stream:
         except BrokenImage as error:
             raise UnreadableImage(name, str(error)) from error
 
+    def ahead(self) -> int:
+        """Returns the number of images to decode ahead: those with the views of some batches."""
+        pixels = sum(each.count * math.prod(each.shape(1, 1)) for each in self.views)
+        crops = max(pixels / self.model.preprocess.size**2, 1)
+        return max(int(AHEAD * self.full / crops), threads())
+
     def add(self, index: int, named: Named, future: Future) -> None:
         """Adds the views of an image; computes the batches that become full."""
         try:
@@ -277,7 +284,7 @@ def stream(
 
     first, last = 0, 0
     with ThreadPoolExecutor(threads(), thread_name_prefix='images') as pool:
-        for future in _ahead(pool, state.seen, noted(), AHEAD * state.full):
+        for future in _ahead(pool, state.seen, noted(), state.ahead()):
             state.add(last, names.popleft(), future)
             last += 1
             if last - first > WAITING * state.full:

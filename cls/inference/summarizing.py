@@ -77,7 +77,7 @@ def summarize(module: nn.Module, size: int, channels: int = 3) -> list[Row]:
     variables = abstract_variables(module, size, channels)
     order: list[str] = []
 
-    def function(variables: Any, images: jax.Array) -> list[jax.Array]:
+    def function(variables: Any, images: jax.Array) -> list[Any]:
         logits, state = module.apply(variables, images, train=False, mutable=['intermediates'])
         stages = {name: values[-1] for name, values in state['intermediates'].items()}
         order.extend(stages)

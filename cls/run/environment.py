@@ -28,20 +28,34 @@ def start() -> None:
     """Enables the extension for CPUs, if it was built, and JAX's persistent compilation cache.
 
     The cache is in the folder JAX_COMPILATION_CACHE_DIR, if this is set. If it cannot be written,
-    one warning replaces JAX's warnings for each program.
+    one warning replaces JAX's warnings for each program. Libraries are silenced, see `quiet`.
     """
     load()
     if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
-        cache = cache_dir() / 'xla'
-        jax.config.update('jax_compilation_cache_dir', str(cache))
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=cache) as probe:
-                probe.write(bytes(2**20))
-        except OSError as error:
-            log.warning('compiled programs are not kept in %s: %s.', cache, error.strerror)
+        _keep_programs()
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
     quiet()
+
+
+def prepare() -> None:
+    """Does as `start` for a library: a cache that the program has set stays, and so do the logs."""
+    settings: Any = jax.config
+    load()
+    if not settings.jax_compilation_cache_dir:
+        _keep_programs()
+        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+
+def _keep_programs() -> None:
+    """Sets the folder of the compilation cache; warns if it cannot be written."""
+    cache = cache_dir() / 'xla'
+    jax.config.update('jax_compilation_cache_dir', str(cache))
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache) as probe:
+            probe.write(bytes(2**20))
+    except OSError as error:
+        log.warning('compiled programs are not kept in %s: %s.', cache, error.strerror)
 
 
 def return_memory() -> None:

@@ -36,6 +36,7 @@ from cls.inference.inputs import Input
 from cls.inference.loading import DTYPES, load
 from cls.inference.model import Model
 from cls.inference.stream import Result
+from cls.run.environment import quiet
 from cls.storage import paths
 
 PROG = 'python -m cls.tools.predict'
@@ -57,6 +58,7 @@ def add_source(flags: Parser) -> None:
 
 def opened(args: Any) -> Model:
     """Returns the model that the flags of `add_source` name."""
+    quiet()
     return load(args.source, args.dtype, args.weights, variant=args.variant)
 
 

@@ -113,7 +113,7 @@ def _measured() -> dict[str, float]:
 def table(pattern: str) -> list[tuple[str, ...]]:
     """Returns the rows of a table of the arms whose network matches a pattern, with a header."""
     known = set(models.names(pattern))
-    rows = [HEADER]
+    rows: list[tuple[str, ...]] = [HEADER]
     for arm in arms():
         if arm.variant in known:
             numbers = [f'{x:g} %' if x else '-' for x in (arm.paper, arm.measured)]

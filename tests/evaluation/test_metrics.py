@@ -221,3 +221,22 @@ def test_a_batch_without_a_complete_image_adds_nothing():
     tally = metrics.Tally(7)
     tally.add(metrics.outcomes(none, listed=True))
     assert tally.images == 0
+
+
+def test_imagenets_classes_have_their_words(tmp_path):
+    """In the file of predictions in columns of their own, and in the accuracy of each class."""
+    names = ('n01440764', 'n02012849', 'n03126707')
+    outcomes = metrics.outcomes(
+        predictions(np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]]), [0, 1]), True
+    )
+    tally = metrics.Tally(3)
+    tally.add(outcomes)
+    rows = tally.per_class(names)
+    assert [row['name'] for row in rows] == ['tench', 'crane (bird)']
+    assert 'name' not in tally.per_class(('a', 'b', 'c'))[0]
+    with files.Listing() as listing:
+        listing.add(outcomes)
+        listing.write(tmp_path / 'p.csv', 3, names)
+    first, second = csv.DictReader((tmp_path / 'p.csv').open())
+    assert (first['label'], first['label_name']) == ('n01440764', 'tench')
+    assert (second['class1'], second['name1']) == ('n03126707', 'crane (machine)')
