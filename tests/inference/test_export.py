@@ -344,6 +344,7 @@ FUNCTIONS = {
     'flatten as PyTorch': lambda x: _conv(x).transpose(0, 3, 1, 2).reshape(x.shape[0], -1),
     'flatten a convolution': lambda x: _conv(x).reshape(x.shape[0], -1),
     'slices': lambda x: x[:, ::2, 1:] + x[:, 0:2, 1:],
+    'mirrored': lambda x: x[:, ::-1] + 2 * x[:, :, ::-1],
     'first row': lambda x: _conv(x)[:, 0],
     'rows': lambda x: jnp.take(x, np.array([3, 0, 0]), axis=3),
     'padding': lambda x: jnp.pad(x, ((0, 0), (1, 2), (0, 1), (0, 3))),
@@ -366,7 +367,7 @@ FUNCTIONS = {
         x, 0.0, jax.lax.add, (1, 2, 2, 1), (1, 1, 1, 1), 'VALID'
     ),
     'cropping convolution': lambda x: jax.lax.conv_general_dilated(
-        x, KERNEL[:2, :2], padding=((-1, 1), (0, -1)), **CONV
+        x, KERNEL[:2, :2], padding=((-1, 0), (1, -1)), **CONV
     ),
     'dilated convolution': lambda x: jax.lax.conv_general_dilated(
         x, KERNEL, padding=((2, 2), (2, 2)), rhs_dilation=(2, 2), **CONV

@@ -9,7 +9,7 @@ by JAX again (`Graph.run`), and other formats are written from its nodes.
 import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -156,6 +156,13 @@ class _Flat:
             return inputs
         if name == 'dynamic_slice' and all(isinstance(x, np.ndarray) for x in inputs[1:]):
             return [self._sliced(inputs, eqn)]
+        if name == 'stack':
+            return [self._stacked(list(inputs), params['axis'])]
+        if name == 'rev' and _is_static(inputs[0].shape[axis] for axis in params['dimensions']):
+            (x,) = inputs
+            for axis in params['dimensions']:
+                x = self._rows(x, axis, np.arange(x.shape[axis])[::-1])
+            return [x]
         if name == 'gather' and isinstance(inputs[1], np.ndarray):
             taken = self._taken(inputs[0], inputs[1], params)
             if taken is not None:
@@ -175,23 +182,22 @@ class _Flat:
         None for one that does not pick rows of axes, or has indices beyond them.
         """
         numbers, sizes = params['dimension_numbers'], params['slice_sizes']
-        axes = numbers.start_index_map
+        collapsed, grid = numbers.collapsed_slice_dims, indices.shape[:-1]
         if indices.ndim == 1:  # one window, as of x[:, 1:]
-            return self._window(x, dict(zip(axes, indices.tolist(), strict=True)), params)
-        grid = indices.shape[:-1]
-        out = [
-            i for i in range(len(grid) + len(numbers.offset_dims)) if i not in numbers.offset_dims
-        ]
-        if not (axes == numbers.collapsed_slice_dims == tuple(out) and len(axes) == len(grid)):
+            first = dict(zip(numbers.start_index_map, indices.tolist(), strict=True))
+            return self._window(x, first, params)
+        out = (i for i in range(len(x.shape)) if i not in numbers.offset_dims)
+        if tuple(out) != collapsed or len(collapsed) != len(grid):
             return None
-        if numbers.operand_batching_dims or any(
-            n is not size and n != size
-            for a, (n, size) in enumerate(zip(x.shape, sizes))
-            if a not in axes
-        ):
+        if numbers.operand_batching_dims:
             return None
-        for i, axis in enumerate(axes):
-            rows = np.moveaxis(indices[..., i], i, 0).reshape(grid[i], -1)
+        for i, axis in enumerate(numbers.start_index_map):
+            places = indices[..., i]
+            if axis in collapsed:
+                at = collapsed.index(axis)
+                rows = np.moveaxis(places, at, 0).reshape(grid[at], -1)
+            else:  # a window of all rows from one place on
+                rows = places.reshape(1, -1) + np.arange(sizes[axis])[:, None]
             if (rows != rows[:, :1]).any() or rows.min() < 0 or rows.max() >= x.shape[axis]:
                 return None
             x = self._rows(x, axis, rows[:, 0])
@@ -266,33 +272,34 @@ class _Flat:
         outputs: list[list[Operand]] = []
         order = range(length)
         for step in reversed(order) if params['reverse'] else order:
-            results = self.inline(
-                body.jaxpr, body.consts, [*consts, *carry, *(x[step] for x in rows)]
-            )
+            results = self.inline(body.jaxpr, body.consts, [*consts, *carry, *(np.asarray(x[step]) for x in rows)])
             carry = results[:carried]
             outputs.append(results[carried:])
         if params['reverse']:
             outputs.reverse()
         return [*carry, *(self._stacked(list(column)) for column in zip(*outputs, strict=True))]
 
-    def _stacked(self, parts: list[Operand]) -> Operand:
-        """Returns parts of one shape along a new first axis."""
+    def _stacked(self, parts: list[Operand], axis: int = 0) -> Operand:
+        """Returns parts of one shape along a new axis."""
         if all(isinstance(x, np.ndarray) for x in parts):
-            return np.stack([np.asarray(x) for x in parts])
-        shape = tuple(parts[0].shape)
+            return np.stack([np.asarray(x) for x in parts], axis)
+        shape = (*parts[0].shape[:axis], 1, *parts[0].shape[axis:])
+        old = tuple(i for i in range(len(shape)) if i != axis)
         rows = []
         for part in parts:
-            params = {'shape': (1, *shape), 'broadcast_dimensions': tuple(range(1, len(shape) + 1))}
-            out = Value((1, *shape), np.dtype(part.dtype))
+            params = {'shape': shape, 'broadcast_dimensions': old}
+            out = Value(shape, np.dtype(part.dtype))
             compute = functools.partial(_broadcast, **params)
             self.nodes.append(Node('broadcast_in_dim', (part,), (out,), params, compute))
             rows.append(out)
-        out = Value((len(parts), *shape), rows[0].dtype)
-        self.nodes.append(Node('concatenate', tuple(rows), (out,), {'dimension': 0}, _concatenated))
+        out = Value((*shape[:axis], len(parts), *shape[axis + 1 :]), rows[0].dtype)
+        params = {'dimension': axis}
+        compute = functools.partial(_concatenated, **params)
+        self.nodes.append(Node('concatenate', tuple(rows), (out,), params, compute))
         return out
 
 
-def _is_static(shape: Sequence[Any]) -> bool:
+def _is_static(shape: Iterable[Any]) -> bool:
     return all(isinstance(n, int) for n in shape)
 
 
@@ -375,8 +382,8 @@ def _broadcast(x: Any, shape: Any, broadcast_dimensions: Any) -> list[Any]:
     return [jax.lax.broadcast_in_dim(jnp.asarray(x), shape, broadcast_dimensions)]
 
 
-def _concatenated(*parts: Any) -> list[Any]:
-    return [jax.lax.concatenate(list(map(jnp.asarray, parts)), 0)]
+def _concatenated(*parts: Any, dimension: int) -> list[Any]:
+    return [jax.lax.concatenate(list(map(jnp.asarray, parts)), dimension)]
 
 
 def _folded(nodes: Sequence[Node], output: Value) -> Iterator[Node]:
