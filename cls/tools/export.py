@@ -5,10 +5,10 @@
   cls export --from runs/birds --format litert --output birds.tflite --python litert/bin/python
   cls export --from runs/birds --format onnx --output int8.onnx --quantize int8 --images photos/
 
-The model computes in float32, with its batch norms folded into its convolutions. It takes normalized
-images (N, H, W, C) and gives logits; with --pixels, uint8 pixels and probabilities. The file is
-compared with the model before it gets its name: StableHLO by a process that has JAX alone, ONNX by
-onnxruntime, LiteRT by ai-edge-litert.
+The model computes in float32, with its batch norms folded into its convolutions. It takes
+normalized images (N, H, W, C) and gives logits; with --pixels, uint8 pixels and probabilities. The
+file is compared with the model before it gets its name: StableHLO by a process that has JAX alone,
+ONNX by onnxruntime, LiteRT by ai-edge-litert.
 
   stablehlo  any number of images, of any size from the model's on where the network allows it, on
              CPUs, GPUs and TPUs; labels and preparation of images in FILE.json

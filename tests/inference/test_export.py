@@ -16,6 +16,7 @@ import onnx
 import pytest
 from compiling import FAST
 from golden import keyed
+from inference import export_table
 from inference.exported import Worker, drawn, normalized, row_of, source_of
 from inference.tiny_run import write_run
 from jax.export import symbolic_shape
@@ -24,9 +25,10 @@ from PIL import Image
 import cls
 from cls.errors import UserError
 from cls.inference.export import exporting, onnx_file, onnx_operators, stablehlo
-from cls.inference.export import graph as graphs
+from cls.inference.export.graph import primitives
 from cls.inference.export.onnx_builder import matched
 from cls.inference.export.source import Source, difference
+from cls.inference.export.trace import traced
 from cls.nn.conv import Conv
 from cls.nn.norm import BatchNorm
 from cls.nn.pool import avg_pool, max_pool
@@ -96,10 +98,8 @@ def exported(run_folder, output, *flags):
 def by_onnxruntime(function, images):
     """Returns the ONNX model of a function of images, and its output for some."""
     shape = ('N', *images.shape[1:])
-    spec = jax.ShapeDtypeStruct(
-        symbolic_shape(', '.join(map(str, shape))), np.dtype(images.dtype)
-    )
-    model = onnx_file.proto(graphs.traced(function, spec), 'out')
+    spec = jax.ShapeDtypeStruct(symbolic_shape(', '.join(map(str, shape))), np.dtype(images.dtype))
+    model = onnx_file.proto(traced(function, spec), 'out')
     onnx.checker.check_model(model)
     session = onnx_file.session(model.SerializeToString(), 1)
     return model, onnx_file.outputs(session, images)
@@ -117,7 +117,7 @@ def test_both_formats_give_the_logits_of_the_reference(name, tmp_path, worker):
     row, source = row_of(name), source_of(name)
     images = keyed.images(row.count, row.size, row.channels)
     spec = source.spec_of_any_number()
-    graph = graphs.traced(source.compute, spec)
+    graph = traced(source.compute, spec)
     (file,) = stablehlo.write(stablehlo.program_of(graph, spec, beside=False), tmp_path / 'a')
     outputs, _ = worker.run(file, images, tmp_path)
     assert difference(outputs, row.logits) < 1e-4
@@ -130,7 +130,7 @@ def test_both_formats_give_the_logits_of_the_reference(name, tmp_path, worker):
 
 def test_norms_are_folded_and_images_are_transposed_once():
     source = source_of('resnet20_cifar')
-    model = onnx_file.proto(graphs.traced(source.compute, source.spec_of_any_number()), 'logits')
+    model = onnx_file.proto(traced(source.compute, source.spec_of_any_number()), 'logits')
     of = operators(model)
     assert of['Transpose'] == of['Gemm'] == of['ReduceMean'] == 1
     assert of['Conv'] == 19
@@ -140,11 +140,11 @@ def test_norms_are_folded_and_images_are_transposed_once():
 def test_the_graph_has_no_choice_of_a_platform_and_each_platform_is_in_the_file():
     source = source_of('mobilenet_025')
     spec = source.spec_of_any_number()
-    graph = graphs.traced(source.compute, spec)
-    assert set(graphs.primitives(graph)) == {
+    graph = traced(source.compute, spec)
+    assert set(primitives(graph)) == {
         *('conv_general_dilated', 'scale_and_shift', 'max', 'reduce_sum', 'div', 'add'),
-        *(('min',) if 'min' in graphs.primitives(graph) else ()),
-        *(('dot_general',) if 'dot_general' in graphs.primitives(graph) else ()),
+        *(('min',) if 'min' in primitives(graph) else ()),
+        *(('dot_general',) if 'dot_general' in primitives(graph) else ()),
     }
     made = stablehlo.program_of(graph, spec)
     assert made.exported.platforms == ('cpu', 'cuda', 'tpu')
@@ -242,6 +242,11 @@ def test_litert(run_folder, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {'model.tflite', 'model.tflite.json'}
 
 
+def test_the_page_of_variants_is_that_of_the_results():
+    results = json.loads(export_table.RESULTS.read_text())
+    assert export_table.PAGE.read_text() == export_table.page(results)
+
+
 # ------------------------------------------------------------------------------------- refusals
 
 
@@ -290,10 +295,10 @@ def test_files_with_other_numbers_are_refused(monkeypatch, tmp_path):
     with pytest.raises(UserError, match='differs from the model by'):
         exporting.to_onnx(source, tmp_path / 'model')
 
-    def traced(function, spec):
-        return graphs.traced(lambda images: function(images) * 1.001, spec)
+    def scaled(function, spec):
+        return traced(lambda images: function(images) * 1.001, spec)
 
-    monkeypatch.setattr(stablehlo, 'traced', traced)
+    monkeypatch.setattr(stablehlo, 'traced', scaled)
     with pytest.raises(UserError, match='differs from the model by'):
         exporting.to_stablehlo(source, tmp_path / 'model', any_size=False)
     assert list(tmp_path.iterdir()) == []
@@ -344,6 +349,7 @@ FUNCTIONS = {
     'flatten as PyTorch': lambda x: _conv(x).transpose(0, 3, 1, 2).reshape(x.shape[0], -1),
     'flatten a convolution': lambda x: _conv(x).reshape(x.shape[0], -1),
     'slices': lambda x: x[:, ::2, 1:] + x[:, 0:2, 1:],
+    'mirrored': lambda x: x[:, ::-1] + 2 * x[:, :, ::-1],
     'first row': lambda x: _conv(x)[:, 0],
     'rows': lambda x: jnp.take(x, np.array([3, 0, 0]), axis=3),
     'padding': lambda x: jnp.pad(x, ((0, 0), (1, 2), (0, 1), (0, 3))),
@@ -366,7 +372,7 @@ FUNCTIONS = {
         x, 0.0, jax.lax.add, (1, 2, 2, 1), (1, 1, 1, 1), 'VALID'
     ),
     'cropping convolution': lambda x: jax.lax.conv_general_dilated(
-        x, KERNEL[:2, :2], padding=((-1, 1), (0, -1)), **CONV
+        x, KERNEL[:2, :2], padding=((-1, 0), (1, -1)), **CONV
     ),
     'dilated convolution': lambda x: jax.lax.conv_general_dilated(
         x, KERNEL, padding=((2, 2), (2, 2)), rhs_dilation=(2, 2), **CONV
@@ -406,4 +412,4 @@ def test_the_axes_of_a_reshape_are_matched():
 
 def test_a_network_that_ignores_its_images_is_refused():
     with pytest.raises(UserError, match='does not depend on its images'):
-        graphs.traced(lambda images: jnp.ones(3), jax.ShapeDtypeStruct((1, 2, 2, 3), np.float32))
+        traced(lambda images: jnp.ones(3), jax.ShapeDtypeStruct((1, 2, 2, 3), np.float32))

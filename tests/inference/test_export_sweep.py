@@ -1,4 +1,4 @@
-"""Every variant as StableHLO and ONNX, run and compared with its reference: `pytest -m export -n 0`.
+"""Every variant as StableHLO and ONNX, compared with its reference: `pytest -m export -n 0`.
 
 Sizes are those of the golden files, the smallest that a network of the family takes. Results are
 stored in tests/exports.json after each variant, and a variant that passed is not run again: delete
@@ -22,8 +22,8 @@ from inference.exported import Worker, row_of, source_of
 
 from cls import models
 from cls.inference.export import onnx_file, stablehlo
-from cls.inference.export.graph import traced
 from cls.inference.export.source import difference
+from cls.inference.export.trace import traced
 
 pytestmark = pytest.mark.export
 
@@ -127,7 +127,6 @@ def test_a_variant_computes_its_references_logits_in_each_format(name, tmp_path,
     store(name, entry)
     for file in tmp_path.iterdir():
         file.unlink()
-    del source, graph
     jax.clear_caches()
     gc.collect()
     failures = {kind: entry[kind]['error'] for kind in entries if 'error' in entry[kind]}

@@ -126,8 +126,8 @@ def to_int8(
       source: the model.
       output: the file.
       batches: returns the images to calibrate with, as the file takes them.
-      score: called with 'float32' and 'int8' and the function from images to outputs of each, before
-        anything is written.
+      score: called with 'float32' and 'int8', and with the function from images to outputs of each,
+        before anything is written.
 
     Raises UserError as `to_onnx`, or if onnxruntime cannot quantize the model.
     """

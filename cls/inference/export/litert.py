@@ -14,9 +14,9 @@ import numpy as np
 from jax import export
 
 from cls.errors import UserError
-from cls.inference.export.graph import traced
 from cls.inference.export.source import Source, check
 from cls.inference.export.stablehlo import run
+from cls.inference.export.trace import traced
 
 PACKAGES = ('litert_converter', 'ai_edge_litert')
 _PROGRAM = Path(__file__).with_name('litert_program.py')

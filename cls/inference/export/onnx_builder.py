@@ -178,7 +178,7 @@ def matched(old: Sequence[Any], new: Sequence[Any]) -> list[tuple[list[int], lis
         group = ([i], [j])
         sizes = [old[i], new[j]]
         i, j = i + 1, j + 1
-        while not (sizes[0] == sizes[1]):
+        while sizes[0] != sizes[1]:
             if sizes[0] < sizes[1]:
                 sizes[0] = sizes[0] * old[i]
                 group[0].append(i)

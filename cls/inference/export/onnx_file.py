@@ -8,8 +8,9 @@ import jax
 import numpy as np
 
 from cls.errors import UserError, require
-from cls.inference.export.graph import Graph, traced
+from cls.inference.export.graph import Graph
 from cls.inference.export.source import Source, check
+from cls.inference.export.trace import traced
 
 OPSET = 18
 _IR_VERSION = 9
@@ -67,10 +68,11 @@ def proto(graph: Graph, output: str) -> Any:
     from onnx import helper
 
     from cls.inference.export.onnx_builder import Builder
-    from cls.inference.export.onnx_operators import Writer
+    from cls.inference.export.onnx_operators import OPERATORS
+    from cls.inference.export.onnx_writer import Writer
 
     builder = Builder()
-    last = Writer(graph, builder, 'images').write()
+    last = Writer(graph, builder, 'images', OPERATORS).write()
     builder.nodes.append(helper.make_node('Identity', [last], [output], name=output))
     ends = [
         helper.make_tensor_value_info(

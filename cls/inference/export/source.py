@@ -25,8 +25,8 @@ class Source:
       size: height and width of the images.
       channels: channels of the images.
       normalize: maps pixels in 0..255 (N, H, W, C) to the input of the module.
-      pixels: whether the artefact takes uint8 pixels and gives probabilities, with the normalization
-        and the softmax inside, instead of normalized images and logits.
+      pixels: whether the artefact takes uint8 pixels and gives probabilities, with normalization
+        and softmax inside, instead of normalized images and logits.
       classes: the labels of the outputs, () if unknown.
       description: further entries of the metadata: name, origin, license, preparation of images.
     """
@@ -76,8 +76,9 @@ class Source:
         size, rng = size or self.size, np.random.default_rng(0)
         rows, columns = np.meshgrid(*(np.linspace(0, 1, size),) * 2, indexing='ij')
         shape = (count, 1, 1, self.channels)
-        wave = rng.uniform(-40, 40, shape) * rows[..., None] + rng.uniform(-40, 40, shape) * (
-            columns[..., None]
+        wave = (
+            rng.uniform(-40, 40, shape) * rows[..., None]
+            + rng.uniform(-40, 40, shape) * (columns[..., None])
         )
         level, noise = rng.uniform(60, 190, shape), rng.normal(0, 25, (count, size, size, 1))
         pixels = np.clip(level + 60 * np.sin(wave) + noise, 0, 255).astype(np.uint8)
