@@ -3,7 +3,6 @@
 The files of the systems whose code is the same as before are kept.
 """
 
-import contextlib
 import gc
 import hashlib
 import multiprocessing
@@ -13,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from cls import models
+from cls.models import registry
 from cls.nn import limits
 from cls.storage import paths
 from cls.tools import counts
@@ -25,7 +25,7 @@ def systems() -> dict[str, list[str]]:
     """Returns the module of each system -> its variants."""
     result: dict[str, list[str]] = {}
     for name in models.names():
-        if not models.registry.origin(name):
+        if not registry.origin(name):
             result.setdefault(models.variant(name).module.__module__, []).append(name)
     return result
 
@@ -50,10 +50,10 @@ def write(all_systems: bool = False) -> None:
             path.unlink()
     keys = {module: key(module) for module in chosen}  # of the code before it may change
     names = [name for module in chosen for name in systems()[module]]
-    with contextlib.closing(_traced(names)) as traced:
-        for module in chosen:
-            variants = dict(zip(systems()[module], traced, strict=False))
-            paths.write_whole(index.path_of(module), index.data(variants, keys[module]))
+    traced = _traced(names)
+    for module in chosen:
+        variants = {name: next(traced) for name in systems()[module]}
+        paths.write_whole(index.path_of(module), index.data(variants, keys[module]))
 
 
 def _traced(names: list[str]) -> Iterator[index.Tensors]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cls import models
+from cls.models import registry
 from cls.models.registry import Variant
 from cls.weights import convert
 
@@ -56,7 +57,7 @@ def tensors(name: str) -> Tensors:
     """Returns the tensors of a variant. Raises UserError for an unknown one."""
     variant = models.variant(name)
     module = variant.module.__module__
-    if models.registry.origin(name) or name not in _counts_of(module):
+    if registry.origin(name) or name not in _counts_of(module):
         return traced(variant)
     return _read(module, list(_counts_of(module)).index(name))
 
@@ -69,7 +70,7 @@ def counts() -> dict[str, Counts]:
     result = {}
     for name in models.names():
         of_file = _counts_of(models.variant(name).module.__module__)
-        if models.registry.origin(name):
+        if registry.origin(name):
             result[name] = count(tensors(name).body.values())
         elif name in of_file:
             result[name] = of_file[name]
@@ -78,7 +79,7 @@ def counts() -> dict[str, Counts]:
 
 def missing() -> list[str]:
     """Returns the variants of cls.models that the files lack."""
-    every = [name for name in models.names() if not models.registry.origin(name)]
+    every = [name for name in models.names() if not registry.origin(name)]
     return [
         name for name in every if name not in _counts_of(models.variant(name).module.__module__)
     ]

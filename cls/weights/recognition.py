@@ -13,6 +13,8 @@ import numpy as np
 
 from cls import models
 from cls.errors import UserError
+from cls.models import registry
+from cls.models.registry import Variant
 from cls.weights import card as cards
 from cls.weights import hints as hinting
 from cls.weights import index, naming
@@ -191,7 +193,7 @@ def _match(tensors: Mapping[str, np.ndarray], name: str, names: naming.Naming) -
 
 def _may_fit(
     tensors: Mapping[str, np.ndarray],
-    variant: Any,
+    variant: Variant,
     names: naming.Naming,
     wanted: Mapping[str, Any],
 ) -> bool:
@@ -285,7 +287,7 @@ def differences(matches: list[Match]) -> str:
 def _computing(match: Match) -> dict[str, Any]:
     """Returns the fields of a match's module that its numbers in evaluation depend on."""
     model = models.create(match.variant, **match.fields)
-    names = [name for name in models.registry.fields(type(model)) if name not in _OF_TRAINING]
+    names = [name for name in registry.fields(type(model)) if name not in _OF_TRAINING]
     return {'module': type(model).__name__, **{name: getattr(model, name) for name in names}}
 
 
