@@ -43,7 +43,7 @@ def block_names(runs: Sequence[Sequence[Run]]) -> list[str]:
 
 
 def unit_names(pattern: str, stages_from: int = 1) -> tuple[str, Callable]:
-    """Returns the pair from numbers of a stage and a unit to 'stage1.unit1.', as in `cls.nn.preact`.
+    """Returns the pair from numbers of a stage and a unit to 'stage1.unit1.' (cls.nn.preact).
 
     Args:
       pattern: a regular expression with a group for the stage and a group for the unit, from 0.
