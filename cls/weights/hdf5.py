@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import h5py
 import ml_dtypes
 import numpy as np
+from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
 
 from cls.errors import UserError
 from cls.weights.archive import ALWAYS
@@ -80,11 +81,11 @@ def _datasets(
     group: h5py.Group, path: tuple[str, ...], seen: set[Any]
 ) -> Iterator[tuple[tuple[str, ...], h5py.Dataset]]:
     """Yields (path, dataset) below a group, without following links."""
-    address = h5py.h5o.get_info(group.id).addr
+    address = h5o.get_info(group.id).addr
     if address in seen or len(path) > _DEEPEST:
         raise UserError('its groups contain each other')
     seen.add(address)
-    for name in group:
+    for name in map(str, group):
         if not path and name in _LEFT_OUT:
             continue
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
@@ -121,8 +122,8 @@ def _is_bfloat16(dataset: h5py.Dataset) -> bool:
 def _array(dataset: h5py.Dataset, mapped: mmap.mmap | None) -> np.ndarray:
     """Returns a dataset's array: a view of the map where the file has it in one piece."""
     dtype = np.dtype(ml_dtypes.bfloat16) if _is_bfloat16(dataset) else dataset.dtype
-    offset = dataset.id.get_offset() if mapped is not None else None
-    if offset is None or dataset.nbytes == 0:
+    offset = None if mapped is None else dataset.id.get_offset()
+    if mapped is None or offset is None or dataset.nbytes == 0:
         return dataset[()].view(dtype) if dtype != dataset.dtype else np.asarray(dataset[()])
     data = memoryview(mapped)[offset : offset + dataset.nbytes]
     if len(data) != dataset.nbytes:
@@ -145,7 +146,7 @@ def _legacy(group: h5py.Group, datasets: list) -> Iterator[tuple[str, h5py.Datas
             'a Keras file of the Theano backend, whose kernels are turned by 180 degrees; load and '
             'save it by Keras with TensorFlow'
         )
-    lists = [group.attrs[key] for key in group.attrs if key.startswith('layer_names')]
+    lists: list[Any] = [group.attrs[key] for key in group.attrs if key.startswith('layer_names')]
     names = {_text(name) for some in lists for name in some}
     by_layer: dict[str, list] = {}
     for path, dataset in datasets:

@@ -84,7 +84,7 @@ def _by_channels(tensors: Tensors, variant: Variant) -> Tensors:
     weight = tensors.get('fc1.weight')
     if weight is None or weight.ndim != 2:
         return tensors
-    bins = variant.module.bins
+    bins: int = getattr(variant.module, 'bins', 7)
     if weight.shape[1] % bins**2:
         return tensors
     turned = weight.reshape(len(weight), bins, bins, -1).transpose(0, 3, 1, 2)
