@@ -107,3 +107,13 @@ def test_a_line_says_that_counting_takes_long(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr('cls.tools.counts.FILE', tmp_path / 'counts.json')
     assert main(['resnet?4*']) == 0
     assert capsys.readouterr().err == 'counting 2 models takes a minute or more\n'
+
+
+def test_recipes_are_listed(capsys):
+    assert main(['resnet56_cifar', '--recipes']) == 0
+    header, first, second = capsys.readouterr().out.splitlines()
+    assert header.split()[:2] == ['recipe', 'network']
+    assert first.split()[:3] == ['resnet:cifar10', 'resnet56_cifar', 'tfds:cifar10']
+    assert second.split()[0] == 'resnet:cifar100'
+    with pytest.raises(UserError, match='no recipe trains a model'):
+        main(['resnet152', '--recipes'])
