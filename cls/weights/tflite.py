@@ -39,7 +39,9 @@ def to_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         assert match is not None
         number, kind, leaf = int(match[1]), match[2], match[3]
         if leaf == 'w' and value.ndim != (2 if kind == 'FULLY_CONNECTED' else 4):
-            raise UserError(f'{name} has the shape {value.shape}, which weights of {kind} have not')
+            raise UserError(
+                f'{name} has the shape {value.shape}: expected that of weights of {kind}'
+            )
         if leaf == 'w' and kind != 'FULLY_CONNECTED':
             depthwise = kind == 'DEPTHWISE_CONV_2D'
             value = value.transpose((3, 0, 1, 2) if depthwise else (0, 3, 1, 2))

@@ -67,7 +67,7 @@ def _pyramidnet(variant: Variant) -> Renames:
 def _masks(tensors: Tensors, variant: Variant) -> Tensors:
     """Returns tensors of the form for training, with a mask of each group's inputs.
 
-    The file has the mask of each weight, equal in a group, and counters of the pruning, which
+    The file has the mask of each weight, equal in a group, and counters of the pruning. These
     follow from the progress of training. Its classifier is pruned only when it is converted.
     """
     groups, result = variant.fields.get('groups', variant.module.groups), {}

@@ -3,7 +3,7 @@
 Its EfficientNet was converted from Keras and pads an image of the network's own size as TensorFlow
 does; so do the MobileNets, whose files have 1,001 classes: class 0 is the background, and stays.
 ResNet has the stride in the 3x3 convolution; `downsample_in_bottleneck` of a config.json moves it
-to the first, which is `resnet50_v1`. Checkpoints of TimmWrapper have timm's names after
+to the first, as in `resnet50_v1`. Checkpoints of TimmWrapper have timm's names after
 `timm_model.`.
 """
 

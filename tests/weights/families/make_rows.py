@@ -1,11 +1,11 @@
-"""Writes <package>.npz here: logits of a package's networks, by which its table of names is tested.
+"""Writes <package>.npz here: logits of a package's networks, to test its table of names.
 
     python tests/weights/families/make_rows.py transformers             # missing rows
     python tests/weights/families/make_rows.py transformers "resnet-*"  # some rows
 
 Needs PyTorch and the package, and nothing of `cls`. Rows are those of tests/golden/rows.py, with
 weights drawn from the names of the package's file. Images are small where a network allows; a pool
-of fixed size is made adaptive, which is the same for images of the network's own size.
+of fixed size is made adaptive; this is the same for images of the network's own size.
 """
 
 import fnmatch

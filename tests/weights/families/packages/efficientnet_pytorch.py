@@ -1,6 +1,6 @@
 """Networks of efficientnet-pytorch and efficientnet-lite-pytorch: name -> (builder, image size).
 
-Sizes have the parities of the network's own size at each stride, on which its padding depends.
+Its padding depends on the parity of sizes: at each stride, here as for the network's own size.
 """
 
 import functools

@@ -1,7 +1,7 @@
 """Networks of Hugging Face transformers: name -> (builder, image size).
 
-Sizes of EfficientNet have the parities of the network's own size at each stride, on which its
-padding depends.
+The padding of EfficientNet depends on the parity of sizes at each stride, here those of the
+network's own size.
 """
 
 import functools
