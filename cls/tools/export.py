@@ -54,7 +54,7 @@ def parser(prog: str = PROG) -> Parser:
         '--pixels', action='store_true', help='take uint8 pixels and give probabilities'
     )
     flags.add_argument(
-        '--beside', action='store_true', default=None, help='stablehlo: weights in FILE.npz'
+        '--external', action='store_true', default=None, help='stablehlo: weights in FILE.npz'
     )
     flags.add_argument('--fixed-size', action='store_true', help="stablehlo: the model's size only")
     flags.add_argument('--python', default='', metavar='PYTHON', help='litert: its interpreter')
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
         result = _quantized(model, source, args)
     elif args.format == 'stablehlo':
         result = exporting.to_stablehlo(
-            source, args.output, beside=args.beside, any_size=not args.fixed_size
+            source, args.output, external=args.external, any_size=not args.fixed_size
         )
     elif args.format == 'onnx':
         result = exporting.to_onnx(source, args.output)
@@ -90,7 +90,11 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
 
 def _check(args: Any) -> None:
     """Raises UserError for flags that do not fit together, and for missing packages."""
-    for flag, form in (('beside', 'stablehlo'), ('fixed_size', 'stablehlo'), ('quantize', 'onnx')):
+    for flag, form in (
+        ('external', 'stablehlo'),
+        ('fixed_size', 'stablehlo'),
+        ('quantize', 'onnx'),
+    ):
         if getattr(args, flag) and args.format != form:
             raise UserError(f'--{flag.replace("_", "-")} is a flag of --format {form} alone.')
     for flag, default in (('python', ''), ('batch', 1)):

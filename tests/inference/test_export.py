@@ -118,7 +118,7 @@ def test_both_formats_give_the_logits_of_the_reference(name, tmp_path, worker):
     images = keyed.images(row.count, row.size, row.channels)
     spec = source.spec_of_any_number()
     graph = traced(source.compute, spec)
-    (file,) = stablehlo.write(stablehlo.program_of(graph, spec, beside=False), tmp_path / 'a')
+    (file,) = stablehlo.write(stablehlo.program_of(graph, spec, external=False), tmp_path / 'a')
     outputs, _ = worker.run(file, images, tmp_path)
     assert difference(outputs, row.logits) < 1e-4
     (file,) = onnx_file.write(source, tmp_path / 'a.onnx', graph)
@@ -168,9 +168,9 @@ def test_stablehlo_takes_images_of_any_size_where_the_network_does(tmp_path, wor
 
 def test_the_page_loads_an_export_with_jax_alone(run_folder, tmp_path):
     """The blocks of the page, in a process that cannot import cls."""
-    exported(run_folder, tmp_path / 'birds.stablehlo', '--format', 'stablehlo', '--beside')
-    beside = {path.name for path in tmp_path.iterdir()}
-    assert beside == {f'birds.stablehlo{end}' for end in ('', '.npz', '.json')}
+    exported(run_folder, tmp_path / 'birds.stablehlo', '--format', 'stablehlo', '--external')
+    external = {path.name for path in tmp_path.iterdir()}
+    assert external == {f'birds.stablehlo{end}' for end in ('', '.npz', '.json')}
     inside = tmp_path / 'inside'
     inside.mkdir()
     exported(run_folder, inside / 'birds.stablehlo', '--format', 'stablehlo')
@@ -256,7 +256,7 @@ def test_the_page_of_variants_is_that_of_the_results():
         (['--format', 'litert'], 'expected --python PYTHON'),
         (['--format', 'litert', '--python', '/nowhere'], 'cannot be started'),
         (['--format', 'litert', '--python', sys.executable], 'has not litert_converter'),
-        (['--format', 'onnx', '--beside'], '--beside is a flag of --format stablehlo'),
+        (['--format', 'onnx', '--external'], '--external is a flag of --format stablehlo'),
         (['--format', 'onnx', '--batch', '2'], '--batch is a flag of --format litert'),
         (['--format', 'onnx', '--quantize', 'int8'], '--images FOLDER belong together'),
         (['--format', 'stablehlo', '--quantize', 'int8'], 'a flag of --format onnx'),

@@ -57,7 +57,7 @@ def worker():
 
 
 def stablehlo_entry(graph, spec, images, logits, folder, worker):
-    made = stablehlo.program_of(graph, spec, beside=False)
+    made = stablehlo.program_of(graph, spec, external=False)
     (file,) = stablehlo.write(made, folder / 'model.stablehlo')
     outputs, seconds = worker.run(file, images, folder, REPEATS if LATENCY else 0)
     return measured(outputs, logits, [file], seconds)

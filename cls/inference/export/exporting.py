@@ -57,21 +57,21 @@ ENDS = ('json', 'npz', 'data')  # of files next to a model
 
 
 def to_stablehlo(
-    source: Source, output: Path, *, beside: bool | None = None, any_size: bool = True
+    source: Source, output: Path, *, external: bool | None = None, any_size: bool = True
 ) -> Artefact:
     """Writes FILE, FILE.json with its description, and perhaps FILE.npz with the weights.
 
     Args:
       source: the model.
       output: the file.
-      beside: whether the weights are in FILE.npz; None: if they have more than 1 GB.
+      external: whether the weights are in FILE.npz; None: if they have more than 1 GB.
       any_size: whether height and width shall be free too, where the network allows it.
 
     Raises UserError if JAX cannot export the model, or the file does not compute the same.
     """
     with _unfinished(output) as folder:
         try:
-            made = stablehlo.program(source, beside, any_size)
+            made = stablehlo.program(source, external, any_size)
         except UserError:
             raise
         except Exception as error:

@@ -60,12 +60,12 @@ class Program:
     free: tuple[str, ...]
 
 
-def program(source: Source, beside: bool | None = None, any_size: bool = True) -> Program:
+def program(source: Source, external: bool | None = None, any_size: bool = True) -> Program:
     """Returns the program of a model for any number of images.
 
     Args:
       source: the model.
-      beside: whether the weights are an argument; None: if they have more than `INSIDE` bytes.
+      external: whether the weights are an argument; None: if they have more than `INSIDE` bytes.
       any_size: whether height and width shall be free too, where the network allows it.
     """
     if any_size:
@@ -73,18 +73,18 @@ def program(source: Source, beside: bool | None = None, any_size: bool = True) -
         # JAX has many errors for a size that has to be known.
         with contextlib.suppress(Exception):
             spec = source.spec(*export.symbolic_shape('N, H, W', constraints=least))
-            return program_of(traced(source.compute, spec), spec, beside)
+            return program_of(traced(source.compute, spec), spec, external)
     spec = source.spec_of_any_number()
-    return program_of(traced(source.compute, spec), spec, beside)
+    return program_of(traced(source.compute, spec), spec, external)
 
 
-def program_of(graph: Graph, spec: jax.ShapeDtypeStruct, beside: bool | None = None) -> Program:
+def program_of(graph: Graph, spec: jax.ShapeDtypeStruct, external: bool | None = None) -> Program:
     """Returns the program of a graph; arguments as for `program`."""
     free = tuple(str(n) for n in spec.shape if not isinstance(n, int))
     constants = graph.constants()
-    if beside is None:
-        beside = sum(x.nbytes for x in constants) > INSIDE
-    if not beside:
+    if external is None:
+        external = sum(x.nbytes for x in constants) > INSIDE
+    if not external:
         return Program(export.export(jax.jit(graph.run), platforms=PLATFORMS)(spec), {}, free)
     weights = {f'weight_{i:05}': x for i, x in enumerate(constants)}
     shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in weights.items()}
