@@ -30,7 +30,8 @@ def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     pages = Path(sys.argv[1])
-    # At its first import matplotlib asks fc-list for the fonts, which pdoc reports as suppressed.
+    # At its first import matplotlib asks fc-list for the fonts. pdoc would report the suppressed
+    # call.
     subprocess.run([sys.executable, '-c', 'import matplotlib.font_manager'], check=True)
     command = [sys.executable, '-m', 'pdoc', '-d', 'google', '--no-show-source', '-o', pages, 'cls']
     done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)

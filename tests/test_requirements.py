@@ -25,6 +25,7 @@ OPTIONAL = {
     'litert_converter': 'cls/inference/export/litert.py',
     'ai_edge_litert': 'cls/inference/export/litert.py',
     'fastapi': 'pyproject.toml',
+    'pyarrow': 'cls/tools/predict.py',
     'starlette': 'cls/inference/serving/app.py',
     'uvicorn': 'pyproject.toml',
     'prometheus_client': 'pyproject.toml',

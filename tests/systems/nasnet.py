@@ -16,7 +16,7 @@ def _any_size(name):
 
 
 def _timm(**_):
-    """Returns timm's network, which has no auxiliary head."""
+    """Returns timm's network, without an auxiliary head."""
     import timm
 
     return timm.create_model('nasnetalarge')

@@ -5,7 +5,7 @@ from golden.task import Task
 
 
 def seresnetbc14b():
-    """Returns pytorchcv's network of this depth, which has a name only for 200 classes."""
+    """Returns pytorchcv's network of this depth; only that of 200 classes has a name."""
     import torch
     from pytorchcv.models.seresnet import get_seresnet
 
