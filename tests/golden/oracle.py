@@ -35,6 +35,9 @@ def built(package: str, network: str, classes: int) -> torch.nn.Module:
     module = get_model(network, pretrained=False)
     if isinstance(getattr(module.features, 'final_pool', None), torch.nn.AvgPool2d):
         module.features.final_pool = torch.nn.AdaptiveAvgPool2d(1)  # the same for full-sized images
+    for name, child in module.output.named_children():
+        if isinstance(child, torch.nn.AvgPool2d):
+            setattr(module.output, name, torch.nn.AdaptiveAvgPool2d(1))
     return module
 
 
