@@ -11,7 +11,7 @@ RESULTS = ROOT / 'tests' / 'exports.json'
 PAGE = ROOT / 'cls' / 'inference' / 'export' / 'VARIANTS.md'
 TEXT = """\
 For those who run an exported variant: each variant with the weights of its golden row, exported to
-both formats, run (StableHLO by a process with JAX alone, ONNX by onnxruntime), and compared with the
+both formats, run (StableHLO by a process with JAX alone, ONNX by onnxruntime), compared with the
 logits of the reference implementation; without a row, with those of the module. Numbers are the
 largest difference in spreads of an image's logits; below 1e-4 is required. Images are the smallest
 that the golden files have; * marks a network with fewer layers than the variant. Times are of one
