@@ -219,5 +219,5 @@ register_table(
     fields=functools.partial(_cifar, bc=False, c=True),
     input_size=32,
     reference=lambda name: f'pytorchcv:{name.replace("_c_cifar", "_cifar10")}',
-    renames=PYTORCHCV,
+    renames=(*PYTORCHCV, (r'(unit\d+)\.conv2\.', r'\1.conv.')),
 )
