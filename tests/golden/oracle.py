@@ -9,7 +9,9 @@ NumPy's format, and prints `done`. Needs PyTorch and the packages of requirement
 
 Kernels are drawn after He et al. 2015; scales, shifts and biases are drawn. The statistics of norms
 are those of random images, multiplied and shifted at random: so no layer outweighs the rest, and
-each statistic counts.
+each statistic counts. Each norm is measured on the outputs of earlier norms after that change. On
+statistics of unchanged layers, deep networks amplify the change: the logits of torchvision's
+efficientnet_b5 had a deviation of 1,000, and a fifth of it was rounding.
 """
 
 import json
@@ -50,17 +52,27 @@ def draw(module: torch.nn.Module, images: torch.Tensor) -> None:
             parameter.normal_(0, (2 / parameter[0].numel()) ** 0.5)
         else:
             parameter.uniform_(-0.3, 0.3)
-    norms = [each for each in module.modules() if isinstance(each, torch.nn.BatchNorm2d)]
-    for norm in norms:
-        if norm.affine:
-            norm.weight.uniform_(0.5, 1.5)
-        norm.momentum, norm.training = 1.0, True
+    for norm in module.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            if norm.affine:
+                norm.weight.uniform_(0.5, 1.5)
+            measure(norm)
     module(images)
-    for norm in norms:
+
+
+def measure(norm: torch.nn.BatchNorm2d) -> None:
+    """Makes the next call of a norm set its statistics, and compute with them."""
+
+    def changed(norm: torch.nn.BatchNorm2d, inputs: tuple, _: torch.Tensor) -> torch.Tensor:
+        hook.remove()
         norm.training = False
         deviation = norm.running_var.sqrt()
         norm.running_mean += deviation * torch.empty_like(deviation).uniform_(-0.2, 0.2)
         norm.running_var *= torch.empty_like(deviation).uniform_(0.7, 1.4)
+        return norm(*inputs)
+
+    norm.momentum, norm.training = 1.0, True
+    hook = norm.register_forward_hook(changed)
 
 
 def answer(request: dict) -> None:
