@@ -13,9 +13,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
+from compiling import jit
 
 from cls import models, weights
 
@@ -74,7 +74,7 @@ def test_logits(row, ask, tmp_path):
     file.unlink()
     fitted = weights.fit(tensors, match.variant, **match.fields)
     model = models.create(match.variant, **fitted.fields)
-    result = jax.jit(lambda v, x: model.apply(v, x, train=False))(
+    result = jit(lambda v, x: model.apply(v, x, train=False))(
         fitted.variables, images.transpose(0, 2, 3, 1)
     )
     spread = logits.std()
