@@ -36,11 +36,11 @@ def built(package: str, network: str, classes: int) -> torch.nn.Module:
     from pytorchcv.model_provider import get_model
 
     module = get_model(network, pretrained=False)
-    if isinstance(getattr(module.features, 'final_pool', None), torch.nn.AvgPool2d):
-        module.features.final_pool = torch.nn.AdaptiveAvgPool2d(1)  # the same for full-sized images
-    for name, child in module.output.named_children():
-        if isinstance(child, torch.nn.AvgPool2d):
-            setattr(module.output, name, torch.nn.AdaptiveAvgPool2d(1))
+    final = getattr(module.features, 'final_block', None)  # of Xception
+    for part in (module.features, module.output, *([final] if final is not None else [])):
+        for name, child in part.named_children():
+            if isinstance(child, torch.nn.AvgPool2d):  # the same for full-sized images
+                setattr(part, name, torch.nn.AdaptiveAvgPool2d(1))
     return module
 
 
