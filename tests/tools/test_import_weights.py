@@ -5,6 +5,7 @@ import collections
 import json
 import pickle
 import shlex
+import subprocess
 import sys
 import types
 import zipfile
@@ -24,6 +25,7 @@ from cls.config import load as configs
 from cls.errors import UserError
 from cls.setup import set_up
 from cls.steps import schedule
+from cls.steps.state import first_state
 from cls.tools import import_weights
 from cls.weights import convert, hub
 
@@ -449,6 +451,36 @@ def test_no_schedule_is_built_for_the_state_of_an_optimizer(tmp_path, monkeypatc
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize('seed', [0, 1, 2**31, 2**32 - 1])
+def test_the_key_of_a_state_is_that_of_jax(seed):
+    rng = first_state({'params': {}}, (), seed).rng
+    expected = np.asarray(jax.random.key_data(jax.random.key(seed)))
+    np.testing.assert_array_equal(rng, expected)
+    assert rng.dtype == expected.dtype
+
+
+COMPILED = """
+import sys
+import jax
+from cls.tools import import_weights
+events = []
+jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: events.append(name))
+import_weights.main(['--from', sys.argv[1], '--workdir', sys.argv[2]])
+assert any('jaxpr_trace' in name for name in events), events
+assert not [name for name in events if 'backend_compile' in name], events
+"""
+
+
+def test_an_import_compiles_nothing(tmp_path):
+    """XLA takes memory and time, and an import computes nothing."""
+    save_file(STATE, tmp_path / 'net.safetensors')
+    arguments = [str(tmp_path / 'net.safetensors'), str(tmp_path / 'run')]
+    done = subprocess.run(
+        [sys.executable, '-c', COMPILED, *arguments], capture_output=True, text=True
+    )
+    assert not done.returncode, done.stderr
+
+
 # ------------------------------------------------------------------------------- recognition
 
 
@@ -509,9 +541,7 @@ def test_a_model_that_the_evidence_contradicts_is_refused(tmp_path):
     file = tmp_path / 'net.safetensors'
     save_file(STATE, file)
     arguments = ['--model', 'resnet32_cifar', '--from', str(file), '--workdir', str(tmp_path / 'a')]
-    with pytest.raises(
-        UserError, match=f"they are the tensors of {NAME}, cls's names, 10"
-    ):
+    with pytest.raises(UserError, match=f"they are the tensors of {NAME}, cls's names, 10"):
         import_weights.main(arguments)
     file = tmp_path / 'tf_efficientnet_b0-1234.safetensors'
     save_file(shapes_of('efficientnet_b0'), file)
