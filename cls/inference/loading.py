@@ -26,10 +26,10 @@ from cls.storage import paths
 from cls.weights import card as cards
 from cls.weights import origin as origins
 from cls.weights import pretrained, published
-from cls.weights.colors import reverse_colors
 from cls.weights.fetch import fetch
-from cls.weights.hub import HUB, Located, Preparation, locate, preparation, prepared_for
+from cls.weights.hub import HUB, Located, Preparation, locate, preparation
 from cls.weights.loading import fill, hints_of, naming
+from cls.weights.loading import prepare as prepare_file
 from cls.weights.recognition import identify
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ def load(
     weights: str = 'auto',
     *,
     variant: str = '',
+    bgr: bool = False,
     **fields: Any,
 ) -> Model:
     """Returns a model with its weights, classes and preparation of images.
@@ -64,6 +65,8 @@ def load(
         or 'trained' (those of the last step). Of a name, the tag of published weights, or a file
         or 'hf:...' with weights of that variant.
       variant: the variant of a file, if it does not show it.
+      bgr: whether the weights of a file expect BGR, as Caffe's, if it does not show it; the model
+        takes RGB.
       **fields: fields of the module of a file's network that differ from the variant's.
 
     Raises UserError if there is nothing of that name, or it does not fit.
@@ -78,15 +81,17 @@ def load(
     if not name.startswith(HUB):
         path = paths.checked(name)
         if _is_run(path):
+            if bgr:
+                raise UserError(f'bgr is for files of weights, not run folders as {name}.')
             return _of_run(path, dtype, weights)
         if not path.exists() and not paths.is_remote(path):
-            return _of_name(name, dtype, weights, fields)
+            return _of_name(name, dtype, weights, fields, bgr)
     if weights != 'auto':
         raise UserError(
             f'weights is {weights!r}, but {name} is no run folder and no name of a model: leave it '
             'out.'
         )
-    return _of_file(name, variant, dtype, fields)
+    return _of_file(name, variant, dtype, fields, bgr=bgr)
 
 
 def create(
@@ -246,7 +251,12 @@ def _shapes(variables: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _of_file(
-    source: str, variant: str, dtype: str | None, fields: Mapping[str, Any], name: str = ''
+    source: str,
+    variant: str,
+    dtype: str | None,
+    fields: Mapping[str, Any],
+    name: str = '',
+    bgr: bool = False,
 ) -> Model:
     """Returns the model of a file of weights.
 
@@ -256,6 +266,7 @@ def _of_file(
       dtype: the type that the network computes in.
       fields: fields of the module.
       name: the published source of a file in the cache, '' for none.
+      bgr: as of `load`.
     """
     located = locate(source)
     checkpoint = weights.open_checkpoint(located.file, '', _INFLATION)
@@ -271,12 +282,9 @@ def _of_file(
         cards.check(checkpoint.card, chosen, strict=False)
     own = {**(match.fields if match else {}), **fields}
     result = fill(checkpoint, chosen.name, located.file, hints, own)
-    with located.naming_card():
-        prepared = prepared_for(chosen, located, name or source, package=result.family)
-    if bgr := prepared.space == 'BGR':
-        reverse_colors(result.variables['params'])
+    prepared, reversed_ = prepare_file(result, chosen, located, name or source, bgr=bgr)
     module = models.create(chosen.name, **{**own, **result.fields})
-    origin = origins.of(name or source, located, prepared, result.family, bgr)
+    origin = origins.of(name or source, located, prepared, result.family, reversed_)
     return Model(
         _typed(module, dtype),
         result.variables,
@@ -351,12 +359,16 @@ def _typed(module: nn.Module, dtype: str | None) -> nn.Module:
 # ------------------------------------------------------------------------------ published weights
 
 
-def _of_name(name: str, dtype: str | None, which: str, fields: Mapping[str, Any]) -> Model:
+def _of_name(
+    name: str, dtype: str | None, which: str, fields: Mapping[str, Any], bgr: bool
+) -> Model:
     variant, tag = _variant_and_tag(name)
     if which != 'auto' and tag:
         raise UserError(f'{name} names weights already, and weights is {which!r}: leave one out.')
     if which.startswith(HUB) or (which != 'auto' and Path(which).exists()):
-        return _of_file(which, variant, dtype, fields)
+        return _of_file(which, variant, dtype, fields, bgr=bgr)
+    if bgr:
+        raise UserError(f'bgr is for files of weights, not names as {name}.')
     tag = tag or ('' if which == 'auto' else which)
     rows = published.of_variant(variant)
     row = published.default(variant)

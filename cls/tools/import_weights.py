@@ -55,9 +55,8 @@ from cls.steps.state import first_state
 from cls.storage import paths
 from cls.weights import card as cards
 from cls.weights import origin as origins
-from cls.weights.colors import reverse_colors
 from cls.weights.hub import CARD, Located, Preparation, locate, prepared_for
-from cls.weights.loading import fill, hints_of, naming
+from cls.weights.loading import fill, hints_of, naming, prepare
 from cls.weights.origin import Origin
 from cls.weights.recognition import BACKBONE, Match, identify
 
@@ -134,12 +133,10 @@ def _read(args: argparse.Namespace, overrides: Sequence[tuple[str, str]]) -> _Fo
         cards.check(checkpoint.card, variant, strict=False)
     given = dict(overrides)
 
-    def prepared_by(package: str) -> Preparation:
-        with located.naming_card():
-            return _prepared(variant, located, args.source, given, package)
-
-    own = dict(match.fields) if match else {}
-    draft = _overridden(config_of(variant, prepared_by(''), own), overrides)
+    size, own = _size(given), dict(match.fields) if match else {}
+    with located.naming_card():
+        prepared = _sized(prepared_for(variant, located, args.source, size), size)
+    draft = _overridden(config_of(variant, prepared, own), overrides)
     fields = {k: v for k, v in draft.model.items() if k not in ('name', 'dtype')}
     for name in ('num_classes', 'aux_head'):
         if f'model.{name}' not in given:
@@ -150,7 +147,8 @@ def _read(args: argparse.Namespace, overrides: Sequence[tuple[str, str]]) -> _Fo
             f'{located.file}: its first convolution takes {fitted.channels} channels: expected '
             'three, of color images'
         )
-    prepared = prepared_by(fitted.family)
+    prepared, bgr = prepare(fitted, variant, located, args.source, size, args.bgr)
+    prepared = _sized(prepared, size)
     config = _overridden(config_of(variant, prepared, fitted.fields), overrides)
     with located.naming_card() if not overrides else contextlib.nullcontext():
         defaults.check(config)
@@ -160,10 +158,8 @@ def _read(args: argparse.Namespace, overrides: Sequence[tuple[str, str]]) -> _Fo
         *_of_fields(fitted, given),
         _of_images(config, prepared, given),
     ]
-    if bgr := args.bgr or prepared.space == 'BGR':
-        reverse_colors(fitted.variables['params'])
     origin = origins.of(args.source, located, prepared, fitted.family, bgr)
-    lines += _of_colors(prepared)
+    lines += _of_colors(prepared, bgr)
     if fitted.headless:
         return _Found(config, fitted.variables, (), [*lines, *origin.lines()], origin)
     with located.naming_card():
@@ -181,13 +177,14 @@ def _overridden(config: ConfigDict, overrides: Sequence[tuple[str, str]]) -> Con
     return configs.from_json(configs.to_json(config), overrides)
 
 
-def _prepared(
-    variant: Variant, located: Located, source: str, given: dict[str, str], package: str
-) -> Preparation:
-    """Returns the preparation of images, at the size of --config.data.image_size if set."""
+def _size(given: dict[str, str]) -> int:
+    """Returns --config.data.image_size, 0 if it is not set or no number."""
     asked = given.get('data.image_size', '')
-    size = int(asked) if asked.isdecimal() and int(asked) > 0 else 0
-    prepared = prepared_for(variant, located, source, size, package)
+    return int(asked) if asked.isdecimal() else 0
+
+
+def _sized(prepared: Preparation, size: int) -> Preparation:
+    """Returns a preparation for a size; 0: its own."""
     return dataclasses.replace(prepared, size=size) if size else prepared
 
 
@@ -309,11 +306,12 @@ def _of_images(config: ConfigDict, prepared: Preparation, given: dict[str, str])
     return f'Images: {line}.' + (f' {prepared.assumed}' if prepared.assumed else '')
 
 
-def _of_colors(prepared: Preparation) -> list[str]:
+def _of_colors(prepared: Preparation, bgr: bool) -> list[str]:
     """Returns a line on weights whose first convolution was reversed."""
-    if prepared.space != 'BGR':
+    if not bgr:
         return []
     title = prepared.row.title if prepared.row else prepared.known_from['mean']
+    title = title if prepared.space == 'BGR' else '--bgr says that the file'
     return [f'Colors: {title} expects BGR; its first convolution is reversed, to RGB.']
 
 

@@ -27,7 +27,7 @@ from cls.setup import set_up
 from cls.steps import schedule
 from cls.steps.state import first_state
 from cls.tools import import_weights
-from cls.weights import convert, hub
+from cls.weights import colors, convert, hub
 
 pytestmark = pytest.mark.usefixtures('quick_programs')
 
@@ -428,7 +428,7 @@ def test_weights_of_caffe_are_converted_to_rgb(tmp_path, monkeypatch):
 def test_colors_are_not_reversed_without_a_unique_first_layer():
     kernel = np.zeros((3, 3, 3, 8), np.float32)
     with pytest.raises(UserError, match='2 convolutions .* expected exactly one'):
-        import_weights.reverse_colors({'a': {'kernel': kernel}, 'b': {'kernel': kernel}})
+        colors.reverse_colors({'a': {'kernel': kernel}, 'b': {'kernel': kernel}})
 
 
 def test_no_schedule_is_built_for_the_state_of_an_optimizer(tmp_path, monkeypatch):
