@@ -21,6 +21,7 @@ from cls.inference.preprocess import Preprocess
 from cls.models.registry import abstract_variables, introspection
 from cls.models.registry.init import init
 from cls.run import workdir as folders
+from cls.run.checkpoint_files import is_run
 from cls.run.environment import prepare
 from cls.storage import paths
 from cls.weights import card as cards
@@ -80,7 +81,7 @@ def load(
     prepare()
     if not name.startswith(HUB):
         path = paths.checked(name)
-        if _is_run(path):
+        if is_run(path):
             if bgr:
                 raise UserError(f'bgr is for files of weights, not run folders as {name}.')
             return _of_run(path, dtype, weights)
@@ -156,13 +157,6 @@ def list_models(pattern: str = '*', weights: bool = False) -> list[str]:
 
 
 # ------------------------------------------------------------------------------------ run folders
-
-
-def _is_run(path: Path) -> bool:
-    """Whether a path is a run folder, and not a snapshot of the Hub."""
-    return path.is_dir() and (
-        (path / 'environment.json').is_file() or (path / 'checkpoints').is_dir()
-    )
 
 
 def _of_run(folder: Path, dtype: str | None, which: str) -> Model:

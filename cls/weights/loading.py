@@ -79,7 +79,7 @@ def prepare(
       bgr: whether they expect BGR though nothing says so. Then images are prepared as Caffe does
         where nothing else is known.
 
-    Raises UserError as `prepared_for`, or if the first convolution cannot be told.
+    Raises UserError as `prepared_for`, or if no single layer can be the first convolution.
     """
     with located.naming_card():
         package = 'caffe' if bgr else fitted.family

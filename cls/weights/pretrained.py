@@ -40,7 +40,7 @@ from cls.models.registry import fields as fields_of
 from cls.models.registry import introspection
 from cls.models.registry.init import draw
 from cls.run import workdir as folders
-from cls.run.checkpoint_files import newest_whole
+from cls.run.checkpoint_files import is_run, newest_whole
 from cls.storage import paths as storage
 from cls.weights import card as cards
 from cls.weights.hub import HUB, Located, locate
@@ -126,11 +126,7 @@ def load(
     """
     source, (size, _, channels) = spec.source, image_shape
     folder = None if source.startswith(HUB) else storage.checked(source)
-    # Snapshots of the Hugging Face Hub have a config.json too.
-    if folder and ((folder / 'environment.json').is_file() or (folder / 'checkpoints').is_dir()):
-        loaded = _of_run(spec, folder)
-    else:
-        loaded = _of_file(spec)
+    loaded = _of_run(spec, folder) if folder and is_run(folder) else _of_file(spec)
     auxiliary, head = _auxiliary(model, image_shape), introspection.head(model, size, channels)
     fresh = _fresh(model, image_shape, seed, head | auxiliary)
     given, dropped = _trimmed(loaded.variables, fresh, auxiliary)

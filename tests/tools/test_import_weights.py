@@ -451,6 +451,20 @@ def test_no_schedule_is_built_for_the_state_of_an_optimizer(tmp_path, monkeypatc
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize('inside', ['', 'checkpoints', 'checkpoints/0', 'checkpoints/0/state'])
+def test_a_run_folder_needs_no_import(inside, tmp_path):
+    save_file(STATE, tmp_path / 'net.safetensors')
+    run = tmp_path / 'run'
+    assert imported(tmp_path / 'net.safetensors', run) == 0
+    ways = rf"cls.load\('{run}'\), cls evaluate --workdir {run}, .* --config.init={run}\."
+    with pytest.raises(UserError, match=f'^{run} is a run folder already, .*{ways}$'):
+        imported(run / inside, tmp_path / 'again')
+    assert not (tmp_path / 'again').exists()
+    (run / 'config.json').unlink()  # the folder of any project
+    with pytest.raises(UserError, match='expected one of model.safetensors'):
+        imported(run / inside, tmp_path / 'again')
+
+
 @pytest.mark.parametrize('seed', [0, 1, 2**31, 2**32 - 1])
 def test_the_key_of_a_state_is_that_of_jax(seed):
     rng = first_state({'params': {}}, (), seed).rng
