@@ -42,7 +42,7 @@ from cls.cli import Parser, run
 from cls.config import defaults, runs
 from cls.config import load as configs
 from cls.data import tfds_sets
-from cls.data.classes import wnids
+from cls.data.classes import has_words, wnids, words
 from cls.errors import UserError
 from cls.models.registry import Variant
 from cls.recipes import common  # pyright: ignore[reportAttributeAccessIssue]
@@ -208,12 +208,12 @@ def _classes(
     """
     count = config.model.num_classes
     if names:
-        shown = ', '.join(names[:3]) + (', ...' if count > 3 else '')
+        shown = ', '.join(map(_with_words, names[:3])) + (', ...' if count > 3 else '')
         return names, f'Classes: {count:,} names of {source} ({field}), in its order: {shown}'
     if config.data.name == 'tfds:imagenet2012' and count == 1000:
         return wnids(), (
             "Classes: nothing names the 1,000 outputs; assumed: ImageNet's, in the order of the "
-            'sorted WordNet ids (n01440764 first).'
+            f'sorted WordNet ids ({", ".join(map(_with_words, wnids()[:3]))}, ...).'
         )
     return (), (
         f'Classes: nothing names the {count:,} outputs; assumed: the order of the data set '
@@ -221,6 +221,11 @@ def _classes(
         'had another order, put classes.json, a list of the names in the order of the outputs, '
         'into the run folder.'
     )
+
+
+def _with_words(label: str) -> str:
+    """Returns 'n01440764 tench' for a WordNet id of ImageNet, else the label itself."""
+    return f'{label} {words(label)}' if has_words(label) else label
 
 
 def _of_network(

@@ -22,6 +22,7 @@ from safetensors.numpy import save_file
 
 from cls import main, models, train, weights
 from cls.config import load as configs
+from cls.data.classes import wnids
 from cls.errors import UserError
 from cls.setup import set_up
 from cls.steps import schedule
@@ -315,6 +316,19 @@ def test_names_of_classes_in_a_training_scripts_file(named, snapshot, tmp_path, 
     assert imported(file, tmp_path / 'run') == 0
     assert json.loads((tmp_path / 'run' / 'classes.json').read_text()) == ['d', 'b', 'c', 'a']
     assert 'Classes: 4 names of script.pth (' in capsys.readouterr().out
+
+
+def test_classes_of_imagenet_are_printed_with_their_words():
+    config = import_weights.config_of(
+        models.variant('resnet18'), hub.preparation('torchvision:resnet18', {}, 224), {}
+    )
+    names, line = import_weights._classes((), '', 'net.pth', config)
+    assert names == wnids()
+    assert line.endswith('(n01440764 tench, n01443537 goldfish, n01484850 great white shark, ...).')
+    own = (names[1], 'my fish', *names[2:])
+    _, line = import_weights._classes(own, 'classes', 'net.pth', config)
+    shown = 'n01443537 goldfish, my fish, n01484850 great white shark, ...'
+    assert line == f'Classes: 1,000 names of net.pth (classes), in its order: {shown}'
 
 
 def test_names_of_other_classes_than_the_weights_in_the_same_file(snapshot, tmp_path):
