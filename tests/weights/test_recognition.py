@@ -317,6 +317,22 @@ def test_a_backbone_is_offered_and_then_taken():
     jax.tree.map(np.testing.assert_array_equal, fitted.variables, complete)
 
 
+@pytest.mark.parametrize('prefix', ['backbone.', 'backbone.body.'])
+@pytest.mark.parametrize('name', ['mobilenetv2_100', 'squeezenet1_1'])
+def test_a_detector_has_the_features_of_torchvision_under_their_numbers(name, prefix):
+    whole = {k: v * i for i, (k, v) in enumerate(state(name).items(), 1)}
+    detector = {
+        prefix + k.removeprefix('features.'): v for k, v in whole.items() if 'features.' in k
+    }
+    detector['rpn.head.conv.0.0.weight'] = np.ones((3, 3))
+    assert found(detector) == [(name, 'torchvision', 0, 'backbone')]
+    fitted = weights.fit(detector, name, part='backbone')
+    assert fitted.left_out == ['rpn.head.conv.0.0.weight']
+    complete = weights.fit(whole, name).variables
+    del complete['params']['classifier' if 'classifier' in complete['params'] else 'classifier.1']
+    jax.tree.map(np.testing.assert_array_equal, fitted.variables, complete)
+
+
 def test_a_larger_network_is_no_backbone():
     """A deeper network has all tensors of a smaller one."""
     tensors = state('resnet152')
