@@ -108,9 +108,11 @@ def words(variant: Variant) -> set[str]:
         same = registry.variant(reference).reference == variant.reference
         reference = reference if same else ''
     own = {variant.name, variant.name.removesuffix('_cifar'), reference} - {''}
-    return own - _of_others(variant) | {*_ALSO.get(variant.name, ())} | {
-        word for word, name in _networks() if name == variant.name
-    }
+    return (
+        own - _of_others(variant)
+        | {*_ALSO.get(variant.name, ())}
+        | {word for word, name in _networks() if name == variant.name}
+    )
 
 
 def _networks() -> Iterator[tuple[str, str]]:
