@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
@@ -171,7 +171,7 @@ class Server:
         most = self.limits.upload / 2**20
         return fastapi.HTTPException(413, f'the upload is larger than {most:g} MiB')
 
-    async def _limited(self, request: fastapi.Request) -> AsyncIterator[bytes]:
+    async def _limited(self, request: fastapi.Request) -> AsyncGenerator[bytes, None]:
         size = 0
         async for part in request.stream():
             size += len(part)
