@@ -97,7 +97,8 @@ def _key_data(seed: int) -> np.ndarray:
 
     JAX would start XLA for it, which takes 45 MiB; an import needs it for nothing else.
     """
-    if jax.config.jax_default_prng_impl == 'threefry2x32' and 0 <= seed < 2**32:
+    usual = jax.config.jax_default_prng_impl == 'threefry2x32'  # pyright: ignore[reportAttributeAccessIssue]
+    if usual and 0 <= seed < 2**32:
         return np.array([0, seed], np.uint32)
     return np.asarray(jax.random.key_data(jax.random.key(seed)))
 
