@@ -22,7 +22,7 @@ from cls.weights.convert import some
 from cls.weights.hints import Hints
 
 BACKBONE = 'backbone'
-_TRIED = 10  # number of variants whose names are compared, at least
+_TRIED = 16  # number of variants whose names are compared, at least
 _LEAST = 0.3  # the least common part of the shapes
 _OF_TRAINING = ('num_classes', 'dtype', 'aux_head', 'bn_momentum')
 _SHOWN = 3  # number of the nearest variants that an error names

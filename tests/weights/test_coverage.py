@@ -94,7 +94,7 @@ def _groups():
             yield pytest.param(known[0], classes, id=classes[0][0])
 
 
-@pytest.mark.parametrize(('row', 'classes'), _groups())
+@pytest.mark.parametrize(('row', 'classes'), list(_groups()))
 def test_alike(row, classes):
     """Networks of equal tensors that compute different numbers are not taken for each other."""
     meant = []

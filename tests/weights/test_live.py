@@ -3,8 +3,10 @@
   CLS_ORACLE=VENV/bin/python ./launch/test.sh -m live tests/weights/test_live.py
 
 The variable names a Python with the packages of golden/requirements.txt. Each row goes through
-recognition and `fit`; its logits have to agree to 1e-4 of their spread. Rows with the names of the
-variant's reference are left out: golden rows have the same networks. `-k` selects rows, as 'timm'.
+recognition and `fit`; its logits have to agree to 1e-4 of their spread with those of the package in
+double precision, or to thrice the package's own rounding, of 1e-3 at most: the deepest networks
+amplify rounding, and other differences as much. Rows with the names of the variant's reference are
+left out: golden rows have the same networks. `-k` selects rows, as 'timm'.
 """
 
 import json
@@ -13,9 +15,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
+from compiling import jit
 
 from cls import models, weights
 
@@ -26,7 +28,7 @@ pytestmark = pytest.mark.live
 ORACLE = Path(__file__).resolve().parents[1] / 'golden' / 'oracle.py'
 LARGEST = 150e6  # parameters
 # Sides of the images; strides divide those of the rest unevenly.
-SIZES = {'inception': 107, 'xception': 75, 'nasnet': 43, 'pnasnet': 75, 'polynet': 107}
+SIZES = {'inception': 107, 'xception': 75, 'nasnet': 43, 'pnasnet': 75, 'polynet': 107, 'darts': 64}
 
 
 @pytest.fixture(scope='module')
@@ -41,7 +43,8 @@ def ask():
         def send(**request):
             process.stdin.write(json.dumps(request) + '\n')
             process.stdin.flush()
-            assert process.stdout.readline() == 'done\n'
+            answer = process.stdout.readline()
+            assert answer == 'done\n', answer
 
         yield send
         process.stdin.close()
@@ -65,7 +68,7 @@ def test_logits(row, ask, tmp_path):
     file = tmp_path / 'row.npz'
     ask(package=row.package, network=row.network, classes=row.classes, size=size, file=str(file))
     with np.load(file) as data:
-        images, logits = data['images'], data['logits']
+        images, logits, rounding = data['images'], data['logits'], data['rounding']
         tensors = {
             name.removeprefix('tensor.'): data[name]
             for name in data.files
@@ -74,8 +77,10 @@ def test_logits(row, ask, tmp_path):
     file.unlink()
     fitted = weights.fit(tensors, match.variant, **match.fields)
     model = models.create(match.variant, **fitted.fields)
-    result = jax.jit(lambda v, x: model.apply(v, x, train=False))(
+    result = jit(lambda v, x: model.apply(v, x, train=False))(
         fitted.variables, images.transpose(0, 2, 3, 1)
     )
     spread = logits.std()
-    np.testing.assert_allclose(np.asarray(result), logits, rtol=0, atol=1e-4 * spread)
+    assert rounding < 1e-3 * spread
+    tolerance = max(1e-4 * spread, 3 * rounding)
+    np.testing.assert_allclose(np.asarray(result), logits, rtol=0, atol=tolerance)

@@ -99,6 +99,22 @@ def test_a_network_under_any_prefix_and_of_any_number_of_classes(name, family, p
     assert fitted.family == family
 
 
+@pytest.mark.parametrize(
+    ('base', 'name'),
+    [('resnet18', 'seresnet18'), ('resnet34', 'seresnet34'), ('resnet50', 'seresnet50b')],
+)
+def test_gates_without_biases(base, name):
+    """moskomule's networks are torchvision's with gates; the variants have a tenth more tensors."""
+    tensors = state(base, 10)
+    last = 'bn3' if name.endswith('b') else 'bn2'
+    for key, scale in state(base).items():
+        if re.fullmatch(rf'layer\d\.\d+\.{last}\.weight', key):
+            gate, width = key.replace(f'{last}.weight', 'se.fc'), len(scale)
+            tensors[f'{gate}.0.weight'] = np.ones((width // 16, width), np.float32)
+            tensors[f'{gate}.2.weight'] = np.ones((width, width // 16), np.float32)
+    assert found(tensors) == [(name, 'repositories', 10, '')]
+
+
 def test_two_networks_of_a_package_with_the_same_names_need_a_hint():
     """pytorchcv's resnet50 has the stride in the first convolution, its resnet50b in the second."""
     tensors = state('resnet50_v1')
