@@ -13,7 +13,6 @@ compared before anything is written.
 
 import contextlib
 import json
-import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -59,7 +58,6 @@ def parser(prog: str = PROG) -> Parser:
 def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     """Writes the folder; returns the exit code. Raises UserError if the weights do not fit."""
     args = parser(prog).parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format='%(message)s')
     output: Path = args.output
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f'{output} is not empty; choose another --output.')
@@ -205,7 +203,7 @@ def _training(workdir: Path, source: str) -> list[str]:
         return []
     config = runs.load_config(workdir)
     return [
-        f'{int(step):,} steps of {config.batch_size} images of {config.data.name}, by '
+        f'{int(step):,} steps of {config.batch} images of {config.data.name}, by '
         f'{config.optim.name} with learning rate {config.optim.lr:g} and weight decay '
         f'{config.optim.weight_decay:g}.'
     ]
