@@ -305,6 +305,22 @@ def test_weights_of_another_network_are_refused(run, tmp_path):
         cls.load(folder)
 
 
+@pytest.mark.parametrize('given', [{'variant': 'resnet50'}, {'num_classes': 4}])
+def test_what_only_a_file_takes_is_refused_for_a_run(run, given):
+    with pytest.raises(UserError, match=f'is a run folder.*leave {next(iter(given))} out'):
+        cls.load(run, **given)
+
+
+def test_a_name_and_a_variant_are_not_both_taken():
+    with pytest.raises(UserError, match="resnet18 names a network already, .*'resnet50'"):
+        cls.load('resnet18', variant='resnet50')
+
+
+def test_an_empty_place_is_not_the_working_directory():
+    with pytest.raises(UserError, match='is empty. Expected a run folder'):
+        cls.load('')
+
+
 def test_a_preparation_that_is_impossible_is_refused():
     for fields, said in (
         ({'size': 8, 'resize': 7}, 'size is 8 and resize 7'),
