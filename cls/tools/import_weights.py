@@ -70,7 +70,7 @@ _DATA_SETS = {'imagenet2012': 1000, 'cifar10': 10, 'cifar100': 100}
 def parser(prog: str = PROG) -> Parser:
     """Returns the parser of the flags."""
     flags = Parser(prog=prog, description=__doc__, allow_abbrev=False)
-    flags.add_argument('--model', default='', help='a variant; by default recognized')
+    flags.add_argument('--model', '--variant', default='', help='a variant; by default recognized')
     flags.add_argument('--from', dest='source', required=True, help='file, folder, hf:OWNER/NAME')
     flags.add_argument('--workdir', required=True, type=paths.checked, help='the folder to make')
     flags.add_argument('--entry', default='', help='key, in a file with several sets of weights')

@@ -491,7 +491,7 @@ def headless(state):
     [
         (half, r'resnet20_cifar \(a part of it: the file lacks'),
         (lambda state: {f'b{key}': v for key, v in state.items()}, 'under other names'),
-        (headless, '--part backbone takes'),
+        (headless, '--part backbone` takes'),
         (lambda state: state | {'neck.w': np.zeros(3, np.float32)}, 'further tensors: 1 .neck.w.'),
     ],
 )
