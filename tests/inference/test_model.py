@@ -267,6 +267,7 @@ def test_a_network_of_imagenet_has_its_classes():
         (np.zeros((4, 4, 5), np.uint8), 'an array of 5 channels, not of 3'),
         (np.zeros((0, 4, 3), np.uint8), 'without pixels'),
         (b'no image', 'image 0: not an image'),
+        ('a\0b', 'it cannot be read .embedded null byte'),
         ('/nowhere/a.png', '/nowhere/a.png: it cannot be read'),
         (encoded(pixels(0, 40, 40))[:900], 'the file ends early'),
         (encoded(pixels(0, 40, 40), 'JPEG')[:-30], 'Premature end of JPEG'),
