@@ -225,8 +225,8 @@ def fitted(config: Any, variables: Any, size: int, source: Path) -> tuple[nn.Mod
         if module and _fits(_shapes(abstract_variables(module, size, channels)), shapes):
             return module, channels
     raise UserError(
-        f'{source}: the checkpoint does not fit the network of config.json, '
-        f'{config.model.name}: was one of them changed?'
+        f'{source}: the checkpoint does not fit the network of config.json, {config.model.name}: '
+        'was one of them changed, or has it no classifier (`cls import --part backbone`)?'
     )
 
 

@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
 
     if args.model:
         models.variant(args.model)
-    if args.workdir.exists() and any(args.workdir.iterdir()):
+    if args.workdir.exists() and (not args.workdir.is_dir() or any(args.workdir.iterdir())):
         raise UserError(f'{args.workdir} is not empty; choose another --workdir.')
     found = _read(args, configs.parse_overrides(rest))
     start()
