@@ -45,7 +45,9 @@ SETS = ('auto', 'average', 'trained')
 def parser(prog: str = PROG) -> Parser:
     """Returns the parser of the flags."""
     flags = Parser(prog=prog, description=__doc__, allow_abbrev=False)
-    flags.add_argument('--workdir', required=True, type=paths.checked, help='the folder of a run')
+    flags.add_argument(
+        '--workdir', '--from', required=True, type=paths.checked, help='the folder of a run'
+    )
     flags.add_argument('--format', required=True, choices=FORMATS, help='the package')
     flags.add_argument('--output', required=True, type=Path, help='the folder to make')
     flags.add_argument('--weights', default='auto', choices=SETS, help='auto: average if kept')
@@ -63,6 +65,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
         raise UserError(f'{output} is not empty; choose another --output.')
     if args.push and not args.push.startswith(HUB):
         raise UserError(f'--push is {args.push}: expected hf:OWNER/NAME.')
+    runs.load_config(args.workdir)  # or a name of published weights would be fetched
     model = inference.load(args.workdir, weights=args.weights)
     variant = models.variant(model.variant)
     target = _target(variant, args.format)

@@ -16,7 +16,8 @@ upload than --upload MiB 413; a file that is no image, or one of more than --pix
 ends the server after the answers to all accepted requests. Nobody is authenticated: the default
 --host accepts only connections of this machine.
 
---from takes a run folder, a file of weights, hf:OWNER/NAME, or the name of a variant.
+--from takes a run folder, a file of weights, a snapshot folder, hf:OWNER/NAME, or the name of a
+model with published weights.
 """
 
 import math
