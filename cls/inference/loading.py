@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 DTYPES = ('float32', 'bfloat16', 'float16')
 SETS = ('auto', 'average', 'trained')  # the sets of weights of a run folder
+_EXPECTED = 'Expected a run folder, a file of weights, hf:OWNER/NAME, or a name of `cls models`.'
 _INFLATION = 50.0  # as config.limits.inflation
 
 
@@ -70,13 +71,16 @@ def load(
         takes RGB.
       **fields: fields of the module of a file's network that differ from the variant's.
 
-    Raises UserError if there is nothing of that name, or it does not fit.
+    Raises UserError if there is nothing of that name, it does not fit, or an argument is for other
+    places.
 
     Example:
       >>> model = cls.load('runs/birds')
       >>> model.predict('bird.jpg', top=3)
     """
     name = str(where)
+    if not name:
+        raise UserError(f'the place of the weights is empty. {_EXPECTED}')
     dtype = _dtype(dtype)
     prepare()
     if not name.startswith(HUB):
@@ -84,9 +88,13 @@ def load(
         if is_run(path):
             if bgr:
                 raise UserError(f'bgr is for files of weights, not run folders as {name}.')
+            if given := {'variant': variant, **fields} if variant else fields:
+                raise UserError(
+                    f'{name} is a run folder, whose network is known: leave {", ".join(given)} out.'
+                )
             return _of_run(path, dtype, weights)
         if not path.exists() and not paths.is_remote(path):
-            return _of_name(name, dtype, weights, fields, bgr)
+            return _of_name(name, variant, dtype, weights, fields, bgr)
     if weights != 'auto':
         raise UserError(
             f'weights is {weights!r}, but {name} is no run folder and no name of a model: leave it '
@@ -216,8 +224,8 @@ def fitted(config: Any, variables: Any, size: int, source: Path) -> tuple[nn.Mod
         if module and _fits(_shapes(abstract_variables(module, size, channels)), shapes):
             return module, channels
     raise UserError(
-        f'{source}: the checkpoint does not fit the network of config.json, '
-        f'{config.model.name}: was one of them changed?'
+        f'{source}: the checkpoint does not fit the network of config.json, {config.model.name}: '
+        'was one of them changed, or has it no classifier (`cls import --part backbone`)?'
     )
 
 
@@ -354,9 +362,11 @@ def _typed(module: nn.Module, dtype: str | None) -> nn.Module:
 
 
 def _of_name(
-    name: str, dtype: str | None, which: str, fields: Mapping[str, Any], bgr: bool
+    name: str, given: str, dtype: str | None, which: str, fields: Mapping[str, Any], bgr: bool
 ) -> Model:
     variant, tag = _variant_and_tag(name)
+    if given:
+        raise UserError(f'{name} names a network already, and variant is {given!r}: leave one out.')
     if which != 'auto' and tag:
         raise UserError(f'{name} names weights already, and weights is {which!r}: leave one out.')
     if which.startswith(HUB) or (which != 'auto' and Path(which).exists()):
@@ -388,6 +398,5 @@ def _variant_and_tag(name: str) -> tuple[str, str]:
         return models.variant(plain).name, tag
     raise UserError(
         f'{name}: there is no such folder or file, and no model of that name.'
-        f'{nearest(name, models.names())} Expected a run folder, a file of weights, '
-        'hf:OWNER/NAME, or a name of `cls models`.'
+        f'{nearest(name, models.names())} {_EXPECTED}'
     )

@@ -69,7 +69,7 @@ _DATA_SETS = {'imagenet2012': 1000, 'cifar10': 10, 'cifar100': 100}
 def parser(prog: str = PROG) -> Parser:
     """Returns the parser of the flags."""
     flags = Parser(prog=prog, description=__doc__, allow_abbrev=False)
-    flags.add_argument('--model', default='', help='a variant; by default recognized')
+    flags.add_argument('--model', '--variant', default='', help='a variant; by default recognized')
     flags.add_argument('--from', dest='source', required=True, help='file, folder, hf:OWNER/NAME')
     flags.add_argument('--workdir', required=True, type=paths.checked, help='the folder to make')
     flags.add_argument('--entry', default='', help='key, in a file with several sets of weights')
@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
 
     if args.model:
         models.variant(args.model)
-    if args.workdir.exists() and any(args.workdir.iterdir()):
+    if args.workdir.exists() and (not args.workdir.is_dir() or any(args.workdir.iterdir())):
         raise UserError(f'{args.workdir} is not empty; choose another --workdir.')
     found = _read(args, configs.parse_overrides(rest))
     start()

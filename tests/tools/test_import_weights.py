@@ -400,6 +400,13 @@ def test_the_commands_that_are_printed_work(snapshot, photographs, tmp_path, cap
     assert 'on cifar' not in capsys.readouterr().out
 
 
+def test_a_workdir_that_is_a_file_is_kept(tmp_path):
+    (tmp_path / 'run').write_text('mine')
+    with pytest.raises(UserError, match='run is not empty; choose another --workdir'):
+        imported(tmp_path / 'any.pth', tmp_path / 'run')
+    assert (tmp_path / 'run').read_text() == 'mine'
+
+
 def test_a_training_scripts_file_of_another_network_is_refused(tmp_path):
     fixture = Path(weights.__file__).parents[2] / 'tests/weights/fixtures/script.pth.tar'
     with pytest.raises(UserError, match=r"script.pth.tar: architecture is 'resnet50.a1_in1k'"):
@@ -551,7 +558,7 @@ def headless(state):
     [
         (half, r'resnet20_cifar \(a part of it: the file lacks'),
         (lambda state: {f'b{key}': v for key, v in state.items()}, 'under other names'),
-        (headless, '--part backbone takes'),
+        (headless, '--part backbone` takes'),
         (lambda state: state | {'neck.w': np.zeros(3, np.float32)}, 'further tensors: 1 .neck.w.'),
     ],
 )

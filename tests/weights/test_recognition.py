@@ -169,8 +169,8 @@ def test_networks_of_the_same_tensors_are_told_apart_by_any_hint():
 
 def test_without_a_hint_no_network_is_chosen():
     message = refusal(identify, state('efficientnet_b0'))
-    assert "--model tf_efficientnet_b0 has padding='SAME', bn_epsilon=0.001" in message
-    assert '--model efficientnet_b0 has padding=None, bn_epsilon=1e-05' in message
+    assert "--variant tf_efficientnet_b0 has padding='SAME', bn_epsilon=0.001" in message
+    assert '--variant efficientnet_b0 has padding=None, bn_epsilon=1e-05' in message
     assert message.startswith('the tensors are those of 2 networks that compute different numbers')
 
 
