@@ -16,7 +16,7 @@ from golden.make_real import LITE, REAL
 
 import cls
 from cls import models, weights
-from cls.tools.import_weights import reverse_colors
+from cls.weights.colors import reverse_colors
 
 GOLDEN = make_real.OUTPUT
 # The networks of make_real: name -> (variant, file of its weights).
@@ -94,3 +94,14 @@ def test_predictions_of_files_are_the_originals():
     with (REAL / 'photos' / 'sample.csv').open(newline='') as file:
         photographs = [REAL / 'photos' / 'sample' / row['file'] for row in csv.DictReader(file)]
     np.testing.assert_array_equal(model(photographs).argmax(1), expected)
+
+
+def test_weights_of_caffe_see_the_colors_in_their_order():
+    """Taken as weights of RGB, as the names in the file suggest, they recognize no photograph."""
+    file = REAL / 'weights' / WEIGHTS['squeezenet1_1'][1]
+    with (REAL / 'photos' / 'sample.csv').open(newline='') as table:
+        rows = list(csv.DictReader(table))
+    photographs = [REAL / 'photos' / 'sample' / row['file'] for row in rows]
+    labels = np.array([int(row['label']) for row in rows])
+    assert (cls.load(file, bgr=True)(photographs).argmax(1) == labels).mean() > 0.6
+    assert (cls.load(file)(photographs).argmax(1) == labels).mean() < 0.05

@@ -36,6 +36,7 @@ from cls.data.sources import Source
 from cls.data.spec import DataSpec
 from cls.errors import UserError
 from cls.nn import norm
+from cls.run.checkpoint_files import is_run
 from cls.storage import paths
 from cls.weights.hub import HUB, locate, preparation, prepared_for
 
@@ -198,9 +199,7 @@ def _images(config: ConfigDict, given: Set[str]) -> dict[str, Any]:
     source, located = config.init, None
     if source:
         folder = None if source.startswith(HUB) else paths.checked(source)
-        if folder and (
-            (folder / 'environment.json').is_file() or (folder / 'checkpoints').is_dir()
-        ):
+        if folder and is_run(folder):
             return _images_of_run(folder)
         located = locate(source)
     wanted = config.data.image_size if 'data.image_size' in given else 0

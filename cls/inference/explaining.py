@@ -117,6 +117,8 @@ def explain(
     if len(each) != 1:
         raise UserError(f'{len(each)} images: expected one to explain.')
     pixels = model.preprocess.pixels(each[0][1])
+    if baseline is not None and method != 'integrated_gradients':
+        raise UserError('a baseline is only for integrated_gradients: leave it out.')
     start = None if baseline is None else model.preprocess.pixels(baseline)
     return explain_pixels(
         model, pixels, method, target=target, layer=layer, steps=steps, baseline=start
@@ -176,7 +178,11 @@ def check(
         raise UserError(f'steps is {steps}: expected 1 or more.')
     if target is not None:
         _index(model, target)
-    if layer and method == 'gradcam':
+    if layer and method != 'gradcam':
+        raise UserError(f'layer is {layer!r}, which only gradcam takes: leave it out.')
+    if steps != STEPS and method != 'integrated_gradients':
+        raise UserError(f'steps is {steps}, which only integrated_gradients takes: leave it out.')
+    if layer:
         _check_layer(model, layer)
 
 

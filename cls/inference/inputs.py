@@ -5,6 +5,7 @@ import dataclasses
 import glob
 import io
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -52,7 +53,8 @@ def expand(arguments: Sequence[str], classes: Sequence[str] = ()) -> list[Input]
       arguments: the arguments.
       classes: the labels of the model's outputs.
 
-    Raises UserError for a folder or pattern without images, or a list that cannot be read.
+    Raises UserError for an empty argument, a folder or pattern without images, or a list that
+    cannot be read.
     """
     known = frozenset(classes)
     return [each for argument in arguments for each in _expanded(argument, known)]
@@ -61,6 +63,8 @@ def expand(arguments: Sequence[str], classes: Sequence[str] = ()) -> list[Input]
 def _expanded(argument: str, known: frozenset[str]) -> Iterable[Input]:
     if argument == STDIN:
         return _stdin(sys.stdin.buffer.read())
+    if not argument:
+        raise UserError('the name of an image is empty: expected a file, folder, pattern or list.')
     path = paths.path(argument)
     if path.is_dir():
         return _folder(path, known)
@@ -108,7 +112,10 @@ def _list(file: Path) -> Iterator[Input]:
         why = getattr(error, 'strerror', None) or 'not UTF-8'
         raise UserError(f'{file} cannot be read ({why}): expected a list of paths.') from error
     delimiter = '\t' if file.suffix.lower() == '.tsv' else ','
-    rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if any(row)]
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if any(row)]
+    except csv.Error as error:
+        raise UserError(f'{file} cannot be read ({error}): expected a list of paths.') from error
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
     column = next((header.index(name) for name in COLUMNS if name in header), None)
     labels = header.index('label') if column is not None and 'label' in header else None
@@ -128,14 +135,34 @@ def _list(file: Path) -> Iterator[Input]:
 
 
 def _stdin(content: bytes) -> list[Input]:
-    """Returns the image of standard input, or the images that its lines name."""
-    try:
-        lines = content.decode() if b'\0' not in content else None
-    except UnicodeDecodeError:
-        lines = None
-    if lines is None:
+    """Returns the image of standard input, or the images that its lines name.
+
+    It is a list if it is UTF-8 or, as names of files need not be, if its first line is a file.
+    """
+    # Not splitlines: names may have the line ends of Unicode.
+    lines = (line.removesuffix(b'\r') for line in content.split(b'\n'))
+    names = [os.fsdecode(line) for line in lines if line.strip()]
+    if b'\0' in content or not (_is_utf8(content) or os.path.exists(names[0])):
         return [Input(STDIN, content)]
-    names = [line for line in lines.splitlines() if line.strip()]
     if not names:
         raise UserError('standard input is empty: expected an image, or a path on each line.')
     return [Input(name, name) for name in names]
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def encodable(name: str) -> str:
+    """Returns the name of a file as text of UTF-8, which names need not be."""
+    return name.encode('utf-8', 'backslashreplace').decode()
+
+
+def printable(name: str) -> str:
+    """Returns the name of a file as a part of a line: line ends and control characters escaped."""
+    control = r'[\x00-\x1f\x7f-\x9f\u2028\u2029]'
+    return re.sub(control, lambda c: c[0].encode('unicode_escape').decode(), encodable(name))

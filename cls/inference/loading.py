@@ -21,21 +21,23 @@ from cls.inference.preprocess import Preprocess
 from cls.models.registry import abstract_variables, introspection
 from cls.models.registry.init import init
 from cls.run import workdir as folders
+from cls.run.checkpoint_files import is_run
 from cls.run.environment import prepare
 from cls.storage import paths
 from cls.weights import card as cards
 from cls.weights import origin as origins
 from cls.weights import pretrained, published
-from cls.weights.colors import reverse_colors
 from cls.weights.fetch import fetch
-from cls.weights.hub import HUB, Located, Preparation, locate, preparation, prepared_for
+from cls.weights.hub import HUB, Located, Preparation, locate, preparation
 from cls.weights.loading import fill, hints_of, naming
+from cls.weights.loading import prepare as prepare_file
 from cls.weights.recognition import identify
 
 log = logging.getLogger(__name__)
 
 DTYPES = ('float32', 'bfloat16', 'float16')
 SETS = ('auto', 'average', 'trained')  # the sets of weights of a run folder
+_EXPECTED = 'Expected a run folder, a file of weights, hf:OWNER/NAME, or a name of `cls models`.'
 _INFLATION = 50.0  # as config.limits.inflation
 
 
@@ -45,6 +47,7 @@ def load(
     weights: str = 'auto',
     *,
     variant: str = '',
+    bgr: bool = False,
     **fields: Any,
 ) -> Model:
     """Returns a model with its weights, classes and preparation of images.
@@ -64,29 +67,40 @@ def load(
         or 'trained' (those of the last step). Of a name, the tag of published weights, or a file
         or 'hf:...' with weights of that variant.
       variant: the variant of a file, if it does not show it.
+      bgr: whether the weights of a file expect BGR, as Caffe's, if it does not show it; the model
+        takes RGB.
       **fields: fields of the module of a file's network that differ from the variant's.
 
-    Raises UserError if there is nothing of that name, or it does not fit.
+    Raises UserError if there is nothing of that name, it does not fit, or an argument is for other
+    places.
 
     Example:
       >>> model = cls.load('runs/birds')
       >>> model.predict('bird.jpg', top=3)
     """
     name = str(where)
+    if not name:
+        raise UserError(f'the place of the weights is empty. {_EXPECTED}')
     dtype = _dtype(dtype)
     prepare()
     if not name.startswith(HUB):
         path = paths.checked(name)
-        if _is_run(path):
+        if is_run(path):
+            if bgr:
+                raise UserError(f'bgr is for files of weights, not run folders as {name}.')
+            if given := {'variant': variant, **fields} if variant else fields:
+                raise UserError(
+                    f'{name} is a run folder, whose network is known: leave {", ".join(given)} out.'
+                )
             return _of_run(path, dtype, weights)
         if not path.exists() and not paths.is_remote(path):
-            return _of_name(name, dtype, weights, fields)
+            return _of_name(name, variant, dtype, weights, fields, bgr)
     if weights != 'auto':
         raise UserError(
             f'weights is {weights!r}, but {name} is no run folder and no name of a model: leave it '
             'out.'
         )
-    return _of_file(name, variant, dtype, fields)
+    return _of_file(name, variant, dtype, fields, bgr=bgr)
 
 
 def create(
@@ -153,13 +167,6 @@ def list_models(pattern: str = '*', weights: bool = False) -> list[str]:
 # ------------------------------------------------------------------------------------ run folders
 
 
-def _is_run(path: Path) -> bool:
-    """Whether a path is a run folder, and not a snapshot of the Hub."""
-    return path.is_dir() and (
-        (path / 'environment.json').is_file() or (path / 'checkpoints').is_dir()
-    )
-
-
 def _of_run(folder: Path, dtype: str | None, which: str) -> Model:
     if which not in SETS:
         raise UserError(
@@ -217,8 +224,8 @@ def fitted(config: Any, variables: Any, size: int, source: Path) -> tuple[nn.Mod
         if module and _fits(_shapes(abstract_variables(module, size, channels)), shapes):
             return module, channels
     raise UserError(
-        f'{source}: the checkpoint does not fit the network of config.json, '
-        f'{config.model.name}: was one of them changed?'
+        f'{source}: the checkpoint does not fit the network of config.json, {config.model.name}: '
+        'was one of them changed, or has it no classifier (`cls import --part backbone`)?'
     )
 
 
@@ -246,7 +253,12 @@ def _shapes(variables: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _of_file(
-    source: str, variant: str, dtype: str | None, fields: Mapping[str, Any], name: str = ''
+    source: str,
+    variant: str,
+    dtype: str | None,
+    fields: Mapping[str, Any],
+    name: str = '',
+    bgr: bool = False,
 ) -> Model:
     """Returns the model of a file of weights.
 
@@ -256,6 +268,7 @@ def _of_file(
       dtype: the type that the network computes in.
       fields: fields of the module.
       name: the published source of a file in the cache, '' for none.
+      bgr: as of `load`.
     """
     located = locate(source)
     checkpoint = weights.open_checkpoint(located.file, '', _INFLATION)
@@ -271,12 +284,9 @@ def _of_file(
         cards.check(checkpoint.card, chosen, strict=False)
     own = {**(match.fields if match else {}), **fields}
     result = fill(checkpoint, chosen.name, located.file, hints, own)
-    with located.naming_card():
-        prepared = prepared_for(chosen, located, name or source, package=result.family)
-    if bgr := prepared.space == 'BGR':
-        reverse_colors(result.variables['params'])
+    prepared, reversed_ = prepare_file(result, chosen, located, name or source, bgr=bgr)
     module = models.create(chosen.name, **{**own, **result.fields})
-    origin = origins.of(name or source, located, prepared, result.family, bgr)
+    origin = origins.of(name or source, located, prepared, result.family, reversed_)
     return Model(
         _typed(module, dtype),
         result.variables,
@@ -351,12 +361,18 @@ def _typed(module: nn.Module, dtype: str | None) -> nn.Module:
 # ------------------------------------------------------------------------------ published weights
 
 
-def _of_name(name: str, dtype: str | None, which: str, fields: Mapping[str, Any]) -> Model:
+def _of_name(
+    name: str, given: str, dtype: str | None, which: str, fields: Mapping[str, Any], bgr: bool
+) -> Model:
     variant, tag = _variant_and_tag(name)
+    if given:
+        raise UserError(f'{name} names a network already, and variant is {given!r}: leave one out.')
     if which != 'auto' and tag:
         raise UserError(f'{name} names weights already, and weights is {which!r}: leave one out.')
     if which.startswith(HUB) or (which != 'auto' and Path(which).exists()):
-        return _of_file(which, variant, dtype, fields)
+        return _of_file(which, variant, dtype, fields, bgr=bgr)
+    if bgr:
+        raise UserError(f'bgr is for files of weights, not names as {name}.')
     tag = tag or ('' if which == 'auto' else which)
     rows = published.of_variant(variant)
     row = published.default(variant)
@@ -382,6 +398,5 @@ def _variant_and_tag(name: str) -> tuple[str, str]:
         return models.variant(plain).name, tag
     raise UserError(
         f'{name}: there is no such folder or file, and no model of that name.'
-        f'{nearest(name, models.names())} Expected a run folder, a file of weights, '
-        'hf:OWNER/NAME, or a name of `cls models`.'
+        f'{nearest(name, models.names())} {_EXPECTED}'
     )

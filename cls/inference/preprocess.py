@@ -190,6 +190,8 @@ class Preprocess:
         if image.dtype != np.uint8:
             raise BrokenImage(f'an array of {image.dtype}, not of uint8 with pixels in 0..255')
         image = image[..., None] if image.ndim == 2 else image
+        if image.ndim != 3:
+            raise BrokenImage(f'an array of shape {image.shape}, not (H, W, C) or (H, W)')
         if 0 in image.shape:
             raise BrokenImage(f'an array of shape {image.shape}, without pixels')
         have, wanted = image.shape[2], self.channels
@@ -216,8 +218,9 @@ def _content(image: Any) -> bytes:
             return file.read_bytes()
     try:
         return file.read_bytes()
-    except OSError as error:
-        raise BrokenImage(f'it cannot be read ({error.strerror or error})') from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        why = getattr(error, 'strerror', None) or error
+        raise BrokenImage(f'it cannot be read ({why})') from error
 
 
 def split(images: Images) -> tuple[list[tuple[str, Image]], bool]:

@@ -107,8 +107,7 @@ class SENet(nn.Module):
         for i, convolution in enumerate(stem, 1):
             x = nn.relu(norm(name=f'layer0.bn{i}')(conv(*convolution, name=f'layer0.conv{i}')(x)))
         if not self.cifar:
-            padding = {'padding': 1} if self.padded else {'ceil_mode': True}
-            x = max_pool(x, 3, 2, **padding)
+            x = max_pool(x, 3, 2, padding=int(self.padded), ceil_mode=not self.padded)
         self.sow('intermediates', 'stem', x)
         x = residual.stages(self, x, block, self.stage_sizes, self.widths)
         dropout = nn.Dropout(self.dropout_rate, deterministic=not train)

@@ -126,8 +126,7 @@ class ShuffleNetV2(nn.Module):
         for i, width in enumerate(self.stem):
             x = conv(width, 3, 2 if i == 0 else 1, name=f'conv1.{3 * i}')(x)
             x = nn.relu(norm(name=f'conv1.{3 * i + 1}')(x))
-        pooling = {'ceil_mode': True} if self.ceil else {'padding': 1}
-        x = max_pool(x, 3, 2, **pooling)
+        x = max_pool(x, 3, 2, padding=0 if self.ceil else 1, ceil_mode=self.ceil)
         self.sow('intermediates', 'stem', x)
         stages = zip(self.stage_sizes, self.widths, self.strides, strict=True)
         for stage, (size, width, strides) in enumerate(stages, 1):

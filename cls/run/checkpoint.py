@@ -47,6 +47,8 @@ from cls.storage import paths
 log = logging.getLogger(__name__)
 
 _CHUNK = 2**25  # bytes
+# Bytes of a data file, which TensorStore keeps in memory until it is full; its default is 2 GiB.
+_FILE = 2**25
 _STALE = 90.0  # seconds until all hosts must see that one of them has moved a folder
 
 
@@ -105,8 +107,10 @@ class Checkpoints:
         alone = jax.process_count() == 1
         if alone:  # on a CPU views, whose memory the next step does not reuse
             state = jax.device_get(state)
+        chunks = jax.tree.map(_in_chunks, state)
+        most = None if paths.is_remote(self._local) else _FILE  # Orbax has a number for each store
         items = {
-            'state': ocp.args.PyTreeSave(state, jax.tree.map(_in_chunks, state)),
+            'state': ocp.args.PyTreeSave(state, chunks, ocdbt_target_data_file_size=most),
             'data': ocp.args.JsonSave(data),
             'account': ocp.args.JsonSave(ledger),
         }

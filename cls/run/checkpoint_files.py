@@ -10,10 +10,16 @@ from typing import Any
 from cls.errors import reason
 from cls.storage import paths
 
+PLACE = 'checkpoints'  # the folder in a run folder
 CHECKSUMS = 'checksums.json'
 STORE_SUMS = 'checksums-gs.json'  # those that the store itself keeps
 RECORD = 'run.json'  # the config and the classes of the run that wrote the checkpoint
 log = logging.getLogger(__name__)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a path is a run folder; a snapshot of the Hugging Face Hub has a config.json too."""
+    return (folder / 'environment.json').is_file() or (folder / PLACE).is_dir()
 
 
 def steps(folder: Path) -> list[int]:

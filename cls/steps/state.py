@@ -88,8 +88,19 @@ def first_state(variables: Any, opt_state: Any, seed: int, averages: Any = None)
         batch_stats=variables.get('batch_stats', {}),
         opt_state=opt_state,
         ema=None if averages is None else _both(averages),
-        rng=np.asarray(jax.random.key_data(jax.random.key(seed))),
+        rng=_key_data(seed),
     )
+
+
+def _key_data(seed: int) -> np.ndarray:
+    """Returns the data of `jax.random.key(seed)`, for JAX's usual generator without JAX.
+
+    JAX would start XLA for it, which takes 45 MiB; an import needs it for nothing else.
+    """
+    usual = jax.config.jax_default_prng_impl == 'threefry2x32'  # pyright: ignore[reportAttributeAccessIssue]
+    if usual and 0 <= seed < 2**32:
+        return np.array([0, seed], np.uint32)
+    return np.asarray(jax.random.key_data(jax.random.key(seed)))
 
 
 def new_state_shapes(

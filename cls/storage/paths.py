@@ -124,6 +124,19 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
+def check_file(file: Path) -> None:
+    """Raises UserError for a file that cannot be written: a folder, or in none; not for stores."""
+    if is_remote(file):
+        return
+    folder = file.absolute().parent
+    if file.is_dir():
+        raise UserError(f'{file} is a folder: expected a file to write.')
+    if not folder.is_dir():
+        raise UserError(f'{file}: there is no folder {file.parent}: expected one to write to.')
+    if not os.access(folder, os.W_OK):
+        raise UserError(f'{file}: {folder} may not be written to: choose another folder.')
+
+
 def parse_json(text: str | bytes) -> Any:
     """Returns the value of JSON text. Raises ValueError for other text, and for deep nesting."""
     try:

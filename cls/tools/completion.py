@@ -108,14 +108,14 @@ def arguments(command: str) -> list[Argument]:
     """Returns the arguments that the parser of a command has."""
     row = COMMANDS[command]
     flags = importlib.import_module(row.module).parser(prog=f'cls {command}', **row.options)
-    return [_argument(action) for action in flags._actions]
+    return [argument for action in flags._actions for argument in _arguments(action)]
 
 
-def _argument(action: argparse.Action) -> Argument:
+def _arguments(action: argparse.Action) -> list[Argument]:
     values = {'config': files.names, 'model': models.names, 'job': lambda: signals.JOBS}
     words = values[action.dest]() if action.dest in values else action.choices or ()
-    name = action.option_strings[-1] if action.option_strings else ''
-    return Argument(name, action.help or '', tuple(words), action.nargs != 0)
+    names = [name for name in action.option_strings if name.startswith('--')] or ['']
+    return [Argument(name, action.help or '', tuple(words), action.nargs != 0) for name in names]
 
 
 def bash(commands: Mapping[str, Sequence[Argument]]) -> str:

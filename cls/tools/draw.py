@@ -37,6 +37,8 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     args = parser(prog).parse_args(argv)
     if args.output and args.output.suffix.lower() not in ('.svg', '.png'):
         raise UserError(f'--output is {args.output}: expected a file NAME.svg or NAME.png.')
+    if args.output:
+        paths.check_file(args.output)
     genotype = genotype_of(args.genotype, args.model)
     if args.output:
         try:
@@ -59,6 +61,8 @@ def genotype_of(source: str, model: str = '') -> Any:
     Raises UserError if there is none.
     """
     path = paths.path(source)
+    if model and not (path.suffix == '.json' or path.is_file()):
+        raise UserError(f'--model is for a JSON file, and {source!r} is none: leave it out.')
     if path.is_dir():
         config = runs.load_config(path)
         name, data = config.model.name, config.model.get('genotype')

@@ -10,7 +10,6 @@ than one position; --layer chooses another, `cls summary` lists them. Without --
 the most probable one. An image that cannot be read is named at the end, and the exit code is 1.
 """
 
-import sys
 from pathlib import Path
 
 from cls.cli import Parser, run
@@ -19,7 +18,7 @@ from cls.errors import UserError
 from cls.inference import explaining, inputs
 from cls.inference.preprocess import UnreadableImage
 from cls.storage import paths
-from cls.tools.predict import add_source, opened
+from cls.tools.predict import add_source, opened, unread
 
 PROG = 'python -m cls.tools.explain'
 
@@ -43,11 +42,12 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     args = parser(prog).parse_args(argv)
     if not 0 <= args.opacity <= 1:
         raise UserError(f'--opacity is {args.opacity:g}: expected 0 to 1.')
+    if args.output.exists() and not args.output.is_dir():
+        raise UserError(f'--output is {args.output}: expected a folder, and it is a file.')
     model = opened(args)
     options = {'target': args.target, 'layer': args.layer, 'steps': args.steps}
     explaining.check(model, args.method, **options)
     each = inputs.expand(args.images, model.classes)
-    paths.make_folder(args.output)
     names, broken = set(), []
     for one in each:
         try:
@@ -56,15 +56,12 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
             broken.append((one.name, error.why))
             continue
         file = args.output / _free(one.name, names)
+        paths.make_folder(args.output)
         made.save(file, args.opacity)
         where = f', {made.layer}' if made.layer else ''
-        print(f'{file}: {both(made.label)} {made.probability:.4f}{where}', flush=True)
-    if not broken:
-        return 0
-    print(f'error: {len(broken)} of {len(each)} images were not read:', file=sys.stderr)
-    for name, why in broken:
-        print(f'  {name}: {why}', file=sys.stderr)
-    return 1
+        shown = inputs.printable(str(file))
+        print(f'{shown}: {both(made.label)} {made.probability:.4f}{where}', flush=True)
+    return unread(broken, len(each))
 
 
 def _free(name: str, used: set[str]) -> str:

@@ -41,6 +41,7 @@ from cls.inference.preprocess import Preprocess, UnreadableImage
 from cls.tools.predict import add_source, opened
 
 PROG = 'python -m cls.tools.export'
+CALIBRATION = 128  # images that calibrate
 _BATCH = 16  # images that are scored together
 
 
@@ -62,7 +63,11 @@ def parser(prog: str = PROG) -> Parser:
     flags.add_argument('--quantize', choices=['int8'], help='onnx: weights and activations')
     flags.add_argument('--images', default='', metavar='FOLDER', help='of --quantize')
     flags.add_argument(
-        '--calibration', type=int, default=128, metavar='N', help='images that calibrate (128)'
+        '--calibration',
+        type=int,
+        default=CALIBRATION,
+        metavar='N',
+        help=f'images that calibrate (default: {CALIBRATION})',
     )
     return flags
 
@@ -100,6 +105,8 @@ def _check(args: Any) -> None:
     for flag, default in (('python', ''), ('batch', 1)):
         if getattr(args, flag) != default and args.format != 'litert':
             raise UserError(f'--{flag} is a flag of --format litert alone.')
+    if args.calibration != CALIBRATION and not args.quantize:
+        raise UserError('--calibration is a flag of --quantize int8 alone.')
     for flag in ('batch', 'calibration'):
         if getattr(args, flag) < 1:
             raise UserError(f'--{flag} is {getattr(args, flag)}: expected 1 or more.')

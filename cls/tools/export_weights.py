@@ -13,7 +13,6 @@ compared before anything is written.
 
 import contextlib
 import json
-import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -46,7 +45,9 @@ SETS = ('auto', 'average', 'trained')
 def parser(prog: str = PROG) -> Parser:
     """Returns the parser of the flags."""
     flags = Parser(prog=prog, description=__doc__, allow_abbrev=False)
-    flags.add_argument('--workdir', required=True, type=paths.checked, help='the folder of a run')
+    flags.add_argument(
+        '--workdir', '--from', required=True, type=paths.checked, help='the folder of a run'
+    )
     flags.add_argument('--format', required=True, choices=FORMATS, help='the package')
     flags.add_argument('--output', required=True, type=Path, help='the folder to make')
     flags.add_argument('--weights', default='auto', choices=SETS, help='auto: average if kept')
@@ -59,12 +60,12 @@ def parser(prog: str = PROG) -> Parser:
 def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     """Writes the folder; returns the exit code. Raises UserError if the weights do not fit."""
     args = parser(prog).parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format='%(message)s')
     output: Path = args.output
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f'{output} is not empty; choose another --output.')
     if args.push and not args.push.startswith(HUB):
         raise UserError(f'--push is {args.push}: expected hf:OWNER/NAME.')
+    runs.load_config(args.workdir)  # or a name of published weights would be fetched
     model = inference.load(args.workdir, weights=args.weights)
     variant = models.variant(model.variant)
     target = _target(variant, args.format)
@@ -205,7 +206,7 @@ def _training(workdir: Path, source: str) -> list[str]:
         return []
     config = runs.load_config(workdir)
     return [
-        f'{int(step):,} steps of {config.batch_size} images of {config.data.name}, by '
+        f'{int(step):,} steps of {config.batch} images of {config.data.name}, by '
         f'{config.optim.name} with learning rate {config.optim.lr:g} and weight decay '
         f'{config.optim.weight_decay:g}.'
     ]

@@ -42,7 +42,7 @@ from cls.cli import Parser, run
 from cls.config import defaults, runs
 from cls.config import load as configs
 from cls.data import tfds_sets
-from cls.data.classes import wnids
+from cls.data.classes import has_words, wnids, words
 from cls.errors import UserError
 from cls.models.registry import Variant
 from cls.recipes import common  # pyright: ignore[reportAttributeAccessIssue]
@@ -55,9 +55,8 @@ from cls.steps.state import first_state
 from cls.storage import paths
 from cls.weights import card as cards
 from cls.weights import origin as origins
-from cls.weights.colors import reverse_colors
 from cls.weights.hub import CARD, Located, Preparation, locate, prepared_for
-from cls.weights.loading import fill, hints_of, naming
+from cls.weights.loading import fill, hints_of, naming, prepare
 from cls.weights.origin import Origin
 from cls.weights.recognition import BACKBONE, Match, identify
 
@@ -70,7 +69,7 @@ _DATA_SETS = {'imagenet2012': 1000, 'cifar10': 10, 'cifar100': 100}
 def parser(prog: str = PROG) -> Parser:
     """Returns the parser of the flags."""
     flags = Parser(prog=prog, description=__doc__, allow_abbrev=False)
-    flags.add_argument('--model', default='', help='a variant; by default recognized')
+    flags.add_argument('--model', '--variant', default='', help='a variant; by default recognized')
     flags.add_argument('--from', dest='source', required=True, help='file, folder, hf:OWNER/NAME')
     flags.add_argument('--workdir', required=True, type=paths.checked, help='the folder to make')
     flags.add_argument('--entry', default='', help='key, in a file with several sets of weights')
@@ -90,7 +89,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
 
     if args.model:
         models.variant(args.model)
-    if args.workdir.exists() and any(args.workdir.iterdir()):
+    if args.workdir.exists() and (not args.workdir.is_dir() or any(args.workdir.iterdir())):
         raise UserError(f'{args.workdir} is not empty; choose another --workdir.')
     found = _read(args, configs.parse_overrides(rest))
     start()
@@ -134,12 +133,10 @@ def _read(args: argparse.Namespace, overrides: Sequence[tuple[str, str]]) -> _Fo
         cards.check(checkpoint.card, variant, strict=False)
     given = dict(overrides)
 
-    def prepared_by(package: str) -> Preparation:
-        with located.naming_card():
-            return _prepared(variant, located, args.source, given, package)
-
-    own = dict(match.fields) if match else {}
-    draft = _overridden(config_of(variant, prepared_by(''), own), overrides)
+    size, own = _size(given), dict(match.fields) if match else {}
+    with located.naming_card():
+        prepared = _sized(prepared_for(variant, located, args.source, size), size)
+    draft = _overridden(config_of(variant, prepared, own), overrides)
     fields = {k: v for k, v in draft.model.items() if k not in ('name', 'dtype')}
     for name in ('num_classes', 'aux_head'):
         if f'model.{name}' not in given:
@@ -150,7 +147,8 @@ def _read(args: argparse.Namespace, overrides: Sequence[tuple[str, str]]) -> _Fo
             f'{located.file}: its first convolution takes {fitted.channels} channels: expected '
             'three, of color images'
         )
-    prepared = prepared_by(fitted.family)
+    prepared, bgr = prepare(fitted, variant, located, args.source, size, args.bgr)
+    prepared = _sized(prepared, size)
     config = _overridden(config_of(variant, prepared, fitted.fields), overrides)
     with located.naming_card() if not overrides else contextlib.nullcontext():
         defaults.check(config)
@@ -160,10 +158,8 @@ def _read(args: argparse.Namespace, overrides: Sequence[tuple[str, str]]) -> _Fo
         *_of_fields(fitted, given),
         _of_images(config, prepared, given),
     ]
-    if bgr := args.bgr or prepared.space == 'BGR':
-        reverse_colors(fitted.variables['params'])
     origin = origins.of(args.source, located, prepared, fitted.family, bgr)
-    lines += _of_colors(prepared)
+    lines += _of_colors(prepared, bgr)
     if fitted.headless:
         return _Found(config, fitted.variables, (), [*lines, *origin.lines()], origin)
     with located.naming_card():
@@ -181,13 +177,14 @@ def _overridden(config: ConfigDict, overrides: Sequence[tuple[str, str]]) -> Con
     return configs.from_json(configs.to_json(config), overrides)
 
 
-def _prepared(
-    variant: Variant, located: Located, source: str, given: dict[str, str], package: str
-) -> Preparation:
-    """Returns the preparation of images, at the size of --config.data.image_size if set."""
+def _size(given: dict[str, str]) -> int:
+    """Returns --config.data.image_size, 0 if it is not set or no number."""
     asked = given.get('data.image_size', '')
-    size = int(asked) if asked.isdecimal() and int(asked) > 0 else 0
-    prepared = prepared_for(variant, located, source, size, package)
+    return int(asked) if asked.isdecimal() else 0
+
+
+def _sized(prepared: Preparation, size: int) -> Preparation:
+    """Returns a preparation for a size; 0: its own."""
     return dataclasses.replace(prepared, size=size) if size else prepared
 
 
@@ -211,12 +208,12 @@ def _classes(
     """
     count = config.model.num_classes
     if names:
-        shown = ', '.join(names[:3]) + (', ...' if count > 3 else '')
+        shown = ', '.join(map(_with_words, names[:3])) + (', ...' if count > 3 else '')
         return names, f'Classes: {count:,} names of {source} ({field}), in its order: {shown}'
     if config.data.name == 'tfds:imagenet2012' and count == 1000:
         return wnids(), (
             "Classes: nothing names the 1,000 outputs; assumed: ImageNet's, in the order of the "
-            'sorted WordNet ids (n01440764 first).'
+            f'sorted WordNet ids ({", ".join(map(_with_words, wnids()[:3]))}, ...).'
         )
     return (), (
         f'Classes: nothing names the {count:,} outputs; assumed: the order of the data set '
@@ -224,6 +221,11 @@ def _classes(
         'had another order, put classes.json, a list of the names in the order of the outputs, '
         'into the run folder.'
     )
+
+
+def _with_words(label: str) -> str:
+    """Returns 'n01440764 tench' for a WordNet id of ImageNet, else the label itself."""
+    return f'{label} {words(label)}' if has_words(label) else label
 
 
 def _of_network(
@@ -309,11 +311,12 @@ def _of_images(config: ConfigDict, prepared: Preparation, given: dict[str, str])
     return f'Images: {line}.' + (f' {prepared.assumed}' if prepared.assumed else '')
 
 
-def _of_colors(prepared: Preparation) -> list[str]:
+def _of_colors(prepared: Preparation, bgr: bool) -> list[str]:
     """Returns a line on weights whose first convolution was reversed."""
-    if prepared.space != 'BGR':
+    if not bgr:
         return []
     title = prepared.row.title if prepared.row else prepared.known_from['mean']
+    title = title if prepared.space == 'BGR' else '--bgr says that the file'
     return [f'Colors: {title} expects BGR; its first convolution is reversed, to RGB.']
 
 

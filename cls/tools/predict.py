@@ -30,7 +30,7 @@ import tqdm
 from cls.cli import Parser, run
 from cls.data.classes import both
 from cls.errors import UserError
-from cls.evaluation.protocols import PROTOCOLS
+from cls.evaluation.protocols import PROTOCOLS, find
 from cls.inference import inputs
 from cls.inference.inputs import Input
 from cls.inference.loading import DTYPES, load
@@ -49,7 +49,9 @@ def add_source(flags: Parser) -> None:
     flags.add_argument(
         '--from', dest='source', required=True, metavar='WHERE', help='run, file, hf:..., or name'
     )
-    flags.add_argument('--variant', default='', help="of a file's network, if it does not show it")
+    flags.add_argument(
+        '--variant', '--model', default='', help="of a file's network, if it does not show it"
+    )
     flags.add_argument(
         '--weights', default='auto', help='of a run: auto, average, trained; of a name: a tag'
     )
@@ -78,7 +80,7 @@ def parser(prog: str = PROG) -> Parser:
         '--output', type=paths.checked, metavar='FILE', help='.json, .csv, .parquet; not the screen'
     )
     flags.add_argument('--embed', type=paths.checked, metavar='FILE.npz', help='write embeddings')
-    flags.add_argument('--layer', default='pre_logits', help='of --embed (default: pre_logits)')
+    flags.add_argument('--layer', default='', help='of --embed (default: pre_logits)')
     flags.add_argument('--protocol', default='single', help=', '.join(PROTOCOLS))
     flags.add_argument('--scales', type=_numbers, default=(), help='of dense: 256,384')
     flags.add_argument('--batch', type=int, default=0, help='images of a batch, for each device')
@@ -86,7 +88,11 @@ def parser(prog: str = PROG) -> Parser:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(map(int, text.split(',')))
+    with contextlib.suppress(ValueError):
+        numbers = tuple(map(int, text.split(',')))
+        if min(numbers) > 0:
+            return numbers
+    raise UserError(f'--scales is {text!r}: expected pixels, as 256,384.')
 
 
 def main(argv: list[str] | None = None, prog: str = PROG) -> int:
@@ -94,9 +100,10 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     args = parser(prog).parse_args(argv)
     form = _check(args)
     model = opened(args)
-    if args.embed and args.layer not in model.feature_shapes():
+    layer = args.layer or 'pre_logits'
+    if args.embed and layer not in model.feature_shapes():
         raise UserError(
-            f'--layer is {args.layer!r}: expected one of {", ".join(model.feature_shapes())}.'
+            f'--layer is {layer!r}: expected one of {", ".join(model.feature_shapes())}.'
         )
     model.batch = args.batch or model.batch
     each = inputs.expand(args.images, model.classes)
@@ -104,7 +111,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
         ((one.name, one.image) for one in each),
         protocol=args.protocol,
         scales=args.scales,
-        embed=args.layer if args.embed else '',
+        embed=layer if args.embed else '',
     )
     report = _Report(model, each, bool(args.embed))
     rows = report.rows(zip(each, results, strict=True), args.top)
@@ -112,7 +119,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     with _target(args.output) as file:
         WRITERS[form](file, rows, min(args.top, model.num_classes), labeled)
     if args.embed:
-        _write_embeddings(args.embed, report, args.layer)
+        _write_embeddings(args.embed, report, layer)
     return report.end()
 
 
@@ -131,8 +138,14 @@ def _check(args: Any) -> str:
             '--json, --csv or --parquet.'
         )
     for file in (args.output, args.embed):
-        if file and not paths.is_remote(file) and not file.absolute().parent.is_dir():
-            raise UserError(f'{file}: there is no folder {file.parent}: expected one to write to.')
+        if file:
+            paths.check_file(file)
+    if args.output and args.output == args.embed:
+        raise UserError(f'--output and --embed are both {args.embed}: expected two files.')
+    if args.layer and not args.embed:
+        raise UserError('--layer is the layer of --embed FILE.npz: expected both.')
+    if args.scales and not find(args.protocol).dense:
+        raise UserError(f'--scales is for dense protocols, not for --protocol {args.protocol}.')
     if form == 'parquet':
         if not args.output:
             raise UserError('--parquet needs --output FILE: the format is not text.')
@@ -151,7 +164,7 @@ class _Report:
         self.broken: list[tuple[str, str]] = []
         self.names: list[str] = []
         self.vectors: list[np.ndarray] = []
-        self.labeled = self.right = 0
+        self.labeled = self.right = self.unknown = 0
         self.began = time.monotonic()
 
     def rows(self, results: Iterable[tuple[Input, Result]], top: int) -> Iterator[dict[str, Any]]:
@@ -167,6 +180,7 @@ class _Report:
             if best and one.label in self.known:
                 self.labeled += 1
                 self.right += best[0].index == self.known[one.label]
+            self.unknown += bool(one.label) and one.label not in self.known
             yield {
                 'image': one.name,
                 'label': one.label,
@@ -181,22 +195,30 @@ class _Report:
         if self.labeled:
             line += f'; top-1 {100 * self.right / self.labeled:.2f} % of {self.labeled:,} labeled'
         print(line, file=sys.stderr)
-        if not self.broken:
-            return 0
-        print(f'error: {len(self.broken)} of {count:,} images were not read:', file=sys.stderr)
-        for name, why in self.broken:
-            print(f'  {_printable(name)}: {why}', file=sys.stderr)
-        return 1
+        if self.unknown:
+            line = f'{self.unknown:,} labels are no class of the model, and were not counted'
+            print(f'WARNING: {line}', file=sys.stderr)
+        return unread(self.broken, count)
 
 
-def _printable(name: str) -> str:
-    """Returns a file name that any terminal and file takes: names need not be UTF-8."""
-    return name.encode('utf-8', 'backslashreplace').decode()
+def unread(broken: Sequence[tuple[str, str]], count: int) -> int:
+    """Prints the images that were not read, if any; returns the exit code.
+
+    Args:
+      broken: (name, reason) of each.
+      count: the number of all images.
+    """
+    if not broken:
+        return 0
+    print(f'error: {len(broken)} of {count:,} images were not read:', file=sys.stderr)
+    for name, why in broken:
+        print(f'  {inputs.printable(name)}: {why}', file=sys.stderr)
+    return 1
 
 
 def _write_embeddings(file: Path, report: _Report, layer: str) -> None:
     vectors = np.stack(report.vectors) if report.vectors else np.zeros((0, 0), np.float32)
-    names = np.array([_printable(name) for name in report.names], dtype=np.str_)
+    names = np.array([inputs.encodable(name) for name in report.names], dtype=np.str_)
     content = io.BytesIO()
     np.savez(content, images=names, embeddings=vectors, layer=np.array(layer))
     paths.write_whole(file, content.getvalue())
@@ -234,7 +256,8 @@ def write_table(
     with _text(file) as text:
         for row in rows:
             shown = '  '.join(f'{both(p.label)} {p.probability:.4f}' for p in row['predictions'])
-            text.write(f'{_printable(row["image"])}  {shown or "not read: " + row["error"]}\n')
+            name = inputs.printable(row['image'])
+            text.write(f'{name}  {shown or "not read: " + row["error"]}\n')
 
 
 def write_json(
@@ -245,7 +268,7 @@ def write_json(
     with _text(file) as text:
         between = '[\n'
         for row in rows:
-            entry: dict[str, Any] = {'image': _printable(row['image'])}
+            entry: dict[str, Any] = {'image': inputs.encodable(row['image'])}
             entry |= {'label': row['label']} if labeled else {}
             entry['predictions'] = [
                 {
@@ -291,7 +314,8 @@ def _flat(row: dict[str, Any], top: int, labeled: bool) -> list[Any]:
     for p in row['predictions']:
         cells += [p.label, p.name, _short(p.probability)]
     cells += [None] * (3 * top - len(cells))
-    return [_printable(row['image']), *([row['label']] if labeled else []), *cells, row['error']]
+    name = inputs.encodable(row['image'])
+    return [name, *([row['label']] if labeled else []), *cells, row['error']]
 
 
 def _parquet() -> Any:

@@ -16,9 +16,11 @@ upload than --upload MiB 413; a file that is no image, or one of more than --pix
 ends the server after the answers to all accepted requests. Nobody is authenticated: the default
 --host accepts only connections of this machine.
 
---from takes a run folder, a file of weights, hf:OWNER/NAME, or the name of a variant.
+--from takes a run folder, a file of weights, a snapshot folder, hf:OWNER/NAME, or the name of a
+model with published weights.
 """
 
+import math
 import signal
 import socket
 from collections.abc import Sequence
@@ -52,9 +54,11 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
 
     from cls.inference.serving.app import Limits, create
 
-    for name in ('requests', 'upload', 'pixels'):
-        if not getattr(args, name) > 0:
-            raise UserError(f'--{name} is {getattr(args, name):g}: expected more than 0.')
+    for name, unit in (('requests', 1), ('upload', 2**20), ('pixels', 1)):
+        if not 1 <= getattr(args, name) * unit < math.inf:
+            raise UserError(
+                f'--{name} is {getattr(args, name):g}: expected more than 0, and a finite number.'
+            )
     if not 0 <= args.port < 65536:
         raise UserError(f'--port is {args.port}: expected 0 to 65535.')
     taken = listening(args.host, args.port)  # before minutes of compilation
@@ -87,18 +91,19 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """Returns a bound socket. Raises UserError if the address is taken or not this machine's."""
+    """Returns a listening socket. Raises UserError for an address that is taken or elsewhere."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        opened = socket.socket(family, kind)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        opened.bind(address)
-    except OSError as error:
+        listener = socket.socket(family, kind)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen()  # two processes may be bound to an address, and one may listen
+    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host has that form
         raise UserError(
-            f'{host}:{port} cannot be listened on ({error.strerror or error}): choose another '
-            '--port or --host.'
+            f'{host}:{port} cannot be listened on ({getattr(error, "strerror", "") or error}): '
+            'choose another --port or --host.'
         ) from error
-    return opened
+    return listener
 
 
 if __name__ == '__main__':

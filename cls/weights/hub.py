@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from cls.errors import UserError
 from cls.models.registry import Variant
+from cls.run.checkpoint_files import PLACE, is_run
 from cls.storage import download, paths
 from cls.weights import card as cards
 from cls.weights import processor, published, usual
@@ -156,12 +157,25 @@ def locate(source: str) -> Located:
     indices = sorted(path.glob('*.index'))  # of a checkpoint of TensorFlow
     file = file or (indices[0] if len(indices) == 1 else None)
     if file is None:
+        _refuse_run(path, source)
         there = ', '.join(sorted(x.name for x in path.iterdir())[:8]) or 'nothing'
         raise UserError(
             f'{path}: expected one of {", ".join(FILES)} in this folder, which has {there}. Give '
             "the weights' file itself; of one in several parts, its index."
         )
     return _with_metadata(file, *(path / name for name in (CARD, PROCESSOR, README)))
+
+
+def _refuse_run(path: Path, source: str) -> None:
+    """Raises UserError if a folder is a run's, or one of its checkpoints'."""
+    own = (path, source), *((p.parent, p.parent) for p in (path, *path.parents) if p.name == PLACE)
+    for folder, shown in own:
+        if (folder / CARD).is_file() and is_run(folder):
+            raise UserError(
+                f'{shown} is a run folder already, expected weights of a package. It needs no '
+                f"import: cls.load('{shown}'), cls evaluate --workdir {shown}, or, to train from "
+                f'its weights, --config.init={shown}.'
+            )
 
 
 def _fetch(source: str) -> Located:

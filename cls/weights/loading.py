@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from cls.errors import UserError
+from cls.models.registry import Variant
+from cls.weights.colors import reverse_colors
 from cls.weights.files import Checkpoint
 from cls.weights.fitting import Fitted, fit
 from cls.weights.hints import Hints
-from cls.weights.hub import HUB, Located
+from cls.weights.hub import HUB, Located, Preparation, prepared_for
 from cls.weights.recognition import contradict, recognize
 
 
@@ -56,6 +58,35 @@ def fill(
     with naming(file):
         contradict(variant, fitted.family, hints)
     return fitted
+
+
+def prepare(
+    fitted: Fitted,
+    variant: Variant,
+    located: Located,
+    source: str,
+    size: int = 0,
+    bgr: bool = False,
+) -> tuple[Preparation, bool]:
+    """Returns (the preparation of images, whether the weights were of BGR); now they are of RGB.
+
+    Args:
+      fitted: the variables; the first convolution is reversed in place if the weights expect BGR.
+      variant: their variant.
+      located: their files.
+      source: the checkpoint as the user gave it, or the source of published weights.
+      size: the wanted pixels, see `prepared_for`.
+      bgr: whether they expect BGR though nothing says so. Then images are prepared as Caffe does
+        where nothing else is known.
+
+    Raises UserError as `prepared_for`, or if no single layer can be the first convolution.
+    """
+    with located.naming_card():
+        package = 'caffe' if bgr else fitted.family
+        prepared = prepared_for(variant, located, source, size, package)
+    if reverse := bgr or (prepared.space == 'BGR' and fitted.channels == 3):
+        reverse_colors(fitted.variables['params'])
+    return prepared, reverse
 
 
 @contextlib.contextmanager

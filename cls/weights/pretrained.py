@@ -40,11 +40,11 @@ from cls.models.registry import fields as fields_of
 from cls.models.registry import introspection
 from cls.models.registry.init import draw
 from cls.run import workdir as folders
-from cls.run.checkpoint_files import newest_whole
+from cls.run.checkpoint_files import is_run, newest_whole
 from cls.storage import paths as storage
 from cls.weights import card as cards
-from cls.weights.hub import HUB, Located, locate, prepared_for
-from cls.weights.loading import fill, hints_of
+from cls.weights.hub import HUB, Located, locate
+from cls.weights.loading import fill, hints_of, prepare
 
 log = logging.getLogger(__name__)
 
@@ -126,11 +126,7 @@ def load(
     """
     source, (size, _, channels) = spec.source, image_shape
     folder = None if source.startswith(HUB) else storage.checked(source)
-    # Snapshots of the Hugging Face Hub have a config.json too.
-    if folder and ((folder / 'environment.json').is_file() or (folder / 'checkpoints').is_dir()):
-        loaded = _of_run(spec, folder)
-    else:
-        loaded = _of_file(spec)
+    loaded = _of_run(spec, folder) if folder and is_run(folder) else _of_file(spec)
     auxiliary, head = _auxiliary(model, image_shape), introspection.head(model, size, channels)
     fresh = _fresh(model, image_shape, seed, head | auxiliary)
     given, dropped = _trimmed(loaded.variables, fresh, auxiliary)
@@ -394,7 +390,6 @@ def _of_file(spec: InitSpec) -> _Loaded:
     checkpoint = weights.open_checkpoint(located.file, inflation=spec.inflation)
     with located.naming_card():
         cards.check(located.card, variant)
-        prepared = prepared_for(variant, located, spec.source, spec.image_size)
     with Located(located.file, {}).naming_card():
         cards.check(checkpoint.card, variant, strict=False)
     others = ('dtype', 'num_classes', 'aux_head')
@@ -402,6 +397,7 @@ def _of_file(spec: InitSpec) -> _Loaded:
     hints = hints_of(spec.source, located, checkpoint)
     fitted = fill(checkpoint, variant.name, located.file, hints, fields, without_head=True)
     _check_fields(variant, fitted, fields, located.file)
+    prepared, _ = prepare(fitted, variant, located, spec.source, spec.image_size)
     with located.naming_card():
         count = fitted.fields.get('num_classes', 0)
         classes, _ = cards.class_names(located.card, count) if count else ((), '')

@@ -278,7 +278,7 @@ def differences(matches: list[Match]) -> str:
         if len({repr(each.get(name)) for each in values}) > 1
     ]
     return '; '.join(
-        f'--model {match.variant} has '
+        f'--variant {match.variant} has '
         + ', '.join(f'{name}={each.get(name)!r:.40}' for name in names if name in each)
         for match, each in zip(matches, values, strict=True)
     )
@@ -326,8 +326,8 @@ def identify(
         more = f' and further tensors: {some(list(match.left_out))}' if match.left_out else ''
         head = '' if match.num_classes else ' without its classifier'
         raise UserError(
-            f'the tensors are those of {match.variant}{head}{more}; --part backbone takes its '
-            'body, to fine-tune it'
+            f'the tensors are those of {match.variant}{head}{more}; `cls import --part '
+            'backbone` takes its body, to fine-tune it'
         )
     return match
 

@@ -1,5 +1,6 @@
 """Grad-CAM and integrated gradients, compared with PyTorch's and with their definitions."""
 
+import os
 from pathlib import Path
 
 import drawn
@@ -138,6 +139,9 @@ def test_overlays_show_the_strongest_part(model, tmp_path):
         ({'target': 4}, 'target is 4: expected 0 to 3'),
         ({'layer': 'stage9'}, "there is no stage 'stage9'"),
         ({'method': 'integrated_gradients', 'steps': 0}, 'steps is 0'),
+        ({'method': 'integrated_gradients', 'layer': 'stage1'}, 'which only gradcam takes'),
+        ({'steps': 5}, 'which only integrated_gradients takes'),
+        ({'baseline': pixels(0, 40, 40)}, 'a baseline is only for integrated_gradients'),
     ],
 )
 def test_mistakes_are_named(model, options, said):
@@ -162,3 +166,16 @@ def test_the_command_writes_an_overlay_for_each_image(run, tmp_path, capsys):
     np.testing.assert_array_equal(np.asarray(Image.open(output / 'b.png')), wanted)
     with pytest.raises(UserError, match='target is'):
         explain.main([*flags, '--target', 'none'])
+
+
+def test_the_command_names_any_file_and_leaves_nothing_without_an_image(run, tmp_path, capsys):
+    file = Path(os.fsdecode(os.fsencode(tmp_path) + b'/\xff.png'))
+    file.write_bytes(encoded(pixels(0, 40, 45)))
+    source = ['--from', str(run)]
+    assert explain.main([*source, str(file), '--output', str(tmp_path / 'out')]) == 0
+    assert r'out/\udcff.png: ' in capsys.readouterr().out
+    missing = [str(tmp_path / 'missing.png'), '--output', str(tmp_path / 'empty')]
+    assert explain.main([*source, *missing]) == 1
+    assert not (tmp_path / 'empty').exists()
+    with pytest.raises(UserError, match='expected a folder, and it is a file'):
+        explain.main([*source, str(file), '--output', str(file)])

@@ -267,6 +267,7 @@ def test_a_network_of_imagenet_has_its_classes():
         (np.zeros((4, 4, 5), np.uint8), 'an array of 5 channels, not of 3'),
         (np.zeros((0, 4, 3), np.uint8), 'without pixels'),
         (b'no image', 'image 0: not an image'),
+        ('a\0b', 'it cannot be read .embedded null byte'),
         ('/nowhere/a.png', '/nowhere/a.png: it cannot be read'),
         (encoded(pixels(0, 40, 40))[:900], 'the file ends early'),
         (encoded(pixels(0, 40, 40), 'JPEG')[:-30], 'Premature end of JPEG'),
@@ -303,6 +304,22 @@ def test_weights_of_another_network_are_refused(run, tmp_path):
     file.write_text(file.read_text().replace('resnet20_cifar', 'preactresnet110_cifar'))
     with pytest.raises(UserError, match='the checkpoint does not fit the network of config.json'):
         cls.load(folder)
+
+
+@pytest.mark.parametrize('given', [{'variant': 'resnet50'}, {'num_classes': 4}])
+def test_what_only_a_file_takes_is_refused_for_a_run(run, given):
+    with pytest.raises(UserError, match=f'is a run folder.*leave {next(iter(given))} out'):
+        cls.load(run, **given)
+
+
+def test_a_name_and_a_variant_are_not_both_taken():
+    with pytest.raises(UserError, match="resnet18 names a network already, .*'resnet50'"):
+        cls.load('resnet18', variant='resnet50')
+
+
+def test_an_empty_place_is_not_the_working_directory():
+    with pytest.raises(UserError, match='is empty. Expected a run folder'):
+        cls.load('')
 
 
 def test_a_preparation_that_is_impossible_is_refused():

@@ -112,7 +112,7 @@ def test_every_system_is_known_to_the_tests():
 def test_names_and_wildcards():
     assert len(NAMES) == len(set(NAMES))
     assert models.names('resnet5?') == ['resnet50']
-    assert models.names('resnet*_v1') == ['resnet50_v1', 'resnet101_v1', 'resnet152_v1']
+    assert models.names('resnet1*_v1') == ['resnet101_v1', 'resnet152_v1']
     assert models.names('RESNET50') == models.names('nothing*') == []
     assert {models.variant(n).system for n in NAMES} == set(models.systems())
     assert len({s.name for s in models.systems()}) == len(models.systems())

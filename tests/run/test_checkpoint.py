@@ -91,6 +91,19 @@ def test_a_large_array_is_saved_in_chunks(tmp_path, monkeypatch):
     np.testing.assert_array_equal(state['kernel'].ravel(), np.arange(2**12))
 
 
+def test_data_files_are_written_before_all_arrays_are_compressed(tmp_path, monkeypatch):
+    """TensorStore keeps a file in memory until it is full."""
+    monkeypatch.setattr(checkpoint, '_FILE', 2**14)
+    random = np.random.default_rng(0)
+    arrays = {f'layer{i}': random.random(2**11, np.float32) for i in range(16)}
+    folder, where = saved(tmp_path, **arrays)
+    sizes = [file.stat().st_size for file in (folder / '1' / 'state').glob('**/d/*')]
+    assert len(sizes) > 4 and max(sizes) < 2**15
+    state = checkpoint.restore_newest(folder, where)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(state[name], array)
+
+
 def test_the_host_copies_no_array_for_orbax(tmp_path, monkeypatch):
     """Zeros of momentum, views of one element, take no memory when weights are imported."""
     copied = []

@@ -50,6 +50,8 @@ def completed(scripts, *words):
         (['cls', 'train', '--config', 'search/nas'], ['search/nasnet']),
         (['cls', 'search-report', '--fro'], ['--fronts']),
         (['cls', 'import', '--model', 'vgg11'], ['vgg11', 'vgg11_lrn', 'vgg11_bn']),
+        (['cls', 'import', '--variant', 'vgg11'], ['vgg11', 'vgg11_lrn', 'vgg11_bn']),
+        (['cls', 'export-weights', '--fro'], ['--from']),
         (['cls', 'completion', 'z'], ['zsh']),
         (['cls', 'train', '--workdir', ''], []),  # files, by bash itself
         (['cls', 'train', '--nothing'], []),

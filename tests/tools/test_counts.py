@@ -24,6 +24,12 @@ def copy(tmp_path):
     return tmp_path
 
 
+@pytest.fixture(autouse=True)
+def tensors(tmp_path, monkeypatch):
+    """Recounting writes the shapes of tensors too."""
+    monkeypatch.setattr('cls.weights.index.FOLDER', tmp_path / 'tensors')
+
+
 @pytest.fixture
 def stored(tmp_path, monkeypatch):
     """The counts of the tool, with the cost WRONG for vgg11 and without vgg13."""

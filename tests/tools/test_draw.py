@@ -39,6 +39,8 @@ def test_mistakes_are_named(tmp_path):
         (['darts_v9'], 'no model of that name'),
         ([str(file)], 'expected also --model'),
         ([str(file), '--model', 'darts_v2_cifar'], 'does not fit its space'),
+        (['darts_v2_cifar', '--model', 'darts_v2'], '--model is for a JSON file'),
+        (['darts_v2', '--output', '/nowhere/a.png'], 'there is no folder /nowhere'),
         (['darts_v2', '--output', 'a.pdf'], r'NAME\.svg or NAME\.png'),
     ):
         with pytest.raises(UserError, match=said):

@@ -118,6 +118,21 @@ def test_fine_tuned_weights_keep_the_license_of_their_start(
     assert kept == license and text in sentences[0] and 'secret' not in ' '.join(sentences)
 
 
+@pytest.mark.parametrize('place', ['resnet50', '/nowhere'])
+def test_only_a_run_folder_is_taken(tmp_path, place):
+    arguments = ['--from', place, '--format', 'safetensors', '--output', str(tmp_path / 'out')]
+    with pytest.raises(UserError, match='is not a run folder'):
+        export_weights.main(arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_card_says_the_training(workdir):
+    assert export_weights._training(workdir, f'{workdir}, step 0') == []
+    config = export_weights.runs.load_config(workdir)
+    (text,) = export_weights._training(workdir, f'{workdir}, step 1200')
+    assert text.startswith(f'1,200 steps of {config.batch} images of {config.data.name}, by ')
+
+
 def test_a_folder_with_content_is_kept(workdir, tmp_path):
     (tmp_path / 'notes').write_text('')
     with pytest.raises(UserError, match='is not empty'):

@@ -5,6 +5,7 @@ import collections
 import json
 import pickle
 import shlex
+import subprocess
 import sys
 import types
 import zipfile
@@ -21,11 +22,13 @@ from safetensors.numpy import save_file
 
 from cls import main, models, train, weights
 from cls.config import load as configs
+from cls.data.classes import wnids
 from cls.errors import UserError
 from cls.setup import set_up
 from cls.steps import schedule
+from cls.steps.state import first_state
 from cls.tools import import_weights
-from cls.weights import convert, hub
+from cls.weights import colors, convert, hub
 
 pytestmark = pytest.mark.usefixtures('quick_programs')
 
@@ -315,6 +318,19 @@ def test_names_of_classes_in_a_training_scripts_file(named, snapshot, tmp_path, 
     assert 'Classes: 4 names of script.pth (' in capsys.readouterr().out
 
 
+def test_classes_of_imagenet_are_printed_with_their_words():
+    config = import_weights.config_of(
+        models.variant('resnet18'), hub.preparation('torchvision:resnet18', {}, 224), {}
+    )
+    names, line = import_weights._classes((), '', 'net.pth', config)
+    assert names == wnids()
+    assert line.endswith('(n01440764 tench, n01443537 goldfish, n01484850 great white shark, ...).')
+    own = (names[1], 'my fish', *names[2:])
+    _, line = import_weights._classes(own, 'classes', 'net.pth', config)
+    shown = 'n01443537 goldfish, my fish, n01484850 great white shark, ...'
+    assert line == f'Classes: 1,000 names of net.pth (classes), in its order: {shown}'
+
+
 def test_names_of_other_classes_than_the_weights_in_the_same_file(snapshot, tmp_path):
     with_classes(4, snapshot)
     tensors = weights.read(snapshot / 'model.safetensors')
@@ -384,6 +400,13 @@ def test_the_commands_that_are_printed_work(snapshot, photographs, tmp_path, cap
     assert 'on cifar' not in capsys.readouterr().out
 
 
+def test_a_workdir_that_is_a_file_is_kept(tmp_path):
+    (tmp_path / 'run').write_text('mine')
+    with pytest.raises(UserError, match='run is not empty; choose another --workdir'):
+        imported(tmp_path / 'any.pth', tmp_path / 'run')
+    assert (tmp_path / 'run').read_text() == 'mine'
+
+
 def test_a_training_scripts_file_of_another_network_is_refused(tmp_path):
     fixture = Path(weights.__file__).parents[2] / 'tests/weights/fixtures/script.pth.tar'
     with pytest.raises(UserError, match=r"script.pth.tar: architecture is 'resnet50.a1_in1k'"):
@@ -426,7 +449,7 @@ def test_weights_of_caffe_are_converted_to_rgb(tmp_path, monkeypatch):
 def test_colors_are_not_reversed_without_a_unique_first_layer():
     kernel = np.zeros((3, 3, 3, 8), np.float32)
     with pytest.raises(UserError, match='2 convolutions .* expected exactly one'):
-        import_weights.reverse_colors({'a': {'kernel': kernel}, 'b': {'kernel': kernel}})
+        colors.reverse_colors({'a': {'kernel': kernel}, 'b': {'kernel': kernel}})
 
 
 def test_no_schedule_is_built_for_the_state_of_an_optimizer(tmp_path, monkeypatch):
@@ -447,6 +470,50 @@ def test_no_schedule_is_built_for_the_state_of_an_optimizer(tmp_path, monkeypatc
     assert len(ours) == len(theirs) > 0
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize('inside', ['', 'checkpoints', 'checkpoints/0', 'checkpoints/0/state'])
+def test_a_run_folder_needs_no_import(inside, tmp_path):
+    save_file(STATE, tmp_path / 'net.safetensors')
+    run = tmp_path / 'run'
+    assert imported(tmp_path / 'net.safetensors', run) == 0
+    ways = rf"cls.load\('{run}'\), cls evaluate --workdir {run}, .* --config.init={run}\."
+    with pytest.raises(UserError, match=f'^{run} is a run folder already, .*{ways}$'):
+        imported(run / inside, tmp_path / 'again')
+    assert not (tmp_path / 'again').exists()
+    (run / 'config.json').unlink()  # the folder of any project
+    with pytest.raises(UserError, match='expected one of model.safetensors'):
+        imported(run / inside, tmp_path / 'again')
+
+
+@pytest.mark.parametrize('seed', [0, 1, 2**31, 2**32 - 1])
+def test_the_key_of_a_state_is_that_of_jax(seed):
+    rng = first_state({'params': {}}, (), seed).rng
+    expected = np.asarray(jax.random.key_data(jax.random.key(seed)))
+    np.testing.assert_array_equal(rng, expected)
+    assert rng.dtype == expected.dtype
+
+
+COMPILED = """
+import sys
+import jax
+from cls.tools import import_weights
+events = []
+jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: events.append(name))
+import_weights.main(['--from', sys.argv[1], '--workdir', sys.argv[2]])
+assert any('jaxpr_trace' in name for name in events), events
+assert not [name for name in events if 'backend_compile' in name], events
+"""
+
+
+def test_an_import_compiles_nothing(tmp_path):
+    """XLA takes memory and time, and an import computes nothing."""
+    save_file(STATE, tmp_path / 'net.safetensors')
+    arguments = [str(tmp_path / 'net.safetensors'), str(tmp_path / 'run')]
+    done = subprocess.run(
+        [sys.executable, '-c', COMPILED, *arguments], capture_output=True, text=True
+    )
+    assert not done.returncode, done.stderr
 
 
 # ------------------------------------------------------------------------------- recognition
@@ -491,7 +558,7 @@ def headless(state):
     [
         (half, r'resnet20_cifar \(a part of it: the file lacks'),
         (lambda state: {f'b{key}': v for key, v in state.items()}, 'under other names'),
-        (headless, '--part backbone takes'),
+        (headless, '--part backbone` takes'),
         (lambda state: state | {'neck.w': np.zeros(3, np.float32)}, 'further tensors: 1 .neck.w.'),
     ],
 )
@@ -509,9 +576,7 @@ def test_a_model_that_the_evidence_contradicts_is_refused(tmp_path):
     file = tmp_path / 'net.safetensors'
     save_file(STATE, file)
     arguments = ['--model', 'resnet32_cifar', '--from', str(file), '--workdir', str(tmp_path / 'a')]
-    with pytest.raises(
-        UserError, match=f"they are the tensors of {NAME}, cls's names, 10"
-    ):
+    with pytest.raises(UserError, match=f"they are the tensors of {NAME}, cls's names, 10"):
         import_weights.main(arguments)
     file = tmp_path / 'tf_efficientnet_b0-1234.safetensors'
     save_file(shapes_of('efficientnet_b0'), file)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -191,6 +192,14 @@ def test_standard_input_is_an_image_or_a_list_of_paths(run, photos):
         (['--layer', 'top', '--embed', 'x.npz', 'x.png'], "--layer is 'top': expected one of stem"),
         (['--protocol', 'tencrop', 'x.png'], "is 'tencrop': expected one of single"),
         (['nothing-*.png'], "no file matches 'nothing-"),
+        ([''], 'the name of an image is empty'),
+        (['--output', '.', '--csv', 'x.png'], 'is a folder: expected a file'),
+        (['--embed', 'x.npz', '--csv', '--output', 'x.npz', 'x.png'], 'are both x.npz'),
+        (['--layer', 'stage1', 'x.png'], '--layer is the layer of --embed'),
+        (['--scales', '32', 'x.png'], '--scales is for dense protocols'),
+        (['--scales', '64,0', 'x.png'], "--scales is '64,0': expected pixels"),
+        (['--scales', 'big', 'x.png'], "--scales is 'big': expected pixels"),
+        (['--variant', 'resnet50', 'x.png'], 'is a run folder.*leave variant out'),
         (['--json', '--csv', 'x.png'], 'not allowed with argument'),
     ],
 )
@@ -199,6 +208,54 @@ def test_mistakes_end_before_anything_is_written(run, flags, said, tmp_path, mon
     with pytest.raises(UserError, match=said):
         predict.main(['--from', str(run), *flags])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may write everywhere')
+def test_a_folder_without_permission_is_named_before_the_model_loads(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match='may not be written to'):
+        predict.main(['--from', '/nowhere', '--output', str(tmp_path / 'x.csv'), 'x.png'])
+
+
+def test_a_list_of_names_that_are_not_utf8_is_no_image(monkeypatch, tmp_path):
+    names = [os.fsencode(tmp_path) + end for end in (b'/\xff.png', b'/a\xe2\x80\xa8b.png')]
+    content = b'\r\n'.join(names) + b'\n'
+    for exists in (False, True):
+        if exists:
+            Path(os.fsdecode(names[0])).write_bytes(b'')
+        monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(content)))
+        each = inputs.expand(['-'])
+        wanted = [os.fsdecode(name) for name in names] if exists else ['-']
+        assert [one.name for one in each] == wanted
+
+
+def test_a_name_stays_on_its_line(run, tmp_path, capsys):
+    for i, name in enumerate((b'a\nb.png', b'c\xff.png', 'd\u00e9\u65e5.png'.encode())):
+        content = encoded(pixels(i, 40, 45)) if i else b'nothing'
+        Path(os.fsdecode(os.fsencode(tmp_path) + b'/' + name)).write_bytes(content)
+    code, out, err = result_of(capsys, '--from', run, tmp_path)
+    assert code == 1
+    assert [Path(line.split('  ')[0]).name for line in out.splitlines()] == [
+        r'a\nb.png',
+        r'c\udcff.png',
+        'd\u00e9\u65e5.png',
+    ]
+    assert err.splitlines()[-1].endswith(r'a\nb.png: not an image')
+
+
+def test_labels_of_other_classes_are_counted_apart(run, photos, tmp_path, capsys):
+    listed = tmp_path / 'list.csv'
+    listed.write_text(f'path,label\n{photos}/4.png,ant\n{photos}/bee/2.png,unicorn\n')
+    _, _, err = result_of(capsys, '--from', run, listed)
+    assert ' of 1 labeled' in err
+    assert 'WARNING: 1 labels are no class of the model' in err
+
+
+def test_a_list_that_is_no_table_is_named(tmp_path):
+    listed = tmp_path / 'list.csv'
+    listed.write_text('x' * 200_000)
+    with pytest.raises(UserError, match=r'cannot be read \(field larger'):
+        inputs.expand([str(listed)])
 
 
 def test_a_folder_or_list_without_images_is_named(tmp_path):

@@ -169,8 +169,8 @@ def test_networks_of_the_same_tensors_are_told_apart_by_any_hint():
 
 def test_without_a_hint_no_network_is_chosen():
     message = refusal(identify, state('efficientnet_b0'))
-    assert "--model tf_efficientnet_b0 has padding='SAME', bn_epsilon=0.001" in message
-    assert '--model efficientnet_b0 has padding=None, bn_epsilon=1e-05' in message
+    assert "--variant tf_efficientnet_b0 has padding='SAME', bn_epsilon=0.001" in message
+    assert '--variant efficientnet_b0 has padding=None, bn_epsilon=1e-05' in message
     assert message.startswith('the tensors are those of 2 networks that compute different numbers')
 
 
@@ -330,6 +330,22 @@ def test_a_backbone_is_offered_and_then_taken():
     assert set(fitted.left_out) == {'backbone.fpn.inner.weight', 'roi_heads.box.weight'}
     complete = weights.fit(state('resnet50'), 'resnet50').variables
     del complete['params']['fc']
+    jax.tree.map(np.testing.assert_array_equal, fitted.variables, complete)
+
+
+@pytest.mark.parametrize('prefix', ['backbone.', 'backbone.body.'])
+@pytest.mark.parametrize('name', ['mobilenetv2_100', 'squeezenet1_1'])
+def test_a_detector_has_the_features_of_torchvision_under_their_numbers(name, prefix):
+    whole = {k: v * i for i, (k, v) in enumerate(state(name).items(), 1)}
+    detector = {
+        prefix + k.removeprefix('features.'): v for k, v in whole.items() if 'features.' in k
+    }
+    detector['rpn.head.conv.0.0.weight'] = np.ones((3, 3))
+    assert found(detector) == [(name, 'torchvision', 0, 'backbone')]
+    fitted = weights.fit(detector, name, part='backbone')
+    assert fitted.left_out == ['rpn.head.conv.0.0.weight']
+    complete = weights.fit(whole, name).variables
+    del complete['params']['classifier' if 'classifier' in complete['params'] else 'classifier.1']
     jax.tree.map(np.testing.assert_array_equal, fitted.variables, complete)
 
 

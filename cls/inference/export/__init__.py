@@ -1,4 +1,4 @@
 """Export of models: StableHLO, ONNX, LiteRT, each checked before it is written.
 
-May import: errors, nn.
+May import: errors, nn, storage.
 """

@@ -14,6 +14,7 @@ import numpy as np
 from cls.errors import UserError, require
 from cls.inference.export import litert, onnx_file, quantize, stablehlo
 from cls.inference.export.source import Source
+from cls.storage import paths
 
 FORMATS = ('stablehlo', 'onnx', 'litert')
 
@@ -45,9 +46,8 @@ def _unfinished(output: Path) -> Iterator[Path]:
 
 
 def check_output(output: Path) -> None:
-    """Raises UserError for a file that exists, or in no folder."""
-    if not output.absolute().parent.is_dir():
-        raise UserError(f'{output}: there is no folder {output.parent}: expected one to write to.')
+    """Raises UserError for a file that exists or cannot be written."""
+    paths.check_file(output)
     for name in (output, *(output.with_name(f'{output.name}.{end}') for end in ENDS)):
         if name.exists():
             raise UserError(f'{name} exists: expected a new file; choose another --output.')

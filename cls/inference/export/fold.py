@@ -10,7 +10,7 @@ import numpy as np
 from cls.inference.export.graph import Node, Value
 from cls.nn import folding
 
-SCALE_AND_SHIFT = folding.scale_and_shift.__name__
+SCALE_AND_SHIFT: str = getattr(folding.scale_and_shift, '__name__')  # noqa: B009  jit keeps it
 
 
 def scaled_and_shifted(x: Any, factor: Any, shift: Any) -> list[Any]:
@@ -50,12 +50,13 @@ def folded(nodes: Sequence[Node], output: Value) -> Iterator[Node]:
             before = None
         if before is not None and before.op == SCALE_AND_SHIFT:
             drop(before)
-            x, *numbers = before.inputs
+            x = before.inputs[0]
+            numbers: list[Any] = list(before.inputs[1:])
             earlier, moved = (numbers[0], numbers[1]) if len(numbers) == 2 else (1, numbers[0])
-            factor, shift = earlier * factor, moved * factor + shift
+            factor, shift = earlier * np.asarray(factor), moved * np.asarray(factor) + shift
             before = makers.get(id(x))
         kernel = _scalable_kernel(before)
-        if kernel is not None:
+        if before is not None and kernel is not None:
             drop(before)
             scaled = dataclasses.replace(before, inputs=(before.inputs[0], kernel * factor))
             emit(scaled)

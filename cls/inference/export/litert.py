@@ -27,13 +27,14 @@ def check_interpreter(python: str) -> None:
     expected = 'expected --python PYTHON, an interpreter with litert-converter and ai-edge-litert'
     if not python:
         raise UserError(f'--format litert needs another interpreter: {expected}.')
-    code = f'import importlib.util as u; print([n for n in {PACKAGES} if u.find_spec(n) is None])'
+    code = f'import importlib.util as u; print(*[n for n in {PACKAGES} if u.find_spec(n) is None])'
     try:
         done = subprocess.run([python, '-c', code], capture_output=True, text=True, check=False)
     except OSError as error:
-        raise UserError(f'--python {python} cannot be started ({error}): {expected}.') from error
-    if done.returncode or done.stdout.strip() != '[]':
-        missing = done.stdout.strip(" []\n'") or 'a package'
+        why = error.strerror or error
+        raise UserError(f'--python {python} cannot be started ({why}): {expected}.') from error
+    if done.returncode or done.stdout.strip():
+        missing = ' and '.join(done.stdout.split()) or 'a package'
         raise UserError(f'--python {python} has not {missing}: {expected}.')
 
 

@@ -145,8 +145,8 @@ def dot(write: Writer, node: Node) -> None:
     """Writes Gemm for a matrix product with a constant, Einsum for all others."""
     (one, other), out = node.inputs, node.outputs[0]
     (left, right), (left_batch, right_batch) = node.params['dimension_numbers']
-    simple = not left_batch and len(one.shape) == 2 and isinstance(other, np.ndarray)
-    if simple and other.ndim == 2 and len(left) == 1 and isinstance(one, Value):
+    simple = not left_batch and len(one.shape) == len(other.shape) == 2 and len(left) == 1
+    if simple and isinstance(one, Value) and isinstance(other, np.ndarray):
         matrix = other if tuple(right) == (0,) else other.T
         source = write.arranged(one, (1 - left[0], left[0]))
         bias, out = _bias(write, out, matrix.shape[1])

@@ -34,15 +34,15 @@ def _binary(op: str) -> Callable[[Writer, Node], None]:
 
 def _add(write: Writer, node: Node) -> None:
     """Writes HardSigmoid for min(max(x + 3, 0), 6) / 6, Add otherwise."""
-    value, last = node.outputs[0], node
+    value, chain = node.outputs[0], []
     for op, number in (('add', 3), ('max', 0), ('min', 6), ('div', 6)):
         user = node if op == 'add' else write.only_user(value, op)
         if user is None or number not in map(scalar, user.inputs):
             return elementwise(write, node, 'Add')
-        value, last = user.outputs[0], user
-    x = next(x for x in node.inputs if isinstance(x, Value))
-    for op in ('max', 'min', 'div'):
-        value = write.finish(write.only_user(node.outputs[0] if op == 'max' else value, op))
+        value, chain = user.outputs[0], [*chain, user]
+    x, last = next(x for x in node.inputs if isinstance(x, Value)), chain[-1]
+    for user in chain[1:]:
+        value = write.finish(user)
     tensor = write.tensor(x)
     name = write.builder.node('HardSigmoid', [tensor.name], alpha=1 / 6, beta=0.5)
     return write.put(last.outputs[0], Tensor(name, value.shape, tensor.stored, tensor.order))

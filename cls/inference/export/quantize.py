@@ -30,13 +30,14 @@ def quantize(file: Path, output: Path, batches: Iterable[np.ndarray]) -> None:
     first = next(iter(batches := iter(batches)), None)
     if first is None:
         raise UserError('no images to calibrate with: expected at least one.')
+    reader: Any = _Reader(itertools.chain([first], batches))
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # it recommends optimizations that the graph has already
     try:
         quantization.quantize_static(
             str(file),
             str(output),
-            _Reader(itertools.chain([first], batches)),
+            reader,
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,

@@ -118,7 +118,7 @@ def compare(source: Source, made: Program, files: list[Path], folder: Path) -> f
       files: the files that were written.
       folder: for the images and outputs.
     """
-    cases = {'first': source.samples(3)}
+    cases: dict[str, Any] = {'first': source.samples(3)}
     if 'H' in made.free:
         cases['larger'] = source.samples(2, source.size + 32)
     np.savez(folder / 'images.npz', **cases)

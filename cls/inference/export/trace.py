@@ -106,7 +106,7 @@ class _Flat:
         if name == 'stack':
             return [self._stacked(list(inputs), params['axis'])]
         if name == 'rev' and _is_static(inputs[0].shape[axis] for axis in params['dimensions']):
-            (x,) = inputs
+            x: Any = inputs[0]
             for axis in params['dimensions']:
                 x = self._rows(x, axis, np.arange(x.shape[axis])[::-1])
             return [x]
@@ -214,13 +214,14 @@ class _Flat:
             inputs[fixed : fixed + carried],
             inputs[fixed + carried :],
         )
-        if not all(isinstance(x, np.ndarray) for x in rows):
+        constant = [x for x in rows if isinstance(x, np.ndarray)]
+        if len(constant) < len(rows):
             raise UserError('the model has a loop over its images: expected none in inference.')
         outputs: list[list[Operand]] = []
         order = range(length)
         for step in reversed(order) if params['reverse'] else order:
             results = self.inline(
-                body.jaxpr, body.consts, [*consts, *carry, *(np.asarray(x[step]) for x in rows)]
+                body.jaxpr, body.consts, [*consts, *carry, *(np.asarray(x[step]) for x in constant)]
             )
             carry = results[:carried]
             outputs.append(results[carried:])

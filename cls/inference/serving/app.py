@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
@@ -155,7 +155,8 @@ class Server:
             raise self._too_large()
         try:
             async with asyncio.timeout(self.limits.seconds):
-                if request.headers.get('content-type', '').startswith('multipart/form-data'):
+                kind = request.headers.get('content-type', '').lower()
+                if kind.startswith('multipart/form-data'):
                     content = await self._file_of_form(request)
                 else:
                     content = b''.join([part async for part in self._limited(request)])
@@ -171,7 +172,7 @@ class Server:
         most = self.limits.upload / 2**20
         return fastapi.HTTPException(413, f'the upload is larger than {most:g} MiB')
 
-    async def _limited(self, request: fastapi.Request) -> AsyncIterator[bytes]:
+    async def _limited(self, request: fastapi.Request) -> AsyncGenerator[bytes, None]:
         size = 0
         async for part in request.stream():
             size += len(part)
@@ -207,10 +208,6 @@ class Server:
     async def computed(self, image: np.ndarray) -> np.ndarray:
         """Returns the probabilities of a crop."""
         return await asyncio.wrap_future(self.batcher.submit(image))
-
-    def check_top(self, top: int) -> int:
-        """Returns `top`, at most the number of classes."""
-        return min(top, self.model.num_classes)
 
 
 def create(model: Model, limits: Limits | None = None, version: str = '') -> fastapi.FastAPI:
@@ -290,7 +287,7 @@ def _routes() -> fastapi.APIRouter:
             crop = await server.in_thread(server.preprocess.crop, content, 'the image')
             row = await server.computed(crop)
         model = server.model
-        ranked = model.ranked(row, server.check_top(top))
+        ranked = model.ranked(row, top)
         classes = [Class(**dataclasses.asdict(prediction)) for prediction in ranked]
         return Answer(model=model.variant, predictions=classes)
 

@@ -96,7 +96,7 @@ class Batcher:
                 for (_, future), result in zip(alive, results, strict=True):
                     future.set_result(result)
 
-    def _results(self, work: list[Any]) -> Sequence[Any]:
+    def _results(self, work: list[Any]) -> Sequence[Any] | np.ndarray:
         if callable(work[0]):
             return [work[0]()]
         size = next(size for size in self._sizes if size >= len(work))

@@ -73,8 +73,9 @@ def _trace(model: nn.Module, input_size: int, channels: int, most: int) -> Trace
             )
         return next_call(*args, **kwargs)
 
+    key = jax.eval_shape(lambda: jax.random.key(0))  # computed, it would start XLA's devices
     with shapes_only(), nn.intercept_methods(note):
-        shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+        shapes = jax.eval_shape(model.init, key, images)
     initializers = {}
     for path, _ in jax.tree.leaves_with_path(shapes):
         _, *module, name = keys = tuple(entry.key for entry in path)

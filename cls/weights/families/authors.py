@@ -12,6 +12,7 @@ IGCV3's code is for MXNet, and SKNet's, DPN's and SENet's for MXNet or Caffe.
 """
 
 import re
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +71,8 @@ def _masks(tensors: Tensors, variant: Variant) -> Tensors:
     The file has the mask of each weight, equal in a group, and counters of the pruning. These
     follow from the progress of training. Its classifier is pruned only when it is converted.
     """
-    groups, result = variant.fields.get('groups', variant.module.groups), {}
+    module: Any = variant.module
+    groups, result = variant.fields.get('groups', module.groups), {}
     for name, value in tensors.items():
         if name.endswith('._mask'):
             mask = value[:groups, :, 0, 0].T != 0

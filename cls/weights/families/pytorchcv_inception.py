@@ -6,6 +6,7 @@ cells give the names of their reference.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from cls.models import inception_resnet_v2, inception_v3, inception_v4
 from cls.nn import inception
@@ -29,7 +30,7 @@ def _branches(theirs: str, ours: str, table: inception.Branches) -> Iterator[tup
 
 
 def _inception(
-    stem: Sequence[str], blocks: Mapping[str, tuple[str, inception.Branches]], more: Renames = ()
+    stem: Sequence[str], blocks: Mapping[str, tuple[str, Any]], more: Renames = ()
 ) -> Renames:
     """Returns the pairs of an Inception network.
 

@@ -5,6 +5,7 @@ Each table gives pairs to the names of the modules here (see pytorchcv.py).
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ ENDS = (
 
 def _runs(variant: Variant) -> list[list[inverted.Run]]:
     """Returns the runs of each stage of a network of inverted residuals."""
-    fields = {**{f: getattr(variant.module, f, None) for f in ('genotype', 'width')}}
+    fields: dict[str, Any] = {f: getattr(variant.module, f, None) for f in ('genotype', 'width')}
     fields |= variant.fields
     if variant.module is efficientnet.EfficientNet:
         lite = fields.get('lite', False)

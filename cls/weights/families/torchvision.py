@@ -58,12 +58,17 @@ MNASNET: Renames = (
     *_layers('layers.0 conv_pw', 'layers.1 bn1', 'layers.3 conv_dw', 'layers.4 bn2'),
     *_layers('layers.6 conv_pwl', 'layers.7 bn3'),
 )
+# Detectors and segmenters have `features` alone, as `backbone` or `backbone.body`.
+_BODY = (r'^(\d+)\.', r'features.\1.')
 FAMILY = Family(
     'torchvision',
     tables=(
         Names('efficientnet_b[0-4]', EFFICIENTNET),
         Names('efficientnet_b[5-7]', EFFICIENTNET, fields={'bn_epsilon': 1e-3}),
         Names('mnasnet_b1_(050|075)', MNASNET),
+        Names('mobilenetv2_100|squeezenet1_[01]', (_BODY,)),
+        Names('efficientnet_b[0-4]', (_BODY, *EFFICIENTNET)),
+        Names('efficientnet_b[5-7]', (_BODY, *EFFICIENTNET), fields={'bn_epsilon': 1e-3}),
     ),
     networks={
         **{f'efficientnet_b{i}': f'efficientnet_b{i}' for i in range(8)},
