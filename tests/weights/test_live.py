@@ -36,6 +36,7 @@ SIZES = {
     'nasnet': 43,
     'pnasnet': 75,
     'darts': 64,
+    'vgg': 224,
 }
 
 
