@@ -127,7 +127,7 @@ RUNS = {
     'finetune.ipynb': (
         {"'10 epochs'": "'1 epochs'"},
         {'predict': 1},
-        {'finetune': 'test top-1', 'export': 'notebook.stablehlo', 'predict': '2 classes'},
+        {'finetune': 'validation top-1', 'export': 'notebook.stablehlo', 'predict': '2 classes'},
     ),
     'search.ipynb': (
         {"'10 epochs'": "'1 epochs'", 'evaluations = 12': 'evaluations = 3'},
