@@ -95,7 +95,8 @@ def recognize(
     if not parts and (reason := hinting.absent(hints)):
         raise UserError(reason)
     whole = [match for match in parts.values() if not match.left_out]
-    return _distinct(_told_apart(whole or _largest(list(parts.values())), hints), hints)
+    chosen = _told_apart(whole or _largest(list(parts.values())), hints)
+    return _distinct(_published(chosen), hints)
 
 
 def _own(matches: dict[tuple, Match], converted: set[tuple]) -> dict[tuple, Match]:

@@ -317,6 +317,16 @@ def test_half_of_a_network():
     assert message.index('resnet50 (') < message.index('; ')
 
 
+def test_a_part_is_of_the_network_that_packages_have():
+    """The same tensors fill wrn18_1, of no package."""
+    whole = state('resnet18')
+    body = {name: value for name, value in whole.items() if not name.startswith('fc.')}
+    more = whole | {'extra.weight': np.ones((3, 3))}
+    for tensors in (body, more):
+        (match,) = recognize(tensors)
+        assert (match.variant, match.family, match.part) == ('resnet18', 'torchvision', 'backbone')
+
+
 def test_a_backbone_is_offered_and_then_taken():
     detector = {f'backbone.body.{k}': v for k, v in state('resnet50').items() if k[:2] != 'fc'}
     detector['backbone.fpn.inner.weight'] = detector['roi_heads.box.weight'] = np.ones((3, 3))
