@@ -123,7 +123,7 @@ def _found(state_dict: Tensors, renames: Renames, wanted: Collection[str]) -> se
 
 
 def _converted(state_dict: Tensors, variant: Variant, table: Names) -> dict[str, np.ndarray]:
-    """Returns the tensors after the function of a table, without a prefix that all names have."""
+    """Returns the tensors after the function of a table. Raises UserError for unlike tensors."""
     assert table.tensors is not None
     try:
         return table.tensors(dict(state_dict), variant)

@@ -90,13 +90,11 @@ def recognize(
                     converted.add(key)
                 group.setdefault(key, match)
     matches, parts = (_own(group, converted) for group in (matches, parts))
-    if matches:
-        return _distinct(_published(_told_apart(list(matches.values()), hints)), hints)
-    if not parts and (reason := hinting.absent(hints)):
+    if not matches and not parts and (reason := hinting.absent(hints)):
         raise UserError(reason)
     whole = [match for match in parts.values() if not match.left_out]
-    chosen = _told_apart(whole or _largest(list(parts.values())), hints)
-    return _distinct(_published(chosen), hints)
+    chosen = list(matches.values()) or whole or _largest(list(parts.values()))
+    return _distinct(_published(_told_apart(chosen, hints)), hints)
 
 
 def _own(matches: dict[tuple, Match], converted: set[tuple]) -> dict[tuple, Match]:
