@@ -87,17 +87,9 @@ class IGCV3(nn.Module):
 
 
 PYTORCHCV = (
-    (r'^conv_stem\.', 'features.init_block.conv.'),
-    (r'^bn1\.', 'features.init_block.bn.'),
-    (r'^conv_head\.', 'features.final_block.conv.'),
-    (r'^bn2\.', 'features.final_block.bn.'),
-    (r'^classifier\.', 'output.'),
     *((rf'^blocks\.{s}\.', f'features.stage{s + 1}.') for s in range(5)),
     *((rf'^(features\.stage\d)\.{i}\.', rf'\1.unit{i + 1}.') for i in range(14)),
-    (r'\.conv_pw\.', '.conv1.conv.'),
-    (r'\.conv_dw\.', '.conv2.conv.'),
-    (r'\.conv_pwl\.', '.conv3.conv.'),
-    (r'\.bn(\d)\.', r'.conv\1.bn.'),
+    *inverted.PYTORCHCV,
 )
 # Top-1 and top-5 of width 1.0 are from the authors' README, after a second training from its own
 # weights (70.6 and 89.7 before).

@@ -179,18 +179,6 @@ register_table(
     renames=inverted.TIMM,
 )
 
-# pytorchcv's names, after the rest of the pairs of inverted residuals.
-PYTORCHCV = (
-    (r'^conv_stem\.', 'features.init_block.conv.'),
-    (r'^bn1\.', 'features.init_block.bn.'),
-    (r'^conv_head\.', 'features.final_block.conv.'),
-    (r'^bn2\.', 'features.final_block.bn.'),
-    (r'^classifier\.', 'output.'),
-    (r'\.conv_pw\.', '.conv1.conv.'),
-    (r'\.conv_dw\.', '.conv2.conv.'),
-    (r'\.conv_pwl\.', '.conv3.conv.'),
-    (r'\.bn(\d)\.', r'.conv\1.bn.'),
-)
 PLAIN = {'divisor': 1, 'head_bias': False}
 EXPANDED = {**PLAIN, 'always_expands': True}
 NARROW = {
@@ -209,5 +197,5 @@ register_table(
     module=MobileNetV2,
     input_size=224,
     reference=lambda name: f'pytorchcv:{name}',
-    renames=(*inverted.pytorchcv(inverted.scaled(TABLE_2)), *PYTORCHCV),
+    renames=(*inverted.pytorchcv(inverted.scaled(TABLE_2)), *inverted.PYTORCHCV),
 )

@@ -175,6 +175,18 @@ TIMM = (
     (r'^(blocks\.0\.\d+)\.bn2\.', r'\1.bn1.'),
     (r'^(blocks\.0\.\d+)\.bn3\.', r'\1.bn2.'),
 )
+# pytorchcv's names of the parts of blocks that it has as `pytorchcv` names them, and of the ends.
+PYTORCHCV = (
+    (r'^conv_stem\.', 'features.init_block.conv.'),
+    (r'^bn1\.', 'features.init_block.bn.'),
+    (r'^conv_head\.', 'features.final_block.conv.'),
+    (r'^bn2\.', 'features.final_block.bn.'),
+    (r'^classifier\.', 'output.'),
+    (r'\.conv_pw\.', '.conv1.conv.'),
+    (r'\.conv_dw\.', '.conv2.conv.'),
+    (r'\.conv_pwl\.', '.conv3.conv.'),
+    (r'\.bn(\d)\.', r'.conv\1.bn.'),
+)
 
 
 def renames(modules: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:

@@ -1,6 +1,5 @@
 """A graph: a flat list of primitives with constants, that JAX can trace again (`Graph.run`)."""
 
-import collections
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -61,8 +60,3 @@ class Graph:
             results = node.compute(*(values[id(x)] for x in node.inputs))
             values |= {id(x): value for x, value in zip(node.outputs, results, strict=True)}
         return values[id(self.output)]
-
-
-def primitives(graph: Graph) -> collections.Counter[str]:
-    """Returns the number of nodes of each primitive."""
-    return collections.Counter(node.op for node in graph.nodes)
