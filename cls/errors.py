@@ -70,7 +70,7 @@ class Mistakes:
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """Returns ' Did you mean a, b?' with the known names nearest to `name`, or ''."""
     known = list(dict.fromkeys(known))
-    begun = [other for other in known if name and other.startswith(name)]
+    begun = sorted((other for other in known if name and other.startswith(name)), key=len)
     close = (begun or difflib.get_close_matches(name, known, n=count, cutoff=0.5))[:count]
     return f' Did you mean {", ".join(close)}?' if close else ''
 

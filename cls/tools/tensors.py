@@ -68,5 +68,9 @@ def _traced(names: list[str]) -> Iterator[index.Tensors]:
 
 
 def _one(name: str) -> index.Tensors:
+    before = limits.max_layers()
     limits.limit_layers(10**5)  # no variant is refused
-    return index.traced(models.variant(name))
+    try:
+        return index.traced(models.variant(name))
+    finally:
+        limits.limit_layers(before)
