@@ -6,68 +6,31 @@
 
 Each case is measured at 1, 10 and 100 times its base, in a new process each. Printed are the
 seconds, the growth of the peak memory, and the exponents of both between the last two sizes: 1 is
-proportional to the work, 2 is quadratic. Fixed costs make exponents small.
+proportional to the work, 2 is quadratic. Fixed costs make exponents small. The last line of a case
+has its targets and the missed ones. cls/tools/growth_cases.py has the cases.
 """
 
 import argparse
-import dataclasses
 import math
 import os
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import cv2
-import jax
-import jax.numpy as jnp
-import numpy as np
-from ml_collections import ConfigDict
-
-from cls import evaluate, models, train
 from cls.cli import Parser
-from cls.data import datasets
-from cls.data.spec import DataSpec
-from cls.distributed.rendezvous import rendezvous
 from cls.errors import UserError
-from cls.recipes import common  # pyright: ignore[reportAttributeAccessIssue]
 from cls.run import environment
-from cls.run.telemetry import Metrics, write_json
-from cls.search.history import History
-from cls.search.loop import search, submit_inline
-from cls.search.searchers.evolution import Evolution
-from cls.search.spaces.tabular import NasBench201
+from cls.run.telemetry import write_json
 from cls.tools import benchmark_machine, benchmark_turns
+from cls.tools.growth_cases import CASES
 from cls.tools.peers.answering import answer
 
-FACTORS = (1, 10, 100)
 SERVE = 'import sys; from cls.tools.benchmark_growth import serve; serve(*sys.argv[1:])'
 SHORT = 0.5  # seconds; a shorter work is repeated
 LEAST = 2**20  # bytes; smaller growth of memory has no exponent
-
-Work = Callable[[], Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A work of any size.
-
-    Attributes:
-      about: one line about it.
-      base: its smallest size.
-      prepare: (size, empty folder) -> the work, which can be repeated.
-      factors: sizes divided by the base.
-    """
-
-    about: str
-    base: int
-    prepare: Callable[[int, Path], Work]
-    factors: tuple[int, ...] = FACTORS
 
 
 def add_flags(flags: Parser) -> None:
@@ -128,7 +91,10 @@ def line(name: str, rows: list[dict[str, Any]]) -> str:
     time_ = f'{exponent(before, after, "seconds"):.2f}'
     grows = min(before['bytes'], after['bytes']) >= LEAST
     memory = f'{exponent(before, after, "bytes"):.2f}' if grows else '-'
-    return '\n'.join([*lines, f'  exponents: time {time_}, memory {memory}'])
+    lines.append(f'  exponents: time {time_}, memory {memory}')
+    target = CASES[name].target
+    missed = target.missed(after['size'], after['seconds'], after['bytes'], float(time_))
+    return '\n'.join([*lines, f'  target: {target}: ' + ('missed: ' + missed if missed else 'met')])
 
 
 def serve(name: str, size: str, folder: str) -> None:
@@ -145,150 +111,3 @@ def serve(name: str, size: str, folder: str) -> None:
         return time.perf_counter() - begin
 
     answer({'work': timed})
-
-
-# ------------------------------------------------------------------------------------------------
-# The cases
-# ------------------------------------------------------------------------------------------------
-
-
-def _tree(folder: Path, split: str, classes: int, images: int) -> None:
-    """Makes folders of classes with links to one image of 8 pixels, `images` in all."""
-    photo = folder / 'photo.jpg'
-    if not photo.exists():
-        pixels = np.random.default_rng(0).integers(256, size=(8, 8, 3), dtype=np.uint8)
-        photo.write_bytes(cv2.imencode('.jpg', pixels)[1].tobytes())
-    for number in range(images):
-        place = folder / split / f'class {number % classes}'
-        if number < classes:
-            place.mkdir(parents=True)
-        os.link(photo, place / f'{number}.jpg')
-
-
-def _opened(folder: Path) -> Work:
-    spec = DataSpec(f'folder:{folder}', image_size=8)
-
-    def work() -> None:
-        train_images, test = (datasets.load(spec, split) for split in ('train', 'eval'))
-        datasets.identity(train_images, test)
-        train_images.labels()
-
-    return work
-
-
-def _images(size: int, folder: Path) -> Work:
-    _tree(folder, 'train', 10, size)
-    _tree(folder, 'val', 10, 10)
-    return _opened(folder)
-
-
-def _classes(size: int, folder: Path) -> Work:
-    _tree(folder, 'train', size, 2 * size)
-    _tree(folder, 'val', size, size)
-    return _opened(folder)
-
-
-def _small(folder: Path) -> ConfigDict:
-    """Returns a config that trains a ResNet-8 on images of 8 pixels for a step."""
-    config = common.base()
-    config.model.name, config.model.stage_sizes = 'resnet20_cifar', (1, 1, 1)
-    config.data.name, config.data.image_size = f'folder:{folder}', 8
-    config.batch, config.duration = 40, '1 steps'
-    config.schedule.warmup = '0 steps'
-    return config
-
-
-def _evaluated(size: int, folder: Path) -> Work:
-    (folder / 'data').mkdir()
-    _tree(folder / 'data', 'train', 1000, 1000)
-    _tree(folder / 'data', 'val', 10, 40)
-    train.job(_small(folder / 'data'), folder / 'run')
-    os.rename(folder / 'data' / 'val', folder / 'few')
-    _tree(folder / 'data', 'val', 10, size)
-
-    def work() -> None:
-        with tempfile.TemporaryDirectory() as output:
-            evaluate.job(_small(folder / 'data'), folder / 'run', Path(output))
-
-    return work
-
-
-def _logged(size: int, folder: Path) -> Work:
-    values = {f'train/{name}': 0.5 for name in ('loss', 'top1', 'grad_norm', 'param_norm')}
-
-    def work() -> None:
-        with tempfile.TemporaryDirectory(dir=folder) as inner:
-            workdir = Path(inner)
-            for first in (0, size):  # a run, and the run that continues it
-                metrics = Metrics(workdir, first)
-                for step in range(first + 1, first + size + 1 if first == 0 else first + 2):
-                    metrics.write(step, values)
-                metrics.close()
-
-    return work
-
-
-def _trials(size: int, folder: Path) -> Work:
-    def accuracy(trial: Any) -> dict[str, float]:
-        return {'accuracy': float(np.mean(trial.code))}
-
-    def work() -> None:
-        with tempfile.TemporaryDirectory(dir=folder) as inner:
-            for evaluations in (size, size + 1):  # a search, and the search that continues it
-                search(
-                    Evolution(NasBench201(), 0),
-                    submit_inline(accuracy),
-                    lambda result: result['accuracy'],
-                    History(Path(inner) / 'history.jsonl'),
-                    evaluations=evaluations,
-                )
-
-    return work
-
-
-def _processes(size: int, folder: Path) -> Work:
-    del folder
-
-    def work() -> None:
-        port = benchmark_machine.free_port()
-        stacks = threading.stack_size(2**19)
-        with ThreadPoolExecutor(size) as threads:
-            meet = [
-                threads.submit(rendezvous, ('127.0.0.1', port), index, size, 300, 'flags', 'token')
-                for index in range(size)
-            ]
-            for connections in [future.result() for future in meet]:
-                connections.end()
-        threading.stack_size(stacks)
-
-    return work
-
-
-def _compiled(size: int, folder: Path) -> Work:
-    del folder
-    jax.config.update('jax_enable_compilation_cache', False)
-    model: Any = models.create('resnet20_cifar', stage_sizes=(size, size, size))
-    images = jnp.zeros((2, 8, 8, 3))
-    variables: Any = models.abstract_variables(model, 8, 3)
-
-    def loss(params: Any, batch_stats: Any) -> Any:
-        every = {'params': params, 'batch_stats': batch_stats}
-        return model.apply(every, images, train=True, mutable=['batch_stats'])[0].sum()
-
-    def work() -> None:
-        jax.clear_caches()
-        gradient = jax.jit(jax.grad(loss))
-        gradient.lower(variables['params'], variables['batch_stats']).compile()
-
-    return work
-
-
-CASES = {
-    'images': Case('open a folder of images', 200, _images),
-    'classes': Case('open a folder of classes with two images each', 50, _classes),
-    'evaluated': Case('evaluate images of 1,000 classes', 100, _evaluated),
-    'steps': Case('log steps, and continue', 50, _logged),
-    'trials': Case('search by evolution in a table, and continue', 20, _trials),
-    'processes': Case('processes meet (threads of one)', 4, _processes),
-    'depth': Case('compile residual blocks of each stage', 1, _compiled, (1, 3, 9)),
-}
