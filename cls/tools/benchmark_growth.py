@@ -16,6 +16,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from cls.cli import Parser
 from cls.errors import UserError
 from cls.run import environment
 from cls.run.telemetry import write_json
-from cls.tools import benchmark_machine, benchmark_turns
+from cls.tools import benchmark_machine, benchmark_record, benchmark_turns, markdown
 from cls.tools.growth_cases import CASES
 from cls.tools.peers.answering import answer
 
@@ -39,6 +40,7 @@ def add_flags(flags: Parser) -> None:
     flags.add_argument('cases', nargs='*', metavar='CASE', help=f'default: all. {about}')
     flags.add_argument('--base', type=int, default=0, help='the smallest size of the cases')
     flags.add_argument('--json', help='file for the results')
+    flags.add_argument('--write', action='store_true', help='record them, renew the table')
 
 
 def run_task(args: argparse.Namespace) -> int:
@@ -55,6 +57,9 @@ def run_task(args: argparse.Namespace) -> int:
         print(line(name, rows[name]), flush=True)
     if args.json:
         write_json(Path(args.json), result)
+    if args.write:
+        sizes = {name: {'sizes': measured} for name, measured in rows.items()}
+        benchmark_record.store('growth', result, sizes, table)
     return 0
 
 
@@ -86,15 +91,43 @@ def line(name: str, rows: list[dict[str, Any]]) -> str:
     lines = [f'{name}: {CASES[name].about}']
     for row in rows:
         mib = row['bytes'] / 2**20
-        lines.append(f'  {row["size"]:>9,}  {row["seconds"]:8.3f} s  {mib:8.1f} MiB')
+        lines.append(f'  {row["size"]:>11,}  {row["seconds"]:8.3f} s  {mib:8.1f} MiB')
+    time_, memory = exponents(rows)
+    lines.append(f'  exponents: time {time_}, memory {memory}')
+    return '\n'.join([*lines, f'  target: {CASES[name].target}: {verdict(name, rows)}'])
+
+
+def exponents(rows: list[dict[str, Any]]) -> tuple[str, str]:
+    """Returns the exponents of time and memory between the last two sizes; '-': too little."""
     before, after = rows[-2:]
-    time_ = f'{exponent(before, after, "seconds"):.2f}'
     grows = min(before['bytes'], after['bytes']) >= LEAST
     memory = f'{exponent(before, after, "bytes"):.2f}' if grows else '-'
-    lines.append(f'  exponents: time {time_}, memory {memory}')
-    target = CASES[name].target
-    missed = target.missed(after['size'], after['seconds'], after['bytes'], float(time_))
-    return '\n'.join([*lines, f'  target: {target}: ' + ('missed: ' + missed if missed else 'met')])
+    return f'{exponent(before, after, "seconds"):.2f}', memory
+
+
+def verdict(name: str, rows: list[dict[str, Any]]) -> str:
+    """Returns whether the target of a case is met, or its exceeded limits."""
+    last, power = rows[-1], float(exponents(rows)[0])
+    missed = CASES[name].target.missed(last['size'], last['seconds'], last['bytes'], power)
+    return f'missed: {missed}' if missed else 'met'
+
+
+def table(rows: Mapping[str, Any]) -> str:
+    """Returns the table of all cases in Markdown."""
+    head = ['case', 'sizes', 'seconds', 'MiB', 'exponents', 'target', '', 'date']
+    lines = [head]
+    for name, row in rows.items():
+        sizes = row['sizes']
+        shown = (
+            [f'{one["size"]:,}' for one in sizes],
+            [f'{one["seconds"]:.2g}' for one in sizes],
+            [f'{one["bytes"] / 2**20:.0f}' for one in sizes],
+            exponents(sizes),
+        )
+        cells = [' / '.join(values) for values in shown]
+        about, target = CASES[name].about, str(CASES[name].target)
+        lines.append([f'`{name}`: {about}', *cells, target, verdict(name, sizes), row['date']])
+    return markdown.table(lines) + '\n\n' + benchmark_record.machines(rows)
 
 
 def serve(name: str, size: str, folder: str) -> None:

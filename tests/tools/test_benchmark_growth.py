@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cls.errors import UserError
-from cls.tools import benchmark_growth, growth_case
+from cls.tools import benchmark_growth, benchmark_record, growth_case
 from cls.tools.benchmark import main
 
 # Takes a time that is quadratic in its size, and memory that is proportional to it.
@@ -22,14 +22,23 @@ for line in sys.stdin:
 
 def test_the_exponents_of_a_quadratic_work(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(benchmark_growth, 'SERVE', SIDE)
-    report = tmp_path / 'report.json'
-    assert main(['growth', 'images', '--base=2', f'--json={report}']) == 0
+    report, page = tmp_path / 'report.json', tmp_path / 'README.md'
+    page.write_text(
+        '# Growth\n\n<!-- cls benchmark growth --write -->\n<!-- end of the table -->\n'
+    )
+    monkeypatch.setattr(benchmark_record, 'FILE', tmp_path / 'benchmark.json')
+    monkeypatch.setattr(benchmark_record, 'PAGE', page)
+    assert main(['growth', 'images', '--base=2', f'--json={report}', '--write']) == 0
     assert 'exponents: time 2.00, memory ' in capsys.readouterr().out
     rows = json.loads(report.read_text())['rows']['images']
     assert [row['size'] for row in rows] == [2, 20, 200]
     assert [row['seconds'] for row in rows] == [4, 400, 40_000]
     assert benchmark_growth.exponent(rows[0], rows[2], 'seconds') == pytest.approx(2)
     assert rows[2]['bytes'] == pytest.approx(200 * 2**20, rel=0.05)
+    row = '| `images`: open a folder of images | 2 / 20 / 200 | 4 / 4e+02 / 4e+04 | '
+    assert row in page.read_text()
+    assert ' | 2.00 / 1.' in page.read_text()
+    assert ' | exponent 1.2 | missed: 2 exponent | ' in page.read_text()
 
 
 LARGER = {
