@@ -38,7 +38,8 @@ from cls.errors import UserError
 from cls.nn import norm
 from cls.run.checkpoint_files import is_run
 from cls.storage import paths
-from cls.weights.hub import HUB, locate, preparation, prepared_for
+from cls.weights.hub import HUB, locate
+from cls.weights.images import preparation, prepared_for
 
 NAME = 'finetune'
 LEAST_BATCH, MOST_BATCH = 8, 64

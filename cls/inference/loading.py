@@ -28,7 +28,8 @@ from cls.weights import card as cards
 from cls.weights import origin as origins
 from cls.weights import pretrained, published
 from cls.weights.fetch import fetch
-from cls.weights.hub import HUB, Located, Preparation, locate, preparation
+from cls.weights.hub import HUB, Located, locate
+from cls.weights.images import Preparation, preparation
 from cls.weights.loading import fill, hints_of, naming
 from cls.weights.loading import prepare as prepare_file
 from cls.weights.recognition import identify

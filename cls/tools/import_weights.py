@@ -55,7 +55,8 @@ from cls.steps.state import first_state
 from cls.storage import paths
 from cls.weights import card as cards
 from cls.weights import origin as origins
-from cls.weights.hub import CARD, Located, Preparation, locate, prepared_for
+from cls.weights.hub import CARD, Located, locate
+from cls.weights.images import Preparation, prepared_for
 from cls.weights.loading import fill, hints_of, naming, prepare
 from cls.weights.origin import Origin
 from cls.weights.recognition import BACKBONE, Match, identify

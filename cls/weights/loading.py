@@ -13,7 +13,8 @@ from cls.weights.colors import reverse_colors
 from cls.weights.files import Checkpoint
 from cls.weights.fitting import Fitted, fit
 from cls.weights.hints import Hints
-from cls.weights.hub import HUB, Located, Preparation, prepared_for
+from cls.weights.hub import HUB, Located
+from cls.weights.images import Preparation, prepared_for
 from cls.weights.recognition import contradict, recognize
 
 

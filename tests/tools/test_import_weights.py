@@ -29,6 +29,7 @@ from cls.steps import schedule
 from cls.steps.state import first_state
 from cls.tools import import_weights
 from cls.weights import colors, convert, hub
+from cls.weights.images import preparation
 
 pytestmark = pytest.mark.usefixtures('quick_programs')
 
@@ -147,21 +148,21 @@ def test_where_a_checkpoint_is_found(snapshot, tmp_path):
 
 
 def test_how_images_are_prepared():
-    told = hub.preparation('timm:dpn68', CARD, 224)
+    told = preparation('timm:dpn68', CARD, 224)
     assert (told.mean, told.std, told.crop) == ((127.5, 63.75, 127.5), (51, 51, 102), 1.0)
-    half = hub.preparation('torchvision:googlenet', {}, 224)
+    half = preparation('torchvision:googlenet', {}, 224)
     assert half.mean == half.std == (127.5,) * 3
-    imagenet = hub.preparation('torchvision:resnet50', {}, 224)
+    imagenet = preparation('torchvision:resnet50', {}, 224)
     assert imagenet.mean == pytest.approx((123.675, 116.28, 103.53))
-    assert hub.preparation(NAME, {}, 32).crop == 1
+    assert preparation(NAME, {}, 32).crop == 1
     assert (told.interpolation, imagenet.interpolation) == ('bicubic', 'bilinear')
-    assert hub.preparation('timm:res2next50', {}, 224).interpolation == 'bilinear'
+    assert preparation('timm:res2next50', {}, 224).interpolation == 'bilinear'
     smooth = {'pretrained_cfg': CARD['pretrained_cfg'] | {'interpolation': 'bilinear'}}
-    assert hub.preparation('timm:dpn68', smooth, 224).interpolation == 'bilinear'
-    lite = hub.preparation('timm:tf_efficientnet_lite2', {}, 260)
+    assert preparation('timm:dpn68', smooth, 224).interpolation == 'bilinear'
+    lite = preparation('timm:tf_efficientnet_lite2', {}, 260)
     assert (lite.mean, lite.std, lite.crop) == ((127.0,) * 3, (128.0,) * 3, 0.89)
-    assert hub.preparation('mobilenet_100_tf', {}, 224).mean == (127.5,) * 3
-    dpn = hub.preparation('timm:dpn92', {}, 224)
+    assert preparation('mobilenet_100_tf', {}, 224).mean == (127.5,) * 3
+    dpn = preparation('timm:dpn92', {}, 224)
     assert dpn.mean == pytest.approx((124, 117, 104))
     assert dpn.std == pytest.approx((59.8802,) * 3)
 
@@ -320,7 +321,7 @@ def test_names_of_classes_in_a_training_scripts_file(named, snapshot, tmp_path, 
 
 def test_classes_of_imagenet_are_printed_with_their_words():
     config = import_weights.config_of(
-        models.variant('resnet18'), hub.preparation('torchvision:resnet18', {}, 224), {}
+        models.variant('resnet18'), preparation('torchvision:resnet18', {}, 224), {}
     )
     names, line = import_weights._classes((), '', 'net.pth', config)
     assert names == wnids()

@@ -9,7 +9,7 @@ import pytest
 from cls import models
 from cls.errors import UserError
 from cls.weights import card as cards
-from cls.weights.hub import preparation
+from cls.weights.images import preparation
 
 # Published tag of timm -> its card, and timm's preparation of images at the card's one or two sizes
 # (make_cards.py), for the families with variants here.
