@@ -8,7 +8,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from cls import models, weights
 from cls.config import load as configs
@@ -311,17 +310,16 @@ def _names(located: Located, checkpoint: Any, module: Any) -> tuple[str, ...]:
 
 def _preprocess(prepared: Preparation, channels: int, size: int = 0) -> Preprocess:
     """Returns the preparation of published weights, for some channels and perhaps another size."""
-    mean, std = prepared.mean, prepared.std
-    if channels != 3:
-        mean, std = ((float(np.mean(x)),) for x in (mean, std))
+    prepared = prepared.of_channels(channels)
     size = size or prepared.size
     return Preprocess(
         size=size,
         resize=max(int(size / prepared.crop), size),
         interpolation=prepared.interpolation,
-        mean=mean,
-        std=std,
+        mean=prepared.mean,
+        std=prepared.std,
         channels=channels,
+        squash=prepared.squash,
     )
 
 

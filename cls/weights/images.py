@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cls.data.spec import EVAL_CROPS
 from cls.errors import UserError
 from cls.models.registry import Variant
 from cls.weights import card as cards
-from cls.weights import processor, published, usual
+from cls.weights import processor, published, stem, usual
 from cls.weights.hub import CARD, PROCESSOR, Located
 from cls.weights.published import Published
 
@@ -72,6 +73,7 @@ class Preparation:
       space: 'BGR' if the first convolution expects the channels in this order, otherwise ''.
       row: the published weights that these are, None if unknown.
       assumed: a sentence on fields that published weights of this kind differ in, '' if none.
+      squash: whether both sides are resized, whatever their ratio, and not the shorter one.
     """
 
     mean: tuple[float, ...]
@@ -84,11 +86,17 @@ class Preparation:
     space: str = ''
     row: Published | None = None
     assumed: str = ''
+    squash: bool = False
 
     @property
     def resize(self) -> int:
         """The shorter side before the crop, rounded down as timm does."""
         return math.floor(self.size / self.crop)
+
+    def of_channels(self, channels: int) -> 'Preparation':
+        """Returns the preparation of images with some channels: colors' means become one."""
+        mean, std = (stem.normalization(values, channels) for values in (self.mean, self.std))
+        return dataclasses.replace(self, mean=mean, std=std)
 
 
 def _check_pixels(told: Mapping[str, Any]) -> None:
@@ -100,13 +108,18 @@ def _check_pixels(told: Mapping[str, Any]) -> None:
         )
     if told.get('input_range') not in (None, [0, 1], (0, 1)):
         raise UserError(f'input_range is {told["input_range"]!r:.40}: expected [0, 1]')
-    mode = told.get('crop_mode') or 'center'
-    if mode != 'center':
-        raise UserError(f'crop_mode is {mode!r:.40}: expected center')
+    mode = told.get('crop_mode') or EVAL_CROPS[0]
+    if mode not in EVAL_CROPS:
+        raise UserError(f'crop_mode is {mode!r:.40}: expected {" or ".join(EVAL_CROPS)}')
 
 
 def prepared_for(
-    variant: Variant, located: Located, source: str, wanted: int = 0, package: str = ''
+    variant: Variant,
+    located: Located,
+    source: str,
+    wanted: int = 0,
+    package: str = '',
+    channels: int = stem.COLORS,
 ) -> Preparation:
     """Returns the preparation of images for a checkpoint.
 
@@ -120,6 +133,7 @@ def prepared_for(
       source: the checkpoint as the user gave it.
       wanted: the wanted pixels, used if the source of the size has them; 0: its default.
       package: the package whose names the tensors have, '' for the reference's.
+      channels: the channels of the images.
 
     Raises:
       UserError: see `preparation`.
@@ -137,7 +151,7 @@ def prepared_for(
         known = f'all published weights of {package}'
         if not rows and (one := usual.row(package, variant.name)):
             rows, known = (one,), f'the usual preparation of {package}'
-    told = preparation(reference, card, wanted or variant.input_size, rows, known)
+    told = preparation(reference, card, wanted or variant.input_size, rows, known, channels)
     return dataclasses.replace(told, row=row, assumed='' if row else _differences(told, rows))
 
 
@@ -163,6 +177,7 @@ def preparation(
     input_size: int,
     rows: Sequence[Published] = (),
     known: str = '',
+    channels: int = stem.COLORS,
 ) -> Preparation:
     """Returns the preparation of images by the snapshot's card, or else by tables.
 
@@ -176,6 +191,7 @@ def preparation(
       input_size: the wanted pixels; without a card, 32 means CIFAR.
       rows: published weights; fields in which all that state them agree are used.
       known: the name of `rows` for `known_from`.
+      channels: the channels of the images.
 
     Raises:
       UserError: the card has invalid values, or an unsupported preparation of images.
@@ -187,12 +203,14 @@ def preparation(
     usual, table = _table(reference, input_size)
     interpolation = told.get('interpolation') or stated.get('interpolation')
     interpolation = interpolation or usual['interpolation']
-    if interpolation not in ('bilinear', 'bicubic'):
-        raise UserError(f'interpolation is {interpolation!r:.40}: expected bilinear or bicubic')
+    if interpolation not in _INTERPOLATIONS:
+        expected = ', '.join(_INTERPOLATIONS)
+        raise UserError(f'interpolation is {interpolation!r:.40}: expected one of {expected}')
 
     crop = stated.get('crop', usual['crop'])
-    sizes = [(cards.size(told, 'input_size'), cards.number(told, 'crop_pct', crop), 'crop_pct')]
-    if test := cards.size(told, 'test_input_size'):
+    own = cards.size(told, 'input_size', channels)
+    sizes = [(own, cards.number(told, 'crop_pct', crop), 'crop_pct')]
+    if test := cards.size(told, 'test_input_size', channels):
         sizes.append((test, cards.number(told, 'test_crop_pct', sizes[0][1]), 'test_crop_pct'))
     elif not sizes[0][0] and 'size' in stated:
         sizes = [(stated['size'], sizes[0][1], 'crop_pct')]
@@ -206,9 +224,10 @@ def preparation(
         here = told.get(of_card) is not None
         known_from[name] = origin if here else known if name in stated else table
     mean, std = (
-        cards.channels(told, name) or stated.get(name) or usual[name] for name in ('mean', 'std')
+        cards.channels(told, name, channels) or stated.get(name) or usual[name]
+        for name in ('mean', 'std')
     )
-    return Preparation(
+    prepared = Preparation(
         tuple(round(255 * x, 4) for x in mean),
         tuple(round(255 * x, 4) for x in std),
         size or input_size,
@@ -217,10 +236,13 @@ def preparation(
         known_from,
         other,
         stated.get('space', ''),
+        squash=told.get('crop_mode') == 'squash',
     )
+    return prepared.of_channels(channels)
 
 
 _TABLE = 'the table of '
+_INTERPOLATIONS = ('bilinear', 'bicubic', 'nearest')
 
 
 def _table(reference: str, input_size: int) -> tuple[dict[str, Any], str]:

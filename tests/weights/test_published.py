@@ -13,7 +13,6 @@ from cls.weights import hub, origin, processor, published
 from cls.weights.images import prepared_for
 
 V1, V2 = 'resnet50-0676ba61.pth', 'resnet50-11ad3fa6.pth'
-VIT = {'do_resize': True, 'size': {'height': 224, 'width': 224}, 'resample': 2}
 RESNET = {  # of microsoft/resnet-50
     'crop_pct': 0.875,
     'do_normalize': True,
@@ -22,6 +21,19 @@ RESNET = {  # of microsoft/resnet-50
     'image_std': [0.229, 0.224, 0.225],
     'resample': 3,
     'size': {'shortest_edge': 224},
+}
+SIDES, LARGE = {'height': 224, 'width': 224}, {'shortest_edge': 384}
+SQUARE = {'height': 200, 'width': 200}
+EFFICIENTNET = {  # of google/efficientnet-b0
+    'crop_size': {'height': 289, 'width': 289},
+    'do_center_crop': False,
+    'image_mean': [0.485, 0.456, 0.406],
+    'image_std': [0.47853944, 0.4732864, 0.47434163],
+    'include_top': True,
+    'resample': 0,
+    'rescale_factor': 0.00392156862745098,
+    'rescale_offset': False,
+    'size': SIDES,
 }
 MOBILENET = {  # of google/mobilenet_v2_1.0_224
     'crop_size': {'height': 224, 'width': 224},
@@ -117,6 +129,9 @@ def test_keras_in_the_mode_of_caffe_is_bgr_without_scaling(tmp_path):
         (MOBILENET, 224, 256, 'bilinear', (127.5,) * 3),
         (RESNET | {'size': 224}, 224, 256, 'bicubic', (123.675, 116.28, 103.53)),
         (MOBILENET | {'do_normalize': False}, 224, 256, 'bilinear', (0, 0, 0)),
+        (EFFICIENTNET, 224, 224, 'nearest', (123.675, 116.28, 103.53)),
+        (EFFICIENTNET | {'do_center_crop': True, 'crop_size': SQUARE}, 200, 224, 'nearest', None),
+        (RESNET | {'size': LARGE}, 384, 384, 'bicubic', None),
     ],
 )
 def test_preprocessor_config_of_transformers(tmp_path, fields, size, resize, interpolation, mean):
@@ -124,7 +139,8 @@ def test_preprocessor_config_of_transformers(tmp_path, fields, size, resize, int
     prepared = prepared_for(models.variant('resnet50'), there, 'x')
     assert (prepared.size, prepared.resize) == (size, resize)
     assert prepared.interpolation == interpolation
-    assert prepared.mean == pytest.approx(mean, abs=1e-3)
+    assert prepared.squash == (fields['size'] in (SIDES, LARGE))
+    assert mean is None or prepared.mean == pytest.approx(mean, abs=1e-3)
     assert set(prepared.known_from.values()) == {hub.PROCESSOR}
 
 
@@ -143,8 +159,8 @@ def test_pixels_from_minus_one_to_one():
 @pytest.mark.parametrize(
     ('fields', 'message'),
     [
-        (VIT, 'distorted'),
-        (RESNET | {'resample': 0}, 'resample is 0'),
+        (RESNET | {'resample': 1}, 'resample is 1'),
+        (MOBILENET | {'do_center_crop': False}, 'images have several shapes: expected crop_size'),
         (RESNET | {'image_mean': 0.5}, 'three channels'),
         (RESNET | {'size': {'longest_edge': 224}}, 'no size'),
         (RESNET | {'do_rescale': False}, 'do_rescale'),
