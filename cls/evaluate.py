@@ -324,6 +324,8 @@ def conditions(setup: Setup) -> dict[str, Any]:
         'size': data.eval_pixels,
         'resize': data.eval_shorter_side,
     }
+    if data.is_squashed:
+        result['crop'] = data.eval_crop
     if protocols.find(spec.protocol).dense:
         result['scales'] = tuple(spec.scales) or (result['resize'],)
     return result

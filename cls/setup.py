@@ -300,6 +300,8 @@ def _read(
         'optim': attempt('optim', OptimSpec.from_config, config),
         'eval': attempt('eval', EvalSpec.from_config, config),
     }
+    if parts['data'] and parts['eval']:
+        attempt('data eval', parts['eval'].check_crop, parts['data'])
     attempt('schedule', check_name, config)
     attempt('remat', lambda: remat.check(config.remat))
     attempt('profile', lambda: profile_steps(config.profile))

@@ -81,7 +81,7 @@ FIELDS: dict[str, Field] = {
     ),
     'data.image_size': Field(32, f'[1, {_PIXELS}]', 'height and width that the network sees'),
     'data.interpolation': Field(
-        'bilinear', '', "bilinear | bicubic (Pillow's) | tf_bilinear | tf_bicubic"
+        'bilinear', '', "bilinear | bicubic | nearest (Pillow's) | tf_bilinear | tf_bicubic"
     ),
     'data.train_crop': Field(
         'none',
@@ -111,6 +111,9 @@ FIELDS: dict[str, Field] = {
     ),
     'data.eval_resize': Field(
         0, f'[0, {_PIXELS}]', 'evaluation: shorter side before the center crop; 0: eval_size'
+    ),
+    'data.eval_crop': Field(
+        'center', '', 'evaluation: center | squash (both sides to eval_resize, in any ratio)'
     ),
     'data.mean': Field((0.0,), '[-1e6, 1e6]', 'per channel, of pixels in 0..255, subtracted'),
     'data.std': Field((255.0,), '[1e-6, 1e6]', 'per channel, divided by'),

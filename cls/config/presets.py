@@ -38,7 +38,8 @@ from cls.errors import UserError
 from cls.nn import norm
 from cls.run.checkpoint_files import is_run
 from cls.storage import paths
-from cls.weights.hub import HUB, locate, preparation, prepared_for
+from cls.weights.hub import HUB, locate
+from cls.weights.images import preparation, prepared_for
 
 NAME = 'finetune'
 LEAST_BATCH, MOST_BATCH = 8, 64
@@ -49,7 +50,10 @@ HELD_OUT = 0.2  # fraction of each class to evaluate on, if the folder has no im
 ENOUGH_FOR_NORMS = 1000  # training images
 
 # The fields of config.data that determine the preparation of images.
-_IMAGES = ('image_size', 'eval_size', 'eval_resize', 'interpolation', 'mean', 'std', 'contrast')
+_IMAGES = (
+    *('image_size', 'eval_size', 'eval_resize', 'eval_crop', 'interpolation'),
+    *('mean', 'std', 'contrast'),
+)
 FILLED = (
     *(f'data.{field}' for field in _IMAGES),
     'data.eval_fraction',
@@ -216,6 +220,7 @@ def _images(config: ConfigDict, given: Set[str]) -> dict[str, Any]:
     return {
         'data.image_size': size,
         'data.eval_resize': dataclasses.replace(prepared, size=size).resize,
+        'data.eval_crop': 'squash' if prepared.squash else 'center',
         'data.interpolation': prepared.interpolation,
         'data.mean': prepared.mean,
         'data.std': prepared.std,

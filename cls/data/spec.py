@@ -11,10 +11,12 @@ from cls.errors import UserError, nearest, refuse
 PAD_MODES = ('zero', 'mean', 'mirror')
 CROPS = ('none', 'pad', 'scale_jitter', 'random_resized', 'distorted_box')
 CONTRASTS = ('', 'global')
+EVAL_CROPS = ('center', 'squash')
 _NAMES = {
     'train_crop': CROPS,
     'interpolation': INTERPOLATIONS,
     'contrast': CONTRASTS,
+    'eval_crop': EVAL_CROPS,
 }
 
 
@@ -46,6 +48,7 @@ class DataSpec:
     flip: bool = False
     eval_size: int = 0
     eval_resize: int = 0
+    eval_crop: str = 'center'
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (255.0,)
     contrast: str = ''
@@ -63,6 +66,11 @@ class DataSpec:
     def eval_pixels(self) -> int:
         """Height and width of the images in an evaluation."""
         return self.eval_size or self.image_size
+
+    @property
+    def is_squashed(self) -> bool:
+        """Whether an evaluation resizes both sides of an image, whatever their ratio."""
+        return self.eval_crop == 'squash'
 
     @property
     def eval_shorter_side(self) -> int:

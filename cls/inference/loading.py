@@ -8,7 +8,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from cls import models, weights
 from cls.config import load as configs
@@ -28,7 +27,8 @@ from cls.weights import card as cards
 from cls.weights import origin as origins
 from cls.weights import pretrained, published
 from cls.weights.fetch import fetch
-from cls.weights.hub import HUB, Located, Preparation, locate, preparation
+from cls.weights.hub import HUB, Located, locate
+from cls.weights.images import Preparation, preparation
 from cls.weights.loading import fill, hints_of, naming
 from cls.weights.loading import prepare as prepare_file
 from cls.weights.recognition import identify
@@ -310,17 +310,16 @@ def _names(located: Located, checkpoint: Any, module: Any) -> tuple[str, ...]:
 
 def _preprocess(prepared: Preparation, channels: int, size: int = 0) -> Preprocess:
     """Returns the preparation of published weights, for some channels and perhaps another size."""
-    mean, std = prepared.mean, prepared.std
-    if channels != 3:
-        mean, std = ((float(np.mean(x)),) for x in (mean, std))
+    prepared = prepared.of_channels(channels)
     size = size or prepared.size
     return Preprocess(
         size=size,
         resize=max(int(size / prepared.crop), size),
         interpolation=prepared.interpolation,
-        mean=mean,
-        std=std,
+        mean=prepared.mean,
+        std=prepared.std,
         channels=channels,
+        squash=prepared.squash,
     )
 
 

@@ -10,7 +10,8 @@ a run folder the newest checkpoint is used, and its average of weights if it kee
 that need more options (an entry of the file, another order of colors), make a run folder with
 cls.tools.import_weights.
 
-All weights are used, including BN statistics. Only the head may have other classes: the variables
+All weights are used, including BN statistics. The first convolution is adapted to images of
+another number of channels (see stem.py). Only the head may have other classes: the variables
 whose shapes depend on the number of classes (see cls.models.registry.introspection). Then it is
 new, except for the rows of classes with the same name on both sides (config.json of a snapshot,
 classes.json of a run). A new head has a hundredth of the usual initialization, close to the zero of
@@ -43,6 +44,7 @@ from cls.run import workdir as folders
 from cls.run.checkpoint_files import is_run, newest_whole
 from cls.storage import paths as storage
 from cls.weights import card as cards
+from cls.weights import stem
 from cls.weights.hub import HUB, Located, locate
 from cls.weights.loading import fill, hints_of, prepare
 
@@ -130,6 +132,7 @@ def load(
     auxiliary, head = _auxiliary(model, image_shape), introspection.head(model, size, channels)
     fresh = _fresh(model, image_shape, seed, head | auxiliary)
     given, dropped = _trimmed(loaded.variables, fresh, auxiliary)
+    given, adapted = _of_channels(given, fresh, source, channels)
     names = (loaded.classes, class_names)
     variables, new, kept = graft(given, fresh, head, source, names, auxiliary)
     if jax.process_index() == 0:
@@ -141,9 +144,11 @@ def load(
             line += '' if loaded.classes else ' (the weights do not name their classes)'
         if left_out := sorted({*loaded.left_out, *dropped}):
             line += f'; left out, as no part of the network: {_list(left_out)}'
-        line += f'; {loaded.entry}' if loaded.entry else ''
+        line += ''.join(f'; {more}' for more in (adapted, loaded.entry) if more)
         log.info('init: %s', line)
-        if warning := _warning(spec, *loaded.prepared):
+        *numbers, known_from = loaded.prepared
+        mean, std = (stem.normalization(values, channels) for values in numbers)
+        if warning := _warning(spec, mean, std, known_from):
             log.info('warning: %s: %s', source, warning)
     return variables
 
@@ -191,6 +196,17 @@ def _trimmed(
     }
     kept = {path: value for path, value in flat_given.items() if path not in extra}
     return traverse_util.unflatten_dict(kept), sorted('/'.join(path[1:]) for path in extra)
+
+
+def _of_channels(
+    given: dict[str, Any], fresh: dict[str, Any], source: str, channels: int
+) -> tuple[dict[str, Any], str]:
+    """Returns (`given` with a first convolution for images of `channels`, a line on it)."""
+    try:
+        flat, line = stem.adapt(_flat(given), _flat(fresh), channels)
+    except UserError as error:
+        raise UserError(f'config.init: {source}: {error}.') from None
+    return traverse_util.unflatten_dict(flat), line
 
 
 def graft(

@@ -75,6 +75,19 @@ def small(values):
     return values * np.float32(0.01)
 
 
+def test_the_first_convolution_is_adapted_to_gray_images(file, capsys):
+    gray = (('data.name', 'digits'), ('data.mean', '(120.7,)'), ('data.std', '(51.2,)'))
+    loaded = flat(train.initial_weights(made(file, *gray)))
+    taken = flat(weights.from_torch(STATE, NAME, **SHORT))
+    for name, value in loaded.items():
+        stem = name == 'params/conv1/kernel'
+        expected = taken[name].sum(axis=2, keepdims=True) if stem else taken[name]
+        np.testing.assert_array_equal(value, expected, err_msg=name)
+    line = capsys.readouterr().out
+    assert 'conv1/kernel adapted to images of 1 channel(s): the sum over its 3' in line
+    assert 'warning' not in line
+
+
 def test_all_is_taken_for_the_same_number_of_classes(file, capsys):
     loaded, expected = (
         flat(train.initial_weights(made(file))),
@@ -310,11 +323,6 @@ def test_what_does_not_fit_is_one_line(tmp_path, file):
     refused('linear.bias', ('data.num_classes', '7'), **{'linear.bias': extra})
     with pytest.raises(UserError, match='no such file'):
         train.initial_weights(made(tmp_path / 'nothing.pth'))
-    # gray images: the first convolution is not a head
-    with pytest.raises(UserError, match='1 of another shape .conv1/kernel'):
-        train.initial_weights(
-            made(file, ('data.name', 'digits'), ('data.mean', '0'), ('data.std', '1'))
-        )
 
 
 def test_a_mistake_writes_nothing_and_a_run_that_continues_does_not_look(
