@@ -139,7 +139,7 @@ class Setup:
         """Returns the Optax rule of config.optim for these parameters, with some fields changed."""
         spec, groups = dataclasses.replace(self.optim, **changed), {}
         size, _, channels = self.info.image_shape
-        if spec.body_lr_mult != 1:
+        if spec.needs_head:
             groups['head'] = introspection.head(self.model, size, channels)
         if spec.decay_mask == 'not_depthwise':
             groups['depthwise'] = introspection.depthwise(self.model, size, channels)
