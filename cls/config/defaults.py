@@ -221,6 +221,13 @@ FIELDS: dict[str, Field] = {
     'freeze_bn': Field(
         '', DURATION, 'a moment; from it on batch norms use, and keep, their running statistics'
     ),
+    'loss.name': Field(
+        'softmax', '', 'softmax | bce (binary cross-entropy of each class) | focal | binary_focal'
+    ),
+    'loss.args': Field({}, '', 'loss.args.NAME: bce: threshold, sum_classes (timm); focals: gamma'),
+    'loss.class_weights': Field(
+        (), '', 'balanced (by the numbers of training images), or a number for each class; (): none'
+    ),
     'loss.label_smoothing': Field(0.0, '[0, 1)', 'part of the target spread over all classes'),
     'loss.aux_weight': Field(0.0, '[0, inf)', 'of the mean loss of the auxiliary heads'),
     'ema': Field(0.0, '[0, 1)', 'decay of the average of parameters and BN statistics; 0: none'),
@@ -434,7 +441,7 @@ def mistakes(config: ConfigDict) -> dict[str, str]:
 def is_open(name: str) -> bool:
     """Whether a group of a config, by its dotted name, takes fields of any name."""
     last = name.rpartition('.')[2]
-    return last == 'model' or name.endswith('optim.args')
+    return last == 'model' or name.endswith(('optim.args', 'loss.args'))
 
 
 def _unknown(config: ConfigDict, fields: Mapping[str, Field], prefix: str = '') -> Iterator[str]:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from cls.errors import nearest
+from cls.steps import signatures
 
 # Optimizers that a training step cannot use, with the reason.
 UNFIT = {
@@ -57,10 +57,9 @@ DEPARTS = {
     ),
     'yogi': ('both moments start at 1e-6 and are bias-corrected, where the paper corrects neither'),
 }
-_FLOATS = ('float32', 'bfloat16', 'float16')
 _MASKS = ('mask', 'weight_decay_mask', 'trust_ratio_mask')
 # Parameters that other fields of a config determine.
-_ELSEWHERE = {
+ELSEWHERE = {
     'learning_rate': 'config.optim.lr',
     'weight_decay': 'config.optim.weight_decay',
     **dict.fromkeys(_MASKS, 'config.optim.decay_mask'),
@@ -85,7 +84,7 @@ def factories() -> Mapping[str, Callable[..., optax.GradientTransformation]]:
 def _is_settable(parameter: inspect.Parameter) -> bool:
     """Whether a parameter has a default, another field of the config, or is a number."""
     has_default = parameter.default is not parameter.empty
-    return has_default or parameter.name in _ELSEWHERE or bool(_kinds(parameter))
+    return has_default or parameter.name in ELSEWHERE or bool(signatures.kinds(parameter))
 
 
 def _parameters(name: str) -> Mapping[str, inspect.Parameter]:
@@ -99,7 +98,7 @@ def decays(name: str) -> bool:
 
 def arguments(name: str) -> list[str]:
     """Returns the arguments of an optimizer that config.optim.args may set."""
-    return [key for key, parameter in _parameters(name).items() if _arguments(parameter)]
+    return signatures.settable(_parameters(name), ELSEWHERE)
 
 
 def mistakes(name: str, args: Mapping[str, Any], weight_decay: float, mask: str) -> Iterator[str]:
@@ -111,72 +110,16 @@ def mistakes(name: str, args: Mapping[str, Any], weight_decay: float, mask: str)
       weight_decay: config.optim.weight_decay.
       mask: config.optim.decay_mask.
     """
-    parameters, known = _parameters(name), arguments(name)
-    for key, value in args.items():
-        field = f'config.optim.args.{key}'
-        if key in _ELSEWHERE:
-            yield f'{field} is set, but not an argument here: set {_ELSEWHERE[key]}.'
-        elif key not in known:
-            shown = f'its arguments: {", ".join(known)}' if known else 'it has no arguments'
-            yield f'{field}: optax.{name} has no such argument; {shown}.{nearest(key, known)}'
-        elif not any(_is_of(value, kind) for kind in _arguments(parameters[key])):
-            kinds = ' or '.join(_shown(kind) for kind in _arguments(parameters[key]))
-            yield f'{field} is {value!r}: expected {kinds}, as optax.{name} takes.'
-    for key, parameter in parameters.items():
-        if parameter.default is parameter.empty and key not in {*args, *_ELSEWHERE}:
-            yield f'config.optim.args.{key} is missing: optax.{name} has no default for it.'
+    parameters = _parameters(name)
+    yield from signatures.mistakes(
+        'config.optim.args', f'optax.{name}', parameters, args, ELSEWHERE
+    )
     masked = name == 'muon' or any(key in parameters for key in _MASKS)
     if weight_decay and decays(name) and not masked and mask != 'all':
         yield (
             f'config.optim.decay_mask is {mask!r}, but optax.{name} decays all parameters: set '
             'config.optim.decay_mask=all, or config.optim.weight_decay=0.'
         )
-
-
-def _arguments(parameter: inspect.Parameter) -> tuple[Any, ...]:
-    return () if parameter.name in _ELSEWHERE else _kinds(parameter)
-
-
-def _kinds(parameter: inspect.Parameter) -> tuple[Any, ...]:
-    """Returns what an argument may be, () if no config can state it.
-
-    They are bool, int, float, str, tuple, None, and tuples of names.
-    """
-    default, annotation = parameter.default, parameter.annotation
-    options = typing.get_args(annotation) or (annotation,)
-    optional = (None,) if type(None) in options else ()
-    if parameter.name.endswith('dtype'):
-        return (_FLOATS, None)
-    if typing.get_origin(annotation) is typing.Literal:
-        return (options,)
-    if isinstance(default, bool):
-        return (bool,)
-    if isinstance(default, int | float):
-        return (type(default), *optional)
-    if isinstance(default, str | tuple):
-        return (type(default), *((str,) if str in options and isinstance(default, tuple) else ()))
-    trees = any('Iterable' in str(option) or 'Mapping' in str(option) for option in options)
-    for kind in (float, int):
-        if kind in options and not trees:
-            return (kind, *optional)
-    return ()
-
-
-def _is_of(value: Any, kind: Any) -> bool:
-    if kind is None:
-        return value is None
-    if isinstance(kind, tuple):
-        return value in kind
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-
-
-def _shown(kind: Any) -> str:
-    if isinstance(kind, tuple):
-        return ' | '.join(map(str, kind))
-    names = {None: 'None', float: 'a number', int: 'a whole number', bool: 'True or False'}
-    return names.get(kind) or {str: 'text', tuple: 'a tuple'}[kind]
 
 
 def failure(name: str, args: Mapping[str, Any]) -> str:
