@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import jax
+import numpy as np
 import optax
 from flax import linen as nn
 from jax.sharding import Mesh
@@ -139,7 +140,7 @@ class Setup:
         """Returns the Optax rule of config.optim for these parameters, with some fields changed."""
         spec, groups = dataclasses.replace(self.optim, **changed), {}
         size, _, channels = self.info.image_shape
-        if spec.body_lr_mult != 1:
+        if spec.needs_head:
             groups['head'] = introspection.head(self.model, size, channels)
         if spec.decay_mask == 'not_depthwise':
             groups['depthwise'] = introspection.depthwise(self.model, size, channels)
@@ -365,12 +366,21 @@ def _read_moments(
         'schedule': mistakes.attempt(ScheduleSpec.from_config, config, **moments),
         'phases': mistakes.attempt(Phases.from_config, config, **moments),
         'run': mistakes.attempt(RunSpec.from_config, config, to_steps=to_steps),
-        'recipe': mistakes.attempt(Recipe.from_config, config, total, info.image_shape[2]),
     }
+    counts = _class_counts(config, parts)
+    recipe = functools.partial(Recipe.from_config, config, total, info.image_shape[2], counts)
+    result['recipe'] = mistakes.attempt(recipe)
     if 'supernet' in config.get('search', {}):
         create = functools.partial(supernets.create, config, parts['model'])
         result['supernet'] = mistakes.attempt(create, info.image_shape, to_steps)
     return result
+
+
+def _class_counts(config: ConfigDict, parts: dict[str, Any]) -> np.ndarray | None:
+    """Returns the training images of each class, if the loss depends on them, or None."""
+    if not config.loss.class_weights or parts['train'] is None:
+        return None
+    return np.bincount(parts['train'].labels(), minlength=parts['model'].num_classes)
 
 
 # ------------------------------------------------------------------------------------------------

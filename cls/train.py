@@ -65,7 +65,8 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
     same_data.check(workdir, data, begun, setup.data.allow_changed)
     load = setup.init.source and not begun
     given = [agreement.on_all('init', lambda: initial_weights(setup))] if load else []
-    for line in presets.describe(config, setup.info.num_train, setup.info.num_classes):
+    described = presets.describe(config, setup.info.num_train, setup.info.num_classes)
+    for line in (*described, *setup.optim.notes()):
         agreement.print_once(line)
     with open_run(workdir, run_config, setup.info.class_names):
         if agreement.is_main_process():

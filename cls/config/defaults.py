@@ -158,7 +158,13 @@ FIELDS: dict[str, Field] = {
         0.0, '[0, inf)', 'alpha of CutMix; with mixup, either of them by even chances'
     ),
     # ---- the update
-    'optim.name': Field('sgd', '', "sgd | rmsprop (TensorFlow's form) | adam | adamw | lamb"),
+    'optim.name': Field(
+        'sgd',
+        '',
+        "sgd | rmsprop (TensorFlow's form) | adam | adamw | lamb, or any optimizer of Optax: lion, "
+        'muon, lars, adan, ...',
+    ),
+    'optim.args': Field({}, '', 'optim.args.NAME: arguments of an optimizer of Optax'),
     'optim.lr': Field(0.1, '[0, inf)', 'peak learning rate for the whole batch'),
     'optim.momentum': Field(0.9, '[0, 1)', 'sgd, rmsprop'),
     'optim.nesterov': Field(False, '', 'sgd'),
@@ -167,7 +173,10 @@ FIELDS: dict[str, Field] = {
     'optim.b2': Field(0.999, '[0, 1)', 'adam, adamw, lamb'),
     'optim.eps': Field(1e-8, '(0, inf)', 'rmsprop (inside the root), adam, adamw, lamb'),
     'optim.weight_decay': Field(
-        0.0, '[0, inf)', 'L2 in the gradient for sgd, rmsprop, adam; decoupled for adamw, lamb'
+        0.0,
+        '[0, inf)',
+        'L2 in the gradient for sgd, rmsprop, adam; decoupled for adamw, lamb; for an optimizer of '
+        'Optax its own, or else L2',
     ),
     'optim.decay_mask': Field('kernels', '', 'kernels | all | not_norms | not_depthwise'),
     'optim.bias_lr_mult': Field(
@@ -183,6 +192,13 @@ FIELDS: dict[str, Field] = {
     'optim.clip_after_decay': Field(
         False, '', 'the L2 term counts into the clipped norm (TF: L2 is in the loss)'
     ),
+    'optim.agc': Field(
+        0.0, '[0, inf)', "adaptive clipping of each filter's gradient (NFNets: 0.01); 0: none"
+    ),
+    'optim.lookahead': Field(
+        0, '[0, 2**24]', 'steps of the fast weights for one of the slow weights (5); 0: none'
+    ),
+    'optim.lookahead_rate': Field(0.5, '(0, 1]', 'lookahead: of the slow weights'),
     # ---- the learning rate
     'schedule.name': Field(
         'constant', '', 'constant | step | cosine | cosine_restarts | exponential | polynomial'
@@ -207,6 +223,13 @@ FIELDS: dict[str, Field] = {
     'init': Field('', '', 'weights to start from: FILE | run folder | hf:OWNER/NAME'),
     'freeze_bn': Field(
         '', DURATION, 'a moment; from it on batch norms use, and keep, their running statistics'
+    ),
+    'loss.name': Field(
+        'softmax', '', 'softmax | bce (binary cross-entropy of each class) | focal | binary_focal'
+    ),
+    'loss.args': Field({}, '', 'loss.args.NAME: bce: threshold, sum_classes (timm); focals: gamma'),
+    'loss.class_weights': Field(
+        (), '', 'balanced (by the numbers of training images), or a number for each class; (): none'
     ),
     'loss.label_smoothing': Field(0.0, '[0, 1)', 'part of the target spread over all classes'),
     'loss.aux_weight': Field(0.0, '[0, inf)', 'of the mean loss of the auxiliary heads'),
@@ -416,6 +439,12 @@ def mistakes(config: ConfigDict) -> dict[str, str]:
                 sentence = f'config.{prefix}{name} is {value!r}: {wanted}{doc}.{hint}'
                 messages[prefix + name] = sentence
     return messages
+
+
+def is_open(name: str) -> bool:
+    """Whether a group of a config, by its dotted name, takes fields of any name."""
+    last = name.rpartition('.')[2]
+    return last == 'model' or name.endswith(('optim.args', 'loss.args'))
 
 
 def _unknown(config: ConfigDict, fields: Mapping[str, Field], prefix: str = '') -> Iterator[str]:
