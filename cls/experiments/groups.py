@@ -40,11 +40,15 @@ class Group:
         return {s: v for s, v in values.items() if isinstance(v, (int, float))}
 
 
-def grouped(runs: Sequence[RunData]) -> tuple[Group, ...]:
+def grouped(runs: Sequence[RunData], varied: Sequence[str] = ()) -> tuple[Group, ...]:
     """Returns the groups of runs, in the order of their first runs.
 
     Fields that the training is independent of, as log_every, do not separate groups. Of two runs
     with the same config and seed, whose results are equal, the first counts; this is logged.
+
+    Args:
+      runs: the runs.
+      varied: fields to show for each group even if all have the same value.
     """
     parts: dict[str, dict[int, RunData]] = {}
     for run in runs:
@@ -56,7 +60,9 @@ def grouped(runs: Sequence[RunData]) -> tuple[Group, ...]:
             )
         own.setdefault(run.seed, run)
     members = [tuple(own[seed] for seed in sorted(own)) for own in parts.values()]
-    table = differences([dict(_training_fields(own[0])) for own in members])
+    configs_ = [dict(_training_fields(own[0])) for own in members]
+    table = {name: tuple(config.get(name) for config in configs_) for name in varied}
+    table |= differences(configs_)
     groups = []
     for index, own in enumerate(members):
         fields = {name: values[index] for name, values in table.items()}

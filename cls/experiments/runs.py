@@ -10,7 +10,7 @@ A sweep folder has a run folder for each trial, and
 import dataclasses
 import functools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +114,19 @@ class SweepData:
         return tuple(t.run for t in self.trials if t.run and t.state == FINISHED)
 
     @property
+    def varied(self) -> tuple[str, ...]:
+        """The fields that differ between trials, without the seed."""
+        names = dict.fromkeys(name for trial in self.trials for name in trial.overrides)
+        return tuple(name for name in names if name != 'seed')
+
+    @property
     def failures(self) -> tuple[TrialData, ...]:
         """The failed trials."""
         return tuple(trial for trial in self.trials if trial.state == FAILED)
+
+    def log(self, trial: TrialData) -> Path:
+        """Returns the file with the output of a trial."""
+        return self.folder / LOGS / f'{trial.name}.txt'
 
     def count(self, state: str) -> int:
         """Returns the number of trials in a state."""
@@ -166,7 +176,7 @@ def read_run(folder: Path) -> RunData:
         folder,
         configs.from_json(text).to_dict(),
         workdir.load_result(folder),
-        tuple(_lines(folder / 'metrics.jsonl')),
+        tuple(metrics_rows(folder)),
         workdir.load_classes(folder, default=()),
         goodput.load_record(folder / goodput.FILE),
     )
@@ -195,8 +205,12 @@ def _is_trial(value: Any) -> bool:
 
 
 def _trial(folder: Path, trial: Mapping[str, Any], outcome: Mapping[str, str]) -> TrialData:
-    name = trial['name']
-    run = read_run(folder / name) if (folder / name / 'config.json').is_file() else None
+    name, run = trial['name'], None
+    if (folder / name / 'config.json').is_file():
+        try:
+            run = read_run(folder / name)
+        except UserError as error:  # one broken folder does not hide the others
+            log.warning('%s', error)
     state = FINISHED if run and run.result else outcome.get('state', OPEN)
     message = '' if state == FINISHED else outcome.get('message', '')
     return TrialData(name, trial['overrides'], state, message, run)
@@ -210,7 +224,7 @@ def load_json(file: Path) -> Any:
         return None
 
 
-def flatten(config: Mapping[str, Any], prefix: str = '') -> Iterable[tuple[str, Any]]:
+def flatten(config: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
     """Yields (dotted name, value) of every field of a config in plain dicts, sorted by name."""
     for key in sorted(config):
         if isinstance(config[key], Mapping):
@@ -219,11 +233,12 @@ def flatten(config: Mapping[str, Any], prefix: str = '') -> Iterable[tuple[str, 
             yield prefix + key, config[key]
 
 
-def _lines(file: Path) -> Iterable[Mapping[str, Any]]:
+def metrics_rows(folder: Path) -> Iterator[Mapping[str, Any]]:
     """Yields the lines of metrics.jsonl; one that cannot be read, as a half-written last one, not.
 
     The number of lines that are left out is logged.
     """
+    file = folder / 'metrics.jsonl'
     try:
         content = file.read_bytes().splitlines()
     except FileNotFoundError:
