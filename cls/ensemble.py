@@ -135,7 +135,7 @@ def evaluate_runs(
     streams = [predict(*each) for each in zip(setups, weights, plans, strict=True)]
     source, first = setups[0].test, setups[0]
     tally = measure(average.together(streams, names), source, first.model.num_classes)
-    values = report(tally, source.split_kind, first.info.class_names)
+    values = report(tally, first.kind(final=True), first.info.class_names)
     conditions = {'protocol': ','.join(dict.fromkeys(used)), 'split': source.split}
     return conditions | values | {'params': params}, tally
 

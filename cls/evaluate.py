@@ -101,26 +101,39 @@ def evaluate_state(
     eval_step: EvalStep,
     state: TrainState,
     check: Callable[[], None] = lambda: None,
+    final: bool = False,
 ) -> dict[str, float]:
-    """Returns 'validation/top1' or 'test/top1', ... of each of the `weight_sets`."""
+    """Returns 'validation/top1' or 'test/top1', ... of each of the `weight_sets`.
+
+    Args:
+      setup: the setup of the run.
+      eval_step: (variables, batch) -> sums.
+      state: the state of the run.
+      check: called before every batch; may raise to end the evaluation.
+      final: whether to evaluate the images to test on, not those of evaluations during the
+        training; without config.eval.validation they are the same.
+    """
     result = {}
-    for name, variables in weight_sets(setup, state, check).items():
-        batches = setup.eval_batches()
+    for name, variables in weight_sets(setup, state, check, final).items():
+        batches = setup.eval_batches(final)
         values = evaluate_batches(eval_step, variables, batches, setup.mesh, check)
         result |= {f'{name}/{metric}': value for metric, value in values.items()}
     return result
 
 
 def weight_sets(
-    setup: Setup, state: TrainState, check: Callable[[], None] = lambda: None
+    setup: Setup,
+    state: TrainState,
+    check: Callable[[], None] = lambda: None,
+    final: bool = True,
 ) -> dict[str, Any]:
     """Returns the weights to evaluate, by the prefix of their metrics.
 
-    They are the trained variables ('validation' or 'test', by the split), their average if the run
-    keeps one ('..._ema'), and with config.eval.precise_bn both with recomputed statistics
+    They are the trained variables ('validation' or 'test', see `Setup.kind`), their average if the
+    run keeps one ('..._ema'), and with config.eval.precise_bn both with recomputed statistics
     ('..._precise').
     """
-    name = functools.partial(metric_names.weights_name, setup.test.split_kind)
+    name = functools.partial(metric_names.weights_name, setup.kind(final))
     result = {name(): state.variables()} | ({name(ema=True): state.ema} if state.ema else {})
     if setup.eval.precise_bn:
         result |= {
@@ -312,6 +325,19 @@ def summary(values: dict[str, Any]) -> str:
         split = f' of split {values["split"]!r}' if values.get('split') else ''
         parts.append(f'{images} images{split}, protocol {values["protocol"]}')
     return '; '.join(parts)
+
+
+def in_words(setup: Setup) -> str:
+    """Returns a sentence on the images of a result's figures; '' without config.eval.validation."""
+    if setup.validation is None:
+        return ''
+    watched = f'validation figures are of {len(setup.watched):,} images ({setup.watched.split})'
+    if not setup.tested_once:
+        return f'{watched}; {setup.data.name} has no other images to test on.'
+    return (
+        f'{watched}; the {len(setup.test):,} images of split {setup.test.split!r} were evaluated '
+        'once, after the last step.'
+    )
 
 
 def conditions(setup: Setup) -> dict[str, Any]:

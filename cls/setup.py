@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from cls import models
 from cls.config import defaults, durations, network, runs
 from cls.config import load as configs
-from cls.data import datasets, iteration, pipeline
+from cls.data import datasets, iteration, pipeline, splits
 from cls.data.sources import Source
 from cls.data.spec import DataSpec
 from cls.errors import Mistakes, UserError, refuse
@@ -55,7 +55,9 @@ class Setup:
       duration: the length of the run, as in the config; `total_steps` has it in steps.
       mesh: the mesh of the devices.
       train: the training images; None for a data set that is only for evaluation.
-      test: the images of the evaluation.
+      validation: the images of config.eval.validation; None: that is not set, or the data set of an
+        evaluation has no training images.
+      test: the images of the evaluation at the end; `validation` if there are no other ones.
       info: numbers and names of the data.
       model: the network.
       data, optim, schedule, recipe, phases, eval, run: the specifications of the folders.
@@ -71,6 +73,7 @@ class Setup:
     mesh: Mesh
     train: Source | None
     test: Source
+    validation: Source | None
     info: pipeline.Info
     model: nn.Module
     data: DataSpec
@@ -98,10 +101,34 @@ class Setup:
         devices, wanted = self.mesh.size, self.eval.batch or self.microbatch
         return -(-wanted // devices) * devices  # padding is masked, so any size is possible
 
-    def eval_batches(self) -> iteration.EvalBatches:
-        """Returns this process's share of the evaluation batches."""
+    @property
+    def watched(self) -> Source:
+        """The images that are evaluated during the training."""
+        return self.test if self.validation is None else self.validation
+
+    @property
+    def tested_once(self) -> bool:
+        """Whether `test` has other images than those evaluated during the training."""
+        return self.test is not self.watched
+
+    def kind(self, final: bool) -> str:
+        """Returns 'test' or 'validation', for names of metrics.
+
+        Without config.eval.validation it goes by the name of the split. With it, the images to test
+        on are 'test' whatever they are called, as ImageNet's validation set.
+
+        Args:
+          final: whether the images are `test`, not `watched`.
+        """
+        if not self.data.validation:
+            return self.test.split_kind
+        other = self.tested_once if self.validation else datasets.has_test(self.data)
+        return splits.TEST if final and other else splits.VALIDATION
+
+    def eval_batches(self, final: bool = True) -> iteration.EvalBatches:
+        """Returns this process's share of the evaluation batches, of `test` or of `watched`."""
         return pipeline.eval_batches(
-            self.test,
+            self.test if final else self.watched,
             self.data,
             batch=self.eval_batch(),
             num_classes=self.info.num_classes,
@@ -318,12 +345,15 @@ def _read(
 def _open(data: DataSpec, classes: tuple[str, ...] | None, data_of: Setup | None) -> dict[str, Any]:
     """Returns the images to train and to evaluate on, and their `Info`."""
     if data_of is not None:
-        return {'train': data_of.train, 'test': data_of.test, 'info': data_of.info}
-    names, train = classes or (), None
+        return {name: getattr(data_of, name) for name in ('train', 'validation', 'test', 'info')}
+    names, train, validation = classes or (), None, None
+    if classes is None:
+        datasets.check_disjoint(data)
     if classes is None or datasets.has_training(data):
-        train = datasets.load(data, 'train', names)
-    test = datasets.load(data, 'eval', names)
-    return {'train': train, 'test': test, 'info': pipeline.info(train, test, data)}
+        train, validation = datasets.training(data, names)
+    test = datasets.testing(data, validation, names)
+    info = pipeline.info(train, test, data)
+    return {'train': train, 'validation': validation, 'test': test, 'info': info}
 
 
 def _check_network(

@@ -44,12 +44,10 @@ FIELDS: dict[str, Field] = {
     'data.eval_split': Field(
         '',
         '',
-        "split (test, train[90%:]) or folder to evaluate on; '': the validation split, else test",
+        "split (test, train[90%:]) or folder to evaluate on; '': the validation split, else test; "
+        'with eval.validation the test split',
     ),
     'data.num_classes': Field(0, '[0, 2**24]', '0: those of the data set; synthetic: any number'),
-    'data.eval_fraction': Field(
-        0.0, '[0, 1)', 'folder without val/: part of each class to evaluate on'
-    ),
     'data.allow_changed': Field(
         False, '', 'continues a run whose data have changed since it was begun', FREE
     ),
@@ -237,6 +235,12 @@ FIELDS: dict[str, Field] = {
     # ---- evaluation
     'eval.batch': Field(0, '[0, 2**24]', '0: as in training', FREE),
     'eval.every': Field('', DURATION, "a duration; '': only at the end", FREE),
+    'eval.validation': Field(
+        '',
+        '',
+        'a fraction of the training images (0.1, of each class, by the seed), or a split or '
+        'folder: evaluated during the training; the test split then only at its end',
+    ),
     'eval.protocol': Field(
         'single',
         '',
@@ -327,7 +331,10 @@ RENAMED = {
     'schedule.factor': 'schedule.gamma',
     'eval.multiple': 'eval.size_divisor',
     'search.at_once': 'search.max_concurrent',
+    'data.eval_fraction': 'eval.validation',
 }
+# The values of a renamed field, where its meaning has changed.
+CONVERTED = {'data.eval_fraction': lambda fraction: f'{fraction!r} by name' if fraction else ''}
 RENAMED_VALUES = {('search.engine', 'here'): 'local'}
 
 
@@ -393,8 +400,12 @@ def with_new_names(config: ConfigDict) -> ConfigDict:
             group, _, key = old.rpartition('.')
             node = part.get(group)
             if isinstance(node, ConfigDict) and key in node:
-                node[new.rpartition('.')[2]] = node[key]
+                value = CONVERTED.get(old, lambda value: value)(node[key])
                 del node[key]
+                group, _, key = new.rpartition('.')
+                if not isinstance(part.get(group), ConfigDict):
+                    part[group] = ConfigDict()
+                part[group][key] = value
         for (name, old), new in RENAMED_VALUES.items():
             group, _, key = name.rpartition('.')
             node = part.get(group)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cls.data.resize import INTERPOLATIONS
+from cls.data.splits import Validation
 from cls.errors import UserError, nearest, refuse
 
 PAD_MODES = ('zero', 'mean', 'mirror')
@@ -22,14 +23,16 @@ _NAMES = {
 
 @dataclasses.dataclass(frozen=True)
 class DataSpec:
-    """The fields of config.data; cls/config/defaults.py documents them."""
+    """The fields of config.data, config.eval.validation and config.seed.
+
+    cls/config/defaults.py documents them.
+    """
 
     name: str = 'digits'
     dir: str = ''
     train_split: str = 'train'
     eval_split: str = ''
     num_classes: int = 0
-    eval_fraction: float = 0.0
     allow_changed: bool = False
     class_order: str = 'text'
     exif: bool = True
@@ -53,14 +56,22 @@ class DataSpec:
     std: tuple[float, ...] = (255.0,)
     contrast: str = ''
     workers: int = 0
+    validation: str = ''
+    seed: int = 0  # of the choice of images for validation
 
     @classmethod
     def from_config(cls, config: Any) -> 'DataSpec':
-        """Returns the specification in config.data. Raises UserError for all mistakes at once."""
-        fields = config.data
-        spec = cls(**{field.name: getattr(fields, field.name) for field in dataclasses.fields(cls)})
+        """Returns the specification in a config. Raises UserError for all mistakes at once."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        fields = {name: config.data[name] for name in names if name not in ('validation', 'seed')}
+        spec = cls(**fields, validation=config.eval.validation, seed=config.seed)
         refuse(spec._mistakes())
         return spec
+
+    @property
+    def held(self) -> Validation:
+        """The meaning of `validation`. Raises UserError if it has none."""
+        return Validation.read(self.validation)
 
     @property
     def eval_pixels(self) -> int:
@@ -114,6 +125,10 @@ class DataSpec:
                 yield f'config.data.{field} is {value}: expected {least} or more.'
         for field, known in _NAMES.items():
             yield from self._name(field, known)
+        try:
+            _ = self.held
+        except UserError as error:
+            yield str(error)
         if 0 < self.eval_resize < self.eval_pixels:
             yield (
                 f'config.data.eval_resize is {self.eval_resize}, less than the {self.eval_pixels} '
