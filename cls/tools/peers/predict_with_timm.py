@@ -3,7 +3,7 @@
 Run by that tool with an interpreter that has PyTorch and timm: predict_with_timm.py NETWORK FILE
 save, or NETWORK FILE FOLDER FEW OUTPUT BATCH THREADS FORMAT WORKERS PREPARATION. NETWORK is a name
 of torch_models.py, FILE has its weights, FOLDER the images, FEW some of them; PREPARATION is a JSON
-object with size, resize, interpolation, mean and std. See answering.py for the input and output.
+object with size, resize, interpolation, squash, mean and std. See answering.py for the input and output.
 """
 
 import csv
@@ -64,6 +64,7 @@ def loader(folder: str, prepared: dict[str, Any], options: dict[str, int]) -> An
         input_size=(3, size, size),
         crop_pct=size / prepared['resize'],
         interpolation=prepared['interpolation'],
+        crop_mode='squash' if prepared['squash'] else 'center',
         mean=prepared['mean'],
         std=prepared['std'],
         device=torch.device('cpu'),
