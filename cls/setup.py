@@ -8,7 +8,7 @@ May import: config, data, errors, evaluation, models, nn, run, steps, weights.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import jax
@@ -169,9 +169,22 @@ class Setup:
         size, _, channels = self.info.image_shape
         if spec.needs_head:
             groups['head'] = introspection.head(self.model, size, channels)
+        if spec.layer_decay != 1:
+            groups['layers'] = introspection.layers(self.model, size, channels)
         if spec.decay_mask == 'not_depthwise':
             groups['depthwise'] = introspection.depthwise(self.model, size, channels)
         return make_optimizer(spec, self.learning_rate, params, **groups)
+
+    def notes(self) -> Iterator[str]:
+        """Yields lines on the update rule for the start of the run."""
+        yield from self.optim.notes()
+        if self.optim.layer_decay != 1:
+            size, _, channels = self.info.image_shape
+            last = max(introspection.layers(self.model, size, channels).values())
+            yield (
+                f'layer decay: {last + 1} layers, with rates from '
+                f'{self.optim.layer_decay**last:.3g} to 1 of the learning rate'
+            )
 
     def split_groups(self, batch_stats: Any) -> str:
         """Returns a line on batch-norm groups split over devices, see cls.steps.sharding."""
@@ -401,9 +414,19 @@ def _read_moments(
     recipe = functools.partial(Recipe.from_config, config, total, info.image_shape[2], counts)
     result['recipe'] = mistakes.attempt(recipe)
     if 'supernet' in config.get('search', {}):
+        mistakes.attempt(_check_supernet, config)
         create = functools.partial(supernets.create, config, parts['model'])
         result['supernet'] = mistakes.attempt(create, info.image_shape, to_steps)
     return result
+
+
+def _check_supernet(config: ConfigDict) -> None:
+    """Raises UserError for fields that the steps of supernets do not have."""
+    if config.optim.sam:
+        raise UserError(
+            f'config.optim.sam is {config.optim.sam}, but the training of a supernet has steps of '
+            'its own: expected 0.'
+        )
 
 
 def _class_counts(config: ConfigDict, parts: dict[str, Any]) -> np.ndarray | None:

@@ -66,7 +66,7 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
     load = setup.init.source and not begun
     given = [agreement.on_all('init', lambda: initial_weights(setup))] if load else []
     described = presets.describe(config, setup.info.num_train, setup.info.num_classes)
-    for line in (*described, *setup.optim.notes()):
+    for line in (*described, *setup.notes()):
         agreement.print_once(line)
     with open_run(workdir, run_config, setup.info.class_names):
         if agreement.is_main_process():

@@ -185,6 +185,9 @@ FIELDS: dict[str, Field] = {
         '(0, inf)',
         'factor of the rate of all but the classifiers; optim.freeze keeps parameters as they are',
     ),
+    'optim.layer_decay': Field(
+        1.0, '(0, 1]', 'factor of the rate for each layer, or block, between it and the classifier'
+    ),
     'optim.freeze': Field('', '', 'regular expression; parameters with a match in their path stay'),
     'optim.clip_norm': Field(0.0, '[0, inf)', 'global norm of the gradient; 0: no clipping'),
     'optim.clip_after_decay': Field(
@@ -197,6 +200,9 @@ FIELDS: dict[str, Field] = {
         0, '[0, 2**24]', 'steps of the fast weights for one of the slow weights (5); 0: none'
     ),
     'optim.lookahead_rate': Field(0.5, '(0, 1]', 'lookahead: of the slow weights'),
+    'optim.sam': Field(
+        0.0, '[0, inf)', 'sharpness-aware: radius of the step up (0.05), at twice the work; 0: none'
+    ),
     # ---- the learning rate
     'schedule.name': Field(
         'constant', '', 'constant | step | cosine | cosine_restarts | exponential | polynomial'
@@ -210,6 +216,9 @@ FIELDS: dict[str, Field] = {
     'schedule.every': Field('1 epochs', DURATION, 'exponential: for each of these'),
     'schedule.staircase': Field(False, '', 'exponential: in jumps'),
     'schedule.power': Field(1.0, '(0, inf)', 'polynomial'),
+    'schedule.per': Field(
+        'step', 'step | epoch', 'epoch: the rate of its first step holds for a whole epoch'
+    ),
     'schedule.end': Field(0.0, '[0, 1]', 'cosines, polynomial: the last rate as a part of lr'),
     # ---- the training
     'progressive': Field(
@@ -232,6 +241,12 @@ FIELDS: dict[str, Field] = {
     'loss.label_smoothing': Field(0.0, '[0, 1)', 'part of the target spread over all classes'),
     'loss.aux_weight': Field(0.0, '[0, inf)', 'of the mean loss of the auxiliary heads'),
     'ema': Field(0.0, '[0, 1)', 'decay of the average of parameters and BN statistics; 0: none'),
+    'ema_warmup': Field(
+        'tensorflow',
+        'tensorflow | timm | none',
+        'ema: decay in update t, at most (1 + t) / (10 + t), or 1 - (1 + t)^(-2/3)',
+    ),
+    'ema_every': Field(1, '[1, 2**24]', 'ema: steps between two updates of the average'),
     # ---- evaluation
     'eval.batch': Field(0, '[0, 2**24]', '0: as in training', FREE),
     'eval.every': Field('', DURATION, "a duration; '': only at the end", FREE),
