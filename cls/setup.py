@@ -8,6 +8,7 @@ May import: config, data, errors, evaluation, models, nn, run, steps, weights.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -29,6 +30,7 @@ from cls.evaluation.protocols import EvalSpec
 from cls.models.registry import abstract_variables, introspection
 from cls.models.registry.init import init
 from cls.nn import limits, norm
+from cls.run import best, metric_names
 from cls.run.spec import RunSpec
 from cls.run.telemetry import profile_steps
 from cls.run.workdir import RunConfig
@@ -286,6 +288,8 @@ def set_up(
     parts |= _read_moments(config, parts, total, mistakes)
     if training and not begun and parts['schedule'] and parts['run']:
         mistakes.attempt(_check_length, config, parts['schedule'], parts['run'])
+    if training and parts['run']:
+        mistakes.attempt(_check_best, config, parts)
     if parts['phases']:
         mistakes.attempt(_check_sizes, config, parts)
     if shapes:
@@ -511,6 +515,19 @@ def _check_length(config: ConfigDict, schedule: ScheduleSpec, run: RunSpec) -> N
     mistakes.attempt(check_warmup, config, schedule)
     mistakes.attempt(run.check_profile, config.profile, schedule.total)
     mistakes.refuse()
+
+
+def _check_best(config: ConfigDict, parts: dict[str, Any]) -> None:
+    """Raises UserError for a metric of the best checkpoint that no evaluation has."""
+    run, validation = parts['run'], parts['validation']
+    chosen_on = parts['test'].split_kind if validation is None else splits.VALIDATION
+    flags = itertools.product(
+        (False, True) if config.ema else (False,),
+        (False, True) if config.eval.precise_bn else (False,),
+    )
+    kinds = [metric_names.weights_name(chosen_on, ema=ema, precise=p) for ema, p in flags]
+    names = tuple(f'{kind}/{name}' for kind in kinds for name in metric_names.HIGHER)
+    refuse(best.mistakes(run.best, run.patience, run.eval_every, names, chosen_on))
 
 
 def _check_sizes(config: ConfigDict, parts: dict[str, Any]) -> None:

@@ -23,7 +23,9 @@ from cls.distributed.preemption import Preemption
 from cls.errors import UserError
 from cls.feed import HostBatches, ResidentBatches, TrainBatches, abstract_resident_batch
 from cls.run import same_data
+from cls.run.best import Selection, Standing
 from cls.run.checkpoint import Checkpoints
+from cls.run.checkpoint_files import record_of
 from cls.run.environment import return_memory
 from cls.run.goodput import FILE, TimeLedger, load_record, written
 from cls.run.telemetry import Metrics, Progress, write_json
@@ -170,6 +172,7 @@ def fit(
             preemption=preemption,
             eval_step=lazy_jit(setup.eval_step(), ledger),
             workdir=workdir,
+            selection=_selection(setup, workdir, checkpoints, step),
         )
         return trainer.run(train_steps, state, iterator)
 
@@ -185,6 +188,19 @@ def _checkpoints(setup: Setup, workdir: Path, data: same_data.Data | None) -> Ch
         record=config.record(names, data),
         completed=lambda step: settle_once(),
     )
+
+
+def _selection(setup: Setup, workdir: Path, checkpoints: Checkpoints, step: int) -> Selection:
+    """Returns the choice of the best checkpoint, as it stood at the checkpoint of a step."""
+    folder, spec = workdir / 'checkpoints' / str(step), setup.run
+    record = agreement.on_first('standing', lambda: record_of(folder).get('standing'))
+    standing = Standing.read(spec.best, record)
+    if record and record['metric'] != standing.metric:
+        agreement.print_once(
+            f'config.checkpoint.best was {record["metric"]!r} and is {spec.best!r}: the best '
+            f'checkpoint is that of the evaluations from step {step} on'
+        )
+    return Selection(checkpoints, standing, spec.patience)
 
 
 def _start(

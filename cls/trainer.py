@@ -19,10 +19,12 @@ from cls.distributed.preemption import Preempted, Preemption
 from cls.errors import UserError
 from cls.evaluate import EvalStep, evaluate_state, in_words, summary
 from cls.feed import Pace, Resident, Streamed, TrainBatches, feed
-from cls.run.checkpoint import Checkpoints
+from cls.run.best import Selection, Standing
+from cls.run.checkpoint import Checkpoints, restore_newest, unread
+from cls.run.checkpoint_files import only
 from cls.run.goodput import BUCKETS, TimeLedger, goodput
 from cls.run.telemetry import NEVER, Metrics, Profile, Progress, write_json
-from cls.setup import Setup
+from cls.setup import Setup, abstract_state
 from cls.steps.phases import Phase
 from cls.steps.state import TrainState
 
@@ -62,7 +64,10 @@ class Trainer:
     preemption: Preemption
     eval_step: EvalStep
     workdir: Path
+    selection: Selection = dataclasses.field(default_factory=Selection)
     broken: bool = False  # whether the state is invalid and must not be saved
+    stopped: str = ''  # the reason to end before the last step
+    evaluated: tuple[int, dict[str, float]] = (-1, {})  # the step of the last evaluation, metrics
 
     def run(
         self, train_steps: Mapping[Phase, TrainStep], state: TrainState, iterator: TrainBatches
@@ -70,7 +75,8 @@ class Trainer:
         """Trains, evaluates and closes; returns the result, or None when stopped before the end."""
         try:
             state = self.loop(train_steps, state, iterator)
-            finished = int(state.step) == self.setup.total_steps and not self.preemption.due()
+            complete = self.stopped or int(state.step) == self.setup.total_steps
+            finished = complete and not self.preemption.due()
             result = self.finish(state) if finished else None
             self.progress.note(f'time: {self.ledger}')
         except BaseException:
@@ -102,7 +108,7 @@ class Trainer:
         pending: list[Steps] = []  # metrics that are not fetched yet
         self._start_clock()
         self.preemption.guard(True)
-        step, last_saved = int(state.step), int(state.step)
+        step = self._last_saved = int(state.step)
         pace = Pace(batches.most, lambda: time.perf_counter() - self._idle_seconds())
 
         try:
@@ -110,6 +116,9 @@ class Trainer:
                 # Before the next step and after the save: a run that continues here evaluates too.
                 due = spec.eval_every and step and step % spec.eval_every == 0
                 if due and not self._evaluate(state, step):
+                    break
+                if due and (reason := self._choose(state, step, data_state, pending)):
+                    self.stopped = reason
                     break
                 profile.at(step)
                 with self.ledger.spend('data'):
@@ -131,15 +140,14 @@ class Trainer:
                     pace.completed(step)
                 if step % spec.save_every == 0 or step == setup.total_steps:
                     self._save(state, step, data_state, pending)
-                    last_saved = step
         except (UserError, OSError):  # of data or files; the state is that of the last step
-            if last_saved < step:
+            if self._last_saved < step:
                 self._rescue(state, step, data_state, pending)
             raise
 
         profile.stop()
         self._log(pending, step)
-        if last_saved < step:
+        if self._last_saved < step:
             self._save(state, step, data_state, pending)
         with self.ledger.spend('checkpoint'):
             self.checkpoints.wait()
@@ -244,7 +252,27 @@ class Trainer:
             self.metrics.flush()
         if step < self.setup.total_steps:
             self.progress.note(f'step {step}: ' + summary(values))
+        self.evaluated = step, values
         return values
+
+    def _choose(
+        self,
+        state: TrainState,
+        step: int,
+        data_state: Any = None,
+        pending: list[Steps] | None = None,
+    ) -> str:
+        """Keeps the checkpoint of the newest evaluation if it is the best.
+
+        Returns the reason to end the training, '' to go on.
+        """
+
+        def save() -> None:
+            if self._last_saved < step:
+                self._save(state, step, data_state, pending or [])
+
+        with self.ledger.spend('checkpoint'):
+            return self.selection.observe(step, self.evaluated[1], save)
 
     def _save(self, state: TrainState, step: int, data_state: Any, pending: list[Steps]) -> None:
         if pending:
@@ -252,7 +280,9 @@ class Trainer:
         with self.ledger.spend('checkpoint'):
             if self.metrics:
                 self.metrics.flush()  # a run that continues here logs later steps only
-            self.checkpoints.save(step, state, data_state, self.ledger.record())
+            standing = self.selection.record(step)
+            self.checkpoints.save(step, state, data_state, self.ledger.record(), standing)
+        self._last_saved = step
 
     def _rescue(self, state: TrainState, step: int, data_state: Any, pending: list[Steps]) -> None:
         """Saves the state of a run that cannot continue, if the state is valid."""
@@ -266,26 +296,54 @@ class Trainer:
             self.progress.note(f'saved at step {step}')
 
     def finish(self, state: TrainState) -> dict[str, Any] | None:
-        """Evaluates the trained weights and writes result.json, unless stopped meanwhile."""
+        """Evaluates the chosen weights and writes result.json, unless stopped meanwhile.
+
+        They are those of the best checkpoint if the run keeps it, else the last ones.
+        """
         step = int(state.step)
-        values = self._evaluate(state, step)
-        if not values:
-            return None
+        if self.evaluated[0] != step:  # a run that stops early has just been evaluated
+            if not self._evaluate(state, step):
+                return None
+            self._choose(state, step)
+        chosen, best = self._best(state) if self.setup.run.best else (state, None)
+        values = dict(best.values if best else self.evaluated[1])
         if self.setup.tested_once:
-            if not (tested := self._evaluated(state, final=True)):
+            if not (tested := self._evaluated(chosen, final=True)):
                 return None
             values |= tested
         params = sum(x.size for x in jax.tree.leaves(state.params))
-        result = values | {'split': self.setup.test.split, 'step': step, 'params': params}
-        if words := in_words(self.setup):
+        result: dict[str, Any] = {'split': self.setup.test.split, 'step': step, 'params': params}
+        result = values | result
+        if best:
+            result['best'] = {'step': best.step, 'metric': best.metric, 'value': best.value}
+        if self.stopped:
+            result['stopped'] = self.stopped
+            self.progress.note(f'stopped at step {step}: {self.stopped}')
+        if words := in_words(self.setup, best):
             result['evaluated'] = words
             self.progress.note(words)
         result |= self.ledger.report()
         if self.setup.supernet:
-            result |= self.setup.supernet.finish(state.params, self.workdir)
+            result |= self.setup.supernet.finish(chosen.params, self.workdir)
         if self.metrics:
             write_json(self.workdir / 'result.json', result)
         return result
+
+    def _best(self, state: TrainState) -> tuple[TrainState, Standing | None]:
+        """Returns (the state of the best checkpoint, its standing), or (`state`, None)."""
+        best = self.selection.standing
+        if best.step is None or best.step == int(state.step):
+            return state, None if best.step is None else best
+        where = abstract_state(state, self.setup.mesh)
+        where = where.replace(opt_state=unread(where.opt_state))
+        restored = restore_newest(self.workdir / 'checkpoints', where, only(best.step))
+        if restored is None:
+            self.progress.note(
+                f'warning: the best checkpoint, of step {best.step}, is gone: the result is of '
+                f'the last one, of step {int(state.step)}'
+            )
+            return state, None
+        return restored.replace(opt_state=()), best
 
     def close(self, failed: bool = False) -> None:
         """Waits for pending writes; raises their errors unless the run has `failed`."""

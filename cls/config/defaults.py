@@ -256,6 +256,12 @@ FIELDS: dict[str, Field] = {
         'a fraction of the training images (0.1, of each class, by the seed), or a split or '
         'folder: evaluated during the training; the test split then only at its end',
     ),
+    'eval.patience': Field(
+        0,
+        '[0, 2**24]',
+        'evaluations in succession without a better checkpoint.best that end the run; 0: none do',
+        LENGTH,
+    ),
     'eval.protocol': Field(
         'single',
         '',
@@ -289,6 +295,12 @@ FIELDS: dict[str, Field] = {
     'checkpoint.every': Field('10 percent', DURATION, 'a duration', FREE),
     'checkpoint.keep': Field(
         2, '[1, 2**20]', 'the number of newest checkpoints that are kept', FREE
+    ),
+    'checkpoint.best': Field(
+        '',
+        '',
+        "the checkpoint best by this metric, as validation/top1, is kept too and used; '': none",
+        FREE,
     ),
     'mesh.fsdp': Field(
         1,

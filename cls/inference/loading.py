@@ -36,7 +36,8 @@ from cls.weights.recognition import identify
 
 log = logging.getLogger(__name__)
 
-SETS = ('auto', 'average', 'trained')  # the sets of weights of a run folder
+# The sets of weights of a run folder.
+SETS = ('auto', 'average', 'trained', 'newest', 'newest_average', 'newest_trained')
 _EXPECTED = 'Expected a run folder, a file of weights, hf:OWNER/NAME, or a name of `cls models`.'
 _INFLATION = 50.0  # as config.limits.inflation
 
@@ -56,8 +57,9 @@ def load(
 
     Args:
       where: one of these:
-        a run folder ('runs/birds'): its newest checkpoint; of an ensemble, those of its members,
-          see `cls.inference.ensemble.Ensemble`;
+        a run folder ('runs/birds'): its best checkpoint if it keeps one (config.checkpoint.best),
+          else the newest; of an ensemble, those of its members, see
+          `cls.inference.ensemble.Ensemble`;
         a file of weights ('resnet50.pth', '.safetensors', '.npz'), or a snapshot folder of the
           Hugging Face Hub;
         'hf:OWNER/NAME', with an optional '@REVISION';
@@ -65,8 +67,9 @@ def load(
       dtype: the type that the network computes in, 'bfloat16' or jnp.bfloat16 for example; None:
         as the run did, or float32. The weights stay float32.
       weights: of a run folder, 'auto' (the average of the weights if the run kept one), 'average',
-        or 'trained' (those of the last step). Of a name, the tag of published weights, or a file
-        or 'hf:...' with weights of that variant.
+        or 'trained' (no average); 'newest', 'newest_average' and 'newest_trained' are those of the
+        newest checkpoint where the best would be taken. Of a name, the tag of published weights, or
+        a file or 'hf:...' with weights of that variant.
       variant: the variant of a file, if it does not show it.
       bgr: whether the weights of a file expect BGR, as Caffe's, if it does not show it; the model
         takes RGB.
@@ -180,8 +183,11 @@ def _of_run(folder: Path, dtype: str | None, which: str) -> Model:
         return Ensemble([_of_run(part, dtype, which) for _, part in parts], source=str(folder))
     if 'model' not in config or 'genotype' in config.get('search', {}):
         raise UserError(f'{folder} is not the run of one network: expected a run of `cls train`.')
-    average = None if which == 'auto' else which == 'average'
-    variables, step = pretrained.of_run(folder, average)
+    newest, kind = which.startswith('newest'), which.removeprefix('newest').removeprefix('_')
+    average = None if kind in ('', 'auto') else kind == 'average'
+    variables, step = pretrained.of_run(folder, average, newest)
+    if 'best' in step:
+        log.info('weights of %s: %s', folder, step)
     data = DataSpec.from_config(config)
     module, channels = fitted(config, variables, data.image_size, folder)
     if config.eval.precise_bn and variables.get('batch_stats'):
@@ -195,7 +201,7 @@ def _of_run(folder: Path, dtype: str | None, which: str) -> Model:
         Preprocess.of_data(data, channels),
         classes=folders.load_classes(folder),
         variant=config.model.name,
-        source=f'{folder}, step {step}',
+        source=f'{folder}, {step}',
         license=origin.license if (origin := origins.read(folder)) else '',
     )
 

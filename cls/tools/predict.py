@@ -54,7 +54,9 @@ def add_source(flags: Parser) -> None:
         '--variant', '--model', default='', help="of a file's network, if it does not show it"
     )
     flags.add_argument(
-        '--weights', default='auto', help='of a run: auto, average, trained; of a name: a tag'
+        '--weights',
+        default='auto',
+        help='of a run: auto, average, trained, newest; of a name: a tag',
     )
     flags.add_argument('--dtype', choices=DTYPES, help='type that the network computes in')
 

@@ -41,7 +41,7 @@ from cls.models.registry import fields as fields_of
 from cls.models.registry import introspection
 from cls.models.registry.init import draw
 from cls.run import workdir as folders
-from cls.run.checkpoint_files import is_run, newest_whole
+from cls.run.checkpoint_files import best_or_newest, describe, is_run, newest_step, newest_whole
 from cls.storage import paths as storage
 from cls.weights import card as cards
 from cls.weights import stem
@@ -351,29 +351,40 @@ def _of_run(spec: InitSpec, folder: Path) -> _Loaded:
             f'config.init: {folder} holds {name}, this run is of {own}: expected the same network.'
         )
     try:
-        variables, _ = of_run(folder)
+        variables, step = of_run(folder)
     except UserError as error:
         raise UserError(f'config.init: {error}') from error
     prepared = (theirs['data']['mean'], theirs['data']['std'], f'{folder}/config.json')
-    return _Loaded(variables, folders.load_classes(folder), prepared)
+    return _Loaded(
+        variables,
+        folders.load_classes(folder),
+        prepared,
+        entry=f'of {step}' if 'best' in step else '',
+    )
 
 
-def of_run(folder: Path, average: bool | None = None) -> tuple[dict[str, Any], int]:
-    """Returns (variables of a run's newest undamaged checkpoint as NumPy arrays, its step).
+def of_run(
+    folder: Path, average: bool | None = None, newest: bool = False
+) -> tuple[dict[str, Any], str]:
+    """Returns (variables of a run's checkpoint as NumPy arrays, a text on its step).
 
-    The optimizer's state is not read, and nothing in the folder is changed.
+    It is the best checkpoint if the run keeps that, else the newest undamaged one. The optimizer's
+    state is not read, and nothing in the folder is changed.
 
     Args:
       folder: the run folder.
       average: whether to return the average of the weights; None: if the run keeps one.
+      newest: whether to take the newest checkpoint in any case.
 
     Raises UserError if there is no checkpoint that can be read, or no average.
     """
-    with newest_whole(folder / 'checkpoints') as checkpoint:
+    choose = newest_step if newest else best_or_newest
+    with newest_whole(folder / 'checkpoints', choose) as checkpoint:
         if checkpoint is None:
             raise UserError(f'{folder} has no checkpoint that can be read.')
         try:
-            return _arrays(checkpoint / 'state', average), int(checkpoint.name)
+            text = describe(folder / 'checkpoints', int(checkpoint.name))
+            return _arrays(checkpoint / 'state', average), text
         except UserError as error:
             raise UserError(f'{folder} {error}') from error
         except Exception as error:  # Orbax and TensorStore raise many kinds
