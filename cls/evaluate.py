@@ -76,6 +76,7 @@ def evaluate_batches(
     batches: Iterable[Any],
     mesh: Mesh,
     check: Callable[[], None] = lambda: None,
+    confusion: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Returns top-1 and top-5 in percent and the mean loss in nats, over all images.
 
@@ -85,6 +86,7 @@ def evaluate_batches(
       batches: this process's share of the padded and masked batches.
       mesh: the mesh of the devices.
       check: called before every batch; may raise to end the evaluation.
+      confusion: (K, K) to which images are added, by class and prediction; None: none.
     """
     sharding = meshes.batch_sharding(mesh)
     variables = meshes.whole(variables, mesh)
@@ -93,6 +95,9 @@ def evaluate_batches(
         check()
         sums = jax.device_get(eval_step(variables, meshes.put_batch(batch, sharding)))
         totals = {name: total + sums[name].item() for name, total in totals.items()}
+        if confusion is not None:
+            real = sums['label'] >= 0
+            np.add.at(confusion, (sums['label'][real], sums['guess'][real]), 1)
     count = totals.pop('count')
     return {
         'top1': 100 * totals['top1'] / count,
@@ -107,6 +112,7 @@ def evaluate_state(
     state: TrainState,
     check: Callable[[], None] = lambda: None,
     final: bool = False,
+    confusion: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Returns 'validation/top1' or 'test/top1', ... of each of the `weight_sets`.
 
@@ -117,11 +123,13 @@ def evaluate_state(
       check: called before every batch; may raise to end the evaluation.
       final: whether to evaluate the images to test on, not those of evaluations during the
         training; without config.eval.validation they are the same.
+      confusion: (K, K) to which images are added, by class and prediction of the last set of
+        weights; None: none.
     """
-    result = {}
-    for name, variables in weight_sets(setup, state, check, final).items():
-        batches = setup.eval_batches(final)
-        values = evaluate_batches(eval_step, variables, batches, setup.mesh, check)
+    result, weights = {}, weight_sets(setup, state, check, final)
+    for name, variables in weights.items():
+        batches, counts = setup.eval_batches(final), confusion if name == [*weights][-1] else None
+        values = evaluate_batches(eval_step, variables, batches, setup.mesh, check, counts)
         result |= {f'{name}/{metric}': value for metric, value in values.items()}
     return result
 

@@ -31,6 +31,8 @@ from cls.models.registry import abstract_variables, introspection
 from cls.models.registry.init import init
 from cls.nn import limits, norm
 from cls.run import best, metric_names
+from cls.run.loggers import spec as loggers
+from cls.run.loggers.spec import LogSpec
 from cls.run.spec import RunSpec
 from cls.run.telemetry import profile_steps
 from cls.run.workdir import RunConfig
@@ -62,7 +64,7 @@ class Setup:
       test: the images of the evaluation at the end; `validation` if there are no other ones.
       info: numbers and names of the data.
       model: the network.
-      data, optim, schedule, recipe, phases, eval, run: the specifications of the folders.
+      data, optim, schedule, recipe, phases, eval, run, log: the specifications of the folders.
       supernet: the training of a search's supernet, see cls.steps.supernet.
     """
 
@@ -85,6 +87,7 @@ class Setup:
     phases: Phases
     eval: EvalSpec
     run: RunSpec
+    log: LogSpec
     supernet: supernets.Supernet | None = None
 
     def steps(self, duration: str) -> int:
@@ -92,6 +95,10 @@ class Setup:
         return durations.steps(
             duration, batch=self.batch, examples=self.info.num_train, total=self.total_steps
         )
+
+    def epoch(self, step: int) -> float:
+        """Returns the epochs completed after a number of steps, rounded to four decimals."""
+        return round(step * self.batch / self.info.num_train, 4)
 
     @property
     def microbatch(self) -> int:
@@ -286,6 +293,8 @@ def set_up(
     if total is None:
         raise mistakes.error()
     parts |= _read_moments(config, parts, total, mistakes)
+    if training and parts['log']:
+        mistakes.attempt(_check_log, parts['log'], parts.get('supernet'))
     if training and not begun and parts['schedule'] and parts['run']:
         mistakes.attempt(_check_length, config, parts['schedule'], parts['run'])
     if training and parts['run']:
@@ -350,6 +359,7 @@ def _read(
     attempt('schedule', check_name, config)
     attempt('remat', lambda: remat.check(config.remat))
     attempt('profile', lambda: profile_steps(config.profile))
+    attempt('log', lambda: loggers.check(config.log.to))
     # Evaluation batches may have any size; precise batch norm uses training batches.
     if parts['mesh'] and parts['eval'] and (training or parts['eval'].precise_bn):
         attempt('batch accumulate model', _check_batch, config, parts['mesh'].size)
@@ -413,6 +423,7 @@ def _read_moments(
         'schedule': mistakes.attempt(ScheduleSpec.from_config, config, **moments),
         'phases': mistakes.attempt(Phases.from_config, config, **moments),
         'run': mistakes.attempt(RunSpec.from_config, config, to_steps=to_steps),
+        'log': mistakes.attempt(LogSpec.from_config, config, to_steps=to_steps),
     }
     counts = _class_counts(config, parts)
     recipe = functools.partial(Recipe.from_config, config, total, info.image_shape[2], counts)
@@ -528,6 +539,16 @@ def _check_best(config: ConfigDict, parts: dict[str, Any]) -> None:
     kinds = [metric_names.weights_name(chosen_on, ema=ema, precise=p) for ema, p in flags]
     names = tuple(f'{kind}/{name}' for kind in kinds for name in metric_names.HIGHER)
     refuse(best.mistakes(run.best, run.patience, run.eval_every, names, chosen_on))
+
+
+def _check_log(log: LogSpec, supernet: Any) -> None:
+    """Raises UserError for loggers without their packages, or histograms of a supernet."""
+    log.check_packages()
+    if log.histograms_every and supernet:
+        raise UserError(
+            "config.log.histograms_every is set: expected '' for a supernet, whose steps have two "
+            'batches and two kinds of gradients.'
+        )
 
 
 def _check_sizes(config: ConfigDict, parts: dict[str, Any]) -> None:

@@ -315,7 +315,24 @@ FIELDS: dict[str, Field] = {
         'less memory, about a third more operations; see cls/steps/remat.py',
         FREE,
     ),
-    'log_every': Field('20 steps', DURATION, 'a duration', FREE),
+    'log_every': Field(
+        '20 steps', DURATION, 'a duration; training metrics are means over these steps', FREE
+    ),
+    'log.to': Field(
+        ('tensorboard',),
+        '',
+        'loggers besides metrics.jsonl: tensorboard, csv, wandb, mlflow, trackio',
+        FREE,
+    ),
+    'log.project': Field(
+        'cls', '', 'wandb, trackio: the project of the run; mlflow: its experiment', FREE
+    ),
+    'log.images': Field(
+        16, '[0, 1024]', 'augmented training images that are logged once, at the start', FREE
+    ),
+    'log.histograms_every': Field(
+        '', DURATION, "between histograms of parameters and gradients; '': none", FREE
+    ),
     'profile': Field('', '', 'START:STOP, steps written as a jax.profiler trace', FREE),
 }
 

@@ -332,7 +332,8 @@ def make_eval_step(
 ) -> Callable[[Any, Batch], dict[str, jax.Array]]:
     """Returns eval_step(variables, batch) -> sums over the examples that are not masked.
 
-    Sums are `top1` and `top5` (int32, examples), `loss` (float32, nats), `count` (int32).
+    Sums are `top1` and `top5` (int32, examples), `loss` (float32, nats), `count` (int32). The
+    result also has `label` and `guess` (N,) int32 of each example; the label is -1 if it is masked.
     """
     forward = folding.folded(functools.partial(model.apply, train=False))
 
@@ -348,6 +349,8 @@ def make_eval_step(
             'top5': jnp.sum(losses.topk_correct(logits, labels, 5) & mask),
             'loss': jnp.sum(jnp.where(mask, loss, 0.0)),
             'count': jnp.sum(mask),
+            'label': jnp.where(mask, labels, -1),
+            'guess': logits.argmax(-1).astype(jnp.int32),
         }
 
     return eval_step
