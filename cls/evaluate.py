@@ -8,10 +8,13 @@ cls.evaluation.protocols:
 
 It writes these files to the run folder:
 
-  evaluation.json     top-1, top-5, loss, calibration error, and the accuracy of each class; for
-                      other protocols evaluation-PROTOCOL.json, with the values of data fields that
-                      differ from those of the run in the name
-  ...-confusion.npz   the confusion matrix, sparse: scipy.sparse.load_npz reads it
+  evaluation.json     top-1, top-5, loss, calibration error and its bins, the most confident
+                      mistakes, and precision, recall, F1 and AUROC of each class and their means
+                      (cls.evaluation.metrics defines them); for other protocols
+                      evaluation-PROTOCOL.json, with the values of data fields that differ from
+                      those of the run in the name
+  ...-confusion.npz   the confusion matrix, sparse: scipy.sparse.load_npz reads it, and
+                      numpy.load the `names` of its rows and columns
   NAME.csv            the predictions, if config.eval.predictions has that value
 
 The latter two are of the average of the weights, if the run keeps one. `--output DIR` writes all
@@ -43,7 +46,7 @@ from cls.data.readers import eval_reader, reading_threads
 from cls.distributed import agreement
 from cls.errors import UserError
 from cls.evaluation import plan as plans
-from cls.evaluation import precise_bn, protocols
+from cls.evaluation import precise_bn, protocols, tables
 from cls.evaluation.average import MeanOfViews, Part
 from cls.evaluation.files import Listing, write_confusion
 from cls.evaluation.measure import measure
@@ -290,9 +293,9 @@ def job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[s
         for name, variables in weights.items():
             parts = (part.predictions for part in predict(setup, variables, the_plan))
             listed = listing if wanted and name == last else None
-            tally = measure(parts, setup.test, classes, listed)
-            result |= report(tally, name, names)
-        agreement.print_once(summary(result))
+            tally = measure(parts, setup.test, classes, listed, names)
+            result |= tables.values(tally, name, setup.test.files)
+        agreement.print_once('\n'.join([summary(result), *tables.class_lines(result, last)]))
         broken.report()
 
         def write_all(folder: Path) -> None:
@@ -355,13 +358,6 @@ def conditions(setup: Setup) -> dict[str, Any]:
     if protocols.find(spec.protocol).dense:
         result['scales'] = tuple(spec.scales) or (result['resize'],)
     return result
-
-
-def report(tally: Tally, name: str, class_names: Sequence[str]) -> dict[str, Any]:
-    """Returns 'NAME/top1', ... and 'NAME/classes' of an evaluation."""
-    values: dict[str, Any] = dict(tally.scalars())
-    values['classes'] = tally.per_class(class_names)
-    return {f'{name}/{metric}': value for metric, value in values.items()}
 
 
 def write(path: Path, result: dict[str, Any], tally: Tally) -> None:
