@@ -12,7 +12,7 @@ Memory is that of the bins, whatever the number of images: at most 2 x 16 MiB up
 
 import numpy as np
 
-BINS = 4096  # for each class, fewer for more than CELLS / BINS classes
+BINS = 2**16  # for each class, fewer for more than CELLS / BINS classes
 CELLS = 2**22  # bins of all classes
 LEAST = 16  # bins of a class
 _SCALE = 8.0  # the logit at half of the way from the middle bin to the last one

@@ -20,12 +20,13 @@ from pathlib import Path
 from cls import __version__
 from cls.cli import Parser, run
 from cls.config import files
+from cls.config import load as configs
 from cls.errors import UserError
 from cls.experiments import runs
 from cls.experiments.groups import shown
 from cls.experiments.report import page
 from cls.experiments.report.comparison import of_several
-from cls.experiments.report.data import Details, details
+from cls.experiments.report.data import Details, check, details
 from cls.experiments.report.recipe import Recipe
 from cls.experiments.runs import RunData, SweepData
 from cls.run.environment import start
@@ -42,6 +43,9 @@ def parser(prog: str = PROG) -> Parser:
         'folders', nargs='+', type=paths.checked, metavar='RUN', help='run folders, or a sweep'
     )
     flags.add_argument(
+        '--config', metavar='FILE.py', help='the config file that registers the model of the runs'
+    )
+    flags.add_argument(
         '--output', required=True, type=paths.checked, metavar='FILE.html', help='the page'
     )
     return flags
@@ -53,6 +57,8 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     if args.output.suffix.lower() not in ('.html', '.htm'):
         raise UserError(f'--output is {args.output}: expected a file NAME.html.')
     paths.check_file(args.output)
+    if args.config:
+        configs.load(args.config)
     content = written(args.folders)
     paths.write_whole(args.output, content)
     print(f'{args.output}: {len(content) / 2**20:.1f} MiB')
@@ -62,6 +68,8 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
 def written(folders: Sequence[Path]) -> bytes:
     """Returns the page of the runs in folders."""
     data, made_by = [runs.read(folder) for folder in folders], f'cls {__version__}'
+    for each in runs.runs_of(folders):
+        check(each)
     start()
 
     def details_of(each: RunData) -> tuple[Details, Recipe | None]:

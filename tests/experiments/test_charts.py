@@ -1,9 +1,11 @@
 """Charts and HTML: their numbers are at the right places, and all text is escaped."""
 
+import base64
 import math
 import re
 from xml.etree import ElementTree
 
+import cv2
 import numpy as np
 import pytest
 
@@ -175,10 +177,6 @@ def test_of_many_classes_those_of_the_most_frequent_mistakes_are_shown():
 @pytest.mark.parametrize(('size', 'kind'), [(8, 'png'), (96, 'jpeg')])
 @pytest.mark.parametrize('channels', [1, 3, 5])
 def test_images_are_in_the_page(size, kind, channels):
-    import base64
-
-    import cv2
-
     pixels = np.broadcast_to(RNG.integers(256, size=(1, 1, channels)), (size, size, channels))
     pixels = pixels.astype(np.uint8)
     made = images.embedded(pixels, 'x')

@@ -1,10 +1,15 @@
 """The report of a run, of several runs and of a sweep: its numbers, and all that can be missing."""
 
+import base64
+import dataclasses
 import json
 import re
 import shutil
 from html.parser import HTMLParser
 
+import cv2
+import flax.linen as nn
+import jax
 import numpy as np
 import pytest
 import reported
@@ -13,7 +18,10 @@ from test_runs import write_run, write_sweep
 from cls import evaluate
 from cls.errors import UserError
 from cls.experiments import runs
-from cls.experiments.report import sections
+from cls.experiments.report import data, sections
+from cls.inference import summarizing
+from cls.inference.model import Model
+from cls.inference.preprocess import Preprocess
 from cls.tools import recipes, report
 
 VOID = {'br', 'img', 'link', 'meta'}
@@ -110,10 +118,6 @@ def test_each_mistake_has_its_image_and_two_maps(made):
     images = [s for s in page.sources if s.startswith('data:image')]
     assert len(images) == 3 * len(mistakes)
     # The first image is the crop of that file.
-    import base64
-
-    import cv2
-
     content = np.frombuffer(base64.b64decode(images[0].partition(',')[2]), np.uint8)
     shown = cv2.imdecode(content, cv2.IMREAD_COLOR)
     file = run.parent / 'data' / 'test' / mistakes[0]['image']
@@ -148,11 +152,11 @@ def test_a_run_without_its_data_has_the_other_parts(made, tmp_path, evaluated):
     copy = shutil.copytree(run, tmp_path / 'copy')
     for file in () if evaluated else copy.glob('evaluation*'):
         file.unlink()
-    data = (run.parent / 'data').rename(run.parent / 'elsewhere')
+    images = (run.parent / 'data').rename(run.parent / 'elsewhere')
     try:
         page = written(copy, output=tmp_path / 'page.html')
     finally:
-        data.rename(run.parent / 'data')
+        images.rename(run.parent / 'data')
     parts = 'images of the mistakes' if evaluated else 'evaluation and mistakes'
     assert f'Without {parts}: ' in page.text and str(run.parent / 'data') in page.text
     assert ('Each class' in page.text) == evaluated
@@ -243,6 +247,39 @@ def test_the_nearest_recipe_is_that_with_the_fewest_differences(tmp_path):
     assert arm.config == 'resnet:digits'
     assert differing == [('optim.lr', 0.1, 0.7)]
     assert recipes.nearest({'model.name': 'unknown'}) is None
+
+
+@pytest.mark.parametrize(('kind', 'said'), [('members', 'an ensemble'), ('search', 'a search')])
+def test_the_run_of_several_networks_is_refused(tmp_path, kind, said):
+    run = runs.read_run(write_run(tmp_path / 'run'))
+    other = dataclasses.replace(run, config={**run.config, kind: {}})
+    with pytest.raises(UserError, match=f'is the run of {said}: expected runs of one network'):
+        data.check(other)
+
+
+class Plain(nn.Module):
+    """A network that sows no stages."""
+
+    num_classes: int = 3
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        """Returns logits (N, num_classes)."""
+        return nn.Dense(self.num_classes)(images.reshape(len(images), -1))
+
+
+def test_a_network_without_stages_has_maps_of_integrated_gradients():
+    images = np.random.default_rng(0).integers(256, size=(2, 4, 4, 1), dtype=np.uint8)
+    variables = Plain().init(jax.random.key(0), np.zeros((1, 4, 4, 1), np.float32))
+    model = Model(Plain(), variables, Preprocess(4, 4, channels=1))
+    rows = [{'index': 1, 'output': 0, 'label': 2}]
+    found = data.Evaluation('test', {'test/mistakes': rows}, None, '')
+    (mistake,) = data.with_images(model, lambda indices: images[indices], found)
+    assert mistake.method == 'integrated gradients'
+    np.testing.assert_array_equal(mistake.pixels, images[1])
+    assert mistake.of_class.shape == (4, 4, 3)
+    assert (mistake.of_class != mistake.of_prediction).any()
+    assert [row.name for row in summarizing.summarize(Plain(), 4, 1)] == ['logits']
 
 
 @pytest.mark.parametrize(

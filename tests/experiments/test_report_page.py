@@ -66,6 +66,9 @@ def test_the_page_fits_and_asks_for_nothing(page, file):
     difference = page.evaluate(luminance, 'color') - page.evaluate(luminance, 'backgroundColor')
     dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
     assert difference > 450 if dark else difference < -450
+    page.emulate_media(media='print')
+    assert page.evaluate(luminance, 'color') < page.evaluate(luminance, 'backgroundColor')
+    page.emulate_media(media='screen')
 
 
 def test_texts_of_charts_do_not_overlap_and_are_inside(page):

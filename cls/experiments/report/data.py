@@ -22,7 +22,7 @@ from cls.experiments.runs import RunData, load_json
 from cls.inference import explaining, loading, summarizing
 from cls.inference.model import Model
 from cls.inference.preprocess import Preprocess
-from cls.run import checkpoint_files, metric_names
+from cls.run import checkpoint_files
 from cls.run.workdir import exclusive
 from cls.storage import paths
 
@@ -63,14 +63,17 @@ class Mistake:
     Attributes:
       values: its entry in the evaluation's file.
       pixels: (size, size, C) uint8.
-      of_prediction, of_class: the image with the pixels that speak for the predicted class, and for
-        the right one, in color, (size, size, 3) uint8; None if the network has no maps.
+      of_prediction: the image with the pixels that speak for the predicted class in color,
+        (size, size, 3) uint8.
+      of_class: the same for the right class.
+      method: a sentence on these maps.
     """
 
     values: Mapping[str, Any]
     pixels: np.ndarray
-    of_prediction: np.ndarray | None
-    of_class: np.ndarray | None
+    of_prediction: np.ndarray
+    of_class: np.ndarray
+    method: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +99,20 @@ class Details:
     evaluation: Evaluation | None
     mistakes: Sequence[Mistake]
     missing: Sequence[str]
+
+
+def check(run: RunData) -> None:
+    """Raises UserError for a folder that is not the run of one network."""
+    if 'members' in run.config:
+        raise UserError(
+            f'{run.folder} is the run of an ensemble: expected runs of one network; its folders '
+            'have those of its members.'
+        )
+    if 'search' in run.config or 'model' not in run.config:
+        raise UserError(
+            f'{run.folder} is the run of a search: expected runs of one network; '
+            '`cls search-report` reports on searches.'
+        )
 
 
 def details(run: RunData) -> Details:
@@ -174,7 +191,7 @@ def evaluation(folder: Path) -> Evaluation:
         made = _read(Path(temporary), name)
         _keep(Path(temporary), folder)
     if made is None:
-        raise AssertionError(f'an evaluation wrote no {name}.json')
+        raise UserError(f'its evaluation has no metrics of classes ({name}.json).')
     return dataclasses.replace(made, origin='Evaluated for this report.')
 
 
@@ -224,10 +241,10 @@ def opened(folder: Path, found: Evaluation) -> tuple[Model, Any]:
     """
     config = configs.load_config(folder)
     setup, state = evaluate.restore(config, folder)
-    average = state.ema if found.weights.split('/')[0] in _AVERAGES else None
+    weights = evaluate.weight_sets(setup, state)
     model = Model(
         setup.model,
-        jax.tree.map(np.asarray, average or state.variables()),
+        jax.tree.map(np.asarray, weights[found.weights]),
         Preprocess.of_data(setup.data, setup.test.channels),
         classes=setup.info.class_names,
         variant=config.model.name,
@@ -235,13 +252,6 @@ def opened(folder: Path, found: Evaluation) -> tuple[Model, Any]:
     )
     reader = eval_reader(setup.test, setup.data, reading_threads(setup.test))
     return model, lambda indices: reader(indices, indices)[0]
-
-
-_AVERAGES = {
-    metric_names.weights_name(kind, ema=True, precise=precise)
-    for kind in metric_names.KINDS
-    for precise in (False, True)
-}
 
 
 def _model(folder: Path, missing: list[str]) -> Model | None:
@@ -265,26 +275,24 @@ def with_images(model: Model, images: Any, found: Evaluation) -> list[Mistake]:
         return []
     pixels = images(np.array([row['index'] for row in rows]))
     layer = _layer(model)
-    return [
-        Mistake(
-            row,
-            image,
-            _heat(model, image, row['output'], layer),
-            _heat(model, image, row['label'], layer),
-        )
-        for row, image in zip(rows, pixels, strict=True)
-    ]
+    method = f'Grad-CAM of {layer}' if layer else 'integrated gradients'
+    mistakes = []
+    for row, image in zip(rows, pixels, strict=True):
+        maps = [_heat(model, image, row[key], layer) for key in ('output', 'label')]
+        mistakes.append(Mistake(row, image, *maps, method))
+    return mistakes
 
 
-def _layer(model: Model) -> str | None:
-    """Returns the stage of the heat maps; None for a network without one."""
+def _layer(model: Model) -> str:
+    """Returns the stage of Grad-CAM; '' for a network without one."""
     try:
         return explaining.default_layer(model)
     except UserError:
-        return None
+        return ''
 
 
-def _heat(model: Model, image: np.ndarray, output: int, layer: str | None) -> np.ndarray | None:
-    if layer is None:
-        return None
-    return explaining.explain_pixels(model, image[None], target=output, layer=layer).overlay()
+def _heat(model: Model, image: np.ndarray, output: int, layer: str) -> np.ndarray:
+    method = 'gradcam' if layer else 'integrated_gradients'
+    return explaining.explain_pixels(
+        model, image[None], method, target=output, layer=layer
+    ).overlay()

@@ -33,10 +33,11 @@ def card(mistake: Mistake) -> Html:
     """Returns a wrong prediction: the image, its two heat maps, and the names."""
     row = mistake.values
     own, guess = (_words(row[key]) for key in ('class', 'prediction'))
-    shown = [_captioned(mistake.pixels, 'image')]
-    if mistake.of_prediction is not None and mistake.of_class is not None:
-        shown.append(_captioned(mistake.of_prediction, f'for {guess}'))
-        shown.append(_captioned(mistake.of_class, f'for {own}'))
+    shown = [
+        _captioned(mistake.pixels, 'image'),
+        _captioned(mistake.of_prediction, f'for {guess}'),
+        _captioned(mistake.of_class, f'for {own}'),
+    ]
     sentence = tag(
         'p',
         tag('span', guess, class_='wrong'),

@@ -58,7 +58,7 @@ def of_run(each: Details, recipe: Recipe | None) -> Iterator[tuple[str, Html]]:
     """Yields the titles and sections of a run's report."""
     found = each.evaluation
     every = [
-        section('Curves', curves([each.run])),
+        section('Curves', curves(each.run)),
         section('Results', *results(each)),
         section('Classes', *classes(found)) if found else None,
         section('Calibration', calibrated(found)) if found else None,
@@ -74,10 +74,10 @@ def of_run(each: Details, recipe: Recipe | None) -> Iterator[tuple[str, Html]]:
 # ------------------------------------------------------------------------------------- curves
 
 
-def curves(runs: Sequence[RunData]) -> Html:
-    """Returns the charts of all logged metrics; of several runs, a line for each."""
+def curves(run: RunData) -> Html:
+    """Returns the charts of all logged metrics."""
     groups: dict[str, list[str]] = {}
-    for name in dict.fromkeys(name for run in runs for name in run.curves):
+    for name in run.curves:
         prefix, _, last = name.rpartition('/')
         if prefix not in _HIDDEN and last not in _HIDDEN:
             groups.setdefault(last, []).append(name)
@@ -85,8 +85,8 @@ def curves(runs: Sequence[RunData]) -> Html:
     ordered += [last for last in groups if last not in _CHARTS]
     drawn = {}
     for last in ordered:
-        series = list(_series(runs, groups[last]))
-        if any(each.points for each in series):
+        series = [each for each in _series(run, groups[last]) if each.points]
+        if series:
             title, unit = _CHARTS.get(last, (last, ''))
             drawn[last] = charts.lines(title, series, ylabel=unit, note=_thin(series))
     shown = [drawn[last] for last in drawn if last in list(_CHARTS)[:_OPEN]]
@@ -97,14 +97,9 @@ def curves(runs: Sequence[RunData]) -> Html:
     return joined(tag('div', *shown, class_='charts'), rest)
 
 
-def _series(runs: Sequence[RunData], names: Sequence[str]) -> Iterator[Series]:
-    for number, run in enumerate(runs):
-        for index, name in enumerate(names):
-            title = name.rpartition('/')[0] or name
-            if len(runs) > 1:
-                yield Series(f'{run.name} {title}', run.curve(name), number, index > 0)
-            else:
-                yield Series(title, run.curve(name), index)
+def _series(run: RunData, names: Sequence[str]) -> Iterator[Series]:
+    for index, name in enumerate(names):
+        yield Series(name.rpartition('/')[0] or name, run.curve(name), index)
 
 
 def _thin(series: Sequence[Series]) -> str | None:
@@ -123,10 +118,11 @@ def results(each: Details) -> Iterator[Html]:
     if found:
         sets = [key.removesuffix('/top1') for key in found.values if key.endswith('/top1')]
         yield tag('p', measured(found), ' ', tested(run), class_='lead')
-        yield table(
-            ['weights', *(title + unit for title, unit in METRICS.values())],
-            [[_set_name(name), *_numbers(found.values, name)] for name in sets],
-        )
+        rows = [[_set_name(name), *_numbers(found.values, name)] for name in sets]
+        kept = run.result or {}
+        others = [key.removesuffix('/top1') for key in kept if key.endswith('/top1')]
+        rows += [[_set_name(name), *_numbers(kept, name)] for name in others if name not in sets]
+        yield table(['weights', *(title + unit for title, unit in METRICS.values())], rows)
         yield tag('p', _means_note(found), class_='note')
     elif run.result:
         sets = [key.removesuffix('/top1') for key in run.result if key.endswith('/top1')]
@@ -265,8 +261,9 @@ def mistakes(each: Details) -> Iterator[Html]:
     )
     if each.mistakes:
         yield tag('div', *map(images.card, each.mistakes), class_='cards')
-        layer = 'Grad-CAM: red pixels speak for the class, blue ones do not.'
-        yield tag('p', layer, class_='note')
+        method = each.mistakes[0].method
+        text = f'Maps: {method}; red pixels speak for the class named below, blue ones do not.'
+        yield tag('p', text, class_='note')
         return
     lines = [
         [row.get('image', row['index']), _named(row['class']), _named(row['prediction'])]
