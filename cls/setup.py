@@ -320,6 +320,10 @@ def _open(data: DataSpec, classes: tuple[str, ...] | None, data_of: Setup | None
     if classes is None or datasets.has_training(data):
         train = datasets.load(data, 'train', names)
     test = datasets.load(data, 'eval', names)
+    if test.multi_label:
+        raise UserError(
+            'config.data.multi_label is True: expected False, as no loss takes several labels yet.'
+        )
     return {'train': train, 'test': test, 'info': pipeline.info(train, test, data)}
 
 

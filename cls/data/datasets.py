@@ -3,8 +3,8 @@
     source = load(config.data, 'train')
     source[3]  # {'image': (H, W, C) uint8, 'label': int}
 
-`config.data.name` is 'digits', 'tfds:NAME', 'folder:DIR', 'synthetic' or, for evaluation, one of
-cls.data.imagenet_variants, 'imagenet_a:DIR' for example.
+`config.data.name` is 'digits', 'tfds:NAME', 'folder:DIR', 'csv:FILE', 'parquet:FILE', 'synthetic'
+or, for evaluation, one of cls.data.imagenet_variants, 'imagenet_a:DIR' for example.
 
 The classes of a run are ordered as the outputs of its network. For evaluation, the labels of a data
 set with named classes are mapped to this order (`load(..., classes=...)`).
@@ -15,12 +15,23 @@ from typing import Any
 
 import numpy as np
 
-from cls.data import decode, folders, imagenet_variants, layout, splits, tfds_sets
+from cls.data import (
+    decode,
+    folders,
+    imagenet_variants,
+    layout,
+    splits,
+    tables,
+    tfds_sets,
+)
 from cls.data.classes import BENCHMARKS
+from cls.data.labels import class_file
 from cls.data.sources import InMemory, Source
 from cls.data.spec import DataSpec
 from cls.errors import UserError, nearest
 from cls.storage import download
+
+KINDS = ('digits', 'tfds:NAME', 'folder:DIR', 'csv:FILE', 'parquet:FILE', 'synthetic')
 
 
 def load(data: DataSpec, split: str, classes: Sequence[str] = ()) -> Source:
@@ -38,12 +49,19 @@ def load(data: DataSpec, split: str, classes: Sequence[str] = ()) -> Source:
     """
     if split not in ('train', 'eval'):
         raise ValueError(split)
+    if data.classes and not classes:
+        classes = class_file(data.classes)
     source = _open(data, split, tuple(classes))
     source.rules = decode.rules(data, exif=source.rules.exif)
     if data.num_classes and data.num_classes < source.num_classes:
         raise UserError(
             f'config.data.num_classes is {data.num_classes}, but {data.name} has '
             f'{source.num_classes} classes: expected 0 (as the data set says) or at least that.'
+        )
+    if source.multi_label and data.num_classes not in (0, source.num_classes):
+        raise UserError(
+            f'config.data.num_classes is {data.num_classes}: expected 0, or the '
+            f'{source.num_classes} of {data.name}, with config.data.multi_label.'
         )
     return source
 
@@ -73,15 +91,17 @@ def _open(data: DataSpec, split: str, classes: tuple[str, ...]) -> Source:
             eval_split=data.eval_split,
             class_order=data.class_order,
         )
+    if kind in tables.KINDS and rest:
+        return tables.open_table(kind, rest, split, data, classes)
     if kind in BENCHMARKS and rest:
         return imagenet_variants.open_benchmark(kind, rest, split, data.dir, classes)
     if data.name == 'synthetic':
         return _synthetic(data, split)
-    names = ['digits', 'synthetic', *(f'tfds:{name}' for name in tfds_sets.known_datasets())]
+    names = [*KINDS, *(f'tfds:{name}' for name in tfds_sets.known_datasets())]
     names += [f'{name}:' for name in BENCHMARKS]
     raise UserError(
-        f"config.data.name is '{data.name}': expected digits, tfds:NAME, folder:DIR, synthetic or, "
-        f'to evaluate on, {", ".join(f"{name}:DIR" for name in BENCHMARKS)}.'
+        f"config.data.name is '{data.name}': expected {', '.join(KINDS)} or, to evaluate on, "
+        f'{", ".join(f"{name}:DIR" for name in BENCHMARKS)}.'
         f'{nearest(data.name, names)}'
     )
 
@@ -106,6 +126,8 @@ def has_training(data: DataSpec) -> bool:
     kind, _, rest = data.name.partition(':')
     if kind == 'folder' and rest:
         return layout.has_training(download.fetched(rest), data.eval_fraction)
+    if kind in tables.KINDS and rest:
+        return tables.has_training(kind, rest, data)
     if kind == 'tfds' and rest:
         return tfds_sets.has_split(tfds_sets.prepared(rest, data.dir), data.train_split)
     return kind not in BENCHMARKS

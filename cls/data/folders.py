@@ -16,7 +16,7 @@ import numpy as np
 from cls.data import broken, splits
 from cls.data.classes import class_indices
 from cls.data.decode import SUFFIXES, BrokenImage, Rules, decode, picture
-from cls.data.file_list import FileList
+from cls.data.file_list import FileList, ImageList
 from cls.data.layout import layout_of, part_of
 from cls.data.scan import LeftOut, above, class_folders, image_files, listed, once
 from cls.data.shared import SharedArray
@@ -32,7 +32,7 @@ class Folder(Source):
 
     Args:
       folder: The folder of the files, for messages.
-      files: The images in that folder.
+      files: The images.
       labels: (N,) int32.
       class_names: The names of the classes, by label.
       exif: Whether the images are turned as their EXIF data say.
@@ -44,13 +44,13 @@ class Folder(Source):
     def __init__(
         self,
         folder: Path,
-        files: FileList,
+        files: ImageList,
         labels: np.ndarray,
         class_names: tuple[str, ...],
         exif: bool = False,
     ):
         self.num_classes, self.class_names = len(class_names), class_names
-        self.files: FileList = files
+        self.files: ImageList = files
         self._folder, self._labels = folder, SharedArray(labels)
         self.rules = Rules(exif=exif)
         self._verdict, self._verified = '', broken.Verified(len(files))
@@ -60,14 +60,17 @@ class Folder(Source):
 
     def __getitem__(self, index: int) -> dict:
         image = self._made(index, decode)
-        return {'image': image, 'label': int(self._labels.values[index])}
+        return {'image': image, 'label': self._label(index)}
 
     def read(self, index: int, crop: Crop) -> tuple[np.ndarray, int]:
         image = self._made(index, lambda *file: crop(picture(*file)))
-        return image, int(self._labels.values[index])
+        return image, self._label(index)
 
     def labels(self) -> np.ndarray:
         return self._labels.values
+
+    def _label(self, index: int) -> Any:
+        return int(self._labels.values[index])
 
     def identity(self) -> dict[str, Any]:
         """Returns `Source.identity` and a digest of the labels and the files' names and sizes."""
@@ -80,7 +83,7 @@ class Folder(Source):
     def _made(self, index: int, make: Callable[[bytes, int, Rules], T]) -> T:
         """Returns make(content of a file, channels, rules). Raises UserError with file names."""
         name, file = self.files[index], self.files.path(index)
-        content = broken.read_file(file)
+        content = broken.insisting(lambda: self.files.content(index), file)
         try:
             return broken.made(
                 file,
@@ -161,7 +164,7 @@ def open_folder(
             f'only classes of {layout.train.name}.{nearest(unknown[0], own)}'
         )
     else:
-        _warn_of_order(own, class_order, root)
+        warn_of_order(own, class_order, root)
         labels_of = class_indices(names, own, str(part))
     present = set(names)
     if missing := [name for name in classes or own if name not in present]:
@@ -201,7 +204,7 @@ def _natural_key(name: str) -> tuple[list[str | int], str]:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 
 
-def _warn_of_order(names: Sequence[str], class_order: str, root: Path) -> None:
+def warn_of_order(names: Sequence[str], class_order: str, root: object) -> None:
     """Warns if the two orders of the classes, and so the labels, differ."""
     text, natural = (ordered(names, order) for order in ORDERS)
     if text != natural:

@@ -30,6 +30,11 @@ class DataSpec:
     eval_fraction: float = 0.0
     allow_changed: bool = False
     class_order: str = 'text'
+    classes: str = ''
+    image_column: str = ''
+    label_column: str = ''
+    split_column: str = ''
+    multi_label: bool = False
     exif: bool = True
     max_pixels: int = 89_478_485
     broken_images: str = 'refuse'

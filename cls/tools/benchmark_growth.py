@@ -31,7 +31,7 @@ from ml_collections import ConfigDict
 
 from cls import evaluate, models, train
 from cls.cli import Parser
-from cls.data import datasets
+from cls.data import datasets, table_files
 from cls.data.spec import DataSpec
 from cls.distributed.rendezvous import rendezvous
 from cls.errors import UserError
@@ -165,8 +165,8 @@ def _tree(folder: Path, split: str, classes: int, images: int) -> None:
         os.link(photo, place / f'{number}.jpg')
 
 
-def _opened(folder: Path) -> Work:
-    spec = DataSpec(f'folder:{folder}', image_size=8)
+def _opened(place: Path, kind: str = 'folder') -> Work:
+    spec = DataSpec(f'{kind}:{place}', image_size=8)
 
     def work() -> None:
         train_images, test = (datasets.load(spec, split) for split in ('train', 'eval'))
@@ -186,6 +186,25 @@ def _classes(size: int, folder: Path) -> Work:
     _tree(folder, 'train', size, 2 * size)
     _tree(folder, 'val', size, size)
     return _opened(folder)
+
+
+def _rows(size: int, folder: Path) -> Work:
+    """Returns the opening of a CSV file of images in 1,000 classes, a tenth to evaluate on."""
+    _tree(folder, 'train', 1, 1)
+    # Each path is another way to the same image, of the usual length of a path.
+    ways = (''.join('.//' if i >> bit & 1 else './' for bit in range(21)) for i in range(size))
+    with (folder / 'list.csv').open('w') as file:
+        file.write('image,label,split\n')
+        for i, way in enumerate(ways):
+            split = 'val' if i % 10 == 3 else 'train'
+            file.write(f'{way}photo.jpg,class {i // 10 % 1000},{split}\n')
+    opened = _opened(folder / 'list.csv', 'csv')
+
+    def work() -> None:
+        table_files.read.cache_clear()
+        opened()
+
+    return work
 
 
 def _small(folder: Path) -> ConfigDict:
@@ -286,6 +305,7 @@ def _compiled(size: int, folder: Path) -> Work:
 CASES = {
     'images': Case('open a folder of images', 200, _images),
     'classes': Case('open a folder of classes with two images each', 50, _classes),
+    'rows': Case('open a CSV file of images', 20_000, _rows),
     'evaluated': Case('evaluate images of 1,000 classes', 100, _evaluated),
     'steps': Case('log steps, and continue', 50, _logged),
     'trials': Case('search by evolution in a table, and continue', 20, _trials),

@@ -32,7 +32,7 @@ def test_the_exponents_of_a_quadratic_work(tmp_path, monkeypatch, capsys):
     assert rows[2]['bytes'] == pytest.approx(200 * 2**20, rel=0.05)
 
 
-@pytest.mark.parametrize('name', ['images', 'classes', 'steps', 'trials', 'processes'])
+@pytest.mark.parametrize('name', ['images', 'classes', 'rows', 'steps', 'trials', 'processes'])
 def test_a_work_can_be_repeated(name, tmp_path):
     work = benchmark_growth.CASES[name].prepare(10, tmp_path)
     work()
