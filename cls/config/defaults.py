@@ -37,8 +37,8 @@ FIELDS: dict[str, Field] = {
     'data.name': Field(
         'digits',
         '',
-        'digits | tfds:NAME | folder:DIR | csv:FILE | parquet:FILE | synthetic'
-        '; see configs/README.md#data',
+        'digits | tfds:NAME | folder:DIR | csv:FILE | parquet:FILE | datasets:DIR | '
+        'synthetic; see configs/README.md#data',
     ),
     'data.dir': Field(
         '', '', "folder of prepared TFDS data sets; '': TFDS's own default (digits: a cache)"

@@ -3,8 +3,9 @@
     source = load(config.data, 'train')
     source[3]  # {'image': (H, W, C) uint8, 'label': int}
 
-`config.data.name` is 'digits', 'tfds:NAME', 'folder:DIR', 'csv:FILE', 'parquet:FILE', 'synthetic'
-or, for evaluation, one of cls.data.imagenet_variants, 'imagenet_a:DIR' for example.
+`config.data.name` is 'digits', 'tfds:NAME', 'folder:DIR', 'csv:FILE', 'parquet:FILE',
+'datasets:DIR', 'synthetic' or, for evaluation, one of cls.data.imagenet_variants, 'imagenet_a:DIR'
+for example.
 
 The classes of a run are ordered as the outputs of its network. For evaluation, the labels of a data
 set with named classes are mapped to this order (`load(..., classes=...)`).
@@ -18,6 +19,7 @@ import numpy as np
 from cls.data import (
     decode,
     folders,
+    hf_datasets,
     imagenet_variants,
     layout,
     splits,
@@ -31,7 +33,15 @@ from cls.data.spec import DataSpec
 from cls.errors import UserError, nearest
 from cls.storage import download
 
-KINDS = ('digits', 'tfds:NAME', 'folder:DIR', 'csv:FILE', 'parquet:FILE', 'synthetic')
+KINDS = (
+    'digits',
+    'tfds:NAME',
+    'folder:DIR',
+    'csv:FILE',
+    'parquet:FILE',
+    'datasets:DIR',
+    'synthetic',
+)
 
 
 def load(data: DataSpec, split: str, classes: Sequence[str] = ()) -> Source:
@@ -93,6 +103,8 @@ def _open(data: DataSpec, split: str, classes: tuple[str, ...]) -> Source:
         )
     if kind in tables.KINDS and rest:
         return tables.open_table(kind, rest, split, data, classes)
+    if kind == 'datasets' and rest:
+        return hf_datasets.open_dataset(rest, split, data, classes)
     if kind in BENCHMARKS and rest:
         return imagenet_variants.open_benchmark(kind, rest, split, data.dir, classes)
     if data.name == 'synthetic':
@@ -128,6 +140,8 @@ def has_training(data: DataSpec) -> bool:
         return layout.has_training(download.fetched(rest), data.eval_fraction)
     if kind in tables.KINDS and rest:
         return tables.has_training(kind, rest, data)
+    if kind == 'datasets' and rest:
+        return hf_datasets.has_training(rest, data)
     if kind == 'tfds' and rest:
         return tfds_sets.has_split(tfds_sets.prepared(rest, data.dir), data.train_split)
     return kind not in BENCHMARKS

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from cls.data.labels import Column
 from cls.data.scan import listed, once
 from cls.data.spec import DataSpec
 from cls.errors import UserError, nearest
+from cls.storage import paths
 
 SUFFIXES = {'csv': ('.csv', '.tsv'), 'parquet': ('.parquet', '.pq')}
 # Names of columns, in the order in which they are looked for.
@@ -48,6 +49,8 @@ class Table:
 
 def place(file: Path, row: int) -> str:
     """Returns 'line 7' of a CSV file for a row counted from 0, 'row 6' of other tables."""
+    if file.suffix.lower() == '.jsonl':
+        return f'line {row + 1}'
     if file.suffix.lower() in SUFFIXES['csv']:
         return f'line {csv_files.line_of(file, row)}'
     return f'row {row + 1}'
@@ -74,11 +77,9 @@ def read(file: Path, state: tuple[int, int], wanted: tuple[str, str, str], sever
       several: whether a cell may have several labels.
     """
     del state
-    is_csv = file.suffix.lower() in SUFFIXES['csv']
-    names = csv_files.header(file) if is_csv else _parquet(file, None)
+    names, load = _reader(file)
     image, label, split = columns(file, names, wanted)
-    used = [name for name in (image, label, split) if name is not None]
-    content = csv_files.read(file, used) if is_csv else _parquet(file, used)
+    content = load([name for name in (image, label, split) if name is not None])
     return made(file, content, image, label, split, several)
 
 
@@ -99,6 +100,37 @@ def made(
     table = Table(file, files, labels, parts)
     _check_repeated(table, hashes)
     return table
+
+
+def _reader(file: Path) -> tuple[list[str], Callable[[Sequence[str]], Any]]:
+    """Returns (the names of the columns of a file, names -> a pyarrow.Table). Raises UserError."""
+    if file.suffix.lower() in SUFFIXES['csv']:
+        return csv_files.header(file), functools.partial(csv_files.read, file)
+    if file.suffix.lower() == '.jsonl':
+        content = _json_lines(file)
+        return content.column_names, content.select
+    return _parquet(file, None), functools.partial(_parquet, file)
+
+
+def _json_lines(file: Path) -> Any:
+    """Returns the pyarrow.Table of a file with an object of JSON on each line. Raises UserError."""
+    import pyarrow as pa
+
+    rows: list[dict[str, Any]] = []
+    try:
+        with file.open(encoding='utf-8-sig') as lines:
+            for text in lines:
+                row = paths.parse_json(text)
+                if not isinstance(row, dict):
+                    raise ValueError('not an object')
+                rows.append(row)
+        return pa.Table.from_pylist(rows)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        why = getattr(error, 'strerror', None) or error
+        raise UserError(
+            f'{file}: line {len(rows) + 1} cannot be read ({why}): expected an object of JSON on '
+            'each line, all with the same types.'
+        ) from error
 
 
 def _parquet(file: Path, names: Sequence[str] | None) -> Any:

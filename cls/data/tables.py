@@ -169,17 +169,21 @@ def _part(kind: str, root: Path, data: DataSpec, split: str) -> Part | None:
     if data.eval_split.lower().endswith(SUFFIXES[kind]):
         file = root if split == 'train' else root.parent / data.eval_split
         return Part(table_files.table(file, data), None, file.stem)
-    table = table_files.table(root, data)
+    return part_of_table(table_files.table(root, data), data, split)
+
+
+def part_of_table(table: Table, data: DataSpec, split: str) -> Part | None:
+    """Returns the rows of a split of one table; None without splits if it is 'train'."""
     if table.splits is None:
         if split == 'eval' and data.eval_split:
             raise UserError(
-                f'config.data.eval_split is {data.eval_split!r}, and {root} has no column of '
+                f'config.data.eval_split is {data.eval_split!r}, and {table.file} has no column of '
                 "splits: expected '', or the name of a second table, as val.csv."
             )
         return None if split == 'train' else Part(table, None, 'all')
     _check_splits(table)
     names = [str(value) for value in table.splits.values]
-    chosen = splits.chosen(str(root), names, split, data.train_split, data.eval_split)
+    chosen = splits.chosen(str(table.file), names, split, data.train_split, data.eval_split)
     rows = np.flatnonzero(table.splits.codes == names.index(chosen)).astype(np.uint32)
     return Part(table, rows, chosen)
 
