@@ -38,7 +38,7 @@ FIELDS: dict[str, Field] = {
         'digits',
         '',
         'digits | tfds:NAME | folder:DIR | csv:FILE | parquet:FILE | datasets:DIR | '
-        'synthetic; see configs/README.md#data',
+        'wds:PATTERN | synthetic; see configs/README.md#data',
     ),
     'data.dir': Field(
         '', '', "folder of prepared TFDS data sets; '': TFDS's own default (digits: a cache)"
@@ -65,10 +65,12 @@ FIELDS: dict[str, Field] = {
         '', '', "file of the classes' names by label, one a line or JSON; '': as the data have them"
     ),
     'data.image_column': Field(
-        '', '', "tables: column of the images; '': image, path, file, filename or file_name"
+        '',
+        '',
+        "tables, wds: column of the images; '': image, path, file, filename, file_name",
     ),
     'data.label_column': Field(
-        '', '', "tables: column of the labels; '': label, labels, class or target"
+        '', '', "tables, wds: column of the labels; '': label, labels, class, target"
     ),
     'data.split_column': Field(
         '', '', "tables: column of the splits; '': split, if there is such a column"

@@ -4,8 +4,8 @@
     source[3]  # {'image': (H, W, C) uint8, 'label': int}
 
 `config.data.name` is 'digits', 'tfds:NAME', 'folder:DIR', 'csv:FILE', 'parquet:FILE',
-'datasets:DIR', 'synthetic' or, for evaluation, one of cls.data.imagenet_variants, 'imagenet_a:DIR'
-for example.
+'datasets:DIR', 'wds:PATTERN', 'synthetic' or, for evaluation, one of cls.data.imagenet_variants,
+'imagenet_a:DIR' for example.
 
 The classes of a run are ordered as the outputs of its network. For evaluation, the labels of a data
 set with named classes are mapped to this order (`load(..., classes=...)`).
@@ -25,6 +25,7 @@ from cls.data import (
     splits,
     tables,
     tfds_sets,
+    wds,
 )
 from cls.data.classes import BENCHMARKS
 from cls.data.labels import class_file
@@ -40,7 +41,7 @@ KINDS = (
     'csv:FILE',
     'parquet:FILE',
     'datasets:DIR',
-    'synthetic',
+    *('wds:PATTERN', 'synthetic'),
 )
 
 
@@ -105,6 +106,8 @@ def _open(data: DataSpec, split: str, classes: tuple[str, ...]) -> Source:
         return tables.open_table(kind, rest, split, data, classes)
     if kind == 'datasets' and rest:
         return hf_datasets.open_dataset(rest, split, data, classes)
+    if kind == 'wds' and rest:
+        return wds.open_tars(rest, split, data, classes)
     if kind in BENCHMARKS and rest:
         return imagenet_variants.open_benchmark(kind, rest, split, data.dir, classes)
     if data.name == 'synthetic':
@@ -142,6 +145,8 @@ def has_training(data: DataSpec) -> bool:
         return tables.has_training(kind, rest, data)
     if kind == 'datasets' and rest:
         return hf_datasets.has_training(rest, data)
+    if kind == 'wds' and rest:
+        return wds.has_training(rest, data)
     if kind == 'tfds' and rest:
         return tfds_sets.has_split(tfds_sets.prepared(rest, data.dir), data.train_split)
     return kind not in BENCHMARKS

@@ -30,7 +30,7 @@ class ImageList(Sequence[str], abc.ABC):
 
     @abc.abstractmethod
     def digest(self) -> bytes:
-        """Returns a digest of the names, in their order; no image is read."""
+        """Returns a digest of the names, in their order, and of what is known without reading."""
 
 
 class FileList(ImageList):
@@ -68,8 +68,8 @@ class FileList(ImageList):
         """
         files = cls(folder, [])
         kind = np.uint32 if len(content) < 2**32 else np.uint64
-        files._names = _Strings(content, ends.astype(kind))
-        files._folders = _Strings(np.zeros(0, np.uint8), np.zeros(2, np.uint32))
+        files._names = Strings(content, ends.astype(kind))
+        files._folders = Strings(np.zeros(0, np.uint8), np.zeros(2, np.uint32))
         files._starts = SharedArray(np.zeros(1, np.uint64))
         return files
 
@@ -163,7 +163,7 @@ def _inner(name: str) -> str:
     return name[: name.rfind('/') + 1]
 
 
-class _Strings:
+class Strings:
     """Strings of bytes in one array, with their ends."""
 
     def __init__(self, content: np.ndarray, ends: np.ndarray) -> None:
@@ -209,9 +209,9 @@ class _Builder:
         self._content += b''.join(strings)
         self._lengths.extend(map(len, strings))
 
-    def built(self) -> _Strings:
+    def built(self) -> Strings:
         """Returns the strings."""
         small = len(self._content) < 2**32
         ends = np.zeros(len(self) + 1, np.uint32 if small else np.uint64)
         np.cumsum(np.frombuffer(self._lengths, np.uint16), out=ends[1:])
-        return _Strings(np.frombuffer(bytes(self._content), np.uint8), ends)
+        return Strings(np.frombuffer(bytes(self._content), np.uint8), ends)

@@ -64,8 +64,13 @@ def open_dataset(rest: str, split: str, data: DataSpec, classes: Sequence[str]) 
         part_of = functools.partial(_table_part, root, metadata, data)
         return tables.of_parts(f'datasets:{rest}', part_of, split, data, classes)
     files = _files_of(root)
-    training = split_of(root, files, 'train', data)
-    name = training if split == 'train' else split_of(root, files, 'eval', data)
+    training = splits.training(str(root), files, data.train_split)
+    if split == 'train':
+        name = training
+    elif list(files) == ['all'] and not data.eval_split:
+        name = 'all'
+    else:
+        name = splits.chosen(str(root), files, split, data.train_split, data.eval_split)
     if name is None:
         raise UserError(
             f'datasets:{rest} has no split to train on, but {listed(list(files), 5)}: expected '
@@ -86,7 +91,7 @@ def has_training(rest: str, data: DataSpec) -> bool:
     if metadata := _metadata_files(root):
         part_of = functools.partial(_table_part, root, metadata, data)
         return tables.training_of(part_of) is not None
-    return split_of(root, _files_of(root), 'train', data) is not None
+    return splits.training(str(root), _files_of(root), data.train_split) is not None
 
 
 def _root(rest: str) -> Path:
@@ -94,20 +99,6 @@ def _root(rest: str) -> Path:
     if not root.is_dir():
         raise UserError(f'{root} is not a folder: {_EXPECTED}.')
     return root
-
-
-def split_of(root: Path, names: Any, split: str, data: DataSpec) -> str | None:
-    """Returns the name of the split to use; None without one to train on. Raises UserError."""
-    if list(names) == ['all']:
-        if split == 'eval' and not data.eval_split:
-            return 'all'
-        names = []
-    try:
-        return splits.chosen(str(root), names, split, data.train_split, data.eval_split)
-    except UserError:
-        if split == 'train' and data.train_split == DataSpec.train_split:
-            return None
-        raise
 
 
 # ------------------------------------------------------------------------------------------------

@@ -24,7 +24,10 @@ def kind(split: str) -> str:
     return TEST if all(part in TEST_NAMES for part in parts) else VALIDATION
 
 
-def to_evaluate(name: str, names: Iterable[str]) -> str:
+_PARTS = 'config.data.eval_split, as train[90%:], and config.data.train_split, as train[:90%]'
+
+
+def to_evaluate(name: str, names: Iterable[str], remedy: str = _PARTS) -> str:
     """Returns the split of a data set to evaluate on by default.
 
     The validation split; the test split only if there is no validation split.
@@ -32,6 +35,7 @@ def to_evaluate(name: str, names: Iterable[str]) -> str:
     Args:
       name: The name of the data set, for messages.
       names: The names of its splits.
+      remedy: What to set if there is none, for the message.
 
     Raises UserError if the data set has neither.
     """
@@ -40,8 +44,7 @@ def to_evaluate(name: str, names: Iterable[str]) -> str:
         if matches := [split for split in names if split.lower() in group]:
             return matches[0]
     raise UserError(
-        f'{name} has no split to evaluate on, it has {", ".join(names)}: expected '
-        'config.data.eval_split, as train[90%:], and config.data.train_split, as train[:90%].'
+        f'{name} has no split to evaluate on, it has {", ".join(names)}: expected {remedy}.'
     )
 
 
@@ -89,4 +92,19 @@ def chosen(name: str, names: Iterable[str], split: str, train_split: str, eval_s
     names = list(names)
     if split == 'train':
         return asked(name, names, train_split, 'train_split')
-    return asked(name, names, eval_split, 'eval_split') if eval_split else to_evaluate(name, names)
+    if eval_split:
+        return asked(name, names, eval_split, 'eval_split')
+    return to_evaluate(name, names, 'config.data.eval_split, one of these or further files')
+
+
+def training(name: str, names: Iterable[str], train_split: str) -> str | None:
+    """Returns the split to train on, None if there is none; `train_split` 'train' is a default.
+
+    Raises UserError for another one that does not exist.
+    """
+    try:
+        return asked(name, names, train_split, 'train_split')
+    except UserError:
+        if train_split.lower() in TRAIN_NAMES:
+            return None
+        raise
