@@ -25,7 +25,7 @@ OPTIONAL = {
     'litert_converter': 'cls/inference/export/litert.py',
     'ai_edge_litert': 'cls/inference/export/litert.py',
     'fastapi': 'pyproject.toml',
-    'pyarrow': 'cls/tools/predict.py',
+    'tifffile': 'pyproject.toml',
     'starlette': 'cls/inference/serving/app.py',
     'uvicorn': 'pyproject.toml',
     'prometheus_client': 'pyproject.toml',
@@ -111,7 +111,7 @@ def test_a_checkout_and_a_wheel_require_the_same():
 
 def test_the_extras():
     extras = PROJECT['project']['optional-dependencies']
-    assert set(extras) == {'search', 'gcs', 's3', 'ray', 'onednn', 'serve', 'onnx', 'dev'}
+    assert set(extras) == {'search', 'gcs', 's3', 'ray', 'onednn', 'serve', 'onnx', 'tiff', 'dev'}
 
 
 def test_training_and_import_need_no_extra():

@@ -49,6 +49,11 @@ FIELDS: dict[str, Field] = {
         '',
         "split (test, train[90%:]), folder or file to evaluate on; '': validation, else test",
     ),
+    'data.channels': Field(
+        0,
+        '[0, 64]',
+        '0: those of the data set, 3 for files; 1 (gray) and 3 are converted, others must be so',
+    ),
     'data.num_classes': Field(0, '[0, 2**24]', '0: those of the data set; synthetic: any number'),
     'data.eval_fraction': Field(
         0.0, '[0, 1)', 'folder without val/: part of each class to evaluate on'

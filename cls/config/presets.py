@@ -38,6 +38,7 @@ from cls.errors import UserError
 from cls.nn import norm
 from cls.run.checkpoint_files import is_run
 from cls.storage import paths
+from cls.weights import stem
 from cls.weights.hub import HUB, locate, preparation, prepared_for
 
 NAME = 'finetune'
@@ -213,12 +214,13 @@ def _images(config: ConfigDict, given: Set[str]) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f'config.init: {source}: {error}') from None
     size = wanted or prepared.size
+    mean, std = stem.normalization(prepared.mean, prepared.std, config.data.channels or 3)
     return {
         'data.image_size': size,
         'data.eval_resize': dataclasses.replace(prepared, size=size).resize,
         'data.interpolation': prepared.interpolation,
-        'data.mean': prepared.mean,
-        'data.std': prepared.std,
+        'data.mean': mean,
+        'data.std': std,
     }
 
 

@@ -11,6 +11,7 @@ The classes of a run are ordered as the outputs of its network. For evaluation, 
 set with named classes are mapped to this order (`load(..., classes=...)`).
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from cls.data import (
     hf_datasets,
     imagenet_variants,
     layout,
+    planes,
     splits,
     tables,
     tfds_sets,
@@ -62,7 +64,7 @@ def load(data: DataSpec, split: str, classes: Sequence[str] = ()) -> Source:
         raise ValueError(split)
     if data.classes and not classes:
         classes = class_file(data.classes)
-    source = _open(data, split, tuple(classes))
+    source = _with_channels(_open(data, split, tuple(classes)), data.channels)
     source.rules = decode.rules(data, exif=source.rules.exif)
     if data.num_classes and data.num_classes < source.num_classes:
         raise UserError(
@@ -101,6 +103,7 @@ def _open(data: DataSpec, split: str, classes: tuple[str, ...]) -> Source:
             data.exif,
             eval_split=data.eval_split,
             class_order=data.class_order,
+            arrays=data.channels not in (0, 1, 3),
         )
     if kind in tables.KINDS and rest:
         return tables.open_table(kind, rest, split, data, classes)
@@ -119,6 +122,27 @@ def _open(data: DataSpec, split: str, classes: tuple[str, ...]) -> Source:
         f'{", ".join(f"{name}:DIR" for name in BENCHMARKS)}.'
         f'{nearest(data.name, names)}'
     )
+
+
+def _with_channels(source: Source, channels: int) -> Source:
+    """Returns a source of images with a number of channels; 0: unchanged.
+
+    Raises UserError for images in memory that have another number and cannot be converted.
+    """
+    if channels in (0, source.channels):
+        return source
+    if not isinstance(source, InMemory):
+        source.channels = channels
+        return source
+    if {channels, source.channels} != {1, 3}:
+        raise UserError(
+            f'config.data.channels is {channels}, but the images have {source.channels}: expected '
+            '0 (as the data set says), 1 or 3.'
+        )
+    result = source.mapped(functools.partial(planes.converted, channels=channels))
+    result.split, result.version, result.rules = source.split, source.version, source.rules
+    result.subset, result.label_sets = source.subset, source.label_sets
+    return result
 
 
 def _open_tfds(builder, name: str, data: DataSpec, split: str, classes: tuple[str, ...]) -> Source:
@@ -155,7 +179,8 @@ def has_training(data: DataSpec) -> bool:
 def _synthetic(data: DataSpec, split: str) -> InMemory:
     """Returns 64 random images, repeated to the size of ImageNet, so that one costs only a copy."""
     rng = np.random.default_rng(split == 'eval')
-    images = rng.integers(256, size=(64, data.image_size, data.image_size, 3), dtype=np.uint8)
+    shape = 64, data.image_size, data.image_size, data.channels or 3
+    images = rng.integers(256, size=shape, dtype=np.uint8)
     num_classes = data.num_classes or 1000
     labels = rng.integers(num_classes, size=64, dtype=np.int32)
     source = InMemory(images, labels, num_classes, length=1_281_167 if split == 'train' else 50_000)

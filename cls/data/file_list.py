@@ -8,7 +8,7 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -186,6 +186,11 @@ class Strings:
         before = np.cumsum(lengths) - lengths
         at = np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
         return lengths, self._content.values[at]
+
+    def update(self, state: Any) -> None:
+        """Adds all strings to a hash of hashlib."""
+        state.update(self._ends.values)
+        state.update(self._content.values)
 
     def between(self, start: int, stop: int) -> Iterator[bytes]:
         """Yields the strings from `start` to `stop`; faster than one by one."""

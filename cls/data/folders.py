@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from cls.data import broken, splits
+from cls.data import broken, planes, splits
 from cls.data.classes import class_indices
 from cls.data.decode import SUFFIXES, BrokenImage, Rules, decode, picture
 from cls.data.file_list import FileList, ImageList
@@ -28,7 +28,7 @@ ORDERS = ('text', 'natural')
 
 
 class Folder(Source):
-    """Image files, decoded to RGB one by one.
+    """Image files, decoded one by one; to RGB, unless `channels` is set.
 
     Args:
       folder: The folder of the files, for messages.
@@ -117,6 +117,7 @@ def open_folder(
     *,
     eval_split: str = '',
     class_order: str = 'text',
+    arrays: bool = False,
 ) -> Folder:
     """Opens a split, 'train' or 'eval', of a folder of images.
 
@@ -146,6 +147,7 @@ def open_folder(
       exif: Whether the images are turned as their EXIF data say.
       eval_split: The name of the folder to evaluate on; '': the first of the list above.
       class_order: 'text' (torchvision's) or 'natural' (timm's, 2 before 10).
+      arrays: Whether files of NumPy, .npy, are images too.
 
     Raises UserError for other layouts.
     """
@@ -175,7 +177,10 @@ def open_folder(
     share = functools.partial(_share, split=split, eval_fraction=eval_fraction)
     share = share if divided else None
     # Examples are in text order for both orders of the classes: only the labels differ.
-    source = of_classes(part, names, labels_of, tuple(classes or own), share, exif, left_out)
+    suffixes = SUFFIXES + planes.SUFFIXES if arrays else SUFFIXES
+    source = of_classes(
+        part, names, labels_of, tuple(classes or own), share, exif, left_out, suffixes
+    )
     source.split = _split_name(root, part)
     if divided:
         held = f'{eval_fraction:g} of each class held out'
@@ -224,6 +229,7 @@ def of_classes(
     share: Callable[[list[str], Path], list[str]] | None = None,
     exif: bool = False,
     left_out: 'LeftOut | None' = None,
+    suffixes: tuple[str, ...] = SUFFIXES,
 ) -> Folder:
     """Opens all images of some class folders, in their order, and logs the files left out.
 
@@ -235,6 +241,7 @@ def of_classes(
       share: (names of a class's images, its folder) -> the names to take; None: all.
       exif: Whether the images are turned as their EXIF data say.
       left_out: The counts of `class_folders`, to be continued.
+      suffixes: The suffixes of images.
 
     Raises UserError if a class folder is empty.
     """
@@ -243,7 +250,7 @@ def of_classes(
 
     def images_of(name: str) -> list[str]:
         inner = LeftOut(part / name)
-        images = image_files(part / name, inner, around)
+        images = image_files(part / name, inner, around, suffixes)
         if not images:
             raise UserError(
                 f'{part / name} has no images{inner.within()}: expected files that end in '

@@ -26,6 +26,7 @@ class DataSpec:
     dir: str = ''
     train_split: str = 'train'
     eval_split: str = ''
+    channels: int = 0
     num_classes: int = 0
     eval_fraction: float = 0.0
     allow_changed: bool = False

@@ -99,8 +99,7 @@ class TarImages(ImageList):
 
     def digest(self) -> bytes:
         state = hashlib.sha256(self._sizes.values)
-        for part in self._names.gathered(np.arange(len(self))):
-            state.update(part)
+        self._names.update(state)
         return state.digest()
 
     def _file(self, index: int) -> Path:

@@ -55,6 +55,7 @@ from cls.steps.state import first_state
 from cls.storage import paths
 from cls.weights import card as cards
 from cls.weights import origin as origins
+from cls.weights import stem
 from cls.weights.hub import CARD, Located, Preparation, locate, prepared_for
 from cls.weights.loading import fill, hints_of, naming, prepare
 from cls.weights.origin import Origin
@@ -142,20 +143,21 @@ def _read(args: argparse.Namespace, overrides: Sequence[tuple[str, str]]) -> _Fo
         if f'model.{name}' not in given:
             fields.pop(name, None)
     fitted = fill(checkpoint, variant.name, located.file, hints, fields, part=args.part)
-    if fitted.channels != 3:
-        raise UserError(
-            f'{located.file}: its first convolution takes {fitted.channels} channels: expected '
-            'three, of color images'
-        )
     prepared, bgr = prepare(fitted, variant, located, args.source, size, args.bgr)
-    prepared = _sized(prepared, size)
-    config = _overridden(config_of(variant, prepared, fitted.fields), overrides)
+    channels = draft.data.channels or fitted.channels
+    fitted, stem_lines = _with_channels(fitted, variant, channels, located.file)
+    mean, std = stem.normalization(prepared.mean, prepared.std, channels)
+    prepared = dataclasses.replace(_sized(prepared, size), mean=mean, std=std)
+    config = config_of(variant, prepared, fitted.fields)
+    config.data.channels = channels if channels != stem.COLORS else 0
+    config = _overridden(config, overrides)
     with located.naming_card() if not overrides else contextlib.nullcontext():
         defaults.check(config)
     lines = [
         _of_network(variant, located, checkpoint.card, fitted, match),
         *_of_entry(located, checkpoint),
         *_of_fields(fitted, given),
+        *stem_lines,
         _of_images(config, prepared, given),
     ]
     origin = origins.of(args.source, located, prepared, fitted.family, bgr)
@@ -171,6 +173,23 @@ def _read(args: argparse.Namespace, overrides: Sequence[tuple[str, str]]) -> _Fo
         named = (names, field, located.file.name)
     classes, line = _classes(*named, config)
     return _Found(config, fitted.variables, classes, [*lines, line, *origin.lines()], origin)
+
+
+def _with_channels(
+    fitted: weights.Fitted, variant: Variant, channels: int, file: Path
+) -> tuple[weights.Fitted, list[str]]:
+    """Returns (weights for images with some channels, lines on the change). Raises UserError."""
+    if fitted.channels == channels:
+        return fitted, [f'Images of {channels} channels.'] if channels != stem.COLORS else []
+    module = models.create(variant.name, **fitted.fields)
+    shapes = models.abstract_variables(module, variant.input_size, channels)
+    variables, text = stem.adapt(fitted.variables, shapes, channels)
+    if not text:
+        raise UserError(
+            f'{file}: its first convolution takes {fitted.channels} channels: expected as many in '
+            f'config.data.channels, which is {channels}.'
+        )
+    return dataclasses.replace(fitted, variables=variables), [f'First convolution: {text}.']
 
 
 def _overridden(config: ConfigDict, overrides: Sequence[tuple[str, str]]) -> ConfigDict:

@@ -10,16 +10,17 @@ a run folder the newest checkpoint is used, and its average of weights if it kee
 that need more options (an entry of the file, another order of colors), make a run folder with
 cls.tools.import_weights.
 
-All weights are used, including BN statistics. Only the head may have other classes: the variables
-whose shapes depend on the number of classes (see cls.models.registry.introspection). Then it is
-new, except for the rows of classes with the same name on both sides (config.json of a snapshot,
-classes.json of a run). A new head has a hundredth of the usual initialization, close to the zero of
-Kolesnikov et al. 2020 (1912.11370). The usual scale would outweigh the few steps of
-fine-tuning. At exactly zero, a classifier followed by a ReLU, as SqueezeNet's, would not learn.
-Heads that the weights lack, and auxiliary ones, are new as well; auxiliary heads that the model
-lacks are left out. Everything else has to fit, or the run does not start. Weights are also
-refused if their snapshot names another network. A run that continues from its own checkpoint
-ignores config.init.
+All weights are used, including BN statistics. For images of other than three channels the first
+convolution of weights for color images is adapted (see cls.weights.stem). Only the head may have
+other classes: the variables whose shapes depend on the number of classes (see
+cls.models.registry.introspection). Then it is new, except for the rows of classes with the same
+name on both sides (config.json of a snapshot, classes.json of a run). A new head has a hundredth of
+the usual initialization, close to the zero of Kolesnikov et al. 2020 (1912.11370). The usual scale
+would outweigh the few steps of fine-tuning. At exactly zero, a classifier followed by a ReLU, as
+SqueezeNet's, would not learn. Heads that the weights lack, and auxiliary ones, are new as well;
+auxiliary heads that the model lacks are left out. Everything else has to fit, or the run does not
+start. Weights are also refused if their snapshot names another network. A run that continues from
+its own checkpoint ignores config.init.
 """
 
 import dataclasses
@@ -43,6 +44,7 @@ from cls.run import workdir as folders
 from cls.run.checkpoint_files import is_run, newest_whole
 from cls.storage import paths as storage
 from cls.weights import card as cards
+from cls.weights import stem
 from cls.weights.hub import HUB, Located, locate
 from cls.weights.loading import fill, hints_of, prepare
 
@@ -129,7 +131,8 @@ def load(
     loaded = _of_run(spec, folder) if folder and is_run(folder) else _of_file(spec)
     auxiliary, head = _auxiliary(model, image_shape), introspection.head(model, size, channels)
     fresh = _fresh(model, image_shape, seed, head | auxiliary)
-    given, dropped = _trimmed(loaded.variables, fresh, auxiliary)
+    adapted, stem_text = stem.adapt(loaded.variables, fresh, channels)
+    given, dropped = _trimmed(adapted, fresh, auxiliary)
     names = (loaded.classes, class_names)
     variables, new, kept = graft(given, fresh, head, source, names, auxiliary)
     if jax.process_index() == 0:
@@ -141,6 +144,7 @@ def load(
             line += '' if loaded.classes else ' (the weights do not name their classes)'
         if left_out := sorted({*loaded.left_out, *dropped}):
             line += f'; left out, as no part of the network: {_list(left_out)}'
+        line += f'; {stem_text}' if stem_text else ''
         line += f'; {loaded.entry}' if loaded.entry else ''
         log.info('init: %s', line)
         if warning := _warning(spec, *loaded.prepared):

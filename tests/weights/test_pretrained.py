@@ -89,6 +89,23 @@ def test_all_is_taken_for_the_same_number_of_classes(file, capsys):
     )
 
 
+@pytest.mark.parametrize('channels', [1, 6])
+def test_the_first_convolution_is_adapted_to_the_channels(file, capsys, channels):
+    """The same logits as of color images, if all channels are equal."""
+    fields = {'data.channels': str(channels), 'data.mean': '(120.,)', 'data.std': '(60.,)'}
+    setup = made(file, *fields.items())
+    variables = train.initial_weights(setup)
+    how = 'summed for 1' if channels == 1 else 'repeated, times 3 / 6 for 6'
+    assert f'conv1/kernel: of 3 channels, {how}' in capsys.readouterr().out
+    gray = np.random.default_rng(0).normal(size=(2, 32, 32, 1)).astype(np.float32)
+    color = weights.from_torch(STATE, NAME, **SHORT)
+    logits, expected = (
+        setup.model.apply(tree, np.repeat(gray, count, axis=3))
+        for tree, count in ((variables, channels), (color, 3))
+    )
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_with_another_number_of_classes_the_head_is_new_and_small(file, capsys):
     setup = made(file, ('data.num_classes', '7'))
     variables = train.initial_weights(setup)
