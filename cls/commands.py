@@ -27,6 +27,8 @@ COMMANDS = {
     'train': Command('cls.main', 'train a model, or search for one', {'job': 'train'}),
     'evaluate': Command('cls.main', 'evaluate checkpoints', {'job': 'evaluate'}),
     'print': Command('cls.main', 'print the resolved config', {'job': 'print'}),
+    'sweep': Command('cls.tools.sweep', 'train many runs: fields x seeds, or a search'),
+    'compare': Command('cls.tools.compare', 'compare runs over their seeds'),
     'predict': Command('cls.tools.predict', 'predict the classes of images'),
     'explain': Command('cls.tools.explain', 'show the pixels that speak for a class'),
     'summary': Command('cls.tools.summary', 'describe a network, its weights and its recipes'),

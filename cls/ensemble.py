@@ -22,12 +22,11 @@ from cls.errors import UserError
 from cls.evaluate import (
     plan,
     predict,
-    report,
     restore,
     summary,
     write,
 )
-from cls.evaluation import average
+from cls.evaluation import average, tables
 from cls.evaluation.measure import measure
 from cls.evaluation.metrics import Tally
 from cls.evaluation.plan import together
@@ -134,8 +133,9 @@ def evaluate_runs(
     )
     streams = [predict(*each) for each in zip(setups, weights, plans, strict=True)]
     source, first = setups[0].test, setups[0]
-    tally = measure(average.together(streams, names), source, first.model.num_classes)
-    values = report(tally, source.split_kind, first.info.class_names)
+    predictions, classes = average.together(streams, names), first.model.num_classes
+    tally = measure(predictions, source, classes, names=first.info.class_names)
+    values = tables.values(tally, first.kind(final=True), source.files)
     conditions = {'protocol': ','.join(dict.fromkeys(used)), 'split': source.split}
     return conditions | values | {'params': params}, tally
 
@@ -144,7 +144,7 @@ def evaluate_job(config: ConfigDict, workdir: Path, output: Path | None = None) 
     """Evaluates an ensemble's run folder by its members' protocols, as cls.evaluate.job does."""
     agreement.on_first('output', lambda: prepare(workdir, output))
     values, tally = evaluate_runs(members(config, workdir))
-    agreement.print_once(summary(values))
+    _print(values)
 
     def write_all(folder: Path) -> None:
         write(folder / runs.report_name(values['protocol'], config, workdir), values, tally)
@@ -161,10 +161,16 @@ def together_job(parts: Sequence[tuple[ConfigDict, Path]], output: Path | None) 
     if output is not None:
         agreement.on_first('output', lambda: prepare(output, output))
     values, tally = evaluate_runs(parts)
-    agreement.print_once(summary(values))
+    _print(values)
 
     def write_all(folder: Path) -> None:
         write(folder / 'evaluation', values, tally)
 
     if output is not None:
         agreement.on_first('written', lambda: deliver(write_all, output, output))
+
+
+def _print(values: dict[str, Any]) -> None:
+    """Prints the result of an evaluation, and its table of classes."""
+    (name,) = (kind for kind in metric_names.KINDS if f'{kind}/top1' in values)
+    agreement.print_once('\n'.join([summary(values), *tables.class_lines(values, name)]))

@@ -8,10 +8,13 @@ cls.evaluation.protocols:
 
 It writes these files to the run folder:
 
-  evaluation.json     top-1, top-5, loss, calibration error, and the accuracy of each class; for
-                      other protocols evaluation-PROTOCOL.json, with the values of data fields that
-                      differ from those of the run in the name
-  ...-confusion.npz   the confusion matrix, sparse: scipy.sparse.load_npz reads it
+  evaluation.json     top-1, top-5, loss, calibration error and its bins, the most confident
+                      mistakes, and precision, recall, F1 and AUROC of each class and their means
+                      (cls.evaluation.metrics defines them); for other protocols
+                      evaluation-PROTOCOL.json, with the values of data fields that differ from
+                      those of the run in the name
+  ...-confusion.npz   the confusion matrix, sparse: scipy.sparse.load_npz reads it, and
+                      numpy.load the `names` of its rows and columns
   NAME.csv            the predictions, if config.eval.predictions has that value
 
 The latter two are of the average of the weights, if the run keeps one. `--output DIR` writes all
@@ -43,7 +46,7 @@ from cls.data.readers import eval_reader, reading_threads
 from cls.distributed import agreement
 from cls.errors import UserError
 from cls.evaluation import plan as plans
-from cls.evaluation import precise_bn, protocols
+from cls.evaluation import precise_bn, protocols, tables
 from cls.evaluation.average import MeanOfViews, Part
 from cls.evaluation.files import Listing, write_confusion
 from cls.evaluation.measure import measure
@@ -101,26 +104,39 @@ def evaluate_state(
     eval_step: EvalStep,
     state: TrainState,
     check: Callable[[], None] = lambda: None,
+    final: bool = False,
 ) -> dict[str, float]:
-    """Returns 'validation/top1' or 'test/top1', ... of each of the `weight_sets`."""
+    """Returns 'validation/top1' or 'test/top1', ... of each of the `weight_sets`.
+
+    Args:
+      setup: the setup of the run.
+      eval_step: (variables, batch) -> sums.
+      state: the state of the run.
+      check: called before every batch; may raise to end the evaluation.
+      final: whether to evaluate the images to test on, not those of evaluations during the
+        training; without config.eval.validation they are the same.
+    """
     result = {}
-    for name, variables in weight_sets(setup, state, check).items():
-        batches = setup.eval_batches()
+    for name, variables in weight_sets(setup, state, check, final).items():
+        batches = setup.eval_batches(final)
         values = evaluate_batches(eval_step, variables, batches, setup.mesh, check)
         result |= {f'{name}/{metric}': value for metric, value in values.items()}
     return result
 
 
 def weight_sets(
-    setup: Setup, state: TrainState, check: Callable[[], None] = lambda: None
+    setup: Setup,
+    state: TrainState,
+    check: Callable[[], None] = lambda: None,
+    final: bool = True,
 ) -> dict[str, Any]:
     """Returns the weights to evaluate, by the prefix of their metrics.
 
-    They are the trained variables ('validation' or 'test', by the split), their average if the run
-    keeps one ('..._ema'), and with config.eval.precise_bn both with recomputed statistics
+    They are the trained variables ('validation' or 'test', see `Setup.kind`), their average if the
+    run keeps one ('..._ema'), and with config.eval.precise_bn both with recomputed statistics
     ('..._precise').
     """
-    name = functools.partial(metric_names.weights_name, setup.test.split_kind)
+    name = functools.partial(metric_names.weights_name, setup.kind(final))
     result = {name(): state.variables()} | ({name(ema=True): state.ema} if state.ema else {})
     if setup.eval.precise_bn:
         result |= {
@@ -277,9 +293,9 @@ def job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[s
         for name, variables in weights.items():
             parts = (part.predictions for part in predict(setup, variables, the_plan))
             listed = listing if wanted and name == last else None
-            tally = measure(parts, setup.test, classes, listed)
-            result |= report(tally, name, names)
-        agreement.print_once(summary(result))
+            tally = measure(parts, setup.test, classes, listed, names)
+            result |= tables.values(tally, name, setup.test.files)
+        agreement.print_once('\n'.join([summary(result), *tables.class_lines(result, last)]))
         broken.report()
 
         def write_all(folder: Path) -> None:
@@ -314,6 +330,19 @@ def summary(values: dict[str, Any]) -> str:
     return '; '.join(parts)
 
 
+def in_words(setup: Setup) -> str:
+    """Returns a sentence on the images of a result's figures; '' without config.eval.validation."""
+    if setup.validation is None:
+        return ''
+    watched = f'validation figures are of {len(setup.watched):,} images ({setup.watched.split})'
+    if not setup.tested_once:
+        return f'{watched}; {setup.data.name} has no other images to test on.'
+    return (
+        f'{watched}; the {len(setup.test):,} images of split {setup.test.split!r} were evaluated '
+        'once, after the last step.'
+    )
+
+
 def conditions(setup: Setup) -> dict[str, Any]:
     """Returns the protocol, data and sizes of an evaluation, for its file."""
     data, spec = setup.data, setup.eval
@@ -324,16 +353,11 @@ def conditions(setup: Setup) -> dict[str, Any]:
         'size': data.eval_pixels,
         'resize': data.eval_shorter_side,
     }
+    if data.is_squashed:
+        result['crop'] = data.eval_crop
     if protocols.find(spec.protocol).dense:
         result['scales'] = tuple(spec.scales) or (result['resize'],)
     return result
-
-
-def report(tally: Tally, name: str, class_names: Sequence[str]) -> dict[str, Any]:
-    """Returns 'NAME/top1', ... and 'NAME/classes' of an evaluation."""
-    values: dict[str, Any] = dict(tally.scalars())
-    values['classes'] = tally.per_class(class_names)
-    return {f'{name}/{metric}': value for metric, value in values.items()}
 
 
 def write(path: Path, result: dict[str, Any], tally: Tally) -> None:

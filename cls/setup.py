@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import jax
+import numpy as np
 import optax
 from flax import linen as nn
 from jax.sharding import Mesh
@@ -20,7 +21,7 @@ from ml_collections import ConfigDict
 from cls import models
 from cls.config import defaults, durations, network, runs
 from cls.config import load as configs
-from cls.data import datasets, iteration, pipeline
+from cls.data import datasets, iteration, pipeline, splits
 from cls.data.sources import Source
 from cls.data.spec import DataSpec
 from cls.errors import Mistakes, UserError, refuse
@@ -54,7 +55,9 @@ class Setup:
       duration: the length of the run, as in the config; `total_steps` has it in steps.
       mesh: the mesh of the devices.
       train: the training images; None for a data set that is only for evaluation.
-      test: the images of the evaluation.
+      validation: the images of config.eval.validation; None: that is not set, or the data set of an
+        evaluation has no training images.
+      test: the images of the evaluation at the end; `validation` if there are no other ones.
       info: numbers and names of the data.
       model: the network.
       data, optim, schedule, recipe, phases, eval, run: the specifications of the folders.
@@ -70,6 +73,7 @@ class Setup:
     mesh: Mesh
     train: Source | None
     test: Source
+    validation: Source | None
     info: pipeline.Info
     model: nn.Module
     data: DataSpec
@@ -97,10 +101,34 @@ class Setup:
         devices, wanted = self.mesh.size, self.eval.batch or self.microbatch
         return -(-wanted // devices) * devices  # padding is masked, so any size is possible
 
-    def eval_batches(self) -> iteration.EvalBatches:
-        """Returns this process's share of the evaluation batches."""
+    @property
+    def watched(self) -> Source:
+        """The images that are evaluated during the training."""
+        return self.test if self.validation is None else self.validation
+
+    @property
+    def tested_once(self) -> bool:
+        """Whether `test` has other images than those evaluated during the training."""
+        return self.test is not self.watched
+
+    def kind(self, final: bool) -> str:
+        """Returns 'test' or 'validation', for names of metrics.
+
+        Without config.eval.validation it goes by the name of the split. With it, the images to test
+        on are 'test' whatever they are called, as ImageNet's validation set.
+
+        Args:
+          final: whether the images are `test`, not `watched`.
+        """
+        if not self.data.validation:
+            return self.test.split_kind
+        other = self.tested_once if self.validation else datasets.has_test(self.data)
+        return splits.TEST if final and other else splits.VALIDATION
+
+    def eval_batches(self, final: bool = True) -> iteration.EvalBatches:
+        """Returns this process's share of the evaluation batches, of `test` or of `watched`."""
         return pipeline.eval_batches(
-            self.test,
+            self.test if final else self.watched,
             self.data,
             batch=self.eval_batch(),
             num_classes=self.info.num_classes,
@@ -139,7 +167,7 @@ class Setup:
         """Returns the Optax rule of config.optim for these parameters, with some fields changed."""
         spec, groups = dataclasses.replace(self.optim, **changed), {}
         size, _, channels = self.info.image_shape
-        if spec.body_lr_mult != 1:
+        if spec.needs_head:
             groups['head'] = introspection.head(self.model, size, channels)
         if spec.decay_mask == 'not_depthwise':
             groups['depthwise'] = introspection.depthwise(self.model, size, channels)
@@ -300,6 +328,8 @@ def _read(
         'optim': attempt('optim', OptimSpec.from_config, config),
         'eval': attempt('eval', EvalSpec.from_config, config),
     }
+    if parts['data'] and parts['eval']:
+        attempt('data eval', parts['eval'].check_crop, parts['data'])
     attempt('schedule', check_name, config)
     attempt('remat', lambda: remat.check(config.remat))
     attempt('profile', lambda: profile_steps(config.profile))
@@ -315,16 +345,19 @@ def _read(
 def _open(data: DataSpec, classes: tuple[str, ...] | None, data_of: Setup | None) -> dict[str, Any]:
     """Returns the images to train and to evaluate on, and their `Info`."""
     if data_of is not None:
-        return {'train': data_of.train, 'test': data_of.test, 'info': data_of.info}
-    names, train = classes or (), None
+        return {name: getattr(data_of, name) for name in ('train', 'validation', 'test', 'info')}
+    names, train, validation = classes or (), None, None
+    if classes is None:
+        datasets.check_disjoint(data)
     if classes is None or datasets.has_training(data):
-        train = datasets.load(data, 'train', names)
-    test = datasets.load(data, 'eval', names)
+        train, validation = datasets.training(data, names)
+    test = datasets.testing(data, validation, names)
     if test.multi_label:
         raise UserError(
             'config.data.multi_label is True: expected False, as no loss takes several labels yet.'
         )
-    return {'train': train, 'test': test, 'info': pipeline.info(train, test, data)}
+    info = pipeline.info(train, test, data)
+    return {'train': train, 'validation': validation, 'test': test, 'info': info}
 
 
 def _check_network(
@@ -367,12 +400,21 @@ def _read_moments(
         'schedule': mistakes.attempt(ScheduleSpec.from_config, config, **moments),
         'phases': mistakes.attempt(Phases.from_config, config, **moments),
         'run': mistakes.attempt(RunSpec.from_config, config, to_steps=to_steps),
-        'recipe': mistakes.attempt(Recipe.from_config, config, total, info.image_shape[2]),
     }
+    counts = _class_counts(config, parts)
+    recipe = functools.partial(Recipe.from_config, config, total, info.image_shape[2], counts)
+    result['recipe'] = mistakes.attempt(recipe)
     if 'supernet' in config.get('search', {}):
         create = functools.partial(supernets.create, config, parts['model'])
         result['supernet'] = mistakes.attempt(create, info.image_shape, to_steps)
     return result
+
+
+def _class_counts(config: ConfigDict, parts: dict[str, Any]) -> np.ndarray | None:
+    """Returns the training images of each class, if the loss depends on them, or None."""
+    if not config.loss.class_weights or parts['train'] is None:
+        return None
+    return np.bincount(parts['train'].labels(), minlength=parts['model'].num_classes)
 
 
 # ------------------------------------------------------------------------------------------------

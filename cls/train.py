@@ -61,11 +61,12 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
     # Mistakes in the config, and weights that do not fit, end here, before anything is written.
     begun = agreement.on_first('begun', lambda: any((workdir / 'checkpoints').glob('[0-9]*')))
     setup = agreement.on_all('set-up', lambda: set_up(config, begun=begun))
-    data = agreement.on_all('data', lambda: datasets.identity(setup.train, setup.test))
+    data = agreement.on_all('data', lambda: _identity(setup))
     same_data.check(workdir, data, begun, setup.data.allow_changed)
     load = setup.init.source and not begun
     given = [agreement.on_all('init', lambda: initial_weights(setup))] if load else []
-    for line in presets.describe(config, setup.info.num_train, setup.info.num_classes):
+    described = presets.describe(config, setup.info.num_train, setup.info.num_classes)
+    for line in (*described, *setup.optim.notes()):
         agreement.print_once(line)
     with open_run(workdir, run_config, setup.info.class_names):
         if agreement.is_main_process():
@@ -78,13 +79,23 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
     return result
 
 
+def _identity(setup: Setup) -> same_data.Data:
+    assert setup.train is not None  # the setup is for training
+    return datasets.identity(setup.train, setup.test, setup.validation)
+
+
 def evaluated_on(setup: Setup) -> str:
-    """Returns a line that describes the images of the evaluation."""
-    test = setup.test
-    return (
-        f'{test.split_kind} figures are of {len(test):,} images: {setup.data.name}, '
-        f'split {test.split!r}'
+    """Returns a line that describes the images of the evaluations."""
+    watched, test = setup.watched, setup.test
+    line = (
+        f'{setup.kind(final=False)} figures are of {len(watched):,} images: {setup.data.name}, '
+        f'split {watched.split!r}'
     )
+    if setup.tested_once:
+        line += f'; the {len(test):,} of split {test.split!r} are evaluated once, at the end'
+    elif setup.validation is not None:
+        line += ', and there are no other ones to test on'
+    return line
 
 
 def initial_weights(setup: Setup) -> Any:
@@ -245,7 +256,7 @@ def train_batches(setup: Setup) -> HostBatches:
     first = pipeline.train_batches(setup.train, **_batch_options(setup))
     if setup.supernet is None:
         return first
-    second = pipeline.train_batches(setup.test, **_batch_options(setup))
+    second = pipeline.train_batches(setup.watched, **_batch_options(setup))
     return iteration.ZippedIterator(first, second)
 
 
@@ -258,7 +269,7 @@ def resident_batches(setup: Setup) -> ResidentBatches | None:
     first = pipeline.resident_batches(setup.train, **_batch_options(setup))
     if setup.supernet is None or first is None:
         return first
-    second = pipeline.resident_batches(setup.test, **_batch_options(setup))
+    second = pipeline.resident_batches(setup.watched, **_batch_options(setup))
     return resident.ZippedResident(first, second) if second else None
 
 

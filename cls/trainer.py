@@ -17,7 +17,7 @@ import numpy as np
 from cls.distributed import agreement
 from cls.distributed.preemption import Preempted, Preemption
 from cls.errors import UserError
-from cls.evaluate import EvalStep, evaluate_state, summary
+from cls.evaluate import EvalStep, evaluate_state, in_words, summary
 from cls.feed import Pace, Resident, Streamed, TrainBatches, feed
 from cls.run.checkpoint import Checkpoints
 from cls.run.goodput import BUCKETS, TimeLedger, goodput
@@ -223,16 +223,21 @@ class Trainer:
         shown = f'this batch: loss {values["train/loss"]:.4g}, top-1 {values["train/top1"]:.4g} %'
         self.progress.update(step, shown, images, (self.setup.total_steps - step) / rate)
 
+    def _evaluated(self, state: TrainState, final: bool = False) -> dict[str, float]:
+        """Returns the metrics of a state, see `evaluate_state`; {} when stopped meanwhile."""
+        try:
+            with self.ledger.spend('eval'):
+                check = self.preemption.check
+                return evaluate_state(self.setup, self.eval_step, state, check, final)
+        except Preempted:
+            return {}
+
     def _evaluate(self, state: TrainState, step: int) -> dict[str, float]:
         """Evaluates and logs; returns {} when stopped meanwhile.
 
         At the last step nothing is printed: its values are part of the result.
         """
-        try:
-            with self.ledger.spend('eval'):
-                check = self.preemption.check
-                values = evaluate_state(self.setup, self.eval_step, state, check)
-        except Preempted:
+        if not (values := self._evaluated(state)):
             return {}
         if self.metrics:
             self.metrics.write(step, values)
@@ -266,8 +271,15 @@ class Trainer:
         values = self._evaluate(state, step)
         if not values:
             return None
+        if self.setup.tested_once:
+            if not (tested := self._evaluated(state, final=True)):
+                return None
+            values |= tested
         params = sum(x.size for x in jax.tree.leaves(state.params))
         result = values | {'split': self.setup.test.split, 'step': step, 'params': params}
+        if words := in_words(self.setup):
+            result['evaluated'] = words
+            self.progress.note(words)
         result |= self.ledger.report()
         if self.setup.supernet:
             result |= self.setup.supernet.finish(state.params, self.workdir)

@@ -25,7 +25,8 @@ _LINK = re.compile(r'\[[^\]]*\]\(([^)\s]+)\)')
 _MAY_IMPORT = re.compile(r'^May import: (.+)\.$', re.MULTILINE)
 # Fields of the classes in a config, and members of ensembles and of searches.
 _OF_OTHERS = re.compile(
-    r'(model|loaded|members|proxy|search\.(space|searcher|objective|evaluator|supernet))(\.|$)'
+    r'(model|loaded|members|proxy|optim\.args|loss\.args'
+    r'|search\.(space|searcher|objective|evaluator|supernet))(\.|$)'
 )
 
 

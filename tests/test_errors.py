@@ -120,7 +120,7 @@ def line_of(*arguments):
         (['--config=configs/resnet.py', '--config.model.dtype=float33'], ['float33', 'bfloat16']),
         (
             ['--config=configs/resnet.py', '--config.data.eval_fraction=.1'],
-            ['eval_fraction', '0.1'],
+            ['eval_fraction', 'It is now called eval.validation.'],
         ),
         (
             ['--config=configs/resnet.py', '--config.data.name=imagenet_r:/d'],

@@ -290,6 +290,7 @@ def test_members_of_an_ensemble_have_protocols_of_their_own(run):
     mean = sum(part.probabilities for part in parts) / 2
     tally = metrics.Tally(CLASSES)
     tally.add(metrics.outcomes(Predictions(mean, parts[0].labels, parts[0].index)))
+    tally.scores.add(mean, parts[0].labels)
     assert found.scalars() == tally.scalars()
     np.testing.assert_array_equal(found.confusion(), tally.confusion())
     assert values['protocol'] == 'single,ten_crop'
@@ -394,7 +395,7 @@ for protocol in test_predict.PROTOCOLS:
     setup = test_predict.made(None, eval_scales='8,12', eval_size_divisor=4, eval_batch=8)
     tally = test_predict.measured(setup, protocol)
     scalars = tally.scalars()
-    found[protocol] = [scalars['top1'], scalars['top5'], scalars['loss'], scalars['ece']]
+    found[protocol] = [scalars[x] for x in ('top1', 'top5', 'loss', 'ece', 'auroc', 'auroc_error')]
     found[protocol + '-confusion'] = np.concatenate(tally.confusion())
     files = Listing()
     test_predict.measured(setup, protocol, listing=files)

@@ -20,6 +20,8 @@ OPTIONAL = {
     'gcsfs': 'pyproject.toml',
     's3fs': 'pyproject.toml',
     'ray': 'pyproject.toml',
+    'optuna': 'pyproject.toml',
+    'submitit': 'pyproject.toml',
     'onnx': 'pyproject.toml',
     'onnxruntime': 'pyproject.toml',
     'litert_converter': 'cls/inference/export/litert.py',
@@ -111,14 +113,16 @@ def test_a_checkout_and_a_wheel_require_the_same():
 
 def test_the_extras():
     extras = PROJECT['project']['optional-dependencies']
-    assert set(extras) == {'search', 'gcs', 's3', 'ray', 'onednn', 'serve', 'onnx', 'tiff', 'dev'}
+    assert set(extras) == {
+        *('search', 'sweep', 'gcs', 's3', 'ray', 'onednn', 'serve', 'onnx', 'tiff', 'dev')
+    }
 
 
 def test_training_and_import_need_no_extra():
     """The modules of the extra search are imported only in cls.search and by its report."""
     names = {'matplotlib', 'yaml'}
     users = {file for module, file in imported() if module in names}
-    allowed = ('cls/search/', 'cls/tools/search_report.py')
+    allowed = ('cls/search/', 'cls/tools/search_report.py', 'cls/experiments/figures.py')
     assert users
     assert not [file for file in users if not str(file).startswith(allowed)]
 

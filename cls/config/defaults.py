@@ -47,7 +47,8 @@ FIELDS: dict[str, Field] = {
     'data.eval_split': Field(
         '',
         '',
-        "split (test, train[90%:]), folder or file to evaluate on; '': validation, else test",
+        "split (test, train[90%:]), folder or file to evaluate on; '': the validation split, else "
+        'test; with eval.validation the test split',
     ),
     'data.channels': Field(
         0,
@@ -55,9 +56,6 @@ FIELDS: dict[str, Field] = {
         '0: those of the data set, 3 for files; 1 (gray) and 3 are converted, others must be so',
     ),
     'data.num_classes': Field(0, '[0, 2**24]', '0: those of the data set; synthetic: any number'),
-    'data.eval_fraction': Field(
-        0.0, '[0, 1)', 'folder without val/: part of each class to evaluate on'
-    ),
     'data.allow_changed': Field(
         False, '', 'continues a run whose data have changed since it was begun', FREE
     ),
@@ -106,7 +104,7 @@ FIELDS: dict[str, Field] = {
     ),
     'data.image_size': Field(32, f'[1, {_PIXELS}]', 'height and width that the network sees'),
     'data.interpolation': Field(
-        'bilinear', '', "bilinear | bicubic (Pillow's) | tf_bilinear | tf_bicubic"
+        'bilinear', '', "bilinear | bicubic | nearest (Pillow's) | tf_bilinear | tf_bicubic"
     ),
     'data.train_crop': Field(
         'none',
@@ -136,6 +134,9 @@ FIELDS: dict[str, Field] = {
     ),
     'data.eval_resize': Field(
         0, f'[0, {_PIXELS}]', 'evaluation: shorter side before the center crop; 0: eval_size'
+    ),
+    'data.eval_crop': Field(
+        'center', '', 'evaluation: center | squash (both sides to eval_resize, in any ratio)'
     ),
     'data.mean': Field((0.0,), '[-1e6, 1e6]', 'per channel, of pixels in 0..255, subtracted'),
     'data.std': Field((255.0,), '[1e-6, 1e6]', 'per channel, divided by'),
@@ -180,7 +181,13 @@ FIELDS: dict[str, Field] = {
         0.0, '[0, inf)', 'alpha of CutMix; with mixup, either of them by even chances'
     ),
     # ---- the update
-    'optim.name': Field('sgd', '', "sgd | rmsprop (TensorFlow's form) | adam | adamw | lamb"),
+    'optim.name': Field(
+        'sgd',
+        '',
+        "sgd | rmsprop (TensorFlow's form) | adam | adamw | lamb, or any optimizer of Optax: lion, "
+        'muon, lars, adan, ...',
+    ),
+    'optim.args': Field({}, '', 'optim.args.NAME: arguments of an optimizer of Optax'),
     'optim.lr': Field(0.1, '[0, inf)', 'peak learning rate for the whole batch'),
     'optim.momentum': Field(0.9, '[0, 1)', 'sgd, rmsprop'),
     'optim.nesterov': Field(False, '', 'sgd'),
@@ -189,7 +196,10 @@ FIELDS: dict[str, Field] = {
     'optim.b2': Field(0.999, '[0, 1)', 'adam, adamw, lamb'),
     'optim.eps': Field(1e-8, '(0, inf)', 'rmsprop (inside the root), adam, adamw, lamb'),
     'optim.weight_decay': Field(
-        0.0, '[0, inf)', 'L2 in the gradient for sgd, rmsprop, adam; decoupled for adamw, lamb'
+        0.0,
+        '[0, inf)',
+        'L2 in the gradient for sgd, rmsprop, adam; decoupled for adamw, lamb; for an optimizer of '
+        'Optax its own, or else L2',
     ),
     'optim.decay_mask': Field('kernels', '', 'kernels | all | not_norms | not_depthwise'),
     'optim.bias_lr_mult': Field(
@@ -205,6 +215,13 @@ FIELDS: dict[str, Field] = {
     'optim.clip_after_decay': Field(
         False, '', 'the L2 term counts into the clipped norm (TF: L2 is in the loss)'
     ),
+    'optim.agc': Field(
+        0.0, '[0, inf)', "adaptive clipping of each filter's gradient (NFNets: 0.01); 0: none"
+    ),
+    'optim.lookahead': Field(
+        0, '[0, 2**24]', 'steps of the fast weights for one of the slow weights (5); 0: none'
+    ),
+    'optim.lookahead_rate': Field(0.5, '(0, 1]', 'lookahead: of the slow weights'),
     # ---- the learning rate
     'schedule.name': Field(
         'constant', '', 'constant | step | cosine | cosine_restarts | exponential | polynomial'
@@ -230,12 +247,25 @@ FIELDS: dict[str, Field] = {
     'freeze_bn': Field(
         '', DURATION, 'a moment; from it on batch norms use, and keep, their running statistics'
     ),
+    'loss.name': Field(
+        'softmax', '', 'softmax | bce (binary cross-entropy of each class) | focal | binary_focal'
+    ),
+    'loss.args': Field({}, '', 'loss.args.NAME: bce: threshold, sum_classes (timm); focals: gamma'),
+    'loss.class_weights': Field(
+        (), '', 'balanced (by the numbers of training images), or a number for each class; (): none'
+    ),
     'loss.label_smoothing': Field(0.0, '[0, 1)', 'part of the target spread over all classes'),
     'loss.aux_weight': Field(0.0, '[0, inf)', 'of the mean loss of the auxiliary heads'),
     'ema': Field(0.0, '[0, 1)', 'decay of the average of parameters and BN statistics; 0: none'),
     # ---- evaluation
     'eval.batch': Field(0, '[0, 2**24]', '0: as in training', FREE),
     'eval.every': Field('', DURATION, "a duration; '': only at the end", FREE),
+    'eval.validation': Field(
+        '',
+        '',
+        'a fraction of the training images (0.1, of each class, by the seed), or a split or '
+        'folder: evaluated during the training; the test split then only at its end',
+    ),
     'eval.protocol': Field(
         'single',
         '',
@@ -326,7 +356,10 @@ RENAMED = {
     'schedule.factor': 'schedule.gamma',
     'eval.multiple': 'eval.size_divisor',
     'search.at_once': 'search.max_concurrent',
+    'data.eval_fraction': 'eval.validation',
 }
+# The values of a renamed field, where its meaning has changed.
+CONVERTED = {'data.eval_fraction': lambda fraction: f'{fraction!r} by name' if fraction else ''}
 RENAMED_VALUES = {('search.engine', 'here'): 'local'}
 
 
@@ -392,8 +425,12 @@ def with_new_names(config: ConfigDict) -> ConfigDict:
             group, _, key = old.rpartition('.')
             node = part.get(group)
             if isinstance(node, ConfigDict) and key in node:
-                node[new.rpartition('.')[2]] = node[key]
+                value = CONVERTED.get(old, lambda value: value)(node[key])
                 del node[key]
+                group, _, key = new.rpartition('.')
+                if not isinstance(part.get(group), ConfigDict):
+                    part[group] = ConfigDict()
+                part[group][key] = value
         for (name, old), new in RENAMED_VALUES.items():
             group, _, key = name.rpartition('.')
             node = part.get(group)
@@ -438,6 +475,12 @@ def mistakes(config: ConfigDict) -> dict[str, str]:
                 sentence = f'config.{prefix}{name} is {value!r}: {wanted}{doc}.{hint}'
                 messages[prefix + name] = sentence
     return messages
+
+
+def is_open(name: str) -> bool:
+    """Whether a group of a config, by its dotted name, takes fields of any name."""
+    last = name.rpartition('.')[2]
+    return last == 'model' or name.endswith(('optim.args', 'loss.args'))
 
 
 def _unknown(config: ConfigDict, fields: Mapping[str, Field], prefix: str = '') -> Iterator[str]:

@@ -4,7 +4,10 @@ import dataclasses
 import math
 import numbers
 import re
+from collections.abc import Mapping
 from typing import Any
+
+from ml_collections import ConfigDict
 
 from cls.config import durations
 from cls.errors import UserError
@@ -121,6 +124,8 @@ def _same_type(value: Any, default: Any) -> bool:
         return is_number(value)
     if isinstance(default, int):
         return isinstance(value, int)
+    if isinstance(default, dict):
+        return isinstance(value, Mapping | ConfigDict)
     if isinstance(default, tuple):
         if not isinstance(value, tuple):
             return False

@@ -153,7 +153,8 @@ def _override(config: ConfigDict, name: str, text: str) -> None:
     node = config
     for parent in parents:
         node = node.get(parent) if isinstance(node, ConfigDict) else None
-    if not isinstance(node, ConfigDict) or (field not in node and parents[-1:] != ['model']):
+    is_open = defaults.is_open('.'.join(parents))
+    if not isinstance(node, ConfigDict) or (field not in node and not is_open):
         known = [key for key, _ in flatten(config)]
         hint = defaults.renamed(name) or nearest(name, known) or ' `cls print` shows all fields.'
         raise UserError(f'the config has no field {name!r}.{hint}')
@@ -161,10 +162,12 @@ def _override(config: ConfigDict, name: str, text: str) -> None:
         node[field] = _genotype(node, text)
         return
     if isinstance(node.get(field), ConfigDict):
-        raise UserError(
-            f'config.{name} is a group; set one of its fields: {", ".join(node[field])}.'
-        )
-    if field in node:
+        fields = ', '.join(node[field]) or f'{name}.NAME'
+        raise UserError(f'config.{name} is a group; set one of its fields: {fields}.')
+    if parents[-1:] == ['args']:  # checked against the signature of the optimizer
+        with node.ignore_type():
+            node[field] = {'true': True, 'false': False}.get(text.lower(), _literal(text))
+    elif field in node:
         node[field] = _read(text, node[field], name)
     else:  # a field of the module that is not in the config; the variant's value has its type
         current = getattr(models.create(node.name), field, None)

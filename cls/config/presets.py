@@ -34,26 +34,31 @@ from cls.config import durations
 from cls.data import datasets
 from cls.data.sources import Source
 from cls.data.spec import DataSpec
+from cls.data.splits import Validation
 from cls.errors import UserError
 from cls.nn import norm
 from cls.run.checkpoint_files import is_run
 from cls.storage import paths
 from cls.weights import stem
-from cls.weights.hub import HUB, locate, preparation, prepared_for
+from cls.weights.hub import HUB, locate
+from cls.weights.images import preparation, prepared_for
 
 NAME = 'finetune'
 LEAST_BATCH, MOST_BATCH = 8, 64
 EPOCHS, LEAST_STEPS, STEPS_PER_CLASS, MOST_STEPS = 10, 100, 5, 20_000
 RATE, LEAST_BODY, MOST_BODY, BODY_PER_IMAGE = 3e-3, 0.01, 0.1, 5e-5
 SCRATCH_RATE = 1e-3
-HELD_OUT = 0.2  # fraction of each class to evaluate on, if the folder has no images for that
+HELD_OUT = '0.2'  # config.eval.validation, if the folder has no images to evaluate on
 ENOUGH_FOR_NORMS = 1000  # training images
 
 # The fields of config.data that determine the preparation of images.
-_IMAGES = ('image_size', 'eval_size', 'eval_resize', 'interpolation', 'mean', 'std', 'contrast')
+_IMAGES = (
+    *('image_size', 'eval_size', 'eval_resize', 'eval_crop', 'interpolation'),
+    *('mean', 'std', 'contrast'),
+)
 FILLED = (
     *(f'data.{field}' for field in _IMAGES),
-    'data.eval_fraction',
+    'eval.validation',
     'batch',
     'duration',
     'optim.lr',
@@ -95,8 +100,8 @@ def fill(config: ConfigDict, given: Set[str], begun: ConfigDict | None = None) -
             use({name: before[name] for name in FILLED})
             return
     use(_images(config, given))
-    train, eval_fraction = _training(DataSpec.from_config(config), 'data.eval_fraction' in given)
-    use({'data.eval_fraction': eval_fraction})
+    train, validation = _training(DataSpec.from_config(config), 'eval.validation' in given)
+    use({'eval.validation': validation})
     count, classes = len(train), train.num_classes
     use({'batch': batch(count)})
     use({'duration': f'{steps(count, classes, config.batch)} steps'})
@@ -141,12 +146,10 @@ def describe(config: ConfigDict, count: int, classes: int) -> list[str]:
         ]
     epochs = durations.steps(config.duration, batch=config.batch, examples=count)
     epochs *= config.batch / count
-    data = config.data
+    data, held = config.data, Validation.read(config.eval.validation).fraction
     parts = [
         f'{count} training images of {classes} classes',
-        f'{data.eval_fraction:.0%} of each class held out to evaluate on'
-        if data.eval_fraction
-        else '',
+        f'{held:.0%} of each class held out for validation' if held else '',
         f'batch {config.batch}',
         f'{config.duration} ({epochs:.3g} epochs)',
         f'rate {config.optim.lr:g}, of the body {config.optim.lr * config.optim.body_lr_mult:g}',
@@ -172,26 +175,25 @@ def _flat(config: ConfigDict) -> dict[str, Any]:
     }
 
 
-def _training(data: DataSpec, fixed: bool) -> tuple[Source, float]:
-    """Opens the training images; returns them and the fraction of each class that is held out.
+def _training(data: DataSpec, fixed: bool) -> tuple[Source, str]:
+    """Opens the training images; returns them and config.eval.validation.
 
-    The fraction is config.data.eval_fraction, or HELD_OUT for a folder without images to evaluate
-    on, unless `fixed`.
+    It is HELD_OUT for a folder without images to evaluate on, unless `fixed` or set.
     """
     try:
         datasets.load(data, 'eval')
-        return datasets.load(data, 'train'), data.eval_fraction
+        return datasets.load(data, 'train'), data.validation
     except UserError as error:
-        if fixed or data.eval_fraction:
+        if fixed or data.validation:
             raise
         problem = error
-    divided = dataclasses.replace(data, eval_fraction=HELD_OUT)
+    divided = dataclasses.replace(data, validation=HELD_OUT)
+    train, validation = datasets.training(divided)
     try:
-        return datasets.load(divided, 'train'), HELD_OUT
-    except UserError as error:
-        if str(error).startswith('config.data.eval_fraction'):  # there are images to evaluate on
-            raise problem from None
-        raise
+        datasets.testing(divided, validation)
+    except UserError:  # there are images to evaluate on, which cannot be opened
+        raise problem from None
+    return train, HELD_OUT
 
 
 def _images(config: ConfigDict, given: Set[str]) -> dict[str, Any]:
@@ -214,13 +216,14 @@ def _images(config: ConfigDict, given: Set[str]) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f'config.init: {source}: {error}') from None
     size = wanted or prepared.size
-    mean, std = stem.normalization(prepared.mean, prepared.std, config.data.channels or 3)
+    prepared = prepared.of_channels(config.data.channels or stem.COLORS)
     return {
         'data.image_size': size,
         'data.eval_resize': dataclasses.replace(prepared, size=size).resize,
+        'data.eval_crop': 'squash' if prepared.squash else 'center',
         'data.interpolation': prepared.interpolation,
-        'data.mean': mean,
-        'data.std': std,
+        'data.mean': prepared.mean,
+        'data.std': prepared.std,
     }
 
 

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import math
 import multiprocessing
 import os
 import re
@@ -111,15 +110,16 @@ class Folder(Source):
 def open_folder(
     root: Path,
     split: str,
-    eval_fraction: float = 0.0,
+    validation: splits.Validation = splits.NO_VALIDATION,
     classes: tuple[str, ...] = (),
     exif: bool = True,
     *,
     eval_split: str = '',
     class_order: str = 'text',
     arrays: bool = False,
+    seed: int = 0,
 ) -> Folder:
-    """Opens a split, 'train' or 'eval', of a folder of images.
+    """Opens a split, 'train', 'validation' or 'eval', of a folder of images.
 
     There are three layouts:
 
@@ -133,25 +133,29 @@ def open_folder(
 
       - the folder that `eval_split` names: a test folder next to a validation folder is only
         evaluated on in this way;
-      - the validation folder (val, valid, validation);
-      - `eval_fraction` of each class, held out of the training images by a hash of the file's name;
-      - the test folder;
+      - the validation folder (val, valid, validation); with `validation`, the test folder;
+      - the test folder; with `validation`, a validation folder other than that one;
+      - with `validation`, its images: there is nothing to test on;
       - all of DIR/<class>/, for evaluation only.
+
+    The 'validation' split is the folder that `validation` names, or a part of each class, held out
+    of the training images by a hash of the seed and the file's name.
 
     Args:
       root: DIR.
-      split: 'train' or 'eval'.
-      eval_fraction: The fraction of each class, in [0, 1).
+      split: 'train', 'validation' or 'eval'.
+      validation: The meaning of config.eval.validation.
       classes: The class names of the run that is evaluated, by label; (): the names of the class
         folders, those of DIR/train if it exists, in `class_order`.
       exif: Whether the images are turned as their EXIF data say.
       eval_split: The name of the folder to evaluate on; '': the first of the list above.
       class_order: 'text' (torchvision's) or 'natural' (timm's, 2 before 10).
       arrays: Whether files of NumPy, .npy, are images too.
+      seed: The seed of the choice of images for validation.
 
     Raises UserError for other layouts.
     """
-    part, divided = part_of(root, split, eval_fraction, eval_split)
+    part, divided = part_of(root, split, validation, eval_split)
     layout, left_out = layout_of(root), LeftOut(part)
     names = class_folders(part, left_out)
     own = names
@@ -174,7 +178,7 @@ def open_folder(
             f'{part} has no images of {len(missing)} of the {len(classes or own)} classes: '
             f'{listed(missing, 5)}'
         )
-    share = functools.partial(_share, split=split, eval_fraction=eval_fraction)
+    share = functools.partial(_share, held=split != 'train', validation=validation, seed=seed)
     share = share if divided else None
     # Examples are in text order for both orders of the classes: only the labels differ.
     suffixes = SUFFIXES + planes.SUFFIXES if arrays else SUFFIXES
@@ -183,8 +187,7 @@ def open_folder(
     )
     source.split = _split_name(root, part)
     if divided:
-        held = f'{eval_fraction:g} of each class held out'
-        source.split = held if split == 'eval' else f'all but {held}'
+        source.split = validation.part(split != 'train')
     return source
 
 
@@ -267,21 +270,15 @@ def of_classes(
     return Folder(part, files, labels, class_names, exif)
 
 
-def _share(images: list[str], folder: Path, split: str, eval_fraction: float) -> list[str]:
-    """Returns the names of a class in a split: those with the smallest hashes are 'eval'.
+def _share(
+    images: list[str], folder: Path, held: bool, validation: splits.Validation, seed: int
+) -> list[str]:
+    """Returns the names of a class that are held out, or with `held` False the other ones.
 
     Hashes are taken of the names of file and class folder, so the choice is the same on every
     machine and hardly changes when images are added.
     """
-    if len(images) < 2:
-        raise UserError(
-            f'{folder} has one image: expected two or more, one to train on and one to evaluate on '
-            '(config.data.eval_fraction).'
-        )
-
-    def rank(file: str) -> bytes:
-        return hashlib.sha256(os.fsencode(f'{folder.name}/{file}')).digest()
-
-    count = min(max(math.floor(eval_fraction * len(images) + 0.5), 1), len(images) - 1)
-    held = set(sorted(images, key=rank)[:count])
-    return [image for image in images if (image in held) == (split == 'eval')]
+    count = validation.count(len(images), str(folder))
+    ranked = sorted(images, key=lambda file: validation.rank(f'{folder.name}/{file}', seed))
+    chosen = set(ranked[:count])
+    return [image for image in images if (image in chosen) == held]

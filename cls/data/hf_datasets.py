@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cls.data import arrow_images, split_files, splits, table_files, tables
+from cls.data import arrow_images, split_files, table_files, tables
 from cls.data import labels as cells
 from cls.data.arrow_images import ArrowImages
 from cls.data.labels import Column
@@ -62,20 +62,13 @@ def open_dataset(rest: str, split: str, data: DataSpec, classes: Sequence[str]) 
     root = _root(rest)
     if metadata := _metadata_files(root):
         part_of = functools.partial(_table_part, root, metadata, data)
-        return tables.of_parts(f'datasets:{rest}', part_of, split, data, classes)
+        names = functools.partial(names_of, rest, data)
+        return tables.of_parts(f'datasets:{rest}', part_of, split, data, classes, names)
     files = _files_of(root)
-    training = splits.training(str(root), files, data.train_split)
-    if split == 'train':
-        name = training
-    elif list(files) == ['all'] and not data.eval_split:
-        name = 'all'
-    else:
-        name = splits.chosen(str(root), files, split, data.train_split, data.eval_split)
+    training = split_files.chosen(str(root), files, 'train', data)
+    name = training if split == 'train' else split_files.chosen(str(root), files, split, data)
     if name is None:
-        raise UserError(
-            f'datasets:{rest} has no split to train on, but {listed(list(files), 5)}: expected '
-            'several splits, train among them, or config.data.train_split.'
-        )
+        raise split_files.no_training(f'datasets:{rest}', files)
     stored = _stored(root, files[name], name, data)
     first = stored if training in (name, None) else _stored(root, files[training], training, data)
     found = cells.classes_of(first.labels, None, classes, data.class_order, f'{root}')
@@ -89,9 +82,17 @@ def has_training(rest: str, data: DataSpec) -> bool:
     """Returns whether a data set has training images. Raises UserError for another folder."""
     root = _root(rest)
     if metadata := _metadata_files(root):
-        part_of = functools.partial(_table_part, root, metadata, data)
-        return tables.training_of(part_of) is not None
-    return splits.training(str(root), _files_of(root), data.train_split) is not None
+        return _table_part(root, metadata, data, 'train') is not None
+    return split_files.chosen(str(root), _files_of(root), 'train', data) is not None
+
+
+def names_of(rest: str, data: DataSpec) -> list[str]:
+    """Returns the names of the splits, ['all'] without any. Raises UserError."""
+    root = _root(rest)
+    metadata = _metadata_files(root)
+    if '' in metadata:
+        return tables.names_in(_whole_table(metadata[''], data))
+    return list(metadata or _files_of(root))
 
 
 def _root(rest: str) -> Path:
@@ -173,12 +174,15 @@ def _table_part(
 ) -> tables.Part | None:
     """Returns the rows of a split of an image folder."""
     if '' not in files:
-        name = splits.chosen(str(root), files, split, data.train_split, data.eval_split)
-        return tables.Part(table_files.table(files[name], data), None, name)
-    table = table_files.table(files[''], data)
-    if table.splits is None:
-        table = dataclasses.replace(table, splits=_splits_of_paths(table))
-    return tables.part_of_table(table, data, split)
+        name = split_files.chosen(str(root), files, split, data)
+        return name and tables.Part(table_files.table(files[name], data), None, name)
+    return tables.part_of_table(_whole_table(files[''], data), data, split)
+
+
+def _whole_table(file: Path, data: DataSpec) -> table_files.Table:
+    """Returns the table of all splits, which folders name if no column does."""
+    table = table_files.table(file, data)
+    return table if table.splits else dataclasses.replace(table, splits=_splits_of_paths(table))
 
 
 def _splits_of_paths(table: table_files.Table) -> Column | None:

@@ -13,7 +13,7 @@ import numpy as np
 from cls.data.shared import SharedArray
 
 # Each purpose has its own stream of random numbers from the same seed.
-ORDER, CROP, CLASSES, IN_CLASS = 0, 1, 2, 3
+ORDER, CROP, CLASSES, IN_CLASS, VALIDATION = 0, 1, 2, 3, 4
 
 
 def positions(step: int, batch: int, process: tuple[int, int]) -> np.ndarray:

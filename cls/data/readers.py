@@ -103,7 +103,8 @@ def eval_reader(source: Source, data: DataSpec, threads: int) -> Reader:
     """Returns the function from positions to evaluation images and labels."""
     crop = transforms.eval_crop(data)
     size = data.eval_pixels
-    if data.eval_resize in (0, size) and (ready := _at_size(source, data, size)):
+    whole = data.eval_resize in (0, size) and not data.is_squashed
+    if whole and (ready := _at_size(source, data, size)):
         return functools.partial(_take, source=ready)
     if data.name == 'synthetic' and isinstance(source, InMemory) and source.shape[0] == size:
         return functools.partial(_take, source=source)

@@ -2,6 +2,7 @@
 
 `config.data.interpolation`:
   bilinear, bicubic: Pillow's antialiased filters, as torchvision and timm apply to PIL images.
+  nearest: Pillow's too, single pixels of the original, as in transformers' EfficientNet.
   tf_bilinear, tf_bicubic: tf.image.resize(antialias=False) of TensorFlow 2, that is with
     half-pixel centers; TensorFlow 1's resize functions put the centers of pixels at their corners.
 """
@@ -13,12 +14,13 @@ import cv2
 import numpy as np
 from PIL import Image
 
-INTERPOLATIONS = ('bilinear', 'bicubic', 'tf_bilinear', 'tf_bicubic')
+INTERPOLATIONS = ('bilinear', 'bicubic', 'nearest', 'tf_bilinear', 'tf_bicubic')
 PILLOW = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
 _STRONG = 16  # the least reduction at which Pillow's filter is the faster one
 _SPARE = 32  # a resized image of at most this many times a window's pixels is made in full
 _PART = 0.6  # a window of at most this part is made alone faster than in the whole image
 _PILLOW_13 = int(Image.__version__.split('.')[0]) >= 13
+_LONGEST = 1 << 20  # pixels of a side that Pillow can be expected to make
 _BITS = 22  # fractional bits of Pillow's integer weights
 
 Box = tuple[float, float, float, float]  # top, left, height, width
@@ -40,7 +42,8 @@ def resize(
 
     Differences from Pillow and TensorFlow (rounded to integers) on photographs, in levels:
 
-      bilinear, bicubic    none
+      bilinear, bicubic,   none
+      nearest
       bilinear, roughly    root mean square 2 in the median image and 8 at most, largest about 50
                            (on sharp edges)
       tf_bilinear          largest 1
@@ -59,6 +62,8 @@ def resize(
         resized = (_tf_bilinear if interpolation == 'tf_bilinear' else _tf_bicubic)(
             image, height, width
         )
+    elif interpolation == 'nearest':
+        resized = _nearest_window(image, (height, width), (0, height), (0, width), '', box)
     elif roughly and interpolation == 'bilinear' and max(box[2] / height, box[3] / width) < _STRONG:
         resized = _rough_bilinear(image, height, width, box)
     else:
@@ -105,7 +110,7 @@ class Resized:
     def window(self, top: int, left: int, height: int, width: int) -> np.ndarray:
         """Returns the pixels (height, width, C) of a window of the resized image."""
         if self._whole is None and self.shape[0] * self.shape[1] > _SPARE * height * width:
-            make = _tf_window if self._interpolation.startswith('tf_') else _pillow_window
+            make = _WINDOWS.get(self._interpolation, _tf_window)
             rows, columns = (top, height), (left, width)
             return make(self._image, self.shape, rows, columns, self._interpolation, self._box)
         if self._whole is None:
@@ -218,6 +223,37 @@ def _pillow_window(
         return _transposed(_weighted(image, x, across))
     image = _transposed(_weighted(_transposed(image), x, across))
     return _weighted(image, y, down)
+
+
+def _nearest_window(
+    image: np.ndarray,
+    to: tuple[int, int],
+    rows: tuple[int, int],
+    columns: tuple[int, int],
+    interpolation: str,
+    box: Box,
+) -> np.ndarray:
+    """Returns rows and columns, (first, count) each, of an image resized to single pixels of it."""
+    del interpolation
+    places = []
+    for axis, (first, count) in enumerate((rows, columns)):
+        start, length = box[axis], image.shape[axis]
+        step = (min(start + box[axis + 2], length) - start) / to[axis]
+        if to[axis] <= _LONGEST:  # Pillow adds up the positions, and their rounding
+            at = np.full(first + count, step)
+            at[0] = start + 0.5 * step
+            at = np.cumsum(at)[first:]
+        else:
+            at = start + (np.arange(first, first + count) + 0.5) * step
+        places.append(np.minimum(at.astype(np.int64), length - 1))
+    return image[places[0][:, None], places[1]]
+
+
+_WINDOWS = {
+    'bilinear': _pillow_window,
+    'bicubic': _pillow_window,
+    'nearest': _nearest_window,
+}
 
 
 def _columns_first(box: Box, to: tuple[int, int]) -> bool:

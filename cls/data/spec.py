@@ -6,21 +6,27 @@ from collections.abc import Iterator
 from typing import Any
 
 from cls.data.resize import INTERPOLATIONS
+from cls.data.splits import Validation
 from cls.errors import UserError, nearest, refuse
 
 PAD_MODES = ('zero', 'mean', 'mirror')
 CROPS = ('none', 'pad', 'scale_jitter', 'random_resized', 'distorted_box')
 CONTRASTS = ('', 'global')
+EVAL_CROPS = ('center', 'squash')
 _NAMES = {
     'train_crop': CROPS,
     'interpolation': INTERPOLATIONS,
     'contrast': CONTRASTS,
+    'eval_crop': EVAL_CROPS,
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class DataSpec:
-    """The fields of config.data; cls/config/defaults.py documents them."""
+    """The fields of config.data, config.eval.validation and config.seed.
+
+    cls/config/defaults.py documents them.
+    """
 
     name: str = 'digits'
     dir: str = ''
@@ -28,7 +34,6 @@ class DataSpec:
     eval_split: str = ''
     channels: int = 0
     num_classes: int = 0
-    eval_fraction: float = 0.0
     allow_changed: bool = False
     class_order: str = 'text'
     classes: str = ''
@@ -52,23 +57,37 @@ class DataSpec:
     flip: bool = False
     eval_size: int = 0
     eval_resize: int = 0
+    eval_crop: str = 'center'
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (255.0,)
     contrast: str = ''
     workers: int = 0
+    validation: str = ''
+    seed: int = 0  # of the choice of images for validation
 
     @classmethod
     def from_config(cls, config: Any) -> 'DataSpec':
-        """Returns the specification in config.data. Raises UserError for all mistakes at once."""
-        fields = config.data
-        spec = cls(**{field.name: getattr(fields, field.name) for field in dataclasses.fields(cls)})
+        """Returns the specification in a config. Raises UserError for all mistakes at once."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        fields = {name: config.data[name] for name in names if name not in ('validation', 'seed')}
+        spec = cls(**fields, validation=config.eval.validation, seed=config.seed)
         refuse(spec._mistakes())
         return spec
+
+    @property
+    def held(self) -> Validation:
+        """The meaning of `validation`. Raises UserError if it has none."""
+        return Validation.read(self.validation)
 
     @property
     def eval_pixels(self) -> int:
         """Height and width of the images in an evaluation."""
         return self.eval_size or self.image_size
+
+    @property
+    def is_squashed(self) -> bool:
+        """Whether an evaluation resizes both sides of an image, whatever their ratio."""
+        return self.eval_crop == 'squash'
 
     @property
     def eval_shorter_side(self) -> int:
@@ -112,6 +131,10 @@ class DataSpec:
                 yield f'config.data.{field} is {value}: expected {least} or more.'
         for field, known in _NAMES.items():
             yield from self._name(field, known)
+        try:
+            _ = self.held
+        except UserError as error:
+            yield str(error)
         if 0 < self.eval_resize < self.eval_pixels:
             yield (
                 f'config.data.eval_resize is {self.eval_resize}, less than the {self.eval_pixels} '

@@ -1,17 +1,25 @@
-"""Names of splits: their kinds, and the split to evaluate on."""
+"""Splits: the kinds of their names, the one to evaluate on, and images held out for validation."""
 
+import dataclasses
+import hashlib
+import math
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from cls.errors import UserError, nearest
+import numpy as np
+
+from cls.data import order
+from cls.errors import UserError
 
 VALIDATION, TEST = 'validation', 'test'
 # Names of each kind of split, in lower case, in TFDS and in folders.
 TRAIN_NAMES = ('train', 'training')
 VALIDATION_NAMES = ('val', 'valid', 'validation')
 TEST_NAMES = ('test', 'testing')
-_GROUPS = TRAIN_NAMES, VALIDATION_NAMES, TEST_NAMES
 NAMES = (*TRAIN_NAMES, *VALIDATION_NAMES, *TEST_NAMES)
+_NUMBER = re.compile(r'([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)( by name)?')
+BY_NAME = ' by name'
 
 
 def kind(split: str) -> str:
@@ -24,87 +32,127 @@ def kind(split: str) -> str:
     return TEST if all(part in TEST_NAMES for part in parts) else VALIDATION
 
 
-_PARTS = 'config.data.eval_split, as train[90%:], and config.data.train_split, as train[:90%]'
-
-
-def to_evaluate(name: str, names: Iterable[str], remedy: str = _PARTS) -> str:
+def to_evaluate(name: str, names: Iterable[str], validation: str = '') -> str:
     """Returns the split of a data set to evaluate on by default.
 
-    The validation split; the test split only if there is no validation split.
+    The validation split; the test split only if there is no validation split. With a validation
+    set of its own the data set is tested: then it is the test split, or else a validation split
+    that is not that set.
 
     Args:
       name: The name of the data set, for messages.
       names: The names of its splits.
-      remedy: What to set if there is none, for the message.
+      validation: config.eval.validation; '': none.
 
     Raises UserError if the data set has neither.
     """
-    names = list(names)
-    for group in (VALIDATION_NAMES, TEST_NAMES):
+    names = [split for split in names if split != validation]
+    groups = (TEST_NAMES, VALIDATION_NAMES) if validation else (VALIDATION_NAMES, TEST_NAMES)
+    for group in groups:
         if matches := [split for split in names if split.lower() in group]:
             return matches[0]
     raise UserError(
-        f'{name} has no split to evaluate on, it has {", ".join(names)}: expected {remedy}.'
+        f'{name} has no split to evaluate on, it has {", ".join(names)}: expected '
+        'config.data.eval_split, as train[90%:], and config.data.train_split, as train[:90%].'
     )
 
 
-def asked(name: str, names: Iterable[str], wanted: str, field: str) -> str:
-    """Returns the split of a data set that a field names, by any name of its kind of split.
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """The meaning of config.eval.validation.
 
-    Args:
-      name: The name of the data set, for messages.
-      names: The names of its splits.
-      wanted: The value of the field, as 'train', 'test' or 'Val'.
-      field: The name of the field in config.data.
-
-    Raises UserError if there is no such split, or several could be meant.
+    Attributes:
+      fraction: the part of each class that is held out of the training images; 0: none.
+      by_name: whether the choice is by the names of the files alone, not by config.seed.
+      split: the name of a split or folder; '': none.
     """
-    names = list(names)
-    if wanted in names:
-        return wanted
-    groups = [(wanted.lower(),), *(g for g in _GROUPS if wanted.lower() in g)]
-    for group in groups:
-        if alike := [split for split in names if split.lower() in group]:
-            if len(alike) > 1:
-                raise UserError(
-                    f'{name} has the splits {" and ".join(alike)}: say which one, as '
-                    f'config.data.{field}={alike[0]}.'
-                )
-            return alike[0]
-    raise UserError(
-        f"config.data.{field} is '{wanted}', and {name} has no such split: expected one of "
-        f'{", ".join(names) or "its splits (there are none)"}.{nearest(wanted, names)}'
-    )
+
+    fraction: float = 0.0
+    by_name: bool = False
+    split: str = ''
+
+    @classmethod
+    def read(cls, text: str) -> 'Validation':
+        """Reads '0.1', '0.1 by name', or the name of a split. Raises UserError for other numbers.
+
+        `by name` is the choice of runs from before config.eval.validation existed.
+        """
+        text = text.strip()
+        match = _NUMBER.fullmatch(text)
+        if not match:
+            return cls(split=text)
+        if not 0 < (fraction := float(match[1])) < 1:
+            raise UserError(
+                f'config.eval.validation is {text!r}: expected a fraction of the training images '
+                "above 0 and below 1, as 0.1, the name of a split or folder, or '' for none."
+            )
+        return cls(fraction, bool(match[2]))
+
+    def __bool__(self) -> bool:
+        return bool(self.fraction or self.split)
+
+    def held_out(self, labels: np.ndarray, seed: int, names: Sequence[str] = ()) -> np.ndarray:
+        """Returns (N,) bool: whether each training image is held out for validation.
+
+        The same part of each class: its size times the fraction, rounded, but at least one image,
+        and at least one stays. With names the choice is by a hash of the seed and the name, so it
+        hardly changes when images are added; without, it is by random numbers of the seed and the
+        position.
+
+        Args:
+          labels: (N,) integers.
+          seed: config.seed.
+          names: N different names of images; (): they have none.
+
+        Raises UserError for a class with one image, and `by_name` for images without names.
+        """
+        chosen = np.zeros(len(labels), bool)
+        if self.by_name and not len(names):
+            raise UserError(
+                f"config.eval.validation is '{self.fraction}{BY_NAME}', and the training images "
+                f"have no names: expected '{self.fraction}'."
+            )
+        drawn = None if len(names) else _drawn(len(labels), seed)
+        examples, starts = order.sorted_by_class(labels)
+        for start, stop in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+            of_class = examples[start:stop].astype(np.int64)
+            count = self.count(len(of_class), f'class {int(labels[of_class[0]])}')
+            if drawn is not None:
+                ranked = of_class[np.argsort(drawn[of_class], kind='stable')]
+            else:
+                ranked = sorted(of_class.tolist(), key=lambda i: self.rank(names[int(i)], seed))
+            chosen[ranked[:count]] = True
+        return chosen
+
+    def count(self, images: int, of: str) -> int:
+        """Returns the number of images of a class that are held out.
+
+        Args:
+          images: The number of images of the class.
+          of: The class, for the message.
+
+        Raises UserError for a class with one image.
+        """
+        if images < 2:
+            raise UserError(
+                f'{of} has one image: expected two or more, one to train on and one to validate '
+                'on (config.eval.validation).'
+            )
+        return min(max(math.floor(self.fraction * images + 0.5), 1), images - 1)
+
+    def rank(self, name: str, seed: int) -> bytes:
+        """Returns the key of an image among those of its class: the smallest are held out."""
+        text = os.fsencode(name) if self.by_name else b'%d/%b' % (seed, os.fsencode(name))
+        return hashlib.sha256(text).digest()
+
+    def part(self, held_out: bool) -> str:
+        """Returns the name of the held-out part of a training set, or of its rest."""
+        held = f'{self.fraction:g} of each class held out'
+        return held if held_out else f'all but {held}'
 
 
-def chosen(name: str, names: Iterable[str], split: str, train_split: str, eval_split: str) -> str:
-    """Returns the split of a data set to train or to evaluate on.
-
-    Args:
-      name: The name of the data set, for messages.
-      names: The names of its splits.
-      split: 'train' or 'eval'.
-      train_split: The field of config.data.
-      eval_split: The field of config.data.
-
-    Raises UserError if there is no such split.
-    """
-    names = list(names)
-    if split == 'train':
-        return asked(name, names, train_split, 'train_split')
-    if eval_split:
-        return asked(name, names, eval_split, 'eval_split')
-    return to_evaluate(name, names, 'config.data.eval_split, one of these or further files')
+def _drawn(count: int, seed: int) -> np.ndarray:
+    return np.random.Philox(key=order.key(seed, order.VALIDATION)).random_raw(count)
 
 
-def training(name: str, names: Iterable[str], train_split: str) -> str | None:
-    """Returns the split to train on, None if there is none; `train_split` 'train' is a default.
-
-    Raises UserError for another one that does not exist.
-    """
-    try:
-        return asked(name, names, train_split, 'train_split')
-    except UserError:
-        if train_split.lower() in TRAIN_NAMES:
-            return None
-        raise
+NO_VALIDATION = Validation()

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cls.data import labels as cells
-from cls.data import splits, table_files
+from cls.data import split_files, splits, table_files
 from cls.data.decode import Rules
 from cls.data.file_list import FileList
 from cls.data.labels import Classes
@@ -73,9 +73,9 @@ def open_table(kind: str, rest: str, split: str, data: DataSpec, classes: Sequen
     Raises UserError, with the line of a table, for what cannot be read.
     """
     root = local(kind, rest)
-    return of_parts(
-        f'{kind}:{rest}', functools.partial(_part, kind, root, data), split, data, classes
-    )
+    part_of = functools.partial(_part, kind, root, data)
+    names = functools.partial(names_of, kind, rest, data)
+    return of_parts(f'{kind}:{rest}', part_of, split, data, classes, names)
 
 
 def of_parts(
@@ -84,6 +84,7 @@ def of_parts(
     split: str,
     data: DataSpec,
     classes: Sequence[str],
+    names: Callable[[], list[str]],
 ) -> Listed:
     """Opens a split of tables.
 
@@ -93,30 +94,16 @@ def of_parts(
       split: 'train' or 'eval'.
       data: the specification.
       classes: see `open_table`.
+      names: () -> the names of all splits, for messages.
     """
-    if split == 'train':
-        part = training = part_of('train')
-    else:
-        training, part = None if classes else training_of(part_of), part_of('eval')
+    part = part_of(split)
+    training = part if split == 'train' or classes else part_of('train')
     if part is None:
-        raise UserError(
-            f'{name} has no split to train on: expected a column split with train and val in it, '
-            'a folder with train.csv and val.csv, or config.data.eval_split=FILE, a second table.'
-        )
+        raise split_files.no_training(name, names())
     first = training or part
     labels = first.table.labels
     found = cells.classes_of(labels, first.rows, classes, data.class_order, str(first.table.file))
     return _opened(part, found, data)
-
-
-def training_of(part_of: Callable[[str], Part | None]) -> Part | None:
-    """Returns the training rows, None if there are none. Raises UserError for damaged tables."""
-    try:
-        return part_of('train')
-    except UserError as error:
-        if str(error).startswith('config.data.train_split'):
-            return None
-        raise
 
 
 def _opened(part: Part, classes: Classes, data: DataSpec) -> Rows:
@@ -139,7 +126,25 @@ def _opened(part: Part, classes: Classes, data: DataSpec) -> Rows:
 
 def has_training(kind: str, rest: str, data: DataSpec) -> bool:
     """Returns whether a table has training images. Raises UserError if it cannot be read."""
-    return training_of(functools.partial(_part, kind, local(kind, rest), data)) is not None
+    return _part(kind, local(kind, rest), data, 'train') is not None
+
+
+def names_of(kind: str, rest: str, data: DataSpec) -> list[str]:
+    """Returns the names of the splits, ['all'] without any. Raises UserError."""
+    root = local(kind, rest)
+    if root.is_dir():
+        return list(_files_of(kind, root))
+    if data.eval_split.lower().endswith(SUFFIXES[kind]):
+        return ['train', data.eval_split]
+    return names_in(table_files.table(root, data))
+
+
+def names_in(table: Table) -> list[str]:
+    """Returns the names of the splits of one table, ['all'] without a column of them."""
+    if table.splits is None:
+        return ['all']
+    _check_splits(table)
+    return [str(value) for value in table.splits.values]
 
 
 def local(kind: str, rest: str) -> Path:
@@ -164,8 +169,8 @@ def _part(kind: str, root: Path, data: DataSpec, split: str) -> Part | None:
     """Returns the rows of a split; None if there are no splits and it is 'train'."""
     if root.is_dir():
         files = _files_of(kind, root)
-        chosen = splits.chosen(str(root), files, split, data.train_split, data.eval_split)
-        return Part(table_files.table(files[chosen], data), None, chosen)
+        chosen = split_files.chosen(str(root), files, split, data)
+        return chosen and Part(table_files.table(files[chosen], data), None, chosen)
     if data.eval_split.lower().endswith(SUFFIXES[kind]):
         file = root if split == 'train' else root.parent / data.eval_split
         return Part(table_files.table(file, data), None, file.stem)
@@ -174,16 +179,10 @@ def _part(kind: str, root: Path, data: DataSpec, split: str) -> Part | None:
 
 def part_of_table(table: Table, data: DataSpec, split: str) -> Part | None:
     """Returns the rows of a split of one table; None without splits if it is 'train'."""
-    if table.splits is None:
-        if split == 'eval' and data.eval_split:
-            raise UserError(
-                f'config.data.eval_split is {data.eval_split!r}, and {table.file} has no column of '
-                "splits: expected '', or the name of a second table, as val.csv."
-            )
-        return None if split == 'train' else Part(table, None, 'all')
-    _check_splits(table)
-    names = [str(value) for value in table.splits.values]
-    chosen = splits.chosen(str(table.file), names, split, data.train_split, data.eval_split)
+    names = names_in(table)
+    chosen = split_files.chosen(str(table.file), names, split, data)
+    if chosen is None or table.splits is None:
+        return chosen and Part(table, None, chosen)
     rows = np.flatnonzero(table.splits.codes == names.index(chosen)).astype(np.uint32)
     return Part(table, rows, chosen)
 
@@ -227,3 +226,6 @@ def _look_for(table: Table, files: FileList) -> None:
         f'{table.file.parent}{found}; of {len(some)} files looked for, {len(missing)} are missing: '
         'expected paths relative to the table.'
     )
+
+
+FUNCTIONS = open_table, has_training, names_of  # of cls.data.kinds

@@ -346,6 +346,19 @@ def has_split(builder, split: str) -> bool:
     return True
 
 
+def overlap(builder, name: str, one: str, other: str) -> int:
+    """Returns the number of examples that two splits, or parts of splits, have in common."""
+    first, second = (_shards(builder, name, split).parts for split in (one, other))
+    ranges: dict[str, list[tuple[int, int]]] = {}
+    for part in second:
+        ranges.setdefault(part.path, []).append((part.first, part.first + part.count))
+    return sum(
+        max(min(part.first + part.count, stop) - max(part.first, start), 0)
+        for part in first
+        for start, stop in ranges.get(part.path, ())
+    )
+
+
 def _shards(builder, name: str, split: str) -> Shards:
     """Returns the records of a split such as 'train' or 'train[:90%]'."""
     try:

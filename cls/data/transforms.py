@@ -12,7 +12,7 @@ import numpy as np
 
 from cls.data.decode import Decoded, Picture
 from cls.data.order import Draws
-from cls.data.resize import Planes, Resized, resized, shorter_to
+from cls.data.resize import PILLOW, Planes, Resized, resized, shorter_to
 from cls.data.spec import DataSpec
 
 Box = tuple[int, int, int, int]  # top, left, height, width
@@ -30,12 +30,12 @@ def _resized(
 
     If exact, the pixels are those of a full decoding and of Pillow's or TensorFlow's filter. Else
     the image may be decoded roughly, at a smaller scale with at least `to` pixels, and resized
-    roughly. TensorFlow's filters always get the full scale, as they use single pixels of the
-    original.
+    roughly. TensorFlow's filters and 'nearest' always get the full scale, as they use single pixels
+    of the original.
     """
     if isinstance(image, np.ndarray):
         image = Decoded(image)
-    enough = box[2:] if exact or interpolation.startswith('tf_') else to
+    enough = box[2:] if exact or interpolation not in PILLOW else to
     pixels, inside = image.region(*box, to=enough, roughly=not exact)
     return resized(pixels, to, interpolation, inside, roughly=not exact)
 
@@ -45,14 +45,25 @@ def _size(image: Picture | np.ndarray) -> tuple[int, int]:
 
 
 def center_crop(
-    image: Picture | np.ndarray, size: int, resize_to: int, interpolation: str = 'bilinear'
+    image: Picture | np.ndarray,
+    size: int,
+    resize_to: int,
+    interpolation: str = 'bilinear',
+    squash: bool = False,
 ) -> np.ndarray:
     """Returns the crop of evaluation: shorter side to `resize_to`, then the center (size, size).
 
     The pixels are those of torchvision's Resize and CenterCrop of a PIL image, as in timm.
+
+    Args:
+      image: The image.
+      size: The height and width of the crop.
+      resize_to: The shorter side before the crop.
+      interpolation: One of resize.INTERPOLATIONS.
+      squash: Whether both sides become `resize_to`, as with timm's crop_mode 'squash'.
     """
     shape = _size(image)
-    to = shorter_to(shape, resize_to)
+    to = (resize_to, resize_to) if squash else shorter_to(shape, resize_to)
     top, left = (round((side - size) / 2) for side in to)
     resized = _resized(image, (0, 0, *shape), to, interpolation, exact=True)
     return resized.only_window(top, left, size, size)
@@ -239,4 +250,5 @@ def eval_crop(data: DataSpec) -> Callable[[Picture | np.ndarray], np.ndarray]:
         size=data.eval_pixels,
         resize_to=data.eval_shorter_side,
         interpolation=data.interpolation,
+        squash=data.is_squashed,
     )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cls.data import labels as cells
-from cls.data import split_files, splits, tars
+from cls.data import split_files, tars
 from cls.data.labels import Column
 from cls.data.listed import Listed
 from cls.data.spec import DataSpec
@@ -35,13 +35,10 @@ def open_tars(rest: str, split: str, data: DataSpec, classes: Sequence[str]) -> 
     Raises UserError for files that are missing or cannot be read, and samples without labels.
     """
     root, files = _files_of(rest, data)
-    training = splits.training(str(root), files, data.train_split)
+    training = split_files.chosen(str(root), files, 'train', data)
     name = training if split == 'train' else _evaluated(root, files, data)
     if name is None:
-        raise UserError(
-            f'wds:{rest} has no split to train on, but {", ".join(files)}: expected files with '
-            'train in their names, or config.data.eval_split=PATTERN, those to evaluate on.'
-        )
+        raise split_files.no_training(f'wds:{rest}', files)
     images, labels = _read(files[name], data)
     first = labels if training in (name, None) else _read(files[training], data)[1]
     found = cells.classes_of(first, None, classes, data.class_order, f'wds:{rest}')
@@ -52,15 +49,18 @@ def open_tars(rest: str, split: str, data: DataSpec, classes: Sequence[str]) -> 
 def has_training(rest: str, data: DataSpec) -> bool:
     """Returns whether there are training samples. Raises UserError for missing files."""
     root, files = _files_of(rest, data)
-    return splits.training(str(root), files, data.train_split) is not None
+    return split_files.chosen(str(root), files, 'train', data) is not None
 
 
-def _evaluated(root: Path, files: dict[str, list[Path]], data: DataSpec) -> str:
+def names_of(rest: str, data: DataSpec) -> list[str]:
+    """Returns the names of the splits, ['all'] without any. Raises UserError."""
+    return list(_files_of(rest, data)[1])
+
+
+def _evaluated(root: Path, files: dict[str, list[Path]], data: DataSpec) -> str | None:
     if _is_pattern(data.eval_split):
         return next(name for name in files if name != 'train')
-    if list(files) == ['all'] and not data.eval_split:
-        return 'all'
-    return splits.chosen(str(root), files, 'eval', data.train_split, data.eval_split)
+    return split_files.chosen(str(root), files, 'eval', data)
 
 
 def _is_pattern(name: str) -> bool:

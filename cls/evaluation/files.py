@@ -97,7 +97,7 @@ def write_confusion(path: Path, tally: Tally) -> None:
     """Writes a confusion matrix atomically, as a sparse matrix of scipy.sparse.save_npz.
 
     Only entries that are not 0 are stored, at most one for each image. Row and column are the class
-    and the prediction.
+    and the prediction. The array `names`, which scipy ignores, has the names of the classes.
     """
     rows, columns, images = tally.confusion()
     file = io.BytesIO()
@@ -108,5 +108,6 @@ def write_confusion(path: Path, tally: Tally) -> None:
         data=images,
         shape=np.array([tally.classes] * 2),
         format=np.array(b'coo'),
+        names=np.array(list(tally.names), str),
     )
     paths.write_whole(path, file.getvalue())

@@ -3,6 +3,12 @@
 An evaluation keeps no probabilities. `outcomes` has a few numbers for each image, and a `Tally`
 adds them up: integers, and sums that do not depend on the order of the images. Its memory grows
 with the classes and with the pairs of class and prediction that occur, at most one for each image.
+
+Of a class, with the images of the class that are predicted as it (hits): precision is hits of its
+predictions, recall is hits of its images, and F1 is their harmonic mean, 2 hits / (predictions +
+images). The prediction is the class of the largest probability, the first of equal ones. As in
+scikit-learn, precision is 0 for a class that is never predicted, and means over classes (macro
+averages) weight all classes equally. They are over the classes with images.
 """
 
 import dataclasses
@@ -13,8 +19,10 @@ import numpy as np
 
 from cls.data.classes import has_words, words
 from cls.errors import UserError
+from cls.evaluation.auroc import ScoreCounts
 
 BINS = 15
+MISTAKES = 24  # the most confident wrong predictions that are kept
 LISTED = 5  # classes of each image in a file of predictions
 # The outcome of an image: index in the source, label, prediction, classes that reach the label's
 # probability, this probability, the largest one, and the most probable classes.
@@ -139,16 +147,24 @@ class PairCounts:
 
 
 class Tally:
-    """The metrics of the images that were added."""
+    """The metrics of the images that were added.
 
-    def __init__(self, classes: int) -> None:
+    Attributes:
+      classes: the number of classes.
+      names: names of the classes; (): they are numbered.
+      scores: the counts for AUROC. They are added separately; without them there is no AUROC.
+    """
+
+    def __init__(self, classes: int, names: Sequence[str] = ()) -> None:
         """Starts without images."""
-        self.classes = classes
+        self.classes, self.names, self.scores = classes, names, ScoreCounts(classes)
         self._images, self._hits = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
         self._top5 = 0
         self._loss = ExactSum()
         self._gaps = [ExactSum() for _ in range(BINS)]
+        self._in_bins, self._hits_of_bins = np.zeros((2, BINS), np.int64)
         self._pairs = PairCounts()
+        self._mistakes = np.zeros(0, OUTCOME)
 
     @property
     def images(self) -> int:
@@ -177,38 +193,103 @@ class Tally:
             bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
         for number in np.unique(bins).tolist():
             self._gaps[number].add(gaps[bins == number])
+        np.add.at(self._in_bins, bins, 1)
+        np.add.at(self._hits_of_bins, bins, guess == labels)
         self._pairs.add(labels.astype(np.int64) * self.classes + guess)
+        self._mistakes = _most_confident(
+            np.concatenate([self._mistakes, outcomes[guess != labels]]), MISTAKES
+        )
 
     def scalars(self) -> dict[str, float | int]:
-        """Returns top1, top5, ece (percent), loss (nats) and images.
+        """Returns top1, top5, ece (percent), loss (nats), images, and means over classes (percent).
 
         The expected calibration error is that of Guo et al. 2017, 1706.04599, section 3. The
         largest probabilities are sorted into bins of equal width, ((m - 1) / bins, m / bins]; the
         error is the mean of |accuracy - mean probability|, weighted by the images in each bin.
+
+        The means are precision, recall, f1, auroc with the bound of its error `auroc_error`, and
+        `classes_with_images`, their number; see the module, and cls.evaluation.auroc.
         """
         images = self.images
-        return {
+        result: dict[str, float | int] = {
             'top1': 100 * (int(self._hits.sum()) / images),
             'top5': 100 * (self._top5 / images),
             'loss': float(self._loss) / images,
             'ece': 100 * float(np.abs([float(gap) for gap in self._gaps]).sum() / images),
             'images': images,
         }
+        occur = self._images > 0
+        for name, values in self._of_classes().items():
+            values = values[occur & ~np.isnan(values)]
+            if name != 'predicted' and len(values):
+                result[name] = float(values.mean())
+        return result | {'classes_with_images': int(occur.sum())}
 
-    def per_class(self, names: Sequence[str] = ()) -> list[dict[str, Any]]:
-        """Returns for each class {'class': name or number, 'images', 'top1': percent}.
+    def named(self, label: int) -> str | int:
+        """Returns the name of a class, or its number if it has none."""
+        return self.names[label] if label < len(self.names) else label
 
-        Classes without images are left out. Those of ImageNet also have their 'name' in words.
+    def per_class(self) -> list[dict[str, Any]]:
+        """Returns for each class {'class': name or number, 'images', 'top1': percent, ...}.
+
+        The others are 'predicted', the number of images with this prediction, and the values of
+        `scalars` for the class; without auroc if no other class has images. Classes without images
+        are left out. Those of ImageNet also have their 'name' in words.
         """
+        values = self._of_classes()
         return [
             {
-                'class': names[i] if i < len(names) else i,
-                **({'name': words(names[i])} if i < len(names) and has_words(names[i]) else {}),
+                'class': self.named(i),
+                **({'name': words(self.names[i])} if has_words(str(self.named(i))) else {}),
                 'images': int(self._images[i]),
                 'top1': 100 * float(self._hits[i]) / int(self._images[i]),
+                **{name: x[i].item() for name, x in values.items() if not np.isnan(x[i])},
             }
             for i in np.flatnonzero(self._images).tolist()
         ]
+
+    def _of_classes(self) -> dict[str, np.ndarray]:
+        """Returns (classes,) values by name: counts of predictions, and percent."""
+        rows, columns, counts = self.confusion()
+        hits, predicted = np.zeros((2, self.classes), np.int64)
+        np.add.at(predicted, columns, counts)
+        diagonal = rows == columns
+        hits[rows[diagonal]] = counts[diagonal]
+        values = {
+            'precision': hits / np.maximum(predicted, 1),
+            'recall': hits / np.maximum(self._images, 1),
+            'f1': 2 * hits / np.maximum(predicted + self._images, 1),
+        }
+        if self.scores.images == self.images:
+            values['auroc'], values['auroc_error'] = self.scores.areas()
+        return {'predicted': predicted} | {name: 100 * x for name, x in values.items()}
+
+    def calibration(self) -> list[dict[str, float | int]]:
+        """Returns the bins of the calibration error, without empty ones.
+
+        Each is {'above', 'to': limits of the largest probability, 'images', 'accuracy',
+        'confidence': mean largest probability}, in percent.
+        """
+        bins = []
+        for number in np.flatnonzero(self._in_bins).tolist():
+            images, hits = int(self._in_bins[number]), int(self._hits_of_bins[number])
+            bins.append(
+                {
+                    'above': 100 * number / BINS,
+                    'to': 100 * (number + 1) / BINS,
+                    'images': images,
+                    'accuracy': 100 * hits / images,
+                    'confidence': 100 * (hits - float(self._gaps[number])) / images,
+                }
+            )
+        return bins
+
+    def mistakes(self) -> np.ndarray:
+        """Returns the OUTCOMEs of the most confident wrong predictions, at most MISTAKES.
+
+        The most confident comes first, of equal ones the first image.
+        """
+        return self._mistakes
 
     def confusion(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns the entries of the confusion matrix that are not 0, row by row.
@@ -218,3 +299,8 @@ class Tally:
         """
         pairs, counts = self._pairs.counted()
         return pairs // self.classes, pairs % self.classes, counts
+
+
+def _most_confident(outcomes: np.ndarray, count: int) -> np.ndarray:
+    order = np.lexsort((outcomes['index'], -outcomes['confidence']))
+    return outcomes[order[:count]]

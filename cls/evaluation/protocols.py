@@ -57,6 +57,14 @@ class EvalSpec:
         refuse(spec._mistakes())
         return spec
 
+    def check_crop(self, data: DataSpec) -> None:
+        """Raises UserError if a protocol of several views meets squashed images."""
+        if data.is_squashed and find(self.protocol).views:
+            raise UserError(
+                f'config.data.eval_crop is squash, and config.eval.protocol {self.protocol}: '
+                'expected single or flip, or the crop center.'
+            )
+
     @property
     def title(self) -> str:
         """The protocol, with the other fields of a dense one: 'dense-256-384'."""

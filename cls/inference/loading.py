@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
+from flax import traverse_util
 
 from cls import models, weights
 from cls.config import load as configs
@@ -29,7 +29,8 @@ from cls.weights import card as cards
 from cls.weights import origin as origins
 from cls.weights import pretrained, published, stem
 from cls.weights.fetch import fetch
-from cls.weights.hub import HUB, Located, Preparation, locate, preparation
+from cls.weights.hub import HUB, Located, locate
+from cls.weights.images import Preparation, preparation
 from cls.weights.loading import fill, hints_of, naming
 from cls.weights.loading import prepare as prepare_file
 from cls.weights.recognition import identify
@@ -327,15 +328,17 @@ def _with_channels(model: Model, channels: int) -> Model:
     if type(channels) is not int or channels < 1:
         raise UserError(f'in_chans is {channels!r}: expected a number of 1 or more.')
     p = model.preprocess
-    shapes = abstract_variables(model.module, p.size, channels)
-    variables, text = stem.adapt(jax.tree.map(np.asarray, model.variables), shapes, channels)
-    if not text:
+    shapes: Any = abstract_variables(model.module, p.size, channels)
+    given, wanted = (traverse_util.flatten_dict(tree) for tree in (model.variables, shapes))
+    flat, line = stem.adapt(given, wanted, channels)
+    if not line:
         raise UserError(
-            f'in_chans is {channels}, but the weights of {model.source} are for {p.channels} '
-            'channel(s): expected these, or weights of color images with a first convolution.'
+            f'in_chans is {channels}, but the weights of {model.source} have no first convolution '
+            f'that can be adapted to it: expected {p.channels}.'
         )
-    log.info('%s: %s', model.source, text)
-    mean, std = stem.normalization(p.mean, p.std, channels)
+    log.info('%s: %s', model.source, line)
+    mean, std = (stem.normalization(values, channels) for values in (p.mean, p.std))
+    variables = traverse_util.unflatten_dict(flat)
     return Model(
         model.module,
         variables,
@@ -349,15 +352,16 @@ def _with_channels(model: Model, channels: int) -> Model:
 
 def _preprocess(prepared: Preparation, channels: int, size: int = 0) -> Preprocess:
     """Returns the preparation of published weights, for some channels and perhaps another size."""
-    mean, std = stem.normalization(prepared.mean, prepared.std, channels)
+    prepared = prepared.of_channels(channels)
     size = size or prepared.size
     return Preprocess(
         size=size,
         resize=max(int(size / prepared.crop), size),
         interpolation=prepared.interpolation,
-        mean=mean,
-        std=std,
+        mean=prepared.mean,
+        std=prepared.std,
         channels=channels,
+        squash=prepared.squash,
     )
 
 

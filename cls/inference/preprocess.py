@@ -55,6 +55,7 @@ class Preprocess:
       exif: whether images are turned as their EXIF data say.
       max_pixels: height times width of the largest image that is decoded.
       repair: whether a damaged JPEG is taken as far as it can be decoded.
+      squash: whether both sides become `resize`, whatever their ratio.
     """
 
     size: int
@@ -67,6 +68,7 @@ class Preprocess:
     exif: bool = True
     max_pixels: int = MAX_PIXELS
     repair: bool = False
+    squash: bool = False
 
     def __post_init__(self) -> None:
         """Raises UserError for values that no image can have."""
@@ -102,6 +104,7 @@ class Preprocess:
             exif=data.exif,
             max_pixels=data.max_pixels,
             repair=data.broken_images == 'take',
+            squash=data.is_squashed,
         )
 
     def data(self) -> DataSpec:
@@ -115,6 +118,7 @@ class Preprocess:
             contrast=self.contrast,
             exif=self.exif,
             max_pixels=self.max_pixels,
+            eval_crop='squash' if self.squash else 'center',
         )
 
     def __call__(self, images: Images) -> np.ndarray:
@@ -157,7 +161,9 @@ class Preprocess:
         """
         opened = self.picture(image, name)
         try:
-            return transforms.center_crop(opened, self.size, self.resize, self.interpolation)
+            return transforms.center_crop(
+                opened, self.size, self.resize, self.interpolation, self.squash
+            )
         except BrokenImage as error:
             raise UnreadableImage(name, str(error)) from error
 

@@ -31,6 +31,9 @@ def check(workdir: Path, data: Data, begun: bool, allow: bool) -> None:
                 'files everywhere.'
             )
     before = agreement.on_first('data before', lambda: _load(workdir) if begun else None)
+    if before and 'validation' in data and 'validation' not in before:
+        # Before config.eval.validation, a part held out was the only one to evaluate on.
+        before = {'train': before['train'], 'validation': before['eval']}
     if not before or not (line := _changes(before, data)):
         return
     line = f'the data have changed since {workdir} was begun: {line}'
@@ -63,14 +66,16 @@ def _load(workdir: Path) -> Data | None:
 
 
 def _parts(value: Any) -> Data:
-    return {part: dict(value[part]) for part in ('train', 'eval')}
+    parts = ('train', 'eval', *(('validation',) if 'validation' in value else ()))
+    return {part: dict(value[part]) for part in parts}
 
 
 def _changes(before: Data, now: Data) -> str:
     """Returns the differences as 'train: 52 examples, now 60; ...', '' if there are none."""
     parts = []
     for part, fields in now.items():
-        old = before[part]
+        if (old := before.get(part)) is None:
+            continue
         if old.get('examples') != fields['examples']:
             parts.append(f'{part}: {old.get("examples")} examples, now {fields["examples"]}')
         elif old.get('digest') != fields.get('digest'):

@@ -64,7 +64,7 @@ def _local(spec: EngineSpec, evaluate: Evaluate) -> Iterator[Submit]:
 
 @contextlib.contextmanager
 def _processes(spec: EngineSpec, evaluate: Evaluate) -> Iterator[Submit]:
-    shares = _core_shares(spec.workers or spec.max_concurrent)
+    shares = core_shares(spec.workers or spec.max_concurrent)
     workers = [_Worker(evaluate, cores) for cores in shares]
     idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
     for worker in workers:
@@ -130,7 +130,7 @@ def _work(connection: Any, evaluate: Evaluate, cores: set[int]) -> None:
         connection.send(_answer(evaluate, connection.recv()))
 
 
-def _core_shares(workers: int) -> list[set[int]]:
+def core_shares(workers: int) -> list[set[int]]:
     """Returns the cores of each worker; empty sets with fewer cores than workers, or on macOS."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else []
     if len(cores) < workers:

@@ -1,4 +1,8 @@
-"""Update rules: config.optim as an Optax optimizer."""
+"""Update rules: config.optim as an Optax optimizer.
+
+sgd, rmsprop, adam, adamw and lamb are here, with the fields of config.optim as their arguments.
+cls.steps.optax_rules has all others, with the arguments of config.optim.args.
+"""
 
 import dataclasses
 import re
@@ -10,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from cls.errors import nearest, refuse
-from cls.steps import freeze, norms
+from cls.steps import freeze, norms, optax_rules, wrappers
 from cls.steps.state import initial_opt_state
 
 
@@ -33,6 +37,10 @@ class OptimSpec:
     freeze: str = ''
     clip_norm: float = 0.0
     clip_after_decay: bool = False
+    args: tuple[tuple[str, Any], ...] = ()  # (name, value), of an optimizer of Optax
+    agc: float = 0.0
+    lookahead: int = 0
+    lookahead_rate: float = 0.5
 
     @classmethod
     def from_config(cls, config: Any) -> 'OptimSpec':
@@ -42,19 +50,49 @@ class OptimSpec:
         a pattern that is not a regular expression.
         """
         fields = config.optim
-        spec = cls(**{field.name: getattr(fields, field.name) for field in dataclasses.fields(cls)})
+        values: dict[str, Any]
+        values = {field.name: getattr(fields, field.name) for field in dataclasses.fields(cls)}
+        values['args'] = tuple(sorted(fields.args.to_dict().items()))
+        spec = cls(**values)
         refuse(spec._mistakes())
         return spec
 
+    def notes(self) -> Iterator[str]:
+        """Yields lines on an optimizer that a reader of its paper would not expect."""
+        if not self.is_own and self.name in optax_rules.DEPARTS:
+            yield (
+                f'warning: optax.{self.name} departs from its paper: '
+                f'{optax_rules.DEPARTS[self.name]}.'
+            )
+        if self.lookahead:
+            yield (
+                'lookahead: evaluations between two updates of the slow weights, each '
+                f'{self.lookahead} steps, are of the fast weights.'
+            )
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the optimizer takes the fields of config.optim, and not config.optim.args."""
+        return self.name in (*_COUPLED, *_DECOUPLED)
+
+    @property
+    def needs_head(self) -> bool:
+        """Whether `make_optimizer` needs the paths of the head."""
+        return self.body_lr_mult != 1 or bool(self.agc) or self.name == 'muon'
+
     def _mistakes(self) -> Iterator[str]:
-        for field, known in (('name', (*_COUPLED, *_DECOUPLED)), ('decay_mask', _MASKS)):
-            value = getattr(self, field)
-            if value not in known:
-                yield (
-                    f'config.optim.{field} is {value!r}; known: {", ".join(known)}.'
-                    f'{nearest(value, known)}'
-                )
-        if self.name in _DECOUPLED and self.clip_after_decay:
+        if self.is_own:
+            yield from self._own_mistakes()
+        elif self.name in optax_rules.factories():
+            yield from self._optax_mistakes()
+        else:
+            yield self._unknown()
+        if self.decay_mask not in _MASKS:
+            yield (
+                f'config.optim.decay_mask is {self.decay_mask!r}; known: {", ".join(_MASKS)}.'
+                f'{nearest(self.decay_mask, _MASKS)}'
+            )
+        if self.clip_after_decay and self._is_decoupled():
             yield (
                 f'config.optim.clip_after_decay is set, but {self.name} keeps weight decay out of '
                 f'the gradient; unset it, or use one of {", ".join(_COUPLED)}.'
@@ -65,6 +103,46 @@ class OptimSpec:
             yield (
                 f'config.optim.freeze is {self.freeze!r}: expected a regular expression ({error}).'
             )
+
+    def _is_decoupled(self) -> bool:
+        known = not self.is_own and self.name in optax_rules.factories()
+        return self.name in _DECOUPLED or (known and optax_rules.decays(self.name))
+
+    def _unknown(self) -> str:
+        if reason := optax_rules.UNFIT.get(self.name):
+            return f'config.optim.name is {self.name!r}: no run can use it, as {reason}.'
+        own = (*_COUPLED, *_DECOUPLED)
+        return (
+            f'config.optim.name is {self.name!r}; known: {", ".join(own)}, and the optimizers of '
+            f'Optax.{nearest(self.name, (*own, *optax_rules.factories()))}'
+        )
+
+    def _own_mistakes(self) -> Iterator[str]:
+        for name, _ in self.args:
+            field = name if name in _FIELDS else 'FIELD'
+            yield (
+                f'config.optim.args.{name} is set, but the arguments of {self.name} are fields of '
+                f'config.optim: set config.optim.{field}.'
+            )
+
+    def _optax_mistakes(self) -> Iterator[str]:
+        args = dict(self.args)
+        found = list(optax_rules.mistakes(self.name, args, self.weight_decay, self.decay_mask))
+        yield from found
+        for field in optax_rules.arguments(self.name):
+            value = getattr(self, field, None) if field in _FIELDS else None
+            if value not in (None, getattr(OptimSpec, field, None)) and field not in args:
+                yield (
+                    f'config.optim.{field} is {value!r}, but {self.name} takes its arguments from '
+                    f'config.optim.args: set config.optim.args.{field}, and config.optim.{field} '
+                    f'to its default {getattr(OptimSpec, field)!r}.'
+                )
+        if not found and (failure := optax_rules.failure(self.name, args)):
+            yield failure
+
+
+# Fields that are arguments of the optimizers of this module.
+_FIELDS = ('momentum', 'nesterov', 'decay', 'b1', 'b2', 'eps')
 
 
 def make_optimizer(
@@ -81,7 +159,11 @@ def make_optimizer(
     the weights, weight_decay * w, is added to it (the gradient of weight_decay / 2 * |w|^2); then
     the rule is applied. With clip_after_decay the first two are swapped, as in TF-Slim, where the
     L2 term is part of the loss. adamw and lamb decay the weights outside the gradient, scaled by
-    the learning rate.
+    the learning rate. An optimizer of Optax with a weight decay of its own takes weight_decay, and
+    any other one has the L2 term.
+
+    With `agc` the gradient is first clipped adaptively (Brock et al. 2021, section 4), except that
+    of the head. With `lookahead` the rule moves fast weights (Zhang et al. 2019).
 
     The update is multiplied by body_lr_mult for all parameters outside the head, and by
     bias_lr_mult for the biases of convolutions and linear layers: a learning rate for each group of
@@ -96,20 +178,28 @@ def make_optimizer(
       schedule: the learning rate, see cls.steps.schedule.
       params: the tree of parameters, or of their shapes; only its structure and names are used,
         for the masks.
-      head: paths of the head's parameters, see cls.models.registry.introspection; needed for
-        body_lr_mult.
+      head: paths of the head's parameters, see cls.models.registry.introspection; needed if
+        spec.needs_head.
       depthwise: paths of the depthwise kernels, likewise; needed for the mask not_depthwise.
 
     Raises:
       UserError: `freeze` matches no parameter, or all of them.
     """
-    rule = _rule(spec, schedule, _MASKS[spec.decay_mask](params, depthwise))
+    mask = _MASKS[spec.decay_mask](params, depthwise)
+    if spec.is_own:
+        rule = _rule(spec, schedule, mask)
+    else:
+        rule = _optax_rule(spec, schedule, mask, params, head)
+    if spec.agc:
+        rule = optax.chain(wrappers.adaptive_clip(spec.agc, params, head), rule)
     if spec.freeze:
         mask = freeze.frozen_params(spec.freeze, params)
         labels = jax.tree.map(lambda frozen: 'frozen' if frozen else 'trained', mask)
         rule = optax.partition({'trained': rule, 'frozen': optax.set_to_zero()}, labels)
     if spec.body_lr_mult != 1 or spec.bias_lr_mult != 1:
         rule = optax.chain(rule, _multiplied(spec, params, head))
+    if spec.lookahead:
+        rule = wrappers.lookahead(rule, spec.lookahead, spec.lookahead_rate)
     return rule
 
 
@@ -129,6 +219,20 @@ def _rule(spec: OptimSpec, schedule: optax.Schedule, mask: Any) -> optax.Gradien
     decay = optax.add_decayed_weights(spec.weight_decay, mask)
     before = (decay, clip) if spec.clip_after_decay else (clip, decay)
     return optax.chain(*before, _COUPLED[spec.name](spec, schedule))
+
+
+def _optax_rule(
+    spec: OptimSpec, schedule: optax.Schedule, mask: Any, params: Any, head: Set[str]
+) -> optax.GradientTransformation:
+    clip = norms.clip_by_global_norm(spec.clip_norm) if spec.clip_norm else optax.identity()
+    decay = optax_rules.decays(spec.name)
+    own = spec.weight_decay if decay else 0.0
+    rule = optax_rules.make(spec.name, dict(spec.args), schedule, own, mask, params, head)
+    if decay or not spec.weight_decay:
+        return optax.chain(clip, rule)
+    decayed = optax.add_decayed_weights(spec.weight_decay, mask)
+    before = (decayed, clip) if spec.clip_after_decay else (clip, decayed)
+    return optax.chain(*before, rule)
 
 
 def _multiplied(spec: OptimSpec, params: Any, head: Set[str]) -> optax.GradientTransformation:

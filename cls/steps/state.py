@@ -43,34 +43,46 @@ def new_state(
 
 
 def initial_opt_state(optimizer: optax.GradientTransformation, params: Any) -> Any:
-    """Returns `optimizer.init(params)` as NumPy arrays, of constants: nothing is compiled.
+    """Returns `optimizer.init(params)` as NumPy arrays; constants and parameters compile nothing.
 
-    Computed by JAX it would be a program for each shape. An array is a read-only view of one
-    element, and takes no memory before it is on the devices.
+    Computed by JAX each constant would be a program for each shape. A constant array is a read-only
+    view of one element, and takes no memory before it is on the devices; a copy of the parameters
+    shares their memory until then. Any other state, as that of optimizers that take a norm of the
+    first parameters, is computed by one program.
 
     Args:
       optimizer: an update rule.
       params: the parameters, or their shapes.
 
     Raises:
-      NotImplementedError: the state depends on the values of the parameters.
+      NotImplementedError: the state depends on the values of the parameters, and these are shapes.
     """
     traced, shapes = jax.make_jaxpr(optimizer.init, return_shape=True)(params)
+    leaves, structure = jax.tree.flatten(shapes)
     values = dict(zip(traced.jaxpr.constvars, traced.consts, strict=True))
+    # Variables of parameters have an entry, None, only if their arrays are unknown.
+    known = [x if isinstance(x, np.ndarray | jax.Array) else None for x in jax.tree.leaves(params)]
+    values |= dict(zip(traced.jaxpr.invars, known, strict=True))
 
     def value(atom: Any) -> Any:
         return atom.val if isinstance(atom, core.Literal) else values[atom]
 
     for equation in traced.jaxpr.eqns:
         name = equation.primitive.name
-        if name != 'broadcast_in_dim' or not isinstance(equation.invars[0], core.Literal):
+        if name == 'broadcast_in_dim' and isinstance(equation.invars[0], core.Literal):
+            values[equation.outvars[0]] = value(equation.invars[0])
+        elif any(x is None for x in known):
             raise NotImplementedError(f'{name} in the initial state of an optimizer')
-        values[equation.outvars[0]] = value(equation.invars[0])
-    leaves = [
-        np.broadcast_to(np.asarray(value(atom), leaf.dtype), leaf.shape)
-        for atom, leaf in zip(traced.jaxpr.outvars, jax.tree.leaves(shapes), strict=True)
+        else:
+            return jax.device_get(jax.jit(optimizer.init)(params))
+    numbers = [value(atom) for atom in traced.jaxpr.outvars]
+    if any(number is None for number in numbers):
+        raise NotImplementedError('parameters in the initial state of an optimizer')
+    arrays = [
+        np.broadcast_to(np.asarray(number, leaf.dtype), leaf.shape)
+        for number, leaf in zip(numbers, leaves, strict=True)
     ]
-    return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+    return jax.tree.unflatten(structure, arrays)
 
 
 def first_state(variables: Any, opt_state: Any, seed: int, averages: Any = None) -> TrainState:

@@ -10,6 +10,7 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -43,16 +44,25 @@ class Recipe:
     freeze: str = ''  # frozen parameters, see cls.steps.freeze
     freeze_bn: bool = False  # whether the statistics of all norms are frozen
     remat: str = ''  # granularity of rematerialization, see cls.steps.remat
+    loss: losses.LossSpec = losses.LossSpec()
 
     @classmethod
-    def from_config(cls, config: Any, total_steps: int, channels: int) -> 'Recipe':
+    def from_config(
+        cls, config: Any, total_steps: int, channels: int, counts: np.ndarray | None = None
+    ) -> 'Recipe':
         """Reads a config, for a run of `total_steps` on images with `channels` channels.
 
+        Args:
+          config: the config of the run.
+          total_steps: the length of the run.
+          channels: those of the images.
+          counts: (K,), the training examples of each class, if the loss needs them.
+
         Raises UserError for an unknown config.remat, and for the mistakes that
-        AugmentSpec.from_config finds.
+        AugmentSpec.from_config and LossSpec find.
         """
         remat.check(config.remat)
-        data, loss = config.data, config.loss
+        data, loss, chosen = config.data, config.loss, losses.LossSpec.from_config(config)
         return cls(
             total_steps,
             tuple(data.mean),
@@ -66,6 +76,7 @@ class Recipe:
             AugmentSpec.from_config(config, channels),
             config.optim.freeze,
             remat=config.remat,
+            loss=chosen if counts is None else chosen.with_counts(counts),
         )
 
     def normalize(self, images: jax.Array) -> jax.Array:
@@ -167,7 +178,7 @@ def make_loss(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -
         chex.assert_equal_shape_prefix((logits, images), 1)
 
         def mean_loss(logits):
-            return losses.cross_entropy(logits, labels, recipe.label_smoothing).mean()
+            return recipe.loss.per_example(logits, labels, recipe.label_smoothing).mean()
 
         loss = mean_loss(logits)
         heads = jax.tree.leaves(updated.get('aux_logits', {}))

@@ -8,7 +8,7 @@ of memory larger is worse.
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,17 +54,8 @@ def finish(task: str, result: Mapping[str, Any], args: argparse.Namespace) -> in
     if args.json:
         write_json(Path(args.json), dict(result))
     if args.write:
-        about = {key: result[key] for key in ('date', 'machine', 'versions')}
-        record = _read()
-        record.setdefault(task, {}).update(
-            {name: _ratios(row) | about for name, row in result['rows'].items()}
-        )
-        write_json(FILE, record)
-        begin = f'<!-- cls benchmark {task} --write -->'
-        page = markdown.renewed(
-            markdown.text_of(PAGE), begin, markdown.END, table(task, record[task])
-        )
-        PAGE.write_text(page)
+        rows = {name: _ratios(row) for name, row in result['rows'].items()}
+        store(task, result, rows, lambda rows: table(task, rows))
     if not args.check:
         return 0
     before = recorded(task, list(result['rows']))
@@ -74,6 +65,29 @@ def finish(task: str, result: Mapping[str, Any], args: argparse.Namespace) -> in
     if not worse:
         print(f'all ratios are within {100 * TOLERANCE:.0f} % of the recorded ones, or better')
     return 1 if worse else 0
+
+
+def store(
+    task: str,
+    result: Mapping[str, Any],
+    rows: Mapping[str, Mapping[str, Any]],
+    made: Callable[[Mapping[str, Any]], str],
+) -> None:
+    """Records rows of a task with their machine, and renews the table of README.md.
+
+    Args:
+      task: the name of the record and of the table.
+      result: has `date`, `machine` and `versions`.
+      rows: name -> row.
+      made: all recorded rows -> the table in Markdown.
+    """
+    about = {key: result[key] for key in ('date', 'machine', 'versions')}
+    record = _read()
+    record.setdefault(task, {}).update({name: {**row, **about} for name, row in rows.items()})
+    write_json(FILE, record)
+    begin = f'<!-- cls benchmark {task} --write -->'
+    text = markdown.text_of(PAGE)
+    PAGE.write_text(markdown.renewed(text, begin, markdown.END, made(record[task])))
 
 
 def regressions(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -99,8 +113,12 @@ def table(task: str, rows: Mapping[str, Any]) -> str:
     columns = {'networks': _network_cells, 'gpu': _gpu_cells, 'loop': _loop_cells}[task]
     cells = [[f'`{name}`', *columns(row).values(), row['date']] for name, row in rows.items()]
     lines = [['network', *columns(first), 'date'], *cells]
-    machines = dict.fromkeys(_machine(row) for row in rows.values())
-    return markdown.table(lines) + '\n\n' + '; '.join(machines) + '.'
+    return markdown.table(lines) + '\n\n' + machines(rows)
+
+
+def machines(rows: Mapping[str, Any]) -> str:
+    """Returns a sentence with the machines and the versions of recorded rows."""
+    return '; '.join(dict.fromkeys(_machine(row) for row in rows.values())) + '.'
 
 
 def _network_cells(row: Mapping[str, Any]) -> dict[str, str]:

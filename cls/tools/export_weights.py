@@ -12,6 +12,7 @@ compared before anything is written.
 """
 
 import contextlib
+import dataclasses
 import json
 import shutil
 import tempfile
@@ -107,7 +108,7 @@ def _converted(
     """Returns the tensors in the names of the package, and the facts for the card."""
     variables = jax.tree.map(np.array, jax.device_get(model.variables))
     p = model.preprocess
-    images = Images(p.size, p.resize, p.interpolation, p.mean, p.std, p.contrast, p.channels)
+    images = Images(*(getattr(p, field.name) for field in dataclasses.fields(Images)))
     space = _space(variant, images, args.format)
     if space:
         reverse_colors(variables['params'])

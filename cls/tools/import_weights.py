@@ -27,7 +27,6 @@ import argparse
 import contextlib
 import dataclasses
 import logging
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,6 +34,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from cls import models, weights
@@ -42,7 +42,6 @@ from cls.cli import Parser, run
 from cls.config import defaults, runs
 from cls.config import load as configs
 from cls.data import tfds_sets
-from cls.data.classes import has_words, wnids, words
 from cls.errors import UserError
 from cls.models.registry import Variant
 from cls.recipes import common  # pyright: ignore[reportAttributeAccessIssue]
@@ -53,13 +52,15 @@ from cls.steps import optim
 from cls.steps.optim import OptimSpec
 from cls.steps.state import first_state
 from cls.storage import paths
+from cls.tools import import_messages as messages
 from cls.weights import card as cards
 from cls.weights import origin as origins
 from cls.weights import stem
-from cls.weights.hub import CARD, Located, Preparation, locate, prepared_for
+from cls.weights.hub import CARD, Located, locate
+from cls.weights.images import Preparation
 from cls.weights.loading import fill, hints_of, naming, prepare
 from cls.weights.origin import Origin
-from cls.weights.recognition import BACKBONE, Match, identify
+from cls.weights.recognition import BACKBONE, identify
 
 PROG = 'python -m cls.tools.import_weights'
 
@@ -135,33 +136,28 @@ def _read(args: argparse.Namespace, overrides: Sequence[tuple[str, str]]) -> _Fo
     given = dict(overrides)
 
     size, own = _size(given), dict(match.fields) if match else {}
-    with located.naming_card():
-        prepared = _sized(prepared_for(variant, located, args.source, size), size)
-    draft = _overridden(config_of(variant, prepared, own), overrides)
+    draft = _overridden(_of_model(variant, own), overrides)
     fields = {k: v for k, v in draft.model.items() if k not in ('name', 'dtype')}
     for name in ('num_classes', 'aux_head'):
         if f'model.{name}' not in given:
             fields.pop(name, None)
     fitted = fill(checkpoint, variant.name, located.file, hints, fields, part=args.part)
     prepared, bgr = prepare(fitted, variant, located, args.source, size, args.bgr)
-    channels = draft.data.channels or fitted.channels
-    fitted, stem_lines = _with_channels(fitted, variant, channels, located.file)
-    mean, std = stem.normalization(prepared.mean, prepared.std, channels)
-    prepared = dataclasses.replace(_sized(prepared, size), mean=mean, std=std)
+    fitted, adapted = _of_channels(fitted, variant, draft.data.channels, located.file)
+    prepared = _sized(prepared, size).of_channels(fitted.channels)
     config = config_of(variant, prepared, fitted.fields)
-    config.data.channels = channels if channels != stem.COLORS else 0
+    config.data.channels = 0 if fitted.channels == stem.COLORS else fitted.channels
     config = _overridden(config, overrides)
     with located.naming_card() if not overrides else contextlib.nullcontext():
         defaults.check(config)
     lines = [
-        _of_network(variant, located, checkpoint.card, fitted, match),
-        *_of_entry(located, checkpoint),
-        *_of_fields(fitted, given),
-        *stem_lines,
-        _of_images(config, prepared, given),
+        messages.of_network(variant, located, checkpoint.card, fitted, match),
+        *messages.of_entry(located, checkpoint),
+        *messages.of_fields(fitted, given),
+        messages.of_images(config, prepared, given),
     ]
     origin = origins.of(args.source, located, prepared, fitted.family, bgr)
-    lines += _of_colors(prepared, bgr)
+    lines += [*adapted, *messages.of_channels(fitted, prepared), *messages.of_colors(prepared, bgr)]
     if fitted.headless:
         return _Found(config, fitted.variables, (), [*lines, *origin.lines()], origin)
     with located.naming_card():
@@ -171,25 +167,28 @@ def _read(args: argparse.Namespace, overrides: Sequence[tuple[str, str]]) -> _Fo
         with Located(located.file, {}).naming_card():
             names, field = cards.class_names(checkpoint.card, config.model.num_classes)
         named = (names, field, located.file.name)
-    classes, line = _classes(*named, config)
+    classes, line = messages.classes(*named, config)
     return _Found(config, fitted.variables, classes, [*lines, line, *origin.lines()], origin)
 
 
-def _with_channels(
+def _of_channels(
     fitted: weights.Fitted, variant: Variant, channels: int, file: Path
 ) -> tuple[weights.Fitted, list[str]]:
-    """Returns (weights for images with some channels, lines on the change). Raises UserError."""
-    if fitted.channels == channels:
-        return fitted, [f'Images of {channels} channels.'] if channels != stem.COLORS else []
+    """Returns (weights for images with some channels, lines on it); 0: those of the file."""
+    if channels in (0, fitted.channels):
+        return fitted, []
     module = models.create(variant.name, **fitted.fields)
-    shapes = models.abstract_variables(module, variant.input_size, channels)
-    variables, text = stem.adapt(fitted.variables, shapes, channels)
-    if not text:
+    shapes: Any = models.abstract_variables(module, variant.input_size, channels)
+    given, wanted = (traverse_util.flatten_dict(tree) for tree in (fitted.variables, shapes))
+    flat, line = stem.adapt(given, wanted, channels)
+    if not line:
         raise UserError(
-            f'{file}: its first convolution takes {fitted.channels} channels: expected as many in '
-            f'config.data.channels, which is {channels}.'
+            f'{file}: no first convolution can be adapted to config.data.channels, {channels}: '
+            f'expected {fitted.channels}.'
         )
-    return dataclasses.replace(fitted, variables=variables), [f'First convolution: {text}.']
+    variables = traverse_util.unflatten_dict(flat)
+    adapted = dataclasses.replace(fitted, variables=variables, channels=channels)
+    return adapted, [f'First convolution: {line}.']
 
 
 def _overridden(config: ConfigDict, overrides: Sequence[tuple[str, str]]) -> ConfigDict:
@@ -212,131 +211,6 @@ def _check_count(card: dict[str, Any], count: int) -> None:
     stated = card.get('num_classes')
     if type(stated) is int and stated > 0 and stated != count:
         raise UserError(f'num_classes is {stated}, but the weights have {count} outputs')
-
-
-def _classes(
-    names: tuple[str, ...], field: str, source: str, config: ConfigDict
-) -> tuple[tuple[str, ...], str]:
-    """Returns (names of the outputs, () if unknown; a line on their order).
-
-    Args:
-      names: the names in a field of a file; () for none.
-      field: the name of the field.
-      source: the name of the file.
-      config: the config of the run.
-    """
-    count = config.model.num_classes
-    if names:
-        shown = ', '.join(map(_with_words, names[:3])) + (', ...' if count > 3 else '')
-        return names, f'Classes: {count:,} names of {source} ({field}), in its order: {shown}'
-    if config.data.name == 'tfds:imagenet2012' and count == 1000:
-        return wnids(), (
-            "Classes: nothing names the 1,000 outputs; assumed: ImageNet's, in the order of the "
-            f'sorted WordNet ids ({", ".join(map(_with_words, wnids()[:3]))}, ...).'
-        )
-    return (), (
-        f'Classes: nothing names the {count:,} outputs; assumed: the order of the data set '
-        f'in evaluation (of a folder: its classes in {config.data.class_order} order). If training '
-        'had another order, put classes.json, a list of the names in the order of the outputs, '
-        'into the run folder.'
-    )
-
-
-def _with_words(label: str) -> str:
-    """Returns 'n01440764 tench' for a WordNet id of ImageNet, else the label itself."""
-    return f'{label} {words(label)}' if has_words(label) else label
-
-
-def _of_network(
-    variant: Variant,
-    located: Located,
-    card: dict[str, Any],
-    fitted: weights.Fitted,
-    match: Match | None,
-) -> str:
-    """Returns a line on the network of the weights, the family of their names, and the evidence."""
-    classes = fitted.fields.get('num_classes', 0)
-    text = f"Network: {variant.name}, {fitted.family}'s names, "
-    text += f'{classes:,} classes' if classes else 'no classifier'
-    word = cards.word(located.card)
-    if word:
-        return f'{text}; config.json calls it {word}.'
-    if match:
-        alike = f' The tensors also fit, and are not here: {", ".join(match.alike)}.'
-        return f'{text}; by {match.evidence}.{alike if match.alike else ""}'
-    if word := cards.word(card):
-        same = 'that is' if cards.plain_word(word) in cards.words(variant) else 'taken for'
-        return f'{text}; {located.file.name} calls it {word!r}, {same} {variant.name}.'
-    others = [*weights.same_tensors(variant.name), *cards.LOOKALIKES.get(variant.name, ())]
-    if not others:
-        return f'{text}, as --model says.'
-    return (
-        f'{text}; {located.file.name} names none; assumed: {variant.name}, as --model says. '
-        f'The tensors also fit: {", ".join(others)}.'
-    )
-
-
-def _of_entry(located: Located, checkpoint: weights.Checkpoint) -> list[str]:
-    """Returns lines on the chosen set of weights, for a file with several."""
-    if not checkpoint.unused:
-        return []
-    line = (
-        f'Weights: {checkpoint.entry!r} of {located.file.name}; --entry chooses another: '
-        f'{", ".join(checkpoint.unused[:6])}.'
-    )
-    if averages := [name for name in checkpoint.averages if name != checkpoint.entry]:
-        line += f' The file has an average of the weights too, {averages[0]!r}: --ema takes it.'
-    return [line]
-
-
-def _of_fields(fitted: weights.Fitted, given: dict[str, str]) -> list[str]:
-    lines = []
-    if fitted.fields.get('aux_head') is False:
-        lines.append('The file has no auxiliary heads: model.aux_head=False.')
-    if fitted.drawn:
-        lines.append(
-            f'The file has no auxiliary heads: drawn, as model.aux_head asks for them '
-            f'({len(fitted.drawn)} tensors, as {fitted.drawn[0]}).'
-        )
-    if fitted.left_out:
-        lines.append(f'Left out, as no part of the network: {", ".join(fitted.left_out[:6])}')
-        lines[-1] += f', and {len(fitted.left_out) - 6} more.' if fitted.left_out[6:] else '.'
-    return lines
-
-
-def _of_images(config: ConfigDict, prepared: Preparation, given: dict[str, str]) -> str:
-    """Returns a line on the preparation of images, with the source of each field."""
-    fields = {
-        'image_size': 'size',
-        'eval_resize': 'crop',
-        'interpolation': 'interpolation',
-        'mean': 'mean',
-        'std': 'std',
-    }
-    by_source: dict[str, list[str]] = {}
-    for field, known in fields.items():
-        source = '--config' if f'data.{field}' in given else prepared.known_from[known]
-        value = config.data[field]
-        if known == 'crop' and source != '--config':
-            value = f'{value} (crop_pct {prepared.crop:g})'
-        by_source.setdefault(source, []).append(f'{field} {value}')
-    line = '; '.join(f'{", ".join(parts)} (from {source})' for source, parts in by_source.items())
-    if prepared.other:
-        size, crop = prepared.other
-        line += (
-            f'. The card has another size to evaluate at: --config.data.eval_size={size} '
-            f'--config.data.eval_resize={math.floor(size / crop)}'
-        )
-    return f'Images: {line}.' + (f' {prepared.assumed}' if prepared.assumed else '')
-
-
-def _of_colors(prepared: Preparation, bgr: bool) -> list[str]:
-    """Returns a line on weights whose first convolution was reversed."""
-    if not bgr:
-        return []
-    title = prepared.row.title if prepared.row else prepared.known_from['mean']
-    title = title if prepared.space == 'BGR' else '--bgr says that the file'
-    return [f'Colors: {title} expects BGR; its first convolution is reversed, to RGB.']
 
 
 def _fine_tuning(workdir: Path) -> str:
@@ -379,20 +253,27 @@ def config_of(variant: Variant, prepared: Preparation, fields: Mapping[str, Any]
       fields: fields of its module that follow from the weights. Without `num_classes` among them,
         the number of classes is the variant's.
     """
-    c = common.base()
-    c.model.name = variant.name
-    c.model.num_classes = models.create(variant.name).num_classes
-    for name, value in fields.items():
-        c.model[name] = value
+    c = _of_model(variant, fields)
     if variant.input_size == 32:
         common.use_cifar(c, 'cifar100' if c.model.num_classes == 100 else 'cifar10')
     else:
         common.use_imagenet(c)
         c.data.train_crop = 'random_resized'
     c.data.image_size, c.data.eval_resize = prepared.size, prepared.resize
+    c.data.eval_crop = 'squash' if prepared.squash else 'center'
     c.data.interpolation = prepared.interpolation
     c.data.mean, c.data.std = prepared.mean, prepared.std
     c.optim.lr = 0.01
+    return c
+
+
+def _of_model(variant: Variant, fields: Mapping[str, Any]) -> ConfigDict:
+    """Returns a config with a variant's module; the fields are those of `config_of`."""
+    c = common.base()
+    c.model.name = variant.name
+    c.model.num_classes = models.create(variant.name).num_classes
+    for name, value in fields.items():
+        c.model[name] = value
     return c
 
 

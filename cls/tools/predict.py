@@ -146,10 +146,8 @@ def _check(args: Any) -> str:
         raise UserError('--layer is the layer of --embed FILE.npz: expected both.')
     if args.scales and not find(args.protocol).dense:
         raise UserError(f'--scales is for dense protocols, not for --protocol {args.protocol}.')
-    if form == 'parquet':
-        if not args.output:
-            raise UserError('--parquet needs --output FILE: the format is not text.')
-        _parquet()
+    if form == 'parquet' and not args.output:
+        raise UserError('--parquet needs --output FILE: the format is not text.')
     return form
 
 

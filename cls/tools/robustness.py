@@ -140,7 +140,7 @@ def find(root: Path) -> Iterator[TestSet]:
 
 def data_of(config: ConfigDict, test: TestSet, root: Path) -> DataSpec:
     """Returns the data specification of a run's config, with a test set as its source."""
-    fields = {'name': test.name, 'dir': str(root), 'eval_fraction': 0.0}
+    fields: dict[str, Any] = {'name': test.name, 'dir': str(root), 'validation': ''}
     fields['eval_split'] = test.split or config.data.eval_split
     if test.title.startswith('imagenet_c/'):
         fields['eval_resize'] = 0
@@ -160,7 +160,8 @@ def report(
     # A broken test set is found before hours of evaluation on the others.
     sets = [datasets.load(fields, 'eval', classes) for fields in data]
     with config.unlocked():
-        config.data.update(dataclasses.asdict(data[0]))
+        config.eval.validation = ''
+        config.data.update({name: getattr(data[0], name) for name in config.data})
     setup, state = evaluate.restore(config, workdir)
     result = {'step': int(state.step), 'sets': {}}
     for test, fields, source in zip(found, data, sets, strict=True):

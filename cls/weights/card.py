@@ -15,6 +15,7 @@ from typing import Any
 from cls.errors import UserError
 from cls.models import registry
 from cls.models.registry import Variant
+from cls.weights import transformers_card
 from cls.weights.families import families
 
 # timm's networks that accept the state dict of a variant's reference but compute something else, by
@@ -52,7 +53,7 @@ _OF_TRAINING = (
     'exportable', 'img_size', 'num_classes', 'pretrained', 'pretrained_cfg', 'scriptable',
     'zero_init_last',
 )  # fmt: skip
-_DEFAULTS = {'in_chans': 3, 'global_pool': 'avg', 'output_stride': 32, 'features_only': False}
+_DEFAULTS = {'global_pool': 'avg', 'output_stride': 32, 'features_only': False}
 _ACTIVATIONS = (  # the start of a reference's name -> its activation
     (r'(tf_)?efficientnet_(b\d|l2)', ('swish', 'silu')),
     (r'(tf_)?efficientnet_lite\d', ('relu6',)),
@@ -145,6 +146,7 @@ def check(card: Mapping[str, Any], variant: Variant, *, strict: bool = True) -> 
       strict: whether every other name is refused. Otherwise only names of another known network
         are refused, because training scripts may name their models freely.
     """
+    transformers_card.check(card)
     architecture, own = word(card), words(variant)
     plain = plain_word(architecture)
     if architecture and not {architecture, plain} & own and (strict or is_known(plain)):
@@ -171,8 +173,26 @@ def check(card: Mapping[str, Any], variant: Variant, *, strict: bool = True) -> 
         )
 
 
+def check_channels(card: Mapping[str, Any], channels: int) -> None:
+    """Raises UserError if a card of timm or transformers states other channels of the images."""
+    arguments = card.get('model_args') or {}
+    if not isinstance(arguments, Mapping):
+        arguments = {}
+    for name, value in (
+        ('in_chans', arguments.get('in_chans')),
+        ('num_channels', card.get('num_channels')),
+    ):
+        if value is not None and value != channels:
+            raise UserError(
+                f'{name} is {value!r:.40}, but the first convolution of the weights takes '
+                f'{channels} channels'
+            )
+
+
 def _is_default(variant: Variant, name: str, value: Any) -> bool:
     """Returns whether an argument of timm's constructor has the value of the variant."""
+    if name == 'in_chans':  # see check_channels
+        return type(value) is int
     if name == 'act_layer':
         reference = (variant.reference or '').rpartition(':')[2]
         return any(re.match(p, reference) and value in acts for p, acts in _ACTIVATIONS)
@@ -265,18 +285,20 @@ def _ordered(field: str, value: Any) -> tuple[str, ...]:
     return () if unnamed else names
 
 
-def size(fields: Mapping[str, Any], name: str) -> int:
+def size(fields: Mapping[str, Any], name: str, count: int = 3) -> int:
     """Returns the height of `input_size` or `test_input_size`, (channels, height, width); or 0.
 
-    Raises UserError for images that are not square or not of three channels.
+    Raises UserError for images that are not square, or have neither three channels, as those that
+    the weights were adapted from, nor `count`.
     """
     value = fields.get(name)
     if value is None:
         return 0
     valid = isinstance(value, list | tuple) and all(type(n) is int and n > 0 for n in value)
-    if not valid or len(value) != 3 or value[0] != 3 or value[1] != value[2]:
+    if not valid or len(value) != 3 or value[0] not in (3, count) or value[1] != value[2]:
         raise UserError(
-            f'{name} is {value!r:.60}: expected three channels and a square, as (3, 224, 224)'
+            f'{name} is {value!r:.60}: expected {_numbers(count)} channels and a square, as '
+            f'({count}, 224, 224)'
         )
     return value[1]
 
@@ -291,22 +313,28 @@ def number(fields: Mapping[str, Any], name: str, default: float) -> float:
     return float(value)
 
 
-def channels(fields: Mapping[str, Any], name: str) -> tuple[float, ...] | None:
+def channels(fields: Mapping[str, Any], name: str, count: int = 3) -> tuple[float, ...] | None:
     """Returns `mean` or `std`, None if absent.
 
-    Raises UserError unless the value is three numbers in the range of pixels in 0 to 1.
+    Raises UserError unless the value is three numbers, or `count`, in the range of pixels in 0 to
+    1.
     """
     value = fields.get(name)
     if value is None:
         return None
     if (
         not isinstance(value, list | tuple)
-        or len(value) != 3
+        or len(value) not in (3, count)
         or not all(type(x) in (int, float) and 0 <= x <= 1 for x in value)
         or (name == 'std' and not all(value))
     ):
         above = 'above 0, at most 1' if name == 'std' else '0 to 1'
         raise UserError(
-            f'{name} is {value!r:.60}: expected three numbers, {above}, of pixels in 0 to 1'
+            f'{name} is {value!r:.60}: expected {_numbers(count)} numbers, {above}, of pixels in 0 '
+            'to 1'
         )
     return tuple(map(float, value))
+
+
+def _numbers(count: int) -> str:
+    return 'three' if count == 3 else f'three or {count}'

@@ -203,6 +203,8 @@ def _load_mapped(path: Path, start: bytes, mapped: mmap.mmap, inflation: float) 
     """Returns the outermost object of a file in a format of one file."""
     if start.startswith(torch_file.STREAM_START):
         return torch_file.load_stream(mapped)
+    if foreign.is_tar(start) and (members := torch_file.tar_members(mapped)):
+        return torch_file.load_tar(mapped, members)
     if start.startswith(hdf5.SIGNATURE):
         return keras.to_torch(hdf5.load_hdf5(path, mapped, len(mapped), inflation))
     if is_safetensors(mapped):

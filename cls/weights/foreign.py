@@ -48,6 +48,11 @@ _SUFFIXES = (
 )
 
 
+def is_tar(start: bytes) -> bool:
+    """Returns whether the first bytes of a file are those of a tar archive."""
+    return start[257:262] == b'ustar'
+
+
 def advice(start: bytes, name: str) -> str:
     """Returns the format of an unreadable file, with advice; '' for an unknown format.
 
@@ -57,7 +62,7 @@ def advice(start: bytes, name: str) -> str:
     """
     if start[4:8] == b'TFL3':
         return _TFLITE
-    if start[257:262] == b'ustar':
+    if is_tar(start):
         return _PACKED
     by_content = next((text for first, text in _STARTS if start.startswith(first)), '')
     if by_content:

@@ -9,12 +9,15 @@ import numpy as np
 
 from cls.errors import UserError
 from cls.models.registry import Variant
+from cls.weights import card as cards
 from cls.weights.colors import reverse_colors
 from cls.weights.files import Checkpoint
 from cls.weights.fitting import Fitted, fit
 from cls.weights.hints import Hints
-from cls.weights.hub import HUB, Located, Preparation, prepared_for
+from cls.weights.hub import HUB, Located
+from cls.weights.images import Preparation, prepared_for
 from cls.weights.recognition import contradict, recognize
+from cls.weights.stem import COLORS
 
 
 def hints_of(source: str, located: Located, checkpoint: Checkpoint) -> Hints:
@@ -83,8 +86,9 @@ def prepare(
     """
     with located.naming_card():
         package = 'caffe' if bgr else fitted.family
-        prepared = prepared_for(variant, located, source, size, package)
-    if reverse := bgr or (prepared.space == 'BGR' and fitted.channels == 3):
+        cards.check_channels(located.card, fitted.channels)
+        prepared = prepared_for(variant, located, source, size, package, fitted.channels)
+    if reverse := bgr or (prepared.space == 'BGR' and fitted.channels == COLORS):
         reverse_colors(fitted.variables['params'])
     return prepared, reverse
 

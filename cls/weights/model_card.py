@@ -23,6 +23,7 @@ class Images:
     std: tuple[float, ...]
     contrast: str = ''
     channels: int = 3
+    squash: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +83,7 @@ def config(facts: Facts) -> dict[str, Any]:
         'fixed_input_size': False,
         'interpolation': images.interpolation.removeprefix('tf_'),
         'crop_pct': crop_of(images.size, images.resize),
-        'crop_mode': 'center',
+        'crop_mode': 'squash' if images.squash else 'center',
         'mean': [round(x / 255, 7) for x in images.mean] * channels,
         'std': [round(x / 255, 7) for x in images.std] * channels,
         'num_classes': facts.classes,

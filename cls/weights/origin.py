@@ -11,7 +11,8 @@ from cls.errors import UserError
 from cls.storage import paths
 from cls.weights import card as cards
 from cls.weights import published
-from cls.weights.hub import CARD, README, Located, Preparation
+from cls.weights.hub import CARD, README, Located
+from cls.weights.images import Preparation
 
 FILE = 'weights.json'
 

@@ -10,17 +10,17 @@ a run folder the newest checkpoint is used, and its average of weights if it kee
 that need more options (an entry of the file, another order of colors), make a run folder with
 cls.tools.import_weights.
 
-All weights are used, including BN statistics. For images of other than three channels the first
-convolution of weights for color images is adapted (see cls.weights.stem). Only the head may have
-other classes: the variables whose shapes depend on the number of classes (see
-cls.models.registry.introspection). Then it is new, except for the rows of classes with the same
-name on both sides (config.json of a snapshot, classes.json of a run). A new head has a hundredth of
-the usual initialization, close to the zero of Kolesnikov et al. 2020 (1912.11370). The usual scale
-would outweigh the few steps of fine-tuning. At exactly zero, a classifier followed by a ReLU, as
-SqueezeNet's, would not learn. Heads that the weights lack, and auxiliary ones, are new as well;
-auxiliary heads that the model lacks are left out. Everything else has to fit, or the run does not
-start. Weights are also refused if their snapshot names another network. A run that continues from
-its own checkpoint ignores config.init.
+All weights are used, including BN statistics. The first convolution is adapted to images of
+another number of channels (see stem.py). Only the head may have other classes: the variables
+whose shapes depend on the number of classes (see cls.models.registry.introspection). Then it is
+new, except for the rows of classes with the same name on both sides (config.json of a snapshot,
+classes.json of a run). A new head has a hundredth of the usual initialization, close to the zero of
+Kolesnikov et al. 2020 (1912.11370). The usual scale would outweigh the few steps of
+fine-tuning. At exactly zero, a classifier followed by a ReLU, as SqueezeNet's, would not learn.
+Heads that the weights lack, and auxiliary ones, are new as well; auxiliary heads that the model
+lacks are left out. Everything else has to fit, or the run does not start. Weights are also
+refused if their snapshot names another network. A run that continues from its own checkpoint
+ignores config.init.
 """
 
 import dataclasses
@@ -131,8 +131,8 @@ def load(
     loaded = _of_run(spec, folder) if folder and is_run(folder) else _of_file(spec)
     auxiliary, head = _auxiliary(model, image_shape), introspection.head(model, size, channels)
     fresh = _fresh(model, image_shape, seed, head | auxiliary)
-    adapted, stem_text = stem.adapt(loaded.variables, fresh, channels)
-    given, dropped = _trimmed(adapted, fresh, auxiliary)
+    given, dropped = _trimmed(loaded.variables, fresh, auxiliary)
+    given, adapted = _of_channels(given, fresh, source, channels)
     names = (loaded.classes, class_names)
     variables, new, kept = graft(given, fresh, head, source, names, auxiliary)
     if jax.process_index() == 0:
@@ -144,10 +144,11 @@ def load(
             line += '' if loaded.classes else ' (the weights do not name their classes)'
         if left_out := sorted({*loaded.left_out, *dropped}):
             line += f'; left out, as no part of the network: {_list(left_out)}'
-        line += f'; {stem_text}' if stem_text else ''
-        line += f'; {loaded.entry}' if loaded.entry else ''
+        line += ''.join(f'; {more}' for more in (adapted, loaded.entry) if more)
         log.info('init: %s', line)
-        if warning := _warning(spec, *loaded.prepared):
+        *numbers, known_from = loaded.prepared
+        mean, std = (stem.normalization(values, channels) for values in numbers)
+        if warning := _warning(spec, mean, std, known_from):
             log.info('warning: %s: %s', source, warning)
     return variables
 
@@ -195,6 +196,17 @@ def _trimmed(
     }
     kept = {path: value for path, value in flat_given.items() if path not in extra}
     return traverse_util.unflatten_dict(kept), sorted('/'.join(path[1:]) for path in extra)
+
+
+def _of_channels(
+    given: dict[str, Any], fresh: dict[str, Any], source: str, channels: int
+) -> tuple[dict[str, Any], str]:
+    """Returns (`given` with a first convolution for images of `channels`, a line on it)."""
+    try:
+        flat, line = stem.adapt(_flat(given), _flat(fresh), channels)
+    except UserError as error:
+        raise UserError(f'config.init: {source}: {error}.') from None
+    return traverse_util.unflatten_dict(flat), line
 
 
 def graft(

@@ -9,7 +9,7 @@ from typing import Any
 
 from cls.errors import UserError
 
-_FILTERS = {2: 'bilinear', 3: 'bicubic'}  # Pillow's numbers
+_FILTERS = {0: 'nearest', 2: 'bilinear', 3: 'bicubic'}  # Pillow's numbers
 _CROPPED_BELOW = 384  # ConvNextImageProcessor resizes larger images without a crop
 
 
@@ -27,29 +27,33 @@ def as_card(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
     resample = fields.get('resample', 2)
     if fields.get('do_resize', True):
         if resample not in _FILTERS:
-            raise UserError(f'{name}: resample is {resample!r:.40}: expected 2 or 3')
+            raise UserError(f'{name}: resample is {resample!r:.40}: expected 0, 2 or 3')
         card['interpolation'] = _FILTERS[resample]
-    size, resize = _sizes(fields, name)
+    size, resize, squash = _sizes(fields, name)
     if size:
         card |= {'input_size': [3, size, size], 'crop_pct': _fraction(size, resize)}
+        card |= {'crop_mode': 'squash'} if squash else {}
     card |= _normalization(fields, name)
     return card
 
 
-def _sizes(fields: Mapping[str, Any], name: str) -> tuple[int, int]:
-    """Returns (pixels of the input, shorter side before the crop)."""
+def _sizes(fields: Mapping[str, Any], name: str) -> tuple[int, int, bool]:
+    """Returns (pixels of the input, side before the crop, whether both sides become that)."""
+    if not fields.get('do_resize', True):
+        return 0, 0, False
     edge, square = _side(fields.get('size'), name)
-    if fields.get('crop_pct') and not square and edge < _CROPPED_BELOW:  # ConvNextImageProcessor
-        return edge, int(edge / float(fields['crop_pct']))
+    if fields.get('crop_pct') and not square:  # ConvNextImageProcessor
+        if edge < _CROPPED_BELOW:
+            return edge, int(edge / float(fields['crop_pct'])), False
+        return edge, edge, True
     if fields.get('do_center_crop'):
         crop, _ = _side(fields.get('crop_size', fields.get('size')), name)
-        if not square:
-            return crop, max(edge, crop)
-    elif not edge:
-        return 0, 0
+        return crop, max(edge, crop), square
+    if square or not edge:
+        return edge, edge, square
     raise UserError(
-        f'{name}: size is {fields.get("size")!r:.60} without a center crop of a smaller size: '
-        'images that are not square are distorted; expected shortest_edge and crop_size'
+        f'{name}: size is {fields.get("size")!r:.60} without a center crop, so that images have '
+        'several shapes: expected crop_size, or a height and width'
     )
 
 

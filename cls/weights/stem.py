@@ -1,55 +1,75 @@
-"""Weights of color images in a network that takes images with another number of channels.
+"""The first convolution of a network in images of another number of channels."""
 
-One channel sees the sum of the kernels of red, green and blue, as if the gray image were given for
-all three. For other numbers the kernels are repeated, red, green, blue, red, ..., and multiplied by
-three over the number, so that the values behind them keep about their size. This is timm's rule
-(adapt_input_conv in timm/models/_manipulate.py).
-"""
-
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from flax import traverse_util
 
+from cls.errors import UserError
+
+Path = tuple[str, ...]
 COLORS = 3
 
 
-def adapted_kernel(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """Returns (H, W, channels, O) of a kernel (H, W, 3, O), of the same type."""
-    if channels == 1:
-        return kernel.sum(axis=2, keepdims=True, dtype=np.float64).astype(kernel.dtype)
-    repeated = kernel[:, :, np.arange(channels) % COLORS]
-    return (repeated * (COLORS / channels)).astype(kernel.dtype)
+def adapted(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """Returns the kernel of a first convolution for images of another number of channels.
 
-
-def adapt(variables: Any, shapes: Any, channels: int) -> tuple[Any, str]:
-    """Returns (variables with adapted first convolutions, a text on them, '' without any).
+    An image that repeats the old channels in turn, or one whose channels are all equal, gives the
+    same outputs: kernels of one channel sum over the old ones, those of more channels repeat them
+    in turn and are scaled by old / new. timm's `in_chans` adapts weights of three channels so.
 
     Args:
-      variables: {'params', ...} of a network for color images.
-      shapes: the same of the network to fill, arrays or shapes.
-      channels: the channels of its images; for three nothing is changed.
+      kernel: (height, width, old channels, outputs).
+      channels: the number of new channels.
     """
-    given: Any = traverse_util.flatten_dict(variables)
-    wanted: Any = traverse_util.flatten_dict(shapes)
-    names = []
-    for path, kernel in given.items() if channels != COLORS else ():
-        new = np.shape(wanted.get(path, ()))
-        if np.shape(kernel) == (*new[:2], COLORS, *new[3:]) and new[2:3] == (channels,):
-            given[path] = adapted_kernel(np.asarray(kernel), channels)
-            names.append('/'.join(path[1:]))
-    if not names:
-        return variables, ''
-    how = 'summed' if channels == 1 else f'repeated, times {COLORS} / {channels}'
-    text = f'{", ".join(names)}: of {COLORS} channels, {how} for {channels}'
-    return traverse_util.unflatten_dict(given), text
+    old = kernel.shape[2]
+    if channels == old:
+        return kernel
+    if channels == 1:
+        return kernel.sum(axis=2, keepdims=True, dtype=kernel.dtype)
+    return kernel[:, :, np.arange(channels) % old] * np.asarray(old / channels, kernel.dtype)
 
 
-def normalization(
-    mean: Sequence[float], std: Sequence[float], channels: int
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns mean and std for some channels: of other than three, the mean of those of colors."""
-    if channels == COLORS:
-        return tuple(mean), tuple(std)
-    return (float(np.mean(mean)),), (float(np.mean(std)),)
+def adapt(
+    given: Mapping[Path, Any], wanted: Mapping[Path, Any], channels: int
+) -> tuple[dict[Path, Any], str]:
+    """Returns (variables with an adapted first convolution, a line on it; '' if none differs).
+
+    Args:
+      given: path -> array, loaded.
+      wanted: path -> anything with a shape, of the network for images of `channels`.
+      channels: the channels of the images.
+
+    Raises UserError if several convolutions differ in their input channels, so that none is known
+    to be the first.
+    """
+    stems = [path for path in given.keys() & wanted.keys() if _is_stem(given[path], wanted[path])]
+    stems = [path for path in stems if wanted[path].shape[2] == channels]
+    if not stems:
+        return dict(given), ''
+    if len(stems) > 1:
+        raise UserError(
+            f'{len(stems)} convolutions have other input channels than the weights '
+            f'({", ".join(sorted("/".join(path[1:]) for path in stems)[:3])}, ...): expected '
+            'one, the first, which can be adapted to the images'
+        )
+    (path,) = stems
+    old, name = given[path].shape[2], '/'.join(path[1:])
+    how = 'the sum over' if channels == 1 else f'{old}/{channels} of the repeated kernels of'
+    line = f'{name} adapted to images of {channels} channel(s): {how} its {old}'
+    return {**given, path: adapted(np.asarray(given[path]), channels)}, line
+
+
+def _is_stem(given: Any, wanted: Any) -> bool:
+    """Returns whether two kernels differ in their input channels alone."""
+    one, other = np.shape(given), wanted.shape
+    return (
+        len(one) == len(other) == 4
+        and one[2] != other[2]
+        and (*one[:2], one[3]) == (*other[:2], other[3])
+    )
+
+
+def normalization(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """Returns a mean or deviation for images of some channels: of colors, the mean for all."""
+    return values if len(values) in (1, channels) else (float(np.mean(values)),)

@@ -11,7 +11,9 @@ states are compared with the size of the file before any memory is allocated.
 
 import mmap
 import struct
+import tarfile
 import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 from cls.errors import UserError
@@ -28,6 +30,7 @@ from cls.weights.unpickle import (
 
 _STREAM_MAGIC = 0x1950A86A20F9469CFC6C
 STREAM_START = b'\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.'
+_TAR = ('storages', 'tensors', 'pickle')  # the parts of a tar file
 _DEEPEST = 4  # dicts in dicts that may have tensors
 
 
@@ -89,6 +92,63 @@ def load_stream(mapped: mmap.mmap) -> Any:
         storages[key].data = memoryview(mapped)[start : start + length]
         reader.position += length
     return materialize(content)
+
+
+def tar_members(mapped: mmap.mmap) -> dict[str, int]:
+    """Returns name -> position of the parts of a tar file of torch before 0.1.10; {} for others."""
+    try:
+        with tarfile.open(fileobj=mapped, mode='r:') as tar:
+            members = {member.name: member.offset_data for member in tar if member.isreg()}
+    except tarfile.TarError:
+        return {}
+    return {name: members[name] for name in _TAR} if members.keys() >= {*_TAR} else {}
+
+
+def load_tar(mapped: mmap.mmap, members: Mapping[str, int]) -> Any:
+    """Returns the object of a tar file, with the parts of `tar_members`.
+
+    `storages` has the number of storages; of each a key, a device, a type and the elements; and
+    the views of storages. `tensors` has the number of tensors; of each a key, that of its storage,
+    a type, and the shape, strides and offset. `pickle` is the object, with keys for tensors.
+    """
+    reader = Reader(mapped)
+
+    def plain() -> Any:
+        return Unpickler(reader, None).load()
+
+    def numbers(count: int) -> tuple[int, ...]:
+        return struct.unpack(f'<{count}q', reader.read(8 * count))
+
+    storages: dict[int, Storage] = {}
+    reader.position = members['storages']
+    for _ in range(plain()):
+        key, _, kind = plain()
+        (numel,) = numbers(1)
+        storages[key] = storage = Storage(dtype_of_storage(kind), numel)
+        start, length = reader.position, numel * storage.dtype.itemsize
+        if numel < 0 or start + length > len(mapped):
+            raise ValueError(f'storage {key} has fewer bytes than its {numel} elements need')
+        storage.data = memoryview(mapped)[start : start + length]
+        reader.position += length
+    for target, root, start, numel in plain():
+        if min(start, numel) < 0:
+            raise ValueError('a view of a storage with impossible numbers')
+        storages[target] = storages[root].part(start, numel)
+
+    tensors: dict[int, Tensor] = {}
+    reader.position = members['tensors']
+    for _ in range(plain()):
+        key, storage_key, _ = plain()
+        (dimensions,) = struct.unpack('<i4x', reader.read(8))
+        shape, strides = numbers(dimensions), numbers(dimensions)
+        storage = storages[storage_key]
+        tensors[key] = Tensor(storage, *numbers(1), shape, strides, storage.dtype)
+
+    def tensor(saved_id: Any) -> Any:  # of a tensor, or of a class with its source
+        return saved_id[0] if isinstance(saved_id, tuple) else tensors[int(saved_id)]
+
+    reader.position = members['pickle']
+    return materialize(Unpickler(reader, tensor).load())
 
 
 def materialize(content: Any) -> Any:

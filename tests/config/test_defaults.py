@@ -146,7 +146,18 @@ def test_a_config_of_a_run_folder_has_todays_names(config):
         for old, new in defaults.RENAMED.items():
             group, _, key = new.rpartition('.')
             if key in part.get(group, {}):
-                part[group][old.rpartition('.')[2]] = part[group].pop(key)
+                former, _, name = old.rpartition('.')
+                value = part[group].pop(key)
+                part[former][name] = 0.0 if old == 'data.eval_fraction' else value
         if part.get('search', {}).get('engine') == 'local':
             part['search']['engine'] = 'here'
     assert configs.to_json(configs.from_json(json.dumps(earlier))) == configs.to_json(loaded)
+
+
+def test_a_part_held_out_before_eval_validation_is_still_chosen_by_the_names():
+    config = json.loads(configs.to_json(configs.load(RESNET)))
+    config['data']['eval_fraction'] = 0.2
+    del config['eval']['validation']
+    assert configs.from_json(json.dumps(config)).eval.validation == '0.2 by name'
+    del config['data']['eval_fraction']
+    assert configs.from_json(json.dumps(config)).eval.validation == ''

@@ -104,15 +104,15 @@ def test_a_folder_without_images_to_evaluate_on_has_a_fifth_held_out(tmp_path):
     flat = tmp_path / 'flat'
     shutil.copytree(photographs() / 'train', flat)
     config = configs.load(spec(flat))
-    assert config.data.eval_fraction == 0.2
+    assert config.eval.validation == '0.2'
     setup = set_up(config, jax.devices()[:1])
     assert (setup.info.num_train, setup.info.num_eval) == (18, 6)  # of 8 images 2 of each class
     assert config.batch == 8
     (line, scratch) = presets.describe(config, 18, 3)
     assert '18 training images of 3 classes; 20% of each class held out' in line
     assert 'from scratch' in scratch
-    kept = configs.load(spec(flat), [('data.eval_fraction', '0.5')])
-    assert kept.data.eval_fraction == 0.5
+    kept = configs.load(spec(flat), [('eval.validation', '0.5')])
+    assert kept.eval.validation == '0.5'
 
 
 @pytest.mark.parametrize('missing', ['nowhere', 'empty'])

@@ -22,11 +22,15 @@ def cache(tmp_path_factory):
 
 @pytest.fixture
 def make_data():
-    """A function: fields -> the specification with these fields of config.data."""
+    """A function: fields -> the specification with these fields of config.data.
 
-    def make(**fields):
+    `validation` and `seed` are config.eval.validation and config.seed.
+    """
+
+    def make(validation='', seed=0, **fields):
         config = base()
         config.data.update(fields)
+        config.eval.validation, config.seed = validation, seed
         return DataSpec.from_config(config)
 
     return make

@@ -43,7 +43,7 @@ def of_pillow(image, size, interpolation, box=None):
     return np.asarray(resized).reshape(*size, image.shape[2])
 
 
-@pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic'])
+@pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic', 'nearest'])
 def test_bytes_are_pillows(interpolation):
     """Many images, reduced and enlarged, with the same and with another aspect ratio."""
     for number, image in enumerate(photographs(60)):
@@ -53,7 +53,7 @@ def test_bytes_are_pillows(interpolation):
             )
 
 
-@pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic'])
+@pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic', 'nearest'])
 def test_windows_are_those_of_the_whole(interpolation):
     """Windows without the whole image are equal to the bit: enlarged and reduced, on both axes."""
     rng = np.random.default_rng(0)

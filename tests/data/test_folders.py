@@ -2,10 +2,12 @@
 
 import csv
 import dataclasses
+import hashlib
 import io
 import json
 import logging
 import os
+import shutil
 
 import cv2
 import numpy as np
@@ -54,8 +56,8 @@ COUNTS = {'cat': 40, 'dog': 20, 'eel': 2}
 def test_a_part_is_held_out(tmp_path, make_data, layout):
     """A tenth of each class, at least one image; each image is in exactly one part."""
     folder_of(tmp_path / layout, COUNTS)
-    data = make_data(name=f'folder:{tmp_path}', eval_fraction=0.1)
-    train, test = (labels_of(datasets.load(data, split)) for split in ('train', 'eval'))
+    data = make_data(name=f'folder:{tmp_path}', validation='0.1')
+    train, test = (labels_of(datasets.load(data, split)) for split in ('train', 'validation'))
     whole = dict(enumerate([0] * 40 + [1] * 20 + [2] * 2))
     assert train | test == whole
     assert len(train) + len(test) == 62
@@ -71,8 +73,8 @@ def test_the_part_is_a_function_of_the_names(tmp_path, make_data):
         folder_of(tmp_path / root, counts)
 
     def held(root):
-        data = make_data(name=f'folder:{tmp_path / root}', eval_fraction=0.25)
-        files = datasets.load(data, 'eval').files
+        data = make_data(name=f'folder:{tmp_path / root}', validation='0.25')
+        files = datasets.load(data, 'validation').files
         return {'/'.join(file.split('/')[-2:]) for file in files}
 
     before = held('a')
@@ -83,26 +85,66 @@ def test_the_part_is_a_function_of_the_names(tmp_path, make_data):
 
 def test_held_out_part_errors(tmp_path, make_data):
     folder_of(tmp_path / 'a', {'cat': 3, 'dog': 1})
-    data = make_data(name=f'folder:{tmp_path}/a', eval_fraction=0.1)
+    data = make_data(name=f'folder:{tmp_path}/a', validation='0.1')
     with pytest.raises(UserError, match='a/dog has one image: expected two or more'):
         datasets.load(data, 'train')
-    for fraction in (1.0, -0.1):
-        data = make_data(name=f'folder:{tmp_path}/a', eval_fraction=fraction)
-        with pytest.raises(UserError, match=f'eval_fraction is {fraction}: expected 0 or more'):
-            datasets.load(data, 'train')
-    with pytest.raises(UserError, match=r'evaluate on: .*config.data.eval_fraction.*\(0.1, say\)'):
+    for fraction in ('1.0', '-0.1', '0'):
+        with pytest.raises(UserError, match=f"validation is '{fraction}': expected a fraction"):
+            make_data(name=f'folder:{tmp_path}/a', validation=fraction)
+    with pytest.raises(UserError, match=r'evaluate on: .*config.eval.validation.*\(0.1, say\)'):
         datasets.load(make_data(name=f'folder:{tmp_path}/a'), 'train')
     folder_of(tmp_path / 'b' / 'train', COUNTS)
     data = make_data(name=f'folder:{tmp_path}/b')
     assert len(datasets.load(data, 'train')) == 62
-    with pytest.raises(UserError, match=r'evaluate on: .*config.data.eval_fraction'):
+    with pytest.raises(UserError, match=r'evaluate on: .*config.eval.validation'):
         datasets.load(data, 'eval')
-    folder_of(tmp_path / 'b' / 'val', {'cat': 1})
-    data = make_data(name=f'folder:{tmp_path}/b', eval_fraction=0.1)
-    with pytest.raises(UserError, match='eval_fraction is 0.1, but .*/b/val is there'):
-        datasets.load(data, 'eval')
-    with pytest.raises(UserError, match='eval_fraction is 0.1, but digits is not a folder:DIR'):
-        datasets.load(make_data(eval_fraction=0.1), 'train')
+
+
+def test_the_choice_follows_the_seed_and_that_of_earlier_versions_only_the_names(
+    tmp_path, make_data
+):
+    """Before config.eval.validation the smallest SHA-256 of CLASS/FILE were held out."""
+    folder_of(tmp_path, COUNTS)
+
+    def held(**fields):
+        return set(datasets.load(make_data(name=f'folder:{tmp_path}', **fields), 'eval').files)
+
+    before = set()
+    for name, count in COUNTS.items():
+        files = [f'{name}/{number:03}.png' for number in range(count)]
+        files.sort(key=lambda file: hashlib.sha256(file.encode()).digest())
+        before |= set(files[: round(count / 4)] or files[:1])
+    assert held(validation='0.25 by name') == held(validation='0.25 by name', seed=7) == before
+    assert len({frozenset(held(validation='0.25', seed=seed)) for seed in range(3)}) == 3
+
+
+def test_with_a_validation_set_of_its_own_a_folder_is_tested_on_its_test_images(
+    tmp_path, make_data, caplog
+):
+    """Without a test folder on its validation folder, unless that is the validation set."""
+    parts_of(tmp_path, 'train', 'val', 'test')  # images have the values 0, 10 and 20, and more
+
+    def parts(**fields):
+        data = make_data(name=f'folder:{tmp_path}', **fields)
+        train, validation = datasets.training(data)
+        test = datasets.testing(data, validation)
+        firsts = [int(source[0]['image'][0, 0, 0]) // 10 for source in (train, validation, test)]
+        return firsts, test is validation
+
+    assert parts(validation='val') == ([0, 1, 2], False)
+    assert parts(validation='validation') == ([0, 1, 2], False)  # of the same kind
+    for name in ('cat', 'dog'):
+        gray(0).save(tmp_path / 'train' / name / '001.png')
+    assert parts(validation='0.5') == ([0, 0, 2], False)
+    assert 'not read, as a part of train is the validation set' in caplog.text
+    assert parts(validation='0.5', eval_split='val') == ([0, 0, 1], False)
+    shutil.rmtree(tmp_path / 'test')
+    assert parts(validation='0.5') == ([0, 0, 1], False)
+    assert parts(validation='val') == ([0, 1, 1], True)
+    shutil.rmtree(tmp_path / 'val')
+    assert parts(validation='0.5') == ([0, 0, 0], True)
+    with pytest.raises(UserError, match="eval.validation is 'val', and .* no such folder"):
+        parts(validation='val')
 
 
 @pytest.mark.parametrize('layout', ['val', ''])
@@ -386,16 +428,16 @@ def test_any_folder_can_be_asked_for(tmp_path, make_data):
 
 def test_a_held_out_part_is_no_test_split(tmp_path, make_data):
     parts_of(tmp_path, 'train', 'test')
-    data = make_data(name=f'folder:{tmp_path}', eval_fraction=0.5)
+    data = make_data(name=f'folder:{tmp_path}', validation='0.5')
     (tmp_path / 'train' / 'dog' / '001.png').write_bytes(
         (tmp_path / 'train' / 'dog' / '000.png').read_bytes()
     )
-    held, train = datasets.load(data, 'eval'), datasets.load(data, 'train')
+    held, train = datasets.load(data, 'validation'), datasets.load(data, 'train')
     assert (held.split, held.split_kind) == ('0.5 of each class held out', 'validation')
     assert sorted([*held.files, *train.files]) == [
         f'{name}/{number:03}.png' for name in ('cat', 'dog') for number in range(2)
     ]
-    assert evaluated_part(tmp_path, make_data, eval_split='test', eval_fraction=0.5)[0] == 1
+    assert datasets.load(data, 'eval').split == 'test'
 
 
 def test_two_folders_of_one_kind_are_not_guessed(tmp_path, make_data):
@@ -437,7 +479,7 @@ def test_images_without_classes_are_called_so(tmp_path, make_data, names, unlabe
 def test_classes_may_have_the_name_of_a_split(tmp_path, make_data, caplog):
     """Images of banknotes, valid and invalid: folders without class folders are not splits."""
     parts_of(tmp_path, unlabeled=['valid', 'invalid'])
-    source = datasets.load(make_data(name=f'folder:{tmp_path}', eval_fraction=0.3), 'train')
+    source = datasets.load(make_data(name=f'folder:{tmp_path}', validation='0.3'), 'train')
     assert source.class_names == ('invalid', 'valid')
     assert 'valid is taken for a class' in caplog.text
 
@@ -531,8 +573,8 @@ def test_images_are_taken_from_any_depth(tmp_path, make_data):
         f'cat/{place}' for place in ('a/b/c/d/x.png', 'a/x.png', 'x.png', 'z/x.png')
     ]
     halves = [
-        list(datasets.load(make_data(name=f'folder:{tmp_path}', eval_fraction=0.5), split).files)
-        for split in ('train', 'eval')
+        list(datasets.load(make_data(name=f'folder:{tmp_path}', validation='0.5'), split).files)
+        for split in ('train', 'validation')
     ]
     assert sorted(sum(halves, [])) == sorted(every.files)
     assert [sum(file.startswith('cat') for file in half) for half in halves] == [2, 2]
@@ -568,8 +610,8 @@ def test_what_is_left_out_is_counted_by_reason_once(tmp_path, make_data, caplog)
 def test_unread_folders_next_to_train_are_named(tmp_path, make_data, caplog):
     for part in ('train', 'dev', 'extra', 'test'):
         folder_of(tmp_path / part, {'cat': 2, 'dog': 2})
-    data = make_data(name=f'folder:{tmp_path}', eval_fraction=0.5)
-    assert datasets.load(data, 'eval').split == '0.5 of each class held out'
+    data = make_data(name=f'folder:{tmp_path}', validation='0.5')
+    assert datasets.load(data, 'validation').split == '0.5 of each class held out'
     asked = make_data(name=f'folder:{tmp_path}', eval_split='dev')
     assert datasets.load(asked, 'eval').split == 'dev'
     unread = [record.getMessage().partition(': ')[2] for record in caplog.records]
@@ -600,10 +642,10 @@ def test_names_need_not_be_utf_8(tmp_path, make_data):
     (tmp_path / 'cat').mkdir()
     for name in (b'a\xff.png', b'b.png'):
         gray(3).save(os.fsdecode(os.fsencode(tmp_path / 'cat') + b'/' + name), 'PNG')
-    data = make_data(name=f'folder:{tmp_path}', eval_fraction=0.5)
+    data = make_data(name=f'folder:{tmp_path}', validation='0.5')
     source = datasets.load(data, 'eval')
     assert len(source.identity()['digest']) == 16
-    data = dataclasses.replace(data, eval_fraction=0.0)
+    data = dataclasses.replace(data, validation='')
     source = datasets.load(data, 'eval')
     one = metrics.Predictions(np.ones((2, 1)), np.zeros(2, np.int32), np.arange(2))
     with Listing() as listing:

@@ -9,6 +9,7 @@ import pytest
 from cls.config import load as configs
 from cls.config.runs import load_config
 from cls.data import datasets
+from cls.data.spec import DataSpec
 from cls.errors import UserError
 from cls.setup import set_up
 from cls.storage import paths
@@ -100,7 +101,7 @@ def test_a_damaged_list_of_features_is_one_line(tmp_path, make_data, speckles, c
 def test_a_run_folder_names_no_code(tmp_path, speckles, marker):
     """Its config.json has the path of the data set, also for the digits."""
     shutil.copytree(speckles / 'speckles', tmp_path / 'sets' / 'speckles')
-    digits = datasets.load(configs.load('configs/resnet.py').data, 'eval')
+    digits = datasets.load(DataSpec(), 'eval')
     assert digits.version == 'digits/1.0.0'
     shutil.copytree(storage_of_digits(), tmp_path / 'sets' / 'digits' / '1.0.0')
     for name, version in (('tfds:speckles', 'speckles/1.2.0'), ('digits', 'digits/1.0.0')):

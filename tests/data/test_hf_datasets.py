@@ -86,7 +86,7 @@ def test_one_split_is_only_evaluated_on(tmp_path, make_data):
     data = make_data(name=f'datasets:{tmp_path}/one')
     assert examples(datasets.load(data, 'eval')) == [(0, 0), (1, 1), (2, 0)]
     assert not datasets.has_training(data)
-    with pytest.raises(UserError, match='has no split to train on, but all: expected several'):
+    with pytest.raises(UserError, match='has no split to train on, but all: expected train'):
         datasets.load(data, 'train')
 
 

@@ -109,7 +109,7 @@ def test_a_column_has_the_splits(opened, images, make_data):
     other = opened(SPLIT.replace('train', 'fold 1'), 'train', train_split='fold 1')
     assert examples(other) == [(0, 0), (2, 1)]
     with pytest.raises(
-        UserError, match="train_split is 'train', .* expected one of fold 1, val, t"
+        UserError, match='no split to train on, but fold 1, val, test: expected train next'
     ):
         opened(SPLIT.replace('train', 'fold 1'), 'train')
     assert examples(opened(SPLIT.replace('train', 'fold 1'))) == [(1, 0)]  # dog is its only class
@@ -126,11 +126,39 @@ def test_each_split_may_have_a_table(images, opened, make_data):
     assert examples(datasets.load(pair, 'eval')) == [(3, 1)] and datasets.has_training(pair)
     alone = make_data(name=f'csv:{images}/train.csv')
     assert len(datasets.load(alone, 'eval')) == 3 and not datasets.has_training(alone)
-    with pytest.raises(UserError, match='no split to train on: expected a column split with train'):
+    with pytest.raises(UserError, match='no split to train on, but all: expected'):
         datasets.load(alone, 'train')
     (images / 'test.csv').write_text('image,label\nd.png,doge\n')
     with pytest.raises(UserError, match=r"test.csv: line 2 has the label 'doge', .* mean dog\?"):
         datasets.load(data, 'eval')
+
+
+def test_a_part_is_held_out_for_validation(images, make_data):
+    """Without splits all that is not held out is trained on, and the held-out part tested."""
+    names = 'abcdef'
+    rows = ''.join(f'{name}.png,{"cat" if i % 2 else "dog"}\n' for i, name in enumerate(names))
+    (images / 't.csv').write_text('image,label\n' + rows)
+    data = make_data(name=f'csv:{images}/t.csv', validation='0.34')
+    train, held = datasets.training(data)
+    assert sorted(examples(train) + examples(held)) == [(i, (i + 1) % 2) for i in range(6)]
+    assert held.labels().tolist().count(0) == held.labels().tolist().count(1) == 1
+    assert datasets.has_training(data) and not datasets.has_test(data)
+    assert examples(datasets.testing(data, held)) == examples(held)
+    (images / 't.csv').write_text('image,label\n' + rows.replace('dog', 'cat|dog'))
+    several = make_data(name=f'csv:{images}/t.csv', validation='0.5', multi_label=True)
+    train, held = datasets.training(several)
+    assert (len(train), len(held)) == (3, 3) and held.multi_label
+    assert held[0]['label'].shape == (2,)
+
+
+def test_a_split_may_be_for_validation(images, opened, make_data):
+    opened(SPLIT)
+    data = make_data(name=f'csv:{images}/t.csv', validation='val')
+    datasets.check_disjoint(data)
+    assert examples(datasets.load(data, 'validation')) == [(1, 1)]
+    assert datasets.has_test(data) and examples(datasets.load(data, 'eval')) == [(3, 0)]
+    with pytest.raises(UserError, match="validation is 'train', which is trained on: expected ano"):
+        datasets.check_disjoint(make_data(name=f'csv:{images}/t.csv', validation='train'))
 
 
 def test_labels_may_be_integers(opened, caplog):

@@ -11,7 +11,9 @@ from sklearn.datasets import load_sample_image
 from cls.data import transforms
 from cls.data.decode import Jpeg, picture
 from cls.data.resize import shorter_to
+from cls.data.spec import DataSpec
 from cls.errors import UserError
+from cls.inference.preprocess import Preprocess
 
 
 @pytest.fixture(scope='module')
@@ -28,6 +30,15 @@ def test_center_crop(photo):
     resized = np.asarray(turned.resize((256, 383), Image.Resampling.BILINEAR))
     crop = transforms.center_crop(np.asarray(turned), 224, 256)
     np.testing.assert_array_equal(crop, resized[80:304, 16:240])
+
+
+def test_squashed_images_keep_no_ratio(photo):
+    """timm's crop_mode 'squash': Resize((256, 256)), CenterCrop(224)."""
+    resized = np.asarray(photo.resize((256, 256), Image.Resampling.BICUBIC))
+    data = DataSpec(image_size=224, eval_resize=256, interpolation='bicubic', eval_crop='squash')
+    crop = transforms.eval_crop(data)(np.asarray(photo))
+    np.testing.assert_array_equal(crop, resized[16:240, 16:240])
+    np.testing.assert_array_equal(Preprocess.of_data(data, 3).pixels(photo)[0], crop)
 
 
 # (width, height) after Resize(side) of torchvision 0.29.1, and the start of its CenterCrop.

@@ -10,7 +10,7 @@ from scipy import sparse
 from sklearn import metrics as oracle
 
 from cls.errors import UserError
-from cls.evaluation import files, metrics
+from cls.evaluation import auroc, files, metrics, tables
 from cls.evaluation.metrics import Predictions
 from cls.steps import losses
 
@@ -26,12 +26,14 @@ def predictions(probabilities, labels):
     return Predictions(probabilities, np.asarray(labels, np.int32), np.arange(len(labels)))
 
 
-def tally_of(found, sizes=(1000,)):
+def tally_of(found, sizes=(1000,), names=()):
     """Returns the metrics of predictions that arrive in parts of these sizes, in turn."""
-    tally, start, turn = metrics.Tally(found.probabilities.shape[1]), 0, 0
+    tally, start, turn = metrics.Tally(found.probabilities.shape[1], names), 0, 0
     while start < len(found.labels):
         part = slice(start, start + sizes[turn % len(sizes)])
-        tally.add(metrics.outcomes(Predictions(*(x[part] for x in vars(found).values()))))
+        one = Predictions(*(x[part] for x in vars(found).values()))
+        tally.add(metrics.outcomes(one))
+        tally.scores.add(one.probabilities, one.labels)
         start, turn = part.stop, turn + 1
     return tally
 
@@ -66,21 +68,138 @@ def test_scalars_are_scikit_learns(found):
 
 def test_the_confusion_matrix_and_class_accuracies_are_scikit_learns(found):
     guesses = found.probabilities.argmax(1)
-    tally = tally_of(found)
+    tally = tally_of(found, names='abcdefg')
     expected = oracle.confusion_matrix(found.labels, guesses, labels=range(7))
     np.testing.assert_array_equal(dense(tally), expected)
-    rows = tally.per_class(('a', 'b', 'c', 'd', 'e', 'f', 'g'))
+    rows = tally.per_class()
     recall = oracle.recall_score(found.labels, guesses, labels=range(6), average=None)
     assert [row['class'] for row in rows] == list('abcdef')
     assert [row['top1'] for row in rows] == pytest.approx(100 * recall)
     assert [row['images'] for row in rows] == np.bincount(found.labels).tolist()
 
 
+def test_precision_recall_and_f1_are_scikit_learns(found):
+    """Of 7 classes, of which one has no image, one is never predicted, and two have ties."""
+    probabilities = found.probabilities.copy()
+    probabilities[:, 2] = 0
+    probabilities[::9, :2] = 0.9
+    guesses = probabilities.argmax(1)
+    tally = tally_of(predictions(probabilities, found.labels))
+    options = {'labels': range(6), 'zero_division': 0}
+    rows, scalars = tally.per_class(), tally.scalars()
+    for average in (None, 'macro'):
+        expected = oracle.precision_recall_fscore_support(
+            found.labels, guesses, average=average, **options
+        )
+        for name, values in zip(('precision', 'recall', 'f1'), expected, strict=False):
+            result = [row[name] for row in rows] if average is None else scalars[name]
+            assert result == pytest.approx(100 * values)
+    assert [row['predicted'] for row in rows] == np.bincount(guesses, minlength=7)[:6].tolist()
+    assert rows[2]['precision'] == rows[2]['f1'] == 0
+    assert scalars['classes_with_images'] == 6
+
+
+@pytest.mark.parametrize('scale', [0.5, 2, 60])
+def test_auroc_is_scikit_learns_up_to_its_bound(scale):
+    """For networks that are unsure, usual, and so sure that probabilities come to 0 and 1."""
+    labels = RNG.integers(6, size=2000)
+    logits = scale * RNG.normal(size=(2000, 7))
+    logits[np.arange(2000), labels] += scale
+    probabilities = softmax(logits)
+    tally = tally_of(predictions(probabilities, labels), (1, 300, 7))
+    rows, scalars = tally.per_class(), tally.scalars()
+    exact = [100 * oracle.roc_auc_score(labels == i, probabilities[:, i]) for i in range(6)]
+    for row, value in zip(rows, exact, strict=True):
+        assert abs(row['auroc'] - value) <= row['auroc_error'] + 1e-9
+        assert row['auroc_error'] < 0.5
+        assert abs(row['auroc'] - value) < 0.02  # most of the bound is not used
+    assert scalars['auroc'] == pytest.approx(np.mean(exact), abs=scalars['auroc_error'])
+
+
+def test_auroc_counts_equal_probabilities_half():
+    probabilities = np.array([[0.5, 0.5], [0.5, 0.5], [0.25, 0.75]])
+    found = predictions(probabilities, [0, 1, 1])
+    # One of two pairs is a tie: the bound is half of that.
+    areas, errors = tally_of(found).scores.areas()
+    assert areas.tolist() == [0.75, 0.75]
+    assert errors.tolist() == [0.25, 0.25]
+
+
+def test_a_class_has_no_auroc_without_images_of_another_class():
+    tally = tally_of(predictions(np.array([[0.7, 0.3], [0.6, 0.4]]), [0, 0]))
+    assert 'auroc' not in tally.scalars()
+    assert 'auroc' not in tally.per_class()[0]
+    assert tally.scalars()['recall'] == 100
+
+
+def test_bins_grow_with_the_probability_near_0_and_1():
+    small = 10.0 ** np.arange(-300, 0, 20)
+    probabilities = np.concatenate([[np.nan], small, [0.3, 0.5, 0.7, 0.99, 0.999, 1 - 1e-9, 1]])
+    bins = auroc.bins_of(probabilities, 4096)
+    assert bins[0] == auroc.bins_of(np.zeros(1), 4096)[0]
+    assert (np.diff(bins[1:]) > 0).all()
+    assert bins.min() >= 0
+    assert bins.max() < 4096
+
+
+def test_many_classes_have_fewer_bins():
+    counts = auroc.ScoreCounts(21_841)
+    assert counts.of_all.nbytes + counts.of_class.nbytes <= 2 * 4 * auroc.CELLS
+
+
+def test_the_calibration_diagram_sums_to_its_error(found):
+    tally = tally_of(found)
+    bins, images = tally.calibration(), 500
+    gaps = [each['images'] * abs(each['accuracy'] - each['confidence']) for each in bins]
+    assert sum(gaps) / images == pytest.approx(tally.scalars()['ece'])
+    assert sum(each['images'] for each in bins) == images
+    sure = found.probabilities.max(1)
+    for each in bins:
+        inside = (100 * sure > each['above']) & (100 * sure <= each['to'])
+        assert each['confidence'] == pytest.approx(100 * sure[inside].mean())
+
+
+def test_the_most_confident_mistakes_are_kept(found):
+    sure, guess = found.probabilities.max(1), found.probabilities.argmax(1)
+    wrong = np.flatnonzero(guess != found.labels)
+    expected = wrong[np.argsort(-sure[wrong], kind='stable')][: metrics.MISTAKES]
+    assert len(expected) == metrics.MISTAKES < len(wrong)
+    for sizes in ((1000,), (1, 7, 64)):
+        assert tally_of(found, sizes).mistakes()['index'].tolist() == expected.tolist()
+    listed = tables.values(
+        tally_of(found, names='abcdefg'), 'test', [f'{i}.png' for i in range(500)]
+    )
+    first = listed['test/mistakes'][0]
+    assert first == {
+        'index': expected[0],
+        'image': f'{expected[0]}.png',
+        'class': 'abcdefg'[found.labels[expected[0]]],
+        'prediction': 'abcdefg'[guess[expected[0]]],
+        'output': guess[expected[0]],
+        'probability': sure[expected[0]],
+    }
+
+
+def test_the_printed_table_has_the_classes_with_the_lowest_f1():
+    labels = np.repeat(np.arange(30), 2)
+    guesses = labels.copy()
+    guesses[1::2] = np.where(labels[1::2] % 3, labels[1::2], 29)
+    tally = tally_of(predictions(np.eye(30)[guesses], labels), names=[f'c{i}' for i in range(30)])
+    first, header, *rows = tables.class_lines(tables.values(tally, 'test'), 'test')
+    assert first.startswith('means over 30 classes with images: precision ')
+    assert first.endswith('; those with the lowest F1, of 30:')
+    assert header.split() == ['class', 'images', 'precision', 'recall', 'F1', 'AUROC']
+    assert len(rows) == tables.SHOWN
+    assert [row.split()[0] for row in rows[:11]] == ['c29', *(f'c{i}' for i in range(0, 30, 3))]
+
+
 def test_classes_of_one_name_stay_apart():
-    tally = tally_of(predictions(np.eye(3), range(3)))
-    rows = tally.per_class(('crane', 'crane', 'crab'))
+    found = predictions(np.eye(3), range(3))
+    rows = tally_of(found, names=('crane', 'crane', 'crab')).per_class()
     assert [row['class'] for row in rows] == ['crane', 'crane', 'crab']
-    assert tally.per_class()[1] == {'class': 1, 'images': 1, 'top1': 100}
+    perfect = dict.fromkeys(('top1', 'precision', 'recall', 'f1', 'auroc'), 100)
+    counts = {'class': 1, 'images': 1, 'predicted': 1, 'auroc_error': 0}
+    assert tally_of(found).per_class()[1] == perfect | counts
 
 
 def test_calibration_error_by_hand():
@@ -195,9 +314,10 @@ def test_images_and_classes_without_names_are_numbered(tmp_path):
 
 
 def test_the_matrix_has_an_entry_for_each_pair_that_occurs(tmp_path, found):
-    tally = tally_of(found)
+    tally = tally_of(found, names='abcdefg')
     files.write_confusion(tmp_path / 'm.npz', tally)
     matrix = sparse.load_npz(tmp_path / 'm.npz')
+    assert np.load(tmp_path / 'm.npz')['names'].tolist() == list('abcdefg')
     np.testing.assert_array_equal(matrix.toarray(), dense(tally))
     assert matrix.nnz == np.count_nonzero(dense(tally))
 
@@ -229,11 +349,11 @@ def test_imagenets_classes_have_their_words(tmp_path):
     outcomes = metrics.outcomes(
         predictions(np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]]), [0, 1]), True
     )
-    tally = metrics.Tally(3)
+    tally = metrics.Tally(3, names)
     tally.add(outcomes)
-    rows = tally.per_class(names)
-    assert [row['name'] for row in rows] == ['tench', 'crane (bird)']
-    assert 'name' not in tally.per_class(('a', 'b', 'c'))[0]
+    assert [row['name'] for row in tally.per_class()] == ['tench', 'crane (bird)']
+    tally.names = ('a', 'b', 'c')
+    assert 'name' not in tally.per_class()[0]
     with files.Listing() as listing:
         listing.add(outcomes)
         listing.write(tmp_path / 'p.csv', 3, names)

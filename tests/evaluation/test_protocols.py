@@ -184,3 +184,12 @@ def test_nets_with_a_global_mean_are_dense_already():
     by_position = np.asarray(last) @ linear['kernel'] + linear['bias']
     assert by_position.shape[1:3] == (6, 10)
     np.testing.assert_allclose(logits, by_position.mean((1, 2)), rtol=1e-4, atol=1e-5)
+
+
+def test_squashed_images_are_for_the_center_crop_alone():
+    squashed = DataSpec(image_size=224, eval_crop='squash')
+    for name in ('single', 'flip'):
+        EvalSpec(protocol=name).check_crop(squashed)
+    with pytest.raises(UserError, match='eval_crop is squash, and config.eval.protocol ten_crop'):
+        EvalSpec(protocol='ten_crop').check_crop(squashed)
+    EvalSpec(protocol='ten_crop').check_crop(DataSpec(image_size=224))

@@ -34,7 +34,7 @@ def photographs(model: str, name: str) -> np.ndarray:
     """Returns a set's photographs, resized and cropped for a model: (N, size, size, 3)."""
     from cls.data.decode import decode
     from cls.data.transforms import center_crop
-    from cls.weights.hub import preparation
+    from cls.weights.images import preparation
 
     size = SIZES[model]
     prepared = preparation(f'timm:tf_{model}' if model in LITE else model, {}, size)

@@ -64,8 +64,8 @@ def resnet20():
 
 
 def load(folder):
-    """Returns images (N, 3, 32, 32) uint8 and labels (N,) of FOLDER/<class>/*.jpg."""
-    files = [sorted(path.glob('*.jpg')) for path in sorted(folder.iterdir())]
+    """Returns images (N, 3, 32, 32) uint8 and labels (N,) of FOLDER/<class>/*.jpg or *.png."""
+    files = [sorted(path.glob('*.[jp][pn]g')) for path in sorted(folder.iterdir())]
     labels = np.repeat(range(len(files)), [len(names) for names in files])
     images = np.stack([np.asarray(Image.open(file)) for names in files for file in names])
     return torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels)

@@ -9,10 +9,11 @@ from PIL import Image
 
 from cls import train
 from cls.config import load as configs
+from cls.config.runs import load_config
 from cls.data import datasets
+from cls.data.spec import DataSpec
 from cls.distributed import agreement
 from cls.errors import UserError
-from cls.recipes.common import base
 from cls.search import job
 
 pytestmark = pytest.mark.usefixtures('quick_programs')
@@ -152,13 +153,35 @@ def test_processes_that_see_other_files_do_not_train_together(run, monkeypatch):
 
 
 def test_a_prepared_set_is_its_name_version_split_and_size():
-    data = base().data
-    data.name, data.train_split = 'digits', 'train[:50%]'
+    data = DataSpec('digits', train_split='train[:50%]')
     assert datasets.load(data, 'train').identity() == {
         'version': 'digits/1.0.0',
         'split': 'train[:50%]',
         'examples': 721,
     }
+
+
+def test_a_run_from_before_eval_validation_goes_on_with_the_same_images(run, images, tmp_path):
+    """The part that data.eval_fraction held out is the validation set; the test folder is new."""
+    workdir = tmp_path / 'run'
+    shutil.rmtree(workdir)
+    (images / 'val').rename(images / 'test')
+    run(eval__validation='0.25 by name')
+    config = json.loads((workdir / 'config.json').read_text())
+    config['data']['eval_fraction'] = 0.25
+    del config['eval']['validation']
+    (workdir / 'config.json').write_text(json.dumps(config))
+    data = json.loads((workdir / 'data.json').read_text())
+    assert [part['examples'] for part in data.values()] == [12, 4, 4]
+    data['eval'] = data.pop('validation')
+    (workdir / 'data.json').write_text(json.dumps(data))
+    assert train.job(load_config(workdir), workdir) == {'steps': 3}
+    with pytest.raises(UserError, match="'0.25 by name', now '0.25'"):
+        run(eval__validation='0.25')
+    (workdir / 'data.json').write_text(json.dumps(data))
+    (images / 'train' / 'a' / '00.png').rename(images / 'train' / 'a' / 'zz.png')
+    with pytest.raises(UserError, match='data have changed'):
+        train.job(load_config(workdir), workdir)
 
 
 def test_a_search_is_not_continued_on_other_data(images, tmp_path):

@@ -164,8 +164,8 @@ if __name__ == '__main__':
 
 def test_cores_are_shared_out(monkeypatch):
     monkeypatch.setattr('os.sched_getaffinity', lambda _: {0, 1, 2, 5, 6})
-    assert engines._core_shares(2) == [{0, 2, 6}, {1, 5}]
-    assert engines._core_shares(6) == [set()] * 6
+    assert engines.core_shares(2) == [{0, 2, 6}, {1, 5}]
+    assert engines.core_shares(6) == [set()] * 6
 
 
 def test_ray_that_is_not_installed_is_one_line(monkeypatch):

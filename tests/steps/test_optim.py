@@ -445,7 +445,7 @@ def test_the_rate_used_is_the_schedules_at_the_count_of_updates():
     [
         ({'freeze': '('}, 'a regular expression'),
         ({'name': 'adma'}, r'config\.optim\.name.*Did you mean adam'),
-        ({'name': 'lion'}, 'known: sgd, rmsprop, adam, adamw, lamb'),
+        ({'name': 'sdg'}, 'known: sgd, rmsprop, adam, adamw, lamb, and the optimizers of Optax'),
         ({'decay_mask': 'kernel'}, r'config\.optim\.decay_mask.*Did you mean kernels'),
         ({'name': 'adamw', 'clip_after_decay': True}, 'clip_after_decay'),
         ({'freeze': 'fc'}, 'none of the 6 parameters'),
@@ -474,8 +474,15 @@ def test_the_initial_state_is_that_of_optax(name, fields):
         np.testing.assert_array_equal(one, other)
 
 
-def test_an_initial_state_that_depends_on_the_parameters_is_refused():
+def test_an_initial_state_that_depends_on_the_parameters_is_computed_from_them():
     params = {'kernel': np.arange(3.0, dtype=np.float32)}
-    copies = optax.GradientTransformation(lambda params: jax.tree.map(jnp.sin, params), None)
+
+    def init(params):
+        return {'copy': params, 'sine': jax.tree.map(jnp.sin, params), 'count': jnp.zeros(())}
+
+    rule = optax.GradientTransformation(init, optax.identity().update)
+    state = initial_opt_state(rule, params)
+    np.testing.assert_array_equal(state['copy']['kernel'], params['kernel'])
+    np.testing.assert_allclose(state['sine']['kernel'], np.sin(params['kernel']), rtol=1e-6)
     with pytest.raises(NotImplementedError, match='sin'):
-        initial_opt_state(copies, params)
+        initial_opt_state(rule, jax.eval_shape(lambda: params))

@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 from cls.config import load as configs
 from cls.nn.norm import BatchNorm
 from cls.setup import set_up
+from cls.steps import losses
 from cls.steps import sharding as meshes
 from cls.steps.state import new_state
 from cls.steps.train_step import (
@@ -282,6 +283,28 @@ def loss_and_gradient(kernel, batch, aux_weight=0.3, smoothing=0.1):
         loss += weight * -(targets * np.log(p)).sum(1).mean()
         gradient = gradient + weight * factor * x.T @ (p - targets) / 6
     return loss, gradient
+
+
+def test_a_step_takes_the_loss_that_the_recipe_names():
+    """With binary cross-entropy, also of the auxiliary head, and weights of classes."""
+    batch, kernel = linear_case()
+    optimizer, weights = optax.sgd(0.1), (0.5, 1.0, 2.0)
+    loss = losses.LossSpec('bce', (('sum_classes', True),), weights)
+    recipe = dataclasses.replace(RECIPE, loss=loss)
+    state = new_state({'params': {'kernel': kernel}}, optimizer, seed=0, ema=False)
+    recipe = dataclasses.replace(recipe, ema=0.0)
+    step = jit(make_train_step(Linear(), optimizer, recipe, meshes.batch_sharding(MESH)))
+    state, metrics = step(state, batch)
+    x = (batch['image'].reshape(6, 4).astype(np.float64) - 100) / 50
+    targets = np.eye(3)[batch['label']] * 0.9 + 0.1 / 3
+    expected, gradient = 0.0, 0.0
+    for factor, weight in ((1, 1.0), (2, 0.3)):
+        p = 1 / (1 + np.exp(-factor * x @ kernel))
+        terms = -targets * np.log(p) - (1 - targets) * np.log(1 - p)
+        expected += weight * (terms * weights).sum(1).mean()
+        gradient = gradient + weight * factor * x.T @ ((p - targets) * weights) / 6
+    assert float(metrics['loss']) == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(state.params['kernel'], kernel - 0.1 * gradient, rtol=1e-4)
 
 
 @pytest.mark.parametrize('accumulate', [1, 3])

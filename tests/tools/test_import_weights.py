@@ -25,11 +25,13 @@ from cls import main, models, train, weights
 from cls.config import load as configs
 from cls.data.classes import wnids
 from cls.errors import UserError
+from cls.inference.loading import load
 from cls.setup import set_up
 from cls.steps import schedule
 from cls.steps.state import first_state
-from cls.tools import import_weights
+from cls.tools import import_messages, import_weights
 from cls.weights import colors, convert, hub
+from cls.weights.images import preparation
 
 pytestmark = pytest.mark.usefixtures('quick_programs')
 
@@ -148,21 +150,21 @@ def test_where_a_checkpoint_is_found(snapshot, tmp_path):
 
 
 def test_how_images_are_prepared():
-    told = hub.preparation('timm:dpn68', CARD, 224)
+    told = preparation('timm:dpn68', CARD, 224)
     assert (told.mean, told.std, told.crop) == ((127.5, 63.75, 127.5), (51, 51, 102), 1.0)
-    half = hub.preparation('torchvision:googlenet', {}, 224)
+    half = preparation('torchvision:googlenet', {}, 224)
     assert half.mean == half.std == (127.5,) * 3
-    imagenet = hub.preparation('torchvision:resnet50', {}, 224)
+    imagenet = preparation('torchvision:resnet50', {}, 224)
     assert imagenet.mean == pytest.approx((123.675, 116.28, 103.53))
-    assert hub.preparation(NAME, {}, 32).crop == 1
+    assert preparation(NAME, {}, 32).crop == 1
     assert (told.interpolation, imagenet.interpolation) == ('bicubic', 'bilinear')
-    assert hub.preparation('timm:res2next50', {}, 224).interpolation == 'bilinear'
+    assert preparation('timm:res2next50', {}, 224).interpolation == 'bilinear'
     smooth = {'pretrained_cfg': CARD['pretrained_cfg'] | {'interpolation': 'bilinear'}}
-    assert hub.preparation('timm:dpn68', smooth, 224).interpolation == 'bilinear'
-    lite = hub.preparation('timm:tf_efficientnet_lite2', {}, 260)
+    assert preparation('timm:dpn68', smooth, 224).interpolation == 'bilinear'
+    lite = preparation('timm:tf_efficientnet_lite2', {}, 260)
     assert (lite.mean, lite.std, lite.crop) == ((127.0,) * 3, (128.0,) * 3, 0.89)
-    assert hub.preparation('mobilenet_100_tf', {}, 224).mean == (127.5,) * 3
-    dpn = hub.preparation('timm:dpn92', {}, 224)
+    assert preparation('mobilenet_100_tf', {}, 224).mean == (127.5,) * 3
+    dpn = preparation('timm:dpn92', {}, 224)
     assert dpn.mean == pytest.approx((124, 117, 104))
     assert dpn.std == pytest.approx((59.8802,) * 3)
 
@@ -224,7 +226,7 @@ def with_classes(count, folder):
         ({'model_args': {'act_layer': 'gelu'}}, 'config.json: model_args has act_layer'),
         ({'num_classes': 7}, 'config.json: num_classes is 7, but the weights have 10'),
         ({'label_names': ['a', 'b']}, 'config.json: label_names names 2'),
-        ({'pretrained_cfg': {'crop_mode': 'squash'}}, 'config.json: crop_mode'),
+        ({'pretrained_cfg': {'crop_mode': 'border'}}, 'config.json: crop_mode'),
         ({'pretrained_cfg': {'mean': [123.675, 116.28, 103.53]}}, 'config.json: mean .* 0 to 1'),
         ({'pretrained_cfg': {'std': [58.4, 57.1, 57.4]}}, 'config.json: std .* at most 1'),
         ({'pretrained_cfg': {'std': [True, True, True]}}, 'config.json: std'),
@@ -321,13 +323,13 @@ def test_names_of_classes_in_a_training_scripts_file(named, snapshot, tmp_path, 
 
 def test_classes_of_imagenet_are_printed_with_their_words():
     config = import_weights.config_of(
-        models.variant('resnet18'), hub.preparation('torchvision:resnet18', {}, 224), {}
+        models.variant('resnet18'), preparation('torchvision:resnet18', {}, 224), {}
     )
-    names, line = import_weights._classes((), '', 'net.pth', config)
+    names, line = import_messages.classes((), '', 'net.pth', config)
     assert names == wnids()
     assert line.endswith('(n01440764 tench, n01443537 goldfish, n01484850 great white shark, ...).')
     own = (names[1], 'my fish', *names[2:])
-    _, line = import_weights._classes(own, 'classes', 'net.pth', config)
+    _, line = import_messages.classes(own, 'classes', 'net.pth', config)
     shown = 'n01443537 goldfish, my fish, n01484850 great white shark, ...'
     assert line == f'Classes: 1,000 names of net.pth (classes), in its order: {shown}'
 
@@ -498,7 +500,7 @@ def test_the_key_of_a_state_is_that_of_jax(seed):
 COMPILED = """
 import sys
 import jax
-from cls.tools import import_weights
+from cls.tools import import_messages, import_weights
 events = []
 jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: events.append(name))
 import_weights.main(['--from', sys.argv[1], '--workdir', sys.argv[2]])
@@ -513,23 +515,23 @@ def test_weights_of_color_images_for_other_channels(tmp_path, capsys, channels):
     file = tmp_path / 'net.safetensors'
     save_file(STATE, file)
     imported(file, tmp_path / 'run', f'--config.data.channels={channels}')
-    assert 'First convolution: conv1/kernel: of 3 channels' in capsys.readouterr().out
+    assert 'First convolution: conv1/kernel adapted to images of' in capsys.readouterr().out
     first, second = cls.load(tmp_path / 'run'), cls.load(file, variant=NAME, in_chans=channels)
     assert first.preprocess == second.preprocess and first.preprocess.channels == channels
     jax.tree.map(np.testing.assert_array_equal, first.variables, second.variables)
     assert len(first.preprocess.mean) == 1
-    with pytest.raises(UserError, match='in_chans is 2, but the weights of .* are for'):
-        cls.load(tmp_path / 'run', in_chans=2)
+    with pytest.raises(UserError, match="in_chans is '2': expected a number of 1 or more"):
+        cls.load(tmp_path / 'run', in_chans='2')
 
 
-def test_weights_of_other_images_keep_their_channels(tmp_path, capsys):
+def test_weights_of_other_images_keep_their_channels(tmp_path):
     state = STATE | {'conv1.weight': np.repeat(STATE['conv1.weight'], 2, axis=1)}
     save_file(state, tmp_path / 'net.safetensors')
     imported(tmp_path / 'net.safetensors', tmp_path / 'run')
-    assert 'Images of 6 channels.' in capsys.readouterr().out
     assert cls.load(tmp_path / 'run').preprocess.channels == 6
-    with pytest.raises(UserError, match='takes 6 channels: expected as many in config.data.channe'):
-        imported(tmp_path / 'net.safetensors', tmp_path / 'other', '--config.data.channels=3')
+    assert json.loads((tmp_path / 'run' / 'config.json').read_text())['data']['channels'] == 6
+    imported(tmp_path / 'net.safetensors', tmp_path / 'other', '--config.data.channels=3')
+    assert cls.load(tmp_path / 'other').preprocess.channels == 3
 
 
 def test_an_import_compiles_nothing(tmp_path):
@@ -641,3 +643,24 @@ def test_auxiliary_heads_are_drawn_on_request(tmp_path, capsys):
     recognized(tmp_path / 'googlenet.safetensors', tmp_path / 'a', '--config.model.aux_head=True')
     assert 'drawn, as model.aux_head asks for them' in capsys.readouterr().out
     assert any(name.startswith('aux') for name in restored(tmp_path / 'a'))
+
+
+def test_a_network_for_gray_images_is_imported_as_one(tmp_path, capsys):
+    gray = STATE | {'conv1.weight': STATE['conv1.weight'].sum(1, keepdims=True)}
+    save_file(gray, tmp_path / 'model.safetensors')
+    card = CARD | {'model_args': {'in_chans': 1}}
+    (tmp_path / 'config.json').write_text(json.dumps(card))
+    recognized(tmp_path, tmp_path / 'run')
+    out = capsys.readouterr().out
+    assert 'Channels: the first convolution takes 1, not three: images of 1. Their mean' in out
+    images = np.uint8(np.random.default_rng(0).integers(256, size=(2, 32, 32, 1)))
+    mean, std = 127.5 * 2.5 / 3, 51 * 4 / 3
+    color = models.create(NAME).apply(
+        weights.from_torch(STATE, NAME), np.repeat((np.float32(images) - mean) / std, 3, axis=3)
+    )
+    for where in (tmp_path, tmp_path / 'run'):
+        np.testing.assert_allclose(load(where)(images), jax.nn.softmax(color), atol=1e-5)
+    (tmp_path / 'config.json').write_text(json.dumps(CARD | {'model_args': {'in_chans': 4}}))
+    with pytest.raises(UserError, match='config.json: in_chans is 4, but .* takes 1'):
+        recognized(tmp_path, tmp_path / 'other')
+    assert not (tmp_path / 'other').exists()

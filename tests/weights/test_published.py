@@ -10,9 +10,9 @@ from cls.errors import UserError
 from cls.models import registry
 from cls.weights import card as cards
 from cls.weights import hub, origin, processor, published
+from cls.weights.images import prepared_for
 
 V1, V2 = 'resnet50-0676ba61.pth', 'resnet50-11ad3fa6.pth'
-VIT = {'do_resize': True, 'size': {'height': 224, 'width': 224}, 'resample': 2}
 RESNET = {  # of microsoft/resnet-50
     'crop_pct': 0.875,
     'do_normalize': True,
@@ -21,6 +21,19 @@ RESNET = {  # of microsoft/resnet-50
     'image_std': [0.229, 0.224, 0.225],
     'resample': 3,
     'size': {'shortest_edge': 224},
+}
+SIDES, LARGE = {'height': 224, 'width': 224}, {'shortest_edge': 384}
+SQUARE = {'height': 200, 'width': 200}
+EFFICIENTNET = {  # of google/efficientnet-b0
+    'crop_size': {'height': 289, 'width': 289},
+    'do_center_crop': False,
+    'image_mean': [0.485, 0.456, 0.406],
+    'image_std': [0.47853944, 0.4732864, 0.47434163],
+    'include_top': True,
+    'resample': 0,
+    'rescale_factor': 0.00392156862745098,
+    'rescale_offset': False,
+    'size': SIDES,
 }
 MOBILENET = {  # of google/mobilenet_v2_1.0_224
     'crop_size': {'height': 224, 'width': 224},
@@ -67,10 +80,10 @@ def test_the_two_recipes_of_torchvision_resize_differently(tmp_path):
     """The numbers are those of torchvision's documentation of ResNet50_Weights."""
     variant = models.variant('resnet50')
     for file, resize in ((V1, 256), (V2, 232)):
-        prepared = hub.prepared_for(variant, located(tmp_path, file), file)
+        prepared = prepared_for(variant, located(tmp_path, file), file)
         assert (prepared.size, prepared.resize, prepared.assumed) == (224, resize, '')
         assert file in prepared.known_from['crop']
-    unknown = hub.prepared_for(variant, located(tmp_path), 'weights.pth')
+    unknown = prepared_for(variant, located(tmp_path), 'weights.pth')
     assert unknown.resize == 256 and unknown.row is None
     assert 'resize 232 of IMAGENET1K_V2' in unknown.assumed
 
@@ -93,19 +106,19 @@ def test_weights_are_recognized_by_source_tag_name_and_content(tmp_path, monkeyp
 
 def test_the_preparation_of_tags_differs(tmp_path):
     variant = models.variant('resnet50')
-    a1 = hub.prepared_for(variant, located(tmp_path), 'hf:timm/resnet50.a1_in1k')
+    a1 = prepared_for(variant, located(tmp_path), 'hf:timm/resnet50.a1_in1k')
     assert (a1.size, a1.resize, a1.interpolation, a1.other) == (224, 235, 'bicubic', (288, 1.0))
-    larger = hub.prepared_for(variant, located(tmp_path), 'hf:timm/resnet50.a1_in1k', 288)
+    larger = prepared_for(variant, located(tmp_path), 'hf:timm/resnet50.a1_in1k', 288)
     assert (larger.size, larger.resize) == (288, 288)
 
 
 def test_keras_in_the_mode_of_caffe_is_bgr_without_scaling(tmp_path):
     file = 'vgg16_weights_tf_dim_ordering_tf_kernels.h5'
-    prepared = hub.prepared_for(models.variant('vgg16'), located(tmp_path, file), file)
+    prepared = prepared_for(models.variant('vgg16'), located(tmp_path, file), file)
     assert prepared.space == 'BGR'
     assert prepared.mean == pytest.approx((123.68, 116.779, 103.939), abs=1e-3)
     assert prepared.std == pytest.approx((1, 1, 1), abs=1e-3)
-    by_package = hub.prepared_for(models.variant('vgg16'), located(tmp_path), 'x', package='keras')
+    by_package = prepared_for(models.variant('vgg16'), located(tmp_path), 'x', package='keras')
     assert by_package.space == 'BGR' and by_package.mean == prepared.mean
 
 
@@ -116,14 +129,18 @@ def test_keras_in_the_mode_of_caffe_is_bgr_without_scaling(tmp_path):
         (MOBILENET, 224, 256, 'bilinear', (127.5,) * 3),
         (RESNET | {'size': 224}, 224, 256, 'bicubic', (123.675, 116.28, 103.53)),
         (MOBILENET | {'do_normalize': False}, 224, 256, 'bilinear', (0, 0, 0)),
+        (EFFICIENTNET, 224, 224, 'nearest', (123.675, 116.28, 103.53)),
+        (EFFICIENTNET | {'do_center_crop': True, 'crop_size': SQUARE}, 200, 224, 'nearest', None),
+        (RESNET | {'size': LARGE}, 384, 384, 'bicubic', None),
     ],
 )
 def test_preprocessor_config_of_transformers(tmp_path, fields, size, resize, interpolation, mean):
     there = located(tmp_path, processor=fields)
-    prepared = hub.prepared_for(models.variant('resnet50'), there, 'x')
+    prepared = prepared_for(models.variant('resnet50'), there, 'x')
     assert (prepared.size, prepared.resize) == (size, resize)
     assert prepared.interpolation == interpolation
-    assert prepared.mean == pytest.approx(mean, abs=1e-3)
+    assert prepared.squash == (fields['size'] in (SIDES, LARGE))
+    assert mean is None or prepared.mean == pytest.approx(mean, abs=1e-3)
     assert set(prepared.known_from.values()) == {hub.PROCESSOR}
 
 
@@ -142,8 +159,8 @@ def test_pixels_from_minus_one_to_one():
 @pytest.mark.parametrize(
     ('fields', 'message'),
     [
-        (VIT, 'distorted'),
-        (RESNET | {'resample': 0}, 'resample is 0'),
+        (RESNET | {'resample': 1}, 'resample is 1'),
+        (MOBILENET | {'do_center_crop': False}, 'images have several shapes: expected crop_size'),
         (RESNET | {'image_mean': 0.5}, 'three channels'),
         (RESNET | {'size': {'longest_edge': 224}}, 'no size'),
         (RESNET | {'do_rescale': False}, 'do_rescale'),
@@ -170,7 +187,7 @@ def test_the_license_of_a_model_card(text, license):
 
 def test_the_license_is_the_cards_or_else_the_tables(tmp_path):
     variant, source = models.variant('resnet50'), 'hf:timm/resnet50.fb_swsl_ig1b_ft_in1k'
-    prepared = hub.prepared_for(variant, located(tmp_path), source)
+    prepared = prepared_for(variant, located(tmp_path), source)
     of_table = origin.of(source, located(tmp_path), prepared, 'timm', False)
     assert of_table.published == 'timm resnet50.fb_swsl_ig1b_ft_in1k'
     assert of_table.lines() == [

@@ -10,6 +10,7 @@ from cls.errors import UserError
 from cls.tools import import_weights
 from cls.weights import convert, hub, pretrained, usual
 from cls.weights.families import caffe, keras, slim, tpu
+from cls.weights.images import prepared_for
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ from cls.weights.families import caffe, keras, slim, tpu
 def test_images_are_prepared_as_the_package_does(tmp_path, package, variant, mean, std, space):
     (tmp_path / 'own.weights').touch()
     located = hub.Located(tmp_path / 'own.weights', {})
-    found = hub.prepared_for(models.variant(variant), located, 'own.weights', package=package)
+    found = prepared_for(models.variant(variant), located, 'own.weights', package=package)
     np.testing.assert_allclose(found.mean, mean, atol=1e-3)
     np.testing.assert_allclose(found.std, np.broadcast_to(std, 3), atol=1e-3)
     assert found.space == space

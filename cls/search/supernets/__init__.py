@@ -10,9 +10,8 @@
 Such a run is an ordinary run of cls.train, on a config with config.search.supernet. It has its own
 step and batches; checkpoints, preemption, metrics and goodput are the trainer's. config.model is
 the supernet, whose architecture parameters are params['alpha']. The weights are trained on the
-training
-images, the architecture on the images of the evaluation: a config sets data.train_split and
-data.eval_split to two parts of the training set.
+training images, the architecture on the images that are evaluated meanwhile: a config sets
+data.train_split and data.eval_split to two parts of the training set, or eval.validation.
 
 The import of this package registers the supernets with cls.models and their training with
 cls.steps.supernet.
