@@ -13,6 +13,9 @@ from cls.cli import run
 from cls.commands import COMMANDS
 from cls.errors import UserError, nearest
 
+# The commands whose time is that of programs on the devices.
+_COMPUTING = ('train', 'evaluate', 'predict', 'explain', 'robustness', 'serve')
+
 
 def usage(prog: str) -> str:
     """Returns the list of commands."""
@@ -54,7 +57,7 @@ def dispatch(prog: str) -> int:
 
 def main() -> None:
     """Runs the program and exits."""
-    if sys.argv[1:2] in (['train'], ['evaluate']) or sys.argv[1:3] == ['benchmark', 'model']:
+    if sys.argv[1:2] and sys.argv[1] in _COMPUTING or sys.argv[1:3] == ['benchmark', 'model']:
         huge_pages.restart()
     is_module = Path(sys.argv[0]).name == '__main__.py'
     signals.begin(['cls', *sys.argv[1:]])  # python -m has begun already

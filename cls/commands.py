@@ -40,6 +40,7 @@ COMMANDS = {
     'serve': Command('cls.tools.serve', 'answer over HTTP, with a page for images'),
     'prepare': Command('cls.tools.prepare', 'prepare data sets for training'),
     'benchmark': Command('cls.tools.benchmark', 'measure speed, and compare it'),
+    'report': Command('cls.tools.report', 'write the HTML page of a run, of runs, of a sweep'),
     'robustness': Command('cls.tools.robustness', "evaluate on ImageNet's other test sets"),
     'export': Command('cls.tools.export', 'export a model for other programs'),
     'condense': Command('cls.tools.condense', 'convert a CondenseNet for inference'),

@@ -35,7 +35,6 @@ from cls.run import metric_names
 from cls.run.reports import deliver, prepare
 from cls.run.telemetry import write_json
 from cls.run.workdir import finished_result, open_run
-from cls.storage import paths
 
 RESULT = ('top1', 'top5', 'loss')  # figures of result.json
 
@@ -43,18 +42,6 @@ RESULT = ('top1', 'top5', 'loss')  # figures of result.json
 def is_ensemble(config: ConfigDict) -> bool:
     """Whether a config describes an ensemble."""
     return 'members' in config
-
-
-def members(config: ConfigDict, workdir: Path) -> list[tuple[ConfigDict, Path]]:
-    """Returns each member's config and run folder; for a loaded member, the folder's config."""
-    parts = []
-    for name, member in config.members.items():
-        if config.loaded[name]:
-            folder = paths.path(config.loaded[name])
-            parts.append((runs.load_config(folder), folder))
-        else:
-            parts.append((member, workdir / name))
-    return parts
 
 
 def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[str, Any] | None:
@@ -70,7 +57,7 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
     if result is not None:
         agreement.print_once(train.FINISHED.format(workdir))
         return result
-    parts, seconds = members(config, workdir), 0.0
+    parts, seconds = runs.members(config, workdir), 0.0
     with open_run(workdir, run_config):
         for name, (member, folder) in zip(config.members, parts, strict=True):
             if config.loaded[name]:
@@ -143,7 +130,7 @@ def evaluate_runs(
 def evaluate_job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[str, Any]:
     """Evaluates an ensemble's run folder by its members' protocols, as cls.evaluate.job does."""
     agreement.on_first('output', lambda: prepare(workdir, output))
-    values, tally = evaluate_runs(members(config, workdir))
+    values, tally = evaluate_runs(runs.members(config, workdir))
     _print(values)
 
     def write_all(folder: Path) -> None:

@@ -77,7 +77,8 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
 
 def require(package: str, extra: str) -> None:
     """Raises UserError for a package of an optional requirement that is not installed."""
-    if importlib.util.find_spec(package) is None:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:  # a folder of this name, as wandb's own, is no package
         raise UserError(f"the package {package} is not installed: run pip install 'cls[{extra}]'.")
 
 

@@ -54,7 +54,9 @@ from cls.evaluation.metrics import Tally
 from cls.evaluation.plan import Plan
 from cls.evaluation.protocols import EvalSpec
 from cls.run import metric_names
+from cls.run.best import Standing
 from cls.run.checkpoint import restore_newest, unread
+from cls.run.checkpoint_files import best_or_newest, describe, newest_step
 from cls.run.reports import deliver, prepare
 from cls.run.telemetry import write_json
 from cls.run.workdir import load_classes
@@ -74,6 +76,7 @@ def evaluate_batches(
     batches: Iterable[Any],
     mesh: Mesh,
     check: Callable[[], None] = lambda: None,
+    confusion: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Returns top-1 and top-5 in percent and the mean loss in nats, over all images.
 
@@ -83,6 +86,7 @@ def evaluate_batches(
       batches: this process's share of the padded and masked batches.
       mesh: the mesh of the devices.
       check: called before every batch; may raise to end the evaluation.
+      confusion: (K, K) to which images are added, by class and prediction; None: none.
     """
     sharding = meshes.batch_sharding(mesh)
     variables = meshes.whole(variables, mesh)
@@ -91,6 +95,9 @@ def evaluate_batches(
         check()
         sums = jax.device_get(eval_step(variables, meshes.put_batch(batch, sharding)))
         totals = {name: total + sums[name].item() for name, total in totals.items()}
+        if confusion is not None:
+            real = sums['label'] >= 0
+            np.add.at(confusion, (sums['label'][real], sums['guess'][real]), 1)
     count = totals.pop('count')
     return {
         'top1': 100 * totals['top1'] / count,
@@ -105,6 +112,7 @@ def evaluate_state(
     state: TrainState,
     check: Callable[[], None] = lambda: None,
     final: bool = False,
+    confusion: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Returns 'validation/top1' or 'test/top1', ... of each of the `weight_sets`.
 
@@ -115,11 +123,13 @@ def evaluate_state(
       check: called before every batch; may raise to end the evaluation.
       final: whether to evaluate the images to test on, not those of evaluations during the
         training; without config.eval.validation they are the same.
+      confusion: (K, K) to which images are added, by class and prediction of the last set of
+        weights; None: none.
     """
-    result = {}
-    for name, variables in weight_sets(setup, state, check, final).items():
-        batches = setup.eval_batches(final)
-        values = evaluate_batches(eval_step, variables, batches, setup.mesh, check)
+    result, weights = {}, weight_sets(setup, state, check, final)
+    for name, variables in weights.items():
+        batches, counts = setup.eval_batches(final), confusion if name == [*weights][-1] else None
+        values = evaluate_batches(eval_step, variables, batches, setup.mesh, check, counts)
         result |= {f'{name}/{metric}': value for metric, value in values.items()}
     return result
 
@@ -271,7 +281,9 @@ def _batches(setup: Setup, plan: Plan) -> Iterator[dict[str, Any]]:
 
 
 def job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[str, Any]:
-    """Evaluates the newest checkpoint of a run: prints and returns the result, then writes it.
+    """Evaluates a checkpoint of a run: prints and returns the result, then writes it.
+
+    It is the best one if the run keeps that, see `restore`, else the newest.
 
     Args:
       config: the config of the evaluation.
@@ -330,17 +342,30 @@ def summary(values: dict[str, Any]) -> str:
     return '; '.join(parts)
 
 
-def in_words(setup: Setup) -> str:
-    """Returns a sentence on the images of a result's figures; '' without config.eval.validation."""
-    if setup.validation is None:
+def in_words(setup: Setup, best: Standing | None = None) -> str:
+    """Returns a sentence on the images and the weights of a result's figures.
+
+    Without config.eval.validation and config.checkpoint.best it is ''.
+
+    Args:
+      setup: the setup of the run.
+      best: the best evaluation, whose weights were chosen; None: the weights are the last ones.
+    """
+    if setup.validation is None and best is None:
         return ''
-    watched = f'validation figures are of {len(setup.watched):,} images ({setup.watched.split})'
-    if not setup.tested_once:
-        return f'{watched}; {setup.data.name} has no other images to test on.'
-    return (
-        f'{watched}; the {len(setup.test):,} images of split {setup.test.split!r} were evaluated '
-        'once, after the last step.'
-    )
+    watched, test = setup.watched, setup.test
+    weights = 'on the last weights'
+    if best:
+        weights = f'on the weights of step {best.step}, the best by {best.metric}'
+    figures = f'validation figures are of {len(watched):,} images ({watched.split})'
+    if setup.tested_once:
+        return (
+            f'{figures}; the {len(test):,} images of split {test.split!r} were evaluated once, '
+            f'after the training, {weights}.'
+        )
+    chosen = ', and the same images chose the step' if best else ''
+    others = '; there are no other images to test on' if setup.validation else ''
+    return f'{figures}, {weights}{chosen}{others}.'
 
 
 def conditions(setup: Setup) -> dict[str, Any]:
@@ -367,9 +392,12 @@ def write(path: Path, result: dict[str, Any], tally: Tally) -> None:
 
 
 def restore(config: ConfigDict, workdir: Path) -> tuple[Setup, TrainState]:
-    """Returns the setup of a config, and the newest state of a run folder, without the optimizer's.
+    """Returns the setup of a config, and the state of a run folder, without the optimizer's.
 
-    Nothing in the folder is changed. Raises UserError if the run has no checkpoint.
+    The state is that of the best checkpoint if config.checkpoint.best is set and there is one, else
+    that of the newest. Nothing in the folder is changed.
+
+    Raises UserError if the run has no checkpoint.
     """
     if not (workdir / 'checkpoints').is_dir():
         raise UserError(f'{workdir} has no checkpoint to evaluate; train first (`cls train`).')
@@ -384,7 +412,11 @@ def restore(config: ConfigDict, workdir: Path) -> tuple[Setup, TrainState]:
     shapes, _ = setup.new_state_shapes()
     where = abstract_state(shapes, setup.mesh)
     wanted = where.replace(opt_state=unread(where.opt_state))
-    restored = restore_newest(workdir / 'checkpoints', wanted)
+    choose = best_or_newest if config.checkpoint.best else newest_step
+    restored = restore_newest(workdir / 'checkpoints', wanted, choose)
     if restored is None:
         raise UserError(f'{workdir} has no checkpoint to evaluate; train first (`cls train`).')
+    weights = describe(workdir / 'checkpoints', int(restored.step))
+    if config.checkpoint.best or 'best' in weights:
+        agreement.print_once(f'weights of {workdir}: {weights}')
     return setup, restored.replace(opt_state=())

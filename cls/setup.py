@@ -8,7 +8,8 @@ May import: config, data, errors, evaluation, models, nn, run, steps, weights.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import jax
@@ -29,6 +30,9 @@ from cls.evaluation.protocols import EvalSpec
 from cls.models.registry import abstract_variables, introspection
 from cls.models.registry.init import init
 from cls.nn import limits, norm
+from cls.run import best, metric_names
+from cls.run.loggers import spec as loggers
+from cls.run.loggers.spec import LogSpec
 from cls.run.spec import RunSpec
 from cls.run.telemetry import profile_steps
 from cls.run.workdir import RunConfig
@@ -60,7 +64,7 @@ class Setup:
       test: the images of the evaluation at the end; `validation` if there are no other ones.
       info: numbers and names of the data.
       model: the network.
-      data, optim, schedule, recipe, phases, eval, run: the specifications of the folders.
+      data, optim, schedule, recipe, phases, eval, run, log: the specifications of the folders.
       supernet: the training of a search's supernet, see cls.steps.supernet.
     """
 
@@ -83,6 +87,7 @@ class Setup:
     phases: Phases
     eval: EvalSpec
     run: RunSpec
+    log: LogSpec
     supernet: supernets.Supernet | None = None
 
     def steps(self, duration: str) -> int:
@@ -90,6 +95,10 @@ class Setup:
         return durations.steps(
             duration, batch=self.batch, examples=self.info.num_train, total=self.total_steps
         )
+
+    def epoch(self, step: int) -> float:
+        """Returns the epochs completed after a number of steps, rounded to four decimals."""
+        return round(step * self.batch / self.info.num_train, 4)
 
     @property
     def microbatch(self) -> int:
@@ -169,9 +178,22 @@ class Setup:
         size, _, channels = self.info.image_shape
         if spec.needs_head:
             groups['head'] = introspection.head(self.model, size, channels)
+        if spec.layer_decay != 1:
+            groups['layers'] = introspection.layers(self.model, size, channels)
         if spec.decay_mask == 'not_depthwise':
             groups['depthwise'] = introspection.depthwise(self.model, size, channels)
         return make_optimizer(spec, self.learning_rate, params, **groups)
+
+    def notes(self) -> Iterator[str]:
+        """Yields lines on the update rule for the start of the run."""
+        yield from self.optim.notes()
+        if self.optim.layer_decay != 1:
+            size, _, channels = self.info.image_shape
+            last = max(introspection.layers(self.model, size, channels).values())
+            yield (
+                f'layer decay: {last + 1} layers, with rates from '
+                f'{self.optim.layer_decay**last:.3g} to 1 of the learning rate'
+            )
 
     def split_groups(self, batch_stats: Any) -> str:
         """Returns a line on batch-norm groups split over devices, see cls.steps.sharding."""
@@ -271,8 +293,12 @@ def set_up(
     if total is None:
         raise mistakes.error()
     parts |= _read_moments(config, parts, total, mistakes)
+    if training and parts['log']:
+        mistakes.attempt(_check_log, parts['log'], parts.get('supernet'))
     if training and not begun and parts['schedule'] and parts['run']:
         mistakes.attempt(_check_length, config, parts['schedule'], parts['run'])
+    if training and parts['run']:
+        mistakes.attempt(_check_best, config, parts)
     if parts['phases']:
         mistakes.attempt(_check_sizes, config, parts)
     if shapes:
@@ -333,6 +359,7 @@ def _read(
     attempt('schedule', check_name, config)
     attempt('remat', lambda: remat.check(config.remat))
     attempt('profile', lambda: profile_steps(config.profile))
+    attempt('log', lambda: loggers.check(config.log.to))
     # Evaluation batches may have any size; precise batch norm uses training batches.
     if parts['mesh'] and parts['eval'] and (training or parts['eval'].precise_bn):
         attempt('batch accumulate model', _check_batch, config, parts['mesh'].size)
@@ -400,14 +427,25 @@ def _read_moments(
         'schedule': mistakes.attempt(ScheduleSpec.from_config, config, **moments),
         'phases': mistakes.attempt(Phases.from_config, config, **moments),
         'run': mistakes.attempt(RunSpec.from_config, config, to_steps=to_steps),
+        'log': mistakes.attempt(LogSpec.from_config, config, to_steps=to_steps),
     }
     counts = _class_counts(config, parts)
     recipe = functools.partial(Recipe.from_config, config, total, info.image_shape[2], counts)
     result['recipe'] = mistakes.attempt(recipe)
     if 'supernet' in config.get('search', {}):
+        mistakes.attempt(_check_supernet, config)
         create = functools.partial(supernets.create, config, parts['model'])
         result['supernet'] = mistakes.attempt(create, info.image_shape, to_steps)
     return result
+
+
+def _check_supernet(config: ConfigDict) -> None:
+    """Raises UserError for fields that the steps of supernets do not have."""
+    if config.optim.sam:
+        raise UserError(
+            f'config.optim.sam is {config.optim.sam}, but the training of a supernet has steps of '
+            'its own: expected 0.'
+        )
 
 
 def _class_counts(config: ConfigDict, parts: dict[str, Any]) -> np.ndarray | None:
@@ -492,6 +530,29 @@ def _check_length(config: ConfigDict, schedule: ScheduleSpec, run: RunSpec) -> N
     mistakes.attempt(check_warmup, config, schedule)
     mistakes.attempt(run.check_profile, config.profile, schedule.total)
     mistakes.refuse()
+
+
+def _check_best(config: ConfigDict, parts: dict[str, Any]) -> None:
+    """Raises UserError for a metric of the best checkpoint that no evaluation has."""
+    run, validation = parts['run'], parts['validation']
+    chosen_on = parts['test'].split_kind if validation is None else splits.VALIDATION
+    flags = itertools.product(
+        (False, True) if config.ema else (False,),
+        (False, True) if config.eval.precise_bn else (False,),
+    )
+    kinds = [metric_names.weights_name(chosen_on, ema=ema, precise=p) for ema, p in flags]
+    names = tuple(f'{kind}/{name}' for kind in kinds for name in metric_names.HIGHER)
+    refuse(best.mistakes(run.best, run.patience, run.eval_every, names, chosen_on))
+
+
+def _check_log(log: LogSpec, supernet: Any) -> None:
+    """Raises UserError for loggers without their packages, or histograms of a supernet."""
+    log.check_packages()
+    if log.histograms_every and supernet:
+        raise UserError(
+            "config.log.histograms_every is set: expected '' for a supernet, whose steps have two "
+            'batches and two kinds of gradients.'
+        )
 
 
 def _check_sizes(config: ConfigDict, parts: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ state that is bit-identical to that of an uninterrupted run.
 May import: anything but ensemble, main, recipes, search, tools.
 """
 
+import contextlib
 import dataclasses
 import functools
 import socket
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from cls import displays
 from cls.config import presets, runs
 from cls.data import broken, datasets, iteration, pipeline, resident
 from cls.distributed import agreement
@@ -23,13 +26,19 @@ from cls.distributed.preemption import Preemption
 from cls.errors import UserError
 from cls.feed import HostBatches, ResidentBatches, TrainBatches, abstract_resident_batch
 from cls.run import same_data
+from cls.run.best import Selection, Standing
 from cls.run.checkpoint import Checkpoints
+from cls.run.checkpoint_files import record_of
 from cls.run.environment import return_memory
 from cls.run.goodput import FILE, TimeLedger, load_record, written
-from cls.run.telemetry import Metrics, Progress, write_json
+from cls.run.interval import Interval
+from cls.run.loggers import opening
+from cls.run.loggers.service import Service
+from cls.run.telemetry import Metrics, Progress, logged_rows, write_json
 from cls.run.workdir import finished_result, open_run, saved_config, settle
 from cls.setup import Setup, abstract_state, former_length, process, set_up
 from cls.steps import sharding as meshes
+from cls.steps.histograms import make_histograms
 from cls.steps.phases import Phase
 from cls.steps.resident import make_resident_steps
 from cls.steps.state import TrainState
@@ -66,12 +75,14 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
     load = setup.init.source and not begun
     given = [agreement.on_all('init', lambda: initial_weights(setup))] if load else []
     described = presets.describe(config, setup.info.num_train, setup.info.num_classes)
-    for line in (*described, *setup.optim.notes()):
+    for line in (*described, *setup.notes()):
         agreement.print_once(line)
     with open_run(workdir, run_config, setup.info.class_names):
         if agreement.is_main_process():
             write_json(workdir / same_data.FILE, data)
         agreement.print_once(f'run folder: {workdir}')
+        for line in opening.how_to_view(setup.log, workdir):
+            agreement.print_once(line)
         agreement.print_once(evaluated_on(setup))
         # Handed over by `pop`: kept here, they would take memory for the whole run.
         result = fit(setup, workdir, given.pop if given else None, ledger, data)
@@ -126,7 +137,11 @@ def fit(
     ledger, spent = ledger or TimeLedger(), load_record(workdir / FILE)
     ledger.continue_from(spent, spent)  # the rework is known after a checkpoint is read
     leader = agreement.is_main_process()
-    with Preemption() as preemption, written(ledger, workdir / FILE, leader):
+    with (
+        Preemption() as preemption,
+        written(ledger, workdir / FILE, leader),
+        contextlib.ExitStack() as stack,
+    ):
         # Shapes before arrays: a run that continues initializes no weights.
         shapes, optimizer = setup.new_state_shapes()
         where = abstract_state(shapes, setup.mesh)
@@ -146,6 +161,7 @@ def fit(
         if step and saved and (line := lengthened(setup, saved, step)):
             agreement.print_once(line)
 
+        services = _open_services(setup, workdir, step, stack)
         if step < setup.total_steps:
             agreement.print_once(
                 'compiling the training step: about a minute, much longer for large networks, '
@@ -161,17 +177,46 @@ def fit(
             agreement.gather('compiled', None)
 
         ledger.switch('other')
+        metrics = Metrics(workdir, step, setup.log, services) if leader else None
+        stack.pop_all()  # the services are closed by the trainer
+        if metrics and not step and setup.log.images and metrics.shows('images'):
+            images = displays.augmented_images(setup, setup.log.images)
+            metrics.show(lambda logger: logger.images(1, 'train/images', images))
         trainer = Trainer(
             setup=setup,
             ledger=ledger,
             checkpoints=checkpoints,
-            metrics=Metrics(workdir, step) if leader else None,
+            metrics=metrics,
             progress=Progress(step, setup.total_steps, show=leader),
             preemption=preemption,
             eval_step=lazy_jit(setup.eval_step(), ledger),
             workdir=workdir,
+            selection=_selection(setup, workdir, checkpoints, step),
+            interval=Interval((record or {}).get('interval')),
+            histograms=lambda phase: compile_histograms(setup, where, phase, iterator),
         )
         return trainer.run(train_steps, state, iterator)
+
+
+def _open_services(
+    setup: Setup, workdir: Path, step: int, stack: contextlib.ExitStack
+) -> list[Service]:
+    """Returns the loggers of services of process 0, () elsewhere, and prints how to look at them.
+
+    They are closed with `stack`. Raises UserError if a new run cannot be opened there.
+    """
+    services: list[Service] = []
+
+    def open_all() -> list[str]:
+        fields = displays.flat(setup.config.fields)
+        rows = logged_rows(workdir) if setup.log.services else []
+        services.extend(opening.services(setup.log, workdir, step, fields, rows))
+        return [line for service in services if (line := service.how_to_view())]
+
+    for line in agreement.on_first('loggers', open_all):
+        agreement.print_once(line)
+    stack.callback(opening.close, services, failed=True)
+    return services
 
 
 def _checkpoints(setup: Setup, workdir: Path, data: same_data.Data | None) -> Checkpoints:
@@ -185,6 +230,19 @@ def _checkpoints(setup: Setup, workdir: Path, data: same_data.Data | None) -> Ch
         record=config.record(names, data),
         completed=lambda step: settle_once(),
     )
+
+
+def _selection(setup: Setup, workdir: Path, checkpoints: Checkpoints, step: int) -> Selection:
+    """Returns the choice of the best checkpoint, as it stood at the checkpoint of a step."""
+    folder, spec = workdir / 'checkpoints' / str(step), setup.run
+    record = agreement.on_first('standing', lambda: record_of(folder).get('standing'))
+    standing = Standing.read(spec.best, record)
+    if record and record['metric'] != standing.metric:
+        agreement.print_once(
+            f'config.checkpoint.best was {record["metric"]!r} and is {spec.best!r}: the best '
+            f'checkpoint is that of the evaluations from step {step} on'
+        )
+    return Selection(checkpoints, standing, spec.patience)
 
 
 def _start(
@@ -351,8 +409,7 @@ def compile_train_step(
     if not metrics:
         step = _without_metrics(step)
     if isinstance(iterator, ResidentBatches):
-        table = iterator.table(phase.size)
-        step = make_resident_steps(step, table.pad, table.border, meshes.batch_sharding(setup.mesh))
+        step = _resident(setup, step, iterator, phase)
         batch = abstract_resident_batch(setup, iterator, phase.size)
     shardings = jax.tree.map(lambda x: x.sharding, where)
     jitted = jax.jit(
@@ -362,6 +419,40 @@ def compile_train_step(
     compiled = lowered.compile(compiler_options=compiler_options)
     return_memory()
     return compiled
+
+
+def compile_histograms(
+    setup: Setup, where: TrainState, phase: Phase, iterator: TrainBatches
+) -> Callable[[TrainState, Any], Any]:
+    """Returns the compiled histograms of the first step of a call, see cls.steps.histograms.
+
+    Args:
+      setup: the setup of the run.
+      where: the shapes and shardings of a state.
+      phase: the phase of the training.
+      iterator: the batches.
+    """
+    recipe = dataclasses.replace(setup.recipe, freeze_bn=phase.freeze_bn)
+    step = make_histograms(setup.model, recipe, meshes.batch_sharding(setup.mesh))
+    batch = abstract_batch(setup, phase.size)
+    if isinstance(iterator, ResidentBatches):
+        steps = _resident(setup, step, iterator, phase)
+        batch = abstract_resident_batch(setup, iterator, phase.size)
+
+        def step(state: TrainState, batch: Any) -> Any:
+            state, histograms = steps(state, batch | {'count': jnp.int32(1)})
+            return state, jax.tree.map(lambda x: x[0], histograms)
+
+    jitted = jax.jit(lambda *inputs: step(*inputs)[1], out_shardings=meshes.replicated(setup.mesh))
+    return jitted.lower(where, batch).compile()
+
+
+def _resident(
+    setup: Setup, step: Callable[..., Any], iterator: ResidentBatches, phase: Phase
+) -> Callable[..., Any]:
+    """Returns a step on the batches of a resident data set, see cls.steps.resident."""
+    table = iterator.table(phase.size)
+    return make_resident_steps(step, table.pad, table.border, meshes.batch_sharding(setup.mesh))
 
 
 def _without_metrics(step: Callable[..., Any]) -> Callable[..., Any]:

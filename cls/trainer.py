@@ -1,10 +1,11 @@
 """The training loop of a run: steps, logging, evaluations and checkpoints.
 
-May import: distributed, errors, evaluate, feed, run, setup, steps.
+May import: displays, distributed, errors, evaluate, feed, run, setup, steps.
 """
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -14,21 +15,26 @@ from typing import Any
 import jax
 import numpy as np
 
+from cls import displays
 from cls.distributed import agreement
 from cls.distributed.preemption import Preempted, Preemption
 from cls.errors import UserError
 from cls.evaluate import EvalStep, evaluate_state, in_words, summary
-from cls.feed import Pace, Resident, Streamed, TrainBatches, feed
-from cls.run.checkpoint import Checkpoints
+from cls.feed import Fed, Pace, Resident, Streamed, TrainBatches, feed
+from cls.run.best import Selection, Standing
+from cls.run.checkpoint import Checkpoints, restore_newest, unread
+from cls.run.checkpoint_files import only
 from cls.run.goodput import BUCKETS, TimeLedger, goodput
+from cls.run.interval import Interval
 from cls.run.telemetry import NEVER, Metrics, Profile, Progress, write_json
-from cls.setup import Setup
+from cls.setup import Setup, abstract_state
 from cls.steps.phases import Phase
 from cls.steps.state import TrainState
 
 _MOST_PENDING = 64  # calls whose metrics stay on the devices
 
 TrainStep = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
+HistogramStep = Callable[[TrainState, Any], Any]
 # The steps of one call: (number of the first, count, their metrics, scalars or (K,)).
 Steps = tuple[int, int, dict[str, jax.Array]]
 
@@ -62,7 +68,12 @@ class Trainer:
     preemption: Preemption
     eval_step: EvalStep
     workdir: Path
+    selection: Selection = dataclasses.field(default_factory=Selection)
+    interval: Interval = dataclasses.field(default_factory=Interval)
+    histograms: Callable[[Phase], HistogramStep] | None = None  # compiles; see config.log
     broken: bool = False  # whether the state is invalid and must not be saved
+    stopped: str = ''  # the reason to end before the last step
+    evaluated: tuple[int, dict[str, float]] = (-1, {})  # the step of the last evaluation, metrics
 
     def run(
         self, train_steps: Mapping[Phase, TrainStep], state: TrainState, iterator: TrainBatches
@@ -70,7 +81,8 @@ class Trainer:
         """Trains, evaluates and closes; returns the result, or None when stopped before the end."""
         try:
             state = self.loop(train_steps, state, iterator)
-            finished = int(state.step) == self.setup.total_steps and not self.preemption.due()
+            complete = self.stopped or int(state.step) == self.setup.total_steps
+            finished = complete and not self.preemption.due()
             result = self.finish(state) if finished else None
             self.progress.note(f'time: {self.ledger}')
         except BaseException:
@@ -102,7 +114,8 @@ class Trainer:
         pending: list[Steps] = []  # metrics that are not fetched yet
         self._start_clock()
         self.preemption.guard(True)
-        step, last_saved = int(state.step), int(state.step)
+        step = self._last_saved = int(state.step)
+        histogram_step = functools.cache(self._histogram_step)
         pace = Pace(batches.most, lambda: time.perf_counter() - self._idle_seconds())
 
         try:
@@ -111,10 +124,16 @@ class Trainer:
                 due = spec.eval_every and step and step % spec.eval_every == 0
                 if due and not self._evaluate(state, step):
                     break
+                if due and (reason := self._choose(state, step, data_state, pending)):
+                    self.stopped = reason
+                    break
                 profile.at(step)
                 with self.ledger.spend('data'):
                     fed = batches.take(min(pace.steps, self._until_event(step)))
                     data_state = fed.data
+                if setup.log.histograms_every and step % setup.log.histograms_every == 0:
+                    self._log(pending, step)
+                    self._log_histograms(histogram_step(setup.phases.at(step)), state, fed, step)
                 with self.ledger.spend('step'):
                     state, metrics = train_steps[setup.phases.at(step)](state, fed.batch)
                     pending.append((step + 1, fed.count, metrics))
@@ -131,15 +150,14 @@ class Trainer:
                     pace.completed(step)
                 if step % spec.save_every == 0 or step == setup.total_steps:
                     self._save(state, step, data_state, pending)
-                    last_saved = step
         except (UserError, OSError):  # of data or files; the state is that of the last step
-            if last_saved < step:
+            if self._last_saved < step:
                 self._rescue(state, step, data_state, pending)
             raise
 
         profile.stop()
         self._log(pending, step)
-        if last_saved < step:
+        if self._last_saved < step:
             self._save(state, step, data_state, pending)
         with self.ledger.spend('checkpoint'):
             self.checkpoints.wait()
@@ -149,7 +167,8 @@ class Trainer:
     def _until_event(self, step: int) -> int:
         """Returns the number of steps until the loop has something else to do."""
         setup, spec = self.setup, self.setup.run
-        every = filter(None, (spec.log_every, spec.save_every, spec.eval_every))
+        intervals = (spec.log_every, spec.save_every, spec.eval_every, setup.log.histograms_every)
+        every = filter(None, intervals)
         ends = (setup.phases.end(step), setup.total_steps, *spec.profile)
         return min(*(n - step % n for n in every), *(end - step for end in ends if end > step))
 
@@ -168,8 +187,8 @@ class Trainer:
         seconds = self.ledger.seconds
         return seconds['eval'] + seconds['checkpoint'] + seconds['compile']
 
-    def _fetch(self, pending: list[Steps], upto: int) -> tuple[int, dict[str, float]]:
-        """Fetches the pending metrics up to a step, and returns the last.
+    def _fetch(self, pending: list[Steps], upto: int) -> None:
+        """Fetches the pending metrics up to a step, and adds them to the interval.
 
         Raises UserError if any is not finite.
         """
@@ -177,16 +196,13 @@ class Trainer:
         del pending[: len(complete)]
         with self.ledger.spend('step'):
             fetched = jax.device_get(complete)
-        step, values = upto, {}
         for first, count, metrics in fetched:
             self._steps_seen += count
             rows = {name: np.atleast_1d(value)[:count] for name, value in metrics.items()}
             broken = {name: ~np.isfinite(row) for name, row in rows.items()}
             if any(row.any() for row in broken.values()):
                 self._refuse(first, broken)
-            step = first + count - 1
-            values = {f'train/{name}': float(row[-1]) for name, row in rows.items()}
-        return step, values
+            self.interval.add(rows)
 
     def _refuse(self, first: int, broken: dict[str, np.ndarray]) -> None:
         """Raises UserError for metrics that are not finite, of the steps from `first` on."""
@@ -208,7 +224,10 @@ class Trainer:
                 self._log_event(pending, step)
 
     def _log_event(self, pending: list[Steps], step: int) -> None:
-        step, values = self._fetch(pending, step)
+        self._fetch(pending, step)
+        steps, means = self.interval.take()
+        values: dict[str, float] = {'epoch': self.setup.epoch(step), 'train/steps': steps}
+        values |= {f'train/{name}': mean for name, mean in means.items()}
         busy = time.perf_counter() - self._clock - (self._idle_seconds() - self._idle)
         rate = self._steps_seen / busy
         self._start_clock()
@@ -220,31 +239,73 @@ class Trainer:
             where['goodput'] = round(100 * goodput(spent), 2)
             self.metrics.write(step, values | {'images_per_second': images} | where)
         self.ledger.due.set()
-        shown = f'this batch: loss {values["train/loss"]:.4g}, top-1 {values["train/top1"]:.4g} %'
+        of = f'mean of {steps} steps' if steps > 1 else 'last step'
+        shown = f'loss {means["loss"]:.4g}, top-1 {means["top1"]:.4g} %'
+        shown = f'epoch {values["epoch"]:.2f}, {of}: {shown}'
         self.progress.update(step, shown, images, (self.setup.total_steps - step) / rate)
 
-    def _evaluated(self, state: TrainState, final: bool = False) -> dict[str, float]:
+    def _histogram_step(self, phase: Phase) -> HistogramStep:
+        assert self.histograms
+        with self.ledger.spend('compile'):
+            return self.histograms(phase)
+
+    def _log_histograms(self, compute: HistogramStep, state: TrainState, fed: Fed, step: int):
+        """Logs the histograms of the training step that follows `step` steps."""
+        with self.ledger.spend('other'):
+            fetched = jax.device_get(compute(state, fed.batch))
+            if self.metrics:
+                shown = displays.histograms(fetched)
+                self.metrics.show(lambda logger: logger.histograms(step + 1, shown))
+
+    def _evaluated(
+        self, state: TrainState, final: bool = False, confusion: np.ndarray | None = None
+    ) -> dict[str, float]:
         """Returns the metrics of a state, see `evaluate_state`; {} when stopped meanwhile."""
         try:
             with self.ledger.spend('eval'):
                 check = self.preemption.check
-                return evaluate_state(self.setup, self.eval_step, state, check, final)
+                step = self.eval_step
+                return evaluate_state(self.setup, step, state, check, final, confusion)
         except Preempted:
             return {}
 
-    def _evaluate(self, state: TrainState, step: int) -> dict[str, float]:
+    def _evaluate(
+        self, state: TrainState, step: int, confusion: np.ndarray | None = None
+    ) -> dict[str, float]:
         """Evaluates and logs; returns {} when stopped meanwhile.
 
         At the last step nothing is printed: its values are part of the result.
         """
-        if not (values := self._evaluated(state)):
+        if not (values := self._evaluated(state, confusion=confusion)):
             return {}
         if self.metrics:
-            self.metrics.write(step, values)
+            self.metrics.write(step, {'epoch': self.setup.epoch(step)} | values)
             self.metrics.flush()
         if step < self.setup.total_steps:
-            self.progress.note(f'step {step}: ' + summary(values))
+            self.progress.note(
+                f'step {step}, epoch {self.setup.epoch(step):.2f}: {summary(values)}'
+            )
+        self.evaluated = step, values
         return values
+
+    def _choose(
+        self,
+        state: TrainState,
+        step: int,
+        data_state: Any = None,
+        pending: list[Steps] | None = None,
+    ) -> str:
+        """Keeps the checkpoint of the newest evaluation if it is the best.
+
+        Returns the reason to end the training, '' to go on.
+        """
+
+        def save() -> None:
+            if self._last_saved < step:
+                self._save(state, step, data_state, pending or [])
+
+        with self.ledger.spend('checkpoint'):
+            return self.selection.observe(step, self.evaluated[1], save)
 
     def _save(self, state: TrainState, step: int, data_state: Any, pending: list[Steps]) -> None:
         if pending:
@@ -252,7 +313,10 @@ class Trainer:
         with self.ledger.spend('checkpoint'):
             if self.metrics:
                 self.metrics.flush()  # a run that continues here logs later steps only
-            self.checkpoints.save(step, state, data_state, self.ledger.record())
+            record = self.ledger.record() | {'interval': self.interval.record()}
+            standing = self.selection.record(step)
+            self.checkpoints.save(step, state, data_state, record, standing)
+        self._last_saved = step
 
     def _rescue(self, state: TrainState, step: int, data_state: Any, pending: list[Steps]) -> None:
         """Saves the state of a run that cannot continue, if the state is valid."""
@@ -266,30 +330,64 @@ class Trainer:
             self.progress.note(f'saved at step {step}')
 
     def finish(self, state: TrainState) -> dict[str, Any] | None:
-        """Evaluates the trained weights and writes result.json, unless stopped meanwhile."""
+        """Evaluates the chosen weights and writes result.json, unless stopped meanwhile.
+
+        They are those of the best checkpoint if the run keeps it, else the last ones.
+        """
         step = int(state.step)
-        values = self._evaluate(state, step)
-        if not values:
-            return None
-        if self.setup.tested_once:
-            if not (tested := self._evaluated(state, final=True)):
+        counts, once = displays.confusion(self.setup), self.setup.tested_once
+        if self.evaluated[0] != step:  # a run that stops early has just been evaluated
+            if not self._evaluate(state, step, None if once else counts):
+                return None
+            self._choose(state, step)
+        chosen, best = self._best(state) if self.setup.run.best else (state, None)
+        values = dict(best.values if best else self.evaluated[1])
+        if once:
+            if not (tested := self._evaluated(chosen, True, counts)):
                 return None
             values |= tested
         params = sum(x.size for x in jax.tree.leaves(state.params))
-        result = values | {'split': self.setup.test.split, 'step': step, 'params': params}
-        if words := in_words(self.setup):
+        result: dict[str, Any] = {'split': self.setup.test.split, 'step': step, 'params': params}
+        result = values | result
+        if best:
+            result['best'] = {'step': best.step, 'metric': best.metric, 'value': best.value}
+        if self.stopped:
+            result['stopped'] = self.stopped
+            self.progress.note(f'stopped at step {step}: {self.stopped}')
+        if words := in_words(self.setup, best):
             result['evaluated'] = words
             self.progress.note(words)
         result |= self.ledger.report()
         if self.setup.supernet:
-            result |= self.setup.supernet.finish(state.params, self.workdir)
+            result |= self.setup.supernet.finish(chosen.params, self.workdir)
         if self.metrics:
+            if counts is not None and counts.any():
+                displays.show_confusion(self.metrics, step, values, counts, self.setup)
+            self.metrics.show(lambda logger: logger.summary(step, displays.flat(result)))
             write_json(self.workdir / 'result.json', result)
         return result
+
+    def _best(self, state: TrainState) -> tuple[TrainState, Standing | None]:
+        """Returns (the state of the best checkpoint, its standing), or (`state`, None)."""
+        best = self.selection.standing
+        if best.step is None or best.step == int(state.step):
+            return state, None if best.step is None else best
+        where = abstract_state(state, self.setup.mesh)
+        where = where.replace(opt_state=unread(where.opt_state))
+        restored = restore_newest(self.workdir / 'checkpoints', where, only(best.step))
+        if restored is None:
+            self.progress.note(
+                f'warning: the best checkpoint, of step {best.step}, is gone: the result is of '
+                f'the last one, of step {int(state.step)}'
+            )
+            return state, None
+        return restored.replace(opt_state=()), best
 
     def close(self, failed: bool = False) -> None:
         """Waits for pending writes; raises their errors unless the run has `failed`."""
         expected = (Exception,) if failed else ()
-        for part in filter(None, (self.progress, self.checkpoints, self.metrics)):
+        parts = [self.progress.close, self.checkpoints.close]
+        parts += [functools.partial(self.metrics.close, failed)] if self.metrics else []
+        for close in parts:
             with contextlib.suppress(*expected):
-                part.close()
+                close()

@@ -6,13 +6,17 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import cls
 from cls import ensemble, evaluate
 from cls.config import load as configs
+from cls.config import runs
 from cls.config.runs import load_config
 from cls.errors import UserError
 from cls.main import main
 from cls.steps.train_step import normalize
+from cls.tools import explain, export, predict, serve
 
 pytestmark = pytest.mark.usefixtures('quick_programs')
 
@@ -76,6 +80,62 @@ def test_the_mean_of_softmax_counts_every_image_once(folder):
     assert [c['optim']['lr'] for c in configs_of] == [0.1, 0.02]
 
 
+def test_the_folder_is_a_model_with_the_probabilities_of_the_evaluation(folder, tmp_path, capsys):
+    model = cls.load(folder / 'run')
+    (one, labels), (two, _) = (probabilities(folder / 'run' / name) for name in 'ab')
+    setup, _ = evaluate.restore(load_config(folder / 'run' / 'a'), folder / 'run' / 'a')
+    images = [setup.test[i]['image'] for i in range(len(setup.test))]
+    np.testing.assert_allclose(model(iter(images)), (one + two) / 2, atol=1e-5)
+    model.batch = 100
+    results = list(model.stream((str(i), image) for i, image in enumerate(images)))
+    np.testing.assert_allclose([r.probabilities for r in results], (one + two) / 2, atol=1e-5)
+    top1 = 100 * np.mean([r.probabilities.argmax() for r in results] == labels)
+    result = json.loads((folder / 'run' / 'result.json').read_text())
+    assert result['test/top1'] == pytest.approx(top1)
+    assert model.classes == model.members[0].classes
+    assert 'Ensemble(resnet20_cifar+resnet20_cifar, 10 classes' in repr(model)
+    image = tmp_path / 'digit.png'
+    Image.fromarray(images[0][..., 0]).save(image)
+    (tmp_path / 'broken.png').write_bytes(b'nothing')
+    assert predict.main(['--from', str(folder / 'run'), str(tmp_path), '--top', '1']) == 1
+    best = model.predict(image, top=1)[0]
+    out, err = capsys.readouterr()
+    assert f'digit.png  {best.label} {best.probability:.4f}' in out
+    assert '1 of 2 images were not read' in err
+
+
+@pytest.mark.parametrize(
+    ('use', 'said'),
+    [
+        (lambda model: model.explain('x.png'), 'has not layers to explain'),
+        (lambda model: model.embed('x.png'), 'has not layers: load the run folder of a member'),
+        (lambda model: model.preprocess, 'its models have different ones'),
+        (lambda model: model.module, 'has not a module'),
+        (lambda model: model.variables, 'has not variables'),
+        (lambda model: model.logits('x.png'), 'has not logits'),
+        (lambda model: model.features('x.png'), 'has not layers'),
+        (lambda model: model.reset_classifier(3), 'has not a classifier'),
+        (lambda model: export.source_of(model, False), 'is an ensemble'),
+    ],
+)
+def test_the_parts_of_a_single_model_are_refused(folder, use, said):
+    with pytest.raises(UserError, match=said):
+        use(cls.load(folder / 'run'))
+
+
+def test_commands_for_a_single_model_refuse_an_ensemble(folder, tmp_path):
+    source, output = ['--from', str(folder / 'run')], ['--output', str(tmp_path / 'new')]
+    for refuse in (
+        lambda: predict.main([*source, 'x.png', '--embed', str(tmp_path / 'new.npz')]),
+        lambda: explain.main([*source, 'x.png', *output]),
+        lambda: export.main([*source, '--format=stablehlo', *output]),
+        lambda: serve.main([*source, '--port=0']),
+    ):
+        with pytest.raises(UserError, match='is an ensemble'):
+            refuse()
+    assert not list(tmp_path.iterdir())
+
+
 def test_run_folders_are_put_together_as_by_the_config(folder):
     parts = command(folder, '--job', 'evaluate', '--workdir', 'run/a', 'run/b')
     whole = command(folder, '--job', 'evaluate', '--workdir', 'run')
@@ -100,9 +160,9 @@ def test_the_same_command_again_only_tells_the_result(folder):
 
 def test_a_member_that_is_loaded_is_not_trained(folder):
     config = configs.load(f'{folder}/own.py:{folder}/run/a')
-    runs = ensemble.members(config, folder / 'other')
-    assert [path for _, path in runs] == [folder / 'run' / 'a', folder / 'other' / 'b']
-    assert runs[0][0].to_dict() == load_config(folder / 'run' / 'a').to_dict()
+    parts = runs.members(config, folder / 'other')
+    assert [path for _, path in parts] == [folder / 'run' / 'a', folder / 'other' / 'b']
+    assert parts[0][0].to_dict() == load_config(folder / 'run' / 'a').to_dict()
 
 
 def test_evaluation_sees_what_is_changed_in_a_member(folder):
@@ -120,4 +180,4 @@ def test_a_finished_ensemble_is_not_taken_for_another(folder):
 def test_what_does_not_belong_together_is_one_line(folder):
     config = configs.load(f'{folder}/own.py:{folder}/nowhere')
     with pytest.raises(UserError, match='nowhere is not a run folder'):
-        ensemble.members(config, folder / 'other')
+        runs.members(config, folder / 'other')

@@ -60,3 +60,18 @@ def test_no_restart_where_the_system_decides_itself(offered, policy):
 def test_no_restart_without_the_file_or_with_a_setting_of_the_user(offered, tmp_path):
     assert run(tmp_path / 'absent')[1][1] == 'None'
     assert run(offered, GLIBC_TUNABLES='glibc.malloc.check=0')[1][1] == 'glibc.malloc.check=0'
+
+
+@pytest.mark.parametrize('command', ['predict', 'serve', 'train'])
+def test_commands_that_compute_restart(offered, command):
+    code = (
+        'import sys; from pathlib import Path; from cls import __main__ as m, huge_pages;'
+        'huge_pages._OFFERED = Path(sys.argv.pop(1));'
+        'm.run = lambda _: print(huge_pages.os.environ.get("GLIBC_TUNABLES")); m.main()'
+    )
+    environment = {k: v for k, v in os.environ.items() if k != huge_pages.VARIABLE}
+    done = subprocess.run(
+        [sys.executable, '-c', code, str(offered), command],
+        env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == huge_pages.SETTING

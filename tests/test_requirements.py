@@ -3,8 +3,10 @@
 import ast
 import importlib.metadata
 import re
+import subprocess
 import sys
 import tomllib
+import venv
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,9 @@ OPTIONAL = {
     'ray': 'pyproject.toml',
     'optuna': 'pyproject.toml',
     'submitit': 'pyproject.toml',
+    'wandb': 'pyproject.toml',
+    'mlflow': 'pyproject.toml',
+    'trackio': 'pyproject.toml',
     'onnx': 'pyproject.toml',
     'onnxruntime': 'pyproject.toml',
     'litert_converter': 'cls/inference/export/litert.py',
@@ -113,9 +118,28 @@ def test_a_checkout_and_a_wheel_require_the_same():
 
 def test_the_extras():
     extras = PROJECT['project']['optional-dependencies']
-    assert set(extras) == {
-        *('search', 'sweep', 'gcs', 's3', 'ray', 'onednn', 'serve', 'onnx', 'tiff', 'dev')
+    loggers = {'wandb', 'mlflow', 'trackio'}
+    assert set(extras) == loggers | {
+        *('search', 'sweep', 'gcs', 's3', 'ray', 'onednn', 'serve', 'onnx', 'tiff', 'dev'),
     }
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize('more', ['', 'gcs,s3,'])
+@pytest.mark.parametrize('name', ['wandb', 'mlflow', 'trackio'])
+def test_a_logger_can_be_installed_with_the_base_and_the_stores(name, more, tmp_path):
+    """Asks the package index; run with: ./launch/test.sh -m sweep -k installed."""
+    venv.create(tmp_path, with_pip=True)
+    extras = PROJECT['project']['optional-dependencies']
+    wanted = list(PROJECT['project']['dependencies'])
+    for extra in f'{more}{name}'.split(','):
+        wanted += extras[extra]
+    done = subprocess.run(
+        [tmp_path / 'bin/python', '-m', 'pip', 'install', '-q', '--dry-run', *wanted],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_training_and_import_need_no_extra():

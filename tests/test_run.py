@@ -196,12 +196,17 @@ def test_what_it_prints_on_the_way(whole):
     first = next(i for i, line in enumerate(lines) if line.startswith(f'step 1/{STEPS}: '))
     assert compiling < first
     assert not any('continuing' in line for line in lines)
-    # The metrics of a step are of its batch; those of the test set come once each evaluation.
+    # The metrics of an interval of one step are those of its batch; those of the test set come once
+    # each evaluation.
     logged_first = logged(whole[0])[0]
-    assert f'this batch: loss {logged_first["train/loss"]:.4g}, top-1' in lines[first]
+    epoch = f'{64 / 1442:.2f}'  # of the digits
+    shown = f'epoch {epoch}, last step: loss {logged_first["train/loss"]:.4g}, top-1'
+    assert shown in lines[first]
+    board = f'TensorBoard: tensorboard --logdir {whole[0] / "tensorboard"} '
+    assert any(line.startswith(board) for line in lines[:compiling])
     assert [line.split(':')[0] for line in lines if 'test top-1' in line] == [
-        'step 16',
-        'step 32',
+        f'step 16, epoch {16 * 64 / 1442:.2f}',
+        f'step 32, epoch {32 * 64 / 1442:.2f}',
         result_line(whole[1]).split(':')[0],
     ]
 

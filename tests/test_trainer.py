@@ -19,6 +19,7 @@ from cls.distributed.preemption import Preemption
 from cls.errors import UserError
 from cls.run.checkpoint import Checkpoints
 from cls.run.goodput import TimeLedger
+from cls.run.interval import Interval
 from cls.run.telemetry import Metrics, Progress
 from cls.setup import abstract_state
 from cls.steps import sharding as meshes
@@ -78,9 +79,9 @@ def run(workdir, held=True, stop=10**9, broken_at=None, killed_at=None):
     setup, where, steps = compiled(1, held)
     iterator = train.batches(setup) if held else train.train_batches(setup)
     checkpoints = Checkpoints(workdir / 'checkpoints', keep=9)
-    restored = checkpoints.restore(where)
+    restored, interval = checkpoints.restore(where), Interval()
     if restored:
-        state = restored[0]
+        state, interval = restored[0], Interval(restored[2]['interval'])
         iterator.set_state(restored[1])
     else:
         state = meshes.put(setup.new_state()[0], jax.tree.map(lambda x: x.sharding, where))
@@ -111,6 +112,7 @@ def run(workdir, held=True, stop=10**9, broken_at=None, killed_at=None):
             preemption=preemption,
             eval_step=setup.eval_step(),
             workdir=workdir,
+            interval=interval,
         )
         trainer.run({phase: counted(step) for phase, step in steps.items()}, state, iterator)
     return calls

@@ -210,6 +210,9 @@ FIELDS: dict[str, Field] = {
         '(0, inf)',
         'factor of the rate of all but the classifiers; optim.freeze keeps parameters as they are',
     ),
+    'optim.layer_decay': Field(
+        1.0, '(0, 1]', 'factor of the rate for each layer, or block, between it and the classifier'
+    ),
     'optim.freeze': Field('', '', 'regular expression; parameters with a match in their path stay'),
     'optim.clip_norm': Field(0.0, '[0, inf)', 'global norm of the gradient; 0: no clipping'),
     'optim.clip_after_decay': Field(
@@ -222,6 +225,9 @@ FIELDS: dict[str, Field] = {
         0, '[0, 2**24]', 'steps of the fast weights for one of the slow weights (5); 0: none'
     ),
     'optim.lookahead_rate': Field(0.5, '(0, 1]', 'lookahead: of the slow weights'),
+    'optim.sam': Field(
+        0.0, '[0, inf)', 'sharpness-aware: radius of the step up (0.05), at twice the work; 0: none'
+    ),
     # ---- the learning rate
     'schedule.name': Field(
         'constant', '', 'constant | step | cosine | cosine_restarts | exponential | polynomial'
@@ -235,6 +241,9 @@ FIELDS: dict[str, Field] = {
     'schedule.every': Field('1 epochs', DURATION, 'exponential: for each of these'),
     'schedule.staircase': Field(False, '', 'exponential: in jumps'),
     'schedule.power': Field(1.0, '(0, inf)', 'polynomial'),
+    'schedule.per': Field(
+        'step', 'step | epoch', 'epoch: the rate of its first step holds for a whole epoch'
+    ),
     'schedule.end': Field(0.0, '[0, 1]', 'cosines, polynomial: the last rate as a part of lr'),
     # ---- the training
     'progressive': Field(
@@ -257,6 +266,12 @@ FIELDS: dict[str, Field] = {
     'loss.label_smoothing': Field(0.0, '[0, 1)', 'part of the target spread over all classes'),
     'loss.aux_weight': Field(0.0, '[0, inf)', 'of the mean loss of the auxiliary heads'),
     'ema': Field(0.0, '[0, 1)', 'decay of the average of parameters and BN statistics; 0: none'),
+    'ema_warmup': Field(
+        'tensorflow',
+        'tensorflow | timm | none',
+        'ema: decay in update t, at most (1 + t) / (10 + t), or 1 - (1 + t)^(-2/3)',
+    ),
+    'ema_every': Field(1, '[1, 2**24]', 'ema: steps between two updates of the average'),
     # ---- evaluation
     'eval.batch': Field(0, '[0, 2**24]', '0: as in training', FREE),
     'eval.every': Field('', DURATION, "a duration; '': only at the end", FREE),
@@ -265,6 +280,12 @@ FIELDS: dict[str, Field] = {
         '',
         'a fraction of the training images (0.1, of each class, by the seed), or a split or '
         'folder: evaluated during the training; the test split then only at its end',
+    ),
+    'eval.patience': Field(
+        0,
+        '[0, 2**24]',
+        'evaluations in succession without a better checkpoint.best that end the run; 0: none do',
+        LENGTH,
     ),
     'eval.protocol': Field(
         'single',
@@ -300,6 +321,12 @@ FIELDS: dict[str, Field] = {
     'checkpoint.keep': Field(
         2, '[1, 2**20]', 'the number of newest checkpoints that are kept', FREE
     ),
+    'checkpoint.best': Field(
+        '',
+        '',
+        "the checkpoint best by this metric, as validation/top1, is kept too and used; '': none",
+        FREE,
+    ),
     'mesh.fsdp': Field(
         1,
         '[1, 2**20]',
@@ -313,7 +340,24 @@ FIELDS: dict[str, Field] = {
         'less memory, about a third more operations; see cls/steps/remat.py',
         FREE,
     ),
-    'log_every': Field('20 steps', DURATION, 'a duration', FREE),
+    'log_every': Field(
+        '20 steps', DURATION, 'a duration; training metrics are means over these steps', FREE
+    ),
+    'log.to': Field(
+        ('tensorboard',),
+        '',
+        'loggers besides metrics.jsonl: tensorboard, csv, wandb, mlflow, trackio',
+        FREE,
+    ),
+    'log.project': Field(
+        'cls', '', 'wandb, trackio: the project of the run; mlflow: its experiment', FREE
+    ),
+    'log.images': Field(
+        16, '[0, 1024]', 'augmented training images that are logged once, at the start', FREE
+    ),
+    'log.histograms_every': Field(
+        '', DURATION, "between histograms of parameters and gradients; '': none", FREE
+    ),
     'profile': Field('', '', 'START:STOP, steps written as a jax.profiler trace', FREE),
 }
 

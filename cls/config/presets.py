@@ -32,6 +32,7 @@ from ml_collections import ConfigDict
 from cls import models
 from cls.config import durations
 from cls.data import datasets
+from cls.data.kinds import KINDS
 from cls.data.sources import Source
 from cls.data.spec import DataSpec
 from cls.data.splits import Validation
@@ -81,10 +82,12 @@ def fill(config: ConfigDict, given: Set[str], begun: ConfigDict | None = None) -
     Raises:
       UserError: the folder or the weights cannot be opened, or there is no such model.
     """
-    if config.preset != NAME or not config.data.name.startswith('folder:'):
+    kind = config.data.name.partition(':')[0]
+    if config.preset != NAME or kind not in ('folder', *KINDS):
         raise UserError(
             f'config.preset is {config.preset!r} and config.data.name {config.data.name!r}: '
-            'expected both as configs/SYSTEM.py:finetune,folder=DIR sets them.'
+            'expected both as configs/SYSTEM.py:finetune,folder=DIR sets them, or data=KIND:PLACE '
+            f'with {", ".join(KINDS)}.'
         )
 
     def use(values: Mapping[str, Any]) -> None:
@@ -138,11 +141,12 @@ def describe(config: ConfigDict, count: int, classes: int) -> list[str]:
     """
     kind, _, folder = config.data.name.partition(':')
     if config.get('preset') != NAME:
-        few = kind == 'folder' and 10 * config.batch > count
+        few = kind in ('folder', *KINDS) and 10 * config.batch > count
+        place = f'folder={folder}' if kind == 'folder' else f'data={config.data.name}'
         return few * [
             f'warning: config.batch is {config.batch} of {count} training images, and the recipe '
-            'is made for many more: the arm finetune (configs/SYSTEM.py:finetune,folder='
-            f'{folder}) chooses by the number of images.'
+            'is made for many more: the arm finetune (configs/SYSTEM.py:finetune,'
+            f'{place}) chooses by the number of images.'
         ]
     epochs = durations.steps(config.duration, batch=config.batch, examples=count)
     epochs *= config.batch / count

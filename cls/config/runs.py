@@ -61,6 +61,18 @@ def load_config(workdir: Path, overrides: Sequence[tuple[str, str]] = ()) -> Con
     return configs.from_json(text, overrides)
 
 
+def members(config: ConfigDict, workdir: Path) -> list[tuple[ConfigDict, Path]]:
+    """Returns each member's config and run folder; for a loaded member, the folder's config."""
+    parts = []
+    for name, member in config.members.items():
+        if config.loaded[name]:
+            folder = paths.path(config.loaded[name])
+            parts.append((load_config(folder), folder))
+        else:
+            parts.append((member, workdir / name))
+    return parts
+
+
 def _names(text: str) -> set[str]:
     """Returns the dotted names of the fields in a config's JSON text."""
     return {name for name, _ in configs.flatten(ConfigDict(paths.parse_json(text)))}

@@ -1,6 +1,6 @@
 """The area under the ROC curve (AUROC) of each class against the rest, from counts in bins.
 
-It is the fraction of the pairs of an image of the class and another image in which the former has
+It is the fraction of the pairs of an image of the class and another image such that the former has
 the larger probability of the class; equal ones count one half (Hanley and McNeil 1982,
 https://doi.org/10.1148/radiology.143.1.7063747). Only the order of the probabilities matters, so
 their logits are squashed into bins that are fine near 0 and 1 too. Two probabilities of a bin count
@@ -12,7 +12,7 @@ Memory is that of the bins, whatever the number of images: at most 2 x 16 MiB up
 
 import numpy as np
 
-BINS = 4096  # for each class, fewer for more than CELLS / BINS classes
+BINS = 2**16  # for each class, fewer for more than CELLS / BINS classes
 CELLS = 2**22  # bins of all classes
 LEAST = 16  # bins of a class
 _SCALE = 8.0  # the logit at half of the way from the middle bin to the last one
@@ -68,7 +68,7 @@ class ScoreCounts:
 
 
 def bins_of(probabilities: np.ndarray, count: int) -> np.ndarray:
-    """Returns the bins of probabilities, int64 in [0, count), which grow with them."""
+    """Returns the bins of probabilities, int64 in [0, count), in the same order."""
     with np.errstate(divide='ignore', invalid='ignore'):
         logits = np.log(probabilities / (1 - probabilities))
     # The logits of float64 are within -745 and 37, but for those of 0 and 1.

@@ -97,7 +97,7 @@ def write_confusion(path: Path, tally: Tally) -> None:
     """Writes a confusion matrix atomically, as a sparse matrix of scipy.sparse.save_npz.
 
     Only entries that are not 0 are stored, at most one for each image. Row and column are the class
-    and the prediction. The array `names`, which scipy ignores, has the names of the classes.
+    and the prediction. The array `names` has the names of the classes; scipy ignores it.
     """
     rows, columns, images = tally.confusion()
     file = io.BytesIO()

@@ -33,6 +33,7 @@ def values(tally: Tally, name: str, files: Sequence[str] = ()) -> dict[str, Any]
             **({'image': files[each['index']]} if files else {}),
             'class': tally.named(int(each['label'])),
             'prediction': tally.named(int(each['guess'])),
+            'label': int(each['label']),
             'output': int(each['guess']),
             'probability': float(each['confidence']),
         }

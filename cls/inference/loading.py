@@ -8,7 +8,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from flax import traverse_util
 
 from cls import models, weights
@@ -17,7 +16,9 @@ from cls.config import runs
 from cls.data.classes import wnids
 from cls.data.spec import DataSpec
 from cls.errors import UserError, nearest
+from cls.inference.ensemble import Ensemble
 from cls.inference.model import Model
+from cls.inference.precision import dtype_name, typed
 from cls.inference.preprocess import Preprocess
 from cls.models.registry import abstract_variables, introspection
 from cls.models.registry.init import init
@@ -37,8 +38,8 @@ from cls.weights.recognition import identify
 
 log = logging.getLogger(__name__)
 
-DTYPES = ('float32', 'bfloat16', 'float16')
-SETS = ('auto', 'average', 'trained')  # the sets of weights of a run folder
+# The sets of weights of a run folder.
+SETS = ('auto', 'average', 'trained', 'newest', 'newest_average', 'newest_trained')
 _EXPECTED = 'Expected a run folder, a file of weights, hf:OWNER/NAME, or a name of `cls models`.'
 _INFLATION = 50.0  # as config.limits.inflation
 
@@ -59,7 +60,9 @@ def load(
 
     Args:
       where: one of these:
-        a run folder ('runs/birds'): its newest checkpoint;
+        a run folder ('runs/birds'): its best checkpoint if it keeps one (config.checkpoint.best),
+          else the newest; of an ensemble, those of its members, see
+          `cls.inference.ensemble.Ensemble`;
         a file of weights ('resnet50.pth', '.safetensors', '.npz'), or a snapshot folder of the
           Hugging Face Hub;
         'hf:OWNER/NAME', with an optional '@REVISION';
@@ -67,8 +70,9 @@ def load(
       dtype: the type that the network computes in, 'bfloat16' or jnp.bfloat16 for example; None:
         as the run did, or float32. The weights stay float32.
       weights: of a run folder, 'auto' (the average of the weights if the run kept one), 'average',
-        or 'trained' (those of the last step). Of a name, the tag of published weights, or a file
-        or 'hf:...' with weights of that variant.
+        or 'trained' (no average); 'newest', 'newest_average' and 'newest_trained' are those of the
+        newest checkpoint where the best would be taken. Of a name, the tag of published weights, or
+        a file or 'hf:...' with weights of that variant.
       variant: the variant of a file, if it does not show it.
       bgr: whether the weights of a file expect BGR, as Caffe's, if it does not show it; the model
         takes RGB.
@@ -95,7 +99,7 @@ def _loaded(
     """Returns the model of `load`, for the images of its weights."""
     if not name:
         raise UserError(f'the place of the weights is empty. {_EXPECTED}')
-    dtype = _dtype(dtype)
+    dtype = dtype_name(dtype)
     prepare()
     if not name.startswith(HUB):
         path = paths.checked(name)
@@ -143,14 +147,14 @@ def create(
 
     Raises UserError, with the nearest names, for an unknown variant or field.
     """
-    chosen, dtype = models.variant(name), _dtype(dtype)
+    chosen, dtype = models.variant(name), dtype_name(dtype)
     prepare()
     if num_classes is not None:
         fields['num_classes'] = num_classes
     for field, value in (('num_classes', num_classes), ('in_chans', in_chans)):
         if value is not None and (type(value) is not int or value < 1):
             raise UserError(f'{field} is {value!r}: expected a number of 1 or more.')
-    module = _typed(models.create(name, **fields), dtype)
+    module = typed(models.create(name, **fields), dtype)
     prepared = preparation(chosen.reference or chosen.name, {}, chosen.input_size)
     preprocess = _preprocess(prepared, in_chans, size)
     variables = init(module, seed, preprocess.size, in_chans)
@@ -189,14 +193,15 @@ def _of_run(folder: Path, dtype: str | None, which: str) -> Model:
         )
     config = runs.load_config(folder)
     if 'members' in config:
-        raise UserError(
-            f'{folder} is the run of an ensemble: load the folder of each member and average their '
-            'probabilities.'
-        )
+        parts = runs.members(config, folder)
+        return Ensemble([_of_run(part, dtype, which) for _, part in parts], source=str(folder))
     if 'model' not in config or 'genotype' in config.get('search', {}):
         raise UserError(f'{folder} is not the run of one network: expected a run of `cls train`.')
-    average = None if which == 'auto' else which == 'average'
-    variables, step = pretrained.of_run(folder, average)
+    newest, kind = which.startswith('newest'), which.removeprefix('newest').removeprefix('_')
+    average = None if kind in ('', 'auto') else kind == 'average'
+    variables, step = pretrained.of_run(folder, average, newest)
+    if 'best' in step:
+        log.info('weights of %s: %s', folder, step)
     data = DataSpec.from_config(config)
     module, channels = fitted(config, variables, data.image_size, folder)
     if config.eval.precise_bn and variables.get('batch_stats'):
@@ -205,12 +210,12 @@ def _of_run(folder: Path, dtype: str | None, which: str) -> Model:
             'those of the checkpoint are used here.', folder,
         )  # fmt: skip
     return Model(
-        _typed(module, dtype),
+        typed(module, dtype),
         variables,
         Preprocess.of_data(data, channels),
         classes=folders.load_classes(folder),
         variant=config.model.name,
-        source=f'{folder}, step {step}',
+        source=f'{folder}, {step}',
         license=origin.license if (origin := origins.read(folder)) else '',
     )
 
@@ -303,7 +308,7 @@ def _of_file(
     module = models.create(chosen.name, **{**own, **result.fields})
     origin = origins.of(name or source, located, prepared, result.family, reversed_)
     return Model(
-        _typed(module, dtype),
+        typed(module, dtype),
         result.variables,
         _preprocess(prepared, result.channels),
         classes=_names(located, checkpoint, module) or _imagenet(module),
@@ -365,38 +370,9 @@ def _preprocess(prepared: Preparation, channels: int, size: int = 0) -> Preproce
     )
 
 
-def _dtype(dtype: Any) -> str | None:
-    """Returns the name of a type, as 'bfloat16' of jnp.bfloat16. Raises UserError for others."""
-    if dtype is None:
-        return None
-    try:
-        name = jnp.dtype(dtype).name
-    except TypeError:
-        name = str(dtype)
-    if name not in DTYPES:
-        raise UserError(
-            f'dtype is {dtype!r}: expected one of {", ".join(DTYPES)}.{nearest(name, DTYPES)}'
-        )
-    return name
-
-
 def _imagenet(module: Any) -> tuple[str, ...]:
     """Returns ImageNet's WordNet ids for 1,000 outputs without names, () for other numbers."""
     return wnids() if module.num_classes == 1000 else ()
-
-
-def _typed(module: nn.Module, dtype: str | None) -> nn.Module:
-    """Returns a module that computes in a type; None: as it does."""
-    if dtype is None:
-        return module
-    if 'dtype' not in models.fields(type(module)):
-        if dtype == 'float32':
-            return module
-        raise UserError(
-            f'{type(module).__name__} has no field dtype: it computes in float32, expected '
-            'dtype=None.'
-        )
-    return module.clone(dtype=dtype)
 
 
 # ------------------------------------------------------------------------------ published weights

@@ -6,9 +6,12 @@ does not end the stream.
 """
 
 import collections
+import contextlib
 import dataclasses
 import math
 import os
+import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
@@ -28,6 +31,7 @@ from cls.nn import folding
 
 AHEAD = 3  # batches of images that are decoded ahead
 IN_FLIGHT = 2  # batches that the devices compute at once
+DECODING = 5  # the niceness of threads that decode on the cores that compute
 WAITING = 16  # batches of images whose results wait for those of earlier images
 
 Named = tuple[str, Image]
@@ -86,6 +90,23 @@ def threads() -> int:
     return (os.cpu_count() or 1) + 1
 
 
+def decoders() -> ThreadPoolExecutor:
+    """Returns the threads that decode images."""
+    give_way = _give_way if jax.default_backend() == 'cpu' else None
+    return ThreadPoolExecutor(threads(), 'images', initializer=give_way)
+
+
+def _give_way() -> None:
+    """Lets the threads that compute go before this one, on Linux, where threads have priorities.
+
+    A layer is split into a part for each core. A thread that decodes on one of them meanwhile
+    lets all the others wait for that part.
+    """
+    if sys.platform == 'linux':
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), DECODING)
+
+
 def crops(preprocess: Preprocess, images: Sequence[Named], most: int) -> Iterator[np.ndarray]:
     """Yields center crops of images, (n, size, size, C) uint8 with n at most `most`.
 
@@ -95,7 +116,7 @@ def crops(preprocess: Preprocess, images: Sequence[Named], most: int) -> Iterato
         name, image = images[0]
         yield preprocess.crop(image, name)[None]
         return
-    with ThreadPoolExecutor(threads(), thread_name_prefix='images') as pool:
+    with decoders() as pool:
         made = _ahead(pool, lambda named: preprocess.crop(named[1], named[0]), images, 2 * most)
         part = []
         for future in made:
@@ -283,7 +304,7 @@ def stream(
             yield named
 
     first, last = 0, 0
-    with ThreadPoolExecutor(threads(), thread_name_prefix='images') as pool:
+    with decoders() as pool:
         for future in _ahead(pool, state.seen, noted(), state.ahead()):
             state.add(last, names.popleft(), future)
             last += 1

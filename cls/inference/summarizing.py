@@ -79,7 +79,7 @@ def summarize(module: nn.Module, size: int, channels: int = 3) -> list[Row]:
 
     def function(variables: Any, images: jax.Array) -> list[Any]:
         logits, state = module.apply(variables, images, train=False, mutable=['intermediates'])
-        stages = {name: values[-1] for name, values in state['intermediates'].items()}
+        stages = {name: values[-1] for name, values in state.get('intermediates', {}).items()}
         order.extend(stages)
         return [*stages.values(), logits]
 
@@ -243,16 +243,17 @@ def total(rows: Sequence[Row]) -> tuple[int, int, int]:
 def lines(rows: Sequence[Row]) -> Iterator[str]:
     """Yields the lines of a table of stages, and of their sums."""
     titles = ('stage', 'output', 'parameters', 'MACs', 'activations', 'receptive field')
-    cells = [titles, *(_cells(row) for row in rows)]
-    cells.append(('all', '', *(f'{n:,}' for n in total(rows)), ''))
-    widths = [max(len(line[i]) for line in cells) for i in range(len(titles))]
-    for line in cells:
+    table = [titles, *(cells(row) for row in rows)]
+    table.append(('all', '', *(f'{n:,}' for n in total(rows)), ''))
+    widths = [max(len(line[i]) for line in table) for i in range(len(titles))]
+    for line in table:
         left = [c.ljust(w) for c, w in zip(line[:2], widths[:2], strict=True)]
         right = [c.rjust(w) for c, w in zip(line[2:], widths[2:], strict=True)]
         yield '  '.join([*left, *right]).rstrip()
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def cells(row: Row) -> tuple[str, ...]:
+    """Returns a row of the table as text."""
     field = 'image' if row.field == WHOLE else f'{row.field:g}'
     shape = ' x '.join(map(str, row.shape))
     numbers = (f'{n:,}' for n in (row.params, row.macs, row.activations))

@@ -10,10 +10,11 @@ stack.
 Agrees with: the authors' TensorFlow code (nasnet in TF-Slim), in the form of pretrainedmodels, for
 images whose sides are odd and even at the same strides as those of 331 or 224 pixels. timm has the
 same layers with the same names, but its strided average pools include the zeros around an image
-(nasnet_a_large_zeros). In the large network the cell after a reduction cell has the input of the
-reduction cell as its second input, in the other networks the output of the cell before the
-reduction. pretrainedmodels pads strided layers by an extra row and column and crops their outputs,
-and so has larger multiply-adds (mobile: 568 M; the paper has 564 M) for the same network.
+(nasnet_a_large_zeros). Keras's maxima do so too (zero_pools). In the large network the cell after
+a reduction cell has the input of the reduction cell as its second input, in the other networks the
+output of the cell before the reduction. pretrainedmodels pads strided layers by an extra row and
+column and crops their outputs, and so has larger multiply-adds (mobile: 568 M; the paper has 564
+M) for the same network.
 
 The CIFAR networks are from that code too, tested against an independent reimplementation: 6 @ 768
 meets the paper's 3.3 M parameters, 7 @ 2304 has 32.6 M for its 27.6 M. Not included: NASNet-B and
@@ -26,7 +27,7 @@ from typing import Any
 
 from cls.models.registry import System, Variant, register, register_table
 from cls.nn.cellnet import PRETRAINEDMODELS, CellNet, Step
-from cls.nn.cells import CellSpec, Genotype
+from cls.nn.cells import CellSpec, Edge, Genotype
 
 SYSTEM = System(
     name='NASNet-A',
@@ -69,13 +70,31 @@ class NASNet(CellNet):
     """A network of NASNet cells."""
 
     skip_reduction: bool = False  # second inputs bypass the reduction cells
+    zero_pools: bool = False  # strided pools include the zeros around an image, as in Keras
+
+    def stem_cells(self) -> list[Step]:
+        """Returns the cells between the first convolution and the first stack."""
+        return [self._with_zeros(step) for step in super().stem_cells()]
 
     def stack(self, i: int) -> list[Step]:
         """Returns the steps of stack `i`, from 0."""
-        steps = list(super().stack(i))
+        steps = [self._with_zeros(step) for step in super().stack(i)]
         if i > 0 and self.skip_reduction:
             steps[1] = dataclasses.replace(steps[1], back=3)
         return steps
+
+    def _with_zeros(self, step: Step) -> Step:
+        """Returns a step, with pools of zeros where it has a stride if they are asked for."""
+        if not self.zero_pools or step.strides == 1:
+            return step
+        nodes = tuple(tuple(map(_with_zeros, edges)) for edges in step.spec.nodes)
+        return dataclasses.replace(step, spec=CellSpec(nodes, step.spec.concat))
+
+
+def _with_zeros(edge: Edge) -> Edge:
+    op, source = edge
+    pool = source < 2 and op in ('avg_3x3', 'max_3x3')  # only these have the stride
+    return (f'{op}_zeros', source) if pool else edge
 
 
 # pretrainedmodels numbers the mobile network's cells like the large one's, six in a stack.

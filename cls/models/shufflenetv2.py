@@ -8,7 +8,8 @@ this avoids elementwise sums and costs little memory access. Both branches read 
 the shape changes. A 1x1 convolution precedes the pooling (Table 5).
 
 Agrees with: shufflenetv2_0.5x ... 2.0x with torchvision's, and the networks with `w` in their names
-with pytorchcv's; the other variants have torchvision's parameter names.
+with pytorchcv's; the other variants have torchvision's parameter names. Those with `released` are
+compared with the authors' code too (tests/weights/families/authors.npz).
 The large networks of the paper's Table 6 are in no package and are tested against an independent
 reimplementation of its appendix:
 
@@ -182,6 +183,22 @@ register_table(
     'widths head_features params macs top1 reference',
     system=SYSTEM,
     module=ShuffleNetV2,
+    input_size=224,
+)
+
+# The authors' later weights, for PyTorch (megvii-model/ShuffleNet-Series). Only the first stage has
+# other shapes; at 0.5x its halves are equal, and weights fill shufflenetv2_0.5x with the field.
+RELEASED = {
+    'shufflenetv2_1.0x_released': ((116, 232, 464), 1024, 2_279_760, 145_814_296),
+    'shufflenetv2_1.5x_released': ((176, 352, 704), 1024, 3_507_720, 298_970_656),
+    'shufflenetv2_2.0x_released': ((244, 488, 976), 2048, 7_403_600, 590_783_000),
+}
+register_table(
+    RELEASED,
+    'widths head_features params macs',
+    system=SYSTEM,
+    module=ShuffleNetV2,
+    fields={'released': True},
     input_size=224,
 )
 

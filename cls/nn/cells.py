@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from cls.errors import nearest
 from cls.nn.dense import Dense
 from cls.nn.drop import path_of
-from cls.nn.padding import Padding, pair
+from cls.nn.padding import Padding, explicit_padding, pair
 from cls.nn.pool import avg_pool, max_pool
 
 Edge = tuple[str, int]  # operation, state that it is applied to
@@ -189,6 +189,12 @@ def _pool(
     return x
 
 
+def _max_of_zeros(x: jax.Array, window: int, strides: int, padding: Padding) -> jax.Array:
+    """Returns maxima over windows that include the zeros of the padding."""
+    pads = explicit_padding(padding, x.shape[1:3], pair(window), pair(strides))
+    return max_pool(jnp.pad(x, ((0, 0), *pads, (0, 0))), window, strides, 'VALID')
+
+
 OPERATIONS: dict[str, tuple[Any, ...]] = {
     # NASNet, PNASNet, AmoebaNet
     'identity': (_identity,),
@@ -202,6 +208,7 @@ OPERATIONS: dict[str, tuple[Any, ...]] = {
     'avg_3x3': (_pool, avg_pool, 3, 'SAME'),
     'avg_3x3_zeros': (_pool, functools.partial(avg_pool, count_padding=True), 3, 'SAME'),
     'max_2x2': (_pool, max_pool, 2, 'SAME'),
+    'max_3x3_zeros': (_pool, _max_of_zeros, 3, 'SAME'),
     'max_3x3': (_pool, max_pool, 3, 'SAME'),
     'max_5x5': (_pool, max_pool, 5, 'SAME'),
     'max_7x7': (_pool, max_pool, 7, 'SAME'),

@@ -32,8 +32,10 @@ import orbax.checkpoint as ocp
 from cls.distributed import agreement
 from cls.errors import UserError, reason
 from cls.run.checkpoint_files import (
+    BEST,
     CHECKSUMS,
     RECORD,
+    Choose,
     checksums,
     damage,
     newest_step,
@@ -73,6 +75,7 @@ class Checkpoints:
         Raises UserError when the folder cannot be made.
         """
         self._keep, self._scratch = keep, None
+        self.best: int | None = None  # the step of a checkpoint that is kept too
         self._record, self._completed = record, completed
         # The folder of the checkpoints, and the one that Orbax writes to.
         self._folder = folder if paths.is_remote(folder) else folder.absolute()
@@ -96,8 +99,17 @@ class Checkpoints:
                 if entry.name.startswith('.') and _PARTIAL in entry.name:
                     paths.remove(entry) if entry.is_dir() else entry.unlink()
 
-    def save(self, step: int, state: Any, data: Any, ledger: dict[str, float]) -> None:
+    def save(
+        self,
+        step: int,
+        state: Any,
+        data: Any,
+        ledger: dict[str, float],
+        standing: Mapping[str, Any] | None = None,
+    ) -> None:
         """Starts writing a checkpoint; returns as soon as `state` may change.
+
+        Its run.json has `standing`, a JSON value, unless that is None.
 
         Raises UserError when the checkpoint cannot be written or the disk has no room for it, if
         possible before anything is written: a writer that fails halfway prints a hundred lines.
@@ -129,9 +141,25 @@ class Checkpoints:
         if agreement.is_main_process():
             to_start = start if alone else None
             self._finishing = threading.Thread(
-                target=self._finish, args=(step, to_start), daemon=True
+                target=self._finish, args=(step, to_start, standing), daemon=True
             )
             self._finishing.start()
+
+    def keep_best(self, step: int, content: Mapping[str, Any]) -> None:
+        """Keeps the checkpoint of a step, in place of the one that was the best before.
+
+        Waits until it is complete. The file BEST names it before the other one is removed.
+
+        Args:
+          step: the step of a checkpoint that is complete, or being written.
+          content: the content of BEST.
+        """
+        self.wait()
+        self.best = step
+        if agreement.is_main_process():
+            with _explained(self._folder / BEST):
+                write_json(self._folder / BEST, content)
+                self._remove_old()
 
     def _make_again(self) -> None:
         """Recreates the folder if only it was removed, but not its disk or the run folder."""
@@ -264,7 +292,9 @@ class Checkpoints:
         remote = paths.is_remote(self._local)
         return self._local / (str(step) if remote else f'.{step}.{_PARTIAL}')
 
-    def _finish(self, step: int, start: Callable[[], Any] | None) -> None:
+    def _finish(
+        self, step: int, start: Callable[[], Any] | None, standing: Mapping[str, Any] | None
+    ) -> None:
         """Waits for Orbax, completes the checkpoint, removes old ones, and calls `completed`.
 
         Calls `start` before, if it is not None.
@@ -274,16 +304,17 @@ class Checkpoints:
                 if start:
                     start()
                 self._checkpointer.wait_until_finished()
-                self._complete(step)
+                self._complete(step, standing)
                 self._remove_old()
                 self._completed(step)
         except Exception as error:
             self._problem = error
 
-    def _complete(self, step: int) -> None:
+    def _complete(self, step: int, standing: Mapping[str, Any] | None) -> None:
         staged, target = self._staged(step), self._folder / str(step)
         if self._record is not None:
-            write_json(staged / RECORD, self._record)
+            own = {} if standing is None else {'standing': standing}
+            write_json(staged / RECORD, {**self._record, **own})
         sums = {'step': step, 'files': checksums(staged)}
         write_json(sums_file(staged), sums)
         if staged == target:
@@ -299,7 +330,11 @@ class Checkpoints:
             staged.rename(target)
 
     def _remove_old(self) -> None:
+        if self.best is None:
+            (self._folder / BEST).unlink(missing_ok=True)  # of a run that had one
         for old in self._steps()[self._keep :]:
+            if old == self.best:
+                continue
             folder = self._folder / str(old)
             with contextlib.suppress(FileNotFoundError):  # removed by another process
                 self._remove(folder)
@@ -397,7 +432,7 @@ def unread(tree: Any) -> Any:
     return jax.tree.map(lambda _: ocp.PLACEHOLDER, tree)
 
 
-def restore_newest(folder: Path, abstract: Any) -> Any | None:
+def restore_newest(folder: Path, abstract: Any, choose: Choose = newest_step) -> Any | None:
     """Returns the state of the newest undamaged checkpoint of a run, or None; changes no file.
 
     If the run is still active and removes the checkpoint during the read, a newer one is read. With
@@ -406,12 +441,13 @@ def restore_newest(folder: Path, abstract: Any) -> Any | None:
     Args:
       folder: the folder of the checkpoints.
       abstract: shapes, dtypes and shardings of the state on these devices.
+      choose: chooses another checkpoint than the newest, see `checkpoint_files.best_or_newest`.
 
     Raises:
       UserError: an undamaged checkpoint has another state.
     """
     while True:
-        step, problems = agreement.on_first('newest', lambda: newest_step(folder))
+        step, problems = agreement.on_first('newest', lambda: choose(folder))
         if problems and agreement.is_main_process():
             log.warning('checkpoints of %s: %s.', folder.parent, problems)
         if step is None:

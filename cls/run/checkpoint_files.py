@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from cls.storage import paths
 PLACE = 'checkpoints'  # the folder in a run folder
 CHECKSUMS = 'checksums.json'
 STORE_SUMS = 'checksums-gs.json'  # those that the store itself keeps
+BEST = 'best.json'  # in the folder of the checkpoints, see cls.run.best
 RECORD = 'run.json'  # the config and the classes of the run that wrote the checkpoint
 log = logging.getLogger(__name__)
 
@@ -37,15 +38,18 @@ def is_complete(folder: Path) -> bool:
     return (folder / last).exists()
 
 
+Choose = Callable[[Path], tuple[int | None, str]]  # a folder -> as `newest_step`
+
+
 @contextlib.contextmanager
-def newest_whole(folder: Path) -> Iterator[Path | None]:
-    """Yields the newest undamaged checkpoint in a folder, or None.
+def newest_whole(folder: Path, choose: Choose | None = None) -> Iterator[Path | None]:
+    """Yields the newest undamaged checkpoint in a folder, or that of `choose`, or None.
 
     It is the checkpoint's folder, or a temporary copy if Orbax cannot read that storage. The folder
     belongs to another run, so nothing in it is moved or created. Damaged checkpoints are logged.
     """
     with contextlib.ExitStack() as stack:
-        step, problems = newest_step(folder)
+        step, problems = (choose or newest_step)(folder)
         if step is None and problems:
             log.warning('%s has no undamaged checkpoint: %s.', folder, problems)
         elif problems:
@@ -68,6 +72,56 @@ def newest_step(folder: Path) -> tuple[int | None, str]:
     return None, ', '.join(problems)
 
 
+def best_or_newest(folder: Path) -> tuple[int | None, str]:
+    """Returns `newest_step`, or that of the best checkpoint if the run has an undamaged one."""
+    best = load_best(folder)
+    if best is None:
+        return newest_step(folder)
+    step, problem = only(best['step'])(folder)
+    if step is not None:
+        return step, ''
+    step, problems = newest_step(folder)
+    return step, ', '.join(filter(None, (f'{problem}, the best one', problems)))
+
+
+def only(step: int) -> Choose:
+    """Returns a function of a folder: (the step or None, the damage of its checkpoint)."""
+
+    def choose(folder: Path) -> tuple[int | None, str]:
+        if not is_complete(folder / str(step)):
+            return None, f'{step} is missing'
+        with readable(folder / str(step)) as local:
+            problem = damage(local)
+        return (None, f'{step} is damaged ({problem})') if problem else (step, '')
+
+    return choose
+
+
+def load_best(folder: Path) -> dict[str, Any] | None:
+    """Returns {'step', 'metric', 'value'} of the best checkpoint; None if there is none."""
+    try:
+        best = paths.parse_json((folder / BEST).read_bytes())
+        if type(best['step']) is int and isinstance(best['metric'], str):
+            return {'step': best['step'], 'metric': best['metric'], 'value': float(best['value'])}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    log.warning('%s cannot be read: the newest checkpoint is taken.', folder / BEST)
+    return None
+
+
+def describe(folder: Path, step: int) -> str:
+    """Returns 'step 80', and in a folder with a best checkpoint, which one it is."""
+    best = load_best(folder)
+    if best is None:
+        return f'step {step}'
+    by = f'{best["metric"]} ({best["value"]:.6g})'
+    if best['step'] != step:
+        return f'step {step}, not the best by {by}, of step {best["step"]}'
+    return f'step {step}, the best by {by}; the newest is of step {max(steps(folder))}'
+
+
 @contextlib.contextmanager
 def readable(checkpoint: Path) -> Iterator[Path]:
     """Yields a checkpoint that Orbax can read, if necessary a temporary copy."""
@@ -87,14 +141,23 @@ def load_record(folder: Path) -> dict[str, Any]:
     `data`, the content of data.json.
     """
     for step in sorted(steps(folder), reverse=True):
-        checkpoint = folder / str(step)
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            content = (checkpoint / RECORD).read_bytes()
-            if paths.is_remote(folder):  # stores have their own checksums
-                return paths.parse_json(content)
-            sums = paths.parse_json((checkpoint / CHECKSUMS).read_bytes())['files']
-            if sums[RECORD] == zlib.crc32(content):
-                return paths.parse_json(content)
+        if record := record_of(folder / str(step)):
+            return record
+    return {}
+
+
+def record_of(checkpoint: Path) -> dict[str, Any]:
+    """Returns the record of a run in a checkpoint, see `load_record`; {} if it has none.
+
+    Since config.checkpoint.best exists it also has `standing`, see cls.run.best.
+    """
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        content = (checkpoint / RECORD).read_bytes()
+        if paths.is_remote(checkpoint):  # stores have their own checksums
+            return paths.parse_json(content)
+        sums = paths.parse_json((checkpoint / CHECKSUMS).read_bytes())['files']
+        if sums[RECORD] == zlib.crc32(content):
+            return paths.parse_json(content)
     return {}
 
 

@@ -17,6 +17,8 @@ class RunSpec:
       save_every: steps between checkpoints.
       eval_every: steps between evaluations; 0: only the end is evaluated.
       keep: number of checkpoints to keep.
+      best: the metric of the best checkpoint, which is kept too; '': none.
+      patience: evaluations without a better one that end the run; 0: none do.
       profile: (first step, step after the last), see telemetry.profile_steps.
     """
 
@@ -25,10 +27,12 @@ class RunSpec:
     eval_every: int
     keep: int
     profile: tuple[int, int]
+    best: str = ''
+    patience: int = 0
 
     @classmethod
     def from_config(cls, config: Any, *, to_steps: Callable[[str], int]) -> 'RunSpec':
-        """Reads config.log_every, checkpoint, eval.every and profile.
+        """Reads config.log_every, checkpoint, eval.every, eval.patience and profile.
 
         Raises UserError that lists all mistakes.
         """
@@ -46,7 +50,8 @@ class RunSpec:
         eval_every = mistakes.attempt(interval, 'eval.every', every) if every else 0
         profile = mistakes.attempt(profile_steps, config.profile)
         mistakes.refuse()
-        return cls(log_every, save_every, eval_every, config.checkpoint.keep, profile)
+        keep, best = config.checkpoint.keep, config.checkpoint.best
+        return cls(log_every, save_every, eval_every, keep, profile, best, config.eval.patience)
 
     def check_profile(self, text: str, total: int) -> None:
         """Raises UserError if a profile, config.profile, is beyond a run of `total` steps."""

@@ -1,4 +1,4 @@
-"""The output of a run: metrics.jsonl, TensorBoard, a progress line, a profile."""
+"""The output of a run: metrics.jsonl and other loggers, a progress line, a profile."""
 
 import contextlib
 import errno
@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ import jax
 from tqdm import tqdm
 
 from cls.errors import UserError
-from cls.run import metric_names, tensorboard
+from cls.run import metric_names
+from cls.run.loggers import opening
+from cls.run.loggers.base import Logger
+from cls.run.loggers.spec import LogSpec
 from cls.storage import paths
 
 SEND = 60.0  # seconds between copies to a store
@@ -25,16 +29,28 @@ log = logging.getLogger(__name__)
 
 
 class Metrics:
-    """metrics.jsonl and TensorBoard files of a run; every line is flushed.
+    """metrics.jsonl and the other loggers of a run; every line is flushed.
 
     For object stores the files are written on this machine, and what they have grown by is copied
     by `flush` and every SEND seconds.
     """
 
-    def __init__(self, workdir: Path, step: int) -> None:
+    def __init__(
+        self,
+        workdir: Path,
+        step: int,
+        spec: LogSpec | None = None,
+        services: Sequence[Logger] = (),
+    ) -> None:
         """Continues after `step`: later lines, of a process that was killed, are removed.
 
         An evaluation at `step` is removed as well: it comes after the save and is repeated.
+
+        Args:
+          workdir: the run folder.
+          step: the last step that is kept.
+          spec: the loggers; None: the default ones.
+          services: the loggers of services, closed with this object.
         """
         self._mirror = paths.Mirror(workdir) if paths.is_remote(workdir) else None
         folder = self._mirror.folder if self._mirror else workdir
@@ -48,20 +64,29 @@ class Metrics:
             paths.write_whole(folder / path.name, content)
         # Not buffered: a line that did not fit on the disk must not be retried.
         self._file = (folder / path.name).open('ab', buffering=0)
-        self._board = tensorboard.Board(folder / 'tensorboard', step)
+        self._loggers = [*opening.files(spec or LogSpec(), workdir, folder, step), *services]
         self._sent = time.monotonic()
 
-    def write(self, step: int, values: dict[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, float]) -> None:
         """Logs one event. Values that are not finite become null in JSON."""
         line = {'step': step} | {k: v if math.isfinite(v) else None for k, v in values.items()}
         self._append(json.dumps(line).encode() + b'\n')
-        self._board.write(step, values)
+        self.show(lambda logger: logger.write(step, values))
         if self._mirror and time.monotonic() - self._sent > SEND:
             try:
                 self.flush()
             except Exception as error:  # of any library; the next flush sends it
                 log.warning('metrics are not in the store yet (%s): trying again later.', error)
                 self._sent = time.monotonic()
+
+    def shows(self, kind: str) -> bool:
+        """Returns whether any logger shows 'images', 'histograms', 'confusion' or 'summary'."""
+        return any(logger.shows(kind) for logger in self._loggers)
+
+    def show(self, entry: Callable[[Logger], None]) -> None:
+        """Calls `entry` with each logger, for values that metrics.jsonl does not have."""
+        for logger in self._loggers:
+            entry(logger)
 
     def _append(self, line: bytes) -> None:
         """Appends a whole line or nothing. Raises UserError if the folder has been removed."""
@@ -91,10 +116,10 @@ class Metrics:
             self._mirror.send()
             self._sent = time.monotonic()
 
-    def close(self) -> None:
-        """Closes the files."""
+    def close(self, failed: bool = False) -> None:
+        """Closes the files and the other loggers; `failed`: the run ends in an error."""
         self._file.close()
-        self._board.close()
+        opening.close(self._loggers, failed)
         if self._mirror:
             self._mirror.close()
 
@@ -117,6 +142,17 @@ def _lines_until(path: Path, step: int) -> tuple[bytes, int]:
         if values['step'] <= step and not repeated and line.endswith(b'\n'):
             kept.append(line)
     return b''.join(kept), damaged
+
+
+def logged_rows(workdir: Path) -> list[dict[str, Any]]:
+    """Returns the lines of metrics.jsonl; damaged lines are passed over."""
+    path, rows = workdir / 'metrics.jsonl', []
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            row = paths.parse_json(line)
+            if type(row['step']) is int:
+                rows.append(row)
+    return rows
 
 
 class Progress:

@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 # The files of a run folder. time.json is not among them: a run does not need it.
 _FILES = ('config.json', 'environment.json', 'classes.json', 'data.json', 'weights.json')
-_FILES += ('metrics.jsonl', 'history.jsonl', 'result.json', '.lock')
-_FOLDERS = ('checkpoints', 'tensorboard')
+_FILES += ('metrics.jsonl', 'history.jsonl', 'result.json', 'loggers.json', '.lock')
+_FOLDERS = ('checkpoints', 'tensorboard', 'metrics')
 _GROUPS = ('data', 'members', 'model', 'optim', 'schedule', 'search')  # fields of a config
 
 

@@ -41,6 +41,7 @@ class OptimSpec:
     agc: float = 0.0
     lookahead: int = 0
     lookahead_rate: float = 0.5
+    layer_decay: float = 1.0
 
     @classmethod
     def from_config(cls, config: Any) -> 'OptimSpec':
@@ -152,6 +153,7 @@ def make_optimizer(
     *,
     head: Set[str] = frozenset(),
     depthwise: Set[str] = frozenset(),
+    layers: Mapping[str, int] | None = None,
 ) -> optax.GradientTransformation:
     """Returns the update rule; its update needs the parameters: tx.update(grads, state, params).
 
@@ -165,10 +167,12 @@ def make_optimizer(
     With `agc` the gradient is first clipped adaptively (Brock et al. 2021, section 4), except that
     of the head. With `lookahead` the rule moves fast weights (Zhang et al. 2019).
 
-    The update is multiplied by body_lr_mult for all parameters outside the head, and by
-    bias_lr_mult for the biases of convolutions and linear layers: a learning rate for each group of
-    parameters, as Caffe's lr_mult and PyTorch's parameter groups. A parameter that `freeze` matches
-    gets no update and has no state, and its gradient does not count into the clipped norm.
+    The update is multiplied by body_lr_mult for all parameters outside the head, by bias_lr_mult
+    for the biases of convolutions and linear layers, and by layer_decay for each layer between a
+    parameter and the classifier, as by timm's param_groups_layer_decay: a learning rate for each
+    group of parameters, as Caffe's lr_mult and PyTorch's parameter groups. A parameter that
+    `freeze` matches gets no update and has no state, and its gradient does not count into the
+    clipped norm.
 
     The state has only arrays, among them the number of updates, which determines the learning rate.
     If it is restored together with the parameters, training continues exactly.
@@ -181,6 +185,7 @@ def make_optimizer(
       head: paths of the head's parameters, see cls.models.registry.introspection; needed if
         spec.needs_head.
       depthwise: paths of the depthwise kernels, likewise; needed for the mask not_depthwise.
+      layers: the layer of each parameter by its path, likewise; needed for layer_decay.
 
     Raises:
       UserError: `freeze` matches no parameter, or all of them.
@@ -196,8 +201,8 @@ def make_optimizer(
         mask = freeze.frozen_params(spec.freeze, params)
         labels = jax.tree.map(lambda frozen: 'frozen' if frozen else 'trained', mask)
         rule = optax.partition({'trained': rule, 'frozen': optax.set_to_zero()}, labels)
-    if spec.body_lr_mult != 1 or spec.bias_lr_mult != 1:
-        rule = optax.chain(rule, _multiplied(spec, params, head))
+    if {spec.body_lr_mult, spec.bias_lr_mult, spec.layer_decay} != {1}:
+        rule = optax.chain(rule, _multiplied(spec, params, head, layers or {}))
     if spec.lookahead:
         rule = wrappers.lookahead(rule, spec.lookahead, spec.lookahead_rate)
     return rule
@@ -235,13 +240,16 @@ def _optax_rule(
     return optax.chain(*before, rule)
 
 
-def _multiplied(spec: OptimSpec, params: Any, head: Set[str]) -> optax.GradientTransformation:
+def _multiplied(
+    spec: OptimSpec, params: Any, head: Set[str], layers: Mapping[str, int]
+) -> optax.GradientTransformation:
     """Multiplies the update of each parameter by the factor of its learning rate."""
+    last = max(layers.values(), default=0)
 
     def factor(path, with_kernel):
-        bias = with_kernel and path[-1].key == 'bias'
-        body = freeze.name(path) not in head
-        return (spec.bias_lr_mult if bias else 1.0) * (spec.body_lr_mult if body else 1.0)
+        name, bias = freeze.name(path), with_kernel and path[-1].key == 'bias'
+        result = (spec.bias_lr_mult if bias else 1.0) * (1.0 if name in head else spec.body_lr_mult)
+        return result * spec.layer_decay ** (last - layers.get(name, last))
 
     factors = jax.tree.map_with_path(factor, _with_kernels(params))
     return optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, factors))

@@ -7,9 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from cls.errors import UserError, nearest
+
+_MOST_EPOCHS = 100_000  # of a schedule that changes by epochs: it lists them
 
 ToSteps = Callable[[str], int]  # a duration as text -> steps, see cls.config.durations
 
@@ -30,6 +33,7 @@ class ScheduleSpec:
       staircase: whether 'exponential' decays in jumps.
       power: the exponent of 'polynomial'.
       end: the last learning rate as a fraction of `lr`.
+      epochs: the first step of each epoch, if the rate changes by epochs; () by steps.
     """
 
     name: str
@@ -43,6 +47,7 @@ class ScheduleSpec:
     staircase: bool = False
     power: float = 1.0
     end: float = 0.0
+    epochs: tuple[int, ...] = ()
 
     @classmethod
     def from_config(cls, config: Any, *, to_steps: ToSteps, total: int) -> 'ScheduleSpec':
@@ -61,6 +66,7 @@ class ScheduleSpec:
             to_steps(fields.warmup),
             milestones=milestones,
             every=_every(fields, to_steps) if name == 'exponential' else 1,
+            epochs=_epochs(to_steps, total) if fields.per == 'epoch' else (),
             **{field: getattr(fields, field) for field in plain},
         )
 
@@ -94,6 +100,9 @@ def make_schedule(spec: ScheduleSpec) -> Callable[[Any], jax.Array]:
     schedule's value. 'cosine' and 'polynomial' run from step W (lr) to step `total` (end * lr); the
     last step of training is total - 1, and later steps have end * lr. A run as long as its warm-up
     has no step after the warm-up.
+
+    With `epochs` the rate of all steps of an epoch, also of the warm-up, is that of its first one,
+    as in training loops that set the rate once in an epoch.
     """
     rule: Callable[[Any], Any] = SCHEDULES[spec.name](spec)
     ramp = optax.linear_schedule(spec.warmup_init, spec.lr, spec.warmup)
@@ -104,7 +113,28 @@ def make_schedule(spec: ScheduleSpec) -> Callable[[Any], jax.Array]:
             value = jnp.where(step < spec.warmup, ramp(step), value)
         return jnp.asarray(value, jnp.float32)
 
-    return rate
+    if not spec.epochs:
+        return rate
+    starts = np.array(spec.epochs, np.int32)
+
+    def of_epoch(step):
+        epoch = jnp.searchsorted(jnp.asarray(starts), step, side='right') - 1
+        return rate(jnp.asarray(starts)[epoch])
+
+    return of_epoch
+
+
+def _epochs(to_steps: ToSteps, total: int) -> tuple[int, ...]:
+    """Returns the first step of each epoch of a run; epochs need not be whole steps."""
+    starts = [0]
+    if total > _MOST_EPOCHS * to_steps('1 epochs'):
+        raise UserError(
+            f"config.schedule.per is 'epoch', and the run has more than {_MOST_EPOCHS:,} epochs: "
+            "expected fewer, or 'step'."
+        )
+    while starts[-1] < total:
+        starts.append(max(to_steps(f'{len(starts)} epochs'), starts[-1] + 1))
+    return tuple(starts)
 
 
 def _milestones(fields: Any, to_steps: ToSteps) -> tuple[int, ...]:

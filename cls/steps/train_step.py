@@ -19,7 +19,7 @@ from cls import models
 from cls.augment.apply import apply
 from cls.augment.spec import AugmentSpec
 from cls.nn import folding
-from cls.steps import freeze, loops, losses, remat
+from cls.steps import averages, freeze, loops, losses, remat
 from cls.steps import sharding as meshes
 from cls.steps.norms import global_norm
 from cls.steps.state import TrainState
@@ -45,6 +45,9 @@ class Recipe:
     freeze_bn: bool = False  # whether the statistics of all norms are frozen
     remat: str = ''  # granularity of rematerialization, see cls.steps.remat
     loss: losses.LossSpec = losses.LossSpec()
+    sam: float = 0.0  # radius of sharpness-aware minimization
+    ema_warmup: str = 'tensorflow'  # see cls.steps.averages
+    ema_every: int = 1
 
     @classmethod
     def from_config(
@@ -77,6 +80,9 @@ class Recipe:
             config.optim.freeze,
             remat=config.remat,
             loss=chosen if counts is None else chosen.with_counts(counts),
+            sam=config.optim.sam,
+            ema_warmup=config.ema_warmup,
+            ema_every=config.ema_every,
         )
 
     def normalize(self, images: jax.Array) -> jax.Array:
@@ -233,7 +239,23 @@ def make_gradients(model: nn.Module, recipe: Recipe, batch_sharding: NamedShardi
         total, _ = jax.lax.scan(add, zeros, inputs)
         return _map_floating(lambda _, x: x / recipe.accumulate, total, total)
 
-    return gradients
+    return sharpness_aware(gradients, recipe.sam) if recipe.sam else gradients
+
+
+def sharpness_aware(gradients: Callable, radius: float) -> Callable:
+    """Returns the gradients of sharpness-aware minimization (Foret et al. 2021, algorithm 1).
+
+    They are those of the parameters that are moved by `radius` along the gradient of the same batch
+    with the same random numbers. Statistics and metrics are of the parameters themselves.
+    """
+
+    def sharp(state: TrainState, images: jax.Array, labels: jax.Array, key: jax.Array) -> Any:
+        uphill, results = gradients(state, images, labels, key)
+        scale = radius / (global_norm(uphill) + 1e-12)
+        moved = jax.tree.map(lambda x, g: x + scale * g, state.params, uphill)
+        return gradients(state.replace(params=moved), images, labels, key)[0], results
+
+    return sharp
 
 
 def make_train_step(
@@ -270,8 +292,7 @@ def make_train_step(
         metrics |= norms(grads, params, batch_stats)
         ema = state.ema
         if recipe.ema:
-            # As TensorFlow's moving average with num_updates: fast at first, then `ema`.
-            decay = jnp.minimum(recipe.ema, (1.0 + state.step) / (10.0 + state.step))
+            decay = averages.decay(recipe.ema, recipe.ema_warmup, recipe.ema_every, state.step)
             now = {'params': params, 'batch_stats': batch_stats}
             ema = _map_floating(lambda old, new: decay * old + (1 - decay) * new, ema, now)
             if recipe.freeze:  # rounding would change the average of frozen values
@@ -311,7 +332,8 @@ def make_eval_step(
 ) -> Callable[[Any, Batch], dict[str, jax.Array]]:
     """Returns eval_step(variables, batch) -> sums over the examples that are not masked.
 
-    Sums are `top1` and `top5` (int32, examples), `loss` (float32, nats), `count` (int32).
+    Sums are `top1` and `top5` (int32, examples), `loss` (float32, nats), `count` (int32). The
+    result also has `label` and `guess` (N,) int32 of each example; the label is -1 if it is masked.
     """
     forward = folding.folded(functools.partial(model.apply, train=False))
 
@@ -327,6 +349,8 @@ def make_eval_step(
             'top5': jnp.sum(losses.topk_correct(logits, labels, 5) & mask),
             'loss': jnp.sum(jnp.where(mask, loss, 0.0)),
             'count': jnp.sum(mask),
+            'label': jnp.where(mask, labels, -1),
+            'guess': logits.argmax(-1).astype(jnp.int32),
         }
 
     return eval_step

@@ -2,6 +2,8 @@
 
   cls benchmark networks --torch PYTHON     training and inference steps, compared with PyTorch's
   cls benchmark loop --torch PYTHON         the training loop on small images, likewise
+  cls benchmark predict PHOTOS              `cls predict`, compared with its parts and with timm
+  cls benchmark serve PHOTOS                `cls serve`, compared with onnxruntime
   cls benchmark start                       time to the end of the first step
   cls benchmark model NAME --batch N        the train step of a network, and the training loop
   cls benchmark layers                      convolutions and pools, compared with XLA's own
@@ -25,6 +27,8 @@ from cls.tools import (
     benchmark_loop,
     benchmark_model,
     benchmark_networks,
+    benchmark_predict,
+    benchmark_serve,
     benchmark_start,
     benchmark_weights,
 )
@@ -34,6 +38,8 @@ PROG = 'python -m cls.tools.benchmark'
 TASKS = {
     'networks': benchmark_networks,
     'loop': benchmark_loop,
+    'predict': benchmark_predict,
+    'serve': benchmark_serve,
     'start': benchmark_start,
     'growth': benchmark_growth,
     'model': benchmark_model,

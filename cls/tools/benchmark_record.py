@@ -20,8 +20,19 @@ from cls.tools import markdown
 FILE = Path(__file__).with_name('benchmark.json')
 PAGE = Path(__file__).with_name('README.md')
 TOLERANCE = 0.15  # of a ratio: repeated measurements on an idle machine differ by up to 0.1
-LOWER = ('peak',)  # ratios that are better if they are smaller
-TITLES = {'train': 'training', 'infer': 'inference', 'peak': 'peak memory', 'loop': 'loop'}
+LOWER = ('peak', 'p50', 'p99')  # ratios that are better if they are smaller
+TITLES = {
+    'train': 'training',
+    'infer': 'inference',
+    'peak': 'peak memory',
+    'loop': 'loop',
+    'of_step': 'predict / step',
+    'of_parts': 'predict / (step + decoding)',
+    'of_timm': 'predict / timm',
+    'throughput': 'throughput',
+    'p50': 'the median latency',
+    'p99': 'the 99th percentile of latency',
+}
 
 
 def add_flags(flags: Parser) -> None:
@@ -110,7 +121,13 @@ def regressions(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def table(task: str, rows: Mapping[str, Any]) -> str:
     """Returns the table of a task in Markdown, with a line on machines and versions below."""
     first = next(iter(rows.values()))
-    columns = {'networks': _network_cells, 'gpu': _gpu_cells, 'loop': _loop_cells}[task]
+    columns = {
+        'networks': _network_cells,
+        'gpu': _gpu_cells,
+        'loop': _loop_cells,
+        'predict': _predict_cells,
+        'serve': _serve_cells,
+    }[task]
     cells = [[f'`{name}`', *columns(row).values(), row['date']] for name, row in rows.items()]
     lines = [['network', *columns(first), 'date'], *cells]
     return markdown.table(lines) + '\n\n' + machines(rows)
@@ -143,6 +160,22 @@ def _loop_cells(row: Mapping[str, Any]) -> dict[str, str]:
     return {'loop': f'{row["loop"]:.2f}', 'loop / bare step': f'{row["of_bare"]:.3f}'}
 
 
+def _predict_cells(row: Mapping[str, Any]) -> dict[str, str]:
+    keys = ('of_step', 'of_parts', 'of_timm')
+    shown = {TITLES[key]: f'{row[key]:.3f}' if key in row else '-' for key in keys}
+    return {'batch': row['size'], 'images/s': f'{row["rate"]:,.1f}', **shown}
+
+
+def _serve_cells(row: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        'requests/s': f'{row["rate"]:,.1f}',
+        'p50, p99, ms': ', '.join(f'{1e3 * seconds:,.0f}' for seconds in row['latency']),
+        'throughput': f'{row["throughput"]:.2f}',
+        'p50': f'{row["p50"]:.2f}',
+        'p99': f'{row["p99"]:.2f}',
+    }
+
+
 def _machine(row: Mapping[str, Any]) -> str:
     machine, versions = row['machine'], row['versions']
     packages = ', '.join(f'{name} {version}' for name, version in versions.items())
@@ -158,7 +191,12 @@ def _ratios(row: Mapping[str, Any]) -> dict[str, Any]:
         kept['size'] = f'{row["batch"]} x {row["pixels"]}'
     if 'of_bare' in row:
         return kept | {'loop': row['ratio'], 'of_bare': row['of_bare']['ratio']}
-    return kept | {key: row[key]['ratio'] for key in ('train', 'infer', 'peak') if key in row}
+    if 'of_step' in row:
+        kept['rate'] = row['of_step']['ours']
+    if 'throughput' in row:
+        kept['rate'] = row['throughput']['ours']
+        kept['latency'] = [row[key]['ours'] for key in ('p50', 'p99')]
+    return kept | {key: row[key]['ratio'] for key in TITLES if key in row}
 
 
 def _read() -> dict[str, Any]:

@@ -120,13 +120,40 @@ def take_turns(
       rounds: the number of rounds.
       seconds: the approximate time of a side in a round.
     """
-    rates: dict[str, list[float]] = {name: [] for name in sides}
-    counts = {name: repetitions(*side, seconds) for name, side in sides.items()}
-    groups = {side.pid for side, _ in sides.values()} | {os.getpgid(0)}
+    turns = {}
+    for name, (side, work) in sides.items():
+        count = repetitions(side, work, seconds)
+        turns[name] = Turn(side, work, count, 1, count * units)
+    return in_turns(turns, rounds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """The work of a process in each round.
+
+    Attributes:
+      side: the process.
+      work: the name of the work.
+      count: units of it that are timed.
+      skip: units before them.
+      units: images, or what else is counted, in the timed units.
+    """
+
+    side: Process
+    work: str
+    count: int
+    skip: int
+    units: int
+
+
+def in_turns(turns: Mapping[str, Turn], rounds: int) -> tuple[dict[str, list[float]], float]:
+    """Returns as `take_turns`, for works of a given length."""
+    rates: dict[str, list[float]] = {name: [] for name in turns}
+    groups = {turn.side.pid for turn in turns.values()} | {os.getpgid(0)}
     began, busy = time.perf_counter(), _others(groups)
     for _ in range(rounds):
-        for name, (side, work) in sides.items():
-            rates[name].append(counts[name] * units / side.timed(work, 1, counts[name]))
+        for name, turn in turns.items():
+            rates[name].append(turn.units / turn.side.timed(turn.work, turn.skip, turn.count))
     capacity = len(os.sched_getaffinity(0)) * (time.perf_counter() - began)
     return rates, round(max(0.0, _others(groups) - busy) / capacity, 3)
 

@@ -40,7 +40,7 @@ from cls.weights.targets import Target
 
 PROG = 'python -m cls.tools.export_weights'
 FORMATS = ('timm', 'torchvision', 'keras', 'safetensors')
-SETS = ('auto', 'average', 'trained')
+SETS = ('auto', 'average', 'trained', 'newest', 'newest_average', 'newest_trained')
 
 
 def parser(prog: str = PROG) -> Parser:

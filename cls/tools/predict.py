@@ -28,12 +28,13 @@ import numpy as np
 import tqdm
 
 from cls.cli import Parser, run
+from cls.config.load import DTYPES
 from cls.data.classes import both
 from cls.errors import UserError
 from cls.evaluation.protocols import PROTOCOLS, find
 from cls.inference import inputs
 from cls.inference.inputs import Input
-from cls.inference.loading import DTYPES, load
+from cls.inference.loading import load
 from cls.inference.model import Model
 from cls.inference.stream import Result
 from cls.run.environment import quiet
@@ -53,7 +54,9 @@ def add_source(flags: Parser) -> None:
         '--variant', '--model', default='', help="of a file's network, if it does not show it"
     )
     flags.add_argument(
-        '--weights', default='auto', help='of a run: auto, average, trained; of a name: a tag'
+        '--weights',
+        default='auto',
+        help='of a run: auto, average, trained, newest; of a name: a tag',
     )
     flags.add_argument('--dtype', choices=DTYPES, help='type that the network computes in')
 
@@ -98,8 +101,18 @@ def _numbers(text: str) -> tuple[int, ...]:
 def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     """Writes the predictions; returns the exit code, 1 if an image could not be read."""
     args = parser(prog).parse_args(argv)
-    form = _check(args)
-    model = opened(args)
+    form = check(args)
+    return write(opened(args), args, form)
+
+
+def write(model: Model, args: Any, form: str) -> int:
+    """Writes the predictions of a model; returns the exit code, 1 if an image could not be read.
+
+    Args:
+      model: the model.
+      args: the other flags of `parser`.
+      form: one of FORMATS, as `check` returns it.
+    """
     layer = args.layer or 'pre_logits'
     if args.embed and layer not in model.feature_shapes():
         raise UserError(
@@ -123,7 +136,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     return report.end()
 
 
-def _check(args: Any) -> str:
+def check(args: Any) -> str:
     """Returns the format of the results. Raises UserError for flags that do not fit together."""
     for flag, least in (('top', 1), ('batch', 0)):
         if getattr(args, flag) < least:

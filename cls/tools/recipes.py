@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cls import models
@@ -99,6 +99,30 @@ def of_variant(name: str) -> list[Arm]:
             recipe, _, argument = arm.config.partition(':')
             others += _arm(recipe, argument, arm.about, name)
     return own + others
+
+
+def nearest(fields: Mapping[str, Any]) -> tuple[Arm, list[tuple[str, Any, Any]]] | None:
+    """Returns the arm whose config has the fewest differences from that of a run, and these.
+
+    A difference is (field, value of the arm, value of the run); a field that one lacks is None
+    there. Fields that the training is independent of, and the seed, are left out.
+
+    Args:
+      fields: the config of the run, by dotted names.
+
+    Returns None if no recipe trains the system of the run.
+    """
+    name = fields.get('model.name', '')
+    if not models.is_known(name) or models.is_supernet(name):
+        return None
+    best = None
+    for arm in of_variant(name):
+        own = dict(configs.flatten(configs.load(arm.config)))
+        names = [n for n in sorted({*own, *fields}) if n != 'seed' and not configs.is_outward(n)]
+        differing = [(n, own.get(n), fields.get(n)) for n in names if own.get(n) != fields.get(n)]
+        if best is None or len(differing) < len(best[1]):
+            best = arm, differing
+    return best
 
 
 @functools.cache

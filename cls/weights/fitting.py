@@ -16,6 +16,7 @@ from cls.models.registry import fields as fields_of
 from cls.models.registry.init import draw
 from cls.weights import naming
 from cls.weights.convert import convert, shapes, some, torch_name, wanted_of
+from cls.weights.index import hidden_layers
 
 _log = logging.getLogger(__name__)
 
@@ -137,6 +138,7 @@ class _Wanted:
     Attributes:
       head: the names of the tensors with the number of classes in their shapes.
       aux: the names of the tensors of auxiliary heads, also if the module has none.
+      hidden: those of the classifier's layers before its last, see `index.hidden_layers`.
       shapes: the names and shapes of all these tensors, with naming.CLASSES in those of the head.
     """
 
@@ -154,6 +156,7 @@ class _Wanted:
             )
         plain = every.clone(aux_head=False) if every is not model or _has_aux(model) else every
         self.aux = self.shapes.keys() - shapes(plain, variant).keys()
+        self.hidden = hidden_layers(self.shapes.keys() - self.head - self.aux, self.head - self.aux)
 
     def tree(self, model: nn.Module, channels: int, without: set[str]) -> Any:
         """Returns the variables of a module, without those of some names."""
@@ -186,7 +189,7 @@ def _fit(
     model = models.create(model_name, **overrides)
     wanted = _Wanted(model, variant)
     main = wanted.head - wanted.aux
-    optional = wanted.aux | (main if part or without_head else set())
+    optional = wanted.aux | (main | wanted.hidden if part or without_head else set())
     named = _named(state_dict, variant, wanted, optional)
     fields = _fields(variant, named.naming, overrides)
     tensors, left_out = named.tensors, list(named.left_out)
@@ -199,8 +202,9 @@ def _fit(
     elif not _has_aux(model):
         left_out += [name for name in tensors if name in wanted.aux or _is_of(name, wanted.aux)]
         tensors = {name: value for name, value in tensors.items() if name not in left_out}
+    lost = set() if wanted.hidden <= tensors.keys() else set(wanted.hidden)
     if part:
-        kept = wanted.shapes.keys() - wanted.head
+        kept = wanted.shapes.keys() - wanted.head - lost
         left_out += [name for name in tensors if name not in kept and not _is_of(name, kept)]
         tensors = {name: value for name, value in tensors.items() if name in kept}
     present = [tensors[name] for name in wanted.head if name in tensors and tensors[name].ndim]
@@ -209,7 +213,7 @@ def _fit(
     model = model.clone(**fields)
     headless = bool(part) or (without_head and not present)
     channels = naming.difference(tensors, wanted.shapes).channels
-    abstract = wanted.tree(model, channels, drawn | (main if headless else set()))
+    abstract = wanted.tree(model, channels, drawn | (main | lost if headless else set()))
     variables = _converted(tensors, variant, abstract, left_out)
     if drawn:
         variables = _with_drawn(variables, model, wanted, drawn, channels)

@@ -48,9 +48,28 @@ class Tensors:
     aux: Mapping[str, Shape]
 
     @functools.cached_property
+    def hidden(self) -> frozenset[str]:
+        """The tensors of the body that `hidden_layers` returns."""
+        return hidden_layers(self.body, self.head)
+
+    @functools.cached_property
     def all(self) -> dict[str, Shape]:
         """All tensors."""
         return {**self.body, **self.head, **self.aux}
+
+
+def hidden_layers(body: Iterable[str], head: Iterable[str]) -> frozenset[str]:
+    """Returns the tensors of the layers before the last one of a classifier.
+
+    They are those of the same outermost module: a backbone of VGG or MobileNetV3 lacks them.
+
+    Args:
+      body: the names of the tensors of a network, without those of `head`.
+      head: the names of the tensors of the last layer.
+    """
+    modules, names = {name.partition('.')[0] for name in head}, [*body]
+    hidden = frozenset(name for name in names if name.partition('.')[0] in modules)
+    return hidden if 4 * len(hidden) < len(names) else frozenset()
 
 
 def tensors(name: str) -> Tensors:

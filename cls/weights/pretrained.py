@@ -41,11 +41,13 @@ from cls.models.registry import fields as fields_of
 from cls.models.registry import introspection
 from cls.models.registry.init import draw
 from cls.run import workdir as folders
-from cls.run.checkpoint_files import is_run, newest_whole
+from cls.run.checkpoint_files import best_or_newest, describe, is_run, newest_step, newest_whole
 from cls.storage import paths as storage
 from cls.weights import card as cards
 from cls.weights import stem
+from cls.weights.convert import torch_name
 from cls.weights.hub import HUB, Located, locate
+from cls.weights.index import hidden_layers
 from cls.weights.loading import fill, hints_of, prepare
 
 log = logging.getLogger(__name__)
@@ -133,8 +135,10 @@ def load(
     fresh = _fresh(model, image_shape, seed, head | auxiliary)
     given, dropped = _trimmed(loaded.variables, fresh, auxiliary)
     given, adapted = _of_channels(given, fresh, source, channels)
+    if hidden := _hidden(spec.model, given, fresh, head - auxiliary):
+        fresh = _fresh(model, image_shape, seed, head | auxiliary | hidden)
     names = (loaded.classes, class_names)
-    variables, new, kept = graft(given, fresh, head, source, names, auxiliary)
+    variables, new, kept = graft(given, fresh, head, source, names, auxiliary, hidden)
     if jax.process_index() == 0:
         line = _taken(given, fresh, new)
         if kept:
@@ -173,6 +177,21 @@ def _auxiliary(model: nn.Module, image_shape: tuple[int, int, int]) -> frozenset
         for on in (False, True)
     )
     return frozenset(with_heads - without)
+
+
+def _hidden(
+    name: str, given: dict[str, Any], fresh: dict[str, Any], head: Set[str]
+) -> frozenset[str]:
+    """Returns the paths of a classifier's layers before its last, if `given` lacks all of it."""
+    flat, lacking = _flat(fresh), _flat(fresh).keys() - _flat(given).keys()
+    last = {path for path in flat if '/'.join(path[1:]) in head}
+    if not last <= lacking:
+        return frozenset()
+    renames = models.variant(name).renames
+    names = {path: torch_name(path, renames) for path in flat}
+    hidden = hidden_layers((names[p] for p in flat.keys() - last), [names[p] for p in last])
+    paths = {path for path in flat.keys() - last if names[path] in hidden}
+    return frozenset('/'.join(path[1:]) for path in paths) if paths <= lacking else frozenset()
 
 
 def _paths(variables: Any) -> set[str]:
@@ -216,6 +235,7 @@ def graft(
     source: str,
     names: tuple[Sequence[str], Sequence[str]] = ((), ()),
     auxiliary: frozenset[str] = frozenset(),
+    hidden: frozenset[str] = frozenset(),
 ) -> tuple[dict[str, Any], list[str], list[str]]:
     """Returns the variables of `given`, with a small new head if the classes differ.
 
@@ -227,6 +247,7 @@ def graft(
       source: the name of `given` in messages.
       names: class names by output, of `given` and of `fresh`; () if unknown.
       auxiliary: paths of the auxiliary heads' variables.
+      hidden: paths of the variables of the classifier's other layers, if `given` lacks them.
 
     Returns:
       (variables, names of new variables, names of classes with their rows of `given`).
@@ -236,7 +257,10 @@ def graft(
     """
     flat_given, flat_fresh = _flat(given), _flat(fresh)
     classifiers = {path for path in flat_fresh if '/'.join(path[1:]) in head}
-    side = {path for path in flat_fresh if '/'.join(path[1:]) in auxiliary}
+    side, before = (
+        {path for path in flat_fresh if '/'.join(path[1:]) in group}
+        for group in (auxiliary, hidden)
+    )
 
     def differs(path):
         return np.shape(flat_given[path]) != flat_fresh[path].shape
@@ -244,7 +268,8 @@ def graft(
     common = flat_given.keys() & flat_fresh.keys()
     lacking = flat_fresh.keys() - common
     # A head may be missing, but only as a whole.
-    lacked = {path for group in (classifiers - side, side) if group <= lacking for path in group}
+    groups = (classifiers - side, side, before)
+    lacked = {path for group in groups if group <= lacking for path in group}
     problems = {
         'not there': lacking - lacked,
         'without a place': flat_given.keys() - common,
@@ -326,29 +351,40 @@ def _of_run(spec: InitSpec, folder: Path) -> _Loaded:
             f'config.init: {folder} holds {name}, this run is of {own}: expected the same network.'
         )
     try:
-        variables, _ = of_run(folder)
+        variables, step = of_run(folder)
     except UserError as error:
         raise UserError(f'config.init: {error}') from error
     prepared = (theirs['data']['mean'], theirs['data']['std'], f'{folder}/config.json')
-    return _Loaded(variables, folders.load_classes(folder), prepared)
+    return _Loaded(
+        variables,
+        folders.load_classes(folder),
+        prepared,
+        entry=f'of {step}' if 'best' in step else '',
+    )
 
 
-def of_run(folder: Path, average: bool | None = None) -> tuple[dict[str, Any], int]:
-    """Returns (variables of a run's newest undamaged checkpoint as NumPy arrays, its step).
+def of_run(
+    folder: Path, average: bool | None = None, newest: bool = False
+) -> tuple[dict[str, Any], str]:
+    """Returns (variables of a run's checkpoint as NumPy arrays, a text on its step).
 
-    The optimizer's state is not read, and nothing in the folder is changed.
+    It is the best checkpoint if the run keeps that, else the newest undamaged one. The optimizer's
+    state is not read, and nothing in the folder is changed.
 
     Args:
       folder: the run folder.
       average: whether to return the average of the weights; None: if the run keeps one.
+      newest: whether to take the newest checkpoint in any case.
 
     Raises UserError if there is no checkpoint that can be read, or no average.
     """
-    with newest_whole(folder / 'checkpoints') as checkpoint:
+    choose = newest_step if newest else best_or_newest
+    with newest_whole(folder / 'checkpoints', choose) as checkpoint:
         if checkpoint is None:
             raise UserError(f'{folder} has no checkpoint that can be read.')
         try:
-            return _arrays(checkpoint / 'state', average), int(checkpoint.name)
+            text = describe(folder / 'checkpoints', int(checkpoint.name))
+            return _arrays(checkpoint / 'state', average), text
         except UserError as error:
             raise UserError(f'{folder} {error}') from error
         except Exception as error:  # Orbax and TensorStore raise many kinds

@@ -159,9 +159,8 @@ def _match(tensors: Mapping[str, np.ndarray], name: str, names: naming.Naming) -
     except UserError:
         return None
     differs = naming.difference(named.tensors, wanted.all)
-    missing = set(differs.missing)
-    body = not missing & wanted.body.keys() and not {*differs.unlike} & wanted.body.keys()
-    if not body:
+    missing, wrong = {*differs.missing}, {*differs.missing, *differs.unlike}
+    if wrong & (wanted.body.keys() - wanted.hidden):
         return None
     modules = {tensor.partition('.')[0] for tensor in wanted.body}
     if any(tensor.partition('.')[0] in modules for tensor in differs.unused):
@@ -169,11 +168,13 @@ def _match(tensors: Mapping[str, np.ndarray], name: str, names: naming.Naming) -
     aux = wanted.aux and not missing & wanted.aux.keys()
     if not aux and not wanted.aux.keys() <= missing:
         return None  # a part of the auxiliary heads
-    head = not missing & wanted.head.keys() and not {*differs.unlike} & wanted.head.keys()
+    hidden = not wrong & wanted.hidden
+    head = hidden and not wrong & wanted.head.keys()
     whole = head and not differs.unused and not differs.unlike
     fields = names.fields | ({'aux_head': False} if wanted.aux and not aux else {})
     left_out = (*named.left_out, *differs.unused)
-    count = len(wanted.body) + (len(wanted.head) if head else 0)
+    count = len(wanted.body) - (0 if hidden else len(wanted.hidden))
+    count += len(wanted.head) if head else 0
     evidence = f'names and shapes of {count} tensors'
     if differs.channels != 3:
         evidence += f' (images of {differs.channels} channels)'

@@ -175,6 +175,7 @@ def test_the_most_confident_mistakes_are_kept(found):
         'image': f'{expected[0]}.png',
         'class': 'abcdefg'[found.labels[expected[0]]],
         'prediction': 'abcdefg'[guess[expected[0]]],
+        'label': found.labels[expected[0]],
         'output': guess[expected[0]],
         'probability': sure[expected[0]],
     }

@@ -1,4 +1,4 @@
-"""Sweeps whose trainings are those of trained.py, which take little time."""
+"""Sweeps whose trainings are those of trained.py, and take little time."""
 
 import sys
 from pathlib import Path

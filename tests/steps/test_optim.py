@@ -1,5 +1,7 @@
 """Schedules against closed forms; update rules against the papers' formulas in NumPy float64."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,6 +94,28 @@ def test_staircase_jumps_at_exact_multiples():
 
 
 @pytest.mark.parametrize('name', SCHEDULES)
+def test_a_schedule_by_epochs_holds_the_rate_of_their_first_steps(name):
+    """Also in the warm-up, and for epochs of 10 / 3 steps, rounded as all durations."""
+    fields = {'name': name, 'warmup': '12 steps', **SCHEDULES[name][0]}
+    by_step = curve(**fields)
+    np.testing.assert_array_equal(curve(per='epoch', **fields), by_step[T // 10 * 10])
+    config = common.base()
+    config.optim.lr = 0.4
+    config.schedule.update({'per': 'epoch', **fields})
+
+    def thirds(text):
+        number, unit = text.split()
+        return int(float(number) * (10 / 3 if unit == 'epochs' else 1) + 0.5)
+
+    spec = ScheduleSpec.from_config(config, to_steps=thirds, total=100)
+    plain = dataclasses.replace(spec, epochs=())
+    rates = [np.asarray(jit(jax.vmap(make_schedule(x)))(jnp.arange(101))) for x in (spec, plain)]
+    starts = np.array([int(epoch * 10 / 3 + 0.5) for epoch in range(32)])
+    first = starts[np.searchsorted(starts, T, side='right') - 1]
+    np.testing.assert_array_equal(rates[0], rates[1][first])
+
+
+@pytest.mark.parametrize('name', SCHEDULES)
 def test_rates_are_float32_scalars_and_python_steps_will_do(name):
     rate = schedule_of(name=name, warmup='5 steps', **SCHEDULES[name][0])
     for step in (0, 5, 50, 1000):
@@ -159,11 +183,11 @@ def as32(tree):
     return jax.tree.map(lambda x: np.asarray(x, np.float32), tree)
 
 
-def optimizer_of(params=PARAMS, head=(), depthwise=(), **fields):
+def optimizer_of(params=PARAMS, head=(), depthwise=(), layers=None, **fields):
     config = common.base()
     config.optim.update(fields)
     spec = OptimSpec.from_config(config)
-    groups = {'head': frozenset(head), 'depthwise': frozenset(depthwise)}
+    groups = {'head': frozenset(head), 'depthwise': frozenset(depthwise), 'layers': layers}
     return make_optimizer(spec, rate, params, **groups)
 
 
@@ -378,6 +402,24 @@ def test_rates_of_their_own(case):
 
         expected = follow(scaled, coupled=0.3)
         assert_same(params, {path: expected[path]})
+
+
+def test_the_rate_decays_by_layers_from_the_classifier_down():
+    layers = {'conv/kernel': 0, 'conv/bias': 0, 'bn/scale': 0, 'bn/bias': 1}
+    layers |= {'head/kernel': 3, 'head/bias': 3}
+    tx = optimizer_of(weight_decay=0.3, layer_decay=0.5, bias_lr_mult=2.0, layers=layers)
+    params, _ = run(tx)
+    for (layer, leaf), depth in {
+        ('conv', 'kernel'): 0,
+        ('bn', 'bias'): 1,
+        ('head', 'kernel'): 3,
+    }.items():
+        factor = 0.5 ** (3 - depth)
+
+        def scaled(w, g, lr, t, memory, decays, factor=factor):
+            return sgd(0.9, False)(w, g, lr * factor, t, memory, decays)
+
+        assert_same(params, {(layer, leaf): follow(scaled, coupled=0.3)[layer, leaf]})
 
 
 @pytest.mark.parametrize('name', ['sgd', 'adamw'])

@@ -308,6 +308,43 @@ def test_a_step_takes_the_loss_that_the_recipe_names():
 
 
 @pytest.mark.parametrize('accumulate', [1, 3])
+def test_30_steps_of_sharpness_aware_minimization(accumulate):
+    """Foret et al. 2021, algorithm 1, with momentum; the loss is that before the step up."""
+    batch, kernel = linear_case()
+    optimizer = optax.sgd(0.1, 0.9)
+    state = new_state({'params': {'kernel': kernel}}, optimizer, seed=0, ema=False)
+    recipe = dataclasses.replace(RECIPE, ema=0.0, sam=0.5, accumulate=accumulate)
+    step = jit(make_train_step(Linear(), optimizer, recipe, meshes.batch_sharding(MESH)))
+    expected, momentum = kernel.astype(np.float64), 0.0
+    for _ in range(30):
+        loss, uphill = loss_and_gradient(expected, batch)
+        _, gradient = loss_and_gradient(expected + 0.5 * uphill / np.linalg.norm(uphill), batch)
+        momentum = 0.9 * momentum + gradient
+        expected = expected - 0.1 * momentum
+        state, metrics = step(state, batch)
+        assert float(metrics['loss']) == pytest.approx(loss, rel=1e-4)
+    np.testing.assert_allclose(state.params['kernel'], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_average_is_updated_every_few_steps():
+    batch, kernel = linear_case()
+    optimizer = optax.sgd(0.1)
+    state = new_state({'params': {'kernel': kernel}}, optimizer, seed=0, ema=True)
+    recipe = dataclasses.replace(RECIPE, ema_every=2, ema_warmup='none')
+    step = jit(make_train_step(Linear(), optimizer, recipe, meshes.batch_sharding(MESH)))
+    average, seen = kernel, []
+    for i in range(6):
+        state, _ = step(state, batch)
+        new = np.asarray(state.params['kernel'])
+        if i % 2:
+            average = new if i == 1 else 0.9 * average + 0.1 * new
+        seen.append(np.asarray(state.ema['params']['kernel']))
+        np.testing.assert_allclose(seen[-1], average, rtol=1e-5)
+    np.testing.assert_array_equal(seen[0], kernel)
+    np.testing.assert_array_equal(seen[1], seen[2])
+
+
+@pytest.mark.parametrize('accumulate', [1, 3])
 def test_loss_gradient_and_average_are_those_of_the_formulas(accumulate):
     batch, kernel = linear_case()
     optimizer = optax.sgd(0.1)

@@ -348,6 +348,26 @@ def test_metrics_are_in_the_store_when_flushed_and_go_on_after_a_step(s3_bucket)
     metrics._mirror._scratch.close()
 
 
+def test_csv_files_of_a_store_grow_and_continue(s3_bucket):
+    from cls.run.loggers import opening
+    from cls.run.loggers.spec import LogSpec
+    from cls.run.telemetry import Metrics
+
+    workdir, spec = s3_bucket / 'run', LogSpec(('tensorboard', 'csv'))
+    metrics = Metrics(workdir, 0, spec)
+    for step in (1, 2, 3):
+        metrics.write(step, {'train/loss': float(step)})
+        metrics.flush()
+    metrics.close()
+    metrics = Metrics(workdir, 2, spec)
+    metrics.write(3, {'train/loss': 30.0})
+    metrics.close()
+    lines = (workdir / 'metrics' / 'train.csv').read_text().splitlines()
+    assert lines == ['step,train/loss', '1,1.0', '2,2.0', '3,30.0']
+    (line,) = opening.how_to_view(spec, workdir)
+    assert f'tensorboard --logdir {s3_bucket}/run/tensorboard ' in line
+
+
 def _steps_logged(workdir):
     return [
         json.loads(line)['step'] for line in (workdir / 'metrics.jsonl').read_text().splitlines()

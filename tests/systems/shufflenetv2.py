@@ -7,6 +7,7 @@ PYTORCHCV = ('_w3d2', '_w2', 'b_w1', 'b_w3d2', 'b_w2')
 TASKS = (
     *(Task(f'torchvision:shufflenet_v2_x{s[:-1].replace(".", "_")}') for s in SCALES),
     *(Task(f'pytorchcv:shufflenetv2{name}') for name in PYTORCHCV),
+    *(Task(f'restated:shufflenetv2_{s}_released') for s in SCALES[1:]),
     Task('restated:shufflenetv2_50'),
     Task('restated:shufflenetv2_se_164', fields={'stage_sizes': (2, 2, 3, 2)}),
 )

@@ -399,3 +399,22 @@ def test_sizes_that_shape_parameters():
         models.create('metaqnn_1_cifar'), 32, 24, 3
     )
     assert not introspection.sized(models.create(NAME), 32, 24, 3)
+
+
+def test_hidden_layers_of_a_classifier_that_weights_lack_are_new():
+    """A backbone of VGG has no `classifier` at all; its last layer alone is made small."""
+    layers = [f'features.{i}' for i in range(10)]
+    kernels = {name: {'kernel': np.ones((1, 1, 2, 2), np.float32)} for name in layers}
+    top = {f'classifier.{i}': {'kernel': np.ones((2, 2), np.float32)} for i in (0, 3, 6)}
+    given, fresh = {'params': kernels}, {'params': kernels | top}
+    head = frozenset({'classifier.6/kernel'})
+    hidden = pretrained._hidden('vgg11', given, fresh, head)
+    assert hidden == {'classifier.0/kernel', 'classifier.3/kernel'}
+    variables, new, _ = pretrained.graft(given, fresh, head, 'file', hidden=hidden)
+    assert new == ['classifier.0/kernel', 'classifier.3/kernel', 'classifier.6/kernel']
+    assert variables['params']['classifier.0']['kernel'][0, 0] == 1
+    assert variables['params']['classifier.6']['kernel'][0, 0] == np.float32(0.01)
+    # Without the last layer alone, the others are those of the file.
+    without = {'params': kernels | {name: top[name] for name in ('classifier.0', 'classifier.3')}}
+    assert not pretrained._hidden('vgg11', without, fresh, head)
+    assert not pretrained._hidden('vgg11', fresh, fresh, head)

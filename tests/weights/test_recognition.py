@@ -359,6 +359,47 @@ def test_a_detector_has_the_features_of_torchvision_under_their_numbers(name, pr
     jax.tree.map(np.testing.assert_array_equal, fitted.variables, complete)
 
 
+def features(name):
+    """Returns the tensors of a network of torchvision without `features.` and the rest."""
+    whole = state(name, aux=False)
+    return {k.removeprefix('features.'): v for k, v in whole.items() if k.startswith('features.')}
+
+
+def ssd(name):
+    """Returns the tensors of ssd300_vgg16's backbone: the last stage has another module."""
+    own = {f'features.{k}': v for k, v in features(name).items()}
+    for old in [k for k in own if k.split('.')[1] in ('24', '26', '28')]:
+        _, number, leaf = old.split('.')
+        own[f'extra.0.{int(number) - 23}.{leaf}'] = own.pop(old)
+    return own | {'scale_weight': np.ones(512), 'extra.0.7.1.weight': np.ones((8, 8, 3, 3))}
+
+
+@pytest.mark.parametrize(
+    ('name', 'make', 'prefix'),
+    [
+        ('mobilenetv3_small_100', features, 'backbone.'),
+        ('mobilenetv3_large_100', features, 'backbone.body.'),
+        ('densenet121', features, 'backbone.'),
+        ('vgg16_bn', features, 'encoder.features.'),
+        ('vgg16', ssd, 'backbone.'),
+    ],
+)
+def test_a_backbone_lacks_all_layers_of_a_classifier(name, make, prefix):
+    detector = {prefix + k: v for k, v in make(name).items()} | {'head.0.weight': np.ones((3, 3))}
+    assert found(detector) == [(name, 'torchvision', 0, 'backbone')]
+    assert bool(index.tensors(name).hidden) == (name != 'densenet121')
+
+
+def test_hidden_layers_may_lack_the_last_one():
+    whole = state('mobilenetv3_small_100')
+    headless = {k: v for k, v in whole.items() if not k.startswith('classifier.3.')}
+    assert found(headless) == [('mobilenetv3_small_100', 'torchvision', 0, 'backbone')]
+    fitted = weights.fit(headless, 'mobilenetv3_small_100', without_head=True)
+    assert 'conv_head' in fitted.variables['params']
+    body = weights.fit(features('mobilenetv3_small_100'), 'mobilenetv3_small_100', part='backbone')
+    assert not {'conv_head', 'classifier'} & body.variables['params'].keys()
+
+
 def test_a_larger_network_is_no_backbone():
     """A deeper network has all tensors of a smaller one."""
     tensors = state('resnet152')

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
@@ -210,7 +210,9 @@ class Server:
         return await asyncio.wrap_future(self.batcher.submit(image))
 
 
-def create(model: Model, limits: Limits | None = None, version: str = '') -> fastapi.FastAPI:
+def create(
+    model: Model, limits: Limits | None = None, version: str = '', sizes: Sequence[int] = SIZES
+) -> fastapi.FastAPI:
     """Returns the application for a model.
 
     Its programs are compiled at the start, before the first request.
@@ -219,15 +221,16 @@ def create(model: Model, limits: Limits | None = None, version: str = '') -> fas
       model: the model.
       limits: the limits of requests.
       version: that of the package, for the OpenAPI description.
+      sizes: the numbers of images that are computed together.
     """
     limits = limits or Limits()
+    size = model.preprocess.size
 
     @contextlib.asynccontextmanager
     async def lifespan(app: fastapi.FastAPI) -> AsyncIterator[None]:
-        size = model.preprocess.size
-        for count in SIZES:
+        for count in sizes:
             model.of_pixels(np.zeros((count, size, size, model.preprocess.channels), np.uint8))
-        with closing_batcher(model.of_pixels) as batcher:
+        with closing_batcher(model.of_pixels, sizes) as batcher:
             app.state.server = Server(model, limits, batcher)
             try:
                 yield

@@ -327,4 +327,4 @@ def features(model: nn.Module, variables: Any, images: jax.Array) -> dict[str, j
     """
     captured: Any
     _, captured = model.apply(variables, images, train=False, mutable=['intermediates'])
-    return {name: values[-1] for name, values in captured['intermediates'].items()}
+    return {name: values[-1] for name, values in captured.get('intermediates', {}).items()}

@@ -28,11 +28,13 @@ class Trace:
       shapes: the tree of shapes and types of `model.init`.
       initializers: those of cls.nn.init, by the path of the variable: collection, modules, leaf.
       flax_norms: the paths of batch norms of Flax's own class, in place of cls.nn.norm.BatchNorm.
+      modules: the paths of all modules, in the order of their first calls.
     """
 
     shapes: Any
     initializers: Mapping[tuple[str, ...], Any]
     flax_norms: tuple[str, ...]
+    modules: tuple[tuple[str, ...], ...]
 
 
 def trace(model: nn.Module, input_size: int, channels: int = 3) -> Trace:
@@ -83,7 +85,7 @@ def _trace(model: nn.Module, input_size: int, channels: int, most: int) -> Trace
         if hasattr(initializer, 'draw'):
             initializers[keys] = initializer
     norms = ('/'.join(path) for path, one in modules.items() if isinstance(one, nn.BatchNorm))
-    return Trace(shapes, initializers, tuple(norms))
+    return Trace(shapes, initializers, tuple(norms), tuple(modules))
 
 
 _kept = functools.lru_cache(_KEPT)(_trace)

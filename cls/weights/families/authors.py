@@ -201,12 +201,16 @@ FAMILY = Family(
         Names(r'darts_.*', _darts),
         Names(r'proxyless_.*', _proxylessnas),
         Names(r'shufflenetv2_0\.5x', _MEGVII, tensors=_zero_bias, fields={'released': True}),
+        Names(r'shufflenetv2_.*_released', _MEGVII, tensors=_zero_bias),
         Names(r'res2net50_26w_4s|res2next50|dla60_res2net', tensors=_without_unused),
     ),
+    networks={
+        'ShuffleNetV2.0.5x': 'shufflenetv2_0.5x',
+        **{f'ShuffleNetV2.{x}': f'shufflenetv2_{x}_released' for x in ('1.0x', '1.5x', '2.0x')},
+    },
     missing={
         r'ShuffleNetV1.*': 'shortcuts before the convolved channels',
         r'ShuffleNetV2\.(Large|ExLarge)': '3x3 convolutions in groups',
-        r'ShuffleNetV2\.(1\.0|1\.5|2\.0)x': 'first branches that keep their number of channels',
         r'darts_imagenet_(v1|nasnet|amoebanet)': 'other cells',
         r'proxyless_cifar': 'a PyramidNet of trees',
     },

@@ -37,7 +37,8 @@ def _block(letters: str) -> int:
     return int(letters[1:]) if letters[1:] else ord(letters) - ord('a')
 
 
-def _resnet(variant: Variant) -> Renames:
+def resnet_blocks(variant: Variant) -> Renames:
+    """Returns renames of ResNet's layers, `res2a_branch2a`, `bn2a_branch2a`, `scale2a_branch2a`."""
     return (
         (r'^conv1\.', 'conv1.'),
         (r'^(?:bn|scale)_conv1\.', 'bn1.'),
@@ -129,7 +130,7 @@ FAMILY = Family(
     'caffe',
     tables=(
         Names('vgg(16|19)', _vgg),
-        Names('resnet(50|101|152)_v1', _resnet, _without_bias, {'ceil_pool': True}),
+        Names('resnet(50|101|152)_v1', resnet_blocks, _without_bias, {'ceil_pool': True}),
         Names('squeezenet1_0', _squeezenet, fields={'logit_padding': 1}),
         Names('squeezenet1_1', _squeezenet),
         Names('googlenet', _googlenet),

@@ -3,7 +3,8 @@
 Layers without a name of their own are numbered through a whole session, `conv2d_7`. Here their rank
 among the numbered layers of a kind counts.
 
-Convolutions of ResNet have a bias before the norm; the mean of the norm takes it over. Norms of the
+Convolutions of ResNet have a bias before the norm; the mean of the norm takes it over. ResNet-50 of
+Keras before 2.2.3 has Caffe's names. Norms of the
 Inceptions have no scale; it is 1. The layer that normalizes the images in EfficientNet has to
 have ImageNet's statistics, or none for images in 0..1.
 
@@ -24,9 +25,12 @@ from cls.models import efficientnet, inception_resnet_v2, inception_v3, mobilene
 from cls.models.registry import Variant
 from cls.nn import inception, inverted
 from cls.weights.families import Family, Names, Renames, Tensors
+from cls.weights.families.caffe import resnet_blocks
+from cls.weights.families.cell_names import keras_nasnet
 
 _AUTOMATIC = re.compile(r'^(conv2d|batch_normalization|separable_conv2d|dense)(?:_(\d+))?\.(.+)$')
 _TF = {'padding': 'SAME', 'epsilon': 1e-3}
+_OLD_EPSILON = 1e-3
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -76,6 +80,23 @@ def _without_biases(tensors: Tensors, variant: Variant) -> Tensors:
         mean = re.sub(r'_conv\.bias$', '_bn.running_mean', name)
         if mean != name and mean in tensors:
             result[mean] = result[mean] - result.pop(name)
+    return result
+
+
+def _of_old_resnet(tensors: Tensors, variant: Variant) -> Tensors:
+    """Returns the tensors of a ResNet of Keras before 2.2.3, without biases of convolutions.
+
+    Its norms have an epsilon of 1e-3, and those here 1e-5: variances take over the difference, so
+    that evaluations compute the same.
+    """
+    result = dict(tensors)
+    for name, value in tensors.items():
+        if match := re.fullmatch(r'(?:(conv1)|res(\w+))\.bias', name):
+            mean = f'bn{"_" + match[1] if match[1] else match[2]}.running_mean'
+            if mean in result:
+                result[mean] = result[mean] - result.pop(name)
+        elif name.endswith('.running_var'):
+            result[name] = value + np.asarray(_OLD_EPSILON - 1e-5, value.dtype)
     return result
 
 
@@ -371,6 +392,8 @@ FAMILY = Family(
     tables=(
         Names('vgg(16|19)', _vgg, _by_channels),
         Names('resnet(50|101|152)_v1', _resnet, _without_biases),
+        Names('resnet50_v1', resnet_blocks, _of_old_resnet),
+        Names('nasnet_a_(mobile|large)', keras_nasnet, fields={'zero_pools': True}),
         Names('densenet(121|169|201)', _densenet),
         Names('xception', _xception, _ranks, {'epsilon': 1e-3, 'pool_padding': 'SAME'}),
         Names('inception_v3', _inception_v3, _with_scales, {'count_padding': False}),
@@ -385,6 +408,10 @@ FAMILY = Family(
     networks={
         'MobileNetV2': 'mobilenetv2_100_tf',
         'MobileNet': 'mobilenet_100_tf',
+        'NASNetLarge': 'nasnet_a_large',
+        'NASNetMobile': 'nasnet_a_mobile',
+        'nasnet_large': 'nasnet_a_large',
+        'nasnet_mobile': 'nasnet_a_mobile',
         'ResNet50': 'resnet50_v1',
         'ResNet101': 'resnet101_v1',
         'ResNet152': 'resnet152_v1',

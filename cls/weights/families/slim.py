@@ -17,6 +17,7 @@ from cls.models import inception_resnet_v2, inception_v3, inception_v4, mobilene
 from cls.models.registry import Variant
 from cls.nn import inception
 from cls.weights.families import Family, Names, Renames, Tensors
+from cls.weights.families.cell_names import tensorflow
 from cls.weights.families.keras import INVERTED, at_rank, block_names, by_number, home, unit_names
 
 _TF = {'padding': 'SAME', 'epsilon': 1e-3}
@@ -208,6 +209,7 @@ FAMILY = Family(
         Names('inception_v3', _inception_v3, _inception, {'count_padding': False}),
         Names('inception_resnet_v2', _inception_resnet_v2, _inception),
         Names('inception_v4', _inception_v4, _inception),
+        Names(r'nasnet_a_(mobile|large|\d_\d+_cifar)|pnasnet5_(large|mobile)', tensorflow),
         Names('mobilenet_(100|075|050|025)_tf', _mobilenet),
         Names('mobilenetv2_100_tf', _mobilenet_2_or_3),
         Names('mobilenetv2_(140|075|050|035)', _mobilenet_2_or_3, fields=_TF),

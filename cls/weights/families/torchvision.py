@@ -7,6 +7,7 @@ those of timm without `tf_`; B5 to B7 keep TensorFlow's epsilon.
 import re
 
 from cls.weights.families import Family, Names, Renames
+from cls.weights.families.own_names import ours
 
 
 def _efficientnet_block(match: re.Match[str]) -> str:
@@ -60,13 +61,18 @@ MNASNET: Renames = (
 )
 # Detectors and segmenters have `features` alone, as `backbone` or `backbone.body`.
 _BODY = (r'^(\d+)\.', r'features.\1.')
+# ssd300_vgg16 has the last three convolutions in another module.
+_SSD = (r'^extra\.0\.([135])\.', lambda match: f'features.{23 + int(match[1])}.')
 FAMILY = Family(
     'torchvision',
     tables=(
         Names('efficientnet_b[0-4]', EFFICIENTNET),
         Names('efficientnet_b[5-7]', EFFICIENTNET, fields={'bn_epsilon': 1e-3}),
         Names('mnasnet_b1_(050|075)', MNASNET),
-        Names('mobilenetv2_100|squeezenet1_[01]', (_BODY,)),
+        Names('mobilenetv2_100|squeezenet1_[01]|mobilenetv3_(large|small)_100', (_BODY,)),
+        Names(r'vgg\d+(_bn)?', (_BODY,)),
+        Names('vgg16', (_SSD,)),
+        Names('densenet(121|161|169|201)', ours()),  # the renames add `features` alone
         Names('efficientnet_b[0-4]', (_BODY, *EFFICIENTNET)),
         Names('efficientnet_b[5-7]', (_BODY, *EFFICIENTNET), fields={'bn_epsilon': 1e-3}),
     ),

@@ -3,7 +3,7 @@
 EfficientNet and MnasNet number their layers within a block, `conv2d_1`: a block without expansion
 has one convolution and one norm less.
 
-Source: models/official/efficientnet and models/official/mnasnet in tensorflow/tpu.
+Source: models/official/efficientnet, mnasnet and amoeba_net in tensorflow/tpu.
 """
 
 import re
@@ -11,6 +11,7 @@ import re
 from cls.models.registry import Variant
 from cls.nn import inverted
 from cls.weights.families import Family, Names, Renames
+from cls.weights.families.cell_names import tensorflow, without_aux
 from cls.weights.families.keras import by_number, home, network_runs
 
 _TF = {'padding': 'SAME', 'epsilon': 1e-3}
@@ -60,6 +61,7 @@ FAMILY = Family(
     tables=(
         Names('tf_efficientnet_(b[0-8]|l2|lite[0-4])', _names),
         Names('mnasnet_(a1|b1|small)(_\\d+)?', _names, fields=_TF),
+        Names('amoebanet_.*', tensorflow, without_aux),
     ),
     networks={f'efficientnet-b{i}': f'tf_efficientnet_b{i}' for i in range(9)}
     | {f'efficientnet-lite{i}': f'tf_efficientnet_lite{i}' for i in range(5)},

@@ -1,6 +1,7 @@
 """An independent reimplementation of ShuffleNet V2's two large networks, from the paper's appendix.
 
-That is its Table 2 and figure 2 (c). Names are torchvision's, which has the small networks.
+That is its Table 2 and figure 2 (c). Names are torchvision's, which has the small networks. The
+networks that the authors released later have another first branch and no shuffle.
 """
 
 from collections.abc import Callable, Sequence
@@ -70,7 +71,40 @@ def se_164(stage_sizes: Sequence[int] = (10, 10, 23, 10)) -> Net:
     return large((64, 64, 128), (340, 680, 1360, 2720), True, stage_sizes)
 
 
+def released(widths: Sequence[int], last: int, stage_sizes: Sequence[int] = (4, 8, 4)) -> Net:
+    """Returns a network of megvii-model/ShuffleNet-Series."""
+
+    def forward(weight: Weight, x: torch.Tensor) -> torch.Tensor:
+        def layer(name: str, number: int, x: torch.Tensor, out: int, stride=1, groups=1, window=1):
+            kernel = weight(f'{name}{number}.weight', out, x.shape[1] // groups, window, window)
+            x = F.conv2d(x, kernel, None, stride, window // 2, 1, groups)
+            return norm(weight, f'{name}{number + 1}', x)
+
+        def unit(name: str, x: torch.Tensor, width: int, stride: int) -> torch.Tensor:
+            half, one, two = width // 2, f'{name}.branch1.', f'{name}.branch2.'
+            if stride == 1:
+                kept, x = x[:, 0::2], x[:, 1::2]
+            else:
+                kept = layer(one, 0, x, x.shape[1], 2, x.shape[1], 3)
+                kept = layer(one, 2, kept, x.shape[1]).relu()
+            x = layer(two, 0, x, half).relu()
+            x = layer(two, 3, x, half, stride, half, 3)
+            return torch.cat((kept, layer(two, 5, x, width - kept.shape[1]).relu()), 1)
+
+        x = F.max_pool2d(layer('conv1.', 0, x, 24, 2, window=3).relu(), 3, 2, 1)
+        for stage, (units, width) in enumerate(zip(stage_sizes, widths, strict=True), 2):
+            for i in range(units):
+                x = unit(f'stage{stage}.{i}', x, width, 2 if i == 0 else 1)
+        x = layer('conv5.', 0, x, last).relu().mean((2, 3))
+        return F.linear(x, weight('fc.weight', 1000, last), weight('fc.bias', 1000))
+
+    return declared(forward)
+
+
 NETS: dict[str, Callable[..., Net]] = {
     'shufflenetv2_50': v2_50,
     'shufflenetv2_se_164': se_164,
+    'shufflenetv2_1.0x_released': lambda: released((116, 232, 464), 1024),
+    'shufflenetv2_1.5x_released': lambda: released((176, 352, 704), 1024),
+    'shufflenetv2_2.0x_released': lambda: released((244, 488, 976), 2048),
 }

@@ -41,6 +41,7 @@ NETWORKS = {
     'mobilenetv3_large_100': ('MobileNetV3Large', {}, 48),
     'mobilenetv3_small_100': ('MobileNetV3Small', {}, 48),
     'mobilenetv3_small_minimal_100': ('MobileNetV3Small', {'minimalistic': True}, 48),
+    'nasnet_a_mobile': ('NASNetMobile', {}, 47),
     'tf_efficientnet_b0': ('EfficientNetB0', {}, 48),
     'tf_efficientnet_b1': ('EfficientNetB1', {}, 47),
 }
@@ -58,7 +59,7 @@ _LEAVES = {
 
 def named(variable):
     """Returns the name and shape of a variable in torch's form, and the way back to its axes."""
-    layer, leaf = variable.path.rsplit('/', 1)
+    *_, layer, leaf = variable.path.split('/')  # without the scopes of NASNet
     shape = tuple(variable.shape)
     name = f'{layer}.{_LEAVES[leaf]}'
     if len(shape) == 1:

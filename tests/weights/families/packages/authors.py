@@ -149,6 +149,7 @@ NETWORKS = {
     'condensenet50_cifar': CONDENSENETS['condensenet50_cifar'],
     'condensenet50_cifar_learned': CONDENSENETS['condensenet50_cifar_learned'],
     'shufflenetv2_0.5x': megvii('0.5x'),
+    **{f'shufflenetv2_{x}_released': megvii(x) for x in ('1.0x', '1.5x', '2.0x')},
     'pyramidnet110_a48_cifar': pyramidnet(110, 48, False),
     'pyramidnet164_a270_cifar': pyramidnet(164, 270, True),
     'pyramidnet101_a360': pyramidnet_imagenet(101, 360),
