@@ -379,6 +379,10 @@ def _open(data: DataSpec, classes: tuple[str, ...] | None, data_of: Setup | None
     if classes is None or datasets.has_training(data):
         train, validation = datasets.training(data, names)
     test = datasets.testing(data, validation, names)
+    if test.multi_label:
+        raise UserError(
+            'config.data.multi_label is True: expected False, as no loss takes several labels yet.'
+        )
     info = pipeline.info(train, test, data)
     return {'train': train, 'validation': validation, 'test': test, 'info': info}
 

@@ -15,7 +15,8 @@ __all__ = ['arm', 'base', 'resolve']
 def arm(argument: str, arms: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     """Parses an argument: 'ARM,option=value,...', 'folder=DIR,...' or 'finetune,folder=DIR'.
 
-    Returns the arm, 'digits' by default, and the options: `variant`, `folder`.
+    Returns the arm, 'digits' by default, and the options: `variant`, and `folder` or `data`, as
+    csv:FILE.
 
     Args:
       argument: the text after the colon.
@@ -28,10 +29,11 @@ def arm(argument: str, arms: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     parts = [part for part in argument.split(',') if part]
     names = [part for part in parts if '=' not in part]
     options = dict(part.split('=', 1) for part in parts if '=' in part)
-    chosen = names[0] if names else 'folder' if 'folder' in options else 'digits'
+    own = sorted({'folder', 'data'} & options.keys())
+    chosen = names[0] if names else 'folder' if own else 'digits'
     for name, choices in (
         (chosen, arms),
-        *((option, ('variant', 'folder')) for option in options),
+        *((option, ('variant', 'folder', 'data')) for option in options),
     ):
         if name not in choices or len(names) > 1:
             raise UnknownArm(
@@ -39,10 +41,11 @@ def arm(argument: str, arms: Mapping[str, str]) -> tuple[str, dict[str, str]]:
                 f'variant=NAME if wanted, with commas between.{nearest(name, choices)}',
                 arms,
             )
-    if (chosen in ('folder', presets.NAME)) != bool(options.get('folder')):
+    given = [option for option in own if options[option]]
+    if len(own) > 1 or (chosen in ('folder', presets.NAME)) != bool(given):
         raise UserError(
-            f'{argument!r}: the arms folder and finetune, and no others, take folder=DIR, as in '
-            'finetune,folder=DIR'
+            f'{argument!r}: the arms folder and finetune, and no others, take folder=DIR or '
+            'data=csv:FILE, as in finetune,folder=DIR'
         )
     if options.get('variant') == '':
         raise UserError(f'{argument!r}: variant= needs the name of one')
@@ -87,7 +90,9 @@ def resolve(
     if chosen == presets.NAME:
         c = fine_tuning_of(c)
     if 'folder' in options:
-        use_folder(c, options['folder'])
+        use_own(c, f'folder:{options["folder"]}')
+    elif 'data' in options:
+        use_own(c, options['data'])
     c.model.name = options.get('variant', c.model.name)
     return c
 
@@ -162,12 +167,12 @@ def use_imagenet(c: ConfigDict) -> None:
     c.data.workers = 8
 
 
-def use_folder(c: ConfigDict, folder: str) -> None:
-    """Images in DIR/train/<class>/ and DIR/val/<class>/ in place of ImageNet's."""
-    c.data.name = f'folder:{folder}'
+def use_own(c: ConfigDict, name: str) -> None:
+    """Images of a user's own, as folder:DIR or csv:FILE, in place of ImageNet's."""
+    c.data.name = name
     c.data.workers = 0
     if 'num_classes' in c.model:
-        del c.model.num_classes  # as many as the folder has
+        del c.model.num_classes  # as many as the data have
 
 
 def fine_tuning_of(recipe: ConfigDict) -> ConfigDict:

@@ -32,7 +32,7 @@ OPTIONAL = {
     'litert_converter': 'cls/inference/export/litert.py',
     'ai_edge_litert': 'cls/inference/export/litert.py',
     'fastapi': 'pyproject.toml',
-    'pyarrow': 'cls/tools/predict.py',
+    'tifffile': 'pyproject.toml',
     'starlette': 'cls/inference/serving/app.py',
     'uvicorn': 'pyproject.toml',
     'prometheus_client': 'pyproject.toml',
@@ -120,7 +120,7 @@ def test_the_extras():
     extras = PROJECT['project']['optional-dependencies']
     loggers = {'wandb', 'mlflow', 'trackio'}
     assert set(extras) == loggers | {
-        *('search', 'sweep', 'gcs', 's3', 'ray', 'onednn', 'serve', 'onnx', 'dev'),
+        *('search', 'sweep', 'gcs', 's3', 'ray', 'onednn', 'serve', 'onnx', 'tiff', 'dev'),
     }
 
 

@@ -13,6 +13,7 @@ CHOICES = {
     'erasing_fill': ('noise', 'mean'),
 }
 COLOR_FIELDS = ('hue', 'saturation', 'hsl', 'lighting')  # for images of three channels only
+GRAY_FIELDS = ('policy', 'distortion', 'contrast')  # for images of one or three channels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,13 +45,13 @@ class AugmentSpec:
 
         Args:
           config: the config of the run; config.augment, config.batch and config.data.name are read.
-          channels: channels of the images, 1 or 3.
+          channels: channels of the images.
 
         Raises UserError with all values that are unknown, or impossible for such images.
         """
         spec = cls(**config.augment)
         problems = [*spec._problems()]
-        problems += spec._problems_of_gray(config.data.name) if channels == 1 else []
+        problems += spec._problems_of_channels(config.data.name, channels)
         if spec.mixes and config.batch < 2:
             problems.append('config.augment mixes the images of a batch: expected batch > 1.')
         refuse(problems)
@@ -71,13 +72,16 @@ class AugmentSpec:
                 'randaugment_increasing.'
             )
 
-    def _problems_of_gray(self, data: str) -> Iterator[str]:
-        for name in COLOR_FIELDS:
+    def _problems_of_channels(self, data: str, channels: int) -> Iterator[str]:
+        fields = () if channels == 3 else COLOR_FIELDS
+        fields += () if channels in (1, 3) else GRAY_FIELDS
+        for name in fields:
             value = getattr(self, name)
             if any(value if name == 'hsl' else [value]):
+                images = 'no colors' if channels == 1 else f'{channels} channels'
                 yield (
-                    f'config.augment.{name} is {value!r}, but the images of {data} have no '
-                    'colors: expected 0.'
+                    f'config.augment.{name} is {value!r}, but the images of {data} have {images}: '
+                    f'expected {repr("") if isinstance(value, str) else 0}.'
                 )
 
     @property

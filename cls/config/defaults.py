@@ -35,17 +35,25 @@ FIELDS: dict[str, Field] = {
     ),
     # ---- images and labels
     'data.name': Field(
-        'digits', '', 'digits | tfds:NAME | folder:DIR | synthetic; see cls/data/sources.py'
+        'digits',
+        '',
+        'digits | tfds:NAME | folder:DIR | csv:FILE | parquet:FILE | datasets:DIR | '
+        'wds:PATTERN | synthetic; see configs/README.md#data',
     ),
     'data.dir': Field(
         '', '', "folder of prepared TFDS data sets; '': TFDS's own default (digits: a cache)"
     ),
-    'data.train_split': Field('train', '', 'of a TFDS data set'),
+    'data.train_split': Field('train', '', 'of a TFDS data set or a table'),
     'data.eval_split': Field(
         '',
         '',
-        "split (test, train[90%:]) or folder to evaluate on; '': the validation split, else test; "
-        'with eval.validation the test split',
+        "split (test, train[90%:]), folder or file to evaluate on; '': the validation split, else "
+        'test; with eval.validation the test split',
+    ),
+    'data.channels': Field(
+        0,
+        '[0, 64]',
+        '0: those of the data set, 3 for files; 1 (gray) and 3 are converted, others must be so',
     ),
     'data.num_classes': Field(0, '[0, 2**24]', '0: those of the data set; synthetic: any number'),
     'data.allow_changed': Field(
@@ -56,8 +64,25 @@ FIELDS: dict[str, Field] = {
         'text | natural',
         "folder: of its classes; torchvision's (1, 10, 2) or timm's (1, 2, 10)",
     ),
+    'data.classes': Field(
+        '', '', "file of the classes' names by label, one a line or JSON; '': as the data have them"
+    ),
+    'data.image_column': Field(
+        '',
+        '',
+        "tables, wds: column of the images; '': image, path, file, filename, file_name",
+    ),
+    'data.label_column': Field(
+        '', '', "tables, wds: column of the labels; '': label, labels, class, target"
+    ),
+    'data.split_column': Field(
+        '', '', "tables: column of the splits; '': split, if there is such a column"
+    ),
+    'data.multi_label': Field(
+        False, '', 'tables: an image may have several labels, cat|dog in a cell, or none'
+    ),
     'data.exif': Field(
-        True, '', 'folder: images are turned as their EXIF data say (torchvision: not)'
+        True, '', 'files: images are turned as their EXIF data say (torchvision: not)'
     ),
     'data.max_pixels': Field(
         89_478_485,

@@ -32,6 +32,7 @@ from ml_collections import ConfigDict
 from cls import models
 from cls.config import durations
 from cls.data import datasets
+from cls.data.kinds import KINDS
 from cls.data.sources import Source
 from cls.data.spec import DataSpec
 from cls.data.splits import Validation
@@ -39,6 +40,7 @@ from cls.errors import UserError
 from cls.nn import norm
 from cls.run.checkpoint_files import is_run
 from cls.storage import paths
+from cls.weights import stem
 from cls.weights.hub import HUB, locate
 from cls.weights.images import preparation, prepared_for
 
@@ -80,10 +82,12 @@ def fill(config: ConfigDict, given: Set[str], begun: ConfigDict | None = None) -
     Raises:
       UserError: the folder or the weights cannot be opened, or there is no such model.
     """
-    if config.preset != NAME or not config.data.name.startswith('folder:'):
+    kind = config.data.name.partition(':')[0]
+    if config.preset != NAME or kind not in ('folder', *KINDS):
         raise UserError(
             f'config.preset is {config.preset!r} and config.data.name {config.data.name!r}: '
-            'expected both as configs/SYSTEM.py:finetune,folder=DIR sets them.'
+            'expected both as configs/SYSTEM.py:finetune,folder=DIR sets them, or data=KIND:PLACE '
+            f'with {", ".join(KINDS)}.'
         )
 
     def use(values: Mapping[str, Any]) -> None:
@@ -137,11 +141,12 @@ def describe(config: ConfigDict, count: int, classes: int) -> list[str]:
     """
     kind, _, folder = config.data.name.partition(':')
     if config.get('preset') != NAME:
-        few = kind == 'folder' and 10 * config.batch > count
+        few = kind in ('folder', *KINDS) and 10 * config.batch > count
+        place = f'folder={folder}' if kind == 'folder' else f'data={config.data.name}'
         return few * [
             f'warning: config.batch is {config.batch} of {count} training images, and the recipe '
-            'is made for many more: the arm finetune (configs/SYSTEM.py:finetune,folder='
-            f'{folder}) chooses by the number of images.'
+            'is made for many more: the arm finetune (configs/SYSTEM.py:finetune,'
+            f'{place}) chooses by the number of images.'
         ]
     epochs = durations.steps(config.duration, batch=config.batch, examples=count)
     epochs *= config.batch / count
@@ -215,6 +220,7 @@ def _images(config: ConfigDict, given: Set[str]) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f'config.init: {source}: {error}') from None
     size = wanted or prepared.size
+    prepared = prepared.of_channels(config.data.channels or stem.COLORS)
     return {
         'data.image_size': size,
         'data.eval_resize': dataclasses.replace(prepared, size=size).resize,

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from cls import signals
 from cls.data.decode import BrokenImage, DamagedImage, Rules, decode
-from cls.data.file_list import FileList
+from cls.data.file_list import ImageList
 from cls.errors import UserError
 from cls.storage.cache import cache_dir
 
@@ -60,16 +60,6 @@ def insisting(read: Callable[[], T], file: str) -> T:
                 ) from error
             time.sleep(wait)
     raise AssertionError
-
-
-def read_file(file: str) -> bytes:
-    """Returns a file's content. Raises UserError with the operating system's reason."""
-    return insisting(lambda: _content(file), file)
-
-
-def _content(file: str) -> bytes:
-    with open(file, 'rb', buffering=0) as opened:  # a buffer would add a copy
-        return opened.read()
 
 
 class Verified:
@@ -143,7 +133,7 @@ def report(workers: int = 0) -> None:
         )  # fmt: skip
 
 
-def verdict(error: BrokenFile, files: FileList, channels: int, rules: Rules) -> str:
+def verdict(error: BrokenFile, files: ImageList, channels: int, rules: Rules) -> str:
     """Returns a line that counts and names the broken images of a folder.
 
     A folder with one broken file often has more, so they are reported together. The search takes at
@@ -176,7 +166,7 @@ def verdict(error: BrokenFile, files: FileList, channels: int, rules: Rules) -> 
     )
 
 
-def _search(files: FileList, channels: int, rules: Rules) -> tuple[int, dict[str, BrokenImage]]:
+def _search(files: ImageList, channels: int, rules: Rules) -> tuple[int, dict[str, BrokenImage]]:
     """Decodes files until the time is over, or the program is asked to stop.
 
     Returns:
@@ -186,7 +176,7 @@ def _search(files: FileList, channels: int, rules: Rules) -> tuple[int, dict[str
 
     def reason(index: int) -> BrokenImage | None:
         try:
-            decode(_content(files.path(index)), channels, rules)
+            decode(files.content(index), channels, rules)
         except OSError as error:
             return BrokenImage(error.strerror or str(error))
         except BrokenImage as error:

@@ -3,27 +3,45 @@
     source = load(config.data, 'train')
     source[3]  # {'image': (H, W, C) uint8, 'label': int}
 
-`config.data.name` is 'digits', 'tfds:NAME', 'folder:DIR', 'synthetic' or, for evaluation, one of
-cls.data.imagenet_variants, 'imagenet_a:DIR' for example.
+`config.data.name` is 'digits', 'tfds:NAME', 'folder:DIR', 'csv:FILE', 'parquet:FILE',
+'datasets:DIR', 'wds:PATTERN', 'synthetic' or, for evaluation, one of cls.data.imagenet_variants,
+'imagenet_a:DIR' for example.
 
 The classes of a run are ordered as the outputs of its network. For evaluation, the labels of a data
 set with named classes are mapped to this order (`load(..., classes=...)`).
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from cls.data import decode, folders, imagenet_variants, layout, splits, tfds_sets
+from cls.data import (
+    decode,
+    folders,
+    imagenet_variants,
+    layout,
+    planes,
+    split_files,
+    splits,
+    tfds_sets,
+)
 from cls.data.classes import BENCHMARKS
+from cls.data.kinds import KINDS
+from cls.data.labels import class_file
 from cls.data.sources import InMemory, Source
 from cls.data.spec import DataSpec
 from cls.data.subset import subset
 from cls.errors import UserError, nearest
 from cls.storage import download
+
+_NAMES = (
+    *('digits', 'tfds:NAME', 'folder:DIR', 'csv:FILE', 'parquet:FILE', 'datasets:DIR'),
+    *('wds:PATTERN', 'synthetic'),
+)
 
 
 def load(data: DataSpec, split: str, classes: Sequence[str] = ()) -> Source:
@@ -72,13 +90,40 @@ def testing(data: DataSpec, validation: Source | None, classes: Sequence[str] = 
 
 
 def _checked(data: DataSpec, source: Source) -> Source:
+    source = _with_channels(source, data.channels)
     source.rules = decode.rules(data, exif=source.rules.exif)
     if data.num_classes and data.num_classes < source.num_classes:
         raise UserError(
             f'config.data.num_classes is {data.num_classes}, but {data.name} has '
             f'{source.num_classes} classes: expected 0 (as the data set says) or at least that.'
         )
+    if source.multi_label and data.num_classes not in (0, source.num_classes):
+        raise UserError(
+            f'config.data.num_classes is {data.num_classes}: expected 0, or the '
+            f'{source.num_classes} of {data.name}, with config.data.multi_label.'
+        )
     return source
+
+
+def _with_channels(source: Source, channels: int) -> Source:
+    """Returns a source of images with a number of channels; 0: unchanged.
+
+    Raises UserError for images in memory that have another number and cannot be converted.
+    """
+    if channels in (0, source.channels):
+        return source
+    if not isinstance(source, InMemory):
+        source.channels = channels
+        return source
+    if {channels, source.channels} != {1, 3}:
+        raise UserError(
+            f'config.data.channels is {channels}, but the images have {source.channels}: expected '
+            '0 (as the data set says), 1 or 3.'
+        )
+    result = source.mapped(functools.partial(planes.converted, channels=channels))
+    result.split, result.version, result.rules = source.split, source.version, source.rules
+    result.subset, result.label_sets = source.subset, source.label_sets
+    return result
 
 
 def _divides(data: DataSpec) -> bool:
@@ -90,8 +135,10 @@ def _divides(data: DataSpec) -> bool:
 def _divided(data: DataSpec, classes: tuple[str, ...]) -> tuple[Source, Source]:
     """Returns the training images without those held out, and those."""
     held = data.held
-    whole = _checked(data, _open(dataclasses.replace(data, validation=''), 'train', classes))
-    chosen = held.held_out(whole.labels(), data.seed, whole.files)
+    whole = _checked(data, _open(data, 'train', classes))
+    # The classes of an image with several do not divide the images.
+    labels = np.zeros(len(whole), np.int32) if whole.multi_label else whole.labels()
+    chosen = held.held_out(labels, data.seed, whole.files)
     return (
         subset(whole, np.flatnonzero(~chosen), f'{held.part(False)} of {whole.split}'),
         subset(whole, np.flatnonzero(chosen), f'{held.part(True)} of {whole.split}'),
@@ -116,7 +163,10 @@ def has_test(data: DataSpec) -> bool:
 
 
 def _splits(data: DataSpec) -> list[str] | None:
-    """Returns the names of the splits of a prepared data set, None for other data."""
+    """Returns the names of the splits of a data set, None if it has none."""
+    kind, _, rest = data.name.partition(':')
+    if kind in KINDS and rest:
+        return KINDS[kind].names(rest, data)
     builder = _builder(data)
     return None if builder is None else list(builder.info.splits)
 
@@ -144,6 +194,7 @@ def check_disjoint(data: DataSpec) -> None:
             "different images, or data.eval_split='' for the default ones to test on."
         )
     if (builder := _builder(data)) is None:
+        _check_names(data)
         if data.name == 'synthetic' and held.split:
             raise UserError(
                 f'config.eval.validation is {held.split!r}, and synthetic has no such split: '
@@ -165,8 +216,24 @@ def check_disjoint(data: DataSpec) -> None:
             )
 
 
+def _check_names(data: DataSpec) -> None:
+    """Raises UserError if a split of a data set that lists its examples has two uses."""
+    names = _splits(data)
+    if names is None or not data.held.split or data.held.split not in names:
+        return
+    tested = split_files.chosen(data.name, names, 'eval', data) if has_test(data) else ''
+    trained = split_files.chosen(data.name, names, 'train', data)
+    if data.held.split in (trained, tested):
+        raise UserError(
+            f'config.eval.validation is {data.held.split!r}, which is '
+            f'{"trained" if data.held.split == trained else "tested"} on: expected another split.'
+        )
+
+
 def _open(data: DataSpec, split: str, classes: tuple[str, ...]) -> Source:
     kind, _, rest = data.name.partition(':')
+    if data.classes and not classes:
+        classes = class_file(data.classes)
     held = data.held
     if split == 'validation' and held.split and kind not in ('folder', 'synthetic'):
         named = dataclasses.replace(data, eval_split=held.split, validation='')
@@ -189,16 +256,19 @@ def _open(data: DataSpec, split: str, classes: tuple[str, ...]) -> Source:
             eval_split=data.eval_split,
             class_order=data.class_order,
             seed=data.seed,
+            arrays=data.channels not in (0, 1, 3),
         )
+    if kind in KINDS and rest:
+        return KINDS[kind].open(rest, split, data, classes)
     if kind in BENCHMARKS and rest:
         return imagenet_variants.open_benchmark(kind, rest, split, data.dir, classes)
     if data.name == 'synthetic':
         return _synthetic(data, split)
-    names = ['digits', 'synthetic', *(f'tfds:{name}' for name in tfds_sets.known_datasets())]
+    names = [*_NAMES, *(f'tfds:{name}' for name in tfds_sets.known_datasets())]
     names += [f'{name}:' for name in BENCHMARKS]
     raise UserError(
-        f"config.data.name is '{data.name}': expected digits, tfds:NAME, folder:DIR, synthetic or, "
-        f'to evaluate on, {", ".join(f"{name}:DIR" for name in BENCHMARKS)}.'
+        f"config.data.name is '{data.name}': expected {', '.join(_NAMES)} or, to evaluate on, "
+        f'{", ".join(f"{name}:DIR" for name in BENCHMARKS)}.'
         f'{nearest(data.name, names)}'
     )
 
@@ -218,6 +288,8 @@ def has_training(data: DataSpec) -> bool:
     kind, _, rest = data.name.partition(':')
     if kind == 'folder' and rest:
         return layout.has_training(download.fetched(rest), data.held.fraction)
+    if kind in KINDS and rest:
+        return KINDS[kind].has_training(rest, data)
     if kind == 'tfds' and rest:
         return tfds_sets.has_split(tfds_sets.prepared(rest, data.dir), data.train_split)
     return kind not in BENCHMARKS
@@ -229,7 +301,8 @@ def _synthetic(data: DataSpec, split: str) -> InMemory:
     Those for validation are other ones, as many as config.eval.validation takes from training.
     """
     rng = np.random.default_rng(('train', 'eval', 'validation').index(split))
-    images = rng.integers(256, size=(64, data.image_size, data.image_size, 3), dtype=np.uint8)
+    shape = 64, data.image_size, data.image_size, data.channels or 3
+    images = rng.integers(256, size=shape, dtype=np.uint8)
     num_classes = data.num_classes or 1000
     labels = rng.integers(num_classes, size=64, dtype=np.int32)
     held = round(data.held.fraction * 1_281_167)

@@ -1,8 +1,9 @@
 """Decoding of images: only the part of a JPEG that a crop needs, and no damaged image unnoticed.
 
-Images are (H, W, C) uint8 with C 1 or 3 and channels in the order RGB. The pixels equal Pillow's to
-the bit, except for 16-bit gray: Pillow keeps the wrong eight bits. Pillow decodes all formats; for
-three of them other decoders are faster or notice more damage, and return the same pixels:
+Images are (H, W, C) uint8 with C 1 or 3 and channels in the order RGB; `planes` reads other numbers
+of channels. The pixels equal Pillow's to the bit, except for 16-bit gray: Pillow keeps the wrong
+eight bits. Pillow decodes all formats; for three of them other decoders are faster or notice more
+damage, and return the same pixels:
 
   JPEG   simplejpeg. All decoders use libjpeg-turbo, which repairs damage and warns of it. Pillow
          and OpenCV discard the warnings.
@@ -24,6 +25,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from cls.data import planes
 from cls.data.headers import (
     BrokenImage,
     Header,
@@ -122,10 +124,11 @@ class DamagedImage(BrokenImage):
 
 
 def decode(encoded: bytes, channels: int, rules: Rules = RULES) -> np.ndarray:
-    """Decodes an image of one of `SUFFIXES` to (H, W, channels) uint8; channels is 1 or 3.
+    """Decodes an image of one of `SUFFIXES` to (H, W, channels) uint8.
 
-    Gray, palette, CMYK and 16-bit images are converted; transparency and color profiles are
-    dropped, and an animation yields its first frame.
+    For 1 or 3 channels gray, palette, CMYK and 16-bit images are converted; transparency and
+    color profiles are dropped, and an animation yields its first frame. For other numbers, a file
+    must have as many, see `planes`.
 
     Raises:
       DamagedImage: for a damaged JPEG, unless the rules repair it.
@@ -194,6 +197,12 @@ def _orientation(image: Image.Image) -> int:
         return image.getexif().get(0x0112, 1)
     except Exception:  # metadata may be damaged, pixels are not
         return 1
+
+
+def orientation_of(encoded: bytes) -> int:
+    """Returns the orientation in the EXIF data of a PNG, 1 for other files."""
+    still = read_png(encoded)
+    return still.orientation if still else 1
 
 
 def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -362,6 +371,11 @@ def picture(encoded: bytes, channels: int, rules: Rules = RULES) -> Picture:
 
     Arguments and errors are those of `decode`.
     """
+    if channels not in (1, 3):
+        pixels = planes.read(encoded, channels, rules.max_pixels)
+        return Decoded(_turned(pixels, orientation_of(encoded) if rules.exif else 1))
+    if planes.is_array(encoded):
+        return Decoded(planes.converted(planes.read_array(encoded, rules.max_pixels), channels))
     if encoded[:2] == b'\xff\xd8':
         return _jpeg_picture(encoded, channels, rules)
     still = read_png(encoded) or read_webp(encoded)

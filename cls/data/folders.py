@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from cls.data import broken, splits
+from cls.data import broken, planes, splits
 from cls.data.classes import class_indices
 from cls.data.decode import SUFFIXES, BrokenImage, Rules, decode, picture
-from cls.data.file_list import FileList
+from cls.data.file_list import FileList, ImageList
 from cls.data.layout import layout_of, part_of
 from cls.data.scan import LeftOut, above, class_folders, image_files, listed, once
 from cls.data.shared import SharedArray
@@ -27,11 +27,11 @@ ORDERS = ('text', 'natural')
 
 
 class Folder(Source):
-    """Image files, decoded to RGB one by one.
+    """Image files, decoded one by one; to RGB, unless `channels` is set.
 
     Args:
       folder: The folder of the files, for messages.
-      files: The images in that folder.
+      files: The images.
       labels: (N,) int32.
       class_names: The names of the classes, by label.
       exif: Whether the images are turned as their EXIF data say.
@@ -43,13 +43,13 @@ class Folder(Source):
     def __init__(
         self,
         folder: Path,
-        files: FileList,
+        files: ImageList,
         labels: np.ndarray,
         class_names: tuple[str, ...],
         exif: bool = False,
     ):
         self.num_classes, self.class_names = len(class_names), class_names
-        self.files: FileList = files
+        self.files: ImageList = files
         self._folder, self._labels = folder, SharedArray(labels)
         self.rules = Rules(exif=exif)
         self._verdict, self._verified = '', broken.Verified(len(files))
@@ -59,14 +59,17 @@ class Folder(Source):
 
     def __getitem__(self, index: int) -> dict:
         image = self._made(index, decode)
-        return {'image': image, 'label': int(self._labels.values[index])}
+        return {'image': image, 'label': self._label(index)}
 
     def read(self, index: int, crop: Crop) -> tuple[np.ndarray, int]:
         image = self._made(index, lambda *file: crop(picture(*file)))
-        return image, int(self._labels.values[index])
+        return image, self._label(index)
 
     def labels(self) -> np.ndarray:
         return self._labels.values
+
+    def _label(self, index: int) -> Any:
+        return int(self._labels.values[index])
 
     def identity(self) -> dict[str, Any]:
         """Returns `Source.identity` and a digest of the labels and the files' names and sizes."""
@@ -79,7 +82,7 @@ class Folder(Source):
     def _made(self, index: int, make: Callable[[bytes, int, Rules], T]) -> T:
         """Returns make(content of a file, channels, rules). Raises UserError with file names."""
         name, file = self.files[index], self.files.path(index)
-        content = broken.read_file(file)
+        content = broken.insisting(lambda: self.files.content(index), file)
         try:
             return broken.made(
                 file,
@@ -113,6 +116,7 @@ def open_folder(
     *,
     eval_split: str = '',
     class_order: str = 'text',
+    arrays: bool = False,
     seed: int = 0,
 ) -> Folder:
     """Opens a split, 'train', 'validation' or 'eval', of a folder of images.
@@ -146,6 +150,7 @@ def open_folder(
       exif: Whether the images are turned as their EXIF data say.
       eval_split: The name of the folder to evaluate on; '': the first of the list above.
       class_order: 'text' (torchvision's) or 'natural' (timm's, 2 before 10).
+      arrays: Whether files of NumPy, .npy, are images too.
       seed: The seed of the choice of images for validation.
 
     Raises UserError for other layouts.
@@ -165,7 +170,7 @@ def open_folder(
             f'only classes of {layout.train.name}.{nearest(unknown[0], own)}'
         )
     else:
-        _warn_of_order(own, class_order, root)
+        warn_of_order(own, class_order, root)
         labels_of = class_indices(names, own, str(part))
     present = set(names)
     if missing := [name for name in classes or own if name not in present]:
@@ -176,7 +181,10 @@ def open_folder(
     share = functools.partial(_share, held=split != 'train', validation=validation, seed=seed)
     share = share if divided else None
     # Examples are in text order for both orders of the classes: only the labels differ.
-    source = of_classes(part, names, labels_of, tuple(classes or own), share, exif, left_out)
+    suffixes = SUFFIXES + planes.SUFFIXES if arrays else SUFFIXES
+    source = of_classes(
+        part, names, labels_of, tuple(classes or own), share, exif, left_out, suffixes
+    )
     source.split = _split_name(root, part)
     if divided:
         source.split = validation.part(split != 'train')
@@ -204,7 +212,7 @@ def _natural_key(name: str) -> tuple[list[str | int], str]:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 
 
-def _warn_of_order(names: Sequence[str], class_order: str, root: Path) -> None:
+def warn_of_order(names: Sequence[str], class_order: str, root: object) -> None:
     """Warns if the two orders of the classes, and so the labels, differ."""
     text, natural = (ordered(names, order) for order in ORDERS)
     if text != natural:
@@ -224,6 +232,7 @@ def of_classes(
     share: Callable[[list[str], Path], list[str]] | None = None,
     exif: bool = False,
     left_out: 'LeftOut | None' = None,
+    suffixes: tuple[str, ...] = SUFFIXES,
 ) -> Folder:
     """Opens all images of some class folders, in their order, and logs the files left out.
 
@@ -235,6 +244,7 @@ def of_classes(
       share: (names of a class's images, its folder) -> the names to take; None: all.
       exif: Whether the images are turned as their EXIF data say.
       left_out: The counts of `class_folders`, to be continued.
+      suffixes: The suffixes of images.
 
     Raises UserError if a class folder is empty.
     """
@@ -243,7 +253,7 @@ def of_classes(
 
     def images_of(name: str) -> list[str]:
         inner = LeftOut(part / name)
-        images = image_files(part / name, inner, around)
+        images = image_files(part / name, inner, around, suffixes)
         if not images:
             raise UserError(
                 f'{part / name} has no images{inner.within()}: expected files that end in '

@@ -1,7 +1,8 @@
 """Batches of uint8 images, the same on any number of processes and after any restart.
 
-A batch is {'image': (n, H, W, C) uint8, 'label': (n,) int32, 'mask': (n,) bool}. n is the share of
-this process in the global batch: process p of P has the global rows p*n to (p+1)*n.
+A batch is {'image': (n, H, W, C) uint8, 'label': (n,) int32, 'mask': (n,) bool}; the labels of a
+source with several for each image are (n, K) uint8. n is the share of this process in the global
+batch: process p of P has the global rows p*n to (p+1)*n.
 
 The examples of a training batch and their crops are a function of only the seed and the step.
 `train_batch` is that function; Grain takes it as a random-access sequence over the steps and
@@ -95,11 +96,12 @@ def eval_batch(
     num_classes: int,
     process: tuple[int, int],
     shape: tuple[int, int, int],
+    label: tuple[tuple[int, ...], type[np.generic]] = ((), np.int32),
 ) -> Batch:
     """Returns this process's part of a global batch in the source's order, zero-padded."""
     at = order.positions(step, batch, process)
     images = np.zeros((len(at), *shape), np.uint8)
-    labels = np.zeros(len(at), np.int32)
+    labels = np.zeros((len(at), *label[0]), label[1])
     mask = at < length
     if mask.any():
         images[mask], labels[mask] = read(at[mask], at[mask])
@@ -108,6 +110,8 @@ def eval_batch(
 
 
 def _check_labels(labels: np.ndarray, indices: np.ndarray, num_classes: int) -> None:
+    if labels.ndim > 1:  # of several classes: made of these
+        return
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(wrong):
         raise UserError(
@@ -133,6 +137,11 @@ def _check_training(data: DataSpec, batch: int, seed: int, process: tuple[int, i
 
 def _order(source: Source, data: DataSpec, seed: int) -> Order:
     if data.balanced:
+        if source.multi_label:
+            raise UserError(
+                'config.data.balanced draws by the class of an image, and with data.multi_label it '
+                'has several: expected False.'
+            )
         return order.Balanced(source.labels(), seed)
     return functools.partial(order.shuffled, length=len(source), seed=seed)
 
@@ -251,5 +260,6 @@ def eval_batches(
         num_classes=num_classes,
         process=process,
         shape=(data.eval_pixels, data.eval_pixels, source.channels),
+        label=(source.label_shape, source.label_dtype),
     )
     return EvalBatches(StepSequence(batch_at, -(-len(source) // batch)))

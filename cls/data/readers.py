@@ -50,7 +50,7 @@ def _read(
         crops = [functools.partial(crop, rng=draws) for draws in order.draws(stream, at)]
 
     images = np.empty((len(at), size, size, source.channels), np.uint8)
-    labels = np.empty(len(at), np.int32)
+    labels = np.empty((len(at), *source.label_shape), source.label_dtype)
 
     def part(rows: range) -> None:
         for row in rows:

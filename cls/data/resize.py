@@ -53,6 +53,9 @@ def resize(
     box = box or full_box
     if image.shape[:2] == (height, width) and box == full_box:
         return image
+    if image.shape[2] not in (1, 3):
+        every = Planes(image, (height, width), interpolation, box, roughly)
+        return every.window(0, 0, height, width)
     if interpolation.startswith('tf_'):
         if box != full_box:
             raise ValueError(f'{interpolation} cannot resize a box, {box}')
@@ -125,6 +128,33 @@ class Resized:
         rows, columns = (top, height), (left, width)
         box = self._box
         return _pillow_window(self._image, self.shape, rows, columns, self._interpolation, box)
+
+
+class Planes:
+    """A `Resized` of any number of channels: each is resized as a gray image.
+
+    Pillow would multiply the colors of four channels by the last one, and takes no other numbers.
+    """
+
+    def __init__(self, image: np.ndarray, *args: Any, **kwargs: Any):
+        self._planes = [
+            Resized(np.ascontiguousarray(image[..., channel, None]), *args, **kwargs)
+            for channel in range(image.shape[2])
+        ]
+        self.shape = self._planes[0].shape
+
+    def window(self, *window: int) -> np.ndarray:
+        """Returns the pixels (height, width, C) of a window of the resized image."""
+        return np.concatenate([plane.window(*window) for plane in self._planes], -1)
+
+    def only_window(self, *window: int) -> np.ndarray:
+        """Returns the pixels of `window`, faster if no other window is read."""
+        return np.concatenate([plane.only_window(*window) for plane in self._planes], -1)
+
+
+def resized(image: np.ndarray, *args: Any, **kwargs: Any) -> Resized | Planes:
+    """Returns an image (H, W, C) to be read in windows; arguments are those of `Resized`."""
+    return (Resized if image.shape[2] in (1, 3) else Planes)(image, *args, **kwargs)
 
 
 def _pillow(image: np.ndarray, height: int, width: int, interpolation: str, box: Box) -> np.ndarray:

@@ -80,7 +80,12 @@ def class_folders(folder: Path, left_out: LeftOut | None = None) -> list[str]:
     return sorted(names)
 
 
-def image_files(folder: Path, left_out: LeftOut, around: set[Identity] | None = None) -> list[str]:
+def image_files(
+    folder: Path,
+    left_out: LeftOut,
+    around: set[Identity] | None = None,
+    suffixes: tuple[str, ...] = SUFFIXES,
+) -> list[str]:
     """Returns the sorted names of the images below a class folder, at any depth: 'inner/1.jpg'.
 
     Links are followed, but each folder is read once.
@@ -90,6 +95,7 @@ def image_files(folder: Path, left_out: LeftOut, around: set[Identity] | None = 
       left_out: Counts the files that are not read.
       around: `above` of the folder that has this class folder, if that is known: finding it takes
         longer than reading a folder with a few images.
+      suffixes: the suffixes of images, in lower case.
 
     Raises UserError for a folder that cannot be read.
     """
@@ -107,7 +113,7 @@ def image_files(folder: Path, left_out: LeftOut, around: set[Identity] | None = 
                 else:
                     read.add(_identity(entry))
                     pending.append(f'{inner}{entry.name}/')
-            elif not entry.name.lower().endswith(SUFFIXES):
+            elif not entry.name.lower().endswith(suffixes):
                 left_out.other_format(entry.name)
             elif not _is_file(entry):
                 left_out.count('no files, or links to nothing')

@@ -25,7 +25,8 @@ class Source(abc.ABC):
 
     num_classes: int
     class_names: tuple[str, ...]  # () if the classes have no names
-    channels: int  # of every image: 1 or 3
+    channels: int  # of every image
+    multi_label: bool = False  # whether labels are (K,) uint8, 1 for each class of an example
     files: Sequence[str] = ()  # the names of the images; () if they have no names
     split: str = ''  # 'test', 'val', 'train[90%:]', ...; '' if it has no name
     version: str = ''  # of a prepared data set: 'mnist/3.0.1'
@@ -33,6 +34,16 @@ class Source(abc.ABC):
     # For some test sets; cls.evaluation.robustness scores with them:
     subset: tuple[int, ...] = ()  # the classes that a prediction may be; (): all classes
     label_sets: tuple[tuple[int, ...], ...] = ()  # each example's correct classes; (): its label
+
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """The shape of a label: (), or (num_classes,) of a source with several labels."""
+        return (self.num_classes,) if self.multi_label else ()
+
+    @property
+    def label_dtype(self) -> type[np.generic]:
+        """The type of a label: int32, or uint8 of a source with several labels."""
+        return np.uint8 if self.multi_label else np.int32
 
     @property
     def split_kind(self) -> str:
@@ -53,12 +64,12 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def __getitem__(self, index: int) -> dict:
-        """Returns {'image': (H, W, channels) uint8, 'label': int}.
+        """Returns {'image': (H, W, channels) uint8, 'label': int or (K,) uint8}.
 
         Raises UserError for a broken image.
         """
 
-    def read(self, index: int, crop: Crop) -> tuple[np.ndarray, int]:
+    def read(self, index: int, crop: Crop) -> tuple[np.ndarray, Any]:
         """Returns (crop of an image, its label); pixels outside the crop need not be decoded."""
         example = self[index]
         return crop(Decoded(example['image'])), example['label']
@@ -68,7 +79,7 @@ class Source(abc.ABC):
         return error
 
     def labels(self) -> np.ndarray:
-        """Returns all labels, (N,) int32."""
+        """Returns all labels, (N,) int32; (N, K) uint8 with several labels for an example."""
         return np.array([self[index]['label'] for index in range(len(self))], np.int32)
 
 

@@ -32,9 +32,15 @@ class DataSpec:
     dir: str = ''
     train_split: str = 'train'
     eval_split: str = ''
+    channels: int = 0
     num_classes: int = 0
     allow_changed: bool = False
     class_order: str = 'text'
+    classes: str = ''
+    image_column: str = ''
+    label_column: str = ''
+    split_column: str = ''
+    multi_label: bool = False
     exif: bool = True
     max_pixels: int = 89_478_485
     broken_images: str = 'refuse'

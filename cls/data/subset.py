@@ -42,7 +42,7 @@ class Subset(Source):
 
     def __init__(self, source: Source, rows: np.ndarray) -> None:
         self.num_classes, self.class_names = source.num_classes, source.class_names
-        self.channels = source.channels
+        self.channels, self.multi_label = source.channels, source.multi_label
         self._source, self._rows = source, SharedArray(rows.astype(np.int64))
         self.files = _Names(source.files, self._rows) if len(source.files) else ()
 
@@ -61,7 +61,7 @@ class Subset(Source):
     def _row(self, index: int) -> int:
         return int(self._rows.values[index])
 
-    def read(self, index: int, crop: Crop) -> tuple[np.ndarray, int]:
+    def read(self, index: int, crop: Crop) -> tuple[np.ndarray, Any]:
         return self._source.read(self._row(index), crop)
 
     def explained(self, error: UserError) -> UserError:

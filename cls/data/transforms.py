@@ -12,7 +12,7 @@ import numpy as np
 
 from cls.data.decode import Decoded, Picture
 from cls.data.order import Draws
-from cls.data.resize import PILLOW, Resized, shorter_to
+from cls.data.resize import PILLOW, Planes, Resized, resized, shorter_to
 from cls.data.spec import DataSpec
 
 Box = tuple[int, int, int, int]  # top, left, height, width
@@ -25,7 +25,7 @@ def _resized(
     to: tuple[int, int],
     interpolation: str,
     exact: bool = False,
-) -> Resized:
+) -> Resized | Planes:
     """Resizes the box (top, left, height, width) of an image to `to`.
 
     If exact, the pixels are those of a full decoding and of Pillow's or TensorFlow's filter. Else
@@ -37,7 +37,7 @@ def _resized(
         image = Decoded(image)
     enough = box[2:] if exact or interpolation not in PILLOW else to
     pixels, inside = image.region(*box, to=enough, roughly=not exact)
-    return Resized(pixels, to, interpolation, inside, roughly=not exact)
+    return resized(pixels, to, interpolation, inside, roughly=not exact)
 
 
 def _size(image: Picture | np.ndarray) -> tuple[int, int]:

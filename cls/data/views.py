@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cls.data.decode import MAX_PIXELS, Picture, Rules
-from cls.data.resize import Resized, resize, shorter_to
+from cls.data.resize import Planes, Resized, resize, resized, shorter_to
 from cls.data.sources import Source
 
 TOGETHER = 4096  # images whose sizes are read at a time
@@ -83,8 +83,8 @@ def square_crops(
     return np.stack(views)
 
 
-def _shorter_resized(image: np.ndarray, side: int, interpolation: str) -> Resized:
-    return Resized(image, shorter_to(image.shape[:2], side), interpolation)
+def _shorter_resized(image: np.ndarray, side: int, interpolation: str) -> Resized | Planes:
+    return resized(image, shorter_to(image.shape[:2], side), interpolation)
 
 
 def whole_shape(height: int, width: int, *, scale: int, multiple: int) -> tuple[int, int]:

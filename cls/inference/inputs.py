@@ -12,12 +12,12 @@ from pathlib import Path
 
 from cls.data.decode import SUFFIXES
 from cls.data.scan import LeftOut, image_files
+from cls.data.table_files import IMAGES, LABELS
 from cls.errors import UserError
 from cls.inference.preprocess import Image
 from cls.storage import paths
 
 LISTS = ('.csv', '.tsv')
-COLUMNS = ('image', 'path', 'file', 'filename', 'file_name')  # of a list, in this order
 STDIN = '-'
 
 
@@ -44,8 +44,8 @@ def expand(arguments: Sequence[str], classes: Sequence[str] = ()) -> list[Input]
         the argument, has the name of a class, the innermost one if there are several;
       a pattern with *, ? or [...]: the files that match, sorted; ** matches folders at any depth;
       a .csv or .tsv file: its column 'image', 'path', 'file', 'filename' or 'file_name', or without
-        a header its first column; a column 'label' has labels. Paths are relative to the working
-        directory or, if there is no such file, to the list;
+        a header its first column; a column 'label', 'labels', 'class' or 'target' has labels. Paths
+        are relative to the working directory or, if there is no such file, to the list;
       '-': standard input, either an image or one path on each line;
       any other path: an image, also if there is no such file.
 
@@ -117,10 +117,11 @@ def _list(file: Path) -> Iterator[Input]:
     except csv.Error as error:
         raise UserError(f'{file} cannot be read ({error}): expected a list of paths.') from error
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
-    column = next((header.index(name) for name in COLUMNS if name in header), None)
-    labels = header.index('label') if column is not None and 'label' in header else None
+    column = next((header.index(name) for name in IMAGES if name in header), None)
+    labels = None
     if column is not None:
         rows = rows[1:]
+        labels = next((header.index(name) for name in LABELS if name in header), None)
     if not rows:
         raise UserError(f'{file} lists no images: expected a path on each line.')
     for number, row in enumerate(rows, start=1 + (column is not None)):

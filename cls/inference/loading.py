@@ -1,5 +1,6 @@
 """Models from run folders, files of weights, the Hugging Face Hub, and published weights."""
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+from flax import traverse_util
 
 from cls import models, weights
 from cls.config import load as configs
@@ -26,7 +28,7 @@ from cls.run.environment import prepare
 from cls.storage import paths
 from cls.weights import card as cards
 from cls.weights import origin as origins
-from cls.weights import pretrained, published
+from cls.weights import pretrained, published, stem
 from cls.weights.fetch import fetch
 from cls.weights.hub import HUB, Located, locate
 from cls.weights.images import Preparation, preparation
@@ -49,6 +51,7 @@ def load(
     *,
     variant: str = '',
     bgr: bool = False,
+    in_chans: int | None = None,
     **fields: Any,
 ) -> Model:
     """Returns a model with its weights, classes and preparation of images.
@@ -73,6 +76,8 @@ def load(
       variant: the variant of a file, if it does not show it.
       bgr: whether the weights of a file expect BGR, as Caffe's, if it does not show it; the model
         takes RGB.
+      in_chans: channels of the images, 1 or 4 for example; weights of color images are adapted to
+        them, see cls.weights.stem. None: those of the weights.
       **fields: fields of the module of a file's network that differ from the variant's.
 
     Raises UserError if there is nothing of that name, it does not fit, or an argument is for other
@@ -82,7 +87,16 @@ def load(
       >>> model = cls.load('runs/birds')
       >>> model.predict('bird.jpg', top=3)
     """
-    name = str(where)
+    model = _loaded(str(where), dtype, weights, variant, bgr, fields)
+    if in_chans is None or in_chans == model.preprocess.channels:
+        return model
+    return _with_channels(model, in_chans)
+
+
+def _loaded(
+    name: str, dtype: Any, weights: str, variant: str, bgr: bool, fields: Mapping[str, Any]
+) -> Model:
+    """Returns the model of `load`, for the images of its weights."""
     if not name:
         raise UserError(f'the place of the weights is empty. {_EXPECTED}')
     dtype = dtype_name(dtype)
@@ -222,7 +236,8 @@ def fitted(config: Any, variables: Any, size: int, source: Path) -> tuple[nn.Mod
     shapes = _shapes(variables)
     kernels = {shape[2] for shape in shapes.values() if len(shape) == 4}
     kernels |= {shape[0] for shape in shapes.values() if len(shape) == 2}
-    candidates = [c for c in (3, 1, *sorted(kernels)) if c <= 64]
+    stated = [config.data.channels] if config.data.channels else []
+    candidates = [c for c in (*stated, 3, 1, *sorted(kernels)) if c <= 64]
     for channels in dict.fromkeys(candidates):
         count = config.model.get('num_classes') or _outputs(config, shapes, size, channels)
         module = count and configs.create_model(config, count)
@@ -311,6 +326,33 @@ def _names(located: Located, checkpoint: Any, module: Any) -> tuple[str, ...]:
         with Located(located.file, {}).naming_card():
             labels, _ = cards.class_names(checkpoint.card, module.num_classes)
     return labels
+
+
+def _with_channels(model: Model, channels: int) -> Model:
+    """Returns a model of color images for images with other channels. Raises UserError."""
+    if type(channels) is not int or channels < 1:
+        raise UserError(f'in_chans is {channels!r}: expected a number of 1 or more.')
+    p = model.preprocess
+    shapes: Any = abstract_variables(model.module, p.size, channels)
+    given, wanted = (traverse_util.flatten_dict(tree) for tree in (model.variables, shapes))
+    flat, line = stem.adapt(given, wanted, channels)
+    if not line:
+        raise UserError(
+            f'in_chans is {channels}, but the weights of {model.source} have no first convolution '
+            f'that can be adapted to it: expected {p.channels}.'
+        )
+    log.info('%s: %s', model.source, line)
+    mean, std = (stem.normalization(values, channels) for values in (p.mean, p.std))
+    variables = traverse_util.unflatten_dict(flat)
+    return Model(
+        model.module,
+        variables,
+        dataclasses.replace(p, mean=mean, std=std, channels=channels),
+        classes=model.classes,
+        variant=model.variant,
+        source=model.source,
+        license=model.license,
+    )
 
 
 def _preprocess(prepared: Preparation, channels: int, size: int = 0) -> Preprocess:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from PIL import Image as pillow
 
-from cls.data import transforms
+from cls.data import planes, transforms
 from cls.data.decode import MAX_PIXELS, BrokenImage, Decoded, Picture, Rules, of_pillow, picture
 from cls.data.resize import INTERPOLATIONS
 from cls.data.spec import DataSpec
@@ -51,7 +51,7 @@ class Preprocess:
       interpolation: one of cls.data.resize.INTERPOLATIONS.
       mean, std: by channel or one for all, of pixels in 0..255.
       contrast: '' or 'global', see cls.steps.train_step.normalize.
-      channels: channels of the input; images of files have 1 or 3.
+      channels: channels of the input.
       exif: whether images are turned as their EXIF data say.
       max_pixels: height times width of the largest image that is decoded.
       repair: whether a damaged JPEG is taken as far as it can be decoded.
@@ -180,39 +180,14 @@ class Preprocess:
         rules = Rules(self.exif, self.max_pixels, self.repair, verify=True)
         try:
             if isinstance(image, np.ndarray):
-                return Decoded(self._array(image))
-            if self.channels not in (1, 3):
-                raise BrokenImage(
-                    f'files have 1 or 3 channels, the model {self.channels} (give uint8 arrays)'
-                )
+                return Decoded(planes.converted(image, self.channels))
             if isinstance(image, pillow.Image):
+                if self.channels not in (1, 3):
+                    return Decoded(planes.converted(np.asarray(image), self.channels))
                 return Decoded(of_pillow(image, self.channels, rules))
             return picture(_content(image), self.channels, rules)
         except (BrokenImage, MemoryError) as error:
             raise UnreadableImage(name, str(error) or 'it does not fit the memory') from error
-
-    def _array(self, image: np.ndarray) -> np.ndarray:
-        """Returns (H, W, channels) of an array; gray becomes RGB and back, alpha is left out."""
-        if image.dtype != np.uint8:
-            raise BrokenImage(f'an array of {image.dtype}, not of uint8 with pixels in 0..255')
-        image = image[..., None] if image.ndim == 2 else image
-        if image.ndim != 3:
-            raise BrokenImage(f'an array of shape {image.shape}, not (H, W, C) or (H, W)')
-        if 0 in image.shape:
-            raise BrokenImage(f'an array of shape {image.shape}, without pixels')
-        have, wanted = image.shape[2], self.channels
-        if have == wanted:
-            return image
-        if have == 4 and wanted in (1, 3):
-            image, have = image[..., :3], 3
-        if (have, wanted) == (1, 3):
-            return np.repeat(image, 3, axis=2)
-        if (have, wanted) == (3, 1):
-            gray = pillow.fromarray(np.ascontiguousarray(image)).convert('L')
-            return np.asarray(gray)[..., None]
-        if have == wanted:
-            return image
-        raise BrokenImage(f'an array of {have} channels, not of {wanted}')
 
 
 def _content(image: Any) -> bytes:

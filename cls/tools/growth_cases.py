@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
 from cls import evaluate, models, train
-from cls.data import broken, datasets, order
+from cls.data import broken, datasets, order, table_files
 from cls.data import views as data_views
 from cls.data.decode import BrokenImage, Rules
 from cls.data.file_list import FileList
@@ -58,8 +58,8 @@ def _tree(folder: Path, split: str, classes: int, images: int) -> None:
         os.link(photo, place / f'{number}.jpg')
 
 
-def _opened(folder: Path) -> Work:
-    spec = DataSpec(f'folder:{folder}', image_size=8)
+def _opened(place: Path, kind: str = 'folder') -> Work:
+    spec = DataSpec(f'{kind}:{place}', image_size=8)
 
     def work() -> None:
         train_images, test = (datasets.load(spec, split) for split in ('train', 'eval'))
@@ -79,6 +79,25 @@ def _classes(size: int, folder: Path) -> Work:
     _tree(folder, 'train', size, 2 * size)
     _tree(folder, 'val', size, size)
     return _opened(folder)
+
+
+def _table(size: int, folder: Path) -> Work:
+    """Returns the opening of a CSV file of images in 1,000 classes, a tenth to evaluate on."""
+    _tree(folder, 'train', 1, 1)
+    # Each path is another way to the same image, of the usual length of a path.
+    ways = (''.join('.//' if i >> bit & 1 else './' for bit in range(21)) for i in range(size))
+    with (folder / 'list.csv').open('w') as file:
+        file.write('image,label,split\n')
+        for i, way in enumerate(ways):
+            split = 'val' if i % 10 == 3 else 'train'
+            file.write(f'{way}photo.jpg,class {i // 10 % 1000},{split}\n')
+    opened = _opened(folder / 'list.csv', 'csv')
+
+    def work() -> None:
+        table_files.read.cache_clear()
+        opened()
+
+    return work
 
 
 def _small(folder: Path) -> ConfigDict:
@@ -346,6 +365,9 @@ CASES = {
     'names': Case('list files by name', 12_800, _names, Target(each=40)),
     'classes': Case(
         'open a folder of classes with two images each', 218, _classes, Target(seconds=8)
+    ),
+    'table': Case(
+        'open a CSV file of images', 20_000, _table, Target(exponent=1.1, seconds=20, mib=700)
     ),
     'broken': Case('name a broken image of a folder', 200, _broken, Target(seconds=35)),
     'shards': Case('read a record of each shard', 10, _shards),

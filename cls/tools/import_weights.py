@@ -34,6 +34,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from cls import models, weights
@@ -54,6 +55,7 @@ from cls.storage import paths
 from cls.tools import import_messages as messages
 from cls.weights import card as cards
 from cls.weights import origin as origins
+from cls.weights import stem
 from cls.weights.hub import CARD, Located, locate
 from cls.weights.images import Preparation
 from cls.weights.loading import fill, hints_of, naming, prepare
@@ -141,8 +143,11 @@ def _read(args: argparse.Namespace, overrides: Sequence[tuple[str, str]]) -> _Fo
             fields.pop(name, None)
     fitted = fill(checkpoint, variant.name, located.file, hints, fields, part=args.part)
     prepared, bgr = prepare(fitted, variant, located, args.source, size, args.bgr)
-    prepared = _sized(prepared, size)
-    config = _overridden(config_of(variant, prepared, fitted.fields), overrides)
+    fitted, adapted = _of_channels(fitted, variant, draft.data.channels, located.file)
+    prepared = _sized(prepared, size).of_channels(fitted.channels)
+    config = config_of(variant, prepared, fitted.fields)
+    config.data.channels = 0 if fitted.channels == stem.COLORS else fitted.channels
+    config = _overridden(config, overrides)
     with located.naming_card() if not overrides else contextlib.nullcontext():
         defaults.check(config)
     lines = [
@@ -152,7 +157,7 @@ def _read(args: argparse.Namespace, overrides: Sequence[tuple[str, str]]) -> _Fo
         messages.of_images(config, prepared, given),
     ]
     origin = origins.of(args.source, located, prepared, fitted.family, bgr)
-    lines += [*messages.of_channels(fitted, prepared), *messages.of_colors(prepared, bgr)]
+    lines += [*adapted, *messages.of_channels(fitted, prepared), *messages.of_colors(prepared, bgr)]
     if fitted.headless:
         return _Found(config, fitted.variables, (), [*lines, *origin.lines()], origin)
     with located.naming_card():
@@ -164,6 +169,26 @@ def _read(args: argparse.Namespace, overrides: Sequence[tuple[str, str]]) -> _Fo
         named = (names, field, located.file.name)
     classes, line = messages.classes(*named, config)
     return _Found(config, fitted.variables, classes, [*lines, line, *origin.lines()], origin)
+
+
+def _of_channels(
+    fitted: weights.Fitted, variant: Variant, channels: int, file: Path
+) -> tuple[weights.Fitted, list[str]]:
+    """Returns (weights for images with some channels, lines on it); 0: those of the file."""
+    if channels in (0, fitted.channels):
+        return fitted, []
+    module = models.create(variant.name, **fitted.fields)
+    shapes: Any = models.abstract_variables(module, variant.input_size, channels)
+    given, wanted = (traverse_util.flatten_dict(tree) for tree in (fitted.variables, shapes))
+    flat, line = stem.adapt(given, wanted, channels)
+    if not line:
+        raise UserError(
+            f'{file}: no first convolution can be adapted to config.data.channels, {channels}: '
+            f'expected {fitted.channels}.'
+        )
+    variables = traverse_util.unflatten_dict(flat)
+    adapted = dataclasses.replace(fitted, variables=variables, channels=channels)
+    return adapted, [f'First convolution: {line}.']
 
 
 def _overridden(config: ConfigDict, overrides: Sequence[tuple[str, str]]) -> ConfigDict:

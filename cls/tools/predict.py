@@ -159,10 +159,8 @@ def check(args: Any) -> str:
         raise UserError('--layer is the layer of --embed FILE.npz: expected both.')
     if args.scales and not find(args.protocol).dense:
         raise UserError(f'--scales is for dense protocols, not for --protocol {args.protocol}.')
-    if form == 'parquet':
-        if not args.output:
-            raise UserError('--parquet needs --output FILE: the format is not text.')
-        _parquet()
+    if form == 'parquet' and not args.output:
+        raise UserError('--parquet needs --output FILE: the format is not text.')
     return form
 
 
@@ -331,27 +329,18 @@ def _flat(row: dict[str, Any], top: int, labeled: bool) -> list[Any]:
     return [name, *([row['label']] if labeled else []), *cells, row['error']]
 
 
-def _parquet() -> Any:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise UserError(
-            '--parquet needs the package pyarrow: `pip install pyarrow`, or choose --csv.'
-        ) from None
-    return pyarrow
-
-
 def write_parquet(
     file: BinaryIO | None, rows: Iterable[dict[str, Any]], top: int, labeled: bool
 ) -> None:
     """Writes a Parquet file with the columns of the CSV table."""
-    arrow, names = _parquet(), columns(top, labeled)
-    kinds = {'probability': arrow.float32()}
+    import pyarrow as arrow  # slow to import, and only needed for this format
+    from pyarrow import parquet
+
+    names, kinds = columns(top, labeled), {'probability': arrow.float32()}
     schema = arrow.schema(
         [(name, kinds.get(name.rstrip('0123456789'), arrow.string())) for name in names]
     )
-    with arrow.parquet.ParquetWriter(file, schema) as writer:
+    with parquet.ParquetWriter(file, schema) as writer:
         for part in _parts(rows, _ROWS):
             values = zip(*(_flat(row, top, labeled) for row in part), strict=True)
             arrays = [arrow.array(v, f.type) for v, f in zip(values, schema, strict=True)]

@@ -134,6 +134,30 @@ def test_a_class_of_one_image_cannot_be_divided_and_broken_splits_are_told_as_th
         configs.load(spec(tmp_path / 'split'))
 
 
+def test_other_data_have_the_same_recipe(tmp_path):
+    """A table of the images of a folder; its path may have the options of an arm in it."""
+    rows = [
+        f'{file.relative_to(photographs())},{file.parent.name},{file.parts[-3]}\n'
+        for file in sorted(photographs().rglob('*.png'))
+    ]
+    for image in rows:
+        file = tmp_path / image.partition(',')[0]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.symlink_to(photographs() / image.partition(',')[0])
+    (tmp_path / 'list.csv').write_text('image,label,split\n' + ''.join(rows))
+    place = f'csv:{tmp_path}/list.csv'
+    table = configs.load(f'{RESNET}:finetune,data={place},variant=resnet20_cifar')
+    folder = configs.load(spec())
+    assert table.data.name == place
+    folder.unlock()
+    folder.data.name = place
+    assert configs.to_json(table) == configs.to_json(folder)
+    assert configs.load(f'{RESNET}:data={place}').data.name == place
+    for wrong in (f'folder=x,data={place}', 'finetune,data='):
+        with pytest.raises(UserError, match='take folder=DIR or data=csv:FILE'):
+            configs.load(f'{RESNET}:{wrong}')
+
+
 def test_the_preset_is_of_folders():
     with pytest.raises(UserError, match=r'finetune,folder=DIR'):
         configs.load(RESNET, [('preset', 'finetune')])

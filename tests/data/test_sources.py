@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from cls import signals
-from cls.data import broken, datasets, digits, sources, tfds_sets
+from cls.data import broken, datasets, digits, file_list, sources, tfds_sets
 from cls.errors import UserError
 
 
@@ -190,14 +190,14 @@ def test_a_file_that_cannot_be_read_is_tried_again(make_data, birds, monkeypatch
     source = datasets.load(make_data(name=f'folder:{birds}'), 'train')
     monkeypatch.setattr(broken, 'verdict', None)  # no search
     monkeypatch.setattr(broken, '_WAITS', (0.001, 0.001))
-    read, failures = broken._content, [OSError(errno.EIO, os.strerror(errno.EIO))] * 2
+    read, failures = file_list.content, [OSError(errno.EIO, os.strerror(errno.EIO))] * 2
 
     def unsteady(file):
         if failures:
             raise failures.pop()
         return read(file)
 
-    monkeypatch.setattr(broken, '_content', unsteady)
+    monkeypatch.setattr(file_list, 'content', unsteady)
     assert source[0]['image'].ndim == 3 and not failures
     (birds / 'train' / 'ibis' / '0.jpg').unlink()
     with pytest.raises(UserError, match=r'ibis/0.jpg cannot be read \(No such file or directory\)'):
@@ -382,7 +382,7 @@ def test_tfds_as_tfrecord(make_data, speckles, tmp_path):
     ('fields', 'message'),
     [
         ({'name': 'cifar10'}, "name is 'cifar10': expected .* Did you mean tfds:cifar10"),
-        ({'name': 'tfds:'}, "name is 'tfds:': expected digits, tfds:NAME, folder:DIR, synth"),
+        ({'name': 'tfds:'}, "name is 'tfds:': expected digits, tfds:NAME, folder:DIR, csv:"),
         ({'name': 'tfds:cifar10', 'dir': '/nowhere'},
          'cifar10 is not prepared in /nowhere: run '
          '`python -m cls.tools.prepare cifar10 --data_dir /nowhere`'),

@@ -20,6 +20,7 @@ from golden import keyed, rows
 from orbax.checkpoint import StandardCheckpointer
 from safetensors.numpy import save_file
 
+import cls
 from cls import main, models, train, weights
 from cls.config import load as configs
 from cls.data.classes import wnids
@@ -506,6 +507,31 @@ import_weights.main(['--from', sys.argv[1], '--workdir', sys.argv[2]])
 assert any('jaxpr_trace' in name for name in events), events
 assert not [name for name in events if 'backend_compile' in name], events
 """
+
+
+@pytest.mark.parametrize('channels', [1, 4])
+def test_weights_of_color_images_for_other_channels(tmp_path, capsys, channels):
+    """`cls.load` adapts them alike; a run of such weights needs no further option."""
+    file = tmp_path / 'net.safetensors'
+    save_file(STATE, file)
+    imported(file, tmp_path / 'run', f'--config.data.channels={channels}')
+    assert 'First convolution: conv1/kernel adapted to images of' in capsys.readouterr().out
+    first, second = cls.load(tmp_path / 'run'), cls.load(file, variant=NAME, in_chans=channels)
+    assert first.preprocess == second.preprocess and first.preprocess.channels == channels
+    jax.tree.map(np.testing.assert_array_equal, first.variables, second.variables)
+    assert len(first.preprocess.mean) == 1
+    with pytest.raises(UserError, match="in_chans is '2': expected a number of 1 or more"):
+        cls.load(tmp_path / 'run', in_chans='2')
+
+
+def test_weights_of_other_images_keep_their_channels(tmp_path):
+    state = STATE | {'conv1.weight': np.repeat(STATE['conv1.weight'], 2, axis=1)}
+    save_file(state, tmp_path / 'net.safetensors')
+    imported(tmp_path / 'net.safetensors', tmp_path / 'run')
+    assert cls.load(tmp_path / 'run').preprocess.channels == 6
+    assert json.loads((tmp_path / 'run' / 'config.json').read_text())['data']['channels'] == 6
+    imported(tmp_path / 'net.safetensors', tmp_path / 'other', '--config.data.channels=3')
+    assert cls.load(tmp_path / 'other').preprocess.channels == 3
 
 
 def test_an_import_compiles_nothing(tmp_path):
