@@ -65,6 +65,7 @@ MISSING = {
     r'(fbnet|spnasnet|lcnet|hardcorenas|mobilenet_edgetpu|mobilenetv4)_?\w+': (
         'a network of another paper'
     ),
+    r'(ig_)?resnext101_32x48d(_wsl)?': 'a ResNeXt of 829 million parameters',
     r'mobilenetv3_rw': 'an early MobileNetV3 with other gates',
 }
 FAMILY = Family(
