@@ -43,6 +43,7 @@ from cls.steps.phases import Phase
 from cls.steps.resident import make_resident_steps
 from cls.steps.state import TrainState
 from cls.steps.train_step import make_train_step
+from cls.storage import paths
 from cls.trainer import Trainer, TrainStep, lazy_jit
 from cls.weights import pretrained
 
@@ -157,7 +158,7 @@ def fit(
         step = int(state.step)
         _check_step(setup, workdir, step)
         if record is not None:
-            agreement.print_once(f'continuing from step {step} of {setup.total_steps}')
+            agreement.print_once(f'continuing from step {step} of {setup.length}')
         if step and saved and (line := lengthened(setup, saved, step)):
             agreement.print_once(line)
 
@@ -182,12 +183,13 @@ def fit(
         if metrics and not step and setup.log.images and metrics.shows('images'):
             images = displays.augmented_images(setup, setup.log.images)
             metrics.show(lambda logger: logger.images(1, 'train/images', images))
+        limit = setup.time_limit
         trainer = Trainer(
             setup=setup,
             ledger=ledger,
             checkpoints=checkpoints,
             metrics=metrics,
-            progress=Progress(step, setup.total_steps, show=leader),
+            progress=Progress(step, setup.total_steps if limit is None else 0, show=leader),
             preemption=preemption,
             eval_step=lazy_jit(setup.eval_step(), ledger),
             workdir=workdir,
@@ -287,7 +289,9 @@ def lengthened(setup: Setup, saved: str, step: int) -> str:
     """
     before = former_length(setup, saved)
     if before is None:
-        return ''
+        former = str(paths.parse_json(saved).get('duration', setup.duration))
+        line = f'config.duration was {former!r} and is {setup.duration!r}'
+        return '' if former == setup.duration else line
     rates = [float(rate(step)) for rate in (before.learning_rate, setup.learning_rate)]
     return (
         f'config.duration was {before.duration!r} ({before.total_steps} steps) and is '
