@@ -4,7 +4,8 @@
     source[3]  # {'image': (H, W, C) uint8, 'label': int}
 
 `config.data.name` is 'digits', 'tfds:NAME', 'folder:DIR', 'synthetic' or, for evaluation, one of
-cls.data.imagenet_variants, 'imagenet_a:DIR' for example.
+cls.data.imagenet_variants, 'imagenet_a:DIR' for example. Config files register their own ones, see
+cls.data.registered.
 
 The classes of a run are ordered as the outputs of its network. For evaluation, the labels of a data
 set with named classes are mapped to this order (`load(..., classes=...)`).
@@ -17,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from cls.data import decode, folders, imagenet_variants, layout, splits, tfds_sets
+from cls.data import decode, folders, imagenet_variants, layout, registered, splits, tfds_sets
 from cls.data.classes import BENCHMARKS
+from cls.data.registered import register as register
 from cls.data.sources import InMemory, Source
 from cls.data.spec import DataSpec
 from cls.data.subset import subset
@@ -168,6 +170,8 @@ def check_disjoint(data: DataSpec) -> None:
 def _open(data: DataSpec, split: str, classes: tuple[str, ...]) -> Source:
     kind, _, rest = data.name.partition(':')
     held = data.held
+    if registered.is_registered(data.name):
+        return registered.opened(data.name, split, classes)
     if split == 'validation' and held.split and kind not in ('folder', 'synthetic'):
         named = dataclasses.replace(data, eval_split=held.split, validation='')
         return _open(named, 'eval', classes)
