@@ -40,6 +40,7 @@ from cls.run.workdir import RunConfig
 from cls.steps import freeze, remat
 from cls.steps import sharding as meshes
 from cls.steps import supernet as supernets
+from cls.steps.distill import DistillSpec
 from cls.steps.optim import OptimSpec, make_optimizer
 from cls.steps.phases import Phases
 from cls.steps.schedule import ScheduleSpec, check_name, check_warmup, make_schedule
@@ -95,6 +96,11 @@ class Setup:
     log: LogSpec
     supernet: supernets.Supernet | None = None
     time_limit: float | None = None
+
+    @property
+    def distill(self) -> DistillSpec:
+        """The specification of the distillation."""
+        return self.recipe.distill
 
     def steps(self, duration: str) -> int:
         """Returns a duration as a number of steps of this run."""

@@ -267,6 +267,13 @@ FIELDS: dict[str, Field] = {
     ),
     'loss.label_smoothing': Field(0.0, '[0, 1)', 'part of the target spread over all classes'),
     'loss.aux_weight': Field(0.0, '[0, inf)', 'of the mean loss of the auxiliary heads'),
+    'distill.teacher': Field(
+        '', '', 'a model to learn from: all that cls.load takes (run folder, file, hf:, name)'
+    ),
+    'distill.temperature': Field(4.0, '(0, inf)', 'of the softened probabilities'),
+    'distill.weight': Field(
+        0.5, '[0, 1]', "of the teacher's part of the loss; that of the labels has the rest"
+    ),
     'ema': Field(0.0, '[0, 1)', 'decay of the average of parameters and BN statistics; 0: none'),
     'ema_warmup': Field(
         'tensorflow',
