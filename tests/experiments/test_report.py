@@ -16,6 +16,7 @@ import reported
 from test_runs import write_run, write_sweep
 
 from cls import evaluate
+from cls.data.classes import words
 from cls.errors import UserError
 from cls.experiments import runs
 from cls.experiments.report import data, sections
@@ -106,7 +107,8 @@ def test_the_confusion_matrix_of_the_page_is_that_of_the_folder(made):
     run, page = made
     with np.load(run / 'evaluation-confusion.npz') as file:
         rows, columns, counts, names = (file[k] for k in ('row', 'col', 'data', 'names'))
-    cut = [name if len(name) <= 18 else f'{name[:17]}…' for name in names.tolist()]
+    shown = [words(name) for name in names.tolist()]
+    cut = [name if len(name) <= 18 else f'{name[:17]}…' for name in shown]
     for row, column, count in zip(rows, columns, counts, strict=True):
         assert f'{cut[row]} predicted as {cut[column]}: {count} (' in page.text
 
