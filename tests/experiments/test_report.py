@@ -202,11 +202,11 @@ def test_the_page_says_how_often_the_test_images_were_seen(tmp_path, names, said
 def test_the_sentence_of_the_result_counts_and_the_best_checkpoint_is_named(tmp_path):
     folder = write_run(tmp_path / 'run')
     result = json.loads((folder / 'result.json').read_text())
-    result |= {'evaluated': 'the test images were <once>', 'stopped': 'patience'}
+    result |= {'evaluated': 'the test images: <once>', 'stopped': 'patience'}
     result |= {'best': {'step': 5, 'metric': 'validation/top1', 'value': 91.0}}
     (folder / 'result.json').write_text(json.dumps(result))
     page = written(folder, output=tmp_path / 'page.html')
-    assert 'the test images were <once>.' in page.text
+    assert 'The test images: <once>.' in page.text
     assert 'best checkpoint: step 5, by validation/top1; stopped: patience' in page.text
 
 

@@ -93,7 +93,7 @@ def curves(run: RunData) -> Html:
     more = [drawn[last] for last in drawn if last not in list(_CHARTS)[:_OPEN]]
     if not drawn:
         return tag('p', 'Nothing has been logged yet.', class_='lead')
-    rest = details(f'{len(more)} more', tag('div', *more, class_='charts')) if more else None
+    rest = details(f'{len(more)} more curves', tag('div', *more, class_='charts')) if more else None
     return joined(tag('div', *shown, class_='charts'), rest)
 
 
@@ -168,7 +168,7 @@ def tested(run: RunData) -> str:
     """Returns a sentence on how often a run has seen its test images; '' if that is unknown."""
     result = run.result or {}
     if isinstance(words := result.get('evaluated'), str):
-        return words if words.endswith('.') else f'{words}.'
+        return f'{words[:1].upper()}{words[1:].rstrip(".")}.'
     counts = {
         kind: max((len(run.curve(name)) for name in run.curves if _is_of(name, kind)), default=0)
         or int(any(_is_of(name, kind) for name in result))
