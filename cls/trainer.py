@@ -368,6 +368,8 @@ class Trainer:
             self._choose(state, step)
         chosen, best = self._best(state) if self.setup.run.best else (state, None)
         values = dict(best.values if best else self.evaluated[1])
+        if best and best.step != step and not once:
+            counts = None  # they are of the last weights
         if once:
             if not (tested := self._evaluated(chosen, True, counts)):
                 return None
