@@ -150,7 +150,9 @@ FIELDS: dict[str, Field] = {
     ),
     # ---- inside the step, on the training batch, in this order; fields that are 0 or '' do nothing
     'augment.policy': Field(
-        '', '', 'autoaugment_{imagenet,cifar10,svhn,v0} | randaugment[_increasing]'
+        '',
+        '',
+        'autoaugment_{imagenet,cifar10,svhn,v0} | randaugment[_increasing] | trivialaugment (wide)',
     ),
     'augment.layers': Field(2, '[1, 16]', 'randaugment: operations on an image'),
     'augment.magnitude': Field(9.0, '[0, 30]', 'randaugment: of 10 (the paper: up to 30)'),
