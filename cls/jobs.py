@@ -17,10 +17,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cls import cli, ensemble, evaluate, models, signals, train
+from cls import cli, ensemble, evaluate, signals, train
 from cls.config import defaults, describe
 from cls.config import load as configs
-from cls.config.runs import load_config
+from cls.config.runs import KINDS, load_config, names
 from cls.distributed import agreement
 from cls.errors import UserError
 from cls.run.environment import start
@@ -72,7 +72,9 @@ def run(args: argparse.Namespace, fields: list[str], began: float, prog: str) ->
     workdir = args.workdir[0] if args.workdir else default_workdir(args.config, config)
     if args.job == 'evaluate':
         if args.config and args.workdir and _registers(config):
-            config = load_config(workdir, overrides)  # the file is there to register the model
+            config = load_config(
+                workdir, overrides, KINDS
+            )  # the file is there to register the model
         search.refuse(config, workdir)
         job = ensemble.evaluate_job if ensemble.is_ensemble(config) else evaluate.job
         job(config, workdir, output)
@@ -143,7 +145,7 @@ def _config(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> Confi
     if args.config:
         return configs.load(args.config, overrides, _begun(args.workdir))
     if args.workdir:
-        return load_config(args.workdir[0], overrides)
+        return load_config(args.workdir[0], overrides, KINDS)
     raise UserError('give --config, for example amoebanet, or the --workdir of a run to go on.')
 
 
@@ -152,7 +154,7 @@ def _evaluate_together(args: argparse.Namespace, overrides: list[tuple[str, str]
     registers = bool(args.config) and _registers(configs.load(args.config))
     if args.job != 'evaluate' or (args.config and not registers):
         raise UserError('several --workdir folders are for `cls evaluate`, without --config.')
-    runs = [(load_config(folder, overrides), folder) for folder in args.workdir]
+    runs = [(load_config(folder, overrides, KINDS), folder) for folder in args.workdir]
     for one in runs:
         search.refuse(*one)
     ensemble.together_job(runs, args.output)
@@ -233,5 +235,5 @@ def _short(name: str, digest: str) -> str:
 
 
 def _registers(config: ConfigDict) -> bool:
-    """Whether a config file of the user registers the model of a config."""
-    return bool(models.origin(config.get('model', {}).get('name', '')))
+    """Whether a config file of the user registers the model, or another name, of a config."""
+    return any(name.origin for name in names(config.to_dict()))

@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from cls import models
 from cls.config import defaults, durations, network, runs
 from cls.config import load as configs
+from cls.config.field import DURATION
 from cls.data import datasets, iteration, pipeline, splits
 from cls.data.sources import Source
 from cls.data.spec import DataSpec
@@ -39,12 +40,15 @@ from cls.run.workdir import RunConfig
 from cls.steps import freeze, remat
 from cls.steps import sharding as meshes
 from cls.steps import supernet as supernets
+from cls.steps.distill import DistillSpec
 from cls.steps.optim import OptimSpec, make_optimizer
 from cls.steps.phases import Phases
 from cls.steps.schedule import ScheduleSpec, check_name, check_warmup, make_schedule
 from cls.steps.state import TrainState, abstract, new_state, new_state_shapes
 from cls.steps.train_step import Recipe, make_eval_step, make_moments_step
 from cls.weights.pretrained import InitSpec
+
+_WITHOUT_END = ('constant', 'step', 'exponential')  # schedules that do not know the run's length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +60,9 @@ class Setup:
       init: the weights to start from.
       seed: the seed of all randomness.
       batch: examples of a training step, over all devices.
-      duration: the length of the run, as in the config; `total_steps` has it in steps.
+      duration: the length of the run, as in the config.
+      total_steps: the same in steps; durations.UNKNOWN if it is a time.
+      time_limit: the same as a time, in seconds; None: it is a number of steps.
       mesh: the mesh of the devices.
       train: the training images; None for a data set that is only for evaluation.
       validation: the images of config.eval.validation; None: that is not set, or the data set of an
@@ -89,16 +95,28 @@ class Setup:
     run: RunSpec
     log: LogSpec
     supernet: supernets.Supernet | None = None
+    time_limit: float | None = None
+
+    @property
+    def distill(self) -> DistillSpec:
+        """The specification of the distillation."""
+        return self.recipe.distill
 
     def steps(self, duration: str) -> int:
         """Returns a duration as a number of steps of this run."""
+        total = self.total_steps if self.time_limit is None else None
         return durations.steps(
-            duration, batch=self.batch, examples=self.info.num_train, total=self.total_steps
+            duration, batch=self.batch, examples=self.info.num_train, total=total
         )
 
     def epoch(self, step: int) -> float:
         """Returns the epochs completed after a number of steps, rounded to four decimals."""
         return round(step * self.batch / self.info.num_train, 4)
+
+    @property
+    def length(self) -> str:
+        """The length of the run for messages, '200' (steps) or '30 minutes'."""
+        return str(self.total_steps) if self.time_limit is None else self.duration
 
     @property
     def microbatch(self) -> int:
@@ -233,12 +251,15 @@ def abstract_state(state: TrainState, mesh: Mesh) -> TrainState:
 def former_length(setup: Setup, saved: str) -> Setup | None:
     """Returns a setup with the length and schedule of an earlier config; None if they are equal.
 
+    Also None if one of the lengths is a time: the schedule does not depend on it.
+
     Args:
       setup: the setup of a run that continues.
       saved: the JSON text of its earlier config.
     """
     config = configs.from_json(saved)
-    if config.duration == setup.duration:
+    times = [setup.time_limit, durations.minutes(config.duration)]
+    if config.duration == setup.duration or times != [None, None]:
         return None
     examples = setup.info.num_train
     total = durations.steps(config.duration, batch=setup.batch, examples=examples)
@@ -289,6 +310,11 @@ def set_up(
     elif not classes and parts['train'] is None:
         mistakes.attempt(_check_classes, config, parts['test'], model)
     shapes = _check_network(config, parts, complete, mistakes)
+    minutes = durations.minutes(config.duration)
+    if minutes is not None:
+        mistakes.attempt(_check_time, config, parts['model'])
+        mistakes.refuse()
+        parts['time_limit'] = float(60 * minutes)
     total = mistakes.attempt(_total_steps, config, parts['info'])
     if total is None:
         raise mistakes.error()
@@ -404,12 +430,15 @@ def _check_network(
 
 
 def _total_steps(config: ConfigDict, info: pipeline.Info) -> int:
+    if durations.minutes(config.duration) is not None:
+        return durations.UNKNOWN
     total = durations.steps(config.duration, batch=config.batch, examples=info.num_train)
     if total < 1:
         raise UserError(f'config.duration is {config.duration!r}: expected at least one step.')
-    if total >= 2**31:
+    if total >= durations.UNKNOWN:
         raise UserError(
-            f'config.duration is {config.duration!r}, {total:.3g} steps: expected fewer than 2**31.'
+            f'config.duration is {config.duration!r}, {total:.3g} steps: expected fewer than '
+            '2**31 - 1.'
         )
     return total
 
@@ -419,8 +448,9 @@ def _read_moments(
 ) -> dict[str, Any]:
     """Returns the specifications with times in steps, None for an invalid one."""
     info = parts['info']
+    known = None if total == durations.UNKNOWN else total
     to_steps = functools.partial(
-        durations.steps, batch=config.batch, examples=info.num_train, total=total
+        durations.steps, batch=config.batch, examples=info.num_train, total=known
     )
     moments = {'to_steps': to_steps, 'total': total}
     result = {
@@ -458,6 +488,33 @@ def _class_counts(config: ConfigDict, parts: dict[str, Any]) -> np.ndarray | Non
 # ------------------------------------------------------------------------------------------------
 # Checks that involve several folders
 # ------------------------------------------------------------------------------------------------
+
+
+def _check_time(config: ConfigDict, model: nn.Module) -> None:
+    """Raises UserError for parts of a config that need the number of steps of the run.
+
+    A run whose length is a time has none, and it is not estimated.
+    """
+    time = f'config.duration is {config.duration!r}, so that the number of steps is not known'
+    moments = {name: value for name, value in configs.flatten(config) if name in defaults.FIELDS}
+    moments = {n: v for n, v in moments.items() if defaults.FIELDS[n].values == DURATION}
+    moments['progressive'] = tuple(str(pair[0]) for pair in config.progressive if pair)
+    sentences = [
+        f'{time}, and config.{name} is {value!r}: expected epochs, steps or examples.'
+        for name, value in moments.items()
+        if any('percent' in text for text in (value if isinstance(value, tuple) else (value,)))
+    ]
+    if config.schedule.name not in _WITHOUT_END:
+        sentences.append(
+            f'{time}, and config.schedule.name is {config.schedule.name!r}, which ends with the '
+            f'run: expected one of {", ".join(_WITHOUT_END)}.'
+        )
+    if models.takes_progress(model) or 'supernet' in config.get('search', {}):
+        sentences.append(
+            f'{time}, and {config.model.name} changes over the run: expected epochs, steps or '
+            'examples.'
+        )
+    refuse(sentences)
 
 
 def _check_batch(config: ConfigDict, devices: int) -> None:

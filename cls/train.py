@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from cls import displays
+from cls import displays, distillation
 from cls.config import presets, runs
 from cls.data import broken, datasets, iteration, pipeline, resident
 from cls.distributed import agreement
@@ -43,6 +43,7 @@ from cls.steps.phases import Phase
 from cls.steps.resident import make_resident_steps
 from cls.steps.state import TrainState
 from cls.steps.train_step import make_train_step
+from cls.storage import paths
 from cls.trainer import Trainer, TrainStep, lazy_jit
 from cls.weights import pretrained
 
@@ -72,6 +73,7 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
     setup = agreement.on_all('set-up', lambda: set_up(config, begun=begun))
     data = agreement.on_all('data', lambda: _identity(setup))
     same_data.check(workdir, data, begun, setup.data.allow_changed)
+    teacher = agreement.on_all('teacher', lambda: teacher_of(setup))
     load = setup.init.source and not begun
     given = [agreement.on_all('init', lambda: initial_weights(setup))] if load else []
     described = presets.describe(config, setup.info.num_train, setup.info.num_classes)
@@ -85,7 +87,7 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
             agreement.print_once(line)
         agreement.print_once(evaluated_on(setup))
         # Handed over by `pop`: kept here, they would take memory for the whole run.
-        result = fit(setup, workdir, given.pop if given else None, ledger, data)
+        result = fit(setup, workdir, given.pop if given else None, ledger, data, teacher)
     broken.report(setup.data.workers)
     return result
 
@@ -115,19 +117,26 @@ def initial_weights(setup: Setup) -> Any:
     return pretrained.load(setup.init, setup.model, shape, setup.seed, names)
 
 
+def teacher_of(setup: Setup) -> distillation.Loaded | None:
+    """Returns the teacher of a run, None without one. Raises as cls.distillation.load does."""
+    return distillation.load(setup) if setup.distill.teacher else None
+
+
 def fit(
     setup: Setup,
     workdir: Path,
     initial: Callable[[], Any] | None = None,
     ledger: TimeLedger | None = None,
     data: same_data.Data | None = None,
+    teacher: distillation.Loaded | None = None,
 ) -> dict[str, Any] | None:
     """Trains to the end and returns the result, or None when stopped before.
 
     A run without a checkpoint starts from the variables that `initial` returns, in host memory. If
     it is None, it starts from config.init, or from newly initialized variables.
 
-    Every checkpoint stores `data`, see cls.run.same_data.
+    Every checkpoint stores `data`, see cls.run.same_data. `teacher` is the teacher; None: it is
+    loaded, if the run has one.
 
     Writes checkpoints/, metrics.jsonl, time.json and tensorboard/ into workdir, and at the end
     result.json. Time is added to `ledger`, and to that of earlier processes of the run.
@@ -157,7 +166,7 @@ def fit(
         step = int(state.step)
         _check_step(setup, workdir, step)
         if record is not None:
-            agreement.print_once(f'continuing from step {step} of {setup.total_steps}')
+            agreement.print_once(f'continuing from step {step} of {setup.length}')
         if step and saved and (line := lengthened(setup, saved, step)):
             agreement.print_once(line)
 
@@ -171,7 +180,9 @@ def fit(
             more = step < setup.total_steps
             train_steps = {}
             if more:
-                train_steps = compile_train_steps(setup, optimizer, where, step, iterator)
+                train_steps = compile_train_steps(
+                    setup, optimizer, where, step, iterator, teacher=teacher
+                )
 
             # Devices wait for one another by far less than compilers may differ.
             agreement.gather('compiled', None)
@@ -182,18 +193,19 @@ def fit(
         if metrics and not step and setup.log.images and metrics.shows('images'):
             images = displays.augmented_images(setup, setup.log.images)
             metrics.show(lambda logger: logger.images(1, 'train/images', images))
+        limit = setup.time_limit
         trainer = Trainer(
             setup=setup,
             ledger=ledger,
             checkpoints=checkpoints,
             metrics=metrics,
-            progress=Progress(step, setup.total_steps, show=leader),
+            progress=Progress(step, setup.total_steps if limit is None else 0, show=leader),
             preemption=preemption,
             eval_step=lazy_jit(setup.eval_step(), ledger),
             workdir=workdir,
             selection=_selection(setup, workdir, checkpoints, step),
             interval=Interval((record or {}).get('interval')),
-            histograms=lambda phase: compile_histograms(setup, where, phase, iterator),
+            histograms=lambda phase: compile_histograms(setup, where, phase, iterator, teacher),
         )
         return trainer.run(train_steps, state, iterator)
 
@@ -287,7 +299,9 @@ def lengthened(setup: Setup, saved: str, step: int) -> str:
     """
     before = former_length(setup, saved)
     if before is None:
-        return ''
+        former = str(paths.parse_json(saved).get('duration', setup.duration))
+        line = f'config.duration was {former!r} and is {setup.duration!r}'
+        return '' if former == setup.duration else line
     rates = [float(rate(step)) for rate in (before.learning_rate, setup.learning_rate)]
     return (
         f'config.duration was {before.duration!r} ({before.total_steps} steps) and is '
@@ -378,6 +392,7 @@ def compile_train_steps(
 ) -> dict[Phase, TrainStep]:
     """Returns the compiled step of each phase from a step to the end, see `compile_train_step`."""
     phases = setup.phases.following(step)
+    options['teacher'] = options.get('teacher') or teacher_of(setup)
     return {p: compile_train_step(setup, optimizer, where, p, iterator, **options) for p in phases}
 
 
@@ -389,6 +404,7 @@ def compile_train_step(
     iterator: TrainBatches | None = None,
     metrics: bool = True,
     compiler_options: Any = None,
+    teacher: distillation.Loaded | None = None,
 ) -> TrainStep:
     """Returns the compiled step of a phase; it donates the buffers of its input state.
 
@@ -401,8 +417,12 @@ def compile_train_step(
         cls.steps.resident.
       metrics: whether the step returns metrics; without them compilation is faster.
       compiler_options: names and values for XLA's compiler.
+      teacher: the teacher; None: it is loaded, if the run has one.
     """
     recipe = dataclasses.replace(setup.recipe, freeze_bn=phase.freeze_bn)
+    teacher = teacher or teacher_of(setup)
+    if teacher:
+        recipe = dataclasses.replace(recipe, teacher=teacher.teacher)
     make = setup.supernet.make_train_step if setup.supernet else make_train_step
     step = make(setup.model, optimizer, recipe, meshes.batch_sharding(setup.mesh))
     batch = abstract_batch(setup, phase.size)
@@ -415,14 +435,18 @@ def compile_train_step(
     jitted = jax.jit(
         step, donate_argnums=0, out_shardings=(shardings, meshes.replicated(setup.mesh))
     )
-    lowered = jitted.lower(where, batch)
+    lowered = jitted.lower(where, batch, *((teacher.variables,) if teacher else ()))
     compiled = lowered.compile(compiler_options=compiler_options)
     return_memory()
-    return compiled
+    return teacher.bound(compiled) if teacher else compiled
 
 
 def compile_histograms(
-    setup: Setup, where: TrainState, phase: Phase, iterator: TrainBatches
+    setup: Setup,
+    where: TrainState,
+    phase: Phase,
+    iterator: TrainBatches,
+    teacher: distillation.Loaded | None = None,
 ) -> Callable[[TrainState, Any], Any]:
     """Returns the compiled histograms of the first step of a call, see cls.steps.histograms.
 
@@ -431,29 +455,41 @@ def compile_histograms(
       where: the shapes and shardings of a state.
       phase: the phase of the training.
       iterator: the batches.
+      teacher: the teacher, if the run has one.
     """
     recipe = dataclasses.replace(setup.recipe, freeze_bn=phase.freeze_bn)
+    if teacher:
+        recipe = dataclasses.replace(recipe, teacher=teacher.teacher)
     step = make_histograms(setup.model, recipe, meshes.batch_sharding(setup.mesh))
     batch = abstract_batch(setup, phase.size)
     if isinstance(iterator, ResidentBatches):
         steps = _resident(setup, step, iterator, phase)
         batch = abstract_resident_batch(setup, iterator, phase.size)
 
-        def step(state: TrainState, batch: Any) -> Any:
-            state, histograms = steps(state, batch | {'count': jnp.int32(1)})
+        def step(state: TrainState, batch: Any, *teacher: Any) -> Any:
+            state, histograms = steps(state, batch | {'count': jnp.int32(1)}, *teacher)
             return state, jax.tree.map(lambda x: x[0], histograms)
 
     jitted = jax.jit(lambda *inputs: step(*inputs)[1], out_shardings=meshes.replicated(setup.mesh))
-    return jitted.lower(where, batch).compile()
+    if not teacher:
+        return jitted.lower(where, batch).compile()
+    return teacher.bound(jitted.lower(where, batch, teacher.variables).compile())
 
 
 def _resident(
     setup: Setup, step: Callable[..., Any], iterator: ResidentBatches, phase: Phase
 ) -> Callable[..., Any]:
     """Returns a step on the batches of a resident data set, see cls.steps.resident."""
-    table = iterator.table(phase.size)
-    return make_resident_steps(step, table.pad, table.border, meshes.batch_sharding(setup.mesh))
+    table, sharding = iterator.table(phase.size), meshes.batch_sharding(setup.mesh)
+
+    def steps(state: Any, batch: Any, *teacher: Any) -> Any:
+        def one(state: Any, batch: Any) -> Any:
+            return step(state, batch, *teacher)
+
+        return make_resident_steps(one, table.pad, table.border, sharding)(state, batch)
+
+    return steps
 
 
 def _without_metrics(step: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda state, batch: (step(state, batch)[0], {})
+    return lambda *inputs: (step(*inputs)[0], {})

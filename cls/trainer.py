@@ -120,6 +120,8 @@ class Trainer:
 
         try:
             while step < setup.total_steps and not self.preemption.due():
+                if self._time_is_over(step):
+                    break
                 # Before the next step and after the save: a run that continues here evaluates too.
                 due = spec.eval_every and step and step % spec.eval_every == 0
                 if due and not self._evaluate(state, step):
@@ -177,6 +179,30 @@ class Trainer:
         setup, spec = self.setup, self.setup.run
         every = filter(None, (spec.save_every, spec.eval_every))
         return step == setup.total_steps or any(step % n == 0 for n in every)
+
+    def _time_is_over(self, step: int) -> bool:
+        """Whether steps have taken the time that config.duration states; asked at log events.
+
+        The time is that of the kept steps and of waiting for their data, over all restarts; that of
+        process 0 holds for all processes.
+        """
+        limit = self.setup.time_limit
+        if limit is None or step % self.setup.run.log_every:
+            return False
+        if agreement.on_first('time', self._training_seconds) < limit:
+            return False
+        self.stopped = f'{self.setup.duration} of training are over'
+        return True
+
+    def _training_seconds(self) -> float:
+        seconds = self.ledger.seconds
+        return seconds['data'] + seconds['step']
+
+    def _seconds_left(self, step: int, rate: float) -> float:
+        """Returns an estimate of the time to the end, at `rate` steps a second."""
+        if self.setup.time_limit is not None:
+            return max(self.setup.time_limit - self._training_seconds(), 0.0)
+        return (self.setup.total_steps - step) / rate
 
     def _start_clock(self) -> None:
         self._clock = time.perf_counter()
@@ -242,7 +268,7 @@ class Trainer:
         of = f'mean of {steps} steps' if steps > 1 else 'last step'
         shown = f'loss {means["loss"]:.4g}, top-1 {means["top1"]:.4g} %'
         shown = f'epoch {values["epoch"]:.2f}, {of}: {shown}'
-        self.progress.update(step, shown, images, (self.setup.total_steps - step) / rate)
+        self.progress.update(step, shown, images, self._seconds_left(step, rate))
 
     def _histogram_step(self, phase: Phase) -> HistogramStep:
         assert self.histograms

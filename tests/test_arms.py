@@ -243,7 +243,8 @@ def check_run(spec, data_dir, tmp_path):
         assert all(math.isfinite(line['train/loss']) for line in trained)
         assert max(line['learning_rate'] for line in trained) > 0
         result = json.loads((run / 'result.json').read_text())
-        kind = 'test' if result['split'] == 'test' else 'validation'
+        tested = result['split'] == 'test' or config.eval.validation
+        kind = 'test' if tested else 'validation'
         weights = {kind, f'{kind}_ema'} if config.ema else {kind}
         assert weights <= {name.partition('/')[0] for name in result}
         assert main.main(['--workdir', str(run), '--job', 'evaluate']) == 0

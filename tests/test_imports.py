@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PURE = ('augment', 'models', 'nn', 'steps')  # rooms that only compute
+PURE = ('registration', 'augment', 'models', 'nn', 'steps')  # rooms that only compute
 PURE_PACKAGES = {
     *('cattrs', 'chex', 'collections', 'contextlib', 'contextvars', 'dataclasses', 'flax'),
     *('fnmatch', 'functools', 'hashlib', 'inspect', 'itertools', 'jax', 'json', 'math', 'numpy'),

@@ -103,8 +103,8 @@ def test_a_model_of_ones_own_trains_and_is_evaluated_with_its_file(
 
 
 @pytest.mark.parametrize('text', ['[]', '{"model": 3}', '{"members": [1], "model": {"name": []}}'])
-def test_a_config_that_is_none_names_no_model(tmp_path, text):
-    runs.check_models(tmp_path, json.loads(text))
+def test_a_config_that_is_none_has_no_names(tmp_path, text):
+    runs.check_names(tmp_path, json.loads(text))
 
 
 def test_a_file_may_be_loaded_again_and_changed_and_another_may_not_take_the_name(file, tmp_path):

@@ -1,4 +1,4 @@
 """Configs: fields and their defaults, loading, overriding, durations, presets, run folders.
 
-May import: data, errors, models, nn, run, storage, weights.
+May import: data, errors, models, nn, registration, run, steps, storage, weights.
 """

@@ -2,7 +2,7 @@
 
 `FIELDS` is the table of a training config, `SEARCH` the table of a search around it. Durations are
 strings of a number and a unit: '200 epochs', '64000 steps', '5e6 examples', '10 percent' (of the
-length of the run).
+length of the run). `duration` may also be a time, '30 minutes'.
 """
 
 import re
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from ml_collections import ConfigDict
 
-from cls.config.field import DURATION, FREE, LENGTH, Field
+from cls.config.field import DURATION, FREE, LENGTH, LIMIT, Field
 from cls.errors import UserError, joined, nearest
 
 _MISSING = object()
@@ -18,7 +18,9 @@ _PIXELS = 2**14  # height or width of an image that a network sees
 
 FIELDS: dict[str, Field] = {
     'seed': Field(0, '[0, 2**32)', 'of initialization, data order, augmentation and dropout'),
-    'duration': Field('30 epochs', DURATION, 'of the whole run', LENGTH),
+    'duration': Field(
+        '30 epochs', LIMIT, 'of the whole run; in minutes: of time in its steps', LENGTH
+    ),
     'batch': Field(128, '[1, 2**24]', 'examples in a step, over all devices and hosts'),
     'preset': Field(
         '',
@@ -265,6 +267,13 @@ FIELDS: dict[str, Field] = {
     ),
     'loss.label_smoothing': Field(0.0, '[0, 1)', 'part of the target spread over all classes'),
     'loss.aux_weight': Field(0.0, '[0, inf)', 'of the mean loss of the auxiliary heads'),
+    'distill.teacher': Field(
+        '', '', 'a model to learn from: all that cls.load takes (run folder, file, hf:, name)'
+    ),
+    'distill.temperature': Field(4.0, '(0, inf)', 'of the softened probabilities'),
+    'distill.weight': Field(
+        0.5, '[0, 1]', "of the teacher's part of the loss; that of the labels has the rest"
+    ),
     'ema': Field(0.0, '[0, 1)', 'decay of the average of parameters and BN statistics; 0: none'),
     'ema_warmup': Field(
         'tensorflow',

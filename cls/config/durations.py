@@ -1,4 +1,7 @@
-"""Durations as text: '90 epochs', '64000 steps', '5e6 examples', '10 percent'."""
+"""Durations as text: '90 epochs', '64000 steps', '5e6 examples', '10 percent'.
+
+The length of a run may also be a time, '30 minutes', see `minutes`.
+"""
 
 import math
 import re
@@ -7,6 +10,7 @@ from fractions import Fraction
 from cls.errors import UserError
 
 UNITS = ('epochs', 'steps', 'examples', 'percent')
+UNKNOWN = 2**31 - 1  # in place of the number of steps of a run whose length is a time
 # Two digits of exponent are enough for any run, and '1e999999999' cannot exhaust the memory.
 _PATTERN = re.compile(r'\s*(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?\s*([A-Za-z]+)\s*')
 
@@ -14,13 +18,25 @@ _PATTERN = re.compile(r'\s*(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?\s*([A-Za-z]+)\s*
 def read(duration: str) -> tuple[Fraction, str]:
     """Returns a duration's number and unit. Raises UserError for any other text."""
     match = _PATTERN.fullmatch(str(duration)[:100])
-    unit = match and next((u for u in UNITS if match[3] in (u, u.removesuffix('s'))), None)
+    unit = _unit(match, UNITS)
     if match is None or not unit:
         raise UserError(
             f'{duration!r} is not a duration; write a number and one of {", ".join(UNITS)}, '
             "for example '90 epochs' or '64000 steps'."
         )
     return Fraction(match[1] + (match[2] or '')), unit
+
+
+def _unit(match: re.Match[str] | None, units: tuple[str, ...]) -> str | None:
+    return match and next((u for u in units if match[3] in (u, u.removesuffix('s'))), None)
+
+
+def minutes(duration: str) -> Fraction | None:
+    """Returns the number of minutes of a time, None for a duration in another unit or none."""
+    match = _PATTERN.fullmatch(str(duration)[:100])
+    if match is None or not _unit(match, ('minutes',)):
+        return None
+    return Fraction(match[1] + (match[2] or ''))
 
 
 def steps(duration: str, *, batch: int, examples: int, total: int | None = None) -> int:
@@ -38,8 +54,13 @@ def steps(duration: str, *, batch: int, examples: int, total: int | None = None)
         the run itself.
 
     Raises:
-      UserError: the text is not a duration, or it is in percent and there is no total.
+      UserError: the text is not a duration, is a time, or is in percent and there is no total.
     """
+    if minutes(duration) is not None:
+        raise UserError(
+            f'{duration!r} is a time, and the number of steps is needed here: write it in epochs, '
+            'steps or examples.'
+        )
     number, unit = read(duration)
     if unit == 'percent' and total is None:
         raise UserError(

@@ -19,6 +19,7 @@ LENGTH = 'length'  # the run continues, and a line describes the change of the s
 
 _FLOAT32 = 3.4e38  # the largest float32
 DURATION = 'duration'  # `values` of a field of durations
+LIMIT = 'a duration, or minutes'  # `values` of the length of a run
 _INTERVAL = re.compile(r'([\[(])(.+), (.+)([\])])')
 
 
@@ -29,8 +30,8 @@ class Field:
     Attributes:
       default: the value in a config without the field; it also defines the type.
       values: the interval of a number, or of the numbers of a tuple, for example '[0, 1)'; the
-        allowed names, for example 'none | pad'; DURATION, also for the items of a tuple; '' if the
-        specification that reads the field checks it.
+        allowed names, for example 'none | pad'; DURATION, also for the items of a tuple; LIMIT;
+        '' if the specification that reads the field checks it.
       doc: one line of documentation.
       length: the length of a tuple; 0: any.
       change: the effect on a run that continues with another value: SAME, FREE or LENGTH.
@@ -61,7 +62,9 @@ class Field:
             return f'expected {self.length} numbers'
         if isinstance(value, str) and not value.isprintable():
             return 'expected text that can be printed'
-        if self.values == DURATION:
+        if self.values == LIMIT and (minutes := durations.minutes(value)) is not None:
+            return '' if minutes else 'expected more than 0 minutes'
+        if self.values in (DURATION, LIMIT):
             return _not_durations(value)
         if self.interval:
             items: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cls import models
+from cls import models, registration
 from cls.config import defaults, files, genotype_files, presets
 from cls.config.field import FREE, LENGTH, is_number
 from cls.errors import UserError, nearest
@@ -69,7 +69,7 @@ def _run(file: Path, argument: str) -> ConfigDict:
         if module_spec is None or module_spec.loader is None:
             raise UserError(f'{file} is not a config: expected a Python file, NAME.py.')
         module = importlib.util.module_from_spec(module_spec)
-        with models.registered_by(str(file.resolve())):
+        with registration.registered_by(str(file.resolve())):
             module_spec.loader.exec_module(module)
             if not callable(getattr(module, 'get_config', None)):
                 raise UserError(f'{file} is not a config: it has no function get_config(argument).')

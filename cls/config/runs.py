@@ -1,20 +1,23 @@
 """The configs of run folders: reading, and comparison with the config of a continued run."""
 
+import dataclasses
 import functools
 import hashlib
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from cls import models
+from cls import models, registration
 from cls.config import load as configs
+from cls.data import registered
 from cls.errors import UserError
 from cls.run import workdir as folders
 from cls.run.workdir import RunConfig
+from cls.steps import losses, optim
 from cls.storage import paths
 
 log = logging.getLogger(__name__)
@@ -26,17 +29,66 @@ _LONGEST = 150  # letters of a file's name; file systems allow 255
 
 def run_config(config: ConfigDict) -> RunConfig:
     """Returns a config in the form that run folders store and compare."""
-    text, name = configs.to_json(config), config.get('model', {}).get('name')
+    text = configs.to_json(config)
+    origins = (name.origin for name in names(config.to_dict()))
     return RunConfig(
         text,
         functools.partial(configs.differences, other=text),
         functools.partial(configs.lengths, other=text),
-        models.origin(name) if name else '',
+        next(filter(None, origins), ''),
     )
 
 
-def load_config(workdir: Path, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
+@dataclasses.dataclass(frozen=True)
+class Name:
+    """A name in a config that a config file of the user may register.
+
+    Attributes:
+      kind: 'model', 'loss', 'optimizer' or 'data set'.
+      name: the name.
+      known: whether it is known in this process.
+      origin: the config file that registers it, '' for the names of cls.
+    """
+
+    kind: str
+    name: str
+    known: bool
+    origin: str
+
+
+def names(config: Mapping[str, Any]) -> Iterator[Name]:
+    """Yields the names in the content of a config.json, of an ensemble those of its members."""
+
+    def inside(part: Any, key: str) -> Any:
+        return part.get(key) if isinstance(part, dict) else None
+
+    members = inside(config, 'members')
+    for part in (config, *(members.values() if isinstance(members, dict) else ())):
+        for group, (kind, is_known) in _NAMES.items():
+            name = inside(inside(part, group), 'name')
+            if not name or not isinstance(name, str):
+                continue
+            first = name.partition(':')[0]
+            origin = models.origin(name) if group == 'model' else registration.origin(kind, first)
+            yield Name(kind, first if group == 'data' else name, is_known(name), origin)
+
+
+# Of each group of a config: the kind of its name, and whether there is something of a name.
+_NAMES: Mapping[str, tuple[str, Callable[[str], bool]]] = {
+    'model': ('model', models.is_known),
+    'loss': ('loss', losses.LOSSES.__contains__),
+    'optim': ('optimizer', optim.is_known),
+    'data': ('data set', registered.is_known),
+}
+KINDS = frozenset(kind for kind, _ in _NAMES.values())
+
+
+def load_config(
+    workdir: Path, overrides: Sequence[tuple[str, str]] = (), kinds: Set[str] = frozenset({'model'})
+) -> ConfigDict:
     """Returns the config of a run folder, with overridden fields.
+
+    Its names of these kinds must be known, see `check_names`.
 
     If config.json cannot be read, the config of the newest checkpoint is returned, with a warning.
 
@@ -57,7 +109,7 @@ def load_config(workdir: Path, overrides: Sequence[tuple[str, str]] = ()) -> Con
                 f'{workdir} is not a run folder (no config.json); --config FILE.py begins a run.'
             )
         log.warning('%s is damaged: taking the config of the checkpoint.', file)
-    check_models(workdir, paths.parse_json(text))
+    check_names(workdir, paths.parse_json(text), kinds)
     return configs.from_json(text, overrides)
 
 
@@ -78,28 +130,23 @@ def _names(text: str) -> set[str]:
     return {name for name, _ in configs.flatten(ConfigDict(paths.parse_json(text)))}
 
 
-def check_models(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Raises UserError for a run of a variant that is registered by a user's config file.
+def check_names(workdir: Path, config: Mapping[str, Any], kinds: Set[str] = KINDS) -> None:
+    """Raises UserError for a run with a name that is registered by a user's config file.
 
     The error asks for the file, because no file that a run folder names is executed.
 
     Args:
       workdir: the run folder.
       config: the content of its config.json.
+      kinds: the kinds of names to check; a network alone needs only its model.
     """
-
-    def inside(part: Any, key: str) -> Any:
-        return part.get(key) if isinstance(part, dict) else None
-
-    members = inside(config, 'members')
-    parts = [config, *(members.values() if isinstance(members, dict) else ())]
-    names = [inside(inside(part, 'model'), 'name') for part in parts]
-    names = [name for name in names if name and isinstance(name, str)]
-    if unknown := [name for name in names if not models.is_known(name)]:
-        raise UserError(
-            f'{workdir} is of {unknown[0]!r}, which cls.models has not: expected also --config '
-            f'{folders.registered_by(workdir) or "FILE.py"}, the config file that registers it.'
-        )
+    for name in names(config):
+        if name.kind in kinds and not name.known:
+            raise UserError(
+                f'{workdir} is of the {name.kind} {name.name!r}, which cls has not: expected also '
+                f'--config {folders.registered_by(workdir) or "FILE.py"}, the config file that '
+                'registers it.'
+            )
 
 
 def report_name(title: str, config: ConfigDict, workdir: Path) -> str:

@@ -1,4 +1,4 @@
 """Data sources, decoding, transforms and pipelines on the host, without JAX.
 
-May import: errors, signals, storage.
+May import: errors, registration, signals, storage.
 """

@@ -5,7 +5,7 @@
 
 `config.data.name` is 'digits', 'tfds:NAME', 'folder:DIR', 'csv:FILE', 'parquet:FILE',
 'datasets:DIR', 'wds:PATTERN', 'synthetic' or, for evaluation, one of cls.data.imagenet_variants,
-'imagenet_a:DIR' for example.
+'imagenet_a:DIR' for example. Config files register their own ones, see cls.data.registered.
 
 The classes of a run are ordered as the outputs of its network. For evaluation, the labels of a data
 set with named classes are mapped to this order (`load(..., classes=...)`).
@@ -25,6 +25,7 @@ from cls.data import (
     imagenet_variants,
     layout,
     planes,
+    registered,
     split_files,
     splits,
     tfds_sets,
@@ -32,6 +33,7 @@ from cls.data import (
 from cls.data.classes import BENCHMARKS
 from cls.data.kinds import KINDS
 from cls.data.labels import class_file
+from cls.data.registered import register as register
 from cls.data.sources import InMemory, Source
 from cls.data.spec import DataSpec
 from cls.data.subset import subset
@@ -235,6 +237,8 @@ def _open(data: DataSpec, split: str, classes: tuple[str, ...]) -> Source:
     if data.classes and not classes:
         classes = class_file(data.classes)
     held = data.held
+    if registered.is_registered(data.name):
+        return registered.opened(data.name, split, classes)
     if split == 'validation' and held.split and kind not in ('folder', 'synthetic'):
         named = dataclasses.replace(data, eval_split=held.split, validation='')
         return _open(named, 'eval', classes)

@@ -1,6 +1,6 @@
 """One file per system; the functions here are the contract of them all (see registry.py).
 
-May import: errors, nn.
+May import: errors, nn, registration.
 """
 
 # No `__all__`: with it pdoc leaves out the modules of the folder.
@@ -21,7 +21,6 @@ from cls.models.registry import origin as origin
 from cls.models.registry import register as register
 from cls.models.registry import register_ensemble as register_ensemble
 from cls.models.registry import register_supernet as register_supernet
-from cls.models.registry import registered_by as registered_by
 from cls.models.registry import systems as systems
 from cls.models.registry import takes_progress as takes_progress
 from cls.models.registry import variant as variant

@@ -159,12 +159,19 @@ class Progress:
     """A live line on a terminal, otherwise a plain line for each event; nothing unless `show`."""
 
     def __init__(self, step: int, total: int, show: bool = True) -> None:
-        self._total, self._show = total, show
+        """Begins at a step of `total`; 0: the number of steps is not known."""
+        self._total, self._show = f'/{total}' if total else '', show
         live = show and sys.stdout.isatty()
         # Without tqdm's steps per second: images per second are shown, and 80 columns are few.
         form = '{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]'
         self._bar = (
-            tqdm(total=total, initial=step, file=sys.stdout, dynamic_ncols=True, bar_format=form)
+            tqdm(
+                total=total or None,
+                initial=step,
+                file=sys.stdout,
+                dynamic_ncols=True,
+                bar_format=form,
+            )
             if live
             else None
         )
@@ -177,7 +184,7 @@ class Progress:
         elif self._show:
             eta = f'{left // 3600:.0f}:{left // 60 % 60:02.0f}:{left % 60:02.0f}'
             rate = f'{images_per_second:,.0f} images/s'
-            print(f'step {step}/{self._total}: {text}, {rate}, {eta} left', flush=True)
+            print(f'step {step}{self._total}: {text}, {rate}, {eta} left', flush=True)
 
     def note(self, text: str) -> None:
         """Prints a separate line."""

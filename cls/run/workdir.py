@@ -37,7 +37,7 @@ class RunConfig:
       text: the config in JSON.
       differences: text of a saved config -> its differences that change the training, '' if none.
       lengths: text of a saved config -> its differences in the length of the training, '' if none.
-      registered_by: the user's own config file that registers the model, '' if none.
+      registered_by: the user's own config file that registers a name of the config, '' if none.
     """
 
     text: str
@@ -352,7 +352,7 @@ def _is_config(value: Any) -> bool:
 
 
 def registered_by(workdir: Path) -> str:
-    """Returns the config file that registered the model of a run, '' if it is not recorded."""
+    """Returns the config file that registered a name of a run, '' if it is not recorded."""
     try:
         return paths.parse_json((workdir / 'environment.json').read_text())['registered_by']
     except (OSError, ValueError, TypeError, KeyError):

@@ -39,7 +39,7 @@ def histogram(values: jax.Array) -> dict[str, jax.Array]:
 
 def make_histograms(
     model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, dict[str, jax.Array]]]]:
+) -> Callable[..., tuple[TrainState, dict[str, dict[str, jax.Array]]]]:
     """Returns step(state, batch) -> (the same state, histograms).
 
     They are those of the parameters 'params/...' and of the gradients 'gradients/...', before
@@ -48,11 +48,13 @@ def make_histograms(
     """
     gradients = make_gradients(model, recipe, batch_sharding)
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
+    def step(
+        state: TrainState, batch: Batch, teacher: Any = None
+    ) -> tuple[TrainState, dict[str, Any]]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         _, net_key = jax.random.split(key)
         images, labels = augmented(recipe, batch, key, model, batch_sharding)
-        grads, _ = gradients(state, images, labels, net_key)
+        grads, _ = gradients(state, images, labels, net_key, teacher)
         trees = {'params': state.params, 'gradients': grads}
         leaves = traverse_util.flatten_dict(trees, sep='/')
         return state, {name: histogram(leaf) for name, leaf in leaves.items()}

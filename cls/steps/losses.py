@@ -2,7 +2,10 @@
 
 `config.loss.name` is one of `LOSSES`: a function(logits, targets, ...) of (N, K) logits and (N, K)
 targets that returns the terms of each class, (N, K), or the loss of each example, (N,). Its further
-arguments are the fields of config.loss.args.
+arguments are the fields of config.loss.args. A config file registers its own ones:
+
+    @losses.register('margin')
+    def margin(logits, targets, by=1.0): ...
 """
 
 import dataclasses
@@ -16,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from cls import registration
 from cls.errors import UserError, nearest, refuse
 from cls.steps import signatures
 
@@ -186,6 +190,20 @@ LOSSES: dict[str, Loss] = {
     'focal': _focal,
     'binary_focal': _binary_focal,
 }
+
+
+def register(name: str) -> Callable[[Loss], Loss]:
+    """Returns a decorator that adds a function to `LOSSES`. Raises UserError if the name is taken.
+
+    The function takes logits and targets, both (N, K) float32, and further arguments by name.
+    """
+
+    def add(function: Loss) -> Loss:
+        registration.claim('loss', name, name in LOSSES)
+        LOSSES[name] = function
+        return function
+
+    return add
 
 
 def topk_correct(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:

@@ -1,7 +1,10 @@
 """The optimizers of Optax by name, with the arguments of config.optim.args.
 
 They are the functions of `optax` and `optax.contrib` that take a learning rate, and those named
-scale_by_..., followed by it.
+scale_by_..., followed by it. A config file registers its own ones, of the same form:
+
+    @optim.register('signs')
+    def signs(learning_rate, b1=0.9): ...
 """
 
 import functools
@@ -15,6 +18,7 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
+from cls import registration
 from cls.steps import signatures
 
 # Optimizers that a training step cannot use, with the reason.
@@ -66,9 +70,33 @@ ELSEWHERE = {
 }
 
 
+Factory = Callable[..., optax.GradientTransformation]
+_REGISTERED: dict[str, Factory] = {}
+
+
+def register(name: str, taken: bool) -> Callable[[Factory], Factory]:
+    """Returns a decorator that adds an optimizer, see `cls.steps.optim.register`."""
+
+    def add(function: Factory) -> Factory:
+        registration.claim('optimizer', name, taken or name in {*UNFIT, *factories()})
+        _REGISTERED[name] = function
+        return function
+
+    return add
+
+
+def factories() -> Mapping[str, Factory]:
+    """Returns the functions that make an optimizer, by their names."""
+    return {**_of_optax(), **_REGISTERED}
+
+
+def label(name: str) -> str:
+    """Returns the name of an optimizer in messages: 'optax.lion'."""
+    return name if name in _REGISTERED else f'optax.{name}'
+
+
 @functools.cache
-def factories() -> Mapping[str, Callable[..., optax.GradientTransformation]]:
-    """Returns the functions of Optax that make an optimizer, by their names."""
+def _of_optax() -> Mapping[str, Factory]:
     result = {}
     for module in (optax, optax.contrib):
         for name, function in inspect.getmembers(module, inspect.isfunction):
@@ -111,13 +139,11 @@ def mistakes(name: str, args: Mapping[str, Any], weight_decay: float, mask: str)
       mask: config.optim.decay_mask.
     """
     parameters = _parameters(name)
-    yield from signatures.mistakes(
-        'config.optim.args', f'optax.{name}', parameters, args, ELSEWHERE
-    )
+    yield from signatures.mistakes('config.optim.args', label(name), parameters, args, ELSEWHERE)
     masked = name == 'muon' or any(key in parameters for key in _MASKS)
     if weight_decay and decays(name) and not masked and mask != 'all':
         yield (
-            f'config.optim.decay_mask is {mask!r}, but optax.{name} decays all parameters: set '
+            f'config.optim.decay_mask is {mask!r}, but {label(name)} decays all parameters: set '
             'config.optim.decay_mask=all, or config.optim.weight_decay=0.'
         )
 
@@ -138,7 +164,7 @@ def failure(name: str, args: Mapping[str, Any]) -> str:
         before, (_, after) = jax.eval_shape(step, params)
     except Exception as error:  # noqa: BLE001  of any kind, raised by Optax
         text = (str(error).splitlines() or [''])[0]
-        return f'config.optim.args: optax.{name} takes no {dict(args)} ({text[:200]}).'
+        return f'config.optim.args: {label(name)} takes no {dict(args)} ({text[:200]}).'
     if jax.tree.structure(before) != jax.tree.structure(after):
         return f'config.optim.name is {name!r}, whose state changes its structure in a step.'
     return ''

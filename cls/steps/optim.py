@@ -6,7 +6,7 @@ cls.steps.optax_rules has all others, with the arguments of config.optim.args.
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
 import jax
@@ -140,6 +140,20 @@ class OptimSpec:
                 )
         if not found and (failure := optax_rules.failure(self.name, args)):
             yield failure
+
+
+def register(name: str) -> Callable[[optax_rules.Factory], optax_rules.Factory]:
+    """Returns a decorator that adds an optimizer by name. Raises UserError if the name is taken.
+
+    The function takes learning_rate, a schedule, and further arguments by name, and returns an
+    Optax transformation. With parameters weight_decay and mask it has a weight decay of its own.
+    """
+    return optax_rules.register(name, name in (*_COUPLED, *_DECOUPLED))
+
+
+def is_known(name: str) -> bool:
+    """Returns whether an optimizer has a name."""
+    return name in (*_COUPLED, *_DECOUPLED, *optax_rules.UNFIT, *optax_rules.factories())
 
 
 # Fields that are arguments of the optimizers of this module.

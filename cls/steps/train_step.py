@@ -21,7 +21,9 @@ from cls.augment.spec import AugmentSpec
 from cls.nn import folding
 from cls.steps import averages, freeze, loops, losses, remat
 from cls.steps import sharding as meshes
+from cls.steps.distill import DistillSpec, Teacher, divergence
 from cls.steps.norms import global_norm
+from cls.steps.sam import sharpness_aware
 from cls.steps.state import TrainState
 
 Batch = dict[str, jax.Array]  # image (N, H, W, C) uint8, label (N,) int32, mask (N,) bool
@@ -48,6 +50,8 @@ class Recipe:
     sam: float = 0.0  # radius of sharpness-aware minimization
     ema_warmup: str = 'tensorflow'  # see cls.steps.averages
     ema_every: int = 1
+    distill: DistillSpec = DistillSpec()
+    teacher: Teacher | None = None  # of distill, with its variables as an argument of the step
 
     @classmethod
     def from_config(
@@ -83,11 +87,18 @@ class Recipe:
             sam=config.optim.sam,
             ema_warmup=config.ema_warmup,
             ema_every=config.ema_every,
+            distill=DistillSpec.from_config(config),
         )
 
     def normalize(self, images: jax.Array) -> jax.Array:
         """Returns normalized images, see `normalize`."""
         return normalize(images, self.mean, self.std, self.contrast)
+
+    def pixels(self, images: jax.Array) -> jax.Array:
+        """Returns the images of `augmented` as pixels in 0..255, if `contrast` is ''."""
+        if not self.augment.active:
+            return images
+        return images * jnp.asarray(self.std) + jnp.asarray(self.mean)
 
 
 def normalize(
@@ -157,7 +168,8 @@ def make_loss(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -
 
     It returns (loss, (new batch_stats, metrics)), with the metrics `loss` and `top1` of
     `make_train_step`. Images and labels are those of `augmented`; `key` is for dropout, `progress`
-    is the completed fraction of the training. Further keyword arguments are passed to the model.
+    is the completed fraction of the training, `teacher` the variables of recipe.teacher. Further
+    keyword arguments are passed to the model.
     """
     takes_progress = models.takes_progress(model)
     frozen_mask = functools.partial(freeze.frozen_mask, recipe.freeze)
@@ -165,7 +177,7 @@ def make_loss(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -
     if not recipe.remat and meshes.is_cpu(batch_sharding.mesh):  # elsewhere not measured
         apply = loops.apply
 
-    def loss_fn(params, batch_stats, images, labels, key, progress, **arguments):
+    def loss_fn(params, batch_stats, images, labels, key, progress, teacher=None, **arguments):
         extra = arguments | ({'progress': progress} if takes_progress else {})
         mask = frozen_mask(params, batch_stats, recipe.freeze_bn)
         params = meshes.gathered(params, batch_sharding.mesh)
@@ -190,10 +202,17 @@ def make_loss(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -
         heads = jax.tree.leaves(updated.get('aux_logits', {}))
         if heads:
             loss += recipe.aux_weight * sum(map(mean_loss, heads)) / len(heads)
+        metrics = {}
+        if recipe.teacher is not None:
+            targets = recipe.teacher.logits(teacher, recipe.pixels(images))
+            distance = divergence(logits, targets, recipe.distill.temperature).mean()
+            loss = (1 - recipe.distill.weight) * loss + recipe.distill.weight * distance
+            metrics = {'distillation': distance}
         loss += sum(jax.tree.leaves(updated.get('penalties', {})))
         heaviest = labels if labels.ndim == 1 else labels.argmax(-1)
         top1 = 100 * losses.topk_correct(logits, heaviest, 1).mean()
-        return loss, (updated.get('batch_stats', {}), {'loss': loss, 'top1': top1})
+        metrics |= {'loss': loss, 'top1': top1}
+        return loss, (updated.get('batch_stats', {}), metrics)
 
     return loss_fn
 
@@ -206,7 +225,7 @@ def norms(grads: Any, params: Any, batch_stats: Any) -> dict[str, jax.Array]:
 
 
 def make_gradients(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -> Callable:
-    """Returns gradients(state, images, labels, key) of a training batch.
+    """Returns gradients(state, images, labels, key, teacher) of a training batch.
 
     It gives (gradients, (new batch_stats, metrics)), averaged over the microbatches, see
     `make_loss`.
@@ -214,13 +233,16 @@ def make_gradients(model: nn.Module, recipe: Recipe, batch_sharding: NamedShardi
     group = getattr(model, 'bn_group', 0) or 1
     loss_fn = make_loss(model, recipe, batch_sharding)
 
-    def gradients(state: TrainState, images: jax.Array, labels: jax.Array, key: jax.Array) -> Any:
+    def gradients(
+        state: TrainState, images: jax.Array, labels: jax.Array, key: jax.Array, teacher: Any = None
+    ) -> Any:
         progress = state.step / recipe.total_steps
 
         def microbatch(index, images, labels):
             grad_fn = jax.grad(loss_fn, has_aux=True)
             own_key = jax.random.fold_in(key, index)
-            return grad_fn(state.params, state.batch_stats, images, labels, own_key, progress)
+            variables = state.params, state.batch_stats
+            return grad_fn(*variables, images, labels, own_key, progress, teacher)
 
         if recipe.accumulate == 1:
             return microbatch(0, images, labels)
@@ -242,29 +264,15 @@ def make_gradients(model: nn.Module, recipe: Recipe, batch_sharding: NamedShardi
     return sharpness_aware(gradients, recipe.sam) if recipe.sam else gradients
 
 
-def sharpness_aware(gradients: Callable, radius: float) -> Callable:
-    """Returns the gradients of sharpness-aware minimization (Foret et al. 2021, algorithm 1).
-
-    They are those of the parameters that are moved by `radius` along the gradient of the same batch
-    with the same random numbers. Statistics and metrics are of the parameters themselves.
-    """
-
-    def sharp(state: TrainState, images: jax.Array, labels: jax.Array, key: jax.Array) -> Any:
-        uphill, results = gradients(state, images, labels, key)
-        scale = radius / (global_norm(uphill) + 1e-12)
-        moved = jax.tree.map(lambda x, g: x + scale * g, state.params, uphill)
-        return gradients(state.replace(params=moved), images, labels, key)[0], results
-
-    return sharp
-
-
 def make_train_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     recipe: Recipe,
     batch_sharding: NamedSharding,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
     """Returns train_step(state, batch) -> (state, metrics).
+
+    With recipe.teacher it is train_step(state, batch, teacher), of the variables of the teacher.
 
     The loss includes all values that the model sows into 'penalties'. Statistics that are integers
     or booleans (indices, masks) are averaged neither over microbatches nor in the average of the
@@ -278,12 +286,14 @@ def make_train_step(
     frozen_mask = functools.partial(freeze.frozen_mask, recipe.freeze)
     gradients = make_gradients(model, recipe, batch_sharding)
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+    def train_step(
+        state: TrainState, batch: Batch, teacher: Any = None
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
         chex.assert_rank((batch['image'], batch['label']), (4, 1))
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         _, net_key = jax.random.split(key)  # the first key is for the flips
         images, labels = augmented(recipe, batch, key, model, batch_sharding)
-        grads, (batch_stats, metrics) = gradients(state, images, labels, net_key)
+        grads, (batch_stats, metrics) = gradients(state, images, labels, net_key, teacher)
         mask = frozen_mask(state.params, state.batch_stats, recipe.freeze_bn)
         batch_stats = freeze.select(mask['batch_stats'], state.batch_stats, batch_stats)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

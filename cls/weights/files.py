@@ -2,10 +2,10 @@
 
 Supported are PyTorch's formats under any file name (see torch_file.py), `.safetensors`, the parts
 of either by their index (`*.index.json`), Keras's HDF5 files and archives (hdf5.py), checkpoints of
-TensorFlow (tensorflow.py), `.caffemodel` (caffe.py), Flax's `.msgpack` (msgpack_file.py), and
-NumPy's `.npz` with the tensors of a Keras or TF-Slim model (keras.py). From a training script's
-file (with its arguments, paths, dates, a loss) the tensors are read, and the name of the
-architecture if it has one.
+TensorFlow (tensorflow.py), `.caffemodel` (caffe.py), MXNet's `.params` (mxnet_file.py), Flax's
+`.msgpack` (msgpack_file.py), and NumPy's `.npz` with the tensors of a Keras or TF-Slim model
+(keras.py). From a training script's file (with its arguments, paths, dates, a loss) the tensors are
+read, and the name of the architecture if it has one.
 
 The formats in foreign.py are refused, with a `UserError` that gives the remedy. Sizes that a file
 states are compared with the size of the file before any memory is allocated.
@@ -32,6 +32,7 @@ from cls.weights import (
     hdf5,
     keras,
     msgpack_file,
+    mxnet_file,
     tensorflow,
     tflite,
     torch_file,
@@ -209,6 +210,8 @@ def _load_mapped(path: Path, start: bytes, mapped: mmap.mmap, inflation: float) 
         return keras.to_torch(hdf5.load_hdf5(path, mapped, len(mapped), inflation))
     if is_safetensors(mapped):
         return load_safetensors(path, mapped)
+    if start.startswith(mxnet_file.START):
+        return mxnet_file.load_mxnet(memoryview(mapped))
     name = path.name.lower()
     if name.endswith(caffe.SUFFIX):
         return caffe.load_caffe(memoryview(mapped))

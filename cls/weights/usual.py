@@ -1,8 +1,9 @@
 """The preparation of images that a package uses, for weights that its published ones do not cover.
 
 Sources: the preprocessing of Keras Applications by module, of TF-Slim (preprocessing_factory.py),
-of the TPU models (imagenet_input.py), and of Caffe's networks (`mean_value` in their .prototxt;
-ResNet subtracts an image of about these means).
+of the TPU models (imagenet_input.py, inception_preprocessing.py), of ShuffleNet's authors
+(ToBGRTensor), and of Caffe's networks (`mean_value` in their .prototxt; ResNet subtracts an image
+of about these means).
 """
 
 import re
@@ -12,6 +13,7 @@ from cls.weights.published import Published
 _HALF = (0.5,) * 3, (0.5,) * 3
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _ONE = (round(1 / 255, 9),) * 3  # the deviation of pixels that are not scaled
+_PIXELS = (0.0,) * 3, _ONE
 _VGG = tuple(round(x / 255, 8) for x in (123.68, 116.779, 103.939)), _ONE
 _ROUNDED = tuple(round(x / 255, 8) for x in (123, 117, 104)), _ONE
 _LITE = tuple(round(x / 255, 8) for x in (127,) * 3), tuple(round(x / 255, 8) for x in (128,) * 3)
@@ -25,7 +27,9 @@ _TABLE = (
     ('tf-slim', 'vgg.*', _VGG, ''),
     ('tf-slim', '.*', _HALF, ''),
     ('tpu', 'tf_efficientnet_lite.*', _LITE, ''),
+    ('tpu', 'amoebanet.*', _HALF, ''),
     ('tpu', '.*', _IMAGENET, ''),
+    ('authors', 'shufflenetv2.*', _PIXELS, 'BGR'),
 )
 
 

@@ -13,7 +13,7 @@ from arms import FILES
 
 from cls.config import defaults
 from cls.config import load as configs
-from cls.config.field import DURATION
+from cls.config.field import DURATION, LIMIT
 from cls.errors import UserError
 from cls.models import registry
 from cls.setup import set_up
@@ -56,7 +56,7 @@ def refusal(spec, *overrides, module=True):
 def wrong(field):
     """Returns texts that the entry of a field in the table refuses."""
     texts = list(WRONG[type(field.default)])
-    if field.values == DURATION:
+    if field.values in (DURATION, LIMIT):
         texts += DURATIONS
     if field.names:
         texts.append('no_such_name')

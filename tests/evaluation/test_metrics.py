@@ -111,7 +111,7 @@ def test_auroc_is_scikit_learns_up_to_its_bound(scale):
     exact = [100 * oracle.roc_auc_score(labels == i, probabilities[:, i]) for i in range(6)]
     for row, value in zip(rows, exact, strict=True):
         assert abs(row['auroc'] - value) <= row['auroc_error'] + 1e-9
-        assert row['auroc_error'] < 0.5
+        assert row['auroc_error'] < 1
         assert abs(row['auroc'] - value) < 0.02  # most of the bound is not used
     assert scalars['auroc'] == pytest.approx(np.mean(exact), abs=scalars['auroc_error'])
 

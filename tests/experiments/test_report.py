@@ -16,6 +16,7 @@ import reported
 from test_runs import write_run, write_sweep
 
 from cls import evaluate
+from cls.data.classes import words
 from cls.errors import UserError
 from cls.experiments import runs
 from cls.experiments.report import data, sections
@@ -106,7 +107,8 @@ def test_the_confusion_matrix_of_the_page_is_that_of_the_folder(made):
     run, page = made
     with np.load(run / 'evaluation-confusion.npz') as file:
         rows, columns, counts, names = (file[k] for k in ('row', 'col', 'data', 'names'))
-    cut = [name if len(name) <= 18 else f'{name[:17]}…' for name in names.tolist()]
+    shown = [words(name) for name in names.tolist()]
+    cut = [name if len(name) <= 18 else f'{name[:17]}…' for name in shown]
     for row, column, count in zip(rows, columns, counts, strict=True):
         assert f'{cut[row]} predicted as {cut[column]}: {count} (' in page.text
 
@@ -200,11 +202,11 @@ def test_the_page_says_how_often_the_test_images_were_seen(tmp_path, names, said
 def test_the_sentence_of_the_result_counts_and_the_best_checkpoint_is_named(tmp_path):
     folder = write_run(tmp_path / 'run')
     result = json.loads((folder / 'result.json').read_text())
-    result |= {'evaluated': 'the test images were <once>', 'stopped': 'patience'}
+    result |= {'evaluated': 'the test images: <once>', 'stopped': 'patience'}
     result |= {'best': {'step': 5, 'metric': 'validation/top1', 'value': 91.0}}
     (folder / 'result.json').write_text(json.dumps(result))
     page = written(folder, output=tmp_path / 'page.html')
-    assert 'the test images were <once>.' in page.text
+    assert 'The test images: <once>.' in page.text
     assert 'best checkpoint: step 5, by validation/top1; stopped: patience' in page.text
 
 

@@ -89,7 +89,11 @@ def run(workdir, *more, kill=None, hard=False):
         step = int(state.step)
         event(f'{"test" if final else "evaluate"} {step}')
         kind = setup.kind(final)
-        return {f'{kind}/top1': TOP1[step] + final, f'{kind}/top5': 99.0, f'{kind}/loss': 1 / step}
+        return {
+            f'{kind}/top1': TOP1.get(step, 10.0) + final,
+            f'{kind}/top5': 99.0,
+            f'{kind}/loss': 1 / step,
+        }
 
     class Spied(Checkpoints):
         def save(self, step, *args):
@@ -105,8 +109,10 @@ def run(workdir, *more, kill=None, hard=False):
     checkpoints = Spied(workdir / 'checkpoints', setup.run.keep, record=setup.config.record())
     restored = checkpoints.restore(where)
     state = restored[0] if restored else None
+    ledger = TimeLedger()
     if restored:
         iterator.set_state(restored[1])
+        ledger.continue_from(restored[2], restored[2])
     else:
         state = meshes.put(setup.new_state()[0], jax.tree.map(lambda x: x.sharding, where))
     step = int(state.step)
@@ -114,7 +120,7 @@ def run(workdir, *more, kill=None, hard=False):
         patch.setattr(trainer, 'evaluate_state', evaluated)
         loop = trainer.Trainer(
             setup=setup,
-            ledger=TimeLedger(),
+            ledger=ledger,
             checkpoints=checkpoints,
             metrics=Metrics(workdir, step),
             progress=Progress(step, setup.total_steps, show=False),

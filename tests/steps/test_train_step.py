@@ -16,11 +16,13 @@ import tiny
 from compiling import jit
 from jax.sharding import PartitionSpec as P
 
+from cls.augment.spec import AugmentSpec
 from cls.config import load as configs
 from cls.nn.norm import BatchNorm
 from cls.setup import set_up
 from cls.steps import losses
 from cls.steps import sharding as meshes
+from cls.steps.distill import DistillSpec, Teacher
 from cls.steps.state import new_state
 from cls.steps.train_step import (
     Recipe,
@@ -305,6 +307,36 @@ def test_a_step_takes_the_loss_that_the_recipe_names():
         gradient = gradient + weight * factor * x.T @ ((p - targets) * weights) / 6
     assert float(metrics['loss']) == pytest.approx(expected, rel=1e-5)
     np.testing.assert_allclose(state.params['kernel'], kernel - 0.1 * gradient, rtol=1e-4)
+
+
+@pytest.mark.parametrize('augment', [AugmentSpec(), AugmentSpec(brightness=1e-9)])
+def test_a_step_learns_from_a_teacher_with_a_preparation_of_its_own(augment):
+    """Hinton et al. 2015: T^2 times the divergence; pixels are those of the student's batch."""
+    batch, kernel = linear_case()
+    own = np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)
+    prepare = functools.partial(normalize, mean=(10.0,), std=(200.0,))
+    teacher = Teacher(Linear(), prepare, outputs=(2, 0, 1))
+    recipe = dataclasses.replace(
+        RECIPE,
+        ema=0.0,
+        aux_weight=0.0,
+        augment=augment,
+        distill=DistillSpec('a teacher', 3.0, 0.25),
+        teacher=teacher,
+    )
+    optimizer = optax.sgd(0.1)
+    state = new_state({'params': {'kernel': kernel}}, optimizer, seed=0, ema=False)
+    step = make_train_step(Linear(), optimizer, recipe, meshes.batch_sharding(MESH))
+    state, metrics = jit(step)(state, batch, {'params': {'kernel': own}})
+    pixels = batch['image'].reshape(6, 4).astype(np.float64)
+    x, logits = (pixels - 100) / 50, (pixels - 10) / 200 @ own
+    target, p = softmax(logits[:, [2, 0, 1]] / 3), softmax(x @ kernel / 3)
+    distance = 9 * (target * np.log(target / p)).sum(1).mean()
+    plain, gradient = loss_and_gradient(kernel, batch, aux_weight=0.0)
+    assert float(metrics['distillation']) == pytest.approx(distance, rel=1e-3)
+    assert float(metrics['loss']) == pytest.approx(0.75 * plain + 0.25 * distance, rel=1e-3)
+    gradient = 0.75 * gradient + 0.25 * 3 * x.T @ (p - target) / 6
+    np.testing.assert_allclose(state.params['kernel'], kernel - 0.1 * gradient, rtol=1e-3)
 
 
 @pytest.mark.parametrize('accumulate', [1, 3])

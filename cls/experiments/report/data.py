@@ -175,15 +175,16 @@ def _steps(run: RunData, examples: int | None) -> int | None:
 def evaluation(folder: Path) -> Evaluation:
     """Returns the evaluation of a run by its own protocol.
 
-    It is read from the run folder if it is of the newest or of the best checkpoint. Otherwise the
-    run is evaluated as by `cls evaluate`, and the files are kept in the folder if possible.
+    It is read from the run folder if it is of the checkpoint that `cls evaluate` would take.
+    Otherwise the run is evaluated as by that command, and the files are kept in the folder if
+    possible.
 
     Raises UserError if the run cannot be evaluated.
     """
     config = configs.load_config(folder, [('eval.predictions', '')])
     name = configs.report_name(EvalSpec.from_config(config).title, config, folder)
     found = _read(folder, name)
-    if found is not None and found.values.get('step') in _evaluated_steps(folder):
+    if found is not None and found.values.get('step') == _step(config, folder):
         return found
     log.info('evaluating %s for its report', folder)
     with tempfile.TemporaryDirectory() as temporary:
@@ -195,12 +196,13 @@ def evaluation(folder: Path) -> Evaluation:
     return dataclasses.replace(made, origin='Evaluated for this report.')
 
 
-def _evaluated_steps(folder: Path) -> set[int]:
-    """Returns the steps of the checkpoints that an evaluation may be of: the newest, the best."""
-    newest = max(checkpoint_files.steps(folder / checkpoint_files.PLACE), default=-1)
-    result = load_json(folder / 'result.json')
-    best = result.get('best') if isinstance(result, dict) else None
-    return {newest, best['step']} if isinstance(best, dict) and 'step' in best else {newest}
+def _step(config: Any, folder: Path) -> int | None:
+    """Returns the step of the checkpoint that cls.evaluate.restore takes, unless it is damaged."""
+    place = folder / checkpoint_files.PLACE
+    best = checkpoint_files.load_best(place) if config.checkpoint.best else None
+    if best and checkpoint_files.is_complete(place / str(best['step'])):
+        return best['step']
+    return max(checkpoint_files.steps(place), default=None)
 
 
 def _read(folder: Path, name: str) -> Evaluation | None:
@@ -278,8 +280,9 @@ def with_images(model: Model, images: Any, found: Evaluation) -> list[Mistake]:
     method = f'Grad-CAM of {layer}' if layer else 'integrated gradients'
     mistakes = []
     for row, image in zip(rows, pixels, strict=True):
-        maps = [_heat(model, image, row[key], layer) for key in ('output', 'label')]
-        mistakes.append(Mistake(row, image, *maps, method))
+        of_prediction = _heat(model, image, row['output'], layer)
+        of_class = _heat(model, image, row['label'], layer)
+        mistakes.append(Mistake(row, image, of_prediction, of_class, method))
     return mistakes
 
 

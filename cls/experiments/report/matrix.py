@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from cls.data.classes import words
 from cls.experiments.report.charts import figure, svg
 from cls.experiments.report.html import Html, joined, tag
 
@@ -60,7 +61,7 @@ def chart(confusion: Confusion) -> Html:
     classes = confusion.shown()
     if not classes:
         return tag('p', 'No image is confused with another class.')
-    cells, names = confusion.dense(classes), [_cut(confusion.names[i]) for i in classes]
+    cells, names = confusion.dense(classes), [_cut(words(confusion.names[i])) for i in classes]
     totals = np.zeros(len(confusion.names), np.int64)
     np.add.at(totals, confusion.rows, confusion.images)
     size = 46 if len(classes) <= 6 else max(16, 360 // len(classes))

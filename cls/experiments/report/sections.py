@@ -5,10 +5,10 @@ from typing import Any
 
 from cls import models
 from cls.config import defaults
-from cls.data.classes import both
 from cls.evaluation.tables import CLASS_METRICS
-from cls.experiments.report import charts, images, matrix
+from cls.experiments.report import charts
 from cls.experiments.report.charts import Series
+from cls.experiments.report.class_sections import calibrated, classes, mistakes
 from cls.experiments.report.data import Details, Evaluation
 from cls.experiments.report.html import Html, details, joined, pairs, table, tag
 from cls.experiments.report.recipe import Recipe
@@ -38,7 +38,6 @@ METRICS = {
     'auroc': ('AUROC', ' %'),
 }
 _MEANS = [metric for metric, _ in CLASS_METRICS]
-_PAIRS = 15  # rows of the table of the most frequent mistakes
 
 
 def section(title: str, *content: Any) -> tuple[str, Html] | None:
@@ -93,7 +92,7 @@ def curves(run: RunData) -> Html:
     more = [drawn[last] for last in drawn if last not in list(_CHARTS)[:_OPEN]]
     if not drawn:
         return tag('p', 'Nothing has been logged yet.', class_='lead')
-    rest = details(f'{len(more)} more', tag('div', *more, class_='charts')) if more else None
+    rest = details(f'{len(more)} more curves', tag('div', *more, class_='charts')) if more else None
     return joined(tag('div', *shown, class_='charts'), rest)
 
 
@@ -168,7 +167,7 @@ def tested(run: RunData) -> str:
     """Returns a sentence on how often a run has seen its test images; '' if that is unknown."""
     result = run.result or {}
     if isinstance(words := result.get('evaluated'), str):
-        return words if words.endswith('.') else f'{words}.'
+        return f'{words[:1].upper()}{words[1:].rstrip(".")}.'
     counts = {
         kind: max((len(run.curve(name)) for name in run.curves if _is_of(name, kind)), default=0)
         or int(any(_is_of(name, kind) for name in result))
@@ -200,77 +199,6 @@ def _means_note(found: Evaluation) -> str:
         f'Precision, recall, F1 and AUROC are means over the {found["classes_with_images"]:,} '
         f'classes with images; AUROC is of each class against the rest.{bound}'
     )
-
-
-# ------------------------------------------------------------------------------------ classes
-
-
-def classes(found: Evaluation) -> Iterator[Html]:
-    """Yields the confusion matrix, its most frequent mistakes and the table of classes."""
-    confusion = found.confusion
-    triples = confusion.mistakes()
-    shown = [
-        [_named(confusion.names[a]), _named(confusion.names[b]), f'{n:,}']
-        for a, b, n in triples[:_PAIRS]
-    ]
-    frequent = tag(
-        'div',
-        tag('h3', 'The most frequent mistakes'),
-        table(['class', 'prediction', 'images'], shown, words=2),
-        tag('p', f'{len(shown)} of {len(triples):,} pairs.', class_='note'),
-    )
-    drawn = matrix.chart(confusion)
-    yield tag('div', drawn, frequent if triples else None, class_='charts')
-    yield tag('h3', 'Each class')
-    rows = found['classes']
-    metrics = [(metric, title) for metric, title in CLASS_METRICS if metric in rows[0]]
-    header = ['class', 'images', 'predicted', *(f'{title} %' for _, title in metrics)]
-    lines = [
-        [
-            _named(row['class']),
-            f'{row["images"]:,}',
-            f'{row["predicted"]:,}',
-            *(f'{row[metric]:.2f}' if metric in row else '–' for metric, _ in metrics),
-        ]
-        for row in sorted(rows, key=lambda row: row['f1'])
-    ]
-    yield table(header, lines, class_='tall')
-    yield tag('p', 'The lowest F1 comes first; a click on a title sorts.', class_='note')
-
-
-def _named(label: Any) -> str:
-    return both(label) if isinstance(label, str) else str(label)
-
-
-def calibrated(found: Evaluation) -> Html:
-    """Returns the reliability diagram."""
-    error = tag('p', f'Expected calibration error {found["ece"]:.2f} % (15 bins).', class_='lead')
-    return joined(error, charts.calibration(found['calibration'], found['images']))
-
-
-def mistakes(each: Details) -> Iterator[Html]:
-    """Yields the most confident mistakes, with images if there are any."""
-    found = each.evaluation
-    assert found is not None
-    rows = found['mistakes']
-    if not rows:
-        yield tag('p', 'No image is predicted wrongly.', class_='lead')
-        return
-    yield tag(
-        'p', f'The {len(rows)} wrong predictions with the largest probability.', class_='lead'
-    )
-    if each.mistakes:
-        yield tag('div', *map(images.card, each.mistakes), class_='cards')
-        method = each.mistakes[0].method
-        text = f'Maps: {method}; red pixels speak for the class named below, blue ones do not.'
-        yield tag('p', text, class_='note')
-        return
-    lines = [
-        [row.get('image', row['index']), _named(row['class']), _named(row['prediction'])]
-        + [f'{100 * row["probability"]:.2f}']
-        for row in rows
-    ]
-    yield table(['image', 'class', 'prediction', 'probability %'], lines, words=3)
 
 
 # ---------------------------------------------------------------------------- time, environment

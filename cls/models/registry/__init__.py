@@ -9,11 +9,9 @@ A model file defines its system, its module, and then its variants:
 the same way, of any Flax module that keeps the contract: a field `num_classes`, and
 `__call__(images, train=False)` that returns logits.
 
-May import: errors, nn.
+May import: errors, nn, registration.
 """
 
-import contextlib
-import contextvars
 import dataclasses
 import fnmatch
 import functools
@@ -21,13 +19,14 @@ import importlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cls import registration
 from cls.errors import UserError, nearest
 from cls.models.registry import genotypes
 from cls.models.registry.tracing import abstract_variables as abstract_variables
@@ -95,19 +94,8 @@ _DEPTHS = frozenset({'stage_sizes', 'block_sizes', 'blocks', 'depths', 'depth', 
 
 _VARIANTS: dict[str, Variant] = {}
 _ORIGINS: dict[str, str] = {}  # variant of a config file -> the file
-_registering: contextvars.ContextVar[str] = contextvars.ContextVar('registering', default='')
 _ENSEMBLES: dict[str, Ensemble] = {}
 _SUPERNETS: dict[str, type[nn.Module]] = {}
-
-
-@contextlib.contextmanager
-def registered_by(file: str) -> Iterator[None]:
-    """A context in which variants belong to a config file, and may be registered again."""
-    token = _registering.set(file)
-    try:
-        yield
-    finally:
-        _registering.reset(token)
 
 
 def origin(name: str) -> str:
@@ -127,7 +115,7 @@ def register(variant: Variant) -> None:
     Raises ValueError when the name is taken. For a variant of a config file this is a UserError,
     also raised for a module that does not keep the contract.
     """
-    file = _registering.get()
+    file = registration.current()
     if file:
         _import_all()
         _check_contract(variant, file)

@@ -92,7 +92,11 @@ class Training:
         mistakes += [f'{evaluator}.restarts is {restarts}: expected 0 or more.'] * (restarts < 0)
         refuse(mistakes)
         proxy = configs.to_json(config.proxy)
-        _proxy(proxy)
+        if _proxy(proxy).time_limit is not None:
+            raise UserError(
+                f'config.proxy.duration is {config.proxy.duration!r}, and trials would train for '
+                'different numbers of steps: expected epochs, steps or examples.'
+            )
         return cls(space, proxy, config.seed, quick, repeats, restarts)
 
     def __call__(self, trial: Trial) -> dict[str, Any]:

@@ -7,8 +7,9 @@
   ProxylessNAS  mit-han-lab/proxylessnas
   ShuffleNetV2  megvii-model/ShuffleNet-Series; its units split channels in another order
   Res2Net       Res2Net/Res2Net-PretrainedModels, whose names timm keeps
+  IGCV3         homles11/IGCV3, for MXNet
 
-IGCV3's code is for MXNet, and SKNet's, DPN's and SENet's for MXNet or Caffe.
+The code of SKNet, SENet (see caffe.py) and DPN is for Caffe or MXNet.
 """
 
 import re
@@ -191,6 +192,38 @@ def _proxylessnas(variant: Variant) -> Renames:
     )
 
 
+_IGCV3 = (
+    (r'^first-3x3-conv-conv2d\.', 'conv_stem.'),
+    (r'^first-3x3-conv-batchnorm\.', 'bn1.'),
+    (r'^last-1x1-conv-conv2d\.', 'conv_head.'),
+    (r'^last-1x1-conv-batchnorm\.', 'bn2.'),
+    (r'^fc\.', 'classifier.'),
+    *(
+        (rf'-{theirs}-{kind}\.', f'.{ours}.')
+        for theirs, names in (
+            ('exp', ('conv_pw', 'bn1')),
+            ('depthwise', ('conv_dw', 'bn2')),
+            ('linear', ('conv_pwl', 'bn3')),
+        )
+        for kind, ours in zip(('conv2d', 'batchnorm'), names, strict=True)
+    ),
+)
+
+
+def _igcv3(variant: Variant) -> Renames:
+    """Returns the pairs from numbers of runs; here a run with a stride begins a stage."""
+    sizes, strides = variant.module.stage_sizes, variant.module.strides
+    places, stage, block = {}, -1, 0
+    for run, (size, stride) in enumerate(zip(sizes, strides, strict=True)):
+        if stride > 1 or run == 0:
+            stage, block = stage + 1, 0
+        for i in range(size):
+            places[f'seq-{run}-block{i}'] = f'blocks.{stage}.{block}'
+            block += 1
+    numbers = (r'^(seq-\d-block\d)', lambda match: places.get(match[1], match[1]))
+    return (numbers, *_IGCV3, *variant.renames)
+
+
 FAMILY = Family(
     'authors',
     (
@@ -202,6 +235,7 @@ FAMILY = Family(
         Names(r'proxyless_.*', _proxylessnas),
         Names(r'shufflenetv2_0\.5x', _MEGVII, tensors=_zero_bias, fields={'released': True}),
         Names(r'shufflenetv2_.*_released', _MEGVII, tensors=_zero_bias),
+        Names(r'igcv3_w1', _igcv3),
         Names(r'res2net50_26w_4s|res2next50|dla60_res2net', tensors=_without_unused),
     ),
     networks={

@@ -19,7 +19,7 @@ from cls.weights.families.own_names import ours
 _LINEAR = r'^last_linear\.'
 # A block is Sequential(Sum(Sequential(Sequential(conv1 ... bn2), conv3, bn3), shortcut), ReLU).
 _BLOCK = {'0': 'conv1', '1': 'bn1', '3': 'conv2', '4': 'bn2'}
-_RESNEXT = (
+RESNEXT = (
     (r'^features\.0\.', 'conv1.'),
     (r'^features\.1\.', 'bn1.'),
     (r'^features\.(\d)\.(\d+)\.', lambda match: f'layer{int(match[1]) - 3}.{match[2]}.'),
@@ -63,7 +63,7 @@ FAMILY = Family(
         _classifier(r'xception|inception_v3', 'fc'),
         _classifier(r'densenet(121|161|169|201)|dpn\d+b?', 'classifier'),
         _classifier(r'inception_resnet_v2', 'classif'),
-        Names(r'resnext101_(32|64)x4d', _RESNEXT),
+        Names(r'resnext101_(32|64)x4d', RESNEXT),
         Names(r'squeezenet1_[01]', ((r'^last_conv\.', 'classifier.1.'),)),
         Names(
             r'vgg\d+(_bn)?',

@@ -59,12 +59,13 @@ MISSING = {
     r'resnet\d+_(gn|clip\w*)|\w+_gn': 'group normalization or attention pooling',
     r'skresnet(18|34|50d?)': 'selective kernels on halves of the channels',
     r'(tf_|gc_)?efficientnetv2_\w+|efficientnet_[hx]_\w+': 'fused blocks of later papers',
-    r'tf_efficientnet_cc_\w+': 'conditional convolutions',
+    r'(tf_)?efficientnet_cc_\w+': 'conditional convolutions',
     r'(tf_)?mixnet_\w+': 'MixNet: depthwise convolutions of several sizes',
     r'tinynet_\w+': 'TinyNet: other coefficients',
     r'(fbnet|spnasnet|lcnet|hardcorenas|mobilenet_edgetpu|mobilenetv4)_?\w+': (
         'a network of another paper'
     ),
+    r'(ig_)?resnext101_32x48d(_wsl)?': 'a ResNeXt of 829 million parameters',
     r'mobilenetv3_rw': 'an early MobileNetV3 with other gates',
 }
 FAMILY = Family(

@@ -33,6 +33,7 @@ DEFAULT = {
         *('wrn40_1_cifar', 'pyramidnet110_a48_cifar', 'condensenet50_cifar', 'proxyless_cpu'),
         *('condensenet50_cifar_learned', 'shufflenetv2_0.5x', 'dla60_res2net'),
     },
+    'cnn_finetune': {'shufflenetv2_0.5x'},
     'efficientnet_pytorch': {'efficientnet-b0'},
     'keras': {
         *('resnet50_v1', 'densenet121', 'xception', 'inception_v3', 'mobilenet_025_tf'),
