@@ -193,6 +193,7 @@ def job(
         seed: dataclasses.replace(setup, seed=seed, config=runs.run_config(one))
         for seed, one in all_configs.items()
     }
+    assert setup.train is not None  # the setup is for training
     data = datasets.identity(setup.train, setup.test)
     with contextlib.ExitStack() as stack:
         preemption = stack.enter_context(Preemption())
