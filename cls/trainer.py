@@ -77,6 +77,7 @@ class Trainer:
     broken: bool = False  # whether the state is invalid and must not be saved
     stopped: str = ''  # the reason to end before the last step
     evaluated: tuple[int, dict[str, float]] = (-1, {})  # the step of the last evaluation, metrics
+    together: int = 1  # runs that this process trains, of several seeds
 
     def run(
         self, train_steps: Mapping[Phase, TrainStep], state: TrainState, iterator: TrainBatches
@@ -420,7 +421,7 @@ class Trainer:
         if words := in_words(self.setup, best):
             result['evaluated'] = words
             self.progress.note(words)
-        result |= self.ledger.report()
+        result |= self.ledger.report() | ({'together': self.together} if self.together > 1 else {})
         if self.setup.supernet:
             result |= self.setup.supernet.finish(chosen.params, self.workdir)
         if self.metrics:
