@@ -515,6 +515,10 @@ def _check_time(config: ConfigDict, model: nn.Module) -> None:
             f'{time}, and config.schedule.name is {config.schedule.name!r}, which ends with the '
             f'run: expected one of {", ".join(_WITHOUT_END)}.'
         )
+    if config.schedule.per == 'epoch':
+        sentences.append(
+            f"{time}, and config.schedule.per is 'epoch', which lists them: expected 'step'."
+        )
     if models.takes_progress(model) or 'supernet' in config.get('search', {}):
         sentences.append(
             f'{time}, and {config.model.name} changes over the run: expected epochs, steps or '

@@ -1,5 +1,6 @@
 """Losses, optimizers and data sets that a config file of the user registers."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,7 +8,8 @@ import pytest
 import cls
 from cls import main, registration
 from cls.config import load as configs
-from cls.data import registered
+from cls.data import datasets, registered
+from cls.data.spec import DataSpec
 from cls.errors import UserError
 from cls.steps import losses, optax_rules
 
@@ -118,3 +120,15 @@ def test_a_file_may_be_loaded_again_and_another_may_not_take_its_names(tmp_path)
     (tmp_path / 'other.py').write_text(FILE)
     with pytest.raises(UserError, match=r"other\.py registers a loss 'margin', which .*own\.py"):
         configs.load(str(tmp_path / 'other.py'))
+
+
+def test_a_part_of_a_data_set_of_ones_own_is_held_out_but_it_has_no_named_one(tmp_path):
+    (tmp_path / 'own.py').write_text(FILE)
+    config = configs.load(str(tmp_path / 'own.py'), [('eval.validation', '0.25')])
+    data = DataSpec.from_config(config)
+    train, validation = datasets.training(data)
+    whole = datasets.load(dataclasses.replace(data, validation=''), 'train')
+    assert 0 < len(validation) < len(train) == len(whole) - len(validation)
+    assert datasets.testing(data, validation).split == 'test'
+    with pytest.raises(UserError, match="validation is 'val', and noise.* expected a fraction"):
+        datasets.training(dataclasses.replace(data, validation='val'))

@@ -238,6 +238,11 @@ def _open(data: DataSpec, split: str, classes: tuple[str, ...]) -> Source:
         classes = class_file(data.classes)
     held = data.held
     if registered.is_registered(data.name):
+        if split == 'validation':
+            raise UserError(
+                f'config.eval.validation is {held.split!r}, and {data.name} is opened to train and '
+                'to evaluate only: expected a fraction, as 0.1.'
+            )
         return registered.opened(data.name, split, classes)
     if split == 'validation' and held.split and kind not in ('folder', 'synthetic'):
         named = dataclasses.replace(data, eval_split=held.split, validation='')

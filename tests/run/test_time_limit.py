@@ -55,6 +55,7 @@ def test_a_run_ends_at_a_log_event_and_is_finished(tmp_path):
         ({'duration': '0 minutes'}, 'expected more than 0 minutes'),
         ({'checkpoint.every': '10 percent'}, "checkpoint.every is '10 percent': expected epochs,"),
         ({'progressive': "(('0 steps', 8), ('5 percent', 9))"}, "'5 percent'.: expected epochs,"),
+        ({'schedule.per': 'epoch'}, "schedule.per is 'epoch', which lists them: expected 'step'"),
         ({'schedule.name': 'cosine'}, "name is 'cosine', which ends with the run: expected one of"),
     ],
 )
