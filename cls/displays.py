@@ -80,7 +80,12 @@ def histograms(fetched: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, His
 
 
 def confusion(setup: Setup) -> np.ndarray | None:
-    """Returns a matrix (K, K) of zeros to count predictions in, None for more than CLASSES."""
+    """Returns a matrix (K, K) of zeros to count predictions in, None for more than CLASSES.
+
+    Images with several labels have none either.
+    """
+    if setup.recipe.multi_label:
+        return None
     classes = setup.model.num_classes
     return np.zeros((classes, classes), np.int64) if classes <= CLASSES else None
 

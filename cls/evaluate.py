@@ -53,6 +53,7 @@ from cls.evaluation.measure import measure
 from cls.evaluation.metrics import Tally
 from cls.evaluation.plan import Plan
 from cls.evaluation.protocols import EvalSpec
+from cls.evaluation.ranking import average_precisions, mean_average_precision
 from cls.run import metric_names
 from cls.run.best import Standing
 from cls.run.checkpoint import restore_newest, unread
@@ -77,8 +78,12 @@ def evaluate_batches(
     mesh: Mesh,
     check: Callable[[], None] = lambda: None,
     confusion: np.ndarray | None = None,
+    precisions: list[np.ndarray] | None = None,
 ) -> dict[str, float]:
     """Returns top-1 and top-5 in percent and the mean loss in nats, over all images.
+
+    For images with several labels also the mean average precision, 'map', in percent; the scores of
+    all images are in memory until then.
 
     Args:
       eval_step: (variables, batch) -> sums.
@@ -87,7 +92,9 @@ def evaluate_batches(
       mesh: the mesh of the devices.
       check: called before every batch; may raise to end the evaluation.
       confusion: (K, K) to which images are added, by class and prediction; None: none.
+      precisions: gets the average precisions of the classes, for images with several labels.
     """
+    ranked: list[tuple[np.ndarray, np.ndarray]] = []
     sharding = meshes.batch_sharding(mesh)
     variables = meshes.whole(variables, mesh)
     totals = {'top1': 0, 'top5': 0, 'loss': 0.0, 'count': 0}
@@ -95,15 +102,24 @@ def evaluate_batches(
         check()
         sums = jax.device_get(eval_step(variables, meshes.put_batch(batch, sharding)))
         totals = {name: total + sums[name].item() for name, total in totals.items()}
-        if confusion is not None:
+        if 'scores' in sums:
+            ranked.append((sums['scores'][sums['mask']], sums['labels'][sums['mask']]))
+        elif confusion is not None:
             real = sums['label'] >= 0
             np.add.at(confusion, (sums['label'][real], sums['guess'][real]), 1)
     count = totals.pop('count')
-    return {
+    result = {
         'top1': 100 * totals['top1'] / count,
         'top5': 100 * totals['top5'] / count,
         'loss': totals['loss'] / count,
     }
+    if ranked:
+        scores, labels = (np.concatenate(parts) for parts in zip(*ranked, strict=True))
+        each = average_precisions(scores, labels)
+        result['map'] = mean_average_precision(each)
+        if precisions is not None:
+            precisions.append(each)
+    return result
 
 
 def evaluate_state(
@@ -299,6 +315,8 @@ def job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[s
     setup, state = restore(config, workdir)
     result: dict[str, Any] = {'step': int(state.step)} | conditions(setup)
     names, classes = setup.info.class_names, setup.model.num_classes
+    if setup.recipe.multi_label:
+        return _several_labels(setup, state, result, workdir, output)
     weights, the_plan = weight_sets(setup, state), plan(setup, spec.protocol)
     *_, last = weights
     with Listing(kept=wanted and agreement.is_main_process()) as listing:
@@ -319,6 +337,45 @@ def job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[s
     return result
 
 
+def _several_labels(
+    setup: Setup, state: TrainState, result: dict[str, Any], workdir: Path, output: Path | None
+) -> dict[str, Any]:
+    """Evaluates the center crops of images with several labels; see `job`.
+
+    The result has 'NAME/map' and the average precision of each class.
+
+    Raises UserError for another protocol, and for predictions.
+    """
+    for field, value, expected in (
+        ('protocol', setup.eval.protocol, 'single'),
+        ('predictions', setup.eval.predictions, ''),
+    ):
+        if value != expected:
+            raise UserError(
+                f'config.eval.{field} is {value!r}, and images have several labels: expected '
+                f'{expected!r}.'
+            )
+    step, names = setup.eval_step(), setup.info.class_names
+    for name, variables in weight_sets(setup, state).items():
+        each: list[np.ndarray] = []
+        batches = setup.eval_batches()
+        values = evaluate_batches(step, variables, batches, setup.mesh, precisions=each)
+        result |= {f'{name}/{metric}': value for metric, value in values.items()}
+        result[f'{name}/average_precision'] = {
+            names[k] if names else str(k): None if np.isnan(x) else 100 * float(x)
+            for k, x in enumerate(each[0])
+        }
+        result[f'{name}/images'] = len(setup.test)
+    agreement.print_once(summary(result))
+    broken.report()
+
+    def write_all(folder: Path) -> None:
+        write_json(folder / 'evaluation.json', result)
+
+    agreement.on_first('written', lambda: deliver(write_all, workdir, output, False))
+    return result
+
+
 def summary(values: dict[str, Any]) -> str:
     """Returns 'test top-1 98.31 %, top-5 99.72 %, loss 0.0712', and the same for other weights.
 
@@ -334,6 +391,10 @@ def summary(values: dict[str, Any]) -> str:
         if f'{name}/top1' in values:
             top1, top5, loss = (values[f'{name}/{metric}'] for metric in ('top1', 'top5', 'loss'))
             parts.append(f'{title} top-1 {top1:.2f} %, top-5 {top5:.2f} %, loss {loss:.4f}')
+            if f'{name}/map' in values:
+                parts[-1] = (
+                    f'{title} mAP {values[f"{name}/map"]:.2f} %, ' + parts[-1][len(title) + 1 :]
+                )
             if f'{name}/ece' in values:
                 parts[-1] += f', calibration error {values[f"{name}/ece"]:.2f} %'
     if images := metric_names.figure(values, 'images'):

@@ -37,7 +37,7 @@ from cls.run.loggers.spec import LogSpec
 from cls.run.spec import RunSpec
 from cls.run.telemetry import profile_steps
 from cls.run.workdir import RunConfig
-from cls.steps import freeze, remat
+from cls.steps import freeze, multi_label, remat
 from cls.steps import sharding as meshes
 from cls.steps import supernet as supernets
 from cls.steps.distill import DistillSpec
@@ -226,9 +226,11 @@ class Setup:
 
     def eval_step(self) -> Callable[[Any, Any], dict[str, jax.Array]]:
         """Returns the jitted evaluation step."""
-        return jax.jit(
-            make_eval_step(self.model, self.recipe), out_shardings=meshes.replicated(self.mesh)
-        )
+        if self.recipe.multi_label:
+            step = multi_label.make_eval_step(self.model, self.recipe.normalize)
+        else:
+            step = make_eval_step(self.model, self.recipe)
+        return jax.jit(step, out_shardings=meshes.replicated(self.mesh))
 
     @functools.cached_property
     def moments_step(self) -> Callable[[Any, Any, int, jax.Array], Any]:
@@ -406,9 +408,10 @@ def _open(data: DataSpec, classes: tuple[str, ...] | None, data_of: Setup | None
     if classes is None or datasets.has_training(data):
         train, validation = datasets.training(data, names)
     test = datasets.testing(data, validation, names)
-    if test.multi_label:
+    if data.multi_label and not test.multi_label:
         raise UserError(
-            'config.data.multi_label is True: expected False, as no loss takes several labels yet.'
+            f'config.data.multi_label is True, but {data.name} has one label for each image: '
+            'expected False.'
         )
     info = pipeline.info(train, test, data)
     return {'train': train, 'validation': validation, 'test': test, 'info': info}
@@ -472,6 +475,11 @@ def _read_moments(
 
 def _check_supernet(config: ConfigDict) -> None:
     """Raises UserError for fields that the steps of supernets do not have."""
+    if config.data.multi_label:
+        raise UserError(
+            'config.data.multi_label is True, but the training of a supernet has steps of its own: '
+            'expected False.'
+        )
     if config.optim.sam:
         raise UserError(
             f'config.optim.sam is {config.optim.sam}, but the training of a supernet has steps of '
@@ -488,7 +496,10 @@ def _class_counts(config: ConfigDict, parts: dict[str, Any]) -> np.ndarray | Non
     """Returns the training images of each class, if the loss depends on them, or None."""
     if not config.loss.class_weights or parts['train'] is None:
         return None
-    return np.bincount(parts['train'].labels(), minlength=parts['model'].num_classes)
+    labels = parts['train'].labels()
+    if labels.ndim == 2:
+        return labels.sum(0)
+    return np.bincount(labels, minlength=parts['model'].num_classes)
 
 
 # ------------------------------------------------------------------------------------------------

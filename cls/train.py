@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from cls import displays, distillation
@@ -381,7 +382,9 @@ def abstract_batch(setup: Setup, pixels: int) -> dict[str, Any]:
     """Returns the shapes and shardings of a global training batch of square images."""
     size, sharding = setup.batch, meshes.batch_sharding(setup.mesh)
     shapes = {'image': ((size, pixels, pixels, setup.info.image_shape[2]), 'uint8')}
-    shapes |= {'label': ((size,), 'int32'), 'mask': ((size,), 'bool')}
+    assert setup.train is not None  # the setup is for training
+    label = (size, *setup.train.label_shape), np.dtype(setup.train.label_dtype).name
+    shapes |= {'label': label, 'mask': ((size,), 'bool')}
     batch = {
         name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
         for name, (shape, dtype) in shapes.items()

@@ -33,7 +33,7 @@ def apply(
     Args:
       augment: the specification.
       images: uint8 (N, H, W, C), C 1 or 3.
-      labels: int32 (N,).
+      labels: int32 (N,), or (N, num_classes) with 1 for each class of an image.
       key: the key of the step.
       normalize: maps pixels in 0..255 to the input of the network.
       num_classes: number of classes, for the probabilities of mixed labels.
@@ -53,7 +53,10 @@ def apply(
     )
     images = each(images, jnp.arange(len(images)), key)
     if augment.mixes:
-        targets = jax.nn.one_hot(labels, num_classes)
+        if labels.ndim == 1:
+            targets = jax.nn.one_hot(labels, num_classes)
+        else:
+            targets = labels.astype(jnp.float32)
         key = jax.random.fold_in(key, 9)
         return mix(images, targets, key, augment.mixup, augment.cutmix)
     return images, labels

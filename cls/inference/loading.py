@@ -213,6 +213,11 @@ def _of_run(folder: Path, dtype: str | None, which: str) -> Model:
             '%s: its evaluations recompute statistics of batch norms (config.eval.precise_bn); '
             'those of the checkpoint are used here.', folder,
         )  # fmt: skip
+    if data.multi_label:
+        log.warning(
+            '%s: its images have several labels, and probabilities here sum to 1 over the classes: '
+            'take a sigmoid of the logits.', folder,
+        )  # fmt: skip
     return Model(
         typed(module, dtype),
         variables,

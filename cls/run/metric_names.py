@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 # Whether higher values of a metric are better.
-HIGHER = {'top1': True, 'top5': True, 'loss': False}
+HIGHER = {'top1': True, 'top5': True, 'loss': False, 'map': True}
 KINDS = ('validation', 'test')  # the results of cls.data.splits.kind
 
 

@@ -34,6 +34,8 @@ def _mistakes(config: Any) -> Iterator[str]:
             f'{teacher} config.data.contrast is {config.data.contrast!r}: a teacher takes the '
             "augmented pixels, and this loses them. Expected ''."
         )
+    if config.data.multi_label:
+        yield f'{teacher} config.data.multi_label is True: a teacher has one class for each image.'
     if 'supernet' in config.get('search', {}):
         yield f"{teacher} the training of a supernet has steps of its own: expected ''."
 

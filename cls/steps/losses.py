@@ -47,10 +47,10 @@ class LossSpec:
         fields = config.loss
         args = tuple(sorted(fields.args.to_dict().items()))
         spec = cls(fields.name, args, tuple(fields.class_weights))
-        refuse(spec._mistakes())
+        refuse(spec._mistakes(config.data.multi_label))
         return spec
 
-    def _mistakes(self) -> Iterator[str]:
+    def _mistakes(self, several: bool) -> Iterator[str]:
         if self.name not in LOSSES:
             yield (
                 f'config.loss.name is {self.name!r}; known: {", ".join(LOSSES)}.'
@@ -60,6 +60,11 @@ class LossSpec:
             parameters = dict(list(inspect.signature(LOSSES[self.name]).parameters.items())[2:])
             owner, args = f'the loss {self.name}', dict(self.args)
             yield from signatures.mistakes('config.loss.args', owner, parameters, args, {})
+        if several and self.name in ('softmax', 'focal'):
+            yield (
+                f'config.loss.name is {self.name!r}, whose probabilities of all classes sum to 1, '
+                'and config.data.multi_label is True: expected bce or binary_focal.'
+            )
         numbers = all(
             isinstance(x, int | float) and not isinstance(x, bool) and 0 <= x < math.inf
             for x in self.class_weights

@@ -22,6 +22,7 @@ from cls.nn import folding
 from cls.steps import averages, freeze, loops, losses, remat
 from cls.steps import sharding as meshes
 from cls.steps.distill import DistillSpec, Teacher, divergence
+from cls.steps.multi_label import topk_hits
 from cls.steps.norms import global_norm
 from cls.steps.sam import sharpness_aware
 from cls.steps.state import TrainState
@@ -51,6 +52,7 @@ class Recipe:
     ema_warmup: str = 'tensorflow'  # see cls.steps.averages
     ema_every: int = 1
     distill: DistillSpec = DistillSpec()
+    multi_label: bool = False  # whether labels are (N, K), 1 for each class of an example
     teacher: Teacher | None = None  # of distill, with its variables as an argument of the step
 
     @classmethod
@@ -88,6 +90,7 @@ class Recipe:
             ema_warmup=config.ema_warmup,
             ema_every=config.ema_every,
             distill=DistillSpec.from_config(config),
+            multi_label=data.multi_label,
         )
 
     def normalize(self, images: jax.Array) -> jax.Array:
@@ -209,8 +212,11 @@ def make_loss(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -
             loss = (1 - recipe.distill.weight) * loss + recipe.distill.weight * distance
             metrics = {'distillation': distance}
         loss += sum(jax.tree.leaves(updated.get('penalties', {})))
-        heaviest = labels if labels.ndim == 1 else labels.argmax(-1)
-        top1 = 100 * losses.topk_correct(logits, heaviest, 1).mean()
+        if recipe.multi_label:
+            top1 = 100 * topk_hits(logits, labels, 1).mean()
+        else:
+            heaviest = labels if labels.ndim == 1 else labels.argmax(-1)
+            top1 = 100 * losses.topk_correct(logits, heaviest, 1).mean()
         metrics |= {'loss': loss, 'top1': top1}
         return loss, (updated.get('batch_stats', {}), metrics)
 
@@ -289,7 +295,7 @@ def make_train_step(
     def train_step(
         state: TrainState, batch: Batch, teacher: Any = None
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        chex.assert_rank((batch['image'], batch['label']), (4, 1))
+        chex.assert_rank((batch['image'], batch['label']), (4, 2 if recipe.multi_label else 1))
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         _, net_key = jax.random.split(key)  # the first key is for the flips
         images, labels = augmented(recipe, batch, key, model, batch_sharding)

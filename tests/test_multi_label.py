@@ -1,0 +1,117 @@
+"""Images with several labels: training, metrics, evaluation."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from cls import main
+from cls.config import load as configs
+from cls.errors import UserError
+from cls.evaluation.ranking import average_precisions
+from cls.inference.loading import load
+from cls.setup import set_up
+from cls.steps.multi_label import topk_hits
+
+NAMES = ('a', 'b', 'c')
+
+
+@pytest.fixture(scope='module')
+def table(tmp_path_factory):
+    """A CSV of 40 images to train on and 20 to test on; a class is a bright channel of an image."""
+    folder, rng = tmp_path_factory.mktemp('table'), np.random.default_rng(0)
+    rows = ['image,label,split']
+    for i in range(60):
+        has = rng.random(3) < 0.5
+        has[i % 3] = True
+        pixels = rng.integers(40, size=(8, 8, 3)) + 200 * has
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f'{i}.png')
+        labels = '|'.join(name for name, one in zip(NAMES, has, strict=True) if one)
+        rows.append(f'{i}.png,{labels},{"train" if i < 40 else "test"}')
+    (folder / 'all.csv').write_text('\n'.join(rows) + '\n')
+    return folder / 'all.csv'
+
+
+def fields(table, **changed):
+    values = {
+        'data.name': f'csv:{table}',
+        'data.multi_label': True,
+        'data.mean': (128.0,),
+        'data.std': (64.0,),
+        'loss.name': 'bce',
+        'model.stage_sizes': (1,),
+        'model.widths': (4,),
+        'batch': 16,
+        'duration': '12 steps',
+        'log_every': '4 steps',
+        'schedule.warmup': '0 steps',
+        **changed,
+    }
+    return tuple((name, str(value)) for name, value in values.items())
+
+
+@pytest.mark.usefixtures('quick_programs')
+def test_a_run_learns_several_labels_and_is_evaluated_by_average_precision(
+    table, tmp_path, capfd, caplog
+):
+    run = tmp_path / 'run'
+    overrides = [f'--config.{name}={value}' for name, value in fields(table)]
+    assert main.main(['--config', 'resnet', '--workdir', str(run), *overrides]) == 0
+    trained = json.loads((run / 'result.json').read_text())
+    assert 50 < trained['test/map'] <= 100
+    assert 'test mAP ' in capfd.readouterr().out
+    assert main.main(['--workdir', str(run), '--job', 'evaluate']) == 0
+    result = json.loads((run / 'evaluation.json').read_text())
+    for metric in ('map', 'top1', 'loss'):
+        assert result[f'test/{metric}'] == pytest.approx(trained[f'test/{metric}'], rel=1e-5)
+
+    source = set_up(configs.load('resnet', fields(table)), jax.devices()[:1]).test
+    logits = load(run).logits(np.stack([source[i]['image'] for i in range(len(source))]))
+    assert 'take a sigmoid of the logits' in caplog.text
+    expected = 100 * average_precisions(logits, source.labels())
+    each = result['test/average_precision']
+    np.testing.assert_allclose([each[name] for name in NAMES], expected, rtol=1e-4)
+    with pytest.raises(UserError, match=r"eval.protocol is 'ten_crop', and images have several"):
+        flags = ['--job', 'evaluate', '--config.eval.protocol=ten_crop']
+        main.main(['--workdir', str(run), *flags])
+
+
+@pytest.mark.parametrize(
+    ('changed', 'message'),
+    [
+        ({'loss.name': 'softmax'}, 'expected bce or binary_focal'),
+        ({'data.name': 'digits', 'loss.name': 'bce'}, 'digits has one label for each image'),
+        ({'distill.teacher': 'resnet18'}, 'a teacher has one class for each image'),
+    ],
+)
+def test_what_takes_one_label_is_refused(table, changed, message):
+    with pytest.raises(UserError, match=message):
+        set_up(configs.load('resnet', fields(table, **changed)), jax.devices()[:1])
+
+
+def test_balanced_weights_count_the_images_of_each_class(table):
+    config = configs.load('resnet', fields(table, **{'loss.class_weights': 'balanced'}))
+    setup = set_up(config, jax.devices()[:1])
+    counts = setup.train.labels().sum(0)
+    weights = np.array(setup.recipe.loss.class_weights)
+    np.testing.assert_allclose(weights * counts, counts.sum() / 3)
+
+
+@pytest.mark.parametrize(
+    ('row', 'labels', 'k', 'expected'),
+    [
+        ([3, 2, 1, 0], [1, 0, 0, 1], 1, True),
+        ([3, 2, 1, 0], [0, 1, 0, 1], 1, False),
+        ([3, 2, 1, 0], [0, 1, 0, 1], 2, True),
+        ([3, 3, 1, 0], [1, 0, 0, 0], 1, False),  # a tie
+        ([3, 3, 1, 0], [1, 1, 0, 0], 1, True),
+        ([3, 2, 1, 0], [0, 0, 0, 0], 4, False),  # no class
+        ([np.nan, 2, 1, 0], [0, 1, 0, 0], 4, False),
+    ],
+)
+def test_hits(row, labels, k, expected):
+    hits = topk_hits(jnp.array([row], jnp.float32), jnp.array([labels], jnp.uint8), k)
+    assert bool(hits[0]) is expected
