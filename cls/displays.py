@@ -99,6 +99,15 @@ def show_confusion(
     metrics.show(lambda log: log.confusion(step, f'{name}/confusion', counts, classes))
 
 
+def fields(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+    """Returns the fields of a config as dotted name -> value, 'optim.lr' and so on."""
+    values = {}
+    for name, value in config.items():
+        nested = isinstance(value, Mapping)
+        values |= fields(value, f'{prefix}{name}.') if nested else {f'{prefix}{name}': value}
+    return values
+
+
 def flat(result: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
     """Returns the numbers and texts of a run's result, nested ones as 'time/step'."""
     values = {}

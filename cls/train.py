@@ -228,7 +228,7 @@ def _open_services(
     services: list[Service] = []
 
     def open_all() -> list[str]:
-        fields = displays.flat(setup.config.fields)
+        fields = displays.fields(setup.config.fields)
         rows = logged_rows(workdir) if setup.log.services else []
         services.extend(opening.services(setup.log, workdir, step, fields, rows))
         return [line for service in services if (line := service.how_to_view())]

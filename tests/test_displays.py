@@ -128,3 +128,14 @@ def test_a_run_shows_everything_in_its_loggers(tmp_path):
         _, *matrix = csv.reader(stream)
     assert sum(int(n) for row in matrix for n in row[1:]) == len(setup.test)
     assert json.loads((tmp_path / 'result.json').read_text()) == result
+
+
+def test_fields_have_dotted_names_and_results_slashes():
+    config = {'seed': 0, 'schedule': {'milestones': ['1 epochs'], 'name': 'step'}}
+    assert displays.fields(config) == {
+        'seed': 0,
+        'schedule.milestones': ['1 epochs'],
+        'schedule.name': 'step',
+    }
+    result = {'test/top1': 98.5, 'time': {'step': 1.5}, 'classes': ['a'], 'split': 'test'}
+    assert displays.flat(result) == {'test/top1': 98.5, 'time/step': 1.5, 'split': 'test'}
