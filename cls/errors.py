@@ -69,9 +69,13 @@ class Mistakes:
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> str:
     """Returns ' Did you mean a, b?' with the known names nearest to `name`, or ''."""
-    known = list(dict.fromkeys(known))
-    begun = sorted((other for other in known if name and other.startswith(name)), key=len)
-    close = (begun or difflib.get_close_matches(name, known, n=count, cutoff=0.5))[:count]
+    known, name = list(dict.fromkeys(known)), name.lower()
+    begun = sorted((other for other in known if name and other.lower().startswith(name)), key=len)
+    lower: dict[str, str] = {}
+    for other in known:
+        lower.setdefault(other.lower(), other)
+    alike = difflib.get_close_matches(name, lower, n=count, cutoff=0.5)
+    close = (begun or [lower[other] for other in alike])[:count]
     return f' Did you mean {", ".join(close)}?' if close else ''
 
 

@@ -43,7 +43,7 @@ from cls.steps import supernet as supernets
 from cls.steps.distill import DistillSpec
 from cls.steps.optim import OptimSpec, make_optimizer
 from cls.steps.phases import Phases
-from cls.steps.schedule import ScheduleSpec, check_name, check_warmup, make_schedule
+from cls.steps.schedule import PLATEAU, ScheduleSpec, check_name, check_warmup, make_schedule
 from cls.steps.state import TrainState, abstract, new_state, new_state_shapes
 from cls.steps.train_step import Recipe, make_eval_step, make_moments_step
 from cls.weights.pretrained import InitSpec
@@ -200,7 +200,8 @@ class Setup:
             groups['layers'] = introspection.layers(self.model, size, channels)
         if spec.decay_mask == 'not_depthwise':
             groups['depthwise'] = introspection.depthwise(self.model, size, channels)
-        return make_optimizer(spec, self.learning_rate, params, **groups)
+        on_plateau = self.schedule.name == PLATEAU
+        return make_optimizer(spec, self.learning_rate, params, on_plateau=on_plateau, **groups)
 
     def notes(self) -> Iterator[str]:
         """Yields lines on the update rule for the start of the run."""
@@ -475,6 +476,11 @@ def _check_supernet(config: ConfigDict) -> None:
         raise UserError(
             f'config.optim.sam is {config.optim.sam}, but the training of a supernet has steps of '
             'its own: expected 0.'
+        )
+    if config.schedule.name == PLATEAU:
+        raise UserError(
+            f'config.schedule.name is {PLATEAU!r}, but the training of a supernet takes no '
+            'evaluations: expected another schedule.'
         )
 
 

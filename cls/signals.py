@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import NoReturn
 
 JOBS = ('train', 'evaluate', 'print')  # of cls.main; `cls JOB` is the same program
+TOGETHER = 'cls.experiments.together'  # trains too
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # A run that saved is not at fault when a scheduler takes its machine away. A user who presses
 # Ctrl-C in a loop over seeds wants the loop to stop.
@@ -119,6 +120,8 @@ def _job(arguments: list[str]) -> str:
     """Returns the job of a command, '' for a tool. Only a training can be continued."""
     words = [word for argument in arguments for word in argument.split('=', 1)]
     modules = [word.removeprefix('-m') for word in words]
+    if TOGETHER in modules:
+        return 'train'
     if 'cls.main' in modules:
         jobs = [after for word, after in zip(words, words[1:], strict=False) if word == '--job']
         return next((job for job in jobs if job != 'train'), 'train')

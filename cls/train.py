@@ -71,7 +71,7 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
     # Mistakes in the config, and weights that do not fit, end here, before anything is written.
     begun = agreement.on_first('begun', lambda: any((workdir / 'checkpoints').glob('[0-9]*')))
     setup = agreement.on_all('set-up', lambda: set_up(config, begun=begun))
-    data = agreement.on_all('data', lambda: _identity(setup))
+    data = agreement.on_all('data', lambda: identity(setup))
     same_data.check(workdir, data, begun, setup.data.allow_changed)
     teacher = agreement.on_all('teacher', lambda: teacher_of(setup))
     load = setup.init.source and not begun
@@ -92,7 +92,8 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
     return result
 
 
-def _identity(setup: Setup) -> same_data.Data:
+def identity(setup: Setup) -> same_data.Data:
+    """Returns the identity of the data of a run, see cls.run.same_data."""
     assert setup.train is not None  # the setup is for training
     return datasets.identity(setup.train, setup.test, setup.validation)
 
@@ -160,7 +161,7 @@ def fit(
         if isinstance(iterator, HostBatches):
             check_shared_memory(iterator)
         saved = saved_config(workdir) if leader else None
-        checkpoints = _checkpoints(setup, workdir, data)
+        checkpoints = checkpoints_of(setup, workdir, data)
         state, record = _start(setup, where, checkpoints, iterator, initial)
         ledger.continue_from(record or {}, spent)
         step = int(state.step)
@@ -190,9 +191,8 @@ def fit(
         ledger.switch('other')
         metrics = Metrics(workdir, step, setup.log, services) if leader else None
         stack.pop_all()  # the services are closed by the trainer
-        if metrics and not step and setup.log.images and metrics.shows('images'):
-            images = displays.augmented_images(setup, setup.log.images)
-            metrics.show(lambda logger: logger.images(1, 'train/images', images))
+        if metrics and not step:
+            show_images(metrics, setup)
         limit = setup.time_limit
         trainer = Trainer(
             setup=setup,
@@ -203,11 +203,18 @@ def fit(
             preemption=preemption,
             eval_step=lazy_jit(setup.eval_step(), ledger),
             workdir=workdir,
-            selection=_selection(setup, workdir, checkpoints, step),
+            selection=selection_of(setup, workdir, checkpoints, step),
             interval=Interval((record or {}).get('interval')),
             histograms=lambda phase: compile_histograms(setup, where, phase, iterator, teacher),
         )
         return trainer.run(train_steps, state, iterator)
+
+
+def show_images(metrics: Metrics, setup: Setup) -> None:
+    """Logs the first augmented training images, if config.log asks for them."""
+    if setup.log.images and metrics.shows('images'):
+        images = displays.augmented_images(setup, setup.log.images)
+        metrics.show(lambda logger: logger.images(1, 'train/images', images))
 
 
 def _open_services(
@@ -231,7 +238,7 @@ def _open_services(
     return services
 
 
-def _checkpoints(setup: Setup, workdir: Path, data: same_data.Data | None) -> Checkpoints:
+def checkpoints_of(setup: Setup, workdir: Path, data: same_data.Data | None) -> Checkpoints:
     """Opens the checkpoints of a run, each with a record of its config, classes and data."""
     config, names = setup.config, setup.info.class_names
     # Once: after the first new checkpoint these files are those of this process.
@@ -244,7 +251,7 @@ def _checkpoints(setup: Setup, workdir: Path, data: same_data.Data | None) -> Ch
     )
 
 
-def _selection(setup: Setup, workdir: Path, checkpoints: Checkpoints, step: int) -> Selection:
+def selection_of(setup: Setup, workdir: Path, checkpoints: Checkpoints, step: int) -> Selection:
     """Returns the choice of the best checkpoint, as it stood at the checkpoint of a step."""
     folder, spec = workdir / 'checkpoints' / str(step), setup.run
     record = agreement.on_first('standing', lambda: record_of(folder).get('standing'))

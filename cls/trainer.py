@@ -21,6 +21,7 @@ from cls.distributed.preemption import Preempted, Preemption
 from cls.errors import UserError
 from cls.evaluate import EvalStep, evaluate_state, in_words, summary
 from cls.feed import Fed, Pace, Resident, Streamed, TrainBatches, feed
+from cls.run import metric_names
 from cls.run.best import Selection, Standing
 from cls.run.checkpoint import Checkpoints, restore_newest, unread
 from cls.run.checkpoint_files import only
@@ -28,6 +29,8 @@ from cls.run.goodput import BUCKETS, TimeLedger, goodput
 from cls.run.interval import Interval
 from cls.run.telemetry import NEVER, Metrics, Profile, Progress, write_json
 from cls.setup import Setup, abstract_state
+from cls.steps import plateau
+from cls.steps import sharding as meshes
 from cls.steps.phases import Phase
 from cls.steps.state import TrainState
 
@@ -74,6 +77,7 @@ class Trainer:
     broken: bool = False  # whether the state is invalid and must not be saved
     stopped: str = ''  # the reason to end before the last step
     evaluated: tuple[int, dict[str, float]] = (-1, {})  # the step of the last evaluation, metrics
+    together: int = 1  # runs that this process trains, of several seeds
 
     def run(
         self, train_steps: Mapping[Phase, TrainStep], state: TrainState, iterator: TrainBatches
@@ -115,6 +119,7 @@ class Trainer:
         self._start_clock()
         self.preemption.guard(True)
         step = self._last_saved = int(state.step)
+        self._scale = plateau.scale(state.opt_state)
         histogram_step = functools.cache(self._histogram_step)
         pace = Pace(batches.most, lambda: time.perf_counter() - self._idle_seconds())
 
@@ -129,6 +134,8 @@ class Trainer:
                 if due and (reason := self._choose(state, step, data_state, pending)):
                     self.stopped = reason
                     break
+                if due:
+                    state = self._on_plateau(state, step)
                 profile.at(step)
                 with self.ledger.spend('data'):
                     fed = batches.take(min(pace.steps, self._until_event(step)))
@@ -257,7 +264,7 @@ class Trainer:
         busy = time.perf_counter() - self._clock - (self._idle_seconds() - self._idle)
         rate = self._steps_seen / busy
         self._start_clock()
-        values['learning_rate'] = float(self.setup.learning_rate(step - 1))
+        values['learning_rate'] = self._scale * float(self.setup.learning_rate(step - 1))
         images = rate * self.setup.batch
         if self.metrics:
             spent = self.ledger.seconds
@@ -333,6 +340,35 @@ class Trainer:
         with self.ledger.spend('checkpoint'):
             return self.selection.observe(step, self.evaluated[1], save)
 
+    def _on_plateau(self, state: TrainState, step: int) -> TrainState:
+        """Returns the state with the scale of the learning rate after the newest evaluation.
+
+        A checkpoint of this step has the scale before it: a run that continues evaluates again.
+        """
+        before, spec = plateau.find(state.opt_state), self.setup.schedule
+        if before is None:
+            return state
+        value = next(x for name, x in self.evaluated[1].items() if name.endswith(f'/{spec.metric}'))
+        after = plateau.observed(
+            before,
+            value,
+            higher=metric_names.HIGHER[spec.metric],
+            factor=spec.gamma,
+            patience=spec.patience,
+            threshold=spec.threshold,
+            least=spec.end,
+        )
+        if float(after.scale) != self._scale:
+            self.progress.note(
+                f'step {step}: {spec.patience + 1} evaluations without a better {spec.metric}: the '
+                f'learning rate is {float(after.scale):.3g} times that of the schedule'
+            )
+        self._scale = float(after.scale)
+        old = {name: getattr(before, name) for name in ('scale', 'best', 'bad')}
+        new = {name: getattr(after, name) for name in old}
+        placed = meshes.put(new, jax.tree.map(lambda x: x.sharding, old))
+        return state.replace(opt_state=plateau.replaced(state.opt_state, before._replace(**placed)))
+
     def _save(self, state: TrainState, step: int, data_state: Any, pending: list[Steps]) -> None:
         if pending:
             self._fetch(pending, step)  # a broken state must not replace a good checkpoint
@@ -368,6 +404,8 @@ class Trainer:
             self._choose(state, step)
         chosen, best = self._best(state) if self.setup.run.best else (state, None)
         values = dict(best.values if best else self.evaluated[1])
+        if best and best.step != step and not once:
+            counts = None  # they are of the last weights
         if once:
             if not (tested := self._evaluated(chosen, True, counts)):
                 return None
@@ -383,7 +421,7 @@ class Trainer:
         if words := in_words(self.setup, best):
             result['evaluated'] = words
             self.progress.note(words)
-        result |= self.ledger.report()
+        result |= self.ledger.report() | ({'together': self.together} if self.together > 1 else {})
         if self.setup.supernet:
             result |= self.setup.supernet.finish(chosen.params, self.workdir)
         if self.metrics:

@@ -60,6 +60,8 @@ def resolve(
     svhn: Callable[[ConfigDict], None] | None = None,
     mnist: Callable[[ConfigDict], None] | None = None,
     imagenet: Callable[[ConfigDict], None] | None = None,
+    modern: Callable[[ConfigDict], None] | None = None,
+    further: Mapping[str, Callable[[ConfigDict], None]] | None = None,
 ) -> ConfigDict:
     """Returns the config of an argument: the defaults, changed by the function of its arm.
 
@@ -71,11 +73,14 @@ def resolve(
       mnist: the arm mnist.
       imagenet: the arm imagenet2012; with other images the arm folder=DIR, and with another recipe
         for its model the arm finetune.
+      modern: the arm imagenet2012_modern: a recipe that is later than the paper.
+      further: other arms by their names.
 
     Raises UnknownArm.
     """
     functions = {'digits': digits, 'cifar10': cifar, 'cifar100': cifar}
     functions |= {'svhn_cropped': svhn, 'mnist': mnist, 'imagenet2012': imagenet}
+    functions |= {'imagenet2012_modern': modern, **(further or {})}
     functions = {name: function for name, function in functions.items() if function}
     arms = {name: summary(function) for name, function in functions.items()}
     if imagenet:
@@ -220,3 +225,95 @@ def use_inception_images(c: ConfigDict, size: int) -> None:
     c.data.interpolation = 'tf_bilinear'
     c.data.mean, c.data.std = (127.5,) * 3, (127.5,) * 3
     c.augment.distortion = 'inception'
+
+
+def use_strikes_back(c: ConfigDict, procedure: str) -> None:
+    """ResNet strikes back (Wightman et al. 2021, 2110.00476), Table 2: procedure A1, A2 or A3.
+
+    LAMB with a cosine and 5 epochs of warm-up, binary cross-entropy, repeated augmentation in A1
+    and A2, RandAugment, mixup and CutMix; evaluation on the central 95 % of 224 pixels. From timm,
+    whose code the paper uses, in its arguments for these weights (from memory): three repeats,
+    targets above 0.2 count as 1, LAMB's epsilon 1e-6 and its gradients clipped at a norm of 1, no
+    weight decay of norms and biases, a warm-up from 1e-4. Batches of 2,016, not 2,048: three
+    repeats divide them. Interpolation is bicubic, timm's is bilinear or bicubic by chance. Its
+    stochastic depth of 0.05 (A1, A2) is for the fields of a variant that has it.
+    """
+    numbers = {
+        'A1': ('600 epochs', 224, 5e-3, 0.01, 7.0, 0.2, 0.1),
+        'A2': ('300 epochs', 224, 5e-3, 0.02, 7.0, 0.1, 0.0),
+        'A3': ('100 epochs', 160, 8e-3, 0.02, 6.0, 0.1, 0.0),
+    }
+    duration, size, rate, decay, magnitude, mixup, smoothing = numbers[procedure]
+    use_imagenet(c)
+    c.model.dtype = 'bfloat16'
+    c.duration, c.batch = duration, 2048 if procedure == 'A3' else 2016
+    c.data.image_size, c.data.eval_size, c.data.eval_resize = size, 224, 235
+    c.data.train_crop, c.data.interpolation = 'random_resized', 'bicubic'
+    c.data.repeats = 1 if procedure == 'A3' else 3
+    c.augment.policy, c.augment.magnitude = 'randaugment_increasing', magnitude
+    c.augment.magnitude_std = 0.5
+    c.augment.mixup, c.augment.cutmix = mixup, 1.0
+    c.loss.name, c.loss.args, c.loss.label_smoothing = 'bce', {'threshold': 0.2}, smoothing
+    c.optim.name, c.optim.lr, c.optim.eps, c.optim.clip_norm = 'lamb', rate, 1e-6, 1.0
+    c.optim.weight_decay, c.optim.decay_mask = decay, 'kernels'
+    c.schedule.name, c.schedule.per = 'cosine', 'epoch'
+    c.schedule.warmup, c.schedule.warmup_init = '5 epochs', 1e-4
+    c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '5 epochs', '10 epochs'
+
+
+def use_torchvision_v2(c: ConfigDict) -> None:
+    """Torchvision's recipe of the weights IMAGENET1K_V2 (pytorch/vision issue 3995, its blog).
+
+    The command of its ResNet-50, from memory: 600 epochs of 8 x 128 images, SGD 0.5 with a cosine
+    by epoch after 5 of warm-up from a hundredth, L2 2e-5 of all but norms, label smoothing 0.1,
+    mixup 0.2 or CutMix 1.0, TrivialAugment, erasing of 0.1 with zeros, four repeats, crops of 176
+    pixels; evaluation on 224 of 232. Its average of weights is renewed every 32 steps, with a decay
+    of 1 - 2e-5 x 1024 x 32 / 600: 0.999966 for each step.
+    """
+    use_imagenet(c)
+    c.model.dtype = 'bfloat16'
+    c.duration, c.batch = '600 epochs', 1024
+    c.data.image_size, c.data.eval_size, c.data.eval_resize = 176, 224, 232
+    c.data.train_crop, c.data.repeats = 'random_resized', 4
+    c.augment.policy = 'trivialaugment'
+    c.augment.erasing, c.augment.erasing_fill = 0.1, 'mean'
+    c.augment.mixup, c.augment.cutmix = 0.2, 1.0
+    c.loss.label_smoothing = 0.1
+    c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.5, 0.9
+    c.optim.weight_decay, c.optim.decay_mask = 2e-5, 'not_norms'
+    c.schedule.name, c.schedule.per = 'cosine', 'epoch'
+    c.schedule.warmup, c.schedule.warmup_init = '5 epochs', 0.005
+    c.ema = 0.999966
+    c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '5 epochs', '10 epochs'
+
+
+def use_timm_mobile(c: ConfigDict, *, epochs: int, batch: int, lr: float, gamma: float) -> None:
+    """Timm's recipe of small networks (its page of training scripts), with RandAugment.
+
+    RMSProp in TensorFlow's form, the rate times `gamma` every 2.4 epochs, L2 1e-5 of the kernels,
+    RandAugment (9, deviation 0.5), erasing of 0.2 with noise for each pixel, averages of 0.9999.
+    The warm-up of 3 epochs from 1e-6 was timm's default (from memory). Operations are those that
+    grow with the magnitude, timm's later choice; bicubic, timm's is bilinear or bicubic by chance.
+
+    Args:
+      c: the config.
+      epochs: of the run.
+      batch: over all devices.
+      lr: peak learning rate.
+      gamma: factor of the rate.
+    """
+    use_imagenet(c)
+    c.model.dtype = 'bfloat16'
+    c.duration, c.batch = f'{epochs} epochs', batch
+    c.data.image_size, c.data.eval_resize = 224, 256
+    c.data.train_crop, c.data.interpolation = 'random_resized', 'bicubic'
+    c.augment.policy, c.augment.magnitude = 'randaugment_increasing', 9.0
+    c.augment.magnitude_std, c.augment.erasing = 0.5, 0.2
+    c.loss.label_smoothing = 0.1
+    c.optim.name, c.optim.lr = 'rmsprop', lr
+    c.optim.decay, c.optim.momentum, c.optim.eps = 0.9, 0.9, 1e-3
+    c.optim.weight_decay, c.optim.decay_mask = 1e-5, 'kernels'
+    c.schedule.name, c.schedule.gamma, c.schedule.every = 'exponential', gamma, '2.4 epochs'
+    c.schedule.staircase, c.schedule.warmup, c.schedule.warmup_init = True, '3 epochs', 1e-6
+    c.ema = 0.9999
+    c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '5 epochs', '10 epochs'

@@ -5,6 +5,7 @@
                                                        variant=densenet190_k40_bc_cifar
   python -m cls.main --config configs/densenet.py:svhn_cropped   L = 100, k = 24
   python -m cls.main --config configs/densenet.py:imagenet2012   DenseNet-121; variant=densenet264
+  python -m cls.main --config configs/densenet.py:imagenet2012_modern   torchvision's later recipe
   python -m cls.main --config configs/densenet.py:folder=DIR     the ImageNet recipe, your images
   python -m cls.main --config configs/densenet.py:finetune,folder=DIR --config.init=FILE
 
@@ -23,9 +24,10 @@ from cls.recipes import common
 def get_config(argument: str = '') -> ConfigDict:
     """Returns the config of an arm: digits, cifar10, cifar100, svhn_cropped, imagenet2012, folder.
 
-    The last is written folder=DIR.
+    The last is written folder=DIR. There is a later recipe as well, imagenet2012_modern.
     """
-    return common.resolve(argument, digits=digits, cifar=cifar, svhn=svhn, imagenet=imagenet)
+    functions = {'digits': digits, 'cifar': cifar, 'svhn': svhn, 'imagenet': imagenet}
+    return common.resolve(argument, **functions, modern=modern)
 
 
 def sgd(c: ConfigDict) -> None:
@@ -90,3 +92,9 @@ def imagenet(c: ConfigDict) -> None:
     c.schedule.milestones = ('30 epochs', '60 epochs')
     c.eval.protocol = 'ten_crop'
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'
+
+
+def modern(c: ConfigDict) -> None:
+    """Torchvision's recipe of its weights IMAGENET1K_V2, of which DenseNet has none."""
+    common.use_torchvision_v2(c)
+    c.model.name = 'densenet121'

@@ -2,6 +2,7 @@
 
   python -m cls.main --config configs/efficientnet.py                 small, on embedded digits
   python -m cls.main --config configs/efficientnet.py:imagenet2012    B0
+  python -m cls.main --config configs/efficientnet.py:imagenet2012_modern   timm's later recipe
   python -m cls.main --config configs/efficientnet.py:folder=DIR      its recipe on your images
   python -m cls.main --config configs/efficientnet.py:finetune,folder=DIR --config.init=FILE
 
@@ -22,8 +23,8 @@ from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
-    """Returns the config of an arm: digits, imagenet2012 or folder=DIR."""
-    return common.resolve(argument, digits=digits, imagenet=imagenet)
+    """Returns the config of an arm: digits, imagenet2012, imagenet2012_modern or folder=DIR."""
+    return common.resolve(argument, digits=digits, imagenet=imagenet, modern=modern)
 
 
 def digits(c: ConfigDict) -> None:
@@ -72,3 +73,12 @@ def imagenet(c: ConfigDict) -> None:
     c.ema = 0.9999
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'
     c.eval.validation, c.checkpoint.best = '0.0195', 'validation_ema/top1'
+
+
+def modern(c: ConfigDict) -> None:
+    """Timm's recipe of efficientnet_b0 (published top-1: 77.7), with PyTorch's padding.
+
+    Dropout 0.2 and drop path 0.2 are the variant's.
+    """
+    common.use_timm_mobile(c, epochs=450, batch=768, lr=0.048, gamma=0.97)
+    c.model.name = 'efficientnet_b0'

@@ -3,6 +3,7 @@
   python -m cls.main --config configs/senet.py                  small, on embedded digits
   python -m cls.main --config configs/senet.py:imagenet2012     SE-ResNet-50;
                                        variant=seresnext50_32x4d, variant=se_bn_inception
+  python -m cls.main --config configs/senet.py:imagenet2012_modern   ResNet strikes back, A2
   python -m cls.main --config configs/senet.py:folder=DIR       the ImageNet recipe on your images
   python -m cls.main --config configs/senet.py:finetune,folder=DIR --config.init=FILE
 
@@ -24,8 +25,8 @@ from cls.recipes import common
 
 
 def get_config(argument: str = '') -> ConfigDict:
-    """Returns the config of an arm: digits, imagenet2012 or folder=DIR."""
-    return common.resolve(argument, digits=digits, imagenet=imagenet)
+    """Returns the config of an arm: digits, imagenet2012, imagenet2012_modern or folder=DIR."""
+    return common.resolve(argument, digits=digits, imagenet=imagenet, modern=modern)
 
 
 def digits(c: ConfigDict) -> None:
@@ -62,3 +63,12 @@ def imagenet(c: ConfigDict) -> None:
     c.optim.weight_decay = 1e-4
     c.schedule.name, c.schedule.milestones = 'step', ('30 epochs', '60 epochs', '90 epochs')
     c.log_every, c.checkpoint.every, c.eval.every = '100 steps', '1 epochs', '5 epochs'
+
+
+def modern(c: ConfigDict) -> None:
+    """ResNet strikes back, procedure A2, applied there to SE-ResNet-50 too (its Table 5).
+
+    Without its stochastic depth of 0.05.
+    """
+    common.use_strikes_back(c, 'A2')
+    c.model.name = 'seresnet50'

@@ -232,6 +232,8 @@ def test_programs_exit_with_2_and_one_line(command):
 def test_nearest_says_nothing_where_nothing_is_near():
     assert nearest('resnet5', models.names()).startswith(' Did you mean resnet5')
     assert nearest('zzz', models.names()) == ''
+    assert nearest('ResNet5', models.names()) == nearest('resnet5', models.names())
+    assert nearest('batchnorm', ['BatchNorm', 'other']) == ' Did you mean BatchNorm?'
 
 
 def test_a_sound_config_sets_up():

@@ -6,6 +6,7 @@ photographs only, a set easier than ImageNet's validation images.
 """
 
 import csv
+import re
 import zlib
 
 import jax
@@ -16,6 +17,8 @@ from golden.make_real import LITE, REAL
 
 import cls
 from cls import models, weights
+from cls.inference.export import onnx_file
+from cls.tools import export
 from cls.weights.colors import reverse_colors
 
 GOLDEN = make_real.OUTPUT
@@ -105,3 +108,49 @@ def test_weights_of_caffe_see_the_colors_in_their_order():
     labels = np.array([int(row['label']) for row in rows])
     assert (cls.load(file, bgr=True)(photographs).argmax(1) == labels).mean() > 0.6
     assert (cls.load(file)(photographs).argmax(1) == labels).mean() < 0.05
+
+
+def listed(folder):
+    """Writes a list of all photographs with their labels; returns its path and the labels."""
+    lines, labels = ['image,label'], {}
+    for images in make_real.SETS:
+        with (REAL / 'photos' / f'{images}.csv').open(newline='') as file:
+            for row in csv.DictReader(file):
+                photograph = REAL / 'photos' / images / row['file']
+                labels[str(photograph)] = int(row['label'])
+                lines.append(f'{photograph},{row["label"]}')
+    path = folder / 'photographs.csv'
+    path.write_text('\n'.join(lines))
+    return path, labels
+
+
+def test_int8_keeps_most_of_the_accuracy_on_photographs(tmp_path, capsys):
+    """MobileNet 0.25 loses 3 points; where products saturate, it loses 13."""
+    pytest.importorskip('onnxruntime')
+    variant, file = WEIGHTS['mobilenet_025']
+    photographs, labels = listed(tmp_path)
+    source = ['--from', str(REAL / 'weights' / file), '--variant', variant]
+    flags = ['--format=onnx', '--quantize=int8', f'--images={photographs}']
+    assert export.main([*source, *flags, '--output', str(tmp_path / 'small.onnx')]) == 0
+    printed = capsys.readouterr().out
+    count, before, after = (
+        float(re.search(pattern, printed)[1])
+        for pattern in (
+            r'(\d+) images that did not calibrate',
+            r'top-1 ([\d.]+) % in float32',
+            r'([\d.]+) % in int8',
+        )
+    )
+    model = cls.load(REAL / 'weights' / file, variant=variant)
+    calibration = set(np.linspace(0, len(labels) - 1, 128).astype(int))
+    rest = [name for i, name in enumerate(labels) if i not in calibration]
+    right = np.array([labels[name] for name in rest])
+    assert count == len(rest) == 247
+    assert before == pytest.approx(100 * (model(rest).argmax(1) == right).mean(), abs=0.01)
+    inputs = model.preprocess(rest)
+    session = onnx_file.session(tmp_path / 'small.onnx')
+    classes = np.concatenate(
+        [onnx_file.outputs(session, part).argmax(1) for part in np.array_split(inputs, 8)]
+    )
+    assert after == pytest.approx(100 * (classes == right).mean(), abs=0.01)
+    assert 0 < before - 6 < after

@@ -104,6 +104,8 @@ def _policy(augment: AugmentSpec, images: jax.Array, keys: jax.Array) -> jax.Arr
     policy = augment.policy
     if policy in policies.TABLES:
         return policies.auto_augment(images, keys, policy)
+    if policy == policies.TRIVIAL:
+        return policies.trivial_augment(images, keys)
     if policy:
         layers, magnitude, std = augment.layers, augment.magnitude, augment.magnitude_std
         return policies.rand_augment(images, keys, policy, layers, magnitude, std)

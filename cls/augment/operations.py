@@ -34,7 +34,12 @@ OPERATIONS = ('identity', *TABLES, *BLENDS, *WARPS, 'cutout')  # cutout: half th
 
 
 def operate_in_turn(
-    images: jax.Array, operation: jax.Array, argument: jax.Array, center: jax.Array, names: set[str]
+    images: jax.Array,
+    operation: jax.Array,
+    argument: jax.Array,
+    center: jax.Array,
+    names: set[str],
+    fill: int = GRAY,
 ) -> jax.Array:
     """Returns images after several operations each, in order.
 
@@ -44,12 +49,14 @@ def operate_in_turn(
       argument: float32 (N, L).
       center: float32 (N, L, 2).
       names: names of the operations that can occur.
+      fill: the value of pixels from outside the image.
 
     Returns:
       uint8 (N, H, W, C).
     """
     used = sorted(names)
-    branches = [lambda images, *_: images, *(partial(operate, names={name}) for name in used)]
+    alone = [partial(operate, names={name}, fill=fill) for name in used]
+    branches = [lambda images, *_: images, *alone]
     branch_of = jnp.array([used.index(name) + 1 if name in names else 0 for name in OPERATIONS])
 
     def branch(images, operation, argument, center):
@@ -62,12 +69,17 @@ def operate_in_turn(
         layers = [jnp.swapaxes(x, 0, 1) for x in inputs]
         return jax.lax.scan(lambda x, layer: (step(x, *layer), None), images, layers)[0]
 
-    together = partial(in_turn, partial(operate, names=names))
+    together = partial(in_turn, partial(operate, names=names, fill=fill))
     return one_by_one(partial(in_turn, branch), together, images, operation, argument, center)
 
 
 def operate(
-    images: jax.Array, operation: jax.Array, argument: jax.Array, center: jax.Array, names: set[str]
+    images: jax.Array,
+    operation: jax.Array,
+    argument: jax.Array,
+    center: jax.Array,
+    names: set[str],
+    fill: int = GRAY,
 ) -> jax.Array:
     """Returns images after an operation each.
 
@@ -77,6 +89,7 @@ def operate(
       argument: float32 (N,), see OPERATIONS.
       center: float32 (N, 2) in 0..1, the row and column of cutout's center.
       names: names of the operations that can occur.
+      fill: the value of pixels from outside the image, except for cutout.
 
     Returns:
       uint8 (N, H, W, C).
@@ -93,7 +106,7 @@ def operate(
         images = _blends(images, chosen, argument, names & set(BLENDS))
     if names & set(WARPS):
         matrix = _matrices(images, chosen, argument, names & set(WARPS))
-        images = warp.nearest(images, matrix, GRAY)
+        images = warp.nearest(images, matrix, fill)
     if 'cutout' in names:
         size = jnp.array(images.shape[1:3])
         middle = jnp.int32(jnp.floor(center * size))

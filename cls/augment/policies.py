@@ -1,4 +1,4 @@
-"""AutoAugment and RandAugment: draws of operations and their magnitudes for a batch.
+"""AutoAugment, RandAugment, TrivialAugment: draws of operations and magnitudes for a batch.
 
 AutoAugment (Cubuk et al. 2019, 1805.09501): an image draws one of 25 sub-policies; each of its two
 operations is applied with a probability, at a magnitude in 0..9. The tables of ImageNet, CIFAR-10
@@ -13,9 +13,15 @@ factors grow, and posterize and solarize become weaker. `randaugment_increasing`
 'rand-mM-nN-mstdS-inc1': 15 operations (without cutout) that all become stronger, each applied with
 probability 1/2, at a normally distributed magnitude.
 
-Translations are relative to the side of the image (at most 0.45, as in timm, for the 100 of 224
-pixels of the released code), and so is RandAugment's cutout (half its side at most 40 of 224).
-Warps sample the nearest pixel, and outside the image gray, as in the released code.
+TrivialAugment (Müller & Hutter 2021, 2103.10158, section 3): one operation, drawn uniformly out of
+14, at a magnitude drawn uniformly out of 31 levels. The ranges are those of its "wide" space as in
+torchvision's TrivialAugmentWide: translations by up to 32 pixels of an image of any size, outside
+of the image black.
+
+In the other policies translations are relative to the side of the image (at most 0.45, as in timm,
+for the 100 of 224 pixels of the released code), and so is RandAugment's cutout (half its side at
+most 40 of 224); outside of the image is gray, as in the released code. Warps sample the nearest
+pixel.
 """
 
 from collections.abc import Callable
@@ -121,6 +127,17 @@ _INCREASING: Reading = {
     'solarize': lambda m, side: (256 - m * 256 / 10 // 1, 0 * m),
 }
 
+LEVELS = 30  # the largest level of TrivialAugment
+_WIDE: Reading = {
+    **dict.fromkeys(('identity', 'auto_contrast', 'equalize'), _nothing),
+    **{f'shear_{axis}': _signed(0.99, LEVELS) for axis in _AXES},
+    **{f'translate_{axis}': lambda m, side: (0 * m, m * 32 / LEVELS // 1) for axis in _AXES},
+    'rotate': _signed(135, LEVELS),
+    **{name: lambda m, side: (1 + 0 * m, m * 0.99 / LEVELS) for name in _FACTORS},
+    'posterize': lambda m, side: (8 - (m / 5 + 0.5) // 1, 0 * m),
+    'solarize': lambda m, side: (255 - m * 255 / LEVELS, 0 * m),
+}
+
 TABLES = {
     'autoaugment_imagenet': (_IMAGENET, _PAPER),
     'autoaugment_cifar10': (_CIFAR10, _PAPER),
@@ -128,7 +145,8 @@ TABLES = {
     'autoaugment_v0': (_V0, _CODE),
 }
 RANDOM = {'randaugment': (_CODE, 1.0), 'randaugment_increasing': (_INCREASING, 0.5)}
-POLICIES = (*TABLES, *RANDOM)
+TRIVIAL = 'trivialaugment'
+POLICIES = (*TABLES, *RANDOM, TRIVIAL)
 
 
 def sub_policies(policy: str) -> list[list[tuple[str, float, int]]]:
@@ -203,14 +221,47 @@ def rand_augment(
         level = jnp.clip(magnitude + std * jax.scipy.special.ndtri(level), 0, 10)
     else:
         level = jnp.full_like(level, magnitude)
-    pairs = [_argument(reading, name, level, images.shape) for name in names]
-    base, spread = (
-        jnp.take_along_axis(jnp.stack(x), choice[None], 0)[0] for x in zip(*pairs, strict=True)
-    )
-    argument = base + spread * jnp.where(sign < 0.5, -1, 1)
+    argument = _drawn(reading, choice, level, sign, images.shape)
     operation = jnp.where(applied < chance, indices[choice], 0)
     centers = jnp.stack(center, -1).swapaxes(0, 1)
     return operate_in_turn(images, operation.T, argument.T, centers, set(names))
+
+
+def trivial_augment(images: jax.Array, keys: jax.Array) -> jax.Array:
+    """Returns images after one random operation each.
+
+    Args:
+      images: uint8 (N, H, W, C).
+      keys: (N,), one for each image.
+    """
+    names = tuple(_WIDE)
+    indices = jnp.array([OPERATIONS.index(name) for name in names])
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, (3,)))(keys)
+    choice, level, sign = jnp.moveaxis(uniform, 1, 0)
+    choice, level = jnp.int32(choice * len(names)), jnp.floor(level * (LEVELS + 1))
+    argument = _drawn(_WIDE, choice, level, sign, images.shape)
+    operation, centers = indices[choice], jnp.zeros((len(images), 1, 2))  # unused: no cutout
+    used = set(names) - {'identity'}
+    return operate_in_turn(images, operation[:, None], argument[:, None], centers, used, fill=0)
+
+
+def _drawn(
+    reading: Reading, choice: jax.Array, level: jax.Array, sign: jax.Array, shape: tuple[int, ...]
+) -> jax.Array:
+    """Returns the arguments of chosen operations, an index in `reading` each, of any shape.
+
+    Args:
+      reading: the operations.
+      choice: int32, the chosen operations.
+      level: their magnitudes.
+      sign: uniform in 0..1; below 1/2 the spread is subtracted.
+      shape: shape of the images.
+    """
+    pairs = [_argument(reading, name, level, shape) for name in reading]
+    base, spread = (
+        jnp.take_along_axis(jnp.stack(x), choice[None], 0)[0] for x in zip(*pairs, strict=True)
+    )
+    return base + spread * jnp.where(sign < 0.5, -1, 1)
 
 
 def _argument(reading: Reading, name: str, magnitude, shape: tuple[int, ...]) -> tuple:

@@ -150,7 +150,9 @@ FIELDS: dict[str, Field] = {
     ),
     # ---- inside the step, on the training batch, in this order; fields that are 0 or '' do nothing
     'augment.policy': Field(
-        '', '', 'autoaugment_{imagenet,cifar10,svhn,v0} | randaugment[_increasing]'
+        '',
+        '',
+        'autoaugment_{imagenet,cifar10,svhn,v0} | randaugment[_increasing] | trivialaugment (wide)',
     ),
     'augment.layers': Field(2, '[1, 16]', 'randaugment: operations on an image'),
     'augment.magnitude': Field(9.0, '[0, 30]', 'randaugment: of 10 (the paper: up to 30)'),
@@ -232,21 +234,36 @@ FIELDS: dict[str, Field] = {
     ),
     # ---- the learning rate
     'schedule.name': Field(
-        'constant', '', 'constant | step | cosine | cosine_restarts | exponential | polynomial'
+        'constant',
+        '',
+        'constant | step | cosine | cosine_restarts | exponential | polynomial | plateau',
     ),
     'schedule.warmup': Field('0 steps', DURATION, 'linear, from 0 (or warmup_init) to lr'),
     'schedule.warmup_init': Field(0.0, '[0, inf)', 'learning rate at step 0 of the warm-up'),
     'schedule.milestones': Field(
         (), DURATION, 'step, cosine_restarts: durations, counted from step 0'
     ),
-    'schedule.gamma': Field(0.1, '(0, inf)', 'step, restarts, exponential: factor of the rate'),
+    'schedule.gamma': Field(
+        0.1, '(0, inf)', 'step, restarts, exponential, plateau: factor of the rate'
+    ),
     'schedule.every': Field('1 epochs', DURATION, 'exponential: for each of these'),
     'schedule.staircase': Field(False, '', 'exponential: in jumps'),
     'schedule.power': Field(1.0, '(0, inf)', 'polynomial'),
+    'schedule.metric': Field(
+        'loss',
+        'loss | top1',
+        'plateau: of the evaluations of eval.every, which then change training',
+    ),
+    'schedule.patience': Field(
+        10, '[0, 2**24]', 'plateau: evaluations without an improvement that do not change the rate'
+    ),
+    'schedule.threshold': Field(1e-4, '[0, 1)', 'plateau: relative improvement that counts'),
     'schedule.per': Field(
         'step', 'step | epoch', 'epoch: the rate of its first step holds for a whole epoch'
     ),
-    'schedule.end': Field(0.0, '[0, 1]', 'cosines, polynomial: the last rate as a part of lr'),
+    'schedule.end': Field(
+        0.0, '[0, 1]', 'cosines, polynomial, plateau: the last rate as a part of lr'
+    ),
     # ---- the training
     'progressive': Field(
         (),

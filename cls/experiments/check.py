@@ -9,11 +9,10 @@ when it ends. FILE has the configs, and their description replaces its content.
 import dataclasses
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from cls.config import defaults
 from cls.config import load as configs
 from cls.errors import Mistakes, UserError
 from cls.experiments.plan import SEED, Pairs
+from cls.experiments.together import check as check_setup
 from cls.run.environment import start
 from cls.search import job as search
 from cls.search import supernets  # noqa: F401  registers networks and trainings
@@ -49,25 +49,23 @@ def digest(config: Any) -> str:
     return hashlib.sha256(configs.identity(config).encode()).hexdigest()[:16]
 
 
-def check(
-    config: str, trials: Sequence[Pairs], env: Mapping[str, str] | None = None
-) -> list[Checked]:
+def check(config: str, trials: Sequence[Pairs], together: bool = False) -> list[Checked]:
     """Returns the descriptions of the configs of a recipe with fields.
 
     Args:
       config: the recipe.
       trials: the overridden fields of each config.
-      env: further environment variables of the process.
+      together: whether one process is to train all seeds of a config.
 
     Raises UserError for all mistakes together.
     """
     with tempfile.TemporaryDirectory(prefix='cls-check-') as folder:
         file = Path(folder) / 'configs.json'
-        file.write_text(json.dumps({'config': config, 'trials': trials}))
+        file.write_text(json.dumps([config, trials, together]))
         command = [sys.executable, '-m', 'cls.experiments.check', str(file)]
         # Its stdout is that of libraries, and of no interest here.
         result = subprocess.run(
-            command, env=os.environ | (env or {}), stdin=subprocess.DEVNULL,
+            command, stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False,
         )  # fmt: skip
         answer = json.loads(file.read_text())
@@ -85,7 +83,7 @@ def main() -> int:
     request = json.loads(file.read_text())
     try:
         start()
-        checked = described(request['config'], request['trials'])
+        checked = described(*request)
         answer: Any = {'checked': [dataclasses.asdict(one) for one in checked]}
     except UserError as error:
         answer = {'mistake': str(error)}
@@ -93,17 +91,19 @@ def main() -> int:
     return 0
 
 
-def described(config: str, trials: Sequence[Pairs]) -> list[Checked]:
+def described(config: str, trials: Sequence[Pairs], together: bool = False) -> list[Checked]:
     """Does as `check`, in this process."""
     mistakes, setups, result = Mistakes(), {}, []
     for overrides in trials:
         loaded = mistakes.attempt(_load, config, [(name, text) for name, text in overrides])
         if loaded is None:
             continue
-        # Seeds in their range, which the fields of a config state, change no other check.
+        # A seed in its range, as the fields of a config state it, changes no other check.
         point = configs.identity(configs.from_json(configs.to_json(loaded), [(SEED, '0')]))
         if point not in setups:
-            setups[point] = mistakes.attempt(set_up, loaded)
+            setups[point] = setup = mistakes.attempt(set_up, loaded)
+            if together and setup is not None:
+                mistakes.attempt(check_setup, setup)
         if (setup := setups[point]) is not None:
             result.append(_description(loaded, setup))
     mistakes.refuse()
@@ -125,7 +125,7 @@ def _load(config: str, overrides: Pairs) -> Any:
 def _description(config: Any, setup: Setup) -> Checked:
     every, total = setup.run.eval_every, setup.total_steps
     evaluations = -(-total // every) if every else 1
-    return Checked(digest(config), evaluations, setup.test.split_kind)
+    return Checked(digest(config), evaluations, setup.kind(final=False))
 
 
 if __name__ == '__main__':

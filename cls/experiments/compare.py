@@ -125,6 +125,15 @@ def results_table(comparison: Comparison, metric: str, names: Sequence[str]) -> 
     return rows if several else [row[:-1] for row in rows]
 
 
+def ranking(comparison: Comparison, metric: str, count: int) -> list[list[str]]:
+    """Returns the groups with the highest mean of a metric, the best first, with a header."""
+    pairs = zip(comparison.groups, comparison.summaries(metric), strict=True)
+    ranked = sorted(
+        ((group, s) for group, s in pairs if s), key=lambda pair: pair[1].mean, reverse=True
+    )
+    return [['config', metric], *([group.label, str(s)] for group, s in ranked[:count])]
+
+
 def fields_table(names: Sequence[str], fields: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Returns the table of the differing fields, one row for each, with a header.
 

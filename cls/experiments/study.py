@@ -22,7 +22,7 @@ from cls.errors import UserError, require
 from cls.experiments import pools
 from cls.experiments.check import digest
 from cls.experiments.plan import SEED, Pairs, Plan, Trial, readable, split_values
-from cls.experiments.runs import FAILED, FINISHED, PRUNED, metrics_rows
+from cls.experiments.runs import FAILED, FINISHED, OUTCOMES, PRUNED, load_json, metrics_rows
 from cls.experiments.sweep import Outcome, Sweep, check_digests, locked, open_plan, run
 from cls.run import metric_names
 
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 FILE, NAME = 'study.sqlite3', 'sweep'
 PRUNERS = ('hyperband', 'median', 'none')
 _KINDS = ('uniform', 'log', 'int', 'choice')
+_STATES = {'FAIL': FAILED, 'PRUNED': PRUNED}  # of Optuna, in the words of a sweep
 _EXPECTED = 'uniform:LOW:HIGH, log:LOW:HIGH, int:LOW:HIGH or choice:A,B,...'
 
 
@@ -158,29 +159,41 @@ class Study:
         self._numbers: dict[str, int] = {}
         self._open: list[Trial] = []
         self._seen: dict[str, int] = {}
-        for trial in frozen:
-            if trial.state.is_finished():
-                self._add(trial.number, trial.params)
-            else:  # of a killed process; a point that was not drawn completely is drawn now
-                self._seed(trial.number)
-                self._open.append(self._add(trial.number, self._drawn(trial._trial_id)))
+        for one in frozen:
+            if one.state.is_finished():
+                self._recorded(self._add(one.number, one.params), one.state.name)
+                continue
+            # Of a killed process; a point that was not drawn completely is drawn now.
+            self._seed(one.number)
+            trial = self._add(one.number, self._drawn(one._trial_id))
+            if outcome := sweep.finished(trial):  # its end is only not noted yet
+                sweep.record(trial, self.settle(trial, outcome))
+            else:
+                self._open.append(trial)
+
+    def _recorded(self, trial: Trial, state: str) -> None:
+        """Writes the outcome of a trial whose end the study has noted, if the sweep has not."""
+        outcomes = load_json(self._sweep.folder / OUTCOMES) or {}
+        message = 'see its output' if state == 'FAIL' else ''
+        if state in _STATES and trial.name not in outcomes:
+            self._sweep.record(trial, Outcome(_STATES[state], message))
 
     @property
     def ended(self) -> int:
         """The number of trials that have ended."""
         return len(self._numbers) - len(self._open)
 
-    def take(self) -> Trial | None:
+    def take(self) -> Sequence[Trial]:
         if self._open:
-            return self._open.pop(0)
+            return (self._open.pop(0),)
         number = len(self._numbers)
         if number >= self._sweep.plan.count:
-            return None
+            return ()
         self._seed(number)
         drawn = self._study.ask({n: one.distribution() for n, one in self._fields.items()})
         trial = self._add(drawn.number, drawn.params)
         self._sweep.write()
-        return trial
+        return (trial,)
 
     def _seed(self, number: int) -> None:
         """Gives the study the sampler that draws the point of a trial."""

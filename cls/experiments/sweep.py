@@ -9,10 +9,11 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from cls import signals
 from cls.config import load as configs
 from cls.errors import UserError, reason
 from cls.evaluate import summary
@@ -43,8 +44,8 @@ class Outcome:
 class Source(Protocol):
     """The origin of trials: the grid, or a search that learns from the ends of earlier ones."""
 
-    def take(self) -> Trial | None:
-        """Returns the next trial to run; None if there is none."""
+    def take(self) -> Sequence[Trial]:
+        """Returns the next trial to run, or several for one process; () if there is none."""
         ...
 
     def prunes(self, trial: Trial) -> bool:
@@ -57,13 +58,13 @@ class Source(Protocol):
 
 
 class Grid:
-    """The trials of a grid that have no result yet."""
+    """The trials of a grid that have no result yet, one by one or in groups."""
 
-    def __init__(self, trials: Sequence[Trial]) -> None:
-        self._waiting = list(trials)
+    def __init__(self, groups: Sequence[Sequence[Trial]]) -> None:
+        self._waiting = list(groups)
 
-    def take(self) -> Trial | None:
-        return self._waiting.pop(0) if self._waiting else None
+    def take(self) -> Sequence[Trial]:
+        return self._waiting.pop(0) if self._waiting else ()
 
     def prunes(self, trial: Trial) -> bool:
         return False
@@ -109,12 +110,19 @@ class Sweep:
             return Outcome(FAILED, 'the recipe was changed while the sweep ran')
         return Outcome(FINISHED, result=result)
 
-    def work(self, spec: Trial) -> pools.Work:
-        """Returns the command of a trial."""
-        overrides = [f'--config.{k}={v}' for k, v in self.plan.all_overrides(spec)]
-        arguments = ['--config', self.plan.config, '--workdir', str(self.folder / spec.name)]
-        command = trial.command('cls.main', [*arguments, *overrides])
-        return pools.Work(spec.name, command, self.folder / LOGS / f'{spec.name}.txt')
+    def work(self, *trials: Trial) -> pools.Work:
+        """Returns the command of a trial, or of trials that differ in the seed."""
+        first = trials[0]
+        overrides = [f'--config.{k}={v}' for k, v in self.plan.all_overrides(first)]
+        arguments = ['--config', self.plan.config, *overrides]
+        for one in trials:
+            arguments += ['--workdir', str(self.folder / one.name)]
+        module = 'cls.main'
+        if len(trials) > 1:
+            module = signals.TOGETHER
+            arguments += ['--seeds', ','.join(str(one.seed) for one in trials)]
+        log_file = self.folder / LOGS / f'{first.name}.txt'
+        return pools.Work(first.name, trial.command(module, arguments), log_file)
 
     def record(self, trial: Trial, outcome: Outcome) -> None:
         """Writes the outcome of a trial; a finished one needs no entry."""
@@ -135,13 +143,16 @@ def saved_plan(folder: Path) -> Plan:
     return Plan.from_json(saved)
 
 
-def open_plan(folder: Path, plan: Plan, configs_: Sequence[Pairs]) -> list[Checked]:
+def open_plan(
+    folder: Path, plan: Plan, configs_: Sequence[Pairs], together: bool = False
+) -> list[Checked]:
     """Returns the descriptions of configs, after all checks of a sweep.
 
     Args:
       folder: the sweep folder.
       plan: the plan of the sweep.
       configs_: the overridden fields of each config.
+      together: whether one process trains all seeds of a config.
 
     Raises UserError, before anything is written, for mistakes in any config and for a folder with
     other content.
@@ -155,7 +166,7 @@ def open_plan(folder: Path, plan: Plan, configs_: Sequence[Pairs]) -> list[Check
         raise UserError(f'{folder} is not empty and holds no sweep; choose another --workdir.')
     if saved and (why := _conflict(Plan.from_json(saved), plan)):
         raise UserError(f'{folder} holds another sweep ({why}); choose another --workdir.')
-    return check(plan.config, configs_)
+    return check(plan.config, configs_, together)
 
 
 @contextlib.contextmanager
@@ -207,14 +218,20 @@ def refuse_equal(trials: Sequence[Trial], checked: Sequence[Checked]) -> None:
             )
 
 
-def run_grid(folder: Path, plan: Plan, pool: pools.PoolSpec) -> None:
+def run_grid(folder: Path, plan: Plan, pool: pools.PoolSpec, together: bool = False) -> None:
     """Runs all trials of a grid that have no result.
+
+    Args:
+      folder: the sweep folder.
+      plan: its plan.
+      pool: the processes that run the trials.
+      together: whether one process trains all seeds of a config that have not begun.
 
     Raises UserError for mistakes, before anything is written, and for a folder in use.
     """
     pool.check()
     trials = plan.trials()
-    checked = open_plan(folder, plan, [plan.all_overrides(trial) for trial in trials])
+    checked = open_plan(folder, plan, [plan.all_overrides(t) for t in trials], together)
     refuse_equal(trials, checked)
     digests = {t.name: c.digest for t, c in zip(trials, checked, strict=True)}
     sweep = Sweep(folder, plan, trials, digests)
@@ -227,16 +244,35 @@ def run_grid(folder: Path, plan: Plan, pool: pools.PoolSpec) -> None:
         waiting = [t for t in trials if t.name not in done]
         for t in trials:
             sweep.record(t, done.get(t.name, Outcome(OPEN)))
-        run(sweep, Grid(waiting), pool, len(trials), len(done))
+        groups = in_groups(folder, waiting) if together else [(t,) for t in waiting]
+        run(sweep, Grid(groups), pool, len(trials), len(done))
+
+
+def in_groups(folder: Path, trials: Sequence[Trial]) -> list[tuple[Trial, ...]]:
+    """Returns trials in groups of one config, except those that continue from a checkpoint."""
+    groups: dict[Any, list[Trial]] = {}
+    for one in trials:
+        begun = any((folder / one.name / 'checkpoints').glob('[0-9]*'))
+        groups.setdefault(one.name if begun else one.point, []).append(one)
+    return [tuple(group) for group in groups.values()]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Waiting:
+    trials: Sequence[Trial]
+    began: float  # of its first process, of time.monotonic
+    tries: int = 1  # the number of its next process
 
 
 @dataclasses.dataclass
 class _Running:
-    trial: Trial
+    item: _Waiting
     handle: pools.Handle
-    began: float
-    tries: int = 1
     pruned: bool = False
+
+    @property
+    def trials(self) -> Sequence[Trial]:
+        return self.item.trials
 
 
 def run(
@@ -254,40 +290,63 @@ def run(
     (sweep.folder / LOGS).mkdir(exist_ok=True)
     outcomes: dict[str, Outcome] = {}
     running: list[_Running] = []
+    killed: list[_Waiting] = []
     with pools.started(pool, sweep.folder) as start:
         while True:
-            while len(running) < pool.jobs and (spec := source.take()) is not None:
-                running.append(_Running(spec, start(sweep.work(spec)), time.monotonic()))
+            while len(running) < pool.jobs and (item := _following(killed, source)):
+                _link_logs(sweep, item.trials)
+                running.append(_Running(item, start(sweep.work(*item.trials))))
             if not running:
                 return outcomes
             time.sleep(PAUSE)
             for item in tuple(running):
-                if not item.pruned and source.prunes(item.trial):
+                if not item.pruned and source.prunes(item.trials[0]):
                     item.pruned = True
                     item.handle.stop()
                 code = item.handle.code()
-                if code is None or _again(item, code, sweep, start):
+                if code is None:
                     continue
                 running.remove(item)
-                outcome = source.settle(item.trial, _outcome(sweep, item, code))
-                sweep.record(item.trial, outcome)
-                outcomes[item.trial.name] = outcome
-                _report(item, outcome, f'{done + len(outcomes)}/{total}')
+                again = _again(item, code, sweep)
+                killed += [_Waiting((t,), item.item.began, item.item.tries + 1) for t in again]
+                for one in item.trials:
+                    if one in again:
+                        continue
+                    outcome = source.settle(one, _outcome(sweep, item, one, code))
+                    sweep.record(one, outcome)
+                    outcomes[one.name] = outcome
+                    _report(item, one, outcome, f'{done + len(outcomes)}/{total}')
 
 
-def _again(item: _Running, code: int, sweep: Sweep, start: Callable[..., pools.Handle]) -> bool:
-    """Starts a trial again if its process was killed; it continues from its checkpoint."""
-    if code >= 0 or item.tries == TRIES or item.pruned or sweep.finished(item.trial):
-        return False
-    item.tries += 1
-    log.info('%s was killed by signal %s: it is continued.', item.trial.name, -code)
-    item.handle = start(sweep.work(item.trial))
-    return True
+def _following(killed: list[_Waiting], source: Source) -> _Waiting | None:
+    if killed:
+        return killed.pop(0)
+    trials = source.take()
+    return _Waiting(trials, time.monotonic()) if trials else None
 
 
-def _outcome(sweep: Sweep, item: _Running, code: int) -> Outcome:
+def _link_logs(sweep: Sweep, trials: Sequence[Trial]) -> None:
+    """Links the log of a process to the name of each of its trials."""
+    for one in trials[1:]:
+        link = sweep.work(one).log
+        link.unlink(missing_ok=True)
+        link.symlink_to(sweep.work(*trials).log.name)
+
+
+def _again(item: _Running, code: int, sweep: Sweep) -> list[Trial]:
+    """Returns the trials to start again after their process was killed.
+
+    They continue from their checkpoints, each in a process of its own.
+    """
+    if code >= 0 or item.item.tries == TRIES or item.pruned:
+        return []
+    log.info('%s was killed by signal %s: it is continued.', item.trials[0].name, -code)
+    return [one for one in item.trials if not sweep.finished(one)]
+
+
+def _outcome(sweep: Sweep, item: _Running, one: Trial, code: int) -> Outcome:
     """Returns the outcome of a trial whose process has ended."""
-    if outcome := sweep.finished(item.trial):
+    if outcome := sweep.finished(one):
         return outcome
     if item.pruned:
         return Outcome(PRUNED)
@@ -295,23 +354,26 @@ def _outcome(sweep: Sweep, item: _Running, code: int) -> Outcome:
         return Outcome(FAILED, f'{TRIES} processes of it were killed, the last by signal {-code}')
     if code == 0:
         return Outcome(FAILED, _STOPPED)
-    return Outcome(FAILED, f'{_last_line(sweep.work(item.trial).log)} (exit code {code})')
+    line = _last_line(sweep.work(*item.trials).log, f'seed {one.seed}: ')
+    return Outcome(FAILED, f'{line} (exit code {code})')
 
 
-def _last_line(file: Path) -> str:
-    """Returns the last line of a trial's output."""
+def _last_line(file: Path, marked: str) -> str:
+    """Returns the last line of a trial's output; one with a mark is preferred."""
     try:
         lines = file.read_text(errors='replace').split('\n')
     except OSError:
         lines = []
-    return next((line.strip() for line in reversed(lines) if line.strip()), 'no output')
+    lines = [line.strip() for line in lines if line.strip()]
+    own = [line for line in lines if marked in line]
+    return (own or lines or ['no output'])[-1]
 
 
-def _report(item: _Running, outcome: Outcome, number: str) -> None:
-    seconds = time.monotonic() - item.began
+def _report(item: _Running, one: Trial, outcome: Outcome, number: str) -> None:
+    seconds = time.monotonic() - item.item.began
     text = outcome.message
     if outcome.state == FINISHED and outcome.result:
         text = summary(dict(outcome.result))
     elif outcome.state == FAILED:
         text = f'failed: {outcome.message}'
-    print(f'[{number}] {item.trial.name}: {text} ({seconds:.0f} s)', flush=True)
+    print(f'[{number}] {one.name}: {text} ({seconds:.0f} s)', flush=True)

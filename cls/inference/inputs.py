@@ -60,6 +60,16 @@ def expand(arguments: Sequence[str], classes: Sequence[str] = ()) -> list[Input]
     return [each for argument in arguments for each in _expanded(argument, known)]
 
 
+def places(classes: Sequence[str], outputs: int) -> dict[str, int]:
+    """Returns the output of each label: the name of a class, or its index, as in some lists.
+
+    Args:
+      classes: the labels of the outputs; () if they are unknown.
+      outputs: their number.
+    """
+    return {str(i): i for i in range(outputs)} | {label: i for i, label in enumerate(classes)}
+
+
 def _expanded(argument: str, known: frozenset[str]) -> Iterable[Input]:
     if argument == STDIN:
         return _stdin(sys.stdin.buffer.read())

@@ -99,6 +99,10 @@ def _loaded(
     """Returns the model of `load`, for the images of its weights."""
     if not name:
         raise UserError(f'the place of the weights is empty. {_EXPECTED}')
+    if not isinstance(weights, str):
+        raise UserError(
+            f'weights is {weights!r}: expected a text, as {", ".join(map(repr, SETS))}.'
+        )
     dtype = dtype_name(dtype)
     prepare()
     if not name.startswith(HUB):
@@ -411,7 +415,7 @@ def _variant_and_tag(name: str) -> tuple[str, str]:
     plain, _, tag = name.rpartition('.')
     if models.is_known(name):
         return models.variant(name).name, ''
-    if models.is_known(plain):
+    if models.is_known(plain) and tag:
         return models.variant(plain).name, tag
     raise UserError(
         f'{name}: there is no such folder or file, and no model of that name.'

@@ -292,7 +292,8 @@ def stream(
       embed: the name of the layer for `Result.embedding`; '' for none.
 
     Raises:
-      UserError: there is no such protocol, or the model cannot take images of its shapes.
+      UserError: there is no such protocol, the model cannot take images of its shapes, or an item
+        is no pair.
     """
     spec = EvalSpec(protocol=protocol, scales=tuple(scales), size_divisor=size_divisor)
     state = _Stream(model, protocol, spec, embed)
@@ -300,6 +301,11 @@ def stream(
 
     def noted() -> Iterator[Named]:
         for named in images:
+            if not isinstance(named, tuple) or len(named) != 2:
+                raise UserError(
+                    f'a {type(named).__name__} is no (name, image): expected pairs, as '
+                    "[('first', 'bird.jpg')]."
+                )
             names.append(named)
             yield named
 

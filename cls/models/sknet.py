@@ -9,10 +9,10 @@ SK[2, 32, 16] has M = 2 kernels, 3x3 and 3x3 with dilation 2 (for 5x5), G = 32 g
 max(channels / r, L) channels with L = 32 (section 3.1).
 
 Agrees with: timm's skresnext50_32x4d, with the same parameter names, and pytorchcv's sknet50, 101
-and 152. The released Caffe networks have the same sknet50 (except for unpadded pooling in the
-stem). In their sknet101 the third stage (conv3) fuses to 16 channels, against the rule; `fused_min`
-(32, 16, 32, 32) gives this form: 48,686,760 parameters. sknet152 is pytorchcv's and not in the
-paper.
+and 152. The released Caffe networks have the same sknet50 (with unpadded pooling in the stem,
+`ceil_pool`). In their sknet101 the third stage (conv3) fuses to 16 channels, against the rule;
+`fused_min` (32, 16, 32, 32) gives this form: 48,686,760 parameters. sknet152 is pytorchcv's and
+not in the paper.
 """
 
 import functools
@@ -109,6 +109,7 @@ class SKNet(nn.Module):
     groups: int = 32  # G
     reduction: int = 16  # r
     fused_min: Sequence[int] = (32, 32, 32, 32)  # L, for each stage
+    ceil_pool: bool = False  # the stem's pool as in the authors' Caffe files, see residual.stem
     num_classes: int = 1000
     bn_group: int = 0
     dtype: Any = jnp.float32
@@ -126,7 +127,7 @@ class SKNet(nn.Module):
             kernel = functools.partial(SelectiveKernel, **settings)
             return SelectiveBottleneck(width, strides, index, conv, norm, kernel, name=name)
 
-        x = residual.stem(self, images, conv, norm, self.widths[0])
+        x = residual.stem(self, images, conv, norm, self.widths[0], self.ceil_pool)
         x = residual.stages(self, x, block, self.stage_sizes, self.widths)
         return residual.head(self, x)
 

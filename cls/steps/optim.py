@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from cls.errors import nearest, refuse
-from cls.steps import freeze, norms, optax_rules, wrappers
+from cls.steps import freeze, norms, optax_rules, plateau, wrappers
 from cls.steps.state import initial_opt_state
 
 
@@ -168,6 +168,7 @@ def make_optimizer(
     head: Set[str] = frozenset(),
     depthwise: Set[str] = frozenset(),
     layers: Mapping[str, int] | None = None,
+    on_plateau: bool = False,
 ) -> optax.GradientTransformation:
     """Returns the update rule; its update needs the parameters: tx.update(grads, state, params).
 
@@ -200,6 +201,7 @@ def make_optimizer(
         spec.needs_head.
       depthwise: paths of the depthwise kernels, likewise; needed for the mask not_depthwise.
       layers: the layer of each parameter by its path, likewise; needed for layer_decay.
+      on_plateau: whether evaluations scale the updates, see cls.steps.plateau.
 
     Raises:
       UserError: `freeze` matches no parameter, or all of them.
@@ -217,6 +219,8 @@ def make_optimizer(
         rule = optax.partition({'trained': rule, 'frozen': optax.set_to_zero()}, labels)
     if {spec.body_lr_mult, spec.bias_lr_mult, spec.layer_decay} != {1}:
         rule = optax.chain(rule, _multiplied(spec, params, head, layers or {}))
+    if on_plateau:
+        rule = plateau.scaled(rule)
     if spec.lookahead:
         rule = wrappers.lookahead(rule, spec.lookahead, spec.lookahead_rate)
     return rule

@@ -14,6 +14,8 @@ from cls.errors import UserError, nearest
 
 _MOST_EPOCHS = 100_000  # of a schedule that changes by epochs: it lists them
 
+PLATEAU = 'plateau'
+
 ToSteps = Callable[[str], int]  # a duration as text -> steps, see cls.config.durations
 
 
@@ -33,6 +35,9 @@ class ScheduleSpec:
       staircase: whether 'exponential' decays in jumps.
       power: the exponent of 'polynomial'.
       end: the last learning rate as a fraction of `lr`.
+      metric: of 'plateau', the value of the evaluations, see cls.steps.plateau.
+      patience: of 'plateau', evaluations without an improvement.
+      threshold: of 'plateau', the relative improvement that counts.
       epochs: the first step of each epoch, if the rate changes by epochs; () by steps.
     """
 
@@ -47,6 +52,9 @@ class ScheduleSpec:
     staircase: bool = False
     power: float = 1.0
     end: float = 0.0
+    metric: str = 'loss'
+    patience: int = 10
+    threshold: float = 1e-4
     epochs: tuple[int, ...] = ()
 
     @classmethod
@@ -58,6 +66,9 @@ class ScheduleSpec:
         fields = config.schedule
         name = check_name(config)
         plain = ('warmup_init', 'gamma', 'staircase', 'power', 'end')
+        if name == PLATEAU:
+            plain += ('metric', 'patience', 'threshold')
+            _check_plateau(config)
         milestones = _milestones(fields, to_steps) if name in _WITH_MILESTONES else ()
         return cls(
             name,
@@ -80,6 +91,20 @@ def check_name(config: Any) -> str:
             f'{nearest(name, SCHEDULES)}'
         )
     return name
+
+
+def _check_plateau(config: Any) -> None:
+    """Raises UserError for a rate that never falls, or that no evaluation decides."""
+    if not config.eval.every:
+        raise UserError(
+            f"config.schedule.name is {PLATEAU!r}, and config.eval.every is '': expected a "
+            "duration, as '1 epochs', for evaluations that the rate depends on."
+        )
+    if not 0 < config.schedule.gamma < 1:
+        raise UserError(
+            f'config.schedule.gamma is {config.schedule.gamma}: expected a factor between 0 and 1 '
+            f'for the schedule {PLATEAU}.'
+        )
 
 
 def check_warmup(config: Any, schedule: ScheduleSpec) -> None:
@@ -210,6 +235,7 @@ def _polynomial(spec: ScheduleSpec) -> optax.Schedule:
 
 SCHEDULES = {
     'constant': _constant,
+    PLATEAU: _constant,  # times a factor in the state of the optimizer, see cls.steps.plateau
     'step': _step,
     'cosine': _cosine,
     'cosine_restarts': _cosine_restarts,

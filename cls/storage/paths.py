@@ -137,6 +137,15 @@ def check_file(file: Path) -> None:
         raise UserError(f'{file}: {folder} may not be written to: choose another folder.')
 
 
+def check_new(file: Path, force: bool = False) -> None:
+    """Raises UserError as `check_file`, and for a file that exists unless `force` replaces it."""
+    check_file(file)
+    if not force and file.exists():
+        raise UserError(
+            f'{file} exists: expected a new file; choose another name, or --force to replace it.'
+        )
+
+
 def parse_json(text: str | bytes) -> Any:
     """Returns the value of JSON text. Raises ValueError for other text, and for deep nesting."""
     try:

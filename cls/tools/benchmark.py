@@ -5,6 +5,7 @@
   cls benchmark predict PHOTOS              `cls predict`, compared with its parts and with timm
   cls benchmark serve PHOTOS                `cls serve`, compared with onnxruntime
   cls benchmark start                       time to the end of the first step
+  cls benchmark seeds                       seeds trained together, compared with separate runs
   cls benchmark model NAME --batch N        the train step of a network, and the training loop
   cls benchmark layers                      convolutions and pools, compared with XLA's own
   cls benchmark augment                     augmentations, an image in batches of two sizes
@@ -28,6 +29,7 @@ from cls.tools import (
     benchmark_model,
     benchmark_networks,
     benchmark_predict,
+    benchmark_seeds,
     benchmark_serve,
     benchmark_start,
     benchmark_weights,
@@ -41,6 +43,7 @@ TASKS = {
     'predict': benchmark_predict,
     'serve': benchmark_serve,
     'start': benchmark_start,
+    'seeds': benchmark_seeds,
     'growth': benchmark_growth,
     'model': benchmark_model,
     'layers': benchmark_layers,

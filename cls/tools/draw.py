@@ -6,7 +6,8 @@
 
 The genotype is that of a variant, of a run (the result of a search, or of its network), or of a
 JSON file, which needs the --model that it is for. Text has a line for each node: the nodes before
-it, with the operations on the edges. --output writes .svg or .png, and needs matplotlib.
+it, with the operations on the edges. --output writes .svg or .png, and needs
+matplotlib; a file that exists is replaced only with --force.
 """
 
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ def parser(prog: str = PROG) -> Parser:
     flags.add_argument('genotype', help='a variant, a run folder, or a JSON file')
     flags.add_argument('--model', default='', help='the variant that a JSON file is for')
     flags.add_argument('--output', type=paths.checked, metavar='FILE', help='.svg or .png')
+    flags.add_argument('--force', action='store_true', help='replace a file that exists')
     return flags
 
 
@@ -38,7 +40,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     if args.output and args.output.suffix.lower() not in ('.svg', '.png'):
         raise UserError(f'--output is {args.output}: expected a file NAME.svg or NAME.png.')
     if args.output:
-        paths.check_file(args.output)
+        paths.check_new(args.output, args.force)
     genotype = genotype_of(args.genotype, args.model)
     if args.output:
         try:
@@ -60,6 +62,8 @@ def genotype_of(source: str, model: str = '') -> Any:
 
     Raises UserError if there is none.
     """
+    if not source:
+        raise UserError('the genotype is empty: expected a variant, a run folder or a JSON file.')
     path = paths.path(source)
     if model and not (path.suffix == '.json' or path.is_file()):
         raise UserError(f'--model is for a JSON file, and {source!r} is none: leave it out.')

@@ -7,9 +7,11 @@
 Each image becomes DIR/NAME.png: the crop that the network sees, with the map in color over it.
 Images are named as for `cls predict`. --method gradcam (the default) takes the last stage with more
 than one position; --layer chooses another, `cls summary` lists them. Without --target the class is
-the most probable one. An image that cannot be read is named at the end, and the exit code is 1.
+the most probable one. An image that cannot be read is named at the end, and the exit code is 1. A
+map that exists is replaced only with --force.
 """
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from cls.cli import Parser, run
@@ -18,7 +20,7 @@ from cls.errors import UserError
 from cls.inference import explaining, inputs
 from cls.inference.preprocess import UnreadableImage
 from cls.storage import paths
-from cls.tools.predict import add_source, opened, unread
+from cls.tools.predict import add_force, add_source, opened, unread
 
 PROG = 'python -m cls.tools.explain'
 
@@ -29,6 +31,7 @@ def parser(prog: str = PROG) -> Parser:
     add_source(flags)
     flags.add_argument('images', nargs='+', metavar='IMAGE', help='file, folder, pattern, list, -')
     flags.add_argument('--output', required=True, type=paths.checked, metavar='DIR', help='folder')
+    add_force(flags)
     flags.add_argument('--method', default='gradcam', help=', '.join(explaining.METHODS))
     flags.add_argument('--target', help='a class, by label, name or index')
     flags.add_argument('--layer', default='', help='a stage, for gradcam')
@@ -48,14 +51,17 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     options = {'target': args.target, 'layer': args.layer, 'steps': args.steps}
     explaining.check(model, args.method, **options)
     each = inputs.expand(args.images, model.classes)
-    names, broken = set(), []
-    for one in each:
+    broken = []
+    files = [args.output / name for name in _free(one.name for one in each)]
+    if args.output.exists():
+        for file in files:  # all of them before the first is written
+            paths.check_new(file, args.force)
+    for one, file in zip(each, files, strict=True):
         try:
             made = model.explain(one.image, args.method, **options)
         except UnreadableImage as error:
             broken.append((one.name, error.why))
             continue
-        file = args.output / _free(one.name, names)
         paths.make_folder(args.output)
         made.save(file, args.opacity)
         where = f', {made.layer}' if made.layer else ''
@@ -64,15 +70,17 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     return unread(broken, len(each))
 
 
-def _free(name: str, used: set[str]) -> str:
-    """Returns the file name of an image's overlay that no other image has."""
-    stem = 'image' if name == inputs.STDIN else Path(name).stem
-    number, file = 1, f'{stem}.png'
-    while file in used:
-        number += 1
-        file = f'{stem}-{number}.png'
-    used.add(file)
-    return file
+def _free(names: Iterable[str]) -> Iterator[str]:
+    """Yields the file name of each image's overlay; no two are the same."""
+    used: set[str] = set()
+    for name in names:
+        stem = 'image' if name == inputs.STDIN else Path(name).stem
+        number, file = 1, f'{stem}.png'
+        while file in used:
+            number += 1
+            file = f'{stem}-{number}.png'
+        used.add(file)
+        yield file
 
 
 if __name__ == '__main__':

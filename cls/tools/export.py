@@ -17,13 +17,14 @@ ONNX by onnxruntime, LiteRT by ai-edge-litert.
   litert     a fixed number of images (--batch); needs another interpreter (--python), with
              pip install litert-converter ai-edge-litert
 
---quantize int8 calibrates on images of --images and compares the classes of all other images there
-before and after; in folders with the names of classes they are labeled.
+--quantize int8 calibrates on images of --images, a folder or a list as for `cls predict`, and
+compares the classes of all other images there before and after. In folders with the names of
+classes, and by a column `label`, they are labeled. A file that exists is
+replaced only with --force.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -38,7 +39,8 @@ from cls.inference.export.source import Source
 from cls.inference.inputs import Input
 from cls.inference.model import Model
 from cls.inference.preprocess import Preprocess, UnreadableImage
-from cls.tools.predict import add_source, opened
+from cls.storage import paths
+from cls.tools.predict import add_force, add_source, opened
 
 PROG = 'python -m cls.tools.export'
 CALIBRATION = 128  # images that calibrate
@@ -50,7 +52,8 @@ def parser(prog: str = PROG) -> Parser:
     flags = Parser(prog=prog, description=__doc__, allow_abbrev=False)
     add_source(flags)
     flags.add_argument('--format', required=True, choices=exporting.FORMATS)
-    flags.add_argument('--output', required=True, type=Path, metavar='FILE', help='file to write')
+    flags.add_argument('--output', required=True, type=paths.checked, metavar='FILE', help='file')
+    add_force(flags)
     flags.add_argument(
         '--pixels', action='store_true', help='take uint8 pixels and give probabilities'
     )
@@ -61,7 +64,7 @@ def parser(prog: str = PROG) -> Parser:
     flags.add_argument('--python', default='', metavar='PYTHON', help='litert: its interpreter')
     flags.add_argument('--batch', type=int, default=1, help='litert: number of images (default: 1)')
     flags.add_argument('--quantize', choices=['int8'], help='onnx: weights and activations')
-    flags.add_argument('--images', default='', metavar='FOLDER', help='of --quantize')
+    flags.add_argument('--images', default='', metavar='PLACE', help='of --quantize')
     flags.add_argument(
         '--calibration',
         type=int,
@@ -111,10 +114,10 @@ def _check(args: Any) -> None:
         if getattr(args, flag) < 1:
             raise UserError(f'--{flag} is {getattr(args, flag)}: expected 1 or more.')
     if bool(args.quantize) != bool(args.images):
-        raise UserError('--quantize int8 and --images FOLDER belong together: expected both.')
+        raise UserError('--quantize int8 and --images PLACE belong together: expected both.')
     if args.dtype not in (None, 'float32'):
         raise UserError(f'--dtype is {args.dtype}: exports compute in float32; leave it out.')
-    exporting.check_output(args.output)
+    exporting.check_output(args.output, args.force)
     if args.format == 'onnx':
         require('onnx', 'onnx')
         require('onnxruntime', 'onnx')
@@ -159,7 +162,8 @@ def _summary(result: exporting.Artefact, source: Source, args: Any) -> str:
     lines = [f'{args.output}: {what}, {number} images of {pixels}{least}, {size / 1e6:.1f} MB']
     lines += [f'  and {file.name}' for file in result.files[1:]]
     if not args.quantize:
-        lines.append(f'compared with the model: {result.difference:.1e} of the spread of outputs')
+        unit = 'largest probability' if source.pixels else 'spread of outputs'
+        lines.append(f'compared with the model: {result.difference:.1e} of the {unit}')
     return '\n'.join(lines)
 
 
@@ -182,7 +186,7 @@ def _quantized(model: Model, source: Source, args: Any) -> exporting.Artefact:
     result = exporting.to_int8(
         source, args.output, lambda: _batches(model, source, calibration), score
     )
-    places = {label: i for i, label in enumerate(model.classes)}
+    places = inputs.places(model.classes, model.num_classes)
     labels = [places.get(each.label, -1) for each in scored]
     which = 'that did not calibrate' if rest else 'that calibrated too'
     print(f'{len(scored)} images {which}:\n{_accuracy(classes, np.asarray(labels))}')

@@ -18,7 +18,7 @@ from typing import Any
 from cls import models
 from cls.cli import Parser, run
 from cls.config.load import ROOT
-from cls.errors import UserError
+from cls.errors import UserError, nearest
 from cls.models.registry import System, Variant
 from cls.models.registry.complexity import Complexity
 from cls.tools import counts, markdown, recipes, tensors
@@ -93,12 +93,17 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
         counts.write(counts.FILE)
         tensors.write()
         return 0
+    if args.write and (args.pattern != '*' or args.json or args.recipes):
+        raise UserError('--write rewrites the table of all systems: expected no other argument.')
     if args.write:
         args.write.write_text(renewed(markdown.text_of(args.write)))
         return 0
     names = models.names(args.pattern)
     if not names:
-        raise UserError(f'no model matches {args.pattern!r}; without a pattern all are listed.')
+        hint = nearest(args.pattern, models.names())
+        raise UserError(
+            f'no model matches {args.pattern!r}.{hint} Without a pattern all are listed.'
+        )
     if args.recipes:
         _print_recipes(args.pattern, args.json)
         return 0
@@ -122,7 +127,8 @@ def _print_recipes(pattern: str, as_json: bool) -> None:
     header, *rows = recipes.table(pattern)
     if not rows:
         raise UserError(
-            f'no recipe trains a model that matches {pattern!r}; without a pattern all.'
+            f'no recipe trains a model that matches {pattern!r} by default: '
+            '`cls summary NAME` lists those that can.'
         )
     if as_json:
         print(json.dumps([dict(zip(header, row, strict=True)) for row in rows], indent=1))

@@ -11,13 +11,15 @@ each line. Images in a folder with the name of a class are labeled, and their ac
 
 The images are prepared as in an evaluation, or by the views of --protocol. Results are written in
 the order of the images while they are computed. An image that cannot be read has an error in place
-of classes; all of them are named at the end, and the exit code is 1.
+of classes; all of them are named at the end, and the exit code is 1. A file that exists is replaced
+only with --force.
 """
 
 import contextlib
 import csv
 import io
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,7 +32,7 @@ import tqdm
 from cls.cli import Parser, run
 from cls.config.load import DTYPES
 from cls.data.classes import both
-from cls.errors import UserError
+from cls.errors import UserError, nearest
 from cls.evaluation.protocols import PROTOCOLS, find
 from cls.inference import inputs
 from cls.inference.inputs import Input
@@ -61,6 +63,11 @@ def add_source(flags: Parser) -> None:
     flags.add_argument('--dtype', choices=DTYPES, help='type that the network computes in')
 
 
+def add_force(flags: Parser) -> None:
+    """Adds the flag that lets a command replace files, the same for all commands that write."""
+    flags.add_argument('--force', action='store_true', help='replace files that exist')
+
+
 def opened(args: Any) -> Model:
     """Returns the model that the flags of `add_source` name."""
     quiet()
@@ -82,6 +89,7 @@ def parser(prog: str = PROG) -> Parser:
     flags.add_argument(
         '--output', type=paths.checked, metavar='FILE', help='.json, .csv, .parquet; not the screen'
     )
+    add_force(flags)
     flags.add_argument('--embed', type=paths.checked, metavar='FILE.npz', help='write embeddings')
     flags.add_argument('--layer', default='', help='of --embed (default: pre_logits)')
     flags.add_argument('--protocol', default='single', help=', '.join(PROTOCOLS))
@@ -120,6 +128,7 @@ def write(model: Model, args: Any, form: str) -> int:
         )
     model.batch = args.batch or model.batch
     each = inputs.expand(args.images, model.classes)
+    _check_outputs(args, each)
     results = model.stream(
         ((one.name, one.image) for one in each),
         protocol=args.protocol,
@@ -141,6 +150,11 @@ def check(args: Any) -> str:
     for flag, least in (('top', 1), ('batch', 0)):
         if getattr(args, flag) < least:
             raise UserError(f'--{flag} is {getattr(args, flag)}: expected {least} or more.')
+    if args.protocol not in PROTOCOLS:
+        raise UserError(
+            f'--protocol is {args.protocol!r}: expected one of {", ".join(PROTOCOLS)}.'
+            f'{nearest(args.protocol, PROTOCOLS)}'
+        )
     if args.embed and args.embed.suffix != '.npz':
         raise UserError(f'--embed is {args.embed}: expected a file NAME.npz.')
     by_name = args.output.suffix.lower().removeprefix('.') if args.output else ''
@@ -152,7 +166,7 @@ def check(args: Any) -> str:
         )
     for file in (args.output, args.embed):
         if file:
-            paths.check_file(file)
+            paths.check_new(file, args.force)
     if args.output and args.output == args.embed:
         raise UserError(f'--output and --embed are both {args.embed}: expected two files.')
     if args.layer and not args.embed:
@@ -164,14 +178,21 @@ def check(args: Any) -> str:
     return form
 
 
+def _check_outputs(args: Any, each: Sequence[Input]) -> None:
+    """Raises UserError for an image that a file of results would replace."""
+    images = {os.path.realpath(one.image) for one in each if isinstance(one.image, str)}
+    for flag in ('output', 'embed'):
+        file = getattr(args, flag)
+        if file and os.path.realpath(file) in images:
+            raise UserError(f'--{flag} is {file}, an image to predict: choose another file.')
+
+
 class _Report:
     """The progress, the counts and the errors of the images."""
 
     def __init__(self, model: Model, each: Sequence[Input], embed: bool) -> None:
         self.model, self.each, self.embed = model, each, embed
-        # A list may number the classes.
-        outputs = range(model.num_classes)
-        self.known = {str(i): i for i in outputs} | {c: i for i, c in enumerate(model.classes)}
+        self.known = inputs.places(model.classes, model.num_classes)
         self.broken: list[tuple[str, str]] = []
         self.names: list[str] = []
         self.vectors: list[np.ndarray] = []

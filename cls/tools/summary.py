@@ -50,7 +50,8 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
         if getattr(args, flag) < least:
             raise UserError(f'--{flag} is {getattr(args, flag)}: expected {least} or more.')
     module, size = models.create(variant.name, **_fields(args.set)), args.size or variant.input_size
-    rows = _rows(module, size, args.channels, variant.name)
+    title = ' with '.join([variant.name, *args.set])
+    rows = _rows(module, size, args.channels, title)
     weights, arms = published.of_variant(variant.name), recipes.of_variant(variant.name)
     if args.json:
         print(json.dumps(_plain(variant, size, rows, weights, arms), indent=1))
@@ -70,11 +71,16 @@ def _fields(pairs: list[str]) -> dict[str, Any]:
     fields = {}
     for pair in pairs:
         name, equals, text = pair.partition('=')
-        if not equals:
+        if not equals or not name:
             raise UserError(f'--set is {pair!r}: expected FIELD=VALUE.')
+        if name in fields:
+            raise UserError(f'--set {name} is there twice: expected one value.')
         with contextlib.suppress(ValueError, SyntaxError):
             text = ast.literal_eval(text)
         fields[name] = text
+    count = fields.get('num_classes', 1)
+    if type(count) is not int or count < 1:
+        raise UserError(f'--set num_classes is {count!r}: expected a number of 1 or more.')
     return fields
 
 
@@ -88,8 +94,9 @@ def _rows(module: Any, size: int, channels: int, name: str) -> list[summarizing.
         raise
     except (TypeError, ValueError, ZeroDivisionError) as error:
         why = (str(error).splitlines() or [''])[0][:200]
+        remedy = 'leave out --set, or --size' if ' with ' in name else 'choose another --size'
         raise UserError(
-            f'{name} cannot take images of {size} x {size} x {channels} ({why}).'
+            f'{name} cannot take images of {size} x {size} x {channels} ({why}): {remedy}.'
         ) from error
 
 

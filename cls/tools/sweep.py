@@ -14,6 +14,9 @@ for each trial through submitit (pip install 'cls[sweep]'), with parameters of i
 --slurm timeout_min=600,gpus_per_node=1,slurm_partition=NAME. --ray runs them on a Ray cluster:
 --ray num_gpus=1.
 
+--vmap trains all seeds of a config in one process with one compiled step, as an axis of the state
+on GPU and TPU, in turns on CPU; for small networks on data that the device holds.
+
 --search draws the values of fields with Optuna: uniform:LOW:HIGH, log:LOW:HIGH, int:LOW:HIGH or
 choice:A,B,... It maximizes the accuracy on the images of the evaluations. With
 --config.eval.every='1 epochs', trials that are behind are stopped early: --pruner.
@@ -32,9 +35,10 @@ from cls.experiments import compare, plan, pools, study, sweep
 from cls.experiments.runs import FAILED, PRUNED, SweepData, read_sweep
 from cls.storage import paths
 from cls.tools.compare import described, print_tables
+from cls.tools.markdown import table
 
 PROG = 'python -m cls.tools.sweep'
-_SHOWN = 10  # failures in the summary
+_SHOWN = 10  # failures, or points of a search, in the summary
 
 
 def parser(prog: str = PROG) -> Parser:
@@ -57,6 +61,9 @@ def parser(prog: str = PROG) -> Parser:
         '--pruner', metavar='NAME', help=f'of a search, the first by default: {", ".join(pruners)}'
     )
     flags.add_argument('--jobs', type=int, metavar='N', help='trials at the same time; default: 1')
+    flags.add_argument(
+        '--vmap', action='store_true', help='train all seeds of a config in one process'
+    )
     for kind in ('slurm', 'ray'):
         flags.add_argument(
             f'--{kind}', nargs='?', const='', metavar='NAME=V,...', help=f'run the trials on {kind}'
@@ -84,7 +91,12 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     else:
         the_plan = sweep.saved_plan(args.workdir)
     the_plan = _with_search_flags(the_plan, args.trials, args.pruner)
-    (study.run_search if the_plan.search else sweep.run_grid)(args.workdir, the_plan, pool)
+    if the_plan.search:
+        if args.vmap:
+            raise UserError('--vmap is for --seeds: a search has one seed for each point.')
+        study.run_search(args.workdir, the_plan, pool)
+    else:
+        sweep.run_grid(args.workdir, the_plan, pool, args.vmap)
     return report(read_sweep(args.workdir))
 
 
@@ -117,7 +129,7 @@ def report(data: SweepData) -> int:
     """Prints the results of a sweep and its failures; returns the exit code."""
     if data.runs:
         print()
-        print_tables(described(compare.compare(data.runs, data.varied)))
+        _print_results(data)
     failures = data.failures
     counts = f'{len(data.runs)} finished, {len(failures)} failed'
     if pruned := data.count(PRUNED):
@@ -128,6 +140,15 @@ def report(data: SweepData) -> int:
     if failures[_SHOWN:]:
         print(f'and {len(failures) - _SHOWN} more')
     return int(bool(failures))
+
+
+def _print_results(data: SweepData) -> None:
+    comparison = compare.compare(data.runs, data.varied)
+    if data.spec.get('search'):
+        for metric in compare.chosen_metrics(comparison):
+            print(table(compare.ranking(comparison, metric, _SHOWN)))
+    else:
+        print_tables(described(comparison))
 
 
 if __name__ == '__main__':

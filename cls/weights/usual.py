@@ -2,8 +2,8 @@
 
 Sources: the preprocessing of Keras Applications by module, of TF-Slim (preprocessing_factory.py),
 of the TPU models (imagenet_input.py, inception_preprocessing.py), of ShuffleNet's authors
-(ToBGRTensor), and of Caffe's networks (`mean_value` in their .prototxt; ResNet subtracts an image
-of about these means).
+(ToBGRTensor) and IGCV3's (common/data.py), and of Caffe's networks (`mean_value` in their
+.prototxt; ResNet subtracts an image of about these means).
 """
 
 import re
@@ -30,6 +30,7 @@ _TABLE = (
     ('tpu', 'amoebanet.*', _HALF, ''),
     ('tpu', '.*', _IMAGENET, ''),
     ('authors', 'shufflenetv2.*', _PIXELS, 'BGR'),
+    ('authors', 'igcv3.*', _VGG, ''),
 )
 
 

@@ -132,3 +132,75 @@ def test_randaugment_draws_every_operation_and_sign_evenly(monkeypatch):
     assert abs(level.mean() - 9) < 0.1
     assert abs(level.std() - 0.48) < 0.05  # 0.5, cut at 10
     assert level.max() <= 10 + 1e-5
+
+
+# Torchvision's TrivialAugmentWide: the largest magnitude, and whether it has a sign.
+WIDE = {
+    'identity': (0, False),
+    'shear_x': (0.99, True),
+    'shear_y': (0.99, True),
+    'translate_x': (32, True),
+    'translate_y': (32, True),
+    'rotate': (135, True),
+    'brightness': (0.99, True),
+    'color': (0.99, True),
+    'contrast': (0.99, True),
+    'sharpness': (0.99, True),
+    'posterize': (6, False),  # bits that are cleared
+    'solarize': (255, False),  # subtracted from 255
+    'auto_contrast': (0, False),
+    'equalize': (0, False),
+}
+
+
+def wide_arguments(name, level):
+    """Returns the arguments that torchvision has for an operation at a level of 0..30."""
+    most, signed = WIDE[name]
+    magnitude = np.linspace(0, most, 31)[level]
+    if name.startswith('translate'):
+        magnitude = int(magnitude)
+    if name in ('brightness', 'color', 'contrast', 'sharpness'):
+        return {1 - magnitude, 1 + magnitude}
+    if signed:
+        return {-magnitude, magnitude}
+    return {{'posterize': 8 - round(magnitude), 'solarize': 255 - magnitude}.get(name, 0)}
+
+
+def test_trivial_augment_draws_every_operation_at_every_level(monkeypatch):
+    """Equally often, within five standard deviations; the arguments are torchvision's."""
+    drawn = {}
+
+    def keep(images, operation, argument, centers, names, fill):
+        drawn.update(operation=operation[:, 0], argument=argument[:, 0], names=names, fill=fill)
+        return images
+
+    monkeypatch.setattr(policies, 'operate_in_turn', keep)
+    count = 60_000
+    keys = jax.random.split(jax.random.key(0), count)
+    policies.trivial_augment(jnp.zeros((count, 1, 1, 1), jnp.uint8), keys)
+    assert drawn['fill'] == 0
+    assert drawn['names'] == set(WIDE) - {'identity'}
+    operation, argument = np.asarray(drawn['operation']), np.asarray(drawn['argument'])
+    assert set(operation) == {OPERATIONS.index(name) for name in WIDE}
+    for name in WIDE:
+        values = np.float64(argument[operation == OPERATIONS.index(name)])
+        assert abs(len(values) - count / 14) < 5 * (count / 14) ** 0.5
+        shares = collections.Counter()
+        for level in range(31):
+            arguments = wide_arguments(name, level)
+            for value in arguments:
+                shares[round(float(value), 3) + 0.0] += 1 / 31 / len(arguments)
+        found = collections.Counter((np.round(values, 3) + 0.0).tolist())
+        assert found.keys() <= shares.keys(), name
+        for value, share in shares.items():
+            expected = share * len(values)
+            assert abs(found[value] - expected) < 5 * expected**0.5 + 1, (name, value)
+
+
+def test_trivial_augment_leaves_the_outside_of_an_image_black():
+    images = jnp.full((64, 16, 16, 3), 200, jnp.uint8)
+    keys = jax.random.split(jax.random.key(1), 64)
+    changed = np.asarray(jit(policies.trivial_augment)(images, keys))
+    corners = changed[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert (corners == 0).all(-1).any()
+    assert not (changed == operations.GRAY).all(-1).any()

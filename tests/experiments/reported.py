@@ -27,7 +27,8 @@ def write(folder):
     lines = []
     for step in range(4, STEPS + 1, 4):
         values = {'train/loss': 3 / step, 'train/top1': 2.0 * step, 'learning_rate': 0.1 / step}
-        lines.append({'step': step, **values, 'images_per_second': 100.0, 'time/step': 1.0 * step})
+        values |= {'epoch': step / 8, 'train/steps': 4, 'images_per_second': 100.0}
+        lines.append({'step': step, **values, 'time/step': 1.0 * step})
         if step % 20 == 0:
             lines.append({'step': step, 'test/top1': 1.5 * step, 'test/loss': 4 / step})
     text = ''.join(json.dumps(line) + '\n' for line in lines)

@@ -90,7 +90,7 @@ def test_curves_are_means_with_all_groups_on_one_axis(folders):
 
 
 class Page(html.parser.HTMLParser):
-    """The cells of a page, and the addresses that it would load."""
+    """The cells of a page, and the files that it would load."""
 
     def __init__(self, text):
         super().__init__()

@@ -138,6 +138,10 @@ def test_the_page_has_status_time_model_and_recipe(made):
     assert ['duration', '40 epochs', '40 steps'] in page.rows
     assert 'Sections 3.4 and 4.2' in page.text  # of configs/resnet.py
     assert 'evaluated 2 times during the training' in page.text
+    assert 'Training figures are means over up to 4 steps.' in page.text
+    charts = re.findall('<figcaption>([^<]*)', page.raw)
+    assert charts[:4] == ['Loss', 'Top-1 accuracy', 'Learning rate', 'Speed']
+    assert 'epoch' not in charts and 'time/step' not in charts
 
 
 def test_a_second_report_evaluates_nothing(made, tmp_path, monkeypatch):

@@ -202,3 +202,14 @@ def test_a_trial_waits_for_the_process_that_still_uses_its_folder(tmp_path):
     trial.wait_for(tmp_path, 30)
     trial.wait_for(tmp_path / 'none', 30)
     assert time.monotonic() - began < 20
+
+
+def test_seeds_that_have_not_begun_are_grouped_by_config(tmp_path):
+    trials = plan('optim.lr=0.1,0.2', seeds=3).trials()
+    (tmp_path / trials[1].name / 'checkpoints' / '50').mkdir(parents=True)
+    groups = sweep.in_groups(tmp_path, trials[:5])
+    assert [[trial.name for trial in group] for group in groups] == [
+        ['optim.lr=0.1,seed=0', 'optim.lr=0.1,seed=2'],
+        ['optim.lr=0.1,seed=1'],
+        ['optim.lr=0.2,seed=0', 'optim.lr=0.2,seed=1'],
+    ]

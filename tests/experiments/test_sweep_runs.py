@@ -48,7 +48,7 @@ def get_config(argument):
 
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
-    """A recipe with a model of its own, which is unknown again after the test."""
+    """A recipe with a model of its own, unknown again after the test."""
     models.names()
     monkeypatch.setattr(registry, '_VARIANTS', dict(registry._VARIANTS))
     monkeypatch.setattr(registry, '_ORIGINS', {})

@@ -26,7 +26,8 @@ def drawn(module, size):
     rng = np.random.default_rng(0)
     shapes = models.registry.abstract_variables(module, size, 3)
     layers = sum(len(x.shape) > 1 for x in jax.tree.leaves(shapes))
-    gain = 1.5 if layers < 60 else 0.3  # the sum of many residuals would grow without bound
+    # The sum of many residuals would grow without bound, and their rounding with it.
+    gain = 1.5 if layers < 60 else min(0.3, 60 / layers)
 
     def value(path, x):
         if len(x.shape) > 1:

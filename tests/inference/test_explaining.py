@@ -164,6 +164,11 @@ def test_the_command_writes_an_overlay_for_each_image(run, tmp_path, capsys):
     assert len(printed.out.splitlines()) == 3
     wanted = cls.load(run).explain(folder / 'b.png').overlay()
     np.testing.assert_array_equal(np.asarray(Image.open(output / 'b.png')), wanted)
+    with pytest.raises(UserError, match='a.png exists.*--force to replace'):
+        explain.main(flags)
+    (output / 'b.png').write_bytes(b'another')
+    assert explain.main([*flags, '--force']) == 1
+    np.testing.assert_array_equal(np.asarray(Image.open(output / 'b.png')), wanted)
     with pytest.raises(UserError, match='target is'):
         explain.main([*flags, '--target', 'none'])
 

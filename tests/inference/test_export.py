@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 from compiling import FAST
+from etils import epath
 from golden import keyed
 from inference import export_table
 from inference.exported import Worker, drawn, normalized, row_of, source_of
@@ -228,7 +229,7 @@ def test_int8_weights_and_the_accuracy_before_and_after(run_folder, photos, tmp_
     read = onnx.load(str(file))
     kernels = [x for x in read.graph.initializer if len(x.dims) == 4]
     assert len(kernels) == 7
-    assert {x.data_type for x in kernels} == {onnx.TensorProto.INT8}
+    assert {x.data_type for x in kernels} == {onnx.TensorProto.UINT8}
     inputs = model.preprocess(rest)
     outputs = onnx_file.outputs(onnx_file.session(file), inputs)
     assert 0 < difference(outputs, model.logits(rest)) < 1
@@ -261,7 +262,7 @@ def test_the_page_of_variants_is_that_of_the_results():
         ),
         (['--format', 'onnx', '--external'], '--external is a flag of --format stablehlo'),
         (['--format', 'onnx', '--batch', '2'], '--batch is a flag of --format litert'),
-        (['--format', 'onnx', '--quantize', 'int8'], '--images FOLDER belong together'),
+        (['--format', 'onnx', '--quantize', 'int8'], '--images PLACE belong together'),
         (['--format', 'stablehlo', '--quantize', 'int8'], 'a flag of --format onnx'),
         (['--format', 'onnx', '--dtype', 'bfloat16'], 'exports compute in float32'),
         (['--format', 'onnx', '--output', '/nowhere/x'], 'there is no folder /nowhere'),
@@ -284,6 +285,28 @@ def test_a_file_is_not_overwritten(run_folder, tmp_path):
     arguments = ['--from', str(run_folder), '--output', str(tmp_path / 'model')]
     with pytest.raises(UserError, match='model.json exists'):
         export.main([*arguments, '--format', 'stablehlo'])
+    (tmp_path / 'model.npz').write_text('weights of an older file')
+    assert export.main([*arguments, '--format', 'stablehlo', '--force']) == 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ['model', 'model.json']
+    assert json.loads((tmp_path / 'model.json').read_text())['model'] == 'resnet20_cifar'
+
+
+def test_a_store_is_no_place_for_an_export():
+    with pytest.raises(UserError, match='gs://bucket/x: expected a file on this machine'):
+        exporting.check_output(epath.Path('gs://bucket/x'))
+
+
+def test_rounding_where_a_network_is_sure_is_no_difference():
+    logits = np.zeros((1, 1000))
+    logits[0, 0] = 7
+    rounded = logits.copy()
+    rounded[0, 0] += 2e-5
+    one, other = (np.exp(x) / np.exp(x).sum() for x in (logits, rounded))
+    assert difference(other, one, probabilities=True) == pytest.approx(
+        2e-5 * (1 - one[0, 0]), rel=0.01
+    )
+    assert difference(other, one) > 1e-4
+    assert difference(1.001 * one, one, probabilities=True) == pytest.approx(1e-3)
 
 
 def test_an_unknown_primitive_is_named(tmp_path):

@@ -292,6 +292,7 @@ def test_input_of_another_kind_is_refused(model, images):
     [
         ('/nowhere/run', 'there is no such folder or file, and no model of that name'),
         ('resnet5', 'Did you mean resnet50'),
+        ('resnet18.', r'^resnet18\.: there is no such folder or file'),
         ('metaqnn_0_mnist', 'no published weights of metaqnn_0_mnist are known'),
     ],
 )
@@ -320,6 +321,17 @@ def test_a_name_and_a_variant_are_not_both_taken():
         cls.load('resnet18', variant='resnet50')
 
 
+@pytest.mark.parametrize('given', [None, 3])
+def test_weights_that_are_no_text_are_refused(run, given):
+    with pytest.raises(UserError, match=f"weights is {given}: expected a text, as 'auto'"):
+        cls.load(run, weights=given)
+
+
+def test_a_stream_of_paths_is_refused(model):
+    with pytest.raises(UserError, match='a str is no .name, image.: expected pairs'):
+        list(model.stream(['bird.jpg']))
+
+
 def test_an_empty_place_is_not_the_working_directory():
     with pytest.raises(UserError, match='is empty. Expected a run folder'):
         cls.load('')
@@ -328,7 +340,7 @@ def test_an_empty_place_is_not_the_working_directory():
 def test_a_preparation_that_is_impossible_is_refused():
     for fields, said in (
         ({'size': 8, 'resize': 7}, 'size is 8 and resize 7'),
-        ({'size': 8, 'resize': 8, 'interpolation': 'nearest'}, "interpolation is 'nearest'"),
+        ({'size': 8, 'resize': 8, 'interpolation': 'sinc'}, "interpolation is 'sinc'"),
         ({'size': 8, 'resize': 8, 'mean': (1.0, 2.0)}, 'mean has 2 values'),
     ):
         with pytest.raises(UserError, match=said):

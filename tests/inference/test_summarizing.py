@@ -80,6 +80,13 @@ def test_the_command_prints_stages_weights_and_recipes(capsys):
         (['resnet18', '--size', '-1'], '--size is -1'),
         (['resnet18', '--set', 'width'], 'expected FIELD=VALUE'),
         (['vgg16', '--size', '8'], 'vgg16 cannot take images of 8 x 8'),
+        (['resnet18', '--set', '=1'], 'expected FIELD=VALUE'),
+        (['resnet18', '--set', 'num_classes=0'], 'num_classes is 0: expected a number'),
+        (['resnet18', '--set', 'num_classes=many'], "num_classes is 'many'"),
+        (['resnet18', '--set', 'num_classes=True'], 'num_classes is True'),
+        (['resnet18', '--set', 'num_classes=2', '--set', 'num_classes=3'], 'there twice'),
+        (['resnet18', '--set', 'stage_sizes=()'], r'with stage_sizes=\(\).*leave out --set'),
+        (['ResNet18'], "no model is named 'ResNet18'. Did you mean resnet18"),
     ],
 )
 def test_mistakes_are_named(flags, said):

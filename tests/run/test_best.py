@@ -27,6 +27,7 @@ from cls.run import checkpoint_files
 from cls.run.best import Selection, Standing
 from cls.run.checkpoint import Checkpoints
 from cls.run.goodput import TimeLedger
+from cls.run.interval import Interval
 from cls.run.telemetry import Metrics, Progress
 from cls.setup import abstract_state, set_up
 from cls.steps import sharding as meshes
@@ -85,7 +86,7 @@ def run(workdir, *more, kill=None, hard=False):
                 os.kill(os.getpid(), signal.SIGKILL)
             raise Killed
 
-    def evaluated(setup, eval_step, state, check, final=False):
+    def evaluated(setup, eval_step, state, check, final=False, confusion=None):
         step = int(state.step)
         event(f'{"test" if final else "evaluate"} {step}')
         kind = setup.kind(final)
@@ -127,6 +128,7 @@ def run(workdir, *more, kill=None, hard=False):
             preemption=preemption,
             eval_step=None,
             workdir=workdir,
+            interval=Interval(restored[2].get('interval') if restored else None),
             selection=train._selection(setup, workdir, checkpoints, step),
         )
         try:

@@ -131,5 +131,5 @@ def test_our_side_predicts_steps_and_decodes(photos, tmp_path):
     assert steps.images.shape == (model.mesh.size, 32, 32, 3)
     steps.run(2)
     benchmark_predictor.decode(model, files, 1)
-    with pytest.raises(UserError, match='nothing'):
+    with pytest.raises(UserError, match='cannot be read'):
         benchmark_predictor.decode(model, [str(Path(tmp_path, 'nothing'))], 1)

@@ -29,6 +29,13 @@ def test_a_file_is_drawn_as_its_variant(tmp_path, capsys):
     assert capsys.readouterr().out == wanted
     assert draw.main([str(file), '--model', 'darts_v2_cifar', '--output', str(picture)]) == 0
     assert '<svg' in picture.read_text()
+    picture.write_text('another')
+    again = ['darts_v2_cifar', '--output', str(picture)]
+    with pytest.raises(UserError, match='cell.svg exists.*--force'):
+        draw.main(again)
+    assert picture.read_text() == 'another'
+    assert draw.main([*again, '--force']) == 0
+    assert '<svg' in picture.read_text()
 
 
 def test_mistakes_are_named(tmp_path):
@@ -37,6 +44,7 @@ def test_mistakes_are_named(tmp_path):
     for arguments, said in (
         (['resnet50'], 'resnet50 has no genotype'),
         (['darts_v9'], 'no model of that name'),
+        ([''], 'the genotype is empty'),
         ([str(file)], 'expected also --model'),
         ([str(file), '--model', 'darts_v2_cifar'], 'does not fit its space'),
         (['darts_v2_cifar', '--model', 'darts_v2'], '--model is for a JSON file'),

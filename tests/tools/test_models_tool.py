@@ -80,6 +80,19 @@ def test_unknown_pattern():
     assert line.startswith("error: no model matches 'nothing*'")
 
 
+@pytest.mark.parametrize(
+    ('flags', 'said'),
+    [
+        (['resnet18.'], "no model matches 'resnet18.'. Did you mean resnet18"),
+        (['--write', 'page.md', 'resnet*'], 'expected no other argument'),
+        (['metaqnn_0_mnist', '--recipes', '--write', 'page.md'], 'expected no other argument'),
+    ],
+)
+def test_mistakes_are_named(flags, said):
+    with pytest.raises(UserError, match=said):
+        main(flags)
+
+
 def test_the_table_of_the_page_is_up_to_date():
     text = (ROOT / 'cls/models/README.md').read_text()
     assert renewed(text) == text, 'run python -m cls.tools.models --write cls/models/README.md'

@@ -190,7 +190,7 @@ def test_standard_input_is_an_image_or_a_list_of_paths(run, photos):
         (['--output', '/nowhere/x.csv', 'x.png'], 'there is no folder /nowhere'),
         (['--embed', 'x.npy', 'x.png'], 'expected a file NAME.npz'),
         (['--layer', 'top', '--embed', 'x.npz', 'x.png'], "--layer is 'top': expected one of stem"),
-        (['--protocol', 'tencrop', 'x.png'], "is 'tencrop': expected one of single"),
+        (['--protocol', 'tencrop', 'x.png'], "--protocol is 'tencrop': expected one of single"),
         (['nothing-*.png'], "no file matches 'nothing-"),
         ([''], 'the name of an image is empty'),
         (['--output', '.', '--csv', 'x.png'], 'is a folder: expected a file'),
@@ -208,6 +208,21 @@ def test_mistakes_end_before_anything_is_written(run, flags, said, tmp_path, mon
     with pytest.raises(UserError, match=said):
         predict.main(['--from', str(run), *flags])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_replaced_only_with_force_and_an_image_never(run, photos, tmp_path, capsys):
+    output, image = tmp_path / 'out.csv', photos / '4.png'
+    output.write_text('another')
+    source = ['--from', run, photos, '--csv']
+    with pytest.raises(UserError, match='out.csv exists: .*--force to replace it'):
+        result_of(capsys, *source, '--output', output)
+    assert output.read_text() == 'another'
+    assert result_of(capsys, *source, '--output', output, '--force')[0] == 0
+    assert output.read_text().startswith('image,')
+    before = image.read_bytes()
+    with pytest.raises(UserError, match='4.png, an image to predict'):
+        result_of(capsys, *source, '--output', image, '--force')
+    assert image.read_bytes() == before
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write everywhere')

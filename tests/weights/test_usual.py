@@ -25,6 +25,7 @@ from cls.weights.images import prepared_for
         ('tf-slim', 'inception_v4', (127.5,) * 3, 127.5, ''),
         ('tpu', 'tf_efficientnet_lite0', (127,) * 3, 128, ''),
         ('tpu', 'amoebanet_d_n6_f256', (127.5,) * 3, 127.5, ''),
+        ('authors', 'igcv3_w1', (123.68, 116.779, 103.939), 1, ''),
         ('authors', 'shufflenetv2_1.0x_released', (0,) * 3, 1, 'BGR'),
         ('tpu', 'mnasnet_a1', (123.675, 116.28, 103.53), (58.395, 57.12, 57.375), ''),
     ],

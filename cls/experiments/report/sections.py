@@ -24,9 +24,11 @@ _CHARTS = {
     'learning_rate': ('Learning rate', ''),
     'images_per_second': ('Speed', 'images/s'),
     'top5': ('Top-5 accuracy', '%'),
+    'grad_norm': ('Norm of the gradients', ''),
+    'param_norm': ('Norm of the parameters', ''),
 }
 _OPEN = 4
-_HIDDEN = ('time', 'goodput')  # they have a section of their own
+_HIDDEN = ('time', 'goodput', 'epoch', 'steps')  # in a section of their own, or not of the training
 METRICS = {
     'top1': ('top-1', ' %'),
     'top5': ('top-5', ' %'),
@@ -93,7 +95,9 @@ def curves(run: RunData) -> Html:
     if not drawn:
         return tag('p', 'Nothing has been logged yet.', class_='lead')
     rest = details(f'{len(more)} more curves', tag('div', *more, class_='charts')) if more else None
-    return joined(tag('div', *shown, class_='charts'), rest)
+    steps = int(max((count for _, count in run.curve('train/steps')), default=1))
+    note = tag('p', f'Training figures are means over up to {steps:,} steps.', class_='note')
+    return joined(tag('div', *shown, class_='charts'), note if steps > 1 else None, rest)
 
 
 def _series(run: RunData, names: Sequence[str]) -> Iterator[Series]:

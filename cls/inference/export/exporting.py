@@ -25,8 +25,8 @@ class Artefact:
 
     Attributes:
       files: its files; the first is the model.
-      difference: the largest difference of outputs to the model's, in spreads of an image's
-        outputs; NaN for a quantized one.
+      difference: the largest difference of outputs to the model's, see `source.difference`; NaN for
+        a quantized one.
       free: the dimensions of the images that are free.
     """
 
@@ -45,15 +45,19 @@ def _unfinished(output: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def check_output(output: Path) -> None:
-    """Raises UserError for a file that exists or cannot be written."""
-    paths.check_file(output)
-    for name in (output, *(output.with_name(f'{output.name}.{end}') for end in ENDS)):
-        if name.exists():
-            raise UserError(f'{name} exists: expected a new file; choose another --output.')
+def check_output(output: Path, force: bool = False) -> None:
+    """Raises UserError for a file that cannot be written, or that exists, unless `force`."""
+    if paths.is_remote(output):
+        raise UserError(
+            f'--output is {output}: expected a file on this machine, to copy afterwards.'
+        )
+    for file in (output, *_beside(output)):
+        paths.check_new(file, force)
 
 
-ENDS = ('json', 'npz', 'data')  # of files next to a model
+def _beside(output: Path) -> list[Path]:
+    """Returns the files that an export may have next to the model."""
+    return [output.with_name(f'{output.name}.{end}') for end in ('json', 'npz', 'data')]
 
 
 def to_stablehlo(
@@ -156,4 +160,6 @@ def _moved(files: Sequence[Path], output: Path) -> tuple[Path, ...]:
     targets = [output.parent / file.name for file in files]
     for file, target in reversed(list(zip(files, targets, strict=True))):
         os.replace(file, target)
+    for file in set(_beside(output)).difference(targets):
+        file.unlink(missing_ok=True)  # of the export that this one replaces
     return tuple(targets)

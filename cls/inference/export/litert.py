@@ -61,4 +61,4 @@ def write(source: Source, file: Path, python: str, batch: int, folder: Path) -> 
     run(command, {}, 'litert-converter refuses the model')
     with np.load(folder / 'outputs.npz') as outputs:
         actual = outputs['outputs']
-    return check(actual, np.asarray(jax.jit(source.compute)(images)), file.name)
+    return check(source, images, actual, file.name)

@@ -20,6 +20,7 @@ import numpy as np
 import prometheus_client as prometheus
 import pydantic
 import starlette.formparsers
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
@@ -99,9 +100,13 @@ class Problem(pydantic.BaseModel):
 
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {'model': Problem, 'description': 'no image, or one that cannot be decoded'},
+    400: {
+        'model': Problem,
+        'description': 'no image, one that cannot be decoded, or a wrong field',
+    },
     408: {'model': Problem, 'description': 'the upload took too long'},
     413: {'model': Problem, 'description': 'the upload is too large'},
+    '4XX': {'model': Problem, 'description': 'another mistake'},
     503: {'model': Problem, 'description': 'too many requests at once, or the server is stopping'},
 }
 
@@ -244,6 +249,7 @@ def create(
     )  # fmt: skip
     app.middleware('http')(_measured)
     app.exception_handler(UserError)(_mistake)
+    app.exception_handler(RequestValidationError)(_wrong_field)
     app.exception_handler(ClientDisconnect)(_left)
     app.include_router(_routes())
     return app
@@ -251,6 +257,14 @@ def create(
 
 def _mistake(_: fastapi.Request, error: Exception) -> Response:
     return JSONResponse({'detail': ' '.join(str(error).split())}, 400)
+
+
+def _wrong_field(_: fastapi.Request, error: Any) -> Response:
+    """Returns FastAPI's findings in the form of all other refusals."""
+    texts = [
+        f'{place["loc"][-1]} is {place.get("input")!r}: {place["msg"]}' for place in error.errors()
+    ]
+    return JSONResponse({'detail': '; '.join(texts)}, 400)
 
 
 def _left(_: fastapi.Request, error: Exception) -> Response:

@@ -4,7 +4,8 @@ A norm is two layers in Caffe, one with the statistics and one with the scale. F
 blue, green, red of the first convolution; the import reverses it.
 
 Sources: the networks (.prototxt) of BVLC/caffe, KaimingHe/deep-residual-networks,
-forresti/SqueezeNet and hujie-frank/SENet, and those of Simonyan and Zisserman for VGG.
+forresti/SqueezeNet, hujie-frank/SENet and implus/SKNet, and those of Simonyan and Zisserman for
+VGG.
 """
 
 import re
@@ -126,6 +127,31 @@ def _senet(variant: Variant) -> Renames:
     )
 
 
+_SK = {
+    '1x1_reduce': ('conv1.conv', 'conv1.bn'),
+    '3x3g32': ('conv2.paths.0.conv', 'conv2.paths.0.bn'),
+    '3x3g32d2': ('conv2.paths.1.conv', 'conv2.paths.1.bn'),
+    'B_fc1': ('conv2.attn.fc_reduce', 'conv2.attn.bn'),
+    'B_fc2': ('conv2.attn.fc_select',),
+    '1x1_increase': ('conv3.conv', 'conv3.bn'),
+    '1x1_proj': ('downsample.0', 'downsample.1'),
+}
+
+
+def _sknet(variant: Variant) -> Renames:
+    def layer(match: re.Match) -> str:
+        name = _SK[match[3]][-1 if match[4] else 0]
+        return f'layer{int(match[1]) - 1}.{int(match[2]) - 1}.{name}.'
+
+    return (
+        (r'^conv1/7x7_s2\.', 'conv1.'),
+        (r'^conv1/7x7_s2/bn\.', 'bn1.'),
+        (rf'^conv(\d)_(\d+)/({"|".join(_SK)})(/bn)?\.', layer),
+        (r'^classifier\.', 'fc.'),
+        *variant.renames,
+    )
+
+
 FAMILY = Family(
     'caffe',
     tables=(
@@ -134,6 +160,7 @@ FAMILY = Family(
         Names('squeezenet1_0', _squeezenet, fields={'logit_padding': 1}),
         Names('squeezenet1_1', _squeezenet),
         Names('googlenet', _googlenet),
+        Names('sknet50', _sknet, fields={'ceil_pool': True}),
         Names('se(resnet(50|101|152)|resnext(50|101)_32x4d|net154)', _senet),
     ),
     networks={'VGG_ILSVRC_16_layers': 'vgg16', 'VGG_ILSVRC_19_layers': 'vgg19'},
