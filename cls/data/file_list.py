@@ -127,7 +127,7 @@ class FileList(ImageList):
             runs = np.searchsorted(self._starts.values, rows.astype(np.uint64), 'right') - 1
             for strings, at in ((self._folders, runs), (self._names, rows)):
                 for part in strings.gathered(at):
-                    state.update(part)
+                    state.update(part.data)
         return state.digest()
 
 

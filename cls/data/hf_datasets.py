@@ -175,7 +175,9 @@ def _table_part(
     """Returns the rows of a split of an image folder."""
     if '' not in files:
         name = split_files.chosen(str(root), files, split, data)
-        return name and tables.Part(table_files.table(files[name], data), None, name)
+        if name is None:
+            return None
+        return tables.Part(table_files.table(files[name], data), None, name)
     return tables.part_of_table(_whole_table(files[''], data), data, split)
 
 

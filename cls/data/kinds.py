@@ -25,7 +25,11 @@ class Kind(NamedTuple):
 
 KINDS = {
     **{
-        kind: Kind(*(functools.partial(function, kind) for function in tables.FUNCTIONS))
+        kind: Kind(
+            functools.partial(tables.open_table, kind),
+            functools.partial(tables.has_training, kind),
+            functools.partial(tables.names_of, kind),
+        )
         for kind in SUFFIXES
     },
     'datasets': Kind(hf_datasets.open_dataset, hf_datasets.has_training, hf_datasets.names_of),

@@ -103,7 +103,6 @@ def column(array: Any, names: Sequence[str] = (), several: bool = False) -> Colu
     Raises ValueError for an array of other types or text that is not UTF-8.
     """
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     array = array if isinstance(array, pa.ChunkedArray) else pa.chunked_array([array])
     kind = array.type
@@ -118,7 +117,7 @@ def column(array: Any, names: Sequence[str] = (), several: bool = False) -> Colu
         array = array.cast(pa.int64())
     elif not (pa.types.is_integer(kind) or _is_text(kind)):
         raise ValueError(f'labels of type {kind}')
-    encoded = pc.dictionary_encode(array, null_encoding='encode').combine_chunks()
+    encoded = array.dictionary_encode('encode').combine_chunks()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.chunk(0) if encoded.num_chunks else pa.array([], array.type)
     codes = np.asarray(encoded.indices, np.int32)

@@ -50,7 +50,7 @@ class Listed(Folder):
         """Returns `Source.identity` and a digest of the names and labels; no file is looked at."""
         state = hashlib.sha256(self.files.digest())
         if self._several is None:
-            state.update(self._labels.values)
+            state.update(self._labels.values.data)
         else:
             self._several.update(state)
         return Source.identity(self) | {'digest': state.hexdigest()[:16]}

@@ -258,7 +258,8 @@ def _check_repeated(table: Table, hashes: np.ndarray) -> None:
     first = first[np.searchsorted(hashes[first], hashes)]
     again = np.flatnonzero(first != np.arange(len(first)))
     files = table.files
-    again = np.array([row for row in again if files[row] == files[first[row]]], np.int64)
+    pairs = zip(again.tolist(), first[again].tolist(), strict=True)
+    again = np.array([row for row, before in pairs if files[row] == files[before]], np.int64)
     if not len(again):
         return
     other = again[table.labels.codes[again] != table.labels.codes[first[again]]]

@@ -170,7 +170,9 @@ def _part(kind: str, root: Path, data: DataSpec, split: str) -> Part | None:
     if root.is_dir():
         files = _files_of(kind, root)
         chosen = split_files.chosen(str(root), files, split, data)
-        return chosen and Part(table_files.table(files[chosen], data), None, chosen)
+        if chosen is None:
+            return None
+        return Part(table_files.table(files[chosen], data), None, chosen)
     if data.eval_split.lower().endswith(SUFFIXES[kind]):
         file = root if split == 'train' else root.parent / data.eval_split
         return Part(table_files.table(file, data), None, file.stem)
@@ -181,8 +183,10 @@ def part_of_table(table: Table, data: DataSpec, split: str) -> Part | None:
     """Returns the rows of a split of one table; None without splits if it is 'train'."""
     names = names_in(table)
     chosen = split_files.chosen(str(table.file), names, split, data)
-    if chosen is None or table.splits is None:
-        return chosen and Part(table, None, chosen)
+    if chosen is None:
+        return None
+    if table.splits is None:
+        return Part(table, None, chosen)
     rows = np.flatnonzero(table.splits.codes == names.index(chosen)).astype(np.uint32)
     return Part(table, rows, chosen)
 
@@ -226,6 +230,3 @@ def _look_for(table: Table, files: FileList) -> None:
         f'{table.file.parent}{found}; of {len(some)} files looked for, {len(missing)} are missing: '
         'expected paths relative to the table.'
     )
-
-
-FUNCTIONS = open_table, has_training, names_of  # of cls.data.kinds

@@ -98,7 +98,7 @@ class TarImages(ImageList):
         return content
 
     def digest(self) -> bytes:
-        state = hashlib.sha256(self._sizes.values)
+        state = hashlib.sha256(self._sizes.values.data)
         self._names.update(state)
         return state.digest()
 
@@ -174,7 +174,8 @@ def _packed(texts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
 def _members(file: Path) -> Iterator[tuple[str, str, tarfile.TarInfo]]:
     """Yields (key, field, member) of the files in a tar file. Raises UserError."""
     try:
-        with tarfile.open(file, 'r:') as tar:
+        with tarfile.open(file, 'r:') as opened:
+            tar: Any = opened
             while (member := tar.next()) is not None:
                 tar.members.clear()  # they would be kept until the end
                 parts = _KEY.fullmatch(member.name)
