@@ -8,7 +8,8 @@ import pytest
 
 from cls import models, weights
 from cls.errors import UserError
-from cls.models.registry import Variant, registered_by
+from cls.models.registry import Variant
+from cls.registration import registered_by
 from cls.tools import tensors as writer
 from cls.weights import families, fitting, index
 from cls.weights.families import Family, Names
@@ -185,6 +186,18 @@ def test_networks_that_are_not_here_are_refused_by_name_or_listed():
     ):
         assert 'resnetblur50' in refusal(identify, tensors, hints)
         assert 'which is not here' in refusal(identify, tensors, hints)
+
+
+@pytest.mark.parametrize(
+    ('file', 'reason'),
+    [
+        ('resnext101_32x48d-abc.pth', 'a ResNeXt of 829 million parameters'),
+        ('efficientnet_cc_b0_4e.pth', 'conditional convolutions'),
+    ],
+)
+def test_a_file_that_fits_nothing_is_refused_by_the_name_of_its_network(file, reason):
+    message = refusal(recognize, {'some.weight': np.ones((3, 3))}, {'file': file})
+    assert reason in message and 'which is not here' in message
 
 
 def test_a_card_of_another_network_is_refused_and_a_files_name_ignored():

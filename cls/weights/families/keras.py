@@ -75,6 +75,8 @@ def _ranks(tensors: Tensors, variant: Variant) -> Tensors:
 
 def _without_biases(tensors: Tensors, variant: Variant) -> Tensors:
     """Returns the tensors without biases of convolutions; the means of their norms are smaller."""
+    if 'res2a_branch2a.weight' in tensors:
+        return _of_old_resnet(tensors, variant)
     result = dict(tensors)
     for name in tensors:
         mean = re.sub(r'_conv\.bias$', '_bn.running_mean', name)
@@ -148,17 +150,15 @@ def _vgg(variant: Variant) -> Renames:
 
 
 def _resnet(variant: Variant) -> Renames:
-    return home(
-        (
-            (r'^conv1_conv\.', 'conv1.'),
-            (r'^conv1_bn\.', 'bn1.'),
-            (r'^(?:predictions|probs|fc1000)\.', 'fc.'),
-            (r'^conv(\d)_block(\d+)_', lambda m: f'layer{int(m[1]) - 1}.{int(m[2]) - 1}.'),
-            (r'(\.\d+)\.0_conv\.', r'\1.downsample.0.'),
-            (r'(\.\d+)\.0_bn\.', r'\1.downsample.1.'),
-            (r'(\.\d+)\.(\d)_(conv|bn)\.', r'\1.\3\2.'),
-        ),
-        variant,
+    return (
+        (r'^conv1_conv\.', 'conv1.'),
+        (r'^conv1_bn\.', 'bn1.'),
+        (r'^(?:predictions|probs|fc1000)\.', 'fc.'),
+        (r'^conv(\d)_block(\d+)_', lambda m: f'layer{int(m[1]) - 1}.{int(m[2]) - 1}.'),
+        (r'(\.\d+)\.0_conv\.', r'\1.downsample.0.'),
+        (r'(\.\d+)\.0_bn\.', r'\1.downsample.1.'),
+        (r'(\.\d+)\.(\d)_(conv|bn)\.', r'\1.\3\2.'),
+        *resnet_blocks(variant),  # before Keras 2.2.3
     )
 
 
@@ -392,7 +392,6 @@ FAMILY = Family(
     tables=(
         Names('vgg(16|19)', _vgg, _by_channels),
         Names('resnet(50|101|152)_v1', _resnet, _without_biases),
-        Names('resnet50_v1', resnet_blocks, _of_old_resnet),
         Names('nasnet_a_(mobile|large)', keras_nasnet, fields={'zero_pools': True}),
         Names('densenet(121|169|201)', _densenet),
         Names('xception', _xception, _ranks, {'epsilon': 1e-3, 'pool_padding': 'SAME'}),

@@ -27,6 +27,7 @@ GAINS = (1.0, 1.2, 1.5, 1.8, 2.0, 2.3, 2.6, 0.7, 0.5)
 NETWORKS = {
     'vgg16': ('VGG16', {}, 224),
     'resnet50_v1': ('ResNet50', {}, 47),
+    'resnet50_v1 of keras_applications': ('', {}, 64),
     'resnet101_v1': ('ResNet101', {}, 47),
     'densenet121': ('DenseNet121', {}, 47),
     'densenet169': ('DenseNet169', {}, 47),
@@ -74,16 +75,25 @@ def named(variable):
     return name, (outputs, inputs, height, width), lambda value: value.transpose(2, 3, 1, 0)
 
 
+def old_resnet(**options):
+    """Returns the ResNet-50 of keras-applications 1.0.8, on the layers of Keras 3."""
+    from keras_applications import resnet50
+
+    modules = {name: getattr(keras, name) for name in ('backend', 'layers', 'models', 'utils')}
+    network = resnet50.ResNet50(**options, **modules)
+    network.layers[-1].activation = lambda logits: logits
+    return network
+
+
 def make_row(variant):
     function, options, size = NETWORKS[variant]
     keras.utils.clear_session()
-    network = getattr(keras.applications, function)(
-        weights=None,
-        classifier_activation=None,
-        classes=CLASSES,
-        input_shape=(size, size, 3),
-        **options,
-    )
+    options = {'weights': None, 'classes': CLASSES, 'input_shape': (size, size, 3), **options}
+    if function:
+        build = getattr(keras.applications, function)
+        network = build(classifier_activation=None, **options)
+    else:
+        network = old_resnet(**options)
     variables = [v for v in network.weights if not v.path.startswith('normalization')]
     forms = [named(variable) for variable in variables]
     tensors = {name: shape for name, shape, _ in forms}
