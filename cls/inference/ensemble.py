@@ -83,7 +83,8 @@ class Ensemble(Model):
 
     def of_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """Returns the probabilities of prepared images, if all models prepare them alike."""
-        del self.preprocess
+        prepared = self.preprocess  # refuses different ones
+        del prepared
         return _mean([member.of_pixels(pixels) for member in self.members])
 
     def stream(self, images: Iterable[tuple[str, Image]], **options: Any) -> Iterator[Result]:

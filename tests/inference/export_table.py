@@ -14,8 +14,9 @@ For those who run an exported variant: each variant with the weights of its gold
 both formats, run (StableHLO by a process with JAX alone, ONNX by onnxruntime), compared with the
 logits of the reference implementation; without a row, with those of the module. Numbers are the
 largest difference in spreads of an image's logits; below 1e-4 is required. Images are the smallest
-that the golden files have; * marks a network with fewer layers than the variant. Times are of one
-image. Printed by `python -m pytest -m export -n 0` and `python tests/inference/export_table.py`.
+that the golden files have; * marks a network with fewer layers than the variant, + a comparison
+with the module where that itself rounds by more than 5e-5. Times are of one image. Printed by
+`python -m pytest -m export -n 0` and `python tests/inference/export_table.py`.
 """
 KINDS = {'stablehlo': 'StableHLO', 'onnx': 'ONNX'}
 
@@ -45,7 +46,8 @@ def row(name, entry):
     cells = [f'`{name}`', f'{entry["size"]}{"*" if entry["smaller"] else ""}']
     for kind in KINDS:
         part = entry[kind]
-        cells.append(f'{part["difference"]:.0e}' if 'difference' in part else part['error'])
+        mark = '+' if part.get('of_module') else ''
+        cells.append(f'{part["difference"]:.0e}{mark}' if 'difference' in part else part['error'])
         cells.append(f'{part["bytes"] / 1e6:.1f}' if 'bytes' in part else '')
     times = [entry.get('step'), *(entry[kind].get('ms') for kind in KINDS)]
     cells.append('not measured' if None in times else ', '.join(map(str, times)))
