@@ -148,9 +148,17 @@ def _cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def check(setup: Setup) -> None:
-    """Raises UserError for a config whose seeds cannot be trained together."""
+def check(setup: Setup, stacked: bool | None = None) -> None:
+    """Raises UserError for a config whose seeds cannot be trained together.
+
+    Args:
+      setup: of one of the seeds.
+      stacked: whether the seeds are an axis of the state; None: not on CPU.
+    """
+    stacked = on_accelerator() if stacked is None else stacked
     why = {
+        'config.eval.validation is a part of the training images, another one for each seed; '
+        'expected a split': stacked and bool(setup.data.held.fraction),
         'it trains a supernet': setup.supernet is not None,
         'config.init has weights to start from': bool(setup.init.source),
         'config.profile is set': setup.run.profile[0] >= 0,
@@ -158,15 +166,29 @@ def check(setup: Setup) -> None:
         'config.duration is a time': setup.time_limit is not None,
         'config.distill.teacher is set': bool(setup.distill.teacher),
         'the rates of config.schedule.name=plateau differ': setup.schedule.name == PLATEAU,
-        'config.eval.validation holds other images out for each of them': (
-            setup.data.held.fraction > 0 and not setup.data.held.by_name
-        ),
         'config.log.to has services': bool(setup.log.services),
         'config.log.histograms_every is set': setup.log.histograms_every > 0,
         'its data do not fit on the device: expected images in memory without resized crops, at '
         'most 256 MiB': setup.supernet is None and train.resident_batches(setup) is None,
     }
     refuse(f'seeds cannot be trained together: {text}.' for text, holds in why.items() if holds)
+
+
+def on_accelerator() -> bool:
+    """Whether this process computes on a GPU or TPU."""
+    return jax.default_backend() != 'cpu'
+
+
+def _setup_of(setup: Setup, seed: int, config: Any) -> Setup:
+    """Returns the setup of a seed; only images that are held out by the seed are read again."""
+    if setup.data.held.fraction:
+        return set_up(config, jax.devices()[:1])
+    return dataclasses.replace(
+        setup,
+        seed=seed,
+        config=runs.run_config(config),
+        data=dataclasses.replace(setup.data, seed=seed),
+    )
 
 
 def job(
@@ -191,24 +213,20 @@ def job(
     text = configs.to_json(config)
     all_configs = {seed: configs.from_json(text, [('seed', str(seed))]) for seed in folders}
     setup = set_up(next(iter(all_configs.values())), jax.devices()[:1])
-    stacked = jax.default_backend() != 'cpu' if stacked is None else stacked
-    check(setup)
+    stacked = on_accelerator() if stacked is None else stacked
+    check(setup, stacked)
     for folder in folders.values():
         if any((folder / 'checkpoints').glob('[0-9]*')) or (folder / 'result.json').exists():
             raise UserError(f'{folder} holds a run that has begun: train it by itself.')
-    setups = {
-        seed: dataclasses.replace(setup, seed=seed, config=runs.run_config(one))
-        for seed, one in all_configs.items()
-    }
-    data = train.identity(setup)
+    setups = {seed: _setup_of(setup, seed, one) for seed, one in all_configs.items()}
     with contextlib.ExitStack() as stack:
         preemption = stack.enter_context(Preemption())
         for seed, folder in folders.items():
             stack.enter_context(open_run(folder, setups[seed].config, setup.info.class_names))
-            write_json(folder / same_data.FILE, data)
+            write_json(folder / same_data.FILE, train.identity(setups[seed]))
             stack.enter_context(written(ledger, folder / FILE))
         print(f'{len(folders)} seeds together: {", ".join(map(str, folders))}', flush=True)
-        return _fit(setups, folders, ledger, preemption, data, stacked)
+        return _fit(setups, folders, ledger, preemption, stacked)
 
 
 def _fit(
@@ -216,7 +234,6 @@ def _fit(
     folders: Mapping[int, Path],
     ledger: TimeLedger,
     preemption: Preemption,
-    data: Any,
     stacked: bool,
 ) -> dict[int, str]:
     first = next(iter(setups.values()))
@@ -225,7 +242,7 @@ def _fit(
     for (seed, setup), iterator in zip(setups.items(), iterators, strict=True):
         state, optimizer = setup.new_state()
         states.append(state)
-        checkpoints = train.checkpoints_of(setup, folders[seed], data)
+        checkpoints = train.checkpoints_of(setup, folders[seed], train.identity(setup))
         metrics = Metrics(folders[seed], 0, setup.log)
         train.show_images(metrics, setup)
         lanes.append(

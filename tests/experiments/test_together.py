@@ -36,7 +36,8 @@ def get_config(argument):
     c.log_every, c.eval.every = '2 steps', '4 steps'
     return c
 """
-SEEDS = (0, 1, 5)
+SEEDS = (0, 5)
+HELD = {'eval.validation': '0.2', 'checkpoint.best': 'validation/top1'}
 
 pytestmark = pytest.mark.usefixtures('quick_programs')
 
@@ -90,7 +91,7 @@ def separate(recipe, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize('stacked', [False, True])
+@pytest.mark.parametrize('stacked', [False, pytest.param(True, marks=pytest.mark.sweep)])
 def test_numbers_are_those_of_separate_runs(recipe, separate, tmp_path, stacked):
     config = load(recipe)
     folders = {seed: tmp_path / str(seed) for seed in SEEDS}
@@ -106,10 +107,10 @@ def test_numbers_are_those_of_separate_runs(recipe, separate, tmp_path, stacked)
             np.testing.assert_allclose([*row.values()], [*expected.values()], rtol=1e-4)
         data = runs.read(folder)
         assert data.seed == seed
-        assert data.result['together'] == 3
+        assert data.result['together'] == 2
         assert sorted(f.name for f in folder.glob('checkpoints/[0-9]*')) == ['3', '6', '8']
     # Different seeds are different runs.
-    assert len({runs.read(folder).result['test/loss'] for folder in folders.values()}) == 3
+    assert len({runs.read(folder).result['test/loss'] for folder in folders.values()}) == 2
 
 
 def test_a_run_that_was_trained_together_is_finished_for_cls_train(recipe, tmp_path, capsys):
@@ -123,7 +124,7 @@ def test_a_run_that_was_trained_together_is_finished_for_cls_train(recipe, tmp_p
 
 
 def test_a_seed_that_fails_ends_alone(recipe, tmp_path, monkeypatch):
-    """The parameters of seed 1 become infinite at its third step."""
+    """The loss of the second seed becomes infinite at its third step."""
     advance = together.Threads.advance
 
     def poisoned(self, phase, fed):
@@ -135,14 +136,31 @@ def test_a_seed_that_fails_ends_alone(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(together.Threads, 'advance', poisoned)
     folders = {seed: tmp_path / str(seed) for seed in SEEDS}
     failures = together.job(load(recipe), folders, stacked=False)
-    assert list(failures) == [1]
-    assert 'loss not finite at step 3' in failures[1]
-    assert [bool(runs.read(folders[seed]).result) for seed in SEEDS] == [True, False, True]
+    assert list(failures) == [5]
+    assert 'loss not finite at step 3' in failures[5]
+    assert [bool(runs.read(folders[seed]).result) for seed in SEEDS] == [True, False]
+
+
+@pytest.mark.sweep
+def test_each_seed_holds_out_its_own_images(recipe, tmp_path):
+    fields = HELD.items()
+    folders = {seed: tmp_path / str(seed) for seed in (0, 1)}
+    assert together.job(load(recipe, *fields), folders, stacked=False) == {}
+    setup = set_up(load(recipe, *fields, ('seed', '1')), jax.devices()[:1])
+    (tmp_path / 'separate').mkdir()
+    expected = train.fit(setup, tmp_path / 'separate', ledger=TimeLedger())
+    result = runs.read(folders[1]).result
+    for name in ('validation/loss', 'test/loss', 'best'):
+        assert result[name] == expected[name]
+    assert result['validation/loss'] != runs.read(folders[0]).result['validation/loss']
+    with pytest.raises(UserError, match='another one for each seed'):
+        together.job(load(recipe, *fields), {0: tmp_path / 'a', 1: tmp_path / 'b'}, stacked=True)
 
 
 @pytest.mark.parametrize(
     ('fields', 'said'),
     [
+        (HELD | {'eval.every': '4 steps', 'eval.patience': '2'}, 'config.eval.patience ends each'),
         ({'data.train_crop': 'random_resized'}, 'its data do not fit on the device'),
         ({'profile': '1:2'}, 'config.profile is set'),
     ],
