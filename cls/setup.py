@@ -3,13 +3,12 @@
 This is the last module that uses a ConfigDict. Each specification reads and checks its own part of
 the config; `set_up` reports all mistakes together, before anything is written.
 
-May import: config, data, errors, evaluation, models, nn, run, steps, weights.
+May import: checks, config, data, errors, evaluation, models, nn, run, steps, weights.
 """
 
 import dataclasses
 import functools
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import jax
@@ -19,10 +18,9 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cls import models
+from cls import checks, models
 from cls.config import defaults, durations, network, runs
 from cls.config import load as configs
-from cls.config.field import DURATION
 from cls.data import datasets, iteration, pipeline, splits
 from cls.data.sources import Source
 from cls.data.spec import DataSpec
@@ -30,25 +28,22 @@ from cls.errors import Mistakes, UserError, refuse
 from cls.evaluation.protocols import EvalSpec
 from cls.models.registry import abstract_variables, introspection
 from cls.models.registry.init import init
-from cls.nn import limits, norm
-from cls.run import best, metric_names
+from cls.nn import limits
 from cls.run.loggers import spec as loggers
 from cls.run.loggers.spec import LogSpec
 from cls.run.spec import RunSpec
 from cls.run.telemetry import profile_steps
 from cls.run.workdir import RunConfig
-from cls.steps import freeze, multi_label, remat
+from cls.steps import multi_label, remat
 from cls.steps import sharding as meshes
 from cls.steps import supernet as supernets
 from cls.steps.distill import DistillSpec
 from cls.steps.optim import OptimSpec, make_optimizer
 from cls.steps.phases import Phases
-from cls.steps.schedule import PLATEAU, ScheduleSpec, check_name, check_warmup, make_schedule
+from cls.steps.schedule import PLATEAU, ScheduleSpec, check_name, make_schedule
 from cls.steps.state import TrainState, abstract, new_state, new_state_shapes
 from cls.steps.train_step import Recipe, make_eval_step, make_moments_step
 from cls.weights.pretrained import InitSpec
-
-_WITHOUT_END = ('constant', 'step', 'exponential')  # schedules that do not know the run's length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -309,29 +304,29 @@ def set_up(
 
     parts |= {**opened, 'model': model}
     if training:
-        mistakes.attempt(_check_training_images, config, parts['train'])
+        mistakes.attempt(checks.check_training_images, config, parts['train'])
     elif not classes and parts['train'] is None:
-        mistakes.attempt(_check_classes, config, parts['test'], model)
+        mistakes.attempt(checks.check_classes, config, parts['test'], model)
     shapes = _check_network(config, parts, complete, mistakes)
     minutes = durations.minutes(config.duration)
     if minutes is not None:
-        mistakes.attempt(_check_time, config, parts['model'])
+        mistakes.attempt(checks.check_time, config, parts['model'])
         mistakes.refuse()
         parts['time_limit'] = float(60 * minutes)
-    total = mistakes.attempt(_total_steps, config, parts['info'])
+    total = mistakes.attempt(checks.total_steps, config, parts['info'])
     if total is None:
         raise mistakes.error()
     parts |= _read_moments(config, parts, total, mistakes)
     if training and parts['log']:
-        mistakes.attempt(_check_log, parts['log'], parts.get('supernet'))
+        mistakes.attempt(checks.check_log, parts['log'], parts.get('supernet'))
     if training and not begun and parts['schedule'] and parts['run']:
-        mistakes.attempt(_check_length, config, parts['schedule'], parts['run'])
+        mistakes.attempt(checks.check_length, config, parts['schedule'], parts['run'])
     if training and parts['run']:
-        mistakes.attempt(_check_best, config, parts)
+        mistakes.attempt(checks.check_best, config, parts)
     if parts['phases']:
-        mistakes.attempt(_check_sizes, config, parts)
+        mistakes.attempt(checks.check_sizes, config, parts)
     if shapes:
-        mistakes.attempt(_check_frozen, config, parts, shapes)
+        mistakes.attempt(checks.check_frozen, config, parts, shapes)
     mistakes.refuse()
     return Setup(
         config=runs.run_config(config),
@@ -391,7 +386,7 @@ def _read(
     attempt('log', lambda: loggers.check(config.log.to))
     # Evaluation batches may have any size; precise batch norm uses training batches.
     if parts['mesh'] and parts['eval'] and (training or parts['eval'].precise_bn):
-        attempt('batch accumulate model', _check_batch, config, parts['mesh'].size)
+        attempt('batch accumulate model', checks.check_batch, config, parts['mesh'].size)
     if parts['data'] and training:
         repeats = parts['data'].check_repeats
         attempt('batch', lambda: repeats(config.batch, 'config.batch'))
@@ -423,28 +418,14 @@ def _check_network(
     """Returns the shapes of the variables, {} for an incomplete model, None for an invalid one."""
     info, model, mesh = parts['info'], parts['model'], parts['mesh']
     mistakes.attempt(parts['data'].check_channels, info.image_shape[2])
-    mistakes.attempt(_check_num_classes, config, info, model)
+    mistakes.attempt(checks.check_num_classes, config, info, model)
     size, _, channels = info.image_shape
-    mistakes.attempt(network.check_memory, config, _hosts(mesh), size, channels)
+    mistakes.attempt(network.check_memory, config, checks.hosts(mesh), size, channels)
     if models.origin(config.model.name):
         mistakes.attempt(models.check_logits, model, size, channels)
     if not complete:
         return {}
     return mistakes.attempt(network.variable_shapes, config, model, info.image_shape)
-
-
-def _total_steps(config: ConfigDict, info: pipeline.Info) -> int:
-    if durations.minutes(config.duration) is not None:
-        return durations.UNKNOWN
-    total = durations.steps(config.duration, batch=config.batch, examples=info.num_train)
-    if total < 1:
-        raise UserError(f'config.duration is {config.duration!r}: expected at least one step.')
-    if total >= durations.UNKNOWN:
-        raise UserError(
-            f'config.duration is {config.duration!r}, {total:.3g} steps: expected fewer than '
-            '2**31 - 1.'
-        )
-    return total
 
 
 def _read_moments(
@@ -467,29 +448,10 @@ def _read_moments(
     recipe = functools.partial(Recipe.from_config, config, total, info.image_shape[2], counts)
     result['recipe'] = mistakes.attempt(recipe)
     if 'supernet' in config.get('search', {}):
-        mistakes.attempt(_check_supernet, config)
+        mistakes.attempt(checks.check_supernet, config)
         create = functools.partial(supernets.create, config, parts['model'])
         result['supernet'] = mistakes.attempt(create, info.image_shape, to_steps)
     return result
-
-
-def _check_supernet(config: ConfigDict) -> None:
-    """Raises UserError for fields that the steps of supernets do not have."""
-    if config.data.multi_label:
-        raise UserError(
-            'config.data.multi_label is True, but the training of a supernet has steps of its own: '
-            'expected False.'
-        )
-    if config.optim.sam:
-        raise UserError(
-            f'config.optim.sam is {config.optim.sam}, but the training of a supernet has steps of '
-            'its own: expected 0.'
-        )
-    if config.schedule.name == PLATEAU:
-        raise UserError(
-            f'config.schedule.name is {PLATEAU!r}, but the training of a supernet takes no '
-            'evaluations: expected another schedule.'
-        )
 
 
 def _class_counts(config: ConfigDict, parts: dict[str, Any]) -> np.ndarray | None:
@@ -505,193 +467,3 @@ def _class_counts(config: ConfigDict, parts: dict[str, Any]) -> np.ndarray | Non
 # ------------------------------------------------------------------------------------------------
 # Checks that involve several folders
 # ------------------------------------------------------------------------------------------------
-
-
-def _check_time(config: ConfigDict, model: nn.Module) -> None:
-    """Raises UserError for parts of a config that need the number of steps of the run.
-
-    A run whose length is a time has none, and it is not estimated.
-    """
-    time = f'config.duration is {config.duration!r}, so that the number of steps is not known'
-    moments = {name: value for name, value in configs.flatten(config) if name in defaults.FIELDS}
-    moments = {n: v for n, v in moments.items() if defaults.FIELDS[n].values == DURATION}
-    moments['progressive'] = tuple(str(pair[0]) for pair in config.progressive if pair)
-    sentences = [
-        f'{time}, and config.{name} is {value!r}: expected epochs, steps or examples.'
-        for name, value in moments.items()
-        if any('percent' in text for text in (value if isinstance(value, tuple) else (value,)))
-    ]
-    if config.schedule.name not in _WITHOUT_END:
-        sentences.append(
-            f'{time}, and config.schedule.name is {config.schedule.name!r}, which ends with the '
-            f'run: expected one of {", ".join(_WITHOUT_END)}.'
-        )
-    if config.schedule.per == 'epoch':
-        sentences.append(
-            f"{time}, and config.schedule.per is 'epoch', which lists them: expected 'step'."
-        )
-    if models.takes_progress(model) or 'supernet' in config.get('search', {}):
-        sentences.append(
-            f'{time}, and {config.model.name} changes over the run: expected epochs, steps or '
-            'examples.'
-        )
-    refuse(sentences)
-
-
-def _check_batch(config: ConfigDict, devices: int) -> None:
-    batch, parts = config.batch, config.accumulate
-    if batch % (parts * devices):
-        raise UserError(
-            f'config.batch is {batch}: expected a multiple of {parts * devices} '
-            f'({devices} devices x config.accumulate={parts}).'
-        )
-    group = config.model.get('bn_group', 0)
-    if group and (batch // parts) % group:
-        raise UserError(
-            f'config.model.bn_group is {group}: expected a divisor of the {batch // parts} '
-            'examples that are computed together (config.batch / config.accumulate).'
-        )
-
-
-def _check_training_images(config: ConfigDict, train: Source) -> None:
-    """Raises UserError for training images of one class, or fewer of them than a batch has.
-
-    With one class every network is always right. A folder has one class if its class folders are
-    deeper than expected, because images are read at any depth.
-    """
-    if train.num_classes < 2:
-        name = f', {train.class_names[0]!r}' if train.class_names else ''
-        raise UserError(
-            f'{config.data.name} has one class{name}: expected two or more to train on. If its '
-            'folder has further ones, and these are the classes, give that folder.'
-        )
-    kind, _, folder = config.data.name.partition(':')
-    if config.batch > len(train):
-        how = (
-            f'; the arm finetune (configs/SYSTEM.py:finetune,folder={folder}) chooses it, the '
-            'duration and the rates by the number of images'
-            if kind == 'folder'
-            else ''
-        )
-        raise UserError(
-            f'config.batch is {config.batch}, but {config.data.name} has {len(train)} training '
-            f'images: expected at most as many{how}.'
-        )
-
-
-def _check_classes(config: ConfigDict, test: Source, model: nn.Module) -> None:
-    """Raises UserError if the outputs of a network for a data set's classes are unknown."""
-    if test.num_classes != model.num_classes:
-        raise UserError(
-            f'{config.data.name} has {test.num_classes} classes and the network '
-            f'{model.num_classes}, and nothing names the classes of its outputs: expected '
-            'classes.json in the run folder, the list of the names of the classes in the order of '
-            'the outputs.'
-        )
-
-
-def _check_num_classes(config: ConfigDict, info: pipeline.Info, model: nn.Module) -> None:
-    if model.num_classes < info.num_classes:
-        raise UserError(
-            f'config.model.num_classes is {model.num_classes}, but {config.data.name} has labels '
-            f'of {info.num_classes} classes: expected at least that.'
-        )
-
-
-def _hosts(mesh: Mesh) -> int:
-    return len({device.process_index for device in mesh.devices.flat})
-
-
-def _check_length(config: ConfigDict, schedule: ScheduleSpec, run: RunSpec) -> None:
-    """Raises UserError for parts of a run that are longer than the run."""
-    mistakes = Mistakes()
-    mistakes.attempt(check_warmup, config, schedule)
-    mistakes.attempt(run.check_profile, config.profile, schedule.total)
-    mistakes.refuse()
-
-
-def _check_best(config: ConfigDict, parts: dict[str, Any]) -> None:
-    """Raises UserError for a metric of the best checkpoint that no evaluation has."""
-    run, validation = parts['run'], parts['validation']
-    chosen_on = parts['test'].split_kind if validation is None else splits.VALIDATION
-    flags = itertools.product(
-        (False, True) if config.ema else (False,),
-        (False, True) if config.eval.precise_bn else (False,),
-    )
-    kinds = [metric_names.weights_name(chosen_on, ema=ema, precise=p) for ema, p in flags]
-    names = tuple(f'{kind}/{name}' for kind in kinds for name in metric_names.HIGHER)
-    refuse(best.mistakes(run.best, run.patience, run.eval_every, names, chosen_on))
-
-
-def _check_log(log: LogSpec, supernet: Any) -> None:
-    """Raises UserError for loggers without their packages, or histograms of a supernet."""
-    log.check_packages()
-    if log.histograms_every and supernet:
-        raise UserError(
-            "config.log.histograms_every is set: expected '' for a supernet, whose steps have two "
-            'batches and two kinds of gradients.'
-        )
-
-
-def _check_sizes(config: ConfigDict, parts: dict[str, Any]) -> None:
-    """Raises UserError for sizes of images that the network or the memory cannot take."""
-    mistakes, info, model = Mistakes(), parts['info'], parts['model']
-    shape, evaluated = info.image_shape, config.data.eval_size
-    if evaluated not in (0, shape[0]):
-        where = f'config.data.eval_size is {evaluated}'
-        mistakes.attempt(network.check_size, config, model, shape, evaluated, where)
-    for _, other in parts['phases'].sizes if config.progressive else ():
-        hosts = _hosts(parts['mesh'])
-        mistakes.attempt(network.check_memory, config, hosts, other, shape[2])
-        where = f'config.progressive has images of {other} pixels'
-        mistakes.attempt(network.check_size, config, model, shape, other, where)
-    mistakes.refuse()
-
-
-def _check_frozen(config: ConfigDict, parts: dict[str, Any], shapes: Any) -> None:
-    """Raises UserError for impossible frozen parameters or norms, or precise statistics.
-
-    Args:
-      config: the config of the run.
-      parts: the parts of its setup.
-      shapes: the shapes of the variables.
-    """
-    mistakes, pattern = Mistakes(), parts['optim'].freeze
-    frozen = mistakes.attempt(freeze.frozen_params, pattern, shapes['params'])
-    if config.eval.precise_bn:
-        together = config.batch // config.accumulate
-        where = 'config.batch / config.accumulate, which config.eval.precise_bn computes together'
-        mistakes.attempt(parts['data'].check_repeats, together, where)
-    fields = {'freeze_bn': config.freeze_bn, 'eval.precise_bn': config.eval.precise_bn}
-    used = [field for field, value in fields.items() if value]
-    if frozen is not None:
-        mistakes.attempt(_check_flax_norms, config, parts, used, frozen)
-    if not norm.kept(shapes.get('batch_stats', {}), lambda _: True):
-        for field in used:
-            mistakes.attempt(_no_norms, config, field, fields[field])
-    mistakes.refuse()
-
-
-def _no_norms(config: ConfigDict, field: str, value: Any) -> None:
-    raise UserError(
-        f'config.{field} is {value!r}, but {config.model.name} has no batch norms: unset it.'
-    )
-
-
-def _check_flax_norms(
-    config: ConfigDict, parts: dict[str, Any], used: Sequence[str], frozen: Any
-) -> None:
-    """Raises UserError if the statistics of Flax's own norms would have to be frozen."""
-    if not used and not parts['optim'].freeze:
-        return
-    size, _, channels = parts['info'].image_shape
-    norms = models.flax_norms(parts['model'], size, channels)
-    if not used:
-        norms = [name for name in norms if freeze.is_frozen(frozen, name.split('/'))]
-        used = ['optim.freeze']
-    if norms:
-        raise UserError(
-            f'{config.model.name} has norms of Flax ({norms[0]}), whose statistics '
-            f'{" and ".join(f"config.{field}" for field in used)} cannot hold: unset these, or use '
-            'cls.nn.norm.BatchNorm.'
-        )

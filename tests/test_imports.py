@@ -23,7 +23,17 @@ REGISTERED = 'cls.models'
 REGISTRY_PACKAGES = {'importlib', 'pkgutil'}
 WITHOUT_JAX = ('commands', 'data', 'errors', 'signals', 'storage')
 # Below set-up functions take specifications or plain values.
-WITH_CONFIGDICT = ('config', 'ensemble', 'evaluate', 'jobs', 'search', 'setup', 'tools', 'train')
+WITH_CONFIGDICT = (
+    'checks',
+    'config',
+    'ensemble',
+    'evaluate',
+    'jobs',
+    'search',
+    'setup',
+    'tools',
+    'train',
+)
 
 
 def modules(root):
