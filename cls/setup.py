@@ -48,7 +48,12 @@ from cls.steps.state import TrainState, abstract, new_state, new_state_shapes
 from cls.steps.train_step import Recipe, make_eval_step, make_moments_step
 from cls.weights.pretrained import InitSpec
 
-_WITHOUT_END = ('constant', 'step', 'exponential')  # schedules that do not know the run's length
+_WITHOUT_END = (
+    'constant',
+    'step',
+    'exponential',
+    PLATEAU,
+)  # schedules that do not know the run's length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -619,7 +624,8 @@ def _check_best(config: ConfigDict, parts: dict[str, Any]) -> None:
         (False, True) if config.eval.precise_bn else (False,),
     )
     kinds = [metric_names.weights_name(chosen_on, ema=ema, precise=p) for ema, p in flags]
-    names = tuple(f'{kind}/{name}' for kind in kinds for name in metric_names.HIGHER)
+    metrics = [name for name in metric_names.HIGHER if name != 'map' or parts['test'].multi_label]
+    names = tuple(f'{kind}/{name}' for kind in kinds for name in metrics)
     refuse(best.mistakes(run.best, run.patience, run.eval_every, names, chosen_on))
 
 
