@@ -27,7 +27,8 @@ from cls.run.spec import RunSpec
 from cls.steps import freeze
 from cls.steps.schedule import PLATEAU, ScheduleSpec, check_warmup
 
-_WITHOUT_END = ('constant', 'step', 'exponential')  # schedules that do not know the run's length
+# Schedules that do not know the run's length.
+_WITHOUT_END = ('constant', 'step', 'exponential', PLATEAU)
 
 
 def check_supernet(config: ConfigDict) -> None:
@@ -67,6 +68,10 @@ def check_time(config: ConfigDict, model: nn.Module) -> None:
         sentences.append(
             f'{time}, and config.schedule.name is {config.schedule.name!r}, which ends with the '
             f'run: expected one of {", ".join(_WITHOUT_END)}.'
+        )
+    if config.schedule.per == 'epoch':
+        sentences.append(
+            f"{time}, and config.schedule.per is 'epoch', which lists them: expected 'step'."
         )
     if config.schedule.per == 'epoch':
         sentences.append(

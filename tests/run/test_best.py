@@ -129,7 +129,7 @@ def run(workdir, *more, kill=None, hard=False):
             eval_step=None,
             workdir=workdir,
             interval=Interval(restored[2].get('interval') if restored else None),
-            selection=train._selection(setup, workdir, checkpoints, step),
+            selection=train.selection_of(setup, workdir, checkpoints, step),
         )
         try:
             result = loop.run(steps, state, iterator)
@@ -321,6 +321,10 @@ def test_the_best_checkpoint_stays_next_to_the_newest(tmp_path):
         (
             {'checkpoint.best': 'validation_ema/top1', 'eval.validation': '0.1'},
             'expected one of validation/top1, validation/top5, validation/loss. Did you mean',
+        ),
+        (
+            {'checkpoint.best': 'validation/map', 'eval.validation': '0.1'},
+            'expected one of validation/top1, validation/top5, validation/loss.',
         ),
         (
             {'checkpoint.best': 'validation/loss', 'eval.validation': '0.1'},
