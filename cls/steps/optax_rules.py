@@ -39,7 +39,8 @@ UNFIT = {
     'sophia': 'it needs second derivatives of the loss',
 }
 # Optimizers that depart from their papers or the authors' code; the run prints a line.
-# tests/steps/test_optax_rules.py restates both forms.
+# tests/steps/test_optax_rules.py restates both forms; adan's is also
+# https://github.com/google-deepmind/optax/pull/1715 (open).
 DEPARTS = {
     'adan': (
         'the difference of two gradients counts with 1 - b2 (0.08 by default) where the authors '
