@@ -79,7 +79,7 @@ def summarize(module: nn.Module, size: int, channels: int = 3) -> list[Row]:
 
     def function(variables: Any, images: jax.Array) -> list[Any]:
         logits, state = module.apply(variables, images, train=False, mutable=['intermediates'])
-        stages = {name: values[-1] for name, values in state.get('intermediates', {}).items()}
+        stages = {name: values[-1] for name, values in (state.get('intermediates') or {}).items()}
         order.extend(stages)
         return [*stages.values(), logits]
 
