@@ -1,6 +1,7 @@
 """Ensembles: trained by one config, or put together from run folders."""
 
 import contextlib
+import functools
 import io
 import json
 
@@ -55,6 +56,7 @@ def command(folder, *arguments):
     return printed.getvalue()
 
 
+@functools.cache
 def probabilities(run):
     """Returns a member's softmax of the test digits, computed without cls.evaluation."""
     setup, state = evaluate.restore(load_config(run), run)
@@ -80,8 +82,14 @@ def test_the_mean_of_softmax_counts_every_image_once(folder):
     assert [c['optim']['lr'] for c in configs_of] == [0.1, 0.02]
 
 
-def test_the_folder_is_a_model_with_the_probabilities_of_the_evaluation(folder, tmp_path, capsys):
-    model = cls.load(folder / 'run')
+@pytest.fixture(scope='module')
+def model(folder):
+    return cls.load(folder / 'run')
+
+
+def test_the_folder_is_a_model_with_the_probabilities_of_the_evaluation(
+    folder, model, tmp_path, capsys
+):
     (one, labels), (two, _) = (probabilities(folder / 'run' / name) for name in 'ab')
     setup, _ = evaluate.restore(load_config(folder / 'run' / 'a'), folder / 'run' / 'a')
     images = [setup.test[i]['image'] for i in range(len(setup.test))]
@@ -118,9 +126,9 @@ def test_the_folder_is_a_model_with_the_probabilities_of_the_evaluation(folder, 
         (lambda model: export.source_of(model, False), 'is an ensemble'),
     ],
 )
-def test_the_parts_of_a_single_model_are_refused(folder, use, said):
+def test_the_parts_of_a_single_model_are_refused(model, use, said):
     with pytest.raises(UserError, match=said):
-        use(cls.load(folder / 'run'))
+        use(model)
 
 
 def test_commands_for_a_single_model_refuse_an_ensemble(folder, tmp_path):
