@@ -462,8 +462,3 @@ def _class_counts(config: ConfigDict, parts: dict[str, Any]) -> np.ndarray | Non
     if labels.ndim == 2:
         return labels.sum(0)
     return np.bincount(labels, minlength=parts['model'].num_classes)
-
-
-# ------------------------------------------------------------------------------------------------
-# Checks that involve several folders
-# ------------------------------------------------------------------------------------------------
