@@ -30,6 +30,7 @@ def augmented_images(setup: Setup, count: int) -> np.ndarray:
     with operations drawn as in training. Images with other than 1 or 3 channels are shown by their
     first channel. This process computes alone, on one of its devices.
     """
+    assert setup.train is not None  # the setup is for training
     repeats = setup.data.repeats
     size = min(-(-count // repeats) * repeats, setup.batch)
     data = setup.data.at_size(setup.phases.at(0).size)

@@ -271,7 +271,7 @@ def _start(
     checkpoints: Checkpoints,
     iterator: TrainBatches,
     initial: Callable[[], Any] | None,
-) -> tuple[TrainState, dict[str, float] | None]:
+) -> tuple[TrainState, dict[str, Any] | None]:
     """Returns (the state that training starts from, the record of its time).
 
     The state is that of the newest checkpoint, and the iterator is set to its position. Without a

@@ -78,7 +78,8 @@ def summarize(module: nn.Module, size: int, channels: int = 3) -> list[Row]:
     order: list[str] = []
 
     def function(variables: Any, images: jax.Array) -> list[Any]:
-        logits, state = module.apply(variables, images, train=False, mutable=['intermediates'])
+        result: Any = module.apply(variables, images, train=False, mutable=['intermediates'])
+        logits, state = result
         stages = {name: values[-1] for name, values in (state.get('intermediates') or {}).items()}
         order.extend(stages)
         return [*stages.values(), logits]

@@ -87,7 +87,7 @@ class NASNet(CellNet):
         """Returns a step, with pools of zeros where it has a stride if they are asked for."""
         if not self.zero_pools or step.strides == 1:
             return step
-        nodes = tuple(tuple(map(_with_zeros, edges)) for edges in step.spec.nodes)
+        nodes = tuple((_with_zeros(a), _with_zeros(b)) for a, b in step.spec.nodes)
         return dataclasses.replace(step, spec=CellSpec(nodes, step.spec.concat))
 
 

@@ -104,7 +104,7 @@ class Checkpoints:
         step: int,
         state: Any,
         data: Any,
-        ledger: dict[str, float],
+        ledger: Mapping[str, Any],
         standing: Mapping[str, Any] | None = None,
     ) -> None:
         """Starts writing a checkpoint; returns as soon as `state` may change.
@@ -168,7 +168,7 @@ class Checkpoints:
                 self._local.mkdir()
                 log.warning('%s was removed while the run went on: it is made again.', self._local)
 
-    def restore(self, abstract: Any) -> tuple[Any, Any, dict[str, float]] | None:
+    def restore(self, abstract: Any) -> tuple[Any, Any, dict[str, Any]] | None:
         """Returns (state, data, ledger) of the newest checkpoint that can be read, or None.
 
         A damaged checkpoint is moved to `damaged/`, with a warning, and the previous one is tried.
@@ -228,7 +228,7 @@ class Checkpoints:
                 )
             time.sleep(0.1)
 
-    def _read(self, step: int, abstract: Any) -> tuple[Any, Any, dict[str, float]]:
+    def _read(self, step: int, abstract: Any) -> tuple[Any, Any, dict[str, Any]]:
         items = {
             'state': _restore_args(abstract),
             'data': ocp.args.JsonRestore(),

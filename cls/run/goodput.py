@@ -30,6 +30,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from cls.run.telemetry import write_json
 from cls.storage import paths
@@ -44,7 +45,7 @@ REST = 20  # the thread spends at most 1 / REST of its time on writing, however 
 log = logging.getLogger(__name__)
 
 # Seconds of each bucket, `restarts`, and `at`: the time of the record, in seconds since 1970.
-Record = Mapping[str, float]
+Record = Mapping[str, Any]
 
 
 class TimeLedger:

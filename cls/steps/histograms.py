@@ -56,7 +56,7 @@ def make_histograms(
         images, labels = augmented(recipe, batch, key, model, batch_sharding)
         grads, _ = gradients(state, images, labels, net_key, teacher)
         trees = {'params': state.params, 'gradients': grads}
-        leaves = traverse_util.flatten_dict(trees, sep='/')
+        leaves: Any = traverse_util.flatten_dict(trees, sep='/')
         return state, {name: histogram(leaf) for name, leaf in leaves.items()}
 
     return step

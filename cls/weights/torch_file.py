@@ -142,7 +142,8 @@ def load_tar(mapped: mmap.mmap, members: Mapping[str, int]) -> Any:
         (dimensions,) = struct.unpack('<i4x', reader.read(8))
         shape, strides = numbers(dimensions), numbers(dimensions)
         storage = storages[storage_key]
-        tensors[key] = Tensor(storage, *numbers(1), shape, strides, storage.dtype)
+        (offset,) = numbers(1)
+        tensors[key] = Tensor(storage, offset, shape, strides, storage.dtype)
 
     def tensor(saved_id: Any) -> Any:  # of a tensor, or of a class with its source
         return saved_id[0] if isinstance(saved_id, tuple) else tensors[int(saved_id)]

@@ -1,17 +1,19 @@
 """MLflow; MLFLOW_TRACKING_URI, MLFLOW_TRACKING_TOKEN, ... are read by the package itself."""
 
+import importlib
 import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import mlflow
 import numpy as np
-from mlflow.entities import Metric, Param, RunTag
 from PIL import Image
 
 from cls.run.loggers import drawing
 from cls.run.loggers.base import Logger, Place
+
+mlflow: Any = importlib.import_module('mlflow')  # this file has the same name
+entities: Any = importlib.import_module('mlflow.entities')
 
 _BATCH = 100  # parameters in a request, MLflow's limit
 _LONGEST = 500  # letters of a parameter; servers of version 1 refuse longer ones
@@ -41,7 +43,9 @@ class Run(Logger):
         tags = {'workdir': str(place.workdir)}
         run = self._client.create_run(self._experiment, run_name=place.name, tags=tags)
         self.id = run.info.run_id
-        params = [Param(name, str(value)[:_LONGEST]) for name, value in place.config.items()]
+        params = [
+            entities.Param(name, str(value)[:_LONGEST]) for name, value in place.config.items()
+        ]
         for start in range(0, len(params), _BATCH):
             self._client.log_batch(self.id, params=params[start : start + _BATCH])
 
@@ -52,7 +56,7 @@ class Run(Logger):
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         now = int(1000 * time.time())
-        metrics = [Metric(name, float(value), now, step) for name, value in values.items()]
+        metrics = [entities.Metric(name, float(value), now, step) for name, value in values.items()]
         self._client.log_batch(self.id, metrics=metrics)
 
     def images(self, step: int, name: str, images: np.ndarray) -> None:
@@ -71,11 +75,13 @@ class Run(Logger):
         now = int(1000 * time.time())
         numbers = {name: value for name, value in values.items() if not isinstance(value, str)}
         metrics = [
-            Metric(f'result/{name}', float(value), now, step)
+            entities.Metric(f'result/{name}', float(value), now, step)
             for name, value in numbers.items()
             if math.isfinite(value)
         ]
-        tags = [RunTag(name, value) for name, value in values.items() if isinstance(value, str)]
+        tags = [
+            entities.RunTag(name, value) for name, value in values.items() if isinstance(value, str)
+        ]
         self._client.log_batch(self.id, metrics=metrics, tags=tags)
 
     def close(self, failed: bool = False) -> None:

@@ -2,15 +2,17 @@
 
 import contextlib
 import contextvars
+import importlib
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import trackio
 
 from cls.run.loggers import drawing
 from cls.run.loggers.base import Histogram, Logger, Place, new_id
+
+trackio: Any = importlib.import_module('trackio')  # this file has the same name
 
 
 def open_logger(place: Place) -> 'Run':

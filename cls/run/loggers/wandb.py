@@ -1,17 +1,18 @@
 """Weights & Biases; WANDB_MODE=offline, WANDB_ENTITY, ... are read by the package itself."""
 
+import importlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import wandb
 
 from cls.run.loggers import drawing
 from cls.run.loggers.base import Histogram, Logger, Place, new_id
 from cls.storage import paths
 
+wandb: Any = importlib.import_module('wandb')  # this file has the same name
 _HEAD, _BLOCK, _PART = 7, 2**15, 7  # bytes in an offline file: its head, a block, a part's head
 log = logging.getLogger(__name__)
 
@@ -89,9 +90,7 @@ def last_offline_step(workdir: Path, id: str) -> int | None:
     """
     last = -1
     try:
-        from wandb.proto import wandb_internal_pb2
-
-        record_type: Any = wandb_internal_pb2.Record  # its fields are made when it is imported
+        record_type = importlib.import_module('wandb.proto.wandb_internal_pb2').Record
         for file in sorted(workdir.glob(f'wandb/offline-run-*/run-{id}.wandb')):
             for entry in _entries(file.read_bytes()):
                 record = record_type.FromString(entry)

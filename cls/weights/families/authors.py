@@ -212,7 +212,8 @@ _IGCV3 = (
 
 def _igcv3(variant: Variant) -> Renames:
     """Returns the pairs from numbers of runs; here a run with a stride begins a stage."""
-    sizes, strides = variant.module.stage_sizes, variant.module.strides
+    module: Any = variant.module
+    sizes, strides = module.stage_sizes, module.strides
     places, stage, block = {}, -1, 0
     for run, (size, stride) in enumerate(zip(sizes, strides, strict=True)):
         if stride > 1 or run == 0:
