@@ -17,7 +17,7 @@ class RunSpec:
       save_every: steps between checkpoints.
       eval_every: steps between evaluations; 0: only the end is evaluated.
       keep: number of checkpoints to keep.
-      best: the metric of the best checkpoint, which is kept too; '': none.
+      best: the metric of the best checkpoint, kept too; '': none.
       patience: evaluations without a better one that end the run; 0: none do.
       profile: (first step, step after the last), see telemetry.profile_steps.
     """
