@@ -86,7 +86,7 @@ class Run(Logger):
 def last_offline_step(workdir: Path, id: str) -> int | None:
     """Returns the last step in the offline files of a run, -1 for none; None: they are not read.
 
-    The package writes to a file when it has 32 KiB; a process that is killed loses the rest.
+    The package writes with a delay: a process that is killed loses its last entries.
     """
     last = -1
     try:
