@@ -60,7 +60,7 @@ class Lane(Trainer):
 
     def begin(self) -> None:
         """Starts the clock of the images per second."""
-        self._last_saved = 0
+        self._last_saved, self._scale = 0, 1.0  # the scale is of plateaus, refused by `check`
         self._start_clock()
 
     def count(self, step: int) -> int:

@@ -163,6 +163,10 @@ def test_each_seed_holds_out_its_own_images(recipe, tmp_path):
         (HELD | {'eval.every': '4 steps', 'eval.patience': '2'}, 'config.eval.patience ends each'),
         ({'data.train_crop': 'random_resized'}, 'its data do not fit on the device'),
         ({'profile': '1:2'}, 'config.profile is set'),
+        (
+            {'duration': '1 minutes', 'schedule.name': 'constant'},
+            'config.duration is a time',
+        ),
     ],
 )
 def test_other_runs_are_refused_before_anything_is_written(recipe, tmp_path, fields, said):
