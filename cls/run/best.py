@@ -90,7 +90,7 @@ class Selection:
     def record(self, step: int) -> dict[str, Any] | None:
         """Returns the standing for the checkpoint of a step, None if no checkpoint is chosen.
 
-        It is the one before an evaluation at that step, which a run that continues there repeats.
+        It is the one before an evaluation at that step: a run that continues there repeats that.
         """
         if not self.standing.metric:
             return None

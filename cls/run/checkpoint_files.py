@@ -112,7 +112,7 @@ def load_best(folder: Path) -> dict[str, Any] | None:
 
 
 def describe(folder: Path, step: int) -> str:
-    """Returns 'step 80', and in a folder with a best checkpoint, which one it is."""
+    """Returns 'step 80'; in a folder with a best checkpoint also the step of that."""
     best = load_best(folder)
     if best is None:
         return f'step {step}'
