@@ -34,6 +34,8 @@ class Run(Logger):
         if place.id:
             self._client.update_run(place.id, status='RUNNING')
             self.id = place.id
+            history = self._client.get_metric_history(place.id, 'epoch')  # every line has it
+            self.last_step = max((metric.step for metric in history), default=-1)
             self._experiment = self._client.get_run(place.id).info.experiment_id
             return
         found = self._client.get_experiment_by_name(place.project)

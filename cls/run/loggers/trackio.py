@@ -43,6 +43,10 @@ class Run(Logger):
                 auto_log_cpu=False,
             )
 
+        following = getattr(self._run, '_next_step', None)  # the package has no public name for it
+        if place.id and following is not None:
+            self.last_step = following - 1
+
     def how_to_view(self) -> str:
         return f'trackio: run {self.id}; trackio show --project {self._project!r} shows it'
 

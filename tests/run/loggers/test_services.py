@@ -173,8 +173,8 @@ def test_a_killed_run_continues_in_the_service_and_no_step_comes_twice(name, off
         steps = [step for step, _ in store.steps(metric)]
         assert steps == sorted(set(steps))
         assert set(store.steps(metric)) <= set(logged)
-        # The killed process may have taken an entry along that waited in its thread.
-        assert len(logged) - len(steps) <= (name != 'wandb')
+        # At most the second entry of a step, an evaluation, is lost with the killed process.
+        assert len(logged) - len(steps) <= 1
     store.check_more()
 
 
