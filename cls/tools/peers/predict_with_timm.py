@@ -3,11 +3,7 @@
 Run by that tool with an interpreter that has PyTorch and timm: predict_with_timm.py NETWORK FILE
 save, or NETWORK FILE FOLDER FEW OUTPUT BATCH THREADS FORMAT WORKERS PREPARATION. NETWORK is a name
 of torch_models.py, FILE has its weights, FOLDER the images, FEW some of them; PREPARATION is a JSON
-<<<<<<< HEAD
 object with size, resize, interpolation, squash, mean and std. answering.py has input and output.
-=======
-object with size, resize, interpolation, squash, mean and std. See answering.py for the protocol.
->>>>>>> cdca785 (Replace files only with --force, and refuse more mistakes in one line)
 """
 
 import csv
