@@ -160,8 +160,8 @@ def check_length(config: ConfigDict, schedule: ScheduleSpec, run: RunSpec) -> No
     mistakes.refuse()
 
 
-def check_best(config: ConfigDict, parts: dict[str, Any]) -> None:
-    """Raises UserError for a metric of the best checkpoint that no evaluation has."""
+def check_choices(config: ConfigDict, parts: dict[str, Any]) -> None:
+    """Raises UserError for choices by a metric that no evaluation has, or by the test split."""
     run, validation = parts['run'], parts['validation']
     chosen_on = parts['test'].split_kind if validation is None else splits.VALIDATION
     flags = itertools.product(
@@ -169,8 +169,15 @@ def check_best(config: ConfigDict, parts: dict[str, Any]) -> None:
         (False, True) if config.eval.precise_bn else (False,),
     )
     kinds = [metric_names.weights_name(chosen_on, ema=ema, precise=p) for ema, p in flags]
-    names = tuple(f'{kind}/{name}' for kind in kinds for name in metric_names.HIGHER)
-    refuse(best.mistakes(run.best, run.patience, run.eval_every, names, chosen_on))
+    metrics = [name for name in metric_names.HIGHER if name != 'map' or parts['test'].multi_label]
+    names = tuple(f'{kind}/{name}' for kind in kinds for name in metrics)
+    mistakes = best.mistakes(run.best, run.patience, run.eval_every, names, chosen_on)
+    if config.schedule.name == PLATEAU and chosen_on == splits.TEST:
+        mistakes.append(
+            f'config.schedule.name is {PLATEAU!r}, and the evaluations are of the test split, '
+            'which must not choose the rate: expected config.eval.validation too, as 0.1.'
+        )
+    refuse(mistakes)
 
 
 def check_log(log: LogSpec, supernet: Any) -> None:

@@ -322,7 +322,7 @@ def set_up(
     if training and not begun and parts['schedule'] and parts['run']:
         mistakes.attempt(checks.check_length, config, parts['schedule'], parts['run'])
     if training and parts['run']:
-        mistakes.attempt(checks.check_best, config, parts)
+        mistakes.attempt(checks.check_choices, config, parts)
     if parts['phases']:
         mistakes.attempt(checks.check_sizes, config, parts)
     if shapes:

@@ -49,7 +49,7 @@ def test_scales_are_those_of_pytorch(mode, patience):
 FIELDS = (
     *(('schedule.name', 'plateau'), ('schedule.warmup', '0 steps'), ('schedule.gamma', '0.5')),
     *(('schedule.patience', '0'), ('schedule.threshold', '0.99'), ('eval.every', '2 steps')),
-    ('checkpoint.every', '4 steps'),
+    *(('eval.validation', '0.1'), ('checkpoint.every', '4 steps')),
 )
 
 
@@ -79,7 +79,11 @@ def test_the_rate_falls_after_evaluations_and_a_resumed_run_is_the_same(tmp_path
 
 @pytest.mark.parametrize(
     ('field', 'value', 'message'),
-    [('eval.every', '', 'evaluations that the rate depends on'), ('schedule.gamma', '2', 'gamma')],
+    [
+        ('eval.every', '', 'evaluations that the rate depends on'),
+        ('eval.validation', '', 'of the test split, which must not choose the rate'),
+        ('schedule.gamma', '2', 'gamma'),
+    ],
 )
 def test_a_plateau_that_cannot_be_seen_is_refused(field, value, message):
     with pytest.raises(UserError, match=message):
