@@ -91,3 +91,8 @@ def _check_input(setup: Setup, teacher: Teacher, variables: Any, size: int) -> N
             f'{size} x {size} x {shape[3]} ({text}): expected a teacher for images like those of '
             'the run.'
         ) from error
+
+
+def teacher_of(setup: Setup) -> Loaded | None:
+    """Returns the teacher of a run, None without one. Raises as `load` does."""
+    return load(setup) if setup.distill.teacher else None

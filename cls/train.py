@@ -7,7 +7,6 @@ May import: anything but ensemble, main, recipes, search, tools.
 """
 
 import contextlib
-import dataclasses
 import functools
 import socket
 from collections.abc import Callable
@@ -15,22 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
-from cls import displays, distillation
+from cls import displays, distillation, programs
 from cls.config import presets, runs
 from cls.data import broken, datasets, iteration, pipeline, resident
 from cls.distributed import agreement
 from cls.distributed.preemption import Preemption
 from cls.errors import UserError
-from cls.feed import HostBatches, ResidentBatches, TrainBatches, abstract_resident_batch
+from cls.feed import HostBatches, ResidentBatches, TrainBatches
 from cls.run import same_data
 from cls.run.best import Selection, Standing
 from cls.run.checkpoint import Checkpoints
 from cls.run.checkpoint_files import record_of
-from cls.run.environment import return_memory
 from cls.run.goodput import FILE, TimeLedger, load_record, written
 from cls.run.interval import Interval
 from cls.run.loggers import opening
@@ -39,13 +35,9 @@ from cls.run.telemetry import Metrics, Progress, logged_rows, write_json
 from cls.run.workdir import finished_result, open_run, saved_config, settle
 from cls.setup import Setup, abstract_state, former_length, process, set_up
 from cls.steps import sharding as meshes
-from cls.steps.histograms import make_histograms
-from cls.steps.phases import Phase
-from cls.steps.resident import make_resident_steps
 from cls.steps.state import TrainState
-from cls.steps.train_step import make_train_step
 from cls.storage import paths
-from cls.trainer import Trainer, TrainStep, lazy_jit
+from cls.trainer import Trainer, lazy_jit
 from cls.weights import pretrained
 
 FINISHED = (
@@ -74,7 +66,7 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
     setup = agreement.on_all('set-up', lambda: set_up(config, begun=begun))
     data = agreement.on_all('data', lambda: identity(setup))
     same_data.check(workdir, data, begun, setup.data.allow_changed)
-    teacher = agreement.on_all('teacher', lambda: teacher_of(setup))
+    teacher = agreement.on_all('teacher', lambda: distillation.teacher_of(setup))
     load = setup.init.source and not begun
     given = [agreement.on_all('init', lambda: initial_weights(setup))] if load else []
     described = presets.describe(config, setup.info.num_train, setup.info.num_classes)
@@ -117,11 +109,6 @@ def initial_weights(setup: Setup) -> Any:
     """Returns the variables of config.init, in host memory, see cls.weights.pretrained."""
     shape, names = setup.info.image_shape, setup.test.class_names
     return pretrained.load(setup.init, setup.model, shape, setup.seed, names)
-
-
-def teacher_of(setup: Setup) -> distillation.Loaded | None:
-    """Returns the teacher of a run, None without one. Raises as cls.distillation.load does."""
-    return distillation.load(setup) if setup.distill.teacher else None
 
 
 def fit(
@@ -182,7 +169,7 @@ def fit(
             more = step < setup.total_steps
             train_steps = {}
             if more:
-                train_steps = compile_train_steps(
+                train_steps = programs.compile_train_steps(
                     setup, optimizer, where, step, iterator, teacher=teacher
                 )
 
@@ -206,7 +193,9 @@ def fit(
             workdir=workdir,
             selection=selection_of(setup, workdir, checkpoints, step),
             interval=Interval((record or {}).get('interval')),
-            histograms=lambda phase: compile_histograms(setup, where, phase, iterator, teacher),
+            histograms=lambda phase: programs.compile_histograms(
+                setup, where, phase, iterator, teacher
+            ),
         )
         return trainer.run(train_steps, state, iterator)
 
@@ -376,130 +365,3 @@ def check_shared_memory(iterator: HostBatches) -> None:
         if text := iteration.missing_shared_memory(needs, free):
             agreement.print_once(f'warning: on {host}, {text}')
             return
-
-
-def abstract_batch(setup: Setup, pixels: int) -> dict[str, Any]:
-    """Returns the shapes and shardings of a global training batch of square images."""
-    size, sharding = setup.batch, meshes.batch_sharding(setup.mesh)
-    shapes = {'image': ((size, pixels, pixels, setup.info.image_shape[2]), 'uint8')}
-    assert setup.train is not None  # the setup is for training
-    label = (size, *setup.train.label_shape), np.dtype(setup.train.label_dtype).name
-    shapes |= {'label': label, 'mask': ((size,), 'bool')}
-    batch = {
-        name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-        for name, (shape, dtype) in shapes.items()
-    }
-    return batch | ({'valid': batch} if setup.supernet else {})
-
-
-def compile_train_steps(
-    setup: Setup,
-    optimizer: Any,
-    where: TrainState,
-    step: int,
-    iterator: TrainBatches,
-    **options: Any,
-) -> dict[Phase, TrainStep]:
-    """Returns the compiled step of each phase from a step to the end, see `compile_train_step`."""
-    phases = setup.phases.following(step)
-    options['teacher'] = options.get('teacher') or teacher_of(setup)
-    return {p: compile_train_step(setup, optimizer, where, p, iterator, **options) for p in phases}
-
-
-def compile_train_step(
-    setup: Setup,
-    optimizer: Any,
-    where: TrainState,
-    phase: Phase,
-    iterator: TrainBatches | None = None,
-    metrics: bool = True,
-    compiler_options: Any = None,
-    teacher: distillation.Loaded | None = None,
-) -> TrainStep:
-    """Returns the compiled step of a phase; it donates the buffers of its input state.
-
-    Args:
-      setup: the setup of the run.
-      optimizer: the update rule.
-      where: the shapes and shardings of a state.
-      phase: the phase of the training.
-      iterator: the batches; with those of a resident data set one call makes several steps, see
-        cls.steps.resident.
-      metrics: whether the step returns metrics; without them compilation is faster.
-      compiler_options: names and values for XLA's compiler.
-      teacher: the teacher; None: it is loaded, if the run has one.
-    """
-    recipe = dataclasses.replace(setup.recipe, freeze_bn=phase.freeze_bn)
-    teacher = teacher or teacher_of(setup)
-    if teacher:
-        recipe = dataclasses.replace(recipe, teacher=teacher.teacher)
-    make = setup.supernet.make_train_step if setup.supernet else make_train_step
-    step = make(setup.model, optimizer, recipe, meshes.batch_sharding(setup.mesh))
-    batch = abstract_batch(setup, phase.size)
-    if not metrics:
-        step = _without_metrics(step)
-    if isinstance(iterator, ResidentBatches):
-        step = _resident(setup, step, iterator, phase)
-        batch = abstract_resident_batch(setup, iterator, phase.size)
-    shardings = jax.tree.map(lambda x: x.sharding, where)
-    jitted = jax.jit(
-        step, donate_argnums=0, out_shardings=(shardings, meshes.replicated(setup.mesh))
-    )
-    lowered = jitted.lower(where, batch, *((teacher.variables,) if teacher else ()))
-    compiled = lowered.compile(compiler_options=compiler_options)
-    return_memory()
-    return teacher.bound(compiled) if teacher else compiled
-
-
-def compile_histograms(
-    setup: Setup,
-    where: TrainState,
-    phase: Phase,
-    iterator: TrainBatches,
-    teacher: distillation.Loaded | None = None,
-) -> Callable[[TrainState, Any], Any]:
-    """Returns the compiled histograms of the first step of a call, see cls.steps.histograms.
-
-    Args:
-      setup: the setup of the run.
-      where: the shapes and shardings of a state.
-      phase: the phase of the training.
-      iterator: the batches.
-      teacher: the teacher, if the run has one.
-    """
-    recipe = dataclasses.replace(setup.recipe, freeze_bn=phase.freeze_bn)
-    if teacher:
-        recipe = dataclasses.replace(recipe, teacher=teacher.teacher)
-    step = make_histograms(setup.model, recipe, meshes.batch_sharding(setup.mesh))
-    batch = abstract_batch(setup, phase.size)
-    if isinstance(iterator, ResidentBatches):
-        steps = _resident(setup, step, iterator, phase)
-        batch = abstract_resident_batch(setup, iterator, phase.size)
-
-        def step(state: TrainState, batch: Any, *teacher: Any) -> Any:
-            state, histograms = steps(state, batch | {'count': jnp.int32(1)}, *teacher)
-            return state, jax.tree.map(lambda x: x[0], histograms)
-
-    jitted = jax.jit(lambda *inputs: step(*inputs)[1], out_shardings=meshes.replicated(setup.mesh))
-    if not teacher:
-        return jitted.lower(where, batch).compile()
-    return teacher.bound(jitted.lower(where, batch, teacher.variables).compile())
-
-
-def _resident(
-    setup: Setup, step: Callable[..., Any], iterator: ResidentBatches, phase: Phase
-) -> Callable[..., Any]:
-    """Returns a step on the batches of a resident data set, see cls.steps.resident."""
-    table, sharding = iterator.table(phase.size), meshes.batch_sharding(setup.mesh)
-
-    def steps(state: Any, batch: Any, *teacher: Any) -> Any:
-        def one(state: Any, batch: Any) -> Any:
-            return step(state, batch, *teacher)
-
-        return make_resident_steps(one, table.pad, table.border, sharding)(state, batch)
-
-    return steps
-
-
-def _without_metrics(step: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *inputs: (step(*inputs)[0], {})

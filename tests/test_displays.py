@@ -11,7 +11,7 @@ import tiny
 from compiling import FAST
 from logs import all_logged
 
-from cls import displays, train
+from cls import displays, programs, train
 from cls.evaluate import evaluate_batches
 from cls.feed import feed
 from cls.setup import abstract_state
@@ -71,8 +71,10 @@ def test_gradients_are_those_of_the_next_training_step():
     where = abstract_state(state, setup.mesh)
     state = meshes.put(state, jax.tree.map(lambda x: x.sharding, where))
     phase, iterator = setup.phases.at(0), train.batches(setup)
-    compute = train.compile_histograms(setup, where, phase, iterator)
-    step = train.compile_train_step(setup, optimizer, where, phase, iterator, compiler_options=FAST)
+    compute = programs.compile_histograms(setup, where, phase, iterator)
+    step = programs.compile_train_step(
+        setup, optimizer, where, phase, iterator, compiler_options=FAST
+    )
     with closing(feed(iterator, setup)) as batches:
         fed = batches.take(1)
         shown = displays.histograms(jax.device_get(compute(state, fed.batch)))

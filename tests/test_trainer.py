@@ -14,7 +14,7 @@ import tiny
 from compiling import FAST
 from logs import logged
 
-from cls import feed, train
+from cls import feed, programs, train
 from cls.distributed.preemption import Preemption
 from cls.errors import UserError
 from cls.run.checkpoint import Checkpoints
@@ -58,7 +58,9 @@ def compiled(devices, held, *more):
     shapes, optimizer = setup.new_state_shapes()
     where = abstract_state(shapes, setup.mesh)
     iterator = train.batches(setup) if held else train.train_batches(setup)
-    steps = train.compile_train_steps(setup, optimizer, where, 0, iterator, compiler_options=FAST)
+    steps = programs.compile_train_steps(
+        setup, optimizer, where, 0, iterator, compiler_options=FAST
+    )
     return setup, where, steps
 
 

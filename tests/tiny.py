@@ -9,9 +9,10 @@ from compiling import FAST
 from cls.config import load as configs
 from cls.nn.dense import Dense
 from cls.nn.norm import BatchNorm
+from cls.programs import compile_train_step
 from cls.setup import abstract_state, set_up
 from cls.steps import sharding as meshes
-from cls.train import compile_train_step, train_batches
+from cls.train import train_batches
 
 
 class Tiny(nn.Module):

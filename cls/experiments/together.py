@@ -26,7 +26,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from cls import BEGAN, cli, evaluate, signals, train
+from cls import BEGAN, cli, evaluate, programs, signals, train
 from cls.cli import Parser, run
 from cls.config import load as configs
 from cls.config import runs
@@ -89,7 +89,7 @@ class Threads:
     def __init__(self, setup: Setup, states: Sequence[TrainState], optimizer: Any, iterator: Any):
         shapes, _ = setup.new_state_shapes()
         where = abstract_state(shapes, setup.mesh)
-        self._steps = train.compile_train_steps(setup, optimizer, where, 0, iterator)
+        self._steps = programs.compile_train_steps(setup, optimizer, where, 0, iterator)
         shardings = jax.tree.map(lambda x: x.sharding, where)
         self._states = [meshes.put(state, shardings) for state in states]
         self._pool = ThreadPoolExecutor(min(len(states), _cores()))

@@ -26,6 +26,7 @@ from cls.cli import Parser
 from cls.data.sources import InMemory
 from cls.distributed.preemption import Preemption
 from cls.errors import UserError
+from cls.programs import compile_train_steps
 from cls.run import environment
 from cls.run.checkpoint import Checkpoints
 from cls.run.goodput import TimeLedger
@@ -43,7 +44,7 @@ from cls.tools.benchmark_turns import (
 )
 from cls.tools.benchmark_worker import Training, config_of, versions
 from cls.tools.peers.answering import answer
-from cls.train import batches, compile_train_steps
+from cls.train import batches
 from cls.trainer import Trainer
 
 BATCH, PIXELS, IMAGES = 128, 32, 50_000

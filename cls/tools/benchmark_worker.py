@@ -16,13 +16,13 @@ from cls import models
 from cls.data.sources import InMemory
 from cls.nn import folding
 from cls.onednn.load import load
+from cls.programs import compile_train_step
 from cls.recipes import common  # pyright: ignore[reportAttributeAccessIssue]
 from cls.run import environment
 from cls.setup import Setup, abstract_state, set_up
 from cls.steps import sharding as meshes
 from cls.steps.state import TrainState
 from cls.tools.peers.answering import answer
-from cls.train import compile_train_step
 from cls.trainer import TrainStep
 
 

@@ -55,13 +55,13 @@ from cls.cli import Parser, run
 from cls.config import load as configs
 from cls.errors import UserError
 from cls.models.registry.complexity import complexity
+from cls.programs import compile_train_step
 from cls.search import supernets  # noqa: F401  registers networks and trainings
 from cls.setup import Setup, abstract_state, set_up
 from cls.steps.phases import Phase
 from cls.tools.tpu import against, pods, slices
 from cls.tools.tpu.costs import Memory, Sent, costs, too_large
 from cls.tools.tpu.slices import GIB, Chip
-from cls.train import compile_train_step
 
 PROG = 'python -m cls.tools.compile_for'
 

@@ -18,7 +18,7 @@ from compiling import FAST
 from logs import logged
 
 import cls
-from cls import evaluate, train, trainer
+from cls import evaluate, programs, train, trainer
 from cls.config import load as configs
 from cls.distributed.preemption import Preemption
 from cls.errors import UserError
@@ -60,7 +60,9 @@ def compiled(*more):
     shapes, optimizer = setup.new_state_shapes()
     where = abstract_state(shapes, setup.mesh)
     iterator = train.batches(setup)
-    steps = train.compile_train_steps(setup, optimizer, where, 0, iterator, compiler_options=FAST)
+    steps = programs.compile_train_steps(
+        setup, optimizer, where, 0, iterator, compiler_options=FAST
+    )
     return setup, where, steps
 
 

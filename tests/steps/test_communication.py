@@ -16,9 +16,9 @@ import jax
 import pytest
 
 from cls.config import load as configs
+from cls.programs import compile_train_step
 from cls.setup import abstract_state, set_up
 from cls.tools.tpu.hlo import collectives
-from cls.train import compile_train_step
 
 SHORT = (
     ('data.name', 'synthetic'),
@@ -61,7 +61,7 @@ def test_devices_send_gradients_statistics_and_metrics_alone(file, overrides):
 ON_TPU = """
 import json
 from jax.experimental import topologies
-from cls import setup, train
+from cls import programs, setup
 from cls.config import load as config
 from cls.tools.tpu import hlo
 
@@ -72,7 +72,7 @@ chips = topologies.get_topology_desc(
 setup_ = setup.set_up(config.load('configs/resnet.py', overrides), chips)
 state, optimizer = setup_.new_state()
 where = setup.abstract_state(state, setup_.mesh)
-program = train.compile_train_step(setup_, optimizer, where, setup_.phase(0)).as_text()
+program = programs.compile_train_step(setup_, optimizer, where, setup_.phase(0)).as_text()
 print(json.dumps([[x.kind, x.bytes * x.times, x.group] for x in hlo.collectives(program)]))
 """
 ENVIRONMENT = {

@@ -27,11 +27,11 @@ from cls.models.registry.init import init
 from cls.nn.conv import Conv
 from cls.nn.dense import Dense
 from cls.nn.norm import BatchNorm
+from cls.programs import abstract_batch
 from cls.setup import set_up
 from cls.steps import remat, traces
 from cls.steps import sharding as meshes
 from cls.steps.train_step import make_train_step
-from cls.train import abstract_batch
 
 MUTABLE = ['batch_stats', 'aux_logits', 'penalties']
 

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from cls import train
+from cls import programs, train
 from cls.config import load as configs
 from cls.errors import UserError, refuse
 from cls.evaluate import evaluate_state
@@ -237,12 +237,12 @@ def _compile(setup: Setup, options: Mapping[str, Any] | None) -> Compiled:
     pixels = setup.data.eval_pixels
     batch = {
         name: jax.ShapeDtypeStruct((setup.eval_batch(), *x.shape[1:]), x.dtype, sharding=x.sharding)
-        for name, x in train.abstract_batch(setup, pixels).items()
+        for name, x in programs.abstract_batch(setup, pixels).items()
     }
     replicated = jax.tree.map(lambda _: meshes.replicated(setup.mesh), where.variables())
     variables = abstract(where.variables(), replicated)
     with closing(train.batches(setup)) as iterator:
-        train_steps = train.compile_train_steps(
+        train_steps = programs.compile_train_steps(
             setup, optimizer, where, 0, iterator, metrics=False, compiler_options=options
         )
     return Compiled(
