@@ -1,5 +1,7 @@
 """Evaluation counts every image once, whatever the batch and the number of devices."""
 
+import collections
+
 import jax
 import numpy as np
 import pytest
@@ -50,12 +52,16 @@ def test_every_image_counts_once(devices, batch, expected):
     assert values == pytest.approx(expected, rel=1e-5)
 
 
-def test_devices_send_only_sums():
+def test_devices_send_sums_and_the_class_and_label_of_each_image():
     setup = tiny.setup(devices=8)
     variables, batch = setup.initial(), next(iter(setup.eval_batches()))
     variables = meshes.put(variables, meshes.state_shardings(variables, setup.mesh))
     batch = meshes.put_batch(batch, meshes.batch_sharding(setup.mesh))
     program = setup.eval_step().lower(variables, batch).compile().as_text()
     found = collectives(program)
-    assert {(each.kind, each.group) for each in found} == {('all-reduce', 8)}
-    assert sum(each.bytes for each in found) == 4 * 4  # top-1, top-5, loss, count
+    assert {each.group for each in found} == {8}
+    sent = collections.Counter()
+    for each in found:
+        sent[each.kind] += each.bytes
+    count = len(batch['label'])
+    assert sent == {'all-reduce': 4 * 4, 'all-gather': 2 * 4 * count}  # top-1, top-5, loss, count

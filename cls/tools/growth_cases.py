@@ -3,10 +3,12 @@
 import importlib
 import itertools
 import os
+import pickle
 import shutil
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +231,8 @@ def _names(size: int, folder: Path) -> Work:
     def names(prefix: str, count: int) -> Any:
         return (f'{prefix[:-1]}_{number}.JPEG' for number in range(count))
 
-    return lambda: FileList(folder, ((prefix, names(prefix, n)) for prefix, n in groups))
+    files_ = FileList(folder, ((prefix, names(prefix, n)) for prefix, n in groups))
+    return lambda: pickle.loads(ForkingPickler.dumps(files_))[-1]
 
 
 def _broken(size: int, folder: Path) -> Work:
@@ -362,7 +365,7 @@ def _views(size: int, folder: Path) -> Work:
 
 CASES = {
     'images': Case('open a folder of images', 200, _images),
-    'names': Case('list files by name', 12_800, _names, Target(each=40)),
+    'workers': Case('send the list of files to a worker', 12_800, _names, Target(mib=20)),
     'classes': Case(
         'open a folder of classes with two images each', 218, _classes, Target(seconds=8)
     ),

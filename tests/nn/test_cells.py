@@ -61,7 +61,7 @@ COUNTS = {
     'nor_conv_3x3': (9 * 8 * 8 + 16, 9 * 8 * 12 + 24),
     **{f'dil_conv_{k}x{k}': (k * k * 8 + 8 * 8 + 16, k * k * 8 + 8 * 12 + 24) for k in (3, 5)},
     **dict.fromkeys(
-        (*(f'max_{k}x{k}' for k in (2, 3, 5, 7)), 'avg_3x3', 'avg_3x3_zeros')
+        (*(f'max_{k}x{k}' for k in (2, 3, 5, 7)), 'max_3x3_zeros', 'avg_3x3', 'avg_3x3_zeros')
         + ('avg_pool_3x3', 'max_pool_3x3'),
         (0, 8 * 12 + 24),
     ),

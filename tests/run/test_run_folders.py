@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 import pytest
 from logs import logged
 
-from cls import setup as set_up
+from cls import checks
 from cls.config import load as configs
 from cls.config import runs
 from cls.errors import UserError, reason
@@ -475,7 +475,7 @@ def test_a_run_that_began_with_too_long_a_warmup_is_evaluated_and_continued(
     with pytest.raises(UserError, match=f'99 steps, and the run has {STEPS}'):
         main(command)
     with monkeypatch.context() as before:
-        before.setattr(set_up, '_check_length', lambda *_: None)
+        before.setattr(checks, 'check_length', lambda *_: None)
         assert main(command) == 0
     (folder / 'result.json').unlink()
     shutil.rmtree(folder / 'checkpoints' / str(STEPS))

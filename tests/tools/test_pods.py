@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import sys
 
 import pytest
@@ -38,7 +39,7 @@ def test_every_config_with_imagenet_is_there(everything):
         assert found == {
             f'configs/{file.name}'
             for file in (ROOT / 'configs').glob('*.py')
-            if 'imagenet=imagenet' in file.read_text()
+            if re.search("imagenet(=|': )imagenet", file.read_text())
         }
     assert len({pod.key for pod in everything}) == len(everything)
     variants = [pod.config.partition('variant=')[2] for pod in everything]

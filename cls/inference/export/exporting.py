@@ -51,7 +51,8 @@ def check_output(output: Path, force: bool = False) -> None:
         raise UserError(
             f'--output is {output}: expected a file on this machine, to copy afterwards.'
         )
-    for file in (output, *_beside(output)):
+    paths.check_new(output, force)
+    for file in _beside(output):
         paths.check_new(file, force)
 
 
