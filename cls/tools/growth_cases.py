@@ -44,16 +44,18 @@ from cls.tools.growth_case import Case, Target, Work
 from cls.weights.export import reference_tensors
 
 _WIDTHS = (1, 16, 144)  # of networks with 2, 8 and 24 times the channels
+_LINKS = 10_000  # to a file; ext4 allows 65,000
 _PARAMS = 1_250_000  # of SqueezeNet; ResNet-18 has 9 times as many, VGG-16 110 times
 
 
 def _tree(folder: Path, split: str, classes: int, images: int) -> None:
-    """Makes folders of classes with links to one image of 8 pixels, `images` in all."""
-    photo = folder / 'photo.jpg'
-    if not photo.exists():
-        pixels = np.random.default_rng(0).integers(256, size=(8, 8, 3), dtype=np.uint8)
-        photo.write_bytes(cv2.imencode('.jpg', pixels)[1].tobytes())
+    """Makes folders of classes with links to images of 8 pixels, `images` in all."""
+    pixels = np.random.default_rng(0).integers(256, size=(8, 8, 3), dtype=np.uint8)
+    content, photo = cv2.imencode('.jpg', pixels)[1].tobytes(), folder / 'photo.jpg'
     for number in range(images):
+        if number % _LINKS == 0:
+            photo.unlink(missing_ok=True)
+            photo.write_bytes(content)
         place = folder / split / f'class {number % classes}'
         if number < classes:
             place.mkdir(parents=True)
