@@ -87,6 +87,7 @@ def model(folder):
     return cls.load(folder / 'run')
 
 
+@pytest.mark.sweep
 def test_the_folder_is_a_model_with_the_probabilities_of_the_evaluation(
     folder, model, tmp_path, capsys
 ):

@@ -124,6 +124,7 @@ def listed(folder):
     return path, labels
 
 
+@pytest.mark.sweep
 def test_int8_keeps_most_of_the_accuracy_on_photographs(tmp_path, capsys):
     """MobileNet 0.25 loses 3 points; where products saturate, it loses 13."""
     pytest.importorskip('onnxruntime')

@@ -56,6 +56,7 @@ def recipe(tmp_path, monkeypatch):
     return str(tmp_path / 'own.py')
 
 
+@pytest.mark.sweep
 def test_trials_are_ordinary_runs_and_one_that_fails_is_reported(recipe, tmp_path, capfd):
     folder = tmp_path / 'sweep'
     flags = [f'--config={recipe}', f'--workdir={folder}', '--grid=optim.lr=0.01,1e38', '--jobs=2']

@@ -31,7 +31,13 @@ def close(one, other):
     return np.abs(one - other).max() <= 1e-4 * (other.max() - other.min())
 
 
-@pytest.mark.parametrize('name', ['resnet18', 'mobilenetv2_100', 'squeezenet1_1'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'squeezenet1_1',
+        *(pytest.param(x, marks=pytest.mark.sweep) for x in ('resnet18', 'mobilenetv2_100')),
+    ],
+)
 def test_the_maps_are_those_of_pytorch(name):
     """Golden arrays of an independent program, on the same weights."""
     golden = np.load(GOLDEN)

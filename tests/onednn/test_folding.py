@@ -71,7 +71,9 @@ def test_each_pattern_gives_the_same_numbers(one_device):
     assert calls == [5, 1]
 
 
-@pytest.mark.parametrize('name', ['mobilenetv2_100', 'resnet18'])
+@pytest.mark.parametrize(
+    'name', ['resnet18', pytest.param('mobilenetv2_100', marks=pytest.mark.sweep)]
+)
 def test_networks_agree_and_have_no_other_pass_over_images(one_device, name):
     images = jnp.asarray(np.random.default_rng(1).standard_normal((2, 32, 32, 3)), jnp.float32)
     plain, folded, text = both(models.create(name), images)
