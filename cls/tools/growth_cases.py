@@ -367,7 +367,7 @@ def _views(size: int, folder: Path) -> Work:
 
 CASES = {
     'images': Case('open a folder of images', 200, _images),
-    'workers': Case('send the list of files to a worker', 12_800, _names, Target(mib=20)),
+    'workers': Case('send the list of files to workers', 12_800, _names, Target(each=40)),
     'classes': Case(
         'open a folder of classes with two images each', 218, _classes, Target(seconds=8)
     ),
