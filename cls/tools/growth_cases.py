@@ -38,8 +38,9 @@ from cls.search.history import History
 from cls.search.loop import search, submit_inline
 from cls.search.searchers.evolution import Evolution
 from cls.search.spaces.tabular import NasBench201
+from cls.setup import set_up
 from cls.steps.optim import OptimSpec, initial_state
-from cls.tools import benchmark_machine, import_weights
+from cls.tools import benchmark_machine, benchmark_worker, import_weights
 from cls.tools.growth_case import Case, Target, Work
 from cls.weights.export import reference_tensors
 
@@ -181,20 +182,16 @@ def _processes(size: int, folder: Path) -> Work:
 
 
 def _compiled(size: int, folder: Path) -> Work:
+    """The train step of a ResNet with N blocks in each of three stages, compiled."""
     del folder
     jax.config.update('jax_enable_compilation_cache', False)
-    model: Any = models.create('resnet20_cifar', stage_sizes=(size, size, size))
-    images = jnp.zeros((2, 8, 8, 3))
-    variables: Any = models.abstract_variables(model, 8, 3)
-
-    def loss(params: Any, batch_stats: Any) -> Any:
-        every = {'params': params, 'batch_stats': batch_stats}
-        return model.apply(every, images, train=True, mutable=['batch_stats'])[0].sum()
+    config = benchmark_worker.config_of('resnet20_cifar', 2, 8)
+    config.model.stage_sizes = (size, size, size)
+    training = benchmark_worker.Training(set_up(config))
 
     def work() -> None:
         jax.clear_caches()
-        gradient = jax.jit(jax.grad(loss))
-        gradient.lower(variables['params'], variables['batch_stats']).compile()
+        training.compile()
 
     return work
 
@@ -399,7 +396,7 @@ CASES = {
     'proxies': Case("open a proxy's data in trials", 1, _proxies, Target(seconds=10)),
     'processes': Case('processes meet (threads of one)', 4, _processes, Target(exponent=1.4)),
     'depth': Case(
-        'compile residual blocks of each stage',
+        'compile the step of a ResNet with 6 N + 2 layers',
         8,
         _compiled,
         Target(exponent=1.2, seconds=60),
