@@ -1,12 +1,26 @@
 """The contract of loggers."""
 
 import dataclasses
+import importlib
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+
+class Package:
+    """A package, or a module of one, that is imported at the first use of its content."""
+
+    def __init__(self, name: str) -> None:
+        """Takes the name of the module."""
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith('__'):  # questions of inspect, of which no module has to be imported
+            raise AttributeError(name)
+        return getattr(importlib.import_module(self._name), name)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """MLflow; MLFLOW_TRACKING_URI, MLFLOW_TRACKING_TOKEN, ... are read by the package itself."""
 
-import importlib
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -10,10 +9,10 @@ import numpy as np
 from PIL import Image
 
 from cls.run.loggers import drawing
-from cls.run.loggers.base import Logger, Place
+from cls.run.loggers.base import Logger, Package, Place
 
-mlflow: Any = importlib.import_module('mlflow')  # this file has the same name
-entities: Any = importlib.import_module('mlflow.entities')
+mlflow: Any = Package('mlflow')
+entities: Any = Package('mlflow.entities')
 
 _BATCH = 100  # parameters in a request, MLflow's limit
 _LONGEST = 500  # letters of a parameter; servers of version 1 refuse longer ones

@@ -2,7 +2,6 @@
 
 import contextlib
 import contextvars
-import importlib
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from cls.run.loggers import drawing
-from cls.run.loggers.base import Histogram, Logger, Place, new_id
+from cls.run.loggers.base import Histogram, Logger, Package, Place, new_id
 
-trackio: Any = importlib.import_module('trackio')  # this file has the same name
+trackio: Any = Package('trackio')
 
 
 def open_logger(place: Place) -> 'Run':

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from cls.run.loggers import drawing
-from cls.run.loggers.base import Histogram, Logger, Place, new_id
+from cls.run.loggers.base import Histogram, Logger, Package, Place, new_id
 from cls.storage import paths
 
-wandb: Any = importlib.import_module('wandb')  # this file has the same name
+wandb: Any = Package('wandb')
 _HEAD, _BLOCK, _PART = 7, 2**15, 7  # bytes in an offline file: its head, a block, a part's head
 log = logging.getLogger(__name__)
 
