@@ -207,29 +207,39 @@ def gpu_share(slot: int, jobs: int, env: Mapping[str, str]) -> dict[str, str]:
     return share
 
 
-# ------------------------------------------------------------------------------------------------
-# Slurm, through submitit
-# ------------------------------------------------------------------------------------------------
-
-
 @dataclasses.dataclass
-class _Submitted:
-    job: Any
+class _Remote:
+    """A trial on another machine, which looks for a file that asks it to stop.
+
+    Attributes:
+      done: whether it has ended.
+      result: returns its exit code, or raises an error of the library that runs it.
+      stop_file: the file that asks it to stop.
+      log: the file with its output.
+    """
+
+    done: Callable[[], bool]
+    result: Callable[[], int]
     stop_file: Path
     log: Path
 
     def code(self) -> int | None:
-        if not self.job.done():
+        if not self.done():
             return None
         try:
-            return self.job.result()
-        except Exception as error:  # of submitit: the job was killed, or ran out of time
+            return self.result()
+        except Exception as error:  # the job was killed, its time was over, a machine was lost
             with self.log.open('a') as log:
                 log.write(f'{(str(error).splitlines() or [type(error).__name__])[0]}\n')
             return 1
 
     def stop(self) -> None:
         self.stop_file.touch()
+
+
+# ------------------------------------------------------------------------------------------------
+# Slurm, through submitit
+# ------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -256,7 +266,7 @@ def _slurm(spec: PoolSpec, folder: Path) -> Iterator[Start]:
             job = executor.submit(remote.Command(list(work.command), str(work.log), str(stop_file)))
             former[work.name] = job.job_id
             write_json(folder / JOBS, former)
-        return _Submitted(job, stop_file, work.log)
+        return _Remote(job.done, job.result, stop_file, work.log)
 
     yield start
 
@@ -274,28 +284,6 @@ def _former_job(submitit: Any, job_id: str | None, files: Path, cluster: str) ->
 # ------------------------------------------------------------------------------------------------
 # Ray
 # ------------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass
-class _Task:
-    ray: Any
-    answer: Any
-    stop_file: Path
-    log: Path
-
-    def code(self) -> int | None:
-        done, _ = self.ray.wait([self.answer], timeout=0)
-        if not done:
-            return None
-        try:
-            return self.ray.get(self.answer)
-        except Exception as error:  # of Ray: a machine was lost
-            with self.log.open('a') as log:
-                log.write(f'{(str(error).splitlines() or [type(error).__name__])[0]}\n')
-            return 1
-
-    def stop(self) -> None:
-        self.stop_file.touch()
 
 
 @contextlib.contextmanager
@@ -316,7 +304,12 @@ def _ray(spec: PoolSpec, folder: Path) -> Iterator[Start]:
         stop_file = files / f'{work.name}.stop'
         stop_file.unlink(missing_ok=True)
         answer = task.remote(list(work.command), str(work.log), str(stop_file))
-        return _Task(ray, answer, stop_file, work.log)
+        return _Remote(
+            lambda: bool(ray.wait([answer], timeout=0)[0]),
+            lambda: ray.get(answer),
+            stop_file,
+            work.log,
+        )
 
     try:
         yield start
