@@ -17,7 +17,6 @@ from absl import logging as absl_logging
 
 from cls.errors import reason
 from cls.onednn.load import load
-from cls.run import executables
 from cls.storage.cache import cache_dir
 
 log = logging.getLogger(__name__)
@@ -35,7 +34,6 @@ def start() -> None:
     if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
         _keep_programs()
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
-    executables.enable()
     quiet()
 
 

@@ -24,7 +24,7 @@ import site
 import sys
 import sysconfig
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -47,12 +47,22 @@ _enabled = False
 _settings: Any = jax.config
 
 
-def enable() -> None:
-    """Keeps the programs that this process compiles from now on with `compiled`."""
+def enable(files: Sequence[str]) -> None:
+    """Keeps the programs that this process compiles from now on with `compiled`.
+
+    It is for commands: in a notebook functions of this package may have been replaced.
+
+    Args:
+      files: further sources of the process, its config files.
+    """
     global _enabled
     if not _enabled:
         jax.monitoring.register_event_listener(_count_hits)
     _enabled = True
+    _files.update(files)
+
+
+_files: set[str] = set()
 
 
 _hits: list[str] = []  # of JAX's persistent cache
@@ -165,7 +175,7 @@ def _outside(modules: list[ModuleType]) -> list[tuple[str, str]]:
     """
     files = {str(getattr(module, '__file__', None) or '') for module in modules}
     ours = (str(_PACKAGE), *_environment())
-    outside = sorted(file for file in files if file and not file.startswith(ours))
+    outside = sorted(file for file in files | _files if file and not file.startswith(ours))
     return [(file, _hash(Path(file))) for file in outside]
 
 

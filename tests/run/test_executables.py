@@ -93,6 +93,14 @@ def test_a_module_outside_the_environment_belongs_to_the_program(cache, tmp_path
     assert values == [2, 5]
 
 
+def test_a_config_file_belongs_to_the_program(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(executables, '_files', {str(tmp_path / 'mine.py')})
+    for text in ('a = 1', 'a = 2'):
+        (tmp_path / 'mine.py').write_text(text)
+        executables.compiled(_scaled(2.0, []), SHAPES)
+    assert len(list(cache.iterdir())) == 2
+
+
 def test_a_source_younger_than_the_process_keeps_no_program(cache, monkeypatch):
     monkeypatch.setattr(executables, '_began', lambda: 0.0)
     executables.compiled(_scaled(2.0, []), SHAPES)
