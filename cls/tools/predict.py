@@ -32,6 +32,7 @@ import tqdm
 from cls.cli import Parser, run
 from cls.config.load import DTYPES
 from cls.data.classes import both
+from cls.data.labels import SEPARATOR
 from cls.errors import UserError, nearest
 from cls.evaluation.protocols import PROTOCOLS, find
 from cls.inference import inputs
@@ -209,16 +210,23 @@ class _Report:
             elif self.embed and result.embedding is not None:
                 self.names.append(one.name)
                 self.vectors.append(result.embedding)
-            if best and one.label in self.known:
+            labels = self._labels(one.label)
+            known = bool(labels) and labels <= self.known.keys()
+            if best and known:
                 self.labeled += 1
-                self.right += best[0].index == self.known[one.label]
-            self.unknown += bool(one.label) and one.label not in self.known
+                self.right += best[0].index in {self.known[label] for label in labels}
+            self.unknown += bool(labels) and not known
             yield {
                 'image': one.name,
                 'label': one.label,
                 'predictions': best,
                 'error': result.error,
             }
+
+    def _labels(self, cell: str) -> set[str]:
+        """Returns the labels of an image, as they are written in a list."""
+        several = self.model.multi_label and cell not in self.known
+        return set(cell.split(SEPARATOR) if several else [cell]) - {''}
 
     def end(self) -> int:
         """Prints a line on the images, and the errors; returns the exit code."""
