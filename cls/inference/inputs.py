@@ -72,6 +72,22 @@ def places(classes: Sequence[str], outputs: int) -> dict[str, int]:
     return {str(i): i for i in range(outputs)} | {label: i for i, label in enumerate(classes)}
 
 
+def check_apart(files: Iterable[Path], each: Sequence[Input], flag: str) -> None:
+    """Raises UserError for a file to write that is one of the images.
+
+    Args:
+      files: the files.
+      each: the images.
+      flag: the flag that names the files.
+    """
+    images = {os.path.realpath(one.image) for one in each if isinstance(one.image, str)}
+    for file in files:
+        if os.path.realpath(file) in images:
+            raise UserError(
+                f'{flag} would replace {file}, one of the images: choose another place.'
+            )
+
+
 def _expanded(argument: str, known: frozenset[str]) -> Iterable[Input]:
     if argument == STDIN:
         return _stdin(sys.stdin.buffer.read())

@@ -19,7 +19,6 @@ import contextlib
 import csv
 import io
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -129,7 +128,8 @@ def write(model: Model, args: Any, form: str) -> int:
         )
     model.batch = args.batch or model.batch
     each = inputs.expand(args.images, model.classes)
-    _check_outputs(args, each)
+    for flag in ('output', 'embed'):
+        inputs.check_apart(filter(None, [getattr(args, flag)]), each, f'--{flag}')
     results = model.stream(
         ((one.name, one.image) for one in each),
         protocol=args.protocol,
@@ -177,15 +177,6 @@ def check(args: Any) -> str:
     if form == 'parquet' and not args.output:
         raise UserError('--parquet needs --output FILE: the format is not text.')
     return form
-
-
-def _check_outputs(args: Any, each: Sequence[Input]) -> None:
-    """Raises UserError for an image that a file of results would replace."""
-    images = {os.path.realpath(one.image) for one in each if isinstance(one.image, str)}
-    for flag in ('output', 'embed'):
-        file = getattr(args, flag)
-        if file and os.path.realpath(file) in images:
-            raise UserError(f'--{flag} is {file}, an image to predict: choose another file.')
 
 
 class _Report:
