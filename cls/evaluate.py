@@ -47,8 +47,8 @@ from cls.distributed import agreement
 from cls.errors import UserError
 from cls.evaluation import plan as plans
 from cls.evaluation import precise_bn, protocols, tables
-from cls.evaluation.average import MeanOfViews, Part
-from cls.evaluation.files import Listing, write_confusion
+from cls.evaluation.average import MeanOfViews, Part, sigmoid
+from cls.evaluation.files import Listing, write_confusion, write_several
 from cls.evaluation.measure import measure
 from cls.evaluation.metrics import Tally
 from cls.evaluation.plan import Plan
@@ -78,7 +78,7 @@ def evaluate_batches(
     mesh: Mesh,
     check: Callable[[], None] = lambda: None,
     confusion: np.ndarray | None = None,
-    precisions: list[np.ndarray] | None = None,
+    ranking: list[np.ndarray] | None = None,
 ) -> dict[str, float]:
     """Returns top-1 and top-5 in percent and the mean loss in nats, over all images.
 
@@ -92,7 +92,8 @@ def evaluate_batches(
       mesh: the mesh of the devices.
       check: called before every batch; may raise to end the evaluation.
       confusion: (K, K) to which images are added, by class and prediction; None: none.
-      precisions: gets the average precisions of the classes, for images with several labels.
+      ranking: gets, for images with several labels, the (K,) average precisions of the classes,
+        and the (N, K) logits and labels of the images, in their order.
     """
     ranked: list[tuple[np.ndarray, np.ndarray]] = []
     sharding = meshes.batch_sharding(mesh)
@@ -117,8 +118,8 @@ def evaluate_batches(
         scores, labels = (np.concatenate(parts) for parts in zip(*ranked, strict=True))
         each = average_precisions(scores, labels)
         result['map'] = mean_average_precision(each)
-        if precisions is not None:
-            precisions.append(each)
+        if ranking is not None:
+            ranking += [each, scores, labels]
     return result
 
 
@@ -344,26 +345,24 @@ def _several_labels(
 
     The result has 'NAME/map' and the average precision of each class.
 
-    Raises UserError for another protocol, and for predictions.
+    Raises UserError for another protocol.
     """
-    for field, value, expected in (
-        ('protocol', setup.eval.protocol, 'single'),
-        ('predictions', setup.eval.predictions, ''),
-    ):
-        if value != expected:
-            raise UserError(
-                f'config.eval.{field} is {value!r}, and images have several labels: expected '
-                f'{expected!r}.'
-            )
-    step, names = setup.eval_step(), setup.info.class_names
+    if setup.eval.protocol != 'single':
+        raise UserError(
+            f'config.eval.protocol is {setup.eval.protocol!r}, and images have several labels: '
+            "expected 'single'."
+        )
+    step, names, wanted = setup.eval_step(), setup.info.class_names, setup.eval.predictions
+    scores = labels = np.zeros((0, len(names)))
     for name, variables in weight_sets(setup, state).items():
-        each: list[np.ndarray] = []
+        ranking: list[np.ndarray] = []
         batches = setup.eval_batches()
-        values = evaluate_batches(step, variables, batches, setup.mesh, precisions=each)
+        values = evaluate_batches(step, variables, batches, setup.mesh, ranking=ranking)
+        precisions, scores, labels = ranking
         result |= {f'{name}/{metric}': value for metric, value in values.items()}
         result[f'{name}/average_precision'] = {
             names[k] if names else str(k): None if np.isnan(x) else 100 * float(x)
-            for k, x in enumerate(each[0])
+            for k, x in enumerate(precisions)
         }
         result[f'{name}/images'] = len(setup.test)
     agreement.print_once(summary(result))
@@ -371,8 +370,11 @@ def _several_labels(
 
     def write_all(folder: Path) -> None:
         write_json(folder / 'evaluation.json', result)
+        if wanted:
+            rows = sigmoid(scores)
+            write_several(folder / wanted, rows, labels, names, setup.test.files)
 
-    agreement.on_first('written', lambda: deliver(write_all, workdir, output, False))
+    agreement.on_first('written', lambda: deliver(write_all, workdir, output, bool(wanted)))
     return result
 
 

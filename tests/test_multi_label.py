@@ -1,5 +1,6 @@
 """Images with several labels: training, metrics, evaluation."""
 
+import csv
 import json
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.special import expit
 
 from cls import main
 from cls.config import load as configs
@@ -54,26 +56,32 @@ def fields(table, **changed):
 
 
 @pytest.mark.usefixtures('quick_programs')
-def test_a_run_learns_several_labels_and_is_evaluated_by_average_precision(
-    table, tmp_path, capfd, caplog
-):
+def test_a_run_learns_several_labels_and_is_evaluated_by_average_precision(table, tmp_path, capfd):
     run = tmp_path / 'run'
     overrides = [f'--config.{name}={value}' for name, value in fields(table)]
     assert main.main(['--config', 'resnet', '--workdir', str(run), *overrides]) == 0
     trained = json.loads((run / 'result.json').read_text())
     assert 50 < trained['test/map'] <= 100
     assert 'test mAP ' in capfd.readouterr().out
-    assert main.main(['--workdir', str(run), '--job', 'evaluate']) == 0
+    flags = ['--job', 'evaluate', '--config.eval.predictions=listed.csv']
+    assert main.main(['--workdir', str(run), *flags]) == 0
     result = json.loads((run / 'evaluation.json').read_text())
     for metric in ('map', 'top1', 'loss'):
         assert result[f'test/{metric}'] == pytest.approx(trained[f'test/{metric}'], rel=1e-5)
 
     source = set_up(configs.load('resnet', fields(table)), jax.devices()[:1]).test
     logits = load(run).logits(np.stack([source[i]['image'] for i in range(len(source))]))
-    assert 'take a sigmoid of the logits' in caplog.text
     expected = 100 * average_precisions(logits, source.labels())
     each = result['test/average_precision']
     np.testing.assert_allclose([each[name] for name in NAMES], expected, rtol=1e-4)
+    listed = list(csv.DictReader((run / 'listed.csv').open()))
+    assert [row['image'] for row in listed] == list(source.files)
+    written = [line.split(',') for line in table.read_text().splitlines()]
+    assert [row['label'] for row in listed] == [cells[1] for cells in written if cells[2] == 'test']
+    for row, own in zip(listed, logits, strict=True):
+        given = {row[f'class{i}']: float(row[f'probability{i}']) for i in (1, 2, 3)}
+        assert [*given.values()] == sorted(given.values(), reverse=True)
+        np.testing.assert_allclose([given[name] for name in NAMES], expit(own), rtol=1e-4)
     with pytest.raises(UserError, match=r"eval.protocol is 'ten_crop', and images have several"):
         flags = ['--job', 'evaluate', '--config.eval.protocol=ten_crop']
         main.main(['--workdir', str(run), *flags])

@@ -29,6 +29,11 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return result
 
 
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Returns the (n, K) sigmoid in float64, exact for large negative logits."""
+    return np.exp(-np.logaddexp(0, -logits.astype(np.float64)))
+
+
 class MeanOfViews:
     """The mean of the softmax over the views of each image."""
 

@@ -3,13 +3,14 @@
 import csv
 import io
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from cls.data.classes import has_words, words
+from cls.data.labels import SEPARATOR
 from cls.evaluation.metrics import LISTED, OUTCOME, Tally
 from cls.storage import paths
 
@@ -59,25 +60,8 @@ class Listing:
         """
         count = min(LISTED, classes)
 
-        def name(label: int) -> str | int:
-            return names[label] if label < len(names) else label
-
-        worded = any(map(has_words, names))  # ImageNet's classes get a column of words
-        kinds = ('class', 'name', 'probability') if worded else ('class', 'probability')
-        columns = [f'{kind}{i}' for i in range(1, count + 1) for kind in kinds]
-        with paths.writing(path) as file:
-            # File names need not be UTF-8: their bytes are written unchanged.
-            lines = io.TextIOWrapper(file, 'utf-8', 'surrogateescape', newline='')
-            writer = csv.writer(lines)
-            writer.writerow(['image', 'label', *(['label_name'] if worded else []), *columns])
-            for i, (label, classes_of, probabilities) in enumerate(self._rows(count)):
-                row: list[Any] = [files[i] if files else i, name(label)]
-                row += [words(str(name(label)))] if worded else []
-                for guess, probability in zip(classes_of, probabilities, strict=True):
-                    own = [words(str(name(guess)))] if worded else []
-                    row += [name(guess), *own, f'{probability:.6g}']
-                writer.writerow(row)
-            lines.detach()  # writes the rest, and does not close the file
+        rows = (([label], best, values) for label, best, values in self._rows(count))
+        _write_table(path, rows, count, names, files)
 
     def _rows(self, count: int) -> Iterator[tuple[int, list[int], list[float]]]:
         """Yields label, most probable classes and their probabilities of each image, in order."""
@@ -91,6 +75,62 @@ class Listing:
                 block['probabilities'][:, :count].tolist(),
                 strict=True,
             )
+
+
+def write_several(
+    path: Path,
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str] = (),
+    files: Sequence[str] = (),
+) -> None:
+    """Writes the CSV file of a `Listing` for images with several labels, cat|dog in a cell.
+
+    Args:
+      path: the CSV file.
+      probabilities: (N, K), in the order of the source.
+      labels: (N, K), not 0 for each class of an image.
+      names: names of the classes; (): classes are written as numbers.
+      files: files of the images; (): images are written as numbers.
+    """
+    count = min(LISTED, probabilities.shape[1])
+    best = np.argsort(-probabilities, axis=1, kind='stable')[:, :count]
+    rows = (
+        (np.flatnonzero(own).tolist(), guesses.tolist(), row[guesses].tolist())
+        for own, guesses, row in zip(labels, best, probabilities, strict=True)
+    )
+    _write_table(path, rows, count, names, files)
+
+
+def _write_table(
+    path: Path,
+    rows: Iterable[tuple[list[int], list[int], list[float]]],
+    count: int,
+    names: Sequence[str],
+    files: Sequence[str],
+) -> None:
+    """Writes (labels, classes, probabilities) of each image, `count` classes for each."""
+
+    def name(label: int) -> str:
+        return names[label] if label < len(names) else str(label)
+
+    worded = any(map(has_words, names))  # ImageNet's classes get a column of words
+    kinds = ('class', 'name', 'probability') if worded else ('class', 'probability')
+    columns = [f'{kind}{i}' for i in range(1, count + 1) for kind in kinds]
+    with paths.writing(path) as file:
+        # File names need not be UTF-8: their bytes are written unchanged.
+        lines = io.TextIOWrapper(file, 'utf-8', 'surrogateescape', newline='')
+        writer = csv.writer(lines)
+        writer.writerow(['image', 'label', *(['label_name'] if worded else []), *columns])
+        for i, (labels, guesses, probabilities) in enumerate(rows):
+            own = [name(label) for label in labels]
+            row: list[Any] = [files[i] if files else i, SEPARATOR.join(own)]
+            row += [SEPARATOR.join(map(words, own))] if worded else []
+            for guess, probability in zip(guesses, probabilities, strict=True):
+                worded_guess = [words(name(guess))] if worded else []
+                row += [name(guess), *worded_guess, f'{probability:.6g}']
+            writer.writerow(row)
+        lines.detach()  # writes the rest, and does not close the file
 
 
 def write_confusion(path: Path, tally: Tally) -> None:
