@@ -146,7 +146,8 @@ def _vgg(variant: Variant) -> Renames:
     return (*pairs, *((rf'^{theirs}\.', f'{ours}.') for theirs, ours in heads))
 
 
-def _resnet(variant: Variant) -> Renames:
+def resnet_names(variant: Variant) -> Renames:
+    """Returns the pairs of ResNet and, in older releases, ResNeXt."""
     return (
         (r'^conv1_conv\.', 'conv1.'),
         (r'^conv1_bn\.', 'bn1.'),
@@ -388,7 +389,7 @@ FAMILY = Family(
     'keras',
     tables=(
         Names('vgg(16|19)', _vgg, _by_channels),
-        Names('resnet(50|101|152)_v1', _resnet, _without_biases),
+        Names('resnet(50|101|152)_v1', resnet_names, _without_biases),
         Names('nasnet_a_(mobile|large)', keras_nasnet, fields={'zero_pools': True}),
         Names('densenet(121|169|201)', _densenet),
         Names('xception', _xception, _ranks, {'epsilon': 1e-3, 'pool_padding': 'SAME'}),

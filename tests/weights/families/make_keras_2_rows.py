@@ -1,6 +1,7 @@
-"""Writes image_classifiers.npz and keras_efficientnets.npz here: logits of packages for Keras 2.
+"""Writes the rows of three packages for Keras 2 here: <package>.npz, as in make_rows.py.
 
-    python tests/weights/families/make_keras_2_rows.py
+    python tests/weights/families/make_keras_2_rows.py                       # all packages
+    python tests/weights/families/make_keras_2_rows.py keras_applications    # one
 
 Needs tensorflow, tf_keras, keras-applications 1.0.8, image-classifiers 1.0.0 and
 keras-efficientnets 0.1.7, the last three by `pip install --no-deps`. Tensors have names and axes as
@@ -42,7 +43,22 @@ def senet(name):
     from classification_models.models import senet as module
 
     fields = {'input_shape': (SIZE, SIZE, 3), 'classes': CLASSES, 'weights': None}
-    return module.SENet(module.MODELS_PARAMS[name], **fields, **MODULES)
+    return before_last(module.SENet(module.MODELS_PARAMS[name], **fields, **MODULES))
+
+
+def resnext(name):
+    """Returns a network of keras-applications."""
+    from keras_applications import resnext
+
+    fields = {'input_shape': (SIZE, SIZE, 3), 'classes': CLASSES, 'weights': None}
+    network = getattr(resnext, name)(**fields, **MODULES)
+    network.layers[-1].activation = keras.activations.linear
+    return network
+
+
+def before_last(network):
+    """Returns a network without its last layer, a softmax."""
+    return keras.Model(network.inputs, network.layers[-2].output)
 
 
 def efficientnet(name):
@@ -50,7 +66,7 @@ def efficientnet(name):
     import keras_efficientnets
 
     build = getattr(keras_efficientnets, name)
-    return build(input_shape=(SIZE, SIZE, 3), classes=CLASSES, weights=None)
+    return before_last(build(input_shape=(SIZE, SIZE, 3), classes=CLASSES, weights=None))
 
 
 # Package -> variant -> (builder, the package's name).
@@ -59,6 +75,7 @@ NETWORKS = {
         'seresnet50': (senet, 'seresnet50'),
         'seresnext50_32x4d': (senet, 'seresnext50'),
     },
+    'keras_applications': {'resnext50_32x4d': (resnext, 'ResNeXt50')},
     'keras_efficientnets': {
         'tf_efficientnet_b0': (efficientnet, 'EfficientNetB0'),
         'tf_efficientnet_b1': (efficientnet, 'EfficientNetB1'),
@@ -67,10 +84,9 @@ NETWORKS = {
 
 
 def make_row(package, build, name):
-    """Returns a row of a network; it ends with a softmax, which is left out."""
+    """Returns a row of a network."""
     keras.backend.clear_session()
     network = build(name)
-    network = keras.Model(network.inputs, network.layers[-2].output)
     weights = [(layer, weight) for layer in network.layers for weight in layer.weights]
     paths = [f'{layer.name}/{w.name.split("/")[-1].removesuffix(":0")}' for layer, w in weights]
     forms = [
@@ -96,12 +112,13 @@ def make_row(package, build, name):
     raise RuntimeError(f'{package}:{name}: the logits do not differ under any gain')
 
 
-def main():
-    """Writes the two files."""
-    for package, networks in NETWORKS.items():
+def main(packages):
+    """Writes the files of some packages, or of all."""
+    for package in packages or NETWORKS:
+        networks = NETWORKS[package]
         made = {name: make_row(package, *network) for name, network in networks.items()}
         rows.write(f'../weights/families/{package}', made)
 
 
 if __name__ == '__main__':
-    main()
+    main(sys.argv[1:])

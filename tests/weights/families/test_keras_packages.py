@@ -33,6 +33,14 @@ def test_numbered_layers(package, variant):
         assert match.num_classes == 10 and not match.left_out
 
 
+def test_depthwise_layers_of_groups():
+    shapes = rows.read('../weights/families/keras_applications')['resnext50_32x4d'].tensors
+    assert shapes['conv2_block1_2_conv.weight'] == (512, 1, 3, 3)
+    match = weights.identify(zeros(shapes))
+    assert (match.variant, match.family) == ('resnext50_32x4d', 'keras-applications')
+    assert match.num_classes == 10 and not match.left_out
+
+
 def resnet18():
     """Returns the tensors of image-classifiers' ResNet-18, as classification_models builds it."""
     shapes = {f'bn_data.{leaf}': (3,) for leaf in ('bias', 'running_mean', 'running_var')}
