@@ -108,6 +108,11 @@ def evaluate_runs(
     names = [str(run) for _, run in parts]
     for config, run in parts:
         setup, state = restore(config, run)
+        if setup.recipe.multi_label:
+            raise UserError(
+                f'{run} has several labels for an image: expected runs without '
+                'config.data.multi_label, or one of these runs at a time.'
+            )
         used.append(protocol or EvalSpec.from_config(config).title)
         params += sum(x.size for x in jax.tree.leaves(state.params))
         setups.append(setup)

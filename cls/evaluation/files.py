@@ -3,13 +3,14 @@
 import csv
 import io
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from cls.data.classes import has_words, words
+from cls.data.labels import SEPARATOR
 from cls.evaluation.metrics import LISTED, OUTCOME, Tally
 from cls.storage import paths
 
@@ -91,6 +92,36 @@ class Listing:
                 block['probabilities'][:, :count].tolist(),
                 strict=True,
             )
+
+
+def write_probabilities(
+    path: Path,
+    labels: np.ndarray,
+    probabilities: Iterable[np.ndarray],
+    names: Sequence[str] = (),
+    files: Sequence[str] = (),
+) -> None:
+    """Writes a CSV file atomically: file or index, labels, and the probability of each class.
+
+    There is a column for each class. Labels are written as in tables of images, `cat|dog`.
+
+    Args:
+      path: the CSV file.
+      labels: (N, K), 1 for each class of an image.
+      probabilities: (K,) of each image.
+      names: names of the classes; (): classes are written as numbers.
+      files: files of the images; (): images are written as numbers.
+    """
+    classes = [str(name) for name in names or range(labels.shape[1])]
+    with paths.writing(path) as file:
+        lines = io.TextIOWrapper(file, 'utf-8', 'surrogateescape', newline='')
+        writer = csv.writer(lines)
+        writer.writerow(['image', 'labels', *classes])
+        for i, (own, values) in enumerate(zip(labels, probabilities, strict=True)):
+            cell = SEPARATOR.join(classes[k] for k in np.flatnonzero(own).tolist())
+            numbers = [f'{value:.6g}' for value in values.tolist()]
+            writer.writerow([files[i] if files else i, cell, *numbers])
+        lines.detach()  # writes the rest, and does not close the file
 
 
 def write_confusion(path: Path, tally: Tally) -> None:
