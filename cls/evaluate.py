@@ -17,6 +17,9 @@ It writes these files to the run folder:
                       numpy.load the `names` of its rows and columns
   NAME.csv            the predictions, if config.eval.predictions has that value
 
+Of images with several labels it writes their mean average precision and that of each class, and
+no confusion matrix.
+
 The latter two are of the average of the weights, if the run keeps one. `--output DIR` writes all
 files to DIR. The result is printed first. A run folder that cannot be written to, or that another
 process uses, is not changed.
@@ -46,9 +49,9 @@ from cls.data.readers import eval_reader, reading_threads
 from cls.distributed import agreement
 from cls.errors import UserError
 from cls.evaluation import plan as plans
-from cls.evaluation import precise_bn, protocols, tables
-from cls.evaluation.average import MeanOfViews, Part, sigmoid
-from cls.evaluation.files import Listing, write_confusion, write_several
+from cls.evaluation import precise_bn, protocols, several, tables
+from cls.evaluation.average import MeanOfViews, Part, sigmoids, softmax
+from cls.evaluation.files import Listing, write_confusion, write_probabilities
 from cls.evaluation.measure import measure
 from cls.evaluation.metrics import Tally
 from cls.evaluation.plan import Plan
@@ -78,7 +81,6 @@ def evaluate_batches(
     mesh: Mesh,
     check: Callable[[], None] = lambda: None,
     confusion: np.ndarray | None = None,
-    ranking: list[np.ndarray] | None = None,
 ) -> dict[str, float]:
     """Returns top-1 and top-5 in percent and the mean loss in nats, over all images.
 
@@ -92,8 +94,6 @@ def evaluate_batches(
       mesh: the mesh of the devices.
       check: called before every batch; may raise to end the evaluation.
       confusion: (K, K) to which images are added, by class and prediction; None: none.
-      ranking: gets, for images with several labels, the (K,) average precisions of the classes,
-        and the (N, K) logits and labels of the images, in their order.
     """
     ranked: list[tuple[np.ndarray, np.ndarray]] = []
     sharding = meshes.batch_sharding(mesh)
@@ -116,10 +116,7 @@ def evaluate_batches(
     }
     if ranked:
         scores, labels = (np.concatenate(parts) for parts in zip(*ranked, strict=True))
-        each = average_precisions(scores, labels)
-        result['map'] = mean_average_precision(each)
-        if ranking is not None:
-            ranking += [each, scores, labels]
+        result['map'] = mean_average_precision(average_precisions(scores, labels))
     return result
 
 
@@ -251,7 +248,7 @@ def predict(setup: Setup, variables: Any, plan: Plan) -> Iterator[Part]:
     variables = meshes.whole(variables, setup.mesh)
 
     views = sum(scale.count for scale in plan.scales)
-    mean, done = MeanOfViews(views), 0
+    mean, done = MeanOfViews(views, sigmoids if setup.recipe.multi_label else softmax), 0
     for batch in _batches(setup, plan):
         images = meshes.put_batch(batch['image'], sharding)
         if dense and not done:
@@ -285,11 +282,13 @@ def _batches(setup: Setup, plan: Plan) -> Iterator[dict[str, Any]]:
 
     def center_crops(images: Sequence[int]) -> tuple[Any, Any]:
         pixels, labels = crop(np.array(images), np.array(images))
-        return [[each[None]] for each in pixels], labels.tolist()
+        return [[each[None]] for each in pixels], list(labels)
 
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         read = data_views.reader(setup.test, plan.views, pool) if plan.views else center_crops
-        yield from data_views.batches(read, plan.order, plan.scales, setup.test.channels, process())
+        label = setup.test.label_shape, setup.test.label_dtype
+        scales, channels = plan.scales, setup.test.channels
+        yield from data_views.batches(read, plan.order, scales, channels, process(), label)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -316,8 +315,17 @@ def job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[s
     setup, state = restore(config, workdir)
     result: dict[str, Any] = {'step': int(state.step)} | conditions(setup)
     names, classes = setup.info.class_names, setup.model.num_classes
+
+    def write_files(write_all: Callable[[Path, str], None]) -> None:
+        report = runs.report_name(spec.title, config, workdir)
+
+        def write_to(folder: Path) -> None:
+            write_all(folder, report)
+
+        agreement.on_first('written', lambda: deliver(write_to, workdir, output, wanted))
+
     if setup.recipe.multi_label:
-        return _several_labels(setup, state, result, workdir, output)
+        return _several_labels(setup, state, result, write_files)
     weights, the_plan = weight_sets(setup, state), plan(setup, spec.protocol)
     *_, last = weights
     with Listing(kept=wanted and agreement.is_main_process()) as listing:
@@ -329,52 +337,47 @@ def job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[s
         agreement.print_once('\n'.join([summary(result), *tables.class_lines(result, last)]))
         broken.report()
 
-        def write_all(folder: Path) -> None:
-            write(folder / runs.report_name(spec.title, config, workdir), result, tally)
+        def write_all(folder: Path, report: str) -> None:
+            write(folder / report, result, tally)
             if wanted:
                 listing.write(folder / spec.predictions, classes, names, setup.test.files)
 
-        agreement.on_first('written', lambda: deliver(write_all, workdir, output, wanted))
+        write_files(write_all)
     return result
 
 
 def _several_labels(
-    setup: Setup, state: TrainState, result: dict[str, Any], workdir: Path, output: Path | None
+    setup: Setup,
+    state: TrainState,
+    result: dict[str, Any],
+    write_files: Callable[[Callable[[Path, str], None]], None],
 ) -> dict[str, Any]:
-    """Evaluates the center crops of images with several labels; see `job`.
+    """Evaluates images with several labels; see `job`.
 
     The result has 'NAME/map' and the average precision of each class.
 
-    Raises UserError for another protocol.
+    Args:
+      setup: the setup of the evaluation.
+      state: the state of the run.
+      result: the values that are known before.
+      write_files: calls a function that writes files, with the folder and the name of the report.
     """
-    if setup.eval.protocol != 'single':
-        raise UserError(
-            f'config.eval.protocol is {setup.eval.protocol!r}, and images have several labels: '
-            "expected 'single'."
-        )
-    step, names, wanted = setup.eval_step(), setup.info.class_names, setup.eval.predictions
-    scores = labels = np.zeros((0, len(names)))
+    the_plan, names = plan(setup, setup.eval.protocol), setup.info.class_names
     for name, variables in weight_sets(setup, state).items():
-        ranking: list[np.ndarray] = []
-        batches = setup.eval_batches()
-        values = evaluate_batches(step, variables, batches, setup.mesh, ranking=ranking)
-        precisions, scores, labels = ranking
-        result |= {f'{name}/{metric}': value for metric, value in values.items()}
-        result[f'{name}/average_precision'] = {
-            names[k] if names else str(k): None if np.isnan(x) else 100 * float(x)
-            for k, x in enumerate(precisions)
-        }
-        result[f'{name}/images'] = len(setup.test)
+        parts = (part.predictions for part in predict(setup, variables, the_plan))
+        ranking = several.rank(parts, len(setup.test))
+        result |= {f'{name}/{metric}': value for metric, value in ranking.values(names).items()}
     agreement.print_once(summary(result))
     broken.report()
 
-    def write_all(folder: Path) -> None:
-        write_json(folder / 'evaluation.json', result)
-        if wanted:
-            rows = sigmoid(scores)
-            write_several(folder / wanted, rows, labels, names, setup.test.files)
+    def write_all(folder: Path, report: str) -> None:
+        write_json(folder / f'{report}.json', result)
+        if setup.eval.predictions:
+            path = folder / setup.eval.predictions
+            each = map(ranking.probabilities, range(len(setup.test)))
+            write_probabilities(path, ranking.labels, each, names, setup.test.files)
 
-    agreement.on_first('written', lambda: deliver(write_all, workdir, output, bool(wanted)))
+    write_files(write_all)
     return result
 
 

@@ -235,8 +235,8 @@ def use_strikes_back(c: ConfigDict, procedure: str) -> None:
     whose code the paper uses, in its arguments for these weights (from memory): three repeats,
     targets above 0.2 count as 1, LAMB's epsilon 1e-6 and its gradients clipped at a norm of 1, no
     weight decay of norms and biases, a warm-up from 1e-4. Batches of 2,016, not 2,048: three
-    repeats divide them. Interpolation is bicubic, timm's is bilinear or bicubic by chance. Its
-    stochastic depth of 0.05 (A1, A2) is for the fields of a variant that has it.
+    repeats divide them. Interpolation is bicubic, timm's is bilinear or bicubic by chance.
+    Stochastic depth is 0.05 in A1 and A2, a field of the models of ResNet and SENet.
     """
     numbers = {
         'A1': ('600 epochs', 224, 5e-3, 0.01, 7.0, 0.2, 0.1),
@@ -246,6 +246,8 @@ def use_strikes_back(c: ConfigDict, procedure: str) -> None:
     duration, size, rate, decay, magnitude, mixup, smoothing = numbers[procedure]
     use_imagenet(c)
     c.model.dtype = 'bfloat16'
+    if procedure != 'A3':
+        c.model.drop_path_rate = 0.05
     c.duration, c.batch = duration, 2048 if procedure == 'A3' else 2016
     c.data.image_size, c.data.eval_size, c.data.eval_resize = size, 224, 235
     c.data.train_crop, c.data.interpolation = 'random_resized', 'bicubic'

@@ -84,13 +84,13 @@ def imagenet(c: ConfigDict) -> None:
 
 
 def a1(c: ConfigDict) -> None:
-    """ResNet strikes back, procedure A1: 600 epochs; without its stochastic depth of 0.05."""
+    """ResNet strikes back, procedure A1: 600 epochs."""
     common.use_strikes_back(c, 'A1')
     c.model.name = 'resnet50'
 
 
 def a2(c: ConfigDict) -> None:
-    """ResNet strikes back, procedure A2: 300 epochs; without its stochastic depth of 0.05."""
+    """ResNet strikes back, procedure A2: 300 epochs."""
     common.use_strikes_back(c, 'A2')
     c.model.name = 'resnet50'
 

@@ -68,7 +68,7 @@ def imagenet(c: ConfigDict) -> None:
 def modern(c: ConfigDict) -> None:
     """ResNet strikes back, procedure A2, applied there to SE-ResNet-50 too (its Table 5).
 
-    Without its stochastic depth of 0.05.
+    Its drop path is not for SE-BN-Inception and the variants of pre-activation.
     """
     common.use_strikes_back(c, 'A2')
     c.model.name = 'seresnet50'

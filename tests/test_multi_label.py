@@ -8,11 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.special import expit
 
-from cls import main
+from cls import ensemble, main
 from cls.config import load as configs
+from cls.config import runs
+from cls.data.views import corner_crops
 from cls.errors import UserError
+from cls.evaluation import average, several
+from cls.evaluation.metrics import Predictions
 from cls.evaluation.ranking import average_precisions
 from cls.inference.loading import load
 from cls.setup import set_up
@@ -63,8 +66,7 @@ def test_a_run_learns_several_labels_and_is_evaluated_by_average_precision(table
     trained = json.loads((run / 'result.json').read_text())
     assert 50 < trained['test/map'] <= 100
     assert 'test mAP ' in capfd.readouterr().out
-    flags = ['--job', 'evaluate', '--config.eval.predictions=listed.csv']
-    assert main.main(['--workdir', str(run), *flags]) == 0
+    assert main.main(['--workdir', str(run), '--job', 'evaluate']) == 0
     result = json.loads((run / 'evaluation.json').read_text())
     for metric in ('map', 'top1', 'loss'):
         assert result[f'test/{metric}'] == pytest.approx(trained[f'test/{metric}'], rel=1e-5)
@@ -74,17 +76,59 @@ def test_a_run_learns_several_labels_and_is_evaluated_by_average_precision(table
     expected = 100 * average_precisions(logits, source.labels())
     each = result['test/average_precision']
     np.testing.assert_allclose([each[name] for name in NAMES], expected, rtol=1e-4)
-    listed = list(csv.DictReader((run / 'listed.csv').open()))
-    assert [row['image'] for row in listed] == list(source.files)
-    written = [line.split(',') for line in table.read_text().splitlines()]
-    assert [row['label'] for row in listed] == [cells[1] for cells in written if cells[2] == 'test']
-    for row, own in zip(listed, logits, strict=True):
-        given = {row[f'class{i}']: float(row[f'probability{i}']) for i in (1, 2, 3)}
-        assert [*given.values()] == sorted(given.values(), reverse=True)
-        np.testing.assert_allclose([given[name] for name in NAMES], expit(own), rtol=1e-4)
-    with pytest.raises(UserError, match=r"eval.protocol is 'ten_crop', and images have several"):
-        flags = ['--job', 'evaluate', '--config.eval.protocol=ten_crop']
-        main.main(['--workdir', str(run), *flags])
+    check_ten_crops(run, source, tmp_path / 'ten')
+    with pytest.raises(UserError, match='by one label for each image: evaluate'):
+        ensemble.together_job([(runs.load_config(run), run)] * 2, None)
+
+
+def check_ten_crops(run, source, output):
+    """Evaluates a run on ten crops, and compares with the mean of the sigmoids of crops."""
+    flags = ['--config.eval.protocol=ten_crop', '--config.data.eval_resize=12']
+    flags += ['--config.eval.predictions=scores.csv', '--output', str(output)]
+    assert main.main(['--workdir', str(run), '--job', 'evaluate', *flags]) == 0
+    (file,) = output.glob('evaluation-ten_crop*.json')
+    result = json.loads(file.read_text())
+    assert result['protocol'] == 'ten_crop'
+
+    crops = np.stack([corner_crops(source[i]['image'], size=8, resize_to=12) for i in range(20)])
+    model, total = load(run), np.zeros((20, 3))
+    for view in range(5):
+        for images in (crops[:, view], crops[:, view, :, ::-1]):
+            total += 1 / (1 + np.exp(-model.logits(images).astype(np.float64)))
+    expected, labels = total / 10, source.labels()
+    each = 100 * average_precisions(expected, labels)
+    actual = [result['test/average_precision'][name] for name in NAMES]
+    np.testing.assert_allclose(actual, each, rtol=1e-4)
+    assert result['test/map'] == pytest.approx(each.mean(), rel=1e-4)
+    losses = -np.log(np.where(labels, expected, 1 - expected))
+    assert result['test/loss'] == pytest.approx(losses.mean(), rel=1e-4)
+    best = expected.argmax(1)
+    assert result['test/top1'] == pytest.approx(100 * labels[np.arange(20), best].mean())
+
+    rows = list(csv.DictReader((output / 'scores.csv').open()))
+    assert [row['image'] for row in rows] == list(source.files)
+    sets = ['|'.join(np.array(NAMES)[own > 0]) for own in labels]
+    assert [row['labels'] for row in rows] == sets
+    values = np.array([[float(row[name]) for name in NAMES] for row in rows])
+    np.testing.assert_allclose(values, expected, rtol=1e-4)
+
+
+def test_scores_beyond_the_precision_of_probabilities_keep_their_order():
+    """In float64 the sigmoids of 40 and 50 are both 1: ranks and losses would be those of a tie."""
+    logits = np.array([[40.0, -80], [50, 3], [45, -90]], np.float32)
+    labels = np.array([[0, 1], [1, 0], [0, 0]], np.uint8)
+    views = average.MeanOfViews(1, average.sigmoids)
+    parts = [views.add(logits[None], labels, np.arange(3))]
+    ranking = several.rank(parts, 3)
+    np.testing.assert_allclose(ranking.scores[:, 0], [40, 50, 45], rtol=1e-6)
+    assert ranking.values()['average_precision'] == {'0': 100, '1': 50}
+    np.testing.assert_allclose(ranking.losses[2], 45 / 2)
+    both = average.MeanOfViews(2, average.sigmoids).add(
+        np.array([[[40.0]] * 2, [[-40.0]] * 2], np.float32), np.ones((2, 1), np.uint8), np.zeros(2)
+    )
+    np.testing.assert_allclose(both.probabilities, [[0.5, 0.5]])
+    nothing = Predictions(np.zeros((0, 2)), np.zeros((0, 1), np.uint8), np.zeros(0, np.int32))
+    assert several.rank([nothing, both], 1).scores == 0
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,7 @@ def batches(
     scales: Sequence[Scale],
     channels: int,
     process: tuple[int, int] = (0, 1),
+    label_as: tuple[tuple[int, ...], Any] = ((), np.int32),
 ) -> Iterator[dict[str, Any]]:
     """Yields this process's share of the batches of all views of some images.
 
@@ -239,8 +240,9 @@ def batches(
       scales: the scales of each image.
       channels: those of each image.
       process: (index, count); process p of P has the p-th of the P parts of a global batch.
+      label_as: shape and type of a label.
 
-    Yields {'image': (n, h, w, C) uint8, 'label': (n,) int32, 'index': (n,) int32, 'views': int}.
+    Yields {'image': (n, h, w, C) uint8, 'label': (n, ...), 'index': (n,) int32, 'views': int}.
     The index is that of the image in the source, -1 for the zeros that pad a batch; `views` is the
     number of views in the global batch, the same for every process.
     """
@@ -253,7 +255,7 @@ def batches(
         share = scale.batches[step.kind] // process[1]
         made = {
             'image': np.zeros((share, *scale.shapes[step.kind], channels), np.uint8),
-            'label': np.zeros(share, np.int32),
+            'label': np.zeros((share, *label_as[0]), label_as[1]),
             'index': np.full(share, -1, np.int32),
             'views': sum(map(len, step.rows)),
         }

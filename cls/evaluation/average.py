@@ -1,10 +1,10 @@
-"""The mean of the softmax over the views of an image, and over several models.
+"""The mean of probabilities over the views of an image, and over several models.
 
 Images are complete at different times. Only those with some of their views, or with the predictions
 of some models, are in memory.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,17 +29,29 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return result
 
 
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Returns the (n, K) sigmoid in float64, exact for large negative logits."""
-    return np.exp(-np.logaddexp(0, -logits.astype(np.float64)))
+def sigmoids(logits: np.ndarray) -> np.ndarray:
+    """Returns (n, 2 K) float64: the probability of each of K classes, then that of its absence.
+
+    Either may be close to 0, where 1 minus it would be rounded to 1.
+    """
+    logits = logits.astype(np.float64)
+    with np.errstate(over='ignore'):  # 1 / infinity is the limit
+        return 1 / (1 + np.exp(np.concatenate([-logits, logits], axis=1)))
 
 
 class MeanOfViews:
-    """The mean of the softmax over the views of each image."""
+    """The mean of the probabilities over the views of each image."""
 
-    def __init__(self, views: int) -> None:
-        """Takes the number of views of an image, without mirror images."""
-        self._views = views
+    def __init__(
+        self, views: int, probabilities: Callable[[np.ndarray], np.ndarray] = softmax
+    ) -> None:
+        """Starts without images.
+
+        Args:
+          views: of an image, without mirror images.
+          probabilities: of (n, K) logits, as `softmax` or `sigmoids`.
+        """
+        self._views, self._probabilities = views, probabilities
         self._begun: dict[int, tuple[np.ndarray, int]] = {}  # image -> (sum, number of views)
 
     @property
@@ -52,7 +64,7 @@ class MeanOfViews:
 
         Args:
           logits: (m, n, K), those of the views and, if m is 2, of their mirror images.
-          labels: (n,).
+          labels: (n,), or (n, K) for images with several labels.
           index: (n,), the images; the views of an image follow one another.
         """
         starts = np.flatnonzero(np.diff(index, prepend=-1))
@@ -62,7 +74,7 @@ class MeanOfViews:
             if image in self._begun:
                 before[row], views = self._begun.pop(image)
                 seen[row] += views
-        total = _sums(logits, starts, before)
+        total = self._sums(logits, starts, before)
         done = seen == self._views
         for row in np.flatnonzero(~done).tolist():
             self._begun[int(index[row])] = total[row].copy(), int(seen[row])
@@ -71,24 +83,25 @@ class MeanOfViews:
         total /= len(logits) * self._views
         return Predictions(total, labels, index)
 
+    def _sums(
+        self, logits: np.ndarray, starts: np.ndarray, before: Mapping[int, np.ndarray]
+    ) -> np.ndarray:
+        """Returns the sums of probabilities from each start to the next, added to `before`.
 
-def _sums(logits: np.ndarray, starts: np.ndarray, before: Mapping[int, np.ndarray]) -> np.ndarray:
-    """Returns the (n, K) sums of softmax from each of n starts to the next, added to `before`.
-
-    Those of the mirror images are added last.
-    """
-    total = np.zeros((0, logits.shape[-1]))
-    for number, of_views in enumerate(logits if len(starts) else ()):
-        part = softmax(of_views)
-        if len(starts) < len(part):
-            part = np.add.reduceat(part, starts)
-        if number:
-            total += part
-            continue
-        total = part
-        for row, earlier in before.items():
-            total[row] += earlier
-    return total
+        Those of the mirror images are added last.
+        """
+        total = self._probabilities(logits[0, :0])
+        for number, of_views in enumerate(logits if len(starts) else ()):
+            part = self._probabilities(of_views)
+            if len(starts) < len(part):
+                part = np.add.reduceat(part, starts)
+            if number:
+                total += part
+                continue
+            total = part
+            for row, earlier in before.items():
+                total[row] += earlier
+        return total
 
 
 def together(members: Sequence[Iterator[Part]], names: Sequence[str]) -> Iterator[Predictions]:

@@ -60,8 +60,25 @@ class Listing:
         """
         count = min(LISTED, classes)
 
-        rows = (([label], best, values) for label, best, values in self._rows(count))
-        _write_table(path, rows, count, names, files)
+        def name(label: int) -> str | int:
+            return names[label] if label < len(names) else label
+
+        worded = any(map(has_words, names))  # ImageNet's classes get a column of words
+        kinds = ('class', 'name', 'probability') if worded else ('class', 'probability')
+        columns = [f'{kind}{i}' for i in range(1, count + 1) for kind in kinds]
+        with paths.writing(path) as file:
+            # File names need not be UTF-8: their bytes are written unchanged.
+            lines = io.TextIOWrapper(file, 'utf-8', 'surrogateescape', newline='')
+            writer = csv.writer(lines)
+            writer.writerow(['image', 'label', *(['label_name'] if worded else []), *columns])
+            for i, (label, classes_of, probabilities) in enumerate(self._rows(count)):
+                row: list[Any] = [files[i] if files else i, name(label)]
+                row += [words(str(name(label)))] if worded else []
+                for guess, probability in zip(classes_of, probabilities, strict=True):
+                    own = [words(str(name(guess)))] if worded else []
+                    row += [name(guess), *own, f'{probability:.6g}']
+                writer.writerow(row)
+            lines.detach()  # writes the rest, and does not close the file
 
     def _rows(self, count: int) -> Iterator[tuple[int, list[int], list[float]]]:
         """Yields label, most probable classes and their probabilities of each image, in order."""
@@ -77,59 +94,33 @@ class Listing:
             )
 
 
-def write_several(
+def write_probabilities(
     path: Path,
-    probabilities: np.ndarray,
     labels: np.ndarray,
+    probabilities: Iterable[np.ndarray],
     names: Sequence[str] = (),
     files: Sequence[str] = (),
 ) -> None:
-    """Writes the CSV file of a `Listing` for images with several labels, cat|dog in a cell.
+    """Writes a CSV file atomically: file or index, labels, and the probability of each class.
+
+    There is a column for each class. Labels are written as in tables of images, `cat|dog`.
 
     Args:
       path: the CSV file.
-      probabilities: (N, K), in the order of the source.
-      labels: (N, K), not 0 for each class of an image.
+      labels: (N, K), 1 for each class of an image.
+      probabilities: (K,) of each image.
       names: names of the classes; (): classes are written as numbers.
       files: files of the images; (): images are written as numbers.
     """
-    count = min(LISTED, probabilities.shape[1])
-    best = np.argsort(-probabilities, axis=1, kind='stable')[:, :count]
-    rows = (
-        (np.flatnonzero(own).tolist(), guesses.tolist(), row[guesses].tolist())
-        for own, guesses, row in zip(labels, best, probabilities, strict=True)
-    )
-    _write_table(path, rows, count, names, files)
-
-
-def _write_table(
-    path: Path,
-    rows: Iterable[tuple[list[int], list[int], list[float]]],
-    count: int,
-    names: Sequence[str],
-    files: Sequence[str],
-) -> None:
-    """Writes (labels, classes, probabilities) of each image, `count` classes for each."""
-
-    def name(label: int) -> str:
-        return names[label] if label < len(names) else str(label)
-
-    worded = any(map(has_words, names))  # ImageNet's classes get a column of words
-    kinds = ('class', 'name', 'probability') if worded else ('class', 'probability')
-    columns = [f'{kind}{i}' for i in range(1, count + 1) for kind in kinds]
+    classes = [str(name) for name in names or range(labels.shape[1])]
     with paths.writing(path) as file:
-        # File names need not be UTF-8: their bytes are written unchanged.
         lines = io.TextIOWrapper(file, 'utf-8', 'surrogateescape', newline='')
         writer = csv.writer(lines)
-        writer.writerow(['image', 'label', *(['label_name'] if worded else []), *columns])
-        for i, (labels, guesses, probabilities) in enumerate(rows):
-            own = [name(label) for label in labels]
-            row: list[Any] = [files[i] if files else i, SEPARATOR.join(own)]
-            row += [SEPARATOR.join(map(words, own))] if worded else []
-            for guess, probability in zip(guesses, probabilities, strict=True):
-                worded_guess = [words(name(guess))] if worded else []
-                row += [name(guess), *worded_guess, f'{probability:.6g}']
-            writer.writerow(row)
+        writer.writerow(['image', 'labels', *classes])
+        for i, (own, values) in enumerate(zip(labels, probabilities, strict=True)):
+            cell = SEPARATOR.join(classes[k] for k in np.flatnonzero(own).tolist())
+            numbers = [f'{value:.6g}' for value in values.tolist()]
+            writer.writerow([files[i] if files else i, cell, *numbers])
         lines.detach()  # writes the rest, and does not close the file
 
 

@@ -42,7 +42,11 @@ OUTCOME = np.dtype(
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """The predictions of a classifier for some images."""
+    """The predictions of a classifier for some images.
+
+    For images with several labels, `probabilities` are (n, 2 K), see `average.sigmoids`, and
+    `labels` (n, K) uint8. cls.evaluation.several has their metrics.
+    """
 
     probabilities: np.ndarray  # (n, K) float64, rows sum to 1
     labels: np.ndarray  # (n,) int32

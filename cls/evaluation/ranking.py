@@ -20,7 +20,9 @@ def average_precisions(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
         hits, positives = np.cumsum(label[order], dtype=np.int64), int(label.sum())
         if not positives:
             continue
-        last = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)  # of equal scores
+        falling = score[order]
+        # The last ones of equal scores.
+        last = np.append(np.flatnonzero(falling[1:] != falling[:-1]), len(score) - 1)
         gained = np.diff(hits[last], prepend=0)
         result[k] = (gained * hits[last] / (last + 1)).sum() / positives
     return result

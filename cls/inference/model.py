@@ -14,7 +14,7 @@ from flax import traverse_util
 from cls import models
 from cls.data.classes import words
 from cls.errors import UserError, nearest
-from cls.evaluation.average import sigmoid, softmax
+from cls.evaluation.average import sigmoids, softmax
 from cls.inference import stream as streams
 from cls.inference.explaining import Explanation, explain
 from cls.inference.preprocess import Image, Images, Preprocess, split
@@ -158,7 +158,7 @@ class Model:
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Returns the probabilities of (N, num_classes) logits, in float64."""
-        return sigmoid(logits) if self.multi_label else softmax(logits)
+        return sigmoids(logits)[:, : logits.shape[1]] if self.multi_label else softmax(logits)
 
     @overload
     def predict(self, images: Image, top: int = 5) -> list[Prediction]: ...

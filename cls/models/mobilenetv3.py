@@ -97,6 +97,7 @@ class MobileNetV3(nn.Module):
     epsilon: float = 1e-3
     gate_first: bool = False  # gates before the activation (d-li14/mobilenetv3.pytorch)
     dropout_rate: float = 0.2
+    drop_path_rate: float = 0.0  # rises by the block from 0 in the first
     num_classes: int = 1000
     bn_group: int = 0
     bn_momentum: float = 0.99
@@ -120,7 +121,10 @@ class MobileNetV3(nn.Module):
         act = ACTIVATIONS[self.act]
 
         x = inverted.stem(self, images, self.stem_features, conv, norm, self.act)
-        x = inverted.stages(self, x, runs, block, self.act)
+        # As in timm, the convolutions after the blocks count in the growth of the rate.
+        count = len(inverted.blocks(runs))
+        drop_rate = self.drop_path_rate * count / (count + self.last_layers) if train else 0.0
+        x = inverted.stages(self, x, runs, block, self.act, drop_rate)
         for i in range(self.last_layers):
             last = f'blocks.{len(runs)}.{i}'
             x = conv(round_channels(self.last_features * self.width), name=f'{last}.conv')(x)

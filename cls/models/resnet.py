@@ -53,6 +53,7 @@ class ResNet(nn.Module):
     deep_stem: Sequence[int] = ()  # channels of 3x3 convolutions in place of the 7x7 one (C, D)
     averaged: bool = False  # shortcuts average pixels instead of skipping them (D)
     ceil_pool: bool = False  # the stem's pool as in the authors' Caffe files, see residual.stem
+    drop_path_rate: float = 0.0  # of the last block, rising from 0 in the first
     num_classes: int = 1000
     bn_group: int = 0
     dtype: Any = jnp.float32
@@ -67,7 +68,9 @@ class ResNet(nn.Module):
             block = functools.partial(Bottleneck, stride_on_first=self.stride_on_first)
         shortcut = residual.option_a if self.cifar and not self.projected else residual.option_b
         shortcut = residual.averaged if self.averaged else shortcut
-        block = functools.partial(block, conv=conv, norm=norm, shortcut=shortcut)
+        drop_rate, blocks = self.drop_path_rate if train else 0.0, sum(self.stage_sizes)
+        refine = residual.dropping(drop_rate, blocks)
+        block = functools.partial(block, conv=conv, norm=norm, shortcut=shortcut, refine=refine)
 
         if self.deep_stem:
             x = residual.deep_stem(self, images, conv, norm, self.deep_stem)

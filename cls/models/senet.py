@@ -66,6 +66,7 @@ class SENet(nn.Module):
     padded: bool = False  # the stem's pooling, on all sides, as in PyTorch's ResNet
     reduction: int = 16  # r
     rectified: bool = False  # a rectifier before the gates
+    drop_path_rate: float = 0.0  # of the last block, rising from 0 in the first
     dropout_rate: float = 0.0
     num_classes: int = 1000
     bn_group: int = 0
@@ -78,11 +79,13 @@ class SENet(nn.Module):
         norm = batch_norm(self, train)
 
         shortcut = residual.averaged if self.averaged else residual.option_b
+        drop_rate = self.drop_path_rate if train else 0.0
+        gates = excite(self.reduction, conv, self.rectified)
         shape = {
             'conv': conv,
             'norm': norm,
             'shortcut': wide_projection if self.deep else shortcut,
-            'refine': excite(self.reduction, conv, self.rectified),
+            'refine': residual.dropping(drop_rate, sum(self.stage_sizes), gates),
         }
 
         def block(width, strides, index, name):

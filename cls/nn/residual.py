@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from cls.nn.dense import Dense
+from cls.nn.drop import path_of
 from cls.nn.padding import pair
 from cls.nn.pool import avg_pool, max_pool
 
@@ -120,6 +121,25 @@ class Projection(nn.Module):
         """Maps (N, H, W, C) to (N, H / strides, W / strides, features), rounded up."""
         x = self.conv(self.features, self.window, self.strides, name=f'{self.first}')(x)
         return self.norm(name=f'{self.first + 1}')(x)
+
+
+def dropping(rate: float, blocks: int, refine: Refine | None = None) -> Refine | None:
+    """Returns `refine` followed by drop path of the residual, for blocks in training.
+
+    Args:
+      rate: of the last block; it grows linearly with the index of the block, from 0 in the first
+        (timm's rule). At 0 the result is `refine`, and the program that of a network without it.
+      blocks: the number of blocks of the network.
+      refine: applied first; None: nothing is.
+    """
+    if not rate:
+        return refine
+
+    def refined(block: nn.Module, y: jax.Array) -> jax.Array:
+        y = refine(block, y) if refine else y
+        return path_of(block, y, rate * block.index / max(blocks - 1, 1))
+
+    return refined
 
 
 def option_a(block: nn.Module, x: jax.Array) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -214,7 +215,8 @@ def _read(folder: Path, name: str) -> Evaluation | None:
     if not sets or any(f'{sets[-1]}/{metric}' not in values for metric in _NEEDED):
         return None
     try:
-        with np.load(folder / f'{name}-confusion.npz') as file:
+        content = (folder / f'{name}-confusion.npz').read_bytes()
+        with np.load(io.BytesIO(content)) as file:
             count, names = int(file['shape'][0]), file['names'].tolist()
             triple = (file['row'], file['col'], file['data'])
     except (OSError, ValueError, KeyError):
