@@ -3,6 +3,7 @@
 `column` reads them, `classes_of` finds the classes, `numbered` returns their indices.
 """
 
+import collections
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -310,7 +311,8 @@ def class_file(name: str) -> tuple[str, ...]:
             'classes by label, one on each line or a JSON list.'
         ) from error
     if not names or '' in names or len(set(names)) < len(names):
-        twice = next((name for i, name in enumerate(names) if name in names[:i]), '')
+        counts = collections.Counter(names)
+        twice = next((name for name in names if counts[name] > 1), '')
         raise UserError(
             f'config.data.classes: {file} has '
             + ('no names' if not names else f'the name {twice!r} twice' if twice else 'empty lines')
