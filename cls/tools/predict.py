@@ -180,6 +180,8 @@ def check(args: Any) -> str:
 
 def _check_outputs(args: Any, each: Sequence[Input]) -> None:
     """Raises UserError for an image that a file of results would replace."""
+    if not args.output and not args.embed:
+        return
     images = {os.path.realpath(one.image) for one in each if isinstance(one.image, str)}
     for flag in ('output', 'embed'):
         file = getattr(args, flag)
