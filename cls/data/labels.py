@@ -84,6 +84,15 @@ class MultiHot:
         for array in (self._codes, self._flat, self._ends):
             state.update(array.values)
 
+    def counts(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Returns (K,) int64, the examples of each class among some rows; None: all."""
+        codes = self._codes.values if rows is None else self._codes.values[rows]
+        sizes = np.diff(self._ends.values)
+        of_sets = np.repeat(np.bincount(codes, minlength=len(sizes)), sizes)
+        counts = np.zeros(self._count, np.int64)
+        np.add.at(counts, self._flat.values, of_sets)
+        return counts
+
     def dense(self) -> np.ndarray:
         """Returns (N, K) uint8."""
         sets = len(self._ends) - 1
