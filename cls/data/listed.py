@@ -43,6 +43,9 @@ class Listed(Folder):
     def labels(self) -> np.ndarray:
         return self._labels.values if self._several is None else self._several.dense()
 
+    def class_counts(self, rows: np.ndarray | None = None) -> np.ndarray:
+        return super().class_counts(rows) if self._several is None else self._several.counts(rows)
+
     def _label(self, index: int) -> Any:
         return super()._label(index) if self._several is None else self._several[index]
 

@@ -82,6 +82,16 @@ class Source(abc.ABC):
         """Returns all labels, (N,) int32; (N, K) uint8 with several labels for an example."""
         return np.array([self[index]['label'] for index in range(len(self))], np.int32)
 
+    def class_counts(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Returns (K,) integers, the examples of each class.
+
+        Args:
+          rows: (n,) the examples to count; None: all.
+        """
+        labels = self.labels()
+        labels = labels if rows is None else labels[rows]
+        return np.bincount(labels, minlength=self.num_classes)
+
 
 def aligned(shape: tuple[int, ...]) -> np.ndarray:
     """Returns a uint8 array, not initialized, that CPU devices can use without a copy."""

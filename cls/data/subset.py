@@ -70,6 +70,10 @@ class Subset(Source):
     def labels(self) -> np.ndarray:
         return self._source.labels()[self._rows.values]
 
+    def class_counts(self, rows: np.ndarray | None = None) -> np.ndarray:
+        own = self._rows.values
+        return self._source.class_counts(own if rows is None else own[rows])
+
 
 class _Names(Sequence[str]):
     """The names of the images of a subset."""

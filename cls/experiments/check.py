@@ -93,19 +93,25 @@ def main() -> int:
 
 def described(config: str, trials: Sequence[Pairs], together: bool = False) -> list[Checked]:
     """Does as `check`, in this process."""
-    mistakes, setups, result = Mistakes(), {}, []
+    mistakes, result = Mistakes(), []
+    checked: dict[str, tuple[int, str] | None] = {}
+    opened: dict[str, Setup] = {}  # of each data set, which is opened once for all configs
     for overrides in trials:
         loaded = mistakes.attempt(_load, config, [(name, text) for name, text in overrides])
         if loaded is None:
             continue
         # A seed in its range, as the fields of a config state it, changes no other check.
         point = configs.identity(configs.from_json(configs.to_json(loaded), [(SEED, '0')]))
-        if point not in setups:
-            setups[point] = setup = mistakes.attempt(set_up, loaded)
-            if together and setup is not None:
-                mistakes.attempt(check_setup, setup)
-        if (setup := setups[point]) is not None:
-            result.append(_description(loaded, setup))
+        if point not in checked:
+            data = json.dumps(loaded.data.to_dict(), sort_keys=True)
+            setup = mistakes.attempt(set_up, loaded, data_of=opened.get(data))
+            if setup is not None:
+                opened.setdefault(data, setup)
+                if together:
+                    mistakes.attempt(check_setup, setup)
+            checked[point] = _evaluations(setup) if setup is not None else None
+        if (evaluations := checked[point]) is not None:
+            result.append(Checked(digest(loaded), *evaluations))
     mistakes.refuse()
     return result
 
@@ -122,10 +128,10 @@ def _load(config: str, overrides: Pairs) -> Any:
     return loaded
 
 
-def _description(config: Any, setup: Setup) -> Checked:
+def _evaluations(setup: Setup) -> tuple[int, str]:
+    """Returns the number of evaluations in a run, and the kind of their split."""
     every, total = setup.run.eval_every, setup.total_steps
-    evaluations = -(-total // every) if every else 1
-    return Checked(digest(config), evaluations, setup.kind(final=False))
+    return -(-total // every) if every else 1, setup.kind(final=False)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,7 @@
 """The trials of a sweep: every combination of the values of some fields, with each seed."""
 
 import ast
+import collections
 import dataclasses
 import itertools
 import re
@@ -129,11 +130,12 @@ def make_plan(
     ranges = [_axis(text, '--search', 'RANGE') for text in search]
     refuse(_mistakes([n for n, _ in axes], [n for n, _ in ranges], values, seeds))
     lists = [(name, split_values(text)) for name, text in axes]
+    counts = {name: collections.Counter(items) for name, items in lists}
     refuse(
         f'--grid {name} has the value {value!r} twice.' if value else f'--grid {name} has no value.'
         for name, items in lists
         for value in items
-        if not value or items.count(value) > 1
+        if not value or counts[name][value] > 1
     )
     by_seed = dict(lists).pop(SEED, None)
     lists = [pair for pair in lists if pair[0] != SEED]
@@ -223,14 +225,15 @@ def _unquoted(text: str) -> str:
 
 def _names(all_overrides: Sequence[Pairs]) -> list[str]:
     """Returns a readable and different folder name for each trial."""
-    names: list[str] = []
+    names: dict[str, None] = {}
+    numbers: dict[str, int] = {}  # the next one to try for a name
     for overrides in all_overrides:
         name = bare = readable(overrides)
-        number = 2
         while name in names:
-            name, number = f'{bare}-{number}', number + 1
-        names.append(name)
-    return names
+            numbers[bare] = numbers.get(bare, 1) + 1
+            name = f'{bare}-{numbers[bare]}'
+        names[name] = None
+    return [*names]
 
 
 def readable(overrides: Pairs) -> str:

@@ -10,7 +10,7 @@ A sweep folder has a run folder for each trial, and
 import dataclasses
 import functools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,13 +148,17 @@ def runs_of(folders: Sequence[Path]) -> list[RunData]:
 
     Raises UserError for any other folder, and for a sweep without a finished run.
     """
+    return runs_in(map(read, folders))
+
+
+def runs_in(folders: Iterable[RunData | SweepData]) -> list[RunData]:
+    """Returns as `runs_of`, for folders that were read."""
     result: dict[Path, RunData] = {}
-    for folder in folders:
-        data = read(folder)
+    for data in folders:
         if isinstance(data, SweepData) and not data.runs:
             raise UserError(
-                f'no trial of {folder} is finished yet ({data.count(FAILED)} failed): expected '
-                'one or more. The same `cls sweep` continues it.'
+                f'no trial of {data.folder} is finished yet ({data.count(FAILED)} failed): '
+                'expected one or more. The same `cls sweep` continues it.'
             )
         for run in data.runs if isinstance(data, SweepData) else (data,):
             result.setdefault(run.folder, run)

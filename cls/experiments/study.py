@@ -159,9 +159,10 @@ class Study:
         self._numbers: dict[str, int] = {}
         self._open: list[Trial] = []
         self._seen: dict[str, int] = {}
+        outcomes = load_json(sweep.folder / OUTCOMES) or {}
         for one in frozen:
             if one.state.is_finished():
-                self._recorded(self._add(one.number, one.params), one.state.name)
+                self._recorded(self._add(one.number, one.params), one.state.name, outcomes)
                 continue
             # Of a killed process; a point that was not drawn completely is drawn now.
             self._seed(one.number)
@@ -171,9 +172,8 @@ class Study:
             else:
                 self._open.append(trial)
 
-    def _recorded(self, trial: Trial, state: str) -> None:
+    def _recorded(self, trial: Trial, state: str, outcomes: Mapping[str, Any]) -> None:
         """Writes the outcome of a trial whose end the study has noted, if the sweep has not."""
-        outcomes = load_json(self._sweep.folder / OUTCOMES) or {}
         message = 'see its output' if state == 'FAIL' else ''
         if state in _STATES and trial.name not in outcomes:
             self._sweep.record(trial, Outcome(_STATES[state], message))

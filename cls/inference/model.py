@@ -15,6 +15,7 @@ from cls import models
 from cls.data.classes import words
 from cls.errors import UserError, nearest
 from cls.evaluation.average import sigmoids, softmax
+from cls.evaluation.metrics import most_probable
 from cls.inference import stream as streams
 from cls.inference.explaining import Explanation, explain
 from cls.inference.preprocess import Image, Images, Preprocess, split
@@ -184,7 +185,7 @@ class Model:
         """Returns the `top` classes of (num_classes,) probabilities; the first of equal ones."""
         if top < 1:
             raise UserError(f'top is {top}: expected the number of classes to return, 1 or more.')
-        order = np.argsort(-np.asarray(probabilities), kind='stable')[:top]
+        order = most_probable(np.asarray(probabilities), min(top, len(probabilities)))
         return [Prediction(i, *self.named(i), float(probabilities[i])) for i in order.tolist()]
 
     def named(self, index: int) -> tuple[str, str]:

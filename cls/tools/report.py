@@ -68,7 +68,8 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
 def written(folders: Sequence[Path]) -> bytes:
     """Returns the page of the runs in folders."""
     data, made_by = [runs.read(folder) for folder in folders], f'cls {__version__}'
-    for each in runs.runs_of(folders):
+    every = runs.runs_in(data)
+    for each in every:
         check(each)
     start()
 
@@ -81,7 +82,7 @@ def written(folders: Sequence[Path]) -> bytes:
     sweep = first if len(data) == 1 and isinstance(first, SweepData) else None
     name = first.folder.name if sweep else f'{len(data)} runs'
     varied = dict.fromkeys(n for one in data if isinstance(one, SweepData) for n in one.varied)
-    return of_several(name, runs.runs_of(folders), sweep, [*varied], details_of, made_by)
+    return of_several(name, every, sweep, [*varied], details_of, made_by)
 
 
 def recipe_of(each: RunData) -> Recipe | None:

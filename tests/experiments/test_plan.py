@@ -5,6 +5,7 @@ import json
 import pytest
 
 from cls.errors import UserError
+from cls.experiments import plan as plan_module
 from cls.experiments.plan import Plan, make_plan, readable, split_values
 
 
@@ -82,3 +83,27 @@ def test_contradictions_are_one_line(flags, said):
     flags = {'config': 'resnet', 'fields': [], 'grid': [], 'seeds': 0} | flags
     with pytest.raises(UserError, match=said):
         make_plan(**flags)
+
+
+class Counted(str):
+    """A text that counts the comparisons with it."""
+
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other):
+        Counted.compared += 1
+        return str.__eq__(self, other)
+
+
+@pytest.mark.parametrize('different', [500, 1])
+def test_names_are_not_compared_with_all_before(different, monkeypatch):
+    numbers = iter(range(500))
+    monkeypatch.setattr(
+        plan_module, 'readable', lambda _: Counted(f'name{next(numbers) % different}')
+    )
+    monkeypatch.setattr(Counted, 'compared', 0)
+    names = plan_module._names([()] * 500)
+    assert len(set(map(str, names))) == 500
+    assert str(names[-1]) == ('name499' if different > 1 else 'name0-500')
+    assert Counted.compared <= 5 * 500

@@ -226,7 +226,9 @@ def sweep(folder):
     return write_sweep(folder, trials, {'bad': {'state': 'failed', 'message': 'loss <nan>'}})
 
 
-def test_a_sweep_is_compared_over_seeds(tmp_path):
+def test_a_sweep_is_compared_over_seeds(tmp_path, monkeypatch):
+    read, read_run = [], runs.read_run
+    monkeypatch.setattr(runs, 'read_run', lambda folder: read.append(folder) or read_run(folder))
     page = written(sweep(tmp_path / 'sweep'), output=tmp_path / 'page.html')
     assert 'sweep of 7 trials (6 finished, 1 failed), 2 configs' in page.text
     assert '88.54 ± 7.92 (3 seeds)' in page.text
@@ -236,6 +238,7 @@ def test_a_sweep_is_compared_over_seeds(tmp_path):
     assert 'chosen by its test images: its own figure is optimistic' in page.text
     assert len(set(page.ids)) == len(page.ids)
     assert sum(row[0].startswith('optim.lr=') and len(row) > 5 for row in page.rows) == 6
+    assert len(read) == len(set(read)) == 6
 
 
 def test_runs_are_compared_and_unfinished_ones_named(tmp_path):

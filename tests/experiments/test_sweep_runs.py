@@ -11,6 +11,7 @@ from test_sweep import alive
 
 from cls import main as cls_main
 from cls import models
+from cls.data import datasets
 from cls.errors import UserError
 from cls.experiments import check, runs, sweep
 from cls.models import registry
@@ -84,6 +85,18 @@ def test_one_bad_value_is_refused_before_anything_is_written(recipe, tmp_path, m
     for said in ("config.optim.lr is a float (now 0.01); 'x' is not", 'config.batch is 5000'):
         assert said in str(caught.value)
     assert not (tmp_path / 'sweep').exists()
+
+
+def test_the_check_opens_each_data_set_once(recipe, monkeypatch):
+    opened, load = [], datasets.load
+    monkeypatch.setattr(datasets, 'load', lambda *args: opened.append(args[1]) or load(*args))
+    points = [(('optim.lr', f'{lr}'), ('seed', seed)) for lr in (0.1, 0.2) for seed in '01']
+    first, *others = check.described(recipe, points)
+    assert opened == ['train', 'eval']
+    assert len({one.digest for one in (first, *others)}) == 4
+    sizes = [(('data.eval_resize', '40'), *point) for point in points]
+    check.described(recipe, [*points, *sizes])
+    assert opened == 3 * ['train', 'eval']
 
 
 @pytest.mark.sweep

@@ -155,6 +155,18 @@ def test_predictions_have_labels_and_words(model):
         model.predict(array, top=0)
 
 
+def test_few_of_many_classes_are_sorted(model, monkeypatch):
+    sorted_, argsort = [], np.argsort
+    monkeypatch.setattr(
+        np, 'argsort', lambda array, **kw: sorted_.append(len(array)) or argsort(array, **kw)
+    )
+    probabilities = np.random.default_rng(0).permutation(21_841)
+    monkeypatch.setattr(type(model), 'named', lambda self, index: (str(index), ''))
+    best = model.ranked(probabilities, 5)
+    assert [p.probability for p in best] == [21_840, 21_839, 21_838, 21_837, 21_836]
+    assert sorted_ == [5]
+
+
 def test_embeddings_are_the_input_of_the_classifier(model):
     images = [pixels(seed, 40, 50) for seed in range(3)]
     vectors = model.embed(images)

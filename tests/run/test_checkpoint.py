@@ -115,7 +115,7 @@ def test_the_host_copies_no_array_for_orbax(tmp_path, monkeypatch):
 
 
 def test_the_memory_of_reading_a_checkpoint_is_given_back(tmp_path, monkeypatch):
-    """Compressed files in memory, which are small enough for the C library to keep."""
+    """The C library keeps the pieces of compressed files: they are small."""
     returned = []
     monkeypatch.setattr(checkpoint, 'return_memory', lambda: returned.append('state'))
     folder, where = saved(tmp_path, kernel=np.zeros(3))
