@@ -1,4 +1,4 @@
-"""Writes cls/inference/export/VARIANTS.md from tests/exports.json.
+"""Writes cls/inference/export/VARIANTS.md from the results in tests/.
 
 python tests/inference/export_table.py
 """
@@ -8,21 +8,30 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / 'tests' / 'exports.json'
+LATENCIES = ROOT / 'tests' / 'export_latencies.json'
 PAGE = ROOT / 'cls' / 'inference' / 'export' / 'VARIANTS.md'
 TEXT = """\
 For those who run an exported variant: each variant with the weights of its golden row, exported to
 both formats, run (StableHLO by a process with JAX alone, ONNX by onnxruntime), compared with the
 logits of the reference implementation; without a row, with those of the module. Numbers are the
 largest difference in spreads of an image's logits; below 1e-4 is required. Images are the smallest
-that the golden files have; * marks a network with fewer layers than the variant, + a comparison
-with the module where that itself rounds by more than 5e-5. Times are of one image. Printed by
-`python -m pytest -m export -n 0` and `python tests/inference/export_table.py`.
+that the golden files have; * marks a network with fewer layers than the variant. Hundreds of layers
+amplify rounding: after a / is the difference of the module itself, in float32, from its program in
+float64, and below thrice that is required of the file. Printed by `python -m pytest -m export -n 0`
+and `python tests/inference/export_table.py`.
+"""
+LATENCY = """\
+The time of one image next to that of the jitted step, for the first variant of each system at the
+size of its images, with new weights. The ratios are of the file's time to the step's: medians of
+turns in one process, with all cores of a CPU. The step has the convolutions of `cls.nn.cpu`;
+StableHLO has those of XLA alone, because it is for other devices too. Printed by
+`python tests/inference/export_latency.py`.
 """
 KINDS = {'stablehlo': 'StableHLO', 'onnx': 'ONNX'}
 
 
-def page(results):
-    """Returns the page: counts, then a row for each variant."""
+def page(results, latencies):
+    """Returns the page: counts, a row for each variant, and the times."""
     lines = [
         '# Exported variants',
         '',
@@ -30,11 +39,23 @@ def page(results):
         '',
         *(f'- {name}: {counted(results, kind)}' for kind, name in KINDS.items()),
         '',
-        '| variant | pixels | StableHLO | MB | ONNX | MB | ms: jitted, StableHLO, ONNX |',
-        '| --- | --- | --- | --- | --- | --- | --- |',
+        '| variant | pixels | StableHLO | MB | ONNX | MB |',
+        '| --- | --- | --- | --- | --- | --- |',
     ]
     lines += [row(name, entry) for name, entry in sorted(results.items())]
+    lines += ['', '## Latency', '', *LATENCY.splitlines(), '']
+    lines += ['| variant | pixels | ms, jitted step | StableHLO | ONNX | cores |']
+    lines += ['| --- | --- | --- | --- | --- | --- |']
+    for name, each in sorted(latencies.items()):
+        ratios = ' | '.join(f'{each[kind]:.2f} x' for kind in KINDS)
+        lines.append(f'| `{name}` | {each["size"]} | {each["step"]} | {ratios} | {each["cores"]} |')
     return '\n'.join(lines) + '\n'
+
+
+def read():
+    """Returns the results, and the latencies."""
+    files = (RESULTS, LATENCIES)
+    return [json.loads(file.read_text()) if file.exists() else {} for file in files]
 
 
 def counted(results, kind):
@@ -46,13 +67,11 @@ def row(name, entry):
     cells = [f'`{name}`', f'{entry["size"]}{"*" if entry["smaller"] else ""}']
     for kind in KINDS:
         part = entry[kind]
-        mark = '+' if part.get('of_module') else ''
-        cells.append(f'{part["difference"]:.0e}{mark}' if 'difference' in part else part['error'])
+        own = f' / {part["rounding"]:.0e}' if 'rounding' in part else ''
+        cells.append(f'{part["difference"]:.0e}{own}' if 'difference' in part else part['error'])
         cells.append(f'{part["bytes"] / 1e6:.1f}' if 'bytes' in part else '')
-    times = [entry.get('step'), *(entry[kind].get('ms') for kind in KINDS)]
-    cells.append('not measured' if None in times else ', '.join(map(str, times)))
     return f'| {" | ".join(cell.replace("|", " ") for cell in cells)} |'
 
 
 if __name__ == '__main__':
-    PAGE.write_text(page(json.loads(RESULTS.read_text())))
+    PAGE.write_text(page(*read()))
