@@ -97,8 +97,9 @@ def recognize(
         raise UserError(reason)
     whole = [match for match in parts.values() if not match.left_out]
     chosen = list(matches.values()) or whole or _largest(list(parts.values()))
-    if refused := [match.refusal for match in chosen if match.refusal]:
-        raise UserError(f'the tensors are those of {refused[0]}')
+    if chosen and all(match.refusal for match in chosen):
+        raise UserError(f'the tensors are those of {chosen[0].refusal}')
+    chosen = [match for match in chosen if not match.refusal]
     return _distinct(_published(_told_apart(chosen, hints)), hints)
 
 
