@@ -58,7 +58,7 @@ def parser(prog: str = PROG) -> Parser:
     )
     flags.add_argument('--trials', type=int, metavar='N', help='trials of a search')
     flags.add_argument(
-        '--pruner', metavar='NAME', help=f'of a search, the first by default: {", ".join(pruners)}'
+        '--pruner', metavar='NAME', help=f'of a search, the first by default: {pruners}'
     )
     flags.add_argument('--jobs', type=int, metavar='N', help='trials at the same time; default: 1')
     flags.add_argument(
