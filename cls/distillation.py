@@ -16,6 +16,7 @@ from cls.inference.model import Model
 from cls.setup import Setup
 from cls.steps import sharding as meshes
 from cls.steps.distill import Teacher
+from cls.steps.state import abstract
 from cls.steps.train_step import normalize
 
 
@@ -25,6 +26,11 @@ class Loaded:
 
     teacher: Teacher
     variables: Any
+
+    @property
+    def shapes(self) -> Any:
+        """The shapes, dtypes and shardings of the variables."""
+        return abstract(self.variables, jax.tree.map(lambda x: x.sharding, self.variables))
 
     def bound(self, program: Any) -> Any:
         """Returns a program (state, batch, variables) as one of (state, batch)."""

@@ -58,6 +58,7 @@ def job(config: ConfigDict, workdir: Path, began: float | None = None) -> dict[s
         agreement.print_once(train.FINISHED.format(workdir))
         return result
     parts, seconds = runs.members(config, workdir), 0.0
+    _check_labels(parts)
     with open_run(workdir, run_config):
         for name, (member, folder) in zip(config.members, parts, strict=True):
             if config.loaded[name]:
@@ -95,9 +96,10 @@ def evaluate_runs(
       (values, the metrics of the mean of the predictions).
 
     Raises:
-      UserError: a folder without a checkpoint, runs of different data or classes, or a config with
-        a file of predictions.
+      UserError: a folder without a checkpoint, runs of different data or classes, a config with a
+        file of predictions, or images with several labels.
     """
+    _check_labels(parts)
     for config, run in parts:
         if not protocol and config.eval.predictions:
             raise UserError(
@@ -108,11 +110,6 @@ def evaluate_runs(
     names = [str(run) for _, run in parts]
     for config, run in parts:
         setup, state = restore(config, run)
-        if setup.recipe.multi_label:
-            raise UserError(
-                f'{run} has several labels for an image: expected runs without '
-                'config.data.multi_label, or one of these runs at a time.'
-            )
         used.append(protocol or EvalSpec.from_config(config).title)
         params += sum(x.size for x in jax.tree.leaves(state.params))
         setups.append(setup)
@@ -130,6 +127,15 @@ def evaluate_runs(
     values = tables.values(tally, first.kind(final=True), source.files)
     conditions = {'protocol': ','.join(dict.fromkeys(used)), 'split': source.split}
     return conditions | values | {'params': params}, tally
+
+
+def _check_labels(parts: Sequence[tuple[ConfigDict, Path]]) -> None:
+    for config, run in parts:
+        if config.data.multi_label:
+            raise UserError(
+                f'config.data.multi_label of {run} is True, and runs are evaluated together by one '
+                'label for each image: evaluate this run by itself.'
+            )
 
 
 def evaluate_job(config: ConfigDict, workdir: Path, output: Path | None = None) -> dict[str, Any]:

@@ -17,12 +17,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cls import cli, ensemble, evaluate, signals, train
+from cls import cli, ensemble, evaluate, registration, signals, train
 from cls.config import defaults, describe
 from cls.config import load as configs
 from cls.config.runs import KINDS, load_config, names
 from cls.distributed import agreement
 from cls.errors import UserError
+from cls.run import executables
 from cls.run.environment import start
 from cls.run.workdir import check_entries
 from cls.search import job as search
@@ -69,6 +70,7 @@ def run(args: argparse.Namespace, fields: list[str], began: float, prog: str) ->
         print(configs.to_json(config), end='')
         return 0
 
+    executables.enable(registration.files())
     workdir = args.workdir[0] if args.workdir else default_workdir(args.config, config)
     if args.job == 'evaluate':
         if args.config and args.workdir and _registers(config):

@@ -13,6 +13,7 @@ import numpy as np
 
 from cls.distillation import Loaded, teacher_of
 from cls.feed import ResidentBatches, TrainBatches, abstract_resident_batch
+from cls.run import executables
 from cls.run.environment import return_memory
 from cls.setup import Setup
 from cls.steps import sharding as meshes
@@ -61,6 +62,7 @@ def compile_train_step(
     metrics: bool = True,
     compiler_options: Any = None,
     teacher: Loaded | None = None,
+    keep: bool = True,
 ) -> TrainStep:
     """Returns the compiled step of a phase; it donates the buffers of its input state.
 
@@ -74,6 +76,7 @@ def compile_train_step(
       metrics: whether the step returns metrics; without them compilation is faster.
       compiler_options: names and values for XLA's compiler.
       teacher: the teacher; None: it is loaded, if the run has one.
+      keep: whether later processes may find the program, see cls.run.executables.
     """
     recipe = dataclasses.replace(setup.recipe, freeze_bn=phase.freeze_bn)
     teacher = teacher or teacher_of(setup)
@@ -88,11 +91,14 @@ def compile_train_step(
         step = _resident(setup, step, iterator, phase)
         batch = abstract_resident_batch(setup, iterator, phase.size)
     shardings = jax.tree.map(lambda x: x.sharding, where)
-    jitted = jax.jit(
-        step, donate_argnums=0, out_shardings=(shardings, meshes.replicated(setup.mesh))
+    compiled = executables.compiled(
+        step,
+        (where, batch, *((teacher.shapes,) if teacher else ())),
+        compiler_options,
+        keep,
+        donate_argnums=0,
+        out_shardings=(shardings, meshes.replicated(setup.mesh)),
     )
-    lowered = jitted.lower(where, batch, *((teacher.variables,) if teacher else ()))
-    compiled = lowered.compile(compiler_options=compiler_options)
     return_memory()
     return teacher.bound(compiled) if teacher else compiled
 
@@ -137,12 +143,13 @@ def _resident(
 ) -> Callable[..., Any]:
     """Returns a step on the batches of a resident data set, see cls.steps.resident."""
     table, sharding = iterator.table(phase.size), meshes.batch_sharding(setup.mesh)
+    pad, border = table.pad, table.border  # not the table itself, see cls.run.executables
 
     def steps(state: Any, batch: Any, *teacher: Any) -> Any:
         def one(state: Any, batch: Any) -> Any:
             return step(state, batch, *teacher)
 
-        return make_resident_steps(one, table.pad, table.border, sharding)(state, batch)
+        return make_resident_steps(one, pad, border, sharding)(state, batch)
 
     return steps
 

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from cls.errors import UserError
 
 _file: contextvars.ContextVar[str] = contextvars.ContextVar('file', default='')
+_files: set[str] = set()
 _origins: dict[tuple[str, str], str] = {}  # (kind, name) -> the file
 
 
 @contextlib.contextmanager
 def registered_by(file: str) -> Iterator[None]:
     """A context in which names belong to a config file, and may be registered again."""
+    _files.add(file)
     token = _file.set(file)
     try:
         yield
@@ -26,6 +28,11 @@ def registered_by(file: str) -> Iterator[None]:
 def current() -> str:
     """Returns the config file that is being read, '' outside of `registered_by`."""
     return _file.get()
+
+
+def files() -> list[str]:
+    """Returns the config files that this process has read, sorted."""
+    return sorted(_files)
 
 
 def claim(kind: str, name: str, taken: bool) -> None:

@@ -29,6 +29,7 @@ from cls.evaluation.protocols import EvalSpec
 from cls.models.registry import abstract_variables, introspection
 from cls.models.registry.init import init
 from cls.nn import limits
+from cls.run import executables
 from cls.run.loggers import spec as loggers
 from cls.run.loggers.spec import LogSpec
 from cls.run.spec import RunSpec
@@ -221,11 +222,19 @@ class Setup:
 
     def eval_step(self) -> Callable[[Any, Any], dict[str, jax.Array]]:
         """Returns the jitted evaluation step."""
+        return jax.jit(self._eval_function(), out_shardings=meshes.replicated(self.mesh))
+
+    def compile_eval_step(self, variables: Any, batch: Any) -> Callable[[Any, Any], Any]:
+        """Returns the evaluation step, compiled for arguments like these."""
+        arguments = variables, batch
+        shapes = abstract(arguments, jax.tree.map(lambda x: x.sharding, arguments))
+        where = meshes.replicated(self.mesh)
+        return executables.compiled(self._eval_function(), shapes, out_shardings=where)
+
+    def _eval_function(self) -> Callable[[Any, Any], dict[str, jax.Array]]:
         if self.recipe.multi_label:
-            step = multi_label.make_eval_step(self.model, self.recipe.normalize)
-        else:
-            step = make_eval_step(self.model, self.recipe)
-        return jax.jit(step, out_shardings=meshes.replicated(self.mesh))
+            return multi_label.make_eval_step(self.model, self.recipe.normalize)
+        return make_eval_step(self.model, self.recipe)
 
     @functools.cached_property
     def moments_step(self) -> Callable[[Any, Any, int, jax.Array], Any]:

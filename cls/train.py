@@ -189,7 +189,7 @@ def fit(
             metrics=metrics,
             progress=Progress(step, setup.total_steps if limit is None else 0, show=leader),
             preemption=preemption,
-            eval_step=lazy_jit(setup.eval_step(), ledger),
+            eval_step=lazy_jit(setup.compile_eval_step, ledger),
             workdir=workdir,
             selection=selection_of(setup, workdir, checkpoints, step),
             interval=Interval((record or {}).get('interval')),

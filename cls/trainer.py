@@ -42,8 +42,8 @@ HistogramStep = Callable[[TrainState, Any], Any]
 Steps = tuple[int, int, dict[str, jax.Array]]
 
 
-def lazy_jit(eval_step: Any, ledger: TimeLedger) -> EvalStep:
-    """Returns a jitted step for batches of one shape, compiled at its first call.
+def lazy_jit(compile_step: Callable[[Any, Any], EvalStep], ledger: TimeLedger) -> EvalStep:
+    """Returns an evaluation step for batches of one shape, compiled at its first call.
 
     The compilation counts as 'compile' time.
     """
@@ -53,7 +53,7 @@ def lazy_jit(eval_step: Any, ledger: TimeLedger) -> EvalStep:
         nonlocal compiled
         if compiled is None:
             with ledger.spend('compile'):
-                compiled = eval_step.lower(variables, batch).compile()
+                compiled = compile_step(variables, batch)
         return compiled(variables, batch)
 
     return step

@@ -25,6 +25,7 @@ import pytest  # noqa: E402
 from compiling import FAST  # noqa: E402
 
 from cls import cli  # noqa: E402
+from cls.run import executables  # noqa: E402
 
 RESULTS = Path(__file__).parent / 'results.json'
 gc.set_threshold(200_000, 20, 20)  # traces have millions of small, permanent objects
@@ -67,6 +68,7 @@ class Recorder:
 
 def pytest_configure(config):
     cli.show_log()  # every program begins with it
+    executables.enable = lambda files: None  # tests replace functions: no program may be kept
     if config.getoption('--record') and not hasattr(config, 'workerinput'):
         everything = config.option.markexpr == 'sweep'
         narrowed = config.option.keyword or config.args != config.getini('testpaths')

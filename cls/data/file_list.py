@@ -14,7 +14,7 @@ import numpy as np
 
 from cls.data.shared import SharedArray
 
-_AT_ONCE = 2**16  # names whose bytes are gathered together
+_AT_ONCE = 2**12  # names whose bytes are gathered together, with a 64-bit index for each
 
 
 class ImageList(Sequence[str], abc.ABC):

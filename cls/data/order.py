@@ -14,6 +14,7 @@ from cls.data.shared import SharedArray
 
 # Each purpose has its own stream of random numbers from the same seed.
 ORDER, CROP, CLASSES, IN_CLASS, VALIDATION = 0, 1, 2, 3, 4
+_BLOCK = 2**17  # labels that are sorted together
 
 
 def positions(step: int, batch: int, process: tuple[int, int]) -> np.ndarray:
@@ -109,14 +110,48 @@ def sorted_by_class(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       ((N,) unsigned integers, the examples of a label in their order; (K + 1,) int64, the begins
       of K labels, in ascending order, and N).
     """
-    rest = labels - labels.min()
-    examples = np.arange(len(labels), dtype=np.min_scalar_type(len(labels)))
+    low, count = labels.min(), len(labels)
+    examples = np.arange(count, dtype=np.min_scalar_type(count))
     # NumPy sorts integers of 16 bits by radix, in linear time: first the lower half of the labels.
-    for shift in range(0, max(int(rest.max()).bit_length(), 1), 16):
-        part = ((rest >> shift) & 0xFFFF).astype(np.uint16)
-        examples = examples[np.argsort(part[examples], kind='stable')]
-    starts = np.flatnonzero(np.diff(rest[examples], prepend=-1))
-    return examples, np.append(starts, len(labels))
+    shifts = range(0, max((int(labels.max()) - int(low)).bit_length(), 1), 16)
+    for shift in shifts:
+        examples, counts = _distributed(examples, labels, low, shift)
+    if len(shifts) == 1:
+        starts = [(np.cumsum(counts) - counts)[counts > 0]]
+    else:
+        ordered = labels[examples]
+        starts = [np.zeros(1, np.int64), np.flatnonzero(ordered[1:] != ordered[:-1]) + 1]
+    return examples, np.concatenate([*starts, [count]])
+
+
+def _distributed(
+    examples: np.ndarray, labels: np.ndarray, low: np.integer, shift: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns examples sorted by 16 bits of their labels, and the number of examples of each value.
+
+    Blocks are sorted one after the other: a sort of all takes sixteen bytes an example, and most of
+    its time goes into memory that is new to the process.
+
+    Args:
+      examples: (N,) integers; those of the same value stay in this order.
+      labels: (N,) integers.
+      low: the smallest label, that is subtracted.
+      shift: the lower bits to leave out.
+    """
+
+    def digits(at: slice) -> np.ndarray:
+        return ((labels[examples[at]] - low) >> shift).astype(np.uint16)
+
+    blocks = [slice(first, first + _BLOCK) for first in range(0, len(examples), _BLOCK)]
+    totals = sum(np.bincount(digits(at), minlength=2**16) for at in blocks)
+    begins, result = np.cumsum(totals) - totals, np.empty_like(examples)
+    for at in blocks:
+        of = digits(at)
+        order, counts = np.argsort(of, kind='stable'), np.bincount(of, minlength=2**16)
+        before = np.cumsum(counts) - counts
+        result[np.arange(len(of)) + np.repeat(begins - before, counts)] = examples[at][order]
+        begins += counts
+    return result, np.asarray(totals)
 
 
 def key(seed: int, purpose: int) -> np.ndarray:

@@ -23,6 +23,7 @@ SUFFIXES = {'csv': ('.csv', '.tsv'), 'parquet': ('.parquet', '.pq')}
 IMAGES = ('image', 'path', 'file', 'filename', 'file_name')
 LABELS = ('label', 'labels', 'class', 'target')
 SPLITS = ('split',)
+_BLOCK = 2**20  # bytes that are searched together
 log = logging.getLogger(__name__)
 
 
@@ -80,16 +81,20 @@ def read(file: Path, state: tuple[int, int], wanted: tuple[str, str, str], sever
     names, load = _reader(file)
     image, label, split = columns(file, names, wanted)
     content = load([name for name in (image, label, split) if name is not None])
-    return made(file, content, image, label, split, several)
+    parts = dict(zip(content.column_names, content.columns, strict=True))
+    del content
+    return made(file, parts, image, label, split, several)
 
 
 def made(
-    file: Path, content: Any, image: str, label: str, split: str | None, several: bool
+    file: Path, content: dict[str, Any], image: str, label: str, split: str | None, several: bool
 ) -> Table:
-    """Returns the table of a pyarrow.Table with these columns. Raises UserError."""
-    if not len(content):
+    """Returns the table of columns of pyarrow by name. Raises UserError.
+
+    The column of images, most of a table, is taken out of `content`, and freed as it is read.
+    """
+    if not len(content[label]):
         raise UserError(f'{file} has no rows: expected one for each image.')
-    files, hashes = _files(file, content[image])
     try:
         labels = cells.column(content[label], several=several)
         parts = None if split is None else cells.column(content[split])
@@ -97,6 +102,8 @@ def made(
         raise UserError(
             f'{file}: the column {label!r} cannot be read ({error}): expected names or integers.'
         ) from error
+    kind = content[image].type
+    files, hashes = _files(file, kind, content.pop(image).chunks)
     table = Table(file, files, labels, parts)
     _check_repeated(table, hashes)
     return table
@@ -200,17 +207,15 @@ def _column(
     return found
 
 
-def _files(file: Path, array: Any) -> tuple[FileList, np.ndarray]:
-    """Returns (the images of a column of paths, their hashes). Raises UserError."""
+def _files(file: Path, kind: Any, chunks: list[Any]) -> tuple[FileList, np.ndarray]:
+    """Returns (the images of a column of paths, their hashes), see `strings`. Raises UserError."""
     import pyarrow as pa
 
-    if pa.types.is_dictionary(array.type):
-        array = array.cast(array.type.value_type)
     try:
-        content, ends = strings(array)
+        content, ends = strings(chunks)
     except (pa.ArrowException, TypeError) as error:
         raise UserError(
-            f'{file}: the images are of the type {array.type}: expected paths (images in the table '
+            f'{file}: the images are of the type {kind}: expected paths (images in the table '
             'itself are read by datasets:DIR).'
         ) from error
     for problem, rows in (
@@ -226,22 +231,33 @@ def _files(file: Path, array: Any) -> tuple[FileList, np.ndarray]:
 
 
 def _rows_with(content: np.ndarray, ends: np.ndarray, byte: int) -> np.ndarray:
-    return np.searchsorted(ends, np.flatnonzero(content == byte)[:1], 'right') - 1
+    found = next((i for i in range(0, len(content), _BLOCK) if byte in content[i : i + _BLOCK]), 0)
+    first = found + np.flatnonzero(content[found : found + _BLOCK] == byte)[:1]
+    return np.searchsorted(ends, first, 'right') - 1
 
 
-def strings(array: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (content uint8, ends (N + 1,) int64) of a pyarrow array of text; null is empty."""
+def strings(chunks: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (content uint8, ends (N + 1,) int64) of pyarrow arrays of text; null is empty.
+
+    Args:
+      chunks: the arrays; they are taken out of the list, so that each is freed once it is copied.
+    """
     import pyarrow as pa
 
-    contents, lengths = [], []
-    for chunk in array.cast(pa.large_binary()).chunks:
+    content, lengths = bytearray(), [np.zeros(1, np.int64)]
+    chunks.reverse()
+    while chunks:
+        chunk = chunks.pop()
+        if pa.types.is_dictionary(chunk.type):
+            chunk = chunk.cast(chunk.type.value_type)
+        chunk = chunk.cast(pa.large_binary())
         offsets = np.frombuffer(chunk.buffers()[1], np.int64)
         offsets = offsets[chunk.offset : chunk.offset + len(chunk) + 1]
         if offsets[-1] > offsets[0]:
-            contents.append(np.frombuffer(chunk.buffers()[2], np.uint8)[offsets[0] : offsets[-1]])
+            content += memoryview(chunk.buffers()[2])[offsets[0] : offsets[-1]]
         lengths.append(np.diff(offsets))
-    ends = np.cumsum(np.concatenate([[0], *lengths])).astype(np.int64)
-    return np.concatenate(contents) if contents else np.zeros(0, np.uint8), ends
+    pa.default_memory_pool().release_unused()
+    return np.frombuffer(content, np.uint8), np.cumsum(np.concatenate(lengths))
 
 
 def _check_repeated(table: Table, hashes: np.ndarray) -> None:

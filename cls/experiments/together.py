@@ -237,7 +237,7 @@ def _fit(
     stacked: bool,
 ) -> dict[int, str]:
     first = next(iter(setups.values()))
-    eval_step, lanes, states, optimizer = lazy_jit(first.eval_step(), ledger), [], [], None
+    eval_step, lanes, states, optimizer = lazy_jit(first.compile_eval_step, ledger), [], [], None
     iterators = [train.resident_batches(setup) for setup in setups.values()]
     for (seed, setup), iterator in zip(setups.items(), iterators, strict=True):
         state, optimizer = setup.new_state()

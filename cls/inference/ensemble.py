@@ -42,6 +42,12 @@ class Ensemble(Model):
                     f'{member.source} and {first.source} have different classes: expected models '
                     'of the same classes, in the same order.'
                 )
+            if member.multi_label != first.multi_label:
+                raise UserError(
+                    f'an image has several classes for one of {member.source} and {first.source}, '
+                    'and one for the other: expected models that agree.'
+                )
+        self.multi_label = first.multi_label
         self.members, self.classes, self.source = tuple(members), first.classes, source
         self.variant = '+'.join(member.variant for member in members)
         self.license = ', '.join(dict.fromkeys(m.license for m in members if m.license))

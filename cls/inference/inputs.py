@@ -53,10 +53,12 @@ def expand(arguments: Sequence[str], classes: Sequence[str] = ()) -> list[Input]
       arguments: the arguments.
       classes: the labels of the model's outputs.
 
-    Raises UserError for an empty argument, a folder or pattern without images, or a list that
-    cannot be read.
+    Raises UserError for an empty argument, a folder or pattern without images, a list that cannot
+    be read, or a second '-'.
     """
     known = frozenset(classes)
+    if arguments.count(STDIN) > 1:
+        raise UserError("'-', standard input, is there twice: expected it once.")
     return [each for argument in arguments for each in _expanded(argument, known)]
 
 
@@ -68,6 +70,22 @@ def places(classes: Sequence[str], outputs: int) -> dict[str, int]:
       outputs: their number.
     """
     return {str(i): i for i in range(outputs)} | {label: i for i, label in enumerate(classes)}
+
+
+def check_apart(files: Iterable[Path], each: Sequence[Input], flag: str) -> None:
+    """Raises UserError for a file to write that is one of the images.
+
+    Args:
+      files: the files.
+      each: the images.
+      flag: the flag that names the files.
+    """
+    images = {os.path.realpath(one.image) for one in each if isinstance(one.image, str)}
+    for file in files:
+        if os.path.realpath(file) in images:
+            raise UserError(
+                f'{flag} would replace {file}, one of the images: choose another place.'
+            )
 
 
 def _expanded(argument: str, known: frozenset[str]) -> Iterable[Input]:
@@ -123,10 +141,13 @@ def _list(file: Path) -> Iterator[Input]:
         raise UserError(f'{file} cannot be read ({why}): expected a list of paths.') from error
     delimiter = '\t' if file.suffix.lower() == '.tsv' else ','
     try:
-        rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if any(row)]
+        reader = csv.reader(io.StringIO(text), delimiter=delimiter)
+        # A row is named by its last line: lines may be empty, and cells may have several.
+        rows = [(reader.line_num, row) for row in reader if any(row)]
     except csv.Error as error:
         raise UserError(f'{file} cannot be read ({error}): expected a list of paths.') from error
-    header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    header = [cell.strip().lower() for cell in rows[0][1]] if rows else []
+    _check_delimiter(file, header, delimiter)
     column = next((header.index(name) for name in IMAGES if name in header), None)
     labels = None
     if column is not None:
@@ -134,15 +155,28 @@ def _list(file: Path) -> Iterator[Input]:
         labels = next((header.index(name) for name in LABELS if name in header), None)
     if not rows:
         raise UserError(f'{file} lists no images: expected a path on each line.')
-    for number, row in enumerate(rows, start=1 + (column is not None)):
+    for number, row in rows:
         place = column or 0
         if place >= len(row) or not row[place]:
             raise UserError(f'{file}: line {number} has no path: expected one on each line.')
         path = row[place]
+        if '\0' in path:
+            raise UserError(f'{file}: line {number} has a path with a zero byte: expected none.')
         inner = file.parent / path
         there = os.path.exists(path) or paths.is_remote(path) or not inner.exists()
         label = row[labels] if labels is not None and labels < len(row) else ''
         yield Input(path, path if there else str(inner), label)
+
+
+def _check_delimiter(file: Path, header: Sequence[str], delimiter: str) -> None:
+    """Raises UserError for a header whose cells another character separates."""
+    for other in ';\t,':
+        cells = header[0].split(other) if len(header) == 1 else []
+        if len(cells) > 1 and {cell.strip() for cell in cells} & {*IMAGES}:
+            raise UserError(
+                f'{file} separates its cells by {other!r}: expected {delimiter!r} in a '
+                f'{file.suffix.lower()} list.'
+            )
 
 
 def _stdin(content: bytes) -> list[Input]:

@@ -213,11 +213,6 @@ def _of_run(folder: Path, dtype: str | None, which: str) -> Model:
             '%s: its evaluations recompute statistics of batch norms (config.eval.precise_bn); '
             'those of the checkpoint are used here.', folder,
         )  # fmt: skip
-    if data.multi_label:
-        log.warning(
-            '%s: its images have several labels, and probabilities here sum to 1 over the classes: '
-            'take a sigmoid of the logits.', folder,
-        )  # fmt: skip
     return Model(
         typed(module, dtype),
         variables,
@@ -226,6 +221,7 @@ def _of_run(folder: Path, dtype: str | None, which: str) -> Model:
         variant=config.model.name,
         source=f'{folder}, {step}',
         license=origin.license if (origin := origins.read(folder)) else '',
+        multi_label=data.multi_label,
     )
 
 
@@ -361,6 +357,7 @@ def _with_channels(model: Model, channels: int) -> Model:
         variant=model.variant,
         source=model.source,
         license=model.license,
+        multi_label=model.multi_label,
     )
 
 

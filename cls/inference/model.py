@@ -14,7 +14,7 @@ from flax import traverse_util
 from cls import models
 from cls.data.classes import words
 from cls.errors import UserError, nearest
-from cls.evaluation.average import softmax
+from cls.evaluation.average import sigmoids, softmax
 from cls.inference import stream as streams
 from cls.inference.explaining import Explanation, explain
 from cls.inference.preprocess import Image, Images, Preprocess, split
@@ -35,7 +35,7 @@ class Prediction:
       index: the output of the network, from 0.
       label: the class as the weights call it ('n01440764', 'cat'), or the index as a text.
       name: the class in words ('tench'); the label if there are none.
-      probability: 0 to 1.
+      probability: 0 to 1; over all classes they sum to 1 unless an image may have several.
     """
 
     index: int
@@ -65,6 +65,8 @@ class Model:
       source: the origin of the weights.
       license: the license of the weights, '' if unknown.
       batch: images that are computed together, on each device.
+      multi_label: whether an image may have any number of classes; probabilities are then sigmoids,
+        otherwise a softmax.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Model:
         source: str = '',
         license: str = '',
         batch: int = BATCH,
+        multi_label: bool = False,
     ) -> None:
         """Puts the variables on all devices of this process.
 
@@ -90,12 +93,13 @@ class Model:
           source: the origin of the weights.
           license: the license of the weights.
           batch: images that are computed together, on each device.
+          multi_label: whether an image may have any number of classes.
 
         Raises UserError if there is not one label for each output.
         """
         self.module, self.preprocess = module, preprocess
         self.variant, self.source, self.license = variant, source, license
-        self.batch = batch
+        self.batch, self.multi_label = batch, multi_label
         self.mesh = meshes.make_mesh(1, jax.local_devices())
         self.classes = _labels(classes, self.num_classes)
         self.variables = _placed(variables, self.mesh)
@@ -129,7 +133,7 @@ class Model:
 
         Raises UnreadableImage for an image that cannot be taken.
         """
-        parts = [softmax(x) for x in self._computed(images, 'logits', self._logits)]
+        parts = [self.probabilities(x) for x in self._computed(images, 'logits', self._logits)]
         return _joined(parts, (self.num_classes,))
 
     def logits(self, images: Images) -> np.ndarray:
@@ -149,8 +153,12 @@ class Model:
             part = pixels[start : start + most]
             padded = padded_to(part, streams.bucket(len(part), most, self.mesh.size))
             logits = np.asarray(program(self.variables, self.put(padded)))[: len(part)]
-            parts.append(softmax(logits))
+            parts.append(self.probabilities(logits))
         return _joined(parts, (self.num_classes,))
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Returns the probabilities of (N, num_classes) logits, in float64."""
+        return sigmoids(logits)[:, : logits.shape[1]] if self.multi_label else softmax(logits)
 
     @overload
     def predict(self, images: Image, top: int = 5) -> list[Prediction]: ...

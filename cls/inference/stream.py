@@ -1,8 +1,8 @@
 """Predictions of many images: decoded by threads ahead of the devices, in batches of one shape.
 
 The views of a protocol (cls.evaluation.protocols) are those of an evaluation, and so is the
-prediction, the mean of their softmax. An image that cannot be read is a result with an error and
-does not end the stream.
+prediction, the mean of their probabilities. An image that cannot be read is a result with an error
+and does not end the stream.
 """
 
 import collections
@@ -24,7 +24,6 @@ import numpy as np
 from cls.data.decode import BrokenImage
 from cls.errors import UserError
 from cls.evaluation import protocols
-from cls.evaluation.average import softmax
 from cls.evaluation.protocols import EvalSpec
 from cls.inference.preprocess import Image, Preprocess, UnreadableImage
 from cls.nn import folding
@@ -70,6 +69,10 @@ class Predictor(Protocol):
 
     def put(self, images: np.ndarray) -> jax.Array:
         """Returns images on the devices."""
+        ...
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Returns the probabilities of logits."""
         ...
 
 
@@ -151,7 +154,7 @@ class _Begun:
 
     name: str
     missing: int
-    total: Any = 0.0  # the sum of the softmax
+    total: Any = 0.0  # the sum of the probabilities
     vector: Any = 0.0  # the sum of the embeddings
     views: int = 0
     error: str = ''
@@ -239,7 +242,7 @@ class _Stream:
         result, indices = self.flying.popleft()
         logits = np.asarray(result['logits'])[:, : len(indices)]
         vectors = np.asarray(result['embed'])[:, : len(indices)] if self.embed else None
-        of_views = [softmax(part) for part in logits]
+        of_views = [self.model.probabilities(part) for part in logits]
         for row, index in enumerate(indices):
             begun = self.begun[index]
             for mirror, part in enumerate(of_views):

@@ -2,7 +2,8 @@
 
 In inference a batch norm is a factor and a shift for each channel. Both go into the convolution
 before it, and with the extension for CPUs (`cls.nn.cpu.native`) an addition and an activation after
-the norm do too, so that results are written to memory once. Results agree up to rounding.
+the norm do too, so that results are written to memory once. The extension scales kernels as it
+reorders them: a program has no scaled copies. Results agree up to rounding.
 
 The unchanged network is traced, and its program (jaxpr) is evaluated with these patterns replaced.
 Only float32 is folded: in bfloat16 the product of a kernel and a factor would be rounded.
@@ -76,15 +77,17 @@ class _Pending:
     geometry: native.Geometry
     images: jax.Array
     kernel: jax.Array
+    factor: jax.Array | None = None
     bias: jax.Array | None = None
     added: jax.Array | None = None
     activation: str = ''
 
     def value(self) -> jax.Array:
-        if self.bias is None:
+        if self.factor is None or self.bias is None:
             return native.jitted_conv(self.geometry)(self.images, self.kernel)
+        scale = self.factor, self.bias
         return native.inference_conv(
-            self.images, self.kernel, self.bias, self.added, self.activation, self.geometry
+            self.images, self.kernel, *scale, self.added, self.activation, self.geometry
         )
 
 
@@ -138,8 +141,10 @@ def _extended(eqn: Any, pending: Callable, read: Callable) -> _Pending | None:
 
 
 def _scaled(before: _Pending, factor: jax.Array, shift: jax.Array) -> _Pending:
-    bias = shift if before.bias is None else before.bias * factor + shift
-    return dataclasses.replace(before, kernel=before.kernel * factor, bias=bias)
+    if before.factor is None or before.bias is None:
+        return dataclasses.replace(before, factor=factor, bias=shift)
+    scaled, bias = before.factor * factor, before.bias * factor + shift
+    return dataclasses.replace(before, factor=scaled, bias=bias)
 
 
 def _inner_name(eqn: Any) -> str:

@@ -1,9 +1,10 @@
 // Convolutions of oneDNN and their two gradients, as functions that XLA's programs for CPU call.
 //
 // Images are NHWC and kernels HWIO, as in cls.nn. oneDNN prefers kernels in blocks: they are
-// reordered in each call, which costs little, since kernels are small beside images. In inference a
-// convolution also adds a bias for each channel, then on request an array of the result's shape, and
-// applies an activation, before it writes the result.
+// reordered in each call, which costs little, since kernels are small beside images. In inference
+// the reorder also scales the channels of the result: a scaled copy of every kernel would take as much
+// memory as the network. The convolution then adds a bias for each channel, on request an array of the
+// result's shape, and applies an activation, before it writes the result.
 
 #include <cstdint>
 #include <map>
@@ -38,6 +39,7 @@ struct Prepared {
   memory::desc images, kernel, blocked_kernel, output, scratchpad;
 
   void Reorder(bool back);
+  void Scale(bool grouped);
 };
 
 // One convolution at a time: each uses all cores, and all share the memory for kernels and scratch.
@@ -56,10 +58,19 @@ void Prepared::Reorder(bool back) {
                            back ? kernel : blocked_kernel});
 }
 
+void Prepared::Scale(bool grouped) {
+  dnnl::primitive_attr attributes;
+  attributes.set_scales_mask(DNNL_ARG_FROM, grouped ? 3 : 1);  // of groups and channels, or channels
+  reorder = dnnl::reorder({Cpu(), kernel, Cpu(), blocked_kernel, attributes});
+}
+
 memory In(std::vector<char>& space, const memory::desc& desc) {
   constexpr uintptr_t kAlignment = 64;
   const size_t size = desc.get_size() + kAlignment;
-  if (space.size() < size) std::vector<char>(size).swap(space);
+  if (space.size() < size) {
+    std::vector<char>().swap(space);  // not both at a time
+    space.resize(size);
+  }
   const auto begin = reinterpret_cast<uintptr_t>(space.data());
   const auto aligned = (begin + kAlignment - 1) / kAlignment * kAlignment;
   return memory(desc, Cpu(), reinterpret_cast<void*>(aligned));
@@ -103,7 +114,7 @@ dnnl::post_ops After(const Shapes& s) {
   return ops;
 }
 
-memory::desc Bias(Numbers output) {
+memory::desc Channels(Numbers output) {
   return memory::desc({output[3]}, memory::data_type::f32, memory::format_tag::x);
 }
 
@@ -129,10 +140,10 @@ Prepared Prepare(Kind kind, const Shapes& s) {
   if (kind == kInference) {
     attributes.set_post_ops(After(s));
     const dnnl::convolution_forward::primitive_desc inference(
-        Cpu(), dnnl::prop_kind::forward_inference, direct, p.images, any, Bias(s.output), p.output,
+        Cpu(), dnnl::prop_kind::forward_inference, direct, p.images, any, Channels(s.output), p.output,
         strides, dilation, before, after, attributes);
     Fill(p, inference, inference.weights_desc());
-    p.Reorder(false);
+    p.Scale(s.groups > 1);
     return p;
   }
   const dnnl::convolution_forward::primitive_desc forward(
@@ -166,15 +177,20 @@ const Prepared& Find(Kind kind, const Shapes& s) {
 }
 
 ffi::Error Run(Kind kind, const Shapes& shapes, void* images, void* kernel, void* output,
-               void* bias = nullptr, void* added = nullptr) {
+               void* factor = nullptr, void* bias = nullptr, void* added = nullptr) {
   try {
     const std::lock_guard<std::mutex> lock(mutex);
     const Prepared& p = Find(kind, shapes);
     dnnl::stream stream(Cpu());
-    const bool reordered = p.blocked_kernel != p.kernel;
+    const bool reordered = factor || p.blocked_kernel != p.kernel;
     const memory user(p.kernel, Cpu(), kernel);
     const memory blocked = reordered ? In(kernel_memory, p.blocked_kernel) : user;
-    if (reordered && kind != kKernelGrad) {
+    if (factor) {
+      const memory factors(Channels(shapes.output), Cpu(), factor);
+      p.reorder.execute(stream, {{DNNL_ARG_FROM, user},
+                                 {DNNL_ARG_TO, blocked},
+                                 {DNNL_ARG_ATTR_SCALES | DNNL_ARG_FROM, factors}});
+    } else if (reordered && kind != kKernelGrad) {
       p.reorder.execute(stream, {{DNNL_ARG_FROM, user}, {DNNL_ARG_TO, blocked}});
     }
     const bool forward = kind == kForward || kind == kInference;
@@ -183,7 +199,7 @@ ffi::Error Run(Kind kind, const Shapes& shapes, void* images, void* kernel, void
         {kind == kKernelGrad ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, blocked},
         {forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, memory(p.output, Cpu(), output)},
         {DNNL_ARG_SCRATCHPAD, In(scratch_memory, p.scratchpad)}};
-    if (bias) arguments.emplace(DNNL_ARG_BIAS, memory(Bias(shapes.output), Cpu(), bias));
+    if (bias) arguments.emplace(DNNL_ARG_BIAS, memory(Channels(shapes.output), Cpu(), bias));
     if (added) {
       arguments.emplace(DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1,
                         memory(p.output, Cpu(), added));
@@ -223,21 +239,22 @@ ffi::Error KernelGrad(Array images, Array grad, Result kernel, Numbers strides, 
              grad.untyped_data());
 }
 
-ffi::Error Inference(Array images, Array kernel, Array bias, ffi::RemainingArgs others,
-                     Result output, Numbers strides, Numbers pads, Numbers dilation,
-                     int64_t groups, int64_t activation) {
+ffi::Error Inference(Array images, Array kernel, Array factor, Array bias,
+                     ffi::RemainingArgs others, Result output, Numbers strides, Numbers pads,
+                     Numbers dilation, int64_t groups, int64_t activation) {
   const bool adds = others.size() > 0;
   const Shapes shapes{images.dimensions(), kernel.dimensions(), output->dimensions(), strides,
                       pads, dilation, groups, activation, adds};
   void* added = adds ? others.get<Array>(0)->untyped_data() : nullptr;
   return Run(kInference, shapes, images.untyped_data(), kernel.untyped_data(),
-             output->untyped_data(), bias.untyped_data(), added);
+             output->untyped_data(), factor.untyped_data(), bias.untyped_data(), added);
 }
 
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cls_conv_inference, Inference,
                               ffi::Ffi::Bind()
+                                  .Arg<Array>()
                                   .Arg<Array>()
                                   .Arg<Array>()
                                   .Arg<Array>()

@@ -35,6 +35,11 @@ def load() -> str:
     return version
 
 
+def registered() -> str:
+    """Returns the file of the extension that is registered in this process, '' if none is."""
+    return str(build.target()) if _versions else ''
+
+
 _versions: list[str] = []  # of the extension that is registered; a process can register only one
 
 

@@ -43,6 +43,7 @@ from cls.run.checkpoint_files import (
     steps,
     sums_file,
 )
+from cls.run.environment import return_memory
 from cls.run.telemetry import write_json
 from cls.storage import paths
 
@@ -195,6 +196,7 @@ class Checkpoints:
             if problem:
                 raise _misfit(self._folder / str(step), problem)
             if not other:
+                return_memory()
                 return restored
             agreement.on_first('aside', functools.partial(self._set_aside, step, other))
 
@@ -463,6 +465,7 @@ def restore_newest(folder: Path, abstract: Any, choose: Choose = newest_step) ->
         problem = problem or _other_step(state, step)
         problem = next(filter(None, agreement.gather('read', problem)), '')
         if not problem:
+            return_memory()
             return state
         if agreement.on_first('there', lambda at=checkpoint: not damage(at)):
             raise _misfit(checkpoint, problem)

@@ -62,7 +62,7 @@ def return_memory() -> None:
     """Gives freed memory back to the system, with the GNU C library.
 
     A compilation frees hundreds of MB that the library would keep, in pieces too small for the
-    arrays of a step.
+    arrays of a step; so does the reading of a checkpoint.
     """
     trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
     if trim is not None:

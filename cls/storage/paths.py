@@ -125,16 +125,25 @@ def make_folder(folder: Path) -> None:
 
 
 def check_file(file: Path) -> None:
-    """Raises UserError for a file that cannot be written: a folder, or in none; not for stores."""
+    """Raises UserError for a file that cannot be written, as a folder; not for stores."""
     if is_remote(file):
         return
     folder = file.absolute().parent
     if file.is_dir():
         raise UserError(f'{file} is a folder: expected a file to write.')
+    _check_regular(file)
     if not folder.is_dir():
         raise UserError(f'{file}: there is no folder {file.parent}: expected one to write to.')
     if not os.access(folder, os.W_OK):
         raise UserError(f'{file}: {folder} may not be written to: choose another folder.')
+
+
+def _check_regular(file: Path) -> None:
+    """Raises UserError for a device or a pipe: a file would take its place, also of /dev/null."""
+    if file.exists() and not file.is_file() and not file.is_dir():
+        raise UserError(
+            f'{file} is a device or a pipe, and a file would replace it: expected a file to write.'
+        )
 
 
 def check_new(file: Path, force: bool = False) -> None:
@@ -162,6 +171,7 @@ def write_whole(path: Path, content: bytes) -> None:
     if is_remote(path):
         path.write_bytes(content)
         return
+    _check_regular(path)  # reading a pipe would wait
     with contextlib.suppress(OSError):
         if path.stat().st_size == len(content) and path.read_bytes() == content:
             return
@@ -174,7 +184,8 @@ def writing(path: Path) -> Iterator[BinaryIO]:
     """A context with a file for the new content of a path, written atomically if it does not raise.
 
     A reader sees the old or the new content, also after a loss of power. A process that is killed
-    while writing leaves a file `.NAME.PROCESS.partial`, see `remove_partial`.
+    while writing leaves a file `.NAME.PROCESS.partial`, see `remove_partial`. Raises UserError for
+    a device or a pipe.
     """
     if is_remote(path):
         with tempfile.NamedTemporaryFile() as file:
@@ -182,6 +193,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             upload(Path(file.name), path)
         return
+    _check_regular(path)
     partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
     try:
         with partial.open('wb') as file:

@@ -73,6 +73,7 @@ def measure(name: str, base: int) -> list[dict[str, Any]]:
             benchmark_turns.process([sys.executable, '-c', SERVE, name, str(size), folder]) as side,
         ):
             before = side.resident()
+            side.forget_peak()  # that of the preparation
             seconds = side.timed('work', 0, 1)
             grown = max(0, side.peak() - before)
             if seconds < SHORT:

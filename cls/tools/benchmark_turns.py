@@ -51,8 +51,13 @@ class Process:
         return float(line)
 
     def peak(self) -> int:
-        """Returns the largest resident memory of the process so far, in bytes."""
+        """Returns the largest resident memory of the process until now, in bytes."""
         return self._memory('VmHWM')
+
+    def forget_peak(self) -> None:
+        """Lets `peak` count from now on, where the system permits it."""
+        with contextlib.suppress(OSError):
+            Path(f'/proc/{self.pid}/clear_refs').write_text('5')
 
     def resident(self) -> int:
         """Returns the resident memory of the process, in bytes."""

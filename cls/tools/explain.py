@@ -53,6 +53,7 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
     each = inputs.expand(args.images, model.classes)
     broken = []
     files = [args.output / name for name in _free(one.name for one in each)]
+    inputs.check_apart(files, each, '--output')
     if args.output.exists():
         for file in files:  # all of them before the first is written
             paths.check_new(file, args.force)

@@ -149,6 +149,7 @@ def source_of(model: Model, pixels: bool) -> Source:
         pixels,
         model.classes,
         description,
+        model.multi_label,
     )
 
 

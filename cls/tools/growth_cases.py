@@ -2,12 +2,15 @@
 
 import importlib
 import itertools
+import multiprocessing
 import os
 import pickle
 import shutil
+import sys
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,7 @@ from cls.evaluation import plan as plans
 from cls.evaluation.metrics import Predictions, Tally, outcomes
 from cls.evaluation.protocols import EvalSpec
 from cls.recipes import common  # pyright: ignore[reportAttributeAccessIssue]
+from cls.run import environment
 from cls.run.telemetry import Metrics
 from cls.search.evaluators.train import Training
 from cls.search.history import History
@@ -296,8 +300,17 @@ def _wide(size: int, folder: Path) -> ConfigDict:
     config = _small(folder)
     config.model = ConfigDict({'name': 'wrn16_8_cifar', 'k': round((size / 171_000) ** 0.5)})
     config.model.dtype = 'float32'
-    train.job(config, folder / 'run')
+    # In a process of its own: memory that it leaves would serve the work that is measured.
+    apart = multiprocessing.get_context('spawn').Process(target=_train, args=(config, folder))
+    apart.start()
+    apart.join()
     return config
+
+
+def _train(config: ConfigDict, folder: Path) -> None:
+    with redirect_stdout(sys.stderr):  # stdout has the answers
+        environment.start()
+        train.job(config, folder / 'run')
 
 
 def _evaluated_weights(size: int, folder: Path) -> Work:

@@ -19,7 +19,6 @@ import contextlib
 import csv
 import io
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +31,7 @@ import tqdm
 from cls.cli import Parser, run
 from cls.config.load import DTYPES
 from cls.data.classes import both
+from cls.data.labels import SEPARATOR
 from cls.errors import UserError, nearest
 from cls.evaluation.protocols import PROTOCOLS, find
 from cls.inference import inputs
@@ -128,7 +128,8 @@ def write(model: Model, args: Any, form: str) -> int:
         )
     model.batch = args.batch or model.batch
     each = inputs.expand(args.images, model.classes)
-    _check_outputs(args, each)
+    for flag in ('output', 'embed'):
+        inputs.check_apart(filter(None, [getattr(args, flag)]), each, f'--{flag}')
     results = model.stream(
         ((one.name, one.image) for one in each),
         protocol=args.protocol,
@@ -178,15 +179,6 @@ def check(args: Any) -> str:
     return form
 
 
-def _check_outputs(args: Any, each: Sequence[Input]) -> None:
-    """Raises UserError for an image that a file of results would replace."""
-    images = {os.path.realpath(one.image) for one in each if isinstance(one.image, str)}
-    for flag in ('output', 'embed'):
-        file = getattr(args, flag)
-        if file and os.path.realpath(file) in images:
-            raise UserError(f'--{flag} is {file}, an image to predict: choose another file.')
-
-
 class _Report:
     """The progress, the counts and the errors of the images."""
 
@@ -209,16 +201,23 @@ class _Report:
             elif self.embed and result.embedding is not None:
                 self.names.append(one.name)
                 self.vectors.append(result.embedding)
-            if best and one.label in self.known:
+            labels = self._labels(one.label)
+            known = bool(labels) and labels <= self.known.keys()
+            if best and known:
                 self.labeled += 1
-                self.right += best[0].index == self.known[one.label]
-            self.unknown += bool(one.label) and one.label not in self.known
+                self.right += best[0].index in {self.known[label] for label in labels}
+            self.unknown += bool(labels) and not known
             yield {
                 'image': one.name,
                 'label': one.label,
                 'predictions': best,
                 'error': result.error,
             }
+
+    def _labels(self, cell: str) -> set[str]:
+        """Returns the labels of an image, as they are written in a list."""
+        several = self.model.multi_label and cell not in self.known
+        return set(cell.split(SEPARATOR) if several else [cell]) - {''}
 
     def end(self) -> int:
         """Prints a line on the images, and the errors; returns the exit code."""

@@ -227,6 +227,8 @@ def _load_mapped(path: Path, start: bytes, mapped: mmap.mmap, inflation: float) 
 def _load_zip(file: zipfile.ZipFile, mapped: mmap.mmap, inflation: float) -> Any:
     names = set(file.namelist())
     archive.check_inflated(file, len(mapped), inflation)
+    if names == {'names.npy', 'values.npy'}:
+        raise UserError(foreign.TENSORNETS)
     if names and all(name.endswith('.npy') for name in names):
         tensors = {name[:-4]: archive.npy(file, name) for name in sorted(names)}
         convert = tflite.to_torch if tflite.is_graph(tensors) else keras.to_torch

@@ -6,6 +6,10 @@ _NPZ = (
     'numpy.savez("weights.npz", **{name: array, ...}), names as MODULE/kernel and axes as they '
     'are, and import that'
 )
+TENSORNETS = (
+    'a file of tensornets, whose arrays are one pickled object, which is not read; import the '
+    'weights of TF-Slim, Keras or Caffe that it was converted from'
+)
 _LFS = 'a Git LFS pointer, not the checkpoint itself; fetch it with git lfs pull'
 _ONNX = (
     'an ONNX file, a program rather than named weights, which is not read; import the checkpoint '

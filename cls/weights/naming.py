@@ -40,6 +40,12 @@ class Naming:
         """Fields of the module that differ from the variant's own."""
         return dict(self.table.fields) if self.table else {}
 
+    def refusal(self, variant: str) -> str:
+        """Returns a text on the package's network if it is not here, '' if it is the variant."""
+        if self.table is None or not self.table.missing:
+            return ''
+        return f"{self.family}'s {variant} ({self.table.missing}), which is not here"
+
 
 @dataclasses.dataclass(frozen=True)
 class Named:
@@ -147,6 +153,7 @@ def best(
 
     Raises:
       UserError: no names fit without a contradiction; the error is that of the reference's names.
+        Or they are those of a network that is not here.
     """
     result, least, first = None, 0, None
     for naming in namings(variant):
@@ -163,6 +170,8 @@ def best(
             break
     if result is None:
         raise first or UserError('no names fit')
+    if not least and (refusal := result.naming.refusal(variant.name)):
+        raise UserError(f'the tensors are those of {refusal}')
     return result
 
 

@@ -43,6 +43,7 @@ class Match:
       part: BACKBONE if the file has no classifier, or has other tensors too.
       left_out: the names of tensors that are not part of the network.
       alike: networks of packages that have the same tensors and are not here.
+      refusal: a text on the package's network if it is not here, see `naming.Naming.refusal`.
     """
 
     variant: str
@@ -54,6 +55,7 @@ class Match:
     part: str = ''
     left_out: tuple[str, ...] = ()
     alike: tuple[str, ...] = ()
+    refusal: str = ''
 
     def __str__(self) -> str:
         classes = f'{self.num_classes:,} classes' if self.num_classes else 'no classifier'
@@ -73,7 +75,8 @@ def recognize(
       hints: the metadata of the file; a mapping has the fields of `Hints`, or is a config.json.
 
     Raises:
-      UserError: a hint names a network that is not here, or that has other tensors.
+      UserError: a hint names a network that is not here, or that has other tensors; or the names
+        are those of a network that is not here.
     """
     hints = Hints.make(hints)
     tensors = {name: _empty(value) for name, value in state_dict.items()}
@@ -94,6 +97,8 @@ def recognize(
         raise UserError(reason)
     whole = [match for match in parts.values() if not match.left_out]
     chosen = list(matches.values()) or whole or _largest(list(parts.values()))
+    if refused := [match.refusal for match in chosen if match.refusal]:
+        raise UserError(f'the tensors are those of {refused[0]}')
     return _distinct(_published(_told_apart(chosen, hints)), hints)
 
 
@@ -188,6 +193,7 @@ def _match(tensors: Mapping[str, np.ndarray], name: str, names: naming.Naming) -
         '' if whole else BACKBONE,
         left_out if not whole else tuple(named.left_out),
         cards.LOOKALIKES.get(name, ()) if names.table is None else (),
+        names.refusal(name),
     )
 
 

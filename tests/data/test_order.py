@@ -1,5 +1,7 @@
 """The order of examples and random numbers: uniform, and functions of the position."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,8 @@ def test_draws_are_functions_of_their_position():
         np.random.default_rng(1).integers(-1, 3, size=50).astype(np.int32),
         np.random.default_rng(2).integers(2**17, size=5000),  # more than 16 bits
         np.array([2**31 - 1, -5, 2**31 - 1, 3]),
+        np.array([2**31 - 1, -5, -(2**31), 3], np.int32),  # a range beyond the type
+        np.arange(3 * 2**18) ** 2 % 7 * 20_001,  # of several blocks
         np.array([4]),
     ],
 )
@@ -59,23 +63,28 @@ def test_examples_sorted_by_class_are_those_of_each_class(labels):
         np.testing.assert_array_equal(examples[start:stop], np.flatnonzero(labels == label))
 
 
-def test_sorting_by_class_takes_one_pass_for_any_number_of_classes(monkeypatch):
-    """Not one pass over all labels for each class."""
-    passes = []
+@pytest.mark.parametrize('count', [10, 1000, 2**16, 2**17])
+def test_sorting_by_class_sorts_each_example_once(monkeypatch, count):
+    """Not once for each class; more than 2**16 labels are sorted by their two halves."""
+    lengths, argsort = [], np.argsort
+    monkeypatch.setattr(
+        np, 'argsort', lambda array, kind: lengths.append(len(array)) or argsort(array, kind=kind)
+    )
+    order.Balanced(np.arange(2**18) % count, seed=0)
+    assert sum(lengths) == 2**18 * (2 if count > 2**16 else 1)
 
-    def counted(function):
-        def call(*args, **options):
-            passes.append(function)
-            return function(*args, **options)
 
-        return call
-
-    for name in ('argsort', 'flatnonzero'):
-        monkeypatch.setattr(np, name, counted(getattr(np, name)))
-    for count in (10, 1000):
-        passes.clear()
-        order.Balanced(np.arange(5000) % count, seed=0)
-        assert len(passes) == 2
+def test_sorting_by_class_takes_little_memory():
+    """Eight bytes an example and what a block takes; one sort of all would take sixteen more."""
+    labels = np.arange(2**22, dtype=np.int32) % 1000
+    tracemalloc.start()
+    try:
+        examples, _ = order.sorted_by_class(labels)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert examples.nbytes == labels.nbytes
+    assert peak < 3 * labels.nbytes
 
 
 def test_the_order_of_the_classes_is_drawn_once_for_many_batches(monkeypatch):

@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import random
+import tracemalloc
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,8 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from cls.data import csv_files, datasets, order, pipeline, tables
+from cls.data import csv_files, datasets, order, pipeline, table_files, tables
+from cls.data.file_list import hashed
 from cls.errors import UserError
 
 TEXT = 'image,label\na.png,cat\nb.png,dog\nc.png,cat\n'
@@ -379,3 +381,35 @@ def test_a_pickle_does_not_grow_with_the_rows(tmp_path, make_data, monkeypatch):
         sizes.append(len(pickle.dumps(source)))
         assert pickle.loads(pickle.dumps(source)).files[-1] == source.files[-1]
     assert abs(sizes[0] - sizes[1]) < 40
+
+
+def test_the_column_of_images_is_freed_as_it_is_read(tmp_path):
+    """It is most of a table of millions of rows."""
+    before, rows = pa.total_allocated_bytes(), 2**15
+    paths = [f'{row:032}.png' for row in range(rows)]
+    content = {
+        'image': pa.chunked_array([paths[: rows // 2], paths[rows // 2 :]]),
+        'label': pa.chunked_array([['cat', 'dog'] * (rows // 2)]),
+    }
+    assert pa.total_allocated_bytes() - before > 36 * rows
+    table = table_files.made(tmp_path / 't.csv', content, 'image', 'label', None, False)
+    assert [*content] == ['label']
+    assert pa.total_allocated_bytes() - before < 18 * rows  # the labels
+    assert [table.files[row] for row in (0, rows // 2, rows - 1)] == [
+        paths[row] for row in (0, rows // 2, rows - 1)
+    ]
+
+
+def test_paths_are_hashed_and_searched_in_little_memory(tmp_path):
+    rows = 2**16
+    content, ends = np.full(64 * rows, 97, np.uint8), np.arange(rows + 1) * 64
+    content[-1] = 10
+    tracemalloc.start()
+    try:
+        hashes = hashed(content, ends)
+        (row,) = table_files._rows_with(content, ends, 10)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert row == rows - 1 and len(set(hashes.tolist())) == 2
+    assert peak < 16 * rows + 2**24  # 64 * rows bytes of 64 bits each would be 2**25

@@ -179,6 +179,15 @@ def test_the_command_writes_an_overlay_for_each_image(run, tmp_path, capsys):
         explain.main([*flags, '--target', 'none'])
 
 
+def test_a_map_does_not_replace_its_image(run, tmp_path):
+    image = tmp_path / 'a.png'
+    image.write_bytes(encoded(pixels(0, 40, 45)))
+    before = image.read_bytes()
+    with pytest.raises(UserError, match='would replace .*a.png, one of the images'):
+        explain.main(['--from', str(run), str(image), '--output', str(tmp_path), '--force'])
+    assert image.read_bytes() == before
+
+
 def test_the_command_names_any_file_and_leaves_nothing_without_an_image(run, tmp_path, capsys):
     file = Path(os.fsdecode(os.fsencode(tmp_path) + b'/\xff.png'))
     file.write_bytes(encoded(pixels(0, 40, 45)))

@@ -82,6 +82,23 @@ def test_networks_agree_and_have_no_other_pass_over_images(one_device, name):
     assert text.count('custom_call_target="cls_conv_inference"') >= 20
 
 
+def test_no_scaled_kernels_are_kept(one_device):
+    """The extension scales a kernel as it reorders it, into memory that all kernels share."""
+
+    class Deep(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            for i in range(4):
+                x = BatchNorm(train, name=f'bn{i}')(Conv(128, 3, name=f'conv{i}')(x))
+            return x
+
+    images = jnp.ones((1, 3, 3, 128))
+    variables = variables_of(Deep(), images)
+    folded = jax.jit(folding.folded(functools.partial(Deep().apply, train=False)))
+    memory = folded.lower(variables, images).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < variables['params']['conv0']['kernel'].nbytes
+
+
 def test_bfloat16_and_several_devices_are_not_folded(extension, monkeypatch):  # noqa: F811
     images = jnp.ones((2, 9, 9, 4))
     net = Net()

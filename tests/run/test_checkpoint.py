@@ -112,3 +112,16 @@ def test_the_host_copies_no_array_for_orbax(tmp_path, monkeypatch):
     folder, where = saved(tmp_path, momentum=zeros)
     assert not [x for x in copied if isinstance(x, np.ndarray)]
     np.testing.assert_array_equal(checkpoint.restore_newest(folder, where)['momentum'], zeros)
+
+
+def test_the_memory_of_reading_a_checkpoint_is_given_back(tmp_path, monkeypatch):
+    """Compressed files in memory, which are small enough for the C library to keep."""
+    returned = []
+    monkeypatch.setattr(checkpoint, 'return_memory', lambda: returned.append('state'))
+    folder, where = saved(tmp_path, kernel=np.zeros(3))
+    checkpoint.restore_newest(folder, where)
+    assert returned == ['state']
+    checkpoints = checkpoint.Checkpoints(folder, keep=1)
+    checkpoints.restore(where)
+    checkpoints.close()
+    assert returned == 2 * ['state']

@@ -8,11 +8,14 @@ from cls.errors import UserError
 from cls.tools import benchmark_growth, benchmark_record, growth_case
 from cls.tools.benchmark import main
 
-# Takes a time that is quadratic in its size, and memory that is proportional to it.
+# Takes a time that is quadratic in its size, memory that is proportional to it, and more memory for
+# its preparation.
 SIDE = """
 import sys
 
 size = int(sys.argv[2])
+data = bytearray(2**28)
+del data
 print('ready {}', flush=True)
 for line in sys.stdin:
     data = bytearray(2**20 * size)

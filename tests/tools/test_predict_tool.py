@@ -14,6 +14,7 @@ import pytest
 import cls
 from cls.errors import UserError
 from cls.inference import inputs
+from cls.storage import paths
 from cls.tools import predict
 
 ROOT = Path(__file__).parents[2]
@@ -220,7 +221,7 @@ def test_a_file_is_replaced_only_with_force_and_an_image_never(run, photos, tmp_
     assert result_of(capsys, *source, '--output', output, '--force')[0] == 0
     assert output.read_text().startswith('image,')
     before = image.read_bytes()
-    with pytest.raises(UserError, match='4.png, an image to predict'):
+    with pytest.raises(UserError, match='would replace .*4.png, one of the images'):
         result_of(capsys, *source, '--output', image, '--force')
     assert image.read_bytes() == before
 
@@ -280,6 +281,37 @@ def test_a_folder_or_list_without_images_is_named(tmp_path):
     empty.write_text('path\n')
     with pytest.raises(UserError, match='lists no images'):
         inputs.expand([str(empty)])
-    empty.write_text('label,path\ncat,\n')
-    with pytest.raises(UserError, match='line 2 has no path'):
-        inputs.expand([str(empty)])
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ('label,path\ncat,\n', 'line 2 has no path'),
+        ('path\na.png\n\n"",x\n', 'line 4 has no path'),  # empty lines count too
+        ('path\na\0b.png\n', 'line 2 has a path with a zero byte'),
+        ('path;label\na.png;cat\n', "separates its cells by ';': expected ',' in a .csv list"),
+        ('image\tlabel\na.png\tcat\n', r"separates its cells by '\\t'"),
+    ],
+)
+def test_a_list_with_a_mistake_is_named_with_its_line(tmp_path, content, message):
+    listed = tmp_path / 'list.csv'
+    listed.write_text(content)
+    with pytest.raises(UserError, match=message):
+        inputs.expand([str(listed)])
+
+
+def test_standard_input_is_read_once():
+    with pytest.raises(UserError, match='is there twice'):
+        inputs.expand(['-', 'a.png', '-'])
+
+
+def test_a_device_is_not_replaced_by_a_file(tmp_path):
+    pipe = tmp_path / 'pipe'
+    os.mkfifo(pipe)
+    flags = ['--csv', '--force', '--output', str(pipe), 'x.png']
+    with pytest.raises(UserError, match='is a device or a pipe'):
+        predict.main(['--from', '/nowhere', *flags])
+    with pytest.raises(UserError, match='is a device or a pipe'):
+        paths.write_whole(pipe, b'')
+    assert pipe.is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ['pipe']

@@ -274,6 +274,15 @@ def test_an_npz_files_arrays_are_as_long_as_they_say(tmp_path):
     assert 'of object, not of numbers' in _refused(path)
 
 
+def test_files_of_tensornets_are_refused_by_name(tmp_path):
+    """Its files have an array of names, and one of arrays (tensornets/utils.py, parse_weights)."""
+    values = np.empty(2, object)
+    values[:] = [np.ones((3, 3, 3, 8)), np.ones(8)]
+    names = np.array([b'conv1/conv/weights:0', b'conv1/bn/beta:0'])
+    np.savez(tmp_path / 'mobilenet100.npz', names=names, values=values)
+    assert 'a file of tensornets' in _refused(tmp_path / 'mobilenet100.npz')
+
+
 def test_names_are_short(tmp_path):
     save_file({'a' * 600: BASE}, tmp_path / 'long.safetensors')
     assert 'a name of 600 letters' in _refused(tmp_path / 'long.safetensors')

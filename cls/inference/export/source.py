@@ -26,9 +26,10 @@ class Source:
       channels: channels of the images.
       normalize: maps pixels in 0..255 (N, H, W, C) to the input of the module.
       pixels: whether the artefact takes uint8 pixels and gives probabilities, with normalization
-        and softmax inside, instead of normalized images and logits.
+        and softmax or sigmoid inside, instead of normalized images and logits.
       classes: the labels of the outputs, () if unknown.
       description: further entries of the metadata: name, origin, license, preparation of images.
+      multi_label: whether an image may have any number of classes: probabilities are sigmoids.
     """
 
     module: nn.Module
@@ -39,6 +40,7 @@ class Source:
     pixels: bool = False
     classes: Sequence[str] = ()
     description: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    multi_label: bool = False
 
     @property
     def dtype(self) -> np.dtype:
@@ -55,7 +57,9 @@ class Source:
         x = self.normalize(images) if self.pixels else images
         logits: Any = self.module.apply(self.variables, x, train=False)
         logits = logits.astype(jnp.float32)
-        return jax.nn.softmax(logits, axis=-1) if self.pixels else logits
+        if not self.pixels:
+            return logits
+        return jax.nn.sigmoid(logits) if self.multi_label else jax.nn.softmax(logits, axis=-1)
 
     def spec(self, *shape: Any) -> jax.ShapeDtypeStruct:
         """Returns the shape and type of images (N, H, W), which may be symbolic."""
@@ -96,6 +100,7 @@ class Source:
             },
             'output': self.output_name,
             'classes': list(self.classes),
+            'multi_label': self.multi_label,
             **more,
         }
 

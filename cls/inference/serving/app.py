@@ -91,6 +91,7 @@ class Description(pydantic.BaseModel):
     num_classes: int
     classes: list[str]
     size: int
+    multi_label: bool
 
 
 class Problem(pydantic.BaseModel):
@@ -341,6 +342,7 @@ def _routes() -> fastapi.APIRouter:
             num_classes=model.num_classes,
             classes=list(model.names),
             size=model.preprocess.size,
+            multi_label=model.multi_label,
         )
 
     @router.get('/health')

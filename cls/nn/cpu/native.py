@@ -185,23 +185,25 @@ ACTIVATIONS = {'relu': 1, 'relu6': 2, 'silu': 3, 'hard_silu': 4}  # names of JAX
 def inference_conv(
     images: jax.Array,
     kernel: jax.Array,
+    factor: jax.Array,
     bias: jax.Array,
     added: jax.Array | None,
     activation: str,
     geometry: Geometry,
 ) -> jax.Array:
-    """Returns activation(convolution + bias + added), in one pass. Only for programs for CPU.
+    """Returns activation(convolution * factor + bias + added), in one pass. Only for CPUs.
 
     Args:
       images: float32 (N, H, W, I).
       kernel: float32 (h, w, I / groups, O).
+      factor: float32 (O,).
       bias: float32 (O,).
       added: float32 (N, H', W', O), or None.
       activation: one of ACTIVATIONS, or ''.
       geometry: that of the convolution.
     """
     shape = _output_shape(images, kernel, geometry)
-    operands = (images, kernel, bias) if added is None else (images, kernel, bias, added)
+    operands = (images, kernel, factor, bias, *(() if added is None else (added,)))
     code = np.int64(ACTIVATIONS.get(activation, 0))
     return _call('cls_conv_inference', shape, geometry, *operands, activation=code)
 

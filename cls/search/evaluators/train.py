@@ -242,9 +242,8 @@ def _compile(setup: Setup, options: Mapping[str, Any] | None) -> Compiled:
     replicated = jax.tree.map(lambda _: meshes.replicated(setup.mesh), where.variables())
     variables = abstract(where.variables(), replicated)
     with closing(train.batches(setup)) as iterator:
-        train_steps = programs.compile_train_steps(
-            setup, optimizer, where, 0, iterator, metrics=False, compiler_options=options
-        )
+        choices: dict[str, Any] = {'metrics': False, 'compiler_options': options, 'keep': False}
+        train_steps = programs.compile_train_steps(setup, optimizer, where, 0, iterator, **choices)
     return Compiled(
         setup,
         train_steps,

@@ -34,12 +34,15 @@ class Names:
         that names alone cannot convert (split, joined or flattened tensors, biases before a norm).
         It has to work on arrays of any floating type, and to account for each tensor.
       fields: fields of the module that differ from the variant's own, as an epsilon.
+      missing: the difference of networks that compute something else with the same tensors under
+        these names, and that are not here; '' for networks that are here.
     """
 
     variants: str
     renames: Renames | Callable[[Variant], Renames] = ()
     tensors: Callable[[Tensors, Variant], Tensors] | None = None
     fields: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    missing: str = ''
 
 
 @dataclasses.dataclass(frozen=True)

@@ -164,5 +164,9 @@ FAMILY = Family(
         Names('se(resnet(50|101|152)|resnext(50|101)_32x4d|net154)', _senet),
     ),
     networks={'VGG_ILSVRC_16_layers': 'vgg16', 'VGG_ILSVRC_19_layers': 'vgg19'},
-    missing={r'(?i)(caffenet|alexnet|bvlc_alexnet)': 'another system'},
+    missing={
+        r'(?i)(caffenet|alexnet|bvlc_alexnet)': 'another system',
+        # models/sknet101.prototxt of its authors; sknet50.prototxt and the paper have 32.
+        r'sknet101': '16 channels, not 32, in the attention of the second stage',
+    },
 )

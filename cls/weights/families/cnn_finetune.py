@@ -1,7 +1,8 @@
 """The names of cnn-finetune 0.6, with networks of torchvision and pretrainedmodels in two parts.
 
 `_features` has the layers in a Sequential, with numbers for names, and `_classifier` the last one.
-DPN and Xception compute something else there: the maximum next to the mean, and no last rectifier.
+Before the classifier of DPN is the mean of the whole map, for images of any size. Xception lacks
+the rectifiers that pretrainedmodels calls outside its layers, so that it computes something else.
 """
 
 from cls.weights.families import Family, Names, Renames
@@ -39,6 +40,13 @@ _GOOGLENET = (
     'conv1 - conv2 conv3 - inception3a inception3b - inception4a inception4b inception4c '
     'inception4d inception4e - inception5a inception5b'
 )
+_XCEPTION = ' '.join(
+    (
+        'conv1 bn1 - conv2 bn2',
+        *(f'block{number}' for number in range(1, 13)),
+        'conv3 bn3 conv4 bn4',
+    )
+)
 
 FAMILY = Family(
     'cnn-finetune',
@@ -69,5 +77,11 @@ FAMILY = Family(
             ((r'^_features\.', ''), (r'^_classifier\.', 'last_linear.')),
         ),
         Names(r'polynet', _layers('stem stage_a stage_b stage_c', 'last_linear')),
+        Names(r'dpn\d+b?', (_PLAIN, (r'^_classifier\.', 'classifier.'))),
+        Names(
+            r'xception',
+            _layers(_XCEPTION, 'fc'),
+            missing='no rectifiers after the norms of the stem and of the last two convolutions',
+        ),
     ),
 )

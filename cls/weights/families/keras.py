@@ -28,7 +28,8 @@ from cls.weights.families import Family, Names, Renames, Tensors
 from cls.weights.families.caffe import resnet_blocks
 from cls.weights.families.cell_names import keras_nasnet
 
-_AUTOMATIC = re.compile(r'^(conv2d|batch_normalization|separable_conv2d|dense)(?:_(\d+))?\.(.+)$')
+_KINDS = ('conv2d', 'depthwise_conv2d', 'separable_conv2d', 'batch_normalization', 'dense')
+_AUTOMATIC = re.compile(rf'^({"|".join(_KINDS)})(?:_(\d+))?\.(.+)$')
 _TF = {'padding': 'SAME', 'epsilon': 1e-3}
 _OLD_EPSILON = 1e-3
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -42,35 +43,31 @@ def home(renames: Renames, variant: Variant) -> Renames:
 # --- Forms that names alone cannot convert ----------------------------------------------------
 
 
-def _ranked(tensors: Tensors) -> Tensors:
+def ranked(tensors: Tensors) -> Tensors:
     """Returns the tensors with automatic numbers counted from 0: conv2d_5 -> conv2d.0."""
     found = [match for match in map(_AUTOMATIC.match, tensors) if match]
-    numbers = {kind: sorted({int(m[2] or 0) for m in found if m[1] == kind}) for kind in _kinds()}
-    ranked: Tensors = {}
+    numbers = {kind: sorted({int(m[2] or 0) for m in found if m[1] == kind}) for kind in _KINDS}
+    result: Tensors = {}
     for name, value in tensors.items():
         match = _AUTOMATIC.match(name)
         if match:
             name = f'{match[1]}.{numbers[match[1]].index(int(match[2] or 0))}.{match[3]}'
-        ranked[name] = value
-    return ranked
-
-
-def _kinds() -> tuple[str, ...]:
-    return ('conv2d', 'batch_normalization', 'separable_conv2d', 'dense')
+        result[name] = value
+    return result
 
 
 def _with_scales(tensors: Tensors, variant: Variant) -> Tensors:
     """Returns ranked tensors with a scale of 1 for norms without one."""
-    ranked = _ranked(tensors)
-    for name, value in list(ranked.items()):
+    result = ranked(tensors)
+    for name, value in list(result.items()):
         norm, _, leaf = name.rpartition('.')
-        if leaf == 'running_var' and f'{norm}.weight' not in ranked:
-            ranked[f'{norm}.weight'] = np.ones_like(value)
-    return ranked
+        if leaf == 'running_var':
+            result.setdefault(f'{norm}.weight', np.ones_like(value))
+    return result
 
 
 def _ranks(tensors: Tensors, variant: Variant) -> Tensors:
-    return _ranked(tensors)
+    return ranked(tensors)
 
 
 def _without_biases(tensors: Tensors, variant: Variant) -> Tensors:
@@ -149,7 +146,8 @@ def _vgg(variant: Variant) -> Renames:
     return (*pairs, *((rf'^{theirs}\.', f'{ours}.') for theirs, ours in heads))
 
 
-def _resnet(variant: Variant) -> Renames:
+def resnet_names(variant: Variant) -> Renames:
+    """Returns the pairs of ResNet and, in older releases, ResNeXt."""
     return (
         (r'^conv1_conv\.', 'conv1.'),
         (r'^conv1_bn\.', 'bn1.'),
@@ -391,7 +389,7 @@ FAMILY = Family(
     'keras',
     tables=(
         Names('vgg(16|19)', _vgg, _by_channels),
-        Names('resnet(50|101|152)_v1', _resnet, _without_biases),
+        Names('resnet(50|101|152)_v1', resnet_names, _without_biases),
         Names('nasnet_a_(mobile|large)', keras_nasnet, fields={'zero_pools': True}),
         Names('densenet(121|169|201)', _densenet),
         Names('xception', _xception, _ranks, {'epsilon': 1e-3, 'pool_padding': 'SAME'}),

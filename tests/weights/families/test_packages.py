@@ -35,6 +35,9 @@ DEFAULT = {
     },
     'cnn_finetune': {'shufflenetv2_0.5x'},
     'efficientnet_pytorch': {'efficientnet-b0'},
+    'image_classifiers': set(),
+    'keras_applications': set(),
+    'keras_efficientnets': set(),
     'keras': {
         *('resnet50_v1', 'densenet121', 'xception', 'inception_v3', 'mobilenet_025_tf'),
         *('mobilenetv2_035', 'mobilenetv3_small_100', 'tf_efficientnet_b0'),

@@ -31,4 +31,5 @@ NETWORKS = {
     'resnet18': (functools.partial(network, 'resnet18'), 64),
     'densenet121': (functools.partial(network, 'densenet121'), 64),
     'seresnet50': (functools.partial(network, 'se_resnet50'), 64),
+    'dpn68': (functools.partial(network, 'dpn68'), 96),
 }
