@@ -13,6 +13,7 @@ from cls.experiments import statistics
 from cls.experiments.groups import Group, differences, grouped, shown
 from cls.experiments.runs import RunData
 from cls.experiments.statistics import Paired, Summary
+from cls.run import metric_names
 
 BEST_FIRST = ('validation', 'test')  # kinds of splits, the preferred first
 _LONG_LABEL = 60  # letters
@@ -82,7 +83,8 @@ def chosen_metrics(comparison: Comparison, wanted: Sequence[str] = ()) -> list[s
             raise UserError(
                 f'no run has the metric {name!r}.{nearest(name, known)} Known: {", ".join(known)}.'
             )
-    return list(wanted) or [name for name in known if name.endswith('/top1')] or known[:1]
+    main = [name for name in known if name.endswith(f'/{metric_names.main(known)}')]
+    return list(wanted) or main or known[:1]
 
 
 # ------------------------------------------------------------------------------------------------
@@ -197,9 +199,13 @@ def curves(comparison: Comparison, metric: str) -> Iterator[Curve]:
 
 
 def curve_metrics(comparison: Comparison) -> list[str]:
-    """Returns the metrics to draw: top-1 of evaluations, or else of training, and the loss."""
+    """Returns the metrics to draw: top-1 of evaluations, or else of training, and the loss.
+
+    For images with several labels it is mAP in place of top-1.
+    """
     names = dict.fromkeys(name for run in comparison.runs for name in run.curves)
-    kinds = [kind for kind in BEST_FIRST if f'{kind}/top1' in names]
-    points = [len(run.curve(f'{kind}/top1')) for kind in kinds[:1] for run in comparison.runs]
-    accuracy = f'{kinds[0]}/top1' if kinds and max(points) > 1 else 'train/top1'
+    main = metric_names.main(names)
+    kinds = [kind for kind in BEST_FIRST if f'{kind}/{main}' in names]
+    points = [len(run.curve(f'{kind}/{main}')) for kind in kinds[:1] for run in comparison.runs]
+    accuracy = f'{kinds[0]}/{main}' if kinds and max(points) > 1 else 'train/top1'
     return [name for name in (accuracy, 'train/loss') if name in names]

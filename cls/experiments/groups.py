@@ -92,7 +92,7 @@ def differences(fields: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, ...
 
 
 def label(fields: Mapping[str, Any]) -> str:
-    """Returns 'optim.lr=0.1, model.name=wrn16_4_cifar' for the fields of a group."""
+    """Returns 'optim.lr=0.1, model.name=wrn16_8_cifar' for the fields of a group."""
     return ', '.join(f'{name}={shown(value)}' for name, value in fields.items())
 
 

@@ -109,7 +109,7 @@ def make_plan(
     config: str,
     fields: Sequence[tuple[str, str]],
     grid: Sequence[str],
-    seeds: int,
+    seeds: int | None,
     search: Sequence[str] = (),
 ) -> Plan:
     """Returns the plan of the flags of `cls sweep`.
@@ -120,7 +120,7 @@ def make_plan(
       config: of --config.
       fields: of --config.FIELD=VALUE.
       grid: of --grid, each FIELD=VALUE,VALUE,...
-      seeds: the number of seeds; 0: none was given.
+      seeds: the number of seeds; None: none was given.
       search: of --search, each FIELD=RANGE.
 
     Raises UserError for all mistakes that do not depend on the config.
@@ -151,18 +151,18 @@ def make_plan(
 
 
 def _mistakes(
-    grid: Sequence[str], search: Sequence[str], fields: Mapping[str, str], seeds: int
+    grid: Sequence[str], search: Sequence[str], fields: Mapping[str, str], seeds: int | None
 ) -> Iterator[str]:
     """Yields the contradictions among the flags."""
     for name in {*grid, *search} & fields.keys():
         yield f'config.{name} is set by --config.{name} and varied: expected one of the two'
     for name in {name for name in (*grid, *search) if (*grid, *search).count(name) > 1}:
         yield f'config.{name} is varied twice: expected one --grid or --search for a field'
-    if seeds < 0:
+    if seeds is not None and seeds < 1:
         yield f'--seeds is {seeds}: expected 1 or more'
     if SEED in grid and seeds:
         yield '--seeds and --grid seed=... are given: expected one of the two'
-    if search and (grid or seeds > 1):
+    if search and (grid or (seeds or 1) > 1):
         yield (
             '--search draws its points itself, with one seed: expected no --grid and no --seeds; '
             'choice:A,B,... searches among values, and a sweep of the best point has the seeds'

@@ -277,11 +277,14 @@ def make_pruner(optuna: Any, name: str, evaluations: int) -> Any:
 def score(values: Mapping[str, Any], kind: str) -> float | None:
     """Returns the accuracy that a search maximizes, of the average of weights if there is one.
 
+    It is top-1, or mAP of images with several labels.
+
     Args:
       values: the result of a run, or a line of its metrics.
       kind: of the split of the evaluations.
     """
-    names = [f'{metric_names.weights_name(kind, ema=ema)}/top1' for ema in (True, False)]
+    main = metric_names.main(values)
+    names = [f'{metric_names.weights_name(kind, ema=ema)}/{main}' for ema in (True, False)]
     found = (values.get(name) for name in names)
     return next((value for value in found if isinstance(value, (int, float))), None)
 

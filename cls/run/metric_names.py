@@ -6,7 +6,7 @@ validation set, or a part of the training set. With config.eval.validation the i
 statistics, are 'validation_ema/top1' and so on, see `weights_name`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 # Whether higher values of a metric are better.
@@ -23,6 +23,15 @@ def weights_name(kind: str, *, ema: bool = False, precise: bool = False) -> str:
       precise: whether batch-norm statistics are recomputed.
     """
     return kind + '_ema' * ema + '_precise' * precise
+
+
+def main(names: Iterable[str]) -> str:
+    """Returns the metric that compares runs: 'map' if any name is of it, else 'top1'.
+
+    Args:
+      names: names of metrics, as 'test/map': images with several labels have it.
+    """
+    return 'map' if any(name.endswith('/map') for name in names) else 'top1'
 
 
 def figure(values: Mapping[str, Any], metric: str, *, ema: bool = False) -> Any:

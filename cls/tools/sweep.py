@@ -52,13 +52,13 @@ def parser(prog: str = PROG) -> Parser:
     flags.add_argument(
         '--grid', action='append', default=[], metavar='FIELD=V,V,...', help='values of a field'
     )
-    flags.add_argument('--seeds', type=int, default=0, metavar='N', help='seeds 0, 1, ..., N - 1')
+    flags.add_argument('--seeds', type=int, metavar='N', help='seeds 0, 1, ..., N - 1')
     flags.add_argument(
         '--search', action='append', default=[], metavar='FIELD=RANGE', help='a field to search'
     )
     flags.add_argument('--trials', type=int, metavar='N', help='trials of a search')
     flags.add_argument(
-        '--pruner', metavar='NAME', help=f'of a search, the first by default: {", ".join(pruners)}'
+        '--pruner', metavar='NAME', help=f'of a search, the first by default: {pruners}'
     )
     flags.add_argument('--jobs', type=int, metavar='N', help='trials at the same time; default: 1')
     flags.add_argument(
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
     pool = pool_spec(args)
     if args.config:
         the_plan = plan.make_plan(args.config, overrides, args.grid, args.seeds, args.search)
-    elif overrides or args.grid or args.seeds or args.search:
+    elif overrides or args.grid or args.seeds is not None or args.search:
         raise UserError(
             'fields are given without --config: expected --workdir alone, which continues a sweep, '
             'or also --config RECIPE.'

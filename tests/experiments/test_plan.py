@@ -31,7 +31,7 @@ def test_seeds_count_from_the_given_one():
     plan = make_plan('resnet', [('seed', '7')], [], 2)
     assert [trial.seed for trial in plan.trials()] == [7, 8]
     assert plan.fields == ()
-    plan = make_plan('resnet', [], ['seed=5,3'], 0)
+    plan = make_plan('resnet', [], ['seed=5,3'], None)
     assert [trial.name for trial in plan.trials()] == ['seed=5', 'seed=3']
 
 
@@ -74,13 +74,14 @@ def test_names_are_readable_and_fit_into_a_folder():
         ({'grid': ['seed=1,2'], 'seeds': 2}, '--seeds and --grid seed'),
         ({'grid': ['seed=1,x']}, "a seed is 'x'"),
         ({'seeds': -1}, '--seeds is -1: expected 1 or more'),
+        ({'seeds': 0}, '--seeds is 0: expected 1 or more'),
         ({'search': ['optim.lr=log:1:2'], 'seeds': 3}, 'expected no --grid and no --seeds'),
         ({'config': 'resnett'}, "no config 'resnett'.*Did you mean resnet"),
         ({'seeds': 10_001}, '10,001 trials: expected at most 10,000'),
     ],
 )
 def test_contradictions_are_one_line(flags, said):
-    flags = {'config': 'resnet', 'fields': [], 'grid': [], 'seeds': 0} | flags
+    flags = {'config': 'resnet', 'fields': [], 'grid': [], 'seeds': None} | flags
     with pytest.raises(UserError, match=said):
         make_plan(**flags)
 

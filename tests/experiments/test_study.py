@@ -157,7 +157,7 @@ def test_the_ends_of_all_ranges_are_checked_before_the_first_trial(tmp_path, mon
     with pytest.raises(UserError, match='no_such_model'):
         tool.main([*flags, '--search=model.name=choice:resnet20_cifar,no_such_model'])
     assert not (tmp_path / 'a').exists()
-    plan = make_plan('resnet', [], [], 0, ['batch=int:8:9', 'optim.name=choice:sgd,adam,adamw'])
+    plan = make_plan('resnet', [], [], None, ['batch=int:8:9', 'optim.name=choice:sgd,adam,adamw'])
     assert len(study.corners(plan)) == 4
 
 

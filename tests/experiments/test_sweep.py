@@ -193,6 +193,11 @@ def test_flags_of_other_places_are_one_line(tmp_path, monkeypatch):
     assert not (tmp_path / 'sweep').exists()
 
 
+def test_the_help_names_the_pruners():
+    words = ' '.join(tool.parser().format_help().split())
+    assert 'the first by default: hyperband, median, none' in words
+
+
 def test_a_trial_waits_for_the_process_that_still_uses_its_folder(tmp_path):
     with sweep.locked(tmp_path):
         began = time.monotonic()

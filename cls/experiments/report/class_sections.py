@@ -9,12 +9,16 @@ from cls.experiments.report import charts, images, matrix
 from cls.experiments.report.data import Details, Evaluation
 from cls.experiments.report.html import Html, joined, table, tag
 
+AVERAGE = 'average_precision'
 _PAIRS = 15  # rows of the table of the most frequent mistakes
 
 
 def classes(found: Evaluation) -> Iterator[Html]:
     """Yields the confusion matrix, its most frequent mistakes and the table of classes."""
     confusion = found.confusion
+    if confusion is None:
+        yield from precisions(found)
+        return
     triples = confusion.mistakes()
     shown = [
         [_named(confusion.names[a]), _named(confusion.names[b]), f'{n:,}']
@@ -43,6 +47,18 @@ def classes(found: Evaluation) -> Iterator[Html]:
     ]
     yield table(header, lines, class_='tall')
     yield tag('p', 'The lowest F1 comes first; a click on a title sorts.', class_='note')
+
+
+def precisions(found: Evaluation) -> Iterator[Html]:
+    """Yields the average precision of each class, for images with several labels."""
+    each = {name: -1.0 if value is None else value for name, value in found.get(AVERAGE).items()}
+    lines = [
+        [_named(name), '–' if value < 0 else f'{value:.2f}']
+        for name, value in sorted(each.items(), key=lambda pair: pair[1])
+    ]
+    yield table(['class', 'average precision %'], lines, class_='tall')
+    mean = f'mAP, the mean over classes with images, is {found["map"]:.2f} %.'
+    yield tag('p', f'The lowest comes first; {mean}', class_='note')
 
 
 def _named(label: Any) -> str:

@@ -24,14 +24,16 @@ _LINES = 16  # groups in a chart: colors repeat with dashes after the first 8
 def best(comparison: Comparison) -> tuple[RunData, str]:
     """Returns the run with the highest top-1, and the metric: of validation if all runs have it.
 
-    The average of weights counts where a run keeps one. Of equal ones it is the first.
+    For images with several labels it is mAP in place of top-1. The average of weights counts where
+    a run keeps one. Of equal ones it is the first.
     """
+    main = metric_names.main(comparison.metrics)
     for kind in metric_names.KINDS:
         for ema in (True, False):
-            name = f'{metric_names.weights_name(kind, ema=ema)}/top1'
+            name = f'{metric_names.weights_name(kind, ema=ema)}/{main}'
             if all(name in (run.result or {}) for run in comparison.runs):
                 return max(comparison.runs, key=lambda run: (run.result or {})[name]), name
-    name = next(name for name in comparison.metrics if name.endswith('/top1'))
+    name = next(name for name in comparison.metrics if name.endswith(f'/{main}'))
     runs = [run for run in comparison.runs if name in (run.result or {})]
     return max(runs, key=lambda run: (run.result or {})[name]), name
 
@@ -123,7 +125,7 @@ def differences(comparison: Comparison) -> Html:
 def learning_curves(comparison: Comparison) -> Iterator[Html]:
     """Yields a chart of each metric: the mean over seeds, and the range of the runs."""
     metrics = dict.fromkeys(name for run in comparison.runs for name in run.curves)
-    wanted = [name for name in metrics if name.endswith(('/top1', '/loss'))]
+    wanted = [name for name in metrics if name.endswith(('/top1', '/map', '/loss'))]
     names = dict(
         zip([g.label for g in comparison.groups], compare.short_names(comparison), strict=True)
     )

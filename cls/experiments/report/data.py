@@ -39,13 +39,13 @@ class Evaluation:
     Attributes:
       weights: the prefix of the metrics of the weights in detail, as 'test' or 'validation_ema'.
       values: the content of its file.
-      confusion: the confusion matrix.
+      confusion: the confusion matrix; None for images with several labels.
       origin: a sentence on where the numbers are from.
     """
 
     weights: str
     values: Mapping[str, Any]
-    confusion: Confusion
+    confusion: Confusion | None
     origin: str
 
     def __getitem__(self, metric: str) -> Any:
@@ -134,7 +134,7 @@ def details(run: RunData) -> Details:
         try:
             found = evaluation(run.folder)
             model, source = opened(run.folder, found)
-            mistakes = with_images(model, source, found)
+            mistakes = with_images(model, source, found) if found.confusion else ()
         except (UserError, OSError) as error:
             why = str(error) if isinstance(error, UserError) else reason(error) or str(error)
             parts = 'images of the mistakes' if found else 'evaluation and mistakes'
@@ -211,6 +211,10 @@ def _read(folder: Path, name: str) -> Evaluation | None:
     values = load_json(folder / f'{name}.json')
     if not isinstance(values, dict):
         return None
+    origin = f'From {name}.json of the run folder.'
+    several = [name for name in values if name.endswith('/average_precision')]
+    if several:
+        return Evaluation(several[-1].rpartition('/')[0], values, None, origin)
     sets = [key.removesuffix('/classes') for key in values if key.endswith('/classes')]
     if not sets or any(f'{sets[-1]}/{metric}' not in values for metric in _NEEDED):
         return None
@@ -222,7 +226,7 @@ def _read(folder: Path, name: str) -> Evaluation | None:
     except (OSError, ValueError, KeyError):
         return None
     confusion = Confusion(*triple, names or [str(i) for i in range(count)])
-    return Evaluation(sets[-1], values, confusion, f'From {name}.json of the run folder.')
+    return Evaluation(sets[-1], values, confusion, origin)
 
 
 def _keep(source: Path, folder: Path) -> None:

@@ -21,15 +21,17 @@ from cls.run import goodput, metric_names
 _CHARTS = {
     'loss': ('Loss', 'nats'),
     'top1': ('Top-1 accuracy', '%'),
+    'map': ('Mean average precision', '%'),
     'learning_rate': ('Learning rate', ''),
     'images_per_second': ('Speed', 'images/s'),
     'top5': ('Top-5 accuracy', '%'),
     'grad_norm': ('Norm of the gradients', ''),
     'param_norm': ('Norm of the parameters', ''),
 }
-_OPEN = 4
+_OPEN = 5
 _HIDDEN = ('time', 'goodput', 'epoch', 'steps')  # in a section of their own, or not of the training
 METRICS = {
+    'map': ('mAP', ' %'),
     'top1': ('top-1', ' %'),
     'top5': ('top-5', ' %'),
     'loss': ('loss', ''),
@@ -62,8 +64,8 @@ def of_run(each: Details, recipe: Recipe | None) -> Iterator[tuple[str, Html]]:
         section('Curves', curves(each.run)),
         section('Results', *results(each)),
         section('Classes', *classes(found)) if found else None,
-        section('Calibration', calibrated(found)) if found else None,
-        section('Mistakes', *mistakes(each)) if found else None,
+        section('Calibration', calibrated(found)) if found and found.confusion else None,
+        section('Mistakes', *mistakes(each)) if found and found.confusion else None,
         section('Time', *time_account(each.run)),
         section('Model', *model(each)),
         section('Recipe', *recipe_of(each, recipe)),
@@ -121,26 +123,33 @@ def results(each: Details) -> Iterator[Html]:
     if found:
         sets = [key.removesuffix('/top1') for key in found.values if key.endswith('/top1')]
         yield tag('p', measured(found), ' ', tested(run), class_='lead')
-        rows = [[_set_name(name), *_numbers(found.values, name)] for name in sets]
+        shown = _measured(found.values)
+        rows = [[_set_name(name), *_numbers(found.values, name, shown)] for name in sets]
         kept = run.result or {}
         others = [key.removesuffix('/top1') for key in kept if key.endswith('/top1')]
-        rows += [[_set_name(name), *_numbers(kept, name)] for name in others if name not in sets]
-        yield table(['weights', *(title + unit for title, unit in METRICS.values())], rows)
-        yield tag('p', _means_note(found), class_='note')
+        others = [name for name in others if name not in sets]
+        rows += [[_set_name(name), *_numbers(kept, name, shown)] for name in others]
+        yield table(['weights', *(''.join(METRICS[metric]) for metric in shown)], rows)
+        if found.confusion:
+            yield tag('p', _means_note(found), class_='note')
     elif run.result:
         sets = [key.removesuffix('/top1') for key in run.result if key.endswith('/top1')]
         split = run.result.get('split')
         yield tag('p', f'From result.json, split {split!r}. ', tested(run), class_='lead')
-        shown = ('top1', 'top5', 'loss')
+        shown = _measured(run.result)
         rows = [[_set_name(name), *_numbers(run.result, name, shown)] for name in sets]
         yield table(['weights', *(''.join(METRICS[metric]) for metric in shown)], rows)
     else:
         yield tag('p', 'The run has no result yet.', class_='lead')
 
 
-def _numbers(
-    values: Mapping[str, Any], name: str, metrics: Sequence[str] = tuple(METRICS)
-) -> list[str]:
+def _measured(values: Mapping[str, Any]) -> list[str]:
+    """Returns the METRICS that an evaluation has."""
+    names = {key.rpartition('/')[2] for key in values}
+    return [metric for metric in METRICS if metric in names]
+
+
+def _numbers(values: Mapping[str, Any], name: str, metrics: Sequence[str]) -> list[str]:
     return [_number(values.get(f'{name}/{metric}'), metric) for metric in metrics]
 
 
