@@ -110,22 +110,22 @@ def sorted_by_class(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       ((N,) unsigned integers, the examples of a label in their order; (K + 1,) int64, the begins
       of K labels, in ascending order, and N).
     """
-    low, count = labels.min(), len(labels)
-    examples = np.arange(count, dtype=np.min_scalar_type(count))
+    low = labels.min()
+    bits = (int(labels.max()) - int(low)).bit_length()
     # NumPy sorts integers of 16 bits by radix, in linear time: first the lower half of the labels.
-    shifts = range(0, max((int(labels.max()) - int(low)).bit_length(), 1), 16)
-    for shift in shifts:
-        examples, counts = _distributed(examples, labels, low, shift)
-    if len(shifts) == 1:
+    examples, counts = _distributed(None, labels, low, 0)
+    for shift in range(16, bits, 16):
+        examples, _ = _distributed(examples, labels, low, shift)
+    if bits <= 16:
         starts = [(np.cumsum(counts) - counts)[counts > 0]]
     else:
         ordered = labels[examples]
         starts = [np.zeros(1, np.int64), np.flatnonzero(ordered[1:] != ordered[:-1]) + 1]
-    return examples, np.concatenate([*starts, [count]])
+    return examples, np.concatenate([*starts, [len(labels)]])
 
 
 def _distributed(
-    examples: np.ndarray, labels: np.ndarray, low: np.integer, shift: int
+    examples: np.ndarray | None, labels: np.ndarray, low: np.integer, shift: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns examples sorted by 16 bits of their labels, and the number of examples of each value.
 
@@ -133,23 +133,27 @@ def _distributed(
     its time goes into memory that is new to the process.
 
     Args:
-      examples: (N,) integers; those of the same value stay in this order.
+      examples: (N,) integers; those of the same value stay in this order. None: all in order.
       labels: (N,) integers.
       low: the smallest label, that is subtracted.
       shift: the lower bits to leave out.
     """
 
     def digits(at: slice) -> np.ndarray:
-        return ((labels[examples[at]] - low) >> shift).astype(np.uint16)
+        of = labels[at] if examples is None else labels[examples[at]]
+        return ((of - low) >> shift).astype(np.uint16)
 
-    blocks = [slice(first, first + _BLOCK) for first in range(0, len(examples), _BLOCK)]
+    count = len(labels)
+    blocks = [slice(first, first + _BLOCK) for first in range(0, count, _BLOCK)]
     totals = sum(np.bincount(digits(at), minlength=2**16) for at in blocks)
-    begins, result = np.cumsum(totals) - totals, np.empty_like(examples)
+    begins, result = np.cumsum(totals) - totals, np.empty(count, np.min_scalar_type(count))
     for at in blocks:
         of = digits(at)
         order, counts = np.argsort(of, kind='stable'), np.bincount(of, minlength=2**16)
         before = np.cumsum(counts) - counts
-        result[np.arange(len(of)) + np.repeat(begins - before, counts)] = examples[at][order]
+        rows = order + at.start
+        places = np.arange(len(of)) + np.repeat(begins - before, counts)
+        result[places] = rows if examples is None else examples[rows]
         begins += counts
     return result, np.asarray(totals)
 
