@@ -115,7 +115,7 @@ def test_the_host_copies_no_array_for_orbax(tmp_path, monkeypatch):
 
 
 def test_the_memory_of_reading_a_checkpoint_is_given_back(tmp_path, monkeypatch):
-    """Compressed files in memory, which are small enough for the C library to keep."""
+    """Compressed files in memory, small enough for the C library to keep."""
     returned = []
     monkeypatch.setattr(checkpoint, 'return_memory', lambda: returned.append('state'))
     folder, where = saved(tmp_path, kernel=np.zeros(3))
