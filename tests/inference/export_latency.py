@@ -4,14 +4,14 @@
 
 Without names it takes the first variant of each system, the smallest first, with new weights and
 images of its own size. It stores each in tests/export_latencies.json, and leaves out those that are
-there. The machine should have no other load: `export_table.py` writes the page from the results.
+there. The machine should have no other load, and the load of the last minute before each is stored.
+`export_table.py` writes the page from the results.
 """
 
 import functools
 import gc
 import json
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -61,8 +61,8 @@ def calls(model, folder):
 def measured(functions):
     """Returns the milliseconds of the step, and the ratios of the files' times to the step's.
 
-    In each round each function has a turn: a call that is not timed, and one that is. Numbers are
-    the medians over the rounds.
+    In each round each function has a turn: a call that is not timed, and one that is. The time of a
+    function is the least of all rounds: other load only adds to it.
     """
     for function in functions.values():
         function()
@@ -78,10 +78,9 @@ def measured(functions):
             functions[name]()
             seconds[name] = time.perf_counter() - begin
         rounds.append(seconds)
-    result = {'step': 1000 * statistics.median(each['step'] for each in rounds)}
-    for name in functions:
-        if name != 'step':
-            result[name] = statistics.median(each[name] / each['step'] for each in rounds)
+    least = {name: min(each[name] for each in rounds) for name in functions}
+    result = {name: seconds / least['step'] for name, seconds in least.items()}
+    result['step'] = 1000 * least['step']
     return {name: float(f'{value:.3g}') for name, value in result.items()}
 
 
@@ -95,10 +94,11 @@ def main(names):
     for name in names or variants():
         if not names and name in stored():
             continue
+        load = round(os.getloadavg()[0], 1)
         with tempfile.TemporaryDirectory() as folder:
             model = cls.create(name)
             result = measured(calls(model, Path(folder)))
-        result |= {'size': model.preprocess.size, 'cores': os.cpu_count()}
+        result |= {'size': model.preprocess.size, 'cores': os.cpu_count(), 'load': load}
         print(name, result, flush=True)
         text = json.dumps({**stored(), name: result}, indent=1, sort_keys=True)
         RESULTS.write_text(text + '\n')

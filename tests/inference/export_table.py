@@ -22,10 +22,11 @@ and `python tests/inference/export_table.py`.
 """
 LATENCY = """\
 The time of one image next to that of the jitted step, for the first variant of each system at the
-size of its images, with new weights. The ratios are of the file's time to the step's: medians of
-turns in one process, with all cores of a CPU. The step has the convolutions of `cls.nn.cpu`;
-StableHLO has those of XLA alone, because it is for other devices too. Printed by
-`python tests/inference/export_latency.py`.
+size of its images, with new weights. The ratios are of the file's time to the step's: the least of
+turns in one process, with all cores of a CPU. The load is that of the machine before it: above the
+number of cores, the numbers are rough. The step has the convolutions of `cls.nn.cpu`; StableHLO has
+those of XLA alone, because it is for other devices too. Systems that are not listed were not
+measured. Printed by `python tests/inference/export_latency.py`, which continues where it stopped.
 """
 KINDS = {'stablehlo': 'StableHLO', 'onnx': 'ONNX'}
 
@@ -44,11 +45,12 @@ def page(results, latencies):
     ]
     lines += [row(name, entry) for name, entry in sorted(results.items())]
     lines += ['', '## Latency', '', *LATENCY.splitlines(), '']
-    lines += ['| variant | pixels | ms, jitted step | StableHLO | ONNX | cores |']
-    lines += ['| --- | --- | --- | --- | --- | --- |']
+    lines += ['| variant | pixels | ms, jitted step | StableHLO | ONNX | cores | load |']
+    lines += ['| --- | --- | --- | --- | --- | --- | --- |']
     for name, each in sorted(latencies.items()):
         ratios = ' | '.join(f'{each[kind]:.2f} x' for kind in KINDS)
-        lines.append(f'| `{name}` | {each["size"]} | {each["step"]} | {ratios} | {each["cores"]} |')
+        cells = each['size'], each['step'], ratios, each['cores'], each['load']
+        lines.append(f'| `{name}` | {" | ".join(map(str, cells))} |')
     return '\n'.join(lines) + '\n'
 
 
