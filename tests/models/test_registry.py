@@ -252,7 +252,7 @@ def dtypes(tree):
     return {leaf.dtype for leaf in jax.tree.leaves(tree)}
 
 
-@pytest.mark.parametrize('name', zoo.each())
+@pytest.mark.parametrize('name', zoo.one_of_each())
 def test_bfloat16_another_size_number_of_classes_and_features(name):
     model = small(name, dtype='bfloat16', num_classes=7)
     batch = images(models.variant(name).input_size + 16)
@@ -268,7 +268,7 @@ def test_bfloat16_another_size_number_of_classes_and_features(name):
     assert set(computed_dtypes(traced.jaxpr.jaxpr)) == {jnp.dtype(jnp.bfloat16)}
 
 
-@pytest.mark.parametrize('name', zoo.each())
+@pytest.mark.parametrize('name', zoo.one_of_each())
 def test_variables_and_training(name, monkeypatch):
     """All variables are drawn on the host; training takes a dropout key and updates statistics."""
     monkeypatch.setattr(model_init, '_drawn_by_flax', None)  # for plain Flax modules

@@ -63,7 +63,12 @@ def whole(table, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ('number', 'code'), [(signal.SIGKILL, -9), (signal.SIGTERM, 0), (signal.SIGINT, 130)]
+    ('number', 'code'),
+    [
+        (signal.SIGKILL, -9),
+        (signal.SIGTERM, 0),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.sweep),
+    ],
 )
 def test_the_same_command_ends_in_the_same_history(table, whole, tmp_path, number, code, capsys):
     workdir = tmp_path / 'run'

@@ -72,9 +72,9 @@ def on_one_device():
     ('devices', 'overrides'),
     [
         (8, ()),
-        (8, (('mesh.fsdp', '8'),)),
+        pytest.param(8, (('mesh.fsdp', '8'),), marks=pytest.mark.sweep),
         (8, (('mesh.fsdp', '4'),)),
-        (1, (('accumulate', '4'),)),
+        pytest.param(1, (('accumulate', '4'),), marks=pytest.mark.sweep),
         (2, (('accumulate', '4'),)),
     ],
     ids=['data', 'fsdp', 'data and fsdp', 'accumulated', 'data and accumulated'],

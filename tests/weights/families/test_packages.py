@@ -30,7 +30,7 @@ TOLERANCE = 1e-4  # of the logits' spread, in float32
 # One network for each table, the cheapest.
 DEFAULT = {
     'authors': {
-        *('wrn40_1_cifar', 'pyramidnet110_a48_cifar', 'condensenet50_cifar', 'proxyless_cpu'),
+        *('wrn40_1_cifar', 'condensenet50_cifar', 'proxyless_cpu'),
         *('condensenet50_cifar_learned', 'shufflenetv2_0.5x', 'dla60_res2net'),
     },
     'cnn_finetune': {'shufflenetv2_0.5x'},
@@ -39,10 +39,10 @@ DEFAULT = {
     'keras_applications': set(),
     'keras_efficientnets': set(),
     'keras': {
-        *('resnet50_v1', 'densenet121', 'xception', 'inception_v3', 'mobilenet_025_tf'),
-        *('mobilenetv2_035', 'mobilenetv3_small_100', 'tf_efficientnet_b0'),
+        *('resnet50_v1', 'mobilenet_025_tf', 'mobilenetv2_035', 'mobilenetv3_small_100'),
+        'tf_efficientnet_b0',
     },
-    'pretrainedmodels': {'resnet18', 'squeezenet1_0', 'xception', 'se_resnet50'},
+    'pretrainedmodels': {'resnet18', 'squeezenet1_0', 'xception'},
     'repositories': {'mobilenetv3_small_100', 'mobilenetv2_035', 'wrn40_1_cifar'},
     'transformers': {'resnet-18', 'efficientnet-b0', 'mobilenet_v1_0.25', 'mobilenet_v2_0.35'},
 }
