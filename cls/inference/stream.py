@@ -1,5 +1,8 @@
 """Predictions of many images: decoded by threads ahead of the devices, in batches of one shape.
 
+On a CPU local images are decoded between the batches, with all cores: a layer is split into a part
+for each core, and a thread that decodes on one of them would let the others wait for it.
+
 The views of a protocol (cls.evaluation.protocols) are those of an evaluation, and so is the
 prediction, the mean of their probabilities. An image that cannot be read is a result with an error
 and does not end the stream.
@@ -27,6 +30,7 @@ from cls.evaluation import protocols
 from cls.evaluation.protocols import EvalSpec
 from cls.inference.preprocess import Image, Preprocess, UnreadableImage
 from cls.nn import folding
+from cls.storage import paths
 
 AHEAD = 3  # batches of images that are decoded ahead
 IN_FLIGHT = 2  # batches that the devices compute at once
@@ -179,12 +183,17 @@ class _Stream:
         self.rows: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = {}
         self.flying: collections.deque[tuple[Any, list[int]]] = collections.deque()
         self.begun: dict[int, _Begun] = {}
+        self.turn = threading.Event()  # of the threads that decode; on a CPU not while it computes
+        self.turn.set()
+        self.shared = jax.default_backend() == 'cpu'
         self.checked: set[tuple[int, ...]] = set()
         self.full_shapes: set[tuple[int, ...]] = set()
 
     def seen(self, named: Named) -> list[np.ndarray]:
         """Returns the views of an image, each (count, h, w, C) uint8. Raises UnreadableImage."""
         name, image = named
+        if self.shared and not _is_far(image):
+            self.turn.wait()
         if not self.views:
             return [self.model.preprocess.crop(image, name)[None]]
         pixels = self.model.preprocess.decoded(image, name)
@@ -234,7 +243,14 @@ class _Stream:
         if self.dense and shape not in self.checked:
             _check_shape(self.step, self.model, batch)
             self.checked.add(shape)
-        self.flying.append((self.program(self.model.variables, batch), [i for i, _ in rows]))
+        if self.shared:
+            self.turn.clear()
+        try:
+            self.flying.append((self.program(self.model.variables, batch), [i for i, _ in rows]))
+            if self.shared:
+                jax.block_until_ready(self.flying[-1][0])
+        finally:
+            self.turn.set()
         while len(self.flying) > IN_FLIGHT:
             self._land()
 
@@ -310,6 +326,8 @@ def stream(
                     "[('first', 'bird.jpg')]."
                 )
             names.append(named)
+            if state.shared:
+                _announce(named[1])
             yield named
 
     first, last = 0, 0
@@ -328,6 +346,19 @@ def stream(
         first += 1
     if first != last:
         raise AssertionError(f'{last - first} images without a result')
+
+
+def _is_far(image: Image) -> bool:
+    return isinstance(image, str | os.PathLike) and paths.is_remote(image)
+
+
+def _announce(image: Image) -> None:
+    """Lets the system read a local file ahead, while the threads that decode it wait."""
+    if isinstance(image, str | os.PathLike) and hasattr(os, 'posix_fadvise'):
+        with contextlib.suppress(OSError, ValueError):  # the reader says what is wrong
+            if not _is_far(image) and os.path.isfile(image):
+                with open(image, 'rb') as file:
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 def _step(module: Any, mirrored: bool, embed: str) -> Callable[[Any, jax.Array], Any]:

@@ -9,6 +9,7 @@ import io
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from cls import evaluate, models
 from cls.config.runs import load_config
 from cls.data.classes import words
 from cls.errors import UserError
+from cls.inference import stream
 from cls.inference.preprocess import Preprocess, UnreadableImage
 from cls.weights import published
 
@@ -337,6 +339,36 @@ def test_a_name_and_a_variant_are_not_both_taken():
 def test_weights_that_are_no_text_are_refused(run, given):
     with pytest.raises(UserError, match=f"weights is {given}: expected a text, as 'auto'"):
         cls.load(run, weights=given)
+
+
+def test_nothing_is_decoded_while_a_cpu_computes(model, monkeypatch):
+    """A thread that decodes would hold up the others: they share the cores."""
+    monkeypatch.setattr(model, 'batch', 1)
+    count = 4 * model.mesh.size
+    crop, program, computing, begun = Preprocess.crop, model.program, [], []
+
+    def crop_noted(*arguments):
+        begun.append(bool(computing))
+        time.sleep(0.02)
+        return crop(*arguments)
+
+    def program_noted(*arguments, **options):
+        compute = program(*arguments, **options)
+
+        def noted(*inputs):
+            computing.append(None)
+            result = jax.block_until_ready(compute(*inputs))
+            time.sleep(0.05)
+            computing.pop()
+            return result
+
+        return noted
+
+    monkeypatch.setattr(Preprocess, 'crop', crop_noted)
+    monkeypatch.setattr(model, 'program', program_noted)
+    results = list(model.stream((str(i), pixels(i, 40, 40)) for i in range(count)))
+    assert len(results) == len(begun) == count
+    assert sum(begun) <= stream.threads()  # those that began just before
 
 
 def test_a_stream_of_paths_is_refused(model):
