@@ -26,14 +26,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from cls import BEGAN, cli, evaluate, programs, signals, train
+from cls import BEGAN, cli, evaluate, programs, registration, signals, train
 from cls.cli import Parser, run
 from cls.config import load as configs
 from cls.config import runs
 from cls.distributed.preemption import Preemption
 from cls.errors import UserError, refuse
 from cls.feed import Fed, Resident
-from cls.run import same_data
+from cls.run import executables, same_data
 from cls.run.environment import start
 from cls.run.goodput import FILE, TimeLedger, written
 from cls.run.telemetry import Metrics, Progress, write_json
@@ -348,6 +348,7 @@ def main() -> int:
     start()
     seeds = [int(seed) for seed in args.seeds.split(',')]
     config = configs.load(args.config, configs.parse_overrides(fields))
+    executables.enable(registration.files())
     failures = job(config, dict(zip(seeds, args.workdir, strict=True)), BEGAN)
     for seed, why in failures.items():
         print(f'error: seed {seed}: {why}', file=sys.stderr)
