@@ -331,7 +331,8 @@ def stream(
             yield named
 
     first, last = 0, 0
-    with decoders() as pool:
+    # On a CPU these threads have their turn, and no need to give way as those of `decoders`.
+    with ThreadPoolExecutor(threads(), 'images') as pool:
         for future in _ahead(pool, state.seen, noted(), state.ahead()):
             state.add(last, names.popleft(), future)
             last += 1
