@@ -30,7 +30,7 @@ from cls.tools.serve import listening
 
 ASKING = Path(__file__).with_name('peers') / 'asking.py'
 # Kind -> the numbers of images that are computed at once; onnxruntime compiles nothing for each.
-KINDS = {'cls': SIZES, 'onnxruntime': range(1, SIZES[-1] + 1), 'onnxruntime, one by one': (1,)}
+KINDS = {'cls': (), 'onnxruntime': range(1, SIZES[-1] + 1), 'onnxruntime, one by one': (1,)}
 
 
 def serve(kind: str, name: str, folder: str, *numbers: str) -> None:

@@ -294,6 +294,28 @@ def test_images_that_wait_are_computed_together():
         batcher.submit(np.zeros((2, 2, 1)))
 
 
+def test_a_cpu_fills_up_no_batch():
+    computed, release = [], threading.Event()
+
+    def compute(images):
+        computed.append(len(images))
+        release.wait()
+        return images.sum((1, 2, 3))
+
+    batcher = Batcher(compute, (1, 2, 4), whole=True)
+    first = batcher.submit(np.full((2, 2, 1), 7))
+    while not computed:
+        time.sleep(0.01)
+    images = [batcher.submit(np.full((2, 2, 1), n)) for n in range(11)]
+    called = batcher.call(lambda: 'between')
+    last = batcher.submit(np.full((2, 2, 1), 2))
+    release.set()
+    assert [first.result(), last.result(), called.result()] == [28, 8, 'between']
+    assert [f.result() for f in images] == [4 * n for n in range(11)]
+    batcher.close()
+    assert computed == [1, 4, 4, 2, 1, 1]
+
+
 def test_an_error_of_a_batch_reaches_its_requests_and_no_later_ones():
     def compute(images):
         if images.max() > 5:

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import cv2
 import fastapi
+import jax
 import numpy as np
 import prometheus_client as prometheus
 import pydantic
@@ -29,7 +30,7 @@ from cls.errors import UserError
 from cls.inference.explaining import explain_pixels
 from cls.inference.model import Model
 from cls.inference.preprocess import UnreadableImage
-from cls.inference.serving.batcher import SIZES, Batcher, closing_batcher
+from cls.inference.serving.batcher import CPU_SIZES, SIZES, Batcher, closing_batcher
 
 PAGE = Path(__file__).with_name('page.html')
 _BODY = {  # of OpenAPI
@@ -217,7 +218,7 @@ class Server:
 
 
 def create(
-    model: Model, limits: Limits | None = None, version: str = '', sizes: Sequence[int] = SIZES
+    model: Model, limits: Limits | None = None, version: str = '', sizes: Sequence[int] = ()
 ) -> fastapi.FastAPI:
     """Returns the application for a model.
 
@@ -227,16 +228,18 @@ def create(
       model: the model.
       limits: the limits of requests.
       version: that of the package, for the OpenAPI description.
-      sizes: the numbers of images that are computed together.
+      sizes: the numbers of images that are computed together; (): those for the device.
     """
     limits = limits or Limits()
+    whole = not sizes and jax.default_backend() == 'cpu'
+    sizes = sizes or (CPU_SIZES if whole else SIZES)
     size = model.preprocess.size
 
     @contextlib.asynccontextmanager
     async def lifespan(app: fastapi.FastAPI) -> AsyncIterator[None]:
         for count in sizes:
             model.of_pixels(np.zeros((count, size, size, model.preprocess.channels), np.uint8))
-        with closing_batcher(model.of_pixels, sizes) as batcher:
+        with closing_batcher(model.of_pixels, sizes, whole) as batcher:
             app.state.server = Server(model, limits, batcher)
             try:
                 yield

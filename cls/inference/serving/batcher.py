@@ -6,6 +6,7 @@ batch. So an idle server answers at once, and a busy one in large batches, witho
 
 import collections
 import contextlib
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -15,6 +16,8 @@ import numpy as np
 
 # Numbers of images in a batch: few, as each is a program that is compiled before the start.
 SIZES = (1, 4, 16)
+# Those of a CPU, where an image that fills up a batch takes as long as any: there it is never done.
+CPU_SIZES = (1, 2, 4)
 
 
 class Closed(Exception):
@@ -28,14 +31,20 @@ class Batcher:
       batches: the number of batches of each size so far.
     """
 
-    def __init__(self, compute: Callable[[np.ndarray], np.ndarray], sizes: Sequence[int]) -> None:
+    def __init__(
+        self,
+        compute: Callable[[np.ndarray], np.ndarray],
+        sizes: Sequence[int],
+        whole: bool = False,
+    ) -> None:
         """Starts the thread.
 
         Args:
           compute: maps images (N, H, W, C) uint8, N one of `sizes`, to results (N, ...).
           sizes: the numbers of images that `compute` takes.
+          whole: whether batches are never filled up, so that more of them are computed.
         """
-        self._compute, self._sizes = compute, sorted(sizes)
+        self._compute, self._sizes, self._whole = compute, sorted(sizes), whole
         self._waiting: collections.deque[tuple[Any, Future]] = collections.deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -72,14 +81,11 @@ class Batcher:
         with self._changed:
             while not self._waiting and not self._closed:
                 self._changed.wait()
-            taken = []
-            while self._waiting and len(taken) < self._sizes[-1]:
-                if callable(self._waiting[0][0]) and taken:
-                    break
-                taken.append(self._waiting.popleft())
-                if callable(taken[0][0]):
-                    break
-            return taken
+            images = itertools.takewhile(lambda each: not callable(each[0]), self._waiting)
+            count = min(sum(1 for _ in images), self._sizes[-1])
+            if count and self._whole:
+                count = max(size for size in self._sizes if size <= count)
+            return [self._waiting.popleft() for _ in range(max(count, min(len(self._waiting), 1)))]
 
     def _run(self) -> None:
         while taken := self._take():
@@ -108,9 +114,13 @@ class Batcher:
 
 
 @contextlib.contextmanager
-def closing_batcher(compute: Callable[[np.ndarray], np.ndarray], sizes: Sequence[int] = SIZES):
+def closing_batcher(
+    compute: Callable[[np.ndarray], np.ndarray],
+    sizes: Sequence[int] = SIZES,
+    whole: bool = False,
+):
     """A context with a Batcher, which answers all accepted work before it ends."""
-    batcher = Batcher(compute, sizes)
+    batcher = Batcher(compute, sizes, whole)
     try:
         yield batcher
     finally:
