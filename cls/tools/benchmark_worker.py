@@ -18,7 +18,7 @@ from cls.nn import folding
 from cls.onednn.load import load
 from cls.programs import compile_train_step
 from cls.recipes import common  # pyright: ignore[reportAttributeAccessIssue]
-from cls.run import environment
+from cls.run import environment, executables
 from cls.setup import Setup, abstract_state, set_up
 from cls.steps import sharding as meshes
 from cls.steps.state import TrainState
@@ -113,6 +113,7 @@ def serve(name: str, batch: str, size: str, dtype: str = 'float32', head: str = 
         parts[part], clock = time.perf_counter() - clock, time.perf_counter()
 
     environment.start()
+    executables.enable(())  # as a run does
     config = config_of(name, int(batch), int(size), dtype)
     if head == 'main' and hasattr(models.create(name), 'aux_head'):
         config.model.aux_head = False
