@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from logs import logged
-from stores import bucket, cache, gs_server, s3_bucket, s3_server
+from stores import bucket, cache, emulated, gs_server, s3_bucket, s3_server
 
 from cls.errors import UserError
 from cls.storage import download, lock, paths
@@ -304,6 +304,7 @@ def _steps_logged(workdir):
     ]
 
 
+@emulated
 def test_checkpoints_are_kept_restored_and_passed_over_when_damaged(bucket, caplog):
     import jax
     import jax.numpy as jnp
