@@ -81,7 +81,7 @@ def _empty_bucket(scheme):
 
 
 def emulated(test):
-    """Skips a test in which the emulator of Google's protocol lost an answer, as it does under load.
+    """Skips a test in which the emulator of Google's protocol lost an answer, as under load.
 
     TensorStore then finds no generation of the file that it wrote.
     """
