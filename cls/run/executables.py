@@ -44,6 +44,8 @@ _LIBRARIES = ('jax', 'jaxlib', 'flax', 'optax', 'chex', 'numpy', 'cloudpickle')
 _FORMAT = b'cls executable 1\n'
 _IMPORTED = time.time()
 _enabled = False
+_files: set[str] = set()  # sources that are no modules
+_hits: list[str] = []  # of JAX's persistent cache
 _settings: Any = jax.config
 
 
@@ -60,12 +62,6 @@ def enable(files: Sequence[str]) -> None:
         jax.monitoring.register_event_listener(_count_hits)
     _enabled = True
     _files.update(files)
-
-
-_files: set[str] = set()
-
-
-_hits: list[str] = []  # of JAX's persistent cache
 
 
 def _count_hits(event: str, **_: Any) -> None:

@@ -271,7 +271,8 @@ def test_a_port_is_taken_before_the_model_loads():
         serve.listening('127.0.0.1', first.getsockname()[1])
 
 
-def test_images_that_wait_are_computed_together():
+def held(sizes, **options):
+    """Returns a busy batcher of sums, its sizes of batches, its first result, and an end of it."""
     computed, release = [], threading.Event()
 
     def compute(images):
@@ -279,10 +280,15 @@ def test_images_that_wait_are_computed_together():
         release.wait()
         return images.sum((1, 2, 3))
 
-    batcher = Batcher(compute, (1, 4, 16))
+    batcher = Batcher(compute, sizes, **options)
     first = batcher.submit(np.full((2, 2, 1), 7))
     while not computed:
         time.sleep(0.01)
+    return batcher, computed, first, release
+
+
+def test_images_that_wait_are_computed_together():
+    batcher, computed, first, release = held((1, 4, 16))
     rest = [batcher.submit(np.full((2, 2, 1), n)) for n in range(21)]
     rest[3].cancel()
     release.set()
@@ -295,17 +301,7 @@ def test_images_that_wait_are_computed_together():
 
 
 def test_a_cpu_fills_up_no_batch():
-    computed, release = [], threading.Event()
-
-    def compute(images):
-        computed.append(len(images))
-        release.wait()
-        return images.sum((1, 2, 3))
-
-    batcher = Batcher(compute, (1, 2, 4), whole=True)
-    first = batcher.submit(np.full((2, 2, 1), 7))
-    while not computed:
-        time.sleep(0.01)
+    batcher, computed, first, release = held((1, 2, 4), whole=True)
     images = [batcher.submit(np.full((2, 2, 1), n)) for n in range(11)]
     called = batcher.call(lambda: 'between')
     last = batcher.submit(np.full((2, 2, 1), 2))

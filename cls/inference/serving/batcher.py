@@ -41,7 +41,7 @@ class Batcher:
 
         Args:
           compute: maps images (N, H, W, C) uint8, N one of `sizes`, to results (N, ...).
-          sizes: the numbers of images that `compute` takes.
+          sizes: the numbers of images that `compute` takes, 1 among them if `whole`.
           whole: whether batches are never filled up, so that more of them are computed.
         """
         self._compute, self._sizes, self._whole = compute, sorted(sizes), whole
@@ -81,11 +81,13 @@ class Batcher:
         with self._changed:
             while not self._waiting and not self._closed:
                 self._changed.wait()
+            if not self._waiting:
+                return []
             images = itertools.takewhile(lambda each: not callable(each[0]), self._waiting)
-            count = min(sum(1 for _ in images), self._sizes[-1])
-            if count and self._whole:
+            count = min(sum(1 for _ in images), self._sizes[-1]) or 1  # 1: a function
+            if self._whole:
                 count = max(size for size in self._sizes if size <= count)
-            return [self._waiting.popleft() for _ in range(max(count, min(len(self._waiting), 1)))]
+            return [self._waiting.popleft() for _ in range(count)]
 
     def _run(self) -> None:
         while taken := self._take():
@@ -114,11 +116,7 @@ class Batcher:
 
 
 @contextlib.contextmanager
-def closing_batcher(
-    compute: Callable[[np.ndarray], np.ndarray],
-    sizes: Sequence[int] = SIZES,
-    whole: bool = False,
-):
+def closing_batcher(compute: Callable[[np.ndarray], np.ndarray], sizes: Sequence[int], whole: bool):
     """A context with a Batcher, which answers all accepted work before it ends."""
     batcher = Batcher(compute, sizes, whole)
     try:
