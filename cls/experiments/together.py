@@ -5,9 +5,9 @@
 Set-up, data and compilation are shared. On GPU and TPU the seeds are an axis of the state
 (`jax.vmap`). On CPU, XLA computes convolutions with a kernel for each seed many times slower than
 one after the other; there the seeds take turns with the compiled step of one, in a thread for
-each core. The run folders are those of separate runs, whose numbers they have up to rounding, on
-CPU to the bit. Their times are those of the whole process: `together` in result.json is the number
-of seeds.
+each core, and a convolution of a seed takes one core. The run folders are those of separate runs,
+whose numbers they have up to rounding. Their times are those of the whole process: `together` in
+result.json is the number of seeds.
 
 Only new runs on one device are trained together, with data that the device holds. A run that has
 begun continues by itself, see cls.experiments.sweep.
@@ -76,11 +76,17 @@ class Lane(Trainer):
         """Evaluates, and keeps the checkpoint if it is the best."""
         if self._evaluate(state, step):
             self._choose(state, step, data_state, self.pending)
+        self._wait()
 
     def save(self, state: TrainState, step: int, data_state: Any) -> None:
-        """Saves a checkpoint, and waits for it."""
+        """Saves a checkpoint."""
         self._save(state, step, data_state, self.pending)
-        self.checkpoints.wait()
+        self._wait()
+
+    def _wait(self) -> None:
+        # Orbax's checkpointers of a process mistake each other's files if they save at a time.
+        with self.ledger.spend('checkpoint'):
+            self.checkpoints.wait()
 
 
 class Threads:
@@ -345,8 +351,10 @@ def main() -> int:
     cli.show_log()
     fields = [argument for argument in sys.argv[1:] if argument.startswith('--config.')]
     args = parser().parse_args([a for a in sys.argv[1:] if a not in fields])
-    start()
     seeds = [int(seed) for seed in args.seeds.split(',')]
+    # Read when oneDNN is loaded: seeds compute next to each other, each with its part of the cores.
+    os.environ.setdefault('OMP_NUM_THREADS', str(max(_cores() // len(seeds), 1)))
+    start()
     config = configs.load(args.config, configs.parse_overrides(fields))
     executables.enable(registration.files())
     failures = job(config, dict(zip(seeds, args.workdir, strict=True)), BEGAN)

@@ -6,6 +6,10 @@
 // memory as the network. The convolution then adds a bias for each channel, on request an array of the
 // result's shape, and applies an activation, before it writes the result.
 
+#include <omp.h>
+
+#include <algorithm>
+#include <condition_variable>
 #include <cstdint>
 #include <map>
 #include <mutex>
@@ -42,10 +46,25 @@ struct Prepared {
   void Scale(bool grouped);
 };
 
-// One convolution at a time: each uses all cores, and all share the memory for kernels and scratch.
-std::mutex mutex;
+struct Workspace {
+  std::vector<char> kernel, scratch;
+};
+
+std::mutex mutex;  // of `prepared` and `idle`
+std::condition_variable released;
 std::map<std::vector<int64_t>, Prepared> prepared;
-std::vector<char> kernel_memory, scratch_memory;
+
+// As many convolutions at a time as there are cores for their threads, one unless OMP_NUM_THREADS
+// is set: each has its memory for kernels and scratch.
+std::vector<Workspace*>& Idle() {
+  static std::vector<Workspace*> idle = [] {
+    const int most = std::max(1, omp_get_num_procs() / omp_get_max_threads());
+    std::vector<Workspace*> all;
+    for (int i = 0; i < most; ++i) all.push_back(new Workspace);
+    return all;
+  }();
+  return idle;
+}
 
 const dnnl::engine& Cpu() {
   static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
@@ -176,15 +195,35 @@ const Prepared& Find(Kind kind, const Shapes& s) {
   return prepared.emplace(key, Prepare(kind, s)).first->second;
 }
 
+// A workspace and a prepared convolution, for one call.
+class Call {
+ public:
+  Call(Kind kind, const Shapes& shapes) {
+    std::unique_lock<std::mutex> lock(mutex);
+    released.wait(lock, [] { return !Idle().empty(); });
+    convolution = &Find(kind, shapes);
+    space = Idle().back();
+    Idle().pop_back();
+  }
+  ~Call() {
+    const std::lock_guard<std::mutex> lock(mutex);
+    Idle().push_back(space);
+    released.notify_one();
+  }
+
+  const Prepared* convolution;
+  Workspace* space;
+};
+
 ffi::Error Run(Kind kind, const Shapes& shapes, void* images, void* kernel, void* output,
                void* factor = nullptr, void* bias = nullptr, void* added = nullptr) {
   try {
-    const std::lock_guard<std::mutex> lock(mutex);
-    const Prepared& p = Find(kind, shapes);
+    const Call call(kind, shapes);
+    const Prepared& p = *call.convolution;
     dnnl::stream stream(Cpu());
     const bool reordered = factor || p.blocked_kernel != p.kernel;
     const memory user(p.kernel, Cpu(), kernel);
-    const memory blocked = reordered ? In(kernel_memory, p.blocked_kernel) : user;
+    const memory blocked = reordered ? In(call.space->kernel, p.blocked_kernel) : user;
     if (factor) {
       const memory factors(Channels(shapes.output), Cpu(), factor);
       p.reorder.execute(stream, {{DNNL_ARG_FROM, user},
@@ -198,7 +237,7 @@ ffi::Error Run(Kind kind, const Shapes& shapes, void* images, void* kernel, void
         {kind == kImageGrad ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, memory(p.images, Cpu(), images)},
         {kind == kKernelGrad ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, blocked},
         {forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, memory(p.output, Cpu(), output)},
-        {DNNL_ARG_SCRATCHPAD, In(scratch_memory, p.scratchpad)}};
+        {DNNL_ARG_SCRATCHPAD, In(call.space->scratch, p.scratchpad)}};
     if (bias) arguments.emplace(DNNL_ARG_BIAS, memory(Channels(shapes.output), Cpu(), bias));
     if (added) {
       arguments.emplace(DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1,
