@@ -1,7 +1,7 @@
 """Predictions of many images: decoded by threads ahead of the devices, in batches of one shape.
 
-On a CPU local images are decoded between the batches, with all cores: a layer is split into a part
-for each core, and a thread that decodes on one of them would let the others wait for it.
+On a CPU local images are decoded with all cores between groups of batches: a layer is split into a
+part for each core, and a thread that decodes on one of them would let the others wait for it.
 
 The views of a protocol (cls.evaluation.protocols) are those of an evaluation, and so is the
 prediction, the mean of their probabilities. An image that cannot be read is a result with an error
@@ -15,6 +15,7 @@ import math
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
@@ -34,6 +35,7 @@ from cls.storage import paths
 
 AHEAD = 3  # batches of images that are decoded ahead
 IN_FLIGHT = 2  # batches that the devices compute at once
+GROUP, GROUP_SECONDS = 4, 4.0  # most batches between decoding on a CPU, and their time
 DECODING = 5  # the niceness of threads that decode on the cores that compute
 WAITING = 16  # batches of images whose results wait for those of earlier images
 
@@ -186,6 +188,8 @@ class _Stream:
         self.turn = threading.Event()  # of the threads that decode; on a CPU not while it computes
         self.turn.set()
         self.shared = jax.default_backend() == 'cpu'
+        self.full_rows: list[tuple[tuple[int, ...], list[tuple[int, np.ndarray]]]] = []
+        self.group = 1  # batches that are computed one after the other, before more are decoded
         self.checked: set[tuple[int, ...]] = set()
         self.full_shapes: set[tuple[int, ...]] = set()
 
@@ -209,7 +213,7 @@ class _Stream:
         return max(int(AHEAD * self.full / crops), threads())
 
     def add(self, index: int, named: Named, future: Future) -> None:
-        """Adds the views of an image; computes the batches that become full."""
+        """Adds the views of an image; computes the batches that become full, by groups."""
         try:
             views = future.result()
         except UnreadableImage as error:
@@ -221,7 +225,9 @@ class _Stream:
                 rows = self.rows.setdefault(view.shape, [])
                 rows.append((index, view))
                 if len(rows) == self._most(view.shape):
-                    self._compute(view.shape)
+                    self.full_rows.append((view.shape, self.rows.pop(view.shape)))
+                    if len(self.full_rows) >= self.group:
+                        self._compute_full()
 
     def _most(self, shape: tuple[int, ...]) -> int:
         """Returns the images of a shape in a batch: as many pixels as a full batch of crops."""
@@ -230,9 +236,22 @@ class _Stream:
         devices = self.model.mesh.size
         return max(fit // devices, 1) * devices
 
-    def _compute(self, shape: tuple[int, ...]) -> None:
-        rows, devices = self.rows.pop(shape), self.model.mesh.size
-        most = self._most(shape)
+    def _compute_full(self) -> None:
+        full, self.full_rows = self.full_rows, []
+        if self.shared:
+            self.turn.clear()
+        try:
+            for shape, rows in full:
+                began = time.perf_counter()
+                self._compute(shape, rows)
+                if self.shared:
+                    batches = GROUP_SECONDS / (time.perf_counter() - began)
+                    self.group = max(min(int(batches), GROUP), 1)
+        finally:
+            self.turn.set()
+
+    def _compute(self, shape: tuple[int, ...], rows: list[tuple[int, np.ndarray]]) -> None:
+        devices, most = self.model.mesh.size, self._most(shape)
         # Once a program for full batches is there, a part of a batch is padded to one.
         size = most if shape in self.full_shapes else bucket(len(rows), most, devices)
         self.full_shapes |= {shape} if size == most else set()
@@ -243,14 +262,9 @@ class _Stream:
         if self.dense and shape not in self.checked:
             _check_shape(self.step, self.model, batch)
             self.checked.add(shape)
+        self.flying.append((self.program(self.model.variables, batch), [i for i, _ in rows]))
         if self.shared:
-            self.turn.clear()
-        try:
-            self.flying.append((self.program(self.model.variables, batch), [i for i, _ in rows]))
-            if self.shared:
-                jax.block_until_ready(self.flying[-1][0])
-        finally:
-            self.turn.set()
+            jax.block_until_ready(self.flying[-1][0])
         while len(self.flying) > IN_FLIGHT:
             self._land()
 
@@ -270,8 +284,9 @@ class _Stream:
 
     def flush(self) -> None:
         """Computes all rows that wait, and waits for all results."""
-        for shape in list(self.rows):
-            self._compute(shape)
+        self.full_rows += self.rows.items()
+        self.rows = {}
+        self._compute_full()
         while self.flying:
             self._land()
 
