@@ -57,16 +57,17 @@ from cls.evaluation.metrics import Tally
 from cls.evaluation.plan import Plan
 from cls.evaluation.protocols import EvalSpec
 from cls.evaluation.ranking import average_precisions, mean_average_precision
-from cls.run import metric_names
+from cls.run import executables, metric_names
 from cls.run.best import Standing
 from cls.run.checkpoint import restore_newest, unread
 from cls.run.checkpoint_files import best_or_newest, describe, newest_step
+from cls.run.environment import return_memory
 from cls.run.reports import deliver, prepare
 from cls.run.telemetry import write_json
 from cls.run.workdir import load_classes
 from cls.setup import Setup, abstract_state, process, set_up
 from cls.steps import sharding as meshes
-from cls.steps.state import TrainState
+from cls.steps.state import TrainState, abstract
 from cls.steps.train_step import make_logits_step
 
 log = logging.getLogger(__name__)
@@ -243,7 +244,7 @@ def predict(setup: Setup, variables: Any, plan: Plan) -> Iterator[Part]:
     dense = plan.protocol.dense
     model = protocols.dense_form(setup.model, setup.data) if dense else setup.model
     step = make_logits_step(model, setup.recipe, plan.protocol.mirrored)
-    jitted = jax.jit(step, out_shardings=meshes.batch_sharding(setup.mesh, 1))
+    programs: dict[tuple[int, ...], Callable[[Any, jax.Array], jax.Array]] = {}
     sharding = meshes.batch_sharding(setup.mesh)
     variables = meshes.whole(variables, setup.mesh)
 
@@ -253,13 +254,25 @@ def predict(setup: Setup, variables: Any, plan: Plan) -> Iterator[Part]:
         images = meshes.put_batch(batch['image'], sharding)
         if dense and not done:
             _check_shape(step, variables, images, setup.init.model)
-        logits = meshes.local_rows(jitted(variables, images), 1)
+        if images.shape not in programs:
+            programs[images.shape] = _compiled(step, variables, images, setup.mesh)
+        logits = meshes.local_rows(programs[images.shape](variables, images), 1)
         done += batch['views']
         real = int((batch['index'] >= 0).sum())  # the rows after them are padding
         complete = mean.add(logits[:, :real], batch['label'][:real], batch['index'][:real])
         yield Part(complete, done / (views * len(plan.order)))
     if mean.begun:
         raise AssertionError(f'{mean.begun} images lack some of their {views} views')
+
+
+def _compiled(
+    step: Callable, variables: Any, images: jax.Array, mesh: Mesh
+) -> Callable[[Any, jax.Array], jax.Array]:
+    arguments = variables, images
+    shapes = abstract(arguments, jax.tree.map(lambda x: x.sharding, arguments))
+    program = executables.compiled(step, shapes, out_shardings=meshes.batch_sharding(mesh, 1))
+    return_memory()
+    return program
 
 
 def _check_shape(step: Callable, variables: Any, images: jax.Array, name: str) -> None:

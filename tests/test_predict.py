@@ -389,11 +389,15 @@ if count > 1:
 import numpy as np
 import pathlib
 import test_predict
+from cls import evaluate
 from cls.evaluation.files import Listing
-found = {}
+found, rows, softmax = {}, [], evaluate.softmax
+evaluate.softmax = lambda logits: rows.append(len(logits)) or softmax(logits)
 for protocol in test_predict.PROTOCOLS:
+    rows.clear()
     setup = test_predict.made(None, eval_scales='8,12', eval_size_divisor=4, eval_batch=8)
     tally = test_predict.measured(setup, protocol)
+    found[protocol + '-rows'] = sum(rows)
     scalars = tally.scalars()
     found[protocol] = [scalars[x] for x in ('top1', 'top5', 'loss', 'ece', 'auroc', 'auroc_error')]
     found[protocol + '-confusion'] = np.concatenate(tally.confusion())
@@ -431,6 +435,10 @@ def test_predictions_are_the_same_on_two_processes(tmp_path):
         pairs = f'{protocol}-confusion'
         np.testing.assert_array_equal(first[pairs], second[pairs])
         np.testing.assert_array_equal(first[pairs], alone[pairs])
+        own = [int(part[f'{protocol}-rows']) for part in (first, second)]
+        views, rest = divmod(int(alone[f'{protocol}-rows']), COUNT)
+        assert not rest  # the softmax is not computed for padding,
+        assert own == [7 * views, 6 * views]  # and for the images of the process only
         one, two, three = (
             [line.split(',') for line in (tmp_path / f'{name}-{protocol}.csv').open()]
             for name in files

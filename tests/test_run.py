@@ -242,6 +242,9 @@ def test_the_same_command_after_the_end_changes_nothing(whole, environment):
     assert again.returncode == 0
     assert 'nothing was trained' in again.stdout.splitlines()[0]
     assert result_line(again.stdout) == result_line(output)
+    # A compilation of minutes is announced, and only where there is one.
+    assert 'compiling the training step: about a minute' in output
+    assert 'compiling' not in again.stdout
     assert (workdir / 'metrics.jsonl').read_bytes() == before
 
 
