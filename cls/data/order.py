@@ -6,7 +6,7 @@ has the positions s*batch to (s+1)*batch.
 
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -33,13 +33,15 @@ def shuffled(at: np.ndarray, length: int, seed: int) -> np.ndarray:
     indices = np.empty_like(at)
     for epoch in np.unique(epochs):
         in_epoch = epochs == epoch
-        indices[in_epoch] = _permutation(length, seed, int(epoch))[offsets[in_epoch]]
+        indices[in_epoch] = _permutations(length, seed, ORDER)(int(epoch))[offsets[in_epoch]]
     return indices
 
 
-@functools.lru_cache(maxsize=2)  # a batch may straddle two epochs
-def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
-    return _permuted(length, key(seed, ORDER), epoch)
+@functools.lru_cache(maxsize=64)  # a process may train many seeds at a time
+def _permutations(length: int, seed: int, purpose: int) -> Callable[[int], np.ndarray]:
+    """Returns permutation(epoch). It keeps two: a batch may straddle two epochs."""
+    permuted = functools.partial(_permuted, length, key(seed, purpose))
+    return functools.lru_cache(maxsize=2)(permuted)
 
 
 def _permuted(length: int, stream: np.ndarray, *counter: int) -> np.ndarray:
@@ -80,7 +82,7 @@ class Balanced:
         """Returns the examples at these positions, (n,) int64."""
         count = len(self._starts) - 1
         chosen = [
-            self._example(int(_turn(count, self._seed, turn)[place]), turn)
+            self._example(int(_permutations(count, self._seed, CLASSES)(turn)[place]), turn)
             for turn, place in zip((at // count).tolist(), (at % count).tolist(), strict=True)
         ]
         return np.array(chosen, np.int64)
@@ -93,11 +95,6 @@ class Balanced:
             order = _permuted(stop - start, self._within, epoch, index)
             self._kept[index] = epoch, order  # one tuple: other threads may read it meanwhile
         return int(self._examples.values[start + int(order[offset])])
-
-
-@functools.lru_cache(maxsize=2)  # a batch may be a small part of a turn
-def _turn(count: int, seed: int, turn: int) -> np.ndarray:
-    return _permuted(count, key(seed, CLASSES), turn)
 
 
 def sorted_by_class(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

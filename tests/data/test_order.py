@@ -97,3 +97,19 @@ def test_the_order_of_the_classes_is_drawn_once_for_many_batches(monkeypatch):
     chosen = np.concatenate([balanced(np.arange(at, at + 50)) for at in range(0, 1500, 50)])
     assert lengths.count(500) == 3
     assert sorted(chosen) == list(range(1500))
+
+
+def test_the_order_of_an_epoch_is_drawn_once_for_each_of_many_seeds(monkeypatch):
+    """Seeds that are trained together take their batches in turn."""
+    drawn, permuted = [], order._permuted
+    monkeypatch.setattr(order, '_permuted', lambda *args: drawn.append(args) or permuted(*args))
+    seeds, length = range(71, 75), 40
+    chosen = {seed: [] for seed in seeds}
+    for start in range(0, 2 * length, 8):
+        for seed in seeds:
+            chosen[seed] += order.shuffled(np.arange(start, start + 8), length, seed).tolist()
+    assert len(drawn) == 2 * len(seeds)
+    for seed in seeds:
+        assert sorted(chosen[seed]) == sorted([*range(length)] * 2)
+        assert order.shuffled(np.arange(2 * length), length, seed).tolist() == chosen[seed]
+    assert len({tuple(one) for one in chosen.values()}) == len(seeds)
