@@ -245,6 +245,37 @@ def test_a_training_with_it_agrees_with_one_without(extension):
     np.testing.assert_allclose(ours, xla, rtol=1e-4)
 
 
+THREADS = """
+from concurrent.futures import ThreadPoolExecutor
+import jax
+import numpy as np
+from cls.nn.cpu import native
+from cls.onednn import load
+assert load.load()
+rng = np.random.default_rng(0)
+draw = lambda *shape: rng.standard_normal(shape, np.float32)
+every = native.Geometry((1, 1), ((1, 1), (1, 1)), (1, 1), 1)
+function = jax.jit(lambda x, w, g: jax.vjp(lambda x, w: native.conv(x, w, every), x, w)[1](g))
+inputs = [
+    (draw(2, 14, 14, c), draw(3, 3, c, 24), draw(2, 14, 14, 24)) for c in (3, 16, 40, 64) * 4
+]
+expected = [jax.device_get(function(*arguments)) for arguments in inputs]
+with ThreadPoolExecutor(4) as pool:
+    for _ in range(20):
+        for result, wanted in zip(pool.map(lambda a: function(*a), inputs), expected, strict=True):
+            for value, other in zip(jax.device_get(result), wanted, strict=True):
+                np.testing.assert_array_equal(value, other)
+"""
+
+
+@pytest.mark.parametrize('threads', ['1', ''])
+def test_convolutions_of_several_threads_do_not_disturb_each_other(extension, threads):
+    """With a thread for each convolution as many run at a time as there are cores."""
+    variables = {k: v for k, v in os.environ.items() if k not in ('XLA_FLAGS', 'PYTEST_XDIST')}
+    variables |= {'OMP_NUM_THREADS': threads} if threads else {}
+    subprocess.run([sys.executable, '-c', THREADS], env=variables, check=True)
+
+
 def test_a_build_without_packages_or_compiler_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setenv('CLS_CACHE_DIR', str(tmp_path))
     monkeypatch.setenv('CXX', str(tmp_path / 'absent'))
