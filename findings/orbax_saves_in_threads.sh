@@ -6,8 +6,8 @@
 # (folders made, metadata written) wait for one another by signals, whose names begin with the number of the
 # operation. This number is one variable of the whole process: `save` of another checkpointer, in another
 # thread, changes it while the first save still asks for it. A save whose number has changed looks for signals
-# of the other one: it writes into a folder that is not there yet (FileNotFoundError, seen in 1 of 20 saves of
-# two threads), or waits for its whole timeout of minutes. Calls of `save` one after the other in one thread are
+# of the other one: it writes into a folder that is not there yet (FileNotFoundError),
+# or waits for its whole timeout of minutes. Calls of `save` one after the other in one thread are
 # safe, also while earlier saves are still being written.
 # Hurt: who trains several networks in one process, or calls `save` in a thread so that the loop need not wait.
 # Instead: call `save` of all checkpointers under one lock, or in one thread.
