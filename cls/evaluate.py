@@ -57,17 +57,16 @@ from cls.evaluation.metrics import Tally
 from cls.evaluation.plan import Plan
 from cls.evaluation.protocols import EvalSpec
 from cls.evaluation.ranking import average_precisions, mean_average_precision
-from cls.run import executables, metric_names
+from cls.run import metric_names
 from cls.run.best import Standing
 from cls.run.checkpoint import restore_newest, unread
 from cls.run.checkpoint_files import best_or_newest, describe, newest_step
-from cls.run.environment import return_memory
 from cls.run.reports import deliver, prepare
 from cls.run.telemetry import write_json
 from cls.run.workdir import load_classes
-from cls.setup import Setup, abstract_state, process, set_up
+from cls.setup import Setup, abstract_state, compiled_like, process, set_up
 from cls.steps import sharding as meshes
-from cls.steps.state import TrainState, abstract
+from cls.steps.state import TrainState
 from cls.steps.train_step import make_logits_step
 
 log = logging.getLogger(__name__)
@@ -255,7 +254,8 @@ def predict(setup: Setup, variables: Any, plan: Plan) -> Iterator[Part]:
         if dense and not done:
             _check_shape(step, variables, images, setup.init.model)
         if images.shape not in programs:
-            programs[images.shape] = _compiled(step, variables, images, setup.mesh)
+            where = meshes.batch_sharding(setup.mesh, 1)
+            programs[images.shape] = compiled_like(step, (variables, images), where)
         logits = meshes.local_rows(programs[images.shape](variables, images), 1)
         done += batch['views']
         real = int((batch['index'] >= 0).sum())  # the rows after them are padding
@@ -263,16 +263,6 @@ def predict(setup: Setup, variables: Any, plan: Plan) -> Iterator[Part]:
         yield Part(complete, done / (views * len(plan.order)))
     if mean.begun:
         raise AssertionError(f'{mean.begun} images lack some of their {views} views')
-
-
-def _compiled(
-    step: Callable, variables: Any, images: jax.Array, mesh: Mesh
-) -> Callable[[Any, jax.Array], jax.Array]:
-    arguments = variables, images
-    shapes = abstract(arguments, jax.tree.map(lambda x: x.sharding, arguments))
-    program = executables.compiled(step, shapes, out_shardings=meshes.batch_sharding(mesh, 1))
-    return_memory()
-    return program
 
 
 def _check_shape(step: Callable, variables: Any, images: jax.Array, name: str) -> None:

@@ -14,7 +14,6 @@ import numpy as np
 from cls.distillation import Loaded, teacher_of
 from cls.feed import ResidentBatches, TrainBatches, abstract_resident_batch
 from cls.run import executables
-from cls.run.environment import return_memory
 from cls.setup import Setup
 from cls.steps import sharding as meshes
 from cls.steps.histograms import make_histograms
@@ -99,7 +98,6 @@ def compile_train_step(
         donate_argnums=0,
         out_shardings=(shardings, meshes.replicated(setup.mesh)),
     )
-    return_memory()
     return teacher.bound(compiled) if teacher else compiled
 
 

@@ -226,10 +226,8 @@ class Setup:
 
     def compile_eval_step(self, variables: Any, batch: Any) -> Callable[[Any, Any], Any]:
         """Returns the evaluation step, compiled for arguments like these."""
-        arguments = variables, batch
-        shapes = abstract(arguments, jax.tree.map(lambda x: x.sharding, arguments))
         where = meshes.replicated(self.mesh)
-        return executables.compiled(self._eval_function(), shapes, out_shardings=where)
+        return compiled_like(self._eval_function(), (variables, batch), where)
 
     def _eval_function(self) -> Callable[[Any, Any], dict[str, jax.Array]]:
         if self.recipe.multi_label:
@@ -248,6 +246,12 @@ class Setup:
 def process() -> tuple[int, int]:
     """Returns (index, count) of this process among those of the run."""
     return jax.process_index(), jax.process_count()
+
+
+def compiled_like(function: Callable[..., Any], arguments: Any, out_shardings: Any) -> Any:
+    """Returns a function, compiled for arguments like these arrays."""
+    shapes = abstract(arguments, jax.tree.map(lambda x: x.sharding, arguments))
+    return executables.compiled(function, shapes, out_shardings=out_shardings)
 
 
 def abstract_state(state: TrainState, mesh: Mesh) -> TrainState:

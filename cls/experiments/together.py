@@ -5,7 +5,7 @@
 Set-up, data and compilation are shared. On GPU and TPU the seeds are an axis of the state
 (`jax.vmap`). On CPU, XLA computes convolutions with a kernel for each seed many times slower than
 one after the other; there the seeds take turns with the compiled step of one, in a thread for
-each core, and a convolution of a seed takes one core. The run folders are those of separate runs,
+each core, and convolutions share the cores. The run folders are those of separate runs,
 whose numbers they have up to rounding. Their times are those of the whole process: `together` in
 result.json is the number of seeds.
 

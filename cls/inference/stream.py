@@ -40,6 +40,7 @@ DECODING = 5  # the niceness of threads that decode on the cores that compute
 WAITING = 16  # batches of images whose results wait for those of earlier images
 
 Named = tuple[str, Image]
+Rows = list[tuple[int, np.ndarray]]  # (number of the image, view)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,13 +183,13 @@ class _Stream:
         step = _step(module, self.mirrored, embed)
         self.program = model.program(key, step, axis=1)
         self.step = step
-        self.rows: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = {}
+        self.rows: dict[tuple[int, ...], Rows] = {}
         self.flying: collections.deque[tuple[Any, list[int]]] = collections.deque()
         self.begun: dict[int, _Begun] = {}
         self.turn = threading.Event()  # of the threads that decode; on a CPU not while it computes
         self.turn.set()
         self.shared = jax.default_backend() == 'cpu'
-        self.full_rows: list[tuple[tuple[int, ...], list[tuple[int, np.ndarray]]]] = []
+        self.full_rows: list[tuple[tuple[int, ...], Rows]] = []
         self.group = 1  # batches that are computed one after the other, before more are decoded
         self.checked: set[tuple[int, ...]] = set()
         self.full_shapes: set[tuple[int, ...]] = set()
@@ -250,7 +251,7 @@ class _Stream:
         finally:
             self.turn.set()
 
-    def _compute(self, shape: tuple[int, ...], rows: list[tuple[int, np.ndarray]]) -> None:
+    def _compute(self, shape: tuple[int, ...], rows: Rows) -> None:
         devices, most = self.model.mesh.size, self._most(shape)
         # Once a program for full batches is there, a part of a batch is padded to one.
         size = most if shape in self.full_shapes else bucket(len(rows), most, devices)

@@ -35,6 +35,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from cls.onednn.load import registered
+from cls.run.environment import return_memory
 from cls.storage import paths
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,9 @@ def compiled(
 
     def compile_it() -> Any:
         lowered = jax.jit(function, **options).lower(*arguments)
-        return lowered.compile(compiler_options=compiler_options)
+        program = lowered.compile(compiler_options=compiler_options)
+        return_memory()
+        return program
 
     key = _key((function, arguments, compiler_options, options)) if keep else None
     if key is None:
