@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.nn import folding, init
+from cls.nn import expansion, folding, init
 from cls.nn.cpu import conv as cpu
 from cls.nn.cpu.lowering import is_portable, xla_conv
 from cls.nn.padding import Padding, Size, explicit_padding, pair
@@ -82,4 +82,6 @@ def conv(
     pads = explicit_padding(padding, images.shape[1:3], kernel.shape[:2], strides, dilation)
     if init.only_shapes() or is_portable():
         return xla_conv(images, kernel, strides, pads, dilation, groups)
-    return cpu.conv(images, kernel, strides, pads, dilation, groups)
+    out = cpu.conv(images, kernel, strides, pads, dilation, groups)
+    expansion.note(out, images, kernel, groups, strides=strides, pads=pads)
+    return out

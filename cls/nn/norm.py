@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.nn import folding, init
+from cls.nn import expansion, folding, init
 from cls.nn.cpu import native
 
 
@@ -112,6 +112,12 @@ class BatchNorm(nn.Module):
 
     def _by_batch(self, x, scale, bias, guess, groups, pool) -> Any:
         """Returns the output, and the moments of the groups."""
+        source = None if pool else expansion.source(x, groups)
+        if source:
+            *inputs, mesh = source
+            return expansion.normalized(
+                *inputs, scale, bias, groups, mesh, self.epsilon, self.dtype
+            )
         if pool is None:
             return _batch_norm(x, scale, bias, guess, groups, self.epsilon, self.dtype)
         sign = _sign(scale)

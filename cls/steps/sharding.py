@@ -43,6 +43,13 @@ def is_cpu(mesh: Mesh | AbstractMesh) -> bool:
     return isinstance(mesh, Mesh) and mesh.devices.flat[0].platform == 'cpu'
 
 
+def of_tpus(mesh: Mesh | AbstractMesh) -> Mesh | None:
+    """Returns the mesh if its devices are known to be TPUs, otherwise None."""
+    if isinstance(mesh, Mesh) and mesh.devices.flat[0].platform == 'tpu':
+        return mesh
+    return None
+
+
 def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
     """Returns the sharding of a batch: examples, by default the first axis, over all devices."""
     return NamedSharding(mesh, P(*[None] * axis, AXES))

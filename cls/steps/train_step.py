@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 from cls import models
 from cls.augment.apply import apply
 from cls.augment.spec import AugmentSpec
-from cls.nn import folding
+from cls.nn import expansion, folding
 from cls.steps import averages, freeze, loops, losses, remat
 from cls.steps import sharding as meshes
 from cls.steps.distill import DistillSpec, Teacher, divergence
@@ -179,6 +179,7 @@ def make_loss(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -
     apply = functools.partial(remat.apply, recipe.remat)
     if not recipe.remat and meshes.is_cpu(batch_sharding.mesh):  # elsewhere not measured
         apply = loops.apply
+    tpus = meshes.of_tpus(batch_sharding.mesh)
 
     def loss_fn(params, batch_stats, images, labels, key, progress, teacher=None, **arguments):
         extra = arguments | ({'progress': progress} if takes_progress else {})
@@ -186,14 +187,15 @@ def make_loss(model: nn.Module, recipe: Recipe, batch_sharding: NamedSharding) -
         params = meshes.gathered(params, batch_sharding.mesh)
         params = freeze.select(mask['params'], jax.lax.stop_gradient(params), params)
         kept = freeze.kept_norms(mask['batch_stats'])
-        logits, updated = apply(
-            model,
-            {'params': params, 'batch_stats': batch_stats, 'kept': kept},
-            images if recipe.augment.active else recipe.normalize(images),
-            mutable=['batch_stats', 'aux_logits', 'penalties'],
-            rngs={'dropout': key},
-            **extra,
-        )
+        with expansion.tracked(tpus):
+            logits, updated = apply(
+                model,
+                {'params': params, 'batch_stats': batch_stats, 'kept': kept},
+                images if recipe.augment.active else recipe.normalize(images),
+                mutable=['batch_stats', 'aux_logits', 'penalties'],
+                rngs={'dropout': key},
+                **extra,
+            )
 
         chex.assert_rank(logits, 2)
         chex.assert_equal_shape_prefix((logits, images), 1)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from cls.errors import UserError
-from cls.nn import norm
+from cls.nn import expansion, norm
 from cls.nn.cpu import conv as cpu_conv
 from cls.nn.cpu import pool as cpu_pool
 
@@ -56,6 +56,7 @@ def linen() -> Iterator[None]:
         (cpu_pool, 'max_pool', nn.max_pool),
         (cpu_pool, 'sum_pool', _sum_pool),
         (norm, '_batch_norm', _batch_norm),
+        (expansion, 'source', lambda out, groups: None),
     )
     ours = [getattr(module, name) for module, name, _ in replaced]
     for module, name, function in replaced:

@@ -1,0 +1,165 @@
+"""Convolutions combined with their norms against the two of them, and where they are combined."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from compiling import jit
+
+from cls import models
+from cls.nn import expansion, residual
+from cls.nn.conv import Conv
+from cls.nn.norm import BatchNorm
+from cls.steps.sharding import batch_sharding, make_mesh
+
+RNG = np.random.default_rng(5)
+EPSILON = 1e-3
+X = RNG.standard_normal((16, 3, 2, 3)) + [0, 1, -2]
+KERNEL = RNG.standard_normal((3, 7))
+SCALE, BIAS = RNG.uniform(-2, 2, 7), RNG.standard_normal(7)
+ARGUMENTS = [np.float32(x) for x in (X, KERNEL, SCALE, BIAS)]
+
+
+def cotangents(groups):
+    shapes = (16, 3, 2, 7), (groups, 7), (groups, 7)
+    rng = np.random.default_rng(6)
+    return tuple(np.float32(rng.standard_normal(shape)) for shape in shapes)
+
+
+def plainly(x, kernel, scale, bias, groups):
+    """The definition."""
+    product = x @ kernel
+    grouped = product.reshape(groups, -1, 7)
+    mean, var = grouped.mean(1), grouped.var(1)
+    mean_of_each, var_of_each = (jnp.repeat(m, 16 // groups, 0)[:, None, None] for m in (mean, var))
+    out = (product - mean_of_each) / jnp.sqrt(var_of_each + EPSILON) * scale + bias
+    return out, mean, var
+
+
+@pytest.mark.parametrize(('groups', 'devices'), [(1, 1), (4, 1), (1, 8), (8, 8), (16, 8)])
+def test_values_and_gradients(groups, devices):
+    mesh = make_mesh(1, jax.devices()[:devices])
+    x = jax.device_put(ARGUMENTS[0], batch_sharding(mesh))
+
+    @jit
+    def ours(*args):
+        def function(*args):
+            return expansion.normalized(*args, groups, mesh, EPSILON, jnp.float32)
+
+        out, undo = jax.vjp(function, *args)
+        return out, undo(cotangents(groups))
+
+    with jax.enable_x64(True):
+        wide = [np.float64(x) for x in ARGUMENTS]
+        expected, undo = jax.vjp(lambda *args: plainly(*args, groups), *wide)
+        gradients = undo(tuple(np.float64(x) for x in cotangents(groups)))
+    out, ours_back = ours(x, *ARGUMENTS[1:])
+    for one, other in zip((*out, *ours_back), (*expected, *gradients), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5 * np.abs(other).max())
+
+
+@pytest.mark.parametrize(
+    ('fields', 'group', 'combined'),
+    [
+        ({}, 0, True),
+        ({}, 8, True),
+        ({}, 4, False),  # more groups on a device than allowed
+        ({'window': 3}, 0, False),
+        ({'strides': 2}, 0, False),
+        ({'features': 7}, 0, False),
+        ({'groups': 2}, 0, False),
+        ({'padding': 1}, 0, False),
+        ({'use_bias': True}, 0, False),
+        ({'dtype': jnp.float32}, 0, False),
+    ],
+)
+def test_a_norm_is_combined_with(fields, group, combined, monkeypatch):
+    monkeypatch.setattr(expansion, 'MOST_GROUPS', 2)
+    calls = spied(monkeypatch)
+    fields = {'features': 8, 'dtype': jnp.bfloat16} | fields
+    conv, norm = Conv(**fields), BatchNorm(True, group=group, dtype=fields['dtype'])
+    x = jax.ShapeDtypeStruct((16, 4, 4, 4), jnp.bfloat16)
+
+    def network(x):
+        variables = conv.init(jax.random.key(0), x)
+        y = conv.apply(variables, x)
+        return norm.apply(norm.init(jax.random.key(1), y), y, mutable=['batch_stats'])
+
+    with expansion.tracked(make_mesh(1, jax.devices()[:1])):
+        jax.eval_shape(network, x)
+    assert bool(calls) == combined
+    del calls[:]
+    with expansion.tracked(None):
+        jax.eval_shape(network, x)
+    assert not calls
+
+
+@pytest.mark.parametrize('group', [0, 2])
+def test_a_block_in_bfloat16_errs_no_more(group):
+    def gradients(dtype, mesh):
+        norm = functools.partial(BatchNorm, True, group=group, dtype=dtype)
+        block = residual.Bottleneck(
+            8, 1, 0, functools.partial(Conv, dtype=dtype), norm, residual.option_b
+        )
+        x = np.random.default_rng(7).standard_normal((16, 6, 6, 8)).astype(np.float32)
+        weights = np.random.default_rng(8).standard_normal((16, 6, 6, 32)).astype(np.float32)
+
+        def loss(variables, x):
+            with expansion.tracked(mesh):
+                out, updated = block.apply(variables, x.astype(dtype), mutable=['batch_stats'])
+            return jnp.sum(out * weights), updated
+
+        @jit
+        def compute(x):
+            variables = block.init(jax.random.key(0), x)
+            return jax.grad(loss, (0, 1), has_aux=True)(variables, x)
+
+        return [np.float64(leaf) for leaf in jax.tree.leaves(compute(x))]
+
+    exact = gradients(jnp.float32, None)
+
+    def errors(mesh):
+        pairs = zip(gradients(jnp.bfloat16, mesh), exact, strict=True)
+        return np.array([np.linalg.norm(x - y) / np.linalg.norm(y) for x, y in pairs if y.any()])
+
+    combined, plain = errors(make_mesh(1)), errors(None)
+    assert not np.array_equal(combined, plain)
+    assert np.linalg.norm(combined) < 1.1 * np.linalg.norm(plain) < 0.5
+
+
+def spied(monkeypatch):
+    """Returns a list of the calls of `normalized` from now on."""
+    calls, normalized = [], expansion.normalized
+
+    def spy(*args):
+        calls.append(args)
+        return normalized(*args)
+
+    monkeypatch.setattr(expansion, 'normalized', spy)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ('name', 'count'),
+    [
+        ('resnet50', 17),  # the last convolution of each block, and the first shortcut
+        ('mobilenet_v2', 17),  # the first convolution of 16 blocks, and the last of the network
+        ('resnet18', 0),
+    ],
+)
+def test_networks(name, count, monkeypatch):
+    calls = spied(monkeypatch)
+    model = models.create(name, num_classes=10, dtype=jnp.bfloat16)
+    images = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
+    key = jax.random.key(0)
+    variables = jax.eval_shape(lambda x: model.init(key, x, train=False), images)
+
+    def forward(variables, images):
+        rngs = {'dropout': key}
+        return model.apply(variables, images, train=True, mutable=['batch_stats'], rngs=rngs)
+
+    with expansion.tracked(make_mesh(1, jax.devices()[:1])):
+        jax.eval_shape(forward, variables, images)
+    assert len(calls) == count
