@@ -1,6 +1,7 @@
 """Programs of earlier processes: the same numbers, nothing traced, and never another program."""
 
 import dataclasses
+import gc
 import os
 import sys
 import time
@@ -187,3 +188,26 @@ def test_a_class_without_a_module_has_no_name(cache):
     program = executables.compiled(lambda x: x * made.factor, SHAPES)
     assert program(jnp.ones(3))[0] == 2
     assert not cache.exists()
+
+
+@pytest.mark.parametrize('collecting', [True, False])
+def test_no_garbage_is_looked_for_while_a_program_is_traced(collecting):
+    seen = []
+
+    def function(x):
+        seen.append(gc.isenabled())
+        if len(seen) > 1:
+            raise ValueError
+        return x
+
+    gc.enable() if collecting else gc.disable()
+    try:
+        argument = jax.ShapeDtypeStruct((2,), jnp.float32)
+        executables.compiled(function, (argument,), keep=False)
+        assert gc.isenabled() == collecting
+        with pytest.raises(ValueError):
+            executables.compiled(function, (jnp.zeros(3),), keep=False)
+        assert gc.isenabled() == collecting
+    finally:
+        gc.enable()
+    assert seen == [False, False]
