@@ -76,17 +76,10 @@ class Lane(Trainer):
         """Evaluates, and keeps the checkpoint if it is the best."""
         if self._evaluate(state, step):
             self._choose(state, step, data_state, self.pending)
-        self._wait()
 
     def save(self, state: TrainState, step: int, data_state: Any) -> None:
         """Saves a checkpoint."""
         self._save(state, step, data_state, self.pending)
-        self._wait()
-
-    def _wait(self) -> None:
-        # Orbax's checkpointers of a process mistake each other's files if they save at a time.
-        with self.ledger.spend('checkpoint'):
-            self.checkpoints.wait()
 
 
 class Threads:

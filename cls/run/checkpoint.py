@@ -53,6 +53,9 @@ _CHUNK = 2**25  # bytes
 # Bytes of a data file, which TensorStore keeps in memory until it is full; its default is 2 GiB.
 _FILE = 2**25
 _STALE = 90.0  # seconds until all hosts must see that one of them has moved a folder
+# Held while Orbax saves: two checkpointers of a process that save at a time mistake each other's
+# files (findings/orbax_saves_in_threads.sh).
+_SAVING = threading.Lock()
 
 
 class Checkpoints:
@@ -303,9 +306,10 @@ class Checkpoints:
         """
         try:
             with _explained(self._folder / str(step)):
-                if start:
-                    start()
-                self._checkpointer.wait_until_finished()
+                with _SAVING:
+                    if start:
+                        start()
+                    self._checkpointer.wait_until_finished()
                 self._complete(step, standing)
                 self._remove_old()
                 self._completed(step)

@@ -2,6 +2,7 @@
 
 import copy
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -125,3 +126,28 @@ def test_the_memory_of_reading_a_checkpoint_is_given_back(tmp_path, monkeypatch)
     checkpoints.restore(where)
     checkpoints.close()
     assert returned == 2 * ['state']
+
+
+def test_runs_of_one_process_save_at_a_time(tmp_path):
+    """Orbax alone raises errors here, or loses files."""
+
+    def run(number):
+        checkpoints = checkpoint.Checkpoints(tmp_path / str(number), keep=1)
+        for step in range(1, 4):
+            state = {str(name): np.full(1000, number + step) for name in range(50)}
+            checkpoints.save(step, state, {'seed': number}, {})
+        checkpoints.wait()
+        restored, data, _ = checkpoints.restore(abstract(state, mesh_of_one(state)))
+        checkpoints.close()
+        return restored, data
+
+    def mesh_of_one(state):
+        mesh = sharding.make_mesh(1, jax.devices()[:1])
+        return sharding.state_shardings(state, mesh)
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(run, range(4)))
+    for number, (restored, data) in enumerate(results):
+        assert data == {'seed': number}
+        for array in restored.values():
+            np.testing.assert_array_equal(array, np.full(1000, number + 3))
