@@ -136,6 +136,17 @@ def test_the_same_layer_on_tpu():
     ]
 
 
+def test_copies_of_a_function_have_one_channel():
+    copies = TPU.replace(
+        '  ROOT %all-reduce.1',
+        '  %all-reduce.3 = f32[8]{0} all-reduce(%p), channel_id=4\n  ROOT %all-reduce.1',
+    )
+    assert collectives(copies)[-2:] == [
+        Collective('all-reduce', 4 * 8, 8),
+        Collective('all-reduce', 4 * 64 * 128, 2),
+    ]
+
+
 @pytest.mark.parametrize(
     ('line', 'expected'),
     [

@@ -9,7 +9,8 @@ TPU write the same operation in different forms, which are converted to one form
 * on TPU a reduce-scatter is a fusion named `all-reduce-scatter`, with an all-reduce and a slice of
   its result; XLA's CPU backend makes none and keeps the all-reduce before the slice;
 * TPU splits some collectives into parts that run in parallel with other operations, in fusions that
-  repeat the operation with the same channel;
+  repeat the operation with the same channel. Within one computation, operations with the same
+  channel are different ones: a function that is called several times was copied into it;
 * groups of devices are listed, or given as an iota (`[2,4]<=[8]`), or as axes of a mesh.
 """
 
@@ -50,13 +51,14 @@ def collectives(hlo_text: str) -> list[Collective]:
     """
     devices = math.prod(map(int, re.findall(r'(?:num_partitions|replica_count)=(\d+)', hlo_text)))
     times = _times(hlo_text)
-    found, channels = [], set()
+    found, channels = [], {}
     for computation, result, line in _lines(hlo_text):
         match = _COLLECTIVE.match(line)
         channel = _CHANNEL.search(line)
-        if not match or channel and channel[1] in channels:
+        if not match:
             continue
-        channels |= {channel[1]} if channel else set()
+        if channel and channels.setdefault(channel[1], computation) != computation:
+            continue
         shape, kind, start = match.groups()
         if start and kind != 'all-reduce':  # (operands, results, ...)
             shape = _elements(shape)[1]
