@@ -238,6 +238,8 @@ def _by_device(function: Callable, mesh: Mesh) -> Callable:
 
     A batch that is split along its examples without this would be sent between devices.
     """
+    if mesh.size == 1:
+        return function
     spec = P(mesh.axis_names)
     return jax.shard_map(function, mesh=mesh, in_specs=(spec, spec), out_specs=spec)
 

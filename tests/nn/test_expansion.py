@@ -163,3 +163,21 @@ def test_networks(name, count, monkeypatch):
     with expansion.tracked(make_mesh(1, jax.devices()[:1])):
         jax.eval_shape(forward, variables, images)
     assert len(calls) == count
+
+
+def test_seeds_that_train_together():
+    """As an axis of the arrays, on one device."""
+    mesh = make_mesh(1, jax.devices()[:1])
+
+    def function(*args):
+        return expansion.normalized(*args, 4, mesh, EPSILON, jnp.float32)[0]
+
+    def gradients(function, *args):
+        return jax.vjp(function, *args)[1](args[0][..., :1] + np.float32(SCALE))
+
+    seeds = [np.stack([x, 2 * x + 1]) for x in ARGUMENTS]
+    together = jit(functools.partial(gradients, jax.vmap(function)))(*seeds)
+    alone = jit(functools.partial(gradients, function))
+    for i in range(2):
+        for x, y in zip(alone(*(x[i] for x in seeds)), together, strict=True):
+            np.testing.assert_allclose(x, y[i], rtol=1e-3, atol=1e-4)
