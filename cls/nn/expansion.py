@@ -28,6 +28,7 @@ from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from cls.nn import by_group
 from cls.nn.cpu.lowering import DIMENSIONS
 
 # With fewer channels of the result for one of the input, the products with small matrices cost
@@ -153,38 +154,40 @@ normalized.defvjp(_normalized_forward, _normalized_backward)
 # Jitted separately, a layer is traced only once for each shape; deep networks repeat shapes.
 @functools.partial(jax.jit, static_argnames=('groups', 'mesh', 'epsilon', 'dtype'))
 def _forward(x, kernel, scale, bias, groups, mesh, epsilon, dtype):
-    count, wide = _count(x, groups), kernel.astype(jnp.float32)
+    count, wide = by_group.count(x, groups), kernel.astype(jnp.float32)
     if groups == 1:  # a product is faster than a sum
         ones = jnp.ones((*x.shape[:3], 1), x.dtype)
         mean_of_x = _sums_of_products(x, ones, groups, mesh)[:, :, 0] / count
     else:
-        mean_of_x = _sums(x, groups) / count
+        mean_of_x = by_group.sums(x.astype(jnp.float32), groups) / count
     cov = _sums_of_products(x, x, groups, mesh) / count
     cov -= mean_of_x[:, :, None] * mean_of_x[:, None]
     mean = _exact(mean_of_x, wide)
     var = jnp.maximum(jnp.sum(_exact(cov, wide) * wide, 1), 0)
     factor = lax.rsqrt(var + epsilon) * scale
-    centered = _product(x, kernel).astype(jnp.float32) - _spread(mean, x)
-    out = (centered * _spread(factor, x) + bias).astype(dtype)
+    out = _product(x, kernel).astype(jnp.float32)
+    out = (out - by_group.spread(mean, out)) * by_group.spread(factor, out) + bias
+    out = out.astype(dtype)
     return (out, mean, var), (x, kernel, scale, mean_of_x, cov, mean, var)
 
 
 @functools.partial(jax.jit, static_argnames=('mesh', 'epsilon'))
 def _backward(x, kernel, scale, mean_of_x, cov, mean, var, dout, dmean, dvar, mesh, epsilon):
     groups, wide = len(mean), kernel.astype(jnp.float32)
-    count = _count(x, groups)
+    count = by_group.count(x, groups)
     inverse = lax.rsqrt(var + epsilon)
     factor = inverse * scale
-    products, first = _sums_of_products(x, dout, groups, mesh), _sums(dout, groups)
+    products = _sums_of_products(x, dout, groups, mesh)
+    first = by_group.sums(dout.astype(jnp.float32), groups)
     second = jnp.sum(products * wide, 1) - mean * first  # the sums of dout * (x W - mean)
     level = (dmean - factor * first) / count
     slope = (2 * dvar - factor * jnp.square(inverse) * second) / count
 
-    scaled = (dout.astype(jnp.float32) * _spread(factor, x)).astype(dout.dtype)
+    scaled = (dout.astype(jnp.float32) * by_group.spread(factor, dout)).astype(dout.dtype)
     back = _exact(wide * slope[:, None], wide.T).astype(x.dtype)
     dx = _product(scaled, kernel.T).astype(jnp.float32)
     dx += _products(x, back, mesh).astype(jnp.float32)
-    dx += _spread(_exact(level - slope * mean, wide.T), x)
+    dx += by_group.spread(_exact(level - slope * mean, wide.T), x)
 
     dkernel = products * factor[:, None] + count * _exact(cov, wide) * slope[:, None]
     dkernel += mean_of_x[:, :, None] * (count * level)[:, None]
@@ -242,26 +245,6 @@ def _by_device(function: Callable, mesh: Mesh) -> Callable:
         return function
     spec = P(mesh.axis_names)
     return jax.shard_map(function, mesh=mesh, in_specs=(spec, spec), out_specs=spec)
-
-
-def _sums(x, groups):
-    """Returns the sums (G, C) of x (N, H, W, C) over groups of examples and pixels, float32."""
-    x = x.astype(jnp.float32)
-    if groups == 1:
-        return jnp.sum(x, (0, 1, 2))[None]
-    examples = jnp.sum(x, (1, 2))
-    return jnp.sum(examples.reshape(groups, -1, examples.shape[-1]), 1)
-
-
-def _count(x, groups):
-    return x.size // (x.shape[-1] * groups)
-
-
-def _spread(values, x):
-    """Returns values (G, C) in a shape that broadcasts to (N, H, W, C)."""
-    if len(values) > 1:
-        values = jnp.repeat(values, len(x) // len(values), 0)
-    return values[:, None, None]
 
 
 def _exact(x, y):

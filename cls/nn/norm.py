@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cls.nn import expansion, folding, init
+from cls.nn import by_group, expansion, folding, init
 from cls.nn.cpu import native
 
 
@@ -141,8 +141,8 @@ def _sign(scale):
 def _normalized(x, mean, var, scale, bias, epsilon, dtype):
     """Returns x (N, ..., C) normalized by moments (G, C) of groups of consecutive examples."""
     factor = jax.lax.rsqrt(var + epsilon) * scale
-    centered = x.astype(jnp.float32) - _spread(mean, x)
-    return (centered * _spread(factor, x) + bias).astype(dtype)
+    centered = x.astype(jnp.float32) - by_group.spread(mean, x)
+    return (centered * by_group.spread(factor, x) + bias).astype(dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
@@ -198,15 +198,17 @@ def _forward(x, scale, bias, guess, groups, epsilon, dtype):
 
 @functools.partial(jax.jit, static_argnames='epsilon')
 def _backward(x, scale, mean, var, dout, dmean, dvar, epsilon):
-    count = _count(x, len(mean))
+    count = by_group.count(x, len(mean))
     inverse = jax.lax.rsqrt(var + epsilon)
     factor = inverse * scale
     first, second = _grad_sums(dout, x, mean)
     level = (dmean - factor * first) / count
     slope = (2 * dvar - factor * jnp.square(inverse) * second) / count
-    centered = x.astype(jnp.float32) - _spread(mean, x)
-    dx = dout.astype(jnp.float32) * _spread(factor, x) + centered * _spread(slope, x)
-    dx = (dx + _spread(level, x)).astype(x.dtype)
+    centered = x.astype(jnp.float32) - by_group.spread(mean, x)
+    dx = dout.astype(jnp.float32) * by_group.spread(factor, x) + centered * by_group.spread(
+        slope, x
+    )
+    dx = (dx + by_group.spread(level, x)).astype(x.dtype)
     return dx, jnp.sum(second * inverse, 0), jnp.sum(first, 0)
 
 
@@ -239,9 +241,9 @@ def _moments_forward(x, guess, groups):
 
 def _moments_backward(groups, residuals, grads):
     (x, mean), (dmean, dvar) = residuals, grads
-    count = _count(x, groups)
-    centered = x.astype(jnp.float32) - _spread(mean, x)
-    dx = _spread(dmean / count, x) + centered * _spread(2 * dvar / count, x)
+    count = by_group.count(x, groups)
+    centered = x.astype(jnp.float32) - by_group.spread(mean, x)
+    dx = by_group.spread(dmean / count, x) + centered * by_group.spread(2 * dvar / count, x)
     return dx.astype(x.dtype), jnp.zeros_like(mean[0])
 
 
@@ -268,54 +270,33 @@ def _native_moments(x, guess, groups):
 def _moments_about_sample(x, guess, groups):
     # A row of each image: no device needs the example of another one. Of vectors all.
     sample = x[:, x.shape[1] // 2] if x.ndim > 2 else x
-    shift = _by_group(sample.astype(jnp.float32), groups) / _count(sample, groups)
+    shift = by_group.sums(sample.astype(jnp.float32), groups) / by_group.count(sample, groups)
     return _moments_about(x, shift, groups)
 
 
 def _moments_about(x, shift, groups):
     """Returns the moments of groups, from sums about a shift (G, C) or (C,)."""
-    first, second = (total / _count(x, groups) for total in _sums(x, shift, groups))
+    first, second = (total / by_group.count(x, groups) for total in _sums(x, shift, groups))
     return shift + first, jnp.maximum(second - jnp.square(first), 0)
 
 
 def _sums(x, shift, groups):
     """Returns the sums (G, C) of x - shift and of its square, with a shift (G, C) or (C,)."""
-    moved = x.astype(jnp.float32) - _spread(shift, x)
-    return _by_group(moved, groups), _by_group(jnp.square(moved), groups)
+    moved = x.astype(jnp.float32) - by_group.spread(shift, x)
+    return by_group.sums(moved, groups), by_group.sums(jnp.square(moved), groups)
 
 
 def _grad_sums(dout, x, mean):
     """Returns the sums (G, C) of dout and of dout * (x - mean)."""
 
     def plain(dout, x, mean):
-        moved = x - _spread(mean, x)
-        return _by_group(dout, len(mean)), _by_group(dout * moved, len(mean))
+        moved = x - by_group.spread(mean, x)
+        return by_group.sums(dout, len(mean)), by_group.sums(dout * moved, len(mean))
 
     dout, x = dout.astype(jnp.float32), x.astype(jnp.float32)
     if not native.usable(x):
         return plain(dout, x, mean)
     return jax.lax.platform_dependent(dout, x, mean, cpu=native.grad_sums, default=plain)
-
-
-def _by_group(x, groups):
-    """Returns the sums (G, C) of x (N, ..., C) over groups of consecutive examples."""
-    if groups == 1:
-        return jnp.sum(x, range(x.ndim - 1))[None]
-    # First the pixels: on TPU, a reshape that splits the axis of the examples copies x.
-    examples = jnp.sum(x, range(1, x.ndim - 1))
-    return jnp.sum(examples.reshape(groups, -1, examples.shape[-1]), 1)
-
-
-def _count(x, groups):
-    return x.size // (x.shape[-1] * groups)
-
-
-def _spread(values, x):
-    """Returns values (G, C), or (C,), in a shape that broadcasts to x (N, ..., C)."""
-    values = values.reshape(-1, x.shape[-1])
-    if len(values) > 1:
-        values = jnp.repeat(values, len(x) // len(values), 0)
-    return values.reshape(-1, *(1,) * (x.ndim - 2), x.shape[-1])
 
 
 def batch_norm(model: nn.Module, train: bool, **fields: Any) -> Callable[..., BatchNorm]:
