@@ -53,8 +53,8 @@ def test_devices_send_gradients_statistics_and_metrics_alone(file, overrides):
     gradients, statistics = (
         4 * sum(x.size for x in jax.tree.leaves(tree)) for tree in (state.params, state.batch_stats)
     )
-    # Of each norm a mean of samples and two sums; losses, top-1.
-    assert 0 <= sent - gradients - 3 * statistics // 2 <= 64
+    # Each device has whole groups, and sends its part of the means over them; losses, top-1.
+    assert 0 <= sent - gradients - statistics <= 64
 
 
 # A ResNet of four layers on 2 x 4 chips, state over four; prints [[kind, bytes, group], ...].
@@ -72,7 +72,7 @@ chips = topologies.get_topology_desc(
 setup_ = setup.set_up(config.load('configs/resnet.py', overrides), chips)
 state, optimizer = setup_.new_state()
 where = setup.abstract_state(state, setup_.mesh)
-program = programs.compile_train_step(setup_, optimizer, where, setup_.phase(0)).as_text()
+program = programs.compile_train_step(setup_, optimizer, where, setup_.phases.at(0)).as_text()
 print(json.dumps([[x.kind, x.bytes * x.times, x.group] for x in hlo.collectives(program)]))
 """
 ENVIRONMENT = {
@@ -134,5 +134,5 @@ def test_split_kernels_on_tpu_are_gathered_in_bfloat16_and_gradients_scattered()
         ('reduce-scatter', 4): kernels // 4,
         ('all-reduce', 2): kernels // 4,
         ('all-reduce', 8): others + STATISTICS + METRICS,
-        ('all-reduce', 4): 4 * 4,  # squares of two kernels and of their gradients, for the norms
+        ('all-reduce', 4): 4 * 2,  # squares of split kernels and of their gradients, for the norms
     }
