@@ -31,8 +31,7 @@ from jax.sharding import PartitionSpec as P
 from cls.nn import by_group
 from cls.nn.cpu.lowering import DIMENSIONS
 
-# With fewer channels of the result for one of the input, the products with small matrices cost
-# more than the passes over memory that they replace.
+# Channels of the result for one of the input; with fewer, the matrices are as large as the kernel.
 LEAST_RATIO = 2
 # Products by groups are separate operations for each group of a device.
 MOST_GROUPS = 8
