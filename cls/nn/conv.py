@@ -83,5 +83,5 @@ def conv(
     if init.only_shapes() or is_portable():
         return xla_conv(images, kernel, strides, pads, dilation, groups)
     out = cpu.conv(images, kernel, strides, pads, dilation, groups)
-    expansion.note(out, images, kernel, groups, strides=strides, pads=pads)
+    expansion.note(out, images, kernel, strides, pads)
     return out

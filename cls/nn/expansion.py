@@ -36,8 +36,6 @@ LEAST_RATIO = 2
 # Products by groups are separate operations for each group of a device.
 MOST_GROUPS = 8
 
-_POINTWISE = {'strides': (1, 1), 'pads': ((0, 0), (0, 0))}
-
 
 class Source(NamedTuple):
     """The inputs of a convolution, and the devices that have their parts of the examples."""
@@ -71,7 +69,11 @@ def tracked(mesh: Mesh | None) -> Iterator[None]:
 
 
 def note(
-    out: jax.Array, images: jax.Array, kernel: jax.Array, groups: int, **geometry: Any
+    out: jax.Array,
+    images: jax.Array,
+    kernel: jax.Array,
+    strides: tuple[int, int],
+    pads: tuple[tuple[int, int], ...],
 ) -> None:
     """Notes that `out` is the convolution of images with a kernel, if a norm can be combined.
 
@@ -79,17 +81,17 @@ def note(
       out: (N, H', W', O).
       images: (N, H, W, I).
       kernel: (h, w, I / groups, O).
-      groups: groups of channels.
-      **geometry: `strides` and `pads` of the convolution.
+      strides: strides in height and width.
+      pads: ((top, bottom), (left, right)) in pixels.
     """
     trace = _trace.get()
     if (
         trace
         and out.dtype == jnp.bfloat16
-        and groups == 1
-        and kernel.shape[:2] == (1, 1)
+        and kernel.shape[:3] == (1, 1, images.shape[3])
         and kernel.shape[3] >= LEAST_RATIO * kernel.shape[2]
-        and geometry == _POINTWISE
+        and strides == (1, 1)
+        and pads == ((0, 0), (0, 0))
     ):
         trace.noted[id(out)] = out, Source(images, kernel[0, 0], trace.mesh)
 
@@ -139,17 +141,6 @@ def normalized(
     return _forward(x, kernel, scale, bias, groups, mesh, epsilon, dtype)[0]
 
 
-def _normalized_forward(x, kernel, scale, bias, groups, mesh, epsilon, dtype):
-    return _forward(x, kernel, scale, bias, groups, mesh, epsilon, dtype)
-
-
-def _normalized_backward(groups, mesh, epsilon, dtype, residuals, grads):
-    return _backward(*residuals, *grads, mesh, epsilon)
-
-
-normalized.defvjp(_normalized_forward, _normalized_backward)
-
-
 # Jitted separately, a layer is traced only once for each shape; deep networks repeat shapes.
 @functools.partial(jax.jit, static_argnames=('groups', 'mesh', 'epsilon', 'dtype'))
 def _forward(x, kernel, scale, bias, groups, mesh, epsilon, dtype):
@@ -194,6 +185,13 @@ def _backward(x, kernel, scale, mean_of_x, cov, mean, var, dout, dmean, dvar, me
     return dx.astype(x.dtype), dkernel, jnp.sum(second * inverse, 0), jnp.sum(first, 0)
 
 
+def _normalized_backward(groups, mesh, epsilon, dtype, residuals, grads):
+    return _backward(*residuals, *grads, mesh, epsilon)
+
+
+normalized.defvjp(_forward, _normalized_backward)
+
+
 def _product(x, matrix):
     """Returns x @ matrix, as a convolution: into these the TPU's compiler fuses what is around."""
     return lax.conv_general_dilated(
@@ -219,7 +217,10 @@ def _sums_of_products(x, y, groups, mesh):
     def total(x, y):
         wide: Any = jnp.float32
         sums = lax.conv_general_dilated(
-            *(x, y, (1, 1), 'VALID'),
+            x,
+            y,
+            (1, 1),
+            'VALID',
             dimension_numbers=('CHWN', 'IHWO', 'NHWC'),
             preferred_element_type=wide,
         )

@@ -112,14 +112,14 @@ class BatchNorm(nn.Module):
 
     def _by_batch(self, x, scale, bias, guess, groups, pool) -> Any:
         """Returns the output, and the moments of the groups."""
-        source = None if pool else expansion.source(x, groups)
-        if source:
+        if pool is None:
+            source = expansion.source(x, groups)
+            if source is None:
+                return _batch_norm(x, scale, bias, guess, groups, self.epsilon, self.dtype)
             *inputs, mesh = source
             return expansion.normalized(
                 *inputs, scale, bias, groups, mesh, self.epsilon, self.dtype
             )
-        if pool is None:
-            return _batch_norm(x, scale, bias, guess, groups, self.epsilon, self.dtype)
         sign = _sign(scale)
         x = x * sign.astype(x.dtype)
         moments_: Any = moments(x, guess * sign, groups)

@@ -115,8 +115,7 @@ def compiled(
 def _uncollected() -> Iterator[None]:
     """A context in which Python does not look for garbage.
 
-    Tracing makes many objects that stay: to look through all of them after every few hundred new
-    ones takes a quarter of its time.
+    Tracing makes many objects that stay, and Python would look through them again and again.
     """
     enabled = gc.isenabled()
     gc.disable()

@@ -1,5 +1,6 @@
 """Convolutions combined with their norms against the two of them, and where they are combined."""
 
+import contextlib
 import functools
 
 import jax
@@ -9,10 +10,16 @@ import pytest
 from compiling import jit
 
 from cls import models
+from cls.config import load as configs
 from cls.nn import expansion, residual
 from cls.nn.conv import Conv
 from cls.nn.norm import BatchNorm
+from cls.programs import abstract_batch
+from cls.setup import set_up
+from cls.steps import sharding
 from cls.steps.sharding import batch_sharding, make_mesh
+from cls.steps.train_step import make_train_step
+from cls.tools.tpu import against
 
 RNG = np.random.default_rng(5)
 EPSILON = 1e-3
@@ -181,3 +188,26 @@ def test_seeds_that_train_together():
     for i in range(2):
         for x, y in zip(alone(*(x[i] for x in seeds)), together, strict=True):
             np.testing.assert_allclose(x, y[i], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(('linen', 'count'), [(False, 17), (True, 0)])
+def test_a_step_for_tpus(linen, count, monkeypatch):
+    """Layers of flax.linen know of no convolution. Other devices have none to know of."""
+    calls, tpus = spied(monkeypatch), [None]
+    monkeypatch.setattr(sharding, 'of_tpus', lambda mesh: tpus[0])
+    fields = (('data.name', 'synthetic'), ('data.num_classes', '10'), ('data.image_size', '64'))
+    fields += (('batch', '4'), ('model.dtype', 'bfloat16'), ('model.bn_group', '0'))
+    setup = set_up(configs.load('configs/resnet.py:imagenet2012', fields), jax.devices()[:1])
+    state, optimizer = setup.new_state_shapes()
+
+    def trace():
+        where = batch_sharding(setup.mesh)
+        step = make_train_step(setup.model, optimizer, setup.recipe, where)
+        jax.eval_shape(step, state, abstract_batch(setup, 64))
+
+    with against.linen() if linen else contextlib.nullcontext():
+        trace()
+        assert not calls
+        tpus[0] = setup.mesh
+        trace()
+    assert len(calls) == count
