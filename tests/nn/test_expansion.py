@@ -103,6 +103,22 @@ def test_a_norm_is_combined_with(fields, group, combined, monkeypatch):
     assert not calls
 
 
+@pytest.mark.parametrize('distance', [0, 3, 30])
+def test_the_variance_errs_less_than_bfloat16_rounds(distance):
+    rng, mesh = np.random.default_rng(9), make_mesh(1, jax.devices()[:1])
+    x = jnp.asarray(rng.standard_normal((64, 14, 14, 4)) + distance, jnp.bfloat16)
+    kernel = jnp.asarray(rng.standard_normal((4, 8)), jnp.bfloat16)
+    compute = jit(expansion.normalized, static_argnums=(4, 5, 6, 7))
+    var = compute(x, kernel, jnp.ones(8), jnp.zeros(8), 1, mesh, EPSILON, jnp.bfloat16)[2]
+    wide, matrix = np.asarray(x, np.float64), np.asarray(kernel, np.float64)
+    product = wide @ matrix
+    expected = product.var((0, 1, 2))
+    error = np.abs(var[0] - expected)
+    rounded = np.asarray(jnp.asarray(product, jnp.bfloat16), np.float64).var((0, 1, 2))
+    assert error.max() < np.abs(rounded - expected).max()
+    assert np.all(error < 1e-4 * expected)
+
+
 @pytest.mark.parametrize('group', [0, 2])
 def test_a_block_in_bfloat16_errs_no_more(group):
     def gradients(dtype, mesh):
