@@ -1,6 +1,6 @@
 """The compiled programs of a training: its steps and its histograms.
 
-May import: distillation, feed, run, setup, steps, trainer.
+May import: distillation, feed, nn, run, setup, steps, trainer.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ import numpy as np
 
 from cls.distillation import Loaded, teacher_of
 from cls.feed import ResidentBatches, TrainBatches, abstract_resident_batch
+from cls.nn.cpu.lowering import for_cpu
 from cls.run import executables
 from cls.setup import Setup
 from cls.steps import sharding as meshes
@@ -89,6 +90,8 @@ def compile_train_step(
     if isinstance(iterator, ResidentBatches):
         step = _resident(setup, step, iterator, phase)
         batch = abstract_resident_batch(setup, iterator, phase.size)
+    if meshes.is_cpu(setup.mesh):
+        step = _for_cpu(step)
     shardings = jax.tree.map(lambda x: x.sharding, where)
     compiled = executables.compiled(
         step,
@@ -150,6 +153,14 @@ def _resident(
         return make_resident_steps(one, pad, border, sharding)(state, batch)
 
     return steps
+
+
+def _for_cpu(step: Callable[..., Any]) -> Callable[..., Any]:
+    def traced(*inputs: Any) -> Any:
+        with for_cpu():
+            return step(*inputs)
+
+    return traced
 
 
 def _without_metrics(step: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from cls.nn import by_group, expansion, folding, init
-from cls.nn.cpu import native
+from cls.nn.cpu import native, native_norm
+from cls.nn.cpu.lowering import choose, jitted
 
 
 def local_response_norm(
@@ -103,8 +104,8 @@ class BatchNorm(nn.Module):
         out, mean, var = self._by_batch(x, scale, bias, running_mean.value, len(x) // size, pool)
         if not self.is_initializing():
             count = x.size // channels // len(mean)
-            self._update(running_mean, jnp.mean(mean, 0))
-            self._update(running_var, jnp.mean(var, 0) * (count / max(count - 1, 1)))
+            self._update(running_mean, mean)
+            self._update(running_var, var, count / max(count - 1, 1))
         if self.is_mutable_collection('moments'):
             self.sow('moments', 'mean', jnp.mean(mean, 0))
             self.sow('moments', 'var', jnp.mean(var, 0) + jnp.var(mean, 0))
@@ -127,20 +128,34 @@ class BatchNorm(nn.Module):
         out = _normalized(pool(x), mean, var, scale * sign, bias, self.epsilon, self.dtype)
         return out, mean * sign, var
 
-    def _update(self, running: nn.Variable, batch: jax.Array) -> None:
-        batch = jax.lax.stop_gradient(batch)
-        running.value = self.momentum * running.value + (1 - self.momentum) * batch
+    def _update(self, running: nn.Variable, groups: jax.Array, factor: float = 1.0) -> None:
+        groups = jax.lax.stop_gradient(groups)
+        running.value = _running(running.value, groups, self.momentum, factor)
 
 
 def _sign(scale):
     return jnp.where(scale < 0, -1.0, 1.0)
 
 
+@functools.partial(jitted, static_argnames=('momentum', 'factor'))
+def _running(old, groups, momentum, factor):
+    """Returns running statistics (C,) after a batch with the statistics (G, C) of its groups."""
+
+    def plain(old, groups):
+        return momentum * old + (1 - momentum) * (factor * jnp.mean(groups, 0))
+
+    own = functools.partial(native_norm.running, momentum=momentum, factor=factor)
+    return native.instead(plain, own, old, groups)
+
+
 # Jitted separately, a layer is traced only once for each shape; deep networks repeat shapes.
 @functools.partial(jax.jit, static_argnames=('epsilon', 'dtype'))
 def _normalized(x, mean, var, scale, bias, epsilon, dtype):
     """Returns x (N, ..., C) normalized by moments (G, C) of groups of consecutive examples."""
-    factor = jax.lax.rsqrt(var + epsilon) * scale
+    return _scaled(x, mean, jax.lax.rsqrt(var + epsilon) * scale, bias, dtype)
+
+
+def _scaled(x, mean, factor, bias, dtype):
     centered = x.astype(jnp.float32) - by_group.spread(mean, x)
     return (centered * by_group.spread(factor, x) + bias).astype(dtype)
 
@@ -189,27 +204,62 @@ def _batch_norm_backward(groups, epsilon, dtype, residuals, grads):
 _batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
 
 
-@functools.partial(jax.jit, static_argnames=('groups', 'epsilon', 'dtype'))
+@functools.partial(jitted, static_argnames=('groups', 'epsilon', 'dtype'))
 def _forward(x, scale, bias, guess, groups, epsilon, dtype):
-    mean_and_var: Any = moments(x, guess, groups)
-    mean, var = mean_and_var
-    return _normalized(x, mean, var, scale, bias, epsilon, dtype), mean, var
+    def plain(x, scale, guess):
+        mean_and_var: Any = moments(x, guess, groups)
+        mean, var = mean_and_var
+        return mean, var, jax.lax.rsqrt(var + epsilon) * scale
+
+    def own(x, scale, guess):
+        return native_norm.statistics(x.astype(jnp.float32), scale, groups, epsilon)
+
+    mean, var, factor = native.instead(plain, own, x, scale, guess)
+    return _scaled(x, mean, factor, bias, dtype), mean, var
 
 
-@functools.partial(jax.jit, static_argnames='epsilon')
+@functools.partial(jitted, static_argnames='epsilon')
 def _backward(x, scale, mean, var, dout, dmean, dvar, epsilon):
     count = by_group.count(x, len(mean))
-    inverse = jax.lax.rsqrt(var + epsilon)
-    factor = inverse * scale
-    first, second = _grad_sums(dout, x, mean)
-    level = (dmean - factor * first) / count
-    slope = (2 * dvar - factor * jnp.square(inverse) * second) / count
+    factor, level, slope, dscale, dbias = _terms(dout, x, scale, mean, var, epsilon)
+    level, slope = level + dmean / count, slope + 2 * dvar / count
     centered = x.astype(jnp.float32) - by_group.spread(mean, x)
     dx = dout.astype(jnp.float32) * by_group.spread(factor, x) + centered * by_group.spread(
         slope, x
     )
-    dx = (dx + by_group.spread(level, x)).astype(x.dtype)
-    return dx, jnp.sum(second * inverse, 0), jnp.sum(first, 0)
+    return (dx + by_group.spread(level, x)).astype(x.dtype), dscale, dbias
+
+
+def _terms(dout, x, scale, mean, var, epsilon):
+    """Returns what the gradient of the output needs, from two sums over x.
+
+    With a gradient of the output alone, the gradient of x is factor * dout + slope * (x - mean) +
+    level.
+
+    Args:
+      dout: (N, ..., C), gradient of the output.
+      x: (N, ..., C).
+      scale: (C,).
+      mean: (G, C).
+      var: (G, C).
+      epsilon: added to the variance.
+
+    Returns:
+      factor, level and slope (G, C); the gradients of scale and bias (C,); all float32.
+    """
+
+    def plain(dout, x, scale, mean, var):
+        count, moved = by_group.count(x, len(mean)), x - by_group.spread(mean, x)
+        first, second = (by_group.sums(v, len(mean)) for v in (dout, dout * moved))
+        inverse = jax.lax.rsqrt(var + epsilon)
+        factor = inverse * scale
+        level = -factor * first / count
+        slope = -factor * jnp.square(inverse) * second / count
+        return factor, level, slope, jnp.sum(second * inverse, 0), jnp.sum(first, 0)
+
+    own = functools.partial(native_norm.terms, epsilon=epsilon)
+    dout, x = dout.astype(jnp.float32), x.astype(jnp.float32)
+    return native.instead(plain, own, dout, x, scale, mean, var)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -250,7 +300,7 @@ def _moments_backward(groups, residuals, grads):
 moments.defvjp(_moments_forward, _moments_backward)
 
 
-@functools.partial(jax.jit, static_argnames='groups')
+@functools.partial(jitted, static_argnames='groups')
 def _moments(x, guess, groups):
     about_sample = functools.partial(_moments_about_sample, groups=groups)
     forms = {}
@@ -260,11 +310,11 @@ def _moments(x, guess, groups):
         forms['tpu'] = functools.partial(_moments_about, groups=groups)
     if not forms:
         return about_sample(x, guess)
-    return jax.lax.platform_dependent(x, guess, **forms, default=about_sample)
+    return choose(x, guess, **forms, default=about_sample)
 
 
 def _native_moments(x, guess, groups):
-    return native.moments(x.astype(jnp.float32), groups)
+    return native_norm.moments(x.astype(jnp.float32), groups)
 
 
 def _moments_about_sample(x, guess, groups):
@@ -284,19 +334,6 @@ def _sums(x, shift, groups):
     """Returns the sums (G, C) of x - shift and of its square, with a shift (G, C) or (C,)."""
     moved = x.astype(jnp.float32) - by_group.spread(shift, x)
     return by_group.sums(moved, groups), by_group.sums(jnp.square(moved), groups)
-
-
-def _grad_sums(dout, x, mean):
-    """Returns the sums (G, C) of dout and of dout * (x - mean)."""
-
-    def plain(dout, x, mean):
-        moved = x - by_group.spread(mean, x)
-        return by_group.sums(dout, len(mean)), by_group.sums(dout * moved, len(mean))
-
-    dout, x = dout.astype(jnp.float32), x.astype(jnp.float32)
-    if not native.usable(x):
-        return plain(dout, x, mean)
-    return jax.lax.platform_dependent(dout, x, mean, cpu=native.grad_sums, default=plain)
 
 
 def batch_norm(model: nn.Module, train: bool, **fields: Any) -> Callable[..., BatchNorm]:

@@ -13,7 +13,8 @@ import jax
 from cls.errors import UserError
 from cls.storage.cache import cache_dir
 
-SOURCES = [Path(__file__).with_name(f'{name}.cc') for name in ('convolutions', 'moments')]
+_NAMES = ('convolutions', 'moments')
+SOURCES = [Path(__file__).with_name(f'{name}.cc') for name in _NAMES]
 PACKAGES = ('onednn-cpu-gomp', 'onednn-devel-cpu-gomp')
 LIBRARY, HEADER = 'libdnnl.so.3', 'oneapi/dnnl/dnnl.hpp'
 

@@ -13,7 +13,8 @@ log = logging.getLogger(__name__)
 
 FUNCTIONS = (
     *('cls_conv', 'cls_conv_image_grad', 'cls_conv_kernel_grad'),
-    *('cls_conv_inference', 'cls_moments', 'cls_grad_sums'),
+    *('cls_conv_inference', 'cls_moments'),
+    *('cls_norm_statistics', 'cls_norm_terms', 'cls_norm_running'),
 )
 
 

@@ -121,11 +121,27 @@ ffi::Error Moments(Array x, Result mean, Result variance) {
   return ffi::Error::Success();
 }
 
-// Sums (groups, channels) of grad and of grad * (x - mean) over groups of rows.
-ffi::Error GradSums(Array grad, Array x, Array mean, Result first, Result second) {
+// The moments, and scale / sqrt(variance + epsilon) (groups, channels).
+ffi::Error Statistics(Array x, Array scale, float epsilon, Result mean, Result variance,
+                      Result factor) {
+  const auto error = Moments(x, mean, variance);
+  const int64_t channels = scale.element_count();
+  for (int64_t i = 0; i < static_cast<int64_t>(factor->element_count()); ++i) {
+    const double inverse = 1 / std::sqrt(variance->typed_data()[i] + static_cast<double>(epsilon));
+    factor->typed_data()[i] = static_cast<float>(inverse * scale.typed_data()[i % channels]);
+  }
+  return error;
+}
+
+// The terms of the gradient of a batch normalization, see cls/nn/norm.py: from the sums over groups
+// of rows of grad and of grad * (x - mean), factor, level and slope (groups, channels), and the
+// gradients of scale and bias (channels,).
+ffi::Error Terms(Array grad, Array x, Array scale, Array mean, Array variance, float epsilon,
+                 Result factor, Result level, Result slope, Result grad_scale, Result grad_bias) {
   const auto shape = mean.dimensions();
   const int64_t groups = shape[0], channels = shape[1];
   const int64_t rows = x.element_count() / (groups * channels);
+  std::vector<double> of_scale(channels, 0.0), of_bias(channels, 0.0);
   for (int64_t g = 0; g < groups; ++g) {
     const int64_t begin = g * rows * channels;
     const auto totals = Totals(rows, channels, [&](int64_t row, int64_t count, float* sums) {
@@ -134,9 +150,33 @@ ffi::Error GradSums(Array grad, Array x, Array mean, Result first, Result second
                   channels, sums);
     });
     for (int64_t c = 0; c < channels; ++c) {
-      first->typed_data()[g * channels + c] = static_cast<float>(totals[c]);
-      second->typed_data()[g * channels + c] = static_cast<float>(totals[channels + c]);
+      const int64_t i = g * channels + c;
+      const double first = totals[c], second = totals[channels + c];
+      const double squared = 1 / (variance.typed_data()[i] + static_cast<double>(epsilon));
+      const double inverse = std::sqrt(squared), scaled = inverse * scale.typed_data()[c];
+      factor->typed_data()[i] = static_cast<float>(scaled);
+      level->typed_data()[i] = static_cast<float>(-scaled * first / rows);
+      slope->typed_data()[i] = static_cast<float>(-scaled * squared * second / rows);
+      of_scale[c] += second * inverse;
+      of_bias[c] += first;
     }
+  }
+  for (int64_t c = 0; c < channels; ++c) {
+    grad_scale->typed_data()[c] = static_cast<float>(of_scale[c]);
+    grad_bias->typed_data()[c] = static_cast<float>(of_bias[c]);
+  }
+  return ffi::Error::Success();
+}
+
+// momentum * old + (1 - momentum) * factor * the mean of values (groups, channels) over groups.
+ffi::Error Running(Array old, Array values, double momentum, double factor, Result result) {
+  const int64_t channels = old.element_count(), groups = values.element_count() / channels;
+  for (int64_t c = 0; c < channels; ++c) {
+    double total = 0;
+    for (int64_t g = 0; g < groups; ++g) total += values.typed_data()[g * channels + c];
+    const double mean = total / groups;
+    result->typed_data()[c] = static_cast<float>(momentum * old.typed_data()[c] +
+                                                 (1 - momentum) * factor * mean);
   }
   return ffi::Error::Success();
 }
@@ -145,6 +185,31 @@ ffi::Error GradSums(Array grad, Array x, Array mean, Result first, Result second
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cls_moments, Moments,
                               ffi::Ffi::Bind().Arg<Array>().Ret<Array>().Ret<Array>());
-XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    cls_grad_sums, GradSums,
-    ffi::Ffi::Bind().Arg<Array>().Arg<Array>().Arg<Array>().Ret<Array>().Ret<Array>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(cls_norm_statistics, Statistics,
+                              ffi::Ffi::Bind()
+                                  .Arg<Array>()
+                                  .Arg<Array>()
+                                  .Attr<float>("epsilon")
+                                  .Ret<Array>()
+                                  .Ret<Array>()
+                                  .Ret<Array>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(cls_norm_terms, Terms,
+                              ffi::Ffi::Bind()
+                                  .Arg<Array>()
+                                  .Arg<Array>()
+                                  .Arg<Array>()
+                                  .Arg<Array>()
+                                  .Arg<Array>()
+                                  .Attr<float>("epsilon")
+                                  .Ret<Array>()
+                                  .Ret<Array>()
+                                  .Ret<Array>()
+                                  .Ret<Array>()
+                                  .Ret<Array>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(cls_norm_running, Running,
+                              ffi::Ffi::Bind()
+                                  .Arg<Array>()
+                                  .Arg<Array>()
+                                  .Attr<double>("momentum")
+                                  .Attr<double>("factor")
+                                  .Ret<Array>());

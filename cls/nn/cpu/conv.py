@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cls.nn.cpu import compact, native
-from cls.nn.cpu.lowering import by_platform, xla_conv
+from cls.nn.cpu.lowering import by_platform, jitted, xla_conv
 from cls.nn.cpu.windows import (
     Pads,
     depthwise_image_grad,
@@ -104,8 +104,7 @@ def _pointwise_backward(strides, residuals, grad):
 
 
 _pointwise.defvjp(_pointwise_forward, _pointwise_backward)
-# Jitted separately, a layer is traced only once for each shape; deep networks repeat shapes.
-_pointwise_jitted = jax.jit(_pointwise, static_argnums=(2,))
+_pointwise_jitted = jitted(_pointwise, static_argnums=(2,))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -138,7 +137,7 @@ def _small_backward(strides, pads, dilation, residuals, grad):
 
 
 _small.defvjp(_small_forward, _small_backward)
-_small_jitted = jax.jit(_small, static_argnums=(2, 3, 4))
+_small_jitted = jitted(_small, static_argnums=(2, 3, 4))
 
 
 # Up to this many pairs of an input and an output channel, a grouped convolution is faster on CPU as
@@ -187,7 +186,7 @@ def _grouped_backward(strides, pads, dilation, groups, residuals, grad):
 
 
 _grouped.defvjp(_grouped_forward, _grouped_backward)
-_grouped_jitted = jax.jit(_grouped, static_argnums=(2, 3, 4, 5))
+_grouped_jitted = jitted(_grouped, static_argnums=(2, 3, 4, 5))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -242,4 +241,4 @@ def _depthwise_kernel_grad(images, shape, grad, strides, pads, dilation):
 
 
 _depthwise.defvjp(_depthwise_forward, _depthwise_backward)
-_depthwise_jitted = jax.jit(_depthwise, static_argnums=(2, 3, 4))
+_depthwise_jitted = jitted(_depthwise, static_argnums=(2, 3, 4))

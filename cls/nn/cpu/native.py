@@ -1,4 +1,4 @@
-"""Convolutions of oneDNN and fast sums, where the extension for them was loaded (`cls.onednn`).
+"""Convolutions of oneDNN, where the extension for them was loaded (`cls.onednn`).
 
 XLA's convolutions on CPU are slower than oneDNN's, most of all the gradients of kernels
 (`python -m cls.tools.benchmark layers`). With the extension, programs for a single CPU
@@ -7,13 +7,13 @@ device call it. Programs for several devices keep XLA's forms, which XLA can par
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cls.nn.cpu.lowering import by_platform, xla_conv
+from cls.nn.cpu.lowering import by_platform, choose, jitted, xla_conv
 from cls.nn.cpu.windows import Pads, output_size
 
 _enabled = False
@@ -25,6 +25,11 @@ def enable() -> None:
     _enabled = True
 
 
+def is_enabled() -> bool:
+    """Returns whether programs for one CPU device can call the extension."""
+    return _enabled and jax.default_backend() == 'cpu' and jax.device_count() == 1
+
+
 def fits(images: jax.Array, size: list[int], pads: Pads) -> bool:
     """Returns whether a convolution of images to a size can call the extension."""
     return usable(images) and min(size) > 0 and min(*pads[0], *pads[1]) >= 0
@@ -32,13 +37,23 @@ def fits(images: jax.Array, size: list[int], pads: Pads) -> bool:
 
 def usable(x: jax.Array) -> bool:
     """Returns whether a program on an array can call the extension."""
-    return (
-        _enabled
-        and x.dtype in (jnp.float32, jnp.bfloat16, jnp.float16)
-        and x.size > 0
-        and jax.default_backend() == 'cpu'
-        and jax.device_count() == 1
-    )
+    return x.dtype in (jnp.float32, jnp.bfloat16, jnp.float16) and x.size > 0 and is_enabled()
+
+
+def instead(plain: Callable, own: Callable, *args: jax.Array) -> Any:
+    """Returns own(*args) in programs that can call the extension, plain(*args) in all others.
+
+    Both compute the same. Gradients are those of `plain`.
+    """
+    if not all(map(usable, args)):
+        return plain(*args)
+
+    def backward(args, grads):
+        return jax.vjp(plain, *args)[1](grads)
+
+    function = jax.custom_vjp(own)
+    function.defvjp(lambda *args: (own(*args), args), backward)
+    return choose(*args, cpu=function, default=plain)
 
 
 class Geometry(NamedTuple):
@@ -109,12 +124,13 @@ def _call(name, shape, geometry, *operands, **numbers):
     lists = {'strides': strides, 'pads': (*pads[0], *pads[1]), 'dilation': dilation}
     numbers |= {key: np.asarray(values, np.int64) for key, values in lists.items()}
     result = jax.ShapeDtypeStruct(shape, operands[0].dtype)
-    return _ffi(name, result)(*operands, groups=np.int64(groups), **numbers)
+    return ffi(name, result)(*operands, groups=np.int64(groups), **numbers)
 
 
-def _ffi(name, results):
+def ffi(name: str, results: Any, **options: Any) -> Callable:
+    """Returns a function of the extension, for results of given shapes and dtypes."""
     # Under vmap one after another: each call uses all cores.
-    return jax.ffi.ffi_call(name, results, vmap_method='sequential')
+    return jax.ffi.ffi_call(name, results, vmap_method='sequential', **options)
 
 
 # The three functions are linear in each argument, and the gradients of each are the other two.
@@ -161,7 +177,6 @@ _GEOMETRIES: dict[str, Geometry] = {}
 @functools.cache
 def jitted_conv(geometry: Geometry) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Returns `conv` as a jitted function of images and kernel, known to `geometry_of` by name."""
-    # Jitted separately, a layer is traced only once for each shape; deep networks repeat shapes.
     strides, pads, dilation, groups = geometry
     numbers = (*strides, *pads[0], *pads[1], *dilation, groups)
     name = '_'.join(map(str, ['native_conv', *numbers]))
@@ -171,7 +186,7 @@ def jitted_conv(geometry: Geometry) -> Callable[[jax.Array, jax.Array], jax.Arra
         return conv(images, kernel, geometry)
 
     named.__name__ = name
-    return jax.jit(named)
+    return jitted(named)
 
 
 def geometry_of(name: str) -> Geometry | None:
@@ -206,47 +221,3 @@ def inference_conv(
     operands = (images, kernel, factor, bias, *(() if added is None else (added,)))
     code = np.int64(ACTIVATIONS.get(activation, 0))
     return _call('cls_conv_inference', shape, geometry, *operands, activation=code)
-
-
-def moments(x: jax.Array, groups: int) -> tuple[jax.Array, jax.Array]:
-    """Returns the means and variances (G, C) of groups of examples of x (N, ..., C).
-
-    Without a gradient, see `cls.nn.norm.moments`. Only for programs for CPU.
-    """
-    result = jax.ShapeDtypeStruct((groups, x.shape[-1]), jnp.float32)
-    return _ffi('cls_moments', (result, result))(x)
-
-
-@jax.custom_vjp
-def grad_sums(dout: jax.Array, x: jax.Array, mean: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the sums (G, C) of dout and of dout * (x - mean) over groups of examples.
-
-    Only for programs for CPU.
-
-    Args:
-      dout: (N, ..., C).
-      x: (N, ..., C).
-      mean: (G, C).
-    """
-    result = jax.ShapeDtypeStruct(mean.shape, jnp.float32)
-    return _ffi('cls_grad_sums', (result, result))(dout, x, mean)
-
-
-def _grad_sums_forward(dout, x, mean):
-    first, second = grad_sums(dout, x, mean)
-    return (first, second), (dout, x, mean, first)
-
-
-def _grad_sums_backward(residuals, grads):
-    dout, x, mean, first = residuals
-
-    def spread(values):  # (G, C) to a row for each example
-        each = jnp.repeat(values, len(x) // len(values), 0)
-        return each.reshape(-1, *(1,) * (x.ndim - 2), x.shape[-1])
-
-    of_first, of_second = grads
-    d_dout = spread(of_first) + spread(of_second) * (x - spread(mean))
-    return d_dout, spread(of_second) * dout, -of_second * first
-
-
-grad_sums.defvjp(_grad_sums_forward, _grad_sums_backward)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from cls.nn.cpu import compact
-from cls.nn.cpu.lowering import by_platform, xla_max_pool, xla_sum_pool
+from cls.nn.cpu.lowering import by_platform, jitted, xla_max_pool, xla_sum_pool
 from cls.nn.cpu.windows import (
     Pads,
     depthwise_image_grad,
@@ -80,7 +80,7 @@ def _sum_pool_backward(window, strides, pads, images, grad):
 
 
 _sum_pool.defvjp(_sum_pool_forward, _sum_pool_backward)
-_sum_pool_jitted = jax.jit(_sum_pool, static_argnums=(1, 2, 3))
+_sum_pool_jitted = jitted(_sum_pool, static_argnums=(1, 2, 3))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
@@ -148,4 +148,4 @@ def _max_pool_image_grad(shape, winner, grad, window, strides, pads):
 
 
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
-_max_pool_jitted = jax.jit(_max_pool, static_argnums=(1, 2, 3))
+_max_pool_jitted = jitted(_max_pool, static_argnums=(1, 2, 3))
