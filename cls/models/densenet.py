@@ -26,6 +26,7 @@ import jax.numpy as jnp
 
 from cls.models.registry import System, register_table
 from cls.nn import residual
+from cls.nn.concat import concat
 from cls.nn.conv import Conv
 from cls.nn.norm import batch_norm
 from cls.nn.pool import avg_pool, max_pool
@@ -58,7 +59,7 @@ class DenseLayer(nn.Module):
             y, _ = self.unit(4 * self.growth, 1, name='conv1')(y)
             y = self.dropout()(y)
         y, _ = self.unit(self.growth, 3, name='conv2')(y)
-        return jnp.concatenate([x, self.dropout()(y)], axis=-1)
+        return concat(x, self.dropout()(y))
 
 
 class DenseBlock(nn.Module):

@@ -19,7 +19,8 @@ from cls import models
 from cls.augment.apply import apply
 from cls.augment.spec import AugmentSpec
 from cls.nn import expansion, folding
-from cls.steps import averages, freeze, loops, losses, remat
+from cls.nn.cpu import native
+from cls.steps import averages, freeze, joined, loops, losses, remat
 from cls.steps import sharding as meshes
 from cls.steps.distill import DistillSpec, Teacher, divergence
 from cls.steps.multi_label import topk_hits
@@ -294,6 +295,22 @@ def make_train_step(
     frozen_mask = functools.partial(freeze.frozen_mask, recipe.freeze)
     gradients = make_gradients(model, recipe, batch_sharding)
 
+    def update(state: TrainState, grads: Any, batch_stats: Any) -> tuple[Any, Any, Any]:
+        """Returns the new parameters, state of the optimizer, and averages."""
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if recipe.ema:
+            decay = averages.decay(recipe.ema, recipe.ema_warmup, recipe.ema_every, state.step)
+            now = {'params': params, 'batch_stats': batch_stats}
+            ema = _map_floating(lambda old, new: decay * old + (1 - decay) * new, ema, now)
+            if recipe.freeze:  # rounding would change the average of frozen values
+                ema = freeze.select(frozen_mask(state.params, state.batch_stats), now, ema)
+        return params, opt_state, ema
+
+    if native.is_enabled() and meshes.is_cpu(batch_sharding.mesh) and batch_sharding.mesh.size == 1:
+        update = joined.joined(update)
+
     def train_step(
         state: TrainState, batch: Batch, teacher: Any = None
     ) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -304,17 +321,9 @@ def make_train_step(
         grads, (batch_stats, metrics) = gradients(state, images, labels, net_key, teacher)
         mask = frozen_mask(state.params, state.batch_stats, recipe.freeze_bn)
         batch_stats = freeze.select(mask['batch_stats'], state.batch_stats, batch_stats)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params, opt_state, ema = update(state, grads, batch_stats)
         chex.assert_trees_all_equal_shapes_and_dtypes(params, state.params)
         metrics |= norms(grads, params, batch_stats)
-        ema = state.ema
-        if recipe.ema:
-            decay = averages.decay(recipe.ema, recipe.ema_warmup, recipe.ema_every, state.step)
-            now = {'params': params, 'batch_stats': batch_stats}
-            ema = _map_floating(lambda old, new: decay * old + (1 - decay) * new, ema, now)
-            if recipe.freeze:  # rounding would change the average of frozen values
-                ema = freeze.select(frozen_mask(state.params, state.batch_stats), now, ema)
         state = state.replace(
             step=state.step + 1,
             params=params,

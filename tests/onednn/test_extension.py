@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 
@@ -13,24 +12,10 @@ import pytest
 from jax import lax
 
 from cls.errors import UserError
-from cls.nn import norm
 from cls.nn.conv import conv
 from cls.nn.cpu import native
 from cls.nn.cpu.lowering import DIMENSIONS
 from cls.onednn import build, load
-
-PACKAGES = build.installed(build.PACKAGES[0], build.LIBRARY) and shutil.which('g++')
-pytestmark = pytest.mark.skipif(not PACKAGES, reason='without oneDNN or g++')
-
-
-@pytest.fixture(scope='module')
-def extension(tmp_path_factory):
-    """The extension in a cache of its own, registered in this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('CLS_CACHE_DIR', str(tmp_path_factory.mktemp('cache')))
-        build.build()
-        patch.setattr(native, '_enabled', False)
-        yield load.load()
 
 
 def cases(count):
@@ -164,51 +149,6 @@ def test_convolutions_that_onednn_lacks_keep_their_form(extension, monkeypatch):
     assert not native.fits(images, [0, 4], ((0, 0), (0, 0)))
     assert not native.fits(images.astype('int32'), [4, 4], ((0, 0), (0, 0)))
     assert not native.fits(images, [3, 4], ((-1, 0), (0, 0)))
-
-
-@pytest.mark.parametrize(
-    ('shape', 'groups', 'dtype'),
-    [
-        ((4, 9, 7, 33), 1, 'float32'),
-        ((6, 5, 5, 2048), 3, 'float32'),
-        ((8, 10), 2, 'float32'),
-        ((2, 70, 70, 16), 1, 'float32'),
-        ((4, 8, 8, 5), 2, 'bfloat16'),
-    ],
-)
-def test_batch_norm_sums_are_exact_at_a_large_mean(extension, monkeypatch, shape, groups, dtype):
-    rng = np.random.default_rng(0)
-    mean = 0 if dtype == 'bfloat16' else 1e5
-    x = jnp.asarray(mean + rng.standard_normal(shape), dtype)
-    grad = jnp.asarray(rng.standard_normal(shape), dtype)
-    monkeypatch.setattr(jax, 'device_count', lambda: 1)
-    jax.clear_caches()
-    means, variances = norm.moments(x, jnp.zeros(shape[-1]), groups)
-    first, second = norm._grad_sums(grad, x, means)
-    jax.clear_caches()
-    grouped, grads = (np.asarray(v, np.float64).reshape(groups, -1, shape[-1]) for v in (x, grad))
-    np.testing.assert_allclose(means, grouped.mean(1), rtol=1e-7, atol=1e-7)
-    np.testing.assert_allclose(variances, grouped.var(1), rtol=1e-5)
-    np.testing.assert_allclose(first, grads.sum(1), rtol=1e-5, atol=1e-4)
-    moved = grouped - np.asarray(means, np.float64)[:, None]
-    np.testing.assert_allclose(second, (grads * moved).sum(1), rtol=1e-5, atol=1e-3)
-
-
-def test_second_derivatives_of_the_gradient_sums(extension):
-    rng = np.random.default_rng(0)
-    dout, x = (jnp.asarray(rng.standard_normal((4, 3, 3, 5)), jnp.float32) for _ in range(2))
-    mean = jnp.asarray(rng.standard_normal((2, 5)), jnp.float32)
-
-    def plain(dout, x, mean):
-        moved = x - jnp.repeat(mean, 2, 0)[:, None, None]
-        return tuple(v.reshape(2, -1, 5).sum(1) for v in (dout, dout * moved))
-
-    def loss(f):
-        return jax.grad(lambda *args: sum(jnp.sum(jnp.sin(v)) for v in f(*args)), (0, 1, 2))
-
-    ours, expected = (loss(f)(dout, x, mean) for f in (native.grad_sums, plain))
-    for value, wanted in zip(ours, expected, strict=True):
-        np.testing.assert_allclose(value, wanted, rtol=1e-4, atol=1e-5)
 
 
 PROGRAM = """

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from onednn.test_extension import extension, pytestmark  # noqa: F401
 
 from cls import models
 from cls.nn import folding
@@ -29,14 +28,6 @@ class Net(nn.Module):
         twice = Conv(8, 3, name='conv6')(x)
         x = norm(name='bn7')(twice) + nn.relu(twice)
         return nn.relu(norm(name='bn8')(x)).mean((1, 2))
-
-
-@pytest.fixture
-def one_device(extension, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(jax, 'device_count', lambda: 1)
-    jax.clear_caches()
-    yield
-    jax.clear_caches()
 
 
 def variables_of(model, images):
