@@ -13,7 +13,7 @@ import jax
 from cls.errors import UserError
 from cls.storage.cache import cache_dir
 
-_NAMES = ('convolutions', 'moments', 'vectors')
+_NAMES = ('convolutions', 'moments', 'threefry', 'vectors')
 SOURCES = [Path(__file__).with_name(f'{name}.cc') for name in _NAMES]
 PACKAGES = ('onednn-cpu-gomp', 'onednn-devel-cpu-gomp')
 LIBRARY, HEADER = 'libdnnl.so.3', 'oneapi/dnnl/dnnl.hpp'

@@ -15,7 +15,7 @@ FUNCTIONS = (
     *('cls_conv', 'cls_conv_image_grad', 'cls_conv_kernel_grad'),
     *('cls_conv_inference', 'cls_moments'),
     *('cls_norm_statistics', 'cls_norm_terms', 'cls_norm_running'),
-    *('cls_join', 'cls_split'),
+    *('cls_join', 'cls_split', 'cls_random_draw', 'cls_random_fold_in'),
 )
 
 

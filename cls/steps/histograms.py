@@ -51,7 +51,7 @@ def make_histograms(
     def step(
         state: TrainState, batch: Batch, teacher: Any = None
     ) -> tuple[TrainState, dict[str, Any]]:
-        key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+        key = state.key()
         _, net_key = jax.random.split(key)
         images, labels = augmented(recipe, batch, key, model, batch_sharding)
         grads, _ = gradients(state, images, labels, net_key, teacher)

@@ -9,6 +9,8 @@ import optax
 from flax import struct
 from jax.extend import core
 
+from cls.nn.cpu import threefry
+
 
 class TrainState(struct.PyTreeNode):
     """The state of training. Every leaf is an array."""
@@ -23,6 +25,10 @@ class TrainState(struct.PyTreeNode):
     def variables(self) -> dict[str, Any]:
         """Returns the variables for `model.apply`."""
         return {'params': self.params, 'batch_stats': self.batch_stats}
+
+    def key(self) -> jax.Array:
+        """Returns the key of the next step, for its augmentation, dropout and other randomness."""
+        return jax.random.fold_in(threefry.wrapped(self.rng), self.step)
 
 
 def new_state(

@@ -315,7 +315,7 @@ def make_train_step(
         state: TrainState, batch: Batch, teacher: Any = None
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         chex.assert_rank((batch['image'], batch['label']), (4, 2 if recipe.multi_label else 1))
-        key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+        key = state.key()
         _, net_key = jax.random.split(key)  # the first key is for the flips
         images, labels = augmented(recipe, batch, key, model, batch_sharding)
         grads, (batch_stats, metrics) = gradients(state, images, labels, net_key, teacher)

@@ -331,7 +331,7 @@ class Darts(Method):
         loss_fn = make_loss(model, recipe, batch_sharding)
 
         def train_step(state, batch):
-            key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+            key = state.key()
             _, net_key = jax.random.split(key)  # as in cls.steps.train_step
             shown = augmented(recipe, batch, key, model, batch_sharding)
             held_key = jax.random.fold_in(key, 3)

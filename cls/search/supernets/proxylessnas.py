@@ -163,7 +163,7 @@ class Training(Method):
         held_fn = make_loss(model, sharp, batch_sharding)
 
         def train_step(state, batch):
-            key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+            key = state.key()
             _, net_key = jax.random.split(key)  # as in cls.steps.train_step
             held_key, path_key, alpha_key = (jax.random.fold_in(key, n) for n in (3, 4, 5))
             shown = augmented(recipe, batch, key, model, batch_sharding)
