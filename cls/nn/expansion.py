@@ -144,47 +144,42 @@ def normalized(
 def _forward(x, kernel, scale, bias, groups, mesh, epsilon, dtype):
     count, wide = by_group.count(x, groups), kernel.astype(jnp.float32)
     # Moments are about a shift near the mean, as in cls.nn.norm: the mean of a row of each image.
-    sample = x[:, x.shape[1] // 2].astype(jnp.float32)
-    shift = (by_group.sums(sample, groups) / by_group.count(sample, groups)).astype(x.dtype)
+    # What the backward pass takes from x is linear in it, and loses no digits without a shift.
+    middle = x.shape[1] // 2
+    shift = _means(x[:, middle : middle + 1], groups, mesh).astype(x.dtype)
     moved = x - by_group.spread(shift, x)
-    if groups == 1:  # a product is faster than a sum
-        ones = jnp.ones((*x.shape[:3], 1), x.dtype)
-        offset = _sums_of_products(moved, ones, groups, mesh)[:, :, 0] / count
-    else:
-        offset = by_group.sums(moved.astype(jnp.float32), groups) / count
+    offset = _means(moved, groups, mesh)
     cov = _sums_of_products(moved, moved, groups, mesh) / count
     cov -= offset[:, :, None] * offset[:, None]
-    mean = _exact(shift.astype(jnp.float32) + offset, wide)
+    center = shift.astype(jnp.float32) + offset
+    mean = _exact(center, wide)
     var = jnp.maximum(jnp.sum(_exact(cov, wide) * wide, 1), 0)
     factor = lax.rsqrt(var + epsilon) * scale
     out = _product(x, kernel).astype(jnp.float32)
     out = (out - by_group.spread(mean, out)) * by_group.spread(factor, out) + bias
-    return (out.astype(dtype), mean, var), (x, kernel, scale, shift, offset, cov, mean, var)
+    return (out.astype(dtype), mean, var), (x, kernel, scale, center, cov, mean, var)
 
 
 @functools.partial(jax.jit, static_argnames=('mesh', 'epsilon'))
-def _backward(x, kernel, scale, shift, offset, cov, mean, var, dout, dmean, dvar, mesh, epsilon):
+def _backward(x, kernel, scale, center, cov, mean, var, dout, dmean, dvar, mesh, epsilon):
     groups, wide = len(mean), kernel.astype(jnp.float32)
     count = by_group.count(x, groups)
     inverse = lax.rsqrt(var + epsilon)
     factor = inverse * scale
-    moved = x - by_group.spread(shift, x)
-    products = _sums_of_products(moved, dout, groups, mesh)
+    products = _sums_of_products(x, dout, groups, mesh)
     first = by_group.sums(dout.astype(jnp.float32), groups)
-    beyond = _exact(offset, wide)  # the mean of (x - shift) W
-    second = jnp.sum(products * wide, 1) - beyond * first  # the sums of dout * (x W - mean)
+    second = jnp.sum(products * wide, 1) - mean * first  # the sums of dout * (x W - mean)
     level = (dmean - factor * first) / count
     slope = (2 * dvar - factor * jnp.square(inverse) * second) / count
 
     scaled = (dout.astype(jnp.float32) * by_group.spread(factor, dout)).astype(dout.dtype)
     back = _exact(wide * slope[:, None], wide.T).astype(x.dtype)
     dx = _product(scaled, kernel.T).astype(jnp.float32)
-    dx += _products(moved, back, mesh).astype(jnp.float32)
-    dx += by_group.spread(_exact(level - slope * beyond, wide.T), x)
+    dx += _products(x, back, mesh).astype(jnp.float32)
+    dx += by_group.spread(_exact(level - slope * mean, wide.T), x)
 
     dkernel = products * factor[:, None] + count * _exact(cov, wide) * slope[:, None]
-    dkernel += offset[:, :, None] * (count * level)[:, None]
-    dkernel += shift.astype(jnp.float32)[:, :, None] * dmean[:, None]
+    dkernel += center[:, :, None] * (count * level)[:, None]
     dkernel = jnp.sum(dkernel, 0).astype(kernel.dtype)
     return dx.astype(x.dtype), dkernel, jnp.sum(second * inverse, 0), jnp.sum(first, 0)
 
@@ -238,6 +233,16 @@ def _sums_of_products(x, y, groups, mesh):
         return jnp.stack(list(map(total, *parts)))
 
     return _by_device(local, mesh)(x, y)
+
+
+def _means(x, groups, mesh):
+    """Returns the means (G, I) over the examples and pixels of groups, float32."""
+    if groups > 1:
+        total = by_group.sums(x.astype(jnp.float32), groups)
+    else:  # as a product, into which XLA fuses what makes x: for a sum it would write x first
+        ones = jnp.ones((*x.shape[:3], 1), x.dtype)
+        total = _sums_of_products(x, ones, groups, mesh)[:, :, 0]
+    return total / by_group.count(x, groups)
 
 
 def _by_device(function: Callable, mesh: Mesh) -> Callable:

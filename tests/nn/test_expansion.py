@@ -11,7 +11,7 @@ from compiling import jit
 
 from cls import models
 from cls.config import load as configs
-from cls.nn import expansion, residual
+from cls.nn import expansion, norm, residual
 from cls.nn.conv import Conv
 from cls.nn.norm import BatchNorm
 from cls.programs import abstract_batch
@@ -117,6 +117,40 @@ def test_the_variance_errs_less_than_bfloat16_rounds(distance):
     rounded = np.asarray(jnp.asarray(product, jnp.bfloat16), np.float64).var((0, 1, 2))
     assert error.max() < np.abs(rounded - expected).max()
     assert np.all(error < 1e-4 * expected)
+
+
+@pytest.mark.parametrize('distance', [0, 3, 30])
+def test_gradients_err_no_more_than_those_of_the_two_apart(distance):
+    rng, mesh = np.random.default_rng(9), make_mesh(1, jax.devices()[:1])
+    x = jnp.asarray(rng.standard_normal((64, 14, 14, 8)) + distance, jnp.bfloat16)
+    kernel = jnp.asarray(rng.standard_normal((8, 16)), jnp.bfloat16)
+    dout = jnp.asarray(rng.standard_normal((64, 14, 14, 16)), jnp.bfloat16)
+    scale, bias = np.float32(rng.uniform(0.5, 2, 16)), np.zeros(16, np.float32)
+
+    def combined(x, kernel):
+        return expansion.normalized(x, kernel, scale, bias, 1, mesh, EPSILON, jnp.bfloat16)[0]
+
+    def apart(x, kernel):
+        guess = jnp.zeros(16)
+        return norm._batch_norm(x @ kernel, scale, bias, guess, 1, EPSILON, jnp.bfloat16)[0]
+
+    with jax.enable_x64(True):
+        wide = [np.asarray(v, np.float64) for v in (x, kernel, dout)]
+
+        def defined(x, kernel):
+            product = x @ kernel
+            mean, var = product.mean((0, 1, 2)), product.var((0, 1, 2))
+            return (product - mean) / jnp.sqrt(var + EPSILON) * scale
+
+        exact = [np.asarray(v) for v in jax.vjp(defined, *wide[:2])[1](wide[2])]
+
+    def errors(function):
+        back = jit(lambda x, kernel: jax.vjp(function, x, kernel)[1](dout))
+        pairs = zip(back(x, kernel), exact, strict=True)
+        return [np.linalg.norm(np.float64(a) - b) / np.linalg.norm(b) for a, b in pairs]
+
+    for ours, theirs in zip(errors(combined), errors(apart), strict=True):
+        assert ours < 1.1 * theirs
 
 
 @pytest.mark.parametrize('group', [0, 2])
