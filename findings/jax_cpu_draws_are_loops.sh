@@ -27,7 +27,7 @@ PATHS = 100
 def each(key, x):
     for i in range(PATHS):
         keep = jax.random.bernoulli(jax.random.fold_in(key, i), 0.8, (8, 1))
-        x = jnp.tanh(x * keep)
+        x = jnp.tanh(x + keep)
     return x
 
 
@@ -35,7 +35,7 @@ def together(key, x):
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(PATHS))
     masks = jax.vmap(lambda key: jax.random.bernoulli(key, 0.8, (8, 1)))(keys)
     for i in range(PATHS):
-        x = jnp.tanh(x * masks[i])
+        x = jnp.tanh(x + masks[i])
     return x
 
 
