@@ -28,9 +28,9 @@ _ELEMENTWISE = frozenset(
 
 
 def joined(function: Callable) -> Callable:
-    """Returns a function with the same results, that computes on small arrays together.
+    """Returns a function with the same results that computes on small arrays together.
 
-    The results that are the same element-wise expression of small float32 arrays and the same
+    Results that are the same element-wise expression of other small float32 arrays, and of the same
     scalars, are computed in one vector. All other operations stay as they are.
 
     Args:
@@ -86,13 +86,13 @@ def _evaluate(
         if eqn.primitive.name == 'jit':
             inner = eqn.params['jaxpr']
             outputs = _evaluate(inner.jaxpr, inner.consts, inputs, scalars)
-        elif not any(x.aval.ndim for x in eqn.invars):
+        elif expression := _expression(eqn, inputs):
+            outputs = [expression]
+        elif not eqn.effects and not any(x.aval.ndim for x in eqn.invars):
             key = (eqn.primitive, _text(eqn.params), tuple(map(_name, inputs)))
             if key not in scalars:
                 scalars[key] = _bound(eqn, inputs), inputs  # kept: their names are their ids
             outputs, _ = scalars[key]
-        elif expression := _expression(eqn, inputs):
-            outputs = [expression]
         else:
             inputs = _arrays(inputs)
             known = zip(eqn.invars, inputs, strict=True)
@@ -150,7 +150,7 @@ def _lifted(x: Any, shape: tuple[int, ...]) -> _Expression | None:
 def _name(scalar: Any) -> Any:
     """Returns what is equal for the same scalar: numbers by value, traced ones by identity."""
     if isinstance(scalar, int | float | np.generic | np.ndarray):
-        return str(jnp.result_type(scalar)), np.asarray(scalar).item()
+        return str(jnp.result_type(scalar)), repr(np.asarray(scalar).item())  # -0.0 is not 0.0
     return id(scalar)
 
 

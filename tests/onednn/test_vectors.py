@@ -161,11 +161,14 @@ def test_only_equal_expressions_of_the_same_scalars_are_joined(one_device):
         odd = [a * x + 1 for x in arrays[1::2]]
         even = [b * x + 1 for x in arrays[::2]]
         crossed = [arrays[2] - 2 * (x * x) for x in (arrays[2], arrays[2] + 1)]
-        return odd, even, crossed, [jnp.sum(x) for x in odd]
+        signs = zip(arrays, (0.0, -0.0) * 3, strict=True)
+        zeros = [x * jnp.broadcast_to(zero, x.shape) for x, zero in signs]
+        return odd, even, crossed, [jnp.sum(x) for x in odd], [1 / x for x in zeros]
 
     inputs = arrays, jnp.float32(10), jnp.float32(100)
     ours = jax.jit(joined(function))(*inputs)
     for value, wanted in zip(*map(jax.tree.leaves, (ours, function(*inputs))), strict=True):
         np.testing.assert_array_equal(value, wanted)
     program = jax.jit(joined(function)).lower(*inputs).as_text()
-    assert program.count('@cls_split(') == 1  # of the even ones; the odd ones are summed
+    # Of the even ones, and of the zeros of each sign; the odd ones are summed.
+    assert program.count('@cls_split(') == 3
