@@ -239,7 +239,7 @@ def _means(x, groups, mesh):
     """Returns the means (G, I) over the examples and pixels of groups, float32."""
     if groups > 1:
         total = by_group.sums(x.astype(jnp.float32), groups)
-    else:  # as a product, into which XLA fuses what makes x: for a sum it would write x first
+    else:  # as a product: XLA fuses what makes x into it, and for a sum would write x first
         ones = jnp.ones((*x.shape[:3], 1), x.dtype)
         total = _sums_of_products(x, ones, groups, mesh)[:, :, 0]
     return total / by_group.count(x, groups)

@@ -14,7 +14,9 @@ from jax import lax
 from cls.errors import UserError
 from cls.nn.conv import conv
 from cls.nn.cpu import native
-from cls.nn.cpu.lowering import DIMENSIONS
+from cls.nn.cpu.lowering import DIMENSIONS, for_cpu
+from cls.nn.norm import BatchNorm
+from cls.nn.pool import max_pool
 from cls.onednn import build, load
 
 
@@ -140,6 +142,29 @@ def test_only_programs_for_one_cpu_device_call_it(extension, monkeypatch):
         assert 'cls_conv' not in program
         assert program.count('stablehlo.convolution') == 3
     jax.clear_caches()
+
+
+def test_traces_for_cpus_do_not_get_into_other_programs(one_device):
+    """Convolutions, norms and pools, of the same shapes within and without `for_cpu`."""
+
+    def loss(x, kernel):
+        y = max_pool(conv(x, kernel), 2, 2)
+        out, updated = BatchNorm(True).init_with_output(jax.random.key(0), y)
+        return jnp.sum(jnp.sin(out)), updated
+
+    def gradient(x, kernel):  # a new function each time: JAX keeps traces by function
+        return jax.grad(lambda *args: loss(*args), (0, 1), has_aux=True)(x, kernel)
+
+    images, kernel = jnp.ones((2, 8, 8, 6)), jnp.ones((3, 3, 6, 5))
+    with for_cpu():
+        alone = str(jax.make_jaxpr(lambda *args: gradient(*args))(images, kernel))
+    assert 'cls_conv' in alone
+    assert 'platform_index' not in alone
+    traced = jax.jit(lambda *args: gradient(*args)).trace(images, kernel)
+    program = traced.lower(lowering_platforms=('tpu',)).as_text()
+    assert 'cls_' not in program
+    assert 'stablehlo.convolution' in program
+    assert 'platform_index' in str(traced.jaxpr)
 
 
 def test_convolutions_that_onednn_lacks_keep_their_form(extension, monkeypatch):
