@@ -115,7 +115,7 @@ def test_a_wheel_has_all_files_and_no_package_configs(wheel):
     wanted = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / 'cls').rglob('*')
-        if path.suffix in ('.py', '.json', '.typed', '.cc', '.csv', '.html', '.xz')
+        if path.suffix in ('.py', '.json', '.typed', '.cc', '.h', '.csv', '.html', '.xz')
     }
     wanted |= {
         f'cls/recipes/{path.relative_to(ROOT / "configs").as_posix()}'

@@ -15,6 +15,7 @@ from cls.storage.cache import cache_dir
 
 _NAMES = ('convolutions', 'moments', 'threefry', 'vectors')
 SOURCES = [Path(__file__).with_name(f'{name}.cc') for name in _NAMES]
+HEADERS = [Path(__file__).with_name('vectorized.h')]
 PACKAGES = ('onednn-cpu-gomp', 'onednn-devel-cpu-gomp')
 LIBRARY, HEADER = 'libdnnl.so.3', 'oneapi/dnnl/dnnl.hpp'
 
@@ -37,7 +38,7 @@ def target() -> Path:
             versions.append(importlib.metadata.version(package))
         except importlib.metadata.PackageNotFoundError:
             versions.append('none')
-    texts = [source.read_text() for source in SOURCES]
+    texts = [source.read_text() for source in (*SOURCES, *HEADERS)]
     key = hashlib.sha256(repr([*texts, *versions]).encode()).hexdigest()
     return cache_dir() / f'onednn-{key[:16]}.so'
 

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "vectorized.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
@@ -20,13 +21,6 @@ using Result = ffi::Result<Array>;
 namespace {
 
 constexpr int64_t kBlock = 64;
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define CLS_VECTORIZED \
-  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), optimize("O3")))
-#else
-#define CLS_VECTORIZED
-#endif
 
 // Adds the sums over rows (rows, channels) of x - shift and of its square to `sums` (2, channels).
 CLS_VECTORIZED void AddMoments(const float* __restrict x, const float* __restrict shift,

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "vectorized.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
@@ -14,13 +15,6 @@ using Words = ffi::Buffer<ffi::U32>;
 using Result = ffi::Result<Words>;
 
 namespace {
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define CLS_VECTORIZED \
-  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), optimize("O3")))
-#else
-#define CLS_VECTORIZED
-#endif
 
 inline uint32_t Rotated(uint32_t x, int by) { return (x << by) | (x >> (32 - by)); }
 

@@ -308,9 +308,6 @@ def make_train_step(
                 ema = freeze.select(frozen_mask(state.params, state.batch_stats), now, ema)
         return params, opt_state, ema
 
-    if native.is_enabled() and meshes.is_cpu(batch_sharding.mesh) and batch_sharding.mesh.size == 1:
-        update = joined.joined(update)
-
     def train_step(
         state: TrainState, batch: Batch, teacher: Any = None
     ) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -321,7 +318,8 @@ def make_train_step(
         grads, (batch_stats, metrics) = gradients(state, images, labels, net_key, teacher)
         mask = frozen_mask(state.params, state.batch_stats, recipe.freeze_bn)
         batch_stats = freeze.select(mask['batch_stats'], state.batch_stats, batch_stats)
-        params, opt_state, ema = update(state, grads, batch_stats)
+        apply_update = joined.joined(update) if native.is_certain() else update
+        params, opt_state, ema = apply_update(state, grads, batch_stats)
         chex.assert_trees_all_equal_shapes_and_dtypes(params, state.params)
         metrics |= norms(grads, params, batch_stats)
         state = state.replace(

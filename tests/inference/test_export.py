@@ -39,8 +39,9 @@ LITERT = os.environ.get('CLS_LITERT_PYTHON', '')
 # Of different systems, and quick to trace.
 SMALL = [
     *('metaqnn_4_cifar', 'igc_l24m2_d20_cifar', 'condensenet50_cifar_learned', 'igcv2_c416_cifar'),
-    *('block_qnn_random0_cifar', 'resnet20_cifar', 'mobilenet_025', 'squeezenet1_1'),
-    *('shufflenetv2_0.5x', 'mobilenetv3_small_050'),
+    *('block_qnn_random0_cifar', 'resnet20_cifar', 'mobilenet_025', 'densenet100_k12_cifar'),
+    *('squeezenet1_1', 'wrn40_1_cifar', 'shufflenetv2_0.5x', 'googlenet_bn', 'darts_v1_cifar'),
+    'mobilenetv3_small_050',
 ]
 
 

@@ -63,6 +63,10 @@ def test_they_are_the_same_bits(one_device, name):
     jax.tree.map(lambda *values: equal(*values, **tolerance), made, expected)
 
 
+def test_a_seed_is_the_same_key():
+    np.testing.assert_array_equal(words(jax.random.key(7, impl=threefry._GENERATOR)), DATA)
+
+
 def test_elsewhere_the_key_is_jax_s(one_device):
     usual = jax.random.wrap_key_data(jnp.asarray(DATA)).dtype
     assert threefry.wrapped(jnp.asarray(DATA)).dtype == usual

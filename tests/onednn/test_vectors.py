@@ -131,7 +131,7 @@ def test_joined_updates_are_those_of_each_parameter(one_device, name):
         'slope': draw(1),
     }
     spec = OptimSpec(name, lr=0.1, **RULES[name])
-    heads = {'dense.kernel', 'dense.bias'}
+    heads = {'dense/kernel', 'dense/bias'}
     rule = make_optimizer(spec, lambda step: 0.1 / (1 + step), params, head=heads)
 
     def update(grads, state, params):

@@ -33,10 +33,9 @@ SMALL = (
 @pytest.mark.parametrize(
     ('package', 'step'),
     [
-        ('torchvision', 3),
-        ('timm', 12),
-        ('pytorchcv', 24),
-        pytest.param('torchvision', 1, marks=pytest.mark.sweep),
+        ('torchvision', 1),
+        ('timm', 6),
+        ('pytorchcv', 12),
         pytest.param('timm', 1, marks=pytest.mark.sweep),
         pytest.param('pytorchcv', 1, marks=pytest.mark.sweep),
     ],

@@ -39,7 +39,7 @@ def is_portable() -> bool:
 def for_cpu() -> Iterator[None]:
     """A context for tracing programs for CPU alone: of each choice only that form is traced.
 
-    Both forms take up to 1.6 times as long.
+    `cls benchmark start` measures tracing as a part of the compilation.
     """
     token = _for_cpu.set(True)
     try:

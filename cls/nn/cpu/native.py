@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cls.nn.cpu.lowering import by_platform, choose, jitted, xla_conv
+from cls.nn.cpu.lowering import by_platform, choose, is_for_cpu, jitted, xla_conv
 from cls.nn.cpu.windows import Pads, output_size
 
 _enabled = False
@@ -28,6 +28,11 @@ def enable() -> None:
 def is_enabled() -> bool:
     """Returns whether programs for one CPU device can call the extension."""
     return _enabled and jax.default_backend() == 'cpu' and jax.device_count() == 1
+
+
+def is_certain() -> bool:
+    """Returns whether the caller is traced for a program that can call the extension, no other."""
+    return is_for_cpu() and is_enabled()
 
 
 def fits(images: jax.Array, size: list[int], pads: Pads) -> bool:

@@ -2,7 +2,7 @@
 
 XLA's reductions on CPU write the shifted images to memory first and read them twice. And each
 operation on the numbers of the channels would be a kernel of its own for each number of channels,
-that takes as long to compile as one on images. Only for programs for CPU, see
+that takes nearly as long to compile as one on images. Only for programs for CPU, see
 `cls.nn.cpu.native.instead`.
 """
 

@@ -11,15 +11,14 @@ import jax.extend
 import jax.numpy as jnp
 
 from cls.nn.cpu import native
-from cls.nn.cpu.lowering import is_for_cpu
 
 
 def wrapped(data: jax.Array) -> jax.Array:
     """Returns the key of key data (2,), uint32; within `for_cpu` its draws call the extension."""
     settings: Any = jax.config
     usual = settings.jax_default_prng_impl == 'threefry2x32' and settings.jax_threefry_partitionable
-    native_too = usual and is_for_cpu() and native.is_enabled() and data.shape == (2,)
-    return jax.random.wrap_key_data(data, impl=_GENERATOR if native_too else None)
+    own = usual and native.is_certain()
+    return jax.random.wrap_key_data(data, impl=_GENERATOR if own else None)
 
 
 def _draw(key, shape, both):
