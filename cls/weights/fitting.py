@@ -14,9 +14,8 @@ from cls.errors import UserError
 from cls.models.registry import Variant
 from cls.models.registry import fields as fields_of
 from cls.models.registry.init import draw
-from cls.weights import naming
+from cls.weights import index, naming
 from cls.weights.convert import convert, shapes, some, torch_name, wanted_of
-from cls.weights.index import hidden_layers
 
 _log = logging.getLogger(__name__)
 
@@ -143,24 +142,22 @@ class _Wanted:
     """
 
     def __init__(self, model: nn.Module, variant: Variant):
-        """Traces the module."""
+        """Traces the module, once with and once without auxiliary heads if it can have them."""
         self.variant = variant
-        every = model.clone(aux_head=True) if 'aux_head' in fields_of(type(model)) else model
-        self.shapes = shapes(every, variant)
-        more = shapes(every.clone(num_classes=every.num_classes + 1), variant)  # type: ignore
-        self.head = {name for name, shape in self.shapes.items() if more[name] != shape}
-        for name in self.head:
-            self.shapes[name] = tuple(
-                naming.CLASSES if size != other else size
-                for size, other in zip(self.shapes[name], more[name], strict=True)
-            )
-        plain = every.clone(aux_head=False) if every is not model or _has_aux(model) else every
-        self.aux = self.shapes.keys() - shapes(plain, variant).keys()
-        self.hidden = hidden_layers(self.shapes.keys() - self.head - self.aux, self.head - self.aux)
+        every: Any = index.marked(model)
+        plain = every
+        if 'aux_head' in fields_of(type(model)):
+            every, plain = every.clone(aux_head=True), every.clone(aux_head=False)
+        self.shapes = index.of_any(shapes(every, variant))
+        self.head = {name for name, shape in self.shapes.items() if naming.CLASSES in shape}
+        self.aux = set() if plain is every else self.shapes.keys() - shapes(plain, variant).keys()
+        body = self.shapes.keys() - self.head - self.aux
+        self.hidden = index.hidden_layers(body, self.head - self.aux)
 
     def tree(self, model: nn.Module, channels: int, without: set[str]) -> Any:
         """Returns the variables of a module, without those of some names."""
-        abstract = models.abstract_variables(model, self.variant.input_size, channels)
+        of_any = models.abstract_variables(index.marked(model), self.variant.input_size, channels)
+        abstract = index.with_classes(of_any, model.num_classes)  # type: ignore
         if not without:
             return abstract
         kept = {
@@ -275,8 +272,6 @@ def _converted(
 
 def same_tensors(model_name: str) -> list[str]:
     """Returns the other variants with the same names and shapes in their state dicts."""
-    from cls.weights import index
-
     own = index.tensors(model_name)
     of_each = index.counts()
     return [

@@ -18,6 +18,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from cls import models
 from cls.models import registry
 from cls.models.registry import Variant
@@ -113,19 +115,38 @@ def count(shapes: Iterable[Shape]) -> collections.Counter[Shape]:
     return collections.Counter(shape for shape in plain if shape)
 
 
+def marked(model: Any) -> Any:
+    """Returns a model of so many classes that its trace serves any number, see `of_any`."""
+    return model.clone(num_classes=_MARK)
+
+
+def of_any(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Returns the shapes of a marked model with CLASSES for the number of classes."""
+    return {
+        name: tuple(CLASSES if size == _MARK else size for size in shape)
+        for name, shape in shapes.items()
+    }
+
+
+def with_classes(variables: Any, classes: int) -> Any:
+    """Returns the abstract variables of a model of some classes from those of a marked one."""
+    return jax.tree.map(
+        lambda leaf: leaf.update(
+            shape=tuple(classes if size == _MARK else size for size in leaf.shape)
+        ),
+        variables,
+    )
+
+
 def traced(variant: Variant) -> Tensors:
     """Returns the tensors of a variant by its code."""
-    model: Any = models.create(variant.name, num_classes=_MARK)
-    every = convert.shapes(model, variant)
-    marked = {
-        name: tuple(CLASSES if size == _MARK else size for size in shape)
-        for name, shape in every.items()
-    }
+    model = marked(models.create(variant.name))
+    every = of_any(convert.shapes(model, variant))
     aux: set[str] = set()
     if getattr(model, 'aux_head', False):
         aux = every.keys() - convert.shapes(model.clone(aux_head=False), variant).keys()
     parts: tuple[dict, dict, dict] = {}, {}, {}
-    for name, shape in marked.items():
+    for name, shape in every.items():
         parts[2 if name in aux else 1 if CLASSES in shape else 0][name] = shape
     return Tensors(*parts)
 
