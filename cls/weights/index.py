@@ -116,12 +116,12 @@ def count(shapes: Iterable[Shape]) -> collections.Counter[Shape]:
 
 
 def marked(model: Any) -> Any:
-    """Returns a model of so many classes that its trace serves any number, see `of_any`."""
+    """Returns a model of a number of classes that `of_any` finds in its shapes."""
     return model.clone(num_classes=_MARK)
 
 
 def of_any(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-    """Returns the shapes of a marked model with CLASSES for the number of classes."""
+    """Returns the shapes of a `marked` model, with CLASSES for the number of classes."""
     return {
         name: tuple(CLASSES if size == _MARK else size for size in shape)
         for name, shape in shapes.items()
@@ -129,7 +129,7 @@ def of_any(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
 
 
 def with_classes(variables: Any, classes: int) -> Any:
-    """Returns the abstract variables of a model of some classes from those of a marked one."""
+    """Returns abstract variables of a model of some classes from those of a `marked` one."""
     return jax.tree.map(
         lambda leaf: leaf.update(
             shape=tuple(classes if size == _MARK else size for size in leaf.shape)
