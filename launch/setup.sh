@@ -58,8 +58,11 @@ setup_venv() (
   fi
   say "Installing $1 into .venv (a few minutes the first time; pip says nothing meanwhile)."
   run rm -f "$ROOT/$stamp"
-  run "$ROOT/$VENV_PYTHON" -m pip install --disable-pip-version-check --no-input -q -r "$ROOT/$1" ||
+  run "$ROOT/$VENV_PYTHON" -m pip install --disable-pip-version-check --no-input -q --no-compile \
+    -r "$ROOT/$1" ||
     fail "pip could not install $1 (its message is above); run the same command again to retry"
+  # Compiled by all cores; pip has one. Packages may contain files for other versions of Python.
+  run "$ROOT/$VENV_PYTHON" -m compileall -qq -j 0 "$ROOT/.venv/lib" || true
   # With the setuptools of the requirements: without it pip would ask the package index again.
   run "$ROOT/$VENV_PYTHON" -m pip install --disable-pip-version-check --no-input -q --no-deps \
     --no-build-isolation -e "$ROOT" ||

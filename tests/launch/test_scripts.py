@@ -239,8 +239,10 @@ def test_a_run_on_slurm_is_its_dry_run(has_venv, project):
     done = project.run('slurm.sh', *flags)
     assert done.returncode == 0, done.stderr
     really = [call for call in project.calls() if call[1:] != ['-m', 'pip', '--version']]
-    installs = [] if has_venv else ['python', 'python']  # the requirements, and the command cls
-    assert [call[0] for call in really] == [*installs, 'sbatch']
+    # Of the requirements, of their files compiled, and of the command cls.
+    modules = [] if has_venv else ['pip', 'compileall', 'pip']
+    assert [call[2] for call in really[:-1]] == modules
+    assert really[-1][0] == 'sbatch'
     project.notes.unlink()
     subprocess.run(
         ['bash', '-ec', lines], env=project.environment(), cwd=project.root.parent, check=True
