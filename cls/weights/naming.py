@@ -86,6 +86,13 @@ def renamed(name: str, renames: Renames) -> str:
     return name
 
 
+# The variants of a package mostly have the same renames, and a file is compared with many variants.
+@functools.lru_cache(256)
+def _renaming(renames: tuple) -> Callable[[str], str]:
+    """Returns `renamed` for some renames, with its results kept."""
+    return functools.lru_cache(2**14)(functools.partial(renamed, renames=renames))
+
+
 def named(state_dict: Tensors, variant: Variant, naming: Naming, wanted: Collection[str]) -> Named:
     """Returns the tensors of a file under the names of a variant.
 
@@ -107,7 +114,7 @@ def named(state_dict: Tensors, variant: Variant, naming: Naming, wanted: Collect
     given = state_dict
     if table is not None and table.tensors is not None:
         state_dict = _converted(state_dict, variant, table)
-    rename = functools.cache(functools.partial(renamed, renames=tuple(pairs)))
+    rename = _renaming(tuple(pairs))
     tensors, left_out = names.own(state_dict, wanted, rename)
     if table is not None and tuple(pairs) not in ((), variant.renames):
         # The file may be of the reference or of a third package, with other fields of the network.
@@ -120,9 +127,8 @@ def named(state_dict: Tensors, variant: Variant, naming: Naming, wanted: Collect
 
 def _found(state_dict: Tensors, renames: Renames, wanted: Collection[str]) -> set[str]:
     """Returns the wanted names among those of a file after renames, under one prefix."""
-    rename = functools.cache(functools.partial(renamed, renames=tuple(renames)))
     try:
-        tensors, _ = names.own(state_dict, wanted, rename)
+        tensors, _ = names.own(state_dict, wanted, _renaming(tuple(renames)))
     except UserError:
         return set()
     return tensors.keys() & set(wanted)
