@@ -18,9 +18,10 @@ PURE_PACKAGES = {
     *('fnmatch', 'functools', 'hashlib', 'inspect', 'itertools', 'jax', 'json', 'math', 'numpy'),
     *('optax', 'random', 're', 'typing'),
 }
-# When it is first asked, the registry imports the model files, which register themselves.
+# When it is first asked, the registry imports the model files, which register themselves; and it
+# draws large variables in as many threads as there are cores.
 REGISTERED = 'cls.models'
-REGISTRY_PACKAGES = {'importlib', 'pkgutil'}
+REGISTRY_PACKAGES = {'importlib', 'pkgutil', 'concurrent', 'os'}
 WITHOUT_JAX = ('commands', 'data', 'errors', 'signals', 'storage')
 # Below set-up functions take specifications or plain values.
 WITH_CONFIGDICT = (

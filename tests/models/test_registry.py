@@ -327,6 +327,16 @@ def test_initial_values(name):
         assert len({x.tobytes() for x in same}) == len(same)
 
 
+def test_initial_values_do_not_depend_on_the_threads_that_draw_them(monkeypatch):
+    model = models.create('resnet20_cifar', stage_sizes=(1, 1, 1))
+    values = []
+    for least in (1, 2**62):  # elements: all variables in threads, or none
+        monkeypatch.setattr(model_init, '_LARGE', least)
+        values.append(init(model, 0, 32))
+    for x, y in zip(*map(jax.tree.leaves, values), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
 def test_initial_values_have_the_deviation_of_flaxs_own():
     """model.init and init draw from the same distributions: deviations agree layer by layer."""
     model = models.create('resnet20_cifar', stage_sizes=(1, 1, 1))

@@ -117,6 +117,14 @@ def test_draws_follow_the_generator():
     assert np.mean(one == other) < 0.01
 
 
+def test_a_uniform_draw_in_blocks_is_that_of_all_at_once(monkeypatch):
+    initializer = init.VarianceScaling(3.0, 'fan_in', 'uniform')  # variance 3 / 300
+    monkeypatch.setattr(init, '_BLOCK', 7)
+    drawn = initializer.draw(np.random.default_rng(4), (3, 100, 5))
+    whole = np.random.default_rng(4).uniform(-1, 1, (3, 100, 5)).astype(np.float32)
+    np.testing.assert_array_equal(drawn, whole * np.float32(0.1 * math.sqrt(3)))
+
+
 def test_dense_is_drawn_as_by_pytorch():
     layer = Dense(500)
     params = jit(layer.init)(jax.random.key(0), jnp.ones((1, 100)))['params']

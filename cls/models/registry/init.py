@@ -1,7 +1,10 @@
 """Initial variables of a model, without compiling or running it."""
 
 import hashlib
+import math
+import os
 from collections.abc import Set
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import flax.linen as nn
@@ -9,6 +12,8 @@ import jax
 import numpy as np
 
 from cls.models.registry.tracing import trace
+
+_LARGE = 2**16  # elements; smaller variables are drawn in less time than a thread is given them
 
 
 def init(model: nn.Module, seed: int, input_size: int, channels: int = 3) -> Any:
@@ -34,15 +39,21 @@ def draw(
 ) -> dict[tuple[str, ...], np.ndarray]:
     """Returns variables of `init` by their paths, those of `only`; None: all."""
     traced = trace(model, input_size, channels)
-    drawn: dict[tuple[str, ...], Any] = {}
-    for path, shape in jax.tree.leaves_with_path(traced.shapes):
-        names = _names(path)
-        if only is not None and names not in only:
-            continue
+    shapes = {_names(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(traced.shapes)}
+    wanted = [names for names in shapes if only is None or names in only]
+
+    def one(names: tuple[str, ...]) -> Any:
         initializer = traced.initializers.get(names)
         digest = hashlib.sha256('/'.join(names).encode()).digest()
         rng = np.random.default_rng((seed, int.from_bytes(digest[:8], 'little')))
-        drawn[names] = initializer and initializer.draw(rng, shape.shape)
+        return initializer and initializer.draw(rng, shapes[names])
+
+    large = [names for names in wanted if math.prod(shapes[names]) >= _LARGE]
+    small = [names for names in wanted if math.prod(shapes[names]) < _LARGE]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # NumPy draws without Python's lock
+        in_threads = pool.map(one, large)
+        drawn: dict[tuple[str, ...], Any] = {names: one(names) for names in small}
+        drawn.update(zip(large, in_threads, strict=True))
     if any(value is None for value in drawn.values()):
         compiled = _drawn_by_flax(model, seed, input_size, channels)
         flat = {_names(path): value for path, value in jax.tree.leaves_with_path(compiled)}
