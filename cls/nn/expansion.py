@@ -33,8 +33,6 @@ from cls.nn.cpu.lowering import DIMENSIONS
 
 # Channels of the result for one of the input; with fewer, the matrices are as large as the kernel.
 LEAST_RATIO = 2
-# Products by groups are separate operations for each group of a device.
-MOST_GROUPS = 8
 
 
 class Source(NamedTuple):
@@ -99,13 +97,13 @@ def note(
 def source(out: jax.Array, groups: int) -> Source | None:
     """Returns the inputs of the convolution with the result `out`, for `normalized` by groups.
 
-    Returns None if they were not noted, or if groups of examples do not fit the devices.
+    Returns None if they were not noted, or if devices have several groups: of the examples of a
+    part of a batch XLA makes a copy, and the products access more memory than they save.
     """
     trace = _trace.get()
-    if not trace or id(out) not in trace.noted:
+    if not trace or id(out) not in trace.noted or groups not in (1, trace.mesh.size):
         return None
-    whole, rest = divmod(groups, trace.mesh.size)
-    return trace.noted[id(out)][1] if groups == 1 or (not rest and whole <= MOST_GROUPS) else None
+    return trace.noted[id(out)][1]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
@@ -128,8 +126,8 @@ def normalized(
       kernel: W, (I, O), of the same type.
       scale: (O,).
       bias: (O,).
-      groups: number G of groups of consecutive examples.
-      mesh: the devices; unless G is 1, each has G / size groups.
+      groups: number G of groups of consecutive examples, 1 or one for each device.
+      mesh: the devices.
       epsilon: added to the variance.
       dtype: of the output.
 
@@ -202,12 +200,7 @@ def _products(x, matrices, mesh):
     """Returns x @ matrices (G, I, O), each for one of the groups of examples."""
     if len(matrices) == 1:
         return _product(x, matrices[0])
-
-    def local(x, matrices):
-        parts = jnp.split(x, len(matrices))
-        return jnp.concatenate(list(map(_product, parts, matrices)))
-
-    return _by_device(local, mesh)(x, matrices)
+    return _by_device(lambda x, matrices: _product(x, matrices[0]), mesh)(x, matrices)
 
 
 def _sums_of_products(x, y, groups, mesh):
@@ -223,35 +216,20 @@ def _sums_of_products(x, y, groups, mesh):
             dimension_numbers=('CHWN', 'IHWO', 'NHWC'),
             preferred_element_type=wide,
         )
-        return sums[:, 0, 0]
+        return sums[None, :, 0, 0]
 
-    if groups == 1:
-        return total(x, y)[None]
-
-    def local(x, y):
-        parts = (jnp.split(each, groups // mesh.size) for each in (x, y))
-        return jnp.stack(list(map(total, *parts)))
-
-    return _by_device(local, mesh)(x, y)
+    return total(x, y) if groups == 1 else _by_device(total, mesh)(x, y)
 
 
 def _means(x, groups, mesh):
     """Returns the means (G, I) over the examples and pixels of groups, float32."""
-    if groups > 1:
-        total = by_group.sums(x.astype(jnp.float32), groups)
-    else:  # as a product: XLA fuses what makes x into it, and for a sum would write x first
-        ones = jnp.ones((*x.shape[:3], 1), x.dtype)
-        total = _sums_of_products(x, ones, groups, mesh)[:, :, 0]
-    return total / by_group.count(x, groups)
+    # As a product: XLA fuses what makes x into it, and for a sum would write x first.
+    ones = jnp.ones((*x.shape[:3], 1), x.dtype)
+    return _sums_of_products(x, ones, groups, mesh)[:, :, 0] / by_group.count(x, groups)
 
 
 def _by_device(function: Callable, mesh: Mesh) -> Callable:
-    """Returns a function of the examples, or groups, of each device.
-
-    A batch that is split along its examples without this would be sent between devices.
-    """
-    if mesh.size == 1:
-        return function
+    """Returns a function of the examples, or the group, of each device."""
     spec = P(mesh.axis_names)
     return jax.shard_map(function, mesh=mesh, in_specs=(spec, spec), out_specs=spec)
 
