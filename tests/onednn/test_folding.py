@@ -1,12 +1,14 @@
 """Inference with batch norms folded into convolutions of the extension."""
 
 import functools
+import math
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import jit
 
 from cls import models
 from cls.nn import folding
@@ -32,26 +34,26 @@ class Net(nn.Module):
 
 def variables_of(model, images):
     """Returns variables with statistics and scales that are not those of the start."""
-    drawn = jax.jit(lambda: model.init(jax.random.key(0), images, train=False))()
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
     rng = np.random.default_rng(0)
 
     def value(path, x):
         name = path[-1].key
         if name == 'kernel':
-            return x
+            deviation = math.sqrt(2 / math.prod(x.shape[:-1]))
+            return jnp.asarray(deviation * rng.standard_normal(x.shape), jnp.float32)
         low, high = (0.5, 2) if name in ('var', 'scale') else (-0.5, 0.5)
         return jnp.asarray(rng.uniform(low, high, x.shape), jnp.float32)
 
-    return jax.tree_util.tree_map_with_path(value, drawn)
+    return jax.tree_util.tree_map_with_path(value, shapes)
 
 
 def both(model, images):
     """Returns the results of a model and of its folded form, and the program of the latter."""
     variables = variables_of(model, images)
     plain = functools.partial(model.apply, train=False)
-    folded = jax.jit(folding.folded(plain))
-    text = folded.lower(variables, images).compile().as_text()
-    return jax.jit(plain)(variables, images), folded(variables, images), text
+    folded = jit(folding.folded(plain)).lower(variables, images).compile()
+    return jit(plain)(variables, images), folded(variables, images), folded.as_text()
 
 
 def test_each_pattern_gives_the_same_numbers(one_device):
