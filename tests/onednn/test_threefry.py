@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import jit
 
 from cls.nn.cpu import threefry
 from cls.nn.cpu.lowering import for_cpu
@@ -48,18 +49,18 @@ def words(tree):
 
 @pytest.mark.parametrize('name', DRAWS)
 def test_they_are_the_same_bits(one_device, name):
-    expected = words(jax.jit(DRAWS[name])(jax.random.wrap_key_data(DATA)))
+    expected = words(jit(DRAWS[name])(jax.random.wrap_key_data(DATA)))
 
     def ours(data):
         with for_cpu():
             key = threefry.wrapped(data)
         return DRAWS[name](key)
 
-    assert 'cls_random' in jax.jit(ours).lower(DATA).as_text() or name == 'none'
+    assert 'cls_random' in jit(ours).lower(DATA).as_text() or name == 'none'
     # The bits; XLA rounds what follows from them by the operations next to it.
     equal = np.testing.assert_allclose if name == 'beta' else np.testing.assert_array_equal
     tolerance = {'rtol': 1e-5} if name == 'beta' else {}
-    made = words(jax.jit(ours)(DATA))
+    made = words(jit(ours)(DATA))
     jax.tree.map(lambda *values: equal(*values, **tolerance), made, expected)
 
 

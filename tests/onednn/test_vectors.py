@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiling import jit
 
 from cls.nn import norm
 from cls.nn.concat import concat
@@ -70,7 +71,7 @@ def of_batch_norm(x, groups):
         grads, aux = jax.grad(loss, (0, 1), has_aux=True)(params, x)
         return optax.global_norm(grads), (grads, aux)
 
-    function = jax.jit(jax.grad(norm_of_gradient, (0, 1), has_aux=True))
+    function = jit(jax.grad(norm_of_gradient, (0, 1), has_aux=True))
     return function(variables['params'], x), function.lower(variables['params'], x).as_text()
 
 
@@ -91,7 +92,7 @@ def test_batch_norm_agrees_with_xla(extension, monkeypatch, groups):
 
 def test_arrays_side_by_side_and_back(one_device):
     arrays = [draw(3), draw(2, 2), draw(1, 5, 1), draw(1)]
-    together = jax.jit(vectors.join)(arrays)
+    together = jit(vectors.join)(arrays)
     np.testing.assert_array_equal(together, np.concatenate([np.ravel(x) for x in arrays]))
     shapes = [x.shape for x in arrays]
     for x, back in zip(arrays, vectors.split(together, shapes), strict=True):
@@ -107,7 +108,7 @@ def test_channels_side_by_side(one_device):
     np.testing.assert_array_equal(out, np.concatenate([x, y, z], -1))
     for value, wanted in zip(undo(weights), np.split(weights, [3, 4], -1), strict=True):
         np.testing.assert_array_equal(value, wanted)
-    assert 'cls_join' in jax.jit(concat).lower(x, y, z).as_text()
+    assert 'cls_join' in jit(concat).lower(x, y, z).as_text()
     narrow = [v.astype(jnp.bfloat16) for v in (x, y)]
     assert concat(*narrow).dtype == jnp.bfloat16
 
@@ -140,7 +141,7 @@ def test_joined_updates_are_those_of_each_parameter(one_device, name):
         return params, state, jax.tree.map(lambda x: 0.9 * x + 0.1, params)
 
     ours = theirs = (params, rule.init(params))
-    plain, together = jax.jit(update), jax.jit(joined(update))
+    plain, together = jit(update), jit(joined(update))
     for _ in range(3):
         grads = jax.tree.map(lambda x: draw(*x.shape), params)
         *ours, averages = together(grads, ours[1], ours[0])
@@ -166,9 +167,9 @@ def test_only_equal_expressions_of_the_same_scalars_are_joined(one_device):
         return odd, even, crossed, [jnp.sum(x) for x in odd], [1 / x for x in zeros]
 
     inputs = arrays, jnp.float32(10), jnp.float32(100)
-    ours = jax.jit(joined(function))(*inputs)
+    ours = jit(joined(function))(*inputs)
     for value, wanted in zip(*map(jax.tree.leaves, (ours, function(*inputs))), strict=True):
         np.testing.assert_array_equal(value, wanted)
-    program = jax.jit(joined(function)).lower(*inputs).as_text()
+    program = jit(joined(function)).lower(*inputs).as_text()
     # Of the even ones, and of the zeros of each sign; the odd ones are summed.
     assert program.count('@cls_split(') == 3
