@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import jit
 from jax import lax
 
 from cls.errors import UserError
@@ -114,7 +115,7 @@ def test_second_derivatives_and_vmap(extension):
             grads = jax.grad(loss, (0, 1))(x, w)
             return sum(jnp.sum(jnp.square(g) * g) for g in grads)
 
-        return jax.vmap(jax.grad(norm, (0, 1)), (0, None))
+        return jit(jax.vmap(jax.grad(norm, (0, 1)), (0, None)))
 
     ours = curvature(lambda x, w: native.conv(x, w, native.Geometry(*static)))(images, kernel)
     for value, expected in zip(ours, curvature(plain)(images, kernel), strict=True):
