@@ -7,7 +7,8 @@ shapes and shardings of its arguments, the sources of this package and of module
 environment, the versions of the libraries, JAX's settings, and the machine. The same program is
 then loaded as it was compiled, and computes the same numbers.
 
-Programs for a single CPU process are kept, in a folder `programs` of JAX's persistent cache.
+Programs for a single CPU process are kept, in a folder `programs` of JAX's persistent cache. Each
+change of a source makes another program, so those that were longest not used are removed.
 """
 
 import contextlib
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 _PACKAGE = Path(__file__).parents[1]
 _LIBRARIES = ('jax', 'jaxlib', 'flax', 'optax', 'chex', 'numpy', 'cloudpickle')
 _FORMAT = b'cls executable 1\n'
+_MOST = 2**30  # bytes of the folder
 _IMPORTED = time.time()
 _enabled = False
 _files: set[str] = set()  # sources that are no modules
@@ -267,6 +269,8 @@ def _read(file: Path, devices: list[Any]) -> Any:
         return None
     try:
         parts = pickle.loads(content[len(head) :])
+        with contextlib.suppress(OSError):  # of a folder that is only read
+            os.utime(file)  # the time of its last use, for `_prune`
         return serialize_executable.deserialize_and_load(*parts, execution_devices=devices)
     except Exception as error:  # of any kind, raised by XLA
         log.debug('%s cannot be loaded: %s', file, error)
@@ -285,5 +289,19 @@ def _write(file: Path, program: Any) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         paths.write_whole(file, _FORMAT + hashlib.sha256(content).digest() + content)
+        _prune(file.parent)
     except OSError as error:
         log.debug('a program is not kept in %s: %s', file.parent, error)
+
+
+def _prune(folder: Path) -> None:
+    """Removes the files that were longest not used, so that at most _MOST bytes are left."""
+    found = []
+    for file in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another process removed it
+            found.append((file.stat(), file))
+    left = _MOST
+    for stat, file in sorted(found, key=lambda one: one[0].st_mtime, reverse=True):
+        left -= stat.st_size
+        if left < 0:
+            file.unlink(missing_ok=True)

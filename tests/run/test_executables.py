@@ -144,6 +144,22 @@ def test_a_folder_that_cannot_be_written_keeps_no_program(cache):
     assert executables.compiled(_scaled(2.0, []), SHAPES)(jnp.ones(3))[0] == 3
 
 
+def test_the_programs_that_were_longest_not_used_are_removed(cache, monkeypatch):
+    files = []
+    for factor in (1.0, 2.0, 3.0):
+        executables.compiled(_scaled(factor, []), SHAPES)
+        files += set(cache.iterdir()).difference(files)
+        os.utime(files[-1], (1000 + factor, 1000 + factor))
+    executables.compiled(_scaled(1.0, traces := []), SHAPES)  # used again, now the newest
+    assert not traces
+    size = max(file.stat().st_size for file in files)
+    monkeypatch.setattr(executables, '_MOST', 3 * size)
+    executables.compiled(_scaled(4.0, []), SHAPES)
+    left = set(cache.iterdir())
+    assert len(left) == 3
+    assert files[1] not in left
+
+
 CHANGES = {
     'optim.lr': '0.3',
     'duration': '9 steps',
