@@ -5,19 +5,20 @@ May import: distributed, errors, inference, setup, steps.
 
 import dataclasses
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
 from cls.distributed import agreement
 from cls.errors import UserError
-from cls.inference.loading import load as load_model
-from cls.inference.model import Model
 from cls.setup import Setup
 from cls.steps import sharding as meshes
 from cls.steps.distill import Teacher
 from cls.steps.state import abstract
 from cls.steps.train_step import normalize
+
+if TYPE_CHECKING:
+    from cls.inference.model import Model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +44,9 @@ def load(setup: Setup) -> Loaded:
     Raises UserError if there is none there, its classes are not those of the run, or it does not
     take images of the size of the run's.
     """
-    where = setup.distill.teacher
-    model = load_model(where)
+    from cls.inference.loading import load as load_model  # few runs have a teacher
+
+    model = load_model(setup.distill.teacher)
     outputs = _outputs(setup, model)
     prepared = model.preprocess
     options = {'mean': prepared.mean, 'std': prepared.std, 'contrast': prepared.contrast}
@@ -62,7 +64,7 @@ def load(setup: Setup) -> Loaded:
     return Loaded(teacher, meshes.put(variables, shardings))
 
 
-def _outputs(setup: Setup, model: Model) -> tuple[int, ...]:
+def _outputs(setup: Setup, model: 'Model') -> tuple[int, ...]:
     """Returns the teacher's outputs for the classes of the run, () if they are all of them."""
     where, names = setup.distill.teacher, setup.info.class_names
     student: Any = setup.model
