@@ -144,11 +144,22 @@ class _Wanted:
     def __init__(self, model: nn.Module, variant: Variant):
         """Traces the module, once with and once without auxiliary heads if it can have them."""
         self.variant = variant
+        # A model of the user's may compute other sizes from the number of classes.
+        self.is_ours = variant.module.__module__.startswith('cls.models.')
         every: Any = index.marked(model)
         plain = every
         if 'aux_head' in fields_of(type(model)):
             every, plain = every.clone(aux_head=True), every.clone(aux_head=False)
         self.shapes = index.of_any(shapes(every, variant))
+        if not self.is_ours:
+            other = shapes(every.clone(num_classes=model.num_classes), variant)  # type: ignore
+            self.shapes = {
+                name: tuple(
+                    size if size == again else naming.CLASSES
+                    for size, again in zip(shape, other[name], strict=True)
+                )
+                for name, shape in self.shapes.items()
+            }
         self.head = {name for name, shape in self.shapes.items() if naming.CLASSES in shape}
         self.aux = set() if plain is every else self.shapes.keys() - shapes(plain, variant).keys()
         body = self.shapes.keys() - self.head - self.aux
@@ -156,8 +167,10 @@ class _Wanted:
 
     def tree(self, model: nn.Module, channels: int, without: set[str]) -> Any:
         """Returns the variables of a module, without those of some names."""
-        of_any = models.abstract_variables(index.marked(model), self.variant.input_size, channels)
-        abstract = index.with_classes(of_any, model.num_classes)  # type: ignore
+        traced = index.marked(model) if self.is_ours else model
+        abstract = models.abstract_variables(traced, self.variant.input_size, channels)
+        if self.is_ours:
+            abstract = index.with_classes(abstract, model.num_classes)  # type: ignore
         if not without:
             return abstract
         kept = {

@@ -114,7 +114,7 @@ def named(state_dict: Tensors, variant: Variant, naming: Naming, wanted: Collect
     given = state_dict
     if table is not None and table.tensors is not None:
         state_dict = _converted(state_dict, variant, table)
-    rename = _renaming(tuple(pairs))
+    rename = _renaming(tuple(map(tuple, pairs)))
     tensors, left_out = names.own(state_dict, wanted, rename)
     if table is not None and tuple(pairs) not in ((), variant.renames):
         # The file may be of the reference or of a third package, with other fields of the network.
@@ -128,7 +128,7 @@ def named(state_dict: Tensors, variant: Variant, naming: Naming, wanted: Collect
 def _found(state_dict: Tensors, renames: Renames, wanted: Collection[str]) -> set[str]:
     """Returns the wanted names among those of a file after renames, under one prefix."""
     try:
-        tensors, _ = names.own(state_dict, wanted, _renaming(tuple(renames)))
+        tensors, _ = names.own(state_dict, wanted, _renaming(tuple(map(tuple, renames))))
     except UserError:
         return set()
     return tensors.keys() & set(wanted)

@@ -224,6 +224,29 @@ def test_a_file_of_other_classes_or_heads_says_what_to_set():
     assert str(caught.value).startswith('net.pth: resnet20_cifar: ')
 
 
+def test_a_model_of_the_users_may_compute_sizes_from_the_number_of_classes(monkeypatch):
+    class Mine(nn.Module):
+        num_classes: int = 10
+
+        @nn.compact
+        def __call__(self, images, train=False):
+            x = nn.Dense(4 * self.num_classes, name='hidden')(images.mean((1, 2)))
+            return nn.Dense(self.num_classes, name='fc')(x)
+
+    models.names()  # imports all that register themselves
+    monkeypatch.setattr(models.registry, '_VARIANTS', dict(models.registry._VARIANTS))
+    system = models.System('Mine', 'a model', '', '', None, None)
+    renames = [['^hidden', 'proj']]
+    models.register(models.Variant('mine', system, Mine, {}, 8, 0, 0, renames=renames))
+    shapes = {'proj.weight': (28, 3), 'proj.bias': (28,), 'fc.weight': (7, 28), 'fc.bias': (7,)}
+    tensors = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    filled = from_torch(tensors, 'mine', num_classes=7)['params']
+    assert jax.tree.map(np.shape, filled) == {
+        'hidden': {'kernel': (3, 28), 'bias': (28,)},
+        'fc': {'kernel': (28, 7), 'bias': (7,)},
+    }
+
+
 def test_a_1x1_convolution_fills_a_linear_layer(tensors, abstract):
     flat = convert(tensors, abstract, RENAMES)['params']['fc']['kernel']
     tensors['fc.weight'] = tensors['fc.weight'][:, :, None, None]
