@@ -97,8 +97,8 @@ def note(
 def source(out: jax.Array, groups: int) -> Source | None:
     """Returns the inputs of the convolution with the result `out`, for `normalized` by groups.
 
-    Returns None if they were not noted, or if devices have several groups: of the examples of a
-    part of a batch XLA makes a copy, and the products access more memory than they save.
+    Returns None if they were not noted, or if devices have several groups: separate products of
+    the parts of a batch access more memory than they save.
     """
     trace = _trace.get()
     if not trace or id(out) not in trace.noted or groups not in (1, trace.mesh.size):
