@@ -103,7 +103,8 @@ def write_probabilities(
 ) -> None:
     """Writes a CSV file atomically: file or index, labels, and the probability of each class.
 
-    There is a column for each class. Labels are written as in tables of images, `cat|dog`.
+    There is a column for each class, a class called `image` or `labels` with `_` after its name.
+    Labels are written as in tables of images, `cat|dog`.
 
     Args:
       path: the CSV file.
@@ -116,12 +117,23 @@ def write_probabilities(
     with paths.writing(path) as file:
         lines = io.TextIOWrapper(file, 'utf-8', 'surrogateescape', newline='')
         writer = csv.writer(lines)
-        writer.writerow(['image', 'labels', *classes])
+        first = ['image', 'labels']
+        taken = {*first, *classes}
+        writer.writerow(
+            [*first, *(_other(name, taken) if name in first else name for name in classes)]
+        )
         for i, (own, values) in enumerate(zip(labels, probabilities, strict=True)):
             cell = SEPARATOR.join(classes[k] for k in np.flatnonzero(own).tolist())
             numbers = [f'{value:.6g}' for value in values.tolist()]
             writer.writerow([files[i] if files else i, cell, *numbers])
         lines.detach()  # writes the rest, and does not close the file
+
+
+def _other(name: str, taken: set[str]) -> str:
+    """Returns a name with `_` after it until it is not taken."""
+    while name in taken:
+        name += '_'
+    return name
 
 
 def write_confusion(path: Path, tally: Tally) -> None:

@@ -323,6 +323,15 @@ def test_the_matrix_has_an_entry_for_each_pair_that_occurs(tmp_path, found):
     assert matrix.nnz == np.count_nonzero(dense(tally))
 
 
+def test_a_class_with_the_name_of_a_column_has_another_header(tmp_path):
+    names = ('image', 'cat', 'image_', 'labels')
+    labels, file = np.array([[1, 1, 0, 0]]), tmp_path / 'p.csv'
+    files.write_probabilities(file, labels, [np.array([0.5, 0.25, 0.75, 1])], names, ['a.png'])
+    header, row = csv.reader(file.open())
+    assert header == ['image', 'labels', 'image__', 'cat', 'image_', 'labels_']
+    assert row == ['a.png', 'image|cat', '0.5', '0.25', '0.75', '1']
+
+
 def test_many_classes_need_no_square_of_them():
     """21,841 classes: a dense matrix would have 477 million entries."""
     classes = 21_841
