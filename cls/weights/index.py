@@ -24,10 +24,10 @@ from cls import models
 from cls.models import registry
 from cls.models.registry import Variant
 from cls.weights import convert
+from cls.weights.naming import CLASSES
 
 FOLDER = Path(__file__).with_name('tensors')
 SUFFIX = '.json.xz'
-CLASSES = -1  # the number of classes in a shape
 # A number of classes that is no other size in any network.
 _MARK = 7919
 

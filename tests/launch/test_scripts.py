@@ -241,7 +241,7 @@ def test_a_run_on_slurm_is_its_dry_run(has_venv, project):
     really = [call for call in project.calls() if call[1:] != ['-m', 'pip', '--version']]
     # Of the requirements, of their files compiled, and of the command cls.
     modules = [] if has_venv else ['pip', 'compileall', 'pip']
-    assert [call[2] for call in really[:-1]] == modules
+    assert [call[0:3:2] for call in really[:-1]] == [['python', name] for name in modules]
     assert really[-1][0] == 'sbatch'
     project.notes.unlink()
     subprocess.run(

@@ -236,9 +236,9 @@ def test_a_model_of_the_users_may_compute_sizes_from_the_number_of_classes(monke
     models.names()  # imports all that register themselves
     monkeypatch.setattr(models.registry, '_VARIANTS', dict(models.registry._VARIANTS))
     system = models.System('Mine', 'a model', '', '', None, None)
-    renames = [['^hidden', 'proj']]
-    models.register(models.Variant('mine', system, Mine, {}, 8, 0, 0, renames=renames))
-    shapes = {'proj.weight': (28, 3), 'proj.bias': (28,), 'fc.weight': (7, 28), 'fc.bias': (7,)}
+    names = {'renames': [['^hidden', 'proj']], 'old_names': [['^first', 'proj']]}  # lists, too
+    models.register(models.Variant('mine', system, Mine, {}, 8, 0, 0, **names))
+    shapes = {'first.weight': (28, 3), 'first.bias': (28,), 'fc.weight': (7, 28), 'fc.bias': (7,)}
     tensors = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
     filled = from_torch(tensors, 'mine', num_classes=7)['params']
     assert jax.tree.map(np.shape, filled) == {
