@@ -13,9 +13,9 @@ import jax
 from cls.errors import UserError
 from cls.storage.cache import cache_dir
 
-_NAMES = ('convolutions', 'moments', 'threefry', 'vectors')
+_NAMES = ('convolutions', 'winograd', 'moments', 'threefry', 'vectors')
 SOURCES = [Path(__file__).with_name(f'{name}.cc') for name in _NAMES]
-HEADERS = [Path(__file__).with_name('vectorized.h')]
+HEADERS = [Path(__file__).with_name(f'{name}.h') for name in ('vectorized', 'winograd')]
 PACKAGES = ('onednn-cpu-gomp', 'onednn-devel-cpu-gomp')
 LIBRARY, HEADER = 'libdnnl.so.3', 'oneapi/dnnl/dnnl.hpp'
 

@@ -5,19 +5,25 @@
 // the reorder also scales the channels of the result: a scaled copy of every kernel would take as much
 // memory as the network. The convolution then adds a bias for each channel, on request an array of the
 // result's shape, and applies an activation, before it writes the result.
+//
+// Windows of 3 x 3 pixels at stride 1 are computed by Winograd's algorithm where this pays
+// (winograd.h), except for the gradient of the kernel.
 
 #include <omp.h>
 
 #include <algorithm>
 #include <condition_variable>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "oneapi/dnnl/dnnl.hpp"
+#include "winograd.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
@@ -84,15 +90,7 @@ void Prepared::Scale(bool grouped) {
 }
 
 memory In(std::vector<char>& space, const memory::desc& desc) {
-  constexpr uintptr_t kAlignment = 64;
-  const size_t size = desc.get_size() + kAlignment;
-  if (space.size() < size) {
-    std::vector<char>().swap(space);  // not both at a time
-    space.resize(size);
-  }
-  const auto begin = reinterpret_cast<uintptr_t>(space.data());
-  const auto aligned = (begin + kAlignment - 1) / kAlignment * kAlignment;
-  return memory(desc, Cpu(), reinterpret_cast<void*>(aligned));
+  return memory(desc, Cpu(), cls::Aligned(space, desc.get_size()));
 }
 
 memory::desc Images(Numbers shape) {
@@ -190,18 +188,18 @@ const Prepared& Find(Kind kind, const Shapes& s) {
   for (Numbers numbers : {s.images, s.kernel, s.output, s.strides, s.pads, s.dilation}) {
     key.insert(key.end(), numbers.begin(), numbers.end());
   }
+  const std::lock_guard<std::mutex> lock(mutex);
   const auto found = prepared.find(key);
   if (found != prepared.end()) return found->second;
   return prepared.emplace(key, Prepare(kind, s)).first->second;
 }
 
-// A workspace and a prepared convolution, for one call.
+// A workspace, for one call.
 class Call {
  public:
-  Call(Kind kind, const Shapes& shapes) {
+  Call() {
     std::unique_lock<std::mutex> lock(mutex);
     released.wait(lock, [] { return !Idle().empty(); });
-    convolution = &Find(kind, shapes);
     space = Idle().back();
     Idle().pop_back();
   }
@@ -211,21 +209,49 @@ class Call {
     released.notify_one();
   }
 
-  const Prepared* convolution;
   Workspace* space;
 };
 
-ffi::Error Run(Kind kind, const Shapes& shapes, void* images, void* kernel, void* output,
-               void* factor = nullptr, void* bias = nullptr, void* added = nullptr) {
+struct Data {
+  void *images, *kernel, *output, *factor = nullptr, *bias = nullptr, *added = nullptr;
+};
+
+// The convolution for Winograd's algorithm, if it can and should compute this.
+std::optional<cls::Conv3x3> ForWinograd(Kind kind, const Shapes& s, const Data& d) {
+  const auto ones = [](Numbers numbers) { return numbers[0] == 1 && numbers[1] == 1; };
+  if (kind == kKernelGrad || s.kernel[0] != 3 || s.kernel[1] != 3 || s.groups != 1 ||
+      !ones(s.strides) || !ones(s.dilation) || s.activation == kSwish || s.activation == kHardSwish) {
+    return std::nullopt;
+  }
+  cls::Conv3x3 conv;
+  const bool back = kind == kImageGrad;
+  const Numbers from = back ? s.output : s.images, to = back ? s.images : s.output;
+  conv.count = from[0], conv.height = from[1], conv.width = from[2], conv.inputs = from[3];
+  conv.out_height = to[1], conv.out_width = to[2], conv.outputs = to[3];
+  conv.top = back ? 2 - s.pads[0] : s.pads[0], conv.left = back ? 2 - s.pads[2] : s.pads[2];
+  conv.images = static_cast<float*>(back ? d.output : d.images);
+  conv.result = static_cast<float*>(back ? d.images : d.output);
+  conv.kernel = static_cast<float*>(d.kernel), conv.transposed = back;
+  conv.factor = static_cast<float*>(d.factor), conv.bias = static_cast<float*>(d.bias);
+  conv.added = static_cast<float*>(d.added), conv.clipped = s.activation != kNone;
+  conv.high = s.activation == kRelu6 ? 6.0f : std::numeric_limits<float>::infinity();
+  return cls::WinogradPays(conv) ? std::optional(conv) : std::nullopt;
+}
+
+ffi::Error Run(Kind kind, const Shapes& shapes, const Data& data) {
   try {
-    const Call call(kind, shapes);
-    const Prepared& p = *call.convolution;
+    const Call call;
+    if (const auto conv = ForWinograd(kind, shapes, data)) {
+      cls::Winograd(*conv, call.space->kernel, call.space->scratch);
+      return ffi::Error::Success();
+    }
+    const Prepared& p = Find(kind, shapes);
     dnnl::stream stream(Cpu());
-    const bool reordered = factor || p.blocked_kernel != p.kernel;
-    const memory user(p.kernel, Cpu(), kernel);
+    const bool reordered = data.factor || p.blocked_kernel != p.kernel;
+    const memory user(p.kernel, Cpu(), data.kernel);
     const memory blocked = reordered ? In(call.space->kernel, p.blocked_kernel) : user;
-    if (factor) {
-      const memory factors(Channels(shapes.output), Cpu(), factor);
+    if (data.factor) {
+      const memory factors(Channels(shapes.output), Cpu(), data.factor);
       p.reorder.execute(stream, {{DNNL_ARG_FROM, user},
                                  {DNNL_ARG_TO, blocked},
                                  {DNNL_ARG_ATTR_SCALES | DNNL_ARG_FROM, factors}});
@@ -234,14 +260,16 @@ ffi::Error Run(Kind kind, const Shapes& shapes, void* images, void* kernel, void
     }
     const bool forward = kind == kForward || kind == kInference;
     std::unordered_map<int, memory> arguments{
-        {kind == kImageGrad ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, memory(p.images, Cpu(), images)},
+        {kind == kImageGrad ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, memory(p.images, Cpu(), data.images)},
         {kind == kKernelGrad ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, blocked},
-        {forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, memory(p.output, Cpu(), output)},
+        {forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, memory(p.output, Cpu(), data.output)},
         {DNNL_ARG_SCRATCHPAD, In(call.space->scratch, p.scratchpad)}};
-    if (bias) arguments.emplace(DNNL_ARG_BIAS, memory(Channels(shapes.output), Cpu(), bias));
-    if (added) {
+    if (data.bias) {
+      arguments.emplace(DNNL_ARG_BIAS, memory(Channels(shapes.output), Cpu(), data.bias));
+    }
+    if (data.added) {
       arguments.emplace(DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1,
-                        memory(p.output, Cpu(), added));
+                        memory(p.output, Cpu(), data.added));
     }
     p.convolution.execute(stream, arguments);
     if (reordered && kind == kKernelGrad) {
@@ -258,24 +286,24 @@ ffi::Error Forward(Array images, Array kernel, Result output, Numbers strides, N
                    Numbers dilation, int64_t groups) {
   const Shapes shapes{images.dimensions(), kernel.dimensions(), output->dimensions(), strides,
                       pads, dilation, groups};
-  return Run(kForward, shapes, images.untyped_data(), kernel.untyped_data(),
-             output->untyped_data());
+  return Run(kForward, shapes,
+             {images.untyped_data(), kernel.untyped_data(), output->untyped_data()});
 }
 
 ffi::Error ImageGrad(Array kernel, Array grad, Result images, Numbers strides, Numbers pads,
                      Numbers dilation, int64_t groups) {
   const Shapes shapes{images->dimensions(), kernel.dimensions(), grad.dimensions(), strides,
                       pads, dilation, groups};
-  return Run(kImageGrad, shapes, images->untyped_data(), kernel.untyped_data(),
-             grad.untyped_data());
+  return Run(kImageGrad, shapes,
+             {images->untyped_data(), kernel.untyped_data(), grad.untyped_data()});
 }
 
 ffi::Error KernelGrad(Array images, Array grad, Result kernel, Numbers strides, Numbers pads,
                       Numbers dilation, int64_t groups) {
   const Shapes shapes{images.dimensions(), kernel->dimensions(), grad.dimensions(), strides,
                       pads, dilation, groups};
-  return Run(kKernelGrad, shapes, images.untyped_data(), kernel->untyped_data(),
-             grad.untyped_data());
+  return Run(kKernelGrad, shapes,
+             {images.untyped_data(), kernel->untyped_data(), grad.untyped_data()});
 }
 
 ffi::Error Inference(Array images, Array kernel, Array factor, Array bias,
@@ -285,8 +313,9 @@ ffi::Error Inference(Array images, Array kernel, Array factor, Array bias,
   const Shapes shapes{images.dimensions(), kernel.dimensions(), output->dimensions(), strides,
                       pads, dilation, groups, activation, adds};
   void* added = adds ? others.get<Array>(0)->untyped_data() : nullptr;
-  return Run(kInference, shapes, images.untyped_data(), kernel.untyped_data(),
-             output->untyped_data(), factor.untyped_data(), bias.untyped_data(), added);
+  return Run(kInference, shapes,
+             {images.untyped_data(), kernel.untyped_data(), output->untyped_data(),
+              factor.untyped_data(), bias.untyped_data(), added});
 }
 
 }  // namespace

@@ -36,7 +36,7 @@ def conv(
 ) -> jax.Array:
     """Returns the convolution (N, H', W', O) of images with a kernel.
 
-    With the extension of `cls.nn.cpu.native` all are oneDNN's, on one device.
+    With the extension of `cls.nn.cpu.native`, on one device, it computes all of them.
     Within `compact.few_operations`, depthwise convolutions and those with few output pixels take
     that form, on every platform.
 

@@ -1,0 +1,36 @@
+// Convolutions with windows of 3 x 3 pixels by Winograd's algorithm F(2 x 2, 3 x 3).
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace cls {
+
+// A convolution at stride 1 in one group; all arrays are dense. With `transposed`, a kernel of shape
+// (3, 3, outputs, inputs), mirrored in both directions: so images have the gradient
+// of the result of another convolution, and the result is the gradient of its images.
+struct Conv3x3 {
+  int64_t count, height, width, inputs;            // images (count, height, width, inputs)
+  int64_t out_height, out_width, outputs;          // result (count, out_height, out_width, outputs)
+  int64_t top, left;                               // rows and columns of zeros before an image
+  const float *images, *kernel;                    // kernel (3, 3, inputs, outputs)
+  float* result;
+  bool transposed = false;
+  const float *factor = nullptr, *bias = nullptr;  // (outputs,): result * factor + bias
+  const float* added = nullptr;                    // of the result's shape: result + added, then
+  bool clipped = false;                            // min(max(result, low), high)
+  float low = 0, high = 0;
+};
+
+// Returns whether this processor computes the convolution faster so than by its definition.
+bool WinogradPays(const Conv3x3& conv);
+
+// Computes the convolution, in memory that is kept for the next one.
+void Winograd(const Conv3x3& conv, std::vector<char>& kernel, std::vector<char>& scratch);
+
+// Returns the 64-byte aligned begin of a number of bytes in a space, which grows when needed.
+void* Aligned(std::vector<char>& space, size_t bytes);
+
+}  // namespace cls

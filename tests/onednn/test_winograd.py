@@ -1,0 +1,154 @@
+"""Convolutions of the extension by Winograd's algorithm, against sums over taps in float64."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cls.nn.cpu import native
+
+ONES = (1, 1)
+
+
+def geometry(pads):
+    return native.Geometry(ONES, pads, ONES, 1)
+
+
+def in_float64(images, kernel, pads):
+    images = np.pad(np.asarray(images, np.float64), ((0, 0), *pads, (0, 0)))
+    height, width = images.shape[1] - 2, images.shape[2] - 2
+    return sum(
+        images[:, i : i + height, j : j + width] @ np.asarray(kernel[i, j], np.float64)
+        for i, j in np.ndindex(3, 3)
+    )
+
+
+def image_grad_in_float64(kernel, grad, shape, pads):
+    """Returns the gradient of images of a shape, from that of images with all their padding."""
+    mirrored = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
+    padded = in_float64(grad, mirrored, ((2, 2), (2, 2)))
+    (top, _), (left, _) = pads
+    return padded[:, top : top + shape[1], left : left + shape[2]]
+
+
+def integers(rng, *shape):
+    """Returns numbers whose products and sums, also those with factors of 1/4, are exact."""
+    return 4.0 * rng.integers(-8, 9, shape).astype(np.float32)
+
+
+def cases(count):
+    """Yields shapes of images and kernel, and pads, that are not all multiples of anything."""
+    rng = np.random.default_rng(0)
+    pair = lambda low, high: tuple(int(x) for x in rng.integers(low, high, 2))  # noqa: E731
+    for _ in range(count):
+        images = (int(rng.integers(2, 5)), *pair(7, 16), int(rng.integers(16, 60)))
+        yield images, (3, 3, images[-1], int(rng.integers(11, 80))), (pair(0, 4), pair(0, 4))
+
+
+def test_integers_are_exact(extension):
+    rng = np.random.default_rng(1)
+    for images_shape, kernel_shape, pads in cases(40):
+        images, kernel = integers(rng, *images_shape), integers(rng, *kernel_shape)
+        out, undo = jax.vjp(lambda x, w, p=pads: native.conv(x, w, geometry(p)), images, kernel)
+        expected = in_float64(images, kernel, pads)
+        case = str((images_shape, kernel_shape, pads))
+        np.testing.assert_array_equal(out, expected, err_msg=case)
+        grad = integers(rng, *expected.shape)
+        wanted = image_grad_in_float64(kernel, grad, images_shape, pads)
+        np.testing.assert_array_equal(undo(grad)[0], wanted, err_msg=case)
+
+
+PADS = ((1, 1), (1, 1))
+
+
+@pytest.mark.parametrize('inputs', [16, 512])
+def test_rounding_is_that_of_a_sum_over_inputs(extension, inputs):
+    rng = np.random.default_rng(2)
+    images = rng.standard_normal((2, 12, 12, inputs), np.float32)
+    kernel = rng.standard_normal((3, 3, inputs, inputs), np.float32)
+    out, undo = jax.vjp(lambda x: native.conv(x, kernel, geometry(PADS)), images)
+    grad = image_grad_in_float64(kernel, images, images.shape, PADS)
+    deviation = np.sqrt(9 * inputs)  # of the results
+    for value, expected in ((out, in_float64(images, kernel, PADS)), (undo(images)[0], grad)):
+        error = np.sqrt(np.mean(np.square(value - expected))) / deviation
+        assert 0 < error < np.finfo(np.float32).eps * np.sqrt(inputs) / 2
+
+
+@pytest.mark.skipif(
+    'avx512f' not in Path('/proc/cpuinfo').read_text(), reason='a processor without AVX-512'
+)
+def test_it_is_used_where_it_pays(extension):
+    """A pixel alone shows the kernel: to the bit by the definition, rounded by the algorithm."""
+    rng = np.random.default_rng(3)
+
+    def is_used(size, inputs, outputs):
+        images = np.zeros((1, size, size, inputs), np.float32)
+        images[0, 1, 1, 0] = 1
+        kernel = rng.standard_normal((3, 3, inputs, outputs), np.float32)
+        seen = np.asarray(native.conv(images, kernel, geometry(PADS)))[0, :3, :3]
+        mirrored = kernel[::-1, ::-1, 0]
+        np.testing.assert_allclose(seen, mirrored, rtol=0, atol=1e-6)
+        return not np.array_equal(seen, mirrored)
+
+    assert is_used(8, 16, 11)
+    assert not is_used(6, 16, 16)
+    assert not is_used(8, 15, 16)
+    assert not is_used(8, 16, 10)
+
+
+@pytest.mark.parametrize('activation', ['', 'relu', 'relu6'])
+@pytest.mark.parametrize('adds', [False, True])
+def test_what_follows_in_inference(extension, activation, adds):
+    rng = np.random.default_rng(4)
+    images, kernel = integers(rng, 3, 9, 11, 18), integers(rng, 3, 3, 18, 37) / 1024
+    factor, bias = 2.0 ** rng.integers(-2, 3, 37), rng.integers(-4, 5, 37)
+    added = rng.integers(-4, 5, (3, 9, 11, 37)) if adds else None
+    scale = [jnp.asarray(x, jnp.float32) for x in (factor, bias)]
+    plus = jnp.asarray(added, jnp.float32) if adds else None
+
+    @jax.jit
+    def ours(images):
+        return native.inference_conv(images, kernel, *scale, plus, activation, geometry(PADS))
+
+    expected = in_float64(images, kernel, PADS) * factor + bias + (added if adds else 0)
+    low, high = {'': (-np.inf, np.inf), 'relu': (0, np.inf), 'relu6': (0, 6)}[activation]
+    np.testing.assert_array_equal(ours(images), np.clip(expected, low, high))
+    images[1, 4, 4, 0] = np.nan
+    broken = np.isnan(ours(images)).all(-1)
+    assert broken[1, 3:6, 3:6].all()
+    assert not broken[[0, 2]].any()
+
+
+DIGEST = """
+import hashlib, sys
+import numpy as np
+from cls.nn.cpu import native
+from cls.onednn import load
+assert load.load()
+images = np.random.default_rng(0).standard_normal((5, 13, 13, 40), np.float32)
+kernel = np.random.default_rng(1).standard_normal((3, 3, 40, 72), np.float32)
+every = native.Geometry((1, 1), ((1, 1), (1, 1)), (1, 1), 1)
+for chosen in (images, images[3:4]):
+    out = np.asarray(native.conv(chosen, kernel, every))
+    print(hashlib.sha256(out[3 if len(out) > 3 else 0].tobytes()).hexdigest())
+"""
+
+
+def test_an_image_has_its_result_whatever_is_next_to_it(extension):
+    """With any number of threads, and in any batch, to the bit."""
+    digests = set()
+    for threads in ('1', '3'):
+        done = subprocess.run(
+            [sys.executable, '-c', DIGEST],
+            env=os.environ | {'OMP_NUM_THREADS': threads},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        digests.update(done.stdout.split())
+    assert len(digests) == 1
