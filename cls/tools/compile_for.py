@@ -156,15 +156,15 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
         jax.config.update('jax_optimization_level', 'O0')
     setup = prepared(config, slices.devices(wanted))
     report = report_of(setup)
-    baseline = baseline_of(setup, other) if other else None
     chip = slices.CHIPS[wanted.chip]
+    if not args.json:  # before the other step is compiled, which can take an hour
+        print(f'{args.config} on {wanted}\n{text(report, chip)}', flush=True)
+    baseline = baseline_of(setup, other) if other else None
     if args.json:
         values = to_json(report, chip)
         print(json.dumps(values | ({'against': dataclasses.asdict(baseline)} if baseline else {})))
-    else:
-        print(f'{args.config} on {wanted}\n{text(report, chip)}')
-        if baseline:
-            print(comparison(report, baseline, args.against))
+    elif baseline:
+        print(comparison(report, baseline, args.against))
     return 0
 
 
