@@ -31,6 +31,8 @@ a step      of a chip: floating-point operations and bytes read and written, by 
             these bytes never leave the chip, so their time at the HBM's bandwidth is not a strict
             bound. For a gather, as in rotating an image, XLA counts far more bytes than are read.
 collectives of a chip: the bytes of their results.
+moves       operations of a chip that only copy, convert or reorder numbers, with results of 1 MB or
+            more: the bytes of these. Transfers between a chip's memories are not among them.
 bounds      the time of the step's operations, bytes and collectives, each at the chip's peak (see
             cls/tools/tpu/slices.py). Apart from the caveat on bytes, a step is no faster than the
             slowest of them. The network between several slices is left out. MFU is the model's own
@@ -43,7 +45,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,7 @@ from cls.search import supernets  # noqa: F401  registers networks and trainings
 from cls.setup import Setup, abstract_state, set_up
 from cls.steps.phases import Phase
 from cls.tools.tpu import against, pods, slices
-from cls.tools.tpu.costs import Memory, Sent, costs, too_large
+from cls.tools.tpu.costs import Memory, Moved, Sent, costs, too_large
 from cls.tools.tpu.slices import GIB, Chip
 
 PROG = 'python -m cls.tools.compile_for'
@@ -82,6 +84,7 @@ class Report:
     bytes_accessed: float = 0.0
     cycles: float = 0.0  # expected for the kernels; 0 if the compiler does not report them
     collectives: dict[str, Sent] = dataclasses.field(default_factory=dict)
+    moves: dict[str, Moved] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -348,14 +351,8 @@ def _lines(report: Report, chip: Chip) -> Iterator[tuple[str, str]]:
         f'{report.flops / 1e9:,.2f} GFLOP, {report.bytes_accessed / 1e9:.2f} GB accessed'
         + (f', {report.cycles / 1e6:.1f} million cycles' if report.cycles else ''),
     )
-    yield (
-        'collectives',
-        ', '.join(
-            f'{kind} {one.count} ({one.bytes / 1e6:,.2f} MB)'
-            for kind, one in report.collectives.items()
-        )
-        or 'none',
-    )
+    yield 'collectives', _sums(report.collectives)
+    yield 'moves', _sums(report.moves)
     limits = bounds(report, chip)
     yield (
         'bounds',
@@ -366,6 +363,11 @@ def _lines(report: Report, chip: Chip) -> Iterator[tuple[str, str]]:
         expected = estimate(report, chip)
         yield 'estimate', f'{_ms(expected)}: {_speed(report, chip, expected)}'
     yield 'compiled in', f'{report.compile_seconds:.0f} s'
+
+
+def _sums(kinds: Mapping[str, Sent | Moved]) -> str:
+    each = (f'{kind} {one.count} ({one.bytes / 1e6:,.2f} MB)' for kind, one in kinds.items())
+    return ', '.join(each) or 'none'
 
 
 def _ms(seconds: float) -> str:

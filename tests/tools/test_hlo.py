@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from cls.steps import sharding as meshes
-from cls.tools.tpu.hlo import Collective, collectives, size
+from cls.tools.tpu.hlo import Collective, Move, collectives, moves, size
 
 MESH = meshes.make_mesh(4)  # data 2, fsdp 4
 
@@ -179,6 +179,56 @@ def test_copies_of_a_function_have_one_channel():
 def test_other_forms(line, expected):
     text = f'HloModule m, num_partitions=8\n\nENTRY %main (x: f32[4]) -> f32[4] {{\n  {line}\n}}\n'
     assert collectives(text) == ([Collective(*expected)] if expected else [])
+
+
+MOVED = """HloModule m
+
+%fused (p: bf16[8,4]) -> f32[4,8] {
+  %p = bf16[8,4]{1,0} parameter(0)
+  %c = f32[8,4]{1,0} convert(%p)
+  ROOT %t = f32[4,8]{1,0} transpose(%c), dimensions={1,0}
+}
+
+%computes (p.1: f32[4,8]) -> f32[4,8] {
+  %p.1 = f32[4,8]{1,0} parameter(0)
+  %c.1 = f32[4,8]{0,1} copy(%p.1)
+  ROOT %a = f32[4,8]{0,1} add(%c.1, %c.1)
+}
+
+%body (s: (s32[], f32[4,8])) -> (s32[], f32[4,8]) {
+  %s = (s32[], f32[4,8]{1,0}) parameter(0)
+  %r = f32[4,8]{1,0} reverse(%g), dimensions={1}
+}
+
+ENTRY %main (x: bf16[8,4]) -> f32[4,8] {
+  %x = bf16[8,4]{1,0} parameter(0)
+  %one = f32[4,8]{1,0:T(8,128)} fusion(%x), kind=kLoop, calls=%fused
+  %start = (f32[4,8]{1,0:S(1)}, f32[4,8]{1,0}, u32[]) copy-start(%one)
+  %done = f32[4,8]{1,0:S(1)} copy-done(%start)
+  %two = f32[4,8]{0,1} fusion(%done), kind=kLoop, calls=%computes
+  %w = (s32[], f32[4,8]{1,0}) while(%t), condition=%c, body=%body, \
+backend_config={"known_trip_count":{"n":"3"}}
+  ROOT %last = f32[4,8]{1,0:T(8,128)} copy(%two), metadata={op_name="a copy(x)"}
+}
+"""
+
+
+def test_moves_are_operations_or_fusions_of_nothing_else():
+    assert moves(MOVED) == [
+        Move('reverse', 128, 3),
+        Move('convert + transpose', 128),
+        Move('copy', 128),
+    ]
+
+
+def test_moves_of_a_program():
+    def program(function, x):
+        return moves(jax.jit(function).lower(x).compile().as_text())
+
+    x = jax.ShapeDtypeStruct((64, 32), jnp.float32)
+    (transposed,) = program(lambda x: x.T, x)
+    assert transposed.bytes == 4 * 64 * 32
+    assert program(lambda x: jnp.sin(x) + 1, x) == []
 
 
 def test_sizes():

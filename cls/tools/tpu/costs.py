@@ -7,6 +7,8 @@ from typing import Any
 
 from cls.tools.tpu import hlo
 
+LEAST_MOVED = 10**6  # bytes; smaller results of moves are not counted
+
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _TOO_LARGE = re.compile(
     r'(?:Used |\()([\d.]+)([KMGT])\)?(?: of [\d.]+\w hbm| exceeds available HBM)'
@@ -38,6 +40,14 @@ class Sent:
     sent: float  # the fewest bytes that a chip has to send for them
 
 
+@dataclasses.dataclass(frozen=True)
+class Moved:
+    """The moves of one kind in a step, see `hlo.moves`."""
+
+    count: int
+    bytes: int  # of their results on a chip
+
+
 def costs(compiled: Any, accumulate: int = 1) -> dict[str, Any]:
     """Returns the costs of a compiled program for a chip, by the names of Report's fields.
 
@@ -60,6 +70,7 @@ def costs(compiled: Any, accumulate: int = 1) -> dict[str, Any]:
         # Not the 'optimal_seconds' of XLA's analysis: they count -1 second for each custom call.
         'cycles': accumulate * sum(map(int, _CYCLES.findall(program))),
         'collectives': sent(hlo.collectives(program)),
+        'moves': moved(hlo.moves(program)),
     }
 
 
@@ -73,6 +84,17 @@ def sent(collectives: Sequence[hlo.Collective]) -> dict[str, Sent]:
             old.bytes + each.times * each.bytes,
             old.sent + each.times * least_sent(each),
         )
+    return totals
+
+
+def moved(moves: Sequence[hlo.Move]) -> dict[str, Moved]:
+    """Returns the sums of moves by kind, of those with results of LEAST_MOVED bytes or more."""
+    totals: dict[str, Moved] = {}
+    for each in moves:
+        if each.bytes >= LEAST_MOVED:
+            old = totals.get(each.kind, Moved(0, 0))
+            bytes_ = old.bytes + each.times * each.bytes
+            totals[each.kind] = Moved(old.count + each.times, bytes_)
     return totals
 
 

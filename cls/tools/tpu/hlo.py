@@ -1,4 +1,4 @@
-"""The collectives of a compiled program, read from its optimized HLO.
+"""The collectives and the moves of a compiled program, read from its optimized HLO.
 
   for each in collectives(jax.jit(f).lower(*args).compile().as_text()): ...
 
@@ -22,11 +22,20 @@ from collections.abc import Iterator
 
 KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'collective-permute')
 
+# Operations that compute nothing, and those that may be next to them in a fusion.
+MOVES = (
+    *('copy', 'transpose', 'convert', 'reverse', 'reshape', 'slice', 'concatenate', 'pad'),
+    *('dynamic-slice', 'dynamic-update-slice'),
+)
+_FREE = {'parameter', 'constant', 'bitcast', 'tuple', 'get-tuple-element'}
+
+_OPERATION = re.compile(r'\s*(?:ROOT )?%?[\w.-]+ = (\(.*?\)|\S+) ([\w-]+)\(')
 _COLLECTIVE = re.compile(
     rf'\s*(?:ROOT )?%?[\w.-]+ = (\([^%]*?\)|\S+) ({"|".join(KINDS)})(-start)?\('
 )
 _HEADER = re.compile(r'(?:ENTRY )?%?([\w.-]+) \(.*\) -> (.*) \{$')
 _CALL = re.compile(r'(?:calls|to_apply|body|condition|\w+_computation)=%?([\w.-]+)')
+_FUSED = re.compile(r' fusion\(.*calls=%?([\w.-]+)')
 _CHANNEL = re.compile(r'\bchannel_id=(\d+)')
 _BRANCHES = re.compile(r'branch_computations=\{([^}]*)\}')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
@@ -66,6 +75,39 @@ def collectives(hlo_text: str) -> list[Collective]:
             shape, kind = result, 'reduce-scatter'
         group = _group(line, devices)
         found.append(Collective(kind, size(shape), group, times[computation]))
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Move:
+    """An operation that only copies, converts or reorders numbers."""
+
+    kind: str  # of MOVES; 'convert + transpose' for a fusion of two
+    bytes: int  # size of the result on one device
+    times: int = 1  # executions per run of the program
+
+
+def moves(hlo_text: str) -> list[Move]:
+    """Returns the moves of optimized HLO text, in its order: operations, or fusions of only moves.
+
+    A TPU's transfers between its memories (copy-start, slice-start) are not among them: they
+    are part of the operation that uses the numbers.
+    """
+    times, inside, found = _times(hlo_text), defaultdict(set), []
+    for computation, _, line in _lines(hlo_text):
+        match = _OPERATION.match(line)
+        if match:
+            inside[computation].add(match[2])
+    fused = {name for _, _, line in _lines(hlo_text) for name in _FUSED.findall(line)}
+    for computation, _, line in _lines(hlo_text):
+        match = _OPERATION.match(line)
+        if not match or computation in fused:
+            continue
+        shape, kind = match.groups()
+        called = _FUSED.search(line) if kind == 'fusion' else None
+        kinds = (inside[called[1]] if called else {kind}) - _FREE
+        if kinds and kinds <= set(MOVES):
+            found.append(Move(' + '.join(sorted(kinds)), size(shape), times[computation]))
     return found
 
 
