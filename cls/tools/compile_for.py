@@ -32,7 +32,8 @@ a step      of a chip: floating-point operations and bytes read and written, by 
             bound. For a gather, as in rotating an image, XLA counts far more bytes than are read.
 collectives of a chip: the bytes of their results.
 moves       operations of a chip that only copy, convert or reorder numbers, with results of 1 MB or
-            more: the bytes of these. Transfers between a chip's memories are not among them.
+            more: the bytes of these, and the shape of the largest. Transfers between a chip's
+            memories are not among them.
 bounds      the time of the step's operations, bytes and collectives, each at the chip's peak (see
             cls/tools/tpu/slices.py). Apart from the caveat on bytes, a step is no faster than the
             slowest of them. The network between several slices is left out. MFU is the model's own
@@ -45,7 +46,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -351,8 +352,13 @@ def _lines(report: Report, chip: Chip) -> Iterator[tuple[str, str]]:
         f'{report.flops / 1e9:,.2f} GFLOP, {report.bytes_accessed / 1e9:.2f} GB accessed'
         + (f', {report.cycles / 1e6:.1f} million cycles' if report.cycles else ''),
     )
-    yield 'collectives', _sums(report.collectives)
-    yield 'moves', _sums(report.moves)
+    sent = (f'{kind} {one.count} ({_megabytes(one)})' for kind, one in report.collectives.items())
+    yield 'collectives', ', '.join(sent) or 'none'
+    moved = (
+        f'{kind} {one.count} ({_megabytes(one)}, {one.largest})'
+        for kind, one in report.moves.items()
+    )
+    yield 'moves', ', '.join(moved) or 'none'
     limits = bounds(report, chip)
     yield (
         'bounds',
@@ -365,9 +371,8 @@ def _lines(report: Report, chip: Chip) -> Iterator[tuple[str, str]]:
     yield 'compiled in', f'{report.compile_seconds:.0f} s'
 
 
-def _sums(kinds: Mapping[str, Sent | Moved]) -> str:
-    each = (f'{kind} {one.count} ({one.bytes / 1e6:,.2f} MB)' for kind, one in kinds.items())
-    return ', '.join(each) or 'none'
+def _megabytes(of: Sent | Moved) -> str:
+    return f'{of.bytes / 1e6:,.2f} MB'
 
 
 def _ms(seconds: float) -> str:

@@ -35,7 +35,9 @@ REPORT = Report(
     bytes_accessed=5e9,
     cycles=6e5,
     collectives=SENT,
-    moves=costs.moved([Move('copy', 10**6, 2), Move('copy', 10**6 - 1), Move('copy', 10**6)]),
+    moves=costs.moved(
+        [Move('copy', 'u8[1000,1000]', 2), Move('copy', 'u8[999999]'), Move('copy', 'f32[500,600]')]
+    ),
 )
 
 
@@ -163,7 +165,7 @@ def test_text():
         'code 0.25, outputs in place 0.50: fits',
         'a step      300.00 GFLOP, 5.00 GB accessed, 0.6 million cycles',
         'collectives all-reduce 1 (1.00 MB), all-gather 1 (1.00 MB)',
-        'moves       copy 3 (3.00 MB)',
+        'moves       copy 3 (3.20 MB, f32[500,600])',
         'bounds      compute 300.00 ms, HBM 500.00 ms, links 2.00 ms: 256 images/s, MFU 40.0 %',
         'estimate    600.00 ms: 213 images/s, MFU 33.3 %',
         'compiled in 2 s',
@@ -179,7 +181,7 @@ def test_json():
     found = json.loads(json.dumps(compile_for.to_json(REPORT, CHIP)))
     assert found['images_per_second_bound'] == pytest.approx(256)
     assert found['mfu_estimate'] == pytest.approx(1 / 3)
-    assert found['moves'] == {'copy': {'count': 3, 'bytes': 3 * 10**6}}
+    assert found['moves'] == {'copy': {'count': 3, 'bytes': 3_200_000, 'largest': 'f32[500,600]'}}
     assert found['collectives']['all-reduce'] == {'count': 1, 'bytes': 10**6, 'sent': 1.5e6}
     large = Report(**FIELDS, quick=False, fits=False, memory=Memory(20 * 2**30))
     assert 'bounds' not in compile_for.to_json(large, CHIP)

@@ -215,9 +215,9 @@ backend_config={"known_trip_count":{"n":"3"}}
 
 def test_moves_are_operations_or_fusions_of_nothing_else():
     assert moves(MOVED) == [
-        Move('reverse', 128, 3),
-        Move('convert + transpose', 128),
-        Move('copy', 128),
+        Move('reverse', 'f32[4,8]', 3),
+        Move('convert + transpose', 'f32[4,8]'),
+        Move('copy', 'f32[4,8]'),
     ]
 
 

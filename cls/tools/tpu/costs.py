@@ -46,6 +46,7 @@ class Moved:
 
     count: int
     bytes: int  # of their results on a chip
+    largest: str  # the shape of the largest result, as 'f32[4,8]'
 
 
 def costs(compiled: Any, accumulate: int = 1) -> dict[str, Any]:
@@ -90,11 +91,11 @@ def sent(collectives: Sequence[hlo.Collective]) -> dict[str, Sent]:
 def moved(moves: Sequence[hlo.Move]) -> dict[str, Moved]:
     """Returns the sums of moves by kind, of those with results of LEAST_MOVED bytes or more."""
     totals: dict[str, Moved] = {}
-    for each in moves:
+    for each in sorted(moves, key=lambda move: -move.bytes):
         if each.bytes >= LEAST_MOVED:
-            old = totals.get(each.kind, Moved(0, 0))
+            old = totals.get(each.kind, Moved(0, 0, each.shape))
             bytes_ = old.bytes + each.times * each.bytes
-            totals[each.kind] = Moved(old.count + each.times, bytes_)
+            totals[each.kind] = Moved(old.count + each.times, bytes_, old.largest)
     return totals
 
 

@@ -83,8 +83,13 @@ class Move:
     """An operation that only copies, converts or reorders numbers."""
 
     kind: str  # of MOVES; 'convert + transpose' for a fusion of two
-    bytes: int  # size of the result on one device
+    shape: str  # of the result on one device, as 'f32[4,8]'
     times: int = 1  # executions per run of the program
+
+    @property
+    def bytes(self) -> int:
+        """The size of the result on one device."""
+        return size(self.shape)
 
 
 def moves(hlo_text: str) -> list[Move]:
@@ -107,7 +112,8 @@ def moves(hlo_text: str) -> list[Move]:
         called = _FUSED.search(line) if kind == 'fusion' else None
         kinds = (inside[called[1]] if called else {kind}) - _FREE
         if kinds and kinds <= set(MOVES):
-            found.append(Move(' + '.join(sorted(kinds)), size(shape), times[computation]))
+            arrays = ', '.join(f'{kind}[{sizes}]' for kind, sizes in _ARRAY.findall(shape))
+            found.append(Move(' + '.join(sorted(kinds)), arrays, times[computation]))
     return found
 
 
