@@ -5,6 +5,7 @@ cls with such a line. Imports inside functions count as well.
 """
 
 import ast
+import collections
 import functools
 import re
 from pathlib import Path
@@ -189,6 +190,22 @@ def test_each_room_imports_what_its_docstring_says():
 def test_no_file_imports_itself_through_others():
     inner, _, _ = graph()
     assert circles(inner) == []
+
+
+def test_a_constant_of_several_files_is_written_once():
+    """Numbers and words of different rooms may be equal by chance; tuples are not."""
+    _, _, rules = graph()
+    homes = collections.defaultdict(list)
+    for name, (tree, _) in trees().items():
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                constant = node.targets[0].id
+                names = [each.id for each in ast.walk(node.value) if isinstance(each, ast.Name)]
+                if re.fullmatch('[A-Z][A-Z_]+', constant) and not names:
+                    own = room(name, rules).partition('.')[0]
+                    own = '' if isinstance(node.value, ast.Tuple) else own
+                    homes[constant, ast.unparse(node.value), own].append(name)
+    assert {key: files for key, files in homes.items() if len(files) > 1} == {}
 
 
 def test_no_room_imports_itself_through_others():

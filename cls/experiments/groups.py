@@ -7,11 +7,11 @@ from pathlib import PurePath
 from typing import Any
 
 from cls.config import load as configs
+from cls.experiments.plan import SEED
 from cls.experiments.runs import RunData
 
 log = logging.getLogger(__name__)
 
-SEED = 'seed'
 MISSING = None  # the value of a field in a config without it
 
 

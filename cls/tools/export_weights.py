@@ -28,6 +28,7 @@ from cls import inference, models
 from cls.cli import Parser, run
 from cls.config import runs
 from cls.errors import UserError, reason
+from cls.inference.loading import SETS
 from cls.models.registry import Variant
 from cls.run import workdir as folders
 from cls.storage import paths
@@ -40,7 +41,6 @@ from cls.weights.targets import Target
 
 PROG = 'python -m cls.tools.export_weights'
 FORMATS = ('timm', 'torchvision', 'keras', 'safetensors')
-SETS = ('auto', 'average', 'trained', 'newest', 'newest_average', 'newest_trained')
 
 
 def parser(prog: str = PROG) -> Parser:

@@ -24,14 +24,13 @@ from cls import models
 from cls.models import registry
 from cls.models.registry import Variant
 from cls.weights import convert
-from cls.weights.naming import CLASSES
+from cls.weights.naming import CLASSES, Shape
 
 FOLDER = Path(__file__).with_name('tensors')
 SUFFIX = '.json.xz'
 # A number of classes that is no other size in any network.
 _MARK = 7919
 
-Shape = tuple[int, ...]
 Counts = Mapping[Shape, int]
 
 

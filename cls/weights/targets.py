@@ -11,9 +11,7 @@ from importlib import resources
 from typing import Any
 
 from cls import models
-
-CLASSES = -1  # the number of classes in a shape
-Shape = tuple[int, ...]
+from cls.weights.naming import CLASSES, Shape
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,12 +8,11 @@ import numpy as np
 
 from cls.errors import UserError, require
 from cls.inference.export.graph import Graph
-from cls.inference.export.source import Source, check
+from cls.inference.export.source import INSIDE, Source, check
 from cls.inference.export.trace import traced
 
 OPSET = 18
 _IR_VERSION = 9
-INSIDE = 10**9  # bytes; larger weights are written to a file of their own
 
 
 def write(source: Source, file: Path, graph: Graph | None = None) -> list[Path]:

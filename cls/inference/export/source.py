@@ -13,6 +13,7 @@ from jax import export
 from cls.errors import UserError
 
 TOLERANCE = 1e-4  # of the spread of the outputs of an image
+INSIDE = 10**9  # bytes; larger weights are written to a file of their own
 
 
 @dataclasses.dataclass(frozen=True)

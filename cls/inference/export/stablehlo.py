@@ -25,11 +25,10 @@ from jax import export
 
 from cls.errors import UserError
 from cls.inference.export.graph import Graph
-from cls.inference.export.source import Source, check
+from cls.inference.export.source import INSIDE, Source, check
 from cls.inference.export.trace import traced
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
-INSIDE = 10**9  # bytes; larger weights are written to a file of their own
 
 # Run by a process that has imported nothing of cls.
 _PROGRAM = """
