@@ -188,5 +188,5 @@ def test_a_finished_ensemble_is_not_taken_for_another(folder):
 
 def test_what_does_not_belong_together_is_one_line(folder):
     config = configs.load(f'{folder}/own.py:{folder}/nowhere')
-    with pytest.raises(UserError, match='nowhere is not a run folder'):
+    with pytest.raises(UserError, match=r'nowhere is not a run folder .*; cls train --config'):
         runs.members(config, folder / 'other')

@@ -101,12 +101,13 @@ def load_config(
         text = kept
         if text is None and file.exists():
             raise UserError(
-                f'{file} cannot be read, and there is no config in a checkpoint: give --config '
-                'and the fields that the run began with.'
+                f'{file} cannot be read, and there is no config in a checkpoint: run cls train '
+                f'with --workdir {workdir} and the --config and fields that the run began with.'
             )
         if text is None:
             raise UserError(
-                f'{workdir} is not a run folder (no config.json); --config FILE.py begins a run.'
+                f'{workdir} is not a run folder (no config.json); cls train --config FILE.py '
+                'begins a run.'
             )
         log.warning('%s is damaged: taking the config of the checkpoint.', file)
     check_names(workdir, paths.parse_json(text), kinds)

@@ -27,11 +27,18 @@ _WAITS = (0.1, 0.5)  # seconds before each retry of a read
 _STEP = 64  # files that are checked between two looks at the clock
 
 
+def described(error: BrokenImage) -> str:
+    """Returns the reason of an error, with the field of a run's config that can be changed."""
+    return f'{error}; see config.{error.field}' if error.field else str(error)
+
+
 class BrokenFile(UserError):
     """A file that cannot be decoded, without a search for further ones."""
 
     def __init__(self, folder: Path, name: str, reason: BrokenImage) -> None:
-        super().__init__(f'{name} in {folder} cannot be decoded ({reason}): replace or remove it.')
+        super().__init__(
+            f'{name} in {folder} cannot be decoded ({described(reason)}): replace or remove it.'
+        )
         self.folder, self.name, self.reason = folder, name, reason
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -149,11 +156,11 @@ def verdict(error: BrokenFile, files: ImageList, channels: int, rules: Rules) ->
     folder, found = error.folder, error.name
     log.warning(
         '%s in %s cannot be decoded (%s). Looking for further ones among its %d images, for %d '
-        'seconds at most.', found, folder, error.reason, len(files), SECONDS,
+        'seconds at most.', found, folder, described(error.reason), len(files), SECONDS,
     )  # fmt: skip
     looked, reasons = _search(files, channels, rules)
     reasons = {found: error.reason} | reasons
-    listed = [f'{file} ({why})' for file, why in reasons.items()]
+    listed = [f'{file} ({described(why)})' for file, why in reasons.items()]
     shown = ', '.join(sorted(listed[:NAMED]))
     if len(listed) > NAMED:
         shown += f', ... (all are listed in {_write_list(folder, sorted(listed))})'

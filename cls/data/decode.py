@@ -30,9 +30,11 @@ from cls.data.headers import (
     BrokenImage,
     Header,
     Still,
+    check_pixels,
     read_header,
     read_png,
     read_webp,
+    too_large,
     webp_size,
 )
 from cls.data.spec import DataSpec
@@ -103,12 +105,7 @@ class Rules:
 
     def check(self, height: int, width: int) -> None:
         """Raises BrokenImage if an image exceeds the limit."""
-        if height * width > self.max_pixels:
-            raise BrokenImage(_too_large(f'{width} x {height}', self.max_pixels))
-
-
-def _too_large(size: str, limit: int) -> str:
-    return f'{size} pixels, more than the {limit:,} of config.data.max_pixels'
+        check_pixels(height, width, self.max_pixels)
 
 
 RULES = Rules()
@@ -157,7 +154,7 @@ def _pillow(encoded: bytes, channels: int, rules: Rules) -> np.ndarray:
     except Image.DecompressionBombError as error:
         # Pillow's own limit is twice its constant.
         count = int(re.findall(r'\d+', str(error))[0])
-        raise BrokenImage(_too_large(f'{count:,}', rules.max_pixels)) from error
+        raise too_large(f'{count:,}', rules.max_pixels) from error
     except Exception as error:  # its parsers raise all kinds for damaged files
         raise BrokenImage(f'not an image, or damaged ({error})') from error
 

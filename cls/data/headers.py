@@ -8,6 +8,7 @@ import struct
 import zlib
 from typing import Any
 
+MAX_PIXELS_FIELD = 'data.max_pixels'  # the field of the config with the limit of pixels
 _PROGRESSIVE = 0xC2
 _FRAMES = (0xC0, 0xC1, _PROGRESSIVE)  # starts of frames: baseline, extended, progressive
 # Sampling factors, horizontal << 4 | vertical, of luma and both chromas: those that simplejpeg
@@ -18,7 +19,28 @@ _CRITICAL = (b'IHDR', b'PLTE', b'IDAT', b'IEND')  # the chunks that a PNG's pixe
 
 
 class BrokenImage(ValueError):
-    """A file that is not an image, is damaged, or exceeds a limit."""
+    """A file that is not an image, is damaged, or exceeds a limit.
+
+    Attributes:
+      field: the field of the config with the limit or the number that the file does not have, as
+        'data.max_pixels'; '' for none. The text leaves it out, as many commands have no config;
+        `cls.data.broken.described` adds it.
+    """
+
+    def __init__(self, why: str, field: str = '') -> None:
+        super().__init__(why)
+        self.field = field
+
+
+def check_pixels(height: int, width: int, most: int) -> None:
+    """Raises BrokenImage for an image of more than `most` pixels."""
+    if height * width > most:
+        raise too_large(f'{width} x {height}', most)
+
+
+def too_large(size: str, most: int) -> BrokenImage:
+    """Returns the error of an image with more than `most` pixels; `size` is their number."""
+    return BrokenImage(f'{size} pixels, more than {most:,}', MAX_PIXELS_FIELD)
 
 
 # ------------------------------------------------------------------------------------------------

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cls.data.headers import BrokenImage
+from cls.data.headers import BrokenImage, check_pixels
 from cls.errors import require
 
 SUFFIXES = ('.npy',)  # of files that only this module reads
 _NPY = b'\x93NUMPY'
 _TIFF = b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'
 _PNG = b'\x89PNG\r\n\x1a\n'
+_CHANNELS = 'data.channels'  # the field of the config with the number of channels
 _ALPHA = ('LA', 'RGBA')  # Pillow's modes of PNG images with an alpha channel
 
 
@@ -43,8 +44,7 @@ def read_array(encoded: bytes, most: int) -> np.ndarray:
         raise BrokenImage(f'not an array of NumPy ({error})') from error
     shape, fortran, dtype = header
     check_type(dtype, shape)
-    if shape[0] * shape[1] > most:
-        raise BrokenImage(f'{shape[1]} x {shape[0]} pixels, more than {most:,}')
+    check_pixels(shape[0], shape[1], most)
     count, start = int(np.prod(shape)), stream.tell()
     if len(encoded) - start < count:
         raise BrokenImage('the file ends early')
@@ -84,7 +84,7 @@ def converted(image: np.ndarray, channels: int) -> np.ndarray:
     if (have, channels) == (3, 1):
         gray = Image.fromarray(np.ascontiguousarray(image)).convert('L')
         return np.asarray(gray)[..., None]
-    raise BrokenImage(f'an array of {have} channels, not of {channels}')
+    raise BrokenImage(f'an array of {have} channels, not of {channels}', _CHANNELS)
 
 
 def read(encoded: bytes, channels: int, most: int) -> np.ndarray:
@@ -105,7 +105,7 @@ def read(encoded: bytes, channels: int, most: int) -> np.ndarray:
     else:
         image = _alpha(encoded, channels, most)
     if image.shape[2] != channels:
-        raise BrokenImage(f'{image.shape[2]} channels: expected {channels} (config.data.channels)')
+        raise BrokenImage(f'{image.shape[2]} channels: expected {channels}', _CHANNELS)
     return image
 
 
@@ -120,8 +120,7 @@ def _tiff(encoded: bytes, most: int) -> np.ndarray:
             shape, axes = tuple(series.shape), series.axes
             check_type(series.dtype, shape)
             height, width = (shape[axes.index(axis)] for axis in 'YX')
-            if height * width > most:
-                raise BrokenImage(f'{width} x {height} pixels, more than {most:,}')
+            check_pixels(height, width, most)
             values = series.asarray()
     except BrokenImage:
         raise
@@ -133,15 +132,14 @@ def _tiff(encoded: bytes, most: int) -> np.ndarray:
 
 
 def _alpha(encoded: bytes, channels: int, most: int) -> np.ndarray:
-    expected = f'expected {channels} channels (config.data.channels) in a .npy, TIFF or PNG file'
+    expected = f'expected {channels} channels in a .npy, TIFF or PNG file'
     if not encoded.startswith(_PNG):
-        raise BrokenImage(expected)
+        raise BrokenImage(expected, _CHANNELS)
     try:
         with Image.open(io.BytesIO(encoded), formats=['PNG']) as image:
-            if image.height * image.width > most:
-                raise BrokenImage(f'{image.width} x {image.height} pixels, more than {most:,}')
+            check_pixels(image.height, image.width, most)
             if image.mode not in _ALPHA:
-                raise BrokenImage(f'a PNG of kind {image.mode}: {expected}')
+                raise BrokenImage(f'a PNG of kind {image.mode}: {expected}', _CHANNELS)
             return np.asarray(image)
     except BrokenImage:
         raise

@@ -71,8 +71,8 @@ class Records(Source):
             )
         except BrokenImage as error:
             raise UserError(
-                f'The image of {name} cannot be decoded ({error}): prepare the data set again from '
-                'intact files.'
+                f'The image of {name} cannot be decoded ({broken.described(error)}): prepare the '
+                'data set again from intact files.'
             ) from error
 
     def in_memory(self, shape: tuple[int, int, int]) -> InMemory:

@@ -77,7 +77,7 @@ class EvalSpec:
 
     def _mistakes(self) -> Iterator[str]:
         if self.protocol not in PROTOCOLS:
-            yield _unknown(self.protocol)
+            yield f'config.eval.{_unknown(self.protocol)}'
         name = self.predictions
         if name and (Path(name).name != name or Path(name).suffix != '.csv'):
             yield (
@@ -152,8 +152,8 @@ def find(name: str) -> Protocol:
 
 
 def _unknown(name: str) -> str:
-    return f'config.eval.protocol is {name!r}: expected one of {", ".join(PROTOCOLS)}.' + nearest(
-        name, PROTOCOLS
+    return (
+        f'protocol is {name!r}: expected one of {", ".join(PROTOCOLS)}.{nearest(name, PROTOCOLS)}'
     )
 
 

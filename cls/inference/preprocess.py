@@ -16,6 +16,7 @@ from PIL import Image as pillow
 
 from cls.data import planes, transforms
 from cls.data.decode import MAX_PIXELS, BrokenImage, Decoded, Picture, Rules, of_pillow, picture
+from cls.data.headers import MAX_PIXELS_FIELD
 from cls.data.resize import INTERPOLATIONS
 from cls.data.spec import DataSpec
 from cls.errors import UserError, nearest
@@ -34,11 +35,17 @@ class UnreadableImage(UserError):
     Attributes:
       image: the name of the image: its path, or its place in the input.
       why: the reason, without the name.
+      too_large: whether the image has more than `Preprocess.max_pixels`.
     """
 
-    def __init__(self, image: str, why: str) -> None:
+    def __init__(self, image: str, why: str, too_large: bool = False) -> None:
         super().__init__(f'{image}: {why}: expected an image, or leave it out.')
-        self.image, self.why = image, why
+        self.image, self.why, self.too_large = image, why, too_large
+
+    @classmethod
+    def of(cls, image: str, error: BrokenImage) -> 'UnreadableImage':
+        """Returns the error of an image with a name that cannot be decoded."""
+        return cls(image, str(error), error.field == MAX_PIXELS_FIELD)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +172,7 @@ class Preprocess:
                 opened, self.size, self.resize, self.interpolation, self.squash
             )
         except BrokenImage as error:
-            raise UnreadableImage(name, str(error)) from error
+            raise UnreadableImage.of(name, error) from error
 
     def decoded(self, image: Image, name: str = 'the image') -> np.ndarray:
         """Returns the pixels of a whole image, (H, W, channels) uint8. Raises as `crop` does."""
@@ -173,7 +180,7 @@ class Preprocess:
         try:
             return opened.region(0, 0, *opened.size, to=opened.size)[0]
         except BrokenImage as error:
-            raise UnreadableImage(name, str(error)) from error
+            raise UnreadableImage.of(name, error) from error
 
     def picture(self, image: Image, name: str) -> Picture:
         """Returns an image, decoded or to be decoded. Raises UnreadableImage."""
@@ -186,7 +193,9 @@ class Preprocess:
                     return Decoded(planes.converted(np.asarray(image), self.channels))
                 return Decoded(of_pillow(image, self.channels, rules))
             return picture(_content(image), self.channels, rules)
-        except (BrokenImage, MemoryError) as error:
+        except BrokenImage as error:
+            raise UnreadableImage.of(name, error) from error
+        except MemoryError as error:
             raise UnreadableImage(name, str(error) or 'it does not fit the memory') from error
 
 

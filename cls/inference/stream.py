@@ -205,7 +205,7 @@ class _Stream:
         try:
             return [views.make(pixels) for views in self.views]
         except BrokenImage as error:
-            raise UnreadableImage(name, str(error)) from error
+            raise UnreadableImage.of(name, error) from error
 
     def ahead(self) -> int:
         """Returns the number of images to decode ahead: those with the views of some batches."""

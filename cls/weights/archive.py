@@ -15,6 +15,8 @@ from cls.weights.unpickle import ADVICE
 # Compression shrinks weights by a tenth, and those of a pruned model by the pruned part.
 INFLATED = 50
 ALWAYS = 16 * 2**20
+# Other commands, as cls predict, take no fields: they use the run folder that cls import writes.
+RAISED = 'cls train and cls import raise this by --config.limits.inflation'
 
 
 def check_inflated(archive: zipfile.ZipFile, size: int, inflation: float) -> None:
@@ -23,7 +25,7 @@ def check_inflated(archive: zipfile.ZipFile, size: int, inflation: float) -> Non
     if total > max(ALWAYS, inflation * size):
         raise UserError(
             f'an archive of {size:,} bytes that inflates to {total:,}: expected at most '
-            f'{inflation:g} times as much (config.limits.inflation); {ADVICE}'
+            f'{inflation:g} times as much ({RAISED}); {ADVICE}'
         )
 
 

@@ -37,7 +37,7 @@ from cls.weights import (
     tflite,
     torch_file,
 )
-from cls.weights.archive import ALWAYS, INFLATED
+from cls.weights.archive import ALWAYS, INFLATED, RAISED
 from cls.weights.safetensors_file import is_safetensors, load_safetensors
 from cls.weights.unpickle import ADVICE
 
@@ -180,7 +180,7 @@ def _check_sizes(tensors: Mapping[str, np.ndarray], size: int, inflation: float)
             raise UserError(
                 f'tensor {name} claims the shape {tensor.shape}, {tensor.nbytes:,} bytes, but '
                 f'the file has {size:,}; expected a tensor whose elements are in the file '
-                '(config.limits.inflation)'
+                f'({RAISED})'
             )
 
 

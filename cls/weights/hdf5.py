@@ -20,7 +20,7 @@ import numpy as np
 from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
 
 from cls.errors import UserError
-from cls.weights.archive import ALWAYS
+from cls.weights.archive import ALWAYS, RAISED
 
 SIGNATURE = b'\x89HDF\r\n\x1a\n'
 IN_KERAS = 'model.weights.h5'  # the name of such a file in a .keras archive
@@ -111,7 +111,7 @@ def _check(datasets: list[tuple[tuple[str, ...], h5py.Dataset]], size: int, limi
     if total > max(ALWAYS, limit * size):
         raise UserError(
             f'tensors of {total:,} bytes in a file of {size:,}: expected at most {limit:g} times '
-            'as much (config.limits.inflation)'
+            f'as much ({RAISED})'
         )
 
 

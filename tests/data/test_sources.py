@@ -255,7 +255,9 @@ def test_training_notices_damage_below_its_crops(make_data, birds):
 def test_large_images_are_refused_by_name(make_data, birds):
     Image.new('L', (100, 71)).save(birds / 'train' / 'owl' / '0.jpg')
     source = datasets.load(make_data(name=f'folder:{birds}', max_pixels=7000), 'train')
-    line = r'1 of the 11 .*owl/0.jpg \(100 x 71 pixels, more than the 7,000 of config.data.max_'
+    line = (
+        r'1 of the 11 .*owl/0.jpg \(100 x 71 pixels, more than 7,000; see config.data.max_pixels\)'
+    )
     with pytest.raises(UserError, match=line):
         source[8]
 

@@ -186,6 +186,16 @@ def test_nets_with_a_global_mean_are_dense_already():
     np.testing.assert_allclose(logits, by_position.mean((1, 2)), rtol=1e-4, atol=1e-5)
 
 
+def test_only_the_config_is_told_of_its_field():
+    """`find` is also for Model.stream, whose callers have no config."""
+    with pytest.raises(
+        UserError, match=r"^protocol is 'tencrop': expected .* Did you mean ten_crop"
+    ):
+        protocols.find('tencrop')
+    with pytest.raises(UserError, match="^config.eval.protocol is 'tencrop': expected"):
+        EvalSpec.from_config(config(('eval.protocol', 'tencrop')))
+
+
 def test_squashed_images_are_for_the_center_crop_alone():
     squashed = DataSpec(image_size=224, eval_crop='squash')
     for name in ('single', 'flip'):

@@ -286,6 +286,7 @@ def test_a_network_of_imagenet_has_its_classes():
         (b'no image', 'image 0: not an image'),
         ('a\0b', 'it cannot be read .embedded null byte'),
         ('/nowhere/a.png', '/nowhere/a.png: it cannot be read'),
+        (Image.new('1', (10_000, 9_000)), '10000 x 9000 pixels, more than 89,478,485: expected an'),
         (encoded(pixels(0, 40, 40))[:900], 'the file ends early'),
         (encoded(pixels(0, 40, 40), 'JPEG')[:-30], 'Premature end of JPEG'),
     ],

@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import dataclasses
 import http.client
 import io
 import json
@@ -12,15 +13,18 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import aiohttp
 import numpy as np
 import pytest
+from fastapi import HTTPException
 from PIL import Image
 from served import ROOT, Served, png, trained
 
 import cls
 from cls.errors import UserError
+from cls.inference.serving.app import Limits, Server
 from cls.inference.serving.batcher import Batcher, Closed
 from cls.tools import serve
 
@@ -92,7 +96,7 @@ def test_a_form_is_taken_as_the_body_is(server):
         ('POST', '/predict', b'', 400, 'the body is empty'),
         ('POST', '/predict', b'no image', 400, 'cannot be read'),
         ('POST', '/predict', png()[:80], 400, 'cannot be read'),
-        ('POST', '/predict', png(size=(400, 300)), 400, 'pixels'),
+        ('POST', '/predict', png(size=(400, 300)), 400, 'more than 100,000; see --pixels of cls'),
         ('POST', '/predict', bytes(2**20), 413, 'larger than 0.5 MiB'),
         ('POST', '/predict?top=0', png(), 400, "top is '0': Input should be greater than or equal"),
         ('POST', '/predict?top=many', png(), 400, "top is 'many': Input should be a valid integer"),
@@ -129,6 +133,18 @@ def test_an_upload_of_unknown_length_ends_at_the_limit(server):
         except (BrokenPipeError, ConnectionResetError):
             return  # the server closed the connection after its answer
         assert connection.getresponse().status == 413
+
+
+@pytest.mark.parametrize(
+    ('own', 'said'), [(10**5, '; see --pixels of cls serve)'), (5000, '5,000)')]
+)
+def test_the_flag_is_named_only_where_it_is_the_limit(own, said):
+    network = cls.create('resnet20_cifar', num_classes=10)
+    network.preprocess = dataclasses.replace(network.preprocess, max_pixels=own)
+    one = Server(network, Limits(pixels=8000), SimpleNamespace(batches={}))
+    with pytest.raises(HTTPException) as caught:
+        asyncio.run(one.in_thread(one.preprocess.crop, png(size=(120, 100))))
+    assert caught.value.detail.endswith(said)
 
 
 def test_the_description_and_the_page_need_no_other_server(server, model):

@@ -253,7 +253,7 @@ def test_a_tensor_is_no_larger_than_its_file(tmp_path):
     assert 'claims the shape (2147483648,), 8,589,934,592 bytes' in message
 
     path = _archive(tmp_path, _tensor_program(4, 0, 2**23, 0), **data)
-    assert 'config.limits.inflation' in _refused(path)
+    assert 'cls train and cls import raise this by --config.limits.inflation' in _refused(path)
     times = 2**25 / path.stat().st_size
     assert weights.read(path, inflation=times + 1)['a'].shape == (2**23,)
     with pytest.raises(UserError, match='limits'):

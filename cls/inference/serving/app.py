@@ -210,7 +210,11 @@ class Server:
         try:
             return await loop.run_in_executor(self.decoders, function, *args)
         except UnreadableImage as error:
-            raise fastapi.HTTPException(400, f'the image cannot be read ({error.why})') from None
+            why = error.why
+            # A run may have a lower limit of its own, which no flag raises.
+            if error.too_large and self.preprocess.max_pixels == self.limits.pixels:
+                why += '; see --pixels of cls serve'
+            raise fastapi.HTTPException(400, f'the image cannot be read ({why})') from None
 
     async def computed(self, image: np.ndarray) -> np.ndarray:
         """Returns the probabilities of a crop."""
