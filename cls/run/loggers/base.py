@@ -113,6 +113,22 @@ class Logger:
         return getattr(type(self), kind) is not getattr(Logger, kind)
 
 
+class Points:
+    """The points of each curve that a logger has: (step, value) by name, the last one of each.
+
+    Training and an evaluation after the same step are two events, and both have the epoch.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[int, float]] = {}
+
+    def new(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
+        """Returns the values without those that their curves end with at this step."""
+        result = {name: x for name, x in values.items() if self._last.get(name) != (step, x)}
+        self._last |= {name: (step, x) for name, x in result.items()}
+        return result
+
+
 def new_id() -> str:
     """Returns a random id of a run in a service."""
     return secrets.token_hex(4)

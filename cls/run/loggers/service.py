@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cls.run.loggers.base import Histogram, Logger
+from cls.run.loggers.base import Histogram, Logger, Points
 
 AGAIN = 30.0  # seconds until an entry that could not be sent is tried again
 PATIENCE = 20.0  # seconds that `close` waits for entries; hosts that are preempted have about 30
@@ -45,7 +45,7 @@ class Service(Logger):
           keep: called with `logged` after each entry that is not in metrics.jsonl.
         """
         self._name, self._logger, self._keep = name, logger, keep
-        self._logged = dict(logged)
+        self._logged, self._points = dict(logged), Points()
         self._waiting: collections.deque[Callable[[], None]] = collections.deque()
         self._dropped = 0
         self._changed = threading.Condition()
@@ -67,8 +67,9 @@ class Service(Logger):
             self._put(entry)
 
     def _write(self, step: int, values: Mapping[str, float]) -> list[Callable[[], None]]:
-        """Returns the entry of the values that are not in the service, [] if all are."""
+        """Returns the entry of the values that are not in the service yet, [] if all are."""
         new = {name: x for name, x in values.items() if self._logged.get(name, -1) < step}
+        new = self._points.new(step, new)
         return [functools.partial(self._logger.write, step, new)] if new else []
 
     def images(self, step: int, name: str, images: np.ndarray) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cls.run.loggers import drawing
-from cls.run.loggers.base import Histogram, Logger, Place
+from cls.run.loggers.base import Histogram, Logger, Place, Points
 
 
 @contextlib.contextmanager
@@ -56,7 +56,7 @@ class Board(Logger):
     def __init__(self, folder: Path, step: int) -> None:
         """Continues after `step`: later events, of a process that was killed, are hidden."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
+        self._folder, self._points = folder, Points()
         # The names have seconds, and TensorBoard reads the files in the order of their names.
         self._file = EventsWriter(str(folder / 'events'), f'.{step:010}')
         start = _proto.SessionLog(status=_proto.SessionLog.START)
@@ -64,7 +64,8 @@ class Board(Logger):
         self._file.flush()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        self._write(step, [summary.scalar(name, value) for name, value in values.items()])
+        new = self._points.new(step, values)
+        self._write(step, [summary.scalar(name, value) for name, value in new.items()])
 
     def images(self, step: int, name: str, images: np.ndarray) -> None:
         self._write(step, [_image(name, drawing.grid(images))])

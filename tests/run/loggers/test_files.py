@@ -51,6 +51,21 @@ def test_both_have_the_numbers_of_metrics_jsonl(tmp_path):
     assert board[2, 'validation_ema/top1'].simple_value == 51.25
 
 
+def test_the_epoch_of_a_step_is_one_point_and_a_cell_of_each_table(tmp_path):
+    metrics = Metrics(tmp_path, 0, BOTH)
+    for step in (4, 5):
+        metrics.write(step, train(step, 0.1))
+    metrics.write(5, evaluated(50.0))
+    metrics.close()
+    events = boards.events(tmp_path / 'tensorboard')
+    points = [(event.step, value.tag) for event in events for value in event.summary.value]
+    assert [step for step, name in points if name == 'epoch'] == [4, 5]
+    assert len(points) == len(set(points)) == 2 * 3 + 2
+    (row,) = rows(tmp_path / 'metrics' / 'validation.csv')
+    assert row['epoch'] == '0.5'
+    assert all('epoch' in line for line in (tmp_path / 'metrics.jsonl').read_text().splitlines())
+
+
 @pytest.mark.parametrize('cut', [False, True])
 def test_a_run_that_continues_has_no_step_twice(cut, tmp_path):
     """Step 3 is of a process that was killed; the evaluation at the checkpoint is repeated."""

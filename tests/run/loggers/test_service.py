@@ -109,6 +109,23 @@ def test_what_a_killed_process_logged_is_not_sent_again():
     assert [record['histograms'] for record in kept] == [41]
 
 
+def test_the_epoch_of_an_evaluation_is_sent_once():
+    logger = Remembering()
+    logs = Service('mlflow', logger, {}, earlier=[{'step': 1, 'epoch': 0.5}, {'step': 2, 'x': 1.0}])
+    logs.write(2, {'epoch': 1.0, 'train/loss': 0.5})
+    logs.write(2, {'epoch': 1.0, 'test/top1': 50.0})
+    logs.write(2, {'epoch': 1.0})
+    logs.write(3, {'epoch': 1.5, 'train/loss': 0.5})
+    logs.close()
+    assert logger.entries == [
+        (1, {'epoch': 0.5}),
+        (2, {'x': 1.0}),
+        (2, {'epoch': 1.0, 'train/loss': 0.5}),
+        (2, {'test/top1': 50.0}),
+        (3, {'epoch': 1.5, 'train/loss': 0.5}),
+    ]
+
+
 class Module:
     """The module of a service."""
 
