@@ -186,7 +186,7 @@ def test_nets_with_a_global_mean_are_dense_already():
     np.testing.assert_allclose(logits, by_position.mean((1, 2)), rtol=1e-4, atol=1e-5)
 
 
-def test_only_the_config_is_told_of_its_field():
+def test_only_the_error_of_a_config_names_its_field():
     """`find` is also for Model.stream, whose callers have no config."""
     with pytest.raises(
         UserError, match=r"^protocol is 'tencrop': expected .* Did you mean ten_crop"
