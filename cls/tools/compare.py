@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
+from cls import __version__
 from cls.cli import Parser, run
 from cls.config import load as configs
 from cls.errors import UserError, require
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None, prog: str = PROG) -> int:
         return _compare_configs(args.config, outputs)
     for kind, file in outputs.items():
         paths.check_file(file)
-        if kind != 'csv':
+        if kind == 'png':
             require('matplotlib', 'sweep')
     data = [read(folder) for folder in args.folders]
     varied = [name for one in data if isinstance(one, SweepData) for name in one.varied]
@@ -105,14 +106,14 @@ def print_tables(tables: Sequence[tuple[str, list[list[str]]]]) -> None:
 def _write(comparison: compare.Comparison, tables: Any, outputs: Any, title: str) -> None:
     if 'csv' in outputs:
         paths.write_whole(outputs['csv'], compare.by_run(comparison).encode())
-    if 'png' in outputs or 'html' in outputs:
-        figure = figures.draw(comparison)
-        if 'png' in outputs:
-            figures.save(figure, outputs['png'])
-        if 'html' in outputs:
-            name = PurePath(title).name or title
-            page = figures.page(f'Comparison of {name}', tables, figure)
-            paths.write_whole(outputs['html'], page.encode())
+    if 'png' in outputs:
+        figures.save(figures.draw(comparison), outputs['png'])
+    if 'html' in outputs:
+        from cls.experiments.report.comparison import of_tables  # it imports JAX
+
+        name = PurePath(title).name or title
+        page = of_tables(f'Comparison of {name}', tables, comparison, f'cls {__version__}')
+        paths.write_whole(outputs['html'], page)
     for file in outputs.values():
         print(file)
 

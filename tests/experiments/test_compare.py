@@ -3,12 +3,14 @@
 import csv
 import html.parser
 import io
+import sys
 
 import pytest
 from test_runs import write_run, write_sweep
 
 from cls.errors import UserError
 from cls.experiments import compare, runs
+from cls.experiments.report.comparison import learning_curves
 from cls.tools import compare as tool
 
 RESULTS = {
@@ -100,23 +102,28 @@ class Page(html.parser.HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.open.append(tag)
         references = [value for name, value in attrs if name in ('src', 'href', 'xlink:href')]
-        self.loaded += [value for value in references if not value.startswith('#')]
+        self.loaded += [value for value in references if not value.startswith(('#', 'data:'))]
 
     def handle_data(self, data):
         if self.open and self.open[-1] in ('td', 'th'):
             self.cells.append(data)
 
 
-def test_the_page_and_the_picture_need_no_other_file(tmp_path, folders, capsys):
+def test_the_page_and_the_picture_need_no_other_file(tmp_path, folders, capsys, monkeypatch):
     pytest.importorskip('matplotlib')
-    run(capsys, *folders, '--png', tmp_path / 'a.png', '--html', tmp_path / 'a.html')
+    run(capsys, *folders, '--png', tmp_path / 'a.png')
     assert (tmp_path / 'a.png').read_bytes().startswith(b'\x89PNG')
+    monkeypatch.setitem(sys.modules, 'matplotlib', None)  # the page draws its curves itself
+    run(capsys, *folders, '--html', tmp_path / 'a.html')
     text = (tmp_path / 'a.html').read_text()
     page = Page(text)
     assert '88.54 ± 7.92 (3 seeds)' in page.cells
     assert page.loaded == []
-    assert '<svg' in text
-    assert '<script' not in text
+    comparison = compare.compare(runs.runs_of(folders))
+    for chart in learning_curves(comparison):
+        assert chart in text
+    # Top-1 and the loss, of training and of the evaluations.
+    assert text.count('<polyline') == 2 * 2 * len(comparison.groups)
 
 
 def test_configs_are_compared_field_by_field(capsys):

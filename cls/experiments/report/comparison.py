@@ -168,6 +168,25 @@ def each_run(comparison: Comparison) -> Iterator[Html]:
     yield time_key()
 
 
+def of_tables(
+    title: str,
+    tables: Sequence[tuple[str, Sequence[Sequence[str]]]],
+    comparison: Comparison,
+    made_by: str,
+) -> bytes:
+    """Returns a page with tables and the learning curves of a comparison.
+
+    Args:
+      title: of the page.
+      tables: (heading, rows with a header).
+      comparison: the comparison.
+      made_by: the program, for the last line.
+    """
+    every = [section(heading, table(rows[0], rows[1:])) for heading, rows in tables]
+    every.append(section('Learning curves', *learning_curves(comparison)))
+    return page(title, tag('h1', title), filter(None, every), made_by)
+
+
 def failures(sweep: SweepData) -> Html:
     """Returns the trials of a sweep that failed, with their reasons."""
     rows = [[trial.name, trial.message] for trial in sweep.failures]
