@@ -53,11 +53,17 @@ def _parameters(default: set[str], names: list[str]) -> list[Any]:
 
 def shrunk(model: Any) -> Any:
     """Returns a network with fewer repetitions of all kinds of layers that a field counts."""
-    fewer = {
-        name: tuple(min(count, 2) for count in getattr(model, name))
-        for name in ('stage_sizes', 'block_sizes', 'blocks')
-        if name in models.fields(type(model))
+    known = models.fields(type(model))
+    fewer: dict[str, Any] = {
+        name: tuple(min(count, most) for count in getattr(model, name))
+        for name, most in {'stage_sizes': 2, 'block_sizes': 2, 'blocks': 2, 'modules': 1}.items()
+        if name in known
     }
-    if 'cells' in models.fields(type(model)):
+    for name in ('stage_a', 'stage_b', 'stage_c'):  # PolyNet's, which list the kinds of modules
+        if name in known:
+            fewer[name] = tuple(dict.fromkeys(getattr(model, name)))
+    if 'cells' in known:
         fewer['cells'] = 1
+    if isinstance(getattr(model, 'stages', None), int):  # Hier's, of the same cell
+        fewer['stages'] = 2
     return model.clone(**fewer)
