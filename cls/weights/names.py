@@ -42,9 +42,10 @@ def own(
         for name in state_dict
         if name.rpartition('.')[2] in _COUNTS and name not in wanted
     }
-    tensors = {
-        _BETWEEN.sub('', name): value for name, value in state_dict.items() if name not in counts
-    }
+    tensors = {name: value for name, value in state_dict.items() if name not in counts}
+    text = '\n'.join(tensors)
+    if any(wrapper in text for wrapper in _WRAPPERS):
+        tensors = {_BETWEEN.sub('', name): value for name, value in tensors.items()}
     if len(tensors) + len(counts) < len(state_dict):
         raise UserError('the file has some tensors with and without a wrapper in their names')
     wanted = frozenset(wanted)
@@ -67,20 +68,32 @@ def _prefix(
 ) -> str:
     """Returns the prefix of most of the network's tensors, '' for none."""
 
-    def under(prefix: str) -> dict[str, np.ndarray]:
-        inside = (name for name in tensors if name.startswith(prefix))
-        names = {renamed(name.removeprefix(prefix)): tensors[name] for name in inside}
-        return {name: value for name, value in names.items() if name in wanted}
+    half = len(wanted) // 2
 
-    unprefixed = under('')
-    if 2 * len(unprefixed) > len(wanted):
+    def under(prefix: str, inside: Collection[str]) -> dict[str, np.ndarray]:
+        """Returns the network's tensors among those with a prefix, {} for half of it or less."""
+        found, spare = {}, len(inside) - half
+        for name in inside:
+            new = renamed(name.removeprefix(prefix))
+            if new in wanted:
+                found[new] = tensors[name]
+                continue
+            spare -= 1
+            if spare <= 0:
+                return {}
+        return found
+
+    if len(under('', tensors)) > half:
         return ''
-    sizes = collections.Counter(
-        prefix for name in tensors for prefix in itertools.accumulate(_modules(name))
-    )
-    candidates = {prefix: under(prefix) for prefix, size in sizes.items() if 2 * size > len(wanted)}
+    inside = collections.defaultdict(list)
+    for name in tensors:
+        for prefix in itertools.accumulate(_modules(name)):
+            inside[prefix].append(name)
+    candidates = {
+        prefix: under(prefix, names) for prefix, names in inside.items() if len(names) > half
+    }
     most = max(map(len, candidates.values()), default=0)
-    if most <= len(unprefixed) or 2 * most <= len(wanted):
+    if most <= half:
         return ''
     best, *others = (prefix for prefix, names in candidates.items() if len(names) == most)
     for other in others:

@@ -90,7 +90,15 @@ def renamed(name: str, renames: Renames) -> str:
 @functools.lru_cache(256)
 def _renaming(renames: tuple) -> Callable[[str], str]:
     """Returns `renamed` for some renames, with its results kept."""
-    return functools.lru_cache(2**14)(functools.partial(renamed, renames=renames))
+    compiled = [(re.compile(pattern), replacement) for pattern, replacement in renames]
+
+    @functools.lru_cache(2**14)
+    def rename(name: str) -> str:
+        for pattern, replacement in compiled:
+            name = pattern.sub(replacement, name)
+        return name
+
+    return rename
 
 
 def named(state_dict: Tensors, variant: Variant, naming: Naming, wanted: Collection[str]) -> Named:
