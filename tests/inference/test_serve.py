@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 from fastapi import HTTPException
 from PIL import Image
-from served import ROOT, Served, png, trained
+from served import ROOT, Served, png
+from tiny_run import write_run
 
 import cls
 from cls.errors import UserError
@@ -33,8 +34,10 @@ LIMITS = ('--requests', '40', '--upload', '0.5', '--pixels', '100000')
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
-    """A run folder of a small network on the digits."""
-    return trained(tmp_path_factory.mktemp('serve') / 'run')
+    """A run folder of a small network of ten classes and gray images, with new weights."""
+    classes = tuple(map(str, range(10)))
+    folder = tmp_path_factory.mktemp('serve') / 'run'
+    return write_run(folder, classes=classes, channels=1, outputs=10)
 
 
 @pytest.fixture(scope='module')
@@ -254,32 +257,36 @@ def test_sigterm_answers_all_that_was_accepted(run):
     assert served.waited() == (0, '')
 
 
-@pytest.mark.parametrize(
-    ('flags', 'text'),
-    [
-        (('--from', 'nothing/there', '--port', '0'), 'nothing/there'),
-        (('--from', 'x', '--port', '70000'), 'expected 0 to 65535'),
-        (('--from', 'x', '--requests', '0'), 'expected more than 0'),
-        (('--from', 'x', '--upload', 'inf'), '--upload is inf: expected'),
-        (('--from', 'x', '--host', 'a..b'), 'cannot be listened on'),
-        (('--from', 'x', '--host', 'no.such.host.invalid'), 'cannot be listened on'),
-    ],
-)
-def test_mistakes_are_one_line(flags, text):
-    command = [sys.executable, '-m', 'cls.tools.serve', *flags]
+def test_a_mistake_is_one_line():
+    command = [sys.executable, '-m', 'cls.tools.serve', '--from', 'nothing/there', '--port', '0']
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
-    assert text in done.stderr
+    assert 'nothing/there' in done.stderr
     assert done.stderr.count('\n') == 1
 
 
-def test_a_port_that_is_taken_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ('flags', 'text'),
+    [
+        (('--port', '70000'), 'expected 0 to 65535'),
+        (('--requests', '0'), 'expected more than 0'),
+        (('--upload', 'inf'), '--upload is inf: expected'),
+        (('--host', 'a..b'), 'cannot be listened on'),
+        (('--host', 'no.such.host.invalid'), 'cannot be listened on'),
+    ],
+)
+def test_mistakes_in_flags_are_one_line(flags, text):
+    with pytest.raises(UserError) as caught:
+        serve.main(['--from', 'x', *flags])
+    assert text in str(caught.value)
+    assert '\n' not in str(caught.value)
+
+
+def test_a_port_that_is_taken_is_refused():
     with socket.create_server(('127.0.0.1', 0)) as taken:
         port = str(taken.getsockname()[1])
-        command = [sys.executable, '-m', 'cls.tools.serve', '--from', 'x', '--port', port]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert 'in use' in done.stderr
+        with pytest.raises(UserError, match='in use'):
+            serve.main(['--from', 'x', '--port', port])
 
 
 def test_a_port_is_taken_before_the_model_loads():
