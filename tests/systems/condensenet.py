@@ -13,7 +13,7 @@ TASKS = (
     *(Task(f'restated:{name}_learned', 32, fields=SHALLOW) for name in CIFAR),
     *(Task(f'restated:{name}_learned', 128, fields=SHALLOW_IMAGENET) for name in IMAGENET),
 )
-DEFAULT = ('condensenet50_cifar', 'condensenet74_c8_g8_learned')
+DEFAULT = ('condensenet74_cifar', 'condensenet74_c8_g8_learned')
 CSV = ('CondenseNet',)
 LISTED = {
     'condensenet74_c4_g4': 'condensenet74 C=G=4',

@@ -22,7 +22,7 @@ TASKS = (
     *(Task(f'restated:densenet{name}_cifar', size=32) for name in PLAIN[:1]),
     *(Task(f'restated:densenet{name}_cifar', 32, fields=SHALLOW) for name in PLAIN[1:]),
 )
-DEFAULT = ('densenet121', 'densenet100_k12_bc_cifar', 'densenet40_k12_cifar')
+DEFAULT = ('densenet121', 'densenet40_k12_bc_cifar', 'densenet100_k12_cifar')
 DEFAULT += ('densenet40_k12_c_cifar',)
 CSV = ('DenseNet',)
 LISTED = {

@@ -50,7 +50,7 @@ TASKS = (
         for cardinality, width in ((1, 64), (2, 32))
     ),
 )
-DEFAULT = ('resnext50_32x4d', 'resnext29_8x64d_cifar')
+DEFAULT = ('resnext50_32x4d', 'resnext20_16x4d_cifar')
 CSV = ('ResNeXt',)
 LISTED = {
     name: name

@@ -47,7 +47,7 @@ TASKS = (
         for depth, bottleneck in CIFAR.items()
     ),
 )
-DEFAULT = ('seresnet50', 'seresnext50_32x4d', 'se_bn_inception', 'seresnet10', 'senet16')
+DEFAULT = ('seresnet50', 'se_bn_inception', 'seresnet10', 'senet16')
 DEFAULT += ('seresnet20_cifar', 'sepreactresnet10', 'sepreactresnet20_cifar', 'seresnext26t_32x4d')
 CSV = ('SENet',)
 LISTED = {name: name for name in (*RESIDUAL, 'se_bn_inception')}

@@ -8,7 +8,7 @@ TASKS = (
     Task('restated:resnet152_sd_svhn', size=16, fields={'stage_sizes': (1, 2, 3)}),
     Task('restated:resnet152_sd', fields={'stage_sizes': (1, 2, 2, 1)}),
 )
-DEFAULT = ('resnet110_sd_cifar', 'resnet152_sd')
+DEFAULT = ('resnet152_sd', 'resnet1202_sd_cifar')
 CSV = ('Stochastic Depth',)
 LISTED = {
     'resnet110_sd_cifar': 'resnet110_sd',
