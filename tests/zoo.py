@@ -59,7 +59,7 @@ def shrunk(model: Any) -> Any:
         for name, most in {'stage_sizes': 2, 'block_sizes': 2, 'blocks': 2, 'modules': 1}.items()
         if name in known
     }
-    for name in ('stage_a', 'stage_b', 'stage_c'):  # PolyNet's, which list the kinds of modules
+    for name in ('stage_a', 'stage_b', 'stage_c'):  # kinds of modules, in PolyNet
         if name in known:
             fewer[name] = tuple(dict.fromkeys(getattr(model, name)))
     if 'cells' in known:

@@ -67,7 +67,6 @@ def _prefix(
     tensors: Mapping[str, np.ndarray], wanted: frozenset[str], renamed: Callable[[str], str]
 ) -> str:
     """Returns the prefix of most of the network's tensors, '' for none."""
-
     half = len(wanted) // 2
 
     def under(prefix: str, inside: Collection[str]) -> dict[str, np.ndarray]:
