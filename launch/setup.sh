@@ -61,8 +61,11 @@ setup_venv() (
   run "$ROOT/$VENV_PYTHON" -m pip install --disable-pip-version-check --no-input -q --no-compile \
     -r "$ROOT/$1" ||
     fail "pip could not install $1 (its message is above); run the same command again to retry"
-  # Compiled by all cores; pip has one. Packages may contain files for other versions of Python.
-  run "$ROOT/$VENV_PYTHON" -m compileall -qq -j 0 "$ROOT/.venv/lib" || true
+  # Python compiles what is imported and keeps it: far less than all files, which pip would compile.
+  # If it must not keep it, all are compiled here; some may be for other versions of Python.
+  if [[ -n "${PYTHONDONTWRITEBYTECODE:-}" ]]; then
+    run "$ROOT/$VENV_PYTHON" -m compileall -qq -j 0 "$ROOT/.venv/lib" || true
+  fi
   # With the setuptools of the requirements: without it pip would ask the package index again.
   run "$ROOT/$VENV_PYTHON" -m pip install --disable-pip-version-check --no-input -q --no-deps \
     --no-build-isolation -e "$ROOT" ||

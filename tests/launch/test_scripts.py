@@ -219,9 +219,10 @@ def test_dry_run_on_slurm(project):
     assert project.calls() == []
 
 
-@pytest.mark.parametrize('has_venv', [True, False])
-def test_a_run_on_slurm_is_its_dry_run(has_venv, project):
+@pytest.mark.parametrize(('has_venv', 'keeps'), [(True, True), (False, True), (False, False)])
+def test_a_run_on_slurm_is_its_dry_run(has_venv, keeps, project, monkeypatch):
     """Also with the installations of a new checkout: a shell has all these commands."""
+    monkeypatch.setenv('PYTHONDONTWRITEBYTECODE', '' if keeps else '1')
     project.command('sbatch')
     stamp = project.root / '.venv/.installed-launch-requirements-cuda.txt'
     if not has_venv:
@@ -239,8 +240,8 @@ def test_a_run_on_slurm_is_its_dry_run(has_venv, project):
     done = project.run('slurm.sh', *flags)
     assert done.returncode == 0, done.stderr
     really = [call for call in project.calls() if call[1:] != ['-m', 'pip', '--version']]
-    # Of the requirements, of their files compiled, and of the command cls.
-    modules = [] if has_venv else ['pip', 'compileall', 'pip']
+    # Of the requirements, of their files compiled if Python does not keep them, and of the command.
+    modules = [] if has_venv else ['pip', *([] if keeps else ['compileall']), 'pip']
     assert [call[0:3:2] for call in really[:-1]] == [['python', name] for name in modules]
     assert really[-1][0] == 'sbatch'
     project.notes.unlink()
