@@ -2,9 +2,9 @@
 //
 // Images are NHWC and kernels HWIO, as in cls.nn. oneDNN prefers kernels in blocks: they are
 // reordered in each call, which costs little, since kernels are small beside images. In inference
-// the reorder also scales the channels of the result: a scaled copy of every kernel would take as much
-// memory as the network. The convolution then adds a bias for each channel, on request an array of the
-// result's shape, and applies an activation, before it writes the result.
+// the reorder also scales the channels of the result: a scaled copy of every kernel would take as
+// much memory as the network. The convolution then adds a bias for each channel, on request an
+// array of the result's shape, and applies an activation, before it writes the result.
 //
 // Windows of 3 x 3 pixels at stride 1 are computed by Winograd's algorithm where this pays
 // (winograd.h), except for the gradient of the kernel.
@@ -85,7 +85,8 @@ void Prepared::Reorder(bool back) {
 
 void Prepared::Scale(bool grouped) {
   dnnl::primitive_attr attributes;
-  attributes.set_scales_mask(DNNL_ARG_FROM, grouped ? 3 : 1);  // of groups and channels, or channels
+  // For groups and channels, or for channels.
+  attributes.set_scales_mask(DNNL_ARG_FROM, grouped ? 3 : 1);
   reorder = dnnl::reorder({Cpu(), kernel, Cpu(), blocked_kernel, attributes});
 }
 
@@ -157,8 +158,8 @@ Prepared Prepare(Kind kind, const Shapes& s) {
   if (kind == kInference) {
     attributes.set_post_ops(After(s));
     const dnnl::convolution_forward::primitive_desc inference(
-        Cpu(), dnnl::prop_kind::forward_inference, direct, p.images, any, Channels(s.output), p.output,
-        strides, dilation, before, after, attributes);
+        Cpu(), dnnl::prop_kind::forward_inference, direct, p.images, any, Channels(s.output),
+        p.output, strides, dilation, before, after, attributes);
     Fill(p, inference, inference.weights_desc());
     p.Scale(s.groups > 1);
     return p;
@@ -220,7 +221,8 @@ struct Data {
 std::optional<cls::Conv3x3> ForWinograd(Kind kind, const Shapes& s, const Data& d) {
   const auto ones = [](Numbers numbers) { return numbers[0] == 1 && numbers[1] == 1; };
   if (kind == kKernelGrad || s.kernel[0] != 3 || s.kernel[1] != 3 || s.groups != 1 ||
-      !ones(s.strides) || !ones(s.dilation) || s.activation == kSwish || s.activation == kHardSwish) {
+      !ones(s.strides) || !ones(s.dilation) || s.activation == kSwish ||
+      s.activation == kHardSwish) {
     return std::nullopt;
   }
   cls::Conv3x3 conv;
@@ -259,8 +261,9 @@ ffi::Error Run(Kind kind, const Shapes& shapes, const Data& data) {
       p.reorder.execute(stream, {{DNNL_ARG_FROM, user}, {DNNL_ARG_TO, blocked}});
     }
     const bool forward = kind == kForward || kind == kInference;
+    const int source = kind == kImageGrad ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC;
     std::unordered_map<int, memory> arguments{
-        {kind == kImageGrad ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, memory(p.images, Cpu(), data.images)},
+        {source, memory(p.images, Cpu(), data.images)},
         {kind == kKernelGrad ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, blocked},
         {forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, memory(p.output, Cpu(), data.output)},
         {DNNL_ARG_SCRATCHPAD, In(call.space->scratch, p.scratchpad)}};
@@ -277,7 +280,7 @@ ffi::Error Run(Kind kind, const Shapes& shapes, const Data& data) {
     }
     stream.wait();
   } catch (const std::exception& error) {
-    return ffi::Error::Internal(std::string("oneDNN: ") + error.what());
+    return ffi::Error::Internal(std::string("convolution: ") + error.what());
   }
   return ffi::Error::Success();
 }

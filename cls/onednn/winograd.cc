@@ -3,11 +3,13 @@
 // kernel g (3 x 3) and images d (4 x 4): 16 products of channels in place of 36.
 //
 // The 16 elements are 16 products of matrices (tiles x inputs) and (inputs x outputs). A thread
-// takes as many tiles at a time as its cache holds. oneDNN 3.2 has this algorithm only for ARM.
+// takes a block of tiles at a time. oneDNN 3.2 has this algorithm only for ARM.
 //
-// All sums have at most 4 terms before and after those over the input channels, with factors of 1, 1/2 and
-// 1/4: rounding is that of a sum of this length. A result depends on its own image only, neither on
-// the threads nor on the other images.
+// Before and after the sums over input channels there are sums of at most 9 terms, with factors of
+// 1, 1/2 and 1/4: rounding is that of a sum over the channels. Results that are infinite by
+// definition can be NaN here, and images above a fourth of the largest number overflow.
+//
+// The result of an image depends neither on the number of threads nor on the other images.
 
 #include "winograd.h"
 
@@ -25,14 +27,15 @@ namespace {
 
 using Vector = __m512;
 constexpr int64_t kLanes = 16, kElements = 16, kRows = 12, kPanel = 2 * kLanes;
-constexpr int64_t kCache = 256 * 1024;  // bytes of a block of tiles, half of a small L2 cache
-constexpr int64_t kLeastTiles = 2 * kRows;  // of a block: the whole kernel is read for each
+// Tiles of a block: as many as fit half of a small L2 cache, in bytes. With many channels there are
+// more: the whole kernel is read for each block.
+constexpr int64_t kCache = 256 * 1024, kLeastTiles = 2 * kRows;
 
 int64_t Ceil(int64_t x, int64_t of) { return (x + of - 1) / of * of; }
 
 CLS_AVX512 __mmask16 Mask(int64_t left) { return left < kLanes ? (1 << left) - 1 : 0xffff; }
 
-// Taps of `lanes` outputs, for one input, as vectors of outputs.
+// The 3 x 3 taps of one input, each a vector of outputs.
 struct Taps {
   const float* first;
   int64_t row, column;  // distances in memory
@@ -70,7 +73,8 @@ CLS_AVX512 void TransformTaps(const Taps& taps, __mmask16 mask, Vector factor, f
 // addition, often a power of 2, all 16 would compete for the same lines of a cache.
 int64_t Apart(int64_t floats) { return floats + kLanes; }
 
-// Writes (outputs / 32, 16, inputs, 32), called by all threads of a team.
+// Writes (outputs / 32 rounded up, 16, inputs, 32), the elements `Apart`. The last 16 numbers of a
+// row are neither written nor read if it has no more outputs. Called by all threads of a team.
 CLS_AVX512 void TransformKernel(const Conv3x3& conv, float* to) {
   const int64_t tap = conv.inputs * conv.outputs;
   const int64_t stride = Apart(conv.inputs * kPanel);
@@ -105,11 +109,11 @@ struct Tile {
 
 int64_t TilesDown(const Conv3x3& conv) { return (conv.out_height + 1) / 2; }
 int64_t TilesAcross(const Conv3x3& conv) { return (conv.out_width + 1) / 2; }
-int64_t Tiles(const Conv3x3& conv) { return conv.count * TilesDown(conv) * TilesAcross(conv); }
+int64_t TilesOfImage(const Conv3x3& conv) { return TilesDown(conv) * TilesAcross(conv); }
 
 // Writes B' d B for all inputs of a tile: 16 rows, `stride` apart.
-CLS_AVX512 void TransformImages(const Conv3x3& conv, const Tile& tile, const float* zeros, float* to,
-                                int64_t stride) {
+CLS_AVX512 void TransformImages(const Conv3x3& conv, const Tile& tile, const float* zeros,
+                                float* to, int64_t stride) {
   const float* pixels[4][4];
   for (int64_t i = 0; i < 4; ++i) {
     for (int64_t j = 0; j < 4; ++j) {
@@ -238,14 +242,16 @@ void* Aligned(std::vector<char>& space, size_t bytes) {
 }
 
 bool WinogradPays(const Conv3x3& conv) {
-  // Measured next to oneDNN: fewer tiles do not pay for the kernel's elements, nor fewer channels,
-  // or more zeros next to them, for the others.
-  return __builtin_cpu_supports("avx512f") && Tiles(conv) >= 16 && conv.inputs >= 16 &&
+  // Measured next to oneDNN. With fewer tiles it takes too long to transform the kernel, with fewer
+  // inputs to transform images, and outputs are computed in groups of 16, of which a third may be
+  // unused. The number of images is left out: an image has one result, in any batch.
+  return __builtin_cpu_supports("avx512f") && TilesOfImage(conv) >= 16 && conv.inputs >= 16 &&
          2 * Ceil(conv.outputs, kLanes) <= 3 * conv.outputs;
 }
 
 void Winograd(const Conv3x3& conv, std::vector<char>& kernel_space, std::vector<char>& scratch) {
-  const int64_t down = TilesDown(conv), across = TilesAcross(conv), tiles = Tiles(conv);
+  const int64_t down = TilesDown(conv), across = TilesAcross(conv);
+  const int64_t tiles = conv.count * TilesOfImage(conv);
   const int64_t threads = omp_get_max_threads();
   const int64_t ins = Ceil(conv.inputs, kLanes), outs = Ceil(conv.outputs, kLanes);
   const int64_t fitting = kCache / (kElements * (ins + outs) * int64_t{sizeof(float)});

@@ -8,13 +8,14 @@
 
 namespace cls {
 
-// A convolution at stride 1 in one group; all arrays are dense. With `transposed`, a kernel of shape
-// (3, 3, outputs, inputs), mirrored in both directions: so images have the gradient
-// of the result of another convolution, and the result is the gradient of its images.
+// A convolution at stride 1 in one group; all arrays are dense.
+//
+// With `transposed` it is the gradient of another one with respect to its images: `images` are the
+// gradient of its result, and its kernel (3, 3, outputs, inputs) is mirrored in both directions.
 struct Conv3x3 {
   int64_t count, height, width, inputs;            // images (count, height, width, inputs)
   int64_t out_height, out_width, outputs;          // result (count, out_height, out_width, outputs)
-  int64_t top, left;                               // rows and columns of zeros before an image
+  int64_t top, left;  // rows and columns of zeros before an image, less than 0: left out there
   const float *images, *kernel;                    // kernel (3, 3, inputs, outputs)
   float* result;
   bool transposed = false;
@@ -24,10 +25,10 @@ struct Conv3x3 {
   float low = 0, high = 0;
 };
 
-// Returns whether this processor computes the convolution faster so than by its definition.
+// Returns whether this processor has AVX-512, and the convolution is faster than oneDNN's.
 bool WinogradPays(const Conv3x3& conv);
 
-// Computes the convolution, in memory that is kept for the next one.
+// Computes a convolution that `WinogradPays` for, in memory that is kept for the next one.
 void Winograd(const Conv3x3& conv, std::vector<char>& kernel, std::vector<char>& scratch);
 
 // Returns the 64-byte aligned begin of a number of bytes in a space, which grows when needed.
