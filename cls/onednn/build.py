@@ -13,9 +13,7 @@ import jax
 from cls.errors import UserError
 from cls.storage.cache import cache_dir
 
-_NAMES = ('convolutions', 'winograd', 'moments', 'threefry', 'vectors')
-SOURCES = [Path(__file__).with_name(f'{name}.cc') for name in _NAMES]
-HEADERS = [Path(__file__).with_name(f'{name}.h') for name in ('vectorized', 'winograd')]
+SOURCE = Path(__file__).with_name('extension.cc')  # includes the others
 PACKAGES = ('onednn-cpu-gomp', 'onednn-devel-cpu-gomp')
 LIBRARY, HEADER = 'libdnnl.so.3', 'oneapi/dnnl/dnnl.hpp'
 
@@ -38,7 +36,8 @@ def target() -> Path:
             versions.append(importlib.metadata.version(package))
         except importlib.metadata.PackageNotFoundError:
             versions.append('none')
-    texts = [source.read_text() for source in (*SOURCES, *HEADERS)]
+    files = sorted(file for file in SOURCE.parent.iterdir() if file.suffix in ('.cc', '.h'))
+    texts = [(file.name, file.read_text()) for file in files]
     key = hashlib.sha256(repr([*texts, *versions]).encode()).hexdigest()
     return cache_dir() / f'onednn-{key[:16]}.so'
 
@@ -65,7 +64,7 @@ def build() -> Path:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
         command = [compiler, '-std=c++17', '-O2', '-fopenmp', '-fPIC', '-shared', '-w']
-        command += [*map(str, SOURCES)]
+        command += [str(SOURCE)]
         command += [f'-I{include}', f'-I{jax.ffi.include_dir()}', str(library), '-o', str(made)]
         try:
             subprocess.run(command, check=True, capture_output=True, text=True)

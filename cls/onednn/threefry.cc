@@ -12,7 +12,7 @@
 
 namespace ffi = xla::ffi;
 using Words = ffi::Buffer<ffi::U32>;
-using Result = ffi::Result<Words>;
+using DrawnWords = ffi::Result<Words>;
 
 namespace {
 
@@ -58,7 +58,7 @@ CLS_VECTORIZED void HashRow(const uint32_t* __restrict key, uint32_t high, uint3
 constexpr int64_t kRow = 4096;  // divides 2^32: the counts of a row have one high word
 
 // For each key, its counts 0, 1, ... hashed: of the two words of each the exclusive or, or both.
-ffi::Error Draw(Words keys, bool both, Result result) {
+ffi::Error Draw(Words keys, bool both, DrawnWords result) {
   const int64_t count = keys.element_count() / 2, words = both ? 2 : 1;
   if (count == 0) return ffi::Error::Success();
   const int64_t draws = result->element_count() / (count * words);
@@ -74,7 +74,7 @@ ffi::Error Draw(Words keys, bool both, Result result) {
 }
 
 // For each key its hash of a number.
-ffi::Error FoldIn(Words keys, Words numbers, Result result) {
+ffi::Error FoldIn(Words keys, Words numbers, DrawnWords result) {
   for (int64_t i = 0; i < static_cast<int64_t>(numbers.element_count()); ++i) {
     uint32_t* out = result->typed_data() + 2 * i;
     out[0] = 0;
