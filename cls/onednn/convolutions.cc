@@ -22,6 +22,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "aligned.h"
 #include "oneapi/dnnl/dnnl.hpp"
 #include "winograd.h"
 #include "xla/ffi/api/ffi.h"
@@ -91,7 +92,7 @@ void Prepared::Scale(bool grouped) {
 }
 
 memory In(std::vector<char>& space, const memory::desc& desc) {
-  return memory(desc, Cpu(), cls::Aligned(space, desc.get_size()));
+  return memory(desc, Cpu(), Aligned(space, desc.get_size()));
 }
 
 memory::desc Images(Numbers shape) {
@@ -236,7 +237,7 @@ std::optional<cls::Conv3x3> ForWinograd(Kind kind, const Shapes& s, const Data& 
   conv.kernel = static_cast<float*>(d.kernel), conv.transposed = back;
   conv.factor = static_cast<float*>(d.factor), conv.bias = static_cast<float*>(d.bias);
   conv.added = static_cast<float*>(d.added), conv.clipped = s.activation != kNone;
-  conv.high = s.activation == kRelu6 ? 6.0f : std::numeric_limits<float>::infinity();
+  conv.most = s.activation == kRelu6 ? 6.0f : std::numeric_limits<float>::infinity();
   return cls::WinogradPays(conv) ? std::optional(conv) : std::nullopt;
 }
 

@@ -20,6 +20,8 @@
 #include <array>
 #include <utility>
 
+#include "aligned.h"
+
 #define CLS_AVX512 __attribute__((target("avx512f")))
 
 namespace cls {
@@ -155,7 +157,7 @@ CLS_AVX512 void TransformProducts(const Conv3x3& conv, const Tile& tile, const f
   const int64_t pixel = (tile.image * conv.out_height + y) * conv.out_width + x;
   const int rows = std::min<int64_t>(2, conv.out_height - y);
   const int columns = std::min<int64_t>(2, conv.out_width - x);
-  const Vector low = _mm512_set1_ps(conv.low), high = _mm512_set1_ps(conv.high);
+  const Vector least = _mm512_setzero_ps(), most = _mm512_set1_ps(conv.most);
   for (int64_t c = 0; c < conv.outputs; c += kLanes) {
     const __mmask16 mask = Mask(conv.outputs - c);
     const Vector bias =
@@ -180,7 +182,7 @@ CLS_AVX512 void TransformProducts(const Conv3x3& conv, const Tile& tile, const f
         const int64_t at = (pixel + i * conv.out_width + j) * conv.outputs + c;
         if (conv.added) values[j] += _mm512_maskz_loadu_ps(mask, conv.added + at);
         // Of a number and NaN these instructions return the second.
-        if (conv.clipped) values[j] = _mm512_min_ps(high, _mm512_max_ps(low, values[j]));
+        if (conv.clipped) values[j] = _mm512_min_ps(most, _mm512_max_ps(least, values[j]));
         _mm512_mask_storeu_ps(conv.result + at, mask, values[j]);
       }
     }
@@ -230,16 +232,6 @@ constexpr std::array<Multiplier, kRows> kMultipliers[] = {
     Multipliers<2>(std::make_integer_sequence<int, kRows>())};
 
 }  // namespace
-
-void* Aligned(std::vector<char>& space, size_t bytes) {
-  constexpr uintptr_t kAlignment = 64;
-  if (space.size() < bytes + kAlignment) {
-    std::vector<char>().swap(space);  // not both at a time
-    space.resize(bytes + kAlignment);
-  }
-  const auto begin = reinterpret_cast<uintptr_t>(space.data());
-  return reinterpret_cast<void*>((begin + kAlignment - 1) / kAlignment * kAlignment);
-}
 
 bool WinogradPays(const Conv3x3& conv) {
   // Measured next to oneDNN. With fewer tiles it takes too long to transform the kernel, with fewer

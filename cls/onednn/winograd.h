@@ -2,7 +2,6 @@
 
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -21,8 +20,8 @@ struct Conv3x3 {
   bool transposed = false;
   const float *factor = nullptr, *bias = nullptr;  // (outputs,): result * factor + bias
   const float* added = nullptr;                    // of the result's shape: result + added, then
-  bool clipped = false;                            // min(max(result, low), high)
-  float low = 0, high = 0;
+  bool clipped = false;                            // min(max(result, 0), most)
+  float most = 0;
 };
 
 // Returns whether this processor has AVX-512, and the convolution is faster than oneDNN's.
@@ -30,8 +29,5 @@ bool WinogradPays(const Conv3x3& conv);
 
 // Computes a convolution that `WinogradPays` for, in memory that is kept for the next one.
 void Winograd(const Conv3x3& conv, std::vector<char>& kernel, std::vector<char>& scratch);
-
-// Returns the 64-byte aligned begin of a number of bytes in a space, which grows when needed.
-void* Aligned(std::vector<char>& space, size_t bytes);
 
 }  // namespace cls

@@ -81,15 +81,17 @@ def _is_derived(variant: Variant) -> bool:
 
 def renamed(name: str, renames: Renames) -> str:
     """Returns a name after all renames, in turn."""
-    for pattern, replacement in renames:
-        name = re.sub(pattern, replacement, name)
-    return name
+    return _renaming(renames)(name)
+
+
+def _renaming(renames: Renames) -> Callable[[str], str]:
+    """Returns `renamed` for some renames, with its results kept."""
+    return _kept_renaming(tuple(map(tuple, renames)))
 
 
 # The variants of a package mostly have the same renames, and a file is compared with many variants.
 @functools.lru_cache(256)
-def _renaming(renames: tuple) -> Callable[[str], str]:
-    """Returns `renamed` for some renames, with its results kept."""
+def _kept_renaming(renames: tuple[tuple[str, str], ...]) -> Callable[[str], str]:
     compiled = [(re.compile(pattern), replacement) for pattern, replacement in renames]
 
     @functools.lru_cache(2**14)
@@ -122,7 +124,7 @@ def named(state_dict: Tensors, variant: Variant, naming: Naming, wanted: Collect
     given = state_dict
     if table is not None and table.tensors is not None:
         state_dict = _converted(state_dict, variant, table)
-    rename = _renaming(tuple(map(tuple, pairs)))
+    rename = _renaming(pairs)
     tensors, left_out = names.own(state_dict, wanted, rename)
     if table is not None and tuple(pairs) not in ((), variant.renames):
         # The file may be of the reference or of a third package, with other fields of the network.
@@ -136,7 +138,7 @@ def named(state_dict: Tensors, variant: Variant, naming: Naming, wanted: Collect
 def _found(state_dict: Tensors, renames: Renames, wanted: Collection[str]) -> set[str]:
     """Returns the wanted names among those of a file after renames, under one prefix."""
     try:
-        tensors, _ = names.own(state_dict, wanted, _renaming(tuple(map(tuple, renames))))
+        tensors, _ = names.own(state_dict, wanted, _renaming(renames))
     except UserError:
         return set()
     return tensors.keys() & set(wanted)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from compiling import jit
 from jax import lax
+from taps import in_float64
 
 from cls.errors import UserError
 from cls.nn.conv import conv
@@ -35,24 +36,6 @@ def cases(count):
         ]
         images = (int(rng.integers(1, 4)), *size, groups * inputs)
         yield images, (*window, inputs, groups * outputs), strides, pads, dilation, groups
-
-
-def in_float64(images, kernel, strides, pads, dilation, groups):
-    """Returns NumPy's convolution: a sum over taps of products."""
-    images, kernel = np.asarray(images, np.float64), np.asarray(kernel, np.float64)
-    padded = np.pad(images, ((0, 0), *pads, (0, 0)))
-    size = [
-        (n - d * (k - 1) - 1) // s + 1
-        for n, k, s, d in zip(padded.shape[1:3], kernel.shape[:2], strides, dilation, strict=True)
-    ]
-    out = np.zeros((len(images), *size, kernel.shape[-1]))
-    grouped = kernel.reshape(*kernel.shape[:3], groups, -1)
-    for i, j in np.ndindex(*kernel.shape[:2]):
-        rows = i * dilation[0] + strides[0] * np.arange(size[0])
-        columns = j * dilation[1] + strides[1] * np.arange(size[1])
-        seen = padded[:, rows][:, :, columns].reshape(*out.shape[:3], groups, -1)
-        out += np.einsum('nhwgi,igo->nhwgo', seen, grouped[i, j]).reshape(out.shape)
-    return out
 
 
 def test_values_and_gradients_are_those_of_a_sum_over_taps(extension):

@@ -124,11 +124,7 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize(
-    # Adan has no kind of expression that the other rules lack.
-    'name',
-    [pytest.param(name, marks=pytest.mark.sweep if name == 'adan' else ()) for name in RULES],
-)
+@pytest.mark.parametrize('name', RULES)
 def test_joined_updates_are_those_of_each_parameter(one_device, name):
     params = {f'bn{i}': {'scale': draw(4 + i % 3), 'bias': draw(4 + i % 3)} for i in range(5)} | {
         'conv': {'kernel': draw(3, 3, 4, 5), 'bias': draw(5)},

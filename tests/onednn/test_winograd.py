@@ -9,23 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import taps
 
 from cls.nn.cpu import native
 
-ONES = (1, 1)
-
 
 def geometry(pads):
-    return native.Geometry(ONES, pads, ONES, 1)
+    """The numbers of a convolution at stride 1 in one group."""
+    return native.Geometry((1, 1), pads, (1, 1), 1)
 
 
 def in_float64(images, kernel, pads):
-    images = np.pad(np.asarray(images, np.float64), ((0, 0), *pads, (0, 0)))
-    height, width = images.shape[1] - 2, images.shape[2] - 2
-    return sum(
-        images[:, i : i + height, j : j + width] @ np.asarray(kernel[i, j], np.float64)
-        for i, j in np.ndindex(3, 3)
-    )
+    return taps.in_float64(images, kernel, *geometry(pads))
 
 
 def image_grad_in_float64(kernel, grad, shape, pads):

@@ -98,21 +98,20 @@ def moves(hlo_text: str) -> list[Move]:
     A TPU's transfers between its memories (copy-start, slice-start) are not among them: they
     are part of the operation that uses the numbers.
     """
-    times, inside, found = _times(hlo_text), defaultdict(set), []
+    times, inside, fused, operations = _times(hlo_text), defaultdict(set), set(), []
     for computation, _, line in _lines(hlo_text):
-        match = _OPERATION.match(line)
-        if match:
-            inside[computation].add(match[2])
-    fused = {name for _, _, line in _lines(hlo_text) for name in _FUSED.findall(line)}
-    for computation, _, line in _lines(hlo_text):
-        match = _OPERATION.match(line)
-        if not match or computation in fused:
-            continue
-        shape, kind = match.groups()
-        called = _FUSED.search(line) if kind == 'fusion' else None
-        kinds = (inside[called[1]] if called else {kind}) - _FREE
-        if kinds and kinds <= set(MOVES):
-            arrays = ', '.join(f'{kind}[{sizes}]' for kind, sizes in _ARRAY.findall(shape))
+        if match := _OPERATION.match(line):
+            shape, kind = match.groups()
+            called = _FUSED.search(line)
+            name = called[1] if called else ''
+            inside[computation].add(kind)
+            fused.add(name)
+            operations.append((computation, shape, kind, name))
+    found = []
+    for computation, shape, kind, name in operations:
+        kinds = (inside[name] if name else {kind}) - _FREE
+        if computation not in fused and kinds and kinds <= set(MOVES):
+            arrays = ', '.join(f'{dtype}[{sizes}]' for dtype, sizes in _ARRAY.findall(shape))
             found.append(Move(' + '.join(sorted(kinds)), arrays, times[computation]))
     return found
 
